@@ -1,4 +1,5 @@
-//! Who gets in, on every call: the SVID of the connection still stands, and operators are those whom the admin policy names.
+//! Admission, checked on every call: the SVID of the connection is still valid, and an operator is permitted the action by the admin
+//! policy.
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -19,8 +20,8 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::Hit;
 use crate::seq::TaskId;
 
-/// The proof that an operator was admitted to the action `A`. Made by [`Authority::admit`] only; what an action does takes the proof of that
-/// action, so that one who was admitted to look cannot be passed to what revokes.
+/// The proof that an operator was admitted to the action `A`, made by [`Authority::admit`] only. A function takes the proof of its own
+/// action, so that an operator who was admitted to list cannot be passed to a function that revokes.
 #[derive(Debug, Clone)]
 pub struct Admitted<A: AdminAction> {
     who: Who,
@@ -32,14 +33,15 @@ impl<A: AdminAction> Admitted<A> {
         Admitted { who, action: PhantomData }
     }
 
-    /// As records name them.
+    /// The operator, in the form that records use.
     pub fn who(&self) -> Who {
         self.who.clone()
     }
 }
 
 impl Authority {
-    /// Whether the SVID of a connection still stands: it has not ended, its root is still trusted. Checked on every call and message.
+    /// Checks that the SVID of a connection is still valid: it has not expired, and its root is still trusted. Called on every call and
+    /// every message of a stream.
     pub fn still_stands(&self, caller: &Caller) -> Result<(), No> {
         let evidence = caller.evidence();
         let no = |what: String| {
@@ -54,9 +56,9 @@ impl Authority {
         self.login_stands(caller)
     }
 
-    /// Whether a caller is let in at all: its SVID still stands, and no rule is aimed at it (design, section 4: rules are checked on every
-    /// call). A rule over everything or an environment stops grants, which are decided against it by themselves; a caller that it finds in
-    /// the middle of its work can still look, and end what it began. `what` names the caller in the refusal.
+    /// Checks that a caller is admitted at all: its SVID is still valid, and no revocation rule targets the caller (design, section 4:
+    /// rules are checked on every call). A rule over everything or an environment only stops grants, whose decisions check it themselves; a
+    /// caller in the middle of its work can still read and end what it began. `what` names the caller in the refusal.
     pub fn let_in(&self, caller: &Caller, what: &str) -> Result<(), No> {
         self.still_stands(caller)?;
         match self.shut_out(caller) {
@@ -65,18 +67,19 @@ impl Authority {
         }
     }
 
-    /// The rule that is aimed at a caller, if one is.
+    /// The revocation rule that targets a caller, if there is one.
     pub fn shut_out(&self, caller: &Caller) -> Option<Hit> {
         let view = self.ledger.view();
         view.read(|state| state.rules.shuts_out(&caller_facts(caller, &view)))
     }
 
-    /// Admits an operator to an action, in an environment where it concerns one; otherwise every environment's policy must permit it.
+    /// Admits an operator to an action in an environment; an action without an environment must be permitted by the policy of every
+    /// environment.
     pub fn admit<A: AdminAction>(&self, operator: &Operator, environment: Option<&str>) -> Result<Admitted<A>, No> {
         self.admit_to(operator, &Act { environment, now: self.system.wall(), ..Act::default() })
     }
 
-    /// The same, for what is to be done in particular.
+    /// Like [`Authority::admit`], with the details of the action.
     pub(crate) fn admit_to<A: AdminAction>(&self, operator: &Operator, act: &Act<'_>) -> Result<Admitted<A>, No> {
         match operator {
             Operator::LocalUid(uid) => {
@@ -107,7 +110,8 @@ impl Authority {
         }
     }
 
-    /// The local socket is nobody's second person: what policy wants two people for is not done over it, unless there is one operator only.
+    /// Refuses an action of the local socket for which policy requires two people, since the socket never counts as a person, unless the
+    /// server is configured for a single operator.
     fn one_is_enough(&self, action: Admin, act: &Act<'_>) -> Result<(), No> {
         let Some(call) = Call::current().filter(|call| !call.goes_on()) else { return Ok(()) };
         if self.single_operator || act.approvals.count > 0 || call.approved_by().is_some() {
@@ -121,7 +125,7 @@ impl Authority {
         }
     }
 
-    /// Admits an operator to what takes a second one, whatever policy says: `why` in words.
+    /// Admits an operator to an action that always needs a second operator, whatever policy says. `why` is the reason in words.
     pub(crate) fn admit_two<A: AdminAction>(
         &self,
         operator: &Operator,
@@ -159,7 +163,7 @@ impl Authority {
         }
     }
 
-    /// The environments in which an operator is permitted an action. Refused where there is none.
+    /// The environments in which an operator is permitted an action. Refused if there are none.
     pub fn scope<A: AdminAction>(&self, operator: &Operator) -> Result<Scope<A>, No> {
         let who = match operator {
             Operator::LocalUid(uid) => self.admit_uid::<A>(*uid)?.who,
@@ -185,13 +189,13 @@ impl Authority {
         match (environments.is_empty(), waits, refused) {
             (false, None, None) => Ok(Scope::new(who, None)),
             (false, ..) => Ok(Scope::new(who, Some(environments))),
-            // It is asked for, like any other call that takes a second person.
+            // The call needs an approval, like any other call that needs a second person.
             (true, Some((name, why)), _) => match Call::current() {
                 Some(call) => Err(call.asks_for(A::ACTION, Some(name), why)),
                 None => Err(No::Refusal(Refusal::new(Reason::ApprovalNeeded, why).by("two people"))),
             },
             (true, None, Some(no)) => Err(no),
-            // Over the local socket a server without a policy set is looked at, too.
+            // The local socket can also read the state of a server that has no policy set.
             (true, None, None) if matches!(operator, Operator::LocalUid(_)) => Ok(Scope::new(who, None)),
             (true, None, None) => {
                 let what = "no environment has a policy set that names operators";
@@ -200,7 +204,7 @@ impl Authority {
         }
     }
 
-    /// What stands whatever policy says: the operator is let in, and acts in break-glass within its bounds.
+    /// The checks that apply whatever policy says: the operator is admitted, and an operator in break-glass stays within its bounds.
     fn may_act_at_all<A: AdminAction>(&self, caller: &Caller) -> Result<(), No> {
         self.let_in(caller, "this operator")?;
         match self.acts_in_glass(caller).filter(|_| !leaves_as_it_is(A::ACTION)) {
@@ -213,7 +217,7 @@ impl Authority {
         }
     }
 
-    /// Asks the policy of one environment. Answers with why a second person is waited for, where one is.
+    /// Evaluates the policy of one environment. Returns why a second person is needed, if one is.
     fn permitted<A: AdminAction>(
         &self,
         caller: &Caller,
@@ -233,7 +237,7 @@ impl Authority {
             return Ok(None);
         }
         let action = question.action().name();
-        // What an incident takes waits for nobody, and a dry run does nothing.
+        // A call that an incident needs never waits for an approval, and a dry run changes nothing.
         let call = call.as_ref().filter(|c| c.waits() != Waits::WithItsChange || c.goes_on());
         if let Some(call) = call.filter(|_| act.approvals.count == 0 && self.approval_helps(policy, caller, A::ACTION, &act)) {
             return Ok((!call.goes_on()).then(|| format!("policy of {name} wants that for {action}")));
@@ -254,7 +258,7 @@ impl Authority {
 }
 
 impl Authority {
-    /// Whether an approval by somebody would permit what policy refuses without.
+    /// Whether an approval would make policy permit what it refuses without one.
     pub(crate) fn approval_helps(&self, policy: &Policy, caller: &Caller, action: Admin, act: &Act<'_>) -> bool {
         let set = &policy.set;
         let with = |people: &[&str]| {
@@ -266,7 +270,7 @@ impl Authority {
     }
 }
 
-/// What takes two operators, asked for over the socket.
+/// The refusal of an action that needs two operators and was requested over the local socket.
 pub(crate) fn not_over_the_socket(why: &str) -> No {
     No::Refusal(
         Refusal::new(
@@ -278,13 +282,13 @@ pub(crate) fn not_over_the_socket(why: &str) -> No {
     )
 }
 
-/// Somebody with wide rights changes nothing that lasts.
+/// The refusal of a lasting change by an operator in break-glass.
 pub(crate) fn in_break_glass(caller: &Caller, task: TaskId, what: &str) -> No {
     let no = Refusal::new(Reason::NotYours, format!("{} acts in break-glass task {task}: {what}", caller.id()));
     No::Refusal(no.by("break-glass").way_out(format!("another operator does it, or you after: mayfly break-glass close {task}")))
 }
 
-/// What somebody in break-glass may do as an operator: look, and take away. Nothing of it changes what is granted next.
+/// Whether an action is permitted to an operator in break-glass: reading and revoking, but nothing that changes later grants.
 fn leaves_as_it_is(action: Admin) -> bool {
     match action {
         Admin::Revoke | Admin::ManageTasks | Admin::ReadAudit | Admin::Observe => true,

@@ -1,7 +1,7 @@
-//! Approvals, from asking to deciding.
+//! Approvals, from the request to the decision.
 //!
-//! What somebody approves stands in the ledger, its arguments by their digest. The arguments themselves, which people have to see, lie sealed
-//! beside it until somebody decided.
+//! The approved request is recorded in the ledger, its arguments as a digest. The arguments themselves, which approvers have to see, are
+//! kept sealed beside the ledger until the approval is decided.
 
 use std::time::Duration;
 
@@ -30,51 +30,51 @@ use crate::tasks::Actor;
 use crate::trace::{self, Traced};
 use crate::upstream::registry::Kind;
 
-/// What somebody decides about an approval.
+/// A decision on an approval.
 #[derive(Clone, Debug)]
 pub struct Decision {
-    /// The approval.
+    /// The id of the approval.
     pub id: ApprovalId,
-    /// The digest of what was shown.
+    /// The digest of the request that the approver saw.
     pub digest: [u8; 32],
-    /// Given, or refused.
+    /// Whether the approval is given; otherwise it is refused.
     pub given: bool,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// The request, where it named itself; for a change, how much it may revoke.
+    /// The request id, if there is one; for a change, how much it may revoke.
     pub terms: Terms,
 }
 
-/// What somebody may see of an approval.
+/// What an operator or approver may see of an approval.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sees {
-    /// Not that there is one.
+    /// Nothing, not even that the approval exists.
     Nothing,
-    /// All but the arguments.
+    /// The approval without the arguments.
     WithoutArguments,
-    /// All of it.
+    /// The whole approval.
     Whole,
 }
 
-/// Whoever acts: a person who signed in, by issuer and subject, and everybody else by SPIFFE ID.
+/// The identity of an actor: issuer and subject for a person who signed in, else the SPIFFE ID.
 pub(crate) fn identity(actor: &Actor) -> Option<Identity> {
     actor.caller().map(Identity::of)
 }
 
-/// As registrations name an approver: a person who signed in by issuer and subject, and everybody by SPIFFE ID.
+/// Whether registrations name an actor as an approver: a person who signed in by issuer and subject, and any actor by SPIFFE ID.
 fn is_named(actor: &Actor, approvers: &[Identity]) -> bool {
     let names = actor.caller().map(|caller| [Identity::of(caller), Identity::workload(caller.id())]);
     names.is_some_and(|names| names.iter().any(|name| approvers.contains(name)))
 }
 
-/// The login that somebody decides with; also a job's, which the fold refuses.
+/// The login that an approval is decided with. A job's login is returned too; the fold refuses it.
 pub(crate) fn login_of(caller: Option<&Caller>) -> Vec<u8> {
     caller.and_then(Caller::ancestor).map_or_else(Vec::new, |login| login.as_bytes().to_vec())
 }
 
-/// What sealed arguments are for.
+/// The purpose that sealed arguments are bound to.
 const PURPOSE: &str = "arguments";
-/// What the names of their values begin with.
+/// The prefix of the names of sealed arguments.
 pub(crate) const PREFIX: &str = "approval/";
 
 fn value_name(id: ApprovalId) -> String {
@@ -82,7 +82,7 @@ fn value_name(id: ApprovalId) -> String {
 }
 
 impl Authority {
-    /// Asks for what an exchange needs: once for the same request, however often that is sent.
+    /// Requests the approval that an exchange needs. Repeats of the same request share one approval.
     pub(crate) async fn ask_approval(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<ApprovalId, No> {
         let id = ApprovalId::from_bytes(self.system.id16());
         let asked = self.decider.approval(view, &self.catalog.now(), caller, want, (id, limits::APPROVAL_TTL_DEFAULT_MS))?;
@@ -107,7 +107,7 @@ impl Authority {
         }
     }
 
-    /// The approval that waits for the same request.
+    /// The waiting approval of the same request, if there is one.
     pub(crate) async fn asked_before(&self, asked: &ApprovalAsked) -> Result<Option<ApprovalId>, No> {
         let now = self.system.wall();
         let waits = |s: &State| {
@@ -118,8 +118,8 @@ impl Authority {
         self.ledger.settled(waits).await
     }
 
-    /// For what somebody has to approve: asks, and waits as long as the caller does, once. Then it is decided anew; else it is refused as before,
-    /// with the approval's name.
+    /// Handles a request that needs an approval: asks for the approval and waits for it once, as long as the caller permits. `Ok` if the
+    /// approval was decided in time, so that the request has to be decided again; otherwise the refusal, with the id of the approval.
     pub(crate) async fn approved(
         &self,
         view: &View,
@@ -137,13 +137,13 @@ impl Authority {
         Ok(())
     }
 
-    /// Waits until somebody decided, at most so long. Whether somebody did.
+    /// Waits at most `ms` milliseconds until the approval is decided. Returns whether it was.
     pub(crate) async fn decided_within(&self, id: ApprovalId, ms: u64) -> bool {
         let decided = || self.ledger.peek(|s| s.approvals.get(&id).is_none_or(|a| a.decided.is_some()));
         let mut commits = self.commits.subscribe();
         let waiting = async {
             while !decided() {
-                // Whoever lags looks at what there is, like anybody else.
+                // After a lag, the state is read like after any other commit.
                 if let Err(RecvError::Closed) = commits.recv().await {
                     break;
                 }
@@ -154,7 +154,8 @@ impl Authority {
         tokio::time::timeout(Duration::from_millis(ms.min(limits::APPROVAL_WAIT_MS)), waiting).await.is_ok()
     }
 
-    /// Gives or refuses an approval: whoever gives it is named for it, and policy lets them; whoever may give it, or manages tasks, may refuse it.
+    /// Gives or refuses an approval. An approval is given by an approver whom the registration names and policy permits; it is refused by
+    /// such an approver, or by an operator who manages tasks.
     pub async fn decide_approval(&self, actor: &Actor, decision: &Decision) -> Result<Hits, No> {
         let id = decision.id;
         let none = || No::Refusal(Refusal::new(Reason::NotFound, format!("there is no approval {id} that you may decide")));
@@ -193,7 +194,7 @@ impl Authority {
             digest: decision.digest.to_vec(),
             login: login_of(actor.caller()),
         });
-        // A refusal takes away: it goes on when nothing is granted.
+        // A refusal only takes away, so it stays possible while nothing can be granted.
         let lane = if decision.given { Lane::Grant } else { Lane::Change };
         if decision.terms.dry_run {
             return Ok(Hits::default());
@@ -203,7 +204,7 @@ impl Authority {
         Ok(Hits::default())
     }
 
-    /// Policy, which may want a person, a second factor, or somebody else: for each upstream that names who may approve.
+    /// Checks policy for each upstream that names approvers; policy may require a person, a second factor, or another approver.
     fn may_approve(&self, caller: &Caller, asked: &ApprovalAsked) -> Result<(), No> {
         self.may_approve_for(caller, asked, (&asked.upstream, &asked.scopes))?;
         let Some(terms) = &asked.terms else { return Ok(()) };
@@ -261,7 +262,7 @@ impl Authority {
         }
     }
 
-    /// What somebody may see of an approval.
+    /// What an actor may see of an approval.
     pub fn sees(&self, actor: &Actor, asked: &ApprovalAsked) -> Sees {
         if is_named(actor, &asked.approvers) {
             return Sees::Whole;
@@ -274,7 +275,7 @@ impl Authority {
         if asker || observes() { Sees::WithoutArguments } else { Sees::Nothing }
     }
 
-    /// Seals them, durable before the record that needs them.
+    /// Seals the arguments, and makes them durable before the record that refers to them.
     async fn keep_arguments(&self, id: ApprovalId, environment: &str, arguments: &str) -> Result<(), No> {
         let name = value_name(id);
         let sealed = self.sealer.seal(PURPOSE, environment, &name, arguments.as_bytes())?;
@@ -284,7 +285,7 @@ impl Authority {
         kept.map_err(|e| No::Fault(Fault::new(format!("keeping arguments: {e}"))))
     }
 
-    /// The arguments of an approval that waits, for those who decide about it.
+    /// The arguments of a waiting approval, for its approvers.
     pub(crate) async fn arguments_of(&self, id: ApprovalId, environment: &str) -> Result<Option<Zeroizing<String>>, No> {
         let (name, store) = (value_name(id), self.ledger.store());
         let asked = name.clone();
@@ -296,7 +297,7 @@ impl Authority {
         Ok(Some(Zeroizing::new(text.to_owned())))
     }
 
-    /// Nobody has to see them any more.
+    /// Deletes the arguments of an approval that nobody has to decide any more.
     pub(crate) async fn forget_arguments(&self, id: ApprovalId) {
         let (name, store) = (value_name(id), self.ledger.store());
         let gone = tokio::task::spawn_blocking(move || store.delete(&name, Expect::Any)).await;
@@ -305,8 +306,8 @@ impl Authority {
         }
     }
 
-    /// Deletes arguments of approvals that were decided or have ended. At a start, before anybody is served, also of those that a stop kept
-    /// from being asked for; later somebody may be about to.
+    /// Deletes the arguments of approvals that were decided or have expired. At a start, before callers are served, this includes arguments
+    /// whose approval was never recorded because the server stopped; later such arguments may belong to a request in progress.
     pub async fn sweep_arguments(&self, at_start: bool) -> Result<(), No> {
         let store = self.ledger.store();
         let names = tokio::task::spawn_blocking(move || store.list(PREFIX));
@@ -326,12 +327,14 @@ impl Authority {
     }
 }
 
-/// The environment of what is asked for; `None` for what belongs to none, like a trust domain, and is asked of all.
+/// The environment of a request; `None` for a request that belongs to none, such as a change of a trust domain, for which every
+/// environment's policy is asked.
 pub(crate) fn place_of(asked: &ApprovalAsked) -> Option<&str> {
     Some(asked.environment.as_str()).filter(|name| !name.is_empty())
 }
 
-/// The arguments that people are to see. A digest shows nobody what is to be done.
+/// The arguments in clear text, which approvers are to see. A request with only a digest is refused, since a digest does not tell approvers
+/// what is to be done.
 fn shown(want: &Wanted) -> Result<Option<&str>, No> {
     match (&want.arguments, want.asking.as_ref().and_then(|a| a.arguments.as_ref())) {
         (None, _) => Ok(None),
@@ -343,7 +346,7 @@ fn shown(want: &Wanted) -> Result<Option<&str>, No> {
     }
 }
 
-/// The refusal, with the approval that is waited for.
+/// Adds the id of the waiting approval to the refusal.
 pub(crate) fn waits_for(no: No, id: ApprovalId) -> No {
     match no {
         No::Refusal(no) => {
@@ -354,7 +357,7 @@ pub(crate) fn waits_for(no: No, id: ApprovalId) -> No {
     }
 }
 
-/// Whether somebody has to approve first what was asked for.
+/// Whether a refusal means that an approval is needed first.
 pub(crate) fn needs_approval(no: &No) -> bool {
     matches!(no, No::Refusal(r) if r.reason == Reason::ApprovalNeeded)
 }

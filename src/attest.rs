@@ -1,6 +1,6 @@
-//! Jobs and pods: attesting with a token of the platform that runs them. `logins` makes what comes of it.
+//! Attestation of jobs and pods with a token of the platform that runs them. `logins` issues the certificate.
 //!
-//! A platform may give a job one token in its life. So that a lost answer does not end the job, the same token with the same key gets the same
+//! Some platforms give a job only one token. So that a lost answer does not end the job, the same token with the same key gets the same
 //! certificate again within `limits::ATTEST_REPEAT_MS` ([`Repeats`]).
 
 use moka::sync::Cache;
@@ -16,12 +16,12 @@ use crate::own_domain::{attested_id, not_configured};
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::Millis;
 
-/// The newest logins of jobs by token and key. They are in memory only: after a restart a used token stays used.
+/// The latest logins of jobs by token and key. They are in memory only: after a restart a used token stays used.
 pub struct Repeats(Cache<[u8; 32], Made>);
 
 #[derive(Clone)]
 struct Made {
-    /// By the steady clock, milliseconds.
+    /// The time of the login by the monotonic clock, milliseconds.
     at: u64,
     signed_in: SignedIn,
 }
@@ -32,16 +32,17 @@ impl Default for Repeats {
     }
 }
 
-/// The same token and rule, shown by whoever holds the same key.
+/// The cache key of a token, a rule and the caller's key.
 fn name(token: &Token, rule: Option<&str>, key: &Csr) -> [u8; 32] {
     let parts = [token.issuer.as_bytes(), token.token_id.as_bytes(), rule.unwrap_or_default().as_bytes(), key.spki()];
     sha256(&parts.iter().flat_map(|part| sha256(part)).collect::<Vec<u8>>())
 }
 
 impl Authority {
-    /// Lets a job in: a certificate for this key, for the job of this token, by the first rule that is for it or by the one that is named.
+    /// Logs a job in: issues a certificate for this key to the job of this token, by the named attestation rule or by the first one that
+    /// matches.
     ///
-    /// Refused: NOT_SERVED without a trust domain of our own, NOT_YOURS where no rule is for it, EVIDENCE_REVOKED for a token that was used,
+    /// Refused: NOT_SERVED without a trust domain of our own, NOT_YOURS if no rule matches, EVIDENCE_REVOKED for a token that was used,
     /// DENIED_BY_POLICY, LOCKED, LIMIT_REACHED, NOT_READY before the CA has a key.
     pub async fn attest(&self, issuer: &Issuer, token: &Token, rule: Option<&str>, key: &Csr) -> Result<SignedIn, No> {
         let own = self.own_domain.as_ref().ok_or_else(not_configured)?;
@@ -52,7 +53,8 @@ impl Authority {
         let settings = own.settings();
         let let_in = attest::attested(issuer, &settings.attest_rules, rule, &token.claims);
         let found = let_in.map_err(|why| {
-            // What rules there are is told to the audit, not to everybody who has an account there; counted together, for they are many.
+            // The rules are named in the audit log only, not in the answer to anybody who has an account at the platform. These refusals
+            // are counted under the issuer instead of a caller, since they can be many.
             let what = format!("no rule lets this job of {} in", issuer.name);
             let no = |rule: String| Refusal::new(Reason::NotYours, what.clone()).by(rule);
             self.refused(&issuer.issuer, &no(format!("attestation: {why}")), &format!("attest {}", token.sub), "");
@@ -72,7 +74,7 @@ impl Authority {
         Ok(signed_in)
     }
 
-    /// What this token and key got within the last minute, if it still stands: a login that ended or was revoked is not given again.
+    /// The login that this token and key got within the last minute, if it is still valid: an ended or revoked login is not returned again.
     async fn attested_before(&self, name: &[u8; 32]) -> Result<Option<SignedIn>, No> {
         let Some(made) = self.attested.0.get(name) else { return Ok(None) };
         if self.system.steady().saturating_sub(made.at) > limits::ATTEST_REPEAT_MS {

@@ -1,6 +1,6 @@
-//! Everything that one replica shares: the ledger, what is compiled from it, and what decisions are made with.
+//! The shared state of one replica: the ledger, the policies and registrations compiled from it, and everything that decisions use.
 //!
-//! The stories (`exchange`, `tasks`, `revoke`) are functions of this; `serve` calls them.
+//! The operations (`exchange`, `tasks`, `revoke`, …) are methods of [`Authority`], which `serve` calls.
 
 use std::sync::{Arc, OnceLock};
 
@@ -38,135 +38,135 @@ use crate::uses::Uses;
 pub struct Authority {
     /// The ledger.
     pub ledger: Ledger,
-    /// Policy sets and registrations, compiled.
+    /// The compiled policy sets and registrations.
     pub catalog: Catalog,
-    /// What decisions share.
+    /// The state that decisions share.
     pub decider: Decider,
-    /// The bundles in force. Changed only after a record of the change is durable.
+    /// The trust bundles in effect. They are replaced only after a record of the change is durable.
     pub bundles: Arc<ArcSwap<Bundles>>,
-    /// The OIDC issuers whose tokens are taken.
+    /// The OIDC issuers whose tokens are accepted.
     pub oidc: Arc<Issuers>,
-    /// The trust domain that this server is the CA of, where there is one.
+    /// The trust domain that this server is the CA of, if there is one.
     pub own_domain: Option<OwnDomain>,
-    /// The keys that sign and derive.
+    /// The keys that sign tokens and derive secrets.
     pub keyring: Keyring,
-    /// Opens and seals their private parts.
+    /// Seals and opens the private keys.
     pub sealer: Arc<dyn Sealer>,
-    /// Places in status lists.
+    /// Allocates indices in status lists.
     pub status: Allocator,
-    /// What stands at upstreams: made under leases, and undone.
+    /// The leases: creates and removes objects at upstreams.
     pub leases: Arc<Leases<OverLedger>>,
-    /// Signs of life, gathered.
+    /// Coalesces heartbeats.
     pub heartbeats: Heartbeats,
-    /// What followers are told.
+    /// The feed of revocation events.
     pub feed: Feed,
-    /// Who follows.
+    /// The registered followers.
     pub followers: Followers,
     /// Time and randomness.
     pub system: System,
-    /// Local users who may act as operators over the Unix socket.
+    /// The local uids that may act as operators over the Unix socket.
     pub admin_uids: Vec<u32>,
-    /// One operator is all there is: over the local socket nobody else has to approve.
+    /// The server has a single operator: actions over the local socket need no second person.
     pub single_operator: bool,
-    /// What the server knows of itself, once it is started.
+    /// The server's own SVID, once the server is started.
     pub own: OnceLock<Arc<OwnSvid>>,
-    /// What an operator bounds. A reload of the configuration sets others.
+    /// The configured bounds. A reload of the configuration replaces them.
     pub bounds: ArcSwap<Bounds>,
-    /// How much is taken in.
+    /// The admission queue, which bounds the load.
     pub intake: Arc<Intake>,
-    /// How often callers change what is no issuance. A reload of the configuration sets others.
+    /// The rates of a caller's changes other than issuances. A reload of the configuration replaces them.
     pub rates: ArcSwap<Rates>,
-    /// Refusals, counted for the audit.
+    /// The refusals, counted for the audit log.
     pub refusals: Refusals,
-    /// The newest logins of jobs, for those whose answer was lost.
+    /// The latest logins of jobs, for jobs that did not receive the answer.
     pub(crate) attested: Repeats,
-    /// Uses, as servers of upstreams tell them.
+    /// The uses that servers of upstreams report.
     pub uses: Uses,
-    /// Connections that are open.
+    /// The open connections.
     pub peers: Peers,
-    /// Durable commits, for those who watch. One who lags more than `limits::WATCH_LAG` is told so.
+    /// Broadcasts durable commits to watchers. A watcher that lags by more than `limits::WATCH_LAG` gets an error.
     pub commits: broadcast::Sender<Arc<Batch>>,
-    /// Whether the server stops: streams that would go on for ever end then, and with them their connections.
+    /// Whether the server is stopping: endless streams then end, so that their connections can close.
     pub ending: tokio::sync::watch::Sender<bool>,
-    /// Questions that read history at once.
+    /// Bounds the concurrent queries that read history.
     pub questions: Arc<Semaphore>,
-    /// How far the continuous export is, where there is one.
+    /// The progress of the continuous export, if there is one.
     pub exported: parking_lot::Mutex<Option<Exported>>,
-    /// What is counted for metrics.
+    /// The counters of metrics.
     pub counted: Counted,
-    /// Which calls are traced.
+    /// Selects the calls that are traced.
     pub tracer: Arc<Tracer>,
-    /// Those who tell webhooks, once the server is started.
+    /// The senders of webhooks, once the server is started.
     pub webhooks: OnceLock<Box<dyn crate::webhook::Tellers>>,
-    /// Where the files of policies and registrations differ from the ledger, which counts.
+    /// The differences between the files of policies and registrations and the ledger, which is authoritative.
     pub drift: ArcSwap<Vec<String>>,
-    /// Those who read the ledger in order at once.
+    /// Bounds the concurrent readers that read the ledger in order.
     pub readers: Arc<Semaphore>,
-    /// One change of keys or bundles at a time: each is planned on what the one before left.
+    /// Serializes changes of keys and bundles, each of which is planned on the result of the one before.
     pub(crate) changing: Mutex<()>,
-    /// When this process began, by the wall clock and by the steady one.
+    /// The start of this process by the wall clock and by the monotonic clock.
     pub(crate) began: (Millis, u64),
 }
 
-/// How far a continuous export of the audit is.
+/// The progress of a continuous export of the audit log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exported {
-    /// Everything up to here was handed over.
+    /// Everything up to this sequence number was exported.
     pub seq: crate::seq::Seq,
-    /// Why it does not go on, where it does not.
+    /// Why the export is stuck; empty if it is not.
     pub problem: String,
-    /// Records since the start that were too large for the destination: only their seq and event were handed over.
+    /// The number of records since the start that were too large for the destination; only their sequence number and event were exported.
     pub cut: u64,
 }
 
-/// What an authority is made with besides its ledger.
+/// The parts that an authority is made of, besides its ledger.
 pub struct Parts {
-    /// What decisions share.
+    /// The state that decisions share.
     pub decider: Decider,
-    /// The bundles in force.
+    /// The trust bundles in effect.
     pub bundles: Arc<ArcSwap<Bundles>>,
-    /// The OIDC issuers whose tokens are taken.
+    /// The OIDC issuers whose tokens are accepted.
     pub oidc: Arc<Issuers>,
-    /// The trust domain that this server is the CA of, where there is one.
+    /// The trust domain that this server is the CA of, if there is one.
     pub own_domain: Option<OwnDomain>,
-    /// Opens and seals the private parts of keys.
+    /// Seals and opens the private keys.
     pub sealer: Arc<dyn Sealer>,
     /// Time and randomness.
     pub system: System,
-    /// Local users who may act as operators.
+    /// The local uids that may act as operators.
     pub admin_uids: Vec<u32>,
-    /// One operator is all there is.
+    /// The server has a single operator.
     pub single_operator: bool,
     /// How long a follower may go without a fresh head, milliseconds.
     pub feed_max_age_ms: u64,
-    /// What an operator bounds below the ceilings of `limits.rs`.
+    /// The bounds that the operator sets below the ceilings of `limits.rs`.
     pub bounds: Bounds,
-    /// The kinds whose credentials are made at upstreams.
+    /// The credential kinds whose credentials are made at upstreams.
     pub elsewhere: Elsewhere,
-    /// What an operator wants to know of calls.
+    /// The tracing that the operator configured.
     pub traced: trace::Wanted,
 }
 
-/// Bounds of one replica beside those of its ledger ([`Ledger::ceilings`]): at most those of `limits.rs`.
+/// The bounds of one replica besides those of its ledger ([`Ledger::ceilings`]); at most those of `limits.rs`.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Rules in all, before callers' own acts that make one are refused.
+    /// The number of revocation rules in total at which callers' own changes that make a rule are refused.
     pub rules: usize,
-    /// Rules that one caller's own acts hold in force.
+    /// The number of rules in effect that one caller's own changes may make; beyond it, the caller is locked.
     pub rules_per_caller: usize,
-    /// How often one caller may change what is no issuance.
+    /// The rate of one caller's changes other than issuances.
     pub rates: PerSecond,
-    /// Registered followers.
+    /// The number of registered followers.
     pub followers: usize,
-    /// Registered followers of one caller.
+    /// The number of registered followers of one caller.
     pub followers_per_caller: usize,
-    /// Threads that decide.
+    /// The number of threads that decide.
     pub deciding: usize,
-    /// Exchanges under way on one stream.
+    /// The number of exchanges in progress on one stream.
     pub stream_in_flight: usize,
-    /// Oldest view that is decided on, milliseconds.
+    /// The maximum age of a view that a decision may use, milliseconds.
     pub view_max_age_ms: u64,
-    /// Longest life that a JWT-SVID may have left, milliseconds.
+    /// The maximum remaining lifetime of a JWT-SVID, milliseconds.
     pub svid_max_ttl_ms: u64,
 }
 
@@ -187,9 +187,9 @@ impl Default for Bounds {
 }
 
 impl Authority {
-    /// An authority over an open ledger. What is compiled and loaded follows the ledger from here on.
+    /// Creates an authority over an open ledger. Its compiled and loaded state follows the ledger from then on.
     pub fn new(ledger: Ledger, parts: Parts) -> Result<Arc<Authority>, Fault> {
-        // The ledger wrote a record when it was opened: its durable head is a seq of this process.
+        // Opening the ledger wrote a record, so its durable head is a sequence number of this process.
         let status = Allocator::new(ledger.durable(), &parts.system.random32());
         let feed = Feed::new(ledger.durable());
         let began = (parts.system.wall(), parts.system.steady());
@@ -245,11 +245,11 @@ impl Authority {
         Ok(authority)
     }
 
-    /// Keeps up with a durable commit.
+    /// Updates the compiled and loaded state after a durable commit.
     fn follow(&self, batch: &Arc<Batch>) {
         self.status.learn(batch.head);
         self.ledger.peek(|state| self.feed.take(batch, state));
-        // Issuances alone: there is nothing to keep up with.
+        // A commit of issuances alone changes none of that state.
         let changes = || batch.records.iter().filter_map(Committed::change);
         if changes().any(|r| Catalog::concerns(r)) {
             self.ledger.peek(|state| self.catalog.sync(state));
@@ -270,11 +270,11 @@ impl Authority {
             changes().for_each(|r| own.follow(r));
         }
         self.leases.follow(changes().map(|r| &**r));
-        // Nobody watches: that is no error.
+        // An error means that there are no watchers.
         let _ = self.commits.send(batch.clone());
     }
 
-    /// Other bounds from here on. How often a caller did something is counted anew where its rate is another.
+    /// Replaces the bounds. The counts of a caller's changes start anew where the rate has changed.
     pub fn set_bounds(&self, bounds: Bounds) {
         let before = self.bounds.swap(Arc::new(bounds));
         self.followers.set_most((bounds.followers, bounds.followers_per_caller));
@@ -293,12 +293,12 @@ impl Authority {
         let _ = self.ending.subscribe().wait_for(|ends| *ends).await;
     }
 
-    /// A fresh task id.
+    /// A new task id.
     pub fn new_task_id(&self) -> TaskId {
         TaskId::from_bytes(self.system.id16())
     }
 
-    /// A fresh credential id, of one that answers a request of that name.
+    /// A new credential id, for a credential that answers the request `request`.
     pub fn new_credential_id(&self, request: Option<RequestKey>) -> CredentialId {
         id_for(request.as_ref(), self.system.id16())
     }

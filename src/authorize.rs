@@ -1,4 +1,5 @@
-//! Every tool call a decision: the decision of an exchange for one action, with nothing issued. Durable before it is answered, and counted.
+//! Authorization of one action, such as a tool call: the decision of an exchange with nothing issued. The decision is counted, and durable
+//! before it is answered.
 
 use crate::approvals::needs_approval;
 use crate::authority::Authority;
@@ -13,40 +14,40 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{Millis, Seq};
 use crate::tasks::{Named, is_reuse, request_of};
 
-/// A decision that ran into a change is made once more before the caller is told to try again.
+/// The attempts to decide. A decision that a concurrent change made void is repeated before the caller is told to try again.
 const TRIES: usize = 3;
 
-/// An action that may begin.
+/// A permitted action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permitted {
-    /// The record of the decision.
+    /// The sequence number of the decision's record.
     pub seq: Seq,
-    /// Everything up to here was seen by it.
+    /// The decision revision: the decision saw everything up to this sequence number.
     pub revision: Seq,
-    /// It begins before this.
+    /// The action must begin before this time.
     pub until: Millis,
 }
 
-/// A credential that a server was shown, as it stands.
+/// The current state of a credential that was presented to a server.
 pub struct Shown {
     held: Held,
 }
 
 impl Shown {
-    /// Its task, and its upstream.
+    /// The task and the upstream of the credential.
     pub fn names(&self) -> (String, String) {
         (self.held.task().to_string(), self.held.upstream.to_string())
     }
 }
 
-/// A token that is not good, or that the caller may not know of: told alike.
+/// The refusal of a token that is invalid or that the caller may not know of; both get the same answer.
 fn not_active() -> No {
     let no = Refusal::new(Reason::CredentialNotActive, "the token is no good one of an upstream whose server you are");
     No::Refusal(no.way_out("whoever showed it asks for another one"))
 }
 
 impl Authority {
-    /// What a server of its upstream was shown, if it is good.
+    /// Looks up a token that was presented to a server of its upstream, and checks that it is valid.
     pub async fn shown(&self, caller: &Caller, token: &str) -> Result<Shown, No> {
         self.still_stands(caller)?;
         let id = self.identify(token)?.ok_or_else(not_active)?;
@@ -64,7 +65,7 @@ impl Authority {
         Ok(Shown { held })
     }
 
-    /// What only its record says: the arguments that it serves for, and who approved it.
+    /// Loads the details that only the issuance record has: the arguments that the credential serves for, and its approvers.
     async fn with_record(&self, held: &mut Held) -> Result<(), No> {
         let found = self.issuance(held.id).await?.ok_or_else(not_active)?;
         let issued = found.issued()?;
@@ -74,7 +75,7 @@ impl Authority {
         Ok(())
     }
 
-    /// Decides an action of the caller's own, or with what it was shown.
+    /// Decides an action of the caller's own, or one with a credential that was presented to the caller.
     pub async fn authorize(&self, caller: &Caller, want: &Wanted, shown: Option<&Shown>) -> Result<Permitted, No> {
         let who = caller.id().as_str();
         let named: Named = want.request_id.as_ref().map(|id| (id.to_string(), want.digest));
@@ -127,7 +128,7 @@ impl Authority {
         Ok(receipt?.seq())
     }
 
-    /// A repeat: what was permitted, as long as it is good and nothing was revoked since.
+    /// Handles a repeated request: returns the earlier permission if it is still valid and not revoked.
     fn authorized_before(&self, before: &Remembered, named: &Named) -> Result<Permitted, No> {
         let (at, seq) = (before.at, before.seq);
         let no_such = || No::Fault(Fault::new(format!("commit {at} does not hold the authorization at seq {seq}")));

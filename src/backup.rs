@@ -1,8 +1,8 @@
-//! A backup of a server that runs: read beside everything else, it changes nothing.
+//! A backup of a running server. The backup is read beside normal operation and changes nothing.
 //!
-//! The log up to the durable head of now comes first to mind: it is what the backup is of. Named values are read afterwards, so of each key
-//! that the log names the private part is there, but for those that went meanwhile, which a restore takes out. What waits for approval is
-//! left out: after a restore it is void.
+//! The backup covers the log up to the durable head at its beginning. Named values are read after the head is fixed, so the private part of
+//! every key that the log names is included, except for keys deleted in the meantime, which a restore removes. Arguments of waiting
+//! approvals are left out, since a restore voids approvals.
 
 use std::fs::File;
 use std::io::Read;
@@ -21,18 +21,18 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::Seq;
 use crate::store::{Position, StoreError};
 
-/// A backup that is being made. It blocks; its bytes come in order.
+/// A backup in progress. Its methods block and return its bytes in order.
 pub struct Backup {
     authority: Arc<Authority>,
     about: About,
-    /// Until it begins, and after it ended, there is none.
+    /// `None` before the backup begins and after it ended.
     writer: Option<Writer>,
     stage: Stage,
     snapshot: Option<File>,
-    /// Those that are still to be read, last first.
+    /// The names of values still to be read, last first.
     names: Vec<String>,
     next: Position,
-    // Last: what is kept stays until nothing is read any more.
+    // Dropped last: the pinned history is kept until everything is read.
     _pinned: Pinned,
 }
 
@@ -50,11 +50,11 @@ fn failed(error: &StoreError) -> No {
 }
 
 impl Authority {
-    /// Begins one of all that is durable now. The snapshot that stands for what was removed is open when this returns.
+    /// Begins a backup of everything that is durable now. The snapshot that replaces removed history is open when this returns.
     pub async fn backup(self: &Arc<Self>) -> Result<Backup, No> {
         let busy = || Refusal::limit("backups", 1, Duration::from_secs(10)).way_out("wait until the other backup is whole");
         let pinned = self.ledger.pin().ok_or_else(busy)?;
-        // Only what vouches for a snapshot up to here is in the backup.
+        // Only records that vouch for a snapshot up to this point are in the backup.
         let look = |s: &State| (Place { position: s.position, seq: s.head }, s.vouched().copied().collect::<Vec<_>>());
         let (end, taken) = self.ledger.settled(look).await?;
         let authority = self.clone();
@@ -89,7 +89,7 @@ fn opened(authority: &Arc<Authority>, pinned: Pinned, end: Place, taken: &[Taken
     Ok(Backup { authority, about, writer: None, stage, snapshot: file, names, next: first, _pinned: pinned })
 }
 
-/// What stands for the beginning that was removed: without it nothing can be restored.
+/// Opens the snapshot that replaces the removed beginning of the log; without it the backup could not be restored.
 fn snapshot(authority: &Authority, taken: &[Taken], first: Position) -> Result<(Seq, File), No> {
     let none = || {
         let no = Refusal::new(
@@ -104,12 +104,12 @@ fn snapshot(authority: &Authority, taken: &[Taken], first: Position) -> Result<(
 }
 
 impl Backup {
-    /// What it is of.
+    /// The description of the backup.
     pub fn about(&self) -> &About {
         &self.about
     }
 
-    /// Its next bytes, about `limits::BACKUP_PIECE_BYTES` of them; `None` at its end.
+    /// The next bytes, about `limits::BACKUP_PIECE_BYTES`; `None` at the end.
     pub fn piece(&mut self) -> Result<Option<Vec<u8>>, No> {
         let mut out = Vec::new();
         while out.len() < limits::BACKUP_PIECE_BYTES {
@@ -147,7 +147,7 @@ impl Backup {
 
     fn named(&mut self, out: &mut Vec<u8>) -> Result<Stage, No> {
         let Some(name) = self.names.pop() else { return Ok(Stage::Commits) };
-        // What went meanwhile is not in it.
+        // A value deleted in the meantime is left out.
         if let Some(value) = self.authority.ledger.store().named(&name).map_err(|e| failed(&e))? {
             self.writer()?.named(&name, &value, out);
         }
@@ -181,7 +181,7 @@ impl Backup {
     }
 }
 
-/// Retention was ahead of it after all, or the store was opened again without what was there.
+/// The error for missing history: retention removed it nevertheless, or the store was reopened without it.
 fn gone(at: Position) -> No {
     No::Fault(Fault::new(format!("commit {at} is not there any more: take another backup")))
 }

@@ -1,5 +1,5 @@
-//! Bindings put in force, as operators do it: a narrower one at once, with what it no longer covers revoked; a new or wider one when another
-//! operator lets it through.
+//! Changes of bindings by operators: a narrower version takes effect at once and revokes what it no longer covers; a new or wider binding
+//! takes effect when another operator approves it.
 
 use std::sync::Arc;
 
@@ -16,20 +16,20 @@ use crate::revoke::Hits;
 use crate::seq::Seq;
 use crate::upstream::binding::Binding;
 
-/// What setting a binding came to, or would.
+/// The result of changing a binding, or of a dry run.
 #[derive(Clone, Debug)]
 pub struct BindingChanged {
     /// The binding.
     pub binding: Arc<Binding>,
-    /// Its version in force; for a dry run the one that would be.
+    /// The version in effect; for a dry run, the version that would be.
     pub version: u64,
     /// The record; `None` for a dry run.
     pub seq: Option<Seq>,
-    /// What was revoked, or would be.
+    /// The numbers of what was revoked, or would be.
     pub hits: Hits,
-    /// Of those, how many it would still cover.
+    /// How many of the revoked credentials the new version would still cover.
     pub beyond: u64,
-    /// It takes a second operator.
+    /// The change needs a second operator.
     pub wider: bool,
 }
 
@@ -44,7 +44,7 @@ fn read(version: &Version) -> Result<Binding, Fault> {
 }
 
 impl Authority {
-    /// Adds a binding, or puts another version of it in force. `before`: the version that was read, 0 for none.
+    /// Adds or replaces a binding. `before` is the version that the operator read; 0 for none.
     pub async fn set_binding(
         &self,
         operator: &Operator,
@@ -118,11 +118,11 @@ impl Authority {
         Ok(BindingChanged { binding: new, version: set.version, seq, hits, beyond, wider })
     }
 
-    /// What a binding is about has to be there: its environment is its upstream's.
+    /// Checks that the objects that a binding names exist, and returns its environment, which is that of its upstream.
     fn environment_of_binding(&self, operator: &Operator, new: &Binding) -> Result<String, No> {
         let compiled = self.catalog.now();
         let Some(registered) = compiled.upstream(&new.upstream) else {
-            // Whoever may manage none learns nothing of what there is.
+            // An operator who may manage no upstreams must not learn which upstreams exist.
             self.scope::<admin::ManageUpstreams>(operator)?;
             let what = format!("there is no upstream {}", new.upstream);
             return Err(No::Refusal(Refusal::new(Reason::NotFound, what)));
@@ -139,7 +139,7 @@ impl Authority {
         }
     }
 
-    /// What a version takes back: what was issued under the binding and it does not cover.
+    /// What a version takes back: credentials issued under the binding that it does not cover.
     pub(crate) fn binding_takes(&self, was_there: bool, new: &Arc<Binding>) -> Takes {
         match was_there {
             true => Takes::Found(look_of(new.clone()), Vec::new()),
@@ -147,14 +147,14 @@ impl Authority {
         }
     }
 
-    /// The same of one that was asked for, with its version and what covers all of it.
+    /// What a requested change takes back, with its version and the target that covers the whole binding.
     pub(crate) async fn asked_binding_takes(&self, set: &BindingSet) -> Result<(u64, Takes, Target), No> {
         let new = Binding::from_text(&set.text).map_err(|e| Fault::new(format!("a binding that was asked for: {e}")))?;
         let was_there = self.ledger.settled(|s| s.bindings.contains_key(set.name.as_str())).await?;
         Ok((set.version, self.binding_takes(was_there, &Arc::new(new)), coarse(&set.name)))
     }
 
-    /// Goes on with what a stop cut short: a binding whose narrowing is not finished.
+    /// Completes the narrowing of a binding that a stop interrupted.
     pub(crate) async fn finish_binding(&self, name: &str) -> Result<(), No> {
         let _one = self.changing.lock().await;
         let Some(version) = self.ledger.settled(|s| s.bindings.get(name).cloned()).await? else { return Ok(()) };
@@ -165,13 +165,13 @@ impl Authority {
         Ok(())
     }
 
-    /// All bindings, by name, with their versions.
+    /// All bindings by name, with their versions.
     pub async fn bindings(&self) -> Result<Vec<(Binding, Arc<Version>)>, No> {
         let all = self.ledger.settled(|s| s.bindings.values().cloned().collect::<Vec<_>>()).await?;
         Ok(all.into_iter().map(|version| read(&version).map(|b| (b, version))).collect::<Result<_, Fault>>()?)
     }
 
-    /// Whether policy of an environment asks for bindings at all. Where it does not they say something and hold nobody to it.
+    /// Whether the policy of an environment reads bindings. If it does not, bindings have no effect there.
     pub fn bindings_are_read(&self, environment: &str) -> bool {
         use crate::policy::action::{Action, Work};
         let compiled = self.catalog.now();

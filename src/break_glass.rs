@@ -1,12 +1,12 @@
-//! Break-glass: wide rights that policy names in advance, for an hour, by two people, looked at by a third.
+//! Break-glass: wide rights that policy defines in advance, for at most an hour, activated by two people and reviewed by a third.
 //!
-//! Opening, joining and reviewing are decided here with policy, and by the fold: that there are two, and a third, is true there or nowhere.
-//! What is exchanged in it goes the way of every exchange, with `context.break_glass`. It changes nothing that lasts: as long as it is open, its
-//! two people are refused, as operators, what changes policy, registry, bindings, keys, trust and locks, and approve nothing. Two who hold wide
-//! rights together would otherwise be the two whom such changes take.
+//! Opening, joining and reviewing are decided here by policy, and then by the fold, which alone can guarantee that the people are
+//! different. Exchanges in a break-glass task are ordinary exchanges with `context.break_glass` set. While the task is open, its two people
+//! cannot change policy, registry, bindings, keys, trust or locks as operators, and cannot give approvals: otherwise two holders of wide
+//! rights would be the two people whom such changes require.
 //!
-//! What it gave ends with it: closing its task revokes all that was issued in it. A static secret that was shown would have to be rotated as
-//! well; no kind of credential shows one in this version (the `secret` kind, design, section 7).
+//! Closing the task revokes everything issued in it. A static secret that was revealed would also have to be rotated, but no kind of
+//! credential reveals one in this version (the `secret` kind, design, section 7).
 
 use crate::approvals::identity;
 use crate::authority::Authority;
@@ -21,10 +21,10 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{Seq, TaskId};
 use crate::tasks::{Actor, Named, request_of};
 
-/// A decision that ran into a change is made once more before the caller is told to try again.
+/// The attempts to decide. A decision that a concurrent change made void is repeated before the caller is told to try again.
 const TRIES: usize = 2;
 
-/// Somebody with a name, and the workload identity by which they act.
+/// A person or workload with an SVID, and the identity under which it acts.
 fn somebody(actor: &Actor) -> Result<(&Caller, Identity), No> {
     actor.caller().zip(identity(actor)).ok_or_else(|| {
         let no = Refusal::new(Reason::NotYours, "break-glass takes somebody with a name; the local socket counts as nobody");
@@ -38,18 +38,18 @@ fn none(id: TaskId) -> No {
 }
 
 impl Authority {
-    /// Whether a task is a break-glass task, or below one.
+    /// Whether a task is a break-glass task or a child of one.
     pub(crate) fn is_glass(&self, id: TaskId) -> bool {
         self.ledger.peek(|s| s.tasks.get(&id).is_some_and(|t| t.terms.break_glass))
     }
 
-    /// The break-glass task that somebody acts in at this moment.
+    /// The open break-glass task of a caller.
     pub(crate) fn acts_in_glass(&self, caller: &Caller) -> Option<TaskId> {
         let now = self.system.wall();
         self.ledger.peek(|s| s.glasses.acts(&Identity::of(caller), caller.id().as_str(), now))
     }
 
-    /// Opens one: it waits for its second person.
+    /// Opens a break-glass task, which then waits for its second person.
     pub async fn open_glass(&self, actor: &Actor, ask: &GlassAsk, named: &Named) -> Result<TaskId, No> {
         let (caller, who) = somebody(actor)?;
         let author = Who::of(caller);
@@ -79,7 +79,7 @@ impl Authority {
         Err(No::Fault(Fault::new("opening break-glass: tries ran out")))
     }
 
-    /// Joins one as the second person: with that it is active.
+    /// Joins a break-glass task as the second person, which activates it.
     pub async fn join_glass(&self, actor: &Actor, id: TaskId, reason: &str, named: &Named) -> Result<(), No> {
         let (caller, who) = somebody(actor)?;
         let decide =
@@ -89,7 +89,7 @@ impl Authority {
         Ok(())
     }
 
-    /// Says that a third person looked at what was done in one.
+    /// Records the review of a break-glass task by a third person.
     pub async fn review_glass(&self, actor: &Actor, id: TaskId, text: &str, named: &Named) -> Result<(), No> {
         let (caller, who) = somebody(actor)?;
         let decide =
@@ -127,12 +127,12 @@ impl Authority {
         Err(No::Fault(Fault::new("a step of break-glass: tries ran out")))
     }
 
-    /// Ends one, and revokes all that was issued in it. A repeat gets the seq of the first ending.
+    /// Closes a break-glass task and revokes everything issued in it. A repeat returns the sequence number of the first closing.
     pub async fn close_glass(&self, actor: &Actor, id: TaskId, reason: &str) -> Result<Seq, No> {
         let glass = self.ledger.peek(|s| s.glasses.get(&id).filter(|_| s.tasks.get(&id).is_some()).cloned());
         let glass = glass.filter(|glass| self.sees_glass(actor, glass)).ok_or_else(|| none(id))?;
         match somebody(actor) {
-            // Its people end it as what they are, whoever they are else.
+            // The people of the task close it under that identity, even if they are operators too.
             Ok((caller, who)) if glass.is_of(&who, caller.id().as_str()) => {
                 self.close_task(&Actor::Workload(caller.clone()), id, Outcome::Completed, reason).await
             }
@@ -140,7 +140,7 @@ impl Authority {
         }
     }
 
-    /// Whether somebody may see one: its people, those whom policy names for it, and operators.
+    /// Whether an actor may see a break-glass task: its people, those whom policy names for it, and operators.
     pub fn sees_glass(&self, actor: &Actor, glass: &Glass) -> bool {
         let own = |(caller, who): (&Caller, Identity)| {
             glass.is_of(&who, caller.id().as_str()) || self.decider.named_for_glass(&self.catalog.now(), (caller, &who), glass)
@@ -154,12 +154,12 @@ impl Authority {
         }
     }
 
-    /// Those whose time is up are closed by a record, so that everybody who follows the ledger is told.
+    /// Closes expired break-glass tasks by a record, so that everything that follows the ledger learns of it.
     pub fn end_glasses(&self) {
         let now = self.system.wall();
         let due = self.ledger.peek(|s| {
             let over = s.glasses.iter().filter(|(_, g)| g.ended.is_none() && g.over(now));
-            // The fold's time may stand behind this clock: it is asked again.
+            // The fold's time may lag behind this clock, so the task is checked again in the next pass.
             over.map(|(id, _)| *id).filter(|id| s.tasks.get(id).is_some_and(|t| t.closed.is_none())).collect::<Vec<_>>()
         });
         due.into_iter().for_each(|id| self.end_by_time(id, now, ("deadline passed", "its time was up")));

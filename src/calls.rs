@@ -1,8 +1,9 @@
-//! An operator's call that waits for a second person: policy forbids it to one alone (`context.approvals`), or it changes what governs.
+//! Operators' calls that need a second person, because policy forbids them to one operator alone (`context.approvals`) or because they
+//! change what governs.
 //!
-//! What a change of policy, bindings, registrations and trust waits for takes effect with the approval ([`crate::changes`]). Every other call is
-//! sent once more when its approval was given, which is the one use of it: an approval is for one request of one operator, word by word. What
-//! is done in an incident waits for nobody.
+//! A change of policy, bindings, registrations or trust takes effect with its approval ([`crate::changes`]). Every other call has to be
+//! sent again after the approval, and uses it up: an approval is for one exact request of one operator. Calls that an incident needs never
+//! wait.
 
 use std::sync::Arc;
 
@@ -24,18 +25,18 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::Facts;
 use crate::seq::ApprovalId;
 
-/// How a call stands to approvals.
+/// How a call is affected by approvals.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Waits {
-    /// It never waits: what an incident takes, and what approvals themselves are looked at and decided with.
+    /// The call never waits: an incident needs it, or it serves to inspect and decide approvals.
     Never,
-    /// Its change waits, and takes effect with the approval.
+    /// The change waits, and takes effect with its approval.
     WithItsChange,
-    /// It is asked for, and sent once more.
+    /// An approval is requested, and the call has to be sent again.
     ToBeSentAgain,
 }
 
-/// Calls that never wait, whatever policy says: `Service.Method`.
+/// The calls that never wait, whatever policy says: `Service.Method`.
 const NEVER: &[&str] = &[
     "RevocationService.Revoke",
     "RevocationService.GetRevocation",
@@ -61,7 +62,7 @@ const NEVER: &[&str] = &[
     "TokenService.Whoami",
 ];
 
-/// Calls whose change takes effect with the approval.
+/// The calls whose change takes effect with the approval.
 const CHANGES: &[&str] = &[
     "PolicyService.SetPolicy",
     "UpstreamService.SetBinding",
@@ -71,7 +72,7 @@ const CHANGES: &[&str] = &[
 ];
 
 impl Waits {
-    /// Of a call, by `Service.Method`. One that no list names is asked for where policy wants an approval.
+    /// The class of a call, by `Service.Method`. A call on no list needs an approval if policy requires one.
     pub fn of(rpc: &str) -> Waits {
         match rpc {
             rpc if NEVER.contains(&rpc) => Waits::Never,
@@ -80,34 +81,34 @@ impl Waits {
         }
     }
 
-    /// Every call that a list names.
+    /// Every call that is on a list.
     pub fn named() -> impl Iterator<Item = &'static str> {
         NEVER.iter().chain(CHANGES).copied()
     }
 }
 
-/// What an approval is needed for.
+/// The approval that a call needs.
 #[derive(Clone, Debug)]
 struct Asks {
-    /// What takes a second person, in words.
+    /// Why a second person is needed, in words.
     why: String,
     action: Admin,
-    /// The environment; `None` for all.
+    /// The environment; `None` for all environments.
     environment: Option<String>,
 }
 
-/// An operator's call, as admission knows it while it is served.
+/// The context of an operator's call, which admission reads while the call is served.
 #[derive(Debug)]
 pub struct Call {
     rpc: String,
     waits: Waits,
-    /// It only says what would be done.
+    /// Whether the call is a dry run.
     dry_run: bool,
     /// SHA-256 of the request and its author.
     digest: [u8; 32],
-    /// The request for people.
+    /// The text of the request for people.
     text: String,
-    /// Who approved it.
+    /// The approver, if the call is approved.
     approved: Option<String>,
     asks: Mutex<Option<Asks>>,
 }
@@ -117,7 +118,7 @@ tokio::task_local! {
 }
 
 impl Call {
-    /// A call by `Service.Method`, its request as it is told to people, and as bytes without what makes a repeat safe.
+    /// A call by `Service.Method`, with its request as text for people and as bytes without the request id.
     pub fn new(rpc: &str, author: &str, (bytes, text, dry_run): (&[u8], String, bool)) -> Call {
         let mut whole = format!("mayfly call 1\n{}\n{author}\n{rpc}\n", author.len()).into_bytes();
         whole.extend_from_slice(bytes);
@@ -125,27 +126,27 @@ impl Call {
         Call { rpc: rpc.to_owned(), waits, dry_run, digest, text, approved: None, asks: Mutex::default() }
     }
 
-    /// The call that is served now, where it is an operator's.
+    /// The operator's call that is being served on this task or thread, if there is one.
     pub fn current() -> Option<Arc<Call>> {
         CALL.try_with(Clone::clone).ok()
     }
 
-    /// How it stands to approvals.
+    /// The class of the call.
     pub fn waits(&self) -> Waits {
         self.waits
     }
 
-    /// Whether it never waits, or only says what it would do.
+    /// Whether the call proceeds without an approval: it never waits, or is a dry run.
     pub(crate) fn goes_on(&self) -> bool {
         self.waits == Waits::Never || self.dry_run
     }
 
-    /// Who approved it.
+    /// The approver of the call.
     pub(crate) fn approved_by(&self) -> Option<&str> {
         self.approved.as_deref()
     }
 
-    /// Notes that it takes an approval, and answers so. Whoever serves the call asks for it.
+    /// Notes that the call needs an approval, and returns the refusal. The service then requests the approval.
     pub(crate) fn asks_for(&self, action: Admin, environment: Option<&str>, why: String) -> No {
         let no = Refusal::new(Reason::ApprovalNeeded, format!("another operator has to approve this call first: {why}"));
         let environment = environment.map(str::to_owned);
@@ -153,13 +154,13 @@ impl Call {
         No::Refusal(no.by("two people"))
     }
 
-    /// Whether its answer says that it takes an approval.
+    /// Whether the call was found to need an approval.
     pub fn is_asked_for(&self) -> bool {
         self.asks.lock().is_some()
     }
 }
 
-/// Serves something as part of a call.
+/// Runs a future as part of a call.
 pub async fn within<F: Future>(call: Option<Arc<Call>>, served: F) -> F::Output {
     match call {
         Some(call) => CALL.scope(call, served).await,
@@ -167,7 +168,7 @@ pub async fn within<F: Future>(call: Option<Arc<Call>>, served: F) -> F::Output 
     }
 }
 
-/// The same on a thread of its own.
+/// Runs a closure on this thread as part of a call.
 pub fn within_sync<T>(call: Option<Arc<Call>>, served: impl FnOnce() -> T) -> T {
     match call {
         Some(call) => CALL.sync_scope(call, served),
@@ -198,8 +199,8 @@ fn action_of(asked: &ApprovalAsked) -> Result<Admin, No> {
 }
 
 impl Authority {
-    /// The call with its approval, where one was given: it is used up, durably, before anything is done. So a call that was approved is done
-    /// once at the most, whatever becomes of it.
+    /// Attaches the call's approval, if one was given. The approval is durably used up before the call does anything, so an approved call
+    /// is carried out at most once.
     pub async fn with_approval(&self, caller: &Caller, mut call: Call) -> Result<Call, No> {
         if call.waits != Waits::ToBeSentAgain || call.dry_run {
             return Ok(call);
@@ -212,13 +213,13 @@ impl Authority {
             let found = s.approvals.iter().find(|(_, a)| own(a));
             found.map(|(id, a)| (*id, a.expires_at(), a.decided.clone()))
         };
-        // Nearly no call has an approval. Those without one, `status` among them, are answered while the ledger cannot be written.
+        // Most calls have no approval. They, `status` among them, must be answered while the ledger cannot be written.
         if self.ledger.peek(usable).is_none() {
             return Ok(call);
         }
         let Some((id, until, Some(decided))) = self.ledger.settled(usable).await? else { return Ok(call) };
         let by = decided.by.as_deref().cloned().ok_or_else(|| Fault::new("an approval that nobody gave"))?;
-        // What was revoked since it was given revokes it, like any other approval.
+        // A revocation since the approval was given also revokes the approval.
         let approver = identity_of(&by);
         let hit = self.ledger.settled(|s| {
             let identities = approver.iter().map(|one| (one.issuer.as_str(), one.sub.as_str())).collect();
@@ -236,7 +237,7 @@ impl Authority {
         Ok(call)
     }
 
-    /// Asks another operator for what a call waits for: once for the same request. The refusal that says so.
+    /// Requests another operator's approval for a call; the same request shares one approval. Returns the refusal that says so.
     pub async fn ask_for_call(&self, caller: &Caller, call: &Call) -> No {
         let Some(asks) = call.asks.lock().clone() else { return No::Fault(Fault::new("a call that waits for nothing")) };
         match self.asked_for_call(caller, call, &asks).await {
@@ -286,7 +287,7 @@ impl Authority {
         Ok(id)
     }
 
-    /// Lets another operator's call through, once.
+    /// Approves another operator's call, for one use.
     pub(crate) async fn let_call_through(&self, caller: &Caller, asked: &ApprovalAsked, decision: &Decision) -> Result<(), No> {
         let who = self.may_approve_change(caller, asked, ("call", &asked.tool))?;
         let name = who.name();

@@ -1,7 +1,7 @@
-//! Changes of what decisions are made with, where one operator is not enough: asked for by one, let through by another.
+//! Changes of policy, bindings, registrations and trust that need two operators: one operator requests the change, and another approves it.
 //!
-//! Policy may want that for any change (`context.approvals`), and changes of what governs always take it. The local socket counts as nobody
-//! here, unless `admin.single_operator` says that one operator is all there is.
+//! Policy can require that for any change (`context.approvals`), and changes of what governs always need it. The local socket counts as
+//! nobody, unless `admin.single_operator` declares that there is only one operator.
 
 use prost::Message;
 
@@ -22,12 +22,12 @@ use crate::policy::{Act, Admin, AdminAction, Question, admin};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{ApprovalId, Seq};
 
-/// Whether somebody may make a change without another one.
+/// Whether an operator may make a change without an approval.
 #[derive(Clone, Debug)]
 pub(crate) enum Alone {
-    /// Alone.
+    /// The operator may make the change alone.
     Yes(Who),
-    /// With another one who lets it through.
+    /// The change needs another operator's approval.
     With(Who),
 }
 
@@ -39,17 +39,17 @@ impl Alone {
     }
 }
 
-/// What another operator is asked.
+/// The request for another operator's approval.
 pub(crate) struct Asking<'a> {
     /// The environment.
     pub environment: &'a str,
-    /// Why, in the words of who asks.
+    /// The reason given by the author.
     pub reason: &'a str,
-    /// What of the change takes a second person.
+    /// The parts of the change that need a second person.
     pub why: Vec<String>,
 }
 
-/// What a change is about, as policies and people read it: its sort, its name, and what may be done by whoever makes it.
+/// The subject of a change, as policies and people read it: its kind, its name, and the action that its author must be permitted.
 fn about(change: &Recorded) -> Option<(&'static str, &str, Admin)> {
     match change.to.as_ref()? {
         Changes::Policy(set) => Some(("policy", &set.environment, Admin::ManagePolicy)),
@@ -60,7 +60,7 @@ fn about(change: &Recorded) -> Option<(&'static str, &str, Admin)> {
 }
 
 impl Authority {
-    /// Whether an operator may make a change, alone or with another one. Refused where nobody's approval would help.
+    /// Whether an operator may make a change, alone or with an approval. Refused if no approval would help.
     pub(crate) fn may_change_alone<A: AdminAction>(
         &self,
         operator: &Operator,
@@ -85,7 +85,7 @@ impl Authority {
         with(&[]).or_else(named).map(|admitted| Alone::With(admitted.who())).ok_or(no)
     }
 
-    /// The same change with another operator. The local socket is a way in for one who is alone, where the configuration says so.
+    /// The change needs another operator. The local socket may proceed alone if the configuration declares a single operator.
     pub(crate) fn with_another(&self, operator: &Operator, who: Who) -> Result<Alone, No> {
         match operator {
             Operator::Svid(_) => Ok(Alone::With(who)),
@@ -94,7 +94,7 @@ impl Authority {
         }
     }
 
-    /// Asks another operator to let a change through: once for the same change. The refusal that says so.
+    /// Requests another operator's approval for a change; the same change shares one approval. Returns the refusal that says so.
     pub(crate) async fn ask_another(&self, change: Change<'_>, asked: Recorded, asking: Asking<'_>, terms: &Terms) -> No {
         match self.asked_another(change, asked, &asking, terms).await {
             Ok(id) => {
@@ -118,7 +118,7 @@ impl Authority {
         terms: &Terms,
     ) -> Result<ApprovalId, No> {
         let (who, caller) = (change.who.clone(), change.who.name());
-        // What it hits is confirmed as if it were done now.
+        // The operator confirms what the change would revoke if it took effect now.
         let took = self.put_in_force(change, &Terms { dry_run: true, ..terms.clone() }).await?;
         if !terms.confirm.allows(took.hits.credentials) {
             return Err(crate::revoke::confirm_needed(&took.hits, terms.confirm));
@@ -150,7 +150,7 @@ impl Authority {
         Ok(id)
     }
 
-    /// Lets another operator's change through, or only says what it would revoke.
+    /// Approves another operator's change and puts it in effect, or for a dry run tells what it would revoke.
     pub(crate) async fn let_change_through(
         &self,
         caller: &Caller,
@@ -183,7 +183,7 @@ impl Authority {
         self.put_in_force(Change { who: &who, event: &event, version, takes, coarse, reason }, terms).await
     }
 
-    /// Whoever may let a change through may refuse it; whoever asked for it may think better of it.
+    /// Whether an operator may refuse a change: one who may approve it, or its author, who withdraws it.
     pub(crate) fn may_refuse_change(&self, caller: &Caller, asked: &ApprovalAsked, decision: &Decision) -> Result<Who, No> {
         let (kind, name) = match asked.of() {
             ApprovalOf::Call => ("call", asked.tool.as_str()),
@@ -217,13 +217,13 @@ impl Authority {
         Ok(self.admit_to::<admin::ApproveChange>(&Operator::Svid(caller.clone()), &act)?.who())
     }
 
-    /// Whoever asked may make the change with this approval: policy may have changed since.
+    /// Checks that policy still permits the change to its author with this approval, since policy may have changed in the meantime.
     pub(crate) fn author_still_may(&self, asked: &ApprovalAsked, action: Admin, act: &Act<'_>) -> Result<(), No> {
         let gone = |what: String| {
             let no = Refusal::new(Reason::DeniedByPolicy, what);
             No::Refusal(no.way_out("whoever owns the policy set names its operators there"))
         };
-        // Over the local socket nobody asks for another one.
+        // A request over the local socket never leads to an approval.
         let nobody = || {
             gone(format!(
                 "{} is no operator with an SVID, or is a person whose login has ended: they sign in again",
@@ -250,7 +250,7 @@ impl Authority {
     }
 }
 
-/// The record's event by which somebody lets something through.
+/// The event that records the approval.
 pub(crate) fn given(decision: &Decision, by: &Caller) -> ApprovalDecided {
     ApprovalDecided {
         approval: decision.id.as_bytes().to_vec(),
@@ -261,7 +261,7 @@ pub(crate) fn given(decision: &Decision, by: &Caller) -> ApprovalDecided {
     }
 }
 
-/// The change of an approval that nobody decided yet: it is dropped with the decision.
+/// The requested change of an approval that is undecided; it is dropped once decided.
 fn undecided<'a>(asked: &'a ApprovalAsked, decision: &Decision) -> Result<&'a Recorded, No> {
     let decided = || {
         let no = Refusal::new(Reason::AlreadyExists, format!("approval {} was decided already", decision.id));
@@ -270,14 +270,14 @@ fn undecided<'a>(asked: &'a ApprovalAsked, decision: &Decision) -> Result<&'a Re
     Ok(asked.change.as_ref().filter(|c| c.to.is_some()).ok_or_else(decided)?)
 }
 
-/// Everything that is let through, and who asked for it.
+/// The digest of the change and its author.
 fn digest_of(caller: &str, change: &Recorded) -> [u8; 32] {
     let mut bytes = format!("mayfly change 1\n{}\n{caller}\n", caller.len()).into_bytes();
     bytes.extend_from_slice(&change.encode_to_vec());
     sha256(&bytes)
 }
 
-/// From where on it is looked for what a change refuses, should a stop come between its taking effect and the end of the look.
+/// Sets the sequence number from which credentials are searched for what the change refuses, in case a stop interrupts the search.
 fn looked_at(mut change: Recorded, at: Seq) -> Recorded {
     match &mut change.to {
         Some(Changes::Policy(set)) if !set.audit_only => set.looked = at.as_u64(),

@@ -1,4 +1,4 @@
-//! What time alone brings about is said by a record, once, so that everybody who follows the ledger hears of it.
+//! Records events that are caused by time alone, once each, so that everything that follows the ledger learns of them.
 
 use crate::authority::Authority;
 use crate::ledger::Lane;
@@ -9,7 +9,7 @@ use crate::policy::catalog::Compiled;
 use crate::seq::Millis;
 
 impl Authority {
-    /// Says what fell due since the last look: approvals that nobody decided about in time, registrations that end soon.
+    /// Records what became due since the last pass: approvals that expired undecided, and registrations that expire soon.
     pub fn tell_due(&self) {
         if self.ledger.stopped().is_some() {
             return;
@@ -20,7 +20,7 @@ impl Authority {
             .peek(|s| approvals(s, now).chain(upstreams(s, &compiled, now)).take(limits::GATHER_RECORDS).collect::<Vec<_>>());
         for due in due {
             let record = Record::new(Who::Mayfly("fell due".into()), Event::FellDue(due));
-            // What is not taken in now is found again at the next look.
+            // An event that is not accepted now is found again in the next pass.
             if self.ledger.propose(Lane::Note, vec![record]).is_err() {
                 return;
             }

@@ -1,7 +1,7 @@
-//! The feed of revocations, and who follows it.
+//! The feed of revocation events, and the list of its followers.
 //!
-//! Events come from durable commits, in order, each naming the one before it. A follower that falls behind gets an error, never a gap that
-//! it cannot see.
+//! Events are made from durable commits, in order, and each names the event before it. A follower that falls behind gets an error, never an
+//! undetectable gap.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,27 +18,27 @@ use crate::revocation::event::{FeedEvent, event_of};
 use crate::revoke::Hits;
 use crate::seq::{Millis, Seq};
 
-/// One event as it is sent.
+/// An event in the form in which it is sent.
 #[derive(Debug)]
 pub struct Sent {
-    /// The seq of the event before it.
+    /// The sequence number of the event before it.
     pub previous: Seq,
     /// The event.
     pub event: FeedEvent,
 }
 
-/// Why a rule or lock is in force: who made it, when and why.
+/// The origin of a rule or lock: its author, time and reason.
 #[derive(Clone, Debug)]
 pub struct Made {
-    /// Its record.
+    /// The record that made the rule or lock.
     pub record: Arc<Record>,
     /// The time of its commit.
     pub at: Millis,
-    /// What it hit, where it was counted.
+    /// The numbers of what it hit, if they were counted.
     pub hits: Option<Hits>,
 }
 
-/// Tells followers what is revoked, held and locked.
+/// Sends revocations, holds and locks to followers.
 pub struct Feed {
     ring: Mutex<Ring>,
     live: broadcast::Sender<Arc<Sent>>,
@@ -46,19 +46,19 @@ pub struct Feed {
 
 struct Ring {
     events: VecDeque<Arc<Sent>>,
-    /// Events up to here are no longer in the ring.
+    /// The highest sequence number whose event is no longer in the ring.
     floor: Seq,
     last: Seq,
-    /// The durable head up to which commits were taken up.
+    /// The durable head up to which commits have been processed.
     head: Seq,
     made: BTreeMap<Seq, Made>,
 }
 
-/// What a follower gets first.
+/// The first message to a follower.
 pub enum Beginning {
-    /// Everything that is in force; live events up to its seq are in it.
+    /// Everything in effect, including live events up to the snapshot's sequence number.
     Snapshot,
-    /// What it missed since it was last here.
+    /// The events that the follower missed since its last connection.
     Missed(Vec<Arc<Sent>>),
 }
 
@@ -69,7 +69,7 @@ impl Feed {
         Feed { ring: Mutex::new(ring), live: broadcast::Sender::new(limits::FEED_LAG) }
     }
 
-    /// Takes up a durable commit. `state` has folded it.
+    /// Processes a durable commit, which `state` has folded.
     pub fn take(&self, batch: &Batch, state: &State) {
         let mut ring = self.ring.lock();
         for committed in &batch.records {
@@ -85,18 +85,18 @@ impl Feed {
                 ring.floor = old.event.seq();
                 ring.made.remove(&old.event.seq());
             }
-            // Nobody listening is fine.
+            // An error means that there are no followers.
             let _ = self.live.send(sent);
         }
         ring.head = batch.head;
     }
 
-    /// Every event of a record up to here was sent to those who listen. The ledger's durable head is ahead of it for a moment.
+    /// The head of the feed: every event up to it was sent. The ledger's durable head is briefly ahead of it.
     pub fn head(&self) -> Seq {
         self.ring.lock().head
     }
 
-    /// Listens to what comes, and says what comes first. Listening begins before, so that nothing falls between.
+    /// Subscribes to live events, and decides what the follower gets first. The subscription begins first, so that no event is missed.
     pub fn follow(&self, resume_after: Option<Seq>, head: Seq) -> Result<(broadcast::Receiver<Arc<Sent>>, Beginning), Refusal> {
         let ring = self.ring.lock();
         let live = self.live.subscribe();
@@ -114,49 +114,49 @@ impl Feed {
         Ok((live, Beginning::Missed(missed)))
     }
 
-    /// Notes what a rule hit when it was made.
+    /// Stores the numbers of what a rule hit when it was made.
     pub fn hit(&self, seq: Seq, hits: Hits) {
         if let Some(made) = self.ring.lock().made.get_mut(&seq) {
             made.hits = Some(hits);
         }
     }
 
-    /// Keeps who made rules and locks of before this start, up to as many as the ring has events.
+    /// Loads the origins of rules and locks made before this start, up to the number of events in the ring.
     pub fn recall(&self, found: &[(Seq, Made)]) {
         let mut ring = self.ring.lock();
         let room = limits::FEED_EVENTS.saturating_sub(ring.made.len());
         ring.made.extend(found.iter().take(room).cloned());
     }
 
-    /// Who made a rule or lock, as far as it is still in memory.
+    /// The origin of a rule or lock, if it is still in memory.
     pub fn made(&self, seq: Seq) -> Option<Made> {
         self.ring.lock().made.get(&seq).cloned()
     }
 }
 
-/// The answer to a follower that has seen what this server has not.
+/// The refusal for a follower that has seen more of the ledger than this server has.
 pub fn rolled_back(found: String) -> Refusal {
     let what = format!("{found}: the server runs on an older copy of its ledger, which lacks revocations");
     let way_out = "an operator puts the newest data directory back, or runs: mayfly server recover";
     Refusal::new(Reason::LedgerRolledBack, what).way_out(way_out)
 }
 
-/// One instance that follows.
+/// A registered follower.
 #[derive(Clone, Debug)]
 pub struct Follower {
-    /// Its own name for itself.
+    /// The name that the follower gives itself.
     pub name: String,
-    /// Who it is.
+    /// The identity of the follower.
     pub who: Who,
-    /// The upstreams that it verifies for.
+    /// The upstreams that the follower verifies credentials for.
     pub upstreams: Vec<String>,
-    /// It refuses everything that the feed told up to here.
+    /// The follower refuses everything that the feed revoked up to this sequence number.
     pub applied: Seq,
-    /// What it was sent.
+    /// The highest sequence number that was sent to the follower.
     pub sent: Seq,
-    /// It is connected.
+    /// Whether the follower is connected.
     pub connected: bool,
-    /// When it was last heard of.
+    /// When the follower was last heard of.
     pub last_seen: Millis,
     stream: u64,
 }
@@ -164,22 +164,22 @@ pub struct Follower {
 /// A follower that has seen more of the ledger than this server has, or another history.
 #[derive(Clone, Debug)]
 pub struct SeenBeyond {
-    /// Its own name for itself.
+    /// The name that the follower gives itself.
     pub name: String,
-    /// Who it is.
+    /// The identity of the follower.
     pub who: Who,
-    /// The newest seq that it has seen.
+    /// The highest sequence number that the follower has seen.
     pub seen: Seq,
-    /// Where this server stood then.
+    /// The durable head of this server at that time.
     pub head: Seq,
 }
 
-/// Everybody who follows. A follower stays on the list for a while after it vanished: until then its silence counts.
+/// The list of followers. A follower stays on the list for a while after it disconnects, during which `revoke --wait` waits for it.
 pub struct Followers {
     all: Mutex<BTreeMap<(String, String), Follower>>,
-    /// Those that have seen more than this server has, since it started; as many as there may be followers.
+    /// The followers found since the start that have seen more than this server has; as many as there may be followers.
     beyond: Mutex<BTreeMap<(String, String), SeenBeyond>>,
-    /// Whoever followed before this start has come back by then, or refuses everything.
+    /// By this time, every follower from before this start has either reconnected or refuses everything.
     known_from: Mutex<Millis>,
     changed: watch::Sender<u64>,
     max_age_ms: u64,
@@ -187,14 +187,15 @@ pub struct Followers {
     most_of_one: AtomicUsize,
 }
 
-/// The right to feed one follower. A newer stream under the same name ends it.
+/// The right to feed one follower. A newer stream of the same follower ends it.
 pub struct Registered {
     key: (String, String),
     stream: u64,
 }
 
 impl Followers {
-    /// Nobody follows yet. `max_age_ms`: how long one that vanished stays on the list. `most`: how many it holds, in all and of one caller.
+    /// An empty list. `max_age_ms`: how long a disconnected follower stays on the list. `most`: the maximum number of followers, in total
+    /// and of one caller.
     pub fn new(max_age_ms: u64, (most, most_of_one): (usize, usize)) -> Followers {
         let known_from = Mutex::new(Millis(0));
         let (all, beyond) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
@@ -202,13 +203,13 @@ impl Followers {
         Followers { all, beyond, known_from, changed: watch::Sender::new(0), max_age_ms, most, most_of_one }
     }
 
-    /// It holds so many from here on, in all and of one caller. Those that follow go on.
+    /// Changes the maximum number of followers, in total and of one caller. Registered followers stay.
     pub fn set_most(&self, (most, most_of_one): (usize, usize)) {
         self.most.store(most, Ordering::Relaxed);
         self.most_of_one.store(most_of_one, Ordering::Relaxed);
     }
 
-    /// The server was here before, and nobody wrote down who followed it then.
+    /// Notes that the server has run before. The list of followers is not persisted, so followers from before the start are unknown.
     pub fn began_again(&self, now: Millis) {
         *self.known_from.lock() = now.plus(self.max_age_ms);
     }
@@ -218,13 +219,13 @@ impl Followers {
         self.max_age_ms
     }
 
-    /// Notes that a follower has seen more than this server has, up to `seen`: how an operator learns that an old copy of the data directory
-    /// was started. It is said for as long as the process runs: the follower itself may be started anew, and know nothing of it then.
+    /// Notes that a follower has seen the ledger up to `seen`, beyond this server's head. Operators learn from this that an old copy of the
+    /// data directory was started. It is reported as long as the process runs, since the follower itself may restart and forget it.
     pub fn seen_beyond(&self, who: &Who, name: &str, seen: Seq, head: Seq) {
         let key = (who.name(), name.to_owned());
         let mut beyond = self.beyond.lock();
         let own = beyond.range((key.0.clone(), String::new())..).take_while(|((who, _), _)| *who == key.0).count();
-        // One that makes up names is told of under some of them.
+        // A caller that invents follower names is reported under some of them only.
         if beyond.contains_key(&key)
             || own >= self.most_of_one.load(Ordering::Relaxed)
             || beyond.len() >= self.most.load(Ordering::Relaxed)
@@ -239,7 +240,7 @@ impl Followers {
         beyond.insert(key, SeenBeyond { name: name.to_owned(), who: who.clone(), seen, head });
     }
 
-    /// Those that have seen more of the ledger than this server has.
+    /// The followers that have seen more of the ledger than this server has.
     pub fn beyond(&self) -> Vec<SeenBeyond> {
         self.beyond.lock().values().cloned().collect()
     }
@@ -249,8 +250,8 @@ impl Followers {
         self.beyond.lock().contains_key(&(who.name(), name.to_owned()))
     }
 
-    /// Registers a stream of a follower. `applied`: what it has applied of this very history, as far as that is proven; what it merely says
-    /// is acknowledged when this process sent it.
+    /// Registers a stream of a follower. `applied`: what the follower has applied of this history, as far as that is proven; a mere claim
+    /// is only acknowledged for events that this process sent.
     pub fn register(&self, who: &Who, name: &str, upstreams: Vec<String>, applied: Seq, now: Millis) -> Result<Registered, No> {
         let key = (who.name(), name.to_owned());
         let mut all = self.all.lock();
@@ -258,7 +259,8 @@ impl Followers {
         if !all.contains_key(&key) {
             let wait = std::time::Duration::from_millis(self.max_age_ms);
             let (most, most_of_one) = (self.most.load(Ordering::Relaxed), self.most_of_one.load(Ordering::Relaxed));
-            // Its own bound first: who opens names without end is told so, and keeps nobody else out.
+            // The bound per caller is checked first, so that a caller that invents names without end is refused and does not displace
+            // others.
             let own = all.range((key.0.clone(), String::new())..).take_while(|((who, _), _)| *who == key.0).count();
             let bounds = [("followers_per_caller", own, most_of_one), ("followers", all.len(), most)];
             if let Some((name, _, bound)) = bounds.into_iter().find(|(_, now, bound)| now >= bound) {
@@ -285,7 +287,7 @@ impl Followers {
         Ok(Registered { key, stream })
     }
 
-    /// Notes what a stream sent. `false`: a newer stream has taken its place.
+    /// Notes what was sent on a stream. `false`: a newer stream has taken its place.
     pub fn sent(&self, registered: &Registered, seq: Seq, now: Millis) -> bool {
         let mut all = self.all.lock();
         let Some(follower) = all.get_mut(&registered.key).filter(|f| f.stream == registered.stream) else { return false };
@@ -320,20 +322,20 @@ impl Followers {
         Ok(())
     }
 
-    /// Everybody on the list.
+    /// All followers on the list.
     pub fn list(&self, now: Millis) -> Vec<Follower> {
         let mut all = self.all.lock();
         self.forget(&mut all, now);
         all.values().cloned().collect()
     }
 
-    /// Waits until everybody on the list has applied `seq`; answers with those who have not by then, and whether all are on the list who may
-    /// follow: not for a while after a start.
+    /// Waits until every follower on the list has applied `seq`. Returns the followers that have not in time, and whether the list is
+    /// complete, which it is not for a while after a start.
     pub async fn wait(&self, seq: Seq, timeout: std::time::Duration, now: impl Fn() -> Millis) -> (Vec<Follower>, bool) {
         let mut changed = self.changed.subscribe();
         let behind = || -> Vec<Follower> { self.list(now()).into_iter().filter(|f| f.applied < seq).collect() };
         let known = || now() >= *self.known_from.lock();
-        // Looked at with each change, by each who waits: without a copy of the list.
+        // Evaluated at each change for each waiting call, so it must not copy the list.
         let waits = || {
             let mut all = self.all.lock();
             self.forget(&mut all, now());
@@ -341,7 +343,7 @@ impl Followers {
         };
         let all = async {
             while waits() || !known() {
-                // Also looks again after a while: one that vanished leaves the list by time alone.
+                // The list is also checked periodically, since a disconnected follower leaves it by time alone.
                 let _ = tokio::time::timeout(std::time::Duration::from_secs(1), changed.changed()).await;
             }
         };

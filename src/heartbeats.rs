@@ -1,4 +1,4 @@
-//! Signs of life, gathered: many tasks, one record a second.
+//! Coalesces heartbeats: those of many tasks are written as one record per second.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::limits;
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::TaskId;
 
-/// Collects signs of life between two records.
+/// The heartbeats received since the last record.
 #[derive(Default)]
 pub struct Heartbeats {
     waiting: Mutex<Batch>,
@@ -21,7 +21,7 @@ pub struct Heartbeats {
     writing: Mutex<BTreeSet<TaskId>>,
 }
 
-/// The signs of life that one record will hold, and whoever waits for that very record: a later one says nothing of it.
+/// The heartbeats of the next record, and the callers that wait for exactly this record; a later record does not confirm them.
 struct Batch {
     tasks: BTreeSet<TaskId>,
     /// Whether the record was written, once that is known.
@@ -35,7 +35,8 @@ impl Default for Batch {
 }
 
 impl Authority {
-    /// The machine was suspended for so long and heard nobody: every task that was not silent before gets one interval more, as after a start.
+    /// Records that the machine was suspended for `slept_ms` and received no heartbeats: every task that was not overdue before gets one
+    /// more interval, as after a start.
     pub(crate) async fn resumed_after(&self, slept_ms: u64) -> Result<(), No> {
         let away_since = self.system.wall().minus(slept_ms);
         tracing::warn!(slept_ms, "the machine was suspended; every heartbeat gets one interval more");
@@ -46,7 +47,7 @@ impl Authority {
 }
 
 impl Heartbeats {
-    /// Notes a sign of life and waits for the record that holds it.
+    /// Takes a heartbeat, and waits for the record that contains it.
     pub async fn beat(&self, id: TaskId) -> Result<(), No> {
         let mut written = {
             let mut waiting = self.waiting.lock();
@@ -65,7 +66,7 @@ impl Heartbeats {
         }
     }
 
-    /// Writes what was gathered. Called once a second.
+    /// Writes the collected heartbeats. Called once a second.
     pub async fn flush(&self, ledger: &Ledger) {
         let batch = {
             let mut waiting = self.waiting.lock();
@@ -78,7 +79,7 @@ impl Heartbeats {
         };
         let mut written = true;
         let all: Vec<Vec<u8>> = batch.tasks.iter().map(|id| id.as_bytes().to_vec()).collect();
-        // 18 bytes each: 16,384 stay well below a record's bound.
+        // 18 bytes per task: 16,384 stay well below the bound of a record.
         for tasks in all.chunks(16_384) {
             let beats = TaskHeartbeats { tasks: tasks.to_vec(), all: false, away_since: 0 };
             let record = Record::new(Who::Mayfly("heartbeats".into()), Event::TaskHeartbeats(beats));
@@ -88,9 +89,9 @@ impl Heartbeats {
         batch.written.send_replace(Some(written));
     }
 
-    /// Whether a task gave a sign of life that is not written yet.
+    /// Whether a task has sent a heartbeat that is not written yet.
     pub fn is_waiting(&self, id: &TaskId) -> bool {
-        // In the order in which a sign of life goes from one to the other, so that it is not missed between them.
+        // Checked in the order in which heartbeats move, so that one that moves in between is not missed.
         self.waiting.lock().tasks.contains(id) || self.writing.lock().contains(id)
     }
 }

@@ -1,13 +1,14 @@
-//! How much is taken in: exchanges wait their turn for a bounded time, and what would wait longer is refused when it is read.
+//! The admission queue: exchanges wait for a bounded time, and an exchange that would wait longer is refused when it is read.
 //!
-//! Deciding is nearly all of an exchange's CPU, and it happens in one go. Left to the scheduler, everything that was read would wait in one
-//! line with everything else that the threads have to do, connections, health and refusals too, and the line would have no bound but that
-//! of the connections' windows: seconds of work that its callers have given up on. So
+//! Deciding takes nearly all of an exchange's CPU, without yielding. If the scheduler alone ordered the work, every exchange read would
+//! queue with connections, health checks and refusals, and the queue would be bounded only by the connections' windows: seconds of work
+//! that the callers have given up on. Therefore
 //!
-//! - what is taken in and not begun is counted, in time: so many decisions, each as long as they lately were, on so many threads;
-//! - beyond `limits::INTAKE_WAIT_MS` an exchange is refused unread, which costs a fraction of deciding it;
-//! - where there is a line at all, only `limits::INTAKE_TURN_US` of it for each thread is handed to the scheduler at once, so that whoever
-//!   else is ready (a refusal, a connection, a health check) waits for that and not for the line.
+//! - the admitted exchanges that have not begun are counted as time: their number, multiplied by the recent duration of a decision, divided
+//!   by the number of threads;
+//! - beyond `limits::INTAKE_WAIT_MS` an exchange is refused without decoding it, which costs a fraction of deciding it;
+//! - if exchanges wait, only `limits::INTAKE_TURN_US` of work per thread is handed to the scheduler at once, so that other ready work (a
+//!   refusal, a connection, a health check) waits for that and not for the whole queue.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,39 +21,39 @@ use crate::limits;
 use crate::refusal::Refusal;
 use crate::system::{Stopwatch, thread_cpu_ns};
 
-/// Upper ends of the classes by which refusals are counted, µs since the call was read. Above the last one there is one more class.
+/// The upper bounds of the histogram classes of refusals, µs since the call was read. One more class lies above the last bound.
 pub const REFUSED_WITHIN_US: [u64; 10] = [250, 500, 1_000, 2_000, 3_000, 4_000, 5_000, 10_000, 20_000, 50_000];
 
-/// Of how many one is measured.
+/// One of this many decisions is measured.
 const SAMPLED: usize = 8;
 
-/// What is taken in.
+/// The admission queue.
 pub struct Intake {
     threads: u64,
-    /// CPU of one decision, smoothed, nanoseconds.
+    /// The smoothed CPU time of one decision, nanoseconds.
     cost_ns: AtomicU64,
-    /// Exchanges that were taken in and have not begun.
+    /// Admitted exchanges that have not begun.
     waiting: AtomicUsize,
-    /// Times that something was decided.
+    /// The number of decisions begun.
     begun: AtomicUsize,
-    /// µs of deciding that the scheduler may hold at once.
+    /// The µs of deciding that the scheduler may hold at once.
     turns: Arc<Semaphore>,
     refused: [AtomicU64; REFUSED_WITHIN_US.len() + 1],
 }
 
-/// How the intake is.
+/// The state of the queue.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Load {
-    /// Exchanges that wait their turn.
+    /// Exchanges waiting in the queue.
     pub waiting: u64,
-    /// CPU of one decision, as it lately was, nanoseconds.
+    /// The smoothed CPU time of a recent decision, nanoseconds.
     pub decision_ns: u64,
-    /// Refused because they would have waited too long, by the classes of [`REFUSED_WITHIN_US`].
+    /// Exchanges refused because they would have waited too long, by the classes of [`REFUSED_WITHIN_US`].
     pub refused: [u64; REFUSED_WITHIN_US.len() + 1],
 }
 
 impl Intake {
-    /// For so many threads that decide.
+    /// A queue for `threads` deciding threads.
     pub fn new(threads: usize) -> Arc<Intake> {
         let threads = threads.max(1);
         let turns = Arc::new(Semaphore::new(threads * limits::INTAKE_TURN_US));
@@ -67,7 +68,7 @@ impl Intake {
         })
     }
 
-    /// Takes exchanges in that were just read, or says that there is no time for them.
+    /// Admits exchanges that were just read, or refuses them for lack of time.
     pub fn take(self: &Arc<Intake>, count: usize) -> Result<Taken, Refusal> {
         let ahead = self.waiting.fetch_add(count, Relaxed);
         let mut taken = Taken { intake: self.clone(), count, crowded: false };
@@ -81,7 +82,7 @@ impl Intake {
         Ok(taken)
     }
 
-    /// Exchanges that were `read` were refused for want of time.
+    /// Counts exchanges that were read at `read` and refused for lack of time.
     pub fn refused(&self, count: usize, read: Stopwatch) {
         let class = REFUSED_WITHIN_US.partition_point(|within| *within < read.us());
         if let Some(counted) = self.refused.get(class) {
@@ -89,8 +90,8 @@ impl Intake {
         }
     }
 
-    /// How many of `most` are taken in together, so that deciding them is no longer than `limits::STREAM_ROUND_US`. What will be refused is
-    /// refused in one go.
+    /// How many of `most` exchanges to decide as one batch, so that deciding them takes no longer than `limits::STREAM_ROUND_US`. Exchanges
+    /// that will be refused are refused as one batch.
     pub fn round(&self, most: usize) -> usize {
         let cost = self.cost_ns.load(Relaxed).max(1);
         if self.is_full() {
@@ -99,8 +100,7 @@ impl Intake {
         usize::try_from(limits::STREAM_ROUND_US * 1_000 / cost).unwrap_or(most).clamp(1, most)
     }
 
-    /// How long until one is decided that has so many ahead of it, µs.
-    /// What comes now would be refused.
+    /// Whether the queue is full: an exchange that comes now would be refused.
     pub fn is_full(&self) -> bool {
         self.wait_us(self.waiting.load(Relaxed)) > limits::INTAKE_WAIT_MS * 1_000
     }
@@ -109,26 +109,27 @@ impl Intake {
         (ahead as u64).saturating_mul(self.cost_ns.load(Relaxed)) / 1_000 / self.threads
     }
 
-    /// How it is.
+    /// The state of the queue.
     pub fn load(&self) -> Load {
         let waiting = self.waiting.load(Relaxed) as u64;
         Load { waiting, decision_ns: self.cost_ns.load(Relaxed), refused: self.refused.each_ref().map(|n| n.load(Relaxed)) }
     }
 
-    /// One in so many is measured: asking the kernel costs half a microsecond.
+    /// Whether to measure this decision. Only one of several is measured, since asking the kernel takes half a microsecond.
     fn samples(&self) -> bool {
         self.begun.fetch_add(1, Relaxed).is_multiple_of(SAMPLED)
     }
 
-    /// Decisions took so long. Eight of them make the new one count for two thirds: quick enough for a policy that changed.
+    /// Takes in a measured duration. After eight measurements a new duration has two thirds of the weight, which follows a changed policy
+    /// fast enough.
     fn learn(&self, ns: u64) {
         let before = self.cost_ns.load(Relaxed);
-        // Two that learn at once forget one of the two, which does no harm.
+        // Of two concurrent updates one may be lost, which does no harm.
         self.cost_ns.store((before * 7 + ns) / 8, Relaxed);
     }
 }
 
-/// Exchanges that were taken in. Dropped before their turn, they are no longer waited for.
+/// Admitted exchanges. When dropped before their turn, they leave the queue.
 pub struct Taken {
     intake: Arc<Intake>,
     count: usize,
@@ -136,7 +137,7 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Both, to be decided in one go.
+    /// Merges two tickets, to be decided as one batch.
     pub fn with(mut self, other: Option<Taken>) -> Taken {
         if let Some(mut other) = other {
             self.count += std::mem::take(&mut other.count);
@@ -145,7 +146,7 @@ impl Taken {
         self
     }
 
-    /// Polls `exchange` when its turn has come. All the deciding is in its first poll; what comes after that waits for others.
+    /// Waits for the turn and then polls `exchange`. All of the deciding happens in its first poll; later polls wait for others.
     pub async fn run<F: Future>(self, exchange: F) -> F::Output {
         let place = if self.crowded { self.turn().await } else { None };
         let mut first = Some((self, place));
@@ -162,13 +163,13 @@ impl Taken {
         .await
     }
 
-    /// First come, first served; each has as many places as it is expected to take µs.
+    /// Waits in first-come order; each ticket takes as many permits as its expected µs.
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         let us = self.count as u64 * self.intake.cost_ns.load(Relaxed) / 1_000;
         let places = u32::try_from(us).unwrap_or(u32::MAX).clamp(1, limits::INTAKE_TURN_US as u32);
-        // It is never closed.
+        // The semaphore is never closed.
         let place = self.intake.turns.clone().acquire_many_owned(places).await.ok();
-        // Whoever is ready goes first: what was read meanwhile is refused or taken in before this is decided.
+        // Other ready tasks run first, so that calls read in the meantime are refused or admitted before this decision.
         tokio::task::yield_now().await;
         place
     }
@@ -193,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_would_wait_too_long_is_refused_and_what_is_dropped_makes_room() {
-        // A millisecond each on two threads: twice as many as the bound has milliseconds.
+        // One millisecond per decision on two threads: twice as many fit as the bound has milliseconds.
         let intake = intake(1_000_000);
         let fit = 2 * limits::INTAKE_WAIT_MS as usize;
         let mut all: Vec<Taken> = (0..=fit).map(|_| intake.take(1).ok().unwrap()).collect();
@@ -238,7 +239,7 @@ mod tests {
         for one in crowd {
             one.await.unwrap();
         }
-        // Two on each thread at once: one may be a step ahead of the other.
+        // Two are handed to the scheduler at once, so one may be a step ahead of the other.
         let order = order.lock();
         assert!(order.iter().enumerate().all(|(place, n)| place.abs_diff(*n) <= 2), "{order:?}");
     }

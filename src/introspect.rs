@@ -1,4 +1,4 @@
-//! Whether a token is good now: for a server of its upstream, and for operators.
+//! Introspection: whether a token is valid now, for a server of the token's upstream and for operators.
 
 use crate::authority::Authority;
 use crate::credential::jwt::{Jwks, authentic};
@@ -14,16 +14,16 @@ use crate::policy::{Look, Question, admin};
 use crate::refusal::{No, Refusal};
 use crate::seq::CredentialId;
 
-/// Who asks about a token.
+/// The caller that introspects a token.
 pub enum Asker {
-    /// A workload: told of credentials for an upstream that it serves, and of no other.
+    /// A workload, which is told of credentials for upstreams that it serves only.
     Workload(Caller),
     /// An operator.
     Operator(Operator),
 }
 
 impl Authority {
-    /// The credential that a token is, if it is one of ours and was not altered. Says nothing of whether it is good.
+    /// The id of the credential that a token is, if mayfly issued it and it was not altered. Says nothing about its validity.
     pub fn identify(&self, token: &str) -> Result<Option<CredentialId>, No> {
         if token.len() > limits::TOKEN_BYTES {
             return Err(No::Refusal(Refusal::field("token", format!("{} bytes, at most {}", token.len(), limits::TOKEN_BYTES))));
@@ -33,7 +33,7 @@ impl Authority {
             let key = key.and_then(|id| self.keyring.get(KeyPurpose::Reference, &id));
             return Ok(key.filter(|k| shown.made_by(k)).map(|_| shown.id()));
         }
-        // A credential's environment is in its claims; which key signed it decides, not what it says.
+        // The credential's environment is in its claims, but only the key that signed it is trusted to tell it.
         let keys = self.ledger.peek(|s| s.keys.clone());
         for environment in self.catalog.now().environments().map(|(name, _)| name) {
             let Ok(jwks) = Jwks::parse(&keyring::jwks(&keys, environment)) else { continue };
@@ -44,7 +44,7 @@ impl Authority {
         Ok(None)
     }
 
-    /// The credential of a token if it is good now and the asker may know, as `show` makes it. `None` says no more than that.
+    /// The credential of a token, converted by `show`, if it is valid now and the asker may know it. `None` gives no reason.
     pub async fn introspect<T>(
         &self,
         asker: &Asker,

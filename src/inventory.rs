@@ -1,4 +1,4 @@
-//! What there is to say about the registry: to operators who list it, in the status, in the log.
+//! The use and the problems of registered upstreams, for lists, the status and the log.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::seq::Millis;
 use crate::upstream::findings::{Finding, Known, Problem, findings};
 use crate::upstream::registry::Upstream;
 
-/// How upstreams are used, and which owners left.
+/// The use of upstreams, and the owners who left.
 #[derive(Default)]
 pub struct Inventory {
     uses: BTreeMap<String, (u64, Option<Millis>)>,
@@ -22,13 +22,13 @@ impl Inventory {
         Inventory { uses: uses.collect(), left: state.owners_left.clone() }
     }
 
-    /// Live credentials of an upstream, and when the last one ended where there is none.
+    /// The number of live credentials of an upstream and, if there are none, when the last one ended.
     pub fn used(&self, upstream: &str) -> (u64, Option<Millis>) {
         let (live, last) = self.uses.get(upstream).copied().unwrap_or_default();
         (live, last.filter(|_| live == 0))
     }
 
-    /// Everything there is to say about a registration.
+    /// All findings about a registration.
     pub fn findings(&self, upstream: &Upstream, version: &Version, now: Millis) -> Vec<Finding> {
         if version.retired {
             return Vec::new();
@@ -40,12 +40,12 @@ impl Inventory {
 }
 
 impl Authority {
-    /// How the registry is used, as far as it is durable.
+    /// Collects the use of the registry from the durable state.
     pub async fn inventory(&self) -> Result<Inventory, No> {
         self.ledger.settled(Inventory::of).await
     }
 
-    /// What stops an upstream from issuing, or will within 14 days: each with the name of its upstream.
+    /// The findings that stop an upstream from issuing, now or within 14 days, each with the name of its upstream.
     pub fn stopping_soon(&self) -> Vec<(String, Finding)> {
         let (compiled, now) = (self.catalog.now(), self.system.wall());
         let (inventory, versions) = self.ledger.peek(|s| (Inventory::of(s), s.upstreams.clone()));

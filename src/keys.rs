@@ -1,4 +1,4 @@
-//! The life of signing keys, as operators and time move it. What follows what is planned in [`crate::credential::keyring`].
+//! The life cycle of signing keys, driven by operators and by time. The plan of each step is made in [`crate::credential::keyring`].
 
 use std::collections::BTreeMap;
 
@@ -15,45 +15,45 @@ use crate::revoke::{Confirm, Hits, confirm_needed};
 use crate::seq::Seq;
 use crate::tasks::{Named, request_of};
 
-/// What each environment has a key for in this version.
+/// The purposes for which each environment has a key in this version.
 pub const PURPOSES: [KeyPurpose; 2] = [KeyPurpose::AccessToken, KeyPurpose::Reference];
 
-/// A purpose's plans come to rest within a few steps: removing, activating, making.
+/// The maximum number of planned steps of one purpose (remove, activate, make) until no more are due.
 const STEPS: usize = 4;
 
 /// All keys, by id.
 pub type Keys = BTreeMap<Box<str>, Key>;
 
-/// A key that is to go.
+/// The removal of a key.
 #[derive(Clone, Debug)]
 pub struct Going {
-    /// Its id.
+    /// The id of the key.
     pub key: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Only say what would be hit.
+    /// Only report what would be hit.
     pub dry_run: bool,
-    /// How much may be hit.
+    /// The confirmed number of credentials.
     pub confirm: Confirm,
-    /// The request, where it named itself.
+    /// The request id, if there is one.
     pub named: Named,
 }
 
-/// What a key that goes takes with it.
+/// The result of removing a key.
 #[derive(Clone, Debug)]
 pub struct Gone {
-    /// The rule's seq; `None` for a dry run.
+    /// The sequence number of the revocation rule; `None` for a dry run.
     pub seq: Option<Seq>,
-    /// What it had signed and had not ended.
+    /// The live credentials that the key had signed.
     pub hits: Hits,
-    /// The key that is used now, where it was the one in use.
+    /// The key in use now, if the removed key was in use.
     pub replacement: Option<String>,
 }
 
 impl Authority {
-    /// Makes a new key. `ahead_ms`: how long it is published before it is used, 0 for at once; its purpose's time where none is said.
+    /// Makes a new key. `ahead_ms`: how long it is published before it is used, 0 for at once; `None` for the default of its purpose.
     ///
-    /// Answers with its id and the id of the one that it follows. Refused: KEY_STATE while a rotation is under way, LIMIT_REACHED.
+    /// Returns its id, and the id of the key that it succeeds. Refused: KEY_STATE while a rotation is in progress, LIMIT_REACHED.
     pub async fn rotate_key(
         &self,
         operator: &Admitted<admin::ManageKeys>,
@@ -97,12 +97,12 @@ impl Authority {
         }
     }
 
-    /// Removes a key that no longer signs, before its time.
+    /// Removes a key that no longer signs, ahead of schedule.
     pub async fn retire_key(&self, operator: &Admitted<admin::ManageKeys>, going: &Going) -> Result<Gone, No> {
         self.end_key(operator, going, keyring::retire, false).await
     }
 
-    /// Gives up a key that somebody else has: out of the JWKS, its rule and the key that takes its place in one group.
+    /// Revokes a compromised key: in one group of records it leaves the JWKS, its revocation rule takes effect and a replacement is made.
     pub async fn compromise_key(&self, operator: &Admitted<admin::ManageKeys>, going: &Going) -> Result<Gone, No> {
         self.end_key(operator, going, keyring::compromise, true).await
     }
@@ -137,7 +137,7 @@ impl Authority {
         }
         let seq = self.ledger.commit(Lane::Revoke, records).await?.first();
         if going.confirm == Confirm::All {
-            // An emergency does not wait for a number: it is counted afterwards.
+            // An emergency does not wait for the count; the credentials are counted afterwards.
             hits = self.hit_since(&targets, seq).await?;
         }
         self.feed.hit(seq, hits);
@@ -146,8 +146,8 @@ impl Authority {
         Ok(Gone { seq: Some(seq), hits, replacement: if replace { replacement(&keys, &going.key) } else { None } })
     }
 
-    /// What takes the place of a key that is given up. Nothing where that cannot be made: the rule does not wait for it, and
-    /// [`tend`] tries again.
+    /// The records of a replacement for a compromised key. Empty if it cannot be made: the revocation does not wait for it, and [`tend`]
+    /// tries again.
     async fn following(&self, keys: &Keys, going: &str, who: &Who) -> Vec<Record> {
         let mut after = keys.clone();
         let Some(key) = after.get_mut(going).filter(|k| k.state == KeyState::Active) else { return Vec::new() };
@@ -171,7 +171,7 @@ impl Authority {
         Ok(plan.records(made, who, 0))
     }
 
-    /// Makes a key and keeps its private part, sealed and durable, before any record names it.
+    /// Makes a key, and stores its private part sealed and durable before any record names the key.
     async fn make_key(&self, purpose: KeyPurpose, environment: &str, state: KeyState, ahead_ms: u64) -> Result<KeyAdded, No> {
         let (store, sealer, system) = (self.ledger.store(), self.sealer.clone(), self.system.clone());
         let environment = environment.to_owned();
@@ -183,7 +183,7 @@ impl Authority {
         made.await.map_err(|e| Fault::new(format!("making a key: {e}")))?
     }
 
-    /// Deletes what is left of the private parts of keys that are gone.
+    /// Deletes the private parts of removed keys.
     async fn shred_keys(&self) {
         let (store, keys) = (self.ledger.store(), self.ledger.peek(|s| s.keys.clone()));
         let done = tokio::task::spawn_blocking(move || {
@@ -214,10 +214,10 @@ impl Authority {
 
 type End = fn(&Keys, &str, &str, crate::seq::Millis, &Who, u32) -> Result<Vec<Record>, Refusal>;
 
-/// What is due by time, in every environment: a first key, one that takes over, one that is removed, the daily one. Called once a minute
-/// and at the start.
+/// Takes the steps that are due by time in every environment: makes first keys, activates and removes keys, makes the daily keys. Called
+/// once a minute and at the start.
 pub async fn tend(authority: &Authority) {
-    // By a clock that stepped, keys would be used or removed before their time.
+    // After a step of the clock, keys would be activated or removed too early.
     if authority.ledger.stopped().is_some() {
         return;
     }
@@ -230,7 +230,7 @@ pub async fn tend(authority: &Authority) {
             }
         }
     }
-    // Of no environment: the ledger is one, and so is our own trust domain.
+    // Keys of no environment: those of the ledger, and of the server's own trust domain.
     if let Err(error) = authority.tend_line(KeyPurpose::Checkpoint, "").await {
         tracing::error!(%error, "the key of checkpoints could not be tended");
     }
@@ -251,7 +251,7 @@ fn in_use(keys: &Keys, purpose: KeyPurpose, environment: &str) -> Option<String>
     of.find(|(_, k)| k.state == KeyState::Active).map(|(id, _)| id.to_string())
 }
 
-/// The key in use in the line of one that is gone.
+/// The key in use that replaces a removed one.
 fn replacement(keys: &Keys, gone: &str) -> Option<String> {
     let key = keys.get(gone)?;
     in_use(keys, key.purpose, &key.environment).filter(|id| id != gone)

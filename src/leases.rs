@@ -1,4 +1,4 @@
-//! What stands at upstreams, as operators see it and what they can do about it.
+//! Operators' view of leases, and the actions on them.
 
 use crate::admission::Admitted;
 use crate::authority::Authority;
@@ -11,15 +11,15 @@ use crate::tasks::Named;
 use crate::upstream::lease::{Listed, Standing, abandoned};
 
 impl Authority {
-    /// Tries a lease again at once, rather than when it is due, and answers how it stands before that.
+    /// Retries removing a lease's object at once, ahead of the schedule. Returns the state of the lease before that.
     pub async fn retry_lease(&self, operator: &Operator, id: LeaseId) -> Result<Listed, No> {
         let (listed, _) = self.lease_of(operator, id).await?;
         self.leases.retry(id);
         Ok(listed)
     }
 
-    /// Gives up undoing a lease: what stands upstream is the operator's to clean from then on. Refused while somebody has a credential
-    /// of it. `None` for a repeat.
+    /// Abandons a lease: from then on the operator has to clean up the object at the upstream. Refused while a credential of the lease is
+    /// live. `None` for a repeat.
     pub async fn abandon_lease(&self, operator: &Operator, id: LeaseId, why: &str, named: &Named) -> Result<Option<Listed>, No> {
         let scope = self.scope::<admin::ManageUpstreams>(operator)?;
         if self.remembered(&scope.who().name(), named).await?.is_some() {
@@ -44,9 +44,9 @@ impl Authority {
         let registered = found.as_ref().and_then(|l| compiled.upstream(&l.lease.upstream));
         let environment = registered.map(|r| r.upstream.environment.as_str());
         let none = || Refusal::new(Reason::NotFound, format!("there is no open lease {id}"));
-        // Whoever may not is refused before it is said whether there is one.
+        // An operator without permission is refused before the answer tells whether the lease exists.
         let admitted = match (&found, environment) {
-            // Nobody knows the environment of an upstream that is gone.
+            // The environment of a removed upstream is unknown, so every environment must permit the action.
             (Some(_), None) => Some(self.admit(operator, None)?),
             (_, environment) => self.admit_to_found(operator, environment)?,
         };

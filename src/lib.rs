@@ -1,6 +1,6 @@
-//! mayfly: credentials for workloads that live no longer than the task they were made for.
+//! mayfly: an issuing authority for short-lived, task-scoped workload credentials.
 //!
-//! The map of the house, top to bottom. Imports point down.
+//! The modules are listed from top to bottom; a module imports only from modules below it.
 #![forbid(unsafe_code)]
 
 pub mod bindings;

@@ -1,7 +1,8 @@
-//! Logins: an SVID of our own trust domain for a key, on a token of somebody whom the configuration trusts. People and jobs get theirs here.
+//! Logins of people and jobs: issues an SVID of the server's own trust domain for a key, on a token of an issuer that the configuration
+//! trusts.
 //!
-//! The token is used up by it in the same group of records, and the login is durable before the certificate leaves. What comes of it is
-//! decided like any grant: by policy (`SignIn`), rules and the fold.
+//! The token is used up in the same group of records, and the login is durable before the certificate is sent. A login is decided like any
+//! grant: by policy (`SignIn`), revocation rules and the fold.
 
 use serde_json::{Map, Value};
 
@@ -24,21 +25,21 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{CredentialId, Millis, Seq};
 use crate::trust::bundle_of;
 
-/// A decision that ran into a change is made once more before the caller is told to try again.
+/// The attempts to decide. A decision that a concurrent change made void is repeated before the caller is told to try again.
 const TRIES: usize = 2;
 
-/// A token that its issuer's key made, for us, and that has not ended.
+/// A verified token: signed by its issuer, intended for this server, and not expired.
 #[derive(Clone, Debug)]
 pub struct Token {
-    /// The provider's short name.
+    /// The short name of the provider.
     pub provider: String,
-    /// The environments in which its tokens count.
+    /// The environments in which the provider's tokens are accepted.
     pub environments: Vec<String>,
     /// `iss`.
     pub issuer: String,
     /// `sub`.
     pub sub: String,
-    /// By which it is used once.
+    /// The id by which the token is used only once.
     pub token_id: String,
     /// `iat`.
     pub issued_at: Millis,
@@ -49,7 +50,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// What was verified.
+    /// Converts a verified token.
     pub fn of(issuer: &Issuer, token: &VerifiedOidc) -> Token {
         Token {
             provider: issuer.name.clone(),
@@ -63,28 +64,28 @@ impl Token {
         }
     }
 
-    /// Whom it names.
+    /// The subject of the token.
     pub fn subject(&self) -> Identity {
         Identity { issuer: self.issuer.clone(), sub: self.sub.clone() }
     }
 }
 
-/// Who signed in, with the certificate that came of it.
+/// A login with its certificate.
 #[derive(Clone, Debug)]
 pub struct SignedIn {
-    /// The login.
+    /// The id of the login.
     pub credential: CredentialId,
     /// Its record.
     pub seq: Seq,
-    /// Who it is now.
+    /// The SPIFFE ID of the certificate.
     pub spiffe_id: SpiffeId,
     /// The certificate, DER.
     pub certificate: Vec<u8>,
-    /// Its end.
+    /// The expiry of the certificate.
     pub expires_at: Millis,
 }
 
-/// What a token says of how somebody signed in.
+/// How the person signed in, according to the token.
 pub(crate) struct Manner {
     pub amr: Vec<String>,
     pub acr: String,
@@ -92,18 +93,18 @@ pub(crate) struct Manner {
     pub flow: &'static str,
 }
 
-/// Who is to sign in, by what.
+/// The person or job that logs in, and the token.
 pub(crate) struct Entry<'a> {
     pub own: &'a OwnDomain,
     pub token: &'a Token,
-    /// As policies and records name who it is.
+    /// The identity, as policies and records name it.
     pub author: Who,
     pub manner: Manner,
     pub job: Option<Attestation>,
     pub ttl_ms: u64,
 }
 
-/// What was settled of a login.
+/// The terms of a permitted login.
 struct Decided {
     environment: String,
     policy_version: u64,
@@ -111,14 +112,14 @@ struct Decided {
 }
 
 impl Authority {
-    /// Makes the login that `entry` says, which is asked anew where the first try ran into a change.
+    /// Makes the login that `entry` returns. `entry` is called again if a concurrent change made the first attempt void.
     pub(crate) async fn log_in<'a>(
         &self,
         key: &Csr,
         id: &SpiffeId,
         entry: impl FnMut(Millis) -> Result<Entry<'a>, No>,
     ) -> Result<SignedIn, No> {
-        // Whoever has a token of the provider is somebody: what is refused then is for the audit.
+        // Everybody with a token of the provider can come here, so refusals are recorded for the audit.
         self.try_login(key, id, entry).await.inspect_err(|no| {
             if let No::Refusal(no) = no {
                 self.refused(id.as_str(), no, "login", "");
@@ -159,7 +160,8 @@ impl Authority {
         Err(No::Fault(Fault::new("signing in: tries ran out")))
     }
 
-    /// Policy: the set of an environment in which the provider's tokens count permits it, first that of the caller's own.
+    /// Evaluates policy: an environment in which the provider's tokens are accepted must permit the login; the caller's own environment is
+    /// tried first.
     fn decide_login(&self, entry: &Entry<'_>, id: &SpiffeId, now: Millis) -> Result<Decided, No> {
         let Entry { token, manner, job, .. } = entry;
         let compiled = self.catalog.now();
@@ -194,7 +196,7 @@ impl Authority {
         ))
     }
 
-    /// Signs the certificate; told to nobody yet.
+    /// Signs the certificate, which is not sent before the login is durable.
     fn make_login(
         &self,
         (entry, spiffe_id): (&Entry<'_>, &SpiffeId),

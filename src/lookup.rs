@@ -1,7 +1,7 @@
-//! What was issued, found again: by id, by a token or what is left of it, by its digest.
+//! Looks up issued credentials: by id, by a token or the rest of one, or by a token's digest.
 //!
-//! Memory has what is live. What has ended is looked for in history, by the index of its names ([`crate::ledger::look`]). Where that does not cover
-//! all of history yet, the answer says so and claims nothing.
+//! Live credentials are in memory. Ended credentials are searched in history by the index of names ([`crate::ledger::look`]). If the index
+//! does not cover all of history yet, the answer says so and makes no claim.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,19 +27,19 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{CredentialId, Seq, TaskId};
 use crate::system::Stopwatch;
 
-/// An issuance, with the ids of its task's path as far as they are known, root first.
+/// An issuance, with the ids of its task path as far as they are known, root first.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// Its record.
     pub record: Record,
-    /// Its place in the order.
+    /// The sequence number of the record.
     pub seq: Seq,
     /// The task path.
     pub path: Vec<TaskId>,
 }
 
 impl Found {
-    /// What was issued.
+    /// The issuance event of the record.
     pub fn issued(&self) -> Result<&Issued, Fault> {
         match &self.record.event {
             Some(Event::Issued(issued)) => Ok(issued),
@@ -48,22 +48,22 @@ impl Found {
     }
 }
 
-/// How a token stands to mayfly.
+/// The relation of a token to mayfly.
 #[derive(Clone, Debug)]
 pub enum Standing {
-    /// It is what was issued.
+    /// The token is exactly what was issued.
     Issued(Found),
-    /// One of our keys signed it, and no record issued it.
+    /// One of the server's keys signed the token, but no record issued it.
     Forged {
         /// The key.
         key: String,
     },
-    /// It names a credential and is not what was issued: altered, or cut.
+    /// The token names a credential but differs from what was issued: it was altered or truncated.
     Altered(Found),
 }
 
 impl Authority {
-    /// A place among the few questions that hold a core for long. It is waited for, since each of them is over within a second.
+    /// Waits for one of the few permits for queries that hold a core. The wait is short, since each query ends within a second.
     pub(crate) async fn one_question(&self) -> Result<OwnedSemaphorePermit, No> {
         let wait = Duration::from_millis(limits::HISTORY_QUESTION_WAIT_MS);
         let busy = || Refusal::limit("history_questions", limits::HISTORY_QUESTIONS as u64, Duration::from_secs(1));
@@ -73,7 +73,7 @@ impl Authority {
         }
     }
 
-    /// Asks history one question, where that may block. The question stops, and its place is free again, when whoever waits for this goes.
+    /// Runs one query on history on a thread that may block. If the returned future is dropped, the query stops and its permit is released.
     pub(crate) async fn question<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&Look) -> Result<T, No> + Send + 'static,
@@ -88,8 +88,8 @@ impl Authority {
         asked.await.map_err(|e| Fault::new(format!("reading history: {e}")))?
     }
 
-    /// The issuance of a credential, from memory's place of it or from history. Refused with NOT_FOUND, and the seq, where there is none among the
-    /// records that are kept and some are not.
+    /// The issuance of a credential, found by its position in memory or in history. Refused with NOT_FOUND, and a sequence number, if it is
+    /// not among the kept records and some records were removed.
     pub async fn issuance(&self, id: CredentialId) -> Result<Option<Found>, No> {
         match self.issuance_or_removed(id).await? {
             (None, Some(removed)) => Err(not_kept(&format!("credential {id}"), removed)),
@@ -97,7 +97,7 @@ impl Authority {
         }
     }
 
-    /// The same, with the seq up to which records are not kept any more where it was looked for in history.
+    /// Like `issuance`, but for a search in history also returns the sequence number up to which records were removed.
     async fn issuance_or_removed(&self, id: CredentialId) -> Result<(Option<Found>, Option<Seq>), No> {
         let known = self
             .ledger
@@ -116,7 +116,7 @@ impl Authority {
         self.issuance_where(named, id.to_string(), move |e| e.credential == id.as_bytes()).await
     }
 
-    /// The issuance that history has by a name, and that fits.
+    /// The issuance in history that has a name and satisfies a condition.
     async fn issuance_where(
         &self,
         named: Filter,
@@ -136,8 +136,8 @@ impl Authority {
         .await
     }
 
-    /// Who made these rules and locks, when and why. What the feed does not have, as after a restart, is looked for in history and kept;
-    /// what is not found there in a moment is left out.
+    /// The origins of rules and locks: author, time and reason. Origins that the feed does not have, as after a restart, are searched in
+    /// history and kept; those not found quickly are left out.
     pub async fn made(&self, seqs: impl IntoIterator<Item = Seq>) -> BTreeMap<Seq, Made> {
         let (mut known, mut missing) = (BTreeMap::new(), BTreeSet::new());
         for seq in seqs {
@@ -152,7 +152,7 @@ impl Authority {
         let watch = Stopwatch::start();
         let looked = self.question(move |look| {
             let mut found = Vec::new();
-            // The newest first: those are what a list begins with.
+            // The newest first, since a list begins with them.
             for seq in missing.into_iter().rev() {
                 if watch.us() > limits::CAUSES_LOOK_MS * 1000 {
                     break;
@@ -163,7 +163,7 @@ impl Authority {
             }
             Ok(found)
         });
-        // A list without causes is better than none.
+        // A list without origins is better than none.
         if let Ok(found) = looked.await {
             self.feed.recall(&found);
             known.extend(found);
@@ -171,7 +171,7 @@ impl Authority {
         known
     }
 
-    /// How a token stands to mayfly. `None`: it is nothing of mayfly's.
+    /// The relation of a token to mayfly. `None`: the token has none.
     pub async fn look_up(&self, token: &str) -> Result<Option<Standing>, No> {
         if token.is_empty() || token.len() > limits::TOKEN_BYTES {
             let what = format!("has {} bytes, expected 1 to {}", token.len(), limits::TOKEN_BYTES);
@@ -184,7 +184,7 @@ impl Authority {
     }
 
     async fn look_up_reference(&self, token: &str, rest: &str) -> Result<Option<Standing>, No> {
-        // 16 bytes of id are the first 21 characters and a part of the next.
+        // The 16 bytes of the id are the first 21 characters and part of the next.
         let id = rest.get(..22).and_then(leading_bytes).and_then(|b| CredentialId::from_slice(b.get(..16)?));
         let Some(id) = id else { return Ok(None) };
         if let Some(found) = self.issuance(id).await? {
@@ -222,7 +222,7 @@ impl Authority {
         })
     }
 
-    /// The issuance of a token by its SHA-256, of a JWT without its last dot and signature.
+    /// The issuance of a token by its SHA-256; of a JWT, without its last dot and signature.
     pub async fn look_up_digest(&self, digest: [u8; 32]) -> Result<Option<Found>, No> {
         let named = Filter::named(None, data_encoding::HEXLOWER.encode(&digest));
         let what = "a token of that digest".to_owned();
@@ -232,8 +232,8 @@ impl Authority {
         }
     }
 
-    /// Refused where a token that a key of ours signed need not have a record: what was issued before this generation may have been left behind by
-    /// a recovery, and what was issued up to `removed` is not kept. Neither need be forged.
+    /// Refuses to call a token forged if a token signed by the server's key may legitimately have no record: one issued before this
+    /// generation may have been lost in a recovery, and records up to `removed` are not kept.
     fn has_to_have_a_record(&self, token: &str, removed: Option<Seq>) -> Result<(), No> {
         let revision = authentic(token, &self.every_key()?).ok().map(|(claims, _)| claims.own.r);
         let begun = Seq::start_of(self.ledger.durable().generation());
@@ -251,7 +251,7 @@ impl Authority {
         }
     }
 
-    /// Every key that ever signed access tokens: also what a key signed that is gone is told apart from what it did not.
+    /// Every key that ever signed access tokens, so that signatures of removed keys can be verified too.
     fn every_key(&self) -> Result<Jwks, Fault> {
         let keys = self.ledger.peek(|s| {
             let of = s.keys.iter().filter(|(_, k)| k.purpose == KeyPurpose::AccessToken);
@@ -262,7 +262,7 @@ impl Authority {
     }
 }
 
-/// The path to a task, root first, as far as records of it are kept.
+/// The path to a task, root first, as far as its records are kept.
 pub(crate) fn path_to(look: &Look, task: Option<TaskId>) -> Result<Vec<TaskId>, No> {
     let (mut path, mut above) = (Vec::new(), task);
     while let Some(task) = above.filter(|_| path.len() < limits::TASK_DEPTH) {
@@ -277,13 +277,13 @@ pub(crate) fn path_to(look: &Look, task: Option<TaskId>) -> Result<Vec<TaskId>, 
     Ok(path)
 }
 
-/// It is in no record that is kept.
+/// The refusal for an object that no kept record names.
 pub(crate) fn not_kept(what: &str, removed: Seq) -> No {
     let why = format!("{what} is in no record that is kept; records up to seq {removed} were removed (audit.keep)");
     No::Refusal(Refusal::new(Reason::NotFound, why).way_out("an exported audit log may have it"))
 }
 
-/// The credential that a JWT names, as long as that can be read: also of one whose signature was cut. Nothing of it is checked.
+/// The id of the credential that a JWT names, if it can be decoded, even if its signature was cut off. Nothing is verified.
 fn named_in(token: &str) -> Option<CredentialId> {
     let payload = token.split('.').nth(1)?;
     let bytes = leading_bytes(payload)?;
@@ -292,10 +292,10 @@ fn named_in(token: &str) -> Option<CredentialId> {
     rest.get(..CredentialId::PREFIX.len() + 26)?.parse().ok()
 }
 
-/// The bytes of base64url up to its first bad character.
+/// Decodes base64url up to the first invalid character.
 fn leading_bytes(text: &str) -> Option<Vec<u8>> {
     let good = text.bytes().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')).count();
-    // A lone last character holds no whole byte, and what is left over of the last whole one need not be zero.
+    // A single last character contains no whole byte, and unused bits of the last character need not be zero.
     let (whole, rest) = text.get(..good)?.split_at_checked(good / 4 * 4)?;
     let mut bytes = URL_SAFE_NO_PAD.decode(whole).ok()?;
     let mut tail = rest.to_owned();
@@ -307,7 +307,7 @@ fn leading_bytes(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// What `peek_kid` reads, for answers.
+/// The key id of a token, for answers.
 pub fn key_named(token: &str) -> String {
     peek_kid(token).unwrap_or_default()
 }

@@ -1,15 +1,17 @@
-//! The program: everything is in the library.
+//! The program. All code is in the library.
 
 use std::process::ExitCode;
 
-/// Records are made on one thread and freed on another, which the C library's allocator is slow at: a tenth of the CPU of an issuance. Others
-/// give memory back to the kernel on whichever thread frees some next, the writer among them.
+/// jemalloc, for builds with that feature. Records are allocated on one thread and freed on another, which is slow with the C library's
+/// allocator: a tenth of the CPU of an issuance. Other allocators return memory to the kernel on whichever thread frees next, which may be
+/// the writer.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    // What is held in memory is not left on a disk (invariant 7). Where that cannot be set, a command is still better than none.
+    // Core dumps are disabled, so that secrets in memory are not written to disk (invariant 7). If that fails, the command runs
+    // nevertheless.
     let none = rustix::process::Rlimit {
         current: Some(0),
         maximum: rustix::process::getrlimit(rustix::process::Resource::Core).maximum,

@@ -1,8 +1,9 @@
-//! The OIDC issuers that the configuration names, each with the keys that it published last. What fetches them is `sources::oidc`.
+//! The OIDC issuers of the configuration, each with the keys that it published last. `sources::oidc` fetches the keys.
 //!
-//! A key that is not known is fetched once more, at a bounded rate. Everybody whose token needs it waits a moment for that one fetch, and is otherwise
-//! told to try again: a key that an issuer has just published ends nobody's login. A key id that a fetch did not find is remembered for a while, so
-//! that made-up ids do not use up the rate. An issuer that could not be reached for longer than `limits::OIDC_KEPT_MS` vouches for nothing.
+//! An unknown key id triggers another fetch, at a bounded rate. All callers whose token needs the key wait briefly for that one fetch, and
+//! are otherwise told to try again, so that a newly published key fails no login. A key id that a fetch did not find is remembered for a
+//! while, so that invented ids do not use up the rate. The keys of an issuer that could not be reached for longer than
+//! `limits::OIDC_KEPT_MS` are not used.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,25 +17,25 @@ use crate::identity::oidc::{self, Expect, Issuer, IssuerKeys, OidcDefect, Verifi
 use crate::limits;
 use crate::system::System;
 
-/// Why a token of an issuer is not taken.
+/// Why a token is not accepted.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotTaken {
     /// The configuration names no such issuer.
     #[error("its issuer {0:?} is none that this server is configured with")]
     UnknownIssuer(String),
-    /// A clause refuses it.
+    /// The token violates a clause.
     #[error("{0}")]
     Defect(#[from] OidcDefect),
-    /// The issuer's keys could not be fetched, now or for too long.
+    /// The issuer's keys could not be fetched, or are too old.
     #[error("the keys of issuer {0} are not at hand: it could not be reached")]
     NoKeys(String),
-    /// The token's key is not known yet, and the issuer's keys are fetched again after so many milliseconds.
+    /// The token's key is unknown, and the issuer's keys are fetched again after this many milliseconds.
     #[error("its key is not among those of issuer {0} that were fetched just now; they are fetched again in {1} ms")]
     Later(String, u64),
 }
 
 impl NotTaken {
-    /// After how long the same token may be taken; `None` where it never will be.
+    /// After how long the same token may be accepted; `None` if it never will be.
     pub fn retry(&self) -> Option<Duration> {
         match self {
             NotTaken::UnknownIssuer(_) | NotTaken::Defect(_) => None,
@@ -44,53 +45,53 @@ impl NotTaken {
     }
 }
 
-/// What is known of one issuer.
+/// The state of one issuer.
 pub struct Known {
-    /// What the configuration says of it.
+    /// The configuration of the issuer.
     pub issuer: Arc<Issuer>,
     held: Mutex<Held>,
     wanted: Notify,
-    /// Fetches that ended, well or not.
+    /// The number of fetches that ended, successfully or not.
     fetched: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct Held {
     keys: Arc<IssuerKeys>,
-    /// When they were fetched, by the steady clock; `None` before the first time.
+    /// When the keys were fetched, by the monotonic clock; `None` before the first success.
     good_at: Option<u64>,
     /// When the last fetch began.
     began: Option<u64>,
-    /// A fetch was asked for or is under way.
+    /// A fetch was requested or is in progress.
     under_way: bool,
-    /// Key ids that a fetch did not find, each with the time of that, the oldest first.
+    /// Key ids that a fetch did not find, with the time of that fetch, oldest first.
     missing: VecDeque<(String, u64)>,
 }
 
-/// What asking for a key that is not known came to.
+/// The result of requesting an unknown key.
 enum Fetched {
-    /// There are other keys to look at. `own`: fetched after it was asked for, and not for somebody before.
+    /// The keys were fetched. `own`: the fetch began after this request, and not for an earlier one.
     Anew { own: bool },
-    /// A fetch did not find it, a while ago at most.
+    /// A recent fetch did not find the key.
     Missing,
-    /// Not fetched now: after so many milliseconds.
+    /// The keys are not fetched now, but after this many milliseconds.
     Later(u64),
 }
 
-/// Every issuer that the configuration names. A reload of the configuration replaces all of them at once.
+/// All issuers of the configuration. A reload of the configuration replaces them at once.
 pub struct Issuers {
     all: ArcSwap<Vec<Arc<Known>>>,
     system: System,
 }
 
 impl Issuers {
-    /// With no keys yet.
+    /// Creates the issuers, without keys.
     pub fn new(issuers: impl IntoIterator<Item = Issuer>, system: System) -> Issuers {
         let all = issuers.into_iter().map(|issuer| Arc::new(Known::new(issuer, Held::default())));
         Issuers { all: ArcSwap::from_pointee(all.collect()), system }
     }
 
-    /// Takes the place of those before. `keeps`: its keys come from where they came from, so those at hand stay.
+    /// Replaces the issuers. The flag tells whether the source of an issuer's keys is unchanged; its present keys are then kept.
     pub fn replace(&self, issuers: impl IntoIterator<Item = (Issuer, bool)>) {
         let before = self.all.load_full();
         let next = issuers.into_iter().map(|(issuer, keeps)| {
@@ -104,22 +105,23 @@ impl Issuers {
         self.all.store(Arc::new(next.collect()));
     }
 
-    /// All of them, in the order of the configuration.
+    /// All issuers in the order of the configuration.
     pub fn all(&self) -> Vec<Arc<Known>> {
         self.all.load().to_vec()
     }
 
-    /// The one of this `iss`.
+    /// The issuer with this `iss`.
     pub fn find(&self, iss: &str) -> Option<Arc<Known>> {
         self.all.load().iter().find(|known| known.issuer.issuer == iss).cloned()
     }
 
-    /// The one of this short name.
+    /// The issuer with this short name.
     pub fn named(&self, name: &str) -> Option<Arc<Known>> {
         self.all.load().iter().find(|known| known.issuer.name == name).cloned()
     }
 
-    /// Accepts a token of one of them that is for one of these audiences, or says why not. It may wait for keys, bounded.
+    /// Verifies a token of one of the issuers for one of these audiences, or returns why it is not accepted. Waits for keys for a bounded
+    /// time.
     pub async fn verify(&self, token: &str, audiences: &[&str]) -> Result<(Arc<Issuer>, VerifiedOidc), NotTaken> {
         let iss = oidc::peek_issuer(token).ok_or(OidcDefect::Malformed)?;
         let known = self.find(&iss).ok_or(NotTaken::UnknownIssuer(iss.chars().take(limits::NAME_BYTES).collect()))?;
@@ -157,25 +159,25 @@ impl Known {
         Known { issuer: Arc::new(issuer), held: Mutex::new(held), wanted: Notify::new(), fetched: watch::Sender::new(0) }
     }
 
-    /// Its keys, unless they are too old.
+    /// The issuer's keys, unless they are too old.
     pub fn keys(&self, system: &System) -> Option<Arc<IssuerKeys>> {
         let held = self.held.lock();
         let age = system.steady().saturating_sub(held.good_at?);
         (age <= limits::OIDC_KEPT_MS).then(|| held.keys.clone())
     }
 
-    /// Until somebody needs a key that is not known.
+    /// Waits until a token needs an unknown key.
     pub async fn wanted(&self) {
         self.wanted.notified().await;
     }
 
-    /// A fetch begins.
+    /// Notes that a fetch begins.
     pub fn begin(&self, system: &System) {
         let mut held = self.held.lock();
         (held.began, held.under_way) = (Some(system.steady()), true);
     }
 
-    /// A fetch ended, with keys or without.
+    /// Notes that a fetch ended, with keys or without.
     pub fn end(&self, keys: Option<IssuerKeys>, system: &System) {
         {
             let mut held = self.held.lock();
@@ -188,7 +190,7 @@ impl Known {
         self.fetched.send_modify(|n| *n += 1);
     }
 
-    /// Waits for the fetch that is under way, or has the keys fetched unless that was done just now.
+    /// Waits for the fetch in progress, or requests one unless the rate does not permit it.
     async fn fetch(&self, kid: &str, system: &System) -> Fetched {
         let mut fetched = self.fetched.subscribe();
         let now = system.steady();
@@ -212,12 +214,12 @@ impl Known {
         let wait = Duration::from_millis(limits::OIDC_WAIT_MS);
         match tokio::time::timeout(wait, fetched.changed()).await {
             Ok(Ok(())) => Fetched::Anew { own },
-            // It takes longer than anybody waits.
+            // The fetch takes longer than a caller waits.
             _ => Fetched::Later(limits::OIDC_WAIT_MS),
         }
     }
 
-    /// A fetch of its own did not find a key of this id.
+    /// Notes that a fetch requested for this key id did not find it.
     fn misses(&self, kid: &str, system: &System) {
         let kid: String = kid.chars().take(limits::NAME_BYTES).collect();
         let mut held = self.held.lock();

@@ -1,7 +1,7 @@
-//! Tasks that are opened, and given more time: at once, or when somebody approved it.
+//! Opening and extending tasks, at once or with an approval.
 //!
-//! A task that somebody has to approve is there from the asking on, and takes no grants until it is approved. More time is asked for like an
-//! exchange: the same request is sent again when somebody approved it.
+//! A task that needs an approval exists from the request on, and takes no grants until it is approved. An extension that needs an approval
+//! works as for an exchange: the same request is sent again after the approval.
 
 use crate::approvals::{needs_approval, waits_for};
 use crate::authority::Authority;
@@ -17,21 +17,21 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{ApprovalId, Millis, TaskId};
 use crate::tasks::{Actor, Named, is_reuse, request_of};
 
-/// A decision that ran into a change is made once more before the caller is told to try again.
+/// The attempts to decide. A decision that a concurrent change made void is repeated before the caller is told to try again.
 const TRIES: usize = 2;
 
-/// How a task is opened by itself.
+/// The options of opening a task.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct How<'a> {
-    /// A child for another caller.
+    /// Open a child task for another caller.
     pub delegate: bool,
-    /// On whose behalf, by a token that says so.
+    /// The token of the subject on whose behalf the task is opened.
     pub token: Option<&'a SentToken>,
-    /// How long to wait for whoever has to approve it, milliseconds.
+    /// How long to wait for the approval, milliseconds.
     pub wait_ms: u64,
 }
 
-/// For another caller, or not, with nothing else to say.
+/// Options with only `delegate` set.
 impl From<bool> for How<'_> {
     fn from(delegate: bool) -> Self {
         How { delegate, ..How::default() }
@@ -39,7 +39,7 @@ impl From<bool> for How<'_> {
 }
 
 impl Authority {
-    /// Opens a task. One that somebody has to approve is open when that was done: it is waited for as long as the caller does.
+    /// Opens a task. If it needs an approval, the call waits for it as long as the caller permits.
     pub async fn open_task<'a>(
         &self,
         caller: &Caller,
@@ -91,7 +91,7 @@ impl Authority {
         Err(No::Fault(Fault::new("opening a task: tries ran out")))
     }
 
-    /// The records of one that opens, or waits for whom they ask: together or not at all.
+    /// The records of an opened or waiting task, which form one group.
     fn opening(&self, caller: &Caller, view: &View, opening: Opening, named: &Named) -> Vec<Record> {
         let group = if opening.asked.is_some() { self.ledger.new_group() } else { 0 };
         let record = |event| Record { group, ..Record::new(Who::of(caller), event).decided_at(view.revision()) };
@@ -100,7 +100,7 @@ impl Authority {
         std::iter::once(opens).chain(asks).collect()
     }
 
-    /// Extends a task, decided like opening. The deadline that it has already is answered without a record, an earlier one is refused.
+    /// Extends a task, decided like opening. The present deadline is answered without a record, an earlier one is refused.
     pub async fn extend_task(
         &self,
         caller: &Caller,
@@ -124,7 +124,7 @@ impl Authority {
                         return Err(waits_for(no, approval));
                     }
                     waited = true;
-                    self.may_steer(&actor, id)?; // it may have been shut out meanwhile
+                    self.may_steer(&actor, id)?; // the caller may have been locked or revoked in the meantime
                     continue;
                 }
                 decided => decided?,
@@ -150,7 +150,7 @@ impl Authority {
         Err(No::Fault(Fault::new("extending a task: tries ran out")))
     }
 
-    /// Asks for a later deadline: once for the same one.
+    /// Requests the approval of a later deadline; repeats for the same deadline share one approval.
     async fn ask_for_more(&self, view: &View, caller: &Caller, more: (TaskId, Millis)) -> Result<ApprovalId, No> {
         let id = ApprovalId::from_bytes(self.system.id16());
         let asked = self.decider.extension_approval(view, &self.catalog.now(), caller, more, id)?;
@@ -163,7 +163,7 @@ impl Authority {
         Ok(id)
     }
 
-    /// Ends tasks that nobody approved in time: by their time they are refused already.
+    /// Ends tasks that were not approved in time. Such tasks are refused by their time before that.
     pub fn end_unapproved(&self, now: Millis) {
         let over = |t: &&Task| t.closed.is_none() && t.lapsed(now);
         let lapsed = self.ledger.peek(|s| {
@@ -177,7 +177,7 @@ impl Authority {
     }
 }
 
-/// A task that waits already for the same, as far as nothing changed since.
+/// The task that already waits for an approval of the same request, if nothing has changed since.
 fn waiting_for(state: &State, asked: &ApprovalAsked) -> Option<TaskId> {
     let same = |known: &ApprovalAsked| {
         known.caller == asked.caller
@@ -197,7 +197,7 @@ fn waiting_for(state: &State, asked: &ApprovalAsked) -> Option<TaskId> {
     tasks.find(waits).map(|t| t.terms.id)
 }
 
-/// The refusal of a task that somebody said no to.
+/// The refusal of a task whose approval was refused.
 fn refused_to(state: &State, id: TaskId) -> Option<No> {
     let task = state.tasks.get(&id).filter(|t| t.pending)?;
     let approval = task.approved.as_ref().map(|a| a.id)?;

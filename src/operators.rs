@@ -1,5 +1,5 @@
-//! Operators are operators of environments. What belongs to one environment asks policy of that one alone, what spans several asks each, and
-//! lists show what an operator may see.
+//! Environments of operators. An action in one environment is decided by the policy of that environment alone, an action across several by
+//! each of them, and lists show what the operator may see.
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -15,14 +15,15 @@ use crate::refusal::No;
 use crate::revocation::Target;
 use crate::seq::{ApprovalId, CredentialId, LeaseId, TaskId};
 
-/// The environments that something belongs to.
+/// The environments that an object belongs to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Environments {
-    /// These, at least one: policy of each is asked.
+    /// These environments, at least one: the policy of each is evaluated.
     Of(BTreeSet<String>),
-    /// None, like a trust bundle or the server's status. Whoever operates an environment may see it; a change asks policy of each.
+    /// No environment, like a trust bundle or the server's status. An operator of any environment may see it; a change is decided by the
+    /// policy of each environment.
     Server,
-    /// All of them, or nobody knows which: policy of each is asked.
+    /// All environments, or unknown ones: the policy of each environment is evaluated.
     Every,
 }
 
@@ -32,12 +33,12 @@ impl Environments {
         Environments::Of([name.to_owned()].into())
     }
 
-    /// These; `Every` where there is none.
+    /// These environments; `Every` if there are none.
     fn these_or_every(names: BTreeSet<String>) -> Environments {
         if names.is_empty() { Environments::Every } else { Environments::Of(names) }
     }
 
-    /// These and the others.
+    /// The union of both.
     pub fn and(self, others: Environments) -> Environments {
         match (self, others) {
             (Environments::Every, _) | (_, Environments::Every) => Environments::Every,
@@ -54,7 +55,7 @@ impl Environments {
 #[derive(Clone, Debug)]
 pub struct Scope<A: AdminAction> {
     who: Who,
-    /// `None`: all of them.
+    /// `None`: all environments.
     environments: Option<BTreeSet<String>>,
     action: PhantomData<A>,
 }
@@ -64,22 +65,23 @@ impl<A: AdminAction> Scope<A> {
         Scope { who, environments, action: PhantomData }
     }
 
-    /// The operator, as records name them.
+    /// The operator, in the form that records use.
     pub fn who(&self) -> Who {
         self.who.clone()
     }
 
-    /// Whether it is every environment.
+    /// Whether the scope is every environment.
     pub fn everywhere(&self) -> bool {
         self.environments.is_none()
     }
 
-    /// Whether it has this environment. The empty name stands for what belongs to none, which whoever operates one environment may see.
+    /// Whether the scope includes an environment. The empty name stands for objects of no environment, which an operator of any environment
+    /// may see.
     pub fn has(&self, environment: &str) -> bool {
         environment.is_empty() || self.environments.as_ref().is_none_or(|all| all.contains(environment))
     }
 
-    /// Whether something of these environments may be shown whole.
+    /// Whether an object of these environments may be shown completely.
     pub fn has_all(&self, environments: &Environments) -> bool {
         match environments {
             Environments::Of(names) => names.iter().all(|name| self.has(name)),
@@ -88,7 +90,7 @@ impl<A: AdminAction> Scope<A> {
         }
     }
 
-    /// Whether a rule over these environments concerns one that it has. A rule over everything concerns each.
+    /// Whether a rule over these environments concerns an environment of the scope. A rule over everything concerns each.
     pub fn has_some(&self, environments: &Environments) -> bool {
         match environments {
             Environments::Of(names) => names.iter().any(|name| self.has(name)),
@@ -98,18 +100,18 @@ impl<A: AdminAction> Scope<A> {
 }
 
 impl Authority {
-    /// Admits an operator to an action on what belongs to these environments.
+    /// Admits an operator to an action on an object of these environments.
     pub fn admit_in<A: AdminAction>(&self, operator: &Operator, environments: &Environments) -> Result<Admitted<A>, No> {
         let Environments::Of(names) = environments else { return self.admit(operator, None) };
         let mut last = None;
         for name in names {
             last = Some(self.admit(operator, Some(name))?);
         }
-        // None of them is asked like all of them.
+        // An empty set is treated like all environments.
         last.map_or_else(|| self.admit(operator, None), Ok)
     }
 
-    /// Whether an operator may look at what belongs to these environments.
+    /// Whether an operator may see an object of these environments.
     pub fn may_see<A: AdminAction>(&self, operator: &Operator, environments: &Environments) -> Result<(), No> {
         match environments {
             Environments::Server => self.scope::<A>(operator).map(drop),
@@ -117,8 +119,8 @@ impl Authority {
         }
     }
 
-    /// Admits an operator to an action on what was found. Whoever may do that nowhere is refused before it is said that there is nothing;
-    /// `None`: there is nothing, and the operator may be told.
+    /// Admits an operator to an action on an object that was looked up. An operator who is permitted the action nowhere is refused before
+    /// the answer tells whether the object exists; `None`: it does not exist, and the operator may know that.
     pub fn admit_to_found<A: AdminAction>(&self, operator: &Operator, found: Option<&str>) -> Result<Option<Admitted<A>>, No> {
         match found {
             Some(environment) => self.admit(operator, Some(environment).filter(|e| !e.is_empty())).map(Some),
@@ -126,9 +128,9 @@ impl Authority {
         }
     }
 
-    /// Admits an operator to revoke, lock or look at these targets: in each environment that one of them reaches.
+    /// Admits an operator to revoke, lock or inspect these targets: in each environment that a target reaches.
     pub async fn admit_to_targets<A: AdminAction>(&self, operator: &Operator, targets: &[Target]) -> Result<Admitted<A>, No> {
-        // Whoever may do it nowhere has nothing looked for.
+        // An operator who is permitted the action nowhere triggers no search.
         self.scope::<A>(operator)?;
         let (mut all, mut ended) = (Environments::Server, Vec::new());
         for target in targets {
@@ -139,7 +141,7 @@ impl Authority {
             }
         }
         if !ended.is_empty() {
-            // Whoever operates every environment waits for no look at history, where what ended is.
+            // An operator of every environment does not wait for a search of history, where ended objects are.
             if let Ok(admitted) = self.admit::<A>(operator, None) {
                 return Ok(admitted);
             }
@@ -154,7 +156,7 @@ impl Authority {
         self.admit_in(operator, &all)
     }
 
-    /// What of a list an operator may see. `None`: all of it, or all of the environment that was asked for.
+    /// The part of a list that an operator may see. `None`: all of it, or all of the requested environment.
     pub fn scope_of<A: AdminAction>(&self, operator: &Operator, asked: Option<&str>) -> Result<Option<Scope<A>>, No> {
         match asked {
             Some(environment) => self.admit::<A>(operator, Some(environment)).map(|_| None),
@@ -162,7 +164,7 @@ impl Authority {
         }
     }
 
-    /// The environments that a target reaches; `None` for a credential or a task that memory does not have.
+    /// The environments that a target reaches; `None` for a credential or task that is not in memory.
     pub fn environments_of_target(&self, target: &Target) -> Option<Environments> {
         let compiled = self.catalog.now();
         let upstream = |name: &str| match compiled.upstream(name) {
@@ -188,7 +190,7 @@ impl Authority {
                 let environment = self.ledger.peek(|s| s.keys.get(id).map(|key| key.environment.to_string()));
                 environment.filter(|name| !name.is_empty()).map_or(Environments::Every, |name| Environments::one(&name))
             }
-            // Nobody knows such an environment.
+            // The environment is unknown.
             Target::Environment(_) | Target::PolicyBelow(..) => Environments::Every,
             Target::TrustAnchor(_) | Target::Subject(..) | Target::SubjectToken(..) | Target::Tool(_) | Target::Everything => {
                 Environments::Every
@@ -196,7 +198,7 @@ impl Authority {
         })
     }
 
-    /// The environment of a credential or a person's login that memory has.
+    /// The environment of a credential or a person's login, if it is in memory.
     pub fn environment_of_credential(&self, id: &CredentialId) -> Option<String> {
         self.ledger.peek(|s| {
             let login = || s.logins.get(id).map(|login| login.environment.to_string());
@@ -204,18 +206,18 @@ impl Authority {
         })
     }
 
-    /// The environment of a task that memory has.
+    /// The environment of a task, if it is in memory.
     pub fn environment_of_task(&self, id: &TaskId) -> Option<String> {
         self.ledger.peek(|s| s.tasks.get(id).map(|task| task.terms.environment.to_string()))
     }
 
-    /// Whether a rule over a target may be shown: it reaches an environment of the scope.
+    /// Whether a rule over a target may be shown: the target reaches an environment of the scope.
     pub fn sees_target(&self, scope: &Scope<admin::Observe>, target: &Target) -> bool {
         scope.everywhere() || self.environments_of_target(target).is_some_and(|environments| scope.has_some(&environments))
     }
 
-    /// The environments that a record belongs to: those that it names, and those of the upstreams, tasks, credentials and callers that it
-    /// names. A record that names none and is not the server's own may be of any.
+    /// The environments that a record belongs to: those that it names, and those of its upstreams, tasks, credentials and callers. A record
+    /// that names none and is not about the server may be of any environment.
     pub fn environments_of_record(&self, record: &Record) -> Environments {
         let compiled = self.catalog.now();
         let of_targets = |targets: &[TargetRecord]| {
@@ -243,7 +245,7 @@ impl Authority {
         }
     }
 
-    /// The environment of a credential, an approval, a lease, a key or a binding that memory has, by the name that a record gives it.
+    /// The environment of a credential, approval, lease, key or binding in memory, by the name that a record gives it.
     fn environment_of_other(&self, compiled: &Compiled, name: &str) -> Option<String> {
         if let Some(environment) = name.parse().ok().and_then(|id| self.environment_of_credential(&id)) {
             return Some(environment);
@@ -260,7 +262,7 @@ impl Authority {
         found.or_else(bound).filter(|environment| !environment.is_empty())
     }
 
-    /// The environments that have a policy set and that this server does not serve, with the number of their live credentials.
+    /// The environments that have a policy set but are not served by this server, with the number of their live credentials.
     pub fn environments_not_served(&self) -> Vec<(String, u64)> {
         let compiled = self.catalog.now();
         let left: Vec<&str> = compiled.environments().map(|(name, _)| name).filter(|name| !self.decider.serves(name)).collect();
@@ -309,13 +311,13 @@ impl Authority {
     }
 }
 
-/// The environments whose own policy set says that a workload belongs to them.
+/// The environments whose own policy set assigns a workload to them.
 fn walls_of(compiled: &Compiled, id: &SpiffeId) -> Vec<String> {
     let within = compiled.environments().filter(|(name, policy)| policy.set.environment_of(id) == Some(*name));
     within.map(|(name, _)| name.to_owned()).collect()
 }
 
-/// Where a caller belongs and where it operates: shutting an operator out concerns each environment that it operates.
+/// The environments where a caller belongs and those that it operates: locking out an operator concerns each environment that it operates.
 fn environments_of_caller(compiled: &Compiled, id: &str) -> Environments {
     let Ok(caller) = SpiffeId::parse(id) else { return Environments::Every };
     let mut names: BTreeSet<String> = walls_of(compiled, &caller).into_iter().collect();
@@ -323,7 +325,7 @@ fn environments_of_caller(compiled: &Compiled, id: &str) -> Environments {
     Environments::these_or_every(names)
 }
 
-/// The same for all callers under a prefix of whole segments.
+/// The environments of all callers under a prefix of whole segments.
 fn environments_under(compiled: &Compiled, prefix: &str) -> Environments {
     let walls = compiled.environments().filter(|(name, policy)| policy.set.has_members_under(name, prefix));
     let mut names: BTreeSet<String> = walls.map(|(name, _)| name.to_owned()).collect();
@@ -336,7 +338,7 @@ fn operated_under(compiled: &Compiled, id: &str, exact: bool) -> Vec<String> {
     operated.map(|(name, _)| name.to_owned()).collect()
 }
 
-/// Records of the server and its ledger, which belong to no environment.
+/// Whether an event is about the server and its ledger, which belong to no environment.
 fn of_the_server(event: &Event) -> bool {
     matches!(
         event,

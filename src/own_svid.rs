@@ -1,4 +1,4 @@
-//! What the server shows of itself: its SVID, where that comes from, until when it is good, and what keeps it from being renewed.
+//! The server's own SVID: its source, its expiry, and problems of its renewal.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::identity::svid::PeerChain;
 use crate::seq::Millis;
 use crate::trust::Source;
 
-/// The server's own SVID. Whoever renews it tells what became of it.
+/// The server's own SVID. The source that renews it reports renewals and problems here.
 pub struct OwnSvid {
     id: SpiffeId,
     source: Source,
@@ -22,34 +22,34 @@ pub struct OwnSvid {
     renewing: Mutex<Renewing>,
 }
 
-/// How the renewing goes.
+/// The state of the renewal.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Renewing {
-    /// Other certificates that were put in use since the start.
+    /// The number of renewed certificates since the start.
     pub renewals: u64,
-    /// What is wrong with where it comes from. Empty: nothing.
+    /// The problem of the source; empty if there is none.
     pub problem: String,
-    /// Since when.
+    /// Since when there is a problem.
     pub since: Option<Millis>,
 }
 
 impl OwnSvid {
-    /// One that was found to be ours. `place`: the files, or the agent's endpoint.
+    /// Creates the state for a verified SVID. `place`: the files, or the agent's endpoint.
     pub fn new(id: SpiffeId, source: Source, place: String, shown: OwnCertificate) -> OwnSvid {
         OwnSvid { id, source, place, shown, renewing: Mutex::default() }
     }
 
-    /// Who we are.
+    /// The server's SPIFFE ID.
     pub fn id(&self) -> &SpiffeId {
         &self.id
     }
 
-    /// Our trust domain.
+    /// The server's trust domain.
     pub fn trust_domain(&self) -> TrustDomain {
         self.id.trust_domain_owned()
     }
 
-    /// From files, or from the Workload API.
+    /// The source: files, or the Workload API.
     pub fn source(&self) -> Source {
         self.source
     }
@@ -59,28 +59,28 @@ impl OwnSvid {
         &self.place
     }
 
-    /// How the renewing goes.
+    /// The state of the renewal.
     pub fn renewing(&self) -> Renewing {
         self.renewing.lock().clone()
     }
 
-    /// When the certificate in use begins and ends.
+    /// The start and end of the validity of the certificate in use.
     pub fn life(&self) -> Option<(Millis, Millis)> {
         let leaf = TrustAnchor::from_der(self.shown.load().cert.first()?)?;
         Some((leaf.not_before(), leaf.not_after()))
     }
 
-    /// When the certificate in use ends.
+    /// The expiry of the certificate in use.
     pub fn ends(&self) -> Option<Millis> {
         self.life().map(|(_, ends)| ends)
     }
 
-    /// Its DNS names.
+    /// The DNS names of the certificate in use.
     pub fn dns_names(&self) -> Vec<String> {
         profile::dns_names(&PeerChain::new(self.shown.load().cert.clone()))
     }
 
-    /// Shows another one from now on. Connections that are open keep what they were made with. Says whether it is another.
+    /// Replaces the SVID. Open connections keep the one they were made with. Returns whether the SVID is a different one.
     pub fn renew(&self, pair: &OwnPair) -> bool {
         let another = self.shown.load().cert != pair.certified_key().cert;
         if another {
@@ -92,7 +92,7 @@ impl OwnSvid {
         another
     }
 
-    /// Something is wrong with where it comes from. Says whether that is news.
+    /// Notes a problem of the source. Returns whether it is new.
     pub fn trouble(&self, problem: &str, now: Millis) -> bool {
         let mut renewing = self.renewing.lock();
         let news = renewing.problem != problem;
@@ -103,7 +103,7 @@ impl OwnSvid {
         news
     }
 
-    /// What an operator should know of it.
+    /// Warnings for operators.
     pub fn warnings(&self, now: Millis) -> Vec<String> {
         let Some((begins, ends)) = self.life() else { return Vec::new() };
         let Renewing { problem, since, .. } = self.renewing();
@@ -124,6 +124,6 @@ impl OwnSvid {
     }
 }
 
-/// What follows from a certificate without a DNS name, and what mends it.
+/// The consequence of a certificate without a DNS name, and its remedy.
 pub const NO_DNS: &str =
     "many gRPC clients refuse it; add one where it is made (SPIRE: spire-server entry update -dns NAME, or the entry's dnsNames)";

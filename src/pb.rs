@@ -1,4 +1,5 @@
-//! The wire contract: what `build.rs` makes of `proto/mayfly/v1`. Nothing is written by hand here, and nothing below `serve` imports it.
+//! The wire contract: the code that `build.rs` generates from `proto/mayfly/v1`. Nothing here is written by hand, and nothing below `serve`
+//! imports it.
 //!
 //! A field that is marked `debug_redact` in the protos (a token, a password, arguments in clear) shows as `<redacted>` in `Debug`.
 
@@ -12,5 +13,5 @@ pub mod mayfly {
     }
 }
 
-/// The encoded `google.protobuf.FileDescriptorSet` with comments and imports: what reflection answers from.
+/// The encoded `google.protobuf.FileDescriptorSet` with comments and imports, which reflection serves.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mayfly.v1.bin"));

@@ -1,4 +1,4 @@
-//! People: signing in with an ID token, and signing out. `logins` makes what comes of it.
+//! People: signing in with an ID token, and signing out. `logins` issues the certificate.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ fn denied(reason: Reason, what: impl Into<String>) -> No {
 }
 
 impl Token {
-    /// How its person signed in, and that it is for this key. Its `nonce` says so; one without a nonce (RFC 8628 has none) is taken where the
-    /// configuration lets it, while it is fresh.
+    /// How the person signed in, and the check that the token is for this key: its `nonce` is the key's thumbprint. A token without a nonce
+    /// (RFC 8628 has none) is accepted while it is fresh, if the configuration permits it.
     fn manner(&self, key: &Csr, own: &OwnDomain, now: Millis) -> Result<Manner, No> {
         if self.sub.len() > limits::LOGIN_SUB_BYTES {
             return Err(denied(
@@ -53,14 +53,14 @@ impl Token {
             }
             None => "device",
         };
-        // Another client's token, though we are in its audience (OpenID Connect Core, section 3.1.3.7).
+        // A token of another client is refused even if this server is in its audience (OpenID Connect Core, section 3.1.3.7).
         if let (Some(azp), Some(aud)) = (text("azp")?, text("aud")?)
             && azp != aud
         {
             return Err(denied(Reason::NotAuthenticated, "the ID token was made for another client: azp is not aud"));
         }
         let auth_time = match self.claims.get("auth_time") {
-            // Never: policy that asks how long ago refuses it.
+            // Stands for never: a policy on the age of the sign-in refuses it.
             None | Some(Value::Null) => Millis(0),
             Some(value) => {
                 let seconds = value.as_u64().filter(|s| Millis::from_seconds(*s) <= self.issued_at.plus(limits::CLOCK_SKEW_MS));
@@ -87,16 +87,16 @@ impl Token {
     }
 }
 
-/// What may stand in records and on terminals.
+/// Whether a text is safe in records and on terminals.
 fn plain(text: &str) -> bool {
     !text.is_empty() && text.len() <= limits::LOGIN_CLAIM_BYTES && !text.chars().any(char::is_control)
 }
 
 impl Authority {
-    /// Signs a person in: a certificate for this key, for the person of this token.
+    /// Signs a person in: issues a certificate for this key to the person of this token.
     ///
-    /// Refused: NOT_SERVED without a trust domain of our own, NOT_AUTHENTICATED for a token of another key, EVIDENCE_REVOKED for one that was
-    /// used, DENIED_BY_POLICY, LOCKED, LIMIT_REACHED, NOT_READY before the CA has a key.
+    /// Refused: NOT_SERVED without a trust domain of our own, NOT_AUTHENTICATED for a token of another key, EVIDENCE_REVOKED for one that
+    /// was used, DENIED_BY_POLICY, LOCKED, LIMIT_REACHED, NOT_READY before the CA has a key.
     pub async fn sign_in(&self, token: &Token, key: &Csr) -> Result<SignedIn, No> {
         let own = self.own_domain.as_ref().ok_or_else(not_configured)?;
         let spiffe_id = person_id(&own.trust_domain, &token.provider, &token.sub)?;
@@ -107,8 +107,8 @@ impl Authority {
         self.log_in(key, &spiffe_id, entry).await
     }
 
-    /// A person gives a login back, with any SVID of their own; a job the one that it calls with. What it opened goes on: the login owns it and is no parent. A repeat gets the
-    /// first one's answer.
+    /// Signs out: a person ends a login with any SVID of their own, a job ends the login that it calls with. Tasks opened with the login go
+    /// on, since the login owns them and is not their parent. A repeat gets the answer of the first call.
     pub(crate) async fn sign_out(&self, caller: &Caller, id: CredentialId) -> Result<Option<Seq>, No> {
         let own = |login: &Arc<crate::ledger::state::Login>| match caller.person() {
             Some(p) => login.job.is_none() && *p.issuer == *login.person.issuer && *p.subject == *login.person.sub,

@@ -1,7 +1,8 @@
-//! Policy sets put in force, or beside the one in force: as operators do it.
+//! Operators' changes of policy sets: the set in effect, and the shadow set.
 //!
-//! What a set would refuse that the one before permitted is revoked with it (see [`crate::narrow`]). What governs (see
-//! [`crate::policy::Governing`]), and whatever policy wants approved, another operator lets through first (see [`crate::changes`]).
+//! Credentials that a new set refuses and the previous one permitted are revoked with the change (see [`crate::narrow`]). Changes of what
+//! governs (see [`crate::policy::Governing`]), and changes for which policy requires an approval, need another operator first (see
+//! [`crate::changes`]).
 
 use std::sync::Arc;
 
@@ -24,35 +25,35 @@ use crate::revocation::Target;
 use crate::revoke::Hits;
 use crate::seq::{Millis, Seq};
 
-/// Where a policy set comes from.
+/// The source of a policy set.
 #[derive(Clone, Debug)]
 pub enum PolicyFrom {
-    /// Files; roles may be left out for those in force.
+    /// Files; without roles, the roles in effect are used.
     Files(Vec<Source>, Option<Source>),
     /// An earlier version of the enforced set.
     Version(u64),
-    /// The one beside the one in force.
+    /// The shadow policy set.
     Audited,
-    /// The one in force.
+    /// The policy set in effect.
     InForce,
 }
 
-/// A policy set that somebody puts somewhere.
+/// A requested change of a policy set.
 #[derive(Clone, Debug)]
 pub struct Setting {
     /// The environment.
     pub environment: String,
-    /// Beside the one in force.
+    /// Change the shadow policy set.
     pub audit: bool,
-    /// The set; `None` takes away the one beside the one in force.
+    /// The new set; `None` removes the shadow policy set.
     pub from: Option<PolicyFrom>,
-    /// The version that was read, 0 for none.
+    /// The version that the operator read, 0 for none.
     pub read: u64,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// A version of a set, from memory or history.
+/// A version of a policy set, from memory or history.
 #[derive(Clone, Debug)]
 pub struct PolicyVersion {
     /// Its number.
@@ -61,24 +62,24 @@ pub struct PolicyVersion {
     pub text: String,
     /// Its record.
     pub seq: Seq,
-    /// When it came into force.
+    /// When it took effect.
     pub at: Millis,
-    /// Who put it there.
+    /// The author of the change.
     pub by: Option<Who>,
-    /// What it would refuse is still being looked for.
+    /// The search for credentials that it refuses is still running.
     pub narrowing: bool,
 }
 
-/// What setting came to, or would.
+/// The result of a change, or of a dry run.
 #[derive(Clone, Debug)]
 pub struct PolicySetting {
-    /// The version in force; for a dry run the one that would be.
+    /// The version in effect; for a dry run, the version that would be.
     pub version: PolicyVersion,
-    /// What was revoked, or would be.
+    /// The numbers of what was revoked, or would be.
     pub hits: Hits,
-    /// Of those, how many it would not have refused.
+    /// How many of the revoked credentials the set would not have refused.
     pub beyond: u64,
-    /// What takes a second operator.
+    /// The parts of the change that need a second operator.
     pub governs: Vec<String>,
 }
 
@@ -99,7 +100,7 @@ fn nowhere(environment: &str) -> No {
     No::Refusal(Refusal::new(Reason::NotFound, format!("environment {environment} has no policy set")))
 }
 
-/// A complaint as a field: its place in the files, and what is wrong there.
+/// A complaint as a field error: its place in the files, and the error.
 fn place(c: &Complaint) -> (String, String) {
     let place = match (c.line, c.column) {
         (0, _) => c.file.clone(),
@@ -115,7 +116,7 @@ fn wrong(complaints: Vec<Complaint>) -> No {
 }
 
 impl Authority {
-    /// A version of a set. `None`: the one in force.
+    /// A version of a policy set. `None`: the version in effect.
     pub async fn policy_version(&self, environment: &str, audit: bool, number: Option<u64>) -> Result<PolicyVersion, No> {
         let in_force = self.ledger.settled(|s| table(s, audit).get(environment).cloned()).await?;
         match (in_force, number) {
@@ -130,13 +131,13 @@ impl Authority {
         }
     }
 
-    /// A version that is not in force, from history.
+    /// A version that is not in effect, from history.
     async fn past_policy(&self, environment: &str, audit: bool, number: u64) -> Result<PolicyVersion, No> {
         let none = {
             let what = format!("environment {environment} has no version {number} of its policy set");
             move || No::Refusal(Refusal::new(Reason::NotFound, what.clone()))
         };
-        // What nobody put in force yet is in no history, though somebody may have asked for it.
+        // A version that never took effect is not in history, even if an operator requested it.
         let newest = self.ledger.settled(|s| table(s, audit).get(environment).map_or(0, |v| v.version)).await?;
         if number == 0 || number > newest {
             return Err(none());
@@ -158,7 +159,8 @@ impl Authority {
         .await
     }
 
-    /// Makes a set of what it comes from, with its version where it was in force. Compiling takes milliseconds of a core: not those of who answers.
+    /// Builds a set from its source, with its version if it was in effect before. Compiling takes milliseconds of CPU, so it runs apart
+    /// from the threads that answer.
     pub async fn policy_from(&self, environment: &str, from: &PolicyFrom) -> Result<(Arc<PolicySet>, Option<u64>), No> {
         let compiled = self.catalog.now();
         let now = compiled.policy(environment).ok_or_else(|| nowhere(environment))?;
@@ -196,7 +198,7 @@ impl Authority {
         Ok(Arc::new(compiled.map_err(wrong)?))
     }
 
-    /// What of a set takes a second operator before it is in force.
+    /// The parts of a set that need a second operator before it takes effect.
     pub fn governs(&self, environment: &str, from: &PolicyFrom, new: &PolicySet) -> Vec<String> {
         let compiled = self.catalog.now();
         let Some(now) = compiled.policy(environment) else { return Vec::new() };
@@ -208,7 +210,7 @@ impl Authority {
         all
     }
 
-    /// What is legal in a set and looks like a mistake: each with its place.
+    /// Warnings about a set: legal constructs that look like mistakes, each with its place.
     pub fn policy_warnings(&self, environment: &str, set: &PolicySet) -> Vec<(String, String)> {
         let mut all: Vec<(String, String)> = set.warnings().iter().map(place).collect();
         let compiled = self.catalog.now();
@@ -226,7 +228,7 @@ impl Authority {
         all
     }
 
-    /// Puts a policy set in force, or beside the one in force.
+    /// Puts a policy set in effect, or makes it the shadow policy set.
     pub async fn set_policy(&self, operator: &Operator, setting: &Setting, terms: &Terms) -> Result<PolicySetting, No> {
         let Setting { environment, audit, .. } = setting;
         let may = self.may_change_alone::<admin::ManagePolicy>(operator, ("policy", environment), Some(environment))?;
@@ -278,7 +280,7 @@ impl Authority {
         let coarse = coarse(environment, set.version);
         let change = Change { who: &who, event: &event, version: set.version, takes, coarse, reason: REASON };
         if let (Alone::With(_), false) = (&second, terms.dry_run) {
-            // Whoever asks confirms what it will hit, like somebody who does it alone.
+            // The operator confirms what the change will hit when requesting it, as for a change that needs no approval.
             let asked = Recorded { to: Some(Changes::Policy(set.clone())) };
             let asking = Asking { environment, reason: &setting.reason, why: governs };
             return Err(self.ask_another(change, asked, asking, terms).await);
@@ -298,21 +300,21 @@ impl Authority {
         Ok(PolicySetting { version, hits, beyond, governs })
     }
 
-    /// The version of a set that counts, also one that took the set away.
+    /// The authoritative version of a set; it may be one that removed the set.
     async fn policy_in_place(&self, environment: &str, audit: bool) -> Result<PolicyVersion, No> {
         let found = self.ledger.settled(|s| table(s, audit).get(environment).map(|v| PolicyVersion::of(v))).await?;
         found.ok_or_else(|| nowhere(environment))
     }
 
-    /// What a policy set takes back when it comes into force: a look at all that is live in its environment. Whoever follows the ledger need not
-    /// compile it once more.
+    /// What a policy set takes back when it takes effect: a search of all live credentials of its environment. The compiled set is kept for
+    /// the code that follows the ledger.
     fn policy_takes(&self, environment: &str, new: Arc<PolicySet>) -> Takes {
         let old = self.catalog.now().policy(environment).map(|p| p.set.clone());
         self.catalog.prepare(new.clone());
         Takes::Found(self.look_of_policy(environment, old, new), Vec::new())
     }
 
-    /// The same of one that was asked for, with its version and what covers all of it.
+    /// What a requested set takes back, with its version and the target that covers its environment.
     pub(crate) async fn asked_policy_takes(&self, set: &SetRecord) -> Result<(u64, Takes, Target), No> {
         let takes = match set.audit_only {
             true => Takes::Nothing,
@@ -332,7 +334,7 @@ impl Authority {
         Look { among: Narrowing::Policy, name: environment.into(), since: Seq::ZERO, records, judge }
     }
 
-    /// Goes on with what a stop cut short: the set of an environment whose narrowing is not finished.
+    /// Completes the narrowing of an environment's policy set that a stop interrupted.
     pub(crate) async fn finish_policy(&self, environment: &str) -> Result<(), No> {
         let _one = self.changing.lock().await;
         let Some(version) = self.ledger.settled(|s| s.policies.get(environment).cloned()).await? else { return Ok(()) };
@@ -345,7 +347,7 @@ impl Authority {
     }
 }
 
-/// The policy set that a record has. One that somebody let through stands in what was asked for.
+/// The policy set in a record. If the record approves a requested change, the set is in the request.
 fn set_in(past: &Past) -> Option<&SetRecord> {
     match &past.record.event {
         Some(Event::PolicySet(set)) => Some(set),
@@ -359,7 +361,7 @@ fn set_in(past: &Past) -> Option<&SetRecord> {
 
 const REASON: &str = "the policy set was narrowed";
 
-/// What covers all that a version could take back.
+/// The target that covers everything that a version can take back.
 fn coarse(environment: &str, version: u64) -> Target {
     Target::PolicyBelow(environment.into(), version)
 }

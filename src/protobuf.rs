@@ -1,11 +1,11 @@
-//! Fields of protobuf messages, written and read one by one: for messages of which most is the same many times over.
+//! Encodes and decodes single fields of protobuf messages, for messages that are mostly the same many times over.
 //!
-//! As prost writes them: what has its default value is left out (proto3).
+//! The encoding is that of prost: a field with its default value is omitted (proto3).
 
 use bytes::BufMut;
 use prost::encoding::{WireType, encode_varint, encoded_len_varint, key_len};
 
-/// A string, bytes, or a message that is not empty.
+/// Writes a string, bytes, or a message that is not empty.
 pub fn delimited(tag: u32, value: &[u8], out: &mut impl BufMut) {
     if !value.is_empty() {
         begin(tag, value.len(), out);
@@ -13,12 +13,12 @@ pub fn delimited(tag: u32, value: &[u8], out: &mut impl BufMut) {
     }
 }
 
-/// What [`delimited`] writes, bytes.
+/// The length of what [`delimited`] writes, bytes.
 pub fn delimited_len(tag: u32, value: &[u8]) -> usize {
     if value.is_empty() { 0 } else { message_len(tag, value.len()) }
 }
 
-/// What stands before a message of so many bytes.
+/// Writes the tag and length that precede a message of `length` bytes.
 pub fn begin(tag: u32, length: usize, out: &mut impl BufMut) {
     key(tag, WireType::LengthDelimited, out);
     varint(length as u64, out);
@@ -28,7 +28,7 @@ fn key(tag: u32, of: WireType, out: &mut impl BufMut) {
     varint(u64::from(tag << 3 | of as u32), out);
 }
 
-/// A number in base 128, the lowest first: nearly all are of one byte or two, which prost's loop writes one by one.
+/// Writes a base-128 varint, low bits first. Nearly all have one or two bytes; prost writes byte by byte.
 fn varint(value: u64, out: &mut impl BufMut) {
     match value {
         0..0x80 => out.put_u8(value as u8),
@@ -37,12 +37,12 @@ fn varint(value: u64, out: &mut impl BufMut) {
     }
 }
 
-/// A message of so many bytes with what stands before it.
+/// The length of a message of `length` bytes with its tag and length.
 pub fn message_len(tag: u32, length: usize) -> usize {
     key_len(tag) + encoded_len_varint(length as u64) + length
 }
 
-/// An unsigned integer.
+/// Writes an unsigned integer.
 pub fn number(tag: u32, value: u64, out: &mut impl BufMut) {
     if value != 0 {
         key(tag, WireType::Varint, out);
@@ -50,32 +50,32 @@ pub fn number(tag: u32, value: u64, out: &mut impl BufMut) {
     }
 }
 
-/// What [`number`] writes, bytes.
+/// The length of what [`number`] writes, bytes.
 pub fn number_len(tag: u32, value: u64) -> usize {
     if value == 0 { 0 } else { key_len(tag) + encoded_len_varint(value) }
 }
 
-/// A message, read field by field in the order in which prost writes them. `None` wherever it would have written something else: what was
-/// read to its end is what prost writes for it, bit for bit.
+/// A reader of a message's fields in the order in which prost writes them. Its methods return `None` if prost would have written something
+/// else: a message read to its end is bit for bit what prost writes for the same values.
 pub struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    /// Of a message without what stands before it.
+    /// Reads a message that has no tag and length in front.
     pub fn of(message: &'a [u8]) -> Fields<'a> {
         Fields(message)
     }
 
-    /// What was not read yet.
+    /// The bytes that are not read yet.
     pub fn rest(&self) -> &'a [u8] {
         self.0
     }
 
-    /// Nothing is left.
+    /// Checks that no bytes are left.
     pub fn end(&self) -> Option<()> {
         self.0.is_empty().then_some(())
     }
 
-    /// A string, bytes, or a message, with a tag below 16; empty where it is left out.
+    /// Reads a string, bytes, or a message, with a tag below 16; empty if the field is omitted.
     pub fn delimited(&mut self, tag: u8) -> Option<&'a [u8]> {
         if !self.next_is(tag, WireType::LengthDelimited) {
             return Some(&[]);
@@ -86,12 +86,12 @@ impl<'a> Fields<'a> {
         Some(value)
     }
 
-    /// The same of a string.
+    /// Reads a string with a tag below 16; empty if the field is omitted.
     pub fn text(&mut self, tag: u8) -> Option<&'a str> {
         str::from_utf8(self.delimited(tag)?).ok()
     }
 
-    /// An unsigned integer with a tag below 16; 0 where it is left out.
+    /// Reads an unsigned integer with a tag below 16; 0 if the field is omitted.
     pub fn number(&mut self, tag: u8) -> Option<u64> {
         if !self.next_is(tag, WireType::Varint) {
             return Some(0);
@@ -99,7 +99,7 @@ impl<'a> Fields<'a> {
         self.varint().filter(|value| *value != 0)
     }
 
-    /// Goes beyond a key of one byte, if it is the next.
+    /// Consumes a key of one byte, if it comes next.
     fn next_is(&mut self, tag: u8, wire: WireType) -> bool {
         match self.0.split_first() {
             Some((key, rest)) if *key < 0x80 && u32::from(*key) == u32::from(tag) << 3 | wire as u32 => {
@@ -110,7 +110,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// In as few bytes as it has, of at most nine: ten are for what was negative.
+    /// Reads a varint of minimal length and at most nine bytes; ten bytes encode negative numbers.
     fn varint(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..63).step_by(7) {
@@ -148,7 +148,7 @@ mod tests {
             let mut fields = Fields::of(&written);
             assert_eq!((fields.number(5), fields.end()), (Some(value), Some(())));
             assert_eq!(Fields::of(&written[..written.len() - 1]).number(5), None, "cut short");
-            // The same with one byte more.
+            // The same number encoded with one byte more.
             *written.last_mut().unwrap() |= 0x80;
             written.push(0);
             assert_eq!(Fields::of(&written).number(5), None);

@@ -1,8 +1,8 @@
-//! How often one caller may change what is no issuance: a token bucket for each, by the steady clock.
+//! Rate limits of one caller's changes other than issuances: a token bucket per caller and act, by the monotonic clock.
 //!
-//! Ending things has no rate. A credential is given back, and a task ended, once: never more often than they were issued and opened, so
-//! what a caller may have ([`Ceilings`](crate::ledger::Ceilings)) bounds that, and whoever issues fast can end as fast. Holding and resuming
-//! can go on for ever, and each reaches every follower.
+//! Ending credentials and tasks has no rate limit. Each can be ended only once, so the limits on what a caller may have
+//! ([`Ceilings`](crate::ledger::Ceilings)) bound the ends too, and a caller that issues fast can end as fast. Holding and resuming can be
+//! repeated forever, and each is sent to every follower.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -18,29 +18,29 @@ use crate::limits;
 use crate::refusal::Refusal;
 use crate::system::System;
 
-/// What has a rate.
+/// The acts with a rate limit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Act {
-    /// Opening a task by itself, handing one on, extending one.
+    /// Opening a task separately, delegating one, extending one.
     Change,
-    /// Holding a task, and resuming it.
+    /// Holding or resuming a task.
     Hold,
-    /// A sign of life of one task.
+    /// A heartbeat of one task.
     Heartbeat,
-    /// A use that a server reports.
+    /// A use reported by a server.
     Use,
-    /// A look into history for a report of a use.
+    /// A search of history for a use report.
     LookUp,
 }
 
-/// How many of each one caller may do a second, at most those of `limits.rs`. `limits::RATE_BURST_S` seconds' worth may come at once.
+/// The rates of one caller per second, at most those of `limits.rs`. A burst may be `limits::RATE_BURST_S` seconds' worth.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PerSecond {
     /// Openings, delegations and extensions.
     pub changes: u32,
     /// Holds and resumptions.
     pub holds: u32,
-    /// Signs of life.
+    /// Heartbeats.
     pub heartbeats: u32,
 }
 
@@ -54,13 +54,13 @@ impl Default for PerSecond {
     }
 }
 
-/// Whose bucket. Half a digest: names of callers may have 2 KB each.
+/// The key of a bucket: half a digest, since names of callers may have 2 KB each.
 type Key = [u8; 16];
 
-/// The bucket of all for whom there is no room.
+/// The bucket shared by all callers for which there is no room.
 const SHARED: Key = [0; 16];
 
-/// The clock that never steps.
+/// The monotonic clock.
 struct Steady(System);
 
 impl Clock for Steady {
@@ -76,7 +76,7 @@ struct Buckets {
     name: &'static str,
     rate: u32,
     of: RateLimiter<Key, HashMapStateStore<Key>, Steady, NoOpMiddleware<Duration>>,
-    /// When those that are full again were last forgotten.
+    /// When full buckets were last removed.
     swept: Mutex<Duration>,
 }
 
@@ -94,12 +94,12 @@ impl Buckets {
         let key = if self.has_room(now) { own } else { SHARED };
         let refused =
             |until: governor::NotUntil<Duration>| Refusal::limit(self.name, self.rate.into(), until.wait_time_from(now));
-        // More than a burst are never given.
+        // More than a burst is never granted.
         let taken = self.of.check_key_n(&key, count);
         taken.map_err(|_| Refusal::limit(self.name, self.rate.into(), Duration::ZERO))?.map_err(refused)
     }
 
-    /// Whether a caller can have a bucket of its own.
+    /// Whether there is room for another caller's bucket.
     fn has_room(&self, now: Duration) -> bool {
         if self.of.len() < limits::CALLERS_RATED {
             return true;
@@ -107,14 +107,14 @@ impl Buckets {
         let mut swept = self.swept.lock();
         if now >= *swept + Duration::from_millis(limits::RATES_SWEEP_MS) {
             *swept = now;
-            // One that is full again is as if it were not there.
+            // A bucket that is full again can be removed without effect.
             self.of.retain_recent();
         }
         self.of.len() < limits::CALLERS_RATED
     }
 }
 
-/// The buckets of one replica.
+/// The rate limits of one replica.
 pub struct Rates {
     changes: Buckets,
     holds: Buckets,
@@ -124,7 +124,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Every bucket is full.
+    /// Creates the rate limits; every bucket is full.
     pub fn new(per_second: PerSecond, system: System) -> Rates {
         Rates {
             changes: Buckets::new("changes_per_second", per_second.changes, &system),
@@ -135,12 +135,12 @@ impl Rates {
         }
     }
 
-    /// Takes one. Refused with LIMIT_REACHED, and when to come again.
+    /// Counts one act. Refused with LIMIT_REACHED and a retry time.
     pub fn take(&self, act: Act, caller: &str) -> Result<(), Refusal> {
         self.take_n(act, caller, 1)
     }
 
-    /// The same for several at once, all of them or none.
+    /// Counts several acts at once, all of them or none.
     pub fn take_n(&self, act: Act, caller: &str, count: usize) -> Result<(), Refusal> {
         let Some(count) = NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)) else { return Ok(()) };
         let mut own = SHARED;
@@ -172,7 +172,7 @@ mod tests {
         (clock.clone(), Rates::new(FEW, System::with_clock(clock)))
     }
 
-    /// How many are given until one is refused.
+    /// The number of acts that are granted before one is refused.
     fn given(rates: &Rates, act: Act, caller: &str) -> u32 {
         (0..).find(|_| rates.take(act, caller).is_err()).unwrap()
     }
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(shared, 2 * BURST);
         assert_eq!(rates.holds.of.len(), limits::CALLERS_RATED + 1, "bounded");
         assert_eq!(given(&rates, Act::Change, "late"), 3 * BURST, "another act has room");
-        // One act is half a second's worth: quiet for longer, they are forgotten, which changes nothing for them.
+        // One act is half a second's worth: buckets of callers that are quiet for longer are removed, which has no effect on them.
         clock.advance(2 * limits::RATES_SWEEP_MS);
         assert_eq!(given(&rates, Act::Hold, "later"), 2 * BURST);
         assert!(rates.holds.of.len() < 10);

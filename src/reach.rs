@@ -1,4 +1,4 @@
-//! How far a revocation has come with what it hit: refused here, undone at upstreams, looked at there.
+//! The progress of a revocation: credentials refused by mayfly, objects removed at upstreams, and removals verified there.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,20 +13,20 @@ use crate::refusal::No;
 use crate::revocation::{Facts, Rules, Target};
 use crate::seq::{LeaseId, Millis, Seq, TaskId};
 
-/// How far a revocation has come.
+/// The progress of a revocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
-    /// Credentials that it refuses now. What has ended by its time is refused by that.
+    /// The credentials that the revocation refuses now, without those that have expired.
     pub refused: u64,
-    /// Things made at upstreams that are not undone yet.
+    /// Objects at upstreams that are not removed yet.
     pub pending: u64,
-    /// Undone, as the upstream said.
+    /// Objects removed, according to the upstream.
     pub undone: u64,
-    /// Undone, and looked at afterwards.
+    /// Objects removed and verified afterwards.
     pub verified: u64,
 }
 
-/// One revocation: what it covers and nothing before it did.
+/// One revocation: what it covers and no earlier rule covered.
 struct Of {
     seq: Seq,
     rules: Rules,
@@ -43,7 +43,7 @@ impl Of {
         self.rules.covers(facts).is_some() && state.rules.covers_before(facts, self.seq).is_none()
     }
 
-    /// Counts credentials in memory from a place on, a bounded number of them. Answers whether there are more.
+    /// Counts a bounded number of credentials in memory, from a position on. Returns whether there are more.
     fn count(&self, state: &State, at: &mut u32, now: Millis, refused: &mut u64) -> bool {
         let places = state.credentials.places();
         let end = at.saturating_add(limits::LIST_WALK as u32).min(places);
@@ -58,7 +58,7 @@ impl Of {
         end < places
     }
 
-    /// Whether it hit what a record of the past issued.
+    /// Whether the revocation hit a credential that a record in history issued.
     fn hit_then(&self, state: &State, issued: &Issued, revision: Seq) -> bool {
         let task = TaskId::from_slice(&issued.task).and_then(|id| state.tasks.get(&id));
         let path = task.map_or(&[][..], |t| &t.terms.path);
@@ -66,22 +66,22 @@ impl Of {
     }
 }
 
-/// What history says of things that were made at upstreams and can have been live when the revocation came.
+/// The objects at upstreams, according to history, that may have been live when the revocation was made.
 struct Upstream {
     of: Of,
-    /// When the revocation came.
+    /// The time of the revocation.
     came: Millis,
     closed: HashMap<LeaseId, (LeaseEnd, Seq)>,
     reach: Reach,
 }
 
 impl Upstream {
-    /// Looks at all leases that were closed and then at all that was issued with a lease, in the time in which that can have been live. False where
-    /// not all of it is kept, or was seen.
+    /// Reads all closed leases and then all issuances with a lease, in the time in which they can have been live. `false` if part of that
+    /// is not kept or was not read.
     fn look(&mut self, look: &Look) -> Result<bool, No> {
         let since = Millis(self.came.0.saturating_sub(limits::CREDENTIAL_TTL_MS + limits::CLOCK_SKEW_MS));
         let in_time = |sort, name: &str| [Filter { since: Some(since), ..Filter::named(Some(sort), name.to_owned()) }];
-        // Nothing is kept of a record but what is counted here.
+        // Only counters are kept of a record.
         let this = RefCell::new(self);
         look.newest(&in_time(Sort::Event, "lease closed"), 1, |past| {
             if let Some(Event::LeaseClosed(LeaseClosed { lease, end, .. })) = &past.record.event
@@ -109,10 +109,10 @@ impl Upstream {
     fn tell(&mut self, closed: Option<(LeaseEnd, Seq)>) {
         match closed {
             None => self.reach.pending += 1,
-            // Gone before it came, or given up: no longer ours to undo.
+            // The lease ended before the revocation, or was abandoned.
             Some((_, seq)) if seq < self.of.seq => {}
             Some((LeaseEnd::Abandoned | LeaseEnd::Unspecified, _)) => {}
-            // A lease is closed only when its upstream was asked again whether it is gone.
+            // A lease is closed only after the upstream confirmed that the object is gone.
             Some((LeaseEnd::Undone | LeaseEnd::NeverMade, _)) => {
                 self.reach.undone += 1;
                 self.reach.verified += 1;
@@ -122,7 +122,7 @@ impl Upstream {
 }
 
 impl Authority {
-    /// How far the revocation at `seq` with these targets has come. `None` where history does not reach back to all that it may have hit
+    /// The progress of the revocation at `seq` with these targets. `None` if history does not reach back to everything that it may have hit
     /// at upstreams.
     pub async fn reach(&self, seq: Seq, targets: &[Target]) -> Result<Option<Reach>, No> {
         let (of, now) = (Of::new(seq, targets), self.system.wall());

@@ -1,4 +1,5 @@
-//! A refusal is a correct "no": one closed list, one mapping to the wire. A fault is ours.
+//! Refusals and faults. A refusal is a correct "no" with a reason from one closed list and one mapping to gRPC codes; a fault is a failure
+//! of the server.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,20 +25,20 @@ pub enum Code {
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $code:ident;)*) => {
-        /// Why something was refused: the closed list. Its text is `ErrorInfo.reason`, with domain `mayfly.dev`.
+        /// The reason of a refusal: the closed list. Its text is `ErrorInfo.reason`, with domain `mayfly.dev`.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum Reason { $($(#[$doc])* $name,)* }
 
         impl Reason {
-            /// Every reason there is.
+            /// All reasons.
             pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
 
-            /// The text on the wire and in records.
+            /// The text in answers and records.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Reason::$name => $text,)* }
             }
 
-            /// The status code that carries it.
+            /// The gRPC code that carries the reason.
             pub const fn code(self) -> Code {
                 match self { $(Reason::$name => Code::$code,)* }
             }
@@ -50,17 +51,17 @@ reasons! {
     InvalidField = "INVALID_FIELD", InvalidArgument;
     /// The `request_id` was used by this caller for another request.
     RequestIdReused = "REQUEST_ID_REUSED", InvalidArgument;
-    /// The peer showed no X.509-SVID that mayfly accepts.
+    /// The peer presented no X.509-SVID that mayfly accepts.
     NotAuthenticated = "NOT_AUTHENTICATED", Unauthenticated;
-    /// The peer's SVID has expired, was revoked, or its trust anchor was removed, since the connection began.
+    /// Since the connection began, the peer's SVID expired or was revoked, or its trust anchor was removed.
     SvidNoLongerValid = "SVID_NO_LONGER_VALID", Unauthenticated;
-    /// No policy permits it, or one forbids it.
+    /// No policy permits the request, or a policy forbids it.
     DeniedByPolicy = "DENIED_BY_POLICY", PermissionDenied;
     /// A revocation that covers this request also blocks new grants.
     Locked = "LOCKED", PermissionDenied;
-    /// What the grant rests on was revoked.
+    /// Something that the grant depends on was revoked.
     Revoked = "REVOKED", PermissionDenied;
-    /// A SPIFFE ID, subject token or credential that is no evidence for a grant.
+    /// The SVID, subject token or credential cannot be evidence for a grant.
     EvidenceRevoked = "EVIDENCE_REVOKED", PermissionDenied;
     /// The caller may not act in this task, or for this credential.
     NotYours = "NOT_YOURS", PermissionDenied;
@@ -68,79 +69,80 @@ reasons! {
     EnvironmentWall = "ENVIRONMENT_WALL", PermissionDenied;
     /// The task does not include this upstream, scope, tool or kind.
     OutsideTask = "OUTSIDE_TASK", PermissionDenied;
-    /// The upstream's registration, or the binding that is named, does not include this scope, kind, tool or caller.
+    /// The upstream's registration, or the named binding, does not include this scope, kind, tool or caller.
     OutsideUpstream = "OUTSIDE_UPSTREAM", PermissionDenied;
-    /// A grant that would be wider than the one it rests on.
+    /// The grant would be wider than the grant that it depends on.
     WiderThanParent = "WIDER_THAN_PARENT", PermissionDenied;
-    /// No such task, credential, upstream, key or trust domain, as far as this caller may know.
+    /// The task, credential, upstream, key or trust domain does not exist, or this caller may not know of it.
     NotFound = "NOT_FOUND", NotFound;
-    /// There is one of that name already.
+    /// An object of that name already exists.
     AlreadyExists = "ALREADY_EXISTS", AlreadyExists;
     /// The task is over, held, or not yet approved.
     TaskNotActive = "TASK_NOT_ACTIVE", FailedPrecondition;
-    /// The credential was given back, revoked, or has expired.
+    /// The credential was given back or revoked, or has expired.
     CredentialNotActive = "CREDENTIAL_NOT_ACTIVE", FailedPrecondition;
     /// The upstream is disabled, retired or past its expiry.
     UpstreamNotActive = "UPSTREAM_NOT_ACTIVE", FailedPrecondition;
-    /// Nothing of the asked lifetime is left: a bound ends it before it would begin.
+    /// No lifetime is left: a bound ends the credential before it would begin.
     NoLifeLeft = "NO_LIFE_LEFT", FailedPrecondition;
-    /// Somebody has to approve this first.
+    /// The request needs an approval first.
     ApprovalNeeded = "APPROVAL_NEEDED", FailedPrecondition;
-    /// `--confirm` named a number that is too small for what would be revoked.
+    /// The confirmed number is too small for what would be revoked.
     ConfirmNeeded = "CONFIRM_NEEDED", FailedPrecondition;
-    /// The signing key is in no state for that.
+    /// The state of the signing key does not permit the action.
     KeyState = "KEY_STATE", FailedPrecondition;
-    /// Not every follower has applied it.
+    /// Not every follower has applied the record.
     FollowersBehind = "FOLLOWERS_BEHIND", FailedPrecondition;
     /// The state changed between the decision and its place in the order. Try again.
     DecidedOnOldState = "DECIDED_ON_OLD_STATE", Aborted;
-    /// Older than what is kept: begin with a snapshot.
+    /// The requested position is older than what is kept; the follower must begin with a snapshot.
     Compacted = "COMPACTED", OutOfRange;
-    /// Whoever follows has seen more of the ledger than this server has, or another history: it runs on an older copy of its data directory.
+    /// The follower has seen more of the ledger than this server has, or another history: the server runs on an older copy of its data
+    /// directory.
     LedgerRolledBack = "LEDGER_ROLLED_BACK", FailedPrecondition;
     /// A bound of `limits.rs` or of the configuration was reached. The bound is named.
     LimitReached = "LIMIT_REACHED", ResourceExhausted;
-    /// The disk reserve is for revocations: issuing has stopped.
+    /// The remaining disk space is reserved for revocations; issuing has stopped.
     DiskReserve = "DISK_RESERVE", ResourceExhausted;
-    /// Not taking calls: starting, stopping, or the ledger could not be written.
+    /// The server takes no calls: it is starting or stopping, or the ledger could not be written.
     NotReady = "NOT_READY", Unavailable;
     /// The clock departs from the ledger's time by more than the allowed skew.
     ClockSkew = "CLOCK_SKEW", Unavailable;
-    /// The caller's deadline passed before the answer was there. What was asked for may have been done.
+    /// The caller's deadline passed before the answer was ready. The request may have been carried out.
     DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded;
     /// The upstream did not do what was asked.
     UpstreamFailed = "UPSTREAM_FAILED", Unavailable;
-    /// A part of the interface that this version has no implementation for.
+    /// This version does not implement this part of the interface.
     NotServed = "NOT_SERVED", Unimplemented;
 }
 
-/// A correct "no". Nothing was done.
+/// A refusal. Nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// One of the closed list.
+    /// The reason from the closed list.
     pub reason: Reason,
-    /// What was refused and by which rule, for the caller. Never holds a secret or a token.
+    /// What was refused and by which rule, for the caller. Never contains a secret or a token.
     pub message: String,
-    /// The request's field that was wrong, as a path like `task.deadline`, where there is one.
+    /// The invalid field of the request, as a path like `task.deadline`, if there is one.
     pub field: Option<&'static str>,
-    /// What few refusals have.
+    /// Details that few refusals have.
     pub details: Option<Box<Details>>,
-    /// The rule that refused it: a seq, a policy id, the name of a bound.
+    /// The rule that refused: a sequence number, a policy id, or the name of a bound.
     pub rule: Option<String>,
-    /// Who can change that, and the command to ask for it.
+    /// Who can lift the refusal, and the command to ask for.
     pub way_out: Option<String>,
-    /// When it may be worth trying again.
+    /// When to try again.
     pub retry_after: Option<Duration>,
 }
 
-/// What few refusals have: in a box, since a refusal is handed on a lot.
+/// Details that few refusals have. They are boxed, since refusals are moved often.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
-    /// Where several fields were wrong, each with what was: instead of `field`.
+    /// If several fields are invalid: each field and its error, instead of `field`.
     pub fields: Vec<(String, String)>,
-    /// The approval that is waited for, by its id.
+    /// The id of the approval that is waited for.
     pub approval: Option<String>,
-    /// What policy was asked, for the audit: nobody else is told.
+    /// The request that policy evaluated, for the audit log only; not sent to the caller.
     pub denied: Option<Denied>,
 }
 
@@ -149,11 +151,11 @@ pub struct Details {
 pub struct Denied {
     /// The environment.
     pub environment: String,
-    /// The upstream and the version of its registration.
+    /// The upstream, and the version of its registration.
     pub upstream: (String, u64),
-    /// Version of the policy set.
+    /// The version of the policy set.
     pub policy: u64,
-    /// The task; `None` where it would have been opened with it.
+    /// The task; `None` if the exchange would have opened it.
     pub task: Option<[u8; 16]>,
     /// The kind of credential, by its persisted number.
     pub kind: u8,
@@ -161,47 +163,47 @@ pub struct Denied {
     pub scopes: Vec<String>,
     /// The tool.
     pub tool: String,
-    /// What for.
+    /// The purpose.
     pub purpose: String,
     /// SHA-256 of the arguments.
     pub arguments: Option<[u8; 32]>,
-    /// How long it would have lived, milliseconds.
+    /// The requested lifetime, milliseconds.
     pub ttl_ms: u64,
-    /// It would have renewed another one.
+    /// Whether the exchange was a renewal.
     pub renewal: bool,
-    /// The binding that covered it; empty for none.
+    /// The binding that covered the request; empty for none.
     pub binding: String,
-    /// On whose behalf.
+    /// The subject on whose behalf the caller asked.
     pub subject: Option<DeniedSubject>,
 }
 
-/// On whose behalf an exchange was asked for that policy refused.
+/// The subject of a refused exchange.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeniedSubject {
-    /// Issuer and id.
+    /// The issuer and id of the subject.
     pub subject: (String, String),
-    /// The actors, the caller outermost, by issuer and id each.
+    /// The actors, by issuer and id each; the caller is the outermost.
     pub actors: Vec<(String, String)>,
-    /// Its groups, as its token says.
+    /// The groups of the subject, according to its token.
     pub groups: Vec<String>,
-    /// Its scopes, as its token says.
+    /// The scopes of the subject, according to its token.
     pub scopes: Vec<String>,
 }
 
 impl Refusal {
-    /// A refusal with its reason and what to say.
+    /// A refusal with its reason and message.
     pub fn new(reason: Reason, message: impl Into<String>) -> Refusal {
         Refusal { reason, message: message.into(), field: None, details: None, rule: None, way_out: None, retry_after: None }
     }
 
-    /// A field that is wrong: `message` says what was wrong and what would be right.
+    /// A refusal for one invalid field: `message` tells the error and what would be valid.
     pub fn field(field: &'static str, message: impl fmt::Display) -> Refusal {
         let mut no = Refusal::new(Reason::InvalidField, format!("{field}: {message}"));
         no.field = Some(field);
         no
     }
 
-    /// Fields that are wrong, each with what was wrong and what would be right. Everything at once: nobody mends one to be told of the next.
+    /// A refusal for invalid fields, each with its error and what would be valid. All errors are reported at once.
     pub fn fields(wrong: Vec<(String, String)>) -> Refusal {
         let all: Vec<String> = wrong.iter().map(|(field, what)| format!("{field}: {what}")).collect();
         let mut no = Refusal::new(Reason::InvalidField, all.join("; "));
@@ -209,14 +211,14 @@ impl Refusal {
         no
     }
 
-    /// Which fields were wrong, each with what was.
+    /// The invalid fields, each with its error.
     pub fn wrong(&self) -> impl Iterator<Item = (&str, &str)> {
         let one = self.field.map(|field| (field, self.message.as_str()));
         let several = self.details.iter().flat_map(|details| &details.fields);
         one.into_iter().chain(several.map(|(field, what)| (field.as_str(), what.as_str())))
     }
 
-    /// A bound that was reached.
+    /// A refusal for a reached bound.
     pub fn limit(name: &'static str, bound: u64, retry_after: Duration) -> Refusal {
         let mut no = Refusal::new(Reason::LimitReached, format!("the limit {name} of {bound} is reached"));
         no.rule = Some(name.to_owned());
@@ -236,19 +238,19 @@ impl Refusal {
         self
     }
 
-    /// Says what policy was asked.
+    /// Attaches the request that policy evaluated.
     pub fn denied(mut self, denied: Denied) -> Refusal {
         self.details.get_or_insert_default().denied = Some(denied);
         self
     }
 
-    /// Names who can change it, and the command.
+    /// Names who can lift the refusal, and the command.
     pub fn way_out(mut self, how: impl Into<String>) -> Refusal {
         self.way_out = Some(how.into());
         self
     }
 
-    /// Says when to try again.
+    /// Sets when to try again.
     pub fn retry(mut self, after: Duration) -> Refusal {
         self.retry_after = Some(after);
         self
@@ -263,11 +265,11 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Something of ours broke. Its text is for the log; callers get a number to ask about.
+/// A failure of the server. Its text is for the log; callers get a number to ask about.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{what}")]
 pub struct Fault {
-    /// What broke. Never holds a secret or a token.
+    /// What failed. Never contains a secret or a token.
     pub what: String,
 }
 
@@ -278,12 +280,12 @@ impl Fault {
     }
 }
 
-/// Everything that can come instead of an answer.
+/// Everything that can be returned instead of an answer.
 #[derive(Debug, Clone)]
 pub enum No {
-    /// A correct "no".
+    /// A refusal.
     Refusal(Refusal),
-    /// Our own failure.
+    /// A failure of the server.
     Fault(Fault),
 }
 

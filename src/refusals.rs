@@ -1,4 +1,5 @@
-//! Refusals in the audit: the first few of a caller, reason and minute one by one, beyond that counted. Nobody waits for their records.
+//! Refusals in the audit log: the first few per caller, reason and minute are recorded one by one, further ones are counted. No answer
+//! waits for these records.
 
 use std::collections::BTreeMap;
 
@@ -13,25 +14,25 @@ use crate::seq::Millis;
 
 const MINUTE: u64 = 60_000;
 
-/// Who was refused why, in the minute that runs.
+/// The refusals of the current minute, by caller and reason.
 #[derive(Debug, Default)]
 pub struct Counters {
     minute: u64,
-    /// By caller and reason. Beyond `limits::REFUSAL_COUNTERS` the caller is left out, and its text is empty.
+    /// The counters by caller and reason. Beyond `limits::REFUSAL_COUNTERS` counters, callers share those with the empty name.
     each: BTreeMap<(Box<str>, &'static str), Counter>,
 }
 
 #[derive(Debug, Default)]
 struct Counter {
     recorded: u32,
-    /// Those that were not recorded one by one, and when the first of them was.
+    /// The number of refusals without a record of their own, and when the first of them was.
     counted: u64,
     since: Millis,
 }
 
 impl Counters {
-    /// Takes in that a caller was refused so many times. How many of those get a record each; the others are counted. What the minute before
-    /// counted has to be taken out first, with [`over`](Counters::over).
+    /// Counts `times` refusals of a caller. Returns how many of them get a record each; the others are only counted. The counts of the
+    /// previous minute must be taken out first, with [`over`](Counters::over).
     pub fn take(&mut self, caller: &str, reason: Reason, now: Millis, times: usize) -> usize {
         let counter = self.counter(caller, reason);
         let recorded = times.min((limits::REFUSALS_RECORDED - counter.recorded) as usize);
@@ -40,7 +41,7 @@ impl Counters {
         recorded
     }
 
-    /// A record that was wanted could not be written: it is counted.
+    /// Counts a refusal whose record could not be written.
     pub fn missed(&mut self, caller: &str, reason: Reason, now: Millis) {
         self.counter(caller, reason).count(now, 1);
     }
@@ -48,12 +49,12 @@ impl Counters {
     fn counter(&mut self, caller: &str, reason: Reason) -> &mut Counter {
         let named = (Box::from(caller), reason.as_str());
         let room = self.each.len() < limits::REFUSAL_COUNTERS || self.each.contains_key(&named);
-        // As many more as there are reasons: this is bounded too.
+        // The shared counters are bounded too: there are as many as reasons.
         let key = if room { named } else { (Box::from(""), reason.as_str()) };
         self.each.entry(key).or_default()
     }
 
-    /// When the minute is over: one record for each caller and reason of which some were counted.
+    /// At the end of a minute, returns one record for each caller and reason with counted refusals.
     pub fn over(&mut self, now: Millis) -> Vec<Refused> {
         let minute = now.0 / MINUTE;
         if minute == self.minute {
@@ -86,12 +87,12 @@ impl Counter {
 pub struct Refusals(Mutex<Counters>);
 
 impl Authority {
-    /// Notes a refusal for the audit. `asked`: what was asked for, an upstream or the rpc. `task`: the task that was named, may be empty.
+    /// Notes a refusal for the audit log. `asked`: the requested upstream, or the rpc. `task`: the named task, may be empty.
     pub fn refused(&self, caller: &str, no: &Refusal, asked: &str, task: &str) {
         self.refused_each(caller, no, std::iter::once(asked), task);
     }
 
-    /// The same for several that were refused alike: what each asked for.
+    /// Notes several refusals with the same reason, each with what it asked for.
     pub fn refused_each<'a>(&self, caller: &str, no: &Refusal, asked: impl ExactSizeIterator<Item = &'a str>, task: &str) {
         let now = self.system.wall();
         self.write_counted(now);
@@ -116,7 +117,7 @@ impl Authority {
         }
     }
 
-    /// Writes what the minutes before counted. Called every second, so that the last refusals of a busy minute are not kept waiting.
+    /// Writes the counts of past minutes. Called every second, so that the counts of a busy minute are written soon after its end.
     pub fn write_counted(&self, now: Millis) {
         let over = self.refusals.0.lock().over(now);
         for refused in over {
@@ -124,7 +125,7 @@ impl Authority {
         }
     }
 
-    /// Writes what sets beside those in force would have decided otherwise since the last time.
+    /// Writes the decisions of shadow policy sets that differed since the last call.
     pub fn write_differences(&self) {
         for (d, since, count) in self.decider.audits.take() {
             let differed = PolicyDiffered {
@@ -141,14 +142,14 @@ impl Authority {
             };
             let record = Record::new(Who::Mayfly("policy".into()), Event::PolicyDiffered(Box::new(differed)));
             if self.ledger.stopped().is_none() {
-                // What is not taken in is counted in the metrics all the same.
+                // A difference whose record is not accepted is still counted in the metrics.
                 let _ = self.ledger.propose(Lane::Note, vec![record]);
             }
         }
     }
 
     fn write_refusal(&self, refused: Refused) -> bool {
-        // What is left of the disk is for revocations.
+        // The remaining disk space is reserved for revocations.
         if self.ledger.stopped().is_some_and(|no| no.reason == Reason::DiskReserve) {
             return false;
         }
@@ -180,7 +181,7 @@ fn wanted(denied: &Denied) -> Wanted {
     }
 }
 
-/// At most `most` bytes, cut between characters.
+/// Truncates to at most `most` bytes, at a character boundary.
 fn cut(text: &str, most: usize) -> String {
     let mut end = text.len().min(most);
     while !text.is_char_boundary(end) {

@@ -1,6 +1,6 @@
-//! Upstreams registered, changed, disabled, retired, and owners who leave: as operators do it.
+//! Operators' changes of upstream registrations: registering, changing, disabling, retiring, and owners who leave.
 //!
-//! A version that is narrower than the one before revokes what it would refuse, in the same group (see [`crate::narrow`]).
+//! A version that is narrower than the one before revokes what it refuses, in the same group of records (see [`crate::narrow`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,53 +25,53 @@ use crate::upstream::wider;
 
 const NARROWED: &str = "the registration was narrowed";
 
-/// The state that an upstream is to be in.
+/// The requested state of an upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
-    /// It issues.
+    /// Credentials are issued for the upstream.
     Active,
-    /// It does not, until it is enabled.
+    /// Nothing is issued until the upstream is enabled.
     Disabled,
-    /// It never will again.
+    /// Nothing is ever issued again.
     Retired,
 }
 
-/// What a change came to, or would.
+/// The result of a change, or of a dry run.
 #[derive(Clone, Debug)]
 pub struct Changed {
     /// The registration.
     pub upstream: Arc<Upstream>,
-    /// Its version in force; for a dry run the one that would be.
+    /// The version in effect; for a dry run, the version that would be.
     pub version: Arc<Version>,
-    /// What was revoked, or would be.
+    /// The numbers of what was revoked, or would be.
     pub hits: Hits,
-    /// Of those, how many it would not have refused: what was hit beyond.
+    /// How many of the revoked credentials the new version would not have refused.
     pub beyond: u64,
 }
 
-/// Who leaves.
+/// An owner who leaves.
 #[derive(Clone, Debug)]
 pub struct Leaving {
-    /// As registrations name it.
+    /// The owner's name in registrations.
     pub owner: String,
-    /// The same as a person, whose tasks and credentials end and who gets no new ones.
+    /// The person, if the owner is one; the person's tasks and credentials end, and new ones are refused.
     pub person: Option<Identity>,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// What somebody who leaves leaves behind.
+/// The result of an owner's leaving.
 #[derive(Clone, Debug)]
 pub struct Left {
     /// The record; `None` for a dry run.
     pub seq: Option<Seq>,
-    /// Upstreams that stand still, by name.
+    /// The names of the upstreams for which nothing is issued now.
     pub upstreams: Vec<String>,
-    /// What was revoked, or would be.
+    /// The numbers of what was revoked, or would be.
     pub hits: Hits,
 }
 
-/// A registration as it stood, and as it is to be.
+/// A registration before and after a change.
 struct Step {
     old: Option<(Arc<Upstream>, Arc<Version>)>,
     new: Arc<Upstream>,
@@ -79,9 +79,11 @@ struct Step {
 }
 
 impl Authority {
-    /// Registers an upstream, or puts a new version of its registration in force. `read`: the version that the change was made from, 0 for none.
+    /// Registers an upstream, or puts a new version of its registration in effect. `read`: the version that the change is based on, 0 for
+    /// none.
     ///
-    /// What gives more than the version before takes a second operator (see [`crate::upstream::wider`]), and so does what policy wants approved.
+    /// A version that grants more than the one before needs a second operator (see [`crate::upstream::wider`]), and so does a change for
+    /// which policy requires an approval.
     pub async fn set_upstream(
         &self,
         operator: &Operator,
@@ -90,7 +92,7 @@ impl Authority {
         reason: &str,
         terms: &Terms,
     ) -> Result<Changed, No> {
-        // Whoever may register something is told that there is no environment of that name.
+        // An operator who may register upstreams may learn that an environment does not exist.
         if self.catalog.now().policy(&new.environment).is_none() {
             self.scope::<admin::ManageUpstreams>(operator)?;
             self.may_be_registered(&new)?;
@@ -103,7 +105,7 @@ impl Authority {
         }
         self.may_be_registered(&new)?;
         let old = self.standing_of(&new.name).await?;
-        // It is there before it is said that another one of this name stands: moving it between environments takes rights in both.
+        // Checked before the answer tells that an upstream of this name exists: moving it between environments needs rights in both.
         if let Some((old, _)) = &old {
             self.may_change_alone::<admin::ManageUpstreams>(operator, ("upstream", &old.name), Some(&old.environment))?;
         }
@@ -152,7 +154,7 @@ impl Authority {
         self.step(&who, Step { old, new: Arc::new(new), set }, asking, terms, NARROWED).await
     }
 
-    /// What a registration gives that the one before does not.
+    /// What a registration grants that the previous version did not.
     async fn widens(&self, old: Option<&Upstream>, new: &Upstream) -> Result<Vec<String>, No> {
         let why = match old {
             Some(old) => {
@@ -173,7 +175,7 @@ impl Authority {
         };
         let of = |what: String| format!("{what} of upstream {}", new.name);
         let mut why: Vec<String> = why.into_iter().map(of).collect();
-        // Whoever approves this takes in what vouches for those who may approve from then on.
+        // The approver of this change also accepts the trust that new approvers depend on.
         let before = old.map_or(&[][..], |old| &old.approvers[..]);
         let fresh = new.approvers.iter().filter(|one| !before.contains(one));
         let domains = fresh.filter_map(|one| match one {
@@ -197,7 +199,7 @@ impl Authority {
         let _one = self.changing.lock().await;
         let old = self.standing_of(name).await?;
         let environment = old.as_ref().map(|(u, _)| u.environment.clone());
-        // Whoever may manage none learns nothing of what there is.
+        // An operator who may manage no upstreams must not learn which upstreams exist.
         let admitted = self.admit_to_found::<admin::ManageUpstreams>(operator, environment.as_deref())?;
         let (Some(admitted), Some((upstream, version))) = (admitted, old) else {
             return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("there is no upstream {name}"))));
@@ -226,7 +228,7 @@ impl Authority {
         self.step(&who, Step { old: Some((upstream.clone(), version)), new: upstream, set }, None, terms, reason).await
     }
 
-    /// Puts a new version in force, with what it takes back.
+    /// Puts a new version in effect, and revokes what it takes back.
     async fn step(&self, who: &Who, step: Step, asking: Option<Asking<'_>>, terms: &Terms, reason: &str) -> Result<Changed, No> {
         let Step { old, new, set } = step;
         let takes = self.upstream_takes(old.as_ref(), &new, &set);
@@ -250,7 +252,8 @@ impl Authority {
     fn upstream_takes(&self, old: Option<&(Arc<Upstream>, Arc<Version>)>, new: &Arc<Upstream>, set: &UpstreamSet) -> Takes {
         match old {
             None => Takes::Nothing,
-            // Nobody's decision is needed: nothing of it may stay, whatever is issued meanwhile.
+            // A disabled or retired upstream keeps no credential, including those issued in the meantime, so no decision per credential is
+            // needed.
             Some((_, before)) if set.disabled || set.retired => {
                 if before.active {
                     Takes::All
@@ -264,7 +267,7 @@ impl Authority {
         }
     }
 
-    /// The same of one that was asked for, with its version and what covers all of it.
+    /// What a requested version takes back, with its version number and the target that covers the upstream.
     pub(crate) async fn asked_upstream_takes(&self, set: &UpstreamSet) -> Result<(u64, Takes, Target), No> {
         let new = Upstream::from_text(&set.text).map_err(|e| Fault::new(format!("a registration that was asked for: {e}")))?;
         let old = self.standing_of(&set.name).await?;
@@ -272,8 +275,8 @@ impl Authority {
         Ok((set.version, takes, Target::Upstream(set.name.as_str().into())))
     }
 
-    /// What of an upstream may stay under its new registration. A scope that is gone has a rule of its own. What policy refuses under the old
-    /// one as well, as far as that is known, it does not refuse because of the change.
+    /// Decides which credentials of an upstream may stay under its new registration. A removed scope has a revocation target of its own. A
+    /// credential that policy refuses under the old registration too, as far as that is known, is not attributed to the change.
     fn look_of(&self, old: Option<&Arc<Upstream>>, new: &Arc<Upstream>) -> Look {
         let set = self.catalog.now().policy(&new.environment).map(|p| p.set.clone());
         let (verdicts, old, new) = (self.decider.verdicts.clone(), old.cloned(), new.clone());
@@ -291,7 +294,7 @@ impl Authority {
         Look { among: Narrowing::Upstream, name, since: Seq::ZERO, records, judge }
     }
 
-    /// Goes on with what a stop cut short: a registration whose narrowing is not finished.
+    /// Completes the narrowing of a registration that a stop interrupted.
     pub(crate) async fn finish_registration(&self, name: &str) -> Result<(), No> {
         let _one = self.changing.lock().await;
         let Some((upstream, version)) = self.standing_of(name).await? else { return Ok(()) };
@@ -302,19 +305,20 @@ impl Authority {
         Ok(())
     }
 
-    /// Somebody who answers for upstreams leaves: they stand still until somebody takes over, and what was issued for them is revoked.
+    /// Records that an owner of upstreams leaves: nothing is issued for these upstreams until another owner takes over, and what was issued
+    /// for them is revoked.
     pub async fn offboard(&self, operator: &Operator, leaving: &Leaving, terms: &Terms) -> Result<Left, No> {
         let Leaving { owner, reason, .. } = leaving;
         let _one = self.changing.lock().await;
         let upstreams = self.owned_by(owner).await?;
         let environments = match &leaving.person {
             None => self.environments_of_upstreams(&upstreams),
-            // What somebody had issued may be of any environment.
+            // A person's credentials may be of any environment.
             Some(_) => Environments::Every,
         };
         let admitted = self.admit_in::<admin::ManageUpstreams>(operator, &environments)?;
         if leaving.person.is_some() {
-            // Everything of theirs is revoked, and they get nothing new.
+            // Everything issued for the person is revoked, and the person is locked.
             self.admit::<admin::Revoke>(operator, None)?;
             self.admit::<admin::Lock>(operator, None)?;
         }
@@ -341,7 +345,7 @@ impl Authority {
             .for_request(request_of(&who.name(), &terms.named));
         let mut records = self.narrowing(left, &who, &targets, reason);
         if !person.is_empty() {
-            // Whoever left gets nothing new, either.
+            // The lock for the person, so that no new grants are made.
             records.push(self.takes_back(&who, &person, reason, false));
         }
         let lane = if records.len() > 1 { Lane::Revoke } else { Lane::Change };
@@ -349,7 +353,7 @@ impl Authority {
         Ok(Left { seq: Some(receipt.first()), upstreams, hits })
     }
 
-    /// An owner who left is back: what nobody took over issues again.
+    /// Records that an owner is back: upstreams that nobody took over issue again.
     pub async fn owner_returned(
         &self,
         operator: &Operator,
@@ -364,7 +368,7 @@ impl Authority {
         Ok((seq, self.owned_by(owner).await?))
     }
 
-    /// The environments of these upstreams. Of an owner without any nobody knows which it will be.
+    /// The environments of these upstreams. For an owner without upstreams they are unknown.
     fn environments_of_upstreams(&self, names: &[String]) -> Environments {
         let compiled = self.catalog.now();
         let of = |name: &String| compiled.upstream(name).map(|r| r.upstream.environment.clone());
@@ -374,7 +378,7 @@ impl Authority {
         }
     }
 
-    /// The upstreams that an owner answers for, by name.
+    /// The names of the upstreams of an owner.
     async fn owned_by(&self, owner: &str) -> Result<Vec<String>, No> {
         let owned = |s: &State| {
             let of = |v: &Version| !v.retired && v.claims.as_ref().is_some_and(|c| *c.owner == *owner);
@@ -383,7 +387,7 @@ impl Authority {
         self.ledger.settled(owned).await
     }
 
-    /// What this server can serve.
+    /// Checks that this server can serve a registration.
     fn may_be_registered(&self, new: &Upstream) -> Result<(), No> {
         let compiled = self.catalog.now();
         let mut wrong = Vec::new();
@@ -394,7 +398,7 @@ impl Authority {
                 format!("{} has no policy set; there are {}", new.environment, known.join(", ")),
             ));
         }
-        // An environment that is served and lacks a policy set is another fault than one that the configuration does not name.
+        // An environment that is served but has no policy set is a different error than one that the configuration does not name.
         if wrong.is_empty() && !self.decider.serves(&new.environment) {
             let what = format!("{} is not in server.environments: this server does not serve it", new.environment);
             wrong.push(("upstream.environment".to_owned(), what));
@@ -405,7 +409,7 @@ impl Authority {
         if wrong.is_empty() { Ok(()) } else { Err(No::Refusal(Refusal::fields(wrong))) }
     }
 
-    /// A registration in force, as it is durable.
+    /// A durable registration in effect.
     async fn standing_of(&self, name: &str) -> Result<Option<(Arc<Upstream>, Arc<Version>)>, No> {
         let Some(version) = self.ledger.settled(|s| s.upstreams.get(name).cloned()).await? else { return Ok(None) };
         let upstream =
@@ -421,7 +425,7 @@ impl Authority {
             active: !set.disabled && !set.retired,
             retired: set.retired,
             seq: Seq::ZERO,
-            // A dry run shows the registration as it would be if it came into effect now.
+            // A dry run shows the registration as if it took effect now.
             at: self.system.wall(),
             by: Some(Box::new(who.clone())),
             claims: None,
@@ -431,7 +435,7 @@ impl Authority {
         })
     }
 
-    /// What a request did before, if it was seen.
+    /// The result of an earlier request with the same id, if there is one.
     async fn registered_before(&self, who: &Who, name: &str, terms: &Terms) -> Result<Option<Changed>, No> {
         let Some(before) = self.remembered(&who.name(), &terms.named).await? else { return Ok(None) };
         let hits = self.hit_before(&before, &terms.named).await?;
@@ -440,7 +444,7 @@ impl Authority {
     }
 }
 
-/// Rules for scopes that a registration no longer has.
+/// The targets for scopes that a registration no longer has.
 fn scopes_gone(old: &Upstream, new: &Upstream) -> Vec<Target> {
     let gone = old.scopes.iter().filter(|s| new.scope(&s.name).is_none());
     gone.map(|s| Target::UpstreamScope(old.name.as_str().into(), s.name.as_str().into())).collect()

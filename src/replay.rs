@@ -1,7 +1,7 @@
-//! Recorded decisions, decided once more with another policy set: what would differ, before it is in force.
+//! Decides recorded requests again with another policy set, to show what would differ before the set takes effect.
 //!
-//! Each is decided with the registration that it was decided with, and also with the set of then: where that one no longer says what it said,
-//! the decision rests on something that no record has (a number, a moment), and nothing is claimed of it.
+//! Each request is decided with the registration of its time, and also with the policy set of its time. If that set no longer gives the
+//! recorded decision, the decision depends on something that no record has (a count, a time), and the request stays undetermined.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -30,36 +30,36 @@ use crate::upstream::registry::{Kind, Upstream};
 pub struct Differs {
     /// Its record.
     pub seq: Seq,
-    /// When it was.
+    /// The time of the decision.
     pub at: Millis,
-    /// What was asked for.
+    /// The request.
     pub situation: Situation,
     /// The upstream.
     pub upstream: String,
-    /// It was permitted.
+    /// The recorded decision: permitted or refused.
     pub permitted: bool,
-    /// What the set makes of it.
+    /// The decision of the new set.
     pub now: Outcome,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Debug, Default)]
 pub struct Replay {
-    /// How many decisions were looked at.
+    /// The number of decisions that were evaluated.
     pub decisions: u64,
     /// Permitted then, refused now.
     pub newly_refused: u64,
     /// Refused then, permitted now.
     pub newly_permitted: u64,
-    /// Nothing can be said of these.
+    /// Decisions that stay undetermined.
     pub undetermined: u64,
-    /// The newest that differ.
+    /// The newest decisions that differ.
     pub samples: Vec<Differs>,
-    /// Nothing before this was looked at.
+    /// Decisions before this time were not evaluated.
     pub reached: Option<Millis>,
 }
 
-/// A decision as its record has it.
+/// A decision, as its record has it.
 struct Decision {
     seq: Seq,
     at: Millis,
@@ -70,7 +70,7 @@ struct Decision {
     permitted: bool,
 }
 
-/// What is gathered of the past, newest first.
+/// The decisions collected from history, newest first.
 struct Gathered {
     environment: String,
     since: Millis,
@@ -79,9 +79,9 @@ struct Gathered {
     tasks: HashMap<TaskId, Option<SituationTask>>,
     upstreams: HashMap<(String, u64), Option<String>>,
     policies: BTreeMap<u64, Option<String>>,
-    /// The time of the oldest record that was looked at.
+    /// The time of the oldest record that was read.
     oldest: Option<Millis>,
-    /// The oldest decision that was taken in, where there were too many.
+    /// The time of the oldest decision that was taken, if there were too many.
     full: Option<Millis>,
 }
 
@@ -99,7 +99,7 @@ impl Gathered {
         ControlFlow::Continue(())
     }
 
-    /// Takes what decisions rest on, where it is one that is missing.
+    /// Takes a registration, task or policy set from a record, if a decision needs it.
     fn note(&mut self, past: &Past) {
         match &past.record.event {
             Some(Event::TaskOpened(e)) => {
@@ -111,7 +111,7 @@ impl Gathered {
             Some(Event::UpstreamSet(e)) => self.registration(e),
             Some(Event::PolicySet(e)) if !e.audit_only && e.environment == self.environment => self.policy(e.version, &e.text),
             Some(Event::ApprovalAsked(e)) => {
-                // What somebody let through stands in what was asked for.
+                // The change of an approval is in its request.
                 match e.change.as_ref().and_then(|c| c.event()) {
                     Some(Event::PolicySet(set)) if !set.audit_only && set.environment == self.environment => {
                         self.policy(set.version, &set.text);
@@ -135,8 +135,8 @@ impl Gathered {
         }
     }
 
-    /// Looks in history for what decisions rest on that is neither in memory nor beside them: sets and registrations first, each of which many rest
-    /// on. What is not found leaves decisions undetermined.
+    /// Searches history for objects that decisions need and that are neither in memory nor among the records read: sets and registrations
+    /// first, which many decisions share. Decisions whose objects are not found stay undetermined.
     fn complete(&mut self, look: &Look) -> Result<(), No> {
         let mut names: Vec<String> = Vec::new();
         let lacking = |known: &Option<String>| known.is_none();
@@ -237,7 +237,7 @@ impl Gathered {
     }
 }
 
-/// Those who act for each other, without the caller.
+/// The chain of actors without the caller.
 fn before(caller: &str, actors: &[Identity]) -> Vec<String> {
     actors.iter().map(Identity::name).filter(|name| name != caller).collect()
 }
@@ -267,7 +267,7 @@ fn of_opened(e: &TaskOpened) -> SituationTask {
         id: TaskId::from_slice(&e.task).map(|id| id.to_string()),
         purpose: e.purpose.clone(),
         owner: e.owner.as_ref().map_or_else(String::new, Identity::name),
-        // Of a child only that it is one: how deep, its parents' records say.
+        // For a child task the record only tells that it is one; its depth follows from the records of its parents.
         depth: i64::from(!e.parent.is_empty()),
         ttl_seconds: seconds(e.deadline.saturating_sub(e.opened_at)),
         heartbeat: e.heartbeat > 0,
@@ -286,7 +286,7 @@ fn seconds(ms: u64) -> i64 {
 }
 
 impl Authority {
-    /// Decides what was decided since a moment once more with another set.
+    /// Decides the requests recorded since a time again, with another policy set.
     pub async fn replay_policy(&self, environment: &str, from: &PolicyFrom, since: Millis) -> Result<Replay, No> {
         let (new, _) = self.policy_from(environment, from).await?;
         let gathered = Gathered {
@@ -342,7 +342,7 @@ fn decide(gathered: Gathered, reached: Reached, new: &PolicySet, look: &Look) ->
             replay.samples.push(Differs { seq, at, situation, upstream: upstream.0, permitted, now });
         }
     }
-    // What was not looked at: beyond the bound, or gone.
+    // The decisions that were not read: beyond the bound, or removed from history.
     replay.reached = full.or(if reached.short().is_some() { oldest } else { None });
     Ok(replay)
 }

@@ -1,9 +1,9 @@
-//! Subject tokens (RFC 8693): on whose behalf a caller asks, and whether that may be believed.
+//! Subject tokens (RFC 8693): the subject on whose behalf a caller asks, and the verification of the claim.
 //!
-//! A token is for this caller: it is issued for an upstream of which the caller is a server, or for mayfly itself and names the caller in
-//! `may_act`. Where `may_act` stands it is enforced (section 4.4). A token for mayfly without it is a client's assertion, which is nobody's
-//! subject token. What a subject may, and that nothing outlives its token, is the decision's business; that a token is not revoked and a
-//! credential of ours is valid, the fold's at its place in the order.
+//! A token is for this caller if its audience is an upstream that the caller serves, or if it is mayfly itself and `may_act` names the
+//! caller. `may_act` is enforced wherever it is present (section 4.4). A token for mayfly without `may_act` is a client's assertion, and is
+//! nobody's subject token. The decision bounds the grant by the subject's rights and by the token's lifetime; the fold checks, at the
+//! record's place in the order, that the token is not revoked and that a mayfly credential is valid.
 
 use std::sync::Arc;
 
@@ -31,11 +31,11 @@ fn bad(what: impl std::fmt::Display) -> No {
     No::Refusal(Refusal::field(FIELD, what))
 }
 
-/// Whom a token is for.
+/// The audience of a token.
 struct Aud {
     /// `aud`.
     text: String,
-    /// The upstream that it names, and its environment; `None` where it is mayfly itself.
+    /// The upstream that `aud` names, and its environment; `None` if it is mayfly itself.
     upstream: Option<(String, String)>,
 }
 
@@ -46,17 +46,17 @@ impl Aud {
 }
 
 impl Authority {
-    /// The exchange with its subject known. `None`: there is nothing to look at.
+    /// Adds the subject to an exchange. `None`: the exchange has no subject token.
     pub(crate) async fn on_behalf(&self, caller: &Caller, want: &Wanted) -> Result<Option<Wanted>, No> {
         let Some(token) = want.sent_token() else { return Ok(None) };
-        // Whoever is locked out gets no keys fetched for it.
+        // A locked or revoked caller must not cause keys to be fetched.
         self.let_in(caller, "issuing")?;
         let mut part = want.traced.span("subject");
         let subject = part.of(Box::pin(self.subject(caller, token)).await)?;
         Ok(Some(Wanted { behalf: Some(Box::new(Behalf::Known(subject))), ..want.clone() }))
     }
 
-    /// Whom a subject token speaks for, if it is good and for this caller.
+    /// The subject of a subject token, if the token is valid and for this caller.
     pub(crate) async fn subject(&self, caller: &Caller, sent: &SentToken) -> Result<Arc<Subject>, No> {
         let claims = unchecked(&sent.token)?;
         let aud = self.audience(&self.catalog.now(), caller, &claims)?;
@@ -68,11 +68,11 @@ impl Authority {
         Ok(Arc::new(Subject::new(parts)))
     }
 
-    /// Whom the token is for, by what it says; whether it says that truly is asked with all else of it.
+    /// The audience according to the unverified token; it is verified later with the rest of the token.
     fn audience(&self, compiled: &Compiled, caller: &Caller, claims: &Map<String, Value>) -> Result<Aud, No> {
         let text = match claims.get("aud") {
             Some(Value::String(one)) => one.clone(),
-            // As JWT-SVIDs have it (JWT-SVID, section 3.2); of the others the check refuses it.
+            // A single audience in an array, as in JWT-SVIDs (JWT-SVID, section 3.2); for other tokens the verification refuses it.
             Some(Value::Array(many)) => match &many[..] {
                 [Value::String(one)] => one.clone(),
                 _ => return Err(bad("is for several audiences, or for none: each of them could use it")),
@@ -157,9 +157,9 @@ impl Authority {
         })
     }
 
-    /// A credential of ours, which its record says more of than it says itself: whose rights it was bounded by.
+    /// The subject of a mayfly credential. Its record has more than the token itself: the rights that bounded it.
     async fn own_subject(&self, token: &str, aud: Aud) -> Result<Parts, No> {
-        // Its holder gave it to a server of its upstream. Nobody gives one to mayfly.
+        // The holder presents a credential to a server of its upstream; none is meant for mayfly itself.
         let Some((upstream, environment)) = aud.upstream else {
             return Err(bad("is a credential of mayfly's that is for mayfly"));
         };
@@ -177,7 +177,7 @@ impl Authority {
         let at = known.await?.map_err(of_field)?;
         let record = self.issuance_at(at, id)?;
         let Some(Event::Issued(issued)) = &record.event else { return Err(Fault::new("an issuance without its record").into()) };
-        // What it is for, its record says. A key of ours in other hands could say otherwise.
+        // The record tells what the credential is for. A token made with a stolen key could claim something else.
         if (&issued.upstream, &issued.environment) != (&upstream, &environment) {
             return Err(bad(format!("is not what was issued for {upstream}")));
         }
@@ -189,7 +189,7 @@ fn own_parts(authority: &Authority, issued: &Issued, id: CredentialId) -> Result
     let caller = Identity { issuer: trust_domain_of(&issued.caller).to_owned(), sub: issued.caller.clone() };
     let mut line = issued.ancestors.clone();
     line.push(Ancestor { credential: issued.credential.clone(), caller: issued.caller.clone() });
-    // Its own holder acted already, where it acted for somebody.
+    // If the credential was issued on behalf of a subject, its holder is already an actor.
     let (identity, before) = match &issued.subject {
         Some(subject) => (subject.clone(), issued.actors.clone()),
         None => (caller, Vec::new()),
@@ -203,7 +203,7 @@ fn own_parts(authority: &Authority, issued: &Issued, id: CredentialId) -> Result
         }
     };
     let task = TaskId::from_slice(&issued.task).ok_or_else(|| Fault::new("an issuance without a task"))?;
-    // What it rests on itself is revoked by that; it is named as an ancestor.
+    // The credential is named as an ancestor, so a revocation of what it depends on reaches this grant too.
     let token = issued.subject_token.clone().unwrap_or_else(|| TokenEvidence {
         issuer: authority.decider.issuer_of(&issued.environment),
         id: id.to_string(),
@@ -227,7 +227,7 @@ fn own_parts(authority: &Authority, issued: &Issued, id: CredentialId) -> Result
     })
 }
 
-/// A credential that is none for this is a field that is wrong, except where a rule says no: that is what its reason says.
+/// Converts the refusal of an unsuitable credential to an invalid field, except if a revocation rule refused it, whose reason is kept.
 fn of_field(no: Refusal) -> No {
     match no.reason {
         Reason::CredentialNotActive => bad(no.message),
@@ -235,7 +235,7 @@ fn of_field(no: Refusal) -> No {
     }
 }
 
-/// What a token says before anything was checked.
+/// The claims of a token before any verification.
 fn unchecked(token: &str) -> Result<Map<String, Value>, No> {
     let claims = Compact::split(token).ok().and_then(|parts| parts.payload()).and_then(|payload| json::parse(&payload).ok());
     match claims {
@@ -252,8 +252,8 @@ fn plain(text: &str) -> bool {
     !text.is_empty() && text.len() <= limits::NAME_BYTES && !text.chars().any(char::is_control)
 }
 
-/// `may_act` names this caller, and is there where the token is for mayfly itself (RFC 8693, section 4.4). A member that we do not know
-/// could say that it is somebody else.
+/// Checks that `may_act` names this caller; it is required if the token is for mayfly itself (RFC 8693, section 4.4). An unknown member
+/// could restrict it to somebody else, so it is refused.
 fn may_act(claims: &Map<String, Value>, caller: &Caller, aud: &Aud) -> Result<(), No> {
     let Some(named) = claims.get("may_act") else {
         return match aud.upstream {
@@ -275,8 +275,8 @@ fn may_act(claims: &Map<String, Value>, caller: &Caller, aud: &Aud) -> Result<()
     }
 }
 
-/// Those who acted before the caller, as the token's `act` nests them, the last of them first (RFC 8693, section 4.1). `workloads`: its
-/// issuer may name SPIFFE IDs, of its own trust domain.
+/// The actors before the caller, from the nested `act` claims, the most recent first (RFC 8693, section 4.1). `workloads`: the issuer may
+/// name SPIFFE IDs of its own trust domain.
 fn actors(claims: &Map<String, Value>, issuer: &str, workloads: bool) -> Result<Vec<Identity>, No> {
     let (mut found, mut at) = (Vec::new(), claims.get("act"));
     while let Some(act) = at {

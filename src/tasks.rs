@@ -1,4 +1,4 @@
-//! The life of a task once it is open: held, resumed, ended.
+//! The life of an open task: heartbeats, holds, resumptions and ends.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::{Rules, Target};
 use crate::seq::{Millis, Seq, TaskId};
 
-/// A request that names itself: the caller's name for it, and SHA-256 over all that was asked.
+/// A request with an id: the caller's request id, and SHA-256 over the whole request.
 pub type Named = Option<(String, [u8; 32])>;
 
-/// Who acts on a task: a workload in it, or an operator.
+/// The actor on a task: a workload, or an operator.
 #[derive(Clone, Debug)]
 pub enum Actor {
-    /// A workload, which may do to its own tasks what their opener may.
+    /// A workload, which may act on its own tasks.
     Workload(Caller),
     /// An operator whom the admin policy admits.
     Operator(Operator),
 }
 
 impl Actor {
-    /// The caller behind it; `None` for somebody on the local socket.
+    /// The caller; `None` for an operator on the local socket.
     pub fn caller(&self) -> Option<&Caller> {
         match self {
             Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) => Some(caller),
@@ -47,7 +47,8 @@ fn reused(id: &str) -> No {
 }
 
 impl Authority {
-    /// What a request made before, if it was made: the same request gets the same answer, another one is refused.
+    /// The result of an earlier request with the same id, if there is one: the same request gets the same answer, another request is
+    /// refused.
     pub(crate) async fn remembered(&self, who: &str, named: &Named) -> Result<Option<Remembered>, No> {
         let Some((id, digest)) = named else { return Ok(None) };
         let key = request_key(who, id);
@@ -63,14 +64,13 @@ impl Authority {
         }
     }
 
-    /// Admits somebody to end, hold or extend a task. Workloads: whoever opened it or a task above it, or whose one of
-    /// these is. To others it does not exist.
+    /// Admits an actor to end, hold or extend a task. A workload must have opened or own the task or one above it; for other workloads the
+    /// task does not exist.
     pub fn may_steer(&self, actor: &Actor, id: TaskId) -> Result<(Who, HoldRank), No> {
         let found = self.ledger.peek(|s| {
             let task = s.tasks.get(&id)?;
             let own = actor.caller().is_some_and(|caller| {
-                // Whoever opened it or one above it, and whose it is: those who were given a part of a task end that part. Both people of
-                // break-glass may do the same.
+                // A workload that was given a child task ends that part only. Both people of a break-glass task may end it.
                 s.tasks.upwards(task).any(|t| t.is_whose(caller)) || (task.terms.break_glass && task.admits(caller.id().as_str()))
             });
             Some((own, task.terms.environment.to_string()))
@@ -89,7 +89,7 @@ impl Authority {
         }
     }
 
-    /// Ends a task and everything under it. A repeat gets the seq of the first ending.
+    /// Ends a task and everything below it. A repeat gets the sequence number of the first end.
     pub async fn close_task(&self, actor: &Actor, id: TaskId, outcome: Outcome, reason: &str) -> Result<Seq, No> {
         let (who, rank) = self.may_steer(actor, id)?;
         let stands = |s: &State| s.tasks.get(&id).map(|t| (t.closed.as_ref().map(|c| c.seq), t.issued_under > 0, t.ends_under));
@@ -97,7 +97,7 @@ impl Authority {
         if let Some(seq) = before {
             return Ok(seq);
         }
-        // What never issued makes no rule.
+        // A task that never issued makes no revocation rule.
         if rank == HoldRank::Caller && issued {
             self.within_rule_budget(&who)?;
         }
@@ -105,13 +105,13 @@ impl Authority {
             task: id.as_bytes().to_vec(),
             outcome: outcome as i32,
             reason: reason.to_owned(),
-            // Nothing under it ends later, but for what is on its way: the fold keeps the rule for that, too.
+            // Nothing below the task expires later, except issuances in progress; the fold keeps the rule for those too.
             keep_until: Rules::outlasting(ends.max(self.system.wall())).0,
         };
         let record = Record::new(who, Event::TaskClosed(closed));
         match self.ledger.commit(lane_of(rank), vec![record]).await {
             Ok(receipt) => Ok(receipt.seq()),
-            // Somebody ended it in the same moment: it is over, which is what was asked for.
+            // The task was ended concurrently, which is the requested result.
             Err(No::Refusal(no)) if no.reason == Reason::TaskNotActive => {
                 let ended = self.ledger.settled(|s| s.tasks.get(&id).and_then(|t| t.closed.as_ref().map(|c| c.seq))).await?;
                 ended.ok_or(No::Refusal(no))
@@ -120,7 +120,7 @@ impl Authority {
         }
     }
 
-    /// What callers can do makes rules, and each holds a bounded number of them; so do all together.
+    /// Checks the number of rules that callers' own changes have made, per caller and in total.
     pub(crate) fn within_rule_budget(&self, who: &Who) -> Result<(), No> {
         let (Who::SpiffeId(_) | Who::Person(_)) = who else { return Ok(()) };
         let id = who.name();
@@ -130,7 +130,7 @@ impl Authority {
             return Err(No::Refusal(Refusal::limit("rules", self.bounds.load().rules as u64, Duration::from_secs(60))));
         }
         if held as usize >= self.bounds.load().rules_per_caller {
-            // Beyond it, the caller becomes one lock, which covers all that its rules did.
+            // Beyond its number of rules the caller is locked by one rule, which covers everything that its rules did.
             self.lock_caller(who);
         }
         Ok(())
@@ -157,7 +157,7 @@ impl Authority {
         }
     }
 
-    /// A workload's holds and resumptions have a rate; an operator's do not.
+    /// The rate limit of a workload's holds and resumptions; operators have none.
     fn may_hold_again(&self, actor: &Actor) -> Result<(), No> {
         match actor {
             Actor::Workload(caller) => Ok(self.rates.load().take(Act::Hold, caller.id().as_str())?),
@@ -165,7 +165,7 @@ impl Authority {
         }
     }
 
-    /// Holds a task: everything under it is refused until it is resumed.
+    /// Holds a task: everything below it is refused until the task is resumed.
     pub async fn hold_task(&self, actor: &Actor, id: TaskId, reason: &str, named: &Named) -> Result<Seq, No> {
         let (who, rank) = self.may_steer(actor, id)?;
         self.may_hold_again(actor)?;
@@ -173,7 +173,7 @@ impl Authority {
         self.change(who, lane_of(rank), Event::TaskHeld(held), named).await
     }
 
-    /// Resumes a task. Only somebody of the rank of the hold or above does.
+    /// Resumes a task. The actor's rank must be at least that of the hold.
     pub async fn resume_task(&self, actor: &Actor, id: TaskId, reason: &str, named: &Named) -> Result<Seq, No> {
         let (who, rank) = self.may_steer(actor, id)?;
         self.may_hold_again(actor)?;
@@ -189,7 +189,7 @@ impl Authority {
         }
     }
 
-    /// Commits one change that names its request, and answers a repeat with the first one's seq.
+    /// Commits one change of a request with an id. A repeat gets the sequence number of the first.
     pub(crate) async fn change(&self, who: Who, lane: Lane, event: Event, named: &Named) -> Result<Seq, No> {
         let name = who.name();
         if let Some(before) = self.remembered(&name, named).await? {
@@ -199,13 +199,13 @@ impl Authority {
         let record = Record::new(who, event).decided_at(view.revision()).for_request(request_of(&name, named));
         match self.ledger.commit(lane, vec![record]).await {
             Ok(receipt) => Ok(receipt.seq()),
-            // A twin of the same request was first.
+            // A concurrent call with the same request was first.
             Err(no) if is_reuse(&no) => self.remembered(&name, named).await?.map(|r| r.seq).ok_or(no),
             Err(no) => Err(no),
         }
     }
 
-    /// A sign of life. Many are one record; the answer waits for it.
+    /// Takes a heartbeat. Heartbeats of many tasks share one record; the answer waits for it.
     pub async fn heartbeat(&self, caller: &Caller, id: TaskId) -> Result<(), No> {
         self.still_stands(caller)?;
         let admitted = self.ledger.peek(|s| s.tasks.get(&id).is_some_and(|t| t.admits(caller.id().as_str())));
@@ -216,12 +216,13 @@ impl Authority {
         self.heartbeats.beat(id).await
     }
 
-    /// Ends a task that missed its heartbeat: the dead man's switch. Whether it took effect shows later; by its time it is refused already.
+    /// Ends a task that missed its heartbeat (the dead man's switch). The result is not awaited; the task is refused by its time before
+    /// that.
     pub fn end_silent(&self, id: TaskId, now: Millis) {
         self.end_by_time(id, now, ("heartbeat missed", "missed its heartbeat"));
     }
 
-    /// Ends a task whose time is up: by its time it is refused already.
+    /// Ends a task that has expired; the task is refused by its time before that.
     pub(crate) fn end_by_time(&self, id: TaskId, now: Millis, (cause, reason): (&str, &str)) {
         let closed = TaskClosed {
             task: id.as_bytes().to_vec(),
@@ -236,7 +237,7 @@ impl Authority {
     }
 }
 
-/// What callers do to their own has no place in the operators' lane.
+/// Changes that callers make to their own objects do not use the operators' lane.
 fn lane_of(rank: HoldRank) -> Lane {
     if rank == HoldRank::Caller { Lane::Change } else { Lane::Revoke }
 }

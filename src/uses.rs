@@ -1,8 +1,8 @@
-//! Where credentials are used: told by the servers of their upstreams, folded by the minute, written beside the issuing. And whether what is
-//! done exceeds what was meant: policy says so, and the task is held.
+//! Use reports of credentials: sent by the servers of their upstreams, folded per minute, and written in a low lane beside issuing. Policy
+//! checks whether the reported use exceeds the task's intent, and can hold the task.
 //!
-//! A report is answered before it is written: it is neither a grant nor a change. A stop may lose the last second of new uses, and of uses
-//! that go on the rest of their minute.
+//! A report is answered before it is written, since it is neither a grant nor a change. A stop may lose the last second of new uses, and
+//! for continuing uses the rest of their minute.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::upstream::registry::Kind;
 
 const MINUTE: u64 = 60_000;
 
-/// One use, or several alike, well formed.
+/// One use or several equal uses, validated.
 #[derive(Clone, Debug)]
 pub struct Use {
     /// The credential.
@@ -35,13 +35,13 @@ pub struct Use {
     pub tool: String,
     /// One of [`USE_OUTCOMES`](crate::ledger::record::USE_OUTCOMES).
     pub outcome: &'static str,
-    /// When; of several the last.
+    /// The time of the use; of several, that of the last.
     pub at: Millis,
-    /// How many.
+    /// The number of uses.
     pub count: u32,
 }
 
-/// What a use is of.
+/// The credential that was used.
 #[derive(Debug)]
 struct Of {
     caller: SpiffeId,
@@ -49,13 +49,13 @@ struct Of {
     scopes: Vec<String>,
     kind: Option<Kind>,
     binding: String,
-    /// The tool that it serves for; empty for any that its task names.
+    /// The tool that the credential serves for; empty for any tool that its task names.
     tool: String,
     task: TaskId,
     expires_at: Millis,
 }
 
-/// Uses of one server that are told together.
+/// Uses reported by one server that are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     minute: u64,
@@ -67,31 +67,31 @@ struct Key {
 #[derive(Clone)]
 struct Folded {
     of: Arc<Of>,
-    /// How many are not written yet.
+    /// The number of uses that are not written yet.
     count: u64,
     declared: bool,
     after_end: bool,
-    /// Policy was not asked since the newest came.
+    /// Policy has not been evaluated since the newest use.
     fresh: bool,
-    /// A record of this minute has some.
+    /// A record of this minute contains some of the uses.
     written: bool,
 }
 
-/// Uses of each task that are not written, and how many of them were refused.
+/// The unwritten uses of each task, and how many of them were refused.
 type Unwritten = HashMap<TaskId, (u64, u64)>;
 
-/// Uses that one server reported and that are not written, or go on in their minute.
+/// The uses reported by one server that are unwritten, or whose minute is not over.
 type OfServer = BTreeMap<Key, Folded>;
 
-/// One of them: the server, what was used, and how often.
+/// One entry: the server, the use, and the counts.
 type Reported = (Arc<str>, Key, Folded);
 
-/// The reports of one replica: those of each server by themselves, so that none fills the place of the others.
+/// The use reports of one replica, apart for each server, so that no server takes the room of others.
 pub struct Uses {
     each: Mutex<BTreeMap<Arc<str>, OfServer>>,
-    /// Credentials that have ended, as history has them.
+    /// Ended credentials, as history has them.
     ended: Cache<CredentialId, Arc<Of>>,
-    /// When the order had come how far, for the last hour: so the time of a revocation is known.
+    /// The head of the ledger at times of the last hour, from which the time of a revocation is known.
     heads: Mutex<VecDeque<(Millis, Seq)>>,
 }
 
@@ -102,7 +102,7 @@ impl Default for Uses {
 }
 
 impl Uses {
-    /// Notes how far the order has come. Called once a second.
+    /// Notes the head of the ledger. Called once a second.
     fn tick(&self, now: Millis, head: Seq) {
         let mut heads = self.heads.lock();
         if heads.back().is_none_or(|(_, last)| *last < head) {
@@ -113,7 +113,8 @@ impl Uses {
         }
     }
 
-    /// A time at which the order had reached `seq`, not a second late but for what is from before the start. `None`: it has not yet.
+    /// A time at which the ledger had reached `seq`, at most a second late, except for records from before the start. `None`: not reached
+    /// yet.
     fn reached(&self, seq: Seq) -> Option<Millis> {
         let heads = self.heads.lock();
         let first = heads.partition_point(|(_, head)| *head < seq);
@@ -147,7 +148,7 @@ impl Uses {
         Ok(())
     }
 
-    /// What policy has not seen yet, with how many uses of each task are not written.
+    /// The uses that policy has not evaluated yet, with the unwritten uses of each task.
     fn fresh(&self) -> (Vec<Reported>, Unwritten) {
         let (mut fresh, mut more) = (Vec::new(), HashMap::new());
         for (server, uses) in &mut *self.each.lock() {
@@ -165,8 +166,8 @@ impl Uses {
         (fresh, more)
     }
 
-    /// Takes out what is to be written: what is new in its minute, and what a minute that is over left. At most so many, of each server its
-    /// part, and what some do not need for the others.
+    /// Takes out the uses to be written: those new in their minute, and the rest of a minute that is over. The number is bounded; each
+    /// server has a share, and what some servers do not need goes to the others.
     fn due(&self, minute: u64) -> Vec<Reported> {
         let mut each = self.each.lock();
         let mut waiting: Vec<(usize, Arc<str>)> = Vec::new();
@@ -176,7 +177,7 @@ impl Uses {
                 waiting.push((count, server.clone()));
             }
         }
-        // Those with the least first: what they leave of their part is for the others.
+        // Servers with the fewest uses come first; what they leave of their share goes to the others.
         waiting.sort_unstable();
         let (mut due, mut servers) = (Vec::new(), waiting.len());
         for (_, server) in waiting {
@@ -195,7 +196,7 @@ impl Uses {
         due
     }
 
-    /// Puts back what could not be written.
+    /// Puts back uses that could not be written.
     fn put_back(&self, (server, key, folded): Reported) {
         let count = folded.count;
         let mut each = self.each.lock();
@@ -238,7 +239,7 @@ impl Of {
         })
     }
 
-    /// Whether it was issued for that tool, or its task names it. A use without a tool says nothing of one.
+    /// Whether the credential was issued for that tool, or its task names the tool. A use without a tool claims none.
     fn declares(&self, state: &State, tool: &str) -> bool {
         if tool.is_empty() || self.tool == tool {
             return true;
@@ -249,13 +250,13 @@ impl Of {
     }
 }
 
-/// One that the caller may not report on, or that is not there: told alike.
+/// The refusal of a credential that does not exist or that the caller may not report on; both get the same answer.
 fn unknown(id: &CredentialId) -> Refusal {
     Refusal::new(Reason::NotFound, format!("there is no credential {id} of an upstream whose server you are"))
 }
 
 impl Authority {
-    /// Takes in uses. What is not taken is answered by its place.
+    /// Takes reported uses. Returns the refused ones by their index.
     pub async fn report_uses(&self, caller: &Caller, uses: &[Use]) -> Result<Vec<(usize, No)>, No> {
         self.still_stands(caller)?;
         let server: Arc<str> = caller.id().as_str().into();
@@ -326,7 +327,7 @@ impl Authority {
         Ok(of)
     }
 
-    /// When a credential had ended at the latest; `None`: it has not, or nobody knows when.
+    /// The latest time at which a credential had ended; `None`: it has not ended, or the time is unknown.
     fn ended_at(&self, state: &State, id: &CredentialId, of: &Of) -> Option<Millis> {
         let task = state.tasks.get(&of.task);
         let closed = task.into_iter().flat_map(|t| state.tasks.upwards(t)).filter_map(|t| t.closed.as_ref().map(|c| c.at));
@@ -337,7 +338,7 @@ impl Authority {
         closed.chain(revoked).chain([of.expires_at]).min()
     }
 
-    /// Asks policy about what was reported since the last time, holds what exceeds its intent, and writes what is due. Called once a second.
+    /// Evaluates policy for new uses, holds tasks that exceed their intent, and writes the uses that are due. Called once a second.
     pub async fn follow_uses(&self) {
         let now = self.system.wall();
         self.uses.tick(now, self.ledger.durable());
@@ -347,7 +348,7 @@ impl Authority {
             if let Some(why) = self.exceeds(&view, (&**server, key), folded, more.get(&folded.of.task).copied()) {
                 self.hold_for(&folded.of, why).await;
             }
-            // Each is some ten microseconds of policy; others have their turn.
+            // Each evaluation takes some ten microseconds; other tasks run in between.
             tokio::task::yield_now().await;
         }
         self.write_uses(now).await;
@@ -391,7 +392,7 @@ impl Authority {
         tracing::warn!(task_id = %of.task, owner = owner.unwrap_or_default(), reason, "the task is held");
         let event = TaskHeld { task: of.task.as_bytes().to_vec(), rank: HoldRank::Policy as i32, reason };
         let record = Record::new(Who::Mayfly("activity exceeds intent".to_owned()), Event::TaskHeld(event));
-        // A hold takes away: it goes where revocations go.
+        // A hold takes away, so it uses the lane of revocations.
         match self.ledger.commit(Lane::Revoke, vec![record]).await {
             Err(No::Refusal(no)) if no.reason == Reason::TaskNotActive => {}
             Err(no) => tracing::error!(task_id = %of.task, %no, "a task that exceeds its intent could not be held"),
@@ -401,7 +402,7 @@ impl Authority {
 
     async fn write_uses(&self, now: Millis) {
         if self.ledger.stopped().is_some() {
-            // What is left of the disk is for revocations; what was reported waits.
+            // The remaining disk space is reserved for revocations; the reported uses wait.
             return;
         }
         let mut proposed = Vec::new();
@@ -468,7 +469,7 @@ mod tests {
         for tool in 0..100 {
             take(&other, tool).unwrap();
         }
-        // The other's are all written at once, in front of what the first one still has.
+        // All uses of the other server are written at once, before those that the first server still has.
         let due = uses.due(0);
         assert_eq!(due.len(), limits::USES_WRITTEN);
         assert_eq!(due.iter().filter(|(server, ..)| *server == other).count(), 100);

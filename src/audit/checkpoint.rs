@@ -1,7 +1,8 @@
-//! Checkpoints: the tree over all commits, signed.
+//! Checkpoints: signed notes of the Merkle tree over all commits.
 //!
-//! The newest one is kept in the store (`checkpoint/newest`), and the next has to go on from it: a server never signs two histories, whatever
-//! became of its files. After a recovery it does, and says so in its log: what was left behind is gone.
+//! The newest checkpoint is kept in the store (`checkpoint/newest`), and the next one must extend it, so that a server never signs two
+//! histories, whatever happens to its files. Only after a recovery it may not; the server then says so in its log, since the history after
+//! the recovered position is gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,27 +25,27 @@ use crate::store::Expect;
 
 const NEWEST: &str = "checkpoint/newest";
 
-/// A checkpoint that was signed.
+/// A signed checkpoint.
 #[derive(Clone, Debug)]
 pub struct Signed {
-    /// What it says.
+    /// The content of the checkpoint.
     pub checkpoint: Checkpoint,
-    /// The note.
+    /// The signed note.
     pub note: String,
 }
 
 impl Authority {
-    /// What checkpoints call this ledger.
+    /// The name of this ledger in checkpoints.
     pub fn origin(&self) -> String {
         format!("mayfly.ledger/{}", self.ledger.store().id())
     }
 
-    /// The public keys of checkpoints, also of those that no longer sign.
+    /// The public keys of checkpoints, including those that no longer sign.
     pub async fn checkpoint_keys(&self) -> Result<String, No> {
         self.ledger.settled(|s| jwks_of(&s.keys, KeyPurpose::Checkpoint)).await
     }
 
-    /// Signs for everything that is durable now. Refused with NOT_READY while the tree is still being built.
+    /// Signs a checkpoint of everything that is durable now. Refused with NOT_READY while the tree is still being built.
     pub async fn checkpoint(self: &Arc<Self>) -> Result<Signed, No> {
         let end = self.ledger.settled(|s| s.position).await?;
         self.tree_reaches(end).await?;
@@ -64,12 +65,12 @@ impl Authority {
             }
             Ok(Signed { checkpoint, note })
         };
-        // One after the other: each goes on from the one before.
+        // Checkpoints are signed one after the other, since each extends the one before.
         let _one = self.changing.lock().await;
         tokio::task::spawn_blocking(sign).await.map_err(|e| Fault::new(format!("a checkpoint: {e}")))?
     }
 
-    /// Waits until the tree has a commit.
+    /// Waits until the tree contains a commit.
     async fn tree_reaches(&self, position: u64) -> Result<(), No> {
         let steady = || self.system.steady();
         let began = steady();
@@ -88,14 +89,14 @@ impl Authority {
         }
     }
 
-    /// Makes sure that the one that was signed last stands for a beginning of this one. False where it is this one.
+    /// Checks that a checkpoint extends the last signed one. `false` if it is the same.
     fn goes_on(&self, next: &Checkpoint) -> Result<bool, No> {
         let store = self.ledger.store();
         let kept = store.named(NEWEST).map_err(|e| Fault::new(format!("reading {NEWEST}: {e}")))?;
         let Some(last) = kept.and_then(|bytes| checkpoint_in(&bytes)) else { return Ok(true) };
         let same = match self.ledger.tree(|tree| tree.consistency(last.size))? {
             Ok((root, _)) => root == last.root,
-            // What it stands for was removed meanwhile.
+            // The commits that the last checkpoint covers were removed in the meantime.
             Err(NoProof::Gone(at)) if at <= last.size && last.size <= next.size => true,
             Err(NoProof::Gone(_)) => false,
             Err(damaged) => return Err(self.no_proof(&damaged)),
@@ -117,7 +118,7 @@ impl Authority {
         }
     }
 
-    /// The proof that an older checkpoint, by its size, stands for a beginning of the tree of `size` commits.
+    /// The consistency proof from the tree of `old` commits to the tree of `size` commits.
     pub async fn consistency(self: &Arc<Self>, old: u64, size: u64) -> Result<Vec<Hash>, No> {
         if old > size {
             return Err(No::Refusal(Refusal::field("since_size", format!("is beyond the newest commit, which is {size}"))));
@@ -130,7 +131,7 @@ impl Authority {
         proof.await.map_err(|e| Fault::new(format!("a proof: {e}")))?
     }
 
-    /// What is answered where the tree gives no proof. A damaged one is built again.
+    /// The answer if the tree has no proof. A damaged tree is rebuilt.
     pub(super) fn no_proof(&self, why: &NoProof) -> No {
         match why {
             NoProof::Gone(_) => gone(self.ledger.peek(|s| s.removed.seq), Reached::Removed(self.ledger.peek(|s| s.removed.seq))),
@@ -142,7 +143,7 @@ impl Authority {
         }
     }
 
-    /// Signs a text with the key of checkpoints.
+    /// Signs a text with the checkpoint key.
     pub(super) fn sign(&self, text: &str) -> Result<String, No> {
         let no_key = || Refusal::new(Reason::NotReady, "there is no key for checkpoints yet").retry(Duration::from_secs(60));
         let key = self.keyring.active(KeyPurpose::Checkpoint, "").ok_or_else(no_key)?;

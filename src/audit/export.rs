@@ -1,4 +1,4 @@
-//! An export: records that fit with their proofs, as lines.
+//! Exports: matching records with their proofs, as lines.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::proof::write::Writer;
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::Seq;
 
-/// An export under way. It reads the store: go through it where that may block.
+/// An export in progress. It reads the store, so it must be driven where blocking is allowed.
 pub struct Export {
     authority: Arc<Authority>,
     filter: Filter,
@@ -33,7 +33,8 @@ pub struct Export {
 }
 
 impl Authority {
-    /// Begins an export of all that is durable now and fits. `told`: the filter as it was asked. `since`: an older checkpoint's size.
+    /// Begins an export of all durable records that match. `told`: the filter as it was requested. `since`: the size of an older
+    /// checkpoint.
     pub async fn export(self: &Arc<Self>, filter: Filter, told: Map<String, Value>, since: u64) -> Result<Export, No> {
         let permit = reader(self)?;
         let signed = self.checkpoint().await?;
@@ -48,7 +49,7 @@ impl Authority {
         Ok(Export { authority, filter, asked, signed, since, place, writer, first, found: 0, over: false, _permit: permit })
     }
 
-    /// Where to begin to look: at the record itself, or at the oldest that is kept.
+    /// The position to start at: that of the requested record, or the oldest that is kept.
     async fn begin_of(&self, filter: &Filter) -> Result<Place, No> {
         let Some(seq) = filter.seq else {
             return Ok(self.ledger.peek(|s| s.removed.oldest()));

@@ -1,4 +1,4 @@
-//! The ledger for those who audit it: searched and followed, verified, signed for, given away with its proofs.
+//! The audit log: searching, following, verifying and exporting the ledger, with signed proofs.
 
 mod checkpoint;
 mod export;
@@ -23,7 +23,7 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::Seq;
 use crate::store::Position;
 
-/// Somebody who reads the ledger in order.
+/// A reader that reads the ledger in order.
 pub struct Reader {
     authority: Arc<Authority>,
     place: Place,
@@ -31,7 +31,7 @@ pub struct Reader {
 }
 
 impl Authority {
-    /// One turn of a search, from the durable end or where the turn before stopped. Few at once.
+    /// One part of a search, from the durable head or from where the previous part stopped. The number of concurrent searches is bounded.
     pub async fn search(&self, filter: Filter, from: Option<Turn>, most: usize) -> Result<Found, No> {
         let permit = self.one_question().await?;
         let end = self.ledger.settled(|s| Turn { position: s.position, seq: s.head, before: Seq::LAST }).await?;
@@ -44,9 +44,9 @@ impl Authority {
         Ok(found.await.map_err(|e| Fault::new(format!("reading history: {e}")))??)
     }
 
-    /// Reads in order what comes after a seq, or after the durable end.
+    /// Opens a reader of the records after a sequence number, or after the durable head.
     ///
-    /// Refused: COMPACTED where that is no longer kept, INVALID_FIELD beyond the head, LIMIT_REACHED with too many who read.
+    /// Refused: COMPACTED if those records are no longer kept, INVALID_FIELD beyond the head, LIMIT_REACHED with too many readers.
     pub async fn read_after(self: &Arc<Self>, after: Option<Seq>) -> Result<Reader, No> {
         let permit = reader(self)?;
         let end = self.ledger.settled(|s| Place { position: s.position + 1, seq: s.head }).await?;
@@ -66,13 +66,13 @@ impl Authority {
     }
 }
 
-/// A place for somebody who reads the ledger.
+/// A permit for a reader.
 fn reader(authority: &Authority) -> Result<OwnedSemaphorePermit, No> {
     let busy = |_| Refusal::limit("readers", limits::READERS as u64, Duration::from_secs(5));
     Ok(authority.readers.clone().try_acquire_owned().map_err(busy)?)
 }
 
-/// What was asked for is not there any more.
+/// The refusal for records that were removed.
 fn gone(after: Seq, reached: Reached) -> No {
     let why = reached.short().map_or_else(|| "nothing has that seq".to_owned(), |(_, why)| why);
     let no = Refusal::new(Reason::Compacted, format!("what happened after seq {after} cannot be read: {why}"));
@@ -80,18 +80,18 @@ fn gone(after: Seq, reached: Reached) -> No {
 }
 
 impl Reader {
-    /// Everything up to here was read.
+    /// The sequence number up to which was read.
     pub fn seq(&self) -> Seq {
         self.place.seq
     }
 
-    /// The place of the next commit.
+    /// The position of the next commit.
     pub fn position(&self) -> Position {
         self.place.position
     }
 
-    /// The next durable commits, about `limits::READER_BYTES` of them; none where all were read. Refused with COMPACTED where retention
-    /// went past this reader.
+    /// The next durable commits, about `limits::READER_BYTES`; empty if all were read. Refused with COMPACTED if retention removed the
+    /// reader's position.
     pub async fn next(&mut self) -> Result<Vec<Step>, No> {
         let (ledger, place) = (self.authority.ledger.clone(), self.place);
         let read = tokio::task::spawn_blocking(move || ledger.steps(place, limits::READER_BYTES));
@@ -106,7 +106,7 @@ impl Reader {
         Ok(steps)
     }
 
-    /// How many durable commits were not read yet.
+    /// The number of durable commits that were not read yet.
     pub fn behind(&self) -> u64 {
         (self.authority.ledger.durable_position() + 1).saturating_sub(self.place.position)
     }

@@ -1,4 +1,4 @@
-//! The ledger verified where it lies: chain, roots, and that the tree has each commit.
+//! Verification of the server's own ledger: the chain of headers, the roots, and that the tree contains each commit.
 
 use std::collections::BTreeMap;
 
@@ -12,21 +12,22 @@ use crate::limits;
 use crate::refusal::{Fault, No, Refusal};
 use crate::seq::{Millis, Seq};
 
-/// What was verified.
+/// The result of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// How many records.
+    /// The number of verified records.
     pub records: u64,
-    /// Everything up to here.
+    /// The sequence number up to which was verified.
     pub to: Seq,
-    /// The first seq that cannot be trusted, and what is wrong there.
+    /// The first sequence number that cannot be trusted, and the error there.
     pub broken: Option<(Seq, String)>,
-    /// The durable head when it began.
+    /// The durable head at the beginning.
     pub head: Seq,
 }
 
 impl Authority {
-    /// Verifies from one seq to another; zero for the oldest that is kept and for the head. As much as one call may read.
+    /// Verifies from one sequence number to another; zero stands for the oldest that is kept and for the head. One call reads a bounded
+    /// amount.
     pub async fn verify(&self, from: Seq, to: Seq) -> Result<Verified, No> {
         let permit = self.one_question().await?;
         let (end, removed) =
@@ -77,7 +78,7 @@ struct Walk<'a> {
     stop: Stop,
     place: Place,
     chains: BTreeMap<u32, ChainHead>,
-    /// From the first commit there ever was: a chain that is not known begins here.
+    /// Verification starts at the very first commit, where the chain begins.
     begins: bool,
     out: Verified,
 }
@@ -109,7 +110,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Nothing from here on can be trusted: that is an answer.
+    /// Records that nothing from here on can be trusted. That is a result, not a failure.
     fn broken(&mut self, what: String) -> Result<(), Fault> {
         let next = self.place.seq.next().unwrap_or(self.place.seq);
         self.out.broken = Some((next, what));

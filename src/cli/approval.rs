@@ -1,4 +1,4 @@
-//! `mayfly approval`: what waits for somebody, and what they say.
+//! `mayfly approval`: lists approval requests, shows them, and gives or refuses them.
 
 use clap::{Args, Subcommand};
 
@@ -15,55 +15,55 @@ use super::show::approval::Approval;
 use crate::pb::mayfly::v1::{self as pb, approval_service_client::ApprovalServiceClient};
 use crate::seq::ApprovalId;
 
-/// What can be done with approvals.
+/// The subcommands for approvals.
 #[derive(Subcommand)]
 pub enum ApprovalCommand {
-    /// Approvals, newest first
+    /// List approvals, newest first
     List(ListApprovalsArgs),
-    /// One approval, with the terms of its task; with its arguments for those who may give it, as long as it waits
+    /// Show an approval with the terms of its task; its possible approvers also see the arguments while it is waiting
     Show(ShowArgs),
-    /// Let the request through, once; a change takes effect with it
+    /// Approve the request once; an approved change takes effect at once
     Give(GiveArgs),
     /// Refuse the request
     Refuse(RefuseArgs),
 }
 
-/// `mayfly approval list`
+/// Arguments of `mayfly approval list`.
 #[derive(Args)]
 pub struct ListApprovalsArgs {
-    /// Only those in this state [default: waiting]
+    /// Only approvals in this state [default: waiting]
     #[arg(long, value_parser = wire_word!(pb::ApprovalState, "APPROVAL_STATE_"))]
     state: Option<pb::ApprovalState>,
-    /// Only those for this upstream
+    /// Only approvals for this upstream
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
     #[command(flatten)]
     list: ListArgs,
 }
 
-/// `mayfly approval show`
+/// Arguments of `mayfly approval show`.
 #[derive(Args)]
 pub struct ShowArgs {
-    /// The approval
+    /// Id of the approval
     #[arg(value_name = "APPROVAL")]
     approval: ApprovalId,
 }
 
-/// What is decided about which approval.
+/// The approval that is decided, and the reason.
 #[derive(Args)]
 pub struct DecideArgs {
-    /// The approval
+    /// Id of the approval
     #[arg(value_name = "APPROVAL")]
     approval: ApprovalId,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Only if it is about this: `request_sha256`, as `approval show` shows it
+    /// Decide only if the request has this digest: `request_sha256` as printed by `approval show`
     #[arg(long, value_name = "HEX", value_parser = args::sha256)]
     request_sha256: Option<[u8; 32]>,
 }
 
-/// `mayfly approval give`
+/// Arguments of `mayfly approval give`.
 #[derive(Args)]
 pub struct GiveArgs {
     #[command(flatten)]
@@ -72,17 +72,17 @@ pub struct GiveArgs {
     confirm: ConfirmArgs,
 }
 
-/// `mayfly approval refuse`
+/// Arguments of `mayfly approval refuse`.
 #[derive(Args)]
 pub struct RefuseArgs {
     #[command(flatten)]
     decide: DecideArgs,
-    /// Makes a repeat by hand safe: the same id is answered like the first time
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: ApprovalCommand, run: &Run) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     match command {
@@ -116,7 +116,7 @@ async fn get(server: &Server, id: ApprovalId) -> Result<pb::Approval, CliError> 
     answer.approval.ok_or_else(|| CliError::ours("the server answered without the approval"))
 }
 
-/// What a change would change, line by line.
+/// Prints the differences that the change makes, line by line.
 async fn change(approval: &pb::Approval, run: &Run, server: &Server) -> Result<(), CliError> {
     match approval.change.as_ref().and_then(|c| c.to.as_ref()) {
         None => return Ok(()),
@@ -140,7 +140,8 @@ async fn change(approval: &pb::Approval, run: &Run, server: &Server) -> Result<(
     Ok(())
 }
 
-/// What is decided about is what was shown: here, or to whoever noted its digest.
+/// Decides the approval for the request that was displayed, either by this command or to the person who passed its digest with
+/// `--request-sha256`.
 async fn decide(
     args: DecideArgs,
     decision: pb::ApprovalDecision,
@@ -185,7 +186,7 @@ async fn decide(
     if !confirm.dry_run {
         run.out.say(format_args!("{}: {}", approval.approval_id, approval.state));
     }
-    // Of what lets one request through nothing is revoked.
+    // An approval of a single request revokes nothing.
     if confirm.dry_run || hits.credentials > 0 {
         confirm::told(&run.out, confirm.dry_run, &hits, 0);
     }

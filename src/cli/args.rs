@@ -1,4 +1,5 @@
-//! Values of arguments: durations, times, digests, ids, words of closed lists. Each parser says what would be right.
+//! Parsers of argument values: durations, times, digests, ids and words of closed lists. The error of each parser says which form is
+//! accepted.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -13,32 +14,32 @@ use crate::document::quantity;
 use crate::pb::mayfly::v1 as pb;
 use crate::seq::{CredentialId, Millis, TaskId};
 
-/// `90s`, `5m`, `1h30m`, `250ms`.
+/// Parses a duration: `90s`, `5m`, `1h30m`, `250ms`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     quantity::duration_ms(text).map(Duration::from_millis).ok_or_else(|| quantity::DURATION_FORM.to_owned())
 }
 
-/// The same form, as it is printed.
+/// Prints a duration in the form that [`duration`] parses.
 pub fn duration_text(duration: Duration) -> String {
     quantity::duration_text(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// A moment in RFC 3339, like `2026-11-20T08:00:00Z`.
+/// Parses a time in RFC 3339, like `2026-11-20T08:00:00Z`.
 pub fn time(text: &str) -> Result<Millis, String> {
     quantity::moment(text).ok_or_else(|| quantity::MOMENT_FORM.to_owned())
 }
 
-/// A moment, or a duration from now: `2026-11-20T08:00:00Z`, `1h`.
+/// A time, or a duration relative to now: `2026-11-20T08:00:00Z`, `1h`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum When {
-    /// At this moment.
+    /// An absolute time.
     At(Millis),
-    /// So far from now: into the past for what has happened, into the future for a deadline.
+    /// A distance from now: into the past for an event, into the future for a deadline.
     FromNow(Duration),
 }
 
 impl When {
-    /// Of something that has happened.
+    /// Resolves to a time at which something happened: a duration counts back from `now`.
     pub fn past(self, now: Millis) -> Millis {
         match self {
             When::At(at) => at,
@@ -46,7 +47,7 @@ impl When {
         }
     }
 
-    /// Of something that is to come.
+    /// Resolves to a time at which something will happen: a duration counts forward from `now`.
     pub fn future(self, now: Millis) -> Millis {
         match self {
             When::At(at) => at,
@@ -55,14 +56,14 @@ impl When {
     }
 }
 
-/// A moment, or a duration from now.
+/// Parses a time, or a duration relative to now.
 pub fn when(text: &str) -> Result<When, String> {
     let at = quantity::moment(text).map(When::At);
     let ago = || quantity::duration_ms(text).map(Duration::from_millis).map(When::FromNow);
     at.or_else(ago).ok_or_else(|| format!("{}; {}", quantity::DURATION_FORM, quantity::MOMENT_FORM))
 }
 
-/// A moment as the wire has it.
+/// Converts a time to its protobuf message.
 pub fn timestamp(at: Millis) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: i64::try_from(at.seconds()).unwrap_or(i64::MAX),
@@ -70,7 +71,7 @@ pub fn timestamp(at: Millis) -> prost_types::Timestamp {
     }
 }
 
-/// A duration as the wire has it.
+/// Converts a duration to its protobuf message.
 pub fn wire_duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
@@ -78,13 +79,13 @@ pub fn wire_duration(duration: Duration) -> prost_types::Duration {
     }
 }
 
-/// SHA-256 in hexadecimal, also with `sha256:` before it or colons between the bytes, as openssl prints it.
+/// Parses a SHA-256 in hexadecimal, optionally with the prefix `sha256:` or with colons between the bytes, as openssl prints it.
 pub fn sha256(text: &str) -> Result<[u8; 32], String> {
     let bytes = hex(text.strip_prefix("sha256:").unwrap_or(text))?;
     bytes.try_into().map_err(|_| "expected the 64 hexadecimal digits of a SHA-256".to_owned())
 }
 
-/// Bytes in hexadecimal, in either case, also with colons between them.
+/// Parses bytes in hexadecimal, in upper or lower case, optionally with colons between the bytes.
 pub fn hex(text: &str) -> Result<Vec<u8>, String> {
     let digits: String = text.chars().filter(|c| *c != ':').collect();
     data_encoding::HEXLOWER_PERMISSIVE
@@ -92,22 +93,22 @@ pub fn hex(text: &str) -> Result<Vec<u8>, String> {
         .map_err(|_| "expected an even number of hexadecimal digits".to_owned())
 }
 
-/// A task's id.
+/// Parses a task id.
 pub fn task_id(text: &str) -> Result<String, String> {
     text.parse::<TaskId>().map(|id| id.to_string()).map_err(|e| e.to_string())
 }
 
-/// A credential's id.
+/// Parses a credential id.
 pub fn credential_id(text: &str) -> Result<String, String> {
     text.parse::<CredentialId>().map(|id| id.to_string()).map_err(|e| e.to_string())
 }
 
-/// A word of an enum of the wire, as output shows it: `pending_approval` for `TASK_STATE_PENDING_APPROVAL`.
+/// Parses a value of a protobuf enum in the form that output uses: `pending_approval` for `TASK_STATE_PENDING_APPROVAL`.
 macro_rules! wire_word {
     ($enum:ty, $prefix:literal) => {{
         use clap::builder::TypedValueParser as _;
         let name = |n: i32| <$enum>::try_from(n).ok().map(|e| e.as_str_name());
-        // Numbers of the wire's enums are small and without gaps; 0 is never a choice.
+        // The numbers of the protobuf enums are small and have no gaps; 0 (unspecified) is never offered.
         let words = (1..64).filter_map(name).filter_map(|n| n.strip_prefix($prefix)).map(str::to_ascii_lowercase);
         clap::builder::PossibleValuesParser::new(words).try_map(|word: String| {
             let full = format!("{}{}", $prefix, word.to_ascii_uppercase());
@@ -117,7 +118,7 @@ macro_rules! wire_word {
 }
 pub(crate) use wire_word;
 
-/// A kind of credential that this version issues.
+/// Parses a kind of credential that this version issues.
 pub fn kind() -> impl TypedValueParser<Value = pb::CredentialKind> {
     let served = || TABLE.iter().filter(|line| line.kind.served());
     clap::builder::PossibleValuesParser::new(served().map(|line| line.name)).try_map(move |name: String| {
@@ -128,10 +129,10 @@ pub fn kind() -> impl TypedValueParser<Value = pb::CredentialKind> {
     })
 }
 
-/// A file's whole content, `-` being stdin; wiped from memory when dropped. At most `max` bytes.
+/// Reads a whole file of at most `max` bytes; `-` means stdin. The content is wiped from memory when it is dropped.
 pub fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, CliError> {
     let cannot = |e: std::io::Error| CliError::Local(format!("{}: cannot be read: {e}", path.display()));
-    // Room for all at once: growing would leave copies of a secret behind.
+    // The whole capacity is reserved at once: a growing buffer would leave copies of a secret in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(max + 1));
     let most = max as u64 + 1;
     match path == Path::new("-") {
@@ -145,7 +146,7 @@ pub fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, CliError> {
     Ok(bytes)
 }
 
-/// The same as text.
+/// Reads a whole file as text, like [`read`].
 pub fn read_text(path: &Path, max: usize) -> Result<Zeroizing<String>, CliError> {
     let bytes = read(path, max)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| CliError::Usage(format!("{}: is not UTF-8", path.display())))?;

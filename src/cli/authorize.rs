@@ -1,4 +1,4 @@
-//! `mayfly authorize`: whether an action is permitted, with nothing issued.
+//! `mayfly authorize`: asks whether an action is permitted; no credential is issued.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,38 +13,38 @@ use super::show::credential::Authorized;
 use super::{Run, token};
 use crate::pb::mayfly::v1::{self as pb, token_service_client::TokenServiceClient};
 
-/// `mayfly authorize`
+/// Arguments of `mayfly authorize`.
 #[derive(Args)]
 pub struct AuthorizeArgs {
-    /// The upstream [default: that of --token]
+    /// Upstream [default: the upstream of --token]
     #[arg(value_name = "UPSTREAM", required_unless_present = "token")]
     upstream: Option<String>,
-    /// The task [default: that of --token]
+    /// Task [default: the task of --token]
     #[arg(long, value_name = "TASK", env = "MAYFLY_TASK", hide_env_values = true, value_parser = args::task_id, required_unless_present = "token")]
     task: Option<String>,
-    /// A file with the token that we were shown as a server of its upstream, `-` being stdin [default: we ask for ourselves]
+    /// File with a token presented to this caller as a server of the token's upstream; `-` is stdin [default: ask for this caller itself]
     #[arg(long, value_name = "FILE")]
     token: Option<PathBuf>,
-    /// A scope that the action needs
+    /// Scope that the action needs; can be repeated
     #[arg(long, value_name = "SCOPE", required = true)]
     scope: Vec<String>,
-    /// The tool that is about to be called
+    /// Tool that is about to be called
     #[arg(long, value_name = "NAME")]
     tool: Option<String>,
-    /// What it is for [default: what the task is for]
+    /// Purpose of the action [default: the purpose of the task]
     #[arg(long, value_name = "TEXT")]
     purpose: Option<String>,
     #[command(flatten)]
     arguments: ToolArguments,
-    /// Wait so long for an approval, where one is needed
+    /// If an approval is needed, wait this long for it
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     wait_for_approval: Option<Duration>,
-    /// Makes a repeat by hand safe: the same request gets the same answer
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
-/// Runs it.
+/// Runs the command.
 pub async fn run(args: AuthorizeArgs, run: &Run) -> Result<Exit, CliError> {
     let token = args.token.as_deref().map(token::from_file).transpose()?;
     let request = pb::AuthorizeRequest {

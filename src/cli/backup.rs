@@ -1,4 +1,4 @@
-//! `mayfly server backup` and `restore`: the ledger of a running server in one file, and back.
+//! `mayfly server backup` and `restore`: writes the ledger of a running server to one file, and makes such a file the store of a server.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -22,45 +22,46 @@ use crate::seq::Seq;
 use crate::server::restore::{Wanted, restore};
 use crate::system::System;
 
-/// `mayfly server backup`
+/// Arguments of `mayfly server backup`.
 #[derive(Args)]
 #[command(group = ArgGroup::new("what").required(true).args(["to", "verify"]))]
 pub struct BackupArgs {
-    /// Write the ledger and its sealed values here, once they are whole and were read back. The sealing key is not among them
+    /// Write the ledger and its sealed values to this file, complete and read back; the sealing key is not included
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
-    /// Read a backup from end to end and say what is in it; no server is asked. Whether it is this server's own is for `restore --check`
+    /// Read a backup from end to end and print what it contains, without calling a server; to check that it belongs to a server, use
+    /// `restore --check`
     #[arg(long, value_name = "FILE")]
     verify: Option<PathBuf>,
 }
 
-/// `mayfly server restore`
+/// Arguments of `mayfly server restore`.
 #[derive(Args)]
 pub struct RestoreArgs {
-    /// The backup
+    /// Backup file
     #[arg(value_name = "FILE")]
     backup: PathBuf,
-    /// The server's configuration, TOML; its data directory has to be empty, unless --replace is given
+    /// Configuration file of the server, TOML; its data directory must be empty unless --replace is given
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Only look: read it from end to end, and open its seal with the sealing key. The server may run
+    /// Change nothing: read the backup from end to end and open its seal with the sealing key; the server may be running
     #[arg(long)]
     check: bool,
-    /// What is left of the data directory that was lost: what shuts somebody out is taken over from it, as far as it can be read
+    /// Folder with the remains of the lost data directory; locks are taken over from it, as far as it is readable
     #[arg(long, value_name = "DIR", conflicts_with = "check")]
     left: Option<PathBuf>,
-    /// Keep what lies in the data directory beside it, read it for locks as --left does, and put the backup in its place
+    /// Move the existing data directory aside, take over its locks as --left does, and restore the backup in its place
     #[arg(long, conflicts_with_all = ["check", "left"])]
     replace: bool,
-    /// The newest seq that anybody saw of this ledger, as `mayfly status` or an export told it
+    /// Highest sequence number known of this ledger, as printed by `mayfly status` or found in an export
     #[arg(long, value_name = "SEQ", conflicts_with = "check")]
     seen: Option<Seq>,
-    /// Lock nothing: nobody was locked out since the backup was made
+    /// Take over no locks: nobody was locked out since the backup was made
     #[arg(long, conflicts_with = "check")]
     unlocked: bool,
 }
 
-/// What a backup says of itself.
+/// The contents of a backup, as the backup describes them.
 #[derive(Serialize)]
 struct Shown {
     file: String,
@@ -103,7 +104,7 @@ impl Noun for Shown {
     }
 }
 
-/// Takes one, or looks at one.
+/// Takes a backup or verifies one.
 pub async fn backup(args: BackupArgs, run: &Run) -> Result<Exit, CliError> {
     let shown = match (&args.to, &args.verify) {
         (Some(to), _) => {
@@ -129,7 +130,7 @@ fn cannot(path: &Path) -> impl Fn(io::Error) -> CliError + '_ {
     move |e| CliError::Local(format!("{}: cannot be written: {e}", path.display()))
 }
 
-/// Written aside: a file under that name is whole and was read back.
+/// Takes a backup. The backup is written under a temporary name first, so a file under the final name is complete and was read back.
 async fn taken(to: &Path, run: &Run) -> Result<Shown, CliError> {
     free(to)?;
     let aside = to.with_added_extension("partial");
@@ -141,7 +142,7 @@ async fn taken(to: &Path, run: &Run) -> Result<Shown, CliError> {
     Ok(shown)
 }
 
-/// A backup never takes the place of something that is there: neither of a backup, nor of a device, a link, a pipe or a directory.
+/// Refuses a path that exists: a backup never replaces another backup, a device, a link, a pipe or a directory.
 fn free(to: &Path) -> Result<(), CliError> {
     let found = match fs::symlink_metadata(to) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -160,12 +161,12 @@ fn free(to: &Path) -> Result<(), CliError> {
     )))
 }
 
-/// Gives the file its name, unless something has it by now.
+/// Renames the finished file to its final name, unless that name exists by now.
 fn named(aside: &Path, to: &Path) -> Result<(), CliError> {
     match renameat_with(CWD, aside, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
         Err(Errno::EXIST) => free(to),
-        // A file system that cannot promise it: a second name is given only where there is none.
+        // This file system has no rename that refuses to replace; creating a hard link fails if the name exists.
         Err(Errno::INVAL | Errno::NOSYS) => fs::hard_link(aside, to).and_then(|()| fs::remove_file(aside)).map_err(cannot(to)),
         Err(errno) => Err(cannot(to)(errno.into())),
     }
@@ -175,7 +176,7 @@ async fn write(aside: &Path, run: &Run) -> Result<(), CliError> {
     let server = run.server().await?;
     let mut stream =
         server.stream(pb::BackupRequest {}, |c, q| async move { ServerServiceClient::new(c).backup(q).await }).await?;
-    // What an earlier backup left that was cut short; anything else of that name is somebody's.
+    // A regular file under the temporary name is the rest of an interrupted backup; anything else of that name belongs to somebody else.
     match fs::symlink_metadata(aside) {
         Ok(found) if found.is_file() => fs::remove_file(aside).map_err(cannot(aside))?,
         _ => {}
@@ -191,12 +192,12 @@ async fn write(aside: &Path, run: &Run) -> Result<(), CliError> {
     }
 }
 
-/// What a restore did.
+/// The result of a restore.
 #[derive(Serialize)]
 struct Begun {
     backup: Shown,
     data: String,
-    /// `None`: only looked at.
+    /// The new generation; `None` with `--check`, where nothing is restored.
     generation: Option<u8>,
     locks: usize,
     left_read: u64,
@@ -208,7 +209,7 @@ impl Noun for Begun {
     }
 }
 
-/// Puts one in the place of a store that was lost.
+/// Makes a backup the store of a server.
 pub fn restored(args: &RestoreArgs, out: Out) -> Result<Exit, CliError> {
     let RestoreArgs { left, seen, unlocked, check, replace, .. } = args;
     let wanted = Wanted {
@@ -252,7 +253,7 @@ fn tell(args: &RestoreArgs, recovered: &Recovered, begun: &Begun, out: Out) {
         out.say("all is locked, since nobody knows who was locked out after the backup. Lock them again, then lift that lock:");
         out.say("  mayfly lock list; mayfly lock lift SEQ --reason TEXT");
     }
-    // What another user restored, the server's own cannot open.
+    // The server runs as its own user and cannot open files that another user restored.
     let data = Path::new(&begun.data);
     let owner = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.uid());
     if data.parent().is_some_and(|above| owner(above) != owner(data)) {

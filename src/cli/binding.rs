@@ -1,4 +1,4 @@
-//! `mayfly binding`: which workload's tool may use which upstream with which scopes.
+//! `mayfly binding`: manages bindings, each of which says which workload's tool may use which upstream with which scopes.
 
 use std::path::{Path, PathBuf};
 
@@ -18,90 +18,91 @@ use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamService
 use crate::serve::wire::{BindingPlace, binding_to_pb};
 use crate::upstream::binding;
 
-/// What can be done with bindings.
+/// The subcommands for bindings.
 #[derive(Subcommand)]
 pub enum BindingCommand {
     /// Add a binding; it takes effect when another operator approves it
     Add(FileArgs),
-    /// Bindings, by name
+    /// List bindings by name
     List(ListBindingsArgs),
-    /// One binding
+    /// Show a binding
     Show(ShowArgs),
-    /// Put another version in force: a narrower one at once, with what it no longer covers revoked, a wider one when another operator approves it
+    /// Replace a binding; a narrower version takes effect at once and revokes what it no longer covers, a wider one needs the approval of
+    /// another operator
     Change(FileArgs),
-    /// Take tools or scopes out of a binding, at once; what it no longer covers is revoked
+    /// Remove tools, scopes or callers from a binding at once, and revoke what it no longer covers
     Narrow(NarrowArgs),
-    /// Take a binding away; what was issued under it is revoked
+    /// Remove a binding and revoke everything issued under it
     Remove(RemoveArgs),
 }
 
-/// `mayfly binding add` and `change`
+/// Arguments of `mayfly binding add` and `mayfly binding change`.
 #[derive(Args)]
 pub struct FileArgs {
-    /// The binding, TOML; `-` is stdin
+    /// File with the binding, TOML; `-` is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]
     confirm: ConfirmArgs,
 }
 
-/// `mayfly binding list`
+/// Arguments of `mayfly binding list`.
 #[derive(Args)]
 pub struct ListBindingsArgs {
-    /// Only those of this upstream
+    /// Only bindings of this upstream
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
     #[command(flatten)]
     list: ListArgs,
 }
 
-/// `mayfly binding show`
+/// Arguments of `mayfly binding show`.
 #[derive(Args)]
 pub struct ShowArgs {
-    /// The binding
+    /// Name of the binding
     #[arg(value_name = "NAME")]
     binding: String,
 }
 
-/// `mayfly binding narrow`
+/// Arguments of `mayfly binding narrow`.
 #[derive(Args)]
 pub struct NarrowArgs {
-    /// The binding
+    /// Name of the binding
     #[arg(value_name = "NAME")]
     binding: String,
-    /// A tool to take out; may be given again
+    /// Tool to remove; can be repeated
     #[arg(long = "without-tool", value_name = "NAME", required_unless_present_any = ["scopes", "callers"])]
     tools: Vec<String>,
-    /// A scope to take out; may be given again
+    /// Scope to remove; can be repeated
     #[arg(long = "without-scope", value_name = "SCOPE")]
     scopes: Vec<String>,
-    /// A workload to take out, by SPIFFE ID, as the binding names it; may be given again
+    /// SPIFFE ID of a workload to remove, as the binding names it; can be repeated
     #[arg(long = "without-caller", value_name = "ID")]
     callers: Vec<String>,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]
     confirm: ConfirmArgs,
 }
 
-/// `mayfly binding remove`
+/// Arguments of `mayfly binding remove`.
 #[derive(Args)]
 pub struct RemoveArgs {
-    /// The binding
+    /// Name of the binding
     #[arg(value_name = "NAME")]
     binding: String,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]
     confirm: ConfirmArgs,
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: BindingCommand, run: &Run) -> Result<Exit, CliError> {
     match command {
         BindingCommand::Add(args) => {
@@ -142,7 +143,7 @@ pub async fn run(command: BindingCommand, run: &Run) -> Result<Exit, CliError> {
                     return Err(CliError::Usage(format!("{} names no caller {caller}", args.binding)));
                 }
             }
-            // Without tools it would be one for exchanges that name none, which is another thing.
+            // A binding without tools applies to exchanges that name no tool, so removing the last tool would not narrow it.
             let none = binding.tools.is_empty() && !args.tools.is_empty();
             if none || binding.scopes.is_empty() || (binding.callers.is_empty() && binding.callers_under.is_empty()) {
                 let what = format!("nothing is left of it: mayfly binding remove {} takes it away", args.binding);
@@ -169,7 +170,7 @@ fn take(what: &str, from: &mut Vec<String>, out: &[String]) -> Result<(), CliErr
     Ok(())
 }
 
-/// A binding from a file: everything that is wrong with it is told before anything is asked of the server.
+/// Reads a binding from a file. All errors of the file are reported before the server is called.
 fn from_file(path: &Path) -> Result<pb::Binding, CliError> {
     let text = args::read_text(path, limits::UPSTREAM_FILE_BYTES)?;
     let source = Source::new(path.display().to_string(), text.as_str());
@@ -182,7 +183,7 @@ async fn asked(server: &Server, request: pb::ListBindingsRequest) -> Result<pb::
     server.call(request, |c, q| async move { UpstreamServiceClient::new(c).list_bindings(q).await }).await
 }
 
-/// One by name.
+/// Fetches a binding by its name.
 pub(super) async fn one(server: &Server, name: &str) -> Result<pb::Binding, CliError> {
     let found = asked(server, pb::ListBindingsRequest { binding: name.to_owned(), ..Default::default() }).await?.bindings;
     let missing = || CliError::LocalAs(format!("there is no binding {name}: mayfly binding list"), Exit::NotFound);

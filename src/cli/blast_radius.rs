@@ -1,4 +1,4 @@
-//! `mayfly blast-radius`: what a revocation would hit, and whom, before it.
+//! `mayfly blast-radius`: shows which credentials and callers a revocation would hit, before it is made.
 
 use clap::Args;
 
@@ -9,20 +9,20 @@ use super::targets::TargetArgs;
 use super::{Run, revoke};
 use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
 
-/// `mayfly blast-radius`
+/// Arguments of `mayfly blast-radius`.
 #[derive(Args)]
 pub struct BlastRadiusArgs {
-    /// The credential of a token, which is read from stdin
+    /// Target the credential of a token that is read from stdin; the value must be `-`
     #[arg(long, value_name = "-")]
     token: Option<String>,
-    /// Most names of each sort
+    /// Maximum number of names to print of each kind
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(i32).range(1..=1000))]
     most: i32,
     #[command(flatten)]
     targets: TargetArgs,
 }
 
-/// Shows it.
+/// Prints the blast radius.
 pub async fn run(args: BlastRadiusArgs, run: &Run) -> Result<Exit, CliError> {
     let mut targets = args.targets.targets()?;
     let found = args.token.as_deref().map(revoke::from_stdin).transpose()?;

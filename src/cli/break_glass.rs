@@ -1,4 +1,5 @@
-//! `mayfly break-glass`: wide rights named in advance, by two people, looked at by a third.
+//! `mayfly break-glass`: opens, joins, closes and reviews break-glass tasks: rights defined in policy in advance, activated by two people
+//! and reviewed by a third.
 
 use std::time::Duration;
 
@@ -14,105 +15,105 @@ use super::show::break_glass::BreakGlass;
 use crate::pb::mayfly::v1::open_break_glass_request::Open;
 use crate::pb::mayfly::v1::{self as pb, break_glass_service_client::BreakGlassServiceClient};
 
-/// What can be done with break-glass.
+/// The subcommands for break-glass.
 #[derive(Subcommand)]
 pub enum BreakGlassCommand {
-    /// Ask for rights that policy names; with a second person it is active
+    /// Request break-glass rights defined in policy; they become active when a second person joins
     Open(OpenArgs),
-    /// Join what somebody else asked for, as the second person
+    /// Join a request of another person, as the second person
     Join(JoinArgs),
-    /// End one, and revoke all that was issued in it
+    /// Close a break-glass task and revoke everything issued in it
     Close(CloseArgs),
-    /// Say what a look at what was done in it found, as a third person
+    /// Record the result of a review of a closed break-glass task, as a third person
     Review(ReviewArgs),
-    /// Break-glass tasks, newest first
+    /// List break-glass tasks, newest first
     List(ListGlassArgs),
-    /// One break-glass task
+    /// Show a break-glass task
     Show(ShowArgs),
 }
 
-/// Names a break-glass task.
+/// The id of a break-glass task.
 #[derive(Args)]
 pub struct GlassArg {
-    /// The task
+    /// Id of the break-glass task
     #[arg(value_name = "TASK", value_parser = args::task_id)]
     task: String,
 }
 
-/// `mayfly break-glass open`
+/// Arguments of `mayfly break-glass open`.
 #[derive(Args)]
 pub struct OpenArgs {
-    /// The rights, by their name in policy
+    /// Name of the rights, as defined in policy
     #[arg(value_name = "RIGHTS")]
     rights: String,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// How long [default: as long as policy gives it, at most 1h]
+    /// How long the rights last [default: the time that policy allows, at most 1h]
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     ttl: Option<Duration>,
-    /// The environment, where several have rights of that name
+    /// Environment; needed if several environments define rights of that name
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     environment: String,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
-/// `mayfly break-glass join`
+/// Arguments of `mayfly break-glass join`.
 #[derive(Args)]
 pub struct JoinArgs {
     #[command(flatten)]
     glass: GlassArg,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
-/// `mayfly break-glass close`
+/// Arguments of `mayfly break-glass close`.
 #[derive(Args)]
 pub struct CloseArgs {
     #[command(flatten)]
     glass: GlassArg,
-    /// What to note
+    /// Note to record in the audit log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
 }
 
-/// `mayfly break-glass review`
+/// Arguments of `mayfly break-glass review`.
 #[derive(Args)]
 pub struct ReviewArgs {
     #[command(flatten)]
     glass: GlassArg,
-    /// What was found
+    /// Findings of the review
     #[arg(long, value_name = "TEXT")]
     text: String,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
-/// `mayfly break-glass list`
+/// Arguments of `mayfly break-glass list`.
 #[derive(Args)]
 pub struct ListGlassArgs {
-    /// Only those that are over and that nobody reviewed
+    /// Only closed tasks that are not yet reviewed
     #[arg(long)]
     unreviewed: bool,
     #[command(flatten)]
     list: ListArgs,
 }
 
-/// `mayfly break-glass show`
+/// Arguments of `mayfly break-glass show`.
 #[derive(Args)]
 pub struct ShowArgs {
     #[command(flatten)]
     glass: GlassArg,
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: BreakGlassCommand, run: &Run) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     match command {
@@ -171,7 +172,7 @@ async fn opened(server: &Server, request: pb::OpenBreakGlassRequest) -> Result<B
     some(server.call(request, call).await?.break_glass)
 }
 
-/// One page of them.
+/// Fetches one page of break-glass tasks.
 pub async fn page_of(
     server: &Server,
     unreviewed: bool,

@@ -1,4 +1,4 @@
-//! `mayfly bundle`: which roots vouch for whose SVIDs.
+//! `mayfly bundle`: manages trust bundles, the root certificates that SVIDs of each trust domain are verified with.
 
 use std::path::{Path, PathBuf};
 
@@ -15,59 +15,59 @@ use super::{Run, args};
 use crate::limits;
 use crate::pb::mayfly::v1::{self as pb, trust_domain_service_client::TrustDomainServiceClient};
 
-/// What can be done with bundles.
+/// The subcommands for bundles.
 #[derive(Subcommand)]
 pub enum BundleCommand {
-    /// One trust domain with its roots
+    /// Show a trust domain and its roots
     Show(ShowArgs),
-    /// The trust domains
+    /// List trust domains
     List(ListArgs),
-    /// Add roots to a trust domain, which becomes known by it
+    /// Add roots to a trust domain; an unknown trust domain is created
     Add(AddArgs),
-    /// Put a bundle in place of another; roots that it lacks are removed, with what they vouched for
+    /// Replace the bundle of a trust domain; roots missing from the new bundle are removed and what they vouched for is revoked
     Set(SetArgs),
-    /// Remove a root, or a whole trust domain, and revoke what it vouched for
+    /// Remove a root or a whole trust domain, and revoke what it vouched for
     Remove(RemoveArgs),
 }
 
-/// `mayfly bundle show`
+/// Arguments of `mayfly bundle show`.
 #[derive(Args)]
 pub struct ShowArgs {
-    /// The trust domain
+    /// Name of the trust domain
     #[arg(value_name = "TRUST_DOMAIN")]
     trust_domain: String,
-    /// Print the bundle itself, as a SPIFFE JWK set
+    /// Print the bundle as a SPIFFE JWK set
     #[arg(long)]
     jwks: bool,
 }
 
-/// `mayfly bundle add`
+/// Arguments of `mayfly bundle add`.
 #[derive(Args)]
 pub struct AddArgs {
-    /// The trust domain
+    /// Name of the trust domain
     #[arg(value_name = "TRUST_DOMAIN")]
     trust_domain: String,
-    /// Roots, PEM or SPIFFE JWKS, `-` being stdin
+    /// File with the roots, PEM or SPIFFE JWKS; `-` is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Why: another operator reads it where one has to approve, and the audit keeps it
+    /// Reason, shown to the approver if an approval is needed, and recorded in the audit log
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
-/// `mayfly bundle set`
+/// Arguments of `mayfly bundle set`.
 #[derive(Args)]
 pub struct SetArgs {
-    /// The trust domain
+    /// Name of the trust domain
     #[arg(value_name = "TRUST_DOMAIN")]
     trust_domain: String,
-    /// The whole bundle, PEM or SPIFFE JWKS, `-` being stdin
+    /// File with the whole bundle, PEM or SPIFFE JWKS; `-` is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Why: another operator reads it where one has to approve, and the audit keeps it
+    /// Reason, shown to the approver if an approval is needed, and recorded in the audit log
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
     #[command(flatten)]
@@ -76,19 +76,19 @@ pub struct SetArgs {
     wait: WaitArgs,
 }
 
-/// `mayfly bundle remove`
+/// Arguments of `mayfly bundle remove`.
 #[derive(Args)]
 pub struct RemoveArgs {
-    /// The trust domain
+    /// Name of the trust domain
     #[arg(value_name = "TRUST_DOMAIN")]
     trust_domain: String,
-    /// Only this root, by the SHA-256 of its certificate
+    /// Remove only the root with this SHA-256 of its certificate
     #[arg(long, value_name = "SHA256", value_parser = args::sha256, required_unless_present = "whole_domain")]
     trust_anchor: Option<[u8; 32]>,
-    /// The trust domain with all its roots
+    /// Remove the trust domain with all its roots
     #[arg(long, conflicts_with = "trust_anchor")]
     whole_domain: bool,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]
@@ -97,7 +97,7 @@ pub struct RemoveArgs {
     wait: WaitArgs,
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: BundleCommand, run: &Run) -> Result<Exit, CliError> {
     match command {
         BundleCommand::Show(args) => show(args, run).await,
@@ -108,7 +108,7 @@ pub async fn run(command: BundleCommand, run: &Run) -> Result<Exit, CliError> {
     }
 }
 
-/// A bundle from a file: JSON where it begins with `{`, else PEM. The server checks what is in it.
+/// Reads a bundle from a file, as JSON if the text begins with `{`, else as PEM. The server validates the content.
 fn bundle(path: &Path) -> Result<pb::Bundle, CliError> {
     let text = args::read_text(path, limits::BUNDLE_BYTES)?.to_string();
     let form =

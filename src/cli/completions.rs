@@ -1,4 +1,4 @@
-//! `mayfly completions`.
+//! The command `mayfly completions`.
 
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
@@ -7,15 +7,15 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::{Cli, Run};
 
-/// `mayfly completions`
+/// Arguments of `mayfly completions`.
 #[derive(Args)]
 pub struct CompletionsArgs {
-    /// The shell
+    /// Shell to generate completions for
     #[arg(value_enum)]
     shell: Shell,
 }
 
-/// Runs it.
+/// Runs the command.
 pub fn run(args: CompletionsArgs, run: &Run) -> Result<Exit, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "mayfly", &mut script);

@@ -1,5 +1,5 @@
-//! Changes that revoke: shown first, and confirmed by their number when they hit more than one credential, with `all` when they hit
-//! everything.
+//! Confirmation of changes that revoke. The numbers are shown first; a change that hits more than one credential is confirmed by that
+//! number, a change that hits everything by `all`.
 
 use std::future::Future;
 use std::str::FromStr;
@@ -13,26 +13,26 @@ use crate::pb::mayfly::v1 as pb;
 use crate::refusal::Reason;
 use crate::revoke::EVERYTHING;
 
-/// How a change that revokes is asked for.
+/// The confirmation options of a change that revokes.
 #[derive(Args, Clone)]
 pub struct ConfirmArgs {
-    /// Only show what would be hit
+    /// Show what would be revoked and change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Agree to this many credentials, as the dry run showed them (a tenth more is accepted), or to `all`
+    /// Confirm that this many credentials are revoked, as printed by --dry-run (up to 10 % more are accepted), or `all`
     #[arg(long, value_name = "N|all", conflicts_with = "dry_run")]
     pub confirm: Option<Agreed>,
-    /// Makes a repeat by hand safe: the same id is answered like the first time
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
 }
 
-/// What was agreed to.
+/// The number of credentials that the operator confirmed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Agreed {
-    /// So many credentials.
+    /// This number of credentials.
     Credentials(u64),
-    /// However many there are.
+    /// Any number of credentials.
     All,
 }
 
@@ -56,10 +56,10 @@ impl Agreed {
     }
 }
 
-/// Asks, and where the server wants a confirmation shows the numbers of a dry run and what to type.
+/// Sends a change. If the server requires a confirmation, prints the numbers of a dry run and the flag to add.
 ///
-/// `ask` is called with `dry_run` and the confirmation. The server compares the numbers: they move under load, and what counts is what is
-/// hit when it is done.
+/// `ask` is called with `dry_run` and the confirmation. The server compares the confirmed number with the number at the time of the change,
+/// since the number of live credentials moves under load.
 pub async fn ask<R, F, W>(out: &Out, args: &ConfirmArgs, hits: fn(&R) -> Option<pb::Hits>, ask: F) -> Result<R, CliError>
 where
     F: Fn(bool, Option<pb::Confirmation>) -> W,
@@ -80,7 +80,8 @@ where
     Err(CliError::Server(said))
 }
 
-/// Tells what a change revoked, or would: also what of it was hit only because nothing finer covers the rest.
+/// Prints how many credentials a change revoked or would revoke, and how many of them are hit only because no narrower target covers the
+/// rest.
 pub fn told(out: &Out, dry_run: bool, hits: &Hits, beyond: u64) {
     let text = hits.text();
     match (dry_run, hits.credentials) {

@@ -1,4 +1,4 @@
-//! The way to the server: a Unix socket, or mTLS where the server is known by its SPIFFE ID.
+//! Connections to the server: over a Unix socket, or over mTLS with the server authenticated by its SPIFFE ID.
 
 use std::error::Error;
 use std::future::Future;
@@ -25,20 +25,20 @@ use crate::serve::tls::{client_config, not_that_server};
 use crate::sources::svid_files::SvidFiles;
 use crate::system::System;
 
-/// A connection that stands: whatever is wrong with the way there is told here, by its own error.
+/// Opens a connection and waits until it is established, so that every connection error is reported here with its own error type.
 pub async fn channel(target: &Target, system: &System, deadline: Duration) -> Result<Channel, CliError> {
     let connecting = async {
         match target {
             Target::Unix(path) => {
                 let path = path.clone();
-                // The name is for the `:authority` header; nobody resolves it.
+                // The URI only supplies the `:authority` header; the name is never resolved.
                 let endpoint = Endpoint::from_static("http://mayfly.local");
                 through(endpoint, move || UnixStream::connect(path.clone())).await
             }
             Target::Mtls(to) => {
                 let connector = TlsConnector::from(Arc::new(tls(to, system)?));
                 let name = ServerName::try_from(to.host.clone()).map_err(|e| CliError::Usage(format!("{}: {e}", to.host)))?;
-                // tonic is built without TLS of its own and takes no https here; the connection below is TLS all the same.
+                // tonic is built without its own TLS support and accepts only http here; the connection made below is TLS nevertheless.
                 let endpoint = Endpoint::from_shared(target.address().replacen("https", "http", 1)).map_err(CliError::ours)?;
                 let at = (to.host.clone(), to.port);
                 let dialling = move || {
@@ -56,7 +56,8 @@ pub async fn channel(target: &Target, system: &System, deadline: Duration) -> Re
     }
 }
 
-/// A channel over connections that `dial` makes. tonic dials again whenever one breaks, at once and without end, so there is a pause between.
+/// Creates a channel over connections made by `dial`. tonic reconnects immediately and without limit when a connection breaks, so `dial` is
+/// delayed between attempts.
 async fn through<IO, F, W>(endpoint: Endpoint, dial: F) -> Result<Channel, tonic::transport::Error>
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -87,7 +88,7 @@ fn tls(to: &MtlsTarget, system: &System) -> Result<rustls::ClientConfig, CliErro
     client_config(Some(own), Arc::new(ArcSwap::from_pointee(bundles)), to.server_id.clone(), system).map_err(CliError::ours)
 }
 
-/// What a connection failed of: nobody there, or one of the two not accepting the other.
+/// Classifies a failed connection: the server is unreachable, or one of the two sides did not accept the other.
 pub fn no_way(address: &str, error: &(dyn Error + 'static)) -> CliError {
     let handshake = |what: String| CliError::Handshake { address: address.to_owned(), what };
     if let Some(defect) = not_that_server(error) {
@@ -108,7 +109,7 @@ pub fn no_way(address: &str, error: &(dyn Error + 'static)) -> CliError {
     CliError::Unreachable { address: address.to_owned(), what }
 }
 
-/// A TLS error, as it is or as what an IO error carries.
+/// Finds the TLS error in a cause: the cause itself, or the error that an IO error wraps.
 fn rustls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let carried = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     cause.downcast_ref().or_else(|| carried.and_then(|e| e.downcast_ref()))

@@ -1,5 +1,7 @@
-//! Where the server is and who we are to it: flags, then the file that a flag names, then the environment, then the file that is there by
-//! default or that the environment names. `mayfly dev up` writes one. What is typed counts before what only lies around.
+//! Settings of the connection: the server's address and the identities of client and server.
+//!
+//! The order of precedence is: flags, the file named by `--config`, environment variables, and the file at the default path or named by the
+//! environment. `mayfly dev up` writes such a file.
 
 use std::path::{Path, PathBuf};
 
@@ -12,40 +14,40 @@ use super::login::Kept;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::seq::Millis;
 
-/// Who we are, and who the server is. They come before the command: some commands have flags of the same names.
+/// The identities of the client and of the server. These flags precede the command, since some commands have flags of the same names.
 #[derive(Args, Clone, Default, Debug)]
 #[command(next_help_heading = "Identity (before the command)")]
 pub struct IdentityArgs {
-    /// Our X.509-SVID and its chain, PEM
+    /// X.509-SVID of this client and its chain, PEM
     #[arg(long, value_name = "FILE", env = "MAYFLY_SVID", hide_env_values = true)]
     pub svid: Option<PathBuf>,
-    /// The private key of the SVID, PEM
+    /// Private key of the SVID, PEM
     #[arg(long, value_name = "FILE", env = "MAYFLY_KEY", hide_env_values = true)]
     pub key: Option<PathBuf>,
-    /// The trust bundle of the server's trust domain, PEM or SPIFFE JWKS
+    /// Trust bundle of the server's trust domain, PEM or SPIFFE JWKS
     #[arg(long, value_name = "FILE", env = "MAYFLY_BUNDLE", hide_env_values = true)]
     pub bundle: Option<PathBuf>,
-    /// The server's SPIFFE ID
+    /// SPIFFE ID of the server
     #[arg(long, value_name = "SPIFFE_ID", env = "MAYFLY_SERVER_ID", hide_env_values = true)]
     pub server_id: Option<String>,
 }
 
-/// Where the server is.
+/// The address of the server.
 #[derive(Args, Clone, Default, Debug)]
 #[command(next_help_heading = "Everywhere")]
 pub struct AddressArgs {
-    /// The server: HOST:PORT, by mTLS, or unix:/PATH
+    /// Address of the server: HOST:PORT (mTLS) or unix:/PATH
     #[arg(long, global = true, value_name = "ADDRESS", env = "MAYFLY_ADDRESS", hide_env_values = true)]
     pub address: Option<String>,
-    /// The file with the same settings [default: ~/.config/mayfly/config.toml]
+    /// File with connection settings [default: ~/.config/mayfly/config.toml]
     #[arg(long, global = true, value_name = "FILE", env = "MAYFLY_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
-    /// What the environment says, where the file is named by a flag and so counts before it.
+    /// The values from environment variables, when the file is named by a flag and therefore takes precedence over them.
     #[arg(skip)]
     pub beneath: ContextFile,
 }
 
-/// A command line, with what of it came from the environment put beneath a file that was named on it.
+/// Moves the values that came from environment variables below the file, if a flag names the file.
 pub fn in_order(matches: &ArgMatches, identity: &mut IdentityArgs, at: &mut AddressArgs) {
     let all: Vec<&ArgMatches> = std::iter::successors(Some(matches), |m| m.subcommand().map(|(_, below)| below)).collect();
     let from = |m: &&ArgMatches, name: &str, source: ValueSource| {
@@ -55,7 +57,7 @@ pub fn in_order(matches: &ArgMatches, identity: &mut IdentityArgs, at: &mut Addr
         return;
     }
     let root = |name: &str| from(&matches, name, ValueSource::EnvVariable);
-    // A flag after the command counts before the variable, which the levels above it have.
+    // A flag after the command takes precedence over the environment variable, which clap sets at the levels above the command.
     let everywhere = |name: &str| {
         let any = |source| all.iter().any(|m| from(m, name, source));
         any(ValueSource::EnvVariable) && !any(ValueSource::CommandLine)
@@ -73,53 +75,54 @@ pub fn in_order(matches: &ArgMatches, identity: &mut IdentityArgs, at: &mut Addr
     };
 }
 
-/// The file: the same keys as the flags. A key that is not known is refused.
+/// The file of connection settings. Its keys are those of the flags; an unknown key is refused.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContextFile {
-    /// The server: `https://HOST:PORT` or `unix:/PATH`.
+    /// The address of the server: `https://HOST:PORT` or `unix:/PATH`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Our SVID and its chain. A relative path counts from the file's own folder.
+    /// The X.509-SVID of this client and its chain. A relative path is resolved against the folder of the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub svid: Option<PathBuf>,
-    /// Its private key.
+    /// The private key of the SVID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
-    /// The bundle of the server's trust domain.
+    /// The trust bundle of the server's trust domain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bundle: Option<PathBuf>,
-    /// The server's SPIFFE ID.
+    /// The SPIFFE ID of the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_id: Option<String>,
     /// The server's public listener, where people sign in: `https://HOST:PORT`, with the path of its issuer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public: Option<String>,
-    /// Roots of its certificate, PEM, where that is not the server's SVID.
+    /// Root certificates for the public listener, PEM, if its certificate is not the server's SVID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_ca: Option<PathBuf>,
 }
 
-/// What signing in needs to know of a server.
+/// The settings that signing in uses.
 pub struct Settings {
-    /// The server's own listener.
+    /// The address of the server's own listener.
     pub address: Option<String>,
-    /// The context's file, where there is one.
+    /// The path of the settings file, if there is one.
     pub file: Option<PathBuf>,
     /// The public listener.
     pub public: Option<String>,
-    /// Roots of its certificate.
+    /// Root certificates for the public listener.
     pub public_ca: Option<PathBuf>,
-    /// The bundle of the server's trust domain.
+    /// The trust bundle of the server's trust domain.
     pub bundle: Option<PathBuf>,
-    /// Who the server has to be.
+    /// The expected SPIFFE ID of the server.
     pub server_id: Option<SpiffeId>,
-    /// What the environment says of the public listener and its roots counts after the file's, which has been put into `public`.
+    /// Whether `public` and `public_ca` were set by environment variables that rank below the file; the file's values are then already
+    /// merged into those fields.
     pub beneath: (bool, bool),
 }
 
 impl Settings {
-    /// From flags, environment and the file.
+    /// Reads the settings from flags, environment variables and the file.
     pub fn read(identity: &IdentityArgs, at: &AddressArgs) -> Result<Settings, CliError> {
         let (path, file) = ContextFile::chosen(at)?;
         let id = identity.server_id.clone().or(file.server_id);
@@ -131,34 +134,34 @@ impl Settings {
     }
 }
 
-/// A server to call, and how.
+/// The server to call, and how to reach it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Target {
-    /// A Unix socket of this machine: the server sees our uid.
+    /// A Unix socket on this machine: the server identifies the client by its uid.
     Unix(PathBuf),
-    /// mTLS.
+    /// A server that is called over mTLS.
     Mtls(Box<MtlsTarget>),
 }
 
-/// A server that is called by mTLS.
+/// The settings of an mTLS connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MtlsTarget {
-    /// Host name or address, without brackets.
+    /// The host name or IP address, without brackets.
     pub host: String,
-    /// Port.
+    /// The port.
     pub port: u16,
-    /// Our SVID's file.
+    /// The file with the X.509-SVID of this client.
     pub svid: PathBuf,
-    /// Its key's file.
+    /// The file with the private key of the SVID.
     pub key: PathBuf,
-    /// The bundle's file, of the trust domain of `server_id`.
+    /// The file with the trust bundle of the trust domain of `server_id`.
     pub bundle: PathBuf,
-    /// Who the server has to be.
+    /// The expected SPIFFE ID of the server.
     pub server_id: SpiffeId,
 }
 
 impl Target {
-    /// As it was written.
+    /// The address as it was written in the settings.
     pub fn address(&self) -> String {
         match self {
             Target::Unix(path) => format!("unix:{}", path.display()),
@@ -167,7 +170,7 @@ impl Target {
         }
     }
 
-    /// From flags and environment (which clap has put into one), and the file for what they leave out.
+    /// Resolves the target from flags and environment variables (which clap merges), and takes missing values from the file.
     pub fn resolve(identity: &IdentityArgs, at: &AddressArgs, now: Millis) -> Result<Target, CliError> {
         let (path, file) = ContextFile::chosen(at)?;
         let file = file.signed_in(&Kept::beside(path.as_deref()).ok(), identity, now)?;
@@ -212,7 +215,7 @@ impl Target {
 }
 
 impl ContextFile {
-    /// The file that is named, or the default one where it is there.
+    /// Reads the named file, or the default file if it exists.
     fn chosen(at: &AddressArgs) -> Result<(Option<PathBuf>, ContextFile), CliError> {
         match at.config.clone().or_else(|| default_path().filter(|path| path.exists())) {
             Some(path) => ContextFile::load(&path).map(|file| (Some(path), file.over(&at.beneath))),
@@ -220,8 +223,8 @@ impl ContextFile {
         }
     }
 
-    /// Whoever is signed in with a context is who calls with it, unless flags say otherwise. Where that has ended and there is nobody else,
-    /// it is told.
+    /// Uses the SVID of the signed-in person or job of this context, unless flags name another identity. An expired login with no other
+    /// identity is an error.
     fn signed_in(self, kept: &Option<Kept>, identity: &IdentityArgs, now: Millis) -> Result<ContextFile, CliError> {
         let Some((kept, end)) = kept.as_ref().and_then(|kept| Some((kept, kept.ends()?))) else { return Ok(self) };
         match end > now {
@@ -233,7 +236,7 @@ impl ContextFile {
         }
     }
 
-    /// With what it leaves out.
+    /// Takes missing values from `beneath`.
     fn over(self, beneath: &ContextFile) -> ContextFile {
         let below = beneath.clone();
         ContextFile {
@@ -259,7 +262,8 @@ impl ContextFile {
     }
 }
 
-/// `$XDG_CONFIG_HOME/mayfly/config.toml`, else under `~/.config`. An XDG folder that is not absolute does not count (XDG basedir spec).
+/// The default path: `$XDG_CONFIG_HOME/mayfly/config.toml`, or the same under `~/.config`. An XDG folder that is not absolute is ignored
+/// (XDG basedir spec).
 pub fn default_path() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let base = folder("XDG_CONFIG_HOME").or_else(|| folder("HOME").map(|home| home.join(".config")))?;
@@ -268,7 +272,7 @@ pub fn default_path() -> Option<PathBuf> {
 
 fn host_and_port(address: &str) -> Result<(String, u16), CliError> {
     let wrong = || CliError::Usage(format!("address {address:?}: expected HOST:PORT, https://HOST:PORT or unix:/PATH"));
-    // As the clients of other languages have it: there is no other way than mTLS to a port.
+    // The prefix is accepted because clients in other languages require it; a port is always reached over mTLS.
     let rest = address.strip_prefix("https://").unwrap_or(address);
     let (host, port) = rest.strip_suffix('/').unwrap_or(rest).rsplit_once(':').ok_or_else(wrong)?;
     let host = match host.strip_prefix('[') {

@@ -1,4 +1,4 @@
-//! `mayfly credential`: what was issued. Nothing here shows a token.
+//! `mayfly credential`: lists, watches, releases and reports the use of issued credentials. No command here prints a token.
 
 use clap::{Args, Subcommand};
 
@@ -15,72 +15,72 @@ use crate::pb::mayfly::v1::{
 };
 use crate::seq::Seq;
 
-/// What can be done with credentials.
+/// The subcommands for credentials.
 #[derive(Subcommand)]
 pub enum CredentialCommand {
-    /// Live credentials, newest first
+    /// List live credentials, newest first
     List(Box<ListCredentialsArgs>),
-    /// One credential
+    /// Show a credential
     Show(CredentialArg),
-    /// Issues and ends as they become durable, a line of JSON each
+    /// Watch credentials as they are durably issued and ended, one JSON line each
     Watch(Box<WatchCredentialsArgs>),
-    /// Give a credential of ours back before its time
+    /// Give back a credential of this caller before it expires
     Release(CredentialArg),
-    /// Report, as a server of its upstream, how a credential was used
+    /// Report the use of a credential, as a server of its upstream
     Used(Box<UsedArgs>),
 }
 
-/// `mayfly credential used`
+/// Arguments of `mayfly credential used`.
 #[derive(Args)]
 pub struct UsedArgs {
     #[command(flatten)]
     of: CredentialArg,
-    /// How it went
+    /// Outcome of the use
     #[arg(long, value_parser = wire_word!(pb::UseOutcome, "USE_OUTCOME_"))]
     outcome: pb::UseOutcome,
-    /// The tool that used it
+    /// Tool that used the credential
     #[arg(long, value_name = "NAME")]
     tool: Option<String>,
-    /// How often
+    /// Number of uses
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
-    /// When, within the last hour: a moment, or a duration before now [default: now]
+    /// Time of the use within the last hour: a time, or a duration before now [default: now]
     #[arg(long, value_name = "TIME", value_parser = args::when)]
     at: Option<args::When>,
 }
 
-/// Names a credential.
+/// The id of a credential.
 #[derive(Args)]
 pub struct CredentialArg {
-    /// The credential
+    /// Id of the credential
     #[arg(value_name = "CREDENTIAL", value_parser = args::credential_id)]
     credential: String,
 }
 
-/// Which credentials.
+/// The filters that select credentials.
 #[derive(Args, Clone)]
 pub struct FilterArgs {
-    /// Only those issued to this SPIFFE ID
+    /// Only credentials issued to this SPIFFE ID
     #[arg(long, value_name = "SPIFFE_ID")]
     caller: Option<String>,
-    /// Only those of this task and the tasks under it
+    /// Only credentials of this task and its child tasks
     #[arg(long, value_name = "TASK", value_parser = args::task_id)]
     task: Option<String>,
-    /// Only those for this upstream
+    /// Only credentials for this upstream
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
-    /// Only those of this environment
+    /// Only credentials of this environment
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
-    /// Only those of this kind
+    /// Only credentials of this kind
     #[arg(long, value_parser = args::kind())]
     kind: Option<pb::CredentialKind>,
-    /// Only those in this state [default: active and held]
+    /// Only credentials in this state [default: active and held]
     #[arg(long, value_parser = wire_word!(pb::CredentialState, "CREDENTIAL_STATE_"))]
     state: Option<pb::CredentialState>,
 }
 
-/// `mayfly credential list`
+/// Arguments of `mayfly credential list`.
 #[derive(Args)]
 pub struct ListCredentialsArgs {
     #[command(flatten)]
@@ -89,15 +89,15 @@ pub struct ListCredentialsArgs {
     list: ListArgs,
 }
 
-/// `mayfly credential watch`
+/// Arguments of `mayfly credential watch`.
 #[derive(Args)]
 pub struct WatchCredentialsArgs {
     #[command(flatten)]
     filter: FilterArgs,
-    /// Go on after this record [default: begin now]
+    /// Resume after the record with this sequence number [default: start now]
     #[arg(long, value_name = "SEQ")]
     resume_after: Option<Seq>,
-    /// Also print the server's signs of life
+    /// Also print the heartbeats of the server
     #[arg(long)]
     signs_of_life: bool,
 }
@@ -116,7 +116,7 @@ impl FilterArgs {
     }
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: CredentialCommand, run: &Run) -> Result<Exit, CliError> {
     let server = run.server().await?;
     match command {
@@ -159,7 +159,7 @@ async fn used(args: UsedArgs, run: &Run, server: &Server) -> Result<Exit, CliErr
     Ok(Exit::Ok)
 }
 
-/// Gives a credential back. A repeat is answered like the first time.
+/// Gives a credential back. The call is idempotent.
 pub async fn release(server: &Server, credential_id: &str) -> Result<pb::ReleaseResponse, CliError> {
     let request = pb::ReleaseRequest { credential_id: credential_id.to_owned() };
     server.call(request, |c, q| async move { TokenServiceClient::new(c).release(q).await }).await

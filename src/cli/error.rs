@@ -1,4 +1,4 @@
-//! Why a command did not do what was asked, and how that is told.
+//! The errors of commands, and how they are printed.
 
 use std::time::Duration;
 
@@ -13,64 +13,64 @@ use super::remedy;
 use crate::pb::mayfly::v1 as pb;
 use crate::refusal::Reason;
 
-/// Everything that can come instead of a result.
+/// Every reason for which a command can fail.
 #[derive(Debug)]
 pub enum CliError {
-    /// The command line, or what it names, is wrong. Nothing was asked of the server.
+    /// The command line, or a file that it names, is wrong. The server was not called.
     Usage(String),
-    /// Something here: a file, stdout, an answer that makes no sense.
+    /// A failure on this machine: a file, stdout, or an answer that cannot be interpreted.
     Local(String),
-    /// The same with another code: it may be another matter the next time, or is not ours to mend.
+    /// A failure on this machine with an exit code of its own.
     LocalAs(String, Exit),
-    /// There is no way to the server.
+    /// The server cannot be reached.
     Unreachable {
-        /// Where it was looked for.
+        /// The address that was tried.
         address: String,
-        /// What happened.
+        /// The cause.
         what: String,
     },
-    /// There is a server, and one of the two does not accept the other.
+    /// The server was reached, but one of the two sides did not accept the other.
     Handshake {
-        /// Where it is.
+        /// The address of the server.
         address: String,
-        /// What happened.
+        /// The cause.
         what: String,
     },
-    /// No answer came in time. What was asked may have been done.
+    /// No answer came before the deadline. The request may have been carried out.
     Late(Duration),
-    /// The server's answer is a refusal or a fault.
+    /// The server answered with a refusal or a fault.
     Server(Box<ServerSaid>),
-    /// A stream came to its end, which only the server can do.
+    /// The server ended a stream.
     Ended,
-    /// Done in part. What is missing was told.
+    /// The command did part of the work. The rest was already printed.
     Partly(String),
-    /// Whoever read stdout is gone. Nothing to tell, and nobody to tell it to.
+    /// The reader of stdout closed the pipe. Nothing is printed.
     PipeClosed,
 }
 
-/// A status with what its details hold.
+/// A gRPC status and its decoded details.
 #[derive(Debug)]
 pub struct ServerSaid {
     /// The gRPC code.
     pub code: Code,
-    /// From the closed list; `None` for a fault.
+    /// The reason from the closed list; `None` for a fault.
     pub reason: Option<Reason>,
-    /// The reason as it was written, also where this version does not know it.
+    /// The reason as the server sent it, including reasons that this version does not know.
     pub reason_text: String,
-    /// What was refused, for people.
+    /// The message for people.
     pub message: String,
-    /// The rule that refused.
+    /// The rule that refused the request.
     pub rule: Option<String>,
-    /// Who can change that, and how.
+    /// Who can lift the refusal, and how.
     pub way_out: Option<String>,
-    /// Fields that were wrong: path and what is wrong.
+    /// The invalid fields: path and error.
     pub fields: Vec<(String, String)>,
     /// When to try again.
     pub retry_after: Option<Duration>,
 }
 
 impl ServerSaid {
-    /// Reads the details of a status. A domain that is not ours names no reason of ours.
+    /// Decodes the details of a status. Details of a domain other than mayfly's give no reason.
     pub fn from_status(status: &Status) -> ServerSaid {
         let details = status.get_error_details();
         let info = details.error_info().filter(|i| i.domain == "mayfly.dev");
@@ -91,7 +91,7 @@ impl ServerSaid {
         }
     }
 
-    /// The same from where it is not told by gRPC.
+    /// Builds the error of a refusal that was not reported over gRPC.
     fn of_reason(reason_text: &str, message: String, rule: String, way_out: String) -> ServerSaid {
         let reason = Reason::ALL.iter().copied().find(|r| r.as_str() == reason_text);
         let fallback = reason.map(remedy::of);
@@ -108,7 +108,7 @@ impl ServerSaid {
         }
     }
 
-    /// The same of one item of several.
+    /// Builds the error of one item of a batch.
     pub fn from_problem(problem: pb::Problem) -> ServerSaid {
         ServerSaid {
             code: Code::from_i32(problem.code),
@@ -123,7 +123,7 @@ impl ServerSaid {
     }
 }
 
-/// How errors are told with `-o json`.
+/// The JSON form of an error, for `-o json`.
 #[derive(Serialize)]
 struct Told<'a> {
     kind: &'static str,
@@ -148,17 +148,17 @@ struct ToldField<'a> {
 }
 
 impl CliError {
-    /// A fault of this program.
+    /// A defect of this program.
     pub fn ours(what: impl std::fmt::Display) -> CliError {
         CliError::Local(what.to_string())
     }
 
-    /// A refusal of the server that was not told by gRPC.
+    /// A refusal of the server that was not reported over gRPC.
     pub fn of_reason(reason: &str, message: String, rule: String, way_out: String) -> CliError {
         CliError::Server(Box::new(ServerSaid::of_reason(reason, message, rule, way_out)))
     }
 
-    /// The reason, where the server refused with one.
+    /// The reason of the refusal, if the server gave one.
     pub fn reason(&self) -> Option<Reason> {
         match self {
             CliError::Server(said) => said.reason,
@@ -166,7 +166,7 @@ impl CliError {
         }
     }
 
-    /// What the process ends with.
+    /// The exit code of the process.
     pub fn exit(&self) -> Exit {
         match self {
             CliError::Usage(_) => Exit::Usage,
@@ -188,7 +188,8 @@ impl CliError {
             CliError::Handshake { .. } => "handshake",
             CliError::Late(_) => "late",
             CliError::Ended => "ended",
-            // The server's clock and ours run to the same end, and its word is no refusal: it may have been done.
+            // The deadlines of server and client end together. A server that reports its deadline as exceeded has not refused; the request
+            // may have been carried out.
             CliError::Server(said) if said.reason == Some(Reason::DeadlineExceeded) => "late",
             CliError::Server(said) if said.reason.is_some() || !said.reason_text.is_empty() => "refusal",
             CliError::Server(_) => "fault",
@@ -219,7 +220,7 @@ impl CliError {
         }
     }
 
-    /// For people: what was refused, the rule, who can change that and how. Lines end with a line feed.
+    /// The text for people: what was refused, the rule, and who can lift the refusal and how. Every line ends with a line feed.
     pub fn words(&self, color: bool) -> String {
         if matches!(self, CliError::PipeClosed) {
             return String::new();
@@ -232,7 +233,7 @@ impl CliError {
         };
         let message = self.message();
         let CliError::Server(said) = self else {
-            // Our own words may have lines; what a server says may not.
+            // Messages of this program may have several lines; the server's text must not.
             let lines: Vec<_> = message.lines().map(escape::for_terminal).collect();
             return format!("{on}{label}:{off} {}\n", lines.join("\n"));
         };
@@ -257,7 +258,7 @@ impl CliError {
         out
     }
 
-    /// For programs: one object on one line.
+    /// The text for programs: one JSON object on one line.
     pub fn json(&self) -> String {
         if matches!(self, CliError::PipeClosed) {
             return String::new();

@@ -1,40 +1,40 @@
-//! Exit codes: one list, and the one mapping from what the server said.
+//! Exit codes: the closed list, and the mapping from the server's answers to it.
 
 use tonic::Code;
 
 use crate::refusal::Reason;
 
-/// How a command ended. The numbers are an interface: scripts read them.
+/// How a command ended. Scripts rely on the numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
-    /// It did what was asked.
+    /// The command succeeded.
     Ok,
-    /// Something broke, here or at the server.
+    /// A fault of this program, this machine or the server.
     Error,
-    /// The command line or what it names is wrong; nothing was done.
+    /// The command line or a file that it names is wrong; nothing was done.
     Usage,
-    /// There is no such thing, as far as the caller may know.
+    /// The named object does not exist, or the caller may not see it.
     NotFound,
-    /// The server does not know who is calling, or is not the server that was called.
+    /// The server does not know the caller, or is not the expected server.
     NotAuthenticated,
-    /// A correct "no".
+    /// The server refused the request.
     Denied,
     /// The upstream did not do what was asked.
     UpstreamFailed,
-    /// Done in part: the rest is listed.
+    /// The command did part of the work; the rest is listed.
     Partly,
-    /// Nothing is wrong with the request; it may work later.
+    /// The request is valid and may succeed later.
     TryAgain,
-    /// Somebody has to approve it first.
+    /// The request needs an approval.
     ApprovalNeeded,
-    /// The search found something.
+    /// The check or search has findings.
     Findings,
-    /// As a program ended that we ran.
+    /// The exit code of a program that this command ran.
     Other(u8),
 }
 
 impl Exit {
-    /// For a refusal from the closed list.
+    /// The exit code of a refusal from the closed list.
     pub fn of_reason(reason: Reason) -> Exit {
         match reason {
             Reason::InvalidField | Reason::RequestIdReused | Reason::ConfirmNeeded => Exit::Usage,
@@ -55,7 +55,7 @@ impl Exit {
             | Reason::UpstreamNotActive
             | Reason::NoLifeLeft
             | Reason::KeyState => Exit::Denied,
-            // An operator has to mend the server: asking again does not help.
+            // An operator has to repair the server; a retry does not help.
             Reason::LedgerRolledBack => Exit::Error,
             Reason::UpstreamFailed => Exit::UpstreamFailed,
             Reason::FollowersBehind => Exit::Partly,
@@ -71,7 +71,7 @@ impl Exit {
         }
     }
 
-    /// For a status without a reason of the closed list: a fault, a proxy in between, a newer server.
+    /// The exit code of a status without a reason of the closed list: a fault, the answer of a proxy, or of a newer server.
     pub fn of_code(code: Code) -> Exit {
         match code {
             Code::Ok => Exit::Ok,
@@ -88,7 +88,7 @@ impl Exit {
 }
 
 impl Exit {
-    /// The number that a shell sees.
+    /// The number that the shell sees.
     pub fn code(self) -> u8 {
         match self {
             Exit::Ok => 0,
@@ -131,7 +131,7 @@ mod tests {
             let exit = Exit::of_reason(reason);
             assert_ne!(exit, Exit::Ok, "{reason:?}");
             let by_code = Exit::of_code(Code::from(reason.code() as i32));
-            // A proxy that strips the details may make the answer coarser, never turn "no" into "try again".
+            // A proxy that strips the details may make the exit code less specific, but must never turn a refusal into "try again".
             assert_eq!(
                 exit == Exit::TryAgain || exit == Exit::UpstreamFailed,
                 by_code == Exit::TryAgain,

@@ -1,4 +1,4 @@
-//! `mayfly explain`: why something is as it is, from its records alone.
+//! `mayfly explain`: explains a decision or an object from its records alone.
 
 use clap::Args;
 
@@ -10,21 +10,21 @@ use super::show::explain::Explanation;
 use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient, explain_request::Of};
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Seq, TaskId};
 
-/// `mayfly explain`
+/// Arguments of `mayfly explain`.
 #[derive(Args)]
 pub struct ExplainArgs {
-    /// A credential, task, approval or lease by its id, or a record by its seq
+    /// Id of a credential, task, approval or lease, or sequence number of a record
     #[arg(value_name = "ID", required_unless_present = "request_id", conflicts_with = "request_id", value_parser = named)]
     id: Option<Of>,
-    /// A request by the id that its caller gave it
+    /// Request id that the caller gave to the request
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
-    /// The SPIFFE ID of the request's caller [default: ourselves]
+    /// SPIFFE ID of the request's caller [default: this caller]
     #[arg(long, value_name = "SPIFFE_ID", requires = "request_id")]
     caller: Option<String>,
 }
 
-/// What an id names follows from how it begins.
+/// The prefix of an id tells what it names.
 fn named(text: &str) -> Result<Of, String> {
     let none = || "expected an id (cred_…, task_…, appr_…, lease_…) or a seq".to_owned();
     let whole = |ok: bool, of: Of| ok.then_some(of).ok_or_else(none);
@@ -38,7 +38,7 @@ fn named(text: &str) -> Result<Of, String> {
     }
 }
 
-/// Runs it.
+/// Runs the command.
 pub async fn run(args: ExplainArgs, run: &Run) -> Result<Exit, CliError> {
     let of = args.id.unwrap_or_else(|| {
         Of::Request(pb::RequestName { caller: args.caller.unwrap_or_default(), request_id: args.request_id.unwrap_or_default() })

@@ -1,4 +1,4 @@
-//! `mayfly follower`: those who check credentials.
+//! `mayfly follower`: lists the relying services that follow revocations.
 
 use clap::Subcommand;
 
@@ -9,14 +9,14 @@ use super::list::{self, ListArgs};
 use super::show::revocation::Follower;
 use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
 
-/// What can be done with followers.
+/// The subcommands for followers.
 #[derive(Subcommand)]
 pub enum FollowerCommand {
-    /// The registered followers, and how far each is
+    /// List registered followers, and how far each has applied the log
     List(ListArgs),
 }
 
-/// Runs it.
+/// Runs the command.
 pub async fn run(command: FollowerCommand, run: &Run) -> Result<Exit, CliError> {
     let FollowerCommand::List(args) = command;
     let server = &run.server().await?;

@@ -1,4 +1,4 @@
-//! `mayfly get`: a credential, to a pipe or a file.
+//! `mayfly get`: exchanges for a credential and writes it to a pipe or a file.
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -25,78 +25,78 @@ use crate::pb::mayfly::v1::{
 };
 use crate::refusal::Reason;
 
-/// `mayfly get`
+/// Arguments of `mayfly get`.
 #[derive(Args)]
 pub struct GetArgs {
-    /// The upstream
+    /// Name of the upstream
     #[arg(value_name = "UPSTREAM")]
     upstream: String,
-    /// The task [default: one is opened for this credential]
+    /// Task of the credential [default: a new task for this credential]
     #[arg(long, value_name = "TASK", env = "MAYFLY_TASK", hide_env_values = true, value_parser = args::task_id)]
     task: Option<String>,
-    /// What the credential is for; without --task also the purpose of the new task, and required
+    /// Purpose of the credential; required without --task, as the purpose of the new task
     #[arg(long, value_name = "TEXT", required_unless_present = "task")]
     purpose: Option<String>,
-    /// How long a new task lives [default: as long as its credential]
+    /// Lifetime of the new task [default: the lifetime of the credential]
     #[arg(long, value_name = "DURATION", value_parser = args::duration, conflicts_with = "task")]
     task_ttl: Option<Duration>,
-    /// A scope; without any, the first that is not sensitive
+    /// Scope; can be repeated [default: the first scope that is not sensitive]
     #[arg(long, value_name = "SCOPE")]
     scope: Vec<String>,
-    /// What is to be issued [default: the upstream's first kind]
+    /// Kind of credential [default: the first kind of the upstream]
     #[arg(long, value_parser = args::kind())]
     kind: Option<pb::CredentialKind>,
-    /// How long it is to live [default: 5m]
+    /// Lifetime of the credential [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     ttl: Option<Duration>,
-    /// The tool that it is for
+    /// Tool that uses the credential
     #[arg(long, value_name = "NAME")]
     tool: Option<String>,
     #[command(flatten)]
     arguments: ToolArguments,
-    /// Bind it to the key of our SVID: whoever shows it must prove that key
+    /// Bind the credential to the key of this client's SVID; its presenter must prove possession of that key
     #[arg(long)]
     bind_svid: bool,
-    /// A file with the credential that we act under, `-` being stdin
+    /// File with the parent credential that this caller acts under; `-` is stdin
     #[arg(long, value_name = "FILE")]
     parent_credential: Option<PathBuf>,
     #[command(flatten)]
     subject: SubjectArgs,
-    /// The binding to decide under [default: any that permits it]
+    /// Binding to decide under [default: any binding that permits the request]
     #[arg(long, value_name = "NAME")]
     binding: Option<String>,
-    /// Wait so long for an approval, where one is needed
+    /// If an approval is needed, wait this long for it
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     wait_for_approval: Option<Duration>,
-    /// Makes a repeat by hand safe: the same request gets the same credential
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
-    /// Write it to this file, which is replaced as a whole and readable by its owner alone
+    /// Write the credential to this file, which is replaced atomically and readable by its owner only
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
-    /// Write the whole header line, for `curl -H @FILE`
+    /// Write the whole HTTP header line, for `curl -H @FILE`
     #[arg(long)]
     header: bool,
-    /// Write it to stdout even where that is a terminal
+    /// Write the credential to stdout even if stdout is a terminal
     #[arg(long)]
     force_terminal: bool,
-    /// In a job of GitHub Actions or Buildkite: have it masked in the job's log first, each line of each secret part
+    /// In a GitHub Actions or Buildkite job, first mask each line of each secret part in the job's log
     #[arg(long)]
     mask: bool,
 }
 
-/// What a tool is called with.
+/// The arguments of a tool call.
 #[derive(Args)]
 pub struct ToolArguments {
-    /// A file with the arguments of the tool call, JSON, `-` being stdin
+    /// File with the arguments of the tool call, JSON; `-` is stdin
     #[arg(long, value_name = "FILE")]
     arguments: Option<PathBuf>,
-    /// Their digest instead: SHA-256 of the RFC 8785 form
+    /// SHA-256 of the arguments in RFC 8785 form, instead of the arguments
     #[arg(long, value_name = "HEX", value_parser = args::sha256, conflicts_with = "arguments")]
     arguments_sha256: Option<[u8; 32]>,
 }
 
-/// Runs it.
+/// Runs the command.
 pub async fn run(args: GetArgs, run: &Run) -> Result<Exit, CliError> {
     let form = Form::of(run.out.format(), args.header)?;
     let sink = Sink::decide(args.to.clone(), std::io::stdout().is_terminal(), args.force_terminal)?;
@@ -122,7 +122,7 @@ pub async fn run(args: GetArgs, run: &Run) -> Result<Exit, CliError> {
     };
     let written = masked.and_then(|()| form.write(&issued)).and_then(|text| sink.write(text.as_bytes(), &run.system));
     if let Err(error) = written {
-        // What nobody received is not left alive.
+        // A credential that could not be written to its receiver is not left alive.
         match credential::release(&server, &issued.credential_id).await {
             Ok(_) => run.out.say(format_args!("{} was given back, since it could not be handed over", issued.credential_id)),
             Err(_) => run.out.say(format_args!("end it with `mayfly credential release {}`", issued.credential_id)),
@@ -141,7 +141,7 @@ async fn request(args: GetArgs, server: &Server) -> Result<pb::ExchangeRequest, 
             purpose: args.purpose.clone().unwrap_or_default(),
             upstreams: vec![pb::Allowance { upstream: args.upstream.clone(), scopes: scopes.clone() }],
             tools: args.tool.iter().cloned().collect(),
-            // A task that serves one credential lives no longer than the credential, so that policies bound both alike.
+            // A task that serves one credential gets the lifetime of that credential, so that policies bound both alike.
             ttl: args.task_ttl.or(args.ttl).map(wire_duration).or(life),
             ..pb::TaskTerms::default()
         }),
@@ -161,15 +161,15 @@ async fn request(args: GetArgs, server: &Server) -> Result<pb::ExchangeRequest, 
     })
 }
 
-/// The parts of a request that the upstream's registration supplies where the command line leaves them out.
+/// The parts of a request that the upstream's registration supplies if the command line omits them.
 struct Chosen {
     scopes: Vec<String>,
     kind: pb::CredentialKind,
-    /// The life of a credential that names none. `None` where the registration was not needed.
+    /// The default lifetime of a credential. `None` if the registration was not needed.
     life: Option<prost_types::Duration>,
 }
 
-/// Scopes and kind as the command line names them; otherwise the registration's first scope that is not sensitive, and its first kind.
+/// Takes scopes and kind from the command line, or else the registration's first scope that is not sensitive and its first kind.
 async fn chosen(args: &GetArgs, server: &Server) -> Result<Chosen, CliError> {
     let life_is_known = args.task.is_some() || args.task_ttl.is_some() || args.ttl.is_some();
     if let (false, Some(kind), true) = (args.scope.is_empty(), args.kind, life_is_known) {
@@ -177,7 +177,8 @@ async fn chosen(args: &GetArgs, server: &Server) -> Result<Chosen, CliError> {
     }
     let upstream = match terms::registration(server, &args.upstream).await {
         Ok(upstream) => upstream,
-        // Only the life is missing, which the server knows as well: a caller that may not see the registration is told by the exchange why.
+        // Only the lifetime is missing, and the server has a default. A caller that may not see the registration gets its reason from the
+        // exchange.
         Err(error) if error.reason() == Some(Reason::NotFound) => match args.kind {
             Some(kind) if !args.scope.is_empty() => return Ok(Chosen { scopes: args.scope.clone(), kind, life: None }),
             _ => return Err(error),
@@ -200,12 +201,12 @@ async fn chosen(args: &GetArgs, server: &Server) -> Result<Chosen, CliError> {
 }
 
 impl ToolArguments {
-    /// As a request has them.
+    /// The protobuf form of the arguments.
     pub fn on_the_wire(&self) -> Result<Option<pb::Arguments>, CliError> {
         let arguments = match (&self.arguments, self.arguments_sha256) {
             (Some(path), _) => {
                 let json = args::read_text(path, limits::ARGUMENTS_BYTES)?.to_string();
-                // As the server refuses it: but here the file is known by its name.
+                // The server would refuse the same document; here the error can name the file.
                 let wrong = |no| CliError::Usage(format!("--arguments {}: {no}", path.display()));
                 arguments::parse(&json).map_err(wrong)?;
                 Arguments::Json(json)
@@ -217,7 +218,7 @@ impl ToolArguments {
     }
 }
 
-/// How a credential is written.
+/// The form in which a credential is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Form {
     Plain,
@@ -235,7 +236,7 @@ impl Form {
         }
     }
 
-    /// One text, which ends with a line feed; a credential of several parts is JSON.
+    /// The credential as one text that ends with a line feed; a credential of several parts is written as JSON.
     fn write(self, issued: &Issued) -> Result<Zeroizing<String>, CliError> {
         let text = match self {
             Form::Plain => issued.answer.plain(),
@@ -257,7 +258,7 @@ impl Form {
 }
 
 fn json(issued: &Issued) -> Result<Zeroizing<String>, CliError> {
-    // Room for the largest: growing would leave copies of the secret behind.
+    // The capacity covers the largest credential: a growing buffer would leave copies of the secret in memory.
     let mut text = Zeroizing::new(Vec::with_capacity(64 * 1024));
     serde_json::to_writer_pretty(&mut *text, issued).map_err(CliError::ours)?;
     let text = std::str::from_utf8(&text).map_err(CliError::ours)?;

@@ -1,4 +1,4 @@
-//! `mayfly key`: the keys that the server signs with. A private key never leaves it.
+//! `mayfly key`: manages the server's signing keys. A private key never leaves the server.
 
 use std::time::Duration;
 
@@ -15,28 +15,28 @@ use super::wait::{self, WaitArgs};
 use super::{Run, server::Server};
 use crate::pb::mayfly::v1::{self as pb, get_jwks_request::Of, key_service_client::KeyServiceClient};
 
-/// What can be done with keys.
+/// The subcommands for keys.
 #[derive(Subcommand)]
 pub enum KeyCommand {
-    /// Keys, newest first
+    /// List keys, newest first
     List(ListKeysArgs),
-    /// Make a new key: it is published first, and signs when verifiers had time to fetch it
+    /// Create a new key; it is published first, and signs once verifiers had time to fetch it
     Rotate(RotateArgs),
-    /// Remove a key that no longer signs; what it signed is refused from then on
+    /// Remove a key that no longer signs; everything it signed is refused from then on
     Retire(RetireArgs),
-    /// Give up a key that somebody else has: nothing signed by it is accepted any more
+    /// Revoke a compromised key: nothing signed by it is accepted any more
     Compromise(CompromiseArgs),
-    /// The keys that verify an issuer's tokens, as a JWK set
+    /// Print the keys that verify an issuer's tokens, as a JWK set
     Jwks(JwksArgs),
 }
 
-/// `mayfly key list`
+/// Arguments of `mayfly key list`.
 #[derive(Args)]
 pub struct ListKeysArgs {
-    /// Only keys for this
+    /// Only keys of this purpose
     #[arg(long, value_parser = wire_word!(pb::KeyPurpose, "KEY_PURPOSE_"))]
     purpose: Option<pb::KeyPurpose>,
-    /// Only keys in this state [default: those that are not gone]
+    /// Only keys in this state [default: all except removed keys]
     #[arg(long, value_parser = wire_word!(pb::KeyState, "KEY_STATE_"))]
     state: Option<pb::KeyState>,
     /// Only keys of this issuer
@@ -46,40 +46,40 @@ pub struct ListKeysArgs {
     list: ListArgs,
 }
 
-/// `mayfly key rotate`
+/// Arguments of `mayfly key rotate`.
 #[derive(Args)]
 pub struct RotateArgs {
-    /// What the key is for
+    /// Purpose of the key
     #[arg(long, value_parser = wire_word!(pb::KeyPurpose, "KEY_PURPOSE_"), default_value = "access_token")]
     purpose: pb::KeyPurpose,
-    /// The issuer whose tokens it signs
+    /// Issuer whose tokens the key signs
     #[arg(long, value_name = "URL", required_unless_present = "environment")]
     issuer: Option<String>,
-    /// The environment, where no issuer names it
+    /// Environment, if no issuer names it
     #[arg(long, value_name = "NAME", conflicts_with = "issuer")]
     environment: Option<String>,
-    /// How long it is published before it signs; 0s: it signs at once [default: as long as verifiers may keep the old set]
+    /// Time between publishing the key and signing with it; 0s signs at once [default: as long as verifiers may cache the old key set]
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     publish_ahead: Option<Duration>,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
-/// `mayfly key retire`
+/// Arguments of `mayfly key retire`.
 #[derive(Args)]
 pub struct RetireArgs {
-    /// The keys; one argument may name several, a line or a word each, as `key list -o name` prints them
+    /// Key ids; an argument may hold several, separated by white space, as printed by `key list -o name`
     #[arg(value_name = "KEY_ID", required = true)]
     keys: Vec<String>,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]
     confirm: ConfirmArgs,
 }
 
-/// `mayfly key compromise`
+/// Arguments of `mayfly key compromise`.
 #[derive(Args)]
 pub struct CompromiseArgs {
     #[command(flatten)]
@@ -88,18 +88,18 @@ pub struct CompromiseArgs {
     wait: WaitArgs,
 }
 
-/// `mayfly key jwks`
+/// Arguments of `mayfly key jwks`.
 #[derive(Args)]
 pub struct JwksArgs {
-    /// The issuer
+    /// Issuer of the tokens
     #[arg(long, value_name = "URL", required_unless_present = "environment")]
     issuer: Option<String>,
-    /// The environment, for its default issuer
+    /// Environment whose default issuer is meant
     #[arg(long, value_name = "NAME", conflicts_with = "issuer")]
     environment: Option<String>,
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: KeyCommand, run: &Run) -> Result<Exit, CliError> {
     let server = run.server().await?;
     match command {
@@ -153,7 +153,7 @@ async fn rotate(args: RotateArgs, run: &Run, server: &Server) -> Result<Exit, Cl
     Ok(Exit::Ok)
 }
 
-/// The keys that arguments name, each once.
+/// The distinct key ids of the arguments.
 fn keys(arguments: &[String]) -> Result<Vec<String>, CliError> {
     let mut keys: Vec<String> = Vec::new();
     for key in arguments.iter().flat_map(|argument| argument.split_whitespace()) {
@@ -167,8 +167,8 @@ fn keys(arguments: &[String]) -> Result<Vec<String>, CliError> {
     }
 }
 
-/// Does one thing with each key. Whatever becomes of one, the others have their turn: in an incident the rest does not wait for a key that is gone
-/// already. Ends as the first that failed.
+/// Applies an action to each key. A failure does not stop the others: in an incident, an already removed key must not delay the rest. The
+/// exit code is that of the first failure.
 async fn each<W: Future<Output = Result<Exit, CliError>>>(
     args: &RetireArgs,
     run: &Run,
@@ -183,7 +183,7 @@ async fn each<W: Future<Output = Result<Exit, CliError>>>(
         let well = matches!(ended, Ok(Exit::Ok));
         match one(key.clone()).await {
             done if well => ended = done,
-            // What the first that failed said is told at the end.
+            // The first failure is returned as the error of the command and printed at the end.
             Err(error) => run.out.say(format_args!("{key}: {}", error.words(false).trim_end())),
             Ok(_) => {}
         }

@@ -1,4 +1,4 @@
-//! `mayfly lease`: what was made at upstreams and has to be undone.
+//! `mayfly lease`: manages leases, the records of objects that were created at upstreams and have to be removed.
 
 use clap::{Args, Subcommand};
 
@@ -11,53 +11,53 @@ use super::show::lease::Lease;
 use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 use crate::seq::LeaseId;
 
-/// What can be done with leases.
+/// The subcommands for leases.
 #[derive(Subcommand)]
 pub enum LeaseCommand {
-    /// Open leases, with what their upstream said to the newest attempt to undo them
+    /// List open leases, with the upstream's answer to the latest attempt to remove each
     List(ListLeasesArgs),
-    /// Try to undo one at once rather than at its next turn
+    /// Retry removing a lease's object at once, ahead of the schedule
     Retry(RetryArgs),
-    /// Give up undoing one; what stands at the upstream is ours to clean from then on
+    /// Stop trying to remove a lease's object; an operator has to clean it up at the upstream
     Abandon(AbandonArgs),
 }
 
-/// `mayfly lease list`
+/// Arguments of `mayfly lease list`.
 #[derive(Args)]
 pub struct ListLeasesArgs {
-    /// Only those of this upstream
+    /// Only leases of this upstream
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
-    /// Only those in this state: live or pending
+    /// Only leases in this state: live or pending
     #[arg(long, value_parser = wire_word!(pb::UpstreamState, "UPSTREAM_STATE_"))]
     state: Option<pb::UpstreamState>,
     #[command(flatten)]
     list: ListArgs,
 }
 
-/// `mayfly lease retry`
+/// Arguments of `mayfly lease retry`.
 #[derive(Args)]
 pub struct RetryArgs {
-    /// The lease
+    /// Id of the lease
     #[arg(value_name = "LEASE")]
     lease: LeaseId,
 }
 
-/// `mayfly lease abandon`
+/// Arguments of `mayfly lease abandon`.
 #[derive(Args)]
 pub struct AbandonArgs {
-    /// The lease
+    /// Id of the lease
     #[arg(value_name = "LEASE")]
     lease: LeaseId,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: LeaseCommand, run: &Run) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     match command {

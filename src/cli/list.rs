@@ -1,4 +1,4 @@
-//! Lists: page by page up to a limit, or looked at again and again.
+//! Lists: fetched page by page up to a limit, polled, or followed as a stream.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,37 +12,37 @@ use super::error::{CliError, ServerSaid};
 use super::exit::Exit;
 use super::out::{Noun, Out, Row};
 
-/// Rows asked for at once. A page of the largest rows stays far below the 4 MiB that one message may have.
+/// Rows per page. A page of the largest rows stays far below the message limit of 4 MiB.
 const PAGE: usize = 500;
 
-/// How a list is shown.
+/// The options of a list.
 #[derive(Args, Clone)]
 pub struct ListArgs {
-    /// Most rows
+    /// Maximum number of rows
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub limit: usize,
     #[command(flatten)]
     pub watch: WatchArgs,
 }
 
-/// Looking again and again.
+/// The options of polling a list.
 #[derive(Args, Clone)]
 pub struct WatchArgs {
-    /// Go on looking, and print a line of JSON for every row that is new, changed or gone
+    /// Keep polling, and print a JSON line for every row that is new, changed or gone
     #[arg(long)]
     pub watch: bool,
-    /// How often to look
+    /// Polling interval
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = args::duration, requires = "watch")]
     pub every: Duration,
 }
 
-/// A row that is no longer there.
+/// The row that is printed for an id that is no longer listed.
 #[derive(Serialize)]
 struct Gone<'a> {
     gone: &'a str,
 }
 
-/// Prints the list that `page` gives, called with a page size and the token of the page before.
+/// Prints a list. `page` fetches one page, given a page size and the token of the previous page.
 pub async fn show<R, F, W>(out: &Out, list: &ListArgs, page: F) -> Result<Exit, CliError>
 where
     R: Row,
@@ -60,7 +60,7 @@ where
     Ok(Exit::Ok)
 }
 
-/// Up to `limit` rows, and whether there are more.
+/// Fetches up to `limit` rows, and tells whether there are more.
 pub async fn all<R, F, W>(limit: usize, page: &F) -> Result<(Vec<R>, bool), CliError>
 where
     F: Fn(i32, String) -> W,
@@ -81,7 +81,7 @@ where
     }
 }
 
-/// Prints a line for every row that is new, changed or gone since the last look. Ends with an error or the process.
+/// Prints a line for every row that is new, changed or gone since the previous poll. Ends only by an error or with the process.
 pub async fn watch<N, F, W>(out: &Out, every: Duration, look: F) -> Result<Exit, CliError>
 where
     N: Noun,
@@ -106,7 +106,7 @@ where
     }
 }
 
-/// What a stream tells, a line for each, until it ends: then with where to go on, which only the server can say.
+/// Prints a line for each message of a stream until the server ends it, and then the sequence number to resume after.
 pub async fn follow<T>(
     out: &Out,
     mut stream: tonic::Streaming<T>,

@@ -1,4 +1,4 @@
-//! `mayfly lock`: keeps new grants from targets, and lets them through again. Adding never asks.
+//! `mayfly lock`: blocks new grants for targets, and lifts such locks. Adding a lock never asks for confirmation.
 
 use clap::{Args, Subcommand};
 
@@ -12,24 +12,24 @@ use super::targets::LockableArgs;
 use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
 use crate::seq::Seq;
 
-/// What can be done with locks.
+/// The subcommands for locks.
 #[derive(Subcommand)]
 pub enum LockCommand {
     /// Block new grants for targets; nothing is revoked
     Add(Box<AddArgs>),
-    /// The locks, newest first
+    /// List locks, newest first
     List(Box<ListLocksArgs>),
-    /// Let new grants through again; what was revoked stays revoked
+    /// Lift a lock so that new grants are possible again; revoked credentials stay revoked
     Lift(LiftArgs),
 }
 
-/// `mayfly lock add`
+/// Arguments of `mayfly lock add`.
 #[derive(Args)]
 pub struct AddArgs {
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
     /// Also lock an upstream, scope, environment or trust domain that the server does not know
@@ -39,7 +39,7 @@ pub struct AddArgs {
     targets: LockableArgs,
 }
 
-/// `mayfly lock list`
+/// Arguments of `mayfly lock list`.
 #[derive(Args)]
 pub struct ListLocksArgs {
     #[command(flatten)]
@@ -48,31 +48,31 @@ pub struct ListLocksArgs {
     target: LockableArgs,
 }
 
-/// `mayfly lock lift`
+/// Arguments of `mayfly lock lift`.
 #[derive(Args)]
 pub struct LiftArgs {
-    /// The record that made the locks, as a sequence number; with an index after a colon, only the lock of that target: what `lock list -o name` prints
+    /// Sequence number of the record that made the locks; SEQ:INDEX selects the lock of one target, as printed by `lock list -o name`
     #[arg(value_name = "SEQ[:INDEX]", value_parser = lock_name)]
     lock: LockName,
-    /// Only the lock of this target of the record
+    /// Lift only the lock of the record's target with this index
     #[arg(long, value_name = "N")]
     index: Option<u32>,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
-/// One record's locks, or one of them.
+/// All locks of one record, or one of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct LockName {
     seq: Seq,
     index: Option<u32>,
 }
 
-/// `35184372088843` or `35184372088843:0`
+/// Parses `35184372088843` or `35184372088843:0`.
 fn lock_name(text: &str) -> Result<LockName, String> {
     let (seq, index) = text.split_once(':').map_or((text, None), |(seq, index)| (seq, Some(index)));
     let wrong = || format!("{text:?} is no lock: expected a sequence number, or SEQ:INDEX as `mayfly lock list -o name` prints");
@@ -81,7 +81,7 @@ fn lock_name(text: &str) -> Result<LockName, String> {
     Ok(LockName { seq, index })
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: LockCommand, run: &Run) -> Result<Exit, CliError> {
     match command {
         LockCommand::Add(args) => add(*args, run).await,

@@ -1,4 +1,4 @@
-//! `mayfly man`.
+//! The command `mayfly man`.
 
 use std::path::PathBuf;
 
@@ -8,15 +8,15 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::{Cli, Run};
 
-/// `mayfly man`
+/// Arguments of `mayfly man`.
 #[derive(Args)]
 pub struct ManArgs {
-    /// Write a page for every command into this folder, instead of the first page to stdout
+    /// Write a page for every command to this folder, instead of printing the main page
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
 }
 
-/// Runs it.
+/// Runs the command.
 pub fn run(args: ManArgs, run: &Run) -> Result<Exit, CliError> {
     match args.dir {
         Some(folder) => {

@@ -1,9 +1,9 @@
-//! The command line: one file per command, or per few that are each other's reverse.
+//! The command line: one file per command, or per pair of opposite commands.
 //!
-//! - [`context`], [`connect`], [`server`]: which server, the way to it, and calls with deadlines.
-//! - [`args`], [`targets`]: what is typed. [`out`], [`show`]: what is printed.
-//! - [`exit`], [`error`], [`remedy`]: what is told when the answer is no.
-//! - [`confirm`], [`wait`], [`list`]: what several commands do alike.
+//! - [`context`], [`connect`], [`server`]: which server to call, the connection, and calls with deadlines.
+//! - [`args`], [`targets`]: parsing of arguments. [`out`], [`show`]: output.
+//! - [`exit`], [`error`], [`remedy`]: exit codes and error texts.
+//! - [`confirm`], [`wait`], [`list`]: behaviour that several commands share.
 
 pub mod approval;
 pub mod args;
@@ -76,7 +76,7 @@ use server::Server;
 use crate::log_queue;
 use crate::system::System;
 
-/// Credentials for workloads that live no longer than the task they were made for
+/// Short-lived, task-scoped credentials for workloads
 #[derive(Parser)]
 #[command(name = "mayfly", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -93,126 +93,126 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 not authenticated, 5 denied, 
 9 approval needed, 10 findings.
 Data goes to stdout, words to stderr.";
 
-/// What every command takes.
+/// The options of every command.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Everywhere")]
 pub struct GlobalArgs {
     #[command(flatten)]
     address: AddressArgs,
-    /// The longest time for the connection, and for one call
+    /// Timeout of the connection, and of each call
     #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = args::duration)]
     deadline: Duration,
-    /// The form of the output
+    /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t)]
     output: Format,
-    /// Tell on stderr what is done; twice for more
+    /// Log progress to stderr; repeat for more detail
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 }
 
-/// Every command. Those that run a server, a demonstration or a measurement have their place beside these.
+/// Every command, including those that run a server, a demonstration or a benchmark.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Get a credential, to a pipe or a file
+    /// Get a credential and write it to a pipe or a file
     Get(Box<get::GetArgs>),
-    /// Run a program with credentials in its environment, minted when it starts and given back when it ends
+    /// Run a program with credentials in its environment, issued at its start and given back at its end
     Exec(Box<exec::ExecArgs>),
-    /// Ask whether an action is permitted, with nothing issued
+    /// Check whether an action is permitted, without issuing anything
     Authorize(Box<authorize::AuthorizeArgs>),
-    /// Open, look at and end tasks
+    /// Open, inspect and end tasks
     #[command(subcommand)]
     Task(task::TaskCommand),
-    /// Revoke what was issued and, by default, block new grants for the same
+    /// Revoke issued credentials and, by default, block new grants for the same targets
     Revoke(Box<revoke::RevokeArgs>),
-    /// What a revocation would hit, and whom, before it
+    /// Show what a revocation would hit, before making it
     BlastRadius(Box<blast_radius::BlastRadiusArgs>),
-    /// Block new grants and revoke nothing
+    /// Block new grants without revoking anything
     #[command(subcommand)]
     Lock(lock::LockCommand),
-    /// The revocations in force
+    /// List the revocation rules in effect
     #[command(subcommand)]
     Rules(rules::RulesCommand),
-    /// Those who check credentials, and how far each is with what was revoked
+    /// List the followers that verify credentials, and how far each has applied revocations
     #[command(subcommand)]
     Follower(follower::FollowerCommand),
-    /// What was issued
+    /// Inspect, watch and give back issued credentials
     #[command(subcommand)]
     Credential(credential::CredentialCommand),
-    /// Whose a found token is
+    /// Look up a token that was found
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// The keys that the server signs with
+    /// Manage the server's signing keys
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// Which roots vouch for whose SVIDs
+    /// Manage the trust bundles that SVIDs are verified with
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
-    /// What credentials can be had for
+    /// Manage the upstreams that credentials are issued for
     #[command(subcommand)]
     Upstream(upstream::UpstreamCommand),
-    /// Which workload's tool may use which upstream with which scopes
+    /// Manage bindings: which workload's tool may use which upstream with which scopes
     #[command(subcommand)]
     Binding(binding::BindingCommand),
-    /// Who answers for upstreams
+    /// Record that an owner of upstreams has left or is back
     #[command(subcommand)]
     Owner(owner::OwnerCommand),
-    /// What an auditor asks about the registry; exits with 10 where there is something to mend
+    /// Report on the upstream registry and on break-glass; exits with 10 if there are findings
     Report(report::ReportArgs),
-    /// The policies that decide
+    /// Manage the policies that decide requests
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
-    /// What waits for somebody to approve it
+    /// Manage requests that wait for approval
     #[command(subcommand)]
     Approval(approval::ApprovalCommand),
-    /// Wide rights named in advance, by two people, looked at by a third
+    /// Use predefined emergency rights: opened by two people, reviewed by a third
     #[command(subcommand)]
     BreakGlass(break_glass::BreakGlassCommand),
-    /// What was made at upstreams and has to be undone
+    /// Manage leases: objects created at upstreams that have to be removed
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
-    /// Why something was or was not granted, and what became of it
+    /// Explain why a request was granted or refused, and what became of it
     Explain(explain::ExplainArgs),
-    /// What the ledger says: searched, followed, proven, given away
+    /// Search, follow, verify and export the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Who is told of events, and whether they take them
+    /// List and test webhooks
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
-    /// How the server is
+    /// Show the state of the server
     Status(status::StatusArgs),
-    /// What is wrong between us and the server, or with a server of this host, and what mends it. Exits with 0, 10 or 1
+    /// Diagnose the connection to the server, or a server on this host, and suggest remedies; exits with 0, 10 or 1
     Doctor(doctor::DoctorArgs),
-    /// Sign in as a person: a short SVID of the server's own trust domain, for what runs with this context
+    /// Sign in as a person: gets a short-lived SVID of the server's own trust domain for commands with this context
     Login(login::LoginArgs),
-    /// Sign out, as a person or a job: the server ends the login, and its key is deleted here
+    /// Sign out as a person or job: the server ends the login, and the local key is deleted
     Logout,
-    /// What a CI job needs
+    /// Commands for CI jobs
     #[command(subcommand)]
     Ci(ci::CiCommand),
-    /// Who the server takes us for
+    /// Show the identity that the server sees
     Whoami,
-    /// Measure issuing: a real server, real mTLS, every issuance durable
+    /// Benchmark issuance: a real server, real mTLS, every issuance durable
     Bench(bench::BenchArgs),
-    /// See the whole life of a credential, on this machine, in one command
+    /// Walk through the whole life of a credential on this machine
     Try,
-    /// Run a server, look at its configuration, mend its ledger
+    /// Run a server, validate its configuration, back up and recover its ledger
     #[command(subcommand)]
     Server(serving::ServerCommand),
-    /// A server for this machine, with its own trust domain, SVIDs and sample policy
+    /// Run a local development server with its own trust domain, SVIDs and sample policy
     #[command(subcommand)]
     Dev(dev::DevCommand),
-    /// X.509-SVIDs, without a server
+    /// Check and fetch X.509-SVIDs; no mayfly server is called
     #[command(subcommand)]
     Svid(svid::SvidCommand),
-    /// Completions for a shell
+    /// Generate shell completions
     Completions(completions::CompletionsArgs),
-    /// The manual
+    /// Print the manual page
     Man(man::ManArgs),
 }
 
-/// What a command runs with.
+/// The environment of a running command.
 pub struct Run {
-    /// Where its output goes.
+    /// The output.
     pub out: Out,
     /// Time and randomness.
     pub system: System,
@@ -221,7 +221,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Which server, and as whom.
+    /// Resolves the server to call and the identity to call it with.
     pub fn target(&self) -> Result<Target, CliError> {
         Target::resolve(&self.identity, &self.common.address, self.system.wall())
     }
@@ -233,12 +233,12 @@ impl Run {
         Server::connect(&target, self.system.clone(), self.common.deadline).await
     }
 
-    /// What the flags and the context's file say, whether a server can be called with it or not.
+    /// The settings of flags, environment and file, whether or not they suffice to call a server.
     pub fn settings(&self) -> Result<Settings, CliError> {
         Settings::read(&self.identity, &self.common.address)
     }
 
-    /// The request id that was given, or a new one: so that a repeat by us is safe.
+    /// The request id from the command line, or a new one, so that a retry by this program is idempotent.
     pub fn request_id(&self, given: &Option<String>) -> String {
         match given {
             Some(id) => id.clone(),
@@ -247,7 +247,7 @@ impl Run {
     }
 }
 
-/// The whole program: parses, runs, tells, and says how it ended.
+/// Runs the program: parses the command line, runs the command, prints errors and returns the exit code.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = words.into_iter().collect();
     let cli = match parsed(&words) {
@@ -258,7 +258,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     trace(cli.common.verbose);
     let run = Run { out, system: System::real(), identity: cli.identity, common: cli.common };
     let ended = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        // On the heap: the runtime polls from several places, and would have all commands inlined into each.
+        // The future is boxed: the runtime polls it from several places, and all commands would be inlined into each of them.
         Ok(runtime) => {
             runtime.block_on(Box::pin(dispatch(cli.command, &run)) as Pin<Box<dyn Future<Output = Result<Exit, CliError>>>>)
         }
@@ -325,12 +325,13 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
     }
 }
 
-/// Help and version are answers; all else is a wrong command line, which with `-o json` is told as JSON too.
+/// Prints help and version texts as answers, and everything else as a usage error, in JSON with `-o json`.
 fn not_parsed(error: &clap::Error, words: &[OsString]) -> ExitCode {
     if error.use_stderr()
         && let Some(shown) = without_unsafe(words)
     {
-        // What is told quotes what was typed, or pasted: parsed as it is shown, it is wrong in the same place.
+        // Error texts quote the command line. The escaped command line is parsed again, which fails at the same place and quotes the
+        // escaped text.
         return match Cli::try_parse_from(&shown) {
             Err(error) => not_parsed(&error, &shown),
             Ok(_) => {
@@ -341,12 +342,12 @@ fn not_parsed(error: &clap::Error, words: &[OsString]) -> ExitCode {
     }
     if !error.use_stderr() || !wants_json(words) {
         if error.use_stderr() && !std::io::stderr().is_terminal() {
-            // Nobody may read it, and then the process ends all the same.
+            // Nobody may read stderr; the process ends nevertheless.
             log_queue::begin(|_| {});
             log_queue::write(error.render().to_string().as_bytes());
             log_queue::flush();
         } else {
-            // Where nobody listens there is nothing to tell.
+            // If stderr is closed, the error cannot be printed.
             let _ = error.print();
         }
         return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
@@ -356,7 +357,7 @@ fn not_parsed(error: &clap::Error, words: &[OsString]) -> ExitCode {
     Exit::Usage.into()
 }
 
-/// The words with what acts on a terminal written out; `None` where nothing of them does.
+/// The command line with characters that act on a terminal escaped; `None` if there are none.
 fn without_unsafe(words: &[OsString]) -> Option<Vec<OsString>> {
     let acts = |word: &OsString| word.to_string_lossy().chars().any(out::escape::is_unsafe);
     let shown = |word: &OsString| OsString::from(out::escape::for_terminal(&word.to_string_lossy()).into_owned());
@@ -376,7 +377,7 @@ fn trace(verbose: u8) {
         _ => "debug",
     };
     let filter = tracing_subscriber::EnvFilter::new(filter);
-    // A line that cannot be written would be told by a macro that panics where stderr is closed.
+    // tracing's own writer reports a failed write with a macro that panics if stderr is closed.
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log_queue::ToStderr::default);
     let _ = builder.log_internal_errors(false).try_init();
 }

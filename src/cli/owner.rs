@@ -1,4 +1,4 @@
-//! `mayfly owner`: who answers for upstreams leaves, or is back.
+//! `mayfly owner`: records that an owner of upstreams has left or is back.
 
 use clap::{Args, Subcommand};
 
@@ -10,46 +10,47 @@ use super::show::some_seq;
 use super::show::upstream::Owner;
 use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 
-/// What can be said of owners.
+/// The subcommands for owners.
 #[derive(Subcommand)]
 pub enum OwnerCommand {
-    /// An owner has left: what it answered for stands still until somebody takes over
+    /// Record that an owner has left; nothing is issued for its upstreams until another owner takes them over
     Left(LeftArgs),
-    /// An owner is back: what nobody took over issues again
+    /// Record that an owner is back; its upstreams that nobody took over issue again
     Back(BackArgs),
 }
 
-/// `mayfly owner left`
+/// Arguments of `mayfly owner left`.
 #[derive(Args)]
 pub struct LeftArgs {
-    /// The owner, as registrations name it
+    /// Name of the owner, as in registrations
     #[arg(value_name = "OWNER")]
     owner: String,
-    /// The owner is a person who signs in: the issuer's URL and the subject there. What is theirs is revoked and locked
+    /// The owner is a person who signs in, given by issuer URL and subject; everything issued for that person is revoked, and the person is
+    /// locked
     #[arg(long, num_args = 2, value_names = ["ISSUER", "SUBJECT"])]
     person: Option<Vec<String>>,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]
     confirm: ConfirmArgs,
 }
 
-/// `mayfly owner back`
+/// Arguments of `mayfly owner back`.
 #[derive(Args)]
 pub struct BackArgs {
-    /// The owner, as registrations name it
+    /// Name of the owner, as in registrations
     #[arg(value_name = "OWNER")]
     owner: String,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: OwnerCommand, run: &Run) -> Result<Exit, CliError> {
     let owner = match command {
         OwnerCommand::Left(args) => left(args, run).await?,

@@ -1,16 +1,16 @@
-//! What a refusal means to a person where the server did not say: the rule, and who can change it by which command.
+//! The explanation of a refusal for which the server sent none: the rule, and who can lift the refusal with which command.
 
 use crate::refusal::Reason;
 
-/// The rule behind a reason, and the way out of it.
+/// The rule behind a reason, and how to get past it.
 pub struct Remedy {
-    /// What refused, in words.
+    /// The rule, in words.
     pub rule: &'static str,
-    /// Who can change that, and the command to ask for it.
+    /// Who can lift the refusal, and the command to ask for.
     pub way_out: &'static str,
 }
 
-/// For every reason of the closed list.
+/// The remedy for a reason of the closed list.
 pub fn of(reason: Reason) -> Remedy {
     Remedy { rule: rule(reason), way_out: way_out(reason) }
 }

@@ -1,4 +1,4 @@
-//! `mayfly report`: what an auditor asks about the registry, and about break-glass.
+//! `mayfly report`: reports for auditors on the upstream registry and on break-glass.
 
 use clap::{Args, ValueEnum};
 
@@ -10,33 +10,33 @@ use super::upstream::page_of;
 use super::{Run, break_glass};
 use crate::pb::mayfly::v1 as pb;
 
-/// `mayfly report`
+/// Arguments of `mayfly report`.
 #[derive(Args)]
 pub struct ReportArgs {
-    /// Which
+    /// Report to print
     #[arg(value_enum)]
     report: Report,
-    /// Only what is of this environment
+    /// Only entries of this environment
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
 }
 
-/// The reports there are.
+/// The available reports.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Report {
-    /// Every upstream, whatever its state
+    /// Every upstream, in any state
     Inventory,
-    /// Registrations that end within 14 days
+    /// Registrations that expire within 14 days
     Expiring,
-    /// Registrations that have ended: nothing is issued
+    /// Expired registrations; nothing is issued for them
     Overdue,
-    /// Upstreams whose owner has left: nothing is issued until somebody takes over
+    /// Upstreams whose owner has left; nothing is issued until another owner takes over
     Ownerless,
     /// Upstreams without a live credential for 30 days
     Unused,
-    /// Registrations that give more than most tasks need
+    /// Registrations that grant more than most tasks need
     Broad,
-    /// Break-glass tasks that are over and that nobody reviewed
+    /// Closed break-glass tasks that are not yet reviewed
     Unreviewed,
 }
 
@@ -53,7 +53,7 @@ impl Report {
     }
 }
 
-/// Prints a report. Whoever asks for what is wrong learns by the exit code whether there is any.
+/// Prints a report. For reports of problems, the exit code tells whether there are any.
 pub async fn run(args: ReportArgs, run: &Run) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     if args.report == Report::Unreviewed {

@@ -1,4 +1,4 @@
-//! `mayfly revoke`: everything that it covers is refused from the answer on.
+//! `mayfly revoke`: revokes issued credentials. Everything that the rule covers is refused from the server's answer on.
 
 use clap::Args;
 
@@ -12,19 +12,20 @@ use super::wait::{self, WaitArgs};
 use super::{Run, token};
 use crate::pb::mayfly::v1::{self as pb, lookup_token_request::By, revocation_service_client::RevocationServiceClient};
 
-/// `mayfly revoke`
+/// Arguments of `mayfly revoke`.
 #[derive(Args)]
 pub struct RevokeArgs {
-    /// The credential of a token, which is read from stdin
+    /// Target the credential of a token that is read from stdin; the value must be `-`
     #[arg(long, value_name = "-")]
     token: Option<String>,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
-    /// Revoke what was issued, and do not block new grants
+    /// Revoke issued credentials only; do not block new grants
     #[arg(long)]
     issued_only: bool,
-    /// Also revoke an upstream, scope, binding, environment, trust domain, trust anchor, key or policy version that the server does not know
+    /// Also revoke an upstream, scope, binding, environment, trust domain, trust anchor, key or policy version that the server does not
+    /// know
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -35,7 +36,7 @@ pub struct RevokeArgs {
     targets: TargetArgs,
 }
 
-/// Runs it.
+/// Runs the command.
 pub async fn run(args: RevokeArgs, run: &Run) -> Result<Exit, CliError> {
     let mut targets = args.targets.targets()?;
     let found = args.token.as_deref().map(from_stdin).transpose()?;
@@ -69,7 +70,7 @@ pub async fn run(args: RevokeArgs, run: &Run) -> Result<Exit, CliError> {
     if let Some(seq) = revoked.seq {
         revoked.followers = wait::applied(&server, &run.system, &args.wait, seq).await?;
         if revoked.followers.is_some() {
-            // What happened at upstreams while we waited.
+            // The state of the upstream clean-up may have changed during the wait.
             let answer = server
                 .call(
                     pb::GetRevocationRequest { seq },
@@ -87,7 +88,7 @@ pub async fn run(args: RevokeArgs, run: &Run) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// `--token` takes only `-`. What else stands there may be a token, so it is not repeated.
+/// `--token` accepts only `-`. Any other value may be a token, so the error does not repeat it.
 pub(super) fn from_stdin(value: &str) -> Result<By, CliError> {
     match value {
         "-" => Ok(By::Token(token::from_stdin()?.to_string())),
@@ -131,7 +132,7 @@ fn tell(run: &Run, revoked: &Revoked, locks: &[String]) {
     }
 }
 
-/// Refused by us, undone at the upstream, verified there: three different things.
+/// Three separate states: refused by mayfly, removed at the upstream, and verified as removed there.
 fn three_states(reach: &Reach) -> String {
     format!(
         "refused by mayfly: {}; at upstreams: {} undone, {} pending; verified there: {}",

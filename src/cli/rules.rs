@@ -1,4 +1,4 @@
-//! `mayfly rules`: the revocations in force.
+//! `mayfly rules`: lists the revocation rules in effect.
 
 use clap::{Args, Subcommand};
 
@@ -10,14 +10,14 @@ use super::show::revocation::Rule;
 use super::targets::TargetArgs;
 use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
 
-/// What can be done with rules.
+/// The subcommands for revocation rules.
 #[derive(Subcommand)]
 pub enum RulesCommand {
-    /// The rules, newest first
+    /// List revocation rules, newest first
     List(Box<ListRulesArgs>),
 }
 
-/// `mayfly rules list`
+/// Arguments of `mayfly rules list`.
 #[derive(Args)]
 pub struct ListRulesArgs {
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub struct ListRulesArgs {
     target: TargetArgs,
 }
 
-/// Runs it.
+/// Runs the command.
 pub async fn run(command: RulesCommand, run: &Run) -> Result<Exit, CliError> {
     let RulesCommand::List(args) = command;
     let target = &at_most_one(args.target.targets()?)?;
@@ -39,7 +39,7 @@ pub async fn run(command: RulesCommand, run: &Run) -> Result<Exit, CliError> {
     list::show(&run.out, &args.list, page).await
 }
 
-/// A filter names one target.
+/// The target that a filter names; more than one is an error.
 pub fn at_most_one(mut targets: Vec<pb::Target>) -> Result<Option<pb::Target>, CliError> {
     match targets.len() {
         0 | 1 => Ok(targets.pop()),

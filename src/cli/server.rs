@@ -1,4 +1,4 @@
-//! Calls: each has a deadline, and is repeated only where a repeat does nothing twice.
+//! Calls to the server. Every call has a deadline, and a call is retried only where a retry is idempotent.
 
 use std::error::Error as _;
 use std::future::Future;
@@ -13,12 +13,12 @@ use super::error::{CliError, ServerSaid};
 use crate::refusal::Reason;
 use crate::system::System;
 
-/// Tries in all. With the waits below they span about a second.
+/// Maximum number of attempts. With the waits below, all attempts span about a second.
 const TRIES: u32 = 4;
-/// The first wait between two tries; it doubles.
+/// The wait before the second attempt; it doubles with each further attempt.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
-/// A server that commands call.
+/// A connection to the server.
 #[derive(Clone)]
 pub struct Server {
     channel: Channel,
@@ -28,20 +28,21 @@ pub struct Server {
 }
 
 impl Server {
-    /// Connects. `deadline` bounds the connection and each call on it.
+    /// Connects. `deadline` bounds the connection and each call.
     pub async fn connect(target: &Target, system: System, deadline: Duration) -> Result<Server, CliError> {
         let channel = super::connect::channel(target, &system, deadline).await?;
         Ok(Server { channel, address: target.address(), deadline, system })
     }
 
-    /// The same server, whose calls may take longer by what they are asked to wait.
+    /// The same connection with a longer deadline, for calls that ask the server to wait.
     pub fn waiting(&self, more: Duration) -> Server {
         Server { deadline: self.deadline.saturating_add(more), ..self.clone() }
     }
 
-    /// One call. It is repeated when the server was not ready or the state moved under the decision, within the deadline.
+    /// Makes one call. The call is retried within the deadline if the server was not ready or the state changed during the decision.
     ///
-    /// So everything that is sent through here must be safe to repeat: a read, a request with a request id, or an end that a repeat finds done.
+    /// Every request sent here must therefore be idempotent: a read, a request with a request id, or an end that is already done when it is
+    /// retried.
     pub async fn call<Q, R, F, W>(&self, request: Q, send: F) -> Result<R, CliError>
     where
         Q: Clone,
@@ -71,7 +72,8 @@ impl Server {
         Err(CliError::Late(self.deadline))
     }
 
-    /// A stream of answers. The deadline is for its beginning; it is not repeated, since the caller knows how far it came.
+    /// Opens a stream of answers. The deadline applies to its opening. The stream is not retried, since only the caller knows how far it
+    /// has read.
     pub async fn stream<Q, R, F, W>(&self, request: Q, send: F) -> Result<Streaming<R>, CliError>
     where
         F: Fn(Channel, Request<Q>) -> W,
@@ -89,7 +91,7 @@ impl Server {
         let broke = status.source().map(|cause| no_way(&self.address, cause));
         match broke {
             Some(error @ CliError::Handshake { .. }) => return Err(error),
-            // tonic says UNKNOWN of a connection that broke under a call.
+            // tonic reports UNKNOWN for a connection that broke during a call.
             Some(CliError::Unreachable { what, .. }) if status.code() == Code::Unknown => {
                 (said.code, said.message) = (Code::Unavailable, format!("the connection to {} broke: {what}", self.address));
             }
@@ -102,7 +104,8 @@ impl Server {
     }
 }
 
-/// Not ready, gone for a moment, or decided on an old state. A limit is not: more load does not mend it.
+/// Whether a retry may help: the server was not ready, was briefly unreachable, or decided on an old state. A rate limit is not retried,
+/// since more load does not help.
 fn worth_repeating(said: &ServerSaid) -> bool {
     match said.reason {
         Some(reason) => matches!(reason, Reason::NotReady | Reason::DecidedOnOldState),

@@ -1,4 +1,4 @@
-//! `mayfly server …`: run one, look at its configuration, mend its ledger.
+//! `mayfly server …`: runs a server, validates its configuration, and backs up, restores and recovers its ledger.
 
 use std::path::PathBuf;
 
@@ -14,71 +14,71 @@ use crate::server::{StartProblem, environment, healthcheck, recover, run, teleme
 use crate::sources::config::Severity;
 use crate::system::System;
 
-/// What can be done with a server on this host.
+/// The subcommands for a server on this host.
 #[derive(Subcommand)]
 pub enum ServerCommand {
     /// Run a server until SIGTERM or SIGINT
     Run(RunArgs),
-    /// Look at a configuration and at all that a start on it opens and binds, and start nothing. Exits with 0 or 1
+    /// Validate a configuration and everything that a start would open and bind, without starting; exits with 0 or 1
     Validate(ValidateArgs),
-    /// Ask the server of a configuration whether it takes calls. Exits with 0 or 1
+    /// Check whether the server of a configuration accepts calls; exits with 0 or 1
     Healthcheck(HealthArgs),
-    /// Go on with what can be trusted of a damaged ledger; all that was issued before is revoked. The server must not run
+    /// Recover a damaged ledger up to the last trusted record and revoke everything issued before; the server must not be running
     Recover(RecoverArgs),
-    /// Write the ledger of a running server to a file, which changes nothing; or look whether such a file is whole
+    /// Back up the ledger of a running server to a file, or verify such a file
     Backup(BackupArgs),
-    /// Make a backup the store of a server, in a new generation; all that was issued before is revoked. The data directory has to be empty
+    /// Restore a backup as a new generation and revoke everything issued before; the data directory must be empty
     Restore(RestoreArgs),
 }
 
-/// `mayfly server validate`
+/// Arguments of `mayfly server validate`.
 #[derive(Args)]
 pub struct ValidateArgs {
-    /// The server's configuration, TOML
+    /// Configuration file of the server, TOML
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
 
-/// `mayfly server run`
+/// Arguments of `mayfly server run`.
 #[derive(Args)]
 pub struct RunArgs {
-    /// The server's configuration, TOML
+    /// Configuration file of the server, TOML
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// The form of log lines [default: log.format of the configuration; without it text on a terminal, else json]
+    /// Format of log lines [default: log.format of the configuration, else text on a terminal and json elsewhere]
     #[arg(long, value_enum, value_name = "FORM")]
     log: Option<telemetry::Format>,
-    /// Write the addresses here as JSON once the server answers
+    /// Write the server's addresses to this file as JSON once the server accepts calls
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }
 
-/// `mayfly server healthcheck`
+/// Arguments of `mayfly server healthcheck`.
 #[derive(Args)]
 pub struct HealthArgs {
-    /// The server's configuration, TOML
+    /// Configuration file of the server, TOML
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Of one service, like mayfly.v1.TokenService, which is not healthy while nothing is issued [default: of the whole server]
+    /// Check one service, like mayfly.v1.TokenService, which is unhealthy while nothing can be issued [default: the whole server]
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     service: String,
 }
 
-/// `mayfly server recover`
+/// Arguments of `mayfly server recover`.
 #[derive(Args)]
 pub struct RecoverArgs {
-    /// The server's configuration, TOML
+    /// Configuration file of the server, TOML
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// The last seq that is kept
+    /// Sequence number of the last record to keep
     #[arg(long, value_name = "SEQ")]
     after: Seq,
-    /// Let time begin anew: for a ledger that was written by a clock of the future
+    /// Restart the ledger's time, for a ledger written while the clock was in the future
     #[arg(long)]
     reset_time: bool,
 }
 
-/// Runs the command on a thread of its own: a server brings its own runtimes, which cannot begin inside another.
+/// Runs the command on a thread of its own: a server creates its own runtimes, which cannot start inside another runtime.
 pub fn run(command: ServerCommand, out: Out) -> Result<Exit, CliError> {
     let gone = |_| CliError::Local("the command's thread ended".to_owned());
     std::thread::scope(|scope| scope.spawn(|| here(command, out)).join().map_err(gone)?)
@@ -121,12 +121,12 @@ fn here(command: ServerCommand, out: Out) -> Result<Exit, CliError> {
         ServerCommand::Healthcheck(args) => healthy(&args, out),
         ServerCommand::Recover(args) => recovered(&args, out),
         ServerCommand::Restore(args) => backup::restored(&args, out),
-        // It calls a server, as most commands do.
+        // `backup` calls a running server, as most commands do, and is handled with those.
         ServerCommand::Backup(_) => Err(CliError::ours("a backup is taken elsewhere")),
     }
 }
 
-/// Several lines; what they quote never acts on a terminal.
+/// Prints text of several lines. Quoted text is escaped, so that it cannot control the terminal.
 fn lines(out: Out, text: &str) -> Result<(), CliError> {
     let shown: String = text.lines().map(|line| format!("{}\n", escape::for_terminal(line))).collect();
     out.generated(shown.as_bytes())
@@ -146,7 +146,7 @@ fn healthy(args: &HealthArgs, out: Out) -> Result<Exit, CliError> {
 
 fn recovered(args: &RecoverArgs, out: Out) -> Result<Exit, CliError> {
     let done = recover::recover(&args.config, args.after, args.reset_time, &System::real()).map_err(|no| {
-        // So that it can be typed as it stands.
+        // The command is printed whole, so that it can be copied.
         let whole = format!("mayfly server recover --config {} --after", args.config.display());
         let no = no.to_string().replace("mayfly server recover --after", &whole);
         CliError::Local(format!("nothing was recovered, and nothing was changed\n{no}"))
@@ -180,11 +180,11 @@ fn recovered(args: &RecoverArgs, out: Out) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// What `validate` says in JSON.
+/// The JSON output of `validate`.
 #[derive(Serialize)]
 struct Validated {
     starts: bool,
-    /// A server runs on it.
+    /// A server is running on this configuration.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     running: bool,
     findings: Vec<Found>,
@@ -194,9 +194,9 @@ struct Validated {
 struct Found {
     severity: &'static str,
     file: String,
-    /// 0: the whole file.
+    /// The line of the finding; 0: the whole file.
     line: usize,
-    /// 0: the whole line.
+    /// The column of the finding; 0: the whole line.
     column: usize,
     what: String,
     remedy: String,
@@ -236,7 +236,7 @@ impl Noun for Healthy {
     }
 }
 
-/// What `recover` did, in JSON.
+/// The JSON output of `recover`.
 #[derive(Serialize)]
 struct Begun {
     generation: u8,
@@ -245,7 +245,7 @@ struct Begun {
     locks_taken_over: usize,
     sealed_values: usize,
     data: String,
-    /// Where the old store is.
+    /// The path of the old store.
     before: String,
 }
 

@@ -1,4 +1,4 @@
-//! `mayfly status`.
+//! The command `mayfly status`.
 
 use clap::Args;
 
@@ -9,14 +9,14 @@ use super::list::{self, WatchArgs};
 use super::show::status::Status;
 use crate::pb::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
 
-/// `mayfly status`
+/// Arguments of `mayfly status`.
 #[derive(Args)]
 pub struct StatusArgs {
     #[command(flatten)]
     watch: WatchArgs,
 }
 
-/// Runs it. A server that does not issue is told in words; the command did what it was asked.
+/// Prints the state of the server. A server that does not issue is reported in words; the exit code is 0 all the same.
 pub async fn run(args: StatusArgs, run: &Run) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     let look = || async {

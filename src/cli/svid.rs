@@ -1,4 +1,5 @@
-//! `mayfly svid`: `fetch`, and `check`: would this chain be accepted as a caller, and if not, which clause refuses it? No server is asked.
+//! `mayfly svid`: `check` tells whether a certificate chain would be accepted as a caller, and which clause of the X509-SVID profile
+//! refuses it; `fetch` writes SVIDs to files. No mayfly server is called.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,31 +18,31 @@ use crate::identity::svid::PeerChain;
 use crate::limits;
 use crate::seq::Millis;
 
-/// What can be done with X.509-SVIDs.
+/// The subcommands for X.509-SVIDs.
 #[derive(Subcommand)]
 pub enum SvidCommand {
-    /// Would this chain be accepted as a caller, and if not, which clause refuses it? Exits with 0 or 5
+    /// Check whether a certificate chain would be accepted as a caller, and which clause refuses it; exits with 0 or 5
     Check(CheckArgs),
-    /// Write our SVID, its key and the bundle from the SPIFFE Workload API to files, again each time they rotate
+    /// Fetch an SVID, its key and the bundle from the SPIFFE Workload API and write them to files; with --watch, again at each rotation
     Fetch(FetchArgs),
 }
 
-/// `mayfly svid check`
+/// Arguments of `mayfly svid check`.
 #[derive(Args)]
 pub struct CheckArgs {
-    /// The certificate and its chain, PEM, leaf first, `-` being stdin
+    /// File with the certificate chain, PEM, leaf first; `-` is stdin
     #[arg(value_name = "CHAIN.pem")]
     chain: PathBuf,
-    /// The trust bundle, PEM or SPIFFE JWKS
+    /// File with the trust bundle, PEM or SPIFFE JWKS
     #[arg(long, value_name = "FILE")]
     bundle: PathBuf,
-    /// The trust domain whose bundle it is
+    /// Trust domain of the bundle
     #[arg(long, value_name = "NAME", value_parser = TrustDomain::parse)]
     trust_domain: TrustDomain,
-    /// Check for this time [default: now]
+    /// Check as of this time [default: now]
     #[arg(long, value_name = "TIME", value_parser = args::time)]
     at: Option<Millis>,
-    /// The longest life that the server accepts
+    /// Maximum remaining life of an SVID that the server accepts
     #[arg(long, value_name = "DURATION", value_parser = args::duration, default_value = "24h")]
     max_ttl: Duration,
 }
@@ -52,7 +53,7 @@ impl Noun for Report {
     }
 }
 
-/// Runs it.
+/// Runs the command.
 pub async fn run(command: SvidCommand, run: &Run) -> Result<Exit, CliError> {
     match command {
         SvidCommand::Check(args) => checked(args, run),
@@ -64,7 +65,7 @@ fn checked(args: CheckArgs, run: &Run) -> Result<Exit, CliError> {
     let document = args::read(&args.bundle, limits::BUNDLE_BYTES)?;
     let wrong = |path: &PathBuf, e: &dyn std::fmt::Display| CliError::Local(format!("{} {e}", path.display()));
     let bundle = Bundle::parse(args.trust_domain, &document).map_err(|e| wrong(&args.bundle, &e))?;
-    // As much as a peer may send, in PEM, which is a third longer.
+    // The limit of what a TLS peer may send, doubled: PEM is a third longer than DER.
     let text = args::read(&args.chain, limits::CHAIN_CERTIFICATES * limits::CERTIFICATE_BYTES * 2)?;
     let chain = PeerChain::from_pem(&text).map_err(|e| wrong(&args.chain, &e))?;
     let max_ttl_ms = u64::try_from(args.max_ttl.as_millis()).unwrap_or(u64::MAX);

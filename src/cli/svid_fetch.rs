@@ -1,6 +1,7 @@
-//! `mayfly svid fetch`: an X.509-SVID, its key and the bundle from the SPIFFE Workload API, as files; again each time they rotate.
+//! `mayfly svid fetch`: writes an X.509-SVID, its key and the bundle from the SPIFFE Workload API to files, again at each rotation with
+//! `--watch`.
 //!
-//! What reads them, a server or this command line, reads them anew when they change. So nothing is told or started again when an agent rotates.
+//! The server and this command line reload the files when they change, so nothing has to be signalled or restarted at a rotation.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -23,27 +24,27 @@ use crate::identity::spiffe_id::SpiffeId;
 use crate::sources::files::may_be_replaced;
 use crate::sources::svid_files::OwnPair;
 
-/// Between two tries, where the agent is away.
+/// The wait between two attempts while the agent is unreachable.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// `mayfly svid fetch`
+/// Arguments of `mayfly svid fetch`.
 #[derive(Args)]
 pub struct FetchArgs {
-    /// The folder for svid.pem, key.pem and bundle.pem; each is replaced as a whole, and readable by its owner alone
+    /// Folder for svid.pem, key.pem and bundle.pem; each file is replaced atomically and readable by its owner only
     #[arg(long, value_name = "FOLDER")]
     to: PathBuf,
-    /// The agent's socket: unix:/PATH, or tcp:ADDRESS:PORT
+    /// Socket of the SPIFFE agent: unix:/PATH or tcp:ADDRESS:PORT
     #[arg(long, value_name = "ENDPOINT", env = "SPIFFE_ENDPOINT_SOCKET", hide_env_values = true)]
     socket: String,
-    /// The SPIFFE ID, where the agent has several for us [default: its first]
+    /// SPIFFE ID to fetch, if the agent has several for this workload [default: its first]
     #[arg(long, value_name = "SPIFFE_ID")]
     id: Option<String>,
-    /// Go on, and write them again each time they rotate; tries again for as long as the agent is away
+    /// Keep running and write the files again at each rotation; retries while the agent is unreachable
     #[arg(long)]
     watch: bool,
 }
 
-/// Where they are now.
+/// The paths of the written files.
 #[derive(Serialize)]
 struct Written {
     spiffe_id: String,
@@ -58,7 +59,7 @@ impl Noun for Written {
     }
 }
 
-/// Runs it.
+/// Runs the command.
 pub async fn run(args: FetchArgs, run: &Run) -> Result<Exit, CliError> {
     let agent = Endpoint::parse(&args.socket).map_err(|wrong| CliError::Usage(format!("--socket: {wrong}")))?;
     loop {
@@ -67,14 +68,14 @@ pub async fn run(args: FetchArgs, run: &Run) -> Result<Exit, CliError> {
             Ok(()) if !args.watch => return Ok(Exit::Ok),
             Ok(()) => {}
             Err(error) if !args.watch => return Err(error),
-            // What is there stays in use until it ends.
+            // The files written before stay in use until the SVID expires.
             Err(error) => run.out.fail(&error),
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Writes what comes, until the stream ends; once, where nobody wants more.
+/// Writes each SVID that the agent sends until the stream ends; without `--watch`, only the first.
 async fn follow(agent: &Endpoint, args: &FetchArgs, run: &Run) -> Result<(), CliError> {
     let said = |status: Status| {
         let told = format!("the agent at {agent}: {}", status.message());
@@ -98,7 +99,7 @@ fn write(answer: X509SvidResponse, args: &FetchArgs) -> Result<Written, CliError
     let key_der = Zeroizing::new(svid.x509_svid_key.to_vec());
     let (chain, bundle) = (pems(&svid.x509_svid)?, pems(&svid.bundle)?);
     let key = Zeroizing::new(pem("PRIVATE KEY", &key_der));
-    // Never what a server would not show: what is there stays.
+    // A pair that a server could not present is never written; the existing files stay.
     let pair = OwnPair::from_pem(chain.as_bytes(), key.as_bytes()).map_err(|defect| wrong(&defect))?;
     let id = pair.spiffe_id().map_err(|defect| wrong(&defect))?;
     if id.as_str() != svid.spiffe_id || id.as_str().parse::<SpiffeId>().is_err() || bundle.is_empty() {
@@ -117,7 +118,7 @@ fn wrong(what: &dyn std::fmt::Display) -> CliError {
     CliError::Local(format!("what the agent gave us is no X.509-SVID: {what}"))
 }
 
-/// One or more certificates, DER after DER.
+/// Converts one or more concatenated DER certificates to PEM.
 fn pems(mut der: &[u8]) -> Result<String, CliError> {
     let mut out = String::new();
     while !der.is_empty() {
@@ -129,7 +130,7 @@ fn pems(mut der: &[u8]) -> Result<String, CliError> {
     Ok(out)
 }
 
-/// RFC 7468: lines of 64.
+/// Encodes PEM with lines of 64 characters (RFC 7468).
 fn pem(what: &str, der: &[u8]) -> String {
     let text = Zeroizing::new(data_encoding::BASE64.encode(der));
     let mut out = String::with_capacity(text.len() + text.len() / 64 + 80);
@@ -148,7 +149,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     }
     may_be_replaced(path).map_err(|e| CliError::Usage(format!("{}: {e}; name a file", path.display())))?;
     let aside = path.with_added_extension("new");
-    // What a process left that ended here.
+    // Removes the temporary file that a killed process left.
     let _ = fs::remove_file(&aside);
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside);
     let written = written.and_then(|mut file| file.write_all(bytes)).and_then(|()| fs::rename(&aside, path));

@@ -1,4 +1,5 @@
-//! What can be revoked or locked, as flags. A flag with several values takes them as several words, so no separator can be mistaken.
+//! The targets of revocations and locks, as flags. A flag with several values takes them as separate arguments, so no separator can be
+//! ambiguous.
 
 use clap::Args;
 
@@ -8,67 +9,67 @@ use super::out::escape;
 use crate::pb::mayfly::v1 as pb;
 use pb::target::Target as Kind;
 
-/// Every kind of target. Each may be given several times; together they are one rule.
+/// All kinds of targets. Each flag can be repeated; all flags together make one revocation rule.
 #[derive(Args, Clone, Default, Debug)]
 #[command(next_help_heading = "Targets")]
 pub struct TargetArgs {
-    /// A credential, and whatever rests on it
+    /// Credential, and everything derived from it
     #[arg(long, value_name = "ID", value_parser = args::credential_id)]
     pub credential: Vec<String>,
-    /// A task and the tasks under it
+    /// Task and its child tasks
     #[arg(long, value_name = "ID", value_parser = args::task_id)]
     pub task: Vec<String>,
-    /// A root certificate, by its trust domain and SHA-256
+    /// Root certificate, by trust domain and SHA-256
     #[arg(long, num_args = 2, value_names = ["TRUST_DOMAIN", "SHA256"])]
     pub trust_anchor: Vec<String>,
-    /// A binding by its name
+    /// Binding, by name
     #[arg(long, value_name = "NAME")]
     pub binding: Vec<String>,
-    /// Decisions with a policy older than this version
+    /// Decisions made with a policy older than this version, by environment and version
     #[arg(long, num_args = 2, value_names = ["ENVIRONMENT", "VERSION"])]
     pub policy_below: Vec<String>,
-    /// A signing key by its id, whatever a token says of itself
+    /// Signing key, by id, regardless of the claims of the tokens it signed
     #[arg(long, value_name = "KEY_ID")]
     pub signing_key: Vec<String>,
-    /// An X.509-SVID, by trust domain, SHA-256 of its issuer's public key, and serial number in hexadecimal
+    /// X.509-SVID, by trust domain, SHA-256 of the issuer's public key, and serial number in hexadecimal
     #[arg(long, num_args = 3, value_names = ["TRUST_DOMAIN", "ISSUING_KEY_SHA256", "SERIAL"])]
     pub svid: Vec<String>,
-    /// A subject token, by issuer and id
+    /// Subject token, by issuer and id
     #[arg(long, num_args = 2, value_names = ["ISSUER", "TOKEN_ID"])]
     pub subject_token: Vec<String>,
     #[command(flatten)]
     pub lockable: LockableArgs,
 }
 
-/// The kinds that can also be locked: no new grant for them.
+/// The targets that can also be locked, which blocks new grants for them.
 #[derive(Args, Clone, Default, Debug)]
 #[command(next_help_heading = "Targets that are also locked")]
 pub struct LockableArgs {
-    /// A caller by its SPIFFE ID
+    /// Caller, by SPIFFE ID
     #[arg(long, value_name = "SPIFFE_ID")]
     pub caller: Vec<String>,
-    /// All SPIFFE IDs at or under this one, by whole path segments
+    /// All SPIFFE IDs equal to or below this one, by whole path segments
     #[arg(long, value_name = "SPIFFE_ID")]
     pub prefix: Vec<String>,
-    /// A trust domain by its name
+    /// Trust domain, by name
     #[arg(long, value_name = "NAME")]
     pub trust_domain: Vec<String>,
-    /// Somebody on whose behalf things are done, by issuer and subject
+    /// Subject on whose behalf credentials are issued, by issuer and subject
     #[arg(long, num_args = 2, value_names = ["ISSUER", "SUB"])]
     pub subject: Vec<String>,
-    /// An upstream by its name
+    /// Upstream, by name
     #[arg(long, value_name = "NAME")]
     pub upstream: Vec<String>,
     /// One scope of an upstream
     #[arg(long, num_args = 2, value_names = ["UPSTREAM", "SCOPE"])]
     pub upstream_scope: Vec<String>,
-    /// A tool by its name
+    /// Tool, by name
     #[arg(long, value_name = "NAME")]
     pub tool: Vec<String>,
-    /// An environment by its name
+    /// Environment, by name
     #[arg(long, value_name = "NAME")]
     pub environment: Vec<String>,
-    /// Everything that was ever issued
+    /// Everything ever issued
     #[arg(long)]
     pub everything: bool,
 }
@@ -82,7 +83,7 @@ fn wrong(flag: &str, what: String) -> CliError {
 }
 
 impl TargetArgs {
-    /// The targets, in the order of the flags' list.
+    /// The targets, in the order in which the flags are declared.
     pub fn targets(&self) -> Result<Vec<pb::Target>, CliError> {
         let mut out: Vec<pb::Target> = Vec::new();
         out.extend(self.credential.iter().cloned().map(|id| target(Kind::CredentialId(id))));
@@ -103,7 +104,7 @@ impl TargetArgs {
         for triple in self.svid.chunks(3) {
             let [trust_domain, issuing_key, serial] = triple else { continue };
             let issuing_key_sha256 = args::sha256(issuing_key).map_err(|e| wrong("svid", e))?.to_vec().into();
-            // As the wire has it: without the zero byte that DER and openssl put before a high bit.
+            // The server expects the serial number without the zero byte that DER and openssl put before a set high bit.
             let serial = args::hex(serial).map_err(|e| wrong("svid", e))?.into_iter().skip_while(|b| *b == 0).collect::<Vec<_>>();
             let svid = pb::SvidTarget { trust_domain: trust_domain.clone(), issuing_key_sha256, serial: serial.into() };
             out.push(target(Kind::Svid(svid)));
@@ -118,7 +119,7 @@ impl TargetArgs {
 }
 
 impl LockableArgs {
-    /// The targets, in the order of the flags' list.
+    /// The targets, in the order in which the flags are declared.
     pub fn targets(&self) -> Vec<pb::Target> {
         let mut out: Vec<pb::Target> = Vec::new();
         out.extend(self.caller.iter().cloned().map(|id| target(Kind::Caller(id))));
@@ -140,7 +141,7 @@ impl LockableArgs {
     }
 }
 
-/// The flag of a target and its values, as they would be typed.
+/// The flag of a target, and its values as they would be typed.
 pub fn flag_and_values(target: &pb::Target) -> (&'static str, Vec<String>) {
     let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
     match &target.target {
@@ -165,13 +166,13 @@ pub fn flag_and_values(target: &pb::Target) -> (&'static str, Vec<String>) {
     }
 }
 
-/// For people, like `caller spiffe://example.org/ci`.
+/// The text for people, like `caller spiffe://example.org/ci`.
 pub fn words(target: &pb::Target) -> String {
     let (flag, values) = flag_and_values(target);
     [flag.to_owned()].into_iter().chain(values).collect::<Vec<_>>().join(" ")
 }
 
-/// To type, like `--caller spiffe://example.org/ci`.
+/// The text to type, like `--caller spiffe://example.org/ci`.
 pub fn typed(target: &pb::Target) -> String {
     let (flag, values) = flag_and_values(target);
     let values = values.iter().map(|v| format!(" {}", escape::shell(v)));

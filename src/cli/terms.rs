@@ -1,4 +1,4 @@
-//! The terms of a task, as flags, and what is asked for where somebody leaves it out.
+//! The terms of a task, as flags, and the defaults for terms that are omitted.
 
 use std::time::Duration;
 
@@ -9,42 +9,42 @@ use super::error::CliError;
 use super::server::Server;
 use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 
-/// What a task is opened with. Nothing that is left out widens it.
+/// The terms that a task is opened with. An omitted term never widens the task.
 #[derive(Args, Clone)]
 pub struct TermsArgs {
-    /// What it is for: people read it in approvals and in the audit
+    /// Purpose of the task, shown in approvals and in the audit log
     #[arg(long, value_name = "TEXT")]
     pub purpose: String,
-    /// An upstream with its scopes; without scopes, the first that is not sensitive
+    /// Upstream with its scopes; can be repeated [default scope: the first that is not sensitive]
     #[arg(long, value_name = "NAME[=SCOPE,…]", required = true, value_parser = allowance)]
     pub upstream: Vec<pb::Allowance>,
-    /// A tool that exchanges may name
+    /// Tool that exchanges may name; can be repeated
     #[arg(long, value_name = "NAME")]
     pub tool: Vec<String>,
-    /// Let exchanges name any tool, as far as policy permits
+    /// Let exchanges name any tool that policy permits
     #[arg(long, conflicts_with = "tool")]
     pub any_tool: bool,
-    /// A kind of credential [default: those of the upstreams]
+    /// Kind of credential; can be repeated [default: the kinds of the upstreams]
     #[arg(long, value_parser = args::kind())]
     pub kind: Vec<pb::CredentialKind>,
-    /// A SPIFFE ID that may act in it too
+    /// SPIFFE ID that may also act in the task; can be repeated
     #[arg(long, value_name = "SPIFFE_ID")]
     pub caller: Vec<String>,
-    /// Everything issued in it must be bound to a key
+    /// Require that every credential issued in the task is bound to a key
     #[arg(long)]
     pub key_bound: bool,
-    /// How long it lives [default: 1h]
+    /// Lifetime of the task [default: 1h]
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     pub ttl: Option<Duration>,
-    /// How long it may ever live, extensions included [default: its ttl]
+    /// Maximum lifetime of the task, extensions included [default: the value of --ttl]
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     pub max_ttl: Option<Duration>,
-    /// End it when no heartbeat came for so long
+    /// End the task if no heartbeat arrives for this long
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     pub heartbeat: Option<Duration>,
 }
 
-/// `github=repo:read,issues:read`
+/// Parses `github=repo:read,issues:read`.
 fn allowance(text: &str) -> Result<pb::Allowance, String> {
     let (upstream, scopes) = text.split_once('=').unwrap_or((text, ""));
     let list: Vec<String> = scopes.split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect();
@@ -55,7 +55,7 @@ fn allowance(text: &str) -> Result<pb::Allowance, String> {
 }
 
 impl TermsArgs {
-    /// The terms as the wire has them. Asks the server about upstreams that were named without scopes.
+    /// Converts the terms to their protobuf message. Asks the server about upstreams named without scopes.
     pub async fn on_the_wire(self, server: &Server, parent: Option<String>) -> Result<pb::TaskTerms, CliError> {
         let mut upstreams: Vec<pb::Allowance> = Vec::new();
         for mut allowed in self.upstream {
@@ -83,14 +83,14 @@ impl TermsArgs {
     }
 }
 
-/// An upstream as it is registered.
+/// Fetches the registration of an upstream.
 pub async fn registration(server: &Server, upstream: &str) -> Result<pb::Upstream, CliError> {
     let request = pb::GetUpstreamRequest { upstream: upstream.to_owned() };
     let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).get_upstream(q).await }).await?;
     answer.upstream.ok_or_else(|| CliError::ours("the server answered without the upstream"))
 }
 
-/// What is asked for where no scope is named: one, the first that is not sensitive, of those that `within` has where there is a task.
+/// The default scope of an upstream: its first scope that is not sensitive and, in a task, that is among `within`.
 pub fn first_scope(upstream: &pb::Upstream, within: Option<&[String]>) -> Result<String, CliError> {
     let allowed = |scope: &&pb::UpstreamScope| within.is_none_or(|list| list.contains(&scope.scope));
     let found = upstream.scopes.iter().filter(|s| !s.sensitive).find(allowed);

@@ -1,4 +1,4 @@
-//! `mayfly token`, and tokens as they come in: from stdin or a file, never from the command line, where every user of the machine reads them.
+//! `mayfly token`, and the reading of tokens: from stdin or a file, never from the command line, which every user of the machine can read.
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -15,22 +15,22 @@ use super::{Run, args};
 use crate::limits;
 use crate::pb::mayfly::v1::{self as pb, credential_service_client::CredentialServiceClient, lookup_token_request::By};
 
-/// What can be done with a token that was found somewhere.
+/// The subcommands for tokens that were found.
 #[derive(Subcommand)]
 pub enum TokenCommand {
-    /// Whose it is, whether it is good, what it reaches, and what to revoke; reads the token from stdin
+    /// Look up a token: owner, validity, reach, and how to revoke it; reads the token from stdin
     Lookup(LookupArgs),
 }
 
-/// `mayfly token lookup`
+/// Arguments of `mayfly token lookup`.
 #[derive(Args)]
 pub struct LookupArgs {
-    /// Look it up by its SHA-256 instead (of a JWT: without its last dot and signature)
+    /// SHA-256 of the token, instead of the token (of a JWT: of the text before the last dot)
     #[arg(long, value_name = "HEX", value_parser = args::sha256)]
     sha256: Option<[u8; 32]>,
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: TokenCommand, run: &Run) -> Result<Exit, CliError> {
     let TokenCommand::Lookup(args) = command;
     let by = match args.sha256 {
@@ -57,13 +57,13 @@ pub async fn run(command: TokenCommand, run: &Run) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// Asks whose a token is.
+/// Asks the server which credential a token belongs to.
 pub async fn lookup(server: &Server, by: By) -> Result<pb::LookupTokenResponse, CliError> {
     let request = pb::LookupTokenRequest { by: Some(by) };
     server.call(request, |c, q| async move { CredentialServiceClient::new(c).lookup_token(q).await }).await
 }
 
-/// A token from stdin, which is no terminal: what is typed or pasted there stays on the screen.
+/// Reads a token from stdin. A terminal is refused, since typed or pasted text stays on its screen.
 pub fn from_stdin() -> Result<Zeroizing<String>, CliError> {
     if std::io::stdin().is_terminal() {
         return Err(CliError::Usage("a token is read from a pipe or a file, like `mayfly token lookup < FILE`".to_owned()));
@@ -71,12 +71,12 @@ pub fn from_stdin() -> Result<Zeroizing<String>, CliError> {
     read(Path::new("-"))
 }
 
-/// The credential that we act under, from a file or stdin.
+/// Reads the parent credential from a file or stdin.
 pub fn parent_credential(path: &Path) -> Result<pb::ParentCredential, CliError> {
     Ok(pb::ParentCredential { token: from_file(path)?.to_string() })
 }
 
-/// A token from a file, `-` being stdin. Never from the command line.
+/// Reads a token from a file; `-` is stdin. A token is never taken from the command line.
 pub fn from_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
     if path == Path::new("-") { from_stdin() } else { read(path) }
 }

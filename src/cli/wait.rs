@@ -1,4 +1,4 @@
-//! `--wait`: until every follower refuses what was ended, or who does not yet.
+//! `--wait`: waits until every follower has applied a record, or reports the followers that have not.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use crate::limits;
 use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
 use crate::system::System;
 
-/// Waiting for followers.
+/// The options of waiting for followers.
 #[derive(Args, Clone)]
 pub struct WaitArgs {
-    /// Wait until every follower has applied it, and say who has not; exit 7 when some have not in time
+    /// Wait until every follower has applied the change; exits with 7 and lists the others if some have not in time
     #[arg(long)]
     pub wait: bool,
-    /// How long to wait
+    /// Maximum time to wait
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = args::duration, requires = "wait")]
     pub timeout: Duration,
 }
 
-/// Waits for the record `seq`, where that was asked for.
+/// Waits until the followers have applied the record `seq`, if `--wait` was given.
 pub async fn applied(server: &Server, system: &System, args: &WaitArgs, seq: u64) -> Result<Option<Applied>, CliError> {
     if !args.wait {
         return Ok(None);
@@ -45,7 +45,7 @@ pub async fn applied(server: &Server, system: &System, args: &WaitArgs, seq: u64
     }
 }
 
-/// Says how the waiting ended; an error where somebody has not applied it.
+/// Prints the result of the wait; an error if some followers have not applied the record.
 pub fn told(out: &Out, args: &WaitArgs, seq: u64, applied: Option<&Applied>) -> Result<(), CliError> {
     let Some(applied) = applied else { return Ok(()) };
     if applied.applied {

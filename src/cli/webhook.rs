@@ -1,4 +1,4 @@
-//! `mayfly webhook`: who is told of events, and whether they take them.
+//! `mayfly webhook`: lists the webhooks of the server, and tests one.
 
 use clap::{Args, Subcommand};
 
@@ -8,24 +8,24 @@ use super::exit::Exit;
 use super::show::webhook::{Tested, Webhook};
 use crate::pb::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
 
-/// What can be done with webhooks.
+/// The subcommands for webhooks.
 #[derive(Subcommand)]
 pub enum WebhookCommand {
-    /// The webhooks of the server's configuration: how far each is, and what was given up
+    /// List the webhooks of the server's configuration, with the progress of each and the events given up
     List,
-    /// Post a test event to one, now
+    /// Send a test event to a webhook at once
     Test(TestArgs),
 }
 
-/// `mayfly webhook test`
+/// Arguments of `mayfly webhook test`.
 #[derive(Args)]
 pub struct TestArgs {
-    /// The webhook
+    /// Name of the webhook
     #[arg(value_name = "NAME")]
     name: String,
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: WebhookCommand, run: &Run) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     match command {

@@ -1,4 +1,4 @@
-//! `mayfly whoami`.
+//! The command `mayfly whoami`.
 
 use super::Run;
 use super::error::CliError;
@@ -6,7 +6,7 @@ use super::exit::Exit;
 use super::show::whoami::Whoami;
 use crate::pb::mayfly::v1::{self as pb, token_service_client::TokenServiceClient};
 
-/// Runs it.
+/// Runs the command.
 pub async fn run(run: &Run) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let answer = server.call(pb::WhoamiRequest {}, |c, q| async move { TokenServiceClient::new(c).whoami(q).await }).await?;

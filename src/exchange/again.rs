@@ -1,4 +1,4 @@
-//! A request that is sent again: the same credential, or where its upstream cannot give that again, another in its place.
+//! Repeats of a request: the answer is the same credential or, if its upstream cannot return that again, a replacement.
 
 use super::{beaten, reused};
 use crate::authority::Authority;
@@ -14,26 +14,26 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{CredentialId, Seq};
 use crate::store::Position;
 
-/// What is known of a request when it comes.
+/// The result of looking up an earlier request.
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once; a box would cost every repeat an allocation")]
 pub(super) enum Before {
-    /// It was not made before.
+    /// There is no earlier request.
     Nothing,
-    /// This was.
+    /// The earlier request made this credential, which is the answer.
     Same(Issued),
-    /// This is to be asked instead: what it made is to be replaced.
+    /// This request is to be decided instead: it replaces the credential that the earlier request made.
     Replace(Box<Wanted>),
 }
 
-/// What a request made before.
+/// The credential that an earlier request made.
 pub(super) enum Seen {
-    /// A credential that has not ended, or not long ago.
+    /// A credential that is in memory: live, or ended recently.
     Made(Made),
-    /// One that has.
+    /// A credential that ended, with the position of its record.
     Ended(CredentialId, Position),
 }
 
-/// The credential that a request made.
+/// A credential in memory that an earlier request made.
 pub(super) struct Made {
     id: CredentialId,
     at: Position,
@@ -44,7 +44,8 @@ pub(super) struct Made {
 }
 
 impl Authority {
-    /// What this request made before. Checked against the rules again: what was revoked meanwhile is refused.
+    /// Answers a repeated request. The earlier credential is checked against the rules again, so one that was revoked in the meantime is
+    /// refused.
     pub(super) async fn made_for(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<Before, No> {
         match self.seen(view, caller, want)? {
             None => Ok(Before::Nothing),
@@ -52,7 +53,7 @@ impl Authority {
         }
     }
 
-    /// What this request made, if it was seen before. It waits for nothing.
+    /// Looks up the earlier request, if there is one. Does not wait.
     pub(super) fn seen(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<Option<Seen>, No> {
         let Some(request_id) = &want.request_id else { return Ok(None) };
         let key = request_key(caller.id().as_str(), request_id);
@@ -84,14 +85,14 @@ impl Authority {
         let receipt = self.ledger.receipt_of(id, seq, at).await?;
         let record = match self.issuance_at(at, id) {
             Ok(record) => record,
-            // Of what has ended the record may be gone (`audit.keep`): there is nothing to give again, whatever was asked.
+            // The record of an ended credential may be removed (`audit.keep`): nothing can be returned, whatever the request.
             Err(no) => return Err(alive.err().map_or(no, No::Refusal)),
         };
         if !same(&record, want) {
             return Err(reused(want.request_id.as_deref().unwrap_or_default()));
         }
         alive.map_err(No::Refusal)?;
-        // Nothing is decided anew, so nothing else looks at who asks: it may be another SVID of the caller, one that was revoked.
+        // A repeat makes no new decision, so this is the only check of the caller, who may now use another SVID that was revoked.
         self.let_in(caller, "issuing")?;
         let compiled = self.catalog.now();
         let upstream = &compiled
@@ -114,7 +115,7 @@ impl Authority {
         self.made_elsewhere(&past, id, receipt, caller, want).await
     }
 
-    /// The upstream is asked, which takes its time: what was revoked meanwhile is refused like what was revoked before.
+    /// Asks the upstream, which takes time, so the credential is checked again afterwards for revocations in the meantime.
     async fn made_elsewhere(
         &self,
         past: &Past<'_>,
@@ -137,18 +138,18 @@ impl Authority {
         if let Some(minted) = made? {
             return Ok(Before::Same(minted.reveal(receipt)?));
         }
-        // What is given back makes a rule, as by any other act of the caller.
+        // Giving back the replaced credential makes a revocation rule, and counts as a change by the caller.
         self.within_rule_budget(&Who::of(caller))?;
         let Some(task) = past.path.tasks().last() else { return Err(Fault::new("a credential without a task").into()) };
-        // The task that was opened for it is there: the repeat opens no other.
+        // The task that was opened for the first request exists, so the replacement does not open another.
         Ok(Before::Replace(Box::new(Wanted { task: TaskChoice::Named(*task), replaces: Some(id), ..want.clone() })))
     }
 
-    /// Why a request gets nothing whose credential has ended.
+    /// The refusal of a repeated request whose credential has ended.
     fn over(&self, id: CredentialId, at: Position, want: &Wanted) -> No {
         match self.issuance_at(at, id) {
             Ok(record) if !same(&record, want) => reused(want.request_id.as_deref().unwrap_or_default()),
-            // The record may be gone, too (`audit.keep`).
+            // The record may have been removed too (`audit.keep`).
             _ => No::Refusal(expired(&id)),
         }
     }
@@ -160,7 +161,7 @@ impl Authority {
     }
 }
 
-/// Whether a request asks for what this issuance answered.
+/// Whether a request is the one that this issuance answered.
 fn same(record: &Record, want: &Wanted) -> bool {
     record.request.as_ref().is_some_and(|r| r.digest == want.digest)
 }

@@ -1,4 +1,4 @@
-//! Several exchanges of one caller that stand or fall together.
+//! All-or-nothing batches: several exchanges of one caller that are issued or refused as one.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::policy::wanted::Wanted;
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::Millis;
 
-/// Which of the batch, the place of its issuance among the records, and what was minted.
+/// An issued credential of the batch: its index in the batch, the index of its issuance among the records, and the credential.
 type Fresh = (usize, usize, Minted);
 
 impl Authority {
-    /// One group, one commit. A refusal says which of them it is about.
+    /// Exchanges a batch in one group of records and one commit. A refusal comes with the index of the exchange that caused it.
     pub async fn exchange_all(&self, caller: &Caller, wants: &[Wanted]) -> Result<Vec<Issued>, (usize, No)> {
         for again in 1.. {
             match self.try_all(caller, wants).await {
@@ -48,7 +48,7 @@ impl Authority {
         }
         let replaces = !instead.is_empty();
         if replaces {
-            view = self.ledger.view(); // the upstreams were asked, which takes its time
+            view = self.ledger.view(); // the upstreams were asked, which takes time
         }
         let mut known = Vec::new();
         for (n, want) in wants.iter().enumerate().filter(|(n, _)| done.get(*n).is_some_and(Option::is_none)) {
@@ -58,7 +58,7 @@ impl Authority {
             }
         }
         if !known.is_empty() {
-            view = self.ledger.view(); // issuers may have been asked, which takes its time
+            view = self.ledger.view(); // issuers may have been asked, which takes time
         }
         let compiled = self.catalog.now();
         let (mut fresh, mut elsewhere) = (Vec::new(), Vec::new());
@@ -90,8 +90,8 @@ impl Authority {
         Ok(done.into_iter().flatten().collect())
     }
 
-    /// A few at a time, and only after all were decided: what is refused makes nothing upstream. One that fails drops the others, which
-    /// are undone.
+    /// Creates the credentials that upstreams make, a few at a time, after all exchanges were decided, so that a refused batch creates
+    /// nothing. If one fails, the others are dropped, which removes them at the upstreams.
     async fn mint_all_elsewhere(&self, grants: Vec<(usize, Grant)>, decided: Millis) -> Result<Vec<Fresh>, (usize, No)> {
         let mut minted = Vec::with_capacity(grants.len());
         let mut grants = grants.into_iter();
@@ -99,7 +99,7 @@ impl Authority {
             let some: Vec<_> = grants.by_ref().take(self.leases.places().making_per_batch).collect();
             let Some((next, _)) = some.first() else { return Ok(minted) };
             if self.system.wall().since(decided) > self.leases.timing().make_ms {
-                // The rest takes as long again, and the fold would find all of it stale.
+                // The rest would take as long again, and the fold would find the decisions too old.
                 let no = Refusal::new(Reason::UpstreamFailed, "the upstreams are too slow for a batch of this size");
                 return Err((*next, No::Refusal(no.way_out("ask for fewer at once").retry(Duration::from_secs(1)))));
             }
@@ -117,12 +117,12 @@ impl Authority {
         let mut records: Vec<Record> = Vec::with_capacity(fresh.len());
         for (_, at, minted) in &mut fresh {
             records.extend(minted.records().into_iter().map(|r| Record { group, ..r }));
-            // The issuance is the last of its own.
+            // The issuance is the last of this exchange's records.
             *at = records.len() - 1;
         }
         let receipt = self.ledger.receipt(self.ledger.propose(Lane::Grant, records)?).await?;
         for (n, at, minted) in fresh {
-            // One receipt covers the group; each credential is revealed with its own record's place in it.
+            // One receipt covers the group; each credential is revealed with the sequence number of its own record.
             if let Some(place) = done.get_mut(n) {
                 *place = Some(minted.reveal(receipt.of(at))?);
             }
@@ -131,7 +131,7 @@ impl Authority {
     }
 }
 
-/// Polls all of them in one task; the slowest ends it.
+/// Polls all futures in one task, until the last of them is done.
 pub(crate) async fn join_all<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut pending: Vec<_> = all.map(|f| (Box::pin(f), None)).collect();
     std::future::poll_fn(move |cx| {

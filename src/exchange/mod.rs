@@ -1,7 +1,7 @@
-//! One workload, one task, one upstream, one credential.
+//! The exchange: one workload, one task, one upstream, one credential.
 //!
-//! Credentials that we make ourselves and those that an upstream makes go the same way; which it is follows from the grant's kind. What
-//! is made elsewhere is made under a lease ([`upstream::lease`](crate::upstream::lease)).
+//! Credentials that mayfly makes itself and credentials that an upstream makes go the same way; the grant's kind tells which it is. The
+//! latter are made under a lease ([`upstream::lease`](crate::upstream::lease)).
 
 mod again;
 pub(crate) mod batch;
@@ -31,53 +31,54 @@ use again::Before;
 pub use together::Lately;
 use together::{InSeries, Look, Made, Together};
 
-/// What a decision came to.
+/// The result of a permitted decision.
 #[allow(clippy::large_enum_variant, reason = "nearly all are made here; a box would cost each an allocation")]
 enum Granted {
-    /// Made here, and ready for the ledger.
+    /// The credential is made by mayfly, and its records are ready to be proposed.
     Here(Ready, UnderWay),
-    /// To be made at its upstream.
+    /// The credential has to be made at its upstream.
     Elsewhere(Box<Grant>),
 }
 
-/// A credential that was made here and whose records are on their way into the ledger. Told to nobody yet.
+/// A credential made by mayfly whose records are proposed to the ledger. It must not be revealed before the ledger's answer.
 pub struct UnderWay {
-    /// `None` until it is finished.
+    /// The credential; `None` until it is signed.
     minted: Option<Result<Minted, No>>,
-    /// `None`: with its round.
+    /// The ledger's pending answer; `None` if it comes with those of the batch.
     proposed: Option<Proposed>,
 }
 
-/// Where an exchange stands when all of it was done that waits for nothing.
+/// The result of the part of an exchange that does not wait.
 #[allow(clippy::large_enum_variant, reason = "nearly all are under way; a box would cost each an allocation")]
 pub enum Begun {
-    /// Nothing is left but the ledger.
+    /// Only the ledger's answer is missing.
     UnderWay(UnderWay),
-    /// A repeat, a kind that its upstream makes, a decision that took too long: [`Authority::exchange_unless`] sees to it.
+    /// [`Authority::exchange_unless`] has to complete the exchange: a repeat, a kind that its upstream makes, or a decision that took too
+    /// long.
     Waits,
 }
 
-/// Several exchanges of one caller that began together, each standing by itself.
+/// A batch: several exchanges of one caller that were begun at once and are independent of each other.
 pub struct Round {
-    /// In the order in which they were asked.
+    /// The exchanges, in the order of the requests.
     pub begun: Vec<Result<Begun, No>>,
     proposed: ProposedEach,
-    /// Until all are answered.
+    /// Counts the exchanges as in progress until all are answered.
     _minting: Minting,
     _molds: Vec<Arc<Mold>>,
 }
 
-/// The ledger's answers to what a round proposed at once.
+/// The ledger's answers to the proposals of a batch.
 #[derive(Default)]
 pub struct Answers(std::vec::IntoIter<Result<Receipt, No>>);
 
 impl UnderWay {
-    /// Whether the ledger's answer to it is among its round's.
+    /// Whether the ledger's answer is among those of the batch.
     pub fn in_round(&self) -> bool {
         self.proposed.is_none()
     }
 
-    /// What becomes of it, given the ledger's answer.
+    /// The result of the exchange, given the ledger's answer.
     pub fn reveal(self, receipt: Result<Receipt, No>) -> Result<Issued, No> {
         let receipt = receipt?;
         let minted = self.minted.unwrap_or_else(|| Err(Fault::new("a credential that nobody finished").into()))?;
@@ -86,23 +87,24 @@ impl UnderWay {
 }
 
 impl Answers {
-    /// The next one, of those that began together.
+    /// The next answer, in the order of the batch.
     pub fn take_next(&mut self) -> Result<Receipt, No> {
         self.0.next().unwrap_or_else(|| Err(No::Refusal(stopping())))
     }
 }
 
-/// A decision that ran into a change is made anew before the caller is told to try again: the second time the change may be written and
-/// not yet in what decisions are made with.
+/// The attempts to decide. A decision that a concurrent change made void is repeated before the caller is told to try again: at the second
+/// attempt the change may be written but not yet compiled into the state that decisions use.
 const TRIES: usize = 3;
 
 impl Authority {
-    /// Issues one credential, or answers a repeat with what was issued.
+    /// Issues one credential, or answers a repeat with the credential issued before.
     pub async fn exchange(&self, caller: &Caller, want: &Wanted) -> Result<Issued, No> {
         self.exchange_unless(caller, want, std::future::pending).await
     }
 
-    /// The same for a caller who may go away: what is being made at an upstream then is undone. Dropping the future does that too.
+    /// Like [`Authority::exchange`], for a caller that may go away: when `gone` completes, a credential being made at an upstream is
+    /// removed there. Dropping the future has the same effect.
     pub async fn exchange_unless<F: Future<Output = ()> + Send>(
         &self,
         caller: &Caller,
@@ -121,13 +123,13 @@ impl Authority {
         Box::pin(self.exchange_slowly(caller, want, gone)).await
     }
 
-    /// All of an exchange that waits for nothing: decided, made, proposed. What it needs on the way does not outlive it.
+    /// The part of an exchange that does not wait: decides, makes and proposes. Its temporary state is dropped at the end.
     fn begin(&self, caller: &Caller, want: &Wanted) -> Result<Begun, No> {
         self.still_stands(caller)?;
         if want.sent_token().is_some() {
-            return Ok(Begun::Waits); // its issuer's keys may have to be fetched
+            return Ok(Begun::Waits); // the keys of its issuer may have to be fetched
         }
-        let view = self.ledger.view(); // everything up to seq r
+        let view = self.ledger.view(); // everything up to sequence number r
         match self.grant(&view, &self.catalog.now(), caller, want) {
             Ok(Some(Granted::Here(ready, one))) if !self.too_old(&view) => {
                 self.ledger.propose_ready(vec![ready])?;
@@ -138,8 +140,8 @@ impl Authority {
         }
     }
 
-    /// The same for several of one caller that came together: they look at one view and take their places in line at once. `lately`: of the
-    /// connection that they came on.
+    /// Begins a batch of one caller: all exchanges are decided on one view and proposed at once. `lately`: the decision cache of the
+    /// connection.
     pub fn begin_all<'a>(&self, caller: &Caller, wants: impl Iterator<Item = &'a Wanted> + Clone, lately: &Lately) -> Round {
         let count = wants.clone().count();
         let minting = self.ledger.minting(count);
@@ -158,7 +160,7 @@ impl Authority {
                 Look::New(_) if want.sent_token().is_some() => Ok(None),
                 Look::New(request) => together.grant((begun.len(), want), request, rest.clone(), &mut in_series).map(Some),
             });
-            // A repeat has its answer, whatever a decision says now.
+            // A repeat gets its earlier answer, whatever the decision is now.
             let granted = granted.or_else(|no| if stands.is_ok() && together.was_asked(want) { Ok(None) } else { Err(no) });
             begun.push(match granted {
                 Ok(Some(Made::Alone(Granted::Here(its, one)))) => {
@@ -182,7 +184,7 @@ impl Authority {
         } else if let Err(no) = self.ledger.propose_ready(ready) {
             all(&|| Err(No::Refusal(no.clone())));
         } else {
-            // Signing drives all else out of a core's caches and takes most of the time: it comes last, and the writer need not wait for it.
+            // Signing takes most of the time and evicts all else from the core's caches, so it comes last; the writer does not wait for it.
             for (n, want, one) in in_series.unfinished {
                 if let Some(Ok(Begun::UnderWay(under_way))) = begun.get_mut(n) {
                     under_way.minted = Some(want.traced.span("mint").of(one.finish()));
@@ -192,17 +194,17 @@ impl Authority {
         Round { begun, proposed, _minting: minting, _molds: molds }
     }
 
-    /// Deciding took so long that it has to be done once more.
+    /// Whether deciding took so long that the decision has to be repeated.
     fn too_old(&self, view: &View) -> bool {
         self.system.wall().since(view.now()) > self.bounds.load().view_max_age_ms
     }
 
-    /// The answer of what is under way, once it is in order, durable, and found valid by the fold.
+    /// The answer of an exchange, once its records are in order, durable, and found valid by the fold.
     async fn finish(&self, one: UnderWay) -> Result<Issued, No> {
         self.finish_of(one, &mut Answers::default()).await
     }
 
-    /// The same for one of a round, given the round's answers. They are asked for in the order in which the round began.
+    /// The answer of one exchange of a batch, given the batch's answers. Must be called in the order of the batch.
     pub async fn finish_of(&self, mut one: UnderWay, answers: &mut Answers) -> Result<Issued, No> {
         let receipt = match one.proposed.take() {
             Some(own) => self.ledger.receipt(own).await,
@@ -211,12 +213,12 @@ impl Authority {
         one.reveal(receipt)
     }
 
-    /// Waits for the ledger's answers to what began together.
+    /// Waits for the ledger's answers to a batch.
     pub async fn answers(&self, round: &mut Round) -> Answers {
         Answers(self.ledger.receipts(std::mem::take(&mut round.proposed)).await.into_iter())
     }
 
-    /// Whether a refusal is not the last word: [`Authority::exchange_unless`] looks again.
+    /// Whether a refusal is not final, so that [`Authority::exchange_unless`] decides again.
     pub fn takes_another_look(no: &No) -> bool {
         worth_another_try(no, false)
     }
@@ -236,7 +238,7 @@ impl Authority {
                 match self.again(seen, caller, want).await {
                     Ok(Before::Same(made)) => return Ok(made), // same request, same credential
                     Ok(Before::Replace(replacing)) => {
-                        view = self.ledger.view(); // the upstream was asked, which takes its time
+                        view = self.ledger.view(); // the upstream was asked, which takes time
                         instead = Some(replacing);
                     }
                     Ok(Before::Nothing) => {}
@@ -247,7 +249,7 @@ impl Authority {
             let want = instead.as_deref().unwrap_or(want);
             let known = self.on_behalf(caller, want).await?;
             if known.is_some() {
-                view = self.ledger.view(); // its issuer may have been asked, which takes its time
+                view = self.ledger.view(); // the token's issuer may have been asked, which takes time
             }
             let want = known.as_ref().unwrap_or(want);
             let under_way = self.ledger.minting(1);
@@ -285,7 +287,7 @@ impl Authority {
         Err(No::Fault(Fault::new("exchange: tries ran out")))
     }
 
-    /// Decides, and where we make it ourselves, makes it and its records. It waits for nothing. `None`: it was asked before.
+    /// Decides and, for a kind that mayfly makes, makes the credential and its records. Does not wait. `None`: a repeat.
     fn grant(&self, view: &View, compiled: &Compiled, caller: &Caller, want: &Wanted) -> Result<Option<Granted>, No> {
         let key = want.request_id.as_ref().map(|id| request_key(caller.id().as_str(), id));
         let seen = view.read(|state| match key.filter(|key| state.knows_request(key)) {
@@ -306,12 +308,12 @@ impl Authority {
             return Ok(Granted::Elsewhere(Box::new(grant)));
         }
         let minted = want.traced.span("mint").of(self.mint_here(grant, view));
-        let mut minted = minted?; // told to nobody yet
+        let mut minted = minted?; // must not be revealed yet
         let (ready, proposed) = self.ledger.ready_for(Lane::Grant, minted.records(), want.traced.id())?;
         Ok(Granted::Here(ready, UnderWay { minted: Some(Ok(minted)), proposed: Some(proposed) }))
     }
 
-    /// Whether the configured ceilings leave room for it, so that nothing is signed for nothing. What counts is the writer's verdict.
+    /// Checks that the configured ceilings leave room, so that nothing is signed in vain. The writer's verdict is authoritative.
     fn room(&self, state: &State, caller: &Caller, want: &Wanted) -> Result<(), No> {
         let (own, ceilings) = (caller.id().as_str(), self.ledger.ceilings());
         ceilings.credential(state, own, 0)?;
@@ -337,7 +339,7 @@ impl Authority {
         mint_local(grant, id, group, &self.keyring, &self.status, view.now())
     }
 
-    /// Made at its upstream, under a lease; told to nobody yet. Dropped, what was made is undone.
+    /// Makes the credential at its upstream, under a lease; it must not be revealed yet. Dropping it removes it at the upstream.
     async fn mint_elsewhere(&self, grant: Grant, gone: impl Future<Output = ()>) -> Result<Minted, No> {
         let mut part = Traced::part("upstream").of_another();
         part.note(|| told::upstream(grant.parts()));
@@ -348,14 +350,14 @@ impl Authority {
         part.of(minted)
     }
 
-    /// Whether this server makes what was granted elsewhere.
+    /// Checks that this server makes the granted kind at upstreams.
     fn makes(&self, grant: &Grant) -> Result<(), No> {
         let kind = Kind::from_number(grant.kind()).ok_or_else(|| Fault::new("a grant of an unknown credential kind"))?;
         self.leases.maker(kind).map(|_| ()).map_err(No::Refusal)
     }
 }
 
-/// A kind that nobody knows is made nowhere: `mint_local` says so.
+/// An unknown kind is left to `mint_local`, which returns the error.
 fn made_here(kind: u32) -> bool {
     Kind::from_number(kind).is_none_or(Kind::made_here)
 }
@@ -372,18 +374,19 @@ fn reused(request_id: &str) -> No {
     )
 }
 
-/// Another repeat of the same request took the place of what it made. The caller did nothing wrong: it tries again.
+/// The refusal of a repeat that lost against a concurrent repeat of the same request. The caller did nothing wrong and may try again.
 fn beaten() -> No {
     let no = Refusal::new(Reason::DecidedOnOldState, "the same request was sent more than once at a time, and another was first");
     No::Refusal(no.retry(Duration::from_millis(100)))
 }
 
-/// Whether this request was answered by a twin meanwhile: it is bound, or what it was to replace is gone.
+/// Whether a concurrent call with the same request was first: the request id is bound, or the credential to be replaced is gone.
 fn beaten_by_a_twin(no: &No, replaces: bool) -> bool {
     matches!(no, No::Refusal(r) if r.reason == Reason::RequestIdReused || (replaces && r.reason == Reason::CredentialNotActive))
 }
 
-/// Decided on what is no longer in force, or beaten by a twin of the same request: the second look answers either.
+/// Whether another attempt gives the answer: the decision used a version that is no longer in effect, or a concurrent call with the same
+/// request was first.
 fn worth_another_try(no: &No, replaces: bool) -> bool {
     decided_on_old_state(no) || beaten_by_a_twin(no, replaces)
 }

@@ -1,4 +1,4 @@
-//! Renewing: a new decision for the same line.
+//! Renewals: a new decision for the same line of credentials.
 
 use crate::authority::Authority;
 use crate::credential::Issued;
@@ -12,7 +12,8 @@ use crate::trace;
 use crate::upstream::registry::Kind;
 
 impl Authority {
-    /// Renews a credential: a new decision, never past the bound fixed at first issue. It names the first of its line as an ancestor.
+    /// Renews a credential: a new decision, whose expiry never exceeds the bound fixed at the first issuance. The first credential of the
+    /// line becomes an ancestor.
     pub async fn renew(
         &self,
         caller: &Caller,
@@ -27,7 +28,7 @@ impl Authority {
         let kind = u8::try_from(old.kind).ok().and_then(Kind::from_tag);
         let of_task = self.ledger.peek(|s| s.tasks.get(&task)?.terms.behalf.as_ref()?.token.clone());
         if old.subject.is_some() || old.subject_token != of_task {
-            // What its subject may do, the token said then: nobody has shown it again.
+            // The subject's rights came from the subject token, which is not presented again.
             let no =
                 Refusal::new(Reason::NoLifeLeft, format!("credential {id} was issued on somebody's behalf and is not renewed"));
             return Err(No::Refusal(no.way_out("exchange the subject token again")));
@@ -65,7 +66,7 @@ impl Authority {
         self.exchange(caller, &want).await
     }
 
-    /// The issuance of a credential that this caller holds. To others it does not exist.
+    /// The issuance of a credential of this caller. For other callers the credential does not exist.
     async fn own_issuance(&self, caller: &Caller, id: CredentialId) -> Result<Record, No> {
         let found = self.ledger.peek(|state| {
             let live = state.credentials.get(&id).filter(|l| l.caller() == caller.id().as_str())?;
@@ -79,14 +80,14 @@ impl Authority {
     }
 }
 
-/// The life that a credential was asked for, as far as its record tells: `None` where nobody asked for one and the upstream's registration gave
-/// its own. Where another bound cut it short, it is what was given, which is no more than was asked for; in whole seconds, as lives are asked for,
-/// since the end of a signed credential is one.
+/// The requested lifetime of a credential, as far as its record tells: `None` if none was requested and the upstream's default applied. If
+/// another bound shortened it, the result is the granted lifetime, which is at most the requested one; in whole seconds, like requests,
+/// since a signed credential expires at a whole second.
 fn life_asked_for(old: &Issuance) -> Option<u64> {
     (old.bound != Bound::Upstream as u32).then(|| old.expires_at.saturating_sub(old.issued_at).div_ceil(1_000) * 1_000)
 }
 
-/// The first credential of a line: what is renewed, or what that renews in its turn. Other ancestors come after it.
+/// The first credential of a line: the one being renewed, or the one that it renews itself. Other ancestors come after it.
 fn first_of_line(old: &Issuance) -> Ancestor {
     let itself = || Ancestor { credential: old.credential.clone(), caller: old.caller.clone() };
     let first = old.ancestors.first().filter(|_| !old.renews.is_empty());

@@ -1,4 +1,5 @@
-//! Exchanges that came together: those that ask for the same but for what is each one's own are decided and made in series.
+//! Batches: exchanges that were begun at once. Those that differ only in request-specific fields share one decision and one record
+//! template.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,12 +21,14 @@ use crate::policy::decide::{Alike, Lasting, Shared};
 use crate::policy::wanted::{TaskChoice, Wanted};
 use crate::refusal::No;
 
-/// What is known of the rounds that came on one connection lately, for those that follow. Dropped at any time, nothing is lost but time.
+/// The decision cache of one connection, which recent batches leave for the following ones. It can be dropped at any time without losing
+/// more than time.
 #[derive(Default)]
 pub struct Lately {
     decided: Mutex<Vec<Kept>>,
-    /// The last of them had nothing in it that was asked before. Until one has, the state is not asked first: where it keeps a request is in no
-    /// cache, and the fold asks it in any case. A connection begins with a look: who lost one asks again on the next.
+    /// The last batch contained no repeats. While this is set, the state is not searched for request ids first: that costs cache misses,
+    /// and the fold checks them in any case. A new connection starts with the search, since a caller repeats requests after losing a
+    /// connection.
     all_new: AtomicBool,
 }
 
@@ -36,10 +39,10 @@ struct Kept {
 }
 
 impl Lately {
-    /// What serves this one and still holds. What does not is dropped.
+    /// A cached decision that applies to this request and is still in effect. One that is not is dropped.
     fn find(&self, want: &Wanted, holds: impl Fn(&Lasting) -> bool) -> Option<Kept> {
         let found = self.decided.lock().iter().find(|kept| kept.decision.serves(want)).cloned()?;
-        // Not under the lock: it asks the state.
+        // Evaluated outside of the lock, since it reads the state.
         if holds(&found.decision) {
             return Some(found);
         }
@@ -49,12 +52,12 @@ impl Lately {
 
     fn keep(&self, kept: Kept) {
         let mut all = self.decided.lock();
-        // A round beside this one may have decided the same.
+        // A concurrent batch may have cached the same decision.
         all.truncate(limits::SERIES_KEPT - 1);
         all.insert(0, kept);
     }
 
-    /// What became of one: of what the fold knew, the next rounds ask first.
+    /// Takes note of a refusal: if the fold found a repeat, the next batches search for repeats first.
     pub fn refused(&self, no: &No) {
         if beaten_by_a_twin(no, false) {
             self.all_new.store(false, Relaxed);
@@ -62,42 +65,42 @@ impl Lately {
     }
 }
 
-/// Those of one caller, on one view.
+/// The exchanges of one batch: one caller, one view.
 pub(super) struct Together<'a> {
     authority: &'a Authority,
     view: &'a View,
     compiled: &'a Arc<Compiled>,
     caller: &'a Caller,
     lately: &'a Lately,
-    /// The sort that was asked for last.
+    /// The shared decision used last.
     series: Option<(Alike<'a>, Rc<Making>)>,
-    /// Of all series.
+    /// The record templates of all shared decisions.
     molds: Vec<Arc<Mold>>,
-    /// What was asked before is known already.
+    /// Repeats were searched for before deciding.
     looked: bool,
 }
 
-/// What the state knows of an exchange.
+/// What the state knows of a request.
 pub(super) enum Look<'a> {
-    /// It was asked before.
+    /// The request is a repeat.
     Seen,
-    /// It was not.
+    /// The request is new.
     New(Option<OwnRequest<'a>>),
 }
 
-/// What one of them came to.
+/// The result of one exchange.
 #[allow(clippy::large_enum_variant, reason = "a single exchange comes to one; a box would cost it an allocation")]
 pub(super) enum Made {
-    /// Of a series: it is among those.
+    /// It shares a decision, and its record is in the [`InSeries`].
     Series,
-    /// By itself.
+    /// It was decided and made individually.
     Alone(Granted),
 }
 
-/// Those of series: proposed at once, and finished after that.
+/// The exchanges that share decisions: their records are proposed at once, and they are signed after that.
 pub(super) struct InSeries<'w> {
     pub records: Vec<Encoded>,
-    /// As many, each with its place in the round.
+    /// One entry per record, with the index of its exchange in the batch.
     pub unfinished: Vec<(usize, &'w Wanted, Unfinished)>,
 }
 
@@ -107,10 +110,10 @@ impl InSeries<'_> {
     }
 }
 
-/// How far ahead another one of the same sort is looked for. Those of one task mostly follow each other.
+/// How many following requests are searched for one that could share a decision. The requests of one task mostly follow each other.
 const AHEAD: usize = 4;
 
-/// Whether there is room for exchanges that came together: the same for all of one sort.
+/// Whether the ceilings leave room; the answer is the same for all requests with the same combination of request id and inline task.
 #[derive(Default)]
 struct Rooms([Option<Result<(), No>>; 4]);
 
@@ -148,8 +151,8 @@ impl<'a> Together<'a> {
         }
     }
 
-    /// Decides one, and where we make it ourselves, makes it and its records: of a series, all that comes before a signature. `rest`: what comes
-    /// after it. `place`: its own in the round.
+    /// Decides one exchange and, for a kind that mayfly makes, makes the credential and its records; for a shared decision, everything
+    /// before the signature. `rest`: the following requests. `place`: the index in the batch.
     pub fn grant<'w>(
         &mut self,
         (place, want): (usize, &'a Wanted),
@@ -163,7 +166,7 @@ impl<'a> Together<'a> {
             if let Some(series) = self.follow(want) {
                 self.series = Some(series);
             } else if rest.by_ref().take(AHEAD).any(|other| Shared::possible(want, other)) {
-                // What cannot be made in series is refused below like any other.
+                // A request that cannot share a decision is refused below like any other.
                 self.series = self.begin(want)?;
             }
         }
@@ -182,8 +185,8 @@ impl<'a> Together<'a> {
         authority.make(self.view, self.compiled, caller, want).map(Made::Alone)
     }
 
-    /// What was asked before, or has no room, in one look at the state: where it lies in memory is in no cache, and what is looked for at once
-    /// is waited for at once. After a round in which nothing was asked before, that is left to the fold.
+    /// Searches the state for repeats and checks the ceilings, in one read: the entries are in no CPU cache, and searching for all of them
+    /// at once makes the cache misses overlap. After a batch without repeats, the fold alone searches for them.
     pub fn look<'w>(&self, wants: impl Iterator<Item = &'w Wanted>) -> Vec<Result<Look<'w>, No>> {
         let (authority, caller) = (self.authority, self.caller);
         let named = |want: &'w Wanted| {
@@ -213,7 +216,7 @@ impl<'a> Together<'a> {
         looks
     }
 
-    /// Whether one that was refused was asked before, where nobody looked yet: then it has its answer already.
+    /// Whether a refused request is a repeat, if repeats were not searched for before: a repeat is answered with its earlier result.
     pub fn was_asked(&self, want: &Wanted) -> bool {
         let Some(id) = want.request_id.as_deref().filter(|_| !self.looked) else { return false };
         let key = request_key(self.caller.id().as_str(), id);
@@ -224,13 +227,13 @@ impl<'a> Together<'a> {
         asked
     }
 
-    /// What the records of each series have in common: whoever holds it to the end frees it, where the allocator has it at hand, and not the
-    /// writer.
+    /// The record templates of the batch. The batch keeps them until its end, so that its own thread frees them, where the allocator has
+    /// their memory at hand, and not the writer.
     pub fn into_molds(self) -> Vec<Arc<Mold>> {
         self.molds
     }
 
-    /// The series of a round before this one.
+    /// Continues a shared decision of an earlier batch.
     fn follow(&mut self, want: &Wanted) -> Option<(Alike<'a>, Rc<Making>)> {
         let Kept { decision, series } = self.lately.find(want, |one| one.holds(self.view, self.compiled, self.caller))?;
         self.molds.push(series.mold().clone());

@@ -1,4 +1,4 @@
-//! What a trace and the log line of a call tell of an exchange: the ids that the audit holds.
+//! The attributes of an exchange for traces and log lines: the ids that the audit log has too.
 
 use crate::authority::Authority;
 use crate::credential::{Issued, Kind, Novelty};
@@ -7,7 +7,7 @@ use crate::policy::wanted::{TaskChoice, Wanted};
 use crate::refusal::{Code, No};
 use crate::trace::{Attribute, Traced, plain};
 
-/// What was decided, and with which versions.
+/// The decision, and the versions that it used.
 pub(super) fn decided(parts: &Parts) -> Vec<Attribute> {
     let draft = &parts.draft;
     vec![
@@ -19,13 +19,13 @@ pub(super) fn decided(parts: &Parts) -> Vec<Attribute> {
     ]
 }
 
-/// What an upstream is asked for.
+/// The request to an upstream.
 pub(super) fn upstream(parts: &Parts) -> Vec<Attribute> {
     let kind = Kind::from_number(parts.draft.kind).map_or("", Kind::name);
     vec![("mayfly.upstream", parts.draft.upstream.as_str().into()), ("mayfly.kind", kind.into())]
 }
 
-/// The status code and the reason that it ends with.
+/// The status code and reason of a refusal or fault.
 fn status_of(no: &No) -> (i32, &'static str) {
     match no {
         No::Refusal(no) => (no.reason.code() as i32, no.reason.as_str()),
@@ -33,7 +33,7 @@ fn status_of(no: &No) -> (i32, &'static str) {
     }
 }
 
-/// It was refused before anything of it was known: one of several ends with that.
+/// Ends the span of one request of a batch that was refused before it could be decoded.
 pub fn malformed(traced: &Traced, no: &No) {
     let (code, reason) = status_of(no);
     traced.end_one(code, reason);
@@ -47,7 +47,7 @@ fn asked(authority: &Authority, want: &Wanted) -> Vec<Attribute> {
     if let TaskChoice::Named(task) = &want.task {
         told.push(("mayfly.task.id", task.to_string().into()));
     }
-    // What is registered is no caller's text.
+    // Only a registered name is logged, since any other is the caller's text.
     if authority.catalog.now().upstream(&want.upstream).is_some() {
         told.push(("mayfly.upstream", (&*want.upstream).into()));
     }
@@ -73,7 +73,7 @@ fn issued(issued: &Issued) -> Vec<Attribute> {
     told
 }
 
-/// Tells how an exchange ended, where it is traced or logged. One of several ends with that.
+/// Notes how an exchange ended, if it is traced or logged. Ends the span of one request of a batch.
 pub fn ended(authority: &Authority, want: &Wanted, end: &Result<Issued, No>) {
     let traced = &want.traced;
     if !traced.is_live() {

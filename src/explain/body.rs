@@ -1,5 +1,5 @@
-//! Records for people and machines: what happened in words, and its content as JSON. Ids are written as everywhere, digests in
-//! hexadecimal, what is empty is left out.
+//! Records for people and programs: the event in words, and its content as JSON. Ids have their usual form, digests are hexadecimal, empty
+//! fields are omitted.
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +9,7 @@ use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, TaskId};
 
 pub use crate::ledger::record::event_name as name;
 
-/// A record's content. Texts of policies, registrations, bindings and bundles are named by their digests.
+/// The content of a record. Texts of policies, registrations, bindings and bundles are replaced by their digests.
 pub fn json(record: &Record) -> Value {
     let mut body = record.event.as_ref().map_or(Value::Null, event);
     if let (Value::Object(members), Some(request)) = (&mut body, &record.request) {

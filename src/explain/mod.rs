@@ -1,7 +1,7 @@
-//! Why something was or was not granted, and what became of it: from the ledger alone.
+//! Explains from the ledger alone why something was or was not granted, and what became of it.
 //!
-//! The record of a grant says what it was decided with; the rules in force and later records say what ended it. Whoever is no operator
-//! is told of what memory still has, so that nobody else can make the server read history.
+//! The record of a grant tells what it was decided with; the rules in effect and later records tell what ended it. A caller who is not an
+//! operator gets an explanation from memory only, so that workloads cannot make the server read history.
 
 pub mod body;
 mod related;
@@ -19,7 +19,7 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Seq, TaskId};
 use related::About;
 
-/// What is to be explained.
+/// The object to explain.
 #[derive(Clone, Debug)]
 pub enum Of {
     /// A credential.
@@ -30,9 +30,9 @@ pub enum Of {
     Seq(Seq),
     /// A request of a caller.
     Request {
-        /// Who sent it.
+        /// The caller that sent it.
         caller: String,
-        /// Its id.
+        /// The request id.
         id: String,
     },
     /// An approval.
@@ -41,31 +41,31 @@ pub enum Of {
     Lease(LeaseId),
 }
 
-/// One thing that was looked at.
+/// One finding of the explanation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What.
+    /// The subject of the finding.
     pub subject: &'static str,
-    /// What came of it.
+    /// The text of the finding.
     pub text: String,
-    /// It speaks for the grant.
+    /// Whether the finding speaks for the grant.
     pub permits: bool,
-    /// The record that it follows from.
+    /// The record that supports the finding.
     pub seq: Seq,
 }
 
 /// An explanation.
 #[derive(Clone, Debug, Default)]
 pub struct Explained {
-    /// In one sentence.
+    /// The explanation in one sentence.
     pub summary: String,
-    /// In the order in which things were looked at.
+    /// The findings, in the order in which a decision checks them.
     pub findings: Vec<Finding>,
-    /// Oldest first.
+    /// The records, oldest first.
     pub records: Vec<Past>,
-    /// The environment that it belongs to, where it has one.
+    /// The environment of the object, if it has one.
     pub environment: Option<String>,
-    /// Workloads that may know of it.
+    /// The workloads that may see the explanation.
     pub holders: Vec<String>,
 }
 
@@ -73,31 +73,31 @@ fn none(what: &str) -> No {
     No::Refusal(Refusal::new(Reason::NotFound, format!("there is no {what} that you may see")))
 }
 
-/// What of history was not seen.
+/// The parts of history that were not read.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
-    /// Records up to this seq were removed, and something of what was asked for with them.
+    /// Records up to this sequence number were removed, and with them something that was searched for.
     removed: Option<Seq>,
-    /// What was not looked at, and why.
+    /// The part that was not searched, and why.
     unseen: Option<Unseen>,
 }
 
-/// Nothing was found.
+/// The refusal if nothing was found.
 fn not_found(what: &str, kind: &str, removed: Option<Seq>) -> No {
     removed.map_or_else(|| none(kind), |removed| not_kept(what, removed))
 }
 
-/// Who asks: an operator may have history read.
+/// How far the search may go: only operators may have history read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Depth {
-    /// What memory has.
+    /// Memory only.
     Memory,
-    /// History too.
+    /// Memory and history.
     History,
 }
 
 impl Authority {
-    /// Explains. Whether whoever asks may know is the caller's to ask, by environment and holders.
+    /// Explains an object. The service must check by environment and holders whether the caller may see the explanation.
     pub async fn explain(&self, of: &Of, depth: Depth) -> Result<Explained, No> {
         match of {
             Of::Credential(id) => self.explain_credential(*id, depth).await,
@@ -134,7 +134,7 @@ impl Authority {
         }
     }
 
-    /// A login that memory no longer has: its credential is none that was issued for an upstream.
+    /// Explains a login that is no longer in memory. The credential of a login was not issued for an upstream.
     async fn explain_login(&self, id: CredentialId) -> Result<Option<Explained>, No> {
         let logs_in = move |past: &Past| matches!(&past.record.event, Some(Event::LoggedIn(e)) if e.credential == id.as_bytes());
         let found = self.question(move |look| look.first(&[Filter::named(None, id.to_string())], logs_in)).await?;
@@ -179,7 +179,7 @@ impl Authority {
     async fn explain_task(&self, id: TaskId, depth: Depth) -> Result<Explained, No> {
         let known = self.ledger.settled(|s| {
             let task = s.tasks.get(&id)?;
-            // Also those that nobody used yet, or never will.
+            // Includes approvals that are unused, or never will be used.
             let of = |a: &&crate::ledger::state::Approval| a.asked.terms.is_some() && a.asked.task == id.as_bytes();
             let asked = s.approvals.values().filter(of).map(|a| a.asked.approval.clone());
             let opened_with = task.approved.iter().map(|a| a.id.as_bytes().to_vec());

@@ -1,4 +1,4 @@
-//! Which records tell the story of one thing.
+//! Selects the records that belong to the story of an object.
 
 use super::Seen;
 use crate::authority::Authority;
@@ -12,24 +12,25 @@ use crate::refusal::No;
 use crate::revocation::{Facts, Rules, Sorts, Target};
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
-/// What a story is about. What is not known stays empty.
+/// The object of a story. Unknown parts stay empty.
 #[derive(Clone, Debug, Default)]
 pub(super) struct About {
-    /// The credential: what was issued, and its decision revision.
+    /// The issued credential, and its decision revision.
     pub credential: Option<(Issued, Seq)>,
     /// The tasks of the path, root first.
     pub path: Vec<TaskId>,
     /// An approval, 16 bytes.
     pub approval: Vec<u8>,
-    /// Approvals that a task was opened or extended with, as they are seen.
+    /// The approvals that a task was opened or extended with, as they are found.
     pub used: Vec<Vec<u8>>,
     /// A lease, 16 bytes.
     pub lease: Vec<u8>,
-    /// Refusals that name this task.
+    /// The task whose refusals belong to the story.
     pub refusals_of: String,
-    /// The other grants that it rests on, each with the decision revision that counts: a revocation of one of them belongs to the story.
+    /// The other grants that the credential depends on, each with the relevant decision revision: a revocation of one of them belongs to
+    /// the story.
     pub grounds: Vec<(Ground, Seq)>,
-    /// The record where the story begins.
+    /// The sequence number of the record where the story begins.
     pub from: Seq,
 }
 
@@ -42,12 +43,13 @@ impl About {
         self.path.iter().any(|t| t.as_bytes()[..] == *id)
     }
 
-    /// Whether it is about that task itself, and no credential of it.
+    /// Whether the story is about that task itself, and not about a credential of it.
     fn is_about(&self, task: &[u8]) -> bool {
         self.credential.is_none() && self.path.last().is_some_and(|t| t.as_bytes()[..] == *task)
     }
 
-    /// Looking back, what used an approval comes before what is said of it.
+    /// Collects the approvals that a record used. History is read backwards, so the use of an approval comes before the approval's own
+    /// records.
     fn notes(&mut self, event: &Event) {
         let approval = match event {
             Event::TaskExtended(e) => &e.approval,
@@ -86,7 +88,7 @@ impl About {
                 self.hit_by(targets, seq)
             }
             Some(Event::KeyChanged(e)) => self.credential.as_ref().is_some_and(|(issued, _)| issued.key == e.key),
-            // A recovery revokes all that was before it.
+            // A recovery revokes everything before it.
             Some(Event::GenerationBegun(e)) if e.generation > 1 => self.credential.is_some() || !self.path.is_empty(),
             Some(Event::ApprovalAsked(e)) => self.has_approval(&e.approval) || (e.terms.is_some() && self.is_about(&e.task)),
             Some(Event::ApprovalDecided(e)) => self.has_approval(&e.approval),
@@ -97,7 +99,7 @@ impl About {
         }
     }
 
-    /// What rules can ask of it.
+    /// The facts that revocation rules are matched against.
     fn facts(&self) -> Option<Facts<'_>> {
         match &self.credential {
             Some((issued, revision)) => Some(facts_of_record(issued, *revision, &self.path)),
@@ -106,7 +108,7 @@ impl About {
         }
     }
 
-    /// Whether a revocation at `seq` covers it.
+    /// Whether a revocation at `seq` covers the object.
     fn hit_by(&self, targets: impl Iterator<Item = Target>, seq: Seq) -> bool {
         let Some(facts) = self.facts() else { return false };
         let mut rules = Rules::default();
@@ -116,7 +118,7 @@ impl About {
         rules.covers(&facts).is_some() || self.grounds.iter().any(|(ground, r)| rules.covers(&ground.facts(*r)).is_some())
     }
 
-    /// By which names its records are found: each of them is about one of these.
+    /// The names to search for: every record of the story has one of these.
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.path.iter().map(about::id).collect();
         if let Some((issued, _)) = &self.credential {
@@ -137,15 +139,15 @@ impl About {
         names
     }
 
-    /// The records of a story, oldest first, at most `limits::EXPLAIN_RECORDS`: the newest and where it began.
+    /// The records of a story, oldest first, at most `limits::EXPLAIN_RECORDS`: the newest, and those where it began.
     fn story(mut self, look: &Look) -> Result<(Vec<Past>, Seen), No> {
-        // Where it began is at most a credential and the tasks of one path.
+        // The beginning has at most the records of a credential and of the tasks of one path.
         let most = limits::EXPLAIN_RECORDS - limits::TASK_DEPTH - 1;
         let mut filters = filters_of(self.names());
         filters.extend(self.credential.as_ref().map(|_| Filter { seq: Some(self.from), ..Filter::default() }));
         let mut records = look.newest(&filters, most, |past| self.concerns(&past.record, past.seq))?;
         records.iter().filter_map(|past| past.record.event.as_ref()).for_each(|event| self.notes(event));
-        // Which approvals it was opened or extended with is known only now.
+        // The approvals that the task was opened or extended with are known only after the first search.
         let used = self.used.iter().filter_map(|id| approval(id)).collect::<Vec<_>>();
         if !used.is_empty() {
             let more = look.newest(&filters_of(used), most, |past| self.concerns(&past.record, past.seq))?;
@@ -172,7 +174,7 @@ impl About {
     }
 }
 
-/// The names of every rule that can cover these facts.
+/// Adds the names of every rule that can cover these facts.
 fn rules_of(facts: &Facts<'_>, names: &mut Vec<String>) {
     facts.each(Sorts::ALL, &mut |probe| {
         names.push(about::rule(&probe));
@@ -184,14 +186,14 @@ fn approval(id: &[u8]) -> Option<String> {
     ApprovalId::from_slice(id).map(about::id)
 }
 
-/// A filter for each name.
+/// One filter for each name.
 fn filters_of(names: Vec<String>) -> Vec<Filter> {
     names.into_iter().map(|name| Filter::named(Some(Sort::About), name)).collect()
 }
 
 impl Authority {
-    /// The records of a story, oldest first, at most `limits::EXPLAIN_RECORDS`: the newest and where it began. Where there are none, and not all of
-    /// history was looked at, it is refused: nothing is said not to be there that may be.
+    /// The records of a story, oldest first, at most `limits::EXPLAIN_RECORDS`: the newest, and those where it began. If none were found
+    /// and not all of history was searched, the request is refused, since the object may exist.
     pub(super) async fn story(&self, about: About, what: String) -> Result<(Vec<Past>, Seen), No> {
         self.question(move |look| {
             let (records, seen) = about.story(look)?;

@@ -1,4 +1,4 @@
-//! Findings, in words.
+//! The texts of findings.
 
 use super::{Explained, Finding, Seen, body};
 use crate::ledger::State;
@@ -19,7 +19,7 @@ fn refuses(subject: &'static str, text: impl Into<String>, seq: Seq) -> Finding 
     Finding { subject, text: text.into(), permits: false, seq }
 }
 
-/// What could not be looked at.
+/// The finding about parts of history that were not searched.
 pub(super) fn reach(seen: Seen) -> Option<Finding> {
     let text = match seen {
         Seen { unseen: Some(Unseen::NotIndexed { covered, commits }), .. } => {
@@ -39,7 +39,7 @@ pub(super) fn reach(seen: Seen) -> Option<Finding> {
     Some(Finding { subject: "history", text, permits: false, seq: Seq::ZERO })
 }
 
-/// How a grant was decided, in the order in which it is looked at, and what ended it.
+/// How a grant was decided, in the order of the checks, and what ended it.
 pub(super) fn of_credential(
     state: &State,
     issued: &Issued,
@@ -107,7 +107,7 @@ fn decided(issued: &Issued, found: &Found, records: &[Past]) -> Vec<Finding> {
     out
 }
 
-/// On whose behalf, through whom, and by which token.
+/// The subject, the actors and the subject token.
 fn behalf(issued: &Issued, token: &TokenEvidence) -> String {
     let by = format!("by token {} of {}, good until {}", token.id, token.issuer, Millis(token.expires_at));
     let Some(subject) = &issued.subject else { return format!("rests on what its task does, {by}") };
@@ -115,7 +115,7 @@ fn behalf(issued: &Issued, token: &TokenEvidence) -> String {
     format!("on behalf of {}, through {}, {by}", subject.name(), through.join(" for "))
 }
 
-/// The bound that set a credential's end.
+/// The name of the bound that set a credential's expiry.
 fn bound(number: u32) -> &'static str {
     const WORDS: [(Bound, &str); 12] = [
         (Bound::Asked, "what was asked for"),
@@ -185,7 +185,7 @@ fn reason(record: &Record) -> &str {
     }
 }
 
-/// A task: from memory where it is there, from its records otherwise.
+/// The explanation of a task: from memory if it is there, otherwise from its records.
 pub(super) fn of_task(state: &State, id: TaskId, records: &[Past], now: Millis) -> Option<Explained> {
     let opened = records.iter().find_map(|p| match &p.record.event {
         Some(Event::TaskOpened(e)) if e.task == id.as_bytes() => Some((p, e)),
@@ -234,7 +234,7 @@ pub(super) fn of_task(state: &State, id: TaskId, records: &[Past], now: Millis) 
     })
 }
 
-/// One record as a finding.
+/// A record as a finding.
 pub(super) fn of_one(past: &Past) -> Finding {
     let Some(event) = &past.record.event else { return refuses("record", "", past.seq) };
     let (author, reason) = (past.record.author_text(), reason(&past.record));
@@ -260,7 +260,7 @@ pub(super) fn of_one(past: &Past) -> Finding {
     Finding { subject: body::name(event), text, permits: !against, seq: past.seq }
 }
 
-/// Who signed in, how, and what let them.
+/// The person or job that logged in, how, and by which rule.
 fn logged_in(e: &crate::ledger::record::LoggedIn) -> String {
     let person = e.person.as_ref().map_or_else(String::new, crate::ledger::record::Identity::name);
     let so = format!("is {} until {}", e.caller, Millis(e.expires_at));
@@ -289,7 +289,7 @@ fn refusal(e: &crate::ledger::record::Refused) -> String {
     }
 }
 
-/// A record by itself.
+/// The explanation of a single record.
 pub(super) fn of_record(past: Past) -> Explained {
     let finding = of_one(&past);
     let holders = match past.record.author.as_ref().and_then(|a| a.who.as_ref()) {
@@ -300,7 +300,7 @@ pub(super) fn of_record(past: Past) -> Explained {
     Explained { summary, findings: vec![finding], records: vec![past], environment: None, holders }
 }
 
-/// No record of a request: the refusals of its caller may say why.
+/// The explanation of a request without a record: the refusals of its caller may tell why.
 pub(super) fn of_refusals(caller: &str, id: &str, mut refused: Vec<Past>) -> Explained {
     refused.reverse();
     Explained {

@@ -1,4 +1,4 @@
-//! The bundle of our own domain: a certificate for each key of the CA that is published, each made once.
+//! The bundle of the server's own trust domain: one CA certificate for each published key, each created once.
 
 use std::sync::atomic::Ordering;
 
@@ -15,11 +15,11 @@ use crate::limits;
 use crate::refusal::{Fault, No};
 use crate::trust::{Source, bundle_of};
 
-/// Where records say that it comes from.
+/// The source of the bundle, as records name it.
 const PLACE: &str = "our own CA";
 
 impl OwnDomain {
-    /// Notes what may have ended a certificate, so that the next CRL is signed anew.
+    /// Notes records that may have ended a certificate, so that the next CRL is signed anew.
     pub(crate) fn follow(&self, record: &Record) {
         let ends = matches!(
             record.event,
@@ -36,7 +36,7 @@ impl OwnDomain {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// The certificates of the domain, as its bundle in force has them.
+    /// The CA certificates of the domain, from its bundle in effect.
     pub(super) fn anchors(&self, state: Option<&BundleState>) -> Result<Vec<TrustAnchor>, Fault> {
         match state.filter(|s| !s.removed) {
             None => Ok(Vec::new()),
@@ -45,7 +45,7 @@ impl OwnDomain {
     }
 }
 
-/// The certificate of a CA's key, among those of a bundle. By its whole public key: names are nobody's proof.
+/// The certificate of a CA key in a bundle, found by the whole public key, since names prove nothing.
 pub(crate) fn anchor_of<'a>(anchors: &'a [TrustAnchor], public: &[u8]) -> Option<&'a TrustAnchor> {
     let key = spki_sha256(public)?;
     anchors.iter().find(|anchor| *anchor.key() == key)
@@ -65,7 +65,8 @@ fn published(key: &Key) -> bool {
 }
 
 impl Authority {
-    /// Brings the bundle of our own domain in line with the keys of its CA. Whose key is gone is out of it, and what it signed revoked.
+    /// Adapts the bundle of the own trust domain to the keys of its CA. The certificate of a removed key leaves the bundle, and what the
+    /// key signed is revoked.
     pub async fn tend_own_bundle(&self) -> Result<(), No> {
         let Some(own) = &self.own_domain else { return Ok(()) };
         let domain = own.trust_domain.as_str();
@@ -102,7 +103,7 @@ impl Authority {
         Ok(())
     }
 
-    /// The bundle document of our own domain, as it is durable.
+    /// The durable bundle document of the own trust domain.
     pub async fn own_bundle(&self) -> Result<Option<String>, No> {
         let Some(own) = &self.own_domain else { return Ok(None) };
         let domain = own.trust_domain.as_str();

@@ -1,7 +1,8 @@
-//! CRLs of our own domain: one for each key of the CA, of what the fold says.
+//! CRLs of the server's own trust domain: one for each key of the CA, made from the state of the fold.
 //!
-//! One is signed anew for whoever asks first after something ended, and when a tenth of its life is over. Its number is the ledger's head
-//! and, below it, how many this process signed: a start writes a record, so that no later CRL has a lower number.
+//! A CRL is signed anew for the first request after a certificate ended, and when a tenth of its life is over. Its number is made of the
+//! ledger's head and, in the lower bits, a count of the CRLs that this process signed: a start writes a record, so no later CRL has a lower
+//! number.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,20 +16,20 @@ use crate::limits;
 use crate::refusal::{Fault, No};
 use crate::seq::{CredentialId, Millis};
 
-/// A CRL as it was signed last.
+/// The last signed CRL of a key.
 #[derive(Clone)]
 pub(super) struct Held {
     der: Arc<[u8]>,
     number: u128,
-    /// What had changed by then.
+    /// The value of the change counter when it was signed.
     changes: u64,
     signed_at: Millis,
-    /// Since when each was found to have ended, so that the date stays.
+    /// When each certificate was found to have ended, so that the revocation date stays the same.
     ended: BTreeMap<CredentialId, Millis>,
 }
 
 impl Authority {
-    /// The CRL of a key of the CA; `None` where it is none whose certificates count.
+    /// The CRL of a CA key; `None` if the key's certificates are not valid in this domain.
     pub async fn own_crl(&self, key: &str) -> Result<Option<Arc<[u8]>>, No> {
         let Some(own) = &self.own_domain else { return Ok(None) };
         let Some(signs) = self.keyring.get(KeyPurpose::X509Ca, key) else { return Ok(None) };
@@ -59,7 +60,7 @@ impl Authority {
         let public = signs.public().ok_or_else(|| Fault::new("a CA without a public key"))?;
         let Some(anchor) = anchor_of(&anchors, public) else { return Ok(None) };
         let entries: Vec<Ended> = ended.iter().map(|(id, since)| Ended { id: *id, since: *since }).collect();
-        // Numbers are given and what they name kept under one lock: a later number never goes before an earlier one.
+        // The number is given and the CRL stored under one lock, so that a CRL with a later number is never followed by an earlier one.
         let mut crls = own.crls.lock();
         if let Some(newer) = crls.get(key).filter(|held| held.number >> 40 > u128::from(head.as_u64())) {
             return Ok(Some(newer.der.clone()));

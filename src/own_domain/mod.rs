@@ -1,7 +1,8 @@
-//! The trust domain that mayfly itself is the CA of: its bundle, its CRLs, and who its SVIDs belong to.
+//! The trust domain whose CA is mayfly itself: its bundle, its CRLs, and the logins behind its SVIDs.
 //!
-//! The CA's keys are keys like the others (`mayfly key …`). The bundle follows them: a key is in it before it signs and until all that it
-//! signed has ended. An SVID of this domain is good where the ledger knows its login, and else proves nothing, whoever signed it.
+//! The CA's keys are managed like other keys (`mayfly key …`), and the bundle follows them: a key is in the bundle before it signs and
+//! until everything that it signed has expired. An SVID of this domain is valid only if the ledger knows its login; otherwise it proves
+//! nothing, whoever signed it.
 
 mod bundle;
 mod crl;
@@ -30,37 +31,37 @@ use crate::limits;
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::CredentialId;
 
-/// What the configuration says of it.
+/// The configuration of the trust domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Its name.
     pub trust_domain: TrustDomain,
-    /// How long the SVID of somebody who signed in lives at the most, milliseconds.
+    /// The maximum lifetime of a person's SVID, milliseconds.
     pub login_ttl_ms: u64,
-    /// ID tokens without a `nonce` are taken: the device flow has none.
+    /// ID tokens without a `nonce` are accepted, since the device flow has none.
     pub device_login: bool,
-    /// Which jobs are let in.
+    /// The rules by which jobs are admitted.
     pub attest_rules: Vec<AttestRule>,
 }
 
 /// The trust domain that this server is the CA of.
 pub struct OwnDomain {
-    /// Its name, for as long as the process lives.
+    /// The name, which does not change while the process runs.
     pub trust_domain: TrustDomain,
     settings: ArcSwap<Settings>,
-    /// Where the public listener is known: base of `iss`, without a slash at its end.
+    /// The address of the public listener, the base of `iss`, without a trailing slash.
     base: String,
     crls: Mutex<BTreeMap<Box<str>, crl::Held>>,
-    /// Counts what may have ended a certificate.
+    /// Counts the events that may have ended a certificate.
     changes: AtomicU64,
-    /// CRLs signed by this process.
+    /// The number of CRLs signed by this process.
     signed: AtomicU64,
-    /// Logins that are looked at.
+    /// Bounds the number of logins in progress.
     pub places: Semaphore,
 }
 
 impl OwnDomain {
-    /// `issuer` is the base of `iss`: the public listener's own name.
+    /// Creates the state. `issuer` is the base of `iss`: the public listener's own name.
     pub fn new(settings: Settings, issuer: &str) -> OwnDomain {
         OwnDomain {
             trust_domain: settings.trust_domain.clone(),
@@ -73,19 +74,19 @@ impl OwnDomain {
         }
     }
 
-    /// What the configuration says of it.
+    /// The configuration.
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.load_full()
     }
 
-    /// Other settings from here on, of the same trust domain: the configuration was read again.
+    /// Replaces the settings of the same trust domain after a reload of the configuration.
     pub fn set(&self, settings: Settings) {
         if settings.trust_domain == self.trust_domain {
             self.settings.store(Arc::new(settings));
         }
     }
 
-    /// What a job's token is for: our issuer, and, where the platform lets a job say that, the key.
+    /// The audience of a job's token: the issuer and, on platforms that let a job choose the audience, the key.
     pub fn audience(&self, key: Option<&str>) -> String {
         match key {
             Some(thumbprint) => format!("{}#{thumbprint}", self.base),
@@ -93,25 +94,25 @@ impl OwnDomain {
         }
     }
 
-    /// Where the CRL of a CA key lies.
+    /// The URL of the CRL of a CA key.
     pub fn crl_url(&self, key: &str) -> String {
         format!("{}/spiffe/crl/{key}", self.base)
     }
 
-    /// Where its bundle lies (SPIFFE-Trust-Domain-and-Bundle, section 5, profile https_web).
+    /// The URL of the bundle (SPIFFE-Trust-Domain-and-Bundle, section 5, profile https_web).
     pub fn bundle_url(&self) -> String {
         format!("{}/spiffe/bundle.json", self.base)
     }
 }
 
-/// This server is the CA of no trust domain.
+/// The refusal if this server is the CA of no trust domain.
 pub fn not_configured() -> Refusal {
     Refusal::new(Reason::NotServed, "this server has no trust domain of its own, so nobody signs in to it")
         .by("own_domain.trust_domain")
         .way_out("whoever owns the configuration sets own_domain.trust_domain")
 }
 
-/// Whose login an SVID is.
+/// The login behind an SVID.
 enum Behind {
     Person(Person),
     Attested(CredentialId),
@@ -127,7 +128,7 @@ impl Behind {
 }
 
 impl Authority {
-    /// The caller that an SVID is: with the person behind it, where it is somebody's login, or as a job that signed in.
+    /// The caller of an SVID: with the person, if it is a person's login, or as a job that logged in.
     pub fn caller_of(&self, svid: &VerifiedSvid) -> Caller {
         let caller = Caller::from(svid);
         match self.login_of(&caller) {
@@ -137,7 +138,7 @@ impl Authority {
         }
     }
 
-    /// Whether the login of a caller stands, where its SVID is of our own domain: on every call.
+    /// Checks that the login of a caller is still valid, if its SVID is of the own trust domain. Called on every call.
     pub(crate) fn login_stands(&self, caller: &Caller) -> Result<(), No> {
         match self.login_of(caller) {
             None => Ok(()),
@@ -147,8 +148,8 @@ impl Authority {
         }
     }
 
-    /// Whose login an SVID is; `None` for one of another trust domain. What the ledger does not know byte for byte is nobody's:
-    /// whoever has the CA's key still makes no login.
+    /// The login behind an SVID; `None` for an SVID of another trust domain. An SVID that the ledger does not know byte for byte has no
+    /// login, so a stolen CA key cannot make one.
     fn login_of(&self, caller: &Caller) -> Option<Result<Behind, Refusal>> {
         let own = self.own_domain.as_ref()?;
         let evidence = caller.evidence();
@@ -170,9 +171,9 @@ impl Authority {
 }
 
 impl Authority {
-    /// Somebody by the name that records have: the SPIFFE ID, and the person's newest login. One that was given back counts until its end:
-    /// whoever signs out takes back nothing that they asked for. `None` for a person none of whose logins still would be good, and for a name
-    /// that is no caller's.
+    /// Resolves a name from records: the SPIFFE ID, and the person's newest login. A login that was given back counts until it expires,
+    /// since signing out does not withdraw the person's requests. `None` for a person whose logins have all expired, and for a name that is
+    /// no caller's.
     pub(crate) fn who_is(&self, name: &str) -> Option<(SpiffeId, Option<Person>)> {
         let of = match Who::named(name) {
             Who::Person(of) => of,

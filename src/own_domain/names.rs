@@ -4,25 +4,25 @@ use crate::identity::sha256;
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::refusal::Fault;
 
-/// What the last segment of somebody begins with whose `sub` cannot stand in a path.
+/// The prefix of a last segment that is a digest, for a `sub` that cannot be a path segment.
 const HASHED: &str = "sha256.";
-/// The longest `sub` that stands in a path as it is, bytes: a UUID, an employee number, a name.
+/// The longest `sub` that is used as a path segment unchanged, bytes: a UUID, an employee number, a name.
 const AS_IT_IS: usize = 64;
 
-/// The SPIFFE ID of a person: `spiffe://DOMAIN/people/PROVIDER/SUB`. A `sub` that is no path segment stands there by its SHA-256, and so does one
-/// that looks like that: no two people have one id.
+/// The SPIFFE ID of a person: `spiffe://DOMAIN/people/PROVIDER/SUB`. A `sub` that is not a valid path segment, or that looks like a digest
+/// segment, is replaced by its SHA-256, so that no two people have the same id.
 pub fn person_id(domain: &TrustDomain, provider: &str, sub: &str) -> Result<SpiffeId, Fault> {
     let id = format!("spiffe://{domain}/people/{provider}/{}", segment(sub));
     id.parse().map_err(|e| Fault::new(format!("a person's SPIFFE ID {id}: {e}")))
 }
 
-/// The SPIFFE ID of a job: `spiffe://DOMAIN/ci/PROVIDER/ID/RULE`, the id being the platform's own, like a repository's.
+/// The SPIFFE ID of a job: `spiffe://DOMAIN/ci/PROVIDER/ID/RULE`. ID is the platform's own, like that of a repository.
 pub fn attested_id(domain: &TrustDomain, provider: &str, id: &str, rule: &str) -> Result<SpiffeId, Fault> {
     let id = format!("spiffe://{domain}/ci/{provider}/{}/{rule}", segment(id));
     id.parse().map_err(|e| Fault::new(format!("a job's SPIFFE ID {id}: {e}")))
 }
 
-/// One segment for each text.
+/// The path segment of a text, different for each text.
 fn segment(sub: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     let canonical = !sub.is_empty()

@@ -1,7 +1,7 @@
-//! Whether an export is what a server wrote, line by line, with no more memory than a commit's hashes.
+//! Verifies an export line by line, with no more memory than the hashes of one commit.
 //!
-//! Every commit and every record has its place in a tree: told whole, or as a hash. So nothing can be changed, moved or left out without the
-//! roots being others. Whether a record that is told as a hash only would have fit is the server's word, in its signed statement.
+//! Every commit and every record has its place in a tree, either complete or as a hash. So nothing can be changed, moved or omitted without
+//! changing the roots. That a record given only as a hash does not match the filter is the server's claim, in its signed statement.
 
 use std::io::{BufRead, Read as _};
 
@@ -19,35 +19,35 @@ use crate::ledger::tree::proof::{consistent, cover};
 use crate::limits;
 use crate::seq::Millis;
 
-/// What is wrong, and where.
+/// An error, and its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}{}: {what}", .seq.map_or_else(String::new, |s| format!(", seq {s}")))]
 pub struct Wrong {
-    /// The line, from 1; of what is missing, the one after it.
+    /// The line, from 1; for something missing, the line after it.
     pub line: u64,
-    /// The record, where it is about one.
+    /// The record, if the error concerns one.
     pub seq: Option<u64>,
-    /// What is wrong there.
+    /// The error.
     pub what: String,
 }
 
-/// What was found right.
+/// The content of a valid export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Right {
-    /// What was asked for.
+    /// The requested filter.
     pub filter: serde_json::Map<String, serde_json::Value>,
-    /// How much it tells.
+    /// The numbers of what it contains.
     pub counts: Counts,
-    /// What the proofs lead to.
+    /// The checkpoint that the proofs lead to.
     pub checkpoint: Checkpoint,
-    /// The key that signed both notes; `None`: none was given.
+    /// The key that signed both notes; `None`: no keys were given.
     pub signer: Option<String>,
-    /// The proof from an older checkpoint, where it has one.
+    /// The proof from an older checkpoint, if there is one.
     pub since: Option<Since>,
 }
 
 impl Right {
-    /// Whether an older checkpoint, held elsewhere, stands for a beginning of the same ledger.
+    /// Checks that the ledger extends an older checkpoint that was kept elsewhere.
     pub fn goes_on_from(&self, old: &Checkpoint) -> Result<(), String> {
         let new = &self.checkpoint;
         if old.origin != new.origin {
@@ -75,16 +75,16 @@ impl Right {
     }
 }
 
-/// A commit that is being told.
+/// A commit whose lines are being read.
 struct Open {
     told: Told,
     header: Header,
     records: Frontier,
-    /// The first record whose readable part is not what its bytes say.
+    /// The first record whose readable part differs from its bytes.
     misread: Option<(u64, u64)>,
 }
 
-/// A check under way.
+/// A verification in progress.
 pub struct Check {
     line: u64,
     hash: Context,
@@ -113,7 +113,7 @@ impl Default for Check {
     }
 }
 
-/// Checks a whole export. `keys`: those that may have signed it; empty where the signatures are not to be looked at.
+/// Verifies a whole export. `keys`: the keys that may have signed it; empty to skip the check of the signatures.
 pub fn check(mut from: impl BufRead, keys: &[NoteKey]) -> Result<Right, Wrong> {
     let mut check = Check::default();
     let mut line = Vec::new();
@@ -138,7 +138,7 @@ impl Check {
         Wrong { seq: Some(seq), ..self.wrong(what) }
     }
 
-    /// One line, with its end.
+    /// Takes one line, with its line end.
     pub fn take(&mut self, line: &[u8]) -> Result<(), Wrong> {
         self.line += 1;
         if self.end.is_some() {
@@ -183,7 +183,7 @@ impl Check {
         pushed
     }
 
-    /// Puts the roots of neighbours into a tree.
+    /// Adds the roots of adjacent subtrees to a tree.
     fn push(&self, tree: &mut Frontier, gap: &Gap, of: &str) -> Result<(), Wrong> {
         let next = tree.size() + 1;
         if gap.from != next || gap.to < gap.from || gap.to >> 62 != 0 {
@@ -265,7 +265,7 @@ impl Check {
         Ok(())
     }
 
-    /// The commit that was told is whole, and its records are those of its header.
+    /// Closes a commit: its records must match its header.
     fn close(&mut self) -> Result<(), Wrong> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let Open { told, header, records, misread } = open;
@@ -292,7 +292,7 @@ impl Check {
         Ok(())
     }
 
-    /// After the last line.
+    /// Completes the verification after the last line.
     pub fn finish(self, keys: &[NoteKey]) -> Result<Right, Wrong> {
         let (Some(end), Some(begin)) = (&self.end, &self.begin) else {
             return Err(Wrong { line: self.line + 1, ..self.wrong("it is cut off: the last line of an export is missing") });

@@ -1,4 +1,4 @@
-//! The public keys that notes are checked with.
+//! The public keys that notes are verified with.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use base64::Engine as _;
@@ -8,21 +8,21 @@ use rustls_pki_types::pem::PemObject as _;
 
 use crate::ledger::commit::sha256;
 
-/// What stands before the point in the SubjectPublicKeyInfo of a P-256 key (RFC 5480, section 2).
+/// The bytes before the point in the SubjectPublicKeyInfo of a P-256 key (RFC 5480, section 2).
 const SPKI: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03,
     0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// A P-256 key.
+/// A P-256 public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoteKey {
-    /// Its `kid`, where it has one.
+    /// The `kid` of the key, if it has one.
     pub name: String,
     point: Vec<u8>,
 }
 
-/// Why a file holds no keys.
+/// Why a file contains no keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadKeys(pub String);
@@ -46,25 +46,25 @@ struct Jwk {
 }
 
 impl NoteKey {
-    /// From an uncompressed point (SEC 1, section 2.3.3).
+    /// A key from an uncompressed point (SEC 1, section 2.3.3).
     pub fn from_point(name: &str, point: &[u8]) -> Option<NoteKey> {
         let whole = point.len() == 65 && point.first() == Some(&4);
         whole.then(|| NoteKey { name: name.to_owned(), point: point.to_vec() })
     }
 
-    /// The keys of a JWK set, of one JWK, or of a PEM file with public keys. Keys that are not P-256 are passed over.
+    /// Reads the keys of a JWK set, of one JWK, or of a PEM file with public keys. Keys that are not P-256 are skipped.
     pub fn read(text: &str) -> Result<Vec<NoteKey>, BadKeys> {
         let found = if text.contains("-----BEGIN") { pem(text)? } else { jwks(text)? };
         if found.is_empty() { Err(BadKeys("there is no P-256 key in it".to_owned())) } else { Ok(found) }
     }
 
-    /// What a note's signature names it by: the first four bytes of the SHA-256 of its SubjectPublicKeyInfo, as Sigstore's logs do.
+    /// The key id in a note's signature: the first four bytes of the SHA-256 of the SubjectPublicKeyInfo, as in Sigstore's logs.
     pub fn id(&self) -> [u8; 4] {
         let digest = sha256(&[&SPKI[..], &self.point].concat());
         [digest[0], digest[1], digest[2], digest[3]]
     }
 
-    /// Whether a signature in DER is its own.
+    /// Verifies a DER signature.
     pub fn signed(&self, text: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.point).verify(text, signature).is_ok()
     }

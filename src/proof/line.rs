@@ -1,4 +1,4 @@
-//! The lines of an export: JSON, one thing each, in the order of the ledger. `docs/audit.md` describes them.
+//! The lines of an export: JSON, one item each, in the order of the ledger. `docs/audit.md` describes them.
 
 use std::fmt::Write as _;
 
@@ -15,41 +15,41 @@ pub const FORMAT: u32 = 1;
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Line {
-    /// The first.
+    /// The first line.
     Export(Begin),
-    /// Commits of which nothing is told.
+    /// Commits without any exported record.
     Gap(Gap),
-    /// A commit of which something is told. Its records follow.
+    /// A commit with exported records, which follow.
     Commit(Told),
-    /// Records of that commit of which nothing is told.
+    /// Records of that commit that are not exported.
     Leaves(Gap),
-    /// One of its records.
+    /// An exported record of that commit.
     Record(Box<Whole>),
-    /// The last.
+    /// The last line.
     End(End),
 }
 
-/// What an export is of.
+/// The parameters of an export.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Begin {
     /// The format.
     pub format: u32,
-    /// The ledger.
+    /// The name of the ledger.
     pub origin: String,
-    /// What was asked for; names of its parts as in `RecordFilter`.
+    /// The requested filter; its parts are named as in `RecordFilter`.
     pub filter: serde_json::Map<String, serde_json::Value>,
-    /// The first commit that was looked at; those before it were not.
+    /// The first commit that was searched.
     pub from: u64,
 }
 
-/// Neighbours of which nothing is told, as the roots over them: complete subtrees, as few as there are.
+/// Adjacent items that are not exported, as the roots of complete subtrees over them, as few as possible.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Gap {
-    /// The first.
+    /// The first item.
     pub from: u64,
-    /// The last.
+    /// The last item.
     pub to: u64,
     /// The roots, base64.
     pub nodes: Vec<String>,
@@ -59,11 +59,11 @@ pub struct Gap {
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Told {
-    /// Its place.
+    /// The position of the commit.
     pub commit: u64,
-    /// The seq of its first record.
+    /// The sequence number of its first record.
     pub first: u64,
-    /// Its header's bytes, base64.
+    /// The bytes of its header, base64.
     pub header: String,
 }
 
@@ -71,45 +71,45 @@ pub struct Told {
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Whole {
-    /// Its seq.
+    /// The sequence number.
     pub seq: u64,
-    /// Its bytes, base64.
+    /// The bytes of the record, base64.
     pub bytes: String,
-    /// The time of its commit, for people.
+    /// The time of the commit, for people.
     pub at: String,
-    /// What happened.
+    /// The event.
     pub event: String,
-    /// Who did it.
+    /// The author.
     pub author: String,
-    /// Its content.
+    /// The content.
     pub body: serde_json::Value,
 }
 
-/// What the server says of the whole.
+/// The server's statement about the export.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct End {
     /// The checkpoint that the proofs lead to: a signed note.
     pub checkpoint: String,
-    /// What was told and that it is everything: a signed note.
+    /// The numbers of what was exported, and the claim that it is complete: a signed note.
     pub statement: String,
-    /// The proof that an older checkpoint stands for a beginning of this one, where one was asked for.
+    /// The proof that the checkpoint extends an older one, if one was requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Since>,
 }
 
-/// The proof from an older checkpoint (RFC 9162, section 2.1.4).
+/// The consistency proof from an older checkpoint (RFC 9162, section 2.1.4).
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Since {
-    /// How many commits it stands for.
+    /// The number of commits of the older checkpoint.
     pub size: u64,
-    /// The proof's hashes, base64.
+    /// The hashes of the proof, base64.
     pub nodes: Vec<String>,
 }
 
 impl Line {
-    /// With its line end. What is not ASCII is written as JSON escapes: a line acts on no terminal that it is shown on.
+    /// The line with its line end. Characters outside ASCII are JSON escapes, so that a line cannot act on a terminal.
     pub fn text(&self) -> String {
         // Maps of strings and numbers always serialize.
         let mut text = ascii(&serde_json::to_string(self).unwrap_or_default());
@@ -118,7 +118,7 @@ impl Line {
     }
 }
 
-/// JSON with what is not ASCII as its escapes.
+/// Replaces characters outside ASCII by JSON escapes.
 pub fn ascii(json: &str) -> String {
     let mut text = String::with_capacity(json.len() + 1);
     for c in json.chars() {
@@ -126,7 +126,7 @@ pub fn ascii(json: &str) -> String {
             text.push(c);
         } else {
             for unit in c.encode_utf16(&mut [0; 2]) {
-                // A String takes everything.
+                // Writing to a String never fails.
                 let _ = write!(text, "\\u{unit:04x}");
             }
         }
@@ -134,35 +134,35 @@ pub fn ascii(json: &str) -> String {
     text
 }
 
-/// As hashes and bytes are written.
+/// The encoding of hashes and bytes.
 pub fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Bytes as they are written; `None` for anything else.
+/// Decodes bytes; `None` if invalid.
 pub fn bytes(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
-/// A hash as it is written.
+/// Decodes a hash; `None` if invalid.
 pub fn hash(text: &str) -> Option<Hash> {
     bytes(text)?.try_into().ok()
 }
 
-/// What the server says about an export, before it is signed. Its first line is not that of a checkpoint.
+/// The text of the server's statement about an export, which is then signed. Its first line differs from that of a checkpoint.
 pub fn statement(origin: &str, size: u64, root: &Hash, counts: &Counts, digest: &Hash) -> String {
     let Counts { from, to, records } = counts;
     let (root, digest) = (base64(root), base64(digest));
     format!("{origin}/export\n{size}\n{root}\ncommits {from} {to}\nrecords {records}\nsha256 {digest}\n")
 }
 
-/// How much an export tells.
+/// The numbers of what an export contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// The first commit that was looked at.
+    /// The first commit that was searched.
     pub from: u64,
-    /// The last.
+    /// The last commit that was searched.
     pub to: u64,
-    /// Records that fit, all of which are there.
+    /// The number of matching records, all of which are included.
     pub records: u64,
 }

@@ -1,9 +1,10 @@
-//! What can be checked without a server: signed checkpoints, and exports with their proofs.
+//! Proofs that can be verified without a server: signed checkpoints, and exports with their proofs.
 //!
-//! - [`note`]: signed notes, as C2SP writes them down, with ES256.
-//! - [`mod@line`]: the lines of an export. [`check`]: whether they are what a server wrote, of a ledger that a checkpoint stands for.
+//! - [`note`]: signed notes in C2SP's format, with ES256.
+//! - [`mod@line`]: the lines of an export. [`check`]: verifies that the lines are what a server wrote, from a ledger that a checkpoint
+//!   covers.
 //!
-//! Pure: bytes in, verdicts out.
+//! The code here performs no IO.
 
 pub mod check;
 pub mod key;

@@ -1,7 +1,7 @@
 //! Signed notes (c2sp.org/signed-note) and checkpoints (c2sp.org/tlog-checkpoint): text, an empty line, signatures.
 //!
-//! A signature line is an em dash, the log's origin, and in base64 four bytes that name the key and the signature. Ours is ECDSA over P-256
-//! and SHA-256 in DER, and its key is named as Sigstore's logs name theirs, since ES256 is what mayfly signs with.
+//! A signature line has an em dash, the log's origin and, in base64, four bytes that identify the key, followed by the signature. mayfly
+//! signs with ES256, so the signature is ECDSA over P-256 and SHA-256 in DER, and the key is identified as in Sigstore's logs.
 
 use std::fmt::Write as _;
 
@@ -12,16 +12,16 @@ use super::key::NoteKey;
 use crate::ledger::commit::Hash;
 use crate::limits;
 
-/// Why something is no note, or not one of a key that is known.
+/// Why a text is not a note, or not one signed by a known key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadNote {
-    /// It does not have the form.
+    /// The text does not have the form of a note.
     #[error("it is no signed note: {0}")]
     Malformed(String),
-    /// A signature is named as that of a known key, and is not.
+    /// A signature claims to be by a known key and is invalid.
     #[error("the signature of key {0} is not over this text")]
     Signature(String),
-    /// None of the keys signed it.
+    /// None of the known keys signed it.
     #[error("none of the given keys signed it")]
     NotSigned,
 }
@@ -30,16 +30,16 @@ fn bad(what: impl Into<String>) -> BadNote {
     BadNote::Malformed(what.into())
 }
 
-/// A note's text, with its last line end, and its signatures.
+/// A note: its text with the last line end, and its signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// What is signed.
+    /// The signed text.
     pub text: String,
     signatures: Vec<(String, Vec<u8>)>,
 }
 
 impl Note {
-    /// Reads one. Nothing of it is believed yet.
+    /// Parses a note without verifying it.
     pub fn parse(note: &str) -> Result<Note, BadNote> {
         if note.len() > limits::NOTE_BYTES {
             return Err(bad(format!("{} bytes, above the limit of {}", note.len(), limits::NOTE_BYTES)));
@@ -67,7 +67,7 @@ impl Note {
         Ok(Note { text: format!("{text}\n"), signatures })
     }
 
-    /// The key that signed it. Signatures of keys that are not known are passed over; a wrong one of a known key is an error.
+    /// The key that signed the note. Signatures by unknown keys are skipped; an invalid signature by a known key is an error.
     pub fn signer<'a>(&self, keys: &'a [NoteKey]) -> Result<&'a NoteKey, BadNote> {
         for (_, value) in &self.signatures {
             let Some((id, signature)) = value.split_first_chunk::<4>() else { continue };
@@ -80,22 +80,22 @@ impl Note {
     }
 }
 
-/// A note of this text with one signature.
+/// Builds a note of this text with one signature.
 pub fn signed(text: &str, origin: &str, key: &NoteKey, signature: &[u8]) -> String {
     let value = STANDARD.encode([&key.id()[..], signature].concat());
     format!("{text}\n\u{2014} {origin} {value}\n")
 }
 
-/// What a checkpoint says.
+/// The content of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The ledger.
+    /// The name of the ledger.
     pub origin: String,
-    /// How many commits.
+    /// The number of commits.
     pub size: u64,
-    /// The root over their headers.
+    /// The root of the tree over the headers of the commits.
     pub root: Hash,
-    /// Its further lines.
+    /// Further lines.
     pub more: Vec<String>,
 }
 
@@ -104,13 +104,13 @@ impl Checkpoint {
     pub fn text(&self) -> String {
         let mut text = format!("{}\n{}\n{}\n", self.origin, self.size, STANDARD.encode(self.root));
         for line in &self.more {
-            // A String takes everything.
+            // Writing to a String never fails.
             let _ = writeln!(text, "{line}");
         }
         text
     }
 
-    /// Reads a note's text.
+    /// Parses the text of a note.
     pub fn parse(text: &str) -> Result<Checkpoint, BadNote> {
         let body = text.strip_suffix('\n').ok_or_else(|| bad("its last line does not end"))?;
         let mut lines = body.split('\n');
@@ -130,7 +130,7 @@ impl Checkpoint {
         Ok(Checkpoint { origin, size: number, root, more })
     }
 
-    /// What follows a word on one of its further lines.
+    /// The rest of the further line that begins with a word.
     pub fn said(&self, word: &str) -> Option<&str> {
         self.more.iter().find_map(|line| line.strip_prefix(word)?.strip_prefix(' '))
     }

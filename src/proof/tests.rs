@@ -1,4 +1,4 @@
-//! Keys and notes: what is read, and what is refused.
+//! Tests of keys and notes: what is accepted, and what is refused.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -32,7 +32,7 @@ fn a_note_is_believed_when_a_known_key_signed_it_and_only_then() {
         bytes[at] ^= 1;
         let Ok(text) = String::from_utf8(bytes) else { continue };
         let believed = Note::parse(&text).ok().filter(|n| n.signer(std::slice::from_ref(&public)).is_ok());
-        // The name on a signature line is not signed; what the key is known by is its id.
+        // The name on a signature line is not signed; a key is identified by its id.
         let name = note.rfind('\u{2014}').unwrap() + 4..note.rfind(' ').unwrap();
         assert!(believed.is_none() || name.contains(&at), "byte {at}");
     }

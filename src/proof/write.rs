@@ -1,4 +1,4 @@
-//! The lines of an export, written in order by a server.
+//! Writes the lines of an export, in order.
 
 use aws_lc_rs::digest::{Context, SHA256};
 
@@ -10,16 +10,16 @@ use crate::ledger::search::Match;
 use crate::ledger::tree::proof::{Node, cover};
 use crate::refusal::Fault;
 
-/// Writes one export. What it gives is to be written as it is: the statement at its end holds the SHA-256 of all lines before.
+/// Writes one export. Its output must be written unchanged, since the statement at the end contains the SHA-256 of all lines before.
 pub struct Writer {
     hash: Context,
-    /// The next commit that nothing was said of yet.
+    /// The next commit that is not covered yet.
     next: u64,
     counts: Counts,
 }
 
 impl Writer {
-    /// Begins one; with it the first line.
+    /// Begins an export. Returns the writer and the first line.
     pub fn new(origin: &str, filter: serde_json::Map<String, serde_json::Value>, from: u64) -> (Writer, String) {
         let mut writer = Writer { hash: Context::new(&SHA256), next: 1, counts: Counts { from, to: 0, records: 0 } };
         let begin = Begin { format: FORMAT, origin: origin.to_owned(), filter, from };
@@ -33,7 +33,7 @@ impl Writer {
         text
     }
 
-    /// Says of all commits up to one that nothing of them is told. Empty where there are none.
+    /// Covers all commits up to one without exporting records of them. Empty if there are none.
     pub fn gap<E>(&mut self, to: u64, mut give: impl FnMut(Node) -> Result<Hash, E>) -> Result<String, E> {
         if to < self.next {
             return Ok(String::new());
@@ -44,7 +44,7 @@ impl Writer {
         Ok(self.line(&Line::Gap(gap)))
     }
 
-    /// Tells the records of a commit that fit; of the others, their hashes. All commits before were told of.
+    /// Exports the matching records of a commit, and the hashes of its other records. All earlier commits must be covered.
     pub fn told(&mut self, step: &Step, matches: &[Match]) -> Result<String, Fault> {
         let commit = &step.commit;
         let count = commit.records.len() as u64;
@@ -82,21 +82,21 @@ impl Writer {
         self.line(&Line::Leaves(Gap { from, to, nodes }))
     }
 
-    /// How much was told and the SHA-256 of all lines, for the statement; `to` is the last commit.
+    /// The numbers of what was exported and the SHA-256 of all lines, for the statement; `to` is the last commit.
     pub fn sum(&self, to: u64) -> (Counts, Hash) {
         let mut digest = [0; 32];
         digest.copy_from_slice(self.hash.clone().finish().as_ref());
         (Counts { to, ..self.counts }, digest)
     }
 
-    /// The last line. `since`: an older checkpoint's size, with the proof from there.
+    /// The last line. `since`: the size of an older checkpoint, with the proof from there.
     pub fn end(checkpoint: String, statement: String, since: Option<(u64, Vec<Hash>)>) -> String {
         let since = since.map(|(size, nodes)| Since { size, nodes: nodes.iter().map(|n| base64(n)).collect() });
         Line::End(End { checkpoint, statement, since }).text()
     }
 }
 
-/// What of a line is for people, made from the record alone.
+/// The readable part of a line, made from the record alone.
 pub fn readable(record: &crate::ledger::record::Record, at: crate::seq::Millis) -> Whole {
     Whole {
         seq: 0,

@@ -1,4 +1,4 @@
-//! From a record to an event.
+//! Converts records to events.
 
 use serde_json::{Map, Value, json};
 
@@ -14,11 +14,11 @@ use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 /// One event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Told {
-    /// Its type.
+    /// The type of the event.
     pub kind: &'static str,
-    /// Its environment.
+    /// The environment of the event.
     pub of: Where,
-    /// What is said.
+    /// The data of the event.
     data: Map<String, Value>,
 }
 
@@ -31,8 +31,8 @@ impl Told {
         Told { kind, of, data }
     }
 
-    /// The body that is posted: type, time and what is said, with what acts on a screen left out. Beyond `limits::WEBHOOK_BODY_BYTES` it says
-    /// which record it is about, and that the rest is in the audit.
+    /// The body that is posted: type, time and data, without characters that act on a terminal. A body beyond `limits::WEBHOOK_BODY_BYTES`
+    /// names the record only, and refers to the audit log.
     pub fn body(&self, seq: Seq, at: Millis) -> String {
         let with = |mut data: Map<String, Value>| {
             data.insert("seq".into(), seq.as_u64().into());
@@ -49,7 +49,7 @@ impl Told {
     }
 }
 
-/// The same value, its texts without what acts on a screen.
+/// The value, with characters that act on a terminal removed from its texts.
 fn clean(value: &Value) -> Value {
     match value {
         Value::String(text) => Value::String(stripped(text)),
@@ -71,7 +71,7 @@ fn time(ms: u64) -> String {
     Millis(ms).to_string()
 }
 
-/// The environment of that name. What has none, like a change of trust, concerns all.
+/// The environment of that name. An event without one, like a change of trust, concerns all environments.
 fn place(environment: &str) -> Where {
     if environment.is_empty() { Where::Everywhere } else { Where::In(environment.to_owned()) }
 }
@@ -93,7 +93,7 @@ fn task_text(bytes: &[u8]) -> String {
     TaskId::from_slice(bytes).map_or_else(String::new, |id| id.to_string())
 }
 
-/// Whether a record may be an event at all: asked before it is looked at. It goes by nothing that is one issuance's own.
+/// Whether a record can be an event; checked before the record is converted. Does not depend on anything specific to one issuance.
 pub fn may_be_told(record: &Record) -> bool {
     match &record.event {
         Some(Event::Issued(e)) => e.break_glass,
@@ -122,7 +122,7 @@ pub fn may_be_told(record: &Record) -> bool {
     }
 }
 
-/// The event that a record is, if it is one.
+/// The event of a record, if it is one.
 pub fn told(record: &Record, state: &State) -> Option<Told> {
     match record.event.as_ref().filter(|_| may_be_told(record))? {
         Event::ApprovalAsked(e) => Some(asked(e)),
@@ -161,7 +161,7 @@ pub fn told(record: &Record, state: &State) -> Option<Told> {
     }
 }
 
-/// The set's text is not told: it may be 256 KiB. `mayfly policy show` has it.
+/// The text of the set is left out, since it may have 256 KiB; `mayfly policy show` prints it.
 fn policy(e: &PolicySet, record: &Record) -> Told {
     let data = json!({
         "version": e.version, "sha256": hex(&e.digest), "audit_only": e.audit_only, "by": author(record),
@@ -230,7 +230,7 @@ fn asked(e: &ApprovalAsked) -> Told {
     Told::new("approval.asked", place(&e.environment), data)
 }
 
-/// A task as people are shown it, in short.
+/// A summary of a task for people.
 fn terms(e: &TaskAsked) -> Value {
     let allowance = e.allowance.clone().unwrap_or_default();
     let upstreams = allowance.upstreams.iter().map(|u| json!({ "upstream": u.name, "scopes": u.scopes }));
@@ -277,7 +277,7 @@ fn glass(e: &BreakGlass) -> Option<Told> {
     Some(Told::new(kind, Where::In(e.environment.clone()), data))
 }
 
-/// The one of its people who acts by a SPIFFE ID.
+/// The person of a break-glass task who acts with this SPIFFE ID.
 fn person_of(state: &State, task: Option<TaskId>, caller: &str) -> String {
     let root = task.map(|id| state.tasks.get(&id).and_then(|t| t.terms.path.first().copied()).unwrap_or(id));
     let glass = root.and_then(|root| state.glasses.get(&root));
@@ -294,7 +294,7 @@ fn used(e: &Issued, state: &State) -> Told {
     Told::new("break_glass.used", Where::In(e.environment.clone()), data)
 }
 
-/// With nothing issued: the credential is the one that was shown, if one was.
+/// An authorization without issuance: the credential is the presented one, if there was one.
 fn authorized(e: &Authorized, decided: &Issued, state: &State) -> Told {
     let mut told = used(decided, state);
     told.data.insert("credential".into(), CredentialId::from_slice(&e.credential).map(|id| id.to_string()).into());
@@ -348,7 +348,7 @@ fn targets(targets: &[TargetRecord]) -> Vec<String> {
     targets.iter().filter_map(|t| Target::from_record(t).ok()).map(|t| t.to_string()).collect()
 }
 
-/// The environment of what is revoked, where all of it belongs to one.
+/// The environment of the revoked targets, if all belong to one.
 fn place_of(targets: &[TargetRecord], state: &State) -> Where {
     let of = |target: &TargetRecord| match target.aim.as_ref() {
         Some(Aim::Environment(name)) => Some(name.clone()),
@@ -374,7 +374,7 @@ fn place_of(targets: &[TargetRecord], state: &State) -> Where {
 }
 
 fn revoked(e: &Revoked, record: &Record, state: &State) -> Told {
-    // One that ended break-glass is told as that.
+    // A revocation that closed a break-glass task is reported as that.
     let task = e.targets.iter().find_map(|t| match &t.aim {
         Some(Aim::Task(id)) => TaskId::from_slice(id).and_then(|id| Some((id, state.glasses.get(&id)?))),
         _ => None,

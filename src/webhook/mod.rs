@@ -1,7 +1,7 @@
-//! What webhooks are told: which records are events, and what is said of each. How they are told is in `server::webhook`.
+//! The events of webhooks: which records are events, and what each contains. The delivery is in `server::webhook`.
 //!
-//! An event is made of one record and of what the state says of it beside. It holds ids, names and people's words, stripped of what acts on a
-//! screen; never a secret, a token or arguments.
+//! An event is made of one record and of what the state knows about it. It contains ids, names and people's texts, without characters that
+//! act on a terminal; never a secret, a token or arguments.
 
 mod event;
 #[cfg(test)]
@@ -14,7 +14,7 @@ use crate::seq::{Millis, Seq};
 
 pub use event::{Told, may_be_told, told};
 
-/// Every type of event, in the order of the documentation.
+/// All types of events, in the order of the documentation.
 pub const TYPES: &[&str] = &[
     "approval.asked",
     "approval.given",
@@ -41,10 +41,10 @@ pub const TYPES: &[&str] = &[
     "generation.begun",
 ];
 
-/// The type of an event that somebody asks for to see whether a webhook works.
+/// The type of a test event, which is sent on request.
 pub const TEST: &str = "webhook.test";
 
-/// Whether a type is one of those: itself, or all of a group as `break_glass.*`.
+/// Whether a type matches a pattern: a type, or all types of a group like `break_glass.*`.
 pub fn is_of(kind: &str, pattern: &str) -> bool {
     match pattern.strip_suffix(".*") {
         Some(group) => kind.split_once('.').is_some_and(|(of, _)| of == group),
@@ -52,7 +52,7 @@ pub fn is_of(kind: &str, pattern: &str) -> bool {
     }
 }
 
-/// Whether a pattern names any type there is.
+/// Whether a pattern matches any existing type.
 pub fn names_some(pattern: &str) -> bool {
     TYPES.iter().any(|kind| is_of(kind, pattern))
 }
@@ -60,16 +60,16 @@ pub fn names_some(pattern: &str) -> bool {
 /// The environment of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Where {
-    /// This one.
+    /// One environment.
     In(String),
-    /// All of them, like a revocation of everything.
+    /// All environments, as for a revocation of everything.
     Everywhere,
-    /// It is no longer known.
+    /// The environment is no longer known.
     Unknown,
 }
 
 impl Where {
-    /// Whether somebody is told who asked for these environments; none stands for all.
+    /// Whether a webhook for these environments gets the event; an empty list stands for all.
     pub fn fits(&self, environments: &[String]) -> bool {
         environments.is_empty()
             || match self {
@@ -80,56 +80,56 @@ impl Where {
     }
 }
 
-/// An event that was given up.
+/// An event whose delivery was given up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Dead {
-    /// Its id, as `webhook-id` had it.
+    /// The id of the event, as sent in `webhook-id`.
     pub id: String,
-    /// Its type.
+    /// The type of the event.
     pub kind: String,
-    /// The seq of its record.
+    /// The sequence number of its record.
     pub seq: u64,
-    /// When it was given up, milliseconds since 1970.
+    /// When delivery was given up, milliseconds since 1970.
     pub at: u64,
-    /// What the last attempt ended with.
+    /// The result of the last attempt.
     pub problem: String,
 }
 
-/// How a webhook stands.
+/// The state of a webhook.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Its name.
+    /// The name of the webhook.
     pub name: String,
-    /// Where it is posted to, without the query, which may be a secret.
+    /// The URL without its query, which may be a secret.
     pub url: String,
-    /// Which events it is told.
+    /// The types of events that it gets.
     pub events: Vec<String>,
-    /// Of which environments; none for all.
+    /// The environments of its events; empty for all.
     pub environments: Vec<String>,
-    /// Everything up to here was taken, or is none of its own, or was given up.
+    /// All events up to this sequence number were delivered, filtered out or given up.
     pub seq: Seq,
-    /// Events that were taken since the server started.
+    /// Events delivered since the server started.
     pub delivered: u64,
-    /// Attempts that failed since the server started.
+    /// Failed attempts since the server started.
     pub failed: u64,
-    /// Why the newest event is not taken, where it is not.
+    /// Why the current event cannot be delivered; empty if it can.
     pub problem: String,
-    /// Since when it is not.
+    /// Since when it cannot.
     pub since: Option<Millis>,
-    /// Events that were ever given up.
+    /// The number of events ever given up.
     pub dead: u64,
-    /// The newest of them, the newest last.
+    /// The latest events given up, newest last.
     pub dead_newest: Vec<Dead>,
 }
 
-/// What came of a test: the status that the receiver answered, or why there was none.
+/// The result of a test: the status that the receiver answered, or why there was none.
 pub type Tested<'a> = Pin<Box<dyn Future<Output = Result<u16, String>> + Send + 'a>>;
 
-/// Those who tell.
+/// The senders of webhooks.
 pub trait Tellers: Send + Sync {
-    /// How each stands.
+    /// The state of each webhook.
     fn standing(&self) -> Vec<Standing>;
 
-    /// Sends a test event to one, now; `None` where there is none of that name.
+    /// Sends a test event to a webhook at once; `None` if there is none of that name.
     fn test(&self, name: &str) -> Option<Tested<'_>>;
 }

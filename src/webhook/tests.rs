@@ -1,4 +1,4 @@
-//! What is said of which record, and what never is.
+//! Tests of the content of events: what each record's event contains, and what no event may contain.
 
 use super::*;
 use crate::ledger::State;
@@ -57,7 +57,7 @@ fn every_type_is_one_that_some_record_is() {
     ];
     assert_eq!(of(Event::KeyChanged(KeyChanged::default())).map(|told| told.kind), Some("key.changed"));
     let mut kinds: Vec<&str> = events.into_iter().filter_map(of).map(|told| told.kind).collect();
-    // Whether a task that is closed was break-glass, the state says.
+    // The state tells whether a closed task was break-glass.
     kinds.insert(8, "break_glass.closed");
     assert_eq!(kinds, TYPES);
     for quiet in [

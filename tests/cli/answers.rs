@@ -1,4 +1,4 @@
-//! Things as a server would describe them.
+//! Answers in the form that a server sends.
 
 use mayfly::pb::mayfly::v1 as pb;
 use prost_types::{Duration, Timestamp};
@@ -7,7 +7,7 @@ pub const TASK: &str = "task_aaaaaaaaaaaaaaaaaaaaaaaaaa";
 pub const CHILD: &str = "task_baaaaaaaaaaaaaaaaaaaaaaaaa";
 pub const CREDENTIAL: &str = "cred_aaaaaaaaaaaaaaaaaaaaaaaaaa";
 
-/// 2026-11-20T08:00:00Z and so many seconds.
+/// `seconds` after 2026-11-20T08:00:00Z.
 pub fn at(seconds: i64) -> Option<Timestamp> {
     Some(Timestamp { seconds: 1_795_161_600 + seconds, nanos: 0 })
 }

@@ -1,4 +1,4 @@
-//! `mayfly approval`: what is shown before somebody decides, and what is sent.
+//! `mayfly approval`: what is printed before a decision, and the request that is sent.
 
 use std::sync::{Arc, Mutex};
 
@@ -77,7 +77,7 @@ fn those_that_wait_are_listed() {
     assert_eq!(stage.run("approval list --upstream warehouse -o name").ok(), format!("{ID}\n"));
 }
 
-/// The opening of a task, with a purpose that would write over what is shown.
+/// An approval to open a task, whose purpose tries to overwrite the screen.
 fn of_task(of: pb::ApprovalOf) -> pb::Approval {
     let terms = pb::TaskTerms {
         purpose: "clean \u{202e}up".into(),

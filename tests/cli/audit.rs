@@ -1,4 +1,4 @@
-//! `mayfly audit` against a double.
+//! `mayfly audit` against a test double of the server.
 
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::refusal::Reason;

@@ -1,4 +1,4 @@
-//! `mayfly bench`, each scenario for a moment: that it runs and tells what it is to tell. The figures are not looked at.
+//! `mayfly bench`: each scenario runs briefly and prints its report. The figures are not checked.
 
 use std::io::Read;
 use std::process::{Command, Output, Stdio};
@@ -20,7 +20,7 @@ fn mayfly(args: &[&str]) -> Output {
     command(args).output().unwrap()
 }
 
-/// What it told, one object for each line.
+/// The JSON objects that a run printed, one per line.
 #[track_caller]
 fn bench(args: &[&str]) -> Vec<Value> {
     let out = mayfly(&[args, &["--json"]].concat());
@@ -36,7 +36,7 @@ fn above_zero(told: &Value, fields: &[&str]) {
     }
 }
 
-/// A small world, so that starting it takes less than measuring.
+/// A small world, so that its start takes less time than the measurement.
 const FEW: [&str; 4] = ["--policies", "8", "--engine", "memory"];
 
 #[test]
@@ -47,7 +47,7 @@ fn issuing_tells_what_it_cost_in_every_mode() {
         let [told] = &all[..] else { panic!("{all:?}") };
         above_zero(told, &["issued", "issued_per_s", "p50_ms", "raw_sign_us", "flush_p50_ms", "rss_before_mb", "fds"]);
         assert_eq!((told["mode"].as_str(), told["errors"].as_u64()), (Some(mode), Some(0)), "{told}");
-        // A call in a batch has a hundred.
+        // A batch call has a hundred exchanges.
         assert_eq!(told["concurrency"], if mode == "batch" { 200 } else { 8 }, "{told}");
     }
 }
@@ -125,7 +125,7 @@ fn a_soak_draws_a_line_through_each_thing() {
 #[test]
 fn live_credentials_are_there_after_a_kill() {
     let all = bench(&["live", "--credentials", "3000"]);
-    // So few may all be issued while it warms up: of stalls there is nothing to say then.
+    // So few credentials may all be issued during the warm-up, and there are no stalls to report then.
     above_zero(&all[0], &["bytes_per_credential_above_idle", "start_after_kill_s"]);
     let count = |field: &str| all[0][field].as_u64().unwrap();
     assert!(count("credentials") >= 3000 && count("live_after_start") >= count("credentials"), "{}", all[0]);

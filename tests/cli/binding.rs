@@ -1,4 +1,4 @@
-//! Bindings added, narrowed, taken away: what is typed, sent, asked back and shown.
+//! `mayfly binding`: arguments, requests, confirmations and output.
 
 use std::fs;
 use std::sync::{Arc, Mutex};
@@ -91,7 +91,7 @@ fn one_is_narrowed_by_what_is_taken_out() {
         ("binding narrow search --reason x", "--without-tool"),
     ] {
         let ran = stage.run(line);
-        // What is not there is told alike by every command.
+        // Every command reports a missing binding in the same way.
         let exit = if said.starts_with("there is no") { 3 } else { 2 };
         assert!(ran.exit == exit && ran.stderr.contains(said), "{line}: {ran:?}");
     }

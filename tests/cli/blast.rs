@@ -1,4 +1,4 @@
-//! What a revocation would hit: what is typed, sent and shown.
+//! `mayfly blast-radius`: arguments, requests and output.
 
 use mayfly::pb::mayfly::v1 as pb;
 

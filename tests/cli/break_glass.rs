@@ -1,4 +1,4 @@
-//! `mayfly break-glass` and `mayfly webhook`: what is sent, what is told, and how it ends.
+//! `mayfly break-glass` and `mayfly webhook`: requests, output and exit codes.
 
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::open_break_glass_request::Open;

@@ -1,4 +1,4 @@
-//! A server that answers as it was told to, and the program that is run against it.
+//! A test double of the server with canned answers, and runs of the program against it.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 type Handler = Box<dyn Fn(Box<dyn Any>) -> Box<dyn Any> + Send + Sync>;
 type Answers<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
 
-/// Canned answers by the type of the request. What nobody told it about is NOT_FOUND without details.
+/// The canned answers by request type. A request without one gets NOT_FOUND without details.
 #[derive(Clone, Default)]
 pub struct Double(Arc<Mutex<HashMap<TypeId, Handler>>>);
 
@@ -47,7 +47,7 @@ macro_rules! unary {
     };
 }
 
-/// A stream of what a handler gave as a list; it then stays open, as the real one does.
+/// A stream of the handler's list, which then stays open like a real one.
 fn open_stream<R: Send + 'static>(list: Vec<Result<R, Status>>) -> Response<Answers<R>> {
     Response::new(Box::pin(tokio_stream::iter(list)))
 }
@@ -210,7 +210,7 @@ unary! { audit_service_server::AuditService {
     }
 }
 
-/// Everything that the double serves.
+/// All services of the double.
 pub fn router(double: &Double) -> tonic::transport::server::Router {
     tonic::transport::Server::builder()
         .add_service(pb::task_service_server::TaskServiceServer::new(double.clone()))
@@ -234,7 +234,7 @@ pub struct Stage {
     _runtime: tokio::runtime::Runtime,
 }
 
-/// What a run of the program left.
+/// The output of a run of the program.
 #[derive(Debug)]
 pub struct Ran {
     pub exit: i32,
@@ -258,18 +258,18 @@ impl Stage {
         Stage { double, folder, _runtime: runtime }
     }
 
-    /// The program with these words, spaces between them, against the double.
+    /// Runs the program with these words, separated by spaces, against the double.
     pub fn run(&self, line: &str) -> Ran {
         self.run_with(line, "")
     }
 
-    /// The same with something on stdin.
+    /// Runs the program with a text on stdin.
     pub fn run_with(&self, line: &str, stdin: &str) -> Ran {
         let mut command = self.command(&line.split_whitespace().collect::<Vec<_>>());
         ran(&mut command, stdin)
     }
 
-    /// The program with words that may have spaces in them.
+    /// The program with arguments that may contain spaces.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = program(self.folder.path());
         command.env("MAYFLY_ADDRESS", format!("unix:{}/admin.sock", self.folder.path().display())).args(words);
@@ -277,18 +277,18 @@ impl Stage {
     }
 }
 
-/// The program in an environment of its own.
+/// The program with an environment of its own.
 pub fn program(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mayfly"));
     command.env_clear().env("HOME", home).env("PATH", "/usr/bin:/bin").current_dir(home);
     command
 }
 
-/// Runs it to its end.
+/// Runs the program until it ends.
 pub fn ran(command: &mut Command, stdin: &str) -> Ran {
     use std::io::Write as _;
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // A program that reads no stdin may be gone before this is written.
+    // A program that does not read stdin may have ended before this is written.
     let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
     let output = child.wait_with_output().unwrap();
     Ran {
@@ -299,13 +299,13 @@ pub fn ran(command: &mut Command, stdin: &str) -> Ran {
 }
 
 impl Ran {
-    /// stdout of a run that did what it was asked.
+    /// The stdout of a successful run.
     pub fn ok(self) -> String {
         assert_eq!(self.exit, 0, "{self:?}");
         self.stdout
     }
 
-    /// stdout as JSON.
+    /// The stdout as JSON.
     pub fn json(&self) -> serde_json::Value {
         assert_eq!(self.exit, 0, "{self:?}");
         serde_json::from_str(&self.stdout).unwrap()

@@ -1,4 +1,4 @@
-//! `mayfly get`: what is asked, and where the secret goes.
+//! `mayfly get`: the request, and where the secret is written.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use crate::double::{Stage, ran};
 
 const TOKEN: &str = "s3cr3t-s3cr3t";
 
-/// A server with the upstream echo, which keeps what was asked of it.
+/// A server with the upstream echo, which keeps the exchange request.
 fn stage() -> (Stage, Arc<Mutex<Option<pb::ExchangeRequest>>>) {
     let stage = Stage::new();
     let asked = Arc::new(Mutex::new(None));

@@ -1,4 +1,4 @@
-//! The command line as a person and a script meet it: the real program against a server that gives canned answers.
+//! The command line as people and scripts use it: the real program against a server with canned answers.
 
 #[path = "../kit/mod.rs"]
 mod kit;

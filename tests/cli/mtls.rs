@@ -1,4 +1,4 @@
-//! The way by mTLS: the server is known by its SPIFFE ID, and each end may refuse the other.
+//! Connections over mTLS: the server is authenticated by its SPIFFE ID, and either side may refuse the other.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -24,7 +24,7 @@ use crate::kit::pki::{Authority, HOUR, Spec, Svid, bundles};
 const SERVER: &str = "spiffe://example.org/mayfly";
 const CALLER: &str = "spiffe://example.org/operator";
 
-/// An accepted connection, as tonic wants it.
+/// An accepted connection, in the form that tonic takes.
 struct Accepted(TlsStream<TcpStream>);
 
 impl Connected for Accepted {
@@ -50,7 +50,7 @@ impl AsyncWrite for Accepted {
     }
 }
 
-/// The kit's time stands still and the program's does not: valid around now.
+/// The clock of the test kit stands still and that of the program does not, so certificates are valid around the present.
 fn spec(id: &str) -> Spec {
     let now = System::real().wall();
     Spec::leaf(id).valid(now.minus(60_000), now.plus(HOUR))
@@ -85,7 +85,7 @@ impl World {
         runtime.spawn(async move {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
-                // Whom the acceptor refuses gets its alert, and no connection.
+                // A refused client gets a TLS alert and no connection.
                 if let Ok((tls, _)) = acceptor.accept(tcp).await {
                     accepted.send(Ok(Accepted(tls))).await.unwrap();
                 }
@@ -96,7 +96,7 @@ impl World {
         World { root, port, folder: tempfile::tempdir().unwrap(), _runtime: runtime }
     }
 
-    /// `whoami` as this SVID, of a server that is to be `server`, by this root.
+    /// Runs `whoami` with this SVID, expecting the server id `server` under this root.
     fn whoami(&self, svid: &Svid, server: &str, root: &Authority) -> Ran {
         let write = |name: &str, text: &str| std::fs::write(self.folder.path().join(name), text).unwrap();
         write("svid.pem", &svid.chain_pem());

@@ -1,4 +1,5 @@
-//! Policy sets checked and tested here, compared, explained, put in force: what is typed, sent, asked back and shown.
+//! `mayfly policy`: sets validated and tested offline, compared, explained and put in effect: arguments, requests, confirmations and
+//! output.
 
 use std::fs;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! A "no" tells what was refused, the rule, who can change that and how; and the exit code says what to do.
+//! Refusals: the output tells what was refused, the rule, and who can lift the refusal and how; the exit code tells what to do.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::answers::TASK;
 use crate::double::Stage;
 
-/// A refusal as the server makes it.
+/// A refusal, as the server sends it.
 pub fn refusal(reason: Reason, message: &str, metadata: &[(&str, &str)]) -> Status {
     let metadata: HashMap<String, String> = metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let details = ErrorDetails::with_error_info(reason.as_str(), "mayfly.dev", metadata);
@@ -27,7 +27,7 @@ fn every_reason_ends_with_its_code_and_tells_rule_and_way_out() {
         assert_eq!(ran.exit, i32::from(mayfly::cli::exit::Exit::of_reason(reason).code()), "{reason:?}: {ran:?}");
         assert_ne!(ran.exit, 0);
         assert_eq!(ran.stdout, "");
-        // What is late may have been done: that is no refusal.
+        // A request that was late may have been carried out, so it is not reported as refused.
         let label = if reason == Reason::DeadlineExceeded { "error" } else { "refused" };
         assert!(ran.stderr.contains(&format!("{label}: no, for this test [{}]\n", reason.as_str())), "{}", ran.stderr);
         assert!(ran.stderr.contains("\n  rule       ") && ran.stderr.contains("\n  way out    "), "{}", ran.stderr);

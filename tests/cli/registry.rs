@@ -1,4 +1,4 @@
-//! Upstreams registered and changed, owners who leave, reports: what is typed, sent, asked back and shown.
+//! Upstreams, owners and reports: arguments, requests, confirmations and output.
 
 use std::fs;
 use std::sync::{Arc, Mutex};
@@ -148,7 +148,7 @@ fn an_owner_who_left_leaves_a_list() {
 fn a_report_says_by_its_exit_code_whether_there_is_anything_to_mend() {
     let stage = Stage::new();
     stage.double.on(|q: pb::ListUpstreamsRequest| {
-        // Two pages, one upstream each.
+        // Two pages with one upstream each.
         let second = !q.page_token.is_empty();
         let upstream = if second { pb::Upstream { upstream: "=HYPERLINK(1)".into(), ..registered() } } else { registered() };
         let next_page_token = if second { String::new() } else { "2".to_owned() };

@@ -1,4 +1,4 @@
-//! `mayfly revoke`: what it shows, what it asks, and what it says of how far it came.
+//! `mayfly revoke`: output, confirmation, and the reported progress of a revocation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -12,7 +12,7 @@ use crate::refusals::refusal;
 
 const CALLER: &str = "spiffe://example.org/ci";
 
-/// A server whose caller has 12 credentials and that wants them confirmed, as the real one counts: a tenth more is accepted.
+/// A server whose caller has 12 credentials and that requires a confirmation; as on the real server, up to a tenth more is accepted.
 fn stage() -> Stage {
     let stage = Stage::new();
     stage.double.on(|q: pb::RevokeRequest| {

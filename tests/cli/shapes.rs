@@ -1,4 +1,4 @@
-//! What each noun looks like as a table and as JSON. JSON field names and their order are an interface: a change here is a change for scripts.
+//! The table and JSON form of each noun. JSON field names and their order are an interface; a change here breaks scripts.
 
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::seq::LeaseId;

@@ -1,4 +1,4 @@
-//! What is typed, as it arrives at the server; and what needs no server.
+//! The requests that the server receives for given arguments, and commands that need no server.
 
 use std::sync::{Arc, Mutex};
 
@@ -98,7 +98,7 @@ fn delegating_holding_resuming_and_ending() {
     assert_eq!(stage.run(&format!("task cancel {TASK} -o json")).json()["hits"]["tasks"], 1);
 }
 
-/// The task from the environment, as a job has it.
+/// Runs the program with the task in an environment variable, as in a CI job.
 fn ran_with_task(stage: &Stage, words: &[&str]) -> crate::double::Ran {
     ran(stage.command(words).env("MAYFLY_TASK", TASK), "")
 }
@@ -148,7 +148,7 @@ fn several_keys_are_given_up_by_one_command_as_a_list_prints_them() {
         let ran = ran(&mut stage.command(&words), "");
         (ran, std::mem::take(&mut *asked.lock().unwrap()))
     };
-    // In quotes, as the runbook has it, and without.
+    // Key ids in one quoted argument, as in the runbook, and unquoted.
     let (ran_once, keys) = compromise(&["k1\nk2\n"]);
     assert_eq!((ran_once.exit, keys), (0, vec!["k1".to_owned(), "k2".to_owned()]), "{}", ran_once.stderr);
     assert_eq!(compromise(&["k1", "k2", "k1"]).1, ["k1", "k2"], "each once");

@@ -1,4 +1,4 @@
-//! What goes on: a line of JSON per event.
+//! Commands that watch: one JSON line per event.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;

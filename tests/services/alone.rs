@@ -1,7 +1,7 @@
-//! No operator is two: one person, random sequences of all calls of the admin listener, over all sample policies. Whatever order they come in,
-//! nothing that takes two people comes into force, nobody approves what the same person asked for, and what an incident takes never waits.
+//! A single operator never counts as two: random sequences of all calls of the admin listener by one person, under all sample policies. In
+//! any order, nothing that needs two people takes effect, nobody approves their own request, and calls that an incident needs never wait.
 //!
-//! The calls are those of the contract: one that is new has to be given a request here before this passes.
+//! The calls are those of the proto: a new call needs a request here before this test passes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,15 +36,15 @@ use super::kit::house::{DOMAIN, source};
 use super::kit::pki;
 use super::{World, world};
 
-/// A domain that no policy names.
+/// A trust domain that no policy names.
 const ELSEWHERE: &str = "evil.example";
 
-/// All that an operator does waits for somebody: what can be made to.
+/// A policy that makes every possible action of operators wait for an approval.
 const ALL_WAITS: &str = "\n@id(\"two-for-all\")\nforbid (principal, action in [Action::\"ManageKeys\", Action::\"ManageTrust\", \
     Action::\"ManagePolicy\", Action::\"ManageUpstreams\", Action::\"ManageTasks\", Action::\"ReadAudit\"], resource)\n\
     unless { context.approvals.count >= 1 };\n";
 
-/// What people ask for, and break-glass.
+/// A policy under which exports need an approval, and break-glass rights.
 const EXPORTS: &str = "\n@id(\"sensitive-takes-somebody\")\nforbid (principal, action == Action::\"Exchange\", resource)\n\
     when { context.sensitive } unless { context.approvals.count >= 1 };\n";
 const RIGHTS: &str = "\n[break_glass.down]\nenvironment = \"dev\"\n\
@@ -63,7 +63,7 @@ fn samples() -> Vec<Sample> {
     let shipped = |file: &str| {
         let path = format!("{}/deploy/kubernetes/policy/{file}", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-        // The same in the domain and the environment of the house.
+        // The texts in the domain and environment of the test.
         text.replace("example.org", DOMAIN).replace("prod", "dev")
     };
     vec![
@@ -81,7 +81,7 @@ fn rpcs() -> Vec<(String, String)> {
     services.flat_map(|s| s.method.clone().into_iter().map(move |m| (s.name().to_owned(), m.name().to_owned()))).collect()
 }
 
-/// One person with all that one person has: an SVID of an operator, and roots of their own.
+/// One person with everything that a single person can have: an operator's SVID, and root keys of their own.
 struct Person {
     w: World,
     services: Services,
@@ -93,7 +93,7 @@ struct Person {
     refused: BTreeMap<String, u64>,
 }
 
-/// What may not change by one person.
+/// The state that one person must not be able to change.
 struct Start {
     governing: Governing,
     upstreams: BTreeMap<String, Upstream>,
@@ -141,7 +141,7 @@ impl Person {
         Start { governing: compiled.policy("dev").unwrap().set.governing(), upstreams, anchors }
     }
 
-    /// Whoever the person can be now: themselves, and everybody whom roots of their own vouch for.
+    /// The identities that the person can use: their own, and any that their own roots vouch for.
     fn identities(&self) -> Vec<Peer> {
         let mut all = vec![self.you.clone()];
         for (domain, root) in &self.own_roots {
@@ -160,7 +160,7 @@ impl Person {
         of[usize::try_from(self.dice.below(of.len() as u64)).unwrap()]
     }
 
-    /// A call by one of the identities; the reason of its refusal, empty for an answer.
+    /// Makes a call with one of the identities. Returns the reason of a refusal, empty for an answer.
     fn call(&mut self, peer: &Peer, service: &str, method: &str, message: Vec<u8>) -> String {
         let mut body = BytesMut::new();
         body.put_u8(0);
@@ -173,11 +173,11 @@ impl Person {
         let said = self.w.run(async {
             let arrived = calls.arrived(&request);
             let answer = calls.answer(request, arrived, &Default::default());
-            // What waits for something else is answered as well: it did nothing.
+            // A call that waits for something else counts as answered; it did nothing.
             let Ok(response) = tokio::time::timeout(Duration::from_secs(2), answer).await else { return None };
             let mut said = Status::from_header_map(response.headers());
             let mut body = response.into_body();
-            // A stream that goes on is no refusal.
+            // A stream that stays open is no refusal.
             while let Ok(Some(Ok(frame))) = tokio::time::timeout(Duration::from_millis(50), body.frame()).await {
                 let Ok(trailers) = frame.into_trailers() else { break };
                 said = Status::from_header_map(&trailers);
@@ -197,7 +197,7 @@ impl Person {
     fn turn(&mut self, rpcs: &[(String, String)]) {
         let identities = self.identities();
         let peer = identities[usize::try_from(self.dice.below(identities.len() as u64)).unwrap()].clone();
-        // What may let something through is tried most: every fourth call decides about an approval.
+        // Every fourth call decides an approval, since approvals are the most promising attack.
         let (service, method) = match self.dice.below(4) {
             0 => ("ApprovalService".to_owned(), "DecideApproval".to_owned()),
             _ => rpcs[usize::try_from(self.dice.below(rpcs.len() as u64)).unwrap()].clone(),
@@ -207,7 +207,7 @@ impl Person {
         }
     }
 
-    /// Asks for what one person wants most, and tries to let it through as everybody that they can be.
+    /// Requests the most valuable changes, and tries to approve them with each available identity.
     fn attack(&mut self) {
         for (service, method) in [
             ("TrustDomainService", "AddBundle"),
@@ -369,7 +369,7 @@ impl Person {
         waiting.get(n).cloned().unwrap_or_default()
     }
 
-    /// A request of each call; `None` where there is no one request, as of a stream of them.
+    /// A request of each call; `None` for a call without a single request, such as a stream of requests.
     fn request(&mut self, service: &str, method: &str) -> Option<Vec<u8>> {
         let none = || Some(Vec::new());
         let why = || WHY.to_owned();
@@ -393,7 +393,7 @@ impl Person {
             ("TrustDomainService", "SetBundle") => {
                 let (trust_domain, mut bundle) = self.bundle();
                 if trust_domain == DOMAIN {
-                    // Without the root of who asks nothing more would be tried.
+                    // Without the requester's own root no further call would be possible.
                     let text = format!("{}{}", self.w.house.root.pem(), self.own_roots[0].1.pem());
                     bundle = Some(pb::Bundle { bundle: Some(pb::bundle::Bundle::Pem(text)) });
                 }
@@ -509,9 +509,9 @@ impl Person {
             ("BreakGlassService", "ReviewBreakGlass") => {
                 pb::ReviewBreakGlassRequest { task_id: self.task(), review: reason, ..Default::default() }.encode_to_vec()
             }
-            // A stream of requests has no one request that could be approved, and issues only.
+            // A stream of requests cannot be approved as one request, and only issues.
             ("TokenService", "StreamExchange") => return None,
-            // What only reads, or is a workload's, is asked with nothing said: it must not do more for that.
+            // Calls that only read or that belong to workloads get an empty request, which must not permit more.
             ("KeyService", "GetJwks" | "ListKeys")
             | ("TrustDomainService", "ListTrustDomains")
             | ("PolicyService", "ValidatePolicy" | "ExplainPolicy" | "DiffPolicy")
@@ -552,7 +552,7 @@ fn one_person_never_counts_as_two_and_an_incident_never_waits() {
             let mut person = Person::new(&sample, seed);
             let start = person.start();
             for (service, method) in &rpcs {
-                // Each once, so that none is left out by chance.
+                // Each call once, so that chance leaves none out.
                 if let Some(message) = person.request(service, method) {
                     let you = person.you.clone();
                     person.call(&you, service, method, message);

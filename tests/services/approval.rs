@@ -1,4 +1,4 @@
-//! Tasks that wait for somebody, as time passes.
+//! Tasks that wait for an approval while time passes.
 
 use mayfly::ledger::Lane;
 use mayfly::ledger::record::{Event, PolicySet as PolicyRecord, Record, Who};
@@ -15,7 +15,7 @@ const POLICY: &str = r#"
 forbid (principal, action == Action::"OpenTask", resource == Upstream::"echo") unless { context.approvals.count >= 1 };
 "#;
 
-/// A world in which somebody has to approve every task.
+/// A world in which every task needs an approval.
 fn asking() -> World {
     let w = world();
     let mut policy = source("policy.cedar");

@@ -1,4 +1,4 @@
-//! AuditService, and what refusals leave behind.
+//! AuditService, and the records of refusals.
 
 use mayfly::credential::Issued;
 use mayfly::ledger::Lane;

@@ -1,4 +1,4 @@
-//! Checkpoints, exports and what their check finds.
+//! Checkpoints and exports, and the errors that their verification finds.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use tokio_stream::StreamExt as _;
 
 use super::{Peer, ROOT, World, ask, bad, ok, refused, world};
 
-/// A world with a key for checkpoints.
+/// A world with a checkpoint key.
 fn signing() -> World {
     let w = world();
     w.run(keys::tend(w.authority()));
@@ -55,7 +55,7 @@ fn checked(text: &str, keys: &[NoteKey]) -> Result<Right, Wrong> {
     check(text.as_bytes(), keys)
 }
 
-/// Issuances among other records, some in one commit.
+/// Issuances among other records, some in the same commit.
 fn busy() -> World {
     let w = signing();
     for n in 0..4 {
@@ -82,7 +82,7 @@ fn lines(text: &str) -> Vec<String> {
     text.split_inclusive('\n').map(str::to_owned).collect()
 }
 
-/// The seq that a line tells, where it tells a record.
+/// The sequence number of a line with a record.
 fn seq_of(line: &str) -> Option<u64> {
     serde_json::from_str::<serde_json::Value>(line).unwrap()["record"]["seq"].as_u64()
 }
@@ -126,7 +126,7 @@ fn an_export_is_checked_without_a_server_and_says_what_it_is_of() {
     let told: Vec<serde_json::Value> = lines(&text).iter().map(|l| serde_json::from_str(l).unwrap()).collect();
     let record = told.iter().find_map(|l| l.get("record")).unwrap();
     assert_eq!((record["event"].as_str(), record["body"]["asked"].as_str()), (Some("refused"), Some("\u{202e}0")));
-    // Everything, nothing, one environment.
+    // An export of everything, of nothing, of one environment.
     let (all, _) = export(&w, pb::RecordFilter::default());
     let head = w.authority().ledger.durable().count();
     assert_eq!(checked(&all, &keys).unwrap().counts.records, head);
@@ -135,7 +135,7 @@ fn an_export_is_checked_without_a_server_and_says_what_it_is_of() {
     let (dev, _) =
         export(&w, pb::RecordFilter { environment: "dev".into(), event: "credential issued".into(), ..Default::default() });
     assert_eq!(checked(&dev, &keys).unwrap().counts.records, 4);
-    // Another server's key did not sign it.
+    // Another server's key did not sign the export.
     let other = export(&busy(), locked_out()).1;
     assert!(checked(&text, &other).unwrap_err().what.contains("none of the given keys"), "{:?}", checked(&text, &other));
 }
@@ -144,7 +144,7 @@ fn an_export_is_checked_without_a_server_and_says_what_it_is_of() {
 fn a_flipped_byte_anywhere_in_a_filtered_export_is_found() {
     let w = busy();
     let (text, keys) = export(&w, locked_out());
-    // Names on signature lines are not signed: the key is known by its id.
+    // Names on signature lines are not signed; a key is identified by its id.
     let end = text.len() - lines(&text).last().unwrap().len();
     for at in 0..text.len() {
         for bit in [0, 3] {
@@ -196,7 +196,7 @@ fn a_removed_record_and_a_removed_line_are_found_and_named() {
             assert_eq!(wrong.seq, Some(seq), "{wrong}");
         }
     }
-    // Cut off anywhere at a line's end, and in a line.
+    // Truncated at every line end, and within a line.
     for n in 0..all.len() {
         let cut = checked(&all[..n].concat(), &keys).unwrap_err();
         assert!(cut.what.contains("cut off"), "{cut}");
@@ -216,7 +216,7 @@ fn a_swapped_pair_is_found() {
             assert!(checked(&bad.concat(), &keys).is_err(), "{one} and {other}");
         }
     }
-    // The bytes alone of two records, with all else as it was.
+    // Only the bytes of two records are swapped.
     let records: Vec<usize> = (0..all.len()).filter(|n| seq_of(&all[*n]).is_some()).collect();
     let part = |line: &str| line.split("\"bytes\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     let (a, b) = (records[0], records[1]);
@@ -231,7 +231,7 @@ fn a_record_that_was_turned_into_its_hash_is_missed() {
     let (text, keys) = export(&w, locked_out());
     let all = lines(&text);
     let n = (0..all.len()).find(|n| seq_of(&all[*n]).is_some()).unwrap();
-    // The first of its commit: its place is 1.
+    // The record is the first of its commit, with index 1.
     assert!(all[n - 1].contains("\"commit\""));
     let record: serde_json::Value = serde_json::from_str(&all[n]).unwrap();
     let bytes = data_encoding::BASE64.decode(record["record"]["bytes"].as_str().unwrap().as_bytes()).unwrap();
@@ -297,7 +297,7 @@ fn the_ledger_is_verified_where_it_lies() {
     assert!(try_export(&w, &w.admin("/agent/a"), locked_out(), 0).is_err());
 }
 
-/// What the check in Python and the fuzzer begin with: `MAYFLY_WRITE_SAMPLES=1` makes it where it is missing, and never anew.
+/// The sample for the Python verifier and the fuzzer. `MAYFLY_WRITE_SAMPLES=1` creates it if it is missing and never replaces it.
 #[test]
 fn the_sample_of_an_export_is_found_right() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/audit");

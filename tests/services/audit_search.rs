@@ -1,4 +1,4 @@
-//! Records searched and followed.
+//! Searching and following records.
 
 use mayfly::ledger::Lane;
 use mayfly::ledger::record::{Event, Maintained, Record, Refused, Who};
@@ -22,7 +22,7 @@ fn page(w: &World, peer: &Peer, filter: pb::RecordFilter, page_size: i32, page_t
 fn search(w: &World, filter: pb::RecordFilter) -> Vec<pb::Record> {
     let found = ok(page(w, &ROOT, filter, 0, ""));
     assert_eq!((found.next_page_token.as_str(), found.removed_up_to), ("", 0));
-    // 1, where the index says that nothing is there.
+    // 1 if the index shows that nothing is there.
     assert!([1, (1 << 45) + 1].contains(&found.searched_to), "to the first record there ever was: {}", found.searched_to);
     found.records
 }
@@ -54,7 +54,7 @@ fn records_are_found_by_whatever_they_name() {
     assert_eq!(events(&opened), ["task opened"]);
     let body: serde_json::Value = serde_json::from_str(&opened[0].body).unwrap();
     assert_eq!((body["task"].as_str(), opened[0].void_because.as_str()), (Some(task.as_str()), ""));
-    // Both were committed together: a group.
+    // Both records are of one group in one commit.
     let whole = by_name(&task);
     assert_eq!((whole[0].group, whole[1].group), (whole[1].seq, whole[1].seq));
     let echo = search(&w, pb::RecordFilter { upstream: "echo".into(), ..none() });
@@ -82,7 +82,7 @@ fn pages_go_on_where_the_one_before_ended_and_are_for_the_same_request() {
         if token.is_empty() {
             break;
         }
-        // What is written meanwhile stands before the first page.
+        // A record written in the meantime comes before the first page.
         put(&w, Record::new(Who::Mayfly("test".into()), Event::Maintained(Maintained { what: "later".into() })));
         bad(page(&w, &ROOT, pb::RecordFilter { names: "x".into(), ..all() }, 7, &token), "page_token");
     }
@@ -159,7 +159,7 @@ fn a_tail_tells_each_record_once_in_order_also_what_came_before_it() {
     let from = |resume_after: Option<u64>, filter: pb::RecordFilter| {
         ok(w.run(audit.tail_records(ask(&ROOT, pb::TailRecordsRequest { resume_after, filter: Some(filter) }))))
     };
-    // From the middle of a commit: what was told of it is not told again.
+    // Resuming in the middle of a commit does not repeat its earlier records.
     let middle = all[all.len() - 3].seq;
     let mut back = from(Some(middle), pb::RecordFilter::default());
     let mut now = from(None, pb::RecordFilter::default());

@@ -186,7 +186,7 @@ fn a_list_is_for_operators_and_its_filter_is_checked() {
     refused(w.run(service(&w).list_credentials(ask(&w.admin("/agent/a"), request()))), Reason::DeniedByPolicy);
 }
 
-/// What a watcher is told, as far as tests compare it.
+/// The parts of a watcher's message that the tests compare.
 fn told(next: Option<Result<pb::WatchCredentialsResponse, tonic::Status>>) -> (i32, String, i32, u64) {
     let told = next.unwrap().unwrap();
     let credential = told.credential.unwrap();

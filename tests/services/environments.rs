@@ -1,5 +1,5 @@
-//! Operators are operators of environments: every rpc of the admin listener, asked by somebody who is permitted everything in one of three
-//! environments, does its work there and tells nothing of the others.
+//! Operators of environments: every rpc of the admin listener, called by an operator who is permitted everything in one of three
+//! environments, works there and reveals nothing of the others.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -48,7 +48,7 @@ const POLICY: &str = r#"
   unless { context.approvals.count >= 1 };
 "#;
 
-/// What there is in an environment, fresh for each call.
+/// The objects of an environment, made anew for each call.
 struct Things {
     environment: &'static str,
     upstream: String,
@@ -67,7 +67,7 @@ struct Things {
 }
 
 impl Things {
-    /// What an answer to somebody who operates another environment has nothing of.
+    /// The names that an answer to an operator of another environment must not contain.
     fn names(&self) -> Vec<String> {
         let Things { upstream, agent, task, credential, key, lease, approval, glass, .. } = self;
         let quoted = format!("{:?}", self.environment);
@@ -81,7 +81,7 @@ struct Land {
 }
 
 impl Land {
-    /// The house with `prod` and `stage` beside its own environment.
+    /// The test authority with `prod` and `stage` beside its own environment.
     fn new() -> Land {
         Land::of(world())
     }
@@ -185,7 +185,7 @@ impl Land {
         });
         let glass = match glass {
             Ok(opened) => opened.into_inner().break_glass.unwrap().task.unwrap().task_id,
-            // One at a time: the one that waits for its second person.
+            // Only one break-glass task may wait for its second person at a time.
             Err(_) => {
                 let of = |g: &mayfly::ledger::state::Glass| *g.environment == *environment;
                 w.authority()
@@ -221,7 +221,7 @@ fn lock(targets: &[Target]) -> pb::AddLockRequest {
     pb::AddLockRequest { targets: targets.iter().map(target_to_pb).collect(), reason: "a test".into(), ..Default::default() }
 }
 
-/// What a stream tells within a moment.
+/// The messages of a stream within a moment.
 async fn told<T: std::fmt::Debug>(stream: impl Stream<Item = Result<T, Status>>) -> Result<String, Status> {
     let mut stream = std::pin::pin!(stream);
     let mut out = String::new();
@@ -234,15 +234,15 @@ async fn told<T: std::fmt::Debug>(stream: impl Stream<Item = Result<T, Status>>)
 type Answer = Result<String, Status>;
 type Call = Box<dyn Fn(&Land, &Things, &Peer) -> Answer>;
 
-/// How an rpc has to do with environments.
+/// How an rpc depends on environments.
 enum Row {
-    /// It is about something of one environment, or lists what there is in those that one may see.
+    /// The rpc concerns an object of one environment, or lists the objects of the environments that the operator may see.
     Environment(Call),
-    /// It looks at what belongs to no environment.
+    /// The rpc reads an object of no environment.
     Server(Call),
-    /// It changes or tells what is of every environment.
+    /// The rpc changes or reads an object of every environment.
     Each(Call),
-    /// It asks nobody's policy for operators, and why.
+    /// The rpc does not evaluate policy for operators, for this reason.
     NotOperators(#[expect(dead_code, reason = "it is for who reads the table")] &'static str),
 }
 
@@ -295,7 +295,7 @@ fn denied(answer: &Answer) -> bool {
     answer.as_ref().is_err_and(|no| reason_of(no) == "DENIED_BY_POLICY")
 }
 
-/// Refused because of who asks, or as if it were not there.
+/// Refused because of the caller, or as if the object did not exist.
 fn shut(answer: &Answer) -> bool {
     answer.as_ref().is_err_and(|no| ["DENIED_BY_POLICY", "NOT_FOUND"].contains(&reason_of(no).as_str()))
 }
@@ -367,7 +367,7 @@ fn whoami_says_which_environments_one_operates() {
     let operates = |answer: &pb::WhoamiResponse| answer.operates.iter().map(|o| o.environment.clone()).collect::<Vec<_>>();
     let one = who("/operator/prod");
     assert!(one.operator);
-    // The house's own environment names all under /operator.
+    // The test's own environment names all callers under /operator.
     assert_eq!(operates(&one), ["dev", "prod"]);
     assert!(one.operates[1].actions.contains(&"Revoke".to_owned()), "{one:?}");
     let agent = who("/prod/agent-1");
@@ -394,7 +394,7 @@ fn an_environment_that_was_taken_out_of_the_configuration_is_not_served() {
     names_the_setting(&w.run(w.authority().exchange(&agent, &want)).map(drop).unwrap_err());
     let opened = w.run(w.authority().open_task(&agent, &terms, &None, mayfly::openings::How::default()));
     names_the_setting(&opened.map(drop).unwrap_err());
-    // What somebody asked for before is not given.
+    // An approval requested before is not given.
     let mary = format!("spiffe://{DOMAIN}/stage/mary");
     land.commit(vec![Event::ApprovalAsked(Box::new(ApprovalAsked {
         approval: vec![9; 16],
@@ -419,14 +419,14 @@ fn an_environment_that_was_taken_out_of_the_configuration_is_not_served() {
     let service = approval::Approvals(w.authority().clone());
     let no = refused(w.run(service.decide_approval(ask(&w.admin("/stage/mary"), request))), Reason::EnvironmentWall);
     assert!(no.message().contains("server.environments"), "{no}");
-    // The status says so, and its operators still look and revoke.
+    // The status reports the environment, and its operators can still inspect and revoke.
     let status =
         ok(w.run(server::Server(w.authority().clone()).get_status(ask(&w.admin("/operator/stage"), pb::GetStatusRequest {}))));
     assert_eq!((status.environments, status.environments_not_served), (vec!["dev".to_owned()], vec!["stage".to_owned()]));
     assert!(status.warnings.iter().any(|warning| warning.contains("mayfly revoke --environment stage")), "{:?}", status.warnings);
     let all = revoke(&[Target::Environment("stage".into())], true);
     ok(w.run(revocation::Revocations(w.authority().clone()).revoke(ask(&w.admin("/operator/stage"), all))));
-    // Nor is anything registered in it.
+    // Nothing can be registered in it either.
     let upstreams = upstream::Upstreams(w.authority().clone());
     let get = upstreams.get_upstream(ask(&ROOT, pb::GetUpstreamRequest { upstream: "echo-stage".into() }));
     let upstream = ok(w.run(get)).upstream.map(|u| pb::Upstream { purpose: "another one".into(), ..u });
@@ -469,7 +469,7 @@ fn a_revocation_that_leaves_a_lock_takes_the_right_to_lock() {
     let done = ok(w.run(service.revoke(ask(&who, revoke(&of_agent, true)))));
     assert!(done.locks.is_empty() && done.hits.unwrap().credentials == 1, "{done:?}");
     assert!(held().is_some_and(|entry| entry.lock.is_none()));
-    // What cannot be locked takes no right to lock.
+    // For a target that cannot be locked, no permission to lock is needed.
     ok(w.run(service.revoke(ask(&who, revoke(&[Target::Credential(t.credential.parse().unwrap())], false)))));
     refused(w.run(service.add_lock(ask(&who, lock(&of_agent)))), Reason::DeniedByPolicy);
 }

@@ -1,4 +1,4 @@
-//! What operators ask of a long history: how much of it is read for a question depends on the question, not on how long the history is.
+//! Operators' queries on a long history: how much is read depends on the query, not on the length of the history.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,16 +24,16 @@ use crate::kit::house::house_with_index;
 
 /// Bytes of records in a block: three commits of the kind below.
 const BLOCK: usize = 4_096;
-/// Most that a question about one thing reads: a few blocks for each record that it tells of.
+/// The most commits that a query about one object reads: a few blocks for each record in the answer.
 const COMMITS: u64 = 48;
 
-/// A world with something old in it, long over, and much else after it.
+/// A world with an old object that ended long ago, and much history after it.
 struct Aged {
     w: World,
     credential: CredentialId,
     task: TaskId,
     token: String,
-    /// A revocation's seq that is in force since then.
+    /// The sequence number of an old revocation that is still in effect.
     rule: u64,
     segments: u64,
 }
@@ -51,7 +51,7 @@ fn revoked(upstream: &str) -> Record {
     )
 }
 
-/// A refusal of somebody else in some other task.
+/// A refusal of another caller in another task.
 fn refused_elsewhere(n: u64) -> Record {
     let task = TaskId::from_bytes(u128::from(n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes());
     let caller = format!("spiffe://dev.mayfly.internal/agent/{}", n % 7);
@@ -96,10 +96,10 @@ fn aged(dir: &Path, commits: u64) -> Aged {
 
 type Asked = Result<(), Status>;
 
-/// A question: what it is, the code of its answer, and how it is asked.
+/// A query: its name, the code of its answer, and the call.
 type Question = (&'static str, Code, Box<dyn Fn(&Aged) -> Asked>);
 
-/// Each question, with how it ends.
+/// Each query, with its expected code.
 fn questions() -> Vec<Question> {
     fn explain(a: &Aged, of: Of) -> Asked {
         a.w.run(Audit(a.w.authority().clone()).explain(ask(&ROOT, pb::ExplainRequest { of: Some(of) }))).map(drop)
@@ -191,7 +191,7 @@ fn questions() -> Vec<Question> {
     ]
 }
 
-/// What one question reads.
+/// The amount that one query reads.
 fn read(a: &Aged, what: &str, ends: Code, question: &dyn Fn(&Aged) -> Asked) -> ReadOfHistory {
     let ledger = &a.w.authority().ledger;
     let before = ledger.read_of_history();
@@ -212,10 +212,10 @@ fn what_is_read_for_a_question_does_not_depend_on_how_long_history_is() {
     assert!(long.segments >= 4 && long.segments > short.segments, "{} and {} segments", short.segments, long.segments);
     for (what, ends, question) in questions() {
         let (little, much) = (read(&short, what, ends, &question), read(&long, what, ends, &question));
-        // A block more or less: two names of it may share a fingerprint.
+        // A block more or less, since two names may share a fingerprint there.
         assert!(much.commits <= little.commits + 8 && much.commits <= COMMITS, "{what}: {little:?}, {much:?}");
         assert!(much.bytes <= COMMITS * 2 * BLOCK as u64, "{what}: {much:?}");
-        // Of each segment some pages at the most, of which most names share the first.
+        // At most some pages of each segment; most names share the first page.
         assert!(much.pages <= (long.segments + 1) * 64, "{what}: {much:?} of {} segments", long.segments);
     }
 }
@@ -230,7 +230,7 @@ fn a_question_that_nobody_waits_for_gives_its_place_back() {
         for _ in 0..20 {
             let of = mayfly::explain::Of::Seq(Seq::from_u64(a.rule).unwrap());
             let question = authority.explain(&of, mayfly::explain::Depth::History);
-            // Whoever asks goes at once.
+            // The caller goes away at once.
             let _ = tokio::time::timeout(Duration::ZERO, question).await;
         }
         let free = tokio::time::timeout(Duration::from_secs(5), authority.questions.clone().acquire_many_owned(all)).await;

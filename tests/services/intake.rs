@@ -1,4 +1,4 @@
-//! More than can be done: what there is no time for is refused by every way of exchanging, and everything else goes on.
+//! Overload: exchanges for which there is no time are refused on every way of exchanging, and everything else goes on.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -47,7 +47,7 @@ fn without_time_every_exchange_is_refused_and_the_rest_is_answered() {
         drop(crowd);
         assert_eq!(call(&services, &peer, EXCHANGE, &exchange("")).await.reason, "", "there is time again");
     });
-    // Who decided gives the place back, and may do so after the answer was read.
+    // The deciding task gives its place back, perhaps after the answer was read.
     let given_back = (0..500).any(|n| {
         std::thread::sleep(Duration::from_millis(n.min(10)));
         w.authority().intake.load().waiting == 0

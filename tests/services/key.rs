@@ -233,7 +233,7 @@ fn a_compromised_key_is_out_at_once_and_another_signs() {
     assert_eq!((kids(&w), replacement.state), (vec![replacement.key_id.clone()], pb::KeyState::Active as i32));
     assert!(!active(&w, &stolen));
     assert!(active(&w, &token(w.issue("/agent/a"))), "issuing goes on with the new key");
-    // Whoever stole it chooses every claim, the revision too.
+    // The thief of a key chooses every claim, including the revision.
     let forged = Facts { key: &old, revision: Seq::from_u64((1 << 53) - 1).unwrap(), ..Facts::default() };
     let hit = w.authority().ledger.peek(|s| s.rules.covers(&forged)).unwrap();
     assert!(hit.seq.as_u64() >= done.seq, "the rule is in force from the seq that was answered on");

@@ -1,4 +1,4 @@
-//! Leases: listed in pages, tried again, given up.
+//! Leases: listed in pages, retried, abandoned.
 
 use mayfly::ledger::record::{Event, LeaseOpened, Record, Who};
 use mayfly::ledger::{Lane, record};
@@ -10,7 +10,7 @@ use mayfly::serve::grpc::upstream::Upstreams;
 
 use super::{ROOT, World, ask, bad, ok, refused, world};
 
-/// A lease of an upstream, that no credential came of yet.
+/// A lease of an upstream without a credential yet.
 fn opened(w: &World, n: u8, upstream: &str) -> String {
     let task = w.issue("/agent/a").summary().about.task.as_bytes().to_vec();
     let lease = LeaseOpened {

@@ -1,4 +1,4 @@
-//! Single exchanges of one connection that came together: decided in one round, each answered by itself.
+//! Concurrent unary exchanges of one connection: decided in one batch, each answered individually.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -31,7 +31,7 @@ fn claims(issued: &pb::Issued) -> serde_json::Value {
     serde_json::from_slice(&data_encoding::BASE64URL_NOPAD.decode(claims.as_bytes()).unwrap()).unwrap()
 }
 
-/// All at once, as a connection's calls come: each on a task of its own.
+/// Makes all calls at once, as on one connection, each in a task of its own.
 async fn together(calls: &Calls, asks: Vec<pb::ExchangeRequest>) -> Vec<Came> {
     let spawned = asks.into_iter().map(|ask| {
         let calls = calls.clone();
@@ -57,12 +57,12 @@ fn each_of_those_that_came_together_has_its_own_answer() {
         let opened = together(&calls, vec![exchange(""), exchange("")]).await;
         let tasks: Vec<String> = opened.iter().map(|came| issued(came).task_id).collect();
         assert_ne!(tasks[0], tasks[1]);
-        // Of two tasks in turn, with what is not well formed, what opens a task, and more than one round.
+        // Two tasks alternate, with malformed requests, requests that open a task, and more than one batch.
         let mut asks: Vec<_> = (0..90).map(|n| in_task(&tasks[n % 2], n)).collect();
         asks.insert(20, pb::ExchangeRequest { upstream: String::new(), ..exchange("") });
         asks.insert(40, exchange(""));
         asks.insert(60, pb::ExchangeRequest { upstream: "nowhere".into(), ..in_task(&tasks[0], 900) });
-        // No scope is no subset of what policy permits, in an open task or in one of its own.
+        // Without scopes there is no subset of the permitted scopes, in an open task or in an inline one.
         asks.insert(70, pb::ExchangeRequest { scopes: Vec::new(), ..in_task(&tasks[0], 901) });
         asks.insert(80, pb::ExchangeRequest { scopes: Vec::new(), ..exchange("") });
         let came = together(&calls, asks.clone()).await;
@@ -82,14 +82,14 @@ fn each_of_those_that_came_together_has_its_own_answer() {
             }
         }
         assert_eq!(ids.len(), 91, "one each");
-        // Asked once more, they are the same credentials.
+        // A repeat returns the same credentials.
         let again = together(&calls, asks[..20].to_vec()).await;
         for (first, again) in came.iter().zip(&again) {
             let (first, again) = (issued(first), issued(again));
             assert_eq!((first.credential_id, first.seq), (again.credential_id, again.seq));
             assert_eq!(again.novelty, pb::Novelty::Same as i32);
         }
-        // The same request at the same time is one request.
+        // Concurrent repeats count as one request.
         let twins = together(&calls, vec![in_task(&tasks[0], 500); 12]).await;
         assert_eq!(twins.iter().map(|came| issued(came).credential_id).collect::<BTreeSet<_>>().len(), 1);
     });
@@ -121,7 +121,7 @@ fn each_connection_acts_for_its_own_peer() {
 fn who_goes_before_the_round_asked_for_nothing() {
     let w = world();
     let calls = services(&w).on_connection(w.workload("/agent/demo"), Activity::alone(ShareBounds::AUTHENTICATED));
-    // On one thread, so that the round cannot begin before the call is dropped.
+    // On one thread, so that the batch cannot begin before the call is dropped.
     let one = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     one.block_on(async {
         let before = w.authority().ledger.peek(|s| s.head);
@@ -132,7 +132,7 @@ fn who_goes_before_the_round_asked_for_nothing() {
             assert!(waits, "it is in the line, and its round has not begun");
             assert_eq!(w.authority().intake.load().waiting, 1);
         }
-        // Whoever comes next is served, and was not held up.
+        // The next call is served without delay.
         let next = issued(&call_on(&calls, EXCHANGE, &exchange("next")).await);
         assert!(next.seq > before.as_u64());
         let again = issued(&call_on(&calls, EXCHANGE, &exchange("gone")).await);

@@ -1,4 +1,4 @@
-//! Whoever is locked or revoked is refused by every rpc of the workload listener, and is let go of where it follows.
+//! A locked or revoked caller is refused by every rpc of the workload listener, and its streams are ended.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,12 +31,12 @@ use super::kit::pki;
 use super::{ROOT, World, ask, ok, refused, world};
 
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
-/// What is for operators alone says so before anything else.
+/// The rpcs for operators only, which are refused for that reason first.
 const OPERATORS: &[&str] =
     &["Revoke", "GetRevocation", "ListRules", "AddLock", "ListLocks", "LiftLock", "ListFollowers", "BlastRadius"];
-/// What this version does not serve at all.
+/// The rpcs that this version does not implement.
 const NOT_SERVED: &[&str] = &["TestUpstream", "PutSecret"];
-/// Not on the workload listener.
+/// The services that are not on the workload listener.
 const ELSEWHERE: &[&str] = &["PolicyService", "ServerService"];
 
 /// Every rpc: service and method.
@@ -46,19 +46,19 @@ fn rpcs() -> Vec<(String, String)> {
     services.flat_map(|s| s.method.clone().into_iter().map(move |m| (s.name().to_owned(), m.name().to_owned()))).collect()
 }
 
-/// What came back: the reason of a refusal, empty for an answer.
+/// The result of a call: the reason of a refusal, empty for an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Came {
     pub(super) reason: String,
     pub(super) message: Bytes,
 }
 
-/// One call, on a connection of its own.
+/// Makes one call on a connection of its own.
 pub(super) async fn call(services: &Services, peer: &Peer, path: &str, message: &impl Message) -> Came {
     call_on(&services.clone().on_connection(peer.clone(), Activity::alone(ShareBounds::AUTHENTICATED)), path, message).await
 }
 
-/// One call, as the listener makes it of a connection.
+/// Makes one call, as the listener does for a connection.
 pub(super) async fn call_on(calls: &Calls, path: &str, message: &impl Message) -> Came {
     let (mut body, bytes) = (BytesMut::new(), message.encode_to_vec());
     body.put_u8(0);
@@ -69,7 +69,7 @@ pub(super) async fn call_on(calls: &Calls, path: &str, message: &impl Message) -
     let response = calls.answer(request, arrived, &Default::default()).await;
     let mut said = Status::from_header_map(response.headers());
     let (mut body, mut message) = (response.into_body(), Bytes::new());
-    // A stream that goes on is no refusal.
+    // A stream that stays open is no refusal.
     while let Ok(Some(Ok(frame))) = tokio::time::timeout(Duration::from_secs(5), body.frame()).await {
         match frame.into_data() {
             Ok(data) => {
@@ -103,7 +103,7 @@ fn issued(message: &Bytes) -> Option<pb::Issued> {
     pb::ExchangeResponse::decode(message.clone()).unwrap().issued
 }
 
-/// What somebody who calls gets from each rpc: the reason of its refusal, or of that of its one item.
+/// The result of each rpc for a caller: the reason of its refusal, or of that of its single item.
 fn everything(w: &World, peer: &Peer, credential: &str, when: &str) -> BTreeMap<String, String> {
     let health = tonic_health::server::HealthReporter::new();
     let services = workload_routes(w.authority(), &health);
@@ -138,7 +138,7 @@ fn everything(w: &World, peer: &Peer, credential: &str, when: &str) -> BTreeMap<
                     let ask = pb::RenewRequest { credential_id: credential.to_owned(), ..Default::default() };
                     call(&services, peer, &path, &ask).await.reason
                 }
-                // Nothing in it: whoever is let in is told what is missing.
+                // An empty request: an admitted caller is told which field is missing.
                 _ => call(&services, peer, &path, &()).await.reason,
             }
         });
@@ -147,7 +147,7 @@ fn everything(w: &World, peer: &Peer, credential: &str, when: &str) -> BTreeMap<
     all
 }
 
-/// A credential of this peer, and a request that can be repeated.
+/// Issues a credential to this peer, with a request that can be repeated.
 fn begin(w: &World, peer: &Peer) -> String {
     let services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
     let came = w.run(call(&services, peer, "/mayfly.v1.TokenService/Exchange", &exchange("again")));
@@ -169,7 +169,7 @@ fn lock(w: &World, target: Target) {
     ok(w.run(service.add_lock(ask(&ROOT, request))));
 }
 
-/// A workload whose SVID has a serial of its own, as every issuer gives it.
+/// A workload whose SVID has a serial number of its own, as with a real issuer.
 fn workload(w: &World, path: &str, serial: u8) -> Peer {
     let spec = pki::Spec { serial: vec![0x41, serial], ..pki::Spec::leaf(&format!("spiffe://{DOMAIN}{path}")) };
     let chain = w.house.root.issue(&spec).chain;
@@ -211,18 +211,18 @@ fn every_rpc_refuses_a_caller_that_is_locked_or_whose_svid_was_revoked() {
             let expected = match method.as_str() {
                 m if OPERATORS.contains(&m) => "NOT_AUTHENTICATED",
                 m if NOT_SERVED.contains(&m) => "NOT_SERVED",
-                // Whoever is locked out learns by what; an SVID that was revoked learns nothing.
+                // A locked caller is told the rule; a caller with a revoked SVID is told nothing.
                 "Whoami" if reason == Reason::Locked => "",
                 _ => reason.as_str(),
             };
             assert_eq!(came, expected, "{method}, after {what}");
         }
-        // Its own answer of before is not given again, and the server still says whether it serves.
+        // The caller's own earlier answer is not returned again, and the health service still answers.
         let services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
         let again = w.run(call(&services, &peer, "/mayfly.v1.TokenService/Exchange", &exchange("again")));
         assert!(!again.reason.is_empty() && issued_none(&again), "{what}: {again:?}");
         assert_eq!(w.run(call(&services, &peer, HEALTH, &())).reason, "", "{what}");
-        // Others go on.
+        // Other callers are not affected.
         let other = workload(&w, "/ci/demo", 2);
         if what != "its trust domain" {
             assert_eq!(w.run(call(&services, &other, "/mayfly.v1.TaskService/ListTasks", &())).reason, "", "{what}");
@@ -234,7 +234,7 @@ fn issued_none(came: &Came) -> bool {
     came.message.is_empty() || issued(&came.message).is_none()
 }
 
-/// A stolen SVID that was revoked is no way to what a later one of the same workload was given.
+/// A stolen SVID that was revoked gives no access to what a later SVID of the same workload received.
 #[test]
 fn a_repeat_with_another_svid_that_was_revoked_gets_nothing() {
     let w = world();
@@ -248,7 +248,7 @@ fn a_repeat_with_another_svid_that_was_revoked_gets_nothing() {
     assert!(issued(&w.run(call(&services, &good, path, &exchange("again"))).message).is_some());
 }
 
-/// A rule over everything stops grants. Callers in the middle of their work can look, and end what they began.
+/// A rule over everything stops grants. Callers in the middle of their work can read, and end what they began.
 #[test]
 fn a_lock_over_everything_lets_callers_end_what_they_began() {
     let w = world();
@@ -277,7 +277,7 @@ fn a_follower_that_a_rule_hits_is_told_of_it_and_let_go() {
         let request = pb::WatchRevocationsRequest { follower: "two".into(), ..Default::default() };
         ok(w.run(service().watch_revocations(ask(&ROOT, request))))
     };
-    // Begun, so that what comes is told as an event.
+    // The stream has begun, so that further changes arrive as events.
     assert!(matches!(w.run(feed.next()).unwrap().unwrap().event, Some(Told::Snapshot(_))));
     lock(&w, Target::Tool("unrelated".into()));
     lock(&w, Target::Caller(format!("spiffe://{DOMAIN}/service/echo").into()));

@@ -1,4 +1,4 @@
-//! CredentialService.LookupToken: whose a token is that was found somewhere.
+//! CredentialService.LookupToken: looks up a token that was found.
 
 use mayfly::credential::Issued;
 use mayfly::ledger::record::KeyPurpose;
@@ -43,7 +43,7 @@ fn a_found_token_says_whose_it_is_and_what_to_revoke() {
     let found = ok(look_up(&w, by_digest));
     assert_eq!(found.credential.unwrap().credential_id, name.to_string());
 
-    // Long after its end it is still known.
+    // The credential is still known long after it expired.
     w.pass(3_000_000);
     w.pass(1_000);
     assert!(w.authority().ledger.peek(|s| s.credentials.get(&name).is_none()));
@@ -66,7 +66,7 @@ fn an_altered_or_cut_token_is_told_from_what_was_issued() {
         if &input[middle..=middle] == "A" { "B" } else { "A" },
         &input[middle + 1..]
     );
-    // The id is the last of the claims: what comes after it is the signature.
+    // The id is the last claim; after it comes the signature.
     for cut in [altered.as_str(), input, &text[..text.len() - 4], &input[..input.len() - 2]] {
         let found = ok(look_up(&w, by_token(cut)));
         assert_eq!(found.standing, pb::TokenStanding::Altered as i32, "{cut}");
@@ -80,7 +80,7 @@ fn what_our_key_signed_and_nobody_issued_is_forged() {
     let issued = w.issue("/agent/a");
     let key = w.authority().keyring.active(KeyPurpose::AccessToken, "dev").unwrap().id().to_owned();
     let text = token(issued);
-    // Whoever has the key chooses the claims.
+    // The thief of a key chooses the claims.
     let private = w.authority().ledger.store().named(&format!("key/{key}")).unwrap().unwrap();
     let alg = &aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED_SIGNING;
     let pair = aws_lc_rs::signature::EcdsaKeyPair::from_pkcs8(alg, &private).unwrap();

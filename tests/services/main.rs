@@ -1,4 +1,4 @@
-//! The services of operators on a whole authority in memory: what each rpc does, refuses, and says of bad input.
+//! The services for operators on a whole authority in memory: the effect of each rpc, its refusals, and its errors on invalid input.
 
 #[path = "../kit/mod.rs"]
 mod kit;
@@ -39,10 +39,10 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use tonic_types::StatusExt;
 
-/// The uid that may do everything.
+/// The uid that is permitted everything.
 const ROOT: Peer = Peer::Local(1000);
 
-/// A house, a runtime, and callers.
+/// A test authority, a runtime, and callers.
 struct World {
     house: House,
     runtime: tokio::runtime::Runtime,
@@ -52,7 +52,7 @@ fn world() -> World {
     World { house: house(), runtime: runtime() }
 }
 
-/// The same with one operator only: what takes two otherwise is done over the local socket.
+/// The same with a single operator, so that actions that need two people are possible over the local socket.
 fn world_of_one() -> World {
     World { house: house_of_one(), runtime: runtime() }
 }
@@ -67,12 +67,12 @@ impl World {
         svid::verify(&chain, &self.authority().bundles.load(), self.house.now(), limits::SVID_MAX_TTL_MS).unwrap()
     }
 
-    /// Somebody on the workload listener.
+    /// A peer on the workload listener.
     fn workload(&self, path: &str) -> Peer {
         Peer::Workload(Caller::from(&self.svid(path)))
     }
 
-    /// Somebody on the admin listener.
+    /// A peer on the admin listener.
     fn admin(&self, path: &str) -> Peer {
         Peer::Admin(Caller::from(&self.svid(path)))
     }
@@ -81,13 +81,13 @@ impl World {
         self.runtime.block_on(f)
     }
 
-    /// A credential for echo in a task of its own.
+    /// Issues a credential for echo in a task of its own.
     fn issue(&self, path: &str) -> Issued {
         let caller = self.house.caller(path);
         self.run(self.authority().exchange(&caller, &wanted(TaskChoice::Inline(terms().into())))).unwrap()
     }
 
-    /// Time passes, and the ledger notices.
+    /// Advances time, and lets the ledger take note.
     fn pass(&self, ms: u64) {
         self.house.clock.advance(ms);
         let note = mayfly::ledger::record::Maintained { what: "time passes".into() };
@@ -125,7 +125,7 @@ fn refused<T>(answer: Result<Response<T>, Status>, reason: Reason) -> Status {
     status
 }
 
-/// Refused for a field, which is named.
+/// Checks that a call was refused for a field, which is named.
 #[track_caller]
 fn bad<T>(answer: Result<Response<T>, Status>, field: &str) {
     let status = refused(answer, Reason::InvalidField);

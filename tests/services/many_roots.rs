@@ -1,4 +1,4 @@
-//! Narrowing by more than one record holds: in one commit and group, all of it or nothing.
+//! A narrowing change that needs more than one record: one commit and one group, all or nothing.
 
 use mayfly::identity::caller::Caller;
 use mayfly::identity::svid;

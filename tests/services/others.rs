@@ -1,4 +1,4 @@
-//! ServerService, UpstreamService, PolicyService, and what is not served.
+//! ServerService, UpstreamService, PolicyService, and rpcs that are not implemented.
 
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::policy_service_server::PolicyService;
@@ -53,7 +53,7 @@ fn the_status_says_why_nothing_is_issued() {
     let w = world();
     let back = w.house.now().minus(3_600_000);
     w.house.clock.step_to(back);
-    // The writer looks around twice a second.
+    // The writer checks twice a second.
     let stopped = (0..50).find_map(|_| {
         std::thread::sleep(std::time::Duration::from_millis(100));
         let now = ok(status(&w, &ROOT));
@@ -126,7 +126,7 @@ fn a_policy_set_is_shown_with_its_roles() {
     let first = pb::GetPolicyRequest { version: Some(1), ..dev.clone() };
     assert_eq!(ok(get(&ROOT, first.clone())).policy.unwrap(), policy);
 
-    // A version that is no longer in force is in history.
+    // A version that is not in effect any more is in history.
     let text = w.authority().ledger.peek(|s| s.policies["dev"].text.to_string());
     let set = mayfly::ledger::record::PolicySet { environment: "dev".into(), version: 2, text, ..Default::default() };
     let set = mayfly::ledger::record::Event::PolicySet(set);

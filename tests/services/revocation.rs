@@ -36,7 +36,7 @@ fn revoke(w: &World, targets: &[Target]) -> pb::RevokeResponse {
     ok(w.run(service(w).revoke(ask(&ROOT, request(targets)))))
 }
 
-/// Every target, and whether revoking it also keeps it from new grants (design, section 2).
+/// Every target, and whether revoking it also blocks new grants (design, section 2).
 fn every_target() -> [(Target, bool); 17] {
     let agent = || "spiffe://dev.mayfly.internal/agent/a".into();
     [
@@ -119,7 +119,7 @@ fn what_is_registered_here_by_name_and_is_not_there_is_refused_with_the_nearest_
     }
     let rules = || ok(w.run(service(&w).list_rules(ask(&ROOT, pb::ListRulesRequest::default())))).rules.len();
     assert_eq!(rules(), 0, "nothing was revoked");
-    // These may come later, or have ended.
+    // These objects may appear later, or have ended.
     let later = every_target().into_iter().map(|(target, _)| target).filter(|target| {
         use Target::{Caller, Credential, Everything, Prefix, Subject, SubjectToken, Task, Tool};
         matches!(target, Credential(_) | Task(_) | Caller(_) | Prefix(_) | Subject(..) | Tool(_) | SubjectToken(..) | Everything)
@@ -150,10 +150,10 @@ fn locks_are_lifted_one_by_one_and_revoking_is_for_operators_with_a_reason() {
     bad(w.run(service(&w).revoke(ask(&ROOT, request(&[])))), "targets");
     let many = vec![Target::Everything; limits::TARGETS + 1];
     bad(w.run(service(&w).revoke(ask(&ROOT, request(&many)))), "targets");
-    // A workload is told where operators call, not that something is wrong with its SVID.
+    // A workload is told where operators call, not that its SVID is invalid.
     let status = refused(w.run(service(&w).revoke(ask(&w.workload("/agent/a"), request(&both)))), Reason::NotAuthenticated);
     assert!(status.get_details_error_info().unwrap().metadata["way_out"].contains("listen.admin"), "{status:?}");
-    // Who tries without the right stands in the audit.
+    // An attempt without permission is recorded in the audit log.
     refused(w.run(service(&w).revoke(ask(&w.admin("/agent/a"), request(&both)))), Reason::DeniedByPolicy);
     w.pass(1);
     let ledger = &w.authority().ledger;
@@ -191,7 +191,7 @@ fn everything_is_revoked_only_when_all_was_confirmed_however_few_there_are() {
         ok(w.run(service(&w).list_rules(ask(&ROOT, pb::ListRulesRequest::default())))).rules.is_empty(),
         "nothing was revoked"
     );
-    // Asking, and keeping from new grants alone, need no agreement.
+    // A dry run, and a lock alone, need no confirmation.
     ok(w.run(service(&w).revoke(ask(&ROOT, pb::RevokeRequest { dry_run: true, ..everything(None) }))));
     let add =
         pb::AddLockRequest { targets: vec![target_to_pb(&Target::Everything)], reason: "a test".into(), ..Default::default() };
@@ -221,12 +221,12 @@ fn a_revocation_says_what_it_hit_what_it_refuses_and_who_has_applied_it() {
     let applied = pb::AcknowledgeRevocationsRequest { follower: "one".into(), applied_seq: done.seq };
     ok(w.run(service(&w).acknowledge_revocations(ask(&w.workload("/service/echo"), applied))));
     assert_eq!((get(done.seq).followers_applied, get(done.seq).followers_behind), (1, 0));
-    // A later one takes nothing away from it, and hit only what was left.
+    // A later rule does not weaken an earlier one, and hits only what was left.
     let all = revoke(&w, &[Target::Everything]).seq;
     assert_eq!((get(done.seq).reach, get(all).reach), (refuses(2), refuses(1)));
     let rules = ok(w.run(service(&w).list_rules(ask(&ROOT, pb::ListRulesRequest::default())))).rules;
     assert_eq!(rules.iter().map(|r| (r.seq, r.hits.unwrap().credentials)).collect::<Vec<_>>(), [(all, 1), (done.seq, 2)]);
-    // What has ended by its time is refused by that.
+    // Expired credentials are refused by their expiry.
     w.pass(limits::CREDENTIAL_TTL_MS);
     assert_eq!((get(done.seq).reach, get(all).reach), (refuses(0), refuses(0)));
     refused(w.run(service(&w).get_revocation(ask(&ROOT, pb::GetRevocationRequest { seq: all + 1 }))), Reason::NotFound);
@@ -249,7 +249,7 @@ fn follow_having_seen(
     w.run(service(w).watch_revocations(ask(peer, request))).map(tonic::Response::into_inner)
 }
 
-/// What the next heartbeat shows of the ledger.
+/// The head of the ledger in the next heartbeat.
 fn next_seen(w: &World, feed: &mut Feed) -> pb::SeenHead {
     loop {
         let message = w.run(feed.next()).expect("the stream goes on").unwrap();
@@ -259,7 +259,7 @@ fn next_seen(w: &World, feed: &mut Feed) -> pb::SeenHead {
     }
 }
 
-/// The next message that is no heartbeat.
+/// The next message that is not a heartbeat.
 fn next(w: &World, feed: &mut Feed) -> Result<pb::WatchRevocationsResponse, tonic::Status> {
     loop {
         let message = w.run(feed.next()).expect("the stream goes on")?;
@@ -282,21 +282,22 @@ fn a_follower_gets_a_snapshot_then_each_event_names_the_one_before() {
     let b = revoke(&w, &[Target::Tool("b".into())]).seq;
     let (first, second) = (next(&w, &mut feed).unwrap(), next(&w, &mut feed).unwrap());
     assert_eq!((first.seq, second.seq, second.previous_seq), (a, b, a));
-    // Going on from a seq tells what was missed, in order.
+    // Resuming after a sequence number sends the missed events, in order.
     let mut again = follow(&w, &server, "two", Some(a)).unwrap();
     assert_eq!(next(&w, &mut again).unwrap().seq, b);
-    // What is no longer kept is OUT_OF_RANGE, what is not yet there is a mistake.
+    // A position that is no longer kept is OUT_OF_RANGE; a position beyond the head is LEDGER_ROLLED_BACK.
     let compacted = follow(&w, &server, "three", Some(1)).err().unwrap();
     assert_eq!(compacted.code(), tonic::Code::OutOfRange, "{compacted:?}");
     assert_eq!(compacted.get_details_error_info().unwrap().reason, "COMPACTED");
     let beyond = follow(&w, &server, "three", Some(b + 1000)).err().unwrap();
     assert_eq!(beyond.get_details_error_info().unwrap().reason, "LEDGER_ROLLED_BACK");
-    // Only for upstreams that it serves.
+    // Only for upstreams that the caller serves.
     let other = follow(&w, &w.workload("/agent/a"), "x", None).err().unwrap();
     assert_eq!(other.get_details_error_info().unwrap().reason, "NOT_YOURS");
 }
 
-/// A server on an older copy of its ledger: followers have seen more than it has, or another history. It refuses them, and its operator is told.
+/// A server on an older copy of its ledger: followers have seen more than it has, or another history. The server refuses such followers and
+/// reports them to its operator.
 #[test]
 fn a_follower_that_has_seen_more_or_another_history_is_refused_and_told_of() {
     let w = world();
@@ -309,7 +310,7 @@ fn a_follower_that_has_seen_more_or_another_history_is_refused_and_told_of() {
     let mut again = follow_having_seen(&w, &server, "two", Some(first.seq), Some(first.clone())).unwrap();
     let seen = next_seen(&w, &mut again);
     assert!(seen.heads[0].commit > first.heads[0].commit);
-    // All that is true of this ledger, with a snapshot too.
+    // All of these positions are in this ledger, with a snapshot too.
     for (resume_after, seen) in [(None, &first), (None, &seen), (Some(first.seq), &first), (Some(seen.seq), &seen)] {
         drop(follow_having_seen(&w, &server, "three", resume_after, Some(seen.clone())).unwrap());
     }
@@ -335,10 +336,11 @@ fn a_follower_that_has_seen_more_or_another_history_is_refused_and_told_of() {
             assert!(info.metadata["way_out"].contains("mayfly server recover"), "{no:?}");
         }
         assert_eq!(w.authority().followers.beyond().len(), n + 1);
-        // An older client says only where it goes on: it was found out, and is not let on when the head has come so far.
+        // An older client sends only the position to resume after: such a follower was detected, and is not admitted when the head has
+        // reached that position.
         let no = follow(&w, &server, &format!("lie {n}"), Some(first.seq)).err().unwrap();
         assert_eq!(no.get_details_error_info().unwrap().reason, "LEDGER_ROLLED_BACK");
-        // Started anew it knows nothing, and begins with what there is.
+        // A restarted follower has no position, and begins with a snapshot.
         drop(follow(&w, &server, &format!("lie {n}"), None).unwrap());
     }
     let many = other(&seen, |s| s.heads = vec![s.heads[0].clone(); limits::CHAIN_HEADS + 1]);
@@ -348,12 +350,13 @@ fn a_follower_that_has_seen_more_or_another_history_is_refused_and_told_of() {
     assert_eq!(status.counts.unwrap().followers_beyond, 5);
     assert!(status.warnings.iter().any(|w| w.contains("mayfly server recover") && w.contains("lie 0")), "{:?}", status.warnings);
     assert!(w.authority().metrics().unwrap().contains("mayfly_followers_beyond 5"));
-    // What came before the generation of now is compared with nothing.
+    // A head from before the present generation is compared with nothing.
     let earlier = pb::SeenHead { seq: 5, heads: seen.heads };
     drop(follow_having_seen(&w, &server, "five", None, Some(earlier)).unwrap());
 }
 
-/// What a follower says it has applied counts only where this very history has it: it was sent by this process, or what was seen is in the ledger.
+/// A follower's claim of what it has applied counts only if this history contains it: it was sent by this process, or the seen head is in
+/// the ledger.
 #[test]
 fn nobody_has_applied_what_was_not_sent_to_them() {
     let w = world();
@@ -379,7 +382,7 @@ fn nobody_has_applied_what_was_not_sent_to_them() {
     let mut claims = follow(&w, &server, "two", Some(seq)).unwrap();
     assert_eq!(applied(), 1, "it only says so");
     bad(acknowledge("two", seq + 1_000), "applied_seq");
-    // The heartbeat says that nothing came since.
+    // The heartbeat tells that nothing came since.
     next_seen(&w, &mut claims);
     ok(acknowledge("two", seq));
     assert_eq!(applied(), 0);

@@ -1,4 +1,4 @@
-//! What a stream is asked: nearly all of it is read at once, the rest by prost, and nobody can tell which.
+//! Decoding of stream requests: most are read by the fast decoder, the rest by prost, and the answers must not differ.
 
 use std::collections::BTreeMap;
 
@@ -36,14 +36,14 @@ fn of_stream(exchange: &[u8]) -> Vec<u8> {
     message
 }
 
-/// The same, with its last field first.
+/// The same message with its last field first.
 fn turned(exchange: &pb::ExchangeRequest) -> Vec<u8> {
     let last = pb::ExchangeRequest { request_id: exchange.request_id.clone(), ..Default::default() };
     let rest = pb::ExchangeRequest { request_id: String::new(), ..exchange.clone() };
     [last.encode_to_vec(), rest.encode_to_vec()].concat()
 }
 
-/// The answers to all, by their names, and how the stream ended.
+/// The answers by request id, and how the stream ended.
 async fn ask(services: &Services, peer: &Peer, messages: &[Vec<u8>]) -> (BTreeMap<String, Answer>, Status) {
     let mut body = Vec::new();
     for message in messages {

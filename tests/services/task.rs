@@ -1,4 +1,4 @@
-//! TaskService: who may do what to a task, and what is said of bad input.
+//! TaskService: who may act on a task, and the errors on invalid input.
 
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::task_service_server::TaskService;
@@ -158,7 +158,7 @@ fn a_hold_of_an_operator_is_not_the_callers_to_lift() {
 #[test]
 fn an_extension_moves_a_deadline_later_and_never_earlier() {
     let w = world();
-    // Within the hour for which the policy lets a task be extended.
+    // Within the hour for which policy permits extensions.
     let id = task(&w, |t| {
         t.ttl = Some(prost_types::Duration { seconds: 600, nanos: 0 });
         t.max_ttl = Some(prost_types::Duration { seconds: 1_200, nanos: 0 });

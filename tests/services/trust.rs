@@ -1,4 +1,4 @@
-//! TrustDomainService, and the one path by which bundles change.
+//! TrustDomainService, and the single code path by which bundles change.
 
 use mayfly::identity::bundle::Bundle;
 use mayfly::identity::caller::{Caller, Operator};
@@ -22,7 +22,7 @@ fn domains(w: &World) -> TrustDomains {
     TrustDomains(w.authority().clone())
 }
 
-/// The house's own domain comes from a file, as at a start.
+/// Loads the bundle of the test's own domain from a file, as at a start.
 fn from_file(w: &World, roots: &[&pki::Authority]) -> Option<mayfly::seq::Seq> {
     w.run(w.authority().found_bundle(&pki::bundle(DOMAIN, roots), Source::File, "dev.pem")).unwrap()
 }
@@ -214,7 +214,7 @@ fn a_file_that_loses_a_root_revokes_what_it_vouched_for() {
     assert!(w.authority().still_stands(&b).is_err());
     let hit = w.authority().ledger.peek(|s| s.rules.get(&Target::TrustAnchor(id_of(&second).try_into().unwrap())));
     assert_eq!(hit.unwrap().revoked, seq, "in the same group as the bundle");
-    // Nobody removed it for good: the file may have it back.
+    // The domain was not removed for good, so the file may add it again.
     assert!(from_file(&w, &[&w.house.root, &second]).is_some());
     assert!(issue(&w, &caller_under(&w, &second).unwrap()).is_ok());
 }
@@ -257,7 +257,7 @@ fn a_sequence_never_goes_down_nor_missing() {
     bad(w.run(domains(&w).set_bundle(ask(&ROOT, set(Some(6))))), "bundle");
     bad(w.run(domains(&w).set_bundle(ask(&ROOT, set(None)))), "bundle");
     ok(w.run(domains(&w).set_bundle(ask(&ROOT, set(Some(8))))));
-    // Removed and added anew it goes on above what was seen.
+    // A domain that was removed and added again continues above the seen sequence.
     let remove =
         pb::RemoveTrustDomainRequest { trust_domain: "s.example".into(), reason: "no longer".into(), ..Default::default() };
     ok(w.run(domains(&w).remove_trust_domain(ask(&ROOT, remove))));
@@ -292,7 +292,7 @@ fn removing_a_domain_takes_all_of_it_out() {
         ),
         "reason",
     );
-    // Whom nobody vouches for any more is told that first; who stands is told where operators call.
+    // A peer that no root vouches for is told that first; a peer with a valid SVID is told where operators call.
     refused(w.run(domains(&w).remove_trust_domain(ask(&workload, remove.clone()))), Reason::SvidNoLongerValid);
     let chain = second.svid(&format!("spiffe://{DOMAIN}/agent/a")).chain;
     let svid = svid::verify(&chain, &w.authority().bundles.load(), w.house.now(), limits::SVID_MAX_TTL_MS).unwrap();

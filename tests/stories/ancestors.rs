@@ -1,4 +1,4 @@
-//! What ends a credential ends what was opened on the strength of what descends from it, and what is issued there.
+//! The end of a credential also ends the tasks opened with its descendants, and what is issued in those tasks.
 
 use mayfly::credential::jwt::Claims;
 use mayfly::identity::caller::Caller;
@@ -17,14 +17,14 @@ fn github(parent: Option<TaskId>) -> Terms {
     Terms { upstreams, callers, parent, ttl_ms: Some(200_000), max_ttl_ms: None, ..terms() }
 }
 
-/// An exchange with nobody behind it.
+/// An exchange without a subject.
 fn plain(task: TaskChoice) -> Wanted {
     let any = sent(TokenType::Mayfly, "none");
     Wanted { behalf: None, ..within(task, any) }
 }
 
-/// A task that a server opened by what it was shown, and what was issued in it, in one below it that was there, and in one that was opened
-/// with the exchange.
+/// A task that a server opened with a presented credential, and credentials issued in it, in an existing child task, and in a child task
+/// opened inline.
 struct Derived {
     task: TaskId,
     tokens: Vec<String>,
@@ -68,7 +68,7 @@ impl Derived {
 
 #[test]
 fn a_task_opened_on_a_credential_ends_with_every_ancestor_of_that() {
-    // The credential that was shown, and the one that it renews.
+    // The presented credential, and the one that it renews.
     for target in [0, 1] {
         let house = house();
         runtime().block_on(async {

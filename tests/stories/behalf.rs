@@ -1,4 +1,4 @@
-//! On whose behalf: what a subject token gives, what it does not, and what ends with it (design, section 4; RFC 8693).
+//! Subject tokens: what they permit, what they do not, and what ends with them (design, section 4; RFC 8693).
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) fn sent(kind: TokenType, token: impl Into<String>) -> SentToken {
     SentToken { kind, token: Zeroizing::new(token.into()) }
 }
 
-/// Good claims of ada at an issuer, for the GitHub server, for five minutes.
+/// Valid claims of the subject ada at an issuer, for the GitHub server, for five minutes.
 pub(super) fn claims(house: &House, iss: &str) -> Value {
     let now = house.now().seconds();
     json!({"iss": iss, "sub": "ada", "aud": GITHUB, "iat": now - 10, "exp": now + 240, "jti": "t-1"})
@@ -39,7 +39,7 @@ pub(super) fn jwt_svid(house: &House, sub: &str, change: impl FnOnce(&mut Value)
     sent(TokenType::JwtSvid, house.signer.token(&json!({"alg": "ES256", "kid": "jwt1", "typ": "JWT"}), &claims))
 }
 
-/// Issues of GitHub, in a task that is opened with it, on somebody's behalf.
+/// A request for GitHub issues, in an inline task, on a subject's behalf.
 pub(super) fn ask(token: SentToken) -> Wanted {
     let terms = Terms { upstreams: Vec::new(), callers: Vec::new(), max_ttl_ms: None, ttl_ms: None, ..terms() };
     within(TaskChoice::Inline(Box::new(terms)), token)
@@ -56,11 +56,11 @@ pub(super) fn said(house: &House, issued: Issued) -> Claims {
     authentic(&token(issued), &Jwks::parse(&keys).unwrap()).unwrap().0
 }
 
-/// Refused for its subject token: what is said of it.
+/// The message of a refusal for the field of the subject token.
 fn refused_token(answer: Result<Issued, No>) -> String {
     match answer {
         Err(No::Refusal(no)) if no.reason == Reason::InvalidField && no.field == Some("subject_token") => no.message,
-        // A key that the issuer may have published since: its keys are fetched again in a few seconds.
+        // The issuer may have published the key since, so its keys are fetched again in a few seconds.
         Err(No::Refusal(no)) if no.reason == Reason::NotReady && no.retry_after.is_some() => {
             assert!(no.message.contains("its key is not among those of issuer"), "{no}");
             "kid".to_owned()
@@ -99,7 +99,7 @@ fn a_workload_is_a_subject_by_its_jwt_svid_alone() {
         let claims = said(&house, issued);
         assert_eq!((claims.sub.as_str(), claims.subject_issuer()), (agent, DOMAIN));
         assert!(claims.own.subject_token.unwrap().id.starts_with("sha256:"), "it has no jti, so it is named by what was signed");
-        // Its own is its own: there is nobody between.
+        // The subject is the caller itself, so there is no delegation.
         let issued = house.authority.exchange(&server, &ask(jwt_svid(&house, SERVER, |_| {}))).await.unwrap();
         let own = said(&house, issued);
         assert_eq!((own.sub.as_str(), own.act, own.own.sub_iss), (SERVER, None, None));
@@ -114,7 +114,7 @@ fn a_workload_is_a_subject_by_its_jwt_svid_alone() {
             let said = refused_token(house.authority.exchange(&server, &ask(bad)).await);
             assert!(said.contains(part), "{part}: {said}");
         }
-        // Somebody of another environment has none here, though the bundle vouches for it.
+        // A caller of another environment gets nothing here, though the bundle vouches for it.
         let stranger = jwt_svid(&house, "spiffe://dev.mayfly.internal", |_| {});
         refused_token(house.authority.exchange(&server, &ask(stranger)).await);
     });
@@ -179,7 +179,7 @@ fn what_is_forged_or_for_somebody_else_is_refused_as_a_bad_subject_token() {
             let said = refused_token(house.authority.exchange(&server, &ask(bad)).await);
             assert!(said.contains(part), "case {n} wants {part}: {said}");
         }
-        // Nobody else can use what is good for the GitHub server, and nothing was issued for any of it.
+        // Another caller cannot use a token that is valid for the GitHub server, and nothing was issued for any of the attempts.
         let agent = house.caller("/agent/demo");
         refused_token(house.authority.exchange(&agent, &ask(oidc(&house, &claims(&house, IDP)))).await);
         assert_eq!(house.authority.ledger.peek(|s| s.credentials.len()), 0);
@@ -217,21 +217,21 @@ fn a_credential_of_ours_is_evidence_within_its_task_while_it_is_good() {
         let claims = said(&house, derived);
         assert_eq!(claims.sub, agent.id().as_str(), "whoever it was issued to is the subject");
         assert_eq!(claims.own.ancestors.iter().map(|a| a.id).collect::<Vec<_>>(), [first]);
-        // Without a task named, it is below the credential's own.
+        // Without a named task, the new task is a child of the credential's task.
         let below = house.authority.exchange(&server, &ask(shown(&one))).await.unwrap();
         assert_eq!(said(&house, below).own.tasks.iter().map(|t| t.id).next(), Some(task));
-        // It has no right to more of the same upstream, and none in another task.
+        // The subject has no right to further scopes of the same upstream, and none in another task.
         let mut wider = within(TaskChoice::Named(task), shown(&one));
         wider.scopes = ["issues:write".to_owned()].into();
         assert_eq!(reason(house.authority.exchange(&server, &wider).await), Reason::WiderThanParent);
         let elsewhere = house.authority.open_task(&agent, &own, &None, false).await.unwrap();
         let other = within(TaskChoice::Named(elsewhere), shown(&one));
         assert_eq!(reason(house.authority.exchange(&server, &other).await), Reason::OutsideTask);
-        // Given back: evidence for nothing.
+        // A credential that was given back is no evidence.
         house.authority.release(&agent, second).await.unwrap();
         let said = refused_token(house.authority.exchange(&server, &within(TaskChoice::Named(task), shown(&two))).await);
         assert!(said.contains("given back"), "{said}");
-        // Revoked: so is what rests on it, and it is evidence for nothing.
+        // A revocation reaches everything that depends on the credential, which is no evidence any more.
         revoke(&house, Target::Credential(first), true).await;
         assert!(
             house.authority.ledger.peek(|s| s
@@ -241,8 +241,7 @@ fn a_credential_of_ours_is_evidence_within_its_task_while_it_is_good() {
         );
         let again = within(TaskChoice::Named(task), shown(&one));
         assert_eq!(reason(house.authority.exchange(&server, &again).await), Reason::Revoked);
-        // Altered: not ours.
-        // The last character has bits that stand for nothing: the first of the signature has none.
+        // An altered credential is not recognized. The last character of the signature has unused bits, so its first character is changed.
         let (signed, signature) = three.rsplit_once('.').unwrap();
         let first = if signature.starts_with('A') { 'B' } else { 'A' };
         let altered = format!("{signed}.{first}{}", &signature[1..]);

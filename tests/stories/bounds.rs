@@ -1,4 +1,4 @@
-//! What is counted, bounded, given back or done together.
+//! Ceilings, counts, credentials given back, and all-or-nothing batches.
 
 use super::*;
 
@@ -52,7 +52,7 @@ fn what_was_hit_is_told_also_where_nothing_was_counted_first() {
             confirm: Confirm::All,
             named: Some((name.into(), [1; 32])),
         };
-        // The task by name closes it, which must not make what it held look dead before.
+        // The target task closes the task; credentials in it must still be counted as live before that.
         let caller = || Target::Caller("spiffe://dev.mayfly.internal/agent/demo".into());
         let ask = all(vec![Target::Task(task), caller()], "first");
         let done = house.authority.revoke(&operator(&house), Some(&locks(&house)), &ask).await.unwrap();
@@ -80,7 +80,7 @@ fn a_reference_is_found_by_introspection_and_a_forged_one_is_not() {
         let last = forged.len() - 3;
         forged[last] = if forged[last] == b'A' { b'B' } else { b'A' };
         assert!(!active(&house, &String::from_utf8(forged).unwrap()).await);
-        // Its upstream's server may ask; another workload is told the same as for nothing.
+        // A server of the credential's upstream may introspect it; another workload gets the answer for an unknown token.
         let server = Asker::Workload(house.caller("/service/echo"));
         assert!(house.authority.introspect(&server, &good, |_, _| ()).await.unwrap().is_some());
         let stranger = Asker::Workload(house.caller("/ci/demo"));
@@ -110,7 +110,7 @@ fn walls_and_bounds_hold() {
         for (expected, want) in cases {
             assert_eq!(reason(house.authority.exchange(&agent, &want).await), expected, "{want:?}");
         }
-        // Somebody else's task does not exist.
+        // Another caller's task does not exist for the caller.
         let ci = house.caller("/ci/demo");
         assert_eq!(reason(house.authority.exchange(&ci, &wanted(TaskChoice::Named(task))).await), Reason::NotFound);
         let nobody = house.caller("/unknown/x");
@@ -151,7 +151,7 @@ fn all_or_nothing_is_one_group() {
     });
 }
 
-/// Invariant 4: what is asked counts, not how its JSON is written.
+/// Invariant 4: the arguments count, not the way in which their JSON is written.
 #[test]
 fn arguments_written_otherwise_or_sent_as_their_digest_are_the_same_request() {
     use mayfly::pb::mayfly::v1 as pb;
@@ -176,7 +176,7 @@ fn arguments_written_otherwise_or_sent_as_their_digest_are_the_same_request() {
     let largest = format!("\"{}\"", "x".repeat(mayfly::limits::ARGUMENTS_BYTES - 2));
     assert!(mayfly::policy::wanted::Wanted::from_pb(ask(Arguments::Json(largest.clone() + " "))).is_err(), "16 KiB and one");
     wanted(Arguments::Json(largest));
-    // Two sets of arguments that round to one are two: an approval for the one must not serve for the other.
+    // Arguments that round to the same number are different: an approval for one must not serve for the other.
     for other in [
         "{\"id\":1234567890123456789}",
         "{\"id\":1234567890123456700}",
@@ -188,7 +188,7 @@ fn arguments_written_otherwise_or_sent_as_their_digest_are_the_same_request() {
     }
 }
 
-/// The cases that the tests of every language read: what the one refuses or takes for equal, all do.
+/// The cases that the tests of every language read, so that all clients refuse or equate the same arguments.
 #[test]
 fn no_two_sets_of_arguments_have_one_digest() {
     let text = include_str!("../vectors/arguments/cases.json");
@@ -216,7 +216,7 @@ fn a_renewal_lives_as_long_as_was_asked_for() {
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
-        // In seconds: the end of a signed credential is a whole one.
+        // In seconds, since a signed credential expires at a whole second.
         let life = |issued: &Issued| issued.summary().about.expires_at.since(issued.summary().about.issued_at).div_ceil(1_000);
         let mut ask = wanted(TaskChoice::Named(task));
         ask.ttl_ms = Some(10_000);
@@ -226,7 +226,7 @@ fn a_renewal_lives_as_long_as_was_asked_for() {
         let longer = house.authority.renew(&agent, id(&again), Some(20_000), None).await.unwrap();
         let again = house.authority.renew(&agent, id(&longer), None, None).await.unwrap();
         assert_eq!(life(&again), 20, "as the one that is renewed was asked for");
-        // Nobody asked for a life: the registration gives its own each time.
+        // No lifetime is requested, so the registration's default applies each time.
         ask.ttl_ms = None;
         let first = house.authority.exchange(&agent, &ask).await.unwrap();
         let again = house.authority.renew(&agent, id(&first), None, None).await.unwrap();

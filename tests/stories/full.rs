@@ -1,4 +1,4 @@
-//! At its bound everything is refused with LIMIT_REACHED, which bound it is, and when to come again; nothing is forgotten to make room.
+//! At a bound, requests are refused with LIMIT_REACHED, the name of the bound and a retry time; nothing is forgotten to make room.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::join::join_all;
 use super::kit::house::bounded_house;
 use super::*;
 
-/// Refused at this bound, with a time to come again.
+/// Checks that a call was refused at this bound, with a retry time.
 #[track_caller]
 fn at_bound<T>(answer: Result<T, No>, bound: &str) -> Refusal {
     let Err(No::Refusal(no)) = answer else { panic!("no refusal at {bound}") };
@@ -71,7 +71,7 @@ fn a_caller_at_its_bound_of_remembered_ids_is_refused_and_none_is_forgotten() {
         let one = house.authority.exchange(&agent, &ask("one")).await.unwrap();
         house.authority.exchange(&agent, &ask("two")).await.unwrap();
         at_bound(house.authority.exchange(&agent, &ask("three")).await, "request_ids_per_caller");
-        // Its earlier ones are answered as before, and what names none goes on.
+        // Repeats of the caller's earlier requests are still answered, and requests without an id are not affected.
         let again = house.authority.exchange(&agent, &ask("one")).await.unwrap();
         let id = |issued: &Issued| issued.summary().credential;
         assert_eq!(id(&again), id(&one));
@@ -84,7 +84,7 @@ fn a_caller_at_its_bound_of_remembered_ids_is_refused_and_none_is_forgotten() {
     });
 }
 
-/// How many of so many that are asked for at once are given. The others are refused at this bound.
+/// The number of concurrent requests that were granted. The others must have been refused at this bound.
 fn given_of<T>(answers: Vec<Result<T, No>>, bound: &str) -> usize {
     let (given, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     for no in refused {
@@ -93,7 +93,7 @@ fn given_of<T>(answers: Vec<Result<T, No>>, bound: &str) -> usize {
     given.len()
 }
 
-/// A number that is configured holds for a burst, too: each decided before any of the others was counted.
+/// A configured bound holds for a burst too, in which each request is decided before any other is counted.
 #[test]
 fn a_burst_is_given_exactly_what_fits() {
     const BURST: usize = 40;
@@ -148,7 +148,7 @@ fn a_batch_that_does_not_fit_as_a_whole_is_refused_as_a_whole() {
     }
 }
 
-/// Changes of tasks remember their request ids as exchanges do.
+/// Changes of tasks remember their request ids, as exchanges do.
 #[test]
 fn every_request_id_of_a_caller_counts_and_none_keeps_an_operator_from_revoking() {
     let house = bounded_house(Bounds::default(), Ceilings { request_ids_per_caller: 2, ..Ceilings::FOLD });

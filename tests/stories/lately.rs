@@ -1,4 +1,4 @@
-//! Rounds that follow each other on one connection: what they share changes nothing of what anybody is told.
+//! Consecutive batches on one connection: the decisions that they share never change an answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::{id, locks, reason, revoke};
 
 const AGENT: &str = "spiffe://dev.mayfly.internal/agent/demo";
 
-/// One round as a stream serves it: what is not settled by it takes a look of its own.
+/// Runs one batch as a stream does: an exchange that the batch does not settle is decided individually.
 async fn round(house: &House, caller: &Caller, wants: &[Wanted], lately: &Lately) -> Vec<Result<Issued, Reason>> {
     let authority = &house.authority;
     let mut round = authority.begin_all(caller, wants.iter(), lately);
@@ -57,7 +57,7 @@ fn about(of: &Result<Issued, Reason>) -> Arc<About> {
     of.as_ref().unwrap().summary().about.clone()
 }
 
-/// Puts the samples' policy in force with something added.
+/// Puts the sample policies with an addition in effect.
 async fn policy(house: &House, version: u64, more: &str) {
     let mut cedar = source("policy.cedar");
     cedar.text.push_str(more);
@@ -92,7 +92,7 @@ fn a_round_shares_what_the_one_before_it_decided_for_some_milliseconds() {
         assert!(about(&third[0]).issued_at > about(&second[0]).issued_at);
         assert!(about(&third[0]).revision > about(&second[0]).revision);
 
-        // Another session of the same workload has nothing of it, whatever it is given.
+        // Another session of the same workload shares nothing, even if it is given the cache.
         let again = house.caller("/agent/demo");
         let theirs = round(&house, &again, &wants, &lately).await;
         assert!(!Arc::ptr_eq(&about(&third[0]), &about(&theirs[0])));
@@ -124,7 +124,7 @@ fn what_changes_between_two_rounds_is_seen_by_the_second() {
         house.authority.resume_task(&actor, task, "fine", &None).await.unwrap();
         assert_eq!(told().await, [Ok(()), Ok(())]);
 
-        // What is one's own is asked for each from now on, and no longer when it is not.
+        // From now on policy reads request-specific values, so each request is decided individually; later it no longer does.
         policy(
             &house,
             2,
@@ -155,9 +155,9 @@ fn a_repeat_is_the_same_credential_also_where_nobody_looked_for_it_first() {
         let ids = |ends: &[Result<Issued, Reason>]| ends.iter().map(|end| id(end.as_ref().unwrap())).collect::<Vec<_>>();
         let lately = Lately::default();
         let first = ids(&round(&house, &agent, &all(0), &lately).await);
-        // The first round of the connection had no repeat: in the next one they are found by the fold.
+        // The first batch had no repeats, so in the next one the fold finds them.
         assert_eq!(ids(&round(&house, &agent, &all(0), &lately).await), first);
-        // And after that before anything is made.
+        // After that, repeats are found before anything is made.
         let again = all(0);
         let seen = house.authority.begin_all(&agent, again.iter(), &lately);
         assert!(seen.begun.iter().all(|begun| matches!(begun, Ok(Begun::Waits))));
@@ -165,7 +165,7 @@ fn a_repeat_is_the_same_credential_also_where_nobody_looked_for_it_first() {
         let others = ids(&round(&house, &agent, &all(10), &lately).await);
         assert!(others.iter().all(|id| !first.contains(id)));
 
-        // A repeat has its answer, whatever would be decided now.
+        // A repeat gets its earlier answer, whatever the decision is now.
         policy(&house, 2, "forbid (principal, action == Action::\"Exchange\", resource == Upstream::\"echo\");").await;
         assert_eq!(ids(&round(&house, &agent, &all(0), &lately).await), first);
         let fresh = Lately::default();
@@ -174,7 +174,7 @@ fn a_repeat_is_the_same_credential_also_where_nobody_looked_for_it_first() {
     });
 }
 
-/// Numbers that are the same for the same seed (xorshift64*).
+/// A reproducible random generator (xorshift64*).
 struct Dice(u64);
 
 impl Dice {
@@ -198,7 +198,7 @@ fn whatever_happens_between_rounds_each_is_told_what_it_is_told_by_itself() {
     assert!(shared > 50, "{shared} rounds shared a decision: the rest of this test says little");
 }
 
-/// How many rounds shared a decision with one before them.
+/// The number of batches that shared a decision with an earlier one.
 async fn of_a_seed(house: &House, seed: u64) -> usize {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let (agent, lately) = (house.caller("/agent/demo"), Lately::default());
@@ -238,14 +238,14 @@ async fn of_a_seed(house: &House, seed: u64) -> usize {
         }
         let (mut wants, before) = (Vec::new(), asked);
         for _ in 0..=dice.below(5) {
-            // Mostly the newest task, as in use.
+            // Mostly the newest task, as in production.
             let task = if dice.below(4) > 0 { tasks[tasks.len() - 1] } else { task };
             let tool = TOOLS[usize::try_from(dice.below(3)).unwrap()];
             let want = Wanted { tool: tool.into(), ..wanted(TaskChoice::Named(task)) };
             wants.push(match dice.below(4) {
                 0 => want,
                 1 if before == 0 => want,
-                // Asked in a round before this one, perhaps for another task and tool.
+                // A request id of an earlier batch, perhaps with another task and tool.
                 1 => named(want, &format!("r-{}", 1 + dice.below(before))),
                 _ => {
                     asked += 1;

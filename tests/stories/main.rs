@@ -1,4 +1,4 @@
-//! The stories on a whole authority in memory: each sentence that the product promises about revoking, on its own.
+//! Stories on a whole authority in memory: one test for each promise about revoking.
 
 mod ancestors;
 mod behalf;
@@ -99,7 +99,7 @@ fn a_second_revocation_covers_what_was_issued_since_the_first() {
         let target = || Target::Caller("spiffe://dev.mayfly.internal/agent/demo".into());
         let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
         revoke(&house, target(), true).await;
-        // The task was opened before the revocation: it is covered too, so a new one is opened.
+        // The revocation also covers the task opened before it, so a new task is opened.
         let again = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
         assert_ne!(task, again);
         let fresh = token(house.authority.exchange(&agent, &wanted(TaskChoice::Named(again))).await.unwrap());
@@ -123,12 +123,12 @@ fn the_same_request_gets_the_same_credential_and_another_request_is_refused() {
         let mut other = wanted(TaskChoice::Named(task));
         other.ttl_ms = Some(30_000);
         assert_eq!(reason(house.authority.exchange(&agent, &named(other, "r-1")).await), Reason::RequestIdReused);
-        // Another caller's request of the same name has nothing to do with it.
+        // Another caller's request with the same id is independent.
         let ci = house.caller("/ci/demo");
         let own = house.authority.open_task(&ci, &terms(), &None, false).await.unwrap();
         let theirs = house.authority.exchange(&ci, &named(wanted(TaskChoice::Named(own)), "r-1")).await.unwrap();
         assert_ne!(id(&theirs), id(&first));
-        // Revoked meanwhile: a repeat is refused, and brings nothing back.
+        // A repeat of a request whose credential was revoked is refused, and revives nothing.
         revoke(&house, Target::Credential(id(&first)), false).await;
         assert_eq!(reason(house.authority.exchange(&agent, &want).await), Reason::Revoked);
     });
@@ -186,7 +186,7 @@ fn renewing_is_a_new_decision_and_stops_at_a_revocation_of_its_line() {
         revoke(&house, Target::Credential(first), false).await;
         assert!(!active(&house, &third).await, "the first of its line covers every renewal");
         assert_eq!(reason(house.authority.renew(&agent, second, Some(60_000), None).await), Reason::Revoked);
-        // Somebody else's credential does not exist.
+        // Another caller's credential does not exist for the caller.
         let ci = house.caller("/ci/demo");
         assert_eq!(reason(house.authority.renew(&ci, second, None, None).await), Reason::NotFound);
     });
@@ -240,7 +240,7 @@ fn ending_a_task_ends_everything_under_it_and_a_hold_is_reversible() {
         assert_eq!(reason(house.authority.exchange(&agent, &wanted(TaskChoice::Named(under))).await), Reason::TaskNotActive);
         house.authority.resume_task(&actor, root, "fine", &None).await.unwrap();
         assert!(active(&house, &held).await);
-        // What an operator held, only an operator resumes.
+        // A hold by an operator can be resumed by an operator only.
         let op = Actor::Operator(Operator::LocalUid(1000));
         house.authority.hold_task(&op, root, "stop", &None).await.unwrap();
         assert_eq!(reason(house.authority.resume_task(&actor, root, "please", &None).await), Reason::NotYours);
@@ -282,13 +282,13 @@ fn a_task_opened_for_another_caller_is_that_callers() {
         let given = house.authority.open_task(&agent, &child, &None, true).await.unwrap();
         let owner = house.authority.ledger.peek(|s| s.tasks.get(&given).unwrap().terms.owners.last().cloned().unwrap());
         assert_eq!((&*owner.issuer, &*owner.sub), ("dev.mayfly.internal", server.id().as_str()));
-        // It may end its part and no more; who gave it may end both.
+        // The holder of a child task may end that part only; its parent's owner may end both.
         assert_eq!(reason(house.authority.hold_task(&servers, root, "stop", &None).await), Reason::NotFound);
         house.authority.hold_task(&servers, given, "wait", &None).await.unwrap();
         house.authority.resume_task(&agents, given, "go on", &None).await.unwrap();
         let used = token(house.authority.exchange(&server, &wanted(TaskChoice::Named(given))).await.unwrap());
         assert!(active(&house, &used).await);
-        // Revoking whose it is ends what was issued in it, to whomever.
+        // A revocation of the task's owner ends everything issued in the task, to any caller.
         let own = token(house.authority.exchange(&agent, &wanted(TaskChoice::Named(given))).await.unwrap());
         revoke(&house, Target::Caller(server.id().as_str().into()), true).await;
         assert!(!active(&house, &used).await && !active(&house, &own).await);
@@ -349,7 +349,7 @@ fn of_exchanges_that_came_together_a_rule_hits_those_whose_tool_it_is_about() {
             issued
         };
         assert_eq!(together(&["one", "two", "three"]).await, [Ok(()), Ok(()), Ok(())]);
-        // What was revoked of others is evidence for nothing, and keeps nobody from being served with others.
+        // Revoked credentials of other callers are no evidence, and do not keep the caller from using others.
         let gone = id(&house.authority.exchange(&agent, &with("gone")).await.unwrap());
         revoke(&house, Target::Credential(gone), false).await;
         assert_eq!(together(&["one", "two"]).await, [Ok(()), Ok(())]);

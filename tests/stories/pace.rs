@@ -1,4 +1,5 @@
-//! What a caller can do that leaves a record or a rule and is no issuance: held to a rate, or bounded by what there is to end.
+//! Calls of workloads that leave a record or a rule without issuing: they are rate-limited, or bounded by the number of things that can be
+//! ended.
 
 use mayfly::authority::Bounds;
 use mayfly::ledger::Ceilings;
@@ -72,7 +73,7 @@ fn opening_handing_on_and_extending_share_a_rate_and_an_exchange_has_none() {
         too_fast(house.authority.open_task(&agent, &child, &None, true).await, "changes_per_second");
         let later = house.now().plus(1_100_000);
         too_fast(house.authority.extend_task(&agent, (task, later), &None, 0).await, "changes_per_second");
-        // A repeat makes nothing new, and what issues is bounded by what it may have.
+        // A repeat opens no new task, and calls that issue are bounded by the ceilings.
         let again = house.authority.open_task(&agent, &terms(), &Some(("first".into(), [1; 32])), false).await.unwrap();
         assert_eq!(again, task);
         for _ in 0..2 * BURST {
@@ -104,7 +105,7 @@ fn signs_of_life_have_a_rate_of_their_own() {
     });
 }
 
-/// Whoever issues fast can end as fast, under the tightest rates.
+/// A caller that issues fast can end as fast, even under the tightest rates.
 #[test]
 fn ending_has_no_rate() {
     let house = rated(PerSecond { changes: 1, holds: 1, heartbeats: 1 });
@@ -121,7 +122,7 @@ fn ending_has_no_rate() {
     });
 }
 
-/// A rule lasts as long as what it ends would have: so a caller that ends at the pace at which it issues stays within its budget.
+/// A rule lasts as long as what it ended would have, so a caller that ends at the rate at which it issues stays within its budget.
 #[test]
 fn a_rule_of_a_callers_own_act_goes_with_what_it_ended() {
     let margin = limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS;
@@ -187,7 +188,7 @@ fn with_rules_in_all_at_their_bound_callers_make_no_more_and_operators_do() {
     });
 }
 
-/// Counting what ends goes through all that is live: it is no price that a workload can ask for as often as it likes.
+/// Counting the hits of an end visits all live credentials, so workloads must not be able to cause it as often as they like.
 #[test]
 fn ending_costs_a_workload_no_count_where_one_look_does_not_suffice() {
     let house = house();

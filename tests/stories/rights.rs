@@ -1,4 +1,4 @@
-//! What bounds and ends what is done on somebody's behalf: their rights, their token, rules, and the tree of tasks that it is done in.
+//! Grants on a subject's behalf are bounded and ended by the subject's rights, the token, revocation rules, and the tree of tasks.
 use mayfly::credential::jwt::Claims;
 use mayfly::identity::caller::Caller;
 use mayfly::ledger::record::Identity;
@@ -13,7 +13,7 @@ use super::behalf::{SERVER, ask, claims, oidc, said, within};
 use super::{token as token_of, *};
 use crate::kit::house::{IDP, RIGHTS};
 
-/// Opening a task on somebody's behalf.
+/// Options for opening a task on a subject's behalf.
 fn by(token: &SentToken) -> How<'_> {
     How { token: Some(token), ..How::default() }
 }
@@ -41,10 +41,10 @@ fn rules_on_the_subject_its_token_and_its_actors_end_and_block() {
             assert!([Reason::Locked, Reason::EvidenceRevoked].contains(&again), "{target}: {again:?}");
             let opened = house.authority.open_task(&server, &github_task(), &None, by(&oidc(&house, &good))).await;
             assert!(opened.is_err(), "{target}");
-            // What was opened on the strength of it takes nothing any more, also without the token.
+            // A task opened with the token takes no more grants, even without the token.
             let within = Wanted { behalf: None, ..within(TaskChoice::Named(task), oidc(&house, &good)) };
             assert!(house.authority.exchange(&server, &within).await.is_err(), "{target}");
-            // Another token of somebody else is as good as before.
+            // Another subject's token is as valid as before.
             let mut other = claims(&house, IDP);
             (other["sub"], other["jti"]) = ("grace".into(), "t-2".into());
             assert!(house.authority.exchange(&server, &ask(oidc(&house, &other))).await.is_ok(), "{target}");
@@ -83,7 +83,7 @@ fn a_task_on_somebodys_behalf_is_theirs_and_ends_with_the_token() {
             assert_eq!((task.deadline, task.terms.max_deadline), (ends, ends));
         });
         assert!(house.authority.extend_task(&server, (task, ends.plus(60_000)), &None, 0).await.is_err());
-        // What is issued in it rests on the token, so revoking that reaches it at every verifier.
+        // A credential issued in the task depends on the token, so a revocation of the token reaches it at every verifier.
         let plain = Wanted { behalf: None, ..within(TaskChoice::Named(task), token.clone()) };
         let claims = said(&house, house.authority.exchange(&server, &plain).await.unwrap());
         assert_eq!((claims.sub.as_str(), claims.own.subject_token.unwrap().id.as_str()), (SERVER, "t-1"));
@@ -108,7 +108,7 @@ fn the_users_rights_bound_the_grant_also_through_a_second_server() {
         {
             assert_eq!(reason(house.authority.exchange(&server, &ask(refused)).await), Reason::WiderThanParent);
         }
-        // A task that is opened for her has no more than she may.
+        // A task opened on the subject's behalf has no more rights than the subject.
         let token = with("issues:read repo:read", &["readers"]);
         let all = Terms { upstreams: vec![("github".into(), Vec::new())], ..github_task() };
         let task = house.authority.open_task(&server, &all, &None, by(&token)).await.unwrap();
@@ -117,7 +117,8 @@ fn the_users_rights_bound_the_grant_also_through_a_second_server() {
         let none = Terms { upstreams: vec![("echo".into(), vec!["echo:read".into()])], ..github_task() };
         let opened = house.authority.open_task(&server, &none, &None, by(&token)).await;
         assert_eq!(reason(opened), Reason::WiderThanParent);
-        // They go with the credential: whoever is shown that has not seen her token, and is bounded all the same.
+        // The rights go with the credential: a server that was presented the credential never saw the subject token and is bounded
+        // nevertheless.
         let issued = house.authority.exchange(&server, &ask(with("issues:read", &["readers"]))).await.unwrap();
         let (task, first) = (issued.summary().about.task, token_of(issued));
         let shown = SentToken { kind: TokenType::Mayfly, token: first.into() };
@@ -126,7 +127,7 @@ fn the_users_rights_bound_the_grant_also_through_a_second_server() {
         let issued = found.issued().unwrap();
         assert_eq!(issued.subject_claims.as_ref().unwrap().groups, ["readers"]);
         assert_eq!((issued.subject.as_ref().unwrap().sub.as_str(), issued.actors.len()), ("ada", 2));
-        // A task that is opened with an exchange is hers, too.
+        // A task opened inline by an exchange belongs to the subject too.
         let terms = github_task();
         let mut first = ask(with("issues:read", &["readers"]));
         first.task = TaskChoice::Inline(Box::new(Terms {
@@ -144,7 +145,7 @@ async fn any(house: &House, server: &Caller, want: &Wanted) -> Option<Claims> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Whatever is asked for and whatever the token says: what is given is within the token, the task, the registration and the rights.
+    /// Whatever is requested and whatever the token contains, the grant is within the token, the task, the registration and the rights.
     #[test]
     fn no_grant_is_wider_or_longer_than_token_task_registration_and_rights(
         life in 1u64..3_000,
@@ -184,7 +185,7 @@ proptest! {
     }
 }
 
-/// An agent's task with a sub-agent's below it and a server's below that, a credential in each.
+/// A task of an agent, a child task of a sub-agent and a grandchild of a server, with a credential in each.
 async fn tree(house: &House) -> ([TaskId; 3], [String; 3]) {
     let callers = ["/agent/demo", "/agent/sub", "/mcp/echo"].map(|path| house.caller(path));
     let (mut tasks, mut tokens): (Vec<TaskId>, Vec<String>) = (Vec::new(), Vec::new());
@@ -225,7 +226,7 @@ fn the_whole_tree_is_held_resumed_completed_and_revoked_together() {
         assert_eq!(all_active(&house, &tokens).await, [false; 3]);
         let server = house.caller("/mcp/echo");
         assert_eq!(reason(house.authority.exchange(&server, &wanted(TaskChoice::Named(leaf))).await), Reason::TaskNotActive);
-        // By a rule on the root, and by one on whose task stands in the middle.
+        // By a rule on the root task, and by one on the owner of the middle task.
         let (tasks, tokens) = tree(&house).await;
         revoke(&house, Target::Task(tasks[0]), true).await;
         assert_eq!(all_active(&house, &tokens).await, [false; 3]);

@@ -1,4 +1,4 @@
-//! `mayfly audit checkpoint`.
+//! The command `mayfly audit checkpoint`.
 
 use std::path::PathBuf;
 
@@ -16,24 +16,25 @@ use crate::ledger::tree::proof::consistent;
 use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 use crate::proof::note::{BadNote, Checkpoint, Note};
 
-/// `mayfly audit checkpoint`
+/// Arguments of `mayfly audit checkpoint`.
 #[derive(Args)]
 pub struct CheckpointArgs {
-    /// An older checkpoint, kept from earlier: whether the ledger goes on from it
+    /// File with an older checkpoint; check that the ledger extends it
     #[arg(long, value_name = "FILE")]
     since: Option<PathBuf>,
-    /// Write the signed note here
+    /// Write the checkpoint as a signed note to this file
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Write the public keys of checkpoints here, as a JWK set: what verify takes as --key, for whoever trusts this connection
+    /// Write the public keys of checkpoints to this file, as a JWK set for `verify --key`; sound only if this connection is trusted
     #[arg(long, value_name = "FILE")]
     keys_out: Option<PathBuf>,
-    /// The keys that must have signed it, from earlier or elsewhere [default: what the server says]
+    /// File with keys obtained earlier or elsewhere, one of which must have signed the checkpoint [default: the keys that the server
+    /// returns]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
 }
 
-/// What a checkpoint says.
+/// The printed form of a checkpoint.
 #[derive(Serialize)]
 struct Shown {
     origin: String,
@@ -41,7 +42,7 @@ struct Shown {
     root: String,
     seq: Option<u64>,
     signed_by: String,
-    /// The older one, where one was given: the ledger goes on from it.
+    /// The size of the older checkpoint, if one was given: the ledger extends it.
     goes_on_from: Option<u64>,
     checkpoint: String,
 }
@@ -52,7 +53,7 @@ impl Noun for Shown {
     }
 }
 
-/// Runs it.
+/// Runs the command.
 pub async fn checkpoint(args: &CheckpointArgs, run: &Run) -> Result<Exit, CliError> {
     let given = keys(args.key.as_deref())?;
     let old = args.since.as_deref().map(|path| kept(path, &given)).transpose()?;
@@ -88,7 +89,7 @@ pub async fn checkpoint(args: &CheckpointArgs, run: &Run) -> Result<Exit, CliErr
         checkpoint: answer.checkpoint,
     };
     match run.out.format() {
-        // As it is kept.
+        // Printed as the signed note, the form in which checkpoints are kept.
         Format::Table => run.out.generated(printable(&shown.checkpoint).as_bytes())?,
         _ => run.out.one(&shown)?,
     }
@@ -98,7 +99,7 @@ pub async fn checkpoint(args: &CheckpointArgs, run: &Run) -> Result<Exit, CliErr
     Ok(Exit::Ok)
 }
 
-/// A note has no control characters but line ends (`Note::parse`); what acts on a terminal otherwise is left out.
+/// A note has no control characters except line ends (`Note::parse`); other characters that act on a terminal are removed.
 fn printable(note: &str) -> String {
     note.lines().map(|line| format!("{}\n", crate::cli::out::escape::for_terminal(line))).collect()
 }

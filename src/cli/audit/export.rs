@@ -1,4 +1,4 @@
-//! `mayfly audit export` and `prove`.
+//! `mayfly audit export` and `mayfly audit prove`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -15,44 +15,44 @@ use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient
 use crate::seq::Seq;
 use crate::sources::files::may_be_replaced;
 
-/// `mayfly audit export`
+/// Arguments of `mayfly audit export`.
 #[derive(Args)]
 pub struct ExportArgs {
     #[command(flatten)]
     filter: FilterArgs,
-    /// Write it here once it is whole [default: stdout]
+    /// Write the export to this file once it is complete [default: stdout]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// With the proof that the ledger goes on from this checkpoint, kept from earlier
+    /// File with an older checkpoint; include the proof that the ledger extends it
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
 }
 
-/// `mayfly audit prove`
+/// Arguments of `mayfly audit prove`.
 #[derive(Args)]
 pub struct ProveArgs {
-    /// The record
+    /// Sequence number of the record
     #[arg(value_name = "SEQ")]
     seq: Seq,
-    /// Write it here once it is whole [default: stdout]
+    /// Write the proof to this file once it is complete [default: stdout]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// With the proof that the ledger goes on from this checkpoint, kept from earlier
+    /// File with an older checkpoint; include the proof that the ledger extends it
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
 }
 
-/// Records that fit.
+/// Exports the records that match the filter.
 pub async fn export(args: ExportArgs, run: &Run) -> Result<Exit, CliError> {
     write(args.filter.on_the_wire(run.system.wall()), args.out.as_deref(), args.checkpoint.as_deref(), run).await
 }
 
-/// One record.
+/// Exports the proof of one record.
 pub async fn prove(args: &ProveArgs, run: &Run) -> Result<Exit, CliError> {
     write(only(args.seq), args.out.as_deref(), args.checkpoint.as_deref(), run).await
 }
 
-/// Where an export goes. A file is written aside: one that is there is whole.
+/// The destination of an export. A file is written under a temporary name and renamed, so that an existing file is always complete.
 enum To<'a> {
     Stdout,
     File { file: io::BufWriter<File>, aside: PathBuf, path: &'a Path },
@@ -97,7 +97,7 @@ async fn write(filter: pb::RecordFilter, out: Option<&Path>, since: Option<&Path
             Ok(None) => break,
             Err(status) => {
                 if let To::File { aside, .. } = &to {
-                    // What is there of it is of no use.
+                    // An incomplete export is useless.
                     let _ = fs::remove_file(aside);
                 }
                 return Err(CliError::Server(Box::new(ServerSaid::from_status(&status))));

@@ -1,4 +1,4 @@
-//! `mayfly audit`: the ledger's records found, followed, given away with their proofs; and those proofs checked, with no server at hand.
+//! `mayfly audit`: searches, follows and exports the ledger's records with their proofs, and verifies such proofs without a server.
 
 mod checkpoint;
 mod export;
@@ -20,59 +20,60 @@ use crate::proof::key::NoteKey;
 use crate::proof::note::{BadNote, Checkpoint, Note};
 use crate::seq::{Millis, Seq};
 
-/// What can be asked of the audit.
+/// The subcommands for the audit log.
 #[derive(Subcommand)]
 pub enum AuditCommand {
-    /// Records that fit, newest first; says how far it looked where that is not to the beginning
+    /// Search records, newest first; reports how far back it searched if it did not reach the beginning
     Search(Box<search::SearchArgs>),
-    /// One record by its seq
+    /// Show the record with a sequence number
     Show(search::ShowArgs),
-    /// Records as they become durable, a line of JSON each
+    /// Follow records as they become durable, one JSON line each
     Tail(Box<tail::TailArgs>),
-    /// The records that fit and their proofs, to a file that `verify` checks without a server
+    /// Export matching records with their proofs to a file that `verify` checks offline
     Export(Box<export::ExportArgs>),
-    /// The proof that one record is in the ledger; `verify` checks it without a server
+    /// Export the proof that a record is in the ledger; `verify` checks it offline
     Prove(export::ProveArgs),
-    /// Check an export or a proof, with no server; without a file, have the server verify its ledger
+    /// Verify an export or a proof offline; without a file, have the server verify its ledger
     Verify(verify::VerifyArgs),
-    /// A signed checkpoint of the ledger, and that it goes on from an older one
+    /// Print a signed checkpoint of the ledger, and check that it extends an older one
     Checkpoint(checkpoint::CheckpointArgs),
 }
 
-/// Which records. All that is given must hold.
+/// The filters that select records. A record must match all of them.
 #[derive(Args, Clone)]
 pub struct FilterArgs {
-    /// Naming exactly this: any id, SPIFFE ID, person, upstream, tool, scope, binding, policy, key, request id, reason of a refusal, or digest
+    /// Only records that name exactly this: any id, SPIFFE ID, person, upstream, tool, scope, binding, policy, key, request id, refusal
+    /// reason or digest
     #[arg(value_name = "NAME")]
     names: Option<String>,
     /// Only this event, like "credential issued"
     #[arg(long, value_name = "EVENT")]
     event: Option<String>,
-    /// Only those that name this task
+    /// Only records that name this task
     #[arg(long, value_name = "TASK", value_parser = args::task_id)]
     task: Option<String>,
-    /// Only those that name this workload
+    /// Only records that name this workload
     #[arg(long, value_name = "SPIFFE_ID")]
     workload: Option<String>,
-    /// Only those that name this upstream
+    /// Only records that name this upstream
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
-    /// Only those that name this tool
+    /// Only records that name this tool
     #[arg(long, value_name = "NAME")]
     tool: Option<String>,
-    /// Only those that name this environment
+    /// Only records that name this environment
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
-    /// Only what was committed at this time or later: a moment, or a duration before now, like 1h
+    /// Only records committed at or after this time: a time, or a duration before now, like 1h
     #[arg(long, value_name = "TIME", value_parser = args::when)]
     since: Option<args::When>,
-    /// Only what was committed before this time: a moment, or a duration before now, like 10m
+    /// Only records committed before this time: a time, or a duration before now, like 10m
     #[arg(long, value_name = "TIME", value_parser = args::when)]
     until: Option<args::When>,
 }
 
 impl FilterArgs {
-    /// `now`: what durations count from.
+    /// Converts the filter to its protobuf message. Durations count back from `now`.
     fn on_the_wire(self, now: Millis) -> pb::RecordFilter {
         let moment = |when: args::When| args::timestamp(when.past(now));
         pb::RecordFilter {
@@ -90,7 +91,7 @@ impl FilterArgs {
     }
 }
 
-/// A checkpoint that was kept: what it says, once one of the keys is found to have signed it, where there are any.
+/// Reads a checkpoint from a file. If keys are given, one of them must have signed it.
 fn kept(path: &Path, keys: &[NoteKey]) -> Result<Checkpoint, CliError> {
     let bad = |e: BadNote| CliError::Usage(format!("{}: {e}", path.display()));
     let note = Note::parse(&args::read_text(path, limits::NOTE_BYTES)?).map_err(bad)?;
@@ -100,19 +101,19 @@ fn kept(path: &Path, keys: &[NoteKey]) -> Result<Checkpoint, CliError> {
     Checkpoint::parse(&note.text).map_err(bad)
 }
 
-/// The keys of a file; none where there is no file.
+/// Reads the keys of a file; without a file there are none.
 fn keys(path: Option<&Path>) -> Result<Vec<NoteKey>, CliError> {
     let Some(path) = path else { return Ok(Vec::new()) };
     let text = args::read_text(path, limits::CHECK_KEYS_BYTES)?;
     NoteKey::read(&text).map_err(|e| CliError::Usage(format!("{}: {e}", path.display())))
 }
 
-/// Exactly this record.
+/// The filter that selects exactly one record.
 fn only(seq: Seq) -> pb::RecordFilter {
     pb::RecordFilter { seq: seq.as_u64(), ..pb::RecordFilter::default() }
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: AuditCommand, run: &Run) -> Result<Exit, CliError> {
     match command {
         AuditCommand::Search(args) => search::search(*args, run).await,

@@ -1,4 +1,4 @@
-//! `mayfly audit search` and `show`.
+//! `mayfly audit search` and `mayfly audit show`.
 
 use clap::Args;
 
@@ -11,31 +11,31 @@ use crate::cli::show::explain::Record;
 use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 use crate::seq::Seq;
 
-/// Records asked for at once.
+/// Records per page.
 const PAGE: usize = 500;
 
-/// `mayfly audit search`
+/// Arguments of `mayfly audit search`.
 #[derive(Args)]
 pub struct SearchArgs {
     #[command(flatten)]
     filter: FilterArgs,
-    /// Most records
+    /// Maximum number of records
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
 }
 
-/// `mayfly audit show`
+/// Arguments of `mayfly audit show`.
 #[derive(Args)]
 pub struct ShowArgs {
-    /// The record
+    /// Sequence number of the record
     #[arg(value_name = "SEQ")]
     seq: Seq,
 }
 
-/// What was found, and how far was looked.
+/// The records found, and how far back the search reached.
 struct Found {
     records: Vec<Record>,
-    /// There is more.
+    /// There are more matching records.
     more: bool,
     removed: u64,
 }
@@ -58,7 +58,7 @@ async fn find(server: &Server, filter: &pb::RecordFilter, limit: usize) -> Resul
     }
 }
 
-/// Newest first.
+/// Prints matching records, newest first.
 pub async fn search(args: SearchArgs, run: &Run) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let found = find(&server, &args.filter.on_the_wire(run.system.wall()), args.limit).await?;
@@ -72,7 +72,7 @@ pub async fn search(args: SearchArgs, run: &Run) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// One record.
+/// Prints one record.
 pub async fn show(args: &ShowArgs, run: &Run) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let found = find(&server, &only(args.seq), 1).await?;

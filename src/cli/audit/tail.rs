@@ -1,4 +1,4 @@
-//! `mayfly audit tail`.
+//! The command `mayfly audit tail`.
 
 use clap::Args;
 
@@ -10,17 +10,17 @@ use crate::cli::{Run, list};
 use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 use crate::seq::Seq;
 
-/// `mayfly audit tail`
+/// Arguments of `mayfly audit tail`.
 #[derive(Args)]
 pub struct TailArgs {
     #[command(flatten)]
     filter: FilterArgs,
-    /// Go on after this record [default: begin now]
+    /// Resume after the record with this sequence number [default: start now]
     #[arg(long, value_name = "SEQ")]
     resume_after: Option<Seq>,
 }
 
-/// A line for each record, until the stream ends.
+/// Prints a line for each record until the stream ends.
 pub async fn tail(args: TailArgs, run: &Run) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let last = args.resume_after.map(Seq::as_u64);

@@ -1,4 +1,4 @@
-//! `mayfly audit verify`: an export with no server at hand, or the server's own ledger.
+//! `mayfly audit verify`: verifies an export offline, or has the server verify its own ledger.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -15,25 +15,25 @@ use crate::cli::out::Noun;
 use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 use crate::proof::check::{Right, check};
 
-/// `mayfly audit verify`
+/// Arguments of `mayfly audit verify`.
 #[derive(Args)]
 pub struct VerifyArgs {
-    /// An export, or a proof [default: the server verifies its ledger]
+    /// File with an export or a proof [default: the server verifies its ledger]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The public keys of checkpoints, as a JWK set or PEM; from earlier or elsewhere, not from whoever gave the file
+    /// File with the public keys of checkpoints, JWK set or PEM; obtained earlier or elsewhere, not from the source of the export
     #[arg(long, value_name = "FILE", requires = "file")]
     key: Option<PathBuf>,
-    /// A checkpoint that was kept elsewhere: the ledger must go on from it
+    /// File with a checkpoint kept elsewhere; the ledger must extend it
     #[arg(long, value_name = "FILE", requires = "file")]
     checkpoint: Option<PathBuf>,
 }
 
-/// What was verified.
+/// The result of a verification.
 #[derive(Serialize)]
 struct Verdict {
     verified: bool,
-    /// 0: no line is to blame.
+    /// The line of the error; 0: the error belongs to no line.
     line: u64,
     seq: Option<u64>,
     problem: String,
@@ -42,7 +42,7 @@ struct Verdict {
     from_commit: u64,
     to_commit: u64,
     origin: String,
-    /// The kid of the key that signed it.
+    /// The key id (kid) of the key that signed the export.
     signed_by: Option<String>,
 }
 
@@ -87,7 +87,7 @@ impl Verdict {
     }
 }
 
-/// Runs it.
+/// Runs the command.
 pub async fn verify(args: &VerifyArgs, run: &Run) -> Result<Exit, CliError> {
     let Some(path) = &args.file else { return of_server(run).await };
     let keys = keys(args.key.as_deref())?;
@@ -111,7 +111,7 @@ pub async fn verify(args: &VerifyArgs, run: &Run) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// What a server says of its own ledger.
+/// The server's report on its own ledger.
 #[derive(Serialize)]
 struct Ledger {
     verified: bool,
@@ -136,7 +136,7 @@ async fn of_server(run: &Run) -> Result<Exit, CliError> {
         let answer = server.call(request, |c, q| async move { AuditServiceClient::new(c).verify_ledger(q).await }).await?;
         told.records += answer.records;
         told.verified_to = answer.verified_to;
-        // Up to where it ended when the first call began.
+        // The verification ends at the head at the time of the first call.
         to_seq = if to_seq == 0 { answer.head } else { to_seq };
         if answer.broken_at > 0 {
             (told.verified, told.broken_at, told.problem) = (false, Some(answer.broken_at), answer.problem);

@@ -1,4 +1,4 @@
-//! What Cedar alone costs, beside the same load: the same policies, and questions like those that the load asks.
+//! Measures the cost of Cedar alone beside the load: the same policies, and requests like those of the load.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::policy::request::{Intent, TaskFacts};
 use crate::policy::{Ask, PolicySet, Question, Work, sample};
 use crate::upstream::registry::Kind;
 
-/// A measurement that runs until it is ended.
+/// A measurement that runs until it is stopped.
 pub struct Cedar {
     thread: JoinHandle<f64>,
 }
 
 impl Cedar {
-    /// With the policies of the world in `dir`.
+    /// Starts the measurement with the policies of the world in `dir`.
     pub fn start(dir: &Path, stop: Arc<AtomicBool>) -> Result<Cedar, Failed> {
         let read = |name: &str| std::fs::read_to_string(dir.join("policy").join(name)).map(|text| Source::new(name, text));
         let set = PolicySet::compile(vec![read("policy.cedar")?], read("roles.toml")?);
@@ -61,7 +61,7 @@ impl Cedar {
         Ok(Cedar { thread: std::thread::spawn(move || median_of_rounds(round, 20, || stop.load(Relaxed))) })
     }
 
-    /// CPU of one question, µs, when it was told to stop.
+    /// Stops the measurement. Returns the CPU time of one decision, µs.
     pub fn end(self) -> Result<f64, Failed> {
         self.thread.join().map_err(|_| "asking Cedar ended by a panic".into())
     }

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: a bench that is told to end takes its server with it, and what it made for it. A soak's are gigabytes.
+//! SIGINT and SIGTERM: an interrupted bench stops its server and removes the server's files, which are gigabytes after a soak.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 static TOLD: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender::new(false));
 
-/// Hears them from now on.
+/// Listens for the signals from now on.
 pub fn listen() -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let of = |kind| {
@@ -22,7 +22,7 @@ pub fn listen() -> std::io::Result<()> {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }
-                // Who says it twice does not want to wait.
+                // A second signal ends the process without waiting.
                 if TOLD.send_replace(true) {
                     std::process::exit(1);
                 }
@@ -32,7 +32,7 @@ pub fn listen() -> std::io::Result<()> {
     std::thread::Builder::new().name("bench-signals".into()).spawn(listening).map(drop)
 }
 
-/// Until it is told to end. At once where it was.
+/// Waits for the first signal; returns at once if it was already received.
 pub async fn told() {
     let _ = TOLD.subscribe().wait_for(|told| *told).await;
 }

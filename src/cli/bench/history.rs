@@ -1,4 +1,5 @@
-//! History: years of it, written to a stopped server's data directory by the ledger itself. A start is to be as quick with it as without.
+//! Writes years of history to the data directory of a stopped server, through the ledger itself. A start must be as quick with the history
+//! as without.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -12,21 +13,22 @@ use crate::server::engine;
 use crate::sources::config::Config;
 use crate::system::System;
 
-/// Bytes of a record: as an issuance's.
+/// The size of a record, like that of an issuance, bytes.
 const RECORD: usize = 400;
-/// Commits on the way: one is made while another is flushed.
+/// Commits in flight: one is built while another is flushed.
 const UNDER_WAY: usize = 3;
 
-/// What records of history say.
+/// The content of the history's records.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// They name next to nothing: what matters is how much there is.
+    /// Records with next to no names, where only the amount of history matters.
     Plain,
-    /// Each names a task, a text of its own and three things that others name too, as issuances do: what matters is to find one.
+    /// Records that each name a task, a text of their own and three things that other records name too, as issuances do; for measuring
+    /// searches.
     Named,
 }
 
-/// A refusal that nobody asked for, with an id that no other record has.
+/// A synthetic refusal with an id that no other record has.
 fn named(n: u64) -> Refused {
     let task = TaskId::from_bytes(u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes());
     Refused {
@@ -40,7 +42,7 @@ fn named(n: u64) -> Refused {
     }
 }
 
-/// Writes commits until the ledger has grown to so many bytes. Answers with how many it has.
+/// Writes commits until the ledger has reached `bytes`. Returns the number of records written.
 pub fn fill(config: &Path, bytes: u64, kind: Kind) -> Result<u64, Failed> {
     let config = Config::load(config, []).map_err(|wrong| format!("{}: {wrong:?}", config.display()))?;
     let system = System::real();

@@ -1,4 +1,4 @@
-//! Idle connections: what the server holds for each, and what it does when nobody asks for anything.
+//! Idle connections: the memory of the server for each, and its CPU while no calls are made.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use super::{Failed, IdleArgs};
 use crate::cli::out::Noun;
 use crate::serve::client;
 
-/// Connections that are opened at once.
+/// Connections opened concurrently.
 const AT_ONCE: usize = 64;
-/// After the last handshake, before the first look.
+/// The wait between the last handshake and the first sample.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// What idle connections cost.
+/// The cost of idle connections.
 #[derive(Serialize)]
 pub struct Idle {
     pub scenario: &'static str,
@@ -26,7 +26,7 @@ pub struct Idle {
     pub kb_per_connection: f64,
     pub kb_target: f64,
     pub seconds: f64,
-    /// CPU of the server meanwhile, of one core.
+    /// CPU of the server during the measurement, percent of one core.
     pub cpu_percent: f64,
     pub fds: Option<u64>,
     pub opened_in_s: f64,
@@ -39,7 +39,7 @@ impl Noun for Idle {
     }
 }
 
-/// Opens them, waits, looks.
+/// Opens the connections, waits, and samples the server.
 pub fn run(args: &IdleArgs) -> Result<Idle, Failed> {
     super::process::more_files()?;
     let bench = prepare(&Plan::usual(args.engine))?;
@@ -92,7 +92,7 @@ async fn open(bench: &Bench, many: usize) -> Result<Vec<Channel>, Failed> {
 }
 
 impl Idle {
-    /// For people.
+    /// Prints the result for people.
     pub fn print(&self) {
         println!("{} idle connections over mTLS, opened within {:.1} s", self.connections, self.opened_in_s);
         println!(

@@ -1,4 +1,4 @@
-//! What an operator types in an incident, over a long history: how long each command takes, for what is there and for what is not.
+//! Measures the commands that an operator types in an incident over a long history, with ids that exist and with ids that do not.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,26 +12,26 @@ use super::{Failed, IncidentArgs, Mode, history};
 use crate::cli::dev::TRUST_DOMAIN;
 use crate::cli::out::Noun;
 
-/// The longest that any of them may take (design: budgets), seconds.
+/// The longest allowed time of each command, seconds (design: budgets).
 const TARGET_S: f64 = 1.0;
-/// Credentials of before the history: long expired when they are looked for.
+/// The lifetime of the credentials issued before the history: they have long expired when they are looked up.
 const TTL: Duration = Duration::from_secs(5);
-/// Longest wait for the index, seconds for each GB and some more.
+/// The longest wait for the index, seconds per GB of history, on top of a fixed part.
 const PATIENCE_S: f64 = 120.0;
 const LOOK: Duration = Duration::from_millis(200);
 
-/// One command.
+/// One measured command.
 #[derive(Serialize, Clone)]
 pub struct Typed {
     pub command: String,
     pub exit: i32,
     pub expected: bool,
     pub ms: f64,
-    /// While the index did not cover the history yet.
+    /// The index did not cover the history yet.
     pub unindexed: bool,
 }
 
-/// What they took.
+/// The results of all commands.
 #[derive(Serialize)]
 pub struct Incident {
     pub scenario: &'static str,
@@ -51,13 +51,13 @@ impl Noun for Incident {
     }
 }
 
-/// The operator's command line.
+/// Runs the command line as the operator.
 struct Operator<'a> {
     bench: &'a Bench,
     typed: Vec<Typed>,
 }
 
-/// What a command said and how it ended.
+/// The output and exit code of a command.
 struct Said {
     out: String,
     exit: i32,
@@ -80,7 +80,7 @@ impl Operator<'_> {
         Ok(Said { out, exit: output.status.code().unwrap_or(-1), ms })
     }
 
-    /// What it says, where it has to succeed.
+    /// Runs a command that has to succeed, and returns its output.
     fn told(&self, words: &[&str]) -> Result<String, Failed> {
         let said = self.run(words)?;
         match said.exit {
@@ -89,7 +89,7 @@ impl Operator<'_> {
         }
     }
 
-    /// Types a command, and notes what it took.
+    /// Runs a command and records its duration.
     fn types(&mut self, words: &[&str], exits: &[i32], unindexed: bool) -> Result<(), Failed> {
         let Said { exit, ms, .. } = self.run(words)?;
         let expected = exits.contains(&exit);
@@ -98,7 +98,7 @@ impl Operator<'_> {
     }
 }
 
-/// What was there before the history, and what never was.
+/// The ids that existed before the history, and ids that never existed.
 struct Names {
     credential: String,
     task: String,
@@ -106,10 +106,10 @@ struct Names {
     digest: String,
 }
 
-/// A policy that refuses nothing that is asked for: a second version of the set.
+/// A policy that refuses nothing of the load, for a second version of the policy set.
 const ANOTHER: &str = "\n@id(\"another\")\nforbid (principal, action in Action::\"Work\", resource) when { context has tool && context.tool == \"never\" };\n";
 
-/// Makes the history, types the commands.
+/// Writes the history and measures the commands.
 pub fn run(args: &IncidentArgs) -> Result<Incident, Failed> {
     let mut bench = prepare(&Plan { dir: args.dir.clone(), ..Plan::usual(args.engine) })?;
     issue(&bench)?;
@@ -117,13 +117,13 @@ pub fn run(args: &IncidentArgs) -> Result<Incident, Failed> {
     let mut bytes = 0;
     bench.stopped(|config| {
         bytes = history::fill(config, (args.history * 1e9) as u64, history::Kind::Named)?;
-        // As after a restore: the index is not part of a backup.
+        // The state after a restore: a backup does not contain the index.
         std::fs::remove_dir_all(config.with_file_name("data").join("history/index"))?;
         Ok(())
     })?;
     let began = Instant::now();
     let mut operator = Operator { bench: &bench, typed: Vec::new() };
-    // Found, not there, or to be asked again, but told at once.
+    // The answer may be found, not found or "try again", but it must come at once.
     operator.types(&["explain", &unknown("cred")], &[3, 8], true)?;
     operator.types(&["token", "lookup", "--sha256", &"ab".repeat(32)], &[3, 8], true)?;
     operator.types(&["policy", "show", "dev", "--version", "1"], &[0, 8], true)?;
@@ -156,7 +156,7 @@ fn unknown(kind: &str) -> String {
     format!("{kind}_{}", "a".repeat(26))
 }
 
-/// Some thousand credentials, in tasks of a hundred; and a second version of the policy set.
+/// Issues some thousand credentials in tasks of a hundred, and creates a second version of the policy set.
 fn issue(bench: &Bench) -> Result<(), Failed> {
     let load = Load { ttl: Some(TTL), ..Load::usual(Mode::Stream) };
     super::on_runtime(async {
@@ -201,7 +201,7 @@ fn names(operator: &Operator<'_>) -> Result<Names, Failed> {
     })
 }
 
-/// Until the index covers the history: somebody waits for it, so it is built without rests.
+/// Waits until the index covers the history. A waiting search makes the server build the index without pauses.
 fn wait_for_index(bench: &Bench, began: Instant, gb: f64) -> Result<(), Failed> {
     let operator = Operator { bench, typed: Vec::new() };
     loop {
@@ -221,7 +221,7 @@ fn wait_for_index(bench: &Bench, began: Instant, gb: f64) -> Result<(), Failed> 
     }
 }
 
-/// Each command, for what is there and for what is not.
+/// Measures each command with ids that exist and with ids that do not.
 fn commands(bench: &Bench, names: &Names) -> Result<Vec<Typed>, Failed> {
     let mut operator = Operator { bench, typed: Vec::new() };
     let (credential, task, approval, lease) = (unknown("cred"), unknown("task"), unknown("appr"), unknown("lease"));
@@ -265,7 +265,7 @@ fn commands(bench: &Bench, names: &Names) -> Result<Vec<Typed>, Failed> {
 }
 
 impl Incident {
-    /// For people.
+    /// Prints the result for people.
     pub fn print(&self) {
         println!(
             "{:.1} GB of history; its index has {:.0} MB and was built anew in {:.0} s; after SIGKILL {:.2} s until it answers",

@@ -1,4 +1,4 @@
-//! The usual measurement: one load on one server, or each row of the table of targets.
+//! The default measurement: one load on one server, or each row of the table of targets.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::world::{Plan, prepare};
 use super::{BenchKind, Failed, IssuingArgs, Mode};
 use crate::cli::dev::Engine;
 
-/// One load in one world.
+/// One load on one server.
 pub struct Case {
     pub plan: Plan,
     pub load: Load,
@@ -19,7 +19,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// As the command line says.
+    /// The case that the command line describes.
     pub fn of(args: &IssuingArgs) -> Case {
         let plan = Plan {
             engine: args.engine,
@@ -45,7 +45,7 @@ impl Case {
         Case { plan, load, time: args.seconds }
     }
 
-    /// Runs it: a fifth as warm-up, then its time.
+    /// Runs the case: a warm-up of a fifth of its time, then the measurement.
     pub fn run(&self) -> Result<Report, Failed> {
         let bench = prepare(&self.plan)?;
         let stop = stopper();
@@ -84,16 +84,16 @@ impl Case {
     }
 }
 
-/// What a row's value is.
+/// The value of a row.
 #[derive(Clone, Copy)]
 enum Of {
-    /// CPU per issuance in raw signatures.
+    /// CPU per issuance as a multiple of one raw signature.
     Ratio,
     /// CPU per issuance, µs.
     Cpu,
-    /// The median beyond one raw flush, ms.
+    /// The median latency minus one raw flush, ms.
     BeyondFlush,
-    /// CPU per issuance in that of an earlier row.
+    /// CPU per issuance as a multiple of that of an earlier row.
     Against(&'static str),
 }
 
@@ -105,7 +105,7 @@ struct TableRow {
     change: fn(&mut Plan),
 }
 
-/// The rows, each after those that it is measured by.
+/// The rows of the table. A row comes after the rows that it is compared with.
 fn rows() -> Vec<TableRow> {
     let row = |name, of, target, load| TableRow { name, of, target, load, change: |_| {} };
     let stream = || Load::usual(Mode::Stream);
@@ -130,7 +130,7 @@ fn rows() -> Vec<TableRow> {
     ]
 }
 
-/// Runs every row of the table, and hands out each as it is done.
+/// Runs every row of the table, and passes each report to `each` as soon as it is complete.
 pub fn table(engine: Engine, time: Duration, mut each: impl FnMut(&Report) -> Result<(), Failed>) -> Result<Vec<Report>, Failed> {
     let mut done: Vec<Report> = Vec::new();
     for row in rows() {

@@ -1,4 +1,4 @@
-//! Many live credentials: what each takes in memory, what they do to latency while they come, and how long a start takes with them.
+//! Many live credentials: the memory of each, their effect on latency while they are issued, and the duration of a start with all of them.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,15 +14,15 @@ use super::{Failed, LiveArgs, Mode, history};
 use crate::cli::out::Noun;
 use crate::server::engine;
 
-/// The first stretch, to which the rest is compared.
+/// The first stretch, which later latencies are compared with.
 const FIRST: Duration = Duration::from_secs(5);
-/// As long as credentials may live: none ends during the run.
+/// The longest lifetime that credentials may have, so that none expires during the run.
 const TTL: Duration = Duration::from_secs(3600);
 
-/// Until the allocator has given back what was only under way.
+/// The wait until the allocator has returned memory of requests in flight.
 const REST: Duration = Duration::from_secs(3);
 
-/// What they cost.
+/// The cost of live credentials.
 #[derive(Serialize)]
 pub struct Live {
     pub scenario: &'static str,
@@ -30,15 +30,15 @@ pub struct Live {
     pub rss_idle_mb: f64,
     pub rss_warm_mb: f64,
     pub rss_after_mb: f64,
-    /// Above the server that had issued for five seconds, each credential that came after.
+    /// Memory per credential issued after the first five seconds, relative to the server at that point.
     pub bytes_per_credential: f64,
-    /// Above the server that had issued nothing, each credential.
+    /// Memory per credential, relative to the server before the first issuance.
     pub bytes_per_credential_above_idle: f64,
     pub bytes_target: f64,
     pub seconds: f64,
     pub p99_ms_first: f64,
     pub p99_ms_growing: f64,
-    /// While growing, of the first five seconds.
+    /// The p99 latency during growth as a multiple of that of the first five seconds.
     pub p99_ratio: f64,
     pub p99_target: f64,
     pub longest_answer_ms: f64,
@@ -61,7 +61,7 @@ impl Noun for Live {
     }
 }
 
-/// Issues them, kills the server, starts it again.
+/// Issues the credentials, kills the server and starts it again.
 pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
     let mut bench = prepare(&Plan { dir: args.dir.clone(), ..Plan::usual(args.engine) })?;
     let mut history = 0;
@@ -93,7 +93,7 @@ pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
         let counted = running.outcome.counts();
         let operator = running.operator.clone();
         running.end().await;
-        // What a snapshot takes while it is written is not theirs.
+        // The memory of a snapshot that is being written does not belong to the credentials.
         while writing(&bench.data()) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -148,7 +148,7 @@ fn writing(data: &Path) -> bool {
 }
 
 impl Live {
-    /// For people.
+    /// Prints the result for people.
     pub fn print(&self) {
         println!("{} live credentials within {:.0} s, {} errors", self.credentials, self.seconds, self.errors);
         println!(

@@ -1,11 +1,11 @@
-//! `mayfly bench`: load on a real server over real mTLS, every issuance durable and audited, and what it cost.
+//! `mayfly bench`: load on a real server over real mTLS, every issuance durable and audited, and the cost per issuance.
 //!
-//! The generator is this process, the server another one, so that each one's CPU is its own. What one raw signature and one raw flush cost
-//! is measured in the same run beside the same load: figures of a busy machine mean little, ratios mean a lot.
+//! The generator is this process and the server another one, so that the CPU of each is counted apart. The cost of one raw signature and
+//! one raw flush is measured in the same run beside the same load: on a busy machine only ratios are meaningful.
 //!
-//! - `world`: the server and what it is given. `load`: what is asked of it. `run`: what is counted meanwhile.
-//! - `issuing`: `mayfly bench` itself. One file for each scenario beside it.
-//! - `witness`: whether the machine itself stood still meanwhile.
+//! - `world`: the server and its configuration. `load`: the requests. `run`: the counters.
+//! - `issuing`: `mayfly bench` itself. Each scenario has a file beside it.
+//! - `witness`: detects whether the machine's cores stood still during the run.
 #![allow(clippy::disallowed_methods, reason = "a load generator measures: its time is the thing itself")]
 
 mod cedar;
@@ -43,16 +43,16 @@ use scenario::{IdleArgs, IncidentArgs, LiveArgs, OverloadArgs, Scenario, SoakArg
 /// How exchanges are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Mode {
-    /// Many on a bidirectional stream
+    /// Many exchanges on a bidirectional stream
     Stream,
-    /// One call each
+    /// One exchange per call
     Unary,
-    /// A hundred in a call
+    /// A batch of a hundred exchanges per call
     Batch,
 }
 
 impl Mode {
-    /// Exchanges under way at once unless told: as many as fill both sides, and 256 for single calls, which the target names.
+    /// The default number of exchanges in flight: enough to saturate both sides, and 256 for unary calls, which the target names.
     fn usual_concurrency(self) -> u32 {
         match self {
             Mode::Stream => 512,
@@ -62,16 +62,16 @@ impl Mode {
     }
 }
 
-/// What is issued.
+/// The kind of credential.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum BenchKind {
-    /// Signed with ES256
+    /// Token signed with ES256
     Jwt,
-    /// Looked up by introspection
+    /// Reference token, verified by introspection
     Reference,
 }
 
-/// Measure issuing
+/// Benchmark issuance
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
@@ -79,60 +79,60 @@ pub struct BenchArgs {
     scenario: Option<Scenario>,
     #[command(flatten)]
     issuing: IssuingArgs,
-    /// Print JSON, one object on a line
+    /// Print JSON, one object per line
     #[arg(long, global = true)]
     json: bool,
 }
 
-/// The usual measurement
+/// The options of the default measurement.
 #[derive(Args)]
 pub struct IssuingArgs {
     /// How exchanges are sent
     #[arg(long, value_enum, default_value = "stream")]
     mode: Mode,
-    /// What is issued
+    /// Kind of credential
     #[arg(long, value_enum, default_value = "jwt")]
     kind: BenchKind,
-    /// The storage engine of the server that is started
+    /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
     engine: Engine,
-    /// Exchanges under way at once; calls of a hundred are made up to whole ones, one for each connection at least [default: 512 on streams,
-    /// 800 in batches, 256 in unary calls]
+    /// Exchanges in flight, in batch mode rounded up to whole calls and at least one call per connection [default: 512 on streams, 800 in
+    /// batches, 256 in unary calls]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16_384))]
     concurrency: Option<u32>,
-    /// Connections
+    /// Number of connections
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     connections: u32,
-    /// How long to measure, after a fifth of it as warm-up
+    /// Duration of the measurement, after a warm-up of a fifth of it
     #[arg(long, default_value = "10s", value_parser = args::duration)]
     seconds: Duration,
-    /// Exchanges a second, sent at their time whatever the answers take (an open loop); without it the next one follows an answer
+    /// Exchanges per second, sent on schedule regardless of the answers (an open loop) [default: each exchange follows an answer]
     #[arg(long)]
     rate: Option<u32>,
     /// Credentials per task
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     per_task: u32,
-    /// Of a hundred issued credentials, how many an operator revokes, each by its id in a call of its own as soon as it was answered. With it
-    /// each task is also completed by its caller, as soon as all its exchanges were answered; without it tasks stay open
+    /// Percentage of issued credentials that an operator revokes, each in a call of its own as soon as it is answered; each task is then
+    /// also completed by its caller once all its exchanges are answered [default: none, and tasks stay open]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     endings: Option<f64>,
-    /// Policies of the set that decides
+    /// Number of policies in the policy set
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(8..=2_000))]
     policies: u32,
-    /// One of the policies reads the arguments' digest and a count of issues, so that no decision can be remembered. What Cedar alone costs
-    /// for these questions is measured beside
+    /// Let one policy read the arguments' digest and a count of issuances, so that no decision can be cached; the cost of Cedar alone for
+    /// these requests is measured too
     #[arg(long)]
     uncached: bool,
-    /// Threads of the server that serve workloads [default: one for each core]
+    /// Server threads for workloads [default: one per core]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     workers: Option<u32>,
-    /// Run every row of the table of targets, one after the other, each for --seconds and on --engine, and print value beside target
+    /// Run every row of the table of targets in turn, each for --seconds and on --engine, and print each value beside its target
     #[arg(long, conflicts_with_all = ["mode", "kind", "concurrency", "connections", "rate", "per_task", "endings", "policies", "uncached", "workers", "running", "dir"])]
     table: bool,
-    /// A server that runs already, with the bench world's directory as --dir
+    /// Address of a server that is already running, with the bench world's directory as --dir
     #[arg(long, requires = "dir")]
     running: Option<SocketAddr>,
-    /// The directory of the bench world [default: a temporary one that is removed]
+    /// Directory of the bench world [default: a temporary directory that is removed]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -142,7 +142,7 @@ fn percent(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "a number from 0 to 100".to_owned())
 }
 
-/// Runs the measurement on a thread of its own: it brings its own runtime.
+/// Runs the measurement on a thread of its own, since it creates its own runtime.
 pub fn run(args: &BenchArgs, out: Out) -> Result<Exit, CliError> {
     ends::listen().map_err(|error| CliError::Local(format!("no figure: signals are not heard: {error}")))?;
     let ended = std::thread::scope(|scope| scope.spawn(|| measure(args, out)).join());
@@ -151,7 +151,7 @@ pub fn run(args: &BenchArgs, out: Out) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// Why there is no figure.
+/// The reason for which there is no result.
 pub type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 fn measure(args: &BenchArgs, out: Out) -> Result<(), Failed> {
@@ -173,7 +173,7 @@ fn measure(args: &BenchArgs, out: Out) -> Result<(), Failed> {
     print(args.json, out, &report, || report.print())
 }
 
-/// One result, in the form that was asked for.
+/// Prints one result in the requested format.
 fn print(json: bool, out: Out, result: &impl Noun, words: impl Fn()) -> Result<(), Failed> {
     match out.format() {
         _ if json => out.line(result).map_err(told),
@@ -189,7 +189,7 @@ fn told(error: CliError) -> Failed {
     format!("{error:?}").into()
 }
 
-/// Runs the generator, until it is told to end.
+/// Runs the generator until it is stopped.
 fn on_runtime<T>(all: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(async {

@@ -1,4 +1,5 @@
-//! Overload: the server on one core, the generator on another, decisions that cannot be remembered, and more offered than the server can do.
+//! Overload: the server on one core and the generator on another, decisions that cannot be cached, and more requests than the server can
+//! handle.
 
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -14,14 +15,14 @@ use super::{Failed, Mode, OverloadArgs};
 use crate::cli::out::Noun;
 use crate::limits;
 
-/// Pause between two revocations, and between two health checks: a few hundred of each in a run.
+/// The pause between two revocations, and between two health checks: a few hundred of each in a run.
 const PROBE: Duration = Duration::from_millis(25);
-/// A health check that takes longer was not answered.
+/// A health check that takes longer counts as unanswered.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// In flight while looking for the peak.
+/// Exchanges in flight while measuring the peak.
 const CLOSED: [u32; 2] = [64, 256];
 
-/// What the server did under more than it can do.
+/// The behaviour of the server under overload.
 #[derive(Serialize, Default)]
 pub struct Overload {
     pub scenario: &'static str,
@@ -29,23 +30,23 @@ pub struct Overload {
     pub peak_per_s: f64,
     pub offered_per_s: f64,
     pub goodput_per_s: f64,
-    /// Of the peak.
+    /// Issuances per second as a share of the peak.
     pub goodput: f64,
     pub goodput_target: f64,
     pub refused_per_s: f64,
-    /// Of what came to nothing, how much was RESOURCE_EXHAUSTED with RetryInfo.
+    /// The share of failed requests that were RESOURCE_EXHAUSTED with RetryInfo.
     pub refused_well: f64,
-    /// From when the server read a call until it refused it, as the server counted.
+    /// From reading a call to refusing it, as measured by the server.
     pub refusal_p99_ms: f64,
     pub refusal_target_ms: f64,
-    /// From when a call was due until its refusal was here, the generator's own queue in it.
+    /// From the scheduled time of a call to the arrival of its refusal, including the generator's queue.
     pub refusal_seen_p99_ms: f64,
     pub latency_p50_ms: f64,
     pub latency_p99_ms: f64,
     pub flush_p99_ms: f64,
     pub revoke_p50_ms: f64,
     pub revoke_p99_ms: f64,
-    /// p99 of a revocation in p99s of a raw flush.
+    /// p99 of a revocation as a multiple of the p99 of a raw flush.
     pub revoke_ratio: f64,
     pub revoke_target: f64,
     pub health_asked: u64,
@@ -63,7 +64,7 @@ impl Noun for Overload {
 }
 
 impl Overload {
-    /// For people.
+    /// Prints the result for people.
     pub fn print(&self) {
         println!("overload, {}: {:.0} a second offered, {:.0} at its peak", self.mode, self.offered_per_s, self.peak_per_s);
         println!(
@@ -96,7 +97,7 @@ struct Health {
     latency: hdrhistogram::Histogram<u64>,
 }
 
-/// Runs it for one mode.
+/// Runs the scenario for one mode.
 pub fn run(args: &OverloadArgs, mode: Mode) -> Result<Overload, Failed> {
     let (server, generator) = halves()?;
     let cores = Some((server.into_iter().take(1).collect(), generator.into_iter().take(1).collect()));
@@ -113,7 +114,7 @@ pub fn run(args: &OverloadArgs, mode: Mode) -> Result<Overload, Failed> {
     Ok(overload)
 }
 
-/// The peak, and what came of more than that. What is probed meanwhile is told of the load.
+/// Measures the peak, and then the overload. The probes receive the outcome of the load.
 fn under_load(
     args: &OverloadArgs,
     mode: Mode,
@@ -131,14 +132,15 @@ fn under_load(
         let running = Running::start(&load, bench, args.seconds / 5).await?;
         tell.send(running.outcome.clone())?;
         let stretch = running.measure(bench, args.seconds).await;
-        running.end().await; // which ends the probes
+        running.end().await; // dropping the sender ends the probes
         Ok((peak, stretch?))
     })
 }
 
-/// What an operator and a health checker see of it: in a thread of their own, as a raw flush has one, or they would wait for the generator.
+/// Probes the server as an operator and as a health checker; in a thread of its own, as the raw flush, so that the probes do not wait for
+/// the generator.
 fn probe(bench: &Bench, outcome: mpsc::Receiver<Arc<Outcome>>) -> Result<Option<Health>, Failed> {
-    // Where there was no load there is nothing to see.
+    // Without a load there is nothing to probe.
     let Ok(outcome) = outcome.recv() else { return Ok(None) };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let operator = bench.operator().await?.ok_or("no operator")?;
@@ -148,7 +150,7 @@ fn probe(bench: &Bench, outcome: mpsc::Receiver<Arc<Outcome>>) -> Result<Option<
     })
 }
 
-/// An operator revokes a credential that was just issued, again and again.
+/// Repeatedly revokes a recently issued credential as an operator.
 async fn revocations(outcome: Arc<Outcome>, operator: tonic::transport::Channel) {
     while !outcome.stopped() {
         tokio::time::sleep(PROBE).await;
@@ -161,7 +163,7 @@ async fn revocations(outcome: Arc<Outcome>, operator: tonic::transport::Channel)
     }
 }
 
-/// Health is asked for where workloads call.
+/// Checks health on the workload listener.
 async fn health(outcome: Arc<Outcome>, channel: tonic::transport::Channel) -> Result<Health, Failed> {
     let mut health = Health { asked: 0, answered: 0, latency: hdrhistogram::Histogram::new_with_bounds(1, 60_000_000, 3)? };
     let mut client = HealthClient::new(channel);

@@ -1,45 +1,45 @@
-//! What the kernel counts of a process (proc(5)).
+//! The kernel's counters of a process (proc(5)).
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::Failed;
 
-/// What a process used, and holds.
+/// The resources of a process.
 #[derive(Clone, Copy, Default)]
 pub struct Usage {
-    /// CPU, user and system, seconds.
+    /// CPU time, user and system, seconds.
     pub cpu_s: f64,
     /// Resident memory, bytes.
     pub rss: u64,
-    /// Open files. `None` where the kernel does not tell us.
+    /// Open files. `None` if the kernel does not permit reading them.
     pub fds: Option<u64>,
-    /// Switches of context, of all threads that are left.
+    /// Context switches of all threads that are still running.
     pub switches: u64,
 }
 
-/// Looks at a process.
+/// Reads the resources of a process.
 pub fn usage(pid: u32) -> Result<Usage, Failed> {
     Ok(Usage { cpu_s: cpu_seconds(pid)?, rss: rss(pid)?, fds: fds(pid), switches: switches(pid) })
 }
 
-/// CPU seconds, user and system, from the kernel's count.
+/// CPU time, user and system, seconds, from the kernel's counters.
 pub fn cpu_seconds(pid: u32) -> Result<f64, Failed> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // After the command in parentheses; utime and stime are fields 14 and 15.
+    // Fields are counted after the command in parentheses; utime and stime are fields 14 and 15.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |n: usize| fields.get(n).and_then(|t| t.parse::<f64>().ok()).ok_or("/proc/PID/stat is not as proc(5) says");
     let per_second = rustix::param::clock_ticks_per_second() as f64;
     Ok((ticks(11)? + ticks(12)?) / per_second)
 }
 
-/// Seconds, of all cores together, that the machine beneath this one gave to others while something here wanted to run. Zero on hardware of one's
-/// own, and where a hypervisor does not tell.
+/// Seconds, summed over all cores, that the hypervisor gave to others while something here was ready to run (steal time). Zero on physical
+/// machines, and where the hypervisor does not report it.
 pub fn stolen_s() -> f64 {
     let ticks = std::fs::read_to_string("/proc/stat").ok().and_then(|stat| stolen_ticks(&stat)).unwrap_or_default();
     ticks as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 
-/// The first line is of all cores: "cpu user nice system idle iowait irq softirq steal …".
+/// The first line is the sum of all cores: "cpu user nice system idle iowait irq softirq steal …".
 fn stolen_ticks(stat: &str) -> Option<u64> {
     stat.lines().next()?.split_whitespace().nth(8)?.parse().ok()
 }
@@ -66,18 +66,18 @@ fn field(status: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// As many open files as we may have.
+/// Raises the limit of open files to its maximum.
 pub fn more_files() -> Result<(), Failed> {
     let most = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: most.maximum, ..most }).map_err(|e| format!("open files: {e}").into())
 }
 
-/// Bytes of all files in a directory and below.
+/// The bytes on disk of all files below a directory.
 pub fn disk(dir: &std::path::Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     let size = |entry: std::fs::DirEntry| match entry.metadata() {
         Ok(found) if found.is_dir() => disk(&entry.path()),
-        // What it takes on the disk: a store may keep room that it did not write yet.
+        // Allocated blocks rather than the file size: a store may reserve space that it did not write yet.
         Ok(found) => std::os::unix::fs::MetadataExt::blocks(&found) * 512,
         Err(_) => 0,
     };

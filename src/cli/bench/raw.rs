@@ -1,4 +1,4 @@
-//! What the machine gives at the least, measured beside the load: one ES256 signature, one durable flush.
+//! The machine's lower bounds, measured beside the load: one ES256 signature, and one durable flush.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,26 +15,26 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::Failed;
 
-/// Signatures between two looks at the thread's clock.
+/// Signatures between two readings of the thread's clock.
 const ROUND: u32 = 50;
-/// Pause between two rounds: a fiftieth of a core in all.
+/// The pause after each block of signatures, so that the measurement takes a fiftieth of a core.
 const PAUSE: Duration = Duration::from_millis(40);
-/// The size of a usual commit of 128 records.
+/// The size of a typical commit of 128 records.
 const FLUSH_BYTES: usize = 64 * 1024;
 
-/// Raw measurements that run until they are ended.
+/// Raw measurements that run until they are stopped.
 pub struct Raw {
-    /// Set when they are.
+    /// Set to stop the measurements.
     pub stop: Arc<AtomicBool>,
     sign: JoinHandle<f64>,
     flush: JoinHandle<std::io::Result<Histogram<u64>>>,
 }
 
-/// What was measured.
+/// The measured lower bounds.
 pub struct Floor {
-    /// CPU of one signature, µs.
+    /// CPU time of one signature, µs.
     pub sign_us: f64,
-    /// One write and fdatasync, µs.
+    /// Durations of one write and fdatasync, µs.
     pub flush: Histogram<u64>,
 }
 
@@ -44,7 +44,7 @@ fn cpu_us() -> f64 {
 }
 
 impl Raw {
-    /// Starts both, the flush in a file in `dir`.
+    /// Starts both measurements; the flush uses a file in `dir`.
     pub fn start(dir: &Path) -> Result<Raw, Failed> {
         let stop = Arc::new(AtomicBool::new(false));
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| "no key")?;
@@ -61,7 +61,7 @@ impl Raw {
         Ok(Raw { stop, sign, flush })
     }
 
-    /// Ends both.
+    /// Stops both measurements.
     pub fn end(self) -> Result<Floor, Failed> {
         self.stop.store(true, Ordering::Relaxed);
         let sign_us = self.sign.join().map_err(|_| "signing ended by a panic")?;
@@ -70,7 +70,7 @@ impl Raw {
     }
 }
 
-/// CPU of one signature over 900 bytes.
+/// CPU time of one signature over 900 bytes.
 fn sign(pair: &EcdsaKeyPair, stop: &AtomicBool) -> f64 {
     let (random, message) = (SystemRandom::new(), [7u8; 900]);
     let one = || {
@@ -79,7 +79,8 @@ fn sign(pair: &EcdsaKeyPair, stop: &AtomicBool) -> f64 {
     median_of_rounds(one, ROUND, || stop.load(Ordering::Relaxed))
 }
 
-/// CPU of one, µs: the median of rounds of so many, until it is to stop. What a neighbour does to the caches is not in it.
+/// CPU time of one call of `one`, µs: the median of blocks of `many` calls, until `stop`. The median leaves out the effect of other
+/// processes on the caches.
 pub fn median_of_rounds(mut one: impl FnMut(), many: u32, stop: impl Fn() -> bool) -> f64 {
     let mut rounds = Vec::new();
     while !stop() || rounds.is_empty() {
@@ -105,7 +106,7 @@ fn flush(mut file: File, stop: &AtomicBool) -> std::io::Result<Histogram<u64>> {
     Ok(all)
 }
 
-/// What tells a measurement to end.
+/// A flag that stops a measurement.
 pub fn stopper() -> Arc<AtomicBool> {
     Arc::default()
 }

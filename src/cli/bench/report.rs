@@ -1,4 +1,4 @@
-//! What a run of the usual load says.
+//! The report of a run of the default load.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ pub struct Report {
     pub mode: String,
     pub kind: String,
     pub engine: String,
-    /// Under way at once.
+    /// Exchanges in flight.
     pub concurrency: u32,
     pub policies: u32,
     pub uncached: bool,
@@ -30,7 +30,7 @@ pub struct Report {
     pub flush_p50_ms: f64,
     pub flush_p99_ms: f64,
     pub cache_hit_rate: f64,
-    /// What Cedar alone costs for the same questions; only where they are asked.
+    /// The cost of Cedar alone for the same requests, if it was measured.
     pub cedar_us: Option<f64>,
     pub batch_mean: f64,
     pub revoked: u64,
@@ -40,11 +40,11 @@ pub struct Report {
     pub rss_after_mb: f64,
     pub fds: Option<u64>,
     pub switches_per_issue: f64,
-    /// What the machine beneath gave to others while something here wanted to run, of one core.
+    /// Steal time of the hypervisor, percent of one core.
     pub stolen_percent: f64,
     pub refused: u64,
     pub errors: u64,
-    /// What the target is about.
+    /// The measure that the target is about.
     pub of: Option<String>,
     pub value: Option<f64>,
     pub target: Option<f64>,
@@ -60,7 +60,7 @@ impl Noun for Report {
 const MB: f64 = 1e6;
 
 impl Report {
-    /// The figures of a stretch; what was asked for is filled in by whoever asked.
+    /// The figures of a stretch. The caller fills in the parameters of the load.
     pub fn of(run: &Stretch) -> Report {
         let cpu_us = run.cpu_us();
         let ((before, was), (after, is)) = (&run.before, &run.after);
@@ -93,13 +93,13 @@ impl Report {
         }
     }
 
-    /// With a target, which the value is to stay below.
+    /// Adds a target that the value must stay below.
     pub fn aim(&mut self, of: &str, value: f64, target: Option<f64>) {
         (self.of, self.value, self.target) = (Some(of.to_owned()), Some(value), target);
         self.met = target.map(|target| value <= target);
     }
 
-    /// For people.
+    /// Prints the report for people.
     pub fn print(&self) {
         let Report { mode, kind, engine, concurrency, policies, .. } = self;
         println!("{mode}, {kind}, {engine}, {concurrency} in flight, {policies} policies, {:.1} s", self.seconds);

@@ -1,4 +1,4 @@
-//! One run of a load: what the server, the kernel and the generator counted between two moments.
+//! One run of a load: the counters of server, kernel and generator between two moments.
 
 use std::time::{Duration, Instant};
 
@@ -16,38 +16,38 @@ use crate::intake::REFUSED_WITHIN_US;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::server_service_client::ServerServiceClient;
 
-/// Longest wait for the first issuance after the warm-up.
+/// The longest wait for the first issuance after the warm-up.
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What one commit took at the longest since the server's start, ms.
+/// The longest phases of a commit since the server's start, ms.
 #[derive(Serialize, Clone, Copy, Default)]
 pub struct Longest {
-    /// To fold, to expire and to begin snapshots.
+    /// Folding, including expiry and starting snapshots.
     pub fold_ms: f64,
-    /// Of a core.
+    /// The CPU time of that fold.
     pub fold_cpu_ms: f64,
-    /// When it had been folded, ms since 1970.
+    /// The end of that fold, ms since 1970.
     pub folded_at_ms: Option<f64>,
-    /// To be written.
+    /// Appending to the store.
     pub append_ms: f64,
 }
 
-/// What the server counts.
+/// The counters of the server.
 #[derive(Clone, Copy, Default)]
 pub struct Server {
     pub commits: u64,
     pub seq: u64,
-    /// Verdicts answered from memory, and asked of Cedar.
+    /// Decisions answered from the cache, and decisions evaluated by Cedar.
     pub remembered: u64,
     pub asked: u64,
     pub credentials: u64,
     pub longest: Longest,
-    /// Refusals for want of time, by the classes of `REFUSED_WITHIN_US`.
+    /// Refusals for lack of time, by the classes of `REFUSED_WITHIN_US`.
     pub refused: [u64; REFUSED_WITHIN_US.len() + 1],
 }
 
-/// Asks the server. Nothing where there is nobody to ask.
+/// Reads the server's counters. Without an operator's channel, all are zero.
 pub async fn look(operator: Option<&Channel>) -> Result<Server, Failed> {
     let mut server = Server::default();
     if let Some(channel) = operator {
@@ -72,14 +72,14 @@ pub async fn look(operator: Option<&Channel>) -> Result<Server, Failed> {
     Ok(server)
 }
 
-/// A load that runs.
+/// A running load.
 pub struct Running {
     pub outcome: std::sync::Arc<Outcome>,
     pub operator: Option<Channel>,
     workers: Vec<JoinHandle<()>>,
 }
 
-/// What one stretch of it came to.
+/// The result of one stretch of a load.
 pub struct Stretch {
     pub seconds: f64,
     pub counted: Counted,
@@ -89,7 +89,7 @@ pub struct Stretch {
     pub before: (Usage, Server),
     pub after: (Usage, Server),
     pub floor: Floor,
-    /// What the machine beneath took away meanwhile, seconds of a core.
+    /// Steal time of the hypervisor during the stretch, seconds of one core.
     pub stolen_s: f64,
 }
 
@@ -100,7 +100,7 @@ impl Running {
         let outcome = Outcome::new()?;
         let workers = start(load, bench, &outcome).await?;
         tokio::time::sleep(warm).await;
-        // On a busy machine the first one may take its time.
+        // On a busy machine the first issuance may take a while.
         let began = Instant::now();
         while outcome.counts().issued == 0 && outcome.first_error().is_none() && began.elapsed() < PATIENCE {
             tokio::time::sleep(LOOK).await;
@@ -111,7 +111,7 @@ impl Running {
         Ok(Running { outcome, operator, workers })
     }
 
-    /// Measures for a time, raw signatures and flushes beside it.
+    /// Measures for a time, with raw signatures and flushes beside the load.
     pub async fn measure(&self, bench: &Bench, time: Duration) -> Result<Stretch, Failed> {
         let raw = Raw::start(bench.world.dir())?;
         let outcome = &self.outcome;
@@ -130,7 +130,7 @@ impl Running {
         Ok(Stretch { seconds, counted, latency, refusals, revocations, before, after, floor, stolen_s })
     }
 
-    /// Ends the load.
+    /// Stops the load.
     pub async fn end(self) {
         self.outcome.stop();
         for worker in self.workers {
@@ -143,18 +143,19 @@ impl Running {
 }
 
 impl Stretch {
-    /// Issued a second.
+    /// Issuances per second.
     pub fn rate(&self) -> f64 {
         self.counted.issued as f64 / self.seconds
     }
 
-    /// CPU of the server for each issuance, µs.
+    /// CPU of the server per issuance, µs.
     pub fn cpu_us(&self) -> f64 {
         (self.after.0.cpu_s - self.before.0.cpu_s) * 1e6 / self.counted.issued.max(1) as f64
     }
 }
 
-/// Milliseconds within which 99 of 100 refusals between two looks were made, as the server counted: the end of the class that they fall in.
+/// The time within which 99 of 100 refusals between two readings were made, ms, as counted by the server: the upper bound of the histogram
+/// class.
 pub fn refused_p99_ms(before: &Server, after: &Server) -> f64 {
     let each: Vec<u64> = after.refused.iter().zip(before.refused).map(|(after, before)| after - before).collect();
     let all: u64 = each.iter().sum();
@@ -169,7 +170,7 @@ pub fn refused_p99_ms(before: &Server, after: &Server) -> f64 {
     f64::INFINITY
 }
 
-/// Milliseconds below which a share of them lies.
+/// The quantile `share` of a histogram, ms.
 pub fn ms(all: &Histogram<u64>, share: f64) -> f64 {
     all.value_at_quantile(share) as f64 / 1000.0
 }

@@ -1,4 +1,4 @@
-//! The scenarios beside plain issuing, as they are typed.
+//! The scenarios beside plain issuing, as subcommands.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,133 +10,133 @@ use crate::cli::args;
 use crate::cli::dev::Engine;
 use crate::cli::out::Out;
 
-/// Something that is not plain issuing.
+/// A benchmark other than plain issuing.
 #[derive(Subcommand)]
 pub enum Scenario {
-    /// Measure overload: the server on one core, the generator on another, more offered than can be done
+    /// Measure overload: server and generator on one core each, with more requests than the server can handle
     Overload(OverloadArgs),
-    /// Measure idle connections: memory and CPU of each
+    /// Measure the memory and CPU of idle connections
     Idle(IdleArgs),
     /// Measure a storm of new connections while others issue
     Storm(StormArgs),
-    /// Measure for an hour or more whether anything grows
+    /// Measure whether anything grows during an hour or more of load
     Soak(SoakArgs),
     /// Measure many live credentials: memory, latency, and a start after SIGKILL
     Live(LiveArgs),
-    /// Measure what an operator types in an incident, over a long history: each command, for what is there and for what is not
+    /// Measure the commands of an incident over a long history, with ids that exist and ids that do not
     Incident(IncidentArgs),
 }
 
-/// Overload
+/// Arguments of `mayfly bench overload`.
 #[derive(Args)]
 pub struct OverloadArgs {
-    /// How exchanges are sent; without it on streams and then in unary calls
+    /// How exchanges are sent [default: on streams, then in unary calls]
     #[arg(long, value_enum)]
     mode: Option<Mode>,
-    /// How much is offered, of what the server does at its peak
+    /// Offered load as a multiple of the server's peak
     #[arg(long, default_value_t = 3.0, value_parser = times)]
     pub times: f64,
-    /// Policies of the set that decides, one of which reads what cannot be remembered
+    /// Number of policies in the policy set, one of which reads values that cannot be cached
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(8..=2_000))]
     pub policies: u32,
-    /// How long to measure under overload; finding the peak takes as long again
+    /// Duration of the overload; measuring the peak takes as long again
     #[arg(long, default_value = "10s", value_parser = args::duration)]
     pub seconds: Duration,
-    /// The storage engine of the server that is started
+    /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
     pub engine: Engine,
 }
 
-/// Idle connections
+/// Arguments of `mayfly bench idle`.
 #[derive(Args)]
 pub struct IdleArgs {
-    /// Connections
+    /// Number of connections
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub connections: u32,
-    /// How long to look at the server's CPU. A quiet connection is pinged every 20 seconds
+    /// How long to measure the server's CPU; an idle connection is pinged every 20 seconds
     #[arg(long, default_value = "60s", value_parser = args::duration)]
     pub seconds: Duration,
-    /// The storage engine of the server that is started
+    /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
     pub engine: Engine,
 }
 
-/// A storm of handshakes
+/// Arguments of `mayfly bench storm`.
 #[derive(Args)]
 pub struct StormArgs {
-    /// New connections a second
+    /// New connections per second
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub rate: u32,
-    /// Exchanges a second on streams that are open, in an open loop
+    /// Exchanges per second on open streams, in an open loop
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub issuing: u32,
-    /// How long to measure, first without the storm and then with it
+    /// Duration of the measurement, first without the storm and again with it
     #[arg(long, default_value = "10s", value_parser = args::duration)]
     pub seconds: Duration,
-    /// The storage engine of the server that is started
+    /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
     pub engine: Engine,
 }
 
-/// A soak
+/// Arguments of `mayfly bench soak`.
 #[derive(Args)]
 pub struct SoakArgs {
-    /// How long
+    /// Duration in minutes
     #[arg(long, default_value_t = 60.0, value_parser = times)]
     pub minutes: f64,
-    /// How exchanges are sent. Those on a stream have request ids, which are remembered for ten minutes
+    /// How exchanges are sent; exchanges on a stream have request ids, which the server remembers for ten minutes
     #[arg(long, value_enum, default_value = "stream")]
     pub mode: Mode,
-    /// Which share of full rate, which is measured first
+    /// Load as a share of the full rate, which is measured first
     #[arg(long, default_value_t = 0.5, value_parser = times)]
     pub share: f64,
-    /// TTL of the credentials
+    /// Lifetime of the credentials
     #[arg(long, default_value = "60s", value_parser = args::duration)]
     pub ttl: Duration,
     /// `audit.keep` of the server, like 2GiB or 90d
     #[arg(long)]
     pub keep: Option<String>,
-    /// Time between two samples
+    /// Interval between two samples
     #[arg(long, default_value = "10s", value_parser = args::duration)]
     pub every: Duration,
-    /// The storage engine of the server that is started
+    /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
     pub engine: Engine,
-    /// The directory of the bench world [default: a temporary one that is removed]
+    /// Directory of the bench world [default: a temporary directory that is removed]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
 
-/// Many live credentials
+/// Arguments of `mayfly bench live`.
 #[derive(Args)]
 pub struct LiveArgs {
-    /// How many
+    /// Number of credentials
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=7_000_000))]
     pub credentials: u64,
-    /// Exchanges a second in an open loop; without it as fast as answers come
+    /// Exchanges per second in an open loop [default: as fast as answers come]
     #[arg(long)]
     pub rate: Option<u32>,
-    /// History before them, GB
+    /// History to write beforehand, GB
     #[arg(long, value_name = "GB", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000))]
     pub history: u64,
-    /// The storage engine of the server that is started
+    /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
     pub engine: Engine,
-    /// The directory of the bench world [default: a temporary one that is removed]
+    /// Directory of the bench world [default: a temporary directory that is removed]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
 
-/// Commands of an incident
+/// Arguments of `mayfly bench incident`.
 #[derive(Args)]
 pub struct IncidentArgs {
-    /// History that they look through, GB
+    /// History that the commands search, GB
     #[arg(long, value_name = "GB", default_value_t = 1.0, value_parser = times)]
     pub history: f64,
-    /// The storage engine of the server that is started
+    /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
     pub engine: Engine,
-    /// The directory of the bench world [default: a temporary one that is removed]
+    /// Directory of the bench world [default: a temporary directory that is removed]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
@@ -146,13 +146,13 @@ fn times(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "a number above 0".to_owned())
 }
 
-/// Runs it and prints what it came to.
+/// Runs a scenario and prints its result.
 pub fn run(scenario: &Scenario, json: bool, out: Out) -> Result<(), Failed> {
     match scenario {
         Scenario::Overload(args) => {
             let modes = args.mode.map_or_else(|| vec![Mode::Stream, Mode::Unary], |mode| vec![mode]);
             for mode in modes {
-                // On a thread of its own, which is pinned.
+                // On a thread of its own, since the scenario pins it to a core.
                 let told = std::thread::scope(|scope| scope.spawn(|| overload::run(args, mode)).join());
                 let told = told.unwrap_or_else(|_| Err("it ended by a panic".into()))?;
                 print(json, out, &told, || told.print())?;

@@ -1,4 +1,4 @@
-//! A soak: for as long as it is told, issuing at a share of what the server can do, and whether anything grows.
+//! A soak: issues at a share of the server's full rate for a given time, and measures whether anything grows.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -15,14 +15,15 @@ use crate::cli::out::Noun;
 use crate::document::quantity::duration_text;
 use crate::limits;
 
-/// A slope is flat when it stays below this share of the mean an hour …
+/// A slope is flat if it is below this share of the mean per hour …
 const FLAT: f64 = 0.05;
-/// … or when all that it comes to in the run is less than what the mean of a window is not sure of: two standard errors of the slope.
+/// … or if the growth over the whole run is below the uncertainty of a window's mean: two standard errors of the slope.
 const SURE: f64 = 2.0;
-/// Until the first entries are forgotten everything fills: as long as a credential lives or its request id is remembered, and some.
+/// The start of the run is left out, since everything fills until the first entries expire: the lifetime of a credential or of its request
+/// id, times this factor.
 const FILLING: f64 = 1.1;
 
-/// One look.
+/// One sample.
 #[derive(Serialize, Clone)]
 pub struct Sample {
     pub at_s: f64,
@@ -32,30 +33,30 @@ pub struct Sample {
     pub fds: f64,
     pub issued_per_s: f64,
     pub live: u64,
-    /// What the machine beneath took away since the last look, of a core.
+    /// Steal time of the hypervisor since the last sample, ms of one core.
     pub stolen_ms: f64,
-    /// Calls that were refused since the last look.
+    /// Calls refused since the last sample.
     pub refused: u64,
-    /// How the cores stood still since the last look. Absent: not looked at.
+    /// Stalls of the cores since the last sample. `None`: not measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stood_still: Option<StoodStill>,
     pub longest: Longest,
 }
 
-/// A line through the samples.
+/// The regression line through the samples.
 #[derive(Serialize)]
 pub struct Slope {
     pub of: &'static str,
     pub mean: f64,
     pub per_hour: f64,
-    /// The slope's standard error.
+    /// The standard error of the slope.
     pub error_per_hour: f64,
-    /// Of the mean.
+    /// The slope per hour as a share of the mean.
     pub per_hour_of_mean: f64,
     pub flat: bool,
 }
 
-/// What a soak came to.
+/// The result of a soak.
 #[derive(Serialize)]
 pub struct Soak {
     pub scenario: &'static str,
@@ -66,7 +67,7 @@ pub struct Soak {
     pub keep: Option<String>,
     pub issued: u64,
     pub refused: u64,
-    /// Why the first of those was.
+    /// The error text of the first refusal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_refusal: Option<String>,
     pub errors: u64,
@@ -84,7 +85,7 @@ impl Noun for Soak {
     }
 }
 
-/// Measures full rate first, then issues at a share of it.
+/// Measures the full rate first, then issues at a share of it.
 pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Failed> {
     let mut plan = Plan { dir: args.dir.clone(), ..Plan::usual(args.engine) };
     if let Some(keep) = &args.keep {
@@ -93,7 +94,7 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
     let (bench, witness) = (prepare(&plan)?, Witness::start()?);
     let time = Duration::from_secs_f64(args.minutes * 60.0);
     let soak = super::on_runtime(async {
-        // Tasks are completed when they are done, as in use: left open they would grow in number for as long as tasks may live.
+        // Tasks are completed when they are done, as in production; open tasks would accumulate for as long as a task may live.
         let usual = Load { ttl: Some(args.ttl), endings: Some(0.0), ..Load::usual(args.mode) };
         let first = time.min(Duration::from_secs(10)) / 2;
         let running = Running::start(&usual, &bench, first / 5).await?;
@@ -167,7 +168,7 @@ async fn sample(
     Ok(samples)
 }
 
-/// What is looked at, and how it is called.
+/// A measured quantity: its name, and how to read it from a sample.
 type Thing = (&'static str, fn(&Sample) -> f64);
 
 fn slopes(samples: &[Sample], from_s: f64) -> Vec<Slope> {
@@ -186,7 +187,7 @@ fn slopes(samples: &[Sample], from_s: f64) -> Vec<Slope> {
     of.iter().map(line).collect()
 }
 
-/// Least squares. Fewer than three points have no slope that means anything.
+/// Fits a line by least squares. Fewer than three points give no meaningful slope.
 fn slope(of: &'static str, points: &[(f64, f64)]) -> Slope {
     let n = points.len() as f64;
     let mean = |value: fn(&(f64, f64)) -> f64| points.iter().map(value).sum::<f64>() / n.max(1.0);
@@ -199,13 +200,13 @@ fn slope(of: &'static str, points: &[(f64, f64)]) -> Slope {
     let rest: f64 = points.iter().map(|p| (p.1 - y - per_hour * (p.0 - x)).powi(2)).sum();
     let error_per_hour = (rest / (n - 2.0) / spread).sqrt();
     let per_hour_of_mean = if y == 0.0 { 0.0 } else { per_hour / y };
-    // What falls does not fill anything.
+    // A falling quantity counts as flat.
     let flat = per_hour_of_mean <= FLAT || per_hour <= SURE * error_per_hour;
     Slope { of, mean: y, per_hour, error_per_hour, per_hour_of_mean, flat }
 }
 
 impl Soak {
-    /// For people.
+    /// Prints the result for people.
     pub fn print(&self) {
         let keep = self.keep.as_ref().map_or_else(String::new, |keep| format!(", audit.keep {keep}"));
         println!(

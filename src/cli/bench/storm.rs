@@ -1,4 +1,4 @@
-//! A storm of handshakes, while others issue on connections that are open.
+//! A storm of handshakes, while others issue on open connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -16,19 +16,19 @@ use crate::cli::out::Noun;
 use crate::limits;
 use crate::serve::client;
 
-/// New connections that are waited for at once: beyond, the storm is not getting through and its next ones are not tried.
+/// The maximum number of pending connections. Beyond it the server does not keep up, and further connections are not attempted.
 const WAITING: usize = 4_096;
-/// A connection that takes longer is given up.
+/// A connection that takes longer is abandoned.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a storm did to issuing.
+/// The effect of a storm on issuing.
 #[derive(Serialize)]
 pub struct Storm {
     pub scenario: &'static str,
     pub rate: u32,
     pub issuing_per_s_without: f64,
     pub issuing_per_s_with: f64,
-    /// With the storm, of that without.
+    /// Issuances per second with the storm, as a share of those without it.
     pub issuing: f64,
     pub p99_ms_without: f64,
     pub p99_ms_with: f64,
@@ -38,7 +38,7 @@ pub struct Storm {
     pub failed: u64,
     pub handshake_p50_ms: f64,
     pub handshake_p99_ms: f64,
-    /// The most that were under way at once, as far as the generator saw: those in the kernel's queue are in it.
+    /// The highest number of pending connections seen by the generator, including those in the kernel's queue.
     pub waiting_most: u64,
     pub bound: u64,
     pub server_cpu_cores_with: f64,
@@ -51,7 +51,7 @@ impl Noun for Storm {
     }
 }
 
-/// What came of the storm.
+/// The counters of the storm.
 #[derive(Default)]
 struct Tried {
     tried: AtomicU64,
@@ -62,10 +62,10 @@ struct Tried {
     stop: AtomicBool,
 }
 
-/// Issues at a rate that leaves the server room, first alone and then in the storm.
+/// Issues at a rate that leaves the server headroom, first alone and then during the storm.
 pub fn run(args: &StormArgs) -> Result<Storm, Failed> {
     super::process::more_files()?;
-    // Each has its own cores: the generator pays as much for a handshake as the server does.
+    // Server and generator have their own cores, since a handshake costs the generator as much as the server.
     let bench = prepare(&Plan { cores: Some(halves()?), ..Plan::usual(args.engine) })?;
     let storm = super::on_runtime(async {
         let load = Load { rate: Some(f64::from(args.issuing)), concurrency: 4_096, ..Load::usual(Mode::Stream) };
@@ -124,7 +124,7 @@ fn told(
     }
 }
 
-/// New connections at their time, each closed as soon as it is open.
+/// Opens new connections on schedule and closes each as soon as it is open.
 async fn blow(tls: rustls::ClientConfig, address: std::net::SocketAddr, rate: u32, tried: Arc<Tried>, latency: Arc<Latency>) {
     let places = Arc::new(Semaphore::new(WAITING));
     let began = Instant::now();
@@ -156,7 +156,7 @@ async fn blow(tls: rustls::ClientConfig, address: std::net::SocketAddr, rate: u3
 }
 
 impl Storm {
-    /// For people.
+    /// Prints the result for people.
     pub fn print(&self) {
         println!("{} new connections a second, tried {}", self.rate, self.tried);
         println!(

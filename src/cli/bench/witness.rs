@@ -1,6 +1,8 @@
-//! Whether the cores themselves stood still beneath a load. Where a hypervisor takes one away and does not tell, a thread counts as running
-//! meanwhile, and its time as its own; who sleeps there with the highest priority wakes late. So it does where the kernel does not let go of a
-//! core, but that is one core's matter: what all do at once is rather the machine's.
+//! Detects whether the cores themselves stood still during a load.
+//!
+//! If a hypervisor takes a core away without reporting it, a thread seems to run all the while, and the time is counted as its own. A
+//! thread that sleeps there with the highest real-time priority wakes late. It also wakes late if the kernel does not release a core, but
+//! that affects one core at a time; a stall of all cores at once is rather caused by the machine.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -17,34 +19,34 @@ use super::Failed;
 use super::run::Longest;
 use super::world::{cores, pin};
 
-/// What each one sleeps at a time.
+/// How long each thread sleeps at a time.
 const NAP: Duration = Duration::from_millis(1);
-/// Later than this it is because of the core.
+/// A wake-up later than this is attributed to the core.
 const LATE: Duration = Duration::from_millis(4);
-/// The highest that chrt(1) gives.
+/// The highest priority that chrt(1) gives.
 const PRIORITY: &str = "99";
 
-/// A core that stood still, ms since 1970 by the machine's clock.
+/// A stall of a core, ms since 1970 by the machine's clock.
 #[derive(Clone, Copy)]
 struct Still {
-    /// Its place among ours.
+    /// The index of the core among the cores of this process.
     core: usize,
     from: f64,
     until: f64,
 }
 
-/// How long the cores stood still in some time.
+/// How long the cores stood still during some time.
 #[derive(Serialize, Clone, Default, Debug, PartialEq)]
 pub struct StoodStill {
     pub times: usize,
     pub longest_ms: f64,
-    /// Of each core.
+    /// The stall of each core.
     pub cores_ms: Vec<f64>,
-    /// All of them at once.
+    /// The stall of all cores at once.
     pub together_ms: f64,
 }
 
-/// A thread on each core, until it is dropped.
+/// The watching threads, one on each core, until dropped.
 pub struct Witness {
     stop: Arc<AtomicBool>,
     seen: Arc<Mutex<Vec<Still>>>,
@@ -52,7 +54,7 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// `None` where there is no chrt(1), or nobody may have such a priority.
+    /// Starts the threads. `None` if there is no chrt(1), or if the priority is not permitted.
     pub fn start() -> Result<Option<Witness>, Failed> {
         let mut witness = Witness { stop: Arc::default(), seen: Arc::default(), threads: Vec::new() };
         let (tell, told) = channel();
@@ -66,7 +68,7 @@ impl Witness {
         Ok(permitted.then_some(witness))
     }
 
-    /// Between two moments, ms since 1970.
+    /// The stalls between two moments, ms since 1970.
     pub fn between(&self, from: f64, until: f64) -> StoodStill {
         within(&self.seen.lock(), self.threads.len(), from, until)
     }
@@ -79,7 +81,7 @@ impl Drop for Witness {
     }
 }
 
-/// Now, ms since 1970.
+/// The current time, ms since 1970.
 pub fn now_ms() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1000.0
 }
@@ -109,7 +111,7 @@ fn raise() -> bool {
 
 fn within(seen: &[Still], cores: usize, from: f64, until: f64) -> StoodStill {
     let mut all = StoodStill { cores_ms: vec![0.0; cores], ..StoodStill::default() };
-    // Where one begins or ends to stand still, and how many more do from there on.
+    // The moments at which a core begins or ends to stand still, and the change in the number of stalled cores there.
     let mut edges = Vec::new();
     for one in seen {
         let (from, until) = (one.from.max(from), one.until.min(until));
@@ -132,23 +134,23 @@ fn within(seen: &[Still], cores: usize, from: f64, until: f64) -> StoodStill {
     all
 }
 
-/// What a witness saw beneath a run.
+/// The stalls during a run.
 #[derive(Serialize)]
 pub struct Beneath {
     pub stood_still: StoodStill,
-    /// While the longest commit was folded.
+    /// The stalls during the longest fold of a commit.
     pub in_longest_fold: StoodStill,
 }
 
 impl Beneath {
-    /// Up to now, since the witness was there.
+    /// The stalls since the witness was started.
     pub fn of(witness: &Witness, longest: &Longest) -> Beneath {
-        // The server tells whole milliseconds.
+        // The server reports whole milliseconds.
         let folding = longest.folded_at_ms.map(|at| witness.between(at - longest.fold_ms, at + 1.0));
         Beneath { stood_still: witness.between(0.0, f64::INFINITY), in_longest_fold: folding.unwrap_or_default() }
     }
 
-    /// For people.
+    /// The line printed for people.
     pub fn line(beneath: Option<&Beneath>) -> String {
         let Some(Beneath { stood_still, in_longest_fold }) = beneath else {
             return "whether cores stood still beneath it was not looked at: that needs chrt(1) and a right to real-time priority".to_owned();

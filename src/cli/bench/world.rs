@@ -1,4 +1,4 @@
-//! The world of a measurement: policies, an upstream for each team, and as many agents as connections.
+//! The environment of a measurement: policies, an upstream for each team, and as many workloads as connections.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,54 +11,54 @@ use crate::cli::dev::{Child, Engine, SVID_LIFE_MS, Settings, TRUST_DOMAIN, World
 use crate::policy::sample;
 use crate::serve::client;
 
-/// The team whose agents exchange.
+/// The team whose workloads exchange.
 pub const TEAM: &str = sample::TEAMS[0];
 
-/// A policy that reads what no two requests share, and what moves with each: no verdict of the set can be remembered.
+/// A policy that reads values that are different in each request or change with each: no decision of the set can be cached.
 const UNCACHED: &str = r#"
 @id("not-the-same-arguments-again-and-again")
 forbid (principal, action in Action::"Work", resource)
 when { context has arguments_digest && context.arguments_digest == "" && context.counts.issued_in_task > 1000000 };
 "#;
 
-/// What is to be made.
+/// The parameters of the environment.
 #[derive(Clone)]
 pub struct Plan {
     /// The storage engine.
     pub engine: Engine,
-    /// Policies of the set.
+    /// The number of policies in the set.
     pub policies: u32,
-    /// One of them reads what cannot be remembered.
+    /// One of the policies reads values that cannot be cached.
     pub uncached: bool,
-    /// Threads that serve workloads.
+    /// Server threads for workloads.
     pub workers: Option<u32>,
-    /// Workloads with an SVID each.
+    /// Workloads, each with its own SVID.
     pub agents: u32,
     /// Further keys of the configuration.
     pub set: Vec<(String, String)>,
-    /// The directory; a temporary one otherwise.
+    /// The directory; `None` for a temporary one.
     pub dir: Option<PathBuf>,
-    /// A server that runs in it already.
+    /// The address of a server that already runs in the directory.
     pub running: Option<SocketAddr>,
-    /// The cores that the server is pinned to, and those that we are.
+    /// The cores that the server is pinned to, and those of the generator.
     pub cores: Option<(Vec<usize>, Vec<usize>)>,
 }
 
 impl Plan {
-    /// As `mayfly bench` has it by itself.
+    /// The default of `mayfly bench`.
     pub fn usual(engine: Engine) -> Plan {
         let (policies, uncached, workers, agents) = (50, false, None, 4);
         Plan { engine, policies, uncached, workers, agents, set: Vec::new(), dir: None, running: None, cores: None }
     }
 
-    /// With a key of the configuration, its value as TOML.
+    /// Adds a key of the configuration, its value as TOML.
     pub fn with(mut self, key: &str, toml: String) -> Plan {
         self.set.push((key.to_owned(), toml));
         self
     }
 }
 
-/// A world, and its server.
+/// The environment and its server.
 pub struct Bench {
     pub world: World,
     pub address: SocketAddr,
@@ -69,7 +69,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// The upstream that is asked for.
+    /// The upstream of the load.
     pub fn upstream() -> String {
         format!("{TEAM}-api")
     }
@@ -79,7 +79,7 @@ impl Bench {
         format!("agent/{TEAM}/{n}")
     }
 
-    /// A channel for the operator of this host, where the server has a socket.
+    /// A channel of the operator of this host, if the server has a socket.
     pub async fn operator(&self) -> Result<Option<Channel>, Failed> {
         match &self.socket {
             Some(path) => Ok(Some(client::unix(path).await?)),
@@ -92,7 +92,7 @@ impl Bench {
         self.world.dir().join("data")
     }
 
-    /// SIGKILL, and the server starts anew. Answers with the seconds until it answers again.
+    /// Kills the server with SIGKILL and starts it. Returns the seconds until it answers again.
     pub fn kill_and_start(&mut self) -> Result<f64, Failed> {
         let child = self.child.take().ok_or("only a server that was started here is killed")?;
         child.kill();
@@ -103,7 +103,7 @@ impl Bench {
         Ok(took)
     }
 
-    /// Has something done while no server runs. It is given the server's configuration.
+    /// Stops the server, calls `work` with the path of the server's configuration, and starts the server.
     pub fn stopped(&mut self, work: impl FnOnce(&Path) -> Result<(), Failed>) -> Result<(), Failed> {
         self.child.take().ok_or("only a server that was started here is stopped")?.stop()?;
         work(&self.world.dir().join("mayfly.toml"))?;
@@ -120,7 +120,7 @@ impl Bench {
         }
     }
 
-    /// Ends the server and removes what was made for it.
+    /// Stops the server and removes the files made for it.
     pub fn end(mut self) -> Result<(), Failed> {
         if let Some(child) = self.child.take() {
             child.stop()?;
@@ -138,9 +138,9 @@ impl Drop for Bench {
     }
 }
 
-/// Makes the world and starts its server, or finds one that runs.
+/// Creates the environment and starts its server, or uses a running server.
 pub fn prepare(plan: &Plan) -> Result<Bench, Failed> {
-    // No measurement outlives its SVIDs: connections end with them.
+    // A connection ends with its SVID, so no measurement may last longer than the SVIDs.
     let mut settings = Settings { engine: plan.engine, svid_life_ms: 12 * SVID_LIFE_MS, ..Settings::default() };
     if plan.engine != Engine::Memory {
         settings = settings.with("store.disk_reserve", "\"64MiB\"");
@@ -175,7 +175,7 @@ pub fn prepare(plan: &Plan) -> Result<Bench, Failed> {
     Ok(bench)
 }
 
-/// Pins this thread, and what it starts from now on, to some cores.
+/// Pins this thread, and threads started by it from now on, to some cores.
 pub fn pin(to: &[usize]) -> Result<(), Failed> {
     let mut cores = CpuSet::new();
     to.iter().for_each(|core| cores.set(*core));
@@ -188,7 +188,7 @@ pub fn cores() -> Result<Vec<usize>, Failed> {
     Ok((0..CpuSet::MAX_CPU).filter(|core| ours.is_set(*core)).collect())
 }
 
-/// The same, the first half of them for the server.
+/// The cores in two halves, the first of them for the server.
 pub fn halves() -> Result<(Vec<usize>, Vec<usize>), Failed> {
     let mut server = cores()?;
     if server.len() < 2 {
@@ -198,18 +198,18 @@ pub fn halves() -> Result<(Vec<usize>, Vec<usize>), Failed> {
     Ok((server, generator))
 }
 
-/// The policies instead of the samples.
+/// Writes the measurement's policies in place of the sample policies.
 fn furnish(dir: &Path, plan: &Plan) -> Result<(), Failed> {
     let count = plan.policies.saturating_sub(u32::from(plan.uncached)) as usize;
     let (policies, roles) = sample::some(count);
-    // The dev world has its own names; the policies are the same.
+    // The dev world uses other names for the same policies.
     let here = |text: &str| {
         text.replace(sample::TRUST_DOMAIN, TRUST_DOMAIN)
             .replace("Environment::\"bench\"", "Environment::\"dev\"")
             .replace("[environment.bench]", "[environment.dev]")
     };
     let cedar: String = policies.iter().map(|p| here(&p.text)).collect();
-    // Whoever looks at the server meanwhile is still an operator.
+    // A person who inspects the server during the measurement is still an operator.
     let operators = "\n@id(\"operators\")\npermit (principal in Role::\"operator\", action in Action::\"Admin\", resource);\n";
     let uncached = if plan.uncached { UNCACHED } else { "" };
     std::fs::write(dir.join("policy/policy.cedar"), format!("{cedar}{uncached}{operators}"))?;

@@ -1,4 +1,4 @@
-//! `mayfly ci heartbeat`: what goes on beside a job.
+//! `mayfly ci heartbeat`: runs beside a job, sends heartbeats for its task and renews its SVID.
 
 use std::time::Duration;
 
@@ -17,30 +17,30 @@ use super::super::task::{TaskArg, interval};
 use super::CiLoginArgs;
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
-/// `mayfly ci heartbeat`
+/// Arguments of `mayfly ci heartbeat`.
 #[derive(Args)]
 pub struct HeartbeatArgs {
     #[command(flatten)]
     task: TaskArg,
-    /// Time between two heartbeats
+    /// Interval between two heartbeats
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = interval)]
     every: Duration,
-    /// The process that does the work: when it has ended there are no more heartbeats, and the task ends by itself
+    /// Process id of the work; when that process ends, the heartbeats stop and the task ends
     #[arg(long = "while", value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
     process: Option<i32>,
     #[command(flatten)]
     login: CiLoginArgs,
 }
 
-/// Returns when the process has ended that heartbeats speak for. Without one, what goes on beside a job outlives a runner that was killed, and
-/// speaks for nobody.
+/// Returns when the process that the heartbeats stand for has ended. Without a process, the command would outlive a killed runner and keep
+/// its task alive.
 fn ended(process: Option<i32>) -> Result<impl Future<Output = ()>, CliError> {
     let (tell, told) = oneshot::channel::<()>();
     let mut kept = Some(tell);
     if let Some(process) = process {
         let failed = |e: &dyn std::fmt::Display| CliError::Usage(format!("--while {process}: {e}"));
         let pid = Pid::from_raw(process).ok_or_else(|| failed(&"no process has that number"))?;
-        // A number may be given to another process; this is the one that has it now.
+        // A process id can be reused; a pidfd keeps naming the process that has the id now.
         let open = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| failed(&e))?;
         let tell = kept.take();
         let watch = move || {
@@ -55,13 +55,13 @@ fn ended(process: Option<i32>) -> Result<impl Future<Output = ()>, CliError> {
     })
 }
 
-/// An SVID is renewed when so much of its life is left: a third, and time for two more tries.
+/// Whether an SVID is due for renewal: a third of its lifetime is left, or the time for two more attempts.
 fn due(life_ms: u64, left_ms: u64, every: Duration) -> bool {
     let every = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
     left_ms < (life_ms / 3).max(every.saturating_mul(2))
 }
 
-/// Runs it, until the server says that the task takes no more of our heartbeats, or until the work is over.
+/// Sends heartbeats until the server says that the task takes no more from this caller, or until the work is over.
 pub async fn run(args: HeartbeatArgs, run: &Run) -> Result<Exit, CliError> {
     let over = ended(args.process)?;
     tokio::select! {
@@ -82,7 +82,7 @@ async fn beats(args: &HeartbeatArgs, run: &Run) -> Result<Exit, CliError> {
         if left().is_some_and(|left| due(life, left, args.every)) {
             match super::renewed(&args.login, &kept, run).await {
                 Ok(()) => life = left().unwrap_or_default(),
-                // It is tried again with the next heartbeat, as long as there is an SVID to send one with.
+                // The renewal is tried again with the next heartbeat, as long as the present SVID is valid.
                 Err(error) if !told => {
                     told = true;
                     run.out.fail(&error);
@@ -93,7 +93,7 @@ async fn beats(args: &HeartbeatArgs, run: &Run) -> Result<Exit, CliError> {
         }
         match beat(&args.task.task, run).await {
             Ok(beat) => run.out.line(&beat)?,
-            // A server that is being started again is no end of a task.
+            // A server that is restarting does not end the task.
             Err(error) if error.exit() == Exit::TryAgain => run.out.fail(&error),
             Err(error) => return Err(error),
         }
@@ -101,7 +101,7 @@ async fn beats(args: &HeartbeatArgs, run: &Run) -> Result<Exit, CliError> {
     }
 }
 
-/// One, by a connection of its own, which is that of the SVID that is there now.
+/// Sends one heartbeat on a new connection, which uses the SVID as it is on disk now.
 async fn beat(task: &str, run: &Run) -> Result<Heartbeat, CliError> {
     let server = run.server().await?;
     let request = pb::HeartbeatTaskRequest { task_id: task.to_owned() };

@@ -1,4 +1,4 @@
-//! `mayfly ci init`: the files that a repository needs, so that its jobs have credentials of their own.
+//! `mayfly ci init`: writes the files that a repository needs so that its jobs get credentials of their own.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,7 @@ use super::super::login::PublicArgs;
 use super::super::out::Noun;
 use crate::serve::attest::AttestWays;
 
-/// A file: where it lies, what is in it, whether it is run.
+/// A file: its path, its content, and whether it is executable.
 type Laid = (&'static str, &'static str, bool);
 
 macro_rules! laid {
@@ -27,7 +27,7 @@ macro_rules! laid {
     };
 }
 
-/// The first of each is the workflow, which is filled in.
+/// The first file of each list is the workflow, whose placeholders are filled in.
 const GITHUB: &[Laid] = &[
     laid!(".github/workflows/mayfly.yml", "workflows/github.yml"),
     laid!(".github/actions/mayfly/action.yml", "github/action.yml"),
@@ -49,26 +49,26 @@ const BUILDKITE: &[Laid] = &[
     laid!(".buildkite/mayfly/end.sh", "end.sh", true),
 ];
 
-/// `mayfly ci init`
+/// Arguments of `mayfly ci init`.
 #[derive(Args)]
 pub struct InitArgs {
-    /// Whose jobs
+    /// CI platform of the repository
     #[arg(value_name = "PLATFORM", value_parser = PossibleValuesParser::new(["github", "gitlab", "buildkite"]))]
     platform: String,
-    /// What the job needs: an upstream with its scopes
+    /// Upstream and scopes that the job needs; can be repeated
     #[arg(long, value_name = "NAME[=SCOPE,…]", required = true)]
     upstream: Vec<String>,
-    /// The repository's folder
+    /// Folder of the repository
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     dir: PathBuf,
-    /// Write over what is there
+    /// Overwrite existing files
     #[arg(long)]
     force: bool,
     #[command(flatten)]
     public: PublicArgs,
 }
 
-/// What was written.
+/// The files that were written.
 #[derive(Serialize)]
 struct Written {
     platform: String,
@@ -81,7 +81,7 @@ impl Noun for Written {
     }
 }
 
-/// Runs it.
+/// Runs the command.
 pub async fn run(args: InitArgs, run: &Run) -> Result<Exit, CliError> {
     let files = match args.platform.as_str() {
         "github" => GITHUB,
@@ -126,9 +126,9 @@ pub async fn run(args: InitArgs, run: &Run) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// Puts values where a workflow has names for them.
+/// Replaces the placeholders of a workflow by values.
 fn fill<'a>(args: &'a InitArgs, values: &'a [(&str, &str)]) -> Result<impl Fn(&str) -> String + 'a, CliError> {
-    // They stand in YAML and in words of a shell.
+    // The values are inserted into YAML and into shell words.
     let plain = |c: char| c.is_ascii_alphanumeric() || "._:/@+-=,~[]".contains(c);
     let odd = values.iter().map(|(_, v)| *v).chain(args.upstream.iter().map(String::as_str)).find(|v| !v.chars().all(plain));
     if let Some(odd) = odd {
@@ -146,7 +146,7 @@ fn fill<'a>(args: &'a InitArgs, values: &'a [(&str, &str)]) -> Result<impl Fn(&s
     })
 }
 
-/// GitHub's action has an output for each upstream: named in its file, so that whoever checks a workflow knows of it.
+/// GitHub's action has one output per upstream, declared in its file so that workflow linters know it.
 fn with_outputs(text: &str, upstreams: &[String]) -> String {
     let mut names: Vec<&str> = upstreams.iter().map(|u| u.split('=').next().unwrap_or(u)).collect();
     names.sort_unstable();

@@ -1,4 +1,4 @@
-//! Masking: what a job was given is not shown in its log, by the platform that keeps the log.
+//! Masking: the CI platform hides the secret values of a job in the job's log.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -8,17 +8,17 @@ use zeroize::Zeroizing;
 
 use super::super::error::CliError;
 
-/// Whoever keeps the job's log.
+/// The platform that keeps the job's log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::cli) enum Masker {
-    /// GitHub reads commands from a step's output and its errors.
+    /// GitHub reads commands from a step's stdout and stderr.
     Github,
-    /// Buildkite's agent takes values.
+    /// Buildkite's agent accepts values to redact.
     Buildkite,
 }
 
 impl Masker {
-    /// That of this job. `variable` reads the environment.
+    /// The masker of this job's platform. `variable` reads the environment.
     pub fn here(variable: impl Fn(&str) -> Option<String>) -> Result<Masker, CliError> {
         if variable("GITHUB_ACTIONS").is_some() {
             return Ok(Masker::Github);
@@ -33,7 +33,7 @@ impl Masker {
         Err(CliError::Usage(what.to_owned()))
     }
 
-    /// Has each line of each text masked, before anything else is done with it.
+    /// Masks each line of each text, before the texts are used.
     pub async fn hide(self, texts: &[&str]) -> Result<(), CliError> {
         match self {
             Masker::Github => github(lines(texts)),
@@ -47,21 +47,21 @@ impl Masker {
     }
 }
 
-/// A log is masked line by line; of one that is empty all would be masked.
+/// A log is masked line by line; masking an empty line would mask everything.
 fn lines<'a>(texts: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
     texts.iter().flat_map(|text| text.split(['\r', '\n'])).filter(|line| !line.trim().is_empty())
 }
 
-/// To stderr, which the runner reads as well: stdout is the credential's.
+/// Written to stderr, which the runner reads as well; stdout carries the credential.
 fn github<'a>(lines: impl Iterator<Item = &'a str>) -> Result<(), CliError> {
     let mut stderr = std::io::stderr().lock();
     let told = commands(lines);
     stderr.write_all(told.as_bytes()).and_then(|()| stderr.flush()).map_err(|e| CliError::Local(format!("masking: stderr: {e}")))
 }
 
-/// As the runner wants them, which reads a value with escapes; a line has no line feeds.
+/// The commands in the runner's syntax, in which values have escapes; a line has no line feeds.
 fn commands<'a>(lines: impl Iterator<Item = &'a str>) -> Zeroizing<String> {
-    // Room for the largest: growing would leave copies of the secret behind.
+    // The capacity covers the largest credential: a growing buffer would leave copies of the secret in memory.
     let mut told = Zeroizing::new(String::with_capacity(256 * 1024));
     for line in lines {
         told.push_str("::add-mask::");

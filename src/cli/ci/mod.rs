@@ -1,7 +1,7 @@
-//! `mayfly ci`: what a CI job needs. `login` gives it an SVID for the token that its platform gives it.
+//! `mayfly ci`: commands for CI jobs. `login` exchanges the token of the job's platform for an SVID.
 //!
-//! - `heartbeat`: what goes on beside a job. `init`: the files that a repository needs. `token`: where the token comes from, platform by platform.
-//!   `mask`: who keeps a job's log, and hides there what it is told to.
+//! - `heartbeat`: heartbeats and SVID renewal beside a job. `init`: the files that a repository needs. `token`: the platforms' tokens.
+//!   `mask`: masking of secrets in the job's log.
 
 mod heartbeat;
 mod init;
@@ -26,37 +26,37 @@ use crate::serve::people::LoginAnswer;
 use crate::sources::https::Https;
 use token::{Found, Given};
 
-/// `mayfly ci …`
+/// The subcommands of `mayfly ci`.
 #[derive(Subcommand)]
 pub enum CiCommand {
-    /// Get an SVID for this job, on the token that its platform gives it; `mayfly logout` gives it back
+    /// Exchange the token of this job's CI platform for an SVID; `mayfly logout` gives it back
     ///
-    /// GitHub Actions (with `id-token: write`), Buildkite, and GitLab with an `id_tokens` entry named MAYFLY_ID_TOKEN are found by
-    /// themselves; anywhere else --token names the file that holds the token, as a projected one of Kubernetes.
+    /// GitHub Actions (with `id-token: write`), Buildkite, and GitLab with an `id_tokens` entry named MAYFLY_ID_TOKEN are detected. On
+    /// other platforms, --token names the file with the token, such as a projected service account token of Kubernetes.
     Login(CiLoginArgs),
-    /// Say that a task's work goes on until it is over, and have this job's SVID renewed before it ends
+    /// Send heartbeats for a task until its work is over, and renew this job's SVID before it expires
     Heartbeat(heartbeat::HeartbeatArgs),
-    /// Write the workflow and what it uses into a repository, for jobs that get a credential for each run
+    /// Write a workflow and its files to a repository, for jobs that get a credential for each run
     Init(init::InitArgs),
 }
 
-/// `mayfly ci login`
+/// Arguments of `mayfly ci login`.
 #[derive(Args, Clone)]
 pub struct CiLoginArgs {
-    /// Whose token it is, by the issuer's name; needed where the server has several of a platform
+    /// Name of the token's issuer; needed if the server has several issuers of the platform
     #[arg(long, value_name = "NAME")]
     issuer: Option<String>,
-    /// The rule to be let in by [default: the first that is for this job]
+    /// Rule to attest by [default: the first rule that matches this job]
     #[arg(long, value_name = "NAME")]
     rule: Option<String>,
-    /// A file with the token, `-` being stdin [default: asked of the platform]
+    /// File with the token; `-` is stdin [default: the token is requested from the platform]
     #[arg(long, value_name = "FILE")]
     token: Option<PathBuf>,
     #[command(flatten)]
     public: PublicArgs,
 }
 
-/// Runs one.
+/// Runs the chosen subcommand.
 pub async fn run(command: CiCommand, run: &Run) -> Result<Exit, CliError> {
     match command {
         CiCommand::Login(args) => login(args, run).await,
@@ -67,7 +67,7 @@ pub async fn run(command: CiCommand, run: &Run) -> Result<Exit, CliError> {
 
 async fn login(args: CiLoginArgs, run: &Run) -> Result<Exit, CliError> {
     let kept = Kept::beside(run.settings()?.file.as_deref())?;
-    // A platform may give a job one token: it is not spent where its certificate could not be kept.
+    // Some platforms give a job only one token, so the token is not used before the place for the certificate is known to be writable.
     kept.prepare(&run.system)?;
     let fresh = Fresh::make()?;
     let (made, ways, issuer) = attested(&args, &fresh, run).await?;
@@ -78,7 +78,7 @@ async fn login(args: CiLoginArgs, run: &Run) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// Another certificate for the key that is kept.
+/// Gets a new certificate for the existing key.
 async fn renewed(args: &CiLoginArgs, kept: &Kept, run: &Run) -> Result<(), CliError> {
     kept.prepare(&run.system)?;
     let fresh = Fresh::again(kept)?;
@@ -86,7 +86,7 @@ async fn renewed(args: &CiLoginArgs, kept: &Kept, run: &Run) -> Result<(), CliEr
     kept.renew(&made, &fresh.spki, &run.system)
 }
 
-/// What the server gives for a token of this job: the certificate, what it takes, and whose token it was.
+/// Presents the job's token to the server. Returns the certificate, the server's attestation settings, and the issuer of the token.
 async fn attested(args: &CiLoginArgs, fresh: &Fresh, run: &Run) -> Result<(LoginAnswer, AttestWays, String), CliError> {
     let (public, server) = args.public.listener(&run.settings()?, run)?;
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -103,7 +103,7 @@ async fn attested(args: &CiLoginArgs, fresh: &Fresh, run: &Run) -> Result<(Login
     let body = Zeroizing::new(serde_json::to_string(&ask).map_err(CliError::ours)?);
     let url = at(&public);
     let post = || server.post_json(&url, body.to_string(), limits::LOGIN_BODY_BYTES);
-    // The answer may be lost on its way: the same token and key get it again within a minute.
+    // The answer may be lost: the same token and key get the same answer within a minute.
     let said = match post().await {
         Ok(said) => Ok(said),
         Err(_) => post().await,
@@ -115,13 +115,13 @@ fn at(public: &str) -> String {
     format!("{public}/attest")
 }
 
-/// What the server takes.
+/// Fetches the server's attestation settings.
 async fn ways(server: &Https, public: &str) -> Result<AttestWays, CliError> {
     let said = server.get(&at(public), limits::LOGIN_BODY_BYTES).await.map_err(|e| unreachable(public, &e))?;
     answer(&said)
 }
 
-/// The one that is named, else the only one of the platform that we are on.
+/// The named issuer, or the only issuer of the detected platform.
 fn choose<'a>(ways: &'a AttestWays, named: Option<&str>, platform: Option<&str>) -> Result<&'a AttestIssuer, CliError> {
     let names = |all: &[&AttestIssuer]| all.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", ");
     let all: Vec<&AttestIssuer> = ways.issuers.iter().collect();

@@ -1,4 +1,5 @@
-//! Where a job's token comes from: a file, or the platform that runs the job. Never the command line, which everybody on the host can read.
+//! The source of a job's token: a file, or the platform that runs the job. A token is never taken from the command line, which everybody on
+//! the host can read.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -19,26 +20,26 @@ use crate::sources::https::Https;
 /// A token.
 pub(super) struct Found(pub Zeroizing<String>);
 
-/// Where one is to be had.
+/// The source of a token.
 pub(super) enum Given {
-    /// In this file.
+    /// A file.
     File(PathBuf),
-    /// GitHub gives one to whoever asks there with that.
+    /// GitHub's token endpoint, and the bearer token that authenticates the job there.
     Github { url: String, bearer: Zeroizing<String> },
-    /// GitLab put it into the environment.
+    /// An environment variable set by GitLab.
     Gitlab(Zeroizing<String>),
-    /// Buildkite's agent gives one.
+    /// Buildkite's agent.
     Buildkite,
 }
 
-/// What GitHub answers.
+/// The answer of GitHub's token endpoint.
 #[derive(Deserialize)]
 struct GithubToken {
     value: String,
 }
 
 impl Given {
-    /// What this job has: what it says itself, else what its platform gives it. `variable` reads the environment.
+    /// The token source of this job: the file from the command line, or else the detected platform. `variable` reads the environment.
     pub fn here(file: Option<PathBuf>, variable: impl Fn(&str) -> Option<String>) -> Result<Given, CliError> {
         if let Some(path) = file {
             return Ok(Given::File(path));
@@ -66,7 +67,7 @@ impl Given {
         ))
     }
 
-    /// The platform, where that is known.
+    /// The platform, if it is known.
     pub fn platform(&self) -> Option<&'static str> {
         match self {
             Given::File(_) => None,
@@ -76,7 +77,7 @@ impl Given {
         }
     }
 
-    /// The token, for this audience where the platform lets a job choose.
+    /// Gets the token, for this audience if the platform lets a job choose one.
     pub async fn token(self, audience: &str, run: &Run) -> Result<Found, CliError> {
         let text = match self {
             Given::File(path) => args::read_text(&path, limits::OIDC_TOKEN_BYTES)?,

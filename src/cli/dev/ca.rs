@@ -1,4 +1,4 @@
-//! The dev trust domain's CA. Its key lies in a file of the dev directory: good for a laptop, and for nothing else.
+//! The CA of the dev trust domain. Its private key is a file in the dev directory, so it must be used for local development only.
 
 use std::path::Path;
 
@@ -13,25 +13,25 @@ use super::world::NoWorld;
 use crate::seq::Millis;
 use crate::system::System;
 
-/// How long the CA lives: as long as anybody keeps a dev directory.
+/// The lifetime of the CA, longer than anybody keeps a dev directory.
 const CA_DAYS: u64 = 3650;
 const DAY_MS: u64 = 24 * 3600 * 1000;
-/// Before now, for clocks that differ a little, milliseconds.
+/// How far a certificate's start is set back, for clocks that differ a little, milliseconds.
 const EARLIER_MS: u64 = 60_000;
 
-/// A CA with its key.
+/// A CA with its private key.
 pub(super) struct DevCa {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl DevCa {
-    /// The CA in a directory; made where there is none.
+    /// Opens the CA in a directory; creates it if there is none.
     pub fn open(dir: &Path, trust_domain: &str, system: &System) -> Result<DevCa, NoWorld> {
         let (certificate, key) = (dir.join("ca.pem"), dir.join("ca.key"));
         if !certificate.exists() {
             let (pem, key_pem) = make(trust_domain, system)?;
-            // The key first: a CA without it is made anew, a key without its CA is replaced.
+            // The key is written first: a key without a CA certificate is replaced at the next start.
             write_private(&key, key_pem.as_bytes())?;
             write_private(&certificate, pem.as_bytes())?;
         }
@@ -41,12 +41,12 @@ impl DevCa {
         Ok(DevCa { pem, issuer })
     }
 
-    /// Its certificate: the trust domain's bundle.
+    /// The CA certificate, which is the trust domain's bundle.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// An X.509-SVID for a key, PEM.
+    /// Issues an X.509-SVID for a key, PEM.
     pub fn svid(&self, id: &str, dns: &[String], key: &KeyPair, life_ms: u64, system: &System) -> Result<String, NoWorld> {
         let name = |text: &str| text.try_into().map_err(|_| NoWorld::Ca(format!("{text:?} is no name for a certificate")));
         let now = system.wall();

@@ -1,4 +1,4 @@
-//! A server of a dev world as a process of its own: it can be killed at any moment, which a thread cannot.
+//! The server of a dev world as a separate process, which can be killed at any moment, unlike a thread.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,13 +11,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::world::{NoWorld, World};
 use crate::server::Addresses;
 
-/// Longest wait for a server to answer.
+/// The longest wait for a server to answer.
 const PATIENCE_S: u64 = 60;
 const LOOK: Duration = Duration::from_millis(20);
-/// How much of its log is shown when it ended too soon, bytes.
+/// How much of the log is shown if the server ended too early, bytes.
 const LOG_SHOWN: usize = 4096;
 
-/// A server process. Dropping it kills it.
+/// A server process, which is killed when dropped.
 pub struct Child {
     process: std::process::Child,
     addresses: Addresses,
@@ -35,7 +35,7 @@ impl Child {
         let file = File::create(&log).map_err(io("making", &log))?;
         let mut command = Command::new(program);
         command.args(["server", "run", "--log", "text", "--config"]).arg(config).arg("--ready-file").arg(&ready);
-        // What is meant for the command line, or for another server, does not configure this one.
+        // Variables meant for the command line or for another server must not configure this server.
         let ours = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b"MAYFLY_") && name != "MAYFLY_LOG";
         for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
             command.env_remove(name);
@@ -56,7 +56,7 @@ impl Child {
         Err(NoWorld::Silent { seconds: PATIENCE_S, log })
     }
 
-    /// Where it answers.
+    /// The addresses of the server.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
@@ -66,31 +66,31 @@ impl Child {
         self.process.id()
     }
 
-    /// The end of its log.
+    /// The end of the server's log.
     pub fn log(&self) -> String {
         end_of(&self.log)
     }
 
-    /// SIGKILL: it ends in the middle of whatever it does.
+    /// Kills the server with SIGKILL, in the middle of its work.
     pub fn kill(mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 
-    /// SIGTERM: it ends in good order. Blocks until it has.
+    /// Stops the server with SIGTERM, and blocks until it has shut down.
     pub fn stop(mut self) -> std::io::Result<ExitStatus> {
         self.terminate();
         self.process.wait()
     }
 
-    /// SIGTERM, without waiting.
+    /// Sends SIGTERM without waiting.
     pub fn terminate(&self) {
         if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, Signal::TERM);
         }
     }
 
-    /// Whether it has ended, and how.
+    /// The exit status, if the server has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.process.try_wait().ok().flatten()
     }

@@ -1,4 +1,4 @@
-//! `mayfly dev down` and `mayfly dev reset`
+//! `mayfly dev down` and `mayfly dev reset`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,24 +16,24 @@ use crate::cli::exit::Exit;
 use crate::cli::out::{Format, Noun, Out};
 use crate::limits;
 
-/// `mayfly dev down`
+/// Arguments of `mayfly dev down`.
 #[derive(Args)]
 pub struct DownArgs {
     #[command(flatten)]
     at: DirArgs,
-    /// Remove its directory too, with its CA, its keys and its ledger
+    /// Also remove the dev directory with its CA, keys and ledger
     #[arg(long)]
     purge: bool,
 }
 
-/// `mayfly dev reset`
+/// Arguments of `mayfly dev reset`.
 #[derive(Args)]
 pub struct ResetArgs {
     #[command(flatten)]
     at: DirArgs,
 }
 
-/// Ends the server of a dev world and removes its ledger, so that the next start begins with the policy files and without locks.
+/// Stops the server of a dev world and removes its ledger, so that the next start imports the policy files and has no locks.
 pub(super) fn reset(args: &ResetArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
     let mut down = down(&dir, false, out)?;
@@ -50,13 +50,13 @@ pub(super) fn reset(args: &ResetArgs, out: Out) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// What came of it, for programs.
+/// The JSON output.
 #[derive(Serialize)]
 struct Down {
     dir: PathBuf,
-    /// `ended`, `not_running`, or `none` where there is no such world.
+    /// `ended`, `not_running`, or `none` if there is no such world.
     state: &'static str,
-    /// Its directory is gone, or with `reset` its ledger.
+    /// The directory was removed, or with `reset` the ledger.
     purged: bool,
 }
 
@@ -66,11 +66,11 @@ impl Noun for Down {
     }
 }
 
-/// Runs it.
+/// Runs the command.
 pub(super) fn run(args: &DownArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
     let down = down(&dir, args.purge, out)?;
-    // For people the words are enough.
+    // The text output suffices for people.
     if !matches!(out.format(), Format::Table | Format::Wide) {
         out.one(&down)?;
     }
@@ -102,7 +102,7 @@ fn down(dir: &Path, and_purge: bool, out: Out) -> Result<Down, CliError> {
     Ok(down)
 }
 
-/// Ends the process that holds the lock. `false` where none does.
+/// Ends the process that holds the lock. `false` if there is none.
 fn end(dir: &Path) -> Result<bool, String> {
     let free = || Lock::take(dir).map(|lock| lock.is_some()).map_err(|no: NoWorld| no.to_string());
     if free()? {
@@ -124,7 +124,7 @@ fn end(dir: &Path) -> Result<bool, String> {
 }
 
 fn purge(dir: &Path) -> Result<(), CliError> {
-    // The command line's own file goes with the world that it names, and only then.
+    // The default context file is removed with the world that it names, and only then.
     if let Some(path) = default_path()
         && let Ok(text) = std::fs::read_to_string(&path)
         && dir.canonicalize().is_ok_and(|dir| text.contains(&format!("{}/svid/", dir.display())))

@@ -1,4 +1,4 @@
-//! Files of a dev world: private, and never half written.
+//! Files of a dev world: private, and replaced atomically.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
@@ -12,12 +12,12 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> NoW
     move |error| NoWorld::Io { what, path, error }
 }
 
-/// Makes a directory that only we may enter.
+/// Creates a directory that only its owner can enter.
 pub(super) fn private_dir(path: &Path) -> Result<(), NoWorld> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("making", path))
 }
 
-/// Writes a file that only we may read (0600): aside, then renamed, so that whoever reads it gets the old or the new one.
+/// Writes a file with mode 0600: to a temporary file that is then renamed, so that a reader gets either the old or the new content.
 pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), NoWorld> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".new");
@@ -31,12 +31,12 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), NoWorld> {
     fs::rename(aside, path).map_err(failed("naming", path))
 }
 
-/// The same, where there is no such file yet.
+/// Writes a private file, unless it exists.
 pub(super) fn write_once(path: &Path, bytes: &[u8]) -> Result<(), NoWorld> {
     if path.exists() { Ok(()) } else { write_private(path, bytes) }
 }
 
-/// A text file.
+/// Reads a text file.
 pub(super) fn read(path: &Path) -> Result<String, NoWorld> {
     fs::read_to_string(path).map_err(failed("reading", path))
 }

@@ -1,4 +1,4 @@
-//! `mayfly dev up|down|svid|reset`: a server for this machine, with its own trust domain. The world is also what `try`, `bench` and tests start.
+//! `mayfly dev up|down|svid|reset`: a local development server with its own trust domain. `try`, `bench` and tests start the same world.
 
 mod ca;
 mod child;
@@ -21,29 +21,29 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
 
-/// What can be done with the dev server.
+/// The subcommands for the dev server.
 #[derive(Subcommand)]
 pub enum DevCommand {
-    /// Start it, in the foreground or with --detach in the background
+    /// Start the dev server, in the foreground or with --detach in the background
     Up(up::UpArgs),
-    /// End it
+    /// Stop the dev server
     Down(down::DownArgs),
-    /// Make an SVID of the dev trust domain for a workload of your own, renewed like the others
+    /// Create an SVID of the dev trust domain for a workload; it is renewed like the sample SVIDs
     Svid(svid::SvidArgs),
-    /// End it and forget its ledger: tasks, credentials, locks and changed policies; the CA, the SVIDs and the files stay
+    /// Stop the dev server and delete its ledger: tasks, credentials, locks and policy changes; the CA, SVIDs and files are kept
     Reset(down::ResetArgs),
 }
 
-/// Where the dev world is.
+/// The directory of the dev world.
 #[derive(Args)]
 pub struct DirArgs {
-    /// The dev world's directory [default: $XDG_STATE_HOME/mayfly/dev, else ~/.local/state/mayfly/dev]
+    /// Directory of the dev server [default: $XDG_STATE_HOME/mayfly/dev, else ~/.local/state/mayfly/dev]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
 impl DirArgs {
-    /// An XDG folder that is not absolute does not count (XDG basedir spec).
+    /// The directory. An XDG folder that is not absolute is ignored (XDG basedir spec).
     fn dir(&self) -> Option<PathBuf> {
         let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
         let state = || folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
@@ -51,7 +51,7 @@ impl DirArgs {
     }
 }
 
-/// Runs the command on a thread of its own: a server brings its own runtimes, which cannot begin inside another.
+/// Runs the command on a thread of its own: a server creates its own runtimes, which cannot start inside another runtime.
 pub fn run(command: DevCommand, out: Out) -> Result<Exit, CliError> {
     std::thread::scope(|scope| {
         let here = scope.spawn(|| match command {

@@ -1,4 +1,4 @@
-//! What shapes the configuration of a dev world.
+//! The configuration of a dev world.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,23 +6,23 @@ use std::fmt::Write as _;
 use super::world::{SERVER, TRUST_DOMAIN};
 use crate::system::System;
 
-/// Life of dev SVIDs, milliseconds: as SPIRE's default.
+/// Lifetime of dev SVIDs, milliseconds: SPIRE's default.
 pub const SVID_LIFE_MS: u64 = 3600 * 1000;
 
 /// The storage engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub enum Engine {
-    /// In the world's directory.
+    /// redb, in the world's directory
     #[default]
     Redb,
-    /// In the world's directory, too.
+    /// sled, in the world's directory
     Sled,
-    /// Gone with the process.
+    /// In memory; everything is gone when the process ends
     Memory,
 }
 
 impl Engine {
-    /// Its name in the configuration.
+    /// The name of the engine in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Engine::Redb => "redb",
@@ -32,25 +32,25 @@ impl Engine {
     }
 }
 
-/// Which ports the server listens at, on loopback.
+/// The loopback ports of the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ports {
-    /// Free ones, new at each start: `Running::addresses` says which.
+    /// Free ports, new at each start, as `Running::addresses` reports them.
     Free,
-    /// This one for workloads, and the two after it for operators and for everybody.
+    /// This port for workloads, and the next two for operators and for the public listener.
     From(u16),
 }
 
-/// How a world is made.
+/// The parameters of a world.
 #[derive(Clone)]
 pub struct Settings {
     /// The engine.
     pub engine: Engine,
     /// The ports.
     pub ports: Ports,
-    /// Life of SVIDs, milliseconds.
+    /// Lifetime of SVIDs, milliseconds.
     pub svid_life_ms: u64,
-    /// Keys of the configuration beside or instead of those of a dev world: `("limits.connections", "8")`, the value as TOML.
+    /// Keys of the configuration that extend or replace those of a dev world: `("limits.connections", "8")`, the value as TOML.
     pub set: Vec<(String, String)>,
     /// Time and randomness.
     pub system: System,
@@ -64,14 +64,14 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// With a key of the configuration, its value as TOML.
+    /// Sets a key of the configuration, its value as TOML.
     pub fn with(mut self, key: &str, toml: &str) -> Settings {
         self.set.push((key.to_owned(), toml.to_owned()));
         self
     }
 }
 
-/// The configuration, paths relative to the world's directory.
+/// The text of the configuration. Paths are relative to the world's directory.
 pub(super) fn config_text(settings: &Settings) -> String {
     let ports = match settings.ports {
         Ports::Free => [0, 0, 0],

@@ -1,4 +1,5 @@
-//! `mayfly dev svid NAME`: an SVID of the dev trust domain for a workload of one's own, with what the command line and the clients need to use it.
+//! `mayfly dev svid NAME`: creates an SVID of the dev trust domain for a workload, with the settings files that the command line and the
+//! clients need to use it.
 
 use std::path::PathBuf;
 
@@ -13,29 +14,30 @@ use crate::cli::exit::Exit;
 use crate::cli::out::{Format, Noun, Out};
 use crate::document::command::typed;
 
-/// `mayfly dev svid`
+/// Arguments of `mayfly dev svid`.
 #[derive(Args)]
 pub struct SvidArgs {
-    /// The path of its SPIFFE ID in the dev trust domain, like mcp/notes; the sample roles go by its first segment: agent, mcp, ci, service, operator
+    /// Path of the SPIFFE ID in the dev trust domain, like mcp/notes; the first segment (agent, mcp, ci, service, operator) selects the
+    /// sample role
     #[arg(value_name = "NAME")]
     name: String,
-    /// A DNS name beside the SPIFFE ID, for a workload that serves TLS; may be given again
+    /// DNS name in the SVID, for a workload that serves TLS; can be repeated
     #[arg(long, value_name = "NAME")]
     dns: Vec<String>,
     #[command(flatten)]
     at: DirArgs,
 }
 
-/// The files of an SVID, for programs.
+/// The files of an SVID, as JSON output.
 #[derive(Serialize)]
 struct Made {
     spiffe_id: String,
     svid: PathBuf,
     key: PathBuf,
     bundle: PathBuf,
-    /// The command line's context file: `mayfly --config FILE`. Absent where no server runs.
+    /// The context file for `mayfly --config FILE`. `None` if no server runs.
     config: Option<PathBuf>,
-    /// The same as variables, for programs that read a `.env` file. Absent where no server runs.
+    /// The same settings as variables, for programs that read a `.env` file. `None` if no server runs.
     env: Option<PathBuf>,
 }
 
@@ -45,7 +47,7 @@ impl Noun for Made {
     }
 }
 
-/// Runs it.
+/// Runs the command.
 pub(super) fn run(args: &SvidArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
     if !is_world(&dir) {
@@ -67,7 +69,7 @@ pub(super) fn run(args: &SvidArgs, out: Out) -> Result<Exit, CliError> {
         env: None,
     };
     if let Some(addresses) = World::addresses(world.dir()) {
-        // Operators call at a listener of their own.
+        // Operators have a listener of their own.
         let address = if name.starts_with("operator/") { addresses.admin } else { addresses.workload };
         made.config = Some(world.write_context(name, address)?);
         made.env = Some(write_env(&world, &made, name, address)?);
@@ -89,7 +91,7 @@ pub(super) fn run(args: &SvidArgs, out: Out) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// The variables that the command line and the clients in every language read.
+/// Writes the environment variables that the command line and the clients of all languages read.
 fn write_env(world: &World, made: &Made, name: &str, address: std::net::SocketAddr) -> Result<PathBuf, NoWorld> {
     let path = world.dir().join(format!("{}.env", name.replace('/', "-")));
     let variables = [

@@ -1,4 +1,4 @@
-//! `mayfly dev up`
+//! The command `mayfly dev up`.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, Write};
@@ -27,27 +27,27 @@ use crate::system::System;
 
 /// The first port of the dev server.
 const PORT: u16 = 7443;
-/// Longest wait for a server in the background.
+/// The longest wait for a server in the background.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `mayfly dev up`
+/// Arguments of `mayfly dev up`.
 #[derive(Args)]
 pub struct UpArgs {
     #[command(flatten)]
     at: DirArgs,
-    /// Leave it running in the background
+    /// Leave the server running in the background
     #[arg(long)]
     detach: bool,
-    /// The engine of a world that is made now
+    /// Storage engine of a new dev server
     #[arg(long, value_enum, default_value_t)]
     engine: Engine,
-    /// The first of three ports on loopback, for a world that is made now, whose issuer is https://localhost and the third of them; 0 for free
-    /// ones at each start, and an issuer that is only a name
+    /// First of three loopback ports of a new dev server, whose issuer is https://localhost with the third port; 0 picks free ports at each
+    /// start, and the issuer is then only a name
     #[arg(long, value_name = "PORT", default_value_t = PORT)]
     port: u16,
 }
 
-/// Runs it.
+/// Runs the command.
 pub(super) fn run(args: &UpArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
     if args.detach { background(args, &dir, out) } else { foreground(args, &dir, out) }
@@ -63,7 +63,7 @@ fn foreground(args: &UpArgs, dir: &Path, out: Out) -> Result<Exit, CliError> {
     let Some(_lock) = Lock::take(world.dir())? else {
         return already(&world, out);
     };
-    // Before the server itself does: also the renewal of SVIDs waits for no reader of stderr.
+    // Logging starts before the server does, so that the renewal of SVIDs never waits for a reader of stderr either.
     telemetry::begin();
     let ready = World::ready_file(world.dir());
     let config = world.config();
@@ -81,7 +81,7 @@ fn foreground(args: &UpArgs, dir: &Path, out: Out) -> Result<Exit, CliError> {
     })
 }
 
-/// Makes SVIDs anew at half of their life, until the other end of the channel is dropped.
+/// Renews SVIDs at half of their lifetime, until the other end of the channel is dropped.
 fn keep_renewed(world: &World, stopped: &mpsc::Receiver<()>) {
     let half = Duration::from_millis((world.svid_life_ms() / 2).max(1000));
     while stopped.recv_timeout(half) == Err(RecvTimeoutError::Timeout) {
@@ -107,7 +107,7 @@ fn background(args: &UpArgs, dir: &Path, out: Out) -> Result<Exit, CliError> {
     let _ = std::fs::remove_file(World::ready_file(world.dir()));
     let mut command = Command::new(program);
     command.args(["dev", "up", "--dir"]).arg(world.dir()).stdin(Stdio::null()).stdout(file()?).stderr(file()?);
-    // A group of its own: Ctrl-C at this terminal is not meant for it.
+    // A process group of its own: Ctrl-C at this terminal must not reach the server.
     command.process_group(0);
     let mut child = command.spawn().map_err(io("starting", Path::new("the server")))?;
     let began = System::real();
@@ -128,17 +128,17 @@ fn background(args: &UpArgs, dir: &Path, out: Out) -> Result<Exit, CliError> {
 
 fn already(world: &World, out: Out) -> Result<Exit, CliError> {
     out.say(format_args!("mayfly: the dev server of {} runs already", world.dir().display()));
-    // It may be on its way up or down, and tell nothing yet.
+    // The server may be starting or stopping, and then reports no addresses.
     if let Some(addresses) = World::addresses(world.dir()) {
         invite(world, &addresses, "running", None, out)?;
     }
     Ok(Exit::Ok)
 }
 
-/// A dev server that serves, for programs.
+/// The JSON output for a running dev server.
 #[derive(Serialize)]
 struct Serving {
-    /// `started`, or `running` where it was up before.
+    /// `started`, or `running` if the server was running before.
     state: &'static str,
     trust_domain: &'static str,
     dir: PathBuf,
@@ -147,13 +147,13 @@ struct Serving {
     admin: SocketAddr,
     admin_socket: Option<PathBuf>,
     public: SocketAddr,
-    /// What the command line needs to call as the operator.
+    /// The context file of the operator.
     operator_config: PathBuf,
-    /// The same for the sample workload.
+    /// The context file of the sample workload.
     agent_config: PathBuf,
-    /// The command line calls as the operator without being told to.
+    /// The command line calls this server as the operator by default.
     found_by_default: bool,
-    /// Where it logs, when it was left in the background.
+    /// The log file of a server left in the background.
     log: Option<PathBuf>,
 }
 
@@ -163,7 +163,7 @@ impl Noun for Serving {
     }
 }
 
-/// Tells how to go on. On stdout is what a shell can evaluate, or the whole for programs; on stderr what people read.
+/// Prints how to continue. stdout gets commands for a shell to evaluate, or the whole as JSON; stderr gets the text for people.
 fn invite(world: &World, addresses: &Addresses, state: &'static str, log: Option<&Path>, out: Out) -> Result<(), CliError> {
     let serving = Serving {
         state,
@@ -196,7 +196,7 @@ fn invite(world: &World, addresses: &Addresses, state: &'static str, log: Option
     out.say("  mayfly status");
     out.say(format_args!("  mayfly --config {} get echo --purpose \"first try\" | cat", serving.agent_config.display()));
     out.say("  mayfly credential list");
-    // Without --issued-only the sample workload would be locked out until the lock is lifted.
+    // Without --issued-only the sample workload would be locked until an operator lifts the lock.
     out.say(format_args!("  mayfly revoke --caller {} --issued-only --reason \"done\"", World::id("agent/demo")));
     out.say("  mayfly dev svid mcp/notes        # an SVID for a workload of your own");
     if let Some(log) = log {
@@ -205,8 +205,8 @@ fn invite(world: &World, addresses: &Addresses, state: &'static str, log: Option
     Ok(())
 }
 
-/// Whether the command line finds this world by itself: its own file says so, or there was none and now says so. A file with other content
-/// is somebody's, and stays.
+/// Whether the command line uses this world by default: the default context file names it, or there was none and it was written now. A file
+/// with other content belongs to the user and is kept.
 fn known_by_default(world: &World, addresses: &Addresses) -> bool {
     let Some(path) = default_path() else { return false };
     let text = world.context_text("operator/you", addresses.admin);
@@ -220,18 +220,19 @@ fn known_by_default(world: &World, addresses: &Addresses) -> bool {
     }
 }
 
-/// Held for as long as the dev server runs: so `dev down` ends the process that holds it, and never another one of the same number.
+/// A lock held for as long as the dev server runs, so that `dev down` ends the process that holds it, and never another process with the
+/// same id.
 pub(super) struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// The file.
+    /// The path of the lock file.
     pub fn path(dir: &Path) -> PathBuf {
         dir.join("mayfly.pid")
     }
 
-    /// Takes it and writes our number; `None` where a server has it.
+    /// Takes the lock and writes the process id; `None` if a server holds the lock.
     pub fn take(dir: &Path) -> Result<Option<Lock>, NoWorld> {
         let path = Lock::path(dir);
         let io = |what| {

@@ -1,5 +1,5 @@
-//! A trust domain in a directory: a CA, SVIDs, a server's configuration, sample policy and upstreams. What `dev up`, `try`, `bench` and the
-//! tests start.
+//! A trust domain in a directory: a CA, SVIDs, a server's configuration, sample policies and upstreams. `dev up`, `try`, `bench` and the
+//! tests start it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,11 +25,11 @@ use crate::sources::config::Config;
 use crate::sources::svid_files::SvidFiles;
 use crate::system::System;
 
-/// The dev trust domain.
+/// The name of the dev trust domain.
 pub const TRUST_DOMAIN: &str = "dev.mayfly.internal";
-/// The server's name in it.
+/// The server's name in the trust domain.
 pub const SERVER: &str = "mayfly";
-/// The sample workloads: paths of their SPIFFE IDs, and of their directories.
+/// The sample workloads: the paths of their SPIFFE IDs and of their directories.
 pub const WORKLOADS: &[&str] = &[
     "agent/demo",
     "mcp/github",
@@ -53,26 +53,26 @@ const UPSTREAMS: &[(&str, &str)] = &[
     ("tickets.toml", include_str!("../samples/upstreams/tickets.toml")),
 ];
 
-/// Why there is no dev world.
+/// The error of creating, opening or starting a dev world.
 #[derive(Debug, thiserror::Error)]
 pub enum NoWorld {
-    /// A file or directory.
+    /// A file or directory could not be used.
     #[error("{what} {}: {error}\n  who may use it: ls -ld {}", path.display(), typed(path))]
     Io {
-        /// What was being done.
+        /// The action.
         what: &'static str,
-        /// With which.
+        /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// A directory that is something else.
+    /// The directory exists and is not a dev world.
     #[error("{} is not empty and no dev world\n  name another one: mayfly dev up --dir DIR", .0.display())]
     NotOurs(PathBuf),
-    /// A certificate or key.
+    /// A certificate or key could not be made or read.
     #[error("the dev CA: {0}\n  to make all of it anew: mayfly dev down --purge")]
     Ca(String),
-    /// What lies there is not what was written there.
+    /// A file of the world has unexpected content.
     #[error("{0}\n  to make all of it anew: mayfly dev down --purge")]
     Spoilt(String),
     /// The server ended before it answered.
@@ -81,9 +81,9 @@ pub enum NoWorld {
     /// The server did not answer in time.
     #[error("the server did not answer within {seconds} s\n  what it did: tail -n 50 {}", typed(log))]
     Silent {
-        /// How long it was waited for.
+        /// How long the command waited.
         seconds: u64,
-        /// Its log.
+        /// The server's log file.
         log: PathBuf,
     },
 }
@@ -106,9 +106,9 @@ pub struct World {
 }
 
 impl World {
-    /// The world in a directory, made where there is none; what is there stays, but SVIDs are made anew.
+    /// Opens the world in a directory, or creates it. Existing files are kept, but all SVIDs are issued anew.
     ///
-    /// `settings` shape the configuration of a world that is made now.
+    /// `settings` apply to a world that is created now.
     pub fn create(dir: &Path, settings: &Settings) -> Result<World, NoWorld> {
         private_dir(dir)?;
         let dir = dir.canonicalize().map_err(|error| NoWorld::Io { what: "finding", path: dir.to_owned(), error })?;
@@ -123,7 +123,7 @@ impl World {
         Ok(world)
     }
 
-    /// The world that is in a directory, as it is.
+    /// Opens an existing world without changing it.
     pub fn open(dir: &Path) -> Result<World, NoWorld> {
         let dir = dir.canonicalize().map_err(|error| NoWorld::Io { what: "finding", path: dir.to_owned(), error })?;
         let settings = Settings::default();
@@ -131,7 +131,7 @@ impl World {
         Ok(World { dir, ca, life_ms: settings.svid_life_ms, system: settings.system })
     }
 
-    /// A path that can be a workload's SPIFFE ID in the dev trust domain, and a folder.
+    /// Validates a name that can be the path of a SPIFFE ID in the dev trust domain, and a folder.
     pub fn workload_name(name: &str) -> Result<&str, String> {
         match SpiffeId::parse(&World::id(name)) {
             Err(defect) => Err(format!("{:?} is no path of a SPIFFE ID: {defect}", name)),
@@ -140,7 +140,7 @@ impl World {
         }
     }
 
-    /// Makes the SVID of a workload that is not among the samples. Its DNS names are kept for renewals.
+    /// Issues the SVID of a workload beside the samples. Its DNS names are kept for renewals.
     pub fn issue_named(&self, name: &str, dns: &[String]) -> Result<SvidPaths, NoWorld> {
         private_dir(&self.dir.join("svid").join(name))?;
         if !dns.is_empty() {
@@ -153,7 +153,7 @@ impl World {
         self.dir.join("svid").join(name).join("dns")
     }
 
-    /// The DNS names of a workload's SVID. Many gRPC clients want one of a server.
+    /// The DNS names of a workload's SVID. Many gRPC clients require one of a server.
     fn dns_names(&self, name: &str) -> Result<Vec<String>, NoWorld> {
         let file = self.dns_file(name);
         match name {
@@ -163,7 +163,7 @@ impl World {
         }
     }
 
-    /// The names of the workloads that have an SVID beside the samples: what `mayfly dev svid` made.
+    /// The names of the workloads beside the samples that have an SVID, made by `mayfly dev svid`.
     fn own_workloads(&self) -> Vec<String> {
         let root = self.dir.join("svid");
         let mut names = Vec::new();
@@ -211,23 +211,23 @@ impl World {
         self.dir.join("bundle.pem")
     }
 
-    /// How long its SVIDs live, milliseconds.
+    /// The lifetime of SVIDs, milliseconds.
     pub fn svid_life_ms(&self) -> u64 {
         self.life_ms
     }
 
-    /// The SPIFFE ID of a name in it.
+    /// The SPIFFE ID of a name in the dev trust domain.
     pub fn id(name: &str) -> String {
         format!("spiffe://{TRUST_DOMAIN}/{name}")
     }
 
-    /// Where the SVID of a name lies, whether it is there or not.
+    /// The paths of a workload's SVID, whether or not they exist.
     pub fn svid(&self, name: &str) -> SvidPaths {
         let dir = self.dir.join("svid").join(name);
         SvidPaths { certificate: dir.join("svid.pem"), key: dir.join("key.pem") }
     }
 
-    /// Makes the SVID of a name, for one that is there anew. The key stays, so that the two files always match.
+    /// Issues the SVID of a name, or renews it. The key is kept, so that certificate and key always match.
     pub fn issue(&self, name: &str, life_ms: u64) -> Result<SvidPaths, NoWorld> {
         let paths = self.svid(name);
         private_dir(&self.dir.join("svid").join(name))?;
@@ -242,7 +242,7 @@ impl World {
         Ok(paths)
     }
 
-    /// Makes the SVIDs of the server, of the sample workloads and of those that `mayfly dev svid` added anew.
+    /// Renews the SVIDs of the server, of the sample workloads and of the workloads added by `mayfly dev svid`.
     pub fn renew(&self) -> Result<(), NoWorld> {
         for name in std::iter::once(&SERVER).chain(WORKLOADS) {
             self.issue(name, self.life_ms)?;
@@ -250,18 +250,18 @@ impl World {
         self.own_workloads().iter().try_for_each(|name| self.issue(name, self.life_ms).map(|_| ()))
     }
 
-    /// Starts its server in threads of this process. The environment does not configure it.
+    /// Starts the server in threads of this process. Environment variables do not configure it.
     pub fn start(&self) -> Result<Running, StartProblem> {
         let config = Config::load(&self.config(), []).map_err(|wrong| StartProblem::config(&self.config(), wrong))?;
         start(&config, &self.system)
     }
 
-    /// Starts its server as a process of its own, which may be killed, and waits until it answers. `program` is the mayfly binary.
+    /// Starts the server as a process of its own, which may be killed, and waits until it answers. `program` is the mayfly binary.
     pub fn spawn(&self, program: &Path) -> Result<Child, NoWorld> {
         Child::spawn(program, &self.config(), &self.dir)
     }
 
-    /// How a workload of it calls the server.
+    /// The TLS configuration of a workload's connection to the server.
     pub fn client_config(&self, name: &str) -> Result<ClientConfig, NoWorld> {
         let spoilt = |e: &dyn std::fmt::Display| NoWorld::Spoilt(e.to_string());
         let paths = self.svid(name);
@@ -271,7 +271,7 @@ impl World {
         tls::client_config(Some(own), self.bundles()?, server, &self.system).map_err(|e| spoilt(&e))
     }
 
-    /// What its workloads trust.
+    /// The bundles that the workloads trust.
     pub fn bundles(&self) -> Result<tls::BundlesInForce, NoWorld> {
         let spoilt = |e: &dyn std::fmt::Display| NoWorld::Spoilt(e.to_string());
         let domain = TrustDomain::parse(TRUST_DOMAIN).map_err(|e| spoilt(&e))?;
@@ -279,20 +279,20 @@ impl World {
         Ok(Arc::new(ArcSwap::from_pointee(Bundles::new([Arc::new(bundle)]).unwrap_or_default())))
     }
 
-    /// A channel over mTLS to one of the server's addresses, as a workload of it.
+    /// A channel over mTLS to one of the server's addresses, as one of the workloads.
     pub async fn channel(&self, name: &str, address: SocketAddr) -> Result<Channel, NoWorld> {
         let connected = client::mtls(address, self.client_config(name)?).await;
         connected.map_err(|e| NoWorld::Spoilt(format!("no connection to {address}: {e:?}")))
     }
 
-    /// Writes what the command line needs to call as a workload, and says where.
+    /// Writes the context file for calling as a workload, and returns its path.
     pub fn write_context(&self, name: &str, address: SocketAddr) -> Result<PathBuf, NoWorld> {
         let path = self.dir.join(format!("{}.toml", name.replace('/', "-")));
         write_private(&path, self.context_text(name, address).as_bytes())?;
         Ok(path)
     }
 
-    /// The same as text.
+    /// The text of the context file for calling as a workload.
     pub fn context_text(&self, name: &str, address: SocketAddr) -> String {
         let paths = self.svid(name);
         let context = ContextFile {
@@ -303,16 +303,16 @@ impl World {
             server_id: Some(World::id(SERVER)),
             ..ContextFile::default()
         };
-        // Texts only: there is nothing in it that TOML cannot carry.
+        // All values are texts, which TOML can always represent.
         toml::to_string(&context).unwrap_or_default()
     }
 
-    /// Where its server tells its addresses when it runs by itself.
+    /// The file to which the server writes its addresses when it runs in the background.
     pub fn ready_file(dir: &Path) -> PathBuf {
         dir.join("ready.json")
     }
 
-    /// The addresses of a server that runs by itself, if it answers.
+    /// The addresses of a server in the background, if it answers.
     pub fn addresses(dir: &Path) -> Option<Addresses> {
         serde_json::from_str(&read(&World::ready_file(dir)).ok()?).ok()
     }

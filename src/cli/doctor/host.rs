@@ -1,4 +1,5 @@
-//! A server on this host: its configuration, all that it names, and whether its store opens with its sealing key.
+//! Checks a server on this host: its configuration, everything that the configuration names, and whether its store opens with its sealing
+//! key.
 
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use crate::server::examine::{Store, store};
 use crate::server::{environment, healthcheck, seen};
 use crate::sources::config::{Config, Finding, Severity, validate};
 
-/// Looks at all of it.
+/// Runs all checks.
 pub(super) fn look(path: &Path, run: &Run, found: &mut Found) {
     let config = match Config::load(path, environment()) {
         Ok(config) => config,
@@ -45,7 +46,7 @@ pub(super) fn look(path: &Path, run: &Run, found: &mut Found) {
     }
 }
 
-/// What a finding is about, by the key at its beginning.
+/// The subject of a finding, taken from the key at its beginning.
 fn about(finding: &Finding) -> &'static str {
     let what = &finding.complaint.what;
     let begins = |word: &str| what.starts_with(word);
@@ -59,7 +60,7 @@ fn about(finding: &Finding) -> &'static str {
     }
 }
 
-/// Where, and what; what mends it is told apart.
+/// The place and text of a complaint; the remedy is printed apart.
 fn place(complaint: &Complaint) -> String {
     complaint.to_string().lines().next().unwrap_or_default().to_owned()
 }
@@ -72,7 +73,7 @@ fn tell(finding: &Finding, found: &mut Found) {
     found.push(about(finding), state, place(&finding.complaint), finding.complaint.remedy.clone());
 }
 
-/// The store with its sealing key, where no server has it open; else whether that one answers.
+/// Opens the store with its sealing key if no server has it open; otherwise checks whether that server answers.
 fn kept(path: &Path, config: &Config, run: &Run, found: &mut Found) {
     let start = format!("mayfly server run --config {}", typed(path));
     match store(config, run.system.wall()) {
@@ -107,7 +108,7 @@ fn running(path: &Path, run: &Run, found: &mut Found) {
     }
 }
 
-/// On one line.
+/// Joins a text to one line.
 fn lines(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }

@@ -1,6 +1,8 @@
-//! `mayfly doctor`: what is wrong between us and a server, or with a server on this host, and what mends each of it. It changes nothing.
+//! `mayfly doctor`: diagnoses the connection to a server, or a server on this host, and names a remedy for each problem. It changes
+//! nothing.
 //!
-//! - `ours`: our SVID and the bundle. `server`: the way to it, and what it says of itself. `host`: a server's configuration and store.
+//! - `ours`: the client's SVID and the bundle. `server`: the connection and the server's own status. `host`: a server's configuration and
+//!   store.
 
 mod host;
 mod ours;
@@ -16,31 +18,32 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::{Format, Noun, Row};
 
-/// `mayfly doctor`
+/// Arguments of `mayfly doctor`.
 #[derive(Args)]
 pub struct DoctorArgs {
-    /// Look at a server of this host too: its configuration, what that names, and its store where it is not running
+    /// Also check the server on this host with this configuration file: the configuration, everything that it names, and the store if the
+    /// server is not running
     #[arg(long, value_name = "FILE")]
     server_config: Option<PathBuf>,
-    /// Look at that alone, and call no server
+    /// Check only the configuration given by --server-config, and call no server
     #[arg(long, requires = "server_config")]
     offline: bool,
 }
 
-/// How it is with one of them, the best first.
+/// The state of a check, best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum State {
     Ok,
-    /// It could not be looked at from here.
+    /// The check is not possible from here.
     Unknown,
-    /// It works, and will not for long, or not as somebody expects.
+    /// The checked item works, but will stop working soon or not work as expected.
     Warning,
-    /// It does not work.
+    /// The checked item does not work.
     Problem,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, Serialize)]
 struct Check {
     check: &'static str,
@@ -70,7 +73,7 @@ impl Row for Check {
     }
 }
 
-/// All that was looked at, in the order in which it is to be mended.
+/// The results of all checks, in the order in which problems should be solved.
 #[derive(Default)]
 struct Found(Vec<Check>);
 
@@ -95,13 +98,13 @@ impl Found {
         self.push(check, State::Problem, found, mend);
     }
 
-    /// Whether something of this was looked at already.
+    /// Whether a check was already made.
     fn has(&self, check: &str) -> bool {
         self.0.iter().any(|c| c.check == check)
     }
 }
 
-/// The whole of it, with the worst of it before the rest.
+/// The whole report, which begins with the worst state.
 #[derive(Serialize)]
 struct Report {
     worst: State,
@@ -114,7 +117,7 @@ impl Noun for Report {
     }
 }
 
-/// Runs it. Exits with 0, with 10 where there are only warnings, with 1 where something does not work.
+/// Runs the command. Exits with 0, with 10 if there are only warnings, and with 1 if something does not work.
 pub async fn run(args: DoctorArgs, run: &Run) -> Result<Exit, CliError> {
     let mut found = Found::default();
     if !args.offline {
@@ -152,7 +155,7 @@ pub async fn run(args: DoctorArgs, run: &Run) -> Result<Exit, CliError> {
     })
 }
 
-/// What an error says, on one line.
+/// The text of an error on one line.
 fn says(error: &CliError) -> String {
     error.words(false).trim_start_matches("error: ").lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }

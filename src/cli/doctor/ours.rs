@@ -1,4 +1,4 @@
-//! What we show, and what we believe: our SVID with its key, and the bundle that the server has to be of.
+//! Checks the client's identity: its SVID with the key, and the bundle that the server is verified with.
 
 use super::super::Run;
 use super::super::args;
@@ -12,7 +12,7 @@ use crate::limits;
 use crate::seq::Millis;
 use crate::sources::svid_files::{OwnPair, SvidFiles};
 
-/// Looks at both, where the way to the server needs them.
+/// Checks both, if the connection to the server uses them.
 pub(super) fn look(target: &Target, run: &Run, found: &mut Found) {
     let Target::Mtls(to) = target else {
         found.ok("svid", "none is needed: the server knows us by our uid");
@@ -55,7 +55,7 @@ fn svid(to: &MtlsTarget, pair: &OwnPair, bundle: Option<&Bundle>, now: Millis, f
         Err(defect) => return found.problem("svid", format!("{shown} is no X.509-SVID: {defect}"), renew),
     };
     let ours = bundle.filter(|bundle| bundle.trust_domain().as_str() == id.trust_domain());
-    // The server's bound on the remaining life is a setting of the server; the default is the best guess from here.
+    // The bound on an SVID's remaining lifetime is a setting of the server; the default is the best guess.
     let left =
         pair.chain().certificates().first().and_then(|der| TrustAnchor::from_der(der)).map(|leaf| leaf.not_after().since(now));
     if let Some(left) = left.filter(|left| *left > limits::SVID_MAX_TTL_MS) {
@@ -72,7 +72,7 @@ fn svid(to: &MtlsTarget, pair: &OwnPair, bundle: Option<&Bundle>, now: Millis, f
     life(&format!("{shown}: {id}"), pair, now, "whoever renews it has to write it there in time", found);
 }
 
-/// Whether it holds now, and for how long. A third of its life is when it is renewed at the latest.
+/// Checks whether an SVID is valid now, and for how long. An SVID is renewed at the latest when a third of its lifetime is left.
 pub(super) fn life(shown: &str, pair: &OwnPair, now: Millis, mend: &str, found: &mut Found) {
     let Some(leaf) = pair.chain().certificates().first().and_then(|der| TrustAnchor::from_der(der)) else { return };
     let (begins, ends) = (leaf.not_before(), leaf.not_after());

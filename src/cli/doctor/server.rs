@@ -1,4 +1,4 @@
-//! The way to the server, who it takes us for, and what it says of itself to operators.
+//! Checks the connection to the server, the identity that the server sees, and the status that it reports to operators.
 
 use super::super::Run;
 use super::super::context::Target;
@@ -12,7 +12,7 @@ use super::Found;
 use crate::pb::mayfly::v1::{self as pb, server_service_client::ServerServiceClient, token_service_client::TokenServiceClient};
 use crate::refusal::Reason;
 
-/// Calls it. `None` where there is no way.
+/// Calls the server. `None` if there is no connection.
 pub(super) async fn look(target: &Target, run: &Run, found: &mut Found) -> Option<()> {
     let server = match run.server().await {
         Ok(server) => server,
@@ -68,7 +68,7 @@ async fn status(server: &Server, found: &mut Found) {
         server.call(pb::GetStatusRequest {}, |c, q| async move { ServerServiceClient::new(c).get_status(q).await }).await;
     let status = match answer {
         Ok(answer) => Status::from(answer),
-        // It is for operators, and served where they call.
+        // The status is for operators, and is served on their listener only.
         Err(error) => {
             let why = match error.exit() {
                 Exit::Error | Exit::TryAgain => super::says(&error),

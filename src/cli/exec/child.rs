@@ -1,4 +1,4 @@
-//! The program: started with the credentials in its environment, given our signals, ended where it has to be.
+//! The child process: started with the credentials in its environment, given the signals of this process, and ended when necessary.
 
 use std::ffi::OsString;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 use super::credentials::Credentials;
 
-/// A program that was not started, in the shell's numbers.
+/// A program that could not be started.
 #[derive(Debug, thiserror::Error)]
 #[error("{program}: {error}")]
 pub(super) struct NotStarted {
@@ -22,25 +22,25 @@ pub(super) struct NotStarted {
 }
 
 impl NotStarted {
-    /// 127: there is none; 126: it cannot be run.
+    /// The exit code that shells use: 127 if there is no such program; 126 if it cannot be executed.
     pub fn code(&self) -> u8 {
         if self.error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }
     }
 }
 
-/// A program that runs.
+/// A running program.
 pub(super) struct Child {
     process: Process,
 }
 
 impl Child {
-    /// Starts it. What we have open beside the three streams is closed in it.
+    /// Starts the program. It inherits only the three standard streams.
     pub fn spawn(words: &[OsString], credentials: &Credentials) -> Result<Child, NotStarted> {
         let Some((program, rest)) = words.split_first() else {
             return Err(NotStarted { program: String::new(), error: io::ErrorKind::NotFound.into() });
         };
         let mut command = Command::new(program);
-        // Should this process end by a panic or be cancelled, the program does not outlive it.
+        // If this process panics or is cancelled, the program does not outlive it.
         command.args(rest).kill_on_drop(true);
         credentials.each(|name, value| {
             command.env(name, value);
@@ -50,21 +50,21 @@ impl Child {
         Ok(Child { process })
     }
 
-    /// Until it ends.
+    /// Waits until the program ends.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.process.wait().await
     }
 
-    /// The signal that we got.
+    /// Forwards a signal to the program.
     pub fn pass_on(&self, signal: Signal) {
         let pid = self.process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(pid) = pid {
-            // It may have ended a moment ago.
+            // The program may have ended a moment ago.
             let _ = kill_process(pid, signal);
         }
     }
 
-    /// Ends it: SIGTERM, and after a while SIGKILL. Answers how it had ended where it already had.
+    /// Ends the program: SIGTERM, and SIGKILL after `grace`. Returns the exit status if the program had already ended.
     pub async fn end(&mut self, grace: Duration) -> io::Result<Option<ExitStatus>> {
         if let Some(status) = self.process.try_wait()? {
             return Ok(Some(status));
@@ -77,17 +77,17 @@ impl Child {
     }
 }
 
-/// Its exit code, or 128 and the number of the signal that ended it, as shells say it.
+/// The exit code of the program, or 128 plus the number of the signal that ended it, as in shells.
 pub(super) fn code(status: ExitStatus) -> u8 {
     let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
 }
 
-/// The signals that are for the program.
+/// The signals that are forwarded to the program.
 pub(super) struct Signals(Vec<(Signal, Stream)>);
 
 impl Signals {
-    /// From here on none of them ends us. What somebody types at a terminal goes to the program by itself.
+    /// Catches the signals, so that none of them ends this process any more. Signals from the terminal reach the program directly.
     pub fn new() -> io::Result<Signals> {
         let typed = io::stdin().is_terminal();
         let all = [
@@ -104,14 +104,14 @@ impl Signals {
             if ours {
                 streams.push((number, stream));
             } else {
-                // Ignored here, for as long as the stream lives.
+                // The signal is ignored for as long as the stream lives.
                 std::mem::forget(stream);
             }
         }
         Ok(Signals(streams))
     }
 
-    /// The next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) -> Signal {
         std::future::poll_fn(|cx| {
             for (number, stream) in &mut self.0 {

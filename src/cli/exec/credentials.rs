@@ -1,4 +1,4 @@
-//! The credentials of a program: minted in a task, looked after, given back.
+//! The credentials of a program: issued in a task, checked while the program runs, and given back.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::pb::mayfly::v1::{
 };
 use crate::refusal::Reason;
 
-/// Should we be killed, the task ends by itself after so long.
+/// The heartbeat interval of the task: if this process is killed, the task ends after this time.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
-/// A variable, and what it is to have.
+/// An environment variable, and the credential that it receives.
 #[derive(Clone, Debug)]
 pub struct Injected {
     variable: String,
@@ -30,7 +30,7 @@ pub struct Injected {
     scopes: Vec<String>,
 }
 
-/// `github=repo:read,issues:read`
+/// Parses `github=repo:read,issues:read`.
 pub(super) fn upstream(text: &str) -> Result<Injected, String> {
     let (upstream, scopes) = text.split_once('=').unwrap_or((text, ""));
     let scopes: Vec<String> = scopes.split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect();
@@ -40,7 +40,7 @@ pub(super) fn upstream(text: &str) -> Result<Injected, String> {
     Ok(Injected { variable: format!("{}_TOKEN", prefix(upstream)), upstream: upstream.to_owned(), scopes })
 }
 
-/// `GH_TOKEN=github=repo:read`
+/// Parses `GH_TOKEN=github=repo:read`.
 pub(super) fn variable(text: &str) -> Result<Injected, String> {
     let wrong = || "expected a variable and an upstream, like GITHUB_TOKEN=github=repo:read".to_owned();
     let (name, rest) = text.split_once('=').ok_or_else(wrong)?;
@@ -51,12 +51,12 @@ pub(super) fn variable(text: &str) -> Result<Injected, String> {
     Ok(Injected { variable: name.to_owned(), ..upstream(rest)? })
 }
 
-/// As variables are called.
+/// The name of an upstream in the syntax of variable names.
 fn prefix(upstream: &str) -> String {
     upstream.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
-/// The names of the variables that a credential sets: its own, and that of its upstream's address.
+/// The variables that a credential sets: its own, and that of its upstream's address.
 fn names(one: &Injected) -> [String; 2] {
     [one.variable.clone(), base_url(&one.upstream)]
 }
@@ -66,7 +66,7 @@ fn base_url(upstream: &str) -> String {
     format!("{}_BASE_URL", prefix(upstream))
 }
 
-/// No variable is set twice: the program would get one of two credentials, and nobody could tell which.
+/// Refuses variables that would be set twice: the program would get one of two credentials at random.
 fn distinct(injected: &[Injected]) -> Result<(), CliError> {
     for (at, one) in injected.iter().enumerate() {
         for other in &injected[..at] {
@@ -86,14 +86,14 @@ fn distinct(injected: &[Injected]) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Why there is nothing good to run with.
+/// Why the credentials are no longer usable.
 #[derive(Debug)]
 pub(super) enum Gone {
-    /// Somebody ended one before its time.
+    /// A credential was ended before it expired.
     Ended(String),
-    /// One ends now by its time.
+    /// A credential expires now.
     Expires(String),
-    /// The server no longer has us as a caller.
+    /// The server no longer accepts this caller.
     Refused(Box<CliError>),
 }
 
@@ -107,25 +107,25 @@ impl fmt::Display for Gone {
     }
 }
 
-/// One that was minted.
+/// An issued credential.
 struct Held {
     variable: String,
     upstream: String,
     value: Zeroizing<String>,
     base_url: String,
     id: String,
-    /// When it ends, by our steady clock in milliseconds.
+    /// When the credential expires, milliseconds of the monotonic clock.
     ends: u64,
 }
 
-/// Those of a program.
+/// The credentials of a program.
 pub(super) struct Credentials {
     server: Server,
     system: crate::system::System,
     injected: Vec<Injected>,
     held: Vec<Held>,
     task: String,
-    /// Opened for the program: it ends with it.
+    /// The task was opened for this program and ends with it.
     own_task: bool,
     /// When the next heartbeat is due.
     beat: u64,
@@ -134,7 +134,7 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// Opens the task where there is none, and mints one for each variable. All of them or none.
+    /// Opens the task if none is given, and issues a credential for each variable. Either all credentials are issued or none.
     pub async fn mint(mut injected: Vec<Injected>, args: &ExecArgs, run: &Run) -> Result<Credentials, CliError> {
         if injected.len() > limits::EXEC_CREDENTIALS {
             return Err(CliError::Usage(format!("{} credentials at the most for one program", limits::EXEC_CREDENTIALS)));
@@ -211,7 +211,7 @@ impl Credentials {
         Ok(Held { variable, upstream, value, base_url, id, ends: asked + life })
     }
 
-    /// The variables: the credentials, where they are good, and the task.
+    /// The environment variables: the credentials, the addresses where they are accepted, and the task.
     pub fn each(&self, mut set: impl FnMut(&str, &str)) {
         for one in &self.held {
             if !one.base_url.is_empty() {
@@ -222,13 +222,14 @@ impl Credentials {
         set("MAYFLY_TASK", &self.task);
     }
 
-    /// Whether all are good still; sends the task a sign of life where it is due. `early`: also where one is about to end.
+    /// Checks that all credentials are usable, and sends a heartbeat if one is due. With `early`, a credential that is about to expire
+    /// counts as gone.
     pub async fn look(&mut self, early: bool) -> Option<Gone> {
         let now = self.system.steady();
         if self.own_task && now >= self.beat {
             self.beat = now + HEARTBEAT.as_millis() as u64 / 3;
             let request = pb::HeartbeatTaskRequest { task_id: self.task.clone() };
-            // Whether the task is over shows in its credentials.
+            // The end of the task shows in its credentials.
             let _ = self.server.call(request, |c, q| async move { TaskServiceClient::new(c).heartbeat_task(q).await }).await;
         }
         let ahead = if early { limits::EXEC_AHEAD_MS } else { 0 };
@@ -237,12 +238,12 @@ impl Credentials {
         }
         for one in &self.held {
             match self.state(&one.id).await {
-                // A hold is for a while.
+                // A hold is temporary.
                 Ok(pb::CredentialState::Active | pb::CredentialState::Held) => {}
                 Ok(pb::CredentialState::Expired) => return Some(Gone::Expires(one.id.clone())),
                 Ok(_) => return Some(Gone::Ended(one.id.clone())),
                 Err(error) if shut_out(&error) => return Some(Gone::Refused(Box::new(error))),
-                // A server that is away for a while is no end of a credential.
+                // A server that is briefly unreachable does not end a credential.
                 Err(_) => {}
             }
         }
@@ -256,7 +257,7 @@ impl Credentials {
         Ok(answer.credential.unwrap_or_default().state())
     }
 
-    /// New ones in the place of the old; false where there are none to be had.
+    /// Replaces the credentials by new ones; `false` if none are issued.
     pub async fn renew(&mut self) -> bool {
         match self.minted().await {
             Ok(held) => {
@@ -269,7 +270,8 @@ impl Credentials {
         }
     }
 
-    /// Ends the task where it is ours, else gives each back. What does not reach the server ends by its time, or by the missing heartbeat.
+    /// Completes the task if it was opened here, else gives back each credential. If the server is not reached, they end when they expire
+    /// or when the heartbeat is missed.
     pub async fn give_back(&mut self) {
         if self.own_task {
             let request = pb::CompleteTaskRequest { task_id: self.task.clone(), reason: "the program ended".to_owned() };
@@ -314,7 +316,7 @@ async fn open(server: &Server, injected: &[Injected], args: &ExecArgs, run: &Run
     }
 }
 
-/// Whether the server says that it is over, rather than that it is not there.
+/// Whether an error means that the credential or caller is refused, rather than that the server is unreachable.
 fn shut_out(error: &CliError) -> bool {
     matches!(error.exit(), Exit::Denied | Exit::NotAuthenticated | Exit::NotFound)
 }
@@ -348,7 +350,7 @@ mod tests {
         assert_eq!(refused(&["A=echo", "B=github", "C=echo=echo:write"]), None);
         assert!(refused(&["TOKEN=echo", "TOKEN=github"]).unwrap().contains("variable TOKEN"));
         assert!(refused(&["TOKEN=echo", "X=github", "TOKEN=echo=echo:write"]).unwrap().contains("echo twice"));
-        // The addresses of two upstreams whose names differ in punctuation only.
+        // The address variables of two upstreams whose names differ only in punctuation.
         assert!(refused(&["A=my-echo", "B=my.echo"]).unwrap().contains("MY_ECHO_BASE_URL"));
         assert!(refused(&["A=echo", "ECHO_BASE_URL=github"]).unwrap().contains("ECHO_BASE_URL"));
     }

@@ -1,10 +1,10 @@
-//! `mayfly exec`: a program that knows credentials from its environment only, run with one that is minted when it starts.
+//! `mayfly exec`: runs a program that reads credentials from its environment, with credentials that are issued at its start.
 //!
-//! - `credentials`: minted, looked after, given back. `child`: the program, its signals and its end.
+//! - `credentials`: issues, checks and gives back the credentials. `child`: the program, its signals and its end.
 //!
-//! An environment cannot be changed from outside. So what ends while the program runs has ended in there too, and `--on-expiry` says what
-//! becomes of the program then. The credential is in no command line, on no disk and in no output; the program's stdin, stdout and stderr are
-//! ours, untouched.
+//! The environment of a running program cannot be changed from outside. A credential that ends while the program runs is therefore unusable
+//! in the program too, and `--on-expiry` decides what happens to the program. The credential appears in no command line, on no disk and in
+//! no output; the program uses this process's stdin, stdout and stderr directly.
 
 mod child;
 mod credentials;
@@ -21,72 +21,73 @@ use super::exit::Exit;
 use child::Child;
 use credentials::{Credentials, Gone, Injected};
 
-/// `mayfly exec`
+/// Arguments of `mayfly exec`.
 #[derive(Args)]
 pub struct ExecArgs {
-    /// An upstream; its credential is in a variable called after it: GITHUB_TOKEN of github
+    /// Upstream; its credential is put in a variable named after it, like GITHUB_TOKEN for github; can be repeated
     #[arg(long, value_name = "NAME[=SCOPE,…]", value_parser = credentials::upstream, required_unless_present = "env")]
     upstream: Vec<Injected>,
-    /// A variable and the upstream whose credential it has
+    /// Variable, and the upstream whose credential is put in it; can be repeated
     #[arg(long, value_name = "VARIABLE=NAME[=SCOPE,…]", value_parser = credentials::variable)]
     env: Vec<Injected>,
-    /// How the program gets it; only the environment for now
+    /// How the program receives the credentials; only env is available
     #[arg(long, value_enum, default_value_t = Way::Env)]
     inject: Way,
-    /// The task [default: one is opened, which ends with the program]
+    /// Task of the credentials [default: a new task that ends with the program]
     #[arg(long, value_name = "TASK", env = "MAYFLY_TASK", hide_env_values = true, value_parser = args::task_id)]
     task: Option<String>,
-    /// What the credentials are for; without --task also the purpose of the new task, and required
+    /// Purpose of the credentials; required without --task, as the purpose of the new task
     #[arg(long, value_name = "TEXT", required_unless_present = "task")]
     purpose: Option<String>,
-    /// How long a new task lives at the most [default: 1h]
+    /// Maximum lifetime of the new task [default: 1h]
     #[arg(long, value_name = "DURATION", value_parser = args::duration, conflicts_with = "task")]
     task_ttl: Option<Duration>,
-    /// How long the credentials are to live [default: as their upstreams say]
+    /// Lifetime of the credentials [default: as set by their upstreams]
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     ttl: Option<Duration>,
-    /// What becomes of the program when a credential is revoked or ends [default: it goes on without]
+    /// What to do with the program when a credential is revoked or expires [default: let it run on]
     #[arg(long, value_enum, value_name = "WHAT")]
     on_expiry: Option<OnExpiry>,
-    /// How often it is looked whether they are good
+    /// How often to check the credentials
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = super::task::interval)]
     every: Duration,
-    /// Between SIGTERM and SIGKILL, where the program is ended
+    /// Time between SIGTERM and SIGKILL when the program has to be ended
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = args::duration)]
     grace: Duration,
-    /// The program and its arguments, after `--`
+    /// Program and arguments, after `--`
     #[arg(value_name = "COMMAND", required = true, last = true)]
     command: Vec<std::ffi::OsString>,
 }
 
-/// How a credential gets to a program.
+/// How a credential reaches the program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum Way {
-    /// In its environment, fixed when it starts.
+    /// In the environment, fixed at the start
     Env,
 }
 
-/// What becomes of a program whose credential has ended.
+/// What happens to a program whose credential has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum OnExpiry {
-    /// It is ended and started again with new ones, shortly before they end; where there are none, it stays ended.
+    /// Shortly before the credentials expire, end the program and start it again with new ones; if none are issued, it stays ended
     Restart,
-    /// It is ended.
+    /// End the program
     Stop,
 }
 
-/// How it came to its end.
+/// How a run of the program ended.
 enum Ended {
     Itself(ExitStatus),
-    /// We ended it: nothing good was left to run with.
+    /// This process ended the program, since its credentials were no longer usable.
     ByUs(Gone),
-    /// New credentials are there for it.
+    /// New credentials were issued for the next run.
     Anew,
 }
 
-/// Runs it. The exit code is the program's; 128 and the signal's number where a signal ended it; 5 where its credentials had ended.
+/// Runs the command. The exit code is that of the program; 128 plus the signal's number if a signal ended it; 5 if its credentials had
+/// ended.
 pub async fn run(args: ExecArgs, run: &Run) -> Result<Exit, CliError> {
-    // Nobody of the same user reads the credential from our memory; the program has its own to look after.
+    // Prevents other processes of the same user from reading the credentials from this process's memory.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let Way::Env = args.inject;
     let injected: Vec<Injected> = args.upstream.iter().chain(&args.env).cloned().collect();
@@ -118,7 +119,7 @@ pub async fn run(args: ExecArgs, run: &Run) -> Result<Exit, CliError> {
     })
 }
 
-/// One run of the program, from its start to its end.
+/// Runs the program once, from its start to its end.
 async fn alive(
     child: &mut Child,
     credentials: &mut Credentials,
@@ -136,7 +137,7 @@ async fn alive(
                 let gone = credentials.look(args.on_expiry == Some(OnExpiry::Restart)).await;
                 let (Some(gone), Some(what)) = (gone, args.on_expiry) else { continue };
                 let anew = what == OnExpiry::Restart && credentials.renew().await;
-                // A program that ended by itself meanwhile has its own say.
+                // A program that ended by itself in the meantime decides the exit code.
                 if let Some(status) = child.end(args.grace).await.map_err(waiting)? {
                     return Ok(Ended::Itself(status));
                 }

@@ -1,4 +1,4 @@
-//! The files of a login: in a private directory beside the context that uses it, whole or not at all.
+//! The files of a login: in a private directory beside the context file, written completely or not at all.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,7 +19,7 @@ use crate::seq::Millis;
 use crate::serve::people::LoginAnswer;
 use crate::system::System;
 
-/// Where the login of a context lies: `config.toml` has its own in `config.login/`.
+/// The directory of a context's login: that of `config.toml` is `config.login/`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Kept {
     folder: PathBuf,
@@ -30,24 +30,24 @@ fn failed<'a>(what: &'a str, path: &'a Path) -> impl Fn(std::io::Error) -> CliEr
 }
 
 impl Kept {
-    /// The one of a context's file, or of the default one.
+    /// The login directory of a context file, or of the default one.
     pub fn beside(context: Option<&Path>) -> Result<Kept, CliError> {
         let path = context.map(Path::to_owned).or_else(default_path);
         let path = path.ok_or_else(|| CliError::Usage("where is the login to be kept? set HOME, or name --config".to_owned()))?;
         Ok(Kept { folder: path.with_extension("login") })
     }
 
-    /// The certificate.
+    /// The path of the certificate.
     pub fn svid(&self) -> PathBuf {
         self.folder.join("svid.pem")
     }
 
-    /// Its key.
+    /// The path of its private key.
     pub fn key(&self) -> PathBuf {
         self.folder.join("key.pem")
     }
 
-    /// The certificate that is there, in DER.
+    /// The stored certificate, in DER.
     fn certificate(&self) -> Result<Option<Vec<u8>>, CliError> {
         let path = self.svid();
         if !path.exists() {
@@ -58,18 +58,18 @@ impl Kept {
         Ok(chain.certificates().first().map(|cert| cert.to_vec()))
     }
 
-    /// When it ends; `None` where nobody is signed in.
+    /// When the certificate expires; `None` if nobody is signed in.
     pub fn ends(&self) -> Option<Millis> {
         let der = self.certificate().ok().flatten()?;
         TrustAnchor::from_der(&der).map(|cert| cert.not_after())
     }
 
-    /// Whether it has ended.
+    /// Whether the certificate has expired.
     pub fn ended(&self, now: Millis) -> bool {
         self.ends().is_some_and(|end| end <= now)
     }
 
-    /// Its serial number, without the zero that DER puts before a high bit.
+    /// The serial number of the certificate, without the zero byte that DER puts before a set high bit.
     pub(super) fn serial(&self) -> Result<Option<Vec<u8>>, CliError> {
         let Some(der) = self.certificate()? else { return Ok(None) };
         let (_, cert) =
@@ -77,7 +77,7 @@ impl Kept {
         Ok(Some(cert.raw_serial().iter().copied().skip_while(|b| *b == 0).collect()))
     }
 
-    /// Whether a login can be kept, before its token is spent: the directory is made, and a file is written there and removed.
+    /// Checks that a login can be stored before its token is used: creates the directory, and writes and removes a file there.
     pub fn prepare(&self, system: &System) -> Result<(), CliError> {
         self.private_folder()?;
         let probe = self.folder.join(data_encoding::HEXLOWER.encode(&system.random16()));
@@ -87,21 +87,22 @@ impl Kept {
 
     fn private_folder(&self) -> Result<(), CliError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed("made", &self.folder))?;
-        // It may have been there before, for everybody to read.
+        // The directory may have existed with wider permissions.
         fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700)).map_err(failed("made private", &self.folder))
     }
 
-    /// Keeps a login. What the server answered has to be for our key: another one would be of no use, or somebody's trap.
+    /// Stores a login. The certificate in the server's answer must be for the client's own key; a certificate for another key is useless or
+    /// an attack.
     pub fn write(&self, made: &LoginAnswer, key: &str, spki: &[u8], system: &System) -> Result<(), CliError> {
         for_our_key(made, spki)?;
         self.private_folder()?;
-        // The certificate goes first and comes last: there is never one beside another one's key.
+        // The certificate is removed first and written last, so that a certificate is never stored beside a key that it does not match.
         remove(&self.svid())?;
         self.put(&self.key(), key.as_bytes(), system)?;
         self.put(&self.svid(), made.certificate.as_bytes(), system)
     }
 
-    /// Keeps another certificate of the key that is there, in place of the one before: nobody who looks meanwhile finds none.
+    /// Stores a renewed certificate of the existing key. The file is replaced atomically, so that a reader always finds a certificate.
     pub fn renew(&self, made: &LoginAnswer, spki: &[u8], system: &System) -> Result<(), CliError> {
         for_our_key(made, spki)?;
         self.put(&self.svid(), made.certificate.as_bytes(), system)
@@ -115,7 +116,7 @@ impl Kept {
         fs::rename(&aside, path).map_err(failed("written", path))
     }
 
-    /// Nobody is signed in any more.
+    /// Removes the files of the login.
     pub(super) fn remove(&self) -> Result<(), CliError> {
         remove(&self.svid())?;
         remove(&self.key())

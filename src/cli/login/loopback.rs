@@ -1,4 +1,5 @@
-//! Where a browser comes back to (RFC 8252, section 7.3): a port of this machine that answers one question, from whoever knows its state.
+//! The loopback redirect listener of a native app (RFC 8252, section 7.3): a local port that accepts one authorization response, with the
+//! expected state.
 
 use std::time::Duration;
 
@@ -9,31 +10,31 @@ use zeroize::Zeroizing;
 use super::super::error::CliError;
 use super::super::out::escape::for_terminal;
 
-/// Most bytes of a request's head: a code and a state, and what browsers add.
+/// Maximum size of a request's head: a code, a state, and the headers that browsers add.
 const HEAD_BYTES: usize = 16 * 1024;
-/// How long one connection may take for its head.
+/// The time limit for the head on one connection.
 const READ: Duration = Duration::from_secs(5);
-/// The path that the provider sends browsers to.
+/// The path of the redirect URI.
 const PATH: &str = "/callback";
 
-/// A port that waits for a browser.
+/// A port that waits for the browser.
 pub struct Loopback {
     listener: TcpListener,
     port: u16,
 }
 
-/// What a browser came back with.
+/// The content of a request.
 enum Came {
-    /// The code.
+    /// The authorization code.
     Code(Zeroizing<String>),
-    /// The provider said no.
+    /// The provider refused.
     Refused(String),
-    /// Something else: it is answered, and nothing comes of it.
+    /// Any other request, which is answered and has no effect.
     Nothing(&'static str),
 }
 
 impl Loopback {
-    /// Takes a port. An address, not a name: nobody else can be asked for it (RFC 8252, section 8.3).
+    /// Binds a port on an IP address, not a name, so that no name resolution can lead elsewhere (RFC 8252, section 8.3).
     pub async fn bind() -> Result<Loopback, CliError> {
         let failed = |e: std::io::Error| CliError::Local(format!("no port of this machine for the browser: {e}"));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(failed)?;
@@ -41,12 +42,12 @@ impl Loopback {
         Ok(Loopback { listener, port })
     }
 
-    /// What the provider is told.
+    /// The redirect URI for the provider.
     pub fn redirect_uri(&self) -> String {
         format!("http://127.0.0.1:{}{PATH}", self.port)
     }
 
-    /// The code, from whoever comes back with this state. Others are turned away, and change nothing.
+    /// Waits for the code of a request with this state. Other requests are refused and have no effect.
     pub async fn code(&self, state: &str, issuer: &str) -> Result<Zeroizing<String>, CliError> {
         loop {
             let Ok((mut tcp, _)) = self.listener.accept().await else { continue };
@@ -62,7 +63,7 @@ impl Loopback {
                  referrer-policy: no-referrer\r\nconnection: close\r\n\r\n{text}",
                 text.len()
             );
-            // Whether the browser reads it changes nothing.
+            // Whether the browser reads the answer does not matter.
             let _ = tcp.write_all(answer.as_bytes()).await;
             let _ = tcp.shutdown().await;
             match came {
@@ -74,7 +75,7 @@ impl Loopback {
     }
 }
 
-/// The target of a request, once its head is whole.
+/// The target of a request, once its head is complete.
 async fn target(tcp: &mut TcpStream) -> std::io::Result<Zeroizing<String>> {
     let mut head = Zeroizing::new(Vec::with_capacity(HEAD_BYTES));
     let mut piece = Zeroizing::new([0; 1024]);
@@ -97,13 +98,13 @@ fn came(target: &str, state: &str, issuer: &str) -> Came {
     let value = |name: &str| {
         let mut all = query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(key, _)| *key == name);
         let one = all.next().and_then(|(_, value)| decoded(value));
-        // Twice is an answer that somebody put together.
+        // A repeated parameter marks a forged response.
         if all.next().is_some() { None } else { one }
     };
     if value("state").as_deref() != Some(state) {
         return Came::Nothing("this is not the answer that is waited for");
     }
-    // Another provider's answer, put before us (RFC 9207, section 2.4).
+    // A response of another provider, in a mix-up attack (RFC 9207, section 2.4).
     if value("iss").is_some_and(|iss| iss != issuer) {
         return Came::Nothing("this is another provider's answer");
     }
@@ -114,7 +115,7 @@ fn came(target: &str, state: &str, issuer: &str) -> Came {
     }
 }
 
-/// A value of a query (application/x-www-form-urlencoded).
+/// Decodes a value of a query (application/x-www-form-urlencoded).
 fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -131,7 +132,7 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// A value as it stands in a query or form.
+/// Encodes a value for a query or form.
 pub fn encoded(text: &str) -> String {
     text.bytes()
         .map(|b| match b {
@@ -141,7 +142,7 @@ pub fn encoded(text: &str) -> String {
         .collect()
 }
 
-/// A query or form.
+/// Encodes a query or form.
 pub fn form(pairs: &[(&str, &str)]) -> String {
     pairs.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect::<Vec<_>>().join("&")
 }

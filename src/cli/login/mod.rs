@@ -1,7 +1,8 @@
-//! `mayfly login`, `mayfly logout`: a person's short SVID of the server's own trust domain, kept beside the context that uses it.
+//! `mayfly login` and `mayfly logout`: gets a person a short-lived SVID of the server's own trust domain, stored beside the context file
+//! that uses it.
 //!
-//! - `provider`: asking the OIDC provider, by a browser (RFC 8252) or by a code that is typed elsewhere (RFC 8628).
-//! - `loopback`: where the browser comes back to. `kept`: the files that a login leaves.
+//! - `provider`: requests an ID token from the OIDC provider, with a browser (RFC 8252) or a device code (RFC 8628).
+//! - `loopback`: the redirect listener for the browser. `kept`: the files of a login.
 
 mod kept;
 mod loopback;
@@ -39,30 +40,30 @@ use crate::serve::tls::client_config;
 use crate::sources::https::{Answer, Https};
 use provider::Asking;
 
-/// `mayfly login`
+/// Arguments of `mayfly login`.
 #[derive(Args)]
 pub struct LoginArgs {
-    /// Who knows us, by the provider's name; needed where the server has several
+    /// Name of the OIDC provider; needed if the server has several
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
-    /// Sign in on another machine, by a code that is typed there. The server has to allow it
+    /// Sign in on another machine by typing a code there (device flow), if the server allows it
     #[arg(long)]
     device: bool,
-    /// Do not start a browser: the address is told in any case
+    /// Do not open a browser; the address is printed in any case
     #[arg(long)]
     no_browser: bool,
-    /// Ask the provider for one of these authentication context classes, best first
+    /// Request one of these authentication context classes from the provider, in order of preference
     #[arg(long, value_name = "ACR")]
     acr: Vec<String>,
-    /// Sign in anew at the provider where that was longer ago
+    /// Require a new sign-in at the provider if the last one is older than this
     #[arg(long, value_name = "DURATION", default_value = "12h", value_parser = args::duration)]
     max_age: Duration,
-    /// How long to wait for whoever signs in
+    /// Maximum time to wait for the sign-in
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = args::duration)]
     patience: Duration,
     #[command(flatten)]
     public: PublicArgs,
-    /// Roots of the provider's certificate, PEM [default: the system's]
+    /// Root certificates for the provider, PEM [default: the system's]
     #[arg(long, value_name = "FILE")]
     provider_ca: Option<PathBuf>,
 }
@@ -70,16 +71,16 @@ pub struct LoginArgs {
 /// The server's public listener.
 #[derive(Args, Clone)]
 pub(super) struct PublicArgs {
-    /// The server's public listener: https://HOST:PORT, with the path of its issuer
+    /// Public listener of the server: https://HOST:PORT, with the path of its issuer
     #[arg(long, value_name = "URL", env = "MAYFLY_PUBLIC", hide_env_values = true)]
     public: Option<String>,
-    /// Roots of the public listener's certificate, PEM [default: it is the server's SVID]
+    /// Root certificates for the public listener, PEM [default: its certificate is the server's SVID]
     #[arg(long, value_name = "FILE", env = "MAYFLY_PUBLIC_CA", hide_env_values = true)]
     public_ca: Option<PathBuf>,
 }
 
 impl PublicArgs {
-    /// Its base, and whoever asks it.
+    /// The base URL of the public listener, and a client for it.
     pub(super) fn listener(&self, settings: &Settings, run: &Run) -> Result<(String, Https), CliError> {
         let base = ordered(&self.public, &settings.public, settings.beneath.0).ok_or_else(|| {
             CliError::Usage("which server? give --public or MAYFLY_PUBLIC, or `public` in the context's file".to_owned())
@@ -88,12 +89,13 @@ impl PublicArgs {
     }
 }
 
-/// What a flag or the environment gives, and the file; the file first where the environment comes beneath it.
+/// Chooses between the value of a flag or the environment and that of the file. The file's value comes first if the environment ranks below
+/// the file.
 fn ordered<'a, T>(given: &'a Option<T>, file: &'a Option<T>, beneath: bool) -> Option<&'a T> {
     if beneath { file.as_ref().or(given.as_ref()) } else { given.as_ref().or(file.as_ref()) }
 }
 
-/// A login, as it is told.
+/// The printed form of a login.
 #[derive(Serialize)]
 pub(super) struct Told {
     pub spiffe_id: String,
@@ -119,12 +121,12 @@ impl Noun for Told {
     }
 }
 
-/// A key that nobody else has, and the request for its certificate.
+/// A new private key, and the request for its certificate.
 pub(super) struct Fresh {
     pub pem: Zeroizing<String>,
     pub spki: Vec<u8>,
     pub csr: Vec<u8>,
-    /// Its thumbprint.
+    /// The thumbprint of the key.
     pub nonce: String,
 }
 
@@ -133,7 +135,7 @@ impl Fresh {
         Fresh::of(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(CliError::ours)?)
     }
 
-    /// A request for another certificate of the key that is kept.
+    /// Builds a request for another certificate of the stored key.
     pub fn again(kept: &Kept) -> Result<Fresh, CliError> {
         let pem = args::read_text(&kept.key(), limits::PEM_FILE_BYTES)?;
         Fresh::of(&KeyPair::from_pem(&pem).map_err(|_| CliError::Local(format!("{}: is no key", kept.key().display())))?)
@@ -154,7 +156,7 @@ pub async fn login(args: LoginArgs, run: &Run) -> Result<Exit, CliError> {
     let ways: Ways =
         answer(&server.get(&format!("{public}/login"), limits::LOGIN_BODY_BYTES).await.map_err(|e| unreachable(&public, &e))?)?;
     let provider = choose(&ways, args.provider.as_deref())?;
-    // Nobody signs in at a provider for a login that could not be kept.
+    // The directory is checked first, so that nobody signs in for a login that cannot be stored.
     let kept = Kept::beside(settings.file.as_deref())?;
     kept.prepare(&run.system)?;
     if args.device && !ways.device {
@@ -192,7 +194,7 @@ pub async fn login(args: LoginArgs, run: &Run) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// Runs `mayfly logout`: the server ends the login, and its files go, whether it could be told or not.
+/// Runs `mayfly logout`: the server ends the login, and its files are removed whether or not the server was reached.
 pub async fn logout(run: &Run) -> Result<Exit, CliError> {
     let kept = Kept::beside(run.settings()?.file.as_deref())?;
     let Some(credential) = kept.credential()? else {
@@ -220,7 +222,7 @@ async fn give_back(run: &Run, credential_id: String) -> Result<(), CliError> {
     server.call(ask, |c, q| async move { TokenServiceClient::new(c).release(q).await }).await.map(drop)
 }
 
-/// The client of the public listener: the server's SVID vouches for it, or, where roots are named, its DNS name.
+/// The client of the public listener. The server is authenticated by its SVID or, if roots are given, by its DNS name.
 fn public_client(args: &PublicArgs, settings: &Settings, run: &Run) -> Result<Https, CliError> {
     if let Some(ca) = ordered(&args.public_ca, &settings.public_ca, settings.beneath.1) {
         return Https::new(Some(ca), &run.system).map_err(|e| CliError::Usage(e.to_string()));
@@ -257,7 +259,7 @@ pub(super) fn unreachable(address: &str, error: &dyn std::fmt::Display) -> CliEr
     CliError::Unreachable { address: address.to_owned(), what: error.to_string() }
 }
 
-/// What the server said, or why not.
+/// Decodes the server's answer, or its error.
 pub(super) fn answer<T: serde::de::DeserializeOwned>(said: &Answer) -> Result<T, CliError> {
     if said.status.is_success() {
         return serde_json::from_slice(&said.body).map_err(|_| CliError::Local("the server's answer makes no sense".to_owned()));
@@ -268,7 +270,7 @@ pub(super) fn answer<T: serde::de::DeserializeOwned>(said: &Answer) -> Result<T,
     }
 }
 
-/// For those who show it: whose login it is.
+/// Descriptions of the login for other commands.
 impl Kept {
     fn credential(&self) -> Result<Option<String>, CliError> {
         let Some(serial) = self.serial()? else { return Ok(None) };

@@ -1,7 +1,8 @@
-//! Asking an OIDC provider for an ID token: by a browser that comes back to this machine, or by a code that is typed on another one.
+//! Requests an ID token from an OIDC provider, with a browser that is redirected to this machine, or with a device code that is typed on
+//! another one.
 //!
-//! A public client: there is no secret in a program that everybody has (RFC 8252, section 8.5). PKCE binds the code to this process (RFC
-//! 7636), `state` the answer to this question, `nonce` the token to the key that the certificate will be for.
+//! The client is public: a program that everybody has cannot keep a secret (RFC 8252, section 8.5). PKCE binds the code to this process
+//! (RFC 7636), `state` binds the response to the request, and `nonce` binds the token to the key of the certificate.
 
 use std::time::Duration;
 
@@ -19,12 +20,12 @@ use crate::limits;
 use crate::serve::people::Provider;
 use crate::sources::https::{Answer, Https};
 
-/// The pause between two questions of a device, where the provider says none (RFC 8628, section 3.5).
+/// The default polling interval of the device flow (RFC 8628, section 3.5).
 const PAUSE: Duration = Duration::from_secs(5);
-/// The longest that is believed.
+/// The longest polling interval that is accepted from a provider.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Asking one provider.
+/// A request to one provider.
 pub struct Asking<'a> {
     pub client: &'a Https,
     pub known: &'a Discovery,
@@ -52,7 +53,7 @@ impl Asking<'_> {
         tokio::time::timeout(self.patience, waiting).await.unwrap_or_else(|_| Err(late()))
     }
 
-    /// By a browser on this machine.
+    /// Signs in with a browser on this machine.
     pub async fn by_browser(&self, open: bool) -> Result<Zeroizing<String>, CliError> {
         let authorize = self.endpoint("authorization_endpoint", self.known.authorization_endpoint.as_ref())?;
         let port = Loopback::bind().await?;
@@ -68,7 +69,7 @@ impl Asking<'_> {
             ("nonce", self.nonce),
             ("code_challenge", &challenge),
             ("code_challenge_method", "S256"),
-            // With it the provider says when the person signed in (OpenID Connect Core, section 2, auth_time).
+            // With max_age the provider includes the time of the sign-in (OpenID Connect Core, section 2, auth_time).
             ("max_age", &max_age),
         ];
         if !acr.is_empty() {
@@ -95,7 +96,7 @@ impl Asking<'_> {
         }
     }
 
-    /// By a code that is typed elsewhere.
+    /// Signs in with a code that is typed on another device.
     pub async fn by_device(&self) -> Result<Zeroizing<String>, CliError> {
         let device = self.endpoint("device_authorization_endpoint", self.known.device_authorization_endpoint.as_ref())?;
         let (max_age, acr) = (self.max_age.as_secs().to_string(), self.acr.join(" "));
@@ -148,7 +149,7 @@ impl Asking<'_> {
     }
 }
 
-/// What a token endpoint says.
+/// The answer of a token endpoint.
 enum Said {
     Token(Zeroizing<String>),
     Error(String, String),
@@ -181,11 +182,11 @@ fn refused(error: &str, why: &str) -> CliError {
     CliError::Local(format!("the provider refused: {}{why}", for_terminal(error)))
 }
 
-/// Starts a browser, if there is one. The address is no secret: what makes it ours stays in this process.
+/// Opens a browser, if there is one. The address contains no secret; the PKCE verifier stays in this process.
 fn browse(url: &str) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let mut command = std::process::Command::new(program);
     command.arg(url).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-    // Without one the address is typed.
+    // Without a browser, the person opens the address by hand.
     let _ = command.spawn();
 }

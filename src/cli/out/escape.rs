@@ -1,13 +1,13 @@
-//! Text that came from callers, on its way to a terminal: shown, never obeyed.
+//! Escapes text from callers before it is printed to a terminal.
 //!
-//! A purpose, a reason or a tool's name can hold escape sequences that rewrite the screen, and bidi controls that make it read otherwise
-//! than it is (Unicode TR 36, section 2.6.3; CVE-2021-42574).
+//! A purpose, a reason or a tool's name can contain escape sequences that rewrite the screen, and bidi controls that change how it reads
+//! (Unicode TR 36, section 2.6.3; CVE-2021-42574).
 
 use std::borrow::Cow;
 
 pub use crate::document::shown::{is_unsafe, json};
 
-/// The text with every unsafe character written out, like `\n` or `\u{202e}`.
+/// Escapes every unsafe character, like `\n` or `\u{202e}`.
 pub fn for_terminal(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_unsafe) {
         return Cow::Borrowed(text);
@@ -22,7 +22,7 @@ pub fn for_terminal(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A word for a POSIX shell: as it is where no character means anything, else in single quotes.
+/// Quotes a word for a POSIX shell: unchanged if no character has a special meaning, else in single quotes.
 pub fn shell(word: &str) -> Cow<'_, str> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@,=+%".contains(&b);
     if !word.is_empty() && word.bytes().all(plain) {

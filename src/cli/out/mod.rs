@@ -1,8 +1,8 @@
-//! What commands print: data on stdout in one of five forms, words on stderr.
+//! Output of commands: data on stdout in one of the formats, messages on stderr.
 //!
-//! - [`escape`]: text from callers never acts on a terminal.
-//! - [`tree`]: values in the order of their names; block YAML.
-//! - [`sink`]: secrets, to a pipe or a file.
+//! - [`escape`]: escapes text from callers for terminals.
+//! - [`tree`]: values with ordered names, and block YAML.
+//! - [`sink`]: secrets, written to a pipe or a file.
 
 pub mod escape;
 pub mod sink;
@@ -19,42 +19,42 @@ use super::error::CliError;
 use crate::log_queue;
 use tree::Tree;
 
-/// The form of the data on stdout.
+/// The format of the data on stdout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub enum Format {
-    /// Columns for people, or a list of fields for one thing.
+    /// Columns for people; for a single object, a list of its fields
     #[default]
     Table,
-    /// The same with all columns, and fields that are empty.
+    /// Like table, with all columns and empty fields
     Wide,
-    /// JSON; field names are stable.
+    /// JSON with stable field names
     Json,
-    /// The same as YAML.
+    /// The JSON data as YAML
     Yaml,
-    /// Only the id or name, one per line.
+    /// Only the id or name, one per line
     Name,
-    /// The columns of `wide`, for spreadsheets (RFC 4180).
+    /// The columns of wide, for spreadsheets (RFC 4180)
     Csv,
 }
 
-/// A thing that commands show. Its fields, as serialized, are the interface of `-o json`.
+/// An object that commands print. Its serialized fields are the interface of `-o json`.
 pub trait Noun: Serialize {
-    /// What `-o name` prints.
+    /// The text that `-o name` prints.
     fn name(&self) -> String;
 }
 
-/// A thing that is also a row of a table.
+/// An object that can also be a row of a table.
 pub trait Row: Noun {
     /// The columns that are always shown.
     const COLUMNS: &'static [&'static str];
     /// The columns that `-o wide` adds.
     const WIDE: &'static [&'static str] = &[];
 
-    /// One cell per column, those of `WIDE` last.
+    /// One cell per column, with the cells of `WIDE` last.
     fn cells(&self) -> Vec<String>;
 }
 
-/// Where a command's output goes, and in which form.
+/// The destination and format of a command's output.
 #[derive(Clone, Copy)]
 pub struct Out {
     format: Format,
@@ -62,18 +62,18 @@ pub struct Out {
 }
 
 impl Out {
-    /// Colors are for words on a terminal, and only where `NO_COLOR` is unset or empty (no-color.org).
+    /// Colors are used for messages on a terminal only, and only if `NO_COLOR` is unset or empty (no-color.org).
     pub fn new(format: Format) -> Out {
         let asked_not = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         Out { format, color: io::stderr().is_terminal() && !asked_not }
     }
 
-    /// The form that was asked for.
+    /// The requested format.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// Several things.
+    /// Prints a list of objects.
     pub fn list<R: Row>(&self, rows: &[R]) -> Result<(), CliError> {
         match self.format {
             Format::Table | Format::Wide => print(&table(rows, self.format)),
@@ -84,7 +84,7 @@ impl Out {
         }
     }
 
-    /// One thing with all its fields.
+    /// Prints one object with all its fields.
     pub fn one<N: Noun>(&self, row: &N) -> Result<(), CliError> {
         match self.format {
             Format::Table => print(&fields(&to_tree(row)?, false)),
@@ -96,7 +96,7 @@ impl Out {
         }
     }
 
-    /// One thing whose parts are better read as a table of `rows`; the other forms show the whole.
+    /// Prints one object, in the table formats as a table of `rows`; the other formats show the whole object.
     pub fn one_with_rows<N: Noun, R: Row>(&self, whole: &N, rows: &[R]) -> Result<(), CliError> {
         match self.format {
             Format::Table | Format::Wide if !rows.is_empty() => print(&table(rows, self.format)),
@@ -104,36 +104,36 @@ impl Out {
         }
     }
 
-    /// One line of JSON: what `--watch` prints.
+    /// Prints one line of JSON, as `--watch` does.
     pub fn line(&self, value: &impl Serialize) -> Result<(), CliError> {
         let text = serde_json::to_string(value).map_err(CliError::ours)?;
         print(&format!("{}\n", escape::json(&text)))
     }
 
-    /// A document that is printed as it is, like a JWK set.
+    /// Prints a document as it is, like a JWK set.
     pub fn document(&self, text: &str) -> Result<(), CliError> {
         print(&format!("{}\n", escape::json(text.trim_end())))
     }
 
-    /// A line of text among tables.
+    /// Prints a line of text among tables.
     pub fn text(&self, text: &str) -> Result<(), CliError> {
         print(&format!("{}\n", escape::for_terminal(text)))
     }
 
-    /// What this program wrote itself: a script, a manual page.
+    /// Prints a text generated by this program, such as a script or a manual page.
     pub fn generated(&self, bytes: &[u8]) -> Result<(), CliError> {
         print(&String::from_utf8_lossy(bytes))
     }
 
-    /// Words, on stderr. What comes from callers is made safe here.
+    /// Prints a message to stderr. Text from callers is escaped here.
     pub fn say(&self, words: impl fmt::Display) {
         let text = words.to_string();
         let lines: Vec<_> = text.lines().map(escape::for_terminal).collect();
-        // Nobody may be listening on stderr; that is no reason to fail.
+        // A closed stderr must not make the command fail.
         log_queue::write(format!("{}\n", lines.join("\n")).as_bytes());
     }
 
-    /// Tells why a command failed: words, or with `-o json` JSON, on stderr.
+    /// Prints the error of a command to stderr, as text or, with `-o json`, as JSON.
     pub fn fail(&self, error: &CliError) {
         let text = match self.format {
             Format::Json => error.json(),
@@ -177,7 +177,7 @@ fn csv_fields(tree: &Tree) -> Result<String, CliError> {
     csv([names, values].into_iter())
 }
 
-/// A spreadsheet takes what begins with one of `=+-@` for a formula and runs it: such a cell begins with an apostrophe.
+/// Encodes CSV. A cell that begins with one of `=+-@` gets an apostrophe in front, since a spreadsheet would run it as a formula.
 fn csv(lines: impl Iterator<Item = Vec<String>>) -> Result<String, CliError> {
     let mut out = csv::Writer::from_writer(Vec::new());
     for line in lines {
@@ -203,7 +203,7 @@ fn table<R: Row>(rows: &[R], format: Format) -> String {
     layout(Some(head), rows.iter().map(|row| row.cells().into_iter().take(shown).collect()).collect())
 }
 
-/// Columns by their widest cell, two spaces apart. Never wrapped: an id that is cut in two cannot be copied.
+/// Aligns columns by their widest cell, two spaces apart. Lines are never wrapped, so that ids can be copied.
 fn layout(head: Option<Vec<String>>, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled).force_no_tty();

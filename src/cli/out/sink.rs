@@ -1,4 +1,4 @@
-//! Where a secret may go: a pipe, or a file that only its owner reads. Never a terminal, unless that is asked for.
+//! The destination of a secret: a pipe, or a file that only its owner can read; a terminal only with `--force-terminal`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 use crate::cli::error::CliError;
 use crate::system::System;
 
-/// The place that a secret is written to.
+/// The destination of a secret.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Sink {
     /// stdout.
     Stdout,
-    /// A file, replaced as a whole.
+    /// A file, replaced atomically.
     File(PathBuf),
 }
 
 impl Sink {
-    /// Decides before anything is asked of the server: a credential that cannot be handed over is not to be made.
+    /// Chooses the destination before the server is called, so that no credential is issued that cannot be delivered.
     pub fn decide(to: Option<PathBuf>, stdout_is_terminal: bool, force_terminal: bool) -> Result<Sink, CliError> {
         match to {
             Some(path) => match fs::symlink_metadata(&path) {
@@ -35,7 +35,7 @@ impl Sink {
         }
     }
 
-    /// Hands the secret over. A file is made with mode 0600, synced, and takes the place of the old one at once or not at all.
+    /// Writes the secret. A file is created with mode 0600, synced, and then replaces the old file atomically.
     pub fn write(&self, secret: &[u8], system: &System) -> Result<(), CliError> {
         match self {
             Sink::Stdout => {
@@ -52,7 +52,7 @@ impl Sink {
     }
 }
 
-/// A file beside the target, then a rename: a reader sees the old secret or the new one, and never a part.
+/// Writes a temporary file and renames it: a reader gets either the old or the new secret, never a part.
 fn replace(path: &Path, secret: &[u8], system: &System) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "names no file"))?;
     let folder = match path.parent() {
@@ -63,14 +63,14 @@ fn replace(path: &Path, secret: &[u8], system: &System) -> io::Result<()> {
     let aside = folder.join(format!(".{}.{mark}", name.to_string_lossy()));
     let written = write_new(&aside, secret).and_then(|()| fs::rename(&aside, path));
     if written.is_err() {
-        // What is left beside the target would be a secret that nobody knows of.
+        // A remaining temporary file would hold a secret that nobody knows of.
         let _ = fs::remove_file(&aside);
     }
     written.and_then(|()| File::open(folder)?.sync_all())
 }
 
 fn write_new(path: &Path, secret: &[u8]) -> io::Result<()> {
-    // `create_new` follows no link that somebody put there first.
+    // `create_new` does not follow a link that somebody placed there.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(secret)?;
     file.sync_all()
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        // Whoever had the old file open does not get the new secret.
+        // A process that has the old file open does not get the new secret.
         assert_eq!(io::read_to_string(held_open).unwrap(), "old, and longer than the new one");
     }
 

@@ -1,4 +1,4 @@
-//! A value as a person sees it: names in the order in which they were written. Block YAML and lists of fields are made of it.
+//! Values whose names keep their order; the source of block YAML and of lists of fields.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub enum Tree {
     Null,
     /// true or false
     Bool(bool),
-    /// A number, as it is written.
+    /// A number, as it was written.
     Number(String),
     /// A text.
     Text(String),
@@ -70,7 +70,7 @@ impl<'de> Deserialize<'de> for Tree {
 }
 
 impl Tree {
-    /// Block YAML 1.2, which a 1.1 reader understands alike. Texts that are not plainly texts are quoted.
+    /// Block YAML 1.2, which a YAML 1.1 reader understands in the same way. A text is quoted if a reader could take it for another type.
     pub fn yaml(&self) -> String {
         let mut out = String::new();
         self.write_yaml(&mut out, 0);
@@ -99,7 +99,7 @@ impl Tree {
         }
     }
 
-    /// The first field of a map stands on the line of its dash.
+    /// Writes a map's first field on the line of its dash.
     fn write_after_dash(&self, out: &mut String, depth: usize) {
         match self {
             Tree::Map(map) if !map.is_empty() => {
@@ -133,7 +133,7 @@ impl Tree {
         }
     }
 
-    /// Names with dots and their values on one line each; what is null or empty is left out unless `all`.
+    /// Flattens to dotted names and their values, one per line. Null and empty values are omitted unless `all`.
     pub fn fields(&self, all: bool) -> Vec<(String, String)> {
         let mut out = Vec::new();
         self.walk(String::new(), all, &mut out);
@@ -196,11 +196,11 @@ fn write_field(out: &mut String, name: &str, value: &Tree, depth: usize) {
     }
 }
 
-/// A text as a YAML scalar: plain where no reader can take it for anything else, else double-quoted, of which JSON's form is a subset.
+/// A text as a YAML scalar: plain if no reader can take it for another type, else double-quoted, of which JSON's form is a subset.
 fn yaml_text(text: &str) -> String {
     let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     let rest = |b: u8| b.is_ascii_alphanumeric() || b"_-./@".contains(&b);
-    // The words of YAML 1.1's bool and null, which many readers still take for such; `.inf` and numbers fail the first test.
+    // The words for bool and null of YAML 1.1, which many readers still accept; `.inf` and numbers fail the first test.
     const TAKEN: &[&str] = &["true", "false", "yes", "no", "on", "off", "y", "n", "null"];
     let plain = first && text.bytes().all(rest) && !TAKEN.contains(&text.to_ascii_lowercase().as_str());
     if plain || is_url(text) {
@@ -210,7 +210,7 @@ fn yaml_text(text: &str) -> String {
     escape::json(&quoted).into_owned()
 }
 
-/// `spiffe://…` and `https://…` stay plain: a colon only ends a key before a space.
+/// `spiffe://…` and `https://…` stay plain: a colon ends a key only before a space.
 fn is_url(text: &str) -> bool {
     let rest = text.strip_prefix("spiffe://").or_else(|| text.strip_prefix("https://"));
     rest.is_some_and(|r| !r.is_empty() && r.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./".contains(&b)))

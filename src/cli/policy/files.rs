@@ -1,4 +1,4 @@
-//! Which policy set a command is about.
+//! Selects the policy set that a command works on.
 
 use std::path::PathBuf;
 
@@ -11,31 +11,31 @@ use crate::pb::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClie
 use crate::policy::PolicySet;
 use crate::sources::policy_files;
 
-/// Files of a policy set.
+/// The files of a policy set.
 #[derive(Args, Clone)]
 pub struct FileArgs {
-    /// Cedar policies: files, or directories of which every `*.cedar` counts
+    /// Cedar policies: files, or directories whose `*.cedar` files are read
     #[arg(value_name = "PATH")]
     pub files: Vec<PathBuf>,
-    /// Who has which role and environment, TOML [default: what is in force]
+    /// Roles and environments of identities, TOML [default: the roles in effect]
     #[arg(long, value_name = "FILE", requires = "files")]
     pub roles: Option<PathBuf>,
 }
 
-/// A policy set, here or there.
+/// A policy set: local files, or a version that the server has.
 #[derive(Args, Clone)]
 pub struct SetSource {
     #[command(flatten)]
     pub files: FileArgs,
-    /// An earlier version of the one in force, which goes back to it
+    /// Use an earlier version of the enforced policy set; `policy set` rolls back to it
     #[arg(long, value_name = "N", conflicts_with_all = ["files", "audited"], value_parser = clap::value_parser!(u64).range(1..))]
     pub version: Option<u64>,
-    /// The one beside the one in force
+    /// Use the shadow policy set
     #[arg(long, conflicts_with = "files")]
     pub audited: bool,
 }
 
-/// Everything that is wrong with files, one complaint per line.
+/// The error that lists all complaints about files, one per line.
 pub fn complaints(all: &[Complaint]) -> CliError {
     CliError::Usage(all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
@@ -45,14 +45,14 @@ fn wire_file(source: Source) -> pb::PolicyFile {
 }
 
 impl FileArgs {
-    /// What is in them.
+    /// Reads the files.
     pub fn read(&self) -> Result<(Vec<Source>, Option<Source>), CliError> {
         let policies = policy_files::cedar(&self.files).map_err(|wrong| complaints(&wrong))?;
         let roles = self.roles.as_ref().map(|path| policy_files::roles(path)).transpose();
         Ok((policies, roles.map_err(|wrong| complaints(&[wrong]))?))
     }
 
-    /// Where both are here: the set, compiled without a server.
+    /// Compiles the set without a server, if both policies and roles are local.
     pub fn compiled(&self) -> Result<PolicySet, CliError> {
         match self.read()? {
             (policies, Some(roles)) => PolicySet::compile(policies, roles).map_err(|wrong| complaints(&wrong)),
@@ -62,7 +62,7 @@ impl FileArgs {
 }
 
 impl SetSource {
-    /// As the server is told. `None`: nothing was named.
+    /// The protobuf form of the source. `None`: the command line names none.
     pub fn on_the_wire(&self) -> Result<Option<pb::PolicySource>, CliError> {
         use pb::policy_source::From;
         let from = match (self.files.files.is_empty(), self.version, self.audited) {
@@ -78,14 +78,14 @@ impl SetSource {
         Ok(Some(pb::PolicySource { from: Some(from) }))
     }
 
-    /// The same, where one has to be named.
+    /// Like `on_the_wire`, but a missing source is an error.
     pub fn needed(&self) -> Result<pb::PolicySource, CliError> {
         let missing = || CliError::Usage("name the policy set: PATH..., --version N or --audited".to_owned());
         self.on_the_wire()?.ok_or_else(missing)
     }
 }
 
-/// A set that the server has. `None`: there is none.
+/// Fetches a set from the server. `None`: there is none.
 pub async fn there(server: &Server, environment: &str, mode: pb::PolicyMode) -> Result<Option<pb::PolicySet>, CliError> {
     let request = pb::GetPolicyRequest { environment: environment.to_owned(), mode: mode.into(), version: None };
     let answer = server.call(request, |c, q| async move { PolicyServiceClient::new(c).get_policy(q).await }).await;
@@ -96,14 +96,14 @@ pub async fn there(server: &Server, environment: &str, mode: pb::PolicyMode) -> 
     }
 }
 
-/// The files of a set as sources: policies, and roles.
+/// The files of a set as sources: policies and roles.
 pub fn sources(files: Option<&pb::PolicyFiles>) -> (Vec<Source>, Source) {
     let source = |file: &pb::PolicyFile| Source::new(file.name.as_str(), file.text.as_str());
     let policies = files.map(|f| f.policies.iter().map(source).collect()).unwrap_or_default();
     (policies, files.and_then(|f| f.roles.as_ref()).map_or_else(|| Source::new("roles.toml", ""), source))
 }
 
-/// What differs between two sets of files, line by line, as `diff -u` shows it. Empty: nothing.
+/// The differences between two sets of files, line by line as in `diff -u`; empty if there are none.
 pub fn differences(before: Option<&pb::PolicyFiles>, after: Option<&pb::PolicyFiles>) -> String {
     let texts = |files: Option<&pb::PolicyFiles>| {
         let all = files.into_iter().flat_map(|f| f.policies.iter().chain(&f.roles));

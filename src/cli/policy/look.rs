@@ -1,4 +1,4 @@
-//! Looking at a policy set: its files, what is wrong with it, what it would decide.
+//! Inspects a policy set: its files, its errors, and its decisions.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,93 +15,93 @@ use crate::cli::{Run, server::Server};
 use crate::limits;
 use crate::pb::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
 
-/// `mayfly policy show`
+/// Arguments of `mayfly policy show`.
 #[derive(Args)]
 pub struct ShowArgs {
-    /// The environment
+    /// Environment of the policy set
     #[arg(value_name = "ENVIRONMENT")]
     environment: String,
-    /// The one beside the one in force
+    /// Show the shadow policy set
     #[arg(long)]
     audited: bool,
-    /// An earlier version
+    /// Show an earlier version
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     version: Option<u64>,
-    /// Write its files into this directory, which must not have them
+    /// Write the files of the set to this directory, which must not contain them yet
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
 }
 
-/// `mayfly policy validate`
+/// Arguments of `mayfly policy validate`.
 #[derive(Args)]
 pub struct ValidateArgs {
     #[command(flatten)]
     source: SetSource,
-    /// Ask the server too: what its registry lacks, and what takes a second operator
+    /// Also check against the server: what its registry lacks for this environment, and which changes need a second operator
     #[arg(long, value_name = "NAME", required_unless_present = "roles")]
     environment: Option<String>,
 }
 
-/// `mayfly policy diff`
+/// Arguments of `mayfly policy diff`.
 #[derive(Args)]
 pub struct DiffArgs {
-    /// The environment
+    /// Environment of the policy set
     #[arg(value_name = "ENVIRONMENT")]
     environment: String,
     #[command(flatten)]
     source: SetSource,
-    /// From when on: a moment, or a duration before now. The newest 2,000 decisions at the most
+    /// Start of the decisions: a time, or a duration before now; at most the newest 2,000 decisions are used
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = args::when)]
     since: args::When,
 }
 
-/// `mayfly policy explain`
+/// Arguments of `mayfly policy explain`.
 #[derive(Args)]
 pub struct ExplainArgs {
-    /// The environment
+    /// Environment of the policy set
     #[arg(value_name = "ENVIRONMENT")]
     environment: String,
     #[command(flatten)]
     source: SetSource,
-    /// Who asks: a SPIFFE ID
+    /// SPIFFE ID of the caller
     #[arg(long, value_name = "ID")]
     caller: String,
-    /// What for, as policies name it
+    /// Action, as policies name it
     #[arg(long, value_name = "NAME", default_value = "Exchange")]
     action: String,
-    /// The upstream; of what operators do none
+    /// Upstream of the request; actions of operators have none
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
-    /// A scope; may be given again
+    /// Scope; can be repeated
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
-    /// The tool
+    /// Tool of the request
     #[arg(long, value_name = "NAME")]
     tool: Option<String>,
-    /// What for, in words
+    /// Purpose of the request
     #[arg(long, value_name = "TEXT")]
     purpose: Option<String>,
-    /// The tool's arguments, JSON, in a file; `-` is stdin
+    /// File with the tool's arguments, JSON; `-` is stdin
     #[arg(long, value_name = "FILE")]
     arguments: Option<PathBuf>,
-    /// The kind [default: the first that the upstream issues]
+    /// Kind of credential [default: the first kind of the upstream]
     #[arg(long, value_parser = args::kind())]
     kind: Option<pb::CredentialKind>,
-    /// How long [default: what the upstream gives unasked]
+    /// Requested lifetime [default: the upstream's default]
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     ttl: Option<Duration>,
-    /// Somebody who approved it; may be given again
+    /// Approver of the request; can be repeated
     #[arg(long = "approved-by", value_name = "ID")]
     approvals: Vec<String>,
-    /// Of what operators do: the sort of thing that is acted on
+    /// Kind of the object that an operator's action applies to
     #[arg(long, value_name = "KIND")]
     target_kind: Option<String>,
-    /// Its name
+    /// Name of the object that an operator's action applies to
     #[arg(long, value_name = "NAME", requires = "target_kind")]
     target: Option<String>,
 }
 
-/// The policy set of an environment.
+/// Prints the policy set of an environment.
 pub async fn show(args: ShowArgs, run: &Run) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     let mode = if args.audited { pb::PolicyMode::Audit } else { pb::PolicyMode::Enforce };
@@ -114,7 +114,7 @@ pub async fn show(args: ShowArgs, run: &Run) -> Result<Exit, CliError> {
     }
     let policy = Policy::from(policy);
     match run.out.format() {
-        // People read the set as its files stand; one field on one line cannot be read.
+        // In the text formats the files are printed as they are; a file in one field on one line would be unreadable.
         Format::Table | Format::Wide => {
             run.out.one(&policy.without_texts())?;
             for file in &policy.files {
@@ -127,7 +127,7 @@ pub async fn show(args: ShowArgs, run: &Run) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// Writes files that are not there yet. Names of files come from a server: they stay in the directory.
+/// Writes files that do not exist yet. The server supplies the file names, so names that lead out of the directory are refused.
 fn write(directory: &std::path::Path, files: Option<&pb::PolicyFiles>) -> Result<(), CliError> {
     use std::io::Write as _;
     let cannot = |path: &std::path::Path, e: std::io::Error| CliError::Local(format!("{}: {e}", path.display()));
@@ -143,7 +143,7 @@ fn write(directory: &std::path::Path, files: Option<&pb::PolicyFiles>) -> Result
     Ok(())
 }
 
-/// Checks a set.
+/// Validates a policy set.
 pub async fn validate(args: ValidateArgs, run: &Run) -> Result<Exit, CliError> {
     let FileArgs { files, roles } = &args.source.files;
     if !files.is_empty() && roles.is_some() {
@@ -176,7 +176,7 @@ pub async fn validate(args: ValidateArgs, run: &Run) -> Result<Exit, CliError> {
     Ok(if checked.violations.is_empty() { Exit::Ok } else { Exit::Findings })
 }
 
-/// Decides recorded decisions once more.
+/// Decides recorded requests again with another set.
 pub async fn diff(args: DiffArgs, run: &Run) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let since = args.since.past(run.system.wall());
@@ -200,7 +200,7 @@ pub async fn diff(args: DiffArgs, run: &Run) -> Result<Exit, CliError> {
     Ok(if whole.newly_refused + whole.newly_permitted == 0 { Exit::Ok } else { Exit::Findings })
 }
 
-/// What a set makes of a request.
+/// Explains the decision of a set on a request.
 pub async fn explain(args: ExplainArgs, run: &Run) -> Result<Exit, CliError> {
     let server: Server = run.server().await?;
     let arguments = args.arguments.as_ref().map(|path| args::read_text(path, limits::ARGUMENTS_BYTES)).transpose()?;

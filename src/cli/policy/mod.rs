@@ -1,7 +1,7 @@
-//! `mayfly policy`: the policy sets that decide.
+//! `mayfly policy`: shows, validates, tests, compares and changes the policy sets that decide requests.
 //!
-//! - `files`: which set a command is about: files here, or one that the server has.
-//! - `set`: putting one in force. `test`: a table of tests. `look`: checking, comparing, explaining.
+//! - `files`: selects a policy set, from local files or from the server.
+//! - `set`: changes the set in effect or the shadow set. `test`: runs a table of tests. `look`: validates, compares and explains.
 
 mod files;
 mod look;
@@ -15,26 +15,26 @@ use super::Run;
 use super::error::CliError;
 use super::exit::Exit;
 
-/// What can be done with policy.
+/// The subcommands for policy.
 #[derive(Subcommand)]
 pub enum PolicyCommand {
-    /// The policy set of an environment; with --to, its files
+    /// Show the policy set of an environment; with --to, write its files
     Show(look::ShowArgs),
-    /// Check a policy set, here or against what the server knows
+    /// Validate a policy set, offline or against the server
     Validate(look::ValidateArgs),
-    /// Run a table of tests; exits with 10 where one fails. With files it needs no server
+    /// Run a table of tests; exits with 10 if any fails; needs no server if files are given
     Test(test::TestArgs),
-    /// Decide recorded decisions once more with another set; exits with 10 where some differ
+    /// Decide recorded requests again with another policy set; exits with 10 if any decision differs
     Diff(look::DiffArgs),
-    /// Put a policy set in force, or beside the one in force; what it would now refuse is revoked
+    /// Put a policy set in effect and revoke what it refuses; with --audit, set the shadow policy set instead
     Set(set::SetArgs),
-    /// Make the set beside the one in force the one in force, or take it away
+    /// Promote the shadow policy set, or remove it
     Mode(set::ModeArgs),
-    /// What a policy set makes of a request, and why
+    /// Explain how a policy set decides a request
     Explain(Box<look::ExplainArgs>),
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: PolicyCommand, run: &Run) -> Result<Exit, CliError> {
     match command {
         PolicyCommand::Show(args) => look::show(args, run).await,

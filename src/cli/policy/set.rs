@@ -1,4 +1,4 @@
-//! Putting a policy set in force, beside the one in force, or away.
+//! Changes the policy set in effect, and sets, promotes or removes the shadow policy set.
 
 use clap::{Args, ValueEnum};
 
@@ -10,53 +10,53 @@ use crate::cli::exit::Exit;
 use crate::cli::show::policy::PolicyChange;
 use crate::pb::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
 
-/// `mayfly policy set`
+/// Arguments of `mayfly policy set`.
 #[derive(Args)]
 pub struct SetArgs {
-    /// The environment
+    /// Environment of the policy set
     #[arg(value_name = "ENVIRONMENT")]
     environment: String,
     #[command(flatten)]
     source: SetSource,
-    /// Beside the one in force: it is asked, what it would decide otherwise is recorded, and nobody listens to it
+    /// Set the shadow policy set: it evaluates every request and differing decisions are recorded, but it never decides
     #[arg(long, conflicts_with_all = ["version", "audited"])]
     audit: bool,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
-    /// The version that the change was made from [default: the one in force]
+    /// Version that the change is based on [default: the version in effect]
     #[arg(long, value_name = "N")]
     read_version: Option<u64>,
     #[command(flatten)]
     confirm: ConfirmArgs,
 }
 
-/// `mayfly policy mode`
+/// Arguments of `mayfly policy mode`.
 #[derive(Args)]
 pub struct ModeArgs {
-    /// The environment
+    /// Environment of the policy set
     #[arg(value_name = "ENVIRONMENT")]
     environment: String,
-    /// What becomes of the set beside the one in force
+    /// New mode of the shadow policy set
     #[arg(value_enum)]
     mode: Mode,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]
     confirm: ConfirmArgs,
 }
 
-/// What becomes of the set beside the one in force.
+/// The new mode of the shadow policy set.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
-    /// It is the one in force from now on. Takes a second operator
+    /// Put the shadow policy set in effect; needs a second operator
     Enforce,
-    /// It is taken away
+    /// Remove the shadow policy set
     Off,
 }
 
-/// One to put somewhere.
+/// A policy set to be sent to the server.
 struct Setting {
     environment: String,
     mode: pb::PolicyMode,
@@ -66,7 +66,7 @@ struct Setting {
     confirm: ConfirmArgs,
 }
 
-/// Puts a set in force, or beside the one in force.
+/// Puts a set in effect, or makes it the shadow policy set.
 pub async fn set(args: SetArgs, run: &Run) -> Result<Exit, CliError> {
     let source = Some(args.source.needed()?);
     let mode = if args.audit { pb::PolicyMode::Audit } else { pb::PolicyMode::Enforce };
@@ -74,7 +74,7 @@ pub async fn set(args: SetArgs, run: &Run) -> Result<Exit, CliError> {
     put(Setting { environment, mode, source, read_version, reason, confirm }, run).await
 }
 
-/// Makes the set beside the one in force the one in force, or takes it away.
+/// Puts the shadow policy set in effect, or removes it.
 pub async fn mode(args: ModeArgs, run: &Run) -> Result<Exit, CliError> {
     let (mode, source) = match args.mode {
         Mode::Enforce => {
@@ -90,7 +90,7 @@ pub async fn mode(args: ModeArgs, run: &Run) -> Result<Exit, CliError> {
 async fn put(setting: Setting, run: &Run) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     let before = files::there(server, &setting.environment, setting.mode).await?;
-    // One that was taken away counts too; where there never was one it is 0.
+    // A removed set still has a version; if there never was a set, the version is 0.
     let read_version = setting.read_version.or(before.as_ref().map(|b| b.version)).unwrap_or(0);
     let request = &pb::SetPolicyRequest {
         environment: setting.environment,

@@ -1,4 +1,4 @@
-//! A table of tests for a policy set, in a file that CI can run.
+//! Runs a table of tests for a policy set, from a file that CI can use.
 
 use std::path::PathBuf;
 
@@ -20,18 +20,18 @@ use crate::serve::wire::upstream_from_pb;
 use crate::sources::policy_files;
 use crate::upstream::registry::{Registry, Upstream};
 
-/// `mayfly policy test`
+/// Arguments of `mayfly policy test`.
 #[derive(Args)]
 pub struct TestArgs {
-    /// The tests, TOML; docs/policy.md has their form
+    /// File with the tests, TOML, in the format of docs/policy.md
     #[arg(value_name = "TESTS")]
     tests: PathBuf,
     #[command(flatten)]
     files: FileArgs,
-    /// The registrations: a directory of `*.toml` [default: those of the server]
+    /// Directory of `*.toml` registrations [default: those of the server]
     #[arg(long, value_name = "DIR")]
     upstreams: Option<PathBuf>,
-    /// The environment whose set is tested where no files are named, and for tests that name none
+    /// Environment whose set is tested if no files are given, and of tests that name no environment
     #[arg(long, value_name = "NAME", required_unless_present = "roles")]
     environment: Option<String>,
 }
@@ -75,7 +75,7 @@ fn outcome(test: &Test, set: &PolicySet, upstreams: &Registry, environment: Opti
     Ok(test.situation.outcome(set, environment, upstream.map(|u| &**u)))
 }
 
-/// The set in force, with the policies of files in the place of its own where some are named.
+/// Fetches the set in effect. Policies from local files replace its policies if any are given.
 async fn fetched(server: &Server, args: &TestArgs) -> Result<PolicySet, CliError> {
     let Some(environment) = &args.environment else {
         return Err(CliError::Usage("--environment NAME says whose roles or policies are tested".to_owned()));

@@ -1,4 +1,4 @@
-//! Approvals.
+//! JSON and table forms of approvals.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use super::{Subject, Who, hex, ms, or_dash, shown_word, time};
 use crate::cli::out::{Noun, Row};
 use crate::pb::mayfly::v1 as pb;
 
-/// An approval as `approval show` and `approval list` show it.
+/// An approval, as `approval show` and `approval list` print it.
 #[derive(Serialize, Debug)]
 pub struct Approval {
     pub approval_id: String,
@@ -40,7 +40,7 @@ pub struct Approval {
     pub seq: u64,
 }
 
-/// The task that an approval lets open or gives more time, in clear.
+/// The terms of a task that the approval opens or extends, in clear text.
 #[derive(Serialize, Debug)]
 pub struct TaskTerms {
     pub purpose: String,
@@ -55,9 +55,9 @@ pub struct TaskTerms {
     pub ttl_ms: Option<i64>,
     pub max_ttl_ms: Option<i64>,
     pub heartbeat_interval_ms: Option<i64>,
-    /// A later deadline.
+    /// The new deadline of an extension.
     pub deadline: Option<String>,
-    /// The upstreams for which policy wants it approved.
+    /// The upstreams for which policy requires an approval.
     pub asked_for: Vec<String>,
 }
 
@@ -84,7 +84,7 @@ impl From<pb::ApprovalTask> for TaskTerms {
 }
 
 impl TaskTerms {
-    /// For people, in a line: whatever somebody who approves it lets happen.
+    /// One line for people: everything that giving the approval permits.
     pub fn sentence(&self) -> String {
         let each = self.upstreams.iter().map(|a| format!("{}={}", a.upstream, a.scopes.join(",")));
         let tools = match (self.any_tool, self.tools.as_slice()) {
@@ -146,7 +146,7 @@ impl From<pb::Approval> for Approval {
 }
 
 impl Approval {
-    /// What is asked for, for people.
+    /// The request, as one line for people.
     pub fn sentence(&self) -> String {
         if self.of == "call" {
             return format!("{} asks to call {}: {}", Who::text(self.caller.as_ref()), self.tool, self.purpose);

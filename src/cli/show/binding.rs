@@ -1,4 +1,4 @@
-//! Bindings.
+//! JSON and table forms of bindings.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use crate::cli::error::CliError;
 use crate::cli::out::{Noun, Row};
 use crate::pb::mayfly::v1 as pb;
 
-/// A binding as `binding show` and `binding list` show it.
+/// A binding, as `binding show` and `binding list` print it.
 #[derive(Serialize, Debug)]
 pub struct Binding {
     pub binding: String,
@@ -45,10 +45,10 @@ impl From<pb::Binding> for Binding {
     }
 }
 
-/// What differs between two versions, line by line.
+/// The differences between two versions, line by line.
 pub fn differences(old: Option<pb::Binding>, new: pb::Binding) -> Result<String, CliError> {
     let text = |b: pb::Binding| serde_json::to_string_pretty(&Binding::from(b)).map_err(CliError::ours);
-    // When and by whom is no part of what is decided.
+    // Time and author are not part of what is compared.
     let bare = |b: pb::Binding| pb::Binding { at: None, author: None, seq: 0, narrowing: false, version: 0, ..b };
     let (old, new) = (old.map(|b| text(bare(b))).transpose()?.unwrap_or_default(), text(bare(new))?);
     Ok(similar::TextDiff::from_lines(&old, &new).unified_diff().context_radius(2).header("in force", "asked for").to_string())
@@ -81,7 +81,7 @@ impl Row for Binding {
     }
 }
 
-/// What putting a binding in force came to.
+/// The result of changing a binding.
 #[derive(Serialize, Debug)]
 pub struct BindingChange {
     pub binding: String,
@@ -97,7 +97,7 @@ pub struct BindingChange {
 }
 
 impl BindingChange {
-    /// From the answer.
+    /// Converts the server's answer.
     pub fn of(dry_run: bool, answer: pb::SetBindingResponse) -> Result<BindingChange, CliError> {
         let binding = answer.binding.ok_or_else(|| CliError::ours("the server answered without the binding"))?;
         Ok(BindingChange {

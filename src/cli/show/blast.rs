@@ -1,4 +1,4 @@
-//! What a revocation would hit.
+//! JSON and table forms of a blast radius.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::{Hits, shown_word, time};
 use crate::cli::out::{Noun, Row};
 use crate::pb::mayfly::v1 as pb;
 
-/// As `blast-radius` shows it.
+/// A blast radius, as `blast-radius` prints it.
 #[derive(Serialize, Debug)]
 pub struct BlastRadius {
     pub hits: Hits,
@@ -15,7 +15,7 @@ pub struct BlastRadius {
     pub sorts: Vec<Sort>,
 }
 
-/// One sort of thing.
+/// The hits of one kind.
 #[derive(Serialize, Debug)]
 pub struct Sort {
     pub of: String,
@@ -23,7 +23,7 @@ pub struct Sort {
     pub items: Vec<Item>,
 }
 
-/// One thing.
+/// One hit.
 #[derive(Serialize, Debug, Clone)]
 pub struct Item {
     pub of: String,
@@ -48,7 +48,7 @@ impl From<pb::BlastRadiusResponse> for BlastRadius {
 }
 
 impl BlastRadius {
-    /// All things, one row each.
+    /// All hits, one row each.
     pub fn rows(&self) -> Vec<Item> {
         self.sorts.iter().flat_map(|sort| sort.items.iter().cloned()).collect()
     }

@@ -1,4 +1,4 @@
-//! Break-glass.
+//! JSON and table forms of break-glass tasks.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::{Who, or_dash, time};
 use crate::cli::out::{Noun, Row};
 use crate::pb::mayfly::v1 as pb;
 
-/// A break-glass task as `break-glass show` and `break-glass list` show it.
+/// A break-glass task, as `break-glass show` and `break-glass list` print it.
 #[derive(Serialize, Debug)]
 pub struct BreakGlass {
     pub task_id: String,

@@ -1,4 +1,4 @@
-//! Credentials, without what makes them usable, and tokens that were found.
+//! JSON and table forms of credentials, without their secrets, and of looked-up tokens.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::{Hits, Subject, Target, hex, or_dash, shown_word, some_seq, time};
 use crate::cli::out::{Noun, Row};
 use crate::pb::mayfly::v1 as pb;
 
-/// A credential as `credential show` and `credential list` show it.
+/// A credential, as `credential show` and `credential list` print it.
 #[derive(Serialize, Debug)]
 pub struct Credential {
     pub credential_id: String,
@@ -42,14 +42,14 @@ pub struct Credential {
     pub ended_by_seq: Option<u64>,
 }
 
-/// A credential that another rests on.
+/// An ancestor of a credential.
 #[derive(Serialize, Debug)]
 pub struct Ancestor {
     pub credential_id: String,
     pub caller: String,
 }
 
-/// The SVID that was proved.
+/// The SVID that the caller proved.
 #[derive(Serialize, Debug)]
 pub struct SvidEvidence {
     pub trust_domain: String,
@@ -59,26 +59,26 @@ pub struct SvidEvidence {
     pub not_after: Option<String>,
 }
 
-/// A subject token by its name.
+/// The issuer and id of a subject token.
 #[derive(Serialize, Debug)]
 pub struct SubjectTokenId {
     pub issuer: String,
     pub id: String,
 }
 
-/// A place in a status list.
+/// An index in a status list.
 #[derive(Serialize, Debug)]
 pub struct StatusListEntry {
     pub uri: String,
     pub index: u64,
 }
 
-/// The kind's word.
+/// The word for a kind.
 pub fn kind(number: i32) -> String {
     shown_word!(pb::CredentialKind, "CREDENTIAL_KIND_", number)
 }
 
-/// The word for what became of something at an upstream.
+/// The word for the state of an object at an upstream.
 pub fn upstream_state(number: i32) -> String {
     shown_word!(pb::UpstreamState, "UPSTREAM_STATE_", number)
 }
@@ -186,7 +186,7 @@ impl From<pb::WatchCredentialsResponse> for Change {
     }
 }
 
-/// A credential that was given back.
+/// The result of giving a credential back.
 #[derive(Serialize, Debug)]
 pub struct Released {
     pub credential_id: String,
@@ -200,7 +200,7 @@ impl Noun for Released {
     }
 }
 
-/// An action that may begin.
+/// The result of `authorize`.
 #[derive(Serialize, Debug)]
 pub struct Authorized {
     pub seq: u64,
@@ -220,7 +220,7 @@ impl Noun for Authorized {
     }
 }
 
-/// A use that was reported.
+/// The result of a use report.
 #[derive(Serialize, Debug)]
 pub struct Used {
     pub credential_id: String,
@@ -235,7 +235,7 @@ impl Noun for Used {
     }
 }
 
-/// A token that was found.
+/// The result of a token lookup.
 #[derive(Serialize, Debug)]
 pub struct Found {
     pub standing: String,
@@ -246,7 +246,7 @@ pub struct Found {
     pub choices: Vec<Choice>,
 }
 
-/// One way to revoke it.
+/// One way to revoke the token.
 #[derive(Serialize, Debug)]
 pub struct Choice {
     pub target: Option<Target>,

@@ -1,4 +1,4 @@
-//! Why something is as it is.
+//! JSON and table forms of explanations.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::{Who, number_or_dash, or_dash, some_seq, time, yes_no};
 use crate::cli::out::{Noun, Row};
 use crate::pb::mayfly::v1 as pb;
 
-/// The whole explanation.
+/// An explanation.
 #[derive(Serialize, Debug)]
 pub struct Explanation {
     pub summary: String,
@@ -14,7 +14,7 @@ pub struct Explanation {
     pub records: Vec<Record>,
 }
 
-/// One thing that was looked at.
+/// One step of the explanation.
 #[derive(Serialize, Debug)]
 pub struct Finding {
     pub subject: String,
@@ -23,7 +23,7 @@ pub struct Finding {
     pub seq: Option<u64>,
 }
 
-/// A record that it follows from.
+/// A record that supports the explanation.
 #[derive(Serialize, Debug)]
 pub struct Record {
     pub seq: u64,
@@ -55,7 +55,7 @@ impl From<pb::Record> for Record {
             author: Who::of(r.author),
             void_because: r.void_because,
             group: some_seq(r.group),
-            // What is no JSON is shown as the text that it is.
+            // A body that is not JSON is shown as text.
             body: serde_json::from_str(&r.body).unwrap_or(serde_json::Value::String(r.body)),
         }
     }

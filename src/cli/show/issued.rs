@@ -1,4 +1,4 @@
-//! A credential that is handed out: the one thing shown here that is a secret.
+//! JSON form of an issued credential, the only type here that contains a secret.
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ use super::{shown_word, time};
 use crate::cli::error::CliError;
 use crate::pb::mayfly::v1::{self as pb, issued::Answer as Wire};
 
-/// A text that is wiped from memory when dropped, and never shown but by serializing it on purpose.
+/// A text that is wiped from memory when dropped, and that is only revealed by serializing it.
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes the text over; nothing else holds it then.
+    /// Takes over the text, of which no copy remains.
     pub fn new(text: String) -> Secret {
         Secret(Zeroizing::new(text))
     }
@@ -36,7 +36,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What `get -o json` writes.
+/// An issued credential, as `get -o json` writes it.
 #[derive(Serialize, Debug)]
 pub struct Issued {
     pub credential_id: String,
@@ -58,7 +58,7 @@ pub struct Issued {
     pub answer: Answer,
 }
 
-/// The credential itself, by what it is.
+/// The credential, by its form.
 #[derive(Serialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
@@ -71,7 +71,7 @@ pub enum Answer {
 }
 
 impl Issued {
-    /// An answer without a credential, or with one of a kind that this version does not know, is an error.
+    /// Converts the answer. An answer without a credential, or with one of an unknown kind, is an error.
     pub fn of(from: pb::Issued) -> Result<Issued, CliError> {
         let none = || CliError::ours("the server answered with a kind of credential that this version does not know");
         Ok(Issued {
@@ -132,7 +132,7 @@ impl Answer {
         })
     }
 
-    /// What a pipe gets by default: the one text that the credential is, or `None` where it has several parts.
+    /// The default output for a pipe: the credential as one text, or `None` if it has several parts.
     pub fn plain(&self) -> Option<Zeroizing<String>> {
         let text = match self {
             Answer::BearerToken { token, .. } => token.expose(),
@@ -144,19 +144,19 @@ impl Answer {
         Some(Zeroizing::new(text.to_owned()))
     }
 
-    /// What of it is a secret.
+    /// The secret parts of the credential.
     pub fn secrets(&self) -> Vec<&str> {
         match self {
             Answer::BearerToken { token, .. } => vec![token.expose()],
             Answer::DatabaseLogin { password, .. } => vec![password.expose()],
             Answer::AwsKeys { secret_access_key, session_token, .. } => vec![secret_access_key.expose(), session_token.expose()],
             Answer::StaticSecret { value } => vec![value.expose()],
-            // Of use to whoever has the key, who made it.
+            // A certificate is useless without the private key, which the caller has.
             Answer::Certificate { .. } | Answer::SshCertificate { .. } => Vec::new(),
         }
     }
 
-    /// The header line, for those that go into a header: `authorization: Bearer …`.
+    /// The header line, if the credential is sent in a header: `authorization: Bearer …`.
     pub fn header(&self) -> Option<Zeroizing<String>> {
         let Answer::BearerToken { token, header_name, scheme, .. } = self else { return None };
         let space = if scheme.is_empty() { "" } else { " " };
@@ -164,7 +164,7 @@ impl Answer {
     }
 }
 
-/// One certificate as PEM (RFC 7468: lines of 64).
+/// Encodes a certificate as PEM (RFC 7468: lines of 64).
 fn pem(der: &[u8]) -> String {
     let text = data_encoding::BASE64.encode(der);
     let lines = text.as_bytes().chunks(64).map(|line| format!("{}\n", String::from_utf8_lossy(line)));

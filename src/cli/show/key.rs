@@ -1,4 +1,4 @@
-//! Signing keys.
+//! JSON and table forms of signing keys.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use super::{Hits, or_dash, shown_word, time};
 use crate::cli::out::{Noun, Row};
 use crate::pb::mayfly::v1 as pb;
 
-/// A key as `key list` shows it.
+/// A key, as `key list` prints it.
 #[derive(Serialize, Debug)]
 pub struct Key {
     pub key_id: String,
@@ -67,7 +67,7 @@ impl Row for Key {
     }
 }
 
-/// A rotation.
+/// The result of a rotation.
 #[derive(Serialize, Debug)]
 pub struct Rotated {
     pub key: Option<Key>,
@@ -80,12 +80,12 @@ impl Noun for Rotated {
     }
 }
 
-/// A key that was retired or given up.
+/// A key that was retired or revoked as compromised.
 #[derive(Serialize, Debug)]
 pub struct Gone {
     pub key_id: String,
     pub dry_run: bool,
-    /// The rule's seq, for a compromise.
+    /// The sequence number of the revocation rule, for a compromised key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
     pub hits: Hits,

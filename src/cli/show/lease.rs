@@ -1,4 +1,4 @@
-//! Leases.
+//! JSON and table forms of leases.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::{or_dash, shown_word, time};
 use crate::cli::out::{Noun, Row};
 use crate::pb::mayfly::v1 as pb;
 
-/// A lease as `lease list` shows it.
+/// A lease, as `lease list` prints it.
 #[derive(Serialize, Debug)]
 pub struct Lease {
     pub lease_id: String,

@@ -1,7 +1,8 @@
-//! The things that commands show: one file per noun, each with stable snake_case field names.
+//! The objects that commands print: one file per noun, each with stable snake_case field names.
 //!
-//! Ids and names are texts, times RFC 3339 in UTC, durations milliseconds (`_ms`), digests and serials hexadecimal, words of closed lists
-//! lower case. A value of a closed list that this version does not know is shown as `unknown_` and its number, never left out.
+//! Ids and names are texts, times are RFC 3339 in UTC, durations are milliseconds (`_ms`), digests and serial numbers are hexadecimal, and
+//! words of closed lists are lower case. A value of a closed list that this version does not know is shown as `unknown_` and its number,
+//! never omitted.
 #![allow(missing_docs, reason = "the fields are those of the wire, whose comments say what they mean")]
 
 pub mod approval;
@@ -26,7 +27,7 @@ use serde::Serialize;
 
 use crate::pb::mayfly::v1 as pb;
 
-/// A time as RFC 3339 with as many digits as it has; `None` where it is absent or no time.
+/// A time as RFC 3339 with as many digits as it has; `None` if it is absent or invalid.
 pub fn time(at: Option<prost_types::Timestamp>) -> Option<String> {
     let at = at?;
     let nanos = i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos);
@@ -34,7 +35,7 @@ pub fn time(at: Option<prost_types::Timestamp>) -> Option<String> {
     at.format(&time::format_description::well_known::Rfc3339).ok()
 }
 
-/// A duration in milliseconds; a negative one is shown as it is.
+/// A duration in milliseconds; a negative one stays negative.
 pub fn ms(duration: Option<prost_types::Duration>) -> Option<i64> {
     let d = duration?;
     d.seconds.checked_mul(1000)?.checked_add(i64::from(d.nanos / 1_000_000))
@@ -45,12 +46,12 @@ pub fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
 
-/// A record's seq; the wire's 0 is none.
+/// The sequence number of a record; `None` for protobuf's 0.
 pub fn some_seq(seq: u64) -> Option<u64> {
     (seq > 0).then_some(seq)
 }
 
-/// The word of an enum's value: its name without the prefix, lower case.
+/// The word of an enum value: its name without the prefix, in lower case.
 pub fn word(name: Option<&'static str>, prefix: &str, number: i32) -> String {
     match name.and_then(|n| n.strip_prefix(prefix)) {
         Some(name) => name.to_ascii_lowercase(),
@@ -58,7 +59,7 @@ pub fn word(name: Option<&'static str>, prefix: &str, number: i32) -> String {
     }
 }
 
-/// `word` for an enum of the wire.
+/// Implements `word` for a protobuf enum.
 macro_rules! shown_word {
     ($enum:ty, $prefix:literal, $number:expr) => {{
         let number: i32 = $number;
@@ -67,22 +68,22 @@ macro_rules! shown_word {
 }
 pub(crate) use shown_word;
 
-/// What is absent, in a table.
+/// A table cell; `-` if the text is absent.
 pub fn or_dash(text: Option<&str>) -> String {
     text.filter(|t| !t.is_empty()).unwrap_or("-").to_owned()
 }
 
-/// The same for a number.
+/// A table cell; `-` if the number is absent.
 pub fn number_or_dash(number: Option<u64>) -> String {
     number.map_or_else(|| "-".to_owned(), |n| n.to_string())
 }
 
-/// For a cell.
+/// A table cell for a bool.
 pub fn yes_no(yes: bool) -> String {
     if yes { "yes" } else { "no" }.to_owned()
 }
 
-/// Who did something: one field, as on the wire.
+/// The author of an action: one field, as in the protobuf message.
 #[derive(Serialize, Clone, PartialEq, Eq, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Who {
@@ -93,7 +94,7 @@ pub enum Who {
 }
 
 impl Who {
-    /// `None` where the server did not say.
+    /// Converts an identity; `None` if the server sent none.
     pub fn of(identity: Option<pb::Identity>) -> Option<Who> {
         use pb::identity::Identity;
         Some(match identity?.identity? {
@@ -104,7 +105,7 @@ impl Who {
         })
     }
 
-    /// For a cell.
+    /// A table cell.
     pub fn text(who: Option<&Who>) -> String {
         match who {
             Some(Who::SpiffeId(id)) => id.clone(),
@@ -116,7 +117,7 @@ impl Who {
     }
 }
 
-/// A subject: both parts, always.
+/// A subject: always issuer and subject.
 #[derive(Serialize, Clone, PartialEq, Eq, Debug)]
 pub struct Subject {
     pub issuer: String,
@@ -129,7 +130,7 @@ impl From<pb::Subject> for Subject {
     }
 }
 
-/// How much something covers.
+/// The numbers of objects that a revocation covers.
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Hits {
     pub credentials: u64,
@@ -148,14 +149,15 @@ impl From<Option<pb::Hits>> for Hits {
 }
 
 impl Hits {
-    /// For people.
+    /// The text for people.
     pub fn text(&self) -> String {
         let most = if self.overlapping { "at most " } else { "" };
         let (credentials, tasks) = (many(self.credentials, "credential"), many(self.tasks, "task"));
         format!("{most}{credentials}, {tasks}, {}", many(self.callers, "caller"))
     }
 
-    /// What is refused from now on, and which tasks end. The callers say whose it is: they are not refused themselves.
+    /// The text of what is refused from now on, and which tasks end. The callers are named as holders of the credentials; they are not
+    /// refused themselves.
     pub fn refused(&self) -> String {
         let most = if self.overlapping { "at most " } else { "" };
         let verb = if self.credentials == 1 { "is" } else { "are" };
@@ -166,7 +168,7 @@ impl Hits {
         format!("{most}{} {verb} refused from now on{whose}; {}", many(self.credentials, "credential"), self.ends(false))
     }
 
-    /// What becomes of the tasks, for people.
+    /// The text of how many tasks end or would end.
     pub fn ends(&self, would: bool) -> String {
         let (ended, left) = (self.tasks_ended, self.tasks.saturating_sub(self.tasks_ended));
         let verb = match (would, ended) {
@@ -202,21 +204,21 @@ fn many(n: u64, one: &str) -> String {
 pub struct Target {
     /// The kind, as its flag is named.
     pub kind: &'static str,
-    /// Its values, in the order in which the flag takes them.
+    /// The values, in the order in which the flag takes them.
     pub values: Vec<String>,
-    /// The flag and its values, ready to type.
+    /// The flag with its values, ready to type.
     pub flag: String,
 }
 
 impl Target {
-    /// `None` where the server named none.
+    /// Converts a target; `None` if the server sent none.
     pub fn of(target: Option<&pb::Target>) -> Option<Target> {
         let target = target?;
         let (kind, values) = super::targets::flag_and_values(target);
         Some(Target { kind, values, flag: super::targets::typed(target) })
     }
 
-    /// For a cell.
+    /// A table cell.
     pub fn text(&self) -> String {
         [self.kind.to_owned()].into_iter().chain(self.values.iter().cloned()).collect::<Vec<_>>().join(" ")
     }

@@ -1,4 +1,4 @@
-//! Policy sets, and what they decide.
+//! JSON and table forms of policy sets and their decisions.
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use crate::pb::mayfly::v1 as pb;
 use crate::policy::situation::Outcome;
 use crate::policy::table::Test;
 
-/// A policy set as `policy show` shows it.
+/// A policy set, as `policy show` prints it.
 #[derive(Serialize, Debug)]
 pub struct Policy {
     pub environment: String,
@@ -52,7 +52,7 @@ impl From<pb::PolicySet> for Policy {
 }
 
 impl Policy {
-    /// The same with only the names of its files.
+    /// The set with only the names of its files.
     pub fn without_texts(&self) -> PolicySummary<'_> {
         let Policy { environment, mode, version, files, author, at, seq, narrowing, same, would_refuse, would_permit } = self;
         PolicySummary {
@@ -99,7 +99,7 @@ impl Noun for Policy {
     }
 }
 
-/// What putting a policy set somewhere came to.
+/// The result of changing a policy set.
 #[derive(Serialize, Debug)]
 pub struct PolicyChange {
     pub environment: String,
@@ -113,7 +113,7 @@ pub struct PolicyChange {
 }
 
 impl PolicyChange {
-    /// From the answer.
+    /// Converts the server's answer.
     pub fn of(dry_run: bool, answer: pb::SetPolicyResponse) -> Result<PolicyChange, CliError> {
         let policy = answer.policy.ok_or_else(|| CliError::ours("the server answered without the policy set"))?;
         Ok(PolicyChange {
@@ -135,7 +135,7 @@ impl Noun for PolicyChange {
     }
 }
 
-/// What checking a policy set found.
+/// The result of validating a policy set.
 #[derive(Serialize, Debug, Default)]
 pub struct Checked {
     pub policies: Vec<String>,
@@ -162,7 +162,7 @@ impl Noun for Checked {
     }
 }
 
-/// What deciding once more came to.
+/// The result of deciding recorded requests again.
 #[derive(Serialize, Debug)]
 pub struct DiffWhole {
     pub decisions: u64,
@@ -239,7 +239,7 @@ impl Row for Differs {
     }
 }
 
-/// What a policy set makes of a request.
+/// The explanation of a decision.
 #[derive(Serialize, Debug)]
 pub struct Explained {
     pub outcome: String,
@@ -275,7 +275,7 @@ impl Noun for Explained {
     }
 }
 
-/// What came of a test.
+/// The result of a test.
 #[derive(Serialize, Debug)]
 pub struct Tested {
     pub test: String,
@@ -288,7 +288,7 @@ pub struct Tested {
 }
 
 impl Tested {
-    /// From a test and what came of it.
+    /// Converts a test and its outcome.
     pub fn of(test: &Test, outcome: &Outcome) -> Tested {
         let problem = test.fails(outcome);
         Tested {

@@ -1,4 +1,4 @@
-//! Revocations, rules, locks, followers.
+//! JSON and table forms of revocations, rules, locks and followers.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::{Hits, Target, Who, or_dash, some_seq, time, yes_no};
 use crate::cli::out::{Noun, Row};
 use crate::pb::mayfly::v1 as pb;
 
-/// What a revocation did, or would do.
+/// The result of a revocation or its dry run.
 #[derive(Serialize, Debug)]
 pub struct Revoked {
     /// `None` for a dry run.
@@ -21,14 +21,14 @@ pub struct Revoked {
     pub followers: Option<Applied>,
 }
 
-/// What one target hit.
+/// The hits of one target.
 #[derive(Serialize, Debug)]
 pub struct TargetHits {
     pub target: Option<Target>,
     pub hits: Hits,
 }
 
-/// How far a revocation has come: three different things.
+/// The progress of a revocation: refused by mayfly, removed at upstreams, verified as removed.
 #[derive(Serialize, Clone, Copy, Debug)]
 pub struct Reach {
     pub refused: u64,
@@ -37,7 +37,7 @@ pub struct Reach {
     pub verified: u64,
 }
 
-/// Who has applied it.
+/// The followers that have applied a record.
 #[derive(Serialize, Debug)]
 pub struct Applied {
     pub applied: bool,
@@ -46,7 +46,7 @@ pub struct Applied {
 }
 
 impl Revoked {
-    /// `dry_run` and `issued_only` are what was asked: the answer does not repeat them.
+    /// Converts the answer. `dry_run` and `issued_only` are those of the request, which the answer does not repeat.
     pub fn of(answer: pb::RevokeResponse, dry_run: bool, issued_only: bool) -> Revoked {
         let hits = |t: pb::TargetHits| TargetHits { target: Target::of(t.target.as_ref()), hits: t.hits.into() };
         Revoked {
@@ -93,7 +93,7 @@ impl Row for TargetHits {
     }
 }
 
-/// A rule in force.
+/// A revocation rule in effect.
 #[derive(Serialize, Debug)]
 pub struct Rule {
     pub seq: u64,
@@ -103,7 +103,7 @@ pub struct Rule {
     pub at: Option<String>,
     pub kept_until: Option<String>,
     pub issued_only: bool,
-    /// `None`: nobody counted.
+    /// `None`: the hits were not counted.
     pub hits: Option<Hits>,
 }
 
@@ -186,7 +186,7 @@ impl Row for Lock {
     }
 }
 
-/// Locks that were made.
+/// The result of adding locks.
 #[derive(Serialize, Debug)]
 pub struct Locked {
     pub seq: u64,
@@ -200,7 +200,7 @@ impl Noun for Locked {
     }
 }
 
-/// Locks that were lifted.
+/// The result of lifting locks.
 #[derive(Serialize, Debug)]
 pub struct Lifted {
     pub seq: u64,

@@ -1,4 +1,4 @@
-//! The server itself.
+//! JSON and table forms of the server's status.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::{hex, ms, some_seq, time};
 use crate::cli::out::Noun;
 use crate::pb::mayfly::v1 as pb;
 
-/// How the server is.
+/// The status of the server.
 #[derive(Serialize, Debug)]
 pub struct Status {
     pub version: String,
@@ -28,7 +28,7 @@ pub struct Status {
     pub warnings: Vec<String>,
 }
 
-/// Its own SVID, and where that comes from.
+/// The server's own SVID and its source.
 #[derive(Serialize, Debug)]
 pub struct Identity {
     pub spiffe_id: String,
@@ -58,7 +58,7 @@ impl From<pb::IdentityStatus> for Identity {
     }
 }
 
-/// What it has to do.
+/// The load of the server.
 #[derive(Serialize, Debug)]
 pub struct Load {
     pub waiting: u64,
@@ -107,7 +107,7 @@ pub struct Disk {
     pub store_bytes: u64,
 }
 
-/// What is live.
+/// The numbers of live objects.
 #[derive(Serialize, Debug)]
 pub struct Counts {
     pub credentials: u64,
@@ -118,7 +118,7 @@ pub struct Counts {
     pub locks: u64,
     pub followers: u64,
     pub stale_followers: u64,
-    /// Those that have seen more of the ledger than this server has.
+    /// Followers that have seen a higher sequence number than this server has.
     pub followers_beyond: u64,
     pub leases: u64,
     pub leases_failing: u64,

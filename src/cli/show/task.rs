@@ -1,4 +1,4 @@
-//! Tasks.
+//! JSON and table forms of tasks.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::{Hits, Who, ms, or_dash, shown_word, time};
 use crate::cli::out::{Noun, Row};
 use crate::pb::mayfly::v1 as pb;
 
-/// A task as `task show` and `task list` show it.
+/// A task, as `task show` and `task list` print it.
 #[derive(Serialize, Debug)]
 pub struct Task {
     pub task_id: String,
@@ -41,7 +41,7 @@ pub struct Task {
     pub end: Option<End>,
 }
 
-/// What a task may get credentials for.
+/// An upstream and scopes that the task may get credentials for.
 #[derive(Serialize, Debug)]
 pub struct Allowance {
     pub upstream: String,
@@ -68,7 +68,7 @@ pub struct End {
     pub at: Option<String>,
 }
 
-/// The state's word.
+/// The word for a state.
 pub fn state(number: i32) -> String {
     shown_word!(pb::TaskState, "TASK_STATE_", number)
 }
@@ -144,21 +144,21 @@ impl Row for Task {
     }
 }
 
-/// A task among those above and below it.
+/// A task in a tree of tasks.
 #[derive(Serialize, Debug)]
 pub struct Branch {
     #[serde(flatten)]
     task: Task,
-    /// How far below the first.
+    /// The depth below the first task.
     #[serde(skip)]
     below: usize,
 }
 
 impl Branch {
-    /// Each below its parent, the oldest first among those of one parent.
+    /// Sorts each task below its parent, and siblings by age, oldest first.
     pub fn sorted(mut tasks: Vec<Task>) -> Vec<Branch> {
         let seqs: BTreeMap<String, u64> = tasks.iter().map(|t| (t.task_id.clone(), t.seq)).collect();
-        // Of a task that is not shown, no place is known; those under it stay together all the same.
+        // The place of a parent that is not listed is unknown; its children are still kept next to each other.
         let place = |t: &Task| -> Vec<(u64, String)> {
             t.path.iter().map(|id| (seqs.get(id).copied().unwrap_or(0), id.clone())).collect()
         };
@@ -201,7 +201,7 @@ impl Noun for Heartbeat {
     }
 }
 
-/// A task that was changed by a record of its own.
+/// The result of changing a task.
 #[derive(Serialize, Debug)]
 pub struct Changed {
     pub seq: u64,

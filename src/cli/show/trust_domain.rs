@@ -1,4 +1,4 @@
-//! Trust domains and their bundles.
+//! JSON and table forms of trust domains and their bundles.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use super::{Hits, hex, number_or_dash, or_dash, shown_word, some_seq, time};
 use crate::cli::out::{Noun, Row};
 use crate::pb::mayfly::v1 as pb;
 
-/// A trust domain as `bundle show` and `bundle list` show it.
+/// A trust domain, as `bundle show` and `bundle list` print it.
 #[derive(Serialize, Debug)]
 pub struct TrustDomain {
     pub trust_domain: String,
@@ -52,7 +52,7 @@ impl From<pb::TrustDomain> for TrustDomain {
     }
 }
 
-/// The roots that a change adds and removes, a line for each.
+/// The roots that a change adds and removes, one line each.
 pub fn change(of: &pb::ApprovalBundle) -> String {
     let line = |sign: &str, a: &pb::TrustAnchor| format!("{sign} root {} {}", hex(&a.sha256), a.subject).trim_end().to_owned();
     let added = of.added.iter().map(|a| line("+", a));
@@ -84,7 +84,7 @@ impl Row for TrustDomain {
     }
 }
 
-/// What changing a bundle did, or would do.
+/// The result of changing a bundle, or of its dry run.
 #[derive(Serialize, Debug)]
 pub struct Changed {
     pub name: String,
@@ -92,7 +92,7 @@ pub struct Changed {
     pub hits: Hits,
     pub added: Vec<TrustAnchor>,
     pub removed: Vec<TrustAnchor>,
-    /// The rule's seq; `None` where nothing was revoked.
+    /// The sequence number of the revocation rule; `None` if nothing was revoked.
     pub seq: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u64>,
@@ -102,7 +102,7 @@ pub struct Changed {
 }
 
 impl Changed {
-    /// A change of this domain, before it is told what came and went.
+    /// The result for this trust domain, without the roots that were added and removed.
     pub fn of(name: &str, dry_run: bool, seq: u64, hits: Option<pb::Hits>) -> Changed {
         Changed {
             name: name.to_owned(),
@@ -117,7 +117,7 @@ impl Changed {
         }
     }
 
-    /// With the roots that came and went.
+    /// Adds the roots that were added and removed.
     pub fn with_roots(self, added: Vec<pb::TrustAnchor>, removed: Vec<pb::TrustAnchor>) -> Changed {
         Changed { added: anchors(added), removed: anchors(removed), ..self }
     }

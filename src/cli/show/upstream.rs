@@ -1,4 +1,4 @@
-//! Upstreams.
+//! JSON and table forms of upstreams.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use crate::cli::error::CliError;
 use crate::cli::out::{Noun, Row};
 use crate::pb::mayfly::v1 as pb;
 
-/// An upstream as `upstream show` and `upstream list` show it.
+/// An upstream, as `upstream show` and `upstream list` print it.
 #[derive(Serialize, Debug)]
 pub struct Upstream {
     pub upstream: String,
@@ -40,7 +40,7 @@ pub struct Upstream {
     pub findings: Vec<Finding>,
 }
 
-/// What an auditor would ask about an upstream.
+/// A problem of a registration, as the reports list it.
 #[derive(Serialize, Debug)]
 pub struct Finding {
     pub problem: String,
@@ -90,7 +90,7 @@ impl From<pb::Upstream> for Upstream {
     }
 }
 
-/// Somebody who may approve, for a cell.
+/// An approver, as a table cell.
 pub fn approver(approver: pb::Approver) -> String {
     match approver.who {
         Some(pb::approver::Who::SpiffeId(id)) => id,
@@ -99,10 +99,10 @@ pub fn approver(approver: pb::Approver) -> String {
     }
 }
 
-/// What differs between two versions, line by line.
+/// The differences between two versions, line by line.
 pub fn differences(old: Option<pb::Upstream>, new: pb::Upstream) -> Result<String, CliError> {
     let text = |u: pb::Upstream| serde_json::to_string_pretty(&Upstream::from(u)).map_err(CliError::ours);
-    // When and by whom is no part of what is decided, nor is how it is used.
+    // Time, author and use are not part of what is compared.
     let bare = |u: pb::Upstream| pb::Upstream {
         at: None,
         author: None,
@@ -171,19 +171,19 @@ impl Row for Upstream {
     }
 }
 
-/// What a change of a registration came to.
+/// The result of changing a registration.
 #[derive(Serialize, Debug)]
 pub struct Changed {
     pub dry_run: bool,
     pub hits: Hits,
-    /// Of those, how many would still be permitted.
+    /// The number of revoked credentials that the new version would still permit.
     pub beyond: u64,
     #[serde(flatten)]
     pub upstream: Upstream,
 }
 
 impl Changed {
-    /// From an answer.
+    /// Converts the server's answer.
     pub fn of(dry_run: bool, upstream: Option<pb::Upstream>, hits: Option<pb::Hits>, beyond: u64) -> Result<Changed, CliError> {
         let upstream = upstream.ok_or_else(|| CliError::ours("the server answered without the upstream"))?;
         Ok(Changed { dry_run, hits: hits.into(), beyond, upstream: upstream.into() })
@@ -196,7 +196,7 @@ impl Noun for Changed {
     }
 }
 
-/// An owner who left or is back.
+/// The result of recording that an owner left or is back.
 #[derive(Serialize, Debug)]
 pub struct Owner {
     pub owner: String,
@@ -226,7 +226,7 @@ pub struct Reported {
 }
 
 impl Reported {
-    /// Those of an upstream.
+    /// The findings for an upstream.
     pub fn of(upstream: &Upstream, problem: pb::RegistrationProblem) -> Vec<Reported> {
         let word = shown_word!(pb::RegistrationProblem, "REGISTRATION_PROBLEM_", problem.into());
         let found = upstream.findings.iter().filter(|f| f.problem == word);

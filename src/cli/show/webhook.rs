@@ -1,4 +1,4 @@
-//! Webhooks.
+//! JSON and table forms of webhooks.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::{or_dash, time};
 use crate::cli::out::{Noun, Row};
 use crate::pb::mayfly::v1 as pb;
 
-/// A webhook as `webhook list` shows it.
+/// A webhook, as `webhook list` prints it.
 #[derive(Serialize, Debug)]
 pub struct Webhook {
     pub name: String,
@@ -23,7 +23,7 @@ pub struct Webhook {
     pub given_up_newest: Vec<GivenUp>,
 }
 
-/// An event that was given up.
+/// An event whose delivery was given up.
 #[derive(Serialize, Debug)]
 pub struct GivenUp {
     pub event_id: String,
@@ -88,7 +88,7 @@ impl Row for Webhook {
     }
 }
 
-/// What came of a test.
+/// The result of a test event.
 #[derive(Serialize, Debug)]
 pub struct Tested {
     pub webhook: String,

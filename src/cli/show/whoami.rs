@@ -1,4 +1,4 @@
-//! Who the server takes us for.
+//! JSON and table forms of the caller's identity, as the server sees it.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub struct Whoami {
     pub identity: Option<Who>,
     pub environment: String,
     pub operator: bool,
-    /// The environments that it operates, each with the actions that policy permits there.
+    /// The environments that the caller operates, each with the actions that policy permits there.
     pub operates: BTreeMap<String, Vec<String>>,
     pub roles: Vec<String>,
     pub serves: Vec<String>,

@@ -1,4 +1,4 @@
-//! `task complete` and `task cancel`.
+//! `mayfly task complete` and `mayfly task cancel`.
 
 use clap::Args;
 
@@ -11,12 +11,12 @@ use super::super::wait::{self, WaitArgs};
 use super::TaskArg;
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
-/// `mayfly task complete`, `mayfly task cancel`
+/// Arguments of `mayfly task complete` and `mayfly task cancel`.
 #[derive(Args)]
 pub struct EndArgs {
     #[command(flatten)]
     task: TaskArg,
-    /// What to note
+    /// Note to record in the audit log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
@@ -45,7 +45,7 @@ async fn ended(
     task: Option<pb::Task>,
     hits: Option<pb::Hits>,
 ) -> Result<Exit, CliError> {
-    // A server with many credentials does not count for a workload.
+    // A server with many credentials does not count the hits for a workload.
     let hits = hits.map(|hits| super::super::show::Hits::from(Some(hits)));
     match &hits {
         Some(hits) => run.out.say(format_args!("ended at {seq}; with it ended {}", hits.text())),

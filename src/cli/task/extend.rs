@@ -1,4 +1,4 @@
-//! `task extend`.
+//! The command `mayfly task extend`.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use super::TaskArg;
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 use crate::seq::Millis;
 
-/// `mayfly task extend`
+/// Arguments of `mayfly task extend`.
 #[derive(Args)]
 pub struct ExtendArgs {
     #[command(flatten)]
     task: TaskArg,
-    /// Later by so much than its present deadline
+    /// Extend the present deadline by this duration
     #[arg(long, value_name = "DURATION", value_parser = args::duration, required_unless_present = "until", conflicts_with = "until")]
     by: Option<Duration>,
-    /// The new deadline: a moment, or a duration from now
+    /// New deadline: a time, or a duration from now
     #[arg(long, value_name = "TIME", value_parser = args::when)]
     until: Option<args::When>,
-    /// Wait so long for an approval, where one is needed
+    /// If an approval is needed, wait this long for it
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     wait_for_approval: Option<Duration>,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `task heartbeat`.
+//! The command `mayfly task heartbeat`.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use super::TaskArg;
 use crate::limits;
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
-/// `mayfly task heartbeat`
+/// Arguments of `mayfly task heartbeat`.
 #[derive(Args)]
 pub struct HeartbeatArgs {
     #[command(flatten)]
     task: TaskArg,
-    /// Go on until the task is over, with a heartbeat each time so much has passed; each is a line of JSON
+    /// Keep sending a heartbeat at this interval until the task is over, and print a JSON line for each
     #[arg(long, value_name = "DURATION", value_parser = interval)]
     every: Option<Duration>,
 }
 
-/// Not more often than the server counts them.
+/// Parses an interval that is not shorter than the server's resolution of heartbeats.
 pub fn interval(text: &str) -> Result<Duration, String> {
     let every = args::duration(text)?;
     match every >= Duration::from_secs(1) && every <= Duration::from_millis(limits::HEARTBEAT_MAX_MS) {

@@ -1,4 +1,4 @@
-//! `task hold` and `task resume`.
+//! `mayfly task hold` and `mayfly task resume`.
 
 use clap::Args;
 
@@ -10,30 +10,30 @@ use super::super::{Run, out};
 use super::TaskArg;
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
-/// `mayfly task hold`
+/// Arguments of `mayfly task hold`.
 #[derive(Args)]
 pub struct HoldArgs {
     #[command(flatten)]
     task: TaskArg,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
     #[command(flatten)]
     wait: WaitArgs,
 }
 
-/// `mayfly task resume`
+/// Arguments of `mayfly task resume`.
 #[derive(Args)]
 pub struct ResumeArgs {
     #[command(flatten)]
     task: TaskArg,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
@@ -63,7 +63,7 @@ pub async fn resume(args: ResumeArgs, run: &Run) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// A task above it, or somebody else, may hold it still.
+/// Warns if the task is still held by another person or through a parent task.
 fn still_held(out: &out::Out, changed: &Changed) {
     for hold in changed.task.iter().flat_map(|t| &t.holds) {
         out.say(format_args!("still held by {} at {}: {}", hold.task_id, hold.seq, hold.reason));

@@ -1,4 +1,4 @@
-//! `task show` and `task list`.
+//! `mayfly task show` and `mayfly task list`.
 
 use clap::Args;
 
@@ -12,31 +12,31 @@ use super::super::{Run, server::Server};
 use super::TaskArg;
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
-/// `mayfly task show`
+/// Arguments of `mayfly task show`.
 #[derive(Args)]
 pub struct ShowArgs {
     #[command(flatten)]
     task: TaskArg,
-    /// Show its credentials instead
+    /// Show the credentials of the task instead
     #[arg(long)]
     credentials: bool,
-    /// Also those of the tasks under it
+    /// Include the credentials of child tasks
     #[arg(long, requires = "credentials")]
     children: bool,
-    /// Show the task with all under it, each below its parent
+    /// Show the task and all its child tasks as a tree
     #[arg(long, conflicts_with_all = ["credentials", "watch"])]
     tree: bool,
-    /// Also those that are over
+    /// Include tasks that are over
     #[arg(long)]
     ended: bool,
     #[command(flatten)]
     watch: WatchArgs,
 }
 
-/// `mayfly task list`
+/// Arguments of `mayfly task list`.
 #[derive(Args)]
 pub struct ListTasksArgs {
-    /// Only tasks in this state [default: those that are not over]
+    /// Only tasks in this state; can be repeated [default: tasks that are not over]
     #[arg(long, value_parser = wire_word!(pb::TaskState, "TASK_STATE_"))]
     state: Vec<pb::TaskState>,
     /// Only tasks that this SPIFFE ID owns, opened or may act in
@@ -74,7 +74,7 @@ pub async fn show(args: ShowArgs, run: &Run) -> Result<Exit, CliError> {
     super::print(run, Some(super::get(&server, task_id).await?))
 }
 
-/// The task and all under it. States of those that are over are asked for by name: left out, a list has none of them.
+/// Prints the task and all its child tasks. Finished tasks must be requested by their states, since a list without states omits them.
 async fn tree(args: &ShowArgs, server: &Server, run: &Run) -> Result<Exit, CliError> {
     use pb::TaskState::{Active, Cancelled, Completed, Expired, Held, PendingApproval, Revoked};
     let states: &[pb::TaskState] =
@@ -91,7 +91,7 @@ async fn tree(args: &ShowArgs, server: &Server, run: &Run) -> Result<Exit, CliEr
     };
     let (mut tasks, _) = list::all(usize::MAX, &page).await?;
     if tasks.is_empty() {
-        // Over, or not there: what is known of it says which.
+        // The task is over or does not exist; the server's answer tells which.
         tasks.push(Task::from(super::get(server, &args.task.task).await?));
     }
     run.out.list(&Branch::sorted(tasks))?;

@@ -1,4 +1,4 @@
-//! `mayfly task`: the unit of life.
+//! `mayfly task`: opens, inspects and ends tasks. Every credential belongs to a task and ends with it.
 
 mod end;
 mod extend;
@@ -18,40 +18,40 @@ use super::server::Server;
 use super::{Run, show};
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
-/// What can be done with tasks.
+/// The subcommands for tasks.
 #[derive(Subcommand)]
 pub enum TaskCommand {
     /// Open a task
     Open(Box<open::OpenArgs>),
-    /// One task
+    /// Show a task
     Show(list::ShowArgs),
-    /// Tasks, newest first
+    /// List tasks, newest first
     List(list::ListTasksArgs),
-    /// Move a task's deadline
+    /// Extend the deadline of a task
     Extend(extend::ExtendArgs),
-    /// Open a task under another that belongs to another caller
+    /// Open a child task that another caller owns
     Delegate(Box<open::DelegateArgs>),
-    /// Stop a task and all under it until it is resumed
+    /// Hold a task and its child tasks until it is resumed
     Hold(hold::HoldArgs),
-    /// Let a held task go on
+    /// Resume a held task
     Resume(hold::ResumeArgs),
-    /// Say that the work goes on
+    /// Send a heartbeat, which tells that the work goes on
     Heartbeat(heartbeat::HeartbeatArgs),
-    /// End a task whose work is done, with everything under it
+    /// Complete a task whose work is done, with its child tasks
     Complete(end::EndArgs),
-    /// Give a task up, with everything under it
+    /// Cancel a task, with its child tasks
     Cancel(end::EndArgs),
 }
 
-/// Names a task.
+/// The id of a task.
 #[derive(Args, Clone)]
 pub struct TaskArg {
-    /// The task
+    /// Id of the task
     #[arg(value_name = "TASK", env = "MAYFLY_TASK", hide_env_values = true, value_parser = args::task_id)]
     pub task: String,
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: TaskCommand, run: &Run) -> Result<Exit, CliError> {
     match command {
         TaskCommand::Open(args) => open::open(*args, run).await,
@@ -67,14 +67,14 @@ pub async fn run(command: TaskCommand, run: &Run) -> Result<Exit, CliError> {
     }
 }
 
-/// One task, as it stands.
+/// Fetches a task.
 pub async fn get(server: &Server, task_id: &str) -> Result<pb::Task, CliError> {
     let request = pb::GetTaskRequest { task_id: task_id.to_owned() };
     let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).get_task(q).await }).await?;
     some(answer.task)
 }
 
-/// The task of an answer, which has one.
+/// The task of an answer, which must contain one.
 fn some(task: Option<pb::Task>) -> Result<pb::Task, CliError> {
     task.ok_or_else(|| CliError::ours("the server answered without the task"))
 }

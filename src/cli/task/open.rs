@@ -1,4 +1,4 @@
-//! `task open` and `task delegate`.
+//! `mayfly task open` and `mayfly task delegate`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,42 +13,42 @@ use super::super::terms::TermsArgs;
 use super::super::{Run, token};
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
-/// `mayfly task open`
+/// Arguments of `mayfly task open`.
 #[derive(Args)]
 pub struct OpenArgs {
     #[command(flatten)]
     terms: TermsArgs,
-    /// The task that it is a part of
+    /// Parent task
     #[arg(long, value_name = "TASK", value_parser = args::task_id)]
     parent: Option<String>,
-    /// A file with the credential that we act under, `-` being stdin
+    /// File with the parent credential that this caller acts under; `-` is stdin
     #[arg(long, value_name = "FILE")]
     parent_credential: Option<PathBuf>,
     #[command(flatten)]
     subject: SubjectArgs,
-    /// Wait so long for an approval, where one is needed
+    /// If an approval is needed, wait this long for it
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     wait_for_approval: Option<Duration>,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
-/// `mayfly task delegate`
+/// Arguments of `mayfly task delegate`.
 #[derive(Args)]
 pub struct DelegateArgs {
-    /// The task that it is a part of
+    /// Parent task
     #[arg(value_name = "TASK", value_parser = args::task_id)]
     parent: String,
-    /// The SPIFFE ID that will own it
+    /// SPIFFE ID of the new task's owner
     #[arg(long, value_name = "SPIFFE_ID")]
     to: String,
     #[command(flatten)]
     terms: TermsArgs,
-    /// Wait so long for an approval, where one is needed
+    /// If an approval is needed, wait this long for it
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     wait_for_approval: Option<Duration>,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
@@ -82,7 +82,7 @@ pub async fn delegate(args: DelegateArgs, run: &Run) -> Result<Exit, CliError> {
     opened(run, super::some(answer.task)?)
 }
 
-/// The task that is there, and whether anything can be issued in it.
+/// Prints the opened task, and whether credentials can be issued in it yet.
 fn opened(run: &Run, task: pb::Task) -> Result<Exit, CliError> {
     let (id, approval) = (task.task_id.clone(), task.approval_id.clone());
     let pending = task.state() == pb::TaskState::PendingApproval;

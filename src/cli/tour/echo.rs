@@ -1,4 +1,4 @@
-//! The upstream of the tour: a small HTTP service that believes nothing but a credential it has verified.
+//! The upstream of the tour: a small HTTP service that accepts only credentials that it has verified.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ async fn echo(State(verifier): State<Arc<Verifier>>, headers: HeaderMap) -> (Sta
     }
 }
 
-/// Serves it on loopback until the runtime ends.
+/// Serves on a loopback port until the runtime ends.
 pub async fn serve(verifier: Arc<Verifier>) -> Result<SocketAddr, Failed> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
@@ -41,7 +41,7 @@ pub async fn serve(verifier: Arc<Verifier>) -> Result<SocketAddr, Failed> {
     Ok(address)
 }
 
-/// Calls it with a token, as a workload would.
+/// Calls the service with a token, as a workload would.
 pub async fn call(address: SocketAddr, token: &str) -> Result<(StatusCode, String), Failed> {
     let stream = tokio::net::TcpStream::connect(address).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;

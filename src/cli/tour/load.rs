@@ -1,4 +1,4 @@
-//! Load for the tour's kill: exchanges one after another, and what of them was acknowledged.
+//! The load during the tour's kill of the server: consecutive exchanges, and the tokens of those that were acknowledged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use tonic::transport::Channel;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::token_service_client::TokenServiceClient;
 
-/// Workers that exchange until they are told to stop or the server is gone.
+/// Workers that exchange until they are stopped or the server is gone.
 pub struct Load {
     acknowledged: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
@@ -17,7 +17,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts `workers` of them.
+    /// Starts `workers` workers.
     pub fn start(channel: &Channel, task: &str, workers: usize) -> Load {
         let (acknowledged, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let workers = (0..workers).map(|n| {
@@ -39,12 +39,12 @@ impl Load {
         Load { acknowledged, stop, workers }
     }
 
-    /// How many were acknowledged so far.
+    /// The number of acknowledged exchanges so far.
     pub fn count(&self) -> usize {
         self.acknowledged.lock().len()
     }
 
-    /// Ends, and says which tokens were handed out.
+    /// Stops the workers and returns the issued tokens.
     pub async fn end(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         for worker in self.workers {
@@ -54,7 +54,7 @@ impl Load {
     }
 }
 
-/// An exchange for echo.
+/// An exchange for the upstream `echo`.
 pub fn exchange(task: &str, purpose: &str) -> pb::ExchangeRequest {
     pb::ExchangeRequest {
         task: Some(pb::exchange_request::Task::TaskId(task.to_owned())),

@@ -1,7 +1,7 @@
-//! `mayfly try`: the whole life of a credential, on this machine, with a real server, real mTLS and a real upstream.
+//! `mayfly try`: the whole life of a credential on this machine, with a real server, real mTLS and a real upstream.
 //!
-//! Each step tells what happened and what it proves, and fails the command when it does not hold. Nothing is left behind. For programs the
-//! steps come as one document at the end, and as words meanwhile.
+//! Each step prints what happened and what that proves; a step that does not hold fails the command. All files are removed at the end. In
+//! the formats for programs, the steps are one document at the end, and messages on stderr in the meantime.
 
 mod echo;
 mod load;
@@ -19,16 +19,16 @@ use super::out::{Format, Noun, Out};
 /// Why a step does not hold.
 pub type Failed = Box<dyn std::error::Error + Send + Sync>;
 
-/// Says what happened and what it proves.
+/// Prints what happened and what that proves.
 pub struct Teller {
     out: Out,
     told: Told,
 }
 
-/// What was told, for programs.
+/// A step, for JSON output.
 #[derive(Serialize)]
 struct Told {
-    /// Every step holds.
+    /// Whether the step holds.
     holds: bool,
     steps: Vec<Step>,
 }
@@ -37,10 +37,10 @@ struct Told {
 struct Step {
     step: usize,
     title: String,
-    /// What happened.
+    /// The printed lines.
     said: Vec<String>,
     proves: Vec<String>,
-    /// Why it does not hold.
+    /// Why the step does not hold.
     failed: Option<String>,
 }
 
@@ -73,7 +73,7 @@ impl Teller {
         }
     }
 
-    /// For people the steps are what the command prints; otherwise they are words beside it. Nobody has to listen.
+    /// Prints a line: to stdout for people, else to stderr. A closed stderr is ignored.
     fn line(&self, text: &str) {
         match self.out.format() {
             Format::Table | Format::Wide => drop(self.out.text(text)),
@@ -81,7 +81,7 @@ impl Teller {
         }
     }
 
-    /// Prints the whole, where it was not told as it went.
+    /// Prints the whole document, in formats for programs.
     fn end(mut self, failed: Option<String>) -> Result<Exit, CliError> {
         self.told.holds = failed.is_none();
         let at = self.told.steps.len();
@@ -102,7 +102,7 @@ impl Teller {
     }
 }
 
-/// A directory that goes when this goes.
+/// A directory that is removed when dropped.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {
@@ -114,7 +114,7 @@ impl Drop for Scratch {
 /// Runs the tour.
 pub fn run(out: Out) -> Result<Exit, CliError> {
     let mut teller = Teller { out, told: Told { holds: false, steps: Vec::new() } };
-    // A server brings its own runtimes, which cannot begin inside another: the tour has a thread of its own.
+    // The tour runs on a thread of its own: a server creates its own runtimes, which cannot start inside another runtime.
     let ended = std::thread::scope(|scope| scope.spawn(|| tour(&mut teller)).join());
     let failed = match ended {
         Ok(outcome) => outcome.err().map(|error| error.to_string()),
@@ -133,7 +133,7 @@ fn tour(teller: &mut Teller) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let child = world.spawn(&program)?;
     let outcome = steps::run(teller, &world, &program, child, &runtime, &settings.system);
-    // Connections go before the directory does.
+    // Connections are closed before the directory is removed.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     outcome
 }

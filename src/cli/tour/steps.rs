@@ -19,12 +19,12 @@ use crate::serve::client;
 use crate::system::System;
 use crate::verifier::{Settings, Verifier};
 
-/// Longest wait for a follower, and for the first sign of one.
+/// The longest wait for a follower to appear and to apply a record.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Acknowledged exchanges before the server is killed.
+/// The number of acknowledged exchanges before the server is killed.
 const BEFORE_KILL: usize = 300;
 
-/// Runs all steps; the server is ended on the way.
+/// Runs all steps; one of them kills the server.
 pub fn run(
     teller: &mut Teller,
     world: &World,
@@ -58,7 +58,7 @@ fn missing(what: &str) -> Failed {
     format!("the answer has no {what}").into()
 }
 
-/// What should not have worked did not, for the reason that was expected.
+/// Checks that a call was refused, for the expected reason.
 fn refused<T>(answer: Result<T, tonic::Status>, why: &str) -> Result<tonic::Status, Failed> {
     use tonic_types::StatusExt;
     let Err(status) = answer else { return Err(format!("it was not refused; {why} was expected").into()) };
@@ -129,7 +129,7 @@ impl Tour {
         Ok(why)
     }
 
-    /// Waits until every follower has applied a seq.
+    /// Waits until every follower has applied a sequence number.
     async fn applied(&self, seq: u64) -> Result<(), Failed> {
         let timeout = prost_types::Duration::try_from(PATIENCE).ok();
         let ask = pb::WaitForRevocationRequest { seq, timeout };

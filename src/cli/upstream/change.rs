@@ -1,4 +1,4 @@
-//! Registering, changing, disabling, enabling and retiring an upstream.
+//! Registers, changes, disables, enables and retires an upstream.
 
 use std::path::{Path, PathBuf};
 
@@ -18,59 +18,59 @@ use crate::seq::{Millis, Seq};
 use crate::serve::wire::upstream_to_pb;
 use crate::upstream::file;
 
-/// `mayfly upstream add`
+/// Arguments of `mayfly upstream add`.
 #[derive(Args)]
 pub struct AddArgs {
-    /// The registration, TOML; `-` is stdin
+    /// File with the registration, TOML; `-` is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Only check it
+    /// Validate the registration and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Why: another operator reads it where one has to approve
+    /// Reason, shown to the approver if an approval is needed
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
-    /// Makes a repeat by hand safe: the same id is answered like the first time
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
-/// `mayfly upstream change`
+/// Arguments of `mayfly upstream change`.
 #[derive(Args)]
 pub struct ChangeArgs {
-    /// The whole registration as it is to be, TOML; `-` is stdin. `upstream show NAME --file` prints what is in force
+    /// File with the complete new registration, TOML; `-` is stdin; `upstream show NAME --file` prints the present one
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The version that the change was made from [default: the one in force]
+    /// Version that the change is based on [default: the version in effect]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     version: Option<u64>,
-    /// Why: another operator reads it where one has to approve
+    /// Reason, shown to the approver if an approval is needed
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
     #[command(flatten)]
     confirm: ConfirmArgs,
 }
 
-/// `mayfly upstream disable`, `enable` and `retire`
+/// Arguments of `mayfly upstream disable`, `enable` and `retire`.
 #[derive(Args)]
 pub struct StateArgs {
-    /// The upstream
+    /// Name of the upstream
     #[arg(value_name = "NAME")]
     upstream: String,
-    /// Why
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]
     confirm: ConfirmArgs,
 }
 
-/// A registration from a file: everything that is wrong with it is told before anything is asked of the server.
+/// Reads a registration from a file. All errors of the file are reported before the server is called.
 fn registration(path: &Path) -> Result<pb::Upstream, CliError> {
     let text = args::read_text(path, limits::UPSTREAM_FILE_BYTES)?;
     let source = Source::new(path.display().to_string(), text.as_str());
     let upstream = file::parse(&source)
         .map_err(|complaints| CliError::Usage(complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
-    // The version is the server's to give.
+    // The server assigns the version.
     let none = Version {
         version: 0,
         digest: [0; 32],
@@ -92,7 +92,7 @@ async fn set(server: &Server, request: pb::SetUpstreamRequest) -> Result<pb::Set
     server.call(request, |c, q| async move { UpstreamServiceClient::new(c).set_upstream(q).await }).await
 }
 
-/// Registers.
+/// Registers an upstream.
 pub async fn add(args: AddArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
     let request = pb::SetUpstreamRequest {
         upstream: Some(registration(&args.file)?),
@@ -105,7 +105,7 @@ pub async fn add(args: AddArgs, run: &Run, server: &Server) -> Result<Exit, CliE
     tell(run, Changed::of(args.dry_run, answer.upstream, answer.hits, answer.beyond)?)
 }
 
-/// Puts a new version in force.
+/// Puts a new version of a registration in effect.
 pub async fn change(args: ChangeArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
     let mut upstream = registration(&args.file)?;
     upstream.version = match args.version {
@@ -124,7 +124,7 @@ pub async fn change(args: ChangeArgs, run: &Run, server: &Server) -> Result<Exit
     tell(run, Changed::of(args.confirm.dry_run, answer.upstream, answer.hits, answer.beyond)?)
 }
 
-/// Disables, enables or retires.
+/// Disables, enables or retires an upstream.
 pub async fn state(args: StateArgs, state: pb::RegistrationState, run: &Run, server: &Server) -> Result<Exit, CliError> {
     let request = &pb::SetUpstreamStateRequest {
         upstream: args.upstream,

@@ -1,4 +1,4 @@
-//! `mayfly upstream`: what credentials can be had for, and who may change that.
+//! `mayfly upstream`: manages the registry of upstreams that credentials are issued for.
 
 mod change;
 
@@ -14,50 +14,50 @@ use super::{Run, terms};
 use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 use crate::serve::wire::upstream_document;
 
-/// What can be done with upstreams.
+/// The subcommands for upstreams.
 #[derive(Subcommand)]
 pub enum UpstreamCommand {
-    /// Upstreams, by name
+    /// List upstreams by name
     List(ListUpstreamsArgs),
-    /// One upstream
+    /// Show an upstream
     Show(ShowArgs),
     /// Register an upstream from a file
     Add(change::AddArgs),
-    /// Put a new version of a registration in force; what it would refuse is revoked
+    /// Change a registration; everything that the new version would refuse is revoked
     Change(change::ChangeArgs),
-    /// Stop issuing for an upstream until it is enabled, and revoke what was issued for it
+    /// Disable an upstream: revoke everything issued for it, and issue nothing until it is enabled
     Disable(change::StateArgs),
-    /// Issue for an upstream again; what was revoked stays revoked
+    /// Enable an upstream again; revoked credentials stay revoked
     Enable(change::StateArgs),
-    /// Stop issuing for an upstream for good, and revoke what was issued for it
+    /// Retire an upstream for good: revoke everything issued for it, and issue nothing more
     Retire(change::StateArgs),
 }
 
-/// `mayfly upstream list`
+/// Arguments of `mayfly upstream list`.
 #[derive(Args)]
 pub struct ListUpstreamsArgs {
-    /// Only those of this environment
+    /// Only upstreams of this environment
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
-    /// Only those in this state
+    /// Only upstreams in this state
     #[arg(long, value_parser = wire_word!(pb::RegistrationState, "REGISTRATION_STATE_"))]
     state: Option<pb::RegistrationState>,
     #[command(flatten)]
     list: ListArgs,
 }
 
-/// `mayfly upstream show`
+/// Arguments of `mayfly upstream show`.
 #[derive(Args)]
 pub struct ShowArgs {
-    /// Its name
+    /// Name of the upstream
     #[arg(value_name = "NAME")]
     upstream: String,
-    /// As a file that `upstream change` takes
+    /// Print the registration as a file for `upstream change`
     #[arg(long)]
     file: bool,
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: UpstreamCommand, run: &Run) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     match command {
@@ -81,7 +81,7 @@ pub async fn run(command: UpstreamCommand, run: &Run) -> Result<Exit, CliError> 
     }
 }
 
-/// One page of upstreams.
+/// Fetches one page of upstreams.
 pub(super) async fn page_of(
     server: &Server,
     environment: &Option<String>,

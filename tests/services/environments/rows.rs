@@ -1,4 +1,4 @@
-//! Every rpc of the descriptors, called on what there is in an environment.
+//! Every rpc of the descriptors, called on the objects of an environment.
 
 use super::Row::{Each, Environment, NotOperators, Server};
 use super::*;
@@ -7,7 +7,7 @@ fn workloads() -> Row {
     NotOperators("workloads call it, on their own listener")
 }
 
-/// Every rpc, by the name that its service descriptor gives it.
+/// Every rpc, by its name in the service descriptor.
 pub fn all() -> Vec<(&'static str, Row)> {
     let of_services = [
         approval(),
@@ -576,7 +576,7 @@ fn upstream() -> Vec<(&'static str, Row)> {
                 ok(l.w.run(service.offboard(ask(&ROOT, leaves))));
                 let back = pb::ReturnOwnerRequest { owner, reason, ..Default::default() };
                 let answer = l.w.run(service.return_owner(ask(who, back.clone()))).map(|a| format!("{:?}", a.into_inner()));
-                // Whoever was refused leaves the upstream for the calls that follow.
+                // A refused operator leaves the upstream for the following calls.
                 let _ = l.w.run(service.return_owner(ask(&ROOT, back)));
                 answer
             })),

@@ -1,4 +1,4 @@
-//! Calls of their own: one exchange each, or a hundred.
+//! Calls: one exchange each (unary), or a batch of a hundred.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::token_service_client::TokenServiceClient;
 
-/// Calls of an open loop that are under way on one connection at most: beyond, what is due is counted and not sent.
+/// The maximum number of calls of an open loop in flight on one connection. Further calls that are due are counted and not sent.
 const UNDER_WAY: usize = 8 * limits::CONNECTION_STREAMS as usize;
 
 fn answer(answered: Result<tonic::Response<pb::ExchangeResponse>, Status>) -> Answer {
@@ -22,7 +22,7 @@ fn answer(answered: Result<tonic::Response<pb::ExchangeResponse>, Status>) -> An
     }
 }
 
-/// The next one follows an answer. One that was refused waits a little: a caller that does not is no caller.
+/// A closed loop of unary calls: each call follows an answer. After a refusal the loop waits a little, as a real caller would.
 pub async fn unary(one: One) {
     let mut client = TokenServiceClient::new(one.channel.clone());
     while !one.outcome.stopped() {
@@ -37,7 +37,7 @@ pub async fn unary(one: One) {
     }
 }
 
-/// Sent at their time; latency counts from then, also where the generator was late.
+/// An open loop of unary calls, each sent at its scheduled time. Latency counts from that time, even if the generator was late.
 pub async fn unary_at(one: One, direct: Direct, rate: f64) {
     let (one, all) = (Arc::new(one), Arc::new(Semaphore::new(UNDER_WAY)));
     let began = Instant::now();
@@ -64,13 +64,13 @@ pub async fn unary_at(one: One, direct: Direct, rate: f64) {
     }
 }
 
-/// A hundred in a call.
+/// A closed loop of batch calls of a hundred exchanges.
 pub async fn batch(one: One) {
     let mut client = TokenServiceClient::new(one.channel.clone());
     while !one.outcome.stopped() {
         let (mut exchanges, mut places) = (Vec::with_capacity(limits::BATCH), Vec::with_capacity(limits::BATCH));
         for _ in 0..limits::BATCH {
-            // What opens a task is not waited for by what goes with it.
+            // A batch with an exchange that opens a task is not delayed by waiting for further exchanges.
             let next = if places.is_empty() { one.next().await } else { one.at_hand() };
             let Some((place, request)) = next else { break };
             exchanges.push(request);

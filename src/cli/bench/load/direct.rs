@@ -1,5 +1,5 @@
-//! Single exchanges by HTTP/2 itself. An open loop that offers several times of what a server can do has to spend less on a call than the
-//! server does, and a client library spends more than that.
+//! Unary exchanges written directly to HTTP/2. An open loop that offers several times the server's capacity must spend less CPU on a call
+//! than the server, and a gRPC client library spends more.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::super::world::Bench;
 use super::Answer;
 use crate::pb::mayfly::v1 as pb;
 
-/// Answers under way on a connection, bytes: 1,024 of 4 KB.
+/// The flow control window for answers of a connection, bytes: 1,024 answers of 4 KB.
 const ROOM: u32 = 4 << 20;
 
 const PATH: &str = "/mayfly.v1.TokenService/Exchange";
@@ -30,13 +30,13 @@ const PATH: &str = "/mayfly.v1.TokenService/Exchange";
 pub struct Direct {
     sender: SendRequest<Bytes>,
     uri: http::Uri,
-    /// The newest details that were read and said when to come back: most refusals have the same.
+    /// The latest decoded details with a retry time; most refusals carry the same details.
     told: Arc<Mutex<Option<HeaderValue>>>,
 }
 
-/// A call's message, as it is sent.
+/// The encoded message of a call.
 pub fn encoded(request: &pb::ExchangeRequest) -> Result<Bytes, Failed> {
-    // gRPC over HTTP/2: not compressed, the length, the message.
+    // A gRPC message over HTTP/2: a flag (not compressed), the length, the message.
     let length = request.encoded_len();
     let mut body = BytesMut::with_capacity(5 + length);
     body.put_u8(0);
@@ -46,7 +46,7 @@ pub fn encoded(request: &pb::ExchangeRequest) -> Result<Bytes, Failed> {
 }
 
 impl Direct {
-    /// Of a workload to the server.
+    /// Connects a workload to the server.
     pub async fn connect(bench: &Bench, name: &str) -> Result<Direct, Failed> {
         let tcp = TcpStream::connect(bench.address).await?;
         tcp.set_nodelay(true)?;
@@ -58,7 +58,7 @@ impl Direct {
         Ok(Direct { sender, uri, told: Arc::default() })
     }
 
-    /// One call.
+    /// Makes one call.
     pub async fn exchange(&self, message: Bytes) -> Answer {
         self.call(message).await.unwrap_or_else(|error| Answer::Failed(error.to_string()))
     }
@@ -94,7 +94,7 @@ impl Direct {
         Ok(answer.issued.map_or_else(Answer::empty, Answer::of_issued))
     }
 
-    /// A call that came to nothing.
+    /// The answer of a call that failed.
     fn ended(&self, headers: &HeaderMap) -> Answer {
         let details = headers.get("grpc-status-details-bin");
         let exhausted = headers.get("grpc-status").is_some_and(|status| status == "8");

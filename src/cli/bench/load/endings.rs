@@ -1,4 +1,5 @@
-//! Ends, as they come in use: an operator revokes some of what was issued, and tasks are completed when their work is done.
+//! Revocations and completions during the load, as in production: an operator revokes some of the credentials, and tasks are completed when
+//! their work is done.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,10 +17,10 @@ use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
 use crate::pb::mayfly::v1::task_service_client::TaskServiceClient;
 
-/// Revocations, and completions, that are under way at once.
+/// The maximum number of revocations, and of completions, in flight.
 const UNDER_WAY: usize = 64;
 
-/// Ends what it is told of.
+/// Revokes credentials and completes tasks.
 #[derive(Clone)]
 pub struct Endings {
     share: f64,
@@ -29,7 +30,7 @@ pub struct Endings {
 }
 
 impl Endings {
-    /// `percent` of what is issued is revoked by the operator of the local socket.
+    /// Starts revoking `percent` of the issued credentials, as the operator of the local socket.
     pub async fn start(percent: f64, bench: &Bench, outcome: &Arc<Outcome>) -> Result<Endings, Failed> {
         let operator = bench.operator().await?.ok_or("endings need the server's socket for operators")?;
         let (tell, mut to_revoke) = mpsc::unbounded_channel::<String>();
@@ -65,7 +66,7 @@ impl Endings {
         Ok(Endings { share: percent / 100.0, answered: Arc::default(), revoke: tell, complete })
     }
 
-    /// One exchange was answered.
+    /// Takes note of an answered exchange.
     pub fn answered(&self, channel: &Channel, task: Option<&Task>, answer: &Answer) {
         if let Answer::Issued { credential: id, .. } = answer {
             let n = self.answered.fetch_add(1, Relaxed) as f64;
@@ -79,7 +80,7 @@ impl Endings {
     }
 }
 
-/// Revokes one credential as an operator, and waits until that is durable.
+/// Revokes one credential as an operator, and waits until the revocation is durable.
 pub async fn revoke(operator: Channel, id: String) -> Result<(), Status> {
     let target = pb::Target { target: Some(pb::target::Target::CredentialId(id)) };
     let request = pb::RevokeRequest { targets: vec![target], reason: "a measurement".into(), ..Default::default() };

@@ -1,4 +1,4 @@
-//! The load: exchanges with a tool, purpose and arguments of their own, a hundred to a task, which the first of them opens.
+//! The load: exchanges that each have their own tool, purpose and arguments, a hundred to a task, which is opened by the first of them.
 
 mod call;
 mod direct;
@@ -25,35 +25,35 @@ use direct::Direct;
 use endings::Endings;
 use tasks::{Place, Tasks};
 
-/// What is asked, how, and how fast.
+/// The kind, mode and rate of the requests.
 #[derive(Clone)]
 pub struct Load {
     /// How exchanges are sent.
     pub mode: Mode,
-    /// What is issued.
+    /// The kind of credential.
     pub kind: BenchKind,
-    /// Exchanges under way at once, over all connections. Open loops on streams have as many waiting to be sent at most.
+    /// Exchanges in flight over all connections. In an open loop on streams, the maximum number of exchanges that wait to be sent.
     pub concurrency: u32,
-    /// Connections, each of its own workload.
+    /// Connections, each of a workload of its own.
     pub connections: u32,
-    /// Exchanges a second in all, sent at their time whatever the answers take; `None`: the next one follows an answer.
+    /// Exchanges per second in total, sent on schedule regardless of the answers (an open loop); `None`: each exchange follows an answer.
     pub rate: Option<f64>,
     /// Credentials of one task.
     pub per_task: u32,
-    /// How long they are asked to live; `None` for the default.
+    /// The requested lifetime of the credentials; `None` for the default.
     pub ttl: Option<Duration>,
-    /// Of a hundred credentials, how many an operator revokes. Where it is set, tasks are completed as well when they are done.
+    /// The percentage of credentials that an operator revokes. If set, tasks are also completed when their exchanges are done.
     pub endings: Option<f64>,
 }
 
 impl Load {
-    /// As `mayfly bench` has it by itself.
+    /// The default load of `mayfly bench`.
     pub fn usual(mode: Mode) -> Load {
         let (kind, concurrency) = (BenchKind::Jwt, mode.usual_concurrency());
         Load { mode, kind, concurrency, connections: 4, rate: None, per_task: 100, ttl: None, endings: None }
     }
 
-    /// Connections, and what is under way on each.
+    /// The number of connections, and of exchanges in flight on each.
     fn split(&self) -> (u32, u32) {
         let connections = self.connections.min(self.concurrency).max(1);
         let each = self.concurrency.div_ceil(connections);
@@ -61,7 +61,7 @@ impl Load {
         (connections, if self.mode == Mode::Batch { each.next_multiple_of(hundreds) } else { each })
     }
 
-    /// Under way at once, made up to as many on each connection and to whole calls.
+    /// Exchanges in flight, rounded up to the same number on each connection and to whole calls.
     pub fn under_way(&self) -> u32 {
         let (connections, each) = self.split();
         connections.saturating_mul(each)
@@ -89,12 +89,12 @@ impl Load {
     }
 }
 
-/// One connection's part of a load.
+/// The part of a load on one connection.
 #[derive(Clone)]
 struct One {
     load: Load,
     channel: Channel,
-    /// For single exchanges at their time.
+    /// The connection for unary exchanges of an open loop.
     direct: Option<Direct>,
     tasks: Arc<Tasks>,
     outcome: Arc<Outcome>,
@@ -103,7 +103,7 @@ struct One {
     rate: Option<f64>,
 }
 
-/// Starts a load on connections of its own. It ends when the outcome is told to stop.
+/// Starts a load on connections of its own. The load ends when the outcome is stopped.
 pub async fn start(load: &Load, bench: &Bench, outcome: &Arc<Outcome>) -> Result<Vec<JoinHandle<()>>, Failed> {
     let mut workers = Vec::new();
     let (connections, in_flight) = load.split();
@@ -118,7 +118,7 @@ pub async fn start(load: &Load, bench: &Bench, outcome: &Arc<Outcome>) -> Result
             (Mode::Unary, Some(_)) => Some(Direct::connect(bench, &Bench::agent(n)).await?),
             _ => None,
         };
-        // In an open loop as many as come in a second.
+        // In an open loop, the exchanges of one second.
         let under_way = rate.map_or(in_flight, |rate| rate.ceil() as u32);
         let tasks = Tasks::new(load.per_task, under_way, outcome.clone());
         let (load, outcome, endings) = (load.clone(), outcome.clone(), endings.clone());
@@ -145,7 +145,7 @@ impl One {
         Some(self.ask(place))
     }
 
-    /// The same, where it waits for no task to be opened.
+    /// The next exchange, if it does not have to wait for a task to be opened.
     fn at_hand(&self) -> Option<(Place, pb::ExchangeRequest)> {
         self.tasks.take().map(|place| self.ask(place))
     }
@@ -155,7 +155,7 @@ impl One {
         (place, request)
     }
 
-    /// One was answered, or will not be.
+    /// Records that an exchange was answered or will never be.
     fn done(&self, sent: std::time::Instant, place: &Place, answer: Answer) {
         let task = self.tasks.answered(place, &answer);
         if let Some(endings) = &self.endings {

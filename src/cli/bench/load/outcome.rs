@@ -1,4 +1,4 @@
-//! What came of a load so far.
+//! The counters and latencies of a running load.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -13,39 +13,39 @@ use super::super::Failed;
 use crate::pb::mayfly::v1 as pb;
 use crate::system::System;
 
-/// Longest latency that is told apart, µs.
+/// The longest latency that the histogram distinguishes, µs.
 const LONGEST_US: u64 = 120_000_000;
 
-/// What one exchange was answered.
+/// The answer to one exchange.
 pub enum Answer {
-    /// Their ids.
+    /// A credential was issued: its id and that of its task.
     Issued { credential: String, task: String },
-    /// RESOURCE_EXHAUSTED, with the time to come back; in its own words, where they were read.
+    /// RESOURCE_EXHAUSTED with a retry time; with the error text, if it was decoded.
     Refused(Option<String>),
-    /// Anything else, in its own words.
+    /// Any other failure, with its error text.
     Failed(String),
 }
 
 impl Answer {
-    /// Of what was granted.
+    /// The answer of a granted exchange.
     pub fn of_issued(issued: pb::Issued) -> Answer {
         Answer::Issued { credential: issued.credential_id, task: issued.task_id }
     }
 
-    /// Of a call that came to nothing.
+    /// The answer of a call that failed.
     pub fn of_status(status: &Status) -> Answer {
         let told = status.code() == Code::ResourceExhausted && status.get_details_retry_info().is_some();
         let why = status.message().to_owned();
         if told { Answer::Refused(Some(why)) } else { Answer::Failed(why) }
     }
 
-    /// Of one of several.
+    /// The answer of a failed item of a batch.
     pub fn of_problem(problem: pb::Problem) -> Answer {
         let told = problem.code == Code::ResourceExhausted as i32 && problem.retry_after.is_some();
         if told { Answer::Refused(Some(problem.message)) } else { Answer::Failed(problem.message) }
     }
 
-    /// Of an answer that lacks what it is for.
+    /// The answer for a response that lacks its result.
     pub fn empty() -> Answer {
         Answer::Failed("an empty result".to_owned())
     }
@@ -55,46 +55,46 @@ impl Answer {
 pub struct Latency(Mutex<Histogram<u64>>);
 
 impl Latency {
-    /// None yet.
+    /// An empty histogram.
     pub fn new() -> Result<Latency, Failed> {
         Ok(Latency(Mutex::new(Histogram::new_with_bounds(1, LONGEST_US, 3)?)))
     }
 
-    /// One more.
+    /// Records one latency.
     pub fn record(&self, us: u64) {
         self.0.lock().saturating_record(us);
     }
 
-    /// Those so far, taken out.
+    /// Returns the histogram and starts a new one.
     pub fn take(&self) -> Result<Histogram<u64>, Failed> {
         Ok(std::mem::replace(&mut *self.0.lock(), Histogram::new_with_bounds(1, LONGEST_US, 3)?))
     }
 }
 
-/// µs since then.
+/// The µs since `since`.
 pub fn micros(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
-/// How many of what.
+/// The counters.
 #[derive(Clone, Copy, Default)]
 pub struct Counted {
-    /// Credentials.
+    /// Credentials issued.
     pub issued: u64,
     /// RESOURCE_EXHAUSTED with RetryInfo.
     pub refused: u64,
-    /// All else.
+    /// Other failures.
     pub errors: u64,
-    /// Due in an open loop and never sent, because too many were under way already.
+    /// Exchanges of an open loop that were due and never sent, because too many were in flight.
     pub unsent: u64,
-    /// Revoked by an operator.
+    /// Credentials revoked by an operator.
     pub revoked: u64,
     /// Tasks completed.
     pub completed: u64,
 }
 
 impl Counted {
-    /// What came since then.
+    /// The counts since `then`.
     pub fn since(self, then: Counted) -> Counted {
         Counted {
             issued: self.issued - then.issued,
@@ -107,7 +107,7 @@ impl Counted {
     }
 }
 
-/// What came of a load so far.
+/// The state of a running load.
 pub struct Outcome {
     issued: AtomicU64,
     refused: AtomicU64,
@@ -115,11 +115,11 @@ pub struct Outcome {
     unsent: AtomicU64,
     completed: AtomicU64,
     revoked: AtomicU64,
-    /// Of what was issued.
+    /// Latencies of issuances.
     pub latency: Latency,
-    /// Of refusals.
+    /// Latencies of refusals.
     pub refusals: Latency,
-    /// Of revocations by the operator.
+    /// Latencies of the operator's revocations.
     pub revocations: Latency,
     last_issued: Mutex<String>,
     first_refusal: OnceLock<String>,
@@ -130,7 +130,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Nothing yet.
+    /// An outcome without counts.
     pub fn new() -> Result<Arc<Outcome>, Failed> {
         let zero = || AtomicU64::new(0);
         Ok(Arc::new(Outcome {
@@ -152,7 +152,7 @@ impl Outcome {
         }))
     }
 
-    /// So far.
+    /// The counts so far.
     pub fn counts(&self) -> Counted {
         let of = |n: &AtomicU64| n.load(Relaxed);
         Counted {
@@ -165,34 +165,34 @@ impl Outcome {
         }
     }
 
-    /// Why the first one was refused.
+    /// The error text of the first refusal.
     pub fn first_refusal(&self) -> Option<&str> {
         self.first_refusal.get().map(String::as_str)
     }
 
-    /// What went wrong first.
+    /// The first failure.
     pub fn first_error(&self) -> Option<String> {
         self.first_error.lock().clone()
     }
 
-    /// Something beside the exchanges went wrong.
+    /// Records a failure outside of the exchanges.
     pub fn wrong(&self, what: String) {
         if !self.stopped() {
             self.first_error.lock().get_or_insert(what);
         }
     }
 
-    /// The credential that was issued last.
+    /// The id of the last issued credential.
     pub fn last_issued(&self) -> Option<String> {
         Some(self.last_issued.lock().clone()).filter(|id| !id.is_empty())
     }
 
-    /// Nothing more is sent.
+    /// Stops the load: no further exchange is sent.
     pub fn stop(&self) {
         self.stop.store(true, Relaxed);
     }
 
-    /// Whether that is so.
+    /// Whether the load is stopped.
     pub fn stopped(&self) -> bool {
         self.stop.load(Relaxed)
     }
@@ -201,7 +201,7 @@ impl Outcome {
         self.number.fetch_add(1, Relaxed)
     }
 
-    /// Another one in each run: the server remembers them for minutes.
+    /// A request id. Ids differ between runs, since the server remembers them for minutes.
     pub(super) fn request_id(&self, n: u64) -> String {
         format!("{}{n:x}", self.run)
     }
@@ -214,7 +214,7 @@ impl Outcome {
         self.completed.fetch_add(1, Relaxed);
     }
 
-    /// An operator's revocation was acknowledged.
+    /// Records that a revocation by the operator was acknowledged.
     pub fn revoked(&self, us: u64) {
         self.revocations.record(us);
         self.revoked.fetch_add(1, Relaxed);
@@ -234,7 +234,7 @@ impl Outcome {
                 self.refused.fetch_add(1, Relaxed);
                 self.refusals.record(micros(sent));
             }
-            // What was under way at the end is no error.
+            // An exchange in flight at the end is not counted as an error.
             Answer::Failed(_) if self.stopped() => {}
             Answer::Failed(error) => {
                 self.errors.fetch_add(1, Relaxed);

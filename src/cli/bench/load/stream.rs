@@ -14,18 +14,18 @@ use super::{Answer, One};
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::token_service_client::TokenServiceClient;
 
-/// What was sent and not answered, and when it was due.
+/// The exchanges sent and not answered, with their scheduled times.
 type UnderWay = Mutex<HashMap<String, (Instant, Place)>>;
 
 struct Sender {
     one: One,
     send: mpsc::Sender<pb::StreamExchangeRequest>,
     under_way: UnderWay,
-    /// How many more may be sent, in a closed loop.
+    /// In a closed loop, the number of exchanges that may still be sent.
     places: Semaphore,
 }
 
-/// A closed loop sends the next when an answer comes; an open one at its time.
+/// Runs the load on a stream. A closed loop sends the next exchange on an answer, an open loop on schedule.
 pub async fn run(one: One) {
     let (send, asks) = mpsc::channel(one.in_flight as usize);
     let answers = TokenServiceClient::new(one.channel.clone()).stream_exchange(ReceiverStream::new(asks)).await;
@@ -75,7 +75,8 @@ impl Sender {
     }
 }
 
-/// The next one follows an answer. Not where answers are read: it may wait for a task that one of them opens.
+/// The sending half of a closed loop. It runs apart from the task that reads answers, since it may wait for a task that one of those
+/// answers opens.
 async fn follow(sender: Arc<Sender>) {
     while let Ok(place) = sender.places.acquire().await {
         place.forget();

@@ -1,4 +1,5 @@
-//! Tasks, each for a number of exchanges: the first of them opens it, in the same round trip. The next one is opened before it is needed.
+//! Tasks, each for a number of exchanges. The first exchange opens its task in the same round trip, and the next task is opened before it
+//! is needed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::{Answer, Outcome};
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::exchange_request::Task as Named;
 
-/// How often whoever waits for a task looks whether all is over.
+/// How often a wait for a task checks whether the load has stopped.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// An open task.
@@ -24,23 +25,23 @@ pub struct Task {
 }
 
 impl Task {
-    /// One more was answered: whether that was the last one.
+    /// Counts one more answer. Returns whether it was the last of the task.
     pub fn answered(&self) -> bool {
         self.left.fetch_sub(1, Relaxed) == 1
     }
 }
 
-/// Where an exchange belongs.
+/// The task of an exchange.
 #[derive(Clone)]
 pub enum Place {
-    /// Into an open task.
+    /// The exchange belongs to an open task.
     In(Arc<Task>),
-    /// Into one that it opens itself.
+    /// The exchange opens its task inline.
     Opens,
 }
 
 impl Place {
-    /// What the request says of it.
+    /// How the request names the task.
     pub fn named(&self) -> Named {
         match self {
             Place::In(task) => Named::TaskId(task.id.clone()),
@@ -49,11 +50,11 @@ impl Place {
     }
 }
 
-/// Gives them out.
+/// Assigns tasks to exchanges.
 pub struct Tasks {
-    /// Exchanges of one.
+    /// Exchanges per task.
     per_task: u32,
-    /// So many are open, or being opened, beside the one that is in use.
+    /// The number of tasks that are open or being opened beside the current one.
     ahead: usize,
     open: Mutex<Open>,
     changed: Notify,
@@ -62,20 +63,20 @@ pub struct Tasks {
 
 #[derive(Default)]
 struct Open {
-    /// The one in use, and how many places it has left.
+    /// The current task, and the number of exchanges that it still takes.
     current: Option<(Arc<Task>, u32)>,
     next: VecDeque<Arc<Task>>,
     opening: usize,
 }
 
 impl Tasks {
-    /// For one connection, which has so many exchanges under way.
+    /// Creates the tasks of one connection with `under_way` exchanges in flight.
     pub fn new(per_task: u32, under_way: u32, outcome: Arc<Outcome>) -> Arc<Tasks> {
         let ahead = under_way.div_ceil(per_task) as usize + 1;
         Arc::new(Tasks { per_task, ahead, open: Mutex::default(), changed: Notify::new(), outcome })
     }
 
-    /// The place of one more exchange. `None`: there are no more.
+    /// The place of the next exchange, which may have to wait for a task. `None`: the load has stopped.
     pub async fn next(&self) -> Option<Place> {
         while !self.outcome.stopped() {
             let changed = self.changed.notified();
@@ -87,7 +88,7 @@ impl Tasks {
         None
     }
 
-    /// The same, where there is one at hand.
+    /// The place of the next exchange, if one is available without waiting.
     pub fn take(&self) -> Option<Place> {
         let mut open = self.open.lock();
         if self.per_task == 1 || open.next.len() + open.opening < self.ahead {
@@ -95,7 +96,7 @@ impl Tasks {
             return Some(Place::Opens);
         }
         if open.current.as_ref().is_none_or(|(_, left)| *left == 0) {
-            // Its first exchange was the one that opened it.
+            // The exchange that opened the task counts as its first.
             open.current = Some((open.next.pop_front()?, self.per_task - 1));
         }
         let (task, left) = open.current.as_mut()?;
@@ -103,14 +104,14 @@ impl Tasks {
         Some(Place::In(task.clone()))
     }
 
-    /// An exchange in that place was answered: the task that it is in, where there is one.
+    /// Handles the answer to an exchange. Returns the task of the exchange, if there is one.
     pub fn answered(&self, place: &Place, answer: &Answer) -> Option<Arc<Task>> {
         if let Place::In(task) = place {
             return Some(task.clone());
         }
         let opened = match answer {
             Answer::Issued { task, .. } => Some(Arc::new(Task { id: task.clone(), left: AtomicU32::new(self.per_task) })),
-            // Another exchange opens one.
+            // Another exchange opens the task.
             Answer::Refused(_) | Answer::Failed(_) => None,
         };
         let mut open = self.open.lock();
@@ -169,7 +170,7 @@ mod tests {
                 assert!(tasks.answered(&place, &Answer::Refused(None)).is_none());
             }
         }
-        // All that may be opened ahead are on their way: who comes now waits until one is there, or all is over.
+        // All tasks that may be opened ahead are being opened: the next caller waits until one is open or the load stops.
         let places = [tasks.next().await.unwrap(), tasks.next().await.unwrap()];
         let waits = tokio::spawn({
             let tasks = tasks.clone();
