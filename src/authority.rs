@@ -5,7 +5,7 @@
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, Semaphore, broadcast};
+use tokio::sync::{Mutex, Notify, Semaphore, broadcast};
 
 use crate::attest::Repeats;
 use crate::credential::keyring::{Keyring, Sealer};
@@ -104,6 +104,8 @@ pub struct Authority {
     pub readers: Arc<Semaphore>,
     /// One change of keys or bundles at a time: each is planned on what the one before left.
     pub(crate) changing: Mutex<()>,
+    /// A signing key was revoked: another has to take its place.
+    pub key_revoked: Notify,
     /// When this process began, by the wall clock and by the steady one.
     pub(crate) began: (Millis, u64),
 }
@@ -231,6 +233,7 @@ impl Authority {
             drift: ArcSwap::default(),
             readers: Arc::new(Semaphore::new(limits::READERS)),
             changing: Mutex::new(()),
+            key_revoked: Notify::new(),
             began,
         });
         authority.ledger.peek(|state| authority.catalog.sync(state));
@@ -258,6 +261,9 @@ impl Authority {
             && let Err(fault) = self.load_keys()
         {
             tracing::error!(%fault, "a key could not be loaded");
+        }
+        if changes().any(|r| revokes_a_key(r)) {
+            self.key_revoked.notify_one();
         }
         let domains: Vec<&str> = changes().filter_map(|r| changed_domain(r)).collect();
         if !domains.is_empty()
@@ -316,6 +322,13 @@ fn changed_domain(record: &Record) -> Option<&str> {
 fn concerns_keys(record: &Record) -> bool {
     match &record.event {
         Some(Event::KeyAdded(_) | Event::KeyChanged(_) | Event::GenerationBegun(_)) => true,
+        _ => revokes_a_key(record),
+    }
+}
+
+/// Whether a record takes a signing key out of use at once.
+fn revokes_a_key(record: &Record) -> bool {
+    match &record.event {
         Some(Event::Revoked(e)) => e.targets.iter().any(|t| matches!(t.aim, Some(Aim::SigningKey(_)))),
         _ => false,
     }
