@@ -5,7 +5,7 @@
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, Semaphore, broadcast};
+use tokio::sync::{Mutex, Notify, Semaphore, broadcast};
 
 use crate::attest::Repeats;
 use crate::credential::keyring::{Keyring, Sealer};
@@ -104,6 +104,8 @@ pub struct Authority {
     pub readers: Arc<Semaphore>,
     /// Serializes changes of keys and bundles, each of which is planned on the result of the one before.
     pub(crate) changing: Mutex<()>,
+    /// Notified when a signing key is revoked, so that another key takes its place at once.
+    pub key_revoked: Notify,
     /// The start of this process by the wall clock and by the monotonic clock.
     pub(crate) began: (Millis, u64),
 }
@@ -231,6 +233,7 @@ impl Authority {
             drift: ArcSwap::default(),
             readers: Arc::new(Semaphore::new(limits::READERS)),
             changing: Mutex::new(()),
+            key_revoked: Notify::new(),
             began,
         });
         authority.ledger.peek(|state| authority.catalog.sync(state));
@@ -258,6 +261,9 @@ impl Authority {
             && let Err(fault) = self.load_keys()
         {
             tracing::error!(%fault, "a key could not be loaded");
+        }
+        if changes().any(|r| revokes_a_key(r)) {
+            self.key_revoked.notify_one();
         }
         let domains: Vec<&str> = changes().filter_map(|r| changed_domain(r)).collect();
         if !domains.is_empty()
@@ -316,6 +322,13 @@ fn changed_domain(record: &Record) -> Option<&str> {
 fn concerns_keys(record: &Record) -> bool {
     match &record.event {
         Some(Event::KeyAdded(_) | Event::KeyChanged(_) | Event::GenerationBegun(_)) => true,
+        _ => revokes_a_key(record),
+    }
+}
+
+/// Whether a record takes a signing key out of use at once.
+fn revokes_a_key(record: &Record) -> bool {
+    match &record.event {
         Some(Event::Revoked(e)) => e.targets.iter().any(|t| matches!(t.aim, Some(Aim::SigningKey(_)))),
         _ => false,
     }

@@ -157,15 +157,15 @@ impl Count {
         true
     }
 
-    /// Whether a task was alive when the revocation came, or is, where none was made.
+    /// Whether a task was alive when the revocation came, or is, where none was made. What was closed since was alive then.
     fn was_alive(&self, state: &State, task: &Task, now: Millis) -> bool {
-        let over = |t: &Task| t.closed.as_ref().is_some_and(|c| c.seq != self.made) || now >= t.ends();
+        let over = |t: &Task| t.closed.as_ref().is_some_and(|c| c.seq < self.made) || now >= t.ends();
         !state.tasks.upwards(task).any(over)
     }
 
-    /// Whether something else covers it, or covered it before.
+    /// Whether something else covered it before. What was revoked since does not count: a root leaves the bundle right after its key was revoked.
     fn was_covered(&self, state: &State, facts: &Facts<'_>) -> bool {
-        state.rules.covers_but(facts, self.made).is_some() || self.before.covers(facts).is_some()
+        state.rules.covers_before(facts, self.made).is_some() || self.before.covers(facts).is_some()
     }
 
     /// Goes on for a bounded number of places, tasks first. Answers whether there are more.

@@ -54,3 +54,27 @@ async fn it_names_all_that_a_revocation_then_hits_and_does_nothing() {
         assert_eq!(reason(&radius(&rig, targets, most).await.unwrap_err()), "INVALID_FIELD");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_revocation_hit_is_what_it_hit_whatever_was_revoked_since() {
+    let rig = Rig::new();
+    for scope in ["echo:read", "echo:write"] {
+        rig.exchange("agent/demo", "echo", scope).await.unwrap();
+    }
+    let mut service = RevocationServiceClient::new(rig.up.world.channel("operator/you", rig.up.admin()).await.unwrap());
+    let revoke = |target: pb::target::Target, request_id: &str| pb::RevokeRequest {
+        targets: vec![pb::Target { target: Some(target) }],
+        reason: "test".into(),
+        request_id: request_id.into(),
+        issued_only: true,
+        confirmation: Some(pb::Confirmation { credentials: 0, all: true }),
+        ..Default::default()
+    };
+    let caller = revoke(pb::target::Target::Caller("spiffe://dev.mayfly.internal/agent/demo".into()), "first");
+    let first = service.revoke(caller.clone()).await.unwrap().into_inner();
+    assert_eq!(first.hits.unwrap().credentials, 2);
+    let second = service.revoke(revoke(pb::target::Target::Environment("dev".into()), "second")).await.unwrap().into_inner();
+    assert_eq!(second.hits.unwrap().credentials, 0, "they were revoked before");
+    let repeated = service.revoke(caller).await.unwrap().into_inner();
+    assert_eq!((repeated.seq, repeated.hits.unwrap().credentials), (first.seq, 2));
+}

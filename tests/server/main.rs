@@ -38,6 +38,7 @@ mod problems;
 #[allow(dead_code, reason = "other tests ask it otherwise")]
 mod provider;
 mod public;
+mod reach;
 mod receiver;
 mod registry;
 mod reload;

@@ -17,7 +17,7 @@ impl Rig {
         Ok(answer.into_inner().issued.unwrap())
     }
 
-    async fn give(&self, who: &Person, id: &str) -> Result<pb::Approval, Status> {
+    pub async fn give(&self, who: &Person, id: &str) -> Result<pb::Approval, Status> {
         let mut approvals = ApprovalServiceClient::new(self.channel(who, false).await);
         let shown =
             approvals.get_approval(pb::GetApprovalRequest { approval_id: id.into() }).await?.into_inner().approval.unwrap();

@@ -7,6 +7,7 @@
 mod feed;
 mod grounds;
 mod kit;
+mod reach;
 mod targets;
 mod tokens;
 

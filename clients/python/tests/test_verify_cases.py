@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from datetime import UTC, datetime
 
 import pytest
 from google.protobuf import json_format
@@ -52,6 +53,34 @@ def test_shared(case):
             # Asked twice: what is remembered of a token changes no answer.
             for _ in range(2 if "check" in step else 1):
                 assert told(what, step, now) == step["expect"], f"step {number}: {case['why']}"
+
+
+REACH = json.loads((FILE.parent / "reach.json").read_text())
+
+
+@pytest.mark.parametrize("case", REACH["cases"], ids=[c["name"] for c in REACH["cases"]])
+def test_a_revocation_reaches_what_it_reached_at_the_server(case):
+    """The tokens are of a whole server, which agreed with the table in docs/invariants.md about each of these revocations."""
+    s = SHARED["settings"]
+    what = Checker(case["issuer"], case["audience"], Bounds(s["max_ttl_ms"], s["skew_ms"], s["feed_max_age_ms"]))
+    what.set_keys(Keys(json.dumps({"keys": REACH["keys"]})))
+    now, seen, seq = Moment(case["wall"], 7_000_000), case["seen"], case["seq"]
+    fresh_at = datetime.fromtimestamp(case["wall"] / 1000, UTC).isoformat().replace("+00:00", "Z")
+
+    def take(**message):
+        return told(what, {"feed": message}, now)
+
+    def answers():
+        # Asked twice: what is remembered of a token changes no answer.
+        check = {"token": case["token"], "scope": "", "tool": "", "arguments_sha256": "", "certificate_sha256": ""}
+        return [told(what, {"check": check}, now) for _ in range(2)]
+
+    heartbeat = {"freshAt": fresh_at, "maxAge": "30s", "timeGeneration": 1}
+    assert take(seq=seen, snapshot={"rules": [], "holds": [], "last": True}) == "taken"
+    assert take(seq=seen, previousSeq=seen, heartbeat=heartbeat) == "taken"
+    assert answers() == ["accepted"] * 2
+    assert take(seq=seq, previousSeq=seen, rule={"seq": seq, "targets": [case["target"]]}) == "taken"
+    assert answers() == [case["expect"]] * 2
 
 
 def test_every_reason_has_a_case():

@@ -29,6 +29,17 @@ interface Cases {
 const path = new URL('../../../../tests/vectors/verify/cases.json', import.meta.url);
 const { version, settings, jwks, cases } = JSON.parse(readFileSync(path, 'utf8')) as Cases;
 
+interface Reach {
+  keys: object[];
+  cases: {
+    name: string; issuer: string; audience: string; token: string; target: JsonValue;
+    seen: string; seq: string; wall: number; expect: string;
+  }[];
+}
+
+const reach = JSON.parse(readFileSync(new URL('reach.json', path), 'utf8')) as Reach;
+const limits = { maxTtl: settings.max_ttl_ms, skew: settings.skew_ms, feedMaxAge: settings.feed_max_age_ms };
+
 function taken(checker: Checker, step: Step): string {
   try {
     // What an older client does not know it passes over, and then the event is missing.
@@ -58,9 +69,24 @@ test('there are cases, and they are of the form that is read here', () => {
   assert.deepEqual([...REASONS].filter((reason) => !seen.has(reason)), [], 'every reason has a case');
 });
 
+// Tokens of a whole server, which agreed with the table in docs/invariants.md about each of these revocations.
+for (const { name, issuer, audience, token, target, seen, seq, wall, expect } of reach.cases) {
+  test(`a revocation reaches what it reached at the server: ${name}`, async () => {
+    const checker = new Checker({ issuer, audience }, limits);
+    checker.setKeys(await readJwks(JSON.stringify({ keys: reach.keys })));
+    const step = { wall, steady: 7_000_000, check: { token, scope: '', tool: '', arguments_sha256: '', certificate_sha256: '' } };
+    const take = (feed: JsonValue) => assert.equal(taken(checker, { ...step, feed }), 'taken');
+    const freshAt = new Date(wall).toISOString();
+    take({ seq: seen, snapshot: { rules: [], holds: [], last: true } });
+    take({ seq: seen, previousSeq: seen, heartbeat: { freshAt, maxAge: '30s', timeGeneration: 1 } });
+    assert.equal(await answered(checker, step), 'accepted');
+    take({ seq, previousSeq: seen, rule: { seq, targets: [target] } });
+    assert.deepEqual([await answered(checker, step), await answered(checker, step)], [expect, expect]);
+  });
+}
+
 for (const { name, why, steps } of cases) {
   test(`${name}: ${why}`, async () => {
-    const limits = { maxTtl: settings.max_ttl_ms, skew: settings.skew_ms, feedMaxAge: settings.feed_max_age_ms };
     const checker = new Checker(settings, limits);
     checker.setKeys(await readJwks(JSON.stringify(jwks)));
     for (const [at, step] of steps.entries()) {

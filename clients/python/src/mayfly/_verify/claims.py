@@ -30,15 +30,14 @@ CREDENTIAL_ID = re.compile(r"cred_[a-z2-7]{25}[aeimquy4]\Z")
 _HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
 
 
-class Ground:
-    """Another grant that a credential rests on, with everything by which that can be revoked."""
+class _Grant:
+    """What a revocation can name of a grant."""
 
     __slots__ = (
         "binding",
         "credentials",
         "environment",
         "identities",
-        "kid",
         "policy",
         "scopes",
         "subject_token",
@@ -48,6 +47,12 @@ class Ground:
         "trust_domain",
         "upstream",
     )
+
+
+class Ground(_Grant):
+    """Another grant that a credential rests on, with everything by which that can be revoked."""
+
+    __slots__ = ("kid",)
 
     def __init__(self, raw: dict[str, Any]) -> None:
         if type(raw) is not dict:
@@ -72,7 +77,7 @@ class Ground:
         self.svid = _svid(raw)
 
 
-class Claims:
+class Claims(_Grant):
     """The claims of a token of ours, read strictly, and the facts that a revocation can aim at."""
 
     __slots__ = (
@@ -81,28 +86,16 @@ class Claims:
         "arguments",
         "audience",
         "begins",
-        "binding",
         "bound",
-        "credentials",
         "crowded",
         "ends",
-        "environment",
         "grounds",
-        "identities",
         "issuer",
         "known_names",
         "life",
-        "policy",
         "raw",
         "revision",
-        "scopes",
-        "subject_token",
-        "svid",
-        "tasks",
-        "tool",
-        "trust_domain",
         "untouched",
-        "upstream",
         "version",
     )
 

@@ -85,11 +85,6 @@ impl Rules {
         self.covered(facts, |_| true)
     }
 
-    /// The same, the revocation at `but` aside.
-    pub fn covers_but(&self, facts: &Facts<'_>, but: Seq) -> Option<Hit> {
-        self.covered(facts, |seq| seq != but)
-    }
-
     /// The same, of revocations before `before`.
     pub fn covers_before(&self, facts: &Facts<'_>, before: Seq) -> Option<Hit> {
         self.covered(facts, |seq| seq < before)

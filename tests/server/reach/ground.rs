@@ -1,0 +1,108 @@
+//! What a credential rests on, by all the names that a revocation can use for it.
+
+use mayfly::revocation::Sort;
+use serde_json::{Value, json};
+
+/// A grant: the credential itself, or another that it rests on. What it has none of is empty.
+#[derive(Clone, Debug, Default)]
+pub struct Ground {
+    pub credential: String,
+    pub task: String,
+    pub caller: String,
+    pub trust_domain: String,
+    pub subject: (String, String),
+    pub upstream: String,
+    pub scope: String,
+    pub binding: String,
+    pub tool: String,
+    pub environment: String,
+    pub policy: u64,
+    pub key: String,
+    /// SHA-256 of the trust anchor, SHA-256 of the issuing key, serial number; hexadecimal.
+    pub svid: [String; 3],
+    pub token: (String, String),
+}
+
+/// The target of this sort that names something of the ground, as proto3 JSON. A sort that is added does not compile without its line.
+pub fn target(sort: Sort, g: &Ground) -> Option<Value> {
+    let named = |name: &str, value: &str| (!value.is_empty()).then(|| json!({ name: value }));
+    let base64 = |hex: &str| data_encoding::BASE64.encode(&data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap());
+    let pair = |(a, b): &(String, String)| (!a.is_empty()).then(|| (a.clone(), b.clone()));
+    let [anchor, issuing_key, serial] = &g.svid;
+    match sort {
+        Sort::Credential => named("credentialId", &g.credential),
+        Sort::Task => named("taskId", &g.task),
+        Sort::Caller => named("caller", &g.caller),
+        Sort::Prefix => g.caller.starts_with("spiffe://").then(|| json!({"spiffeIdPrefix": g.caller})),
+        Sort::TrustDomain => named("trustDomain", &g.trust_domain),
+        Sort::TrustAnchor => (!anchor.is_empty())
+            .then(|| json!({"trustAnchor": {"trustDomain": g.trust_domain, "sha256": base64(anchor)}})),
+        Sort::Subject => pair(&g.subject).map(|(issuer, sub)| json!({"subject": {"issuer": issuer, "sub": sub}})),
+        Sort::Upstream => named("upstream", &g.upstream),
+        Sort::UpstreamScope => {
+            (!g.scope.is_empty()).then(|| json!({"upstreamScope": {"upstream": g.upstream, "scope": g.scope}}))
+        }
+        Sort::Binding => named("binding", &g.binding),
+        Sort::Tool => named("tool", &g.tool),
+        Sort::Environment => named("environment", &g.environment),
+        Sort::PolicyBelow => {
+            (g.policy > 0).then(|| json!({"policyBelow": {"environment": g.environment, "version": (g.policy + 1).to_string()}}))
+        }
+        Sort::SigningKey => named("signingKey", &g.key),
+        Sort::Svid => (!serial.is_empty()).then(|| {
+            json!({"svid": {"trustDomain": g.trust_domain, "issuingKeySha256": base64(issuing_key), "serial": base64(serial)}})
+        }),
+        Sort::SubjectToken => pair(&g.token).map(|(issuer, id)| json!({"subjectToken": {"issuer": issuer, "id": id}})),
+        Sort::Everything => Some(json!({"everything": {}})),
+    }
+}
+
+/// The header and the claims of a token.
+pub fn parts(token: &str) -> (Value, Value) {
+    let part = |n: usize| {
+        let bytes = data_encoding::BASE64URL_NOPAD.decode(token.split('.').nth(n).unwrap().as_bytes()).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    };
+    (part(0), part(1))
+}
+
+impl Ground {
+    /// A credential, by its own claims.
+    pub fn of_token(token: &str) -> Ground {
+        let (head, claims) = parts(token);
+        let own = &claims["https://mayfly.dev/claims"];
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let trust_domain = text(&own["trust_domain"]);
+        // On the wire, the issuer of a workload is its trust domain's SPIFFE ID.
+        let issuer = own["sub_iss"].as_str().map_or_else(|| format!("spiffe://{trust_domain}"), str::to_owned);
+        Ground {
+            credential: text(&claims["jti"]),
+            task: text(&own["tasks"].as_array().unwrap().last().unwrap()["id"]),
+            caller: text(&claims["client_id"]),
+            subject: (issuer, text(&claims["sub"])),
+            upstream: text(&own["upstream"]),
+            scope: text(&claims["scope"]).split(' ').next().unwrap_or_default().to_owned(),
+            binding: text(&own["binding"]),
+            tool: text(&own["tool"]),
+            environment: text(&own["environment"]),
+            policy: own["policy_version"].as_u64().unwrap(),
+            key: text(&head["kid"]),
+            svid: ["trust_anchor", "issuing_key", "serial"].map(|name| text(&own["svid"][name])),
+            token: Default::default(),
+            trust_domain,
+        }
+    }
+
+    /// A credential that was shown as a subject token: that names it, too.
+    pub fn of_shown(token: &str) -> Ground {
+        let (_, claims) = parts(token);
+        let text = |name: &str| claims[name].as_str().unwrap().to_owned();
+        Ground { token: (text("iss"), text("jti")), ..Ground::of_token(token) }
+    }
+
+    /// The opening of a task, by a credential that its opener holds in it: caller, SVID and policy version are those of the opening.
+    pub fn of_opener(token: &str, task: &str) -> Ground {
+        let Ground { caller, trust_domain, subject, environment, policy, svid, .. } = Ground::of_token(token);
+        Ground { task: task.to_owned(), caller, trust_domain, subject, environment, policy, svid, ..Ground::default() }
+    }
+}

@@ -1,0 +1,386 @@
+//! The ways in which a credential can rest on something, and what a revocation of each target has to reach. This is the one place that says
+//! so: nothing here is read from an answer of the product.
+
+use std::collections::BTreeSet;
+
+use mayfly::ledger::record::{Issued, TaskOpened};
+use mayfly::revocation::{Facts, Sort};
+
+/// What lies between a credential and the grant that is revoked.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Way {
+    Itself,
+    Renewed,
+    Opener,
+    OpenerAbove,
+    OpenerOfTheRoot,
+    OpenerAboveInline,
+    Delegated,
+    Shown,
+    ShownBefore,
+    ShownAtOpening,
+    SubjectToken,
+    TokenAtOpening,
+    TokenOfTheShown,
+    Login,
+    LoginOfTheOpener,
+    LoginOfTheShown,
+    LoginOfTheShownAtOpening,
+    Job,
+    JobOfTheOpener,
+    GlassOpener,
+    GlassJoiner,
+    Descendant,
+    Approver,
+}
+
+/// What a revocation has to do to a credential.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expected {
+    Reached,
+    NotReached,
+    /// There is no such name of what it rests on, or the credential has the same one itself and another row asks it.
+    NotAsked,
+}
+
+/// The names of a credential that a workload got for its own work, with a binding and a tool.
+const CREDENTIAL: &[Sort] = &[
+    Sort::Credential,
+    Sort::Task,
+    Sort::Caller,
+    Sort::Prefix,
+    Sort::TrustDomain,
+    Sort::TrustAnchor,
+    Sort::Subject,
+    Sort::Upstream,
+    Sort::UpstreamScope,
+    Sort::Binding,
+    Sort::Tool,
+    Sort::Environment,
+    Sort::PolicyBelow,
+    Sort::SigningKey,
+    Sort::Svid,
+    Sort::Everything,
+];
+
+/// The names of the opening of a task by a workload.
+const OPENING: &[Sort] = &[
+    Sort::Task,
+    Sort::Caller,
+    Sort::Prefix,
+    Sort::TrustDomain,
+    Sort::TrustAnchor,
+    Sort::Subject,
+    Sort::Environment,
+    Sort::PolicyBelow,
+    Sort::Svid,
+    Sort::Everything,
+];
+
+/// The names of a login, of a person or a CI job.
+const LOGIN: &[Sort] = &[
+    Sort::Credential,
+    Sort::Caller,
+    Sort::Prefix,
+    Sort::TrustDomain,
+    Sort::TrustAnchor,
+    Sort::Subject,
+    Sort::Environment,
+    Sort::PolicyBelow,
+    Sort::SigningKey,
+    Sort::Svid,
+    Sort::SubjectToken,
+    Sort::Everything,
+];
+
+/// The names of a subject token of an OIDC issuer.
+const TOKEN: &[Sort] = &[Sort::Subject, Sort::SubjectToken, Sort::Everything];
+
+impl Way {
+    pub const ALL: [Way; 23] = [
+        Way::Itself,
+        Way::Renewed,
+        Way::Opener,
+        Way::OpenerAbove,
+        Way::OpenerOfTheRoot,
+        Way::OpenerAboveInline,
+        Way::Delegated,
+        Way::Shown,
+        Way::ShownBefore,
+        Way::ShownAtOpening,
+        Way::SubjectToken,
+        Way::TokenAtOpening,
+        Way::TokenOfTheShown,
+        Way::Login,
+        Way::LoginOfTheOpener,
+        Way::LoginOfTheShown,
+        Way::LoginOfTheShownAtOpening,
+        Way::Job,
+        Way::JobOfTheOpener,
+        Way::GlassOpener,
+        Way::GlassJoiner,
+        Way::Descendant,
+        Way::Approver,
+    ];
+
+    /// What it is, as the page says it.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Way::Itself => "the credential itself",
+            Way::Renewed => "the credential that it renews",
+            Way::Opener => "the opening of its task by another workload",
+            Way::OpenerAbove => "the opening of the task above its own",
+            Way::OpenerOfTheRoot => "the opening of the root task, at the greatest depth",
+            Way::OpenerAboveInline => "the opening of the task above one that was opened in the same call",
+            Way::Delegated => "the delegation of its task by another workload",
+            Way::Shown => "a credential that was shown for it",
+            Way::ShownBefore => "a credential that was shown for the one that was shown for it",
+            Way::ShownAtOpening => {
+                "a credential that was shown when its task was opened, where another workload acts in the task"
+            }
+            Way::SubjectToken => "a subject token that was shown for it",
+            Way::TokenAtOpening => {
+                "a subject token that was shown when its task was opened, where another workload acts in the task, and that opening"
+            }
+            Way::TokenOfTheShown => "the subject token behind the credential that was shown for it",
+            Way::Login => "the login of the person who has it",
+            Way::LoginOfTheOpener => "the login of the person who opened its task",
+            Way::LoginOfTheShown => "the login behind the credential that was shown for it",
+            Way::LoginOfTheShownAtOpening => "the login behind the credential that was shown when its task was opened",
+            Way::Job => "the login of the CI job that has it",
+            Way::JobOfTheOpener => "the login of the CI job that opened its task",
+            Way::GlassOpener => "the login of the person who opened break-glass, where the second person has it",
+            Way::GlassJoiner => "the login of the second person of break-glass, where the first has it",
+            Way::Descendant => "(no ground) a credential that came of it, in a task below its own",
+            Way::Approver => "(no ground) the login of the person who approved it",
+        }
+    }
+
+    /// The names of what it rests on.
+    const fn names(self) -> &'static [Sort] {
+        match self {
+            Way::Itself | Way::Renewed => CREDENTIAL,
+            Way::Opener | Way::OpenerAbove | Way::OpenerOfTheRoot | Way::OpenerAboveInline | Way::Delegated => OPENING,
+            Way::Shown | Way::ShownBefore | Way::ShownAtOpening => &Sort::ALL,
+            Way::SubjectToken | Way::TokenOfTheShown => TOKEN,
+            Way::TokenAtOpening => &[
+                Sort::Task,
+                Sort::Caller,
+                Sort::Prefix,
+                Sort::TrustDomain,
+                Sort::TrustAnchor,
+                Sort::Subject,
+                Sort::Environment,
+                Sort::PolicyBelow,
+                Sort::Svid,
+                Sort::SubjectToken,
+                Sort::Everything,
+            ],
+            Way::Login
+            | Way::LoginOfTheOpener
+            | Way::LoginOfTheShown
+            | Way::LoginOfTheShownAtOpening
+            | Way::Job
+            | Way::JobOfTheOpener
+            | Way::GlassOpener
+            | Way::GlassJoiner => LOGIN,
+            // Its own names: what it has in common with the credential is asked by the rows above.
+            Way::Descendant => &[
+                Sort::Credential,
+                Sort::Task,
+                Sort::Caller,
+                Sort::Prefix,
+                Sort::Upstream,
+                Sort::UpstreamScope,
+                Sort::Tool,
+                Sort::SigningKey,
+                Sort::Svid,
+            ],
+            // An approval is used once and is then a fact of the record. The login that gave it is no ancestor.
+            Way::Approver => &[
+                Sort::Credential,
+                Sort::Caller,
+                Sort::Prefix,
+                Sort::TrustDomain,
+                Sort::TrustAnchor,
+                Sort::Subject,
+                Sort::SigningKey,
+                Sort::Svid,
+                Sort::SubjectToken,
+            ],
+        }
+    }
+
+    /// What a revocation by this name has to do to the credential.
+    pub fn expected(self, sort: Sort) -> Expected {
+        match self {
+            _ if !self.names().contains(&sort) => Expected::NotAsked,
+            Way::Descendant | Way::Approver => Expected::NotReached,
+            _ => Expected::Reached,
+        }
+    }
+
+    /// Whether a credential of a workload that has nothing to do with it stays good.
+    pub fn is_beside(self, sort: Sort) -> bool {
+        let of_people = matches!(
+            self,
+            Way::Login
+                | Way::LoginOfTheOpener
+                | Way::LoginOfTheShown
+                | Way::LoginOfTheShownAtOpening
+                | Way::Job
+                | Way::JobOfTheOpener
+                | Way::GlassOpener
+                | Way::GlassJoiner
+                | Way::Approver
+        );
+        match sort {
+            Sort::Credential | Sort::Task | Sort::Caller | Sort::Prefix | Sort::Subject | Sort::Svid | Sort::SubjectToken => true,
+            // The workload beside it uses another upstream, and another tool without a binding.
+            Sort::Upstream | Sort::UpstreamScope | Sort::Binding | Sort::Tool => self != Way::Descendant,
+            // People and jobs are of the server's own trust domain, by a CA of its own.
+            Sort::TrustDomain | Sort::TrustAnchor | Sort::SigningKey => of_people,
+            Sort::Environment | Sort::PolicyBelow | Sort::Everything => false,
+        }
+    }
+
+    pub fn is_glass(self) -> bool {
+        matches!(self, Way::GlassOpener | Way::GlassJoiner)
+    }
+}
+
+/// Each fact that rules can ask, and the sorts of targets that name it. A fact that is added does not compile without its line.
+fn sorts_of(facts: &Facts<'_>) -> Vec<Sort> {
+    let Facts {
+        revision: _,
+        credentials: _,
+        tasks: _,
+        identities: _,
+        upstream: _,
+        scopes: _,
+        binding: _,
+        tool: _,
+        environment: _,
+        policy: _,
+        key: _,
+        svid: _,
+        subject_token: _,
+        // The ways of the table.
+        rests_on: _,
+    } = facts;
+    [
+        &[Sort::Credential][..],
+        &[Sort::Task],
+        &[Sort::Caller, Sort::Prefix, Sort::TrustDomain, Sort::Subject],
+        &[Sort::Upstream],
+        &[Sort::UpstreamScope],
+        &[Sort::Binding],
+        &[Sort::Tool],
+        &[Sort::Environment],
+        &[Sort::PolicyBelow],
+        &[Sort::SigningKey],
+        &[Sort::TrustAnchor, Sort::TrustDomain, Sort::Svid],
+        &[Sort::SubjectToken],
+        // Whatever it is.
+        &[Sort::Everything],
+    ]
+    .concat()
+}
+
+/// The ways in which the record of a credential can name another grant. A field that is added does not compile without its line.
+fn ways_of_a_credential(issued: &Issued) -> Vec<Way> {
+    let Issued {
+        credential: _,
+        // The opening of its task, and of those above it: `ways_of_a_task`.
+        task: _,
+        kind: _,
+        caller: _,
+        subject: _,
+        actors: _,
+        upstream: _,
+        scopes: _,
+        details: _,
+        tool: _,
+        purpose: _,
+        arguments: _,
+        binding: _,
+        environment: _,
+        issued_at: _,
+        expires_at: _,
+        renewable_until: _,
+        bound: _,
+        svid: _,
+        subject_token: _,
+        ancestors: _,
+        key: _,
+        x5t: _,
+        jkt: _,
+        status_list: _,
+        status_index: _,
+        policy_version: _,
+        // A narrower registration or binding revokes what it would refuse, by credential (`tests/server/registry.rs`).
+        upstream_version: _,
+        binding_version: _,
+        approval: _,
+        lease: _,
+        token_digest: _,
+        policies: _,
+        renews: _,
+        shown: _,
+        replaces: _,
+        break_glass: _,
+        subject_claims: _,
+    } = issued;
+    let itself = [Way::Itself];
+    let subject_token = [Way::SubjectToken, Way::TokenOfTheShown];
+    let ancestors = [Way::Renewed, Way::Shown, Way::ShownBefore, Way::Login, Way::LoginOfTheShown, Way::Job, Way::Descendant];
+    let approval = [Way::Approver];
+    [&itself[..], &subject_token, &ancestors, &approval].concat()
+}
+
+/// The ways in which the record of a task, and of those above it, can name another grant.
+fn ways_of_a_task(opened: &TaskOpened) -> Vec<Way> {
+    let TaskOpened {
+        task: _,
+        parent: _,
+        owner: _,
+        opener: _,
+        callers: _,
+        environment: _,
+        purpose: _,
+        allowance: _,
+        opened_at: _,
+        deadline: _,
+        max_deadline: _,
+        heartbeat: _,
+        policy_version: _,
+        svid: _,
+        approval: _,
+        ancestor: _,
+        break_glass: _,
+        subject_token: _,
+        actors: _,
+        subject_claims: _,
+        ancestors: _,
+    } = opened;
+    let opener = [Way::Opener, Way::Delegated];
+    let parent = [Way::OpenerAbove, Way::OpenerOfTheRoot, Way::OpenerAboveInline];
+    let ancestor = [Way::LoginOfTheOpener, Way::JobOfTheOpener];
+    let break_glass = [Way::GlassOpener, Way::GlassJoiner];
+    let subject_token = [Way::TokenAtOpening];
+    let ancestors = [Way::ShownAtOpening, Way::LoginOfTheShownAtOpening];
+    [&opener[..], &parent, &ancestor, &break_glass, &subject_token, &ancestors].concat()
+}
+
+#[test]
+fn the_table_has_each_sort_of_target_and_each_way_to_rest_on_something() {
+    let sorts: BTreeSet<Sort> = sorts_of(&Facts::default()).into_iter().collect();
+    assert_eq!(sorts, Sort::ALL.into_iter().collect());
+    let ways = [ways_of_a_credential(&Issued::default()), ways_of_a_task(&TaskOpened::default())].concat();
+    assert_eq!(ways.len(), Way::ALL.len(), "each way once");
+    assert_eq!(ways.into_iter().collect::<BTreeSet<Way>>(), Way::ALL.into_iter().collect());
+    for sort in Sort::ALL {
+        let reached = |way: &Way| way.expected(sort) == Expected::Reached;
+        assert!(Way::ALL.iter().filter(|way| reached(way)).count() > 1, "{sort:?} reaches more than what it names");
+    }
+}
