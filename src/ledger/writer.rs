@@ -41,8 +41,8 @@ impl Committed {
         Committed { seq, record }
     }
 
-    /// The record, except for issuances from a template without an upstream lease: few consumers need those, and they are decoded by
-    /// [`Committed::whole`].
+    /// The record; `None` for an issuance made from a template. Those are the many issuances without an upstream lease: few consumers need
+    /// them, and [`Committed::whole`] decodes them.
     pub fn change(&self) -> Option<&Arc<Record>> {
         self.record.own().is_none().then_some(self.record.record())
     }
