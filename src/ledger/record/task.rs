@@ -30,7 +30,7 @@ pub struct AllowedUpstream {
     /// The upstream's name.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// The scopes, individually, with the opener's wildcards expanded.
+    /// The scopes, individually; shorthands that the opener used are expanded.
     #[prost(string, repeated, tag = "2")]
     pub scopes: Vec<String>,
 }
