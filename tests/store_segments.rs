@@ -129,7 +129,7 @@ fn what_a_crash_left_of_a_file_that_was_removed_goes_at_the_next_start() {
     let files_before = hundred(&dir);
     let middle = first_of(&files_before[2]);
     open(&dir).remove_before(middle).unwrap();
-    // Its full length, as when it was renamed, or less: its content is never read.
+    // The full length, as when it was renamed, or less: its content is never read.
     let left = files_before[0].with_extension("redb.going");
     std::fs::write(&left, [7; 5_000]).unwrap();
     let store = open(&dir);

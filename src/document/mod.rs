@@ -42,7 +42,7 @@ pub struct Complaint {
     pub line: usize,
     /// The column in characters, from 1; 0 if the whole line is meant.
     pub column: usize,
-    /// What is wrong.
+    /// The problem.
     pub what: String,
     /// What would be right, or how to fix the error.
     pub remedy: String,

@@ -66,11 +66,11 @@ impl ChainHead {
 /// A commit that was read back and is internally consistent. Whether it continues its writer's chain is decided by the fold.
 #[derive(Debug, Clone)]
 pub struct Commit {
-    /// Its header.
+    /// The header.
     pub header: Header,
     /// SHA-256 of the header's bytes.
     pub hash: Hash,
-    /// Its records.
+    /// The records.
     pub records: Vec<Record>,
     /// Size of the commit in the store, bytes.
     pub size: usize,
@@ -139,7 +139,7 @@ impl Commit {
 /// A verified commit with its records left encoded, as proofs need it. A record is decoded only on request.
 #[derive(Debug, Clone)]
 pub struct Opened {
-    /// Its header.
+    /// The header.
     pub header: Header,
     /// The header's bytes, as they were hashed.
     pub header_bytes: Bytes,

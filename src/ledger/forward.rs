@@ -21,7 +21,7 @@ use crate::store::{Position, StoreError};
 pub struct Place {
     /// The position of the next commit.
     pub position: Position,
-    /// The seq of the last record before it.
+    /// The seq of the last record before this place.
     pub seq: Seq,
 }
 
@@ -40,9 +40,9 @@ impl Place {
 pub struct Step {
     /// The commit's position.
     pub position: Position,
-    /// The seq of the last record before it.
+    /// The seq of the last record before this place.
     pub before: Seq,
-    /// The seq of its last record.
+    /// The seq of the commit's last record.
     pub last: Seq,
     /// The commit.
     pub commit: Opened,
@@ -53,7 +53,7 @@ pub struct Step {
 pub struct Looked {
     /// The commit's position.
     pub position: Position,
-    /// The seq of its last record.
+    /// The seq of the commit's last record.
     pub last: Seq,
     /// The decoded commit, if it has a wanted record.
     pub step: Option<Step>,

@@ -28,11 +28,11 @@ use crate::store::Position;
 pub struct Glimpse {
     /// The commit's position.
     pub position: Position,
-    /// The seq of the last record before it.
+    /// The seq of the last record before the commit.
     pub before: Seq,
-    /// The seq of its last record.
+    /// The seq of the commit's last record.
     pub last: Seq,
-    /// Its header.
+    /// The header.
     pub header: Header,
     /// The commit's leaf in the tree over all commits.
     pub leaf: Hash,

@@ -61,7 +61,7 @@ impl Reached {
 pub struct End {
     /// The position of the newest commit.
     pub position: Position,
-    /// The seq of its last record.
+    /// The seq of that commit's last record.
     pub seq: Seq,
 }
 

@@ -26,7 +26,7 @@ pub enum StartError {
         after: Seq,
         /// The position of the first commit that cannot be trusted.
         position: Position,
-        /// What was found.
+        /// The damage.
         what: BadCommit,
     },
     /// The oldest commits are missing and no snapshot covers them.

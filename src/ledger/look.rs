@@ -56,7 +56,7 @@ impl Drop for Waiting {
 pub struct ReadOfHistory {
     /// Number of commits.
     pub commits: u64,
-    /// Their bytes.
+    /// Bytes of those commits.
     pub bytes: u64,
     /// Pages of the index, 4 KiB each.
     pub pages: u64,

@@ -65,7 +65,7 @@ impl Filter {
 pub struct Turn {
     /// The place of that commit.
     pub position: Position,
-    /// The seq of its last record.
+    /// The seq of that commit's last record.
     pub seq: Seq,
     /// Only records before this seq.
     pub before: Seq,

@@ -16,7 +16,7 @@ struct Names<'a> {
     asked: &'a str,
     /// All existing names.
     all: Vec<&'a str>,
-    /// The command that lists them.
+    /// The command that lists the existing names.
     list: String,
 }
 

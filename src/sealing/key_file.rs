@@ -35,7 +35,7 @@ pub enum KeyFileError {
     OpenToOthers {
         /// The file.
         path: PathBuf,
-        /// Its permission bits.
+        /// The permission bits.
         mode: u32,
     },
     /// A directory, a pipe, or a device.

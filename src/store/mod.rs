@@ -89,7 +89,7 @@ impl StoreError {
 pub enum Expect<'a> {
     /// Any state.
     Any,
-    /// No value of that name.
+    /// The value does not exist.
     Absent,
     /// Exactly these bytes.
     Value(&'a [u8]),

@@ -65,7 +65,7 @@ impl World {
         let fresh_at = if self.several() { writer.fresh.max(time) } else { self.writers[w].guard.now().max(time) };
         let watcher = &mut self.watchers[f];
         if snapshot.seq < watcher.applied {
-            // The follower waits until the replica is no longer behind; accepting the snapshot would lose what was seen.
+            // The follower must refuse a replica that is behind it: accepting the snapshot would lose what was seen.
             return match watcher.follower.clone().begin(&snapshot) {
                 Err(_) => Ok(()),
                 Ok(()) => Err("an older snapshot was taken".into()),

@@ -124,7 +124,7 @@ pub fn lockable(aim: &Aim) -> bool {
     )
 }
 
-/// What a valid record revokes.
+/// The targets that a valid record revokes.
 pub fn revokes(event: &Event) -> Vec<Aim> {
     match event {
         Event::Revoked(e) if !e.lock_only => aims(&e.targets),

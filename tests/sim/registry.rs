@@ -77,7 +77,7 @@ impl Model {
                 Event::ApprovalDecided(d) if d.approval == id => {
                     if let Some(f) = &mut found {
                         f.1 = Some(d.given.then_some(l.record.revision));
-                        // A task opens with it.
+                        // The approval of a task is used up when the task opens with it.
                         f.2 |= d.given && f.0.of == ApprovalOf::Task as i32;
                     }
                 }

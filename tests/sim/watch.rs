@@ -21,14 +21,14 @@ pub struct Watcher {
     pub follower: Follower,
     pub clock: Arc<SetClock>,
     pub channel: VecDeque<Message>,
-    /// The replica that it follows.
+    /// The replica that the follower is connected to.
     pub source: usize,
     /// All events up to here were received.
     pub applied: Seq,
     pub whole: bool,
     /// Every heartbeat, and when it was received.
     pub beats: Vec<(Heartbeat, Moment)>,
-    /// Credentials that it found revoked.
+    /// Credentials that the follower found revoked.
     pub buried: Vec<Vec<u8>>,
 }
 
@@ -100,7 +100,7 @@ impl Watcher {
         }
     }
 
-    /// The earliest possible time of the newest proof. If time began anew, earlier proofs do not count.
+    /// The earliest time that it can be now according to the heartbeats. If time began anew, earlier heartbeats do not count.
     fn proven(&self, now: Moment) -> Option<u64> {
         let began = self.beats.last().map_or(0, |(b, _)| b.time_generation);
         self.beats

@@ -145,7 +145,7 @@ fn a_commit_that_looks_like_a_record_is_not_taken_for_one() {
     drop(store);
     let whole = before(&torn.iter().cloned().map(TornDisk::holding).collect::<Vec<_>>()).unwrap();
     assert_eq!((whole.head().unwrap(), &whole.read(1, 1).unwrap()[0].bytes[..]), (1, &sly[..]));
-    // Its first block did not reach the disk: at worst the start is refused.
+    // The first block did not reach the disk: at worst the start is refused.
     torn.iter_mut().for_each(|f| f[..BLOCK].fill(0));
     match before(&torn.into_iter().map(TornDisk::holding).collect::<Vec<_>>()) {
         Ok(store) => assert_eq!(store.head().unwrap(), 0),

@@ -61,7 +61,7 @@ pub struct About {
     pub store: String,
     /// The engine that the backup was read from. It can be restored to any engine.
     pub engine: String,
-    /// The version of mayfly that wrote it.
+    /// The version of mayfly that wrote the backup.
     pub version: String,
     /// When the backup was made.
     pub made_at: Millis,

@@ -89,7 +89,7 @@ pub enum Hint {
 pub struct Stretch {
     /// The place where it begins.
     pub from: Place,
-    /// The place after it.
+    /// The place after the stretch.
     pub end: Place,
     /// The index covers it and says that it may contain a match. If false, nothing is known about it.
     pub covered: bool,
@@ -217,7 +217,7 @@ impl Index {
             Ok(tail) => self.tail = Some(tail),
             Err(error) => tracing::warn!(%error, "the newest part of the index of history is made again"),
         }
-        // Its file stays until a fuller segment replaces it; both begin at the same place, so both have the same name.
+        // The file stays until a fuller segment replaces it; both begin at the same place, so both have the same name.
         let first = *first;
         self.segments.remove(&first);
     }

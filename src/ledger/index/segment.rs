@@ -28,7 +28,7 @@ const HEAD: usize = 8 + 6 * 8 + 32;
 /// The index entry of about a MiB of history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Its first commit.
+    /// The first commit.
     pub first: Position,
     /// The seq before the first record.
     pub before: u64,

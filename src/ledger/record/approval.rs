@@ -28,7 +28,7 @@ pub enum ApprovalOf {
 /// A change that waits for a second person.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct Change {
-    /// One of these.
+    /// The change.
     #[prost(oneof = "Changes", tags = "1, 2, 3, 4")]
     pub to: Option<Changes>,
 }

@@ -378,7 +378,7 @@ pub struct LeaseClosed {
     /// The lease.
     #[prost(bytes = "vec", tag = "1")]
     pub lease: Vec<u8>,
-    /// How it ended.
+    /// How the lease ended.
     #[prost(enumeration = "LeaseEnd", tag = "2")]
     pub end: i32,
     /// The upstream's answer.

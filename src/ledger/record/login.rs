@@ -32,7 +32,7 @@ pub struct LoggedIn {
     /// The certificate's notAfter.
     #[prost(uint64, tag = "8")]
     pub expires_at: u64,
-    /// Id of the CA key that signed it.
+    /// Id of the CA key that signed the certificate.
     #[prost(string, tag = "9")]
     pub key: String,
     /// The evidence that callers present with the certificate: anchor, CA key, serial, expiry.
@@ -47,13 +47,13 @@ pub struct LoggedIn {
     /// How the token was obtained: `code` or `device`; `attested` for a job's.
     #[prost(string, tag = "13")]
     pub flow: String,
-    /// The environment whose policy set permitted it.
+    /// The environment whose policy set permitted the login.
     #[prost(string, tag = "14")]
     pub environment: String,
     /// Version of the policy set.
     #[prost(uint64, tag = "15")]
     pub policy_version: u64,
-    /// The policies that permitted it, by id.
+    /// The policies that permitted the login, by id.
     #[prost(string, repeated, tag = "16")]
     pub policies: Vec<String>,
     /// The provider, by its name in the configuration.

@@ -62,7 +62,7 @@ pub struct Record {
 /// The author of a record.
 #[derive(Clone, PartialEq, Message)]
 pub struct Author {
-    /// One of these.
+    /// The kind of author, with its name.
     #[prost(oneof = "Who", tags = "1, 2, 3, 4")]
     pub who: Option<Who>,
 }

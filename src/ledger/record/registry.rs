@@ -50,7 +50,7 @@ pub struct PolicySet {
 /// An upstream's registration.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct UpstreamSet {
-    /// Its name.
+    /// The name.
     #[prost(string, tag = "1")]
     pub name: String,
     /// One more than the version before; 1 for the first.
@@ -153,7 +153,7 @@ pub struct OwnerLeft {
 /// Which workload's tool may use which upstream.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct BindingSet {
-    /// Its name.
+    /// The name.
     #[prost(string, tag = "1")]
     pub name: String,
     /// One more than the version before; 1 for the first.
@@ -318,7 +318,7 @@ pub struct ChainEnd {
     /// The writer.
     #[prost(uint32, tag = "1")]
     pub writer: u32,
-    /// The number of its commit.
+    /// The number of the writer's newest commit.
     #[prost(uint64, tag = "2")]
     pub number: u64,
     /// SHA-256 of that commit's header.

@@ -38,22 +38,22 @@ pub struct AllowedUpstream {
 /// A task was opened.
 #[derive(Clone, PartialEq, Message)]
 pub struct TaskOpened {
-    /// Its id.
+    /// The id.
     #[prost(bytes = "vec", tag = "1")]
     pub task: Vec<u8>,
-    /// Its parent's id, empty for a root.
+    /// The parent's id, empty for a root.
     #[prost(bytes = "vec", tag = "2")]
     pub parent: Vec<u8>,
     /// The owner: a person, or the workload that opened the task.
     #[prost(message, optional, tag = "3")]
     pub owner: Option<super::Identity>,
-    /// The workload that opened it.
+    /// The workload that opened the task.
     #[prost(string, tag = "4")]
     pub opener: String,
     /// Workloads that may act in the task besides the opener.
     #[prost(string, repeated, tag = "5")]
     pub callers: Vec<String>,
-    /// Its environment.
+    /// The environment.
     #[prost(string, tag = "6")]
     pub environment: String,
     /// The purpose, in the opener's words.
@@ -125,7 +125,7 @@ pub struct TaskClosed {
     /// The task.
     #[prost(bytes = "vec", tag = "1")]
     pub task: Vec<u8>,
-    /// How it ended.
+    /// How the task ended.
     #[prost(enumeration = "Outcome", tag = "2")]
     pub outcome: i32,
     /// The reason, in the closer's words.
@@ -184,7 +184,7 @@ pub struct TaskExtended {
     /// The task.
     #[prost(bytes = "vec", tag = "1")]
     pub task: Vec<u8>,
-    /// Its new end.
+    /// The new end.
     #[prost(uint64, tag = "2")]
     pub deadline: u64,
     /// When the extension was decided.

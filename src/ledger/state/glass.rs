@@ -52,7 +52,7 @@ pub struct Glass {
     pub environment: Box<str>,
     /// The people: one until the second joined.
     pub people: Vec<Party>,
-    /// When it was opened.
+    /// When the task was opened.
     pub opened_at: Millis,
     /// Nobody can join after this.
     pub join_by: Millis,
@@ -62,9 +62,9 @@ pub struct Glass {
     pub ended: Option<(Millis, Seq)>,
     /// The review by a third person.
     pub review: Option<Review>,
-    /// The seq of the record that opened it.
+    /// The seq of the record that opened the task.
     pub seq: Seq,
-    /// The seq of the newest record about it.
+    /// The seq of the newest record about the task.
     pub changed: Seq,
 }
 

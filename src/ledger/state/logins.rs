@@ -28,7 +28,7 @@ pub struct Login {
     pub issued_at: Millis,
     /// The certificate's notAfter.
     pub expires_at: Millis,
-    /// The CA key that signed it.
+    /// The CA key that signed the certificate.
     pub key: Box<str>,
     /// The evidence that callers present with the certificate.
     pub svid: SvidEvidence,
@@ -36,7 +36,7 @@ pub struct Login {
     pub certificate: [u8; 32],
     /// The ID token that the login is based on.
     pub token: TokenEvidence,
-    /// The environment whose policy set permitted it.
+    /// The environment whose policy set permitted the login.
     pub environment: Box<str>,
     /// Version of the policy set.
     pub policy: u64,

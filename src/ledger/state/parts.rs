@@ -93,7 +93,7 @@ pub struct BundleState {
     pub kept_out: Vec<[u8; 32]>,
     /// Roots that an operator added: no source can remove them.
     pub kept_in: Vec<[u8; 32]>,
-    /// The seq of its newest record.
+    /// The seq of the newest record about the bundle.
     pub seq: Seq,
     /// The time of that record.
     pub changed_at: Millis,
@@ -112,7 +112,7 @@ pub struct Key {
     pub environment: Box<str>,
     /// The key's state.
     pub state: KeyState,
-    /// The time of the record that put it in this state.
+    /// The time of the record that put the key in this state.
     pub since: Millis,
     /// How long the key is published before it is used, milliseconds; 0 for the default of the purpose.
     pub publish_ahead: u64,
@@ -120,7 +120,7 @@ pub struct Key {
     pub created_at: Millis,
     /// When the key's use began; 0 if it was never used.
     pub active_from: Millis,
-    /// The seq of the record that put it in this state.
+    /// The seq of the record that put the key in this state.
     pub seq: Seq,
 }
 
@@ -197,11 +197,11 @@ pub struct Remembered {
     pub caller: Box<str>,
     /// The first 16 bytes of the digest over all fields of the request.
     pub digest: [u8; 16],
-    /// The seq of its first record.
+    /// The seq of the request's first record.
     pub seq: Seq,
     /// The position of its commit.
     pub at: Position,
-    /// The task that it opened, zeros for none.
+    /// The task that the request opened, zeros for none.
     pub task: [u8; 16],
     /// The request is forgotten after this.
     pub until: Millis,
@@ -210,9 +210,9 @@ pub struct Remembered {
 /// A snapshot that the log vouches for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taken {
-    /// The last seq in it.
+    /// The last seq in the snapshot.
     pub seq: Seq,
-    /// The position of the last commit in it.
+    /// The position of the last commit in the snapshot.
     pub position: Position,
     /// SHA-256 of the file.
     pub digest: [u8; 32],

@@ -36,7 +36,7 @@ pub(super) struct Segment {
 enum State {
     Closed,
     Open(Box<Database>),
-    /// Its commits were removed, and the file with them.
+    /// The commits were removed, and the file with them.
     Removed,
 }
 

@@ -174,7 +174,7 @@ impl Shared {
         self.work.notify_one();
     }
 
-    /// What is to be moved next; `None` at the end.
+    /// The next commits to move; `None` at the end.
     fn next_due(&self) -> Option<Vec<Entry>> {
         let mut state = self.state.lock();
         let first = loop {

@@ -10,7 +10,7 @@ use crate::store::{Entry, Position, StoreError, StoreId};
 
 /// The content of one log file.
 struct Content {
-    /// Its length, bytes.
+    /// The length, bytes.
     bytes: usize,
     /// The turn of its records.
     turn: Option<Turn>,

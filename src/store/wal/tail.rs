@@ -32,7 +32,7 @@ pub(super) type Pieces = Arc<Vec<Arc<Piece>>>;
 
 /// The newest commits. Changed under the lock of the owner's state.
 pub(super) struct Tail {
-    /// In order, none of them empty.
+    /// The pieces, in order; none is empty.
     pieces: ArcSwap<Vec<Arc<Piece>>>,
     head: AtomicU64,
     /// All commits up to this position are in the engine.
