@@ -2,7 +2,7 @@
 //!
 //! A removed commit must not be needed any more: not by a start, which folds the commits after a snapshot, and not by a retry, whose
 //! credential is made again from its record. Whatever `audit.keep` says, commits are therefore removed at most up to the older of the two
-//! snapshots that the log vouches for, and at most up to the oldest issuance that was still alive when the newest snapshot was begun.
+//! snapshots whose digest is in the log, and at most up to the oldest issuance that was still alive when the newest snapshot was begun.
 //! Before the first commit is removed, a record announces the removal and carries the hash that the first kept commit continues; a missing
 //! beginning without such a record is damage. When a continuous export is set, commits that were not exported yet are kept.
 //!
@@ -112,7 +112,7 @@ impl Ledger {
         Some(Pinned { inner: self.inner.clone(), oldest })
     }
 
-    /// The file of the first of these snapshots that covers only commits before `before` and whose digest is right.
+    /// The first of these snapshots that covers all commits before `before` and whose file has the right digest: its seq and the file's path.
     pub fn sound_snapshot(&self, taken: &[Taken], before: Position) -> Option<(Seq, std::path::PathBuf)> {
         let dir = self.inner.settings.snapshots.as_ref()?;
         let mut found = taken.iter().filter(|t| t.position + 1 >= before).map(|t| (t, snapshot::path(dir, t.seq)));

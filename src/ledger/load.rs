@@ -1,4 +1,4 @@
-//! Builds a state from a store: loads the newest snapshot that the log vouches for, and folds the commits after it.
+//! Builds a state from a store: loads the newest snapshot whose digest is in the log, and folds the commits after it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -96,7 +96,7 @@ pub struct Loaded {
     pub heads: BTreeMap<u32, ChainHead>,
 }
 
-/// Folds a store from its newest snapshot that the log vouches for, or from its beginning.
+/// Folds a store from its newest snapshot whose digest is in the log, or from its beginning.
 pub fn load(store: &dyn Store, snapshots: Option<&PathBuf>) -> Result<Loaded, StartError> {
     let (head, oldest) = (store.head()?, store.oldest()?);
     let mut ahead = None;

@@ -1,4 +1,5 @@
-//! Opens a ledger: loads the newest snapshot that the log vouches for, folds the commits after it, and verifies the rest in the background.
+//! Opens a ledger: loads the newest snapshot whose digest is in the log, folds the commits after it, and verifies the rest in the
+//! background.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};

@@ -120,7 +120,7 @@ struct Waiting {
     groups: usize,
     /// The emptied vector of the batch before, reused for the next proposals.
     spare: Vec<Proposal>,
-    /// The recent number of grants under way at once; the size that a batch aims at.
+    /// The recent number of grants under way at once, from which the size of a batch is derived.
     aim: usize,
     pace: Pace,
     /// The writer sleeps.

@@ -56,7 +56,7 @@ impl Restored<'_> {
 /// Reads the remains of the lost store, and says whether they are complete.
 fn read(left: &dyn Store, snapshots: &PathBuf, kept: &State, next: Position) -> Result<(Lost, bool), RecoverError> {
     let same = goes_on(left, kept, next)?;
-    // The remains belong to another history: all of it shuts out, and it cannot be known to be complete.
+    // If the remains belong to another history, all of their locks are taken over, and the remains cannot be known to be complete.
     let lost = salvage(left, if same { next } else { left.oldest()? })?;
     Ok((lost, same && load(left, Some(snapshots)).is_ok()))
 }

@@ -19,7 +19,7 @@ use crate::store::Position;
 pub(super) struct Standing {
     /// What was removed from the history, and where the kept part begins.
     pub removed: Arc<Removed>,
-    /// The snapshots that the log vouches for, newest first.
+    /// The snapshots whose digest is in the log, newest first.
     pub snapshots: [Option<Taken>; 2],
     /// Bytes of all commits.
     pub bytes: u64,

@@ -35,7 +35,7 @@ pub(crate) struct Found {
     /// Those of them that no target of the change covers.
     pub uncovered: u64,
     alike: BTreeMap<Alike, Tally>,
-    /// All credentials were visited, and can be told apart.
+    /// All credentials were visited, and their attributes were kept.
     pub whole: bool,
     /// Every credential issued up to this seq was visited.
     pub looked: Seq,

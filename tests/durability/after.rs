@@ -41,7 +41,7 @@ fn what_was_issued_before_a_recovery_stays_explainable() {
     assert_eq!(shown["state"], "revoked", "{shown}");
     let task = shown["task_id"].as_str().unwrap();
     assert!(told(&["explain", task]).contains("void since seq"), "{}", told(&["explain", task]));
-    // The credential is also found by its record's id, and by the remainder of its token.
+    // The credential is also found by its record's seq, and by the digest of its token's signing input.
     assert!(told(&["explain", &kept.to_string()]).contains(&old.id));
     let input = old.token.rsplit_once('.').unwrap().0;
     let digest = data_encoding::HEXLOWER.encode(&mayfly::ledger::commit::sha256(input.as_bytes()));

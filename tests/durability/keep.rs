@@ -96,8 +96,8 @@ fn the_disk_stays_flat_and_neither_a_repeat_nor_a_start_misses_what_is_gone() {
         }
         let status = callers.status().await.ledger.unwrap();
         println!("{} MB were written; the store had {:?} MB", ledger.peek(|s| s.bytes) >> 20, sizes.map_mb());
-        // The sizes differ by up to a file, depending on how much of the oldest file is removed; growth in all six rounds would exceed
-        // twice the bound.
+        // The sizes differ by up to a file, depending on how much of the oldest file is removed; without removal, the six rounds
+        // would write twice the bound.
         assert!(sizes.iter().all(|s| *s < 3 * SETTLED), "{sizes:?}");
         assert!(status.oldest_commit > 400 && status.kept_bytes <= SETTLED, "{status:?}");
         assert!(status.oldest_seq > (1 << 45) + 400, "{status:?}");

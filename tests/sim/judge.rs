@@ -251,7 +251,7 @@ impl Model {
             true => Some(r),
             false => self.approved(i, r, time),
         };
-        // The issuance is based on the approval, so its revision is at most the approval's.
+        // The revision that rules are compared with: the approval's, if the issuance uses one.
         let Some(rests_on) = approved else { return Says::Void };
         let Some((_, t)) = self.task(&i.task) else { return Says::Void };
         let bounds = self.timely(i.issued_at, r, time)

@@ -287,7 +287,7 @@ impl State {
         self.credentials.asked(key).is_some() || self.requests.contains_key(key)
     }
 
-    /// The snapshots that the log vouches for and whose files are kept, newest first.
+    /// The snapshots whose digest is in the log and whose files are kept, newest first.
     pub fn vouched(&self) -> impl Iterator<Item = &Taken> {
         self.snapshot.iter().chain(&self.snapshot_before)
     }

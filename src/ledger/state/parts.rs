@@ -207,7 +207,7 @@ pub struct Remembered {
     pub until: Millis,
 }
 
-/// A snapshot that the log vouches for.
+/// A snapshot whose digest is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taken {
     /// The last seq in the snapshot.
