@@ -267,7 +267,7 @@ impl Index {
         Ok(())
     }
 
-    /// Begins to write a finished segment: searches still use it in memory until [`Index::sealed`]. Returns the path of its file.
+    /// Begins to write a finished segment: searches still use it in memory until [`Index::sealed`]. Returns the directory for its file.
     pub fn seal(&mut self, built: Arc<Building>) -> Option<PathBuf> {
         self.sealing = Some(built);
         self.dir.clone()
