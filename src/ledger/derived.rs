@@ -270,7 +270,7 @@ impl Deriver {
         Ok(())
     }
 
-    /// The oldest place that is kept, with the summary of what was removed before it.
+    /// The oldest place that is kept.
     fn removed(&self) -> Place {
         self.inner.standing().removed.oldest()
     }

@@ -32,8 +32,8 @@ impl Inner {
         }
         // This runs on the writer's thread right after an append, so the state is that of the durable head.
         let state = self.look();
-        // A snapshot writes every live credential. The more there are, the rarer snapshots are, so that each issuance pays for at most two
-        // entries. An ended credential's entry is half as long.
+        // A snapshot writes every live credential. A snapshot that is due by its number of records therefore also waits for half as many
+        // records as there are entries, so that each issuance pays for at most two entries. An ended credential's entry is half as long.
         let entries = state.credentials.len() + state.credentials.ended() / 2;
         if commits < self.settings.snapshot_every && records < entries as u64 / 2 {
             *busy = false;

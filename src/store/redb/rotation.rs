@@ -30,7 +30,7 @@ impl Rotation {
         Rotation { enough: enough.max(1), at: enough.max(1), next: None }
     }
 
-    /// The newest file grew: when it is half full, the next file is created.
+    /// The newest file grew: half a file before it is full, the creation of the next file begins.
     pub fn grew(&mut self, newest: &Segment, segments: &Arc<Segments>) {
         let early = self.at.saturating_sub(self.enough / 2);
         if self.next.is_some() || newest.filled() < early || segments.files().dir.is_none() {
