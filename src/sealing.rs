@@ -1,9 +1,8 @@
-//! Sealing: encrypts values that are kept in the store but must not be readable there, such as signing keys, secrets, and arguments that
-//! await approval.
+//! Sealing of values that the store keeps but must not reveal: signing keys, secrets, arguments that await approval.
 //!
-//! AES-256-GCM with one key that is kept outside the data directory, so a copied disk or backup reveals nothing. A sealed value is bound to
-//! its store, environment, purpose, name and version: it cannot be opened elsewhere, or when put back after it was replaced. If the key is
-//! lost, everything sealed is lost: `docs/` describes what remains (design, section 3).
+//! AES-256-GCM under one key that lies outside the data directory, so a copied disk or backup reveals nothing. A sealed value is bound to
+//! its store, environment, purpose, name and version: if it is moved elsewhere, or put back after it was replaced, it does not open. If the
+//! key is lost, the sealed values are lost: `docs/` says what remains (design, section 3).
 
 mod key_file;
 
@@ -15,29 +14,29 @@ pub use key_file::KeyFileError;
 use crate::store::{Expect, Store, StoreError, StoreId};
 use crate::system::System;
 
-/// The first byte of every sealed value. Frozen: another algorithm or layout gets another number.
+/// First byte of every sealed value. Frozen: another algorithm or layout gets another number.
 const FORMAT: u8 = 1;
-/// The named value that distinguishes the right key from a wrong one.
+/// The named value that shows whether the key is the right one.
 const CHECK_NAME: &str = "sealing/check";
 const CHECK_TEXT: &[u8] = b"mayfly sealing key check";
 
-/// What a sealed value belongs to. To open it, every field must be the same as when it was sealed.
+/// What a sealed value is bound to. All fields must be equal to open it.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     /// The store that holds the value.
     pub store: StoreId,
-    /// The environment, empty for values of no environment.
+    /// The environment, empty for values that belong to none.
     pub environment: &'a str,
-    /// The purpose: `signing-key`, `secret`, … A key has one purpose.
+    /// The purpose: `signing-key`, `secret`, … Each key has one purpose.
     pub purpose: &'a str,
-    /// The name of the value.
+    /// The named value that holds the sealed value.
     pub name: &'a str,
-    /// The version, which increases each time the value is replaced.
+    /// Incremented each time the value is replaced.
     pub version: u64,
 }
 
 impl Context<'_> {
-    /// Encodes each part with its length in front, so that different contexts never give the same bytes.
+    /// Each part is preceded by its length, so that no two contexts give the same bytes.
     fn encode(&self) -> Vec<u8> {
         let version = self.version.to_be_bytes();
         let parts: [&[u8]; 6] = [
@@ -63,7 +62,7 @@ pub enum SealError {
     /// The value is too short, or of a format that this version does not know.
     #[error("{0} is no sealed value of this version")]
     Malformed(String),
-    /// The key, the bytes or the context differ from when the value was sealed; which of them cannot be told.
+    /// The key, the bytes or the context differ from those at sealing; which of them cannot be told.
     #[error("{0} does not open: it was changed, moved from elsewhere, or sealed with another key")]
     NotOpened(String),
     /// The check value was sealed with another key. No other value was tried.
@@ -72,13 +71,13 @@ pub enum SealError {
          what was sealed cannot be opened without it"
     )]
     WrongKey,
-    /// The store has commits but no check value, so the check value was deleted.
+    /// The store has commits but no check value: the check value was deleted.
     #[error("the store has no check value for its sealing key ({CHECK_NAME}) though it is in use; restore it from a backup")]
     NoCheck,
-    /// The cipher refused: the value is too long.
+    /// The cipher failed: the value is longer than the cipher accepts.
     #[error("{0} could not be sealed")]
     NotSealed(String),
-    /// The check value could not be read or written.
+    /// The store failed to read or write the check value.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -104,7 +103,7 @@ impl SealingKey {
         let mut out = Vec::with_capacity(1 + NONCE_LEN + plain.len() + AES_256_GCM.tag_len());
         out.push(FORMAT);
         out.extend_from_slice(&nonce);
-        // The capacity was reserved above, so the plaintext is never left behind in a smaller buffer.
+        // Capacity is reserved above, so the plaintext is never left behind in a smaller buffer.
         out.extend_from_slice(plain);
         let body = out.get_mut(1 + NONCE_LEN..).unwrap_or_default();
         let tag = self.0.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context.encode()), body);
@@ -128,9 +127,9 @@ impl SealingKey {
         Ok(plain)
     }
 
-    /// Checks that this is the key of the store, before anything else is sealed or opened with it.
+    /// Checks that this is the store's key, before anything is sealed or opened with it.
     ///
-    /// A store without commits gets its check value here, so this must be called before the first append.
+    /// A store without a commit gets its check value here; call this before the first append.
     pub fn check(&self, store: &dyn Store, system: &System) -> Result<(), SealError> {
         let context = Context { store: store.id(), environment: "", purpose: "key-check", name: CHECK_NAME, version: 1 };
         if let Some(sealed) = store.named(CHECK_NAME)? {

@@ -1,4 +1,4 @@
-//! A ledger whose store fails and is opened again: what is told to whom, and what is not believed.
+//! A ledger whose store fails and is reopened: what callers and followers are told, and what is rejected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +30,7 @@ fn revocation(tool: &str) -> Vec<Record> {
     vec![Record::new(Who::LocalUid(0), Event::Revoked(revoked))]
 }
 
-/// The tools that those who follow heard of, in order, with their seqs.
+/// The tools that observers were told of, in order, with their seqs.
 type Heard = Arc<Mutex<Vec<(u64, String)>>>;
 
 fn listen(ledger: &Ledger) -> Heard {
@@ -57,8 +57,8 @@ fn refused(answer: Result<mayfly::ledger::Receipt, No>) -> String {
     }
 }
 
-/// What a failed append left behind takes effect when the store is opened again. Its author may be answered with it from then on, so a
-/// verifier that never heard of it would accept what is revoked.
+/// Records of a failed append take effect when the store is reopened. Their author may receive them as an answer from then on, so a
+/// verifier that was never told of them would accept what is revoked.
 #[test]
 fn what_a_failed_append_left_is_told_to_those_who_follow_and_what_it_did_not_is_not() {
     for fault in [Fault::Kept, Fault::Lost, Fault::Full] {
@@ -89,7 +89,7 @@ fn what_a_failed_append_left_is_told_to_those_who_follow_and_what_it_did_not_is_
     }
 }
 
-/// A store that was acknowledged from and comes back without it is not served from.
+/// A store that has lost acknowledged commits when it is reopened is not used.
 #[test]
 fn a_store_that_comes_back_without_what_was_acknowledged_is_not_believed() {
     let (faulty, emptied) = (store(), Arc::new(AtomicBool::new(false)));
@@ -111,8 +111,8 @@ fn a_store_that_comes_back_without_what_was_acknowledged_is_not_believed() {
     ledger.stop();
 }
 
-/// A disk that stands still: whoever waits is told within a bound, nothing more is taken, and it is said how long that has been. What was being
-/// written takes effect when the disk goes on, and is told to those who follow.
+/// A stalled disk: callers are answered within a bound, no more proposals are accepted, and the duration of the stall is reported. The
+/// commit under way takes effect when the disk continues, and followers are told of it.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "a test that measures how long somebody is kept waiting")]
 fn a_disk_that_stands_still_holds_up_nobody_for_longer_than_its_bound() {
@@ -149,14 +149,14 @@ fn a_disk_that_stands_still_holds_up_nobody_for_longer_than_its_bound() {
     let told: Vec<String> = heard.lock().iter().map(|(_, tool)| tool.clone()).collect();
     assert_eq!(told, ["writing", "last"], "{last}");
     assert!(ledger.stopped().is_none());
-    // Answers leave before the writer says that its commit is over.
+    // Answers are sent before the writer marks its commit as finished.
     while ledger.commit_age_us() > 0 {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     ledger.stop();
 }
 
-/// A sign of life waits for its own record: a later record that was written says nothing of one that was not.
+/// A heartbeat waits for its own record: a later record that was written says nothing about one that was not.
 #[test]
 fn a_sign_of_life_whose_record_was_not_written_is_not_acknowledged_by_the_next_one() {
     let faulty = store();
@@ -178,7 +178,7 @@ fn a_sign_of_life_whose_record_was_not_written_is_not_acknowledged_by_the_next_o
         let mut next = Box::pin(heartbeats.beat(task(2)));
         assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(next.as_mut().poll(cx).is_pending())).await);
         heartbeats.flush(&ledger).await;
-        // Only now is the first one looked at again.
+        // Only now is the first waiter polled again.
         assert!(waiter.await.is_err(), "its record was not written");
         assert!(next.await.is_ok());
     });

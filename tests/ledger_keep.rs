@@ -1,4 +1,4 @@
-//! `audit.keep` on a real engine: the oldest commits go, and everything that needs the log goes on without them.
+//! `audit.keep` on a real engine: the oldest commits are removed, and everything that needs the log works without them.
 
 #[path = "ledger_keep/tree.rs"]
 mod tree;
@@ -21,7 +21,7 @@ use mayfly::store::{Expect, Store, StoreError};
 use mayfly::system::{SetClock, System};
 
 const START: u64 = 1_800_000_000_000;
-/// What a note adds to the log.
+/// Bytes that a note adds to the log.
 const TEXT: usize = 20_000;
 const KEPT: u64 = 2 << 20;
 
@@ -52,7 +52,7 @@ impl Kept {
         Ledger::open(Box::new(move || Ok(store(&dir)? as Arc<dyn Store>)), System::with_clock(self.clock.clone()), settings)
     }
 
-    /// Notes of [`TEXT`] bytes, a commit and half a second each.
+    /// Writes notes of [`TEXT`] bytes, one commit per half second of the test's clock.
     fn write(&self, ledger: &Ledger, notes: usize) {
         for n in 0..notes {
             self.clock.advance(500);
@@ -61,7 +61,7 @@ impl Kept {
         }
     }
 
-    /// A ledger that began with a lock, and has lost the record of it.
+    /// A ledger that began with a lock, whose record was removed.
     fn without_its_beginning(&self) -> Ledger {
         let ledger = self.open(Keep::Size(KEPT)).unwrap();
         self.runtime.block_on(ledger.commit(Lane::Revoke, vec![lock("early")])).unwrap();
@@ -70,12 +70,12 @@ impl Kept {
         ledger
     }
 
-    /// Writes until the beginning is gone and so much of it that what was set is kept, give or take what the next snapshots hold up.
+    /// Writes until the beginning is removed and not more is kept than configured, apart from what the next snapshots still need.
     fn settle(&self, ledger: &Ledger, most: u64) {
         self.settle_and(ledger, most, || ());
     }
 
-    /// The same for who wants to see what is written before it goes.
+    /// As `settle`, with a callback that sees each write before it may be removed.
     fn settle_and(&self, ledger: &Ledger, most: u64, mut wrote: impl FnMut()) {
         for _ in 0..400 {
             let (before, kept) = ledger.peek(|s| (s.removed.before, s.kept_bytes()));
@@ -91,7 +91,7 @@ impl Kept {
 }
 
 fn store(dir: &Path) -> Result<Arc<RedbStore>, StoreError> {
-    // In several files, as what is kept for long is.
+    // In several files, as a long history is.
     Ok(Arc::new(RedbStore::open(dir, &Options { reserve_bytes: 0, segment_bytes: KEPT / 4, ..Options::new([7; 16]) })?))
 }
 
@@ -104,7 +104,7 @@ fn lock(tool: &str) -> Record {
     Record::new(Who::LocalUid(0), Event::Revoked(revoked))
 }
 
-/// What of the log is on the disk: two snapshots' worth of commits come on top of what is set.
+/// Bytes of the log on the disk: the commits of two snapshot intervals in addition to the configured size.
 const SETTLED: u64 = KEPT + 60 * TEXT as u64;
 
 #[test]
@@ -122,13 +122,14 @@ fn a_store_stops_growing_when_as_much_is_removed_as_is_written() {
     let all = ledger.peek(|s| s.bytes);
     println!("{all} bytes were written; the file had {sizes:?} bytes on the disk");
     assert!(all > 72 << 20, "{all}");
-    // redb gives pages of a power of two, and a removal frees them one flush later.
+    // redb allocates pages of powers of two, and a removal frees them one flush later.
     assert!(sizes.iter().all(|s| *s < 3 * SETTLED), "{sizes:?}");
-    // One look falls anywhere between two removals of a file, and what derives from history holds the pages that it reads: halves are compared, not looks.
+    // A measurement falls anywhere between two removals of a file, and the background thread holds the pages that it reads: so averages of
+    // halves are compared, not single measurements.
     let mean = |of: &[u64]| of.iter().sum::<u64>() / of.len() as u64;
     let (early, late) = sizes.split_at(sizes.len() / 2);
     assert!(mean(late) < mean(early) + mean(early) / 4, "{sizes:?}");
-    // One that was just written is a third, until its record is.
+    // A snapshot that was just written is a third one until its record is durable.
     let two = || snapshot::list(&kept.snapshots()).unwrap().len() == 2;
     assert!((0..200).any(|_| two() || {
         std::thread::sleep(Duration::from_millis(20));
@@ -145,7 +146,7 @@ fn what_is_older_goes_and_what_is_younger_stays() {
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!((ledger.peek(|s| s.removed.before), ledger.store().oldest().unwrap()), (0, 1), "75 seconds are within 100");
     kept.write(&ledger, 150);
-    // Up to the older snapshot: 20 commits before the newest, and those that were written meanwhile.
+    // Up to the older snapshot: 20 commits before the newest one, plus those written in the meantime.
     kept.settle(&ledger, 280 * TEXT as u64);
     let (removed, now) = ledger.peek(|s| (s.removed.clone(), s.time));
     assert!(removed.time < now.minus(100_000), "{removed:?}");
@@ -208,13 +209,13 @@ fn the_newest_stays_whatever_is_set() {
 fn a_start_needs_no_beginning_and_its_history_is_verified_from_where_it_begins() {
     let kept = Kept::new();
     let ledger = kept.without_its_beginning();
-    // What runs beside it writes records of its own until it has ended.
+    // Background threads write records of their own until they have ended.
     ledger.stop();
     let digest = ledger.peek(|s| s.digest().unwrap());
     let durable = ledger.durable();
     drop(ledger);
 
-    // A newest snapshot that cannot be read stops nothing.
+    // An unreadable newest snapshot does not prevent a start.
     let found = snapshot::list(&kept.snapshots()).unwrap();
     let whole = std::fs::read(&found[0]).unwrap();
     std::fs::write(&found[0], &whole[..whole.len() / 2]).unwrap();
@@ -245,7 +246,7 @@ fn a_start_needs_no_beginning_and_its_history_is_verified_from_where_it_begins()
     ledger.stop();
     drop(ledger);
 
-    // More is gone than a record says.
+    // More commits are missing than a record announces.
     let store = store(&kept.data()).unwrap();
     store.remove_before(removed.before + 3).unwrap();
     let no = load(&*store, Some(&kept.snapshots())).err().unwrap();
@@ -264,7 +265,8 @@ fn what_a_crash_left_of_a_removal_goes_after_the_next_start() {
     let before = ledger.peek(|s| s.removed.before);
     ledger.stop();
     drop(ledger);
-    // The same log with a beginning that the record says is gone: as if the process had ended between the two.
+    // The same log without the beginning that the record announces as removed: as if the process had ended between the record and the
+    // removal.
     let fresh = tempfile::tempdir().unwrap();
     {
         let (old, new) = (store(&kept.data()).unwrap(), store(&fresh.path().join("data")).unwrap());
@@ -298,7 +300,7 @@ fn a_recovery_of_a_log_without_its_beginning_goes_on_from_a_snapshot() {
     let ledger = kept.without_its_beginning();
     ledger.stop();
     drop(ledger);
-    // Nothing more is removed: a removal that is recorded after the place of a recovery is the case further below.
+    // Nothing more is removed here: a removal recorded after the place of a recovery is tested below.
     let ledger = kept.open(None).unwrap();
     let after = ledger.durable();
     kept.write(&ledger, 3);
@@ -326,7 +328,7 @@ fn a_recovery_of_a_log_without_its_beginning_goes_on_from_a_snapshot() {
     }
     assert_eq!(loaded.state.head.generation(), 2);
 
-    // More is gone than a record says: what comes before the snapshot is left behind, and the new log says so.
+    // More commits are missing than a record announces: everything before the snapshot is left behind, and the new log says so.
     old.remove_before(removed.before + 3).unwrap();
     let fresh = kept.dir.path().join("again");
     let new = store(&fresh).unwrap();

@@ -1,7 +1,7 @@
-//! Power fails in the middle of a restore: there is no store then, or the whole of it (tests/power/README.md).
+//! Power failures during a restore: afterwards there is either no store or all of it (tests/power/README.md).
 //!
-//! `MAYFLY_CREATION_IMAGES` sets the number of images during the restore (default 60), `MAYFLY_IMAGES` that of those after it was said to be
-//! done (default 10), `MAYFLY_SEED` the seed.
+//! `MAYFLY_CREATION_IMAGES` sets the number of images during the restore (default 60), `MAYFLY_IMAGES` that of images after it was reported
+//! as done (default 10), `MAYFLY_SEED` the seed.
 
 #[path = "power/runner.rs"]
 mod runner;

@@ -1,8 +1,8 @@
-//! Power fails under a whole server: every file operation of a real `mayfly server run` under load is recorded, a server is started on each
-//! of the directories that a power failure could have left, and asked for all that was acknowledged (tests/power/README.md).
+//! Power failures under a whole server: every file operation of a real `mayfly server run` under load is recorded, a server is started on
+//! each directory that a power failure could have left, and asked for everything that was acknowledged (tests/power/README.md).
 //!
-//! `MAYFLY_IMAGES` sets the number of images (default 30), `MAYFLY_CREATION_IMAGES` that of those during the very first start (default 10),
-//! `MAYFLY_SEED` the seed.
+//! `MAYFLY_IMAGES` sets the number of images (default 30), `MAYFLY_CREATION_IMAGES` that of images during the very first start (default
+//! 10), `MAYFLY_SEED` the seed.
 
 #[path = "power/runner.rs"]
 mod runner;
@@ -24,7 +24,7 @@ fn power_fails(engine: &str, control: &'static str) {
         return;
     }
     let program = runner::example("server_power");
-    // A short path: a Unix socket's has at most 108 bytes.
+    // A short path: the path of a Unix socket has at most 108 bytes.
     let top = tempfile::tempdir().unwrap();
     let (work, world, names) = (top.path().join("w"), top.path().join("world"), top.path().join("names"));
     let made = Command::new(&program).args(["world", engine]).arg(&world).arg(work.join("data/store")).status().unwrap();

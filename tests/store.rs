@@ -1,4 +1,4 @@
-//! What every engine must do: one test for each clause of the contract in `store/mod.rs`, run for each engine.
+//! The contract of engines: one test for each clause in `store/mod.rs`, run for each engine.
 
 #![allow(clippy::disallowed_methods, reason = "a test measures how long it waited")]
 
@@ -24,13 +24,13 @@ macro_rules! suite {
     ($($clause:ident)*) => {
         mod memory { $(#[test] fn $clause() { super::$clause::<super::Memory>() })* }
         mod redb { $(#[test] fn $clause() { super::$clause::<super::Kept<super::RedbStore>>() })* }
-        /// Nearly each commit in a file of its own.
+        /// Nearly every commit in a file of its own.
         mod redb_in_many_files { $(#[test] fn $clause() { super::$clause::<super::Kept<super::RedbStore, 1>>() })* }
-        /// A few in each.
+        /// A few commits per file.
         mod redb_in_files { $(#[test] fn $clause() { super::$clause::<super::Kept<super::RedbStore, 1_000>>() })* }
-        /// As a server has it: with a log before it.
+        /// As in a server: with a write-ahead log.
         mod redb_behind_a_log { $(#[test] fn $clause() { super::$clause::<super::Kept<super::Ahead<super::RedbStore>>>() })* }
-        /// With a log whose files hold but a few commits, before files that hold but a few more.
+        /// With a write-ahead log whose files hold only a few commits, in front of segment files that hold only a few more.
         mod redb_behind_a_small_log {
             $(#[test] fn $clause() { super::$clause::<super::Kept<super::Ahead<super::RedbStore>, 60_000, 16_384>>() })*
         }
@@ -61,7 +61,7 @@ suite! {
     one_of_many_wins_each_compare_and_set
 }
 
-/// Bytes that tell which commit they are.
+/// Bytes that identify the commit.
 fn commit(at: u64, len: usize) -> Vec<u8> {
     at.to_be_bytes().into_iter().cycle().take(len).collect()
 }
@@ -137,7 +137,7 @@ fn only_the_next_place_is_taken<E: Engine>() {
     for asked in [0, 1, 3] {
         assert!(matches!(s.append(asked, b"other"), Err(StoreError::NotNext { next: 2, .. })), "{asked}");
     }
-    // None of these stopped the store, or changed what was there.
+    // None of these errors stopped the store, or changed its content.
     s.append(2, b"two").unwrap();
     let all = s.read(1, 1000).unwrap();
     assert_eq!(all.iter().map(|e| &e.bytes[..]).collect::<Vec<_>>(), [&b"one"[..], b"two"]);
@@ -171,7 +171,7 @@ fn follow_waits_for_what_is_appended<E: Engine>() {
     let e = E::make(10);
     let s = e.store();
     fill(&**s, 3, 10);
-    // What is there already is no wait.
+    // No wait for a commit that is there already.
     assert_eq!(s.follow(2, Duration::ZERO).unwrap(), 3);
     let waiting: Vec<_> = (0..4)
         .map(|_| {

@@ -1,4 +1,4 @@
-//! A store that fails: what it says, and that it takes nothing more until it was opened again.
+//! A failing store: its errors, and that it accepts nothing more until it was reopened.
 
 use std::io;
 use std::path::Path;
@@ -33,7 +33,7 @@ fn five(top: &Path) -> Vec<u8> {
     std::fs::read(top.join("data/ledger.redb")).unwrap()
 }
 
-/// Bytes of the file change: opening and reading give errors or what was written, and no panic comes out.
+/// Bytes of the file change: opening and reading give errors or the original content, and never panic.
 #[test]
 fn flipped_bytes_never_end_the_thread_that_opens_or_reads() {
     let top = tempfile::tempdir().unwrap();
@@ -54,14 +54,14 @@ fn flipped_bytes_never_end_the_thread_that_opens_or_reads() {
             Ok(_) => whole += 1,
             Err(_) => unread += 1,
         }
-        // Not closed: redb writes when it closes, and writing by a damaged allocator state may abort the process.
+        // Not closed: redb writes when it closes, and with a damaged allocator state that may abort the process.
         std::mem::forget(store);
     }
     println!("{refused} not opened, {unread} not read, {whole} read");
     assert!(refused > 0 && whole > 0);
 }
 
-/// A disk that fails in one way when told to.
+/// A disk that fails in one way on command.
 #[derive(Clone, Debug)]
 struct Failing {
     disk: torn_disk::TornDisk,
@@ -111,7 +111,7 @@ fn after_a_failed_append_nothing_is_taken_until_opened_again() {
             FULL => assert!(matches!(failed, Err(StoreError::Full(_))), "{failed:?}"),
             _ => assert!(matches!(failed, Err(StoreError::Failed(_))), "{failed:?}"),
         }
-        // The disk is well again, but nobody knows what is on it.
+        // The disk works again, but its content is unknown.
         failing.how.store(WELL, Ordering::SeqCst);
         let stopped = |r: Result<(), StoreError>| match r {
             Err(StoreError::Failed(text)) => assert!(text.contains("opened again"), "{text}"),
@@ -131,7 +131,7 @@ fn after_a_failed_append_nothing_is_taken_until_opened_again() {
     }
 }
 
-/// The store that other tests make fail keeps to the contract too.
+/// The failing store of other tests follows the contract, too.
 #[test]
 fn the_faulty_store_fails_as_the_contract_allows() {
     for (fault, head) in [(Fault::Full, 1), (Fault::Lost, 1), (Fault::Kept, 2)] {

@@ -1,11 +1,11 @@
-//! sled must not have `sync_file_range`: what the filter reaches.
+//! sled must not have `sync_file_range`: the reach of the filter.
 
 use std::process::Command;
 
 use mayfly::store::options::Options;
 use mayfly::store::sled::SledStore;
 
-/// The filter is in force for threads that were there before it, for later ones, and for processes started from here, and does no harm there.
+/// The filter applies to existing threads, later threads and child processes, and does no harm there.
 #[test]
 fn nothing_in_this_process_or_below_it_has_the_call() {
     if !Command::new("cc").arg("--version").output().is_ok_and(|o| o.status.success()) {

@@ -1,4 +1,4 @@
-//! A disk that somebody else fills: grants stop, revocations stay durable, and all of it is there afterwards.
+//! A disk that another process fills: grants stop, revocations stay durable, and all of them are there afterwards.
 //!
 //! Runs on real small file systems (`kit/small_disk.rs`).
 
@@ -83,7 +83,7 @@ fn story(disk: &Path, open: Open) {
         append(&*store, &mut head).unwrap();
     }
 
-    // Somebody fills the disk. An old answer is used for a moment, then room is low: nothing is granted any more.
+    // The disk is filled. An old result is reused for a moment; then room is low, and nothing is granted any more.
     let mut filler = Filler(File::create(disk.join("somebody-else")).unwrap());
     let before = later();
     assert_eq!(reserve.state(before), Room::Plenty);
@@ -91,8 +91,8 @@ fn story(disk: &Path, open: Open) {
     assert_eq!(reserve.state(before + 1), Room::Plenty);
     assert_eq!(reserve.state(later()), Room::Low);
 
-    // Revocations go on, although whatever the reserve gives is taken by the other at once.
-    // sled has taken some blocks before: until it needs the reserve, too.
+    // Revocations go on, although the other process takes all space that the reserve frees at once. sled has allocated some blocks ahead:
+    // it needs the reserve only after those.
     let mut made = 0;
     while made < 60 || (reserve.held() == 16 * MIB && made < 2000) {
         append(&*store, &mut head).unwrap();
@@ -108,7 +108,7 @@ fn story(disk: &Path, open: Open) {
     assert!(left > 0);
     assert_eq!(reserve.state(later()), Room::Low);
 
-    // Opened again on the full disk: all there, and one more is durable.
+    // Reopened on the full disk: everything is there, and one more commit is durable.
     drop((store, reserve));
     filler.fill();
     let store = open(&dir);
@@ -117,7 +117,7 @@ fn story(disk: &Path, open: Open) {
     let reserve = store.reserve().unwrap().clone();
     assert_eq!(reserve.state(later()), Room::Low);
 
-    // The disk has room again; the reserve is taken back when asked, and only then is there plenty.
+    // The disk has room again; the reserve is taken back on request, and only then is there plenty.
     filler.0.set_len(0).unwrap();
     filler.0.sync_all().unwrap();
     filler = Filler(File::create(disk.join("somebody-else")).unwrap());
@@ -125,7 +125,7 @@ fn story(disk: &Path, open: Open) {
     assert_eq!(reserve.tend(later()), Room::Plenty);
     assert_eq!((reserve.held(), reserve.state(later())), (16 * MIB, Room::Plenty));
 
-    // With the reserve given away and taken by others, the next commits fail, and say why.
+    // With the reserve freed and taken by another process, the next commits fail and say why.
     reserve.release().unwrap();
     filler.fill();
     assert_eq!(reserve.state(later()), Room::Spent);
@@ -134,7 +134,7 @@ fn story(disk: &Path, open: Open) {
     assert!(matches!(append(&*store, &mut head), Err(StoreError::Failed(_))));
     drop((store, reserve));
 
-    // Nothing that was acknowledged is lost by that.
+    // No acknowledged commit is lost by that.
     drop(filler);
     std::fs::remove_file(disk.join("somebody-else")).unwrap();
     let store = open(&dir);

@@ -1,4 +1,4 @@
-//! What only the embedded engine has: its file, its lock, its failures.
+//! Tests of the redb engine alone: its file, its lock, its failures.
 
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -25,7 +25,7 @@ fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// A store with five commits, closed.
+/// A closed store with five commits.
 fn five(dir: &Path) -> PathBuf {
     let store = RedbStore::open(dir, &options()).unwrap();
     for at in 1..=5 {
@@ -78,7 +78,7 @@ fn a_second_server_is_refused_and_the_first_goes_on() {
     let dir = top.path().join("data");
     let store = RedbStore::open(&dir, &options()).unwrap();
     assert!(matches!(RedbStore::open(&dir, &options()), Err(StoreError::InUse(_))));
-    // By another way to the same place, too.
+    // Also by another path to the same directory.
     let alias = top.path().join("alias");
     symlink(&dir, &alias).unwrap();
     assert!(matches!(RedbStore::open(&alias, &options()), Err(StoreError::InUse(_))));
@@ -98,7 +98,7 @@ fn another_process_is_refused() {
     let top = tempfile::tempdir().unwrap();
     let dir = top.path().join("data");
     five(&dir);
-    // flock(1) holds the directory as another server would.
+    // flock(1) holds the directory, as another server would.
     let child = std::process::Command::new("flock")
         .arg(&dir)
         .args(["sh", "-c", "echo held; exec sleep 60"])
@@ -136,7 +136,7 @@ fn a_file_of_somebody_else_is_refused_and_left_alone() {
     set_mode(&file, 0o600);
     let Err(StoreError::Foreign(text)) = RedbStore::open(&dir, &options()) else { panic!() };
     assert!(text.contains("no store of mayfly"), "{text}");
-    // A directory, a broken link.
+    // A directory, and a broken link.
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
     assert!(RedbStore::open(&dir, &options()).is_err());
@@ -229,7 +229,7 @@ fn the_reserve_is_real_blocks_and_is_given_back_and_taken_again() {
     const PIECE: u64 = limits::DISK_RESERVE_PIECE_BYTES;
     let top = tempfile::tempdir().unwrap();
     let file = top.path().join("reserve");
-    // What a crash may have left of an earlier reserve: the size without the blocks.
+    // A possible remainder of an earlier reserve after a crash: the size without the blocks.
     std::fs::File::create(&file).unwrap().set_len(4 * PIECE).unwrap();
     let reserve = Reserve::open(top.path(), 4 * PIECE, 0).unwrap();
     assert_eq!((reserve.held(), reserve.state(0)), (4 * PIECE, Room::Plenty));
@@ -243,10 +243,10 @@ fn the_reserve_is_real_blocks_and_is_given_back_and_taken_again() {
     assert_eq!((reserve.held(), on_disk(&file)), (0, 0));
     assert!(!reserve.release_piece());
     drop(reserve);
-    // Another size in the configuration: more is taken, too much is given back.
+    // Another configured size: a larger one is allocated, an excess is freed.
     assert_eq!(Reserve::open(top.path(), 6 * PIECE, 0).unwrap().held(), 6 * PIECE);
     assert_eq!(Reserve::open(top.path(), 2 * PIECE + 1, 0).unwrap().held(), 2 * PIECE + 1);
     assert!(on_disk(&file) < 4 * PIECE);
-    // A threshold that no disk has.
+    // A threshold that no disk can meet.
     assert_eq!(Reserve::open(top.path(), PIECE, u64::MAX).unwrap().state(0), Room::Low);
 }

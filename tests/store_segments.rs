@@ -1,4 +1,4 @@
-//! The files of the redb engine: when the next begins, when one goes, and what is refused.
+//! The segment files of the redb engine: when the next begins, when one is removed, and what is refused.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use redb::{Database, TableDefinition};
 const COMMITS: TableDefinition<u64, &[u8]> = TableDefinition::new("commits");
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
 
-/// Files with some ten commits of those that `fill` makes.
+/// Files that hold about ten of the commits that `fill` makes.
 fn options() -> Options {
     Options { reserve_bytes: 0, segment_bytes: 30_000, ..Options::new([9; 16]) }
 }
@@ -35,7 +35,7 @@ fn fill(store: &RedbStore, upto: u64) {
     }
 }
 
-/// A closed store of a hundred commits.
+/// A closed store with a hundred commits.
 fn hundred(dir: &Path) -> Vec<PathBuf> {
     fill(&open(dir), 100);
     let files = files(dir);
@@ -43,7 +43,7 @@ fn hundred(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The files of commits beside the main one, in their order.
+/// The segment files beside the main one, in order.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let all = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
     let mut files: Vec<_> = all.filter(|p| p.file_name().unwrap().to_str().unwrap().starts_with("ledger-")).collect();
@@ -51,7 +51,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The place in a file's name.
+/// The position in a file's name.
 fn first_of(file: &Path) -> u64 {
     let name = file.file_stem().unwrap().to_str().unwrap();
     name.rsplit('-').next().unwrap().parse().unwrap()
@@ -129,7 +129,7 @@ fn what_a_crash_left_of_a_file_that_was_removed_goes_at_the_next_start() {
     let files_before = hundred(&dir);
     let middle = first_of(&files_before[2]);
     open(&dir).remove_before(middle).unwrap();
-    // As much of it as there was when its name was taken, or less: nothing in it is looked at.
+    // The full length, as when it was renamed, or less: its content is never read.
     let left = files_before[0].with_extension("redb.going");
     std::fs::write(&left, [7; 5_000]).unwrap();
     let store = open(&dir);
@@ -148,7 +148,7 @@ fn a_file_that_is_missing_is_damage() {
         assert!(matches!(refused(&dir), StoreError::Damaged { at, .. } if at == first_of(&files[gone - 1])));
         std::fs::rename(&aside, &files[gone]).unwrap();
     }
-    // The oldest beside the main one, by where that ends.
+    // The oldest file beside the main one: noticed at the end of the main one.
     std::fs::rename(&files[0], &aside).unwrap();
     assert!(matches!(refused(&dir), StoreError::Damaged { at, .. } if at == first_of(&files[0])));
     std::fs::rename(&aside, &files[0]).unwrap();
@@ -161,28 +161,28 @@ fn commits_that_are_missing_at_the_end_of_a_file_are_damage() {
     let dir = top.path().join("data");
     let files = hundred(&dir);
     let cut = |file: &Path, at: u64| behind_its_back(file, |tx| drop(tx.open_table(COMMITS).unwrap().remove(at).unwrap()));
-    // The one before the newest: seen at the start.
+    // The file before the newest: noticed at the start.
     let [.., before, newest] = &files[..] else { panic!() };
     let last = first_of(newest) - 1;
     cut(before, last);
     assert!(matches!(refused(&dir), StoreError::Damaged { at, .. } if at == last));
     behind_its_back(before, |tx| drop(tx.open_table(COMMITS).unwrap().insert(last, bytes(last).as_slice()).unwrap()));
-    // One further back: seen when it is read.
+    // A file further back: noticed when it is read.
     let last = first_of(&files[2]) - 1;
     cut(&files[1], last);
     let Err(StoreError::Damaged { at, .. }) = open(&dir).read(1, usize::MAX) else { panic!() };
     assert_eq!(at, last);
-    // At the beginning of one, where those before it are there.
+    // At the beginning of a file, when the files before it are there.
     let first = first_of(&files[3]);
     cut(&files[3], first);
     let Err(StoreError::Damaged { at, .. }) = open(&dir).read(first - 1, usize::MAX) else { panic!() };
     assert_eq!(at, first);
-    // What is left can be saved.
+    // The rest can be salvaged.
     let saved = RedbStore::open_damaged(&dir, &options()).unwrap();
     assert_eq!(all_of(&saved), (1..=100).filter(|at| ![last, first].contains(at)).collect::<Vec<_>>());
 }
 
-/// Power fails between a file's name and its first commit.
+/// The power fails between the creation of a file and its first commit.
 #[test]
 fn a_file_that_was_just_begun_with_takes_the_next_commit() {
     let top = tempfile::tempdir().unwrap();
@@ -210,7 +210,7 @@ fn a_file_of_somebody_else_is_refused_by_its_name_or_its_store() {
         assert!(matches!(refused(&dir), StoreError::Foreign(text) if text.contains(name)), "{name}");
         std::fs::remove_file(dir.join(name)).unwrap();
     }
-    // Two with one number.
+    // Two files with one number.
     let other = dir.join("ledger-000001-00000000000000000099.redb");
     std::fs::copy(&files[0], &other).unwrap();
     assert!(matches!(refused(&dir), StoreError::Damaged { .. }));
@@ -227,7 +227,7 @@ fn where_the_next_file_cannot_be_made_the_newest_goes_on() {
     let top = tempfile::tempdir().unwrap();
     let dir = top.path().join("data");
     let store = open(&dir);
-    // Something stands in its place that is no file.
+    // At the path of the next file there is something that is not a file.
     let place = dir.join("next.redb.new");
     std::fs::create_dir(&place).unwrap();
     fill(&store, 60);
@@ -237,7 +237,7 @@ fn where_the_next_file_cannot_be_made_the_newest_goes_on() {
     assert!(files(&dir).len() > 1);
     drop(store);
     assert!(!place.exists(), "what was made ahead goes with the store");
-    // And what a kill left of one is no hindrance.
+    // A remainder left by a kill does not matter.
     std::fs::write(&place, [0; 5000]).unwrap();
     let store = open(&dir);
     let before = files(&dir).len();

@@ -1,4 +1,4 @@
-//! What only sled has: its folder, the head beside it, and what a crash leaves in it.
+//! Tests of the sled engine alone: its folder, its head file, and what a crash leaves in it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// A store with five commits of three rows each, and a value of several rows, closed. Its directory.
+/// A closed store with five commits of three rows each and a value of several rows; returns its directory.
 fn five(top: &Path) -> PathBuf {
     let dir = top.join("data");
     let store = open(&dir).unwrap();
@@ -40,7 +40,7 @@ fn is_five(store: &SledStore) {
     assert_eq!((store.list("").unwrap(), store.named("value").unwrap().unwrap()), (vec!["value".to_owned()], vec![7; 20_000]));
 }
 
-/// Changes rows as nothing of ours would.
+/// Changes rows in a way that mayfly never does.
 fn behind_its_back(dir: &Path, change: impl FnOnce(&sled::Db)) {
     let config = sled::Config::new().path(dir.join("ledger.sled")).flush_every_ms(None);
     let db = (0..500).find_map(|_| config.open().inspect_err(|_| std::thread::sleep(Duration::from_millis(10))).ok()).unwrap();
@@ -52,7 +52,7 @@ fn commit_key(at: u64, piece: u16) -> Vec<u8> {
     [b"c".as_slice(), &at.to_be_bytes(), &piece.to_be_bytes()].concat()
 }
 
-/// A copy with its modes. No process is started for it: between fork and exec it would hold the locks of other tests.
+/// A copy with file modes. It starts no process: between fork and exec that process would hold the locks of other tests.
 fn copy(from: &Path, to: &Path) {
     if !from.is_dir() {
         std::fs::copy(from, to).unwrap();
@@ -96,7 +96,7 @@ fn no_row_goes_to_a_file_of_its_own() {
     let store = open(&dir).unwrap();
     let value = vec![3; limits::NAMED_VALUE_BYTES];
     for n in 0..300u32 {
-        // 512 bytes of name, no two alike at their begin: as much as an index page can hold.
+        // Names of 512 bytes, all different at their beginning: the most that an index page can hold.
         let name: String = format!("{:08x}", n.wrapping_mul(0x9e37_79b9)).repeat(64);
         store.put(&name, if n % 50 == 0 { &value } else { b"small" }, Expect::Absent).unwrap();
     }
@@ -142,7 +142,7 @@ fn a_second_server_is_refused_and_the_first_goes_on() {
     assert_eq!(open(&dir).unwrap().head().unwrap(), 1);
 }
 
-/// Without one of its files sled would begin anew, and everything would be gone without a word.
+/// Without one of its files sled would begin an empty store, and everything would be silently gone.
 #[test]
 fn what_sled_would_open_empty_is_refused() {
     let top = tempfile::tempdir().unwrap();
@@ -156,14 +156,14 @@ fn what_sled_would_open_empty_is_refused() {
         assert!(matches!(refused, Some(StoreError::Damaged { .. } | StoreError::Foreign(_))), "{gone}: {refused:?}");
         assert!(!path.exists(), "{gone} was made anew");
     }
-    // An empty store of sled's, as its worst failure leaves it.
+    // An empty sled store, as its worst failure leaves it.
     let dir = top.path().join("empty");
     copy(&good, &dir);
     std::fs::remove_dir_all(dir.join("ledger.sled")).unwrap();
     std::fs::create_dir(dir.join("ledger.sled")).unwrap();
     behind_its_back(&dir, |db| drop(db.insert(b"x", b"y").unwrap()));
     damaged(&dir, 1, "as if nothing had ever been written");
-    // And so is what a power failure left before all of it had a name: nothing was acknowledged, so it begins anew.
+    // A power failure before everything had its name left this: nothing was acknowledged, so the store begins anew.
     let dir = top.path().join("begun");
     drop(open(&dir).unwrap());
     let fresh = top.path().join("fresh");
@@ -192,7 +192,7 @@ fn a_store_below_its_head_is_refused_with_the_place_and_read_for_recovery() {
     assert!(matches!(left.append(6, b"x"), Err(StoreError::Failed(_))));
 }
 
-/// A named value is no commit, and is missed all the same.
+/// A lost named value, which is not a commit, is noticed all the same.
 #[test]
 fn a_value_that_is_lost_is_missed() {
     let top = tempfile::tempdir().unwrap();
@@ -219,7 +219,7 @@ fn the_head_survives_a_torn_write_and_is_refused_where_nothing_is_left_of_it() {
     }
     std::fs::write(&head, vec![0; 8192]).unwrap();
     damaged(&dir, 0, "says nothing that can be trusted");
-    // That of another store.
+    // The head file of another store.
     let other = top.path().join("other");
     drop(SledStore::open(&other, &Options { reserve_bytes: 0, ..Options::new([8; 16]) }).unwrap());
     copy(&other.join("ledger.head"), &head);
@@ -235,7 +235,7 @@ fn a_newer_format_is_refused_by_its_number() {
     assert!(text.contains("format 2") && text.contains("reads 1"), "{text}");
 }
 
-/// Whatever part of an append is there, it is not a commit, and the next one takes its place.
+/// An incomplete append is not a commit, and the next append takes its place.
 #[test]
 fn a_commit_that_is_not_whole_is_not_there() {
     for pieces in [&[0u16][..], &[0, 1], &[1], &[u16::MAX], &[0, u16::MAX], &[1, u16::MAX]] {
@@ -264,7 +264,7 @@ fn what_was_acknowledged_and_is_not_whole_is_damage() {
         behind_its_back(&dir, |db| drop(db.remove(commit_key(at, piece)).unwrap()));
         damaged(&dir, at, "missing");
     }
-    // Further back it is found when it is read.
+    // Further back, damage is found when it is read.
     let top = tempfile::tempdir().unwrap();
     let dir = five(top.path());
     behind_its_back(&dir, |db| drop(db.remove(commit_key(3, 1)).unwrap()));
@@ -275,13 +275,14 @@ fn what_was_acknowledged_and_is_not_whole_is_damage() {
     assert_eq!(left.read(1, usize::MAX).unwrap().iter().map(|e| e.at).collect::<Vec<_>>(), [1, 2, 4, 5]);
 }
 
-/// The intent is the first row of a change; what follows it may be there up to any row.
+/// The intent is the first row of a change; any number of the following rows may be there after a crash.
 #[test]
 fn a_change_that_was_not_finished_is_taken_back_or_finished() {
     let put = |change: u8, old: &[u8]| [&[change, 1, 2, 5][..], b"value", old].concat();
     let top = tempfile::tempdir().unwrap();
     let dir = five(top.path());
-    // Seven changes: it was opened, five commits, one value. Two rows of a second value for that name, but not the one that counts.
+    // Seven changes: the opening, five commits, one value. Two rows of a second value for that name are there, but not the last one, which
+    // would make it take effect.
     behind_its_back(&dir, |db| {
         db.insert(b"aintent", put(8, &[1, 7])).unwrap();
         for piece in 0..2u16 {
@@ -290,7 +291,7 @@ fn a_change_that_was_not_finished_is_taken_back_or_finished() {
     });
     is_five(&open(&dir).unwrap());
     behind_its_back(&dir, |db| assert_eq!(db.scan_prefix([b"v".as_slice(), &8u64.to_be_bytes()].concat()).count(), 0));
-    // A removal that got as far as the middle of a commit.
+    // A removal that stopped in the middle of a commit.
     behind_its_back(&dir, |db| {
         db.insert(b"aintent", &[20, 1, 1, 4]).unwrap();
         for (at, piece) in [(1, 0), (1, 1), (1, u16::MAX), (2, 0)] {
@@ -300,7 +301,7 @@ fn a_change_that_was_not_finished_is_taken_back_or_finished() {
     let store = open(&dir).unwrap();
     assert_eq!((store.oldest().unwrap(), store.head().unwrap()), (4, 5));
     assert_eq!(store.read(0, usize::MAX).unwrap().len(), 2);
-    // A deletion whose value's further rows are still there.
+    // A deletion that left the value's further rows.
     drop(store);
     behind_its_back(&dir, |db| {
         db.insert(b"aintent", [&[40, 1, 3, 5][..], b"value", &[7]].concat()).unwrap();

@@ -1,4 +1,4 @@
-//! sled on a disk whose syncs fail, and on bytes that changed: errors, and nothing more is taken until it was opened again.
+//! sled on a disk whose syncs fail, and on changed bytes: it returns errors, and accepts nothing more until it was reopened.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,7 +16,7 @@ fn open(dir: &Path) -> Result<SledStore, StoreError> {
 
 const TEST: &str = "after_a_failed_sync_or_write_nothing_is_taken_until_opened_again";
 
-/// Of the three syncs and writes of a change, the log's and the head's, each one fails once.
+/// A change has three syncs and writes, of the log and of the head; each of them fails once.
 #[test]
 fn after_a_failed_sync_or_write_nothing_is_taken_until_opened_again() {
     if let Some(told) = std::env::var_os("FAILING_DISK") {
@@ -55,7 +55,7 @@ fn story(told: &Path, which: &str) {
     std::fs::write(told, which).unwrap();
     let failed = store.append(2, b"not acknowledged");
     assert!(matches!(failed, Err(StoreError::Failed(_))), "{} {which}: {failed:?}", told.display());
-    // The disk is well again, but nobody knows what is on it.
+    // The disk works again, but its content is unknown.
     std::fs::remove_file(told).unwrap();
     let stopped = |r: Result<(), StoreError>| match r {
         Err(StoreError::Failed(text)) => assert!(text.contains("opened again"), "{text}"),
@@ -65,7 +65,7 @@ fn story(told: &Path, which: &str) {
     stopped(store.put("a", b"2", Expect::Any));
     stopped(store.delete("a", Expect::Any));
     assert_eq!((store.head().unwrap(), &store.read(1, 9).unwrap()[0].bytes[..]), (1, &b"one"[..]));
-    // Nor does it open while nothing can be synced.
+    // The store does not open while nothing can be synced.
     drop(store);
     std::fs::write(told.with_file_name("sync"), "always").unwrap();
     assert!(open(&dir).is_err());
@@ -78,7 +78,7 @@ fn story(told: &Path, which: &str) {
     assert_eq!(store.named("a").unwrap().unwrap(), b"1");
 }
 
-/// Bytes of the files change: opening and reading give errors or what was written, and no panic comes out.
+/// Bytes of the files change: opening and reading give errors or the original content, and never panic.
 #[test]
 fn flipped_bytes_never_end_the_thread_that_opens_or_reads() {
     let top = tempfile::tempdir().unwrap();

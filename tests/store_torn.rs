@@ -1,4 +1,4 @@
-//! Power fails at random moments under the redb engine: what was acknowledged is there, what was not is there whole or not at all.
+//! Power failures at random moments under the redb engine: acknowledged commits are there; others are there completely or not at all.
 //!
 //! `MAYFLY_CRASHES` sets the number of crashes (default 3000), `MAYFLY_SEED` the first seed. The same seed gives the same run.
 
@@ -15,12 +15,12 @@ use dice::{Dice, setting};
 use torn_disk::TornDisk;
 use torn_model::{Model, Tally, make_some};
 
-/// Crashes of one disk, one after the other: what one crash left is what the next one tears.
+/// Successive crashes of one disk: each tears what the previous one left.
 const CRASHES_PER_DISK: u64 = 25;
 
 fn one_disk(seed: u64, tally: &mut Tally) {
     let mut dice = Dice::new(seed);
-    // Files that are looked through after a crash, that become too large for it, that are.
+    // Files that are scanned after a crash, that become too large for it, and that always are.
     let quick_repair_bytes = [u64::MAX, 300_000, 0][(seed % 3) as usize];
     let options = Options { reserve_bytes: 0, cache_bytes: 1 << 20, quick_repair_bytes, ..Options::new([5; 16]) };
     let mut disk = TornDisk::new();
@@ -28,7 +28,7 @@ fn one_disk(seed: u64, tally: &mut Tally) {
     drop(RedbStore::with_backend(disk.clone(), &options).unwrap());
     for crash in 0..CRASHES_PER_DISK {
         let store = RedbStore::with_backend(disk.clone(), &options).unwrap();
-        // Half of the crashes fall on a sync, where everything is at stake: a change becomes durable by its last one.
+        // Half of the crashes happen at a sync, the critical moment: a change becomes durable with its last sync.
         if dice.chance(50) {
             disk.fail_at_sync(dice.below(20));
         } else {
@@ -36,11 +36,11 @@ fn one_disk(seed: u64, tally: &mut Tally) {
         }
         let changes = dice.below(12) + 1;
         let under_way = make_some(&store, &mut model, &mut dice, changes);
-        // Half of the crashes come before the store closes itself, half while it does.
+        // Half of the crashes happen before the store is closed, half while it closes.
         let torn = if dice.chance(50) { Some(disk.crash(&mut dice)) } else { None };
         drop(store);
         disk = torn.unwrap_or_else(|| disk.crash(&mut dice));
-        // Opening after a crash writes too: sometimes the power fails again in it.
+        // Opening after a crash writes too: sometimes the power fails again during it.
         if dice.chance(20) {
             disk.fail_after(dice.below(12));
             drop(RedbStore::with_backend(disk.clone(), &options));
@@ -62,7 +62,7 @@ fn acknowledged_commits_survive_a_torn_disk() {
     tally.shows_something();
 }
 
-/// The simulated disk itself: without a sync, an image without the write must turn up, and one with it, and a torn one.
+/// The simulated disk itself: without a sync, there must be images without the write, images with it, and images with a torn write.
 #[test]
 fn the_disk_loses_tears_and_keeps_what_was_not_synced() {
     use redb::StorageBackend;

@@ -1,19 +1,19 @@
-//! Commands that somebody can type to mend something.
+//! Commands that are suggested to fix a problem.
 
 use std::fmt;
 use std::path::Path;
 
-/// What mends something, and the command for it.
+/// A fix, with the command for it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Remedy {
     /// What the command does, in words.
     pub what: String,
-    /// What is typed.
+    /// The command line.
     pub command: String,
 }
 
 impl Remedy {
-    /// Words and a command.
+    /// A fix with its command.
     pub fn new(what: impl Into<String>, command: impl Into<String>) -> Remedy {
         Remedy { what: what.into(), command: command.into() }
     }
@@ -25,14 +25,14 @@ impl fmt::Display for Remedy {
     }
 }
 
-/// A path as it stands in a command: quoted for the shell where it has to be.
+/// A path as it is written in a command: quoted for the shell if needed.
 pub fn typed(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "._/:@%+,-".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-/// Directories that others need: closing one of them would break the host.
+/// Directories that other users need: restricting one of them would break the host.
 const SHARED: &[&str] = &[
     "/",
     "/bin",
@@ -67,7 +67,8 @@ const SHARED: &[&str] = &[
     "/var/tmp",
 ];
 
-/// Closes a directory to others, or makes one of its own where that directory is everybody's. `mode` is what it needs, `uid` whose it is.
+/// The command that restricts a directory, or that makes a new directory inside it if the directory is shared with others. `mode`: the
+/// required permissions; `uid`: the owner.
 pub fn close(dir: &Path, mode: u32, uid: u32, key: &str) -> Remedy {
     let real = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     if !SHARED.iter().any(|shared| Path::new(shared) == real) {

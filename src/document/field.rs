@@ -1,4 +1,4 @@
-//! A section of a document, and one value in it, each knowing its place.
+//! A section of a document and one value in it, each with its place in the text.
 
 use std::cell::RefCell;
 
@@ -10,7 +10,7 @@ use super::{Document, kind_of, nearest};
 use crate::limits;
 use crate::seq::Millis;
 
-/// A table of the document. Keys that were asked for are known; [`finish`](Section::finish) complains about all others.
+/// A table of the document. Keys that the reader asked for are known; [`finish`](Section::finish) reports all others.
 pub struct Section<'d> {
     document: &'d Document<'d>,
     path: String,
@@ -27,14 +27,14 @@ impl<'d> Section<'d> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// The value of a key that may be left out.
+    /// The value of an optional key.
     pub fn optional(&self, key: &str) -> Option<Field<'d>> {
         self.known.borrow_mut().push(key.to_owned());
         let (name, value) = self.table.get_key_value(key)?;
         Some(Field { document: self.document, path: self.path_of(name.get_ref()), value })
     }
 
-    /// The value of a key that must be there; complained about with all others that are missing.
+    /// The value of a required key; all missing keys are reported together.
     pub fn required(&self, key: &str) -> Option<Field<'d>> {
         let found = self.optional(key);
         if found.is_none() {
@@ -43,13 +43,13 @@ impl<'d> Section<'d> {
         found
     }
 
-    /// Every key with its value, for sections whose keys are names that people choose.
+    /// All keys with their values, for sections whose keys are user-chosen names.
     pub fn entries(&self) -> Vec<(String, Field<'d>)> {
         let names: Vec<String> = self.table.keys().map(|k| k.get_ref().to_string()).collect();
         names.into_iter().filter_map(|name| self.optional(&name).map(|field| (name, field))).collect()
     }
 
-    /// Complains about every key that nobody asked for.
+    /// Reports every key that the reader did not ask for.
     pub fn finish(self) {
         let known = self.known.borrow();
         for (name, value) in self.table {
@@ -67,7 +67,7 @@ impl<'d> Section<'d> {
     }
 }
 
-/// One value, with its place. Each reading complains where the value does not fit, and answers `None`.
+/// One value with its place. Each reading method reports a value that does not fit, and returns `None`.
 pub struct Field<'d> {
     document: &'d Document<'d>,
     path: String,
@@ -75,7 +75,7 @@ pub struct Field<'d> {
 }
 
 impl<'d> Field<'d> {
-    /// The key with the sections above it, like `ttl.max`.
+    /// The key with its enclosing sections, like `ttl.max`.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -85,7 +85,7 @@ impl<'d> Field<'d> {
         super::line_and_column(&self.document.source.text, self.value.span().start).0
     }
 
-    /// Complains about this value.
+    /// Reports this value as wrong.
     pub fn wrong<T>(&self, what: impl std::fmt::Display, remedy: impl Into<String>) -> Option<T> {
         self.document.complain(self.value.span().start, &self.path, format!("{} {what}", self.path), remedy);
         None
@@ -131,7 +131,7 @@ impl<'d> Field<'d> {
         }
     }
 
-    /// A part of the whole, from 0 to 1, in millionths.
+    /// A fraction from 0 to 1, in millionths.
     pub fn millionths(&self) -> Option<u64> {
         const FORM: &str = "give a number from 0 to 1, like 0.01";
         let text = match self.value.get_ref() {
@@ -188,7 +188,7 @@ impl<'d> Field<'d> {
         moment(&text).or_else(|| self.wrong(format!("is {text}"), MOMENT_FORM))
     }
 
-    /// One of a closed list.
+    /// One of a closed list of choices.
     pub fn one_of<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
         let right = || format!("one of {}", choices.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", "));
         let Some(text) = self.value.get_ref().as_str() else {
@@ -200,7 +200,7 @@ impl<'d> Field<'d> {
         }
     }
 
-    /// The values of a list of at most `max`.
+    /// The values of a list of at most `max` entries.
     pub fn list(&self, max: usize) -> Option<Vec<Field<'d>>> {
         let Some(list) = self.value.get_ref().as_array() else {
             return self.wrong_kind("give a list in [ ]");
@@ -220,7 +220,7 @@ impl<'d> Field<'d> {
         }
     }
 
-    /// What is read of a section, all of whose keys are read.
+    /// Reads a section and reports its unknown keys.
     pub fn inside<T>(&self, read: impl FnOnce(&Section<'_>) -> Option<T>) -> Option<T> {
         let section = self.section()?;
         let value = read(&section);
@@ -228,7 +228,7 @@ impl<'d> Field<'d> {
         value
     }
 
-    /// A text of at most `max` bytes that says something: what is wrong with it, its parser tells.
+    /// A text of at most `max` bytes that `parse` accepts; the parser's error says what is wrong.
     pub fn parsed<T, E: std::fmt::Display>(&self, max: usize, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
         let text = self.text(max)?;
         match parse(&text) {
@@ -248,7 +248,7 @@ impl<'d> Field<'d> {
     }
 }
 
-/// Whether a text is a name as [`Field::name`] demands it.
+/// Whether a text is a name as [`Field::name`] requires it.
 pub fn is_name(text: &str) -> bool {
     text.len() <= limits::NAME_BYTES
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())

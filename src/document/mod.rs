@@ -1,5 +1,5 @@
-//! Reading the TOML that people write: every complaint names file, line, what is wrong and what would be right, and all of them come at
-//! once. What nobody asked for is an unknown key, and refused with the nearest known one. Pure: text in, values out.
+//! Reads TOML that people write. Every complaint names the file, the line, what is wrong and what would be right, and all complaints are
+//! reported at once. Unknown keys are refused with the nearest known key. Pure: text in, values out.
 
 pub mod command;
 mod field;
@@ -16,53 +16,53 @@ use toml::{Spanned, de::DeValue};
 
 pub use field::{Field, Section, is_name};
 
-/// A named text, as it was read from a file.
+/// A named text, as read from a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// The file's name, for complaints.
     pub file: String,
-    /// What is in it.
+    /// The file's content.
     pub text: String,
 }
 
 impl Source {
-    /// A text and the name under which complaints mention it.
+    /// A text, with the name under which complaints mention it.
     pub fn new(file: impl Into<String>, text: impl Into<String>) -> Source {
         Source { file: file.into(), text: text.into() }
     }
 }
 
-/// Something that is wrong with a file, and what would be right.
+/// An error in a file, with what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
     /// The file's name.
     pub file: String,
-    /// The line, from 1; 0 where the whole file is meant.
+    /// The line, from 1; 0 if the whole file is meant.
     pub line: usize,
-    /// The column in characters, from 1; 0 where the whole line is meant.
+    /// The column in characters, from 1; 0 if the whole line is meant.
     pub column: usize,
-    /// What is wrong.
+    /// The problem.
     pub what: String,
-    /// What would be right, or how to mend it.
+    /// What would be right, or how to fix the error.
     pub remedy: String,
-    /// The keys that it is about, each with the sections above it, like `ttl.max`. None where the text itself is wrong.
+    /// The affected keys, each with its enclosing sections, like `ttl.max`. Empty if the text itself is not valid TOML.
     pub keys: Vec<String>,
 }
 
 impl Complaint {
-    /// About the place `at` (a byte offset) of a source.
+    /// A complaint about the byte offset `at` of a source.
     pub fn at(source: &Source, at: usize, what: impl Into<String>, remedy: impl Into<String>) -> Complaint {
         let (line, column) = line_and_column(&source.text, at);
         Complaint { file: source.file.clone(), line, column, what: what.into(), remedy: remedy.into(), keys: Vec::new() }
     }
 
-    /// About a whole file.
+    /// A complaint about a whole file.
     pub fn about(file: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Complaint {
         Complaint { file: file.into(), line: 0, column: 0, what: what.into(), remedy: remedy.into(), keys: Vec::new() }
     }
 
-    /// The same, about these keys.
+    /// The complaint, with these affected keys.
     fn of(self, keys: Vec<String>) -> Complaint {
         Complaint { keys, ..self }
     }
@@ -93,7 +93,7 @@ pub fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     (line, column)
 }
 
-/// A TOML file that was parsed, and the complaints about it so far.
+/// A parsed TOML file, with the complaints so far.
 pub struct Document<'s> {
     source: &'s Source,
     root: Spanned<DeTable<'s>>,
@@ -102,7 +102,7 @@ pub struct Document<'s> {
 }
 
 impl<'s> Document<'s> {
-    /// Parses, with a complaint per syntax error.
+    /// Parses a source, with one complaint per syntax error.
     pub fn parse(source: &'s Source) -> Result<Document<'s>, Vec<Complaint>> {
         let (root, errors) = DeTable::parse_recoverable(&source.text);
         if errors.is_empty() {
@@ -119,7 +119,7 @@ impl<'s> Document<'s> {
         Section::new(self, String::new(), self.root.get_ref())
     }
 
-    /// Complains about the value of a key, or about the key, which stands there.
+    /// Reports the value of a key, or the key, at a byte offset.
     pub fn complain(&self, at: usize, key: &str, what: impl Into<String>, remedy: impl Into<String>) {
         self.complaints.borrow_mut().push(Complaint::at(self.source, at, what, remedy).of(vec![key.to_owned()]));
     }
@@ -128,7 +128,7 @@ impl<'s> Document<'s> {
         self.lacks.borrow_mut().push(path);
     }
 
-    /// The value, unless there was anything to complain about.
+    /// The value, unless there were complaints.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Vec<Complaint>> {
         let mut complaints = self.complaints.into_inner();
         let lacks = self.lacks.into_inner();
@@ -145,7 +145,7 @@ impl<'s> Document<'s> {
     }
 }
 
-/// SHA-256, by which texts are told apart in records.
+/// SHA-256, by which records identify texts.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     let mut out = [0; 32];
@@ -153,13 +153,13 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
-/// The known name that is nearest to a mistyped one, where one is near.
+/// The known name nearest to a mistyped one, if any is near.
 pub fn nearest<'k>(asked: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let near = |k: &&str| distance(asked, k);
     known.into_iter().min_by_key(near).filter(|k| distance(asked, k) <= 1 + asked.chars().count() / 3)
 }
 
-/// Edits (insert, delete, replace) from one to the other.
+/// Number of edits (insert, delete, replace) from one text to the other.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -2,11 +2,11 @@
 
 use crate::seq::Millis;
 
-/// What a duration looks like, for complaints.
+/// The form of a duration, for complaints.
 pub const DURATION_FORM: &str = "a duration is written like 500ms, 30s, 5m, 1h30m or 7d";
-/// What a size looks like, for complaints.
+/// The form of a size, for complaints.
 pub const SIZE_FORM: &str = "a size is written like 512B, 64KiB, 64MiB or 1GiB";
-/// What a moment looks like, for complaints.
+/// The form of a moment, for complaints.
 pub const MOMENT_FORM: &str = "a moment is written like 2027-06-30 (its start, UTC) or 2027-06-30T12:00:00Z";
 
 /// Milliseconds of a duration: parts from large to small, each unit at most once.
@@ -49,7 +49,7 @@ pub fn moment(text: &str) -> Option<Millis> {
     u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok().map(Millis)
 }
 
-/// A duration as a person would write it.
+/// A duration in the form that a person would write.
 pub fn duration_text(mut ms: u64) -> String {
     if ms == 0 {
         return "0s".to_owned();
@@ -64,7 +64,7 @@ pub fn duration_text(mut ms: u64) -> String {
     out
 }
 
-/// A size as a person would write it, in the largest unit that keeps it whole.
+/// A size in the form that a person would write, in the largest unit that keeps it whole.
 pub fn size_text(bytes: u64) -> String {
     for (unit, scale) in [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
         if bytes >= scale && bytes.is_multiple_of(scale) {

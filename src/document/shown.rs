@@ -1,9 +1,9 @@
-//! Text that came from callers, on its way to somebody's screen.
+//! Text from callers that is shown on a terminal.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether a character does something to the screen, or hides, rather than standing there (Unicode TR 36, section 2.6.3; CVE-2021-42574).
+/// Whether a character controls the terminal or is invisible instead of being displayed (Unicode TR 36, section 2.6.3; CVE-2021-42574).
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -17,14 +17,14 @@ pub fn is_unsafe(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}') // tags and more variation selectors: invisible text
 }
 
-/// The text without any of them.
+/// The text without such characters.
 pub fn stripped(text: &str) -> String {
     text.chars().filter(|c| !is_unsafe(*c)).collect()
 }
 
-/// A JSON text in which unsafe characters are written as `\uXXXX`: the same value, and nothing in it acts on a terminal.
+/// A JSON text in which unsafe characters are written as `\uXXXX`: the value is the same, and nothing in it affects a terminal.
 ///
-/// What JSON itself is made of is ASCII, so an unsafe character is inside a string or is white space that the writer put there.
+/// JSON's own syntax is ASCII, so an unsafe character is either inside a string or white space of the formatter.
 pub fn json(text: &str) -> Cow<'_, str> {
     let acts = |c: char| c != '\n' && is_unsafe(c);
     if !text.chars().any(acts) {
@@ -35,7 +35,7 @@ pub fn json(text: &str) -> Cow<'_, str> {
         match acts(c) {
             true => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
-                    // Writing to a string does not fail.
+                    // Writing to a string cannot fail.
                     let _ = write!(out, "\\u{unit:04x}");
                 }
             }

@@ -1,4 +1,4 @@
-//! Addresses that we ask or tell: https, or http on this host.
+//! URLs that mayfly connects to: https, or http on this host.
 
 use core::net::IpAddr;
 
@@ -6,11 +6,11 @@ use http::Uri;
 
 use crate::limits;
 
-/// Such an address. It names no user and no fragment.
+/// An accepted URL. It contains no user and no fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebUrl {
     text: String,
-    /// Over TLS.
+    /// Whether the scheme is https.
     pub https: bool,
     /// The host, lower case, without brackets.
     pub host: String,
@@ -21,7 +21,7 @@ pub struct WebUrl {
 }
 
 impl WebUrl {
-    /// Reads one. `None`: it is none, or goes to another host in clear.
+    /// Parses a URL. `None`: it is invalid, or plain http to another host.
     pub fn parse(text: &str) -> Option<WebUrl> {
         let plain = text.bytes().all(|b| b.is_ascii_graphic()) && !text.contains(['@', '#', '\\']);
         if !plain || text.len() > limits::SPIFFE_ID_BYTES {
@@ -33,7 +33,7 @@ impl WebUrl {
             "http" => (false, 80),
             _ => return None,
         };
-        // http::Uri drops a port above 65535 without a word: what follows the host is read here.
+        // http::Uri silently drops a port above 65535, so the port after the host is parsed here.
         let port = match uri.authority()?.as_str().strip_prefix(uri.host()?)? {
             "" => usual,
             port => port.strip_prefix(':')?.parse().ok()?,
@@ -45,17 +45,17 @@ impl WebUrl {
         good.then(|| WebUrl { text: text.to_owned(), https, host, port, path })
     }
 
-    /// As it was written.
+    /// The URL as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The same without the query, which may be a secret.
+    /// The URL without the query, which may be a secret.
     pub fn shown(&self) -> &str {
         self.text.split('?').next().unwrap_or_default()
     }
 
-    /// The value of `Host`.
+    /// The value of the `Host` header.
     pub fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         match (self.https, self.port) {
@@ -64,7 +64,7 @@ impl WebUrl {
         }
     }
 
-    /// Whether the other one is at the same place: scheme, host and port.
+    /// Whether another URL has the same origin: scheme, host and port.
     pub fn same_origin(&self, other: &WebUrl) -> bool {
         (self.https, &self.host, self.port) == (other.https, &other.host, other.port)
     }

@@ -1,4 +1,4 @@
-//! A store that failed, opened again: the state is folded anew, and what nobody had heard of is told.
+//! Reopens a store that failed: folds the state anew and tells the observers about commits that they have not seen.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,12 +15,14 @@ use crate::store::closed::Closed;
 use crate::store::{Position, Store};
 use crate::system::Stopwatch;
 
-/// Opens the store again after a failed append and puts the state folded from it in the place of the one in memory.
+/// Opens the store again after a failed append and replaces the state in memory by the state folded from the store.
 ///
-/// An append that failed may be there all the same. Its author repeats the request and is answered with it, so everybody who follows the
-/// ledger has to hear of it first: a revocation that is acknowledged and never told would be accepted by every verifier.
+/// An append that failed may be on the disk all the same. Its author will retry the request and receive that record as the answer, so every
+/// follower of the ledger has to be told of the record first: a revocation that was acknowledged but never sent to followers would be
+/// ignored by every verifier.
 pub(super) fn again(inner: &Arc<Inner>) -> Result<(), StartError> {
-    // The engine locks its file: the old handle goes first. Reads fail meanwhile; those that are under way are waited for, since they hold it.
+    // The engine locks its file, so the old handle must be closed first. Reads fail in the meantime; reads that are under way hold the
+    // handle, so wait for them.
     let old = std::mem::replace(&mut *inner.store.write(), Arc::new(Closed));
     let waited = Stopwatch::start();
     while Arc::strong_count(&old) > 1 && waited.us() < limits::REOPEN_WAIT_MS * 1000 {
@@ -53,7 +55,7 @@ pub(super) fn again(inner: &Arc<Inner>) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The commits after a place, as those who follow are told of them. `seq`: that of the last record before.
+/// The commits after a position, in the form in which observers receive them. `seq`: the seq of the last record before them.
 fn since(store: &dyn Store, after: Position, mut seq: Seq) -> Result<Vec<Arc<Batch>>, StartError> {
     let mut found = Vec::new();
     let mut next = after + 1;
@@ -67,7 +69,7 @@ fn since(store: &dyn Store, after: Position, mut seq: Seq) -> Result<Vec<Arc<Bat
                 Commit::from_bytes(&entry.bytes).map_err(|what| StartError::Damaged { after: seq, position: entry.at, what })?;
             let time = Millis(commit.header.time);
             let records = commit.records.into_iter().filter_map(|record| {
-                // What this writer appended it had found valid.
+                // This writer appends only records that it found valid, so every record here took effect.
                 seq = seq_after(seq, &record);
                 Some(Committed::new(seq, Encoded::new(record)?))
             });

@@ -1,10 +1,10 @@
-//! One clock for a whole process: wall time that is believed only as far as the steady clock bears it out.
+//! One clock for the whole process: wall time is accepted only as far as the monotonic clock confirms it.
 //!
-//! The steady clock goes on while the machine is suspended, and so does the wall clock: that is no step.
+//! The monotonic clock used here keeps running while the machine is suspended, as the wall clock does, so a suspension is not a step.
 //!
-//! A wall clock that steps must not end credentials early or late, make the evidence of a caller good again, or tell followers a time that
-//! is not. What departs from the steady clock by more than the allowed skew is not followed, by nobody in the process, and grants stop until
-//! an operator looks; revoking goes on.
+//! A wall clock that steps must not end credentials early or late, make expired evidence of a caller valid again, or send a wrong time to
+//! followers. When the wall clock departs from the monotonic clock by more than the allowed skew, nothing in the process follows the wall
+//! clock, and grants stop until an operator intervenes; revoking goes on.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -12,19 +12,19 @@ use crate::refusal::{Reason, Refusal};
 use crate::seq::Millis;
 use crate::system::{Clock, System};
 
-/// How fast a wall clock may drift away from the steady one and still be followed: 1 in 2,000. NTP slews at 500 ppm.
+/// The drift of the wall clock against the monotonic clock that is still followed: 1 in 2,000. NTP slews at 500 ppm.
 const DRIFT: u64 = 2_000;
-/// How often drift is followed, milliseconds.
+/// How often the clock corrects for drift, milliseconds.
 const FOLLOW_MS: u64 = 1_000;
 
-/// Follows the wall clock of one process. As a [`Clock`] it tells the believed time.
+/// Tracks the wall clock of one process. As a [`Clock`] it returns the accepted time.
 pub struct Guarded {
     system: System,
     skew: u64,
-    /// What the wall clock is believed to have shown at the steady clock's zero, milliseconds since 1970. One number, so that no reader
-    /// sees half of a correction.
+    /// The wall time that is taken to be at the monotonic clock's zero, milliseconds since 1970. A single number, so that no reader sees
+    /// half of a correction.
     zero: AtomicI64,
-    /// When drift was last followed, by the steady clock.
+    /// When drift was last corrected, by the monotonic clock.
     at: AtomicU64,
 }
 
@@ -33,7 +33,7 @@ fn signed(ms: u64) -> i64 {
 }
 
 impl Guarded {
-    /// Believes the wall clock as it stands now.
+    /// Starts from the wall clock's present time.
     pub fn new(system: System, skew_ms: u64) -> Guarded {
         let steady = system.steady();
         let zero = AtomicI64::new(signed(system.wall().0).saturating_sub(signed(steady)));
@@ -44,7 +44,7 @@ impl Guarded {
         Millis(u64::try_from(self.zero.load(Ordering::Acquire).saturating_add(signed(steady))).unwrap_or_default())
     }
 
-    /// The time to go by: the wall clock where it is believable, else where it would be had it not stepped.
+    /// The accepted time: the wall clock when it is within the skew, else the time that the wall clock would show had it not stepped.
     pub fn now(&self) -> Millis {
         let steady = self.system.steady();
         let expected = self.expected(steady);
@@ -52,10 +52,11 @@ impl Guarded {
         if wall.0.abs_diff(expected.0) > self.skew {
             return expected;
         }
-        // Follow slow drift only: steps below the skew, repeated, would carry it anywhere.
+        // Follow slow drift only: otherwise repeated steps, each below the skew, could move the clock to any time.
         let at = self.at.load(Ordering::Acquire);
         let passed = steady.saturating_sub(at);
-        // Who of several moves the mark follows the drift; the others would follow it once more.
+        // Of several concurrent readers, only the one that moves the mark applies the drift; otherwise the drift would be applied several
+        // times.
         if passed >= FOLLOW_MS && self.at.compare_exchange(at, steady, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             let most = passed / DRIFT;
             let corrected = wall.0.clamp(expected.0.saturating_sub(most), expected.0.saturating_add(most));
@@ -172,7 +173,7 @@ mod tests {
         assert!(guarded.trusted(Millis(1_000_040_000)).is_err());
     }
 
-    /// The whole process goes by one clock: what is not believed by the writer is believed by nobody.
+    /// The whole process uses one clock: a wall clock that the writer rejects is rejected everywhere.
     #[test]
     fn as_a_clock_it_tells_the_believed_time_and_beside_it_what_the_machine_shows() {
         let (clock, guarded) = guarded();

@@ -1,7 +1,7 @@
-//! A batch of records written as one value: header, then records.
+//! A commit: a batch of records written as one value, the header followed by the records.
 //!
-//! The header carries the hash of its writer's header before it and the RFC 6962 root over the records, so that changing, dropping or
-//! moving a record breaks the chain from there on.
+//! The header carries the hash of the same writer's previous header and the RFC 6962 root over the records, so changing, dropping or moving
+//! a record breaks the chain from there on.
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::seq::Millis;
 /// SHA-256.
 pub type Hash = [u8; 32];
 
-/// What stands before a leaf and before a node when they are hashed (RFC 6962, section 2.1).
+/// Prefix bytes of a leaf and of a node when they are hashed (RFC 6962, section 2.1).
 pub(super) const LEAF: u8 = 0;
 const NODE: u8 = 1;
 
@@ -26,65 +26,66 @@ pub struct Header {
     /// The format of this commit.
     #[prost(uint32, tag = "1")]
     pub format: u32,
-    /// Who wrote it: one number per replica.
+    /// The writer: one number per replica.
     #[prost(uint32, tag = "2")]
     pub writer: u32,
-    /// The writer's count of commits, from 1, one more each time.
+    /// The writer's count of commits, from 1, increasing by one.
     #[prost(uint64, tag = "3")]
     pub number: u64,
-    /// When it was made, milliseconds since 1970; never less than the commit before of this writer, nor than what it had folded.
+    /// When the commit was made, milliseconds since 1970; never less than the time of this writer's previous commit, nor than the time of
+    /// what it had folded.
     #[prost(uint64, tag = "4")]
     pub time: u64,
-    /// SHA-256 of this writer's header before, 32 zeros for its first.
+    /// SHA-256 of this writer's previous header; 32 zeros for its first commit.
     #[prost(bytes = "vec", tag = "5")]
     pub previous: Vec<u8>,
     /// RFC 6962 root over the records.
     #[prost(bytes = "vec", tag = "6")]
     pub root: Vec<u8>,
-    /// How many records.
+    /// Number of records.
     #[prost(uint32, tag = "7")]
     pub records: u32,
 }
 
-/// Where a writer's chain stands.
+/// The head of a writer's chain of commits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct ChainHead {
-    /// The number of its newest commit, 0 for none.
+    /// The number of the writer's newest commit, 0 for none.
     pub number: u64,
     /// SHA-256 of that commit's header, zeros for none.
     pub hash: Hash,
-    /// Its time. A writer's own times never go back; those of several writers come as the store orders them.
+    /// The time of that commit. One writer's times never go back; the times of several writers come in the order of the store.
     pub time: Millis,
 }
 
 impl ChainHead {
-    /// Before a writer's first commit.
+    /// The chain head before a writer's first commit.
     pub const START: ChainHead = ChainHead { number: 0, hash: [0; 32], time: Millis(0) };
 }
 
-/// A commit read back and found whole in itself. Whether it continues its writer's chain is the fold's to say.
+/// A commit that was read back and is internally consistent. Whether it continues its writer's chain is decided by the fold.
 #[derive(Debug, Clone)]
 pub struct Commit {
-    /// Its header.
+    /// The header.
     pub header: Header,
     /// SHA-256 of the header's bytes.
     pub hash: Hash,
-    /// Its records.
+    /// The records.
     pub records: Vec<Record>,
-    /// Its bytes in the store.
+    /// Size of the commit in the store, bytes.
     pub size: usize,
 }
 
-/// Why bytes are no commit, or not the next one of their writer.
+/// Why bytes are not a commit, or not the next commit of their writer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadCommit {
     /// Written by a newer version.
     #[error("format {0} is newer than this version of mayfly reads ({MOLDED})")]
     Newer(u32),
-    /// Not what a writer writes.
+    /// The bytes are not in the form that a writer writes.
     #[error("{0}")]
     Malformed(String),
-    /// The records are not those that the header names.
+    /// The records do not match the root in the header.
     #[error("the records do not match the root in the header")]
     Root,
     /// The header does not continue its writer's chain.
@@ -94,7 +95,7 @@ pub enum BadCommit {
         writer: u32,
         /// The number found.
         found: u64,
-        /// The number that it should follow.
+        /// The number of the commit that should precede it.
         expected_after: u64,
     },
     /// A writer's time went backwards within a generation.
@@ -108,7 +109,7 @@ pub enum BadCommit {
 }
 
 impl Commit {
-    /// The header, its SHA-256 and leaf hash and the first record alone, of a commit that was found whole before.
+    /// Decodes only the header, its SHA-256 and leaf hash, and the first record of a commit that was verified before.
     pub(super) fn glance(bytes: &Bytes) -> Result<(Header, [Hash; 2], Record), BadCommit> {
         let packed = Packed::decode(bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
         let header = Header::decode(packed.header.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
@@ -119,14 +120,14 @@ impl Commit {
         Ok((header, hashes, first))
     }
 
-    /// Reads a commit back and checks it in itself: format, counts, root, every record known.
+    /// Reads a commit back and checks it by itself: format, counts, root, and that every record decodes.
     pub fn from_bytes(bytes: &Bytes) -> Result<Commit, BadCommit> {
         let opened = Opened::from_bytes(bytes)?;
         let records = opened.records.iter().map(|r| decoded(r)).collect::<Result<Vec<_>, _>>()?;
         Ok(Commit { hash: sha256(&opened.header_bytes), header: opened.header, records, size: bytes.len() })
     }
 
-    /// The chain's head after this commit, if it continues `after`.
+    /// The chain head after this commit, if the commit continues `after`.
     pub fn continues(&self, after: ChainHead) -> Result<ChainHead, BadCommit> {
         if self.header.number != after.number + 1 || self.header.previous != after.hash {
             return Err(BadCommit::Chain { writer: self.header.writer, found: self.header.number, expected_after: after.number });
@@ -135,21 +136,21 @@ impl Commit {
     }
 }
 
-/// A commit in its bytes, found whole in itself: what a proof is made of. Its records are decoded by whoever wants them.
+/// A verified commit with its records left encoded, as proofs need it. A record is decoded only on request.
 #[derive(Debug, Clone)]
 pub struct Opened {
-    /// Its header.
+    /// The header.
     pub header: Header,
-    /// The header's bytes, as they are hashed.
+    /// The header's bytes, as they were hashed.
     pub header_bytes: Bytes,
-    /// Its records' bytes, each whole.
+    /// The bytes of each record.
     pub records: Vec<Bytes>,
     /// The hash of each record as a leaf of the header's root.
     pub leaves: Vec<Hash>,
 }
 
 impl Opened {
-    /// Checks format, counts and root, and decodes no record.
+    /// Checks format, counts and root; decodes no record.
     pub fn from_bytes(bytes: &Bytes) -> Result<Opened, BadCommit> {
         let packed = Packed::decode(bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
         let header_bytes = packed.header.clone();
@@ -171,12 +172,12 @@ impl Opened {
         Ok(Opened { header, header_bytes, records, leaves })
     }
 
-    /// The commit's leaf in the tree over all commits: RFC 6962's hash of its header's bytes.
+    /// The commit's leaf in the tree over all commits: the RFC 6962 leaf hash of the header's bytes.
     pub fn leaf(&self) -> Hash {
         leaf_hash(&self.header_bytes)
     }
 
-    /// One of its records, from 0.
+    /// Decodes record number `at`, from 0.
     pub fn record(&self, at: usize) -> Result<Record, BadCommit> {
         let bytes = self.records.get(at).ok_or_else(|| BadCommit::Malformed(format!("no record {at}")))?;
         decoded(bytes)
@@ -217,7 +218,7 @@ pub fn root_hash(leaves: &[Hash]) -> Hash {
     if leaves.is_empty() {
         return sha256(&[]);
     }
-    // Level by level; an odd one out moves up unchanged, which is the tree of section 2.1.
+    // Level by level; an unpaired node moves up unchanged, which gives the tree of section 2.1.
     let mut level = leaves.to_vec();
     while level.len() > 1 {
         level = level.chunks(2).map(|pair| if let [l, r] = pair { node_hash(l, r) } else { pair[0] }).collect();
@@ -243,7 +244,7 @@ mod tests {
         Bytes::from(pack(1, ChainHead::START, Millis(5), all.iter()).0)
     }
 
-    /// RFC 6962, section 2.1, written as it stands there.
+    /// RFC 6962, section 2.1, implemented literally.
     fn by_definition(d: &[Hash]) -> Hash {
         match d.len() {
             0 => sha256(&[]),
@@ -278,13 +279,13 @@ mod tests {
             let mut bad = bytes.to_vec();
             bad[at / 8] ^= 1 << (at % 8);
             if let Ok(commit) = Commit::from_bytes(&Bytes::from(bad)) {
-                // A flip in the header that leaves it readable changes its hash, so the next commit does not continue it.
+                // A flipped bit in a header that still decodes changes the header's hash, so the next commit does not continue it.
                 assert!(commit.continues(ChainHead::START).map(|h| h.hash) != Ok(head.hash), "bit {at}");
             }
         }
     }
 
-    /// Issuances of two molds, one after the other, and records of other sorts between them.
+    /// Issuances of two record templates, one after the other, with records of other kinds between them.
     fn molded() -> Vec<Encoded> {
         let mold = |upstream: &str| {
             let issued = Issued { upstream: upstream.into(), scopes: vec!["read".into()], ..Issued::default() };
@@ -320,7 +321,7 @@ mod tests {
         let (bytes, longer) = (Bytes::from(bytes), Bytes::from(longer));
         let (short, long) = (Commit::from_bytes(&bytes).unwrap(), Commit::from_bytes(&longer).unwrap());
         assert_eq!((short.header.format, long.header.format), (2, 1));
-        // One tree over the same records, however they stand in the store.
+        // Both formats give the same records and the same root.
         assert_eq!((&short.records, &short.header.root), (&long.records, &long.header.root));
         assert_eq!(short.continues(ChainHead::START).unwrap(), head);
         for (encoded, record) in all.iter().zip(&short.records) {

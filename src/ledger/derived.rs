@@ -1,7 +1,7 @@
-//! What is derived from the history, by a thread that reads the log once it is durable: the tree over all commits, and the index of names.
+//! Data derived from the history by a background thread that reads durable commits: the tree over all commits, and the index of names.
 //!
-//! Nobody who issues waits for it. All of it can be built again from the store, but for what stands for commits that were removed: of those the
-//! tree's frontier is kept there.
+//! Issuing never waits for this thread. Everything can be rebuilt from the store, except the part of the tree that covers removed commits:
+//! for these the tree's frontier is kept in the store.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,22 +28,22 @@ use crate::seq::Seq;
 use crate::store::Position;
 use crate::system::Stopwatch;
 
-/// Between two pieces of history: others go first.
+/// Pause between two pieces of history, so that other threads go first.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The tree, or why there is none; the index.
+/// The tree, or the reason why there is none; and the index.
 pub(super) struct Derived {
     tree: Mutex<Result<Tree, String>>,
-    /// Where history names what.
+    /// The index of the names in the history.
     pub index: Mutex<Index>,
-    /// The files are not to be believed.
+    /// The files are damaged and must be rebuilt.
     rebuild: AtomicBool,
-    /// Somebody waits for the index: it is built without rests.
+    /// A caller waits for the index: it is built without pauses.
     hurry: AtomicBool,
-    /// Commits of history that were read for questions since the start, and their bytes.
+    /// Commits of history read to answer queries since the start, and their bytes.
     commits_read: AtomicU64,
     bytes_read: AtomicU64,
-    /// Set once, by whoever starts it.
+    /// Set once, when the thread is started.
     thread: std::sync::OnceLock<std::thread::Thread>,
 }
 
@@ -64,13 +64,13 @@ impl Default for Derived {
 }
 
 impl Derived {
-    /// Counts what was read of history for a question.
+    /// Counts history that was read to answer a query.
     pub fn count_read(&self, commits: u64, bytes: usize) {
         self.commits_read.fetch_add(commits, Ordering::Relaxed);
         self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// What was read for questions.
+    /// The counts of history read to answer queries.
     pub fn read(&self) -> ReadOfHistory {
         ReadOfHistory {
             commits: self.commits_read.load(Ordering::Relaxed),
@@ -105,9 +105,10 @@ impl Ledger {
         }
     }
 
-    /// Reads the tree over the commits as far as it is built, and where its newest commit ends.
+    /// Passes the tree over the commits, as far as it is built, to `read`, with the place where its newest commit ends.
     ///
-    /// A fault where there is none: it is not read yet, cannot be written, or its beginning was removed by a version that kept nothing of it.
+    /// A fault when there is no tree: it is not read yet, it cannot be written, or its beginning was removed by a version that did not keep
+    /// the frontier.
     pub fn tree<T>(&self, read: impl FnOnce(&Tree) -> T) -> Result<T, Fault> {
         match &*self.inner.derived.tree.lock() {
             Ok(tree) => Ok(read(tree)),
@@ -115,7 +116,7 @@ impl Ledger {
         }
     }
 
-    /// Has what is new taken into the index at once; with `hurry` all that it lacks, without rests.
+    /// Wakes the thread to index new commits at once; with `hurry`, everything that the index lacks is built without pauses.
     pub(super) fn tend_index(&self, hurry: bool) {
         if hurry {
             self.inner.derived.hurry.store(true, Ordering::Relaxed);
@@ -125,7 +126,7 @@ impl Ledger {
         }
     }
 
-    /// Has the tree built again where a proof found it damaged, and what is new taken in at once.
+    /// Wakes the thread to extend the tree at once; if a proof found the tree damaged, the tree is rebuilt.
     pub fn tend_tree(&self, damaged: Option<&NoProof>) {
         if let Some(NoProof::Damaged(what)) = damaged {
             tracing::warn!(what, "the tree over history is damaged and is built again");
@@ -138,16 +139,16 @@ impl Ledger {
     }
 }
 
-/// The thread.
+/// The state of the background thread.
 struct Deriver {
     inner: Arc<Inner>,
-    /// Where it goes on; `None`: the tree is to be opened.
+    /// Where the tree goes on; `None`: the tree is still to be opened.
     place: Option<Place>,
-    /// A part of the index that is missing, and where it ends.
+    /// A missing part of the index that is being built, and where that part ends.
     hole: Option<(Building, Position)>,
-    /// When such a part could not be written, last.
+    /// When a missing part could last not be written.
     unfilled: Option<Stopwatch>,
-    /// The index was read.
+    /// The index files were read.
     opened: bool,
     flushed: Stopwatch,
     said: String,
@@ -165,9 +166,10 @@ impl Deriver {
                 false
             });
             match more {
-                // Somebody waits for what it makes: an operator in an incident. The thread's low priority is all that holds it back.
+                // A caller waits for the result, for example an operator in an incident: take no pause. The thread's low priority is the
+                // only brake then.
                 true if self.inner.derived.hurry.load(Ordering::Relaxed) => {}
-                // Whoever waits for it wakes it.
+                // A caller that needs the result wakes the thread.
                 true => std::thread::park_timeout(PAUSE.max(Duration::from_micros(watch.us() * limits::DERIVE_REST))),
                 false => {
                     self.inner.derived.hurry.store(false, Ordering::Relaxed);
@@ -183,8 +185,8 @@ impl Deriver {
         }
     }
 
-    /// Writes down what is not a whole segment yet, so that a start need not read it again: at a stop, and every few blocks for the case that
-    /// there is none.
+    /// Writes the incomplete last segment to disk, so that a start need not read it again: at a stop, and every few blocks in case the
+    /// process ends without one.
     fn write_tail(&self) {
         let (dir, tail) = {
             let index = self.inner.derived.index.lock();
@@ -202,7 +204,7 @@ impl Deriver {
         self.inner.stopping.load(Ordering::Relaxed)
     }
 
-    /// A part of the index that begins somewhere.
+    /// Starts a part of the index at a place.
     fn building(&self, from: Place) -> Building {
         Building::of_blocks(from, self.inner.settings.index_block)
     }
@@ -211,7 +213,7 @@ impl Deriver {
         self.inner.settings.history.as_ref().map(|dir| dir.join("tree"))
     }
 
-    /// Takes in a piece of what is durable. True where there may be more.
+    /// Processes one piece of the durable log. Returns true when there may be more.
     fn round(&mut self) -> Result<bool, String> {
         if self.inner.broken() {
             return Ok(false);
@@ -219,7 +221,7 @@ impl Deriver {
         if self.inner.derived.tree.lock().is_err() {
             self.place = None;
         }
-        // Without a tree there is an index all the same.
+        // The index is built even when there is no tree.
         let why_not = match self.place {
             Some(_) => None,
             None => self.open().map(|place| self.place = Some(place)).err(),
@@ -238,7 +240,7 @@ impl Deriver {
         }
     }
 
-    /// Takes commits into the tree.
+    /// Adds commits to the tree.
     fn grow(&mut self, steps: &[Glimpse]) -> Result<(), String> {
         let mut held = self.inner.derived.tree.lock();
         let Ok(tree) = &mut *held else { return Ok(()) };
@@ -253,14 +255,14 @@ impl Deriver {
             match take(tree, step) {
                 Ok(place) => self.place = Some(place),
                 Err(why) => {
-                    // What is in memory is no longer what is in the files.
+                    // The tree in memory no longer matches the files.
                     (*held, self.place) = (Err(why.clone()), None);
                     return Err(why);
                 }
             }
         }
         let due = tree.unwritten() >= limits::DERIVE_FLUSH_COMMITS || self.flushed.us() >= limits::DERIVE_FLUSH_MS * 1000;
-        // What is left of a full disk is for revocations.
+        // The rest of a nearly full disk is left to revocations.
         if due && tree.unwritten() > 0 && self.inner.room() == Room::Plenty {
             tree.flush().map_err(|e| e.to_string())?;
             self.flushed = Stopwatch::start();
@@ -268,12 +270,12 @@ impl Deriver {
         Ok(())
     }
 
-    /// The oldest place that stays, and what is before it.
+    /// The oldest place that is kept.
     fn removed(&self) -> Place {
         self.inner.standing().removed.oldest()
     }
 
-    /// Where the index goes on with what is new.
+    /// Where indexing of new commits continues.
     fn tail(&mut self) -> Result<Place, String> {
         let removed = self.removed();
         let mut index = self.inner.derived.index.lock();
@@ -294,7 +296,7 @@ impl Deriver {
         Ok(index.tail.get_or_insert_with(|| self.building(begin)).place())
     }
 
-    /// Takes commits into the index.
+    /// Adds commits to the index.
     fn index(&self, steps: &[Glimpse]) -> Result<(), String> {
         let removed = self.removed().position;
         let mut written = self.inner.derived.index.lock().tail.as_ref().map_or(0, |tail| tail.blocks().len());
@@ -310,8 +312,8 @@ impl Deriver {
                 let next = self.building(tail.place());
                 let built = index.tail.replace(next).filter(|_| self.inner.room() == Room::Plenty);
                 let Some(built) = built.map(Arc::new) else { continue };
-                // Sorting, writing and syncing take long: nobody who asks waits for it. Where it cannot be written it is a hole, which is
-                // filled later.
+                // Sorting, writing and syncing take long, so queries must not wait for them. A segment that cannot be written leaves a
+                // hole, which is filled later.
                 let dir = index.seal(built.clone());
                 drop(index);
                 let made = built.segment(dir.as_deref());
@@ -327,7 +329,7 @@ impl Deriver {
         Ok(())
     }
 
-    /// Goes on with a part of the index that is missing. True where there may be more to do.
+    /// Continues with a missing part of the index. Returns true when there may be more to do.
     fn fill(&mut self, ledger: &Ledger) -> Result<bool, String> {
         let lately = |failed: &Stopwatch| failed.us() < limits::INDEX_RETRY_MS * 1000;
         if self.inner.room() != Room::Plenty || self.unfilled.as_ref().is_some_and(lately) {
@@ -361,7 +363,7 @@ impl Deriver {
         Ok(true)
     }
 
-    /// The tree as it is on the disk, where the log still leads to it.
+    /// Opens the tree on the disk if the log still matches it.
     fn open(&mut self) -> Result<Place, String> {
         let store = self.inner.store();
         let dir = self.dir();
@@ -389,7 +391,7 @@ impl Deriver {
         Ok(place)
     }
 
-    /// Whether the commit at a place is the one with this leaf.
+    /// Whether the commit at a position has this leaf.
     fn is_ours(&self, position: Position, leaf: Hash) -> Result<bool, String> {
         let durable = self.inner.durable_position.load(Ordering::Acquire);
         let entries = self.inner.store().read(position, 1).map_err(|e| e.to_string())?;
@@ -399,7 +401,7 @@ impl Deriver {
         Ok(found == leaf)
     }
 
-    /// Retention went past what was taken in: it begins again at what is left.
+    /// Retention removed commits that were not processed yet: processing begins again at the oldest kept commit.
     fn overtaken(&mut self) -> bool {
         *self.inner.derived.tree.lock() = Err("retention was faster; it begins again".to_owned());
         self.inner.derived.index.lock().tail = None;
@@ -407,7 +409,7 @@ impl Deriver {
         true
     }
 
-    /// Lets go of what was removed from the store.
+    /// Drops the part that covers commits removed from the store.
     fn rebase(&self, tree: &mut Tree) -> Result<(), String> {
         let store = self.inner.store();
         let oldest = store.oldest().map_err(|e| e.to_string())?;

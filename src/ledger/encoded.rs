@@ -1,4 +1,4 @@
-//! A record with its bytes and their hash, made once by whoever proposes it.
+//! A record together with its encoded bytes and leaf hash, made once by the thread that proposes the record.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use super::state::{RequestKey, key_of};
 use crate::limits;
 use crate::seq::CredentialId;
 
-/// A record with its leaf hash, encoded once by whoever proposes it.
+/// A record with its leaf hash, encoded once by the proposing thread.
 #[derive(Clone, Debug)]
 pub struct Encoded {
     pub(super) what: What,
-    /// Its leaf in the commit's tree.
+    /// The record's leaf hash in the commit's tree.
     pub(super) leaf: Hash,
-    /// The name of its request.
+    /// The key of the request that the record answers.
     pub(super) request: Option<RequestKey>,
-    /// How long it is, bytes.
+    /// Length of the encoded record, bytes.
     length: usize,
 }
 
-/// Records are large, and handed from thread to thread: what can be shared is, and nothing is copied.
+/// Records are large and are handed from thread to thread: shared parts are reference-counted, and nothing is copied.
 #[derive(Clone, Debug)]
 pub(super) enum What {
     Whole(Arc<Record>, Bytes),
@@ -34,14 +34,14 @@ pub(super) enum What {
 }
 
 thread_local! {
-    /// Where a record is put together to be hashed. No secret stands in it.
+    /// Buffer in which a record is put together to be hashed. Records contain no secret.
     static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Encoded {
     /// Encodes and hashes; `None` for a record above `limits::RECORD_BYTES`.
     pub fn new(record: Record) -> Option<Encoded> {
-        // A leaf is hashed with a zero before it (RFC 6962, section 2.1): written there, it is one pass over one buffer.
+        // A leaf is hashed with a zero byte before it (RFC 6962, section 2.1). Writing that byte into the same buffer makes it one pass.
         let mut bytes = Vec::with_capacity(1 + record.encoded_len());
         bytes.push(LEAF);
         record.encode_raw(&mut bytes);
@@ -51,7 +51,8 @@ impl Encoded {
         Some(Encoded { request: key_of(&record), what: What::Whole(Arc::new(record), bytes), leaf, length })
     }
 
-    /// The same for an issuance that has the rest in common with others, in `room`, where the one before it was put.
+    /// Encodes an issuance that shares most of its fields with others through a record template. `room`: the buffer that holds the previous
+    /// issuance's own bytes.
     pub fn cast(mold: &Arc<Mold>, own: &Own<'_>, room: &mut BytesMut) -> Option<Encoded> {
         let cast = mold.cast(own, room);
         let (length, leaf) = JOINED.with_borrow_mut(|bytes| {
@@ -63,7 +64,7 @@ impl Encoded {
         Some(Encoded { what: What::Cast(mold.clone(), cast), leaf, request: own.request.as_ref().map(OwnRequest::key), length })
     }
 
-    /// The record. Of one that was cast, that of its mold.
+    /// The record; for a templated record, the template's record without the issuance's own fields.
     pub(super) fn record(&self) -> &Arc<Record> {
         match &self.what {
             What::Whole(record, _) => record,
@@ -71,7 +72,7 @@ impl Encoded {
         }
     }
 
-    /// What is its own, where [`Encoded::record`] is that of its mold.
+    /// The issuance's own fields, when [`Encoded::record`] is the template's record.
     pub(super) fn own(&self) -> Option<&Cast> {
         match &self.what {
             What::Whole(..) => None,
@@ -79,7 +80,7 @@ impl Encoded {
         }
     }
 
-    /// The record, whole.
+    /// The complete record.
     pub fn whole(&self) -> Result<Arc<Record>, BadRecord> {
         match &self.what {
             What::Whole(record, _) => Ok(record.clone()),
@@ -87,12 +88,12 @@ impl Encoded {
         }
     }
 
-    /// The credential that it issues, if it does.
+    /// The credential that the record issues, if any.
     pub(super) fn issues(&self) -> Option<CredentialId> {
         self.own().map(|own| *own.credential()).or_else(|| issued_by(self.record()))
     }
 
-    /// Its bytes.
+    /// The encoded bytes.
     pub fn bytes(&self) -> Bytes {
         match &self.what {
             What::Whole(_, bytes) => bytes.clone(),
@@ -104,13 +105,13 @@ impl Encoded {
         }
     }
 
-    /// How many bytes.
+    /// Length of the encoded bytes.
     pub fn length(&self) -> usize {
         self.length
     }
 }
 
-/// The length of a record after the byte that says that it is a leaf, and its hash; `None` above `limits::RECORD_BYTES`.
+/// The length of a record (without the leading leaf byte) and its leaf hash; `None` above `limits::RECORD_BYTES`.
 fn hashed(bytes: &[u8]) -> Option<(usize, Hash)> {
     let length = bytes.len().saturating_sub(1);
     (length <= limits::RECORD_BYTES).then(|| (length, sha256(bytes)))

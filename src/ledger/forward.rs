@@ -1,4 +1,4 @@
-//! The log read in order, as far as it is durable.
+//! Reads the durable log forward, in order.
 
 use std::sync::atomic::Ordering;
 
@@ -16,17 +16,17 @@ use crate::refusal::Fault;
 use crate::seq::{Millis, Seq};
 use crate::store::{Position, StoreError};
 
-/// Between two commits.
+/// A place between two commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The place of the next commit.
+    /// The position of the next commit.
     pub position: Position,
-    /// The seq of the last record before it.
+    /// The seq of the last record before this place.
     pub seq: Seq,
 }
 
 impl Place {
-    /// As a named value of somebody who follows the log begins: position and seq.
+    /// The encoding with which the named value of a follower of the log begins: position and seq.
     pub fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.position.to_be_bytes());
@@ -35,32 +35,32 @@ impl Place {
     }
 }
 
-/// One commit, and where it stands.
+/// One commit with its position.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Its place.
+    /// The commit's position.
     pub position: Position,
-    /// The seq of the last record before it.
+    /// The seq of the last record before this place.
     pub before: Seq,
-    /// The seq of its last record.
+    /// The seq of the commit's last record.
     pub last: Seq,
     /// The commit.
     pub commit: Opened,
 }
 
-/// One commit that was looked at, whole where it has a record that somebody wants.
+/// One examined commit; the decoded commit is present only if it has a wanted record.
 #[derive(Clone, Debug)]
 pub struct Looked {
-    /// Its place.
+    /// The commit's position.
     pub position: Position,
-    /// The seq of its last record.
+    /// The seq of the commit's last record.
     pub last: Seq,
-    /// The commit, where it has one.
+    /// The decoded commit, if it has a wanted record.
     pub step: Option<Step>,
 }
 
 impl Step {
-    /// Its records that fit, in order.
+    /// The commit's records that match the filter, in order.
     pub fn matches(&self, filter: &Filter) -> Result<Vec<Match>, Fault> {
         let at = Millis(self.commit.header.time);
         if !filter.in_time(at) {
@@ -74,7 +74,7 @@ impl Step {
 }
 
 impl Ledger {
-    /// Before the oldest record that is kept, and after the newest.
+    /// The place before the oldest kept record, and the place after the newest durable one.
     pub fn ends(&self) -> (Place, Place) {
         self.peek(|s| {
             let end = Place { position: s.position + 1, seq: s.head };
@@ -82,22 +82,22 @@ impl Ledger {
         })
     }
 
-    /// Where somebody goes on who had everything up to a record; `Err` with the oldest place where some after it were removed. It is found by
-    /// the seq: after a recovery other commits stand at its place.
+    /// The place where a reader continues that has seen everything up to `after`; `Err` with the oldest place when records after `after`
+    /// were removed. The place is found by seq: after a recovery, other commits can stand at the same position.
     pub fn resume(&self, after: Seq) -> Result<Result<Place, Place>, Fault> {
         let (oldest, end) = self.ends();
         let found = self.place_of(after, end)?.ok().filter(|found| found.position >= oldest.position);
         Ok(found.ok_or(oldest))
     }
 
-    /// The place of the newest durable commit.
+    /// The position of the newest durable commit.
     pub fn durable_position(&self) -> Position {
         self.inner.durable_position.load(Ordering::Acquire)
     }
 
-    /// The commits from a place on, those that are durable, about `bytes` of them; `None` where the first of them was removed.
+    /// The durable commits from a place on, about `bytes` bytes of them; `None` when the first of them was removed.
     ///
-    /// It reads the store: call it where that may block.
+    /// Reads the store: call it where blocking is allowed.
     pub fn steps(&self, from: Place, bytes: usize) -> Result<Option<Vec<Step>>, Fault> {
         self.each_of(from, bytes, |position, before, bytes| {
             let commit = Opened::from_bytes(bytes)?;
@@ -106,8 +106,8 @@ impl Ledger {
         })
     }
 
-    /// The same for who wants few of the records: of issuances that are alike one is looked at, so `wanted` may not read what is one
-    /// issuance's own. A commit without one of those is neither decoded nor hashed.
+    /// As [`Ledger::steps`], for readers that want few of the records. Of issuances from one template only one is tested, so `wanted` must
+    /// not read fields that are one issuance's own. A commit without a wanted record is neither decoded nor hashed.
     pub fn steps_with(&self, from: Place, bytes: usize, wanted: impl Fn(&Record) -> bool) -> Result<Option<Vec<Looked>>, Fault> {
         self.each_of(from, bytes, |position, before, bytes| {
             let glimpse = Glimpse::of(position, before, bytes)?;
@@ -120,7 +120,8 @@ impl Ledger {
         })
     }
 
-    /// The same, as each is made of its place, the seq before it and its bytes; what is made comes with the seq of its last record.
+    /// Calls a constructor with each commit's position, the seq before it and its bytes; each result comes with the seq of the commit's
+    /// last record.
     pub(super) fn each_of<T>(
         &self,
         from: Place,
@@ -149,7 +150,7 @@ impl Ledger {
         Ok(Some(out))
     }
 
-    /// The same where the index covers it: from the beginning of the record's block on.
+    /// As `place_of`, when the index covers the record: the scan starts at the beginning of the record's block.
     fn indexed_place_of(&self, seq: Seq) -> Result<Option<Place>, Fault> {
         let Some(mut place) = self.inner.derived.index.lock().place_of(seq) else { return Ok(None) };
         while place.seq < seq {
@@ -163,13 +164,13 @@ impl Ledger {
         Ok(Some(place))
     }
 
-    /// Where somebody goes on who looks for what fits, reading forward: past what the index says cannot hold it.
+    /// The next place that a forward reader has to read: skips blocks that cannot contain a match according to the index.
     pub fn next_place(&self, asked: &mut Asked, from: Place) -> Place {
         self.inner.derived.index.lock().next(asked, from)
     }
 
-    /// The place right after the commit that holds a record, or before it where the record is not that commit's last; looked for from
-    /// `end` backwards. What is no longer kept, or beyond `limits::HISTORY_BYTES`, is told.
+    /// The place right after the commit that holds a record, or before that commit if the record is not its last one; searched backwards
+    /// from `end`. `Err` says that the record is no longer kept or is beyond `limits::HISTORY_BYTES`.
     pub fn place_of(&self, seq: Seq, end: Place) -> Result<Result<Place, Reached>, Fault> {
         if let Some(place) = self.indexed_place_of(seq)? {
             return Ok(Ok(place));
@@ -196,7 +197,7 @@ impl Ledger {
     }
 }
 
-/// The seq of a commit's last record, after `seq`.
+/// The seq of a commit's last record, given the seq before the commit.
 pub fn last_of(commit: &Opened, seq: Seq) -> Result<Seq, BadCommit> {
     let first = seq_after(seq, &commit.record(0)?);
     Ok(Seq::from_u64(first.as_u64() + commit.records.len() as u64 - 1).unwrap_or(first))

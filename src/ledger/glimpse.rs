@@ -1,6 +1,8 @@
-//! A commit as those see it who derive something from history: what many of its records share is looked at once.
+//! Scans a commit's bytes without decoding every record, for consumers that derive data from the history: fields that many records share
+//! are read once.
 //!
-//! It was found whole when it was written, and is again at each start: nothing is checked here but that it can be read.
+//! Nothing is verified here beyond that the bytes can be read: the commit was verified when it was written, and is verified again at each
+//! start.
 
 use std::borrow::Cow;
 
@@ -21,26 +23,26 @@ use crate::refusal::Fault;
 use crate::seq::Seq;
 use crate::store::Position;
 
-/// One commit, and where it stands.
+/// One scanned commit with its position.
 #[derive(Debug)]
 pub struct Glimpse {
-    /// Its place.
+    /// The commit's position.
     pub position: Position,
-    /// The seq of the last record before it.
+    /// The seq of the last record before the commit.
     pub before: Seq,
-    /// The seq of its last record.
+    /// The seq of the commit's last record.
     pub last: Seq,
-    /// Its header.
+    /// The header.
     pub header: Header,
-    /// Its leaf in the tree over all commits.
+    /// The commit's leaf in the tree over all commits.
     pub leaf: Hash,
-    /// About how long its records are, bytes.
+    /// Approximate length of the commit's records, bytes.
     pub bytes: usize,
     packed: Bytes,
 }
 
 impl Glimpse {
-    /// Of the bytes of a commit that follows a record.
+    /// Scans the bytes of a commit, given the seq of the last record before it.
     pub fn of(position: Position, before: Seq, bytes: &Bytes) -> Result<Glimpse, BadCommit> {
         Glimpse::made(position, bytes, |header, first| {
             let first = seq_after(before, first);
@@ -49,12 +51,12 @@ impl Glimpse {
         })
     }
 
-    /// The same of a commit that ends with a record.
+    /// Scans the bytes of a commit, given the seq of its last record.
     pub fn ending(position: Position, last: Seq, bytes: &Bytes) -> Result<Glimpse, BadCommit> {
         Glimpse::made(position, bytes, |header, first| (before_of(first, u64::from(header.records), last), last))
     }
 
-    /// The bytes of the commit.
+    /// The commit's bytes.
     pub fn packed(&self) -> &Bytes {
         &self.packed
     }
@@ -77,8 +79,8 @@ impl Glimpse {
         Ok(Glimpse { position, before, last, header, leaf, bytes: length, packed: bytes.clone() })
     }
 
-    /// Whether any of its records is one of those. Issuances of one mold are all alike: one of them is asked about, so `wanted` may not look at
-    /// what is one issuance's own ([`super::mold::Own`]).
+    /// Whether any record of the commit is wanted. Issuances of one template are tested once, so `wanted` must not look at fields that are
+    /// one issuance's own ([`super::mold::Own`]).
     pub fn any(&self, wanted: impl Fn(&Record) -> bool) -> Result<bool, BadCommit> {
         let (mut molds, mut seen, mut found) = (Vec::new(), Vec::new(), false);
         each(&self.packed, |tag, value| {
@@ -103,7 +105,7 @@ impl Glimpse {
         Ok(found)
     }
 
-    /// Shows `see` everything that its records name; the same may come twice.
+    /// Calls `see` with every name in the commit's records; a name may come more than once.
     pub fn names(&self, see: &mut dyn FnMut(Named<'_>)) -> Result<(), BadCommit> {
         let (mut molds, mut seen) = (Vec::new(), Vec::new());
         let all = |record: &[u8], see: &mut dyn FnMut(Named<'_>)| {
@@ -149,7 +151,7 @@ enum Value<'a> {
     Number(u64),
 }
 
-/// Shows `see` each field of a message, in order. Of other wire types a commit has none.
+/// Calls `see` with each field of a message, in order. A commit contains no other wire types than these.
 fn each<'a>(mut message: &'a [u8], mut see: impl FnMut(u32, Value<'a>) -> Result<(), BadCommit>) -> Result<(), BadCommit> {
     let bad = |e: prost::DecodeError| malformed(&e.to_string());
     while !message.is_empty() {
@@ -170,7 +172,7 @@ fn each<'a>(mut message: &'a [u8], mut see: impl FnMut(u32, Value<'a>) -> Result
     Ok(())
 }
 
-/// The pieces of a mold.
+/// The pieces of a record template.
 fn pieces(message: &[u8], piece: u32) -> Result<[&[u8]; PIECES], BadCommit> {
     let mut all = PiecesOf::default();
     each(message, |tag, value| match value {
@@ -180,7 +182,7 @@ fn pieces(message: &[u8], piece: u32) -> Result<[&[u8]; PIECES], BadCommit> {
     all.whole()
 }
 
-/// As many pieces as there have to be.
+/// Collects exactly `N` pieces.
 struct PiecesOf<'a, const N: usize> {
     all: [&'a [u8]; N],
     count: usize,
@@ -204,10 +206,10 @@ impl<'a, const N: usize> PiecesOf<'a, N> {
     }
 }
 
-/// A record in a commit of format 2, as it lies there.
+/// A record in a commit of format 2, as it is stored.
 struct Entry<'a> {
     whole: &'a [u8],
-    /// The place of its mold, from 1.
+    /// The number of the record's template, from 1.
     mold: usize,
     own: PiecesOf<'a, OWN_PIECES>,
 }
@@ -228,7 +230,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The bytes of one record.
+/// The complete bytes of one record.
 fn whole<'a>(molds: &[[&'a [u8]; PIECES]], entry: &Entry<'a>) -> Result<Cow<'a, [u8]>, BadCommit> {
     let Some(at) = entry.mold.checked_sub(1) else { return Ok(entry.whole.into()) };
     let mold = molds.get(at).ok_or_else(|| malformed("a record of a mold that is not there"))?;
@@ -240,9 +242,9 @@ fn whole<'a>(molds: &[[&'a [u8]; PIECES]], entry: &Entry<'a>) -> Result<Cow<'a, 
     Ok(bytes.into())
 }
 
-/// What one issuance names beside what its mold does; `None` where it is not written as a writer does.
+/// The names that one issuance has in addition to its template's; `None` when the bytes are not in the form that a writer writes.
 fn own<'a>(entry: &Entry<'a>) -> Option<OwnNames<'a>> {
-    // The keys of field 20 of `Record` and of field 32 of `Issued` with its length, as prost writes them.
+    // The keys of field 20 of `Record` and of field 32 of `Issued` with its length, as prost encodes them.
     const ISSUED: [u8; 2] = [0xa2, 0x01];
     const TOKEN_DIGEST: [u8; 3] = [0x82, 0x02, 32];
     let PiecesOf { all: [first, second, _, fourth], count: OWN_PIECES } = entry.own else { return None };
@@ -260,7 +262,7 @@ fn own<'a>(entry: &Entry<'a>) -> Option<OwnNames<'a>> {
 }
 
 impl Ledger {
-    /// As [`Ledger::steps`].
+    /// As [`Ledger::steps`], with scanned commits.
     pub(super) fn glimpses(&self, from: Place, bytes: usize) -> Result<Option<Vec<Glimpse>>, Fault> {
         self.each_of(from, bytes, |position, before, bytes| {
             let glimpse = Glimpse::of(position, before, bytes)?;
@@ -375,7 +377,7 @@ mod tests {
         let bytes = pack(1, ChainHead::START, Millis(5), records.iter()).0;
         for end in 0..bytes.len() {
             let cut = Bytes::copy_from_slice(&bytes[..end]);
-            // Whole in its form it may be, with fewer records than it says; reading it does no harm.
+            // The bytes may be well-formed but hold fewer records than the header says; reading them must not panic.
             let _ = Glimpse::of(1, Seq::ZERO, &cut).map(|glimpse| glimpse.names(&mut |_| {}));
         }
         for byte in 0..bytes.len() {

@@ -1,6 +1,7 @@
-//! The records themselves, read back from the store: the newest first, within a bound.
+//! Reads records back from the store, the newest first, within a bound.
 //!
-//! Reading back is for what is new: what happened lately, whatever it was. One thing in all of history is found by the index ([`super::look`]).
+//! This backward scan is for recent records of any kind. A single record anywhere in the history is found through the index
+//! ([`super::look`]).
 
 use std::ops::ControlFlow;
 
@@ -13,37 +14,37 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{Millis, Seq};
 use crate::store::{Entry, Position, Store};
 
-/// Commits read at once. The largest are 4.5 MB each.
+/// Commits per read. The largest commits are 4.5 MB each.
 pub(super) const PIECE: u64 = 16;
 
-/// A record of the past.
+/// A record read back from the history.
 #[derive(Clone, Debug)]
 pub struct Past {
-    /// Its place in the order.
+    /// The record's sequence number.
     pub seq: Seq,
     /// The time of its commit.
     pub at: Millis,
-    /// The place of its commit.
+    /// The position of its commit.
     pub position: Position,
     /// The record.
     pub record: Record,
 }
 
-/// How far a look back went.
+/// How far a backward scan went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reached {
-    /// It was told to stop.
+    /// The scan was told to stop.
     Enough,
-    /// To the first record that there ever was.
+    /// The scan reached the first record of the ledger.
     Beginning,
-    /// To the bound. Nothing before this seq was looked at.
+    /// The scan reached its bound. No record before this seq was read.
     Bound(Seq),
-    /// To the oldest commit that is kept: the record with this seq and all before it were removed (`audit.keep`).
+    /// The scan reached the oldest kept commit: the record with this seq and all records before it were removed (`audit.keep`).
     Removed(Seq),
 }
 
 impl Reached {
-    /// Where the search ended before the beginning: the newest seq that was not looked at, and why, in words.
+    /// If the scan ended before the beginning: the newest seq that was not read, and the reason in words.
     pub fn short(&self) -> Option<(Seq, String)> {
         match *self {
             Reached::Bound(seq) if seq.count() > 0 => Some((seq, format!("history was searched back to seq {seq} only"))),
@@ -55,18 +56,18 @@ impl Reached {
     }
 }
 
-/// Where to begin looking back: the durable end of the log.
+/// The start of a backward scan: the durable end of the log.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
-    /// The place of the newest commit.
+    /// The position of the newest commit.
     pub position: Position,
-    /// The seq of its last record.
+    /// The seq of that commit's last record.
     pub seq: Seq,
 }
 
 impl Ledger {
-    /// The records of a durable commit, to make a credential again or to explain one. Refused where it was removed (`audit.keep`), which
-    /// it never is while a credential of it lives.
+    /// The records of a durable commit, used to make a credential again or to explain one. Refused when the commit was removed
+    /// (`audit.keep`); a commit is never removed while one of its credentials is alive.
     pub fn records_at(&self, position: Position) -> Result<Vec<Record>, No> {
         let removed = self.peek(|s| (position < s.removed.before).then_some(s.removed.seq));
         if let Some((_, why)) = removed.and_then(|seq| Reached::Removed(seq).short()) {
@@ -79,12 +80,12 @@ impl Ledger {
         Ok(Commit::from_bytes(&entry.bytes).map_err(|e| Fault::new(format!("commit {position}: {e}")))?.records)
     }
 
-    /// Goes back from `end`, record by record, until `each` says stop, the first generation begins, or about `most` bytes were read. Stopped,
-    /// it ends as at that bound.
+    /// Scans backwards from `end`, record by record, until `each` says stop, the first generation begins, or about `most` bytes were read.
+    /// When `each` stops the scan, the result is the same as when the bound was reached.
     ///
-    /// It goes on before a recovery: what was issued there is revoked, and has to stay explainable.
+    /// The scan continues past a recovery: credentials issued before it are revoked, and must remain explainable.
     ///
-    /// It reads the store, hashes and decodes all of it, 10 to 40 MB in a second: call it where that may block.
+    /// The store is read and everything is hashed and decoded, 10 to 40 MB in a second: call it where blocking is allowed.
     pub fn look_back(
         &self,
         end: End,
@@ -111,9 +112,9 @@ fn look_back(store: &dyn Store, end: End, most: usize, mut each: impl FnMut(Past
             let commit = Commit::from_bytes(&entry.bytes).map_err(|e| Fault::new(format!("commit {}: {e}", entry.at)))?;
             for record in commit.records.into_iter().rev() {
                 let before = match &record.event {
-                    // A generation begins at its own start and names the record before it.
+                    // The first record of a generation has a seq of its own and names the record before it.
                     Some(Event::GenerationBegun(begun)) => Seq::from_u64(begun.after).filter(|s| *s > Seq::ZERO && *s < seq),
-                    // Within a generation the records are neighbours: one less is the one before.
+                    // Within a generation the records are consecutive: the record before has the seq less one.
                     _ => Some(Seq::from_u64(seq.as_u64().saturating_sub(1)).unwrap_or(Seq::ZERO)),
                 };
                 let past = Past { seq, at: Millis(commit.header.time), position: entry.at, record };

@@ -1,12 +1,13 @@
-//! Retention: the oldest commits go when they are older, or more, than `audit.keep` says.
+//! Retention: removes the oldest commits when they are older, or together larger, than `audit.keep` allows.
 //!
-//! What is gone has to be missed by nobody: not by a start, which folds what follows a snapshot; not by a request that is sent again, whose
-//! credential is made from its record. So commits go up to the older of the two snapshots that the log vouches for, and up to the oldest
-//! issuance of what lived when the newest was begun, whatever `audit.keep` says. That they go is a record before the first of them does, with the hash that
-//! what stays continues: a beginning that is missing without one is damage. Where a continuous export is set, what it did not take yet stays.
+//! A removed commit must not be needed any more: not by a start, which folds the commits after a snapshot, and not by a retry, whose
+//! credential is made again from its record. Whatever `audit.keep` says, commits are therefore removed at most up to the older of the two
+//! snapshots whose digest is in the log, and at most up to the oldest issuance that was still alive when the newest snapshot was begun.
+//! Before the first commit is removed, a record announces the removal and carries the hash that the first kept commit continues; a missing
+//! beginning without such a record is damage. When a continuous export is set, commits that were not exported yet are kept.
 //!
-//! It works in the background, in pieces that an append can wait for, and also while the disk is full: a removal takes what it needs from
-//! the reserve.
+//! Removal runs in the background, in pieces short enough for an append to wait for, and also while the disk is full: a removal takes the
+//! space that it needs from the reserve.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,21 +27,21 @@ use crate::seq::{Millis, Seq};
 use crate::store::{Position, Store, StoreError};
 use crate::system::Stopwatch;
 
-/// What of the history stays.
+/// How much of the history is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// The last milliseconds.
+    /// The last so many milliseconds.
     Time(u64),
-    /// The last bytes of commits.
+    /// The last so many bytes of commits.
     Size(u64),
 }
 
-/// Disk and cores are left to others for so many times as long as a piece of the work took …
+/// After each piece of work, the thread pauses for this multiple of the time that the piece took …
 const TIMES: u32 = 2;
-/// … and for this at the most: a file of 64 MiB in 200 ms is more than any load writes.
+/// … and at most for this long: a file of 64 MiB in 200 ms is more than any load writes.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Why nothing could be removed now.
+/// Why nothing could be removed.
 #[derive(Debug, thiserror::Error)]
 enum Cannot {
     #[error("{0}")]
@@ -51,15 +52,15 @@ enum Cannot {
     Record,
 }
 
-/// The named value that says how far the continuous export is.
+/// The named value that holds the place of the continuous export.
 pub const EXPORTED: &str = "export/place";
 
-/// How far the continuous export is: the next commit, and the last seq before it, eight bytes each.
+/// The place of the continuous export: the position of the next commit and the last seq before it, eight bytes each.
 pub fn exported(store: &dyn Store) -> Result<Option<Place>, StoreError> {
     Ok(store.named(EXPORTED)?.and_then(|bytes| Some(noted(&bytes)?.0)))
 }
 
-/// The place at the beginning of a named value of those who follow the log, and the rest of it.
+/// Splits the named value of a follower of the log into the place at its beginning and the rest.
 pub fn noted(bytes: &[u8]) -> Option<(Place, &[u8])> {
     let (position, rest) = bytes.split_first_chunk()?;
     let (seq, rest) = rest.split_first_chunk()?;
@@ -79,7 +80,7 @@ impl Ledger {
         });
         match started {
             Ok(thread) => {
-                // Set once, here.
+                // The only place where the keeper is set.
                 let _ = self.inner.keeper.set(thread.thread().clone());
                 self.inner.keep(thread);
             }
@@ -88,10 +89,10 @@ impl Ledger {
     }
 }
 
-/// History that stays for as long as this lives. There is one at a time.
+/// A guard that keeps the history from being removed. At most one exists at a time.
 pub struct Pinned {
     inner: Arc<Inner>,
-    /// The oldest commit that stays, and the seq before it.
+    /// The oldest pinned commit, and the seq before it.
     pub oldest: Place,
 }
 
@@ -102,16 +103,16 @@ impl Drop for Pinned {
 }
 
 impl Ledger {
-    /// Has all that is kept now stay for a while; `None` where somebody else does.
+    /// Pins all of the history that is kept now; `None` if it is pinned already.
     pub fn pin(&self) -> Option<Pinned> {
-        // All of it, until it is known from where on.
+        // Pin from position 0 until the oldest kept position is known.
         self.inner.pinned.compare_exchange(u64::MAX, 0, Ordering::SeqCst, Ordering::SeqCst).ok()?;
         let oldest = self.inner.standing().removed.oldest();
         self.inner.pinned.store(oldest.position, Ordering::SeqCst);
         Some(Pinned { inner: self.inner.clone(), oldest })
     }
 
-    /// The file of one of these snapshots that stands for what came before a commit, read and found whole.
+    /// The first of these snapshots that covers all commits before `before` and whose file has the right digest: its seq and the file's path.
     pub fn sound_snapshot(&self, taken: &[Taken], before: Position) -> Option<(Seq, std::path::PathBuf)> {
         let dir = self.inner.settings.snapshots.as_ref()?;
         let mut found = taken.iter().filter(|t| t.position + 1 >= before).map(|t| (t, snapshot::path(dir, t.seq)));
@@ -123,7 +124,7 @@ impl Ledger {
 struct Keeper {
     inner: Arc<Inner>,
     keep: Keep,
-    /// The snapshots whose files were read and found whole.
+    /// The snapshots whose files were read and have the right digest.
     sound: Option<[Taken; 2]>,
 }
 
@@ -149,9 +150,9 @@ impl Keeper {
         self.inner.stopping.load(Ordering::Relaxed)
     }
 
-    /// Removes what a record says is to go, then looks whether more is due. True where there was.
+    /// Removes the commits that a record already announced, then looks whether more is due. Returns true when more was due.
     fn round(&mut self) -> Result<bool, Cannot> {
-        // What is damaged is evidence, and what was not verified yet may be.
+        // Damaged commits are evidence, and commits that are not verified yet may be damaged.
         let verified = self.inner.verified.load(Ordering::Relaxed) == EVERYTHING;
         if !verified || self.inner.damaged.read().is_some() || self.inner.broken() {
             return Ok(false);
@@ -162,7 +163,7 @@ impl Keeper {
             let standing = self.inner.standing();
             (standing.removed.clone(), standing.bytes, standing.time)
         };
-        // The newest stays whatever is set: followers come back, and operators ask about what just happened.
+        // The newest commits are kept whatever the setting: followers reconnect, and operators ask about recent events.
         let due = match self.keep {
             Keep::Time(ms) => Due { before: now.minus(ms.max(limits::KEEP_LEAST_MS)), spare: u64::MAX },
             Keep::Size(bytes) => Due { before: now.minus(limits::KEEP_LEAST_MS), spare: total.saturating_sub(bytes) },
@@ -174,7 +175,7 @@ impl Keeper {
             return Ok(false);
         }
         if let Some(frontier) = frontier {
-            // Durable before the first commit goes: the tree goes on from it.
+            // The frontier must be durable before the first commit is removed: the tree continues from it.
             kept::keep_frontier(&*store, &frontier, &removed, &next)?;
         }
         let record = Record::new(Who::Mayfly("audit.keep".into()), Event::HistoryRemoved(next.to_record()));
@@ -186,12 +187,12 @@ impl Keeper {
         }
     }
 
-    /// Removes up to where the newest record says, one bounded piece after the other.
+    /// Removes commits up to the place that the newest removal record announces, one bounded piece after the other.
     fn take_out(&self) -> Result<(), Cannot> {
         let before = self.inner.standing().removed.before;
         let store = self.inner.store();
         let mut oldest = store.oldest()?;
-        // Asked anew each time: a backup may begin meanwhile.
+        // Read anew for each piece: a backup may begin in between.
         let until = || before.min(self.inner.pinned.load(Ordering::SeqCst));
         while oldest > 0 && oldest < until() && !self.stopping() {
             let watch = Stopwatch::start();
@@ -205,27 +206,28 @@ impl Keeper {
         Ok(())
     }
 
-    /// Up to where commits may go, whatever is set.
+    /// The position up to which commits may be removed, whatever `audit.keep` says.
     fn goal(&mut self) -> Result<Option<Position>, Cannot> {
         let Some(goal) = self.snapshots().map(|goal| goal.min(self.inner.alive_since.load(Ordering::Acquire))) else {
             return Ok(None);
         };
         let readers = self.inner.readers.read().clone();
         let goal = match readers.export {
-            // What was not exported stays.
+            // Commits that were not exported yet are kept.
             true => goal.min(exported(&*self.inner.store())?.map_or(0, |place| place.position)),
             false => goal,
         };
         let mut goal = goal;
         for name in &readers.followed {
-            // What somebody is still to be told of stays.
+            // Commits that a follower of the log has not read yet are kept.
             let at = self.inner.store().named(name)?.and_then(|bytes| Some(noted(&bytes)?.0.position));
             goal = goal.min(at.unwrap_or(0));
         }
         Ok(Some(goal).filter(|goal| *goal > 1))
     }
 
-    /// What follows the older of two snapshots stays, so that a broken file never stops a start. Both are read before anything rests on them.
+    /// Commits after the older of the two snapshots are kept, so that one broken snapshot file never prevents a start. The digests of both
+    /// files are checked before anything is removed because of them.
     fn snapshots(&mut self) -> Option<Position> {
         let dir = self.inner.settings.snapshots.clone()?;
         let [Some(newest), Some(before)] = self.inner.standing().snapshots else { return None };
@@ -241,18 +243,18 @@ impl Keeper {
     }
 }
 
-/// What is due, beside what may go.
+/// Which commits are due for removal.
 struct Due {
-    /// Commits of this time and later stay.
+    /// Commits of this time and later are kept.
     before: Millis,
-    /// More than so many bytes since the first commit do not go.
+    /// Commits beyond so many bytes, counted from the ledger's first commit, are kept.
     spare: u64,
 }
 
 impl Due {
-    /// Goes on from what is removed as far as commits are due, within a bound for one record.
+    /// Walks from the end of the removed part over the commits that are due, up to a bound per removal record.
     ///
-    /// The tree's frontier there comes with it, where it was known where this begins.
+    /// If the tree's frontier is given for the start of the walk, it is carried along and returned for its end.
     fn walk(
         &self,
         store: &dyn Store,
@@ -279,7 +281,7 @@ impl Due {
                 if time >= self.before || bytes > self.spare {
                     return Ok((at, frontier));
                 }
-                // A generation begins with its commit.
+                // The commit that begins a generation sets the seq.
                 let seq = seq_after(at.seq, &first);
                 at.seq = Seq::from_u64(seq.as_u64() + u64::from(header.records.saturating_sub(1))).unwrap_or(seq);
                 at.chains.insert(header.writer, ChainHead { number: header.number, hash, time });
@@ -293,7 +295,7 @@ impl Due {
 }
 
 impl State {
-    /// Bytes of the commits that are kept, or are still to be removed.
+    /// Bytes of the commits that are kept, including those announced for removal but not yet removed.
     pub fn kept_bytes(&self) -> u64 {
         self.bytes.saturating_sub(self.removed.bytes)
     }

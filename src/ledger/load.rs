@@ -1,4 +1,4 @@
-//! From a store to a state: the newest snapshot that the log vouches for, and what follows folded in.
+//! Builds a state from a store: loads the newest snapshot whose digest is in the log, and folds the commits after it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,36 +11,36 @@ use super::{READ_BYTES, snapshot};
 use crate::seq::Seq;
 use crate::store::{Position, Store, StoreError};
 
-/// Why a server does not start on a store, and the command that mends it.
+/// Why a server does not start on a store, with the command that repairs it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The engine did not open.
+    /// The engine failed to open.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// A commit is not what a writer wrote there.
+    /// A commit is not what a writer wrote at its position.
     #[error(
         "the ledger is damaged after seq {after}: commit {position}: {what}\n  to mend it: mayfly server recover --after {after}"
     )]
     Damaged {
         /// The last seq that can be trusted.
         after: Seq,
-        /// The place of the first commit that cannot.
+        /// The position of the first commit that cannot be trusted.
         position: Position,
-        /// What was found.
+        /// The damage.
         what: BadCommit,
     },
-    /// The oldest commits are gone and no snapshot covers them.
+    /// The oldest commits are missing and no snapshot covers them.
     #[error(
         "the ledger begins at commit {oldest}, and no snapshot covers what came before\n  \
          put back a snapshot from a backup, or: mayfly server recover --after {after}"
     )]
     NoSnapshot {
-        /// The oldest commit there is.
+        /// The position of the oldest commit in the store.
         oldest: Position,
-        /// Where a recovery would begin.
+        /// The seq from which a recovery would begin.
         after: Seq,
     },
-    /// The store is older than something that it wrote: it was put back, or lost its end.
+    /// The store is older than a snapshot made from it: an older copy was put back, or the store lost its end.
     #[error(
         "the store ends at commit {head}, but a snapshot beside it has seen commit {seen}: it was put back from a copy, or lost its end\n  \
          to go on from here, with all that was issued revoked: mayfly server recover --after {after}"
@@ -48,12 +48,12 @@ pub enum StartError {
     Behind {
         /// The store's head.
         head: Position,
-        /// What the snapshot has seen.
+        /// The position that the snapshot has seen.
         seen: Position,
         /// The store's newest seq.
         after: Seq,
     },
-    /// What was acknowledged is no longer in a store that was opened again.
+    /// A store that was opened again lacks commits that were acknowledged.
     #[error(
         "the store ends at commit {head}, but commit {seen} was acknowledged before it was opened again: it lost its end\n  \
          to go on from here, with all that was issued revoked: mayfly server recover --after {after}"
@@ -61,20 +61,20 @@ pub enum StartError {
     Lost {
         /// The store's head.
         head: Position,
-        /// The newest commit that was acknowledged.
+        /// The position of the newest acknowledged commit.
         seen: Position,
         /// The store's newest seq.
         after: Seq,
     },
-    /// The oldest commits are gone, and no record says that they were removed.
+    /// The oldest commits are missing, and no record announces their removal.
     #[error(
         "the ledger begins at commit {oldest}, but its records tell of no removal beyond commit {before}: its beginning was lost\n  \
          put back the data directory from a backup, or to go on without it: mayfly server recover --after {after}"
     )]
     Beginning {
-        /// The oldest commit there is.
+        /// The position of the oldest commit in the store.
         oldest: Position,
-        /// The oldest that should be there.
+        /// The position of the oldest commit that should be there.
         before: Position,
         /// The store's newest seq.
         after: Seq,
@@ -84,19 +84,19 @@ pub enum StartError {
     Write(String),
 }
 
-/// What folding a store came to.
+/// The result of folding a store.
 pub struct Loaded {
     /// The state at the store's head.
     pub state: State,
-    /// The snapshot that it began with, if any: the commits before are not yet verified.
+    /// The position of the snapshot that the fold began with, if any: the commits before it are not verified yet.
     pub from: Option<Position>,
-    /// The seq of its last record.
+    /// The seq of that snapshot's last record.
     pub seq: Seq,
-    /// Where each writer's chain stood there.
+    /// Each writer's chain head at that snapshot.
     pub heads: BTreeMap<u32, ChainHead>,
 }
 
-/// Folds a store from its newest snapshot that the log vouches for, or from its start.
+/// Folds a store from its newest snapshot whose digest is in the log, or from its beginning.
 pub fn load(store: &dyn Store, snapshots: Option<&PathBuf>) -> Result<Loaded, StartError> {
     let (head, oldest) = (store.head()?, store.oldest()?);
     let mut ahead = None;
@@ -116,7 +116,8 @@ pub fn load(store: &dyn Store, snapshots: Option<&PathBuf>) -> Result<Loaded, St
         }
         let (state, vouched) = match (fold(store, state, from + 1, Some(digest)), ahead) {
             (Ok(folded), _) => folded,
-            // The store is older than a snapshot of it. That comes first; how far it can be trusted is only asked for that.
+            // The store is older than a snapshot of it. That error is reported first; how far the store can be trusted is only needed for
+            // the message.
             (Err(_), Some(_)) => continue,
             (Err(error), None) => return Err(error),
         };
@@ -142,7 +143,7 @@ pub fn load(store: &dyn Store, snapshots: Option<&PathBuf>) -> Result<Loaded, St
     if oldest > before { Err(StartError::Beginning { oldest, before, after }) } else { Ok(loaded) }
 }
 
-/// Why a store with a gap is not served from, with the last seq before it.
+/// The error for a store with a gap, with the last seq before the gap.
 pub fn damage(store: &dyn Store, what: String, snapshots: Option<&PathBuf>) -> StartError {
     match load(store, snapshots) {
         Err(error) => error,
@@ -152,9 +153,9 @@ pub fn damage(store: &dyn Store, what: String, snapshots: Option<&PathBuf>) -> S
     }
 }
 
-/// Folds what the store holds from a place on. The flag says whether a record in it vouches for the digest.
+/// Folds the store from a position on. The flag says whether a record in the store vouches for the digest.
 ///
-/// Reading, hashing and decoding take longer than folding, and go on beside it.
+/// Reading, hashing and decoding take longer than folding, and run in another thread at the same time.
 fn fold(store: &dyn Store, mut state: State, from: Position, digest: Option<Hash>) -> Result<(State, bool), StartError> {
     let mut vouched = false;
     let mut next = from;
@@ -182,12 +183,12 @@ fn fold(store: &dyn Store, mut state: State, from: Position, digest: Option<Hash
     })
 }
 
-/// Commits that are decoded before they are folded: 16 MB of records.
+/// Commits decoded ahead of the fold: 16 MB of records.
 const READ_AHEAD: usize = 32;
 
 type Read = Result<(Position, Result<Commit, BadCommit>), StoreError>;
 
-/// Reads on until the end, an error, or nobody listens.
+/// Reads until the end of the store, an error, or until the receiver is gone.
 fn read_from(store: &dyn Store, mut next: Position, out: &SyncSender<Read>) {
     loop {
         let entries = match store.read(next, READ_BYTES) {

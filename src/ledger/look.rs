@@ -1,8 +1,9 @@
-//! One question about history: a few looks, each of which finds the records that fit by the index, and reads no more than it has to.
+//! Queries over the history: one query makes a few lookups; each finds matching records through the index and reads no more than it has to.
 //!
-//! The index says which blocks may hold what fits; those are read. What it does not cover (the last moments; everything, while it is built
-//! after a restore) is read through, for `limits::LOOK_UNCOVERED_MS` at the most. All that one question reads has a bound, `limits::LOOK_BYTES`.
-//! What was not read for it is told, so that nothing is said not to be there which was not looked for. A question whose caller has gone stops at the next piece.
+//! The index names the blocks that may contain a match, and those are read. The part that the index does not cover (the last moments;
+//! everything while the index is rebuilt after a restore) is scanned, for at most `limits::LOOK_UNCOVERED_MS`. All reading of one query is
+//! bounded by `limits::LOOK_BYTES`. The result says which part was not read, so that a record is never reported missing from a part that
+//! was not searched. A query whose caller has disconnected stops at the next piece.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -23,22 +24,22 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{Millis, Seq};
 use crate::system::Stopwatch;
 
-/// Whether anybody still waits for an answer.
+/// Tells whether the caller still waits for the answer.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
-/// Held by whoever waits. Once it is dropped, the question stops.
+/// Held by the caller. When it is dropped, the query stops.
 #[derive(Debug)]
 pub struct Waiting(Stop);
 
 impl Stop {
-    /// One that somebody waits with.
+    /// A stop signal and the guard that the caller holds.
     pub fn waiting() -> (Stop, Waiting) {
         let stop = Stop::default();
         (stop.clone(), Waiting(stop))
     }
 
-    /// Nobody waits any more.
+    /// The caller no longer waits.
     pub fn stopped(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -50,71 +51,71 @@ impl Drop for Waiting {
     }
 }
 
-/// What was read of history since the start: for tests and figures.
+/// How much history was read since the start, for tests and metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadOfHistory {
-    /// Commits.
+    /// Number of commits.
     pub commits: u64,
-    /// Their bytes.
+    /// Bytes of those commits.
     pub bytes: u64,
-    /// Pages of the index, of 4 KiB.
+    /// Pages of the index, 4 KiB each.
     pub pages: u64,
 }
 
-/// Why a look did not see all of history.
+/// Why a query did not see all of the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unseen {
-    /// The index does not cover it yet: of so many commits it covers so many.
+    /// The index does not cover all commits yet.
     NotIndexed {
-        /// Commits that it covers.
+        /// Number of commits that the index covers.
         covered: u64,
-        /// Commits that are kept.
+        /// Number of commits that are kept.
         commits: u64,
     },
-    /// What fits is in more blocks than one question reads: nothing before this seq was read.
+    /// The matches lie in more blocks than one query reads: nothing before this seq was read.
     TooMuch {
-        /// That seq.
+        /// The seq.
         before: Seq,
     },
 }
 
-/// One question.
+/// One query.
 pub struct Look {
     ledger: Ledger,
     oldest: Place,
     end: Place,
     stop: Stop,
-    /// Bytes that may still be read.
+    /// Bytes that this query may still read.
     left: Cell<usize>,
-    /// Since it began.
+    /// Running since the query began.
     watch: Stopwatch,
     unseen: Cell<Option<Unseen>>,
 }
 
 impl Look {
-    /// A question about what lies between two places: the oldest that is kept, and the durable end.
+    /// A query over the records between two places: the oldest that is kept, and the durable end.
     pub fn new(ledger: &Ledger, (oldest, end): (Place, Place), stop: Stop) -> Look {
         ledger.tend_index(false);
         let (left, unseen) = (Cell::new(limits::LOOK_BYTES), Cell::new(None));
         Look { ledger: ledger.clone(), oldest, end, stop, left, watch: Stopwatch::start(), unseen }
     }
 
-    /// The seq up to which records were removed (`audit.keep`); `None` where all are kept.
+    /// The seq up to which records were removed (`audit.keep`); `None` when all are kept.
     pub fn removed(&self) -> Option<Seq> {
         (self.oldest.position > 1).then_some(self.oldest.seq)
     }
 
-    /// Reads the state as it is, as [`Ledger::peek`].
+    /// Reads the state at the appended head, as [`Ledger::peek`].
     pub fn peek<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         self.ledger.peek(read)
     }
 
-    /// Why not all of history was seen, if so.
+    /// Why not all of the history was seen, if so.
     pub fn unseen(&self) -> Option<Unseen> {
         self.unseen.get()
     }
 
-    /// Refused where something was not found and not all of history was seen.
+    /// Refused when a record was not found and not all of the history was seen.
     pub fn saw_all(&self, what: &str) -> Result<(), No> {
         match self.unseen() {
             None => Ok(()),
@@ -139,7 +140,7 @@ impl Look {
         }
     }
 
-    /// The newest records that fit any of the filters and `fits`, newest first.
+    /// The newest records that match any of the filters and `fits`, newest first.
     pub fn newest(&self, any: &[Filter], most: usize, fits: impl Fn(&Past) -> bool) -> Result<Vec<Past>, No> {
         let mut asked = Asked::any(any);
         let mut out = Vec::new();
@@ -167,12 +168,12 @@ impl Look {
         Ok(out)
     }
 
-    /// The first record that fits any of the filters and `fits`. Only one may: what the index covers is looked at first.
+    /// The first record that matches any of the filters and `fits`. At most one record may match. The indexed part is searched first.
     pub fn first(&self, any: &[Filter], fits: impl Fn(&Past) -> bool) -> Result<Option<Past>, No> {
         let mut asked = Asked::any(any);
         let stretches = self.stretches(&mut asked);
         let (covered, rest): (Vec<&Stretch>, Vec<&Stretch>) = stretches.iter().partition(|stretch| stretch.covered);
-        // What is not covered is as a rule the newest, and what is asked for is new more often than old.
+        // The part that is not indexed is usually the newest, and queries ask for new records more often than for old ones.
         for stretch in covered.into_iter().chain(rest.into_iter().rev()) {
             let mut found = None;
             let whole = self.read(stretch, (any, &asked), &mut |past| {
@@ -192,12 +193,12 @@ impl Look {
         Ok(None)
     }
 
-    /// The record with a seq.
+    /// The record with this seq.
     pub fn at(&self, seq: Seq) -> Result<Option<Past>, No> {
         self.first(&[Filter { seq: Some(seq), ..Filter::default() }], |past| past.seq == seq)
     }
 
-    /// The newest records there are, whatever they say, until `each` says stop or about `most` bytes were read. Newest commit first, and in a
+    /// The newest records, without a filter, until `each` says stop or about `most` bytes were read. Newest commit first, and within a
     /// commit the last record first.
     pub fn back(&self, most: usize, each: impl FnMut(Past) -> ControlFlow<()>) -> Result<Reached, No> {
         let end = End { position: self.end.position - 1, seq: self.end.seq };
@@ -206,7 +207,7 @@ impl Look {
         Ok(reached)
     }
 
-    /// Refused where nobody waits any more: nobody reads why.
+    /// Refused when the caller no longer waits; the refusal's text is then never read.
     pub fn waited_for(&self) -> Result<(), No> {
         match self.stop.stopped() {
             true => Err(Refusal::new(Reason::DeadlineExceeded, "nobody waits for the answer any more").into()),
@@ -218,7 +219,7 @@ impl Look {
         self.ledger.stretches(asked, self.oldest, self.end)
     }
 
-    /// Notes that a stretch was not read, or not wholly.
+    /// Notes that a stretch was not read, or not completely.
     fn miss(&self, stretch: &Stretch) {
         let unseen = match stretch.covered {
             true => Unseen::TooMuch { before: stretch.end.seq },
@@ -230,16 +231,16 @@ impl Look {
         self.unseen.set(Some(unseen));
     }
 
-    /// Shows `each` what fits any of the filters in a stretch, in order, until it says stop. False where the bound came first.
+    /// Calls `each` with every match in a stretch, in order, until `each` says stop. False when the bound was reached first.
     fn read(&self, stretch: &Stretch, (any, asked): (&[Filter], &Asked), each: &mut dyn FnMut(Past) -> bool) -> Result<bool, No> {
         let mut place = stretch.from;
         while place.position < stretch.end.position {
             self.waited_for()?;
-            // On a slow or busy machine it is the time that ends first: the answer is to be there within a second.
+            // On a slow or busy machine the time bound is reached first: the answer must be there within a second.
             if !stretch.covered && self.watch.us() >= limits::LOOK_UNCOVERED_MS * 1000 {
                 return Ok(false);
             }
-            // What was removed meanwhile is not there any more.
+            // The commits were removed in the meantime.
             let Some(commits) = self.ledger.glimpses(place, limits::READER_BYTES)? else { return Ok(true) };
             let Some(newest) = commits.last() else { return Ok(true) };
             place = Place { position: newest.position + 1, seq: newest.last };
@@ -263,7 +264,7 @@ impl Look {
     }
 }
 
-/// The records of a commit that fit any of the filters, in order.
+/// The records of a commit that match any of the filters, in order.
 fn fitting_any(commit: &Opened, any: &[Filter], before: Seq, position: u64) -> Result<Vec<Past>, super::commit::BadCommit> {
     let at = Millis(commit.header.time);
     let mut all = Vec::new();
@@ -279,18 +280,18 @@ fn fitting_any(commit: &Opened, any: &[Filter], before: Seq, position: u64) -> R
 }
 
 impl Ledger {
-    /// What was read of history since the start.
+    /// How much history was read since the start.
     pub fn read_of_history(&self) -> ReadOfHistory {
         self.inner.derived.read()
     }
 
-    /// How many of the commits that are kept, up to the newest, the index does not cover.
+    /// How many of the kept commits, up to the newest, the index does not cover.
     pub fn unindexed(&self, oldest: u64, newest: u64) -> u64 {
         let (covered, commits) = self.indexed(oldest.max(1), newest + 1);
         commits.saturating_sub(covered)
     }
 
-    /// How many of the commits between two places the index covers, and how many they are.
+    /// How many of the commits between two places the index covers, and how many there are.
     pub fn indexed(&self, oldest: u64, end: u64) -> (u64, u64) {
         (self.inner.derived.index.lock().covered(oldest, end), end.saturating_sub(oldest))
     }
@@ -313,7 +314,7 @@ mod tests {
 
     const COMMITS: usize = 60;
 
-    /// A ledger that was stopped, whose index covers nothing: nobody makes it again.
+    /// A stopped ledger whose index covers nothing, so that no thread rebuilds the index.
     fn unindexed() -> Ledger {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(StoreId::from_bytes([1; 16])));
         let ledger = Ledger::open(Box::new(move || Ok(store.clone())), System::real(), Settings::default()).unwrap();

@@ -1,17 +1,20 @@
-//! One ordered log of records is the truth; everything in memory is a fold over it.
+//! The ledger: one ordered log of records is the source of truth, and all state in memory is a fold over that log.
 //!
-//! - [`record`]: what happened. [`commit`]: how it is written, chained and hashed.
-//! - [`state`]: the fold and its verdicts. Pure.
+//! - [`record`]: the record types, that is, the events with their audit context.
+//! - [`commit`]: how a batch of records is written, chained and hashed.
+//! - [`state`]: the fold and its verdicts. Pure: no IO, no clock.
 //! - `queue`, `writer`: from a proposal to a [`Receipt`], with one durable append per batch.
-//! - `view`: what a decision is made on.
-//! - [`history`]: the records read back.
-//! - [`search`], [`forward`], [`index`]: found in it, and followed. [`tree`]: what is proven of it.
-//! - [`keep`]: how long they stay.
-//! - [`open`], [`snapshot`], [`recover`]: from a store to a state, and what to do when that is refused. [`backup`]: taken elsewhere.
+//! - `view`: the state that a decision is made on.
+//! - [`history`]: records read back from the store.
+//! - [`search`], [`forward`], [`index`]: find records in the history and follow the log. [`tree`]: proofs about the log.
+//! - [`keep`]: retention.
+//! - [`open`], [`snapshot`], [`recover`]: build a state from a store, and recover when a store is refused. [`backup`]: copies of the ledger
+//!   kept elsewhere.
 //!
-//! Failure analysis. The state runs ahead of the disk by the batch that is being appended. What leaves the process waits for the durable
-//! head to pass what it saw ([`Ledger::settled`]), so nothing is told that a crash could take back. When an append fails, what is on the
-//! disk is unknown: the state is thrown away and folded anew from the store, and nobody was answered.
+//! Failure analysis. The state in memory is ahead of the disk by the batch that is being appended. An answer waits until the durable head
+//! has passed everything that the answer was made from ([`Ledger::settled`]), so a crash cannot take back anything that left the process.
+//! When an append fails, the contents of the disk are unknown: the state is thrown away and folded anew from the store, and no proposal of
+//! that batch was answered.
 
 mod again;
 pub mod backup;
@@ -80,21 +83,22 @@ use queue::Queue;
 use record::Record;
 use standing::Standing;
 
-/// What the disk allows, as the store's reserve sees it.
+/// How much room the disk has, as the store's reserve sees it.
 pub use crate::store::reserve::Room;
 
-/// Opens the store's engine, again after a failure.
+/// Opens the store's engine; called again after a failure.
 pub type Opener = Box<dyn Fn() -> Result<Arc<dyn Store>, crate::store::StoreError> + Send + Sync>;
 
-/// Bytes asked of the store at once, wherever the log is read through.
+/// Bytes requested from the store in one read wherever the log is scanned.
 const READ_BYTES: usize = 8 * 1024 * 1024;
 
-/// Those for whom history stays that they have not read yet.
+/// The readers of the log (continuous export, webhooks) whose unread history must not be removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readers {
-    /// History is exported as it comes: none goes before it was.
+    /// Continuous export is set: a commit is removed only after it was exported.
     pub export: bool,
-    /// Named values of others who follow the log, each with a place at its beginning: nothing from there on goes.
+    /// Names of the named values in which other followers of the log keep their place (at the beginning of the value). No commit from such
+    /// a place on is removed.
     pub followed: Vec<String>,
 }
 
@@ -107,67 +111,67 @@ pub struct Ledger {
 }
 
 struct Inner {
-    /// At the appended head.
+    /// The state at the appended head.
     state: RwLock<State>,
-    /// Of it, at the durable head, what threads of low priority need.
+    /// The part of the state at the durable head that low-priority threads need.
     standing: ArcSwap<Standing>,
-    /// Whatever lives was issued in this commit or later.
+    /// Every credential that is still alive was issued in this commit or a later one.
     alive_since: AtomicU64,
     durable: AtomicU64,
     durable_watch: watch::Sender<Seq>,
-    /// The place of the newest durable commit.
+    /// The position of the newest durable commit.
     durable_position: AtomicU64,
-    /// How often the state was thrown away and folded anew.
+    /// How many times the state was thrown away and folded anew.
     folded: AtomicU64,
     queue: Queue,
     store: RwLock<Arc<dyn Store>>,
     opener: Opener,
     clock: Arc<Guarded>,
-    /// Goes by that clock.
+    /// The system whose clock is the guarded clock in `clock`.
     system: System,
     settings: Settings,
-    /// What the writer holds to before it appends: those of the settings, until they are set anew.
+    /// Limits that the writer applies before it appends: those of the settings until new ones are set.
     ceilings: ArcSwap<Ceilings>,
     readers: RwLock<Readers>,
     observers: RwLock<Vec<Observer>>,
-    /// Why nothing is written, if so.
+    /// Why nothing can be written, if the store has failed.
     broken: RwLock<Option<String>>,
-    /// Why grants are refused, if they are: clock, disk, an operator, a damaged history.
+    /// Why grants are refused, if they are: clock, disk, an operator, or a damaged history.
     stopped: RwLock<Option<Refusal>>,
-    /// The chain was verified up to this seq since the start; `EVERYTHING` once nothing is left to verify.
+    /// The chain was verified up to this seq since the start; `EVERYTHING` when the verification is complete.
     verified: AtomicU64,
-    /// A damaged history, found by the verification in the background.
+    /// Damage of the history that the background verification found.
     damaged: RwLock<Option<String>>,
     groups: AtomicU32,
     commits: AtomicU64,
     pauses: Pauses,
-    /// What the writer is at.
+    /// The commit that the writer is working on.
     under_way: stall::UnderWay,
-    /// The place of the newest snapshot, and its last seq.
+    /// The position of the newest snapshot, and its last seq.
     snapshot_at: AtomicU64,
     snapshot_seq: AtomicU64,
     snapshotting: Mutex<bool>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
-    /// Other threads that have the store in use.
+    /// Background threads that use the store.
     background: Mutex<Vec<std::thread::JoinHandle<()>>>,
-    /// Looks how much history is kept, when there is something new to look at.
+    /// The retention thread, unparked when more history may be removable.
     keeper: OnceLock<std::thread::Thread>,
-    /// Commits from here on stay, since a backup is to have them; `u64::MAX` where none is made.
+    /// Commits from this position on are not removed, because a backup needs them; `u64::MAX` when no backup is being made.
     pinned: AtomicU64,
-    /// What follows from the history.
+    /// Data derived from the history: the tree and the index.
     derived: derived::Derived,
-    /// They end as soon as they can.
+    /// Set at shutdown; background threads end as soon as they can.
     stopping: AtomicBool,
 }
 
 impl Ledger {
-    /// A view to decide on: everything up to its revision, and perhaps newer. Costs an atomic load.
+    /// A view to decide on: it contains everything up to its revision, and possibly newer records. Costs one atomic load.
     pub fn view(&self) -> View {
-        // The durable head first, the live state after it: newer than the revision is fine, older never.
+        // Read the durable head first and the live state after it: a state newer than the revision is fine, an older one never is.
         View::new(self.inner.clone(), self.durable())
     }
 
-    /// The durable head: what may leave the process.
+    /// The durable head: only records up to it may leave the process.
     pub fn durable(&self) -> Seq {
         Seq::from_u64(self.inner.durable.load(Ordering::Acquire)).unwrap_or(Seq::ZERO)
     }
@@ -177,33 +181,34 @@ impl Ledger {
         self.inner.durable_watch.subscribe()
     }
 
-    /// A number for the records of one proposal, so that they stand or are void together, also when they are folded again. Proposing
-    /// sets it in any case.
+    /// A new group number. The records of one group take effect together or are void together, also when they are replayed. Proposing sets
+    /// the group number in any case.
     pub fn new_group(&self) -> u32 {
-        // Neighbours in one commit must differ; 0 means none.
+        // Neighbouring groups in one commit must have different numbers; 0 means no group.
         self.inner.groups.fetch_add(1, Ordering::Relaxed) | 1 << 31
     }
 
-    /// Proposes a group of records and waits until it is durable and found valid.
+    /// Proposes a group of records and waits until the group is durable and found valid.
     ///
-    /// Refused where the fold finds it void, where the queue is full, or where grants are stopped. Cost: one place in a durable commit.
+    /// Refused when the fold finds the group void, when the queue is full, or when grants are stopped. Cost: one place in a durable commit.
     pub async fn commit(&self, lane: Lane, records: Vec<Record>) -> Result<Receipt, No> {
         self.receipt(self.propose(lane, records)?).await
     }
 
-    /// The receipt of an issuance that the fold knows as valid, once it is durable.
+    /// The receipt of an issuance that the fold knows as valid, once that issuance is durable.
     pub async fn receipt_of(&self, issued: CredentialId, seq: Seq, at: crate::store::Position) -> Result<Receipt, No> {
         self.wait_durable(seq).await?;
         Ok(Receipt::new(seq, Issues::One(Some(issued)), at, Millis(0)))
     }
 
-    /// Announces that so many grants are under way, so that the writer may gather them with others. Held until they are answered.
+    /// Announces that `count` grants are under way, so that the writer may gather them into one commit with others. The guard is held until
+    /// the grants are answered.
     pub fn minting(&self, count: usize) -> Minting {
         self.inner.queue.begin(count);
         Minting { inner: self.inner.clone(), count }
     }
 
-    /// Reads the state and waits until all that was seen is durable, so that the answer may leave the process.
+    /// Reads the state and waits until everything that was read is durable, so that the answer may leave the process.
     pub async fn settled<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, No> {
         let (out, seen, folded) = {
             let state = self.inner.look();
@@ -211,24 +216,25 @@ impl Ledger {
         };
         self.wait_durable(seen).await?;
         if self.inner.folded.load(Ordering::Acquire) != folded {
-            // What was seen may have been thrown away with that state, and something else have got its seq.
+            // The state that was read may have been thrown away, and another record may have received its seq.
             return Err(No::Refusal(not_written("the ledger was opened again meanwhile")));
         }
         Ok(out)
     }
 
-    /// Reads the state as it is, for decisions; what is read must not leave the process.
+    /// Reads the state at the appended head, for decisions only; the result must not leave the process.
     pub fn peek<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         read(&self.inner.look())
     }
 
-    /// Waits until the durable head has reached `seq`. Refused at once where the store has failed: nobody knows whether it ever will.
+    /// Waits until the durable head has reached `seq`. Refused at once when the store has failed, because the head may never reach `seq`
+    /// then.
     pub async fn wait_durable(&self, seq: Seq) -> Result<(), No> {
         if self.durable() >= seq {
             return Ok(());
         }
         let mut watch = self.durable_watch();
-        // Also where it was opened again before anybody looked: what is waited for may be gone with the state of then.
+        // Also refused when the store was opened again in the meantime: the awaited record may be gone with the former state.
         let folded = self.inner.folded.load(Ordering::Acquire);
         let over = |head: &Seq| *head >= seq || !self.writes() || self.inner.folded.load(Ordering::Acquire) != folded;
         let waited = tokio::time::timeout(Duration::from_millis(limits::WAIT_MS), watch.wait_for(over)).await;
@@ -238,7 +244,7 @@ impl Ledger {
         }
     }
 
-    /// Calls `observer` on the writer's thread after each durable commit, in order. It must be quick.
+    /// Registers `observer`, which the writer's thread calls after each durable commit, in order. The observer must be quick.
     pub fn observe(&self, observer: impl Fn(&Arc<Batch>) + Send + Sync + 'static) {
         self.inner.observers.write().push(Box::new(observer));
     }
@@ -255,69 +261,69 @@ impl Ledger {
         broken.or_else(stalled).or_else(|| self.inner.stopped.read().clone())
     }
 
-    /// Whether records can be written at all: not while the store has failed and was not opened again, nor while its disk stands still. Grants
-    /// may be stopped all the same.
+    /// Whether records can be written at all: false while the store has failed and was not opened again, and while its disk is stalled.
+    /// Grants may be stopped even when this is true.
     pub fn writes(&self) -> bool {
         !self.inner.broken() && !self.inner.under_way.is_stalled()
     }
 
-    /// How long the commit that is under way has taken so far, microseconds; 0 where none is.
+    /// How long the current commit has taken so far, in microseconds; 0 when no commit is under way.
     pub fn commit_age_us(&self) -> u64 {
         self.inner.under_way.age_us()
     }
 
-    /// Time as the ledger believes it, and randomness: what everything that judges by time beside it goes by.
+    /// The ledger's guarded clock and its randomness. Everything else that decides by time uses this clock.
     pub fn system(&self) -> System {
         self.inner.system.clone()
     }
 
-    /// What its writer holds to before it appends.
+    /// The limits that the writer applies before it appends.
     pub fn ceilings(&self) -> arc_swap::Guard<Arc<Ceilings>> {
         self.inner.ceilings.load()
     }
 
-    /// Its writer holds to these from the next commit on.
+    /// Sets the limits that the writer applies from the next commit on.
     pub fn set_ceilings(&self, ceilings: Ceilings) {
         self.inner.ceilings.store(Arc::new(ceilings));
     }
 
-    /// For whom history stays, from here on.
+    /// Sets the readers of the log whose unread history is kept from now on.
     pub fn set_readers(&self, readers: Readers) {
         *self.inner.readers.write() = readers;
     }
 
-    /// How far clocks may differ, milliseconds.
+    /// The allowed clock skew, milliseconds.
     pub fn allowed_skew_ms(&self) -> u64 {
         self.inner.settings.skew_ms
     }
 
-    /// Commits since start.
+    /// Number of commits since the start.
     pub fn commits(&self) -> u64 {
         self.inner.commits.load(Ordering::Relaxed)
     }
 
-    /// What one commit took at the longest.
+    /// The longest time that any single commit took.
     pub fn longest(&self) -> Longest {
         self.inner.pauses.longest()
     }
 
-    /// How long durable writes took since the start.
+    /// Histogram of the durations of durable writes since the start.
     pub fn writes_took(&self) -> Writes {
         self.inner.pauses.writes()
     }
 
-    /// Proposals that wait for the writer.
+    /// Number of proposals that wait for the writer.
     pub fn waiting(&self) -> usize {
         self.inner.queue.len()
     }
 
-    /// Serves what waits and ends the writer, and what else works on the store.
+    /// Serves the waiting proposals, then ends the writer and the background threads that use the store.
     pub fn stop(&self) {
         self.inner.queue.stop();
         if let Some(writer) = self.inner.writer.lock().take() {
             let _ = writer.join();
         }
-        // What looked at the writer until now ends with the others.
+        // The thread that watches for a stalled writer ends together with the other background threads.
         self.inner.stopping.store(true, Ordering::Relaxed);
         let background = std::mem::take(&mut *self.inner.background.lock());
         for thread in background {
@@ -327,7 +333,7 @@ impl Ledger {
     }
 }
 
-/// Nothing is written any more.
+/// The refusal while the server stops: nothing is written any more.
 pub fn stopping() -> Refusal {
     Refusal::new(Reason::NotReady, "the server is stopping").retry(Duration::from_secs(1))
 }
@@ -336,7 +342,7 @@ fn not_written(what: &str) -> Refusal {
     Refusal::new(Reason::NotReady, what).way_out("an operator looks at: mayfly status").retry(Duration::from_secs(1))
 }
 
-/// Grants that are under way.
+/// A guard that counts grants under way.
 pub struct Minting {
     inner: Arc<Inner>,
     count: usize,
@@ -363,11 +369,11 @@ impl Inner {
 
     fn break_with(&self, why: &str) {
         *self.broken.write() = Some(why.to_owned());
-        // Who waits for what was being written is told.
+        // Wakes those that wait for the durable head, so that they learn of the failure.
         self.durable_watch.send_modify(|_| {});
     }
 
-    /// Tells those who follow, in order. On the writer's thread.
+    /// Calls the observers with a durable batch, in order, on the writer's thread.
     fn tell(&self, batch: &Arc<Batch>) {
         for observer in self.observers.read().iter() {
             observer(batch);
@@ -408,7 +414,7 @@ impl Inner {
         self.clock.trusted(ledger)
     }
 
-    /// Nothing waits: looks at clock, disk and health, so that status and refusals are up to date.
+    /// Called when nothing waits: checks clock, disk and health, so that status and refusals are up to date.
     fn look_around(&self) {
         if let Some(reserve) = self.store().reserve()
             && let Err(error) = reserve.restore()

@@ -1,7 +1,7 @@
-//! Issuances that have all in common but what is each one's own: what they share is encoded once.
+//! Record templates: issuances that share all fields but a few, where the shared fields are encoded once.
 //!
-//! A caller's exchanges come in dozens that differ by little. The bytes are those that prost writes for the whole record, so nobody who
-//! reads the log can tell, or has to.
+//! A caller's exchanges come by the dozen and differ in few fields. The bytes are exactly those that prost writes for the whole record, so
+//! a reader of the log need not know about templates.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::state::{RequestKey, request_key};
 use crate::protobuf::{begin, delimited, delimited_len, number, number_len};
 use crate::seq::CredentialId;
 
-/// The request of an issuance, with its name.
+/// The request of an issuance, with its key.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnRequest<'a> {
     id: &'a str,
@@ -24,68 +24,68 @@ pub struct OwnRequest<'a> {
 }
 
 impl<'a> OwnRequest<'a> {
-    /// A request of this caller. `digest`: SHA-256 over everything asked.
+    /// A request of this caller. `digest`: SHA-256 over all fields of the request.
     pub fn new(caller: &str, id: &'a str, digest: &'a Hash) -> OwnRequest<'a> {
         OwnRequest { key: request_key(caller, id), id, digest }
     }
 
-    /// The caller's name for it.
+    /// The caller's request id.
     pub fn id(&self) -> &'a str {
         self.id
     }
 
-    /// SHA-256 over everything asked.
+    /// SHA-256 over all fields of the request.
     pub fn digest(&self) -> &'a Hash {
         self.digest
     }
 
-    /// Its name among those of all callers.
+    /// The key of the request among the requests of all callers.
     pub fn key(&self) -> RequestKey {
         self.key
     }
 }
 
-/// What is one issuance's own.
+/// The fields that are one issuance's own.
 pub struct Own<'a> {
-    /// Its id.
+    /// The credential's id.
     pub credential: CredentialId,
-    /// The request, by the author of the mold's record.
+    /// The request; its caller is the author of the template's record.
     pub request: Option<OwnRequest<'a>>,
-    /// The trace of the call that asked for it; empty for none.
+    /// The trace id of the call; empty for none.
     pub trace: &'a [u8],
-    /// The tool that it serves for; empty for none.
+    /// The tool that the credential serves for; empty for none.
     pub tool: &'a str,
-    /// What it is for.
+    /// The purpose of the credential.
     pub purpose: &'a str,
     /// SHA-256 of the arguments.
     pub arguments: Option<&'a Hash>,
-    /// Its status list, and its index in that.
+    /// The status list, and the index in that list.
     pub status: (u64, u32),
     /// SHA-256 of the credential as handed out.
     pub token_digest: &'a Hash,
 }
 
-/// What issuances share: their record with nothing of one's own, and the same in pieces of bytes.
+/// A record template: the record without any issuance's own fields, and the same record as pieces of encoded bytes.
 #[derive(Debug)]
 pub struct Mold {
     record: Arc<Record>,
     pieces: [Vec<u8>; PIECES],
 }
 
-/// Pieces of a mold: author and revision, fields 2 to 9 of the issuance, 13 to 24, 27 to 31, and from 33 on.
+/// Pieces of a template: author and revision; fields 2 to 9 of the issuance; 13 to 24; 27 to 31; and from 33 on.
 pub const PIECES: usize = 5;
-/// What is one's own lies between them.
+/// An issuance's own fields lie between these pieces.
 pub const OWN_PIECES: usize = PIECES - 1;
 
-/// What one issuance has of its own, in bytes.
+/// One issuance's own fields, encoded.
 #[derive(Clone, Debug)]
 pub(super) struct Cast {
     credential: CredentialId,
-    /// In one place with its neighbours': it is written on one thread, and read and freed on another.
+    /// Next to the bytes of neighbouring issuances: the buffer is written on one thread, and read and freed on another.
     bytes: Bytes,
-    /// Where each of the pieces ends.
+    /// The end of each piece in `bytes`.
     ends: [u32; OWN_PIECES],
-    /// Where its tool and its request's id are.
+    /// The places of the tool and of the request's id in `bytes`.
     tool: Range<u32>,
     request_id: Range<u32>,
 }
@@ -108,7 +108,7 @@ impl Cast {
         bytes.and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
     }
 
-    /// Its pieces.
+    /// The encoded pieces.
     pub fn pieces(&self) -> [&[u8]; OWN_PIECES] {
         let mut start = 0;
         self.ends.map(|end| {
@@ -119,7 +119,7 @@ impl Cast {
     }
 }
 
-/// The bytes of a record from its mold's pieces and its own.
+/// Joins the template's pieces and the issuance's own pieces to the bytes of a record.
 pub(super) fn join<P: AsRef<[u8]>>(shared: &[P; PIECES], own: &[&[u8]; OWN_PIECES], out: &mut Vec<u8>) {
     let [first, rest @ ..] = shared;
     out.extend_from_slice(first.as_ref());
@@ -143,11 +143,12 @@ const STATUS_LIST: u32 = 25;
 const STATUS_INDEX: u32 = 26;
 const TOKEN_DIGEST: u32 = 32;
 
-/// What a series puts its own into at a time, bytes: that of some twenty.
+/// Allocation unit for the issuances' own bytes: enough for about twenty.
 const ROOM: usize = 4 * 1024;
 
 impl Mold {
-    /// `record`: an issuance of its own group, with nothing in it that is one's own. `None` for anything else.
+    /// Makes a template. `record`: an issuance in a group by itself, with none of an issuance's own fields set. `None` for any other
+    /// record.
     pub fn new(record: Record) -> Option<Mold> {
         let Some(Event::Issued(e)) = &record.event else { return None };
         let own = [&e.credential, &e.arguments, &e.token_digest].iter().any(|b| !b.is_empty())
@@ -205,17 +206,18 @@ impl Mold {
         Some(Mold { record: Arc::new(record), pieces: [head, first, second, third, fourth] })
     }
 
-    /// What they share, as a record that no issuance is: ids, tool, purpose, arguments, status, digest, request and trace are empty.
+    /// The shared fields as a record that is not a real issuance: ids, tool, purpose, arguments, status, digest, request and trace are
+    /// empty.
     pub fn record(&self) -> &Arc<Record> {
         &self.record
     }
 
-    /// Its pieces.
+    /// The template's encoded pieces.
     pub(super) fn pieces(&self) -> &[Vec<u8>; PIECES] {
         &self.pieces
     }
 
-    /// One of them, in `room`, where the one before it was put.
+    /// Encodes one issuance's own fields into `room`, behind those of the previous issuance.
     pub(super) fn cast(&self, own: &Own<'_>, room: &mut BytesMut) -> Cast {
         let [_, shared @ ..] = &self.pieces;
         let arguments: &[u8] = own.arguments.map_or(&[], |a| a);
@@ -227,7 +229,7 @@ impl Mold {
             + number_len(STATUS_LIST, own.status.0)
             + number_len(STATUS_INDEX, own.status.1.into())
             + delimited_len(TOKEN_DIGEST, own.token_digest);
-        // Some room for numbers and tags: all of them are in it.
+        // Extra capacity for numbers and tags, which all fit into it.
         let names = own.request.map_or(0, |r| r.id.len() + r.digest.len()) + own.trace.len() + own.tool.len() + own.purpose.len();
         let length = names + 160;
         if room.capacity() < length {
@@ -264,7 +266,7 @@ fn end(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 
-/// The place of what was written last.
+/// The range of the bytes that were written last.
 fn tail(bytes: &[u8], length: usize) -> Range<u32> {
     end(&bytes[..bytes.len() - length])..end(bytes)
 }

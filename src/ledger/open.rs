@@ -1,4 +1,5 @@
-//! From a store to a state: the newest snapshot that the log vouches for, what follows folded in, the rest verified in the background.
+//! Opens a ledger: loads the newest snapshot whose digest is in the log, folds the commits after it, and verifies the rest in the
+//! background.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -23,29 +24,30 @@ use crate::limits;
 use crate::seq::Millis;
 use crate::system::System;
 
-/// How the ledger runs.
+/// Settings of the ledger.
 pub struct Settings {
-    /// Where snapshots lie; `None` for none.
+    /// Directory of the snapshots; `None` for no snapshots.
     pub snapshots: Option<PathBuf>,
-    /// Where what is derived from history lies; `None`: in memory.
+    /// Directory of the data derived from the history; `None`: kept in memory.
     pub history: Option<PathBuf>,
-    /// Bytes of records in one block of the index of history, about.
+    /// Approximate bytes of records per block of the history index.
     pub index_block: usize,
-    /// History is exported as it comes: none goes before it was.
+    /// Continuous export is set: a commit is removed only after it was exported.
     pub export: bool,
-    /// Named values of others who follow the log, each with a place at its beginning: nothing from there on goes.
+    /// Names of the named values in which other followers of the log keep their place (at the beginning of the value). No commit from such
+    /// a place on is removed.
     pub followed: Vec<String>,
-    /// Most records gathered into one commit.
+    /// Most records that are gathered into one commit.
     pub gather_records: usize,
     /// Longest wait while gathering.
     pub gather_wait: Duration,
-    /// How far clocks may differ, milliseconds.
+    /// Allowed clock skew, milliseconds.
     pub skew_ms: u64,
     /// Commits between snapshots.
     pub snapshot_every: u64,
-    /// How much of the history stays; `None` for all of it.
+    /// How much of the history is kept; `None` for all of it.
     pub keep: Option<Keep>,
-    /// What this writer holds to before it appends: at most the fold's.
+    /// Limits that this writer applies before it appends: at most those of the fold.
     pub ceilings: Ceilings,
 }
 
@@ -68,7 +70,7 @@ impl Default for Settings {
 }
 
 impl Ledger {
-    /// Opens a store, folds it, begins the first generation where it is empty, and starts the writer.
+    /// Opens a store, folds it, begins the first generation if the store is empty, and starts the writer.
     pub fn open(opener: Opener, system: System, settings: Settings) -> Result<Ledger, StartError> {
         let store = opener()?;
         let loaded = load(&*store, settings.snapshots.as_ref())?;
@@ -131,7 +133,7 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// The first records of a start: the generation of a new store, and one full interval for every heartbeat.
+    /// Writes the first records of a start: the generation of a new store, and one full interval for every heartbeat.
     fn begin(&self, fresh: bool, away_since: Millis) -> Result<(), StartError> {
         let record = if fresh {
             let begun = GenerationBegun {
@@ -154,7 +156,7 @@ impl Ledger {
     }
 }
 
-/// The number under which this replica writes, for who reads the chain.
+/// The writer number of this replica, for readers of the chain.
 pub const fn writer_number() -> u32 {
     WRITER
 }

@@ -1,19 +1,20 @@
-//! How the writer's time goes, which decides what a commit gathers.
+//! Measures the writer's time per commit, and from it decides how many grants a commit gathers (group commit).
 //!
-//! Those whose grants were committed together come back together. With one commit for all who are under way the writer rests while they are
-//! answered, and they rest while it writes; with one for each half, one half is written while the other is answered. All that, once, is how
-//! long a grant takes. Two commits have to fit into it: where flushes are slow, one for all is better. Of a crowd that is more than a commit
-//! holds some are answered meanwhile in any case.
+//! Callers whose grants were committed together send their next requests together. With one commit for all grants under way, the writer is
+//! idle while the callers are answered, and the callers wait while the writer writes. With a commit for each half, one half is written
+//! while the other half is answered. The sum of these times is the latency of a grant. Halves pay off only if two commits fit into that
+//! latency; when flushes are slow, one commit for all is better. When more grants are under way than a commit holds, some are answered
+//! while others are written in any case.
 
 use crate::limits;
 use crate::system::Stopwatch;
 
-/// Averages over the last few commits.
+/// Moving averages over the last few commits.
 pub(super) struct Pace {
     taken: Stopwatch,
-    /// What a commit takes of the writer's time, flush and all, µs.
+    /// How long one commit keeps the writer busy, including the flush, µs.
     commit_us: f64,
-    /// From one commit to the next, for each grant in it, µs.
+    /// Time from one commit to the next divided by the number of grants in the commit, µs.
     each_us: f64,
 }
 
@@ -24,19 +25,19 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// For how long the writer has been busy with what it took last, µs. To be asked when it comes back.
+    /// For how long the writer has been busy with the last batch, µs. Called when the writer returns to the queue.
     pub fn busy_us(&self) -> u64 {
         self.taken.us()
     }
 
-    /// The writer takes so many grants, after it was busy for so long with those before.
+    /// Records that the writer takes `grants` grants, after it was busy for `busy_us` with the batch before.
     pub fn take(&mut self, busy_us: u64, grants: usize) {
         let since = self.taken.us();
         self.taken = Stopwatch::start();
         self.average(busy_us, since, grants);
     }
 
-    /// After many commits like this one.
+    /// The averages after many commits like this one.
     #[cfg(test)]
     pub fn of(busy_us: u64, since_us: u64, grants: usize) -> Pace {
         let mut pace = Pace::default();
@@ -48,17 +49,17 @@ impl Pace {
         if grants == 0 {
             return;
         }
-        // A pause says nothing of how long a grant takes.
+        // Idle time between commits does not count towards the latency of a grant.
         let since = since_us.min(busy_us + limits::GATHER_WAIT_US) as f64;
         let near = |average: &mut f64, now: f64| *average += (now - *average) / 8.0;
         near(&mut self.commit_us, busy_us as f64);
         near(&mut self.each_us, since / grants as f64);
     }
 
-    /// How many to gather where so many are under way, and a commit holds that many.
+    /// How many grants to gather when `under_way` are under way and a commit holds `most`.
     pub fn gather(&self, under_way: usize, most: usize) -> usize {
         let takes_us = self.each_us * under_way as f64;
-        // More than the two: halves on a slow disk follow each other at once, and take just that long.
+        // The factor is above 2: on a slow disk two half commits follow each other without a gap and take exactly twice one commit.
         let halves = (limits::GATHER_HALVES..=most).contains(&under_way) && 2.25 * self.commit_us < takes_us;
         if halves { under_way / 2 } else { under_way.clamp(1, most) }
     }
@@ -70,10 +71,10 @@ mod tests {
 
     #[test]
     fn half_of_a_crowd_is_gathered_where_two_commits_fit_into_the_time_that_a_grant_takes() {
-        // All 256 in one commit of 1 ms, each 4 ms; and in halves, a commit of 0.7 ms each 1.5 ms.
+        // All 256 in one commit that takes 1 ms, every 4 ms; and halves in commits of 0.7 ms, every 1.5 ms.
         assert_eq!(Pace::of(1_000, 4_000, 256).gather(256, 256), 128);
         assert_eq!(Pace::of(700, 1_500, 128).gather(256, 256), 128);
-        // The same server on a disk that takes 10 ms.
+        // The same server on a disk whose flush takes 10 ms.
         assert_eq!(Pace::of(10_000, 13_000, 256).gather(256, 256), 256);
         assert_eq!(Pace::of(10_000, 10_000, 128).gather(256, 256), 256);
         assert_eq!(Pace::of(10_000, 10_300, 128).gather(256, 256), 256, "a disk that has become slow");
@@ -97,7 +98,7 @@ mod tests {
         let mut pace = Pace::of(10_000, 13_000, 256);
         (0..1_000).for_each(|_| pace.average(1, 100_000, 0));
         assert_eq!(pace.gather(256, 256), 256, "looks around between commits");
-        // After an hour without grants.
+        // A commit after an hour without grants.
         pace.average(10_000, 3_600_000_000, 256);
         assert_eq!(pace.gather(256, 256), 256);
     }

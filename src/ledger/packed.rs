@@ -1,4 +1,4 @@
-//! Commits as they stand in the store.
+//! The encoding of commits in the store.
 
 use std::sync::Arc;
 
@@ -12,11 +12,12 @@ use crate::limits;
 use crate::protobuf::{begin, message_len, number, number_len};
 use crate::seq::Millis;
 
-/// The formats of commits: records one after the other, and with what some of them share written once. A higher one stops the start.
+/// The formats of commits: records one after the other, and records whose shared fields are written once per commit. A higher format
+/// prevents the start.
 pub(super) const PLAIN: u32 = 1;
 pub(super) const MOLDED: u32 = 2;
 
-/// A commit as it stands in the store. Tags are frozen.
+/// A commit as stored. Tags are frozen.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Packed {
     #[prost(bytes = "bytes", tag = "1")]
@@ -24,7 +25,7 @@ pub(super) struct Packed {
     /// Format 1: the records.
     #[prost(bytes = "bytes", repeated, tag = "2")]
     pub records: Vec<Bytes>,
-    /// Format 2: what some of them share.
+    /// Format 2: the record templates.
     #[prost(message, repeated, tag = "3")]
     pub molds: Vec<PackedMold>,
     /// Format 2: the records.
@@ -32,14 +33,14 @@ pub(super) struct Packed {
     pub entries: Vec<Entry>,
 }
 
-/// What records share, in pieces.
+/// A record template: the shared bytes, in pieces.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct PackedMold {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub pieces: Vec<Bytes>,
 }
 
-/// A record: whole, or the place of its mold, from 1, and what is between that one's pieces.
+/// A record: complete, or the number of its template, from 1, and the bytes between the template's pieces.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Entry {
     #[prost(bytes = "bytes", tag = "1")]
@@ -59,9 +60,9 @@ pub(super) const ENTRY_WHOLE: u32 = 1;
 pub(super) const ENTRY_MOLD: u32 = 2;
 pub(super) const ENTRY_OWN: u32 = 3;
 
-/// Packs records into the next commit of a writer's chain: its bytes, and the chain's head after it.
+/// Packs records into the next commit of a writer's chain; returns the commit's bytes and the chain head after it.
 ///
-/// What was cast is written as such: what is shared is on the disk once in a commit.
+/// Templated records are written as such: the shared fields are written once per commit.
 pub fn pack<'a>(
     writer: u32,
     after: ChainHead,
@@ -73,7 +74,7 @@ pub fn pack<'a>(
     (bytes, head)
 }
 
-/// The same at the end of what was written before.
+/// As [`pack`], appending to a buffer.
 pub fn pack_into<'a>(
     bytes: &mut Vec<u8>,
     writer: u32,
@@ -105,7 +106,7 @@ pub fn pack_into<'a>(
     };
     let header = header.encode_to_vec();
     let head = ChainHead { number: after.number + 1, hash: sha256(&header), time };
-    // As prost writes a `Packed`, without one: each byte is copied once.
+    // The bytes are those that prost writes for a `Packed`, but without building one: each byte is copied once.
     bytes.reserve(header.len() + ENTRY_HEAD + molds.length() + wholes + own);
     message(HEADER, &header, bytes);
     for mold in &molds.all {
@@ -131,23 +132,23 @@ pub fn pack_into<'a>(
     head
 }
 
-/// Room for what stands before a record and its pieces.
+/// Room for the bytes before a record and before its pieces.
 const ENTRY_HEAD: usize = 32;
 
-/// A field of bytes, also of none.
+/// Writes a bytes field, also when it is empty.
 fn message(tag: u32, part: &[u8], out: &mut Vec<u8>) {
     begin(tag, part.len(), out);
     out.extend_from_slice(part);
 }
 
-/// The molds of one commit.
+/// The record templates of one commit.
 #[derive(Default)]
 struct Molds<'a> {
     all: Vec<&'a Arc<Mold>>,
 }
 
 impl<'a> Molds<'a> {
-    /// The place of a mold, from 1. Those of one mold mostly follow each other.
+    /// The number of a template, from 1. Records of one template mostly follow each other.
     fn place(&mut self, mold: &'a Arc<Mold>) -> u64 {
         let known = self.all.iter().rposition(|known| Arc::ptr_eq(known, mold));
         let place = known.unwrap_or_else(|| {

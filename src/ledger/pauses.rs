@@ -1,41 +1,42 @@
-//! How long the writer took for a commit at the longest: what everybody who waits for one had to wait.
+//! Statistics of the writer: the longest time that one commit took, which everything in the queue had to wait.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::seq::Millis;
 use crate::system::{Stopwatch, System, thread_cpu_ns};
 
-/// What one commit took at the longest since the start, microseconds.
+/// The longest time that one commit took since the start, microseconds.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Longest {
-    /// To be decided and folded, what ended to be forgotten, a snapshot to be begun: all that is the ledger's own but being written.
+    /// Time for verdicts, folding, forgetting expired entries and beginning a snapshot: all of the ledger's own work except the durable
+    /// write.
     pub fold_us: u64,
-    /// The same of a core's time: without the writer's waiting for one, and for whoever reads the state.
+    /// The CPU time of the same work: without waiting for a core or for readers of the state.
     pub fold_cpu_us: u64,
-    /// When it had been folded, by the machine's clock. `None` where there was none yet.
+    /// When that commit had been folded, by the machine's clock. `None` before the first commit.
     pub folded_at: Option<Millis>,
-    /// To be written durably.
+    /// Time of the durable write.
     pub append_us: u64,
 }
 
-/// Upper bounds of the durable writes that are counted together, microseconds. A flush of a good disk takes 200, one that is shared 5,000; from
-/// 100,000 on everybody notices.
+/// Upper bounds of the histogram of durable writes, microseconds. A flush takes 200 on a good disk and 5,000 on a shared disk; from 100,000
+/// on, every user notices.
 pub const WRITES_US: [u64; 12] = [250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000];
 
 /// How long durable writes took since the start.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Writes {
-    /// How many took as long as each bound at the most, and longer than the bound before; the last: longer than all.
+    /// Number of writes within each bound and above the bound before; the last entry counts writes above all bounds.
     pub counts: [u64; WRITES_US.len() + 1],
-    /// What all of them took, microseconds.
+    /// Sum of all durations, microseconds.
     pub sum_us: u64,
 }
 
-/// The longest so far, and how long all took.
+/// The longest times so far, and the histogram.
 #[derive(Default)]
 pub(super) struct Pauses {
     fold: AtomicU64,
-    /// 0: none yet.
+    /// 0: no commit yet.
     folded_at: AtomicU64,
     fold_cpu: AtomicU64,
     append: AtomicU64,
@@ -43,10 +44,10 @@ pub(super) struct Pauses {
     sum: AtomicU64,
 }
 
-/// A part of folding, from its beginning on.
+/// Measures one part of folding from its beginning.
 pub(super) struct Folding {
     since: Stopwatch,
-    /// Of this thread.
+    /// CPU time of this thread.
     cpu_ns: u64,
 }
 
@@ -57,7 +58,7 @@ impl Folding {
 }
 
 impl Pauses {
-    /// On the thread that began it, which is the only one that folds.
+    /// Call it on the thread that began the measurement, which is the only thread that folds.
     pub fn folded(&self, part: Folding, system: &System) {
         let took = part.since.us();
         if took > self.fold.fetch_max(took, Relaxed) {

@@ -1,4 +1,4 @@
-//! From records to a place in line.
+//! Proposing records: from records to a place in the writer's queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,23 +14,24 @@ use crate::limits;
 use crate::refusal::{Fault, No, Refusal};
 use crate::trace::{self, TraceId, Traced};
 
-/// A group of records that has only to take its place in line.
+/// An encoded group of records that only has to enter the queue.
 pub struct Ready(Proposal);
 
-/// What was proposed and is not answered yet.
+/// A group that was proposed and is not answered yet.
 pub struct Proposed {
     pub(super) answer: oneshot::Receiver<Said>,
-    /// Freed by who made them, where the allocator has them at hand, and not by the writer.
+    /// Keeps the records until the proposing thread frees them, where the allocator has them at hand, so that the writer does not free
+    /// them.
     _records: (Option<Arc<Record>>, Vec<Arc<Record>>),
 }
 
-/// Records that were proposed at once, each by itself, and are not answered yet.
+/// Records that were proposed at once, each as a group by itself, and are not answered yet.
 #[derive(Default)]
 pub struct ProposedEach(pub(super) Vec<oneshot::Receiver<Vec<Said>>>);
 
 impl Ledger {
-    /// Proposes without waiting. What is proposed together gets its group number here: were it left to the callers, two requests with one
-    /// number side by side in a commit would be folded as one, and otherwise than they were judged.
+    /// Proposes a group without waiting for the answer. The group number is set here: if callers chose it, two requests with the same
+    /// number next to each other in a commit would be replayed as one group, and judged differently from the first time.
     pub fn propose(&self, lane: Lane, records: Vec<Record>) -> Result<Proposed, No> {
         let (ready, proposed) = self.ready(lane, records)?;
         self.takes().map_err(No::Refusal)?;
@@ -38,24 +39,24 @@ impl Ledger {
         Ok(proposed)
     }
 
-    /// Proposes what was made ready, all at once; each still stands or falls by itself. Refused, nothing was proposed.
+    /// Proposes ready groups all at once; each group still takes effect or is void by itself. If refused, nothing was proposed.
     pub fn propose_ready(&self, ready: Vec<Ready>) -> Result<(), Refusal> {
         self.takes()?;
         self.inner.queue.push_all(ready.into_iter().map(|r| r.0).collect())
     }
 
-    /// Refused while the disk stands still: whoever proposed would wait for as long.
+    /// Refused while the disk is stalled: a new proposal would wait as long as the commit under way.
     fn takes(&self) -> Result<(), Refusal> {
         let under_way = &self.inner.under_way;
         if under_way.is_stalled() { Err(held_up(under_way.age_us())) } else { Ok(()) }
     }
 
-    /// Encodes and hashes a group of records, so that proposing it is only taking a place in line.
+    /// Encodes and hashes a group of records, so that proposing it only has to enter the queue.
     pub fn ready(&self, lane: Lane, records: Vec<Record>) -> Result<(Ready, Proposed), No> {
         self.ready_for(lane, records, Traced::current_id())
     }
 
-    /// The same for a call of this trace.
+    /// As [`Ledger::ready`], for a call with this trace id.
     pub fn ready_for(&self, lane: Lane, records: Vec<Record>, trace: Option<TraceId>) -> Result<(Ready, Proposed), No> {
         let number = if records.len() > 1 { self.new_group() } else { 0 };
         let encode = |mut record: Record| {
@@ -81,8 +82,8 @@ impl Ledger {
         Ok((Ready(Proposal { lane, what: What::Group(group, reply) }), Proposed { answer, _records: shared }))
     }
 
-    /// The same for several of a series, whose mold their maker holds until they are answered. Each stands or is void by itself; they go in
-    /// as many pieces as commits need them to be in.
+    /// As [`Ledger::ready`] for several issuances of one batch; the batch's maker holds their templates until they are answered. Each takes
+    /// effect or is void by itself; they are split into as many proposals as commits of bounded size need.
     pub fn ready_each(&self, lane: Lane, mut records: Vec<Encoded>) -> (Vec<Ready>, ProposedEach) {
         let (mut ready, mut answers) = (Vec::with_capacity(1), Vec::with_capacity(1));
         while !records.is_empty() {
@@ -101,7 +102,7 @@ impl Ledger {
         (ready, ProposedEach(answers))
     }
 
-    /// Waits for what was proposed.
+    /// Waits for the answer to a proposed group.
     pub async fn receipt(&self, proposed: Proposed) -> Result<Receipt, No> {
         let mut part = Traced::part("durable");
         let receipt = proposed.answer.await.unwrap_or_else(|_| Err(No::Refusal(stopping())));
@@ -112,7 +113,7 @@ impl Ledger {
         receipt
     }
 
-    /// Waits for all of what was proposed at once: an answer for each, in their order, up to where the server stops.
+    /// Waits for the answers to all records that were proposed at once: one answer for each, in order; fewer if the server stops.
     pub async fn receipts(&self, proposed: ProposedEach) -> Vec<Result<Receipt, No>> {
         let mut all = Vec::new();
         for piece in proposed.0 {

@@ -1,7 +1,7 @@
-//! What waits for the writer, and when it goes.
+//! The queue of proposals that wait for the writer, and the decision when the next batch is taken.
 //!
-//! A commit starts at once when nothing else is under way or when a revocation waits. Otherwise it gathers: waking the writer for each
-//! record costs 6 µs of the 28 of an issuance (measured), and a commit costs the same at any size.
+//! A commit starts at once when nothing else is under way or when a revocation waits. Otherwise the writer gathers a batch: waking the
+//! writer for each record costs 6 µs of the 28 of an issuance (measured), and a commit costs the same at any size.
 
 use std::ops::Deref;
 use std::sync::atomic::AtomicUsize;
@@ -17,23 +17,23 @@ use super::receipt::Receipt;
 use crate::limits;
 use crate::refusal::{No, Refusal};
 
-/// What a proposal is, for the order in which it is served and for what may stop it.
+/// The kind of a proposal: decides the order in which it is served, and what may stop it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lane {
-    /// An operator or mayfly takes away: goes first, never gathered, in a line that no caller can fill.
+    /// A revocation by an operator or by mayfly: served first, never gathered, in a queue of its own that callers cannot fill.
     Revoke,
-    /// A change that grants nothing by itself, such as a registration, or a caller that closes, holds or gives back what is its own. Like
-    /// [`Lane::Revoke`] it goes on when nothing is granted.
+    /// A change that grants nothing by itself, such as a registration, or a caller that closes, holds or gives back its own task or
+    /// credential. Like [`Lane::Revoke`], such changes go on when grants are stopped.
     Change,
-    /// A grant: the clock, the disk and the health of the store must allow it.
+    /// A grant: allowed only if the clock, the disk and the health of the store allow it.
     Grant,
-    /// Context for the audit that nobody waits for.
+    /// Context for the audit log; no caller waits for it.
     Note,
 }
 
-/// Records that stand or are void together.
+/// Records that take effect together or are void together.
 pub(super) enum Group {
-    /// As nearly all are: without a list of its own.
+    /// One record, as nearly all groups are: needs no list.
     One([Encoded; 1]),
     /// Several.
     Several(Vec<Encoded>),
@@ -51,7 +51,7 @@ impl Deref for Group {
 }
 
 impl Group {
-    /// Each in its order, by value.
+    /// Calls `each` with every record, in order, by value.
     pub fn for_each(self, each: impl FnMut(Encoded)) {
         match self {
             Group::One(one) => one.into_iter().for_each(each),
@@ -60,25 +60,25 @@ impl Group {
     }
 }
 
-/// What becomes of a proposal.
+/// The answer to a proposal.
 pub(super) type Said = Result<Receipt, No>;
 
-/// What is proposed, and who waits for it.
+/// The content of a proposal, with the channel for its answer.
 pub(super) enum What {
-    /// It stands or is void together.
+    /// The records take effect together or are void together.
     Group(Group, oneshot::Sender<Said>),
-    /// Each stands or is void by itself; only their answers go out together.
+    /// Each record takes effect or is void by itself; only their answers are sent together.
     Each(Vec<Encoded>, oneshot::Sender<Vec<Said>>),
 }
 
-/// What asks for a place in the order.
+/// Records that wait to be appended.
 pub(super) struct Proposal {
     pub lane: Lane,
     pub what: What,
 }
 
 impl Proposal {
-    /// Its records.
+    /// The proposal's records.
     pub fn records(&self) -> &[Encoded] {
         match &self.what {
             What::Group(group, _) => group,
@@ -86,7 +86,7 @@ impl Proposal {
         }
     }
 
-    /// How many stand or are void by themselves.
+    /// Number of groups, each of which takes effect or is void by itself.
     fn groups(&self) -> usize {
         match &self.what {
             What::Group(..) => 1,
@@ -94,7 +94,7 @@ impl Proposal {
         }
     }
 
-    /// Nobody waits for it any more.
+    /// The caller no longer waits for the answer.
     pub fn is_left(&self) -> bool {
         match &self.what {
             What::Group(_, reply) => reply.is_closed(),
@@ -102,7 +102,7 @@ impl Proposal {
         }
     }
 
-    /// Nothing of it is written.
+    /// Answers with a refusal; none of the records is written.
     pub fn refuse(self, no: &Refusal) {
         let no = || Err(No::Refusal(no.clone()));
         match self.what {
@@ -116,11 +116,11 @@ impl Proposal {
 struct Waiting {
     revocations: Vec<Proposal>,
     others: Vec<Proposal>,
-    /// How many of those stand or are void by themselves.
+    /// Number of groups in `others`.
     groups: usize,
-    /// What the batch before stood in, empty: the next ones gather there.
+    /// The emptied vector of the batch before, reused for the next proposals.
     spare: Vec<Proposal>,
-    /// Grants that were lately under way at once.
+    /// The recent number of grants under way at once, from which the size of a batch is derived.
     aim: usize,
     pace: Pace,
     /// The writer sleeps.
@@ -128,14 +128,14 @@ struct Waiting {
     stopped: bool,
 }
 
-/// The queue between everybody and the writer.
+/// The queue in front of the writer.
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     wake: Condvar,
     gather_records: usize,
     gather_wait: Duration,
-    /// Grants under way, from their decision until they are answered, and the most of them since the last batch. A hint for gathering: every
-    /// grant touches them, and nothing depends on them but speed.
+    /// Grants under way, from their decision until their answer, and the highest number of them since the last batch. Only a hint for
+    /// gathering: every grant updates these counters, and only speed depends on them.
     in_flight: AtomicUsize,
     peak: AtomicUsize,
 }
@@ -146,12 +146,12 @@ impl Queue {
         Queue { waiting: Mutex::new(Waiting::default()), wake: Condvar::new(), gather_records, gather_wait, in_flight, peak }
     }
 
-    /// Puts a proposal in line, or says that the line is full.
+    /// Adds a proposal to the queue, or refuses when the queue is full.
     pub fn push(&self, proposal: Proposal) -> Result<(), Refusal> {
         self.push_all(vec![proposal])
     }
 
-    /// Puts proposals of one lane in line, all or none.
+    /// Adds proposals of one lane to the queue, all or none.
     pub fn push_all(&self, proposals: Vec<Proposal>) -> Result<(), Refusal> {
         let Some(lane) = proposals.first().map(|p| p.lane) else { return Ok(()) };
         let groups: usize = proposals.iter().map(Proposal::groups).sum();
@@ -185,18 +185,18 @@ impl Queue {
         Ok(())
     }
 
-    /// Grants are under way: the writer may wait a little for them.
+    /// `count` grants are under way: the writer may wait a little for them.
     pub fn begin(&self, count: usize) {
         let now = self.in_flight.fetch_add(count, Relaxed) + count;
         self.peak.fetch_max(now, Relaxed);
     }
 
-    /// They were answered, or will not be proposed.
+    /// `count` grants were answered, or will not be proposed.
     pub fn end(&self, count: usize) {
         self.in_flight.fetch_sub(count, Relaxed);
     }
 
-    /// Waits for the next batch, revocations first. `None` after `stop` when all is done, or an empty batch after `tick`.
+    /// Waits for the next batch, revocations first. `None` after `stop` when the queue is empty; an empty batch after `tick`.
     pub fn take(&self, tick: Duration) -> Option<Vec<Proposal>> {
         let mut waiting = self.waiting.lock();
         let busy_us = waiting.pace.busy_us();
@@ -208,13 +208,13 @@ impl Queue {
             self.wake.wait_for(&mut waiting, tick);
         }
         if !waiting.others.is_empty() && !waiting.ready(self.gather_records) {
-            // Others are on their way: give them until the wait is over, or until a revocation comes.
+            // More grants are under way: wait for them until `gather_wait` is over, or until a revocation arrives.
             self.wake.wait_while_for(&mut waiting, |w| !w.ready(self.gather_records), self.gather_wait);
         }
         waiting.idle = false;
         let before = waiting.groups;
         let size = |p: &Proposal| p.records().iter().map(|e| e.length()).sum::<usize>();
-        // As many as one commit holds: a larger one would be refused by the store, and stop everything.
+        // At most what one commit holds: the store would refuse a larger commit, and issuing would stop.
         let mut total = 0;
         let fits = |p: &&Proposal| {
             total += size(p);
@@ -234,7 +234,7 @@ impl Queue {
             taken += 1;
         }
         if batch.is_empty() && taken == waiting.others.len() {
-            // As nearly always: nothing is copied.
+            // The usual case: nothing is copied.
             let spare = std::mem::take(&mut waiting.spare);
             batch = std::mem::replace(&mut waiting.others, spare);
             waiting.groups = 0;
@@ -245,23 +245,23 @@ impl Queue {
         }
         let grants = before - waiting.groups;
         waiting.pace.take(busy_us, grants);
-        // Falls slowly: those who were just answered come back with their next.
+        // The aim falls slowly: callers that were just answered will send their next request.
         let now = self.in_flight.load(Relaxed);
         self.peak.store(now, Relaxed);
         waiting.aim = now.max(waiting.aim - waiting.aim / 4);
         Some(batch)
     }
 
-    /// Takes back what a batch stood in, for the next ones: they need not grow one anew.
+    /// Takes back the vector of a batch, so that the next batch need not allocate.
     pub fn give_back(&self, mut batch: Vec<Proposal>) {
         batch.clear();
-        // After a crowd it is let go.
+        // A vector that grew large under a burst is dropped.
         if batch.capacity() <= 2 * self.gather_records {
             self.waiting.lock().spare = batch;
         }
     }
 
-    /// The writer is held up: what waits for it is refused.
+    /// Called when the writer is stalled: refuses everything that waits for it.
     pub fn refuse_all(&self, no: &Refusal) {
         let mut waiting = self.waiting.lock();
         let revocations = std::mem::take(&mut waiting.revocations);
@@ -271,13 +271,13 @@ impl Queue {
         revocations.into_iter().chain(others).for_each(|proposal| proposal.refuse(no));
     }
 
-    /// No more proposals; what waits is still served.
+    /// Accepts no more proposals; those that wait are still served.
     pub fn stop(&self) {
         self.waiting.lock().stopped = true;
         self.wake.notify_all();
     }
 
-    /// How many groups of records wait.
+    /// Number of groups that wait.
     pub fn len(&self) -> usize {
         let waiting = self.waiting.lock();
         waiting.revocations.len() + waiting.groups

@@ -1,4 +1,4 @@
-//! Proof that records are durable, in order, and found valid by the fold.
+//! Receipts: proof that records are durable, in order, and found valid by the fold.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use super::record::{Event, Record};
 use crate::seq::{CredentialId, Millis, Seq};
 use crate::store::Position;
 
-/// What the ledger gives for a group of records after its durable commit. Nothing else makes an answer, and it makes no other answer than
-/// that of its records.
+/// The ledger's receipt for a group of records, given after its durable commit. An answer can be made of nothing else, and a receipt allows
+/// only the answer that belongs to its records.
 #[derive(Debug)]
 pub struct Receipt {
     first: Seq,
@@ -17,7 +17,7 @@ pub struct Receipt {
     time: Millis,
 }
 
-/// The credential that each record of a group issues, if it does.
+/// The credential that each record of a group issues, if any.
 #[derive(Debug, Clone)]
 pub(in crate::ledger) enum Issues {
     One(Option<CredentialId>),
@@ -62,10 +62,10 @@ impl Receipt {
         self.seq_of(usize::MAX)
     }
 
-    /// The seq of the group's record number `n`, from 0; of the last one for a number beyond.
+    /// The seq of the group's record number `n`, from 0; of the last one if `n` is too large.
     pub fn seq_of(&self, n: usize) -> Seq {
         let n = n.min(self.issues.as_slice().len().saturating_sub(1));
-        // Records of one group are neighbours in one commit of one generation.
+        // The records of one group are consecutive in one commit of one generation.
         Seq::from_u64(self.first.as_u64() + n as u64).unwrap_or(self.first)
     }
 
@@ -80,7 +80,7 @@ impl Receipt {
         self.issues.as_slice().last().copied().flatten()
     }
 
-    /// The place of the commit.
+    /// The position of the commit.
     pub fn position(&self) -> Position {
         self.position
     }
@@ -90,13 +90,13 @@ impl Receipt {
         self.time
     }
 
-    /// A receipt without a ledger, for tests of what comes after one.
+    /// A receipt made without a ledger, for tests.
     #[cfg(test)]
     pub(crate) fn for_test(first: Seq, records: &[Record]) -> Receipt {
         Receipt::new(first, Issues::Each(records.iter().map(issued_by).collect()), 1, Millis(0))
     }
 
-    /// That of an issuance, for tests.
+    /// The receipt of an issuance, for tests.
     #[cfg(test)]
     pub(crate) fn of_test(issued: CredentialId) -> Receipt {
         Receipt::new(Seq::ZERO, Issues::One(Some(issued)), 1, Millis(0))

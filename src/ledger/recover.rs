@@ -1,9 +1,10 @@
-//! Going on after a damage or a loss, without un-revoking anything.
+//! Recovery after damage or loss of the store, without bringing revoked credentials back.
 //!
-//! What can be trusted is copied to a fresh store, a new generation begins there, and its first record revokes all that was issued before.
-//! Its number is above that of all that anybody has seen: were one given twice, a credential of the lost one would look newer than the
-//! revocation. Locks that stand in what is lost are taken over as far as its commits can still be read (`salvage`), and so is what is
-//! never evidence again whatever a decision saw: SVIDs, subject tokens and signing keys. Forgotten, they would let somebody in again.
+//! The trusted part is copied to a fresh store, a new generation begins there, and its first record revokes everything that was issued
+//! before. The number of the new generation is above every number that was ever seen: if a number were used twice, a credential from the
+//! lost generation would look newer than the revocation. Locks in the lost part are taken over as far as its commits can still be read
+//! (`salvage`), and so are revocations of SVIDs, subject tokens and signing keys, which hold for any decision revision. If they were
+//! forgotten, revoked evidence would be accepted again.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -23,52 +24,52 @@ use crate::revocation::{Rules, Target};
 use crate::seq::{Millis, Seq};
 use crate::store::{Expect, Position, Store, StoreError};
 
-/// What a recovery did, for the operator.
+/// The result of a recovery, for the operator.
 #[derive(Debug)]
 pub struct Recovered {
     /// The generation that began.
     pub generation: u8,
     /// The last seq that was kept.
     pub kept: Seq,
-    /// Commits that were left behind, as far as the store still had them.
+    /// Commits that were left behind, as far as the old store still had them.
     pub left: u64,
-    /// Locks taken over from what was left behind.
+    /// Locks taken over from the commits left behind.
     pub locks: usize,
-    /// All is locked: nobody knows who was locked out.
+    /// Everything is locked, because it is unknown who was locked out.
     pub everything_locked: bool,
     /// Named values copied: sealed keys and secrets.
     pub named: usize,
-    /// The snapshot without which the new store cannot be opened, where the beginning of the log was removed.
+    /// The snapshot that the new store needs to be opened, if the beginning of the log was removed.
     pub snapshot: Option<PathBuf>,
 }
 
-/// Why a recovery did not happen. Nothing was changed in the old store.
+/// Why a recovery was not done. The old store was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
     /// The engine failed.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// Nothing can be trusted up to the seq that was named.
+    /// The log cannot be trusted up to the seq that was named.
     #[error(
         "the ledger can be trusted up to seq {trusted} only: commit {position}: {what}\n  mayfly server recover --after {trusted}"
     )]
     Untrusted {
-        /// The last seq that can be.
+        /// The last seq that can be trusted.
         trusted: Seq,
-        /// The first commit that cannot.
+        /// The position of the first commit that cannot be trusted.
         position: Position,
-        /// What is wrong with it.
+        /// The damage of that commit.
         what: String,
     },
-    /// The beginning of the log was removed, and no snapshot covers it that was taken before `after`.
+    /// The beginning of the log was removed, and no snapshot taken before `after` covers it.
     #[error(
         "the log begins at commit {oldest}, what came before was removed, and no snapshot from before that seq stands for it\n  \
          the least that can be kept (0 for nothing): mayfly server recover --after {least}"
     )]
     Removed {
-        /// The oldest commit there is.
+        /// The position of the oldest commit in the store.
         oldest: Position,
-        /// The least seq that can be recovered from.
+        /// The lowest seq that a recovery can keep.
         least: Seq,
     },
     /// The new store is not empty.
@@ -93,17 +94,18 @@ impl Begin<'_> {
     }
 }
 
-/// What a recovery folds from: nothing, or a snapshot where the beginning of the log was removed.
+/// What a recovery folds from: nothing, or a snapshot when the beginning of the log was removed.
 #[derive(Default)]
 struct Base {
     state: State,
     snapshot: Option<(PathBuf, Taken)>,
 }
 
-/// Copies what is kept from `old` to the empty store `new` and begins a generation there.
+/// Copies the kept part of `old` to the empty store `new` and begins a generation there.
 ///
-/// Kept are the commits that end at or before `after`. `seen`: the newest seq that anything outside the store knows of, like a snapshot.
-/// `now` is the time of the new generation; unless `reset_time`, never before the last kept commit's. `snapshots`: where those of `old` lie.
+/// Commits that end at or before `after` are kept. `seen`: the newest seq known anywhere outside the store, for example by a snapshot.
+/// `now`: the time of the new generation; unless `reset_time` is set, never before the time of the last kept commit. `snapshots`: the
+/// snapshot directory of `old`.
 pub fn recover(
     old: &dyn Store,
     new: &dyn Store,
@@ -118,9 +120,9 @@ pub fn recover(
     go_on(old, new, snapshots, after, &Begin { seen, now, reset_time, restored: None })
 }
 
-/// Puts a backup into the empty store `new`, whole, and begins a generation there.
+/// Puts a complete backup into the empty store `new` and begins a generation there.
 ///
-/// `backup` was found whole. `snapshots`: where its snapshot lies. `seen`: the newest seq that anything outside knows of.
+/// `backup` was verified before. `snapshots`: the directory of its snapshot. `seen`: the newest seq known anywhere outside the backup.
 pub fn restore(
     backup: &dyn Store,
     new: &dyn Store,
@@ -153,20 +155,21 @@ fn go_on(
     lost.shut_out(&state);
     let named = copy_named(old, new)?;
     let used = state.head.generation().max(lost.generation).max(begun.seen.generation());
-    // Commits that nobody can read were of some generation, too.
+    // Unreadable commits belonged to some generation, too.
     let used = used.max(u8::from(lost.commits > 0));
     let generation = used.checked_add(1).ok_or(RecoverError::NoGeneration)?;
     let (left, locks, everything_locked) = (lost.commits, lost.locks.len(), lost.locks.contains(&Target::Everything));
     let (snapshot, taken) = base.snapshot.unzip();
     let mut vouching = Vec::new();
-    // What vouched for it may be left behind.
+    // The record that vouched for the snapshot may be among the commits left behind, so it is written again.
     vouching.extend(taken.map(|t| Event::SnapshotTaken(t.to_record())));
     vouching.extend((removed != state.removed).then(|| Event::HistoryRemoved(removed.to_record())));
     begin(new, &state, generation, begun, (vouching, lost))?;
     Ok(Recovered { generation, kept: state.head, left, locks, everything_locked, named, snapshot })
 }
 
-/// Where the beginning was removed, the oldest snapshot that reaches back to what is left: as much as possible is folded anew.
+/// If the beginning was removed: the oldest snapshot that reaches back to the remaining commits, so that as much as possible is folded
+/// anew.
 fn base(old: &dyn Store, snapshots: Option<&Path>, after: Seq) -> Result<Base, RecoverError> {
     let oldest = old.oldest()?;
     if oldest <= 1 || after == Seq::ZERO {
@@ -188,7 +191,7 @@ fn base(old: &dyn Store, snapshots: Option<&Path>, after: Seq) -> Result<Base, R
     Err(RecoverError::Removed { oldest, least: least.unwrap_or(Seq::ZERO) })
 }
 
-/// Whether a record after a snapshot names its digest.
+/// Whether a record after a snapshot names the snapshot's digest.
 fn vouched(old: &dyn Store, at: Position, digest: Hash) -> Result<bool, RecoverError> {
     let mut next = at + 1;
     loop {
@@ -202,7 +205,7 @@ fn vouched(old: &dyn Store, at: Position, digest: Hash) -> Result<bool, RecoverE
     }
 }
 
-/// Folds the commits that end at or before `after`. Answers with the state and the first place left behind.
+/// Folds the commits that end at or before `after`. Returns the state and the first position left behind.
 fn trusted(old: &dyn Store, mut state: State, after: Seq) -> Result<(State, Position), RecoverError> {
     let mut next = state.position + 1;
     loop {
@@ -227,7 +230,7 @@ fn trusted(old: &dyn Store, mut state: State, after: Seq) -> Result<(State, Posi
             if end(trusted, &commit) > after && (trusted >= after || commit.continues(chain).is_ok()) {
                 return Ok((state, next));
             }
-            // A commit that does not continue its chain is refused before it changes anything.
+            // A commit that does not continue its chain is refused before it changes the state.
             match state.fold(entry.at, &commit) {
                 Ok(_) => {}
                 Err(_) if trusted >= after => return Ok((state, next)),
@@ -238,8 +241,8 @@ fn trusted(old: &dyn Store, mut state: State, after: Seq) -> Result<(State, Posi
     }
 }
 
-/// What is gone of the beginning. Where more of it is gone than a record says, or what is left does not lead to the snapshot, all that
-/// came before the snapshot is left behind.
+/// How much of the beginning is removed. If more is missing than a record announces, or if the remaining commits do not lead up to the
+/// snapshot, everything before the snapshot is left behind.
 fn beginning(old: &dyn Store, base: &State, state: &State) -> Removed {
     let whole = verify_before(old, base.position, &state.removed, &base.writers, &AtomicBool::new(false), |_| {});
     if base.position == 0 || whole == Ok(true) {
@@ -249,7 +252,7 @@ fn beginning(old: &dyn Store, base: &State, state: &State) -> Removed {
     Removed { before, seq: base.head, bytes: base.bytes, time: base.time, chains }
 }
 
-/// Copies commits as they are, as many at once as are read at once: nobody waits for any one of them, and a million flushes are an hour.
+/// Copies commits unchanged, each read as one append: no caller waits for a single commit, and a million flushes would take an hour.
 fn copy(old: &dyn Store, new: &dyn Store, from: Position, until: Position) -> Result<(), RecoverError> {
     if from > 1 {
         new.begin_at(from)?;

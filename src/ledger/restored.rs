@@ -1,9 +1,9 @@
-//! What the generation after a restore shuts out, beside what every generation does.
+//! What a restore shuts out in addition to what every new generation revokes.
 //!
-//! Nobody knows what was issued, revoked and locked since the backup was made. What was issued is revoked with all else. Whoever was locked
-//! out since may still be one who must not come in, so where what was lost cannot be read nothing is granted until an operator says so. And
-//! the same backup may have been restored before, to a generation of the same number, whose credentials this one's revocation would not
-//! cover: the keys that signed them are given up, and rules on keys ask for no number.
+//! It is unknown what was issued, revoked and locked since the backup was made. Everything issued is revoked. A caller that was locked out
+//! since the backup may still have to stay locked out, so when the lost commits cannot be read, nothing is granted until an operator
+//! confirms. The same backup may also have been restored before, to a generation of the same number, whose credentials the revocation of
+//! this generation would not cover: therefore the keys that signed them are given up, because rules on keys hold for any decision revision.
 
 use std::path::PathBuf;
 
@@ -16,23 +16,23 @@ use super::state::State;
 use crate::revocation::Target;
 use crate::store::{Position, Store};
 
-/// As the records say it.
+/// The reason written into the records.
 pub(super) const REASON: &str = "restored from a backup: lock again who was locked since, then lift this";
 
-/// A restore, beyond the backup itself.
+/// The inputs of a restore beyond the backup itself.
 pub struct Restored<'a> {
-    /// What is left of the store that was lost, and where its snapshots lie.
+    /// The remains of the lost store, and its snapshot directory.
     pub left: Option<(&'a dyn Store, PathBuf)>,
-    /// An operator says that nobody was locked out since the backup was made.
+    /// An operator confirms that nobody was locked out since the backup was made.
     pub unlocked: bool,
     /// Whether the private part of a key is in the backup.
     pub has_private: &'a dyn Fn(&str) -> bool,
 }
 
 impl Restored<'_> {
-    /// What is to be shut out, where the backup ends before the commit at `next`.
+    /// What is to be shut out when the backup ends before the commit at `next`.
     pub(super) fn lost(&self, kept: &State, next: Position) -> Lost {
-        // What cannot be read is as if it were not there: then nothing of it is known, and all is locked.
+        // Remains that cannot be read count as absent: nothing is known about the lost commits then, and everything is locked.
         let read = self.left.as_ref().and_then(|(left, snapshots)| read(*left, snapshots, kept, next).ok());
         let (mut lost, known) = read.unwrap_or_default();
         if !known && !self.unlocked {
@@ -45,7 +45,7 @@ impl Restored<'_> {
                 lost.keys.insert(id.to_string(), KeyState::Compromised);
                 lost.evidence.insert(Target::SigningKey(id.clone()));
             } else if !over && !(self.has_private)(id) {
-                // It went while the backup was made, and a ledger that has it in use could not be served from.
+                // The key was removed while the backup was made; a ledger that lists such a key as in use could not be served.
                 lost.keys.insert(id.to_string(), KeyState::Removed);
             }
         }
@@ -53,15 +53,15 @@ impl Restored<'_> {
     }
 }
 
-/// What is in what is left, and whether that is all there was.
+/// Reads the remains of the lost store, and says whether they are complete.
 fn read(left: &dyn Store, snapshots: &PathBuf, kept: &State, next: Position) -> Result<(Lost, bool), RecoverError> {
     let same = goes_on(left, kept, next)?;
-    // Another history stands there: all of it shuts out, none of it is known to be whole.
+    // If the remains belong to another history, all of their locks are taken over, and the remains cannot be known to be complete.
     let lost = salvage(left, if same { next } else { left.oldest()? })?;
     Ok((lost, same && load(left, Some(snapshots)).is_ok()))
 }
 
-/// Whether a store has the backup's last commit where it stood.
+/// Whether a store has the backup's last commit at the same position.
 fn goes_on(left: &dyn Store, kept: &State, next: Position) -> Result<bool, RecoverError> {
     let entry = left.read(next.saturating_sub(1), 1)?.into_iter().next().filter(|e| e.at + 1 == next);
     let header = entry.and_then(|e| Commit::from_bytes(&e.bytes).ok());

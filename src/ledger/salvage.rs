@@ -1,7 +1,7 @@
-//! What a recovery must not forget of what it leaves behind, collected from every commit that can be read by itself.
+//! Collects what a recovery must keep from the commits that it leaves behind, from every commit that can be decoded by itself.
 //!
-//! Nothing in such a commit is proven, so nothing of it may let anybody in. It may only shut out: locks, evidence that is none any more, keys
-//! that are given up or gone, trust that was taken back.
+//! Nothing in such a commit is proven, so nothing in it may grant access. It may only deny: locks, revoked evidence, keys that are given up
+//! or removed, and trust that was withdrawn.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,24 +13,24 @@ use super::state::State;
 use crate::revocation::{Sort, Target};
 use crate::store::{Position, Store};
 
-/// What was found.
+/// The collected facts.
 #[derive(Default)]
 pub(super) struct Lost {
     pub locks: BTreeSet<Target>,
-    /// Never evidence again, and until when.
+    /// Evidence that is revoked, and until when.
     pub evidence: BTreeSet<Target>,
     pub until: u64,
-    /// The highest generation that anything of it belongs to.
+    /// The highest generation found.
     pub generation: u8,
-    /// Commits that were there, readable or not.
+    /// Number of commits found, readable or not.
     pub commits: u64,
-    /// How far keys had come, or are to come.
+    /// The latest life-cycle states of keys, reached or scheduled.
     pub keys: BTreeMap<String, KeyState>,
     /// The newest bundle of each trust domain.
     bundles: BTreeMap<String, BundleSet>,
 }
 
-/// How far a key's life has come: it never goes back.
+/// The rank of a key's state in its life cycle, which never goes back.
 fn age(state: KeyState) -> u8 {
     match state {
         KeyState::Retired => 1,
@@ -72,8 +72,8 @@ impl Lost {
         }
     }
 
-    /// Trust that was taken back in what is lost is trust again in what is kept. Nobody knows the bundle that should be in force, so nobody of
-    /// that trust domain is let in until an operator has looked at it and lifted the lock.
+    /// Locks trust domains whose bundle in the lost part withdrew trust that the kept part still has. The bundle that should be in effect
+    /// is unknown, so no SVID of such a trust domain is accepted until an operator has checked the bundle and lifted the lock.
     pub fn shut_out(&mut self, kept: &State) {
         for (domain, lost) in &self.bundles {
             let Some(bundle) = kept.bundles.get(domain.as_str()).filter(|b| !b.removed) else { continue };
@@ -84,8 +84,8 @@ impl Lost {
         }
     }
 
-    /// What keys that are kept have to go through to be where they were: the private part of one that was given up or removed is gone from the
-    /// store already, and a ledger that has it in use could not be served from.
+    /// The key changes that bring kept keys to the states found in the lost part: the private part of a key that was given up or removed is
+    /// already gone from the store, and a ledger that lists such a key as in use could not be served.
     pub fn key_changes(&self, kept: &State, reason: &str) -> Vec<Event> {
         let mut changes = Vec::new();
         for (id, to) in &self.keys {
@@ -105,7 +105,7 @@ impl Lost {
     }
 }
 
-/// Reads on from a place to the end of the old store.
+/// Reads from a position to the end of the old store.
 pub(super) fn salvage(old: &dyn Store, mut next: Position) -> Result<Lost, RecoverError> {
     let mut lost = Lost::default();
     let head = old.head()?;

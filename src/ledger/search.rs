@@ -1,4 +1,4 @@
-//! Records that fit a filter: the newest first, in turns of bounded work; or in order, as they become durable.
+//! Search for records that match a filter: newest first, in steps of bounded work; or in order, as records become durable.
 
 use super::Ledger;
 use parking_lot::Mutex;
@@ -15,31 +15,31 @@ use crate::refusal::Fault;
 use crate::seq::{Millis, Seq};
 use crate::store::{Position, Store};
 
-/// Which records. All that is given must hold.
+/// A filter for records. All given conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Committed at this time or later.
     pub since: Option<Millis>,
     /// Committed before this time.
     pub until: Option<Millis>,
-    /// Exactly this one.
+    /// Exactly this seq.
     pub seq: Option<Seq>,
-    /// Naming each of these: of that sort, or of any. At most 32.
+    /// The record contains each of these names: of the given sort, or of any sort. At most 32.
     pub names: Vec<(Option<Sort>, String)>,
 }
 
 impl Filter {
-    /// Whatever has this name: of that sort, or of any.
+    /// A filter for records that contain this name: of the given sort, or of any sort.
     pub fn named(sort: Option<Sort>, name: String) -> Filter {
         Filter { names: vec![(sort, name)], ..Filter::default() }
     }
 
-    /// Whether a commit of that time may hold what fits.
+    /// Whether a commit of this time may contain a match.
     pub fn in_time(&self, at: Millis) -> bool {
         self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at < until)
     }
 
-    /// Whether a record fits, that of a commit of this time.
+    /// Whether a record of a commit of this time matches.
     pub fn fits(&self, seq: Seq, at: Millis, record: &Record) -> bool {
         self.in_time(at) && self.seq.is_none_or(|wanted| wanted == seq) && self.named_in(record)
     }
@@ -60,50 +60,50 @@ impl Filter {
     }
 }
 
-/// Where a turn begins: the newest commit that it looks at.
+/// Where a search step begins: the newest commit that it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
     /// The place of that commit.
     pub position: Position,
-    /// The seq of its last record.
+    /// The seq of that commit's last record.
     pub seq: Seq,
-    /// Only records before this one.
+    /// Only records before this seq.
     pub before: Seq,
 }
 
-/// A record that fits.
+/// A matching record.
 #[derive(Clone, Debug)]
 pub struct Match {
     /// The record.
     pub past: Past,
-    /// The seq of the first record of its group; zero where it has none.
+    /// The seq of the first record of its group; zero if it has no group.
     pub group: Seq,
 }
 
-/// What a turn came to.
+/// The result of one search step.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// What fits, newest first.
+    /// The matches, newest first.
     pub records: Vec<Match>,
-    /// Where to go on; `None`: there is nothing older.
+    /// Where the next step begins; `None`: there are no older records.
     pub next: Option<Turn>,
-    /// Everything from here on was looked at.
+    /// Everything from this seq on was searched.
     pub reached: Seq,
-    /// The record with this seq and all before it were removed (`audit.keep`), where the search came that far.
+    /// The record with this seq and all before it were removed (`audit.keep`); set if the search came that far.
     pub removed: Option<Seq>,
-    /// The commits that those records stand in, each with the seq of its last record.
+    /// The commits that contain the matches, each with the seq of its last record.
     pub ends: Vec<(Position, Seq)>,
-    /// How many commits were looked at.
+    /// Number of commits that were read.
     pub looked_commits: u64,
-    /// How long they are, bytes.
+    /// Their length, bytes.
     pub looked_bytes: usize,
 }
 
 impl Ledger {
-    /// One turn of a search: up to `most` records, and about `limits::SEARCH_BYTES` of history at the most. It ends early, as with that bound,
-    /// once `stop` says so.
+    /// One step of a search: at most `most` records, and at most about `limits::SEARCH_BYTES` of history. It ends early once `stop` is set,
+    /// with the same result as at that bound.
     ///
-    /// It reads the store: call it where that may block.
+    /// Reads the store: call it where blocking is allowed.
     pub fn search(&self, filter: &Filter, from: Turn, most: usize, stop: &Stop) -> Result<Found, Fault> {
         let bounds = (most, limits::SEARCH_BYTES);
         let found = search(&*self.store(), Some(&self.inner.derived.index), filter, from, bounds, stop)?;
@@ -158,7 +158,7 @@ pub(super) fn search(
             let damaged = |e| Fault::new(format!("commit {}: {e}", entry.at));
             let glimpse = Glimpse::ending(entry.at, seq, &entry.bytes).map_err(damaged)?;
             let before_it = glimpse.before;
-            // Most commits of a block hold nothing that fits: those are neither hashed nor decoded.
+            // Most commits of a block contain no match: those are neither hashed nor decoded.
             if asked.may_be_in(&glimpse).map_err(damaged)? {
                 let commit = Opened::from_bytes(&entry.bytes).map_err(damaged)?;
                 let at = Millis(commit.header.time);
@@ -175,7 +175,7 @@ pub(super) fn search(
                     out.records.push(Match { past: Past { seq: one, at, position: entry.at, record }, group });
                 }
             }
-            // The records of a commit are neighbours.
+            // The records of a commit are consecutive.
             let first = seq.as_u64().saturating_sub(u64::from(glimpse.header.records).saturating_sub(1));
             out.reached = Seq::from_u64(first).unwrap_or(seq).min(out.reached);
             if before_it == Seq::ZERO || filter.seq.is_some_and(|wanted| wanted > before_it) {
@@ -189,10 +189,10 @@ pub(super) fn search(
     Ok(out)
 }
 
-/// The seq of the last record before a commit whose last one has `last`, of how many and the first is this.
+/// The seq of the last record before a commit, given the commit's first record, its number of records and the seq of its last record.
 pub(super) fn before_of(first: &Record, records: u64, last: Seq) -> Seq {
     match &first.event {
-        // A generation begins with its commit, and names the record before it.
+        // The commit that begins a generation names the record before it.
         Some(Event::GenerationBegun(begun)) => Seq::from_u64(begun.after).filter(|s| *s < last).unwrap_or(Seq::ZERO),
         _ => Seq::from_u64(last.as_u64().saturating_sub(records)).unwrap_or(Seq::ZERO),
     }
@@ -200,7 +200,7 @@ pub(super) fn before_of(first: &Record, records: u64, last: Seq) -> Seq {
 
 type Fitting = (Seq, Record, Seq);
 
-/// The records of a commit that fit, in order, each with its seq and the first of its group.
+/// The records of a commit that match, in order, each with its seq and the seq of the first record of its group.
 pub(super) fn fitting(
     commit: &Opened,
     filter: &Filter,
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
     use crate::store::memory::MemoryStore;
 
-    /// Commits of so many records each; the record with seq n names key `k{n % 3}` and, in pairs, belongs to a group.
+    /// Commits of the given sizes; the record with seq n names key `k{n % 3}` and, in pairs, belongs to a group.
     fn log(sizes: &[usize]) -> (MemoryStore, Turn) {
         let store = MemoryStore::new(crate::store::StoreId::from_bytes([1; 16]));
         let (mut head, mut seq) = (ChainHead::START, Seq::start_of(1));
@@ -255,7 +255,7 @@ mod tests {
         Filter { names: vec![(None, name.into())], ..Filter::default() }
     }
 
-    /// All turns of a search, with pages and bounds as given; the seqs and how often it was called.
+    /// Runs all steps of a search with the given page size and bound; returns the matches and the number of steps.
     fn all(store: &MemoryStore, filter: &Filter, from: Turn, most: usize, bytes: usize) -> (Vec<Match>, usize, Option<Seq>) {
         let (mut found, mut turn, mut calls) = (Vec::new(), Some(from), 0);
         let mut removed = None;
@@ -285,7 +285,7 @@ mod tests {
         let (everything, ..) = all(&store, &Filter::default(), end, 10, 500);
         assert_eq!(everything.len(), sizes.iter().sum::<usize>());
         assert_eq!(everything.last().map(|m| m.past.seq.count()), Some(1));
-        // In a commit of five, the third and the fourth belong together.
+        // In a commit of five records, the third and the fourth form a group.
         let of_five: Vec<_> =
             everything.iter().filter(|m| m.past.position == 40).map(|m| m.past.seq.as_u64() - m.group.as_u64()).collect();
         assert_eq!(of_five, [0, 1, 0, 1, 0]);

@@ -1,4 +1,5 @@
-//! Snapshots of the state: files beside the store, whose digest is a record. Without its record in the log a file is nothing.
+//! Snapshots of the state: files beside the store whose digest is a record in the log. A snapshot file without its record in the log is
+//! ignored.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -14,26 +15,28 @@ use crate::seq::Seq;
 use crate::store::going;
 use crate::system::Stopwatch;
 
-/// The format of snapshot files: a snapshot of another format is passed over, and the log is folded from an older one or its start.
+/// The format of snapshot files. A snapshot of another format is skipped, and the log is folded from an older snapshot or from its
+/// beginning.
 const MAGIC: &[u8; 8] = b"mayfly\x0f\n";
-/// The format before: the facts of ancestors are not in it. Nothing else is new, and they stand last, so it is read as if none were known.
+/// The previous format, which lacks the facts of ancestors. Nothing else differs and those facts stand last, so such a file is read as if
+/// none were known.
 const BEFORE: &[u8; 8] = b"mayfly\x0e\n";
 
-/// Bytes written between two syncs, so that one large sync does not stand in the way of commits.
+/// Bytes written between two syncs, so that a large sync does not delay commits.
 const PIECE: usize = 1024 * 1024;
 
-/// The disk is left to commits for as long as a piece took, this at the most.
+/// After each piece the disk is left to commits for as long as the piece took, at most for this long.
 const PAUSE: Duration = Duration::from_millis(50);
 
 fn name(seq: Seq) -> String {
     format!("{:016x}.snapshot", seq.as_u64())
 }
 
-/// Writes the state aside, syncs it in pieces and renames it. Answers with the digest for the record.
+/// Writes the state to a temporary file, syncs it in pieces and renames it. Returns the digest for the record.
 pub fn write(dir: &Path, state: &State) -> io::Result<Hash> {
     fs::create_dir_all(dir)?;
     let aside = dir.join(format!("{}.writing", name(state.head)));
-    // What could not be finished goes at once: on a full disk it would take the room that revocations need.
+    // An unfinished file is removed at once: on a full disk it would take the room that revocations need.
     let digest = put(state, &aside, &dir.join(name(state.head))).inspect_err(|_| drop(fs::remove_file(&aside)))?;
     File::open(dir)?.sync_all()?;
     Ok(digest)
@@ -50,7 +53,7 @@ fn put(state: &State, aside: &Path, path: &Path) -> io::Result<Hash> {
     body.hash.finish().as_ref().try_into().map_err(io::Error::other)
 }
 
-/// Written, hashed and synced piece by piece: a large state is nowhere in memory a second time.
+/// Written, hashed and synced piece by piece, so that a large state is never in memory a second time.
 struct Body {
     file: File,
     hash: Context,
@@ -62,7 +65,7 @@ impl Write for Body {
         let written = self.file.write(piece)?;
         self.hash.update(piece.get(..written).unwrap_or_default());
         self.file.sync_data()?;
-        // Not after the last one, which is shorter.
+        // Not after the last piece, which is shorter.
         if written >= PIECE {
             watch.rest(1, PAUSE);
         }
@@ -74,7 +77,7 @@ impl Write for Body {
     }
 }
 
-/// The snapshots in a directory, newest first, each with its digest. What cannot be read as one is passed over.
+/// The snapshots in a directory, newest first. Files that are not snapshots are skipped.
 pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -87,7 +90,7 @@ pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The seq of the newest snapshot in a directory, by its name alone: also of one that can no longer be read.
+/// The seq of the newest snapshot in a directory, by file name alone: also of a file that can no longer be read.
 pub fn newest(dir: &Path) -> Option<Seq> {
     seq_of(&list(dir).ok()?.into_iter().next()?)
 }
@@ -96,7 +99,7 @@ fn seq_of(path: &Path) -> Option<Seq> {
     Seq::from_u64(u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok()?)
 }
 
-/// Where the snapshot with this last seq lies.
+/// The path of the snapshot with this last seq.
 pub fn path(dir: &Path, seq: Seq) -> PathBuf {
     dir.join(name(seq))
 }
@@ -111,8 +114,8 @@ pub fn copy(from: &Path, dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// The digest of a snapshot's file as it is on the disk now. In pieces, with pauses as in writing: retention and backups ask, and commits
-/// come first.
+/// The digest of a snapshot file as it is on the disk now. Reads in pieces, with pauses as in writing: retention and backups call this, and
+/// commits have priority.
 pub fn digest(path: &Path) -> io::Result<Hash> {
     let mut file = File::open(path)?;
     let mut magic = [0; MAGIC.len()];
@@ -133,7 +136,7 @@ pub fn digest(path: &Path) -> io::Result<Hash> {
     hash.finish().as_ref().try_into().map_err(io::Error::other)
 }
 
-/// Reads a snapshot back, with the digest that its record must name.
+/// Reads a snapshot, and returns it with the digest that its record must name.
 pub fn read(path: &Path) -> io::Result<(State, Hash)> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
@@ -145,16 +148,16 @@ pub fn read(path: &Path) -> io::Result<(State, Hash)> {
     }
     let body = bytes.get(MAGIC.len()..).unwrap_or_default();
     let (state, rest) = postcard::take_from_bytes(body).map_err(io::Error::other)?;
-    // What is left over was read as something else than it is.
+    // Left-over bytes mean that the file was decoded wrongly.
     if !rest.is_empty() {
         return Err(io::Error::other("not a snapshot of this version"));
     }
     Ok((state, digest))
 }
 
-/// Removes the snapshots before those that stay, by their seqs, and what was left half written.
+/// Removes the snapshots older than those to keep (named by seq), and unfinished files.
 ///
-/// One that is newer than all of them stays: it has seen what the store may have lost.
+/// A snapshot newer than all of those stays: it may contain what the store has lost.
 pub fn prune(dir: &Path, stay: &[Seq]) -> io::Result<()> {
     let newest = stay.iter().max();
     for old in list(dir)? {

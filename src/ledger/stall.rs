@@ -1,9 +1,9 @@
-//! A disk that stands still: the writer is held up in one commit, and nobody hears of it from the writer itself.
+//! Detects a stalled disk: the writer hangs in one commit and cannot report this itself.
 //!
-//! A thread of its own looks at the writer. When a commit has taken longer than `limits::COMMIT_STALL_MS`, whoever waits for it is answered
-//! that it may or may not be written, what waits behind it is refused, and nothing more is taken until the writer goes on: callers fail
-//! within a bound instead of hanging, and health says so. What was being written may become durable all the same; a repeat with the same
-//! request id is answered with it.
+//! A separate thread watches the writer. When a commit has taken longer than `limits::COMMIT_STALL_MS`, the callers that wait for it are
+//! told that it may or may not be written, the proposals behind it are refused, and no more are accepted until the writer goes on: callers
+//! fail within a bound instead of hanging, and health reports the stall. The stalled commit may become durable all the same; a retry with
+//! the same request id then receives its result.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,10 +17,10 @@ use crate::limits;
 use crate::refusal::{No, Refusal};
 use crate::system::Stopwatch;
 
-/// How often the writer is looked at.
+/// How often the writer is checked.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What the writer is at.
+/// The commit that the writer is working on.
 #[derive(Default)]
 pub(super) struct UnderWay {
     commit: Mutex<Commit>,
@@ -30,58 +30,58 @@ pub(super) struct UnderWay {
 #[derive(Default)]
 struct Commit {
     since: Option<Stopwatch>,
-    /// Whoever waits for it. Taken by the writer when it is written, or by the look at a writer that is held up.
+    /// The callers that wait for the commit. Taken by the writer after the write, or by the watching thread when the writer is stalled.
     answers: Vec<Answer>,
 }
 
 impl UnderWay {
-    /// The writer begins with a batch, or looks around.
+    /// The writer begins with a batch, or with its idle checks.
     pub fn begins(&self) {
         self.commit.lock().since = Some(Stopwatch::start());
     }
 
-    /// Whoever is to be told when the commit is written, for as long as it is being written.
+    /// Sets the callers to be answered when the commit is written.
     pub fn waits(&self, answers: Vec<Answer>) {
         self.commit.lock().answers = answers;
     }
 
-    /// It is written, or failed: whoever still waits for it.
+    /// The commit is written, or has failed: returns the callers that still wait for it.
     pub fn written(&self) -> Vec<Answer> {
         std::mem::take(&mut self.commit.lock().answers)
     }
 
-    /// The writer is done with it. `true` where it had been held up.
+    /// The writer is done with the batch. `true` if it had been stalled.
     pub fn ends(&self) -> bool {
         let mut commit = self.commit.lock();
         commit.since = None;
         self.stalled.swap(false, Ordering::AcqRel)
     }
 
-    /// How long the commit that is under way has taken, microseconds; 0 where none is.
+    /// How long the current commit has taken, in microseconds; 0 when no commit is under way.
     pub fn age_us(&self) -> u64 {
         self.commit.lock().since.map_or(0, Stopwatch::us)
     }
 
-    /// The writer is held up.
+    /// The writer is stalled.
     pub fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Acquire)
     }
 
-    /// Whoever waits for a commit that takes too long, and whether that is found for the first time.
+    /// If the current commit takes too long: the callers that wait for it, and whether the stall is noticed for the first time.
     fn look(&self) -> Option<(Vec<Answer>, bool)> {
         let mut commit = self.commit.lock();
         let stalled = commit.since.is_some_and(|since| since.us() / 1_000 >= limits::COMMIT_STALL_MS);
-        // Under the lock: the writer that goes on takes it back under the same.
+        // Set under the lock: when the writer goes on, it clears the flag under the same lock.
         stalled.then(|| (std::mem::take(&mut commit.answers), !self.stalled.swap(true, Ordering::AcqRel)))
     }
 }
 
-/// What callers are told while the writer is held up.
+/// The refusal that callers receive while the writer is stalled.
 pub(super) fn held_up(age_us: u64) -> Refusal {
     not_written(&format!("the disk of the ledger stands still: a write has been under way for {} s", age_us / 1_000_000))
 }
 
-/// Looks at the writer until the ledger ends.
+/// Watches the writer until the ledger stops.
 pub(super) fn watch(inner: &Arc<Inner>) {
     while !inner.stopping.load(Ordering::Relaxed) {
         std::thread::park_timeout(LOOK);
@@ -100,7 +100,7 @@ impl Inner {
             answer.refuse(&No::Refusal(no.clone()));
         }
         self.queue.refuse_all(&no);
-        // Whoever waits for the durable head looks again.
+        // Wakes those that wait for the durable head, so that they notice the stall.
         self.durable_watch.send_modify(|_| {});
     }
 }

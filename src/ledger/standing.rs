@@ -1,8 +1,8 @@
-//! What threads of low priority go by.
+//! A summary of the state at the durable head, for threads of low priority.
 //!
-//! The writer waits for whoever reads the state, and whoever reads it at a low priority may be without a core for as long as others have work:
-//! tens of milliseconds on a busy machine. So those never take the state's lock. What they need of it stands here, as of the last durable
-//! commit, and is read without one.
+//! The writer waits for readers of the state's lock, and a low-priority reader may be without a core for as long as other threads have
+//! work: tens of milliseconds on a busy machine. Low-priority threads therefore never take the state's lock. The facts that they need are
+//! kept here, as of the last durable commit, and are read without a lock.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use super::state::{Removed, State, Taken};
 use crate::seq::Millis;
 use crate::store::Position;
 
-/// As of a durable commit.
+/// The summary as of a durable commit.
 pub(super) struct Standing {
-    /// What is gone, and where what stays begins.
+    /// What was removed from the history, and where the kept part begins.
     pub removed: Arc<Removed>,
-    /// The snapshots that the log vouches for, the newest first.
+    /// The snapshots whose digest is in the log, newest first.
     pub snapshots: [Option<Taken>; 2],
     /// Bytes of all commits.
     pub bytes: u64,
-    /// Its time.
+    /// The commit's time.
     pub time: Millis,
 }
 
@@ -32,7 +32,7 @@ impl Standing {
         Standing::with(Arc::new(state.removed.clone()), state)
     }
 
-    /// That of a later commit. What is removed is seldom new.
+    /// The summary of a later commit. The removed part seldom changes, so it is shared.
     pub fn next(&self, state: &State) -> Standing {
         match self.removed.before == state.removed.before {
             true => Standing::with(self.removed.clone(), state),
@@ -47,9 +47,10 @@ impl Standing {
 }
 
 impl State {
-    /// The oldest commit with an issuance of what still lives, or the newest commit: a repeat makes the credential again from its record.
+    /// The position of the oldest commit with an issuance that is still alive, or of the newest commit: a retry makes the credential again
+    /// from its record.
     ///
-    /// It looks at every credential: for a frozen state.
+    /// Visits every credential: call it on a frozen state.
     pub(super) fn oldest_alive(&self) -> Position {
         let all = (0..self.credentials.places()).filter_map(|slot| self.credentials.at(slot));
         all.filter(|l| l.expires_at() > self.time).map(|l| l.at()).fold(self.position, Position::min)
@@ -57,18 +58,18 @@ impl State {
 }
 
 impl Inner {
-    /// The state, at the appended head. The writer waits meanwhile.
+    /// Read-locks the state, at the appended head. The writer waits for the lock.
     pub(super) fn look(&self) -> RwLockReadGuard<'_, State> {
         debug_assert!(!stands_back(), "a thread of low priority would have the writer wait for as long as it is not scheduled");
         self.state.read()
     }
 
-    /// As of the newest durable commit, or of one right before it.
+    /// The summary as of the newest durable commit, or of the one right before it.
     pub(super) fn standing(&self) -> arc_swap::Guard<Arc<Standing>> {
         self.standing.load()
     }
 
-    /// Whatever lives was issued there or later: in this frozen state, or after it.
+    /// Records that every live credential was issued at or after that position: in this frozen state, or after it.
     pub(super) fn note_alive(&self, frozen: &State) {
         self.alive_since.fetch_max(frozen.oldest_alive(), Ordering::AcqRel);
     }
@@ -82,17 +83,18 @@ fn stands_back() -> bool {
     STANDS_BACK.get()
 }
 
-/// This thread has time: whoever is served goes first. It never holds what the writer waits for ([`Inner::look`]).
+/// Gives this thread a low priority, so that threads that serve callers go first. Such a thread must never hold a lock that the writer
+/// waits for ([`Inner::look`]).
 pub(crate) fn in_the_background() {
     STANDS_BACK.set(true);
     stand_back();
 }
 
-/// The same for one that reads the state once for each thing that takes far longer than any wait for it, such as telling somebody elsewhere.
+/// As [`in_the_background`], for a thread that reads the state once for each unit of slow work, such as a call to another server.
 pub(crate) fn stand_back() {
-    // On Linux this is the calling thread's own. It is a wish: without it things go on, less smoothly.
+    // On Linux the priority is the calling thread's own. If the call fails, the thread runs at normal priority.
     let _ = rustix::process::setpriority_process(None, BACKGROUND);
 }
 
-/// Niceness of threads that nobody waits for: a tenth of the share of those that serve, where there is not enough for all.
+/// Niceness of background threads: a tenth of the share of serving threads when there is not enough CPU for all.
 const BACKGROUND: i32 = 10;

@@ -1,4 +1,4 @@
-//! When a snapshot is taken, and which of them stay.
+//! When a snapshot is taken, and which snapshots are kept.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use crate::seq::Seq;
 use crate::store::Position;
 
 impl Inner {
-    /// Writes a snapshot in a thread of its own when it is time, and its record after it.
+    /// If it is time, starts a thread that writes a snapshot and then proposes its record.
     pub(super) fn maybe_snapshot(self: &Arc<Self>, position: Position, head: Seq) {
         let Some(dir) = self.settings.snapshots.clone() else { return };
-        // What is left of a full disk is for revocations.
+        // The rest of a nearly full disk is left to revocations.
         if self.room() != Room::Plenty {
             return;
         }
         let commits = position.saturating_sub(self.snapshot_at.load(Ordering::Relaxed));
         let records = head.as_u64().saturating_sub(self.snapshot_seq.load(Ordering::Relaxed));
-        // Few but large commits take as long to fold as many small ones.
+        // A few large commits take as long to fold as many small ones, so records count as well.
         if commits < self.settings.snapshot_every && records < limits::SNAPSHOT_EVERY_RECORDS {
             return;
         }
@@ -30,10 +30,10 @@ impl Inner {
         if std::mem::replace(&mut *busy, true) {
             return;
         }
-        // On the writer's thread right after an append: the state is that of the durable head.
+        // This runs on the writer's thread right after an append, so the state is that of the durable head.
         let state = self.look();
-        // What lives is written whole: the more there is, the rarer, so that each issuance pays for two entries at most.
-        // An ended one is half as long.
+        // A snapshot writes every live credential. A snapshot that is due by its number of records therefore also waits for half as many
+        // records as there are entries, so that each issuance pays for at most two entries. An ended credential's entry is half as long.
         let entries = state.credentials.len() + state.credentials.ended() / 2;
         if commits < self.settings.snapshot_every && records < entries as u64 / 2 {
             *busy = false;
@@ -57,7 +57,7 @@ impl Inner {
         }
     }
 
-    /// Notes a thread that has the store in use, so that stopping waits for it: a store is closed when nobody has it any more.
+    /// Registers a thread that uses the store, so that stopping waits for it: a store is closed when nothing uses it any more.
     pub(super) fn keep(&self, thread: std::thread::JoinHandle<()>) {
         let mut background = self.background.lock();
         background.retain(|t| !t.is_finished());
@@ -77,7 +77,8 @@ fn take(inner: &Arc<Inner>, dir: &Path, state: State) {
     drop(state);
     let record = Record::new(Who::Mayfly("snapshot".into()), Event::SnapshotTaken(taken));
     let ledger = Ledger { inner: inner.clone() };
-    // Durable first: without its record the file is nothing, and the ones before it are what a start has.
+    // The record must be durable before older snapshots are removed: without its record the new file is ignored, and a start needs the
+    // older ones.
     let proposed = ledger.propose(Lane::Note, vec![record]).map(|proposed| proposed.answer.blocking_recv());
     if !matches!(proposed, Ok(Ok(Ok(_)))) {
         return tracing::warn!("the snapshot has no record in the ledger, and counts for nothing");
@@ -86,7 +87,7 @@ fn take(inner: &Arc<Inner>, dir: &Path, state: State) {
     if let Err(error) = snapshot::prune(dir, &stay) {
         tracing::warn!(%error, "old snapshots could not be removed");
     }
-    // More of the history may go from here on.
+    // More of the history may be removable now.
     if let Some(keeper) = inner.keeper.get() {
         keeper.unpark();
     }

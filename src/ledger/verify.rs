@@ -1,4 +1,4 @@
-//! The history before a snapshot, verified while the server already serves.
+//! Verifies the part of the history that precedes the snapshot, in the background while the server already serves.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,16 +11,16 @@ use super::state::{Removed, seq_after};
 use crate::seq::Seq;
 use crate::store::{Position, Store};
 
-/// All that is durable is verified: folding verifies, too.
+/// Everything durable is verified; commits that were folded are verified by the fold.
 pub(super) const EVERYTHING: u64 = u64::MAX;
 
-/// Bytes verified at once: some 5 ms.
+/// Bytes verified per piece: about 5 ms.
 const VERIFY_BYTES: usize = 1024 * 1024;
-/// Between two pieces.
+/// Pause between two pieces.
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl Ledger {
-    /// The chain was verified up to here since the start.
+    /// The seq up to which the chain was verified since the start.
     pub fn verified(&self) -> Seq {
         match self.inner.verified.load(Ordering::Relaxed) {
             EVERYTHING => self.durable(),
@@ -28,7 +28,7 @@ impl Ledger {
         }
     }
 
-    /// `removed`: as of now. `heads`: where the snapshot at `until` says that each writer's chain stood.
+    /// `removed`: what is removed now. `heads`: each writer's chain head according to the snapshot at `until`.
     pub(super) fn verify_in_background(&self, until: Position, removed: Removed, heads: BTreeMap<u32, ChainHead>) {
         let inner = self.inner.clone();
         let started = std::thread::Builder::new().name("ledger-verify".into()).spawn(move || {
@@ -36,7 +36,7 @@ impl Ledger {
             let store = inner.store();
             let reached = |seq: Seq| {
                 inner.verified.store(seq.as_u64(), Ordering::Relaxed);
-                // Twice as long as a piece takes: commits go between, and so does whoever shares the core.
+                // Twice as long as a piece takes, so that commits and other processes on the core go in between.
                 std::thread::sleep(PAUSE);
             };
             match verify_before(&*store, until, &removed, &heads, &inner.stopping, reached) {
@@ -55,10 +55,10 @@ impl Ledger {
     }
 }
 
-/// Verifies the chain of commits before a snapshot: contents, roots and headers, without folding. False where it was stopped.
+/// Verifies the chain of commits before a snapshot: contents, roots and headers, without folding. Returns false when it was stopped.
 ///
-/// It begins where a record says that removal ended, or earlier where that is still under way. `reached` is told the seq of each piece's
-/// last record, from there on.
+/// Verification begins where a record says that removal ended, or earlier while that removal is still under way. `reached` is called with
+/// the seq of the last record of each piece.
 pub(super) fn verify_before(
     store: &dyn Store,
     until: Position,
@@ -68,7 +68,7 @@ pub(super) fn verify_before(
     mut reached: impl FnMut(Seq),
 ) -> Result<bool, String> {
     let mut next = store.oldest().map_err(|e| e.to_string())?;
-    // What is about to be removed is not needed any more; what comes after it has to be whole.
+    // Commits that are about to be removed need not be complete; those after them must be.
     let begin = removed.before.max(1);
     if next > begin {
         return Err(format!("commits {begin} to {} are missing", next - 1));

@@ -1,11 +1,11 @@
-//! What a decision is made on.
+//! Views: the state that a decision is made on.
 
 use std::sync::Arc;
 
 use super::{Inner, State};
 use crate::seq::{Millis, Seq};
 
-/// Everything up to the revision, and perhaps newer. The revision goes into the record and into the credential.
+/// A view contains everything up to its revision, and possibly newer records. The revision goes into the record and into the credential.
 pub struct View {
     inner: Arc<Inner>,
     revision: Seq,
@@ -18,17 +18,17 @@ impl View {
         View { inner, revision, now: wall }
     }
 
-    /// The decision revision: all up to here was seen.
+    /// The decision revision: all records up to it were seen.
     pub fn revision(&self) -> Seq {
         self.revision
     }
 
-    /// When the decision is made. The fold refuses what strays too far from the time of its commit.
+    /// The time of the decision. The fold refuses a decision whose time is too far from the time of its commit.
     pub fn now(&self) -> Millis {
         self.now
     }
 
-    /// Reads the live state for a moment. No policy runs in here: the writer waits meanwhile.
+    /// Reads the live state for a moment. Policies must not run in here: the writer waits for the lock.
     pub fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         read(&self.inner.look())
     }

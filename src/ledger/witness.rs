@@ -1,24 +1,25 @@
-//! Compares what somebody has seen of the ledger with the ledger itself: followers carry the ends of the chains of commits, and tell a server
-//! that runs on an older copy of its data directory.
+//! Compares chain ends that followers have seen with the ledger itself. Followers carry the ends of the chains of commits, so they can tell
+//! that a server runs on an older copy of its data directory.
 
 use super::Ledger;
 use super::commit::{Commit, Hash};
 use crate::refusal::Fault;
 
-/// The end of a writer's chain of commits, as it was seen.
+/// The end of a writer's chain of commits, as a follower saw it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SeenEnd {
-    /// The writer.
+    /// The writer's number.
     pub writer: u32,
-    /// The number of its commit.
+    /// The number of the writer's commit.
     pub commit: u64,
     /// SHA-256 of that commit's header.
     pub hash: Hash,
 }
 
 impl Ledger {
-    /// The first of the ends that this ledger does not have: it ends before, or has another commit there. One of a commit that was removed
-    /// (`audit.keep`) cannot be compared, and is passed over. Reads a commit for each end: call it where that may block.
+    /// The first of these chain ends that this ledger does not have, because the ledger ends before it or has another commit there. An end
+    /// whose commit was removed (`audit.keep`) cannot be compared and is skipped. Reads one commit for each end: call it where blocking is
+    /// allowed.
     pub fn lacks(&self, seen: &[SeenEnd]) -> Result<Option<SeenEnd>, Fault> {
         for end in seen {
             if self.lacks_one(end)? {
@@ -36,7 +37,7 @@ impl Ledger {
         if back == 0 {
             return Ok(end.hash != seen.hash);
         }
-        // One writer's commits are neighbours on an embedded store.
+        // On an embedded store the commits of the single writer are consecutive.
         let Some(at) = position.checked_sub(back).filter(|at| *at >= kept_from) else { return Ok(false) };
         let failed = |e: &dyn std::fmt::Display| Fault::new(format!("reading commit {at}: {e}"));
         let read = self.store().read(at, 1).map_err(|e| failed(&e))?;

@@ -1,8 +1,8 @@
-//! The writer: the one thread that appends.
+//! The writer: the only thread that appends.
 //!
-//! For each batch: verdicts at the appended head, applying what is valid, packing, one durable append, and only then answers. What would
-//! be void becomes a refusal and is not written. A failed append ends issuing until the store was opened again: the state then is folded
-//! anew, so nothing that was not written stays in it.
+//! For each batch: verdicts at the appended head, applying valid records, packing, one durable append, and only then the answers. A record
+//! that would be void is refused and not written. A failed append stops issuing until the store was opened again: the state is then folded
+//! anew, so it contains nothing that was not written.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,16 +22,16 @@ use crate::seq::{Millis, Seq};
 use crate::store::StoreError;
 use crate::system::Stopwatch;
 
-/// The number under which one embedded replica writes.
+/// The writer number of an embedded replica.
 pub(super) const WRITER: u32 = 1;
 
-/// How often the writer looks around when nothing is to do.
+/// How often the writer runs its idle checks.
 const TICK: Duration = Duration::from_millis(500);
 
-/// A record that took effect, and its seq.
+/// A record that took effect, with its seq.
 #[derive(Clone, Debug)]
 pub struct Committed {
-    /// Its place in the order.
+    /// The record's sequence number.
     pub seq: Seq,
     record: Encoded,
 }
@@ -41,37 +41,37 @@ impl Committed {
         Committed { seq, record }
     }
 
-    /// The record, but for the many issuances that nothing stands upstream for: those that only few want to know of are decoded by
-    /// [`Committed::whole`].
+    /// The record; `None` for an issuance made from a template. Those are the many issuances without an upstream lease: few consumers need
+    /// them, and [`Committed::whole`] decodes them.
     pub fn change(&self) -> Option<&Arc<Record>> {
         self.record.own().is_none().then_some(self.record.record())
     }
 
-    /// The record, whatever it is.
+    /// The complete record, of any kind.
     pub fn whole(&self) -> Result<Arc<Record>, Fault> {
         self.record.whole().map_err(|e| Fault::new(format!("the record at seq {}: {e}", self.seq)))
     }
 }
 
-/// Records that became durable together, for those who follow.
+/// A batch of records that became durable in one commit, as observers receive it.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// In order.
+    /// The records, in order.
     pub records: Vec<Committed>,
-    /// The durable head after them.
+    /// The durable head after the batch.
     pub head: Seq,
     /// The time of the commit.
     pub time: Millis,
 }
 
-/// Who waits for records that were applied: the first seq of each group, and what it issues.
+/// A caller that waits for applied records: the first seq of each group, and the credentials that it issues.
 pub(super) enum Answer {
     Group(oneshot::Sender<Said>, Seq, Issues),
     Each(oneshot::Sender<Vec<Said>>, Vec<Result<(Seq, Issues), No>>),
 }
 
 impl Answer {
-    /// Nobody knows whether it is written.
+    /// Answers that it is unknown whether the records are written.
     pub(super) fn refuse(self, no: &No) {
         match self {
             Answer::Group(reply, ..) => drop(reply.send(Err(no.clone()))),
@@ -82,7 +82,7 @@ impl Answer {
     }
 }
 
-/// What a batch came to before its append.
+/// A batch before its append.
 struct Prepared {
     records: Vec<Committed>,
     answers: Vec<Answer>,
@@ -108,7 +108,7 @@ pub(super) fn run(inner: &Arc<Inner>) {
     }
 }
 
-/// `packed`: where commits are put together, one after the other.
+/// Serves one batch. `packed`: the buffer in which commits are encoded, reused.
 fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
     if let Some(why) = inner.broken_why() {
         for p in batch.drain(..) {
@@ -117,7 +117,7 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
         return;
     }
     let (room, folding) = (inner.room(), Folding::begin());
-    // Locked once: whoever waits for a lock waits for a core after that, too.
+    // The state is locked only once per batch: after waiting for a lock, a thread also waits for a core.
     let (prepared, position, time, standing) = {
         let mut state = inner.state.write();
         let time = inner.clock.now().max(state.time);
@@ -134,7 +134,7 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
         }
         if out.records.is_empty() {
             drop(state);
-            // Whatever is answered was refused.
+            // Only refused proposals are answered here.
             return tell(out.answers, position, time);
         }
         state.end_commit();
@@ -150,7 +150,7 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
     let watch = Stopwatch::start();
     let appended = inner.store().append(position, packed);
     inner.pauses.appended(watch);
-    // Fewer where the disk stood still and they were told so.
+    // Fewer than before if the disk stalled and those callers were answered already.
     let answers = inner.under_way.written();
     match appended {
         Ok(()) => {
@@ -161,7 +161,7 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
     }
 }
 
-/// The appended head: what stands there decides about each proposal.
+/// The appended head: each proposal is judged by the state there.
 struct Head<'a> {
     state: &'a mut super::State,
     out: &'a mut Prepared,
@@ -171,10 +171,10 @@ struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// Refused at once, or applied.
+    /// Refuses a proposal or applies it.
     fn decide(&mut self, proposal: Proposal, granting: &Result<(), Refusal>) {
         if proposal.lane == Lane::Grant && proposal.is_left() {
-            // Nobody waits for it any more: not issuing it is the safest thing to do.
+            // The caller no longer waits: not issuing is the safest choice.
             return;
         }
         let lane = proposal.lane;
@@ -210,7 +210,7 @@ impl Head<'_> {
 
     fn verdict(&self, lane: Lane, group: &[Encoded]) -> Result<(), Refusal> {
         match lane {
-            // No number that somebody set keeps an operator from revoking.
+            // No configured limit may keep an operator from revoking.
             Lane::Revoke => self.state.verdict(group, self.time),
             _ => self.state.verdict_within(group, self.time, self.ceilings),
         }
@@ -233,10 +233,10 @@ fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<Answer>, pos
     inner.durable.store(head.as_u64(), Ordering::Release);
     inner.durable_watch.send_replace(head);
     inner.commits.fetch_add(1, Ordering::Relaxed);
-    // Followers first: an acknowledged revocation is on its way before its author hears of it.
+    // Observers come first: an acknowledged revocation is on its way to followers before its author is answered.
     let batch = Arc::new(Batch { records, head, time });
     inner.tell(&batch);
-    // Before the replies: whoever proposed a record is the last to have it.
+    // Dropped before the replies, so that the thread that proposed a record frees it last.
     drop(batch);
     tell(answers, position, time);
     let folding = Folding::begin();
@@ -244,10 +244,10 @@ fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<Answer>, pos
     inner.pauses.folded(folding, &inner.system);
 }
 
-/// What was applied is durable, at that place and time.
+/// Answers for records that are durable at this position and time.
 fn tell(answers: Vec<Answer>, position: u64, time: Millis) {
     let receipt = |(first, issues)| Receipt::new(first, issues, position, time);
-    // The last one first: whoever waits for several waits for the first of them, and then finds all.
+    // In reverse order: a caller that waits for several answers waits for the first of them, and then finds all of them ready.
     for answer in answers.into_iter().rev() {
         match answer {
             Answer::Group(reply, first, issues) => drop(reply.send(Ok(receipt((first, issues))))),
@@ -260,7 +260,7 @@ fn fail(inner: &Arc<Inner>, answers: Vec<Answer>, error: &StoreError) {
     let why = format!("the ledger could not be written: {error}");
     tracing::error!(%error, "append failed; nothing is issued until the store was opened again");
     inner.break_with(&why);
-    // Whether it is in the store is unknown until that was opened again: the caller asks again with the same request id.
+    // Whether the records are in the store is unknown until the store was opened again: the caller retries with the same request id.
     let no = No::Refusal(not_written(&why));
     answers.into_iter().for_each(|answer| answer.refuse(&no));
 }

@@ -1,4 +1,4 @@
-//! What was found that may not stay, and the fewest targets that cover it.
+//! The result of a search for credentials that a change would refuse, and the smallest set of revocation targets that covers them.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::policy::decide::Held;
 use crate::revocation::Target;
 use crate::seq::{CredentialId, Seq};
 
-/// What a credential has that a target can name.
+/// The attributes of a credential that a target can name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Alike {
     pub caller: Box<str>,
@@ -18,26 +18,26 @@ pub(super) struct Alike {
     pub tool: Box<str>,
 }
 
-/// What becomes of those that are alike.
+/// The verdicts on credentials with the same attributes.
 #[derive(Clone, Default, Debug)]
 struct Tally {
     stays: u64,
     goes: u64,
-    /// The first that go: at most as many as a revocation has targets.
+    /// The first credentials to be revoked: at most as many as a revocation has targets.
     ids: Vec<CredentialId>,
 }
 
-/// What was found.
+/// The result of a search.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
-    /// How many would be refused.
+    /// Number of credentials that would be refused.
     pub count: u64,
     /// Those of them that no target of the change covers.
     pub uncovered: u64,
     alike: BTreeMap<Alike, Tally>,
-    /// All were looked at.
+    /// All credentials were visited, and their attributes were kept.
     pub whole: bool,
-    /// Everything up to this seq was looked at.
+    /// Every credential issued up to this seq was visited.
     pub looked: Seq,
 }
 
@@ -47,8 +47,8 @@ impl Alike {
         Alike { caller: caller.clone(), upstream: upstream.clone(), scopes: scopes.clone(), tool: tool.clone() }
     }
 
-    /// Targets that reach all that are like this. What was looked at has to be all that such a target reaches: a look at one upstream says
-    /// nothing of a caller's credentials for another one.
+    /// Targets that reach all credentials with these attributes. The search must have visited everything that such a target reaches: a
+    /// search of one upstream says nothing about a caller's credentials for another upstream.
     fn targets(&self, among: Narrowing) -> Vec<Target> {
         let upstream = &self.upstream;
         let scopes = self.scopes.iter().map(|scope| Target::UpstreamScope(upstream.clone(), scope.clone()));
@@ -63,17 +63,17 @@ impl Alike {
 }
 
 impl Found {
-    /// Nothing yet, of what there was at that place.
+    /// An empty result as of that place.
     pub fn nothing(looked: Seq) -> Found {
         Found { count: 0, uncovered: 0, alike: BTreeMap::new(), whole: true, looked }
     }
 
-    /// Adds what came of one.
+    /// Adds the verdict on one credential.
     pub(super) fn add(&mut self, id: CredentialId, alike: Alike, fate: Fate) {
         self.count += u64::from(fate != Fate::Stays);
         self.uncovered += u64::from(fate == Fate::Goes);
         if self.alike.len() >= limits::NARROWING_GROUPS && !self.alike.contains_key(&alike) {
-            // Not all of it can be told apart: only something coarse covers it.
+            // There are too many different attributes to keep: only the coarse target covers them.
             self.whole = false;
             return;
         }
@@ -90,14 +90,14 @@ impl Found {
         }
     }
 
-    /// Targets that cover what was found beside what `others` cover: one by one, else by what they have in common and nothing has that may
-    /// stay, else all by `coarse`, which covers the others, too.
+    /// Targets that cover what was found beyond what `others` cover: the credentials individually if they are few; else shared attributes
+    /// that no credential which may stay has; else `coarse`, which covers the others, too.
     pub fn targets(&self, others: Vec<Target>, among: Narrowing, coarse: Target) -> Vec<Target> {
         let fine = if self.whole { self.fine(others, among) } else { None };
         fine.unwrap_or_else(|| vec![coarse])
     }
 
-    /// Whether they can be named one by one.
+    /// Whether the credentials can be named individually.
     pub fn few(&self) -> bool {
         self.whole && self.uncovered <= limits::TARGETS as u64
     }
@@ -132,7 +132,7 @@ impl Found {
         (chosen.len() <= limits::TARGETS).then_some(chosen)
     }
 
-    /// How many that go each target covers, of the targets that cover nothing that may stay.
+    /// For each target that covers no credential which may stay: how many of the credentials to revoke it covers.
     fn gains(&self, among: Narrowing) -> BTreeMap<Target, u64> {
         let mut gains: BTreeMap<Target, (u64, bool)> = BTreeMap::new();
         for (alike, tally) in &self.alike {
@@ -174,7 +174,7 @@ mod tests {
         all
     }
 
-    /// What was found of so many each, if those go for which `goes` says so.
+    /// The result for `each` credentials of every sample, of which those that satisfy `goes` are to be revoked.
     fn found(each: u64, goes: impl Fn(&Sample) -> bool) -> Found {
         let mut found = Found::nothing(Seq::ZERO);
         for sample in all(each) {

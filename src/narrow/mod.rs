@@ -1,8 +1,9 @@
-//! Narrowing revokes: what was issued and would be refused by what comes into force is found by deciding about it once more.
+//! Narrowing revokes: when a narrower policy, registration or binding takes effect, issued credentials that it would refuse are found by
+//! deciding about them again.
 //!
-//! It is looked for before the change, so that its number can be shown and what is found is revoked in the change's own group. What is issued
-//! between the look and the change is looked for after it, before anybody is answered: from the change on, a decision with the version before
-//! is void. A start goes on where that was cut short.
+//! The search runs before the change, so that its result can be shown and the credentials found are revoked in the change's own group.
+//! Credentials that are issued between the search and the change are searched for after the change, before the caller is answered: from the
+//! change on, a decision with the former version is void. A start continues a search that was interrupted.
 
 mod found;
 
@@ -24,85 +25,85 @@ use crate::tasks::{Named, request_of};
 use found::Alike;
 pub(crate) use found::Found;
 
-/// What becomes of something that is held.
+/// The verdict on one credential.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fate {
-    /// It may stay.
+    /// The credential may stay.
     Stays,
-    /// It would be refused, and one of the change's own targets covers it.
+    /// The credential would be refused, and one of the change's own targets covers it.
     Covered,
-    /// It would be refused.
+    /// The credential would be refused.
     Goes,
 }
 
-/// The verdict about one.
+/// Decides about one credential.
 pub(crate) type Judge = Arc<dyn Fn(&Held, Millis) -> Fate + Send + Sync>;
 
-/// What is looked at.
+/// What to search.
 #[derive(Clone)]
 pub(crate) struct Look {
     /// Live credentials of this upstream, binding, or environment.
     pub among: Narrowing,
-    /// Its name.
+    /// The name of the upstream, binding or environment.
     pub name: Box<str>,
-    /// Only what was issued after it.
+    /// Only credentials issued after this seq.
     pub since: Seq,
-    /// Deciding needs what only records know.
+    /// The decision needs fields that only records contain.
     pub records: bool,
-    /// The verdict.
+    /// The decision.
     pub judge: Judge,
 }
 
-/// How a change that may revoke is asked for.
+/// Options of a change that may revoke.
 #[derive(Clone, Debug)]
 pub struct Terms {
-    /// Only say what would be hit.
+    /// Only report what would be revoked.
     pub dry_run: bool,
-    /// How much may be hit.
+    /// How many credentials may be revoked.
     pub confirm: Confirm,
-    /// The request, where it named itself.
+    /// The request, if it has an id.
     pub named: Named,
 }
 
-/// What a change takes back.
+/// What a change revokes.
 pub(crate) enum Takes {
     /// Nothing.
     Nothing,
-    /// All that its coarse target reaches, whatever that is.
+    /// Everything that its coarse target reaches.
     All,
-    /// What these targets reach, and nothing of it would be permitted.
+    /// Everything that these targets reach, all of which would be refused.
     These(Vec<Target>),
-    /// What a look finds, beside what these targets cover.
+    /// What a search finds, beyond what these targets cover.
     Found(Look, Vec<Target>),
 }
 
-/// A change of what decisions are made with.
+/// A change of policy, upstream or binding.
 pub(crate) struct Change<'a> {
-    /// Who makes it.
+    /// The author of the change.
     pub who: &'a Who,
-    /// Its record's event, given up to where it was looked for what it takes back.
+    /// Builds the event of the change's record, given the seq up to which credentials were searched.
     pub event: &'a (dyn Fn(Seq) -> Event + Sync),
-    /// The version that it puts in force.
+    /// The version that takes effect.
     pub version: u64,
-    /// What it takes back.
+    /// What the change revokes.
     pub takes: Takes,
-    /// What covers all that it could take back.
+    /// The target that covers everything that the change could revoke.
     pub coarse: Target,
-    /// Why it is taken back.
+    /// The reason of the revocation.
     pub reason: &'a str,
 }
 
-/// What a change came to, or would.
+/// The effect of a change, done or simulated.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Took {
     /// What was revoked, or would be.
     pub hits: Hits,
-    /// Of those, how many would still be permitted.
+    /// How many of those would still be permitted.
     pub beyond: u64,
 }
 
 impl Authority {
-    /// Puts a change in force with what it takes back, or only says what that would be. One change at a time: [`Authority::changing`] is held.
+    /// Applies a change together with its revocations, or only reports them. One change at a time: [`Authority::changing`] is held.
     pub(crate) async fn put_in_force(&self, change: Change<'_>, terms: &Terms) -> Result<Took, No> {
         let Change { who, event, version, takes, coarse, reason } = change;
         let (looked, targets, refused, look) = match takes {
@@ -139,7 +140,7 @@ impl Authority {
         Ok(took)
     }
 
-    /// Looks for live credentials that may not stay, in pieces, so that issuing goes on.
+    /// Searches the live credentials for those that the change would refuse, in pieces, so that issuing goes on.
     pub(crate) async fn look_for(&self, look: &Look) -> Result<Found, No> {
         let began = self.system.steady();
         let looked = self.ledger.settled(|s| s.head).await?;
@@ -164,7 +165,7 @@ impl Authority {
         }
     }
 
-    /// What only records know, each commit read once.
+    /// Adds the fields that only records contain; each commit is read once.
     fn with_records(&self, mut piece: Vec<Held>) -> Result<Vec<Held>, No> {
         let mut commits: BTreeMap<Position, Vec<usize>> = BTreeMap::new();
         for (n, held) in piece.iter().enumerate() {
@@ -187,13 +188,13 @@ impl Authority {
         Ok(piece)
     }
 
-    /// The records of a change that takes back: the change first, which answers for its request.
+    /// The records of a change that revokes: the change first, because the request is bound to it.
     pub(crate) fn narrowing(&self, change: Record, who: &Who, targets: &[Target], reason: &str) -> Vec<Record> {
         let rules = targets.chunks(limits::TARGETS).map(|some| self.takes_back(who, some, reason, true));
         std::iter::once(change).chain(rules).collect()
     }
 
-    /// A record that revokes.
+    /// A revocation record.
     pub(crate) fn takes_back(&self, who: &Who, targets: &[Target], reason: &str, issued_only: bool) -> Record {
         let revoked = Revoked {
             targets: targets.iter().map(Target::to_record).collect(),
@@ -205,7 +206,7 @@ impl Authority {
         Record::new(who.clone(), Event::Revoked(revoked))
     }
 
-    /// What a change hit that was made before, by its first record's place: counted again.
+    /// What an earlier change revoked, identified by the place of its first record: counted again.
     pub(crate) async fn hit_before(&self, before: &Remembered, named: &Named) -> Result<Hits, No> {
         let Some((id, _)) = named else { return Ok(Hits::default()) };
         let records = self.ledger.records_at(before.at)?;
@@ -223,12 +224,12 @@ impl Authority {
         }
     }
 
-    /// Goes on with what a stop cut short: what was narrowed, and not all looked for.
+    /// Continues the searches that a stop interrupted.
     pub async fn finish_narrowings(&self) -> Result<(), No> {
         let open = self.ledger.settled(|s| s.narrowing()).await?;
         let mut stopped = Ok(());
         for (what, name, _) in open {
-            // One that does not get through holds up no other.
+            // A search that fails must not delay the others.
             let done = match what {
                 Narrowing::Upstream => self.finish_registration(&name).await,
                 Narrowing::Policy => self.finish_policy(&name).await,
@@ -240,7 +241,7 @@ impl Authority {
         stopped
     }
 
-    /// Looks once more, for what was issued after the first look, and says in the ledger that all is done.
+    /// Searches again for credentials issued after the first search, and records that the search is complete.
     pub(crate) async fn finish_narrowing(
         &self,
         look: Look,
@@ -251,7 +252,7 @@ impl Authority {
     ) -> Result<Hits, No> {
         let mut found = self.look_for(&look).await?;
         if found.uncovered > 0 && !found.few() {
-            // What they have in common may be shared by others, issued before: those have to be looked at as well.
+            // Credentials issued earlier may share the attributes of those found, so all have to be visited.
             found = self.look_for(&Look { since: Seq::ZERO, ..look.clone() }).await?;
         }
         let done = Narrowed { what: look.among as i32, name: look.name.to_string(), version };
@@ -267,7 +268,7 @@ impl Authority {
     }
 }
 
-/// The next few places, as far as they concern the look. Whether there are more.
+/// The matching credentials at the next few slots, and whether there are more slots.
 fn piece(state: &State, look: &Look, at: &mut u32, now: Millis) -> (Vec<Held>, bool) {
     let places = state.credentials.places();
     let end = at.saturating_add(limits::LIST_WALK as u32).min(places);

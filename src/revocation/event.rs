@@ -1,6 +1,7 @@
-//! What followers are told: one event for a record that revokes, locks, holds, or ends one of these. Derived from valid records only.
+//! The events that followers receive: one per record that revokes, locks, holds, or ends one of these. Derived from valid records only.
 //!
-//! The shapes are those of `proto/mayfly/v1/feed.proto`; what each stream adds (the seq before, heartbeats) is the feed's.
+//! The messages are those of `proto/mayfly/v1/feed.proto`; the fields that each stream adds (the previous seq, heartbeats) are set by the
+//! feed.
 
 use super::{Rules, Sort, Target};
 use crate::ledger::State;
@@ -10,7 +11,7 @@ use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
 pub use mayfly_verify::revocation::event::{FeedEvent, FeedSnapshot};
 
-/// The snapshot of the state at its head. What leaves the process must be durable: the caller waits for it.
+/// The snapshot for followers, of the state at its head. The caller must wait until that head is durable before it sends the snapshot.
 pub fn snapshot_of(state: &State) -> FeedSnapshot {
     let revoked = state.rules.entries().into_iter().filter(|(_, e)| e.revoked > Seq::ZERO);
     FeedSnapshot {
@@ -20,14 +21,14 @@ pub fn snapshot_of(state: &State) -> FeedSnapshot {
     }
 }
 
-/// When a follower may drop a rule made at `time`: whatever it covers was committed before, so it was decided at most the skew later
-/// and lives for the longest TTL.
+/// When a follower may drop a rule made at `time`: everything that the rule covers was committed before, so it was decided at most the skew
+/// later and expires within the longest TTL.
 pub fn drop_after(time: Millis) -> Millis {
     time.plus(limits::CREDENTIAL_TTL_MS + 2 * limits::CLOCK_SKEW_MS)
 }
 
-/// What followers are told of a valid record at `seq` in a commit of `time`; `state` has folded that commit. `None` for what is no
-/// concern of theirs.
+/// The event for a valid record at `seq` in a commit of `time`; `state` has folded that commit. `None` for records that do not concern
+/// followers.
 pub fn event_of(record: &Record, seq: Seq, time: Millis, state: &State) -> Option<FeedEvent> {
     let rule = |targets: Vec<Target>, locks: bool| {
         let forever = targets.iter().any(|t| t.sort() == Sort::SigningKey);
@@ -46,14 +47,14 @@ pub fn event_of(record: &Record, seq: Seq, time: Millis, state: &State) -> Optio
         Event::LockLifted(e) => Some(FeedEvent::Lift { seq, targets: all(&e.targets) }),
         Event::Released(e) => Some(rule(vec![Target::Credential(CredentialId::from_slice(&e.credential)?)], false)),
         Event::TaskClosed(e) => {
-            // A task that never issued makes no rule: nobody has anything to refuse.
+            // The end of a task that never issued makes no rule: there is nothing to refuse.
             let target = Target::Task(TaskId::from_slice(&e.task)?);
             made_a_rule(&state.rules, &target, seq).then(|| rule(vec![target], false))
         }
         Event::KeyChanged(e) if e.state == KeyState::Compromised as i32 => {
             Some(rule(vec![Target::SigningKey(e.key.as_str().into())], false))
         }
-        // Where time began earlier, what it covers may end at any time.
+        // If time began earlier, covered credentials may expire at any time.
         Event::GenerationBegun(e) if e.generation > 1 => {
             Some(FeedEvent::Rule { seq, targets: vec![Target::Everything], drop_after: None, locks: false })
         }

@@ -1,4 +1,4 @@
-//! Revoking: what followers are told of a record. Targets, rules and followers are those of [`mayfly_verify::revocation`].
+//! Revocation events for followers. Targets, rules and followers are defined in [`mayfly_verify::revocation`].
 
 pub mod event;
 
@@ -6,7 +6,7 @@ pub use mayfly_verify::revocation::*;
 
 pub use event::{event_of, snapshot_of};
 
-/// Everything that facts can be asked of these sorts, written out.
+/// All facts that rules of these sorts match on, as text.
 #[cfg(test)]
 pub(crate) fn answers(facts: &Facts<'_>, of: Sorts) -> std::collections::BTreeSet<String> {
     let mut out = std::collections::BTreeSet::new();

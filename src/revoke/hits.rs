@@ -1,4 +1,4 @@
-//! What something hits, or would: counted through all that is live, in pieces, so that issuing goes on.
+//! Counts what a revocation covers, or would cover: visits all live credentials in pieces, so that issuing goes on.
 
 use std::collections::BTreeSet;
 
@@ -13,24 +13,24 @@ use crate::revocation::{Facts, Rules, Target};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 use crate::tasks::Actor;
 
-/// What something hits, or would.
+/// What a revocation covers, or would cover.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hits {
     /// Live credentials.
     pub credentials: u64,
-    /// Open tasks that hold one of them, or that end.
+    /// Open tasks that hold one of these credentials, or that end.
     pub tasks: u64,
-    /// Of the tasks, those that end: nothing is granted in them any more.
+    /// Of these tasks, those that end: nothing is granted in them any more.
     pub tasks_ended: u64,
-    /// Different callers of those credentials.
+    /// Number of different callers of those credentials.
     pub callers: u64,
-    /// Those of the credentials for which something was made at an upstream.
+    /// Those of the credentials that have a lease at an upstream.
     pub elsewhere: u64,
 }
 
 impl Authority {
-    /// What ends with a task, where somebody may end it. To an operator it is counted. To a workload it is where one look suffices: else
-    /// counting would cost a thousand times what ending does, as often as it likes.
+    /// What ends with a task, if the actor may end the task. For an operator it is always counted. For a workload it is counted only if one
+    /// piece suffices: otherwise counting would cost a thousand times as much as ending the task, as often as the workload likes.
     pub async fn ends_with(&self, actor: &Actor, id: TaskId) -> Result<Option<Hits>, No> {
         let (_, rank) = self.may_steer(actor, id)?;
         let few = |s: &State| s.tasks.places() as usize + s.credentials.to_walk() <= limits::LIST_WALK;
@@ -40,7 +40,7 @@ impl Authority {
         Ok(Some(self.hits(&[Target::Task(id)]).await?.0))
     }
 
-    /// What targets would hit, in all and each by itself. Goes through the live credentials in pieces, so that issuing goes on.
+    /// What targets would cover, in all and individually. Visits the live credentials in pieces, so that issuing goes on.
     pub async fn hits(&self, targets: &[Target]) -> Result<(Hits, Vec<Hits>), No> {
         self.counted(Count::ahead(targets)).await
     }
@@ -52,7 +52,7 @@ impl Authority {
     pub(super) async fn walked(&self, mut count: Count) -> Result<Count, No> {
         let now = self.system.wall();
         self.ledger.settled(|state| count.logins(state, now)).await?;
-        // Revoking one of a million credentials is not to look at all of them.
+        // Revoking one of a million credentials must not visit all of them.
         if self.ledger.settled(|state| count.find(state, now)).await? {
             return Ok(count);
         }
@@ -64,14 +64,14 @@ impl Authority {
     }
 }
 
-/// One target as a rule, and what it hits.
+/// One target as a rule, and what it covers.
 struct One {
     rules: Rules,
     hits: Hits,
     names: Names,
 }
 
-/// What was hit by name, so that each is counted once.
+/// The names of what is covered, so that each is counted once.
 #[derive(Default)]
 struct Names {
     tasks: BTreeSet<TaskId>,
@@ -86,39 +86,39 @@ impl Names {
     }
 }
 
-/// Counts what each target covers, by the same rules that a verifier runs.
+/// Counts what each target covers, by the same rules that a verifier applies.
 pub(super) struct Count {
     each: Vec<One>,
     all: Hits,
     names: Names,
-    /// The revocation that is counted, where it was made already.
+    /// The seq of the revocation, if it was made already.
     made: Seq,
-    /// What was in force for its targets before it.
+    /// The rules in effect for its targets before it.
     before: Rules,
-    /// The targets, where all of them are credentials.
+    /// The targets, if all of them are credentials.
     credentials: Option<BTreeSet<CredentialId>>,
-    /// What is hit by name, where somebody asks for it.
+    /// The covered names, if they were asked for.
     radius: Option<Radius>,
 }
 
 impl Count {
-    /// What would be hit.
+    /// Counts what these targets would cover.
     pub(super) fn ahead(targets: &[Target]) -> Count {
         Count::new(targets, Seq::LAST, Rules::default())
     }
 
-    /// The same, with what is hit by name.
+    /// Also collects the covered names.
     pub(super) fn with_radius(self) -> Count {
         Count { radius: Some(Radius::default()), ..self }
     }
 
-    /// What is hit, in all and by name.
+    /// The counts in all and by name.
     pub(super) fn radius(mut self) -> (Hits, Radius) {
         let radius = self.radius.take().unwrap_or_default();
         (self.done().0, radius)
     }
 
-    /// What a revocation at `made` hit: by what was decided before it, however late that was committed.
+    /// Counts what a revocation at `made` covered: everything decided before it, however late that was committed.
     pub(super) fn since(targets: &[Target], made: Seq, before: Rules) -> Count {
         Count::new(targets, made, before)
     }
@@ -144,7 +144,7 @@ impl Count {
         }
     }
 
-    /// Counts credentials that are named by their ids, where nothing rests on any of them. Answers whether that was all.
+    /// Counts credentials that are named by their ids, if none of them has descendants. Returns whether the count is complete.
     fn find(&mut self, state: &State, now: Millis) -> bool {
         let Some(ids) = self.credentials.take() else { return false };
         let descended = ids.iter().any(|id| state.descent.contains_key(id));
@@ -157,18 +157,18 @@ impl Count {
         true
     }
 
-    /// Whether a task was alive when the revocation came, or is, where none was made. What was closed since was alive then.
+    /// Whether a task was alive at the revocation, or is alive now if none was made.
     fn was_alive(&self, state: &State, task: &Task, now: Millis) -> bool {
         let over = |t: &Task| t.closed.as_ref().is_some_and(|c| c.seq < self.made) || now >= t.ends();
         !state.tasks.upwards(task).any(over)
     }
 
-    /// Whether something else covered it before. What was revoked since does not count: a root leaves the bundle right after its key was revoked.
+    /// Whether another rule covers the facts, or covered them before.
     fn was_covered(&self, state: &State, facts: &Facts<'_>) -> bool {
         state.rules.covers_before(facts, self.made).is_some() || self.before.covers(facts).is_some()
     }
 
-    /// Goes on for a bounded number of places, tasks first. Answers whether there are more.
+    /// Visits a bounded number of slots, tasks first. Returns whether there are more.
     fn walk(&mut self, state: &State, (task, credential): &mut (u32, u32), now: Millis) -> bool {
         let end = |at: u32, places: u32| at.saturating_add(limits::LIST_WALK as u32).min(places);
         if *task < state.tasks.places() {
@@ -187,7 +187,7 @@ impl Count {
         end < state.credentials.places()
     }
 
-    /// People who signed in: their logins are credentials, too, and hang on no task.
+    /// Logins of people are credentials, too, and belong to no task.
     fn logins(&mut self, state: &State, now: Millis) {
         for login in state.logins.values().filter(|l| l.ended_at.is_none() && l.expires_at > now) {
             let facts = login.facts();
@@ -236,7 +236,7 @@ impl Count {
         }
     }
 
-    /// An open task ends, with or without credentials, where a target covers its opening or that of one above it.
+    /// An open task ends, with or without credentials, if a target covers its opening or that of a task above it.
     fn open_task(&mut self, state: &State, task: &Task, now: Millis) {
         if !self.was_alive(state, task, now) {
             return;

@@ -1,5 +1,5 @@
-//! Whether a target is known. What is registered here by name and is not there was mistyped: a rule for it would revoke nothing, and its
-//! answer would say that something was revoked.
+//! Checks whether a target is known. A name that must be registered here but is not was probably mistyped: a rule for it would revoke
+//! nothing, while the answer would say that something was revoked.
 
 use crate::authority::Authority;
 use crate::document::nearest;
@@ -8,15 +8,15 @@ use crate::policy::catalog::Compiled;
 use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::Target;
 
-/// Names of one sort that there are.
+/// The existing names of one sort.
 struct Names<'a> {
-    /// The sort, as a sentence names it.
+    /// The sort, for use in a sentence.
     sort: &'static str,
-    /// The name that was asked for.
+    /// The requested name.
     asked: &'a str,
-    /// All that there are.
+    /// All existing names.
     all: Vec<&'a str>,
-    /// The command that lists them.
+    /// The command that lists the existing names.
     list: String,
 }
 
@@ -37,8 +37,8 @@ fn unknown(what: String, list: &str) -> Refusal {
 }
 
 impl Authority {
-    /// Refuses targets that have to be registered here and are not known, unless it is forced. Callers, SPIFFE ID prefixes, subjects and tools
-    /// may come later, and credentials, tasks, SVIDs and subject tokens may have ended: those are never refused.
+    /// Refuses targets that have to be registered here and are not known, unless forced. Callers, SPIFFE ID prefixes, subjects and tools
+    /// may appear later, and credentials, tasks, SVIDs and subject tokens may have ended: such targets are never refused.
     pub(crate) async fn known(&self, targets: &[Target], force: bool) -> Result<(), No> {
         if force {
             return Ok(());
@@ -72,7 +72,7 @@ fn known(state: &State, compiled: &Compiled, own_domain: Option<&str>, target: &
             Ok(())
         }
         Target::TrustDomain(name) => trust_domain(state, own_domain, name).check(),
-        // Its key and serial are no names of ours.
+        // Only the trust domain is checked: key and serial of an SVID are not names that are registered here.
         Target::Svid(name, ..) => trust_domain(state, own_domain, name).check(),
         Target::TrustAnchor(digest) => {
             let of_bundle = |b: &crate::ledger::state::BundleState| {
@@ -106,7 +106,7 @@ fn upstream<'a>(state: &'a State, asked: &'a str) -> Names<'a> {
     Names { sort: "upstream", asked, all, list: "mayfly upstream list".into() }
 }
 
-/// Scopes that are registered, and those that were when something that is live was issued.
+/// The registered scopes, and scopes that were registered when a live credential was issued.
 fn scopes(state: &State, compiled: &Compiled, upstream: &str, asked: &str) -> Result<(), Refusal> {
     let Some(registered) = compiled.upstream(upstream) else { return Ok(()) };
     if state.credentials.any_with_scope(upstream, asked) {
@@ -123,7 +123,7 @@ fn environment<'a>(state: &'a State, compiled: &'a Compiled, asked: &'a str) -> 
     Names { sort: "environment", asked, all, list: "mayfly status".into() }
 }
 
-/// Domains that have, or had, a bundle, and the one that this server is the CA of.
+/// Trust domains that have, or had, a bundle, and the one that this server is the CA of.
 fn trust_domain<'a>(state: &'a State, own_domain: Option<&'a str>, asked: &'a str) -> Names<'a> {
     let mut all: Vec<&str> = state.bundles.keys().map(|n| &**n).chain(own_domain).collect();
     all.extend(state.credentials.trust_domains());

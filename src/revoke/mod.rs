@@ -1,4 +1,4 @@
-//! Revoking, as operators and holders do it: one record, whatever it hits.
+//! Revocation by operators and by holders of credentials: one record, whatever it covers.
 
 mod hits;
 mod known;
@@ -20,17 +20,17 @@ use crate::seq::{CredentialId, Millis, Seq};
 use crate::tasks::Named;
 use hits::Count;
 
-/// The rule that wants a revocation of everything confirmed with `all`.
+/// The rule that requires a revocation of everything to be confirmed with `all`.
 pub const EVERYTHING: &str = "everything";
 
-/// How much may be hit.
+/// How many credentials the caller confirms to revoke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirm {
-    /// Nothing was confirmed: one credential at most.
+    /// No confirmation: at most one credential.
     None,
-    /// So many, and a tenth more: the number moves under load.
+    /// This number plus a tenth, because the number changes under load.
     Count(u64),
-    /// Whatever it is.
+    /// Any number.
     All,
 }
 
@@ -44,50 +44,50 @@ impl Confirm {
     }
 }
 
-/// What is to be revoked.
+/// A revocation request.
 #[derive(Clone, Debug)]
 pub struct Revocation {
     /// 1 to 64 targets.
     pub targets: Vec<Target>,
     /// New grants are not blocked.
     pub issued_only: bool,
-    /// Targets are not looked for among what is known by name.
+    /// Skips the check that targets are known.
     pub force: bool,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// How much may be hit.
+    /// How many credentials may be revoked.
     pub confirm: Confirm,
-    /// The request, where it named itself.
+    /// The request, if it has an id.
     pub named: Named,
 }
 
-/// What is to be locked: new grants are blocked, and nothing that was issued is revoked.
+/// A lock request: new grants are blocked, and nothing that was issued is revoked.
 #[derive(Clone, Debug)]
 pub struct Locking {
     /// 1 to 64 targets.
     pub targets: Vec<Target>,
-    /// Targets are not looked for among what is known by name.
+    /// Skips the check that targets are known.
     pub force: bool,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// The request, where it named itself.
+    /// The request, if it has an id.
     pub named: Named,
 }
 
-/// What was revoked.
+/// The result of a revocation.
 #[derive(Clone, Debug)]
 pub struct Done {
     /// The rule's seq.
     pub seq: Seq,
-    /// What was hit in all.
+    /// What was covered in all.
     pub hits: Hits,
-    /// What each target hit, in their order.
+    /// What each target covered, in the order of the targets.
     pub each: Vec<Hits>,
 }
 
 impl Authority {
-    /// Revokes. Refused with CONFIRM_NEEDED where more would be hit than was confirmed, with NOT_FOUND where a target has to be registered
-    /// here and is not known; nothing is done then.
+    /// Revokes. Refused with CONFIRM_NEEDED if more would be covered than was confirmed, and with NOT_FOUND if a target has to be
+    /// registered here and is not known; nothing is done then.
     ///
     /// `lock`: the proof that the operator may also lock, without which a revocation that leaves locks is refused.
     pub async fn revoke(
@@ -106,12 +106,12 @@ impl Authority {
             return Ok(done);
         }
         self.known(&ask.targets, ask.force).await?;
-        // It also shuts out everybody, which no number of credentials says.
+        // A revocation of everything also locks everybody out, which no number of credentials expresses.
         if ask.targets.contains(&Target::Everything) && ask.confirm != Confirm::All {
             let (hits, _) = self.hits(&ask.targets).await?;
             return Err(all_confirmed(&hits));
         }
-        // With everything confirmed nothing is counted first: an emergency does not wait for a number.
+        // With `all` confirmed nothing is counted first: an emergency must not wait for a number.
         let counted = match ask.confirm {
             Confirm::All => None,
             confirm => {
@@ -133,7 +133,7 @@ impl Authority {
         Ok(Done { seq, hits, each })
     }
 
-    /// Blocks new grants. What was issued stays; the numbers say how much that is.
+    /// Blocks new grants. Issued credentials stay valid; the result says how many they are.
     pub async fn lock(&self, operator: &Admitted<admin::Lock>, ask: &Locking) -> Result<Done, No> {
         if let Some(done) = self.done_before(&operator.who(), &ask.targets, &ask.named).await? {
             return Ok(done);
@@ -146,7 +146,7 @@ impl Authority {
         Ok(Done { seq, hits, each })
     }
 
-    /// What the same request did before, if it was seen. Refused where the number of targets is none that one record takes.
+    /// The result of the same request if it was seen before. Refused if the number of targets does not fit one record.
     async fn done_before(&self, who: &Who, targets: &[Target], named: &Named) -> Result<Option<Done>, No> {
         if targets.is_empty() || targets.len() > limits::TARGETS {
             let what = format!("1 to {} of them, not {}", limits::TARGETS, targets.len());
@@ -167,12 +167,12 @@ impl Authority {
         }
     }
 
-    /// What a revocation at `made` hit.
+    /// What a revocation at `made` covered.
     pub(crate) async fn hit_since(&self, targets: &[Target], made: Seq) -> Result<Hits, No> {
         Ok(self.counted(Count::since(targets, made, Rules::default())).await?.0)
     }
 
-    /// Lifts locks. What was revoked stays revoked.
+    /// Lifts locks. Revoked credentials stay revoked.
     pub async fn lift(
         &self,
         operator: &Admitted<admin::Lock>,
@@ -184,7 +184,8 @@ impl Authority {
         self.change(operator.who(), Lane::Change, Event::LockLifted(lifted), named).await
     }
 
-    /// A holder gives its own credential back. A repeat gets the first one's seq, and one that is revoked already that of the revocation.
+    /// A holder gives its own credential back. A retry receives the first one's seq; for a credential that is revoked already, the result
+    /// is the seq of the revocation.
     pub async fn release(&self, caller: &Caller, id: CredentialId) -> Result<Seq, No> {
         self.still_stands(caller)?;
         if let Some(seq) = self.sign_out(caller, id).await? {
@@ -201,7 +202,7 @@ impl Authority {
             .await?;
         match found {
             None => Err(No::Refusal(Refusal::new(Reason::NotFound, format!("you hold no credential {id}")))),
-            // A rule more would end nothing more.
+            // A further rule would have no effect.
             Some((Some(seq), _)) => Ok(seq),
             Some((None, expires_at)) => {
                 let who = Who::of(caller);
@@ -239,7 +240,7 @@ fn all_confirmed(hits: &Hits) -> No {
     No::Refusal(Refusal::new(Reason::ConfirmNeeded, what).by(EVERYTHING).way_out("--confirm all, whatever the number is"))
 }
 
-/// What was in force for these targets.
+/// The rules in effect for these targets.
 fn rules_of(rules: &Rules, targets: &[Target]) -> Rules {
     let mut before = Rules::default();
     for (target, entry) in targets.iter().filter_map(|t| Some((t, rules.get(t)?))).filter(|(_, e)| e.revoked > Seq::ZERO) {

@@ -1,4 +1,4 @@
-//! What else a revocation would hit: upstreams, workloads, owners, tasks, tools, environments.
+//! The names that a revocation would affect: upstreams, workloads, owners, tasks, tools, environments.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use crate::refusal::No;
 use crate::revocation::Target;
 use crate::seq::Millis;
 
-/// The sorts of things that are hit.
+/// The sorts of affected names.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum BlastOf {
     /// Upstreams.
     Upstream,
     /// Workloads.
     Caller,
-    /// Owners of tasks, also of those above.
+    /// Owners of tasks, including those of parent tasks.
     Owner,
     /// Tasks.
     Task,
@@ -27,14 +27,14 @@ pub enum BlastOf {
     Environment,
 }
 
-/// What would be hit, by name: how many live credentials of each.
+/// What would be affected, by name: the number of live credentials of each.
 #[derive(Clone, Debug, Default)]
 pub struct Radius {
-    /// How much.
+    /// The totals.
     pub hits: Hits,
     /// By sort and name.
     pub by: BTreeMap<BlastOf, BTreeMap<Box<str>, u64>>,
-    /// The end of the last one.
+    /// When the last of these credentials expires.
     pub ends: Option<Millis>,
 }
 
@@ -64,7 +64,7 @@ impl Radius {
         self.ends = self.ends.max(Some(live.expires_at()));
     }
 
-    /// How many of a sort there are, and those with the most credentials first.
+    /// The number of names of a sort, and the names with the most credentials first.
     pub fn most(&self, of: BlastOf, most: usize) -> (u64, Vec<(&str, u64)>) {
         let Some(names) = self.by.get(&of) else { return (0, Vec::new()) };
         let mut all: Vec<(&str, u64)> = names.iter().map(|(name, count)| (&**name, *count)).collect();
@@ -75,7 +75,7 @@ impl Radius {
 }
 
 impl Authority {
-    /// What a revocation of these targets would hit, and whom. Goes through the live credentials in pieces, so that issuing goes on.
+    /// What a revocation of these targets would affect, by name. Visits the live credentials in pieces, so that issuing goes on.
     pub async fn blast_radius(&self, targets: &[Target]) -> Result<Radius, No> {
         let count = self.walked(Count::ahead(targets).with_radius()).await?;
         let (hits, radius) = count.radius();

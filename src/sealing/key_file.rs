@@ -1,4 +1,4 @@
-//! The sealing key's file: where it may lie, who may read it, and what it holds.
+//! The file of the sealing key: where it may lie, who may read it, and what it contains.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -13,35 +13,35 @@ use super::SealingKey;
 use crate::document::command::{Remedy, typed};
 use crate::limits;
 
-/// Why a file is no sealing key.
+/// Why a file is not accepted as the sealing key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// There is none.
+    /// The file does not exist.
     #[error("there is no sealing key at {}", .0.display())]
     Missing(PathBuf),
-    /// It lies where what it protects lies.
+    /// The file lies in the data directory that it protects.
     #[error(
         "the sealing key {} lies inside the data directory {}, so whoever copies the data has the key",
         key.display(), data.display()
     )]
     InsideData {
-        /// Where the key is, links resolved.
+        /// The path of the key, links resolved.
         key: PathBuf,
         /// The data directory, links resolved.
         data: PathBuf,
     },
-    /// Others may read it.
+    /// Other users may read the file.
     #[error("the sealing key {} may be read by others (mode {mode:03o})", path.display())]
     OpenToOthers {
         /// The file.
         path: PathBuf,
-        /// Its permission bits.
+        /// The permission bits.
         mode: u32,
     },
-    /// A directory, a pipe, a device.
+    /// A directory, a pipe, or a device.
     #[error("the sealing key {} is not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// Not 32 bytes in any of its forms.
+    /// Not 32 bytes in any of the accepted forms.
     #[error(
         "the sealing key {} holds {found}; it must hold 32 random bytes, raw, in hex (64 characters) or in base64 (44)",
         path.display()
@@ -49,24 +49,24 @@ pub enum KeyFileError {
     WrongSize {
         /// The file.
         path: PathBuf,
-        /// What is in it, by size and form.
+        /// The content that was found, by size and form.
         found: String,
     },
-    /// All bytes are the same: a file of zeros, not a key.
+    /// All bytes are the same, for example a file of zeros.
     #[error("the sealing key {} is one byte repeated", .0.display())]
     NotRandom(PathBuf),
-    /// It could not be read.
+    /// The file could not be read.
     #[error("reading the sealing key {}: {why}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         why: io::Error,
     },
 }
 
 impl KeyFileError {
-    /// What mends it. A store that is in use needs its own key back: another one opens nothing.
+    /// Commands that fix the problem. A store that is in use needs its own key back: another key opens nothing.
     pub fn remedies(&self) -> Vec<Remedy> {
         let new = |path: &Path| {
             let key = typed(path);
@@ -106,14 +106,14 @@ impl KeyFileError {
 }
 
 impl SealingKey {
-    /// From a file that only the server's user may read, outside the data directory.
+    /// Loads the key from a file that only the server's user may read, outside the data directory.
     pub fn load(path: &Path, data_dir: &Path) -> Result<SealingKey, KeyFileError> {
         load(path, data_dir, 0o077)
     }
 
-    /// From a systemd credential: `dir` is the value of `$CREDENTIALS_DIRECTORY`, `name` the credential's.
+    /// Loads the key from a systemd credential: `dir` is the value of `$CREDENTIALS_DIRECTORY`, `name` the credential's name.
     ///
-    /// systemd gives a service with `User=` its credentials by an access list, which shows as a group's right to read; the directory
+    /// For a service with `User=`, systemd grants access by an access list, which shows as a read permission of the group; the directory
     /// itself is closed to all others.
     pub fn load_credential(dir: &Path, name: &str, data_dir: &Path) -> Result<SealingKey, KeyFileError> {
         load(&dir.join(name), data_dir, 0o037)
@@ -126,12 +126,12 @@ fn load(path: &Path, data_dir: &Path, closed: u32) -> Result<SealingKey, KeyFile
         _ => KeyFileError::Unreadable { path: path.to_owned(), why },
     };
     let key = path.canonicalize().map_err(unreadable)?;
-    // Where the data directory is not there yet, what of it is there decides where it will be.
+    // If the data directory does not exist yet, its existing parent decides where it will be.
     let data = resolve(data_dir).map_err(unreadable)?;
     if key.starts_with(&data) {
         return Err(KeyFileError::InsideData { key, data });
     }
-    // Not blocking: opening a pipe would wait for somebody to write into it. What is looked at is what was opened.
+    // Non-blocking, because opening a pipe would wait for a writer. The checks are done on the opened file.
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(&key).map_err(unreadable)?;
     let meta = file.metadata().map_err(unreadable)?;
@@ -152,7 +152,7 @@ fn load(path: &Path, data_dir: &Path, closed: u32) -> Result<SealingKey, KeyFile
     SealingKey::from_bytes(&bytes).ok_or_else(no_key)
 }
 
-/// Links resolved as far as the path exists, the rest as it is written.
+/// Resolves links as far as the path exists; the rest stays as written.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     match path.canonicalize() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => match (path.parent(), path.file_name()) {
@@ -166,7 +166,7 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// 32 bytes raw, in hex, or in base64 of either alphabet; or what was found instead. The size tells the forms apart.
+/// 32 bytes raw, in hex, or in base64 of either alphabet; or a description of what was found instead. The size tells the forms apart.
 fn decode(text: &[u8]) -> Result<Zeroizing<[u8; 32]>, String> {
     let mut out = Zeroizing::new([0u8; 32]);
     if text.len() == 32 {

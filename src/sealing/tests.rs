@@ -1,4 +1,4 @@
-//! Sealing: what opens, what does not, and which key files are refused.
+//! Tests of sealing: what opens, what does not, and which key files are refused.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -67,7 +67,8 @@ fn each_changed_bit_and_each_cut_is_noticed() {
     assert!(key.open(&context(1), &longer).is_err());
 }
 
-/// The layout is frozen. Sealed by another implementation (pyca/cryptography) with a key of 32 times 0x2a and a nonce of twelve 0x07.
+/// The layout is frozen. The value was sealed by another implementation (pyca/cryptography) with a key of 32 times 0x2a and a nonce of
+/// twelve 0x07.
 #[test]
 fn a_sample_of_format_1_still_opens() {
     let sample = "010707070707070707070707075e8cdfcc21b452508a6a03c5eb90d25f30301be2a5892a994a2d8254bbebade4";
@@ -83,7 +84,7 @@ fn a_wrong_key_is_told_apart_from_damage() {
     store.append(1, b"in use").unwrap();
     key(1).check(&store, &system).unwrap();
     assert!(matches!(key(2).check(&store, &system), Err(SealError::WrongKey)));
-    // The check value of another store does not do.
+    // The check value of another store is not accepted.
     let other = MemoryStore::new(StoreId::from_bytes([2; 16]));
     let moved = store.named(CHECK_NAME).unwrap().unwrap();
     other.put(CHECK_NAME, &moved, Expect::Any).unwrap();
@@ -121,7 +122,7 @@ impl Files {
     }
 }
 
-/// One of the commands that it offers begins like this, or has this in it.
+/// Whether one of the suggested commands begins with this text, or contains it.
 fn mends(no: &KeyFileError, command: &str) -> bool {
     no.remedies().iter().any(|r| r.command.contains(command))
 }
@@ -184,13 +185,13 @@ fn a_key_inside_the_data_directory_is_refused() {
         let Err(e @ KeyFileError::InsideData { .. }) = files.load(&path) else { panic!("{}", path.display()) };
         assert!(mends(&e, "mv "), "{e}");
     }
-    // The data directory by another name.
+    // The data directory under another name.
     assert!(matches!(SealingKey::load(&files.at("link"), &files.at("alias")), Err(KeyFileError::InsideData { .. })));
-    // A data directory that is not there yet, under a link.
+    // A data directory that does not exist yet, under a link.
     let later = files.write("alias/later", &bytes(), 0o600);
     assert!(matches!(SealingKey::load(&later, &files.at("alias/later")), Err(KeyFileError::InsideData { .. })));
     assert!(SealingKey::load(&later, &files.at("alias/not-yet")).is_ok());
-    // A name that only begins like it.
+    // A name that only begins like the data directory's.
     std::fs::create_dir(files.at("data2")).unwrap();
     assert!(files.load(&files.write("data2/key", &bytes(), 0o600)).is_ok());
 }
@@ -206,7 +207,7 @@ fn a_key_that_others_may_read_is_refused() {
     for mode in [0o600, 0o400] {
         assert!(files.load(&files.write("key", &bytes(), mode)).is_ok(), "{mode:o}");
     }
-    // systemd's access list shows as a group's right to read, and only that is let pass.
+    // systemd's access list shows as a read permission of the group; only that is accepted.
     let by_credential = || SealingKey::load_credential(files.top.path(), "key", &files.at("data"));
     for (mode, good) in [(0o440, true), (0o400, true), (0o444, false), (0o460, false)] {
         files.write("key", &bytes(), mode);
@@ -221,7 +222,7 @@ fn a_key_that_is_no_file_is_refused() {
     assert!(matches!(files.load(Path::new("/dev/zero")), Err(KeyFileError::NotAFile(_))));
     let Err(e @ KeyFileError::Missing(_)) = files.load(&files.at("none")) else { panic!() };
     assert!(mends(&e, "umask 077") && mends(&e, "install -m 600"), "{e}");
-    // A pipe that nobody writes to must not hold up the start.
+    // A pipe without a writer must not block the start.
     let pipe = files.at("pipe");
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
     assert!(matches!(files.load(&pipe), Err(KeyFileError::NotAFile(_))));

@@ -1,4 +1,4 @@
-//! What stands in a store's place while the engine is opened again: everything fails.
+//! A placeholder for the store while the engine is reopened: every operation fails.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The data directory: made so that it survives a power failure, private, and held by one server at a time.
+//! The data directory: created so that it survives a power failure, private, and locked by one server at a time.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -8,29 +8,29 @@ use std::path::{Path, PathBuf};
 use super::StoreError;
 use crate::document::command::{self, Remedy};
 
-/// Turns an I/O error into the store's, with what was being done.
+/// Turns an I/O error into a store error that says what was being done.
 pub(super) fn failed(doing: &str, path: &Path, err: &io::Error) -> StoreError {
     let text = format!("{doing} {}: {err}", path.display());
     if is_full(err) { StoreError::Full(text) } else { StoreError::Failed(text) }
 }
 
-/// Whether there is no room: the disk, a quota, or the largest file that the file system takes.
+/// Whether there is no space left: the disk, a quota, or the largest file size of the file system.
 pub(super) fn is_full(err: &io::Error) -> bool {
     matches!(err.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
-/// A directory that is this store's alone, until this is dropped.
+/// A locked directory that belongs to this store alone until the value is dropped.
 #[derive(Debug)]
 pub(super) struct Owned(File);
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // Closing does not suffice: a process that is being started has the handle too, until it runs its own program.
+        // Closing is not enough: a child process that is being started inherits the handle until it runs exec.
         let _ = self.0.unlock();
     }
 }
 
-/// Makes the directory (0700) where it is missing, refuses one that others may look into, and locks it.
+/// Creates the directory (0700) if it is missing, refuses a directory that other users can access, and locks it.
 ///
 /// The lock is flock(2) on the directory itself.
 pub(super) fn own_directory(dir: &Path) -> Result<Owned, StoreError> {
@@ -47,13 +47,13 @@ pub(super) fn own_directory(dir: &Path) -> Result<Owned, StoreError> {
         Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(dir.display().to_string())),
         Err(TryLockError::Error(e)) => return Err(failed("locking", dir, &e)),
     }
-    // At each start, since nobody knows whether the start that made it got this far.
+    // At each start, because the start that created the directory may have ended before this.
     sync_directory(dir)?;
     sync_directory(parent(dir))?;
     Ok(Owned(handle))
 }
 
-/// Missing directories are made from the top, each name synced in its parent before anything is put below it.
+/// Creates missing directories from the top; each name is synced in its parent before anything is put below it.
 fn make(dir: &Path) -> Result<(), StoreError> {
     if dir.is_dir() {
         return Ok(());
@@ -64,7 +64,7 @@ fn make(dir: &Path) -> Result<(), StoreError> {
     }
     match DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => sync_directory(above),
-        // Somebody else made it meanwhile.
+        // Another process created it in the meantime.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
         Err(e) => Err(failed("making the directory", dir, &e)),
     }
@@ -78,20 +78,20 @@ pub(super) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// A new directory that only we may look into. Its name is not yet durable.
+/// A new directory that only the server's user can access. Its name is not durable yet.
 pub(super) fn private_directory(dir: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(dir)
 }
 
-/// Has what is read from a file come from its disk. After a flush that failed, the kernel may have given up on what was written and show it
-/// all the same, to the next process too: what is believed then would be gone with the power.
+/// Drops a file's page cache, so that reads come from the disk. After a failed flush, the kernel may have given up on writing a page and
+/// still show its content, to the next process as well; such content would be lost at a power failure.
 pub(super) fn from_disk(file: &File, path: &Path) -> Result<(), StoreError> {
     file.sync_all().map_err(|e| failed("syncing", path, &e))?;
     let dropped = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
     dropped.map_err(|e| failed("reading anew", path, &e.into()))
 }
 
-/// What a file takes on its disk, bytes; 0 where that cannot be told.
+/// Bytes that a file occupies on its disk; 0 if unknown.
 pub(super) fn on_disk(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |meta| meta.blocks().saturating_mul(512))
 }
@@ -101,7 +101,7 @@ pub(super) fn sync_directory(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(|e| failed("syncing", dir, &e))
 }
 
-/// The same name with an end to it, after a dot.
+/// The path with a suffix after a dot.
 pub(super) fn with_end(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
@@ -109,7 +109,7 @@ pub(super) fn with_end(path: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
-/// A new file that only we may read, under a name that nothing else has. A leftover of a start that did not finish goes first.
+/// A new private file under a temporary name. A leftover of an unfinished start is removed first.
 pub(super) fn begin_file(path: &Path) -> Result<(File, PathBuf), StoreError> {
     let aside = with_end(path, "new");
     match std::fs::remove_file(&aside) {
@@ -121,19 +121,19 @@ pub(super) fn begin_file(path: &Path) -> Result<(File, PathBuf), StoreError> {
     Ok((file.map_err(|e| failed("making", &aside, &e))?, aside))
 }
 
-/// Gives a file that was made aside its name, durably: content first, then the name.
+/// Renames a finished temporary file durably: content first, then the name.
 pub(super) fn finish_file(aside: &Path, path: &Path) -> Result<(), StoreError> {
     File::open(aside).and_then(|f| f.sync_all()).map_err(|e| failed("syncing", aside, &e))?;
     give_name(aside, path)
 }
 
-/// Gives what was made aside, and is durable, its name, durably.
+/// Renames a temporary file whose content is durable, durably.
 pub(super) fn give_name(aside: &Path, path: &Path) -> Result<(), StoreError> {
     std::fs::rename(aside, path).map_err(|e| failed("renaming", aside, &e))?;
     sync_directory(parent(path))
 }
 
-/// An existing file for reading and writing; refused when others may open it.
+/// Opens an existing file for reading and writing; refused if other users may open it.
 pub(super) fn open_private(path: &Path) -> Result<Option<File>, StoreError> {
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => file,
@@ -161,7 +161,7 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let dir = top.path().join("data");
         let owned = own_directory(&dir).unwrap();
-        // As fork(2) copies it.
+        // A copied handle, as after fork(2).
         let _copied = owned.0.try_clone().unwrap();
         assert!(matches!(own_directory(&dir), Err(StoreError::InUse(_))));
         drop(owned);

@@ -1,7 +1,8 @@
-//! Large files that go without keeping others from the disk.
+//! Deletes large files in steps, so that freeing their blocks does not stall concurrent flushes.
 //!
-//! Where a file system tells its disk what is free, it does so with the next flush, whoever asks for that: beside 600 MB that went at once one
-//! took 27 to 47 ms, in pieces of 16 MiB 3; beside 64 MB 6 to 12 ms, in pieces of 4 MiB 1, and 0.5 beside nothing (measured).
+//! A file system that issues discards does so with the next flush, whichever thread asks for it. Beside the deletion of a 600 MB file in
+//! one step, a flush took 27 to 47 ms, in steps of 16 MiB 3 ms; beside 64 MB 6 to 12 ms, in steps of 4 MiB 1 ms, and 0.5 ms without a
+//! deletion (measured).
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -12,23 +13,23 @@ use std::time::Duration;
 use super::files;
 use crate::system::Stopwatch;
 
-/// What the name of a file ends with that is on its way: nobody looks for it.
+/// Suffix of a file that is being deleted; no reader looks for such a file.
 const GOING: &str = "going";
 
-/// What is given back to the disk at once, bytes.
+/// Bytes freed per step.
 const PIECE: u64 = 4 * 1024 * 1024;
 
-/// Others have the disk for as long as a piece took, this at the most.
+/// Pause after each step: as long as the step took, at most this.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A file without its name. Until [`Going::give_back`] it takes its room.
+/// A file that was renamed for deletion. Its blocks stay allocated until [`Going::give_back`].
 #[must_use = "it takes its room until it is given back"]
 pub struct Going {
     file: File,
     path: PathBuf,
 }
 
-/// Takes a file's name from it, durably: for whoever looks it is gone.
+/// Renames a file for deletion, durably: readers no longer find it.
 pub fn take_out(path: &Path) -> io::Result<Going> {
     let file = OpenOptions::new().write(true).open(path)?;
     let aside = files::with_end(path, GOING);
@@ -39,15 +40,15 @@ pub fn take_out(path: &Path) -> io::Result<Going> {
 }
 
 impl Going {
-    /// Gives back its room piece by piece, from its end. It takes a while: for threads that nobody waits for. What an end of the process leaves
-    /// goes with [`give_back_all`].
+    /// Frees the blocks step by step, from the end of the file. Slow: call it on a thread that nobody waits for. If the process ends in
+    /// between, [`give_back_all`] deletes the rest.
     pub fn give_back(self) -> io::Result<()> {
         let mut left = self.file.metadata()?.len();
         while left > PIECE {
             let watch = Stopwatch::start();
             left -= PIECE;
             self.file.set_len(left)?;
-            // Or all pieces would go with one flush.
+            // Otherwise all steps would be freed by one flush.
             self.file.sync_all()?;
             watch.rest(1, PAUSE);
         }
@@ -55,7 +56,7 @@ impl Going {
     }
 }
 
-/// Gives back what was left of such files in a directory when the process ended.
+/// Deletes the files that an earlier process left half deleted in a directory.
 pub fn give_back_all(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -97,7 +98,7 @@ mod tests {
         let path = top.path().join("large");
         fs::write(&path, vec![7; PIECE as usize * 2]).unwrap();
         drop(take_out(&path).unwrap());
-        // Another one of that name came since.
+        // A new file of that name was created in the meantime.
         fs::write(&path, "new").unwrap();
         give_back_all(top.path()).unwrap();
         assert_eq!(names(top.path()), ["large"]);

@@ -1,12 +1,15 @@
-//! What was acknowledged, beside the store: a store that lost its end opens cleanly without it, and this file tells that something is missing.
+//! The head file beside the store, which names the newest acknowledged commit: a store that lost its end opens cleanly, and this file shows
+//! that commits are missing.
 //!
-//! Two places of one disk block each, written in turn, so that a torn write leaves the one before. What it names was durable before it was
-//! written, so a record that nobody acknowledged may be missing or torn without a word, and one that was acknowledged may not.
+//! The file has two slots of one disk block each, written in turn, so that a torn write leaves the previous one. The commit it names was
+//! durable before the slot was written. A record that was never acknowledged may therefore be missing or torn without an error, and an
+//! acknowledged one may not.
 //!
-//! - sled syncs it after the store's own flush and before each acknowledgement: sled's worst failure is a clean open of an empty store.
-//! - The log before redb writes it before each acknowledgement and syncs it in the background: with the log's record whole in itself, this is
-//!   needed only where a record was damaged after it had been written. What a killed process had written the kernel still has; after a power
-//!   failure the file may be behind by `limits::STORE_HEAD_SYNC_MS`.
+//! - sled syncs the file after the store's own flush and before each acknowledgement, because sled's worst failure is a clean open of an
+//!   empty store.
+//! - The write-ahead log of redb writes the file before each acknowledgement and syncs it in the background. Each record of the log has a
+//!   checksum, so the file is needed only if a record was damaged after it had been written. After a process was killed, the kernel still
+//!   has what it wrote; after a power failure the file may be behind by `limits::STORE_HEAD_SYNC_MS`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,16 +23,16 @@ use crate::store::{Position, StoreError, StoreId};
 /// Change, position, identity, and the digest of these.
 const LENGTH: usize = 8 + 8 + 16 + 32;
 
-/// What a store has come to.
+/// The progress of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Mark {
-    /// Changes of any kind since the store was made.
+    /// Number of changes of any kind since the store was made.
     pub change: u64,
-    /// The place of the newest commit.
+    /// The position of the newest commit.
     pub head: Position,
 }
 
-/// The file, open.
+/// The open head file.
 pub(super) struct HeadFile {
     medium: Box<dyn Medium>,
     path: PathBuf,
@@ -37,7 +40,7 @@ pub(super) struct HeadFile {
 }
 
 impl HeadFile {
-    /// A new file that says so, or one whose store was never finished. Durable with its name when this returns.
+    /// A new file with this mark; replaces a file whose store was never finished. File and name are durable when this returns.
     pub(super) fn make(path: &Path, id: StoreId, mark: Mark) -> Result<HeadFile, StoreError> {
         let (file, aside) = files::begin_file(path)?;
         let head = HeadFile::format(Box::new(file), path, id, mark)?;
@@ -57,7 +60,7 @@ impl HeadFile {
         Ok(head)
     }
 
-    /// The file with what it says; `None` where there is none.
+    /// Opens the file and reads its mark; `None` if there is no file.
     pub(super) fn open(path: &Path) -> Result<Option<(HeadFile, Mark)>, StoreError> {
         let Some(file) = files::open_private(path)? else { return Ok(None) };
         match newest(&file, path)? {
@@ -69,7 +72,7 @@ impl HeadFile {
         }
     }
 
-    /// One on whatever a test puts in the file's place, made where nothing stands in it.
+    /// A head file on a test's medium; initialized if it is empty.
     pub(super) fn on(medium: Box<dyn Medium>, id: StoreId) -> Result<(HeadFile, Mark), StoreError> {
         let (path, new) = (Path::new("the head beside the log"), Mark { change: 0, head: 0 });
         match newest(&*medium, path)? {
@@ -78,12 +81,12 @@ impl HeadFile {
         }
     }
 
-    /// The store that it belongs to.
+    /// The store that the file belongs to.
     pub(super) fn id(&self) -> StoreId {
         self.id
     }
 
-    /// Notes what the store has come to: another process finds it, also after a SIGKILL; after a power failure only once it was synced.
+    /// Writes the mark: another process sees it, also after a SIGKILL; after a power failure only once it was synced.
     pub(super) fn note(&self, mark: Mark) -> Result<(), StoreError> {
         let mut block = Aligned::default();
         let block = block.room(BLOCK);
@@ -93,12 +96,12 @@ impl HeadFile {
         self.medium.write((mark.change % 2) * BLOCK as u64, block).map_err(|e| files::failed("writing", &self.path, &e))
     }
 
-    /// Returns when what was noted is on stable storage.
+    /// Returns when the written marks are on stable storage.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         self.medium.flush().map_err(|e| files::failed("syncing", &self.path, &e))
     }
 
-    /// Notes durably what the store has come to.
+    /// Writes the mark durably.
     pub(super) fn write(&self, mark: Mark) -> Result<(), StoreError> {
         self.note(mark)?;
         self.sync()
@@ -113,7 +116,7 @@ fn encode(mark: Mark, id: StoreId) -> [u8; LENGTH] {
     bytes
 }
 
-/// The newest of what stands in it, where anything does that can be trusted.
+/// The newest valid mark in the file, if any.
 fn newest(medium: &dyn Medium, path: &Path) -> Result<Option<(Mark, StoreId)>, StoreError> {
     let places = [read(medium, 0), read(medium, 1)];
     let mut found = None;
@@ -123,7 +126,7 @@ fn newest(medium: &dyn Medium, path: &Path) -> Result<Option<(Mark, StoreId)>, S
     Ok(found)
 }
 
-/// What one place holds, where it is whole.
+/// The mark in one slot, if it is valid.
 fn read(medium: &dyn Medium, place: u64) -> io::Result<Option<(Mark, StoreId)>> {
     if medium.bytes()? < (place + 1) * BLOCK as u64 {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! An engine without a disk, for tests and `mayfly dev`. What it holds ends with the process.
+//! An engine without a disk, for tests and `mayfly dev`. Its contents end with the process.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::{Entry, Expect, Position, Store, StoreError, StoreId};
 use super::{check_commit, check_count, check_empty, check_name, check_named};
 use crate::limits;
 
-/// The store of one process.
+/// A store in the memory of one process.
 pub struct MemoryStore {
     id: StoreId,
     named_bound: usize,
@@ -20,9 +20,9 @@ pub struct MemoryStore {
 
 #[derive(Default)]
 struct Kept {
-    /// The place of the first of `commits`, 0 when there is none.
+    /// The position of the first of `commits`, 0 when there is none.
     oldest: Position,
-    /// Where the first of all is put, 0 for the beginning.
+    /// The position for the first commit ever, 0 for the beginning.
     first: Position,
     commits: VecDeque<Bytes>,
     named: BTreeMap<String, Vec<u8>>,
@@ -40,7 +40,7 @@ impl MemoryStore {
         MemoryStore::with_bound(id, limits::NAMED_VALUES)
     }
 
-    /// An empty store that takes at most `named_bound` named values.
+    /// An empty store that accepts at most `named_bound` named values.
     pub fn with_bound(id: StoreId, named_bound: usize) -> MemoryStore {
         MemoryStore { id, named_bound, kept: Mutex::default(), grown: Condvar::new() }
     }

@@ -1,32 +1,32 @@
-//! How an embedded store is opened: the same for each engine.
+//! Options for opening an embedded store, equal for all engines.
 
 use super::StoreId;
 use crate::limits;
 
-/// How a store is opened.
+/// Options for opening a store.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The identity that the store gets if it is made now.
+    /// The identity that the store gets if it is created now.
     pub new_id: StoreId,
-    /// Memory for pages, bytes.
+    /// Memory for the page cache, bytes.
     pub cache_bytes: usize,
-    /// A file of the store has enough with so many bytes of commits, where the engine keeps them in several.
+    /// A segment file is full with so many bytes of commits, if the engine uses several files.
     pub segment_bytes: u64,
-    /// One file of the log before the engine, bytes, where it has one.
+    /// Size of one file of the write-ahead log, bytes, if the engine has one.
     pub log_file_bytes: u64,
-    /// A file of so many bytes, where the engine looks through its files after a crash, is too large for that: it writes down with each change
-    /// what it would find.
+    /// From this file size on, the engine no longer scans the file after a crash; instead it writes with each change the data that the scan
+    /// would find (quick-repair). Bytes.
     pub quick_repair_bytes: u64,
-    /// Most named values.
+    /// Maximum number of named values.
     pub named_values: usize,
-    /// Disk kept back for revocations, bytes; 0 for none.
+    /// Disk space reserved for revocations, bytes; 0 for none.
     pub reserve_bytes: u64,
-    /// Free space below which the reserve says that room is low, bytes.
+    /// Free space below which the reserve reports that room is low, bytes.
     pub low_bytes: u64,
 }
 
 impl Options {
-    /// The defaults of `limits.rs`. `new_id` is 16 random bytes, used only where there is no store yet.
+    /// The defaults of `limits.rs`. `new_id`: 16 random bytes, used only if there is no store yet.
     pub fn new(new_id: [u8; 16]) -> Options {
         Options {
             new_id: StoreId::from_bytes(new_id),

@@ -1,8 +1,8 @@
-//! Disk that nobody else can take: a file whose blocks are given back, piece by piece, to commits that find the disk full.
+//! Reserved disk space: a file whose blocks are freed, piece by piece, for commits that find the disk full.
 //!
-//! Grants stop while room is low; revocations, closings and retention go on. New blocks that one redb commit needs at most (measured): 16 KB
-//! for 1 KB, 96 KB for 50 KB, 16.4 MB for the largest of 8 MiB; the file grows by holes, which cost nothing. So 512 pieces of 128 KiB carry
-//! at least 512 commits of revocations while somebody else takes whatever is left of each piece, and some 4,000 when nobody does.
+//! Grants stop while room is low; revocations, closings and retention go on. New blocks that one redb commit needs at most (measured): 16
+//! KB for 1 KB, 96 KB for 50 KB, 16.4 MB for the largest commit of 8 MiB; the file grows sparsely, and holes cost nothing. So 512 pieces of
+//! 128 KiB carry at least 512 commits of revocations while another process takes the rest of each piece, and about 4,000 if none does.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,12 +17,12 @@ use crate::limits;
 
 const FILE: &str = "reserve";
 
-/// What the disk allows.
+/// How much room the disk has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// Everything.
+    /// Enough for everything.
     Plenty,
-    /// No grants. Revocations, closings and retention are durable as long as the reserve lasts.
+    /// No grants. Revocations, closings and retention remain durable as long as the reserve lasts.
     Low,
     /// The reserve is used up and the disk is full: the next commit may fail.
     Spent,
@@ -41,20 +41,20 @@ pub struct Reserve {
 struct Inner {
     file: File,
     held: u64,
-    /// The steady time of the last look at the disk, and its answer.
+    /// The monotonic time of the last check of the disk, and its result.
     looked: Option<(u64, Room)>,
 }
 
 impl Reserve {
-    /// Takes the reserve of `want` bytes in `dir`, or as much of it as there is room for: a server must start on a full disk, to revoke.
-    /// Below `low` bytes of free space beside the reserve, room is [`Room::Low`].
+    /// Allocates a reserve of `want` bytes in `dir`, or as much of it as fits: a server must start on a full disk, in order to revoke. With
+    /// less than `low` bytes of free space besides the reserve, the room is [`Room::Low`].
     pub fn open(dir: &Path, want: u64, low: u64) -> Result<Reserve, StoreError> {
         let path = dir.join(FILE);
         let made = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = made.map_err(|e| files::failed("making", &path, &e))?;
         let meta = file.metadata().map_err(|e| files::failed("looking at", &path, &e))?;
         let mut held = meta.len();
-        // What an earlier start left may be of another size, or holes after a crash.
+        // A file of an earlier start may have another size, or holes after a crash.
         if held > want || meta.blocks().saturating_mul(512) < held {
             file.set_len(0).map_err(|e| files::failed("emptying", &path, &e))?;
             held = 0;
@@ -65,7 +65,7 @@ impl Reserve {
         Ok(reserve)
     }
 
-    /// How much room there is. `now` is steady time in milliseconds; an answer is used again for `limits::DISK_STATE_MS`.
+    /// How much room there is. `now`: monotonic time in milliseconds; a result is reused for `limits::DISK_STATE_MS`.
     pub fn state(&self, now: u64) -> Room {
         let mut inner = self.inner.lock();
         if let Some((at, room)) = inner.looked
@@ -74,7 +74,7 @@ impl Reserve {
             return room;
         }
         let room = match free(&inner.file) {
-            // Unknown means no.
+            // Unknown counts as low.
             None => Room::Low,
             Some(free) if self.is_plenty(inner.held, free) => Room::Plenty,
             Some(free) if inner.held > 0 || free >= limits::DISK_RESERVE_PIECE_BYTES => Room::Low,
@@ -84,7 +84,7 @@ impl Reserve {
         room
     }
 
-    /// Whether there is too little room for anything that can wait. Unknown means there is.
+    /// Whether there is too little room for work that can wait. Unknown counts as too little.
     pub fn is_low(&self) -> bool {
         !self.free().is_some_and(|free| self.is_plenty(self.held(), free))
     }
@@ -93,25 +93,25 @@ impl Reserve {
         held >= self.want && free >= self.low
     }
 
-    /// The same as [`Reserve::state`], and takes the reserve back as soon as there is room for it beside what grants want free. Callers that
-    /// never rest leave no quiet moment in which somebody else would.
+    /// As [`Reserve::state`], and also takes the reserve back as soon as it fits besides the free space that grants need. Under constant
+    /// load there is no idle moment in which this could be done elsewhere.
     pub fn tend(&self, now: u64) -> Room {
         let room = self.state(now);
         let enough = || self.free().is_some_and(|free| free >= self.low.saturating_add(self.want.saturating_sub(self.held())));
         if room == Room::Low && enough() && self.restore().unwrap_or(false) { self.state(now) } else { room }
     }
 
-    /// Bytes that are free on its disk; `None` where that cannot be told.
+    /// Free bytes on the disk; `None` if unknown.
     pub fn free(&self) -> Option<u64> {
         free(&self.inner.lock().file)
     }
 
-    /// Bytes that are held now.
+    /// Bytes of the reserve that are held now.
     pub fn held(&self) -> u64 {
         self.inner.lock().held
     }
 
-    /// Gives one piece back to the disk; `false` when none is left. Called by the store when a write finds the disk full.
+    /// Frees one piece; `false` when none is left. Called by the store when a write finds the disk full.
     pub fn release_piece(&self) -> bool {
         let mut inner = self.inner.lock();
         let keep = inner.held.saturating_sub(limits::DISK_RESERVE_PIECE_BYTES);
@@ -126,7 +126,7 @@ impl Reserve {
         true
     }
 
-    /// Gives all of it back.
+    /// Frees the whole reserve.
     pub fn release(&self) -> Result<(), StoreError> {
         let mut inner = self.inner.lock();
         inner.file.set_len(0).map_err(|e| files::failed("emptying", &self.path, &e))?;
@@ -135,13 +135,13 @@ impl Reserve {
         Ok(())
     }
 
-    /// Takes back what was given away, as far as there is room; `true` when the reserve is whole again.
+    /// Takes freed pieces back as far as there is room; `true` when the reserve is complete again.
     pub fn restore(&self) -> Result<bool, StoreError> {
         let mut inner = self.inner.lock();
         if inner.held >= self.want {
             return Ok(true);
         }
-        // All at once where it fits, else as much as there is.
+        // All at once if it fits, else as much as fits.
         let mut step = self.want - inner.held;
         while step > 0 {
             match allocate(&inner.file, inner.held, step) {
@@ -152,7 +152,7 @@ impl Reserve {
             }
             step = step.min(self.want - inner.held);
         }
-        // What did not fit whole may have left some blocks behind.
+        // A failed allocation may have left some blocks behind.
         let synced = inner.file.set_len(inner.held).and_then(|()| inner.file.sync_all());
         synced.map_err(|e| files::failed("syncing", &self.path, &e))?;
         inner.looked = None;
@@ -160,7 +160,7 @@ impl Reserve {
     }
 }
 
-/// Real blocks for a range at the end of the file; zeros where the file system cannot allocate without writing.
+/// Allocates real blocks for a range at the end of the file; writes zeros if the file system cannot allocate without writing.
 fn allocate(file: &File, at: u64, len: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), at, len).map_err(io::Error::from) {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => {
@@ -170,7 +170,7 @@ fn allocate(file: &File, at: u64, len: u64) -> io::Result<()> {
     }
 }
 
-/// Bytes that this process may still use on the file's disk.
+/// Free bytes on the file's disk that this process may use.
 fn free(file: &File) -> Option<u64> {
     let stat = fstatvfs(file).ok()?;
     stat.f_bavail.checked_mul(stat.f_frsize)

@@ -1,4 +1,4 @@
-//! What a recovery leaves to be asked for, and what no recovery brings back.
+//! What can be asked after a recovery, and what no recovery brings back.
 
 use std::fs;
 use std::process::Command;
@@ -41,17 +41,17 @@ fn what_was_issued_before_a_recovery_stays_explainable() {
     assert_eq!(shown["state"], "revoked", "{shown}");
     let task = shown["task_id"].as_str().unwrap();
     assert!(told(&["explain", task]).contains("void since seq"), "{}", told(&["explain", task]));
-    // It is told by its record, too, and by what is left of its token.
+    // The credential is also found by its record's seq, and by the digest of its token's signing input.
     assert!(told(&["explain", &kept.to_string()]).contains(&old.id));
     let input = old.token.rsplit_once('.').unwrap().0;
     let digest = data_encoding::HEXLOWER.encode(&mayfly::ledger::commit::sha256(input.as_bytes()));
     assert!(told(&["token", "lookup", "--sha256", &digest]).contains(&old.id));
-    // What was left behind is in no record: it is not told of as if it had never been.
+    // The credentials left behind are in no record: the answer must not be the same as for ids that never existed.
     assert_eq!(as_operator(&world, admin, &["explain", &lost.id]).status.code(), Some(3));
     running.stop();
 }
 
-/// A key that signs, whose private part is gone: nothing makes it again, so what is printed is the way over a backup.
+/// A signing key whose private part is missing cannot be made again, so the start prints the way to restore a backup.
 #[test]
 fn a_start_without_the_private_part_of_a_key_prints_what_mends_it() {
     let (_dir, world) = world(Settings::default());
@@ -77,7 +77,7 @@ fn a_start_without_the_private_part_of_a_key_prints_what_mends_it() {
     running.stop();
 }
 
-/// A start that begins with a snapshot verifies what came before it while it serves, and says how far that is.
+/// A start from a snapshot verifies the earlier commits while it serves, and reports its progress.
 #[test]
 fn status_tells_how_far_history_is_verified_and_what_the_store_takes() {
     let (_dir, world) = world(Settings::default().with("ledger.snapshot_every", "16"));
@@ -104,7 +104,7 @@ fn status_tells_how_far_history_is_verified_and_what_the_store_takes() {
     running.stop();
 }
 
-/// Who made a rule or a lock and why is in its record, not in the state: a restart looks it up.
+/// The author and reason of a rule or lock are in its record, not in the state: after a restart they are looked up.
 #[test]
 fn rules_and_locks_say_who_made_them_and_why_after_a_restart() {
     let (_dir, world) = world(Settings::default());
@@ -128,8 +128,8 @@ fn rules_and_locks_say_who_made_them_and_why_after_a_restart() {
     running.stop();
 }
 
-/// A revocation was acknowledged, the server was killed, and a bit of its record flipped: the start is refused, says from which seq on nothing can
-/// be trusted, and prints the command that mends it.
+/// A revocation was acknowledged, the server was killed, and a bit of the record flipped: the start is refused, names the seq from which on
+/// nothing can be trusted, and prints the command that fixes it.
 #[test]
 fn a_bit_that_flipped_in_the_newest_record_of_a_killed_server_drops_nothing_in_silence() {
     let (_dir, world) = world(Settings::default());
@@ -155,7 +155,7 @@ fn a_bit_that_flipped_in_the_newest_record_of_a_killed_server_drops_nothing_in_s
     running.stop();
 }
 
-/// The place of the newest record in a file of the log, and where it begins.
+/// The position of the newest record in a log file, and its offset.
 fn last_record(bytes: &[u8]) -> Option<(u64, usize)> {
     let begins = (0..bytes.len()).step_by(4096).filter(|at| bytes[*at..].starts_with(b"mayflyWL"));
     let placed = begins.map(|at| (u64::from_le_bytes(bytes[at + 48..at + 56].try_into().unwrap()), at));

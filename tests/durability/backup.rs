@@ -1,4 +1,4 @@
-//! A backup of a server under load, and what comes of it: nothing that was revoked, before it or after it, comes back to life.
+//! A backup of a server under load, and its restore: nothing that was revoked before or after the backup becomes valid again.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -50,7 +50,7 @@ fn verify(backup: &Path) -> Output {
     Command::new(MAYFLY).args(["-o", "json", "server", "backup", "--verify"]).arg(backup).output().unwrap()
 }
 
-/// Nothing that is there makes way for a backup, and nothing of it is touched.
+/// A backup overwrites no existing file and does not change it.
 #[test]
 fn a_backup_never_takes_the_place_of_anything() {
     let (_dir, world) = world(Settings::default());
@@ -68,7 +68,7 @@ fn a_backup_never_takes_the_place_of_anything() {
     let shown = |name: &str| path(name).display().to_string();
     assert!(made("mkfifo", &[&shown("fifo")]));
     let mut names = vec!["backup", "file", "directory", "link", "dangling", "socket", "fifo"];
-    // Only root makes devices.
+    // Only root can make devices.
     if made("mknod", &[&shown("null"), "c", "1", "3"]) {
         names.push("null");
     }
@@ -85,14 +85,14 @@ fn a_backup_never_takes_the_place_of_anything() {
     assert!(!path("nowhere").exists());
     let left: Vec<_> = fs::read_dir(world.dir()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert!(left.iter().all(|name| !name.contains("partial")), "{left:?}");
-    // The same of an export and of the file that tells the addresses.
+    // The same for an export and for the file with the addresses.
     let admin = running.addresses().admin;
     let out = as_operator(&world, admin, &["audit", "export", "--out", &shown("fifo")]);
     assert!(!out.status.success() && kinds() == before, "{}", text(&out));
     running.stop();
 }
 
-/// What is left of a damaged store is kept beside the backup that takes its place, and its locks are taken over.
+/// The remains of a damaged store are kept beside the restored backup, and their locks are taken over.
 #[test]
 fn a_restore_that_replaces_keeps_what_was_there_and_takes_over_its_locks() {
     let (_dir, world) = world(Settings::default());
@@ -117,7 +117,7 @@ fn a_restore_that_replaces_keeps_what_was_there_and_takes_over_its_locks() {
     assert!(world.dir().join(kept).join("ledger.redb").exists());
 }
 
-/// The data directory is lost, or nearly: where it is now.
+/// Loses the data directory; returns where it is now.
 fn lose(world: &World) -> PathBuf {
     let lost = world.dir().join(format!("lost-{}", fs::read_dir(world.dir()).unwrap().count()));
     fs::rename(world.dir().join("data"), &lost).unwrap();
@@ -131,7 +131,7 @@ fn lift_all(world: &World, running: &Running) {
     ok(&as_operator(world, admin, &["lock", "lift", &seq, "--reason", "nobody else is to be locked"]));
 }
 
-/// Issues without end, and counts.
+/// Issues continuously, and counts.
 struct Load {
     stop: Arc<AtomicBool>,
     issued: Arc<AtomicU64>,
@@ -147,7 +147,7 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     match callers.exchange("").await {
                         Ok(_) => drop(issued.fetch_add(1, Ordering::Relaxed)),
-                        // It is refused for a moment when it is too much.
+                        // An exchange is refused for a moment under overload.
                         Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
                     }
                 }
@@ -190,7 +190,7 @@ fn what_was_revoked_after_a_backup_under_load_stays_refused_and_all_before_it_is
     assert!((least.as_u64()..=most.as_u64()).contains(&seq), "{least} {seq} {most}");
     ok(&restore(&world, &file, &["--check"]));
 
-    // It goes on, and shuts out.
+    // The restored server serves, and refuses old credentials.
     let admin = running.addresses().admin;
     let after = issue(&runtime, &world, &running, &["c", "d"]);
     ok(&as_operator(&world, admin, &["revoke", "--credential", &after[0].id, "--reason", "test"]));
@@ -250,7 +250,7 @@ fn what_shuts_out_is_taken_over_from_what_is_left_and_then_nothing_else_is_locke
     running.stop();
 }
 
-/// Two restores of one backup begin generations of the same number: the rule of the second would not cover what the first issued.
+/// Two restores of one backup begin generations of the same number: the second one's rule would not cover what the first one issued.
 #[test]
 fn what_an_earlier_restore_of_the_same_backup_issued_is_not_good_after_the_next() {
     let (_dir, world) = world(Settings::default());
@@ -282,7 +282,7 @@ fn what_an_earlier_restore_of_the_same_backup_issued_is_not_good_after_the_next(
         running.stop();
         lose(&world);
     }
-    // Whoever knows how far it had come says so, and the number is above it.
+    // An operator who knows the highest seq of the lost generation passes it, and the new generation's number is above it.
     let said = ok(&restore(&world, &file, &["--unlocked", "--seen", &mayfly::seq::Seq::start_of(6).to_string()]));
     assert!(said.contains("generation 7 has begun"), "{said}");
 }
@@ -318,7 +318,7 @@ fn what_is_damaged_cut_or_of_another_server_is_refused_and_nothing_is_restored_o
     fs::write(&bad, "SQLite format 3\0 and so on").unwrap();
     gone(&["no backup of mayfly"]);
 
-    // Whole, and sealed by somebody else.
+    // A complete backup, sealed with another key.
     let (_other, elsewhere) = crate::kit::world(Settings::default());
     refused(&restore(&elsewhere, &file, &[]), &["its seal does not open", "another server"]);
     assert!(!elsewhere.dir().join("data").exists());
@@ -326,7 +326,7 @@ fn what_is_damaged_cut_or_of_another_server_is_refused_and_nothing_is_restored_o
     start(&world).stop();
 }
 
-/// Whoever may write where backups lie makes one that is whole by its digest.
+/// An attacker who can write to the backup storage forges a backup with a correct digest.
 #[test]
 fn a_backup_that_was_made_up_does_not_have_the_seal() {
     let (_dir, world) = world(Settings::default());
@@ -341,7 +341,7 @@ fn a_backup_that_was_made_up_does_not_have_the_seal() {
     running.stop();
     lose(&world);
     let (old, new) = (Backup::open(&file).unwrap(), Backup::open(&later).unwrap());
-    // One that ends earlier than it says it was taken, with the seal of a later one.
+    // A backup that ends earlier than it says, with the seal of a later one.
     let (mut writer, mut bytes) = mayfly::ledger::backup::Writer::new(old.about()).unwrap();
     for name in old.list("").unwrap() {
         writer.named(&name, &old.named(&name).unwrap().unwrap(), &mut bytes);
@@ -387,7 +387,7 @@ fn it_goes_from_one_engine_to_another_and_only_operators_with_both_rights_take_o
     running.stop();
 }
 
-/// Wherever it is killed, there is no store or the whole of it, and the next restore goes on from there.
+/// Wherever a restore is killed, there is either no store or all of it, and the next restore continues from there.
 #[test]
 fn a_restore_that_is_killed_leaves_nothing_or_the_whole() {
     let (_dir, world) = world(Settings::default());

@@ -1,4 +1,4 @@
-//! Somebody sets the clock of a running server: grants stop, revoking goes on, and no life gets longer or shorter.
+//! The clock of a running server is set: grants stop, revoking goes on, and no credential lives longer or shorter.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::kit::{Callers, TOKENS, accepts, follower, reason, retry_after, until,
 
 const HOUR: i64 = 3_600_000;
 
-/// A world whose SVIDs were made four hours ago and live for most of a day, so that no step makes one invalid.
+/// A world whose SVIDs were made four hours ago and live for most of a day, so that no step invalidates one.
 fn hours_old() -> (tempfile::TempDir, World, Arc<SetClock>) {
     let clock = SetClock::at(System::real().wall());
     let system = System::with_clock(clock.clone());
@@ -29,7 +29,7 @@ async fn a_step_of_the_clock_stops_grants_and_neither_lengthens_nor_shortens_a_l
     let (_dir, world, clock) = hours_old();
     let running = tokio::task::block_in_place(|| world.start()).unwrap_or_else(|no| panic!("{no}"));
     let callers = Callers::new(&world, running.addresses().workload).await;
-    // The relying service has a clock of its own, which nobody sets.
+    // The relying service has a clock of its own, which is not set.
     let theirs = SetClock::at(clock.wall());
     let relying = follower(&world, running.addresses().workload, System::with_clock(theirs.clone())).await;
     let pass = |ms: u64| {
@@ -56,25 +56,25 @@ async fn a_step_of_the_clock_stops_grants_and_neither_lengthens_nor_shortens_a_l
         let shown = callers.status().await.clock.unwrap().skew.unwrap();
         assert_eq!(shown.seconds * 1000, by.abs(), "the status shows how far it is off");
 
-        // Revoking goes on, and reaches who follows; its time is not the wrong one.
+        // Revoking goes on and reaches followers; its time is not the wrong one.
         let seq = callers.revoke(&doomed.id).await.unwrap();
         until("the follower has applied it", || async { relying.applied().as_u64() >= seq }).await;
         assert!(!accepts(&relying, &doomed.token) && !callers.active(&doomed.token).await);
         let written = running.authority().ledger.peek(|s| s.time);
         assert!(written.0.abs_diff(theirs.wall().0) <= 1000, "the step is not written: {written}");
 
-        // Nobody's life ended by the step; the short one ends when its ten seconds are over, whatever the clock shows.
+        // The step expired no credential; the short one expires after its ten seconds, whatever the clock shows.
         assert!(callers.active(&long.token).await && callers.active(&short.token).await, "stepped by {by}");
         pass(12_000);
         assert!(callers.active(&long.token).await && !callers.active(&short.token).await, "stepped by {by}");
-        // The follower needs a sign of life of this time, and then judges the same.
+        // The follower needs a heartbeat with the present time, and then decides the same.
         until("the follower is fresh", || async { accepts(&relying, &long.token) }).await;
         pass(60_000);
         until("the follower is fresh again", || async { accepts(&relying, &long.token) }).await;
         assert!(!accepts(&relying, &short.token), "stepped by {by}: a credential outlived its end at a verifier");
         assert!(!accepts(&relying, &revoked_before.token) && !callers.active(&revoked_before.token).await);
 
-        // The clock is right again: nobody restarts anything.
+        // The clock is right again: no restart is needed.
         clock.step_to(theirs.wall());
         let new = callers.until_exchange("it issues again by itself", Result::is_ok).await.unwrap();
         until("health says so", || callers.serving(TOKENS)).await;
@@ -86,7 +86,7 @@ async fn a_step_of_the_clock_stops_grants_and_neither_lengthens_nor_shortens_a_l
     tokio::task::block_in_place(|| running.stop());
 }
 
-/// The host is suspended for an hour: both clocks show it, nothing has stepped, and nobody restarts anything.
+/// The host is suspended for an hour: both clocks show it, no clock has stepped, and no restart is needed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_was_suspended_goes_on_by_itself() {
     let (_dir, world, clock) = hours_old();
@@ -96,7 +96,7 @@ async fn a_host_that_was_suspended_goes_on_by_itself() {
     let (short, long) = (callers.exchange_for(600, "").await.unwrap(), callers.exchange_for(3600, "").await.unwrap());
     let watched = callers.open_watched(5).await;
     for _ in 0..3 {
-        // Shorter than the interval of heartbeats, and much longer.
+        // Shorter than the heartbeat interval, and much longer.
         clock.suspend(2_000);
     }
     clock.suspend(HOUR as u64 / 2);
@@ -105,12 +105,12 @@ async fn a_host_that_was_suspended_goes_on_by_itself() {
     assert!(!callers.active(&short.token).await, "ten minutes are over");
     let shown = callers.status().await;
     assert!(shown.issuing.unwrap().issuing);
-    // Nobody could be heard meanwhile: one interval more, and then silence is silence.
+    // No heartbeat could arrive during the suspension: tasks receive one more interval, and then a missing heartbeat counts.
     until("one interval more is granted", || async { callers.alive(&watched).await }).await;
     assert!(callers.alive(&watched).await);
     clock.advance(6_000);
     until("nobody shows a sign of life", || async { !callers.alive(&watched).await }).await;
-    // A step beside a suspension is a step.
+    // A step during a suspension is still a step.
     clock.suspend(HOUR as u64);
     clock.step_to(stepped(clock.wall(), 2 * HOUR));
     assert_eq!(reason(&callers.exchange("").await.unwrap_err()), "CLOCK_SKEW");
@@ -124,7 +124,7 @@ async fn started_by_a_clock_that_stands_behind_the_ledger_it_revives_nothing() {
     let (_dir, world, clock) = hours_old();
     let running = tokio::task::block_in_place(|| world.start()).unwrap_or_else(|no| panic!("{no}"));
     let callers = Callers::new(&world, running.addresses().workload).await;
-    // A request by name, so that the credential stays in memory for a while after its end.
+    // An exchange with a request id, so that the credential stays in memory for a while after it expired.
     let (long, short) = (callers.exchange("").await.unwrap(), callers.exchange_for(10, "short").await.unwrap());
     clock.advance(20_000);
     let doomed = callers.exchange("").await.unwrap();
@@ -138,7 +138,7 @@ async fn started_by_a_clock_that_stands_behind_the_ledger_it_revives_nothing() {
     assert!(callers.active(&long.token).await);
     callers.revoke(&doomed.id).await.unwrap();
     assert!(!callers.active(&doomed.token).await);
-    // Believed from its start on, the wrong clock is not followed when it is mended: a restart is what helps.
+    // A wrong clock that was accepted at the start is not followed when it is corrected: a restart is needed.
     clock.step_to(stepped(clock.wall(), 2 * HOUR));
     let refused = callers.exchange("").await.unwrap_err();
     assert!(reason(&refused) == "CLOCK_SKEW" && way_out(&refused).contains("restarts mayfly"), "{refused:?}");

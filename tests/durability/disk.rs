@@ -1,4 +1,4 @@
-//! Somebody fills the disk under a running server: nothing is issued, and revoking goes on.
+//! The disk of a running server is filled by another process: nothing is issued, and revoking goes on.
 
 use std::fs::File;
 use std::path::Path;
@@ -9,7 +9,7 @@ use mayfly::cli::dev::{Engine, Settings, World};
 use crate::kit::{Callers, MAYFLY, TOKENS, as_operator, mayfly, reason, retry_after, until, way_out, world};
 use crate::small_disk::{Filler, on_a_small_disk};
 
-/// More than twice what grants want free, so that there is something to fill.
+/// More than twice the free space that grants need, so that there is something to fill.
 const DISK_MIB: u64 = 192;
 
 #[test]
@@ -38,7 +38,7 @@ fn a_log_and_an_export_on_the_disk_of_the_ledger_that_fills_keep_nobody_from_rev
     on_a_small_disk(test, "ext4", DISK_MIB, log_and_export_beside_the_ledger);
 }
 
-/// A server whose log, with a line for each call, and whose export lie beside its data.
+/// A server whose log (one line per call) and export are on the same disk as its data.
 fn log_and_export_beside_the_ledger(disk: &Path) {
     let quoted = |name: &str| format!("{:?}", disk.join(name).display().to_string());
     let settings = Settings::default()
@@ -71,7 +71,7 @@ fn log_and_export_beside_the_ledger(disk: &Path) {
         callers.until_exchange("the full disk is noticed", Result::is_err).await.unwrap_err();
         for one in &issued[..30] {
             callers.revoke(&one.id).await.unwrap();
-            // More lines than a full disk takes.
+            // More lines than fit on a full disk.
             for _ in 0..20 {
                 let _ = callers.exchange("").await;
             }
@@ -126,7 +126,8 @@ fn story(disk: &Path, engine: Engine) {
         let issuing = callers.status().await.issuing.unwrap();
         assert_eq!((issuing.issuing, &*issuing.reason), (false, "DISK_RESERVE"), "{issuing:?}");
 
-        // By the command and by calls, while somebody takes whatever becomes free; more commits than a snapshot waits for.
+        // By the command line and by calls, while another process takes all space that becomes free; more commits than the snapshot
+        // interval.
         let alive = issued.split_off(20);
         let told = as_operator(&world, child.addresses().admin, &["revoke", "--credential", &issued[0].id, "--reason", "test"]);
         assert!(told.status.success(), "{told:?}");
@@ -157,14 +158,14 @@ fn story(disk: &Path, engine: Engine) {
         callers.revoke(&alive[0].id).await.unwrap();
         assert!(!callers.active(&alive[0].token).await);
 
-        // Room again: nobody restarts anything.
+        // There is space again: no restart is needed.
         std::fs::remove_file(disk.join("somebody-else")).unwrap();
         filler.0.set_len(0).unwrap();
         let new = callers.until_exchange("it issues again by itself", Result::is_ok).await.unwrap();
         assert!(callers.active(&new.token).await);
         until("health says so", || callers.serving(TOKENS)).await;
         until("the reserve is whole", || async { callers.status().await.disk.unwrap().reserve_bytes >= 8 << 20 }).await;
-        // What is derived from history goes on from where the disk was full: all of it is found, and the tree is over all of it.
+        // The data derived from the history continues from where the disk was full: the index finds everything, and the tree is complete.
         let admin = child.addresses().admin;
         for one in &revoked {
             let found = as_operator(&world, admin, &["audit", "search", &one.id, "-o", "json"]);
@@ -179,14 +180,14 @@ fn story(disk: &Path, engine: Engine) {
     no_first_start(disk, engine, filler);
 }
 
-/// Files of snapshots and of what is derived from history that nobody finished.
+/// Unfinished files of snapshots and of data derived from the history.
 fn half_written(data: &Path) -> Vec<std::path::PathBuf> {
     let dirs = ["snapshots", "history", "history/tree", "history/index"];
     let all = dirs.iter().flat_map(|dir| std::fs::read_dir(data.join(dir)).into_iter().flatten()).filter_map(Result::ok);
     all.map(|e| e.path()).filter(|path| path.extension().is_some_and(|e| e == "writing")).collect()
 }
 
-/// A new store does not fit: the start says so, and what to look at.
+/// A new store does not fit: the start says so, and what to check.
 fn no_first_start(disk: &Path, engine: Engine, filler: &mut Filler) {
     *filler = Filler(File::create(disk.join("somebody-else")).unwrap());
     filler.fill();

@@ -1,4 +1,4 @@
-//! A disk that fails under a running server: nobody is answered as if it had worked, and nothing is issued until the store was opened again.
+//! The disk fails under a running server: no call is answered as successful, and nothing is issued until the store was reopened.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,14 +11,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kit::{Callers, MAYFLY, PATIENCE, TOKENS, accepts, as_operator, follower, reason, retry_after, until, way_out, world};
 
-/// A server whose disk fails when told to.
+/// A server whose disk fails on command.
 struct Server {
     process: std::process::Child,
     addresses: Addresses,
     told: PathBuf,
 }
 
-/// The library that makes it fail; `None` without a C compiler.
+/// The library that makes the disk fail; `None` without a C compiler.
 fn failing_disk(dir: &Path) -> Option<PathBuf> {
     let library = dir.join("failing_disk.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kit/failing_disk.c");
@@ -58,7 +58,7 @@ impl Server {
         Server { addresses: server.expect("it answers"), process, told: told.to_owned() }
     }
 
-    /// Which of its next syncs, or writes, fails.
+    /// Sets which of the next syncs or writes fails.
     fn fail(&self, what: &str, which: &str) {
         std::fs::write(self.told.join(what), which).unwrap();
     }
@@ -106,7 +106,7 @@ async fn flush_fails(engine: Engine) {
     let refused = callers.exchange("during").await.unwrap_err();
     assert_eq!((refused.code(), &*reason(&refused)), (tonic::Code::Unavailable, "NOT_READY"), "{refused:?}");
     assert!(retry_after(&refused).is_some() && way_out(&refused).contains("mayfly status"), "{refused:?}");
-    // Not once by chance: neither what is issued nor what is revoked is acknowledged while nothing can be written.
+    // Several times, to exclude chance: neither an issuance nor a revocation is acknowledged while nothing can be written.
     for _ in 0..3 {
         assert_eq!(reason(&callers.exchange("").await.unwrap_err()), "NOT_READY");
         assert_eq!(reason(&callers.revoke(&before.id).await.unwrap_err()), "NOT_READY");
@@ -121,7 +121,7 @@ async fn flush_fails(engine: Engine) {
     server.well("sync");
     callers.until_exchange("it opens the store again by itself", Result::is_ok).await.unwrap();
     until("health says so", || callers.serving("")).await;
-    // The request that was not answered is asked again: one credential, whether the first try reached the disk or not.
+    // The unanswered request is retried: it has one credential, whether the first attempt reached the disk or not.
     let (first, second) = (callers.exchange("during").await.unwrap(), callers.exchange("during").await.unwrap());
     assert_eq!(first.id, second.id);
     assert_eq!(callers.exchange("before").await.unwrap().id, before.id, "what was acknowledged is there");
@@ -134,8 +134,8 @@ async fn flush_fails(engine: Engine) {
     server.terminate();
 }
 
-/// A revocation whose flush failed may be on the disk all the same, and its author is answered with it when he asks again. Whoever follows
-/// has to know it by then.
+/// A revocation whose flush failed may be on the disk all the same, and its author receives it as the answer to a retry. All followers must
+/// know it by then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_that_outlived_its_failed_flush_reaches_the_followers() {
     outlives(Engine::Redb).await;
@@ -153,7 +153,7 @@ async fn outlives(engine: Engine) {
     let callers = Callers::new(&world, server.addresses.workload).await;
     let relying = follower(&world, server.addresses.workload, System::real()).await;
     let mut outlived = 0;
-    // redb flushes once for each commit, sled once, and once more for its head.
+    // redb flushes once per commit; sled once, and once more for its head.
     let last = if engine == Engine::Redb { "1" } else { "2" };
     for (what, which) in [("sync", "1"), ("sync", last), ("write", "1"), ("sync", last)] {
         let held = callers.exchange("").await.unwrap();
@@ -162,7 +162,7 @@ async fn outlives(engine: Engine) {
         let refused = callers.revoke(&held.id).await.unwrap_err();
         assert_eq!(reason(&refused), "NOT_READY", "a failed {what} is no acknowledgement");
         server.well(what);
-        // The next commit opens the store again.
+        // The next commit reopens the store.
         let later = callers.until_exchange("it goes on", Result::is_ok).await.unwrap();
         outlived += usize::from(!callers.active(&held.token).await);
         let seq = callers.revoke(&held.id).await.unwrap();

@@ -1,5 +1,5 @@
-//! Those who follow revocations, when their server is started again: a restart shows nowhere, and a server that runs on an older copy of its
-//! ledger is not believed.
+//! Followers of revocations while their server is restarted: a restart has no visible effect, and a server that runs on an older copy of
+//! its ledger is rejected.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ use tonic::transport::Channel;
 use crate::kit::{Callers, accepts, as_operator, until, world};
 use crate::recover::{head, issue, recover, recovered, runtime, start};
 
-/// A relying service that follows whichever server is there now.
+/// A relying service that follows the current server.
 struct Service {
     verifier: Arc<Verifier>,
     now: Arc<Mutex<Channel>>,
@@ -79,8 +79,8 @@ fn revoke(runtime: &Runtime, world: &World, running: &Running, id: &str) {
     runtime.block_on(callers.revoke(id)).unwrap();
 }
 
-/// The server that was put back forgot a revocation. Whether its head is behind what was seen or has come past it by then, nobody who saw more
-/// believes it, its operator is told, and a new generation mends it.
+/// The server that was put back lacks a revocation. Whether its head is behind the one that followers saw or has passed it by then, the
+/// followers that saw more reject it, its operator is told, and a new generation fixes it.
 #[test]
 fn an_old_copy_of_the_data_directory_is_believed_by_no_follower_until_a_new_generation() {
     for past in [false, true] {
@@ -136,7 +136,7 @@ fn an_old_copy_of_the_data_directory_is_believed_by_no_follower_until_a_new_gene
     }
 }
 
-/// Some 40,000 rules take a while to be told anew; until then the view of before decides.
+/// Sending about 40,000 rules again takes a while; until then the follower's former view decides.
 #[test]
 fn a_restart_shows_nowhere_however_many_rules_there_are_to_tell() {
     let (_dir, world) = world(Settings::default());

@@ -1,4 +1,5 @@
-//! `audit.keep` under a whole server: the disk stays flat, what lives can be given again, and a start needs no beginning.
+//! `audit.keep` with a whole server: the disk usage stays bounded, live credentials can be returned again, and a start does not need the
+//! removed beginning.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -12,13 +13,13 @@ use mayfly::system::{SetClock, System};
 
 use crate::kit::{Callers, mayfly, reason, world};
 
-/// The smallest size that can be set.
+/// The smallest size that can be configured.
 const KEEP: u64 = 64 << 20;
-/// What one note adds.
+/// Bytes that one note adds.
 const TEXT: usize = 400_000;
 /// Commits between snapshots, as set below.
 const EVERY: u64 = 16;
-/// Two snapshots' worth of commits are kept in any case, and some come while one is written.
+/// The commits of two snapshot intervals are kept in any case, and some are added while a snapshot is written.
 const SETTLED: u64 = KEEP + 4 * EVERY * TEXT as u64;
 
 async fn write(running: &Running, clock: &SetClock, notes: usize) {
@@ -30,7 +31,7 @@ async fn write(running: &Running, clock: &SetClock, notes: usize) {
     }
 }
 
-/// Goes on until as much is kept as was set.
+/// Writes until no more is kept than configured.
 async fn settle(running: &Running, clock: &SetClock) {
     let ledger = &running.authority().ledger;
     for _ in 0..600 {
@@ -39,7 +40,7 @@ async fn settle(running: &Running, clock: &SetClock) {
             return;
         }
         write(running, clock, 1).await;
-        // Long enough that removing keeps up with what is written, on a machine that is busy with other tests as well.
+        // Long enough for removal to keep up with writing on a machine that runs other tests as well.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("{} bytes are kept, not {SETTLED}", ledger.peek(|s| s.kept_bytes()));
@@ -72,7 +73,7 @@ fn the_disk_stays_flat_and_neither_a_repeat_nor_a_start_misses_what_is_gone() {
         let long = callers.exchange_for(3600, "long").await.unwrap();
         write(&running, &clock, 400).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
-        // It lives: its record is what a repeat makes it from.
+        // The credential is alive: a retry makes it again from its record.
         let ledger = &running.authority().ledger;
         assert!(ledger.peek(|s| s.kept_bytes()) > SETTLED, "nothing goes before the oldest that lives");
         assert_eq!(callers.exchange_for(3600, "long").await.unwrap().id, long.id);
@@ -87,19 +88,21 @@ fn the_disk_stays_flat_and_neither_a_repeat_nor_a_start_misses_what_is_gone() {
             write(&running, &clock, 250).await;
             settle(&running, &clock).await;
             sizes.push(ledger.store().bytes());
-            // It has ended, its name is remembered, its record is gone: nothing is made again, and nothing anew.
+            // The credential has expired, its request is remembered, its record is removed: a retry neither makes it again nor makes a new
+            // one.
             assert!(ledger.peek(|s| s.removed.before) > at);
             let no = callers.exchange_for(60, &named).await.unwrap_err();
             assert_eq!(reason(&no), "CREDENTIAL_NOT_ACTIVE", "{no:?}");
         }
         let status = callers.status().await.ledger.unwrap();
         println!("{} MB were written; the store had {:?} MB", ledger.peek(|s| s.bytes) >> 20, sizes.map_mb());
-        // By how much of its oldest file is gone already, it differs by a file: six rounds would write twice the bound.
+        // The sizes differ by up to a file, depending on how much of the oldest file is removed; without removal, the six rounds
+        // would write twice the bound.
         assert!(sizes.iter().all(|s| *s < 3 * SETTLED), "{sizes:?}");
         assert!(status.oldest_commit > 400 && status.kept_bytes <= SETTLED, "{status:?}");
         assert!(status.oldest_seq > (1 << 45) + 400, "{status:?}");
         let long = callers.exchange_for(3600, "again").await.unwrap();
-        // What a kill would leave: the files as they are, when nobody writes to them meanwhile.
+        // The state after a kill: a copy of the files while nothing writes to them.
         let killed = world.dir().join("killed");
         for _ in 0..20 {
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -151,7 +154,8 @@ fn the_disk_stays_flat_and_neither_a_repeat_nor_a_start_misses_what_is_gone() {
     world.start().unwrap_or_else(|no| panic!("{no}")).stop();
 }
 
-/// A backup of a log whose beginning was removed has a snapshot; what it has yet to read stays, however much is due to go.
+/// A backup of a log whose beginning was removed contains a snapshot; commits that the backup still has to read are kept, however much is
+/// due for removal.
 async fn back_up_while_history_goes(running: &Running, clock: &SetClock, to: &Path) {
     let authority = running.authority();
     settle(running, clock).await;

@@ -1,4 +1,4 @@
-//! Worlds, servers of their own process, and the calls that these stories make.
+//! Worlds, servers in processes of their own, and the calls that these tests make.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,9 +22,9 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-/// The binary.
+/// The mayfly binary.
 pub const MAYFLY: &str = env!("CARGO_BIN_EXE_mayfly");
-/// Longest wait for anything here.
+/// The longest wait in these tests.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A world without a server.
@@ -34,7 +34,7 @@ pub fn world(settings: Settings) -> (TempDir, World) {
     (dir, world)
 }
 
-/// Who calls: a workload, and an operator on the server's own host.
+/// The callers: a workload, and an operator on the server's own host.
 pub struct Callers {
     pub agent: Channel,
     pub operator: Channel,
@@ -46,12 +46,12 @@ impl Callers {
         Callers { agent: world.channel("agent/demo", workload).await.unwrap(), operator }
     }
 
-    /// A credential with a task of its own; the request is named where `request` is not empty.
+    /// Issues a credential with a task of its own; `request` is the request id unless it is empty.
     pub async fn exchange(&self, request: &str) -> Result<Issued, Status> {
         self.exchange_for(600, request).await
     }
 
-    /// The same with a life of so many seconds.
+    /// As `exchange`, with a life of so many seconds.
     pub async fn exchange_for(&self, seconds: i64, request: &str) -> Result<Issued, Status> {
         let hour = Some(prost_types::Duration { seconds: 3600, nanos: 0 });
         let terms = pb::TaskTerms {
@@ -74,7 +74,7 @@ impl Callers {
         Ok(Issued { token: bearer.token.clone(), id: issued.credential_id, task: issued.task_id })
     }
 
-    /// Revokes a credential; the seq of the record.
+    /// Revokes a credential; returns the seq of the record.
     pub async fn revoke(&self, id: &str) -> Result<u64, Status> {
         let target = pb::Target { target: Some(pb::target::Target::CredentialId(id.to_owned())) };
         let ask = pb::RevokeRequest {
@@ -86,7 +86,7 @@ impl Callers {
         Ok(RevocationServiceClient::new(self.operator.clone()).revoke(ask).await?.into_inner().seq)
     }
 
-    /// A task with a heartbeat of so many seconds.
+    /// Opens a task with a heartbeat of so many seconds.
     pub async fn open_watched(&self, seconds: i64) -> String {
         let terms = pb::TaskTerms {
             purpose: "test".into(),
@@ -111,7 +111,7 @@ impl Callers {
         Ok(TaskServiceClient::new(self.agent.clone()).complete_task(ask).await?.into_inner().seq)
     }
 
-    /// Whether a token is good.
+    /// Whether a token is active.
     pub async fn active(&self, token: &str) -> bool {
         let ask = pb::IntrospectRequest { token: token.to_owned() };
         TokenServiceClient::new(self.operator.clone()).introspect(ask).await.unwrap().into_inner().active
@@ -121,13 +121,13 @@ impl Callers {
         ServerServiceClient::new(self.operator.clone()).get_status(pb::GetStatusRequest {}).await.unwrap().into_inner()
     }
 
-    /// Whether the server, or one of its services, says that it serves.
+    /// Whether the server, or one of its services, reports that it serves.
     pub async fn serving(&self, service: &str) -> bool {
         let ask = HealthCheckRequest { service: service.to_owned() };
         HealthClient::new(self.agent.clone()).check(ask).await.is_ok_and(|a| a.get_ref().status == 1)
     }
 
-    /// Waits until exchanges are answered in some way, and says how.
+    /// Repeats exchanges until the result satisfies `wanted`, and returns it.
     pub async fn until_exchange(&self, what: &str, wanted: impl Fn(&Result<Issued, Status>) -> bool) -> Result<Issued, Status> {
         let mut said = String::new();
         for _ in 0..PATIENCE.as_millis() / 50 {
@@ -142,10 +142,10 @@ impl Callers {
     }
 }
 
-/// The service of `Callers::serving` that says whether anything is issued.
+/// The health service that says whether credentials are issued.
 pub const TOKENS: &str = "mayfly.v1.TokenService";
 
-/// What was issued.
+/// An issued credential.
 #[derive(Clone, Debug)]
 pub struct Issued {
     pub token: String,
@@ -153,22 +153,22 @@ pub struct Issued {
     pub task: String,
 }
 
-/// The reason in a status' details.
+/// The reason in a status's details.
 pub fn reason(status: &Status) -> String {
     status.get_error_details().error_info().map_or_else(String::new, |i| i.reason.clone())
 }
 
-/// The way out in a status' details.
+/// The remedy in a status's details.
 pub fn way_out(status: &Status) -> String {
     status.get_error_details().error_info().and_then(|i| i.metadata.get("way_out").cloned()).unwrap_or_default()
 }
 
-/// When to come back.
+/// The retry delay in a status's details.
 pub fn retry_after(status: &Status) -> Option<Duration> {
     status.get_error_details().retry_info().and_then(|r| r.retry_delay)
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
     for _ in 0..PATIENCE.as_millis() / 50 {
         if holds().await {
@@ -179,13 +179,13 @@ pub async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) 
     panic!("not within {PATIENCE:?}: {what}");
 }
 
-/// The command line, as an operator of the world at its admin port.
+/// Runs the command line as an operator, at the admin port.
 pub fn as_operator(world: &World, admin: SocketAddr, args: &[&str]) -> Output {
     let config = world.write_context("operator/you", admin).unwrap();
     Command::new(MAYFLY).arg("--config").arg(config).args(args).output().unwrap()
 }
 
-/// The server's own command line: `mayfly ARGS --config …`.
+/// Runs the server's own command line: `mayfly ARGS --config …`.
 pub fn mayfly(args: &[&str], config: &Path) -> Output {
     let mut command = Command::new(MAYFLY);
     command.args(args).arg("--config").arg(config);
@@ -195,7 +195,7 @@ pub fn mayfly(args: &[&str], config: &Path) -> Output {
     within(command, PATIENCE * 4)
 }
 
-/// What a command printed and ended with. One that has not ended by then is ended: a server that starts although it should have refused to.
+/// The output and exit status of a command. A command that runs longer is killed: a server that starts although it should refuse to.
 fn within(mut command: Command, patience: Duration) -> Output {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = rustix::process::Pid::from_child(&child);
@@ -219,7 +219,7 @@ fn within(mut command: Command, patience: Duration) -> Output {
     Output { status, stdout, stderr }
 }
 
-/// A relying service that follows, by its own clock.
+/// A relying service that follows revocations, with a clock of its own.
 pub async fn follower(world: &World, workload: SocketAddr, system: System) -> Arc<Verifier> {
     let settings = verifier::Settings {
         follower: "echo-1".into(),

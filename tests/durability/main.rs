@@ -1,4 +1,4 @@
-//! Durability through a whole server: full disks, failed flushes, clocks that step, and recovery.
+//! Durability of a whole server: full disks, failed flushes, clocks that step, and recovery.
 
 mod after;
 mod backup;

@@ -1,4 +1,5 @@
-//! A ledger that is damaged, lost or put back: what a start says, what the command that it prints does, and that nothing comes back to life.
+//! A ledger that is damaged, lost or put back: the message of the start, the effect of the command that it prints, and that no revoked
+//! credential becomes valid again.
 
 use std::fs;
 use std::path::PathBuf;
@@ -40,7 +41,7 @@ pub fn recovered(out: &Output) -> String {
     told
 }
 
-/// A start that is refused, and what was said.
+/// A start that is refused, with its message.
 #[track_caller]
 pub fn refused(world: &World, parts: &[&str]) -> String {
     let out = mayfly(&["server", "run"], &world.config());
@@ -52,7 +53,7 @@ pub fn refused(world: &World, parts: &[&str]) -> String {
     said
 }
 
-/// Runs the recovery that a refusal prints, as it stands there.
+/// Runs the recovery command that a refusal prints, unchanged.
 #[track_caller]
 pub fn as_printed(said: &str) -> Output {
     let command = said.lines().find_map(|l| l.split_once("mayfly server recover ")).unwrap_or_else(|| panic!("{said}")).1;
@@ -75,7 +76,7 @@ pub fn issue(runtime: &Runtime, world: &World, running: &Running, names: &[&str]
     })
 }
 
-/// None of it is good, a repeat of its request makes another one, and issuing goes on.
+/// Checks that none of the old credentials is valid, that a retry of a request makes a new one, and that issuing goes on.
 pub fn all_refused(runtime: &Runtime, world: &World, running: &Running, old: &[Issued], names: &[&str]) {
     runtime.block_on(async {
         let callers = Callers::new(world, running.addresses().workload).await;
@@ -125,7 +126,7 @@ fn a_recovery_revokes_all_before_it_takes_over_what_shuts_out_and_goes_on() {
     let running = start(&world);
     let ledger = &running.authority().ledger;
     assert_eq!((ledger.durable().generation(), ledger.store().id()), (2, store));
-    // What is sealed is bound to the store's id, and the generation's first record names it.
+    // Sealed values are bound to the store's id, and the generation's first record names it.
     assert_eq!(ledger.peek(|s| s.store), *store.as_bytes());
     let signs = running.authority().keyring.active(KeyPurpose::AccessToken, "dev").expect("a key that signs");
     assert_ne!(signs.id(), stolen, "a key that was given up after the seq stays given up");
@@ -138,7 +139,7 @@ fn a_recovery_revokes_all_before_it_takes_over_what_shuts_out_and_goes_on() {
         Callers { agent, operator }.exchange("").await.unwrap_err()
     });
     assert_eq!(reason(&no), "LOCKED", "a lock of after the seq stands: {no:?}");
-    // What was kept is still there to be read, and what was lost is in the copy.
+    // The kept part can still be read, and the lost part is in the copy.
     let in_store = |store: &dyn Store| {
         let records = store.read(1, usize::MAX).unwrap().into_iter().flat_map(|e| Commit::from_bytes(&e.bytes).unwrap().records);
         let issued = records.filter_map(|r| match r.event {
@@ -154,7 +155,7 @@ fn a_recovery_revokes_all_before_it_takes_over_what_shuts_out_and_goes_on() {
     start(&world).stop();
 }
 
-/// A credential of a generation that was lost has a revision of that generation: the next one must stand above it.
+/// A credential of a lost generation has a decision revision of that generation: the next generation must be above it.
 #[test]
 fn no_recovery_gives_a_generation_twice() {
     let (_dir, world) = world(Settings::default());
@@ -173,7 +174,7 @@ fn no_recovery_gives_a_generation_twice() {
         assert!(revision >= Seq::start_of(generation), "{revision:?}");
         running.stop();
     }
-    // Also where nothing is kept at all, so that nothing in the new store tells of the generations before.
+    // Also if nothing is kept at all, so that nothing in the new store tells of the earlier generations.
     let told = recovered(&recover(&world, Seq::ZERO, &[]));
     assert!(told.contains("generation 5 has begun") && told.contains("kept: everything up to seq 0"), "{told}");
     let running = start(&world);
@@ -182,7 +183,7 @@ fn no_recovery_gives_a_generation_twice() {
 }
 
 pub fn raw(world: &World, change: impl FnOnce(&redb::WriteTransaction)) {
-    // A blocking task of the server that was stopped in this process may hold the store for a moment more.
+    // A blocking task of the server that was stopped in this process may hold the store for a moment longer.
     let opened = (0..600).find_map(|_| match Database::open(world.dir().join("data/ledger.redb")) {
         Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
             std::thread::sleep(std::time::Duration::from_millis(50));
@@ -231,7 +232,7 @@ fn a_store_that_lost_its_end_or_was_put_back_is_seen_by_its_snapshots() {
     let running = start(&world);
     let mut old = issue(&runtime, &world, &running, &["a"]);
     running.stop();
-    // The log with it: a newer one would bring the end back.
+    // Including the write-ahead log: a newer log would bring the end back.
     let files =
         ["ledger.redb", "wal-0", "wal-1", "wal-2"].map(|name| (world.dir().join("data").join(name), world.dir().join(name)));
     for (file, backup) in &files {
@@ -266,7 +267,7 @@ fn what_this_version_cannot_read_is_left_as_it_is() {
     assert!(!before.is_empty());
 }
 
-/// As docs/operations.md has it: the key cannot be done without, and what is left is to begin anew.
+/// As docs/operations.md says: without the key the store cannot be used, and the only way is to begin anew.
 #[test]
 fn when_the_sealing_key_is_lost_recovering_does_not_help_and_beginning_anew_does() {
     let (_dir, world) = world(Settings::default());
@@ -285,11 +286,11 @@ fn when_the_sealing_key_is_lost_recovering_does_not_help_and_beginning_anew_does
     refused(&world, &["not the one that this store was made with", "put the key of this store back"]);
     recovered(&recover(&world, kept, &[]));
     refused(&world, &["not the one that this store was made with"]);
-    // A copy of the key, where there is one, and the ledger stays in use.
+    // With a copy of the key, the ledger stays in use.
     let wrong = fs::read(&key).unwrap();
     fs::write(&key, right).unwrap();
     start(&world).stop();
-    // Without one: a new store.
+    // Without a copy: a new store.
     fs::write(&key, wrong).unwrap();
     fs::rename(world.dir().join("data"), world.dir().join("data.lost")).unwrap();
     let running = start(&world);
@@ -303,13 +304,13 @@ fn a_ledger_that_a_clock_of_the_future_wrote_goes_on_with_reset_time() {
     let now = System::real().wall();
     let clock = SetClock::at(Millis(now.0 + 2 * day));
     let (_dir, world) = world(Settings::default());
-    // The same world, seen two days later.
+    // The same world, two days later.
     let future = World::create(world.dir(), &Settings { system: System::with_clock(clock), ..Settings::default() }).unwrap();
     let runtime = runtime();
     let running = start(&future);
     let old = issue(&runtime, &future, &running, &["a"]);
     running.stop();
-    // SVIDs by the right clock again.
+    // SVIDs made by the right clock again.
     let world = World::create(world.dir(), &Settings::default()).unwrap();
     let running = start(&world);
     let kept = head(&running);

@@ -1,4 +1,4 @@
-//! The same on sled: its worst failure is an end that is gone, or everything, without a word.
+//! The same tests on sled: its worst failure is that its end, or everything, is silently gone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use mayfly::cli::dev::{Engine, Settings, World};
 use crate::kit::{Issued, world};
 use crate::recover::{all_refused, as_printed, head, issue, recovered, refused, runtime, start};
 
-/// Puts an older state of sled's folder back, and not the head beside it.
+/// Puts an older state of sled's folder back, but not the head file beside it.
 struct Folder {
     now: PathBuf,
     then: PathBuf,
@@ -47,7 +47,7 @@ fn a_lost_end_is_refused_with_the_seq_and_the_printed_command_mends_it() {
     running.stop();
     let folder = Folder::keep(&world);
     let running = start(&world);
-    // What the start itself has written is lost with the rest.
+    // The records that the start itself wrote are lost with the rest.
     let kept = head(&running).as_u64() - 1;
     let at = running.authority().ledger.store().head().unwrap();
     old.extend(issue(&runtime, &world, &running, &["b", "c"]));

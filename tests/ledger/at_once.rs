@@ -1,4 +1,4 @@
-//! Records that come to the writer in one piece.
+//! Records that are proposed to the writer in one batch.
 
 use mayfly::ledger::commit::Encoded;
 use mayfly::ledger::record::Request;
@@ -8,7 +8,7 @@ use mayfly::refusal::{No, Reason};
 
 use crate::{note, open};
 
-/// Of what is proposed at once each stands or is void by itself, and has its own answer; where nobody waits for them, none is written.
+/// Each of the records takes effect or is void by itself and has its own answer; if the caller no longer waits, none is written.
 #[test]
 fn of_those_proposed_at_once_each_has_its_own_answer() {
     let dir = tempfile::tempdir().unwrap();
@@ -27,11 +27,11 @@ fn of_those_proposed_at_once_each_has_its_own_answer() {
     assert_eq!(seqs, [Some(1), Some(2), None, Some(3)], "the third names the request of the first");
     let refused = |no: &No| matches!(no, No::Refusal(no) if no.reason == Reason::RequestIdReused);
     assert!(answers[2].as_ref().is_err_and(refused));
-    // All of them void: answered without a commit.
+    // If all are void, they are answered without a commit.
     let commits = ledger.commits();
     assert!(runtime.block_on(ledger.receipts(propose(&[1, 2]))).iter().all(|a| a.as_ref().is_err_and(refused)));
     assert_eq!(ledger.commits(), commits);
-    // More than a commit holds goes in pieces, and is answered in its order all the same.
+    // More records than a commit holds are split, and still answered in order.
     let large = |n: usize| Encoded::new(note(&n.to_string().repeat(300_000))).unwrap();
     let (ready, proposed) = ledger.ready_each(Lane::Grant, (0..9).cycle().take(30).map(large).collect());
     assert!(ready.len() > 1);
@@ -41,7 +41,7 @@ fn of_those_proposed_at_once_each_has_its_own_answer() {
     drop(propose(&[7, 8]));
     runtime.block_on(ledger.commit(Lane::Grant, vec![named(9)])).unwrap();
     let known = [7, 8, 9].map(|n: u8| ledger.peek(|s| s.knows_request(&request_key("c", &n.to_string()))));
-    // The writer may have begun with them before they were left.
+    // The writer may have begun with them before the caller stopped waiting.
     assert!(known[2] && known[0] == known[1]);
     ledger.stop();
     let after = ledger.ready_each(Lane::Grant, encoded(&[10]));

@@ -75,7 +75,7 @@ fn what_was_acknowledged_is_there_after_a_restart_and_the_state_is_the_same() {
     assert_eq!(loaded.state.rules.len(), 3);
 }
 
-/// What an operator sets bounds what is written from then on, and nothing that is written: the log means the same.
+/// Limits set by an operator apply to new records only; the meaning of the existing log does not change.
 #[test]
 fn a_number_that_is_lowered_voids_nothing_that_is_written() {
     let dir = tempfile::tempdir().unwrap();
@@ -113,7 +113,7 @@ fn a_snapshot_shortens_the_start_only_when_the_log_vouches_for_it() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(ledger.peek(|s| s.snapshot.is_some()), "its record is in the log");
-    // Whatever snapshot is under way gets its record before the stop.
+    // A snapshot that is under way gets its record before the stop.
     std::thread::sleep(Duration::from_millis(300));
     runtime.block_on(ledger.commit(Lane::Change, vec![note("last")])).unwrap();
     let digest = ledger.peek(|s| s.digest().unwrap());
@@ -125,7 +125,7 @@ fn a_snapshot_shortens_the_start_only_when_the_log_vouches_for_it() {
     assert!(loaded.from.is_some(), "it began with the snapshot");
     assert_eq!(loaded.state.digest().unwrap(), digest);
 
-    // A snapshot with a changed state is one that no record vouches for.
+    // No record vouches for a snapshot with a changed state.
     let newest = mayfly::ledger::snapshot::list(&snapshots).unwrap()[0].clone();
     let (mut state, _) = mayfly::ledger::snapshot::read(&newest).unwrap();
     for path in mayfly::ledger::snapshot::list(&snapshots).unwrap() {
@@ -136,7 +136,7 @@ fn a_snapshot_shortens_the_start_only_when_the_log_vouches_for_it() {
     let loaded = mayfly::ledger::open::load(&store, Some(&snapshots)).unwrap();
     assert_eq!((loaded.from, loaded.state.digest().unwrap()), (None, digest));
 
-    // A snapshot that has seen more than the store holds: the store was put back.
+    // A snapshot that has seen more than the store holds: an older store was put back.
     state.position = store.head().unwrap() + 5;
     mayfly::ledger::snapshot::write(&snapshots, &state).unwrap();
     let refused = mayfly::ledger::open::load(&store, Some(&snapshots)).err().unwrap();
@@ -153,7 +153,7 @@ fn what_is_folded_again_is_judged_as_it_was_when_it_was_written() {
         let set = mayfly::ledger::record::PolicySet { environment: "dev".into(), version, ..Default::default() };
         Record { group, ..Record::new(Who::LocalUid(0), Event::PolicySet(set)) }
     };
-    // Requests whose makers chose one number: gathered into few commits, each is judged by itself.
+    // Requests with the same group number: gathered into few commits, each is judged by itself.
     let asked = (1..=60).map(|n| ledger.commit(Lane::Change, vec![policy(n, 5), Record { group: 5, ..note("with it") }]));
     let all = runtime.block_on(join_all(asked));
     assert!(all.iter().all(Result::is_ok));
@@ -167,7 +167,7 @@ fn what_is_folded_again_is_judged_as_it_was_when_it_was_written() {
     assert_eq!(mayfly::ledger::open::load(&store, None).unwrap().state.digest().unwrap(), digest);
 }
 
-/// A store whose next append fails.
+/// A store whose next append fails on command.
 struct Failing {
     inner: RedbStore,
     fail: Arc<std::sync::atomic::AtomicBool>,
@@ -215,7 +215,7 @@ impl Store for Failing {
     }
 }
 
-/// A ledger, and what lets its next append fail.
+/// A ledger, with the switch that makes its next append fail.
 fn failing() -> (tempfile::TempDir, Arc<std::sync::atomic::AtomicBool>, Ledger) {
     let dir = tempfile::tempdir().unwrap();
     let fail = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -236,7 +236,7 @@ fn a_failed_flush_answers_nobody_and_leaves_nothing_of_it_in_the_state() {
     let refused = runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Everything)]));
     assert!(matches!(refused, Err(No::Refusal(no)) if no.reason == Reason::NotReady));
     assert_eq!(ledger.durable(), before);
-    // The next one finds the store opened again, and the state without what was not written.
+    // The next commit finds the store reopened, and the state without the records that were not written.
     let receipt = runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Tool("t".into()))])).unwrap();
     assert_eq!(Some(receipt.seq()), before.next());
     assert!(ledger.peek(|s| s.rules.get(&Target::Everything).is_none() && s.rules.get(&Target::Tool("t".into())).is_some()));
@@ -247,7 +247,7 @@ fn a_failed_flush_answers_nobody_and_leaves_nothing_of_it_in_the_state() {
 fn a_store_that_failed_is_opened_again_when_those_who_read_it_are_done() {
     let (_dir, fail, ledger) = failing();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    // A read that is under way holds the store, and with it the lock on its file.
+    // A read under way keeps the store open, and with it the lock on its file.
     let held = ledger.store();
     let reader = std::thread::spawn(move || {
         std::thread::sleep(std::time::Duration::from_millis(300));
@@ -320,8 +320,8 @@ fn recovery_keeps_what_can_be_trusted_revokes_all_of_it_and_takes_locks_over() {
     open(fresh.path(), Settings::default()).unwrap().stop();
 }
 
-/// A key's private part is shredded when it is removed, and a root that was removed is out: going back behind that must not need the one nor
-/// let in the other.
+/// The private part of a key is shredded when the key is removed, and a removed root is no longer trusted: a recovery to a place before
+/// that must neither need the key nor trust the root again.
 #[test]
 fn recovery_ages_keys_and_shuts_out_whom_lost_trust_would_let_in() {
     let (dir, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -1,11 +1,11 @@
-//! The tree over all commits, when its beginning is removed and when its files are damaged.
+//! The tree over all commits when its beginning is removed and when its files are damaged.
 
 use mayfly::ledger::commit::{Hash, Opened, root_hash};
 use mayfly::ledger::tree::stored::NoProof;
 
 use super::*;
 
-/// The roots of the tree over all commits, as far as it knows them, once it has the newest.
+/// Waits until the tree contains the newest commit, and compares its roots with those over these leaves.
 fn has_roots_of(ledger: &Ledger, leaves: &[Hash]) {
     let has = || ledger.tree(|t| t.size()).is_ok_and(|size| size >= ledger.durable_position());
     for _ in 0..1000 {
@@ -24,7 +24,7 @@ fn has_roots_of(ledger: &Ledger, leaves: &[Hash]) {
     }
 }
 
-/// The leaves of what is new.
+/// Reads the leaves of new commits.
 fn read(ledger: &Ledger, leaves: &mut Vec<Hash>) {
     while leaves.len() < ledger.durable_position() as usize {
         let entries = ledger.store().read(leaves.len() as u64 + 1, 1 << 20).unwrap();
@@ -43,11 +43,11 @@ fn the_tree_goes_on_when_its_first_commits_are_gone() {
     has_roots_of(&ledger, &leaves);
     ledger.stop();
     drop(ledger);
-    // Removed while it is built; then built anew from what was kept of them, since here it is in memory only.
+    // First, removal while the tree is built; then a rebuild from the kept frontier, since here the tree is in memory only.
     for keep in [Some(Keep::Size(KEPT)), None] {
         let ledger = kept.open(keep).unwrap();
         if keep.is_some() {
-            // On a busy machine much is written until it has settled.
+            // On a busy machine much is written until the size has settled.
             kept.settle_and(&ledger, SETTLED, || read(&ledger, &mut leaves));
         }
         read(&ledger, &mut leaves);
@@ -55,7 +55,7 @@ fn the_tree_goes_on_when_its_first_commits_are_gone() {
         has_roots_of(&ledger, &leaves);
         ledger.stop();
     }
-    // Retention without what was kept of the tree, as by a version that kept nothing: no tree, and nobody is told a wrong one.
+    // Removal without a kept frontier, as by a version that did not keep one: there is no tree, and no wrong proof is given.
     let store = store(&kept.data()).unwrap();
     for name in store.list("tree/").unwrap() {
         store.delete(&name, Expect::Any).unwrap();
@@ -86,7 +86,7 @@ fn a_tree_that_is_damaged_is_built_again() {
     drop(ledger);
     let file = history.join("tree/000000000000.leaves");
     let whole = std::fs::read(&file).unwrap();
-    // At the start by its root; while it runs, where a proof finds it.
+    // Damage is found at the start by the root, and in operation by the proof that meets it.
     let mut bad = whole.clone();
     bad[40] ^= 1;
     std::fs::write(&file, &bad).unwrap();

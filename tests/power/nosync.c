@@ -1,5 +1,6 @@
-/* Sync calls that succeed at once, preloaded into the checkers: their images live for a second. Never under the server.
- * What is no file or directory is left to the kernel, and so is sync_file_range: sled's self-test asks how they fail. */
+/* Sync calls that do nothing, preloaded into the checkers only, because an image exists for a second. Never preloaded into the server.
+ * Calls on descriptors that are neither a file nor a directory go to the kernel, and so does sync_file_range: sled's self-test checks how
+ * these calls fail. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <sys/stat.h>

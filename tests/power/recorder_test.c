@@ -1,4 +1,4 @@
-/* Known operations under the recorder, one of each kind; `replay.py verify` then compares its log with what is really there. */
+/* Known operations under the recorder, one of each kind; `replay.py verify` then compares its log with the real directory. */
 #define _GNU_SOURCE
 #include <assert.h>
 #include <fcntl.h>

@@ -105,14 +105,14 @@ def points(log, n, rng, creation):
 
 
 def plainly(text):
-    """A message without what differs from image to image."""
+    """A message without the parts that differ from image to image."""
     text = re.sub(r'0x[0-9a-f]+', 'X', text)
     text = re.sub(r'/\S*/(src|img\d*)/', '.../', text)
     return re.sub(r'\d+', '#', text)[:200]
 
 
 def judge(cmd, img, exp, limit, env):
-    """Runs the checker on one image; what it printed, as a row of the results."""
+    """Runs the checker on one image and returns its output as a row of the results."""
     began = time.time()
     try:
         p = subprocess.run(cmd.format(dir=img, expect=exp), shell=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=limit, env=env)
@@ -133,7 +133,7 @@ def judge(cmd, img, exp, limit, env):
 
 
 def is_bad(row):
-    """Did not get through, lost something, holds something wrong, or brought something back."""
+    """Whether the checker failed, or reported lost, wrong or resurrected values."""
     reads = [row['READ'], row['REREAD'] or [[], [], []]]
     return row['rc'] != 0 or row['stage'] != 'done' or any(r is None or any(r) for r in reads)
 
@@ -179,7 +179,7 @@ def cmd_run(a):
         rng = random.Random(f'{a.seed}:{i}')    # so that --only makes the same image again
         p, ps, pd = (rng.choice([0, .5, 1]) for _ in range(3))
         if i % 3 == 0:
-            p = ps = pd = rng.choice([0, 0, .5, 1])    # the plain cases
+            p = ps = pd = rng.choice([0, 0, .5, 1])    # the extreme cases
         unit, dirmode = rng.choice([4096, 512]), rng.choice(['ordered', 'random'])
         gate.acquire()
         img, exp = os.path.join(a.work, f'img{i}'), os.path.join(a.work, f'exp{i}')
@@ -195,7 +195,7 @@ def cmd_run(a):
     if w.warns:
         print('warnings', dict(w.warns))
     for j in jobs:
-        j.result()    # an image that could not be judged must not pass for one that was fine
+        j.result()    # raises if the image could not be judged: such an image must not count as fine
     print(f'{a.label} {a.mode}: {len(jobs)} images')
 
 
@@ -228,7 +228,7 @@ def cmd_summary(a):
 
 
 def main():
-    # A data directory is private, and servers refuse one that is not.
+    # Servers refuse a data directory that is not private.
     os.umask(0o077)
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sp = ap.add_subparsers(dest='c', required=True)

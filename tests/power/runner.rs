@@ -1,4 +1,4 @@
-//! Runs `run.py` for a test, with programs that are built as the test was.
+//! Runs `run.py` for a test, with programs that are built with the test's profile.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ fn there(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success())
 }
 
-/// Whether file operations can be recorded here; says so where not.
+/// Whether file operations can be recorded here; prints the reason if not.
 pub fn possible() -> bool {
     let possible = cfg!(target_os = "linux") && there("python3") && there("cc");
     if !possible {
@@ -16,7 +16,7 @@ pub fn possible() -> bool {
     possible
 }
 
-/// A program of `examples/`, built in this test's own profile, with the features of dependencies that the whole workspace has.
+/// A program of `examples/`, built with this test's profile and with the workspace's features of dependencies.
 pub fn example(name: &str) -> PathBuf {
     let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
     let built = Command::new(env!("CARGO"))
@@ -31,22 +31,22 @@ pub fn example(name: &str) -> PathBuf {
     tests.ancestors().nth(2).unwrap().join("examples").join(name)
 }
 
-/// How many images, where the environment does not say.
+/// Default numbers of images.
 pub struct Images {
     pub under_load: u64,
     pub creation: u64,
 }
 
-/// What has to come of it.
+/// The expected outcome.
 #[allow(dead_code, reason = "not every test has a server that must fail")]
 pub enum Outcome {
-    /// Every image is fine, and the control made as if these syncs had been left out is not: `careless` or `reckless`.
+    /// Every image is fine, but the control without these syncs (`careless` or `reckless`) loses data.
     Fine(&'static str),
-    /// Something is lost.
+    /// Some image loses data.
     Fails,
 }
 
-/// Runs the whole test. `commands`: pairs of `--server`, `--load`, `--check` and what they run.
+/// Runs the whole test. `commands`: pairs of `--server`, `--load` or `--check` and the command line for it.
 pub fn run(work: &Path, images: &Images, outcome: &Outcome, commands: &[(&str, String)]) {
     let setting = |name: &str, default: u64| std::env::var(name).unwrap_or(default.to_string());
     let ran = Command::new("python3")

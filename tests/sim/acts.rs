@@ -1,4 +1,4 @@
-//! What is done with what was granted: actions authorized with nothing issued, uses reported, and the policy on uses that holds a task.
+//! Operations on what was granted: authorized actions without an issuance, use reports, and the policy on uses that holds a task.
 
 use mayfly::ledger::record::*;
 use mayfly::ledger::state::Task;
@@ -10,7 +10,7 @@ use crate::model::{Model, Phase, Says};
 use crate::op::Op;
 use crate::world::{World, Writer};
 
-/// An action: of who asks for itself, or with a credential that was shown.
+/// An authorized action: of a workload that asks for itself, or with a presented credential.
 pub fn authorize(writer: &Writer, op: &Op) -> Option<Record> {
     let shown = if op.once_in(3, 14, 2) { live(writer, op, 1) } else { None };
     let of = shown.and_then(|l| writer.state.tasks.at(l.task()));
@@ -22,10 +22,10 @@ pub fn authorize(writer: &Writer, op: &Op) -> Option<Record> {
         decided.environment = live.environment().into();
         decided.upstream_version = writer.state.upstreams.get(live.upstream()).map_or(0, |u| u.version);
     }
-    // Now and then for longer than an action may wait.
+    // Sometimes for longer than an authorization may last.
     let longest = decided.issued_at + if op.once_in(3, 20, 6) { 10 * AUTHORIZATION_MS } else { AUTHORIZATION_MS };
     let authorized = Authorized {
-        // Now and then another credential than the one that it is about.
+        // Sometimes another credential than the one that the action is about.
         credential: match shown {
             Some(_) if op.once_in(3, 16, 8) => live(writer, op, 2).map_or(vec![], |l| l.id().as_bytes().to_vec()),
             Some(live) => live.id().as_bytes().to_vec(),
@@ -40,7 +40,7 @@ pub fn authorize(writer: &Writer, op: &Op) -> Option<Record> {
     Some(Record { event: Some(Event::Authorized(authorized)), ..record })
 }
 
-/// Somebody tells of uses; where they are beyond the intent, the policy on uses holds the task.
+/// Reports uses; if they are beyond the intent, the policy on uses holds the task.
 pub fn report(world: &mut World, w: usize, op: &Op) {
     let writer = &world.writers[w];
     let Some(of) = live(writer, op, 1) else { return };
@@ -50,7 +50,7 @@ pub fn report(world: &mut World, w: usize, op: &Op) {
     let used = UsesReported {
         credential: of.id().as_bytes().to_vec(),
         tool: of.tool().to_owned(),
-        // Now and then what is none.
+        // Sometimes an unknown outcome.
         outcome: ["accepted", "refused", "failed", "odd"][(op.n[2] >> 4) as usize % 4].into(),
         minute: writer.now() / 60_000 * 60_000,
         count: u64::from(op.n[3] % 4),
@@ -93,13 +93,13 @@ impl Model {
         both(both(says, yes(same && self.alive(&e.credential, time))), self.blocked(&self.grant(shown), r, time))
     }
 
-    /// Whether a report says what was done with what.
+    /// Whether a use report is well-formed.
     pub fn tells(e: &UsesReported) -> Says {
         let known = ["accepted", "refused", "failed"].contains(&e.outcome.as_str());
         yes(known && e.count > 0 && e.credential.len() == 16 && e.task.len() == 16)
     }
 
-    /// What was done in a task, counted once more: uses, those of them that were refused, and actions authorized.
+    /// Recounts what was done in a task: uses, refused uses, and authorized actions.
     pub fn done(&self, task: &Task) -> [u64; 3] {
         let [mut uses, mut refused, mut authorized] = [0; 3];
         for (_, event) in self.now_valid() {

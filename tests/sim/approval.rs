@@ -1,4 +1,4 @@
-//! Approvals: asked for what might be issued, given by somebody, used for that or for something else.
+//! Approvals: asked for something that might be issued, given by somebody, used for that or for something else.
 
 use mayfly::ledger::record::*;
 use mayfly::seq::TaskId;
@@ -11,7 +11,7 @@ use crate::world::Writer;
 
 const DIGEST: [u8; 32] = [1; 32];
 
-/// Asks for what an exchange would be granted.
+/// Asks for approval of what an exchange would be granted.
 pub fn ask(writer: &Writer, op: &Op, id: &[u8]) -> Option<ApprovalAsked> {
     let wanted = issue(writer, op, id, task(writer, op, 1)?)?;
     let Some(Event::Issued(i)) = wanted.event else { return None };
@@ -39,7 +39,7 @@ pub fn ask(writer: &Writer, op: &Op, id: &[u8]) -> Option<ApprovalAsked> {
     })
 }
 
-/// Uses one: for what it was given for, and now and then for something else.
+/// Uses an approval: for what it was given for, and sometimes for something else.
 pub fn used(writer: &Writer, op: &Op, id: &[u8]) -> Option<Record> {
     let all: Vec<_> = writer.state.approvals.iter().collect();
     let (approval, found) = *op.pick(3, &all)?;
@@ -59,7 +59,7 @@ pub fn used(writer: &Writer, op: &Op, id: &[u8]) -> Option<Record> {
     }))
 }
 
-/// Gives or refuses one: now and then by somebody who may not, or having seen something else.
+/// Gives or refuses an approval: sometimes by somebody who may not, or with another digest than the request's.
 pub fn decide(writer: &Writer, op: &Op) -> Option<Record> {
     let all: Vec<_> = writer.state.approvals.keys().collect();
     let approval = op.pick(1, &all)?.as_bytes().to_vec();
@@ -121,7 +121,7 @@ impl Model {
         both(opens, both(yes(apart && now && self.of_this_order(record.revision)), self.blocked(&grant, record.revision, time)))
     }
 
-    /// The revision of the approval that an issuance rests on, where it may use it.
+    /// The revision of the approval that an issuance uses, if it may use it.
     pub fn approved(&self, i: &Issued, revision: u64, time: u64) -> Option<u64> {
         let (a, given, used) = self.approval(&i.approval)?;
         let given = given.flatten().filter(|given| !used && a.expires_at > time && *given <= revision)?;

@@ -1,4 +1,4 @@
-//! Ways in which a fold or a feed could be wrong. With each of them the simulation must find something: a check that cannot fail shows
+//! Possible defects of the fold or the feed. With each of them the simulation must find a violation: a check that cannot fail shows
 //! nothing.
 
 use mayfly::ledger::record::{ApprovalOf, Author, Event, GlassStep, Maintained, Record, Who};
@@ -16,9 +16,9 @@ pub enum Broken {
     ApprovalsAgain,
     /// A task opens without the approval that it waits for.
     OpensAnyhow,
-    /// Whoever refuses gives.
+    /// A refused approval counts as given.
     TakesNoForYes,
-    /// More time does not use up its approval.
+    /// An extension does not use up its approval.
     MoreTimeAgain,
     /// Request ids are not remembered.
     ForgetsRequests,
@@ -26,37 +26,37 @@ pub enum Broken {
     IgnoresHolds,
     /// Closing has no effect.
     IgnoresClosing,
-    /// A credential that was given back is as good as before.
+    /// A credential that was given back stays valid.
     IgnoresRelease,
-    /// A compromised key's rule is left out.
+    /// The rule on a compromised key is left out.
     TrustsStolenKeys,
-    /// Lifting a lock brings back what the revocation took.
+    /// Lifting a lock makes revoked credentials valid again.
     LiftsRevive,
-    /// What was shown as evidence is not looked at.
+    /// Presented evidence is not checked.
     TrustsEvidence,
-    /// What a repeat replaces is not looked at.
+    /// The credential that a retry replaces is not checked.
     ReplacesAnything,
     /// A deadline may be extended beyond its maximum.
     ExtendsForEver,
-    /// The feed loses an event and does not let it show.
+    /// The feed loses an event without a visible gap.
     FeedHidesGaps,
-    /// A follower is told that it is fresh without having heard of anything.
+    /// A follower is told that it is fresh without proof.
     FreshWithoutProof,
-    /// A writer answers before it folded its own record.
+    /// A writer answers before it has folded its own record.
     AnswersEarly,
-    /// A restart forgets the newest commit that was acknowledged.
+    /// A restart loses the newest acknowledged commit.
     LosesTheLast,
-    /// An action is authorized without being looked at.
+    /// An action is authorized without a check.
     AuthorizesAnything,
-    /// A task forgets what the credential rests on that it was opened with.
+    /// A task forgets the ancestors of the credential that it was opened with.
     ForgetsTheLine,
-    /// Whoever signed out is signed in.
+    /// A login that was given back stays valid.
     NobodySignsOut,
-    /// Break-glass is a task like any other.
+    /// Break-glass is treated like any other task.
     GlassAlone,
-    /// Whoever acts in break-glass changes what lasts.
+    /// People who act in break-glass can make lasting changes.
     GlassLasts,
-    /// A review of break-glass says nothing.
+    /// A missing review of break-glass has no effect.
     GlassUnreviewed,
 }
 
@@ -89,7 +89,7 @@ impl Broken {
         Broken::GlassUnreviewed,
     ];
 
-    /// The record as a fold with this defect would see it.
+    /// The record as a fold with this defect would read it.
     pub fn sees(self, record: &Record, head: u64) -> Record {
         let mut record = record.clone();
         let nothing = Event::Maintained(Maintained::default());

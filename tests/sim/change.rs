@@ -1,4 +1,4 @@
-//! Operations that grant nothing: what takes away, gives back, or sets.
+//! Operations that grant nothing: those that revoke, lift, set or give back.
 
 use mayfly::ledger::record::*;
 use mayfly::ledger::state::{Task, policy_in_force};
@@ -11,13 +11,13 @@ use crate::op::{Kind, Op};
 use crate::people::{CA, login};
 use crate::world::{World, Writer};
 
-/// One target of any sort, about things that there are.
+/// A target of any sort, on existing things.
 fn target(writer: &Writer, op: &Op, i: usize) -> TargetRecord {
     let n = op.n[i];
     let name = |items: &[&str]| items[(n >> 6) as usize % items.len()].to_owned();
     let whose = CALLERS[(n >> 8) as usize % CALLERS.len()];
     let aim = match n % 40 {
-        // A login among them: a credential, too.
+        // Sometimes a login, which is a credential, too.
         0..=2 if n & 64 == 0 && !writer.state.logins.is_empty() => {
             Aim::Credential(login(writer, op, i).map_or(vec![3; 16], |l| l.id.as_bytes().to_vec()))
         }
@@ -58,7 +58,7 @@ pub fn changes(world: &World, w: usize, op: &Op, ids: &[Vec<u8>; 3]) -> Vec<Reco
     let writer = &world.writers[w];
     let (state, now) = (&writer.state, writer.now());
     let id_of = |t: &Task| t.terms.id.as_bytes().to_vec();
-    // By the time of the ledger, as the product does, or by a clock that may be wrong.
+    // By the ledger's time, as the product does, or by a clock that may be wrong.
     let keep_until = if op.once_in(3, 9, 3) { now } else { state.time.0 + DAY + 2 * 60 * MINUTE };
     let event = match op.kind {
         Kind::Release => {
@@ -129,7 +129,7 @@ pub fn changes(world: &World, w: usize, op: &Op, ids: &[Vec<u8>; 3]) -> Vec<Reco
     event.map(|e| Record::new(Who::SpiffeId(caller.into()), e).for_request(request(op, caller))).into_iter().collect()
 }
 
-/// An upstream is registered anew, or disabled: narrowing revokes in the same group.
+/// A new version of an upstream's registration, or its disabling: narrowing revokes in the same group.
 fn narrowed(writer: &Writer, op: &Op, keep_until: u64) -> Vec<Record> {
     let name = UPSTREAMS[op.n[1] as usize % 3].0.to_owned();
     let version = writer.state.upstreams.get(&*name).map_or(1, |u| u.version + 1);
@@ -155,7 +155,7 @@ fn rotated(writer: &Writer) -> Vec<Record> {
     retired.into_iter().chain([next]).collect()
 }
 
-/// A key is in somebody else's hands: another takes its place.
+/// A key is compromised, and another key replaces it.
 fn compromised(writer: &Writer, op: &Op, keep_until: u64) -> Vec<Record> {
     let keys: Vec<_> = writer.state.keys.keys().filter(|key| &***key != CA).cloned().collect();
     let Some(stolen) = op.pick(1, &keys) else { return vec![] };
@@ -168,29 +168,29 @@ fn compromised(writer: &Writer, op: &Op, keep_until: u64) -> Vec<Record> {
     group
 }
 
-/// Rare: nothing of the run so far is left after it.
+/// Rare: nothing of the run so far remains after it.
 fn generation(world: &World, writer: &Writer, op: &Op) -> Vec<Record> {
     if !op.once_in(1, 0, 4) {
         return vec![];
     }
-    // One of several writers may be late with it.
+    // One of several writers may choose a number that is not the next any more.
     let number = u32::from(if op.once_in(2, 0, 4) { writer.state.head } else { world.observer.head }.generation()) + 1;
     let begun = GenerationBegun {
         generation: number,
         cause: "recovered".into(),
         store: vec![1; 16],
         after: Seq::ZERO.as_u64(),
-        // Two writers cannot agree on an earlier time while both go on: a recovery is for one.
+        // Two writers that both continue cannot agree on an earlier time: a recovery is for one writer.
         reset_time: !world.several() && op.once_in(2, 3, 3),
     };
     vec![by_operator(Event::GenerationBegun(begun))]
 }
 
-/// The same request again, as its caller sends it: what was issued for it is given back, and another takes its place.
+/// A retry of a request, as its caller sends it: the credential issued for it is given back, and another replaces it.
 pub fn replaced(world: &World, w: usize, op: &Op, id: &[u8]) -> Vec<Record> {
     let writer = &world.writers[w];
     let lives = crate::make::lives(writer).into_iter();
-    // Now and then what is bound no more: the fold has to see it.
+    // Sometimes a credential that is no longer bound to a request: the fold has to refuse it.
     let named: Vec<_> = lives.filter(|l| l.answers() || op.once_in(2, 20, 6)).collect();
     let Some(first) = op.pick(1, &named) else { return vec![] };
     let issued = |r: &&Record| matches!(&r.event, Some(Event::Issued(i)) if i.credential == first.id().as_bytes());

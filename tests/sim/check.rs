@@ -1,4 +1,4 @@
-//! What must hold after every step: design, section 11.
+//! The invariants that must hold after every step (design, section 11).
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ macro_rules! ensure {
     };
 }
 
-/// After a commit.
+/// Checked after a commit.
 pub fn server(world: &mut World) -> Result<(), Found> {
     credentials(world)?;
     tasks(world)?;
@@ -31,7 +31,7 @@ pub fn server(world: &mut World) -> Result<(), Found> {
     counts(&world.observer)
 }
 
-/// Invariants 2, 3 and 11 of one record that was just found valid, said without the verdict's words.
+/// Invariants 2, 3 and 11 for one record that was just found valid, without using the verdict's code.
 pub fn fresh(model: &Model, line: &Line) -> Result<(), Found> {
     let (true, Some(event)) = (line.valid, &line.record.event) else { return Ok(()) };
     let once = |f: &dyn Fn(&Event) -> bool| {
@@ -95,7 +95,7 @@ fn set<T: Ord, I: IntoIterator<Item = T>>(items: I) -> BTreeSet<T> {
     items.into_iter().collect()
 }
 
-/// What the state can tell the rules about a credential is what its claims tell.
+/// The facts of a credential in the state must equal those in its claims.
 fn same_facts(facts: &Facts<'_>, grant: &Grant) -> bool {
     let svid = facts.svid.map(|s| (s.trust_domain.to_owned(), s.anchor.to_vec(), s.issuing_key.to_vec(), s.serial.to_vec()));
     let theirs = grant.svid.clone().map(|(td, s)| (td, s.anchor, s.issuing_key, s.serial));
@@ -177,7 +177,7 @@ fn lives(state: &State) -> impl Iterator<Item = Live<'_>> {
     (0..state.credentials.places()).filter_map(|at| state.credentials.at(at))
 }
 
-/// What is counted as it goes equals a recount.
+/// Running counters must equal a recount.
 fn counts(state: &State) -> Result<(), Found> {
     let in_memory = lives(state).count();
     ensure!(in_memory == state.credentials.len(), "places in use");
@@ -237,7 +237,7 @@ pub fn facts(grant: &Grant, r: u64) -> Facts<'_> {
     }
 }
 
-/// What one follower says of everything that was ever issued is what it should say from what came to it.
+/// A follower's answer about every credential ever issued must be the one that follows from the messages it received.
 pub fn follower(world: &mut World, f: usize) -> Result<(), Found> {
     let now = world.watchers[f].moment();
     let issued: Vec<Line> = world.model.log.iter().filter(|l| l.grant.is_some()).cloned().collect();
@@ -256,13 +256,13 @@ pub fn follower(world: &mut World, f: usize) -> Result<(), Found> {
             | (Err(FollowerRefusal::Expired(_)), "expired")
             | (Err(FollowerRefusal::Revoked(_)), "revoked")
             | (Err(FollowerRefusal::Held(_)), "held") => true,
-            // A hold and a resumption of one commit are told as what came of them.
+            // A hold and a resumption in one commit are sent as their combined result.
             (Ok(()), "held") | (Err(FollowerRefusal::Held(_)), "ok") => within_a_commit(world, f),
             _ => false,
         };
         ensure!(same, "a follower says {says:?} where it is {should}: {i:?}");
         bury(world, f, line, grant, &says)?;
-        // Whoever has the key writes what it likes into the token; only the key's rule helps, and it must.
+        // An attacker with the key can write any claims into the token; only the rule on the key helps, and it must.
         let forged = facts(grant, (1 << 53) - 1);
         let stolen = world.watchers[f].follower.check(&forged, life, now);
         ensure!(should != "key" || stolen.is_err(), "a forged revision passes a compromised key: {i:?}");
@@ -296,14 +296,15 @@ fn held(model: &Model, task: &[u8], known: Seq) -> bool {
     !upto.holds(task).is_empty()
 }
 
-/// The follower stands between two events of one commit.
+/// The follower has received only some of the events of one commit.
 fn within_a_commit(world: &World, f: usize) -> bool {
     let applied = world.watchers[f].applied;
     let end = world.heads.iter().find(|h| **h >= applied).copied().unwrap_or_default();
     world.feed.iter().any(|e| e.seq() > applied && e.seq() <= end)
 }
 
-/// Invariants 2 and 10 over time: what was revoked stays refused, what ended stays ended, and nobody is fresh for longer than allowed.
+/// Invariants 2 and 10 over time: revoked credentials stay refused, ended ones stay ended, and no follower is fresh for longer than
+/// allowed.
 #[allow(clippy::collapsible_match, reason = "a guard that looks things up is hard to read")]
 fn bury(world: &mut World, f: usize, line: &Line, grant: &Grant, says: &Result<(), FollowerRefusal>) -> Result<(), Found> {
     let Some(Event::Issued(i)) = &line.record.event else { return Ok(()) };
@@ -314,13 +315,13 @@ fn bury(world: &mut World, f: usize, line: &Line, grant: &Grant, says: &Result<(
         Ok(()) => {
             world.counts.accepted += 1;
             ensure!(!world.watchers[f].buried.contains(&i.credential), "came back: {i:?}");
-            // Where time began anew, nothing but its own clock tells a follower how long that proof was under way.
+            // If time began anew, only the follower's own clock tells how long the proof was under way.
             let lost = world.followers_stepped && world.time_began(world.watchers[f].applied) > 1;
             if !world.stepped && !lost {
                 let now = world.truth.wall().0;
                 ensure!(now < i.expires_at + 31_000, "accepted after its end: {i:?}");
                 let steady = world.truth.steady();
-                // A follower whose clock is right knows the age of every proof; one whose clock is wrong knows it up to the skew, twice.
+                // A follower with a right clock knows the age of every proof; one with a wrong clock knows it up to twice the skew.
                 let most = if world.followers_stepped { 91_000 } else { 30_000 };
                 for (at, landed) in world.landed.iter().enumerate().filter(|(_, landed)| **landed + most < steady) {
                     let known = world.model.covered(grant, line.record.revision, world.heads[at]);
@@ -333,7 +334,7 @@ fn bury(world: &mut World, f: usize, line: &Line, grant: &Grant, says: &Result<(
     Ok(())
 }
 
-/// When all is settled: what was answered is there.
+/// When everything has settled: all acknowledged records must be there.
 pub fn end(world: &mut World) -> Result<(), Found> {
     for ticket in &world.answered {
         for record in &world.groups[*ticket] {

@@ -1,13 +1,13 @@
-//! What the simulation is worth: with each defect of `broken` built in, it finds something.
+//! Controls of the simulation: with each defect of `broken` built in, it must find a violation.
 
 use crate::broken::Broken;
 use crate::op::{Kind, Op, plan, plan_of};
 use crate::run::{LENGTH, run, shrink};
 
-/// Interleavings to look through for one defect.
+/// Interleavings to try for one defect.
 const MOST: u64 = 2_000;
 
-/// The operations to look through. What shows only where several things come together is looked for among those.
+/// The operations to try. A defect that shows only when several operations come together is searched for among those operations.
 fn operations(broken: Broken, seed: u64) -> Vec<Op> {
     use Kind::{
         AskApproval, Beat, BreakGlass, Close, DecideApproval, Deliver, Derive, Extend, Fold, Issue, Land, Lift, Lock, OpenRoot,
@@ -16,7 +16,7 @@ fn operations(broken: Broken, seed: u64) -> Vec<Op> {
     let lagging = [Beat, Deliver, Fold, Issue, Land, Pack, Pass, Reconnect, Revoke];
     let approving = [AskApproval, DecideApproval, Extend, Fold, Issue, Land, OpenRoot, Pack, Pass];
     let glass = [BreakGlass, Close, Fold, Land, Lock, Lift, Pack, Pass, SetBinding, SetPolicy];
-    // A task that was opened on a derived credential, of which what that rests on is taken away.
+    // A task opened with a derived credential, one of whose ancestors is then revoked.
     let resting = [Derive, Fold, Issue, Land, OpenRoot, Pack, Pass, Release, Revoke];
     plan_of(seed, LENGTH, &|kind| match broken {
         Broken::FreshWithoutProof => lagging.contains(&kind),
@@ -32,9 +32,9 @@ fn every_defect_that_is_built_in_is_found() {
     for broken in Broken::ALL {
         let found = (1..=MOST).find_map(|seed| {
             let writers = match broken {
-                // What only one writer has: an acknowledged end to lose.
+                // Only a single writer has an acknowledged end to lose.
                 Broken::LosesTheLast => 1,
-                // What only several have: a view that lags, an answer that can come too early.
+                // Only several writers have a view that lags, or an answer that can come too early.
                 Broken::IgnoresRevision | Broken::FreshWithoutProof | Broken::AnswersEarly => 3,
                 _ => 1 + 2 * (seed as u32 % 2),
             };

@@ -1,5 +1,5 @@
-//! Everything that can happen in a small world: two writers, tasks with children, derived credentials, an approval that is used once, two
-//! revocations or closings, a lock and its lifting. Every order of deciding, appending and looking, up to a number of records.
+//! Exhaustive exploration of a small world: two writers, tasks with children, derived credentials, a single-use approval, two revocations
+//! or closings, a lock and its lifting. Every order of deciding, appending and folding, up to a number of records.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -14,10 +14,10 @@ use crate::model::{MINUTE, Model};
 use crate::world::START;
 
 const CALLER: &str = "spiffe://a.example/agent";
-/// Grants that are ever decided.
+/// Number of grants that are ever decided.
 const GRANTS: u8 = 3;
 
-/// One place in the exploration.
+/// One node of the exploration.
 #[derive(Clone)]
 struct Place {
     /// The state after each commit.
@@ -35,7 +35,7 @@ struct Place {
 
 #[derive(Default)]
 struct Explored {
-    /// Places, with the most that was left to append when they were seen.
+    /// Visited nodes, with the largest remaining number of records at a visit.
     seen: HashMap<Hash, u8>,
     states: u64,
     void: u64,
@@ -118,7 +118,7 @@ impl Place {
         self.states.last().expect("a state")
     }
 
-    /// The commit lands; every rule is looked at with what is known then.
+    /// Appends a commit and checks all invariants.
     fn append(&self, records: Vec<Record>) -> (Place, bool) {
         let encoded: Vec<Encoded> = records.iter().map(|r| Encoded::new(r.clone()).expect("small")).collect();
         let (bytes, chain) = pack(1, self.chain, Millis(START), encoded.iter());
@@ -139,7 +139,7 @@ impl Place {
         (place, valid)
     }
 
-    /// Whoever has seen a revocation refuses what it covers, whenever that was or will be issued.
+    /// After a revocation was seen, everything that it covers is refused, whenever it was or will be issued.
     fn check(&self) {
         for line in self.model.log.iter() {
             let Some(grant) = line.grant.as_deref() else { continue };
@@ -186,7 +186,7 @@ impl Place {
         records.filter(|r| view.verdict(std::slice::from_ref(r), Millis(START)).is_ok()).collect()
     }
 
-    /// Everything that an operator could do next, and what is left to do after it.
+    /// Every operator action that is possible next, with the remaining actions.
     fn takings(&self) -> Vec<Place> {
         let mut out = Vec::new();
         let mut then = |record: Vec<Record>, change: &dyn Fn(&mut Place)| {

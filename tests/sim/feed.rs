@@ -1,4 +1,4 @@
-//! Replicas and those who follow them.
+//! Replicas and their followers.
 
 use mayfly::ledger::record::Event;
 use mayfly::limits;
@@ -11,7 +11,7 @@ use crate::watch::Message;
 use crate::world::{Found, World};
 
 impl World {
-    /// A replica tells its followers of a commit that it knows to be durable.
+    /// A replica sends the events of a commit that it knows to be durable.
     pub fn tell(&mut self, w: usize, commit: usize) {
         let (from, to) = (self.told[commit], self.told.get(commit + 1).copied().unwrap_or(self.feed.len()));
         for at in from..to {
@@ -22,7 +22,7 @@ impl World {
         }
     }
 
-    /// A replica tells followers how fresh it is.
+    /// A replica sends a heartbeat to its followers.
     pub fn beat(&mut self, w: usize) {
         let several = self.several();
         let writer = &mut self.writers[w];
@@ -40,7 +40,7 @@ impl World {
         }
     }
 
-    /// The newest generation up to here that began at an earlier time, or the first.
+    /// The newest generation up to `head` that began at an earlier time, or else the first.
     pub fn time_began(&self, head: Seq) -> u8 {
         let lines = self.model.log.iter().filter(|l| l.valid && l.seq <= head);
         let began = |l: &Line| matches!(&l.record.event, Some(Event::GenerationBegun(g)) if g.reset_time || g.generation == 1);
@@ -55,17 +55,17 @@ impl World {
         crate::check::follower(self, f)
     }
 
-    /// A follower begins anew with the state of a replica, and hears at once how fresh that is.
+    /// A follower begins anew with a snapshot of a replica, and receives a heartbeat at once.
     pub fn reconnect(&mut self, f: usize, w: usize) -> Result<(), Found> {
         let writer = &self.writers[w];
-        // With one writer the state may be ahead of what is durable, and the observer is what is.
+        // With one writer the state may be ahead of the durable head; the observer's state is the durable one.
         let state = if self.several() { &writer.state } else { &self.observer };
         let snapshot = snapshot_of(state);
         let (head, time) = (state.head, state.time);
         let fresh_at = if self.several() { writer.fresh.max(time) } else { self.writers[w].guard.now().max(time) };
         let watcher = &mut self.watchers[f];
         if snapshot.seq < watcher.applied {
-            // The replica waits until it is no longer behind; were the snapshot taken, what was seen would be forgotten.
+            // The follower must refuse a replica that is behind it: accepting the snapshot would lose what was seen.
             return match watcher.follower.clone().begin(&snapshot) {
                 Err(_) => Ok(()),
                 Ok(()) => Err("an older snapshot was taken".into()),

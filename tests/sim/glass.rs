@@ -1,4 +1,4 @@
-//! Break-glass: opened by one person, joined by another, looked at by a third; while it is open its people change nothing that lasts.
+//! Break-glass: opened by one person, joined by another, reviewed by a third; while it is open, its people make no lasting changes.
 
 use mayfly::ledger::record::*;
 use mayfly::ledger::state::{Task, policy_in_force};
@@ -12,14 +12,14 @@ use crate::op::Op;
 use crate::people::caller;
 use crate::world::{Found, World, Writer};
 
-/// Who may be on call.
+/// The people on call.
 const NAMES: [&str; 3] = ["ada", "bob", "eve"];
 
 fn named(op: &Op, i: usize) -> &'static str {
     NAMES[op.n[i] as usize % NAMES.len()]
 }
 
-/// The next step of one, or a new one.
+/// The next step of a break-glass task, or a new one.
 pub fn step(writer: &Writer, op: &Op, id: &[u8]) -> Vec<Record> {
     let all: Vec<_> = writer.state.glasses.iter().collect();
     let known = op.pick(1, &all).filter(|_| !op.once_in(0, 3, 3));
@@ -54,7 +54,7 @@ pub fn step(writer: &Writer, op: &Op, id: &[u8]) -> Vec<Record> {
 
 fn opening(writer: &Writer, op: &Op, name: &str, glass: BreakGlass) -> Vec<Record> {
     let now = writer.now();
-    // Now and then for longer than one may last, or wait.
+    // Sometimes for longer than a break-glass task may last, or wait.
     let longest = now + [10 * MINUTE, BREAK_GLASS_MS, BREAK_GLASS_MS, BREAK_GLASS_MS + 1][(op.n[2] >> 8) as usize % 4];
     let wait = BREAK_GLASS_JOIN_MS + u64::from(op.once_in(2, 11, 9));
     let upstreams = UPSTREAMS.iter().filter(|(_, e)| *e == glass.environment);
@@ -81,14 +81,14 @@ fn opening(writer: &Writer, op: &Op, name: &str, glass: BreakGlass) -> Vec<Recor
     let asks = BreakGlass { people: vec![person(name)], step: GlassStep::Opened as i32, ..glass };
     let record = |event| Record::new(Who::Person(person(name)), event);
     let mut group = vec![record(Event::TaskOpened(opened.into())), record(Event::BreakGlass(asks))];
-    // Now and then nobody asks for what is opened.
+    // Sometimes without a person who asks for it.
     if op.once_in(3, 12, 9) {
         group.truncate(1);
     }
     group
 }
 
-/// What is opened below one, by one of its people; now and then by somebody else, or as if it were not.
+/// A task below a break-glass task, opened by one of its people; sometimes by somebody else, or not marked as break-glass.
 pub fn below(op: &Op, opened: &mut TaskOpened, parent: Option<&Task>) {
     let Some(parent) = parent.filter(|p| p.terms.break_glass && !op.once_in(1, 12, 6)) else { return };
     opened.opener = one_of(op, parent);
@@ -97,7 +97,7 @@ pub fn below(op: &Op, opened: &mut TaskOpened, parent: Option<&Task>) {
     opened.break_glass = true;
 }
 
-/// What is issued in one.
+/// An issuance in a break-glass task.
 pub fn within(op: &Op, record: Record, task: &Task) -> Record {
     if !task.terms.break_glass || op.once_in(2, 22, 6) {
         return record;
@@ -115,7 +115,7 @@ fn one_of(op: &Op, task: &Task) -> String {
     op.pick(3, &all).map_or_else(String::new, |c| (*c).to_owned())
 }
 
-/// Whoever changes something is now and then one of those who may be in one.
+/// Sometimes the author of a change is one of the people who may be in a break-glass task.
 pub fn by_somebody(op: &Op, record: Record) -> Record {
     if record.request.is_some() || !op.once_in(3, 17, 3) {
         return record;
@@ -123,7 +123,7 @@ pub fn by_somebody(op: &Op, record: Record) -> Record {
     Record { author: Some(Author { who: Some(Who::Person(person(named(op, 0)))) }), ..record }
 }
 
-/// One, told from all records about it.
+/// A break-glass task, derived from all records about it.
 struct Told<'a> {
     task: &'a [u8],
     opened: &'a TaskOpened,
@@ -153,7 +153,7 @@ fn author(record: &Record) -> Option<Identity> {
 }
 
 impl Model {
-    /// All that are remembered, those of earlier generations too.
+    /// All remembered ones, including those of earlier generations.
     fn glasses(&self) -> Vec<Told<'_>> {
         let mut all: Vec<Told<'_>> = Vec::new();
         for (line, event) in self.valid() {
@@ -186,19 +186,19 @@ impl Model {
         self.glasses().into_iter().find(|g| g.task == task)?.joined
     }
 
-    /// When a root of break-glass ends, and whether it is still waited for: `None` for other tasks.
+    /// When a break-glass root task ends, and whether it still waits for the second person: `None` for other tasks.
     pub fn glass_of(&self, t: &TaskOpened) -> Option<(u64, bool)> {
         let root = t.break_glass && t.parent.is_empty();
         root.then(|| if self.joined(&t.task).is_some() { (t.max_deadline, false) } else { (t.deadline, true) })
     }
 
-    /// Whether the rules let the second person's joining stand.
+    /// Whether no rule covers the second person's joining.
     pub fn joining_stands(&self, t: &TaskOpened) -> bool {
         let Some((line, _)) = self.joined(&t.task).filter(|_| t.break_glass) else { return true };
         self.joining(t).is_none_or(|grant| self.covered(&grant, line.record.revision, self.head).is_none())
     }
 
-    /// What the rules can ask of it.
+    /// The facts of the joining that rules match on.
     pub fn joining(&self, t: &TaskOpened) -> Option<Grant> {
         let (_, e) = self.joined(&t.task).filter(|_| t.break_glass)?;
         Some(self.of_glass(e, t.policy_version, vec![]))
@@ -216,7 +216,7 @@ impl Model {
         }
     }
 
-    /// Who may act in a task beside whoever opened it.
+    /// The workloads and people who may act in a task besides its opener.
     pub fn callers(&self, t: &TaskOpened) -> Vec<String> {
         self.joined(&t.task).map_or_else(|| t.callers.clone(), |(_, e)| vec![e.caller.clone()])
     }
@@ -225,12 +225,12 @@ impl Model {
         t.opener == caller || self.callers(t).iter().any(|c| c == caller)
     }
 
-    /// What is issued says whether it is in one, and is for its people alone.
+    /// An issuance must say whether it is in a break-glass task, and only its people receive one.
     pub fn issued_in_glass(&self, i: &Issued, t: &TaskOpened) -> bool {
         i.break_glass == t.break_glass && (!t.break_glass || (i.approval.is_empty() && self.admits(t, &i.caller)))
     }
 
-    /// A task stays within what break-glass may be.
+    /// A task must stay within the bounds of break-glass.
     pub fn opens_in_glass(&self, t: &TaskOpened) -> bool {
         let parent = self.task(&t.parent).map(|(_, p)| p).filter(|_| !t.parent.is_empty());
         match parent {
@@ -247,7 +247,7 @@ impl Model {
         }
     }
 
-    /// Somebody asked for each that a group opens.
+    /// Each break-glass task that a group opens must name the person who asked for it.
     pub fn asked_for(&self) -> bool {
         let mine = |g: &Told<'_>| {
             self.log
@@ -257,7 +257,7 @@ impl Model {
         self.glasses().iter().filter(|g| mine(g)).all(|g| g.asked.is_some())
     }
 
-    /// Whether somebody who changes something that lasts acts in one.
+    /// Whether the author of a lasting change acts in a break-glass task.
     pub fn lasting_from_glass(&self, event: &Event, record: &Record, time: u64) -> bool {
         let lasts = match event {
             Event::PolicySet(_)
@@ -319,7 +319,7 @@ impl Model {
     }
 }
 
-/// Two people, not one; nobody beside them; and what the state remembers is what was said.
+/// Two different people, nobody besides them, and the state agrees with the records.
 pub fn check(world: &World) -> Result<(), Found> {
     let (state, model) = (&world.observer, &world.model);
     for told in model.glasses() {

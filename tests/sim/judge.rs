@@ -1,4 +1,4 @@
-//! The naive verdict: does this group take effect here? Each record is judged as if those before it in its group had taken effect.
+//! The naive verdict: does this group take effect here? Each record is judged as if the earlier records of its group had taken effect.
 
 use std::rc::Rc;
 
@@ -9,7 +9,7 @@ use mayfly::seq::Seq;
 use crate::model::{DAY, Line, MINUTE, Model, Phase, Says, lockable, revokes};
 use crate::registry::name_of;
 
-/// The place of records of the group that is judged: after everything.
+/// The place of records of the group that is being judged: after everything else.
 pub const IN_GROUP: Seq = match Seq::from_u64((1 << 53) - 1) {
     Some(seq) => seq,
     None => Seq::ZERO,
@@ -40,7 +40,7 @@ fn within(child: &Allowance, parent: &Allowance) -> bool {
 }
 
 impl Model {
-    /// Judges a group at its place, and takes it in with the verdict that the fold gave.
+    /// Judges a group at its place, and adds it with the verdict that the fold gave.
     pub fn take(&mut self, group: &[Record], time: u64, verdict: &Verdict) -> Result<(), String> {
         let says = self.judge(group, time);
         let folded = verdict.is_ok();
@@ -63,12 +63,12 @@ impl Model {
         Ok(())
     }
 
-    /// The records before it in the group that is judged.
+    /// The earlier records of the group that is being judged.
     pub fn in_group(&self) -> impl Iterator<Item = &Event> {
         self.log.iter().filter(|l| l.seq == IN_GROUP).filter_map(|l| l.record.event.as_ref())
     }
 
-    /// Whether rules that were made after a view may have been dropped: then the fold may refuse what it can no longer judge.
+    /// Whether rules made after a view may have been dropped: then the fold may refuse what it can no longer judge.
     fn rules_known(&self, r: u64, time: u64) -> Says {
         let old = |l: &Line| l.valid && l.seq != IN_GROUP && l.seq.as_u64() > r && l.time + 70_000 < time;
         let dropped = self.log.iter().filter(|l| old(l)).filter_map(|l| l.record.event.as_ref()).any(|e| !revokes(e).is_empty());
@@ -83,7 +83,7 @@ impl Model {
             if says == Says::Void {
                 return says;
             }
-            // The head stays where the group begins: no decision of the group can have seen the group.
+            // The head stays where the group begins: no decision in the group can have seen the group.
             ahead.log.push(Line { seq: IN_GROUP, time, record: Rc::new(record.clone()), valid: true, grant: None });
         }
         if !ahead.all_asked() || !ahead.asked_for() {
@@ -204,7 +204,7 @@ impl Model {
             Event::BindingSet(b) => yes(b.version == self.binding(&b.name).map_or(0, |b| b.0) + 1),
             Event::KeyAdded(k) => yes(self.key(&k.key).is_none()),
             Event::KeyChanged(k) => {
-                // Judged as the key stood before its group: the rule beside it may have compromised it already.
+                // Judged by the key's state before the group: the rule beside it may have marked it as compromised already.
                 let mut before = self.clone();
                 before.log.retain(|l| l.seq != IN_GROUP);
                 // 1 next, 2 active, 3 retired, 4 removed, 5 compromised.
@@ -251,7 +251,7 @@ impl Model {
             true => Some(r),
             false => self.approved(i, r, time),
         };
-        // It rests on the approval, and is no younger than that.
+        // The revision that rules are compared with: the approval's, if the issuance uses one.
         let Some(rests_on) = approved else { return Says::Void };
         let Some((_, t)) = self.task(&i.task) else { return Says::Void };
         let bounds = self.timely(i.issued_at, r, time)
@@ -278,7 +278,7 @@ impl Model {
 }
 
 impl Model {
-    /// What is replaced was good until its group gave it back, and the same caller's.
+    /// The replaced credential must have been valid until its group gave it back, and must be the same caller's.
     fn replaces(&self, i: &Issued, time: u64) -> bool {
         let back =
             |l: &Line| l.seq == IN_GROUP && matches!(&l.record.event, Some(Event::Released(x)) if x.credential == i.replaces);
@@ -291,7 +291,7 @@ impl Model {
     }
 }
 
-/// What a rule can ask of an extension: the task as it stands.
+/// The facts of an extension that rules match on: those of the task as it is now.
 fn extension(model: &Model, id: &[u8], t: &TaskOpened) -> crate::model::Grant {
     let opening = model.opening(t);
     crate::model::Grant {

@@ -1,7 +1,7 @@
-//! The simulation: writers, verdicts, fold and followers as they are, in a world of seeded operations, beside a naive model of the rules.
+//! The simulation: the real writers, verdicts, fold and followers in a world of seeded operations, beside a naive model of the rules.
 //!
-//! `MAYFLY_SIM_RUNS` runs that many interleavings of each number of writers, from `MAYFLY_SIM_SEED` on; `MAYFLY_SIM_DEPTH` is how many
-//! records the exhaustive exploration appends. What fails prints its seed and its shortest trace.
+//! `MAYFLY_SIM_RUNS` sets the number of interleavings for each number of writers, `MAYFLY_SIM_SEED` the first seed; `MAYFLY_SIM_DEPTH` is
+//! the number of records that the exhaustive exploration appends. A failure prints its seed and its shortest trace.
 
 mod acts;
 mod approval;
@@ -31,7 +31,7 @@ use broken::Broken;
 use dice::setting;
 use run::{interleavings, run};
 
-/// How many interleavings, of each number of writers.
+/// Number of interleavings for each number of writers.
 fn runs() -> u64 {
     setting("MAYFLY_SIM_RUNS", if cfg!(debug_assertions) { 600 } else { 10_000 })
 }

@@ -1,5 +1,5 @@
-//! From an operation to records, decided on one writer's view. Bounds that never change are kept here, as policy keeps them; what can
-//! change between the decision and its place in the order is left to the fold.
+//! Makes records from an operation, decided on one writer's view. Limits that never change are kept here, as policy keeps them; anything
+//! that can change between the decision and its place in the order is left to the fold.
 
 use mayfly::ledger::record::*;
 use mayfly::ledger::state::{Live, Task, id_for, policy_in_force, request_key};
@@ -38,7 +38,7 @@ pub fn svid(caller: &str, which: u32) -> SvidEvidence {
     }
 }
 
-/// One of a few request ids, so that they come up again.
+/// One of a few request ids, so that they repeat.
 pub fn request(op: &Op, caller: &str) -> Option<Request> {
     op.once_in(3, 4, 3).then(|| Request { caller: caller.into(), id: format!("r{}", (op.n[3] >> 8) % 12), digest: vec![1; 32] })
 }
@@ -58,11 +58,11 @@ pub fn begin(world: &mut World) {
     world.pack(0);
 }
 
-/// A few tasks with credentials in them, so that there is something to lose from the first step on.
+/// A few tasks with credentials, so that there is something to revoke from the first step on.
 pub fn furnish(world: &mut World, seed: u32) {
     let mut dice = Dice::new(seed.into());
     for kind in [Kind::OpenRoot, Kind::OpenRoot, Kind::Inline, Kind::Inline, Kind::OpenRoot] {
-        // Lives of an hour and more, nothing that waits for an approval, and the wide environment mostly.
+        // Lives of an hour and more, nothing that waits for an approval, and mostly the environment with several upstreams.
         let long = (dice.roll() as u32 & 0x0000_ff80) | 0x5500_0000 | (4 + 5 * 32);
         make(world, 0, &Op { kind, n: [dice.roll() as u32, dice.roll() as u32, long, dice.roll() as u32 | 16] });
     }
@@ -77,7 +77,7 @@ pub fn by_operator(event: Event) -> Record {
     Record::new(Who::LocalUid(0), event)
 }
 
-/// Puts what the operation makes in line at a writer.
+/// Proposes the operation's records at a writer.
 pub fn make(world: &mut World, w: usize, op: &Op) {
     let ids = [world.id(), world.id(), world.id()];
     let writer = &world.writers[w];
@@ -94,7 +94,7 @@ pub fn make(world: &mut World, w: usize, op: &Op) {
         Kind::Batch => {
             let one = |i: usize| task(writer, op, 1 + i % 2).and_then(|t| issue(writer, op, &ids[i], t)).map(at);
             let mut batch: Vec<_> = (0..3).map(one).collect();
-            // A request id stands for the whole batch.
+            // The request id stands for the whole batch.
             batch.iter_mut().skip(1).flatten().for_each(|r| r.request = None);
             (batch, true)
         }
@@ -121,7 +121,7 @@ pub fn make(world: &mut World, w: usize, op: &Op) {
     };
     let records: Option<Vec<Record>> = records.into_iter().collect();
     let Some(mut records) = records.filter(|r| !r.is_empty()) else { return };
-    // Now and then an id that is not one for its request.
+    // Sometimes an id that does not belong to its request.
     if !op.once_in(3, 24, 5) {
         records.iter_mut().for_each(name_after_request);
     }
@@ -139,7 +139,7 @@ fn name_after_request(record: &mut Record) {
 
 pub fn task<'a>(writer: &'a Writer, op: &Op, i: usize) -> Option<&'a Task> {
     let all: Vec<&Task> = writer.state.tasks.iter().collect();
-    // The newer half more often: the older ones are over.
+    // The newer half more often: most of the older ones are over.
     let half = &all[if op.once_in(i, 8, 3) { 0 } else { all.len() / 2 }..];
     op.pick(i, half).copied()
 }
@@ -148,7 +148,7 @@ pub fn live<'a>(writer: &'a Writer, op: &Op, i: usize) -> Option<Live<'a>> {
     op.pick(i, &lives(writer)).copied()
 }
 
-/// All in memory as they came, wherever they lie.
+/// All credentials in memory in the order of issuance, independent of their slots.
 pub fn lives(writer: &Writer) -> Vec<Live<'_>> {
     let credentials = &writer.state.credentials;
     let mut all: Vec<Live<'_>> = (0..credentials.places()).filter_map(|at| credentials.at(at)).collect();
@@ -167,7 +167,7 @@ fn allowance(op: &Op, environment: &str) -> Allowance {
     }
 }
 
-/// A task, with what is asked about it where it waits; now and then nobody is.
+/// A task with its approval request if it waits; sometimes without one.
 fn waiting(writer: &Writer, op: &Op, opened: Option<Record>) -> Vec<Option<Record>> {
     let waits = |r: &Record| matches!(&r.event, Some(Event::TaskOpened(t)) if !t.approval.is_empty()) && !op.once_in(3, 15, 9);
     let asked = opened.as_ref().filter(|r| waits(r)).and_then(|r| crate::waits::ask(writer, op, r));
@@ -192,7 +192,7 @@ fn open(writer: &Writer, op: &Op, id: &[u8], parent: Option<&Task>) -> Option<Re
         callers: CALLERS.iter().map(|c| (*c).into()).collect(),
         environment: environment.clone(),
         purpose: String::new(),
-        // Now and then wider than its parent: the fold has to see it.
+        // Sometimes wider than its parent: the fold has to refuse it.
         allowance: Some(
             parent.filter(|_| !op.once_in(2, 5, 8)).map_or(allowance(op, &environment), |p| p.terms.allowance.as_ref().clone()),
         ),
@@ -221,7 +221,7 @@ fn issue_in(writer: &Writer, op: &Op, id: &[u8], (task, environment, deadline): 
     const LIVES: [u64; 4] = [3_000, 30_000, 5 * MINUTE, 60 * MINUTE];
     let now = writer.now();
     let caller = *op.pick(2, &CALLERS)?;
-    // Now and then through the wall between environments.
+    // Sometimes across environments.
     let (upstream, environment) = match UPSTREAMS.iter().filter(|(_, e)| *e == environment).count() {
         _ if op.once_in(2, 8, 25) => UPSTREAMS[op.n[1] as usize % 3],
         2 => UPSTREAMS[(op.n[2] >> 9) as usize % 2],
@@ -279,14 +279,14 @@ pub fn with(record: Record, change: impl FnOnce(&mut Issued)) -> Record {
     record
 }
 
-/// A credential of ours is shown, by whomever it was passed to.
+/// A credential of mayfly is presented by any caller that it was passed to.
 fn derive(world: &World, w: usize, op: &Op, id: &[u8]) -> Option<Record> {
     let writer = &world.writers[w];
     let state = &writer.state;
     let shown = live(writer, op, 1)?;
     let mut task = state.tasks.at(shown.task())?;
     if op.once_in(3, 6, 3) {
-        // A child's work, with the parent's credential as evidence.
+        // Work of a child task, with the parent's credential as evidence.
         task = state.tasks.iter().find(|t| t.terms.path.contains(&task.terms.id) && t.terms.id != task.terms.id).unwrap_or(task);
     }
     let mut ancestors = shown.ancestors().to_vec();
@@ -316,7 +316,7 @@ fn renew(world: &World, w: usize, op: &Op, id: &[u8]) -> Option<Record> {
         i.renews = old.id().as_bytes().to_vec();
         (i.shown, i.approval) = (vec![], vec![]);
         if first.renews.is_empty() {
-            // The first of its line stands as ancestor of every renewal.
+            // The first credential of a line is an ancestor of every renewal.
             i.ancestors.push(Ancestor { credential: old.id().as_bytes().to_vec(), caller: first.caller.clone() });
         }
     }))
@@ -328,7 +328,7 @@ fn extend(writer: &Writer, op: &Op) -> Option<Record> {
     let by = [1_000, 30_000, 10 * MINUTE, DAY][op.n[2] as usize % 4];
     let above = writer.state.tasks.upwards(task).nth(1).map_or(u64::MAX, |p| p.deadline.0);
     let most = task.terms.max_deadline.0.min(above);
-    // Sometimes past what it may be.
+    // Sometimes beyond the maximum.
     let deadline = if op.once_in(2, 4, 6) { decided_at + by } else { (task.deadline.0 + by).min(most) };
     let policy_version = policy_in_force(&writer.state, &task.terms.environment);
     let id = task.terms.id.as_bytes().to_vec();

@@ -1,5 +1,5 @@
-//! The rules once more, as naively as they can be said: every question is a loop over all records that were ever valid. Nothing is
-//! forgotten, nothing is indexed, and nothing but record types and ids is shared with the product.
+//! The rules again, as naive as possible: every question is a loop over all records that were ever valid. Nothing is forgotten, nothing is
+//! indexed, and only record types and ids are shared with the product.
 
 use std::rc::Rc;
 
@@ -9,18 +9,18 @@ use mayfly::seq::Seq;
 pub const MINUTE: u64 = 60_000;
 pub const DAY: u64 = 24 * 60 * MINUTE;
 
-/// A record with its place, and what became of it.
+/// A record with its place and its verdict.
 #[derive(Clone, Debug)]
 pub struct Line {
     pub seq: Seq,
     pub time: u64,
     pub record: Rc<Record>,
     pub valid: bool,
-    /// What rules can ask of it, as it was when it was issued: for valid issuances.
+    /// For valid issuances: the facts at the time of issuance that rules match on.
     pub grant: Option<Rc<Grant>>,
 }
 
-/// What the naive rules say: with `Either`, forgetting within its bound may have happened or not.
+/// The naive verdict; `Either`: the result depends on whether something was forgotten yet, within its bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Says {
     Valid,
@@ -36,7 +36,7 @@ pub enum Phase {
     Active,
 }
 
-/// What a rule can ask of a grant.
+/// The facts of a grant that rules match on.
 #[derive(Clone, Debug, Default)]
 pub struct Grant {
     pub credentials: Vec<Vec<u8>>,
@@ -51,7 +51,7 @@ pub struct Grant {
     pub key: String,
     pub svid: Option<(String, SvidEvidence)>,
     pub token: Option<(String, String)>,
-    /// The other grants that it rests on: the openings of its tasks, and its ancestors. Whatever is about one of them is about it.
+    /// The other grants that it is based on: the openings of its tasks, and its ancestors. A rule that covers one of them covers the grant.
     pub rests_on: Vec<Grant>,
 }
 
@@ -72,12 +72,12 @@ fn identity(i: &Identity) -> (String, String) {
 }
 
 impl Grant {
-    /// Whether a rule with this aim is about it, or about something that it rests on.
+    /// Whether a rule with this aim covers the grant, or one that it is based on.
     pub fn matches(&self, aim: &Aim) -> bool {
         self.matches_itself(aim) || self.rests_on.iter().any(|ground| ground.matches_itself(aim))
     }
 
-    /// Whether a rule with this aim is about it.
+    /// Whether a rule with this aim covers the grant itself.
     fn matches_itself(&self, aim: &Aim) -> bool {
         let workload = |f: &dyn Fn(&str) -> bool| self.identities.iter().any(|(_, s)| s.starts_with("spiffe://") && f(s));
         match aim {
@@ -124,7 +124,7 @@ pub fn lockable(aim: &Aim) -> bool {
     )
 }
 
-/// What a valid record revokes.
+/// The targets that a valid record revokes.
 pub fn revokes(event: &Event) -> Vec<Aim> {
     match event {
         Event::Revoked(e) if !e.lock_only => aims(&e.targets),
@@ -141,7 +141,7 @@ impl Model {
         self.log.iter().filter(|l| l.valid).filter_map(|l| l.record.event.as_ref().map(|e| (l, e)))
     }
 
-    /// Valid lines since the newest generation began: what was before is gone.
+    /// Valid records since the newest generation began.
     pub fn now_valid(&self) -> impl Iterator<Item = (&Line, &Event)> {
         let began = self.valid().filter(|(_, e)| matches!(e, Event::GenerationBegun(_))).last().map_or(Seq::ZERO, |(l, _)| l.seq);
         self.valid().filter(move |(l, _)| l.seq >= began)
@@ -253,7 +253,7 @@ impl Model {
         path.iter().filter_map(|t| self.task(t)).filter_map(|(_, t)| t.owner.as_ref().map(identity)).collect()
     }
 
-    /// What a rule can ask of a credential, as its claims tell.
+    /// The facts of a credential according to its claims.
     pub fn grant(&self, i: &Issued) -> Grant {
         let mut grant = self.grant_itself(i);
         for (_, task) in grant.tasks.iter().filter_map(|id| self.task(id)) {
@@ -267,7 +267,7 @@ impl Model {
         grant
     }
 
-    /// A credential that another rests on, without what it rests on itself: that is named as an ancestor, too.
+    /// The facts of an ancestor without its own ancestors, which the descendant names, too.
     fn ancestor(&self, id: &[u8]) -> Option<Grant> {
         let issued = self.credential(id).map(|(_, i)| self.grant_itself(i));
         issued.or_else(|| self.login(id).map(|(_, login)| self.of_login(login)))
@@ -298,7 +298,7 @@ impl Model {
         }
     }
 
-    /// What a rule can ask of a task's opening, and of the credentials that it rests on.
+    /// The facts of a task's opening, and of the credentials that it is based on.
     pub fn opening(&self, t: &TaskOpened) -> Grant {
         let opening = self.opening_itself(t);
         let rests_on = opening.credentials.iter().filter_map(|id| self.ancestor(id)).collect();
@@ -327,7 +327,7 @@ impl Model {
         }
     }
 
-    /// The first rule up to a place that revokes a grant decided at `r`. A key's rule ignores `r`.
+    /// The first rule up to a place that revokes a grant decided at `r`. A rule on a key ignores `r`.
     pub fn covered(&self, grant: &Grant, r: u64, upto: Seq) -> Option<(Seq, Aim)> {
         self.valid().filter(|(l, _)| l.seq <= upto).find_map(|(l, e)| {
             let hits = |a: &Aim| grant.matches(a) && (matches!(a, Aim::SigningKey(_)) || r < l.seq.as_u64());
@@ -335,7 +335,7 @@ impl Model {
         })
     }
 
-    /// The seq of each lock in force.
+    /// The seq of each lock in effect.
     pub fn locks(&self) -> Vec<(Aim, Seq)> {
         let mut locks: Vec<(Aim, Seq)> = Vec::new();
         for (l, e) in self.valid() {
@@ -353,9 +353,10 @@ impl Model {
         locks
     }
 
-    /// Whether a new grant is refused: covered, locked out, or resting on what is evidence for nothing.
+    /// Whether a new grant is refused: covered, locked, or based on revoked evidence.
     pub fn blocked(&self, grant: &Grant, r: u64, now: u64) -> Says {
-        // What it rests on is looked at where it is shown: whether its task takes grants, and whether its ancestors are good.
+        // The grants that it is based on are checked where they are presented: whether the task accepts grants, and whether the ancestors
+        // are valid.
         let grant = &Grant { rests_on: Vec::new(), ..grant.clone() };
         if self.covered(grant, r, self.head).is_some() || self.locks().iter().any(|(a, _)| grant.matches(a)) {
             return Says::Void;
@@ -366,7 +367,7 @@ impl Model {
                 let kept = l.time + DAY + 60 * MINUTE + 70_000;
                 match aim {
                     Aim::SigningKey(_) => return Says::Void,
-                    // Kept longer than what it names can be shown.
+                    // The rule is kept longer than the named thing can be presented.
                     Aim::Credential(_) | Aim::Task(_) | Aim::Svid(_) | Aim::SubjectToken(_) if now <= kept => return Says::Void,
                     Aim::Credential(_) | Aim::Task(_) | Aim::Svid(_) | Aim::SubjectToken(_) => says = Says::Either,
                     _ => {}
@@ -376,7 +377,7 @@ impl Model {
         says
     }
 
-    /// Whether a task takes grants.
+    /// Whether a task accepts grants.
     pub fn usable(&self, id: &[u8], now: u64) -> bool {
         let opened = |t: &Vec<u8>| self.task(t).map(|(l, t)| (l.record.revision, self.opening(t)));
         self.phase(id, now) == Phase::Active

@@ -1,5 +1,5 @@
-//! What can be done to the world. An operation names things by number, taken modulo what there is when it runs, so that a trace still
-//! runs with operations left out: that is what makes it possible to shrink one.
+//! The operations on the world. An operation names things by number, taken modulo the number of things that exist when it runs, so that a
+//! trace still runs when operations are left out: this makes it possible to shrink a trace.
 
 use crate::dice::Dice;
 
@@ -12,7 +12,7 @@ pub enum Kind {
     Issue,
     Derive,
     Renew,
-    /// A repeat of a request where the upstream cannot give the same again.
+    /// A retry of a request whose upstream cannot return the same credential again.
     Replace,
     Batch,
     Extend,
@@ -20,7 +20,7 @@ pub enum Kind {
     Authorize,
     SignIn,
     BreakGlass,
-    // What takes away, and what gives it back.
+    // Revocations, and their reversals.
     Release,
     Revoke,
     Lock,
@@ -30,7 +30,7 @@ pub enum Kind {
     Close,
     Compromise,
     SignOut,
-    // Everything else that is recorded.
+    // All other records.
     Heartbeats,
     ReportUses,
     AskApproval,
@@ -43,7 +43,7 @@ pub enum Kind {
     Generation,
     /// A group that was proposed before, sent again, perhaps by another writer.
     Repeat,
-    // From proposals to a log, and back.
+    // From proposals to a log, and from a log to a state.
     Pack,
     Land,
     Fold,
@@ -53,7 +53,7 @@ pub enum Kind {
     Pass,
     StepClock,
     MendClock,
-    // Those who follow.
+    // Followers.
     Beat,
     Deliver,
     Lose,
@@ -61,7 +61,7 @@ pub enum Kind {
     StepFollower,
 }
 
-/// How often each comes up.
+/// How often each operation occurs.
 const WEIGHTS: [(Kind, u32); 46] = [
     (Kind::OpenRoot, 6),
     (Kind::OpenChild, 5),
@@ -127,7 +127,7 @@ impl Op {
         (len > 0).then(|| self.n[i] as usize % len)
     }
 
-    /// Whether number `i`, shifted so that choices are independent, says so: once in `of`.
+    /// A choice by number `i`, shifted so that choices are independent: true once in `of`.
     pub fn once_in(&self, i: usize, shift: u32, of: u32) -> bool {
         (self.n[i] >> shift).is_multiple_of(of)
     }
@@ -138,7 +138,7 @@ pub fn plan(seed: u64, length: usize) -> Vec<Op> {
     plan_of(seed, length, &|_| true)
 }
 
-/// The operations of one run, of some kinds only: to look where something is to be found.
+/// The operations of one run, restricted to some kinds, to search where a violation is expected.
 pub fn plan_of(seed: u64, length: usize, takes: &dyn Fn(Kind) -> bool) -> Vec<Op> {
     let mut dice = Dice::new(seed);
     let weights: Vec<(Kind, u32)> = WEIGHTS.into_iter().filter(|(kind, _)| takes(*kind)).collect();

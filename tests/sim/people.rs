@@ -1,4 +1,4 @@
-//! People: signing in with a token that serves once, signing out, and tasks on somebody's behalf.
+//! People: signing in with a single-use token, signing out, and tasks on somebody's behalf.
 
 use mayfly::ledger::record::*;
 use mayfly::ledger::state::{Login, State, id_token_used, policy_in_force};
@@ -23,22 +23,22 @@ pub fn caller(name: &str) -> String {
     format!("spiffe://people.example/people/{name}")
 }
 
-/// A login that somebody has, or had.
+/// An existing or ended login.
 pub fn login<'a>(writer: &'a Writer, op: &Op, i: usize) -> Option<&'a Login> {
     let all: Vec<_> = writer.state.logins.values().collect();
     op.pick(i, &all).map(|login| &***login)
 }
 
-/// Somebody signs in: the token is used up by it, in one group.
+/// A person signs in: the token is used up by the login, in one group.
 pub fn sign_in(writer: &Writer, op: &Op, id: &[u8]) -> Vec<Record> {
     let (now, name) = (writer.now(), PEOPLE[op.n[0] as usize % 2]);
-    // One of a few tokens, so that they come up again.
+    // One of a few tokens, so that they repeat.
     let token = TokenEvidence {
         issuer: "https://idp.example".into(),
         id: format!("id{}", op.n[1] % 4),
         expires_at: now + [9_000, 10 * MINUTE][(op.n[2] >> 3) as usize % 2],
     };
-    // Now and then for longer than a login may last.
+    // Sometimes for longer than a login may last.
     let end = now + [30_000, 10 * MINUTE, LOGIN_TTL_MS, LOGIN_TTL_MS + 1][op.n[2] as usize % 4];
     let environment = ENVIRONMENTS[(op.n[2] >> 5) as usize % 2];
     let login = LoggedIn {
@@ -62,7 +62,7 @@ pub fn sign_in(writer: &Writer, op: &Op, id: &[u8]) -> Vec<Record> {
     };
     let record = |event| Record::new(Who::Person(person(name)), event);
     let mut group = vec![record(Event::UsedOnce(used)), record(Event::LoggedIn(login.into()))];
-    // Now and then the token is not used up by it.
+    // Sometimes without using up the token.
     if op.once_in(3, 0, 9) {
         group.remove(0);
     }
@@ -75,7 +75,7 @@ pub fn sign_out(writer: &Writer, op: &Op) -> Option<Record> {
     Some(Record::new(Who::Person(login.person.clone()), Event::LoggedOut(out)))
 }
 
-/// On whose behalf a task is opened, or by whose login.
+/// Sets on whose behalf a task is opened, or by whose login.
 pub fn behind(writer: &Writer, op: &Op, opened: &mut TaskOpened) {
     if op.once_in(2, 17, 4) {
         let life = [30_000, 10 * MINUTE, DAY][(op.n[2] >> 19) as usize % 3];
@@ -84,7 +84,7 @@ pub fn behind(writer: &Writer, op: &Op, opened: &mut TaskOpened) {
             id: format!("t{}", op.n[3] % 3),
             expires_at: writer.now() + life,
         };
-        // Now and then it would outlive the token: the fold has to see it.
+        // Sometimes the task would outlive the token: the fold has to refuse it.
         if !op.once_in(2, 21, 6) {
             opened.max_deadline = opened.max_deadline.min(token.expires_at);
             opened.deadline = opened.deadline.min(opened.max_deadline);
@@ -164,7 +164,7 @@ impl Model {
     }
 }
 
-/// Every login that ever was: good by the state where it is by the model, and a token made one login while it was good.
+/// For every login ever made: it is valid in the state exactly if it is in the model, and a token made only one login while it was valid.
 pub fn check(world: &World) -> Result<(), Found> {
     let (state, model): (&State, _) = (&world.observer, &world.model);
     for (_, event) in model.now_valid() {

@@ -1,13 +1,13 @@
-//! The naive rules about what is set, asked, or used once.
+//! The naive rules about registry changes, approvals and single-use ids.
 
 use mayfly::ledger::record::*;
 
 use crate::model::{DAY, Line, MINUTE, Model, Says, aims};
 
-/// Who sent a request, and what he called it.
+/// The sender of a request, and the request id.
 pub type Name<'a> = (&'a str, &'a str);
 
-/// The name of a record's request.
+/// The sender and id of a record's request.
 pub fn name_of(record: &Record) -> Option<Name<'_>> {
     let request = record.request.as_ref()?;
     let author = match record.author.as_ref()?.who.as_ref()? {
@@ -18,7 +18,7 @@ pub fn name_of(record: &Record) -> Option<Name<'_>> {
 }
 
 impl Model {
-    /// The most keys that are active at once for one purpose and environment.
+    /// The highest number of keys that are active at once for one purpose and environment.
     pub fn most_active(&self) -> usize {
         let added = self.log.iter().filter(|l| l.valid).filter_map(|l| match &l.record.event {
             Some(Event::KeyAdded(k)) => Some(k),
@@ -68,7 +68,7 @@ impl Model {
         state
     }
 
-    /// Asked, with its end; the revision of the giving, where it was given; whether it was used.
+    /// The approval request; the revision of the approval, if it was given; and whether it was used.
     pub fn approval(&self, id: &[u8]) -> Option<(&ApprovalAsked, Option<Option<u64>>, bool)> {
         let mut found: Option<(&ApprovalAsked, Option<Option<u64>>, bool)> = None;
         for (l, e) in self.now_valid() {
@@ -77,7 +77,7 @@ impl Model {
                 Event::ApprovalDecided(d) if d.approval == id => {
                     if let Some(f) = &mut found {
                         f.1 = Some(d.given.then_some(l.record.revision));
-                        // A task opens with it.
+                        // The approval of a task is used up when the task opens with it.
                         f.2 |= d.given && f.0.of == ApprovalOf::Task as i32;
                     }
                 }
@@ -97,7 +97,7 @@ impl Model {
         found
     }
 
-    /// Whether something that a line bound until then may be used again at a commit of `now`.
+    /// Whether something that a record bound until then may be used again in a commit at `now`.
     fn forgotten(&self, line: &Line, until: u64, now: u64) -> Says {
         if now <= until {
             Says::Void
@@ -117,7 +117,7 @@ impl Model {
         }
     }
 
-    /// A repeat takes the place of what the request made before: of that, and of nothing else.
+    /// A retry replaces exactly the credential that the request made before.
     pub fn replacement(&self, name: Option<Name<'_>>, replaces: &[u8], now: u64) -> Says {
         if name.is_none() {
             return Says::Void;

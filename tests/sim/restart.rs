@@ -1,4 +1,4 @@
-//! Ends and starts: what a process loses, and what it comes back with.
+//! Process ends and starts: what a process loses, and the state that it restarts with.
 
 use mayfly::ledger::State;
 use mayfly::ledger::clock::Guarded;
@@ -12,7 +12,8 @@ use crate::op::Op;
 use crate::world::{Found, World, fold};
 
 impl World {
-    /// The process ends at once and starts again: what was not in the store is gone, but the commit under way may have made it.
+    /// The process ends at once and restarts: everything that was not in the store is lost; the commit under way may or may not have
+    /// reached the store.
     pub fn crash(&mut self, w: usize, op: &Op) -> Result<(), Found> {
         self.counts.crashes += 1;
         while op.once_in(1, self.writers[w].flying.len() as u32, 2)
@@ -57,7 +58,7 @@ impl World {
         if back.digest().ok() != self.observer.digest().ok() {
             return Err("a snapshot read back is another state".into());
         }
-        // The observer goes on from the copy: whatever a snapshot leaves out shows in what follows.
+        // The observer continues with the copy, so that anything a snapshot leaves out shows up later.
         self.observer = back;
         self.snapshot = Some((self.store.len(), bytes));
         Ok(())

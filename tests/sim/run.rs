@@ -1,4 +1,4 @@
-//! Runs, and what to print when one breaks a rule: its seed and the shortest trace that still does.
+//! Runs, and the report when one violates a rule: its seed and the shortest trace that still does.
 
 use crate::broken::Broken;
 use crate::op::{Op, plan};
@@ -7,7 +7,7 @@ use crate::world::{Counts, Found, World};
 /// Operations in one interleaving.
 pub const LENGTH: usize = 90;
 
-/// Runs a trace; the step at which a rule broke, and which.
+/// Runs a trace; returns the step at which a rule was violated, and the violation.
 pub fn run(writers: u32, trace: &[Op], broken: Broken) -> Result<World, (usize, Found)> {
     let mut world = World::new(writers, broken);
     crate::make::begin(&mut world);
@@ -30,7 +30,7 @@ pub fn run(writers: u32, trace: &[Op], broken: Broken) -> Result<World, (usize, 
     Ok(world)
 }
 
-/// Leaves out whatever the trace breaks its rule without: halves first, then less and less, down to single operations.
+/// Leaves out operations that are not needed for the violation: halves first, then smaller parts, down to single operations.
 pub fn shrink(writers: u32, trace: &[Op], broken: Broken) -> (Vec<Op>, Found) {
     let mut trace = trace.to_vec();
     let mut found = String::new();
@@ -54,7 +54,7 @@ pub fn shrink(writers: u32, trace: &[Op], broken: Broken) -> (Vec<Op>, Found) {
     (trace, found)
 }
 
-/// Many seeds; fails with the first that breaks a rule.
+/// Runs many seeds; fails with the first that violates a rule.
 pub fn interleavings(writers: u32, first: u64, runs: u64) {
     let mut counts = Counts::default();
     for seed in first..first.saturating_add(runs) {

@@ -1,4 +1,4 @@
-//! One operation.
+//! Runs one operation.
 
 use mayfly::seq::Millis;
 use mayfly::system::{Clock, SetClock};

@@ -1,4 +1,4 @@
-//! Tasks that wait for an approval, and more time that takes one.
+//! Tasks that wait for an approval, and extensions that need one.
 
 use mayfly::ledger::record::*;
 use mayfly::ledger::state::{Task, digest_of_task};
@@ -36,7 +36,7 @@ fn bound(mut asked: ApprovalAsked, op: &Op) -> ApprovalAsked {
     asked
 }
 
-/// What is asked about a task that waits for it: now and then about less than it is.
+/// The approval request of a waiting task: sometimes for less than the task is.
 pub fn ask(writer: &Writer, op: &Op, opened: &Record) -> Option<Record> {
     let Some(Event::TaskOpened(t)) = &opened.event else { return None };
     let mut terms = terms_of(t);
@@ -50,7 +50,7 @@ pub fn ask(writer: &Writer, op: &Op, opened: &Record) -> Option<Record> {
     Some(Record::new(Who::SpiffeId(t.opener.clone()), Event::ApprovalAsked(asked.into())))
 }
 
-/// Asks for more time for a task.
+/// Asks for approval of an extension.
 pub fn ask_more(writer: &Writer, op: &Op, id: &[u8]) -> Option<ApprovalAsked> {
     let task = task(writer, op, 1)?;
     let known = &task.terms;
@@ -72,7 +72,7 @@ pub fn ask_more(writer: &Writer, op: &Op, id: &[u8]) -> Option<ApprovalAsked> {
     Some(bound(ApprovalAsked { caller, environment, task: known.id.as_bytes().to_vec(), ..asked }, op))
 }
 
-/// Uses an approval for more time, where there is one: for that, and now and then for something else.
+/// Uses an approval for an extension, if there is one: the right one, and sometimes another.
 pub fn extend(writer: &Writer, op: &Op, extended: TaskExtended) -> TaskExtended {
     let more = |a: &&mayfly::ledger::state::Approval| a.asked.of == ApprovalOf::Extension as i32;
     let all: Vec<_> = writer.state.approvals.values().filter(more).collect();
@@ -86,7 +86,7 @@ pub fn extend(writer: &Writer, op: &Op, extended: TaskExtended) -> TaskExtended 
     TaskExtended { approval, task: asked.task.clone(), caller: asked.caller.clone(), deadline, ..extended }
 }
 
-/// The record of more time.
+/// The record of an extension.
 pub fn extension(writer: &Writer, op: &Op, task: &Task, extended: TaskExtended) -> Record {
     let extended = extend(writer, op, extended);
     by_operator(Event::TaskExtended(extended)).for_request(crate::make::request(op, &task.terms.opener))
@@ -107,7 +107,7 @@ fn terms_of(t: &TaskOpened) -> TaskAsked {
 }
 
 impl Model {
-    /// Where a task stands that waits, or waited: `None` where it never did.
+    /// The phase of a task that waits, or waited: `None` if it never did.
     pub fn waited(&self, t: &TaskOpened, now: u64) -> Option<Phase> {
         if let Some((_, waits)) = self.glass_of(t) {
             return Some(if waits { Phase::Pending } else { Phase::Active });
@@ -153,7 +153,7 @@ impl Model {
             })
     }
 
-    /// A task that waits is asked for in its group.
+    /// Every waiting task must have its approval request in its group.
     pub fn all_asked(&self) -> bool {
         let own = |l: &&crate::model::Line| l.seq == IN_GROUP;
         let opened = self.log.iter().filter(own).filter_map(|l| match &l.record.event {
@@ -184,7 +184,7 @@ impl Model {
         )
     }
 
-    /// The revision that more time rests on, where it may be had.
+    /// The revision that an extension is based on, if it is allowed.
     pub fn more_time(&self, x: &TaskExtended, revision: u64, time: u64) -> Option<u64> {
         let (_, t) = self.task(&x.task).filter(|(_, t)| !t.break_glass)?;
         if x.approval.is_empty() {

@@ -1,4 +1,4 @@
-//! A follower behind a channel that is slow, loses things, and knows no time; and beside it, naively, what it should know.
+//! A follower behind a channel that is slow, loses messages, and has no clock; and beside it a naive model of what it should know.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ pub struct Watcher {
     pub follower: Follower,
     pub clock: Arc<SetClock>,
     pub channel: VecDeque<Message>,
-    /// The replica that it follows.
+    /// The replica that the follower is connected to.
     pub source: usize,
-    /// Everything up to here came.
+    /// All events up to here were received.
     pub applied: Seq,
     pub whole: bool,
-    /// Every proof, and when it came.
+    /// Every heartbeat, and when it was received.
     pub beats: Vec<(Heartbeat, Moment)>,
-    /// Credentials that it found revoked.
+    /// Credentials that the follower found revoked.
     pub buried: Vec<Vec<u8>>,
 }
 
@@ -100,7 +100,7 @@ impl Watcher {
         }
     }
 
-    /// The earliest that it can be. Where time began anew, what was proven before counts for nothing.
+    /// The earliest time that it can be now according to the heartbeats. If time began anew, earlier heartbeats do not count.
     fn proven(&self, now: Moment) -> Option<u64> {
         let began = self.beats.last().map_or(0, |(b, _)| b.time_generation);
         self.beats

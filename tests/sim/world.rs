@@ -1,4 +1,4 @@
-//! The world: writers with views of their own, one ordered store, followers behind slow feeds, and clocks that somebody sets.
+//! The world: writers with views of their own, one ordered store, followers behind slow feeds, and clocks that are set.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::broken::Broken;
 use crate::model::Model;
 use crate::watch::Watcher;
 
-/// A run that broke a rule: what was found.
+/// A violation of a rule.
 pub type Found = String;
 
 pub const START: u64 = 1_800_000_000_000;
@@ -29,7 +29,7 @@ pub struct Proposal {
     pub grant: bool,
 }
 
-/// A commit that is packed and not yet in the store, and whom it answers: ticket, first record, how many.
+/// A packed commit that is not yet in the store, and the proposals it answers: ticket, first record, number of records.
 pub struct Flight {
     pub bytes: Vec<u8>,
     answers: Vec<(usize, usize, usize)>,
@@ -40,13 +40,13 @@ pub struct Writer {
     pub state: State,
     pub clock: Arc<SetClock>,
     pub guard: Guarded,
-    /// One writer: all that may leave the process. Several: the same as the state's head.
+    /// With one writer: the durable head, up to which answers may leave the process. With several: the state's head.
     pub durable: Seq,
     pub pending: Vec<Proposal>,
     pub flying: VecDeque<Flight>,
     pub awaited: HashMap<u64, Vec<(usize, usize, usize)>>,
     pub chain: ChainHead,
-    /// When it was last known to have folded everything.
+    /// When the writer was last known to have folded everything.
     pub fresh: Millis,
 }
 
@@ -60,7 +60,7 @@ pub struct World {
     pub feed: Vec<FeedEvent>,
     /// For each commit, where its events begin in the feed.
     pub told: Vec<usize>,
-    /// Steady time at which each commit landed.
+    /// Monotonic time at which each commit landed.
     pub landed: Vec<u64>,
     /// The head after each commit.
     pub heads: Vec<Seq>,
@@ -80,7 +80,7 @@ pub struct World {
     pub counts: Counts,
 }
 
-/// What came up, to see that a run was worth it.
+/// Counts of what occurred, to see that a run was worthwhile.
 #[derive(Default, Clone, Copy, Debug)]
 pub struct Counts {
     pub commits: u64,
@@ -135,7 +135,7 @@ impl World {
         id
     }
 
-    /// Puts a group in line at a writer. A careful writer asks its own view first; the fold has to do without that.
+    /// Proposes a group at a writer. A careful writer first checks it against its own view; the fold must not depend on that.
     pub fn propose(&mut self, w: usize, mut group: Vec<Record>, grant: bool, careful: bool) {
         let writer = &mut self.writers[w];
         if grant && writer.guard.trusted(writer.state.time).is_err() {
@@ -160,7 +160,8 @@ impl World {
         writer.pending.push(Proposal { group, ticket: self.groups.len() - 1, grant });
     }
 
-    /// What is in line becomes a commit. One writer judges each group first, as the product does; several leave that to the fold.
+    /// Packs the proposals into a commit. A single writer judges each group first, as the product does; several writers leave that to the
+    /// fold.
     pub fn pack(&mut self, w: usize) {
         let several = self.several();
         let broken = self.broken;
@@ -171,7 +172,7 @@ impl World {
         let resets = |r: &Record| matches!(&r.event, Some(Event::GenerationBegun(g)) if g.reset_time);
         let mut time = writer.guard.now().max(writer.state.time).max(writer.chain.time);
         if writer.pending[0].group.iter().any(resets) {
-            // A recovery writes the time that the operator vouches for.
+            // A recovery writes the time that the operator confirms.
             time = writer.guard.now();
             writer.pending.truncate(1);
             self.stepped = true;
@@ -211,7 +212,7 @@ impl World {
         writer.flying.push_back(Flight { bytes, answers });
     }
 
-    /// The writer's oldest commit under way becomes durable: everybody can see it from here on.
+    /// The writer's oldest commit under way becomes durable and visible to all.
     pub fn land(&mut self, w: usize) -> Result<(), Found> {
         let Some(flight) = self.writers[w].flying.pop_front() else { return Ok(()) };
         let number = Commit::from_bytes(&flight.bytes.clone().into()).map_err(|e| e.to_string())?.header.number;
@@ -238,12 +239,12 @@ impl World {
         self.counts.answered += 1;
         self.answered.push(ticket);
         let group = &self.groups[ticket];
-        // Sent twice, it may stand once: one place where it is valid is what was answered.
+        // A group that was sent twice may take effect once: one valid place is enough for the answer.
         let stands = |r: &Record| self.model.log.iter().any(|l| l.valid && *l.record == *r);
         if group.iter().all(stands) { Ok(()) } else { Err(format!("answered, but not durable and valid: {group:?}")) }
     }
 
-    /// A commit lands: the observer folds it, the model judges it, the feed tells of it.
+    /// A commit lands: the observer folds it, the model judges it, the feed gets its events.
     pub fn append(&mut self, bytes: Vec<u8>) -> Result<(), Found> {
         let bytes = Bytes::from(bytes);
         let (commit, verdicts) = fold(&mut self.observer, self.store.len() as u64 + 1, &bytes, self.broken)?;
@@ -278,7 +279,7 @@ impl World {
         crate::check::server(self)
     }
 
-    /// A replica folds up to `most` commits that it has not seen, and answers those of its own that it found valid.
+    /// A replica folds up to `most` commits that it has not seen, and answers its own proposals that it found valid.
     pub fn fold(&mut self, w: usize, most: usize) -> Result<(), Found> {
         if !self.several() {
             return Ok(());
@@ -316,14 +317,14 @@ impl World {
         clocks.for_each(|c| c.advance(ms));
     }
 
-    /// Mixes what happened into the transcript.
+    /// Mixes an event into the transcript.
     pub fn note(&mut self, what: &[u8]) {
         let mut bytes = self.transcript.to_vec();
         bytes.extend_from_slice(what);
         self.transcript = sha256(&bytes);
     }
 
-    /// Everything under way ends, so that what a run leaves open is looked at too.
+    /// Completes everything under way, so that the end of a run is checked too.
     pub fn settle(&mut self) -> Result<(), Found> {
         for w in 0..self.writers.len() {
             self.pack(w);
@@ -343,7 +344,7 @@ impl World {
     }
 }
 
-/// Folds a commit as the store holds it, with the defect of this run, if any. One verdict for each record.
+/// Folds a commit as the store holds it, with this run's defect, if any. Returns one verdict per record.
 pub fn fold(state: &mut State, at: u64, bytes: &Bytes, broken: Broken) -> Result<(Commit, Vec<Verdict>), Found> {
     let commit = Commit::from_bytes(bytes).map_err(|e| e.to_string())?;
     let mut seen = commit.clone();
@@ -370,7 +371,7 @@ impl Writer {
         }
     }
 
-    /// When a decision is made: by the wall clock, whatever that shows.
+    /// The time of a decision: by the wall clock, right or wrong.
     pub fn now(&self) -> u64 {
         self.clock.wall().0
     }

@@ -1,4 +1,4 @@
-//! The clauses about removing, and about beginning where something was removed.
+//! The clauses about removal, and about a first position after a removed beginning.
 
 use mayfly::limits;
 use mayfly::store::{Store, StoreError};

@@ -1,4 +1,4 @@
-//! The log before an engine: what is in it survives a power failure at any moment, what fails stops it, what is damaged is refused.
+//! The write-ahead log: its commits survive a power failure at any moment, a failure stops it, and damage is refused.
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ fn before(files: &[TornDisk]) -> Result<Ahead<MemoryStore>, StoreError> {
     Ahead::new(MemoryStore::new(StoreId::from_bytes(ID)), media)
 }
 
-/// Files of a log in which commits 1 to `upto` stand, and their engine has none of them.
+/// Log files with the commits 1 to `upto`, none of which the engine has.
 fn filled(upto: u64, len: usize) -> Vec<Vec<u8>> {
     let files: Vec<TornDisk> = (0..FILES).map(|_| empty()).collect();
     let store = before(&files).unwrap();
@@ -68,7 +68,7 @@ fn after_a_failed_flush_nothing_is_taken_until_opened_again() {
     store.append(1, b"one").unwrap();
     files.iter().for_each(|f| f.fail_at_sync(0));
     assert!(matches!(store.append(2, b"two"), Err(StoreError::Failed(_))));
-    // The disks are well again, but nobody knows what is on them.
+    // The disks work again, but their content is unknown.
     files.iter().for_each(|f| f.fail_after(u64::MAX));
     let stopped = |r: Result<(), StoreError>| match r {
         Err(StoreError::Failed(text)) => assert!(text.contains("opened again"), "{text}"),
@@ -81,7 +81,7 @@ fn after_a_failed_flush_nothing_is_taken_until_opened_again() {
     assert_eq!((store.head().unwrap(), places(&store)), (1, vec![1]));
 }
 
-/// The bytes of a log change: opening and reading give an error or what was written, up to some place.
+/// Bytes of a log change: opening and reading give an error, or the original commits up to some position.
 #[test]
 fn flipped_bytes_give_what_was_written_or_an_error() {
     let good = filled(20, 3_000);
@@ -109,7 +109,7 @@ fn flipped_bytes_give_what_was_written_or_an_error() {
     assert!(refused > 500 && whole > 500);
 }
 
-/// A disk that lost one in the middle had more behind it: nothing is left out in silence.
+/// A lost record in the middle, with more behind it, is an error: nothing is skipped silently.
 #[test]
 fn a_commit_that_is_missing_in_the_middle_is_damage() {
     let good = filled(20, 100);
@@ -117,7 +117,7 @@ fn a_commit_that_is_missing_in_the_middle_is_damage() {
         let mut bad = good.clone();
         bad[1][lost * BLOCK..(lost + 1) * BLOCK].fill(0);
         let files: Vec<TornDisk> = bad.into_iter().map(TornDisk::holding).collect();
-        // The file that was begun last, too.
+        // Also in the file that was started last.
         let alone: Vec<TornDisk> = [0, 1].map(|n| if n == 1 { files[1].clone() } else { empty() }).into();
         assert!(matches!(before(&alone), Err(StoreError::Damaged { .. })), "{lost}");
         match before(&files) {
@@ -128,13 +128,13 @@ fn a_commit_that_is_missing_in_the_middle_is_damage() {
     }
 }
 
-/// What a commit holds is never taken for a record.
+/// Bytes inside a commit are never taken for a record.
 #[test]
 fn a_commit_that_looks_like_a_record_is_not_taken_for_one() {
     let earlier = filled(1, 100);
     let record = &earlier[1][..BLOCK];
     assert!(record.starts_with(b"mayflyWL"));
-    // A commit that holds a record at the beginning of its second block: the head of 64 bytes stands before it.
+    // A commit that contains a record at the beginning of its second block: the header of 64 bytes precedes it.
     let mut sly = vec![0; BLOCK - 64];
     sly.extend_from_slice(record);
     let files: Vec<TornDisk> = (0..FILES).map(|_| empty()).collect();
@@ -145,7 +145,7 @@ fn a_commit_that_looks_like_a_record_is_not_taken_for_one() {
     drop(store);
     let whole = before(&torn.iter().cloned().map(TornDisk::holding).collect::<Vec<_>>()).unwrap();
     assert_eq!((whole.head().unwrap(), &whole.read(1, 1).unwrap()[0].bytes[..]), (1, &sly[..]));
-    // Its first block did not reach the disk: at the worst the start is refused.
+    // The first block did not reach the disk: at worst the start is refused.
     torn.iter_mut().for_each(|f| f[..BLOCK].fill(0));
     match before(&torn.into_iter().map(TornDisk::holding).collect::<Vec<_>>()) {
         Ok(store) => assert_eq!(store.head().unwrap(), 0),
@@ -153,7 +153,7 @@ fn a_commit_that_looks_like_a_record_is_not_taken_for_one() {
     }
 }
 
-/// Records that stood in a file before it was begun anew are with the engine.
+/// Records that were in a file before it was started over are in the engine.
 #[test]
 fn what_stood_in_a_file_before_is_not_taken() {
     let files: Vec<TornDisk> = (0..FILES).map(|_| empty()).collect();
@@ -165,7 +165,7 @@ fn what_stood_in_a_file_before_is_not_taken() {
     }
     drop(store);
     for (image, upto) in images.into_iter().zip(1..) {
-        // The engine has what stood in the file that is written to.
+        // The engine has the former content of the file that is being written.
         let moved = upto - 1 - (upto - 1) % 16;
         let engine = MemoryStore::new(StoreId::from_bytes(ID));
         (1..=moved).for_each(|at| engine.append(at, &[at as u8; 100]).unwrap());
@@ -198,7 +198,7 @@ fn a_store_without_a_log_goes_on_with_one() {
     store.append(6, b"six").unwrap();
     assert_eq!(places(&store), [1, 2, 3, 4, 5, 6]);
     drop(store);
-    // Who knows of no log would pass over what stands in it.
+    // An opener without the log would miss the commits in it.
     let Err(StoreError::Foreign(text)) = RedbStore::open(&dir, &options()) else { panic!() };
     assert!(text.contains("log"), "{text}");
     assert_eq!(redb::open(&dir, &options()).unwrap().head().unwrap(), 6);
@@ -229,7 +229,8 @@ fn what_a_killed_server_had_in_its_log_is_there_and_is_saved_from_what_is_left()
     assert_eq!(places(&store), (1..=9).collect::<Vec<_>>());
 }
 
-/// The newest record was acknowledged, and damaged afterwards: no bit of it is lost in silence. One that nobody was told of is.
+/// The newest record was acknowledged and damaged afterwards: the loss of any bit is detected. A record that was never acknowledged may be
+/// lost.
 #[test]
 fn a_damaged_record_that_was_acknowledged_is_damage_and_a_torn_one_that_was_not_is_nothing() {
     let files: Vec<TornDisk> = (0..FILES).map(|_| empty()).collect();
@@ -260,7 +261,7 @@ fn a_damaged_record_that_was_acknowledged_is_damage_and_a_torn_one_that_was_not_
             assert_eq!(store.head().unwrap(), 4, "nobody was told of it");
         }
     }
-    // What was found is told from now on, and then it counts as acknowledged.
+    // Recovered commits become visible, and then count as acknowledged.
     let found: Vec<TornDisk> = whole.iter().cloned().map(TornDisk::holding).collect();
     let behind = TornDisk::holding(before);
     assert_eq!(open(&found, &behind).unwrap().head().unwrap(), 5);
@@ -283,7 +284,7 @@ fn a_killed_server_whose_newest_record_is_damaged_is_refused() {
         Err(StoreError::Damaged { at: 9, what }) => assert!(what.contains("acknowledged"), "{what}"),
         other => panic!("{:?}", other.map(|s| s.head().unwrap())),
     }
-    // What is left is read by whoever recovers it.
+    // A recovery can read the rest.
     assert_eq!(places(&redb::open_damaged(&after, &options()).unwrap()), (1..=8).collect::<Vec<_>>());
     std::fs::remove_file(after.join("wal-head")).unwrap();
     let Err(StoreError::Damaged { what, .. }) = redb::open(&after, &options()) else { panic!("began without it") };

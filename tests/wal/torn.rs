@@ -1,7 +1,7 @@
-//! Power fails under a store and its log: what was acknowledged is there, what was not is there whole or not at all.
+//! Power failures under a store and its write-ahead log: acknowledged commits are there; others are there completely or not at all.
 //!
-//! `MAYFLY_CRASHES` sets the number of crashes (default 3000), `MAYFLY_SEED` the first seed. The same seed draws the same changes and crashes;
-//! when the log is moved is up to the machine.
+//! `MAYFLY_CRASHES` sets the number of crashes (default 3000), `MAYFLY_SEED` the first seed. The same seed gives the same changes and
+//! crashes; when commits are moved from the log depends on the machine.
 
 use mayfly::store::StoreError;
 use mayfly::store::redb::{Options, RedbStore};
@@ -12,14 +12,14 @@ use crate::torn_disk::TornDisk;
 use crate::torn_model::{Model, Tally, make_some};
 use crate::{BLOCK, FILES};
 
-/// Crashes of one machine, one after the other: what one crash left is what the next one tears.
+/// Successive crashes of one machine: each tears what the previous one left.
 const CRASHES_PER_MACHINE: u64 = 25;
 
-/// A store and its log, each on its disk.
+/// A store and its log, each on its own disk.
 struct Machine {
     main: TornDisk,
     log: Vec<TornDisk>,
-    /// Beside the log: what was acknowledged.
+    /// The head file: what was acknowledged.
     head: TornDisk,
 }
 
@@ -59,7 +59,7 @@ fn one_machine(seed: u64, tally: &mut Tally) {
         machine.fails_after(dice.below(most));
         let changes = dice.below(30) + 1;
         let under_way = make_some(&store, &mut model, &mut dice, changes);
-        // The power fails now at the latest, or while the store closes itself.
+        // The power fails now at the latest, or while the store closes.
         let torn = if dice.chance(50) {
             machine.fails_after(0);
             Some(machine.crash(&mut dice))
@@ -68,7 +68,7 @@ fn one_machine(seed: u64, tally: &mut Tally) {
         };
         drop(store);
         machine = torn.unwrap_or_else(|| machine.crash(&mut dice));
-        // Opening after a crash writes too: sometimes the power fails again in it.
+        // Opening after a crash writes too: sometimes the power fails again during it.
         if dice.chance(20) {
             machine.fails_after(dice.below(20));
             drop(machine.open(&options));

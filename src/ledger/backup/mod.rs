@@ -1,11 +1,13 @@
-//! A backup: the log up to one seq, what of the named values belongs to it, and where the log's beginning was removed a snapshot. One file.
+//! A backup: one file with the log up to one seq, the named values that belong to it, and, if the beginning of the log was removed, a
+//! snapshot.
 //!
-//! - `write`: its pieces, as a server sends them. `read`: checked whole before anything is believed of it, then read like a store.
+//! - `write`: produces the pieces of a backup as a server sends them. `read`: verifies the whole file before anything in it is used, then
+//!   reads it like a store.
 //!
-//! The file begins with [`MAGIC`]. Pieces follow: a byte that says what it is, its length in four bytes, what it is. `About` first, in JSON,
-//! then pieces of the snapshot, named values (two bytes of length, name, value), commits (eight bytes of place, then as they stand in the
-//! store), and at the end `End`, in JSON, with the SHA-256 of all bytes before it. That digest is sealed with the store's sealing key as well:
-//! who can write where backups lie can cut one or make one up, and is found out by whoever restores it.
+//! The file begins with [`MAGIC`]. Pieces follow, each with a type byte, a length of four bytes, and the content. `About` comes first, in
+//! JSON, then pieces of the snapshot, named values (two bytes of length, name, value), commits (eight bytes of position, then the commit as
+//! stored), and last `End`, in JSON, with the SHA-256 of all bytes before it. The digest is also sealed with the store's sealing key: an
+//! attacker who can write to the backup storage can truncate or forge a backup, and a restore detects it.
 
 mod read;
 mod write;
@@ -19,13 +21,13 @@ use crate::limits;
 use crate::seq::{Millis, Seq};
 use crate::store::Position;
 
-/// How the file begins. Another layout gets another number.
+/// The first bytes of the file. Another layout gets another number.
 pub const MAGIC: &[u8; 16] = b"mayfly backup 1\n";
 
-/// What seals the digest: the purpose of the sealed value. Its name is the seq.
+/// The purpose under which the digest is sealed. The sealed value's name is the seq.
 pub const SEALED_FOR: &str = "backup";
 
-/// What a piece is. Frozen.
+/// The type of a piece. Frozen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Piece {
     About = 1,
@@ -40,7 +42,7 @@ impl Piece {
         [Piece::About, Piece::Snapshot, Piece::Named, Piece::Commit, Piece::End].into_iter().find(|p| *p as u8 == byte)
     }
 
-    /// Bytes at the most.
+    /// Maximum length, bytes.
     const fn bound(self) -> usize {
         match self {
             Piece::About | Piece::End => limits::BACKUP_TEXT_BYTES,
@@ -51,37 +53,37 @@ impl Piece {
     }
 }
 
-/// What a backup is of.
+/// What a backup contains.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct About {
-    /// The store's identity, hex: what is sealed is bound to it.
+    /// The store's identity, hex; sealed values are bound to it.
     pub store: String,
-    /// The engine that it was read from. It can be restored to any.
+    /// The engine that the backup was read from. It can be restored to any engine.
     pub engine: String,
-    /// The version of mayfly that wrote it.
+    /// The version of mayfly that wrote the backup.
     pub version: String,
-    /// When it was made.
+    /// When the backup was made.
     pub made_at: Millis,
-    /// The place of its first commit.
+    /// The position of its first commit.
     pub first: Position,
-    /// The seq of the last record before that.
+    /// The seq of the last record before the first commit.
     pub before: Seq,
-    /// The place of its last commit.
+    /// The position of its last commit.
     pub last: Position,
-    /// The seq of its last record: everything up to here is in it.
+    /// The seq of its last record: the backup contains everything up to here.
     pub seq: Seq,
-    /// The seq of the snapshot that stands for what was removed, where something was.
+    /// The seq of the snapshot that replaces the removed commits, if any were removed.
     pub snapshot: Option<Seq>,
 }
 
-/// How a backup ends.
+/// The end of a backup.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct End {
-    /// How many commits are in it.
+    /// Number of commits.
     pub commits: u64,
-    /// How many named values.
+    /// Number of named values.
     pub named: u64,
     /// SHA-256 of all bytes before this piece, hex.
     pub sha256: String,

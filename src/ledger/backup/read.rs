@@ -1,4 +1,4 @@
-//! A backup that is there: looked at from end to end, then read like a store that takes no change.
+//! Reads a backup file: verifies it from end to end, then serves it like a read-only store.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,27 +18,27 @@ use crate::ledger::state::seq_after;
 use crate::seq::Seq;
 use crate::store::{Entry, Expect, Position, Store, StoreError, StoreId};
 
-/// Why a file is no backup that can be used. Nothing of it was believed.
+/// Why a file cannot be used as a backup. Nothing in it was used.
 #[derive(Debug, thiserror::Error)]
 pub enum BadBackup {
-    /// It does not begin like one.
+    /// The file does not begin with the backup header.
     #[error("it is no backup of mayfly: it does not begin with \"mayfly backup 1\"")]
     Foreign,
-    /// It ends too early.
+    /// The file is truncated.
     #[error(
         "it is cut off after {bytes} bytes: it has no end, so it was not written whole or lost some of it; take another backup"
     )]
     Cut {
-        /// How many bytes there are.
+        /// The file's length in bytes.
         bytes: u64,
     },
-    /// Something in it is not what was written.
+    /// The file's content is not what was written.
     #[error("it is damaged: {what}; take another backup")]
     Damaged {
-        /// What is wrong.
+        /// The damage.
         what: String,
     },
-    /// It could not be read.
+    /// The file could not be read.
     #[error("it cannot be read: {0}")]
     Unreadable(#[from] io::Error),
 }
@@ -47,10 +47,10 @@ fn damaged(what: impl Into<String>) -> BadBackup {
     BadBackup::Damaged { what: what.into() }
 }
 
-/// Where something lies in the file.
+/// The offset and length of a piece in the file.
 type Place = (u64, u32);
 
-/// A backup that was found whole. It can be read like a store.
+/// A verified backup, readable like a store.
 pub struct Backup {
     file: File,
     about: About,
@@ -58,18 +58,18 @@ pub struct Backup {
     digest: Hash,
     bytes: u64,
     id: StoreId,
-    /// One for each commit, from the first.
+    /// One entry per commit, from the first.
     commits: Vec<Place>,
     named: BTreeMap<String, Place>,
     snapshot: Vec<Place>,
 }
 
-/// Reads pieces, and hashes what it read.
+/// Reads pieces and hashes what it reads.
 struct Reading<R> {
     from: R,
     hash: Context,
     at: u64,
-    /// The digest of all before the piece that is being read.
+    /// The digest of everything before the current piece.
     before: Context,
 }
 
@@ -85,7 +85,7 @@ impl<R: Read> Reading<R> {
         Ok(())
     }
 
-    /// The next piece, and where its bytes begin.
+    /// The next piece, with the offset of its bytes.
     fn next(&mut self) -> Result<(Piece, u64, Vec<u8>), BadBackup> {
         self.before = self.hash.clone();
         let mut head = [0; 5];
@@ -103,7 +103,8 @@ impl<R: Read> Reading<R> {
 }
 
 impl Backup {
-    /// Reads a file from end to end: its digest, that no commit is missing, each commit in itself, and that each continues the one before.
+    /// Reads a file from end to end and checks its digest, that no commit is missing, each commit by itself, and that each commit continues
+    /// the one before.
     pub fn open(path: &Path) -> Result<Backup, BadBackup> {
         let file = File::open(path)?;
         let bytes = file.metadata()?.len();
@@ -165,7 +166,7 @@ impl Backup {
         }
     }
 
-    /// Whether what was found is what it says of itself.
+    /// Checks the contents against what the backup says about itself.
     fn whole(&self, chain: &Chain) -> Result<(), BadBackup> {
         if self.end.sha256 != hex(&self.digest) {
             return Err(damaged("its bytes are not those that its digest is of"));
@@ -183,32 +184,32 @@ impl Backup {
         Ok(())
     }
 
-    /// What it is of.
+    /// What the backup contains.
     pub fn about(&self) -> &About {
         &self.about
     }
 
-    /// How it ends.
+    /// The end of the backup.
     pub fn end(&self) -> &End {
         &self.end
     }
 
-    /// SHA-256 of all but its end.
+    /// SHA-256 of everything except the end piece.
     pub fn digest(&self) -> &Hash {
         &self.digest
     }
 
-    /// The digest as the server sealed it.
+    /// The digest, sealed by the server.
     pub fn sealed(&self) -> Vec<u8> {
         STANDARD.decode(&self.end.sealed).unwrap_or_default()
     }
 
-    /// Its size.
+    /// The file's size, bytes.
     pub fn size(&self) -> u64 {
         self.bytes
     }
 
-    /// Writes the snapshot's file, where it has one. True where it has.
+    /// Writes the snapshot file if the backup has one; returns whether it has.
     pub fn snapshot_to(&self, mut to: impl Write) -> io::Result<bool> {
         for place in &self.snapshot {
             to.write_all(&self.at(*place)?)?;
@@ -223,7 +224,7 @@ impl Backup {
     }
 }
 
-/// Where the commits that were read lead.
+/// The chain heads after the commits read so far.
 struct Chain {
     seq: Seq,
     next: Position,
@@ -243,7 +244,7 @@ impl Chain {
         let head = match self.heads.get(&writer) {
             Some(head) => commit.continues(*head),
             None if first == 1 => commit.continues(ChainHead::START),
-            // What it continues was removed; the snapshot knows, and is asked where it is restored.
+            // The commit that it continues was removed. The snapshot has that chain head, and it is checked when the snapshot is restored.
             None => {
                 Ok(ChainHead { number: commit.header.number, hash: commit.hash, time: crate::seq::Millis(commit.header.time) })
             }

@@ -1,4 +1,4 @@
-//! The pieces of a backup, in their order.
+//! Produces the pieces of a backup, in order.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine as _;
@@ -9,7 +9,7 @@ use crate::ledger::commit::Hash;
 use crate::refusal::Fault;
 use crate::store::Entry;
 
-/// Writes one. What each call gives is to be written as it is: the digest at the end is of all of it.
+/// Writes a backup. The output of each call must be written unchanged: the final digest covers all of it.
 pub struct Writer {
     hash: Context,
     commits: u64,
@@ -17,7 +17,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins one; with it its first bytes.
+    /// Begins a backup and returns its first bytes.
     pub fn new(about: &About) -> Result<(Writer, Vec<u8>), Fault> {
         let mut writer = Writer { hash: Context::new(&SHA256), commits: 0, named: 0 };
         let mut bytes = MAGIC.to_vec();
@@ -32,7 +32,7 @@ impl Writer {
         self.hash.update(to.get(from..).unwrap_or_default());
     }
 
-    /// A piece of the snapshot's file, `limits::BACKUP_PIECE_BYTES` at the most.
+    /// A piece of the snapshot file, at most `limits::BACKUP_PIECE_BYTES`.
     pub fn snapshot(&mut self, piece: &[u8], to: &mut Vec<u8>) {
         self.take(Piece::Snapshot, &[piece], to);
     }
@@ -50,7 +50,7 @@ impl Writer {
         self.commits += 1;
     }
 
-    /// Ends it. `seal` seals the digest.
+    /// Ends the backup. `seal` seals the digest.
     pub fn end(self, seal: impl FnOnce(&Hash) -> Result<Vec<u8>, Fault>, to: &mut Vec<u8>) -> Result<(), Fault> {
         let mut digest: Hash = [0; 32];
         digest.copy_from_slice(self.hash.finish().as_ref());

@@ -1,4 +1,4 @@
-//! A segment that grows with each commit.
+//! An index segment under construction in memory, which grows with each commit.
 
 use std::io;
 use std::path::Path;
@@ -11,57 +11,58 @@ use crate::ledger::glimpse::Glimpse;
 use crate::ledger::record::Named;
 use crate::store::Position;
 
-/// What was read of a stretch of history.
+/// The index of a stretch of history.
 #[derive(Clone, Debug)]
 pub struct Building {
     from: Place,
     place: Place,
     block_bytes: usize,
     blocks: Vec<Block>,
-    /// The fingerprints of each block but the newest, in order, each once: four bytes each, and no room beside them.
+    /// The fingerprints of each block except the newest, sorted and without duplicates: four bytes each, without spare capacity.
     rows: Vec<Box<[u32]>>,
-    /// Those of the newest block, some more than once: only put behind each other, they take no others' place in the caches.
+    /// The fingerprints of the newest block, possibly with duplicates: appending only keeps them from displacing other data in the CPU
+    /// caches.
     newest: Vec<u32>,
     /// Bytes of the newest block's records.
     bytes: usize,
-    /// The newest commit's leaf in the tree.
+    /// The tree leaf of the newest commit.
     leaf: Hash,
 }
 
 impl Building {
-    /// Of what comes from here on, in blocks of about so many bytes.
+    /// A segment that begins at `from`, with blocks of about `block_bytes`.
     pub fn of_blocks(from: Place, block_bytes: usize) -> Building {
         let (blocks, rows) = (Vec::new(), Vec::new());
         Building { from, place: from, block_bytes, blocks, rows, newest: Vec::new(), bytes: 0, leaf: [0; 32] }
     }
 
-    /// Where it began.
+    /// The place where it began.
     pub fn from(&self) -> Place {
         self.from
     }
 
-    /// Where it goes on.
+    /// The place where it continues.
     pub fn place(&self) -> Place {
         self.place
     }
 
-    /// Whether a commit is in it.
+    /// Whether the segment contains a commit.
     pub fn covers(&self, at: Position) -> bool {
         (self.from.position..self.place.position).contains(&at)
     }
 
-    /// Its blocks, oldest first.
+    /// The blocks, oldest first.
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
     }
 
-    /// The block of a commit, and its number.
+    /// The block of a commit, with the block's number.
     pub fn block_of(&self, at: Position) -> Option<(Block, usize)> {
         let number = self.blocks.partition_point(|b| b.first <= at).checked_sub(1)?;
         Some((*self.blocks.get(number)?, number))
     }
 
-    /// The blocks that may name something, a bit each.
+    /// The blocks that may contain a name, one bit each.
     pub fn mask(&self, name: u32) -> u64 {
         let sealed = segment::mask(&self.rows, name);
         match self.newest.contains(&name) {
@@ -70,7 +71,7 @@ impl Building {
         }
     }
 
-    /// One more commit, the next one. True where it is full: it is to be made a segment.
+    /// Adds the next commit. Returns true when the segment is full and must be written.
     pub fn take(&mut self, step: &Glimpse) -> Result<bool, BadCommit> {
         let ends = self.bytes >= self.block_bytes && self.blocks.len() < BLOCKS;
         if self.blocks.is_empty() || ends {
@@ -104,7 +105,7 @@ impl Building {
         self.bytes = 0;
     }
 
-    /// What it has so far as a segment, in a file where there is a directory; `None` where nothing was taken.
+    /// Makes a segment of the commits so far, in a file if a directory is given; `None` if it is empty.
     pub fn segment(&self, dir: Option<&Path>) -> io::Result<Option<Segment>> {
         if self.blocks.is_empty() {
             return Ok(None);
@@ -117,11 +118,11 @@ impl Building {
         Segment::make(dir, (self.from, self.place), self.blocks.clone(), rows, self.leaf).map(Some)
     }
 
-    /// Goes on with a segment that was written before it was full, as at a stop.
+    /// Continues a segment that was written before it was full, for example at a stop.
     pub fn resume(segment: &Segment, block_bytes: usize) -> io::Result<Building> {
         let mut rows = segment.rows()?;
         let newest = rows.pop().map(Vec::from).unwrap_or_default();
-        // The newest block ends with the next commit: how many bytes it has is not written down.
+        // The newest block ends with the next commit, because its number of bytes is not stored.
         let (from, place, blocks, leaf) = (segment.from(), segment.end(), segment.blocks().to_vec(), segment.leaf());
         Ok(Building { from, place, block_bytes, blocks, rows, newest, bytes: block_bytes, leaf })
     }

@@ -1,9 +1,10 @@
-//! Where history names what: for about each MiB of it the fingerprints of all names in its records, so that a search reads little of it.
+//! The index of names: for about each MiB of history it holds the fingerprints of all names in its records, so that a search reads little
+//! of the history.
 //!
-//! - [`building`]: from commits to a segment, in memory. [`segment`]: a segment in its file.
+//! - [`building`]: builds a segment from commits, in memory. [`segment`]: a segment in its file.
 //!
-//! It is derived, and only ever says where something may be: what it points at is read and looked at. What it does not cover is read
-//! through. A file that is missing or damaged is made again from the store.
+//! The index is derived data and only says where a name may occur: the commits that it points to are read and checked. The part that it
+//! does not cover is scanned. A missing or damaged file is rebuilt from the store.
 
 pub mod building;
 pub mod segment;
@@ -25,9 +26,10 @@ use crate::store::Position;
 use building::Building;
 use segment::{Block, Entries, Segment};
 
-/// A name as the index has it. Not secret, and two names may share one: then a block is read in vain.
+/// The fingerprint of a name. It is not secret, and two names may share one; then a block is read needlessly.
 ///
-/// What revocations aim at lies together at the beginning ([`about::RULE`]): who asks what revoked something asks for some twenty of these.
+/// Names of revocation targets ([`about::RULE`]) are sorted together at the beginning: the query which revocation covers a credential asks
+/// for about twenty of them.
 pub fn fingerprint(name: &str) -> u32 {
     let mut digest = [0; 32];
     if name.starts_with(about::RULE) {
@@ -39,13 +41,13 @@ pub fn fingerprint(name: &str) -> u32 {
     }
 }
 
-/// That of a SHA-256 in lower-case hex, which need not be written so for it: it is as good as random already.
+/// The fingerprint of a SHA-256's lower-case hex form, computed without writing the hex, since a digest is uniformly distributed already.
 pub fn fingerprint_of(digest: &[u8; 32]) -> u32 {
     let [a, b, c, d, ..] = *digest;
     u32::from_be_bytes([a, b, c, d])
 }
 
-/// Eight bytes at a time, each multiplied in twice its width and folded. It is written down: another one is another format.
+/// Hashes eight bytes at a time: each is multiplied at double width and folded. The result is persisted, so a change needs a new format.
 fn mixed(bytes: &[u8]) -> u32 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let fold = |hash: u64, word: u64| {
@@ -63,37 +65,37 @@ fn mixed(bytes: &[u8]) -> u32 {
 #[derive(Debug, Default)]
 pub struct Index {
     dir: Option<PathBuf>,
-    /// By their first commit. Neighbours but for holes, which are filled again.
+    /// By their first commit. Consecutive except for holes, which are filled later.
     segments: BTreeMap<Position, Segment>,
-    /// What was not put into a segment yet: the newest.
+    /// The newest part, which is not in a segment yet.
     pub tail: Option<Building>,
-    /// What is being written as a segment now.
+    /// The part that is being written as a segment now.
     sealing: Option<Arc<Building>>,
-    /// How many pages of segments were read.
+    /// Number of segment pages read.
     pages: u64,
 }
 
-/// Where a search goes on, once the index was asked.
+/// Where a search continues according to the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// The commit may hold what fits; those before it from this one on are of the same block.
+    /// The commit may contain a match, and so may the commits before it down to this one, which belong to the same block.
     Look(Position),
-    /// Neither this commit nor any after this place holds it.
+    /// Neither this commit nor any commit back to this place contains a match.
     Skip(Place),
 }
 
-/// A part of history in which something is looked for.
+/// A part of the history that a query searches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
-    /// Where it begins.
+    /// The place where it begins.
     pub from: Place,
-    /// The place after it.
+    /// The place after the stretch.
     pub end: Place,
-    /// The index covers it, and says that it may hold what fits. Otherwise nothing is known of it.
+    /// The index covers it and says that it may contain a match. If false, nothing is known about it.
     pub covered: bool,
 }
 
-/// A block, its number in its segment, where that begins and ends, and the place after the block.
+/// A block, its number in its segment, where the segment begins and ends, and the place after the block.
 struct Found {
     block: Block,
     number: usize,
@@ -101,17 +103,18 @@ struct Found {
     end: Place,
 }
 
-/// What is looked for: whatever fits one of some filters.
+/// A search request: the records that match at least one of several filters.
 #[derive(Debug, Default)]
 pub struct Asked {
     filters: Vec<Wanted>,
-    /// The fingerprints of all names, in order, each once.
+    /// The fingerprints of all names, sorted and without duplicates.
     names: Vec<u32>,
-    /// The segment that was asked last, and the blocks that may have each of the names. By its end too: the newest one grows.
+    /// The segment consulted last, and the blocks that may contain each name. Identified by its end as well, because the newest segment
+    /// grows.
     segment: Option<((Position, Position), Vec<u64>)>,
 }
 
-/// One filter; its names by their places among all.
+/// One filter; its names as indexes into the sorted names.
 #[derive(Debug)]
 struct Wanted {
     names: Vec<usize>,
@@ -121,12 +124,12 @@ struct Wanted {
 }
 
 impl Asked {
-    /// For one filter.
+    /// A request for one filter.
     pub fn new(filter: &Filter) -> Asked {
         Asked::any(std::slice::from_ref(filter))
     }
 
-    /// For whatever fits any of these.
+    /// A request for the records that match any of these filters.
     pub fn any(filters: &[Filter]) -> Asked {
         let prints = |filter: &Filter| filter.names.iter().map(|(_, name)| fingerprint(name)).collect::<Vec<_>>();
         let mut names: Vec<u32> = filters.iter().flat_map(prints).collect();
@@ -141,7 +144,7 @@ impl Asked {
         Asked { filters: filters.iter().map(wanted).collect(), names, segment: None }
     }
 
-    /// Whether a commit may hold what fits, by its time and by what its records name: much less work than decoding it.
+    /// Whether a commit may contain a match, judged by its time and by the names in its records: far less work than decoding it.
     pub fn may_be_in(&self, commit: &Glimpse) -> Result<bool, BadCommit> {
         let (at, before, last) = (Millis(commit.header.time), commit.before, commit.last);
         let in_time = |f: &&Wanted| f.since.is_none_or(|since| at >= since) && f.until.is_none_or(|until| at < until);
@@ -160,7 +163,7 @@ impl Asked {
         Ok(left.iter().any(|f| f.names.iter().all(|name| seen.get(*name).is_some_and(|seen| *seen))))
     }
 
-    /// Whether a block may hold what fits, by what its segment says of the names.
+    /// Whether a block may contain a match, judged by its segment's entries for the names.
     fn may_be_in_block(&self, found: &Found, masks: &[u64]) -> bool {
         let Found { block, number, end, .. } = found;
         self.filters.iter().any(|f| {
@@ -173,7 +176,7 @@ impl Asked {
     }
 }
 
-/// The fingerprint of what a record names.
+/// The fingerprint of a name in a record.
 pub fn fingerprint_of_named(named: &Named<'_>) -> u32 {
     match named {
         Named::Text(_, name) => fingerprint(name),
@@ -182,7 +185,7 @@ pub fn fingerprint_of_named(named: &Named<'_>) -> u32 {
 }
 
 impl Index {
-    /// What lies in a directory. Files that cannot be read are passed over: they are made again.
+    /// Opens the index in a directory. Files that cannot be read are skipped and rebuilt.
     pub fn open(dir: Option<&Path>) -> io::Result<Index> {
         let mut index = Index { dir: dir.map(Path::to_owned), ..Index::default() };
         let Some(dir) = dir else { return Ok(index) };
@@ -190,7 +193,7 @@ impl Index {
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|e| e == segment::WRITING) {
-                // The process ended while it was written.
+                // The process ended while it wrote this file.
                 fs::remove_file(&path)?;
                 continue;
             }
@@ -205,7 +208,7 @@ impl Index {
         Ok(index)
     }
 
-    /// Goes on with the newest segment where it is not full: it was written at a stop. In blocks of about so many bytes.
+    /// Continues the newest segment if it is not full, as after a stop, with blocks of about `block_bytes`.
     pub fn resume(&mut self, block_bytes: usize) {
         let Some((first, newest)) = self.segments.iter().next_back().filter(|(_, s)| s.blocks().len() < segment::BLOCKS) else {
             return;
@@ -214,7 +217,7 @@ impl Index {
             Ok(tail) => self.tail = Some(tail),
             Err(error) => tracing::warn!(%error, "the newest part of the index of history is made again"),
         }
-        // Its file stays until there is a fuller one: it begins at the same place, so it has the same name.
+        // The file stays until a fuller segment replaces it; both begin at the same place, so both have the same name.
         let first = *first;
         self.segments.remove(&first);
     }
@@ -224,7 +227,7 @@ impl Index {
         self.segments.values().next_back()
     }
 
-    /// Forgets everything, as where it is of another ledger.
+    /// Drops everything, for example when the index belongs to another ledger.
     pub fn clear(&mut self) {
         (self.tail, self.sealing) = (None, None);
         for (_, segment) in std::mem::take(&mut self.segments) {
@@ -232,7 +235,7 @@ impl Index {
         }
     }
 
-    /// Forgets what is about commits before one.
+    /// Drops the entries about commits before a position.
     pub fn forget_before(&mut self, position: Position) {
         let kept = self.segments.split_off(&position);
         for (first, segment) in std::mem::replace(&mut self.segments, kept) {
@@ -244,7 +247,7 @@ impl Index {
         }
     }
 
-    /// The first stretch from a place on that nothing covers, and where it ends; `None` for its end: the newest commit.
+    /// The first stretch from a place on that the index does not cover, and where it ends; `None`: it ends at the newest commit.
     pub fn hole(&self, from: Place) -> (Place, Option<Position>) {
         let mut place = from;
         for segment in self.segments.values().filter(|s| s.end().position > from.position) {
@@ -256,7 +259,7 @@ impl Index {
         (place, None)
     }
 
-    /// Takes what was built.
+    /// Adds a finished segment.
     #[cfg(test)]
     pub fn add(&mut self, built: &Building) -> io::Result<()> {
         let made = built.segment(self.dir.as_deref())?;
@@ -264,19 +267,19 @@ impl Index {
         Ok(())
     }
 
-    /// Begins to make a segment of what was built: it is asked as ever until [`Index::sealed`]. Answers with where its file is to lie.
+    /// Begins to write a finished segment: searches still use it in memory until [`Index::sealed`]. Returns the directory for its file.
     pub fn seal(&mut self, built: Arc<Building>) -> Option<PathBuf> {
         self.sealing = Some(built);
         self.dir.clone()
     }
 
-    /// The segment that was made, if it was; otherwise there is a hole now, which is filled later.
+    /// Adds the written segment; `None` leaves a hole, which is filled later.
     pub fn sealed(&mut self, made: Option<Segment>) {
         self.sealing = None;
         self.put(made);
     }
 
-    /// Takes the segment that fills a hole.
+    /// Adds the segment that fills a hole.
     pub fn fill(&mut self, made: Option<Segment>) {
         self.put(made);
     }
@@ -287,17 +290,17 @@ impl Index {
         }
     }
 
-    /// Where segments' files lie.
+    /// The directory of the segment files.
     pub fn dir(&self) -> Option<&Path> {
         self.dir.as_deref()
     }
 
-    /// How many pages of segments were read since the start.
+    /// Number of segment pages read since the start.
     pub fn pages(&self) -> u64 {
         self.pages
     }
 
-    /// Where a search that has come to a commit goes on; `None`: nothing is known of it.
+    /// Where a search at a commit continues; `None`: the index does not cover the commit.
     pub fn hint(&mut self, asked: &mut Asked, at: Position) -> Option<Hint> {
         let mut at = at;
         let mut skipped = None;
@@ -318,7 +321,7 @@ impl Index {
         }
     }
 
-    /// Where somebody goes on who reads forward: the place itself, or one after what cannot hold what fits.
+    /// Where a forward reader continues: at this place, or after the blocks that cannot contain a match.
     pub fn next(&mut self, asked: &mut Asked, from: Place) -> Place {
         let mut place = from;
         while let Some(found) = self.block_of(place.position) {
@@ -330,7 +333,7 @@ impl Index {
         place
     }
 
-    /// The parts of history between two places in which what fits may be, oldest first: blocks, and whatever is not covered.
+    /// The parts of history between two places that may contain a match, oldest first: blocks, and stretches that are not covered.
     pub fn stretches(&mut self, asked: &mut Asked, from: Place, end: Place) -> Vec<Stretch> {
         let (mut place, mut out) = (from, Vec::new());
         while place.position < end.position {
@@ -349,7 +352,7 @@ impl Index {
         out
     }
 
-    /// Where the next segment begins after a commit that none covers.
+    /// The beginning of the next segment after a commit that none covers.
     fn covered_after(&self, at: Position) -> Option<Place> {
         let segments = self.segments.range(at + 1..).next().map(|(_, segment)| segment.from());
         let building = [self.tail.as_ref(), self.sealing.as_deref()].into_iter().flatten().map(Building::from);
@@ -364,7 +367,7 @@ impl Index {
         all.map(|(first, after)| after.min(end).saturating_sub(first.max(from))).sum()
     }
 
-    /// Whether a block may hold what fits; `None` where that cannot be told.
+    /// Whether a block may contain a match; `None` if that cannot be read.
     fn may_hold(&mut self, asked: &mut Asked, found: &Found) -> Option<bool> {
         if asked.segment.as_ref().is_none_or(|(known, _)| *known != found.segment) {
             match self.masks(found.segment.0, &asked.names) {
@@ -379,12 +382,12 @@ impl Index {
         asked.segment.as_ref().map(|(_, masks)| asked.may_be_in_block(found, masks))
     }
 
-    /// What is in memory and covers a commit.
+    /// The in-memory part that covers a commit.
     fn in_memory(&self, covers: impl Fn(&Building) -> bool) -> Option<&Building> {
         [self.tail.as_ref(), self.sealing.as_deref()].into_iter().flatten().find(|building| covers(building))
     }
 
-    /// The block of a commit, and the segment that it is of.
+    /// The block of a commit, and its segment.
     fn block_of(&self, at: Position) -> Option<Found> {
         let (found, blocks, segment, last) = match self.in_memory(|building| building.covers(at)) {
             Some(building) => (building.block_of(at)?, building.blocks(), building.from().position, building.place()),
@@ -409,7 +412,7 @@ impl Index {
         }
     }
 
-    /// The place from which a record is found by going on: the beginning of its block, where it is covered.
+    /// A place from which a forward scan reaches the record: the beginning of its block, if the record is covered.
     pub fn place_of(&self, seq: Seq) -> Option<Place> {
         let seq = seq.as_u64();
         let building = [self.tail.as_ref(), self.sealing.as_deref()].into_iter().flatten();
@@ -423,7 +426,7 @@ impl Index {
         Some(Place { position: block.first, seq: Seq::from_u64(block.before)? })
     }
 
-    /// Bytes on the disk, and segments.
+    /// Bytes on the disk, and number of segments.
     pub fn size(&self) -> (u64, usize) {
         let bytes = self.segments.values().map(|s| match s.entries() {
             Entries::File { pages, .. } => pages * segment::PAGE as u64,

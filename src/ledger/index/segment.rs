@@ -1,4 +1,4 @@
-//! A part of the index in a file: its blocks, and its names' fingerprints in order, in pages of 4 KiB with a checksum each.
+//! A segment of the index in a file: its blocks, and the sorted fingerprints of its names in pages of 4 KiB with a checksum each.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Write as _};
@@ -10,51 +10,51 @@ use crate::ledger::forward::Place;
 use crate::seq::Seq;
 use crate::store::Position;
 
-/// Blocks of one segment: a bit each.
+/// Blocks per segment: one bit each.
 pub const BLOCKS: usize = 64;
-/// Bytes of a page.
+/// Bytes per page.
 pub const PAGE: usize = 4096;
-/// What a page ends with: the beginning of the SHA-256 of the rest.
+/// Bytes of the checksum at the end of a page: the beginning of the SHA-256 of the rest.
 const SUM: usize = 16;
-/// Bytes of an entry: a fingerprint and its block.
+/// Bytes per entry: a fingerprint and its block.
 const ENTRY: usize = 5;
-/// Entries of a page.
+/// Entries per page.
 const ENTRIES: usize = (PAGE - SUM) / ENTRY;
-/// A file's first bytes: its format. One of another format is made again.
+/// The first bytes of a file: its format. A file of another format is rebuilt.
 const MAGIC: &[u8; 8] = b"mayflyi\x03";
-/// Bytes before the blocks: six numbers and a leaf, after the magic.
+/// Bytes before the blocks: the magic, six numbers and a leaf.
 const HEAD: usize = 8 + 6 * 8 + 32;
 
-/// About a MiB of history.
+/// The index entry of about a MiB of history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Its first commit.
+    /// The first commit.
     pub first: Position,
-    /// The seq before its first record.
+    /// The seq before the first record.
     pub before: u64,
-    /// Its earliest time, milliseconds.
+    /// The earliest commit time, milliseconds.
     pub oldest: u64,
-    /// Its latest.
+    /// The latest commit time, milliseconds.
     pub newest: u64,
 }
 
-/// Where the names are.
+/// Where the names are stored.
 #[derive(Debug)]
 pub enum Entries {
-    /// In a file, after so many bytes.
+    /// In a file, from byte `at` on.
     File { path: PathBuf, at: u64, pages: u64 },
-    /// Where there is no directory.
+    /// In memory, when there is no directory.
     Memory(Vec<Box<[u32]>>),
 }
 
-/// A part of the index.
+/// A segment of the index.
 #[derive(Debug)]
 pub struct Segment {
     from: Place,
     end: Place,
     blocks: Vec<Block>,
     entries: Entries,
-    /// The leaf of its last commit in the tree: whether it is of this ledger.
+    /// The tree leaf of its last commit; shows whether the segment belongs to this ledger.
     leaf: Hash,
 }
 
@@ -62,17 +62,17 @@ fn bad(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
-/// What a segment is called while it is written.
+/// The file extension of a segment that is being written.
 pub const WRITING: &str = "writing";
 
-/// The blocks whose row has a name, a bit each.
+/// The blocks whose row contains a name, one bit each.
 pub fn mask(rows: &[Box<[u32]>], name: u32) -> u64 {
     let of = rows.iter().enumerate().filter(|(_, row)| row.binary_search(&name).is_ok());
     of.fold(0, |mask, (block, _)| mask | 1 << block)
 }
 
-/// Hands over all names with their blocks, in order: of a row for each block, each in order. A share of the names at a time, which lies in the
-/// caches. A pair is a number: the name, and its block in the last byte.
+/// Passes all (name, block) pairs to `take`, sorted; each input row holds one block's sorted names. It works on one share of the names at a
+/// time, which fits into the CPU caches. A pair is one number: the name, with the block in the last byte.
 fn in_order(rows: &[Box<[u32]>], mut take: impl FnMut(&[u64]) -> io::Result<()>) -> io::Result<()> {
     let mut rest: Vec<&[u32]> = rows.iter().map(|row| &**row).collect();
     let (mut share, mut aside) = (Vec::new(), Vec::new());
@@ -89,8 +89,8 @@ fn in_order(rows: &[Box<[u32]>], mut take: impl FnMut(&[u64]) -> io::Result<()>)
     Ok(())
 }
 
-/// Puts a share in order: its names begin alike and differ in three bytes. With counting instead of comparing a segment is made in
-/// half the time. Pairs of one name keep their order.
+/// Sorts a share whose names have the same first byte and differ in three bytes. A counting sort instead of comparisons halves the time to
+/// make a segment. Pairs of one name keep their order.
 fn sort(share: &mut Vec<u64>, aside: &mut Vec<u64>) {
     aside.resize(share.len(), 0);
     for shift in [8, 16, 24] {
@@ -132,7 +132,7 @@ fn write(aside: &Path, head: &[u8], rows: &[Box<[u32]>]) -> io::Result<()> {
     file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
 
-/// Writes the entries of a page, and their checksum. What is left of it are entries of block 255, which is none.
+/// Writes the entries of a page, and their checksum. The rest of the page is filled with entries of block 255, which does not exist.
 fn write_page(file: &mut impl io::Write, page: &mut Vec<u8>) -> io::Result<()> {
     page.resize(ENTRIES * ENTRY, u8::MAX);
     let sum = sha256(page);
@@ -148,12 +148,12 @@ impl Segment {
         self.from
     }
 
-    /// The place after its last.
+    /// The place after its last commit.
     pub fn end(&self) -> Place {
         self.end
     }
 
-    /// Its blocks, oldest first.
+    /// The blocks, oldest first.
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
     }
@@ -163,19 +163,20 @@ impl Segment {
         self.leaf
     }
 
-    /// Where its names are.
+    /// Where the names are stored.
     pub fn entries(&self) -> &Entries {
         &self.entries
     }
 
-    /// The block of a commit and its number; `None` for one that is not in it.
+    /// The block of a commit, with its number; `None` for a commit outside of the segment.
     pub fn block_of(&self, at: Position) -> Option<(Block, usize)> {
         let within = (self.from.position..self.end.position).contains(&at);
         let number = self.blocks.partition_point(|b| b.first <= at).checked_sub(1).filter(|_| within)?;
         Some((*self.blocks.get(number)?, number))
     }
 
-    /// Made of each block's names, in order; written aside, synced and renamed where there is a directory.
+    /// Makes a segment of each block's sorted names; if there is a directory, the file is written under a temporary name, synced and
+    /// renamed.
     pub fn make(
         dir: Option<&Path>,
         (from, end): (Place, Place),
@@ -192,7 +193,7 @@ impl Segment {
         let head = head((from, end), &blocks, entries, &leaf);
         let written = write(&aside, &head, &rows).and_then(|()| fs::rename(&aside, &path));
         if let Err(error) = written {
-            // Half a file takes the room that revocations need.
+            // An unfinished file would take the room that revocations need.
             let _ = fs::remove_file(&aside);
             return Err(error);
         }
@@ -201,7 +202,7 @@ impl Segment {
         Ok(Segment { from, end, blocks, entries: Entries::File { path, at: head.len() as u64, pages }, leaf })
     }
 
-    /// Reads a file's head back: all but the names.
+    /// Reads the head of a file, without the names.
     pub fn load(path: &Path) -> io::Result<Segment> {
         let mut file = File::open(path)?;
         let mut bytes = vec![0; HEAD];
@@ -223,7 +224,7 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Deletes its file. What cannot be deleted is made again or read through.
+    /// Deletes the file. If that fails, the file is rebuilt or the history is scanned.
     pub fn remove(self) {
         if let Entries::File { path, .. } = self.entries
             && let Err(error) = fs::remove_file(&path)
@@ -232,7 +233,7 @@ impl Segment {
         }
     }
 
-    /// For each of these fingerprints, in order, the blocks that may have it, a bit each. `pages` counts the pages that are read.
+    /// For each of these sorted fingerprints, the blocks that may contain it, one bit each. `pages` counts the pages that are read.
     pub fn masks(&self, names: &[u32], pages: &mut u64) -> io::Result<Vec<u64>> {
         match &self.entries {
             Entries::Memory(rows) => Ok(names.iter().map(|name| mask(rows, *name)).collect()),
@@ -245,7 +246,7 @@ impl Segment {
         }
     }
 
-    /// Its names' fingerprints, a row for each block, as they were before they were written.
+    /// The fingerprints of its names, one row per block, as they were before they were written.
     pub fn rows(&self) -> io::Result<Vec<Box<[u32]>>> {
         match &self.entries {
             Entries::Memory(rows) => Ok(rows.clone()),
@@ -263,7 +264,7 @@ impl Segment {
     }
 }
 
-/// A segment's pages, as they are looked through. The last page stays, since names that follow each other are often on one.
+/// Reads the pages of a segment. The last page is kept, since successive names are often on one page.
 struct Pages {
     file: File,
     at: u64,
@@ -281,8 +282,8 @@ impl Pages {
         Ok(self.last.as_ref().map_or(&[], |(_, page)| page))
     }
 
-    /// The first page that may end with a name or something after it. Fingerprints are spread evenly, so the first guesses come close: two pages
-    /// are read where halving would read ten.
+    /// The first page whose last entry is not below the name. Fingerprints are uniformly distributed, so interpolation comes close at once:
+    /// two pages are read where a binary search would read ten.
     fn find(&mut self, name: u32) -> io::Result<u64> {
         const GUESSES: u32 = 4;
         let (mut low, mut high) = (0, self.count);
@@ -344,7 +345,7 @@ fn number(bytes: &[u8], n: usize) -> io::Result<u64> {
     eight.map(u64::from_be_bytes).ok_or_else(|| bad("cut off"))
 }
 
-/// A head that is whole. Where the names are is still to be said.
+/// Decodes a head and verifies it. The caller sets where the names are.
 pub fn read_head(bytes: &[u8]) -> io::Result<Segment> {
     let (body, digest) = bytes.split_last_chunk::<32>().ok_or_else(|| bad("cut off"))?;
     if sha256(body) != *digest || !body.starts_with(MAGIC) {
@@ -358,7 +359,7 @@ pub fn read_head(bytes: &[u8]) -> io::Result<Segment> {
     let leaf: Hash = body.get(HEAD - 32..HEAD).and_then(|b| b.try_into().ok()).ok_or_else(|| bad("cut off"))?;
     let (from, end) = (place(0)?, place(2)?);
     let mut blocks = Vec::new();
-    // Blocks follow the head; numbers count from after the magic.
+    // Blocks follow the head; numbers are counted from after the magic.
     for n in 0..usize::try_from(number(body, 4)?).unwrap_or(usize::MAX).min(BLOCKS) {
         let at = |k: usize| number(body, (HEAD - 8) / 8 + n * 4 + k);
         blocks.push(Block { first: at(0)?, before: at(1)?, oldest: at(2)?, newest: at(3)? });

@@ -1,4 +1,4 @@
-//! A search by the index finds what one without it finds, whatever is missing of it.
+//! A search with the index finds the same records as one without it, whatever parts of the index are missing.
 
 use std::path::Path;
 
@@ -18,14 +18,14 @@ use crate::store::memory::MemoryStore;
 use crate::store::{Store, StoreId};
 
 const COMMITS: u64 = 1_500;
-/// Of this log, a few commits.
+/// Block size: a few commits of this log.
 const BLOCK: usize = 90;
 
 fn rare(n: u64) -> String {
     format!("rare-{n}")
 }
 
-/// Commits of one to four records: each names a key of its own and one of a few that many name.
+/// Commits of one to four records; each record names a key of its own and one of a few keys that many records name.
 fn log() -> (MemoryStore, Turn) {
     let store = MemoryStore::new(StoreId::from_bytes([1; 16]));
     let (mut head, mut seq) = (ChainHead::START, Seq::start_of(1));
@@ -68,7 +68,7 @@ fn steps(store: &dyn Store) -> Vec<Step> {
     all.into_iter().map(step).collect()
 }
 
-/// Takes commits as the thread does.
+/// Adds commits as the background thread does.
 fn feed(index: &mut Index, steps: &[Glimpse]) {
     for step in steps {
         let begin = Place { position: step.position, seq: step.before };
@@ -100,7 +100,7 @@ fn filters() -> Vec<Filter> {
     ]
 }
 
-/// Each filter's seqs, in pages of a size, and how much was read for it.
+/// The seqs that match each filter, read in pages of a given size, and how much was read.
 fn found(store: &MemoryStore, index: Option<&Mutex<Index>>, end: Turn, filter: &Filter, most: usize) -> Vec<u64> {
     let (mut all, mut turn) = (Vec::new(), Some(end));
     while let Some(from) = turn {
@@ -118,7 +118,7 @@ fn same(store: &MemoryStore, index: &Mutex<Index>, end: Turn, what: &str) {
         for most in [3, 1_000] {
             assert_eq!(found(store, Some(index), end, &filter, most), expected, "{what}: {filter:?}");
         }
-        // Forward, as an export goes.
+        // Forward, as an export reads.
         let (mut asked, mut place, mut forward) = (Asked::new(&filter), Place { position: 1, seq: Seq::ZERO }, Vec::new());
         loop {
             place = index.lock().next(&mut asked, place);
@@ -129,7 +129,7 @@ fn same(store: &MemoryStore, index: &Mutex<Index>, end: Turn, what: &str) {
         }
         forward.reverse();
         assert_eq!(forward, expected, "{what}, forward: {filter:?}");
-        // By all places in which it may be, as one question goes; what is not covered among them.
+        // Through all stretches that may contain a match, as a query reads them, including those that are not covered.
         let (mut asked, begin) =
             (Asked::any(&[filter.clone(), Filter::named(None, "nobody".into())]), Place { position: 1, seq: Seq::ZERO });
         let after = Place { position: end.position + 1, seq: end.seq };
@@ -159,7 +159,7 @@ fn a_part_that_cannot_be_written_leaves_nothing_behind_and_is_made_later() {
     let (dir, good) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut index = Index::open(Some(good.path())).unwrap();
     feed(&mut index, &all);
-    // Where the second part is to stand there is something that it cannot take the place of.
+    // The second segment cannot be written, because a directory stands at its path.
     let names = files(good.path());
     let taken = dir.path().join(names[1].file_name().unwrap());
     std::fs::create_dir_all(taken.join("x")).unwrap();
@@ -176,7 +176,7 @@ fn a_part_that_cannot_be_written_leaves_nothing_behind_and_is_made_later() {
     let writing = |dir: &Path| files(dir).iter().filter(|f| f.extension().is_some_and(|e| e == "writing")).count();
     assert_eq!(writing(dir.path()), 0, "half a file takes room for nothing");
     same(&store, &Mutex::new(index), end, "with a part that could not be written");
-    // What a kill left half written goes at the next start.
+    // A file left half written by a kill is removed at the next start.
     std::fs::remove_dir_all(&taken).unwrap();
     std::fs::write(dir.path().join("0000000000000001.writing"), [0; 4096]).unwrap();
     let again = Index::open(Some(dir.path())).unwrap();
@@ -194,7 +194,7 @@ fn it_leads_to_all_that_is_there_also_with_parts_missing_or_damaged() {
     assert!(files(dir.path()).len() > 3 && index.tail.is_some(), "several segments, and what is new");
     let index = Mutex::new(index);
     same(&store, &index, end, "whole");
-    // Over a restart, where what is new is not there yet.
+    // After a restart, before the new commits are indexed.
     let again = Mutex::new(Index::open(Some(dir.path())).unwrap());
     same(&store, &again, end, "read again");
     assert_eq!(again.lock().size(), index.lock().size());
@@ -202,7 +202,7 @@ fn it_leads_to_all_that_is_there_also_with_parts_missing_or_damaged() {
     let mut memory = Index::default();
     feed(&mut memory, &all);
     same(&store, &Mutex::new(memory), end, "in memory");
-    // A part that is lost, and one of which a byte changed, in its names or in its head.
+    // One segment that is lost, and one with a changed byte in its names or in its head.
     let names = files(dir.path());
     std::fs::remove_file(&names[1]).unwrap();
     let mut bytes = std::fs::read(&names[2]).unwrap();
@@ -215,7 +215,7 @@ fn it_leads_to_all_that_is_there_also_with_parts_missing_or_damaged() {
     let holed = Mutex::new(Index::open(Some(dir.path())).unwrap());
     same(&store, &holed, end, "with holes");
     assert!(!names[2].exists(), "what is damaged goes, to be made again");
-    // Filled again, it is what it was.
+    // Filled again, the index is equal to the original.
     let mut index = holed.into_inner();
     loop {
         let (from, until) = index.hole(Place { position: 1, seq: Seq::ZERO });
@@ -263,7 +263,7 @@ fn one_name_leads_to_few_blocks_and_a_seq_to_its_own() {
     let index = Mutex::new(index);
     for n in [3, 500, 1_400] {
         let filter = Filter { names: vec![(None, rare(n))], ..Filter::default() };
-        // One page reads at most a bound; with the index one is enough.
+        // One step reads at most the bound; with the index one step is enough.
         let page = search(&store, Some(&index), &filter, end, (10, 4_000), &Stop::default()).unwrap();
         assert_eq!((page.records.len(), page.next), (1, None));
         assert!(search(&store, None, &filter, end, (10, 4_000), &Stop::default()).unwrap().next.is_some());

@@ -1,11 +1,11 @@
-//! Records of approvals: asked for, decided; and of what may be used once.
+//! Records of approvals (asked for, decided), and of ids that may be used only once.
 
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::{Allowance, BindingSet, BundleSet, Event, Identity, PolicySet, TaskOpened, UpstreamSet};
 
-/// What an approval lets through.
+/// What an approval permits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
 #[repr(i32)]
 pub enum ApprovalOf {
@@ -13,27 +13,27 @@ pub enum ApprovalOf {
     Unspecified = 0,
     /// One issuance.
     Exchange = 1,
-    /// The opening of a task, which waits for it.
+    /// The opening of a task that waits for the approval.
     Task = 2,
     /// A later deadline of a task.
     Extension = 3,
-    /// A change of what decisions are made with, which takes effect with it.
+    /// A change of policy, binding, upstream or bundle, which takes effect with the approval.
     Change = 4,
-    /// One action, authorized with nothing issued.
+    /// One authorized action, for which nothing is issued.
     Action = 5,
-    /// One call of an operator: its author sends the same request once more.
+    /// One call of an operator: its author sends the same request again after the approval.
     Call = 6,
 }
 
 /// A change that waits for a second person.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct Change {
-    /// One of these.
+    /// The change.
     #[prost(oneof = "Changes", tags = "1, 2, 3, 4")]
     pub to: Option<Changes>,
 }
 
-/// The kinds of change that somebody else approves.
+/// The kinds of change that need a second person.
 #[derive(Clone, PartialEq, prost::Oneof, Serialize, Deserialize)]
 pub enum Changes {
     /// A policy set.
@@ -53,13 +53,13 @@ pub enum Changes {
 /// An approval was asked for: everything that it binds, and who may give it.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct ApprovalAsked {
-    /// Its id.
+    /// The approval's id.
     #[prost(bytes = "vec", tag = "1")]
     pub approval: Vec<u8>,
-    /// SHA-256 over the whole request that it binds.
+    /// SHA-256 over the whole request that the approval binds.
     #[prost(bytes = "vec", tag = "2")]
     pub digest: Vec<u8>,
-    /// Who asked. For a change: its author, by SPIFFE ID or as `issuer#sub`.
+    /// The requester. For a change: its author, by SPIFFE ID or as `issuer#sub`.
     #[prost(string, tag = "3")]
     pub caller: String,
     /// The task. For an issuance whose task is opened with it: that task's parent, empty for none.
@@ -68,10 +68,10 @@ pub struct ApprovalAsked {
     /// The upstream.
     #[prost(string, tag = "5")]
     pub upstream: String,
-    /// Not usable after this, milliseconds.
+    /// The approval is not usable after this, milliseconds.
     #[prost(uint64, tag = "6")]
     pub expires_at: u64,
-    /// What it lets through.
+    /// What the approval permits.
     #[prost(enumeration = "ApprovalOf", tag = "7")]
     pub of: i32,
     /// The environment.
@@ -83,7 +83,7 @@ pub struct ApprovalAsked {
     /// The credential kind, by its persisted number.
     #[prost(uint32, tag = "10")]
     pub kind: u32,
-    /// How long what is issued lives at the most, milliseconds; of a task, how long it does with every extension.
+    /// The longest life of the issued credential, milliseconds; for a task, its life including every extension.
     #[prost(uint64, tag = "11")]
     pub ttl: u64,
     /// The tool.
@@ -92,83 +92,83 @@ pub struct ApprovalAsked {
     /// SHA-256 of the arguments in RFC 8785 form, empty where none were given.
     #[prost(bytes = "vec", tag = "13")]
     pub arguments: Vec<u8>,
-    /// What it is for, in the caller's words.
+    /// The purpose, in the caller's words.
     #[prost(string, tag = "14")]
     pub purpose: String,
-    /// Version of the upstream's registration, which names those who may approve.
+    /// Version of the upstream's registration, which names the approvers.
     #[prost(uint64, tag = "15")]
     pub upstream_version: u64,
     /// The binding that permits the tool.
     #[prost(string, tag = "16")]
     pub binding: String,
-    /// Its version.
+    /// The binding's version.
     #[prost(uint64, tag = "17")]
     pub binding_version: u64,
-    /// Those who may approve: people by issuer and subject, others by trust domain and SPIFFE ID. None for a change: policy names them.
+    /// The approvers: people by issuer and subject, others by trust domain and SPIFFE ID. Empty for a change: policy names its approvers.
     #[prost(message, repeated, tag = "18")]
     pub approvers: Vec<Identity>,
-    /// The policies that ask for it, by id.
+    /// The policies that require the approval, by id.
     #[prost(string, repeated, tag = "19")]
     pub policies: Vec<String>,
-    /// On whose behalf, where that is not the caller.
+    /// The subject on whose behalf the caller acts, if it is not the caller.
     #[prost(message, optional, tag = "20")]
     pub subject: Option<Identity>,
-    /// The actors, outermost first, where there is a subject.
+    /// The actors, outermost first, if there is a subject.
     #[prost(message, repeated, tag = "21")]
     pub actors: Vec<Identity>,
     /// Rich authorization details (RFC 9396), JSON.
     #[prost(string, tag = "22")]
     pub details: String,
-    /// The task is opened with the issuance.
+    /// The task is opened together with the issuance.
     #[prost(bool, tag = "23")]
     pub opens: bool,
-    /// The change that it lets take effect.
+    /// The change that takes effect with the approval.
     #[prost(message, optional, tag = "24")]
     pub change: Option<Change>,
-    /// Why, in the words of who asked; for a change.
+    /// The reason in the requester's words; for a change.
     #[prost(string, tag = "25")]
     pub reason: String,
-    /// The task that it lets open, by itself or with the issuance, or that it gives more time.
+    /// The task that the approval lets be opened, by itself or with the issuance, or that it gives more time.
     #[prost(message, optional, boxed, tag = "26")]
     pub terms: Option<Box<TaskAsked>>,
 }
 
-/// The task of an approval, as people are shown it before they give it.
+/// The task of an approval, as it is shown to approvers.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct TaskAsked {
-    /// Who owns it.
+    /// The task's owner.
     #[prost(message, optional, tag = "1")]
     pub owner: Option<Identity>,
-    /// The task above it, empty for a root.
+    /// The parent task, empty for a root.
     #[prost(bytes = "vec", tag = "2")]
     pub parent: Vec<u8>,
-    /// Workloads that may act in it besides the opener.
+    /// Workloads that may act in the task besides the opener.
     #[prost(string, repeated, tag = "3")]
     pub callers: Vec<String>,
-    /// What it may reach.
+    /// What the task may reach.
     #[prost(message, optional, tag = "4")]
     pub allowance: Option<Allowance>,
-    /// What it is for, in the opener's words.
+    /// The task's purpose, in the opener's words.
     #[prost(string, tag = "5")]
     pub purpose: String,
-    /// How long it lives, milliseconds; with a later deadline, how long until then.
+    /// How long the task lives, milliseconds; for a later deadline, how long until then.
     #[prost(uint64, tag = "6")]
     pub ttl: u64,
-    /// How long with every extension, milliseconds.
+    /// How long the task lives with every extension, milliseconds.
     #[prost(uint64, tag = "7")]
     pub max_ttl: u64,
     /// Milliseconds between heartbeats, 0 for none.
     #[prost(uint64, tag = "8")]
     pub heartbeat: u64,
-    /// The upstreams for which somebody has to approve it: each names those who may.
+    /// The upstreams that require the approval; each registration names its approvers.
     #[prost(message, repeated, tag = "9")]
     pub registrations: Vec<RegistrationAsked>,
-    /// The later deadline, milliseconds; 0 where the task is opened.
+    /// The later deadline, milliseconds; 0 when the task is being opened.
     #[prost(uint64, tag = "10")]
     pub deadline: u64,
 }
 
-/// A version of a registration that names who may approve.
+/// A version of a registration that names approvers.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct RegistrationAsked {
     /// The upstream.
@@ -180,7 +180,7 @@ pub struct RegistrationAsked {
 }
 
 impl TaskAsked {
-    /// The task that a record opens, with what it may reach where the record does not hold that yet.
+    /// Describes the task that a record opens; `allowance` is what the task may reach, which the record may not contain yet.
     pub fn opening(opened: &TaskOpened, allowance: &Allowance) -> TaskAsked {
         TaskAsked {
             owner: opened.owner.clone(),
@@ -196,7 +196,7 @@ impl TaskAsked {
         }
     }
 
-    /// What another one has that this one has not been approved with. A shorter life is within a longer one.
+    /// The first field of `other` that this approved task does not cover. A shorter life is covered by a longer one.
     pub fn differs(&self, other: &TaskAsked) -> Option<&'static str> {
         let same = [
             ("owner", self.owner == other.owner),
@@ -212,7 +212,7 @@ impl TaskAsked {
 }
 
 impl Change {
-    /// The record's event that it is, once it takes effect.
+    /// The event that records the change once it takes effect.
     pub fn event(&self) -> Option<Event> {
         match self.to.as_ref()? {
             Changes::Policy(set) => Some(Event::PolicySet(set.clone())),
@@ -226,33 +226,33 @@ impl Change {
 /// An approval was given or refused.
 #[derive(Clone, PartialEq, Message)]
 pub struct ApprovalDecided {
-    /// Its id.
+    /// The approval's id.
     #[prost(bytes = "vec", tag = "1")]
     pub approval: Vec<u8>,
-    /// Given, or refused.
+    /// True: given; false: refused.
     #[prost(bool, tag = "2")]
     pub given: bool,
-    /// Why.
+    /// The reason.
     #[prost(string, tag = "3")]
     pub reason: String,
-    /// The digest of what was shown: nobody approves something else.
+    /// The digest of the request as it was shown to the approver, so that nobody approves a different request.
     #[prost(bytes = "vec", tag = "4")]
     pub digest: Vec<u8>,
-    /// The login that it was decided with, where a person did who is known by one.
+    /// The login of the approver, if a person who signed in decided.
     #[prost(bytes = "vec", tag = "5")]
     pub login: Vec<u8>,
 }
 
-/// Something that may be used once was used.
+/// An id that may be used only once was used.
 #[derive(Clone, PartialEq, Message)]
 pub struct UsedOnce {
-    /// SHA-256 over what it is and its id.
+    /// SHA-256 over the kind of the id and the id.
     #[prost(bytes = "vec", tag = "1")]
     pub digest: Vec<u8>,
-    /// Remembered until then, milliseconds.
+    /// The id is remembered until then, milliseconds.
     #[prost(uint64, tag = "2")]
     pub until: u64,
-    /// The approval of an operator's call that is used up with this; empty where the record is about something else.
+    /// The approval of an operator's call that is used up with this record; empty if the record is about something else.
     #[prost(bytes = "vec", tag = "3")]
     pub approval: Vec<u8>,
 }

@@ -1,11 +1,11 @@
-//! Records of credentials: issued, given back, used, refused, and what stands upstream for them.
+//! Records of credentials: issued, given back, used, refused; and of their leases at upstreams.
 
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::Identity;
 
-/// The SVID that a grant rests on.
+/// The SVID that a grant is based on.
 #[derive(Clone, PartialEq, Eq, Hash, Message, Serialize, Deserialize)]
 pub struct SvidEvidence {
     /// SHA-256 of the trust anchor's certificate.
@@ -17,26 +17,26 @@ pub struct SvidEvidence {
     /// The SVID's serial number, big endian.
     #[prost(bytes = "vec", tag = "3")]
     pub serial: Vec<u8>,
-    /// The SVID's end, milliseconds.
+    /// When the SVID expires, milliseconds.
     #[prost(uint64, tag = "4")]
     pub not_after: u64,
 }
 
-/// A subject token that a grant rests on.
+/// The subject token that a grant is based on.
 #[derive(Clone, PartialEq, Eq, Hash, Message, Serialize, Deserialize)]
 pub struct TokenEvidence {
-    /// Its issuer.
+    /// The token's issuer.
     #[prost(string, tag = "1")]
     pub issuer: String,
-    /// Its id.
+    /// The token's id.
     #[prost(string, tag = "2")]
     pub id: String,
-    /// Its end, milliseconds.
+    /// When the token expires, milliseconds.
     #[prost(uint64, tag = "3")]
     pub expires_at: u64,
 }
 
-/// What a subject token says of its subject's rights, as far as the configuration names the claims.
+/// The subject's groups and scopes according to a subject token, as far as the configuration names the claims.
 #[derive(Clone, PartialEq, Eq, Hash, Message, Serialize, Deserialize)]
 pub struct SubjectClaims {
     /// The groups.
@@ -47,51 +47,51 @@ pub struct SubjectClaims {
     pub scopes: Vec<String>,
 }
 
-/// A credential that another rests on, and its caller.
+/// A credential that another credential is based on, with its caller.
 #[derive(Clone, PartialEq, Eq, Hash, Message, Serialize, Deserialize)]
 pub struct Ancestor {
     /// The credential's id.
     #[prost(bytes = "vec", tag = "1")]
     pub credential: Vec<u8>,
-    /// Whom it was issued to.
+    /// The caller that it was issued to.
     #[prost(string, tag = "2")]
     pub caller: String,
 }
 
-/// A credential was issued: every claim that no other record gives.
+/// A credential was issued: every claim that no other record contains.
 #[derive(Clone, PartialEq, Message)]
 pub struct Issued {
-    /// Its id: `jti`.
+    /// The credential's id: `jti`.
     #[prost(bytes = "vec", tag = "1")]
     pub credential: Vec<u8>,
-    /// The task that it hangs on.
+    /// The task that the credential belongs to.
     #[prost(bytes = "vec", tag = "2")]
     pub task: Vec<u8>,
     /// The credential kind, by its persisted number.
     #[prost(uint32, tag = "3")]
     pub kind: u32,
-    /// Whom it was issued to, by SPIFFE ID.
+    /// The caller that it was issued to, by SPIFFE ID.
     #[prost(string, tag = "4")]
     pub caller: String,
-    /// On whose behalf, where that is not the caller.
+    /// The subject on whose behalf the caller acts, if it is not the caller.
     #[prost(message, optional, tag = "5")]
     pub subject: Option<Identity>,
-    /// The actors, outermost first, where there is a subject.
+    /// The actors, outermost first, if there is a subject.
     #[prost(message, repeated, tag = "6")]
     pub actors: Vec<Identity>,
     /// The upstream.
     #[prost(string, tag = "7")]
     pub upstream: String,
-    /// The scopes given, sorted.
+    /// The granted scopes, sorted.
     #[prost(string, repeated, tag = "8")]
     pub scopes: Vec<String>,
-    /// Rich authorization details given (RFC 9396), JSON.
+    /// The granted rich authorization details (RFC 9396), JSON.
     #[prost(string, tag = "9")]
     pub details: String,
-    /// The tool that it serves for.
+    /// The tool that the credential serves for.
     #[prost(string, tag = "10")]
     pub tool: String,
-    /// What it is for, in the caller's words.
+    /// The purpose, in the caller's words.
     #[prost(string, tag = "11")]
     pub purpose: String,
     /// SHA-256 of the arguments in RFC 8785 form, empty where none were given.
@@ -100,31 +100,31 @@ pub struct Issued {
     /// The binding that permits the tool.
     #[prost(string, tag = "13")]
     pub binding: String,
-    /// Its environment.
+    /// The environment.
     #[prost(string, tag = "14")]
     pub environment: String,
-    /// When it was decided: `iat`.
+    /// When the grant was decided: `iat`.
     #[prost(uint64, tag = "15")]
     pub issued_at: u64,
-    /// Its end: `exp`.
+    /// When the credential expires: `exp`.
     #[prost(uint64, tag = "16")]
     pub expires_at: u64,
-    /// No renewal of its line goes beyond this.
+    /// No renewal of this line of credentials lasts beyond this.
     #[prost(uint64, tag = "17")]
     pub renewable_until: u64,
-    /// Which bound set its end, by the persisted number of `policy::Bound`.
+    /// Which bound set the expiry, by the persisted number of `policy::Bound`.
     #[prost(uint32, tag = "18")]
     pub bound: u32,
-    /// The SVID that it rests on.
+    /// The SVID that the grant is based on.
     #[prost(message, optional, tag = "19")]
     pub svid: Option<SvidEvidence>,
-    /// The subject token that it rests on.
+    /// The subject token that the grant is based on.
     #[prost(message, optional, tag = "20")]
     pub subject_token: Option<TokenEvidence>,
-    /// Credentials that it rests on, the first of the line first.
+    /// The ancestors: credentials that this one is based on, the oldest first.
     #[prost(message, repeated, tag = "21")]
     pub ancestors: Vec<Ancestor>,
-    /// Id of the key that signed or derived it.
+    /// Id of the key that signed or derived the credential.
     #[prost(string, tag = "22")]
     pub key: String,
     /// Proof of possession: the certificate's SHA-256 (`x5t#S256`).
@@ -133,47 +133,47 @@ pub struct Issued {
     /// Proof of possession: a JWK thumbprint (`jkt`).
     #[prost(bytes = "vec", tag = "24")]
     pub jkt: Vec<u8>,
-    /// Its status list.
+    /// The credential's status list.
     #[prost(uint64, tag = "25")]
     pub status_list: u64,
-    /// Its index in that list.
+    /// The credential's index in that list.
     #[prost(uint32, tag = "26")]
     pub status_index: u32,
-    /// Version of the policy set that it was decided with.
+    /// Version of the policy set that the grant was decided with.
     #[prost(uint64, tag = "27")]
     pub policy_version: u64,
-    /// Version of the upstream's registration that it was decided with.
+    /// Version of the upstream's registration that the grant was decided with.
     #[prost(uint64, tag = "28")]
     pub upstream_version: u64,
-    /// Version of the binding that it was decided with.
+    /// Version of the binding that the grant was decided with.
     #[prost(uint64, tag = "29")]
     pub binding_version: u64,
-    /// The approval that it uses up.
+    /// The approval that the issuance uses up.
     #[prost(bytes = "vec", tag = "30")]
     pub approval: Vec<u8>,
-    /// Its lease, where something was made upstream.
+    /// The lease, if something was created at the upstream.
     #[prost(bytes = "vec", tag = "31")]
     pub lease: Vec<u8>,
-    /// SHA-256 of the credential as handed out, where that finds it again (`reference`).
+    /// SHA-256 of the credential as handed out, for kinds that are looked up by it (`reference`).
     #[prost(bytes = "vec", tag = "32")]
     pub token_digest: Vec<u8>,
-    /// Policies that permitted it, by id.
+    /// The policies that permitted the grant, by id.
     #[prost(string, repeated, tag = "33")]
     pub policies: Vec<String>,
     /// The credential that this one renews.
     #[prost(bytes = "vec", tag = "34")]
     pub renews: Vec<u8>,
-    /// The credential that was shown as evidence, where one was: the newest of the ancestors.
+    /// The credential presented as evidence, if any: the newest of the ancestors.
     #[prost(bytes = "vec", tag = "35")]
     pub shown: Vec<u8>,
-    /// The credential of the same request that it replaces: the upstream could not give that one again. The record before it in its
-    /// group gives that one back.
+    /// The credential of the same request that this one replaces, because the upstream could not return that one again. The record before
+    /// this one in the group gives the replaced credential back.
     #[prost(bytes = "vec", tag = "36")]
     pub replaces: Vec<u8>,
-    /// It was issued in a break-glass task, or below one.
+    /// The credential was issued in a break-glass task, or in a task below one.
     #[prost(bool, tag = "37")]
     pub break_glass: bool,
-    /// What its subject token said of the subject's rights.
+    /// The rights of the subject according to its subject token.
     #[prost(message, optional, tag = "41")]
     pub subject_claims: Option<SubjectClaims>,
 }
@@ -184,15 +184,15 @@ pub struct Released {
     /// The credential.
     #[prost(bytes = "vec", tag = "1")]
     pub credential: Vec<u8>,
-    /// The rule that it makes is kept until then.
+    /// The resulting revocation rule is kept until then.
     #[prost(uint64, tag = "2")]
     pub keep_until: u64,
 }
 
-/// An action was authorized, with nothing issued.
+/// An action was authorized without issuing a credential.
 #[derive(Clone, PartialEq, Message)]
 pub struct Authorized {
-    /// The credential that was shown for it. Empty: who acts asked for itself.
+    /// The credential presented for the action. Empty: the acting workload asked by itself.
     #[prost(bytes = "vec", tag = "1")]
     pub credential: Vec<u8>,
     /// The tool.
@@ -201,18 +201,18 @@ pub struct Authorized {
     /// SHA-256 of the arguments.
     #[prost(bytes = "vec", tag = "3")]
     pub arguments: Vec<u8>,
-    /// Version of the policy set that it was decided with.
+    /// Version of the policy set that the authorization was decided with.
     #[prost(uint64, tag = "4")]
     pub policy_version: u64,
-    /// What was decided, as it would have been issued. It has no id and no key.
+    /// The decision, in the form of an issuance without an id and a key.
     #[prost(message, optional, boxed, tag = "5")]
     pub decided: Option<Box<Issued>>,
-    /// It is good for an action begun before this, milliseconds.
+    /// The authorization is valid for an action begun before this, milliseconds.
     #[prost(uint64, tag = "6")]
     pub good_until: u64,
 }
 
-/// Where a credential was used, folded per credential, tool, outcome and minute.
+/// Uses of a credential, aggregated per credential, tool, outcome and minute.
 #[derive(Clone, PartialEq, Message)]
 pub struct UsesReported {
     /// The credential.
@@ -221,22 +221,22 @@ pub struct UsesReported {
     /// The tool.
     #[prost(string, tag = "2")]
     pub tool: String,
-    /// What came of it.
+    /// The outcome.
     #[prost(string, tag = "3")]
     pub outcome: String,
-    /// The minute, milliseconds of its start.
+    /// The start of the minute, milliseconds.
     #[prost(uint64, tag = "4")]
     pub minute: u64,
-    /// How many.
+    /// Number of uses.
     #[prost(uint64, tag = "5")]
     pub count: u64,
     /// The credential's task.
     #[prost(bytes = "vec", tag = "6")]
     pub task: Vec<u8>,
-    /// The tool is none that the credential, or else its task, names.
+    /// The tool is not one that the credential, or else its task, names.
     #[prost(bool, tag = "7")]
     pub undeclared: bool,
-    /// The credential had ended before.
+    /// The credential had already ended.
     #[prost(bool, tag = "8")]
     pub after_end: bool,
     /// The upstream.
@@ -244,42 +244,42 @@ pub struct UsesReported {
     pub upstream: String,
 }
 
-/// Outcomes of a use, as records name them.
+/// The outcomes of a use, as records name them.
 pub const USE_OUTCOMES: [&str; 3] = ["accepted", "refused", "failed"];
 
-/// Refusals: one with what was asked, or many of one reason counted.
+/// Refusals: a single one with what was asked for, or a count of refusals with one reason.
 #[derive(Clone, PartialEq, Message)]
 pub struct Refused {
-    /// Who was refused.
+    /// The caller that was refused.
     #[prost(string, tag = "1")]
     pub caller: String,
-    /// The reason's text on the wire.
+    /// The reason code on the wire.
     #[prost(string, tag = "2")]
     pub reason: String,
     /// The rule that refused.
     #[prost(string, tag = "3")]
     pub rule: String,
-    /// What was asked for: upstream, or the rpc.
+    /// The upstream that was asked for, or the rpc.
     #[prost(string, tag = "4")]
     pub asked: String,
-    /// The task that was named.
+    /// The task named in the request.
     #[prost(string, tag = "5")]
     pub task: String,
-    /// When the first of them was.
+    /// When the first of the refusals was.
     #[prost(uint64, tag = "6")]
     pub since: u64,
-    /// How many.
+    /// Number of refusals.
     #[prost(uint64, tag = "7")]
     pub count: u64,
-    /// What was wanted, where policy refused one exchange.
+    /// The request, when policy refused a single exchange.
     #[prost(message, optional, boxed, tag = "8")]
     pub wanted: Option<Box<Wanted>>,
-    /// The task that was named is a break-glass task, or below one.
+    /// The task named in the request is a break-glass task, or below one.
     #[prost(bool, tag = "9")]
     pub break_glass: bool,
 }
 
-/// What policy was asked about an exchange that it refused.
+/// The exchange request that policy refused.
 #[derive(Clone, PartialEq, Message)]
 pub struct Wanted {
     /// The environment.
@@ -288,13 +288,13 @@ pub struct Wanted {
     /// The upstream.
     #[prost(string, tag = "2")]
     pub upstream: String,
-    /// Version of its registration.
+    /// Version of the upstream's registration.
     #[prost(uint64, tag = "3")]
     pub upstream_version: u64,
     /// Version of the policy set.
     #[prost(uint64, tag = "4")]
     pub policy_version: u64,
-    /// The task; empty where it would have been opened with it.
+    /// The task; empty if the exchange would have opened one.
     #[prost(bytes = "vec", tag = "5")]
     pub task: Vec<u8>,
     /// The credential kind, by its persisted number.
@@ -306,39 +306,39 @@ pub struct Wanted {
     /// The tool.
     #[prost(string, tag = "8")]
     pub tool: String,
-    /// What it is for, in the caller's words.
+    /// The purpose, in the caller's words.
     #[prost(string, tag = "9")]
     pub purpose: String,
     /// SHA-256 of the arguments in RFC 8785 form, empty where none were given.
     #[prost(bytes = "vec", tag = "10")]
     pub arguments: Vec<u8>,
-    /// How long it would have lived, milliseconds.
+    /// How long the credential would have lived, milliseconds.
     #[prost(uint64, tag = "11")]
     pub ttl: u64,
-    /// It would have renewed another one.
+    /// The credential would have renewed another one.
     #[prost(bool, tag = "12")]
     pub renewal: bool,
-    /// The binding that covered it.
+    /// The binding that covered the request.
     #[prost(string, tag = "13")]
     pub binding: String,
-    /// On whose behalf, where that is not the caller.
+    /// The subject on whose behalf the caller acts, if it is not the caller.
     #[prost(message, optional, tag = "21")]
     pub subject: Option<Identity>,
-    /// The actors, outermost first, where there is a subject.
+    /// The actors, outermost first, if there is a subject.
     #[prost(message, repeated, tag = "22")]
     pub actors: Vec<Identity>,
-    /// What its subject token said of the subject's rights.
+    /// The rights of the subject according to its subject token.
     #[prost(message, optional, tag = "23")]
     pub subject_claims: Option<SubjectClaims>,
 }
 
-/// Something is about to be made upstream.
+/// A lease was opened: something is about to be created at an upstream.
 #[derive(Clone, PartialEq, Message)]
 pub struct LeaseOpened {
     /// The lease.
     #[prost(bytes = "vec", tag = "1")]
     pub lease: Vec<u8>,
-    /// The credential that it is for.
+    /// The credential that the lease is for.
     #[prost(bytes = "vec", tag = "2")]
     pub credential: Vec<u8>,
     /// The task.
@@ -350,10 +350,10 @@ pub struct LeaseOpened {
     /// The credential kind, by its persisted number.
     #[prost(uint32, tag = "5")]
     pub kind: u32,
-    /// What undoing needs, without a secret: a role's name, a tag.
+    /// Data needed to undo the lease, without a secret: a role's name, a tag.
     #[prost(string, tag = "6")]
     pub handle: String,
-    /// What was made ends by itself then, milliseconds; 0 where it never does.
+    /// When the created object ends by itself, milliseconds; 0 if it never does.
     #[prost(uint64, tag = "7")]
     pub ends_at: u64,
 }
@@ -366,22 +366,22 @@ pub enum LeaseEnd {
     Unspecified = 0,
     /// Undone, and verified to be gone.
     Undone = 1,
-    /// It was never made.
+    /// Nothing was created.
     NeverMade = 2,
-    /// An operator gave it up.
+    /// An operator abandoned it.
     Abandoned = 3,
 }
 
-/// What was made upstream is gone, or its undoing was given up.
+/// A lease was closed: the object at the upstream is gone, or undoing it was abandoned.
 #[derive(Clone, PartialEq, Message)]
 pub struct LeaseClosed {
     /// The lease.
     #[prost(bytes = "vec", tag = "1")]
     pub lease: Vec<u8>,
-    /// How it ended.
+    /// How the lease ended.
     #[prost(enumeration = "LeaseEnd", tag = "2")]
     pub end: i32,
-    /// What the upstream said.
+    /// The upstream's answer.
     #[prost(string, tag = "3")]
     pub detail: String,
 }

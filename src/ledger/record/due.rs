@@ -1,42 +1,43 @@
-//! What time alone brought about, and somebody has to hear of.
+//! Events caused by the passing of time alone, recorded so that observers are notified.
 
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-/// What fell due.
+/// The kind of event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
 #[repr(i32)]
 pub enum DueOf {
     /// Never written.
     Unspecified = 0,
-    /// Nobody decided about an approval in time.
+    /// An approval was not decided in time.
     Approval = 1,
-    /// A registration ends soon.
+    /// A registration expires soon.
     Upstream = 2,
 }
 
-/// Something fell due. It changes nothing: what time ends is over by its time. Written once for each, so that whoever follows the ledger is told.
+/// A deadline was reached. The record changes no state: expiry takes effect by time itself. It is written once per event, so that followers
+/// of the ledger are notified.
 #[derive(Clone, PartialEq, Message)]
 pub struct FellDue {
-    /// What.
+    /// The kind of event.
     #[prost(enumeration = "DueOf", tag = "1")]
     pub of: i32,
-    /// Its id, where it has one.
+    /// The id of the object, if it has one.
     #[prost(bytes = "vec", tag = "2")]
     pub id: Vec<u8>,
-    /// Its name, where it has one.
+    /// The name of the object, if it has one.
     #[prost(string, tag = "3")]
     pub name: String,
-    /// Its version, where it has one.
+    /// The version of the object, if it has one.
     #[prost(uint64, tag = "4")]
     pub version: u64,
-    /// The moment that it is about.
+    /// The deadline.
     #[prost(uint64, tag = "5")]
     pub at: u64,
-    /// Its environment.
+    /// The environment of the object.
     #[prost(string, tag = "6")]
     pub environment: String,
-    /// Who answers for it.
+    /// The owner of the object.
     #[prost(string, tag = "7")]
     pub owner: String,
 }

@@ -1,8 +1,8 @@
-//! What each event is called.
+//! The name of each event.
 
 use super::Event;
 
-/// What happened, in a few words that never change.
+/// A short, stable name of the event.
 pub const fn event_name(event: &Event) -> &'static str {
     match event {
         Event::GenerationBegun(_) => "generation begun",
@@ -44,7 +44,7 @@ pub const fn event_name(event: &Event) -> &'static str {
     }
 }
 
-/// Every text that [`event_name`] gives.
+/// Every name that [`event_name`] returns.
 pub const EVENT_NAMES: &[&str] = &[
     "generation begun",
     "task opened",

@@ -1,19 +1,19 @@
-//! Break-glass, step by step.
+//! Records of the steps of break-glass.
 
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-/// Which step of a break-glass task was taken.
+/// The step of a break-glass task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
 #[repr(i32)]
 pub enum GlassStep {
-    /// Written by no version that decided about break-glass: it takes no effect.
+    /// Written only by versions before break-glass was decided step by step: it has no effect.
     Unspecified = 0,
-    /// The first person asked for it. Stands in a group behind the record that opens the task.
+    /// The first person asked for it. Follows, in the same group, the record that opens the task.
     Opened = 1,
-    /// The second person joined: it is active.
+    /// The second person joined: the task is active.
     Joined = 2,
-    /// A third person looked at what was done in it.
+    /// A third person reviewed what was done in the task.
     Reviewed = 3,
 }
 
@@ -23,37 +23,37 @@ pub struct BreakGlass {
     /// The task.
     #[prost(bytes = "vec", tag = "1")]
     pub task: Vec<u8>,
-    /// Its people so far: one where it was opened, two from then on.
+    /// The people so far: one when the task was opened, two from then on.
     #[prost(message, repeated, tag = "2")]
     pub people: Vec<super::Identity>,
-    /// The third who reviewed it.
+    /// The third person, who reviewed the task.
     #[prost(message, optional, tag = "3")]
     pub reviewer: Option<super::Identity>,
-    /// What was said.
+    /// The statement given with the step.
     #[prost(string, tag = "4")]
     pub text: String,
-    /// The rights by their name in policy.
+    /// The name of the rights in policy.
     #[prost(string, tag = "5")]
     pub rights: String,
-    /// Which step it is.
+    /// The step.
     #[prost(enumeration = "GlassStep", tag = "6")]
     pub step: i32,
-    /// The SPIFFE ID by which whoever takes the step calls, and acts from then on.
+    /// The SPIFFE ID by which the person who takes the step calls, and acts from then on.
     #[prost(string, tag = "7")]
     pub caller: String,
-    /// Version of the environment's policy set that it was decided with.
+    /// Version of the environment's policy set that the step was decided with.
     #[prost(uint64, tag = "8")]
     pub policy_version: u64,
-    /// When it was decided.
+    /// When the step was decided.
     #[prost(uint64, tag = "9")]
     pub decided_at: u64,
     /// The environment.
     #[prost(string, tag = "10")]
     pub environment: String,
-    /// The SVID that whoever takes the step called with.
+    /// The SVID that the person who takes the step called with.
     #[prost(message, optional, tag = "11")]
     pub svid: Option<super::SvidEvidence>,
-    /// The credential that they were identified by, where mayfly issued their SVID.
+    /// The login credential of that person, if mayfly issued the SVID.
     #[prost(bytes = "vec", tag = "12")]
     pub ancestor: Vec<u8>,
 }

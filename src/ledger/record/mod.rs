@@ -1,7 +1,7 @@
-//! What happened: one record per event, with its audit context. Never a secret, a signature or a whole token.
+//! The records of the ledger: one record per event, with its audit context. A record never contains a secret, a signature or a whole token.
 //!
-//! The tags are persisted and frozen: a field is added, never changed or used again. `tests/vectors/records` holds samples of each
-//! past version. A record whose event is unknown to this version stops the start: unknown means no.
+//! The tags are persisted and frozen: fields are added, never changed or reused. `tests/vectors/records` holds samples of each past
+//! version. A record whose event this version does not know prevents the start.
 
 mod approval;
 mod credential;
@@ -33,25 +33,25 @@ use crate::identity::caller::Caller;
 use crate::limits;
 use crate::seq::Seq;
 
-/// One event and who caused it.
+/// One event, with its author.
 #[derive(Clone, PartialEq, Message)]
 pub struct Record {
-    /// Who asked for it.
+    /// The author.
     #[prost(message, optional, tag = "1")]
     pub author: Option<Author>,
-    /// Decision revision: everything up to this seq was seen by the decision. 0 for what is no grant.
+    /// Decision revision: the decision saw everything up to this seq. 0 for records that are not grants.
     #[prost(uint64, tag = "2")]
     pub revision: u64,
-    /// The request that this came from, where it named one.
+    /// The request that caused the record, if the caller named one.
     #[prost(message, optional, tag = "3")]
     pub request: Option<Request>,
-    /// Records of one commit with the same number above 0 stand or are void together.
+    /// Records of one commit with the same number above 0 take effect together or are void together.
     #[prost(uint32, tag = "4")]
     pub group: u32,
-    /// The trace of the call that it came from (W3C Trace Context), where there was one: as its caller said, or our own.
+    /// The trace id of the call (W3C Trace Context), if any: the caller's, or mayfly's own.
     #[prost(bytes = "vec", tag = "5")]
     pub trace: Vec<u8>,
-    /// What happened.
+    /// The event.
     #[prost(
         oneof = "Event",
         tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 60, 61, 70, 71, 72, 80, 81, 82"
@@ -59,10 +59,10 @@ pub struct Record {
     pub event: Option<Event>,
 }
 
-/// Who caused a record.
+/// The author of a record.
 #[derive(Clone, PartialEq, Message)]
 pub struct Author {
-    /// One of these.
+    /// The kind of author, with its name.
     #[prost(oneof = "Who", tags = "1, 2, 3, 4")]
     pub who: Option<Who>,
 }
@@ -84,26 +84,26 @@ pub enum Who {
     Mayfly(String),
 }
 
-/// A request that may be repeated.
+/// A request that may be retried.
 #[derive(Clone, PartialEq, Message)]
 pub struct Request {
-    /// Who sent it: request ids of different callers have nothing to do with each other. Empty for the record's author, by SPIFFE ID, as
-    /// nearly always ([`Record::requester`]).
+    /// The sender: request ids of different callers are independent. Empty if the sender is the record's author by SPIFFE ID, as in nearly
+    /// every record ([`Record::requester`]).
     #[prost(string, tag = "1")]
     pub caller: String,
-    /// The caller's name for it.
+    /// The caller's request id.
     #[prost(string, tag = "2")]
     pub id: String,
-    /// SHA-256 over everything that was asked.
+    /// SHA-256 over all fields of the request.
     #[prost(bytes = "vec", tag = "3")]
     pub digest: Vec<u8>,
 }
 
-/// Everything that can happen.
+/// All events.
 #[allow(clippy::large_enum_variant, reason = "the largest, an issuance, is nearly all of them")]
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Event {
-    /// A generation of the log begins; all that was issued before is revoked.
+    /// A generation of the log begins; everything issued before is revoked.
     #[prost(message, tag = "10")]
     GenerationBegun(GenerationBegun),
     /// A task was opened.
@@ -112,7 +112,7 @@ pub enum Event {
     /// A task and everything under it ended.
     #[prost(message, tag = "12")]
     TaskClosed(TaskClosed),
-    /// A task and everything under it is refused until resumed.
+    /// A task and everything under it is on hold: refused until resumed.
     #[prost(message, tag = "13")]
     TaskHeld(TaskHeld),
     /// A hold ended.
@@ -121,7 +121,7 @@ pub enum Event {
     /// A task's deadline moved.
     #[prost(message, tag = "15")]
     TaskExtended(TaskExtended),
-    /// Tasks that showed signs of life.
+    /// Heartbeats of tasks.
     #[prost(message, tag = "16")]
     TaskHeartbeats(TaskHeartbeats),
     /// A credential was issued.
@@ -130,13 +130,13 @@ pub enum Event {
     /// A holder gave its credential back.
     #[prost(message, tag = "21")]
     Released(Released),
-    /// An action was authorized with a credential that was issued before.
+    /// An action was authorized; nothing was issued.
     #[prost(message, tag = "22")]
     Authorized(Authorized),
-    /// Where a credential was used.
+    /// Uses of a credential.
     #[prost(message, tag = "23")]
     UsesReported(UsesReported),
-    /// Refusals, one or counted.
+    /// Refusals, single or counted.
     #[prost(message, tag = "24")]
     Refused(Refused),
     /// Targets were revoked.
@@ -157,22 +157,22 @@ pub enum Event {
     /// A trust domain's bundle.
     #[prost(message, tag = "43")]
     BundleSet(BundleSet),
-    /// A key of ours.
+    /// A key of mayfly.
     #[prost(message, tag = "44")]
     KeyAdded(KeyAdded),
-    /// A key of ours changed state.
+    /// A key of mayfly changed state.
     #[prost(message, tag = "45")]
     KeyChanged(KeyChanged),
     /// A break-glass task was opened, joined or reviewed.
     #[prost(message, tag = "46")]
     BreakGlass(BreakGlass),
-    /// An owner of registrations left, or is back.
+    /// An owner of registrations left, or returned.
     #[prost(message, tag = "47")]
     OwnerLeft(OwnerLeft),
-    /// A narrower version has revoked all that it would refuse.
+    /// The revocation of everything that a narrower version would refuse is complete.
     #[prost(message, tag = "48")]
     Narrowed(Narrowed),
-    /// The policy set beside the one in force would have decided otherwise.
+    /// The shadow policy set would have decided differently.
     #[prost(message, boxed, tag = "49")]
     PolicyDiffered(Box<PolicyDiffered>),
     /// An approval was asked for.
@@ -181,13 +181,13 @@ pub enum Event {
     /// An approval was given or refused.
     #[prost(message, tag = "51")]
     ApprovalDecided(ApprovalDecided),
-    /// Something that may be used once was used: a token id, an assertion.
+    /// A single-use id was used: a token id, an assertion.
     #[prost(message, tag = "52")]
     UsedOnce(UsedOnce),
-    /// Something is about to be made upstream.
+    /// A lease was opened: something is about to be created at an upstream.
     #[prost(message, tag = "60")]
     LeaseOpened(LeaseOpened),
-    /// What was made upstream is gone, or its undoing was given up.
+    /// A lease was closed: the object at the upstream is gone, or undoing it was abandoned.
     #[prost(message, tag = "61")]
     LeaseClosed(LeaseClosed),
     /// A snapshot of the state was written.
@@ -205,18 +205,18 @@ pub enum Event {
     /// A person gave a login back.
     #[prost(message, tag = "81")]
     LoggedOut(LoggedOut),
-    /// Something fell due by time alone.
+    /// A deadline was reached.
     #[prost(message, tag = "82")]
     FellDue(FellDue),
 }
 
-/// Why bytes are no record.
+/// Why bytes are not a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a record: {0}")]
 pub struct BadRecord(pub String);
 
 impl Who {
-    /// Who calls: a person who signed in, else the workload.
+    /// The caller as an author: the person who signed in, else the workload.
     pub fn of(caller: &Caller) -> Who {
         match caller.person() {
             Some(person) => Who::Person(Identity { issuer: person.issuer.to_string(), sub: person.subject.to_string() }),
@@ -224,7 +224,7 @@ impl Who {
         }
     }
 
-    /// The SPIFFE ID, where it has one.
+    /// The author's SPIFFE ID, if it has one.
     pub fn spiffe_id(&self) -> Option<&str> {
         match self {
             Who::SpiffeId(id) => Some(id),
@@ -232,7 +232,7 @@ impl Who {
         }
     }
 
-    /// Who has that name, as [`Who::name`] writes those of workloads and people.
+    /// The author with this name, as [`Who::name`] writes those of workloads and people.
     pub fn named(name: &str) -> Who {
         match name.split_once('#').filter(|_| !name.starts_with("spiffe://")) {
             Some((issuer, sub)) => Who::Person(Identity { issuer: issuer.to_owned(), sub: sub.to_owned() }),
@@ -240,7 +240,7 @@ impl Who {
         }
     }
 
-    /// As requests' senders and `context.approvals.people` are written.
+    /// The author's name, as it is written for senders of requests and in `context.approvals.people`.
     pub fn name(&self) -> String {
         match self {
             Who::SpiffeId(id) => id.clone(),
@@ -252,7 +252,7 @@ impl Who {
 }
 
 impl Request {
-    /// Who sent it: the author of what came of it, who is not named a second time, or another. `None`: nobody did.
+    /// The name of the request's sender: the stored one, or the record's author if none is stored. `None`: the request has no sender.
     pub fn sender<'a>(&'a self, author: &'a Who) -> Option<&'a str> {
         match self.caller.as_str() {
             "" => author.spiffe_id(),
@@ -262,7 +262,7 @@ impl Request {
 }
 
 impl Record {
-    /// A record by this author.
+    /// A record with this author.
     pub fn new(author: Who, event: Event) -> Record {
         Record {
             author: Some(Author { who: Some(author) }),
@@ -274,31 +274,31 @@ impl Record {
         }
     }
 
-    /// Notes the decision revision.
+    /// Sets the decision revision.
     pub fn decided_at(mut self, revision: Seq) -> Record {
         self.revision = revision.as_u64();
         self
     }
 
-    /// Notes the request it came from. A caller who is the author is not written twice.
+    /// Sets the request. A sender who is the author is not stored a second time.
     pub fn for_request(mut self, request: Option<Request>) -> Record {
         let own = |r: &Request| self.author_id() == Some(r.caller.as_str());
         self.request = request.map(|r| if own(&r) { Request { caller: String::new(), ..r } } else { r });
         self
     }
 
-    /// Who sent the request that this came from; `None` where it named none, or nobody sent it.
+    /// The sender of the request; `None` if there is no request, or no sender.
     pub fn requester(&self) -> Option<&str> {
         self.request.as_ref()?.sender(self.author.as_ref()?.who.as_ref()?)
     }
 
-    /// The author's SPIFFE ID, where it has one.
+    /// The author's SPIFFE ID, if it has one.
     pub fn author_id(&self) -> Option<&str> {
         self.author.as_ref()?.who.as_ref()?.spiffe_id()
     }
 
-    /// Decodes strictly: author and event known, size in bounds, and encoding again gives the same bytes, so that nothing a newer
-    /// version wrote is dropped unseen.
+    /// Decodes strictly: author and event are known, the size is within bounds, and encoding again gives the same bytes, so that no field
+    /// of a newer version is silently dropped.
     pub fn from_bytes(bytes: &[u8]) -> Result<Record, BadRecord> {
         if bytes.len() > limits::RECORD_BYTES {
             return Err(BadRecord(format!("{} bytes, above the limit of {}", bytes.len(), limits::RECORD_BYTES)));
@@ -316,7 +316,7 @@ impl Record {
         Ok(record)
     }
 
-    /// The author, for people and the audit.
+    /// The author in readable form, for people and the audit.
     pub fn author_text(&self) -> String {
         match self.author.as_ref().and_then(|a| a.who.as_ref()) {
             Some(Who::SpiffeId(id)) => id.clone(),

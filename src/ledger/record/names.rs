@@ -1,5 +1,5 @@
-//! What a record names: ids, callers, upstreams, tools, digests, each as it is written for people. Searching finds a record by these, and the
-//! index of history holds them.
+//! The names in a record: ids, callers, upstreams, tools, digests, each in its readable form. Searches find records by these names, and the
+//! history index stores them.
 
 pub mod about;
 mod large;
@@ -7,10 +7,10 @@ mod large;
 use super::*;
 use crate::seq::{ApprovalId, CredentialId, LeaseId, StoreId, TaskId};
 
-/// What sort of thing a name is of. A filter on one sort does not find the same text of another.
+/// The sort of a name. A filter on one sort does not match the same text of another sort.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Sort {
-    /// The event itself.
+    /// The event.
     Event,
     /// A task.
     Task,
@@ -22,13 +22,13 @@ pub enum Sort {
     Tool,
     /// An environment.
     Environment,
-    /// What a record is about, which is less than it names ([`about`]).
+    /// The main object of the record, a subset of the names in it ([`about`]).
     About,
-    /// All else: credentials, approvals, leases, people, keys, bindings, policies, scopes, trust domains, digests, request ids, traces.
+    /// All others: credentials, approvals, leases, people, keys, bindings, policies, scopes, trust domains, digests, request ids, traces.
     Other,
 }
 
-/// Shows `see` everything that a record names; what is empty is no name. The same may come twice.
+/// Calls `see` with every name in a record; empty names are left out. A name may come more than once.
 pub fn names(record: &Record, see: &mut dyn FnMut(Sort, &str)) {
     let mut n = Namer { see };
     match record.author.as_ref().and_then(|a| a.who.as_ref()) {
@@ -49,14 +49,14 @@ pub fn names(record: &Record, see: &mut dyn FnMut(Sort, &str)) {
     }
 }
 
-/// What an issuance names beside what others share with it.
+/// The names that an issuance has in addition to its template's.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnNames<'a> {
-    /// Its id.
+    /// The credential's id.
     pub credential: &'a [u8],
-    /// The request's id; empty for none.
+    /// The request id; empty for none.
     pub request_id: &'a str,
-    /// The trace; empty for none.
+    /// The trace id; empty for none.
     pub trace: &'a [u8],
     /// The tool; empty for none.
     pub tool: &'a str,
@@ -66,16 +66,16 @@ pub struct OwnNames<'a> {
     pub token_digest: &'a [u8],
 }
 
-/// A name as it is written for people, or a SHA-256 that has yet to be written so, in lower-case hex: a name of [`Sort::Other`].
+/// A name in its readable form, or a SHA-256 that is still to be written in lower-case hex: a name of [`Sort::Other`].
 #[derive(Clone, Copy, Debug)]
 pub enum Named<'a> {
-    /// As it is written.
+    /// The readable form.
     Text(Sort, &'a str),
-    /// Not written yet.
+    /// A digest, not yet written in hex.
     Digest(&'a [u8; 32]),
 }
 
-/// The same of what is one issuance's own.
+/// Calls `see` with the names that are one issuance's own.
 pub fn own_names(own: &OwnNames<'_>, see: &mut dyn FnMut(Named<'_>)) {
     for digest in [own.arguments, own.token_digest] {
         match digest.try_into() {
@@ -121,7 +121,7 @@ impl Namer<'_> {
         texts.iter().for_each(|text| self.other(text));
     }
 
-    /// A workload by its SPIFFE ID; somebody else by whatever name.
+    /// A workload by its SPIFFE ID; any other author by its name.
     fn who(&mut self, text: &str) {
         let sort = if text.starts_with("spiffe://") { Sort::Workload } else { Sort::Other };
         self.name(sort, text);

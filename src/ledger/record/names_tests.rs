@@ -1,4 +1,4 @@
-//! Under which names records are found.
+//! Tests of the names under which records are found.
 
 use super::*;
 

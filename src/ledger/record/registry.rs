@@ -1,24 +1,24 @@
-//! Records of what grants are decided with: generations, policy, upstreams, bindings, bundles, keys.
+//! Records of the versioned inputs of grants: generations, policy sets, upstreams, bindings, bundles, keys.
 
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-/// A generation of the log begins; all that was issued before is revoked.
+/// A generation of the log begins; everything issued before is revoked.
 #[derive(Clone, PartialEq, Message)]
 pub struct GenerationBegun {
-    /// Its number, 1 for the first.
+    /// The generation's number, 1 for the first.
     #[prost(uint32, tag = "1")]
     pub generation: u32,
-    /// Why: `created`, `recovered`, `restored`, `migrated`.
+    /// The cause: `created`, `recovered`, `restored`, `migrated`.
     #[prost(string, tag = "2")]
     pub cause: String,
     /// The store's id, 16 random bytes.
     #[prost(bytes = "vec", tag = "3")]
     pub store: Vec<u8>,
-    /// The last seq of the generation before that is kept.
+    /// The last seq of the previous generation that is kept.
     #[prost(uint64, tag = "4")]
     pub after: u64,
-    /// Time may begin earlier than the generation before ended.
+    /// The time may begin before the end of the previous generation.
     #[prost(bool, tag = "5")]
     pub reset_time: bool,
 }
@@ -38,11 +38,11 @@ pub struct PolicySet {
     /// The set in its canonical form.
     #[prost(string, tag = "4")]
     pub text: String,
-    /// It only watches beside the enforcing set.
+    /// The set is a shadow policy set beside the enforced one.
     #[prost(bool, tag = "5")]
     pub audit_only: bool,
-    /// It may be narrower than the version before. What was issued up to this seq and it would refuse is revoked in the same group; what was
-    /// issued after it is looked for, until a record says that this was done. 0: there is nothing to look for.
+    /// The version may be narrower than the one before. Credentials issued up to this seq that the new version would refuse are revoked in
+    /// the same group; those issued after it are searched for until a record says that the search is complete. 0: nothing to search for.
     #[prost(uint64, tag = "6")]
     pub looked: u64,
 }
@@ -50,7 +50,7 @@ pub struct PolicySet {
 /// An upstream's registration.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct UpstreamSet {
-    /// Its name.
+    /// The name.
     #[prost(string, tag = "1")]
     pub name: String,
     /// One more than the version before; 1 for the first.
@@ -62,10 +62,10 @@ pub struct UpstreamSet {
     /// The registration in its canonical form.
     #[prost(string, tag = "4")]
     pub text: String,
-    /// It issues nothing.
+    /// The upstream is disabled: nothing is issued for it.
     #[prost(bool, tag = "5")]
     pub disabled: bool,
-    /// It will never issue again.
+    /// The upstream is retired: nothing will ever be issued for it again.
     #[prost(bool, tag = "6")]
     pub retired: bool,
     /// As [`PolicySet::looked`].
@@ -73,19 +73,19 @@ pub struct UpstreamSet {
     pub looked: u64,
 }
 
-/// Decisions that the policy set beside the one in force would have made otherwise, alike and counted.
+/// Decisions that the shadow policy set would have made differently, aggregated and counted.
 #[derive(Clone, PartialEq, Message)]
 pub struct PolicyDiffered {
     /// The environment.
     #[prost(string, tag = "1")]
     pub environment: String,
-    /// Version of the set that would have decided otherwise, among those of its kind.
+    /// Version of the shadow set.
     #[prost(uint64, tag = "2")]
     pub version: u64,
     /// Version of the set that decided.
     #[prost(uint64, tag = "3")]
     pub enforced: u64,
-    /// Who asked. Empty: several.
+    /// The caller. Empty: several callers.
     #[prost(string, tag = "4")]
     pub caller: String,
     /// The action.
@@ -94,21 +94,21 @@ pub struct PolicyDiffered {
     /// The upstream.
     #[prost(string, tag = "6")]
     pub upstream: String,
-    /// It would have permitted; else it would have refused.
+    /// True: the shadow set would have permitted; false: it would have refused.
     #[prost(bool, tag = "7")]
     pub permits: bool,
-    /// The policies by which, by id.
+    /// The policies of the shadow set that decided, by id.
     #[prost(string, repeated, tag = "8")]
     pub policies: Vec<String>,
-    /// When the first of them was, milliseconds.
+    /// When the first of these decisions was made, milliseconds.
     #[prost(uint64, tag = "9")]
     pub since: u64,
-    /// How many.
+    /// Number of decisions.
     #[prost(uint64, tag = "10")]
     pub count: u64,
 }
 
-/// What a narrower version has a name for.
+/// The kinds of object that can be narrowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
 #[repr(i32)]
 pub enum Narrowing {
@@ -122,13 +122,13 @@ pub enum Narrowing {
     Binding = 3,
 }
 
-/// All that a narrower version would refuse was looked for and revoked, up to the place where it came into force.
+/// Everything that a narrower version would refuse was searched for and revoked, up to the place where that version took effect.
 #[derive(Clone, PartialEq, Message)]
 pub struct Narrowed {
-    /// What was narrowed.
+    /// The kind of object.
     #[prost(enumeration = "Narrowing", tag = "1")]
     pub what: i32,
-    /// Its environment or name.
+    /// The object's environment or name.
     #[prost(string, tag = "2")]
     pub name: String,
     /// The version.
@@ -136,16 +136,16 @@ pub struct Narrowed {
     pub version: u64,
 }
 
-/// An owner of registrations left, or is back.
+/// An owner of registrations left, or returned.
 #[derive(Clone, PartialEq, Message)]
 pub struct OwnerLeft {
-    /// As registrations name it.
+    /// The owner, as registrations name it.
     #[prost(string, tag = "1")]
     pub owner: String,
     /// Why.
     #[prost(string, tag = "2")]
     pub reason: String,
-    /// Back again.
+    /// True: the owner returned.
     #[prost(bool, tag = "3")]
     pub returned: bool,
 }
@@ -153,7 +153,7 @@ pub struct OwnerLeft {
 /// Which workload's tool may use which upstream.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct BindingSet {
-    /// Its name.
+    /// The name.
     #[prost(string, tag = "1")]
     pub name: String,
     /// One more than the version before; 1 for the first.
@@ -165,7 +165,7 @@ pub struct BindingSet {
     /// The binding in its canonical form.
     #[prost(string, tag = "4")]
     pub text: String,
-    /// It permits nothing until somebody approves it.
+    /// The binding is a proposal: it permits nothing until somebody approves it.
     #[prost(bool, tag = "5")]
     pub pending: bool,
     /// As [`PolicySet::looked`].
@@ -188,22 +188,22 @@ pub struct BundleSet {
     /// SHA-256 of the document.
     #[prost(bytes = "vec", tag = "4")]
     pub digest: Vec<u8>,
-    /// The document, in SPIFFE form: what a start begins with, whatever its source says by then.
+    /// The document, in SPIFFE form: a start begins with it, whatever the source of the bundle offers by then.
     #[prost(bytes = "vec", tag = "5")]
     pub document: Vec<u8>,
-    /// Where it came from.
+    /// The source of the bundle.
     #[prost(string, tag = "6")]
     pub source: String,
     /// The trust domain is no longer trusted.
     #[prost(bool, tag = "7")]
     pub removed: bool,
-    /// SHA-256 of roots that an operator removed, sorted: no source brings them back until an operator adds them.
+    /// SHA-256 of roots that an operator removed, sorted: no source can bring them back until an operator adds them.
     #[prost(bytes = "vec", repeated, tag = "8")]
     pub kept_out: Vec<Vec<u8>>,
-    /// SHA-256 of roots that an operator added, sorted: no source takes them out.
+    /// SHA-256 of roots that an operator added, sorted: no source can remove them.
     #[prost(bytes = "vec", repeated, tag = "9")]
     pub kept_in: Vec<Vec<u8>>,
-    /// Why, in the words of the author of the change.
+    /// The reason, in the words of the author of the change.
     #[prost(string, tag = "10")]
     pub reason: String,
     /// SHA-256 of the roots that this change added, sorted.
@@ -212,13 +212,13 @@ pub struct BundleSet {
     /// SHA-256 of the roots that this change removed, sorted.
     #[prost(bytes = "vec", repeated, tag = "12")]
     pub gone: Vec<Vec<u8>>,
-    /// The seq of the bundle that a change was planned on which waited for a second person, 0 where the trust domain was not known then. With
-    /// another bundle in force it does not take effect.
+    /// For a change that waited for a second person: the seq of the bundle that it was planned on, 0 if the trust domain was not known
+    /// then. If another bundle is in effect, the change has no effect.
     #[prost(uint64, optional, tag = "13")]
     pub planned_on: Option<u64>,
 }
 
-/// What a key of ours is for. One key, one purpose.
+/// The purpose of a key. Each key has one purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
 #[repr(i32)]
 pub enum KeyPurpose {
@@ -246,51 +246,51 @@ pub enum KeyPurpose {
 pub enum KeyState {
     /// Never written.
     Unspecified = 0,
-    /// Published, not yet used: verifiers learn it first.
+    /// Published, not yet used, so that verifiers learn it first.
     Next = 1,
-    /// Used.
+    /// In use.
     Active = 2,
-    /// Not used, still published: what it made has not ended.
+    /// No longer used, still published: credentials made with it have not expired.
     Retired = 3,
     /// No longer published.
     Removed = 4,
-    /// In somebody else's hands. All that it signed is refused.
+    /// Compromised. Everything that it signed is refused.
     Compromised = 5,
 }
 
-/// A key of ours.
+/// A key of mayfly.
 #[derive(Clone, PartialEq, Message)]
 pub struct KeyAdded {
-    /// Its id: `kid`.
+    /// The key's id: `kid`.
     #[prost(string, tag = "1")]
     pub key: String,
-    /// What it is for.
+    /// The key's purpose.
     #[prost(enumeration = "KeyPurpose", tag = "2")]
     pub purpose: i32,
-    /// Its algorithm by its JOSE name.
+    /// The JOSE name of the algorithm.
     #[prost(string, tag = "3")]
     pub algorithm: String,
-    /// Its public part: an uncompressed point, empty for a symmetric key.
+    /// The public key: an uncompressed point, empty for a symmetric key.
     #[prost(bytes = "vec", tag = "4")]
     pub public: Vec<u8>,
-    /// The environment that it serves.
+    /// The environment that the key serves.
     #[prost(string, tag = "5")]
     pub environment: String,
-    /// The state that it begins in.
+    /// The key's first state.
     #[prost(enumeration = "KeyState", tag = "6")]
     pub state: i32,
-    /// How long it is published before it is used, milliseconds, where an operator said so; 0 for what its purpose has.
+    /// How long the key is published before it is used, milliseconds, if an operator set it; 0 for the default of the purpose.
     #[prost(uint64, tag = "7")]
     pub publish_ahead: u64,
 }
 
-/// A key of ours changed state.
+/// A key of mayfly changed state.
 #[derive(Clone, PartialEq, Message)]
 pub struct KeyChanged {
-    /// Its id.
+    /// The key's id.
     #[prost(string, tag = "1")]
     pub key: String,
-    /// Its state from here on.
+    /// The new state.
     #[prost(enumeration = "KeyState", tag = "2")]
     pub state: i32,
     /// Why.
@@ -301,10 +301,10 @@ pub struct KeyChanged {
 /// A snapshot of the state was written.
 #[derive(Clone, PartialEq, Message)]
 pub struct SnapshotTaken {
-    /// The last seq in it.
+    /// The last seq in the snapshot.
     #[prost(uint64, tag = "1")]
     pub seq: u64,
-    /// The place of the last commit in it.
+    /// The position of the last commit in the snapshot.
     #[prost(uint64, tag = "2")]
     pub position: u64,
     /// SHA-256 of the file.
@@ -312,13 +312,13 @@ pub struct SnapshotTaken {
     pub digest: Vec<u8>,
 }
 
-/// Where a writer's chain stands.
+/// The head of a writer's chain.
 #[derive(Clone, PartialEq, Message)]
 pub struct ChainEnd {
     /// The writer.
     #[prost(uint32, tag = "1")]
     pub writer: u32,
-    /// The number of its commit.
+    /// The number of the writer's newest commit.
     #[prost(uint64, tag = "2")]
     pub number: u64,
     /// SHA-256 of that commit's header.
@@ -326,22 +326,23 @@ pub struct ChainEnd {
     pub header: Vec<u8>,
 }
 
-/// The oldest commits are removed from the store: written before the first of them goes. Without it, a missing beginning is damage.
+/// The oldest commits are removed from the store. This record is written before the first of them is removed; without it, a missing
+/// beginning is damage.
 #[derive(Clone, PartialEq, Message)]
 pub struct HistoryRemoved {
-    /// The place of the oldest commit that stays.
+    /// The position of the oldest commit that stays.
     #[prost(uint64, tag = "1")]
     pub before: u64,
-    /// The seq of the last record that goes.
+    /// The seq of the last removed record.
     #[prost(uint64, tag = "2")]
     pub seq: u64,
-    /// Bytes of all commits before that place, since the first there ever was.
+    /// Bytes of all commits before that position, since the first commit of the ledger.
     #[prost(uint64, tag = "3")]
     pub bytes: u64,
-    /// The time of the newest commit that goes.
+    /// The time of the newest removed commit.
     #[prost(uint64, tag = "4")]
     pub time: u64,
-    /// Where each writer's chain stands before that place: what stays continues it.
+    /// Each writer's chain head before that position; the kept commits continue it.
     #[prost(message, repeated, tag = "5")]
     pub chains: Vec<ChainEnd>,
 }

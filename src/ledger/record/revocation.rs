@@ -1,4 +1,4 @@
-//! Records of revoking.
+//! Records of revocations.
 
 use prost::Message;
 
@@ -13,24 +13,24 @@ pub struct Revoked {
     /// New grants are not blocked.
     #[prost(bool, tag = "2")]
     pub issued_only: bool,
-    /// Why.
+    /// The reason.
     #[prost(string, tag = "3")]
     pub reason: String,
     /// The rule is kept until then, milliseconds; locks stay until lifted.
     #[prost(uint64, tag = "4")]
     pub keep_until: u64,
-    /// Only new grants are blocked: a lock, nothing issued is revoked.
+    /// A lock: only new grants are blocked, and nothing issued is revoked.
     #[prost(bool, tag = "5")]
     pub lock_only: bool,
 }
 
-/// Locks were lifted. It brings nothing back.
+/// Locks were lifted. Revoked credentials stay revoked.
 #[derive(Clone, PartialEq, Message)]
 pub struct LockLifted {
     /// 1 to 64 targets.
     #[prost(message, repeated, tag = "1")]
     pub targets: Vec<TargetRecord>,
-    /// Why.
+    /// The reason.
     #[prost(string, tag = "2")]
     pub reason: String,
 }

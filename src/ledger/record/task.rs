@@ -3,8 +3,8 @@
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-/// What a task may reach. Upstreams and scopes are listed one by one; no tools listed means that
-/// only exchanges without a tool are made; no kinds listed means those of the upstream's registration.
+/// What a task may reach. Upstreams and scopes are listed individually; an empty list of tools means that only exchanges without a tool are
+/// allowed; an empty list of kinds means the kinds of the upstream's registration.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct Allowance {
     /// Upstreams with their scopes.
@@ -19,18 +19,18 @@ pub struct Allowance {
     /// Every credential must be bound to a key.
     #[prost(bool, tag = "4")]
     pub key_bound: bool,
-    /// Any tool may be named, and none.
+    /// Any tool may be named, or none.
     #[prost(bool, tag = "5")]
     pub any_tool: bool,
 }
 
-/// One upstream of a task, and the scopes in it.
+/// One upstream of a task, with its scopes.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct AllowedUpstream {
     /// The upstream's name.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// Its scopes, one by one, whatever the opener wrote short.
+    /// The scopes, individually; shorthands that the opener used are expanded.
     #[prost(string, repeated, tag = "2")]
     pub scopes: Vec<String>,
 }
@@ -38,67 +38,67 @@ pub struct AllowedUpstream {
 /// A task was opened.
 #[derive(Clone, PartialEq, Message)]
 pub struct TaskOpened {
-    /// Its id.
+    /// The id.
     #[prost(bytes = "vec", tag = "1")]
     pub task: Vec<u8>,
-    /// Its parent's id, empty for a root.
+    /// The parent's id, empty for a root.
     #[prost(bytes = "vec", tag = "2")]
     pub parent: Vec<u8>,
-    /// Who owns it: a person, or the workload that opened it.
+    /// The owner: a person, or the workload that opened the task.
     #[prost(message, optional, tag = "3")]
     pub owner: Option<super::Identity>,
-    /// The workload that opened it.
+    /// The workload that opened the task.
     #[prost(string, tag = "4")]
     pub opener: String,
-    /// Workloads that may act in it besides the opener.
+    /// Workloads that may act in the task besides the opener.
     #[prost(string, repeated, tag = "5")]
     pub callers: Vec<String>,
-    /// Its environment.
+    /// The environment.
     #[prost(string, tag = "6")]
     pub environment: String,
-    /// What it is for, in the opener's words.
+    /// The purpose, in the opener's words.
     #[prost(string, tag = "7")]
     pub purpose: String,
-    /// What it may reach.
+    /// What the task may reach.
     #[prost(message, optional, tag = "8")]
     pub allowance: Option<Allowance>,
-    /// When it was decided.
+    /// When the opening was decided.
     #[prost(uint64, tag = "9")]
     pub opened_at: u64,
-    /// When it ends.
+    /// When the task ends.
     #[prost(uint64, tag = "10")]
     pub deadline: u64,
-    /// Beyond this no extension goes.
+    /// The latest time to which extensions can move the end.
     #[prost(uint64, tag = "11")]
     pub max_deadline: u64,
     /// Milliseconds between heartbeats, 0 for none.
     #[prost(uint64, tag = "12")]
     pub heartbeat: u64,
-    /// Version of the environment's policy set that it was decided with.
+    /// Version of the environment's policy set that the opening was decided with.
     #[prost(uint64, tag = "13")]
     pub policy_version: u64,
-    /// The SVID that it was opened with.
+    /// The SVID that the task was opened with.
     #[prost(message, optional, tag = "14")]
     pub svid: Option<super::SvidEvidence>,
-    /// It waits for this approval before it is active.
+    /// The task waits for this approval before it is active.
     #[prost(bytes = "vec", tag = "15")]
     pub approval: Vec<u8>,
-    /// Credential that the opener was itself identified by, where mayfly issued its SVID, or that it showed as a subject token.
+    /// The credential that identified the opener, if mayfly issued its SVID, or that the opener presented as a subject token.
     #[prost(bytes = "vec", tag = "16")]
     pub ancestor: Vec<u8>,
-    /// It is a break-glass task, or below one.
+    /// The task is a break-glass task, or below one.
     #[prost(bool, tag = "17")]
     pub break_glass: bool,
-    /// The subject token that it was opened with, its owner being the subject; or that the task above it rests on.
+    /// The subject token that the task was opened with, whose subject is the owner; or the one that the parent task is based on.
     #[prost(message, optional, tag = "21")]
     pub subject_token: Option<super::TokenEvidence>,
-    /// The actors, outermost first, where it was itself opened with a subject token.
+    /// The actors, outermost first, if the task itself was opened with a subject token.
     #[prost(message, repeated, tag = "22")]
     pub actors: Vec<super::Identity>,
-    /// What the subject token said of the subject's rights.
+    /// The rights of the subject according to the subject token.
     #[prost(message, optional, tag = "23")]
     pub subject_claims: Option<super::SubjectClaims>,
-    /// Where a credential was shown as its subject token: what that rests on, the first of the line first, and itself.
+    /// If a credential was presented as the subject token: the credentials that it is based on, the oldest first, and then the credential.
     #[prost(message, repeated, tag = "30")]
     pub ancestors: Vec<super::Ancestor>,
 }
@@ -109,13 +109,13 @@ pub struct TaskOpened {
 pub enum Outcome {
     /// Never written.
     Unspecified = 0,
-    /// Its work was done.
+    /// The work was completed.
     Completed = 1,
-    /// It was called off.
+    /// The task was cancelled.
     Cancelled = 2,
-    /// It missed its heartbeat.
+    /// The task missed its heartbeat.
     Expired = 3,
-    /// An operator or a narrowing ended it.
+    /// An operator or a narrowing ended the task.
     Revoked = 4,
 }
 
@@ -125,18 +125,18 @@ pub struct TaskClosed {
     /// The task.
     #[prost(bytes = "vec", tag = "1")]
     pub task: Vec<u8>,
-    /// How it ended.
+    /// How the task ended.
     #[prost(enumeration = "Outcome", tag = "2")]
     pub outcome: i32,
-    /// Why, in the closer's words.
+    /// The reason, in the closer's words.
     #[prost(string, tag = "3")]
     pub reason: String,
-    /// The rule that it makes is kept until then at least, and as long as anything that was issued under it lives.
+    /// The resulting revocation rule is kept at least until then, and as long as anything issued under the task is alive.
     #[prost(uint64, tag = "4")]
     pub keep_until: u64,
 }
 
-/// Who holds a task: only somebody of the same rank or above resumes it.
+/// The rank of a hold: only a caller of the same or a higher rank can resume the task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
 #[repr(i32)]
 pub enum HoldRank {
@@ -150,16 +150,16 @@ pub enum HoldRank {
     Operator = 3,
 }
 
-/// A task and everything under it is refused until resumed.
+/// A task and everything under it is on hold: refused until resumed.
 #[derive(Clone, PartialEq, Message)]
 pub struct TaskHeld {
     /// The task.
     #[prost(bytes = "vec", tag = "1")]
     pub task: Vec<u8>,
-    /// Who holds it.
+    /// The rank of the hold.
     #[prost(enumeration = "HoldRank", tag = "2")]
     pub rank: i32,
-    /// Why.
+    /// The reason.
     #[prost(string, tag = "3")]
     pub reason: String,
 }
@@ -170,10 +170,10 @@ pub struct TaskResumed {
     /// The task.
     #[prost(bytes = "vec", tag = "1")]
     pub task: Vec<u8>,
-    /// Who resumes it.
+    /// The rank of the caller that resumes the task.
     #[prost(enumeration = "HoldRank", tag = "2")]
     pub rank: i32,
-    /// Why.
+    /// The reason.
     #[prost(string, tag = "3")]
     pub reason: String,
 }
@@ -184,39 +184,40 @@ pub struct TaskExtended {
     /// The task.
     #[prost(bytes = "vec", tag = "1")]
     pub task: Vec<u8>,
-    /// Its new end.
+    /// The new end.
     #[prost(uint64, tag = "2")]
     pub deadline: u64,
-    /// When it was decided.
+    /// When the extension was decided.
     #[prost(uint64, tag = "3")]
     pub decided_at: u64,
-    /// Version of the policy set that it was decided with.
+    /// Version of the policy set that the extension was decided with.
     #[prost(uint64, tag = "4")]
     pub policy_version: u64,
-    /// The approval that it uses up, where somebody had to approve it.
+    /// The approval that the extension uses up, if one was required.
     #[prost(bytes = "vec", tag = "5")]
     pub approval: Vec<u8>,
-    /// Who asked for it, by SPIFFE ID.
+    /// The requester, by SPIFFE ID.
     #[prost(string, tag = "6")]
     pub caller: String,
 }
 
-/// Tasks that showed signs of life since the record before.
+/// Tasks that sent heartbeats since the record before.
 #[derive(Clone, PartialEq, Message)]
 pub struct TaskHeartbeats {
     /// The tasks' ids.
     #[prost(bytes = "vec", repeated, tag = "1")]
     pub tasks: Vec<Vec<u8>>,
-    /// All tasks get one full interval: the server was away.
+    /// All tasks receive one full interval, because the server was away.
     #[prost(bool, tag = "2")]
     pub all: bool,
-    /// With `all`: the server was away since then, milliseconds. What was silent before it left stays silent.
+    /// With `all`: since when the server was away, milliseconds. A task that had already missed its heartbeat then does not receive an
+    /// interval.
     #[prost(uint64, tag = "3")]
     pub away_since: u64,
 }
 
 impl Allowance {
-    /// What of this goes beyond `other`, in words; `None` where nothing does.
+    /// The part of this allowance that goes beyond `other`, in words; `None` if nothing does.
     pub fn wider_than(&self, other: &Allowance) -> Option<String> {
         for mine in &self.upstreams {
             let Some(theirs) = other.upstreams.iter().find(|u| u.name == mine.name) else {
@@ -239,7 +240,7 @@ impl Allowance {
     }
 }
 
-/// What of `mine` is not in `theirs`, where an empty list means all: `Some(None)` when it is everything.
+/// The part of `mine` that is not in `theirs`, where an empty list means all: `Some(None)` if `mine` is everything and `theirs` is not.
 fn beyond<T: PartialEq + Clone>(mine: &[T], theirs: &[T]) -> Option<Option<T>> {
     if theirs.is_empty() {
         return None;

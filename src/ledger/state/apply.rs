@@ -1,4 +1,4 @@
-//! What each valid record does to the state.
+//! Applies valid records to the state.
 
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ pub(super) fn author(record: &Record) -> Option<Box<Who>> {
 }
 
 impl State {
-    /// Makes a record that was found valid take effect. Its seq is the head.
+    /// Applies a record that was found valid. Its seq is the head.
     pub fn apply(&mut self, judged: &impl Judged) {
         let (seq, now) = (self.head, self.time);
         let record = judged.record();
         let request = judged.request();
         let Some(event) = &record.event else { return };
-        // A credential remembers its own; anything else is remembered here, whatever it was.
+        // A credential stores its own request; every other request is remembered here.
         match event {
             Event::Issued(_) => {}
             Event::TaskOpened(opened) => self.remember(record, request, &opened.task),
@@ -92,7 +92,7 @@ impl State {
         }
     }
 
-    /// `by`: whose change it is.
+    /// `by`: the author of the change.
     pub(super) fn apply_registry(&mut self, event: &Event, record: &Record, by: Option<Box<Who>>) {
         let (seq, at) = (self.head, self.time);
         let version = |version: u64, digest: &[u8], text: &str, active: bool, looked: u64| Version {
@@ -112,7 +112,7 @@ impl State {
         match event {
             Event::PolicySet(e) => {
                 let table = if e.audit_only { &mut self.audit_policies } else { &mut self.policies };
-                // Without a text it took away the set beside the one in force.
+                // An empty text removes the shadow policy set.
                 let there = !e.text.is_empty() || !e.audit_only;
                 table.insert(e.environment.as_str().into(), Arc::new(version(e.version, &e.digest, &e.text, there, e.looked)));
             }
@@ -139,8 +139,9 @@ impl State {
                 let state = KeyState::try_from(e.state).unwrap_or(KeyState::Compromised);
                 self.change_key(&e.key, state);
                 let target = Target::SigningKey(e.key.as_str().into());
-                // Whichever record says so: what a stolen key signed is refused, whatever revision it claims. Where a revocation came before
-                // it in its group, the rule keeps that one's seq: it is the one that was answered, and a key's rule covers everything anyway.
+                // A compromised key is revoked whichever record says so: everything it signed is refused, whatever decision revision it
+                // claims. If a revocation of the key came earlier in the group, the rule keeps that record's seq, which is the one in the
+                // answer; a key's rule covers everything anyway.
                 if state == KeyState::Compromised && self.rules.get(&target).is_none_or(|e| e.revoked == Seq::ZERO) {
                     self.rules.add(&target, Some(seq), None, Millis(u64::MAX));
                 }
@@ -201,7 +202,7 @@ impl State {
         found.filter(|v| v.version == e.version)
     }
 
-    /// What an owner answered for stands still until somebody takes over, or the owner is back.
+    /// Upstreams of an owner who left issue nothing until another owner takes over, or the owner returns.
     fn owner_left(&mut self, e: &OwnerLeft, at: Millis) {
         match e.returned {
             true => drop(self.owners_left.remove(e.owner.as_str())),
@@ -214,7 +215,7 @@ impl State {
         }
     }
 
-    /// All that was issued before is revoked; unused approvals, open tasks and break-glass are void. Locks, leases and key rules stay.
+    /// Everything issued before is revoked; unused approvals, open tasks and break-glass are void. Locks, leases and key rules stay.
     fn begin_generation(&mut self, e: &GenerationBegun) {
         self.store = e.store.as_slice().try_into().unwrap_or_default();
         if e.generation == 1 || e.reset_time {
@@ -223,8 +224,8 @@ impl State {
         if e.generation == 1 {
             return;
         }
-        // Everything revokes by its seq; nothing decided before it can be shown again, so what it killed need not be kept. The rule stays:
-        // where time begins earlier, credentials of the generation before may end at any time.
+        // The rule on everything revokes by its seq. Credentials decided before it cannot be accepted again, so they need not stay in
+        // memory. The rule stays for good: if time begins earlier, credentials of the previous generation may expire at any time.
         self.rules.add(&Target::Everything, Some(self.head), None, Millis(u64::MAX));
         self.credentials = super::Credentials::default();
         self.tasks = super::Tasks::default();
@@ -236,7 +237,7 @@ impl State {
         self.logins.clear();
         self.logins_by_caller.clear();
         self.rules_by_caller.clear();
-        // What had an end is gone; its end would take away what has the same name from now on.
+        // The entries behind these end times are gone; a leftover end time would remove a new entry with the same name.
         self.ends.retain(|end| matches!(end, End::UsedOnce(_)));
         for lease in self.leases.values_mut() {
             Arc::make_mut(lease).issued = false;
@@ -271,10 +272,11 @@ impl State {
         task.closed = Some(Closed { outcome, reason: e.reason.as_str().into(), at: now, seq, by: author(record) });
         let issued = task.issued_under > 0;
         self.glasses.ended(&id, now, seq);
-        // Nothing is issued under it any more, so the rule is for what was; and never dropped before the last view that could be from before it.
+        // Nothing is issued under the task any more, so the rule only concerns what was issued. It is not dropped before the last view that
+        // could precede it.
         let until = Millis(e.keep_until).max(Rules::outlasting(task.ends_under.max(now)));
         self.tasks.closed(id, now);
-        // Nothing was issued under it, so nobody has anything to refuse.
+        // If nothing was issued under the task, verifiers need no rule.
         if issued {
             self.rules.add(&Target::Task(id), Some(seq), None, until);
             self.count_caller_rule(record, until);
@@ -297,7 +299,7 @@ impl State {
         }
     }
 
-    /// A key that leaves the JWKS leaves it at once.
+    /// Removes a key from the JWKS at once.
     fn change_key(&mut self, key: &str, state: KeyState) {
         let (now, seq) = (self.time, self.head);
         if let Some(key) = self.keys.get_mut(key) {
@@ -309,7 +311,7 @@ impl State {
         }
     }
 
-    /// A task that is revoked by name is over, so that listing it says so.
+    /// Closes a task that is revoked by name, so that lists show it as over.
     fn close_revoked(&mut self, target: &Target, reason: &str, record: &Record) {
         let (now, seq) = (self.time, self.head);
         if let Target::Task(id) = target
@@ -325,7 +327,7 @@ impl State {
     fn set_bundle(&mut self, e: &BundleSet) {
         let before = self.bundles.get(e.trust_domain.as_str()).and_then(|b| b.sequence);
         let bundle = BundleState {
-            // Also where it is removed: coming back, it goes on above what was seen.
+            // Also when the bundle is removed: if the trust domain returns, its sequence continues above the last one seen.
             sequence: e.sequence.max(before),
             anchors: e.anchors.iter().map(|a| hash_of(a)).collect(),
             digest: hash_of(&e.digest),

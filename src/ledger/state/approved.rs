@@ -1,4 +1,4 @@
-//! What becomes of what waited for somebody.
+//! The effect of decisions on tasks and changes that wait for an approval.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use crate::ledger::record::{
 };
 use crate::seq::{ApprovalId, Millis, TaskId};
 
-/// The approval that a task waits for or was opened with. More time takes another one.
+/// The approval that a task waits for or was opened with. More time for the task needs another approval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approved {
-    /// It.
+    /// The approval's id.
     pub id: ApprovalId,
-    /// The upstreams for which somebody had to approve.
+    /// The upstreams that required the approval.
     pub upstreams: Box<[Box<str>]>,
-    /// When it ends undecided.
+    /// When the approval expires undecided.
     pub until: Millis,
 }
 
@@ -31,7 +31,7 @@ impl Approved {
 }
 
 impl State {
-    /// A task that was opened by a record before it in its group waits for this.
+    /// A task opened by an earlier record of the same group waits for this approval.
     pub(super) fn waits_for(&mut self, id: ApprovalId, asked: &ApprovalAsked) {
         if asked.of() == ApprovalOf::Task
             && let Some(task) = TaskId::from_slice(&asked.task).and_then(|id| self.tasks.get_mut(&id))
@@ -40,7 +40,7 @@ impl State {
         }
     }
 
-    /// An approval was used for an issuance; where it was needed to open its task, for that too.
+    /// An approval was used for an issuance, and also for opening the task if that needed it.
     pub(super) fn used_to_issue(&mut self, e: &Issued) {
         let Some(id) = ApprovalId::from_slice(&e.approval) else { return };
         let Some(approval) = self.approvals.get_mut(&id) else { return };
@@ -54,7 +54,7 @@ impl State {
         }
     }
 
-    /// A task has more time.
+    /// Extends a task's deadline.
     pub(super) fn extend(&mut self, e: &TaskExtended) {
         if let Some(task) = TaskId::from_slice(&e.task).and_then(|id| self.tasks.get_mut(&id)) {
             task.deadline = Millis(e.deadline);
@@ -64,7 +64,7 @@ impl State {
         }
     }
 
-    /// What somebody decided takes effect: a task that waited opens or is over, a change is in force.
+    /// Applies a decision: a waiting task becomes active or is over; a change takes effect.
     pub(super) fn decide(&mut self, e: &ApprovalDecided, record: &Record) {
         let (now, seq, by) = (self.time, self.head, author(record));
         let Some(id) = ApprovalId::from_slice(&e.approval) else { return };
@@ -74,18 +74,18 @@ impl State {
         approval.decided = Some(Decided { given: e.given, by: by.clone(), reason: reason.clone(), at: now, revision });
         approval.seq = seq;
         let asked = approval.asked.clone();
-        // It may be a whole policy set, which nobody needs from here.
+        // The change may be a whole policy set, which is not needed any more.
         if asked.change.is_some() {
             Arc::make_mut(&mut approval.asked).change = None;
         }
-        // What takes effect with it is used up with it.
+        // An approval whose task or change takes effect with it is used up by that.
         approval.used = e.given && matches!(asked.of(), ApprovalOf::Task | ApprovalOf::Change);
         match (asked.of(), e.given) {
             (ApprovalOf::Task, given) => {
                 let Some(id) = TaskId::from_slice(&asked.task) else { return };
                 let Some(task) = self.tasks.get_mut(&id).filter(|t| t.pending && t.closed.is_none()) else { return };
                 if given {
-                    // Whoever opened it has one full interval from here.
+                    // The opener has one full heartbeat interval from now.
                     (task.pending, task.alive_at) = (false, now);
                 } else {
                     task.closed = Some(Closed { outcome: Outcome::Cancelled, reason, at: now, seq, by });
@@ -93,7 +93,7 @@ impl State {
                 }
             }
             (ApprovalOf::Change, true) => {
-                // A bundle comes into force by a record of its own in the same group, which all that follows bundles looks for.
+                // A bundle takes effect by a record of its own in the same group, which is the record that followers of bundles look for.
                 let change = asked.change.as_ref().and_then(Change::event);
                 if let Some(event) = change.filter(|event| !matches!(event, Event::BundleSet(_))) {
                     self.apply_registry(&event, record, Some(Box::new(Who::named(&asked.caller))));

@@ -1,6 +1,7 @@
-//! Break-glass as the fold knows it: who opened it, who joined, when it ended, and whether a third person looked at it since.
+//! Break-glass tasks in the state: the person who opened one, the person who joined, when it ended, and whether a third person has reviewed
+//! it.
 //!
-//! It outlives its task: as long as nobody reviewed it, neither of its people opens or joins another.
+//! The entry outlives its task: until it is reviewed, neither of its people can open or join another one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,143 +13,143 @@ use crate::ledger::record::{BreakGlass, GlassStep, Identity, Record, SvidEvidenc
 use crate::limits;
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
-/// One of the two.
+/// One of the two people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Party {
-    /// Who.
+    /// The person.
     pub who: Identity,
-    /// The SPIFFE ID by which they act.
+    /// The SPIFFE ID by which the person acts.
     pub caller: Box<str>,
-    /// Why, in their words.
+    /// The reason, in the person's words.
     pub reason: Box<str>,
-    /// When.
+    /// The time of the step.
     pub at: Millis,
     /// The decision revision: opening and joining are grants.
     pub revision: Seq,
-    /// The SVID that they called with.
+    /// The SVID that the person called with.
     pub svid: Option<SvidEvidence>,
-    /// The credential that they were identified by, where mayfly issued their SVID.
+    /// The person's login credential, if mayfly issued the SVID.
     pub ancestor: Option<CredentialId>,
 }
 
-/// What a third person said.
+/// The review by a third person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Review {
-    /// Who.
+    /// The reviewer.
     pub by: Identity,
-    /// What they said.
+    /// The text of the review.
     pub text: Box<str>,
-    /// When.
+    /// The time of the review.
     pub at: Millis,
 }
 
 /// A break-glass task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Glass {
-    /// The rights by their name in policy.
+    /// The name of the rights in policy.
     pub rights: Box<str>,
     /// The environment.
     pub environment: Box<str>,
-    /// Its people: one until the second joined.
+    /// The people: one until the second joined.
     pub people: Vec<Party>,
-    /// When it was opened.
+    /// When the task was opened.
     pub opened_at: Millis,
-    /// Nobody joins after this.
+    /// Nobody can join after this.
     pub join_by: Millis,
-    /// It ends by then.
+    /// The latest end of the task.
     pub deadline: Millis,
-    /// When it ended by a record, and that record's seq.
+    /// When the task was ended by a record, and that record's seq.
     pub ended: Option<(Millis, Seq)>,
-    /// What a third person said.
+    /// The review by a third person.
     pub review: Option<Review>,
-    /// The seq of the record that opened it.
+    /// The seq of the record that opened the task.
     pub seq: Seq,
-    /// The seq of the newest record about it.
+    /// The seq of the newest record about the task.
     pub changed: Seq,
 }
 
 impl Glass {
-    /// Two people opened it: something may have been done in it.
+    /// The second person joined, so something may have been done in the task.
     pub fn joined(&self) -> bool {
         self.people.len() == 2
     }
 
-    /// It is over at that time.
+    /// Whether the task is over at that time.
     pub fn over(&self, now: Millis) -> bool {
         self.ended.is_some() || now >= if self.joined() { self.deadline } else { self.join_by }
     }
 
-    /// It is over, and nobody looked at what was done in it.
+    /// Whether the task is over and was joined but not reviewed.
     pub fn unreviewed(&self, now: Millis) -> bool {
         self.joined() && self.review.is_none() && self.over(now)
     }
 
-    /// Whether somebody is one of its people, by name or by what they act as.
+    /// Whether a person is one of the two, by identity or by the SPIFFE ID that they act by.
     pub fn is_of(&self, who: &Identity, caller: &str) -> bool {
         self.people.iter().any(|p| p.who == *who || *p.caller == *caller)
     }
 }
 
-/// All that are remembered, by their tasks.
+/// All remembered break-glass tasks, by task id.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Glasses {
     by_task: BTreeMap<TaskId, Glass>,
-    /// How many were ever opened.
+    /// Number of break-glass tasks ever opened.
     pub opened: u64,
-    /// How many credentials were ever issued, and actions authorized, in one.
+    /// Number of credentials issued and actions authorized in break-glass tasks.
     pub uses: u64,
 }
 
 impl Glasses {
-    /// One by its task.
+    /// The break-glass task with this id.
     pub fn get(&self, task: &TaskId) -> Option<&Glass> {
         self.by_task.get(task)
     }
 
-    /// All of them, by their tasks.
+    /// All of them, by task id.
     pub fn iter(&self) -> impl Iterator<Item = (&TaskId, &Glass)> {
         self.by_task.iter()
     }
 
-    /// How many there are.
+    /// Number of remembered break-glass tasks.
     pub fn len(&self) -> usize {
         self.by_task.len()
     }
 
-    /// There are none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.by_task.is_empty()
     }
 
-    /// The one that keeps somebody from another: that they act in, or acted in and nobody reviewed.
+    /// The break-glass task that keeps a person from opening or joining another: one that they act in, or acted in without a review since.
     pub fn blocks(&self, who: &Identity, caller: &str) -> Option<(&TaskId, &Glass)> {
         self.by_task.iter().find(|(_, g)| g.joined() && g.review.is_none() && g.is_of(who, caller))
     }
 
-    /// The one that somebody acts in at that time.
+    /// The break-glass task that a person acts in at that time.
     pub fn acts(&self, who: &Identity, caller: &str, now: Millis) -> Option<TaskId> {
         self.by_task.iter().find(|(_, g)| g.joined() && !g.over(now) && g.is_of(who, caller)).map(|(task, _)| *task)
     }
 
-    /// The one that somebody opened and that a second person may still join.
+    /// The break-glass task that a person opened and that a second person may still join.
     pub fn waiting(&self, who: &Identity, caller: &str, now: Millis) -> Option<(&TaskId, &Glass)> {
         self.by_task.iter().find(|(_, g)| !g.joined() && !g.over(now) && g.is_of(who, caller))
     }
 
-    /// How many neither are reviewed nor have lapsed.
+    /// Number of break-glass tasks that are neither reviewed nor lapsed.
     pub fn open(&self, now: Millis) -> usize {
         self.by_task.values().filter(|g| g.review.is_none() && (g.joined() || !g.over(now))).count()
     }
 
     pub(super) fn ended(&mut self, task: &TaskId, at: Millis, seq: Seq) {
         if let Some(glass) = self.by_task.get_mut(task).filter(|g| g.ended.is_none()) {
-            // By its time it may have been over before.
+            // It may have ended earlier by its time.
             glass.ended = Some((at.min(if glass.joined() { glass.deadline } else { glass.join_by }), seq));
             glass.changed = seq;
         }
     }
 
-    /// A new generation ends all that are open. What was done in them is still to be looked at.
+    /// A new generation ends all open break-glass tasks. Those that were joined still need a review.
     pub(super) fn void(&mut self, now: Millis, seq: Seq) {
         self.by_task.retain(|_, g| g.joined());
         for glass in self.by_task.values_mut().filter(|g| g.ended.is_none()) {
@@ -157,7 +158,7 @@ impl Glasses {
         }
     }
 
-    /// Of what needs no review any more only the newest stay.
+    /// Of those that need no review any more, only the newest are kept.
     fn forget(&mut self, now: Millis) {
         while self.by_task.len() > limits::BREAK_GLASS_KEPT {
             let done = self.by_task.iter().filter(|(_, g)| g.over(now) && (g.review.is_some() || !g.joined()));
@@ -168,7 +169,7 @@ impl Glasses {
 }
 
 impl Tasks {
-    /// A break-glass task has its second person, who may act in it, and ends by then.
+    /// The second person of a break-glass task may act in it from now on, and the task ends at `deadline`.
     fn joined(&mut self, id: &TaskId, caller: &str, deadline: Millis) {
         if let Some(task) = self.get_mut(id) {
             Arc::make_mut(&mut task.terms).callers = [Box::from(caller)].into();
@@ -178,7 +179,7 @@ impl Tasks {
 }
 
 impl State {
-    /// A break-glass task was opened: it waits for its second person.
+    /// A break-glass task was opened and waits for its second person.
     pub(super) fn open_glass(&mut self, e: &TaskOpened, record: &Record) {
         let Some(task) = TaskId::from_slice(&e.task).filter(|_| e.break_glass && e.parent.is_empty()) else { return };
         self.glasses.forget(self.time);
@@ -207,7 +208,7 @@ impl State {
         self.glasses.opened += 1;
     }
 
-    /// The next step of one.
+    /// Applies the next step of a break-glass task.
     pub(super) fn glass_step(&mut self, e: &BreakGlass, record: &Record) {
         let (now, seq) = (self.time, self.head);
         let Some(id) = TaskId::from_slice(&e.task) else { return };

@@ -1,7 +1,8 @@
-//! What a grant rests on besides itself: the openings of the tasks on its path, and its ancestors. Whatever ends one of them ends the grant.
+//! The other grants that a grant is based on: the openings of the tasks on its path, and its ancestors. Whatever revokes one of them
+//! revokes the grant.
 //!
-//! The facts of an ancestor are kept for as long as anything descends from it, which may be longer than the ancestor lives. Tokens name what
-//! their own claims do not (`rests_on`), so that a verifier answers as the fold does.
+//! The facts of an ancestor are kept as long as anything descends from it, which may be longer than the ancestor lives. Tokens list the
+//! facts that their own claims do not contain (`rests_on`), so that a verifier decides as the fold does.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,42 +17,42 @@ use crate::seq::{CredentialId, Seq, TaskId};
 /// The SVID of another grant.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct GroundSvid {
-    /// Its trust domain.
+    /// The SVID's trust domain.
     pub trust_domain: Box<str>,
     /// SHA-256 of the trust anchor's certificate.
     pub anchor: Box<[u8]>,
-    /// SHA-256 of the key that signed it.
+    /// SHA-256 of the key that signed the SVID.
     pub issuing_key: Box<[u8]>,
-    /// Its serial number.
+    /// The SVID's serial number.
     pub serial: Box<[u8]>,
 }
 
-/// Everything by which another grant can be revoked: its [`Facts`], owned. What there is none of is empty.
+/// Everything by which another grant can be revoked: its [`Facts`], owned. Missing facts are empty.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Ground {
-    /// Its own id, and its ancestors'.
+    /// The grant's own credential id, and its ancestors'.
     pub credentials: Vec<CredentialId>,
-    /// Its task path.
+    /// The task path.
     pub tasks: Vec<TaskId>,
-    /// Its caller, subject, actors and owners.
+    /// The caller, subject, actors and owners.
     pub parties: Vec<Identity>,
-    /// Its upstream.
+    /// The upstream.
     pub upstream: Box<str>,
-    /// Its scopes.
+    /// The scopes.
     pub scopes: Vec<Box<str>>,
-    /// Its binding.
+    /// The binding.
     pub binding: Box<str>,
-    /// Its tool.
+    /// The tool.
     pub tool: Box<str>,
-    /// Its environment.
+    /// The environment.
     pub environment: Box<str>,
     /// The version of that environment's policy set.
     pub policy: u64,
-    /// The key that signed it.
+    /// The signing key.
     pub key: Box<str>,
-    /// Its SVID.
+    /// The SVID.
     pub svid: Option<GroundSvid>,
-    /// Its subject token: issuer and id.
+    /// The subject token: issuer and id.
     pub subject_token: Option<(Box<str>, Box<str>)>,
 }
 
@@ -62,9 +63,9 @@ impl From<&Ground> for Ground {
 }
 
 impl Ground {
-    /// Of one grant, without what that rests on.
+    /// The facts of one grant, without those of the grants that it is based on.
     pub fn of(facts: &Facts<'_>) -> Ground {
-        // Each field by name: one that is added must not be forgotten here.
+        // Each field is destructured by name, so that a new field cannot be forgotten here.
         let Facts {
             revision: _,
             credentials,
@@ -102,7 +103,7 @@ impl Ground {
         }
     }
 
-    /// What the rules can ask of it.
+    /// The facts that rules match on.
     pub fn facts(&self, revision: Seq) -> Facts<'_> {
         Facts {
             revision,
@@ -127,7 +128,7 @@ impl Ground {
         }
     }
 
-    /// The same without what these facts answer already. `None` where nothing is left.
+    /// The facts without those that `known` contains already. `None` if nothing is left.
     fn beyond(mut self, known: &[&Facts<'_>]) -> Option<Ground> {
         self.credentials.retain(|id| !known.iter().any(|f| f.credentials.contains(id)));
         self.tasks.retain(|id| !known.iter().any(|f| f.tasks.contains(id)));
@@ -145,7 +146,7 @@ impl Ground {
         if known.iter().any(|f| f.tool == &*self.tool) {
             self.tool = "".into();
         }
-        // A rule on an older policy covers every version below one: the lowest that is known answers for all above it.
+        // A rule on an older policy covers every version below a limit: the lowest known version covers all above it.
         if known.iter().any(|f| f.environment == &*self.environment && f.policy <= self.policy) {
             (self.environment, self.policy) = ("".into(), 0);
         }
@@ -164,7 +165,7 @@ impl Ground {
         (self != Ground::default()).then_some(self)
     }
 
-    /// What grants that something rests on add to what it says itself, each once.
+    /// The facts that the grants `all` add to the grant's own, without duplicates.
     pub fn beyond_own(own: &Facts<'_>, all: &[Ground]) -> Vec<Ground> {
         let mut out: Vec<Ground> = Vec::new();
         for ground in all {
@@ -179,7 +180,7 @@ impl Ground {
     }
 }
 
-/// The facts of ancestors, for as long as anything descends from them. Most ancestors have them in common.
+/// The facts of ancestors, kept as long as anything descends from them. Most ancestors share the same facts.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Grounds {
     of: Map<CredentialId, Slot>,
@@ -198,12 +199,12 @@ impl Clone for GroundValues {
 }
 
 impl Grounds {
-    /// A copy that is only to be written.
+    /// A copy for writing a snapshot.
     pub(super) fn frozen(&self) -> Grounds {
         Grounds { of: self.of.clone(), values: GroundValues(self.values.0.frozen()) }
     }
 
-    /// Those of an ancestor.
+    /// The facts of an ancestor.
     fn get(&self, id: &CredentialId) -> Option<&Ground> {
         self.values.0.value(*self.of.get(id)?)
     }
@@ -213,7 +214,7 @@ impl Grounds {
         self.of.insert(id, slot);
     }
 
-    /// Nothing descends from it any more.
+    /// Nothing descends from the ancestor any more.
     pub(super) fn forget(&mut self, id: &CredentialId) {
         if let Some(slot) = self.of.remove(id) {
             self.values.0.release(slot);
@@ -231,7 +232,8 @@ impl State {
         }
     }
 
-    /// The facts of an ancestor without what it rests on: whatever descends from it names its ancestors, too. `None` where it is not known.
+    /// The facts of an ancestor without those that it is based on: its descendants name its ancestors, too. `None` if the ancestor is not
+    /// known.
     fn ancestor_facts(&self, id: &CredentialId) -> Option<Facts<'_>> {
         if let Some(ground) = self.grounds.get(id) {
             return Some(ground.facts(Seq::ZERO));
@@ -243,7 +245,7 @@ impl State {
         Some(live.own_facts(self.tasks.at(live.task())?))
     }
 
-    /// The facts of these ancestors, each once.
+    /// The facts of these ancestors, without duplicates.
     fn ancestors_facts<'a>(&'a self, all: &mut Vec<Facts<'a>>, ids: impl Iterator<Item = CredentialId>) {
         let mut seen: Vec<CredentialId> = Vec::new();
         for id in ids {
@@ -254,8 +256,8 @@ impl State {
         }
     }
 
-    /// The other grants that one with these facts rests on: the openings of its task and of those above it, and its ancestors. Openings that
-    /// say nothing which the grant does not say itself are left out.
+    /// The other grants that a grant with these facts is based on: the openings of its task and of the tasks above, and its ancestors.
+    /// Openings whose facts are all among the grant's own are left out.
     fn grounds_of<'a>(&'a self, own: &Facts<'a>, task: Option<&'a Task>, ancestors: &[CredentialId]) -> Vec<Facts<'a>> {
         let mut all = Vec::new();
         for task in task.into_iter().flat_map(|task| self.tasks.upwards(task)) {
@@ -271,14 +273,15 @@ impl State {
         all
     }
 
-    /// Everything that the rules can ask of a credential: of itself, and of all that it rests on.
+    /// All facts of a credential that rules match on: its own, and those of everything it is based on.
     pub fn facts<'a>(&'a self, live: &super::Live<'a>, task: &'a Task) -> Facts<'a> {
         let mut facts = live.own_facts(task);
         facts.rests_on = self.grounds_of(&facts, Some(task), facts.credentials.get(1..).unwrap_or_default());
         facts
     }
 
-    /// The same of one that is known by its record, as far as memory still holds what it rests on. `path`: its task path, root first.
+    /// The same facts for a credential known by its record, as far as the grants it is based on are still in memory. `path`: its task path,
+    /// root first.
     pub fn facts_of_record<'a>(&'a self, issued: &'a Issued, revision: Seq, path: &[TaskId]) -> Facts<'a> {
         let mut facts = facts_of_record(issued, revision, path);
         let task = TaskId::from_slice(&issued.task).and_then(|id| self.tasks.get(&id));
@@ -289,7 +292,7 @@ impl State {
         facts
     }
 
-    /// What a credential that is about to be issued, or is issued again, rests on. `task`: the newest on its path that is open.
+    /// The grants that a credential which is about to be issued, or issued again, is based on. `task`: the lowest open task on its path.
     pub fn grounds_for(&self, issued: &Issued, task: Option<&TaskId>) -> Vec<Ground> {
         let task = task.and_then(|id| self.tasks.get(id));
         let facts = facts_of_record(issued, Seq::ZERO, &[]);
@@ -298,21 +301,21 @@ impl State {
         all.iter().map(Ground::of).collect()
     }
 
-    /// What the rules can ask of a task's opening, which is a grant, and of what that rests on.
+    /// The facts of a task's opening, which is a grant, and of the grants that the opening is based on.
     pub(super) fn opening<'a>(&'a self, terms: &'a Terms) -> Facts<'a> {
         let mut facts = opening_facts(terms);
         self.ancestors_facts(&mut facts.rests_on, facts.credentials.iter().copied());
         facts
     }
 
-    /// The same of the joining of a break-glass task: `None` where it is none, or nobody joined.
+    /// The same facts for the joining of a break-glass task; `None` if the task is not break-glass, or nobody joined.
     pub(super) fn joining<'a>(&'a self, task: &'a Task) -> Option<Facts<'a>> {
         let mut facts = self.joining_facts(task)?;
         self.ancestors_facts(&mut facts.rests_on, facts.credentials.iter().copied());
         Some(facts)
     }
 
-    /// The grants that made a task and those above it: their openings, and for break-glass its joining.
+    /// The grants that made a task and the tasks above it: their openings, and for break-glass the joining.
     pub fn openings<'a>(&'a self, task: &'a Task) -> Vec<Facts<'a>> {
         let of = |task: &'a Task| std::iter::once(self.opening(&task.terms)).chain(self.joining(task));
         self.tasks.upwards(task).flat_map(of).collect()
@@ -336,7 +339,7 @@ impl State {
     }
 }
 
-/// The same of what is about to be issued, where it has no ancestors.
+/// As [`opened_alike`], for a credential that is about to be issued and has no ancestors.
 pub fn opened_by_holder(draft: &Issued, terms: &Terms) -> bool {
     let svid = match (&draft.svid, &terms.svid) {
         (Some(own), Some(opener)) => {
@@ -351,8 +354,8 @@ pub fn opened_by_holder(draft: &Issued, terms: &Terms) -> bool {
         && *terms.opener == *draft.caller
 }
 
-/// Whether a task was opened by who has this grant, with the same SVID, under no newer policy, and on nobody's behalf: its opening is
-/// answered for by the grant's own facts. Nearly always, and nothing has to be gathered then.
+/// Whether a task was opened by the holder of this grant, with the same SVID, under no older policy, and on nobody's behalf. The grant's
+/// own facts then cover the opening. This is the usual case, and no facts of the opening need to be gathered.
 pub fn opened_alike(own: &Facts<'_>, terms: &Terms) -> bool {
     let svid = |a: SvidFacts<'_>, b: SvidFacts<'_>| (a.anchor, a.issuing_key, a.serial) == (b.anchor, b.issuing_key, b.serial);
     let alike = match (own.svid, &terms.svid) {
@@ -367,7 +370,7 @@ pub fn opened_alike(own: &Facts<'_>, terms: &Terms) -> bool {
         && own.identities.first().is_some_and(|(_, caller)| *caller == &*terms.opener)
 }
 
-/// What the rules can ask of a task's opening by itself.
+/// The facts of a task's opening by itself.
 pub(super) fn opening_facts(terms: &Terms) -> Facts<'_> {
     let domain = trust_domain_of(&terms.opener);
     let mut facts = Facts {

@@ -1,43 +1,43 @@
-//! Why a task takes no grants: it is held, or over.
+//! Why a task accepts no grants: holds, and the end of the task.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::record::{HoldRank, Outcome, Who};
 use crate::seq::{Millis, Seq};
 
-/// Why a task is held, one per rank.
+/// A hold on a task, one per rank.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
-    /// Who holds it.
+    /// The rank of the hold.
     pub rank: HoldRank,
-    /// Why.
+    /// The reason.
     pub reason: Box<str>,
-    /// The seq of its record.
+    /// The seq of the hold's record.
     pub seq: Seq,
-    /// Its author.
+    /// The author of that record.
     pub by: Option<Box<Who>>,
-    /// Since when.
+    /// The time of the hold.
     pub since: Millis,
 }
 
 impl Hold {
-    /// Whether a resumption by this rank, decided on a view up to `revision`, ends it: never one that it did not see.
+    /// Whether a resumption by this rank, decided on a view up to `revision`, ends the hold: never a hold that the view did not contain.
     pub fn lifted_by(&self, rank: HoldRank, revision: Seq) -> bool {
         self.rank <= rank && self.seq <= revision
     }
 }
 
-/// How a task ended.
+/// The end of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closed {
-    /// How.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Why.
+    /// The reason.
     pub reason: Box<str>,
-    /// When.
+    /// The time of the end.
     pub at: Millis,
-    /// The seq of its record.
+    /// The seq of the closing record.
     pub seq: Seq,
-    /// Who ended it.
+    /// The author of that record.
     pub by: Option<Box<Who>>,
 }

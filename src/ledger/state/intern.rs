@@ -1,4 +1,4 @@
-//! Values that many entries share, kept once and counted: the count says how many live entries name the value.
+//! Interned values: each value is stored once with a count of the live entries that name it.
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use crate::persistent::Slot;
 use crate::persistent::{Pages, Places};
 
-/// Values of a page: a value is counted all the time, and a snapshot has each page copied once.
+/// Values per page: counts change all the time, and after a snapshot each changed page is copied once.
 const PAGE: usize = 64;
 
 type Values<K> = Pages<Option<(Arc<K>, u32)>, PAGE>;
 
-/// Values with a count each. A value whose count falls to 0 is forgotten and its place used again.
+/// Interned values with their counts. A value whose count falls to 0 is forgotten, and its slot is reused.
 pub struct Interner<K> {
     slots: Values<K>,
     free: Vec<Slot>,
     index: Places,
     hasher: DefaultHashBuilder,
-    /// The counts of all.
+    /// The sum of all counts.
     held: u64,
-    /// Places that were found lately. Most of what is issued names the same few things, and comparing costs a third of hashing.
+    /// Slots of recently found values. Most issuances name the same few values, and comparing costs a third of hashing.
     recent: [Slot; RECENT],
-    /// Which of them is given up next.
+    /// The recent slot that is replaced next.
     oldest: usize,
 }
 
@@ -45,14 +45,14 @@ impl<K> Default for Interner<K> {
 }
 
 impl<K> Interner<K> {
-    /// A copy that is only to be written: it finds no value.
+    /// A copy for writing a snapshot: it finds no value.
     pub fn frozen(&self) -> Interner<K> {
         Interner { slots: self.slots.clone(), free: self.free.clone(), held: self.held, ..Interner::default() }
     }
 }
 
 impl<K: Hash> Interner<K> {
-    /// Finds its values again.
+    /// Rebuilds the lookup table.
     pub fn index(&mut self) {
         for (slot, value) in self.slots.iter().enumerate() {
             if let Some((key, _)) = value {
@@ -125,7 +125,7 @@ impl<K: Hash + Eq> Interner<K> {
         slot
     }
 
-    /// Each value once, and how many hold it.
+    /// Each value once, with its count.
     pub fn counted(&self) -> impl Iterator<Item = (&K, u32)> {
         self.slots.iter().filter_map(|value| value.as_ref().map(|(value, count)| (&**value, *count)))
     }
@@ -140,7 +140,7 @@ impl<K: Hash + Eq> Interner<K> {
         self.oldest = (self.oldest + 1) % RECENT;
     }
 
-    /// Counts one more holder of the value at a place. `None` where there is none.
+    /// Counts one more holder of the value at a slot. `None` if the slot is empty.
     pub fn again(&mut self, slot: Slot) -> Option<&K> {
         let (value, count) = self.slots.get_mut(slot as usize)?.as_mut()?;
         *count += 1;
@@ -148,7 +148,7 @@ impl<K: Hash + Eq> Interner<K> {
         Some(value)
     }
 
-    /// Counts one holder less. The value, where that was the last.
+    /// Counts one holder less. Returns the value if that was the last.
     pub fn release(&mut self, slot: Slot) -> Option<Arc<K>> {
         let place = self.slots.get_mut(slot as usize)?;
         let (_, count) = place.as_mut()?;
@@ -163,38 +163,38 @@ impl<K: Hash + Eq> Interner<K> {
         Some(gone)
     }
 
-    /// The same by the value itself.
+    /// As [`Interner::release`], by value.
     pub fn release_value<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> Option<Arc<K>> {
         self.release(self.slot_of(key)?)
     }
 
-    /// The value at a place.
+    /// The value at a slot.
     pub fn value(&self, slot: Slot) -> Option<&K> {
         self.slots.get(slot as usize).and_then(Option::as_ref).map(|(k, _)| &**k)
     }
 
-    /// The place of a value.
+    /// The slot of a value.
     pub fn slot_of<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<Slot> {
         self.index.find(self.hasher.hash_one(key), |slot| self.value(slot).is_some_and(|known| key.equivalent(known)))
     }
 
-    /// How many hold the value.
+    /// Number of holders of the value.
     pub fn count<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> u32 {
         let found = self.slot_of(key).and_then(|slot| self.slots.get(slot as usize));
         found.and_then(Option::as_ref).map_or(0, |(_, n)| *n)
     }
 
-    /// How many hold any value.
+    /// Sum of the holders of all values.
     pub fn held(&self) -> u64 {
         self.held
     }
 
-    /// How many different values there are.
+    /// Number of different values.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// There is no value.
+    /// Whether there is no value.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,4 +1,4 @@
-//! What the fold judges: records, whole or cast.
+//! The input of the fold: records, complete or templated.
 
 use std::sync::Arc;
 
@@ -6,27 +6,28 @@ use super::{RequestKey, key_of};
 use crate::ledger::commit::Encoded;
 use crate::ledger::record::{Issued, Record};
 
-/// A record that is judged, and what of it is known already.
+/// A record to be judged, with values derived from it already.
 pub trait Judged {
-    /// The record. Of an issuance that was cast, that of its mold: what is its own is in [`Judged::issuance`] and [`Judged::request`].
+    /// The record. For a templated issuance, the template's record; the issuance's own fields are in [`Judged::issuance`] and
+    /// [`Judged::request`].
     fn record(&self) -> &Record;
 
-    /// The issuance, whose event this is.
+    /// The issuance that this event records.
     fn issuance<'a>(&'a self, event: &'a Issued) -> Issuance<'a> {
         Issuance::whole(event)
     }
 
-    /// The name of its request among those of all callers, if it has one.
+    /// The key of the record's request, if it has one.
     fn request(&self) -> Option<RequestKey> {
         key_of(self.record())
     }
 
-    /// That request's id, in its caller's words.
+    /// The caller's request id.
     fn request_id(&self) -> &str {
         self.record().request.as_ref().map_or("", |r| &r.id)
     }
 
-    /// Who sent that request.
+    /// The sender of the request.
     fn requester(&self) -> Option<&str> {
         self.record().requester()
     }
@@ -64,26 +65,26 @@ impl Judged for Encoded {
     }
 
     fn requester(&self) -> Option<&str> {
-        // What is cast is asked for by its author.
+        // The requester of a templated issuance is its author.
         if self.own().is_some() { self.record().author_id() } else { self.record().requester() }
     }
 }
 
-/// An issuance as the fold sees it. What is one's own is beside what it may share with others.
+/// An issuance as the fold reads it: the fields of its own are separate from those that it may share with others.
 #[derive(Clone, Copy)]
 pub struct Issuance<'a> {
-    /// All but credential id, tool, purpose, arguments, status and token digest.
+    /// All fields except credential id, tool, purpose, arguments, status and token digest.
     pub(super) shared: &'a Issued,
-    /// Its id.
+    /// The credential's id.
     pub(super) credential: &'a [u8],
-    /// The tool that it serves for.
+    /// The tool that the credential serves for.
     pub(super) tool: &'a str,
-    /// Where `shared` stands, where others share it: the same place, the same values.
+    /// The template that `shared` belongs to, if any: the same pointer means the same values.
     pub(super) mold: Option<&'a Arc<Record>>,
 }
 
 impl<'a> Issuance<'a> {
-    /// That of a whole record.
+    /// The view of a complete record.
     pub(in crate::ledger::state) fn whole(e: &'a Issued) -> Issuance<'a> {
         Issuance { shared: e, credential: &e.credential, tool: &e.tool, mold: None }
     }

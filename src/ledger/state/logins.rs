@@ -1,4 +1,4 @@
-//! People and jobs that signed in, as the fold knows them: whose SVID is whose, until it ends.
+//! Logins of people and jobs in the state: which SVID belongs to whom, until the login ends.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use crate::ledger::record::{Identity, LoggedIn, SvidEvidence, TokenEvidence};
 use crate::revocation::Facts;
 use crate::seq::{CredentialId, Millis, Seq};
 
-/// A login. Its id is the serial number of the certificate, too.
+/// A login. Its id is also the serial number of the certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Login {
-    /// Its id.
+    /// The login's id.
     pub id: CredentialId,
-    /// Who: the provider's issuer URL and `sub` there.
+    /// The person or job: the provider's issuer URL and `sub` there.
     pub person: Identity,
     /// The SPIFFE ID of the certificate.
     pub caller: Box<str>,
@@ -24,31 +24,31 @@ pub struct Login {
     pub acr: Option<Box<str>>,
     /// When the person signed in at the provider.
     pub auth_time: Millis,
-    /// When it was decided.
+    /// When the login was decided.
     pub issued_at: Millis,
     /// The certificate's notAfter.
     pub expires_at: Millis,
-    /// The CA key that signed it.
+    /// The CA key that signed the certificate.
     pub key: Box<str>,
-    /// What callers show by it.
+    /// The evidence that callers present with the certificate.
     pub svid: SvidEvidence,
     /// SHA-256 of the certificate.
     pub certificate: [u8; 32],
-    /// The ID token that it rests on.
+    /// The ID token that the login is based on.
     pub token: TokenEvidence,
-    /// The environment whose policy set permitted it.
+    /// The environment whose policy set permitted the login.
     pub environment: Box<str>,
-    /// Version of that policy set.
+    /// Version of the policy set.
     pub policy: u64,
     /// The provider, by its name in the configuration.
     pub provider: Box<str>,
-    /// The rule that let it in, where it is a job and no person.
+    /// The rule that admitted the job, if a job signed in and not a person.
     pub job: Option<Box<str>>,
-    /// The seq of its record.
+    /// The seq of the login's record.
     pub seq: Seq,
     /// The decision revision.
     pub revision: Seq,
-    /// When it was given back.
+    /// When the login was given back.
     pub ended_at: Option<Millis>,
 }
 
@@ -77,7 +77,7 @@ impl Login {
         }
     }
 
-    /// Everything that the rules can ask of it.
+    /// The facts of the login that rules match on.
     pub fn facts(&self) -> Facts<'_> {
         let domain = trust_domain_of(&self.caller);
         Facts {
@@ -94,7 +94,7 @@ impl Login {
     }
 }
 
-/// The same of what is about to be recorded.
+/// The same facts for a login that is about to be recorded.
 pub(super) fn facts_of_login<'a>(e: &'a LoggedIn, id: CredentialId, person: &'a Identity, revision: Seq) -> Facts<'a> {
     let domain = trust_domain_of(&e.caller);
     Facts {
@@ -110,7 +110,7 @@ pub(super) fn facts_of_login<'a>(e: &'a LoggedIn, id: CredentialId, person: &'a 
     }
 }
 
-/// The login whose certificate has that serial number, as evidence gives it: without zeros before it.
+/// The login whose certificate has this serial number, as evidence gives it: without leading zeros.
 pub fn login_of_serial(serial: &[u8]) -> Option<CredentialId> {
     let mut id = [0; 16];
     let at = id.len().checked_sub(serial.len())?;
@@ -140,7 +140,7 @@ impl State {
         }
     }
 
-    /// A login's end has come.
+    /// Forgets a login that has ended.
     pub(super) fn forget_login(&mut self, id: &CredentialId) {
         let Some(login) = self.logins.remove(id) else { return };
         if let Some(n) = self.logins_by_caller.value_mut(&login.caller) {
@@ -151,7 +151,7 @@ impl State {
         }
     }
 
-    /// A person's logins that have not ended by their time, in no order.
+    /// A person's logins that have not expired, in no order.
     pub fn logins_of<'a>(&'a self, person: &'a Identity) -> impl Iterator<Item = &'a Arc<Login>> {
         self.logins.values().filter(move |login| login.job.is_none() && login.person == *person)
     }

@@ -1,7 +1,7 @@
 //! The state: a fold over the records. The same log gives the same state, bit for bit, on every replica.
 //!
-//! [`State::verdict`] says whether a group of records takes effect at this place in the order; [`State::apply`] makes it so. Neither knows
-//! a clock: time is in the commits.
+//! [`State::verdict`] decides whether a group of records takes effect at this place in the order; [`State::apply`] applies it. Neither
+//! reads a clock: time is in the commits.
 
 mod alive;
 mod apply;
@@ -51,20 +51,20 @@ use crate::revocation::{Entry, Rules, Target};
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
 use crate::store::Position;
 
-/// Everything in memory.
+/// All state in memory.
 #[derive(Default, Serialize, Deserialize)]
 pub struct State {
     /// The time of the newest commit.
     pub time: Millis,
     /// The seq of the newest record.
     pub head: Seq,
-    /// The place of the newest commit.
+    /// The position of the newest commit.
     pub position: Position,
-    /// The newest generation that began at an earlier time, or the first.
+    /// The newest generation that began at an earlier time, or else the first generation.
     pub time_generation: u8,
     /// The store's id.
     pub store: [u8; 16],
-    /// Each writer's chain.
+    /// The head of each writer's chain.
     pub writers: BTreeMap<u32, ChainHead>,
     /// Tasks.
     pub tasks: Tasks,
@@ -73,15 +73,15 @@ pub struct State {
     /// Revocation rules and locks.
     #[serde(with = "rules_as_entries")]
     pub rules: Rules,
-    /// The policy set in force, by environment.
+    /// The policy set in effect, by environment.
     pub policies: BTreeMap<Box<str>, Arc<Version>>,
-    /// The policy set that only watches, by environment.
+    /// The shadow policy set, by environment.
     pub audit_policies: BTreeMap<Box<str>, Arc<Version>>,
-    /// The registration in force, by upstream.
+    /// The registration in effect, by upstream.
     pub upstreams: BTreeMap<Box<str>, Arc<Version>>,
     /// Owners who have left, and since when.
     pub owners_left: BTreeMap<Box<str>, Millis>,
-    /// The binding in force, by name.
+    /// The binding in effect, by name.
     pub bindings: BTreeMap<Box<str>, Arc<Version>>,
     /// Bundles, by trust domain.
     pub bundles: BTreeMap<Box<str>, BundleState>,
@@ -91,35 +91,35 @@ pub struct State {
     pub leases: BTreeMap<LeaseId, Arc<Lease>>,
     /// Approvals.
     pub approvals: BTreeMap<ApprovalId, Approval>,
-    /// Break-glass tasks: those that are open, those that nobody reviewed, and the newest that somebody did.
+    /// Break-glass tasks: open ones, those not reviewed yet, and the newest reviewed ones.
     pub glasses: Glasses,
-    /// Used once, until when.
+    /// Single-use ids that were used, and until when they are remembered.
     pub used_once: Map<[u8; 32], Millis>,
-    /// Requests that made no credential.
+    /// Remembered requests whose result is not a credential.
     pub requests: Map<RequestKey, Remembered>,
-    /// What descends from a credential, by a renewal, a derivation or a task, may end later than it: when the last of it does.
+    /// For credentials with descendants (by a renewal, a derivation or a task), which may outlive them: when the last descendant ends.
     pub descent: Map<CredentialId, Millis>,
-    /// Rules in force that each caller's own acts made, and until when they count.
+    /// Number of revocation rules in effect that each caller's own acts made.
     pub rules_by_caller: Map<Box<str>, u32>,
-    /// Refusals recorded or counted so far.
+    /// Number of refusals recorded or counted so far.
     pub refusals: u64,
-    /// Credentials ever issued.
+    /// Number of credentials ever issued.
     pub issued: u64,
     /// The newest snapshot.
     pub snapshot: Option<Taken>,
-    /// The one before it: what follows it stays, so that a start is possible without the newest.
+    /// The snapshot before the newest one: the commits after it are kept, so that a start is possible without the newest.
     pub snapshot_before: Option<Taken>,
-    /// Bytes of all commits so far, those that were removed too.
+    /// Bytes of all commits so far, including removed ones.
     pub bytes: u64,
-    /// What retention took out of the store, or is about to.
+    /// The part of the log that retention removed from the store, or is about to remove.
     pub removed: Removed,
-    /// People who signed in, until the end of their certificates.
+    /// People and jobs that signed in, until their certificates expire.
     pub logins: Map<CredentialId, Arc<Login>>,
-    /// How many of them each SPIFFE ID has.
+    /// Number of logins of each SPIFFE ID.
     pub logins_by_caller: Map<Box<str>, u32>,
-    /// Small things with an end, by it.
+    /// Small entries that expire, by their end.
     ends: Calendar<End>,
-    /// The facts of ancestors. Last, so that what was written before can be read: `snapshot::read` adds what is empty.
+    /// The facts of ancestors. The last field, so that older snapshots can be read: `snapshot::read` adds an empty value.
     grounds: Grounds,
 }
 
@@ -147,13 +147,13 @@ mod rules_as_entries {
     }
 }
 
-/// What the fold says of a group of records at its place. A void group has no effect.
+/// The fold's verdict on a group of records at its place. A void group has no effect.
 pub type Verdict = Result<(), Refusal>;
 
-/// What a commit did to the state.
+/// The effect of a commit on the state.
 #[derive(Debug)]
 pub struct Folded {
-    /// One verdict per record, in order; records of one group share theirs.
+    /// One verdict per record, in order; the records of a group have the same verdict.
     pub verdicts: Vec<Verdict>,
     /// The seq of the commit's first record.
     pub first: Seq,
@@ -166,7 +166,7 @@ impl Clone for State {
 }
 
 impl State {
-    /// A copy that is only to be written: taken at once, however much there is. It finds no credential by its id or request.
+    /// A copy for writing a snapshot, taken in constant time. It finds no credential by id or request.
     pub fn frozen(&self) -> State {
         State {
             time: self.time,
@@ -205,7 +205,7 @@ impl State {
         }
     }
 
-    /// Folds in the next commit of the store: checks its place in its writer's chain and its time, then each group.
+    /// Folds the next commit of the store: checks its place in its writer's chain and its time, then judges and applies each group.
     pub fn fold(&mut self, at: Position, commit: &Commit) -> Result<Folded, BadCommit> {
         let writer = commit.header.writer;
         let chain = self.writers.get(&writer).copied().unwrap_or(ChainHead::START);
@@ -214,7 +214,7 @@ impl State {
         let time = match written < self.time {
             true if self.begins_time(&commit.records, written) => written,
             true if written < chain.time => return Err(BadCommit::TimeBack { from: chain.time, to: written }),
-            // Another writer's commit of a later time came first in the order. Time stands still for this one.
+            // A commit of another writer with a later time came first in the order. Time stands still for this commit.
             _ => written.max(self.time),
         };
         self.appended(writer, head, commit.size);
@@ -236,19 +236,19 @@ impl State {
         Ok(Folded { verdicts, first: first.unwrap_or(self.head) })
     }
 
-    /// A writer's commit is packed: where its chain stands from here on, and how large the commit is.
+    /// A commit was packed: sets its writer's chain head, and counts the commit's size.
     pub fn appended(&mut self, writer: u32, head: ChainHead, bytes: usize) {
         self.writers.insert(writer, head);
         self.bytes += bytes as u64;
     }
 
-    /// A commit begins: from here on this is its place and time.
+    /// Begins a commit: sets the position and the time.
     pub fn begin_commit(&mut self, at: Position, time: Millis) {
         self.position = at;
         self.time = time;
     }
 
-    /// A commit ends: what has ended by its time is forgotten, within a bound.
+    /// Ends a commit: forgets entries that expired, within a bound.
     pub fn end_commit(&mut self) {
         let (now, most) = (self.time, limits::EXPIRE_PER_COMMIT);
         self.credentials.expire(now, most, &mut self.tasks);
@@ -258,19 +258,20 @@ impl State {
         self.expire_small(self.ends.share(now, few, most));
     }
 
-    /// Gives the next seq to a record that was found valid.
+    /// Assigns the next seq to a record that was found valid.
     pub fn take_seq(&mut self, judged: &impl Judged) -> Seq {
         self.head = seq_after(self.head, judged.record());
         self.head
     }
 
-    /// The next seq. A void record has one too, but begins nothing: were it let jump, seqs would be given twice.
+    /// The next seq. A void record has a seq too but begins no generation: if a void record could jump to a new generation, seqs would be
+    /// assigned twice.
     fn next_seq(&mut self) -> Seq {
         self.head = self.head.next().unwrap_or(self.head);
         self.head
     }
 
-    /// Only a generation's first record may let time begin earlier, and only if it takes effect.
+    /// Only the first record of a generation may set an earlier time, and only if it takes effect.
     fn begins_time(&self, records: &[Record], time: Millis) -> bool {
         let resets = matches!(records.first().and_then(|r| r.event.as_ref()), Some(Event::GenerationBegun(g)) if g.reset_time);
         resets && groups(records).next().is_some_and(|first| self.verdict(first, time).is_ok())
@@ -281,17 +282,17 @@ impl State {
         Ok(super::commit::sha256(&postcard::to_stdvec(self)?))
     }
 
-    /// Whether a request of that name is remembered, whatever it made.
+    /// Whether a request with this key is remembered, whatever its result.
     pub fn knows_request(&self, key: &RequestKey) -> bool {
         self.credentials.asked(key).is_some() || self.requests.contains_key(key)
     }
 
-    /// The snapshots that the log vouches for and whose files stay, the newest first.
+    /// The snapshots whose digest is in the log and whose files are kept, newest first.
     pub fn vouched(&self) -> impl Iterator<Item = &Taken> {
         self.snapshot.iter().chain(&self.snapshot_before)
     }
 
-    /// Versions that may be narrower than the one before, and of which it is not said yet that all they would refuse is revoked.
+    /// Versions that may be narrower than the one before, for which no record says yet that everything they would refuse is revoked.
     pub fn narrowing(&self) -> Vec<(Narrowing, Box<str>, Arc<Version>)> {
         let tables =
             [(Narrowing::Policy, &self.policies), (Narrowing::Upstream, &self.upstreams), (Narrowing::Binding, &self.bindings)];
@@ -313,7 +314,7 @@ fn hash_of(bytes: &[u8]) -> [u8; 32] {
     bytes.try_into().unwrap_or_default()
 }
 
-/// The seq of a valid record that comes after `seq`. A generation begins at its own start.
+/// The seq of a valid record that follows `seq`. The first record of a generation has that generation's first seq.
 pub(in crate::ledger) fn seq_after(seq: Seq, record: &Record) -> Seq {
     let from = match &record.event {
         Some(Event::GenerationBegun(g)) => Seq::start_of(u8::try_from(g.generation).unwrap_or(u8::MAX)),
@@ -322,17 +323,17 @@ pub(in crate::ledger) fn seq_after(seq: Seq, record: &Record) -> Seq {
     from.next().unwrap_or(from)
 }
 
-/// The groups of a commit's records, in order: neighbours with the same number above 0 belong together.
+/// The groups of a commit's records, in order: consecutive records with the same number above 0 form a group.
 pub fn groups(records: &[Record]) -> impl Iterator<Item = &[Record]> {
     records.chunk_by(|a, b| a.group > 0 && a.group == b.group)
 }
 
-/// The name of a record's request.
+/// The key of a record's request.
 pub(in crate::ledger) fn key_of(record: &Record) -> Option<RequestKey> {
     record.request.as_ref().map(|r| request_key(record.requester().unwrap_or_default(), &r.id))
 }
 
-/// Names a request of a caller. Length-prefixed, so that no two pairs share a name.
+/// The key of a caller's request. The inputs are length-prefixed, so that no two pairs have the same input bytes.
 pub fn request_key(caller: &str, id: &str) -> RequestKey {
     let mut bytes = Vec::with_capacity(8 + caller.len() + id.len());
     bytes.extend_from_slice(&(caller.len() as u64).to_be_bytes());

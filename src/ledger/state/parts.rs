@@ -1,4 +1,4 @@
-//! What the state holds beside tasks, credentials and rules: small things, each as the fold knows it.
+//! The smaller parts of the state, besides tasks, credentials and rules.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,54 +15,54 @@ use crate::upstream::registry::Upstream;
 /// One version of a policy set, registration or binding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
-    /// Its number; 1 is the first.
+    /// The version number; 1 is the first.
     pub version: u64,
     /// SHA-256 of the text.
     pub digest: [u8; 32],
-    /// Its canonical form.
+    /// The canonical form.
     pub text: Box<str>,
-    /// It is in force: not disabled, retired or pending.
+    /// The version is in effect: not disabled, retired or pending.
     pub active: bool,
-    /// It will never be in force again.
+    /// The object is retired and will never be in effect again.
     pub retired: bool,
-    /// The seq of its record.
+    /// The seq of the version's record.
     pub seq: Seq,
-    /// The time of its record.
+    /// The time of that record.
     pub at: Millis,
-    /// The author of its record.
+    /// The author of that record.
     pub by: Option<Box<Who>>,
-    /// What a registration has for itself.
+    /// For a registration: the fields that the fold compares.
     pub claims: Option<Claims>,
-    /// Its owner has left: nothing is issued until somebody takes over.
+    /// The owner has left: nothing is issued until another owner takes over.
     pub owner_left: bool,
-    /// It was told that it ends soon.
+    /// The coming expiry was recorded already.
     pub due_told: bool,
-    /// What was issued after this seq, and it would refuse, has yet to be looked for and revoked.
+    /// Credentials issued after this seq that this version would refuse are still to be searched for and revoked.
     pub narrows: Option<Seq>,
 }
 
 impl Version {
-    /// Something may be granted by it.
+    /// Whether grants may be made with this version.
     pub fn in_force(&self) -> bool {
         self.active && !self.owner_left
     }
 }
 
-/// What of a registration the order itself looks at.
+/// The fields of a registration that the fold compares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// Its environment: no version has another.
+    /// The environment, which is the same in all versions.
     pub environment: Box<str>,
-    /// Its audience: no other upstream's.
+    /// The audience, which no other upstream may have.
     pub audience: Box<str>,
-    /// Its target: no other upstream's.
+    /// The target, which no other upstream may have.
     pub target: Box<str>,
-    /// Who answers for it.
+    /// The owner.
     pub owner: Box<str>,
 }
 
 impl Claims {
-    /// Those of a registration's text. `None` where this version cannot read it; then nothing is issued for it, either.
+    /// The fields of a registration's text. `None` if this version of mayfly cannot read the text; nothing is issued for the upstream then.
     pub(super) fn of(text: &str) -> Option<Claims> {
         let upstream = Upstream::from_text(text).ok()?;
         Some(Claims {
@@ -74,60 +74,60 @@ impl Claims {
     }
 }
 
-/// A trust domain's bundle, as far as the order needs it.
+/// A trust domain's bundle, as far as the fold needs it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BundleState {
-    /// `spiffe_sequence`: never goes down and, once seen, never goes missing.
+    /// `spiffe_sequence`: never decreases and, once present, must stay present.
     pub sequence: Option<u64>,
     /// SHA-256 of each anchor's certificate.
     pub anchors: Vec<[u8; 32]>,
     /// SHA-256 of the document.
     pub digest: [u8; 32],
-    /// The document, where no file or endpoint gives it again.
+    /// The document, if no file or endpoint can provide it again.
     pub document: Arc<[u8]>,
-    /// Where it came from.
+    /// The source of the bundle.
     pub source: Box<str>,
-    /// No longer trusted. Kept, so that its sequence stays known.
+    /// The trust domain is no longer trusted. The entry is kept for its sequence.
     pub removed: bool,
-    /// Roots that an operator removed: no source brings them back.
+    /// Roots that an operator removed: no source can bring them back.
     pub kept_out: Vec<[u8; 32]>,
-    /// Roots that an operator added: no source takes them out.
+    /// Roots that an operator added: no source can remove them.
     pub kept_in: Vec<[u8; 32]>,
-    /// The seq of its newest record.
+    /// The seq of the newest record about the bundle.
     pub seq: Seq,
     /// The time of that record.
     pub changed_at: Millis,
 }
 
-/// A key of ours. Its private part lies sealed in the store's named values.
+/// A key of mayfly. Its private part is sealed in the store's named values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
-    /// What it is for.
+    /// The key's purpose.
     pub purpose: KeyPurpose,
-    /// Its algorithm by its JOSE name.
+    /// The JOSE name of the algorithm.
     pub algorithm: Box<str>,
-    /// Its public part.
+    /// The public key.
     pub public: Box<[u8]>,
-    /// The environment that it serves.
+    /// The environment that the key serves.
     pub environment: Box<str>,
-    /// Its state.
+    /// The key's state.
     pub state: KeyState,
-    /// The time of the record that put it in this state.
+    /// The time of the record that put the key in this state.
     pub since: Millis,
-    /// How long it is published before it is used, milliseconds; 0 for what its purpose has.
+    /// How long the key is published before it is used, milliseconds; 0 for the default of the purpose.
     pub publish_ahead: u64,
-    /// When it was added.
+    /// When the key was added.
     pub created_at: Millis,
-    /// When it began to be used; 0 where it never was.
+    /// When the key's use began; 0 if it was never used.
     pub active_from: Millis,
-    /// The seq of the record that put it in this state.
+    /// The seq of the record that put the key in this state.
     pub seq: Seq,
 }
 
-/// A lease: something stands upstream, or may.
+/// An open lease: something exists at the upstream, or may exist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// The credential that it is for.
+    /// The credential that the lease is for.
     pub credential: CredentialId,
     /// The task.
     pub task: TaskId,
@@ -135,84 +135,84 @@ pub struct Lease {
     pub upstream: Box<str>,
     /// The credential kind, by its persisted number.
     pub kind: u32,
-    /// What undoing needs.
+    /// Data needed to undo the lease.
     pub handle: Box<str>,
-    /// When what was made ends by itself; 0 where it never does.
+    /// When the created object ends by itself; 0 if it never does.
     pub ends_at: Millis,
-    /// When it was opened.
+    /// When the lease was opened.
     pub opened_at: Millis,
-    /// The credential was issued: it is somebody's. Without this it has to be undone.
+    /// The credential was issued to the caller. If false, the lease must be undone.
     pub issued: bool,
 }
 
 /// An approval.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Approval {
-    /// What it binds, as it was asked for.
+    /// The approval request.
     pub asked: Arc<ApprovalAsked>,
-    /// When.
+    /// When the approval was asked for.
     pub asked_at: Millis,
-    /// The seq of the newest record about it.
+    /// The seq of the newest record about the approval.
     pub seq: Seq,
-    /// What was decided; `None` while it waits.
+    /// The decision; `None` while the approval waits.
     pub decided: Option<Decided>,
-    /// Used up.
+    /// Whether the approval was used up.
     pub used: bool,
-    /// It was told that nobody decided in time.
+    /// It was recorded already that nobody decided in time.
     pub due_told: bool,
 }
 
-/// What somebody decided about an approval.
+/// The decision about an approval.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decided {
-    /// Given, or refused.
+    /// True: given; false: refused.
     pub given: bool,
-    /// Who.
+    /// The author of the decision.
     pub by: Option<Box<Who>>,
-    /// Why.
+    /// The reason.
     pub reason: Box<str>,
-    /// When.
+    /// The time of the decision.
     pub at: Millis,
-    /// The decision revision: giving is a grant too.
+    /// The decision revision: giving an approval is a grant too.
     pub revision: Seq,
 }
 
 impl Approval {
-    /// The end of its use.
+    /// When the approval expires.
     pub fn expires_at(&self) -> Millis {
         Millis(self.asked.expires_at)
     }
 
-    /// The decision revision of the giving, where it was given, and may still be used at that time.
+    /// The decision revision of the approval, if it was given and may still be used at that time.
     pub fn usable(&self, time: Millis) -> Option<Seq> {
         let given = self.decided.as_ref().filter(|d| d.given)?;
         (!self.used && self.expires_at() > time).then_some(given.revision)
     }
 }
 
-/// What a request id stands for, where that is not a credential.
+/// A remembered request whose result is not a credential.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
-    /// Who sent it.
+    /// The sender.
     pub caller: Box<str>,
-    /// The first 16 bytes of the digest over everything asked.
+    /// The first 16 bytes of the digest over all fields of the request.
     pub digest: [u8; 16],
-    /// The seq of its first record.
+    /// The seq of the request's first record.
     pub seq: Seq,
-    /// The place of its commit.
+    /// The position of its commit.
     pub at: Position,
-    /// The task that it opened, zeros for none.
+    /// The task that the request opened, zeros for none.
     pub task: [u8; 16],
-    /// Forgotten after this.
+    /// The request is forgotten after this.
     pub until: Millis,
 }
 
-/// A snapshot that the log vouches for.
+/// A snapshot whose digest is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taken {
-    /// The last seq in it.
+    /// The last seq in the snapshot.
     pub seq: Seq,
-    /// The place of the last commit in it.
+    /// The position of the last commit in the snapshot.
     pub position: Position,
     /// SHA-256 of the file.
     pub digest: [u8; 32],
@@ -223,29 +223,29 @@ impl Taken {
         Some(Taken { seq: Seq::from_u64(e.seq)?, position: e.position, digest: super::hash_of(&e.digest) })
     }
 
-    /// The record that says it.
+    /// The record that announces the snapshot.
     pub fn to_record(&self) -> SnapshotTaken {
         SnapshotTaken { seq: self.seq.as_u64(), position: self.position, digest: self.digest.to_vec() }
     }
 }
 
-/// The beginning of the log that need not be there any more.
+/// The part of the log's beginning that is removed or may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
-    /// The place of the oldest commit that stays; 0 as long as all do.
+    /// The position of the oldest commit that stays; 0 as long as none was removed.
     pub before: Position,
-    /// The seq of the last record before it.
+    /// The seq of the last record before that position.
     pub seq: Seq,
-    /// Bytes of all commits before it.
+    /// Bytes of all commits before that position.
     pub bytes: u64,
-    /// The time of the newest of them.
+    /// The time of the newest commit before that position.
     pub time: Millis,
-    /// Where each writer's chain stands before it.
+    /// Each writer's chain head before that position.
     pub chains: BTreeMap<u32, ChainHead>,
 }
 
 impl Removed {
-    /// The oldest place that stays, and what is before it.
+    /// The place of the oldest commit that stays.
     pub fn oldest(&self) -> Place {
         Place { position: self.before.max(1), seq: self.seq }
     }
@@ -257,7 +257,7 @@ impl Removed {
         Removed { before: e.before, seq, bytes: e.bytes, time, chains: e.chains.iter().map(head).collect() }
     }
 
-    /// The record that says it.
+    /// The record that announces the removal.
     pub fn to_record(&self) -> HistoryRemoved {
         let end = |(w, c): (&u32, &ChainHead)| ChainEnd { writer: *w, number: c.number, header: c.hash.to_vec() };
         let chains = self.chains.iter().map(end).collect();

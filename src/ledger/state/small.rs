@@ -1,4 +1,4 @@
-//! Small things that are remembered until an end of their own: requests, used tokens, approvals, callers' rules, descent.
+//! Small entries that expire individually: requests, used tokens, approvals, callers' rules, descent.
 
 use super::{End, Remembered, RequestKey, State, hash_of};
 use crate::ledger::record::{Record, Who};
@@ -6,7 +6,7 @@ use crate::limits;
 use crate::seq::{CredentialId, Millis};
 
 impl State {
-    /// Remembers a request that made no credential.
+    /// Remembers a request whose result is not a credential.
     pub(super) fn remember(&mut self, record: &Record, key: Option<RequestKey>, task: &[u8]) {
         let (Some(request), Some(key)) = (&record.request, key) else { return };
         let task = task.try_into().unwrap_or_default();
@@ -19,7 +19,7 @@ impl State {
         self.ends.after(until, End::Request(key));
     }
 
-    /// Counts a rule that a caller's own act made.
+    /// Counts a revocation rule that a caller's own act made.
     pub(super) fn count_caller_rule(&mut self, record: &Record, until: Millis) {
         if let Some(who @ (Who::SpiffeId(_) | Who::Person(_))) = record.author.as_ref().and_then(|a| a.who.as_ref()) {
             let caller: Box<str> = who.name().into();
@@ -28,7 +28,8 @@ impl State {
         }
     }
 
-    /// Something descends from a credential and ends then. Given back, the credential takes it along until its end.
+    /// Records that something descends from a credential, and when it ends. If the credential is given back, its descendants are revoked
+    /// with it until that time.
     pub(super) fn descends(&mut self, ancestor: &[u8], end: Millis) {
         let Some(id) = CredentialId::from_slice(ancestor) else { return };
         self.keep_ground(id);

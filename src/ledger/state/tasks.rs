@@ -1,4 +1,4 @@
-//! Tasks as the fold knows them: immutable terms behind an `Arc`, and what changes.
+//! Tasks in the state: immutable terms behind an `Arc`, and the fields that change.
 
 use std::sync::Arc;
 
@@ -18,51 +18,51 @@ use crate::seq::{CredentialId, Millis, Seq, TaskId};
 /// A task.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Task {
-    /// What it was opened with.
+    /// The terms that the task was opened with.
     pub terms: Arc<Terms>,
-    /// When it ends.
+    /// When the task ends.
     pub deadline: Millis,
-    /// When it last showed life.
+    /// The last heartbeat.
     pub alive_at: Millis,
     /// Holds on this task itself.
     pub holds: Vec<Hold>,
-    /// How it ended, if it did.
+    /// The end of the task, if it was closed.
     pub closed: Option<Closed>,
-    /// It waits for an approval.
+    /// The task waits for an approval.
     pub pending: bool,
-    /// The approval that it waits for or was opened with.
+    /// The approval that the task waits for or was opened with.
     pub approved: Option<Arc<Approved>>,
-    /// It is not known to be over, and counts for who opened it.
+    /// The task is not known to be over, and counts towards its opener's limit.
     pub counted: bool,
-    /// Credentials ever issued in it.
+    /// Number of credentials ever issued in the task.
     pub issued: u64,
-    /// Credentials ever issued in it or under it.
+    /// Number of credentials ever issued in the task or under it.
     pub issued_under: u64,
-    /// The latest end of one of those.
+    /// The latest expiry of those credentials.
     pub ends_under: Millis,
-    /// What was done in it.
+    /// Uses and authorizations in the task.
     pub done: Done,
-    /// Credentials in memory that name it.
+    /// Number of credentials in memory that name the task.
     pub credentials: u32,
-    /// Tasks in memory that have it as parent.
+    /// Number of tasks in memory that have this task as their parent.
     pub children: u32,
     parent: Option<Slot>,
 }
 
-/// The state that a task is in, as people and callers see it.
+/// The phase of a task, as it is shown to people and callers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
-    /// It waits for an approval.
+    /// The task waits for an approval.
     PendingApproval,
-    /// It can be worked in.
+    /// The task accepts grants.
     Active,
-    /// It or a task above it is held.
+    /// The task or one above it is on hold.
     Held,
-    /// It ended, or a task above it did.
+    /// The task or one above it ended.
     Over(Outcome),
 }
 
-/// Tasks of a page: with its holds and its end, the largest is copied in a microsecond.
+/// Tasks per page: even the largest page, with holds and ends, is copied in a microsecond.
 const PAGE: usize = 32;
 
 /// All tasks in memory.
@@ -71,19 +71,19 @@ pub struct Tasks {
     slots: Pages<Option<Task>, PAGE>,
     free: Vec<Slot>,
     index: Map<TaskId, Slot>,
-    /// When to look whether a task can be forgotten, and which.
+    /// When each task is to be checked for removal from memory.
     checks: Calendar<TaskId>,
-    /// How many tasks each caller opened that are not known to be over.
+    /// Number of tasks that each caller opened and that are not known to be over.
     opened_by: Map<Arc<str>, u32>,
-    /// Bytes of the terms of each caller's tasks in memory, as far as they count ([`Terms::counted_bytes`]), and of all of them. Computed from
-    /// the terms, so no snapshot has them.
+    /// Bytes of the terms of each caller's tasks in memory, as far as they count ([`Terms::counted_bytes`]), and of all tasks. Computed
+    /// from the terms, so snapshots do not contain them.
     bytes_of: Map<Arc<str>, u64>,
     bytes: u64,
-    /// What was opened lately: what comes next has much in common with one of them. It changes nothing but memory.
+    /// Terms of recently opened tasks, with which the next task shares equal parts. Affects only memory use.
     recent: Vec<Arc<Terms>>,
 }
 
-/// Sorts of tasks that are opened at once: of a few callers, each with a few sorts.
+/// Number of recent terms: a few callers with a few kinds of task each.
 const RECENT: usize = 8;
 
 impl Serialize for Tasks {
@@ -99,7 +99,7 @@ impl<'de> Deserialize<'de> for Tasks {
         let mut tasks = Tasks { free, index, checks, opened_by, ..Tasks::default() };
         for mut task in slots.iter().cloned() {
             if let Some(task) = &mut task {
-                // Read one by one, nothing is shared yet.
+                // Terms that were decoded individually share nothing yet.
                 task.terms = tasks.shared(Terms::clone(&task.terms));
                 let terms = task.terms.clone();
                 tasks.count_bytes(&terms);
@@ -111,17 +111,17 @@ impl<'de> Deserialize<'de> for Tasks {
 }
 
 impl Tasks {
-    /// The task of that id, if it is in memory.
+    /// The task with this id, if it is in memory.
     pub fn get(&self, id: &TaskId) -> Option<&Task> {
         self.slot_of(id).and_then(|s| self.at(s))
     }
 
-    /// The place of a task.
+    /// The slot of a task.
     pub fn slot_of(&self, id: &TaskId) -> Option<Slot> {
         self.index.get(id).copied()
     }
 
-    /// The task at a place.
+    /// The task at a slot.
     pub fn at(&self, slot: Slot) -> Option<&Task> {
         self.slots.get(slot as usize).and_then(Option::as_ref)
     }
@@ -134,32 +134,33 @@ impl Tasks {
         self.slot_of(id).and_then(|s| self.at_mut(s))
     }
 
-    /// How many places there are, to go through them in pieces.
+    /// Number of slots, for walking them in pieces.
     pub fn places(&self) -> Slot {
         self.slots.len() as Slot
     }
 
-    /// How many are in memory.
+    /// Number of tasks in memory.
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// None are in memory.
+    /// Whether no task is in memory.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
 
-    /// How many this caller opened that are not known to be over. Of one whose time is up that is known with one of the next commits.
+    /// Number of tasks that this caller opened and that are not known to be over. A task that expires is uncounted with one of the next
+    /// commits.
     pub fn opened_by(&self, caller: &str) -> u32 {
         self.opened_by.get(caller).copied().unwrap_or(0)
     }
 
-    /// Bytes of the terms of this caller's tasks in memory, as far as they count.
+    /// Counted bytes of the terms of this caller's tasks in memory.
     pub fn bytes_of(&self, caller: &str) -> u64 {
         self.bytes_of.get(caller).copied().unwrap_or(0)
     }
 
-    /// The same of all tasks in memory.
+    /// Counted bytes of the terms of all tasks in memory.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -186,17 +187,17 @@ impl Tasks {
         }
     }
 
-    /// Every task in memory, in the order of its place.
+    /// All tasks in memory, by slot.
     pub fn iter(&self) -> impl Iterator<Item = &Task> {
         self.slots.iter().flatten()
     }
 
-    /// The tasks from this one up to its root.
+    /// This task and the tasks above it, up to the root.
     pub fn upwards<'a>(&'a self, task: &'a Task) -> impl Iterator<Item = &'a Task> {
         std::iter::successors(Some(task), |t| t.parent.and_then(|p| self.at(p))).take(limits::TASK_DEPTH)
     }
 
-    /// The state of a task at a moment, with those above it.
+    /// The phase of a task at a moment, taking the tasks above it into account.
     pub fn phase(&self, task: &Task, now: Millis) -> Phase {
         let (mut held, mut pending) = (false, false);
         for t in self.upwards(task) {
@@ -209,7 +210,7 @@ impl Tasks {
             pending |= t.pending;
             held |= !t.holds.is_empty();
         }
-        // What is over above ends it, whatever it waits for.
+        // If a task above is over, this task is over, whatever it waits for.
         match (pending, held) {
             (true, _) => Phase::PendingApproval,
             (false, true) => Phase::Held,
@@ -258,7 +259,7 @@ impl Tasks {
             alive_at: now,
             holds: Vec::new(),
             closed: None,
-            // With one person break-glass is not open yet. What is below one was opened by somebody who may act in it.
+            // A break-glass task waits for its second person. A task below one is opened by a person who may act already.
             pending: !opened.approval.is_empty() || (opened.break_glass && parent.is_none()),
             approved: None,
             counted: true,
@@ -299,7 +300,7 @@ impl Tasks {
         terms
     }
 
-    /// Counts an issuance in the task at a place and in all above it. `end`: when what was issued ends.
+    /// Counts an issuance in the task at a slot and in all tasks above it. `end`: when the issued credential expires.
     pub(super) fn count_issued(&mut self, slot: Slot, end: Millis) {
         if let Some(task) = self.at_mut(slot) {
             task.issued += 1;
@@ -314,7 +315,7 @@ impl Tasks {
         }
     }
 
-    /// A task was closed. It is looked at again when its name may be forgotten.
+    /// A task was closed; schedules the check when its name may be forgotten.
     pub(super) fn closed(&mut self, id: TaskId, now: Millis) {
         if let Some(slot) = self.slot_of(&id) {
             self.over(slot);
@@ -322,13 +323,13 @@ impl Tasks {
         self.check_at(id, now.plus(limits::REQUEST_ID_KEPT_MS), now);
     }
 
-    /// Has a task looked at by then, and sooner where that is long: most are closed long before their deadline, and what stands here until then
-    /// is nothing's.
+    /// Schedules a check of the task at `when`, or earlier if that is far away: most tasks are closed long before their deadline, and until
+    /// the check their memory is held for nothing.
     fn check_at(&mut self, id: TaskId, when: Millis, now: Millis) {
         self.checks.after(when.min(now.plus(limits::REQUEST_ID_KEPT_MS)), id);
     }
 
-    /// Which tasks are to be looked at, and when.
+    /// The scheduled checks.
     pub(super) fn checks(&self) -> &Calendar<TaskId> {
         &self.checks
     }
@@ -341,13 +342,14 @@ impl Tasks {
             looked += 1;
             let Some(slot) = self.slot_of(&id) else { continue };
             let Some(task) = self.at(slot) else { continue };
-            // By its own end: one that is over because its parent is keeps its time, so that whoever asks is told what became of it.
+            // By the task's own end: a task that is over because its parent is keeps its own time, so that its opener can still ask what
+            // became of it.
             let end = task.closed.as_ref().map_or(task.deadline, |c| c.at.min(task.deadline));
             if end >= now {
                 self.check_at(id, end, now);
                 continue;
             }
-            // That break-glass ended is said by a record, also where nobody served when its time was up.
+            // The end of a break-glass task must be recorded first, even if no server ran when it ended.
             let unsaid = task.terms.break_glass && task.parent.is_none() && task.closed.is_none();
             let idle = task.credentials == 0 && task.children == 0 && !unsaid;
             let kept = end.plus(limits::REQUEST_ID_KEPT_MS);
@@ -376,7 +378,7 @@ impl Tasks {
         self.uncount_bytes(&task.terms);
     }
 
-    /// The task at a place is over: it no longer counts for who opened it.
+    /// The task at a slot is over: it no longer counts towards its opener's limit.
     fn over(&mut self, slot: Slot) {
         if !self.at(slot).is_some_and(|task| task.counted) {
             return;
@@ -398,17 +400,17 @@ impl Tasks {
 }
 
 impl Task {
-    /// Whether it missed its heartbeat. Nothing is done in it while it waits for an approval, so nobody has to show life.
+    /// Whether the task missed its heartbeat. A task that waits for an approval needs no heartbeat.
     pub fn silent(&self, now: Millis) -> bool {
         !self.pending && self.terms.heartbeat > 0 && now > self.alive_at.plus(self.terms.heartbeat)
     }
 
-    /// Whether nobody decided in time about the approval that it waits for.
+    /// Whether the approval that the task waits for was not decided in time.
     pub fn lapsed(&self, now: Millis) -> bool {
         self.pending && self.approved.as_ref().is_some_and(|a| now >= a.until)
     }
 
-    /// When it is over by time alone: by its deadline, without a sign of life until then, or without the approval that it waits for.
+    /// When the task ends by time alone: by its deadline, by a missed heartbeat, or by an approval that is not decided.
     pub fn ends(&self) -> Millis {
         let by_other = match (self.pending, self.terms.heartbeat) {
             (true, _) => self.approved.as_ref().map_or(self.deadline, |a| a.until),
@@ -418,14 +420,14 @@ impl Task {
         by_other.min(self.deadline)
     }
 
-    /// Whether somebody opened it or owns it: a person by issuer and subject, a workload by its SPIFFE ID.
+    /// Whether the caller opened or owns the task: a person by issuer and subject, a workload by its SPIFFE ID.
     pub fn is_whose(&self, caller: &Caller) -> bool {
         let owner = self.terms.owners.last();
         *self.terms.opener == *caller.id().as_str()
             || owner.is_some_and(|owner| *owner == Identity::of(caller) || *owner == Identity::workload(caller.id()))
     }
 
-    /// Whether this workload may act in it.
+    /// Whether this workload may act in the task.
     pub fn admits(&self, caller: &str) -> bool {
         *self.terms.opener == *caller || self.terms.callers.iter().any(|c| **c == *caller)
     }

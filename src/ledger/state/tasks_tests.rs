@@ -1,4 +1,4 @@
-//! When tasks are looked at, and what they leave.
+//! Tests of when tasks are checked, and of the counters that they leave.
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn a_task_that_is_closed_early_leaves_nothing_until_its_deadline() {
         let id = opened(&mut tasks, n, 24 * HOUR, now);
         close(&mut tasks, id, now + 1_000);
     }
-    // When the last request that named one may be forgotten, and a moment.
+    // When the last request that named a task may be forgotten, plus a moment.
     let end = Millis(101_000 + limits::REQUEST_ID_KEPT_MS + 1_000);
     while tasks.expire(end, 7) > 0 {}
     assert!(tasks.is_empty());

@@ -1,4 +1,4 @@
-//! What tasks were opened with, and what many of them have in common.
+//! The terms that tasks were opened with, and the parts that tasks share.
 
 use std::sync::Arc;
 
@@ -8,60 +8,60 @@ use crate::ledger::record::{Allowance, Ancestor, Identity, SvidEvidence, TaskOpe
 use crate::limits;
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
-/// What a task was opened with. Only its deadline changes later.
+/// The terms of a task. Only the deadline changes later.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Terms {
-    /// Its id.
+    /// The task's id.
     pub id: TaskId,
     /// The task path: root first, this task last.
     pub path: Vec<TaskId>,
     /// The owner of each task on the path.
     pub owners: Arc<[Identity]>,
-    /// The workload that opened it.
+    /// The workload that opened the task.
     pub opener: Arc<str>,
-    /// Workloads that may act in it besides the opener.
+    /// Workloads that may act in the task besides the opener.
     pub callers: Arc<[Box<str>]>,
-    /// Its environment.
+    /// The environment.
     pub environment: Arc<str>,
-    /// What it is for, in the opener's words.
+    /// The purpose, in the opener's words.
     pub purpose: Box<str>,
-    /// What it may reach.
+    /// What the task may reach.
     pub allowance: Arc<Allowance>,
-    /// When it was decided.
+    /// When the opening was decided.
     pub opened_at: Millis,
-    /// Beyond this no extension goes.
+    /// The latest time to which extensions can move the deadline.
     pub max_deadline: Millis,
     /// Milliseconds between heartbeats, 0 for none.
     pub heartbeat: u64,
-    /// The policy version that it was decided with.
+    /// The policy version that the opening was decided with.
     pub policy: u64,
-    /// The SVID that it was opened with.
+    /// The SVID that the task was opened with.
     pub svid: Option<Arc<SvidEvidence>>,
-    /// On whose behalf it was opened, or what it is below was.
+    /// On whose behalf the task, or the one above it, was opened.
     pub behalf: Option<Arc<Behalf>>,
-    /// The credential that its opener was identified by, where mayfly issued its SVID, or that it showed as a subject token.
+    /// The credential that identified the opener, if mayfly issued its SVID, or that the opener presented as a subject token.
     pub ancestor: Option<CredentialId>,
-    /// It is a break-glass task, or below one.
+    /// The task is a break-glass task, or below one.
     pub break_glass: bool,
-    /// The seq of its record.
+    /// The seq of the opening record.
     pub seq: Seq,
-    /// Its decision revision.
+    /// The decision revision of the opening.
     pub revision: Seq,
 }
 
-/// By what a task is somebody else's: a token, a credential of ours that was shown, or both.
+/// The evidence by which a task is opened on somebody's behalf: a token, a presented credential of mayfly, or both.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Behalf {
-    /// The subject token that it was opened with, or that the task above it rests on.
+    /// The subject token that the task was opened with, or that the parent task is based on.
     pub token: Option<TokenEvidence>,
-    /// The actors, outermost first, where it was itself opened with one.
+    /// The actors, outermost first, if the task itself was opened with a subject token.
     pub actors: Vec<Identity>,
-    /// Where a credential of ours was shown: what that rests on, the first of the line first, and itself.
+    /// If a credential of mayfly was presented: the credentials that it is based on, the oldest first, and then the credential.
     pub line: Vec<Ancestor>,
 }
 
 impl Behalf {
-    /// That of a task that is being opened.
+    /// The evidence of a task that is being opened.
     pub(super) fn of(opened: &TaskOpened) -> Option<Arc<Behalf>> {
         let behalf =
             Behalf { token: opened.subject_token.clone(), actors: opened.actors.clone(), line: opened.ancestors.clone() };
@@ -70,7 +70,7 @@ impl Behalf {
     }
 }
 
-/// Bytes of a task's terms that count for its opener: what its lists have above `limits::TASK_BYTES_FREE`.
+/// Bytes of a task's terms that count towards its opener's limit: the size of its lists above `limits::TASK_BYTES_FREE`.
 pub(super) fn counted_bytes(opened: &TaskOpened) -> u64 {
     let callers = opened.callers.iter().map(String::len);
     bytes_above(callers, opened.allowance.as_ref(), opened.purpose.len())
@@ -89,17 +89,17 @@ fn bytes_above(callers: impl Iterator<Item = usize>, allowance: Option<&Allowanc
 }
 
 impl Terms {
-    /// Whether what takes the most memory is the same.
+    /// Whether the parts that take the most memory are equal.
     pub(super) fn is_like(&self, other: &Terms) -> bool {
         self.callers == other.callers && self.allowance == other.allowance
     }
 
-    /// What [`counted_bytes`] said of the record that it is from.
+    /// The result that [`counted_bytes`] gave for the opening record.
     pub(super) fn counted_bytes(&self) -> u64 {
         bytes_above(self.callers.iter().map(|c| c.len()), Some(self.allowance.as_ref()), self.purpose.len())
     }
 
-    /// Takes over from another what is equal to its own. Most tasks of a caller are alike, and are in memory once then.
+    /// Shares the parts that are equal to those of `other`. Most tasks of a caller have equal terms, which are in memory once then.
     pub(super) fn share(&mut self, other: &Terms) {
         fn one<T: PartialEq + ?Sized>(own: &mut Arc<T>, other: &Arc<T>) {
             if **own == **other {

@@ -1,4 +1,4 @@
-//! The fold on small logs, each sentence of the design on its own.
+//! Tests of the fold on small logs, one per sentence of the design.
 
 use super::super::commit::{ChainHead, Commit, Encoded, pack};
 use super::super::record::*;
@@ -295,7 +295,7 @@ fn a_commit_looks_at_few_pages_however_little_of_them_ends() {
         assert!(log.put((from..from + 1_000).map(issue).collect()).iter().all(Result::is_ok));
     }
     let note = || vec![Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))];
-    // What ends with one second lies in all of the 110 pages.
+    // The entries that expire in one second are spread over all of the 110 pages.
     log.time = log.time.plus(2_000);
     log.put(note());
     let left = log.state.credentials.len() as u64;

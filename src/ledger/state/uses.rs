@@ -1,4 +1,4 @@
-//! What was done with what was granted: actions authorized, uses reported. Counted by task.
+//! Counts, per task, the actions authorized and the uses reported.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,14 +6,14 @@ use super::State;
 use crate::ledger::record::{Authorized, UsesReported};
 use crate::seq::{ApprovalId, TaskId};
 
-/// What was done in a task.
+/// Uses and authorizations in a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
-    /// Uses that were reported of its credentials.
+    /// Reported uses of the task's credentials.
     pub uses: u64,
-    /// Those of them that were refused.
+    /// Reported uses that were refused.
     pub refused: u64,
-    /// Actions authorized in it.
+    /// Actions authorized in the task.
     pub authorized: u64,
 }
 
@@ -30,7 +30,7 @@ impl State {
     }
 
     pub(super) fn used(&mut self, e: &UsesReported) {
-        // Of a task that is no longer remembered nothing is decided any more.
+        // Nothing depends on the counters of a task that is no longer remembered.
         if let Some(task) = TaskId::from_slice(&e.task).and_then(|id| self.tasks.get_mut(&id)) {
             task.done.uses = task.done.uses.saturating_add(e.count);
             if e.outcome == "refused" {

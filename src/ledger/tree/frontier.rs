@@ -1,4 +1,4 @@
-//! The right side of a tree: the few hashes from which it goes on, whatever became of the leaves.
+//! The right edge of a tree: the few hashes from which the tree can grow, without the leaves.
 
 use super::proof::{Node, cover, folded};
 use crate::ledger::commit::{Hash, node_hash};
@@ -11,15 +11,15 @@ pub struct Frontier {
 }
 
 impl Frontier {
-    /// How many leaves it stands for.
+    /// Number of leaves.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// One more leaf.
+    /// Adds a leaf.
     pub fn push(&mut self, leaf: Hash) {
         let mut hash = leaf;
-        // Each bit that carries joins two subtrees of one size.
+        // Each carried bit joins two subtrees of one size.
         for _ in 0..self.size.trailing_ones() {
             if let Some(left) = self.nodes.pop() {
                 hash = node_hash(&left, &hash);
@@ -29,7 +29,7 @@ impl Frontier {
         self.size += 1;
     }
 
-    /// A complete subtree after all that is there; its place must be the next one of its level.
+    /// Adds a complete subtree at the end; returns false unless its place is the next one of its level.
     pub fn push_node(&mut self, (level, place): Node, hash: Hash) -> bool {
         if level > 62 || place.checked_shl(level) != Some(self.size) || self.size >> level != place {
             return false;
@@ -45,23 +45,23 @@ impl Frontier {
         true
     }
 
-    /// The root over all of them.
+    /// The root over all leaves.
     pub fn root(&self) -> Hash {
         folded(&self.nodes)
     }
 
-    /// The subtrees, with their names.
+    /// The subtrees with their node names.
     pub fn nodes(&self) -> impl Iterator<Item = (Node, Hash)> + '_ {
         cover(0, self.size).into_iter().zip(self.nodes.iter().copied())
     }
 
-    /// As it is kept: the size in eight bytes, the most significant first, and the hashes.
+    /// The persisted form: the size in eight bytes, big endian, then the hashes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let hashes = self.nodes.iter().flatten().copied();
         self.size.to_be_bytes().into_iter().chain(hashes).collect()
     }
 
-    /// What [`Frontier::to_bytes`] wrote.
+    /// Decodes the form that [`Frontier::to_bytes`] writes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Frontier> {
         let (size, rest) = bytes.split_first_chunk()?;
         let size = u64::from_be_bytes(*size);

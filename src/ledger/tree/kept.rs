@@ -1,5 +1,5 @@
-//! What is kept of a tree whose first commits were removed: its frontier there, as a named value (`tree/` and how many they are), written by
-//! retention before the first of them goes.
+//! The kept frontier of a tree whose first commits were removed. Retention stores it as a named value (`tree/` and the number of removed
+//! leaves) before the first of these commits is removed.
 
 use super::frontier::Frontier;
 use super::stored::Mark;
@@ -8,11 +8,11 @@ use crate::store::{Expect, Position, Store, StoreError};
 
 const NAMED: &str = "tree/";
 
-/// Where a tree begins whose first commits were removed.
+/// The beginning of a tree whose first commits were removed.
 pub(in crate::ledger) struct Base {
-    /// What is left of them.
+    /// The frontier over the removed commits.
     pub frontier: Frontier,
-    /// Where they end.
+    /// The end of the removed commits.
     pub mark: Mark,
 }
 
@@ -25,7 +25,7 @@ impl Base {
     }
 }
 
-/// The frontier of the tree over the commits before one, as far as retention kept it.
+/// The frontier of the tree over the commits before a position, if retention kept it.
 pub(in crate::ledger) fn frontier_at(store: &dyn Store, before: Position) -> Result<Option<Frontier>, StoreError> {
     if before <= 1 {
         return Ok(Some(Frontier::default()));
@@ -34,7 +34,7 @@ pub(in crate::ledger) fn frontier_at(store: &dyn Store, before: Position) -> Res
     Ok(kept.and_then(|bytes| Base::of(&bytes)).map(|base| base.frontier).filter(|f| f.size() == before - 1))
 }
 
-/// Keeps the frontier of what is about to be removed, and forgets those that nothing rests on any more.
+/// Stores the frontier of the commits that are about to be removed, and deletes stored frontiers that are no longer needed.
 pub(in crate::ledger) fn keep_frontier(
     store: &dyn Store,
     frontier: &Frontier,
@@ -56,7 +56,7 @@ fn name(size: u64) -> String {
     format!("{NAMED}{size:020}")
 }
 
-/// Where the tree begins: at the first commit, or at the oldest frontier that what is left of the log reaches.
+/// The beginning of the tree: the first commit, or the oldest kept frontier that the remaining log reaches.
 pub(in crate::ledger) fn base(store: &dyn Store) -> Result<Option<Base>, StoreError> {
     let oldest = store.oldest()?;
     if oldest <= 1 {

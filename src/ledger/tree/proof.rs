@@ -1,20 +1,21 @@
-//! A Merkle tree's nodes, roots and proofs (RFC 6962, section 2.1; RFC 9162, section 2.1), from a function that gives complete subtrees.
+//! Nodes, roots and proofs of a Merkle tree (RFC 6962, section 2.1; RFC 9162, section 2.1), computed from a function that returns complete
+//! subtrees.
 //!
-//! A node is named by its level and its place there: (0, n) is leaf n, (k, n) covers the leaves from n·2^k to (n+1)·2^k. Pure.
+//! A node is named by its level and its index in that level: (0, n) is leaf n, (k, n) covers the leaves from n·2^k to (n+1)·2^k. Pure.
 
 use crate::ledger::commit::{Hash, node_hash, sha256};
 
-/// A complete subtree: its level, and its place in that level.
+/// A complete subtree: its level, and its index in that level.
 pub type Node = (u32, u64);
 
-/// Longest proof there can be, hashes: a path of each side in a tree of 2^63 leaves.
+/// The longest possible proof, in hashes: a path on each side in a tree of 2^63 leaves.
 pub const LONGEST: usize = 2 * 63;
 
-/// The complete subtrees that together cover the leaves from `from` to `to`, in order, as few as there are.
+/// The smallest list of complete subtrees that together cover the leaves from `from` to `to`, in order.
 pub fn cover(mut from: u64, to: u64) -> Vec<Node> {
     let mut nodes = Vec::new();
     while from < to {
-        // As large as the place allows, and as fits.
+        // As large as the alignment of the place allows, and as fits.
         let aligned = if from == 0 { 63 } else { from.trailing_zeros() };
         let fits = 63 - (to - from).leading_zeros();
         let level = aligned.min(fits);
@@ -24,21 +25,21 @@ pub fn cover(mut from: u64, to: u64) -> Vec<Node> {
     nodes
 }
 
-/// The root over subtrees that stand next to each other, the largest first, as [`cover`] gives those of a tree or of its right side.
+/// The root over adjacent subtrees, the largest first, as [`cover`] returns them for a tree or for its right side.
 pub fn folded(nodes: &[Hash]) -> Hash {
     let Some((last, rest)) = nodes.split_last() else { return sha256(&[]) };
     rest.iter().rev().fold(*last, |right, left| node_hash(left, &right))
 }
 
-/// Of n leaves, how many stand left of the root (RFC 6962, section 2.1): the largest power of two below n.
+/// The number of the n leaves that are left of the root (RFC 6962, section 2.1): the largest power of two below n.
 fn left_of(n: u64) -> u64 {
     1 << (63 - (n - 1).leading_zeros())
 }
 
-/// Gives the hash of a complete subtree.
+/// Returns the hash of a complete subtree.
 type Give<'a, E> = &'a mut dyn FnMut(Node) -> Result<Hash, E>;
 
-/// The root over the leaves from `from` to `to`, where these are a subtree of a tree that may end inside of it.
+/// The root over the leaves from `from` to `to`, which must be a subtree, possibly an incomplete one at the right edge.
 pub fn root_of<E>(from: u64, to: u64, give: Give<'_, E>) -> Result<Hash, E> {
     Ok(folded(&cover(from, to).into_iter().map(give).collect::<Result<Vec<_>, E>>()?))
 }
@@ -80,7 +81,7 @@ pub fn consistency<E>(old: u64, new: u64, give: Give<'_, E>) -> Result<Vec<Hash>
     Ok(proof)
 }
 
-/// The root that an audit path leads to (RFC 9162, section 2.1.3.2); `None` for a path that none can be.
+/// The root that an audit path leads to (RFC 9162, section 2.1.3.2); `None` for an invalid path.
 pub fn root_by_inclusion(at: u64, size: u64, leaf: Hash, path: &[Hash]) -> Option<Hash> {
     if at >= size {
         return None;
@@ -104,8 +105,8 @@ pub fn root_by_inclusion(at: u64, size: u64, leaf: Hash, path: &[Hash]) -> Optio
     (last == 0).then_some(hash)
 }
 
-/// Whether a proof shows that a tree of `old` leaves with one root is the beginning of that of `new` leaves with another (RFC 9162, section
-/// 2.1.4.2). Nothing is the beginning of everything.
+/// Whether a proof shows that a tree of `old` leaves with one root is a prefix of the tree of `new` leaves with the other root (RFC 9162,
+/// section 2.1.4.2). The empty tree is a prefix of every tree.
 pub fn consistent(old: u64, new: u64, old_root: &Hash, new_root: &Hash, proof: &[Hash]) -> bool {
     if old > new || proof.len() > LONGEST {
         return false;
@@ -117,7 +118,7 @@ pub fn consistent(old: u64, new: u64, old_root: &Hash, new_root: &Hash, proof: &
     let (mut fnode, mut last) = (old - 1, new - 1);
     let zeros = fnode.trailing_ones();
     (fnode, last) = (fnode >> zeros, last >> zeros);
-    // A whole subtree is its own beginning.
+    // A complete subtree is its own first node.
     let begin = if old.is_power_of_two() { Some(old_root) } else { rest.next() };
     let Some(begin) = begin else { return false };
     let (mut first, mut second) = (*begin, *begin);
@@ -234,7 +235,7 @@ mod tests {
         }
     }
 
-    /// Paths and proofs of the seven leaves of RFC 6962, section 2.1.3, by what it writes out there.
+    /// Paths and proofs of the seven leaves of RFC 6962, section 2.1.3, as that section spells them out.
     #[test]
     fn the_example_of_rfc_6962_section_2_1_3() {
         let d = leaves(7);

@@ -1,9 +1,9 @@
-//! The tree over all commits, beside the store: 32 bytes for each commit in files of 65,536, and in memory one hash for each file, those of
-//! the newest file and two frontiers.
+//! The tree over all commits, in files beside the store: 32 bytes per commit in files of 65,536 leaves. In memory: one hash per file, the
+//! leaves of the newest file, and two frontiers.
 //!
-//! It is derived: what is missing or damaged is built again from the store. Of what was removed from the store only a frontier is left (the
-//! base), from which the tree goes on; a proof about something before that is gone. Files are written and synced before the head that names
-//! them is renamed into its place, and a head whose root they do not give is not believed.
+//! The tree is derived data: missing or damaged parts are rebuilt from the store. Of commits removed from the store only a frontier is left
+//! (the base), from which the tree grows; proofs about earlier leaves are no longer possible. Files are written and synced before the head
+//! that names them is renamed into place, and a head whose root the files do not give is rejected.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
@@ -15,19 +15,19 @@ use super::frontier::Frontier;
 use super::proof::{Node, consistency, consistent, inclusion, root_by_inclusion, root_of};
 use crate::ledger::commit::{Hash, node_hash, root_hash, sha256};
 
-/// Leaves in one file are those under one node of this level.
+/// One file holds the leaves under one node of this level.
 const LEVEL: u32 = 16;
 const LEAVES: u64 = 1 << LEVEL;
-/// The head's first bytes: its format.
+/// The first bytes of the head: its format.
 const MAGIC: &[u8; 8] = b"mayflyt\x01";
 
 /// Why a proof cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum NoProof {
-    /// What it is about was removed from the ledger, or is not there yet.
+    /// The commit was removed from the ledger, or is not there yet.
     #[error("commit {0} is not in the tree, or was removed")]
     Gone(u64),
-    /// A file is not what was written. The tree is to be built again.
+    /// A file is damaged. The tree has to be rebuilt.
     #[error("the tree's files are damaged: {0}")]
     Damaged(String),
 }
@@ -38,36 +38,36 @@ impl From<io::Error> for NoProof {
     }
 }
 
-/// Where the newest leaf's commit ends.
+/// The end of the newest leaf's commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Mark {
-    /// The seq of its last record.
+    /// The seq of the commit's last record.
     pub seq: u64,
-    /// Its time, milliseconds.
+    /// The commit's time, milliseconds.
     pub time: u64,
 }
 
 /// The tree.
 #[derive(Debug)]
 pub struct Tree {
-    /// Where its newest leaf's commit ends, as whoever grows it says.
+    /// The end of the newest leaf's commit, set by the thread that grows the tree.
     pub mark: Mark,
     /// `None`: all leaves stay in memory.
     dir: Option<PathBuf>,
     base: Frontier,
     based: HashMap<Node, Hash>,
     top: Frontier,
-    /// The roots of whole files, by their number.
+    /// The roots of complete files, by their number.
     roots: BTreeMap<u64, Hash>,
-    /// Leaves that are in memory: the newest file's, or all since the base.
+    /// The leaves in memory: those of the newest file, or all since the base.
     newest: Vec<Hash>,
     newest_from: u64,
-    /// Leaves that are in the files.
+    /// Number of leaves that are in the files.
     written: u64,
 }
 
 impl Tree {
-    /// The tree as it is on the disk, where it reaches the base; a new one over `base` where there is none that can be believed.
+    /// Opens the tree on the disk if it reaches the base; begins a new one over `base` if there is none or it is damaged.
     pub fn open(dir: Option<&Path>, base: &Frontier) -> io::Result<Tree> {
         let Some(dir) = dir else { return Ok(Tree::over(None, base.clone())) };
         fs::create_dir_all(dir)?;
@@ -98,9 +98,9 @@ impl Tree {
         }
     }
 
-    /// Forgets what is there and begins over `base`.
+    /// Deletes the files and begins a new tree over `base`.
     pub fn anew(dir: &Path, base: &Frontier) -> io::Result<Tree> {
-        // The head first: without it the rest is nothing.
+        // The head first: without it the other files are ignored.
         for name in std::iter::once(head_path(dir)).chain(files(dir)?.into_values()) {
             match fs::remove_file(name) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -132,22 +132,22 @@ impl Tree {
         if root == tree.top.root() { Ok(tree) } else { Err(bad("its files are not those that its head names")) }
     }
 
-    /// How many leaves.
+    /// Number of leaves.
     pub fn size(&self) -> u64 {
         self.top.size()
     }
 
-    /// The root over all of them.
+    /// The root over all leaves.
     pub fn root(&self) -> Hash {
         self.top.root()
     }
 
-    /// How many leaves at its beginning are gone.
+    /// Number of leaves at the beginning that are gone.
     pub fn base(&self) -> u64 {
         self.base.size()
     }
 
-    /// One more leaf.
+    /// Adds a leaf.
     pub fn push(&mut self, leaf: Hash) -> io::Result<()> {
         self.top.push(leaf);
         self.newest.push(leaf);
@@ -157,7 +157,7 @@ impl Tree {
         Ok(())
     }
 
-    /// The newest file is full: it ends with its root, and its leaves leave memory.
+    /// Completes the newest file: its root is kept, and its leaves leave memory.
     fn end_file(&mut self) -> io::Result<()> {
         self.write()?;
         let number = self.top.size() / LEAVES - 1;
@@ -174,12 +174,12 @@ impl Tree {
         self.write_head()
     }
 
-    /// How many leaves are not on the disk.
+    /// Number of leaves that are not on the disk yet.
     pub fn unwritten(&self) -> u64 {
         if self.dir.is_some() { self.top.size() - self.written } else { 0 }
     }
 
-    /// Has everything so far on the disk.
+    /// Writes everything so far to the disk.
     pub fn flush(&mut self) -> io::Result<()> {
         if self.dir.is_none() || self.written == self.top.size() {
             return Ok(());
@@ -217,7 +217,8 @@ impl Tree {
         File::open(dir)?.sync_all()
     }
 
-    /// What is before `base` was removed from the store: only the frontier there is kept. False where it is not this tree's.
+    /// Drops the part before `base`, whose commits were removed from the store: only the frontier is kept. Returns false if the frontier
+    /// does not belong to this tree.
     pub fn rebase(&mut self, base: &Frontier) -> io::Result<bool> {
         if base.size() <= self.base.size() {
             return Ok(true);
@@ -272,7 +273,7 @@ impl Tree {
         Ok(root_hash(&read_leaves(&File::open(path(dir, from / LEAVES))?, from, to)?))
     }
 
-    /// The audit path of a leaf, from 0, in the whole tree.
+    /// The audit path of a leaf, counted from 0, in the whole tree.
     pub fn inclusion(&self, at: u64) -> Result<Vec<Hash>, NoProof> {
         if at < self.base.size() || at >= self.top.size() {
             return Err(NoProof::Gone(at + 1));
@@ -282,7 +283,7 @@ impl Tree {
         if leads == Some(self.top.root()) { Ok(path) } else { Err(NoProof::Damaged(format!("around commit {}", at + 1))) }
     }
 
-    /// The proof that the tree over `old` leaves is the beginning of that over `size`, both no larger than this one.
+    /// The proof that the tree over `old` leaves is a prefix of that over `size` leaves; both must not be larger than this tree.
     pub fn consistency_to(&self, old: u64, size: u64) -> Result<Vec<Hash>, NoProof> {
         if old == 0 || old > size || size > self.top.size() {
             return Err(NoProof::Gone(old));
@@ -290,7 +291,7 @@ impl Tree {
         consistency(old, size, &mut |node| self.node(node))
     }
 
-    /// The proof that the tree over `old` leaves, with the root that is given with it, is this one's beginning.
+    /// The root of the tree over `old` leaves, with the proof that it is a prefix of this tree.
     pub fn consistency(&self, old: u64) -> Result<(Hash, Vec<Hash>), NoProof> {
         if old == 0 || old > self.top.size() {
             return Err(NoProof::Gone(old));
@@ -310,7 +311,7 @@ fn path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:012x}.leaves"))
 }
 
-/// The files of leaves that are there, by number.
+/// The existing leaf files, by number.
 fn files(dir: &Path) -> io::Result<BTreeMap<u64, PathBuf>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir)? {
@@ -341,7 +342,7 @@ fn head(base: &Frontier, top: &Frontier, mark: Mark) -> Vec<u8> {
     bytes
 }
 
-/// Base, top and mark of a head that is whole.
+/// Base, top and mark of a head that is undamaged.
 pub fn read_head(bytes: &[u8]) -> Option<(Frontier, Frontier, Mark)> {
     let (body, digest) = bytes.split_last_chunk::<32>()?;
     if sha256(body) != *digest {

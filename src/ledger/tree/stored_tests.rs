@@ -1,4 +1,4 @@
-//! The tree in files: over restarts, after removals, after damage.
+//! Tests of the tree in files: over restarts, after removals, after damage.
 
 use super::frontier::Frontier;
 use super::proof::{consistent, root_by_inclusion};
@@ -54,7 +54,7 @@ fn it_says_the_same_after_a_restart_and_goes_on() {
     }
     assert!(matches!(tree.inclusion(size), Err(NoProof::Gone(_))));
     assert!(matches!(tree.consistency(size + 1), Err(NoProof::Gone(_))));
-    // What was not flushed is not there, and what was is right.
+    // Leaves that were not flushed are missing after the restart, and the flushed ones are right.
     grow(&mut tree, size + 50);
     drop(tree);
     assert_eq!(Tree::open(Some(dir.path()), &Frontier::default()).unwrap().size(), size);
@@ -113,7 +113,7 @@ fn damage_is_noticed_and_the_tree_begins_anew() {
         bytes[at] ^= 1;
         std::fs::write(&path, bytes).unwrap();
     };
-    // A leaf of a file that ended: noticed by the proof that needs it.
+    // A damaged leaf of a completed file is noticed by the proof that needs it.
     flip("000000000000.leaves", 32 * 500);
     assert!(matches!(tree.inclusion(501), Err(NoProof::Damaged(_))));
     proves(&tree, FILE + 3);

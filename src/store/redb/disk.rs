@@ -1,7 +1,7 @@
-//! The file under redb, with one addition: a write that finds the disk full gets a piece of the reserve and is tried again.
+//! The file under redb, with one addition: a write that finds the disk full frees a piece of the reserve and is retried.
 //!
-//! Without it, a disk that somebody else fills between two looks at the free space would fail a revocation's commit, and redb takes nothing
-//! after a failed write until it was opened again.
+//! Without this, another process that fills the disk between two checks of the free space would make a revocation's commit fail, and redb
+//! accepts nothing after a failed write until it was reopened.
 
 use std::fs::File;
 use std::io;
@@ -25,7 +25,7 @@ impl Disk {
         Ok(Disk { file: FileBackend::new(file)?, reserve })
     }
 
-    /// Writing the same bytes at the same place again is harmless, whatever part of them was written before.
+    /// Writing the same bytes at the same offset again is harmless, whatever part of them was written before.
     fn with_reserve(&self, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
         loop {
             match write() {
@@ -49,7 +49,7 @@ impl StorageBackend for Disk {
         self.with_reserve(|| self.file.set_len(len))
     }
 
-    // Not tried again: after a failed sync the kernel may have dropped what was not written, and the next one says nothing of it.
+    // Not retried: after a failed sync the kernel may have dropped unwritten pages, and the next sync does not report that.
     fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()
     }

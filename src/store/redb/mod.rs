@@ -1,13 +1,13 @@
-//! The embedded default: one durable transaction per commit (where a log is copied, for some megabytes of them), one packed value per commit
-//! keyed by its place, in files of bounded size.
+//! The default embedded engine, redb: one durable transaction per commit (when a log is copied, one for several megabytes of commits), one
+//! packed value per commit keyed by its position, in files of bounded size.
 //!
-//! redb writes pages aside and then switches between two roots, so a crash leaves the old state or the new one. Why this engine: design,
-//! section 3, with the numbers.
+//! redb writes pages to free space and then switches between two roots, so a crash leaves the old state or the new one. Design, section 3,
+//! says why this engine was chosen, with the numbers.
 //!
-//! A commit is flushed once, under redb's checksums: after a crash the newer of two roots is taken whose pages are all as they were written.
-//! Those checksums are fast, not cryptographic; a commit has its own hashes, and each start compares them. Named values have none of their
-//! own and are flushed in two phases. A file is small enough to be looked through after a crash; one that is not writes down with each change
-//! what that would find out (quick-repair).
+//! A commit is flushed once, under redb's checksums: after a crash, redb takes the newer of the two roots whose pages are all intact. Those
+//! checksums are fast, not cryptographic; a commit has its own hashes, and each start compares them. Named values have no hashes of their
+//! own and are flushed in two phases. A file is small enough to be scanned after a crash; a larger one records with each change what the
+//! scan would find (quick-repair).
 
 mod disk;
 mod open;
@@ -40,27 +40,27 @@ const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
 /// The table of named values, for reading.
 type Named = ReadOnlyTable<&'static str, &'static [u8]>;
 
-/// A store in files of redb.
+/// A store in redb files.
 pub struct RedbStore {
     segments: Arc<Segments>,
     id: StoreId,
     named_bound: usize,
     /// Held during each change.
     writer: Mutex<Writer>,
-    /// What readers may see: moved only after the change was durable.
+    /// The range visible to readers: moved only after a change is durable.
     ends: Mutex<Ends>,
     grown: Condvar,
     reserve: Option<Arc<Reserve>>,
-    /// Opened to save what is left: a commit that is missing is passed over.
+    /// Opened for salvage: missing commits are skipped.
     gaps: bool,
-    /// The layout of the main file when it was opened.
+    /// The format of the main file when it was opened.
     format: u32,
-    // Last, so that the directory is free only when the files are closed.
+    // The last field, so that the directory lock is dropped after the files are closed.
     _lock: Option<super::files::Owned>,
 }
 
 struct Writer {
-    /// Why the store takes no more, once a change has failed.
+    /// Why the store accepts no more changes, once a change has failed.
     stopped: Option<String>,
     rotation: Rotation,
 }
@@ -69,7 +69,7 @@ struct Writer {
 struct Ends {
     oldest: Position,
     head: Position,
-    /// Where the first of all is put, 0 for the beginning.
+    /// The position for the first commit ever, 0 for the beginning.
     first: Position,
 }
 
@@ -84,7 +84,7 @@ impl Writer {
         Writer { stopped: None, rotation }
     }
 
-    /// Any failure in a change is the last: whether it is on the disk can only be told by opening again.
+    /// After a failed change no further change is accepted: whether it is on the disk can only be told by reopening.
     fn change<T>(&mut self, make: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         if let Some(why) = &self.stopped {
             return Err(stopped(why));
@@ -94,21 +94,21 @@ impl Writer {
 }
 
 impl RedbStore {
-    /// One durable transaction over commits of one of the files.
+    /// One durable transaction on the commits of one file.
     fn transact(&self, segment: &Segment, make: impl FnOnce(&WriteTransaction) -> Done) -> Result<(), StoreError> {
         let db = self.segments.opened(segment)?.ok_or_else(segments::closed)?;
         let large = segment.filled() >= self.segments.files().large;
         transact(&db, if large { Flush::Marked } else { Flush::Once }, make).map_err(engine)
     }
 
-    /// The same over named values.
+    /// One durable transaction on the named values.
     fn transact_named(&self, make: impl FnOnce(&WriteTransaction) -> Done) -> Result<(), StoreError> {
         let main = self.segments.main()?;
         let db = self.segments.opened(&main)?.ok_or_else(segments::closed)?;
         transact(&db, Flush::Marked, make).map_err(engine)
     }
 
-    /// The file for the next commit: a new one where the newest has enough.
+    /// The file for the next commit: a new one if the newest is full.
     fn newest_for(&self, at: Position, writer: &mut Writer) -> Result<Arc<Segment>, StoreError> {
         let newest = self.segments.newest()?;
         let fresh = if writer.stopped.is_none() { writer.rotation.due(&newest) } else { None };
@@ -140,7 +140,7 @@ impl Store for RedbStore {
         self.reserve.as_ref()
     }
 
-    /// The blocks of the files: they grow by holes, which cost nothing.
+    /// The allocated blocks of the files: files grow sparsely, and holes cost nothing.
     fn bytes(&self) -> u64 {
         self.segments.bytes()
     }
@@ -157,7 +157,7 @@ impl Store for RedbStore {
         self.append_all(at, &[bytes])
     }
 
-    /// One transaction for all of them, in one file.
+    /// One transaction for all commits, in one file.
     fn append_all(&self, first: Position, commits: &[&[u8]]) -> Result<(), StoreError> {
         commits.iter().try_for_each(|bytes| check_commit(bytes))?;
         let mut writer = self.writer.lock();
@@ -231,7 +231,7 @@ impl Store for RedbStore {
         };
         self.ends.lock().oldest = oldest;
         drop(writer);
-        // Nothing waits for its room, and without it nothing is wrong.
+        // Nothing waits for the freed space, and a failure here does no harm.
         if let Some(Err(error)) = going.map(Going::give_back) {
             tracing::warn!(%error, "the room of commits that were removed is given back at the next start");
         }
@@ -249,7 +249,7 @@ impl Store for RedbStore {
     fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError> {
         check_named(name, value)?;
         let mut writer = self.writer.lock();
-        // Nothing changes while the writer is held, so looking first is as good as looking inside the transaction.
+        // Nothing changes while the writer is locked, so reading first is as good as reading inside the transaction.
         let found = self.value(name)?;
         expect.check(name, found.as_deref())?;
         if found.is_none() {
@@ -302,9 +302,9 @@ type Done = Result<(), ::redb::Error>;
 /// How a transaction becomes durable.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flush {
-    /// Pages and root together, told apart by their checksums.
+    /// Pages and root in one flush, validated by their checksums after a crash.
     Once,
-    /// First the pages, with which of them are free, then the root: nothing has to be looked through after a crash.
+    /// First the pages with the list of free pages, then the root: no scan is needed after a crash.
     Marked,
 }
 
@@ -322,7 +322,7 @@ fn gap(at: Position) -> StoreError {
     StoreError::Damaged { at, what: "the commit that belongs there is missing".to_owned() }
 }
 
-/// The engine's errors in the words of the contract.
+/// Maps the engine's errors to those of the contract.
 fn engine(err: impl Into<::redb::Error>) -> StoreError {
     match err.into() {
         ::redb::Error::Io(e) if files::is_full(&e) => StoreError::Full(e.to_string()),

@@ -1,4 +1,4 @@
-//! Making and opening the file: what is there must be ours, of this version, and without a gap.
+//! Creates and opens the files: existing files must be mayfly's, of a known version, and without a gap.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -22,18 +22,18 @@ use crate::store::{Position, StoreError, StoreId};
 
 /// The main file's name in the data directory.
 const FILE: &str = "ledger.redb";
-/// What the next file of commits is called until it is one.
+/// The temporary name of the next segment file.
 const NEXT: &str = "next.redb";
-/// The layout of the tables and files. A file with a higher number is refused: 1 had all in one file, 2 has no log before it.
+/// The format of the tables and files. A file with a higher number is refused. 1: everything in one file; 2: no write-ahead log.
 const FORMAT: u32 = 2;
 const ONE_FILE: u32 = 1;
-/// In the main file only: the newest commits may stand in a log beside it.
+/// Format of the main file only: the newest commits may be in a write-ahead log beside it.
 const LOGGED: u32 = 3;
-/// The same, with a file beside the log that says which commits were acknowledged.
+/// As [`LOGGED`], with a head file that says which commits were acknowledged.
 const HEADED: u32 = 4;
 
-/// Opens the store in `dir` with a log before it, as [`RedbStore::open`] does without. One without a log goes on with one: older versions
-/// refuse it from then on.
+/// Opens the store in `dir` with a write-ahead log; [`RedbStore::open`] opens one without. A store that had no log gets one, and older
+/// versions refuse it from then on.
 pub fn open(dir: &Path, options: &Options) -> Result<Ahead<RedbStore>, StoreError> {
     let store = RedbStore::open_as(dir, options, true)?;
     if store.format < LOGGED {
@@ -48,21 +48,21 @@ pub fn open(dir: &Path, options: &Options) -> Result<Ahead<RedbStore>, StoreErro
     Ok(ahead)
 }
 
-/// Opens the store in `dir` to save what is left of it and of the log before it: commits may be missing. It is for reading.
+/// Opens the store in `dir` and its write-ahead log for salvage: commits may be missing. Read-only.
 pub fn open_damaged(dir: &Path, options: &Options) -> Result<Ahead<RedbStore>, StoreError> {
     Ahead::open_damaged_in(dir, RedbStore::open_damaged(dir, options)?)
 }
 
 impl RedbStore {
-    /// Whether a store lies in `dir`, or something in its place. Nothing is opened.
+    /// Whether a store, or something in its place, is in `dir`. Opens nothing.
     pub fn is_in(dir: &Path) -> bool {
         dir.join(FILE).symlink_metadata().is_ok()
     }
 
-    /// Opens the store in `dir`, making directory and file where they are missing.
+    /// Opens the store in `dir`, creating directory and file if they are missing.
     ///
-    /// What is made is private and durable before this returns. A start that fails leaves nothing that a later one stumbles over. A store with
-    /// a log before it is refused.
+    /// Created files are private and durable before this returns. A start that fails leaves nothing that prevents a later one. A store with
+    /// a write-ahead log is refused.
     pub fn open(dir: &Path, options: &Options) -> Result<RedbStore, StoreError> {
         RedbStore::open_as(dir, options, false)
     }
@@ -75,7 +75,7 @@ impl RedbStore {
             Some(file) => file,
             None => make(&path, options)?,
         };
-        // After the file is there: a disk that is nearly full goes to the ledger first, and the reserve takes what it can.
+        // After the file exists: on a nearly full disk the ledger comes first, and the reserve takes what is left.
         let reserve = match options.reserve_bytes {
             0 => None,
             bytes => Some(Arc::new(Reserve::open(dir, bytes, options.low_bytes)?)),
@@ -84,7 +84,7 @@ impl RedbStore {
         opened.adopt(existing, &path, options, lock)
     }
 
-    /// Opens the store in `dir` to save what is left of it: commits may be missing. It is for reading.
+    /// Opens the store in `dir` for salvage: commits may be missing. Read-only.
     pub fn open_damaged(dir: &Path, options: &Options) -> Result<RedbStore, StoreError> {
         let lock = files::own_directory(dir)?;
         let path = dir.join(FILE);
@@ -94,7 +94,7 @@ impl RedbStore {
         opened.adopt(file, &path, options, lock)
     }
 
-    /// Opens or makes a store on any backend of redb: the simulation's disks. One is all it has, whatever stands in it.
+    /// Opens or creates a store on any redb backend, for the simulation's disks. Such a store has a single file of any size.
     pub fn with_backend(backend: impl StorageBackend, options: &Options) -> Result<RedbStore, StoreError> {
         const SHOWN: &str = "the disk";
         let cache = options.cache_bytes;
@@ -107,19 +107,19 @@ impl RedbStore {
         guarded("opening", || opened.store(db, None, SHOWN, options))
     }
 
-    /// From now on the newest commits may stand in a log, or a file beside that says which were acknowledged.
+    /// Sets the format to the one with a write-ahead log, or with a log and a head file.
     fn set_format(&self, format: u32) -> Result<(), StoreError> {
         let set = |tx: &WriteTransaction| set_format(tx, format);
         self.writer.lock().change(|| self.transact_named(set))
     }
 }
 
-/// What is known when a store is opened.
+/// The inputs of opening a store.
 struct Opening {
     dir: Option<PathBuf>,
     reserve: Option<Arc<Reserve>>,
     gaps: bool,
-    /// With the log before it.
+    /// The store has a write-ahead log.
     logged: bool,
 }
 
@@ -136,7 +136,7 @@ impl Opening {
         Ok(store)
     }
 
-    /// Checks what was opened and makes the store of it.
+    /// Checks an opened database and makes the store from it.
     fn store(self, db: Database, path: Option<PathBuf>, shown: &str, options: &Options) -> Result<RedbStore, StoreError> {
         let (gaps, reserve) = (self.gaps, self.reserve);
         let (id, format) = identity(&db, shown)?;
@@ -145,7 +145,7 @@ impl Opening {
             return Err(StoreError::Foreign(format!("{shown} has a log before it, which would be passed over")));
         }
         if format == ONE_FILE && !gaps {
-            // Before there is a second file, which a version that knows of one would pass over.
+            // Set before a second file exists: a version that knows only one file would overlook it.
             transact(&db, Flush::Marked, |tx| set_format(tx, FORMAT)).map_err(engine)?;
         }
         let (cache_bytes, large) = (options.cache_bytes, options.quick_repair_bytes);
@@ -168,20 +168,20 @@ impl Opening {
     }
 }
 
-/// How the files of one store are opened and made.
+/// How the files of one store are opened and created.
 pub(super) struct Files {
-    /// Where they lie; `None` where there is but one, and no place for another.
+    /// The directory; `None` if the store has a single file and cannot get another.
     pub dir: Option<PathBuf>,
     id: StoreId,
     cache_bytes: usize,
-    /// Files of so many bytes are too large to be looked through after a crash.
+    /// Files of so many bytes are too large to be scanned after a crash.
     pub large: u64,
     reserve: Option<Arc<Reserve>>,
     gaps: bool,
 }
 
 impl Files {
-    /// Opens one of commits, whose name says where it begins.
+    /// Opens a segment file, whose name contains its first position.
     pub fn open(&self, path: &Path, first: Position) -> Result<Database, StoreError> {
         let shown = path.display().to_string();
         let file = files::open_private(path)?.ok_or_else(|| StoreError::Failed(format!("there is no {shown}")))?;
@@ -200,7 +200,7 @@ impl Files {
         }
     }
 
-    /// Makes the next one of commits, under a name that nobody looks for; all that is in it is durable.
+    /// Creates the next segment file under a temporary name; its content is durable.
     pub fn make_next(&self) -> Result<Fresh, StoreError> {
         let dir = self.dir.as_deref().ok_or_else(segments::closed)?;
         if self.reserve.as_ref().is_some_and(|r| r.is_low()) {
@@ -218,14 +218,15 @@ impl Files {
     }
 }
 
-/// `cache_bytes`: of all files together, each of which has pages of its own.
+/// `cache_bytes`: the cache of all files together; each file has its own share.
 fn builder(cache_bytes: usize) -> ::redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(cache_bytes / (limits::STORE_SEGMENTS_OPEN + 2));
     builder
 }
 
-/// A new file: written aside, closed and synced before it gets its name, since redb refuses a file that a crash left half made.
+/// Creates a file under a temporary name, and closes and syncs it before the rename, because redb refuses a file that a crash left half
+/// made.
 fn make(path: &Path, options: &Options) -> Result<std::fs::File, StoreError> {
     let (file, aside) = files::begin_file(path)?;
     let shown = aside.display().to_string();
@@ -256,7 +257,7 @@ fn set_format(tx: &WriteTransaction, format: u32) -> super::Done {
     tx.open_table(ABOUT)?.insert("format", &format.to_be_bytes()[..]).map(drop).map_err(Into::into)
 }
 
-/// Whose it is, and by which layout.
+/// The store's identity, and the format.
 fn identity(db: &Database, shown: &str) -> Result<(StoreId, u32), StoreError> {
     let foreign = || StoreError::Foreign(format!("{shown} is a redb file, but no store of mayfly"));
     let tx = db.begin_read().map_err(engine)?;
@@ -274,7 +275,7 @@ fn identity(db: &Database, shown: &str) -> Result<(StoreId, u32), StoreError> {
     Ok((id, format))
 }
 
-/// First and last place in one file. That none between is missing follows from the table's count, without reading what is between.
+/// First and last position in one file. The table's count shows that no position between them is missing, without reading the rows.
 fn rows(db: &Database, gaps: bool) -> Result<Option<(Position, Position)>, StoreError> {
     let tx = db.begin_read().map_err(engine)?;
     let table = tx.open_table(COMMITS).map_err(engine)?;
@@ -296,7 +297,7 @@ fn rows(db: &Database, gaps: bool) -> Result<Option<(Position, Position)>, Store
     Ok(Some((first, last)))
 }
 
-/// First and last place of all. The files between the two oldest and the two newest are looked at when they are read.
+/// First and last position of all files. The files between the two oldest and the two newest are checked when they are read.
 fn ends(segments: &Segments, gaps: bool) -> Result<Ends, StoreError> {
     let all = segments.all();
     let rows = |segment: &Segment| match segments.opened(segment)? {
@@ -311,7 +312,8 @@ fn ends(segments: &Segments, gaps: bool) -> Result<Ends, StoreError> {
         match rows(segment)? {
             Some((_, last)) if gaps || after.is_none_or(|after| after == last + 1) => head = head.or(Some(last)),
             Some((_, last)) => return Err(gap(last + 1)),
-            // The newest was just begun with, and the main one stays when its commits were removed.
+            // A segment without commits is allowed if it is the newest, just begun, or the main one, which stays when its commits were
+            // removed.
             None if gaps || after.is_none() || segment.is_main() => {}
             None => return Err(gap(segment.first())),
         }
@@ -338,7 +340,7 @@ fn of_open(shown: &str, err: DatabaseError) -> StoreError {
         DatabaseError::UpgradeRequired(version) => {
             StoreError::Foreign(format!("{shown} has redb's file format {version}, which this version does not read"))
         }
-        // redb's answer to a file that does not begin with its magic number.
+        // redb's error for a file that does not begin with its magic number.
         DatabaseError::Storage(::redb::StorageError::Io(e)) if e.kind() == std::io::ErrorKind::InvalidData => {
             StoreError::Foreign(format!("{shown} is no store of mayfly: {e}"))
         }

@@ -1,4 +1,4 @@
-//! Reading commits, from one file into the next.
+//! Reads commits across segment files.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ type Commits = ReadOnlyTable<u64, &'static [u8]>;
 
 impl RedbStore {
     pub(super) fn read_from(&self, from: Position, max_bytes: usize) -> Result<Vec<Entry>, StoreError> {
-        // Before the transactions: all up to here is durable and in them.
+        // Read before the transactions begin: all commits up to this head are durable and visible in them.
         let head = self.ends.lock().head;
         if from > head {
             return Ok(Vec::new());
         }
-        // Again only when a file was removed meanwhile.
+        // Repeated only when a file was removed in the meantime.
         loop {
             let mut read = Read { store: self, out: Vec::new(), bytes: 0, next: from.max(1), head, max_bytes };
             if read.all()? {
@@ -33,36 +33,36 @@ fn commits(db: &Database) -> Result<Commits, StoreError> {
     db.begin_read().map_err(engine)?.open_table(COMMITS).map_err(engine)
 }
 
-/// One that is under way.
+/// A read in progress.
 struct Read<'a> {
     store: &'a RedbStore,
     out: Vec<Entry>,
     bytes: usize,
-    /// The place that comes next.
+    /// The next position.
     next: Position,
     head: Position,
     max_bytes: usize,
 }
 
 impl Read<'_> {
-    /// Reads from one file after the other. `false` where one was removed meanwhile.
+    /// Reads from one file after the other. `false` if one was removed in the meantime.
     fn all(&mut self) -> Result<bool, StoreError> {
         let all = self.store.segments.all();
         let start = all.partition_point(|s| s.first() <= self.next).saturating_sub(1);
         for (n, segment) in all.iter().enumerate().skip(start) {
             let after = all.get(n + 1).map_or(Position::MAX, |s| s.first());
-            // Held as long as its table: a file that is read from is neither closed nor removed.
+            // Held together with its table: a file in use is neither closed nor removed.
             let Some(db) = self.store.segments.opened(segment)? else { return Ok(false) };
             let table = commits(&db)?;
             match table.first().map_err(engine)?.map(|(at, _)| at.value()) {
-                // The main file stays when all in it was removed.
+                // The main file stays when all commits in it were removed.
                 None if segment.is_main() && self.out.is_empty() => self.next = self.next.max(after),
                 None => {}
                 Some(first) if first <= self.next => {}
                 Some(first) if self.store.gaps => self.next = first,
                 Some(first) => match self.nothing_before(&all, n)? {
                     None => return Ok(false),
-                    // The oldest that is left was durable before it was, and is newer than what was the head.
+                    // The oldest remaining commit may be newer than the head that was read; it was durable before the others were removed.
                     Some(true) => (self.next, self.head) = (first, self.head.max(first)),
                     Some(false) => return Err(gap(self.next)),
                 },
@@ -74,7 +74,7 @@ impl Read<'_> {
         if self.store.gaps { Ok(true) } else { Err(gap(self.next)) }
     }
 
-    /// Reads from one file, up to the first place of the file after it. `false` where it is enough.
+    /// Reads from one file, up to the first position of the next file. `false` when the read is complete.
     fn one(&mut self, table: &Commits, after: Position) -> Result<bool, StoreError> {
         for row in table.range(self.next..).map_err(engine)? {
             let (at, value) = row.map_err(engine)?;
@@ -97,8 +97,8 @@ impl Read<'_> {
         Ok(true)
     }
 
-    /// Whether a file's commits begin later because those before them were removed: then no file before it has any. `None` where one of
-    /// them was removed meanwhile.
+    /// Whether a file begins later because the commits before it were removed: then no earlier file has any. `None` if a file was removed
+    /// in the meantime.
     fn nothing_before(&self, all: &Arc<Vec<Arc<Segment>>>, n: usize) -> Result<Option<bool>, StoreError> {
         if !self.out.is_empty() {
             return Ok(Some(false));

@@ -1,4 +1,4 @@
-//! When the next file begins. It is made ahead, in the background, so that an append waits for nothing but its name.
+//! Rotation of segment files. The next file is created ahead in the background, so that an append only waits for its rename.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,28 +9,28 @@ use ::redb::Database;
 use super::segments::{Segment, Segments};
 use crate::store::StoreError;
 
-/// A file with nothing in it, under a name that nobody looks for.
+/// An empty segment file under its temporary name.
 pub(super) struct Fresh {
     pub database: Database,
     pub aside: PathBuf,
 }
 
-/// How far the next file has got.
+/// The progress of the next file.
 pub(super) struct Rotation {
-    /// A file has enough with so many bytes.
+    /// Bytes with which a file is full.
     enough: u64,
-    /// With so many the newest one is tried to be left: more where the next one could not be made.
+    /// The newest file is left at so many bytes: raised when the next file could not be created.
     at: u64,
     next: Option<JoinHandle<Result<Fresh, StoreError>>>,
 }
 
 impl Rotation {
-    /// A file has enough with so many bytes.
+    /// `enough`: bytes with which a file is full.
     pub fn new(enough: u64) -> Rotation {
         Rotation { enough: enough.max(1), at: enough.max(1), next: None }
     }
 
-    /// More was put into the newest: half a file before it has enough, the next one is begun with.
+    /// The newest file grew: half a file before it is full, the creation of the next file begins.
     pub fn grew(&mut self, newest: &Segment, segments: &Arc<Segments>) {
         let early = self.at.saturating_sub(self.enough / 2);
         if self.next.is_some() || newest.filled() < early || segments.files().dir.is_none() {
@@ -38,7 +38,7 @@ impl Rotation {
         }
         let segments = segments.clone();
         let started = std::thread::Builder::new().name("store-next-file".into()).spawn(move || {
-            // Those that were read from at the start, or before it was full.
+            // Closes files that were read at the start, or before this one was full.
             segments.close_some(0);
             segments.files().make_next()
         });
@@ -48,7 +48,7 @@ impl Rotation {
         }
     }
 
-    /// The next file, where it is time to leave the newest.
+    /// The next file, if it is time to leave the newest.
     pub fn due(&mut self, newest: &Segment) -> Option<Fresh> {
         let late = newest.filled() >= self.at.saturating_add(self.enough);
         let due = newest.filled() >= self.at && self.next.as_ref().is_some_and(|next| late || next.is_finished());
@@ -71,7 +71,7 @@ impl Rotation {
         }
     }
 
-    /// Nothing is lost: the newest file goes on, and it is tried again when there is as much more in it.
+    /// Nothing is lost: the newest file is used further, and creation is retried when that much more is in it.
     fn later(&mut self, newest: &Segment, error: &StoreError) {
         tracing::warn!(%error, "the next file of commits could not be made; the newest one goes on");
         self.at = newest.filled().saturating_add(self.enough);
@@ -82,7 +82,7 @@ impl Drop for Rotation {
     fn drop(&mut self) {
         if let Some(Ok(Ok(fresh))) = self.next.take().map(JoinHandle::join) {
             drop(fresh.database);
-            // A leftover costs its room, and goes when the next one is made.
+            // A leftover only takes space, and is removed when the next file is created.
             let _ = std::fs::remove_file(fresh.aside);
         }
     }

@@ -1,9 +1,9 @@
-//! The files that commits stand in: when one has enough of them the next begins, and what is due to go goes with its file.
+//! The segment files that hold the commits: when one is full, the next begins, and retention removes whole files.
 //!
-//! Files stay small: one is looked through after a crash, which takes half a second for each GB, or else writes down with each commit which
-//! of its pages are free, which takes 190 µs for each GB (measured). The first of them is the main one, which has the named values too; the
-//! others are called by their number and the place of their first commit. Numbers follow each other: one that is missing is damage, and seen
-//! without opening any.
+//! Files stay small: a file is scanned after a crash, which takes half a second per GB, or else records with each commit which of its pages
+//! are free, which takes 190 µs per GB (measured). The first file is the main one, which also holds the named values; the others are named
+//! by their number and the position of their first commit. The numbers are consecutive, so a missing file is detected as damage without
+//! opening any.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,29 +18,29 @@ use crate::limits;
 use crate::store::going::{self, Going};
 use crate::store::{Position, StoreError, files};
 
-/// One of the files.
+/// One segment file.
 pub(super) struct Segment {
-    /// 0 for the main one.
+    /// 0 for the main file.
     number: u32,
-    /// No commit in it is before this place, and none of a place from here on is in a file before it. 0 for the main one.
+    /// All its commits are at or after this position, and all commits of earlier files are before it. 0 for the main file.
     first: Position,
-    /// `None` on a backend that is no file.
+    /// `None` on a backend that is not a file.
     path: Option<PathBuf>,
     database: RwLock<State>,
-    /// When it was last asked for, by the count of all askings.
+    /// When it was last used, by a counter of all uses.
     asked: AtomicU64,
-    /// What stands in it, bytes, about.
+    /// Approximate bytes in it.
     filled: AtomicU64,
 }
 
 enum State {
     Closed,
     Open(Box<Database>),
-    /// Its commits were removed, and the file with them.
+    /// The commits were removed, and the file with them.
     Removed,
 }
 
-/// A file that is open for as long as this is held.
+/// A file that stays open while this guard is held.
 pub(super) type Opened<'a> = MappedRwLockReadGuard<'a, Database>;
 
 impl Segment {
@@ -50,22 +50,22 @@ impl Segment {
         Segment { number, first, path, database, asked: AtomicU64::new(0), filled }
     }
 
-    /// More was put in.
+    /// Counts bytes that were added.
     pub fn grew(&self, bytes: usize) {
         self.filled.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// What stands in it, bytes, about.
+    /// Approximate bytes in it.
     pub fn filled(&self) -> u64 {
         self.filled.load(Relaxed)
     }
 
-    /// The first place that can be in it.
+    /// The first position that can be in it.
     pub fn first(&self) -> Position {
         self.first
     }
 
-    /// Whether it has the named values, and stays.
+    /// Whether it holds the named values, and is never removed.
     pub fn is_main(&self) -> bool {
         self.number == 0
     }
@@ -75,21 +75,21 @@ impl Segment {
     }
 
     fn is_open(&self) -> bool {
-        // Never waits: who asks may be reading from it.
+        // Never blocks: the calling thread may hold a read lock on it.
         self.database.try_read().is_some_and(|state| matches!(*state, State::Open(_)))
     }
 }
 
-/// All files of a store.
+/// All segment files of a store.
 pub(super) struct Segments {
-    /// In the order of their places.
+    /// In the order of their positions.
     all: RwLock<Arc<Vec<Arc<Segment>>>>,
     files: Files,
     askings: AtomicU64,
 }
 
 impl Segments {
-    /// The main file, which stays open, and those that lie in the directory beside it.
+    /// The main file, which stays open, and the segment files in its directory.
     pub fn open(main: Database, path: Option<PathBuf>, files: Files) -> Result<Segments, StoreError> {
         let mut all = vec![Arc::new(Segment::new(0, 0, path, Some(main)))];
         if let Some(dir) = &files.dir {
@@ -108,27 +108,27 @@ impl Segments {
         Ok(Segments { all: RwLock::new(Arc::new(all)), files, askings: AtomicU64::new(0) })
     }
 
-    /// How they are made and opened.
+    /// How segment files are created and opened.
     pub fn files(&self) -> &Files {
         &self.files
     }
 
-    /// All of them now, in the order of their places.
+    /// All segment files now, in the order of their positions.
     pub fn all(&self) -> Arc<Vec<Arc<Segment>>> {
         self.all.read().clone()
     }
 
-    /// The one with the named values.
+    /// The file with the named values.
     pub fn main(&self) -> Result<Arc<Segment>, StoreError> {
         self.all.read().first().cloned().ok_or_else(closed)
     }
 
-    /// The one that takes appends.
+    /// The file that takes appends.
     pub fn newest(&self) -> Result<Arc<Segment>, StoreError> {
         self.all.read().last().cloned().ok_or_else(closed)
     }
 
-    /// Opens it where it is not. `None` where it was removed meanwhile.
+    /// Opens a file if it is closed. `None` if it was removed in the meantime.
     pub fn opened<'a>(&self, segment: &'a Segment) -> Result<Option<Opened<'a>>, StoreError> {
         segment.asked.store(self.askings.fetch_add(1, Relaxed) + 1, Relaxed);
         if let Ok(open) = RwLockReadGuard::try_map(segment.database.read(), State::database) {
@@ -146,22 +146,22 @@ impl Segments {
         Ok(open.ok())
     }
 
-    /// Closes those of the others that nobody asked for in the longest time, so that `most` of them are open.
+    /// Closes the least recently used of the other files, so that `most` of them are open.
     pub fn close_some(&self, most: usize) {
         let all = self.all();
         let Some((_, others)) = all.split_last() else { return };
         let mut open: Vec<_> = others.iter().filter(|s| !s.is_main() && s.is_open()).collect();
         open.sort_unstable_by_key(|s| s.asked.load(Relaxed));
         for segment in open.iter().take(open.len().saturating_sub(most)) {
-            // What is being read from stays until the next time.
+            // A file in use stays open until the next time.
             if let Some(mut state) = segment.database.try_write() {
                 state.close();
             }
         }
     }
 
-    /// A file that was made aside takes the commits from `first` on. It has its name, durably, when this returns; where it fails, whether it
-    /// has can only be told by opening again.
+    /// Appends a prepared file for the commits from `first` on. Its name is durable when this returns; if this fails, only reopening can
+    /// tell whether the file has its name.
     pub fn begin(&self, database: Database, aside: &Path, first: Position) -> Result<(), StoreError> {
         let dir = self.files.dir.as_deref().ok_or_else(closed)?;
         let number = self.newest()?.number.checked_add(1).ok_or_else(closed)?;
@@ -173,7 +173,7 @@ impl Segments {
         Ok(())
     }
 
-    /// Removes one of the files with its commits, durably. Whoever reads from it is waited for. Its room is still to be given back.
+    /// Removes a file with its commits, durably, after waiting for its readers. Its blocks are still to be freed.
     pub fn remove(&self, segment: &Arc<Segment>) -> Result<Going, StoreError> {
         let Some(path) = &segment.path else { return Err(closed()) };
         {
@@ -186,12 +186,12 @@ impl Segments {
         going::take_out(path).map_err(|e| files::failed("removing", path, &e))
     }
 
-    /// What all of them take on the disk.
+    /// Bytes that all files occupy on the disk.
     pub fn bytes(&self) -> u64 {
         self.all().iter().map(|s| s.bytes()).sum()
     }
 
-    /// Closes all, at the end.
+    /// Closes all files at the end.
     pub fn close(&self) {
         for segment in self.all().iter() {
             segment.database.write().close();
@@ -207,7 +207,7 @@ impl State {
         }
     }
 
-    /// Closing writes the allocator's state once more, and on a damaged file trips over it. Nothing that was acknowledged needs it.
+    /// Closing writes the allocator's state once more, and panics on a damaged file. Nothing that was acknowledged depends on it.
     fn close(&mut self) {
         if let State::Open(database) = std::mem::replace(self, State::Closed) {
             let closed = crate::store::guarded::guarded("closing", || {
@@ -232,7 +232,7 @@ fn name(number: u32, first: Position) -> String {
     format!("{BEGINNING}{number:06}-{first:020}{END}")
 }
 
-/// The files of commits in a directory, by their number. A name that is nearly one is refused: what stands there would be passed over.
+/// The segment files in a directory, by number. A file with an almost valid name is refused: otherwise its commits would be overlooked.
 fn found(dir: &Path) -> Result<BTreeMap<u32, (Position, PathBuf)>, StoreError> {
     let mut out = BTreeMap::new();
     let failed = |e| files::failed("listing", dir, &e);

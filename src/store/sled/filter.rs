@@ -1,8 +1,8 @@
-//! Without `sync_file_range`: sled ends its flush in this call, which makes neither the file's size nor the disk's own cache durable. Where
-//! a kernel lacks the call, sled uses fsync; so a seccomp filter makes this kernel lack it.
+//! Disables `sync_file_range`: sled ends its flush with this call, which makes neither the file's size nor the disk's own cache durable. On
+//! a kernel without the call, sled uses fsync; a seccomp filter therefore makes the call fail with ENOSYS.
 //!
-//! The filter covers all threads of the process, those that sled starts and processes started from here; nothing lifts it. To all of them
-//! it is a kernel older than 2.6.17. With it goes `no_new_privs`: no program started from here gains rights by being set-uid.
+//! The filter applies to all threads of the process, including sled's, and to child processes; it cannot be removed. To all of them the
+//! kernel looks older than 2.6.17. The filter requires `no_new_privs`: no program started from here gains rights by being set-uid.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -13,7 +13,7 @@ use super::files;
 use crate::limits;
 use crate::store::StoreError;
 
-/// How far this process has come.
+/// The progress of the filter in this process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Nothing,
@@ -23,8 +23,8 @@ enum Stage {
 
 static STAGE: Mutex<Stage> = Mutex::new(Stage::Nothing);
 
-/// Installs the filter once in a process, and sees sled meet it. Called before sled opens anything, so that its threads begin with it.
-/// The self-test needs a place for a few small files, removed at once: shared memory, or where there is none, `dir`.
+/// Installs the filter once per process, and tests that sled is affected by it. Called before sled opens anything, so that sled's threads
+/// start with the filter. The self-test needs a place for a few small files, removed at once: shared memory, or else `dir`.
 pub(super) fn in_force(dir: &Path) -> Result<(), StoreError> {
     let mut stage = STAGE.lock();
     if *stage == Stage::Nothing {
@@ -68,13 +68,13 @@ fn install() -> Result<(), String> {
     Err("this is not Linux".to_owned())
 }
 
-/// Whether sled's own threads are told that there is no `sync_file_range`.
+/// Whether sled's own threads see that there is no `sync_file_range`.
 ///
-/// sled writes to a device that takes all bytes and can do neither: there `sync_file_range` fails with ESPIPE, and fsync, which sled calls
-/// after ENOSYS only, with EINVAL (sync_file_range(2), fsync(2)). No other safe code reaches the call.
+/// sled writes to a device that accepts all bytes and supports neither call: `sync_file_range` fails there with ESPIPE, and fsync, which
+/// sled calls only after ENOSYS, with EINVAL (sync_file_range(2), fsync(2)). No other safe code reaches the call.
 fn see(dir: &Path) -> io::Result<bool> {
     let scratch = Scratch::make(Path::new("/dev/shm")).or_else(|_| Scratch::make(dir))?;
-    // sled locks what it opens, and a device has one lock for all processes: another server's self-test may hold it for a moment.
+    // sled locks the files it opens, and a device has one lock for all processes: another server's self-test may hold it for a moment.
     let mut met = Err(io::Error::other("nothing tried"));
     for turn in 0..limits::SLED_LOCK_TRIES {
         met = meet(&scratch.0, if turn % 2 == 0 { "/dev/null" } else { "/dev/zero" });
@@ -97,18 +97,18 @@ fn meet(scratch: &Path, device: &str) -> io::Result<bool> {
         Err(::sled::Error::Io(e)) if e.kind() == io::ErrorKind::NotSeekable => Ok(false),
         Err(::sled::Error::Io(e)) => Err(e),
         Err(e) => Err(io::Error::new(io::ErrorKind::InvalidData, e.to_string())),
-        // A sync that does nothing: nobody's data is safe on it, but then somebody preloaded it.
+        // A sync that does nothing makes no data safe; it can only come from a preloaded library.
         Ok(_) => Ok(false),
     }
 }
 
-/// A directory that is removed with what is in it.
+/// A directory that is removed with its content.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn make(dir: &Path) -> io::Result<Scratch> {
         let path = dir.join(format!("sled-self-test-{}", std::process::id()));
-        // What a start that was killed in it left, where the number of a process came round.
+        // A leftover of a start that was killed here, under a process id that is used again.
         let _ = fs::remove_dir_all(&path);
         files::private_directory(&path)?;
         let scratch = Scratch(path);

@@ -1,13 +1,13 @@
-//! sled 0.34, made safe: on its own it loses acknowledged data when the power fails. What holds, all of it together and no part alone:
+//! sled 0.34, made safe: on its own it loses acknowledged data at a power failure. Four measures are needed, and no three of them suffice:
 //!
-//! - it must not have `sync_file_range` (`filter.rs`), so that its flush is an fsync;
-//! - no row is larger than `limits::SLED_ROW_BYTES` (`rows.rs`), and a store with anything in `blobs/` is refused: what sled keeps there is
-//!   never synced;
-//! - all files and directories are synced before anything is acknowledged, and a snapshot that was not finished is removed (`open.rs`);
-//! - its head is kept in a file beside it, synced after the flush and before the acknowledgement (`store/head.rs`).
+//! - sled must not have `sync_file_range` (`filter.rs`), so that its flush is an fsync;
+//! - no row is larger than `limits::SLED_ROW_BYTES` (`rows.rs`), and a store with anything in `blobs/` is refused, because sled never syncs
+//!   those files;
+//! - all files and directories are synced before anything is acknowledged, and an unfinished snapshot is removed (`open.rs`);
+//! - the head is kept in a file beside the store, synced after the flush and before the acknowledgement (`store/head.rs`).
 //!
-//! Rows become durable in the order in which they were written, so a change is made by the row that it writes last, and what it was about to
-//! do is written first (`rows.rs`). sled's own batches would rest on more of it than the order of its log (docs/decisions.md).
+//! Rows become durable in the order in which they were written. A change therefore takes effect with the last row that it writes, and an
+//! intent row is written first (`rows.rs`). sled's own batches would depend on more than the order of its log (docs/decisions.md).
 
 mod filter;
 mod open;
@@ -36,37 +36,37 @@ use super::{Entry, Expect, Position, Store, StoreError, StoreId};
 use super::{check_commit, check_count, check_empty, check_name, check_named, files};
 use crate::limits;
 
-/// A store in one folder of sled's files, with its head beside it.
+/// A store in a folder of sled files, with its head file beside it.
 pub struct SledStore {
-    /// Taken out only when the store is dropped.
+    /// Taken only when the store is dropped.
     db: Option<Db>,
     id: StoreId,
     named_bound: usize,
     /// Held during each change.
     writer: Mutex<Writer>,
-    /// What readers may see: moved only after the change was durable.
+    /// The range visible to readers: moved only after a change is durable.
     ends: Mutex<Ends>,
     grown: Condvar,
-    /// Held alone while rows are changed or removed that readers may have found; an append adds rows that nobody looks for yet.
+    /// Write-locked while rows that readers may have found are changed or removed; an append only adds rows that no reader looks for yet.
     rows: RwLock<()>,
     reserve: Option<Arc<Reserve>>,
     /// sled's file.
     file: PathBuf,
-    /// Opened to save what is left: a commit that is missing is passed over, and nothing is written.
+    /// Opened for salvage: missing commits are skipped, and nothing is written.
     gaps: bool,
-    // Last, so that the directory is free only when the files are closed.
+    // The last field, so that the directory lock is dropped after the files are closed.
     _lock: super::files::Owned,
 }
 
-/// What the next change needs.
+/// The writer's state between changes.
 struct Writer {
-    /// Why the store takes no more, once a change has failed.
+    /// Why the store accepts no more changes, once a change has failed.
     stopped: Option<String>,
-    /// The last change.
+    /// The number of the last change.
     change: u64,
-    /// How many named values there are.
+    /// Number of named values.
     named: u64,
-    /// `None` where the store is only read.
+    /// `None` if the store is read-only.
     safety: Option<(HeadFile, Room)>,
 }
 
@@ -74,7 +74,7 @@ struct Writer {
 struct Ends {
     oldest: Position,
     head: Position,
-    /// Where the first of all is put, 0 for the beginning.
+    /// The position for the first commit ever, 0 for the beginning.
     first: Position,
 }
 
@@ -91,8 +91,8 @@ impl SledStore {
         self.db.as_ref().ok_or_else(|| StoreError::Failed("the store is closed".to_owned()))
     }
 
-    /// One durable change of about so many bytes, after which the store ends at `head`. Any failure in it is the last: whether it is on the
-    /// disk can only be told by opening again. `make` gets the change's number.
+    /// One durable change of about `bytes` bytes, after which the store's head is `head`. After a failed change no further change is
+    /// accepted: whether it is on the disk can only be told by reopening. `make` receives the change's number.
     fn change(&self, w: &mut Writer, bytes: usize, head: Position, make: impl FnOnce(&Db, u64) -> Done) -> Done {
         if let Some(why) = &w.stopped {
             return Err(stopped(why));
@@ -115,7 +115,7 @@ impl SledStore {
         done
     }
 
-    /// A named value, and the change that put it.
+    /// A named value, and the number of the change that put it.
     fn value(&self, name: &str) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
         guarded("reading", || {
             let Some(row) = self.db()?.get(rows::name_key(name)).map_err(engine)? else { return Ok(None) };
@@ -134,7 +134,7 @@ impl SledStore {
         })
     }
 
-    /// How far one step goes from the oldest commit on, and the bytes of its rows.
+    /// How far one removal step goes from the oldest commit on, and the bytes of its rows.
     fn step(&self, oldest: Position, before: Position) -> Result<(Position, usize), StoreError> {
         let (mut upto, mut count, mut bytes) = (oldest + 1, 0, 0);
         for row in self.db()?.range(rows::commits_from(oldest)) {
@@ -154,7 +154,7 @@ impl Store for SledStore {
         self.reserve.as_ref()
     }
 
-    /// The blocks of sled's log, with those that are kept ready beyond its end.
+    /// The blocks of sled's log, including those allocated ahead beyond its end.
     fn bytes(&self) -> u64 {
         std::fs::metadata(&self.file).map_or(0, |m| std::os::unix::fs::MetadataExt::blocks(&m).saturating_mul(512))
     }
@@ -243,7 +243,7 @@ impl Store for SledStore {
         let (upto, bytes) = guarded("reading", || self.step(ends.oldest, before))?;
         let _alone = self.rows.write();
         let named = w.named;
-        // Rows are not written again as they go: 0.6 to 1.4 bytes of log for each (measured).
+        // Removed rows are not written again: removal takes 0.6 to 1.4 bytes of log for each (measured).
         self.change(&mut w, bytes / 4, ends.head, |db, change| {
             intend(db, &Intent { change, named, what: What::Remove(upto) })?;
             remove_commits(db, ends.oldest, upto)
@@ -321,7 +321,7 @@ impl Store for SledStore {
 
 impl Drop for SledStore {
     fn drop(&mut self) {
-        // Closing flushes once more and panics where that fails. Nothing that was acknowledged needs it.
+        // Closing flushes once more and panics if that fails. Nothing that was acknowledged depends on it.
         let db = self.db.take();
         let closed = guarded("closing", || {
             drop(db);

@@ -1,4 +1,4 @@
-//! Making and opening: what is there must be ours, of this version, whole at its end, and not behind what its head file has seen.
+//! Creates and opens sled stores: existing data must be mayfly's, of a known version, complete at its end, and not behind its head file.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -24,20 +24,20 @@ use crate::store::{Position, StoreError, StoreId};
 
 /// The folder's name in the data directory.
 const FOLDER: &str = "ledger.sled";
-/// The name of the file beside it that says what was acknowledged.
+/// The name of the head file beside the folder.
 const HEAD: &str = "ledger.head";
-/// The layout of the rows. A store with a higher number is refused.
+/// The format of the rows. A store with a higher number is refused.
 const FORMAT: u32 = 1;
 
 impl SledStore {
-    /// Whether a store lies in `dir`, or something in its place. Nothing is opened.
+    /// Whether a store, or something in its place, is in `dir`. Opens nothing.
     pub fn is_in(dir: &Path) -> bool {
         [FOLDER, HEAD].iter().any(|name| dir.join(name).symlink_metadata().is_ok())
     }
 
-    /// Opens the store in `dir`, making it where it is missing.
+    /// Opens the store in `dir`, creating it if it is missing.
     ///
-    /// What is made is private and durable before this returns. A start that fails leaves nothing that a later one stumbles over.
+    /// Created files are private and durable before this returns. A start that fails leaves nothing that prevents a later one.
     pub fn open(dir: &Path, options: &Options) -> Result<SledStore, StoreError> {
         let lock = files::own_directory(dir)?;
         filter::in_force(dir)?;
@@ -45,7 +45,7 @@ impl SledStore {
         if folder.symlink_metadata().is_err() {
             make(dir, &folder, options)?;
         }
-        // After the folder is there: a disk that is nearly full goes to the ledger first, and the reserve takes what it can.
+        // After the folder exists: on a nearly full disk the ledger comes first, and the reserve takes what is left.
         let reserve = match options.reserve_bytes {
             0 => None,
             bytes => Some(Arc::new(Reserve::open(dir, bytes, options.low_bytes)?)),
@@ -66,7 +66,7 @@ impl SledStore {
         Ok(store)
     }
 
-    /// Opens the store in `dir` to save what is left of it: commits may be missing, also at its end. It is for reading.
+    /// Opens the store in `dir` for salvage: commits may be missing, also at its end. Read-only.
     pub fn open_damaged(dir: &Path, options: &Options) -> Result<SledStore, StoreError> {
         let lock = files::own_directory(dir)?;
         filter::in_force(dir)?;
@@ -77,7 +77,7 @@ impl SledStore {
         Ok(store)
     }
 
-    /// Finishes or takes back what was under way, refuses a store that is behind its head, and begins to write.
+    /// Finishes or undoes an interrupted change, refuses a store that is behind its head file, and enables writing.
     fn take_up(&mut self, head: HeadFile, mut room: Room, seen: Mark) -> Result<(), StoreError> {
         let at_end = self.ends.lock().head;
         let db = self.db()?.clone();
@@ -90,7 +90,7 @@ impl SledStore {
             );
             return Err(StoreError::Damaged { at: at_end + 1, what });
         }
-        // A number that no row has, torn ones included.
+        // A number that no row has, not even a torn one.
         let change = known.change.max(known.intent.change).max(seen.change) + 1;
         guarded("opening", || {
             room.ahead(limits::SLED_ROW_BYTES)?;
@@ -105,7 +105,7 @@ impl SledStore {
     }
 }
 
-/// A new folder: made aside and synced before it gets its name, and its head file before that.
+/// Creates a folder under a temporary name, and syncs it; its head file is created before the rename.
 fn make(dir: &Path, folder: &Path, options: &Options) -> Result<(), StoreError> {
     if let Some((_, seen)) = HeadFile::open(&dir.join(HEAD))?
         && seen.change > 0
@@ -135,15 +135,15 @@ fn make(dir: &Path, folder: &Path, options: &Options) -> Result<(), StoreError> 
 
 fn config(folder: &Path, options: &Options) -> ::sled::Config {
     let cache = u64::try_from(options.cache_bytes).unwrap_or(u64::MAX);
-    // Flushed by us, at each change: its own timer would only write half a change.
+    // mayfly flushes at each change: sled's own timer would only write half a change.
     ::sled::Config::new().path(folder).cache_capacity(cache).flush_every_ms(None)
 }
 
-/// Opens sled on a folder that has a store in it.
+/// Opens sled on a folder that contains a store.
 fn start(folder: &Path, options: &Options, reserve: Option<&Reserve>) -> Result<Db, StoreError> {
     let shown = folder.display();
     for file in ["conf", "db"] {
-        // sled would begin anew without them.
+        // Without these files sled would begin an empty store.
         if !fs::metadata(folder.join(file)).is_ok_and(|m| m.is_file() && m.len() > 0) {
             return Err(StoreError::Foreign(format!("{shown} is no store of mayfly: there is no {file} in it")));
         }
@@ -153,7 +153,7 @@ fn start(folder: &Path, options: &Options, reserve: Option<&Reserve>) -> Result<
     loop {
         remove_unfinished(folder)?;
         match guarded("opening", || config(folder, options).open().map_err(of_open)) {
-            // sled's threads hold its lock for a moment after a store was closed; the directory's own lock says that nobody else has it.
+            // sled's threads hold its lock for a moment after a store was closed; the directory lock shows that no other server has it.
             Err(StoreError::InUse(_)) if tries < limits::SLED_LOCK_TRIES => {
                 tries += 1;
                 std::thread::sleep(limits::SLED_LOCK_PAUSE);
@@ -176,7 +176,7 @@ fn of_open(err: ::sled::Error) -> StoreError {
     }
 }
 
-/// What sled keeps in files of their own is never synced, so it may be anything.
+/// sled never syncs its blob files, so their content cannot be trusted.
 fn no_blobs(folder: &Path) -> Result<(), StoreError> {
     let blobs = folder.join("blobs");
     let mut found = fs::read_dir(&blobs).map_err(|e| files::failed("looking into", &blobs, &e))?;
@@ -187,7 +187,7 @@ fn no_blobs(folder: &Path) -> Result<(), StoreError> {
     Err(StoreError::Foreign(format!("{} is not empty: what lies there may be torn\n  {remedy}", blobs.display())))
 }
 
-/// A snapshot that sled did not finish would be taken for the newest.
+/// sled would take an unfinished snapshot for the newest.
 fn remove_unfinished(folder: &Path) -> Result<(), StoreError> {
     let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     for entry in entries.map_err(|e| files::failed("looking into", folder, &e))? {
@@ -199,7 +199,8 @@ fn remove_unfinished(folder: &Path) -> Result<(), StoreError> {
     files::sync_directory(folder)
 }
 
-/// Every file and directory, since sled syncs neither its configuration nor a name. At each start: nobody knows how far the last one got.
+/// Syncs every file and directory, because sled syncs neither its configuration nor names. At each start: the last start may have ended
+/// before this.
 fn sync_all(dir: &Path, folder: &Path) -> Result<(), StoreError> {
     let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     for entry in entries.map_err(|e| files::failed("looking into", folder, &e))? {
@@ -213,7 +214,7 @@ fn sync_all(dir: &Path, folder: &Path) -> Result<(), StoreError> {
     files::sync_directory(dir)
 }
 
-/// Checks what was opened and makes the store of it, to be read. `acknowledged` is the place up to which a commit that is not whole is damage.
+/// Checks an opened database and makes a read-only store from it. Up to the position `acknowledged`, an incomplete commit is damage.
 fn adopt(db: Db, folder: &Path, options: &Options, lock: Owned, acknowledged: Position) -> Result<SledStore, StoreError> {
     let (id, ends) = guarded("opening", || {
         let id = identity(&db, folder)?;
@@ -247,7 +248,7 @@ fn identity(db: &Db, folder: &Path) -> Result<StoreId, StoreError> {
     db.get(ID_KEY).map_err(engine)?.and_then(|id| StoreId::from_slice(&id)).ok_or_else(lost)
 }
 
-/// The place of the newest commit that is whole. What was never acknowledged may be torn.
+/// The position of the newest complete commit. Commits that were never acknowledged may be torn.
 fn whole_end(db: &Db, acknowledged: Position) -> Result<Position, StoreError> {
     let mut before = rows::commits_from(0).end;
     loop {

@@ -1,6 +1,6 @@
-//! Disk for what sled is about to write, taken before it writes: it stops at a full disk, and nobody can step between the two.
+//! Allocates disk blocks before sled writes: sled stops at a full disk, and no other process can take blocks that are allocated already.
 //!
-//! sled's file grows at its end, so blocks are allocated beyond it. Where there are none left, the reserve gives its pieces.
+//! sled's file grows at its end, so blocks are allocated beyond the end. If the disk has none left, pieces of the reserve are freed.
 
 use std::fs::File;
 use std::io;
@@ -18,9 +18,9 @@ pub(super) struct Room {
     file: File,
     path: PathBuf,
     reserve: Option<Arc<Reserve>>,
-    /// Blocks are there up to here.
+    /// Blocks are allocated up to here.
     prepared: u64,
-    /// The file's length at the last look: shorter means that sled cut it, and the blocks beyond are gone.
+    /// The file's length at the last check: if it is shorter now, sled truncated the file, and the blocks beyond are gone.
     length: u64,
 }
 
@@ -30,7 +30,7 @@ impl Room {
         Ok(Room { file, path: path.to_owned(), reserve, prepared: 0, length: 0 })
     }
 
-    /// Room for a change that writes so many bytes of rows.
+    /// Allocates room for a change that writes so many bytes of rows.
     pub(super) fn ahead(&mut self, bytes: usize) -> Result<(), StoreError> {
         let length = self.file.metadata().map_err(|e| files::failed("looking at", &self.path, &e))?.len();
         if length < self.length {
@@ -59,10 +59,10 @@ impl Room {
         Ok(())
     }
 
-    /// Blocks beyond the file's end, which stays where it is.
+    /// Allocates blocks beyond the file's end without moving the end.
     fn allocate(&self, at: u64, len: u64) -> io::Result<()> {
         match fallocate(&self.file, FallocateFlags::KEEP_SIZE, at, len).map_err(io::Error::from) {
-            // A file system that cannot: there sled meets the full disk itself, and the store is opened again.
+            // On a file system that cannot allocate, sled meets the full disk itself, and the store is reopened.
             Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
             done => done,
         }

@@ -1,15 +1,15 @@
-//! What lies in sled: one tree, keys of four kinds, no row above `limits::SLED_ROW_BYTES`.
+//! The rows in sled: one tree, keys of four kinds, no row above `limits::SLED_ROW_BYTES`.
 //!
 //! | key | value |
 //! |---|---|
-//! | `a` `format` or `id` or `intent` | the layout's number, the store's identity, what was last begun |
+//! | `a` `format` or `id` or `intent` | the format's number, the store's identity, the last intent |
 //! | `c` position (8) piece (2) | change (8), bytes of a commit; in the last piece, numbered `END`, the commit's length (4) before them |
 //! | `n` name | change (8), length (4), length of the name (2), name, the value's first bytes |
 //! | `v` change (8) piece (2) | more bytes of the value that this change put |
 //!
-//! Numbers are big-endian. A row is written whole or not at all and rows become durable in the order in which they were written, so the row
-//! written last makes a change: a commit is there with its `END`, a value with its `n` row. Every piece has its change's number, and the last
-//! one the length: pieces of different changes, or too few of them, are no commit.
+//! Numbers are big-endian. A row is written completely or not at all, and rows become durable in the order in which they were written, so a
+//! change takes effect with its last row: a commit with its `END` row, a value with its `n` row. Every piece has its change's number, and
+//! the last one the length: pieces of different changes, or too few pieces, are not accepted as a commit.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
@@ -23,32 +23,33 @@ pub(super) const INTENT_KEY: &[u8] = b"aintent";
 
 /// The number of a commit's last piece.
 pub(super) const END: u16 = u16::MAX;
-/// Bytes of a commit or a value in one row, so that the longest key and what stands before them fit beside them.
+/// Bytes of a commit or a value per row, leaving room for the longest key and the row's prefix.
 const PIECE: usize = limits::SLED_ROW_BYTES - 100;
-/// Bytes of a value in the row that has its name.
+/// Bytes of a value in the row with its name.
 const FIRST: usize = PIECE - limits::NAMED_VALUE_NAME_BYTES - PLAIN_NAME;
-/// The longest name that is a key as it is. sled splits an index page at 256 keys, and what is beyond 131,052 bytes leaves its log.
+/// The longest name that is used as a key unchanged. sled splits an index page at 256 keys, and a page beyond 131,052 bytes goes to a blob
+/// file outside its log.
 const PLAIN_NAME: usize = 200;
 
-/// What a change was about to do, written before it: after a crash it is either finished or taken back.
+/// The intent of a change, written before it: after a crash the change is either finished or undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Intent {
     pub change: u64,
-    /// Named values before it.
+    /// Number of named values before the change.
     pub named: u64,
     pub what: What,
 }
 
-/// Persisted: new ones go to the end.
+/// Persisted: new variants are added at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum What {
-    /// Nothing: the store was opened.
+    /// None: the store was opened.
     Opened,
-    /// Removing all commits before a place.
+    /// Removing all commits before a position.
     Remove(Position),
-    /// Putting a named value in the place of one that some change put.
+    /// Putting a named value; `old` is the change that put the value it replaces.
     Put { name: String, old: Option<u64> },
-    /// Deleting the named value that a change put.
+    /// Deleting the named value that the change `old` put.
     Delete { name: String, old: u64 },
 }
 
@@ -81,20 +82,20 @@ fn piece_key(kind: u8, number: u64, piece: u16) -> [u8; 11] {
     key
 }
 
-/// Number and piece of a key that [`commit_key`] or [`value_key`] made.
+/// Number and piece of a key made by [`commit_key`] or [`value_key`].
 pub(super) fn placed(key: &[u8]) -> Option<(u64, u16)> {
     let (number, piece) = key.get(1..)?.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*number), u16::from_be_bytes(piece.try_into().ok()?)))
 }
 
-/// All keys of commits from a place on.
+/// All keys of commits from a position on.
 pub(super) fn commits_from(at: Position) -> std::ops::Range<Vec<u8>> {
     commit_key(at, 0).to_vec()..b"d".to_vec()
 }
 
 /// The rows of a commit, in the order in which they are written.
 pub(super) fn commit_rows(at: Position, change: u64, bytes: &[u8]) -> impl Iterator<Item = ([u8; 11], Vec<u8>)> {
-    // The last piece, however short; an empty commit has only that one.
+    // The last piece may be short; an empty commit has only that one.
     let before = bytes.len().saturating_sub(1) / PIECE;
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let (full, last) = bytes.split_at_checked(before * PIECE).unwrap_or((bytes, &[]));
@@ -111,7 +112,7 @@ pub(super) fn untagged(row: &[u8]) -> Option<(u64, &[u8])> {
     row.split_first_chunk::<8>().map(|(change, rest)| (u64::from_be_bytes(*change), rest))
 }
 
-/// Pieces of one commit as they are read, in the order of their keys.
+/// Collects the pieces of one commit as they are read, in the order of their keys.
 #[derive(Default)]
 pub(super) struct Pieces {
     at: Position,
@@ -121,7 +122,8 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// Takes the next row. The commit with its change when this is its last one; an error when it does not belong to what came before.
+    /// Takes the next row. Returns the commit with its change when the row is the last one; an error when the row does not belong to the
+    /// ones before.
     pub(super) fn take(&mut self, at: Position, piece: u16, row: &[u8]) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
         let torn = |what: &str| StoreError::Damaged { at, what: format!("a piece of the commit {what}") };
         let begun = std::mem::take(self);
@@ -149,7 +151,7 @@ impl Pieces {
     }
 }
 
-/// What the row with a value's name says.
+/// The content of the row with a value's name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Named {
     pub change: u64,
@@ -159,7 +161,7 @@ pub(super) struct Named {
 }
 
 impl Named {
-    /// Rows with `v` keys that belong to it.
+    /// Number of `v` rows that belong to the value.
     pub(super) fn pieces(&self) -> u16 {
         u16::try_from(self.length.saturating_sub(FIRST).div_ceil(PIECE)).unwrap_or(u16::MAX)
     }
@@ -184,7 +186,7 @@ pub(super) fn named_rows(name: &str, change: u64, value: &[u8]) -> Vec<(Vec<u8>,
     pieces.chain(std::iter::once((name_key(name), tagged(change, &head, first)))).collect()
 }
 
-/// The key of a named value. A long name is told apart by its digest.
+/// The key of a named value. A long name is replaced by its digest.
 pub(super) fn name_key(name: &str) -> Vec<u8> {
     let mut key = names_from(name);
     if name.len() > PLAIN_NAME {
@@ -196,7 +198,7 @@ pub(super) fn name_key(name: &str) -> Vec<u8> {
     key
 }
 
-/// What the keys of all names with a prefix begin with; some others may, too.
+/// The prefix of the keys of all names with a prefix; other keys may have it, too.
 pub(super) fn names_from(prefix: &str) -> Vec<u8> {
     let plain = prefix.as_bytes().get(..PLAIN_NAME).unwrap_or(prefix.as_bytes());
     [b"n", plain].concat()
@@ -279,7 +281,7 @@ mod tests {
         assert!(keys.iter().filter(|k| k[1] == b'n').all(|k| k.starts_with(&names_from(&long))));
     }
 
-    /// Persisted: these bytes are read by each later version.
+    /// Persisted: later versions must read these bytes.
     #[test]
     fn intents_keep_their_bytes() {
         let put = What::Put { name: "k".into(), old: Some(3) };

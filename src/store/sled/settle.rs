@@ -1,4 +1,4 @@
-//! What a crash left: what the last change came to, and how it is finished or taken back.
+//! Repair after a crash: finds the state of the last change, and finishes or undoes it.
 
 use ::sled::Db;
 
@@ -6,15 +6,15 @@ use super::rows::{self, END, INTENT_KEY, Intent, Pieces, What};
 use super::tree::{self, bad_key, engine, gap, remove_all, remove_commits, remove_value};
 use crate::store::{Position, StoreError};
 
-/// What the store itself knows of its changes.
+/// The store's own knowledge of its changes.
 pub(super) struct Known {
-    /// The newest change that is whole.
+    /// The newest complete change.
     pub change: u64,
-    /// Named values.
+    /// Number of named values.
     pub named: u64,
-    /// What was last begun.
+    /// The last intent.
     pub intent: Intent,
-    /// Whether it was also done.
+    /// Whether that change was completed.
     pub done: bool,
 }
 
@@ -35,7 +35,7 @@ pub(super) fn known(db: &Db, head: Position) -> Result<Known, StoreError> {
     Ok(Known { change: newest.max(begun), named, intent, done })
 }
 
-/// Finishes what was begun, or removes what it left, and what an append that was not finished left.
+/// Finishes the intended change or removes its remains, and removes the remains of an unfinished append.
 pub(super) fn settle(db: &Db, intent: &Intent, done: bool, head: Position) -> Result<(), StoreError> {
     match (&intent.what, done) {
         (What::Remove(upto), _) => remove_commits(db, 0, (*upto).min(head))?,

@@ -1,4 +1,4 @@
-//! Single steps on sled's tree, and its errors in the words of the contract.
+//! Single operations on sled's tree, and the mapping of its errors to those of the contract.
 
 use ::sled::{Db, IVec};
 
@@ -22,13 +22,13 @@ pub(super) fn remove_commits(db: &Db, from: Position, upto: Position) -> Result<
     remove_all(db, rows::commit_key(from, 0).to_vec()..rows::commit_key(upto, 0).to_vec())
 }
 
-/// The further rows of the value that a change put.
+/// Removes the further rows of the value that a change put.
 pub(super) fn remove_value(db: &Db, change: u64) -> Result<(), StoreError> {
     remove_all(db, rows::value_key(change, 0).to_vec()..rows::value_key(change + 1, 0).to_vec())
 }
 
 pub(super) fn remove_all(db: &Db, keys: std::ops::Range<Vec<u8>>) -> Result<(), StoreError> {
-    // The keys first: the iterator is not meant to see its own tree change.
+    // The keys are collected first: sled's iterator must not see its own tree change.
     let keys: Vec<IVec> = db.range(keys).keys().collect::<Result<_, _>>().map_err(engine)?;
     keys.iter().try_for_each(|key| remove(db, key))
 }
@@ -49,7 +49,7 @@ pub(super) fn gap(at: Position) -> StoreError {
     StoreError::Damaged { at, what: "the commit that belongs there is missing".to_owned() }
 }
 
-/// The engine's errors in the words of the contract.
+/// Maps the engine's errors to those of the contract.
 pub(super) fn engine(err: ::sled::Error) -> StoreError {
     match err {
         ::sled::Error::Io(e) if files::is_full(&e) => StoreError::Full(e.to_string()),

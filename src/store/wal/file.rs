@@ -1,7 +1,8 @@
-//! The records of the log, and where the next one goes.
+//! The records of the write-ahead log, and the place of the next one.
 //!
-//! A record begins at a block: a head, the commit's bytes, zeros up to the next block. All of one file since it was begun anew have its salt:
-//! 16 random bytes, so that nothing that stood there before, or stands in a commit, is taken for one.
+//! A record begins at a block boundary: a header, the commit's bytes, zeros up to the next block. All records of one file since it was last
+//! started over share its salt: 16 random bytes, so that neither older content of the file nor bytes inside a commit are taken for a
+//! record.
 
 use super::medium::{BLOCK, Medium};
 use super::mover::Shared;
@@ -11,50 +12,50 @@ use crate::system;
 
 const MAGIC: [u8; 8] = *b"mayflyWL";
 const SUM: usize = 4;
-/// Magic, store, salt, turn, place, length, checksum.
+/// Magic, store, salt, turn, position, length, checksum.
 const HEAD: usize = 8 + 16 + 16 + 8 + 8 + 4 + SUM;
 
-/// What distinguishes the records of one file since it was begun anew.
+/// Identifies the records of one file since it was last started over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Turn {
     pub salt: [u8; 16],
-    /// Higher than that of every file before.
+    /// Higher than that of every earlier turn.
     pub number: u64,
 }
 
-/// One of the files.
+/// One log file.
 pub(super) struct LogFile {
     medium: Box<dyn Medium>,
     bytes: u64,
-    /// The last place that stands in it, 0 for none.
+    /// The last position in it, 0 for none.
     last: Position,
 }
 
-/// All of them.
+/// All log files.
 pub(super) struct Log {
     id: StoreId,
     files: Vec<LogFile>,
     current: usize,
     turn: Turn,
-    /// Where the next record goes, bytes. At the end of the file where the current one is not to be written to.
+    /// Offset of the next record. At the end of the file if the current file must not be written to.
     end: u64,
     record: Aligned,
 }
 
 impl LogFile {
-    /// `bytes`: whole blocks.
+    /// `bytes`: a whole number of blocks.
     pub fn new(medium: Box<dyn Medium>, bytes: usize, last: Position) -> LogFile {
         LogFile { medium, bytes: bytes as u64, last }
     }
 }
 
 impl Log {
-    /// With what was found in the files, of which `current` was begun last. Nothing more goes into it.
+    /// A log with the content found in the files, of which `current` was started last. Nothing more is written to that file.
     pub fn new(id: StoreId, files: Vec<LogFile>, current: usize, number: u64) -> Log {
         Log { id, files, current, turn: Turn { salt: [0; 16], number }, end: u64::MAX, record: Aligned::default() }
     }
 
-    /// One that takes nothing.
+    /// A log that accepts nothing.
     pub fn none(id: StoreId) -> Log {
         Log::new(id, Vec::new(), 0, 0)
     }
@@ -63,19 +64,19 @@ impl Log {
         self.files.iter().map(|f| f.bytes).sum()
     }
 
-    /// Whether a commit of so many bytes fits behind the last one.
+    /// Whether a commit of this size fits behind the last one.
     pub fn has_room(&self, len: usize) -> bool {
         let bytes = self.files.get(self.current).map_or(0, |f| f.bytes);
         self.end.checked_add(on_disk(len) as u64).is_some_and(|end| end <= bytes)
     }
 
-    /// Whether it fits into a file that has nothing in it.
+    /// Whether it fits into an empty file.
     pub fn ever_has_room(&self, len: usize) -> bool {
         self.files.iter().all(|f| on_disk(len) as u64 <= f.bytes)
     }
 
-    /// Leaves the current file, which is to be moved, for the next one. Answers with the place up to which all must have been moved before
-    /// anything is written there.
+    /// Leaves the current file, which is to be moved to the engine, for the next one. Returns the position up to which commits must have
+    /// been moved before the next file is written to.
     pub fn turn_to_next(&mut self, shared: &Shared) -> Position {
         if let Some(left) = self.files.get(self.current) {
             shared.due(left.last);
@@ -86,12 +87,12 @@ impl Log {
         self.files.get(self.current).map_or(0, |f| f.last)
     }
 
-    /// Has all that was found in the files on stable storage.
+    /// Flushes everything that was found in the files to stable storage.
     pub fn flush(&mut self) -> Result<(), StoreError> {
         self.files.iter().enumerate().try_for_each(|(n, file)| file.medium.flush().map_err(|e| of_file("syncing", n, &e)))
     }
 
-    /// Commits went past the log: the next record begins another file, so that places follow each other in each.
+    /// Commits went to the engine directly: the next record starts another file, so that positions are consecutive in each file.
     pub fn passed(&mut self) {
         self.end = u64::MAX;
     }
@@ -113,7 +114,7 @@ impl Log {
     }
 }
 
-/// What a commit of so many bytes takes in a file.
+/// Bytes that a commit of this size takes in a file.
 fn on_disk(len: usize) -> usize {
     (HEAD + len).next_multiple_of(BLOCK)
 }
@@ -137,16 +138,16 @@ fn checksum(head: &[u8], body: &[u8]) -> u32 {
     sum.finalize()
 }
 
-/// A record as it was found.
+/// A record that was found.
 pub(super) struct Found<'a> {
     pub turn: Turn,
     pub at: Position,
     pub bytes: &'a [u8],
-    /// What it takes in the file.
+    /// Bytes that it takes in the file.
     pub on_disk: usize,
 }
 
-/// The record that begins here, where there is a whole one of this store.
+/// The record that begins here, if there is a valid one of this store.
 pub(super) fn read_record(from: &[u8], id: StoreId) -> Option<Found<'_>> {
     let (head, rest) = from.split_at_checked(HEAD)?;
     let mut fields = Fields(head);
@@ -171,12 +172,12 @@ impl Fields<'_> {
     }
 }
 
-/// Memory that begins at a multiple of a block.
+/// Memory aligned to a block.
 #[derive(Default)]
 pub(in crate::store) struct Aligned(Vec<u8>);
 
 impl Aligned {
-    /// Room of so many bytes, with whatever was in it before.
+    /// A buffer of `len` bytes; its former content is not cleared.
     pub fn room(&mut self, len: usize) -> &mut [u8] {
         if self.0.len() < len + BLOCK {
             self.0 = vec![0; len + BLOCK];

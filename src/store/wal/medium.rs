@@ -1,4 +1,4 @@
-//! What the log is written to: a file that has its room, or what a test puts in its place.
+//! The medium of the log: a preallocated file, or a test's replacement.
 
 use std::fs::File;
 use std::io;
@@ -9,19 +9,18 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use crate::store::{StoreError, files};
 
-/// What is read and written begins and ends at multiples of this, in the file and in memory: what a write past the page cache takes on any
-/// disk of today.
+/// Reads and writes begin and end at multiples of this, in the file and in memory: direct I/O works with it on any disk of today.
 pub(in crate::store) const BLOCK: usize = 4096;
 
 /// A file of fixed length.
 pub trait Medium: Send + Sync {
-    /// Its length, bytes.
+    /// The length, bytes.
     fn bytes(&self) -> io::Result<u64>;
-    /// Fills `out` from what stands at `offset`.
+    /// Fills `out` from `offset`.
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
-    /// Writes at `offset`, all of it within the length.
+    /// Writes at `offset`; the range is within the length.
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
-    /// Returns when all that was written is on stable storage.
+    /// Returns when all writes are on stable storage.
     fn flush(&self) -> io::Result<()>;
 }
 
@@ -43,15 +42,15 @@ impl Medium for File {
     }
 }
 
-/// What the files are called.
+/// The name of log file `n`.
 pub(super) fn name(n: usize) -> String {
     format!("wal-{n}")
 }
 
-/// What the file is called that says which commits were acknowledged.
+/// The name of the head file, which says which commits were acknowledged.
 pub(super) const HEAD: &str = "wal-head";
 
-/// Makes one of them, full of zeros: its blocks are its own and written before, so that a write changes nothing but what stands in them.
+/// Creates a log file full of zeros: its blocks are allocated and initialized, so that a later write changes only their content.
 pub(super) fn make(dir: &Path, n: usize, bytes: u64) -> Result<(), StoreError> {
     let path = dir.join(name(n));
     let (file, aside) = files::begin_file(&path)?;
@@ -66,7 +65,7 @@ pub(super) fn make(dir: &Path, n: usize, bytes: u64) -> Result<(), StoreError> {
     files::finish_file(&aside, &path)
 }
 
-/// Opens one of them. What is read comes from the disk.
+/// Opens a log file. Reads come from the disk.
 pub(super) fn open(dir: &Path, n: usize) -> Result<Box<dyn Medium>, StoreError> {
     let path = dir.join(name(n));
     let Some(file) = files::open_private(&path)? else {
@@ -80,7 +79,7 @@ pub(super) fn open(dir: &Path, n: usize) -> Result<Box<dyn Medium>, StoreError> 
     Ok(Box::new(file))
 }
 
-/// A file system that takes no such writes says so here, or to the read.
+/// A file system without direct I/O reports it here, or at the read.
 fn past_the_cache(file: &File) -> io::Result<()> {
     let flags = fcntl_getfl(file)?;
     fcntl_setfl(file, flags | OFlags::DIRECT)?;

@@ -1,17 +1,17 @@
-//! A write-ahead log before an engine: a commit is durable with one write to a place that is there already, and goes to the engine later, with
-//! many others.
+//! A write-ahead log in front of an engine: a commit becomes durable with one write to preallocated space, and is moved to the engine
+//! later, together with many others.
 //!
-//! An engine that writes pages aside writes eight of them for each commit, new blocks of a growing file among them, which the file system has
-//! to write down too. The log is a few files full of zeros, written over and over, past the page cache where the file system lets us: one write
-//! and one flush. What a file of the log holds is moved to the engine in one transaction when the file is full; until then it is read from
-//! memory. `docs/decisions.md` has what that saves.
+//! A copy-on-write engine writes eight pages per commit, including new blocks of a growing file, which the file system has to record too.
+//! The log is a few zero-filled files that are overwritten again and again, with direct I/O if the file system supports it: one write and
+//! one flush. When a log file is full, its commits are moved to the engine in one transaction; until then they are read from memory.
+//! `docs/decisions.md` says what that saves.
 //!
-//! After a crash, what the log has and the engine has not is moved first. Nothing is written after what was found: the next record begins
-//! another file, with another salt.
+//! After a crash, the commits that the log has and the engine lacks are moved first. Nothing is appended behind recovered records: the next
+//! record starts another file, with another salt.
 //!
-//! A record that is not whole at the end of the log was never acknowledged, or was damaged afterwards. A file beside the log tells the two
-//! apart (`store/head.rs`): the place of each commit is written there when it is durable and before it is acknowledged. That costs a write to
-//! the page cache and no flush: the mover syncs it once a second.
+//! An incomplete record at the end of the log was either never acknowledged, or was damaged afterwards. A head file beside the log tells
+//! the two cases apart (`store/head.rs`): the position of each commit is written there when the commit is durable and before it is
+//! acknowledged. That costs a write to the page cache and no flush: the mover syncs the file once a second.
 
 mod file;
 mod medium;
@@ -38,25 +38,25 @@ use crate::limits;
 use file::Log;
 use mover::Shared;
 
-/// An engine with a log before it.
+/// An engine with a write-ahead log in front of it.
 pub struct Ahead<S: Store> {
     inner: Arc<S>,
     shared: Arc<Shared>,
     /// Held during each append.
     log: Mutex<Log>,
-    /// What the files of the log take on the disk, bytes.
+    /// Bytes that the log files occupy on the disk.
     log_bytes: u64,
     mover: Option<JoinHandle<()>>,
 }
 
 impl<S: Store> Ahead<S> {
-    /// Makes the files of a log in `dir`, full of zeros and durable; those that are there go. What they held must be with the engine.
+    /// Creates the log files in `dir`, full of zeros and durable, replacing existing ones. The commits of existing ones must be in the
+    /// engine already.
     pub(super) fn make_in(dir: &Path, file_bytes: u64) -> Result<(), StoreError> {
         (0..limits::STORE_LOG_FILES).try_for_each(|n| medium::make(dir, n, file_bytes))
     }
 
-    /// Puts the log in `dir` before an engine. `headed`: the file that says what was acknowledged has to be there; a store of an earlier
-    /// version gets one.
+    /// Opens the log in `dir` in front of an engine. `headed`: the head file must exist; a store of an earlier version gets one.
     pub(super) fn open_in(dir: &Path, inner: S, headed: bool) -> Result<Ahead<S>, StoreError> {
         let media = (0..limits::STORE_LOG_FILES).map(|n| medium::open(dir, n)).collect::<Result<Vec<_>, _>>()?;
         let path = dir.join(medium::HEAD);
@@ -77,12 +77,13 @@ impl<S: Store> Ahead<S> {
         Ahead::begin(inner, media, Some(head))
     }
 
-    /// The same to save what is left: nothing is written. What the log has is read behind what the engine has, whatever is missing between.
+    /// Opens the log for salvage: nothing is written. Commits of the log are read behind those of the engine, even if some between are
+    /// missing.
     pub(super) fn open_damaged_in(dir: &Path, inner: S) -> Result<Ahead<S>, StoreError> {
         let id = inner.id();
         let mut found = Vec::new();
         for n in 0..limits::STORE_LOG_FILES {
-            // A file that cannot be read holds nothing that can be saved.
+            // Nothing can be salvaged from a file that cannot be read.
             if let Ok(medium) = medium::open(dir, n) {
                 found.extend(recover::left(&*medium, n, id));
             }
@@ -96,12 +97,12 @@ impl<S: Store> Ahead<S> {
         Ok(Ahead { inner: Arc::new(inner), shared: Arc::new(shared), log: Mutex::new(Log::none(id)), log_bytes: 0, mover: None })
     }
 
-    /// Puts a log in these files before an engine: two at least, each with what an earlier one left there.
+    /// A log on these media (at least two) in front of an engine; each may contain what an earlier log left there.
     pub fn new(inner: S, media: Vec<Box<dyn Medium>>) -> Result<Ahead<S>, StoreError> {
         Ahead::begin(inner, media, None)
     }
 
-    /// The same with a file beside them that says which commits were acknowledged, two blocks long.
+    /// As [`Ahead::new`], with a head file of two blocks, which says which commits were acknowledged.
     pub fn with_head(inner: S, media: Vec<Box<dyn Medium>>, head: Box<dyn Medium>) -> Result<Ahead<S>, StoreError> {
         let head = HeadFile::on(head, inner.id())?;
         Ahead::begin(inner, media, Some(head))
@@ -123,7 +124,7 @@ impl<S: Store> Ahead<S> {
         &self.inner
     }
 
-    /// What goes past the log: all before it is with the engine first.
+    /// Appends commits to the engine directly; everything before them is moved to the engine first.
     fn past(&self, log: &mut Log, first: Position, commits: &[&[u8]]) -> Result<(), StoreError> {
         self.shared.drain(Position::MAX)?;
         self.stopping(self.inner.append_all(first, commits))?;
@@ -134,7 +135,7 @@ impl<S: Store> Ahead<S> {
         Ok(())
     }
 
-    /// A failure of the engine is the last of the whole.
+    /// After a failure of the engine the whole store accepts no more changes.
     fn stopping<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
         done.inspect_err(|e| {
             if matches!(e, StoreError::Failed(_) | StoreError::Full(_) | StoreError::Damaged { .. }) {
@@ -163,7 +164,8 @@ impl<S: Store> Store for Ahead<S> {
         let mut log = self.log.lock();
         self.expect_next(at)?;
         self.shared.running()?;
-        // An empty store that begins elsewhere says so with the engine: a log whose first commit is missing is damage.
+        // The first commit of an empty store with another first position goes to the engine: a log whose first commit is missing counts as
+        // damage.
         if !log.ever_has_room(bytes.len()) || (at > 1 && self.shared.head() == 0) {
             return self.past(&mut log, at, &[bytes]);
         }
@@ -189,7 +191,7 @@ impl<S: Store> Store for Ahead<S> {
     }
 
     fn oldest(&self) -> Result<Position, StoreError> {
-        // Before the engine is asked: what it does not have yet then, the tail has now.
+        // Read before the engine is asked: a commit that the engine lacks then is in the tail now.
         let of_tail = self.shared.oldest();
         match self.inner.oldest()? {
             0 => Ok(of_tail),
@@ -201,17 +203,17 @@ impl<S: Store> Store for Ahead<S> {
         let head = self.shared.head();
         let (mut next, mut left, mut out) = (from, max_bytes, Vec::new());
         while next <= head {
-            // The tail first: what is no longer there is with the engine.
+            // The tail first: a commit that is not in the tail any more is in the engine.
             let of_tail = self.shared.oldest();
             let some = match self.shared.read(next, left, out.is_empty()) {
                 Some(some) => some,
                 None => self.inner.read(next, left)?,
             };
             match some.first().map(|e| e.at) {
-                // What is older was removed, and all that is left is in the tail.
+                // Older commits were removed, and all that are left are in the tail.
                 None if out.is_empty() && of_tail > next => next = of_tail,
                 None => break,
-                // What comes next was removed meanwhile.
+                // The next commit was removed in the meantime.
                 Some(at) if !out.is_empty() && at != next => break,
                 Some(_) => {
                     let bytes: usize = some.iter().map(|e| e.bytes.len()).sum();
@@ -282,13 +284,14 @@ impl<S: Store> Drop for Ahead<S> {
     fn drop(&mut self) {
         self.shared.close();
         if let Some(mover) = self.mover.take() {
-            // It says itself what went wrong.
+            // The mover reports its error itself.
             let _ = mover.join();
         }
     }
 }
 
-/// Compares what was found with what was acknowledged. What was found and nobody was told of is told from now on, so it is made durable first.
+/// Compares the recovered commits with those that were acknowledged. A recovered commit that was not acknowledged is visible from now on,
+/// so it is made durable first.
 fn nothing_acknowledged_lost(
     log: &mut Log,
     file: HeadFile,
@@ -310,7 +313,7 @@ fn nothing_acknowledged_lost(
     Ok((file, mark))
 }
 
-/// An error of one of the log's files.
+/// The error for one of the log files.
 fn of_file(doing: &str, n: usize, err: &std::io::Error) -> StoreError {
     files::failed(doing, Path::new(&medium::name(n)), err)
 }

@@ -1,4 +1,4 @@
-//! The thread that brings what was appended to the engine, and what it shares with those who append and read.
+//! The thread that moves appended commits to the engine, and the state that it shares with appends and reads.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -13,32 +13,32 @@ use crate::store::head::{HeadFile, Mark};
 use crate::store::{Entry, Position, Store, StoreError};
 use crate::system::Stopwatch;
 
-/// What appending, reading and moving share.
+/// The state that appending, reading and moving share.
 pub(super) struct Shared {
-    /// Changed under the lock of the state, read without it.
+    /// Changed under the state's lock, read without a lock.
     tail: Tail,
     state: Mutex<State>,
-    /// The head moved.
+    /// Signalled when the head has moved.
     grown: Condvar,
-    /// There is something to move, or the end has come.
+    /// Signalled when there is something to move, or at the end.
     work: Condvar,
-    /// Something was moved, or nothing will be.
+    /// Signalled when commits were moved, or when none will be any more.
     moved: Condvar,
-    /// The file that says which commits were acknowledged, and what it says; `None` where there is none. Changed by whoever appends.
+    /// The head file and its mark; `None` if there is none. Changed by the appending thread.
     beside: Option<(HeadFile, Mutex<Mark>)>,
 }
 
 struct State {
-    /// Where the first of all is put, 0 for the beginning.
+    /// The position for the first commit ever, 0 for the beginning.
     first: Position,
-    /// All up to this place is to be moved.
+    /// Commits up to this position are to be moved.
     due: Position,
     closing: bool,
-    /// The first failure, until somebody was told.
+    /// The first failure, until it was reported to a caller.
     failure: Option<StoreError>,
-    /// Why nothing is taken any more.
+    /// Why nothing is accepted any more.
     stopped: Option<String>,
-    /// Since when the file beside the log has something that is not on stable storage.
+    /// Since when the head file has a mark that is not on stable storage.
     unsynced: Option<Stopwatch>,
 }
 
@@ -55,7 +55,7 @@ impl State {
 }
 
 impl Shared {
-    /// `found`: what the engine, whose newest is at `head`, has not. It is due.
+    /// `found`: the commits that the engine, whose head is `head`, lacks. They are due.
     pub fn new(head: Position, found: Vec<Entry>, beside: Option<(HeadFile, Mark)>) -> Shared {
         let tail = Tail::new(head, found);
         let state = State { first: 0, due: tail.head(), closing: false, failure: None, stopped: None, unsynced: None };
@@ -63,7 +63,7 @@ impl Shared {
         Shared { tail, state: Mutex::new(state), grown: Condvar::new(), work: Condvar::new(), moved: Condvar::new(), beside }
     }
 
-    /// A commit is durable and about to be acknowledged: whoever finds the log without it is to know that something was lost.
+    /// Notes in the head file that a durable commit is about to be acknowledged: if the log is found without it, something was lost.
     pub fn acknowledges(&self, at: Position) -> Result<(), StoreError> {
         let Some((file, mark)) = &self.beside else { return Ok(()) };
         let mut mark = mark.lock();
@@ -77,7 +77,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Has what the file beside the log says on stable storage, for who waits with nothing else to do.
+    /// Syncs the head file; called by a thread that is otherwise idle.
     fn sync_beside(&self) {
         if let Some(Err(error)) = self.beside.as_ref().map(|(file, _)| file.sync()) {
             tracing::error!(%error, "the file beside the log that says what was acknowledged");
@@ -90,7 +90,7 @@ impl Shared {
         self.state.lock().running()
     }
 
-    /// Nothing is taken any more. Who failed tells it.
+    /// Accepts nothing any more. The thread that failed reports the error.
     pub fn stop(&self, error: &StoreError) {
         self.state.lock().stopped.get_or_insert_with(|| error.to_string());
         self.moved.notify_all();
@@ -107,7 +107,7 @@ impl Shared {
         }
     }
 
-    /// The first place that is not with the engine, 0 for none.
+    /// The first position that is not in the engine, 0 for none.
     pub fn oldest(&self) -> Position {
         self.tail.oldest()
     }
@@ -124,7 +124,7 @@ impl Shared {
         self.grown.notify_all();
     }
 
-    /// Commits up to this place are with the engine, past the log.
+    /// Commits up to this position were appended to the engine directly.
     pub fn passed(&self, last: Position) {
         let state = self.state.lock();
         self.tail.passed(last);
@@ -132,14 +132,14 @@ impl Shared {
         self.grown.notify_all();
     }
 
-    /// What a file holds is to be moved, up to this place.
+    /// The content of a log file is to be moved, up to this position.
     pub fn due(&self, upto: Position) {
         let mut state = self.state.lock();
         state.due = state.due.max(upto);
         self.work.notify_one();
     }
 
-    /// Waits until all up to a place is with the engine.
+    /// Waits until all commits up to a position are in the engine.
     pub fn wait_moved(&self, upto: Position) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         while (1..=upto).contains(&self.tail.oldest()) {
@@ -149,14 +149,14 @@ impl Shared {
         state.running()
     }
 
-    /// Has all up to a place moved, and waits for it.
+    /// Moves all commits up to a position, and waits for that.
     pub fn drain(&self, upto: Position) -> Result<(), StoreError> {
         let upto = upto.min(self.head());
         self.due(upto);
         self.wait_moved(upto)
     }
 
-    /// What is not with the engine, from a place on. `None` where that is, or is being brought there.
+    /// The commits from a position on that are not in the engine. `None` if they are there, or are being moved.
     pub fn read(&self, from: Position, max_bytes: usize, at_least_one: bool) -> Option<Vec<Entry>> {
         self.tail.read(from, max_bytes, at_least_one)
     }
@@ -167,14 +167,14 @@ impl Shared {
         self.head()
     }
 
-    /// All is moved that can be, and then no more.
+    /// Moves everything that can be moved, and then stops.
     pub fn close(&self) {
         let mut state = self.state.lock();
         (state.closing, state.due) = (true, Position::MAX);
         self.work.notify_one();
     }
 
-    /// What is to be moved next; `None` at the end.
+    /// The next commits to move; `None` at the end.
     fn next_due(&self) -> Option<Vec<Entry>> {
         let mut state = self.state.lock();
         let first = loop {
@@ -202,7 +202,7 @@ impl Shared {
     }
 }
 
-/// Starts the thread that brings to the engine what is due.
+/// Starts the thread that moves due commits to the engine.
 pub(super) fn start<S: Store>(engine: Arc<S>, shared: Arc<Shared>) -> Result<JoinHandle<()>, StoreError> {
     let run = move || {
         while let Some(some) = shared.next_due() {

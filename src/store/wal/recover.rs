@@ -1,4 +1,4 @@
-//! What the log has after a crash.
+//! Recovery of the log after a crash.
 
 use bytes::Bytes;
 
@@ -8,19 +8,18 @@ use super::of_file;
 use crate::limits;
 use crate::store::{Entry, Position, StoreError, StoreId};
 
-/// What stands in one file.
+/// The content of one log file.
 struct Content {
-    /// Its length, bytes.
+    /// The length, bytes.
     bytes: usize,
-    /// Since it was begun anew.
+    /// The turn of its records.
     turn: Option<Turn>,
     entries: Vec<Entry>,
-    /// Whole records behind one that is not.
+    /// Valid records behind an invalid one.
     behind: Vec<(Turn, Position)>,
 }
 
-/// Looks at all files of a log before an engine whose newest commit is at `head`. Answers with the log and with what the engine has not yet, in
-/// order.
+/// Scans all files of a log in front of an engine whose head is `head`. Returns the log, and the commits that the engine lacks, in order.
 pub(super) fn recover(media: Vec<Box<dyn Medium>>, id: StoreId, head: Position) -> Result<(Log, Vec<Entry>), StoreError> {
     let contents = media.iter().enumerate().map(|(n, medium)| content(&**medium, n, id)).collect::<Result<Vec<_>, _>>()?;
     let newest = contents.iter().enumerate().filter_map(|(n, c)| Some((c.turn?.number, n))).max().unwrap_or_default();
@@ -41,8 +40,9 @@ pub(super) fn recover(media: Vec<Box<dyn Medium>>, id: StoreId, head: Position) 
     Ok((log, found))
 }
 
-/// Each record is durable before the next is written: a whole one behind one that is not says that the disk lost what it had. A file that was
-/// about to be begun anew may have lost any of what stood in it, which the engine has. Where the first of all is lost, it is told by its number.
+/// Each record is durable before the next is written, so a valid record behind an invalid one shows that the disk lost data. Exception: a
+/// file that was about to be started over may have lost any part, since the engine has all of it. A loss of its first record shows by the
+/// turn numbers.
 fn nothing_lost(content: &Content, newest: u64, head: Position) -> Result<(), StoreError> {
     let of_this_turn = |turn: Turn| content.turn.map_or(turn.number > newest, |own| own == turn);
     match content.behind.iter().find(|(turn, at)| *at > head && of_this_turn(*turn)) {
@@ -55,7 +55,7 @@ fn lost(at: Position, next: Position) -> StoreError {
     StoreError::Damaged { at, what: format!("the log has the commit at {next}, and not the one before it") }
 }
 
-/// All whole records of one file, whatever else is wrong with it, with the number of their turn.
+/// All valid records of one file, whatever else is wrong with it, with their turn's number.
 pub(super) fn left(medium: &dyn Medium, n: usize, id: StoreId) -> Vec<(u64, Entry)> {
     let mut whole = Aligned::default();
     let Ok(bytes) = read(medium, n, &mut whole) else { return Vec::new() };
@@ -88,7 +88,7 @@ fn content(medium: &dyn Medium, n: usize, id: StoreId) -> Result<Content, StoreE
     Ok(content)
 }
 
-/// All of a file, up to its last whole block.
+/// Reads a whole file, up to its last complete block.
 fn read<'a>(medium: &dyn Medium, n: usize, whole: &'a mut Aligned) -> Result<&'a mut [u8], StoreError> {
     let len = medium.bytes().map_err(|e| of_file("looking at", n, &e))?;
     let Some(len) = usize::try_from(len).ok().filter(|len| *len <= limits::STORE_LOG_FILE_MAX_BYTES) else {

@@ -1,6 +1,6 @@
-//! What is durable in the log and not with the engine yet.
+//! The tail: commits that are durable in the log and not in the engine yet.
 //!
-//! Whoever reads takes no lock: a reader of low priority that was without a core while it held one would hold up every append.
+//! Readers take no lock: a low-priority reader that lost its core while it held a lock would delay every append.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 
 use crate::store::{Entry, Position};
 
-/// Places of a piece, which goes as a whole once all in it was moved: what went before it does takes memory for so much longer, 32 MiB where
-/// each commit fills a file of the log.
+/// Positions per piece. A piece is freed as a whole once all its commits were moved; until then moved commits keep their memory, up to 32
+/// MiB if each commit fills a log file.
 const PIECE: u64 = 16;
 
 pub(super) struct Piece {
@@ -30,32 +30,32 @@ impl Piece {
 
 pub(super) type Pieces = Arc<Vec<Arc<Piece>>>;
 
-/// The newest commits. Added to and taken from under the lock of whoever has it.
+/// The newest commits. Changed under the lock of the owner's state.
 pub(super) struct Tail {
-    /// In order, none of them empty.
+    /// The pieces, in order; none is empty.
     pieces: ArcSwap<Vec<Arc<Piece>>>,
     head: AtomicU64,
-    /// All up to this place is with the engine.
+    /// All commits up to this position are in the engine.
     moved: AtomicU64,
 }
 
 impl Tail {
-    /// `found`: what the engine, whose newest is at `head`, has not.
+    /// `found`: the commits that the engine, whose head is `head`, lacks.
     pub fn new(head: Position, found: Vec<Entry>) -> Tail {
         let tail = Tail { pieces: ArcSwap::default(), head: AtomicU64::new(head), moved: AtomicU64::new(head) };
         found.into_iter().for_each(|entry| tail.push(entry));
         tail
     }
 
-    /// The place of the newest durable commit, 0 for none.
+    /// The position of the newest durable commit, 0 for none.
     pub fn head(&self) -> Position {
         self.head.load(Ordering::Acquire)
     }
 
-    /// The first place that is not with the engine, 0 for none.
+    /// The first position that is not in the engine, 0 for none.
     pub fn oldest(&self) -> Position {
         let head = self.head();
-        // What is gone from these pieces was noted as moved before.
+        // Commits missing from these pieces were marked as moved before.
         let pieces = self.pieces.load();
         let moved = self.moved.load(Ordering::Acquire);
         pieces.iter().flat_map(|piece| piece.entries()).find(|e| (moved + 1..=head).contains(&e.at)).map_or(0, |e| e.at)
@@ -78,18 +78,19 @@ impl Tail {
         if let Some(place) = last.entries.get((at % PIECE) as usize) {
             let _ = place.set(entry);
         }
-        // Whoever sees the head finds it.
+        // A reader that sees this head finds the commit in the pieces.
         self.head.store(at, Ordering::Release);
     }
 
-    /// Commits up to this place are with the engine, past the log, which was empty.
+    /// Commits up to this position were appended to the engine directly; the tail was empty.
     pub fn passed(&self, last: Position) {
         self.moved.store(last, Ordering::Release);
-        // Whoever sees the head asks the engine.
+        // A reader that sees this head asks the engine.
         self.head.store(last, Ordering::Release);
     }
 
-    /// All up to this place is with the engine. Answers with what need not be kept any more, to be freed where nobody waits.
+    /// All commits up to this position are in the engine. Returns the pieces that are not needed any more, to be freed where no append
+    /// waits.
     #[must_use]
     pub fn moved(&self, last: Position) -> Option<Pieces> {
         self.moved.store(last, Ordering::Release);
@@ -98,12 +99,14 @@ impl Tail {
         (gone > 0).then(|| self.pieces.swap(Arc::new(pieces.iter().skip(gone).cloned().collect())))
     }
 
-    /// Some of what is not with the engine, from a place on, and one at least where that is asked for. `None` where that is with the engine.
+    /// Some commits that are not in the engine, from a position on; at least one if `at_least_one`. `None` if the commit at `from` is in
+    /// the engine.
     pub fn read(&self, from: Position, max_bytes: usize, at_least_one: bool) -> Option<Vec<Entry>> {
-        // Before the pieces: they hold all up to it. What is being added beyond it may be seen, and what comes before that not yet.
+        // Load the head before the pieces: the pieces contain everything up to it. Beyond it, a commit may be visible while the one before
+        // it is not yet.
         let head = self.head();
         let pieces = self.pieces.load();
-        // After the pieces: what they lack was moved, and noted so.
+        // Load `moved` after the pieces: commits missing from the pieces were moved and marked before.
         if from <= self.moved.load(Ordering::Acquire) {
             return None;
         }
@@ -169,7 +172,7 @@ mod tests {
                     let expected = (from > moved).then(|| (from..=head).take(fit as usize).collect::<Vec<_>>());
                     prop_assert_eq!(places(tail.read(from, room, true)), expected);
                 }
-                // What was moved takes memory for one piece at the most.
+                // Moved commits keep the memory of one piece at most.
                 let kept = tail.pieces.load().iter().map(|p| p.entries().count() as u64).sum::<u64>();
                 prop_assert!(kept < head - moved + PIECE, "{kept}");
             }
@@ -186,7 +189,7 @@ mod tests {
         assert_eq!(places(tail.read(10, 1000, true)), Some(vec![40, 41]));
     }
 
-    /// One read looked at the place of 3 before it was there and at that of 4 after it was.
+    /// A read that checked the slot of position 3 before the commit was there, and the slot of position 4 after that commit was there.
     #[test]
     fn what_is_being_added_is_not_read_without_what_comes_before_it() {
         let tail = Tail::new(0, vec![]);
@@ -226,7 +229,7 @@ mod tests {
                     let head = tail.head();
                     match tail.read(from, 300, true) {
                         _ if from > head => std::hint::spin_loop(),
-                        // The engine has it.
+                        // The commit is in the engine.
                         None => {
                             assert!(moved() >= from);
                             from += 1;

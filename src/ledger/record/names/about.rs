@@ -1,23 +1,24 @@
-//! What a record is about. A record names much: an issuance names its task, its caller and its ancestors. A record is about few things: a closing
-//! is about its task, a revocation about its targets. The index of history holds both, so that the records about one id are found without reading
-//! all that name it.
+//! The main objects of a record. A record contains many names: an issuance names its task, its caller and its ancestors. It is *about* only
+//! a few: the closing of a task is about the task, a revocation about its targets. The history index stores both, so that the records about
+//! one id are found without reading all records that contain the id.
 //!
-//! An issuance is not about its credential here: it is among the oldest records that name it, and it would make the index larger.
+//! An issuance is not listed here as being about its credential: it is among the oldest records that name the credential, and an entry
+//! would enlarge the index.
 
 use crate::ledger::record::*;
 use crate::revocation::{Probe, Target};
 use crate::seq::{ApprovalId, CredentialId, LeaseId, TaskId};
 
-/// How the names of revocations' targets begin. The index keeps names that begin so beside each other.
+/// The prefix of the names of revocation targets. The index stores names with this prefix next to each other.
 pub const RULE: &str = "rule ";
 
 /// A recovery, or a restore.
 pub const GENERATION: &str = "about a generation";
 
-/// An issuance of what was made at an upstream, with a lease.
+/// An issuance with a lease at an upstream.
 pub const LEASED: &str = "about a lease's issuance";
 
-/// A record about a credential, task, approval or lease, by its id as it is written.
+/// A record about a credential, task, approval or lease, by the id's readable form.
 pub fn id(text: impl std::fmt::Display) -> String {
     format!("about {text}")
 }
@@ -32,18 +33,18 @@ pub fn refused(caller: &str) -> String {
     format!("about a refusal of {caller}")
 }
 
-/// A version of an environment's policy set, or of the one beside it; or somebody's asking for that version.
+/// A version of an environment's policy set, or of its shadow policy set; or a request for approval of that version.
 pub fn policy(environment: &str, audit: bool, version: u64) -> String {
     let of = if audit { "audited policy" } else { "policy" };
     format!("about {of} {version} of {environment}")
 }
 
-/// A version of an upstream's registration, or somebody's asking for it.
+/// A version of an upstream's registration, or a request for approval of it.
 pub fn upstream(name: &str, version: u64) -> String {
     format!("about upstream {version} of {name}")
 }
 
-/// A revocation of a target that answers this question.
+/// A revocation of a target that this probe asks for.
 pub fn rule(probe: &Probe<'_>) -> String {
     let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
     match probe {
@@ -52,7 +53,7 @@ pub fn rule(probe: &Probe<'_>) -> String {
         Probe::Name(sort, name) => format!("{RULE}{sort:?} {name}"),
         Probe::Pair(sort, one, other) => format!("{RULE}{sort:?} {one} {other}"),
         Probe::TrustAnchor(digest) => format!("{RULE}anchor {}", hex(digest)),
-        // Whatever the version is: which versions are below it is looked at when the record is read.
+        // For every version: whether a version is below the rule's is checked when the record is read.
         Probe::Policy(environment, _) => format!("{RULE}policy {environment}"),
         Probe::Svid(domain, key, serial) => format!("{RULE}svid {domain} {} {}", hex(key), hex(serial)),
         Probe::Everything => format!("{RULE}everything"),
@@ -65,7 +66,7 @@ fn ids(text: Option<String>, see: &mut dyn FnMut(&str)) {
     }
 }
 
-/// Shows `see` what a record of this event is about.
+/// Calls `see` with the main objects of an event.
 pub(super) fn of(event: &Event, see: &mut dyn FnMut(&str)) {
     let credential = |bytes: &[u8]| CredentialId::from_slice(bytes).map(|id| id.to_string());
     let task = |bytes: &[u8]| TaskId::from_slice(bytes).map(|id| id.to_string());

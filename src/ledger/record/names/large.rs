@@ -1,4 +1,4 @@
-//! What the records name that name much.
+//! The names in records that contain many names.
 
 use super::Namer;
 use crate::ledger::record::*;

@@ -1,4 +1,4 @@
-//! Approvals: by somebody else, for one thing, once.
+//! Attacks on approvals: an approval is given by another person, for one thing, once.
 
 use super::*;
 use crate::seq::TaskId;
@@ -84,7 +84,7 @@ fn nobody_approves_who_is_not_named_or_has_a_part_in_it() {
     assert_eq!(reason(&by(&mut log, person("bob"), &approval)), Reason::NotYours, "nobody named him");
     assert_eq!(reason(&by(&mut log, Who::LocalUid(0), &approval)), Reason::NotYours, "root is no second person");
     assert_eq!(reason(&by(&mut log, Who::Mayfly("x".into()), &approval)), Reason::NotYours);
-    // The same for who asked, and those on whose behalf it is.
+    // The same for the requester, and for those on whose behalf the request is.
     let task = log.opened(&[]);
     let own: [fn(&mut ApprovalAsked); 3] =
         [|a| a.caller = "https://idp.example#ada".into(), |a| a.subject = Some(ada()), |a| a.actors = vec![ada()]];
@@ -111,7 +111,7 @@ fn an_approval_is_decided_once_for_what_was_shown_while_the_registration_stands(
         e.digest = vec![4; 32];
     }
     assert_eq!(reason(&log.put(vec![shown_another])[0]), Reason::DecidedOnOldState);
-    // Two at once: one of them decides.
+    // Two decisions at once: only one of them counts.
     let twice = vec![given(&log, &approval), given(&log, &approval)];
     let verdicts = log.put(twice);
     assert!(verdicts[0].is_ok());
@@ -153,7 +153,7 @@ fn a_change_takes_effect_when_somebody_else_approves_it_and_where_nothing_came_b
     assert_eq!(reason(&log.put(vec![give])[0]), Reason::DecidedOnOldState, "another version came first");
 }
 
-/// Asks for a policy set of that version.
+/// Asks for approval of a policy set of that version.
 fn asked_set(log: &mut Log, version: u64, caller: &str) -> (Vec<u8>, Verdict) {
     let set = PolicySet { environment: "prod".into(), version, text: "{}".into(), ..Default::default() };
     let (approval, mut ask) = asked(log, &[]);
@@ -215,7 +215,7 @@ fn few_changes_wait() {
         first.get_or_insert(approval);
     }
     assert_eq!(reason(&asked_set(&mut log, now + 1, "spiffe://a.example/one-more").1), Reason::LimitReached);
-    // One that is decided makes room.
+    // A decided approval makes room for another.
     let give = given(&log, &first.unwrap());
     log.put(vec![give])[0].clone().unwrap();
     asked_set(&mut log, now + 2, "spiffe://a.example/one-more").1.unwrap();

@@ -1,10 +1,10 @@
-//! Actions: decided like issuances, and nothing comes of them that was not.
+//! Attacks on authorizations: actions are decided like issuances, and reports count only for what was authorized or issued.
 
 use super::*;
 use crate::limits;
 use crate::seq::{CredentialId, TaskId};
 
-/// An authorization of what [`Log::issue`] would issue.
+/// An authorization with the contents of what [`Log::issue`] would issue.
 pub(super) fn action(log: &mut Log, task: &[u8], change: impl Fn(&mut Authorized)) -> Record {
     let mut record = log.issue(task);
     let Some(Event::Issued(issued)) = record.event.take() else { panic!("no issuance") };
@@ -139,6 +139,6 @@ fn uses_are_counted_by_task_and_what_says_nothing_is_void() {
     }
     let of = log.state.tasks.get(&TaskId::from_slice(&task).unwrap()).unwrap();
     assert_eq!((of.done.uses, of.done.refused), (u64::MAX, 3), "and it does not run over");
-    // Of a task that nobody remembers nothing is counted.
+    // A use report for an unknown task is not counted.
     log.put(vec![report(&[9; 16], "accepted", 1)])[0].clone().unwrap();
 }

@@ -1,4 +1,4 @@
-//! Everything that takes away, gives back or sets.
+//! Attacks with records that revoke, restore or change something.
 
 use super::*;
 use crate::seq::TaskId;
@@ -118,7 +118,7 @@ fn a_root_that_an_operator_removed_comes_back_by_an_operator_only() {
     log.put(vec![by_file(set(&[&a, &b], &[]), start)])[0].clone().unwrap();
     let seen = log.state.head;
     log.put(vec![by_operator(set(&[&a], &[&b]), seen)])[0].clone().unwrap();
-    // Made from the bundle before the removal: it would bring the root back.
+    // The change was made from the bundle before the removal: it would bring the root back.
     assert_eq!(reason(&log.put(vec![by_operator(set(&[&a, &b], &[]), seen)])[0]), Reason::DecidedOnOldState);
     let seen = log.state.head;
     assert!(log.put(vec![by_file(set(&[&a, &b], &[]), seen)])[0].is_err());
@@ -360,7 +360,7 @@ fn one_key_of_each_purpose_is_active() {
     log.put(vec![key("k2", "dev", KeyState::Next)])[0].clone().unwrap();
     assert_eq!(reason(&log.put(vec![to("k2", KeyState::Active)])[0]), Reason::KeyState);
     log.put(vec![key("other", "prod", KeyState::Active)])[0].clone().unwrap();
-    // In whichever order: the group stands as a whole.
+    // In any order: the group takes effect as a whole.
     for (next, old) in [("k2", "k1"), ("k3", "k2")] {
         if next == "k3" {
             log.put(vec![key("k3", "dev", KeyState::Next)])[0].clone().unwrap();
@@ -371,7 +371,7 @@ fn one_key_of_each_purpose_is_active() {
         }
         assert!(log.put(group(turn)).iter().all(Result::is_ok), "{next}");
     }
-    // A revocation of the key by name takes it out as well.
+    // A revocation of the key by name removes it as well.
     let stolen = Revoked { targets: vec![Target::SigningKey("k3".into()).to_record()], ..Default::default() };
     let after = log.put(group(vec![by_operator(Event::Revoked(stolen)), key("k4", "dev", KeyState::Active)]));
     assert!(after.iter().all(Result::is_ok));

@@ -1,4 +1,4 @@
-//! What time alone brings about is said once, when it is time.
+//! Deadlines are recorded once each, and not too early.
 
 use super::*;
 

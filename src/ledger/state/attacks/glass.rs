@@ -1,4 +1,5 @@
-//! Break-glass: two people, once each, an hour at most, nobody else in it, and a third who looks at it before either opens another.
+//! Attacks on break-glass: two people, once each, for an hour at most, nobody else in the task, and a third person who reviews it before
+//! either of the two opens another.
 
 mod lasting;
 
@@ -60,7 +61,7 @@ fn step(log: &Log, task: &[u8], step: GlassStep, who: Whom, people: &[Whom]) -> 
     Record::new(who.who(), Event::BreakGlass(glass)).decided_at(log.state.head)
 }
 
-/// What opens one: its task, and who asks for it.
+/// The records that open a break-glass task: the task, and the person who asks for it.
 fn asking(log: &mut Log, who: Whom) -> (Vec<u8>, Vec<Record>) {
     let mut opens = log.task(&[]);
     opens.author = Some(Author { who: Some(who.who()) });
@@ -89,7 +90,7 @@ fn review(log: &mut Log, task: &[u8], who: Whom) -> Verdict {
     log.put(vec![reviews])[0].clone()
 }
 
-/// One with its two people.
+/// A break-glass task with its two people.
 fn active(log: &mut Log) -> Vec<u8> {
     let task = open(log, ADA).unwrap();
     join(log, &task, ADA, BEN).unwrap();
@@ -146,7 +147,7 @@ fn nobody_joins_after_its_time_and_nothing_but_a_person_opens_it() {
     let task = open(&mut log, ADA).unwrap();
     log.time = log.time.plus(60_001);
     assert_eq!(reason(&join(&mut log, &task, ADA, BEN)), Reason::TaskNotActive);
-    // What was never joined needs nobody's look, and blocks nobody.
+    // A task that nobody joined needs no review and blocks nobody.
     assert_eq!(reason(&review(&mut log, &task, MARY)), Reason::TaskNotActive, "there is nothing to look at");
     open(&mut log, ADA).unwrap();
     let (_, records) = asking(&mut log, MARY);
@@ -197,7 +198,7 @@ fn nobody_else_acts_in_it_and_no_approval_widens_it() {
     let (approval, ask) = asked(&mut log, &task);
     log.put(vec![ask])[0].clone().unwrap();
     let give = given_by(&log, Who::Person(super::ada()), &approval);
-    // Whoever acts in it gives nothing for it; and what somebody else gave serves for nothing in it.
+    // A person in the task gives no approval for it, and an approval given by somebody else cannot be used in it.
     assert_eq!(reason(&log.put(vec![give])[0]), Reason::NotYours);
     assert_eq!(reason(&issue(&mut log, &task, |e| e.approval = approval.clone())), Reason::ApprovalNeeded);
     let plain = log.opened(&[]);

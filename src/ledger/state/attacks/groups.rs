@@ -1,8 +1,8 @@
-//! What groups add, and approvals.
+//! Attacks on groups of records, and on approvals in groups.
 
 use super::*;
 
-/// A task and a credential in it, opened and issued in one group, after `change`.
+/// A group that opens a task and issues a credential in it, after `change`.
 fn inline(log: &mut Log, change: impl Fn(&mut TaskOpened, &mut Issued)) -> Vec<Verdict> {
     let mut open = log.task(&[]);
     let mut issue = log.issue(&id_of(&open));

@@ -1,4 +1,4 @@
-//! Removing the beginning of the log: never more than a start can do without, and never back.
+//! Attacks on removals of history: never more is removed than a start can do without, and the removed part never shrinks.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! People's logins: one token for one login, a certificate that is the login's own, and an end that nothing outlives.
+//! Attacks on logins: one token gives one login, the certificate belongs to that login, and nothing outlives its end.
 
 use super::*;
 use crate::limits;
@@ -6,7 +6,7 @@ use crate::revocation::Target;
 
 const CA: &str = "ca";
 
-/// A log with a CA.
+/// A log with a CA key.
 pub(super) fn log() -> Log {
     let mut log = Log::new();
     let key =
@@ -15,7 +15,7 @@ pub(super) fn log() -> Log {
     log
 }
 
-/// Somebody's login with a token, after `change`.
+/// A login with a token, after `change`.
 pub(super) fn login(log: &Log, n: u8, token: &str, change: impl Fn(&mut LoggedIn)) -> Vec<Record> {
     let (id, now) = (vec![n; 16], log.time.0);
     let end = now + limits::LOGIN_TTL_MS;
@@ -178,7 +178,7 @@ fn a_run_is_whole_and_has_nothing_of_a_person() {
     assert!(log.put(whole).iter().all(Result::is_ok));
     assert_eq!(log.state.login_alive(&id(1), log.time).unwrap().job.as_deref(), Some("deploy"));
     assert_eq!(log.state.logins_of(&ada()).count(), 0, "it is nobody's login, though its token has the same issuer and sub");
-    // It approves nothing, also where a registration names it.
+    // A login gives no approval, even if a registration names it as an approver.
     let task = log.opened(&[]);
     let (approval, ask) = asked(&mut log, &task);
     log.put(vec![ask])[0].clone().unwrap();

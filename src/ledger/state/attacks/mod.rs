@@ -1,4 +1,4 @@
-//! Orders of records that once got more than they should have.
+//! Sequences of records that the fold once accepted and must refuse.
 
 mod approvals;
 mod authorize;
@@ -22,7 +22,7 @@ use super::tests::{Log, id_of, reason};
 use super::*;
 use crate::refusal::Reason;
 
-/// What is done to a record, and what that is.
+/// A defect that is made in a record, with its description.
 type Defect<T> = (&'static str, fn(&mut T));
 
 fn generation(number: u32, reset_time: bool) -> Record {

@@ -1,10 +1,10 @@
-//! More time for a task, and tasks that are opened with an exchange: each by an approval of its own.
+//! Attacks on task extensions and on tasks opened with an exchange: each needs an approval of its own.
 
 use super::waits::{AGENT, Waiting, give, grouped, shown};
 use super::*;
 use crate::seq::TaskId;
 
-/// A task with room for more time; opened with an approval, or without.
+/// A task that can be extended; opened with an approval, or without.
 fn extendable(log: &mut Log, approved: bool) -> Vec<u8> {
     let waiting = Waiting::new(log, |opened, asked| {
         opened.max_deadline += 600_000;
@@ -112,7 +112,7 @@ fn more_time_is_for_this_task_this_deadline_and_who_asked_and_once_also_within_a
         ..issue
     };
     assert_eq!(reason(&log.put(vec![used])[0]), Reason::ApprovalNeeded, "it issues nothing");
-    // Two writers took it at once.
+    // Two writers use the approval at once.
     let record = |log: &Log| {
         let extended = extension(log, &task, 1_000, &approval);
         Record::new(Who::SpiffeId(AGENT.into()), Event::TaskExtended(extended)).decided_at(log.state.head)
@@ -177,7 +177,7 @@ fn more_time_is_asked_for_a_task_as_it_is() {
     }
 }
 
-/// A task that is opened with an issuance which uses up an approval.
+/// A task opened with an issuance that uses up an approval.
 fn inline(log: &mut Log, approval: &[u8], change: impl Fn(&mut TaskOpened)) -> Vec<Record> {
     let mut opening = log.task(&[]);
     let task = id_of(&opening);

@@ -1,4 +1,4 @@
-//! Registrations and who answers for them.
+//! Attacks on registrations and their owners.
 
 use super::*;
 use crate::document::Source;
@@ -35,7 +35,7 @@ fn two_upstreams_share_no_audience_and_no_target() {
     let moved = set(2, &upstream("b", |u| u.target = "https://a.example".into()));
     assert_eq!(reason(&put(&mut log, moved)), Reason::AlreadyExists, "not by a change, either");
     put(&mut log, set(2, &upstream("b", |u| u.purpose = "another".into()))).unwrap();
-    // Two writers at once: both are decided where neither stands yet, and the order knows one of them.
+    // Two writers at once: each registration was decided when the other did not exist yet, but only one of them takes effect.
     let twins = ["c", "d"].map(|name| set(1, &upstream(name, |u| u.target = "https://twin.example".into())));
     let verdicts = log.put(twins.map(|s| by_operator(Event::UpstreamSet(s))).to_vec());
     assert!(verdicts[0].is_ok());

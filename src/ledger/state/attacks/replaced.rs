@@ -1,4 +1,4 @@
-//! Repeats of a request that take the place of what it made before.
+//! Attacks on retries whose credential replaces the first one.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn named(record: Record, id: &str) -> Record {
     asked_by("spiffe://a.example/agent", record, id)
 }
 
-/// An issuance for a request, by an id that is one for it.
+/// An issuance for a request, with an id that belongs to that request.
 fn asked_by(caller: &str, record: Record, id: &str) -> Record {
     let mut record = record.for_request(Some(Request { caller: caller.into(), id: id.into(), digest: vec![0; 32] }));
     if let Some(Event::Issued(e)) = &mut record.event {
@@ -16,7 +16,7 @@ fn asked_by(caller: &str, record: Record, id: &str) -> Record {
     record
 }
 
-/// A credential for a request.
+/// The first credential of a request.
 fn first(log: &mut Log, task: &[u8]) -> Vec<u8> {
     let issue = named(log.issue(task), "r");
     let id = id_of(&issue);
@@ -24,7 +24,7 @@ fn first(log: &mut Log, task: &[u8]) -> Vec<u8> {
     id
 }
 
-/// What takes its place, with what gives it back.
+/// A replacement, with the record that gives the replaced credential back.
 fn replacement(log: &mut Log, task: &[u8], first: &[u8]) -> Vec<Record> {
     let mut issue = named(log.issue(task), "r");
     if let Some(Event::Issued(e)) = &mut issue.event {
@@ -52,7 +52,7 @@ fn two_repeats_at_once_give_one_live_credential() {
     let bound = log.state.credentials.of_request(&request_key("spiffe://a.example/agent", "r")).unwrap().id();
     assert_eq!(bound.as_bytes()[..], id_of(&a[1])[..], "the id is bound to the newest");
     assert_eq!(log.state.credentials.remembered("spiffe://a.example/agent"), 1, "and counted once");
-    // Both of one batch.
+    // Two replacements in one batch.
     let newest = id_of(&a[1]);
     let (c, d) = (replacement(&mut log, &task, &newest), replacement(&mut log, &task, &newest));
     assert!(log.put([c, d].concat()).iter().all(Result::is_err));
@@ -97,7 +97,7 @@ fn the_id_of_a_credential_is_one_for_its_request() {
     let no = log.put(vec![other])[0].clone().unwrap_err();
     assert!(no.message.contains("not one for its request"), "{no:?}");
     log.put(vec![good])[0].clone().unwrap();
-    // What answers none is found by its id alone, whatever that begins with.
+    // A credential that answers no request is found by its id alone, whatever its first bytes are.
     let mut unnamed = named(log.issue(&task), "t");
     unnamed.request = None;
     let id = id_of(&unnamed);
@@ -116,7 +116,7 @@ fn what_was_revoked_is_not_had_again_by_a_repeat() {
     let task = log.opened(&[]);
     let old = first(&mut log, &task);
     log.revoke(Target::Credential(CredentialId::from_slice(&old).unwrap()), true);
-    // Decided after the revocation, which does not cover it: it names another credential.
+    // Decided after the revocation, which does not cover the replacement because it names another credential.
     let again = replacement(&mut log, &task, &old);
     assert_eq!(reason(&log.put(again)[0]), Reason::Revoked);
     let plain = named(log.issue(&task), "r");

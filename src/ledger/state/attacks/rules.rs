@@ -1,4 +1,4 @@
-//! How long rules stay, and what they reach through a task.
+//! How long revocation rules are kept, and what they cover through a task.
 
 use super::*;
 use crate::seq::{CredentialId, TaskId};
@@ -16,12 +16,12 @@ fn the_rule_of_a_task_that_ended_goes_with_the_last_of_what_was_issued_under_it(
     let closed = TaskClosed { task: task.clone(), outcome: Outcome::Completed as i32, ..Default::default() };
     log.put(vec![by_operator(Event::TaskClosed(closed))])[0].clone().unwrap();
     let target = Target::Task(TaskId::from_slice(&task).unwrap());
-    // Not a moment before it: whoever checks by a clock that stands behind refuses it by the rule.
+    // Not a moment too early: a verifier whose clock is behind must still find the rule.
     let last = log.time.plus(30_000).plus(limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS);
     log.time = last;
     log.put(vec![note()]);
     assert!(log.state.rules.get(&target).is_some());
-    // Looked at by the second.
+    // Rules are dropped at full seconds.
     log.time = last.plus(1_000);
     log.put(vec![note()]);
     assert!(log.state.rules.get(&target).is_none(), "the task's deadline is nobody's but its own");
@@ -29,7 +29,7 @@ fn the_rule_of_a_task_that_ended_goes_with_the_last_of_what_was_issued_under_it(
     assert!(log.put(vec![again])[0].is_err(), "it is over without the rule");
 }
 
-/// With a subject token beside it or without one: what a credential rests on, the task rests on that was opened with it.
+/// With or without a subject token: a task is based on the same grants as the credential that it was opened with.
 #[test]
 fn a_task_opened_with_a_credential_that_was_shown_ends_with_whoever_that_rests_on() {
     for target in [Target::Caller("spiffe://a.example/first".into()), Target::Credential(CredentialId::from_bytes([6; 16]))] {

@@ -1,11 +1,11 @@
-//! Tasks that wait for an approval: by somebody else, for these terms, once.
+//! Attacks on tasks that wait for an approval, which is given by another person, for these terms, once.
 
 use super::*;
 use crate::seq::TaskId;
 
 pub(super) const AGENT: &str = "spiffe://a.example/agent";
 
-/// A task that waits, with what is asked about it, as a group.
+/// A waiting task with its approval request, as a group.
 pub(super) struct Waiting {
     pub(super) task: Vec<u8>,
     pub(super) approval: Vec<u8>,
@@ -52,7 +52,7 @@ pub(super) fn grouped(records: Vec<Record>) -> Vec<Record> {
     records.into_iter().map(|r| Record { group: 5, ..r }).collect()
 }
 
-/// What somebody says of it, having seen what is asked.
+/// A decision by somebody who saw the approval request.
 pub(super) fn decides(log: &Log, who: Who, approval: &[u8], given: bool) -> Record {
     let digest = log.state.approvals[&ApprovalId::from_slice(approval).unwrap()].asked.digest.clone();
     let decided = ApprovalDecided { approval: approval.to_vec(), given, digest, ..Default::default() };
@@ -123,7 +123,7 @@ fn nothing_waits_for_what_nobody_was_asked_or_was_asked_for_less() {
         let waiting = Waiting::new(&mut log, change);
         assert!(log.put(waiting.records).iter().all(Result::is_err), "{what}");
     }
-    // A digest is of all that is shown.
+    // The digest covers everything that is shown to the approver.
     let shown: [Defect<ApprovalAsked>; 4] = [
         ("other approvers", |a| a.approvers.push(ada())),
         ("another upstream", |a| a.upstream = "other".into()),
@@ -139,7 +139,7 @@ fn nothing_waits_for_what_nobody_was_asked_or_was_asked_for_less() {
         assert!(log.put(vec![Record { group: 0, ..record }])[0].is_err(), "one without the other");
     }
     log.put(alone.records).into_iter().for_each(Result::unwrap);
-    // Nobody is asked about it twice, and by that only those who say yes.
+    // A second approval request for the same task is refused; otherwise only approvers who agree might be asked.
     let (other, mut ask) = asked(&mut log, &alone.task);
     if let Some(Event::ApprovalAsked(e)) = &mut ask.event {
         e.terms = log.state.approvals[&ApprovalId::from_slice(&alone.approval).unwrap()].asked.terms.clone();
@@ -170,7 +170,7 @@ fn nobody_opens_it_who_opened_owns_or_may_act_in_it_or_is_not_named() {
     }
     assert_eq!(reason(&by(&mut log, &waiting, Who::LocalUid(0))), Reason::NotYours);
     by(&mut log, &waiting, Who::Person(ada())).unwrap();
-    // Opened for somebody: whose it is does not open it.
+    // Opened on behalf of a subject: the subject's own approval does not open the task.
     let hers = Waiting::new(&mut log, |opened, asked| {
         opened.owner = Some(ada());
         asked.terms = Some(Box::new(shown(opened)));

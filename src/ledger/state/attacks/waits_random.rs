@@ -1,4 +1,4 @@
-//! A task that waits, whatever happens meanwhile and in whatever order.
+//! A waiting task under random sequences of other records.
 
 use proptest::prelude::*;
 
@@ -30,8 +30,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: nothing is issued in a task that waits unless somebody gave the approval, in time, with nothing revoked
-    /// or changed between the asking and the giving, and nobody gives it twice.
+    /// In any sequence of records: nothing is issued in a waiting task unless somebody gave the approval in time, with nothing revoked or
+    /// changed between the request and the approval, and no approval is given twice.
     #[test]
     fn nothing_is_issued_in_a_task_that_nobody_approved(steps in steps()) {
         let mut log = Log::new();

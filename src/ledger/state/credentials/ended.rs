@@ -1,5 +1,5 @@
-//! Requests that are remembered after what they made has ended: 28 bytes each and a place, where a credential is twice as much. At full rate
-//! nearly all that is remembered is of this sort.
+//! Requests that are remembered after their credentials expired: 28 bytes and a slot each, half of a live credential. At full rate, nearly
+//! all remembered requests are of this kind.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,13 +8,13 @@ use super::seconds::Page;
 use crate::seq::CredentialId;
 use crate::store::Position;
 
-/// What a request made that has ended.
+/// A request whose credential has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Past {
     id: [u8; 16],
-    /// The place of its commit, the high half first: so it needs no more alignment than the rest.
+    /// The position of its commit, high half first, as two `u32` so that the struct needs no larger alignment.
     at: [u32; 2],
-    /// Who asked, among those whose requests are remembered.
+    /// The requester's slot among the callers whose requests are remembered.
     pub requester: Slot,
 }
 

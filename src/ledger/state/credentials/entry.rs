@@ -14,13 +14,13 @@ use crate::store::Position;
 /// Bytes of an entry in memory.
 pub(super) const ENTRY: usize = 56;
 
-/// Bytes of an entry in a snapshot, where its page has its tool.
+/// Bytes of an entry in a snapshot, without the tool's place in the page.
 pub(super) const SAVED: usize = 48;
 
-/// What an entry is made of.
+/// The values that an entry is made from.
 pub(super) struct Made {
     pub id: CredentialId,
-    /// Whether it answers a request, whose name its id begins with.
+    /// Whether the credential answers a request; its id then begins with the request's key.
     pub answers: bool,
     pub at: Position,
     pub seq: Seq,
@@ -31,18 +31,19 @@ pub(super) struct Made {
     pub profile: Slot,
 }
 
-/// What an id begins with, and is found by: of a credential that answers a request, as much of the request's name. Two names of a million
-/// begin alike on one server of 2^56, and whoever asks can only choose among names of its own.
+/// The first bytes of an id, by which a credential is found. For a credential that answers a request, they are the first bytes of the
+/// request's key. Among a million request keys, two begin alike on one server in 2^56, and a caller can only choose among keys of its own
+/// requests.
 pub(super) type Stem = [u8; 12];
 
-/// That of an id, or of a request's name.
+/// The stem of an id, or of a request's key.
 pub(super) fn stem(of: &[u8; 16]) -> &Stem {
     let (stem, _) = of.split_first_chunk().unwrap_or((&[0; 12], &[]));
     stem
 }
 
-/// The id of a credential that answers a request of that name, if any: one table finds it by either. `own`: random bytes, of which the last
-/// make it another than those that answered requests of this name before.
+/// The id for a credential that answers this request, if any, so that one table finds the credential by id or by request. `own`: random
+/// bytes; the last ones make the id differ from earlier answers to the same request.
 pub fn id_for(request: Option<&RequestKey>, own: [u8; 16]) -> CredentialId {
     let mut id = own;
     if let Some(key) = request {
@@ -51,7 +52,7 @@ pub fn id_for(request: Option<&RequestKey>, own: [u8; 16]) -> CredentialId {
     CredentialId::from_bytes(id)
 }
 
-/// Whether an id is one for that request.
+/// Whether an id belongs to that request.
 pub fn is_for(id: &CredentialId, key: &RequestKey) -> bool {
     stem(id.as_bytes()) == stem(key)
 }
@@ -62,28 +63,29 @@ pub struct Entry {
     id: [u8; 16],
     task: Slot,
     profile: Slot,
-    /// Where its page has its tool.
+    /// The tool's place in the page's text.
     pub(super) tool: Span,
-    /// Its seq, which is never 0, above two flags.
+    /// The record's seq, which is never 0, shifted above two flags.
     mark: NonZeroU64,
-    /// Its end, 48 bits; the high 16 of its commit's place.
+    /// The expiry, 48 bits; then the high 16 bits of the commit's position.
     end: u64,
-    /// The low 28 of that; from its decision revision to its seq, 24; from its end until when it is remembered, in seconds, 12.
+    /// The low 28 bits of the position; the distance from decision revision to seq, 24 bits; the time from expiry until the request is
+    /// forgotten, in seconds, 12 bits.
     rest: u64,
 }
 
 const _: () = assert!(size_of::<Option<Entry>>() == ENTRY);
 
-/// A piece of a page's text.
+/// A range of a page's text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Span {
     pub from: u16,
     pub len: u16,
 }
 
-/// It was given back.
+/// Flag: the credential was given back.
 const RELEASED: u64 = 1;
-/// It answers a request that is remembered.
+/// Flag: the credential answers a request that is remembered.
 const ANSWERS: u64 = 2;
 const FLAGS: u32 = 2;
 
@@ -91,15 +93,15 @@ const AT_LOW: u32 = 28;
 const BEHIND: u32 = 24;
 const KEPT: u32 = 12;
 
-/// From its end until when its request is remembered, seconds, at the most.
+/// The longest time from expiry until the request is forgotten, seconds.
 pub(super) const KEPT_AT_MOST_S: usize = most(KEPT) as usize;
 
-/// Commits up to here: a thousand a second for five hundred years.
+/// Highest commit position: a thousand a second for five hundred years.
 const MOST_AT: u64 = most(16 + AT_LOW);
-/// Ends up to here: the year 10,889.
+/// Latest expiry: the year 10,889.
 const MOST_END: u64 = most(48);
 
-// What the fold lets through has room.
+// Every distance that the fold accepts fits.
 const _: () = assert!(limits::REVISION_BEHIND <= most(BEHIND));
 const _: () = assert!((limits::REQUEST_ID_KEPT_MS + limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS) / 1000 < most(KEPT));
 
@@ -123,17 +125,17 @@ impl Entry {
         }
     }
 
-    /// Its id.
+    /// The credential's id.
     pub fn id(&self) -> CredentialId {
         CredentialId::from_bytes(self.id)
     }
 
-    /// Whether it answers a request that is remembered.
+    /// Whether the credential answers a request that is remembered.
     pub fn answers(&self) -> bool {
         self.mark.get() & ANSWERS > 0
     }
 
-    /// The place of its commit.
+    /// The position of its commit.
     pub fn at(&self) -> Position {
         (self.end & most(16)) << AT_LOW | self.rest >> (BEHIND + KEPT)
     }
@@ -143,7 +145,7 @@ impl Entry {
         Seq::from_u64(self.mark.get() >> FLAGS).unwrap_or_default()
     }
 
-    /// Its decision revision. Where it is too far behind to be known, 0: whatever was revoked since covers it.
+    /// The decision revision; 0 if it is too far back to be stored, so that every later revocation covers the credential.
     pub fn revision(&self) -> Seq {
         let behind = self.rest >> KEPT & most(BEHIND);
         if behind == most(BEHIND) {
@@ -152,22 +154,22 @@ impl Entry {
         Seq::from_u64(self.seq().as_u64().saturating_sub(behind)).unwrap_or_default()
     }
 
-    /// Its end.
+    /// When the credential expires.
     pub fn expires_at(&self) -> Millis {
         Millis(self.end >> 16)
     }
 
-    /// Its request is remembered until then.
+    /// The request is remembered until then.
     pub fn kept_until(&self) -> Millis {
         self.expires_at().plus((self.rest & most(KEPT)) * 1000)
     }
 
-    /// Its task's place.
+    /// The slot of the credential's task.
     pub fn task(&self) -> Slot {
         self.task
     }
 
-    /// It was given back.
+    /// The credential was given back.
     pub fn released(&self) -> bool {
         self.mark.get() & RELEASED > 0
     }
@@ -180,15 +182,15 @@ impl Entry {
         self.mark |= RELEASED;
     }
 
-    /// Answers no request any more. False where it did not.
+    /// Clears the flag that the credential answers a request. Returns false if it was not set.
     pub(super) fn unbind(&mut self) -> bool {
         let answered = self.answers();
-        // Its seq stands above the flags.
+        // The seq is stored above the flags.
         self.mark = NonZeroU64::new(self.mark.get() & !ANSWERS).unwrap_or(self.mark);
         answered
     }
 
-    /// As a snapshot has it: what stands for the tool is the page's.
+    /// The form in a snapshot: the page stores the tool.
     pub(super) fn to_bytes(self) -> [u8; SAVED] {
         let mut out = [0; SAVED];
         let mut rest = &mut out[..];
@@ -206,7 +208,7 @@ impl Entry {
         out
     }
 
-    /// From a snapshot. `None`: there is no credential.
+    /// Decodes the snapshot form. `None`: not a credential.
     pub(super) fn from_bytes(bytes: &[u8; SAVED]) -> Option<Entry> {
         let mut from = &bytes[..];
         let id = take(&mut from)?;
@@ -224,7 +226,7 @@ fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
     Some(*first)
 }
 
-/// A credential in memory, with what it shares with its neighbours at hand.
+/// A credential in memory, together with its page and the shared tables.
 #[derive(Clone, Copy)]
 pub struct Live<'a> {
     entry: &'a Entry,
@@ -248,7 +250,7 @@ impl<'a> Live<'a> {
         Live { entry, page, profile, caller }
     }
 
-    /// Whom it was issued to.
+    /// The caller that it was issued to.
     pub fn caller(&self) -> &'a str {
         self.caller
     }

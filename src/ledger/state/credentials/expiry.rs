@@ -1,4 +1,4 @@
-//! When credentials, and then their requests, are forgotten.
+//! Removes expired credentials, and later their requests.
 
 use super::super::intern::Slot;
 use super::super::tasks::Tasks;
@@ -7,8 +7,8 @@ use super::{Credentials, ENDED, Entry, Past};
 use crate::seq::Millis;
 
 impl Credentials {
-    /// Goes through up to `most` entries whose time has come, and the rest of a page: of what ended only the request is remembered, and forgotten
-    /// when it may be. Half of it is for the one and half for the other: neither keeps the other from its turn.
+    /// Processes up to `most` due entries, and the rest of the last page. Of an expired credential only the request is remembered, until
+    /// that is due as well. Half of `most` is for credentials and half for requests, so that neither delays the other.
     pub(in super::super) fn expire(&mut self, now: Millis, most: usize, tasks: &mut Tasks) {
         let mut gone = 0;
         while gone < most / 2 {
@@ -17,7 +17,7 @@ impl Credentials {
             for (slot, entry) in (first..).zip(page.entries()) {
                 self.remove(slot, entry, now, tasks);
             }
-            // A page costs something itself.
+            // Each page has a cost of its own.
             gone += 1 + page.entries().len();
         }
         let mut forgotten = 0;
@@ -32,7 +32,7 @@ impl Credentials {
         }
     }
 
-    /// Its credential has ended: what is left is the request that it answered, as long as that is remembered.
+    /// Removes an expired credential; its request stays as long as it must be remembered.
     fn remove(&mut self, slot: Slot, entry: &Entry, now: Millis, tasks: &mut Tasks) {
         let hash = self.hash_of(entry.id().as_bytes());
         let requester = if entry.answers() { self.names.requester_of(entry.profile()) } else { None };

@@ -1,4 +1,4 @@
-//! What a credential says of itself: to the rules, and to those who list it.
+//! The facts of a credential, for revocation rules and for listings.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,8 @@ use crate::revocation::{Facts, Sort, Sorts, SvidFacts};
 use crate::seq::{CredentialId, Seq, TaskId};
 
 impl Credentials {
-    /// Whether any credential in memory rests on one of these. `None`: there are too many sorts of them to look at in one go.
+    /// Whether any credential in memory has one of these credentials as an ancestor. `None`: there are too many different profiles to visit
+    /// at once.
     pub fn any_rests_on(&self, ids: &BTreeSet<CredentialId>) -> Option<bool> {
         let profiles = &self.names.profiles;
         let names = |a: &Ancestor| CredentialId::from_slice(&a.credential).is_none_or(|id| ids.contains(&id));
@@ -19,7 +20,7 @@ impl Credentials {
         (profiles.len() <= limits::LIST_WALK).then(rests)
     }
 
-    /// Whether any credential in memory rests on an SVID that this root vouched for.
+    /// Whether any credential in memory is based on an SVID under this root.
     pub fn any_vouched_by(&self, anchor: &[u8]) -> bool {
         self.names.profiles.values().any(|p| p.evidence.as_ref().is_some_and(|svid| svid.anchor == anchor))
     }
@@ -29,14 +30,15 @@ impl Credentials {
         self.names.profiles.values().any(|p| *p.upstream == *upstream && p.scopes.iter().any(|s| **s == *scope))
     }
 
-    /// The trust domains of all who hold a credential in memory. One may come more than once.
+    /// The trust domains of all callers that hold a credential in memory. A trust domain may come more than once.
     pub fn trust_domains(&self) -> impl Iterator<Item = &str> {
         self.names.callers.values().map(|caller| trust_domain_of(caller))
     }
 }
 
 impl<'a> Live<'a> {
-    /// What the rules can ask of it by itself. What it rests on is for [`State::facts`](super::super::State::facts) to add.
+    /// The facts of the credential itself that rules match on. [`State::facts`](super::super::State::facts) adds those of the grants it is
+    /// based on.
     pub(in crate::ledger::state) fn own_facts(&self, task: &'a Task) -> Facts<'a> {
         let caller = self.caller();
         let mut facts = Facts {
@@ -76,32 +78,32 @@ impl<'a> Live<'a> {
         self.profile().map_or(u8::MAX, |p| p.kind)
     }
 
-    /// The upstream that it is for.
+    /// The credential's upstream.
     pub fn upstream(&self) -> &'a str {
         self.profile().map_or("", |p| &p.upstream)
     }
 
-    /// The key that signed or derived it.
+    /// The key that signed or derived the credential.
     pub fn key(&self) -> &'a str {
         self.profile().map_or("", |p| &p.key)
     }
 
-    /// The environment that it belongs to.
+    /// The credential's environment.
     pub fn environment(&self) -> &'a str {
         self.profile().map_or("", |p| &p.environment)
     }
 
-    /// The version of the environment's policy set that it was decided with.
+    /// The version of the environment's policy set that the grant was decided with.
     pub fn policy(&self) -> u64 {
         self.profile().map_or(0, |p| p.policy)
     }
 
-    /// The scopes that it carries.
+    /// The credential's scopes.
     pub fn scopes(&self) -> Vec<&'a str> {
         self.profile().map_or_else(Vec::new, |p| p.scopes.iter().map(|v| &**v).collect())
     }
 
-    /// The credentials that it rests on, the first of its line first.
+    /// The credential's ancestors, the oldest first.
     pub fn ancestors(&self) -> &'a [Ancestor] {
         self.lineage().map_or(&[], |l| &l.ancestors)
     }
@@ -111,23 +113,23 @@ impl<'a> Live<'a> {
         self.profile().map_or("", |p| &p.binding)
     }
 
-    /// What only derived credentials have.
+    /// The fields that only derived credentials have.
     pub fn lineage(&self) -> Option<&'a Lineage> {
         self.profile().map(|p| &p.lineage)
     }
 
-    /// The SVID that it rests on.
+    /// The SVID that the grant is based on.
     pub fn evidence(&self) -> Option<&'a SvidEvidence> {
         self.profile().and_then(|p| p.evidence.as_ref())
     }
 }
 
-/// What the rules can ask of a credential by itself, from its record. `path`: the task path, root first, as far as it is known.
+/// The facts of a credential itself, from its record. `path`: the task path, root first, as far as it is known.
 pub fn facts_of_record<'a>(issued: &'a Issued, revision: Seq, path: &[TaskId]) -> Facts<'a> {
     facts_of(Issuance::whole(issued), revision, path, Sorts::ALL)
 }
 
-/// The same of what is about to be issued, as far as rules of these sorts can ask it.
+/// The facts of a credential that is about to be issued, as far as rules of the sorts `asked` match on them.
 pub(in crate::ledger::state) fn facts_of<'a>(issuance: Issuance<'a>, revision: Seq, path: &[TaskId], asked: Sorts) -> Facts<'a> {
     let issued = issuance.shared;
     let domain = trust_domain_of(&issued.caller);
@@ -160,12 +162,12 @@ pub(in crate::ledger::state) fn facts_of<'a>(issuance: Issuance<'a>, revision: S
 
 pub use crate::identity::spiffe_id::trust_domain_of;
 
-/// The facts of an SVID's evidence.
+/// The facts of SVID evidence.
 pub fn svid_facts<'a>(trust_domain: &'a str, e: &'a SvidEvidence) -> SvidFacts<'a> {
     SvidFacts { trust_domain, anchor: &e.anchor, issuing_key: &e.issuing_key, serial: &e.serial }
 }
 
-/// Adds what only derived grants have.
+/// Adds the facts that only derived grants have.
 pub fn add_lineage<'a>(
     facts: &mut Facts<'a>,
     ancestors: &'a [Ancestor],
@@ -179,7 +181,7 @@ pub fn add_lineage<'a>(
     }
     facts.identities.extend(subject.into_iter().chain(actors).map(|i| (i.issuer.as_str(), i.sub.as_str())));
     facts.subject_token = token.map(|t| (t.issuer.as_str(), t.id.as_str()));
-    // A credential of ours that was shown: what rests on it by its task alone has it as no ancestor.
+    // A credential presented as subject token: a grant that is based on it only through the task does not list it as an ancestor.
     facts.credentials.extend(token.and_then(|t| t.id.parse::<CredentialId>().ok()));
 }
 
@@ -188,7 +190,7 @@ mod tests {
     use super::*;
     use crate::revocation::answers;
 
-    /// What is not gathered is what nobody asks: to rules of those sorts, it says what all of it says.
+    /// Leaving out facts that rules of the asked sorts never match does not change the result for those rules.
     #[test]
     fn what_is_gathered_for_some_sorts_answers_them_as_all_does() {
         let identity = |sub: &str| Identity { issuer: "https://idp.example".into(), sub: sub.into() };

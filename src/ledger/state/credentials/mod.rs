@@ -1,7 +1,7 @@
 //! Live credentials: a slab of small entries whose names are shared.
 //!
-//! An entry stays until its credential has ended. What has ended is refused by its time, not by its absence. The request that it answered is
-//! remembered longer, in less room (`ended`).
+//! An entry stays until its credential has expired. An expired credential is refused by its time, not by its absence. The request that it
+//! answered is remembered longer, in less memory (`ended`).
 
 mod ended;
 mod entry;
@@ -34,39 +34,39 @@ use names::{NameTables, Profile};
 use page::Page;
 use seconds::{Page as _, Seconds};
 
-/// Names a request of a caller: the first 16 bytes of SHA-256 over both.
+/// The key of a caller's request: the first 16 bytes of SHA-256 over caller and request id.
 pub type RequestKey = [u8; 16];
 
 /// All credentials in memory.
 #[derive(Default)]
 pub struct Credentials {
     slab: Seconds<Page>,
-    /// By what an id begins with.
+    /// By the first bytes of the id.
     by_stem: Places,
     hasher: DefaultHashBuilder,
     names: NameTables,
     ended: Seconds<Vec<Past>>,
 }
 
-/// The place of an ended one, among places.
+/// Marks the slot of an expired credential's request.
 const ENDED: Slot = 1 << 31;
 
-// No entry's place is taken for one, if each were on a page of its own.
+// No slot of a live entry reaches this bit, even if every entry were on a page of its own.
 const _: () = assert!(limits::CREDENTIALS * Page::MOST < ENDED as usize);
-// Nor is there one for which no place is left: each second has one page at the most that is not full.
+// The slots of requests fit as well: each second has at most one page that is not full.
 const _: () = assert!(limits::REQUEST_IDS + entry::KEPT_AT_MOST_S * Vec::<Past>::MOST < ENDED as usize);
 
-/// What a request made.
+/// The result of a request.
 #[derive(Clone, Copy)]
 pub enum Asked<'a> {
-    /// A credential that is in memory.
+    /// A credential in memory.
     Live(Live<'a>),
-    /// One that has ended, and where its commit is.
+    /// A credential that has expired, with the position of its commit.
     Ended(CredentialId, Position),
 }
 
 impl Asked<'_> {
-    /// The credential.
+    /// The credential's id.
     pub fn id(&self) -> CredentialId {
         match self {
             Asked::Live(live) => live.id(),
@@ -91,12 +91,12 @@ impl<'de> Deserialize<'de> for Credentials {
 }
 
 impl Credentials {
-    /// A copy that is only to be written: it finds nothing by its id or request.
+    /// A copy for writing a snapshot: it finds nothing by id or request.
     pub(super) fn frozen(&self) -> Credentials {
         Credentials { slab: self.slab.clone(), names: self.names.frozen(), ended: self.ended.clone(), ..Credentials::default() }
     }
 
-    /// Finds everything again.
+    /// Rebuilds the lookup table.
     fn index_all(&mut self) {
         let live = self.slab.iter().map(|(slot, entry)| (slot, entry.id()));
         let ended = self.ended.iter().map(|(slot, past)| (slot | ENDED, past.id()));
@@ -105,19 +105,19 @@ impl Credentials {
         self.by_stem = by_stem;
     }
 
-    /// The hash that an id, or a request's name, is found by.
+    /// The lookup hash of an id or a request's key.
     fn hash_of(&self, like: &[u8; 16]) -> u64 {
         self.hasher.hash_one(stem(like))
     }
 
-    /// The credential of that id, if it is in memory.
+    /// The credential with this id, if it is in memory.
     pub fn get(&self, id: &CredentialId) -> Option<Live<'_>> {
         self.at(self.slot_of(id)?)
     }
 
     fn slot_of(&self, id: &CredentialId) -> Option<Slot> {
         let fits = |slot| self.slab.get(slot).is_some_and(|(_, entry)| entry.id() == *id);
-        // Beyond the slab there is nothing: an ended one has no place in it.
+        // The slab has no slot of an expired credential, so those are not found.
         self.by_stem.find(self.hash_of(id.as_bytes()), fits)
     }
 
@@ -129,7 +129,7 @@ impl Credentials {
         }
     }
 
-    /// What this request made, if that is remembered.
+    /// The result of this request, if it is remembered.
     pub fn asked(&self, key: &RequestKey) -> Option<Asked<'_>> {
         let fits = |slot| match slot & ENDED {
             0 => self.slab.get(slot).is_some_and(|(_, entry)| entry.answers() && is_for(&entry.id(), key)),
@@ -142,66 +142,66 @@ impl Credentials {
         }
     }
 
-    /// Looking for each of these requests, and adding what answers it, is about to follow.
+    /// Prefetches the lookups and insertions that are about to follow for these requests.
     pub fn warm(&self, requests: impl Iterator<Item = RequestKey>) {
         let read = |all, key: RequestKey| all ^ self.by_stem.warm(self.hash_of(&key));
         std::hint::black_box(requests.fold(0, read));
     }
 
-    /// The same for what is found by its id.
+    /// Prefetches lookups by id.
     fn warm_for(&self, ids: impl Iterator<Item = CredentialId>) {
         self.warm(ids.map(|id| *id.as_bytes()));
     }
 
-    /// The credential at a place.
+    /// The credential at a slot.
     pub fn at(&self, slot: Slot) -> Option<Live<'_>> {
         let (page, entry) = self.slab.get(slot)?;
         Some(Live::new(self, page, entry))
     }
 
-    /// All places are below this, to go through them in pieces. Many may be empty.
+    /// All slots are below this; used to walk them in pieces. Many may be empty.
     pub fn places(&self) -> Slot {
         self.slab.places()
     }
 
-    /// What going through all places takes: to look at an empty one takes next to nothing.
+    /// The cost of walking all slots: empty ones cost next to nothing.
     pub fn to_walk(&self) -> usize {
         self.len() + self.places() as usize / Page::MOST
     }
 
-    /// How many are in memory: those that have not ended.
+    /// Number of credentials in memory that have not expired.
     pub fn len(&self) -> usize {
         self.slab.len()
     }
 
-    /// How many have ended, and their requests are remembered.
+    /// Number of expired credentials whose requests are remembered.
     pub fn ended(&self) -> usize {
         self.ended.len()
     }
 
-    /// Those that have ended: who asked, what that made, and where its commit is.
+    /// The expired ones: the requester, the credential's id, and the position of its commit.
     pub fn past(&self) -> impl Iterator<Item = (&str, CredentialId, Position)> {
         let of = |past: &Past| Some((&**self.names.requesters.value(past.requester)?, past.id(), past.at()));
         self.ended.iter().filter_map(move |(_, past)| of(past))
     }
 
-    /// None are in memory.
+    /// Whether no credential is in memory.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many in memory were issued to this caller.
+    /// Number of credentials in memory that were issued to this caller.
     pub fn live_of(&self, caller: &str) -> u32 {
         self.names.callers.count(caller)
     }
 
-    /// How many of an upstream are in memory, and until when there were some at the least, where there is none.
+    /// Number of an upstream's credentials in memory; if there is none, until when there were some.
     pub fn of_upstream(&self, upstream: &str) -> (u64, Option<Millis>) {
         let of = self.names.profiles.counted().filter(|(p, _)| *p.upstream == *upstream);
         (of.map(|(_, count)| u64::from(count)).sum(), self.names.used.get(upstream).copied())
     }
 
-    /// The same of all upstreams that ever had one.
+    /// The same numbers for all upstreams that ever had a credential.
     pub fn by_upstream(&self) -> BTreeMap<&str, (u64, Option<Millis>)> {
         let mut all: BTreeMap<&str, (u64, Option<Millis>)> = BTreeMap::new();
         for (profile, count) in self.names.profiles.counted() {
@@ -213,22 +213,22 @@ impl Credentials {
         all
     }
 
-    /// How many callers have credentials in memory.
+    /// Number of callers with credentials in memory.
     pub fn callers(&self) -> usize {
         self.names.callers.len()
     }
 
-    /// How many request ids are remembered, of all callers.
+    /// Number of remembered request ids of all callers.
     pub fn all_remembered(&self) -> u64 {
         self.names.requesters.held()
     }
 
-    /// How many request ids of this caller are remembered.
+    /// Number of remembered request ids of this caller.
     pub fn remembered(&self, caller: &str) -> u32 {
         self.names.requesters.count(caller)
     }
 
-    /// Counts a request id of this caller, whatever it made.
+    /// Counts a request id of this caller, whatever its result.
     pub(super) fn remember(&mut self, caller: &str) {
         self.names.requesters.acquire(caller);
     }
@@ -261,7 +261,7 @@ impl Credentials {
         self.by_stem.insert(self.hash_of(id.as_bytes()), slot);
     }
 
-    /// A copy that everything is found in.
+    /// A copy with its own lookup tables.
     pub(super) fn copy(&self) -> Credentials {
         let mut copy = self.frozen();
         copy.names.index();
@@ -269,7 +269,7 @@ impl Credentials {
         copy
     }
 
-    /// Notes that it was given back; answers with its end.
+    /// Marks a credential as given back; returns its expiry.
     pub(super) fn release(&mut self, id: &CredentialId) -> Option<Millis> {
         let slot = self.slot_of(id)?;
         let entry = self.slab.get_mut(slot)?;
@@ -277,7 +277,7 @@ impl Credentials {
         Some(entry.expires_at())
     }
 
-    /// Takes its request away from it: another credential answers that from now on.
+    /// Detaches the request from a credential, because another credential answers it from now on.
     pub(super) fn unbind(&mut self, id: &CredentialId) {
         let Some(slot) = self.slot_of(id) else { return };
         let answered = self.slab.get_mut(slot).and_then(|entry| entry.unbind().then(|| entry.profile()));

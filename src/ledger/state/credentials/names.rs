@@ -1,4 +1,4 @@
-//! What many credentials share, each in memory once: callers, and all else that a credential is issued with but for its tool.
+//! Values shared by many credentials, each in memory once: callers, and everything else that a credential is issued with except its tool.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -12,22 +12,22 @@ use super::super::intern::{Interner, Slot};
 use crate::ledger::record::{Ancestor, Identity, Issued, Record, SvidEvidence, TokenEvidence};
 use crate::seq::Millis;
 
-/// What only derived credentials have.
+/// The fields that only derived credentials have.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Lineage {
-    /// Credentials that it rests on.
+    /// Credentials that this one is based on.
     pub ancestors: Vec<Ancestor>,
-    /// On whose behalf.
+    /// The subject on whose behalf the caller acts.
     pub subject: Option<Identity>,
-    /// Through whom.
+    /// The actors.
     pub actors: Vec<Identity>,
-    /// The token that says so.
+    /// The subject token.
     pub subject_token: Option<TokenEvidence>,
-    /// It renews another one: the first of its ancestors is the first of its line.
+    /// The credential renews another one: the first of its ancestors is the first of its line.
     pub renewal: bool,
 }
 
-/// Everything of a credential that most of its neighbours have in common. Of a long record one place is kept.
+/// The fields of a credential that it shares with most of its neighbours. Of a long record, only its place is kept.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Profile {
     pub caller: Slot,
@@ -43,7 +43,7 @@ pub(super) struct Profile {
     pub policy: u64,
 }
 
-/// The same in a record, so that looking it up copies nothing.
+/// A profile borrowed from a record, so that looking it up copies nothing.
 pub(super) struct ProfileOf<'a>(pub &'a Issued, pub Slot);
 
 fn kind(e: &Issued) -> u8 {
@@ -52,7 +52,7 @@ fn kind(e: &Issued) -> u8 {
 
 impl Hash for Profile {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // What tells most of them apart. Equality looks at all.
+        // Hash only fields that tell most profiles apart. Equality compares all fields.
         (self.caller, &*self.upstream, &*self.environment, &*self.key, self.policy).hash(state);
         self.scopes.iter().for_each(|scope| scope.hash(state));
         self.evidence.as_ref().map(|e| &e.serial[..]).hash(state);
@@ -119,23 +119,23 @@ type Names = Interner<Box<str>>;
 
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct NameTables {
-    /// Each as often as credentials in memory were issued to it.
+    /// Each counted as often as credentials in memory were issued to it.
     pub callers: Names,
-    /// Each as often as request ids of it are remembered.
+    /// Each counted as often as request ids of it are remembered.
     pub requesters: Names,
     pub profiles: Interner<Profile>,
-    /// When the last credential that one profile had for an upstream was forgotten: an upstream that none has now was in use until then.
+    /// For an upstream without credentials now: when the last of its credentials was forgotten, that is, until when it was in use.
     pub used: BTreeMap<Box<str>, Millis>,
-    /// Molds that issuances came of lately, with the place of their profile: not even compared. It changes nothing but time.
+    /// Recently used record templates with their profile's slot, so that profiles need not even be compared. A cache only.
     #[serde(skip)]
     molds: Vec<(Arc<Record>, Slot)>,
 }
 
-/// Molds remembered: one for each connection that is busy at once.
+/// Number of cached templates: one for each connection that is busy at once.
 const MOLDS: usize = 8;
 
 impl NameTables {
-    /// A copy that is only to be written.
+    /// A copy for writing a snapshot.
     pub fn frozen(&self) -> NameTables {
         NameTables {
             callers: self.callers.frozen(),
@@ -146,14 +146,14 @@ impl NameTables {
         }
     }
 
-    /// Finds the names again.
+    /// Rebuilds the lookup tables.
     pub fn index(&mut self) {
         self.callers.index();
         self.requesters.index();
         self.profiles.index();
     }
 
-    /// The place of an issuance's profile.
+    /// The slot of an issuance's profile.
     pub fn acquire(&mut self, issuance: Issuance<'_>) -> Slot {
         let known = issuance.mold.and_then(|mold| self.molds.iter().find(|(known, ..)| Arc::ptr_eq(known, mold)));
         if let Some(&(_, profile)) = known
@@ -173,13 +173,13 @@ impl NameTables {
         profile
     }
 
-    /// A credential no longer needs its names.
+    /// Releases the names of a credential.
     pub fn release(&mut self, profile: Slot, now: Millis) {
         if let Some(caller) = self.profiles.value(profile).map(|p| p.caller) {
             self.callers.release(caller);
         }
         if let Some(gone) = self.profiles.release(profile) {
-            // The place may be another's soon.
+            // The slot may be reused soon.
             self.molds.clear();
             match self.used.get_mut(&gone.upstream) {
                 Some(at) => *at = now,
@@ -188,7 +188,7 @@ impl NameTables {
         }
     }
 
-    /// The place of a credential's caller among those whose request ids are remembered.
+    /// The slot of a credential's caller among the callers whose request ids are remembered.
     pub fn requester_of(&self, profile: Slot) -> Option<Slot> {
         let caller = self.profiles.value(profile).and_then(|p| self.callers.value(p.caller))?;
         self.requesters.slot_of(&**caller)

@@ -1,5 +1,5 @@
-//! A page of credentials that end in the same second, with the tools of its own. Most credentials have a tool of their own or their neighbours':
-//! kept once for all, the names would take more than all else of an entry.
+//! A page of credentials that expire in the same second, with the text of their tools. Most credentials have a tool of their own or share
+//! one with their neighbours: interned globally, the tool names would take more memory than the rest of the entries.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -8,16 +8,16 @@ use super::entry::{ENTRY, Entry, SAVED, Span};
 use super::seconds::{Page as _, make_room};
 use crate::limits;
 
-/// Text grows by so much.
+/// The text grows in steps of this size.
 const TEXT_STEP: usize = 64;
 
-// A page's text is counted in 16 bits.
+// A page's text is indexed with 16 bits.
 const _: () = assert!(Page::MOST * limits::NAME_BYTES < 1 << 16);
 
-/// Tools found again at once: those that came last.
+/// Number of recent tools that are compared before a tool's text is added again.
 const RECENT: usize = 4;
 
-/// What ends in one second, or some of it, in the order in which it came.
+/// Credentials that expire in one second (or some of them), in the order in which they were issued.
 #[derive(Clone, Default)]
 pub(super) struct Page {
     entries: Vec<Entry>,
@@ -36,13 +36,13 @@ impl Page {
     }
 
     pub fn push(&mut self, mut entry: Entry, tool: &str) {
-        // The fold refuses longer ones.
+        // The fold refuses longer tools.
         entry.tool = self.name(if tool.len() > limits::NAME_BYTES { "" } else { tool });
         make_room(&mut self.entries, Self::MOST);
         self.entries.push(entry);
     }
 
-    /// Where a tool stands, put there if it is none of the last.
+    /// The place of a tool in the text; the tool is added unless it is one of the recent ones.
     fn name(&mut self, tool: &str) -> Span {
         if let Some(span) = self.recent.iter().find(|span| self.bytes(**span) == tool.as_bytes()) {
             return *span;
@@ -61,7 +61,7 @@ impl Page {
 impl super::seconds::Page for Page {
     type Entry = Entry;
 
-    /// 6 KiB, of which the allocator makes best use (measured).
+    /// 6 KiB, which suits the allocator best (measured).
     const MOST: usize = 6 * 1024 / ENTRY;
 
     fn entries(&self) -> &[Entry] {
@@ -73,11 +73,11 @@ impl super::seconds::Page for Page {
     }
 }
 
-/// Tool as the one before.
+/// Same tool as the entry before.
 const SAME: u16 = u16::MAX;
 
 impl Page {
-    /// Entries, then their tools: where the text lies is no matter of the state.
+    /// The entries, then their tools. Where the text lies in memory is not part of the state.
     fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.entries.len() * (SAVED + 16));
         let mut before = None;
@@ -97,7 +97,7 @@ impl Page {
         out
     }
 
-    /// `None`: this is no page of so many entries.
+    /// `None`: this is not a page of so many entries.
     fn from_bytes(bytes: &[u8], count: usize) -> Option<Page> {
         let (entries, mut tools) = bytes.split_at_checked(count * SAVED)?;
         let mut page = Page::default();

@@ -1,4 +1,4 @@
-//! Entries keep their tools, and what a page takes.
+//! Tests that entries keep their tools, and of the size of pages.
 
 use proptest::prelude::*;
 
@@ -71,7 +71,7 @@ fn what_is_no_page_is_refused() {
         let (cut, mut flipped) = (&good[..at], good.clone());
         assert!(postcard::from_bytes::<Page>(cut).is_err(), "cut at {at}");
         flipped[at] ^= 0x40;
-        // Whatever it says, it is read without a panic.
+        // Any bytes must decode or fail without a panic.
         let _ = postcard::from_bytes::<Page>(&flipped);
     }
 }

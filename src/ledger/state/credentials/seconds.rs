@@ -1,5 +1,6 @@
-//! Pages of what ends in the same second. It comes in the order of time and goes page by page: a page is written to while it is the last of its
-//! second, and never again but where an entry changes. So a snapshot shares nearly all of them to their end, and nobody looks for what has ended.
+//! Pages of entries that are due in the same second. Entries are taken out in the order of time, page by page. A page is written to while
+//! it is the last of its second, and later only if an entry changes. A snapshot therefore shares nearly all pages until they expire, and no
+//! scan for expired entries is needed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use super::super::intern::Slot;
 use crate::persistent::Pages;
 use crate::seq::Millis;
 
-/// Entries that end in one second, or some of them, in the order in which they came.
+/// Entries that are due in one second (or some of them), in the order in which they were added.
 pub(super) trait Page: Clone + Default {
     type Entry;
 
@@ -23,25 +24,25 @@ pub(super) trait Page: Clone + Default {
     fn entries_mut(&mut self) -> &mut [Self::Entry];
 }
 
-/// Pages that a copy shares, or copies the pointers of, at once.
+/// Number of pages per chunk that a copy shares, or whose pointers it copies, at once.
 const TOGETHER: usize = 64;
 
 /// No page.
 const NONE: u32 = u32::MAX;
 
-/// Entries with a place each, in pages, second by second.
+/// Entries, each with a slot, in pages, second by second.
 #[derive(Clone)]
 pub(super) struct Seconds<P> {
     pages: Pages<Option<Numbered<P>>, TOGETHER>,
     free: Vec<u32>,
-    /// The page of each second that came last.
+    /// The newest page of each second.
     last: BTreeMap<u64, u32>,
     len: usize,
 }
 
 struct Numbered<P> {
     page: Arc<P>,
-    /// The one of its second that came before it.
+    /// The previous page of the same second.
     before: u32,
 }
 
@@ -57,23 +58,23 @@ impl<P> Default for Seconds<P> {
     }
 }
 
-/// The place of a page's first entry.
+/// The slot of a page's first entry.
 fn first<P: Page>(number: u32) -> Slot {
     number * P::MOST as Slot
 }
 
-/// The page of a place, and where in it.
+/// The page of a slot, and the index in the page.
 fn split<P: Page>(slot: Slot) -> (u32, usize) {
     (slot / P::MOST as Slot, slot as usize % P::MOST)
 }
 
 impl<P: Page> Seconds<P> {
-    /// How many entries there are.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// All places are below this. Many may be empty.
+    /// All slots are below this. Many may be empty.
     pub fn places(&self) -> Slot {
         first::<P>(self.pages.len() as u32)
     }
@@ -82,16 +83,16 @@ impl<P: Page> Seconds<P> {
         self.pages.get(number as usize)?.as_ref()
     }
 
-    /// The entry at a place, and its page.
+    /// The entry at a slot, with its page.
     pub fn get(&self, slot: Slot) -> Option<(&P, &P::Entry)> {
         let (number, at) = split::<P>(slot);
         let page = &*self.page(number)?.page;
         Some((page, page.entries().get(at)?))
     }
 
-    /// The entry at a place, to be changed.
+    /// The entry at a slot, mutable.
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut P::Entry> {
-        // What is not there copies no page.
+        // A missing entry must not cause a page to be copied.
         self.get(slot)?;
         let (number, at) = split::<P>(slot);
         self.page_mut(number)?.entries_mut().get_mut(at)
@@ -101,13 +102,13 @@ impl<P: Page> Seconds<P> {
         Some(Arc::make_mut(&mut self.pages.get_mut(number as usize)?.as_mut()?.page))
     }
 
-    /// All entries, each with its place.
+    /// All entries with their slots.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &P::Entry)> {
         let pages = (0..self.pages.len() as u32).filter_map(|number| Some((number, self.page(number)?)));
         pages.flat_map(|(number, of)| (first::<P>(number)..).zip(of.page.entries()))
     }
 
-    /// Adds an entry, which `push` puts at the end of a page. It is due once a moment has passed, with the next second.
+    /// Adds an entry, which `push` appends to a page. The entry is due once `moment` has passed, with the next second.
     pub fn add(&mut self, moment: Millis, push: impl FnOnce(&mut P)) -> Slot {
         let second = moment.seconds().saturating_add(1);
         let last = self.last.get(&second).and_then(|number| Some((*number, self.page(*number)?.page.entries().len())));
@@ -119,7 +120,7 @@ impl<P: Page> Seconds<P> {
         first::<P>(number) + at as Slot
     }
 
-    /// The number may have been another page's before.
+    /// Adds a page; its number may be reused.
     fn add_page(&mut self, second: u64, page: P) -> u32 {
         let number = self.free.pop().unwrap_or_else(|| {
             self.pages.push(None);
@@ -133,7 +134,7 @@ impl<P: Page> Seconds<P> {
         number
     }
 
-    /// Takes out a page that is due by now: the place of its first entry, and all of them. Of one second, the last that came is the first.
+    /// Takes out a page that is due by now: the slot of its first entry, and the page. Within a second, the newest page comes first.
     pub fn due(&mut self, now: Millis) -> Option<(Slot, Arc<P>)> {
         let mut last = self.last.first_entry().filter(|last| *last.key() <= now.seconds())?;
         let number = *last.get();
@@ -149,7 +150,7 @@ impl<P: Page> Seconds<P> {
     }
 }
 
-/// Second by second the pages as they came: the same wherever they lie.
+/// The pages second by second, in the order in which they were added, independent of their numbers.
 impl<P: Page + Serialize> Serialize for Seconds<P> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let mut seconds = s.serialize_map(Some(self.last.len()))?;
@@ -178,7 +179,7 @@ impl<'de, P: Page + Deserialize<'de>> Deserialize<'de> for Seconds<P> {
     }
 }
 
-/// Makes room for one entry more of `most`: few where few came, and never more than that.
+/// Reserves room for one more entry out of `most`: small steps for small pages, and never more than `most`.
 pub(super) fn make_room<T>(page: &mut Vec<T>, most: usize) {
     if page.len() == page.capacity() {
         page.reserve_exact(page.len().clamp(1, most.saturating_sub(page.len()).max(1)));

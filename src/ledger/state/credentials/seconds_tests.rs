@@ -1,4 +1,4 @@
-//! Seconds beside a map, and what is refused.
+//! Tests `Seconds` against a map, and the decoding of bad input.
 
 use super::*;
 use proptest::prelude::*;
@@ -19,10 +19,10 @@ impl Page for Few {
     }
 }
 
-/// Second by second its pages.
+/// The pages of each second.
 type Model = BTreeMap<u64, Vec<Few>>;
 
-/// The moment that is over with this second.
+/// A moment that has passed at the end of this second.
 fn before(second: u64) -> Millis {
     Millis((second - 1) * 1000 + 999)
 }
@@ -47,7 +47,7 @@ proptest! {
                 }
                 8 => {
                     let Some((&slot, &now)) = places.iter().nth(second as usize) else { continue };
-                    // So that the model finds it again.
+                    // So that the model can find it again.
                     let Some(entry) = model.values_mut().flatten().flatten().find(|entry| **entry == now) else { continue };
                     if places.values().filter(|n| **n == now).count() == 1 {
                         (*seconds.get_mut(slot).unwrap(), *entry) = (n, n);

@@ -1,4 +1,5 @@
-//! Whether something may be asked for, approved, and whether an approval may be used: once, for what it was given for and nothing else.
+//! Verdicts on approvals: whether one may be asked for and given, and whether it may be used, which is once and only for exactly what it
+//! was given for.
 
 use super::super::tasks::Phase;
 use super::super::{Approval, Decided, Issuance, Login, State, Verdict, trust_domain_of};
@@ -10,7 +11,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::revocation::Facts;
 use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
-/// A second decision about one approval: what came of the first, and what whoever asked does next.
+/// The refusal of a second decision about an approval: names the first decision, and what the requester does next.
 fn decided_before(id: &ApprovalId, approval: &Approval, decided: &Decided) -> Refusal {
     let who = decided.by.as_deref().map_or_else(|| "somebody".to_owned(), Who::name);
     let what = if decided.given { "given" } else { "refused" };
@@ -30,7 +31,7 @@ pub(super) fn unusable(id: &ApprovalId, what: &str) -> Refusal {
     Refusal::new(Reason::ApprovalNeeded, format!("approval {id} {what}"))
 }
 
-/// Whether policy names those who may approve, and no registration does: of what operators do.
+/// Whether policy names the approvers instead of a registration, as for actions of operators.
 fn by_policy(asked: &ApprovalAsked) -> bool {
     matches!(asked.of(), ApprovalOf::Change | ApprovalOf::Call)
 }
@@ -39,14 +40,14 @@ impl State {
     pub(super) fn may_ask<'a>(&self, e: &'a ApprovalAsked, time: Millis, pending: &mut Pending<'a>) -> Verdict {
         let id = ApprovalId::from_slice(&e.approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
         if self.approvals.contains_key(&id) {
-            // Asked anew, it would be usable once more.
+            // An approval asked for again under the same id would be usable a second time.
             return Err(stale(format!("approval {id} exists already")));
         }
         if e.of() == ApprovalOf::Unspecified || e.digest.len() != 32 {
             return Err(malformed("an approval of nothing known, or without the digest of what it binds"));
         }
         let change = e.change.as_ref().and_then(|c| c.event());
-        // Whoever asks wants what comes next; what came meanwhile is not undone by an approval.
+        // The change must be the next version: an approval must not undo a change made in the meantime.
         change.as_ref().map_or(Ok(()), |change| self.may_take_effect(change))?;
         if (e.of() == ApprovalOf::Change) != e.change.as_ref().is_some_and(|c| c.to.is_some()) {
             return Err(malformed("an approval of a change that names none, or of something else that names one"));
@@ -69,7 +70,7 @@ impl State {
                 return Err(Refusal::limit("changes_waiting", limits::CHANGES_WAITING as u64, wait));
             }
         }
-        // What was used or refused makes room: it is on nobody's list.
+        // Used or refused approvals make room: no list shows them.
         let open = |a: &&Approval| !a.used && a.expires_at() > time && a.decided.as_ref().is_none_or(|d| d.given);
         let own = self.approvals.values().filter(|a| a.asked.caller == e.caller).filter(open).count();
         if own >= limits::APPROVALS_PER_CALLER {
@@ -78,7 +79,7 @@ impl State {
         Ok(())
     }
 
-    /// Giving is a grant. Whoever gives is named for it, and has no part in what is asked for: "two people" is true here or nowhere.
+    /// Giving an approval is a grant. The approver must be named for it and have no part in the request: "two people" is enforced here.
     pub(super) fn may_decide(&self, e: &ApprovalDecided, record: &Record, time: Millis) -> Verdict {
         let id = ApprovalId::from_slice(&e.approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
         let Some(approval) = self.approvals.get(&id) else {
@@ -100,7 +101,7 @@ impl State {
         let who = match record.author.as_ref().and_then(|a| a.who.as_ref()) {
             Some(Who::SpiffeId(sub)) => Identity { issuer: trust_domain_of(sub).to_owned(), sub: sub.clone() },
             Some(Who::Person(p)) => p.clone(),
-            // Who holds a shell on the server's host is nobody's second person.
+            // A peer of the local socket on the server's host does not count as a second person.
             _ => {
                 let no = Refusal::new(Reason::NotYours, "approving takes somebody with a name: a person or an SVID");
                 return Err(no
@@ -109,7 +110,7 @@ impl State {
             }
         };
         let login = self.login_behind(e, &who, time)?;
-        // By the certificate's SPIFFE ID a registration can name the same person.
+        // A registration can also name a person by the SPIFFE ID of their login certificate.
         let own = login.map(|l| Identity { issuer: trust_domain_of(&l.caller).to_owned(), sub: l.caller.to_string() });
         let mut names = own.iter().chain([&who]);
         let named = by_policy(asked) || names.clone().any(|name| asked.approvers.contains(name));
@@ -138,7 +139,7 @@ impl State {
         }
     }
 
-    /// The login that a person decides with: it is good, and that person's. What has none is no person of ours.
+    /// The login that a person decides with, which must be valid and that person's. A person without a login is not known to mayfly.
     fn login_behind(&self, e: &ApprovalDecided, who: &Identity, time: Millis) -> Result<Option<&Login>, Refusal> {
         if e.login.is_empty() {
             return Ok(None);
@@ -154,7 +155,7 @@ impl State {
         }
     }
 
-    /// What somebody has to do with what is asked for.
+    /// The person's part in the request, if any.
     fn part_in(&self, asked: &ApprovalAsked, who: &Identity) -> Option<&'static str> {
         if asked.caller == who.sub || asked.caller == who.name() {
             return Some("asked for it");
@@ -170,7 +171,7 @@ impl State {
         (opened || task.terms.owners.contains(who)).then_some("owns or opened the task")
     }
 
-    /// Those who may approve are those whom the registration in force names; what is bound is what is in force.
+    /// The approvers must be those that the registration in effect names, and the bound versions must be those in effect.
     fn decided_on_now(&self, asked: &ApprovalAsked) -> Verdict {
         if by_policy(asked) || asked.upstream.is_empty() {
             return Ok(());
@@ -184,7 +185,7 @@ impl State {
         Ok(())
     }
 
-    /// Neither who gives it nor who asked may be revoked since its view, or locked out.
+    /// Neither the approver nor the requester may be revoked since its view, or locked.
     fn may_approve(&self, asked: &ApprovalAsked, who: &Identity, login: Option<&Login>, revision: Seq, time: Millis) -> Verdict {
         self.of_this_order(revision)?;
         let mut facts = Facts { revision, upstream: &asked.upstream, tool: &asked.tool, ..Facts::default() };
@@ -212,8 +213,8 @@ impl State {
         }
     }
 
-    /// The revision of the approval that an issuance uses up: a grant too, so what was revoked since it was given revokes it. It is used for
-    /// what it was given for, word by word.
+    /// The decision revision of the approval that an issuance uses up. The approval is a grant too, so a revocation since it was given
+    /// covers the issuance. The issuance must match the approved request in every field.
     pub(super) fn approval_usable<'a>(
         &'a self,
         issuance: Issuance<'a>,
@@ -221,14 +222,14 @@ impl State {
         time: Millis,
         pending: &mut Pending<'a>,
     ) -> Result<Option<Seq>, Refusal> {
-        // Several that share a record are several uses.
+        // Several issuances from one template would be several uses.
         if issuance.mold.is_some() && !issuance.shared.approval.is_empty() {
             return Err(malformed("an approval that several issuances share"));
         }
         self.approved(issuance, ApprovalOf::Exchange, revision, time, pending)
     }
 
-    /// Whether an operator's call may use its approval up. Only its author does, so that nobody else can use it up in vain.
+    /// Whether an operator's call may use up its approval. Only the author of the call can, so that nobody else can waste it.
     pub(super) fn may_use_for_call(&self, approval: &[u8], record: &Record, time: Millis) -> Verdict {
         let id = ApprovalId::from_slice(approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
         let known = self.approvals.get(&id).filter(|a| a.asked.of() == ApprovalOf::Call);
@@ -240,7 +241,7 @@ impl State {
         }
     }
 
-    /// The same for anything that is decided like an issuance.
+    /// The same check for anything that is decided like an issuance.
     pub(super) fn approved<'a>(
         &'a self,
         issuance: Issuance<'a>,
@@ -270,7 +271,7 @@ impl State {
     }
 }
 
-/// What an issuance has that its approval was not given for.
+/// The first field of an issuance that its approval was not given for.
 fn differs(approval: &Approval, issuance: Issuance<'_>, of: ApprovalOf, pending: &Pending<'_>) -> Option<&'static str> {
     let (a, e) = (&approval.asked, issuance.shared);
     if a.of() != of {

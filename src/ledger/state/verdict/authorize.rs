@@ -1,4 +1,4 @@
-//! Whether an action is authorized, and whether a report of uses is one.
+//! Verdicts on authorizations of actions, and on reports of uses.
 
 use super::super::{Issuance, Live, State, Verdict, facts_of};
 use super::issue::in_glass;
@@ -10,7 +10,7 @@ use crate::revocation::{Facts, Sorts};
 use crate::seq::{CredentialId, Millis, Seq};
 
 impl State {
-    /// The verdict of an issuance, with nothing issued.
+    /// The verdict on an authorization: that of an issuance, with nothing issued.
     pub(super) fn may_authorize<'a>(
         &'a self,
         e: &'a Authorized,
@@ -47,7 +47,7 @@ impl State {
         let mut hit = self.rules.blocks(&facts);
         if !e.credential.is_empty() {
             let live = self.shown_for(e, decided, time)?;
-            // Whom it was issued for, and what it came of, only it knows.
+            // Only the presented credential itself has the facts of the caller it was issued for and of its ancestors.
             hit = hit.or_else(|| self.rules.blocks(&Facts { revision: rests_on, ..live.own_facts(task) }));
         }
         match hit {
@@ -56,7 +56,7 @@ impl State {
         }
     }
 
-    /// The credential that was shown: good, and of the same caller, upstream and task.
+    /// The presented credential: valid, and of the same caller, upstream and task.
     fn shown_for(&self, e: &Authorized, decided: &Issued, time: Millis) -> Result<Live<'_>, Refusal> {
         let id = CredentialId::from_slice(&e.credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
         self.evidence_alive(&id, time)?;
@@ -66,7 +66,7 @@ impl State {
         live.ok_or_else(|| malformed("an authorization with a credential of another caller, upstream or task"))
     }
 
-    /// Whether what was authorized still is: asked once more, it is looked at again.
+    /// Whether an authorization is still valid; checked again when it is asked for once more.
     pub(crate) fn still_authorized(&self, e: &Authorized, revision: Seq, time: Millis) -> Verdict {
         let decided = e.decided.as_deref().ok_or_else(|| malformed("an authorization of nothing"))?;
         if Millis(e.good_until) <= time.max(self.time) {
@@ -83,7 +83,7 @@ impl State {
     }
 }
 
-/// Whether a report says what was done with what.
+/// Whether a use report is well-formed.
 pub(super) fn used(e: &UsesReported) -> Verdict {
     let known = USE_OUTCOMES.contains(&e.outcome.as_str()) && e.count > 0 && e.tool.len() <= limits::NAME_BYTES;
     match known && e.credential.len() == 16 && e.task.len() == 16 {

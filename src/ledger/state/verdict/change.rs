@@ -1,4 +1,4 @@
-//! Whether anything takes effect that is neither a task's opening nor an issuance.
+//! Verdicts on all records other than task openings and issuances.
 
 use super::super::tasks::Task;
 use super::super::{Claims, State, Verdict};
@@ -24,7 +24,7 @@ impl State {
                 self.known_task(&e.task, |t| t.closed.is_none(), "is over already")?;
                 match Outcome::try_from(e.outcome) {
                     Ok(Outcome::Unspecified) | Err(_) => Err(malformed("an unknown outcome")),
-                    // A sign of life that came before it in the order was answered: the task lives.
+                    // A heartbeat that came first in the order was answered: the task is alive.
                     Ok(Outcome::Expired) => self.known_task(&e.task, |t| time >= t.ends(), "showed life meanwhile"),
                     Ok(_) => Ok(()),
                 }
@@ -53,7 +53,7 @@ impl State {
                 for target in targets_known(&e.targets)? {
                     match self.rules.get(&target).and_then(|entry| entry.lock) {
                         None => return Err(Refusal::new(Reason::NotFound, format!("there is no lock on {target}"))),
-                        // Somebody locked it again, for a reason that who lifts it has not seen.
+                        // Somebody locked the target again, for a reason that the author of the lifting has not seen.
                         Some(lock) if lock > record.revision() => {
                             return Err(stale(format!("the lock on {target} was renewed at seq {lock}")));
                         }
@@ -84,7 +84,7 @@ impl State {
         }
     }
 
-    /// A change that somebody may make alone, or that somebody else approves.
+    /// Whether a change may take effect, made by one person alone or with another person's approval.
     pub(super) fn may_take_effect(&self, event: &Event) -> Verdict {
         match event {
             Event::PolicySet(e) => {
@@ -105,8 +105,8 @@ impl State {
         }
     }
 
-    /// A registration is its name's next version, keeps its environment, and has an audience and a target that are no other upstream's: with
-    /// two registrations of one target the narrower one would protect nothing.
+    /// A registration must be the next version of its name, keep its environment, and have an audience and a target that no other upstream
+    /// has: with two registrations of one target, the narrower one would protect nothing.
     fn may_register(&self, e: &UpstreamSet) -> Verdict {
         let now = self.upstreams.get(e.name.as_str());
         if now.is_some_and(|v| v.retired) {
@@ -156,7 +156,7 @@ impl State {
                 if self.leases.contains_key(&id) || pending.leases.iter().any(|l| l.lease == e.lease) {
                     return Err(stale(format!("lease {id} exists already")));
                 }
-                // A task that is opened with the issuance is not there yet: the issuance answers for it.
+                // A task opened in the same group as the issuance is not in the state yet: the issuance's verdict covers it.
                 let id = TaskId::from_slice(&e.task).ok_or_else(|| malformed("a task id that is not 16 bytes"))?;
                 let opened = pending.tasks.iter().find(|t| t.task == e.task);
                 if opened.map_or(self.tasks.get(&id).is_some(), |t| !t.approval.is_empty()) {
@@ -184,7 +184,7 @@ impl State {
                 _ => Err(Refusal::new(Reason::EvidenceRevoked, "it may be used once and was used before")),
             },
             Event::GenerationBegun(e) => {
-                // Numbers may be left out: a store that was put back goes on above whatever others have seen of it.
+                // Generation numbers may be skipped: a store that was restored continues above all numbers that were seen from it.
                 let above = self.head == Seq::ZERO || e.generation > u32::from(self.head.generation());
                 match <[u8; 16]>::try_from(&e.store[..]) {
                     Ok(store) if store != [0; 16] && above && (1..=255).contains(&e.generation) => Ok(()),
@@ -200,7 +200,7 @@ impl State {
         }
     }
 
-    /// History goes from its beginning on, and only what a snapshot covers: a start has to remain possible.
+    /// History is removed from its beginning on, and only what a snapshot covers, so that a start remains possible.
     fn may_remove(&self, e: &HistoryRemoved) -> Verdict {
         let covered = self.snapshot.map_or(0, |s| s.position + 1);
         if e.before <= self.removed.before.max(1) || e.before > covered || e.seq > self.head.as_u64() || e.bytes > self.bytes {
@@ -214,7 +214,7 @@ impl State {
         Ok(())
     }
 
-    /// Whether a bundle may come after the one in force, whoever puts it there.
+    /// Whether a bundle may follow the one in effect, whoever sets it.
     fn bundle_may_follow(&self, e: &BundleSet) -> Verdict {
         let before = self.bundles.get(e.trust_domain.as_str());
         if let Some(seen) = before.and_then(|b| b.sequence)
@@ -223,7 +223,7 @@ impl State {
         {
             return Err(Refusal::field("spiffe_sequence", format!("it may not go below {seen} or go missing, once seen")));
         }
-        // It waited for a second person, who was shown what it changes of that bundle and of no other.
+        // The change waited for a second person, who was shown its difference from that bundle and from no other.
         let in_force = before.map_or(0, |b| b.seq.as_u64());
         match e.planned_on.is_some_and(|on| on != in_force) {
             true => Err(stale(format!("the bundle of {} changed since the change was asked for: ask anew", e.trust_domain))),
@@ -235,7 +235,7 @@ impl State {
         self.bundle_may_follow(e)?;
         let before = self.bundles.get(e.trust_domain.as_str());
         if let Some(before) = before {
-            // Made from another bundle than the one in force: it would bring back a root that was removed meanwhile.
+            // A change made from another bundle than the one in effect would bring back a root that was removed in the meantime.
             if before.seq > record.revision() {
                 return Err(stale(format!("the bundle of {} changed at seq {}", e.trust_domain, before.seq)));
             }

@@ -1,4 +1,4 @@
-//! Whether it is time to say that something fell due: once for each.
+//! Verdicts on records of deadlines: not too early, and once each.
 
 use super::super::{State, Verdict};
 use super::{malformed, stale};

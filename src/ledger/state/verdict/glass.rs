@@ -1,4 +1,4 @@
-//! Whether break-glass is opened, joined or reviewed: two people, once each, and a third who looks at it afterwards.
+//! Verdicts on break-glass: opened and joined by two people, once each, and reviewed by a third person afterwards.
 
 use super::super::{Glass, State, Verdict, svid_facts, trust_domain_of};
 use super::{Pending, malformed, refused_by};
@@ -9,14 +9,14 @@ use crate::revocation::Facts;
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
 impl Pending<'_> {
-    /// A break-glass task is opened by a person, whom the record behind it names.
+    /// A break-glass task must be opened by a person, named by the next record of the group.
     pub(super) fn no_glass_of_nobody(&self) -> Verdict {
         let opens = self.tasks.iter().any(|t| t.break_glass && t.parent.is_empty());
         if opens && !self.glass { Err(malformed("a break-glass task that nobody asked for")) } else { Ok(()) }
     }
 }
 
-/// Whoever takes a step: somebody with a name. Who holds a shell on the server's host is nobody here.
+/// The person or workload that takes a step. A peer of the local socket on the server's host has no identity here.
 fn somebody(record: &Record) -> Result<Identity, Refusal> {
     match record.author.as_ref().and_then(|a| a.who.as_ref()) {
         Some(Who::SpiffeId(sub)) => Ok(Identity { issuer: trust_domain_of(sub).to_owned(), sub: sub.clone() }),
@@ -29,7 +29,7 @@ fn none(id: &TaskId) -> Refusal {
     Refusal::new(Reason::NotFound, format!("there is no break-glass task {id}"))
 }
 
-/// The refusal of whoever is in another one.
+/// The refusal of a person who is in another break-glass task.
 pub(crate) fn blocked_by(who: &Identity, id: &TaskId, glass: &Glass, now: Millis) -> Refusal {
     let (what, way_out) = match glass.over(now) {
         true => ("nobody reviewed", format!("a third person looks at it: mayfly break-glass review {id} --text TEXT")),
@@ -40,7 +40,8 @@ pub(crate) fn blocked_by(who: &Identity, id: &TaskId, glass: &Glass, now: Millis
         .way_out(way_out)
 }
 
-/// What stays when the night is over, or grants: none of it is for somebody with wide rights. What only takes away is.
+/// Whether an event grants something or outlasts the incident: people with break-glass rights must not cause such events. Events that only
+/// revoke are allowed.
 fn lasts(event: &Event) -> bool {
     match event {
         Event::PolicySet(_)
@@ -59,7 +60,7 @@ fn lasts(event: &Event) -> bool {
 }
 
 impl State {
-    /// Whoever acts in break-glass changes nothing that lasts, also where their server did not know yet that they do.
+    /// People who act in break-glass cannot make lasting changes, even if their server did not know yet that they act in it.
     pub(super) fn not_from_glass(&self, event: &Event, record: &Record, time: Millis) -> Verdict {
         if self.glasses.is_empty() || !lasts(event) {
             return Ok(());
@@ -74,7 +75,7 @@ impl State {
         }
     }
 
-    /// What is opened as break-glass or below it stays within what break-glass may be.
+    /// A break-glass task, or a task below one, must stay within the bounds of break-glass.
     pub(super) fn glass_within(&self, e: &TaskOpened, pending: &Pending<'_>) -> Verdict {
         if e.parent.is_empty() {
             let longest = Millis(e.opened_at).plus(limits::BREAK_GLASS_MS);
@@ -132,7 +133,7 @@ impl State {
         }
     }
 
-    /// A workload steps under its own SPIFFE ID; what a login's certificate says is its person and nobody else.
+    /// A workload takes a step under its own SPIFFE ID; a login's certificate stands for its person and nobody else.
     fn as_themselves(&self, e: &BreakGlass, record: &Record, who: &Identity, time: Millis) -> Verdict {
         if record.author_id().is_some_and(|own| own != e.caller) {
             return Err(malformed("a step of break-glass under another one's SPIFFE ID"));
@@ -169,7 +170,7 @@ impl State {
         Ok(())
     }
 
-    /// Whoever is in another one, or was and nobody looked at it, is in no second.
+    /// A person in another break-glass task, or in one that was not reviewed, can neither open nor join one.
     fn free_for_glass(&self, who: &Identity, caller: &str, time: Millis) -> Verdict {
         match self.glasses.blocks(who, caller) {
             Some((other, glass)) => Err(blocked_by(who, other, glass, time)),

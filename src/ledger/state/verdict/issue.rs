@@ -1,4 +1,4 @@
-//! Whether a credential is issued.
+//! The verdict on an issuance.
 
 use super::super::{Issuance, State, Verdict, facts_of};
 use super::{Pending, malformed, refused_by, stale};
@@ -8,7 +8,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::revocation::Sorts;
 use crate::seq::{CredentialId, LeaseId, Millis, Seq, TaskId};
 
-/// In break-glass its people act and nobody else, nobody's approval widens it, and each use of it says so.
+/// In a break-glass task only its two people act, no approval widens it, and each issuance is marked as break-glass.
 pub(super) fn in_glass(e: &Issued, glass: bool, admitted: impl Fn() -> bool) -> Verdict {
     match (glass, e.break_glass) {
         (false, false) => Ok(()),
@@ -58,7 +58,7 @@ impl State {
         let wall = || Err(Refusal::new(Reason::EnvironmentWall, "task and upstream belong to different environments"));
         let end = match pending.tasks.iter().find(|t| t.task == e.task) {
             Some(task) => {
-                // Opened by a record before it in its group: it is as its terms say.
+                // The task was opened by an earlier record of the group: its terms apply unchanged.
                 if task.environment != e.environment {
                     return wall();
                 }
@@ -133,7 +133,7 @@ impl State {
     fn key_active(&self, e: &Issued) -> Verdict {
         match self.keys.get(e.key.as_str()) {
             Some(key) if key.state == KeyState::Active => Ok(()),
-            // Kinds that another server mints name no key of ours.
+            // Kinds whose credentials another server makes name no key of mayfly.
             None if e.key.is_empty() && !e.lease.is_empty() => Ok(()),
             _ => Err(stale(format!("key {:?} is not active", e.key))),
         }
@@ -151,8 +151,8 @@ impl State {
         }
     }
 
-    /// What is replaced was the same caller's and good until here, and is given back by a record before it in its group: at no place are
-    /// both live, and what was revoked is not had again by a repeat.
+    /// The replaced credential must be the same caller's, must have been valid until now, and must be given back by an earlier record of
+    /// the group: at no place are both valid, and a retry cannot bring back a revoked credential.
     fn may_replace(&self, e: &Issued, time: Millis, pending: &Pending<'_>) -> Verdict {
         if e.replaces.is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Keys: how one goes from state to state, and that one of each purpose signs.
+//! Verdicts on keys: the allowed state changes, and at most one active key per purpose.
 
 use std::collections::BTreeMap;
 
@@ -39,8 +39,8 @@ impl State {
         }
     }
 
-    /// At most one active key for a purpose in an environment, once the whole group has taken effect: two replicas that make the first key,
-    /// or rotate, at once would sign with two, and whoever retires "the" key would leave one.
+    /// At most one active key per purpose and environment once the whole group has taken effect. Otherwise two replicas that create the
+    /// first key, or rotate, at once would sign with two keys, and an operator who retires "the" key would leave one active.
     pub(super) fn one_active<R: Judged>(&self, group: &[R]) -> Verdict {
         let mut of: BTreeMap<&str, (KeyPurpose, &str, KeyState)> =
             self.keys.iter().map(|(id, k)| (&**id, (k.purpose, &*k.environment, k.state))).collect();

@@ -1,4 +1,4 @@
-//! Whether a login takes effect, and whether one still stands.
+//! Verdicts on logins: whether one takes effect, and whether one is still valid.
 
 use super::super::logins::facts_of_login;
 use super::super::{Login, State, Verdict, serial_of_login};
@@ -9,7 +9,7 @@ use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::seq::{CredentialId, Millis, Seq};
 
-/// What makes an ID token one that was used: SHA-256 over what it is, its issuer and its id.
+/// The single-use id of an ID token: SHA-256 over the kind, the issuer and the token's id.
 pub fn id_token_used(issuer: &str, id: &str) -> [u8; 32] {
     let mut bytes = b"mayfly id token 1".to_vec();
     for part in [issuer, id] {
@@ -20,7 +20,7 @@ pub fn id_token_used(issuer: &str, id: &str) -> [u8; 32] {
 }
 
 impl State {
-    /// A login is a grant, and rests on a token that is used for it and for nothing else: its use stands before it in its group.
+    /// A login is a grant. Its ID token must be used up by an earlier record of the same group, and by nothing else.
     pub(super) fn may_log_in<'a>(&'a self, e: &'a LoggedIn, revision: Seq, time: Millis, pending: &mut Pending<'a>) -> Verdict {
         let id = CredentialId::from_slice(&e.credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
         if self.logins.contains_key(&id)
@@ -38,7 +38,7 @@ impl State {
         }
         if let Some(job) = &e.job {
             let whole = !job.rule.is_empty() && !job.id.is_empty() && job.claims.len() <= limits::ATTESTED_CLAIMS;
-            // A job is nobody who could have a second factor.
+            // A job cannot have a second factor.
             if !whole || !e.amr.is_empty() || !e.acr.is_empty() || e.auth_time != 0 {
                 return Err(malformed("a job without rule or id, with too many claims, or one that signed in like a person"));
             }
@@ -83,7 +83,7 @@ impl State {
         }
     }
 
-    /// A login that is good now. What is not known is none: its certificate proves nothing by itself.
+    /// A login that is valid now. An unknown login is invalid: its certificate alone proves nothing.
     pub fn login_alive(&self, id: &CredentialId, time: Millis) -> Result<&Login, Refusal> {
         let gone = |what: &str| Err(Refusal::new(Reason::CredentialNotActive, format!("login {id} {what}")));
         let Some(login) = self.logins.get(id) else { return gone("is not known") };

@@ -1,6 +1,6 @@
 //! The fold's verdict: does this group of records take effect at this place in the order?
 //!
-//! It compares versions, times and rules; it does not run policy. What happens once (an approval, a request id, a credential id) is
+//! The verdict compares versions, times and rules; it does not run policy. Single use (of an approval, a request id, a credential id) is
 //! decided here and nowhere else.
 
 mod approval;
@@ -26,16 +26,16 @@ use crate::refusal::{Reason, Refusal};
 use crate::revocation::{Hit, Sort, Target};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
-/// What earlier records of the same group would add, were it valid.
+/// What the earlier records of the same group would add if the group is valid.
 struct Pending<'a> {
-    /// How much of it there may be.
+    /// The limits that apply.
     ceilings: &'a Ceilings,
-    /// There are no others: nearly always, and then nothing has to be kept for them.
+    /// The group has a single record, the usual case: nothing has to be collected for later records.
     alone: bool,
     tasks: Vec<&'a TaskOpened>,
     credentials: Vec<&'a [u8]>,
     requests: Vec<[u8; 16]>,
-    /// How many of them are bound anew.
+    /// Number of newly bound request ids.
     bound: usize,
     approvals: Vec<&'a [u8]>,
     /// Approvals that tasks of the group wait for.
@@ -43,10 +43,10 @@ struct Pending<'a> {
     leases: Vec<&'a LeaseOpened>,
     used_once: Vec<&'a [u8]>,
     keys: Vec<&'a str>,
-    /// A key begins to sign.
+    /// The group makes a key active.
     activates: bool,
     released: Vec<&'a [u8]>,
-    /// The break-glass task that the group opens was asked for by somebody.
+    /// The group names the person who asked for its break-glass task.
     glass: bool,
 }
 
@@ -89,7 +89,7 @@ fn over(task: &TaskId, phase: Phase) -> Refusal {
     Refusal::new(Reason::TaskNotActive, format!("task {task} {what}"))
 }
 
-/// The refusal that a rule makes.
+/// The refusal for a rule that covers a grant.
 pub(crate) fn refused_by(hit: &Hit, what: &str) -> Refusal {
     let reason = if hit.lock {
         Reason::Locked
@@ -104,18 +104,18 @@ pub(crate) fn refused_by(hit: &Hit, what: &str) -> Refusal {
     if hit.lock { no.way_out(format!("an operator lifts it: mayfly lock lift {} --reason TEXT", hit.seq)) } else { no }
 }
 
-/// The version of an environment's policy set in force, 0 where it has none.
+/// The version of an environment's policy set in effect, 0 if it has none.
 pub fn policy_in_force(state: &State, environment: &str) -> u64 {
     state.policies.get(environment).map_or(0, |v| v.version)
 }
 
 impl State {
-    /// Whether a group takes effect here. The state is not changed.
+    /// Whether a group takes effect here. Does not change the state.
     pub fn verdict<R: Judged>(&self, group: &[R], time: Millis) -> Verdict {
         self.verdict_within(group, time, &Ceilings::FOLD)
     }
 
-    /// The same for a writer that holds to its own ceilings, none above those of the fold.
+    /// As [`State::verdict`], for a writer with limits of its own, none above those of the fold.
     pub fn verdict_within<R: Judged>(&self, group: &[R], time: Millis, ceilings: &Ceilings) -> Verdict {
         let mut pending = Pending::within(ceilings, group.len() == 1);
         for judged in group {
@@ -135,8 +135,8 @@ impl State {
         if pending.activates { self.one_active(group) } else { Ok(()) }
     }
 
-    /// A request id is bound by the request's first record. The server answers a repeat from what it made; where that cannot be given
-    /// again, an issuance that names it takes its place, and the id is bound to that from then on.
+    /// A request id is bound by the first record of the request. The server answers a retry from that record; if its credential cannot be
+    /// returned again, an issuance that names it replaces it, and the request id is bound to the replacement from then on.
     fn request_free(&self, judged: &impl Judged, pending: &mut Pending<'_>) -> Verdict {
         let replaces = match &judged.record().event {
             Some(Event::Issued(e)) if !e.replaces.is_empty() => Some(&e.replaces[..]),
@@ -156,7 +156,7 @@ impl State {
             return reused();
         }
         match (self.credentials.asked(&key), replaces) {
-            // Counted already, with the one that it replaces.
+            // The request id is counted already, for the replaced credential.
             (Some(Asked::Live(first)), Some(id)) if first.id().as_bytes()[..] == *id => {
                 pending.requests.push(key);
                 return Ok(());
@@ -175,7 +175,7 @@ impl State {
         Ok(())
     }
 
-    /// A decision is made at a time near its place: neither from the future, nor older than a view may be.
+    /// A decision must be made near the time of its commit: neither in the future, nor older than a view may be.
     fn timely(&self, decided: u64, revision: Seq, time: Millis) -> Verdict {
         let oldest = time.minus(limits::VIEW_MAX_AGE_MS + limits::CLOCK_SKEW_MS);
         if Millis(decided) < oldest || Millis(decided) > time.plus(limits::CLOCK_SKEW_MS) {
@@ -184,8 +184,8 @@ impl State {
         self.of_this_order(revision)
     }
 
-    /// Whatever was revoked after this view is still known here. A rule that was dropped meanwhile might have covered the grant: by a
-    /// writer whose view stood still, or a time that leapt.
+    /// Every revocation since this view must still be known. A rule that was dropped in the meantime might have covered the grant: if a
+    /// writer's view stood still, or time leapt.
     fn rules_known_since(&self, revision: Seq) -> Verdict {
         if revision < self.rules.dropped() {
             return Err(stale(format!("its view {revision} is older than rules that are no longer kept")));
@@ -193,7 +193,7 @@ impl State {
         Ok(())
     }
 
-    /// A decision revision is a place that this generation has reached.
+    /// A decision revision must be a place that this generation has reached.
     fn of_this_order(&self, revision: Seq) -> Verdict {
         if revision > self.head || revision < Seq::start_of(self.head.generation()) {
             return Err(stale(format!("its decision revision {revision} is not of this order")));
@@ -210,7 +210,8 @@ impl State {
         self.usable(task, time).map(|()| task)
     }
 
-    /// A task takes grants while it and all above it are active, and nothing that was revoked since one was opened covers its opening.
+    /// A task accepts grants while it and all tasks above it are active, and while no revocation since their opening covers one of the
+    /// openings.
     fn usable(&self, task: &Task, time: Millis) -> Verdict {
         match self.tasks.phase(task, time) {
             Phase::Active => {}
@@ -222,20 +223,20 @@ impl State {
         }
     }
 
-    /// The task, or the one above it, whose opening a rule covers, and the rule. Opening is a grant: what was revoked since ends it, and
-    /// lifting a lock does not bring it back. For those who list tasks too: such a task is revoked, whatever its phase.
+    /// The task, or the one above it, whose opening a rule covers, and the rule. Opening is a grant: a revocation since then ends the task,
+    /// and lifting a lock does not bring it back. Also for lists of tasks: such a task is shown as revoked, whatever its phase.
     pub fn revoked_by(&self, task: &Task) -> Option<(TaskId, Hit)> {
         for t in self.tasks.upwards(task) {
             if let Some(hit) = self.joining(t).and_then(|facts| self.rules.covers(&facts)) {
                 return Some((t.terms.id, hit));
             }
-            // Tasks and credentials are revoked all the time, other sorts rarely: mostly there is nothing to ask.
+            // Rules on tasks and credentials are common, other sorts are rare: usually nothing has to be checked.
             let asked = |sort: Sort| sort != Sort::Task && (sort != Sort::Credential || t.terms.ancestor.is_some());
             if self.rules.newer(t.terms.revision).any(asked)
                 && let facts = self.opening(&t.terms)
                 && let Some(hit) = self.rules.covers(&facts)
             {
-                // Where there is a lock too, it comes first: it has a way out.
+                // If there is a lock too, the lock is reported first, because an operator can lift it.
                 return Some((t.terms.id, self.rules.blocks(&facts).unwrap_or(hit)));
             }
         }
@@ -250,9 +251,9 @@ impl State {
         Ok(())
     }
 
-    /// A credential of ours counts as evidence only if the fold knows its id as valid.
+    /// A credential of mayfly counts as evidence only if the fold knows its id as valid.
     pub fn evidence_alive(&self, id: &CredentialId, time: Millis) -> Verdict {
-        // What had ended when the newest commit was written has ended, also for who asks by a clock that stands behind it.
+        // A credential that had expired at the newest commit is expired, also for a caller of this function whose clock is behind.
         let time = time.max(self.time);
         let gone = |what: &str| Err(Refusal::new(Reason::CredentialNotActive, format!("credential {id} {what}")));
         if self.logins.contains_key(id) {
@@ -273,7 +274,7 @@ impl State {
     }
 }
 
-/// A credential's time is over.
+/// The refusal of an expired credential.
 pub fn expired(id: &CredentialId) -> Refusal {
     Refusal::new(Reason::CredentialNotActive, format!("credential {id} has expired"))
 }

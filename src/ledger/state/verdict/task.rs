@@ -1,4 +1,4 @@
-//! Whether a task opens, and what may become of one that is open.
+//! Verdicts on task openings, and on heartbeats, holds and extensions of open tasks.
 
 use super::super::tasks::Task;
 use super::super::terms::counted_bytes;
@@ -38,7 +38,7 @@ impl State {
         facts.credentials.extend(CredentialId::from_slice(&e.ancestor));
         add_lineage(&mut facts, &e.ancestors, None, &e.actors, e.subject_token.as_ref());
         if let Some(token) = &e.subject_token {
-            // What is done on somebody's behalf ends with the proof of it.
+            // A task on somebody's behalf ends when the proof of that expires.
             if e.max_deadline > token.expires_at {
                 return Err(Refusal::new(Reason::NoLifeLeft, format!("task {id} would outlive its subject token")));
             }
@@ -76,7 +76,7 @@ impl State {
         Ok(())
     }
 
-    /// A child is never wider than its parent.
+    /// A child task must not be wider than its parent.
     fn child_within(&self, e: &TaskOpened, parent: &Task) -> Verdict {
         let wider = |what: &str| {
             Err(Refusal::new(Reason::WiderThanParent, format!("a child task would be wider than {}: {what}", parent.terms.id)))
@@ -113,7 +113,7 @@ impl State {
         facts.identities.push((trust_domain_of(&task.terms.opener), &task.terms.opener));
         facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
         if let Some(behalf) = task.terms.behalf.as_deref() {
-            // Each of them acts in it: whoever is locked out gets no more time by it.
+            // Each of these identities acts in the task: none may get more time through it while locked.
             add_lineage(&mut facts, &behalf.line, None, &behalf.actors, behalf.token.as_ref());
         }
         match self.rules.blocks(&facts) {

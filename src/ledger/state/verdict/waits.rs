@@ -1,4 +1,5 @@
-//! Whether a task waits for an approval, is opened by one, or gets more time by one: for the terms that people were shown and no others.
+//! Verdicts on tasks that wait for an approval, are opened by one, or are extended by one: only for exactly the terms that approvers were
+//! shown.
 
 use prost::Message;
 
@@ -12,8 +13,8 @@ use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::seq::{ApprovalId, Millis, Seq, TaskId};
 
-/// SHA-256 over all that people are shown of a task: the whole record, but for the approval's own name and end. The fold makes it anew, so what
-/// somebody approves is what stands in the ledger.
+/// SHA-256 over everything that approvers are shown of a task: the whole record except the approval's own id and expiry. The fold computes
+/// it again, so approvers approve what the ledger contains.
 pub fn digest_of_task(asked: &ApprovalAsked) -> [u8; 32] {
     let shown = ApprovalAsked { approval: Vec::new(), digest: Vec::new(), expires_at: 0, ..asked.clone() };
     let mut bytes = b"mayfly approval of a task 1".to_vec();
@@ -31,7 +32,7 @@ pub(super) fn opens_the_same(asked: &ApprovalAsked, opened: &TaskOpened) -> bool
 }
 
 impl Pending<'_> {
-    /// Whatever waits for an approval, somebody is asked for with it: nothing waits for what was not asked, or was asked for less.
+    /// Every waiting task must have its approval request in the same group: no task waits for an approval that was not asked for.
     pub(super) fn all_asked(&self) -> Verdict {
         let waits = |t: &&&TaskOpened| !t.approval.is_empty();
         match self.tasks.iter().filter(waits).find(|t| t.break_glass || !self.asked.contains(&&t.approval[..])) {
@@ -42,7 +43,7 @@ impl Pending<'_> {
 }
 
 impl State {
-    /// What is asked about a task says what task that is.
+    /// An approval request for a task must describe exactly that task.
     pub(super) fn may_ask_for_task<'a>(&self, e: &'a ApprovalAsked, time: Millis, pending: &mut Pending<'a>) -> Verdict {
         let terms = match (e.of(), e.terms.as_deref()) {
             (ApprovalOf::Task | ApprovalOf::Extension, None) => return Err(malformed("an approval of a task without its terms")),
@@ -101,13 +102,14 @@ impl State {
         Ok(())
     }
 
-    /// Those who may approve are those whom these name now.
+    /// The approvers must be those that these registrations name now.
     pub(super) fn registrations_stand(&self, asked: &ApprovalAsked) -> Verdict {
         let mut all = asked.terms.iter().flat_map(|t| &t.registrations);
         all.try_for_each(|r| self.registration_stands(&r.upstream, r.version))
     }
 
-    /// With the approval the task opens, as it was decided when it was asked for: with the policy in force, and with nothing revoked since.
+    /// Whether the task may open with the approval, as it was decided when the approval was asked for: with the policy in effect, and with
+    /// nothing revoked since.
     pub(super) fn may_open_with(&self, asked: &ApprovalAsked) -> Verdict {
         if asked.of() != ApprovalOf::Task {
             return Ok(());
@@ -123,7 +125,7 @@ impl State {
         }
     }
 
-    /// Whether a task gets more time: decided like opening, and with another approval where opening took one.
+    /// Whether a task may be extended: decided like an opening, and with another approval if the opening took one.
     pub(super) fn may_extend<'a>(
         &'a self,
         e: &'a TaskExtended,
@@ -138,7 +140,7 @@ impl State {
         }
         self.version_in_force(&task.terms.environment, e.policy_version)?;
         let parent = self.tasks.upwards(task).nth(1).map_or(Millis(u64::MAX), |p| p.deadline);
-        // A deadline that came earlier would be outlived by what was issued up to the one before.
+        // An earlier deadline would be outlived by credentials issued up to the former one.
         let deadline = Millis(e.deadline);
         if deadline > task.terms.max_deadline.min(parent) || deadline <= time || deadline < task.deadline {
             return Err(Refusal::new(Reason::NoLifeLeft, "the new deadline is not within the task's bounds"));
@@ -148,7 +150,7 @@ impl State {
         self.not_blocked(task, rests_on)
     }
 
-    /// The revision that it rests on: of the approval that it uses up, or its own.
+    /// The decision revision of the extension: that of the approval that it uses up, or its own.
     fn extension_approved<'a>(
         &self,
         e: &'a TaskExtended,

@@ -1,8 +1,8 @@
-//! Whoever acts in break-glass changes nothing that lasts, by the fold's own verdict.
+//! The fold refuses lasting changes by people who act in break-glass.
 
 use super::*;
 
-/// What each of the two is refused, and what each may: take away.
+/// What each of the two people is refused, and what each may do: revoke.
 #[test]
 fn whoever_acts_in_one_changes_nothing_that_lasts_and_takes_away() {
     let policy = |version| Event::PolicySet(PolicySet { environment: "prod".into(), version, ..Default::default() });
