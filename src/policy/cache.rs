@@ -2,8 +2,7 @@
 //! that action.
 //!
 //! Attributes are in the key by value, so a new version of a registration or a role needs no invalidation; attributes that no policy reads
-//! are
-//! not in the key. A set that reads time, counts or approvals for an action is evaluated every time, and so is a set that could not be
+//! are not in the key. A set that reads time, counts or approvals for an action is evaluated every time, and so is a set that could not be
 //! analysed.
 
 use std::sync::Arc;

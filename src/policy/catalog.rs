@@ -110,8 +110,7 @@ pub struct Compiled {
     upstreams: BTreeMap<Box<str>, Registered>,
     bindings: BTreeMap<Box<str>, Bindings>,
     /// Texts that did not compile. Texts are validated before they are recorded, so each entry is an internal fault. A text that did not
-    /// compile
-    /// permits nothing.
+    /// compile permits nothing.
     pub faults: Vec<String>,
 }
 
@@ -150,8 +149,7 @@ impl Compiled {
 /// The current [`Compiled`] snapshot.
 ///
 /// The snapshot may briefly lag behind the ledger's state. A decision records the versions that it was made with, and the fold voids the
-/// record
-/// if other versions are in force, so a stale snapshot never issues anything.
+/// record if other versions are in force, so a stale snapshot never issues anything.
 pub struct Catalog {
     issuer: Box<str>,
     now: ArcSwap<Compiled>,

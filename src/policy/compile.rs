@@ -43,8 +43,7 @@ pub(super) struct Compiler<'r> {
     pub types: Types,
     pub validator: Validator,
     /// The set comes from the ledger. A recorded set must stay loadable, or no server would start on that ledger; checks added after the
-    /// set was
-    /// recorded therefore produce warnings instead of complaints.
+    /// set was recorded therefore produce warnings instead of complaints.
     recorded: bool,
     /// `None` where the roles file is itself invalid. Role names are not checked then.
     roles: Option<&'r Roles>,
@@ -227,8 +226,7 @@ fn unknown(name: &str, known: &[String], place: &str) -> Option<String> {
 }
 
 /// A suggestion for a mistyped action. Cedar's own suggestion compares names with and without their type and takes the first of several
-/// equally
-/// near ones.
+/// equally near ones.
 fn action_meant(complaint: &str) -> Option<String> {
     let (_, named) = complaint.split_once("unrecognized action `Action::\"")?;
     let (named, _) = named.split_once('"')?;

@@ -1,7 +1,6 @@
 //! The governing part of a policy set: who may operate and approve, which actions need a second person, and the break-glass rights.
-//! Changing the
-//! governing part always takes two people, whatever policy says (design, section 6): otherwise one person could first remove the
-//! requirement.
+//! Changing the governing part always takes two people, whatever policy says (design, section 6): otherwise one person could first remove
+//! the requirement.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,8 +15,7 @@ use super::roles::Roles;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Governing {
     /// Policies that can apply to operators or approvers, or that read approvals, by id. The values are Cedar's JSON, so a changed comment
-    /// is no
-    /// difference.
+    /// is no difference.
     policies: BTreeMap<String, String>,
     /// The members of each role that those policies name.
     roles: BTreeMap<String, Vec<String>>,

@@ -1,6 +1,5 @@
 //! Deciding whether a caller may have a credential or do an action, and for how long. Pure: texts and values come in, verdicts and grants
-//! go
-//! out. Nothing here writes to the ledger.
+//! go out. Nothing here writes to the ledger.
 //!
 //! - [`set`]: a policy set, validated at construction, with its text form for records.
 //! - [`request`]: the question that Cedar is asked. [`facts`]: the table of all attributes, used by the request, the cache key and the
@@ -8,17 +7,14 @@
 //! - [`cedar`]: evaluation by Cedar. [`reads`]: which attributes a set reads. [`cache`]: the verdict cache.
 //! - `stem` and `slice`: selecting the policies that can apply to a caller and a resource, so that Cedar evaluates only those.
 //! - [`subject`]: the subject that a caller acts on behalf of. [`rights`]: break-glass rights. [`wanted`]: a caller's request, checked in
-//!   form.
-//! [`plain`]: a fast decoder that reads the same request from its bytes.
+//!   form. [`plain`]: a fast decoder that reads the same request from its bytes.
 //! - [`Governing`]: the part of a set that says who operates and approves. [`situation`]: a hypothetical request, as written in a test.
-//! [`audits`]: differences between the shadow policy and the policy in force. [`table`]: tests of a policy set.
+//!   [`audits`]: differences between the shadow policy and the policy in force. [`table`]: tests of a policy set.
 //! - `two`: who could give an approval that a policy demands of an operator. [`person`]: the person behind a caller. [`grant`]: the result
-//!   of a
-//! decision. [`sample`]: fifty policies for benchmarks.
+//!   of a decision. [`sample`]: fifty policies for benchmarks.
 //!
 //! Cedar's verdict does not cover revocation rules, locks, environment walls, task state, bounds and approvals: these are evaluated on
-//! every
-//! grant (design, section 6).
+//! every grant (design, section 6).
 
 pub mod action;
 mod asked;

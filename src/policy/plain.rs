@@ -1,10 +1,8 @@
 //! A fast decoder for the most common form of `ExchangeRequest`: it reads a [`Wanted`] directly from the message's bytes.
 //!
 //! It reads only messages that are well formed and encoded exactly as prost would encode them. For every other message it returns `None`,
-//! and
-//! the caller uses prost and [`Wanted::take`]; those alone define what is accepted and which error is returned. Because the encoding is
-//! prost's
-//! own, the request digest is the digest of the received bytes.
+//! and the caller uses prost and [`Wanted::take`]; those alone define what is accepted and which error is returned. Because the encoding is
+//! prost's own, the request digest is the digest of the received bytes.
 
 use std::sync::Arc;
 
@@ -71,8 +69,7 @@ impl Reader {
 }
 
 /// The upstream and the request id that an `ExchangeRequest` in an open task names, if they can be found without decoding the other fields.
-/// The
-/// message may be one that [`read`] does not accept.
+/// The message may be one that [`read`] does not accept.
 pub fn names(message: &[u8]) -> Option<(&str, &str)> {
     let mut fields = Fields::of(message);
     fields.delimited(TASK_ID)?;

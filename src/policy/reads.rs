@@ -157,8 +157,7 @@ impl Reads {
     }
 
     /// Reads of `root in [others]`: the parents of `root`, and its name where one of `others` could be `root` itself, since `in` holds for
-    /// equal
-    /// entities.
+    /// equal entities.
     fn belongs(&mut self, root: &'static str, others: &[EntityUID]) {
         self.value(if root == "principal" { "principal.in" } else { "resource.in" });
         if others.iter().any(|uid| !matches!(uid.ty.to_string().as_str(), "Role" | "Environment")) {

@@ -1,6 +1,5 @@
 //! Which callers have which roles and belong to which environment: a TOML file that maps roles and environments to SPIFFE IDs and to
-//! prefixes
-//! of whole path segments. The file also holds the break-glass rights ([`rights`](super::rights)).
+//! prefixes of whole path segments. The file also holds the break-glass rights ([`rights`](super::rights)).
 //!
 //! ```toml
 //! [role.agent]
@@ -90,8 +89,7 @@ impl Roles {
     }
 
     /// Roles and environment of a caller. Roles of all matching entries add up. For the environment, the exact id takes precedence over
-    /// prefixes,
-    /// and longer prefixes over shorter ones.
+    /// prefixes, and longer prefixes over shorter ones.
     pub fn of(&self, caller: &SpiffeId) -> Membership<'_> {
         let mut numbers = Vec::new();
         let mut environment = None;

@@ -1,8 +1,7 @@
 //! Fifty policies as a mid-sized organization would write them, for benchmarks and `mayfly bench`.
 //!
 //! They read roles, upstream, scopes, and whether a tool is named, but not purpose, arguments digest or counts. Requests that differ in
-//! purpose,
-//! tool and arguments therefore share a verdict.
+//! purpose, tool and arguments therefore share a verdict.
 
 use crate::document::Source;
 use crate::identity::spiffe_id::{IdDefect, SpiffeId};
@@ -23,8 +22,7 @@ pub fn fifty() -> (Vec<Source>, Source) {
 }
 
 /// `policies` policies of the same form, and the matching roles file. Each further team adds the same four policies; the last team gets as
-/// many
-/// as remain.
+/// many as remain.
 pub fn some(policies: usize) -> (Vec<Source>, Source) {
     let mut cedar = String::from(GENERAL);
     let mut roles = format!(

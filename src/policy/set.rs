@@ -247,8 +247,7 @@ impl PolicySet {
     }
 
     /// Whether an operator named by a policy, through a role or by SPIFFE ID, is this id or covers this id; with `exact` unset, also
-    /// whether an
-    /// operator is below this prefix.
+    /// whether an operator is below this prefix.
     pub fn operators_at(&self, id: &str, exact: bool) -> bool {
         let named = self.operators.get_or_init(|| super::govern::operators(&self.policies, &self.roles));
         named.iter().any(|member| match member.strip_suffix("/*") {

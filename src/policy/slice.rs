@@ -1,14 +1,10 @@
 //! Slices: the policies that can apply to a caller and a resource. Cedar evaluates every policy that it is given; of two hundred policies,
-//! a
-//! caller's roles and the resource typically leave a few.
+//! a caller's roles and the resource typically leave a few.
 //!
 //! Cedar itself selects the slice by evaluating the stems of all policies of the action. The slice is cached under the attributes that the
-//! stems
-//! read. The Cedar entities of caller and resource are cached as well, under all attributes that the action's policies read of them. A
-//! policy is
-//! left out only if its stem is false without an error. Such a policy is false itself, so it contributes neither a reason nor an error to
-//! the
-//! verdict.
+//! stems read. The Cedar entities of caller and resource are cached as well, under all attributes that the action's policies read of them.
+//! A policy is left out only if its stem is false without an error. Such a policy is false itself, so it contributes neither a reason nor
+//! an error to the verdict.
 
 use std::sync::Arc;
 

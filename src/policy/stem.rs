@@ -1,8 +1,7 @@
 //! The stem of a policy: its head, and its first conditions as long as they concern only the caller's roles and the resource.
 //!
 //! Cedar evaluates `head && first && second …` from the left and stops at the first condition that is false or fails. A policy with a false
-//! stem
-//! is therefore false without an error, whatever conditions follow. A stem reads nothing of the context, so one evaluation serves many
+//! stem is therefore false without an error, whatever conditions follow. A stem reads nothing of the context, so one evaluation serves many
 //! requests.
 
 use std::sync::Arc;
@@ -54,8 +53,7 @@ fn stem(body: &Template) -> Option<(Policy, Reads)> {
 }
 
 /// Whether many requests share the value of this attribute. The caller's own name is accepted in heads only; as a condition it would give
-/// each
-/// caller its own slice.
+/// each caller its own slice.
 fn same_for_many(path: &str) -> bool {
     matches!(path, "resource" | "principal.in" | "principal.environment" | "principal.trust_domain")
         || path.starts_with("resource.")

@@ -163,8 +163,7 @@ impl Subject {
     }
 
     /// Whether the subject may act in an environment, as far as the issuer's configuration, the token's audience and the presented
-    /// credential
-    /// restrict it. `None`: none of them restricts it.
+    /// credential restrict it. `None`: none of them restricts it.
     pub fn acts_in(&self, environment: &str) -> Option<bool> {
         let by_audience = self.parts.environment.as_ref().map(|own| own == environment);
         let by_issuer = self.parts.issuer.as_ref().map(|issuer| issuer.acts_in(environment));

@@ -1,10 +1,8 @@
 //! Analysis for actions that need two people: who could give the approval that a policy demands of an operator, and which trust domains
-//! have
-//! operators' rights.
+//! have operators' rights.
 //!
 //! A policy that makes an operator's action wait for an approval is refused where nobody could give the approval, and where the action is
-//! needed
-//! in an incident.
+//! needed in an incident.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,7 @@
 //! Bindings: which workload's tool may use which upstream with which scopes.
 //!
 //! A binding grants nothing by itself. Where a binding in force covers an exchange, policy sees the binding's name (`context.binding`) and
-//! may
-//! require one. The issued credential names the binding, so that narrowing the binding revokes credentials that it no longer covers.
+//! may require one. The issued credential names the binding, so that narrowing the binding revokes credentials that it no longer covers.
 
 use serde::{Deserialize, Serialize};
 

@@ -206,8 +206,7 @@ pub struct Upstream {
     /// Base URL of the physical target in normal form ([`super::target::target_url`]), unique.
     pub target: String,
     /// The servers that accept the upstream's credentials. They may introspect the credentials, report their use, and exchange them on
-    /// behalf of
-    /// their holders.
+    /// behalf of their holders.
     pub servers: Vec<SpiffeId>,
     /// The people who may approve, where policy demands an approval.
     pub approvers: Vec<Approver>,
@@ -304,8 +303,7 @@ impl fmt::Display for Clash {
 }
 
 /// All registrations. Name, audience and target are unique across kinds and environments: if one target had two registrations, the stricter
-/// one
-/// would protect nothing.
+/// one would protect nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Registry {
     upstreams: BTreeMap<String, Arc<Upstream>>,

@@ -3,8 +3,7 @@
 use crate::limits;
 
 /// The normal form of a target's URL: scheme and host in lower case, the scheme's default port left out, no slash or dot at the end. Two
-/// spellings
-/// of one target must not count as two targets. `None` for a text without scheme or host, or with a user, query or fragment.
+/// spellings of one target must not count as two targets. `None` for a text without scheme or host, or with a user, query or fragment.
 pub fn target_url(text: &str) -> Option<String> {
     if text.len() > limits::NAME_BYTES * 4 || text.contains(['@', '?', '#', '%', '\\']) || !text.is_ascii() {
         return None;

@@ -1,16 +1,14 @@
 //! Determines what a registration grants beyond another one. This is the only place that decides it.
 //!
 //! A change that is not wider takes effect at once. A wider change needs a second operator, like a wider binding. The registration is
-//! destructured
-//! field by field, so that a new field does not compile until this module decides what makes it wider.
+//! destructured field by field, so that a new field does not compile until this module decides what makes it wider.
 
 use super::registry::{Classification, ProofOfPossession, Scope, Ttl, Upstream};
 
 /// What `new` grants beyond `old`, as texts that name the fields; empty where `new` is not wider.
 ///
 /// `read` says whether the environment's policy reads an attribute of the upstream, such as `resource.owner`. Only policy knows the effect
-/// of a
-/// descriptive attribute, so any change of an attribute that policy reads counts as wider.
+/// of a descriptive attribute, so any change of an attribute that policy reads counts as wider.
 pub fn widened(old: &Upstream, new: &Upstream, read: impl Fn(&str) -> bool) -> Vec<String> {
     let Upstream {
         name,
@@ -71,8 +69,7 @@ pub fn widened(old: &Upstream, new: &Upstream, read: impl Fn(&str) -> bool) -> V
 }
 
 /// Why a new registration needs a second operator: its target or audience belonged to another registration that was retired. Otherwise an
-/// operator
-/// who may not widen a registration could retire it and register its target anew.
+/// operator who may not widen a registration could retire it and register its target anew.
 pub fn of_new(new: &Upstream, had_before: impl Fn(&str, &str) -> bool) -> Option<String> {
     had_before(&new.audience, &new.target).then(|| "audience or target of a registration that was retired".to_owned())
 }

@@ -41,8 +41,7 @@ pub struct Activity<'a> {
 
 impl Decider {
     /// Why the task is to be held because of this use; `None`: it is not to be held. A set that permits no use at all is not consulted. A
-    /// policy
-    /// that cannot be evaluated holds the task.
+    /// policy that cannot be evaluated holds the task.
     pub fn exceeds(&self, view: &View, compiled: &Compiled, activity: &Activity<'_>) -> Option<String> {
         let upstream = &compiled.upstream(activity.upstream)?.upstream;
         let policy = compiled.policy(&upstream.environment)?;

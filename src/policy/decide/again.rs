@@ -198,8 +198,7 @@ pub(super) fn question<T>(
 /// Compares a new policy set with the set that it replaces: finds credentials that only the new set refuses.
 ///
 /// A credential that the old set would also refuse by now (for example because a counter has grown) does not count as refused by the
-/// change, as
-/// long as both sets refuse it by the same unchanged policies.
+/// change, as long as both sets refuse it by the same unchanged policies.
 pub struct Anew {
     old: Option<Arc<PolicySet>>,
     new: Arc<PolicySet>,

@@ -170,8 +170,7 @@ impl Decider {
 }
 
 /// The people whose approval suffices: those of the upstream's registration where the exchange itself needs an approval, and those common
-/// to all
-/// upstreams that need one where the task's opening does.
+/// to all upstreams that need one where the task's opening does.
 fn approvers(upstream: &Upstream, own: bool, opening: Option<&Demand>) -> Vec<Approver> {
     match opening {
         None => upstream.approvers.clone(),
@@ -208,8 +207,7 @@ pub(super) fn known(view: &View, caller: &Caller, digest: &Digest) -> Known {
 }
 
 /// SHA-256 over everything that an approval binds (design, section 6). Each part is prefixed with its length, so that no two requests have
-/// the
-/// same digest. The request id and the wait time are not included.
+/// the same digest. The request id and the wait time are not included.
 fn bound(caller: &Caller, want: &Wanted, standing: &Decided<'_>) -> Digest {
     let mut parts = Parts(Vec::with_capacity(512));
     let of = if want.is_action() { "mayfly approval of an action 1" } else { "mayfly approval 1" };

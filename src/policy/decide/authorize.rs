@@ -27,8 +27,7 @@ impl Decider {
     /// permitted now.
     ///
     /// The approval that the credential used up counts. No further approval is asked for, because the server that presents the credential
-    /// is not the
-    /// caller that would ask.
+    /// is not the caller that would ask.
     pub fn authorize_held(&self, view: &View, compiled: &Compiled, held: &Held, want: &Wanted) -> Result<Box<Issued>, No> {
         let now = view.now();
         let registered = self.registered(compiled, &held.upstream)?;

@@ -48,8 +48,7 @@ impl Demand {
 }
 
 /// An upstream that needs an approval, and the refusal without one. No refusal where the approval is needed only because opening the task
-/// took
-/// one.
+/// took one.
 type Wants<'a> = (&'a Registered, &'a AllowedUpstream, Option<Refusal>);
 
 impl Decider {
@@ -88,8 +87,7 @@ impl Decider {
     }
 
     /// Asks policy once for each upstream of the task. `None`: permitted; a demand: an approval is needed first. `again`: the upstreams for
-    /// which
-    /// opening the task took an approval.
+    /// which opening the task took an approval.
     pub(super) fn task_permitted(
         &self,
         compiled: &Compiled,

@@ -1,10 +1,8 @@
 //! Reuses the common decision of one batch for exchanges of the same kind in the batches right behind it.
 //!
 //! This serves speed only. A grant states in its record which view it was decided on. The fold compares that view with the versions in
-//! force at the
-//! record's place in the order, and a verifier compares it with later revocations. A decision that is reused for too long is therefore
-//! voided by the
-//! fold and decided again; the checks here keep that from happening.
+//! force at the record's place in the order, and a verifier compares it with later revocations. A decision that is reused for too long is
+//! therefore voided by the fold and decided again; the checks here keep that from happening.
 
 use std::sync::{Arc, Weak};
 
@@ -158,8 +156,7 @@ impl Alike<'_> {
 
 impl<'a> Shared<'a> {
     /// Makes the decision usable for later batches, if nothing has to be asked per exchange: policy is not asked again, there is no shadow
-    /// policy
-    /// set, no binding, no rule about tools, and no break-glass task.
+    /// policy set, no binding, no rule about tools, and no break-glass task.
     pub fn lasting(self, view: &View, compiled: &Arc<Compiled>, caller: &Caller) -> Alike<'a> {
         if self.asked_each() || self.decided.may_block.has(Sort::Tool) || self.decided.place.glass.is_some() {
             return Alike::Round(Box::new(self));

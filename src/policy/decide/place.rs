@@ -218,8 +218,7 @@ impl Place {
     }
 
     /// The other grants that a credential issued in this task depends on: the openings of the tasks and the credential's ancestors. Empty
-    /// where all
-    /// of them are known to add nothing beyond the credential's own record.
+    /// where all of them are known to add nothing beyond the credential's own record.
     pub fn grounds(&self, view: &View, draft: &Issued) -> Vec<Ground> {
         let open = match &self.about {
             About::Open(terms) => Some(&**terms),

@@ -124,8 +124,7 @@ impl Decider {
 }
 
 /// The credentials that this one depends on: the line that it renews, the logins of people who opened its tasks, and the caller's own SVID,
-/// newest
-/// last.
+/// newest last.
 fn ancestors(caller: &Caller, line: Option<&Renews>, place: &Place) -> Vec<Ancestor> {
     let shown = caller.ancestor().map(|id| Ancestor { credential: id.as_bytes().to_vec(), caller: caller.id().to_string() });
     let mut all: Vec<Ancestor> = line.into_iter().map(|r| r.line.clone()).collect();
@@ -172,8 +171,7 @@ pub(super) fn scopes_of(upstream: &Upstream, asked: &[String]) -> Result<Vec<Str
 }
 
 /// The binding that covers the request. A binding named by the caller must cover it; otherwise the covering binding with the first name is
-/// used, if
-/// any covers the request.
+/// used, if any covers the request.
 pub(super) fn binding_of<'a>(
     compiled: &'a Compiled,
     caller: &SpiffeId,

@@ -1,10 +1,8 @@
 //! Decides the common part of several exchanges of one caller in a batch once.
 //!
 //! All exchanges of a batch are decided on one view and at one time, so the common part has one answer. Each exchange's individual fields
-//! (tool,
-//! purpose, arguments, request id) are checked separately. Where a revocation rule may block one exchange, or policy answers differently
-//! for it,
-//! that exchange is decided separately.
+//! (tool, purpose, arguments, request id) are checked separately. Where a revocation rule may block one exchange, or policy answers
+//! differently for it, that exchange is decided separately.
 
 use std::sync::Arc;
 
@@ -35,8 +33,7 @@ pub struct Shared<'a> {
 
 impl<'a> Shared<'a> {
     /// Whether two exchanges can share a decision: both are in the same open task, neither is a renewal, a replacement or on behalf of a
-    /// subject, the
-    /// common fields are equal, and the same individual fields are present.
+    /// subject, the common fields are equal, and the same individual fields are present.
     pub fn possible(a: &Wanted, b: &Wanted) -> bool {
         let plain = |w: &Wanted| {
             matches!(w.task, TaskChoice::Named(_)) && w.renews.is_none() && w.replaces.is_none() && w.behalf.is_none()
@@ -115,8 +112,7 @@ pub(super) fn own_grant<'w>(place: &'w Place, want: &'w Wanted, request: Option<
 
 impl Decider {
     /// Decides the common part of several exchanges of one view, with `want` as their representative. [`Shared::grant`] then gives each
-    /// exchange its
-    /// grant, or says that the exchange must be decided separately.
+    /// exchange its grant, or says that the exchange must be decided separately.
     ///
     /// `None` where every exchange must be decided separately, for example because an approval is for a single request.
     pub fn shared<'a>(

@@ -1,6 +1,5 @@
 //! Checks for exchanges on behalf of a subject: the checks on the subject and its token that are independent of policy, and the attributes
-//! that
-//! policy reads of them.
+//! that policy reads of them.
 
 use std::time::Duration;
 

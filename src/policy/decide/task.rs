@@ -236,8 +236,7 @@ fn callers_belong(view: &View, policy: &Policy, opener: &Caller, environment: &s
 }
 
 /// The owner of a task is its opener. A task opened for another caller belongs to that caller, so that revoking the caller or listing its
-/// tasks
-/// includes it.
+/// tasks includes it.
 fn owner_of(caller: &Caller, terms: &Terms, work: Work) -> Result<Identity, No> {
     if work != Work::DelegateTask {
         return Ok(Identity::of(caller));

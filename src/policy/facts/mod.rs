@@ -1,8 +1,7 @@
 //! The table of all attributes that a policy may read: the place of each in the schema, and the function that reads its value.
 //!
 //! The Cedar request, the cache key and the analysis of what a set reads are all derived from this table, so an attribute cannot be present
-//! in
-//! one of them and missing in another. To add an attribute: add a file here, its line in [`all`], and its line in the schema.
+//! in one of them and missing in another. To add an attribute: add a file here, its line in [`all`], and its line in the schema.
 
 mod caller;
 mod intent;

@@ -14,9 +14,8 @@ use crate::seq::{CredentialId, LeaseId};
 
 impl<D: Durable> Leases<D> {
     /// Obtains a record's credential from its upstream again. `None` where the upstream cannot return it, so that another credential must
-    /// replace it.
-    /// The result has no records to commit. The caller must check that the credential is live, before and after, since the upstream may
-    /// take long.
+    /// replace it. The result has no records to commit. The caller must check that the credential is live, before and after, since the
+    /// upstream may take long.
     ///
     /// Refused: NOT_SERVED, UPSTREAM_FAILED, LIMIT_REACHED, and CREDENTIAL_NOT_ACTIVE where the lease is closed already.
     pub async fn again(&self, past: &Past<'_>) -> Result<Option<Minted>, No> {

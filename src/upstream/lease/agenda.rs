@@ -2,10 +2,8 @@
 //! leases.
 //!
 //! Without any record, a lease ends only at a known time: its credential's expiry, its task's deadline, a missed heartbeat. Records that
-//! end
-//! something usually name a credential or a task. For a record that names neither (a lock on a caller, a key change) all leases are checked
-//! at
-//! once, in pieces. Nothing here decides whether a lease ends: the check reads the state.
+//! end something usually name a credential or a task. For a record that names neither (a lock on a caller, a key change) all leases are
+//! checked at once, in pieces. Nothing here decides whether a lease ends: the check reads the state.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -122,8 +120,7 @@ impl Agenda {
     }
 
     /// Schedules the next check of a lease that is in use or being made: at `when`, or when a record concerns the lease. At the latest
-    /// after
-    /// `limits::LEASE_LOOK_AGAIN_MS`, so that no lease depends on a record alone.
+    /// after `limits::LEASE_LOOK_AGAIN_MS`, so that no lease depends on a record alone.
     pub fn later(&mut self, id: LeaseId, when: Millis, now: Millis, names: Option<Names>) {
         if let Some(names) = names {
             self.name(id, names);

@@ -32,8 +32,7 @@ pub(super) fn failed(kind: Kind, why: &str) -> No {
 
 impl<D: Durable> Leases<D> {
     /// Makes a credential of a kind that an upstream makes. The lease is durable before the upstream is asked. `group`: the number that
-    /// ties the
-    /// credential's records together.
+    /// ties the credential's records together.
     ///
     /// Dropping this future, or the returned [`Minted`], undoes what was made.
     ///
@@ -62,8 +61,7 @@ impl<D: Durable> Leases<D> {
     }
 
     /// Makes the lease durable. If that takes too long the exchange is refused, because another replica could consider the lease left
-    /// behind while
-    /// the credential is still being made.
+    /// behind while the credential is still being made.
     async fn open(&self, lease: LeaseId, named: &Named, parts: &Parts) -> Result<(), No> {
         let opened = LeaseOpened {
             lease: lease.as_bytes().to_vec(),

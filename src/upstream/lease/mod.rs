@@ -1,6 +1,5 @@
 //! Leases: every credential made at an upstream is in the ledger before it is made, and its lease ends undone or listed (design, section
-//! 11,
-//! invariant 5).
+//! 11, invariant 5).
 //!
 //! ```text
 //! LeaseOpened, durable ─▶ make ─▶ Issued, durable and valid ─▶ answer
@@ -13,18 +12,13 @@
 //! - *Killed anywhere.* The lease is in the ledger. If no issuance of it became valid within `left_ms`, the lease was left behind and is
 //!   undone.
 //! - *An issuance still on its way while its lease is undone* (the caller disconnected during the commit, another replica is slow): before
-//!   a lease
-//! is undone whose issuance may have been proposed, its credential is revoked in the ledger. The issuance is then either already there and
-//! revoked,
-//! or arrives later and is void. A live credential that opens nothing cannot exist.
+//!   a lease is undone whose issuance may have been proposed, its credential is revoked in the ledger. The issuance is then either already
+//!   there and revoked, or arrives later and is void. A live credential that opens nothing cannot exist.
 //! - *A request that arrives late.* The upstream may carry out `make` after mayfly gave up on it, even after an undo that found nothing. A
-//!   lease
-//! whose `make` was not answered therefore closes only once [`settles_ms`](crate::credential::remote::Remote::settles_ms) have passed and
-//! it was
-//! undone and checked after that.
+//!   lease whose `make` was not answered therefore closes only once [`settles_ms`](crate::credential::remote::Remote::settles_ms) have
+//!   passed and it was undone and checked after that.
 //! - *The same lease undone twice, by two replicas or across a restart.* Undoing is idempotent; the second attempt to close the lease
-//!   learns that it
-//! is closed.
+//!   learns that it is closed.
 
 mod again;
 mod agenda;
@@ -60,8 +54,7 @@ use inbox::Inbox;
 /// The ledger operations that leases need.
 pub trait Durable: Send + Sync + 'static {
     /// Commits a group of records. `Ok`: durable and found valid. After a fault, or a refusal for lack of service, it is unknown whether
-    /// the records
-    /// were committed.
+    /// the records were committed.
     fn commit(&self, records: Vec<Record>) -> impl Future<Output = Result<Receipt, No>> + Send;
 
     /// Reads the state and returns once everything that was read is durable, because undoing at an upstream cannot be reverted.

@@ -34,8 +34,7 @@ enum Done {
 
 impl<D: Durable> Leases<D> {
     /// Undoes leases until the future is dropped; whatever is unfinished is left to the next start. A failed attempt is logged and retried.
-    /// While the
-    /// ledger cannot be written nothing is undone, because a revocation that is not durable may be lost; that is logged once.
+    /// While the ledger cannot be written nothing is undone, because a revocation that is not durable may be lost; that is logged once.
     pub async fn run(self: Arc<Self>) {
         let (mut running, mut said) = (JoinSet::new(), String::new());
         loop {

@@ -1,6 +1,5 @@
 //! Turns the answers of the tests' upstream (`OK`, `YES`, `NO`, or a refusal text) into results of the test kinds. The tests of whole
-//! servers
-//! (`tests/remote`) include this file too.
+//! servers (`tests/remote`) include this file too.
 
 use zeroize::Zeroizing;
 

@@ -20,8 +20,7 @@ async fn put(process: &Process, event: Event) {
 }
 
 /// Issues in a task, with a lifetime of `ttl_ms`, and returns the account's name. Retries, because a busy machine may be too slow for the
-/// short
-/// times of these tests.
+/// short times of these tests.
 async fn issue(process: &Process, task: [u8; 16], ttl_ms: u64) -> String {
     for _ in 0..100 {
         let now = process.disk.now();

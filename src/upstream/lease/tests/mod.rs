@@ -49,8 +49,7 @@ fn lease_of(process: &Process, handle: &str) -> Option<(LeaseId, Lease)> {
 }
 
 /// A typical run: two credentials that stay, one whose caller disconnects, one that is void, one that is revoked and undone. Returns the
-/// accounts
-/// that callers received, and the one of them that was revoked.
+/// accounts that callers received, and the one of them that was revoked.
 async fn a_life(process: &Process, told: &parking_lot::Mutex<Vec<String>>, gone: &parking_lot::Mutex<Option<String>>) {
     let exchange = || process.exchange(async |_| ());
     for _ in 0..2 {
