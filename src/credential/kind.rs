@@ -1,4 +1,4 @@
-//! The kinds: one line each, and minting of those that are made here.
+//! The table of credential kinds, and minting of the kinds that mayfly makes itself.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::Rules;
 use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
-/// How a credential is made and what it is. The numbers are persisted and those of `CredentialKind` in the protos.
+/// A credential kind. The numbers are persisted and equal those of `CredentialKind` in the protos.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u32)]
 pub enum Kind {
@@ -33,12 +33,12 @@ pub enum Kind {
     Redis = 11,
 }
 
-/// Who makes a kind.
+/// Where credentials of a kind are made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Maker {
-    /// We, with a key of this purpose: nothing stands elsewhere.
+    /// By mayfly, with a key of this purpose. Nothing exists at an upstream.
     Here(KeyPurpose),
-    /// Somebody else: under a lease.
+    /// By an upstream, under a lease.
     Elsewhere,
 }
 
@@ -47,13 +47,13 @@ pub enum Maker {
 pub struct Line {
     /// The kind.
     pub kind: Kind,
-    /// Its name in registrations, policies and on the command line.
+    /// The kind's name in registrations, policies and on the command line.
     pub name: &'static str,
-    /// Who makes it.
+    /// Where credentials of the kind are made.
     pub maker: Maker,
-    /// What revoking it means for those who do not follow our rules.
+    /// How a credential is revoked for verifiers that do not follow revocation rules.
     pub revoked_by: &'static str,
-    /// The registration may consent to credentials that cannot be revoked before their end.
+    /// A registration may consent to credentials that cannot be revoked before their expiry.
     pub may_be_irrevocable: bool,
 }
 
@@ -61,7 +61,7 @@ const fn line(kind: Kind, name: &'static str, maker: Maker, revoked_by: &'static
     Line { kind, name, maker, revoked_by, may_be_irrevocable }
 }
 
-/// Every kind, in the order of its number.
+/// All kinds, ordered by number.
 pub const TABLE: [Line; 11] = [
     line(Kind::Jwt, "jwt", Maker::Here(KeyPurpose::AccessToken), "status list", false),
     line(Kind::Reference, "reference", Maker::Here(KeyPurpose::Reference), "introspection", false),
@@ -77,38 +77,38 @@ pub const TABLE: [Line; 11] = [
 ];
 
 impl Kind {
-    /// Its line.
+    /// The kind's line.
     pub const fn line(self) -> &'static Line {
-        // The table is in the order of the numbers, which a test holds.
+        // The table is ordered by number; a test checks it.
         &TABLE[self as usize - 1]
     }
 
-    /// Its persisted number.
+    /// The persisted number.
     pub const fn number(self) -> u32 {
         self as u32
     }
 
-    /// The kind of a persisted number; `None` for one that this version does not know.
+    /// The kind with a persisted number; `None` for a number that this version does not know.
     pub fn from_number(number: u32) -> Option<Kind> {
         TABLE.iter().map(|l| l.kind).find(|k| k.number() == number)
     }
 
-    /// The kind of a name in a registration.
+    /// The kind with a name.
     pub fn from_name(name: &str) -> Option<Kind> {
         TABLE.iter().find(|l| l.name == name).map(|l| l.kind)
     }
 
-    /// Whether we make it ourselves, so that nothing stands elsewhere for it.
+    /// Whether mayfly makes the kind itself, so that nothing exists at an upstream.
     pub const fn made_here(self) -> bool {
         matches!(self.line().maker, Maker::Here(_))
     }
 
-    /// Its name.
+    /// The kind's name.
     pub const fn name(self) -> &'static str {
         self.line().name
     }
 
-    /// Whether this version issues it. The other kinds have their numbers and names already, and are refused as `NOT_SERVED`.
+    /// Whether this version issues the kind. The other kinds have reserved numbers and names, and are refused with `NOT_SERVED`.
     pub const fn served(self) -> bool {
         matches!(self, Kind::Jwt | Kind::Reference)
     }
@@ -122,7 +122,8 @@ pub(super) fn not_served(kind: Kind, what: &str) -> No {
     No::Refusal(Refusal::new(Reason::NotServed, format!("credentials of kind {} {what}", kind.name())))
 }
 
-/// Makes a credential of a kind that is made here. `group`: the number that ties its records together, above 0 and unlike the neighbours'.
+/// Mints a credential of a kind that mayfly makes itself. `group`: the number that ties its records together, greater than 0 and different
+/// from that of neighbouring groups.
 ///
 /// Refused: NOT_SERVED, NOT_READY where there is no active key, NO_LIFE_LEFT below a second.
 pub fn mint_local(
@@ -157,7 +158,7 @@ pub fn mint_local(
     Ok(Minted::new(records(parts, group), summary, answer, Lapse::none()))
 }
 
-/// The key that makes a credential of these parts, if they may be made at all.
+/// The key for minting, or the refusal to mint.
 pub(super) fn key_for(kind: Kind, parts: &Parts, keyring: &Keyring) -> Result<Arc<OwnKey>, No> {
     let Maker::Here(purpose) = kind.line().maker else { return Err(not_served(kind, "are made at their upstream")) };
     let environment = &parts.draft.environment;
@@ -177,7 +178,7 @@ pub(super) fn key_for(kind: Kind, parts: &Parts, keyring: &Keyring) -> Result<Ar
     Ok(key)
 }
 
-/// The token, and what its record keeps of it.
+/// Makes the token and the digest for its record.
 fn make(kind: Kind, key: &OwnKey, id: CredentialId, told: &Told<'_>) -> Result<(Token, Vec<u8>), No> {
     match kind {
         Kind::Jwt => {
@@ -195,7 +196,7 @@ fn make(kind: Kind, key: &OwnKey, id: CredentialId, told: &Told<'_>) -> Result<(
 }
 
 pub(super) fn bearer(token: Token, issued: &Issued, base_url: Arc<str>) -> Answer {
-    // RFC 9449, section 7.1: what is bound to a DPoP key goes with its own scheme.
+    // RFC 9449, section 7.1: a token bound to a DPoP key uses the `DPoP` scheme.
     let scheme = if issued.jkt.is_empty() { "Bearer" } else { "DPoP" };
     Answer::Bearer { token, header: "authorization".into(), scheme: scheme.into(), base_url }
 }
@@ -225,8 +226,8 @@ pub(crate) fn summary(
     Ok(Summary { credential, about: Arc::new(about) })
 }
 
-/// The records of a grant: the task that it opens, or the end of what it replaces, and the issuance. The request stands on the
-/// issuance, which is the last, and by which a repeat finds it.
+/// The records of a grant: the task that it opens or the release of the credential that it replaces, then the issuance. The request is on
+/// the issuance record, which is the last one and by which a repeat is found.
 pub(crate) fn records(parts: Parts, group: u32) -> Vec<Record> {
     let Parts { draft, revision, request, opens, author, .. } = parts;
     let released = (!draft.replaces.is_empty()).then(|| {
@@ -241,26 +242,26 @@ pub(crate) fn records(parts: Parts, group: u32) -> Vec<Record> {
     }
 }
 
-/// What is needed besides its record to make a credential again.
+/// The inputs for making a credential again, besides the keys.
 pub struct Past<'a> {
-    /// The record of its issuance, with its decision revision.
+    /// The issuance record, with its decision revision.
     pub record: &'a Record,
     /// The task path.
     pub path: &'a TaskPath,
-    /// The other grants that it rests on.
+    /// The other grants that the credential depends on.
     pub grounds: &'a [Ground],
     /// `aud`.
     pub audience: &'a str,
-    /// Where the upstream answers.
+    /// The upstream's base URL.
     pub base_url: &'a str,
     /// `iss`.
     pub issuer: &'a str,
 }
 
-/// Makes a credential again from its record: same id and claims, by the same key or not at all. It has no records to commit; the receipt
-/// to reveal it with is that of its record. Whether it was revoked meanwhile is the caller's to ask first.
+/// Makes a credential again from its record: the same id and claims, by the same key. It has no records to commit; the receipt to reveal it
+/// is that of its record. The caller must check first whether the credential was revoked meanwhile.
 ///
-/// Refused: NOT_SERVED, KEY_STATE where its key is gone, DECIDED_ON_OLD_STATE where audience or issuer are not those of then.
+/// Refused: NOT_SERVED, KEY_STATE where its key was removed, DECIDED_ON_OLD_STATE where audience or issuer have changed.
 pub fn remake_local(past: &Past<'_>, keyring: &Keyring) -> Result<Minted, No> {
     let Some(Event::Issued(issued)) = &past.record.event else { return Err(Fault::new("no issuance to make again").into()) };
     let kind = kind_of(issued.kind)?;
@@ -273,7 +274,7 @@ pub fn remake_local(past: &Past<'_>, keyring: &Keyring) -> Result<Minted, No> {
     let told = Told { issued, revision: past.record.revision(), path, grounds, audience, issuer };
     let (token, digest) = make(kind, &key, id, &told)?;
     if digest != issued.token_digest {
-        // Only what the record does not hold can differ: the registration's audience, or the issuer's name.
+        // Only values outside the record can differ: the registration's audience or the issuer's name.
         let no = Refusal::new(Reason::DecidedOnOldState, format!("{id} cannot be made again: audience or issuer changed since"));
         return Err(No::Refusal(no.way_out("ask with a new request_id")));
     }

@@ -1,4 +1,4 @@
-//! Made, and told to nobody. Only a receipt of the ledger turns it into something that can be answered.
+//! Minted credentials. A minted credential is handed out to nobody until a receipt of the ledger turns it into an [`Issued`].
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::ledger::record::Record;
 use crate::refusal::Fault;
 use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
-/// The credential itself, in the form that its kind has. It is wiped when dropped.
+/// The credential itself, in the form of its kind. Wiped on drop.
 pub enum Answer {
     /// A token for an HTTP header.
     Bearer {
@@ -19,9 +19,9 @@ pub enum Answer {
         token: Token,
         /// The header's name, lower case.
         header: Cow<'static, str>,
-        /// What stands before the token. May be empty.
+        /// The scheme before the token. May be empty.
         scheme: Cow<'static, str>,
-        /// Where to send it.
+        /// The URL of the upstream to send the token to.
         base_url: Arc<str>,
     },
     /// A login to a database.
@@ -36,7 +36,7 @@ pub enum Answer {
         user: String,
         /// The password.
         password: Zeroizing<String>,
-        /// Roots to verify the server with, PEM. Empty: those of the system.
+        /// Roots for verifying the server, in PEM. Empty: the roots of the system.
         server_ca_pem: String,
     },
     /// An X.509 certificate.
@@ -48,11 +48,11 @@ pub enum Answer {
     },
     /// An SSH certificate.
     SshCertificate {
-        /// As in OpenSSH's `-cert.pub` files.
+        /// In the format of OpenSSH's `-cert.pub` files.
         certificate: String,
-        /// The authority's public key, as in `authorized_keys`.
+        /// The authority's public key, in the format of `authorized_keys`.
         authority: String,
-        /// Names that it may log in as.
+        /// The names that the holder may log in as.
         principals: Vec<String>,
     },
     /// Temporary AWS keys.
@@ -66,84 +66,84 @@ pub enum Answer {
         /// The region. May be empty.
         region: String,
     },
-    /// A static secret that does not go into a header.
+    /// A static secret that is not used in a header.
     Secret(Zeroizing<Vec<u8>>),
 }
 
-/// Whether an answer is new.
+/// Whether an answer contains a new credential.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Novelty {
     /// A new credential.
     New,
-    /// A repeat: the same as the first time.
+    /// A repeat: the same credential as the first time.
     Same,
-    /// A repeat where the upstream cannot give the same again: the first was undone.
+    /// A repeat whose upstream cannot return the same credential: the first one was undone and replaced.
     Replaced,
 }
 
-/// What an answer says of a credential.
+/// The description of a credential in an answer.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// Its id.
+    /// The credential's id.
     pub credential: CredentialId,
-    /// All else: the same, and in the same place, for those that were made in series.
+    /// The rest of the description. The credentials of one series share it.
     pub about: Arc<About>,
 }
 
-/// What an answer says of a credential beside its id.
+/// The description of a credential except its id.
 #[derive(Debug)]
 pub struct About {
-    /// Its task.
+    /// The task.
     pub task: TaskId,
-    /// Its kind.
+    /// The kind.
     pub kind: Kind,
-    /// When it was decided.
+    /// The time of the decision.
     pub issued_at: Millis,
-    /// Its end.
+    /// The expiry.
     pub expires_at: Millis,
-    /// No renewal goes beyond this.
+    /// The end that no renewal may exceed.
     pub renewable_until: Millis,
-    /// Which bound set its end, by the persisted number of `policy::Bound`.
+    /// The bound that set the expiry, by the persisted number of `policy::Bound`.
     pub bound: u32,
     /// The scopes.
     pub scopes: Vec<String>,
     /// The upstream.
     pub upstream: String,
-    /// The approval that it used up.
+    /// The approval that the credential used up.
     pub approval: Option<ApprovalId>,
-    /// Its decision revision.
+    /// The decision revision.
     pub revision: Seq,
-    /// It cannot be revoked before its end.
+    /// The credential cannot be revoked before its expiry.
     pub irrevocable: bool,
-    /// Whether it is new.
+    /// Whether the credential is new.
     pub novelty: Novelty,
 }
 
-/// What became of a minted credential.
+/// The end of a minted credential.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
-    /// It was handed out.
+    /// The credential was handed out.
     Revealed,
-    /// It was dropped, and nobody has it.
+    /// The credential was dropped, and nobody has it.
     Dropped {
-        /// Its records were handed over before: they may be in the ledger all the same.
+        /// The records were taken for committing before, so they may still reach the ledger.
         proposed: bool,
     },
 }
 
-/// Tells whoever holds the lease what became of the credential, also when it is merely dropped.
+/// Reports the end of a minted credential to its lease, also when the credential is dropped.
 pub(crate) struct Lapse {
     tell: Option<Box<dyn FnOnce(Outcome) + Send + Sync>>,
     proposed: bool,
 }
 
 impl Lapse {
-    /// `tell` is called exactly once. It must be quick.
+    /// `tell` is called exactly once and must not block.
     pub(crate) fn new(tell: impl FnOnce(Outcome) + Send + Sync + 'static) -> Lapse {
         Lapse { tell: Some(Box::new(tell)), proposed: false }
     }
 
-    /// Nothing is upstream.
+    /// For a credential without a lease.
     pub(crate) fn none() -> Lapse {
         Lapse { tell: None, proposed: false }
     }
@@ -163,7 +163,7 @@ impl Drop for Lapse {
     }
 }
 
-/// A credential that was made and is not in the ledger yet. Dropped, it never was: what stands upstream for it is undone.
+/// A credential that is made but not committed. Dropping it discards the credential and undoes what was made upstream.
 pub struct Minted {
     records: Vec<Record>,
     summary: Summary,
@@ -176,19 +176,20 @@ impl Minted {
         Minted { records, summary, answer, lapse }
     }
 
-    /// Its id.
+    /// The credential's id.
     pub fn id(&self) -> CredentialId {
         self.summary.credential
     }
 
-    /// The records to commit, one group. They are handed over once; none for what was issued before, or made in series.
+    /// Takes the records to commit as one group. Only the first call returns them. Empty for a credential that was issued before or made in
+    /// a series.
     pub fn records(&mut self) -> Vec<Record> {
         self.lapse.proposed = true;
         std::mem::take(&mut self.records)
     }
 
-    /// Hands it over, given the receipt for its records: of the commit, or for what was issued before, of its record in the ledger. A
-    /// fault where that is the receipt of another credential: nobody gets it.
+    /// Turns the credential into an answer, given the receipt of its record: from the commit, or of the earlier record of a repeat. A fault
+    /// where the receipt is for another credential.
     pub fn reveal(self, receipt: Receipt) -> Result<Issued, Fault> {
         if receipt.issued() != Some(self.summary.credential) {
             return Err(Fault::new(format!("the receipt at seq {} is not that of {}", receipt.seq(), self.summary.credential)));
@@ -206,28 +207,28 @@ pub struct Issued {
 }
 
 impl Issued {
-    /// Without a ledger, for tests of what comes after one.
+    /// Constructs an issued credential without a ledger, for tests of later steps.
     #[cfg(test)]
     pub(crate) fn for_test(seq: Seq, summary: Summary, answer: Answer) -> Issued {
         Issued { seq, summary, answer }
     }
 
-    /// The seq of its record.
+    /// The sequence number of the issuance record.
     pub fn seq(&self) -> Seq {
         self.seq
     }
 
-    /// What an answer says of it.
+    /// The description for the answer.
     pub fn summary(&self) -> &Summary {
         &self.summary
     }
 
-    /// Itself.
+    /// The credential itself.
     pub fn answer(&self) -> &Answer {
         &self.answer
     }
 
-    /// Takes it apart: the seq of its record, what to say of it, and itself.
+    /// The sequence number of the record, the description, and the credential itself.
     pub fn into_parts(self) -> (Seq, Summary, Answer) {
         (self.seq, self.summary, self.answer)
     }

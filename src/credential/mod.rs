@@ -1,12 +1,13 @@
-//! Credentials: from a [`Grant`](crate::policy::grant::Grant) to something that can be handed out, and back from a token to its claims.
+//! Credentials: from a [`Grant`](crate::policy::grant::Grant) to a credential that can be handed out, and from a token back to its claims.
 //!
-//! - [`kind`]: the table of kinds, and minting of those that are made here. To add a kind: one file, one line in its table.
-//! - [`minted`]: made, but told to nobody; a receipt of the ledger turns it into [`Issued`], the only thing an answer is made of.
-//! - [`jwt`], [`mod@reference`]: the kinds that are made here. [`remote`]: what a kind must give whose credential is made elsewhere.
-//! - [`series`]: many of one sort, with what they have in common made once.
-//! - [`token`]: a bearer token on its way out.
-//! - [`x509`]: certificates and CRLs of our own trust domain.
-//! - [`keyring`]: the keys that sign and derive. [`status`]: places in status lists.
+//! - [`kind`]: the table of kinds, and minting of the kinds that mayfly makes itself. To add a kind: one file, and one line in the table.
+//! - [`minted`]: a credential before its commit. A receipt of the ledger turns it into [`Issued`], the only value that an answer is made
+//!   of.
+//! - [`jwt`], [`mod@reference`]: kinds that mayfly makes itself. [`remote`]: the interface of kinds that an upstream makes.
+//! - [`series`]: minting a batch whose common part is made once.
+//! - [`token`]: a bearer token in memory.
+//! - [`x509`]: certificates and CRLs of mayfly's own trust domain.
+//! - [`keyring`]: the keys that sign and derive. [`status`]: allocation of indexes in status lists.
 
 pub mod jwt;
 pub mod keyring;

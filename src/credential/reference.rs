@@ -1,7 +1,8 @@
-//! Reference tokens: a name and a MAC, meaningless to all but introspection.
+//! Reference tokens: a credential id and a MAC, meaningful only to introspection.
 //!
-//! `mfr_` and base64url of the credential id (16 bytes) and HMAC-SHA256 of it under the day's key (32 bytes). The MAC keeps guesses away
-//! from the ledger; what the token is good for is in the ledger alone. It is made again from the id, so a retry gets the same token.
+//! A token is `mfr_` followed by base64url of the credential id (16 bytes) and of the id's HMAC-SHA256 under the day's key (32 bytes). The
+//! MAC keeps guessed tokens from causing ledger lookups; the rights of a token are in the ledger alone. A token can be computed again from
+//! its id, so a retry gets the same token.
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -12,15 +13,15 @@ use super::keyring::OwnKey;
 use crate::refusal::Fault;
 use crate::seq::CredentialId;
 
-/// What every reference token begins with, so that scanners find those that leaked.
+/// The prefix of every reference token, by which scanners find leaked tokens.
 pub const PREFIX: &str = "mfr_";
 
 const MAC_BYTES: usize = 32;
 const BYTES: usize = 16 + MAC_BYTES;
-/// 48 bytes are 64 characters without padding: one id and MAC, one text.
+/// 48 bytes are exactly 64 characters without padding, so each id and MAC has one text.
 const CHARACTERS: usize = 64;
 
-/// The token of a credential, given the MAC of its id.
+/// The token of a credential, given the MAC of the credential's id.
 pub fn token(id: CredentialId, mac: &[u8; MAC_BYTES]) -> Zeroizing<String> {
     let mut bytes = Zeroizing::new([0; BYTES]);
     bytes[..16].copy_from_slice(id.as_bytes());
@@ -39,14 +40,14 @@ pub(super) fn make(key: &OwnKey, id: CredentialId) -> Result<Zeroizing<String>, 
     Ok(token(id, tag))
 }
 
-/// A token that has the form of a reference. Nothing about it is known to be true before [`made_by`](Shown::made_by).
+/// A text in the form of a reference token. Its claims are unverified until [`made_by`](Shown::made_by).
 pub struct Shown {
     id: CredentialId,
     mac: Zeroizing<[u8; MAC_BYTES]>,
 }
 
 impl Shown {
-    /// Reads a token; `None` unless it has exactly the form.
+    /// Parses a token; `None` unless it has exactly the right form.
     pub fn parse(token: &str) -> Option<Shown> {
         let rest = token.strip_prefix(PREFIX).filter(|r| r.len() == CHARACTERS)?;
         let mut bytes = Zeroizing::new([0; BYTES]);
@@ -57,12 +58,12 @@ impl Shown {
         Some(Shown { id, mac })
     }
 
-    /// The credential that it names. Its record names the key to ask [`made_by`](Shown::made_by) with.
+    /// The credential id in the token. The credential's record names the key for [`made_by`](Shown::made_by).
     pub fn id(&self) -> CredentialId {
         self.id
     }
 
-    /// Whether this key made it. Takes the same time for every wrong MAC.
+    /// Whether this key made the token. Takes the same time for every wrong MAC.
     pub fn made_by(&self, key: &OwnKey) -> bool {
         key.mac().is_some_and(|mac| hmac::verify(mac, self.id.as_bytes(), &self.mac[..]).is_ok())
     }

@@ -1,7 +1,7 @@
-//! What a kind must give whose credential is made elsewhere.
+//! The interface of a credential kind that an upstream makes.
 //!
-//! Whatever is made upstream has a lease that is durable before anything is done (design, section 7), so that a crash leaves something to
-//! clean up and never an orphan. [`upstream::lease`](crate::upstream::lease) drives this; a kind only makes, undoes and looks.
+//! Everything made upstream has a lease that is durable before the upstream is asked (design, section 7), so that a crash leaves a lease to
+//! clean up and never an orphan. [`upstream::lease`](crate::upstream::lease) drives the interface; a kind only makes, undoes and checks.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -13,115 +13,115 @@ use crate::ledger::record;
 use crate::ledger::state::Lease;
 use crate::seq::{CredentialId, LeaseId, Millis};
 
-/// A future that a kind gives.
+/// A boxed future returned by a kind.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What is to be made.
+/// The order to make a credential.
 pub struct Order<'a> {
     /// The credential's id.
     pub credential: CredentialId,
-    /// The lease.
+    /// The lease's id.
     pub lease: LeaseId,
-    /// The lease's handle, as [`Remote::name`] gave it. Empty while it is asked for.
+    /// The lease's handle, as returned by [`Remote::name`]. Empty during the call of `name`.
     pub handle: &'a str,
-    /// The record to be: caller, upstream, scopes, details, ends. Its key is empty.
+    /// The issuance record: caller, upstream, scopes, details, expiry. Its key is empty.
     pub issued: &'a record::Issued,
     /// The upstream's audience.
     pub audience: &'a str,
-    /// Where the upstream answers.
+    /// The upstream's base URL.
     pub base_url: &'a str,
 }
 
-/// What will be made, named before it is.
+/// The credential to be made, identified before it is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
-    /// What undoing needs, without a secret: a role's name, a tag. It must find what was made even where the answer was lost, so it is
-    /// chosen here, from the order's ids, and never given by the upstream.
+    /// The identifier that undoing needs, without a secret: a role's name, a tag. It must find the credential even if the upstream's answer
+    /// was lost, so it is derived from the order's ids and never returned by the upstream.
     pub handle: String,
-    /// When it ends by itself; 0 where it never does.
+    /// When the credential ends by itself at the upstream; 0 if it never does.
     pub ends_at: Millis,
 }
 
-/// What was made.
+/// A credential that was made.
 pub struct Made {
     /// The credential.
     pub answer: Answer,
-    /// It cannot be revoked before its end. Only where the registration consents.
+    /// The credential cannot be revoked before its expiry. Allowed only where the registration consents.
     pub irrevocable: bool,
 }
 
-/// Why nothing is handed out.
+/// Why a credential was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MakeError {
-    /// The upstream said no: nothing was made, and nothing will be.
+    /// The upstream refused: nothing was made, and nothing will be.
     #[error("the upstream refused: {0}")]
     Refused(String),
-    /// Whether something was made is not known.
+    /// It is unknown whether a credential was made.
     #[error("the upstream did not answer: {0}")]
     Unknown(String),
 }
 
-/// Why something may still stand.
+/// Why an undo or a check failed. The credential may still exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UndoError(pub String);
 
-/// What a repeat of the request gets.
+/// The answer to a repeat of the request.
 pub enum Again {
-    /// The same credential: it is derived, or the upstream gives it again.
+    /// The same credential: it is derived, or the upstream returned it again.
     Same(Made),
-    /// The upstream cannot give it again: the first is to be undone and another issued.
+    /// The upstream cannot return the credential again: it is to be undone and another one issued.
     Replace,
 }
 
-/// A kind whose credential is made elsewhere.
+/// A kind whose credential an upstream makes.
 ///
-/// - Nothing is made but by [`make`](Remote::make). A future that is dropped may have made it.
-/// - [`undo`](Remote::undo) may be called at any time, more than once, also for what was never made, and at once by several replicas.
-/// - After `undo` has succeeded and [`settles_ms`](Remote::settles_ms) have passed since `make` ended, nothing can appear under the handle.
+/// - Only [`make`](Remote::make) makes something. It may have made the credential even if its future is dropped.
+/// - [`undo`](Remote::undo) may be called at any time, repeatedly, for credentials that were never made, and by several replicas at once.
+/// - After `undo` succeeded and [`settles_ms`](Remote::settles_ms) have passed since `make` ended, nothing can appear under the handle.
 /// - Errors hold no secret: they are listed and logged.
 pub trait Remote: Send + Sync + 'static {
-    /// Its kind.
+    /// The kind.
     fn kind(&self) -> Kind;
 
-    /// Names what will be made. Refused: what this upstream has no form for.
+    /// Identifies the credential that will be made. Refuses an order that the upstream cannot express.
     fn name(&self, order: &Order<'_>) -> Result<Named, MakeError>;
 
-    /// Makes it. Bounded by `limits::LEASE_MAKE_MS`.
+    /// Makes the credential. Bounded by `limits::LEASE_MAKE_MS`.
     fn make<'a>(&'a self, order: &'a Order<'a>) -> Boxed<'a, Result<Made, MakeError>>;
 
-    /// Undoes it: afterwards it opens nothing, sessions that it opened included.
+    /// Undoes the credential. Afterwards it opens nothing, and sessions that it opened are ended.
     fn undo<'a>(&'a self, id: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<(), UndoError>>;
 
-    /// Looks whether it is gone. A lease ends only on a yes.
+    /// Whether the credential no longer exists. A lease closes only after `true`.
     fn is_gone<'a>(&'a self, id: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<bool, UndoError>>;
 
-    /// How long after `make` was given up a request of it may still take effect upstream, milliseconds.
+    /// How long after giving up on `make` its request may still take effect upstream, in milliseconds.
     fn settles_ms(&self) -> u64;
 
-    /// What a repeat of the request gets, for a credential that is live.
+    /// The answer to a repeat of the request, for a live credential.
     fn again<'a>(&'a self, order: &'a Order<'a>) -> Boxed<'a, Result<Again, MakeError>>;
 }
 
-/// The remote kinds that are served.
+/// The remote kinds that the server supports.
 #[derive(Clone, Default)]
 pub struct Remotes {
     by_kind: BTreeMap<Kind, Arc<dyn Remote>>,
 }
 
 impl Remotes {
-    /// Adds a kind, in place of what served it before.
+    /// Adds a kind, replacing an earlier implementation of the same kind.
     pub fn with(mut self, remote: Arc<dyn Remote>) -> Remotes {
         self.by_kind.insert(remote.kind(), remote);
         self
     }
 
-    /// Nothing is made elsewhere.
+    /// Whether there is no remote kind.
     pub fn is_empty(&self) -> bool {
         self.by_kind.is_empty()
     }
 
-    /// Who serves a kind.
+    /// The implementation of a kind.
     pub fn of(&self, kind: Kind) -> Option<&Arc<dyn Remote>> {
         self.by_kind.get(&kind)
     }

@@ -1,4 +1,4 @@
-//! Credentials of one sort, made one after the other: what they have in common is encoded and hashed once.
+//! Mints the credentials of one batch: the common part of their tokens and records is encoded and hashed once.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -27,27 +27,27 @@ enum Tokens {
     Derived,
 }
 
-/// What credentials of one sort have in common, ready to make each of them.
+/// The common part of several credentials, prepared so that each credential adds only its individual part.
 pub struct Series {
     grants: Arc<SharedGrant>,
-    /// Not kept for this: whoever keeps a series for later keeps no key that was taken away meanwhile.
+    /// A weak reference, so that a series kept for later batches does not keep a key that was removed meanwhile.
     key: Weak<OwnKey>,
     tokens: Tokens,
     mold: Arc<Mold>,
-    /// Of each but for its id.
+    /// The common summary; each credential adds its id.
     summary: Summary,
 }
 
-/// A round that makes some of a series.
+/// A batch that mints credentials of a series.
 pub struct Making {
     series: Arc<Series>,
     key: Arc<OwnKey>,
-    /// Where their records are put.
+    /// The buffer in which records are encoded.
     room: RefCell<BytesMut>,
 }
 
 impl Series {
-    /// Of a kind that is made here.
+    /// Prepares a series of a kind that mayfly signs or derives itself.
     ///
     /// Refused: NOT_SERVED, NOT_READY where there is no active key, NO_LIFE_LEFT below a second.
     pub fn new(grants: Arc<SharedGrant>, keyring: &Keyring) -> Result<Series, No> {
@@ -73,20 +73,21 @@ impl Series {
         Ok(Series { key: Arc::downgrade(&key), tokens, mold: Arc::new(mold), summary, grants })
     }
 
-    /// What their records have in common.
+    /// The common part of the records.
     pub fn mold(&self) -> &Arc<Mold> {
         &self.mold
     }
 }
 
 impl Making {
-    /// Of this series; `None` where its key is no longer ours. What is made shares it without a count that several threads would change.
+    /// Starts a batch of this series; `None` where its key was removed. The credentials share the batch by an `Rc`, whose count no other
+    /// thread changes.
     pub fn of(series: Arc<Series>) -> Option<Rc<Making>> {
         let key = series.key.upgrade()?;
         Some(Rc::new(Making { series, key, room: RefCell::default() }))
     }
 
-    /// The next one, and the record to commit for it, which says nothing of a signature.
+    /// Prepares the next credential and the record to commit for it. The record does not contain a signature.
     pub fn next(
         self: &Rc<Making>,
         own: OwnGrant<'_>,
@@ -124,7 +125,7 @@ impl Making {
     }
 }
 
-/// One of a series that has its record, and nothing that anybody could use.
+/// A credential whose record is complete but whose token is not signed yet. Nobody can use it.
 pub struct Unfinished {
     of: Rc<Making>,
     id: CredentialId,
@@ -137,7 +138,7 @@ enum Text {
 }
 
 impl Unfinished {
-    /// Makes it: told to nobody yet. Its record may be on its way already: whatever becomes of this, nobody has it without a receipt.
+    /// Signs the token. The record may be on its way to the ledger already; without a receipt nobody gets the token.
     pub fn finish(self) -> Result<Minted, No> {
         let Making { series, key, .. } = &*self.of;
         let token = match self.token {

@@ -1,4 +1,4 @@
-//! What is made in series is what is made one by one.
+//! Tests that minting in a series gives the same results as minting one by one.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ fn status() -> Allocator {
     Allocator::new(Seq::from_u64(5).unwrap(), &[9; 32])
 }
 
-/// The same without what is one's own.
+/// The common part of a grant.
 fn shared(parts: &Parts) -> Arc<SharedGrant> {
     let mut parts = Parts { request: None, ..parts.clone() };
     (parts.draft.tool, parts.draft.purpose, parts.draft.arguments) = (String::new(), String::new(), Vec::new());

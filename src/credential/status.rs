@@ -1,8 +1,8 @@
-//! Places in status lists (draft-ietf-oauth-status-list): a list and an index for each credential, without state to keep.
+//! Allocates places in token status lists (draft-ietf-oauth-status-list): a list and an index for each credential, without persisted state.
 //!
-//! A list holds credentials that end at about the same time. Its number is made from the seq of a record that this process wrote, which no
-//! other replica and no other start has, and a counter. Indices are a keyed permutation of a counter: never used twice, and a verifier
-//! that sees some learns neither how many there are nor in what order they were issued.
+//! A list holds credentials that expire at about the same time. A list's number consists of the sequence number of a record that this
+//! process wrote, which no other replica and no other start has, and a counter. Indexes are a keyed permutation of a counter: no index is
+//! used twice, and a verifier that sees some of them learns neither how many credentials there are nor in which order they were issued.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +13,12 @@ use crate::limits;
 use crate::refusal::Fault;
 use crate::seq::{Millis, Seq};
 
-/// Bits below the seq in a list's number: lists that may begin between two records of this process.
+/// The bits below the sequence number in a list's number: how many lists may begin between two records of this process.
 const COUNTER_BITS: u32 = 11;
 const HALF_BITS: u32 = limits::STATUS_INDEX_BITS / 2;
 const HALF: usize = 1 << HALF_BITS;
 const MASK: u32 = HALF as u32 - 1;
-/// Luby and Rackoff, 1988: four rounds of independent functions cannot be told from a random permutation.
+/// Luby and Rackoff, 1988: four rounds of independent functions are indistinguishable from a random permutation.
 const ROUNDS: usize = 4;
 
 /// A place in a status list.
@@ -26,7 +26,7 @@ const ROUNDS: usize = 4;
 pub struct Place {
     /// The list.
     pub list: u64,
-    /// The index in it.
+    /// The index in the list.
     pub index: u32,
 }
 
@@ -54,7 +54,7 @@ impl Permutation {
         Permutation { rounds }
     }
 
-    /// Where `n` goes; taken modulo the size.
+    /// The image of `n`, which is taken modulo the size.
     pub fn at(&self, n: u32) -> u32 {
         let (mut left, mut right) = ((n >> HALF_BITS) & MASK, n & MASK);
         for round in self.rounds.iter() {
@@ -74,24 +74,25 @@ struct List {
 struct Open {
     base: Seq,
     counter: u64,
-    /// By the end of their span.
+    /// The open lists, by the end of their time span.
     lists: BTreeMap<Millis, List>,
 }
 
-/// Gives out places. One per process.
+/// Allocates places. There is one allocator per process.
 pub struct Allocator {
     key: hmac::Key,
     open: Mutex<Open>,
 }
 
 impl Allocator {
-    /// `own`: the seq of a record that this process wrote after it started. `key`: random, new at each start.
+    /// `own`: the sequence number of a record that this process wrote after its start. `key`: random, new at each start.
     pub fn new(own: Seq, key: &[u8; 32]) -> Allocator {
         let open = Open { base: own, counter: 0, lists: BTreeMap::new() };
         Allocator { key: hmac::Key::new(hmac::HMAC_SHA256, key), open: Mutex::new(open) }
     }
 
-    /// A later record that this process wrote: more lists can be numbered. To be told now and then, at least each 2,048 lists.
+    /// Takes the sequence number of a later record of this process, so that more lists can be numbered. To be called at least once per
+    /// 2,048 lists.
     pub fn learn(&self, own: Seq) {
         let mut open = self.open.lock();
         if own > open.base {
@@ -100,7 +101,7 @@ impl Allocator {
         }
     }
 
-    /// A place for a credential that ends at `expires_at`.
+    /// A place for a credential that expires at `expires_at`.
     pub fn place(&self, expires_at: Millis, now: Millis) -> Result<Place, Fault> {
         let span = Millis((expires_at.0 / limits::STATUS_SPAN_MS + 1).saturating_mul(limits::STATUS_SPAN_MS));
         let mut open = self.open.lock();
@@ -157,7 +158,7 @@ mod tests {
     fn neighbours_do_not_stay_neighbours_and_keys_and_lists_differ() {
         let (a, b, c) = (Permutation::new(&key(1), 7), Permutation::new(&key(2), 7), Permutation::new(&key(1), 8));
         let near = (0..10_000u32).filter(|n| a.at(*n).abs_diff(a.at(n + 1)) < 1_000).count();
-        // By chance 2 · 1,000 / 2^20 of them: 19 of 10,000.
+        // Expected by chance: 2 · 1,000 / 2^20 of 10,000, which is 19.
         assert!(near < 60, "{near}");
         assert!((0..1_000).filter(|n| a.at(*n) == b.at(*n) || a.at(*n) == c.at(*n)).count() < 5);
     }

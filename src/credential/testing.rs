@@ -1,4 +1,4 @@
-//! What tests of credentials stand on: a log in memory, a store of named values, a sealer, a grant with everything in it.
+//! Fixtures for tests of credentials: an in-memory log, a store of named values, a sealer, and grants.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::system::System;
 pub const AGENT: &str = "spiffe://a.example/agent";
 pub const TASK: [u8; 16] = [2; 16];
 
-/// A log in memory and its fold. `commits` is all that survives a crash.
+/// An in-memory log and its state. Only `commits` survive a crash.
 pub struct Log {
     pub state: State,
     pub commits: Vec<Bytes>,
@@ -39,7 +39,7 @@ impl Log {
         log
     }
 
-    /// Commits records as they are, valid or not.
+    /// Commits records, valid or void.
     pub fn put(&mut self, records: Vec<Record>) -> Vec<Verdict> {
         let encoded: Vec<Encoded> = records.into_iter().map(|r| Encoded::new(r).unwrap()).collect();
         let chain = self.state.writers.get(&1).copied().unwrap_or(ChainHead::START);
@@ -54,7 +54,7 @@ impl Log {
         self.state.fold(at as Position, &commit).unwrap().verdicts
     }
 
-    /// What a restart makes of the commits.
+    /// The log after a restart on these commits.
     pub fn replayed(commits: Vec<Bytes>, time: Millis) -> Log {
         let mut log = Log { state: State::default(), commits, time };
         for at in 1..=log.commits.len() {
@@ -64,7 +64,7 @@ impl Log {
     }
 }
 
-/// What grants of these tests are decided with: a policy, an upstream, a binding, an open task.
+/// The records that the test grants depend on: a policy, an upstream, a binding, an open task.
 pub fn world(time: Millis) -> [Event; 4] {
     let task = TaskOpened {
         task: TASK.to_vec(),
@@ -89,7 +89,7 @@ pub fn owner() -> Identity {
     Identity { issuer: "https://idp.example".into(), sub: "grace".into() }
 }
 
-/// A store with nothing but named values.
+/// A store with named values only.
 #[derive(Default)]
 pub struct Named(pub Mutex<BTreeMap<String, Vec<u8>>>);
 
@@ -143,7 +143,7 @@ impl Store for Named {
     }
 }
 
-/// Seals by writing in front what it was sealed for, and turning the bits over.
+/// A sealer that prepends purpose, environment and name, and inverts the bits.
 pub struct Stamp;
 
 impl Sealer for Stamp {
@@ -181,7 +181,7 @@ pub fn keyring(log: &mut Log) -> (Keyring, Named) {
     (ring, store)
 }
 
-/// A grant of a kind with as little in it as may be.
+/// The smallest grant of a kind.
 pub fn plain(kind: u32, now: Millis, revision: Seq) -> Parts {
     let draft = Issued {
         task: TASK.to_vec(),
@@ -212,7 +212,7 @@ pub fn plain(kind: u32, now: Millis, revision: Seq) -> Parts {
     }
 }
 
-/// A grant with everything in it that a token can say.
+/// A grant with every field that a token can express.
 pub fn full(now: Millis, revision: Seq) -> Parts {
     let mut parts = plain(1, now, revision);
     let e = &mut parts.draft;

@@ -1,4 +1,4 @@
-//! From a grant to an answer, and what a repeat of the request gets.
+//! Tests from a grant to an answer, and of repeats of a request.
 
 use super::kind::{Past, mint_local, remake_local};
 use super::reference::Shown;
@@ -81,7 +81,7 @@ fn a_repeat_gives_the_same_claims_by_the_same_key_or_nothing() {
         }
         assert_eq!(refused(remake_local(&past(&records[0], &parts), &keyring::Keyring::default()).err()), Reason::KeyState);
     }
-    // A key that was replaced still makes its own again, and nothing new.
+    // A retired key still makes its own credentials again, but no new ones.
     let parts = plain(1, T0, log.state.head);
     let records = mint_local(grant(parts.clone()), id(2), 1, &ring, &status(), T0).ok().unwrap().records();
     let plan = keyring::rotate(&log.state.keys, KeyPurpose::AccessToken, "dev", 0).unwrap();

@@ -1,48 +1,48 @@
-//! A bearer token on its way out.
+//! A bearer token in memory.
 
 use std::sync::Arc;
 
 use bytes::BufMut;
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// A token. What of it is secret is wiped when it is dropped.
+/// A token. Its secret part is wiped on drop.
 pub struct Token {
-    /// What it has in common with its neighbours comes first.
+    /// The common beginning of the tokens of a series.
     shared: Option<Arc<str>>,
     own: String,
-    /// From here on its own is secret.
+    /// Offset in `own` at which the secret part begins.
     secret: usize,
 }
 
 impl Token {
-    /// All of it is secret.
+    /// A token that is secret as a whole.
     pub fn secret(mut token: Zeroizing<String>) -> Token {
         Token { shared: None, own: std::mem::take(&mut *token), secret: 0 }
     }
 
-    /// Of what we signed only the signature is: what it signs says nothing that the record does not, and is good for nothing without it.
-    /// `own`: what comes after `shared`, with a signature of so many bytes at its end.
+    /// A signed token. Only the signature is secret: the signed part says no more than the record and is useless without the signature.
+    /// `own`: the part after `shared`, which ends with a signature of `signature` bytes.
     pub fn signed(shared: Option<Arc<str>>, own: String, signature: usize) -> Token {
         let secret = own.len().saturating_sub(signature);
         Token { shared, own, secret }
     }
 
-    /// Its two pieces.
+    /// The two pieces of the token.
     fn pieces(&self) -> [&str; 2] {
         [self.shared.as_deref().unwrap_or_default(), &self.own]
     }
 
-    /// How many bytes.
+    /// The length in bytes.
     pub fn length(&self) -> usize {
         self.pieces().iter().map(|piece| piece.len()).sum()
     }
 
-    /// Writes it.
+    /// Writes the token.
     pub fn write(&self, out: &mut impl BufMut) {
         self.pieces().iter().for_each(|piece| out.put_slice(piece.as_bytes()));
     }
 
-    /// In one piece: one copy less where nothing is shared.
+    /// The token as one string. Avoids a copy where nothing is shared.
     pub fn into_text(mut self) -> String {
         match self.shared.take() {
             Some(shared) => [&shared[..], &self.own].concat(),

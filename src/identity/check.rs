@@ -1,4 +1,4 @@
-//! `mayfly svid check`: would this chain be accepted as a caller, and if not, which clause refuses it?
+//! `mayfly svid check`: whether a chain would be accepted as a caller and, if not, which clause refuses it.
 
 use data_encoding::HEXLOWER;
 use serde::Serialize;
@@ -10,21 +10,21 @@ use super::svid::{self, PeerChain, SvidDefect};
 use crate::seq::Millis;
 use std::sync::Arc;
 
-/// The answer, for people and for `-o json`.
+/// The report, for people and for `-o json`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Report {
     /// Whether the chain would be accepted as a caller.
     pub accepted: bool,
-    /// The defect's stable name; absent where accepted.
+    /// The defect's stable name; absent where the chain is accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<&'static str>,
-    /// The clause that refuses it.
+    /// The clause that refuses the chain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clause: Option<&'static str>,
-    /// More about this chain: what was found, or what would mend it.
+    /// Details about this chain: the values found, or a remedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// The leaf's SPIFFE ID, where its profile holds.
+    /// The leaf's SPIFFE ID, where its profile is valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// The leaf's serial number, hexadecimal.
@@ -36,18 +36,18 @@ pub struct Report {
     /// The leaf's notAfter, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_after: Option<String>,
-    /// Until when the whole chain holds, RFC 3339; only where accepted.
+    /// How long the whole chain is valid, RFC 3339; only where it is accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_until: Option<String>,
-    /// The anchor that the path ended in.
+    /// The anchor at which the path ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anchor: Option<AnchorId>,
     /// SHA-256 of the key that signed the leaf, hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuing_key: Option<String>,
-    /// The time for which it was checked, RFC 3339.
+    /// The time of the check, RFC 3339.
     pub at: String,
-    /// What is accepted but will surprise somebody.
+    /// Accepted properties that may cause problems elsewhere.
     pub warnings: Vec<String>,
 }
 

@@ -1,7 +1,8 @@
-//! JWT-SVIDs: the one function that accepts one (JWT-SVID, sections 2 to 6).
+//! Verification of JWT-SVIDs (JWT-SVID, sections 2 to 6). [`verify`] is the only function that accepts one.
 //!
-//! The trust domain of `sub` picks the bundle, and only that bundle is used. What the standard leaves open is decided as for X509-SVIDs: a
-//! SPIFFE ID without a path is no workload's, and what has too much life left is refused. `kid` is asked for, as go-spiffe does.
+//! The trust domain of `sub` selects the bundle, and only that bundle is used. Points that the standard leaves open are decided as for
+//! X509-SVIDs: a SPIFFE ID without a path is not a workload's, and an SVID with too much life left is refused. `kid` is required, as in
+//! go-spiffe.
 
 use std::fmt;
 
@@ -15,29 +16,29 @@ use super::spiffe_id::{IdDefect, SpiffeId};
 use crate::limits;
 use crate::seq::Millis;
 
-/// Whom a JWT-SVID has to be for.
+/// The audience that a JWT-SVID must have.
 #[derive(Clone, Copy, Debug)]
 pub enum Audiences<'a> {
-    /// One of these stands in `aud`, perhaps beside others (JWT-SVID, section 3.2). Those others can replay it.
+    /// One of these must be in `aud`, possibly beside others (JWT-SVID, section 3.2). Those others can replay the token.
     Any(&'a [&'a str]),
-    /// `aud` is this and nothing else: for what logs somebody in here.
+    /// `aud` must be exactly this value. Used for tokens that authenticate a client here.
     Only(&'a str),
 }
 
-/// What a JWT-SVID has to be.
+/// The requirements on a JWT-SVID.
 #[derive(Clone, Copy, Debug)]
 pub struct Expect<'a> {
-    /// Whom it has to be for.
+    /// The required audience.
     pub audiences: Audiences<'a>,
-    /// Now.
+    /// The present time.
     pub now: Millis,
-    /// How far our clock may be behind the signer's, milliseconds. It is given where we wait for a beginning, never to put off an end.
+    /// How far mayfly's clock may be behind the signer's, in milliseconds. Applied to `iat` and `nbf` only, never to postpone `exp`.
     pub leeway_ms: u64,
-    /// What has more life left than this is refused, milliseconds.
+    /// The longest accepted remaining lifetime, in milliseconds.
     pub max_ttl_ms: u64,
 }
 
-/// A SPIFFE ID that a JWT authority of its trust domain's bundle vouched for. Only [`verify`] makes one.
+/// A SPIFFE ID that a JWT authority of its trust domain's bundle vouched for. Only [`verify`] constructs one.
 ///
 /// ```compile_fail,E0451
 /// use mayfly::identity::jwt_svid::VerifiedJwtSvid;
@@ -54,12 +55,12 @@ pub struct VerifiedJwtSvid {
 }
 
 impl VerifiedJwtSvid {
-    /// Who it is: `sub`.
+    /// The SPIFFE ID in `sub`.
     pub fn id(&self) -> &SpiffeId {
         &self.id
     }
 
-    /// All values of `aud`, as they stood there.
+    /// All values of `aud`, unchanged.
     pub fn audiences(&self) -> &[String] {
         &self.audiences
     }
@@ -69,28 +70,28 @@ impl VerifiedJwtSvid {
         self.expires_at
     }
 
-    /// `iat`, which the standard does not ask for.
+    /// `iat`, which the standard does not require.
     pub fn issued_at(&self) -> Option<Millis> {
         self.issued_at
     }
 
-    /// The JWT authority that vouched, by its name in the bundle of the SPIFFE ID's trust domain.
+    /// The `kid` of the JWT authority that vouched for the SPIFFE ID.
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// `jti`, where it has one: what serves once is remembered by it.
+    /// `jti`, if there is one. Single-use tokens are remembered by it.
     pub fn token_id(&self) -> Option<&str> {
         self.claims.get("jti").and_then(Value::as_str)
     }
 
-    /// Every claim.
+    /// All claims.
     pub fn claims(&self) -> &Map<String, Value> {
         &self.claims
     }
 }
 
-/// Accepts a JWT-SVID, or says which clause refuses it.
+/// Verifies a JWT-SVID. The error says which clause refuses it.
 pub fn verify(token: &str, bundles: &Bundles, expect: &Expect<'_>) -> Result<VerifiedJwtSvid, JwtSvidDefect> {
     if token.len() > limits::JWT_SVID_BYTES {
         return Err(JwtSvidDefect::TooLong);
@@ -122,7 +123,7 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, JwtSvidDefect> {
     }
 }
 
-/// Algorithm and `kid`, where the header holds nothing but these and `typ`.
+/// The algorithm and `kid` of a header that contains nothing else except `typ`.
 fn header(bytes: &[u8]) -> Result<(Algorithm, String), JwtSvidDefect> {
     let mut members = object(bytes)?;
     let alg = members.remove("alg").and_then(|alg| Algorithm::from_name(alg.as_str()?));
@@ -135,7 +136,7 @@ fn header(bytes: &[u8]) -> Result<(Algorithm, String), JwtSvidDefect> {
         Some(Value::String(kid)) if !kid.is_empty() => kid,
         _ => return Err(JwtSvidDefect::MissingKid),
     };
-    // `jku`, `x5u`, `jwk` and `x5c` bring a key, `crit` a meaning, `zip` a bomb.
+    // `jku`, `x5u`, `jwk` and `x5c` bring a key, `crit` changes the meaning, and `zip` allows a decompression bomb.
     if members.is_empty() { Ok((alg, kid)) } else { Err(JwtSvidDefect::HeaderParameter) }
 }
 
@@ -172,7 +173,7 @@ fn check_audience(told: &[String], expected: Audiences<'_>) -> Result<(), JwtSvi
     }
 }
 
-/// `exp` and `iat`.
+/// Checks the times and returns `exp` and `iat`.
 fn check_times(claims: &Map<String, Value>, expect: &Expect<'_>) -> Result<(Millis, Option<Millis>), JwtSvidDefect> {
     let time = |name: &str| match claims.get(name) {
         None => Ok(None),
@@ -194,7 +195,7 @@ fn check_times(claims: &Map<String, Value>, expect: &Expect<'_>) -> Result<(Mill
 
 macro_rules! defects {
     ($($(#[$doc:meta])* $name:ident => $code:literal, $clause:literal;)*) => {
-        /// Why a token is no JWT-SVID for us: the closed list, one clause each.
+        /// Why a token is not accepted as a JWT-SVID: a closed list with one clause each.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum JwtSvidDefect {
             $($(#[$doc])* $name,)*
@@ -203,10 +204,10 @@ macro_rules! defects {
         }
 
         impl JwtSvidDefect {
-            /// Every defect but those of the SPIFFE ID, which have a list of their own.
+            /// All defects except those of the SPIFFE ID, which have a list of their own.
             pub const ALL: &'static [JwtSvidDefect] = &[$(JwtSvidDefect::$name,)*];
 
-            /// A stable name of the defect, for machines.
+            /// A stable, machine-readable name of the defect.
             pub const fn code(self) -> &'static str {
                 match self {
                     $(JwtSvidDefect::$name => $code,)*
@@ -214,7 +215,7 @@ macro_rules! defects {
                 }
             }
 
-            /// The clause that refuses it, with its place in the standard.
+            /// The clause that refuses the token, with its place in the standard.
             pub const fn clause(self) -> &'static str {
                 match self {
                     $(JwtSvidDefect::$name => $clause,)*
@@ -226,53 +227,53 @@ macro_rules! defects {
 }
 
 defects! {
-    /// Above `limits::JWT_SVID_BYTES`.
+    /// Larger than `limits::JWT_SVID_BYTES`.
     TooLong => "too_long", "a JWT-SVID has at most 16384 bytes (limit JWT_SVID_BYTES)";
-    /// Not three parts of base64url with an object of JSON in the first two, no name twice.
+    /// Not three parts of base64url with JSON objects in the first two, or a duplicate member name.
     Malformed => "malformed", "a JWT-SVID is a JWS in compact form over JSON, no name twice in an object (JWT-SVID 5.1; RFC 7515, 5.2)";
-    /// `none`, HMAC, EdDSA or what is not known.
+    /// `none`, HMAC, EdDSA or an unknown algorithm.
     UnsupportedAlgorithm => "unsupported_alg", "alg is one of RS, ES and PS with 256, 384 or 512 (JWT-SVID 2.1)";
-    /// Another `typ`.
+    /// An unsupported `typ`.
     BadTyp => "bad_typ", "typ is absent, JWT or JOSE (JWT-SVID 2.3)";
     /// No `kid`.
     MissingKid => "missing_kid", "kid names the key (JWT-SVID 2.2, 6.1)";
-    /// A header parameter that brings a key or a meaning.
+    /// A header parameter that brings a key or changes the meaning of the token.
     HeaderParameter => "header_parameter", "the header has alg, kid and typ and nothing else (JWT-SVID 2)";
-    /// No `sub`, or one that is no text.
+    /// No `sub`, or not text.
     MissingSub => "missing_sub", "sub is there and is text (JWT-SVID 3.1)";
     /// The id of the trust domain itself.
     IdWithoutPath => "id_without_path", "sub is a workload's SPIFFE ID, which has a path (JWT-SVID 3.1; mayfly, identity)";
-    /// Above `limits::SPIFFE_ID_SEGMENTS`.
+    /// More than `limits::SPIFFE_ID_SEGMENTS` segments.
     TooManySegments => "too_many_segments", "a caller's SPIFFE ID has at most 16 path segments (limit SPIFFE_ID_SEGMENTS)";
-    /// No bundle of that trust domain.
+    /// There is no bundle for the trust domain of `sub`.
     NoBundle => "no_bundle", "the trust domain of sub has a bundle here, and no other bundle is used (JWT-SVID 4)";
-    /// No JWT authority of that name in the bundle.
+    /// The bundle has no JWT authority with this `kid`.
     UnknownKid => "unknown_kid", "kid names a jwt-svid key of the bundle (JWT-SVID 2.2, 6.2)";
-    /// The bundle's key of that name cannot be used.
+    /// The bundle's key with this `kid` cannot be used.
     UnusableKey => "unusable_key", "a jwt-svid key is EC on P-256, P-384 or P-521, or RSA of 2048 to 8192 bits, public (JWT-SVID 2.1; RFC 7518, 3.3 and 6)";
-    /// An algorithm of another key type, curve, or than the key's own `alg`.
+    /// The algorithm does not match the key's type, curve or `alg`.
     OtherKeyType => "other_key_type", "alg is of the key's type, curve and alg (RFC 7518, 3.1 and 3.4; RFC 8725, 3.1)";
-    /// The signature does not fit.
+    /// The signature is invalid.
     BadSignature => "bad_signature", "the bundle's key made the signature (JWT-SVID 4)";
     /// No `aud`, or an empty one.
     MissingAud => "missing_aud", "aud is there (JWT-SVID 3.2)";
-    /// An `aud` that is neither text nor a list of texts.
+    /// `aud` is neither text nor a list of texts.
     AudNotText => "aud_not_text", "aud is text or a list of texts (RFC 7519, 4.1.3)";
-    /// Above `limits::JWT_SVID_AUDIENCES`.
+    /// More than `limits::JWT_SVID_AUDIENCES` audiences.
     TooManyAudiences => "too_many_audiences", "aud has at most 16 values (limit JWT_SVID_AUDIENCES)";
-    /// For somebody else.
+    /// No audience is mayfly.
     Audience => "audience", "aud has the value that we are known by (JWT-SVID 3.2)";
-    /// For us and for others.
+    /// There is a further audience beside mayfly.
     OtherAudiences => "other_audiences", "aud has no other value beside the one that we are known by (mayfly, identity)";
     /// No `exp`.
     MissingExp => "missing_exp", "exp is there (JWT-SVID 3.3)";
-    /// A time that is no whole number of seconds.
+    /// A time that is not a whole number of seconds.
     NotATime => "not_a_time", "exp, iat and nbf are whole seconds since 1970 (JWT-SVID 3.3; RFC 7519, 2)";
-    /// Its end has come.
+    /// `exp` has passed.
     Expired => "expired", "exp has not come (JWT-SVID 3.3)";
-    /// Its `nbf` or `iat` has not come.
+    /// `nbf` or `iat` is in the future.
     NotYetValid => "not_yet_valid", "nbf and iat have come (RFC 7519, 4.1.5 and 4.1.6)";
-    /// Above the configured `svid_max_ttl`.
+    /// The remaining lifetime exceeds the configured `svid_max_ttl`.
     LivesTooLong => "lives_too_long", "an SVID has at most svid_max_ttl of life left (mayfly, identity)";
 }
 

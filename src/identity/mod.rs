@@ -1,13 +1,13 @@
-//! Who is calling: SPIFFE IDs, trust bundles, and the one function that turns a chain of certificates into a [`svid::VerifiedSvid`].
+//! Caller identity: SPIFFE IDs, trust bundles, and the one function that turns a certificate chain into a [`svid::VerifiedSvid`].
 //!
-//! Pure: no files, sockets, clocks or randomness. Files are read by `sources`, the TLS session is held by `serve::tls`. What clients need as
-//! well lies in [`mayfly_verify::identity`] and is given on here.
-//! - [`spiffe_id`]: names. What is not canonical is refused.
-//! - [`bundle`], [`jwks`], [`anchor`], [`written`]: what a trust domain vouches with. Bundles of different domains are never pooled.
-//! - [`svid`] = [`profile`] (what the certificates say) + [`path`] (who signed them).
-//! - [`jwt_svid`]: the one function that accepts a JWT-SVID, over [`jws`] (its parts) and [`jwk`] (keys and algorithms).
-//! - [`oidc`]: the one function that accepts a token of a configured OIDC issuer, over the same.
-//! - [`check`]: the same as [`svid`], told to a person.
+//! Pure: no files, sockets, clocks or randomness. `sources` reads files, and `serve::tls` holds the TLS session. The parts that clients
+//! also need are in [`mayfly_verify::identity`] and re-exported here.
+//! - [`spiffe_id`]: SPIFFE IDs. A form that is not canonical is refused.
+//! - [`bundle`], [`jwks`], [`anchor`], [`written`]: trust bundles. Bundles of different domains are never pooled.
+//! - [`svid`] = [`profile`] (the content of the certificates) + [`path`] (their signatures).
+//! - [`jwt_svid`]: verification of JWT-SVIDs, using [`jws`] (the parts of a token) and [`jwk`] (keys and algorithms).
+//! - [`oidc`]: verification of tokens from configured OIDC issuers, using the same modules.
+//! - [`check`]: the result of [`svid`] as a report for people.
 
 pub mod check;
 pub mod jwt_svid;

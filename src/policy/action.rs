@@ -1,50 +1,50 @@
-//! The actions of the schema: what can be asked for.
+//! The actions of the Cedar schema: everything a policy can be asked about.
 
-/// What a workload wants for one upstream.
+/// An action of a workload on one upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Work {
-    /// A credential: exchanging, renewing, authorizing.
+    /// Issuing a credential: exchange, renewal, and `Authorize`.
     Exchange,
-    /// A task that includes this upstream. Asked once per upstream that the task names.
+    /// Opening a task that includes this upstream. Policy is asked once per upstream that the task names.
     OpenTask,
-    /// More time for a task.
+    /// Extending a task's deadline.
     ExtendTask,
-    /// A child task for another caller.
+    /// Opening a child task for another caller.
     DelegateTask,
 }
 
-/// What an operator wants.
+/// An action of an operator.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Admin {
-    /// Revoke anything.
+    /// Revoke credentials, tasks, callers and every other target.
     Revoke,
     /// Add and lift locks.
     Lock,
-    /// Rotate, retire, compromise signing keys.
+    /// Rotate, retire and mark as compromised signing keys.
     ManageKeys,
     /// Add and remove trust domains.
     ManageTrust,
-    /// Set policy and modes.
+    /// Set policy sets and modes.
     ManagePolicy,
-    /// Register, change, disable upstreams.
+    /// Register, change and disable upstreams.
     ManageUpstreams,
-    /// Hold, resume, close tasks of others.
+    /// Hold, resume and close tasks of other callers.
     ManageTasks,
-    /// Read the audit.
+    /// Read the audit records.
     ReadAudit,
     /// See status, lists and metrics.
     Observe,
-    /// Let through what another operator changes.
+    /// Approve a change that another operator asked for.
     ApproveChange,
 }
 
-/// An action of operators as a type, so that the compiler tells one who was admitted to look from one who was admitted to revoke.
+/// An operator's action as a type, so that the compiler distinguishes an operator admitted to read from one admitted to revoke.
 pub trait AdminAction: Copy + std::fmt::Debug + Send + Sync + 'static {
     /// The action that policy is asked about.
     const ACTION: Admin;
 }
 
-/// The types of [`Admin`]'s actions: an [`Admitted`](crate::admission::Admitted) is a proof of one of them.
+/// One type for each action of [`Admin`]. An [`Admitted`](crate::admission::Admitted) proves admission for one of these types.
 pub mod admin {
     macro_rules! actions {
         ($($name:ident: $what:literal),+ $(,)?) => {$(
@@ -75,22 +75,22 @@ pub mod admin {
 /// An action of the schema.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Action {
-    /// Of a workload.
+    /// An action of a workload.
     Work(Work),
-    /// To ask whether a credential is active.
+    /// Introspect a credential.
     Introspect,
-    /// Of an operator.
+    /// An action of an operator.
     Admin(Admin),
-    /// To let through what somebody else asked for.
+    /// Approve an exchange that somebody else asked for.
     Approve,
-    /// To use a credential as its upstream's server says that it was used.
+    /// Use a credential in the way that a server of its upstream reported.
     Use,
-    /// Of a person: to sign in.
+    /// Sign in, as a person or as an attested job.
     SignIn,
 }
 
 impl Action {
-    /// Every action there is, in the order of their numbers.
+    /// All actions, ordered by [`Action::number`].
     pub const ALL: [Action; 18] = [
         Action::Work(Work::Exchange),
         Action::Work(Work::OpenTask),
@@ -112,7 +112,7 @@ impl Action {
         Action::SignIn,
     ];
 
-    /// Its place in [`Action::ALL`].
+    /// Index of the action in [`Action::ALL`].
     pub const fn number(self) -> u8 {
         match self {
             Action::Work(work) => work as u8,
@@ -124,7 +124,7 @@ impl Action {
         }
     }
 
-    /// Its name in policies.
+    /// Name of the action in policies.
     pub const fn name(self) -> &'static str {
         match self {
             Action::Work(Work::Exchange) => "Exchange",
@@ -148,7 +148,7 @@ impl Action {
         }
     }
 
-    /// The group that policies may name instead, where there is one.
+    /// The action group that policies may name instead of the action; `None` where the action has no group.
     pub const fn group(self) -> Option<&'static str> {
         match self {
             Action::Work(_) => Some("Work"),

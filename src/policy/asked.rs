@@ -1,21 +1,21 @@
-//! What an exchange has to name, and what this version has no answer to.
+//! The fields that an exchange must name, and the fields that this version does not support.
 
 use crate::pb::mayfly::v1 as pb;
 use crate::refusal::Refusal;
 
-/// Nothing that decides is left out.
+/// Refuses an exchange that lacks a field which the decision needs.
 pub(super) fn whole(ask: &pb::ExchangeRequest) -> Result<(), Refusal> {
     if ask.upstream.is_empty() {
         return Err(Refusal::field("upstream", "is missing"));
     }
-    // No scope would be every policy's subset: what is left out must not be more than what is named.
+    // An empty scope list would be a subset of every policy's scopes, so omitting scopes would permit more than naming them.
     if ask.scopes.is_empty() {
         return Err(Refusal::field("scopes", "is missing: name 1 to 8 scopes of the upstream"));
     }
     Ok(())
 }
 
-/// What this version has fields for but does not do is refused, never passed over.
+/// Refuses fields that this version defines but does not support, instead of ignoring them.
 pub(super) fn served(ask: &pb::ExchangeRequest) -> Result<(), Refusal> {
     let asked = [
         (ask.parent_credential.is_some(), "parent_credential"),

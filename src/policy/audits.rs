@@ -1,6 +1,7 @@
-//! What the policy set beside the one in force would have decided otherwise: counted by the minute, and written down by who follows.
+//! Counts where the shadow policy set would have decided differently from the set in force. The counts are aggregated by minute and written
+//! to the ledger by the upkeep.
 //!
-//! It is asked after the one in force, about the same request, and nobody listens to it.
+//! The shadow set is asked after the set in force, about the same request. Its verdict never affects the decision.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,50 +14,50 @@ use super::request::Question;
 use crate::limits;
 use crate::seq::Millis;
 
-/// Decisions that would have differed, alike in all but their moment.
+/// A group of decisions that would have differed, equal in everything except their time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Difference {
     /// The environment.
     pub environment: Box<str>,
-    /// Version of the set that would have decided otherwise.
+    /// Version of the shadow set.
     pub version: u64,
-    /// Version of the set that decided.
+    /// Version of the set in force, which decided.
     pub enforced: u64,
-    /// Who asked. Empty: several, beyond what is told apart.
+    /// The caller. Empty: several callers, counted together because there were too many differences to keep apart.
     pub caller: Box<str>,
     /// The action.
     pub action: &'static str,
-    /// The upstream.
+    /// The upstream. Empty: the action concerns no upstream.
     pub upstream: Box<str>,
-    /// It would have permitted; else it would have refused.
+    /// The shadow set would have permitted. `false`: it would have refused.
     pub permits: bool,
-    /// The policies by which, sorted.
+    /// Ids of the policies that decided in the shadow set, sorted.
     pub by: Vec<String>,
 }
 
-/// The counts of one replica.
+/// The shadow policy counts of one replica.
 #[derive(Default)]
 pub struct Audits {
-    /// When the first of each was, and how many.
+    /// Per difference: the time of the first decision, and the number of decisions.
     each: Mutex<BTreeMap<Difference, (Millis, u64)>>,
     same: AtomicU64,
     refuses: AtomicU64,
     permits: AtomicU64,
 }
 
-/// How often the sets beside those in force were asked, since the start.
+/// How often shadow sets were asked since the start, by result.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct AuditCounts {
-    /// They agreed.
+    /// The shadow set agreed with the set in force.
     pub same: u64,
-    /// They would have refused.
+    /// The shadow set would have refused.
     pub refuses: u64,
-    /// They would have permitted.
+    /// The shadow set would have permitted.
     pub permits: u64,
 }
 
 impl Audits {
-    /// Asks the set beside the one in force, if there is one, and notes whether it differs.
+    /// Asks the shadow set, if there is one, and records whether its verdict differs.
     pub(super) fn ask(&self, verdicts: &Verdicts, policy: &Policy, question: &Question<'_>, permitted: bool) {
         let Some(beside) = &policy.beside else { return };
         let said = verdicts.verdict(&beside.set, question);
@@ -82,18 +83,18 @@ impl Audits {
     fn note(&self, difference: Difference, now: Millis) {
         let mut each = self.each.lock();
         let room = each.len() < limits::POLICY_DIFFERENCES || each.contains_key(&difference);
-        // As many more as there are upstreams and policies: still a few.
+        // Above the limit the key drops caller and policies, so the map grows by at most one entry per remaining combination of fields.
         let key = if room { difference } else { Difference { caller: "".into(), by: Vec::new(), ..difference } };
         each.entry(key).or_insert((now, 0)).1 += 1;
     }
 
-    /// Takes what was counted, to be written down.
+    /// Removes and returns the counted differences, for writing to the ledger.
     pub fn take(&self) -> Vec<(Difference, Millis, u64)> {
         let each = std::mem::take(&mut *self.each.lock());
         each.into_iter().map(|(difference, (since, count))| (difference, since, count)).collect()
     }
 
-    /// How often they were asked.
+    /// How often shadow sets were asked since the start.
     pub fn counts(&self) -> AuditCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         AuditCounts { same: read(&self.same), refuses: read(&self.refuses), permits: read(&self.permits) }

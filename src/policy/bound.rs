@@ -1,38 +1,38 @@
-//! What bounds a life, and which bound won.
+//! The bounds of a lifetime, and which bound took effect.
 
 use crate::seq::Millis;
 
-/// What can end a credential's life. Persisted numbers, the same as `mayfly.v1.LifeBound`.
+/// A bound on a credential's lifetime. Persisted numbers, the same as `mayfly.v1.LifeBound`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Bound {
-    /// It was asked for.
+    /// The requested lifetime.
     Asked = 1,
     /// A policy.
     Policy = 2,
-    /// The upstream's registration: its default or its longest.
+    /// The upstream's registration: its default or its maximum TTL.
     Upstream = 3,
-    /// The registration's own end.
+    /// The expiry of the upstream's registration.
     UpstreamExpiry = 4,
     /// The task's deadline.
     Task = 5,
-    /// The caller's SVID.
+    /// The expiry of the caller's SVID.
     Svid = 6,
-    /// The credential that it rests on.
+    /// The expiry of the parent credential.
     ParentCredential = 7,
-    /// The subject token.
+    /// The expiry of the subject token.
     SubjectToken = 8,
-    /// The approval.
+    /// The expiry of the approval.
     Approval = 9,
-    /// Break-glass.
+    /// The end of the break-glass task.
     BreakGlass = 10,
-    /// The bound fixed when its line was first issued.
+    /// The renewal bound, fixed when the first credential of the line was issued.
     Renewal = 11,
-    /// The longest that this server issues.
+    /// The longest lifetime that this server issues.
     Server = 12,
 }
 
-/// The earliest of several ends, and whose it is. The first named wins a tie.
+/// The earliest of several ends, with the bound that set it. On a tie the bound that was applied first is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Life {
     end: Millis,
@@ -40,22 +40,22 @@ pub struct Life {
 }
 
 impl Life {
-    /// Until then, by this.
+    /// A lifetime that ends at `end`, set by the bound `by`.
     pub fn until(end: Millis, by: Bound) -> Life {
         Life { end, by }
     }
 
-    /// Not longer than that.
+    /// Applies a further bound: shortens the lifetime to `end` if that is earlier.
     pub fn within(self, end: Millis, by: Bound) -> Life {
         if end < self.end { Life { end, by } } else { self }
     }
 
-    /// When it ends: whole seconds, as `exp` is written, rounded down so that the claim never outlives the record.
+    /// The end, rounded down to whole seconds as `exp` is written, so that the claim never outlives the record.
     pub fn end(self) -> Millis {
         Millis::from_seconds(self.end.seconds())
     }
 
-    /// What won.
+    /// The bound that set the end.
     pub fn by(self) -> Bound {
         self.by
     }

@@ -1,7 +1,9 @@
-//! Verdicts remembered under exactly what they rest on: the set's digest, the action, and the attributes that the set reads for it.
+//! A cache of verdicts. The key consists of the set's digest, the action, and the values of exactly those attributes that the set reads for
+//! that action.
 //!
-//! What no policy reads is not in the key; what is read is there by value, so a new version of a registration or of a role needs no
-//! invalidation. A set that reads time, counts or approvals for an action is asked each time, and so is one that could not be analysed.
+//! Attributes are in the key by value, so a new version of a registration or a role needs no invalidation; attributes that no policy reads
+//! are not in the key. A set that reads time, counts or approvals for an action is evaluated every time, and so is a set that could not be
+//! analysed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +18,7 @@ use super::request::Question;
 use super::set::PolicySet;
 use crate::limits;
 
-/// The verdicts of one server, for all sets that it evaluates.
+/// The verdict cache of one server, shared by all sets that the server evaluates.
 pub struct Verdicts {
     cache: Cache<Box<[u8]>, Arc<Verdict>>,
     hits: AtomicU64,
@@ -24,19 +26,19 @@ pub struct Verdicts {
     not_cacheable: AtomicU64,
 }
 
-/// How often the cache answered.
+/// Cache statistics.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct CacheCounts {
-    /// Answered from memory.
+    /// Answered from the cache.
     pub hits: u64,
-    /// Asked of Cedar, and remembered.
+    /// Evaluated by Cedar and then stored.
     pub misses: u64,
-    /// Asked of Cedar because the set reads what moves by itself.
+    /// Evaluated by Cedar because the set reads time, counts or approvals.
     pub not_cacheable: u64,
 }
 
 impl CacheCounts {
-    /// Hits among all questions, from 0 to 1.
+    /// Share of hits among all questions, from 0 to 1.
     pub fn hit_rate(&self) -> f64 {
         let all = self.hits + self.misses + self.not_cacheable;
         if all == 0 { 0.0 } else { self.hits as f64 / all as f64 }
@@ -44,7 +46,7 @@ impl CacheCounts {
 }
 
 impl Verdicts {
-    /// With at most `bytes` of keys and verdicts.
+    /// A cache of at most `bytes` of keys and verdicts.
     pub fn new(bytes: u64) -> Verdicts {
         #[allow(clippy::borrowed_box, reason = "moka hands out its key as it is stored")]
         let weigh = |key: &Box<[u8]>, verdict: &Arc<Verdict>| {
@@ -55,7 +57,7 @@ impl Verdicts {
         Verdicts { cache, hits: AtomicU64::new(0), misses: AtomicU64::new(0), not_cacheable: AtomicU64::new(0) }
     }
 
-    /// The set's verdict: the same as [`PolicySet::verdict`], mostly from memory.
+    /// The set's verdict, from the cache where possible. Equal to [`PolicySet::verdict`].
     pub fn verdict(&self, set: &PolicySet, question: &Question<'_>) -> Arc<Verdict> {
         let reads = set.reads(question.action());
         let case = set.case(question);
@@ -77,7 +79,7 @@ impl Verdicts {
         verdict
     }
 
-    /// How often it answered, since the start.
+    /// Cache statistics since the start.
     pub fn counts(&self) -> CacheCounts {
         CacheCounts {
             hits: self.hits.load(Ordering::Relaxed),
@@ -87,7 +89,7 @@ impl Verdicts {
     }
 }
 
-/// The key of a question, if the set read exactly `reads`. Two questions with one key get one verdict.
+/// The cache key of a question for a set that reads exactly `reads`. Two questions with the same key get the same verdict.
 pub fn key(set: &PolicySet, reads: &Reads, question: &Question<'_>) -> Vec<u8> {
     key_of(set.digest(), question.action(), reads, &set.case(question))
 }
@@ -100,7 +102,7 @@ fn key_of(digest: &[u8; 32], action: Action, reads: &Reads, case: &Case<'_>) -> 
     key
 }
 
-/// What is read, by value, or only whether it is there.
+/// Appends the attributes in `reads` to the key: by value, or only by presence where only presence is read.
 pub(super) fn write_facts<'r>(key: &mut Vec<u8>, reads: impl Iterator<Item = &'r Read>, case: &Case<'_>) {
     for read in reads {
         let value = (read.fact.get)(case);
@@ -111,7 +113,7 @@ pub(super) fn write_facts<'r>(key: &mut Vec<u8>, reads: impl Iterator<Item = &'r
     }
 }
 
-/// Lengths go before what they measure, so no two lists of values have one encoding.
+/// Each value is prefixed with its length, so no two lists of values have the same encoding.
 fn write(key: &mut Vec<u8>, value: Value<'_>) {
     match value {
         Value::Bool(b) => key.push(u8::from(b)),

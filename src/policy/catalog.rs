@@ -1,4 +1,5 @@
-//! Policy sets and registrations, compiled once per version. The fold holds their texts; this holds what is made of them.
+//! Policy sets, registrations and bindings, compiled once per version. The ledger's state holds the texts; the catalog holds the compiled
+//! forms.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,61 +16,61 @@ use crate::limits;
 use crate::upstream::binding::Binding;
 use crate::upstream::registry::Upstream;
 
-/// A compiled policy set and its version in an environment.
+/// The compiled policy set in force in an environment, with its version.
 #[derive(Clone)]
 pub struct Policy {
-    /// Its version.
+    /// Version of the policy set.
     pub version: u64,
-    /// The set.
+    /// The policy set.
     pub set: Arc<PolicySet>,
-    /// `iss` of its environment: one issuer path each.
+    /// `iss` of the environment. Each environment has its own issuer path.
     pub issuer: Arc<str>,
-    /// The set beside it, which is asked and not listened to.
+    /// The shadow policy set of the environment, if one is active.
     pub beside: Option<Beside>,
 }
 
-/// An audit-only policy set.
+/// A shadow policy set: evaluated, but never decisive.
 #[derive(Clone)]
 pub struct Beside {
-    /// Its version, among those of its kind.
+    /// Version of the shadow set, counted separately from the versions of enforcing sets.
     pub version: u64,
-    /// The set.
+    /// The policy set.
     pub set: Arc<PolicySet>,
 }
 
-/// A registration and its version.
+/// A compiled upstream registration with its version.
 #[derive(Clone)]
 pub struct Registered {
-    /// Its version.
+    /// Version of the registration.
     pub version: u64,
-    /// It is not disabled or retired.
+    /// `false` if the registration is disabled or retired.
     pub active: bool,
-    /// Its owner has left.
+    /// The registration's owner has left.
     pub owner_left: bool,
     /// The registration.
     pub upstream: Arc<Upstream>,
-    /// `aud`: its audience, shared with every grant.
+    /// `aud`: the upstream's audience, shared with every grant.
     pub audience: Arc<str>,
-    /// Where it answers, shared with every grant.
+    /// The upstream's base URL, shared with every grant.
     pub base_url: Arc<str>,
 }
 
-/// A binding and its version.
+/// A compiled binding with its version.
 #[derive(Clone, Debug)]
 pub struct BindingInForce {
-    /// Its version.
+    /// Version of the binding.
     pub version: u64,
     /// The binding.
     pub binding: Arc<Binding>,
 }
 
-/// The bindings of an upstream, by name.
+/// The bindings of an upstream in force.
 #[derive(Clone, Debug, Default)]
 pub struct Bindings {
     all: Vec<BindingInForce>,
-    /// Places of those that name a tool, or, by the empty text, none.
+    /// Indexes into `all` of the bindings for a tool, by tool name. The empty name holds the bindings that name no tool.
     by_tool: HashMap<Box<str>, Vec<usize>>,
-    /// Places of those for any tool.
+    /// Indexes into `all` of the bindings for any tool.
     any: Vec<usize>,
 }
 
@@ -89,12 +90,12 @@ impl Bindings {
         self.all.push(bound);
     }
 
-    /// One by name.
+    /// A binding by name.
     pub fn named(&self, name: &str) -> Option<&BindingInForce> {
         self.all.iter().find(|b| b.binding.name == name)
     }
 
-    /// The first by name that covers what a workload asks for.
+    /// The binding that covers a request of a workload. Of several, the one with the first name in byte order.
     pub fn covering(&self, caller: &SpiffeId, tool: &str, scopes: &[String]) -> Option<&BindingInForce> {
         let places = self.by_tool.get(tool).into_iter().flatten().chain(&self.any);
         let covers = |b: &&BindingInForce| b.binding.covers(caller, tool, scopes.iter().map(String::as_str));
@@ -102,13 +103,14 @@ impl Bindings {
     }
 }
 
-/// Everything compiled, immutable.
+/// An immutable snapshot of everything that is compiled.
 #[derive(Default)]
 pub struct Compiled {
     policies: BTreeMap<Box<str>, Policy>,
     upstreams: BTreeMap<Box<str>, Registered>,
     bindings: BTreeMap<Box<str>, Bindings>,
-    /// What could not be compiled: what was written is checked before, so this is a fault. It permits nothing.
+    /// Texts that did not compile. Texts are validated before they are recorded, so each entry is an internal fault. A text that did not
+    /// compile permits nothing.
     pub faults: Vec<String>,
 }
 
@@ -118,12 +120,12 @@ impl Compiled {
         self.policies.get(environment)
     }
 
-    /// An upstream's registration.
+    /// The registration of an upstream.
     pub fn upstream(&self, name: &str) -> Option<&Registered> {
         self.upstreams.get(name)
     }
 
-    /// The bindings of an upstream that are in force.
+    /// The bindings in force of an upstream.
     pub fn bindings(&self, upstream: &str) -> Option<&Bindings> {
         self.bindings.get(upstream)
     }
@@ -144,34 +146,34 @@ impl Compiled {
     }
 }
 
-/// What is compiled now.
+/// The current [`Compiled`] snapshot.
 ///
-/// It may lag behind the fold by a moment. A decision carries the versions that it was made with, and the fold refuses it where others
-/// are in force, so a stale look here never issues anything.
+/// The snapshot may briefly lag behind the ledger's state. A decision records the versions that it was made with, and the fold voids the
+/// record if other versions are in force, so a stale snapshot never issues anything.
 pub struct Catalog {
     issuer: Box<str>,
     now: ArcSwap<Compiled>,
-    /// Sets that are about to come into force: compiled before, so that who follows the ledger does not have to.
+    /// Sets that are about to take effect, compiled in advance so that the thread which folds the ledger need not compile them.
     prepared: Mutex<VecDeque<Arc<PolicySet>>>,
 }
 
-/// `iss` of an environment under the issuer's base.
+/// `iss` of an environment, below the issuer base URL.
 pub fn issuer_of(base: &str, environment: &str) -> String {
     format!("{}/{environment}", base.trim_end_matches('/'))
 }
 
 impl Catalog {
-    /// Empty, for environments under an issuer's base.
+    /// An empty catalog for environments below an issuer base URL.
     pub fn new(issuer: &str) -> Catalog {
         Catalog { issuer: issuer.into(), now: ArcSwap::default(), prepared: Mutex::default() }
     }
 
-    /// What is compiled now.
+    /// The current snapshot.
     pub fn now(&self) -> Arc<Compiled> {
         self.now.load_full()
     }
 
-    /// Keeps a set that is about to come into force.
+    /// Keeps a compiled set that is about to take effect.
     pub fn prepare(&self, set: Arc<PolicySet>) {
         let mut prepared = self.prepared.lock();
         prepared.push_back(set);
@@ -180,7 +182,7 @@ impl Catalog {
         }
     }
 
-    /// Whether a record changes what is compiled.
+    /// Whether a record changes what the catalog holds.
     pub fn concerns(record: &Record) -> bool {
         matches!(
             record.event,
@@ -195,7 +197,7 @@ impl Catalog {
         )
     }
 
-    /// Compiles what changed in the state since the last time.
+    /// Compiles everything that changed in the state since the last call.
     pub fn sync(&self, state: &State) {
         let before = self.now();
         let mut after = Compiled::default();
@@ -236,7 +238,7 @@ impl Catalog {
         self.now.store(Arc::new(after));
     }
 
-    /// A set that is compiled already: environments may share one text, and one may be about to come into force.
+    /// The compiled set with this digest, if there is one: several environments may share one text, and a set may have been prepared.
     pub fn known(&self, digest: &[u8; 32]) -> Option<Arc<PolicySet>> {
         let now = self.now();
         let beside = now.policies.values().filter_map(|p| p.beside.as_ref()).map(|b| &b.set);

@@ -1,4 +1,4 @@
-//! Cedar's answer to a question, for some of a set's policies.
+//! Evaluates a question with Cedar against some of a set's policies.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -14,33 +14,33 @@ use super::facts::{Case, Value};
 use super::reads::Read;
 use crate::seq::Millis;
 
-/// What Cedar says. Whatever is not `Permit` is a no.
+/// Cedar's verdict. Everything except `Permit` is a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Permitted, by these policies.
+    /// Permitted by these policies.
     Permit {
         /// Ids of the policies that permit, sorted.
         by: Vec<String>,
     },
-    /// Forbidden by these policies; by none where nothing permits.
+    /// Forbidden by these policies. The list is empty where no policy permits.
     Deny {
         /// Ids of the policies that forbid, sorted.
         by: Vec<String>,
     },
-    /// A policy could not be evaluated, so nothing is permitted, whatever the others say.
+    /// A policy could not be evaluated. Nothing is permitted, regardless of the other policies.
     EngineError {
-        /// What went wrong, with the policy's id.
+        /// The evaluation error, with the policy's id.
         what: String,
     },
 }
 
 impl Verdict {
-    /// Whether it is a yes.
+    /// Whether the verdict permits.
     pub fn permits(&self) -> bool {
         matches!(self, Verdict::Permit { .. })
     }
 
-    /// Ids of the policies that decided.
+    /// Ids of the policies that decided, sorted.
     pub fn by(&self) -> &[String] {
         match self {
             Verdict::Permit { by } | Verdict::Deny { by } => by,
@@ -60,7 +60,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Names of the schema's types, parsed once.
+/// The schema's type names, parsed once.
 #[derive(Clone)]
 pub(super) struct Types {
     workload: EntityTypeName,
@@ -84,14 +84,14 @@ impl Types {
         })
     }
 
-    /// The action with its group: `action in Action::"Work"` is looked up like any other parent.
+    /// The action entity with its group as parent. Cedar resolves `action in Action::"Work"` like any other parent.
     pub(super) fn action(&self, action: Action) -> Result<Entity, String> {
         let parents = action.group().map(|group| uid(&self.action, group)).into_iter().collect();
         Entity::new(uid(&self.action, action.name()), HashMap::new(), parents).map_err(|e| e.to_string())
     }
 }
 
-/// The caller and the resource as Cedar wants them.
+/// Principal, action and resource as Cedar entities.
 pub(super) struct Sides {
     principal: EntityUid,
     action: EntityUid,
@@ -99,14 +99,14 @@ pub(super) struct Sides {
     entities: Entities,
 }
 
-/// What one question is put to: policies that belong together, and what is to be written for them.
+/// The input of one evaluation: the policies, their entities, and the context attributes to write.
 pub(super) struct Asked<'a> {
     pub policies: &'a PolicySet,
     pub sides: &'a Sides,
     pub context: &'a [Read],
 }
 
-/// Writes the caller, the action and the resource, with what is read of them and no more. Checked against the schema where one is given.
+/// Builds the principal, action and resource entities with the attributes in `reads` only. Validated against the schema where one is given.
 pub(super) fn sides(
     types: &Types,
     action: &Entity,
@@ -125,7 +125,7 @@ pub(super) fn sides(
     Ok(Sides { principal: p, action: a, resource: r, entities })
 }
 
-/// Asks Cedar, with the attributes that are read and no others. Checked against the schema where one is given.
+/// Evaluates the policies with the attributes that they read and no others. Validated against the schema where one is given.
 pub(super) fn ask(asked: &Asked<'_>, case: &Case<'_>, schema: Option<&Schema>) -> Verdict {
     match respond(asked, case, schema) {
         Ok(response) => verdict(&response),
@@ -133,7 +133,7 @@ pub(super) fn ask(asked: &Asked<'_>, case: &Case<'_>, schema: Option<&Schema>) -
     }
 }
 
-/// Ids of the policies that hold, and of those that fail. All of them have to be permits.
+/// Ids of the policies whose conditions hold or fail with an error. All policies in `asked` must be permits.
 pub(super) fn holding(asked: &Asked<'_>, case: &Case<'_>) -> Result<HashSet<PolicyId>, String> {
     let response = respond(asked, case, None)?;
     let mut ids: HashSet<PolicyId> = response.diagnostics().reason().cloned().collect();
@@ -164,7 +164,7 @@ fn verdict(response: &Response) -> Verdict {
     let mut errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
     errors.sort_unstable();
     if !errors.is_empty() {
-        // Cedar leaves out a policy that fails; if that was the one that forbids, leaving it out would permit.
+        // Cedar skips a policy that fails. Skipping a failed `forbid` would permit the request.
         return Verdict::EngineError { what: errors.join("; ") };
     }
     let mut by: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
@@ -181,7 +181,7 @@ fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
 
 type Attributes = Vec<(String, RestrictedExpression)>;
 
-/// An entity that is being written.
+/// An entity under construction.
 #[derive(Default)]
 struct Side<'a> {
     attributes: Attributes,
@@ -196,7 +196,7 @@ impl Side<'_> {
     }
 }
 
-/// Facts sorted into where they stand in a request.
+/// Attributes sorted by their place in a request.
 #[derive(Default)]
 struct Written<'a> {
     principal: Side<'a>,
@@ -204,7 +204,7 @@ struct Written<'a> {
     context: BTreeMap<&'static str, Node>,
 }
 
-/// An attribute of the context: a value, or a record of values.
+/// A context attribute: a value or a record of values.
 enum Node {
     Value(RestrictedExpression),
     Record(Attributes),
@@ -258,7 +258,7 @@ fn expression(value: Value<'_>) -> RestrictedExpression {
     }
 }
 
-/// Cedar's form of a moment; what it cannot hold makes the request fail, which is a no.
+/// A time in Cedar's format. A time outside Cedar's range gives an empty string, which makes the request fail and thus refuses it.
 fn datetime(at: Millis) -> String {
     let seconds = i64::try_from(at.seconds()).ok();
     let Some(t) = seconds.and_then(|s| time::OffsetDateTime::from_unix_timestamp(s).ok()) else {

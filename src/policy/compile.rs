@@ -1,4 +1,4 @@
-//! From Cedar text to policies that may be trusted to mean something: ids, entities, strict validation.
+//! Compiles Cedar text into validated policies: checks ids, entity names and types (strict validation).
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ use super::slice::Part;
 use crate::document::{Complaint, Source, is_name};
 use crate::identity::spiffe_id::SpiffeId;
 
-/// One part per action: only policies whose scope can match it count, for the verdict and for what is read.
+/// One part per action. A part holds only the policies whose scope can match the action; the verdict and the analysis of reads use no
+/// others.
 pub(super) fn parts(types: &Types, policies: &BTreeMap<String, cedar_policy::Policy>) -> Result<Vec<Part>, String> {
     Action::ALL
         .iter()
@@ -37,27 +38,29 @@ pub(super) fn applies(policy: &cedar_policy::Policy, action: Action) -> bool {
     }
 }
 
-/// Reads files one after the other and gathers what is wrong with all of them.
+/// Parses files one after the other and collects the complaints about all of them.
 pub(super) struct Compiler<'r> {
     pub types: Types,
     pub validator: Validator,
-    /// The set is in the ledger: what was let in once is not kept out by a check that came later, or no server would start on it.
+    /// The set comes from the ledger. A recorded set must stay loadable, or no server would start on that ledger; checks added after the
+    /// set was recorded therefore produce warnings instead of complaints.
     recorded: bool,
-    /// `None` where the roles file is wrong itself: then its names are not checked.
+    /// `None` where the roles file is itself invalid. Role names are not checked then.
     roles: Option<&'r Roles>,
     pub policies: BTreeMap<String, cedar_policy::Policy>,
     pub upstreams: Vec<String>,
-    /// Texts that policies compare with `context.scopes` and `context.kind`, sorted: a mistyped one permits or forbids nothing.
+    /// Texts that policies compare with `context.scopes` and `context.kind`. A mistyped text silently never matches.
     pub compared: Vec<(Attribute, String)>,
     pub complaints: Vec<Complaint>,
     pub warnings: Vec<Complaint>,
 }
 
-/// Attributes of the caller, the resource and the context only; an entity that a policy names has no attributes in a request.
+/// Policies may dereference attributes of the principal, the resource and the context only; an entity that a policy names has no attributes
+/// in a request.
 const DEREFERENCES: u32 = 1;
 
 impl<'r> Compiler<'r> {
-    /// With the shipped schema; the error is a fault of this program.
+    /// A compiler for the shipped schema. An error means that the program itself is faulty.
     pub fn new(roles: Option<&'r Roles>, recorded: bool) -> Result<Compiler<'r>, String> {
         let (schema, _) = Schema::from_cedarschema_str(SCHEMA).map_err(|e| e.to_string())?;
         let (policies, upstreams, compared, complaints, warnings) = Default::default();
@@ -65,7 +68,7 @@ impl<'r> Compiler<'r> {
         Ok(Compiler { types, validator, recorded, roles, policies, upstreams, compared, complaints, warnings })
     }
 
-    /// Adds what a file has, or what is wrong with it.
+    /// Adds the policies of a file, or complaints about the file.
     pub fn add(&mut self, source: &Source) {
         let parsed: cedar_policy::PolicySet = match source.text.parse() {
             Ok(parsed) => parsed,
@@ -94,7 +97,7 @@ impl<'r> Compiler<'r> {
                 let list = if self.recorded { &mut self.warnings } else { &mut self.complaints };
                 list.push(Complaint::at(source, at, format!("policy `{id}` {what}"), remedy));
             }
-            // Ids are unique by now, so adding cannot clash.
+            // Ids are unique here, so adding cannot fail on a duplicate.
             if named.add(policy.clone()).is_ok() {
                 self.policies.insert(id, policy);
             }
@@ -104,7 +107,7 @@ impl<'r> Compiler<'r> {
         self.warnings.extend(result.validation_warnings().map(|w| complaint(source, &w.into())));
     }
 
-    /// The `@id` of a policy, else its file and number.
+    /// The `@id` of a policy; without one, the file name and the policy's number.
     fn id(&mut self, source: &Source, number: usize, policy: &cedar_policy::Policy) -> Option<String> {
         let id = policy.annotation("id").map_or_else(|| format!("{}#{number}", source.file), str::to_owned);
         let at = source.text.find(&format!("\"{id}\"")).unwrap_or(0);
@@ -121,7 +124,7 @@ impl<'r> Compiler<'r> {
         Some(id)
     }
 
-    /// An entity that nobody defined is a mistyped one.
+    /// Complains about entity names that are not defined, since they are most likely mistyped.
     fn literals(&mut self, source: &Source, policy: &str, parsed: &cedar_policy::Policy) {
         for uid in parsed.entity_literals() {
             let name = uid.id().unescaped();
@@ -143,7 +146,7 @@ impl<'r> Compiler<'r> {
     }
 }
 
-/// An attribute of the context whose values are a closed list: registered scopes, kinds of credential.
+/// A context attribute whose values come from a closed list: registered scopes or credential kinds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Attribute {
     /// `context.scopes`
@@ -152,10 +155,11 @@ pub enum Attribute {
     Kind,
 }
 
-/// Deepest expression that is looked at. Cedar's own parser stops before.
+/// Maximum expression depth that is searched. Cedar's parser has a lower limit.
 const DEPTH: usize = 512;
 
-/// Gathers the texts that an expression compares with one of these attributes, in Cedar's JSON form: `{"==": {"left": …, "right": …}}`.
+/// Collects the texts that an expression compares with one of these attributes. The expression is in Cedar's JSON form:
+/// `{"==": {"left": …, "right": …}}`.
 fn texts_compared(json: &serde_json::Value, depth: usize, found: &mut Vec<(Attribute, String)>) {
     let members = match json {
         serde_json::Value::Array(items) if depth < DEPTH => {
@@ -178,7 +182,7 @@ fn texts_compared(json: &serde_json::Value, depth: usize, found: &mut Vec<(Attri
     }
 }
 
-/// `context.scopes` as JSON.
+/// The attribute that a JSON expression reads, if it is `context.scopes` or `context.kind`.
 fn attribute(json: &serde_json::Value) -> Option<Attribute> {
     let access = json.get(".")?;
     if access.get("left")?.get("Var")? != "context" {
@@ -191,7 +195,7 @@ fn attribute(json: &serde_json::Value) -> Option<Attribute> {
     }
 }
 
-/// A text, or each text of a set.
+/// Calls `each` with a text literal, or with each text of a set literal.
 fn texts(json: &serde_json::Value, each: &mut impl FnMut(&str)) {
     if let Some(text) = json.get("Value").and_then(serde_json::Value::as_str) {
         each(text);
@@ -203,7 +207,7 @@ fn texts(json: &serde_json::Value, each: &mut impl FnMut(&str)) {
     }
 }
 
-/// The policies of a file as they stand in it, numbered from 1. Cedar names them policy0, policy1, …
+/// The policies of a file in their order in the file, numbered from 1. Cedar names them policy0, policy1, …
 fn in_order(parsed: &cedar_policy::PolicySet) -> Vec<(usize, &cedar_policy::Policy)> {
     let number = |p: &cedar_policy::Policy| p.id().to_string().strip_prefix("policy").and_then(|n| n.parse::<usize>().ok());
     let mut policies: Vec<_> = parsed.policies().map(|p| (number(p).unwrap_or(usize::MAX - 1) + 1, p)).collect();
@@ -221,7 +225,8 @@ fn unknown(name: &str, known: &[String], place: &str) -> Option<String> {
     })
 }
 
-/// The action that somebody may have meant. Cedar compares names with and without their type, and takes the first of those that are as near.
+/// A suggestion for a mistyped action. Cedar's own suggestion compares names with and without their type and takes the first of several
+/// equally near ones.
 fn action_meant(complaint: &str) -> Option<String> {
     let (_, named) = complaint.split_once("unrecognized action `Action::\"")?;
     let (named, _) = named.split_once('"')?;
@@ -230,7 +235,7 @@ fn action_meant(complaint: &str) -> Option<String> {
     near.map(|near| format!("did you mean Action::\"{near}\"?"))
 }
 
-/// Cedar's own complaint with its place. Its text names the policy.
+/// A complaint made of Cedar's error and its place in the file. Cedar's text names the policy.
 fn complaint(source: &Source, error: &DetailedError) -> Complaint {
     let remedy = action_meant(&error.message)
         .or_else(|| error.help.clone())

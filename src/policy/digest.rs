@@ -1,4 +1,4 @@
-//! The digest of a request: what tells a repeat from another request by the same name.
+//! The digest of a request. It distinguishes a repeat from a different request with the same request id.
 
 use std::cell::Cell;
 
@@ -7,12 +7,12 @@ use prost::Message;
 use super::wanted::Digest;
 use crate::ledger::commit::sha256;
 
-/// SHA-256 over everything that was asked, in protobuf's canonical field order. Messages without maps encode one way only.
+/// SHA-256 over the whole message, encoded in protobuf's canonical field order. Messages without maps have exactly one such encoding.
 pub fn digest_of(message: &impl Message) -> Digest {
     thread_local! {
         static ENCODED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     }
-    /// Most of them fit many times over.
+    /// Largest buffer that is kept for reuse, in bytes. Nearly all requests are several times smaller.
     const KEPT: usize = 4096;
     let mut encoded = ENCODED.take();
     encoded.clear();

@@ -1,5 +1,6 @@
-//! What governs: who may operate and approve, what takes a second person, and what break-glass gives. Changing it always takes two people, whatever policy says
-//! (design, section 6): otherwise one person alone could first change that.
+//! The governing part of a policy set: who may operate and approve, which actions need a second person, and the break-glass rights.
+//! Changing the governing part always takes two people, whatever policy says (design, section 6): otherwise one person could first remove
+//! the requirement.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,14 +11,15 @@ use super::compile::applies;
 use super::reads::Reads;
 use super::roles::Roles;
 
-/// The part of a policy set that governs.
+/// The governing part of a policy set.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Governing {
-    /// Policies that can apply to operators or approvers, or that ask for approvals, by id, in Cedar's JSON: a comment changes nothing.
+    /// Policies that can apply to operators or approvers, or that read approvals, by id. The values are Cedar's JSON, so a changed comment
+    /// is no difference.
     policies: BTreeMap<String, String>,
-    /// Who has each role that those policies name.
+    /// The members of each role that those policies name.
     roles: BTreeMap<String, Vec<String>>,
-    /// What break-glass gives, and to whom.
+    /// The break-glass rights, by name.
     rights: BTreeMap<String, String>,
 }
 
@@ -26,7 +28,7 @@ impl Governing {
         let mut own = Governing::default();
         let mut named = BTreeSet::new();
         for policy in policies.policies().filter(|p| governs(p)) {
-            // What cannot be written down is told apart by its text.
+            // A policy that cannot be written as JSON is compared by its text.
             let text = policy.to_json().map_or_else(|_| policy.to_string(), |json| json.to_string());
             own.policies.insert(policy.id().to_string(), text);
             let of_roles = |uid: &EntityUid| uid.type_name().basename() == "Role";
@@ -37,7 +39,7 @@ impl Governing {
         own
     }
 
-    /// What differs, in words: policies and roles by name.
+    /// The names of the policies, roles and break-glass rights that differ.
     pub fn differences(&self, other: &Governing) -> Vec<String> {
         let policies = differing(&self.policies, &other.policies).map(|id| format!("policy {id}"));
         let roles = differing(&self.roles, &other.roles).map(|role| format!("role {role}"));
@@ -46,7 +48,8 @@ impl Governing {
     }
 }
 
-/// Whom the policies that permit something to operators name: members of roles, with `/*` behind prefixes, and workloads by SPIFFE ID.
+/// The principals named by policies that permit an operator's action: members of roles (prefixes with `/*` appended) and workloads by
+/// SPIFFE ID.
 pub(super) fn operators(policies: &PolicySet, roles: &Roles) -> Vec<String> {
     let admin = |policy: &&Policy| {
         let mut actions = Action::ALL.iter().filter(|a| matches!(a, Action::Admin(_)));

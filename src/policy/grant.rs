@@ -1,4 +1,4 @@
-//! A decision that something may be issued. Only `policy::decide` makes one.
+//! Grants: decisions that a credential may be issued. Only `policy::decide` constructs them.
 
 use std::sync::Arc;
 
@@ -7,69 +7,69 @@ use crate::ledger::record::{Identity, Issued, Request, TaskOpened, Who};
 use crate::ledger::state::{Ground, RequestKey, Terms, request_key};
 use crate::seq::{Seq, TaskId};
 
-/// Permission to mint one credential: every bound applied, every claim settled but the id and what the kind adds.
+/// Permission to mint one credential. Every bound is applied and every claim is settled, except the id and the claims that the kind adds.
 #[derive(Debug)]
 pub struct Grant {
     parts: Parts,
 }
 
-/// What a decision settles.
+/// The content of a grant.
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
-    /// The record to be, without credential id, key, status, token digest and lease.
+    /// The issuance record without credential id, key, status, token digest and lease.
     pub draft: Box<Issued>,
-    /// Everything up to here was seen by the decision.
+    /// The sequence number of the view that the decision was made with.
     pub revision: Seq,
-    /// The request, where it named itself.
+    /// The request, where the caller gave a request id.
     pub request: Option<Request>,
     /// The task that is opened in the same commit.
     pub opens: Option<Box<TaskOpened>>,
     /// The task path.
     pub path: TaskPath,
-    /// The other grants that it rests on, as far as they are not known to say nothing more than its own record.
+    /// The grants that this grant depends on. A grant known to add nothing beyond its own record is left out.
     pub grounds: Vec<Ground>,
     /// `aud`: the upstream's audience.
     pub audience: Arc<str>,
-    /// Where the upstream answers.
+    /// The upstream's base URL.
     pub base_url: Arc<str>,
-    /// The JOSE algorithm that the upstream takes.
+    /// The JOSE algorithm that the upstream accepts.
     pub algorithm: &'static str,
     /// `iss`: the issuer path of the environment.
     pub issuer: Arc<str>,
-    /// Who asked.
+    /// The caller, as the record's author.
     pub author: Who,
 }
 
 impl Parts {
-    /// The name of its request.
+    /// The key under which the ledger remembers the request; `None` without a request id.
     pub fn request_key(&self) -> Option<RequestKey> {
         let request = self.request.as_ref()?;
         Some(request_key(request.sender(&self.author).unwrap_or_default(), &request.id))
     }
 }
 
-/// What grants of one view have in common that differ by tool, purpose, arguments and request only.
+/// The common part of several grants decided on one view that differ in tool, purpose, arguments and request only.
 #[derive(Debug)]
 pub struct SharedGrant {
     parts: Parts,
 }
 
-/// What is one grant's own, beside a [`SharedGrant`].
+/// The part of a grant that is individual, beside a [`SharedGrant`].
 #[derive(Debug)]
 pub struct Own<'a> {
-    /// The tool that it serves for; empty for none.
+    /// The tool that the credential is restricted to; empty for none.
     pub tool: &'a str,
-    /// What it is for.
+    /// The purpose.
     pub purpose: &'a str,
     /// SHA-256 of the arguments.
     pub arguments: Option<&'a [u8; 32]>,
-    /// The request, where it named itself.
+    /// The request, where the caller gave a request id.
     pub request: Option<OwnRequest<'a>>,
-    /// The trace of the call that asked for it; empty for none.
+    /// The trace context of the call; empty for none.
     pub trace: &'a [u8],
 }
 
-/// Permission to mint one credential that has the rest in common with others.
+/// Permission to mint one credential; the remaining content is in a [`SharedGrant`].
 #[derive(Debug)]
 pub struct OwnGrant<'a> {
     own: Own<'a>,
@@ -80,7 +80,7 @@ impl SharedGrant {
         SharedGrant { parts }
     }
 
-    /// What a credential of this sort is made with.
+    /// The common content.
     pub(crate) fn parts(&self) -> &Parts {
         &self.parts
     }
@@ -93,7 +93,7 @@ impl SharedGrant {
 
 #[cfg(test)]
 impl SharedGrant {
-    /// Without a decision, for tests of what comes after one.
+    /// Constructs a shared grant without a decision, for tests of later steps.
     pub(crate) fn for_test(parts: Parts) -> SharedGrant {
         SharedGrant { parts }
     }
@@ -101,7 +101,7 @@ impl SharedGrant {
 
 #[cfg(test)]
 impl<'a> OwnGrant<'a> {
-    /// Without a decision, for tests of what comes after one.
+    /// Constructs a grant without a decision, for tests of later steps.
     pub(crate) fn for_test(own: Own<'a>) -> OwnGrant<'a> {
         OwnGrant { own }
     }
@@ -112,7 +112,7 @@ impl<'a> OwnGrant<'a> {
         OwnGrant { own }
     }
 
-    /// Takes it apart, to make a credential of it.
+    /// The individual content, for minting the credential.
     pub(crate) fn into_own(self) -> Own<'a> {
         self.own
     }
@@ -121,19 +121,19 @@ impl<'a> OwnGrant<'a> {
 /// A task path, root first, with the owner of each task.
 #[derive(Debug, Clone)]
 pub enum TaskPath {
-    /// Of a task that is open: shared with the state.
+    /// The path of an open task, shared with the state.
     Open(Arc<Terms>),
-    /// Of one that is about to be opened.
+    /// The path of a task that is about to be opened.
     New {
-        /// The tasks.
+        /// The tasks, root first.
         tasks: Vec<TaskId>,
-        /// Their owners.
+        /// The owner of each task.
         owners: Vec<Identity>,
     },
 }
 
 impl TaskPath {
-    /// The tasks.
+    /// The tasks, root first.
     pub fn tasks(&self) -> &[TaskId] {
         match self {
             TaskPath::Open(terms) => &terms.path,
@@ -141,7 +141,7 @@ impl TaskPath {
         }
     }
 
-    /// Their owners, as many.
+    /// The owner of each task, in the same order.
     pub fn owners(&self) -> &[Identity] {
         match self {
             TaskPath::Open(terms) => &terms.owners,
@@ -160,22 +160,22 @@ impl Grant {
         self.parts.draft.kind
     }
 
-    /// The name of its request.
+    /// The key under which the ledger remembers the request; `None` without a request id.
     pub fn request_key(&self) -> Option<RequestKey> {
         self.parts.request_key()
     }
 
-    /// What was settled.
+    /// The content of the grant.
     pub(crate) fn parts(&self) -> &Parts {
         &self.parts
     }
 
-    /// Takes it apart, to make a credential of it.
+    /// The content of the grant, for minting the credential.
     pub(crate) fn into_parts(self) -> Parts {
         self.parts
     }
 
-    /// A grant without a decision, for tests of what comes after one.
+    /// Constructs a grant without a decision, for tests of later steps.
     #[cfg(test)]
     pub(crate) fn for_test(parts: Parts) -> Grant {
         Grant { parts }

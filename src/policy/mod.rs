@@ -1,17 +1,20 @@
-//! Deciding: who may have what, for how long. Pure: texts and values in, verdicts out.
+//! Deciding whether a caller may have a credential or do an action, and for how long. Pure: texts and values come in, verdicts and grants
+//! go out. Nothing here writes to the ledger.
 //!
-//! - [`set`]: a policy set, validated when it is made, with the text form in which a record keeps it.
-//! - [`request`]: what is asked. [`facts`]: every attribute of it, one table for the request, the cache's key and the analysis.
-//! - [`cedar`]: Cedar's answer. [`reads`]: what a set reads. [`cache`]: answers remembered under exactly that.
-//! - `stem` and `slice`: the policies that can say something about a caller and a resource; Cedar looks at no others.
-//! - [`subject`]: on whose behalf. [`rights`]: what break-glass gives. [`wanted`]: what a caller asks for, well formed. [`plain`]: the same
-//!   read from its bytes.
-//! - [`Governing`]: what of a set says who operates and approves. [`situation`]: a question that somebody writes down. [`audits`]: what a set beside the one in
-//!   force would have said. [`table`]: tests of a set.
-//! - `two`: who could give the approval that a policy wants of an operator. [`person`]: who is behind a caller. [`grant`]: what a decision settles. [`sample`]: fifty policies, for measuring.
+//! - [`set`]: a policy set, validated at construction, with its text form for records.
+//! - [`request`]: the question that Cedar is asked. [`facts`]: the table of all attributes, used by the request, the cache key and the
+//!   analysis.
+//! - [`cedar`]: evaluation by Cedar. [`reads`]: which attributes a set reads. [`cache`]: the verdict cache.
+//! - `stem` and `slice`: selecting the policies that can apply to a caller and a resource, so that Cedar evaluates only those.
+//! - [`subject`]: the subject that a caller acts on behalf of. [`rights`]: break-glass rights. [`wanted`]: a caller's request, checked in
+//!   form. [`plain`]: a fast decoder that reads the same request from its bytes.
+//! - [`Governing`]: the part of a set that says who operates and approves. [`situation`]: a hypothetical request, as written in a test.
+//!   [`audits`]: differences between the shadow policy and the policy in force. [`table`]: tests of a policy set.
+//! - `two`: who could give an approval that a policy demands of an operator. [`person`]: the person behind a caller. [`grant`]: the result
+//!   of a decision. [`sample`]: fifty policies for benchmarks.
 //!
-//! Cedar's verdict does not cover rules, locks, walls, task state, bounds and approvals: they are evaluated on every grant (design,
-//! section 6).
+//! Cedar's verdict does not cover revocation rules, locks, environment walls, task state, bounds and approvals: these are evaluated on
+//! every grant (design, section 6).
 
 pub mod action;
 mod asked;
@@ -53,7 +56,7 @@ pub use two::Domains;
 
 /// The schema that every policy set is validated against.
 pub const SCHEMA: &str = include_str!("schema.cedarschema");
-/// The schema's number, in every recorded set.
+/// The schema's version number, stored in every recorded set.
 pub const SCHEMA_VERSION: u8 = 1;
-/// The id of the one resource that operators act on: `Mayfly::"admin"`.
+/// The id of the one resource of operators' actions: `Mayfly::"admin"`.
 const ADMIN: &str = "admin";

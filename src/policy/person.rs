@@ -6,7 +6,7 @@ use super::set::PolicySet;
 use crate::identity::caller::{Caller, Person};
 use crate::seq::Millis;
 
-/// Whoever signed in for a caller, if anybody did.
+/// The person who signed in for a caller, or nobody.
 pub struct Behind<'a> {
     issuer: &'a str,
     id: &'a str,
@@ -16,8 +16,8 @@ pub struct Behind<'a> {
     there: bool,
 }
 
-/// How signing in helps with a refusal by policy; `None` where it does not. `forbid`: the policies that forbade it. `permits`: the policies
-/// that would permit it to another person, if they would.
+/// A hint for a caller refused by policy, if signing in would help; else `None`. `forbid`: the policies that forbade the action. `permits`:
+/// the policies that would permit the action to a given person, if any would.
 pub fn way_out_by_signing_in(
     (set, action): (&PolicySet, Action),
     behind: &Behind<'_>,
@@ -38,12 +38,12 @@ pub fn way_out_by_signing_in(
 }
 
 impl<'a> Behind<'a> {
-    /// Whoever is behind this caller.
+    /// The person behind this caller.
     pub fn of(caller: &'a Caller) -> Behind<'a> {
         Behind::person(caller.person())
     }
 
-    /// This person.
+    /// The given person.
     pub fn person(person: Option<&'a Person>) -> Behind<'a> {
         match person {
             None => Behind { issuer: "", id: "", amr: Vec::new(), acr: None, auth_time: Millis(0), there: false },
@@ -58,12 +58,12 @@ impl<'a> Behind<'a> {
         }
     }
 
-    /// Whether nobody signed in for the caller.
+    /// Whether no person signed in for the caller.
     pub fn nobody(&self) -> bool {
         !self.there
     }
 
-    /// The same person, had they just signed in with every method there is (RFC 8176): whether it is the sign-in that policy wants otherwise.
+    /// The same person as if just signed in with every method of RFC 8176. Shows whether the policy demands a different sign-in.
     pub fn signed_in_again(&self, now: Millis) -> Behind<'a> {
         const METHODS: [&str; 19] = [
             "face", "fpt", "geo", "hwk", "iris", "kba", "mca", "mfa", "otp", "pin", "pop", "pwd", "rba", "retina", "sc", "sms",
@@ -74,7 +74,7 @@ impl<'a> Behind<'a> {
         Behind { issuer, id, amr: methods.copied().collect(), acr, auth_time: now, there }
     }
 
-    /// As a question has it.
+    /// The person's attributes for a question; `None` without a person.
     pub fn facts(&self) -> Option<PersonFacts<'_>> {
         let Behind { issuer, id, acr, auth_time, .. } = *self;
         self.there.then_some(PersonFacts { issuer, id, amr: &self.amr, acr, auth_time })

@@ -1,7 +1,8 @@
-//! Exchanges as nearly all of them come, read from their bytes at once.
+//! A fast decoder for the most common form of `ExchangeRequest`: it reads a [`Wanted`] directly from the message's bytes.
 //!
-//! Read is only what is well formed, and written as prost writes it. With everything else it is prost's turn and [`Wanted::take`]'s, so what
-//! is accepted, and what is said of the rest, is theirs alone. And the digest over all that was asked is that of the bytes that came.
+//! It reads only messages that are well formed and encoded exactly as prost would encode them. For every other message it returns `None`,
+//! and the caller uses prost and [`Wanted::take`]; those alone define what is accepted and which error is returned. Because the encoding is
+//! prost's own, the request digest is the digest of the received bytes.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::seq::TaskId;
 use crate::trace::Traced;
 use crate::upstream::registry::Kind;
 
-// Tags of `ExchangeRequest` and of what is in it: the protos are frozen.
+// Tags of `ExchangeRequest` and of its submessages. The protos are frozen, so the tags cannot change.
 const TASK_ID: u8 = 1;
 const UPSTREAM: u8 = 3;
 const SCOPES: u8 = 4;
@@ -30,10 +31,10 @@ const SHA256: u8 = 2;
 const CALLER_SVID: u8 = 1;
 const JWK_THUMBPRINT: u8 = 2;
 
-/// Reads exchanges of one caller that follow each other: they mostly begin with the same bytes, which are read once.
+/// Reads consecutive exchanges of one caller. These mostly begin with the same bytes, so the parsed beginning is reused.
 #[derive(Default)]
 pub struct Reader {
-    /// The bytes of `begins`.
+    /// The bytes that `begins` was read from.
     bytes: Vec<u8>,
     begins: Option<Begins>,
 }
@@ -49,7 +50,7 @@ struct Begins {
 }
 
 impl Reader {
-    /// What an `ExchangeRequest` asks for.
+    /// Reads one `ExchangeRequest`; `None` where the slow path must decode it.
     pub fn read(&mut self, message: &[u8]) -> Option<Wanted> {
         if let Some(begins) = &self.begins
             && let Some(rest) = message.strip_prefix(&*self.bytes)
@@ -67,8 +68,8 @@ impl Reader {
     }
 }
 
-/// The upstream and the request id that an `ExchangeRequest` in an open task names, where they are found without looking at the rest. It may
-/// ask for what [`read`] does not.
+/// The upstream and the request id that an `ExchangeRequest` in an open task names, if they can be found without decoding the other fields.
+/// The message may be one that [`read`] does not accept.
 pub fn names(message: &[u8]) -> Option<(&str, &str)> {
     let mut fields = Fields::of(message);
     fields.delimited(TASK_ID)?;
@@ -82,7 +83,7 @@ pub fn names(message: &[u8]) -> Option<(&str, &str)> {
     (!request_id.is_empty()).then_some((upstream, request_id))
 }
 
-/// What one `ExchangeRequest` asks for.
+/// Reads one `ExchangeRequest`; `None` where the slow path must decode it.
 pub fn read(message: &[u8]) -> Option<Wanted> {
     let mut fields = Fields::of(message);
     let begins = begins(&mut fields)?;
@@ -96,7 +97,7 @@ fn begins(fields: &mut Fields<'_>) -> Option<Begins> {
     loop {
         match fields.text(SCOPES)? {
             "" => break,
-            // One more is left where it is, and found there.
+            // One scope too many: the slow path refuses the message.
             _ if scopes.len() == limits::SCOPES => return None,
             scope => scopes.push(name(scope)?),
         }
@@ -120,7 +121,7 @@ fn begins(fields: &mut Fields<'_>) -> Option<Begins> {
     Some(Begins { task, upstream: upstream.into(), scopes, kind, ttl_ms })
 }
 
-/// All of it, when what is one's own is read as well.
+/// Reads the fields after [`TTL`] and completes the request.
 fn own(message: &[u8], mut fields: Fields<'_>, begins: Begins) -> Option<Wanted> {
     let tool = checked("tool", fields.text(TOOL)?, limits::NAME_BYTES).ok()?;
     let purpose = checked("purpose", fields.text(PURPOSE)?, limits::PURPOSE_BYTES).ok()?;
@@ -131,7 +132,7 @@ fn own(message: &[u8], mut fields: Fields<'_>, begins: Begins) -> Option<Wanted>
     let request_id = checked("request_id", fields.text(REQUEST_ID)?, limits::REQUEST_ID_BYTES).ok()?;
     let key = match fields.delimited(KEY_BINDING)? {
         [] => Binding::Unasked,
-        // A message without fields, and the only one of its kind that is written out.
+        // `caller_svid` is an empty message. It is the only empty submessage that is encoded explicitly.
         [key, 0] if *key == CALLER_SVID << 3 | 2 => Binding::CallerSvid,
         thumbprint => Binding::Thumbprint(digest(Fields::of(thumbprint), JWK_THUMBPRINT)?),
     };
@@ -163,7 +164,7 @@ fn name(value: &str) -> Option<&str> {
     checked("", value, limits::NAME_BYTES).ok().filter(|name| !name.is_empty())
 }
 
-/// The only field of a message.
+/// The only field of a submessage, as a digest.
 fn digest(mut fields: Fields<'_>, tag: u8) -> Option<Digest> {
     let digest = fields.delimited(tag)?.try_into().ok();
     fields.end()?;
@@ -206,7 +207,7 @@ mod tests {
         )
     }
 
-    /// As a peer may send it, each field well formed more often than not.
+    /// A message as a peer may send it; each field is well formed more often than not.
     fn any_ask() -> impl Strategy<Value = pb::ExchangeRequest> {
         let text = || prop_oneof![4 => "[ -~]{0,20}", 1 => ".{0,30}", 1 => "a{120,140}", 1 => "[a\u{e9}]{100,520}"];
         let bytes = || prop_oneof![4 => vec(any::<u8>(), 32), 1 => vec(any::<u8>(), 0..40)].prop_map(bytes::Bytes::from);
@@ -244,11 +245,11 @@ mod tests {
         )
     }
 
-    /// What is read is what prost and [`Wanted::take`] make of it.
+    /// Asserts that a message which is read gives the same result as prost and [`Wanted::take`].
     fn agrees(message: &[u8]) -> Option<Wanted> {
         let found = names(message);
         if let (Some(names), Ok(ask)) = (found, pb::ExchangeRequest::decode(message)) {
-            // Of a field that comes twice prost takes the later one: no such message is read at once.
+            // Of a repeated singular field prost takes the last value. The fast decoder must not read such a message.
             assert!(names == (&*ask.upstream, &*ask.request_id) || read(message).is_none());
         }
         let want = read(message)?;
@@ -257,7 +258,7 @@ mod tests {
         Some(want)
     }
 
-    /// The fields of a message, each with its key.
+    /// The encoded fields of a message, each with its key.
     fn fields_of(mut message: &[u8]) -> Vec<Vec<u8>> {
         let mut fields = Vec::new();
         while !message.is_empty() {
@@ -314,7 +315,7 @@ mod tests {
             let mut fields = fields_of(&message);
             agrees(&order.iter().flat_map(|n| n.get(&fields).clone()).collect::<Vec<_>>());
             if let Some(longer) = longer {
-                // Its key, its length or its value with one byte more than it has.
+                // Lengthens the field's key, length or value by one redundant varint byte.
                 let field = longer.get(&fields).clone();
                 let n = longer.index(fields.len());
                 for at in 0..field.len().min(3) {

@@ -1,7 +1,7 @@
-//! What a policy reads: the attributes that its verdict can depend on, found in its syntax tree.
+//! Which attributes a policy reads, and thus what its verdict can depend on. Found by walking the policy's syntax tree.
 //!
-//! Reading too much costs hits. Reading too little would answer one question with another one's verdict, so whatever is not understood
-//! counts as reading everything, and is not cached. What short-circuits is not looked at: every branch counts.
+//! Overestimating costs cache hits. Underestimating would answer one question with the verdict of another, so an expression that is not
+//! understood counts as reading everything and makes the set uncacheable. Short-circuiting is ignored: every branch counts.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ use super::facts::{self, Fact};
 #[derive(Clone, Copy)]
 pub struct Read {
     pub(super) fact: &'static Fact,
-    /// Whether its value is read, or only (`has`) whether it is there.
+    /// Whether the value is read, or (by `has`) only the presence.
     pub(super) value: bool,
 }
 
-/// All that a set of policies reads.
+/// All attributes that some policies read.
 #[derive(Clone, Default)]
 pub struct Reads {
     found: BTreeMap<&'static str, Read>,
@@ -27,7 +27,7 @@ pub struct Reads {
 }
 
 impl Reads {
-    /// Adds what one policy reads.
+    /// Adds the attributes that one policy reads.
     pub(super) fn add(&mut self, policy: &Template) {
         match &policy.principal {
             PrincipalConstraint::Any | PrincipalConstraint::Is(_) => {}
@@ -39,7 +39,7 @@ impl Reads {
             ResourceConstraint::Eq(_) => self.value("resource"),
             ResourceConstraint::In(other) | ResourceConstraint::IsIn(_, other) => self.scope_in("resource", other),
         }
-        // The action is in every key, and so is whatever depends on nothing else.
+        // The action, and everything that depends on the action alone, is already in every key.
         for clause in policy.clauses() {
             match clause {
                 Clause::When(expr) | Clause::Unless(expr) => self.walk(expr),
@@ -47,63 +47,63 @@ impl Reads {
         }
     }
 
-    /// What one condition reads.
+    /// The attributes that one condition reads.
     pub(super) fn of(expr: &Expr) -> Reads {
         let mut reads = Reads::default();
         reads.walk(expr);
         reads
     }
 
-    /// Adds all that another one has.
+    /// Adds everything from `other`.
     pub(super) fn join(&mut self, other: &Reads) {
         self.not_understood |= other.not_understood;
         other.found.values().for_each(|read| self.insert(read.fact, read.value));
     }
 
-    /// Whether what it names is all that is read.
+    /// Whether every expression was understood, so that the listed attributes are all that is read.
     pub fn understood(&self) -> bool {
         !self.not_understood
     }
 
-    /// All there is to read.
+    /// Reads of every attribute in the table.
     pub(super) fn of_everything() -> Reads {
         let mut reads = Reads::default();
         reads.everything();
         reads
     }
 
-    /// Whether a verdict may be remembered: nothing is read that moves by itself.
+    /// Whether a verdict may be cached: every expression was understood, and no attribute is volatile.
     pub fn cacheable(&self) -> bool {
         !self.not_understood && self.found.values().all(|r| !r.fact.volatile)
     }
 
-    /// Whether one verdict holds for all exchanges that are decided at one moment and differ by the values of tool, purpose and arguments
-    /// only: whether they are there is the same for all.
+    /// Whether one verdict holds for all exchanges that are decided at the same time and differ only in the values of tool, purpose and
+    /// arguments. Whether those attributes are present must be the same for all.
     pub fn shared(&self) -> bool {
         self.cacheable() && !self.reads_own()
     }
 
-    /// Whether an approval may turn a "no" into a "yes".
+    /// Whether an approval may turn a refusal into a permission.
     pub fn reads_approvals(&self) -> bool {
         self.not_understood || self.found.keys().any(|path| path.starts_with("context.approvals"))
     }
 
-    /// Whether an attribute at this path may be read.
+    /// Whether the attribute at this path may be read.
     pub fn may_read(&self, path: &str) -> bool {
         self.not_understood || self.found.contains_key(path)
     }
 
-    /// Whether the value is read of something that each exchange has for itself.
+    /// Whether the value of an attribute is read that each exchange has for itself ([`Fact`]'s `own`).
     pub fn reads_own(&self) -> bool {
         self.found.values().any(|r| r.fact.own && r.value)
     }
 
-    /// The paths that are read, and whether the value is, or only its presence.
+    /// The paths that are read. `true`: the value is read; `false`: only the presence.
     pub fn paths(&self) -> impl Iterator<Item = (&'static str, bool)> {
         self.found.values().map(|r| (r.fact.path, r.value))
     }
 
-    /// The same without one path: a key made from it is wrong. For tests that show that the key needs each part.
+    /// A copy that lacks one path. A cache key made from it is wrong; tests use it to show that the key needs each path.
     pub fn without(&self, path: &str) -> Reads {
         let mut rest = self.clone();
         rest.found.retain(|p, _| *p != path);
@@ -114,7 +114,7 @@ impl Reads {
         self.found.values()
     }
 
-    /// What is read of the caller and the resource, and what is read of the context.
+    /// Splits the reads into those of principal and resource, and those of the context.
     pub(super) fn split(&self) -> (Vec<Read>, Vec<Read>) {
         self.found.values().partition(|read| !read.fact.path.starts_with("context."))
     }
@@ -123,7 +123,7 @@ impl Reads {
         self.found.entry(fact.path).or_insert(Read { fact, value }).value |= value;
     }
 
-    /// The attribute at a path, or all below it.
+    /// Adds the attribute at a path, or all attributes below the path.
     fn below(&mut self, path: &str, value: bool) {
         let mut any = false;
         for fact in facts::all().filter(|f| f.path == path || f.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
@@ -131,11 +131,11 @@ impl Reads {
             self.insert(fact, value);
             any = true;
         }
-        // `has` may ask for what the schema does not know; reading it does not pass validation.
+        // `has` may test for attributes that the schema does not know. Reading such an attribute's value does not pass validation.
         self.not_understood |= value && !any;
     }
 
-    /// Exactly the fact of that path: `principal` is the name, not its attributes.
+    /// Adds exactly the attribute at this path: `principal` is the name, without its attributes.
     fn value(&mut self, path: &str) {
         for fact in facts::all().filter(|f| f.path == path) {
             self.insert(fact, true);
@@ -156,7 +156,8 @@ impl Reads {
         }
     }
 
-    /// `root in [others]`: its parents, and its own name where that could be one of the others, since `in` holds for equals.
+    /// Reads of `root in [others]`: the parents of `root`, and its name where one of `others` could be `root` itself, since `in` holds for
+    /// equal entities.
     fn belongs(&mut self, root: &'static str, others: &[EntityUID]) {
         self.value(if root == "principal" { "principal.in" } else { "resource.in" });
         if others.iter().any(|uid| !matches!(uid.ty.to_string().as_str(), "Role" | "Environment")) {
@@ -174,7 +175,7 @@ impl Reads {
             Expr::BinaryOp { op, left, right } => self.binary(op, left, right),
             Expr::HasAttr { expr, attrs } => self.has(expr, attrs.iter().map(|a| a.as_str())),
             Expr::Is { expr, in_expr, .. } => match in_expr {
-                // The type follows from the action, which is in the key.
+                // `is` tests the type, which follows from the action. The action is in the key.
                 None if entity_root(expr).is_some() => {}
                 None => self.walk(expr),
                 Some(other) => self.is_in(expr, other),
@@ -190,10 +191,10 @@ impl Reads {
         }
     }
 
-    /// A path that is read for its value.
+    /// Adds a path whose value is read.
     fn read_path(&mut self, path: &str) {
         if path != "action" {
-            // An entity alone, somewhere in an expression, may be followed by a dot further out: all of it counts.
+            // An entity in the middle of an expression may be dereferenced further out, so all attributes below the entity count as read.
             self.below(path, true);
         }
     }
@@ -226,7 +227,7 @@ impl Reads {
         }
     }
 
-    /// An operand of which, where it is an entity, only the name counts.
+    /// Walks an operand of a comparison. Of an entity only the name is compared.
     fn name_or_walk(&mut self, expr: &Expr) {
         match entity_root(expr) {
             Some(root) => self.value(root),
@@ -250,7 +251,7 @@ impl Reads {
     }
 }
 
-/// `context.task.purpose` for a chain of attributes that begins at a variable.
+/// The path of a chain of attribute accesses that begins at a variable, such as `context.task.purpose`.
 pub(super) fn path_of(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Var(Var::Principal) => Some("principal".to_owned()),

@@ -1,6 +1,7 @@
-//! What Cedar is asked: who, what, about which upstream, with which intent. Plain values that the story gathers from its view.
+//! The question that Cedar is asked: caller, action, upstream and intent. Plain values, collected by the caller of this module from its
+//! view.
 //!
-//! The sets (scopes, chains, tools …) may come in any order; the same set in another order is the same question.
+//! Sets (scopes, chains, tools …) may be in any order; the same set in another order is the same question.
 
 use crate::identity::spiffe_id::SpiffeId;
 use crate::seq::Millis;
@@ -8,28 +9,28 @@ use crate::upstream::registry::{Kind, Upstream};
 
 use super::action::{Action, Admin, Work};
 
-/// The task that something hangs on, or that is about to be opened.
+/// The task that a request belongs to, or that is about to be opened.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct TaskFacts<'a> {
-    /// Its id; `None` while it is being opened.
+    /// The task's id; `None` while the task is being opened.
     pub id: Option<&'a str>,
-    /// What it is for.
+    /// The task's purpose.
     pub purpose: &'a str,
-    /// Who owns it: a SPIFFE ID, or a person as `issuer#sub`.
+    /// The task's owner: a SPIFFE ID, or a person as `issuer#sub`.
     pub owner: &'a str,
-    /// Its environment.
+    /// The task's environment.
     pub environment: &'a str,
-    /// 0 for a root task, one more for each parent.
+    /// Depth below the root task, which has 0.
     pub depth: i64,
-    /// Its life from opening to deadline, seconds.
+    /// Lifetime from opening to deadline, in seconds.
     pub ttl_seconds: i64,
-    /// Whether it ends when its heartbeat is missed.
+    /// Whether the task ends when a heartbeat is missed.
     pub heartbeat: bool,
-    /// The upstreams that it names.
+    /// The upstreams that the task names.
     pub upstreams: &'a [&'a str],
-    /// The tools that it names.
+    /// The tools that the task names.
     pub tools: &'a [&'a str],
-    /// The callers that may act in it.
+    /// The callers that may act in the task.
     pub callers: &'a [&'a str],
 }
 
@@ -48,31 +49,31 @@ pub struct PersonFacts<'a> {
     pub auth_time: Millis,
 }
 
-/// A job that a rule lets in.
+/// A job that an attestation rule admits.
 #[derive(Clone, Copy, Debug)]
 pub struct AttestedFacts<'a> {
-    /// The issuer of its token.
+    /// The issuer of the job's token.
     pub issuer: &'a str,
-    /// The rule.
+    /// The attestation rule.
     pub rule: &'a str,
-    /// The platform's id of what it is a job of.
+    /// The platform's id of the workload that the job belongs to.
     pub id: &'a str,
-    /// `name=value` of its token's claims.
+    /// Claims of the job's token, as `name=value`.
     pub claims: &'a [&'a str],
 }
 
-/// On whose behalf, where that is not the caller.
+/// The subject of a request, where it is not the caller.
 #[derive(Clone, Copy, Debug)]
 pub struct SubjectFacts<'a> {
     /// The subject's issuer.
     pub issuer: &'a str,
     /// `sub` at that issuer.
     pub id: &'a str,
-    /// The groups that it is in, as its token says.
+    /// The subject's groups according to its token.
     pub groups: &'a [&'a str],
 }
 
-/// Numbers that move with every grant. A set that reads one is not cached.
+/// Counters. They change with every grant, so verdicts of a set that reads one are not cached.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Counts {
     /// Credentials issued in the task so far.
@@ -83,133 +84,133 @@ pub struct Counts {
     pub live_of_caller: i64,
     /// Uses reported for the task.
     pub uses_in_task: i64,
-    /// Those of them that were refused.
+    /// Refused uses among the uses reported for the task.
     pub refused_uses_in_task: i64,
     /// Actions authorized in the task.
     pub authorized_in_task: i64,
 }
 
-/// Approvals of this very request. A set that reads one is not cached.
+/// Approvals of this request. Verdicts of a set that reads them are not cached.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct ApprovalFacts<'a> {
-    /// How many people approved.
+    /// The number of people who approved.
     pub count: i64,
-    /// Who: `issuer#sub`, or a SPIFFE ID.
+    /// The people who approved: `issuer#sub`, or a SPIFFE ID.
     pub people: &'a [&'a str],
 }
 
-/// What somebody wants, and what for.
+/// What is asked for.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Intent<'a> {
-    /// What for: of this request, or its task's.
+    /// The purpose: the request's own, else the task's.
     pub purpose: &'a str,
     /// The tool that is about to be called.
     pub tool: Option<&'a str>,
     /// SHA-256 of the tool's arguments in RFC 8785 form, base64url ([`digest_text`]).
     pub arguments_digest: Option<&'a str>,
-    /// What kind of credential; `None` where a task names no kind.
+    /// The credential kind; `None` where a task names no kind.
     pub kind: Option<Kind>,
-    /// The scopes that are asked for.
+    /// The requested scopes.
     pub scopes: &'a [&'a str],
-    /// The binding that covers it.
+    /// The binding that covers the request.
     pub binding: Option<&'a str>,
 }
 
-/// A digest as policies read it.
+/// A digest in the form that policies read, base64url.
 pub fn digest_text<'a>(digest: &[u8; 32], room: &'a mut [u8; 43]) -> &'a str {
     base64_simd::URL_SAFE_NO_PAD.encode_as_str(digest, base64_simd::Out::from_slice(room))
 }
 
-/// The intent of exchanging, and of opening, extending or delegating a task.
+/// The context of exchanging, and of opening, extending or delegating a task.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Ask<'a> {
-    /// The environment that the request is about.
+    /// The environment of the request.
     pub environment: &'a str,
-    /// What is wanted.
+    /// What is asked for.
     pub intent: Intent<'a>,
-    /// Life that is asked for, seconds: of the credential, or of the task.
+    /// The requested lifetime of the credential or the task, in seconds.
     pub ttl_seconds: i64,
-    /// Whether this renews an earlier credential.
+    /// Whether the request renews an earlier credential.
     pub renewal: bool,
     /// Whether the task is a break-glass task.
     pub break_glass: bool,
-    /// For whom a child task is opened.
+    /// The caller for which a child task is opened.
     pub delegate: Option<&'a str>,
-    /// SPIFFE IDs of those who act for each other, the caller not among them.
+    /// SPIFFE IDs of the actor chain, without the caller.
     pub act_chain: &'a [&'a str],
-    /// On whose behalf.
+    /// The subject, where the caller acts on behalf of one.
     pub subject: Option<SubjectFacts<'a>>,
     /// The task.
     pub task: TaskFacts<'a>,
     /// The person behind the caller.
     pub person: Option<PersonFacts<'a>>,
-    /// Numbers.
+    /// Counters.
     pub counts: Counts,
     /// Approvals.
     pub approvals: ApprovalFacts<'a>,
-    /// The decision's moment.
+    /// The time of the decision.
     pub now: Millis,
 }
 
-/// Asking about a credential that somebody holds.
+/// The context of introspecting a credential.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Look<'a> {
     /// The credential's environment.
     pub environment: &'a str,
     /// The person behind the caller.
     pub person: Option<PersonFacts<'a>>,
-    /// The decision's moment.
+    /// The time of the decision.
     pub now: Millis,
 }
 
-/// Letting through what somebody else asked for.
+/// The context of approving an exchange that somebody else asked for.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Decide<'a> {
-    /// The environment that the request is about.
+    /// The environment of the request.
     pub environment: &'a str,
-    /// Who asked: a SPIFFE ID.
+    /// The SPIFFE ID of the caller that made the request.
     pub caller: &'a str,
-    /// What is wanted.
+    /// What is asked for.
     pub intent: Intent<'a>,
     /// The person who decides.
     pub person: Option<PersonFacts<'a>>,
-    /// The decision's moment.
+    /// The time of the decision.
     pub now: Millis,
 }
 
-/// A use of a credential, as a server of its upstream tells it.
+/// The context of a credential's use, as reported by a server of its upstream.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Used<'a> {
     /// The credential's environment.
     pub environment: &'a str,
-    /// The tool that used it, and what the credential is.
+    /// The tool that used the credential, and the credential's properties.
     pub intent: Intent<'a>,
-    /// Its task.
+    /// The credential's task.
     pub task: TaskFacts<'a>,
-    /// Numbers, this use among them.
+    /// Counters, including this use.
     pub counts: Counts,
     /// `accepted`, `refused` or `failed`.
     pub outcome: &'a str,
-    /// The tool is one that the credential, or else its task, names.
+    /// The tool is named by the credential or, where the credential names none, by its task.
     pub declared: bool,
-    /// The credential had ended before.
+    /// The use came after the credential's end.
     pub after_end: bool,
-    /// The server's SPIFFE ID.
+    /// The SPIFFE ID of the reporting server.
     pub server: &'a str,
-    /// The moment.
+    /// The time of the decision.
     pub now: Millis,
 }
 
-/// What an operator is about to do.
+/// The context of an operator's action, or of a sign-in.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Act<'a> {
-    /// The environment that it concerns, where it concerns one.
+    /// The environment that the action concerns; `None` where it concerns no single one.
     pub environment: Option<&'a str>,
-    /// The sort of thing, like `task` or `everything`.
+    /// The kind of target, such as `task` or `everything`.
     pub target_kind: Option<&'a str>,
-    /// Its name.
+    /// The target's name.
     pub target: Option<&'a str>,
-    /// Who asked, where somebody else's change is let through.
+    /// The operator who asked for a change, where that change is being approved.
     pub caller: Option<&'a str>,
     /// Whether the operator acts in a break-glass task.
     pub break_glass: bool,
@@ -219,7 +220,7 @@ pub struct Act<'a> {
     pub job: Option<AttestedFacts<'a>>,
     /// Approvals.
     pub approvals: ApprovalFacts<'a>,
-    /// The decision's moment.
+    /// The time of the decision.
     pub now: Millis,
 }
 
@@ -232,7 +233,7 @@ pub(super) enum About<'a> {
     Act(&'a Act<'a>),
 }
 
-/// One question to Cedar. Each action goes with its own sort of resource and context; other pairs cannot be made.
+/// One question to Cedar. Each action has its own type of resource and context; the constructors allow no other combination.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     pub(super) caller: &'a SpiffeId,
@@ -246,32 +247,32 @@ impl<'a> Question<'a> {
         Question { caller, action: Action::Work(work), about: About::Ask(upstream, ask) }
     }
 
-    /// May this caller ask about a credential of this upstream?
+    /// May this caller introspect a credential of this upstream?
     pub fn introspect(caller: &'a SpiffeId, upstream: &'a Upstream, look: &'a Look<'a>) -> Question<'a> {
         Question { caller, action: Action::Introspect, about: About::Look(upstream, look) }
     }
 
-    /// May this approver let that through?
+    /// May this approver approve that request?
     pub fn approve(approver: &'a SpiffeId, upstream: &'a Upstream, decide: &'a Decide<'a>) -> Question<'a> {
         Question { caller: approver, action: Action::Approve, about: About::Decide(upstream, decide) }
     }
 
-    /// Is this use of its credential what this caller was to do?
+    /// Is this use of a credential permitted to the caller that the credential was issued to?
     pub fn used(caller: &'a SpiffeId, upstream: &'a Upstream, used: &'a Used<'a>) -> Question<'a> {
         Question { caller, action: Action::Use, about: About::Used(upstream, used) }
     }
 
-    /// May this operator do that?
+    /// May this operator do this action?
     pub fn admin(caller: &'a SpiffeId, admin: Admin, act: &'a Act<'a>) -> Question<'a> {
         Question { caller, action: Action::Admin(admin), about: About::Act(act) }
     }
 
-    /// May this person, or this job, sign in? The caller is the SPIFFE ID that comes of it.
+    /// May this person or job sign in? The caller is the SPIFFE ID that signing in would give.
     pub fn sign_in(caller: &'a SpiffeId, act: &'a Act<'a>) -> Question<'a> {
         Question { caller, action: Action::SignIn, about: About::Act(act) }
     }
 
-    /// The action that is asked about.
+    /// The action of the question.
     pub fn action(&self) -> Action {
         self.action
     }

@@ -1,4 +1,4 @@
-//! What break-glass gives, named in advance: sections of the roles file.
+//! Break-glass rights: sections of the roles file that define in advance what a break-glass task may do.
 //!
 //! ```toml
 //! [break_glass.orders-down]
@@ -18,29 +18,29 @@ use crate::limits;
 use crate::upstream::file::{approver, each, kind, scope_name};
 use crate::upstream::registry::{Approver, Kind};
 
-/// One set of rights.
+/// One named set of break-glass rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
-    /// The environment that it is for.
+    /// The environment in which the rights apply.
     pub environment: String,
-    /// Who may open it and join: at least two, exactly these.
+    /// The people who may open and join a break-glass task: at least two.
     pub open: Vec<Identity>,
-    /// Who may review it, whichever two opened it.
+    /// The people who may review the task. At least one of them remains whichever two people opened the task.
     pub review: Vec<Identity>,
-    /// Upstreams with their scopes, one by one.
+    /// Upstreams, each with its scopes.
     pub upstreams: Vec<(String, Vec<String>)>,
     /// Tools that may be named.
     pub tools: Vec<String>,
     /// Any tool may be named.
     pub any_tool: bool,
-    /// Kinds; none for those of the registrations.
+    /// Credential kinds. Empty: the kinds of the registrations.
     pub kinds: Vec<Kind>,
-    /// How long it may last, milliseconds.
+    /// Maximum duration, in milliseconds.
     pub ttl_ms: u64,
 }
 
 impl Rights {
-    /// What it says, in a form that is the same whatever order it was written in.
+    /// A text form that does not depend on the order in which the rights were written.
     pub(super) fn text(&self) -> String {
         let names = |people: &[Identity]| {
             let mut names: Vec<String> = people.iter().map(Identity::name).collect();
@@ -53,7 +53,7 @@ impl Rights {
     }
 }
 
-/// The rights under `[break_glass]`, by name, with what is wrong with them told to the document.
+/// The rights under `[break_glass]`, by name. Complaints go to the document.
 pub(super) fn rights(root: &Section<'_>, environments: &[String]) -> BTreeMap<String, Rights> {
     let mut found = BTreeMap::new();
     let Some(field) = root.optional("break_glass") else { return found };
@@ -75,7 +75,7 @@ pub(super) fn rights(root: &Section<'_>, environments: &[String]) -> BTreeMap<St
     found
 }
 
-/// Every field is read before any is missed, so that all complaints come at once.
+/// Reads every field before it returns on a missing one, so that all complaints are reported at once.
 fn read(field: &Field<'_>, section: &Section<'_>, environments: &[String]) -> Option<Rights> {
     let environment = section.required("environment").and_then(|f| known(&f, environments));
     let people = |key: &str, least: usize| {
@@ -109,7 +109,7 @@ fn read(field: &Field<'_>, section: &Section<'_>, environments: &[String]) -> Op
     if rights.any_tool && !rights.tools.is_empty() {
         return field.wrong("lists tools beside any_tool", "give one of them");
     }
-    // Whichever two opened it, somebody is left.
+    // A reviewer must remain whichever two people opened the task.
     let outside = rights.review.iter().any(|who| !rights.open.contains(who));
     match outside || rights.review.len() > 2 {
         true => Some(rights),

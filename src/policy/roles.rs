@@ -1,5 +1,5 @@
-//! Who has which role and belongs to which environment: a TOML file that maps both to SPIFFE IDs and prefixes of whole segments. What
-//! break-glass gives stands there too ([`rights`](super::rights)).
+//! Which callers have which roles and belong to which environment: a TOML file that maps roles and environments to SPIFFE IDs and to
+//! prefixes of whole path segments. The file also holds the break-glass rights ([`rights`](super::rights)).
 //!
 //! ```toml
 //! [role.agent]
@@ -20,14 +20,14 @@ use crate::document::{Complaint, Document, Field, Section, Source};
 use crate::identity::spiffe_id::{IdDefect, SpiffeId, SpiffePrefix};
 use crate::limits;
 
-/// Who is in it.
+/// The members of a role or an environment.
 #[derive(Default, Debug)]
 struct Entry {
     ids: Vec<SpiffeId>,
     under: Vec<SpiffePrefix>,
 }
 
-/// The compiled file: one probe per prefix of a caller answers all roles and the environment.
+/// The compiled file. One lookup per prefix of a caller's SPIFFE ID gives all roles and the environment.
 #[derive(Debug, Default)]
 pub(super) struct Roles {
     names: Vec<String>,
@@ -37,23 +37,23 @@ pub(super) struct Roles {
     rights: BTreeMap<String, Rights>,
 }
 
-/// What an id or prefix brings: numbers into the lists of names.
+/// The roles and the environment of an id or a prefix, as indexes into the lists of names.
 #[derive(Debug, Default)]
 struct Found {
     roles: Vec<usize>,
     environment: Option<usize>,
 }
 
-/// What the set knows about a caller.
+/// The roles and the environment of a caller.
 #[derive(Debug)]
 pub(super) struct Membership<'a> {
-    /// In the order of the names, each once.
+    /// Sorted by name, without duplicates.
     pub roles: Vec<&'a str>,
     pub environment: Option<&'a str>,
 }
 
 impl Roles {
-    /// From the file, or everything that is wrong with it.
+    /// Parses the file. The error lists everything that is wrong with the file.
     pub fn parse(source: &Source) -> Result<Roles, Vec<Complaint>> {
         let document = Document::parse(source)?;
         let root = document.root();
@@ -88,8 +88,8 @@ impl Roles {
         }
     }
 
-    /// Roles and environment of a caller. The id itself goes before prefixes, longer prefixes before shorter ones, for the environment;
-    /// roles add up.
+    /// Roles and environment of a caller. Roles of all matching entries add up. For the environment, the exact id takes precedence over
+    /// prefixes, and longer prefixes over shorter ones.
     pub fn of(&self, caller: &SpiffeId) -> Membership<'_> {
         let mut numbers = Vec::new();
         let mut environment = None;
@@ -106,18 +106,19 @@ impl Roles {
         }
     }
 
-    /// The environment alone: asked on every grant.
+    /// The environment alone, which is needed on every grant.
     pub fn environment_of(&self, caller: &SpiffeId) -> Option<&str> {
         let exact = self.exact.get(caller.as_str()).and_then(|found| found.environment);
         let last = || caller.prefixes().filter_map(|p| self.under.get(p)?.environment).last();
         exact.or_else(last).and_then(|n| self.environments.get(n)).map(String::as_str)
     }
 
-    /// Whether callers under a prefix of whole segments belong to an environment: because the prefix itself does, or some of those under it.
+    /// Whether callers under a prefix of whole segments belong to an environment, either through the prefix itself or through entries below
+    /// it.
     pub fn has_members_under(&self, environment: &str, prefix: &str) -> bool {
         let Some(number) = self.environments.iter().position(|n| n == environment) else { return false };
         let here = |(text, found): (&String, &Found)| found.environment == Some(number) && within(text, prefix);
-        // The nearest prefix at or above it that has an environment.
+        // Finds the nearest prefix, at or above the given one, that has an environment.
         let mut above = prefix;
         let nearest = loop {
             if let Some(environment) = self.under.get(above).and_then(|found| found.environment) {
@@ -131,7 +132,7 @@ impl Roles {
         nearest == Some(number) || self.under.iter().any(here) || self.exact.iter().any(here)
     }
 
-    /// Who has a role: ids, and prefixes with `/*` behind them, sorted.
+    /// The members of a role: ids, and prefixes with `/*` appended, sorted.
     pub fn members(&self, role: &str) -> Vec<String> {
         let Some(number) = self.names.iter().position(|n| n == role) else { return Vec::new() };
         let with = |(_, found): &(&String, &Found)| found.roles.contains(&number);
@@ -142,17 +143,17 @@ impl Roles {
         members
     }
 
-    /// Every role, in byte order.
+    /// All roles, in byte order.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// What break-glass gives, by name.
+    /// The break-glass rights, by name.
     pub fn rights(&self) -> &BTreeMap<String, Rights> {
         &self.rights
     }
 
-    /// Every environment, in byte order.
+    /// All environments, in byte order.
     pub fn environments(&self) -> &[String] {
         &self.environments
     }

@@ -1,14 +1,14 @@
-//! Fifty policies as a mid-sized organization would write them, for measuring: the benchmark and `mayfly bench` use them.
+//! Fifty policies as a mid-sized organization would write them, for benchmarks and `mayfly bench`.
 //!
-//! They read roles, upstream, scopes, and whether a tool is named; not purpose, digest or counts. So requests that differ in purpose,
-//! tool and arguments share a verdict.
+//! They read roles, upstream, scopes, and whether a tool is named, but not purpose, arguments digest or counts. Requests that differ in
+//! purpose, tool and arguments therefore share a verdict.
 
 use crate::document::Source;
 use crate::identity::spiffe_id::{IdDefect, SpiffeId};
 use crate::seq::Millis;
 use crate::upstream::registry::{Alg, BlastRadius, Classification, Kind, Privilege, ProofOfPossession, Scope, Ttl, Upstream};
 
-/// The teams, each with an upstream of its own.
+/// The teams, each with its own upstream.
 pub const TEAMS: [&str; 12] =
     ["billing", "search", "mail", "docs", "tickets", "builds", "deploys", "metrics", "people", "legal", "sales", "support"];
 /// The trust domain of the sample's workloads.
@@ -16,12 +16,13 @@ pub const TRUST_DOMAIN: &str = "bench.mayfly.internal";
 /// The environment of everything in the sample.
 pub const ENVIRONMENT: &str = "bench";
 
-/// Fifty policies in one file, and the roles file beside it.
+/// Fifty policies in one file, and the matching roles file.
 pub fn fifty() -> (Vec<Source>, Source) {
     some(50)
 }
 
-/// As many policies in the same way, and the roles: further teams have the same four policies each, the last one as many as are left.
+/// `policies` policies of the same form, and the matching roles file. Each further team adds the same four policies; the last team gets as
+/// many as remain.
 pub fn some(policies: usize) -> (Vec<Source>, Source) {
     let mut cedar = String::from(GENERAL);
     let mut roles = format!(
@@ -41,24 +42,24 @@ pub fn some(policies: usize) -> (Vec<Source>, Source) {
     (vec![Source::new("bench.cedar", cedar)], Source::new("bench-roles.toml", roles))
 }
 
-/// The teams that so many policies are about: those of [`TEAMS`], and further ones where there are more policies than fifty.
+/// The teams that so many policies are about: those of [`TEAMS`], and generated names beyond them.
 pub fn teams(policies: usize) -> Vec<String> {
     let count = policies.saturating_sub(policies_of(GENERAL).count()).div_ceil(policies_of(TEAM).count());
     let named = TEAMS.iter().map(|team| (*team).to_owned());
     named.chain((TEAMS.len()..count).map(|n| format!("team-{n}"))).collect()
 }
 
-/// Each policy of a text, which begins at its `@id`.
+/// Splits a text into its policies. Each policy begins at its `@id`.
 fn policies_of(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive(";\n")
 }
 
-/// The id of an agent of a team, as `fifty` knows it: `number` makes it one of many.
+/// The SPIFFE ID of an agent of a team as `fifty` names it. `number` distinguishes the agents of a team.
 pub fn agent(team: &str, number: usize) -> Result<SpiffeId, IdDefect> {
     SpiffeId::parse(&format!("spiffe://{TRUST_DOMAIN}/agent/{team}/{number}"))
 }
 
-/// A team's upstream: scopes `read`, `list`, `write`, and `admin`, which is sensitive; kinds `jwt` and `reference`.
+/// A team's upstream, with the scopes `read`, `list`, `write` and the sensitive scope `admin`, and the kinds `jwt` and `reference`.
 pub fn upstream(team: &str) -> Result<Upstream, IdDefect> {
     let scope = |name: &str| Scope { name: name.to_owned(), sensitive: name == "admin" };
     Ok(Upstream {
@@ -78,7 +79,7 @@ pub fn upstream(team: &str) -> Result<Upstream, IdDefect> {
         kinds: vec![Kind::Jwt, Kind::Reference],
         scopes: ["read", "list", "write", "admin"].map(scope).into(),
         ttl: Ttl { min: 60, default: 300, max: 3600 },
-        // 2100-01-01: far beyond any run.
+        // 2100-01-01: far later than any run.
         expires: Millis(4_102_444_800_000),
         alg: Alg::Es256,
         proof_of_possession: ProofOfPossession::None,

@@ -1,6 +1,6 @@
-//! A policy set: Cedar policies, roles and environments, validated when it is made and immutable after.
+//! A policy set: Cedar policies, roles and environments, validated at construction and immutable afterwards.
 //!
-//! A record keeps [`PolicySet::to_text`]; [`PolicySet::from_text`] makes the same set of it, with the same digest.
+//! A record keeps [`PolicySet::to_text`]; [`PolicySet::from_text`] gives the same set with the same digest.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -40,7 +40,7 @@ pub struct PolicySet {
     compared: Vec<(Attribute, String)>,
     ids: Vec<String>,
     warnings: Vec<Complaint>,
-    /// What of it decides about second persons.
+    /// Analysis results about second persons.
     two: Two,
     operators: OnceLock<Vec<String>>,
 }
@@ -51,7 +51,7 @@ struct Two {
     people: Vec<String>,
 }
 
-/// What a record holds. Fields in this order, without whitespace: one set, one text.
+/// The text form in a record. Fields in this order, without whitespace, so one set has exactly one text.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Recorded {
@@ -60,19 +60,19 @@ struct Recorded {
     roles: Source,
 }
 
-/// The files of a recorded set: policies, and roles. Nothing is compiled.
+/// The policy files and the roles file of a recorded set. Nothing is compiled.
 pub fn files(recorded: &str) -> Result<(Vec<Source>, Source), String> {
     let recorded: Recorded = serde_json::from_str(recorded).map_err(|e| e.to_string())?;
     Ok((recorded.policies, recorded.roles))
 }
 
 impl PolicySet {
-    /// Compiles policy files (in this order) and a roles file, or says everything that is wrong with them.
+    /// Compiles policy files (in this order) and a roles file. The error lists everything that is wrong with them.
     pub fn compile(policies: Vec<Source>, roles: Source) -> Result<PolicySet, Vec<Complaint>> {
         PolicySet::from_files(Recorded { schema: SCHEMA_VERSION, policies, roles }, false)
     }
 
-    /// The same set, from its text in a record.
+    /// Compiles a set from its text in a record.
     pub fn from_text(text: &str) -> Result<PolicySet, Vec<Complaint>> {
         let wrong = |what: String| vec![Complaint::about("recorded policy set", what, "")];
         let recorded: Recorded = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
@@ -142,8 +142,8 @@ impl PolicySet {
         })
     }
 
-    /// What policies compare with the scopes and kinds that somebody asks for, and that nothing can be: most likely a mistyped name. `scopes`: whether a
-    /// registered upstream has a scope.
+    /// Scopes and kinds that policies compare with and that no request can have; most likely mistyped names. `scopes`: whether a registered
+    /// upstream has a scope.
     pub fn never_asked_for(&self, scopes: impl Fn(&str) -> bool) -> Vec<String> {
         let kind = |name: &str| Kind::ALL.iter().any(|kind| kind.as_str() == name);
         let unknown = self.compared.iter().filter_map(|(attribute, text)| match attribute {
@@ -154,7 +154,7 @@ impl PolicySet {
         unknown.collect()
     }
 
-    /// The canonical text, as it stands in a record; at most `limits::POLICY_BYTES`.
+    /// The canonical text for a record; at most `limits::POLICY_BYTES` long.
     pub fn to_text(&self) -> &str {
         &self.text
     }
@@ -164,7 +164,7 @@ impl PolicySet {
         &self.digest
     }
 
-    /// Ids of policies that the other one has as well, with the same meaning.
+    /// Ids of the policies that `other` also has, with the same meaning.
     pub(super) fn kept_in(&self, other: &PolicySet) -> BTreeSet<String> {
         let same = |p: &cedar_policy::Policy, o: &cedar_policy::Policy| match (p.to_json(), o.to_json()) {
             (Ok(one), Ok(two)) => one == two,
@@ -180,27 +180,27 @@ impl PolicySet {
         self.policies.policies().filter(permit).filter(move |p| applies(p, action)).map(|p| p.id().to_string())
     }
 
-    /// The trust domains whose ids may do what operators do, or join and review break-glass.
+    /// The trust domains whose ids may act as operators, or may join and review break-glass tasks.
     pub fn operator_domains(&self) -> &Domains {
         &self.two.domains
     }
 
-    /// Whether some policy forbids an operator's action to whoever has no approval.
+    /// Whether some policy forbids this operator's action when there is no approval.
     pub fn forbids_alone(&self, action: Admin) -> bool {
         self.two.forbidden_alone.contains(&action)
     }
 
-    /// Names that `context.approvals.people` may be compared with in policies of operators.
+    /// Names in policies about operators that `context.approvals.people` may be compared with.
     pub fn people_named(&self) -> &[String] {
         &self.two.people
     }
 
-    /// What of it governs.
+    /// The governing part of the set.
     pub fn governing(&self) -> Governing {
         Governing::of(&self.policies, &self.roles)
     }
 
-    /// What is legal but looks like a mistake: policies that can never apply, texts that look alike.
+    /// Valid but suspicious constructs: policies that can never apply, texts that look alike.
     pub fn warnings(&self) -> &[Complaint] {
         &self.warnings
     }
@@ -220,13 +220,13 @@ impl PolicySet {
         self.roles.environments()
     }
 
-    /// What break-glass gives in an environment, by name.
+    /// The break-glass rights of an environment, by name.
     pub fn rights<'a>(&'a self, environment: &'a str) -> impl Iterator<Item = (&'a str, &'a Rights)> {
         let all = self.roles.rights().iter().filter(move |(_, rights)| rights.environment == environment);
         all.map(|(name, rights)| (name.as_str(), rights))
     }
 
-    /// Names of the upstreams that policies and rights of break-glass name, sorted. One that is not registered is perhaps mistyped.
+    /// Names of the upstreams that policies and break-glass rights mention, sorted. A name that is not registered may be mistyped.
     pub fn upstreams_named(&self) -> &[String] {
         &self.upstreams
     }
@@ -236,7 +236,7 @@ impl PolicySet {
         self.roles.of(caller).roles
     }
 
-    /// The environment that a workload belongs to; `None` where no rule of the roles file covers it.
+    /// The environment that a workload belongs to; `None` where no entry of the roles file covers the workload.
     pub fn environment_of(&self, caller: &SpiffeId) -> Option<&str> {
         self.roles.environment_of(caller)
     }
@@ -246,7 +246,8 @@ impl PolicySet {
         self.roles.has_members_under(environment, prefix)
     }
 
-    /// Whether somebody whom a policy names as an operator, by role or by SPIFFE ID, is this caller (`exact`) or one under this prefix.
+    /// Whether an operator named by a policy, through a role or by SPIFFE ID, is this id or covers this id; with `exact` unset, also
+    /// whether an operator is below this prefix.
     pub fn operators_at(&self, id: &str, exact: bool) -> bool {
         let named = self.operators.get_or_init(|| super::govern::operators(&self.policies, &self.roles));
         named.iter().any(|member| match member.strip_suffix("/*") {
@@ -255,19 +256,18 @@ impl PolicySet {
         })
     }
 
-    /// What the policies that can apply to an action read.
+    /// The attributes that the policies applicable to an action read.
     pub fn reads(&self, action: Action) -> &Reads {
         static NOTHING: std::sync::LazyLock<Reads> = std::sync::LazyLock::new(Reads::default);
         self.part(action).map_or(&NOTHING, |part| &part.reads)
     }
 
-    /// Cedar's verdict, from the whole question. [`super::Verdicts`] remembers it.
+    /// Cedar's verdict, evaluated anew. [`super::Verdicts`] caches verdicts.
     pub fn verdict(&self, question: &Question<'_>) -> Verdict {
         self.evaluate(&self.case(question))
     }
 
-    /// The same verdict the long way: every policy, every attribute, the request checked against the schema. What the shorter ways are
-    /// tested against.
+    /// The same verdict with every policy and every attribute, validated against the schema. Reference for tests of the faster paths.
     pub fn verdict_of_everything(&self, question: &Question<'_>) -> Verdict {
         let case = self.case(question);
         let (schema, (entity, context)) = (Some(&self.schema), Reads::of_everything().split());
@@ -278,7 +278,7 @@ impl PolicySet {
         }
     }
 
-    /// The same verdict from every policy of the action, with no slice and nothing remembered.
+    /// The same verdict from all policies of the action, without slicing and without a cache.
     pub fn verdict_unsliced(&self, question: &Question<'_>) -> Verdict {
         let case = self.case(question);
         self.part(question.action()).map_or_else(no_such_action, |part| part.evaluate_whole(&self.types, &case))
@@ -302,7 +302,7 @@ impl PolicySet {
     }
 }
 
-/// Whether an id or a prefix is this prefix or lies under it, by whole segments.
+/// Whether an id or a prefix equals `prefix` or is below it, by whole segments.
 pub(super) fn within(id: &str, prefix: &str) -> bool {
     id.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -1,6 +1,7 @@
-//! Policies that ask for more approvals than a request can have: one.
+//! Finds policies that demand more approvals than a request can have, which is one.
 //!
-//! Whoever writes one wants two people, and would get nobody through. It is refused where it is set, not found out where it is needed.
+//! An author of such a policy wants two people to approve, but the policy would refuse every request. It is therefore refused when it is
+//! set.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use cedar_policy::pst::{BinaryOp, Clause, Expr, Literal};
 
 use super::reads::path_of;
 
-/// What of a policy no request can have.
+/// Describes the condition of a policy that no request can meet, if there is one.
 pub(super) fn more_than_one(policy: &Policy) -> Option<String> {
     let tree = policy.to_pst().ok()?;
     let clauses = tree.body().clauses();
@@ -43,7 +44,7 @@ fn within(expr: &Expr) -> Option<String> {
     }
 }
 
-/// The number of approvals is 0 or 1: what tells neither apart from the other tells nothing.
+/// The number of approvals is 0 or 1. A comparison with the same result for both is meaningless.
 fn compared(op: &BinaryOp, left: &Expr, right: &Expr) -> Option<String> {
     let count = |expr: &Expr| path_of(expr).is_some_and(|path| path == "context.approvals.count");
     let number = |expr: &Expr| if let Expr::Literal(Literal::Long(n)) = expr { Some(*n) } else { None };
@@ -69,13 +70,13 @@ fn holds(op: &BinaryOp, a: i64, b: i64) -> Option<bool> {
     })
 }
 
-/// Nor are two people among those who approved.
+/// A comparison that needs two people among the approvers can never hold.
 fn several_people(names: &BTreeSet<&str>) -> Option<String> {
     let names: Vec<&str> = names.iter().copied().collect();
     (names.len() > 1).then(|| format!("wants {} to have approved, and one does", names.join(" and ")))
 }
 
-/// Those who all have to be among them for an expression to hold.
+/// Collects the people who must all be among the approvers for an expression to hold.
 fn at_once<'a>(expr: &'a Expr, names: &mut BTreeSet<&'a str>) {
     let Expr::BinaryOp { op, left, right } = expr else { return };
     let people = path_of(left).is_some_and(|path| path == "context.approvals.people");

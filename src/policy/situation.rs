@@ -1,4 +1,5 @@
-//! A request as somebody writes it down: for tests of a policy set, and to ask what would happen. It owns its texts; a [`Question`] borrows.
+//! A hypothetical request, written down for a test of a policy set or to ask what would happen. It owns its texts, which a [`Question`]
+//! borrows.
 
 use super::action::{Action, Work};
 use super::cedar::Verdict;
@@ -13,23 +14,23 @@ use crate::upstream::registry::{Approver, Kind, Upstream};
 /// The task of a situation.
 #[derive(Clone, Default, Debug, PartialEq)]
 pub struct SituationTask {
-    /// Its id; `None` while it is being opened.
+    /// The task's id; `None` while the task is being opened.
     pub id: Option<String>,
-    /// What it is for. Empty: the same as the request.
+    /// The task's purpose. Empty: the same as the request's.
     pub purpose: String,
-    /// Who owns it. Empty: the caller.
+    /// The task's owner. Empty: the caller.
     pub owner: String,
     /// 0 for a root task.
     pub depth: i64,
-    /// Its life, seconds. 0: as that of the request.
+    /// Lifetime in seconds. 0: the same as the request's.
     pub ttl_seconds: i64,
-    /// Whether it ends when a heartbeat is missed.
+    /// Whether the task ends when a heartbeat is missed.
     pub heartbeat: bool,
-    /// Upstreams. Empty: the one that is asked about.
+    /// Upstreams of the task. Empty: the upstream that is asked about.
     pub upstreams: Vec<String>,
-    /// Tools.
+    /// Tools of the task.
     pub tools: Vec<String>,
-    /// Who may act in it beside its owner.
+    /// Callers that may act in the task besides its owner.
     pub callers: Vec<String>,
 }
 
@@ -38,7 +39,7 @@ pub struct SituationTask {
 pub struct SituationPerson {
     /// The issuer's URL.
     pub issuer: String,
-    /// `sub` there.
+    /// `sub` at that issuer.
     pub id: String,
     /// Authentication methods (RFC 8176).
     pub amr: Vec<String>,
@@ -59,24 +60,24 @@ impl SituationPerson {
 pub struct SituationAttested {
     /// The issuer's URL.
     pub issuer: String,
-    /// The rule that lets it in.
+    /// The attestation rule that admits the job.
     pub rule: String,
-    /// The platform's id of what it is a job of.
+    /// The platform's id of the workload that the job belongs to.
     pub id: String,
-    /// `name=value` of its token's claims.
+    /// Claims of the job's token, as `name=value`.
     pub claims: Vec<String>,
 }
 
-/// A use of a credential, as its upstream's server tells it.
+/// A use of a credential, as reported by a server of its upstream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SituationUse {
     /// `accepted`, `refused` or `failed`.
     pub outcome: String,
-    /// The tool is one that the credential, or else its task, names.
+    /// The tool is named by the credential or, where the credential names none, by its task.
     pub declared: bool,
-    /// The credential had ended before.
+    /// The use came after the credential's end.
     pub after_end: bool,
-    /// The server's SPIFFE ID.
+    /// The SPIFFE ID of the reporting server.
     pub server: String,
 }
 
@@ -100,36 +101,36 @@ impl Default for SituationUse {
     }
 }
 
-/// A request, with everything that policy may read of it.
+/// A request with everything that a policy may read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Situation {
-    /// Who asks.
+    /// The caller.
     pub caller: SpiffeId,
-    /// What for.
+    /// The action.
     pub action: Action,
-    /// In the words of who asks.
+    /// The purpose, in the caller's words.
     pub purpose: String,
     /// The tool.
     pub tool: Option<String>,
-    /// SHA-256 of its arguments, base64url.
+    /// SHA-256 of the tool's arguments, base64url.
     pub arguments_digest: Option<String>,
-    /// The kind. `None`: for an exchange the first that the upstream issues.
+    /// The credential kind. `None`: for an exchange, the first kind that the upstream issues.
     pub kind: Option<Kind>,
     /// The scopes.
     pub scopes: Vec<String>,
-    /// The binding that covers it.
+    /// The binding that covers the request.
     pub binding: Option<String>,
-    /// Life, seconds. 0: for an exchange what the upstream gives unasked, for a task an hour.
+    /// Lifetime in seconds. 0: the upstream's default for an exchange, one hour for a task.
     pub ttl_seconds: i64,
-    /// It renews.
+    /// Whether the request renews a credential.
     pub renewal: bool,
-    /// It happens in a break-glass task.
+    /// Whether the request belongs to a break-glass task.
     pub break_glass: bool,
-    /// For whom a child task is opened.
+    /// The caller for which a child task is opened.
     pub delegate: Option<String>,
-    /// Those who act for each other, without the caller.
+    /// The actor chain, without the caller.
     pub act_chain: Vec<String>,
-    /// On whose behalf.
+    /// The subject, where the caller acts on behalf of one.
     pub subject: Option<SituationSubject>,
     /// The task.
     pub task: SituationTask,
@@ -137,48 +138,48 @@ pub struct Situation {
     pub person: Option<SituationPerson>,
     /// The job that signs in.
     pub job: Option<SituationAttested>,
-    /// Numbers.
+    /// Counters.
     pub counts: Counts,
-    /// Who approved it.
+    /// The people who approved the request.
     pub approvals: Vec<String>,
-    /// For approvers: who asked.
+    /// For approvals: the caller that asked.
     pub asked_by: Option<String>,
-    /// For the action `Use`: how it went.
+    /// For the action `Use`: the reported use.
     pub used: SituationUse,
-    /// For operators: the sort of thing, and its name.
+    /// For operators: the target's kind and name.
     pub target: (Option<String>, Option<String>),
-    /// The moment.
+    /// The time of the decision.
     pub now: Millis,
 }
 
-/// On whose behalf.
+/// The subject of a situation.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SituationSubject {
     /// The issuer.
     pub issuer: String,
-    /// `sub` there.
+    /// `sub` at that issuer.
     pub id: String,
-    /// Its groups.
+    /// The subject's groups.
     pub groups: Vec<String>,
 }
 
-/// What comes of a situation.
+/// The result of evaluating a situation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// Permitted, by these policies.
+    /// Permitted by these policies.
     Permit(Vec<String>),
-    /// Refused until one of these approves it: any of them would do.
+    /// Refused until one of these people approves; any one of them suffices.
     Approval(Vec<String>),
-    /// Refused, by these policies; by none where nothing permits.
+    /// Refused by these policies. The list is empty where no policy permits.
     Deny(Vec<String>),
-    /// The wall between environments refuses it: where the caller belongs, if anywhere.
+    /// Refused by the wall between environments. The value is the caller's environment, if it has one.
     Wall(Option<String>),
-    /// A policy could not be evaluated, which means no.
+    /// A policy could not be evaluated, which refuses the request.
     EngineError(String),
 }
 
 impl Situation {
-    /// A plain request: nothing but who asks for what.
+    /// A plain request with a caller, an action and a time, and defaults for everything else.
     pub fn new(caller: SpiffeId, action: Action, now: Millis) -> Situation {
         Situation {
             caller,
@@ -207,12 +208,12 @@ impl Situation {
         }
     }
 
-    /// Whether it is about an upstream.
+    /// Whether the action concerns an upstream.
     pub fn about_upstream(&self) -> bool {
         !matches!(self.action, Action::Admin(_))
     }
 
-    /// What a set makes of it: the wall, then Cedar, then whether somebody's approval would help.
+    /// Evaluates the situation against a set: first the environment wall, then Cedar, then whether an approval would change the verdict.
     pub fn outcome(&self, set: &PolicySet, environment: &str, upstream: Option<&Upstream>) -> Outcome {
         if let (true, Some(upstream)) = (matches!(self.action, Action::Work(_)), upstream) {
             let own = set.environment_of(&self.caller);
@@ -235,7 +236,7 @@ impl Situation {
         }
     }
 
-    /// Hands the question to `ask`; `None` where the action is about an upstream and there is none.
+    /// Passes the question to `ask`. `None` where the action concerns an upstream and there is none.
     pub fn with<T>(
         &self,
         environment: &str,

@@ -1,9 +1,10 @@
-//! The policies that can say something about a caller and a resource. Cedar looks at every policy that it is given; of two hundred, a
-//! caller's roles and the resource leave a few.
+//! Slices: the policies that can apply to a caller and a resource. Cedar evaluates every policy that it is given; of two hundred policies,
+//! a caller's roles and the resource typically leave a few.
 //!
-//! Which they are is asked of Cedar itself, with the stems of all policies of the action, and remembered under what stems read. What Cedar
-//! then needs of the caller and the resource is remembered too, under all that the action's policies read of them. A policy is left out
-//! only if its stem is false without an error: then it is false itself, so it is no reason, no error, and no part of a verdict.
+//! Cedar itself selects the slice by evaluating the stems of all policies of the action. The slice is cached under the attributes that the
+//! stems read. The Cedar entities of caller and resource are cached as well, under all attributes that the action's policies read of them.
+//! A policy is left out only if its stem is false without an error. Such a policy is false itself, so it contributes neither a reason nor
+//! an error to the verdict.
 
 use std::sync::Arc;
 
@@ -18,25 +19,25 @@ use super::reads::{Read, Reads};
 use super::stem::Stems;
 use crate::limits;
 
-/// The policies that can apply to one action, and what they read.
+/// The policies that can apply to one action, and the attributes that they read.
 pub(super) struct Part {
     action: Entity,
     pub reads: Reads,
     held: Vec<Held>,
     whole: Arc<Slice>,
     stems: Stems,
-    /// What stems read of the caller and the resource, and of nothing else.
+    /// The attributes of caller and resource that the stems read. Stems read no other attributes.
     stem_reads: Vec<Read>,
 }
 
-/// A policy, and what it reads.
+/// A policy and the attributes that it reads.
 struct Held {
     id: PolicyId,
     policy: Policy,
     reads: Reads,
 }
 
-/// Some policies of a part, and what they read of caller and resource, and of the context.
+/// Some policies of a part, and the attributes that they read of caller and resource and of the context.
 struct Slice {
     policies: PolicySet,
     entity: Vec<Read>,
@@ -57,7 +58,7 @@ impl Slice {
 }
 
 impl Part {
-    /// From the policies of an action.
+    /// A part made of the policies of an action.
     pub fn new<'p>(action: Entity, policies: impl Iterator<Item = &'p Policy>) -> Result<Part, String> {
         let (mut held, mut stems) = (Vec::new(), Stems::default());
         for policy in policies {
@@ -71,7 +72,7 @@ impl Part {
         Ok(Part { action, reads, held, whole: Arc::new(whole), stems, stem_reads })
     }
 
-    /// Asks Cedar about every policy.
+    /// Evaluates all policies of the part.
     pub fn evaluate_whole(&self, types: &Types, case: &Case<'_>) -> Verdict {
         match self.ready(types, self.whole.clone(), case) {
             Ok(ready) => ready.ask(case),
@@ -84,7 +85,7 @@ impl Part {
         Ok(Ready { slice, sides })
     }
 
-    /// The policies whose stem holds or fails, and those without one.
+    /// The policies whose stem holds or fails with an error, and the policies without a stem.
     fn slice(&self, types: &Types, case: &Case<'_>) -> Result<Slice, String> {
         let sides = sides(types, &self.action, &self.stem_reads, case, None)?;
         let kept = holding(&Asked { policies: &self.stems.policies, sides: &sides, context: &[] }, case)?;
@@ -93,7 +94,7 @@ impl Part {
     }
 }
 
-/// A slice with the caller and the resource that it is asked about.
+/// A slice together with the entities that it is evaluated for.
 struct Ready {
     slice: Arc<Slice>,
     sides: Sides,
@@ -107,11 +108,12 @@ impl Ready {
 
 type Key = Box<[u8]>;
 
-/// Slices of one set, remembered.
+/// The slice cache of one set.
 pub(super) struct Slices {
-    /// Under what stems read.
+    /// By the attributes that the stems read.
     slices: Cache<Key, Arc<Slice>>,
-    /// Under the names of caller and resource, and all that the part reads of them: more than its stems, and than any slice.
+    /// By the names of caller and resource and all attributes of them that the part reads, which include those of its stems and of every
+    /// slice.
     ready: Cache<Key, Arc<Ready>>,
 }
 
@@ -130,7 +132,7 @@ impl Slices {
         }
     }
 
-    /// Asks Cedar about the policies that can say something.
+    /// Evaluates the policies that can apply.
     pub fn evaluate(&self, types: &Types, part: &Part, case: &Case<'_>) -> Verdict {
         match self.ready(types, part, case) {
             Ok(ready) => ready.ask(case),
@@ -138,7 +140,7 @@ impl Slices {
         }
     }
 
-    /// Ids of the policies that can say something, sorted.
+    /// Ids of the policies that can apply, sorted.
     #[cfg(test)]
     pub fn ids(&self, types: &Types, part: &Part, case: &Case<'_>) -> Vec<String> {
         let ready = self.ready(types, part, case).unwrap_or_else(|what| panic!("{what}"));
@@ -164,7 +166,7 @@ impl Slices {
     fn slice(&self, types: &Types, part: &Part, case: &Case<'_>) -> Result<Arc<Slice>, String> {
         let key = key(part.stem_reads.iter(), case);
         if key.len() > limits::VERDICT_KEY_BYTES {
-            // It could not be remembered, and making one costs what it saves.
+            // A slice with so long a key would not be cached, and computing the slice costs as much as it saves.
             return Ok(part.whole.clone());
         }
         if let Some(known) = self.slices.get(key.as_slice()) {

@@ -1,8 +1,8 @@
-//! The stem of a policy: its head, and what its first conditions say about the caller's roles and the resource.
+//! The stem of a policy: its head, and its first conditions as long as they concern only the caller's roles and the resource.
 //!
-//! Cedar evaluates `head && first && second …` from the left and stops at the first that is false, and an error ends it. So a policy of
-//! which the stem is false is false, without an error, whatever follows. A stem reads nothing of the context, so one answer holds for
-//! many requests.
+//! Cedar evaluates `head && first && second …` from the left and stops at the first condition that is false or fails. A policy with a false
+//! stem is therefore false without an error, whatever conditions follow. A stem reads nothing of the context, so one evaluation serves many
+//! requests.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use cedar_policy::pst::{BinaryOp, Clause, Effect, Expr, Policy, StaticPolicy, Te
 
 use super::reads::Reads;
 
-/// The stems of some policies, and what they read.
+/// The stems of some policies, and the attributes that they read.
 #[derive(Default)]
 pub(super) struct Stems {
-    /// Each under its policy's id; all permit, so that Cedar names all that hold, and not only those that forbid.
+    /// Each stem has its policy's id. All stems are permits, so that Cedar reports every stem that holds and not only those that forbid.
     pub policies: cedar_policy::PolicySet,
     pub reads: Reads,
-    /// Policies that have no stem: they are always looked at.
+    /// Policies without a stem. These are always evaluated.
     pub without: Vec<PolicyId>,
 }
 
@@ -35,7 +35,7 @@ impl Stems {
     }
 }
 
-/// `None` where the policy is not understood: a slot in its head, say.
+/// `None` where the policy is not understood, for example because its head has a slot.
 fn stem(body: &Template) -> Option<(Policy, Reads)> {
     let (id, principal, action, resource) = (body.id.clone(), body.principal.clone(), body.action.clone(), body.resource.clone());
     let mut stem = Template::new(id, Effect::Permit, principal, action, resource);
@@ -52,13 +52,14 @@ fn stem(body: &Template) -> Option<(Policy, Reads)> {
     Some((Policy::Static(StaticPolicy::try_from(stem).ok()?), reads))
 }
 
-/// What many requests have in common. The caller's own name is left to heads: with it, each caller would have a slice of its own.
+/// Whether many requests share the value of this attribute. The caller's own name is accepted in heads only; as a condition it would give
+/// each caller its own slice.
 fn same_for_many(path: &str) -> bool {
     matches!(path, "resource" | "principal.in" | "principal.environment" | "principal.trust_domain")
         || path.starts_with("resource.")
 }
 
-/// What has to hold, in the order in which Cedar looks at it.
+/// The conditions of a policy, in the order in which Cedar evaluates them.
 fn conditions(body: &Template) -> Vec<Arc<Expr>> {
     let mut found = Vec::new();
     for clause in body.clauses() {

@@ -1,4 +1,4 @@
-//! On whose behalf something is asked for, and what bounds that.
+//! The subject that a caller acts on behalf of (RFC 8693), and the bounds that the subject imposes.
 
 use std::sync::Arc;
 
@@ -13,24 +13,24 @@ use crate::pb::mayfly::v1 as pb;
 use crate::refusal::Refusal;
 use crate::seq::{CredentialId, TaskId};
 
-/// The request's field that all of this is about.
+/// The request field of the subject token, for refusals.
 pub const FIELD: &str = "subject_token";
 
-/// What a subject token is.
+/// The type of a subject token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TokenType {
     /// A JWT-SVID.
     JwtSvid,
     /// A token of a configured OIDC issuer.
     Oidc,
-    /// A credential of ours.
+    /// A credential that mayfly issued.
     Mayfly,
 }
 
-/// A subject token as it was sent: nothing about it is checked yet.
+/// A subject token as received; nothing about it is verified yet.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SentToken {
-    /// What its sender says that it is.
+    /// The type that the sender declares.
     pub kind: TokenType,
     /// The token.
     pub token: Zeroizing<String>,
@@ -43,7 +43,7 @@ impl std::fmt::Debug for SentToken {
 }
 
 impl SentToken {
-    /// Checks the form. The token is taken out of the message.
+    /// Checks the form of the token and moves it out of the message.
     pub fn take(sent: Option<pb::SubjectToken>) -> Result<Option<SentToken>, Refusal> {
         let Some(sent) = sent else { return Ok(None) };
         let token = Zeroizing::new(sent.token);
@@ -62,17 +62,17 @@ impl SentToken {
     }
 }
 
-/// On whose behalf, as an exchange has it.
+/// The subject of an exchange, before or after verification.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Behalf {
-    /// By a token that nobody has looked at yet.
+    /// A token that is not verified yet.
     Sent(SentToken),
-    /// By one that was found good.
+    /// A verified subject.
     Known(Arc<Subject>),
 }
 
 impl Behalf {
-    /// The subject, once it is known.
+    /// The subject, once it is verified.
     pub fn subject(&self) -> Option<&Subject> {
         match self {
             Behalf::Sent(_) => None,
@@ -81,39 +81,39 @@ impl Behalf {
     }
 }
 
-/// A credential of ours that was shown as a subject token: an ancestor of what comes of it.
+/// A mayfly credential that was presented as a subject token. It becomes an ancestor of the issued credential.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Shown {
-    /// Its id.
+    /// The credential's id.
     pub id: CredentialId,
-    /// Itself, and what it rests on itself: the first of the line first.
+    /// The credential and its ancestors, the first of the line first.
     pub line: Vec<Ancestor>,
-    /// Its task.
+    /// The credential's task.
     pub task: TaskId,
-    /// Its environment.
+    /// The credential's environment.
     pub environment: String,
-    /// The upstream that it is for, and its scopes there.
+    /// The upstream that the credential is for, and its scopes there.
     pub upstream: (String, Vec<String>),
-    /// The tool that it serves for; empty for any.
+    /// The tool that the credential is restricted to; empty for any.
     pub tool: String,
 }
 
-/// What a subject is made of: only the story that checks subject tokens puts it together.
+/// The content of a subject. Only the code that verifies subject tokens constructs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Parts {
     pub identity: Identity,
-    /// Those who acted before the caller, the last of them first.
+    /// The actors before the caller, the most recent first.
     pub before: Vec<Identity>,
     pub token: TokenEvidence,
     pub claims: SubjectClaims,
-    /// The issuer whose section bounds it, where the subject is one of an OIDC issuer.
+    /// The issuer whose configuration bounds the subject, where the token came from an OIDC issuer.
     pub issuer: Option<Arc<Issuer>>,
-    /// The environment of the upstream that the token is for; `None` where it is for mayfly itself.
+    /// The environment of the upstream that the token's audience names; `None` where the audience is mayfly itself.
     pub environment: Option<String>,
     pub shown: Option<Shown>,
 }
 
-/// Somebody on whose behalf a caller asks, by a token that was found good.
+/// A verified subject that a caller acts on behalf of.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Subject {
     parts: Parts,
@@ -124,32 +124,32 @@ impl Subject {
         Subject { parts }
     }
 
-    /// Who it is.
+    /// The subject's identity.
     pub fn identity(&self) -> &Identity {
         &self.parts.identity
     }
 
-    /// The token, as records name it.
+    /// The token, as records refer to it.
     pub fn token(&self) -> &TokenEvidence {
         &self.parts.token
     }
 
-    /// What its token says of its rights, as far as anything reads it.
+    /// The claims about the subject's rights that policy and bounds use.
     pub fn claims(&self) -> &SubjectClaims {
         &self.parts.claims
     }
 
-    /// The credential of ours that the token is, where it is one.
+    /// The mayfly credential that was presented as the token, if it was one.
     pub fn shown(&self) -> Option<&Shown> {
         self.parts.shown.as_ref()
     }
 
-    /// Whether it is the caller itself.
+    /// Whether the subject is the caller itself.
     pub fn is(&self, caller: &SpiffeId) -> bool {
         self.parts.identity == Identity::workload(caller)
     }
 
-    /// The actors, the caller outermost. None where it acts for itself.
+    /// The actors, the caller outermost. Empty where the subject acts for itself.
     pub fn actors(&self, caller: &SpiffeId) -> Vec<Identity> {
         match self.is(caller) {
             true => Vec::new(),
@@ -157,12 +157,13 @@ impl Subject {
         }
     }
 
-    /// Those who acted before the caller.
+    /// The actors before the caller.
     pub fn before(&self) -> &[Identity] {
         &self.parts.before
     }
 
-    /// Whether it may act in an environment, as far as its issuer and the audience of its token say. `None`: they say nothing.
+    /// Whether the subject may act in an environment, as far as the issuer's configuration, the token's audience and the presented
+    /// credential restrict it. `None`: none of them restricts it.
     pub fn acts_in(&self, environment: &str) -> Option<bool> {
         let by_audience = self.parts.environment.as_ref().map(|own| own == environment);
         let by_issuer = self.parts.issuer.as_ref().map(|issuer| issuer.acts_in(environment));
@@ -170,7 +171,8 @@ impl Subject {
         [by_audience, by_issuer, by_credential].into_iter().flatten().reduce(|a, b| a && b)
     }
 
-    /// Whether the subject has the right to this scope of an upstream, as far as its issuer's section says where rights stand.
+    /// Whether the subject has the right to a scope of an upstream. `true` where the issuer's configuration does not say where rights are
+    /// found.
     pub fn may(&self, upstream: &str, scope: &str) -> bool {
         let claims = &self.parts.claims;
         let Some(issuer) = &self.parts.issuer else { return true };
@@ -181,7 +183,7 @@ impl Subject {
         by_scope && (issuer.rights.is_empty() || issuer.rights.iter().any(given))
     }
 
-    /// Whether the subject has a right to anything of an upstream.
+    /// Whether the subject has a right to any scope of an upstream.
     pub fn may_any(&self, upstream: &str) -> bool {
         let Some(issuer) = &self.parts.issuer else { return true };
         let groups = &self.parts.claims.groups;
@@ -190,12 +192,12 @@ impl Subject {
 }
 
 impl Wanted {
-    /// On whose behalf, once that is known.
+    /// The subject, once it is verified.
     pub fn subject(&self) -> Option<&Subject> {
         self.behalf.as_ref()?.subject()
     }
 
-    /// The subject token that nobody has looked at yet.
+    /// The subject token that is not verified yet.
     pub fn sent_token(&self) -> Option<&SentToken> {
         match self.behalf.as_deref() {
             Some(Behalf::Sent(token)) => Some(token),

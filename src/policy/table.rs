@@ -1,4 +1,4 @@
-//! A table of tests for a policy set: TOML, one `[[test]]` for each request, with what is expected of it.
+//! Tests for a policy set, as TOML: one `[[test]]` for each request, with the expected outcome.
 //!
 //! ```toml
 //! [[test]]
@@ -23,30 +23,30 @@ use crate::upstream::registry::Kind;
 /// One test.
 #[derive(Clone, Debug)]
 pub struct Test {
-    /// Its name.
+    /// The test's name.
     pub name: String,
-    /// Its line in the file, from 1.
+    /// The test's line in the file, from 1.
     pub line: usize,
-    /// The environment; `None`: the upstream's.
+    /// The environment. `None`: the upstream's.
     pub environment: Option<String>,
-    /// The upstream that it is about.
+    /// The upstream of the request.
     pub upstream: Option<String>,
     /// The request.
     pub situation: Situation,
-    /// What is expected.
+    /// The expected outcome.
     pub expect: Expect,
-    /// The policies that decide, sorted; `None`: any.
+    /// The policies that must have decided, sorted. `None`: any.
     pub by: Option<Vec<String>>,
 }
 
-/// What a test expects.
+/// The outcome that a test expects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expect {
     /// Permitted.
     Permit,
-    /// Refused by policy, whoever approves.
+    /// Refused by policy, and no approval would help.
     Deny,
-    /// Refused until somebody approves.
+    /// Refused until a person approves.
     Approval,
     /// Refused by the wall between environments.
     Wall,
@@ -56,14 +56,14 @@ impl Expect {
     const ALL: [(&'static str, Expect); 4] =
         [("permit", Expect::Permit), ("deny", Expect::Deny), ("approval", Expect::Approval), ("wall", Expect::Wall)];
 
-    /// Its word in files.
+    /// The word for the expectation in files.
     pub fn word(self) -> &'static str {
         Expect::ALL.iter().find(|(_, e)| *e == self).map_or("", |(word, _)| word)
     }
 }
 
 impl Outcome {
-    /// Which of the expectations it meets. An engine that fails refuses, and is never what anybody expects.
+    /// The expectation that the outcome meets. An evaluation error meets none.
     pub fn meets(&self) -> Option<Expect> {
         match self {
             Outcome::Permit(_) => Some(Expect::Permit),
@@ -98,7 +98,7 @@ impl std::fmt::Display for Outcome {
 }
 
 impl Test {
-    /// What is wrong with what came of it; `None`: nothing.
+    /// Why the outcome fails the test; `None`: it passes.
     pub fn fails(&self, outcome: &Outcome) -> Option<String> {
         if outcome.meets() != Some(self.expect) {
             return Some(format!("{} was expected: {outcome}", self.expect.word()));
@@ -108,7 +108,7 @@ impl Test {
     }
 }
 
-/// The tests of a file, or everything that is wrong with it. `now`: the moment of tests that name none.
+/// Parses the tests of a file. The error lists everything that is wrong with the file. `now`: the time of tests that name none.
 pub fn parse(source: &Source, now: Millis) -> Result<Vec<Test>, Vec<Complaint>> {
     let document = Document::parse(source)?;
     let root = document.root();
@@ -142,7 +142,7 @@ fn test(field: &Field<'_>, environment: Option<&str>, now: Millis) -> Option<Tes
     Some(Test { name: name?, line: field.line(), environment, upstream, situation, expect, by })
 }
 
-/// A request in a section.
+/// Reads a request from a section.
 pub fn situation(table: &Section<'_>, now: Millis) -> Option<Situation> {
     let caller = table.required("caller").and_then(|f| f.parsed(limits::SPIFFE_ID_BYTES, SpiffeId::parse));
     let actions: Vec<(&str, Action)> = Action::ALL.iter().map(|a| (a.name(), *a)).collect();
@@ -275,7 +275,7 @@ fn seconds(section: &Section<'_>, key: &str) -> i64 {
     ms.and_then(|ms| i64::try_from(ms / 1000).ok()).unwrap_or(0)
 }
 
-/// The digest of arguments that stand there as JSON.
+/// The digest of arguments that the field holds as JSON.
 fn arguments(field: &Field<'_>) -> Option<String> {
     let json = field.text(limits::ARGUMENTS_BYTES)?;
     match wanted::digest_of_json(&json) {

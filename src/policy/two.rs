@@ -1,7 +1,8 @@
-//! Two people: who could give the approval that a policy wants of an operator, and whose ids hold rights of operators.
+//! Analysis for actions that need two people: who could give the approval that a policy demands of an operator, and which trust domains
+//! have operators' rights.
 //!
-//! A policy that makes an operator's action wait for an approval is refused where nobody could give it, and where the action is one of those
-//! that an incident takes.
+//! A policy that makes an operator's action wait for an approval is refused where nobody could give the approval, and where the action is
+//! needed in an incident.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,15 +14,15 @@ use super::reads::Reads;
 use super::roles::Roles;
 use crate::document::Complaint;
 
-/// The actions of an incident. Nothing of them waits for a second person, so no policy may ask for one.
+/// The actions of an incident. They never wait for a second person, so no policy may demand an approval for them.
 const INCIDENT: [Admin; 2] = [Admin::Revoke, Admin::Lock];
 
-/// The trust domains whose ids may do what operators do, or join and review break-glass.
+/// The trust domains whose ids may act as operators, or may join and review break-glass tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Domains {
-    /// It cannot be said that the ids of some domain may not: a policy names nobody in its head.
+    /// Every domain: the head of some policy does not restrict the principal.
     All,
-    /// These.
+    /// These domains.
     Named(BTreeSet<String>),
 }
 
@@ -43,7 +44,7 @@ impl Domains {
             }
         }
         for rights in roles.rights().values() {
-            // A person's issuer is an URL, and nobody's trust domain.
+            // A person's issuer is a URL and never equals a trust domain.
             named.extend(rights.open.iter().chain(&rights.review).map(|who| who.issuer.clone()));
         }
         Domains::Named(named)
@@ -62,7 +63,7 @@ fn of_operators(policy: &Policy) -> bool {
     admin().any(|(_, action)| applies(policy, action))
 }
 
-/// The ids and, with `/*` behind them, prefixes that a policy's head names; `None` where it names nobody.
+/// The ids and prefixes (with `/*` appended) that a policy's head names; `None` where the head does not restrict the principal.
 fn members(policy: &Policy, roles: &Roles) -> Option<Vec<String>> {
     match policy.principal_constraint() {
         PrincipalConstraint::Any | PrincipalConstraint::Is(_) => None,
@@ -74,7 +75,7 @@ fn members(policy: &Policy, roles: &Roles) -> Option<Vec<String>> {
     }
 }
 
-/// Whether a policy wants an approval. What is not understood asks for nothing here: Cedar is asked about it as it stands.
+/// Whether a policy reads approvals. A policy that is not understood counts as reading none; Cedar evaluates it unchanged.
 fn wants_approval(policy: &Policy) -> bool {
     policy.to_pst().is_ok_and(|tree| {
         let mut reads = Reads::default();
@@ -83,7 +84,7 @@ fn wants_approval(policy: &Policy) -> bool {
     })
 }
 
-/// The operators' actions of which some policy forbids what nobody approved.
+/// The operators' actions that some policy forbids without an approval.
 pub(super) fn forbidden_alone(policies: &cedar_policy::PolicySet) -> Vec<Admin> {
     let wanting = |action| {
         let mut forbids = policies.policies().filter(|p| p.effect() == Effect::Forbid);
@@ -92,7 +93,7 @@ pub(super) fn forbidden_alone(policies: &cedar_policy::PolicySet) -> Vec<Admin> 
     admin().filter(|(_, action)| wanting(*action)).map(|(admin, _)| admin).collect()
 }
 
-/// The names in policies of operators that may be those of somebody who approves: `context.approvals.people` may be compared with them.
+/// The names in policies about operators that may be those of approvers, because `context.approvals.people` may be compared with them.
 pub(super) fn people_named(policies: &cedar_policy::PolicySet) -> Vec<String> {
     let mut found = BTreeSet::new();
     for policy in policies.policies().filter(|p| of_operators(p) && wants_approval(p)) {
@@ -114,7 +115,7 @@ fn texts(value: &serde_json::Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// What is wrong with policies that want an approval of an operator: nobody could give it, or an incident would wait for it.
+/// Complaints about policies that demand an approval of an operator although nobody could give it or an incident would wait for it.
 pub(super) fn complaints(policies: &BTreeMap<String, Policy>, roles: &Roles) -> Vec<Complaint> {
     let mut all = Vec::new();
     let wanting: Vec<(&String, &Policy)> = policies.iter().filter(|(_, p)| of_operators(p) && wants_approval(p)).collect();
@@ -151,11 +152,11 @@ fn may_ask(action: Admin) -> bool {
     !INCIDENT.contains(&action) && action != Admin::ApproveChange
 }
 
-/// Why nobody but who asks could give an approval, where that is certain.
+/// Why nobody except the asking operator could give an approval, where that is certain.
 fn nobody(policies: &BTreeMap<String, Policy>, roles: &Roles, asking: &[(&String, &Policy)]) -> Option<String> {
     let approve = Action::Admin(Admin::ApproveChange);
     let of = |effect: Effect, action: Action| policies.values().filter(move |p| p.effect() == effect && applies(p, action));
-    // Of one who may not be told from anybody else, somebody else is left.
+    // `None` where some policy does not restrict the principal: then another approver may always exist.
     let able = |action: Action| -> Option<BTreeSet<String>> {
         let mut ids = BTreeSet::new();
         for policy in of(Effect::Permit, action) {

@@ -1,4 +1,4 @@
-//! What a caller asks for, checked in its form: lengths, counts, ids, durations. Nothing is looked up here.
+//! A caller's request, checked in form only: lengths, counts, ids, durations. Nothing is looked up here.
 
 use std::sync::Arc;
 
@@ -18,103 +18,103 @@ use super::asked;
 pub use super::digest::digest_of;
 use super::subject::{Behalf, SentToken};
 
-/// SHA-256.
+/// A SHA-256 digest.
 pub type Digest = [u8; 32];
 
 /// The task of an exchange.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TaskChoice {
-    /// One that is open.
+    /// An open task.
     Named(TaskId),
-    /// One that is opened in the same commit.
+    /// A task that is opened in the same commit.
     Inline(Box<Terms>),
 }
 
-/// The terms of a task that is to be opened.
+/// The terms of a task to be opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Terms {
-    /// What it is for.
+    /// The purpose.
     pub purpose: String,
-    /// Upstreams with the scopes asked for; no scopes means all that are not sensitive.
+    /// Upstreams with the requested scopes. No scopes means all scopes that are not sensitive.
     pub upstreams: Vec<(String, Vec<String>)>,
     /// Tools that may be named.
     pub tools: Vec<String>,
     /// Any tool may be named.
     pub any_tool: bool,
-    /// Kinds.
+    /// Credential kinds. Empty: all.
     pub kinds: Vec<Kind>,
-    /// Other workloads that may act in it.
+    /// Other workloads that may act in the task.
     pub callers: Vec<String>,
-    /// Every credential is bound to a key.
+    /// Every credential of the task must be bound to a key.
     pub key_bound: bool,
-    /// How long, milliseconds.
+    /// Lifetime, in milliseconds.
     pub ttl_ms: Option<u64>,
-    /// How long with every extension, milliseconds.
+    /// Maximum lifetime including every extension, in milliseconds.
     pub max_ttl_ms: Option<u64>,
-    /// Milliseconds between heartbeats, 0 for none.
+    /// Heartbeat interval in milliseconds; 0 for none.
     pub heartbeat_ms: u64,
-    /// Its parent.
+    /// The parent task.
     pub parent: Option<TaskId>,
 }
 
-/// What a credential is bound to.
+/// The key that a credential is to be bound to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Binding {
-    /// Nothing asked.
+    /// The request does not ask for a key binding.
     Unasked,
     /// The certificate of the caller's TLS session.
     CallerSvid,
-    /// A key of the caller's, by its JWK thumbprint.
+    /// A key of the caller, by its JWK thumbprint.
     Thumbprint(Digest),
 }
 
-/// One exchange, well formed. Neighbours on a stream share what is the same for many.
+/// One exchange, checked in form. Consecutive exchanges on a stream share the fields behind `Arc`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Wanted {
     /// The task.
     pub task: TaskChoice,
     /// The upstream.
     pub upstream: Arc<str>,
-    /// Scopes, sorted, each once.
+    /// Scopes, sorted, without duplicates.
     pub scopes: Arc<[String]>,
-    /// The kind; the registration's first where none is named.
+    /// The credential kind. `None`: the registration's first.
     pub kind: Option<Kind>,
-    /// Life asked for, milliseconds.
+    /// Requested lifetime, in milliseconds.
     pub ttl_ms: Option<u64>,
     /// The tool.
     pub tool: SmolStr,
-    /// What for.
+    /// The purpose.
     pub purpose: SmolStr,
     /// SHA-256 of the arguments in RFC 8785 form.
     pub arguments: Option<Digest>,
-    /// The caller's name for the request.
+    /// The caller's request id.
     pub request_id: Option<SmolStr>,
-    /// SHA-256 over all that was asked.
+    /// SHA-256 over the whole request; zero without a request id.
     pub digest: Digest,
-    /// What it is bound to.
+    /// The requested key binding.
     pub key: Binding,
-    /// The binding that has to cover it, where one is named.
+    /// The binding that must cover the request, where the caller names one.
     pub binding: Option<Box<str>>,
-    /// What this renews.
+    /// The credential that this exchange renews.
     pub renews: Option<Box<Renews>>,
-    /// What this takes the place of: a repeat, where the upstream cannot give the first again.
+    /// The credential that this exchange replaces: a repeat of a request whose upstream cannot return the first credential again.
     pub replaces: Option<CredentialId>,
-    /// What only approvals need.
+    /// Fields that only approvals need.
     pub asking: Option<Box<Asking>>,
-    /// On whose behalf, where a token says so.
+    /// The subject, where a token names one.
     pub behalf: Option<Box<Behalf>>,
-    /// The trace of the call that asked. No part of what is wanted.
+    /// The trace context of the call. It is not part of the request.
     pub traced: Traced,
 }
 
-/// What an exchange has for those who may have to approve it.
+/// The fields of an exchange for people who may have to approve it.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Asking {
-    /// How long it waits for them, milliseconds.
+    /// How long the call waits for an approval, in milliseconds.
     pub wait_ms: u64,
-    /// The arguments' JSON, where it was sent.
+    /// The arguments as JSON, where the caller sent JSON.
     pub arguments: Option<Zeroizing<String>>,
-    /// An action is to be authorized, and nothing issued.
+    /// The request is an `Authorize`: nothing is issued.
     pub action: bool,
 }
 
@@ -124,20 +124,20 @@ impl std::fmt::Debug for Asking {
     }
 }
 
-/// The credential that is renewed, and what binds its line.
+/// The credential that is renewed, and the bounds of its line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Renews {
     /// The credential.
     pub id: CredentialId,
-    /// The first of its line.
+    /// The first credential of the line.
     pub line: Ancestor,
-    /// No renewal goes beyond this: fixed when the line was first issued.
+    /// The end that no renewal may exceed, fixed when the first credential of the line was issued.
     pub until: Millis,
-    /// It used up an approval, which serves once.
+    /// The credential used up an approval. An approval serves once.
     pub approval: bool,
 }
 
-/// A text of the caller's: not longer than `most` bytes, without control characters.
+/// Checks a caller's text: at most `most` bytes, no control characters.
 pub fn text(field: &'static str, value: &str, most: usize) -> Result<String, Refusal> {
     checked(field, value, most).map(str::to_owned)
 }
@@ -146,7 +146,7 @@ pub(super) fn checked<'a>(field: &'static str, value: &'a str, most: usize) -> R
     if value.len() > most {
         return Err(Refusal::field(field, format!("{} bytes, at most {most}", value.len())));
     }
-    // All of them, without a branch for each: many at a time.
+    // A fold without a branch per byte, which the compiler vectorizes.
     let plain = value.bytes().fold(true, |plain, b| plain & (0x20..0x7f).contains(&b));
     if !plain && value.chars().any(char::is_control) {
         return Err(Refusal::field(field, "has control characters; they are not allowed"));
@@ -154,7 +154,7 @@ pub(super) fn checked<'a>(field: &'static str, value: &'a str, most: usize) -> R
     Ok(value)
 }
 
-/// A name of the caller's, not empty.
+/// Checks a caller's name: not empty, of limited length, no control characters.
 pub fn name(field: &'static str, value: &str) -> Result<String, Refusal> {
     if value.is_empty() {
         return Err(Refusal::field(field, "is missing"));
@@ -163,7 +163,7 @@ pub fn name(field: &'static str, value: &str) -> Result<String, Refusal> {
 }
 
 fn names(field: &'static str, values: &[String], most: usize) -> Result<Vec<String>, Refusal> {
-    // Before they are copied.
+    // The count is checked before the values are copied.
     at_most(field, values, most)?;
     own_names(field, values.to_vec(), most)
 }
@@ -188,7 +188,7 @@ fn own_names(field: &'static str, mut values: Vec<String>, most: usize) -> Resul
     Ok(values)
 }
 
-/// A duration in milliseconds, above 0.
+/// A duration in milliseconds, greater than 0.
 pub fn duration(field: &'static str, value: Option<&prost_types::Duration>) -> Result<Option<u64>, Refusal> {
     let Some(d) = value else { return Ok(None) };
     if d.seconds < 0 || d.nanos < 0 || d.nanos > 999_999_999 {
@@ -205,7 +205,7 @@ pub fn duration(field: &'static str, value: Option<&prost_types::Duration>) -> R
     Ok(Some(ms))
 }
 
-/// How long a call waits for an approval, milliseconds; 0 for not at all.
+/// How long a call waits for an approval, in milliseconds; 0 for not at all.
 pub fn wait_ms(value: Option<&prost_types::Duration>) -> Result<u64, Refusal> {
     let (field, most) = ("wait_for_approval", limits::APPROVAL_WAIT_MS);
     let ms = duration(field, value)?.unwrap_or(0);
@@ -213,7 +213,7 @@ pub fn wait_ms(value: Option<&prost_types::Duration>) -> Result<u64, Refusal> {
     if ms > most { Err(long()) } else { Ok(ms) }
 }
 
-/// A kind; `None` where it was left out.
+/// A credential kind; `None` where the field is unset.
 pub fn kind(field: &'static str, value: i32) -> Result<Option<Kind>, Refusal> {
     if value == 0 {
         return Ok(None);
@@ -222,7 +222,7 @@ pub fn kind(field: &'static str, value: i32) -> Result<Option<Kind>, Refusal> {
     kind.map(Some).ok_or_else(|| Refusal::field(field, format!("{value} is no credential kind that this version knows")))
 }
 
-/// An id in its written form.
+/// Parses an id.
 pub fn id<T: std::str::FromStr>(field: &'static str, value: &str) -> Result<T, Refusal>
 where
     T::Err: std::fmt::Display,
@@ -241,13 +241,13 @@ fn arguments(value: Option<&pb::Arguments>) -> Result<Option<Digest>, Refusal> {
     }
 }
 
-/// SHA-256 of JSON in its canonical form (RFC 8785), so that the digest is the same however it was written.
+/// SHA-256 of JSON in canonical form (RFC 8785), so that equivalent JSON has the same digest.
 pub fn digest_of_json(json: &str) -> Result<Digest, Refusal> {
     const FIELD: &str = "arguments.json";
     if json.len() > limits::ARGUMENTS_BYTES {
         return Err(Refusal::field(FIELD, format!("{} bytes, at most {}", json.len(), limits::ARGUMENTS_BYTES)));
     }
-    // Strict, and bounded in depth: two readers must not see two different sets of arguments.
+    // The parser is strict and bounded in depth: two parsers must not read two different sets of arguments.
     let value = arguments::parse(json).map_err(|e| Refusal::field(FIELD, e))?;
     if depth(&value) > limits::ARGUMENTS_DEPTH {
         return Err(Refusal::field(FIELD, format!("is nested deeper than {}", limits::ARGUMENTS_DEPTH)));
@@ -255,7 +255,7 @@ pub fn digest_of_json(json: &str) -> Result<Digest, Refusal> {
     arguments::digest(&value).map_err(|e| Refusal::field(FIELD, e))
 }
 
-/// How deep arrays and objects are nested in a value; 0 for a plain one.
+/// Nesting depth of arrays and objects in a value; 0 for a scalar.
 fn depth(value: &serde_json::Value) -> usize {
     match value {
         serde_json::Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
@@ -316,17 +316,17 @@ impl Terms {
 }
 
 impl Wanted {
-    /// Whether an action is to be authorized, and nothing issued.
+    /// Whether the request is an `Authorize`: nothing is issued.
     pub fn is_action(&self) -> bool {
         self.asking.as_ref().is_some_and(|asking| asking.action)
     }
 
-    /// Checks the form of an exchange. What is well formed is moved, not copied.
+    /// Checks the form of an exchange. Fields are moved, not copied.
     pub fn from_pb(mut ask: pb::ExchangeRequest) -> Result<Wanted, Refusal> {
         Wanted::take(&mut ask)
     }
 
-    /// The same for who answers by the request's name: refused, that is still there.
+    /// The same with a borrowed message. `request_id` stays in the message, so that a refusal can name the request.
     pub fn take(ask: &mut pb::ExchangeRequest) -> Result<Wanted, Refusal> {
         asked::served(ask)?;
         let task = match &ask.task {
@@ -346,9 +346,9 @@ impl Wanted {
         };
         checked("request_id", &ask.request_id, limits::REQUEST_ID_BYTES)?;
         let arguments = arguments(ask.arguments.as_ref())?;
-        // How long somebody waits is no part of what is asked for.
+        // The wait time is not part of the request's identity, so it is removed before the digest.
         let mut asking = Asking { wait_ms: wait_ms(ask.wait_for_approval.take().as_ref())?, ..Asking::default() };
-        // They count by their digest: written otherwise, or sent as the digest itself, it is the same request.
+        // The arguments count by their digest: the same JSON written differently, or sent as its digest, is the same request.
         if let Some(digest) = arguments
             && let Some(pb::Arguments { arguments: Some(pb::arguments::Arguments::Json(_)) }) = &ask.arguments
         {
@@ -359,7 +359,7 @@ impl Wanted {
             }
         }
         let digest = if ask.request_id.is_empty() { [0; 32] } else { digest_of(ask) };
-        // After the digest: another token is another request.
+        // Taken after the digest, so that a different subject token makes a different request.
         let behalf = SentToken::take(ask.subject_token.take())?.map(|token| Box::new(Behalf::Sent(token)));
         asked::whole(ask)?;
         checked("upstream", &ask.upstream, limits::NAME_BYTES)?;

@@ -1,4 +1,4 @@
-//! The call that a task works for, where nobody hands it on: what notes something far below the service that was called.
+//! The call that a task works for, as a task-local. It serves code far below the service that received the call.
 
 use super::context::TraceId;
 use super::live::{Part, Traced};
@@ -13,28 +13,28 @@ pub fn current() -> Traced {
     CURRENT.try_with(Clone::clone).unwrap_or_default()
 }
 
-/// Tells something of the call that this task works for, where it is traced or logged.
+/// Adds attributes to the call that this task works for, if it is traced or logged.
 pub fn note(attributes: impl FnOnce() -> Vec<Attribute>) {
     let _ = CURRENT.try_with(|call| call.note(attributes));
 }
 
 impl Traced {
-    /// A part of the call that this task works for.
+    /// Begins a span below the call that this task works for.
     pub fn part(name: &'static str) -> Part {
         CURRENT.try_with(|call| call.span(name)).unwrap_or_default()
     }
 
-    /// The trace of the call that this task works for.
+    /// The trace id of the call that this task works for.
     pub fn current_id() -> Option<TraceId> {
         CURRENT.try_with(Traced::id).unwrap_or_default()
     }
 
-    /// The same for what waits for nothing.
+    /// Runs synchronous work on behalf of this call.
     pub fn within<T>(&self, work: impl FnOnce() -> T) -> T {
         if self.is_nothing() { work() } else { CURRENT.sync_scope(self.clone(), work) }
     }
 
-    /// Whatever `work` does, it does for this call.
+    /// Runs a future on behalf of this call.
     pub async fn scope<F: Future>(self, work: F) -> F::Output {
         if self.is_nothing() { work.await } else { CURRENT.scope(self, work).await }
     }

@@ -1,29 +1,29 @@
-//! `traceparent` (W3C Trace Context, sections 3.2 and 4): which trace a call belongs to. What is malformed is nobody's trace.
+//! `traceparent` (W3C Trace Context, sections 3.2 and 4): the trace that a call belongs to. A malformed header is ignored.
 
 use crate::limits;
 
-/// The id of a trace.
+/// A trace id.
 pub type TraceId = [u8; 16];
-/// The id of a span.
+/// A span id.
 pub type SpanId = [u8; 8];
 
-/// What a caller says of the trace that it is in.
+/// The trace context that a caller sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Context {
-    /// The trace.
+    /// The trace id.
     pub trace: TraceId,
-    /// The caller's span.
+    /// The caller's span id.
     pub span: SpanId,
-    /// The caller may have recorded its own part.
+    /// The caller may have recorded its own spans.
     pub sampled: bool,
 }
 
-/// Bytes of version 00.
+/// Length of version 00, in bytes.
 const LENGTH: usize = 55;
 
 impl Context {
-    /// Reads a `traceparent`. `None`: it has another form, another case, an id of zeros, or version ff. A version above 00 may have more
-    /// behind a hyphen, and only the flag that version 00 knows counts.
+    /// Parses a `traceparent`. `None`: malformed, upper-case digits, an id of zeros, or version ff. A version above 00 may continue after a
+    /// further hyphen; of its flags only the one that version 00 defines is used.
     pub fn parse(text: &[u8]) -> Option<Context> {
         if text.len() > limits::TRACEPARENT_BYTES {
             return None;
@@ -41,25 +41,25 @@ impl Context {
         fits.then_some(Context { trace, span, sampled })
     }
 
-    /// As a header, version 00.
+    /// The header text, version 00.
     pub fn header(&self) -> String {
         format!("00-{}-{}-{:02x}", hex(&self.trace), hex(&self.span), u8::from(self.sampled))
     }
 }
 
-/// Lower-case hexadecimal, as it is written in headers and records.
+/// Lower-case hexadecimal, as in headers and records.
 pub fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
 
-/// The four fields of version 00, by their places.
+/// The four fields of version 00, at their fixed positions.
 fn fields(known: &[u8]) -> Option<[&[u8]; 4]> {
     let hyphens = [2, 35, 52].iter().all(|at| known.get(*at) == Some(&b'-'));
     let fields = [known.get(..2)?, known.get(3..35)?, known.get(36..52)?, known.get(53..LENGTH)?];
     hyphens.then_some(fields)
 }
 
-/// Lower-case digits only, and not all of them 0.
+/// An id of lower-case digits that are not all 0.
 fn id<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let mut id = [0; N];
     let (pairs, []) = digits.as_chunks::<2>() else { return None };

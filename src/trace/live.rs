@@ -1,4 +1,4 @@
-//! One call that is traced or logged, and its parts.
+//! A call that is traced or logged, and its spans.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,18 +13,18 @@ use crate::limits;
 use crate::refusal::{Code, No};
 use crate::system::Moment;
 
-/// gRPC's CANCELLED: what a call ends with that nobody ended.
+/// gRPC's CANCELLED: the status of a call that was dropped without an end.
 const CANCELLED: i32 = 1;
-/// gRPC's UNIMPLEMENTED: the method may be anything that somebody wrote.
+/// gRPC's UNIMPLEMENTED: the method's name may be arbitrary text of the caller.
 const UNIMPLEMENTED: i32 = 12;
-/// What OpenTelemetry calls an error of a server: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS. A refusal
-/// is the caller's, and none of ours.
+/// The codes that OpenTelemetry counts as server errors: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS. A
+/// refusal counts as the caller's error.
 const ERRORS: [i32; 6] = [2, 4, 12, 13, 14, 15];
 
-/// What is known of a call's trace. Two calls that differ by it ask for the same.
+/// The trace of a call. All values compare equal, because the trace does not change what a call asks for.
 #[derive(Clone, Default)]
 pub struct Traced {
-    /// The trace: its caller's, or where it is traced without one, its own.
+    /// The trace id: the caller's or, if the call was sampled without one, a new one.
     trace: Option<TraceId>,
     live: Option<Arc<Live>>,
 }
@@ -43,17 +43,17 @@ impl fmt::Debug for Traced {
     }
 }
 
-/// A call that is traced or logged. It ends once; dropped before, as one whose caller went away.
+/// A call that is traced or logged. It ends once; dropping it earlier counts as cancelled by the caller.
 pub struct Live {
     tracer: Arc<Tracer>,
-    /// `None` where it is only logged, and no caller named one.
+    /// `None` where the call is only logged and its caller sent no trace.
     trace: Option<TraceId>,
     id: SpanId,
     parent: Option<SpanId>,
     sampled: bool,
-    /// As HTTP/2 has it: `/mayfly.v1.TokenService/Exchange`.
+    /// The HTTP/2 path, `/mayfly.v1.TokenService/Exchange`.
     path: Cow<'static, str>,
-    /// One of several exchanges of it.
+    /// This is one of several exchanges of a call.
     one_of: bool,
     began: Moment,
     start_ns: u64,
@@ -63,20 +63,20 @@ pub struct Live {
 #[derive(Default)]
 struct About {
     attributes: Vec<Attribute>,
-    /// What is waited for, where that does not lie in one function.
+    /// The span of a wait that begins and ends in different functions.
     waits: Option<Span>,
     spans: usize,
     over: bool,
 }
 
-/// How a [`Live`] begins.
+/// The parameters of a new [`Live`].
 pub(super) struct Begin {
     pub trace: Option<TraceId>,
     pub parent: Option<SpanId>,
     pub sampled: bool,
     pub path: Cow<'static, str>,
     pub one_of: bool,
-    /// So long ago, nanoseconds.
+    /// How long ago the call began, in nanoseconds.
     pub ago_ns: u64,
 }
 
@@ -116,7 +116,7 @@ impl Live {
         room
     }
 
-    /// It ended with this gRPC status, and where it was refused, for this reason. The first end counts.
+    /// Ends the call with a gRPC status and, where it was refused, a reason. Later ends are ignored.
     fn end(&self, code: i32, reason: &str) {
         let mut about = self.about.lock();
         if std::mem::replace(&mut about.over, true) {
@@ -168,7 +168,7 @@ impl Live {
         });
     }
 
-    /// One line, in fields: how much of it there is, the call says.
+    /// Writes one log line with the fields that the call noted.
     fn log(&self, noted: &[Attribute], code: i32, end_ns: u64) {
         let text = |key: &str| match noted.iter().find(|(known, _)| *known == key) {
             Some((_, Value::Text(text))) => Some(text.as_str()),
@@ -206,7 +206,7 @@ impl Drop for Live {
 }
 
 impl Traced {
-    /// Only the trace that its caller named.
+    /// A call with only the trace id that its caller sent.
     pub(super) fn named(trace: Option<TraceId>) -> Traced {
         Traced { trace, live: None }
     }
@@ -215,62 +215,62 @@ impl Traced {
         Traced { trace: live.trace, live: Some(live) }
     }
 
-    /// The trace, where there is one.
+    /// The trace id, if there is one.
     pub fn id(&self) -> Option<TraceId> {
         self.trace
     }
 
-    /// As records have it: empty for none.
+    /// The trace id in the form of records; empty for none.
     pub fn bytes(&self) -> &[u8] {
         self.trace.as_ref().map_or(&[], |id| id)
     }
 
-    /// As log lines have it.
+    /// The trace id in the form of log lines.
     pub fn text(&self) -> Option<String> {
         self.trace.map(|id| hex(&id))
     }
 
-    /// There is nothing to note, and no trace.
+    /// Whether the call has no trace id and is not traced or logged.
     pub fn is_nothing(&self) -> bool {
         self.trace.is_none() && self.live.is_none()
     }
 
-    /// It is traced or logged.
+    /// Whether the call is traced or logged.
     pub fn is_live(&self) -> bool {
         self.live.is_some()
     }
 
-    /// It is traced, not only logged.
+    /// Whether the call is traced, not only logged.
     pub fn is_sampled(&self) -> bool {
         self.live.as_ref().is_some_and(|live| live.sampled)
     }
 
-    /// What whoever is asked on its behalf is to be told, where it is traced.
+    /// The trace context to send to a server that is called on the call's behalf, if the call is traced.
     pub fn context(&self) -> Option<Context> {
         let live = self.live.as_ref().filter(|live| live.sampled)?;
         Some(Context { trace: live.trace?, span: live.id, sampled: true })
     }
 
-    /// Tells something of it, where it is traced or logged.
+    /// Adds attributes, if the call is traced or logged.
     pub fn note(&self, attributes: impl FnOnce() -> Vec<Attribute>) {
         if let Some(live) = &self.live {
             live.note(attributes());
         }
     }
 
-    /// A part of it, from here until that is dropped.
+    /// Begins a span below the call, which ends on drop.
     pub fn span(&self, name: &'static str) -> Part {
         let begun = self.live.as_ref().and_then(|live| Some((live, live.begin_span(name, live.began.now_ns())?)));
         Part(begun.map(|(live, span)| Box::new(Open { live: live.clone(), span })))
     }
 
-    /// A part of it that began with it and is over.
+    /// Adds a span that began with the call and ends now.
     pub fn since_its_begin(&self, name: &'static str) {
         let begun = self.live.as_ref().and_then(|live| Some((live, live.begin_span(name, live.start_ns)?)));
         drop(Part(begun.map(|(live, span)| Box::new(Open { live: live.clone(), span }))));
     }
 
-    /// From here on it waits for something, until [`Traced::waited`] or its end.
+    /// Begins a wait, which ends with [`Traced::waited`] or with the call.
     pub fn waits(&self, name: &'static str) {
         if let Some(live) = &self.live {
             let span = live.begin_span(name, live.began.now_ns());
@@ -278,7 +278,7 @@ impl Traced {
         }
     }
 
-    /// What it waited for is there, or will not be.
+    /// Ends the wait.
     pub fn waited(&self, attributes: impl FnOnce() -> Vec<Attribute>) {
         let Some(live) = &self.live else { return };
         if let Some(span) = live.about.lock().waits.take() {
@@ -287,14 +287,14 @@ impl Traced {
         }
     }
 
-    /// It ended with this gRPC status code, refused for this reason where there is one. What it ends with first counts.
+    /// Ends the call with a gRPC status code and a reason, empty unless it was refused. Later ends are ignored.
     pub fn end(&self, code: i32, reason: &str) {
         if let Some(live) = &self.live {
             live.end(code, reason);
         }
     }
 
-    /// The same of one of several exchanges, and of nothing else.
+    /// The same, but only for one of several exchanges of a call.
     pub fn end_one(&self, code: i32, reason: &str) {
         if let Some(live) = self.live.as_ref().filter(|live| live.one_of) {
             live.end(code, reason);
@@ -305,7 +305,7 @@ impl Traced {
         self.live.as_ref().map(|live| (&live.tracer, &**live))
     }
 
-    /// One of several exchanges that this call asks for.
+    /// Begins one of several exchanges of this call.
     pub fn one_of(&self) -> Traced {
         match self.parts() {
             Some((tracer, live)) => tracer.one_of(live),
@@ -315,14 +315,14 @@ impl Traced {
 }
 
 impl Live {
-    /// The same call, for one of its exchanges.
+    /// The parameters for one exchange of this call.
     pub(super) fn beginning_of_one(&self) -> Begin {
         let parent = self.sampled.then_some(self.id);
         Begin { trace: self.trace, parent, sampled: self.sampled, path: self.path.clone(), one_of: true, ago_ns: 0 }
     }
 }
 
-/// A part of a call that is traced. It is over when it is dropped.
+/// A span below a traced call. It ends on drop.
 #[derive(Default)]
 pub struct Part(Option<Box<Open>>);
 
@@ -332,7 +332,7 @@ struct Open {
 }
 
 impl Part {
-    /// Somebody else is asked.
+    /// Marks the span as a call to another server.
     pub fn of_another(mut self) -> Part {
         if let Some(open) = &mut self.0 {
             open.span.kind = Kind::Client;
@@ -340,14 +340,14 @@ impl Part {
         self
     }
 
-    /// Tells something of it.
+    /// Adds attributes.
     pub fn note(&mut self, attributes: impl FnOnce() -> Vec<Attribute>) {
         if let Some(open) = &mut self.0 {
             open.span.attributes.extend(attributes());
         }
     }
 
-    /// What came of it. A refusal has a reason; where that is an error of a server, or it is a fault, the part has failed.
+    /// Records the result. A refusal adds its reason; the span has failed where the refusal is a server error or the result is a fault.
     pub fn of<T>(&mut self, end: Result<T, No>) -> Result<T, No> {
         if let (Some(open), Err(no)) = (&mut self.0, &end) {
             let (code, reason) = match no {

@@ -1,11 +1,11 @@
-//! Traces: what a call did and how long each part of it took, for a collector of OpenTelemetry; and the ids of a call for log lines.
+//! Traces: what a call did and how long each part took, for an OpenTelemetry collector, and the ids of a call for log lines.
 //!
-//! - [`context`]: what a caller says of the trace that it is in (W3C Trace Context).
-//! - [`Tracer`]: which calls are traced: those whose callers say so, up to a rate, and a configured part of the others.
-//! - [`Traced`]: a call's own. Nearly always it is nothing, or a trace id: then every function of it is a look at two numbers.
-//! - [`Live`]: a call that is traced or logged. Its spans go to a [`Queue`] when they are over; `server::traces` hands them on.
+//! - [`context`]: the trace context that a caller sends (W3C Trace Context).
+//! - [`Tracer`]: decides which calls are traced: calls whose callers ask for it, up to a rate limit, and a configured share of the others.
+//! - [`Traced`]: the trace of one call. It is almost always empty or a trace id only; every method then costs two comparisons.
+//! - [`Live`]: a call that is traced or logged. Its finished spans go to a [`Queue`], which `server::traces` exports.
 //!
-//! What is told holds the ids that the audit holds, and never a secret or what a caller wrote as it likes (purpose, reason, arguments).
+//! Spans contain the ids that the audit contains, and never a secret or a caller's free text (purpose, reason, arguments).
 
 mod ambient;
 pub mod context;

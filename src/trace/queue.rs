@@ -1,4 +1,4 @@
-//! Spans that are over and wait for whoever hands them on. Nobody who ends one waits: what finds no room is dropped, and counted.
+//! Finished spans that wait for export. Ending a span never blocks: a span that finds no room is dropped and counted.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -8,32 +8,32 @@ use parking_lot::Mutex;
 use super::span::Span;
 use crate::limits;
 
-/// The spans.
+/// The queue.
 #[derive(Default)]
 pub struct Queue {
     waiting: Mutex<VecDeque<Span>>,
     pub(super) counts: Counts,
 }
 
-/// What became of spans and calls since the start.
+/// Counters of spans and calls since the start.
 #[derive(Default)]
 pub struct Counts {
-    /// Spans that the collector took.
+    /// Spans that the collector accepted.
     pub sent: AtomicU64,
-    /// Spans that found no room.
+    /// Spans that were dropped because the queue, or a call's limit, was full.
     pub full: AtomicU64,
-    /// Spans that no collector took in time.
+    /// Spans that no collector accepted in time.
     pub unreachable: AtomicU64,
-    /// Spans that the collector rejected for good.
+    /// Spans that the collector rejected permanently.
     pub rejected: AtomicU64,
-    /// Calls that were to be traced beyond the rate.
+    /// Calls that were not traced because of the rate limit.
     pub over_rate: AtomicU64,
-    /// The collector does not take spans now.
+    /// The collector currently accepts no spans.
     pub failing: AtomicBool,
 }
 
 impl Queue {
-    /// Takes a span, where there is room.
+    /// Adds a span if there is room.
     pub fn push(&self, span: Span) {
         let mut waiting = self.waiting.lock();
         if waiting.len() >= limits::TRACE_SPANS_WAITING {
@@ -44,19 +44,19 @@ impl Queue {
         }
     }
 
-    /// A span that was not even kept.
+    /// Counts a span that was not even created.
     pub(super) fn drop_one(&self) {
         self.counts.full.fetch_add(1, Relaxed);
     }
 
-    /// The oldest that wait, up to so many.
+    /// Takes up to `most` of the oldest spans.
     pub fn take(&self, most: usize) -> Vec<Span> {
         let mut waiting = self.waiting.lock();
         let count = most.min(waiting.len());
         waiting.drain(..count).collect()
     }
 
-    /// What became of them.
+    /// The counters.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }

@@ -1,11 +1,11 @@
-//! How many a second.
+//! A rate limit per second.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// So many a second, by a clock that never steps. What is left of one second is no good in the next.
+/// A number per second, by a clock that never steps. An unused remainder does not carry over to the next second.
 pub(super) struct PerSecond {
     most: AtomicU64,
-    /// The second, and how many were taken in it: 32 bits each.
+    /// The second, and the number taken in it: 32 bits each.
     taken: AtomicU64,
 }
 
@@ -14,12 +14,12 @@ impl PerSecond {
         PerSecond { most: AtomicU64::new(most.min(u64::from(u32::MAX))), taken: AtomicU64::new(0) }
     }
 
-    /// So many a second from here on.
+    /// Changes the number per second.
     pub fn set(&self, most: u64) {
         self.most.store(most.min(u64::from(u32::MAX)), Relaxed);
     }
 
-    /// Takes one, at this many milliseconds. False: there is none left.
+    /// Takes one at this time, in milliseconds. `false`: none is left.
     pub fn take(&self, steady_ms: u64) -> bool {
         let most = self.most.load(Relaxed);
         let second = steady_ms / 1_000 % (1 << 32);

@@ -1,25 +1,25 @@
-//! A span that is over, and what is told of it.
+//! Finished spans and their attributes.
 
 use std::borrow::Cow;
 
 use super::context::{SpanId, TraceId};
 
-/// Which part of a call a span is, by OpenTelemetry's numbers.
+/// The kind of a span, by OpenTelemetry's numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Kind {
-    /// Something within this server.
+    /// Work within this server.
     #[default]
     Internal = 1,
     /// A call that this server answers.
     Server = 2,
-    /// Somebody else is asked.
+    /// A call to another server.
     Client = 3,
 }
 
-/// What is told.
+/// The value of an attribute.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Value {
-    /// A text. Never a secret, and never what a caller wrote as it likes.
+    /// A text. Never a secret, and never a caller's free text.
     Text(String),
     /// A number.
     Number(i64),
@@ -43,33 +43,33 @@ impl From<u64> for Value {
     }
 }
 
-/// One thing that is told, by its name.
+/// An attribute: name and value.
 pub type Attribute = (&'static str, Value);
 
-/// A span that is over.
+/// A finished span.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Span {
-    /// Its trace.
+    /// The trace id.
     pub trace: TraceId,
-    /// Itself.
+    /// The span id.
     pub id: SpanId,
-    /// What it is a part of; `None` for nothing that is known.
+    /// The parent span; `None` where there is none or it is unknown.
     pub parent: Option<SpanId>,
-    /// What it is.
+    /// The span's name.
     pub name: Cow<'static, str>,
-    /// Which part.
+    /// The span's kind.
     pub kind: Kind,
-    /// When it began, nanoseconds since 1970.
+    /// The start, in nanoseconds since 1970.
     pub start_ns: u64,
-    /// When it was over.
+    /// The end, in nanoseconds since 1970.
     pub end_ns: u64,
-    /// What is told of it.
+    /// The attributes.
     pub attributes: Vec<Attribute>,
-    /// Why it failed, where it did, by something of ours or somebody's who was asked: what was refused correctly did not.
+    /// The error, if mayfly or a server that it called failed. A correct refusal is not an error.
     pub failed: Option<Cow<'static, str>>,
 }
 
-/// A caller's name for something, as it may be told: what is no plain character is written out.
+/// A caller's text in a form that may be exported: every character outside printable ASCII is escaped.
 pub fn plain(name: &str) -> String {
     name.escape_default().to_string()
 }

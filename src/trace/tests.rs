@@ -1,4 +1,4 @@
-//! Who is traced, what is told of it, and that nothing is where nobody asked.
+//! Tests which calls are traced, what their spans contain, and that other calls produce nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

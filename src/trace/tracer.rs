@@ -1,4 +1,4 @@
-//! Which calls are traced, and where their spans go.
+//! Decides which calls are traced, and queues their spans.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,27 +13,27 @@ use super::span::{Attribute, Kind, Span};
 use crate::limits;
 use crate::system::{Moment, Stopwatch, System};
 
-/// What an operator wants to know of calls.
+/// The tracing settings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Wanted {
-    /// Spans are told: there is a collector.
+    /// Spans are exported to a collector.
     pub traces: bool,
-    /// Of calls whose callers name no trace, so many of a million are traced.
+    /// How many of a million calls without a caller's trace are traced.
     pub per_million: u64,
-    /// Most calls a second that are traced because their callers say so, and as many of the others.
+    /// The rate limit of calls per second that are traced because their callers ask for it, and the same limit for all other traced calls.
     pub per_second: u64,
-    /// Each call has a log line.
+    /// Each call is logged.
     pub log_calls: bool,
 }
 
-/// One per process.
+/// The tracer. There is one per process.
 pub struct Tracer {
     system: System,
-    /// Spans are told: there is a collector.
+    /// Spans are exported to a collector.
     traces: AtomicBool,
-    /// Each call has a log line.
+    /// Each call is logged.
     log_calls: AtomicBool,
-    /// A trace id whose last eight bytes are below this is traced.
+    /// A generated trace id is traced if its last eight bytes are not above this.
     below: AtomicU64,
     asked: PerSecond,
     drawn: PerSecond,
@@ -41,7 +41,7 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// As an operator wants it.
+    /// A tracer with these settings.
     pub fn new(wanted: Wanted, system: System) -> Arc<Tracer> {
         let tracer = Tracer {
             system,
@@ -56,7 +56,7 @@ impl Tracer {
         Arc::new(tracer)
     }
 
-    /// As an operator wants it from here on.
+    /// Changes the settings for later calls.
     pub fn set(&self, wanted: Wanted) {
         let part = u128::from(wanted.per_million.min(1_000_000)) * u128::from(u64::MAX) / 1_000_000;
         let per_second = wanted.per_second.min(limits::TRACES_PER_SECOND as u64);
@@ -67,12 +67,12 @@ impl Tracer {
         self.traces.store(wanted.traces, Relaxed);
     }
 
-    /// The spans that are over.
+    /// The finished spans.
     pub fn queue(&self) -> &Queue {
         &self.queue
     }
 
-    /// Whether spans are told to anybody.
+    /// Whether spans are exported.
     pub fn tells(&self) -> bool {
         self.traces.load(Relaxed)
     }
@@ -95,7 +95,8 @@ impl Tracer {
         if id == [0; 8] { [1; 8] } else { id }
     }
 
-    /// A call that was just read. `traceparent`: its header, where it has exactly one. `path` is taken only where the call is traced or logged.
+    /// Begins a call that was just read. `traceparent`: its header, where it has exactly one. `path` is copied only where the call is
+    /// traced or logged.
     pub fn call(self: &Arc<Tracer>, traceparent: Option<&[u8]>, path: &str, read: Stopwatch) -> Traced {
         let named = traceparent.and_then(Context::parse);
         if !self.tells() && !self.logs() {
@@ -117,7 +118,7 @@ impl Tracer {
         }
     }
 
-    /// A stream, whose exchanges are traced each by itself where its caller names no trace: so it is not drawn.
+    /// Begins a stream. Where its caller sent no trace, each exchange on it is sampled by itself, so the stream is not.
     pub fn stream(self: &Arc<Tracer>, traceparent: Option<&[u8]>, path: &'static str, read: Stopwatch) -> Traced {
         let named = traceparent.and_then(Context::parse);
         match named {
@@ -130,7 +131,7 @@ impl Tracer {
         }
     }
 
-    /// One exchange on a stream.
+    /// Begins one exchange on a stream.
     pub fn on_stream(self: &Arc<Tracer>, stream: &Traced, path: &'static str, read: Stopwatch) -> Traced {
         if !self.tells() && !self.logs() {
             return stream.clone();
@@ -149,7 +150,7 @@ impl Tracer {
         }
     }
 
-    /// One of several exchanges of a call that is traced or logged: as that is, up to the rate.
+    /// Begins one of several exchanges of a call that is traced or logged. It is treated like the call, up to the rate limit.
     pub(super) fn one_of(self: &Arc<Tracer>, live: &Live) -> Traced {
         self.one_read(live, 0)
     }
@@ -167,7 +168,7 @@ impl Tracer {
         if self.logs() { Traced::live(Live::new(self, begin())) } else { Traced::named(trace) }
     }
 
-    /// Whether there is room for one more whose caller asked for it.
+    /// Whether the rate limit allows one more call whose caller asked for tracing.
     fn is_asked(&self) -> bool {
         self.tells() && self.has_room(&self.asked)
     }
@@ -180,7 +181,7 @@ impl Tracer {
         room
     }
 
-    /// A trace of our own, where this call is one of the part that is traced.
+    /// A new trace id, if this call is sampled.
     fn draw(&self) -> Option<TraceId> {
         let below = self.below.load(Relaxed);
         if !self.tells() || below == 0 {
@@ -191,7 +192,7 @@ impl Tracer {
         (u64::from_be_bytes([a, b, c, d, e, f, g, h]) <= below && self.has_room(&self.drawn)).then_some(trace)
     }
 
-    /// Something of mayfly's own that somebody else is asked for, where it is one of the part that is traced: a trace of its own.
+    /// Begins a trace of mayfly's own work that calls another server, if it is sampled.
     pub fn own(self: &Arc<Tracer>, name: &'static str) -> Option<Own> {
         let trace = self.draw()?;
         let began = Moment::now();
@@ -201,7 +202,7 @@ impl Tracer {
     }
 }
 
-/// A trace with one span. It is over when it is dropped.
+/// A trace with one span, which ends on drop.
 pub struct Own {
     tracer: Arc<Tracer>,
     span: Span,
@@ -209,17 +210,17 @@ pub struct Own {
 }
 
 impl Own {
-    /// What whoever is asked is to be told.
+    /// The trace context to send to the called server.
     pub fn context(&self) -> Context {
         Context { trace: self.span.trace, span: self.span.id, sampled: true }
     }
 
-    /// Tells something of it.
+    /// Adds attributes.
     pub fn note(&mut self, attributes: impl IntoIterator<Item = Attribute>) {
         self.span.attributes.extend(attributes);
     }
 
-    /// It did not take.
+    /// Marks the span as failed.
     pub fn failed(&mut self, why: &'static str) {
         self.span.attributes.push(("error.type", why.into()));
         self.span.failed = Some(why.into());
@@ -233,7 +234,7 @@ impl Drop for Own {
     }
 }
 
-/// A path as it may be told: what looks like no method is one of many.
+/// A path that may be exported. A path that does not look like a method is replaced.
 fn known(path: &str) -> &str {
     let named = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/');
     if path.len() <= limits::NAME_BYTES && path.bytes().all(named) { path } else { "/_OTHER" }

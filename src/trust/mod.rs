@@ -1,8 +1,8 @@
-//! Which roots vouch for whom, and how that changes: one path for operators and for every source of bundles.
+//! Trust bundles: which roots vouch for which trust domain, and how that changes. Operators and all sources of bundles use the same path.
 //!
-//! The bundle in force is the ledger's. A change is a record first; where it removes a root, the revocation of what that root vouched for
-//! stands in the same group ("narrowing revokes"). The bundles that connections are checked against follow after the durable commit, before
-//! anybody is answered.
+//! The ledger's bundle is authoritative. A change is first a record. Where it removes a root, the same group of records revokes everything
+//! that the root vouched for ("narrowing revokes"). The bundles against which connections are checked are updated after the durable commit
+//! and before the change is answered.
 
 mod plan;
 mod second;
@@ -27,54 +27,55 @@ use crate::revoke::{Confirm, Hits, confirm_needed};
 use crate::seq::Seq;
 use crate::tasks::{Named, request_of};
 
-/// A decision that ran into a change is made once more before the caller is told to try again.
+/// A change decided on an old state is decided once more before the caller is told to retry.
 const TRIES: usize = 2;
 
 /// A change of a trust domain's bundle.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// Whose bundle.
+    /// The trust domain.
     pub domain: TrustDomain,
-    /// What is proposed.
+    /// The proposed change.
     pub proposal: Proposal,
-    /// Who proposes it.
+    /// The author of the change.
     pub author: Who,
-    /// Why: what the revocation of removed roots says.
+    /// The reason, also used in the revocation of removed roots.
     pub reason: String,
-    /// How much may be hit.
+    /// How many credentials may be hit.
     pub confirm: Confirm,
-    /// Only say what would be hit.
+    /// Only report what would be hit.
     pub dry_run: bool,
-    /// The request, where it named itself.
+    /// The request id and digest, where the caller gave a request id.
     pub named: Named,
-    /// The operator who changes it, who may take a second one; `None` where a source does.
+    /// The operator who makes the change and who may need a second one; `None` where a source makes it.
     pub operator: Option<Operator>,
 }
 
-/// What a change came to, or would.
+/// The result of a change or a dry run.
 #[derive(Clone, Debug, Default)]
 pub struct Changed {
-    /// The record of the change: the rule's, where something was revoked. `None` for a dry run, and where nothing changed.
+    /// The sequence number of the change's record, or of its revocation rule where something was revoked. `None` for a dry run and where
+    /// nothing changed.
     pub seq: Option<Seq>,
-    /// Something was removed, so that `seq` is a rule.
+    /// Something was removed, so `seq` is that of a rule.
     pub narrowed: bool,
-    /// Roots that are new.
+    /// Added roots.
     pub added: Vec<crate::identity::anchor::TrustAnchor>,
-    /// Roots that are gone.
+    /// Removed roots.
     pub removed: Vec<crate::identity::anchor::TrustAnchor>,
-    /// What was hit.
+    /// What the revocation hits.
     pub hits: Hits,
-    /// Connections that end with them.
+    /// The connections that end with the removed roots.
     pub connections: u64,
-    /// The domain as a dry run found that it would be.
+    /// The resulting state of the domain, for a dry run.
     pub would_be: Option<BundleState>,
 }
 
 impl Authority {
-    /// Changes a bundle. Refused with CONFIRM_NEEDED where more would be hit than was confirmed; nothing is done then.
+    /// Changes a bundle. Refused with CONFIRM_NEEDED, without any effect, where more credentials would be hit than confirmed.
     pub async fn change_bundle(&self, change: &Change) -> Result<Changed, No> {
         let may = change.operator.as_ref().map(|operator| self.may_change_trust(operator, change)).transpose()?;
-        // One at a time: each is planned on the bundle that the one before left.
+        // One change at a time, because each is planned on the bundle that the previous one left.
         let _one = self.changing.lock().await;
         let name = change.author.name();
         if let Some(before) = self.remembered(&name, &change.named).await? {
@@ -110,7 +111,8 @@ impl Authority {
             removed: planned.removed.clone(),
             ..Changed::default()
         };
-        // Nobody is asked where a source narrows, and an emergency does not wait for a number.
+        // Hits are counted only where somebody has to confirm them: not for a change by a source, and not in an emergency that confirms
+        // all.
         if changed.narrowed && (change.dry_run || change.confirm != Confirm::All) {
             changed.hits = self.hits(&planned.targets).await?.0;
         }
@@ -127,7 +129,7 @@ impl Authority {
         }
         let mut records: Vec<Record> = planned.records(&change.author, &change.reason, now);
         if let Some(last) = records.last_mut() {
-            // A repeat is answered with the rule's seq, which is the last record's.
+            // A repeat is answered with the rule's sequence number, which is that of the last record.
             last.request = request_of(name, &change.named);
         }
         let records = records.into_iter().map(|r| r.decided_at(view.revision())).collect();
@@ -136,7 +138,7 @@ impl Authority {
         Ok(changed)
     }
 
-    /// The roots of our own trust domain are the keys of its CA, and nobody else's word.
+    /// The roots of mayfly's own trust domain are its CA keys and cannot be set otherwise.
     fn whose_roots(&self, change: &Change) -> Result<(), Refusal> {
         let own = self.own_domain.as_ref().is_some_and(|own| own.trust_domain == change.domain);
         match &change.proposal {
@@ -150,7 +152,7 @@ impl Authority {
         }
     }
 
-    /// A repeat of a change that was made: answered from its records.
+    /// A repeat of a completed change, answered from its records.
     async fn changed_before(&self, change: &Change, seq: Seq, at: crate::store::Position) -> Result<Changed, No> {
         let records = self.ledger.records_at(at)?;
         let mine = |r: &&Record| r.request.as_ref().is_some_and(|r| Some(&r.id) == change.named.as_ref().map(|(id, _)| id));
@@ -165,9 +167,10 @@ impl Authority {
         Ok(Changed { seq: Some(seq), narrowed: narrowed.is_some(), hits, ..Changed::default() })
     }
 
-    /// A source has this bundle now. Answers with the record of the change, `None` where nothing changed.
+    /// Applies a source's present bundle. Returns the sequence number of the change's record, `None` where nothing changed.
     ///
-    /// `place`: where it was found, for the audit. Refused where its sequence goes down or is gone: the bundle in force stays.
+    /// `place`: where the bundle was found, for the audit. Refused where the bundle's sequence went down or is missing; the bundle in force
+    /// then stays.
     pub async fn found_bundle(&self, bundle: &Bundle, source: Source, place: &str) -> Result<Option<Seq>, No> {
         let change = Change {
             domain: bundle.trust_domain().clone(),
@@ -182,7 +185,8 @@ impl Authority {
         Ok(self.change_bundle(&change).await?.seq)
     }
 
-    /// The configuration no longer names a trust domain whose bundle came from a file: what it vouched for is revoked.
+    /// Applies that the configuration no longer names a trust domain whose bundle came from a file: everything that the bundle vouched for
+    /// is revoked.
     pub async fn no_longer_named(&self, domain: &TrustDomain) -> Result<Option<Seq>, No> {
         let change = Change {
             domain: domain.clone(),
@@ -197,7 +201,7 @@ impl Authority {
         Ok(self.change_bundle(&change).await?.seq)
     }
 
-    /// Puts the ledger's bundles in force for the connections. Domains that the ledger does not know keep what they have.
+    /// Loads the ledger's bundles for checking connections. Domains unknown to the ledger keep their bundle.
     pub(crate) fn load_bundles(&self) -> Result<(), Fault> {
         self.load_bundles_of(|_| true)
     }

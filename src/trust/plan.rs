@@ -1,7 +1,7 @@
-//! What becomes of a bundle. Pure: the bundle in force and what is proposed in, the bundle after it and its records out.
+//! Plans a bundle change. Pure: takes the bundle in force and a proposal, and returns the resulting bundle with its records.
 //!
-//! A source (a file, an endpoint) says what its bundle is now. An operator's word stands above it: what an operator removed stays out, and
-//! what an operator added stays in, whatever the source says.
+//! A source (a file, an endpoint) proposes its present bundle. Changes by an operator have precedence over it: a root that an operator
+//! removed stays out, and a root that an operator added stays in, whatever the source contains.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,20 +20,20 @@ use crate::seq::Millis;
 /// SHA-256 of a root's certificate.
 pub type Root = [u8; 32];
 
-/// Where a bundle comes from.
+/// The source of a bundle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
-    /// An operator's call.
+    /// A call by an operator.
     Api,
-    /// A file that is read again when it changes.
+    /// A file, which is read again when it changes.
     File,
     /// The SPIFFE Workload API.
     WorkloadApi,
     /// A SPIFFE federation endpoint.
     Federation,
-    /// Our own CA.
+    /// mayfly's own CA.
     Own,
-    /// The configuration, which no longer names the trust domain.
+    /// The configuration, when it no longer names the trust domain.
     Configuration,
 }
 
@@ -41,7 +41,7 @@ impl Source {
     const ALL: [Source; 6] =
         [Source::Api, Source::File, Source::WorkloadApi, Source::Federation, Source::Own, Source::Configuration];
 
-    /// As records write it.
+    /// The source's name in records.
     pub const fn as_str(self) -> &'static str {
         match self {
             Source::Api => "api",
@@ -53,43 +53,43 @@ impl Source {
         }
     }
 
-    /// From a record.
+    /// Parses the name in a record.
     pub fn from_text(text: &str) -> Option<Source> {
         Source::ALL.into_iter().find(|s| s.as_str() == text)
     }
 }
 
-/// What is proposed for a trust domain.
+/// A proposed change of a trust domain's bundle.
 #[derive(Clone, Debug)]
 pub enum Proposal {
-    /// Its source has this bundle now.
+    /// The bundle that its source has now.
     Found(Bundle, Source),
     /// An operator adds these authorities. Nothing is removed.
     Add(Bundle),
-    /// An operator puts this bundle in place of the one in force.
+    /// An operator replaces the bundle in force.
     Set(Bundle),
     /// An operator removes one root.
     RemoveRoot(Root),
     /// An operator removes the trust domain.
     RemoveDomain,
-    /// The configuration no longer names the trust domain. Named again, its file counts again.
+    /// The configuration no longer names the trust domain. If it is named again, its file takes effect again.
     NoLongerNamed,
 }
 
-/// What a proposal comes to.
+/// The planned change.
 #[derive(Clone, Debug)]
 pub struct Planned {
     /// The trust domain.
     pub domain: TrustDomain,
-    /// Its bundle from then on; `None` where it is no longer trusted.
+    /// The resulting bundle; `None` where the domain is no longer trusted.
     pub after: Option<Bundle>,
-    /// Roots that are new.
+    /// Added roots.
     pub added: Vec<TrustAnchor>,
-    /// Roots that are gone.
+    /// Removed roots.
     pub removed: Vec<TrustAnchor>,
-    /// What is revoked with them.
+    /// The targets to revoke.
     pub targets: Vec<Target>,
-    /// Keys of JWT-SVIDs, by `kid`, that are new or others than before.
+    /// The `kid` of JWT-SVID keys that are new or changed.
     pub jwt_added: Vec<String>,
     document: String,
     source: Source,
@@ -98,7 +98,7 @@ pub struct Planned {
     kept_in: BTreeSet<Root>,
 }
 
-/// The bundle in force, and what is kept about its domain.
+/// The bundle in force, and the operators' decisions about its domain.
 struct Before {
     bundle: Option<Bundle>,
     sequence: Option<u64>,
@@ -134,7 +134,7 @@ impl Before {
     }
 }
 
-/// The bundle that the ledger holds for a domain.
+/// The bundle of a domain in the ledger's state.
 pub fn bundle_of(domain: &TrustDomain, state: &BundleState) -> Result<Bundle, Fault> {
     let parsed = Bundle::from_jwks(domain.clone(), &state.document);
     parsed.map_err(|defect| Fault::new(format!("the bundle of {domain} in the ledger {defect}")))
@@ -144,7 +144,7 @@ fn root(anchor: &TrustAnchor) -> Root {
     *anchor.id().as_bytes()
 }
 
-/// What a proposal comes to; `None` where it changes nothing. `elsewhere`: whether another trust domain has that root too.
+/// Plans a proposal; `None` where it changes nothing. `elsewhere`: whether another trust domain has a root as well.
 pub fn plan(
     domain: &TrustDomain,
     state: Option<&BundleState>,
@@ -255,8 +255,8 @@ fn unknown(domain: &TrustDomain) -> No {
     No::Refusal(no.way_out("mayfly bundle add makes one known by its roots"))
 }
 
-/// Targets that cover all that would be refused from then on. A root that another domain has too vouches on there: what is revoked then is
-/// this domain.
+/// The targets that cover everything that would be refused from now on. A root that another domain also has continues to vouch there, so
+/// the domain is revoked instead of the root.
 pub(super) fn targets(domain: &TrustDomain, gone: &[Root], removed: bool, elsewhere: impl Fn(&Root) -> bool) -> Vec<Target> {
     let shared = gone.iter().any(&elsewhere);
     let whole = (removed || shared).then(|| Target::TrustDomain(domain.as_str().into()));
@@ -265,7 +265,7 @@ pub(super) fn targets(domain: &TrustDomain, gone: &[Root], removed: bool, elsewh
 }
 
 impl Planned {
-    /// What the bundle's own record says.
+    /// The content of the bundle's record.
     pub fn set(&self, reason: &str) -> BundleSet {
         let hashes = |of: &BTreeSet<Root>| of.iter().map(|id| id.to_vec()).collect();
         let of = |anchors: &[TrustAnchor]| hashes(&anchors.iter().map(root).collect());
@@ -287,16 +287,16 @@ impl Planned {
         }
     }
 
-    /// The records of the change, one group: the bundle, and the revocation of what it no longer vouches for.
+    /// The records of the change as one group: the bundle, and the revocation of everything that it no longer vouches for.
     pub fn records(&self, author: &Who, reason: &str, now: Millis) -> Vec<Record> {
-        // A source that adds gives no reason; what it says of a root that is gone is the reason of the revocation.
+        // A source that only adds gives no reason. Where roots are removed, the reason belongs to the revocation.
         let why = if self.removed.is_empty() && matches!(author, Who::Mayfly(_)) { "" } else { reason };
         let mut records = vec![Record::new(author.clone(), Event::BundleSet(self.set(why)))];
         records.extend(revoked(&self.targets, author, reason, now));
         records
     }
 
-    /// The state of the domain as it would be, for a dry run.
+    /// The resulting state of the domain, for a dry run.
     pub fn state(&self, before: Option<&BundleState>, now: Millis) -> BundleState {
         let anchors = self.after.iter().flat_map(Bundle::x509_authorities).map(root).collect();
         BundleState {
@@ -314,13 +314,13 @@ impl Planned {
     }
 }
 
-/// The revocation of what a bundle no longer vouches for.
+/// The revocation of everything that a bundle no longer vouches for.
 pub(super) fn revoked(targets: &[Target], author: &Who, reason: &str, now: Millis) -> Vec<Record> {
     let targets: Vec<_> = targets.iter().map(Target::to_record).collect();
     let record = |targets: &[crate::ledger::record::TargetRecord]| {
         let revoked = Revoked {
             targets: targets.to_vec(),
-            // Who comes back does so by another root, and is welcome then.
+            // Only credentials issued so far are revoked: callers that return under another root are accepted.
             issued_only: true,
             reason: reason.to_owned(),
             keep_until: Rules::keep_until(now).0,

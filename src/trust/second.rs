@@ -1,7 +1,7 @@
-//! When a change of trust takes a second operator: whoever adds a root of a domain can be everybody of that domain.
+//! Changes of trust that need a second operator. Whoever adds a root to a trust domain can impersonate every id of that domain.
 //!
-//! A domain whose ids hold an operator's or an approver's role, or may open or review break-glass, gets a root from two operators only. What is
-//! removed waits for nobody.
+//! Adding a root to a domain whose ids hold an operator's or approver's role, or may open or review break-glass tasks, takes two operators.
+//! Removing a root waits for nobody.
 
 use super::Change;
 use super::plan::{Planned, Proposal, Root, revoked, targets};
@@ -26,7 +26,7 @@ fn short(root: &[u8]) -> String {
 }
 
 impl Authority {
-    /// Whether ids of a trust domain may do what operators do, approve what others ask for, or open or review break-glass.
+    /// Whether ids of a trust domain may act as operators, approve requests, or open or review break-glass tasks.
     pub fn governs_domain(&self, domain: &str) -> bool {
         let compiled = self.catalog.now();
         let named = |one: &Approver| matches!(one, Approver::SpiffeId(id) if id.trust_domain() == domain);
@@ -34,7 +34,8 @@ impl Authority {
             || compiled.upstreams().any(|r| r.upstream.approvers.iter().any(named))
     }
 
-    /// The roots that operators added to domains whose ids get rights of operators or approvers only now: whoever approves that takes them in.
+    /// The roots that operators added to domains whose ids would gain rights of operators or approvers by a change. The approver of that
+    /// change approves these roots as well.
     pub(crate) fn roots_taken_in(&self, now_governs: impl Fn(&str) -> bool) -> Vec<String> {
         let bundles = self.ledger.peek(|s| s.bundles.clone());
         let fresh = bundles.iter().filter(|(name, b)| !b.removed && now_governs(name) && !self.governs_domain(name));
@@ -42,7 +43,7 @@ impl Authority {
         each.map(|(name, root)| format!("trust domain {name}, whose root {} an operator added", short(root))).collect()
     }
 
-    /// Whether an operator may change a bundle, alone or with another one.
+    /// Whether an operator may change a bundle, alone or together with another operator.
     pub(super) fn may_change_trust(&self, operator: &Operator, change: &Change) -> Result<Alone, No> {
         match change.proposal {
             Proposal::RemoveRoot(_) | Proposal::RemoveDomain => {
@@ -52,7 +53,7 @@ impl Authority {
         }
     }
 
-    /// Asks another operator for a change that takes one: the refusal that says so.
+    /// Asks another operator for a change that needs one. The returned refusal says so.
     pub(super) async fn second_person(
         &self,
         operator: &Operator,
@@ -78,13 +79,13 @@ impl Authority {
             reason: &change.reason,
         };
         let asked = Recorded { to: Some(Changes::Bundle(Box::new(set.clone()))) };
-        // It belongs to no environment: those of each are asked.
+        // A trust domain belongs to no environment, so policy is asked for each environment.
         let asking = Asking { environment: "", reason: &change.reason, why };
         let terms = Terms { dry_run: false, confirm: change.confirm, named: change.named.clone() };
         Err(self.ask_another(of_change, asked, asking, &terms).await)
     }
 
-    /// What of a change lets somebody be an operator or an approver who could not be one before.
+    /// The authorities by which a change would let somebody act as an operator or approver who could not before.
     fn trust_widens(&self, domain: &TrustDomain, planned: &Planned) -> Vec<String> {
         if !self.governs_domain(domain.as_str()) {
             return Vec::new();
@@ -94,7 +95,7 @@ impl Authority {
         roots.chain(keys).collect()
     }
 
-    /// Puts a bundle in force that another operator asked for, with the approval in one group of records.
+    /// Puts a bundle change that another operator asked for into effect, together with the approval in one group of records.
     pub(crate) async fn let_bundle_through(
         &self,
         who: &Who,

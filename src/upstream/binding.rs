@@ -1,7 +1,7 @@
 //! Bindings: which workload's tool may use which upstream with which scopes.
 //!
-//! A binding gives nothing by itself. Where one in force covers an exchange, policy is told its name (`context.binding`), and can ask for one;
-//! what is issued names it, so that narrowing it revokes what it no longer covers.
+//! A binding grants nothing by itself. Where a binding in force covers an exchange, policy sees the binding's name (`context.binding`) and
+//! may require one. The issued credential names the binding, so that narrowing the binding revokes credentials that it no longer covers.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,27 +10,27 @@ use crate::document::{Complaint, Document, Section, Source};
 use crate::identity::spiffe_id::{SpiffeId, SpiffePrefix};
 use crate::limits;
 
-/// A binding. Lists are sorted, each value once.
+/// A binding. Lists are sorted and free of duplicates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Binding {
-    /// Its name.
+    /// The binding's name.
     pub name: String,
-    /// The upstream, for good.
+    /// The upstream. It never changes.
     pub upstream: String,
-    /// Workloads, by SPIFFE ID.
+    /// Workloads by SPIFFE ID.
     pub ids: Vec<SpiffeId>,
     /// All workloads under these prefixes of whole segments.
     pub under: Vec<SpiffePrefix>,
-    /// Tools. None, and not any: only exchanges that name no tool.
+    /// Tools. Empty, with `any_tool` unset: only exchanges that name no tool.
     pub tools: Vec<String>,
-    /// Any tool, and none.
+    /// Any tool, and exchanges that name none.
     pub any_tool: bool,
-    /// Scopes. None: it gives nothing, which is how one is taken away.
+    /// Scopes. Empty: the binding covers nothing, which is how a binding is removed.
     pub scopes: Vec<String>,
 }
 
-/// Number of the text form.
+/// Version number of the text form.
 const VERSION: u8 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -41,7 +41,7 @@ struct Recorded<B> {
 }
 
 impl Binding {
-    /// With its lists in order.
+    /// Sorts the lists and removes duplicates.
     pub fn sorted(mut self) -> Binding {
         fn sort<T: Ord>(list: &mut Vec<T>) {
             list.sort_unstable();
@@ -56,13 +56,13 @@ impl Binding {
         self
     }
 
-    /// The canonical text, as it stands in a record: JSON, fields in the order of the struct.
+    /// The canonical text for a record: JSON, with fields in the order of the struct.
     pub fn to_text(&self) -> String {
-        // Strings and lists only: there is nothing in it that JSON cannot carry.
+        // The struct has strings and lists only, so serializing cannot fail.
         serde_json::to_string(&Recorded { version: VERSION, binding: self }).unwrap_or_default()
     }
 
-    /// The same binding from its text. The error says what is wrong.
+    /// Parses the canonical text. The error says what is wrong.
     pub fn from_text(text: &str) -> Result<Binding, String> {
         let recorded: Recorded<Binding> = serde_json::from_str(text).map_err(|e| e.to_string())?;
         match recorded.version {
@@ -76,14 +76,14 @@ impl Binding {
         crate::document::sha256(self.to_text().as_bytes())
     }
 
-    /// The same with nothing in it.
+    /// The same binding with all lists empty.
     pub fn empty(&self) -> Binding {
         let (name, upstream) = (self.name.clone(), self.upstream.clone());
         let (ids, under, tools, scopes) = Default::default();
         Binding { name, upstream, ids, under, tools, any_tool: false, scopes }
     }
 
-    /// Whether it covers what a workload asks for. `tool` is empty where none is named.
+    /// Whether the binding covers a request. `tool` is empty where the request names none.
     pub fn covers<'s>(&self, caller: &SpiffeId, tool: &str, mut scopes: impl Iterator<Item = &'s str>) -> bool {
         !self.scopes.is_empty()
             && self.gives_tool(tool)
@@ -99,7 +99,7 @@ impl Binding {
         self.ids.contains(caller) || caller.prefixes().any(|prefix| self.under.iter().any(|own| own.as_str() == prefix))
     }
 
-    /// Whether it covers nothing that another one does not.
+    /// Whether this binding covers nothing that `other` does not cover.
     pub fn within(&self, other: &Binding) -> bool {
         let callers = self.ids.iter().all(|id| other.admits(id)) && self.under.iter().all(|prefix| other.admits_all(prefix));
         let no_tool = self.any_tool || self.tools.is_empty();
@@ -115,7 +115,7 @@ impl Binding {
     }
 }
 
-/// The binding in a file, or everything that is wrong with it.
+/// Parses the binding in a file. The error lists everything that is wrong with the file.
 pub fn parse(source: &Source) -> Result<Binding, Vec<Complaint>> {
     let document = Document::parse(source)?;
     let root = document.root();
@@ -199,7 +199,7 @@ mod tests {
         assert!(!covers(&some.empty(), "spiffe://td/a", "search", &[]), "one that was taken away covers nothing at all");
     }
 
-    /// Narrower is what covers nothing more: tried out over a small world.
+    /// Checks `within` exhaustively over a small set of bindings: it must imply that nothing more is covered.
     #[test]
     fn within_means_that_nothing_more_is_covered() {
         let ids = ["spiffe://td/a", "spiffe://td/mcp", "spiffe://td/mcp/x", "spiffe://td/mcp/x/y"];

@@ -1,4 +1,4 @@
-//! One registration per TOML file. What lacks a required field is refused with the list of all that is missing.
+//! The TOML form of a registration, one per file. A file that lacks required fields is refused with the list of all missing fields.
 
 use super::registry::{Alg, Approver, BlastRadius, Classification, Kind, Privilege, ProofOfPossession, Scope, Ttl, Upstream};
 use super::target::target_url;
@@ -6,10 +6,10 @@ use crate::document::{Complaint, Document, Field, Section, Source};
 use crate::identity::spiffe_id::SpiffeId;
 use crate::limits;
 
-/// Most entries of a list in a registration.
+/// Maximum length of a list in a registration.
 const LIST: usize = limits::TASK_LIST;
 
-/// The registration in a file, or everything that is wrong with it.
+/// Parses the registration in a file. The error lists everything that is wrong with the file.
 pub fn parse(source: &Source) -> Result<Upstream, Vec<Complaint>> {
     let document = Document::parse(source)?;
     let root = document.root();
@@ -18,7 +18,7 @@ pub fn parse(source: &Source) -> Result<Upstream, Vec<Complaint>> {
     document.finish(upstream)
 }
 
-/// Every field is read before any is missed, so that all complaints come at once.
+/// Reads every field before it returns on a missing one, so that all complaints are reported at once.
 fn read(root: &Section<'_>) -> Option<Upstream> {
     let name = root.required("name").and_then(|f| f.name());
     let owner = root.required("owner").and_then(|f| f.text(limits::NAME_BYTES));
@@ -65,7 +65,7 @@ fn read(root: &Section<'_>) -> Option<Upstream> {
     }
 }
 
-/// At least `min` values, each once.
+/// A list of at least `min` distinct values.
 pub(crate) fn each<T: PartialEq>(field: &Field<'_>, min: usize, read: impl Fn(&Field<'_>) -> Option<T>) -> Option<Vec<T>> {
     let items = field.list(LIST)?;
     if items.len() < min {
@@ -167,7 +167,7 @@ fn ttl(section: &Section<'_>) -> Option<Ttl> {
         let ms = field.duration(least, limits::CREDENTIAL_TTL_MS)?;
         if ms % 1000 == 0 { Some((ms / 1000, field)) } else { field.wrong("has a part of a second", "whole seconds") }
     };
-    // A `min` below what may be asked for binds nobody; registrations that say so stay good.
+    // A `min` below the shortest TTL that can be requested has no effect, but existing registrations with such a value stay valid.
     let least = limits::CREDENTIAL_TTL_MIN_MS;
     let (min, default, max) = (bound("min", limits::CREDENTIAL_LIFE_LEFT_MS), bound("default", least), bound("max", least));
     let ((min, _), (default, at), (max, _)) = (min?, default?, max?);

@@ -1,49 +1,49 @@
-//! What an auditor would ask about a registration. Pure.
+//! Findings about a registration that an auditor would raise. Pure.
 
 use super::registry::{BlastRadius, Privilege, ProofOfPossession, Upstream};
 use crate::limits;
 use crate::seq::Millis;
 
-/// What can be wrong.
+/// The kind of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Problem {
-    /// It ends soon.
+    /// The registration expires soon.
     Expiring,
-    /// It has ended.
+    /// The registration has expired.
     Overdue,
-    /// Its owner has left.
+    /// The registration's owner has left.
     Ownerless,
-    /// It was not used for long.
+    /// The registration has not been used for a long time.
     Unused,
-    /// It gives more than most tasks need.
+    /// The registration grants more than most tasks need.
     Broad,
 }
 
-/// One thing that was found.
+/// One finding.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
-    /// What.
+    /// The kind of the finding.
     pub problem: Problem,
-    /// In words, with what would mend it.
+    /// A description with a remedy.
     pub text: String,
-    /// Since when, or when it will be.
+    /// Since when the problem exists, or when it will begin.
     pub at: Option<Millis>,
 }
 
-/// What is known of a registration beside its text.
+/// Facts about a registration that are not in its text.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Known {
-    /// Since when this version is in force.
+    /// When this version took effect.
     pub since: Millis,
-    /// Its owner left then.
+    /// When the owner left.
     pub owner_left: Option<Millis>,
-    /// Live credentials.
+    /// Number of live credentials.
     pub live: u64,
-    /// When the last one ended.
+    /// When the last credential ended.
     pub last_used: Option<Millis>,
 }
 
-/// Everything there is to say about a registration that is not retired.
+/// All findings about a registration that is not retired.
 pub fn findings(upstream: &Upstream, known: &Known, now: Millis) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut say = |problem, text: String, at| found.push(Finding { problem, text, at });
@@ -71,7 +71,7 @@ pub fn findings(upstream: &Upstream, known: &Known, now: Millis) -> Vec<Finding>
     found
 }
 
-/// What gives more than most tasks need.
+/// Grants beyond what most tasks need.
 fn breadth(upstream: &Upstream) -> Vec<String> {
     let c = &upstream.classification;
     let dangerous = c.privilege == Privilege::Admin || c.blast_radius == BlastRadius::High;

@@ -1,8 +1,8 @@
-//! Upstreams: what mayfly issues credentials for.
+//! Upstreams: the systems that mayfly issues credentials for.
 //!
-//! [`registry`] is what may be registered and what must not clash; [`mod@file`] is how people write a registration down; [`target`] is where
-//! it is, spelled in one way; [`findings`] is what an auditor would ask about one. [`binding`] says which workload's tool
-//! may use one. [`wider`] is what a registration gives that another one does not. [`lease`] is what stands at an upstream for us, and how it comes down again.
+//! [`registry`] defines registrations and their clashes; [`mod@file`] parses the TOML form of a registration; [`target`] normalizes target
+//! URLs; [`findings`] lists findings that an auditor would raise. [`binding`] defines which workload's tool may use an upstream. [`wider`]
+//! determines what a registration grants beyond another one. [`lease`] tracks credentials that were made at upstreams, and undoes them.
 
 pub mod binding;
 pub mod file;

@@ -1,4 +1,4 @@
-//! An upstream is registered or it does not exist (design, section 6).
+//! Registrations of upstreams. An upstream that is not registered does not exist (design, section 6).
 //!
 //! A registration is immutable; a change is a new version in the ledger, in the text form of [`Upstream::to_text`].
 
@@ -12,7 +12,7 @@ use crate::identity::spiffe_id::SpiffeId;
 use crate::ledger::record::Identity;
 use crate::seq::Millis;
 
-/// A closed list with one text per value, the same in files, in policies and in records.
+/// A closed list of values. Each value has one text, the same in files, policies and records.
 macro_rules! closed {
     ($(#[$doc:meta])* $name:ident { $($(#[$item:meta])* $value:ident = $tag:literal $text:literal,)* }) => {
         $(#[$doc])*
@@ -21,20 +21,20 @@ macro_rules! closed {
         pub enum $name { $($(#[$item])* #[serde(rename = $text)] $value = $tag,)* }
 
         impl $name {
-            /// Every value there is.
+            /// All values.
             pub const ALL: &'static [$name] = &[$($name::$value,)*];
 
-            /// Its text in files, policies and claims.
+            /// The value's text in files, policies and claims.
             pub const fn as_str(self) -> &'static str {
                 match self { $($name::$value => $text,)* }
             }
 
-            /// Its number in records. Frozen.
+            /// The value's number in records. Frozen.
             pub const fn tag(self) -> u8 {
                 self as u8
             }
 
-            /// The value with that number.
+            /// The value with this number.
             pub fn from_tag(tag: u8) -> Option<$name> {
                 $name::ALL.iter().copied().find(|v| v.tag() == tag)
             }
@@ -49,7 +49,7 @@ macro_rules! closed {
 }
 
 closed! {
-    /// What is minted or fetched (design, section 7).
+    /// A kind of credential (design, section 7).
     Kind {
         /// A signed access token, RFC 9068.
         Jwt = 1 "jwt",
@@ -73,26 +73,26 @@ closed! {
 }
 
 impl Kind {
-    /// Whether this version can issue it. A registration that names another one is refused.
+    /// Whether this version can issue the kind. A registration that names an unsupported kind is refused.
     pub const fn served(self) -> bool {
         matches!(self, Kind::Jwt | Kind::Reference)
     }
 }
 
 closed! {
-    /// What a credential lets its holder do there, at the most.
+    /// The highest privilege that a credential gives at the target.
     Privilege {
-        /// Look at things.
+        /// Read data.
         Read = 1 "read",
-        /// Change things.
+        /// Change data.
         Write = 2 "write",
-        /// Change who may do what.
+        /// Change permissions.
         Admin = 3 "admin",
     }
 }
 
 closed! {
-    /// How far the harm of a stolen credential reaches.
+    /// How far the damage of a stolen credential reaches.
     BlastRadius {
         /// A few records, one project.
         Low = 1 "low",
@@ -104,7 +104,7 @@ closed! {
 }
 
 closed! {
-    /// The signature of a `jwt`.
+    /// The signature algorithm of a `jwt`.
     Alg {
         /// ECDSA on P-256 with SHA-256.
         Es256 = 1 "ES256",
@@ -114,24 +114,24 @@ closed! {
 }
 
 closed! {
-    /// What a `jwt` is bound to.
+    /// The key binding of a `jwt`.
     ProofOfPossession {
-        /// Nothing: whoever holds it can use it.
+        /// No binding: a bearer token.
         None = 1 "none",
         /// The caller's certificate, as `cnf` `x5t#S256` (RFC 8705).
         X5t = 2 "x5t",
     }
 }
 
-/// What the target is and how much depends on it.
+/// A description of the target and of the possible damage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Classification {
     /// The target system's name in the organization's inventory.
     pub system: String,
-    /// What a credential lets its holder do.
+    /// The highest privilege that a credential gives.
     pub privilege: Privilege,
-    /// How far harm reaches.
+    /// How far damage reaches.
     pub blast_radius: BlastRadius,
 }
 
@@ -139,31 +139,31 @@ pub struct Classification {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scope {
-    /// As it stands in the `scope` claim.
+    /// The scope's name, as in the `scope` claim.
     pub name: String,
-    /// Whether policy treats it apart (`context.sensitive`).
+    /// Whether policy treats the scope as sensitive (`context.sensitive`).
     pub sensitive: bool,
 }
 
-/// Bounds of a credential's life, seconds.
+/// Bounds of a credential's lifetime, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ttl {
-    /// The shortest that is issued.
+    /// The shortest lifetime that is issued.
     pub min: u64,
-    /// The life when nobody asks for another.
+    /// The lifetime of a request that names none.
     pub default: u64,
-    /// The longest.
+    /// The longest lifetime that is issued.
     pub max: u64,
 }
 
-/// Who may approve.
+/// An approver named by a registration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum Approver {
-    /// Somebody with an SVID.
+    /// A workload or person with an SVID.
     SpiffeId(SpiffeId),
-    /// A person: a subject is the pair of issuer and id.
+    /// A person, identified by issuer and subject.
     Person {
         /// The issuer's URL.
         issuer: String,
@@ -173,7 +173,7 @@ pub enum Approver {
 }
 
 impl Approver {
-    /// As records name them.
+    /// The approver in the form of records.
     pub fn identity(&self) -> Identity {
         match self {
             Approver::SpiffeId(id) => Identity::workload(id),
@@ -181,52 +181,53 @@ impl Approver {
         }
     }
 
-    /// As `context.approvals.people` names them.
+    /// The approver in the form of `context.approvals.people`.
     pub fn name(&self) -> String {
         self.identity().name()
     }
 }
 
-/// A registration.
+/// The registration of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// Its name, unique.
+    /// The unique name.
     pub name: String,
-    /// Who answers for it: a team or a person.
+    /// The responsible team or person.
     pub owner: String,
     /// The business purpose.
     pub purpose: String,
-    /// The one environment that it belongs to.
+    /// The environment. An upstream belongs to exactly one.
     pub environment: String,
-    /// What the target is.
+    /// The classification of the target.
     pub classification: Classification,
-    /// `aud` of its credentials, unique: an https URL, or another text without spaces.
+    /// `aud` of the upstream's credentials, unique: an https URL, or another text without spaces.
     pub audience: String,
-    /// The physical target's base URL in normal form ([`super::target::target_url`]), unique.
+    /// Base URL of the physical target in normal form ([`super::target::target_url`]), unique.
     pub target: String,
-    /// Who accepts its credentials: may introspect them, report their use, and exchange them on behalf of their holder.
+    /// The servers that accept the upstream's credentials. They may introspect the credentials, report their use, and exchange them on
+    /// behalf of their holders.
     pub servers: Vec<SpiffeId>,
-    /// Who approves, where policy wants an approval.
+    /// The people who may approve, where policy demands an approval.
     pub approvers: Vec<Approver>,
-    /// What can be issued for it.
+    /// The credential kinds that can be issued.
     pub kinds: Vec<Kind>,
-    /// The rights that can be asked for.
+    /// The scopes that can be requested.
     pub scopes: Vec<Scope>,
-    /// Bounds of a credential's life.
+    /// Bounds of a credential's lifetime.
     pub ttl: Ttl,
-    /// When the registration ends: no credential outlives it.
+    /// The end of the registration. No credential outlives it.
     pub expires: Millis,
-    /// How a `jwt` is signed.
+    /// The signature algorithm of a `jwt`.
     pub alg: Alg,
-    /// What a `jwt` is bound to.
+    /// The key binding of a `jwt`.
     pub proof_of_possession: ProofOfPossession,
-    /// How often a stored secret is replaced, seconds; for kind `secret` only.
+    /// How often a stored secret is rotated, in seconds; for kind `secret` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<u64>,
 }
 
-/// Number of the text form.
+/// Version number of the text form.
 const VERSION: u8 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -237,13 +238,13 @@ struct Recorded<U> {
 }
 
 impl Upstream {
-    /// The canonical text, as it stands in a record: JSON, fields in the order of the struct.
+    /// The canonical text for a record: JSON, with fields in the order of the struct.
     pub fn to_text(&self) -> String {
-        // Strings, numbers and lists only: there is nothing in it that JSON cannot carry.
+        // The struct has strings, numbers and lists only, so serializing cannot fail.
         serde_json::to_string(&Recorded { version: VERSION, upstream: self }).unwrap_or_default()
     }
 
-    /// The same registration from its text. The error says what is wrong.
+    /// Parses the canonical text. The error says what is wrong.
     pub fn from_text(text: &str) -> Result<Upstream, String> {
         let recorded: Recorded<Upstream> = serde_json::from_str(text).map_err(|e| e.to_string())?;
         match recorded.version {
@@ -257,12 +258,13 @@ impl Upstream {
         crate::document::sha256(self.to_text().as_bytes())
     }
 
-    /// The scope of that name, where it is registered.
+    /// The registered scope of this name.
     pub fn scope(&self, name: &str) -> Option<&Scope> {
         self.scopes.iter().find(|s| s.name == name)
     }
 
-    /// Whether under another registration all credentials would be others: for somebody else, elsewhere, signed or bound in another way.
+    /// Whether no existing credential would be right under the new registration: another audience, target, signature algorithm or key
+    /// binding.
     pub fn other_credentials(&self, new: &Upstream) -> bool {
         self.audience != new.audience
             || self.target != new.target
@@ -270,27 +272,27 @@ impl Upstream {
             || (new.proof_of_possession != ProofOfPossession::None && self.proof_of_possession != new.proof_of_possession)
     }
 
-    /// Whether credentials of that kind are issued for it.
+    /// Whether credentials of this kind are issued for the upstream.
     pub fn issues(&self, kind: Kind) -> bool {
         self.kinds.contains(&kind)
     }
 
-    /// Whether this caller accepts its credentials.
+    /// Whether this caller is a server of the upstream.
     pub fn served_by(&self, caller: &SpiffeId) -> bool {
         self.servers.contains(caller)
     }
 }
 
-/// Two registrations that cannot both stand.
+/// A clash between two registrations that cannot both exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clash {
-    /// The one that came later.
+    /// The upstream of the later registration.
     pub name: String,
-    /// The one that was there.
+    /// The upstream of the earlier registration.
     pub with: String,
-    /// `name`, `audience` or `target`.
+    /// The field: `name`, `audience` or `target`.
     pub what: &'static str,
-    /// The value that both have.
+    /// The common value.
     pub value: String,
 }
 
@@ -300,15 +302,15 @@ impl fmt::Display for Clash {
     }
 }
 
-/// All registrations. Name, audience and target are unique across kinds and environments: with two registrations of one target, the
-/// narrower one would protect nothing.
+/// All registrations. Name, audience and target are unique across kinds and environments: if one target had two registrations, the stricter
+/// one would protect nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Registry {
     upstreams: BTreeMap<String, Arc<Upstream>>,
 }
 
 impl Registry {
-    /// All of them, or every clash among them.
+    /// Builds the registry. The error lists every clash.
     pub fn new(upstreams: impl IntoIterator<Item = Upstream>) -> Result<Registry, Vec<Clash>> {
         let (mut registry, mut clashes) = (Registry::default(), Vec::new());
         let (mut audiences, mut targets) = (BTreeMap::new(), BTreeMap::new());
@@ -327,7 +329,7 @@ impl Registry {
         if clashes.is_empty() { Ok(registry) } else { Err(clashes) }
     }
 
-    /// Whether a registration, new or in place of the one of its name, could stand beside the others.
+    /// The clash of a registration, new or replacing the one of the same name, with the other registrations.
     pub fn clash(&self, new: &Upstream) -> Option<Clash> {
         let others = || self.upstreams.values().filter(|u| u.name != new.name);
         let clash = |with: &Arc<Upstream>, what, value: &str| Clash {
@@ -340,22 +342,22 @@ impl Registry {
         audience.or_else(|| others().find(|u| u.target == new.target).map(|u| clash(u, "target", &new.target)))
     }
 
-    /// The registration of that name.
+    /// The registration of this name.
     pub fn get(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.upstreams.get(name)
     }
 
-    /// All, by name.
+    /// All registrations, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.values()
     }
 
-    /// How many.
+    /// The number of registrations.
     pub fn len(&self) -> usize {
         self.upstreams.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no registration.
     pub fn is_empty(&self) -> bool {
         self.upstreams.is_empty()
     }

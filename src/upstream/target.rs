@@ -1,9 +1,9 @@
-//! Where an upstream is.
+//! The normal form of an upstream's address.
 
 use crate::limits;
 
-/// The normal form of a target's URL: scheme and host in lower case, the scheme's port left out, no slash or dot at the end.
-/// Two spellings of one target must not be two targets. `None` for what has no scheme or host, or has a user, query or fragment.
+/// The normal form of a target's URL: scheme and host in lower case, the scheme's default port left out, no slash or dot at the end. Two
+/// spellings of one target must not count as two targets. `None` for a text without scheme or host, or with a user, query or fragment.
 pub fn target_url(text: &str) -> Option<String> {
     if text.len() > limits::NAME_BYTES * 4 || text.contains(['@', '?', '#', '%', '\\']) || !text.is_ascii() {
         return None;
@@ -21,7 +21,7 @@ pub fn target_url(text: &str) -> Option<String> {
         "ssh" => Some(22),
         _ => None,
     };
-    // http::Uri drops a port above 65535 without a word: what follows the host is read here.
+    // http::Uri silently drops a port above 65535, so the port is parsed here.
     let port: Option<u16> = match uri.authority()?.as_str().strip_prefix(uri.host()?)? {
         "" => None,
         port => Some(port.strip_prefix(':')?.parse().ok()?),

@@ -1,4 +1,4 @@
-//! What a registration must say, and what cannot stand beside another.
+//! Tests of registrations: required fields, and clashes between registrations.
 
 use super::file::parse;
 use super::registry::{Alg, Approver, BlastRadius, Kind, Privilege, ProofOfPossession, Registry, Upstream};

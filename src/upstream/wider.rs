@@ -1,14 +1,14 @@
-//! What a registration gives that another one does not: decided here and nowhere else.
+//! Determines what a registration grants beyond another one. This is the only place that decides it.
 //!
-//! A registration that gives nothing more is put in force at once. What it gives more takes a second operator, like a wider binding. The fields
-//! of a registration are taken apart one by one, so that a new field does not compile until it is decided here what widens it.
+//! A change that is not wider takes effect at once. A wider change needs a second operator, like a wider binding. The registration is
+//! destructured field by field, so that a new field does not compile until this module decides what makes it wider.
 
 use super::registry::{Classification, ProofOfPossession, Scope, Ttl, Upstream};
 
-/// What `new` gives that `old` did not, in words, each a field of the registration; nothing where it is no wider.
+/// What `new` grants beyond `old`, as texts that name the fields; empty where `new` is not wider.
 ///
-/// `read` says whether the policy of the environment reads an attribute of the upstream, like `resource.owner`. What an attribute of which only
-/// policy makes use is worth is for policy to say, so any change of one that it reads counts as wider.
+/// `read` says whether the environment's policy reads an attribute of the upstream, such as `resource.owner`. Only policy knows the effect
+/// of a descriptive attribute, so any change of an attribute that policy reads counts as wider.
 pub fn widened(old: &Upstream, new: &Upstream, read: impl Fn(&str) -> bool) -> Vec<String> {
     let Upstream {
         name,
@@ -68,8 +68,8 @@ pub fn widened(old: &Upstream, new: &Upstream, read: impl Fn(&str) -> bool) -> V
     wider
 }
 
-/// What of a new registration takes a second operator: a target or an audience that another registration had before it was retired. Otherwise
-/// whoever may not widen a registration could retire it and register its target anew.
+/// Why a new registration needs a second operator: its target or audience belonged to another registration that was retired. Otherwise an
+/// operator who may not widen a registration could retire it and register its target anew.
 pub fn of_new(new: &Upstream, had_before: impl Fn(&str, &str) -> bool) -> Option<String> {
     had_before(&new.audience, &new.target).then(|| "audience or target of a registration that was retired".to_owned())
 }
@@ -107,7 +107,7 @@ mod tests {
         }
     }
 
-    /// Each change in one direction is wider, and in the other is not.
+    /// Each change is wider in one direction and not in the other.
     #[test]
     fn each_field_widens_in_its_own_direction_only() {
         type Change = fn(&mut Upstream);

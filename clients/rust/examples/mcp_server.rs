@@ -1,8 +1,8 @@
-//! An MCP server on stdio, on the official Rust SDK. Each call to the upstream has a credential of its own making: for this task, this tool and
-//! these arguments.
+//! An MCP server on stdio with the official Rust SDK. Each call to the upstream uses its own credential, for this task, this tool and these
+//! arguments.
 //!
-//! The task comes with each call's `_meta`, or from `MAYFLY_TASK`; where neither names one, the call has a task of its own. Where mayfly is, and
-//! who we are, comes from the variables of the README.
+//! The task comes from the call's `_meta` or from `MAYFLY_TASK`; without either, a task is opened for the call. The server's address and
+//! the identity come from the environment variables in the README.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
 struct Query {
-    /// What is looked for.
+    /// The text to search for.
     query: String,
 }
 
@@ -30,7 +30,7 @@ struct Echo {
     tool_router: ToolRouter<Self>,
 }
 
-/// The agent is told why there is nothing, so that it can ask for what it lacks.
+/// Errors go to the agent, so that it can ask for the rights that it lacks.
 fn told(found: Result<String, Failed>) -> CallToolResult {
     match found {
         Ok(text) => CallToolResult::success(vec![ContentBlock::text(text)]),
@@ -51,13 +51,13 @@ impl Echo {
     }
 }
 
-// The credential's life is kept short to show that it is renewed under way.
+// A short lifetime, to show the renewal while the server runs.
 const LIFE: Duration = Duration::from_secs(3);
 
 impl Echo {
     async fn heard(&self, meta: &RequestMetaObject) -> Result<String, Failed> {
         let task = task_of_meta(&serde_json::to_value(meta)?)?;
-        // For the tool: calls of one task share it until shortly before it ends.
+        // Without arguments: the calls of one task share the credential until shortly before it expires.
         let asked = self.mayfly.credential("echo").scope("echo:read").tool("listen").ttl(LIFE);
         let credential = asked.purpose("listen for whoever asked").task(task).get().await?;
         let (status, text) = get(&credential, "/said").await?;
@@ -76,7 +76,7 @@ impl Echo {
     }
 }
 
-/// What the upstream has. It is on this host: elsewhere it would be called over TLS.
+/// Fetches from the upstream. It runs on this host; elsewhere it would be called over TLS.
 async fn get(credential: &Credential, path: &str) -> Result<(u16, String), Failed> {
     let host = credential.base_url().trim_start_matches("http://");
     let stream = TokioIo::new(TcpStream::connect(host).await?);
@@ -97,7 +97,7 @@ impl ServerHandler for Echo {}
 async fn main() -> Result<(), Failed> {
     let mayfly = Mayfly::from_env().await?;
     let echo = Echo { mayfly: mayfly.clone(), tool_router: Echo::tool_router() };
-    // Until the client closes our stdin.
+    // Runs until the client closes stdin.
     echo.serve(transport::stdio()).await?.waiting().await?;
     mayfly.close().await;
     Ok(())

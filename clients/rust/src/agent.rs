@@ -1,4 +1,5 @@
-//! The agent that serves the SPIFFE Workload API: where it is, and its calls. The server, the command line and the client all go this way.
+//! The agent that serves the SPIFFE Workload API: its endpoint and its calls. The server, the command line and the client all use this
+//! module.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,17 +16,18 @@ use crate::limits;
 use crate::pb::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use crate::pb::workload::{JwtBundlesRequest, JwtBundlesResponse, X509SvidRequest, X509SvidResponse};
 
-/// Where an agent serves it (SPIFFE Workload Endpoint, section 4).
+/// The endpoint of an agent (SPIFFE Workload Endpoint, section 4).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Endpoint {
     /// A Unix socket.
     Unix(PathBuf),
-    /// A TCP port. What goes over it is neither encrypted nor authenticated, private keys included.
+    /// A TCP port. The traffic is neither encrypted nor authenticated, private keys included.
     Tcp(SocketAddr),
 }
 
 impl Endpoint {
-    /// `unix:/PATH`, `unix:///PATH`, `tcp:ADDRESS:PORT` or `tcp://ADDRESS:PORT`. An address is an IP address: no name is looked up.
+    /// Parses `unix:/PATH`, `unix:///PATH`, `tcp:ADDRESS:PORT` or `tcp://ADDRESS:PORT`. The address must be an IP address; names are not
+    /// resolved.
     pub fn parse(text: &str) -> Result<Endpoint, String> {
         let wrong = || format!("{text:?} is not unix:/PATH or tcp:ADDRESS:PORT");
         let rest = |scheme: &str| text.strip_prefix(scheme).map(|rest| rest.strip_prefix("//").unwrap_or(rest));
@@ -47,19 +49,19 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The SVIDs of this workload and the bundles that it trusts: at once, and again with each change.
+/// The SVIDs of this workload and the bundles that it trusts: the current ones at once, and again after each change.
 pub async fn x509_svids(endpoint: &Endpoint) -> Result<Streaming<X509SvidResponse>, Status> {
     let called = client(endpoint).await?.fetch_x509svid(marked(X509SvidRequest {})).await;
     called.map(Response::into_inner)
 }
 
-/// The keys of JWT-SVIDs of the trust domains that this workload trusts: at once, and again with each change.
+/// The JWT-SVID keys of the trust domains that this workload trusts: the current ones at once, and again after each change.
 pub async fn jwt_bundles(endpoint: &Endpoint) -> Result<Streaming<JwtBundlesResponse>, Status> {
     let called = client(endpoint).await?.fetch_jwt_bundles(marked(JwtBundlesRequest {})).await;
     called.map(Response::into_inner)
 }
 
-/// With the sign that this is no request that a browser or another proxy was tricked into (SPIFFE Workload Endpoint, section 4).
+/// Adds the header that protects against requests forged through a browser or a proxy (SPIFFE Workload Endpoint, section 4).
 fn marked<T>(message: T) -> Request<T> {
     let mut ask = Request::new(message);
     ask.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
@@ -74,12 +76,12 @@ async fn client(endpoint: &Endpoint) -> Result<SpiffeWorkloadApiClient<Channel>,
                 let path = path.clone();
                 async move { UnixStream::connect(path).await.map(TokioIo::new) }
             };
-            // The name is for the `:authority` header; nobody resolves it.
+            // The name is only used for the `:authority` header; it is not resolved.
             let dial = Dial::from_static("http://workload.local").connect_timeout(limits::CONNECT);
             dial.connect_with_connector(tower::service_fn(connect)).await
         }
         Endpoint::Tcp(address) => match Dial::from_shared(format!("http://{address}")) {
-            // A peer that is gone without a word shows by these; over a Unix socket there is none.
+            // Keep-alive detects a peer that vanished without closing the connection. A Unix socket needs none.
             Ok(dial) => dial.connect_timeout(limits::CONNECT).tcp_keepalive(Some(Duration::from_secs(15))).connect().await,
             Err(error) => Err(error),
         },

@@ -1,11 +1,11 @@
-//! What goes on after a caller has left: giving back, completing, reporting. Closing waits for it.
+//! Work that continues after its caller has returned: releasing, completing, reporting. Closing the client waits for it.
 
 use std::future::Future;
 
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
-/// Work that nobody waits for, until the client closes. It may be begun from a `drop` outside the runtime.
+/// Background tasks that nobody awaits until the client closes. They may be started from a `drop` outside the runtime.
 #[derive(Clone)]
 pub struct Background {
     runtime: Handle,
@@ -13,22 +13,22 @@ pub struct Background {
 }
 
 impl Background {
-    /// On the runtime that this is called in.
+    /// Uses the runtime of the caller.
     pub fn here() -> Background {
         Background { runtime: Handle::current(), tasks: TaskTracker::new() }
     }
 
-    /// Begins it.
+    /// Starts a task that closing waits for.
     pub fn begin(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn_on(work, &self.runtime);
     }
 
-    /// Begins what closing does not wait for.
+    /// Starts a task that closing does not wait for.
     pub fn aside(&self, work: impl Future<Output = ()> + Send + 'static) {
         drop(self.runtime.spawn(work));
     }
 
-    /// Waits until all that was begun has ended.
+    /// Waits until all tasks started with [`Background::begin`] have ended.
     pub async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;

@@ -1,4 +1,5 @@
-//! Credentials that equal requests share: one exchange for all who ask at once, and its credential until shortly before it ends.
+//! Credentials shared by equal requests: one exchange serves all concurrent callers, and its credential is reused until shortly before it
+//! expires.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,33 +16,33 @@ use crate::limits;
 pub(crate) type Key = [u8; 32];
 pub(crate) type Outcome = Result<Arc<Live>, Error>;
 
-/// One that is shared.
+/// A shared credential.
 struct Shared {
     live: Arc<Live>,
-    /// From then on, by either clock, the next who asks gets another.
+    /// From this time on, by either clock, the next caller gets a new credential.
     renew_at: Moment,
     holders: usize,
-    /// Counts who came: one that nobody came for since is given back.
+    /// How often the credential was handed out. A credential that was not handed out since is released.
     visits: u64,
 }
 
 #[derive(Default)]
 struct Place {
     current: Option<Shared>,
-    /// Those that were replaced and are still held.
+    /// Replaced credentials that still have holders, with the number of holders.
     old: Vec<(Arc<Live>, usize)>,
     under_way: Option<watch::Receiver<Option<Outcome>>>,
 }
 
-/// What somebody who asks is told.
+/// The result of a look-up.
 pub(crate) enum Found {
-    /// Here it is; the holder is counted.
+    /// The shared credential. The caller is counted as a holder.
     Here(Arc<Live>),
-    /// Somebody asks for it already: wait for that.
+    /// Another caller's exchange is in progress; its result arrives here.
     Wait(watch::Receiver<Option<Outcome>>),
-    /// Ask for it, and say here what came of it.
+    /// The caller must exchange and send the result here.
     Ask(watch::Sender<Option<Outcome>>),
-    /// There are too many: ask for one of your own.
+    /// The cache is full; the caller must exchange for a credential of its own.
     Full,
 }
 
@@ -52,7 +53,7 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Looks for one.
+    /// Looks up the credential for a key.
     pub fn find(&self, key: Key, now: Moment) -> Found {
         let mut places = self.places.lock();
         if places.len() >= limits::SHARED && !places.contains_key(&key) {
@@ -72,10 +73,10 @@ impl Cache {
         Found::Ask(says)
     }
 
-    /// What came of asking: it takes its place, and nobody holds it yet. What was there before is given back when its last holder leaves;
-    /// at once, where nobody holds it.
+    /// Stores the result of an exchange; it has no holder yet. Returns the credential that it replaces where that one has no holder;
+    /// otherwise the replaced credential is released by its last holder.
     pub fn put(&self, key: Key, live: Arc<Live>, now: Moment, jitter: f64) -> Option<Arc<Live>> {
-        // Between 80 and 90 % of its life: not all who share a server's clock come back at once.
+        // Renewed after 80 to 90 % of the lifetime, so that clients of the same server do not all renew at once.
         let fresh = millis(live.life.mul_f64(0.8 + jitter * 0.1));
         let renew_at = Moment { wall: now.wall.plus(fresh), steady: now.steady.saturating_add(fresh) };
         let mut places = self.places.lock();
@@ -89,7 +90,7 @@ impl Cache {
         None
     }
 
-    /// Nothing came of asking.
+    /// Records that an exchange failed.
     pub fn failed(&self, key: Key) {
         let mut places = self.places.lock();
         if let Some(place) = places.get_mut(&key) {
@@ -100,8 +101,8 @@ impl Cache {
         }
     }
 
-    /// A holder leaves. `Ok`: it was the last of one that was replaced, which is given back now. `Err(Some)`: the last of the current one,
-    /// and how many had come by then.
+    /// Removes a holder. `Ok`: it was the last holder of a replaced credential, which must be released now. `Err(Some)`: it was the last
+    /// holder of the current credential, with the number of visits so far.
     pub fn leave(&self, key: Key, live: &Arc<Live>) -> Result<Arc<Live>, Option<u64>> {
         let mut places = self.places.lock();
         let Some(place) = places.get_mut(&key) else { return Err(None) };
@@ -117,7 +118,7 @@ impl Cache {
         Ok(place.old.swap_remove(at).0)
     }
 
-    /// Takes the current one out where nobody came since and nobody holds it.
+    /// Removes the current credential if it has no holder and was not handed out since.
     pub fn forget(&self, key: Key, visits: u64) -> Option<Arc<Live>> {
         let mut places = self.places.lock();
         let place = places.get_mut(&key)?;
@@ -128,7 +129,7 @@ impl Cache {
         Some(shared.live)
     }
 
-    /// Everything, held or not.
+    /// Removes all credentials, with or without holders.
     pub fn drain(&self) -> Vec<Arc<Live>> {
         let places = std::mem::take(&mut *self.places.lock());
         let all =

@@ -1,4 +1,4 @@
-//! The client: what is behind [`Mayfly::credential`].
+//! The client behind [`Mayfly::credential`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ use crate::request::{self, CredentialRequest};
 use crate::settings::Settings;
 use crate::uses::Uses;
 
-/// A client of mayfly. Clones are the same client.
+/// A client of mayfly. Clones share the same connection, credentials and use reports.
 #[derive(Clone)]
 pub struct Mayfly {
     inner: Arc<Inner>,
@@ -38,10 +38,12 @@ pub(crate) struct Inner {
     closed: AtomicBool,
 }
 
-/// The task that a call's `_meta` names (`mayfly/task`): how an agent tells a stdio server. It is asked only where no token came with the call:
-/// there the task is that of the token ([`Verified::task_id`](crate::middleware::Verified::task_id)), or none.
+/// The task that a call's `_meta` names as `mayfly/task`. An agent uses it to tell the task to a stdio server. Use it only where no token
+/// came with the call; with a token, the task is that of the token ([`Verified::task_id`](crate::middleware::Verified::task_id)), if it has
+/// one.
 ///
-/// What names no task is refused, and never taken for none: without a task the call would have one of this workload's own, with all its rights.
+/// A malformed task id is an error and never counts as none: without a task, the call would run in a task of this workload's own, with all
+/// its rights.
 pub fn task_of_meta(meta: &serde_json::Value) -> Result<Option<String>, Error> {
     let Some(named) = meta.get("mayfly/task") else { return Ok(None) };
     let id = named.as_str().and_then(|text| text.parse::<TaskId>().ok());
@@ -51,12 +53,12 @@ pub fn task_of_meta(meta: &serde_json::Value) -> Result<Option<String>, Error> {
 }
 
 impl Mayfly {
-    /// By the environment ([`Settings::from_env`]). It connects, so that what is wrong shows here.
+    /// Connects with settings from the environment ([`Settings::from_env`]). Invalid settings are reported here.
     pub async fn from_env() -> Result<Mayfly, Error> {
         Mayfly::connect(Settings::from_env()?).await
     }
 
-    /// By settings.
+    /// Connects with the given settings.
     pub async fn connect(settings: Settings) -> Result<Mayfly, Error> {
         let link = Link::connect(&settings).await?;
         let inner = Inner {
@@ -71,17 +73,17 @@ impl Mayfly {
         Ok(Mayfly { inner: Arc::new(inner) })
     }
 
-    /// A credential for an upstream, to be built and got.
+    /// Starts building a request for a credential for an upstream.
     pub fn credential(&self, upstream: &str) -> CredentialRequest {
         CredentialRequest::new(self.clone(), upstream)
     }
 
-    /// The connection: for calls that this client has no method for.
+    /// The connection, for calls that this client has no method for.
     pub fn link(&self) -> &Link {
         self.inner.calls.link()
     }
 
-    /// Uses that were told and never reported: too many waited, or it is not known whether mayfly took them.
+    /// Uses that were added but never reported: too many were queued, or it is unknown whether mayfly counted them.
     pub fn lost_uses(&self) -> u64 {
         self.inner.uses.lost()
     }
@@ -90,13 +92,13 @@ impl Mayfly {
         self.inner.settings.task.clone()
     }
 
-    /// Gives everything back and sends what is to be reported, within ten seconds. What is asked for afterwards is refused.
+    /// Releases all credentials and sends the remaining use reports, within ten seconds. Later requests are refused.
     pub async fn close(&self) {
         self.inner.closed.store(true, Ordering::SeqCst);
         let closing = async {
             self.inner.drain();
             self.inner.uses.flush().await;
-            // What was asked for before, and comes meanwhile, is given back there.
+            // Credentials whose exchange is still in progress are released when they arrive.
             self.inner.background.ended().await;
         };
         if tokio::time::timeout(limits::CLOSE, closing).await.is_err() {
@@ -109,10 +111,10 @@ impl Mayfly {
         if inner.closed.load(Ordering::SeqCst) {
             return Err(Error::Closed);
         }
-        // Here, since what asks may be a task of its own.
+        // Evaluated here because the exchange may run in a task of its own.
         let parent = inner.settings.traceparent.and_then(|says| says());
         let Some(key) = request::key(&ask) else { return inner.alone(ask, parent).await };
-        // Once or twice is enough, but for one that lives hardly longer than asking for it takes.
+        // One or two iterations suffice, unless the credential's lifetime is hardly longer than an exchange takes.
         for _ in 0..3 {
             if inner.closed.load(Ordering::SeqCst) {
                 return Err(Error::Closed);
@@ -127,7 +129,8 @@ impl Mayfly {
                     hears
                 }
             };
-            // It goes on when this caller is dropped: another may wait for it, and the server has issued it.
+            // The exchange continues when this caller is dropped: another caller may wait for it, and the server may have issued the
+            // credential already.
             let told = hears.wait_for(Option::is_some).await.map_err(|_| Error::Closed)?.clone();
             if let Some(Err(no)) = told {
                 return Err(no);
@@ -146,8 +149,8 @@ impl Inner {
         Credential { live, inner: self.clone(), shared, given_back: false }
     }
 
-    /// One that is not shared. It too goes on when its caller is dropped, and is then given back: by itself, since the caller may also be
-    /// dropped when it was told already and has not looked.
+    /// Obtains a credential that is not shared. The exchange continues when its caller is dropped, and the credential is then released on
+    /// its own; the caller may also be dropped after the result was sent but before it was received.
     async fn alone(self: &Arc<Self>, ask: pb::ExchangeRequest, parent: Parent) -> Result<Credential, Error> {
         let inner = self.clone();
         let (says, hears) = oneshot::channel();
@@ -158,11 +161,11 @@ impl Inner {
         hears.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// One that is shared, asked for in the background.
+    /// Obtains a shared credential in the background.
     fn ask(self: &Arc<Self>, key: Key, (ask, parent): (pb::ExchangeRequest, Parent), says: watch::Sender<Option<Outcome>>) {
         let inner = self.clone();
         self.background.begin(async move {
-            // Its life counts from before it was asked for, by both clocks: the steady one may stand still while the machine is suspended,
+            // The lifetime counts from before the exchange, by both clocks: the steady clock may stop while the machine is suspended, and
             // the wall clock may be set back.
             let asked_at = inner.clock.moment();
             let outcome = inner.exchange(ask, parent).await;
@@ -171,9 +174,9 @@ impl Inner {
                     if let Some(before) = inner.cache.put(key, live.clone(), asked_at, random::jitter()) {
                         inner.give_back_later(before);
                     }
-                    // Nobody holds it yet, and perhaps nobody will.
+                    // The credential has no holder yet and may never get one.
                     inner.linger(key, 0, inner.settings.idle.max(limits::IDLE));
-                    // Whoever closed meanwhile may have given back all there was before this came.
+                    // The client may have been closed, and its credentials released, before this one arrived.
                     if inner.closed.load(Ordering::SeqCst) {
                         inner.drain();
                     }
@@ -190,7 +193,7 @@ impl Inner {
         Live::of(issued, own_task, &tool).map(Arc::new)
     }
 
-    /// A holder of a shared one leaves.
+    /// Removes a holder of a shared credential.
     pub(crate) fn leave(self: &Arc<Self>, key: Key, live: &Arc<Live>) {
         match self.cache.leave(key, live) {
             Ok(old) => self.give_back_later(old),
@@ -199,12 +202,12 @@ impl Inner {
         }
     }
 
-    /// Gives the current one back, unless somebody comes for it within a while.
+    /// Releases the current shared credential unless it is handed out again within `time`.
     fn linger(self: &Arc<Self>, key: Key, visits: u64, time: Duration) {
         if self.closed.load(Ordering::SeqCst) {
             return;
         }
-        // Not among what closing waits for: closing gives it back by itself.
+        // Closing does not wait for this timer, because closing releases the credential itself.
         let inner = Arc::downgrade(self);
         self.background.aside(async move {
             tokio::time::sleep(time).await;
@@ -216,22 +219,22 @@ impl Inner {
         });
     }
 
-    /// Gives all that is shared back, held or not.
+    /// Releases all shared credentials, with or without holders.
     fn drain(&self) {
         self.cache.drain().into_iter().for_each(|live| self.give_back_later(live));
     }
 
-    /// Gives one back. It goes on when whoever waits for it is dropped.
+    /// Releases a credential and waits for it. The release continues when the caller is dropped.
     pub(crate) async fn give_back(&self, live: Arc<Live>) -> Result<(), Error> {
         self.begin_giving_back(live).await.unwrap_or(Err(Error::Closed))
     }
 
-    /// The same, with nobody who waits.
+    /// Releases a credential without waiting.
     pub(crate) fn give_back_later(&self, live: Arc<Live>) {
         drop(self.begin_giving_back(live));
     }
 
-    /// By the calls alone: the last of the client may be gone by then.
+    /// Uses only `calls`, since the client itself may already be dropped.
     fn begin_giving_back(&self, live: Arc<Live>) -> oneshot::Receiver<Result<(), Error>> {
         let calls = self.calls.clone();
         let (says, hears) = oneshot::channel();
@@ -244,7 +247,7 @@ impl Inner {
     }
 }
 
-/// A task that was opened for it is completed, which ends it too.
+/// Completes a task that was opened for the credential, which ends the credential too; otherwise releases the credential.
 async fn give_back(calls: &Calls, live: &Live) -> Result<(), Error> {
     match live.own_task {
         true => calls.complete(&live.task).await,
@@ -252,7 +255,7 @@ async fn give_back(calls: &Calls, live: &Live) -> Result<(), Error> {
     }
 }
 
-/// A client that is dropped without [`Mayfly::close`] gives back what it shared, as long as the runtime lasts.
+/// A client that is dropped without [`Mayfly::close`] releases its shared credentials as long as the runtime exists.
 impl Drop for Inner {
     fn drop(&mut self) {
         self.drain();

@@ -1,4 +1,4 @@
-//! A credential that somebody holds. It is given back when the last holder leaves.
+//! A credential with holders. It is released when the last holder drops it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use crate::pb::mayfly::v1::issued::Answer;
 use crate::secret::Secret;
 use crate::uses::Outcome;
 
-/// What was issued, without anybody who holds it.
+/// An issued credential, independent of its holders.
 pub(crate) struct Live {
     pub id: String,
     pub task: String,
-    /// The task was opened for this credential alone: it ends with it.
+    /// The task was opened for this credential alone and ends with it.
     pub own_task: bool,
     pub tool: String,
     pub headers: HeaderMap,
     pub token: Secret,
     pub base_url: String,
     pub expires_at: SystemTime,
-    /// How long it lives by the server's clock, from the decision.
+    /// The lifetime by the server's clock, counted from the decision.
     pub life: Duration,
 }
 
 impl Live {
-    /// Of an answer that goes into a header.
+    /// Converts an answer that goes into a header.
     pub fn of(issued: pb::Issued, own_task: bool, tool: &str) -> Result<Live, Error> {
         let at = |t: Option<prost_types::Timestamp>| t.and_then(|t| SystemTime::try_from(t).ok()).unwrap_or(UNIX_EPOCH);
         let (expires_at, issued_at) = (at(issued.expires_at), at(issued.issued_at));
@@ -45,7 +45,7 @@ impl Live {
         let bad = |_| Error::fault("the server sent a header that is none");
         let name = HeaderName::from_bytes(bearer.header_name.as_bytes()).map_err(|_| Error::fault("a header without a name"))?;
         let mut value = HeaderValue::from_str(&text).map_err(bad)?;
-        // It stays out of logs of requests and out of tables of header compression.
+        // Marked as sensitive, so that the value stays out of request logs and of header compression tables.
         value.set_sensitive(true);
         Ok(Live {
             id: issued.credential_id,
@@ -61,12 +61,12 @@ impl Live {
     }
 }
 
-/// A credential, held. Dropping it gives it back in the background; [`release`](Credential::release) waits for that.
+/// A credential in use. Dropping it releases it in the background; [`release`](Credential::release) waits for the release.
 #[must_use = "a credential that is dropped is given back"]
 pub struct Credential {
     pub(crate) live: Arc<Live>,
     pub(crate) inner: Arc<Inner>,
-    /// How it is given back: by its place among the shared ones, or by itself.
+    /// The cache key of a shared credential; `None` for one that is not shared.
     pub(crate) shared: Option<[u8; 32]>,
     pub(crate) given_back: bool,
 }
@@ -82,33 +82,33 @@ impl Credential {
         &self.live.token
     }
 
-    /// Where to send it, and nowhere else.
+    /// The base URL of the upstream. Send the credential nowhere else.
     pub fn base_url(&self) -> &str {
         &self.live.base_url
     }
 
-    /// When it ends by itself.
+    /// When the credential expires.
     pub fn expires_at(&self) -> SystemTime {
         self.live.expires_at
     }
 
-    /// Its id: a name, not a secret.
+    /// The credential's id. An id is not a secret.
     pub fn credential_id(&self) -> &str {
         &self.live.id
     }
 
-    /// The task that it hangs on.
+    /// The credential's task.
     pub fn task_id(&self) -> &str {
         &self.live.task
     }
 
-    /// Says how a use went: an HTTP status, or an [`Outcome`]. It is reported in the background.
+    /// Reports the outcome of a use: an HTTP status or an [`Outcome`]. The report is sent in the background.
     pub fn used(&self, outcome: impl Into<Outcome>) {
         self.inner.uses().add(&self.live.id, &self.live.tool, outcome.into());
     }
 
-    /// Gives it back now, and waits until mayfly has ended it; where others of this process may need it, it is kept for them instead. Dropped
-    /// meanwhile, it goes on in the background.
+    /// Releases the credential now and waits until mayfly has ended it. A shared credential is kept for other users in this process
+    /// instead. Dropping the future does not stop the release.
     pub async fn release(mut self) -> Result<(), Error> {
         self.given_back = true;
         let inner = self.inner.clone();

@@ -1,4 +1,4 @@
-//! A TLS connection to a server by its name, which may have several addresses.
+//! Opens a TLS connection to a server by its name, which may resolve to several addresses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,9 +12,9 @@ use tokio_rustls::client::TlsStream;
 
 use crate::limits;
 
-/// Connects to the first of a server's addresses that answers. One that is silent, in TCP, in the handshake or after it, has
-/// [`limits::ADDRESS`] before the next one has its turn; the last one has all the time that the caller gives. An answer by which the server is
-/// another one, or does not accept our SVID, is the answer: no other address is asked.
+/// Connects to the first of a server's addresses that answers. An address that does not answer, in TCP, in the handshake or after it, is
+/// given up after [`limits::ADDRESS`]; the last address may use all the time that the caller allows. A failed TLS verification on either
+/// side is final: no other address is tried.
 pub async fn dial(
     connector: &TlsConnector,
     name: &ServerName<'static>,
@@ -28,7 +28,7 @@ pub async fn dial(
     first_of(connector, name, &addresses).await
 }
 
-/// The same, of addresses that are known.
+/// The same for known addresses.
 pub async fn first_of(
     connector: &TlsConnector,
     name: &ServerName<'static>,
@@ -59,15 +59,15 @@ async fn connected(connector: &TlsConnector, name: ServerName<'static>, address:
     accepted(connector.connect(name, tcp).await?).await
 }
 
-/// Whether the server answered, and TLS found the answer wanting.
+/// Whether the server answered and TLS verification failed.
 fn is_of_tls(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
-/// Waits for the server's first bytes before ours. In TLS 1.3 a server refuses our certificate when our end of the handshake is long done,
-/// and what we would have written by then makes the alert get lost. A server of HTTP/2 speaks first (RFC 9113, section 3.4).
+/// Waits for the server's first bytes before anything is sent. In TLS 1.3 a server refuses the client's certificate after the client's side
+/// of the handshake is complete, and data sent by then can make the alert get lost. An HTTP/2 server speaks first (RFC 9113, section 3.4).
 async fn accepted(mut tls: TlsStream<TcpStream>) -> io::Result<TlsStream<TcpStream>> {
-    // Not less than `limits::ADDRESS`: an address that is silent here is left for the next one, where there is one.
+    // Not less than `limits::ADDRESS`, so that an address that is silent here is given up in favour of the next one, if there is one.
     const PATIENCE: Duration = limits::ADDRESS;
     if let Ok(read) = tokio::time::timeout(PATIENCE, tls.fill_buf()).await
         && read?.is_empty()

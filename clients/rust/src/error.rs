@@ -1,4 +1,4 @@
-//! What can go wrong, by what somebody does about it.
+//! Errors, grouped by how a caller can react to them.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,33 +8,33 @@ use tonic_types::StatusExt as _;
 
 use crate::pb::mayfly::v1 as pb;
 
-/// Why there is no credential.
+/// Why a credential was not obtained.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// mayfly said no. Asking again does not help; `way_out` says who can change that.
+    /// mayfly refused. Retrying does not help; `way_out` says who can change that.
     #[error("denied: {0}")]
     Denied(Box<Refusal>),
-    /// Somebody has to approve it first. The same request is good once that is done.
+    /// A person must approve first. The same request succeeds once the approval was given.
     #[error("approval {} is needed: {refusal}", approval_id)]
     ApprovalNeeded {
-        /// The approval that waits: `mayfly approval show ID`.
+        /// The id of the pending approval, for `mayfly approval show ID`.
         approval_id: String,
-        /// What was said.
+        /// The server's refusal.
         refusal: Box<Refusal>,
     },
-    /// The request itself is wrong, and its fields are named.
+    /// The request itself is invalid; the refusal names the fields.
     #[error("invalid request: {0}")]
     Invalid(Box<Refusal>),
-    /// No answer, after every attempt that is safe.
+    /// No answer after all attempts that are safe.
     #[error("unavailable: {0}")]
     Unavailable(Box<Refusal>),
-    /// A fault of the server's own, or an answer that this client does not understand.
+    /// A fault of the server, or an answer that this client does not understand.
     #[error("fault: {0}")]
     Fault(Box<Refusal>),
-    /// One of the two sides does not accept the other: who answers is not the server, or the server does not accept our SVID.
+    /// One side does not accept the other's identity: the peer is not the expected server, or the server does not accept the client's SVID.
     #[error("{0}")]
     Handshake(String),
-    /// The settings: what is missing, and what would be right.
+    /// Invalid settings or arguments. The text says what is missing and what would be valid.
     #[error("{0}")]
     Settings(String),
     /// The client was closed.
@@ -42,31 +42,31 @@ pub enum Error {
     Closed,
 }
 
-/// What mayfly said.
+/// A refusal by mayfly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusal {
-    /// The reason, from the closed list of the contract, like `DENIED_BY_POLICY`. Empty where the server named none.
+    /// The reason, from the closed list of the API, such as `DENIED_BY_POLICY`. Empty where the server named none.
     pub reason: String,
-    /// What was refused, for people.
+    /// A description for people.
     pub message: String,
-    /// The rule that refused: a seq, a policy's id, the name of a bound. May be empty.
+    /// The rule that refused: a sequence number, a policy's id, the name of a bound. May be empty.
     pub rule: String,
-    /// Who can change that, and the command to ask for it. May be empty.
+    /// Who can change the decision, and the command for it. May be empty.
     pub way_out: String,
-    /// The fields that were wrong.
+    /// The invalid fields.
     pub fields: Vec<FieldViolation>,
-    /// When trying again may help.
+    /// When a retry may succeed.
     pub retry_after: Option<Duration>,
     approval_id: String,
     code: i32,
 }
 
-/// A field that was wrong.
+/// An invalid field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldViolation {
-    /// Its path in the request.
+    /// The field's path in the request.
     pub field: String,
-    /// What was wrong and what would be right.
+    /// What is wrong and what would be valid.
     pub description: String,
 }
 
@@ -84,7 +84,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Error {
-    /// What mayfly said, where it said something.
+    /// mayfly's refusal, if it sent one.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Error::Denied(r) | Error::Invalid(r) | Error::Unavailable(r) | Error::Fault(r) => Some(r),
@@ -93,10 +93,10 @@ impl Error {
         }
     }
 
-    /// Whether the same request may be sent again, and may then succeed. A "no" is never asked again.
+    /// Whether the same request may be sent again with a chance of success. A refusal for good is never retried.
     pub(crate) fn may_pass(&self) -> bool {
         let Error::Unavailable(refusal) = self else { return false };
-        // A bound that was reached says when; without that, asking again only adds to it.
+        // The server says when a limit has room again. Without that, a retry would only add load.
         Code::from(refusal.code) != Code::ResourceExhausted || refusal.retry_after.is_some()
     }
 
@@ -143,7 +143,7 @@ impl From<Status> for Error {
         refusal.fields =
             violations.map(|v| FieldViolation { field: v.field.clone(), description: v.description.clone() }).collect();
         refusal.retry_after = details.retry_info().and_then(|r| r.retry_delay);
-        // A connection that broke under a call is no answer. tonic calls it UNKNOWN, with the cause beside it.
+        // A connection that broke during a call is not an answer. tonic reports it as UNKNOWN.
         if status.code() == Code::Unknown && refusal.reason.is_empty() {
             refusal.code = Code::Unavailable as i32;
         }

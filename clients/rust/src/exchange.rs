@@ -1,4 +1,4 @@
-//! One exchange, with as many attempts as are safe: all with the same request id, so that they are one request.
+//! Calls to the server with retries. All attempts of an exchange have the same request id, so the server treats them as one request.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::random;
 /// The caller's `traceparent`.
 pub type Parent = Option<String>;
 
-/// Calls of one connection.
+/// The calls over one connection.
 #[derive(Clone)]
 pub struct Calls {
     link: Link,
@@ -25,7 +25,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Over a connection; `streaming`: exchanges go over one stream.
+    /// Calls over a connection. `streaming`: exchanges go over one stream.
     pub fn new(link: Link, streaming: bool) -> Calls {
         let lane = streaming.then(|| Lane::begin(link.clone()));
         Calls { link, lane }
@@ -36,7 +36,7 @@ impl Calls {
         &self.link
     }
 
-    /// Exchanges. The request id is made here.
+    /// Exchanges for a credential. The request id is generated here.
     pub async fn exchange(&self, mut ask: pb::ExchangeRequest, parent: Parent) -> Result<pb::Issued, Error> {
         ask.request_id = random::request_id()?;
         let wait = ask.wait_for_approval.as_ref().and_then(|d| Duration::try_from(*d).ok()).unwrap_or_default();
@@ -55,7 +55,7 @@ impl Calls {
         .await
     }
 
-    /// Gives a credential back. Whoever says that it is over already is believed.
+    /// Releases a credential. A credential that has ended already counts as released.
     pub async fn release(&self, credential_id: &str) -> Result<(), Error> {
         let ask = pb::ReleaseRequest { credential_id: credential_id.to_owned() };
         let released = again(limits::ATTEMPTS, || async {
@@ -65,7 +65,7 @@ impl Calls {
         over(released.await.map(drop))
     }
 
-    /// Completes a task.
+    /// Completes a task. A task that has ended already counts as completed.
     pub async fn complete(&self, task_id: &str) -> Result<(), Error> {
         let ask = pb::CompleteTaskRequest { task_id: task_id.to_owned(), ..Default::default() };
         let completed = again(limits::ATTEMPTS, || async {
@@ -76,7 +76,7 @@ impl Calls {
     }
 }
 
-/// What has ended already is what was wanted.
+/// Treats an object that has already ended as success.
 fn over(ended: Result<(), Error>) -> Result<(), Error> {
     match ended {
         Err(Error::Denied(r)) if matches!(&*r.reason, "CREDENTIAL_NOT_ACTIVE" | "TASK_NOT_ACTIVE" | "NOT_FOUND") => Ok(()),
@@ -84,7 +84,7 @@ fn over(ended: Result<(), Error>) -> Result<(), Error> {
     }
 }
 
-/// Tries until it works, until the answer is a "no", or until the time is over.
+/// Retries until the call succeeds, is refused for good, or the time is up.
 async fn again<T, W>(within: Duration, attempt: impl Fn() -> W) -> Result<T, Error>
 where
     W: Future<Output = Result<T, Error>>,
@@ -98,7 +98,7 @@ where
                 answer => return answer,
             };
             let Some(pause) = pauses.next() else { return Err(no) };
-            // The server knows better when.
+            // The server's retry delay takes precedence over a shorter pause.
             tokio::time::sleep(no.retry_after().map_or(pause, |after| after.max(pause))).await;
         }
     };
@@ -108,7 +108,7 @@ where
     }
 }
 
-/// The caller's `traceparent`. What is none goes along with nothing.
+/// Adds the caller's `traceparent`. An invalid one is left out.
 fn within_trace<T>(mut request: Request<T>, parent: Option<&str>) -> Request<T> {
     if let Some(parent) = parent.and_then(|text| text.parse().ok()) {
         request.metadata_mut().insert("traceparent", parent);
@@ -116,14 +116,14 @@ fn within_trace<T>(mut request: Request<T>, parent: Option<&str>) -> Request<T> 
     request
 }
 
-/// With a deadline that the server knows of.
+/// Adds a deadline that the server sees.
 fn timed<T>(message: T, within: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(within);
     request
 }
 
-/// And one of our own, for a server that does not answer at all.
+/// Adds a deadline on the client's side, for a server that does not answer at all.
 async fn bounded<T>(within: Duration, call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, Error> {
     match tokio::time::timeout(within + Duration::from_secs(1), call).await {
         Ok(answer) => Ok(answer?.into_inner()),

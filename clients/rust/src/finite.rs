@@ -1,4 +1,5 @@
-//! Whether a value has a float that JSON does not carry. serde_json writes NaN and infinities as null, which is another value.
+//! Checks that a value contains only floats that JSON can represent. serde_json writes NaN and infinities as null, which is a different
+//! value.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use serde::ser::{
     SerializeTupleVariant, Serializer,
 };
 
-/// Why a value cannot be written: it has NaN or an infinite number, or it says so itself.
+/// Why a value cannot be written as JSON: it contains NaN or an infinity, or its serialization fails.
 #[derive(Debug)]
 pub struct NotJson(String);
 
@@ -25,7 +26,7 @@ impl Error for NotJson {
     }
 }
 
-/// Looks at every float of a value.
+/// Checks every float of a value.
 pub fn check<T: Serialize + ?Sized>(value: &T) -> Result<(), NotJson> {
     value.serialize(Floats)
 }

@@ -1,5 +1,5 @@
-//! One stream for all exchanges, for high rates. It begins again when it breaks, and on the new connection when our SVID rotates; what was
-//! under way is then asked again with the same request id, which the server answers with what it did.
+//! One stream for all exchanges, for high rates. A new stream is opened when the old one breaks, and on the new connection when the SVID
+//! rotates. Exchanges in progress are then sent again with the same request id, and the server answers with what it did.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,14 +26,14 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Begins with the first exchange, and ends with the last clone of this.
+    /// Opens a stream with the first exchange. The stream ends when the last clone is dropped.
     pub fn begin(link: Link) -> Lane {
         let (to, from) = mpsc::channel(limits::LANE);
         tokio::spawn(drive(link, from));
         Lane { to }
     }
 
-    /// One exchange, by its request id.
+    /// Makes one exchange.
     pub async fn exchange(&self, ask: pb::ExchangeRequest, within: Duration) -> Result<pb::Issued, Error> {
         let (answer, answered) = oneshot::channel();
         let asking = async {
@@ -44,7 +44,7 @@ impl Lane {
     }
 }
 
-/// One stream after the other.
+/// Runs one stream after the other.
 async fn drive(link: Link, mut from: mpsc::Receiver<(pb::ExchangeRequest, oneshot::Sender<Result<pb::Issued, Error>>)>) {
     let mut renewals = link.renewals();
     while let Some(first) = from.recv().await {
@@ -64,7 +64,7 @@ async fn drive(link: Link, mut from: mpsc::Receiver<(pb::ExchangeRequest, onesho
                     Some(more) => Some(more),
                     None => return,
                 },
-                // On the new connection the next one begins; this one is answered to its end.
+                // The next exchange opens a stream on the new connection. This stream is read to its end.
                 _ = renewals.changed() => None,
                 () = to.closed() => None,
             };
@@ -74,7 +74,7 @@ async fn drive(link: Link, mut from: mpsc::Receiver<(pb::ExchangeRequest, onesho
     }
 }
 
-/// Reads the answers of one stream to its end. Whoever has none by then is told to ask again.
+/// Reads the answers of one stream to its end. Exchanges without an answer by then get an error that allows a retry.
 async fn answers(link: Link, out: mpsc::Receiver<pb::StreamExchangeRequest>, waiting: Waiting) {
     let mut client = TokenServiceClient::new(link.channel());
     let ended = match client.stream_exchange(ReceiverStream::new(out)).await {

@@ -1,7 +1,8 @@
-//! The client of mayfly for Rust: credentials for one task, and their checking.
+//! The Rust client of mayfly: obtaining and verifying credentials for a task.
 //!
-//! [`Mayfly`] gets credentials, for an MCP server or any other workload: [`Mayfly::credential`] answers with a guard that gives the
-//! credential back at its end. [`Verifier`] checks them for a relying service, and [`middleware::Protect`] does so as a tower layer.
+//! [`Mayfly`] obtains credentials for an MCP server or any other workload. [`Mayfly::credential`] returns a guard that releases the
+//! credential when it is dropped. [`Verifier`] verifies credentials for a relying service, and [`middleware::Protect`] does so as a tower
+//! layer.
 #![forbid(unsafe_code)]
 #![doc = include_str!("../README.md")]
 

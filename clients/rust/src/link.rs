@@ -1,5 +1,5 @@
-//! The connection to the server. When our SVID rotates, a new one is made first and takes the place of the old, which ends with its last
-//! call: so no call fails of it.
+//! The connection to the server. When the SVID rotates, a new connection is opened and replaces the old one, which ends with its last call,
+//! so that no call fails.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects, and keeps the connection's SVID current in the background until the link is dropped.
+    /// Connects, and follows the rotation of the SVID in the background until the link is dropped.
     pub async fn connect(settings: &Settings) -> Result<Link, Error> {
         let (svid, changes) = Svid::begin(&settings.identity, settings.server_id.trust_domain_owned()).await?;
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
@@ -40,18 +40,18 @@ impl Link {
         Ok(Link { channel, renewed })
     }
 
-    /// A channel that lasts until it is dropped, whatever becomes of the link's.
+    /// A channel that stays usable until it is dropped, even if the link has replaced it.
     pub fn channel(&self) -> Channel {
         Channel::clone(&self.channel.load())
     }
 
-    /// Signs that there is a new connection: long streams begin again on it.
+    /// Signals that there is a new connection, on which long-lived streams should be opened again.
     pub fn renewals(&self) -> watch::Receiver<u64> {
         self.renewed.clone()
     }
 }
 
-/// Makes a new connection for each change of our SVID.
+/// Opens a new connection for each change of the SVID.
 async fn renew(way: Way, channel: Arc<ArcSwap<Channel>>, mut changes: watch::Receiver<u64>, says: watch::Sender<u64>) {
     const AGAIN: Duration = Duration::from_millis(500);
     loop {
@@ -59,7 +59,7 @@ async fn renew(way: Way, channel: Arc<ArcSwap<Channel>>, mut changes: watch::Rec
             changed = changes.changed() => if changed.is_err() { return },
             () = says.closed() => return,
         }
-        // The old one serves until the new one stands, and for as long as its own SVID lives.
+        // The old connection is used until the new one is open, and for as long as its own SVID is valid.
         loop {
             match way.open().await {
                 Ok(new) => {
@@ -77,7 +77,7 @@ async fn renew(way: Way, channel: Arc<ArcSwap<Channel>>, mut changes: watch::Rec
     }
 }
 
-/// The way to the server.
+/// The address and TLS configuration of the server.
 #[derive(Clone)]
 struct Way {
     connector: TlsConnector,
@@ -85,7 +85,7 @@ struct Way {
 }
 
 impl Way {
-    /// A connection that stands. Whenever it breaks tonic makes another, by the SVID of that time.
+    /// Opens a connection. If it breaks, tonic opens another one with the SVID of that time.
     async fn open(&self) -> Result<Channel, Error> {
         let wrong =
             |what: &dyn std::fmt::Display| Error::Settings(format!("MAYFLY_ADDRESS {:?} is not HOST:PORT: {what}", self.address));
@@ -93,7 +93,7 @@ impl Way {
         let port: u16 = port.parse().map_err(|e| wrong(&e))?;
         let host = host.trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(host.clone()).map_err(|e| wrong(&e))?;
-        // tonic is built without TLS of its own and takes no https here; the connection below is TLS all the same.
+        // tonic is built without its own TLS and does not accept https here. The connector below uses TLS.
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address));
         let endpoint = endpoint.map_err(|e| wrong(&e))?;
         let endpoint =

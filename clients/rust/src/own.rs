@@ -1,4 +1,4 @@
-//! A certificate chain and its private key, as TLS shows them.
+//! A certificate chain with its private key, for TLS.
 
 use std::sync::Arc;
 
@@ -14,33 +14,33 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error as TlsError, InconsistentKeys};
 use zeroize::Zeroize;
 
-/// Why a chain and a key are not a pair to show.
+/// Why a chain and a key cannot be used together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PairDefect {
-    /// The certificates' text.
+    /// The PEM text of the certificates is invalid.
     #[error("{0}")]
     Certificates(PemDefect),
-    /// A certificate that cannot be read.
+    /// A certificate cannot be parsed.
     #[error("has a certificate that cannot be read")]
     CertificateMalformed,
-    /// More than a peer would accept.
+    /// The chain is longer than a peer would accept.
     #[error("has more than {} certificates", limits::CHAIN_CERTIFICATES)]
     ChainTooLong,
     /// The key's text is not PEM.
     #[error("is not PEM: expected -----BEGIN PRIVATE KEY-----")]
     KeyNotPem,
-    /// PEM, but no private key in it.
+    /// The PEM text contains no private key.
     #[error("has no private key in it (PKCS#8, SEC1 or PKCS#1)")]
     NoKey,
-    /// A key that cannot be read, or of a kind that is not supported.
+    /// The key cannot be parsed, or its type is not supported.
     #[error("has a private key that cannot be read, or that is not ECDSA P-256/384/521, Ed25519 or RSA")]
     KeyMalformed,
-    /// A key of another certificate.
+    /// The key belongs to another certificate.
     #[error("has a private key that does not belong to the first certificate")]
     KeyMismatch,
 }
 
-/// A chain and its private key. It has no Debug output of the key.
+/// A chain and its private key. `Debug` is not implemented, so that the key cannot be printed.
 #[derive(Clone)]
 pub struct OwnPair {
     chain: PeerChain,
@@ -48,7 +48,7 @@ pub struct OwnPair {
 }
 
 impl OwnPair {
-    /// From two PEM texts, which may be the same. The key belongs to the first certificate.
+    /// Parses two PEM texts, which may be the same. The key must belong to the first certificate.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<OwnPair, PairDefect> {
         let chain = PeerChain::from_pem(certificates).map_err(PairDefect::Certificates)?;
         let der = PrivateKeyDer::from_pem_slice(key).map_err(|e| match e {
@@ -59,7 +59,7 @@ impl OwnPair {
         OwnPair::of(chain, der)
     }
 
-    /// From certificates one after the other and a PKCS #8 key, DER: as the Workload API gives them.
+    /// Parses concatenated DER certificates and a PKCS #8 key in DER, as the Workload API sends them.
     pub fn from_der(certificates: &[u8], key: &[u8]) -> Result<OwnPair, PairDefect> {
         let chain = PeerChain::from_der(certificates).ok_or(PairDefect::CertificateMalformed)?;
         OwnPair::of(chain, PrivateKeyDer::try_from(key.to_vec()).map_err(|_| PairDefect::KeyMalformed))
@@ -88,17 +88,17 @@ impl OwnPair {
         &self.chain
     }
 
-    /// What TLS shows.
+    /// The form that rustls uses.
     pub fn certified_key(&self) -> &Arc<CertifiedKey> {
         &self.key
     }
 
-    /// The SPIFFE ID in the leaf, or the clause that it breaks: the public listener may show a certificate that is no SVID.
+    /// The SPIFFE ID in the leaf, or the clause that it violates. The public listener may use a certificate that is not an SVID.
     pub fn spiffe_id(&self) -> Result<SpiffeId, SvidDefect> {
         profile::check(&self.chain).map(|says| says.id)
     }
 
-    /// Whether the leaf has a DNS name; many gRPC clients refuse a server certificate without one.
+    /// Whether the leaf has a DNS name. Many gRPC clients refuse a server certificate without one.
     pub fn has_dns_name(&self) -> bool {
         profile::has_dns_name(&self.chain)
     }

@@ -1,4 +1,4 @@
-//! What is asked for, built step by step.
+//! A builder for credential requests.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::exchange_request::Task;
 use crate::secret::Secret;
 
-/// How long a credential lives where nobody asks for another time: the server's default. A task that is opened for it lives as long.
+/// The lifetime of a credential without a requested one: the server's default. A task that is opened for the credential lives as long.
 const TTL: Duration = Duration::from_secs(300);
 
-/// A credential that is asked for. [`get`](CredentialRequest::get) sends it.
+/// A request for a credential. [`get`](CredentialRequest::get) sends it.
 #[must_use = "nothing is asked until get() is awaited"]
 #[derive(Clone)]
 pub struct CredentialRequest {
@@ -29,22 +29,22 @@ pub struct CredentialRequest {
     wrong: Option<String>,
 }
 
-/// SHA-256 of the RFC 8785 form of a call's arguments: what a credential that was approved for them names.
+/// SHA-256 of a call's arguments in RFC 8785 form. A credential that was approved for these arguments names this digest.
 ///
-/// Arguments that others would read as other ones are refused: with a number that a double does not hold, or NaN.
+/// Arguments that another reader could read differently are refused: a number that a double cannot hold, or NaN.
 pub fn arguments_sha256<T: Serialize>(arguments: &T) -> Result<[u8; 32], Error> {
     arguments_sha256_of_json(&written(arguments)?)
 }
 
-/// The same of arguments as JSON text, as they came over the wire. It refuses what reading them first would hide: a name that stands twice in
-/// one object, and a number with more digits than a double holds.
+/// The same for arguments as JSON text, as received. This also refuses what parsing would hide: a duplicate name in an object, and a number
+/// with more digits than a double holds.
 pub fn arguments_sha256_of_json(text: &str) -> Result<[u8; 32], Error> {
     arguments::digest_of_json(text).map_err(|e| Error::Settings(format!("arguments: {e}")))
 }
 
-/// Arguments as JSON.
+/// The arguments as JSON.
 fn written<T: Serialize>(arguments: &T) -> Result<String, Error> {
-    // serde_json writes NaN as null, which is another argument.
+    // serde_json writes NaN as null, which is a different argument.
     finite::check(arguments).map_err(|e| Error::Settings(format!("arguments: {e}")))?;
     let text = serde_json::to_string(arguments).map_err(|e| Error::Settings(format!("arguments: {e}")))?;
     arguments::parse(&text).map_err(|e| Error::Settings(format!("arguments: {e}")))?;
@@ -57,25 +57,25 @@ impl CredentialRequest {
         CredentialRequest { mayfly, ask, own_task: false, require_task: false, wrong: None }
     }
 
-    /// One more scope.
+    /// Adds a scope.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.ask.scopes.push(scope.into());
         self
     }
 
-    /// More scopes.
+    /// Adds several scopes.
     pub fn scopes<S: Into<String>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
         self.ask.scopes.extend(scopes.into_iter().map(Into::into));
         self
     }
 
-    /// The tool that it is for.
+    /// Sets the tool that the credential is for.
     pub fn tool(mut self, tool: impl Into<String>) -> Self {
         self.ask.tool = tool.into();
         self
     }
 
-    /// The arguments of the call that it is for, as JSON. Such a credential serves for that call, and is shared with nobody.
+    /// Sets the arguments of the call that the credential is for, as JSON. Such a credential is valid for that call only and is not shared.
     pub fn arguments<T: Serialize>(mut self, arguments: &T) -> Self {
         match written(arguments) {
             Ok(json) => {
@@ -86,77 +86,77 @@ impl CredentialRequest {
         self
     }
 
-    /// What it is for: people read it in approvals and in the audit.
+    /// Sets the purpose, which people read in approvals and in the audit.
     pub fn purpose(mut self, purpose: impl Into<String>) -> Self {
         self.ask.purpose = purpose.into();
         self
     }
 
-    /// The task that it is for. Without one: that of the settings; where there is none, one is opened for this call, in the same round trip,
-    /// and completed when the credential is given back.
+    /// Sets the task. The default is the task of the settings. Without either, a task is opened for this credential in the same round trip
+    /// and completed when the credential is released.
     pub fn task(mut self, task: impl Into<Option<String>>) -> Self {
         self.ask.task = task.into().map(Task::TaskId);
         self
     }
 
-    /// Refuses where neither the request nor the settings name a task, and opens none: for servers whose own rights are more than those of
-    /// whoever calls them.
+    /// Refuses the request where neither the request nor the settings name a task, instead of opening one. For servers whose own rights
+    /// exceed those of their callers.
     pub fn require_task(mut self) -> Self {
         self.require_task = true;
         self
     }
 
-    /// A task of its own, whatever the settings say.
+    /// Opens a task for this credential, even if the settings name one.
     pub fn own_task(mut self) -> Self {
         self.ask.task = None;
         self.own_task = true;
         self
     }
 
-    /// How long to wait for an approval, at most 60 s. Without it an approval that is needed is an error with its id.
+    /// Sets how long to wait for an approval, at most 60 s. Without it, a needed approval is an error with the approval's id.
     pub fn wait_for_approval(mut self, time: Duration) -> Self {
         self.ask.wait_for_approval = duration(time);
         self
     }
 
-    /// What kind of credential, where the upstream has several.
+    /// Sets the credential kind, where the upstream has several.
     pub fn kind(mut self, kind: pb::CredentialKind) -> Self {
         self.ask.kind = kind.into();
         self
     }
 
-    /// How long it is to live. Without it 5 minutes; the least of all bounds wins.
+    /// Sets the lifetime, 5 minutes by default. The effective lifetime is the least of all bounds.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ask.ttl = duration(ttl);
         self
     }
 
-    /// The binding to decide under.
+    /// Sets the binding under which to decide.
     pub fn binding(mut self, binding: impl Into<String>) -> Self {
         self.ask.binding = binding.into();
         self
     }
 
-    /// On whose behalf: the token that came in, and what it is.
+    /// Sets the token of the subject on whose behalf the credential is requested, and the token's type.
     pub fn subject_token(mut self, token: &Secret, kind: pb::SubjectTokenType) -> Self {
         self.ask.subject_token = Some(pb::SubjectToken { token: token.expose().to_owned(), r#type: kind.into() });
         self
     }
 
-    /// A credential of mayfly's that the caller acts under.
+    /// Sets a mayfly credential as the parent under which the caller acts.
     pub fn parent(mut self, token: &Secret) -> Self {
         self.ask.parent_credential = Some(pb::ParentCredential { token: token.expose().to_owned() });
         self
     }
 
-    /// Bound to the SVID of this client: whoever shows it must prove that key.
+    /// Binds the credential to this client's SVID: whoever presents it must prove possession of that key.
     pub fn bound_to_svid(mut self) -> Self {
         let key = pb::key_binding::Key::CallerSvid(pb::CallerSvid {});
         self.ask.key_binding = Some(pb::KeyBinding { key: Some(key) });
         self
     }
 
-    /// Gets it, by an exchange or from one that somebody else has just made.
+    /// Obtains the credential by an exchange, or shares one that an equal request obtained.
     pub async fn get(self) -> Result<Credential, Error> {
         let CredentialRequest { mayfly, mut ask, own_task, require_task, wrong } = self;
         if let Some(wrong) = wrong {
@@ -176,7 +176,7 @@ impl CredentialRequest {
     }
 }
 
-/// A task for this one credential: as wide and as long as that, and no more.
+/// The terms of a task for this credential alone, with exactly its rights and lifetime.
 fn terms(ask: &pb::ExchangeRequest) -> pb::TaskTerms {
     let life = ask.ttl.as_ref().and_then(|d| Duration::try_from(*d).ok()).unwrap_or(TTL);
     let purpose = match (&*ask.purpose, &*ask.tool) {
@@ -188,7 +188,8 @@ fn terms(ask: &pb::ExchangeRequest) -> pb::TaskTerms {
         purpose,
         upstreams: vec![pb::Allowance { upstream: ask.upstream.clone(), scopes: ask.scopes.clone() }],
         tools: Some(ask.tool.clone()).filter(|t| !t.is_empty()).into_iter().collect(),
-        // Not with what is waited for an approval: it is given for these terms, and good for the next who asks by the same.
+        // The wait for an approval is not included: the approval is given for these terms, so a later request with the same terms can use
+        // it.
         ttl: duration(life),
         ..Default::default()
     }
@@ -198,7 +199,8 @@ fn duration(time: Duration) -> Option<prost_types::Duration> {
     prost_types::Duration::try_from(time).ok()
 }
 
-/// What equal requests have in common; `None` for one that is shared with nobody. Secrets of the request are in it by their digest only.
+/// The cache key that equal requests share; `None` for a request that is not shared. Secrets of the request enter the key as part of a
+/// digest only.
 pub(crate) fn key(ask: &pb::ExchangeRequest) -> Option<[u8; 32]> {
     let shared = matches!(ask.task, Some(Task::TaskId(_))) && ask.arguments.is_none() && ask.request_id.is_empty();
     shared.then(|| sha256(&zeroize::Zeroizing::new(ask.encode_to_vec())))

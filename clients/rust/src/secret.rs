@@ -1,10 +1,10 @@
-//! A token in memory: shown on purpose only, wiped when dropped.
+//! A secret in memory: readable only through an explicit call, and wiped on drop.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A token or another secret. `Debug` shows nothing of it, and it is not `Display` or `Serialize`.
+/// A token or another secret. `Debug` prints a placeholder; `Display` and `Serialize` are not implemented.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
@@ -14,7 +14,7 @@ impl Secret {
         Secret(Zeroizing::new(text.into()))
     }
 
-    /// The secret itself: for the header that it goes into, and nothing else.
+    /// The secret itself. Use it only for the header that it belongs in.
     pub fn expose(&self) -> &str {
         &self.0
     }

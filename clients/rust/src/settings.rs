@@ -1,4 +1,4 @@
-//! Where the server is, and who we are to it.
+//! Settings: the server's address and the client's identity.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use mayfly_verify::identity::spiffe_id::SpiffeId;
 use crate::error::Error;
 use crate::limits;
 
-/// Where our SVID comes from, and what the server is checked by.
+/// The source of the client's SVID and of the bundle for verifying the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// PEM files, read again when they change.
     Files {
-        /// Our SVID and its chain.
+        /// The client's SVID and its chain.
         svid: PathBuf,
-        /// Its private key.
+        /// The SVID's private key.
         key: PathBuf,
         /// The bundle of the server's trust domain, PEM or SPIFFE JWKS.
         bundle: PathBuf,
@@ -32,35 +32,35 @@ pub enum Identity {
 pub struct Settings {
     /// `HOST:PORT` of the server's listener for workloads.
     pub address: String,
-    /// The SPIFFE ID that the server must have. Its trust domain says by which bundle it is checked.
+    /// The SPIFFE ID that the server must have. Its trust domain selects the bundle.
     pub server_id: SpiffeId,
-    /// Who we are.
+    /// The client's identity.
     pub identity: Identity,
-    /// The task of all that names no other: what a stdio server was started for.
+    /// The default task, for requests that name none: the task that a stdio server was started for.
     pub task: Option<String>,
-    /// Exchanges go over one stream, for high rates: a tenth of the cost of a call each, at the price of one connection for all.
+    /// Send exchanges over one stream, for high rates. That costs a tenth of separate calls, but all exchanges share one connection.
     pub streaming: bool,
-    /// How long a shared credential that nobody holds is kept for the next call before it is given back: 5 s where nothing else is said.
+    /// How long a shared credential without holders is kept before it is released. Default 5 s.
     pub idle: Duration,
-    /// Says which trace the caller is in, as a W3C `traceparent`: mayfly goes on with it. Asked in the caller's task, for each exchange that
-    /// is a call of its own.
+    /// Returns the caller's trace context as a W3C `traceparent`, which mayfly continues. Called in the caller's task for each exchange
+    /// that is a call of its own.
     pub traceparent: Option<fn() -> Option<String>>,
 }
 
 impl Settings {
-    /// Settings with their defaults.
+    /// Settings with default values.
     pub fn new(address: &str, server_id: SpiffeId, identity: Identity) -> Settings {
         let address = address.strip_prefix("https://").unwrap_or(address).trim_end_matches('/').to_owned();
         Settings { address, server_id, identity, task: None, streaming: false, idle: limits::IDLE, traceparent: None }
     }
 
-    /// From the environment, by the names that the command line reads as well: `MAYFLY_ADDRESS`, `MAYFLY_SERVER_ID`, then `MAYFLY_SVID`,
-    /// `MAYFLY_KEY` and `MAYFLY_BUNDLE`, or `SPIFFE_ENDPOINT_SOCKET`; and `MAYFLY_TASK`.
+    /// Settings from the environment variables that the command line uses too: `MAYFLY_ADDRESS`, `MAYFLY_SERVER_ID`, then either
+    /// `MAYFLY_SVID`, `MAYFLY_KEY` and `MAYFLY_BUNDLE`, or `SPIFFE_ENDPOINT_SOCKET`; and optionally `MAYFLY_TASK`.
     pub fn from_env() -> Result<Settings, Error> {
         Settings::from_names(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
-    /// The same, from anything that knows the names.
+    /// The same, with a function that looks up the variables.
     pub fn from_names(value: impl Fn(&str) -> Option<String>) -> Result<Settings, Error> {
         let wrong = |text: String| Err(Error::Settings(text));
         let Some(address) = value("MAYFLY_ADDRESS") else {
@@ -75,7 +75,7 @@ impl Settings {
             Ok(id) => id,
             Err(e) => return wrong(format!("MAYFLY_SERVER_ID {id:?} is no SPIFFE ID: {e}")),
         };
-        // `MAYFLY_SVID_KEY` is what some deployments call it.
+        // `MAYFLY_SVID_KEY` is the variable's name in some deployments.
         let key = value("MAYFLY_KEY").or_else(|| value("MAYFLY_SVID_KEY"));
         let identity = match (value("MAYFLY_SVID"), key, value("MAYFLY_BUNDLE"), value("SPIFFE_ENDPOINT_SOCKET")) {
             (Some(svid), Some(key), Some(bundle), _) => {
@@ -91,7 +91,7 @@ impl Settings {
     }
 }
 
-/// `unix:///path` or `unix:/path` (SPIFFE Workload Endpoint, section 4).
+/// Parses `unix:///path` or `unix:/path` (SPIFFE Workload Endpoint, section 4).
 fn socket_path(text: &str) -> Result<PathBuf, Error> {
     let path = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:"));
     match path.filter(|p| p.starts_with('/')) {

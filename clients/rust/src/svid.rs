@@ -1,4 +1,5 @@
-//! Our SVID and the bundle that the server is checked by, as they are now. They change under way, and nobody has to restart for it.
+//! The client's SVID and the bundle that the server is verified with. Both are kept up to date while the client runs, so rotation needs no
+//! restart.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,27 +18,27 @@ use crate::settings::Identity;
 use crate::tls::{BundlesInForce, OwnCertificate};
 use crate::workload;
 
-/// What was read at once: our pair, and the bundle of the server's trust domain.
+/// A consistent reading: the client's certificate and key, and the bundle of the server's trust domain.
 pub(crate) struct Current {
-    /// Our certificate and key.
+    /// The client's certificate and key.
     pub pair: OwnPair,
-    /// The server's trust domain's bundle.
+    /// The bundle of the server's trust domain.
     pub bundle: Arc<Bundle>,
 }
 
-/// What TLS takes at each handshake, and a sign of each change.
+/// The current SVID and bundle, as TLS uses them at each handshake, with a signal for each change.
 #[derive(Clone)]
 pub struct Svid {
-    /// Our certificate and key.
+    /// The client's certificate and key.
     pub own: OwnCertificate,
-    /// The one bundle.
+    /// The bundle of the server's trust domain.
     pub bundles: BundlesInForce,
     changed: watch::Sender<u64>,
 }
 
 impl Svid {
-    /// Reads it for the first time and keeps it current in the background, until the last receiver of changes is gone. The first receiver is
-    /// made here, before anything looks whether there is one.
+    /// Reads the identity for the first time and keeps it up to date in the background until the last receiver of changes is dropped. The
+    /// first receiver is created here, before the background task checks whether any exists.
     pub async fn begin(identity: &Identity, domain: TrustDomain) -> Result<(Svid, watch::Receiver<u64>), Error> {
         match identity {
             Identity::Files { svid, key, bundle } => {
@@ -59,14 +60,14 @@ impl Svid {
         (Svid { own, bundles: Arc::new(ArcSwap::from_pointee(bundles)), changed }, changes)
     }
 
-    /// Puts what is new into force, and says so.
+    /// Puts a new reading into effect and signals the change.
     pub(crate) fn set(&self, current: Current) {
         self.own.store(current.pair.certified_key().clone());
         self.bundles.store(Arc::new(Bundles::new([current.bundle]).unwrap_or_default()));
         self.changed.send_modify(|n| *n += 1);
     }
 
-    /// Nobody waits for changes any more.
+    /// Whether no receiver of changes is left.
     pub(crate) fn is_forgotten(&self) -> bool {
         self.changed.receiver_count() == 0
     }
@@ -81,7 +82,7 @@ struct Files {
 }
 
 impl Files {
-    /// Who begins in the middle of a rotation finds the new half of a pair beside the old one, and looks again.
+    /// The first reading. In the middle of a rotation the certificate and the key may not match yet, so reading is retried.
     async fn first(&mut self) -> Result<Option<Current>, String> {
         for _ in 0..limits::HALVES {
             match self.read().await {
@@ -92,7 +93,7 @@ impl Files {
         self.read().await
     }
 
-    /// What stands in the files; `None` where nothing changed.
+    /// Reads the files; `None` where nothing has changed.
     async fn read(&mut self) -> Result<Option<Current>, String> {
         let (svid, key, bundle) = (bytes(&self.svid).await?, bytes(&self.key).await?, bytes(&self.bundle).await?);
         let digest = sha256(&[sha256(&svid), sha256(&key), sha256(&bundle)].concat());
@@ -106,7 +107,7 @@ impl Files {
         Ok(Some(Current { pair, bundle: Arc::new(bundle) }))
     }
 
-    /// Reads again and again. Between the two halves of a change the files do not match; what was good stays in use.
+    /// Reads the files periodically. While a rotation is in progress the files may not match; the previous reading then stays in use.
     async fn watch(mut self, held: Svid) {
         while !held.is_forgotten() {
             tokio::time::sleep(limits::POLL).await;
@@ -119,13 +120,13 @@ impl Files {
     }
 }
 
-/// A whole file, bounded; wiped from memory when dropped.
+/// Reads a whole file of bounded size. The content is wiped on drop.
 async fn bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     use tokio::io::AsyncReadExt as _;
     let cannot = |e: std::io::Error| format!("{} cannot be read: {e}", path.display());
     let file = tokio::fs::File::open(path).await.map_err(cannot)?;
     let room = file.metadata().await.map_or(limits::FILE_BYTES, |m| usize::try_from(m.len()).unwrap_or(limits::FILE_BYTES));
-    // Room for all at once: growing would leave copies of a key behind.
+    // Reserved for the whole file: growing the buffer would leave copies of a key in memory.
     let mut out = Zeroizing::new(Vec::with_capacity(room.min(limits::FILE_BYTES) + 4096));
     file.take(limits::FILE_BYTES as u64 + 1).read_to_end(&mut out).await.map_err(cannot)?;
     if out.len() > limits::FILE_BYTES {

@@ -1,4 +1,4 @@
-//! The client's end of TLS 1.3: a mayfly server is known by its SPIFFE ID, not by a DNS name.
+//! The client's side of TLS 1.3. A mayfly server is identified by its SPIFFE ID, not by a DNS name.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, PeerIncompatible, SignatureScheme};
 
-/// The bundles in force; whoever holds it sees each change at the next handshake.
+/// The trust bundles in effect. A change applies from the next handshake.
 pub type BundlesInForce = Arc<ArcSwap<Bundles>>;
 
-/// Our own certificate and key; whoever holds it sees each change at the next handshake.
+/// The client's certificate and key in effect. A change applies from the next handshake.
 pub type OwnCertificate = Arc<ArcSwap<CertifiedKey>>;
 
-/// The configuration of a client that calls a mayfly server: ALPN `h2`, the server is who `expected` says, by the bundle of that id's trust
-/// domain. The name that the connection is made for is not compared. `own` is what it shows of itself, where it shows anything.
+/// The TLS configuration of a client that calls a mayfly server: ALPN `h2`, and the server must have the SPIFFE ID `expected`, verified
+/// with the bundle of its trust domain. The connection's host name is not compared. `own` is the client's certificate, if it presents one.
 pub fn client_config(
     own: Option<OwnCertificate>,
     bundles: BundlesInForce,
@@ -44,33 +44,33 @@ pub fn client_config(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
-    // A resumed session would be one whose server nobody looked at again.
+    // A resumed session would skip the verification of the server.
     config.resumption = Resumption::disabled();
     Ok(config)
 }
 
-/// Why the server that answered is not the one that was called.
+/// Why the server is not the expected one.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotThatServer {
-    /// Its certificate is no X509-SVID by the bundle at hand.
+    /// The server's certificate is not a valid X509-SVID under the current bundle.
     #[error("the server's certificate was refused: {0}")]
     Svid(SvidDefect),
-    /// It is somebody else.
+    /// The server has another SPIFFE ID.
     #[error("the server is {found}, expected {expected}")]
     OtherId {
-        /// Who was called.
+        /// The expected SPIFFE ID.
         expected: SpiffeId,
-        /// Who answered.
+        /// The server's SPIFFE ID.
         found: SpiffeId,
     },
 }
 
-/// Finds the reason in whatever a connection attempt ended with, however deep it lies: rustls itself only shows its debug form.
+/// Finds the reason in an error of a connection attempt, at any depth of its sources. rustls itself shows only the debug form.
 pub fn not_that_server<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a NotThatServer> {
     if let Some(Error::InvalidCertificate(CertificateError::Other(OtherError(inner)))) = error.downcast_ref::<Error>() {
         return inner.downcast_ref();
     }
-    // An io::Error's source is what comes after the error that it carries, so that one is asked for itself.
+    // The source of an io::Error skips the error that it carries, so the carried error is checked separately.
     match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
         Some(carried) => not_that_server(carried),
         None => error.source().and_then(not_that_server),
@@ -132,7 +132,7 @@ impl ServerCertVerifier for ServerVerifier {
     }
 }
 
-/// Shows the certificate that is current at each handshake.
+/// Presents the certificate that is current at each handshake.
 struct Own(OwnCertificate);
 
 impl ResolvesClientCert for Own {
@@ -156,7 +156,7 @@ impl TimeProvider for Time {
 
 macro_rules! opaque {
     ($($name:ident),*) => {$(
-        /// rustls asks for it; there is nothing to show.
+        /// Required by rustls; there is nothing to show.
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(stringify!($name))

@@ -1,4 +1,4 @@
-//! Use reports: gathered in the background, counted together where they are alike, sent in batches.
+//! Use reports: collected in the background, aggregated where they are equal, and sent in batches.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,19 +16,19 @@ use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::audit_service_client::AuditServiceClient;
 use crate::random;
 
-/// How a use went.
+/// The outcome of a use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// It was let through.
+    /// The upstream accepted it.
     Accepted,
     /// The upstream refused it.
     Refused,
-    /// It was let through, and failed.
+    /// The upstream accepted it, and the operation failed.
     Failed,
 }
 
 impl From<u16> for Outcome {
-    /// Of an HTTP status: 401 and 403 are refusals, other errors failures.
+    /// The outcome of an HTTP status: 401 and 403 are refusals, other error statuses are failures.
     fn from(status: u16) -> Outcome {
         match status {
             401 | 403 => Outcome::Refused,
@@ -49,14 +49,14 @@ enum Said {
     Flush(oneshot::Sender<()>),
 }
 
-/// Where uses are told.
+/// The entry point for reporting uses.
 pub struct Uses {
     to: mpsc::Sender<Said>,
     lost: Arc<AtomicU64>,
 }
 
 impl Uses {
-    /// Begins to gather and to send.
+    /// Starts collecting and sending.
     pub fn begin(link: Link) -> Uses {
         let (to, from) = mpsc::channel(limits::USES_WAITING);
         let lost = Arc::new(AtomicU64::new(0));
@@ -64,7 +64,7 @@ impl Uses {
         Uses { to, lost }
     }
 
-    /// Tells one. Nobody waits for it: where too many wait already it is only counted.
+    /// Adds a use without blocking. If too many uses are queued, it is only counted as lost.
     pub fn add(&self, credential: &str, tool: &str, outcome: Outcome) {
         let said = Said::Use { credential: credential.to_owned(), tool: tool.to_owned(), outcome };
         if self.to.try_send(said).is_err() {
@@ -72,12 +72,12 @@ impl Uses {
         }
     }
 
-    /// Uses that were never reported: too many waited, or it is not known whether mayfly took them.
+    /// Uses that will never be reported: too many were queued, or it is unknown whether mayfly counted them.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Sends what waits now, once.
+    /// Sends the collected uses once.
     pub async fn flush(&self) {
         let (done, sent) = oneshot::channel();
         if self.to.send(Said::Flush(done)).await.is_ok() {
@@ -93,7 +93,7 @@ fn lose(lost: &AtomicU64, count: u32) {
     }
 }
 
-/// What was used, by which tool, and how it went; how often, and when last.
+/// Uses by credential, tool and outcome, with their number and the time of the last one.
 type Gathered = BTreeMap<What, Tally>;
 type What = (String, String, i32);
 type Tally = (u32, SystemTime);
@@ -115,7 +115,7 @@ impl Reporter {
                     Some(Said::Use { credential, tool, outcome }) => {
                         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(RealClock::new().wall().0);
                         self.gather((credential, tool, number(outcome)), 1, at);
-                        // A full report goes at once, but not to a server that is away.
+                        // A full report is sent at once, except to a server that does not respond.
                         if self.gathered.len() < limits::REPORT_USES || pause > limits::USES_EVERY {
                             continue;
                         }
@@ -127,7 +127,7 @@ impl Reporter {
             };
             let sent = self.gathered.is_empty() || self.report().await;
             pause = if sent { limits::USES_EVERY } else { (pause * 2).min(limits::USES_PAUSE) };
-            // Not all clients of a server that was away come back in one moment.
+            // Jittered, so that the clients of a server that was down do not all report at the same moment.
             due = Box::pin(tokio::time::sleep(pause.mul_f64(1.0 + random::jitter() / 4.0)));
             drop(done);
             if ended {
@@ -145,8 +145,8 @@ impl Reporter {
         *last = (*last).max(at);
     }
 
-    /// Sends all that was gathered. What mayfly has surely not counted is gathered again; of the rest nobody knows, and it is lost: counted
-    /// twice it would look like a use that there was not.
+    /// Sends everything collected. Uses that mayfly certainly did not count are collected again. If it is unknown whether mayfly counted
+    /// them, they are lost: counting a use twice would show a use that never happened.
     async fn report(&mut self) -> bool {
         let all: Vec<_> = std::mem::take(&mut self.gathered).into_iter().collect();
         let uses = all.iter().map(|((credential_id, tool, outcome), (count, at))| pb::Use {
@@ -166,7 +166,8 @@ impl Reporter {
                 for (at, (key, (count, last))) in all.into_iter().enumerate() {
                     match refused(at) {
                         Some(problem) if problem.reason == "LIMIT_REACHED" => self.gather(key, count, last),
-                        // Who is no server of the upstream is told so here: it was worth a try, and nothing hangs on it.
+                        // A workload that is not a server of the upstream gets this answer. Reporting was worth a try and nothing depends
+                        // on it.
                         Some(problem) => tracing::debug!(reason = problem.reason, "a use report was not taken"),
                         None => {}
                     }
@@ -193,7 +194,7 @@ impl Reporter {
     }
 }
 
-/// There was no connection to send it over.
+/// Whether there was no connection to send the report over.
 fn never_sent(status: &tonic::Status) -> bool {
     let first: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
     std::iter::successors(first, |e| e.source()).any(|e| e.is::<tonic::ConnectError>())

@@ -1,4 +1,4 @@
-//! For relying services: verifies credentials offline, and follows revocations. Fails closed.
+//! Verifies credentials offline for a relying service, and follows revocations. Fails closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,16 +25,16 @@ use crate::pb::mayfly::v1::key_service_client::KeyServiceClient;
 use crate::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
 use crate::pb::mayfly::v1::watch_revocations_response::Event;
 
-/// What a relying service is.
+/// The settings of a relying service.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Its name as a follower: one per instance.
+    /// The name of this follower, unique per instance.
     pub follower: String,
-    /// The upstreams that it serves.
+    /// The upstreams that the service serves.
     pub upstreams: Vec<String>,
-    /// `iss` that it accepts.
+    /// The accepted `iss`.
     pub issuer: String,
-    /// `aud` that it accepts.
+    /// The accepted `aud`.
     pub audience: String,
 }
 
@@ -45,7 +45,7 @@ pub struct Verifier {
     checker: RwLock<Checker>,
 }
 
-/// Follows the feed until it is dropped.
+/// Keeps a verifier following the feed until it is dropped.
 pub struct Following {
     verifier: Arc<Verifier>,
     task: JoinHandle<()>,
@@ -66,13 +66,13 @@ impl Drop for Following {
 }
 
 impl Verifier {
-    /// Knows nothing yet, and refuses everything.
+    /// A verifier without rules and keys, which refuses every credential until it follows the feed.
     pub fn new(settings: Settings, clock: impl Clock + 'static) -> Arc<Verifier> {
         let checker = RwLock::new(Checker::new(&settings.issuer, &settings.audience));
         Arc::new(Verifier { settings, clock: Arc::new(clock), checker })
     }
 
-    /// One that follows by a client's connection, in the background.
+    /// A verifier that follows the feed over a client's connection, in the background.
     pub fn begin(settings: Settings, mayfly: &Mayfly) -> Following {
         let verifier = Verifier::new(settings, RealClock::new());
         let link = mayfly.link().clone();
@@ -80,39 +80,39 @@ impl Verifier {
         Following { verifier, task }
     }
 
-    /// What it is.
+    /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Everything up to here was applied.
+    /// The sequence number up to which the feed has been applied.
     pub fn applied(&self) -> Seq {
         self.checker.read().applied()
     }
 
-    /// It knows the revocations and the keys, and accepts what is good.
+    /// Whether the verifier has the rules and keys, up to date, and can accept credentials.
     pub fn ready(&self) -> bool {
         self.checker.read().is_ready(self.clock.moment())
     }
 
-    /// Waits until it is ready.
+    /// Waits until the verifier is ready.
     pub async fn until_ready(&self) {
         while !self.ready() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
 
-    /// Checks a credential for one use. Shown again, it costs neither its signature nor its claims.
+    /// Checks a credential for one use. Signature and claims of a credential that was checked before are not verified again.
     pub fn check(&self, token: &str, need: Need<'_>) -> Result<Arc<Checked>, Refused> {
         self.checker.read().check(token, &need, self.clock.moment())
     }
 
-    /// Follows until the task that runs it is dropped. Errors are retried; meanwhile the feed grows stale, and everything is refused.
+    /// Follows the feed until the future is dropped. Errors are retried; meanwhile the feed becomes stale and every credential is refused.
     pub async fn follow(self: Arc<Self>, channel: Channel) {
         self.follow_by(move || channel.clone()).await;
     }
 
-    /// The same, by whichever connection is current when it begins again.
+    /// The same, with the connection that `channel` returns for each new stream.
     pub async fn follow_by(self: Arc<Self>, channel: impl Fn() -> Channel) {
         let pauses = || {
             let pauses =
@@ -161,7 +161,7 @@ impl Verifier {
                 return Err(status);
             }
         };
-        // What an earlier stream was told is known to the server of then, which may be another one than this.
+        // Acknowledgements count per stream: the server of this stream may not be the one that received the earlier ones.
         let mut acknowledged = None;
         while let Some(message) = within(limits::SILENCE, stream.message()).await? {
             self.take(&message)?;
@@ -173,7 +173,8 @@ impl Verifier {
                 within(limits::FOLLOW_CALL, client.acknowledge_revocations(ack)).await?;
                 acknowledged = Some(applied);
             }
-            // A new key signs only after it was published for a while; a compromised one is refused by its rule at once.
+            // A new key is published before it signs, so loading keys with each heartbeat is early enough. A compromised key is refused by
+            // its rule at once.
             if matches!(message.event, Some(Event::Heartbeat(_))) {
                 self.load_keys(channel.clone()).await?;
             }
@@ -181,8 +182,8 @@ impl Verifier {
         Ok(())
     }
 
-    /// Takes one message of the feed. One that was applied before changes nothing; what is missing or not understood, and a server that went
-    /// back behind what was seen, ends the stream.
+    /// Applies one message of the feed. A message that was applied before has no effect. A gap, a message that is not understood, or a
+    /// server that fell behind an earlier state ends the stream.
     fn take(&self, message: &pb::WatchRevocationsResponse) -> Result<(), Status> {
         let message = read(message).map_err(|e| Status::data_loss(e.to_string()))?;
         let mut checker = self.checker.write();
@@ -210,14 +211,14 @@ impl Verifier {
     }
 }
 
-/// Whether the server says that it went back behind what was seen. An earlier version says it by the field alone.
+/// Whether the server reports that its ledger is behind what the follower has seen. Earlier versions report it by the field alone.
 fn went_back(status: &Status) -> bool {
     let details = status.get_error_details();
     let by_field = |bad: &tonic_types::BadRequest| bad.field_violations.iter().any(|v| v.field == "resume_after");
     details.error_info().is_some_and(|info| info.reason == "LEDGER_ROLLED_BACK") || details.bad_request().is_some_and(by_field)
 }
 
-/// An answer that does not come in time is none: the connection may be dead, and nobody has noticed.
+/// Limits the wait for an answer, since the connection may be dead without an error.
 async fn within<T>(time: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     tokio::time::timeout(time, answer).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("the feed said nothing in time")))
 }

@@ -1,4 +1,4 @@
-//! Messages of the feed, read. What is not understood is an error: a rule that is passed over would be a revocation that is not known.
+//! Parses messages of the revocation feed. A message that is not understood is an error: skipping a rule would miss a revocation.
 
 use mayfly_verify::check::Message;
 use mayfly_verify::limits;
@@ -10,7 +10,7 @@ use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::target::Target as Wire;
 use crate::pb::mayfly::v1::watch_revocations_response::Event;
 
-/// Why a message cannot be understood.
+/// Why a message is not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the feed sent {0}")]
 pub struct NotRead(pub String);
@@ -19,7 +19,7 @@ fn bad(what: impl Into<String>) -> NotRead {
     NotRead(what.into())
 }
 
-/// Reads a message.
+/// Parses a message.
 pub fn read(message: &pb::WatchRevocationsResponse) -> Result<Message, NotRead> {
     let seq = seq(message.seq)?;
     let previous = self::seq(message.previous_seq)?;
@@ -33,7 +33,7 @@ pub fn read(message: &pb::WatchRevocationsResponse) -> Result<Message, NotRead> 
         }
         Event::Hold(e) => Message::Event { previous, event: FeedEvent::Hold { seq, task: task(&e.task_id)? } },
         Event::Resume(e) => Message::Event { previous, event: FeedEvent::Resume { seq, task: task(&e.task_id)? } },
-        // Locks keep from new grants only. One whose target is not known keeps nobody here from anything.
+        // Locks only prevent new grants, which a follower does not issue. An unknown target is therefore harmless.
         Event::Lock(_) => Message::Event { previous, event: FeedEvent::Lock { seq, targets: Vec::new() } },
         Event::Lift(_) => Message::Event { previous, event: FeedEvent::Lift { seq, targets: Vec::new() } },
     })
@@ -41,12 +41,12 @@ pub fn read(message: &pb::WatchRevocationsResponse) -> Result<Message, NotRead> 
 
 fn heartbeat(head: Seq, previous: Seq, beat: &pb::HeartbeatEvent) -> Result<Heartbeat, NotRead> {
     let fresh_at = beat.fresh_at.as_ref().and_then(millis).ok_or_else(|| bad("a heartbeat without its time"))?;
-    // One that does not say how long it is good for, or says less than nothing, is good for no time.
+    // A heartbeat without a valid maximum age is valid for no time.
     let max_age = beat.max_age.as_ref().map_or(0, |d| {
         let nanos = u64::try_from(d.nanos).unwrap_or_default();
         u64::try_from(d.seconds).unwrap_or_default().saturating_mul(1000).saturating_add(nanos / 1_000_000)
     });
-    // One that does not say: nothing of an older generation is taken for certain.
+    // Without this field, nothing of an older generation is considered certain.
     let time_generation = u8::try_from(beat.time_generation).ok().filter(|g| *g > 0).unwrap_or(head.generation());
     Ok(Heartbeat { head, previous, fresh_at, max_age, time_generation })
 }
@@ -62,7 +62,7 @@ fn heads(all: &[pb::ChainHead]) -> Result<Vec<ChainHead>, NotRead> {
     }
 }
 
-/// The newest head that was seen, as a stream's beginning tells it.
+/// The newest head that the follower has seen, for opening a stream.
 pub(crate) fn seen_to_pb((head, chains): (Seq, &[ChainHead])) -> pb::SeenHead {
     let one = |c: &ChainHead| pb::ChainHead {
         writer: c.writer.to_string(),
@@ -88,7 +88,7 @@ fn seq(n: u64) -> Result<Seq, NotRead> {
     Seq::from_u64(n).ok_or_else(|| bad("a seq above 2^53"))
 }
 
-/// When a rule may be dropped; `None` for never.
+/// The time after which a rule may be dropped; `None`: never.
 fn until(rule: &pb::RuleEvent) -> Result<Option<Millis>, NotRead> {
     let read = |at| millis(at).ok_or_else(|| bad("a rule that ends at no time"));
     rule.drop_after.as_ref().map(read).transpose()
@@ -98,7 +98,7 @@ fn targets(all: &[pb::Target]) -> Result<Vec<Target>, NotRead> {
     all.iter().map(target).collect()
 }
 
-/// A target. Its persisted form is where lengths and canonical names are checked: what that refuses would match nothing.
+/// Parses a target by way of its persisted form, which checks lengths and canonical names. A target that fails there would match nothing.
 fn target(target: &pb::Target) -> Result<Target, NotRead> {
     let of = |e: &dyn std::fmt::Display| bad(format!("a target: {e}"));
     let two = |issuer: &str, sub: &str| Identity { issuer: issuer.to_owned(), sub: sub.to_owned() };
@@ -108,10 +108,10 @@ fn target(target: &pb::Target) -> Result<Target, NotRead> {
         Wire::Caller(id) => Aim::Caller(id.clone()),
         Wire::SpiffeIdPrefix(id) => Aim::Prefix(id.clone()),
         Wire::TrustDomain(name) => Aim::TrustDomain(name.clone()),
-        // A root is named by its digest alone; the domain is there for people.
+        // A root is identified by its digest alone; the domain is informational.
         Wire::TrustAnchor(t) => Aim::TrustAnchor(t.sha256.to_vec()),
         Wire::Subject(t) => {
-            // On the wire the issuer of a workload is its trust domain's SPIFFE ID, in tokens the bare name.
+            // On the wire the issuer of a workload is its trust domain's SPIFFE ID; in tokens it is the bare name.
             let workload = t.sub.starts_with(SPIFFE);
             let bare = t.issuer.strip_prefix(SPIFFE).filter(|_| workload);
             Aim::Subject(two(bare.unwrap_or(&t.issuer), &t.sub))
@@ -140,7 +140,7 @@ fn task(id: &str) -> Result<TaskId, NotRead> {
     id.parse().map_err(|e| bad(format!("a task id: {e}")))
 }
 
-/// A moment from the wire; `None` where it is before 1970 or malformed.
+/// Converts a timestamp; `None` where it is before 1970 or malformed.
 fn millis(at: &prost_types::Timestamp) -> Option<Millis> {
     let seconds = u64::try_from(at.seconds).ok()?;
     let nanos = u64::try_from(at.nanos).ok().filter(|n| *n < 1_000_000_000)?;

@@ -1,4 +1,4 @@
-//! SVIDs from the SPIFFE Workload API: a stream that says again whenever something changes.
+//! SVIDs from the SPIFFE Workload API: a stream that sends the SVIDs again whenever something changes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::own::OwnPair;
 use crate::pb::workload::X509SvidResponse;
 use crate::svid::{Current, Svid};
 
-/// Reads the first SVID, and follows in the background.
+/// Reads the first SVID and follows the stream in the background.
 pub(crate) async fn begin(socket: PathBuf, domain: TrustDomain) -> Result<(Svid, watch::Receiver<u64>), Error> {
     let no = |what: String| Error::Settings(format!("the SPIFFE Workload API at {}: {what}", socket.display()));
     let mut stream = follow(&socket).await.map_err(|e| no(e.to_string()))?;
@@ -34,12 +34,12 @@ pub(crate) async fn begin(socket: PathBuf, domain: TrustDomain) -> Result<(Svid,
     Ok((held, changes))
 }
 
-/// Follows until nobody needs it. A stream that breaks is begun again; what came last stays in use.
+/// Follows the stream until no receiver is left. A broken stream is opened again; the last SVID stays in use.
 async fn keep(socket: PathBuf, domain: TrustDomain, held: Svid, mut stream: Streaming<X509SvidResponse>) {
     const AGAIN: Duration = Duration::from_secs(1);
     while !held.is_forgotten() {
         match tokio::time::timeout(limits::CONNECT, stream.message()).await {
-            // Nothing new: look whether anybody still needs it.
+            // No update: check again whether a receiver is left.
             Err(_) => {}
             Ok(Ok(Some(message))) => match current(&message, &domain) {
                 Ok(current) => held.set(current),
@@ -56,13 +56,14 @@ async fn keep(socket: PathBuf, domain: TrustDomain, held: Svid, mut stream: Stre
     }
 }
 
-/// Begins a stream. An agent that takes the connection and says nothing is one that is away.
+/// Opens a stream. An agent that accepts the connection but does not answer counts as unreachable.
 async fn follow(socket: &std::path::Path) -> Result<Streaming<X509SvidResponse>, Status> {
     let begun = tokio::time::timeout(limits::CONNECT, agent::x509_svids(&agent::Endpoint::Unix(socket.to_owned()))).await;
     begun.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer within 10 s")))
 }
 
-/// The first SVID is the default one. The server's bundle is that of our own domain, or the federated one of its domain, and no other.
+/// The first SVID of a message is the default one. The server's bundle is the bundle of the client's own trust domain or the federated
+/// bundle of the server's domain, and no other.
 fn current(message: &X509SvidResponse, domain: &TrustDomain) -> Result<Current, String> {
     let svid = message.svids.first().ok_or_else(|| "it has no SVID for this workload".to_owned())?;
     let pair = OwnPair::from_der(&svid.x509_svid, &svid.x509_svid_key).map_err(|e| format!("the SVID {} {e}", svid.spiffe_id))?;

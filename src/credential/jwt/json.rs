@@ -1,9 +1,9 @@
-//! JSON as serde_json writes it, straight into a buffer.
+//! Writes JSON straight into a buffer, exactly as serde_json would.
 
 use std::fmt::Display;
 use std::io::Write as _;
 
-/// What stands for a byte in a JSON string: 0 for itself, `u` for `\u00..`, else the letter after the backslash (RFC 8259, section 7).
+/// The escape of each byte in a JSON string: 0 for none, `u` for `\u00..`, else the letter after the backslash (RFC 8259, section 7).
 const ESCAPES: [u8; 256] = {
     let mut table = [0; 256];
     let mut i = 0;
@@ -21,7 +21,7 @@ const ESCAPES: [u8; 256] = {
     table
 };
 
-/// A string with its quotes.
+/// Writes a string with its quotes.
 pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
@@ -44,13 +44,13 @@ pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// A number, or something that is written with characters that JSON leaves as they are.
+/// Writes a number, or a text that needs no escaping in JSON.
 pub(super) fn plain(out: &mut Vec<u8>, value: impl Display) {
     // Writing into a Vec does not fail.
     let _ = write!(out, "{value}");
 }
 
-/// The members of an object, one after the other.
+/// Writes the members of an object, one after the other.
 pub(super) struct Object<'a> {
     out: &'a mut Vec<u8>,
     empty: bool,
@@ -62,12 +62,12 @@ impl<'a> Object<'a> {
         Object { out, empty: true }
     }
 
-    /// Goes on with one that has members already.
+    /// Continues an object that already has members.
     pub(super) fn go_on(out: &'a mut Vec<u8>) -> Object<'a> {
         Object { out, empty: false }
     }
 
-    /// Writes the name. The name is ours: it needs no escape.
+    /// Writes a member's name. Names are constants that need no escaping.
     pub(super) fn member(&mut self, name: &str) -> &mut Vec<u8> {
         if !self.empty {
             self.out.push(b',');
@@ -83,7 +83,7 @@ impl<'a> Object<'a> {
         string(self.member(name), value);
     }
 
-    /// A string, left out where it is empty.
+    /// A string member, left out where the string is empty.
     pub(super) fn some(&mut self, name: &str, value: &str) {
         if !value.is_empty() {
             self.text(name, value);
@@ -94,7 +94,7 @@ impl<'a> Object<'a> {
         plain(self.member(name), value);
     }
 
-    /// A string of bytes that JSON leaves as they are.
+    /// A string member whose bytes need no escaping in JSON.
     pub(super) fn ascii(&mut self, name: &str, value: &[u8]) {
         let out = self.member(name);
         out.push(b'"');
@@ -102,7 +102,7 @@ impl<'a> Object<'a> {
         out.push(b'"');
     }
 
-    /// Bytes in lower-case hexadecimal: as targets of a revocation are written. Left out where there are none.
+    /// Bytes in lower-case hexadecimal, as revocation targets write them. Left out where there are none.
     pub(super) fn hex(&mut self, name: &str, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -122,7 +122,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Items of an array, each written by `write`.
+/// An array whose items are written by `write`.
 pub(super) fn array<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Vec<u8>, T)) {
     out.push(b'[');
     for (n, item) in items.into_iter().enumerate() {

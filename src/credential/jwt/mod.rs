@@ -1,8 +1,8 @@
-//! Access tokens: a compact JWS (RFC 7515) over the claims of RFC 9068 and our own, signed with ES256.
+//! Access tokens: a compact JWS (RFC 7515) over the claims of RFC 9068 and mayfly's own claims, signed with ES256.
 //!
-//! Ours on the issuing path, because jsonwebtoken parses its key at each signature (40 µs). The claims are written straight into one
-//! buffer, from the record that is committed: the same record gives the same signing input, byte for byte, so a retry can be answered
-//! with the same token but for its signature.
+//! The issuing path has its own encoder, because jsonwebtoken parses its key at each signature (40 µs). The claims are written straight
+//! into one buffer from the record that is committed. The same record gives the same signing input, byte for byte, so a retry is answered
+//! with the same token except for its signature.
 
 pub(crate) mod json;
 #[cfg(test)]
@@ -29,15 +29,15 @@ use crate::policy::grant::TaskPath;
 use crate::refusal::Fault;
 use crate::seq::{CredentialId, Seq};
 
-/// Everything that a token says.
+/// The content of a token.
 pub struct Told<'a> {
-    /// The record of its issuance.
+    /// The issuance record.
     pub issued: &'a Issued,
     /// The record's decision revision.
     pub revision: Seq,
     /// The task path.
     pub path: &'a TaskPath,
-    /// The other grants that it rests on.
+    /// The other grants that the token's credential depends on.
     pub grounds: &'a [Ground],
     /// `aud`.
     pub audience: &'a str,
@@ -46,7 +46,7 @@ pub struct Told<'a> {
 }
 
 thread_local! {
-    /// Where claims are written before they are encoded. No secret stands in them.
+    /// The buffer in which claims are written before they are encoded. It holds no secret.
     static CLAIMS: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -61,18 +61,18 @@ pub fn header(kid: &str) -> String {
     text
 }
 
-/// What tokens of one sort have in common: it comes first, and is encoded and hashed once.
+/// The common beginning of the tokens of a series, encoded and hashed once.
 pub(super) struct Beginning {
-    /// Header and claims in base64url, up to a whole group of three bytes.
+    /// Header and claims in base64url, up to a multiple of three bytes of claims.
     text: Arc<str>,
-    /// The claims after that: fewer than three bytes.
+    /// The remaining fewer than three bytes of common claims.
     rest: Vec<u8>,
-    /// SHA-256 so far.
+    /// The state of SHA-256 after `text`.
     hash: digest::Context,
 }
 
 impl Beginning {
-    /// Of all tokens that say what `told` does, but for tool, arguments and id.
+    /// The common beginning of all tokens that differ from `told` in tool, arguments and id only.
     pub(super) fn new(key: &OwnKey, told: &Told<'_>) -> Result<Beginning, Fault> {
         CLAIMS.with_borrow_mut(|claims| {
             claims.clear();
@@ -87,7 +87,7 @@ impl Beginning {
         })
     }
 
-    /// One of them.
+    /// The signing input of one token.
     pub(super) fn unsigned(&self, id: CredentialId, tool: &str, arguments: &[u8]) -> Unsigned {
         CLAIMS.with_borrow_mut(|claims| {
             claims.clear();
@@ -102,12 +102,12 @@ impl Beginning {
     }
 }
 
-/// Room for a dot and 86 characters of a signature, and two of base64's rounding.
+/// Room for a dot, the 86 characters of a signature, and two characters of rounding in base64.
 const SIGNATURE_ROOM: usize = 96;
 
-/// The signing input (RFC 7515, section 5.1): header as of [`header`], and claims.
+/// The signing input (RFC 7515, section 5.1): the header as from [`header`], and the claims.
 ///
-/// A fault where the record holds what no claim could say exactly.
+/// A fault where the record holds a value that no claim can express exactly.
 pub fn signing_input(header: &str, told: &Told<'_>) -> Result<String, Fault> {
     CLAIMS.with_borrow_mut(|claims| {
         claims.clear();
@@ -119,7 +119,7 @@ pub fn signing_input(header: &str, told: &Told<'_>) -> Result<String, Fault> {
     })
 }
 
-/// A signing input, perhaps in two pieces, and its SHA-256: what ES256 signs, and what the record keeps.
+/// A signing input, possibly in two pieces, and its SHA-256. ES256 signs this digest, and the record keeps it.
 pub(super) struct Unsigned {
     shared: Option<Arc<str>>,
     own: String,
@@ -137,13 +137,13 @@ impl Unsigned {
         self.digest.as_ref()
     }
 
-    /// The token. A second signature over the same input differs, and both are good.
+    /// Signs the input. A second signature over the same input differs; both are valid.
     pub(super) fn sign(self, key: &OwnKey) -> Result<Token, Fault> {
         let signature = key.sign(&self.digest)?;
         let mut own = self.own;
         own.push('.');
         let signed = own.len();
-        // Room was set aside for these 87: it does not grow, so no copy is left behind.
+        // These 87 bytes fit into the reserved room. The buffer does not grow, so no copy of the token is left in memory.
         base64_simd::URL_SAFE_NO_PAD.encode_append(signature, &mut own);
         let signature = own.len() - signed;
         Ok(Token::signed(self.shared, own, signature))

@@ -1,4 +1,4 @@
-//! The claims, written from a record (standards.md, "JWT in and out": "Ours").
+//! Writes the claims of an access token from its record (standards.md, "JWT in and out": "Ours").
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,7 +14,7 @@ fn unsayable(what: &str) -> Fault {
     Fault::new(format!("a grant reached the minting of a token with {what}"))
 }
 
-/// Writes all claims. Order and form are fixed: a retry must give the same bytes.
+/// Writes all claims. Order and form are fixed, because a retry must give the same bytes.
 pub(super) fn claims(out: &mut Vec<u8>, told: &Told<'_>) -> Result<(), Fault> {
     let e = told.issued;
     let id = CredentialId::from_slice(&e.credential).ok_or_else(|| unsayable("no credential id"))?;
@@ -23,7 +23,7 @@ pub(super) fn claims(out: &mut Vec<u8>, told: &Told<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What comes first, and is the same for many. The object of our own claims is left open.
+/// Writes the common claims, which come first. The object of mayfly's own claims is left open.
 pub(super) fn shared(out: &mut Vec<u8>, told: &Told<'_>) -> Result<(), Fault> {
     let e = told.issued;
     let domain = trust_domain_of(&e.caller);
@@ -32,7 +32,7 @@ pub(super) fn shared(out: &mut Vec<u8>, told: &Told<'_>) -> Result<(), Fault> {
     all.text("iss", told.issuer);
     all.text("sub", subject.map_or(&e.caller, |s| &s.sub));
     all.text("aud", told.audience);
-    // Rounded down: a token never outlives its record.
+    // Rounded down, so that a token never outlives its record.
     all.number("exp", Millis(e.expires_at).seconds());
     all.number("iat", Millis(e.issued_at).seconds());
     all.number("nbf", Millis(e.issued_at).seconds());
@@ -50,7 +50,7 @@ pub(super) fn shared(out: &mut Vec<u8>, told: &Told<'_>) -> Result<(), Fault> {
     own_claims(member, told, subject, domain)
 }
 
-/// What is one credential's own, and the end of all.
+/// Writes the individual claims of one credential and closes all objects.
 pub(super) fn own(out: &mut Vec<u8>, tool: &str, arguments: &[u8], id: CredentialId) {
     let mut own = Object::go_on(out);
     own.some("tool", tool);
@@ -61,13 +61,14 @@ pub(super) fn own(out: &mut Vec<u8>, tool: &str, arguments: &[u8], id: Credentia
     all.end();
 }
 
-/// On whose behalf, where that is not the caller.
+/// The subject, where it is not the caller.
 fn subject(e: &Issued) -> Option<&Identity> {
     let own = |s: &&Identity| s.sub == e.caller && s.issuer == trust_domain_of(&e.caller);
     e.subject.as_ref().filter(|s| !own(s))
 }
 
-/// Scopes with a space between (RFC 6749, section 3.3). A scope with a space in it would be read as two, and no rule would find it.
+/// The scopes, separated by spaces (RFC 6749, section 3.3). A scope that contains a space would be read as two, and no revocation rule
+/// would match it.
 fn scope(out: &mut Vec<u8>, scopes: &[String]) -> Result<(), Fault> {
     let sayable = |s: &String| !s.is_empty() && s.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
     if !scopes.iter().all(sayable) {
@@ -84,7 +85,7 @@ fn scope(out: &mut Vec<u8>, scopes: &[String]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The details as they stand in the record. What is no JSON array would break out of its claim.
+/// The authorization details as recorded. A text that is not a JSON array would break out of its claim.
 fn details(text: &str) -> Result<&[u8], Fault> {
     match serde_json::from_str::<Vec<serde::de::IgnoredAny>>(text) {
         Ok(_) => Ok(text.as_bytes()),
@@ -128,7 +129,8 @@ fn own_claims(out: &mut Vec<u8>, told: &Told<'_>, subject: Option<&Identity>, do
     }
     let grounds = beyond_own(told);
     let mut own = Object::begin(out);
-    // What a verifier of before does not know would be accepted by it after it was revoked: it has to refuse.
+    // A verifier that does not know `rests_on` would keep accepting a token after one of its grounds was revoked. The higher version makes
+    // such a verifier refuse the token.
     own.number("v", if grounds.is_empty() { PLAIN_VERSION } else { OWN_VERSION }.into());
     own.number("r", told.revision.as_u64());
     own.text("environment", &e.environment);
@@ -170,7 +172,7 @@ fn own_claims(out: &mut Vec<u8>, told: &Told<'_>, subject: Option<&Identity>, do
     Ok(())
 }
 
-/// What the grants that it rests on add to its own claims: mostly nothing.
+/// The facts that the token's grounds add to its own claims; usually none.
 fn beyond_own(told: &Told<'_>) -> Vec<Ground> {
     if told.grounds.is_empty() {
         return Vec::new();

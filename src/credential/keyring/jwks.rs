@@ -1,4 +1,4 @@
-//! The keys that verifiers may know (RFC 7517).
+//! The published keys as JWK sets (RFC 7517).
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use crate::credential::jwt::json;
 use crate::ledger::record::{KeyPurpose, KeyState};
 use crate::ledger::state::Key;
 
-/// The JWK set of one environment's issuer, in the order of the key ids: the same bytes for the same keys.
+/// The JWK set of one environment's issuer, ordered by key id; the same keys give the same bytes.
 ///
-/// Access-token keys only, before, while and after they sign. A compromised or removed key is out at once.
+/// It contains access-token keys only: next, active and retired ones. A compromised or removed key disappears at once.
 pub fn jwks(keys: &BTreeMap<Box<str>, Key>, environment: &str) -> String {
     let mut out = Vec::with_capacity(64 + 256 * keys.len());
     out.extend_from_slice(br#"{"keys":["#);
@@ -29,18 +29,18 @@ pub fn jwks(keys: &BTreeMap<Box<str>, Key>, environment: &str) -> String {
         out.extend_from_slice(&jwk);
     }
     out.extend_from_slice(b"]}");
-    // Written from ASCII and `str` only.
+    // The buffer was written from ASCII and `str` only.
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// The JWK set of every key that ever signed for a purpose and that nobody else has: also of those that no longer do.
+/// The JWK set of all keys of a purpose that are not compromised, including keys that no longer sign.
 pub fn jwks_of(keys: &BTreeMap<Box<str>, Key>, purpose: KeyPurpose) -> String {
     let known = keys.iter().filter(|(_, k)| k.purpose == purpose && k.state != KeyState::Compromised);
     let all: Vec<String> = known.filter_map(|(kid, key)| String::from_utf8(jwk(kid, key)?).ok()).collect();
     format!("{{\"keys\":[{}]}}", all.join(","))
 }
 
-/// A key's public part as a JWK; `None` for one that has none, as those that derive.
+/// A key's public part as a JWK; `None` for a key without one, such as a key that derives.
 pub fn jwk(kid: &str, key: &Key) -> Option<Vec<u8>> {
     let (x, y) = point(&key.public)?;
     let mut out = Vec::with_capacity(256);

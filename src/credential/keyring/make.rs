@@ -1,4 +1,4 @@
-//! Making a key.
+//! Generates keys.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use zeroize::Zeroizing;
@@ -9,15 +9,15 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::store::{Expect, Store};
 use crate::system::System;
 
-/// A key that was made and is kept nowhere yet.
+/// A generated key that is not stored yet.
 pub struct NewKey {
     sealed: Vec<u8>,
     record: KeyAdded,
 }
 
-/// Makes a key for a purpose in an environment, to begin in `state`.
+/// Generates a key for a purpose in an environment, with the initial state `state`.
 ///
-/// Refused: NOT_SERVED for a purpose that no kind of this version has.
+/// Refused: NOT_SERVED for a purpose that no kind of this version uses.
 pub fn generate(
     purpose: KeyPurpose,
     environment: &str,
@@ -27,7 +27,7 @@ pub fn generate(
 ) -> Result<NewKey, No> {
     let sort = Sort::of(purpose)
         .ok_or_else(|| Refusal::new(Reason::NotServed, format!("this version makes no key for {}", purpose_name(purpose))))?;
-    // 80 random bits: no two keys of a store share an id by chance, and it stays short in every token.
+    // 80 random bits: keys of one store do not collide by chance, and the id stays short in every token.
     let kid = data_encoding::BASE32_NOPAD.encode(&system.random16()[..10]).to_ascii_lowercase();
     let (plain, public, algorithm) = match sort {
         Sort::Signs => {
@@ -52,18 +52,18 @@ pub fn generate(
 }
 
 impl NewKey {
-    /// To be published for so long before it is used, whatever its purpose has.
+    /// Sets how long the key is published before it signs, instead of the purpose's schedule.
     pub fn published_ahead(mut self, ms: u64) -> NewKey {
         self.record.publish_ahead = ms;
         self
     }
 
-    /// Its id.
+    /// The key's id.
     pub fn id(&self) -> &str {
         &self.record.key
     }
 
-    /// Writes the sealed private part durably, and only then gives the record: the ledger never names a key that nobody has.
+    /// Writes the sealed private part durably and then returns the record, so that the ledger never names a key that is not stored.
     pub fn keep(self, store: &dyn Store) -> Result<KeyAdded, Fault> {
         let name = value_name(&self.record.key);
         store.put(&name, &self.sealed, Expect::Absent).map_err(|e| Fault::new(format!("writing {name}: {e}")))?;

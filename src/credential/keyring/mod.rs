@@ -1,7 +1,7 @@
-//! The keys that sign and derive. Each has one purpose and one environment.
+//! The keys that sign and derive. Each key has one purpose and one environment.
 //!
-//! Which keys there are and in what state is in the ledger. Their private parts lie sealed in the store's named values (`key/<kid>`),
-//! written before the record, so that no record names a key that nobody has. A key is parsed once, when it is loaded.
+//! The ledger says which keys exist and in which state. Their private parts are sealed in the store's named values (`key/<kid>`) and are
+//! written before the record, so that no record names a key that is not stored. A key is parsed once, when it is loaded.
 
 mod jwks;
 mod make;
@@ -30,19 +30,19 @@ use crate::ledger::state::Key;
 use crate::refusal::Fault;
 use crate::store::{Expect, Store};
 
-/// Seals what the store keeps for us. A sealed value opens only under the same purpose, environment and name.
+/// Seals values for the store. A sealed value opens only under the same purpose, environment and name.
 pub trait Sealer: Send + Sync {
-    /// Seals.
+    /// Seals a value.
     fn seal(&self, purpose: &str, environment: &str, name: &str, plain: &[u8]) -> Result<Vec<u8>, Fault>;
-    /// Opens.
+    /// Opens a sealed value.
     fn open(&self, purpose: &str, environment: &str, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault>;
 }
 
 pub use mayfly_verify::token::ES256;
-/// The JOSE name of the one algorithm that derives.
+/// The JOSE name of the one deriving algorithm.
 pub const HS256: &str = "HS256";
 
-/// How a key works, by its purpose.
+/// How keys of a purpose work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Sort {
     Signs,
@@ -50,7 +50,7 @@ enum Sort {
 }
 
 impl Sort {
-    /// `None` for purposes that no kind of this version has.
+    /// `None` for purposes that no kind of this version uses.
     const fn of(purpose: KeyPurpose) -> Option<Sort> {
         match purpose {
             KeyPurpose::AccessToken | KeyPurpose::StatusList | KeyPurpose::Checkpoint | KeyPurpose::X509Ca => Some(Sort::Signs),
@@ -60,7 +60,7 @@ impl Sort {
     }
 }
 
-/// What a purpose is called in sealed values, messages and on the command line.
+/// The name of a purpose in sealed values, messages and on the command line.
 pub const fn purpose_name(purpose: KeyPurpose) -> &'static str {
     match purpose {
         KeyPurpose::Unspecified => "unspecified",
@@ -74,7 +74,7 @@ pub const fn purpose_name(purpose: KeyPurpose) -> &'static str {
     }
 }
 
-/// The named value that holds a key's private part.
+/// The name of the stored value that holds a key's private part.
 pub fn value_name(kid: &str) -> String {
     format!("key/{kid}")
 }
@@ -84,7 +84,7 @@ enum Private {
     Mac(Box<hmac::Key>),
 }
 
-/// A key with its private part. It leaves the process in no form.
+/// A key with its private part. The private part never leaves the process unsealed.
 pub struct OwnKey {
     id: Box<str>,
     purpose: KeyPurpose,
@@ -113,17 +113,17 @@ impl OwnKey {
         Ok(OwnKey { id: id.into(), purpose: key.purpose, environment: key.environment.clone(), private, header })
     }
 
-    /// Its id: `kid`.
+    /// The key's id, `kid`.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// What it is for.
+    /// The key's purpose.
     pub fn purpose(&self) -> KeyPurpose {
         self.purpose
     }
 
-    /// The environment that it serves.
+    /// The environment that the key serves.
     pub fn environment(&self) -> &str {
         &self.environment
     }
@@ -132,25 +132,25 @@ impl OwnKey {
         &self.header
     }
 
-    /// Signs a SHA-256 with ES256: r and s, 32 bytes each (RFC 7518, section 3.4).
+    /// Signs a SHA-256 digest with ES256. Returns r and s, 32 bytes each (RFC 7518, section 3.4).
     pub(super) fn sign(&self, digest: &Digest) -> Result<[u8; 64], Fault> {
         let failed = || Fault::new(format!("key {} could not sign", self.id));
         let Private::Ec(pair) = &self.private else { return Err(failed()) };
-        // By reference: it has room for the longest of all algorithms, 4.6 KB, and each move copies that.
+        // Matched by reference: the type has room for the longest signature of all algorithms, 4.6 KB, and each move would copy that.
         match &pair.sign_digest(digest) {
             Ok(signature) => fixed(signature.as_ref()).ok_or_else(failed),
             Err(_) => Err(failed()),
         }
     }
 
-    /// Signs a SHA-256 with ES256, in DER (RFC 3279, section 2.2.3), as signed notes have it.
+    /// Signs a SHA-256 digest with ES256, in DER (RFC 3279, section 2.2.3) as signed notes need it.
     pub fn sign_der(&self, digest: &Digest) -> Result<Vec<u8>, Fault> {
         let failed = || Fault::new(format!("key {} could not sign", self.id));
         let Private::Ec(pair) = &self.private else { return Err(failed()) };
         pair.sign_digest(digest).map(|signature| signature.as_ref().to_vec()).map_err(|_| failed())
     }
 
-    /// Its public part: an uncompressed point (SEC 1, section 2.3.3); `None` for one that derives.
+    /// The public part, an uncompressed point (SEC 1, section 2.3.3); `None` for a key that derives.
     pub fn public(&self) -> Option<&[u8]> {
         match &self.private {
             Private::Ec(pair) => Some(pair.public_key().as_ref()),
@@ -166,8 +166,8 @@ impl OwnKey {
     }
 }
 
-/// r and s of a P-256 signature in DER (RFC 3279, section 2.2.3), 32 bytes each. The library signs in DER, and its own way from there makes
-/// two numbers of it, each with an allocation: a fiftieth of a signature.
+/// r and s, 32 bytes each, of a P-256 signature in DER (RFC 3279, section 2.2.3). The library's own conversion allocates both numbers,
+/// which costs a fiftieth of a signature.
 fn fixed(der: &[u8]) -> Option<[u8; 64]> {
     let (after, pair) = Sequence::from_der(der).ok()?;
     let (rest, r) = Integer::from_der(&pair.content).ok()?;
@@ -190,7 +190,7 @@ struct Held {
     active: BTreeMap<KeyPurpose, ByEnvironment>,
 }
 
-/// The keys that are loaded. Reading takes no lock.
+/// The loaded keys. Reading takes no lock.
 #[derive(Default)]
 pub struct Keyring {
     held: ArcSwap<Held>,
@@ -198,9 +198,9 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// Loads keys that are new, notes their states, drops those that were removed or compromised. A key that is loaded is not read again.
+    /// Loads new keys, updates the states of all keys, and drops keys that were removed or compromised. A loaded key is not read again.
     ///
-    /// A key that cannot be loaded is left out, the others are loaded all the same, and the fault names the first.
+    /// A key that cannot be loaded is left out and the others are loaded; the fault names the first such key.
     pub fn sync(&self, keys: &BTreeMap<Box<str>, Key>, store: &dyn Store, sealer: &dyn Sealer) -> Result<(), Fault> {
         let _one = self.changing.lock();
         let before = self.held.load_full();
@@ -228,17 +228,18 @@ impl Keyring {
         fault.map_or(Ok(()), Err)
     }
 
-    /// The key that is in use for a purpose in an environment.
+    /// The active key of a purpose in an environment.
     pub fn active(&self, purpose: KeyPurpose, environment: &str) -> Option<Arc<OwnKey>> {
         self.held.load().active.get(&purpose)?.get(environment).cloned()
     }
 
-    /// A key by its id, for one purpose only.
+    /// A key by id, if it has this purpose.
     pub fn get(&self, purpose: KeyPurpose, id: &str) -> Option<Arc<OwnKey>> {
         self.held.load().by_id.get(id).map(|(_, key)| key).filter(|key| key.purpose == purpose).cloned()
     }
 
-    /// Deletes the private parts of keys whose record says that they are gone. What no record names is left: its record may be on its way.
+    /// Deletes the private parts of keys that are recorded as removed or compromised. A stored key without a record is kept, since its
+    /// record may be on its way.
     pub fn shred(keys: &BTreeMap<Box<str>, Key>, store: &dyn Store) -> Result<(), Fault> {
         let gone = keys.iter().filter(|(_, k)| matches!(k.state, KeyState::Removed | KeyState::Compromised));
         for (id, _) in gone {

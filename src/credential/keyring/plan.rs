@@ -1,7 +1,7 @@
-//! When keys follow each other. Pure: what is due at a time, and the records that make it so.
+//! The rotation of keys. Pure: determines what is due at a time, and the records that carry it out.
 //!
-//! `Next` is published before it signs, so that verifiers know it; then it takes over and the old one only verifies, until what it signed
-//! has ended. Changes of one plan are one group: there is never a moment with two active keys or none.
+//! A `Next` key is published before it signs, so that verifiers know it. Then it becomes active, and the old key only verifies until
+//! everything that it signed has ended. The changes of one plan form one group, so that there is always exactly one active key.
 
 use std::collections::BTreeMap;
 
@@ -15,16 +15,16 @@ use crate::seq::Millis;
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
-/// How keys of a purpose follow each other.
+/// The rotation schedule of a purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Schedule {
-    /// How long a key is in use, milliseconds.
+    /// How long a key is active, in milliseconds.
     pub every_ms: u64,
-    /// A key ends with the day (UTC) that it began in, whenever that was.
+    /// A key ends with the day (UTC) in which it became active.
     pub daily: bool,
-    /// How long a key is published before it is used, milliseconds. 0 for what nobody else verifies.
+    /// How long a key is published before it becomes active, in milliseconds. 0 for keys that nobody else verifies with.
     pub ahead_ms: u64,
-    /// How long a key is kept after it was used, milliseconds.
+    /// How long a key is kept after it was active, in milliseconds.
     pub verifies_ms: u64,
 }
 
@@ -34,7 +34,7 @@ impl Schedule {
         let verifies_ms = limits::KEY_VERIFIES_MS;
         match purpose {
             KeyPurpose::Reference => Schedule { every_ms: DAY_MS, daily: true, ahead_ms: 0, verifies_ms },
-            // Whoever checks what was signed long ago has to know few keys.
+            // Long-lived, so that checkers of old checkpoints need few keys.
             KeyPurpose::Checkpoint => {
                 let ahead_ms = limits::KEY_PUBLISHED_AHEAD_MS;
                 Schedule { every_ms: limits::CHECKPOINT_KEY_SIGNS_MS, daily: false, ahead_ms, verifies_ms }
@@ -49,22 +49,22 @@ impl Schedule {
     }
 }
 
-/// What is to be done to the keys of one purpose in one environment. Empty most of the time.
+/// The changes that are due for the keys of one purpose in one environment. Usually empty.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
-    /// A key is to be made, to begin in this state.
+    /// A key to be generated, with this initial state.
     pub make: Option<KeyState>,
-    /// Keys that change state, in order, and why.
+    /// The keys that change state, in order, with the new state and the reason.
     pub change: Vec<(Box<str>, KeyState, &'static str)>,
 }
 
 impl Plan {
-    /// Nothing is to be done.
+    /// Whether nothing is due.
     pub fn is_empty(&self) -> bool {
         self.make.is_none() && self.change.is_empty()
     }
 
-    /// The records of the plan, one group: all of it takes effect or nothing. `made` is the key that was asked for, kept already.
+    /// The records of the plan as one group, which takes effect as a whole or not at all. `made`: the stored key for [`Plan::make`].
     pub fn records(self, made: Option<KeyAdded>, author: &Who, group: u32) -> Vec<Record> {
         let changes = self.change.into_iter().map(|(key, state, reason)| changed(&key, state, reason));
         grouped(changes.chain(made.map(Event::KeyAdded)).collect(), author, group)
@@ -101,7 +101,8 @@ fn line<'a>(keys: &'a BTreeMap<Box<str>, Key>, purpose: KeyPurpose, environment:
     line
 }
 
-/// What is due for a purpose in an environment at `now` (the ledger's time). Asked again after each of its plans took effect, it comes to rest.
+/// The changes due for a purpose in an environment at `now` (the ledger's time). After finitely many plans have been carried out, nothing
+/// is due.
 pub fn due(keys: &BTreeMap<Box<str>, Key>, purpose: KeyPurpose, environment: &str, now: Millis) -> Plan {
     let schedule = Schedule::of(purpose);
     let line = line(keys, purpose, environment);
@@ -112,7 +113,7 @@ pub fn due(keys: &BTreeMap<Box<str>, Key>, purpose: KeyPurpose, environment: &st
         }
     }
     match (line.active, line.next) {
-        // The first, or the one before was compromised: verifiers cannot be given time.
+        // There is no key yet, or the previous one was compromised: the new key must sign at once, without being published ahead.
         (None, None) => plan.make = Some(KeyState::Active),
         (None, Some((next, _))) => plan.change.push((next.into(), KeyState::Active, "there is no other")),
         (Some((old, _)), Some((next, key))) => {
@@ -139,9 +140,9 @@ fn follow(plan: &mut Plan, old: &str, ahead_ms: u64) {
     }
 }
 
-/// A rotation that somebody asked for. `ahead_ms`: how long the new key is published before it signs; 0 to sign at once.
+/// A rotation on request. `ahead_ms`: how long the new key is published before it signs; 0 to sign at once.
 ///
-/// Refused: KEY_STATE while another rotation is under way, LIMIT_REACHED above `limits::KEYS`.
+/// Refused: KEY_STATE while another rotation is in progress, LIMIT_REACHED above `limits::KEYS`.
 pub fn rotate(keys: &BTreeMap<Box<str>, Key>, purpose: KeyPurpose, environment: &str, ahead_ms: u64) -> Result<Plan, Refusal> {
     let line = line(keys, purpose, environment);
     if let Some((next, _)) = line.next {
@@ -167,9 +168,9 @@ fn find<'a>(keys: &'a BTreeMap<Box<str>, Key>, kid: &str) -> Result<&'a Key, Ref
     keys.get(kid).ok_or_else(|| Refusal::new(Reason::NotFound, format!("there is no key {kid}")))
 }
 
-/// Removes a key that no longer signs before its time: what it signed is refused from then on.
+/// Removes a retired key early. Everything that it signed is refused from then on.
 ///
-/// Refused: NOT_FOUND, KEY_STATE where it signs, is about to, or is gone.
+/// Refused: NOT_FOUND, and KEY_STATE where the key still signs, will sign, or is removed.
 pub fn retire(
     keys: &BTreeMap<Box<str>, Key>,
     kid: &str,
@@ -187,10 +188,10 @@ pub fn retire(
     Ok(grouped(vec![revoked(kid, reason, now), changed(kid, KeyState::Removed, reason)], author, group))
 }
 
-/// Gives up a key that somebody else has: out of JWKS, and all that it signed is refused, whatever it says of itself.
-/// The rule comes first; [`due`] then says what takes its place.
+/// Marks a key as compromised: it leaves the JWKS, and everything that it signed is refused, whatever the signed content claims. The
+/// revocation rule comes first; [`due`] then determines the successor.
 ///
-/// Refused: NOT_FOUND, KEY_STATE where that is known already.
+/// Refused: NOT_FOUND, and KEY_STATE where the key is compromised already.
 pub fn compromise(
     keys: &BTreeMap<Box<str>, Key>,
     kid: &str,

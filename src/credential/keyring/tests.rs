@@ -1,4 +1,4 @@
-//! Keys from their making to their end: plans, states, JWKS, sealing.
+//! Tests of keys from creation to removal: plans, states, JWKS, sealing.
 
 use std::collections::BTreeSet;
 
@@ -206,7 +206,7 @@ fn a_signature_comes_out_of_der_whatever_zeros_its_numbers_begin_with() {
     let public =
         aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref());
     let mut short = 0;
-    // One in 256 of each number is shorter than 32 bytes, one in two has a zero before it.
+    // Each number is shorter than 32 bytes once in 256, and has a leading zero byte once in two.
     for n in 0..4_000u32 {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &n.to_be_bytes());
         let signature = key.sign(&digest).unwrap();

@@ -1,4 +1,4 @@
-//! The CA: a key of ours, and the certificate that bundles know it by.
+//! The CA: a key of mayfly, and the certificate by which trust bundles know the key.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{
@@ -14,7 +14,7 @@ use crate::limits;
 use crate::refusal::Fault;
 use crate::seq::Millis;
 
-/// A key of ours as certificates are signed with it.
+/// Signs certificates with a key of mayfly.
 pub(super) struct Signs<'a> {
     key: &'a OwnKey,
     point: &'a [u8],
@@ -43,20 +43,21 @@ impl SigningKey for Signs<'_> {
     }
 }
 
-/// A CA that signs: its key, and its certificate as the bundle has it.
+/// A CA that can sign: its key, and its certificate as in the bundle.
 pub struct Ca<'a> {
     issuer: Issuer<'static, Signs<'a>>,
     anchor: &'a TrustAnchor,
 }
 
 impl<'a> Ca<'a> {
-    /// The certificate's names and identifiers go into all that is signed: they are read from it, never made a second time.
+    /// A CA for a key and its certificate. The names and identifiers in signed certificates are read from the CA certificate and never
+    /// built a second time.
     pub fn new(key: &'a OwnKey, anchor: &'a TrustAnchor) -> Result<Ca<'a>, Fault> {
         let issuer = Issuer::from_ca_cert_der(anchor.der(), Signs::by(key)?).map_err(failed("reading our own CA certificate"))?;
         Ok(Ca { issuer, anchor })
     }
 
-    /// Its certificate.
+    /// The CA's certificate.
     pub fn anchor(&self) -> &TrustAnchor {
         self.anchor
     }
@@ -66,7 +67,7 @@ impl<'a> Ca<'a> {
     }
 }
 
-/// Makes the certificate of a CA's key: once, since a second one would be another anchor.
+/// Makes the certificate of a CA key. To be called once per key, since a second certificate would be a different trust anchor.
 pub fn certificate(key: &OwnKey, domain: &TrustDomain, serial: [u8; 16], now: Millis) -> Result<TrustAnchor, Fault> {
     let mut params = CertificateParams::default();
     params.not_before = moment(now.minus(limits::SVID_BACKDATED_MS))?;
@@ -74,7 +75,7 @@ pub fn certificate(key: &OwnKey, domain: &TrustDomain, serial: [u8; 16], now: Mi
     params.serial_number = Some(SerialNumber::from_slice(&positive(serial)));
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "mayfly");
-    // A name of its own for each key, so that nobody takes one CA's CRL for another's.
+    // Each key has its own name, so that the CRL of one CA is not taken for that of another.
     params
         .distinguished_name
         .push(DnType::CommonName, format!("{} {}", domain.as_str().chars().take(40).collect::<String>(), key.id()));
@@ -85,7 +86,7 @@ pub fn certificate(key: &OwnKey, domain: &TrustDomain, serial: [u8; 16], now: Mi
     TrustAnchor::from_der(made.der()).ok_or_else(|| Fault::new("a CA certificate that we cannot read"))
 }
 
-/// A serial number is above 0 (RFC 5280, section 4.1.2.2), also where 16 random bytes are not.
+/// A serial number must be greater than 0 (RFC 5280, section 4.1.2.2), even if 16 random bytes are not.
 fn positive(mut serial: [u8; 16]) -> [u8; 16] {
     serial[15] |= u8::from(serial == [0; 16]);
     serial

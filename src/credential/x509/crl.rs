@@ -1,4 +1,4 @@
-//! The CRL of one CA key (RFC 5280, section 5): what it signed, and has not ended by itself, and is no longer good.
+//! The CRL of one CA key (RFC 5280, section 5): the unexpired certificates of that key that are revoked.
 
 use rcgen::{CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope, KeyIdMethod};
 use rcgen::{RevokedCertParams, SerialNumber};
@@ -8,16 +8,16 @@ use crate::limits;
 use crate::refusal::Fault;
 use crate::seq::{CredentialId, Millis};
 
-/// A certificate that is no longer good.
+/// A revoked certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ended {
-    /// Its serial number.
+    /// The serial number.
     pub id: CredentialId,
-    /// Since when.
+    /// The time of revocation.
     pub since: Millis,
 }
 
-/// Signs a CRL. `number` is above that of every one before it. `url` is where it lies, byte for byte as certificates say.
+/// Signs a CRL. `number` must be higher than in every earlier CRL of the key. `url` is the CRL's URL, byte for byte as in the certificates.
 pub fn crl(ca: &Ca<'_>, number: u128, url: &str, ended: &[Ended], now: Millis) -> Result<Vec<u8>, Fault> {
     let entry = |e: &Ended| {
         Ok(RevokedCertParams {

@@ -1,4 +1,4 @@
-//! A request for a certificate (RFC 2986): whoever sends it has the private key, and that is all that it says to us.
+//! Certificate requests (RFC 2986). A request proves that its sender has the private key; everything else in it is ignored.
 
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::oid_registry as oid;
@@ -7,19 +7,19 @@ use x509_parser::prelude::FromDer;
 use crate::identity::sha256;
 use crate::limits;
 
-/// Why something is no request that a certificate is made for.
+/// Why a certificate request is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CsrDefect {
-    /// Above `limits::CSR_BYTES`.
+    /// Larger than `limits::CSR_BYTES`.
     #[error("has more than {} bytes", limits::CSR_BYTES)]
     TooLong,
-    /// Not one PKCS#10 request in DER.
+    /// Not exactly one PKCS#10 request in DER.
     #[error("is not one PKCS#10 request in DER")]
     Malformed,
-    /// A key of another sort.
+    /// A key of an unsupported type.
     #[error("has a key that is none of P-256, P-384, Ed25519")]
     Key,
-    /// The signature is not by its key.
+    /// The signature was not made with the request's key.
     #[error("is not signed with its own key")]
     Signature,
 }
@@ -31,7 +31,7 @@ pub struct Csr {
 }
 
 impl Csr {
-    /// Checks a request in DER. Its names and extensions are passed by: none of them counts.
+    /// Verifies a request in DER. Its names and extensions are ignored.
     pub fn check(der: &[u8]) -> Result<Csr, CsrDefect> {
         if der.len() > limits::CSR_BYTES {
             return Err(CsrDefect::TooLong);
@@ -60,7 +60,7 @@ impl Csr {
         &self.spki
     }
 
-    /// What binds an ID token to the key: its `nonce` is base64url of SHA-256 of the SubjectPublicKeyInfo.
+    /// The value that binds an ID token to the key: the token's `nonce` must be base64url of SHA-256 of the SubjectPublicKeyInfo.
     pub fn nonce(&self) -> String {
         data_encoding::BASE64URL_NOPAD.encode(&sha256(&self.spki))
     }

@@ -1,6 +1,6 @@
-//! X.509 of our own trust domain: its CA, the SVIDs that it signs, and its CRL (standards.md, "X.509 out").
+//! X.509 for mayfly's own trust domain: its CA, the SVIDs that it signs, and its CRL (standards.md, "X.509 out").
 //!
-//! Nothing of a request goes into a certificate but its public key: names, times and extensions are ours.
+//! Of a request only the public key goes into a certificate; names, times and extensions are set here.
 
 mod ca;
 mod crl;
@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use crate::refusal::Fault;
 use crate::seq::Millis;
 
-/// A time as certificates have it: whole seconds.
+/// A time in the form of certificates: whole seconds.
 fn moment(at: Millis) -> Result<OffsetDateTime, Fault> {
     let seconds = i64::try_from(at.seconds()).unwrap_or(i64::MAX);
     OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| Fault::new(format!("{at} is no time of a certificate")))

@@ -1,4 +1,4 @@
-//! X.509-SVIDs of our own trust domain: the profile, and nothing that a request says.
+//! X.509-SVIDs of mayfly's own trust domain. The profile is fixed; a request contributes only its public key.
 
 use rcgen::{
     CertificateParams, CrlDistributionPoint, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
@@ -13,39 +13,39 @@ use crate::limits;
 use crate::refusal::Fault;
 use crate::seq::{CredentialId, Millis};
 
-/// What an SVID is made of.
+/// The content of an SVID.
 #[derive(Clone, Copy, Debug)]
 pub struct Leaf<'a> {
-    /// Its id, which is its serial number.
+    /// The credential id, which is the serial number.
     pub id: CredentialId,
-    /// Whose key it is for.
+    /// The verified request that holds the public key.
     pub key: &'a Csr,
-    /// Who it names.
+    /// The SPIFFE ID.
     pub spiffe_id: &'a SpiffeId,
-    /// Where its CA's CRL is.
+    /// The URL of the CA's CRL.
     pub crl_url: &'a str,
-    /// When it was decided.
+    /// The time of the decision.
     pub issued_at: Millis,
-    /// Its notAfter, in whole seconds.
+    /// notAfter, in whole seconds.
     pub expires_at: Millis,
 }
 
-/// A certificate that was signed and is told to nobody yet.
+/// A signed certificate that is not handed out yet.
 pub struct Signed {
-    /// DER.
+    /// The certificate in DER.
     pub der: CertificateDer<'static>,
-    /// SHA-256 of it.
+    /// SHA-256 of the certificate.
     pub sha256: [u8; 32],
 }
 
 impl Leaf<'_> {
-    /// Signs it.
+    /// Signs the SVID.
     pub fn sign(&self, ca: &Ca<'_>) -> Result<Signed, Fault> {
         let mut params = CertificateParams::default();
         params.not_before = moment(self.issued_at.minus(limits::SVID_BACKDATED_MS))?;
         params.not_after = moment(self.expires_at)?;
         params.serial_number = Some(SerialNumber::from_slice(self.id.as_bytes()));
-        // No Subject: the one name is the SPIFFE ID, in a SAN that is critical therefore (RFC 5280, section 4.2.1.6).
+        // No Subject: the only name is the SPIFFE ID in the SAN, which must therefore be critical (RFC 5280, section 4.2.1.6).
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = vec![SanType::URI(uri(self.spiffe_id.as_str())?)];
         params.is_ca = IsCa::ExplicitNoCa;

@@ -1,4 +1,4 @@
-//! What our own CA signs, read by others: x509-parser, webpki, and our own check of SVIDs.
+//! Checks mayfly's own CA with other implementations: x509-parser, webpki, and mayfly's SVID verification.
 
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ fn an_svid_has_the_profile_and_nothing_of_the_request() {
     let ca = Ca::new(&own, &anchor).unwrap();
     for algorithm in [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
         let key = KeyPair::generate_for(algorithm).unwrap();
-        // The first byte is a high one: the number is positive all the same.
+        // The first byte of the id is high, but the serial number must be positive.
         let signed = svid(&ca, [0xff; 16], &key);
         let (_, cert) = X509Certificate::from_der(&signed.der).unwrap();
         assert_eq!(cert.raw_serial(), [&[0][..], &[0xff; 16]].concat(), "16 bytes, above 0");
@@ -116,7 +116,7 @@ fn a_request_counts_by_its_key_and_only_if_that_signed_it() {
     assert_eq!(Csr::check(&good).unwrap().nonce().len(), 43);
     let rsa = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
     let other = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-    // Somebody else's public key in a request of ours.
+    // A request whose public key is replaced by another one.
     let mut stolen = good.clone();
     let (mine, theirs) = (key.public_key_raw().to_vec(), other.public_key_raw().to_vec());
     let at = stolen.windows(mine.len()).position(|w| w == mine).unwrap();

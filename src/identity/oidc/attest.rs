@@ -1,14 +1,14 @@
-//! Jobs and pods that attest with a token of the platform that runs them: what each platform says of them, and which rule lets one in.
+//! Attestation of jobs and pods by a token of the platform that runs them: the claims of each platform, and the rules that admit a job.
 //!
-//! A rule compares claims. One of them is an id that the platform never gives to anybody else: names of repositories, projects and accounts
-//! are given away again after a renaming.
+//! A rule compares claims. One of them must be an id that the platform never reassigns; names of repositories, projects and accounts can be
+//! taken by somebody else after a renaming.
 
 use serde_json::{Map, Value};
 
 use super::{Issuer, plain};
 use crate::limits;
 
-/// Whose tokens an issuer's are.
+/// The platform that an issuer belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Platform {
     /// GitHub Actions.
@@ -17,14 +17,14 @@ pub enum Platform {
     Gitlab,
     /// Buildkite.
     Buildkite,
-    /// Service accounts of Kubernetes, in tokens that are projected for us.
+    /// Kubernetes service accounts, by tokens projected for mayfly.
     Kubernetes,
-    /// Any other: the configuration says which claim is the id.
+    /// Any other platform. The configuration names the id claim.
     Other,
 }
 
 impl Platform {
-    /// All of them, by name.
+    /// All platforms, with their names.
     pub const ALL: [(&'static str, Platform); 5] = [
         ("github", Platform::Github),
         ("gitlab", Platform::Gitlab),
@@ -33,12 +33,12 @@ impl Platform {
         ("other", Platform::Other),
     ];
 
-    /// Its name.
+    /// The platform's name.
     pub fn name(self) -> &'static str {
         Platform::ALL.iter().find(|(_, platform)| *platform == self).map_or("other", |(name, _)| name)
     }
 
-    /// Claims that are never anybody else's. The first is whom an SVID names.
+    /// The id claims, whose values are never reassigned. The first one goes into the SPIFFE ID.
     pub fn ids(self) -> &'static [&'static str] {
         match self {
             Platform::Github => &["repository_id", "repository_owner_id", "enterprise_id"],
@@ -49,12 +49,13 @@ impl Platform {
         }
     }
 
-    /// Its ids are numbers.
+    /// Whether the ids are numbers.
     pub fn numeric(self) -> bool {
         matches!(self, Platform::Github | Platform::Gitlab)
     }
 
-    /// Claims that say which branch, tag or environment. A rule names one of them: whoever may push to any branch may run anything there.
+    /// Claims about the branch, tag or environment. A rule must name one of them, because whoever may push to any branch can run anything
+    /// there.
     pub fn places(self) -> &'static [&'static str] {
         match self {
             Platform::Github => &["ref", "environment", "job_workflow_ref", "workflow_ref"],
@@ -64,12 +65,11 @@ impl Platform {
         }
     }
 
-    /// What is compared where a rule compares one claim and is silent on another: that claim, one that by itself says too little, what it is
-    /// said with, and the values; none where the claim must not be there.
+    /// Conditions that apply to a rule that does not state them itself.
     ///
-    /// What began a job is always asked for, by values by which nobody from outside begins one: requests to merge run what somebody else
-    /// wrote, some of them with the rights of the branch that they are for. A tag may have a branch's name (GitLab's `ref`, Buildkite's
-    /// `build_branch`), and whoever may push may say in what environment a job is, unless the platform protects that.
+    /// The trigger of a job is always checked. The default values exclude triggers from outside: pull and merge requests run code written
+    /// by others, some of them with the rights of the target branch. A tag may have the same name as a branch (GitLab's `ref`, Buildkite's
+    /// `build_branch`), and whoever may push can choose a job's environment unless the platform protects it.
     fn implied(self) -> &'static [Implied] {
         match self {
             Platform::Github => {
@@ -90,7 +90,7 @@ impl Platform {
         }
     }
 
-    /// Claims that are written down beside those that a rule compares.
+    /// Claims that are recorded in addition to those that a rule compares.
     fn told(self) -> &'static [&'static str] {
         match self {
             Platform::Github => &[
@@ -146,77 +146,77 @@ impl Platform {
         }
     }
 
-    /// A job chooses the audience of its token, so that the token names the key that it is for.
+    /// Whether a job chooses its token's audience, so that the audience can name the job's key.
     pub fn chooses_audience(self) -> bool {
         matches!(self, Platform::Github | Platform::Buildkite)
     }
 
-    /// `aud` comes as a list, which may have one value.
+    /// Whether `aud` is a list, possibly of one value.
     pub fn lists_audience(self) -> bool {
         self == Platform::Kubernetes
     }
 }
 
-/// What is compared though a rule does not say it.
+/// A condition that applies although a rule does not state it.
 struct Implied {
     claim: &'static str,
-    /// Where the rule compares this one; the empty name stands for any rule.
+    /// The condition applies where the rule compares this claim; the empty name stands for every rule.
     for_claim: &'static str,
-    /// And none of these.
+    /// The condition does not apply where the rule compares one of these claims.
     beside: &'static [&'static str],
     values: &'static [&'static str],
 }
 
-/// What an issuer's tokens say of jobs.
+/// How an issuer's tokens describe jobs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Attesting {
-    /// Whose they are.
+    /// The issuer's platform.
     pub platform: Platform,
-    /// The claim that is the id: of [`Platform::Other`] the configuration's word.
+    /// The id claim. For [`Platform::Other`] the configuration names it.
     pub id_claim: String,
-    /// `aud` is our issuer, `#` and the thumbprint of the job's key; else our issuer alone.
+    /// `aud` must be mayfly's issuer, `#`, and the thumbprint of the job's key; otherwise mayfly's issuer alone.
     pub key_bound: bool,
 }
 
-/// One of `[[attestation]]`: who is let in.
+/// One `[[attestation]]` rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AttestRule {
-    /// Its name, a segment of the SPIFFE ID.
+    /// The rule's name, a segment of the SPIFFE ID.
     pub name: String,
-    /// The issuer, by its short name.
+    /// The issuer's short name.
     pub issuer: String,
-    /// What claims have to be: any of these values. One that ends in `/*` stands for everything below.
+    /// The conditions: each claim must have one of its values. A value that ends in `/*` stands for everything below it.
     pub claims: Vec<(String, Vec<String>)>,
-    /// Longest life of an SVID, milliseconds.
+    /// The longest lifetime of an SVID, in milliseconds.
     pub ttl_ms: u64,
 }
 
-/// A job that a rule lets in.
+/// A job that a rule admits.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Attested<'a> {
     /// The rule.
     pub rule: &'a AttestRule,
-    /// The value of the claim that is the id.
+    /// The value of the id claim.
     pub id: String,
-    /// `name=value` of what was compared and of what else says which job it was, sorted.
+    /// `name=value` of the compared claims and of further claims that identify the job, sorted.
     pub claims: Vec<String>,
 }
 
-/// Why nobody is let in.
+/// Why a job is not admitted.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotAttested {
-    /// The issuer's tokens say nothing of jobs.
+    /// The issuer's tokens are not accepted for jobs.
     #[error("its issuer's tokens are not taken for jobs")]
     Issuer,
-    /// The claim that is the id is not there.
+    /// The id claim is missing.
     #[error("it has no {0} that is a short text or a number")]
     Id(String),
-    /// No rule is for it, and why, rule by rule.
+    /// No rule admits the job; the texts say why, rule by rule.
     #[error("no rule of [[attestation]] is for it{}", .0.iter().map(|why| format!("; {why}")).collect::<String>())]
     Rules(Vec<String>),
 }
 
-/// A claim's value as text: at the top, or below by a path of names with `/` between.
+/// A claim's value as text. `name` is a top-level claim, or a path of names separated by `/`.
 pub fn claim(claims: &Map<String, Value>, name: &str) -> Option<String> {
     let below = || {
         let mut names = name.split('/');
@@ -231,7 +231,7 @@ pub fn claim(claims: &Map<String, Value>, name: &str) -> Option<String> {
     }
 }
 
-/// Whether a value is one that a rule names.
+/// Whether a value matches the value of a rule.
 fn fits(value: &str, wanted: &str) -> bool {
     match wanted.strip_suffix("/*") {
         Some(above) => value.strip_prefix(above).and_then(|rest| rest.strip_prefix('/')).is_some_and(|rest| !rest.is_empty()),
@@ -240,7 +240,7 @@ fn fits(value: &str, wanted: &str) -> bool {
 }
 
 impl AttestRule {
-    /// Every claim that it compares, with those of the platform that it leaves to us.
+    /// The rule's conditions, and the platform's conditions that apply to it.
     fn wanted(&self, platform: Platform) -> impl Iterator<Item = (&str, Vec<&str>)> {
         let names = |name: &str| self.claims.iter().any(|(own, _)| own == name);
         let left = move |i: &&Implied| {
@@ -250,12 +250,11 @@ impl AttestRule {
         own.chain(platform.implied().iter().filter(left).map(|i| (i.claim, i.values.to_vec())))
     }
 
-    /// Whether every job that `other` is for is one that this rule is for. Where this one stands first, nobody is let in by `other` without asking for
-    /// it by its name.
+    /// Whether this rule admits every job that `other` admits. If it comes first, `other` is used only by jobs that ask for it by name.
     pub fn includes(&self, other: &AttestRule, platform: Platform) -> bool {
         let wanted: Vec<(&str, Vec<&str>)> = other.wanted(platform).collect();
         let within = |values: &[&str], of: &[&str]| match (values, of) {
-            // A claim that must not be there.
+            // The claim must be absent in both.
             ([], []) => true,
             ([], _) | (_, []) => false,
             _ => values.iter().all(|value| of.iter().any(|of| value == of || fits(value, of))),
@@ -264,10 +263,10 @@ impl AttestRule {
             && self.wanted(platform).all(|(name, of)| wanted.iter().any(|(claim, values)| *claim == name && within(values, &of)))
     }
 
-    /// Why it is not for these claims.
+    /// Why the rule does not admit these claims.
     fn refuses(&self, platform: Platform, claims: &Map<String, Value>) -> Option<String> {
         self.wanted(platform).find_map(|(name, wanted)| match claim(claims, name) {
-            // Whatever it is, and in whatever form.
+            // The claim must be absent, null or empty.
             None if wanted.is_empty() && claims.get(name).is_none_or(|v| v.is_null() || v == "") => None,
             Some(value) if wanted.iter().any(|wanted| fits(&value, wanted)) => None,
             Some(value) => Some(format!("{}: {name} is {value:?}", self.name)),
@@ -276,7 +275,7 @@ impl AttestRule {
     }
 }
 
-/// The first of the rules that is for a token of this issuer, or of these the one that is asked for.
+/// The first rule for the issuer that admits the claims or, where `asked` names a rule, that rule.
 pub fn attested<'a>(
     issuer: &Issuer,
     rules: &'a [AttestRule],

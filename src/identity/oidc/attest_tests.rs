@@ -1,4 +1,4 @@
-//! Rules for jobs: what lets one in, and every way around them.
+//! Tests of attestation rules: which job a rule admits, and every way around a rule.
 
 use serde_json::{Map, Value, json};
 
@@ -53,7 +53,7 @@ fn a_run_is_let_in_by_the_id_of_its_repository_and_no_name() {
         assert!(job.claims.iter().any(|c| c == told), "{told}: {:?}", job.claims);
     }
     assert!(job.claims.is_sorted());
-    // The repository was renamed, or given to somebody else: it is the same one.
+    // A renamed or transferred repository keeps its id and is still admitted.
     let renamed = github(|c| c["repository"] = "other/name".into());
     assert!(attested(&hub, &rules, None, &renamed).is_ok());
     type Change = fn(&mut Value);
@@ -122,7 +122,7 @@ fn a_tag_is_no_branch_of_the_same_name_and_an_environment_counts_where_it_is_pro
     let both = rule("a", &[id, ("environment", &["production"]), ("ref_path", &["refs/heads/main"])]);
     assert!(fits(&both, &staged("false")), "the branch says enough");
 
-    // Where a merge request runs beside the branch it is for, GitLab says whose it is.
+    // For merge request pipelines GitLab runs beside the target branch, `pipeline_source` shows their origin.
     for source in ["merge_request_event", "external_pull_request_event", "parent_pipeline", "api", "trigger"] {
         assert!(!fits(&by_path, &claims(json!({"pipeline_source": source}))), "{source}");
     }
@@ -150,7 +150,7 @@ fn a_build_of_a_tag_is_none_of_the_branch_of_its_name() {
     }
     let tags = rule("a", &[id, ("build_tag", &["v1"])]);
     assert!(fits(&tags, &claims(json!({"build_tag": "v1", "build_branch": "v1"}))) && !fits(&tags, &claims(json!({}))));
-    // A pipeline of the same name in another organization, or made anew.
+    // A pipeline of the same name in another organization, or one created anew.
     for other in [json!({"pipeline_id": "0186-78"}), json!({"pipeline_id": null})] {
         assert!(!fits(&branch, &claims(other)));
     }
@@ -212,7 +212,7 @@ fn a_pod_is_its_service_account_by_uid() {
     let mut recreated = claims.clone();
     recreated["kubernetes.io"]["serviceaccount"]["uid"] = "0c2b-2".into();
     assert!(attested(&hub, &rules, None, &recreated).is_err(), "another one of the same name");
-    // A claim at the top with the same name as a path is that claim.
+    // A top-level claim whose name equals a path takes precedence over the path.
     let mut both = claims;
     both.insert("kubernetes.io/serviceaccount/uid".into(), "0c2b-9".into());
     assert!(attested(&hub, &rules, None, &both).is_err());
@@ -255,7 +255,7 @@ fn a_rule_that_stands_behind_a_wider_one_is_found() {
     let hub = Platform::Github;
     assert!(wide.includes(&main, hub) && wide.includes(&wide, hub));
     assert!(!main.includes(&wide, hub) && !wide.includes(&tags, hub) && !wide.includes(&other, hub));
-    // The wide rule is silent on what began a job, so requests to merge are none of its own.
+    // The wide rule does not name `event_name`, so it does not cover pull requests.
     assert!(!wide.includes(&requests, hub));
     let elsewhere = AttestRule { issuer: "lab".into(), ..main };
     assert!(!wide.includes(&elsewhere, hub));

@@ -1,4 +1,4 @@
-//! What an OIDC issuer says of itself (OIDC Discovery 1.0), and which of its addresses may be asked.
+//! The discovery document of an OIDC issuer (OIDC Discovery 1.0), and the check of the URLs in it.
 
 use serde_json::Value;
 
@@ -6,44 +6,44 @@ use crate::document::url::WebUrl;
 use crate::identity::json;
 use crate::limits;
 
-/// Where an issuer's document lies below its URL (OIDC Discovery, section 4).
+/// The path of the discovery document below the issuer's URL (OIDC Discovery, section 4).
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 
 /// Why a discovery document is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum DiscoveryDefect {
-    /// Not JSON, or a name stands twice in an object.
+    /// Not JSON, or a duplicate member name.
     #[error("is not JSON as it must be: {0}")]
     NotJson(String),
-    /// Another issuer, or none.
+    /// `issuer` is missing or not the configured issuer.
     #[error("says that its issuer is {0:?}: it is the configured one, byte for byte (OIDC Discovery, 4.3)")]
     Issuer(String),
     /// No `jwks_uri`.
     #[error("has no \"jwks_uri\"")]
     NoKeys,
-    /// An address that is none, or not of the safe kind.
+    /// A URL that is invalid or not https.
     #[error("its {0:?} is no https URL (http only on loopback, where the issuer is there too)")]
     Url(&'static str),
-    /// Keys at another place than the issuer's.
+    /// The keys are at another origin than the issuer.
     #[error("its \"jwks_uri\" is at another host or port than the issuer: name that URL as jwks where it is right")]
     OtherOrigin,
 }
 
-/// A discovery document, as far as it is used. `jwks_uri` lies at the issuer's own host and port.
+/// The fields of a discovery document that mayfly uses. `jwks_uri` is at the issuer's own host and port.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Discovery {
-    /// Where its keys are.
+    /// The URL of the issuer's keys.
     pub jwks_uri: String,
-    /// Where people log in.
+    /// The endpoint where people log in.
     pub authorization_endpoint: Option<String>,
-    /// Where codes become tokens.
+    /// The endpoint that exchanges codes for tokens.
     pub token_endpoint: Option<String>,
-    /// Where a device asks for a code (RFC 8628).
+    /// The endpoint where a device requests a code (RFC 8628).
     pub device_authorization_endpoint: Option<String>,
 }
 
 impl Discovery {
-    /// Reads the document of an issuer.
+    /// Parses the document of an issuer.
     pub fn parse(document: &[u8], issuer: &str) -> Result<Discovery, DiscoveryDefect> {
         let value = json::parse(document).map_err(|e| DiscoveryDefect::NotJson(e.to_string()))?;
         let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -74,12 +74,12 @@ impl Discovery {
     }
 }
 
-/// Where the document of an issuer is.
+/// The URL of an issuer's document.
 pub fn document_url(issuer: &str) -> String {
     format!("{}{WELL_KNOWN}", issuer.trim_end_matches('/'))
 }
 
-/// Whether a text is the URL of an issuer: https, or http on loopback; no user, query or fragment.
+/// Whether a text is a valid issuer URL: https, or http on loopback, without user, query and fragment.
 pub fn issuer_url(text: &str) -> bool {
     WebUrl::parse(text).is_some() && !text.contains('?')
 }

@@ -8,39 +8,38 @@ use crate::identity::json;
 use crate::identity::jwk::{Algorithm, VerifyingKey};
 use crate::limits;
 
-/// Why a document is no key set. The keys at hand stay.
+/// Why a document is not a usable key set. The previous keys stay in effect.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum KeysDefect {
-    /// Not JSON, or a name stands twice in an object.
+    /// Not JSON, or a duplicate member name.
     #[error("is not JSON as it must be: {0}")]
     NotJson(String),
-    /// No `keys`.
+    /// No array `keys`.
     #[error("has no array \"keys\"")]
     NoKeys,
-    /// Above `limits::OIDC_KEYS`.
+    /// More than `limits::OIDC_KEYS` keys.
     #[error("has more than {} keys", limits::OIDC_KEYS)]
     TooMany,
-    /// A key that is no object.
+    /// A key that is not an object.
     #[error("keys[{0}] is no object")]
     NotAKey(usize),
-    /// Two keys of one name for one algorithm: which one is meant would be a guess.
+    /// Two keys with the same `kid` for the same algorithm, which would be ambiguous.
     #[error("keys[{0}]: its \"kid\" stands at another key for the same algorithm too")]
     KidTwice(usize),
-    /// Nothing in it verifies anything.
+    /// No key can verify signatures.
     #[error("has no key that verifies: EC on P-256, P-384 or P-521, or RSA of 2048 to 8192 bits, with a \"kid\"")]
     NoneUsable,
 }
 
-/// The keys of one issuer by their names. One name may stand at keys of different types, of which a token's `alg` chooses one (RFC 7517,
-/// section 4.5).
+/// The keys of one issuer by `kid`. Keys of different types may share a `kid`; a token's `alg` then selects one (RFC 7517, section 4.5).
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct IssuerKeys {
     keys: BTreeMap<String, Vec<VerifyingKey>>,
 }
 
 impl IssuerKeys {
-    /// Reads a key set. A key without a name, for something else, or of a sort that we do not verify with, is passed by (RFC 7517, section 5):
-    /// a symmetric one among them, which in the open is no secret.
+    /// Parses a key set. Keys without `kid`, for another use, or of an unsupported type are ignored (RFC 7517, section 5). That includes
+    /// symmetric keys, which are not secret once published.
     pub fn parse(document: &[u8]) -> Result<IssuerKeys, KeysDefect> {
         let value = json::parse(document).map_err(|e| KeysDefect::NotJson(e.to_string()))?;
         let all = value.get("keys").and_then(Value::as_array).ok_or(KeysDefect::NoKeys)?;
@@ -61,12 +60,12 @@ impl IssuerKeys {
         if keys.is_empty() { Err(KeysDefect::NoneUsable) } else { Ok(IssuerKeys { keys }) }
     }
 
-    /// The keys of a name: at most one for each algorithm. Empty where the name is not known.
+    /// The keys with a `kid`: at most one for each algorithm. Empty where the `kid` is unknown.
     pub fn named(&self, kid: &str) -> &[VerifyingKey] {
         self.keys.get(kid).map_or(&[], Vec::as_slice)
     }
 
-    /// The names of the keys.
+    /// All `kid` values.
     pub fn kids(&self) -> impl Iterator<Item = &str> {
         self.keys.keys().map(String::as_str)
     }

@@ -1,6 +1,8 @@
-//! Tokens of OIDC issuers that the configuration names: the one function that accepts one (OIDC Core 1.0; RFC 9068; RFC 8725).
+//! Verification of tokens from configured OIDC issuers (OIDC Core 1.0; RFC 9068; RFC 8725). [`verify`] is the only function that accepts
+//! one.
 //!
-//! Nothing is fetched here: an issuer's keys come in as [`IssuerKeys`]. What a token may be used for is the business of whoever asks.
+//! Nothing is fetched here: the caller passes the issuer's keys as [`IssuerKeys`]. The caller also decides what a verified token may be
+//! used for.
 
 pub mod attest;
 mod defect;
@@ -19,81 +21,81 @@ pub use attest::{AttestRule, Attested, Attesting, NotAttested, Platform};
 pub use defect::OidcDefect;
 pub use keys::IssuerKeys;
 
-/// What an issuer's tokens are taken for.
+/// A use for which an issuer's tokens are accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Use {
     /// Logging a person in.
     Login,
-    /// Naming on whose behalf something is asked for.
+    /// Naming the subject of an exchange.
     Subject,
-    /// Letting in a job or a pod.
+    /// Attesting a job or a pod.
     Attest,
 }
 
-/// What those in a group may.
+/// The scopes that members of a group may use.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Right {
-    /// A value of the claim that holds groups.
+    /// A value of the groups claim.
     pub group: String,
     /// The upstream.
     pub upstream: String,
-    /// Its scopes.
+    /// Scopes of the upstream.
     pub scopes: Vec<String>,
 }
 
-/// An issuer that is trusted, and for what.
+/// A trusted issuer, and the uses for which it is trusted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Issuer {
-    /// A short name, as it stands in SPIFFE IDs and messages.
+    /// A short name, used in SPIFFE IDs and messages.
     pub name: String,
-    /// `iss`, byte for byte.
+    /// `iss`, compared byte for byte.
     pub issuer: String,
-    /// The environments in which its tokens count.
+    /// The environments in which the issuer's tokens are accepted.
     pub environments: Vec<String>,
-    /// `aud` of tokens that log somebody in: our client id there.
+    /// `aud` of login tokens: mayfly's client id at the issuer.
     pub audience: Option<String>,
-    /// Audiences that may stand beside the expected one in a list. `None`: `aud` is one text.
+    /// Audiences that may accompany the expected one in a list. `None`: `aud` must be a single text.
     pub audiences: Option<Vec<String>>,
-    /// What its tokens may be signed with.
+    /// The accepted signature algorithms.
     pub algorithms: Vec<Algorithm>,
-    /// What its tokens are taken for.
+    /// The uses for which the issuer's tokens are accepted.
     pub uses: Vec<Use>,
-    /// Longest life of a token, `exp − iat`, milliseconds.
+    /// The longest lifetime of a token, `exp − iat`, in milliseconds.
     pub max_life_ms: u64,
-    /// The claim whose values are the scopes that a subject may have.
+    /// The claim with the scopes that a subject may have.
     pub scopes_claim: Option<String>,
-    /// The claim whose values are the groups that a subject is in.
+    /// The claim with the groups of a subject.
     pub groups_claim: Option<String>,
-    /// What those in a group may. Where there is a line, what no line gives is not given.
+    /// The rights of groups. Unless the list is empty, a right that is not listed is not given.
     pub rights: Vec<Right>,
-    /// What its tokens say of jobs, where they are taken for those.
+    /// How to read the claims about a job, where the tokens are accepted for attestation.
     pub jobs: Option<Attesting>,
 }
 
 impl Issuer {
-    /// Whether its tokens are taken for that.
+    /// Whether the issuer's tokens are accepted for a use.
     pub fn serves(&self, what: Use) -> bool {
         self.uses.contains(&what)
     }
 
-    /// Whether its tokens count in an environment.
+    /// Whether the issuer's tokens are accepted in an environment.
     pub fn acts_in(&self, environment: &str) -> bool {
         self.environments.iter().any(|e| e == environment)
     }
 }
 
-/// What a token has to be, beside what its issuer's line in the configuration says.
+/// The requirements on a token in addition to the issuer's configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Expect<'a> {
-    /// One of these is the value of `aud`, or stands in its list where the issuer's section takes lists.
+    /// One of these must be the value of `aud`, or be in its list where the issuer's configuration accepts lists.
     pub audiences: &'a [&'a str],
-    /// Now.
+    /// The present time.
     pub now: Millis,
-    /// How far our clock may be behind the issuer's, milliseconds. Given where we wait for a beginning, never to put off an end.
+    /// How far mayfly's clock may be behind the issuer's, in milliseconds. Applied to `iat` and `nbf` only, never to postpone `exp`.
     pub leeway_ms: u64,
 }
 
-/// A token that its issuer's key made. Only [`verify`] makes one.
+/// A token whose signature by its issuer was verified. Only [`verify`] constructs one.
 ///
 /// ```compile_fail,E0451
 /// use mayfly::identity::oidc::VerifiedOidc;
@@ -116,7 +118,7 @@ impl VerifiedOidc {
         &self.issuer
     }
 
-    /// `sub`: means something only together with the issuer. Never a SPIFFE ID.
+    /// `sub`. Meaningful only together with the issuer; never a SPIFFE ID.
     pub fn sub(&self) -> &str {
         &self.sub
     }
@@ -136,24 +138,24 @@ impl VerifiedOidc {
         self.expires_at
     }
 
-    /// `jti`, or the digest of what was signed where it has none: by this a token is revoked, and used once.
+    /// `jti` or, without one, the digest of the signed part. Identifies the token for revocation and for single use.
     pub fn token_id(&self) -> &str {
         &self.token_id
     }
 
-    /// Every claim.
+    /// All claims.
     pub fn claims(&self) -> &Map<String, Value> {
         &self.claims
     }
 
-    /// The values of a claim that holds several: a list of texts, or a text with spaces between, as `scope` is (RFC 8693, section 4.2).
-    /// A claim that is absent has none.
+    /// The values of a claim with several values: a list of texts, or a text separated by spaces like `scope` (RFC 8693, section 4.2). An
+    /// absent claim has no values.
     pub fn values(&self, claim: &str) -> Result<Vec<String>, OidcDefect> {
         values(&self.claims, claim)
     }
 }
 
-/// The values of a claim that holds several.
+/// The values of a claim with several values.
 pub fn values(claims: &Map<String, Value>, claim: &str) -> Result<Vec<String>, OidcDefect> {
     let mut all: Vec<String> = match claims.get(claim) {
         None | Some(Value::Null) => Vec::new(),
@@ -172,7 +174,7 @@ pub fn values(claims: &Map<String, Value>, claim: &str) -> Result<Vec<String>, O
     Ok(all)
 }
 
-/// The issuer that a token names, before anything was checked: to choose whose keys it is checked with, and for nothing else.
+/// The issuer that an unverified token names. Use it only to select the keys for verification.
 pub fn peek_issuer(token: &str) -> Option<String> {
     if token.len() > limits::OIDC_TOKEN_BYTES {
         return None;
@@ -181,7 +183,7 @@ pub fn peek_issuer(token: &str) -> Option<String> {
     claims.get("iss")?.as_str().map(str::to_owned)
 }
 
-/// The key id that a token names, before anything was checked: to fetch the issuer's keys for it, and for nothing else.
+/// The key id that an unverified token names. Use it only to fetch the issuer's keys.
 pub fn peek_kid(token: &str) -> Option<String> {
     if token.len() > limits::OIDC_TOKEN_BYTES {
         return None;
@@ -189,8 +191,8 @@ pub fn peek_kid(token: &str) -> Option<String> {
     object(&Compact::split(token).ok()?.header).ok()?.get("kid")?.as_str().map(str::to_owned)
 }
 
-/// Whether a token's header leaves room for an ID token: its `typ` is `JWT`, or there is none (OpenID Connect Core, section 2). An access token
-/// says what it is (RFC 9068, section 2.1), and says nothing of who signs in.
+/// Whether the token may be an ID token by its header: `typ` is `JWT` or absent (OpenID Connect Core, section 2). An access token declares
+/// its type (RFC 9068, section 2.1) and is no evidence that a user signed in.
 pub fn may_be_id_token(token: &str) -> bool {
     let header = Compact::split(token).ok().and_then(|parts| object(&parts.header).ok());
     header.is_some_and(|header| match header.get("typ") {
@@ -199,7 +201,7 @@ pub fn may_be_id_token(token: &str) -> bool {
     })
 }
 
-/// Accepts a token of an issuer, or says which clause refuses it.
+/// Verifies a token of an issuer. The error says which clause refuses it.
 pub fn verify(token: &str, issuer: &Issuer, keys: &IssuerKeys, expect: &Expect<'_>) -> Result<VerifiedOidc, OidcDefect> {
     if token.len() > limits::OIDC_TOKEN_BYTES {
         return Err(OidcDefect::TooLong);
@@ -226,7 +228,7 @@ pub fn verify(token: &str, issuer: &Issuer, keys: &IssuerKeys, expect: &Expect<'
     let audience = audience(&claims, expect.audiences, beside)?;
     let (issued_at, expires_at) = times(&claims, expect, issuer.max_life_ms)?;
     let (sub, token_id) = (subject(&claims)?, token_id(&claims, &parts)?);
-    // Who names itself vouches for itself: a client's assertion (RFC 7523, section 3), which says nothing of a user.
+    // A token whose subject is its issuer is a client assertion (RFC 7523, section 3), which is no evidence about a user.
     if sub == issuer.issuer {
         return Err(OidcDefect::Assertion);
     }
@@ -240,15 +242,16 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, OidcDefect> {
     }
 }
 
-/// Header parameters that bring a key, point at one, change what is signed or compress it. None of them is ever followed, and a token that has one is
-/// refused (RFC 8725, section 3.10).
+/// Header parameters that bring a key, refer to one, change what is signed, or compress it. They are never followed; a token with one of
+/// them is refused (RFC 8725, section 3.10).
 const NOT_TAKEN: &[&str] = &["jku", "x5u", "jwk", "x5c", "crit", "b64", "zip", "enc"];
 
-/// Algorithm and `kid`. Other members are ignored, as RFC 7515 (section 4) asks for, but for those of [`NOT_TAKEN`].
+/// The algorithm and `kid`. Other members are ignored, as RFC 7515 (section 4) requires, except those in [`NOT_TAKEN`].
 fn header(bytes: &[u8]) -> Result<(Algorithm, String), OidcDefect> {
     let mut members = object(bytes)?;
     let alg = members.remove("alg").and_then(|alg| Algorithm::from_name(alg.as_str()?)).ok_or(OidcDefect::Algorithm)?;
-    // Of an ID token, of an access token (RFC 9068, section 2.1), or none. Those of logouts, DPoP proofs and assertions are something else.
+    // `typ` of an ID token, of an access token (RFC 9068, section 2.1), or none. Logout tokens, DPoP proofs and assertions have other
+    // types.
     let typ = members.remove("typ");
     let known = ["JWT", "at+jwt", "application/at+jwt"];
     if typ.is_some_and(|typ| !typ.as_str().is_some_and(|typ| known.iter().any(|k| k.eq_ignore_ascii_case(typ)))) {
@@ -261,8 +264,8 @@ fn header(bytes: &[u8]) -> Result<(Algorithm, String), OidcDefect> {
     if NOT_TAKEN.iter().any(|name| members.contains_key(*name)) { Err(OidcDefect::HeaderParameter) } else { Ok((alg, kid)) }
 }
 
-/// The audience that is expected here. A token for several audiences can be used by each of them, so a list is taken only where the issuer's
-/// section of the configuration has `audiences`, and then only with these beside the expected one. `beside`: `None` where a list is refused.
+/// The expected audience that the token has. Each audience of a token can use it, so a list is accepted only where the issuer's
+/// configuration has `audiences`, and then only with those beside the expected one. `beside`: `None` where a list is refused.
 fn audience(claims: &Map<String, Value>, expected: &[&str], beside: Option<&[String]>) -> Result<String, OidcDefect> {
     let all: Vec<&str> = match (claims.get("aud"), beside) {
         (Some(Value::String(one)), _) => vec![one],
@@ -276,9 +279,10 @@ fn audience(claims: &Map<String, Value>, expected: &[&str], beside: Option<&[Str
     if all.iter().all(known) { Ok((*ours).to_owned()) } else { Err(OidcDefect::Audience) }
 }
 
-/// A NumericDate (RFC 7519, section 2), which may have a fraction of a second: `up` rounds it up to the next millisecond, else it is cut.
+/// A NumericDate (RFC 7519, section 2), possibly with a fraction of a second. `up` rounds up to the next millisecond; otherwise the
+/// fraction is rounded down.
 fn time(value: &Value, up: bool) -> Option<Millis> {
-    /// 9999-12-31T23:59:59Z, the last second that RFC 3339 writes.
+    /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can express.
     const LAST: f64 = 253_402_300_799.0;
     if let Some(seconds) = value.as_u64() {
         return Some(Millis::from_seconds(seconds));
@@ -289,13 +293,13 @@ fn time(value: &Value, up: bool) -> Option<Millis> {
     Some(Millis(ms as u64))
 }
 
-/// `iat` and `exp`.
+/// Checks the times and returns `iat` and `exp`.
 fn times(claims: &Map<String, Value>, expect: &Expect<'_>, max_life_ms: u64) -> Result<(Millis, Millis), OidcDefect> {
     let time = |name: &str, up: bool| match claims.get(name) {
         None => Ok(None),
         Some(value) => time(value, up).map(Some).ok_or(OidcDefect::NotATime),
     };
-    // Each rounded so that the life is never longer than the issuer said.
+    // `exp` is rounded down and `nbf` up, so that the token is never valid outside the times that the issuer set.
     let (expires_at, issued_at, not_before) = (time("exp", false)?, time("iat", false)?, time("nbf", true)?);
     let expires_at = expires_at.ok_or(OidcDefect::MissingExp)?;
     let issued_at = issued_at.ok_or(OidcDefect::MissingIat)?;
@@ -311,7 +315,7 @@ fn times(claims: &Map<String, Value>, expect: &Expect<'_>, max_life_ms: u64) -> 
     Ok((issued_at, expires_at))
 }
 
-/// What may stand in records and lists: short, and nothing that a terminal would act on.
+/// Whether a text may be recorded and listed: not too long and without control characters, which a terminal might interpret.
 fn plain(text: &str) -> bool {
     !text.is_empty() && text.len() <= limits::NAME_BYTES && !text.chars().any(char::is_control)
 }
@@ -319,7 +323,7 @@ fn plain(text: &str) -> bool {
 fn subject(claims: &Map<String, Value>) -> Result<String, OidcDefect> {
     let fits = |sub: &&str| !sub.is_empty() && sub.len() <= limits::OIDC_SUB_BYTES && !sub.chars().any(char::is_control);
     let sub = claims.get("sub").and_then(Value::as_str).filter(fits).ok_or(OidcDefect::Sub)?;
-    // Only a trust domain's own authority vouches for a SPIFFE ID.
+    // Only the authority of a trust domain can vouch for a SPIFFE ID.
     let scheme = sub.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("spiffe:"));
     if scheme { Err(OidcDefect::SpiffeSub) } else { Ok(sub.to_owned()) }
 }

@@ -1,4 +1,4 @@
-//! Whether what was done with a credential is what it was meant for: a policy over issues and uses.
+//! Decides whether a reported use of a credential matches its intent: the policy action `Use` over issues and uses.
 
 use super::Decider;
 use super::place::{Lists, Place};
@@ -10,38 +10,38 @@ use crate::policy::request::{Intent, Question, Used};
 use crate::seq::TaskId;
 use crate::upstream::registry::Kind;
 
-/// What a server of an upstream tells of a credential's use.
+/// A credential's use as reported by a server of its upstream.
 #[derive(Clone, Debug)]
 pub struct Activity<'a> {
-    /// Whose credential it is.
+    /// The caller that the credential was issued to.
     pub caller: &'a SpiffeId,
     /// The upstream.
     pub upstream: &'a str,
     /// The credential's scopes.
     pub scopes: &'a [String],
-    /// Its kind.
+    /// The credential's kind.
     pub kind: Option<Kind>,
-    /// The binding that permitted it; empty for none.
+    /// The binding that permitted the credential; empty for none.
     pub binding: &'a str,
-    /// Its task.
+    /// The credential's task.
     pub task: TaskId,
-    /// The tool that used it; empty for none.
+    /// The tool that used the credential; empty for none.
     pub tool: &'a str,
     /// `accepted`, `refused` or `failed`.
     pub outcome: &'a str,
-    /// The tool is one that the credential, or else its task, names.
+    /// The tool is named by the credential or, where the credential names none, by its task.
     pub declared: bool,
-    /// The credential had ended before.
+    /// The use came after the credential's end.
     pub after_end: bool,
-    /// The server.
+    /// The SPIFFE ID of the reporting server.
     pub server: &'a str,
-    /// Uses of the task that the ledger does not know yet, and how many of them were refused.
+    /// Uses of the task that the ledger does not contain yet, and how many of them were refused.
     pub more: (u64, u64),
 }
 
 impl Decider {
-    /// Why the task is to be held for it; `None`: it is not. A set that permits no use at all says nothing of uses. A policy that cannot be
-    /// evaluated holds.
+    /// Why the task is to be held because of this use; `None`: it is not to be held. A set that permits no use at all is not consulted. A
+    /// policy that cannot be evaluated holds the task.
     pub fn exceeds(&self, view: &View, compiled: &Compiled, activity: &Activity<'_>) -> Option<String> {
         let upstream = &compiled.upstream(activity.upstream)?.upstream;
         let policy = compiled.policy(&upstream.environment)?;

@@ -1,4 +1,4 @@
-//! Deciding once more about what was issued: whether a policy set or a registration would still permit it.
+//! Decides again about issued credentials: whether a policy set or a registration would still permit them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,49 +17,49 @@ use crate::seq::{CredentialId, Millis, Seq, TaskId};
 use crate::store::Position;
 use crate::upstream::registry::{Kind, Upstream};
 
-/// A live credential, as it would be asked for again.
+/// A live credential, in the form of a new request for it.
 pub struct Held {
-    /// Its id.
+    /// The credential's id.
     pub id: CredentialId,
-    /// Its record's seq.
+    /// The sequence number of its issuance record.
     pub seq: Seq,
-    /// The place of its commit.
+    /// The position of its commit.
     pub at: Position,
-    /// Whom it was issued to.
+    /// The caller that the credential was issued to.
     pub caller: Box<str>,
     /// The upstream.
     pub upstream: Box<str>,
-    /// The scopes that it carries.
+    /// The scopes that the credential carries.
     pub scopes: Vec<Box<str>>,
-    /// The tool that it serves for; empty for none.
+    /// The tool that the credential is restricted to; empty for none.
     pub tool: Box<str>,
-    /// The binding that permitted it; empty for none.
+    /// The binding that permitted the credential; empty for none.
     pub binding: Box<str>,
     /// The credential kind, by its persisted number.
     pub kind: u8,
-    /// Its end.
+    /// The credential's expiry.
     pub expires_at: Millis,
-    /// It renews another one.
+    /// The credential renewed another one.
     renewal: bool,
-    /// On whose behalf, and those who acted before the caller.
+    /// The subject and the actors before the caller.
     subject: Option<(Identity, Vec<String>)>,
     place: Place,
-    /// What is not in memory, but in its record.
+    /// The part that is only in the issuance record; `None` until [`Held::with_record`].
     own: Option<Own>,
 }
 
-/// What only the record of a credential knows.
+/// The part of a credential that is only in its issuance record.
 struct Own {
     purpose: String,
     arguments: Vec<u8>,
-    /// The groups of its subject.
+    /// The groups of the subject.
     groups: Vec<String>,
-    /// Who approved it, where somebody did.
+    /// The person who approved the issuance, if one did.
     approved_by: Option<String>,
 }
 
 impl Held {
-    /// As it stands in a state.
+    /// The credential as it is in a state.
     pub fn of(state: &State, live: &Live<'_>, task: &Task) -> Held {
         let boxed = |text: &str| Box::from(text);
         Held {
@@ -80,14 +80,14 @@ impl Held {
         }
     }
 
-    /// Adds what only its record knows.
+    /// Adds the part that is only in the issuance record.
     pub fn with_record(&mut self, issued: &Issued, approved_by: Option<String>) {
         let (purpose, arguments) = (issued.purpose.clone(), issued.arguments.clone());
         let groups = issued.subject_claims.as_ref().map_or_else(Vec::new, |claims| claims.groups.clone());
         self.own = Some(Own { purpose, arguments, groups, approved_by });
     }
 
-    /// What it was issued for.
+    /// The use that the credential was issued for.
     fn doing(&self) -> Doing<'_> {
         Doing {
             scopes: self.scopes.iter().map(|s| &**s).collect(),
@@ -98,22 +98,22 @@ impl Held {
         }
     }
 
-    /// SHA-256 of the arguments that it serves for, where it does and its record was added.
+    /// SHA-256 of the arguments that the credential is restricted to; `None` without such a restriction or before the record was added.
     pub(super) fn arguments(&self) -> Option<&[u8; 32]> {
         self.own.as_ref().and_then(|own| <&[u8; 32]>::try_from(&own.arguments[..]).ok())
     }
 
-    /// Its task's id.
+    /// The id of the credential's task.
     pub fn task(&self) -> TaskId {
         self.place.id
     }
 
-    /// Its task.
+    /// The credential's task.
     pub(super) fn place(&self) -> &Place {
         &self.place
     }
 
-    /// Whether an upstream's registration still has room for it: its kind, its scopes, and the life that it has left.
+    /// Whether the credential fits an upstream's registration: its kind, its scopes and its remaining lifetime.
     pub fn within(&self, upstream: &Upstream, now: Millis) -> bool {
         Kind::from_tag(self.kind).is_some_and(|kind| upstream.issues(kind))
             && self.scopes.iter().all(|scope| upstream.scope(scope).is_some())
@@ -122,23 +122,23 @@ impl Held {
     }
 }
 
-/// Those who act for each other, without the caller.
+/// The actor chain, without the caller.
 fn before(caller: &str, actors: &[Identity]) -> Vec<String> {
     actors.iter().map(Identity::name).filter(|name| name != caller).collect()
 }
 
-/// Whether deciding again needs what only records know.
+/// Whether deciding again needs the part that is only in records.
 pub fn reads_records(set: &PolicySet) -> bool {
     let reads = set.reads(Action::Work(Work::Exchange));
     !reads.understood() || reads.reads_own() || reads.reads_approvals()
 }
 
-/// Whether a set permits what somebody holds, at this moment: the wall and Cedar, no bound of time.
+/// Whether a set permits a held credential at this time. Checks the environment wall and Cedar, but no time bounds.
 pub fn still_permits(verdicts: &Verdicts, set: &PolicySet, upstream: &Upstream, held: &Held, now: Millis) -> bool {
     verdict(verdicts, set, upstream, held, now).is_some_and(|verdict| verdict.permits())
 }
 
-/// What a set says of what somebody holds, at this moment; `None`: the wall refuses it.
+/// The verdict of a set on a held credential at this time. `None`: the environment wall refuses it.
 fn verdict(verdicts: &Verdicts, set: &PolicySet, upstream: &Upstream, held: &Held, now: Millis) -> Option<Arc<Verdict>> {
     let caller = SpiffeId::parse(&held.caller).ok()?;
     if set.environment_of(&caller) != Some(&upstream.environment) {
@@ -147,7 +147,7 @@ fn verdict(verdicts: &Verdicts, set: &PolicySet, upstream: &Upstream, held: &Hel
     Some(question(&caller, upstream, held, &held.doing(), now, |question| verdicts.verdict(set, question)))
 }
 
-/// What is to be done with what somebody holds.
+/// The use that a held credential is asked to serve for.
 pub(super) struct Doing<'a> {
     pub scopes: Vec<&'a str>,
     pub tool: &'a str,
@@ -156,7 +156,7 @@ pub(super) struct Doing<'a> {
     pub binding: Option<&'a str>,
 }
 
-/// Asks whether what somebody holds would be issued now, for that.
+/// Asks whether a held credential would be issued now for the given use.
 pub(super) fn question<T>(
     caller: &SpiffeId,
     upstream: &Upstream,
@@ -195,21 +195,21 @@ pub(super) fn question<T>(
     ask_it(&Question::work(caller, Work::Exchange, upstream, &ask))
 }
 
-/// A set in the place of another one: what it refuses that was not refused before.
+/// Compares a new policy set with the set that it replaces: finds credentials that only the new set refuses.
 ///
-/// What the one before would refuse by now as well (by a number that has grown, say) is not refused because of the change, as long as what
-/// refuses it is the same in both.
+/// A credential that the old set would also refuse by now (for example because a counter has grown) does not count as refused by the
+/// change, as long as both sets refuse it by the same unchanged policies.
 pub struct Anew {
     old: Option<Arc<PolicySet>>,
     new: Arc<PolicySet>,
-    /// Policies that both have, word by word.
+    /// Ids of the policies that are the same in both sets.
     kept: BTreeSet<String>,
-    /// Whatever permits exchanging is the same in both.
+    /// The policies that permit exchanging are the same in both sets.
     same_permits: bool,
 }
 
 impl Anew {
-    /// Where nothing is known of the set before, all that this one refuses is refused anew.
+    /// Without the old set, everything that the new set refuses counts as refused by the change.
     pub fn new(old: Option<Arc<PolicySet>>, new: Arc<PolicySet>) -> Anew {
         let kept = old.as_ref().map(|old| old.kept_in(&new)).unwrap_or_default();
         let permits = |set: &PolicySet| set.permits(Action::Work(Work::Exchange)).all(|id| kept.contains(&id));
@@ -217,7 +217,7 @@ impl Anew {
         Anew { old, new, kept, same_permits }
     }
 
-    /// Whether it refuses what somebody holds, and the one before did not.
+    /// Whether the new set refuses a held credential that the old set did not refuse.
     pub fn refuses(&self, verdicts: &Verdicts, upstream: &Upstream, held: &Held, now: Millis) -> bool {
         let said = match verdict(verdicts, &self.new, upstream, held, now) {
             None => return true,

@@ -1,4 +1,4 @@
-//! When a decision waits for somebody: what an approval binds, who may give it, and the one that may be used.
+//! Approvals of exchanges: what an approval binds, who may give it, and which approval a decision may use.
 
 use super::demand::{Demand, TaskAsk};
 use super::place::Place;
@@ -20,29 +20,29 @@ use crate::upstream::registry::{Approver, Upstream};
 #[derive(Clone, Debug)]
 pub(super) struct Given {
     pub id: ApprovalId,
-    /// What is issued ends by then.
+    /// The issued credential expires no later than this.
     pub until: Millis,
 }
 
-/// What is known of an approval of one request.
+/// The state of the approval for one request.
 pub(super) enum Known {
-    /// Nobody asked for one, or it ended.
+    /// No approval was asked for, or it expired.
     Nothing,
-    /// Nobody decided yet.
+    /// An approval was asked for and is not decided yet.
     Waits(ApprovalId),
-    /// It may be used.
+    /// The approval was given, by the named person, and may be used.
     Given(Given, String),
-    /// Somebody said no.
+    /// The approval was refused: id, person and reason.
     Refused(ApprovalId, String, String),
 }
 
-/// The refusal of whoever was refused by somebody.
+/// The refusal for a request whose approval was refused.
 pub(super) fn refused(id: ApprovalId, person: &str, reason: &str) -> No {
     denied(Reason::DeniedByPolicy, format!("approval {id} was refused by {person}: {reason}"))
 }
 
 impl Decider {
-    /// The policies that permit what stands, by itself or with an approval, which is used up then.
+    /// The policies that permit the exchange, either alone or with an approval. The returned approval is used up.
     pub(super) fn permitted(
         &self,
         (view, compiled): (&View, &Compiled),
@@ -71,7 +71,7 @@ impl Decider {
             (Err(no), _) => (true, no),
         };
         let helps = standing.policy.set.reads(Action::Work(Work::Exchange)).reads_approvals();
-        // Break-glass gives what it was opened for: nobody's approval makes it wider.
+        // A break-glass task gives the rights that it was opened with; no approval widens them.
         if standing.place.glass.is_some() || (own && !helps) {
             return Err(without);
         }
@@ -93,7 +93,7 @@ impl Decider {
             Known::Nothing | Known::Waits(_) => {}
         }
         if !approvers(&standing.registered.upstream, own, opening).iter().any(|approver| with(&approver.name()).is_ok()) {
-            // Nobody's approval would help.
+            // No approval would change the verdict.
             return Err(match without {
                 No::Refusal(no) if no.reason == Reason::ApprovalNeeded => nobody(&standing.registered.upstream.name),
                 no => no,
@@ -110,7 +110,7 @@ impl Decider {
         }))
     }
 
-    /// Whether the task that is opened with it may be, with this person's approval.
+    /// Whether the inline task may be opened with this person's approval.
     fn opens_with(
         &self,
         compiled: &Compiled,
@@ -125,7 +125,7 @@ impl Decider {
         self.task_permitted_with(compiled, standing.policy, &of, demand, person)
     }
 
-    /// What somebody is asked to approve, where a decision wants that.
+    /// The record that asks for an approval, where a decision needs one.
     pub fn approval(
         &self,
         view: &View,
@@ -146,7 +146,7 @@ impl Decider {
             caller: caller.id().as_str().to_owned(),
             task: task.map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
             upstream: upstream.name.clone(),
-            // An approval that outlives its task would be good for nothing.
+            // An approval cannot be used after its task has ended.
             expires_at: now.plus(ttl_ms).min(if place.is_new() { Millis(u64::MAX) } else { place.deadline }).0,
             of: if want.is_action() { ApprovalOf::Action } else { ApprovalOf::Exchange } as i32,
             environment: upstream.environment.clone(),
@@ -169,8 +169,8 @@ impl Decider {
     }
 }
 
-/// Those whose approval lets it through: whom the upstream's registration names where the exchange wants one, and those of all upstreams for
-/// which the task's opening does.
+/// The people whose approval suffices: those of the upstream's registration where the exchange itself needs an approval, and those common
+/// to all upstreams that need one where the task's opening does.
 fn approvers(upstream: &Upstream, own: bool, opening: Option<&Demand>) -> Vec<Approver> {
     match opening {
         None => upstream.approvers.clone(),
@@ -206,8 +206,8 @@ pub(super) fn known(view: &View, caller: &Caller, digest: &Digest) -> Known {
     })
 }
 
-/// SHA-256 over everything that an approval binds (design, section 6): each part with its length before it, so that no two requests have one
-/// digest. What the request id is, and how long somebody waits, is no part of it.
+/// SHA-256 over everything that an approval binds (design, section 6). Each part is prefixed with its length, so that no two requests have
+/// the same digest. The request id and the wait time are not included.
 fn bound(caller: &Caller, want: &Wanted, standing: &Decided<'_>) -> Digest {
     let mut parts = Parts(Vec::with_capacity(512));
     let of = if want.is_action() { "mayfly approval of an action 1" } else { "mayfly approval 1" };
@@ -250,7 +250,7 @@ fn bound(caller: &Caller, want: &Wanted, standing: &Decided<'_>) -> Digest {
     sha256(&parts.0)
 }
 
-/// Parts of a text that is hashed.
+/// The parts of a text to be hashed.
 struct Parts(Vec<u8>);
 
 impl Parts {
@@ -281,7 +281,7 @@ impl Parts {
         self
     }
 
-    /// The task and those above it; of one that is opened with it those above, since it has no name yet.
+    /// The task path. For an inline task only the path of its parents, since the task has no id yet.
     fn path(&mut self, place: &Place) -> &mut Parts {
         let path = place.tasks();
         let path = if place.is_new() { path.get(..path.len().saturating_sub(1)).unwrap_or(path) } else { path };

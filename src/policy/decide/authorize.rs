@@ -1,4 +1,4 @@
-//! Deciding an action with nothing issued: for who is about to act, and for a server that was shown a credential.
+//! Decides an action without issuing anything (`Authorize`): for a caller about to act, and for a server that received a credential.
 
 use super::again::{Doing, Held, question};
 use super::place::within_task;
@@ -18,14 +18,16 @@ fn not_for(held: &Held, what: impl std::fmt::Display) -> No {
 }
 
 impl Decider {
-    /// The decision of an exchange, as it would be issued. It is for a task that is open.
+    /// Decides like an exchange and returns the record that would be issued. The task must be open already.
     pub fn authorize(&self, view: &View, compiled: &Compiled, caller: &Caller, want: &Wanted) -> Result<Box<Issued>, No> {
         Ok(self.exchange(view, compiled, caller, want, || [0; 16])?.into_parts().draft)
     }
 
-    /// The same for what somebody holds: no more than what it was issued for, and what would be issued now.
+    /// The same for a presented credential: the action must be within what the credential was issued for, and the credential must still be
+    /// permitted now.
     ///
-    /// An approval that it used up counts; another one nobody is asked for, since who shows a credential is not who would ask.
+    /// The approval that the credential used up counts. No further approval is asked for, because the server that presents the credential
+    /// is not the caller that would ask.
     pub fn authorize_held(&self, view: &View, compiled: &Compiled, held: &Held, want: &Wanted) -> Result<Box<Issued>, No> {
         let now = view.now();
         let registered = self.registered(compiled, &held.upstream)?;
@@ -84,7 +86,7 @@ impl Decider {
     }
 }
 
-/// What is asked of an exchange and is nothing to an action.
+/// Checks the fields that an action needs although an exchange checks them elsewhere.
 pub fn plain(want: &Wanted) -> Result<(), Refusal> {
     match want.scopes.is_empty() {
         true => Err(Refusal::field("scopes", "is missing: say which scopes the action needs")),

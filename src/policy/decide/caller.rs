@@ -1,11 +1,11 @@
-//! A caller, as records write it and as rules ask for it.
+//! A caller in the form of records and of revocation rules.
 
 use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::record;
 use crate::revocation::{Facts, SvidFacts};
 
-/// A workload's SVID as records write it.
+/// The evidence of a workload's SVID, as records keep it.
 pub fn svid_of(caller: &Caller) -> record::SvidEvidence {
     let e = caller.evidence();
     record::SvidEvidence {
@@ -16,7 +16,7 @@ pub fn svid_of(caller: &Caller) -> record::SvidEvidence {
     }
 }
 
-/// The facts of a caller alone: what every call is checked against.
+/// The facts about the caller alone, against which every call is matched with the rules.
 pub fn caller_facts<'a>(caller: &'a Caller, view: &View) -> Facts<'a> {
     let e = caller.evidence();
     let svid = SvidFacts {
@@ -34,7 +34,7 @@ pub fn caller_facts<'a>(caller: &'a Caller, view: &View) -> Facts<'a> {
     }
 }
 
-/// Whoever calls: by SPIFFE ID, and as the person who signed in.
+/// The caller's identities: its SPIFFE ID and, where a person signed in, the person.
 fn identities_of(caller: &Caller) -> Vec<(&str, &str)> {
     let person = caller.person().map(|p| (&*p.issuer, &*p.subject));
     [(caller.id().trust_domain(), caller.id().as_str())].into_iter().chain(person).collect()

@@ -1,4 +1,4 @@
-//! Opening a task, or giving it more time: what policy says of each of its upstreams, and where somebody has to approve it, who may.
+//! Opening or extending a task: asks policy about each upstream of the task and, where an approval is needed, determines the approvers.
 
 use super::place::{Lists, Place};
 use super::subject::OnBehalf;
@@ -14,40 +14,41 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::seq::{Millis, TaskId};
 use crate::upstream::registry::Approver;
 
-/// What policy is asked about a task, apart from the upstream.
+/// A question to policy about a task, without the upstream.
 pub(super) struct TaskAsk<'a> {
     pub caller: &'a Caller,
     pub place: &'a Place,
     pub work: Work,
-    /// What for: the task's, or that of whoever joins it.
+    /// The purpose: the task's, or that of the person who joins a break-glass task.
     pub purpose: &'a str,
     pub subject: Option<&'a Subject>,
-    /// For whom a child is opened.
+    /// The caller for which a child task is opened.
     pub delegate: Option<&'a str>,
-    /// How long it lives, or from now until its new deadline, milliseconds.
+    /// The lifetime, or the time from now to the new deadline, in milliseconds.
     pub ttl_ms: u64,
     pub now: Millis,
 }
 
-/// A task that somebody has to approve.
+/// An approval that a task needs.
 #[derive(Clone, Debug)]
 pub(super) struct Demand {
-    /// The upstreams for which policy wants that, with the versions of their registrations.
+    /// The upstreams for which policy demands the approval, with the versions of their registrations.
     pub registrations: Vec<RegistrationAsked>,
-    /// Whom all of these name, and whose approval policy takes.
+    /// The approvers that all of these registrations name and with whose approval policy permits the task.
     pub approvers: Vec<Approver>,
-    /// The rule that asks for it.
+    /// The policy that demands the approval.
     pub rule: String,
 }
 
 impl Demand {
-    /// The refusal of whoever has no approval yet.
+    /// The refusal of a caller that has no approval yet.
     pub fn needed(&self) -> Refusal {
         Refusal::new(Reason::ApprovalNeeded, "somebody has to approve this first").by(self.rule.clone())
     }
 }
 
-/// An upstream that wants an approval, and what policy says without one; nothing where it is only wanted since opening took one.
+/// An upstream that needs an approval, and the refusal without one. No refusal where the approval is needed only because opening the task
+/// took one.
 type Wants<'a> = (&'a Registered, &'a AllowedUpstream, Option<Refusal>);
 
 impl Decider {
@@ -65,7 +66,7 @@ impl Decider {
         let person = person::Behind::of(of.caller);
         let scopes: Vec<&str> = allowed.scopes.iter().map(String::as_str).collect();
         let mut id = [0; TaskId::TEXT];
-        // One that is being opened has none yet.
+        // A task that is being opened has no id yet.
         let id = (of.work == Work::ExtendTask).then(|| place.id.write(&mut id));
         let ask = request::Ask {
             environment: &upstream.environment,
@@ -85,8 +86,8 @@ impl Decider {
         ask_it(&Question::work(of.caller.id(), of.work, upstream, &ask))
     }
 
-    /// Asks once for each upstream that the task names: permitted, refused, or to be approved first. `again`: the upstreams for which opening it
-    /// took an approval.
+    /// Asks policy once for each upstream of the task. `None`: permitted; a demand: an approval is needed first. `again`: the upstreams for
+    /// which opening the task took an approval.
     pub(super) fn task_permitted(
         &self,
         compiled: &Compiled,
@@ -94,7 +95,7 @@ impl Decider {
         of: &TaskAsk<'_>,
         again: &[Box<str>],
     ) -> Result<Option<Demand>, No> {
-        // Break-glass gives what it was opened for: nobody's approval makes it wider.
+        // A break-glass task gives the rights that it was opened with; no approval widens them.
         let helps = of.place.glass.is_none() && policy.set.reads(Action::Work(of.work)).reads_approvals();
         let mut wants: Vec<Wants<'_>> = Vec::new();
         for allowed in &of.place.allowance().upstreams {
@@ -125,7 +126,7 @@ impl Decider {
         if approvers.is_empty() {
             let names = || wants.iter().map(|(r, ..)| r.upstream.name.as_str()).collect::<Vec<_>>().join(", ");
             return Err(No::Refusal(match without {
-                // Nobody's approval would help.
+                // No approval would change the verdict.
                 Some(no) if wants.len() == 1 || !all.is_empty() => no,
                 _ => {
                     let what = format!("somebody has to approve this, and nobody is named as approver by all of {}", names());
@@ -139,7 +140,7 @@ impl Decider {
         Ok(Demand { registrations: registrations.collect(), approvers, rule })
     }
 
-    /// Whether it is permitted with this person's approval.
+    /// Whether policy permits the task with this person's approval.
     pub(super) fn task_permitted_with(
         &self,
         compiled: &Compiled,

@@ -1,4 +1,4 @@
-//! Giving a task more time, and what people are asked about a task: its opening, or a later deadline.
+//! Extending a task's deadline, and the approval requests about a task: for its opening or for a later deadline.
 
 use super::approval::{Known, known, refused};
 use super::demand::{Demand, TaskAsk};
@@ -16,16 +16,16 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{ApprovalId, Millis, TaskId};
 use crate::upstream::registry::Approver;
 
-/// A later deadline that was decided.
+/// The decision to extend a task.
 #[derive(Clone, Copy, Debug)]
 pub struct Extends {
-    /// The version of the policy set that permits it.
+    /// The version of the policy set that permits the extension.
     pub policy_version: u64,
-    /// The approval that it uses up.
+    /// The approval that the extension uses up.
     pub approval: Option<ApprovalId>,
 }
 
-/// What was settled of a later deadline, before anybody's approval.
+/// The part of an extension that is settled before any approval.
 struct Extending<'a> {
     place: Place,
     policy: &'a Policy,
@@ -44,7 +44,7 @@ fn extension<'a>(caller: &'a Caller, place: &'a Place, deadline: Millis, now: Mi
 }
 
 impl Decider {
-    /// Decides a later deadline for a task, like opening it. `None`: it has that deadline, or a later one, already.
+    /// Decides a later deadline for a task by the same rules as opening it. `None`: the task already has this deadline.
     pub fn extend(
         &self,
         view: &View,
@@ -70,7 +70,7 @@ impl Decider {
         }
     }
 
-    /// What somebody is asked to approve, where a later deadline wants that.
+    /// The record that asks for an approval, where a later deadline needs one.
     pub fn extension_approval(
         &self,
         view: &View,
@@ -120,14 +120,14 @@ impl Decider {
         let again = place.approved.as_ref().map(|a| a.upstreams.clone()).unwrap_or_default();
         let demand = self.task_permitted(compiled, policy, &extension(caller, &place, deadline, view.now()), &again)?;
         if let (None, Some(first)) = (&demand, &place.approved) {
-            // The fold takes no more time for it without one.
+            // The fold does not extend a task that was opened with an approval unless the extension has one too.
             let what = format!("task {id} was opened with approval {}, and nobody is named who could give another one", first.id);
             return Err(denied(Reason::DeniedByPolicy, what));
         }
         Ok(Some(Extending { place, policy, demand }))
     }
 
-    /// What somebody is asked to approve, so that a task opens.
+    /// The record that asks for the approval of opening a task.
     pub(super) fn opening_asked(
         &self,
         caller: &Caller,
@@ -151,7 +151,7 @@ impl Decider {
     }
 }
 
-/// What people are asked about a later deadline, without a name and an end.
+/// The request for an approval of a later deadline, without an approval id and an expiry.
 fn extension_asked(caller: &Caller, place: &Place, demand: &Demand, deadline: Millis) -> ApprovalAsked {
     let parent = place.tasks().len().checked_sub(2).and_then(|at| place.tasks().get(at));
     let opened_at = place.opened_at();

@@ -1,4 +1,4 @@
-//! Deciding about break-glass: who may open, join and review it, and that it stays within the rights that policy names.
+//! Decides about break-glass tasks: who may open, join and review them, and that they stay within the rights that policy names.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -19,16 +19,16 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{Millis, TaskId};
 use crate::upstream::registry::Upstream;
 
-/// What somebody asks who opens one.
+/// A request to open a break-glass task.
 #[derive(Clone, Debug)]
 pub struct GlassAsk {
-    /// The rights, by their name in policy.
+    /// The name of the rights in policy.
     pub rights: String,
-    /// The environment, where several have rights of that name.
+    /// The environment, where several environments have rights of that name.
     pub environment: Option<String>,
-    /// Why.
+    /// The reason for opening.
     pub reason: String,
-    /// How long, milliseconds.
+    /// The requested duration, in milliseconds.
     pub ttl_ms: Option<u64>,
 }
 
@@ -50,7 +50,8 @@ impl Rights {
     }
 }
 
-/// Whether a list names somebody: like approvers, a person may stand there by issuer and subject, or by the SPIFFE ID of their logins.
+/// Whether a list names somebody. As with approvers, an entry is either the person's issuer and subject, or the SPIFFE ID of the person's
+/// logins.
 fn names(list: &[Identity], who: &Identity, caller: &str) -> bool {
     list.contains(who) || list.iter().any(|one| one.sub == *caller && one.issuer == *trust_domain_of(caller))
 }
@@ -62,7 +63,7 @@ fn not_named(name: &str) -> No {
     )
 }
 
-/// The rights of that name which somebody may open, in the one environment that has them.
+/// The rights of this name that the caller may open. Exactly one environment must have them.
 fn opened_by<'a>(
     compiled: &'a Compiled,
     (caller, who): (&Caller, &Identity),
@@ -82,7 +83,7 @@ fn opened_by<'a>(
     }
 }
 
-/// The rights that one was opened with, as policy names them now.
+/// The current version of the rights that a break-glass task was opened with.
 fn now<'a>(compiled: &'a Compiled, glass: &'a Glass) -> Result<(&'a Policy, &'a Rights), No> {
     let policy = compiled.policy(&glass.environment);
     let found = policy.and_then(|p| Some((p, p.set.rights(&glass.environment).find(|(name, _)| **name == *glass.rights)?.1)));
@@ -93,7 +94,7 @@ fn now<'a>(compiled: &'a Compiled, glass: &'a Glass) -> Result<(&'a Policy, &'a 
     })
 }
 
-/// What happens in break-glass stays within the rights that policy names at that moment, for somebody whom it names.
+/// Checks that an action in a break-glass task is within the rights that policy names at this time, for one of the people that they name.
 pub(super) fn still_named(policy: &Policy, place: &Place, upstream: &Upstream, scopes: &[String]) -> Result<(), No> {
     let Some(InGlass { rights: name, who }) = place.glass.as_deref() else { return Ok(()) };
     let no = |what: String| {
@@ -114,7 +115,7 @@ pub(super) fn still_named(policy: &Policy, place: &Place, upstream: &Upstream, s
     }
 }
 
-/// Only its two people act in break-glass, also in what they open below it.
+/// Only the two people of a break-glass task may act in it and in its child tasks.
 pub(super) fn only_its_people(view: &View, parent: TaskId, caller: &Caller, callers: &[String]) -> Result<(), No> {
     let other = view.read(|s| {
         let parent = s.tasks.get(&parent)?;
@@ -129,7 +130,7 @@ pub(super) fn only_its_people(view: &View, parent: TaskId, caller: &Caller, call
     }
 }
 
-/// What policy is asked about opening or joining one.
+/// The question to policy about opening or joining a break-glass task.
 fn opening<'a>(caller: &'a Caller, place: &'a Place, purpose: &'a str, now: Millis) -> TaskAsk<'a> {
     TaskAsk { caller, place, work: Work::OpenTask, purpose, subject: None, delegate: None, ttl_ms: place.ttl_ms, now }
 }
@@ -142,7 +143,7 @@ fn not_blocked(view: &View, caller: &Caller, what: &str) -> Result<(), No> {
 }
 
 impl Decider {
-    /// Decides opening one: the record of its task, and who asks for it.
+    /// Decides opening a break-glass task. Returns the task's record and the break-glass record.
     pub fn open_glass(
         &self,
         view: &View,
@@ -174,7 +175,7 @@ impl Decider {
             environment,
             purpose: ask.reason.clone(),
             opened_at: now.0,
-            // Until somebody joins.
+            // The deadline until a second person joins.
             deadline: now.plus(ttl.min(limits::BREAK_GLASS_JOIN_MS)).0,
             max_deadline: now.plus(ttl).0,
             policy_version: policy.version,
@@ -200,7 +201,7 @@ impl Decider {
         Ok((opened, step))
     }
 
-    /// Decides joining one as the second person.
+    /// Decides joining a break-glass task as the second person.
     pub fn join_glass(
         &self,
         view: &View,
@@ -235,7 +236,7 @@ impl Decider {
         })
     }
 
-    /// Decides reviewing one as a third person.
+    /// Decides reviewing a break-glass task as a third person.
     pub fn review_glass(
         &self,
         view: &View,
@@ -262,7 +263,7 @@ impl Decider {
         })
     }
 
-    /// Whether policy names somebody for one, to open or to review it.
+    /// Whether policy names somebody as an opener or a reviewer of the task's rights.
     pub fn named_for_glass(&self, compiled: &Compiled, (caller, who): (&Caller, &Identity), glass: &Glass) -> bool {
         let named = |list: &[Identity]| names(list, who, caller.id().as_str());
         now(compiled, glass).is_ok_and(|(_, rights)| named(&rights.review) || named(&rights.open))

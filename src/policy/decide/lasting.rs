@@ -1,8 +1,8 @@
-//! What was decided for exchanges that came together, for those of the same sort that come right after them.
+//! Reuses the common decision of one batch for exchanges of the same kind in the batches right behind it.
 //!
-//! It is for speed alone. A grant rests on the view that it was decided on, however much later it is used, and says so in its record: the fold
-//! compares that with what is in force at its place in the order, and a verifier with what was revoked since. So what is remembered here too
-//! long is refused there and decided anew; what changed is looked for here so that this does not happen.
+//! This serves speed only. A grant states in its record which view it was decided on. The fold compares that view with the versions in
+//! force at the record's place in the order, and a verifier compares it with later revocations. A decision that is reused for too long is
+//! therefore voided by the fold and decided again; the checks here keep that from happening.
 
 use std::sync::{Arc, Weak};
 
@@ -23,18 +23,18 @@ use crate::revocation::{Sort, Sorts};
 use crate::seq::{Millis, Seq};
 use crate::trace::Traced;
 
-/// A decision that later exchanges of the same sort may share.
+/// A decision that later exchanges of the same kind may reuse.
 pub struct Lasting {
     caller: Caller,
-    /// The one that it was decided for, but for what is its own.
+    /// The exchange that was decided, without its individual fields.
     want: Wanted,
     place: Place,
     grants: Arc<SharedGrant>,
-    /// What was in force. It is not kept for this.
+    /// The compiled snapshot that was in force. The weak reference does not keep the snapshot alive.
     compiled: Weak<Compiled>,
     revision: Seq,
     decided_at: Millis,
-    /// The sorts of rules that could block it.
+    /// The sorts of revocation rules that could block the decision.
     may_block: Sorts,
 }
 
@@ -59,10 +59,10 @@ impl Lasting {
         }
     }
 
-    /// Whether it may be used still, on this view: it is the same session's, not old, and nothing changed that it rests on.
+    /// Whether the decision may still be used on this view: same TLS session, not too old, and nothing that it depends on has changed.
     pub fn holds(&self, view: &View, compiled: &Arc<Compiled>, caller: &Caller) -> bool {
         let now = view.now();
-        // What is held weakly keeps its place in memory: no other has it.
+        // A weak reference keeps the allocation, so an equal address means the same snapshot.
         std::ptr::eq(self.compiled.as_ptr(), Arc::as_ptr(compiled))
             && now >= self.decided_at
             && now.since(self.decided_at) <= limits::SERIES_LASTS_MS
@@ -72,12 +72,12 @@ impl Lasting {
             })
     }
 
-    /// Whether this may be one of those that it serves.
+    /// Whether this exchange may reuse the decision.
     pub fn serves(&self, want: &Wanted) -> bool {
         Shared::possible(&self.want, want)
     }
 
-    /// What they have in common.
+    /// The common grant.
     pub fn grants(&self) -> &Arc<SharedGrant> {
         &self.grants
     }
@@ -91,7 +91,7 @@ impl Lasting {
     }
 }
 
-/// What is wanted, without what is its own.
+/// A copy of the request without its individual fields.
 fn sort_of(want: &Wanted) -> Wanted {
     Wanted {
         task: want.task.clone(),
@@ -114,16 +114,16 @@ fn sort_of(want: &Wanted) -> Wanted {
     }
 }
 
-/// What exchanges have in common, for one round or for those after it as well.
+/// The common decision of several exchanges, for one batch or also for later batches.
 pub enum Alike<'a> {
-    /// For those of one round.
+    /// For the exchanges of one batch.
     Round(Box<Shared<'a>>),
-    /// And of later ones.
+    /// For later batches as well.
     Lasting(Arc<Lasting>),
 }
 
 impl Alike<'_> {
-    /// Whether this may be one of them.
+    /// Whether this exchange may share the decision.
     pub fn serves(&self, want: &Wanted) -> bool {
         match self {
             Alike::Round(shared) => shared.serves(want),
@@ -131,7 +131,7 @@ impl Alike<'_> {
         }
     }
 
-    /// What they have in common.
+    /// The common grant.
     pub fn grants(&self) -> &Arc<SharedGrant> {
         match self {
             Alike::Round(shared) => shared.grants(),
@@ -139,7 +139,7 @@ impl Alike<'_> {
         }
     }
 
-    /// The grant of one of them. `None` where it has to be decided by itself.
+    /// The grant of one exchange. `None` where the exchange must be decided separately.
     pub fn grant<'w>(
         &'w self,
         decider: &Decider,
@@ -155,8 +155,8 @@ impl Alike<'_> {
 }
 
 impl<'a> Shared<'a> {
-    /// The same for later rounds too, where nothing but what is written down is asked for each: no policy in force or beside it, no binding, no
-    /// rule about tools, no break-glass.
+    /// Makes the decision usable for later batches, if nothing has to be asked per exchange: policy is not asked again, there is no shadow
+    /// policy set, no binding, no rule about tools, and no break-glass task.
     pub fn lasting(self, view: &View, compiled: &Arc<Compiled>, caller: &Caller) -> Alike<'a> {
         if self.asked_each() || self.decided.may_block.has(Sort::Tool) || self.decided.place.glass.is_some() {
             return Alike::Round(Box::new(self));

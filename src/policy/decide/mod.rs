@@ -1,6 +1,6 @@
-//! The order of checks, in one place: walls, registration, rules, task, bounds, and Cedar last.
+//! Decisions, and the order of their checks: environment wall, registration, revocation rules, task, bounds, and Cedar last.
 //!
-//! Unknown anywhere means no. Cedar's verdict can only narrow: whatever it permits, the walls and bounds before and after it hold.
+//! Anything unknown refuses. Cedar's verdict can only narrow: the walls and bounds hold whatever Cedar permits.
 
 mod activity;
 mod again;
@@ -54,19 +54,19 @@ use place::{Lists, Place, named, named_and_blocked, within_task};
 use settle::{active, binding_of, kind_of, scopes_of};
 use subject::OnBehalf;
 
-/// What decisions of one server share.
+/// The state that the decisions of one server share.
 pub struct Decider {
-    /// Verdicts of Cedar, remembered.
+    /// The cache of Cedar's verdicts.
     pub verdicts: Arc<Verdicts>,
-    /// What sets beside those in force would have decided otherwise.
+    /// Differences of shadow policy sets.
     pub audits: Arc<Audits>,
-    /// `iss` without the environment's path.
+    /// Base of `iss`, without the environment's path.
     pub issuer: String,
-    /// The environments that this server serves (`server.environments`); `None`: every one that has a policy set.
+    /// The environments that this server serves (`server.environments`). `None`: every environment that has a policy set.
     pub serves: Option<Vec<String>>,
-    /// The longest TTL of a credential, milliseconds.
+    /// The longest TTL of a credential, in milliseconds.
     pub longest_ms: AtomicU64,
-    /// The longest life of a task, milliseconds.
+    /// The longest lifetime of a task, in milliseconds.
     pub longest_task_ms: AtomicU64,
 }
 
@@ -74,7 +74,7 @@ fn denied(reason: Reason, what: impl Into<String>) -> No {
     No::Refusal(Refusal::new(reason, what))
 }
 
-/// What was settled of an exchange.
+/// The settled part of an exchange.
 struct Decided<'a> {
     registered: &'a Registered,
     policy: &'a Policy,
@@ -82,21 +82,21 @@ struct Decided<'a> {
     kind: Kind,
     scopes: Vec<String>,
     life: Life,
-    /// The binding that covers it.
+    /// The binding that covers the exchange.
     binding: Option<&'a catalog::BindingInForce>,
-    /// Thumbprints of the certificate and of the key that it is bound to; empty for neither.
+    /// Thumbprints of the certificate and of the key that the credential is bound to. Both are empty where it is bound to neither.
     bound: (Vec<u8>, Vec<u8>),
-    /// The policies that permit it.
+    /// The policies that permit the exchange.
     policies: Vec<String>,
-    /// The approval that it uses up.
+    /// The approval that the exchange uses up.
     approval: Option<Given>,
     now: Millis,
-    /// The sorts of rules that may block what is decided on this view.
+    /// The sorts of revocation rules that may block a decision on this view.
     may_block: Sorts,
 }
 
 impl Decided<'_> {
-    /// What policy was asked, for the audit of a refusal.
+    /// The question that policy was asked, for the audit record of a refusal.
     fn denied(&self, caller: &Caller, want: &Wanted) -> Denied {
         let upstream = &self.registered.upstream;
         Denied {
@@ -145,13 +145,13 @@ fn parts(
 }
 
 impl Decider {
-    /// The longest TTL of credentials and the longest life of tasks, milliseconds, of what is decided from here on.
+    /// Sets the longest TTL of credentials and the longest lifetime of tasks, in milliseconds, for later decisions.
     pub fn set_longest(&self, credential_ms: u64, task_ms: u64) {
         self.longest_ms.store(credential_ms, Relaxed);
         self.longest_task_ms.store(task_ms, Relaxed);
     }
 
-    /// Decides one exchange. A refusal names the rule and the way out. `id`: random bytes for a task that is opened with it.
+    /// Decides one exchange. A refusal names the rule and a way out. `id`: random bytes for the id of an inline task.
     pub fn exchange(
         &self,
         view: &View,
@@ -166,7 +166,7 @@ impl Decider {
         draft.purpose = decided.purpose(want).to_owned();
         draft.arguments = want.arguments.map_or_else(Vec::new, |d| d.to_vec());
         let request = want.request_id.as_ref().map(|rid| Request {
-            // The author's own, where that is no person.
+            // Empty where the record's author is the workload itself. A person's record names the workload separately.
             caller: caller.person().map_or_else(String::new, |_| caller.id().as_str().to_owned()),
             id: rid.to_string(),
             digest: want.digest.to_vec(),
@@ -177,7 +177,7 @@ impl Decider {
         Ok(Grant::new(Parts { request, opens, ..parts(view, caller, registered, policy, draft, (path, grounds)) }))
     }
 
-    /// The order of checks: what stands whatever policy says, then policy, then people.
+    /// Runs the checks in order: the checks that are independent of policy, then policy, then approvals.
     fn decide<'a>(
         &self,
         view: &View,
@@ -195,7 +195,7 @@ impl Decider {
         Ok(decided)
     }
 
-    /// All but policy, in the order of checks.
+    /// All checks except policy, in order.
     fn standing<'a>(
         &self,
         view: &View,
@@ -256,7 +256,7 @@ impl Decider {
         })
     }
 
-    /// `iss` of an environment: one issuer path each.
+    /// `iss` of an environment. Each environment has its own issuer path.
     pub fn issuer_of(&self, environment: &str) -> String {
         issuer_of(&self.issuer, environment)
     }
@@ -270,12 +270,12 @@ impl Decider {
         })
     }
 
-    /// Whether this server serves an environment. One that was taken out of `server.environments` keeps its policy set, for its operators.
+    /// Whether this server serves an environment. An environment removed from `server.environments` keeps its policy set for its operators.
     pub fn serves(&self, environment: &str) -> bool {
         self.serves.as_ref().is_none_or(|all| all.iter().any(|name| name == environment))
     }
 
-    /// Refuses what this server does not serve.
+    /// Refuses an environment that this server does not serve.
     pub(crate) fn served(&self, environment: &str) -> Result<(), No> {
         if self.serves(environment) {
             return Ok(());
@@ -285,7 +285,7 @@ impl Decider {
         Err(No::Refusal(no.way_out("whoever owns the configuration adds it to server.environments and restarts the server")))
     }
 
-    /// Environments are walls: caller and upstream belong to the same one, whatever a policy says.
+    /// The environment wall: caller and upstream must belong to the same environment, whatever a policy says.
     fn inside_wall<'a>(&self, compiled: &'a Compiled, caller: &Caller, environment: &str) -> Result<&'a Policy, No> {
         let policy = compiled
             .policy(environment)
@@ -317,7 +317,7 @@ impl Decider {
         }
     }
 
-    /// The policies that permit what stands.
+    /// The policies that permit the exchange.
     fn permits(
         &self,
         caller: &Caller,
@@ -332,7 +332,7 @@ impl Decider {
         })
     }
 
-    /// Tells the set beside the one in force what was asked, and what came of it.
+    /// Asks the shadow policy set about the exchange and records whether its verdict differs.
     fn beside(&self, caller: &Caller, want: &Wanted, standing: &Decided<'_>, approved: Option<&str>, permitted: bool) {
         let policy = standing.policy;
         if policy.beside.is_some() {
@@ -341,7 +341,7 @@ impl Decider {
         }
     }
 
-    /// Puts the question of an exchange.
+    /// Builds the question of an exchange and passes it to `ask_it`.
     fn asking<T>(
         &self,
         caller: &Caller,
@@ -385,7 +385,7 @@ impl Decider {
         ask_it(&Question::work(caller.id(), Work::Exchange, upstream, &ask))
     }
 
-    /// The same for what is asked once, and noted by the set beside the one in force.
+    /// Asks the policy set in force, and the shadow set, about a question that is asked only once.
     fn ask_once(&self, policy: &Policy, question: &Question<'_>) -> Result<Vec<String>, No> {
         let outcome = self.ask(policy, question);
         self.audits.ask(&self.verdicts, policy, question, outcome.is_ok());
@@ -418,7 +418,7 @@ fn seconds(ms: u64) -> i64 {
     i64::try_from(ms / 1000).unwrap_or(i64::MAX)
 }
 
-/// Whether a decision was made with what is in force, so that a second one is worth making.
+/// Whether a decision was refused because it was made on an old state, so that deciding again may succeed.
 pub fn decided_on_old_state(no: &No) -> bool {
     matches!(no, No::Refusal(r) if r.reason == Reason::DecidedOnOldState)
 }

@@ -1,4 +1,4 @@
-//! The task of a decision: open already, or about to be.
+//! The task of a decision: an open task, or one that is about to be opened.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::revocation::Sorts;
 use crate::seq::{Millis, TaskId};
 use crate::upstream::registry::Kind;
 
-/// The task that a decision stands in.
+/// The task that a decision belongs to.
 pub(super) struct Place {
     pub id: TaskId,
     about: About,
@@ -28,20 +28,20 @@ pub(super) struct Place {
     pub max_deadline: Millis,
     pub counts: Counts,
     behind: Vec<Ancestor>,
-    /// It is a break-glass task, or below one.
+    /// Set for a break-glass task and for the tasks below one.
     pub glass: Option<Box<InGlass>>,
-    /// Somebody has to approve its opening.
+    /// The approval that opening the task needs.
     pub asks: Option<Box<Demand>>,
-    /// The approval that it was opened with.
+    /// The approval that the task was opened with.
     pub approved: Option<Arc<Approved>>,
 }
 
-/// The break-glass task that a decision happens in.
+/// The break-glass task that a decision belongs to.
 #[derive(Clone)]
 pub(super) struct InGlass {
-    /// Its rights, by their name in policy.
+    /// The name of its rights in policy.
     pub rights: Box<str>,
-    /// The one of its people who asks, with the SPIFFE ID that they act by.
+    /// The caller as one of the task's people, with the SPIFFE ID that this person acts by. `None` where the caller is none of them.
     pub who: Option<(Identity, Box<str>)>,
 }
 
@@ -53,16 +53,16 @@ impl InGlass {
     }
 }
 
-/// What it was, or will be, opened with.
+/// The terms that the task was, or will be, opened with.
 enum About {
-    /// Shared with the state: deciding copies nothing of it.
+    /// An open task. The terms are shared with the state, so deciding does not copy them.
     Open(Arc<state::Terms>),
-    /// The record that opens it, its allowance apart.
+    /// A new task: the record that opens it, and its allowance separately.
     New { opened: Box<TaskOpened>, allowance: Allowance, path: TaskPath },
 }
 
 impl Place {
-    /// One that `opened` opens.
+    /// A task that the record `opened` opens.
     pub fn new(id: TaskId, opened: TaskOpened, allowance: Allowance, path: TaskPath, live_of_caller: i64) -> Place {
         Place {
             id,
@@ -79,7 +79,7 @@ impl Place {
         }
     }
 
-    /// A task as it stands, for this caller.
+    /// An open task in its present state, for this caller.
     pub fn open(state: &State, task: &Task, caller: &str) -> Place {
         let terms = &task.terms;
         Place {
@@ -104,35 +104,35 @@ impl Place {
         }
     }
 
-    /// The same, below this one: it rests on all that that does.
+    /// Makes this task a child of `parent`: it also depends on every credential that its parent depends on.
     pub fn below(mut self, parent: Option<&Place>) -> Place {
         self.behind.extend(parent.into_iter().flat_map(|parent| &parent.behind).cloned());
         self
     }
 
-    /// The same, in this break-glass task.
+    /// Sets the break-glass task that this task belongs to.
     pub fn in_glass(self, glass: Option<Box<InGlass>>) -> Place {
         Place { glass, ..self }
     }
 
-    /// The terms of a task that is new, as somebody has to approve them.
+    /// The terms of a new task, in the form of an approval request. `None` for an open task.
     pub fn asked(&self) -> Option<TaskAsked> {
         let About::New { opened, allowance, .. } = &self.about else { return None };
         let registrations = self.asks.as_ref().map(|d| d.registrations.clone()).unwrap_or_default();
         Some(TaskAsked { registrations, ..TaskAsked::opening(opened, allowance) })
     }
 
-    /// The same, where somebody has to approve its opening.
+    /// Sets the approval that opening the task needs.
     pub fn asking(self, asks: Option<Demand>) -> Place {
         Place { asks: asks.map(Box::new), ..self }
     }
 
-    /// The credentials that its tasks were opened with, the newest first.
+    /// The credentials that the tasks of the path were opened with, newest first.
     pub fn behind(&self) -> &[Ancestor] {
         &self.behind
     }
 
-    /// Whether a task that was open still is for this caller, on the same terms and for as long.
+    /// Whether an open task is still active for this caller, with the same terms and the same deadline.
     pub fn unchanged(&self, state: &State, now: Millis, caller: &str) -> bool {
         let About::Open(terms) = &self.about else { return false };
         state.tasks.get(&self.id).is_some_and(|task| {
@@ -161,7 +161,7 @@ impl Place {
         }
     }
 
-    /// What an exchange in it is for: its own purpose, or the task's.
+    /// The purpose of an exchange in this task: its own, else the task's.
     pub fn purpose_of<'b>(&'b self, want: &'b Wanted) -> &'b str {
         if want.purpose.is_empty() { self.purpose() } else { &want.purpose }
     }
@@ -180,7 +180,7 @@ impl Place {
         }
     }
 
-    /// Milliseconds between heartbeats, 0 for none.
+    /// Heartbeat interval in milliseconds; 0 for none.
     pub fn heartbeat_ms(&self) -> u64 {
         match &self.about {
             About::Open(terms) => terms.heartbeat,
@@ -209,7 +209,7 @@ impl Place {
         }
     }
 
-    /// The subject token that it was opened with: what is issued in it rests on that, too.
+    /// The subject token that the task was opened with. Credentials issued in the task depend on it too.
     pub fn token(&self) -> Option<&TokenEvidence> {
         match &self.about {
             About::Open(terms) => terms.behalf.as_deref().and_then(|behalf| behalf.token.as_ref()),
@@ -217,8 +217,8 @@ impl Place {
         }
     }
 
-    /// The other grants that a credential rests on which is issued in it: the openings of the tasks, and the credential's ancestors. Nothing
-    /// is gathered where all of them are known to say nothing more than its own record.
+    /// The other grants that a credential issued in this task depends on: the openings of the tasks and the credential's ancestors. Empty
+    /// where all of them are known to add nothing beyond the credential's own record.
     pub fn grounds(&self, view: &View, draft: &Issued) -> Vec<Ground> {
         let open = match &self.about {
             About::Open(terms) => Some(&**terms),
@@ -228,7 +228,7 @@ impl Place {
         if alone && draft.ancestors.is_empty() && open.is_none_or(|terms| opened_by_holder(draft, terms)) {
             return Vec::new();
         }
-        // A task that is new is opened by its holder, in the same commit.
+        // A new task is opened by its holder in the same commit, so its own opening is not needed.
         let newest = if open.is_some() { self.tasks().last() } else { self.tasks().iter().rev().nth(1) };
         view.read(|state| state.grounds_for(draft, newest))
     }
@@ -245,7 +245,7 @@ impl Place {
         }
     }
 
-    /// The task path, and the record that opens the task where it is new.
+    /// The task path and, for a new task, the record that opens it.
     pub fn settle(self) -> (TaskPath, Option<Box<TaskOpened>>) {
         match self.about {
             About::Open(terms) => (TaskPath::Open(terms), None),
@@ -257,7 +257,7 @@ impl Place {
     }
 }
 
-/// What a task rests on, where its opener showed a credential of ours: that, and what it rests on itself.
+/// The credentials that a task depends on where its opener presented a mayfly credential: that credential and its ancestors.
 fn behind(task: &Task) -> Vec<Ancestor> {
     let terms = &task.terms;
     let line = terms.behalf.as_deref().map_or(&[][..], |behalf| &behalf.line);
@@ -271,13 +271,13 @@ fn behind_opening(opened: &TaskOpened) -> Vec<Ancestor> {
 fn line_or(line: &[Ancestor], ancestor: &[u8], opener: &str) -> Vec<Ancestor> {
     match (line, ancestor) {
         ([], []) => Vec::new(),
-        // Its opener's own SVID.
+        // The opener's own SVID is a mayfly credential.
         ([], own) => vec![Ancestor { credential: own.to_vec(), caller: opener.to_owned() }],
         (line, _) => line.to_vec(),
     }
 }
 
-/// The lists of a task as policy reads them.
+/// The lists of a task in the form that policy reads.
 pub(super) struct Lists<'a> {
     owner: Cow<'a, str>,
     upstreams: Vec<&'a str>,
@@ -312,7 +312,7 @@ impl<'a> Lists<'a> {
     }
 }
 
-/// The end of a task: none outlives those above it.
+/// The effective deadline of a task: no task outlives the tasks above it.
 fn ends(state: &State, task: &Task) -> Millis {
     state.tasks.upwards(task).map(|t| t.deadline).min().unwrap_or(task.deadline)
 }
@@ -321,17 +321,17 @@ fn count<N: TryInto<i64>>(n: N) -> i64 {
     n.try_into().unwrap_or(i64::MAX)
 }
 
-/// What a caller holds: never too few, for what has ended counts until it is forgotten.
+/// The number of live credentials of a caller. Expired credentials count until they are removed, so the number is never too low.
 pub(super) fn live_of(state: &State, caller: &str) -> i64 {
     count(state.credentials.live_of(caller))
 }
 
-/// A task that is open, if this caller may act in it. To others it does not exist.
+/// An open task in which this caller may act. To other callers the task does not exist.
 pub(super) fn named(view: &View, caller: &Caller, id: TaskId) -> Result<Place, No> {
     view.read(|state| named_in(state, view.now(), caller, id))
 }
 
-/// The same, and the sorts of rules that can block what is decided: both in one look at the state.
+/// The same, with the sorts of revocation rules that may block the decision, from one read of the state.
 pub(super) fn named_and_blocked(view: &View, caller: &Caller, id: TaskId) -> (Result<Place, No>, Sorts) {
     view.read(|state| (named_in(state, view.now(), caller, id), state.rules.may_block(view.revision())))
 }
@@ -353,7 +353,7 @@ fn named_in(state: &State, now: Millis, caller: &Caller, id: TaskId) -> Result<P
     Ok(Place::open(state, task, caller.id().as_str()))
 }
 
-/// By whom, and why: whoever acts in it is told.
+/// A refusal that tells the caller who holds the task and why.
 fn held(state: &State, task: &Task) -> No {
     let id = task.terms.id;
     let hold = state.tasks.upwards(task).flat_map(|t| &t.holds).max_by_key(|hold| hold.rank);
@@ -371,7 +371,7 @@ fn outside(place: &Place, what: impl std::fmt::Display) -> No {
     denied(Reason::OutsideTask, format!("task {} does not include {what}", place.id))
 }
 
-/// Of what is within a task, the part that exchanges which otherwise ask for the same may differ by.
+/// The part of the task check that can differ between the exchanges of one batch: the tool.
 pub(super) fn tool_within(place: &Place, want: &Wanted) -> Result<(), No> {
     let allowance = place.allowance();
     if !want.tool.is_empty() && !allowance.any_tool && !allowance.tools.iter().any(|tool| *tool == want.tool) {

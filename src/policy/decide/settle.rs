@@ -1,4 +1,4 @@
-//! What a credential may be: its scopes, kind, life and key, and the record that says so.
+//! Settles the properties of a credential: its scopes, kind, lifetime and key binding, and builds the draft of its record.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,7 +17,7 @@ use crate::seq::Millis;
 use crate::upstream::registry::{Alg, Kind, ProofOfPossession, Upstream};
 
 impl Decider {
-    /// The least of all bounds, and which one won.
+    /// The lifetime: the earliest of all bounds, with the bound that set it.
     pub(super) fn life(
         &self,
         caller: &Caller,
@@ -39,7 +39,7 @@ impl Decider {
         let life = life
             .within(now.plus(ttl.max * 1000), Bound::Upstream)
             .within(upstream.expires, Bound::UpstreamExpiry)
-            // Before the task, which ends with the token where it was opened by it.
+            // Applied before the task's deadline, so that it wins the tie when the task was opened with this token and ends with it.
             .within(want.subject().map_or(Millis(u64::MAX), |s| Millis(s.token().expires_at)), Bound::SubjectToken)
             .within(place.deadline, if place.glass.is_some() { Bound::BreakGlass } else { Bound::Task })
             .within(caller.evidence().not_after, Bound::Svid)
@@ -86,7 +86,7 @@ impl Decider {
         }
     }
 
-    /// The record to be, but for tool, purpose and arguments.
+    /// The draft of the issuance record, without tool, purpose and arguments.
     pub(super) fn draft(&self, caller: &Caller, want: &Wanted, decided: &Decided<'_>) -> Box<Issued> {
         let Decided { registered, policy, place, kind, scopes, life, bound: (x5t, jkt), policies, now, .. } = decided;
         let upstream: &Arc<Upstream> = &registered.upstream;
@@ -123,7 +123,8 @@ impl Decider {
     }
 }
 
-/// What it rests on: the line that it renews, the logins of people who opened its tasks, and the caller's own, newest last.
+/// The credentials that this one depends on: the line that it renews, the logins of people who opened its tasks, and the caller's own SVID,
+/// newest last.
 fn ancestors(caller: &Caller, line: Option<&Renews>, place: &Place) -> Vec<Ancestor> {
     let shown = caller.ancestor().map(|id| Ancestor { credential: id.as_bytes().to_vec(), caller: caller.id().to_string() });
     let mut all: Vec<Ancestor> = line.into_iter().map(|r| r.line.clone()).collect();
@@ -161,7 +162,7 @@ pub(super) fn active(registered: &Registered, now: Millis) -> Result<(), No> {
     Ok(())
 }
 
-/// The scopes asked for; each must be registered.
+/// The requested scopes; each must be registered.
 pub(super) fn scopes_of(upstream: &Upstream, asked: &[String]) -> Result<Vec<String>, No> {
     match asked.iter().find(|name| upstream.scope(name).is_none()) {
         Some(name) => Err(denied(Reason::OutsideUpstream, format!("upstream {} has no scope {name}", upstream.name))),
@@ -169,7 +170,8 @@ pub(super) fn scopes_of(upstream: &Upstream, asked: &[String]) -> Result<Vec<Str
     }
 }
 
-/// The binding that covers it: the one that is named, which has to, else the first by name, if any does.
+/// The binding that covers the request. A binding named by the caller must cover it; otherwise the covering binding with the first name is
+/// used, if any covers the request.
 pub(super) fn binding_of<'a>(
     compiled: &'a Compiled,
     caller: &SpiffeId,

@@ -1,7 +1,8 @@
-//! Exchanges of one caller that come together: what they have in common is decided once.
+//! Decides the common part of several exchanges of one caller in a batch once.
 //!
-//! They are decided on one view, at one moment: what is in common has one answer. What one of them has of its own (tool, purpose, arguments,
-//! request) is asked for each, and where a rule may block, or policy answers otherwise for one of them, that one is decided by itself.
+//! All exchanges of a batch are decided on one view and at one time, so the common part has one answer. Each exchange's individual fields
+//! (tool, purpose, arguments, request id) are checked separately. Where a revocation rule may block one exchange, or policy answers
+//! differently for it, that exchange is decided separately.
 
 use std::sync::Arc;
 
@@ -18,21 +19,21 @@ use crate::policy::wanted::{TaskChoice, Wanted};
 use crate::refusal::No;
 use crate::revocation::Sort;
 
-/// What exchanges of one caller and view have in common: decided once, and for each only what is its own.
+/// The common decision of several exchanges of one caller on one view.
 pub struct Shared<'a> {
-    /// The one that it was decided for.
+    /// The exchange that was decided.
     pub(super) want: &'a Wanted,
-    /// Policy is asked for each: it reads what is one's own, or what moves.
+    /// Policy must be asked for each exchange, because it reads individual fields or attributes that change by themselves.
     asks: bool,
     pub(super) grants: Arc<SharedGrant>,
     pub(super) decided: Decided<'a>,
-    /// What is compiled, where the upstream has bindings.
+    /// The compiled snapshot, where the upstream has bindings.
     bindings: Option<&'a Compiled>,
 }
 
 impl<'a> Shared<'a> {
-    /// Whether exchanges can have something in common at all: they act in an open task, come of nothing else, and have the same of their own,
-    /// of whatever value.
+    /// Whether two exchanges can share a decision: both are in the same open task, neither is a renewal, a replacement or on behalf of a
+    /// subject, the common fields are equal, and the same individual fields are present.
     pub fn possible(a: &Wanted, b: &Wanted) -> bool {
         let plain = |w: &Wanted| {
             matches!(w.task, TaskChoice::Named(_)) && w.renews.is_none() && w.replaces.is_none() && w.behalf.is_none()
@@ -50,24 +51,24 @@ impl<'a> Shared<'a> {
             && a.binding == b.binding
     }
 
-    /// Whether this may be one of them.
+    /// Whether this exchange may share the decision.
     pub fn serves(&self, want: &Wanted) -> bool {
-        // By all else that rules ask, they are as the one that was decided: only a rule may aim at a tool.
+        // Of the facts that revocation rules match, only the tool can differ from the decided exchange.
         let alike = || self.want.tool == want.tool || !self.decided.may_block.has(Sort::Tool);
         std::ptr::eq(want, self.want) || (Shared::possible(self.want, want) && alike())
     }
 
-    /// Whether anything but what the task was opened with is asked for each of them.
+    /// Whether anything must be asked per exchange beyond the task's tool list.
     pub(super) fn asked_each(&self) -> bool {
         self.asks || self.bindings.is_some() || self.decided.policy.beside.is_some()
     }
 
-    /// What they have in common.
+    /// The common grant.
     pub fn grants(&self) -> &Arc<SharedGrant> {
         &self.grants
     }
 
-    /// The grant of one of them. `None` where it has to be decided by itself.
+    /// The grant of one exchange. `None` where the exchange must be decided separately.
     pub fn grant<'w>(
         &'w self,
         decider: &Decider,
@@ -81,7 +82,7 @@ impl<'a> Shared<'a> {
         }
         if !std::ptr::eq(want, self.want) {
             tool_within(&d.place, want)?;
-            // One tool may be bound by another binding, or by none.
+            // A different tool may be covered by a different binding or by none.
             let binding = self.bindings.map_or(Ok(None), |compiled| binding_of(compiled, caller.id(), want, &d.scopes))?;
             if binding.map(|b| &b.binding.name) != d.binding.map(|b| &b.binding.name) {
                 return Ok(None);
@@ -98,7 +99,7 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// What is one's own of those that have the rest in common.
+/// The individual part of a grant.
 pub(super) fn own_grant<'w>(place: &'w Place, want: &'w Wanted, request: Option<OwnRequest<'w>>) -> OwnGrant<'w> {
     OwnGrant::new(Own {
         tool: &want.tool,
@@ -110,10 +111,10 @@ pub(super) fn own_grant<'w>(place: &'w Place, want: &'w Wanted, request: Option<
 }
 
 impl Decider {
-    /// Decides what several exchanges of one view have in common, if this is one that may have: [`Shared::grant`] says for each whether it
-    /// has, and decides the rest.
+    /// Decides the common part of several exchanges of one view, with `want` as their representative. [`Shared::grant`] then gives each
+    /// exchange its grant, or says that the exchange must be decided separately.
     ///
-    /// `None` where each is to be decided by itself, since an approval is for one.
+    /// `None` where every exchange must be decided separately, for example because an approval is for a single request.
     pub fn shared<'a>(
         &self,
         view: &View,
@@ -122,7 +123,7 @@ impl Decider {
         want: &'a Wanted,
     ) -> Result<Option<Shared<'a>>, No> {
         let decided = self.decide(view, compiled, caller, want, || [0; 16])?;
-        // A person's records name their sender, which is not in what they have in common.
+        // The records of a caller with a login SVID name their sender individually, which the common part cannot hold.
         if caller.ancestor().is_some() || decided.policy.set.reads(Action::Work(Work::Exchange)).reads_approvals() {
             return Ok(None);
         }

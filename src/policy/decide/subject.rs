@@ -1,4 +1,5 @@
-//! On whose behalf something is decided: what of the subject and its token stands whatever policy says, and what policy is told of it.
+//! Checks for exchanges on behalf of a subject: the checks on the subject and its token that are independent of policy, and the attributes
+//! that policy reads of them.
 
 use std::time::Duration;
 
@@ -17,38 +18,38 @@ use crate::revocation::Facts;
 use crate::seq::CredentialId;
 use crate::upstream::registry::Upstream;
 
-/// What policy is told of those behind a caller.
+/// The attributes of the subject and the actors that policy reads.
 pub(super) struct OnBehalf<'a> {
     subject: Option<&'a Subject>,
     before: Vec<String>,
 }
 
 impl<'a> OnBehalf<'a> {
-    /// The caller itself is nobody behind the caller.
+    /// A subject equal to the caller counts as no subject.
     pub fn of(subject: Option<&'a Subject>, caller: &Caller) -> OnBehalf<'a> {
         let subject = subject.filter(|s| !s.is(caller.id()));
         OnBehalf { subject, before: subject.map_or_else(Vec::new, |s| s.before().iter().map(Identity::name).collect()) }
     }
 
-    /// The act chain and the groups.
+    /// The actor chain and the groups.
     pub fn texts(&self) -> (Vec<&str>, Vec<&'a str>) {
         let groups = self.subject.map_or_else(Vec::new, |s| s.claims().groups.iter().map(String::as_str).collect());
         (self.before.iter().map(String::as_str).collect(), groups)
     }
 
-    /// The subject.
+    /// The subject's attributes.
     pub fn facts<'b>(&'b self, groups: &'b [&'b str]) -> Option<SubjectFacts<'b>> {
         let who = self.subject?.identity();
         Some(SubjectFacts { issuer: &who.issuer, id: &who.sub, groups })
     }
 }
 
-/// Environments are walls, also for those on whose behalf something is asked for; chains are bounded.
+/// Checks the environment wall for the subject, the bounds on chains, and that a presented credential is not exceeded.
 pub(super) fn stands(subject: &Subject, caller: &Caller, want: &Wanted, policy: &Policy, environment: &str) -> Result<(), No> {
     in_environment(subject, policy, environment)?;
     bounded(subject, caller)?;
     let Some(shown) = subject.shown() else { return Ok(()) };
-    // What came in for one upstream and one tool is evidence for no more of the same.
+    // A credential that was presented for one upstream and one tool justifies nothing beyond them.
     let wider = |what: String| Err(refused(Reason::WiderThanParent, format!("credential {} {what}", shown.id)));
     if !shown.tool.is_empty() && shown.tool != want.tool {
         return wider(format!("is for tool {}, and this is not", shown.tool));
@@ -61,15 +62,15 @@ pub(super) fn stands(subject: &Subject, caller: &Caller, want: &Wanted, policy: 
     Ok(())
 }
 
-/// The wall alone.
+/// The environment wall for a subject.
 pub(super) fn in_environment(subject: &Subject, policy: &Policy, environment: &str) -> Result<(), No> {
     let who = subject.identity();
     let by_roles = match trust_domain_of(&who.sub) {
-        // Of a workload the roles say it, as they do of a caller.
+        // For a workload the roles file decides, as for a caller.
         domain if !domain.is_empty() => {
             SpiffeId::parse(&who.sub).is_ok_and(|id| policy.set.environment_of(&id) == Some(environment))
         }
-        // Of others their issuer's section does.
+        // For other subjects the issuer's configuration decides.
         _ => subject.acts_in(environment).is_some(),
     };
     if by_roles && subject.acts_in(environment) != Some(false) {
@@ -80,7 +81,7 @@ pub(super) fn in_environment(subject: &Subject, policy: &Policy, environment: &s
     Err(refused(Reason::EnvironmentWall, what))
 }
 
-/// Rules are matched against each actor and ancestor, so there are only so many.
+/// Bounds the number of actors and ancestors, since revocation rules are matched against each of them.
 pub(super) fn bounded(subject: &Subject, caller: &Caller) -> Result<(), No> {
     let over = |name, most: usize| Err(No::Refusal(Refusal::limit(name, most as u64, Duration::ZERO)));
     if subject.actors(caller.id()).len() > limits::ACT_CHAIN {
@@ -88,7 +89,7 @@ pub(super) fn bounded(subject: &Subject, caller: &Caller) -> Result<(), No> {
     }
     match subject.shown() {
         Some(shown) if shown.line.len() > limits::ANCESTORS => over("ancestors", limits::ANCESTORS),
-        // An issuance names one credential that was shown, and the fold looks at that one.
+        // An issuance record names one presented credential, and the fold checks that one.
         Some(_) if caller.ancestor().is_some() => Err(No::Refusal(Refusal::field(
             FIELD,
             "is a credential of mayfly's, and so is the caller's own SVID: one of them can be shown at a time",
@@ -97,7 +98,7 @@ pub(super) fn bounded(subject: &Subject, caller: &Caller) -> Result<(), No> {
     }
 }
 
-/// Nothing is given on somebody's behalf that they may not have themselves.
+/// Nothing is issued on behalf of a subject that the subject has no right to itself.
 pub(super) fn within_rights(subject: &Subject, upstream: &Upstream, scopes: &[String]) -> Result<(), No> {
     let name = &upstream.name;
     let what = match scopes.iter().find(|scope| !subject.may(name, scope)) {
@@ -111,7 +112,7 @@ pub(super) fn within_rights(subject: &Subject, upstream: &Upstream, scopes: &[St
     ))
 }
 
-/// A credential of ours vouches within its own task only, and below it.
+/// A presented mayfly credential is valid only within its own task and the tasks below it.
 pub(super) fn within_line(subject: &Subject, place: &Place) -> Result<(), No> {
     match subject.shown() {
         Some(shown) if !place.tasks().contains(&shown.task) => {
@@ -122,7 +123,7 @@ pub(super) fn within_line(subject: &Subject, place: &Place) -> Result<(), No> {
     }
 }
 
-/// What rules ask of a subject and its token.
+/// Adds the facts about a subject and its token that revocation rules match.
 pub(super) fn add_facts<'a>(facts: &mut Facts<'a>, subject: Option<&'a Subject>) {
     let Some(subject) = subject else { return };
     let chain = std::iter::once(subject.identity()).chain(subject.before());
@@ -139,7 +140,7 @@ fn claims(subject: &Subject) -> Option<SubjectClaims> {
     (!claims.groups.is_empty() || !claims.scopes.is_empty()).then(|| claims.clone())
 }
 
-/// Writes it into the record of an issuance.
+/// Writes the subject into an issuance record.
 pub(super) fn write(draft: &mut Issued, caller: &Caller, subject: Option<&Subject>, place: &Place) {
     let Some(subject) = subject else {
         draft.subject_token = place.token().cloned();
@@ -166,7 +167,7 @@ fn line(own: &[Ancestor], shown: &[Ancestor]) -> Vec<Ancestor> {
     all
 }
 
-/// Writes it into the record of a task that is opened: the subject owns it.
+/// Writes the subject into the record of a task that is opened. The subject owns the task.
 pub(super) fn write_opened(opened: &mut TaskOpened, caller: &Caller, subject: &Subject) {
     opened.actors = subject.actors(caller.id());
     opened.subject_token = Some(subject.token().clone());
@@ -177,7 +178,7 @@ pub(super) fn write_opened(opened: &mut TaskOpened, caller: &Caller, subject: &S
     }
 }
 
-/// What a refusal's audit is told.
+/// The subject in the audit record of a refusal.
 pub(super) fn denied(subject: &Subject, caller: &Caller) -> DeniedSubject {
     let pair = |i: &Identity| (i.issuer.clone(), i.sub.clone());
     DeniedSubject {

@@ -1,4 +1,4 @@
-//! Opening a task, for its opener or for another caller, and moving its deadline.
+//! Decides opening a task, for its opener or for another caller.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -20,26 +20,26 @@ use crate::revocation::Facts;
 use crate::seq::{ApprovalId, Millis, TaskId};
 use crate::upstream::registry::Scope;
 
-/// How a task is opened by itself.
+/// How a separately opened task (not an inline task) is opened.
 #[derive(Clone, Copy, Default)]
 pub struct Opens<'a> {
-    /// For another caller.
+    /// The task is opened for another caller.
     pub delegate: bool,
-    /// On whose behalf.
+    /// The subject, where the opener acts on behalf of one.
     pub subject: Option<&'a Subject>,
 }
 
-/// A task that is opened by itself.
+/// The decision to open a task.
 #[derive(Debug)]
 pub struct Opening {
-    /// Its record.
+    /// The record that opens the task.
     pub opened: Box<TaskOpened>,
-    /// What somebody is asked to approve first; the task waits for it.
+    /// The approval that is asked for. The task waits for it.
     pub asked: Option<Box<ApprovalAsked>>,
 }
 
 impl Decider {
-    /// Decides opening a task by itself, or a child for somebody else.
+    /// Decides opening a task, or a child task for another caller.
     pub fn open_task(
         &self,
         view: &View,
@@ -121,7 +121,7 @@ impl Decider {
             (tasks, owners) = (p.tasks().to_vec(), p.owners().to_vec());
         }
         if let Some(subject) = subject {
-            // Its rights were looked at once: what was allowed then ends with what said so.
+            // The subject's rights are checked only here, so the task ends no later than the token that states them.
             let ends = Millis(subject.token().expires_at);
             (deadline, max_deadline) = (deadline.min(ends), max_deadline.min(ends));
         }
@@ -156,7 +156,7 @@ impl Decider {
         };
         match subject {
             Some(subject) => subject::write_opened(&mut opened, caller, subject),
-            // What is below a task rests on all that the task does.
+            // A child task depends on everything that its parent depends on.
             None => opened.subject_token = parent.as_ref().and_then(Place::token).cloned(),
         }
         let live = view.read(|s| live_of(s, caller.id().as_str()));
@@ -168,7 +168,7 @@ impl Decider {
         Ok(place.asking(asks))
     }
 
-    /// Opening is asked once for each upstream that the task names. What somebody would have to approve is refused here.
+    /// Asks policy once for each upstream of the task. A task that needs an approval is refused here.
     pub(super) fn may_open(&self, compiled: &Compiled, policy: &Policy, of: &TaskAsk<'_>) -> Result<(), No> {
         match self.task_permitted(compiled, policy, of, &[])? {
             Some(demand) => Err(No::Refusal(demand.needed())),
@@ -176,7 +176,7 @@ impl Decider {
         }
     }
 
-    /// The upstreams and scopes of a task, one by one, all of one environment.
+    /// The upstreams and scopes of a task. All upstreams must belong to one environment.
     pub(super) fn allowance(
         &self,
         compiled: &Compiled,
@@ -214,7 +214,7 @@ impl Decider {
     }
 }
 
-/// The callers that a task names belong to its environment: environments are walls. Refused too where a rule shuts one of them out.
+/// The callers that a task names must belong to its environment. A caller that a revocation rule shuts out is refused too.
 fn callers_belong(view: &View, policy: &Policy, opener: &Caller, environment: &str, named: &[String]) -> Result<(), No> {
     for name in named.iter().filter(|name| **name != *opener.id().as_str()) {
         let id = SpiffeId::parse(name).map_err(|e| Refusal::field("callers", format!("{name}: {e}")))?;
@@ -235,7 +235,8 @@ fn callers_belong(view: &View, policy: &Policy, opener: &Caller, environment: &s
     Ok(())
 }
 
-/// Who opens a task owns it; one that is opened for another caller is that caller's, so that revoking it or asking for its tasks finds it.
+/// The owner of a task is its opener. A task opened for another caller belongs to that caller, so that revoking the caller or listing its
+/// tasks includes it.
 fn owner_of(caller: &Caller, terms: &Terms, work: Work) -> Result<Identity, No> {
     if work != Work::DelegateTask {
         return Ok(Identity::of(caller));
@@ -247,7 +248,7 @@ fn owner_of(caller: &Caller, terms: &Terms, work: Work) -> Result<Identity, No> 
 }
 
 impl Terms {
-    /// A task that is opened for one exchange includes at least what that exchange asks for.
+    /// Adds to the terms of an inline task what its exchange asks for.
     pub(super) fn with_default(&self, upstream: &str, scopes: &[String], tool: &str, purpose: &str) -> Terms {
         let mut terms = self.clone();
         if terms.upstreams.is_empty() {

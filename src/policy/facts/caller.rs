@@ -1,8 +1,8 @@
-//! The caller and its roles.
+//! Attributes of the caller, and its roles.
 
 use super::{Fact, Value};
 
-/// A role is no attribute but a parent; it belongs in the key like any other fact.
+/// A role is a parent entity, not an attribute. It is listed here because it belongs in the cache key like any other attribute.
 pub(super) const FACTS: &[Fact] = &[
     Fact::new("principal", |c| Some(Value::Text(c.question.caller.as_str()))),
     Fact::new("principal.in", |c| Some(Value::Texts(c.member.roles.clone()))),

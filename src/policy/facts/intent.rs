@@ -1,4 +1,4 @@
-//! What is asked for, and for what.
+//! Attributes of the request: what is asked for and for which purpose.
 
 use super::{Fact, Value};
 
@@ -12,7 +12,7 @@ pub(super) const FACTS: &[Fact] = &[
     Fact::own("context.binding", |c| c.question.intent()?.binding.map(Value::Text)),
     Fact::new("context.sensitive", |c| {
         let (scopes, upstream) = (c.question.intent()?.scopes, c.question.upstream()?);
-        // A scope that nobody registered counts as sensitive; the bounds refuse it anyway.
+        // An unregistered scope counts as sensitive. The exchange refuses such a scope in any case.
         Some(Value::Bool(scopes.iter().any(|s| upstream.scope(s).is_none_or(|s| s.sensitive))))
     }),
     Fact::new("context.ttl_seconds", |c| Some(Value::Long(c.question.ask()?.ttl_seconds))),

@@ -1,7 +1,7 @@
-//! Every attribute that a policy may read: where it stands in the schema, and where its value comes from.
+//! The table of all attributes that a policy may read: the place of each in the schema, and the function that reads its value.
 //!
-//! The request to Cedar, the key of the cache and the analysis of what a set reads are all made from this one table, so an attribute
-//! cannot be in one of them and be missed by another. To add a policy input: one file here, its line in [`all`], its line in the schema.
+//! The Cedar request, the cache key and the analysis of what a set reads are all derived from this table, so an attribute cannot be present
+//! in one of them and missing in another. To add an attribute: add a file here, its line in [`all`], and its line in the schema.
 
 mod caller;
 mod intent;
@@ -14,7 +14,7 @@ use super::request::Question;
 use super::roles::Membership;
 use crate::seq::Millis;
 
-/// A value of an attribute.
+/// The value of an attribute.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'a> {
     /// `Bool`.
@@ -23,29 +23,30 @@ pub enum Value<'a> {
     Long(i64),
     /// `String`.
     Text(&'a str),
-    /// `Set<String>`, in any order, perhaps with repeats.
+    /// `Set<String>`, in any order; duplicates are allowed.
     Texts(Vec<&'a str>),
     /// `datetime`.
     Moment(Millis),
 }
 
-/// A question with what the policy set knows about its caller.
+/// A question, with what the policy set knows about its caller.
 pub struct Case<'a> {
     pub(super) question: Question<'a>,
     pub(super) member: Membership<'a>,
 }
 
-/// Reads one attribute of a case; `None` where it is absent.
+/// Reads one attribute of a case. `None` where the attribute is absent.
 type Get = for<'a> fn(&Case<'a>) -> Option<Value<'a>>;
 
 /// One attribute.
 pub struct Fact {
-    /// Its place: `context.task.purpose`. `principal` and `resource` alone are the entity's own name, `principal.in` and `resource.in`
-    /// what it belongs to.
+    /// Path of the attribute, such as `context.task.purpose`. `principal` and `resource` alone are the entity's name; `principal.in` and
+    /// `resource.in` are the entity's parents.
     pub path: &'static str,
-    /// Whether it changes from one request to the next by itself: time, counts, approvals. A set that reads one is not cached.
+    /// The value changes between otherwise equal requests: time, counts, approvals. Verdicts of a set that reads such an attribute are not
+    /// cached.
     pub volatile: bool,
-    /// Whether it may differ between exchanges that otherwise ask for the same.
+    /// The value may differ between the exchanges of one batch that are otherwise equal: purpose, tool, arguments, binding, groups.
     pub(super) own: bool,
     pub(super) get: Get,
 }

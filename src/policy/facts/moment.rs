@@ -1,4 +1,4 @@
-//! What moves by itself: time, counts, approvals. A verdict that rests on one of these is never remembered.
+//! Attributes that change by themselves: time, counts, approvals. A verdict that depends on one of them is never cached.
 
 use super::{Fact, Value};
 

@@ -1,4 +1,4 @@
-//! Who stands behind the caller: those it acts for, and the person or the job that signed in.
+//! Attributes of the identities behind the caller: the actor chain, the subject, and the person or job that signed in.
 
 use super::{Fact, Value};
 

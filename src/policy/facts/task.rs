@@ -1,4 +1,4 @@
-//! The task that the credential will hang on.
+//! Attributes of the task that the credential belongs to.
 
 use super::{Fact, Value};
 

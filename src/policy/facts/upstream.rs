@@ -1,5 +1,5 @@
-//! The upstream and its registration. The key holds the values, not the registration's version: a change that no policy reads keeps
-//! the cache.
+//! Attributes of the upstream's registration. The cache key holds their values, not the registration's version, so a change that no policy
+//! reads keeps cached verdicts valid.
 
 use super::{Fact, Value};
 

@@ -1,4 +1,4 @@
-//! A request that is sent again.
+//! Repeats of a request whose credential an upstream made.
 
 use std::time::Duration;
 
@@ -13,10 +13,11 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{CredentialId, LeaseId};
 
 impl<D: Durable> Leases<D> {
-    /// The credential of a record as its upstream gives it again; `None` where it cannot, so that another has to take its place. It has
-    /// no records to commit. Whether it is live is the caller's to ask, before and after: the upstream may take its time.
+    /// Obtains a record's credential from its upstream again. `None` where the upstream cannot return it, so that another credential must
+    /// replace it. The result has no records to commit. The caller must check that the credential is live, before and after, since the
+    /// upstream may take long.
     ///
-    /// Refused: NOT_SERVED, UPSTREAM_FAILED, LIMIT_REACHED, CREDENTIAL_NOT_ACTIVE where nothing stands for it upstream any more.
+    /// Refused: NOT_SERVED, UPSTREAM_FAILED, LIMIT_REACHED, and CREDENTIAL_NOT_ACTIVE where the lease is closed already.
     pub async fn again(&self, past: &Past<'_>) -> Result<Option<Minted>, No> {
         let Some(Event::Issued(issued)) = &past.record.event else { return Err(Fault::new("no issuance to give again").into()) };
         let kind = Kind::from_number(issued.kind).ok_or_else(|| Fault::new("a record of an unknown credential kind"))?;

@@ -1,8 +1,9 @@
-//! When each open lease is looked at next, so that a look costs what is due and not what is there.
+//! The schedule of open leases: when each is checked next. A pass therefore costs as much as the leases that are due, not as all open
+//! leases.
 //!
-//! Time alone ends a lease at a moment that is known: its credential's end, its task's deadline, a missed heartbeat. Records that end
-//! things name whom they concern, by credential or task; what names neither (a lock on a caller, a key) has every lease looked at once,
-//! in pieces. Nothing here decides: a look reads the state.
+//! Without any record, a lease ends only at a known time: its credential's expiry, its task's deadline, a missed heartbeat. Records that
+//! end something usually name a credential or a task. For a record that names neither (a lock on a caller, a key change) all leases are
+//! checked at once, in pieces. Nothing here decides whether a lease ends: the check reads the state.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,18 +12,19 @@ use std::ops::Bound;
 use crate::limits;
 use crate::seq::{CredentialId, LeaseId, Millis, TaskId};
 
-/// What is to become of a lease.
+/// The next step for a lease.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum At {
-    /// Looked at, when it is this late.
+    /// Check the lease at this time.
     Look(Millis),
-    /// It is nobody's: undone at its upstream, when the steady clock is there and there is place.
+    /// Undo the lease at this upstream, once the steady clock reaches the value and a place is free.
     Undo(Box<str>, u64),
-    /// Somebody has it in hand.
+    /// The lease is being checked or undone now.
     InHand,
 }
 
-/// Which records concern a lease: those about its credential or one that it rests on, its task or one above it.
+/// The records that concern a lease: records about its credential or one of that credential's ancestors, and about its task or a task above
+/// it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Names {
     pub credentials: Vec<CredentialId>,
@@ -34,7 +36,7 @@ struct Item {
     names: Names,
 }
 
-/// The order of work.
+/// The schedule.
 #[derive(Default)]
 pub(super) struct Agenda {
     items: BTreeMap<LeaseId, Item>,
@@ -42,12 +44,12 @@ pub(super) struct Agenda {
     undoing: BTreeMap<Box<str>, BTreeSet<(u64, LeaseId)>>,
     of_credential: BTreeMap<CredentialId, BTreeSet<LeaseId>>,
     of_task: BTreeMap<TaskId, BTreeSet<LeaseId>>,
-    /// Every lease is looked at: how far that has come.
+    /// Set while all leases are being checked: the position reached.
     pass: Option<Bound<LeaseId>>,
 }
 
 impl Agenda {
-    /// A lease that is new here is looked at now.
+    /// Adds a lease and schedules a check now, if the lease is not known yet.
     pub fn learn(&mut self, id: LeaseId) {
         if let Entry::Vacant(new) = self.items.entry(id) {
             new.insert(Item { at: At::Look(Millis(0)), names: Names::default() });
@@ -55,38 +57,38 @@ impl Agenda {
         }
     }
 
-    /// It is closed.
+    /// Removes a closed lease.
     pub fn forget(&mut self, id: LeaseId) {
         self.place(id, At::InHand);
         self.name(id, Names::default());
         self.items.remove(&id);
     }
 
-    /// Something happened to it: it is looked at now, unless it is nobody's already.
+    /// Schedules a check now, after a record about the lease. A lease that is already to be undone stays so.
     pub fn touch(&mut self, id: LeaseId) {
         if self.items.get(&id).is_some_and(|item| matches!(item.at, At::Look(_))) {
             self.place(id, At::Look(Millis(0)));
         }
     }
 
-    /// The same for all that rest on a credential.
+    /// The same for all leases that depend on a credential.
     pub fn touch_credential(&mut self, credential: CredentialId) {
         let all = self.of_credential.get(&credential).cloned();
         all.into_iter().flatten().for_each(|id| self.touch(id));
     }
 
-    /// The same for all in a task and under it.
+    /// The same for all leases in a task and below it.
     pub fn touch_task(&mut self, task: TaskId) {
         let all = self.of_task.get(&task).cloned();
         all.into_iter().flatten().for_each(|id| self.touch(id));
     }
 
-    /// The same for all, in pieces.
+    /// The same for all leases, in pieces.
     pub fn touch_all(&mut self) {
         self.pass = Some(Bound::Unbounded);
     }
 
-    /// Takes up to `most` that are to be looked at or undone by now. `room`: how many places an upstream has.
+    /// Takes up to `most` leases that are due to be checked or undone. `room`: the number of free places of an upstream.
     pub fn take(&mut self, now: Millis, steady: u64, most: usize, room: impl Fn(&str) -> usize) -> Vec<LeaseId> {
         let mut taken: Vec<LeaseId> = Vec::new();
         for (upstream, queue) in &self.undoing {
@@ -100,7 +102,7 @@ impl Agenda {
         taken
     }
 
-    /// Goes on with looking at all.
+    /// Continues the check of all leases.
     fn go_on(&mut self, most: usize, taken: &mut Vec<LeaseId>) {
         let Some(from) = self.pass else { return };
         let mut last = None;
@@ -117,8 +119,8 @@ impl Agenda {
         }
     }
 
-    /// It is somebody's, or may become so: looked at again at `when`, or when a record concerns it. At the latest after
-    /// `limits::LEASE_LOOK_AGAIN_MS`, so that what is due depends on no record alone.
+    /// Schedules the next check of a lease that is in use or being made: at `when`, or when a record concerns the lease. At the latest
+    /// after `limits::LEASE_LOOK_AGAIN_MS`, so that no lease depends on a record alone.
     pub fn later(&mut self, id: LeaseId, when: Millis, now: Millis, names: Option<Names>) {
         if let Some(names) = names {
             self.name(id, names);
@@ -126,12 +128,12 @@ impl Agenda {
         self.place(id, At::Look(when.min(now.plus(limits::LEASE_LOOK_AGAIN_MS))));
     }
 
-    /// It is nobody's: undone when the steady clock is at `at`.
+    /// Schedules undoing at the steady time `at`.
     pub fn undo(&mut self, id: LeaseId, upstream: &str, at: u64) {
         self.place(id, At::Undo(upstream.into(), at));
     }
 
-    /// It is undone now, if it is waiting for that.
+    /// Undoes a lease now, if it is waiting to be undone.
     pub fn hurry(&mut self, id: LeaseId) {
         if let Some(Item { at: At::Undo(upstream, _), .. }) = self.items.get(&id) {
             let upstream = upstream.clone();
@@ -139,12 +141,12 @@ impl Agenda {
         }
     }
 
-    /// No lease is open, as far as is known.
+    /// Whether no open lease is known.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// How long nothing is due, milliseconds, where not forever; and whether something is that finds no place.
+    /// The time until the next lease is due, in milliseconds, if any; and whether a lease is due but has no place.
     pub fn next(&self, now: Millis, steady: u64, room: impl Fn(&str) -> usize) -> (Option<u64>, bool) {
         let look = self.looks.first().map(|(at, _)| at.since(now));
         let (mut undo, mut full) = (None, false);

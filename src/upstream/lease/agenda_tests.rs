@@ -1,4 +1,4 @@
-//! The order in which leases are looked at, piece by piece.
+//! Tests of the schedule in which leases are checked.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn names(credential: u8, tasks: &[u8]) -> Option<Names> {
     Some(Names { credentials, tasks: tasks.iter().map(|t| TaskId::from_bytes([*t; 16])).collect() })
 }
 
-/// Leases 1, 2 and 3 with an end each: 1 in task 10, 2 in task 11 under it, 3 in task 12 and resting on credential 1.
+/// Leases 1, 2 and 3, each with an end: 1 in task 10, 2 in task 11 below it, 3 in task 12 and depending on credential 1.
 fn three() -> Agenda {
     let mut agenda = Agenda::default();
     (1..=3).for_each(|n| agenda.learn(lease(n)));

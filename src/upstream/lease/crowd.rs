@@ -1,4 +1,4 @@
-//! How many are at it at once: in all, and at each upstream, so that one that hangs does not take every place.
+//! Bounds how many calls are in progress: in all and per upstream, so that one upstream that hangs does not take every place.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::refusal::Refusal;
 
-/// A bound by its name in `limits.rs`.
+/// A bound, with its name in `limits.rs`.
 #[derive(Clone, Copy)]
 pub(super) struct Most {
     pub name: &'static str,
@@ -32,14 +32,14 @@ impl Crowd {
         Arc::new(Crowd { in_all, at_one, inside: Mutex::default() })
     }
 
-    /// How many places are free for an upstream.
+    /// The number of free places for an upstream.
     pub fn room(&self, upstream: &str) -> usize {
         let inside = self.inside.lock();
         let here = inside.at.get(upstream).copied().unwrap_or(0);
         self.in_all.places.saturating_sub(inside.all).min(self.at_one.places.saturating_sub(here))
     }
 
-    /// A place, given back when it is dropped; refused with LIMIT_REACHED where none is free.
+    /// Takes a place, which is given back on drop. Refused with LIMIT_REACHED where none is free.
     pub fn enter(self: &Arc<Crowd>, upstream: &str) -> Result<Place, Refusal> {
         let mut inside = self.inside.lock();
         let here = inside.at.get(upstream).copied().unwrap_or(0);

@@ -1,5 +1,5 @@
-//! What this process knows of its leases beyond the ledger: who is making one, and how undoing goes. Lost with the process, and nothing
-//! depends on it but speed.
+//! What this process knows about its leases beyond the ledger: which are being made, and the progress of undoing. It is lost with the
+//! process; losing it costs time but not correctness.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::ledger::state::Lease;
 use crate::limits;
 use crate::seq::{LeaseId, Millis};
 
-/// What is known of the making of something.
+/// What is known about the result of making a credential.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fate {
-    /// It was not answered: it may still appear.
+    /// Not answered: the credential may still appear.
     Unknown,
-    /// It was made.
+    /// The credential was made.
     Made,
     /// The upstream refused, or was never asked.
     NeverMade,
@@ -32,15 +32,15 @@ pub(super) enum Fate {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Given {
     pub fate: Fate,
-    /// Its issuance was proposed and may be in the ledger.
+    /// The issuance was proposed and may be in the ledger.
     pub proposed: bool,
-    /// When, by the steady clock.
+    /// The time of handing over, by the steady clock.
     pub at: u64,
 }
 
 #[derive(Default)]
 struct Entry {
-    /// Somebody here makes it: hands off.
+    /// This process is making the credential; the lease must not be undone.
     making: bool,
     given: Option<Given>,
     attempts: u32,
@@ -49,7 +49,7 @@ struct Entry {
     last: String,
 }
 
-/// How undoing goes, for people.
+/// The progress of undoing, for operators.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
     pub attempts: u32,
@@ -57,19 +57,19 @@ pub(super) struct Progress {
     pub next_at: u64,
 }
 
-/// What a look at a lease found.
+/// The result of checking a lease.
 pub(super) enum Found {
-    /// It is somebody's, or may become so, at least until then.
+    /// The lease is in use or being made, at least until this time.
     Until(Millis, Names),
-    /// It is nobody's, for this cause.
+    /// The lease has no live credential, for this cause.
     Nobodys(Cause),
 }
 
-/// How to go on with a lease.
+/// The next step for a lease.
 pub(super) enum Next {
-    /// Not now.
+    /// Nothing to do now.
     Later,
-    /// Undo it for this cause. What its maker told, if it was made here.
+    /// Undo the lease for this cause. The second value is the maker's report, if the credential was made in this process.
     Undo(Cause, Option<Given>),
 }
 
@@ -86,13 +86,13 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// Somebody begins to make it. What becomes of it is told by the guard, or by dropping it.
+    /// Marks the lease as being made. The guard reports the result, also when it is dropped.
     pub fn making(self: &Arc<Desk>, lease: LeaseId, steady: impl Fn() -> u64 + Send + Sync + 'static) -> Making {
         self.inner.lock().entries.entry(lease).or_default().making = true;
         Making { desk: self.clone(), lease, fate: Fate::NeverMade, steady: Box::new(steady), done: false }
     }
 
-    /// Takes in what happened. Whether a lease is open, as far as is known.
+    /// Processes news from records. Returns whether an open lease is known.
     pub fn take_in(&self, news: News) -> bool {
         let mut inner = self.inner.lock();
         news.opened.into_iter().for_each(|id| inner.agenda.learn(id));
@@ -108,24 +108,25 @@ impl Desk {
         !inner.agenda.is_empty()
     }
 
-    /// Leases that are open in the state.
+    /// Adds leases that are open in the state.
     pub fn learn(&self, open: impl Iterator<Item = LeaseId>) {
         let mut inner = self.inner.lock();
         open.for_each(|id| inner.agenda.learn(id));
     }
 
-    /// Takes what is due into the hand of one who looks at it.
+    /// Takes the leases that are due, marking them as in hand.
     pub fn take(&self, now: Millis, steady: u64, room: impl Fn(&str) -> usize) -> Vec<LeaseId> {
         self.inner.lock().agenda.take(now, steady, limits::LEASES_LOOK, room)
     }
 
-    /// Puts back what could not be looked at.
+    /// Returns leases that could not be checked to the schedule.
     pub fn put_back(&self, taken: &[LeaseId]) {
         let mut inner = self.inner.lock();
         taken.iter().for_each(|id| inner.agenda.later(*id, Millis(0), Millis(0), None));
     }
 
-    /// Decides on what was found. A lease that its maker handed over is nobody's, whatever the state says of its issuance.
+    /// Decides on the result of a check. A lease that its maker handed over is undone even if the state says that its issuance may still
+    /// follow.
     pub fn decide(&self, id: LeaseId, lease: &Lease, found: Found, now: Millis, steady: u64, look_ms: u64) -> Next {
         let mut inner = self.inner.lock();
         let Inner { entries, agenda } = &mut *inner;
@@ -140,7 +141,7 @@ impl Desk {
             }
         };
         let at = match entry {
-            // Its maker hands it over, or has it issued.
+            // The maker will either hand the lease over or have it issued.
             Some(e) if e.making && !lease.issued => steady.saturating_add(look_ms),
             Some(e) if e.next_at > steady => e.next_at,
             _ => return Next::Undo(cause, given),
@@ -149,17 +150,17 @@ impl Desk {
         Next::Later
     }
 
-    /// No place was found to undo it.
+    /// No place was free to undo the lease.
     pub fn no_place(&self, id: LeaseId, upstream: &str, steady: u64) {
         self.inner.lock().agenda.undo(id, upstream, steady);
     }
 
-    /// It is closed, here or elsewhere.
+    /// Removes a lease that was closed here or elsewhere.
     pub fn forget(&self, lease: LeaseId) {
         self.inner.lock().forget(lease);
     }
 
-    /// It did not take: again after a pause.
+    /// An attempt failed: schedules the next one after a pause.
     pub fn failed(&self, lease: LeaseId, upstream: &str, why: String, now: u64, timing: &Timing) {
         let mut inner = self.inner.lock();
         let Inner { entries, agenda } = &mut *inner;
@@ -179,7 +180,7 @@ impl Desk {
         agenda.undo(lease, upstream, entry.next_at);
     }
 
-    /// It took, and has to be looked at once more at `at`.
+    /// The lease is undone and has to be checked once more at `at`.
     pub fn later(&self, lease: LeaseId, upstream: &str, at: u64) {
         let mut inner = self.inner.lock();
         let Inner { entries, agenda } = &mut *inner;
@@ -189,7 +190,7 @@ impl Desk {
         agenda.undo(lease, upstream, at);
     }
 
-    /// Tries again at once.
+    /// Retries at once.
     pub fn retry(&self, lease: LeaseId) {
         {
             let mut inner = self.inner.lock();
@@ -210,12 +211,12 @@ impl Desk {
         })
     }
 
-    /// How many did not take so far.
+    /// The number of leases with failed attempts.
     pub fn failing(&self) -> usize {
         self.inner.lock().entries.values().filter(|e| e.attempts > 0).count()
     }
 
-    /// How long nothing is due, milliseconds, where not forever; and whether something is that finds no place.
+    /// The time until the next lease is due, in milliseconds, if any; and whether a lease is due but has no place.
     pub fn next(&self, now: Millis, steady: u64, room: impl Fn(&str) -> usize) -> (Option<u64>, bool) {
         self.inner.lock().agenda.next(now, steady, room)
     }
@@ -243,7 +244,7 @@ impl Inner {
     }
 }
 
-/// Held while something is made, and until its credential is handed out. Dropped, it hands the lease over to be undone.
+/// Held while a credential is made and until it is handed out. Dropping it hands the lease over to be undone.
 pub(super) struct Making {
     desk: Arc<Desk>,
     lease: LeaseId,
@@ -253,7 +254,7 @@ pub(super) struct Making {
 }
 
 impl Making {
-    /// The end of it.
+    /// Ends the making with its outcome.
     pub fn end(mut self, outcome: Outcome) {
         match outcome {
             Outcome::Revealed => {

@@ -1,4 +1,4 @@
-//! What records concern leases, noted on the writer's thread, which must not wait: the one who undoes them sorts it out.
+//! Notes which records concern leases. Noting runs on the writer's thread and must not wait; the undoing task processes the notes.
 
 use parking_lot::Mutex;
 
@@ -7,27 +7,27 @@ use crate::limits;
 use crate::revocation::Target;
 use crate::seq::{CredentialId, LeaseId, TaskId};
 
-/// What happened since somebody looked.
+/// The events since the notes were last taken.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub(super) struct News {
-    /// Opened.
+    /// Leases that were opened.
     pub opened: Vec<LeaseId>,
-    /// Closed.
+    /// Leases that were closed.
     pub closed: Vec<LeaseId>,
-    /// Issued: somebody's from here on.
+    /// Leases whose credential was issued.
     pub issued: Vec<LeaseId>,
-    /// Ended, or revoked by name.
+    /// Credentials that were released, or revoked by id.
     pub credentials: Vec<CredentialId>,
-    /// Ended, or revoked by name.
+    /// Tasks that were closed, or revoked by id.
     pub tasks: Vec<TaskId>,
-    /// Something that any lease may rest on was revoked.
+    /// Something was revoked that any lease may depend on.
     pub all: bool,
-    /// More was opened than is noted: the state knows what.
+    /// There were more events than are noted; the leases must be read from the state.
     pub read_again: bool,
 }
 
 impl News {
-    /// Notes what a record says. Whether it ends something, so that nobody should wait for the next look.
+    /// Notes a record. Returns whether the record ends something, so that the undoing task should be woken.
     fn note(&mut self, record: &Record) -> bool {
         let Some(event) = &record.event else { return false };
         match event {
@@ -50,7 +50,7 @@ impl News {
         ends
     }
 
-    /// What is more than is worth keeping apart is looked at as a whole.
+    /// Above the limit the individual notes are replaced by a check of all leases.
     fn bound(&mut self) {
         if self.credentials.len() + self.tasks.len() > limits::LEASE_NEWS {
             (self.credentials, self.tasks, self.all) = (Vec::new(), Vec::new(), true);
@@ -62,19 +62,19 @@ impl News {
     }
 }
 
-/// Where it is noted.
+/// The notes, shared between the writer and the undoing task.
 pub(super) struct Inbox {
     news: Mutex<Noted>,
 }
 
 struct Noted {
     news: News,
-    /// A lease is open, as far as is known: else nothing that ends is of interest.
+    /// An open lease is known. Otherwise records that end something are ignored.
     any: bool,
 }
 
 impl Default for Inbox {
-    /// Nobody has read the state yet.
+    /// The state has not been read yet.
     fn default() -> Inbox {
         let news = News { read_again: true, ..News::default() };
         Inbox { news: Mutex::new(Noted { news, any: true }) }
@@ -82,7 +82,7 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// Notes what durable records say, in order. Whether something ended.
+    /// Notes durable records, in order. Returns whether a record ended something.
     pub fn note<'a>(&self, records: impl Iterator<Item = &'a Record>) -> bool {
         let mut noted = self.news.lock();
         let mut ended = false;
@@ -97,18 +97,18 @@ impl Inbox {
         ended
     }
 
-    /// Takes what was noted.
+    /// Takes the notes.
     pub fn take(&self) -> News {
         std::mem::take(&mut self.news.lock().news)
     }
 
-    /// The state was not read to its end.
+    /// The state was not read completely and must be read again.
     pub fn read_again(&self) {
         let mut noted = self.news.lock();
         (noted.news.all, noted.news.read_again, noted.any) = (true, true, true);
     }
 
-    /// No lease is open, after all that was taken.
+    /// No lease is open after everything that was taken.
     pub fn rest(&self) {
         let mut noted = self.news.lock();
         noted.any = noted.news != News::default();
@@ -171,7 +171,7 @@ mod tests {
         inbox.rest();
         assert!(!inbox.note([released(1)].iter()));
         assert_eq!(inbox.take(), News::default());
-        // One that opens between the taking and the rest is not overlooked.
+        // A lease that opens between `take` and `rest` is not missed.
         inbox.note([opened(1)].iter());
         inbox.rest();
         assert!(inbox.note([released(2)].iter()));

@@ -1,4 +1,4 @@
-//! Leases as people see them.
+//! Leases in the form that operators see.
 
 use std::ops::Bound;
 
@@ -7,25 +7,25 @@ use crate::ledger::state::{Lease, State};
 use crate::refusal::No;
 use crate::seq::LeaseId;
 
-/// A lease and how undoing it goes.
+/// A lease and the progress of undoing it.
 #[derive(Clone, Debug)]
 pub struct Listed {
-    /// Its id.
+    /// The lease's id.
     pub id: LeaseId,
     /// The lease.
     pub lease: Lease,
-    /// Whose it is.
+    /// The state of the lease.
     pub standing: Standing,
-    /// Attempts of this process that did not take.
+    /// Failed attempts of this process.
     pub attempts: u32,
-    /// What the upstream said to the newest of them.
+    /// The upstream's answer to the most recent failed attempt.
     pub last: String,
-    /// Until the next, milliseconds; 0 where it is due.
+    /// Time until the next attempt, in milliseconds; 0 if it is due.
     pub next_in_ms: u64,
 }
 
 impl<D: Durable> Leases<D> {
-    /// Up to `most` leases after one, in the order of their ids, with how undoing goes.
+    /// Up to `most` leases after the given one, ordered by id, with the progress of undoing.
     pub async fn list(&self, after: Option<LeaseId>, most: usize) -> Result<Vec<Listed>, No> {
         let now = self.durable.now();
         let left = self.timing().left_ms;
@@ -33,14 +33,14 @@ impl<D: Durable> Leases<D> {
         Ok(page.found.into_iter().map(|(id, lease, standing)| self.listed(id, lease, standing)).collect())
     }
 
-    /// One lease, where it is open.
+    /// One open lease; `None` if it is not open.
     pub async fn one(&self, id: LeaseId) -> Result<Option<Listed>, No> {
         let (now, left) = (self.durable.now(), self.timing().left_ms);
         let found = self.durable.settled(|s| s.leases.get(&id).map(|l| (Lease::clone(l), standing(s, l, now, left)))).await?;
         Ok(found.map(|(lease, standing)| self.listed(id, lease, standing)))
     }
 
-    /// Leases of which an attempt of this process did not take.
+    /// The number of leases with failed attempts of this process.
     pub fn failing(&self) -> usize {
         self.desk.failing()
     }
@@ -52,14 +52,14 @@ impl<D: Durable> Leases<D> {
     }
 }
 
-/// A part of the leases.
+/// A page of leases.
 pub(super) struct Page<T> {
     pub found: Vec<(LeaseId, Lease, T)>,
-    /// Where to go on; `None` at the end.
+    /// Where the next page begins; `None` at the end.
     pub last: Option<LeaseId>,
 }
 
-/// Up to `most` leases after one, and what `of` finds of them.
+/// Up to `most` leases after the given one for which `of` returns a value, each with that value.
 pub(super) fn page<T>(s: &State, after: Option<LeaseId>, most: usize, of: impl Fn(LeaseId, &Lease) -> Option<T>) -> Page<T> {
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);
     let mut page = Page { found: Vec::new(), last: None };

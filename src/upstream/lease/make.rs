@@ -1,4 +1,4 @@
-//! Making under a lease.
+//! Making credentials under a lease.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::policy::grant::{Grant, Parts};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{CredentialId, LeaseId};
 
-/// A kind that never is irrevocable must not become so by what an upstream says.
+/// Refuses an irrevocable credential of a kind that is always revocable; an upstream's answer must not change that.
 pub(super) fn fitting(kind: Kind, made: Made) -> Result<Made, Fault> {
     match made.irrevocable && !kind.line().may_be_irrevocable {
         true => Err(Fault::new(format!("an upstream made an irrevocable credential of kind {}", kind.name()))),
@@ -31,10 +31,10 @@ pub(super) fn failed(kind: Kind, why: &str) -> No {
 }
 
 impl<D: Durable> Leases<D> {
-    /// Makes a credential of a kind that is made elsewhere: the lease is durable before anything is asked of the upstream. `group`: the
-    /// number that ties its records together.
+    /// Makes a credential of a kind that an upstream makes. The lease is durable before the upstream is asked. `group`: the number that
+    /// ties the credential's records together.
     ///
-    /// Dropping this future, or what it gives, undoes what was made.
+    /// Dropping this future, or the returned [`Minted`], undoes what was made.
     ///
     /// Refused: NOT_SERVED, UPSTREAM_FAILED, LIMIT_REACHED, and as the ledger refuses the lease.
     pub async fn mint(&self, grant: Grant, group: u32) -> Result<Minted, No> {
@@ -60,7 +60,8 @@ impl<D: Durable> Leases<D> {
         Ok(Minted::new(records(parts, group), summary, made.answer, lapse))
     }
 
-    /// Makes the lease durable. Too slow is too late: others may take it for left behind while we make.
+    /// Makes the lease durable. If that takes too long the exchange is refused, because another replica could consider the lease left
+    /// behind while the credential is still being made.
     async fn open(&self, lease: LeaseId, named: &Named, parts: &Parts) -> Result<(), No> {
         let opened = LeaseOpened {
             lease: lease.as_bytes().to_vec(),
@@ -82,7 +83,7 @@ impl<D: Durable> Leases<D> {
     }
 
     async fn ask(&self, remote: &dyn Remote, order: &Order<'_>, making: &mut Making) -> Result<Made, MakeError> {
-        // From here on something may appear, also if this future is dropped in the middle.
+        // From here on a credential may appear upstream, even if this future is dropped while it waits.
         making.fate = Fate::Unknown;
         let limit = Duration::from_millis(self.timing().make_ms);
         let made = match tokio::time::timeout(limit, remote.make(order)).await {

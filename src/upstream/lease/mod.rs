@@ -1,21 +1,24 @@
-//! Leases: whatever is made upstream is in the ledger before it is made, and ends undone or listed (design, section 11, invariant 5).
+//! Leases: every credential made at an upstream is in the ledger before it is made, and its lease ends undone or listed (design, section
+//! 11, invariant 5).
 //!
 //! ```text
 //! LeaseOpened, durable ─▶ make ─▶ Issued, durable and valid ─▶ answer
-//!                           │ failed, dropped, void, killed         │ expired, given back, revoked, its task over
+//!                           │ failed, dropped, void, killed         │ expired, released, revoked, its task over
 //!                           ▼                                       ▼
-//!                     bar the issuance ─▶ undo ─▶ look ─▶ LeaseClosed      again and again, until it took
+//!                     bar the issuance ─▶ undo ─▶ check ─▶ LeaseClosed      retried until it succeeds
 //! ```
 //!
 //! Failure analysis.
-//! - *Killed anywhere.* The lease is in the ledger. Nobody's issuance came of it within `left_ms`: it was left behind, and is undone.
-//! - *An issuance that is still on its way while its lease is undone* (the caller went away during the commit, another replica is slow):
-//!   before anything is undone whose issuance may have been proposed, its credential is revoked in the ledger. Then either the issuance is
-//!   there before, and is revoked, or comes after, and is void. Never is a credential live that opens nothing.
-//! - *A request that arrives late.* The upstream may carry out `make` after we gave up on it, and after an undo that found nothing. So a
-//!   lease whose `make` was not answered closes only when [`settles_ms`](crate::credential::remote::Remote::settles_ms) have passed and it was undone and looked at after that.
-//! - *The same lease undone twice, by two replicas or across a restart.* Undoing may be repeated; the second to close it is told that it is
-//!   closed.
+//! - *Killed anywhere.* The lease is in the ledger. If no issuance of it became valid within `left_ms`, the lease was left behind and is
+//!   undone.
+//! - *An issuance still on its way while its lease is undone* (the caller disconnected during the commit, another replica is slow): before
+//!   a lease is undone whose issuance may have been proposed, its credential is revoked in the ledger. The issuance is then either already
+//!   there and revoked, or arrives later and is void. A live credential that opens nothing cannot exist.
+//! - *A request that arrives late.* The upstream may carry out `make` after mayfly gave up on it, even after an undo that found nothing. A
+//!   lease whose `make` was not answered therefore closes only once [`settles_ms`](crate::credential::remote::Remote::settles_ms) have
+//!   passed and it was undone and checked after that.
+//! - *The same lease undone twice, by two replicas or across a restart.* Undoing is idempotent; the second attempt to close the lease
+//!   learns that it is closed.
 
 mod again;
 mod agenda;
@@ -48,32 +51,33 @@ use crowd::{Crowd, Most};
 use desk::Desk;
 use inbox::Inbox;
 
-/// What leases need of the ledger.
+/// The ledger operations that leases need.
 pub trait Durable: Send + Sync + 'static {
-    /// Commits a group of records: durable and found valid, or refused. A fault, and a refusal for lack of service, leave open whether.
+    /// Commits a group of records. `Ok`: durable and found valid. After a fault, or a refusal for lack of service, it is unknown whether
+    /// the records were committed.
     fn commit(&self, records: Vec<Record>) -> impl Future<Output = Result<Receipt, No>> + Send;
 
-    /// Reads the state, and answers when all that was seen is durable: what is undone upstream cannot be taken back.
+    /// Reads the state and returns once everything that was read is durable, because undoing at an upstream cannot be reverted.
     fn settled<T: Send>(&self, read: impl FnOnce(&State) -> T + Send) -> impl Future<Output = Result<T, No>> + Send;
 
-    /// Now, as far as a clock is believed that may have stepped.
+    /// The present time, by a clock that does not follow steps of the wall clock.
     fn now(&self) -> Millis;
 }
 
-/// How long things may take, milliseconds.
+/// Time limits, in milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timing {
-    /// Making.
+    /// Limit for making a credential.
     pub make_ms: u64,
-    /// One attempt to undo, or to look.
+    /// Limit for one attempt to undo or to check.
     pub call_ms: u64,
-    /// From opening a lease until it counts as left behind. More than `make_ms` and the age at which the fold voids a decision.
+    /// Time from opening a lease until it counts as left behind. Longer than `make_ms` and than the age at which the fold voids a decision.
     pub left_ms: u64,
     /// The first pause between attempts.
     pub retry_min_ms: u64,
     /// The longest pause between attempts.
     pub retry_max_ms: u64,
-    /// Between looks, when nothing wakes us.
+    /// Interval between passes when nothing wakes the undoing task.
     pub look_ms: u64,
 }
 
@@ -90,31 +94,31 @@ impl Default for Timing {
     }
 }
 
-/// Why something is to be undone.
+/// Why a lease is to be undone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause {
-    /// No issuance came of it.
+    /// No issuance followed the lease.
     LeftBehind,
-    /// Its credential has ended, or was given back.
+    /// The credential expired or was released.
     Ended,
-    /// Its credential was revoked, at this seq.
+    /// The credential was revoked, at this sequence number.
     Revoked(Seq),
-    /// Its task is over.
+    /// The credential's task is over.
     TaskOver,
 }
 
-/// Whose a lease is.
+/// The state of a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
-    /// Its issuance may still come.
+    /// The issuance may still follow.
     InMaking,
-    /// A live credential's.
+    /// The lease belongs to a live credential.
     Somebodys,
-    /// Nobody's.
+    /// The lease has no live credential and is to be undone.
     ToUndo(Cause),
 }
 
-/// Whose a lease is at `now`. A task that is held keeps what it has: a hold is reversible.
+/// The state of a lease at `now`. A held task keeps its credentials, since a hold is reversible.
 pub fn standing(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> Standing {
     let now = now.max(state.time);
     if !lease.issued {
@@ -134,7 +138,7 @@ pub fn standing(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> Stan
     }
 }
 
-/// By this an operator gives a lease up: what stands upstream is theirs to clean from then on.
+/// The event by which an operator abandons a lease. Cleaning up at the upstream is then up to the operator.
 pub fn abandoned(lease: LeaseId, why: &str) -> Event {
     closed(lease, LeaseEnd::Abandoned, why)
 }
@@ -143,7 +147,7 @@ fn closed(lease: LeaseId, end: LeaseEnd, detail: &str) -> Event {
     Event::LeaseClosed(LeaseClosed { lease: lease.as_bytes().to_vec(), end: end as i32, detail: brief(detail) })
 }
 
-/// An upstream's words as they may be kept: no control characters, and not too many.
+/// An upstream's text in a form that may be kept: without control characters and of bounded length.
 fn brief(text: &str) -> String {
     let mut out: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let end = (0..=limits::LEASE_DETAIL_BYTES.min(out.len())).rev().find(|at| out.is_char_boundary(*at));
@@ -151,14 +155,14 @@ fn brief(text: &str) -> String {
     out
 }
 
-/// How many may be at it at once: at most those of `limits.rs`.
+/// How many calls may be in progress at once; at most the numbers in `limits.rs`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Places {
     /// Making, in all.
     pub making: usize,
     /// Making at one upstream.
     pub making_per_upstream: usize,
-    /// Making of one all-or-nothing batch.
+    /// Making for one all-or-nothing batch.
     pub making_per_batch: usize,
     /// Undoing, in all.
     pub undoing: usize,
@@ -178,18 +182,18 @@ impl Default for Places {
     }
 }
 
-/// What is made elsewhere: the kinds, how long things may take, and how many at once. By default nothing is.
+/// The kinds made at upstreams, with their time limits and numbers of places. The default has no such kind.
 #[derive(Clone, Default)]
 pub struct Elsewhere {
     /// The kinds.
     pub remotes: Remotes,
-    /// How long things may take.
+    /// Time limits.
     pub timing: Timing,
-    /// How many at once.
+    /// How many calls may be in progress at once.
     pub places: Places,
 }
 
-/// Makes under leases, and undoes.
+/// Makes credentials under leases, and undoes leases.
 pub struct Leases<D> {
     durable: Arc<D>,
     elsewhere: Elsewhere,
@@ -201,7 +205,7 @@ pub struct Leases<D> {
 }
 
 impl<D: Durable> Leases<D> {
-    /// One per process.
+    /// Creates the leases of a process. There is one instance per process.
     pub fn new(durable: Arc<D>, elsewhere: Elsewhere, system: System) -> Arc<Leases<D>> {
         let most = |name, places| Most { name, places };
         let places = elsewhere.places;
@@ -212,12 +216,12 @@ impl<D: Durable> Leases<D> {
         Arc::new(Leases { durable, elsewhere, system, desk: Arc::default(), inbox: Inbox::default(), making, undoing })
     }
 
-    /// How long things may take.
+    /// Time limits.
     pub fn timing(&self) -> &Timing {
         &self.elsewhere.timing
     }
 
-    /// How many may be at it at once.
+    /// How many calls may be in progress at once.
     pub fn places(&self) -> &Places {
         &self.elsewhere.places
     }
@@ -227,7 +231,7 @@ impl<D: Durable> Leases<D> {
         !self.elsewhere.remotes.is_empty()
     }
 
-    /// Who makes a kind. Refused with NOT_SERVED, before anything is done, where nobody here does.
+    /// The implementation that makes a kind. Refused with NOT_SERVED, before anything is done, where this server has none.
     pub fn maker(&self, kind: Kind) -> Result<&Arc<dyn Remote>, Refusal> {
         self.elsewhere.remotes.of(kind).ok_or_else(|| {
             Refusal::new(Reason::NotServed, format!("credentials of kind {} are not made by this server", kind.name()))

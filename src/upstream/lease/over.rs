@@ -9,20 +9,20 @@ use crate::refusal::No;
 use crate::seq::Millis;
 use crate::system::System;
 
-/// The ledger, and a clock that does not follow a wall clock that steps: what a step made look expired would be gone upstream.
+/// The ledger, with a guarded clock: a step of the wall clock must not make credentials look expired, since undoing them upstream is final.
 pub struct OverLedger {
     ledger: Ledger,
     clock: Guarded,
 }
 
 impl OverLedger {
-    /// Believes the wall clock as it stands now.
+    /// Trusts the wall clock as it is now.
     pub fn new(ledger: Ledger, system: System) -> OverLedger {
         OverLedger { ledger, clock: Guarded::new(system, limits::CLOCK_SKEW_MS) }
     }
 }
 
-/// A lease leads to a grant; what revokes goes first.
+/// The lane of a commit: opening a lease leads to a grant; revoking has precedence.
 fn lane(records: &[Record]) -> Lane {
     let any = |is: fn(&Event) -> bool| records.iter().filter_map(|r| r.event.as_ref()).any(is);
     if any(|e| matches!(e, Event::Revoked(_))) {
@@ -44,7 +44,7 @@ impl Durable for OverLedger {
     }
 
     fn now(&self) -> Millis {
-        // What had ended when the newest commit was written has ended, also by a clock that stands behind it.
+        // Never earlier than the newest commit: whatever had expired at that commit stays expired when this clock is behind.
         self.clock.now().max(self.ledger.peek(|state| state.time))
     }
 }

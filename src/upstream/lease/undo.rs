@@ -1,4 +1,4 @@
-//! Undoing, for as long as it takes.
+//! Undoing leases at their upstreams, retried for as long as it takes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,23 +18,23 @@ use crate::refusal::{No, Reason};
 use crate::revocation::Target;
 use crate::seq::{CredentialId, LeaseId, Millis, Seq};
 
-/// What was begun.
+/// The result of starting the attempts that are due.
 struct Begun {
-    /// How long nothing more is due, milliseconds.
+    /// Time until the next lease is due, in milliseconds.
     wait: u64,
-    /// Something is due that found no place.
+    /// A lease is due but no place is free.
     full: bool,
 }
 
 enum Done {
     Closed,
-    /// Undone; to be looked at once more when this much time has passed, milliseconds.
+    /// Undone; to be checked once more after this many milliseconds.
     Watch(u64),
 }
 
 impl<D: Durable> Leases<D> {
-    /// Undoes until it is dropped, which leaves to the next start what was not done. A failure is logged and tried again. While the
-    /// ledger cannot be written nothing is undone, since what was revoked may come back: it waits, and says so once.
+    /// Undoes leases until the future is dropped; whatever is unfinished is left to the next start. A failed attempt is logged and retried.
+    /// While the ledger cannot be written nothing is undone, because a revocation that is not durable may be lost; that is logged once.
     pub async fn run(self: Arc<Self>) {
         let (mut running, mut said) = (JoinSet::new(), String::new());
         loop {
@@ -50,7 +50,7 @@ impl<D: Durable> Leases<D> {
                         tracing::warn!(why, "leases could not be looked at; nothing is undone until they can");
                         said = why;
                     }
-                    // What was thrown away with a state was perhaps all that was known of a lease.
+                    // The news that was discarded with the state may have been the only trace of a lease.
                     self.inbox.read_again();
                     Begun { wait: self.timing().look_ms, full: false }
                 }
@@ -63,25 +63,25 @@ impl<D: Durable> Leases<D> {
         }
     }
 
-    /// Notes what durable records say, in order, and wakes who undoes where they end something. Waits for nothing.
+    /// Notes the events of durable records, in order, and wakes the undoing task where they end something. Never waits.
     pub fn follow<'a>(&self, records: impl Iterator<Item = &'a Record>) {
         if self.inbox.note(records) {
             self.desk.wake.notify_one();
         }
     }
 
-    /// Looks at every lease now, also at what is not due.
+    /// Checks every lease now, including leases that are not due.
     pub fn look_at_all(&self) {
         self.inbox.read_again();
         self.desk.wake.notify_one();
     }
 
-    /// Tries a lease again at once.
+    /// Retries a lease at once.
     pub fn retry(&self, lease: LeaseId) {
         self.desk.retry(lease);
     }
 
-    /// One attempt at everything that is due. Returns how long nothing more is due, milliseconds.
+    /// Makes one attempt at every lease that is due. Returns the time until the next lease is due, in milliseconds.
     pub async fn round(self: &Arc<Self>) -> Result<u64, No> {
         let mut running = JoinSet::new();
         while self.begin(&mut running).await?.full {
@@ -91,7 +91,7 @@ impl<D: Durable> Leases<D> {
         Ok(self.next().0)
     }
 
-    /// Begins to undo what is due, as far as there is place.
+    /// Starts undoing the leases that are due, as far as places are free.
     async fn begin(self: &Arc<Self>, running: &mut JoinSet<()>) -> Result<Begun, No> {
         self.take_in().await?;
         loop {
@@ -112,7 +112,7 @@ impl<D: Durable> Leases<D> {
                 running.spawn(async move {
                     this.attempt(id, lease, cause, given).await;
                     drop(place);
-                    // Others may wait for it.
+                    // Another lease may be waiting for this place.
                     this.desk.wake.notify_one();
                 });
             }
@@ -121,7 +121,7 @@ impl<D: Durable> Leases<D> {
         Ok(Begun { wait, full })
     }
 
-    /// Takes in what records said since the last time; at first, and after more than can be kept, what the state says.
+    /// Processes the news since the last call. The first time, and after the inbox overflowed, it reads all leases from the state instead.
     async fn take_in(&self) -> Result<(), No> {
         let news = self.inbox.take();
         if news.read_again {
@@ -142,7 +142,7 @@ impl<D: Durable> Leases<D> {
         Ok(())
     }
 
-    /// Reads how leases stand. A few at a time: the writer waits while the state is read. What is closed is forgotten.
+    /// Reads the state of leases, a few at a time because the writer waits during the read. Closed leases are forgotten.
     async fn look(&self, taken: Vec<LeaseId>) -> Result<Vec<(LeaseId, Lease, Found)>, No> {
         let (now, left) = (self.durable.now(), self.timing().left_ms);
         let read = |s: &State| -> Vec<(LeaseId, Option<(Lease, Found)>)> {
@@ -160,7 +160,7 @@ impl<D: Durable> Leases<D> {
         Ok(open)
     }
 
-    /// How long nothing is due that is known of, milliseconds; and whether something is that finds no place.
+    /// The time until the next known lease is due, in milliseconds, and whether a lease is due but has no place.
     fn next(&self) -> (u64, bool) {
         let (next, full) = self.desk.next(self.durable.now(), self.system.steady(), |upstream| self.undoing.room(upstream));
         (next.map_or(self.timing().look_ms, |wait| wait.min(self.timing().look_ms)), full)
@@ -183,7 +183,7 @@ impl<D: Durable> Leases<D> {
         if !lease.issued && given.is_none_or(|g| g.proposed) {
             self.bar(lease.credential).await.map_err(|no| format!("its issuance could not be barred: {no}"))?;
         }
-        // Measured before undoing: what arrives late must have arrived before it.
+        // Computed before undoing: a late request must have arrived before the undo to be covered by it.
         let watch = self.watch_for(lease, given, &**remote);
         self.call(remote.undo(id, lease)).await?;
         if !self.call(remote.is_gone(id, lease)).await? {
@@ -202,19 +202,19 @@ impl<D: Durable> Leases<D> {
         });
         match self.durable.commit(vec![Record::new(author, closed(id, end, "verified to be gone"))]).await {
             Ok(_) => Ok(Done::Closed),
-            // Another replica, or an operator, closed it.
+            // Another replica, or an operator, has closed the lease already.
             Err(No::Refusal(no)) if no.reason == Reason::NotFound => Ok(Done::Closed),
             Err(no) => Err(format!("it is undone, but that could not be recorded: {no}")),
         }
     }
 
-    /// How long something may still appear, milliseconds.
+    /// How long a credential may still appear at the upstream, in milliseconds.
     fn watch_for(&self, lease: &Lease, given: Option<Given>, remote: &dyn Remote) -> u64 {
         match given {
             _ if lease.issued => 0,
             Some(Given { fate: Fate::Made | Fate::NeverMade, .. }) => 0,
             Some(Given { at, .. }) => at.saturating_add(remote.settles_ms()).saturating_sub(self.system.steady()),
-            // Made by a process that is gone, or by another replica, which stops making before `left_ms`.
+            // Made by a process that has ended, or by another replica, which stops making before `left_ms`.
             None => {
                 let settled = lease.opened_at.plus(self.timing().left_ms).plus(remote.settles_ms());
                 settled.since(self.durable.now())
@@ -229,7 +229,7 @@ impl<D: Durable> Leases<D> {
         }
     }
 
-    /// Sees to it that no issuance of this credential is valid from here on, and that one that is there is revoked.
+    /// Revokes the credential, so that an existing issuance ends and a later one is void.
     pub(super) async fn bar(&self, credential: CredentialId) -> Result<(), No> {
         let target = Target::Credential(credential);
         let barred = self.durable.settled(|s| s.rules.get(&target).is_some_and(|e| e.revoked > Seq::ZERO)).await?;
@@ -240,7 +240,7 @@ impl<D: Durable> Leases<D> {
             targets: vec![target.to_record()],
             issued_only: true,
             reason: "it was never answered: what was made for it is undone".to_owned(),
-            // No issuance decided before this is valid after its own longest life.
+            // No issuance decided before this revocation can be valid after the longest lifetime.
             keep_until: self.keep_until().0,
             lock_only: false,
         };
@@ -253,7 +253,7 @@ impl<D: Durable> Leases<D> {
     }
 }
 
-/// How a lease stands, and until when that holds if no record says otherwise.
+/// The finding about a lease, and until when it holds unless a record changes it.
 fn found(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> Found {
     match standing(state, lease, now, left_ms) {
         Standing::ToUndo(cause) => Found::Nobodys(cause),

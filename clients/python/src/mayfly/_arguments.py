@@ -1,7 +1,8 @@
-"""Arguments of a tool call in their one written form (RFC 8785), and its digest.
+"""Arguments of a tool call in canonical form (RFC 8785), and their digest.
 
-Two calls must never have one digest, or what was approved for the one serves for the other. So what a reader of JSON would change
-is refused: a number that a double does not hold, a name that stands twice, half of a surrogate pair.
+Two different calls must never have the same digest, or an approval of one would be valid for the other. Anything that
+another JSON reader would change is therefore refused: a number that a double cannot hold, a duplicate name, a lone
+surrogate.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import rfc8785
 
 from .errors import FieldViolation, InvalidRequest
 
-# Integers that a double holds, each of them alone: up to 2^53 - 1 (RFC 7493, section 2.2).
+# The largest integer up to which a double holds every integer: 2^53 - 1 (RFC 7493, section 2.2).
 EXACT = 2**53 - 1
-# Below this RFC 8785 writes a number without an exponent, so a whole one is an integer to who reads it.
+# RFC 8785 writes smaller numbers without an exponent, so a whole number below it looks like an integer to a reader.
 AS_INTEGER = 1e21
-# Deepest nesting of arguments, as the server takes them.
+# Deepest nesting of arguments that the server accepts.
 DEPTH = 64
 
 Json = Mapping[str, Any]
@@ -31,7 +32,7 @@ def canonical(arguments: Json) -> bytes:
     """The RFC 8785 form of a tool call's arguments.
 
     Raises:
-        InvalidRequest: they are no JSON object, or hold what JSON cannot carry exactly.
+        InvalidRequest: they are not a JSON object, or contain a value that JSON cannot carry exactly.
     """
     if not isinstance(arguments, Mapping):
         refuse("", f"is a {type(arguments).__name__}; right would be a JSON object")
@@ -44,7 +45,7 @@ def canonical(arguments: Json) -> bytes:
 
 
 def arguments_sha256(arguments: Json) -> bytes:
-    """SHA-256 of the RFC 8785 form: what a credential for these arguments names.
+    """SHA-256 of the RFC 8785 form, which a credential for these arguments names.
 
     Raises:
         InvalidRequest: as `canonical`.
@@ -53,11 +54,11 @@ def arguments_sha256(arguments: Json) -> bytes:
 
 
 def arguments_sha256_of_json(text: str | bytes) -> bytes:
-    """The same of arguments as JSON text, as they came over the wire. It refuses what reading them first would hide: a name that
-    stands twice in one object, and a number with more digits than a double holds.
+    """The same for arguments as JSON text, as received. This also refuses what parsing would hide: a duplicate name in
+    an object, and a number with more digits than a double holds.
 
     Raises:
-        InvalidRequest: the text is no JSON object, or one that two readers could take for two.
+        InvalidRequest: the text is not a JSON object, or two readers could read it differently.
     """
     try:
         read = json.loads(
@@ -69,13 +70,13 @@ def arguments_sha256_of_json(text: str | bytes) -> bytes:
     except InvalidRequest:
         raise
     except (ValueError, RecursionError):
-        # What the parser says may quote what it read.
+        # The parser's message may quote its input.
         refuse("", "is no JSON text")
     return arguments_sha256(read)
 
 
 def refuse(path: str, what: str) -> NoReturn:
-    """Refuses arguments for what lies at a path (RFC 6901). No value is quoted."""
+    """Refuses arguments because of the value at a path (RFC 6901). No value is quoted."""
     where = f"{path} " if path else ""
     raise InvalidRequest(
         f"arguments: {where}{what}", reason="INVALID_FIELD", field_violations=(FieldViolation("arguments", f"{where}{what}"),)
@@ -92,7 +93,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _exact(text: str) -> float:
     value = float(text)
     try:
-        # As many digits as tell this double from all others: those that it is written with.
+        # The shortest digits that distinguish this double from all others.
         exact = math.isfinite(value) and Decimal(text) == Decimal(repr(value))
     except (InvalidOperation, Overflow):
         exact = False

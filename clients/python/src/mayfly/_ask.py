@@ -1,4 +1,4 @@
-"""What is asked for: from Python's types to the contract's messages, checked before anything is sent."""
+"""Builds requests: converts Python values to the API's messages and checks them before anything is sent."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _SUBJECT_TOKENS = {
 
 @dataclass(frozen=True, slots=True)
 class SubjectToken:
-    """On whose behalf (RFC 8693).
+    """A subject token: the subject on whose behalf the caller acts (RFC 8693).
 
     Attributes:
-        token: as it was received; never passed on to an upstream.
-        type: what it is: a JWT-SVID, a token of an OIDC issuer, or a credential of mayfly's own.
+        token: as received; never forwarded to an upstream.
+        type: a JWT-SVID, a token of an OIDC issuer, or a mayfly credential.
     """
 
     token: Secret | str = field(repr=False)
@@ -37,7 +37,7 @@ class SubjectToken:
 
 
 class Ask(TypedDict, total=False):
-    """What a credential is asked for with, beside its upstream, scope and task: the keyword arguments of `Mayfly.credential`."""
+    """The keyword arguments of `Mayfly.credential` besides upstream, scope and task."""
 
     tool: str
     arguments: Json | None
@@ -55,7 +55,7 @@ class Ask(TypedDict, total=False):
 
 
 def wrong(name: str, what: str) -> InvalidRequest:
-    """A field that is wrong, before it was sent."""
+    """The error for a field that is invalid before it is sent."""
     return InvalidRequest(f"{name}: {what}", reason="INVALID_FIELD", field_violations=(FieldViolation(name, what),))
 
 
@@ -70,7 +70,7 @@ def duration(name: str, seconds: float | None) -> duration_pb2.Duration | None:
 
 
 def names(name: str, given: str | Sequence[str]) -> list[str]:
-    """A list of names; a text is taken apart at its spaces, as OAuth writes scopes."""
+    """A list of names; a text is split at its spaces, as OAuth writes scopes."""
     return given.split() if isinstance(given, str) else list(given)
 
 
@@ -85,7 +85,7 @@ def kind_of(kind: Kind | None) -> types_pb2.CredentialKind:
 
 
 def request_id() -> str:
-    """Makes a repeat safe: one for all attempts of a request."""
+    """A request id, the same for all attempts of a request, which makes retries safe."""
     return f"py-{uuid.uuid4().hex}"
 
 
@@ -103,7 +103,7 @@ def terms(
     heartbeat: float | None = None,
     parent: str | None = None,
 ) -> task_pb2.TaskTerms:
-    """What a task is opened with."""
+    """The terms of a task."""
     if not purpose:
         raise wrong("purpose", "is empty; a task says what it is for: people read it in approvals and in the audit")
     if not upstreams:
@@ -124,14 +124,14 @@ def terms(
 
 
 def subject(token: SubjectToken | None) -> types_pb2.SubjectToken | None:
-    """On whose behalf."""
+    """The subject token as a message."""
     if token is None:
         return None
     return types_pb2.SubjectToken(token=revealed(token.token), type=_SUBJECT_TOKENS[token.type])
 
 
 def parent_credential(parent: Secret | str | None) -> types_pb2.ParentCredential | None:
-    """The credential that the caller acts under."""
+    """The parent credential as a message."""
     return None if parent is None else types_pb2.ParentCredential(token=revealed(parent))
 
 
@@ -154,14 +154,15 @@ def exchange(
     certificate_request: bytes | None = None,
     ssh_public_key: str | None = None,
 ) -> token_service_pb2.ExchangeRequest:
-    """An exchange without its request id. Without a task it opens one for itself, that allows this and nothing else."""
+    """An exchange without a request id. Without a task it opens one that allows exactly this exchange."""
     scopes = names("scope", scope)
     if not upstream:
         raise wrong("upstream", "is empty; right would be a registered upstream's name")
     if not scopes:
         raise wrong("scope", "is empty; right would be 1 to 8 scopes")
     if task == "":
-        # An id that was lost on the way is not the wish for a task of our own, which has all our rights.
+        # A task id that was lost must not be treated as a request for a new task, which would have all the rights of
+        # this workload.
         raise wrong("task", "is empty; right would be a task's id, or None for a task of its own")
     ask = token_service_pb2.ExchangeRequest(
         upstream=upstream,
@@ -191,7 +192,7 @@ def exchange(
     if task is not None:
         ask.task_id = task
     else:
-        # It lives as long as the credential, and is extended when that is renewed: see `Leases.renew`.
+        # The task lives as long as the credential, and is extended with its renewal: see `Leases.renew`.
         own = terms(
             purpose=purpose,
             upstreams={upstream: scopes},
@@ -205,8 +206,8 @@ def exchange(
     return ask
 
 
-# How long a task that a call opens for itself may ever live, extensions included, seconds: the longest that a server allows
+# Longest lifetime, including extensions, of a task that a call opens for itself, seconds: the longest that a server allows
 # (`limits.task_ttl`).
 LONGEST_WORK = 24 * 3600.0
-# The life of a credential where none is asked for, seconds (token_service.proto, ExchangeRequest.ttl).
+# The lifetime of a credential without a requested one, seconds (token_service.proto, ExchangeRequest.ttl).
 DEFAULT_TTL = 300.0

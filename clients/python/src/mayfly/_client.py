@@ -24,32 +24,34 @@ from .auth import CredentialAuth
 from .mcp import found, required
 from .v1 import task_service_pb2, task_service_pb2_grpc
 
-# The longest that one call may take with all its attempts, seconds; waiting for an approval comes on top.
+# The longest duration of one call with all its attempts, seconds, excluding the wait for an approval.
 TIMEOUT = 10.0
-# How long a shared credential is kept when nobody holds it, seconds.
+# How long a shared credential without holders is kept, seconds.
 IDLE = 5.0
 
 T = TypeVar("T")
 
 
 class Mayfly:
-    """A client of one mayfly server, as one workload. Nothing is sent before the first call; it belongs to the event loop
-    of that call.
+    """A client of one mayfly server, as one workload. Nothing is sent before the first call. The client belongs to the
+    event loop of that call.
 
     Args:
         address: `host:port` (or `https://host:port`) of the server's workload listener.
-        identity: the X.509-SVID: `Files` or `WorkloadApi`. One that rotates is taken up by itself, and no call fails for it.
-        server_id: the SPIFFE ID that the server must have. Left out: it must be of our own trust domain and have the
-            address's DNS name.
-        timeout: seconds that one call may take, all its attempts together.
-        idle: seconds that a shared credential is kept for the next call when nobody holds it; 0 gives it back at once.
-        stream: exchanges go over one stream, for rates of hundreds a second. Those that wait for an approval never do.
-        poll: seconds between two looks at the files of an SVID.
-        require_task: `task_of` and `credential` refuse what names no task, for every call: no task is opened for a call. For
-            servers whose own rights are more than those of whoever calls them.
+        identity: the X.509-SVID: `Files` or `WorkloadApi`. A rotated SVID is used automatically, and no call fails
+            because of it.
+        server_id: the SPIFFE ID that the server must have. Left out: the server must be in the client's own trust
+            domain and have the address's DNS name.
+        timeout: longest duration of one call in seconds, all its attempts together.
+        idle: how long a shared credential without holders is kept for the next call, in seconds; 0 releases it at once.
+        stream: exchanges go over one stream, for rates of hundreds a second. Exchanges that wait for an approval never
+            do.
+        poll: seconds between two checks of the files of an SVID.
+        require_task: every call of `task_of` and `credential` that names no task is refused, instead of opening a task
+            for it. For servers whose own rights exceed those of their callers.
 
     Raises:
-        ValueError: the address is none.
+        ValueError: the address is invalid.
     """
 
     def __init__(
@@ -74,20 +76,21 @@ class Mayfly:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._env_task: str | None = None
-        # Tasks being opened, and being ended with nobody waiting.
+        # Tasks that are being opened, or ended without anybody waiting.
         self._aside: set[asyncio.Task[Any]] = set()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **settings: Any) -> Self:
-        """A client by the environment: `MAYFLY_ADDRESS`; `MAYFLY_SVID`, `MAYFLY_KEY` and `MAYFLY_BUNDLE` (files), else
-        `SPIFFE_ENDPOINT_SOCKET`; `MAYFLY_SERVER_ID`; `MAYFLY_TASK`, the task of a server on stdio.
+        """A client with settings from the environment: `MAYFLY_ADDRESS`; `MAYFLY_SVID`, `MAYFLY_KEY` and
+        `MAYFLY_BUNDLE` (files), else `SPIFFE_ENDPOINT_SOCKET`; `MAYFLY_SERVER_ID`; `MAYFLY_TASK`, the task of a server
+        on stdio.
 
         Args:
-            env: instead of the process's.
+            env: used instead of the process's environment.
             settings: the keyword arguments of `Mayfly`.
 
         Raises:
-            ValueError: names what is missing, and what would be right.
+            ValueError: names the missing variable and what would be valid.
         """
         import os
 
@@ -120,14 +123,15 @@ class Mayfly:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Gives every credential back, sends the reports that wait, and closes the connection. A second time does nothing."""
+        """Releases every credential, sends the remaining use reports, and closes the connection. Further calls do
+        nothing."""
         if self._closed or self._loop is None or _fork.is_copy():
-            # In a process that was forked off, what is open belongs to the parent.
+            # In a forked process, everything that is open belongs to the parent.
             self._closed = True
             return
         self._closed = True
         until = time.monotonic() + CLOSE_WAIT
-        # What was being opened, and what that left to end.
+        # Waits for tasks that are being opened, and then for ending them.
         while self._aside and (left := until - time.monotonic()) > 0:
             await asyncio.wait(self._aside, timeout=left)
         await self._leases.aclose()
@@ -158,41 +162,41 @@ class Mayfly:
         ssh_public_key: str | None = None,
         require_task: bool = False,
     ) -> AsyncIterator[Credential]:
-        """A credential for one upstream, given back at the end of the scope.
+        """A credential for one upstream, released at the end of the scope.
 
-        Equal requests under way share one exchange; an equal one that comes later gets the same credential until shortly
-        before it ends. One for `arguments`, or with a task of its own, is never shared. It is tried again where that is
-        safe, always as the same request, and never after a denial.
+        Concurrent equal requests share one exchange. A later equal request gets the same credential until shortly
+        before it expires. A credential for `arguments`, or with a task of its own, is never shared. A call is retried
+        where that is safe, always as the same request, and never after a denial.
 
         Args:
             upstream: the registered upstream's name.
-            scope: 1 to 8 scopes, as a list or as one text with spaces. All are given or none.
-            tool: the tool that it is for; it serves for no other.
-            arguments: the arguments of the tool call that it is for, a JSON object; it serves for no others. Only their
-                digest is kept, except sealed while an approval waits.
-            purpose: what it is for, at most 512 bytes. Required where the call opens its own task.
-            task: the task's id, as `task_of` gives it. `None` opens one for this call, in the same round trip, that ends
+            scope: 1 to 8 scopes, as a list or as one text with spaces. All are granted or none.
+            tool: the tool that the credential is for. It is valid for no other tool.
+            arguments: the arguments of the tool call that the credential is for, a JSON object. It is valid for no
+                other arguments. mayfly keeps only their digest, except sealed while an approval waits.
+            purpose: the purpose, at most 512 bytes. Required where the call opens its own task.
+            task: the task's id, as from `task_of`. `None` opens a task for this call in the same round trip; it ends
                 with the scope.
             kind: left out: the upstream's only kind.
-            ttl: seconds that it is to live, 1 to 3600. Left out: 300. The least of all bounds wins.
-            wait_for_approval: seconds to wait, at most 60, where somebody has to approve.
-            subject_token: on whose behalf.
-            parent: a credential of mayfly's that this workload acts under.
-            binding: the binding to decide under. Left out: any that permits it.
+            ttl: lifetime in seconds, 1 to 3600. Left out: 300. The least of all bounds applies.
+            wait_for_approval: seconds to wait, at most 60, where a person must approve.
+            subject_token: the subject on whose behalf the credential is requested.
+            parent: a mayfly credential under which this workload acts.
+            binding: the binding under which to decide. Left out: any binding that permits the request.
             authorization_details: RFC 9396, a JSON array.
-            key_binding: `"svid"` binds it to this workload's SVID, 32 bytes to a JWK of that thumbprint.
+            key_binding: `"svid"` binds the credential to this workload's SVID; 32 bytes bind it to the JWK with that
+                thumbprint.
             certificate_request: for the kind `x509`: PKCS #10, DER.
-            ssh_public_key: for the kind `ssh`: in OpenSSH's form.
-            require_task: without a `task` it is refused, and none is opened.
+            ssh_public_key: for the kind `ssh`: in OpenSSH's format.
+            require_task: a call without `task` is refused, and no task is opened.
 
         Raises:
-            Denied: policy, a lock, a revocation or a bound said no; `rule` and `way_out` say more.
-            ApprovalNeeded: nobody approved in time; `approval_id` names what waits.
-            NotActive, NotFound: the task or upstream is over, or not known to this caller.
-            InvalidRequest: a field is wrong, and which.
+            Denied: policy, a lock, a revocation or a bound refused; see `rule` and `way_out`.
+            ApprovalNeeded: nobody approved in time; `approval_id` is the pending approval.
+            NotActive, NotFound: the task or upstream is over, or unknown to this caller.
+            InvalidRequest: a field is invalid; the error names it.
             LimitReached, Unavailable, TimedOut: no answer within `timeout`.
-            IdentityError, NotAuthenticated, ServerCertificateError: one of the two sides has no certificate that the other
-            accepts.
+            IdentityError, NotAuthenticated, ServerCertificateError: one side has no certificate that the other accepts.
         """
         self._start()
         named = task.id if isinstance(task, Task) else task
@@ -232,17 +236,17 @@ class Mayfly:
         url: str | None = None,
         **ask: Unpack[Ask],
     ) -> AsyncIterator[CredentialAuth]:
-        """Authentication for an HTTP client whose session outlasts a credential: `httpx.AsyncClient(auth=...)`, and with that an
-        MCP client over HTTP. Each request carries a credential that is good; it is renewed before it ends. A request that is
-        answered 401 is sent once more, with another credential.
+        """Authentication for an HTTP client whose session outlasts a credential: `httpx.AsyncClient(auth=...)`, and
+        thus for an MCP client over HTTP. Each request carries a valid credential, which is renewed before it expires. A
+        request that is answered 401 is sent once more with another credential.
 
         Args:
-            upstream, scope, task, ask: as for `credential`; not for `arguments`, which are those of one call.
-            url: where requests may go: to this URL's origin. Left out: to that of the upstream. A request that goes elsewhere is
-                refused before it is sent.
+            upstream, scope, task, ask: as for `credential`, except `arguments`, which belong to a single call.
+            url: requests may go to this URL's origin only. Left out: the upstream's origin. A request to another origin
+                is refused before it is sent.
 
         Raises:
-            MayflyError: from a request of the HTTP client, where no credential is given any more.
+            MayflyError: from a request of the HTTP client, when no credential can be obtained any more.
         """
         if ask.get("arguments") is not None:
             raise _ask.wrong("arguments", "are those of one call; a session has many")
@@ -271,24 +275,25 @@ class Mayfly:
         parent_credential: Secret | str | None = None,
         wait_for_approval: float | None = None,
     ) -> AsyncIterator[Task]:
-        """Opens a task, keeps it alive, and ends it: completed at the end of the scope, cancelled when that ends by an exception.
+        """Opens a task, keeps it alive, and ends it: the task is completed at the end of the scope, or cancelled if the
+        scope ends with an exception.
 
         Args:
-            purpose: what it is for, 1 to 512 bytes: people read it.
-            upstreams: the upstreams that it may get credentials for, each with its scopes.
-            tools: the tools that an exchange in it may name; `any_tool` for all that policy permits.
-            kinds: the kinds of credential; left out: those of the upstreams.
-            callers: SPIFFE IDs that may act in it too: the MCP servers that are to work for it.
-            key_bound: everything issued in it must be bound to a key.
-            ttl: seconds that it lives. Left out: an hour.
-            max_ttl: seconds that it may ever live, extensions included.
-            heartbeat: the dead man's switch, seconds, 5 to 3600: it ends when this process shows no life for so long. The
-                heartbeats are sent in the background.
-            parent: the task that it is a part of; it is never wider.
-            subject_token: on whose behalf.
-            parent_credential: a credential of mayfly's that this workload acts under.
-            wait_for_approval: seconds to wait where opening needs an approval; without it the task may come back
-                `PENDING_APPROVAL`.
+            purpose: the purpose, 1 to 512 bytes, for people.
+            upstreams: the upstreams that the task may get credentials for, each with its scopes.
+            tools: the tools that an exchange in the task may name; `any_tool` for all that policy permits.
+            kinds: the credential kinds; left out: those of the upstreams.
+            callers: SPIFFE IDs of further callers that may act in the task: the MCP servers that work for it.
+            key_bound: every credential of the task must be bound to a key.
+            ttl: lifetime in seconds. Left out: an hour.
+            max_ttl: longest lifetime including extensions, in seconds.
+            heartbeat: the dead man's switch, seconds, 5 to 3600: the task ends when this process sends no heartbeat for
+                so long. Heartbeats are sent in the background.
+            parent: the parent task. A child task is never wider than its parent.
+            subject_token: the subject on whose behalf the task is opened.
+            parent_credential: a mayfly credential under which this workload acts.
+            wait_for_approval: seconds to wait where opening needs an approval. Without it the task may be returned in
+                the state `PENDING_APPROVAL`.
 
         Raises:
             MayflyError: as `credential`.
@@ -317,7 +322,7 @@ class Mayfly:
         stub = task_service_pb2_grpc.TaskServiceStub
         opening = self._keep(self._connection.unary(stub, "OpenTask", ask, self._timeout + waits, ATTEMPT + waits))
         try:
-            # Whoever is cancelled leaves; what the server opens meanwhile is ended.
+            # A cancelled caller leaves; a task that the server opens meanwhile is ended.
             answer = await asyncio.shield(opening)
         except asyncio.CancelledError:
             opening.add_done_callback(self._never_held)
@@ -333,7 +338,7 @@ class Mayfly:
         await opened._end("CompleteTask", "")
 
     def _keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Runs it to its end, whoever waits; closing waits for it a little."""
+        """Runs the work to its end even if its caller leaves. Closing waits for it for a short time."""
         task = asyncio.create_task(work, name="mayfly-task")
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
@@ -348,18 +353,18 @@ class Mayfly:
     @overload
     def task_of(self, ctx: object = None, *, require_task: bool = False) -> str | None: ...
     def task_of(self, ctx: object = None, *, require_task: bool = False) -> str | None:
-        """The task that an MCP tool call belongs to: that of the inbound token; where no token came, the one named by
-        `mayfly/task` in the request's `_meta`; where neither names one, `MAYFLY_TASK`. `None` where nothing does: `credential`
-        then opens one of its own, which has all the rights of this workload.
+        """The task that an MCP tool call belongs to: the task of the inbound token; without a token, the task that
+        `mayfly/task` in the request's `_meta` names; without either, `MAYFLY_TASK`. `None` where nothing names a task:
+        `credential` then opens a task with all the rights of this workload.
 
-        A task's id is a name and no secret: mayfly asks whether this workload may act in it.
+        A task's id is not a secret: mayfly checks whether this workload may act in the task.
 
         Args:
             ctx: the `Context` of the official `mcp` SDK.
-            require_task: a call that belongs to no task is refused, and never gets one of this workload's own.
+            require_task: a call that belongs to no task is refused, instead of opening a task for it.
 
         Raises:
-            InvalidRequest: what names the task names none, or `require_task` is set and nothing names one.
+            InvalidRequest: the named task id is malformed, or `require_task` is set and nothing names a task.
         """
         what = found(ctx)
         task = what.task if what.ours else what.task or self._env_task

@@ -1,7 +1,8 @@
-"""Time that has passed, by the wall clock and by the monotonic one, whichever says more.
+"""Elapsed time by the wall clock and by the monotonic clock, whichever gives more.
 
-The monotonic clock stands still while the machine is suspended, and the wall clock may be set back: a credential has ended when
-either says so."""
+The monotonic clock stops while the machine is suspended, and the wall clock may be set back: a credential has expired
+when either clock says so.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +12,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """A moment by both clocks, seconds."""
+    """A time by both clocks, seconds."""
 
     wall: float
     steady: float
 
     def passed(self) -> float:
-        """Seconds since then."""
+        """Seconds since this time."""
         return max(time.time() - self.wall, time.monotonic() - self.steady)
 
     def not_before(self, seconds: float) -> Instant:
-        """The same, or so many seconds of the monotonic clock ago, whichever is later. Time in suspension still counts."""
+        """This time, or `seconds` ago by the monotonic clock, whichever is later. Time in suspension still counts."""
         later = max(0.0, time.monotonic() - self.steady - seconds)
         return Instant(self.wall + later, self.steady + later)
 
 
 def now() -> Instant:
-    """Now."""
+    """The present time by both clocks."""
     return Instant(time.time(), time.monotonic())

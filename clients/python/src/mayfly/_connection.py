@@ -1,5 +1,5 @@
-"""The connection: one gRPC channel for one SVID, replaced without a failed call when the SVID, or the server's certificate,
-is another."""
+"""The connection: one gRPC channel per SVID. It is replaced without a failed call when the SVID or the server's
+certificate changes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ._probe import CONNECT, Server, probe
 
 log = logging.getLogger("mayfly")
 
-# The longest that one attempt waits for its answer, seconds; the call's own deadline counts for all of them together.
+# The longest wait for the answer of one attempt, seconds. The call's own deadline covers all attempts together.
 ATTEMPT = 5.0
-# How long calls that are under way may take after their connection was replaced, seconds.
+# How long calls may continue after their connection was replaced, seconds.
 DRAIN = 70.0
 AGENT = "mayfly-python/0.1.0"
 
@@ -30,12 +30,12 @@ _BACKOFF = wait_random_exponential(multiplier=0.05, max=2)
 
 
 def tryable(error: BaseException) -> bool:
-    """Whether the same request may be sent again: nothing was decided, or the server said when to come back. Never after a
+    """Whether the same request may be sent again: nothing was decided, or the server said when to retry. Never after a
     denial."""
     if isinstance(error, errors.LimitReached):
         return error.retry_after is not None
     if isinstance(error, errors.IdentityError):
-        # One that has not come yet.
+        # An identity that is not available yet.
         return error.retry_after is not None
     return isinstance(error, errors.Unavailable) or (
         isinstance(error, errors.NotAuthenticated) and error.reason == "SVID_NO_LONGER_VALID"
@@ -50,7 +50,8 @@ def _wait(state: RetryCallState) -> float:
 
 
 async def persist(attempt: Callable[[float], Awaitable[T]], timeout: float) -> T:
-    """Tries until it is answered, refused, or `timeout` seconds are over. `attempt` is given the seconds that are left.
+    """Retries until the call succeeds, is refused, or `timeout` seconds are over. `attempt` is given the remaining
+    seconds.
 
     Raises:
         MayflyError: the refusal, or the last failure.
@@ -81,7 +82,7 @@ async def persist(attempt: Callable[[float], Awaitable[T]], timeout: float) -> T
 
 
 class Link:
-    """A channel that was opened with one SVID to one checked server."""
+    """A channel opened with one SVID to one verified server."""
 
     def __init__(self, channel: grpc.aio.Channel, identity: Identity, server: Server) -> None:
         self.channel = channel
@@ -110,7 +111,7 @@ class Link:
             self._idle.set()
 
     async def retire(self) -> None:
-        """Closes it when nothing is under way any more."""
+        """Closes the channel once no call is in progress."""
         self.retired = True
         try:
             async with asyncio.timeout(DRAIN):
@@ -122,7 +123,7 @@ class Link:
 
 
 class Connection:
-    """Gives the link in force. Belongs to one event loop."""
+    """Provides the current link. Belongs to one event loop."""
 
     def __init__(self, host: str, port: int, server_id: str | None, source: Source) -> None:
         self._host, self._port, self._server_id = host, port, server_id
@@ -135,22 +136,22 @@ class Connection:
         self._changed = asyncio.Event()
         self.on_link: Callable[[Link], None] = lambda link: None
         self.made = 0
-        """How many links there have been."""
+        """How many links were opened."""
 
     def start(self) -> None:
-        """Begins to watch the SVID."""
+        """Starts watching the SVID."""
         self._source.start(self._changed.set)
         self._renewing = asyncio.create_task(self._renew(), name="mayfly-rotation")
 
     async def identity(self) -> Identity:
-        """The SVID in force."""
+        """The current SVID."""
         return await self._source.get()
 
     async def link(self) -> Link:
-        """The link in force; made where there is none, or where the one there failed.
+        """The current link; a new one where there is none or the current one failed.
 
         Raises:
-            Unavailable, ServerCertificateError, NotAuthenticated, IdentityError: it cannot be made.
+            Unavailable, ServerCertificateError, NotAuthenticated, IdentityError: no link can be opened.
             Closed: the client was closed.
         """
         _fork.begin()
@@ -160,12 +161,12 @@ class Connection:
         return await self._connect()
 
     async def _connect(self) -> Link:
-        """One attempt for all who wait for it; whoever is cancelled leaves, and the others wait on."""
+        """One connection attempt for all waiting callers. If one of them is cancelled, the others continue to wait."""
         if self._closed:
             raise errors.Closed("the client was closed")
         if self._making is None or self._making.done():
             self._making = asyncio.create_task(self._attempt(), name="mayfly-connect")
-            # Whoever waited for it may have gone.
+            # Everybody who waited may have been cancelled.
             self._making.add_done_callback(lambda task: task.cancelled() or task.exception())
         making = self._making
         try:
@@ -182,7 +183,7 @@ class Connection:
         identity = await self._source.get()
         server = await probe(self._host, self._port, identity, self._server_id)
         credentials = grpc.ssl_channel_credentials(server.certificate, identity.key, identity.chain)
-        # The address that was looked at: gRPC would try them in an order of its own, and wait for a mute one much longer.
+        # The address that was probed: gRPC would try the addresses in its own order and wait much longer for a silent one.
         address = server.address
         options = [
             ("grpc.ssl_target_name_override", server.name),
@@ -191,7 +192,7 @@ class Connection:
             ("grpc.enable_retries", 0),
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 10_000),
-            # Each link has its own connection: with the shared pool a new SVID could ride on an old one's.
+            # Each link has its own connection: with the shared pool a new SVID could use a connection of the old one.
             ("grpc.use_local_subchannel_pool", 1),
         ]
         channel = grpc.aio.secure_channel(address, credentials, options=options)
@@ -218,16 +219,16 @@ class Connection:
         return new
 
     async def _renew(self) -> None:
-        """A new SVID: the new connection first, then the old one is drained."""
+        """After a change of the SVID: opens the new connection first, then drains the old one."""
         attempt = 0
         while True:
             await self._changed.wait()
             self._changed.clear()
             if self._link is None and self._making is None:
-                # Nobody has called yet: the first call takes what is in force.
+                # No call was made yet: the first call uses the current SVID.
                 continue
             try:
-                # An attempt that is under way may have begun with the old one.
+                # A connection attempt in progress may have started with the old SVID.
                 while (await self._connect()).identity.fingerprint != (await self._source.get()).fingerprint:
                     pass
                 attempt = 0
@@ -239,7 +240,7 @@ class Connection:
 
     @asynccontextmanager
     async def on(self, link: Link | None = None) -> AsyncIterator[Link]:
-        """A link that is not closed meanwhile; what fails on it is raised as one of ours."""
+        """Provides a link that is not closed during use. gRPC errors are raised as errors of this package."""
         link = link or await self.link()
         link.enter()
         try:
@@ -252,7 +253,7 @@ class Connection:
                 link.suspect = True
                 current = self._source.current
                 if current is None or current.fingerprint == link.identity.fingerprint:
-                    # Nothing newer to try with.
+                    # There is no newer SVID to try.
                     raise errors.IdentityError(
                         f"mayfly no longer accepts the SVID of {link.identity.spiffe_id}: {error.message}"
                     ) from None
@@ -261,7 +262,7 @@ class Connection:
             link.leave()
 
     async def unary(self, service: type[Any], method: str, request: Any, timeout: float, attempt: float = ATTEMPT) -> Any:
-        """One call, sent again where that is safe. The request has a `request_id`, or may be repeated by its nature.
+        """One call, retried where that is safe. The request has a `request_id` or is idempotent.
 
         Raises:
             MayflyError: the refusal, or the last failure.
@@ -274,7 +275,7 @@ class Connection:
         return await persist(once, timeout)
 
     async def aclose(self) -> None:
-        """Ends all of it; calls under way get a second."""
+        """Closes everything; calls in progress get a second."""
         self._closed = True
         for task in (self._renewing, self._making):
             if task is not None:

@@ -1,4 +1,4 @@
-"""The guard of one credential: what the body of `async with mayfly.credential(...)` works with."""
+"""The credential object in the body of `async with mayfly.credential(...)`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class Credential:
-    """A credential for as long as its scope lasts. Its `repr` shows no secret; it is no JSON and cannot be pickled."""
+    """A credential for the duration of its scope. Its `repr` shows no secret; it cannot be serialized as JSON or
+    pickled."""
 
     __slots__ = ("_lease", "_mayfly", "_over", "_tool")
 
@@ -40,8 +41,8 @@ class Credential:
 
     @property
     def headers(self) -> SecretHeaders:
-        """The header to send, for `headers=` of an HTTP client: to `base_url` and nowhere else. Read it for each request:
-        it follows renewals.
+        """The header to send, for `headers=` of an HTTP client: to `base_url` and nowhere else. Read it for each
+        request, since it changes with renewals.
 
         Raises:
             TypeError: the kind has no token for a header.
@@ -52,7 +53,7 @@ class Credential:
 
     @property
     def base_url(self) -> str:
-        """Where to send it, without a slash at the end."""
+        """The base URL of the upstream, without a trailing slash."""
         return self._bearer.base_url.rstrip("/")
 
     @property
@@ -62,41 +63,43 @@ class Credential:
 
     @property
     def answer(self) -> Answer:
-        """What was issued, by its kind: a bearer token, a database login, a certificate, AWS keys, a static secret."""
+        """The issued credential by its kind: a bearer token, a database login, a certificate, AWS keys, a static
+        secret."""
         return self._issued.answer
 
     @property
     def expires_at(self) -> datetime:
-        """When it ends by itself, UTC by the server's clock."""
+        """The expiry, UTC by the server's clock."""
         return self._issued.expires_at
 
     @property
     def expires_in(self) -> float:
-        """Seconds that it is good for, by the wall clock or the monotonic one, whichever says less."""
+        """The remaining lifetime in seconds, by the wall clock or the monotonic clock, whichever gives less."""
         return max(0.0, self._lease.left)
 
     @property
     def credential_id(self) -> str:
-        """Its id: a name, not a secret."""
+        """The credential's id. Not a secret."""
         return self._issued.credential_id
 
     @property
     def task_id(self) -> str:
-        """The task that it hangs on, also where this call opened it."""
+        """The credential's task, also where this call opened it."""
         return self._issued.task_id
 
     @property
     def issued(self) -> Issued:
-        """Everything that the server said of it."""
+        """The server's whole answer."""
         return self._issued
 
     def used(self, outcome: int | Outcome | None = None, *, count: int = 1) -> None:
-        """Reports a use, in the background. mayfly takes reports from servers of the upstream only, and folds them by minute.
-        One that was refused is given to nobody new: the next call asks mayfly again.
+        """Reports a use in the background. mayfly accepts reports from servers of the upstream only, and aggregates
+        them by minute. A credential whose use was refused is not shared any further: the next call asks mayfly again.
 
         Args:
-            outcome: an HTTP status, or `"accepted"`, `"refused"`, `"failed"` (let through, and failed). Left out: accepted.
-            count: how many uses.
+            outcome: an HTTP status, or `"accepted"`, `"refused"`, `"failed"` (accepted, and failed). Left out:
+                accepted.
+            count: the number of uses.
         """
         if count < 1:
             raise ValueError(f"count is {count}; right would be at least 1")
@@ -109,16 +112,16 @@ class Credential:
         self._mayfly._leases.doubt(self._lease)
 
     async def renew(self, *, ttl: float | None = None) -> None:
-        """Gets a new credential in place of this one: decided anew, for the same things, never past
-        `issued.renewable_until`. `headers`, `token` and the rest give the new one from then on; the old one stays good
-        until it expires. A task that the call opened for itself is extended with it.
+        """Replaces this credential by a new one for the same request, decided anew and never past
+        `issued.renewable_until`. `headers`, `token` and the other properties then belong to the new credential; the old
+        one stays valid until it expires. A task that the call opened for itself is extended too.
 
         Args:
-            ttl: seconds that the new one is to live; left out: as the old one was asked for.
+            ttl: lifetime of the new credential in seconds; left out: as requested for the old one.
 
         Raises:
-            NotActive: it has ended, or cannot be renewed.
-            Denied: policy says no by now.
+            NotActive: the credential has ended or cannot be renewed.
+            Denied: policy refuses now.
         """
         _ = self._issued
         await self._mayfly._leases.renew(self._lease, ttl)

@@ -1,9 +1,10 @@
-"""What gRPC reads from the environment when it begins. Imported before it."""
+"""Sets environment variables that gRPC reads when it is imported. Must be imported before gRPC."""
 
 from __future__ import annotations
 
 import os
 
-# With its own handlers gRPC starts its threads again in a process that was forked off, and now and then ends that by a signal,
-# whether the process touches gRPC or not. Without them nothing of gRPC runs there, and `_fork` says so to whoever calls.
+# With its own fork handlers gRPC starts its threads again in a forked process, and now and then kills that process with
+# a signal, whether the process uses gRPC or not. Without them nothing of gRPC runs there, and `_fork` raises an error
+# for callers.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

@@ -1,5 +1,6 @@
-"""gRPC for Python does not survive a fork: its threads are gone in the child, its locks and sockets are not, and the next call
-ends the process by a signal. So the use of it is noted, and a process that was forked off after that is told so instead."""
+"""Detects forks. gRPC for Python does not survive a fork: its threads do not exist in the child, but its locks and
+sockets do, and the next call kills the process with a signal. This module records the use of gRPC, so that a process
+forked afterwards gets an error instead."""
 
 from __future__ import annotations
 
@@ -7,20 +8,20 @@ import os
 
 from .errors import Closed
 
-# The process that has used gRPC by this package.
+# The process that used gRPC through this package.
 _used_by: int | None = None
 
 
 def is_copy() -> bool:
-    """This process was forked off one that had used gRPC."""
+    """Whether this process was forked from one that had used gRPC."""
     return _used_by is not None and _used_by != os.getpid()
 
 
 def begin() -> None:
-    """Before gRPC is touched.
+    """To be called before gRPC is used.
 
     Raises:
-        Closed: it cannot be used in this process.
+        Closed: gRPC cannot be used in this process.
     """
     global _used_by  # noqa: PLW0603
     if is_copy():

@@ -1,4 +1,4 @@
-"""X.509-SVIDs from files or the SPIFFE Workload API, and the watch over them: one that rotates is taken up by itself."""
+"""X.509-SVIDs from files or the SPIFFE Workload API. They are watched, so that a rotated SVID is used automatically."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .errors import IdentityError
 
 log = logging.getLogger("mayfly")
 
-# How often files are looked at, seconds: as often as the server looks at its own.
+# How often files are checked, seconds: as often as the server checks its own.
 POLL = 2.0
 # How long one attempt waits for the first SVID, seconds: SPIRE's agent needs a moment for a workload that it has never seen.
 PATIENCE = 2.0
@@ -40,7 +40,8 @@ SCHEME = "spiffe://"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """An SVID with its key, and the roots that the server is verified with. The key is in memory only, and in no `repr`."""
+    """An SVID with its key, and the roots that the server is verified with. The key is in memory only and in no `repr`.
+    """
 
     spiffe_id: str
     not_after: datetime
@@ -48,7 +49,7 @@ class Identity:
     key: bytes = field(repr=False)
     bundle: bytes = field(repr=False)
     fingerprint: str = field(repr=False)
-    """Of everything above: another one means other material."""
+    """A digest of all material above, to detect changes."""
     leaf_sha256: bytes = field(repr=False)
 
     @property
@@ -57,15 +58,15 @@ class Identity:
 
 
 def trust_domain_of(spiffe_id: str) -> str:
-    """The trust domain's name of a SPIFFE ID."""
+    """The name of a SPIFFE ID's trust domain."""
     return spiffe_id.removeprefix(SCHEME).split("/", 1)[0]
 
 
 def spiffe_id_of(certificate: x509.Certificate) -> str:
-    """The one URI of a certificate.
+    """The SPIFFE ID in a certificate's one URI.
 
     Raises:
-        IdentityError: it has none, several, or another one.
+        IdentityError: the certificate has no URI, several, or one that is not a SPIFFE ID.
     """
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -78,16 +79,17 @@ def spiffe_id_of(certificate: x509.Certificate) -> str:
 
 
 def identity(chain: bytes, key: bytes, bundle: bytes) -> Identity:
-    """An identity from PEM, checked: the key belongs to the certificate, which has a SPIFFE ID and has not ended.
+    """An identity from PEM. Verifies that the key belongs to the certificate, and that the certificate has a SPIFFE ID
+    and has not expired.
 
     Raises:
-        IdentityError: with what is wrong.
+        IdentityError: says what is wrong.
     """
     try:
         leaf = x509.load_pem_x509_certificates(chain)[0]
         private = load_pem_private_key(key, None)
     except (ValueError, TypeError, IndexError) as wrong:
-        # What the parser says may quote what it read.
+        # The parser's message may quote its input.
         raise IdentityError("the SVID or its key cannot be read as PEM") from wrong.with_traceback(None)
     public = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if private.public_key().public_bytes(*public) != leaf.public_key().public_bytes(*public):
@@ -104,7 +106,7 @@ def bundle_pem(data: bytes) -> bytes:
     """A bundle as PEM, from PEM or SPIFFE JWKS.
 
     Raises:
-        IdentityError: it is neither, or has no X.509 authority.
+        IdentityError: the bundle is neither, or has no X.509 authority.
     """
     try:
         if data.lstrip()[:1] == b"{":
@@ -119,13 +121,13 @@ def bundle_pem(data: bytes) -> bytes:
     return b"".join(root.public_bytes(Encoding.PEM) for root in roots)
 
 
-# How long one half of a pair of files may stand without the other, seconds, and how often it is looked at again.
+# Pause before a pair of files that does not match is read again, seconds, and how often it is read.
 HALF = 0.1
 HALVES = 10
 
 
 class Source(ABC):
-    """Gives the identity in force, and tells when it changed. All of it in one event loop."""
+    """Provides the current identity and reports changes. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self.current: Identity | None = None
@@ -134,7 +136,7 @@ class Source(ABC):
         self._on_change: Callable[[], None] = lambda: None
 
     def start(self, on_change: Callable[[], None]) -> None:
-        """Begins to watch. `on_change` is called in the loop after each new identity but the first."""
+        """Starts watching. `on_change` is called in the loop after each new identity except the first."""
         self._on_change = on_change
         self._begin()
 
@@ -143,16 +145,17 @@ class Source(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Ends the watch."""
+        """Stops watching."""
 
     async def get(self) -> Identity:
-        """The identity in force; waits for the first.
+        """The current identity; waits for the first one.
 
         Raises:
-            IdentityError: none came in time, or the one there has ended.
+            IdentityError: no identity arrived in time, or the current one has expired.
         """
         try:
-            # `asyncio.wait_for` of Python 3.11 forgets a cancellation that comes in the same turn as what it waits for.
+            # `asyncio.wait_for` of Python 3.11 loses a cancellation that arrives in the same loop iteration as the
+            # awaited result.
             async with asyncio.timeout(PATIENCE):
                 await self._arrived.wait()
         except TimeoutError:
@@ -165,7 +168,7 @@ class Source(ABC):
         return self.current
 
     def take(self, new: Identity) -> None:
-        """Puts a new identity into force."""
+        """Puts a new identity into effect."""
         old, self.current = self.current, new
         self.wrong = ""
         self._arrived.set()
@@ -174,15 +177,14 @@ class Source(ABC):
             self._on_change()
 
     def refuse(self, wrong: str) -> None:
-        """Notes why there is no new identity; what is in force stays so."""
+        """Records why there is no new identity; the current one stays in effect."""
         if wrong != self.wrong:
             log.warning("no new SVID: %s", wrong)
         self.wrong = wrong
 
 
 class FileSource(Source):
-    """Files, looked at every two seconds. A pair that does not fit together, half way through its replacement, is looked at
-    again."""
+    """Files, checked every two seconds. A pair that does not match, in the middle of its replacement, is read again."""
 
     def __init__(self, files: Files, poll: float = POLL) -> None:
         super().__init__()
@@ -195,8 +197,8 @@ class FileSource(Source):
 
     async def get(self) -> Identity:
         if self.current is None or self.current.not_after <= datetime.now(UTC):
-            # Files are there or they are not: nobody waits half a minute for a typing error. But who begins in the middle of a
-            # rotation finds the new half of a pair beside the old one, and looks again.
+            # A missing file is an error at once: nobody should wait half a minute for a typing error. In the middle of
+            # a rotation, however, certificate and key may not match yet and are read again.
             for left in reversed(range(HALVES)):
                 try:
                     self.take(await asyncio.to_thread(self._read))
@@ -243,7 +245,8 @@ class FileSource(Source):
 
 
 class WorkloadApiSource(Source):
-    """The SPIFFE Workload API. Asked again, for ever, when its agent is away or knows nothing of us yet."""
+    """The SPIFFE Workload API. Contacted again without end while its agent is away or does not know this workload yet.
+    """
 
     def __init__(self, api: WorkloadApi, server_domain: str | None) -> None:
         super().__init__()
@@ -270,7 +273,8 @@ class WorkloadApiSource(Source):
 
             client = stream = None
             try:
-                # Its constructor looks for the socket, and its thread reconnects by no clock of ours: we ask again ourselves.
+                # The constructor looks for the socket, and the library's reconnecting does not follow our pauses, so
+                # reconnecting is done here.
                 client = await asyncio.to_thread(WorkloadApiClient, self._api.socket)
                 stream = client.stream_x509_contexts(on_success, on_error, retry_connect=False)
                 self.refuse(await ended)
@@ -313,13 +317,13 @@ class WorkloadApiSource(Source):
 
 @dataclass(slots=True)
 class _Attempt:
-    """As much of tenacity's state as a wait reads."""
+    """The part of tenacity's state that a wait function reads."""
 
     attempt_number: int
 
 
 def finish(future: asyncio.Future[Any], value: Any) -> None:
-    """Sets a result that may have been set before."""
+    """Sets a result unless one was set before."""
     if not future.done():
         future.set_result(value)
 

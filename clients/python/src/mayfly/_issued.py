@@ -1,4 +1,4 @@
-"""What was issued, with every secret in it hidden."""
+"""An issued credential. Every secret in it is hidden."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BearerToken:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseLogin:
-    """A login to a database. `server_ca_pem`: roots to verify the server with; empty for those of the system."""
+    """A login to a database. `server_ca_pem`: roots for verifying the server; empty for those of the system."""
 
     host: str
     port: int
@@ -33,7 +33,7 @@ class DatabaseLogin:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """An X.509 certificate for the key of the request: DER, leaf first, and the root that it is verified with."""
+    """An X.509 certificate for the key of the request: DER, leaf first, and its root."""
 
     chain: tuple[bytes, ...]
     root: bytes
@@ -41,7 +41,7 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class SshCertificate:
-    """An SSH certificate for the key of the request, in OpenSSH's form."""
+    """An SSH certificate for the key of the request, in OpenSSH's format."""
 
     certificate: str
     authority: str
@@ -60,8 +60,8 @@ class AwsKeys:
 
 @dataclass(frozen=True, slots=True)
 class StaticSecret:
-    """A static secret that goes into no header. `value.reveal()` is its bytes as Latin-1 text: `.encode("latin-1")` gives
-    them."""
+    """A static secret that is not used in a header. `value.reveal()` is its bytes as Latin-1 text; `.encode("latin-1")`
+    gives the bytes."""
 
     value: Secret
 
@@ -90,7 +90,7 @@ class Issued:
 
     @property
     def life(self) -> float:
-        """Seconds from the decision to the end, by the server's clock."""
+        """The lifetime in seconds, from the decision to the expiry, by the server's clock."""
         return (self.expires_at - self.issued_at).total_seconds()
 
 
@@ -117,7 +117,7 @@ def _answer(m: issued_pb2.Issued) -> Answer:
 
 
 def issued(m: issued_pb2.Issued) -> Issued:
-    """From the wire."""
+    """Converts an answer from the wire."""
     return Issued(
         answer=_answer(m),
         credential_id=m.credential_id,

@@ -1,5 +1,5 @@
-"""Who holds which credential: one exchange for equal requests, shared until shortly before the end, given back when nobody
-holds it."""
+"""Shared credentials: one exchange for equal requests. A credential is shared until shortly before it expires, and
+released when it has no holder."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from .v1 import task_service_pb2, task_service_pb2_grpc, token_service_pb2, toke
 
 log = logging.getLogger("mayfly")
 
-# How long giving back is waited for at the end of a scope, seconds. It goes on in the background for as long as a
-# call may take.
+# How long the end of a scope waits for releasing, seconds. After that, releasing continues in the background for as
+# long as a call may take.
 GIVE_BACK_WAIT = 2.0
-# How long closing waits for exchanges under way, seconds: as long as a slow one takes. What waits for an approval is
-# given up then.
+# How long closing waits for exchanges in progress, seconds: as long as a slow one takes. Exchanges that wait for an
+# approval are given up then.
 CLOSE_WAIT = 3.0
-# A shared credential is given to nobody new when less than this is left, seconds, or than a fifth of its life; up to
-# twice as much by chance,
-# so that many servers do not renew at one moment.
+# A shared credential is not handed out any more when less than this is left, seconds, or less than a fifth of its
+# lifetime; randomly up to twice as early, so that many servers do not renew at the same time.
 MARGIN = 30.0
-# Different credentials kept for sharing at once.
+# Most credentials kept for sharing.
 KEPT = 1000
-# How much longer a call's own task is made to live than the credential that is renewed in it, seconds, so that the renewal,
-# which is decided a moment later, has its whole life. Policy counts whole seconds: one that allows the life allows this.
+# How much longer than its credential a call's own task is extended, seconds, so that the renewal, which is decided a
+# moment later, gets its full lifetime. Policy counts whole seconds, so a policy that allows the lifetime allows this
+# too.
 AHEAD = 0.5
 
 
 class Lease:
-    """One credential, under way or issued, and how many hold it."""
+    """One credential, in progress or issued, and the number of its holders."""
 
     def __init__(self, exchange: Callable[[], Awaitable[Issued]], inline: bool, ttl: float | None) -> None:
         self.holders = 0
         self.inline = inline
         self.ttl = ttl
-        """The life that was asked for, seconds; `None`: none in particular."""
+        """The requested lifetime, seconds; `None`: no particular one."""
         self.ids: list[str] = []
         self.issued: Issued | None = None
         self.ended = False
@@ -63,8 +63,9 @@ class Lease:
         return self.put(await exchange())
 
     def put(self, new: Issued, asked: Instant | None = None) -> Issued:
-        """Takes what was issued. Its life is counted by our own clocks, from before it can have been decided."""
-        # An approval may have taken most of the time since the asking.
+        """Stores the issued credential. Its lifetime is measured by local clocks, from before it can have been decided.
+        """
+        # An approval may have taken most of the time since the request.
         self._began = (asked or self._asked).not_before(ATTEMPT)
         self.arrived = _clock.now()
         self._life = new.life
@@ -75,14 +76,14 @@ class Lease:
 
     @property
     def fresh(self) -> bool:
-        """It may be given to somebody new: it is under way, or has time left."""
+        """Whether the credential may be handed out: it is in progress, or has enough time left."""
         if self.ended:
             return False
         return not self.task.done() or (self.issued is not None and self._began.passed() < self._fresh_for)
 
     @property
     def left(self) -> float:
-        """Seconds that it is good for."""
+        """The remaining lifetime in seconds."""
         return self._life - self._began.passed()
 
 
@@ -94,13 +95,13 @@ class Leases:
         self._shared: dict[bytes, Lease] = {}
         self._all: set[Lease] = set()
         self._closed = False
-        # Whether tasks that calls open for themselves may be opened so that they can be extended.
+        # Whether a call's own task may be opened with a `max_ttl`, so that it can be extended.
         self._extensible = True
         self.exchanges = 0
         """Exchanges that were answered with a credential."""
 
     async def take(self, ask: token_service_pb2.ExchangeRequest) -> Lease:
-        """A credential for this request: a shared one where there may be one.
+        """A credential for this request, shared where possible.
 
         Raises:
             MayflyError: why there is none.
@@ -111,7 +112,7 @@ class Leases:
             lease.linger.cancel()
             lease.linger = None
         try:
-            # Whoever is cancelled leaves; the others wait on.
+            # A cancelled caller leaves; the others continue to wait.
             await asyncio.shield(lease.task)
             if self._closed:
                 raise errors.Closed("the client was closed while this waited")
@@ -144,12 +145,13 @@ class Leases:
         return lease
 
     async def _key(self, ask: token_service_pb2.ExchangeRequest) -> bytes | None:
-        """Everything that the request says; `None` for what is never shared. A digest: no token is kept for it."""
+        """The key that equal requests share; `None` for a request that is not shared. A digest, so that no token is
+        stored for it."""
         if ask.WhichOneof("task") != "task_id" or ask.HasField("arguments"):
             return None
         said = ask.SerializeToString(deterministic=True)
         if ask.HasField("key_binding"):
-            # Bound to this SVID: with the next one it is no good.
+            # Bound to the current SVID: useless after the SVID is rotated.
             said += (await self._connection.identity()).leaf_sha256
         return hashlib.sha256(said).digest()
 
@@ -167,7 +169,7 @@ class Leases:
         try:
             return await self._exchanged(ask)
         except errors.InvalidRequest as no:
-            # This server lets no task live that long. One that lives as long as its credential does for a start.
+            # This server's longest task lifetime is shorter. Opens the task with the credential's lifetime instead.
             if not ask.open_task.HasField("max_ttl") or not any(v.field.endswith("max_ttl") for v in no.field_violations):
                 raise
             self._extensible = False
@@ -200,11 +202,11 @@ class Leases:
             self._forget(lease)
             self._all.discard(lease)
         elif lease.holders == 0:
-            # Everybody who waited for it has gone.
+            # Every caller that waited has been cancelled.
             self._unheld(lease)
 
     async def renew(self, lease: Lease, ttl: float | None) -> Issued:
-        """Puts a new credential in place of a lease's, for all who hold it."""
+        """Replaces a lease's credential by a new one, for all holders."""
         before = lease.issued
         async with lease.renewing:
             assert lease.issued is not None
@@ -223,18 +225,19 @@ class Leases:
             return new
 
     async def _extend(self, lease: Lease, before: Issued, life: float) -> None:
-        """A task that a call opened for itself lives as long as its work: nothing that is renewed outlives its task."""
-        # By the server's clock, and never later than that says.
+        """Extends a task that a call opened for itself, because no renewed credential outlives its task."""
+        # By the server's clock, and never ahead of it.
         server_now = before.issued_at + timedelta(seconds=time.monotonic() - lease.arrived.steady)
         ask = task_service_pb2.ExtendTaskRequest(task_id=before.task_id, request_id=request_id())
         ask.deadline.FromDatetime((server_now + timedelta(seconds=life + AHEAD)).astimezone(UTC))
         stub = task_service_pb2_grpc.TaskServiceStub
-        # The server refuses a deadline before the present one: the task outlives the work already.
+        # The server refuses a deadline before the present one; then the task already lives long enough.
         with contextlib.suppress(errors.InvalidRequest):
             await self._connection.unary(stub, "ExtendTask", ask, self._timeout)
 
     async def leave(self, lease: Lease) -> None:
-        """One holder less. Where that was the last, giving back is waited for a little, and goes on without."""
+        """Removes one holder. After the last one, waits a short time for releasing, which then continues in the
+        background."""
         self._leave(lease)
         if lease.given_back is not None and lease.holders == 0:
             await asyncio.wait([lease.given_back], timeout=GIVE_BACK_WAIT)
@@ -283,25 +286,26 @@ class Leases:
                 done = task_service_pb2.CompleteTaskRequest(task_id=lease.issued.task_id)
                 await self._connection.unary(task_service_pb2_grpc.TaskServiceStub, "CompleteTask", done, self._timeout)
             else:
-                # Giving the first of a line back ends those that renewed it; where that one is over,
-                # the last is given back itself.
+                # Releasing the first credential of a line ends its renewals; where the first one is over, the last one
+                # must be released itself.
                 for credential in dict.fromkeys((lease.ids[0], lease.ids[-1])):
                     with contextlib.suppress(errors.NotActive, errors.NotFound):
                         ask = token_service_pb2.ReleaseRequest(credential_id=credential)
                         await self._connection.unary(token_service_pb2_grpc.TokenServiceStub, "Release", ask, self._timeout)
         except (errors.NotActive, errors.NotFound):
-            # It has ended already: by its time, with its task, or by a revocation.
+            # The credential has ended already: expired, with its task, or by a revocation.
             return
         except errors.MayflyError as wrong:
             log.warning("%s was not given back and ends by its time: %s", lease.ids[-1], wrong)
 
     def doubt(self, lease: Lease) -> None:
-        """An upstream refused it, perhaps because it was revoked: nobody new gets it, and the next one asks again."""
+        """An upstream refused the credential, perhaps because it was revoked: it is not handed out again, and the next
+        caller exchanges anew."""
         if lease.holders > 0:
             self._forget(lease)
 
     def drop_task(self, task_id: str) -> None:
-        """A task is over, and with it all that was issued in it."""
+        """A task is over, and with it every credential of the task."""
         for lease in list(self._all):
             if lease.issued is not None and lease.issued.task_id == task_id:
                 lease.ended = True
@@ -313,11 +317,11 @@ class Leases:
                     self._all.discard(lease)
 
     async def aclose(self) -> None:
-        """Gives everything back."""
+        """Releases every credential."""
         self._closed = True
         under_way = [lease.task for lease in self._all if not lease.task.done()]
         if under_way:
-            # The server may have issued it, and only its answer says what there is to give back.
+            # The server may have issued a credential, and only its answer says which one to release.
             await asyncio.wait(under_way, timeout=CLOSE_WAIT)
         for lease in list(self._all):
             if not lease.task.done():

@@ -1,9 +1,8 @@
-"""A look at the server's certificate before gRPC trusts it.
+"""Verifies the server's certificate before gRPC connects.
 
-grpcio has no hook for a SPIFFE check: it knows roots and DNS names. So the certificate is verified here, with the bundle
-and by its SPIFFE ID, and the channel is then opened with that one certificate as its only root. Who answers it is who was
-checked, whatever its
-DNS name.
+grpcio has no hook for SPIFFE verification: it only knows roots and DNS names. The certificate is therefore verified
+here, with the bundle and by its SPIFFE ID, and the channel is then opened with that one certificate as its only root.
+The peer of the channel is thus the verified server, whatever its DNS name.
 """
 
 from __future__ import annotations
@@ -20,35 +19,36 @@ from cryptography import x509
 from ._identity import Identity, spiffe_id_of, trust_domain_of
 from .errors import IdentityError, NotAuthenticated, ServerCertificateError, Unavailable
 
-# Longest wait for a connection and its handshake, and then for the server's first word, seconds.
+# Longest wait for a connection and its handshake, and for the server's first bytes, seconds.
 CONNECT = 5.0
 FIRST_WORD = 1.0
-# The same for an address that is not the last of the server's: a round trip across the world and a busy server, and the next
-# one has its turn within the time of a call. Addresses beyond the fourth are not tried: they would have none left.
+# The same for an address that is not the server's last: a round trip across the world and a busy server, so that the
+# next address can be tried within the time of a call. Addresses beyond the fourth are not tried, since no time would be
+# left for them.
 ADDRESS = 1.5
 ADDRESSES = 4
-# RFC 9113, section 3.4: what a client begins with, and an empty SETTINGS frame.
+# RFC 9113, section 3.4: the client's connection preface, and an empty SETTINGS frame.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server whose certificate was checked."""
+    """A server whose certificate was verified."""
 
     spiffe_id: str
     name: str
-    """The DNS name that gRPC is to look for."""
+    """The DNS name that gRPC must expect."""
     certificate: bytes
     """PEM."""
     address: str = ""
-    """The one of its addresses that answered, with its port."""
+    """The address that answered, with its port."""
 
 
 def context(identity: Identity) -> ssl.SSLContext:
-    """TLS 1.3 that trusts the bundle alone."""
+    """TLS 1.3 that trusts only the bundle."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     tls.minimum_version = ssl.TLSVersion.TLSv1_3
-    # An SVID is checked by its URI, below; a bundle's roots need be neither self-signed nor of the web's profile.
+    # An SVID is verified by its URI, below. A bundle's roots need not be self-signed or follow the web's certificate profile.
     tls.check_hostname = False
     tls.verify_flags = (tls.verify_flags & ~ssl.VERIFY_X509_STRICT) | ssl.VERIFY_X509_PARTIAL_CHAIN
     tls.load_verify_locations(cadata=identity.bundle.decode("ascii"))
@@ -57,8 +57,8 @@ def context(identity: Identity) -> ssl.SSLContext:
 
 
 def show(tls: ssl.SSLContext, identity: Identity) -> bool:
-    """Gives the SVID to OpenSSL, which wants a file: one in memory. Where there is no such thing the server sees nobody, and
-    whether it accepts us is gRPC's to find out."""
+    """Passes the SVID to OpenSSL, which needs a file: an in-memory file is used. Where that is not available, the
+    server sees no client certificate here, and gRPC finds out whether the server accepts the SVID."""
     create = getattr(os, "memfd_create", None)
     if create is None:
         return False
@@ -75,12 +75,12 @@ def show(tls: ssl.SSLContext, identity: Identity) -> bool:
 
 
 async def probe(host: str, port: int, identity: Identity, server_id: str | None) -> Server:
-    """Connects, checks the server's certificate and says what to tell gRPC.
+    """Connects, verifies the server's certificate and returns the parameters for gRPC.
 
     Raises:
-        ServerCertificateError: with what is wrong about it and what would be right.
-        NotAuthenticated: the server does not accept our SVID.
-        Unavailable: nobody answers.
+        ServerCertificateError: says what is wrong with the certificate and what would be valid.
+        NotAuthenticated: the server does not accept the client's SVID.
+        Unavailable: no address answers.
     """
     return await asyncio.to_thread(_probe, host, port, identity, server_id)
 
@@ -104,8 +104,8 @@ def _probe(host: str, port: int, identity: Identity, server_id: str | None) -> S
 def _look(
     family: int, at: tuple[Any, ...], host: str, port: int, identity: Identity, server_id: str | None, *, more: bool
 ) -> Server:
-    # With a blocking socket: it reads nothing between the handshake and the look at the certificate. An alert read too soon,
-    # from a server that does not accept us, would take the certificate away.
+    # Uses a blocking socket, which reads nothing between the handshake and reading the certificate. An alert from a
+    # server that does not accept the client, if read too early, would make the certificate unavailable.
     where = f"{host}:{port}"
     tls = context(identity)
     shown = show(tls, identity)
@@ -132,7 +132,8 @@ def _look(
 
 
 def _spoke(secure: ssl.SSLSocket, where: str, identity: Identity) -> bool:
-    # With TLS 1.3 the server judges our certificate after our handshake is over: its first word tells.
+    # With TLS 1.3 the server verifies the client's certificate after the client's handshake is complete; its first
+    # bytes show the result.
     secure.settimeout(FIRST_WORD)
     try:
         secure.sendall(PREFACE)
@@ -146,10 +147,10 @@ def _spoke(secure: ssl.SSLSocket, where: str, identity: Identity) -> bool:
 
 
 def check(der: bytes, where: str, host: str, identity: Identity, server_id: str | None) -> Server:
-    """Checks who the server is.
+    """Verifies the server's identity.
 
     Raises:
-        ServerCertificateError: it is somebody else, or grpcio would refuse its certificate.
+        ServerCertificateError: it is another server, or grpcio would refuse its certificate.
     """
     certificate = x509.load_der_x509_certificate(der)
     try:

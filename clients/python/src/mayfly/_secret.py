@@ -1,4 +1,4 @@
-"""Values that must not be seen by accident."""
+"""Secrets that must not be revealed by accident."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HIDDEN = "[secret]"
 
 
 class Secret:
-    """A secret text. `reveal()` gives it; nothing else does: not `repr`, `str`, formatting, JSON or pickle."""
+    """A secret text. Only `reveal()` returns it; `repr`, `str`, formatting, JSON and pickle do not."""
 
     __slots__ = ("_value",)
 
@@ -49,7 +49,8 @@ class Secret:
 
 
 class SecretHeaders(Mapping[str, str]):
-    """HTTP headers whose values are secret: for `headers=` of an HTTP client. Its `repr` shows the names only; it is no JSON."""
+    """HTTP headers with secret values, for `headers=` of an HTTP client. Its `repr` shows the names only; it cannot be
+    serialized as JSON."""
 
     __slots__ = ("_values",)
 
@@ -73,5 +74,5 @@ class SecretHeaders(Mapping[str, str]):
 
 
 def revealed(value: str | Secret) -> str:
-    """The text of a secret that may have come as plain text."""
+    """The text of a secret that may be given as plain text."""
     return value.reveal() if isinstance(value, Secret) else value

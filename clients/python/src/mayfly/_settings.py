@@ -1,4 +1,5 @@
-"""Where the server is, and who we are to it: the environment that the command line reads too."""
+"""Settings: the server's address and the client's identity, from the environment variables that the command line reads
+too."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ class WorkloadApi:
     """The SPIFFE Workload API.
 
     Attributes:
-        socket: where its agent listens, like `unix:///run/spire/agent.sock`.
+        socket: the address of its agent, like `unix:///run/spire/agent.sock`.
     """
 
     socket: str
@@ -40,7 +41,7 @@ def address(text: str) -> tuple[str, int]:
     """Host and port of `host:port` or `https://host:port`.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for any other text.
     """
     rest = text.removeprefix("https://").removesuffix("/")
     host, colon, port = rest.rpartition(":")
@@ -53,11 +54,11 @@ def address(text: str) -> tuple[str, int]:
 
 
 def from_env(env: Mapping[str, str] | None = None) -> tuple[str, Files | WorkloadApi, str | None]:
-    """Address, identity and the server's SPIFFE ID from `MAYFLY_ADDRESS`; `MAYFLY_SVID`, `MAYFLY_KEY` and `MAYFLY_BUNDLE`, or
-    `SPIFFE_ENDPOINT_SOCKET`; `MAYFLY_SERVER_ID`.
+    """Address, identity and the server's SPIFFE ID from `MAYFLY_ADDRESS`; `MAYFLY_SVID`, `MAYFLY_KEY` and
+    `MAYFLY_BUNDLE`, or `SPIFFE_ENDPOINT_SOCKET`; `MAYFLY_SERVER_ID`.
 
     Raises:
-        ValueError: names what is missing.
+        ValueError: names the missing variable.
     """
     env = os.environ if env is None else env
     where = env.get("MAYFLY_ADDRESS")

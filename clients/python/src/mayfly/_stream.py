@@ -1,4 +1,4 @@
-"""Exchanges over one stream: for high rates, behind the same call. One stream per link; a new link begins a new one."""
+"""Exchanges over one stream, for high rates. There is one stream per link; a new link opens a new stream."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from . import errors
 from ._connection import Connection, Link
 from .v1 import token_service_pb2, token_service_pb2_grpc
 
-# Under way at once. The server reads no further at 1,024.
+# Most exchanges in progress. The server stops reading at 1,024.
 IN_FLIGHT = 512
 
 
 class Stream:
-    """One StreamExchange call and who waits on it."""
+    """One StreamExchange call and the callers that wait for its answers."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -29,7 +29,8 @@ class Stream:
         link.enter()
 
     async def ask(self, request: token_service_pb2.ExchangeRequest) -> Any:
-        """Sends an exchange and waits for its answer. One that is under way under the same id is waited for, not sent again."""
+        """Sends an exchange and waits for its answer. If an exchange with the same id is in progress, it is not sent
+        again."""
         waits = self.pending.get(request.request_id)
         if waits is None:
             waits = self.pending[request.request_id] = asyncio.get_running_loop().create_future()
@@ -62,7 +63,7 @@ class Stream:
             for waits in self.pending.values():
                 if not waits.done():
                     waits.set_exception(end)
-                    # Whoever waited may have gone.
+                    # The caller may have been cancelled.
                     waits.exception()
             self.pending.clear()
 
@@ -79,7 +80,7 @@ class Stream:
             waits.exception()
 
     def finish(self) -> None:
-        """No more will be asked; it ends when everything is answered."""
+        """No further exchange follows; the stream ends when everything is answered."""
         self._tasks.append(asyncio.create_task(self._out.put(None)))
 
     async def aclose(self) -> None:
@@ -90,24 +91,24 @@ class Stream:
 
 
 class Streams:
-    """The stream in force."""
+    """Provides the current stream."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stream: Stream | None = None
         self._room = asyncio.Semaphore(IN_FLIGHT)
         self.opened = 0
-        """How many streams there have been."""
+        """How many streams were opened."""
         connection.on_link = self._moved
 
     def _moved(self, link: Link) -> None:
-        # The old link is closed when its stream has ended, and its stream ends when all is answered.
+        # The old link is closed when its stream has ended, and the stream ends when everything is answered.
         if self._stream is not None and not self._stream.over and self._stream.link is not link:
             self._stream.finish()
             self._stream = None
 
     async def ask(self, request: token_service_pb2.ExchangeRequest) -> Any:
-        """An exchange on the stream in force."""
+        """Makes an exchange on the current stream."""
         async with self._room:
             link = await self._connection.link()
             stream = self._stream

@@ -25,7 +25,7 @@ OVER = {"COMPLETED", "CANCELLED", "EXPIRED", "REVOKED"}
 
 
 class Task:
-    """An open task. Everything issued in it ends with it."""
+    """An open task. Every credential issued in it ends with it."""
 
     def __init__(self, mayfly: Mayfly, message: task_pb2.Task) -> None:
         self._mayfly = mayfly
@@ -34,8 +34,8 @@ class Task:
         self._interval = errors.seconds(interval) if message.terms.HasField("heartbeat_interval") else None
         self._beats: asyncio.Task[None] | None = None
         self.ended = asyncio.Event()
-        """Set when mayfly said that the task is over while this side still worked in it: a missed heartbeat, a revocation,
-        a deadline."""
+        """Set when mayfly ended the task while this side was still working in it: a missed heartbeat, a revocation, a
+        deadline."""
 
     def _read(self, message: task_pb2.Task) -> None:
         self.id = message.task_id
@@ -59,10 +59,10 @@ class Task:
         return self._mayfly.auth(upstream, scope=scope, task=self.id, url=url, **ask)
 
     async def extend(self, deadline: datetime, *, wait_for_approval: float | None = None) -> None:
-        """Moves the deadline, never past the maximum that was fixed at opening.
+        """Moves the deadline, never past the maximum fixed at opening.
 
         Args:
-            deadline: the new one, with its time zone.
+            deadline: the new deadline, with its time zone.
             wait_for_approval: seconds to wait where opening needed an approval.
         """
         from ._ask import duration, request_id
@@ -76,7 +76,7 @@ class Task:
         self._read((await self._call("ExtendTask", ask, wait_for_approval or 0.0)).task)
 
     async def refresh(self) -> None:
-        """Reads `state` and `deadline` anew."""
+        """Reads `state` and `deadline` again."""
         self._read((await self._call("GetTask", task_service_pb2.GetTaskRequest(task_id=self.id))).task)
 
     def _begin(self) -> None:
@@ -95,7 +95,7 @@ class Task:
                 self.ended.set()
                 return
             except errors.MayflyError as wrong:
-                # There is time for another one before it counts as missed.
+                # There is time for another heartbeat before this one counts as missed.
                 log.warning("no heartbeat for %s: %s", self.id, wrong)
 
     async def _end(self, method: str, reason: str) -> None:
@@ -109,7 +109,7 @@ class Task:
         except (errors.NotActive, errors.NotFound) as over:
             log.info("the task %s had ended: %s", self.id, over)
         except errors.MayflyError as wrong:
-            # What the body did stands. The task ends by its time, or by the heartbeats that no longer come.
+            # The result of the body stands. The task ends at its deadline, or because heartbeats stop.
             log.warning("%s was not told to end: %s", self.id, wrong)
         finally:
             self._mayfly._leases.drop_task(self.id)

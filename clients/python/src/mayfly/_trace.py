@@ -1,4 +1,4 @@
-"""The trace that a call belongs to (W3C Trace Context), where `opentelemetry-api` is installed and says one."""
+"""The trace context of a call (W3C Trace Context), where `opentelemetry-api` is installed and has a current span."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ except ImportError:  # It is no requirement of ours.
 
 
 def metadata() -> tuple[tuple[str, str], ...]:
-    """What goes with a call: the `traceparent` of the current span, or nothing."""
+    """The metadata of a call: the `traceparent` of the current span, or nothing."""
     if _api is None:
         return ()
     span = _api.get_current_span().get_span_context()

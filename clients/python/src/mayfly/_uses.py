@@ -1,5 +1,5 @@
-"""Use reports, sent in the background: bounded, in batches, the rest at the end. What cannot be sent is counted, never
-waited for."""
+"""Use reports, sent in the background: bounded, in batches, the rest at the end. Reports that cannot be sent are
+counted and never waited for."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .v1 import audit_service_pb2, audit_service_pb2_grpc
 
 log = logging.getLogger("mayfly")
 
-# Reports that wait at once. A thousand go into one call (audit_service.proto, ReportUseRequest.uses).
+# Most queued reports. A thousand fit into one call (audit_service.proto, ReportUseRequest.uses).
 WAITING = 1000
-# How long they gather, seconds.
+# How long reports are collected before they are sent, seconds.
 GATHER = 1.0
 CALL = 5.0
 
@@ -32,7 +32,7 @@ _NUMBERS = {
 
 
 def outcome_of(outcome: int | Outcome | None) -> audit_service_pb2.UseOutcome:
-    """An HTTP status as an outcome: 401 and 403 refused, other errors failed."""
+    """The outcome for an HTTP status: 401 and 403 are refused, other errors failed."""
     if outcome is None:
         outcome = "accepted"
     elif isinstance(outcome, int):
@@ -43,7 +43,7 @@ def outcome_of(outcome: int | Outcome | None) -> audit_service_pb2.UseOutcome:
 
 
 class Uses:
-    """The reports of one client."""
+    """The use reports of one client."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -52,12 +52,12 @@ class Uses:
         self._sending = asyncio.Lock()
         self._told = False
         self.sent = 0
-        """Uses that mayfly took."""
+        """Uses that mayfly counted."""
         self.dropped = 0
-        """Uses that were not reported: too many waited, or mayfly did not take them."""
+        """Uses that were not reported: too many were queued, or mayfly did not accept them."""
 
     def add(self, credential_id: str, tool: str, outcome: audit_service_pb2.UseOutcome, count: int) -> None:
-        """Notes a use; the same again is counted with it."""
+        """Adds a use; equal uses are counted together."""
         key = (credential_id, tool, int(outcome))
         use = self._waiting.get(key)
         if use is None:
@@ -88,8 +88,8 @@ class Uses:
                 stub = link.stub(audit_service_pb2_grpc.AuditServiceStub)
                 answer = await stub.ReportUse(audit_service_pb2.ReportUseRequest(uses=uses), timeout=CALL)
         except errors.MayflyError as wrong:
-            # What mayfly refused, and what was never sent, was not counted: it may go again. What became
-            # of the rest is not known.
+            # Uses that mayfly refused or that were never sent were not counted and may be sent again. For other errors
+            # the outcome is unknown.
             again = bool(wrong.reason) or not wrong.code
             self._back(uses) if again else self._drop(uses)
             return False
@@ -125,8 +125,8 @@ class Uses:
         self.dropped += sum(use.count for use in uses)
 
     async def aclose(self) -> None:
-        """Sends what waits, once."""
-        # One that is under way is answered first: cut off, nobody knows what became of it.
+        """Sends the queued uses once."""
+        # Lets a report in progress finish: if it were cut off, its outcome would be unknown.
         async with self._sending:
             if self._task is not None:
                 self._task.cancel()
@@ -138,6 +138,6 @@ class Uses:
 
 
 def now() -> timestamp_pb2.Timestamp:
-    """Now, to the millisecond."""
+    """The present time, to the millisecond."""
     ms = time.time_ns() // 1_000_000
     return timestamp_pb2.Timestamp(seconds=ms // 1000, nanos=ms % 1000 * 1_000_000)

@@ -1,4 +1,4 @@
-"""ASGI middleware: only credentials of mayfly's get through, and RFC 9728 says where they come from."""
+"""ASGI middleware that admits only mayfly credentials, with the metadata of RFC 9728."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ SCHEME = "bearer"
 # RFC 6455, section 7.4.1.
 POLICY_VIOLATION = 1008
 
-# What the MCP SDK names a session by. Its answer to a request that began one has it.
+# The header by which the MCP SDK identifies a session. The response to a request that began a session has it.
 SESSION = b"mcp-session-id"
 
 
 class _Request:
-    """One request under way. Tasks that it starts have it in their context, and some outlive it or serve others' requests."""
+    """A request in progress. Tasks that it starts inherit it in their context, and some of them outlive it or serve
+    requests of others."""
 
     __slots__ = ("began_session", "over", "verified")
 
@@ -45,12 +46,12 @@ _current: ContextVar[_Request] = ContextVar("mayfly_verified")
 
 
 def verified() -> Verified:
-    """The credential of the request that is being handled. In a tool of an MCP server: that of the request which brought the
+    """The credential of the request that is being handled. In a tool of an MCP server: of the request that brought the
     tool call.
 
     Raises:
-        LookupError: there is none: outside of a request, at a public path, in a task that outlived its request, or in a task that
-            serves an MCP session, where requests of other callers are handled too.
+        LookupError: there is none: outside of a request, at a public path, in a task that outlived its request, or in a
+            task that serves an MCP session, which also handles requests of other callers.
     """
     message = _mcp_message()
     if message is not None:
@@ -69,25 +70,28 @@ def verified() -> Verified:
 
 
 def _mcp_message() -> object | None:
-    """The MCP call that is being handled in this context, by the SDK's own note of it, where the SDK has one (version 1)."""
+    """The MCP call that is being handled in this context, from the SDK's own context variable, where it has one
+    (version 1)."""
     var = getattr(sys.modules.get("mcp.server.lowlevel.server"), "request_ctx", None)
     return var.get(None) if isinstance(var, ContextVar) else None
 
 
 class MayflyMiddleware:
-    """Lets a request through with a good credential only, and puts that as `scope["mayfly"]` and `verified()`.
+    """Admits a request only with a valid credential, available as `scope["mayfly"]` and from `verified()`.
 
-    A `Refused` that the application raises by `verified().require(...)`, before its answer began, is answered 403 too.
+    A `Refused` raised by `verified().require(...)` in the application, before the response has begun, is also answered
+    403.
 
     Args:
         app: the application.
-        verifier: who checks; the application's lifespan enters it.
+        verifier: the verifier; the application's lifespan must enter it.
         resource: this service's own URL (RFC 8707), `https://host[/path]`. RFC 9728 metadata is at
             `/.well-known/oauth-protected-resource[/path]`. Left out: the verifier's audience.
-        scopes: the scope that a request needs: by method like `{"GET": "echo:read", "*": "echo:write"}`, where a method
-            without one is refused; or a function of the ASGI scope that gives a scope, empty for none. Left out: none.
+        scopes: the required scope: by method, like `{"GET": "echo:read", "*": "echo:write"}`, where a method without an
+            entry is refused; or a function of the ASGI scope that returns the required scope, empty for none. Left out:
+            none.
         public: paths that need no credential, like `/healthz`.
-        scopes_supported: for the metadata. Left out: those of `scopes`, where that is a mapping.
+        scopes_supported: for the metadata. Left out: the scopes of `scopes`, where that is a mapping.
     """
 
     def __init__(
@@ -161,7 +165,7 @@ class MayflyMiddleware:
             return self._needs(scope)
         if not self._needs:
             return ""
-        # A web socket begins as a GET, and HEAD is one without its body.
+        # A web socket begins as a GET request; HEAD is GET without a body.
         method = scope.get("method", "GET")
         need = self._needs.get("GET" if method == "HEAD" else method, self._needs.get("*"))
         if need is None:
@@ -178,7 +182,7 @@ class MayflyMiddleware:
             headers = self._challenge("insufficient_scope", refused.message, refused.scope)
             await self._answer(scope, receive, send, 403, headers, "insufficient_scope", refused)
         elif refused.reason in UNKNOWN:
-            # Not the token's fault: with 401 its holder would throw a good one away.
+            # Not a defect of the token: after a 401 its holder would discard a valid token.
             await self._answer(scope, receive, send, 503, [(b"retry-after", b"1")], "temporarily_unavailable", refused)
         else:
             headers = self._challenge("invalid_token", refused.message)
@@ -218,7 +222,7 @@ class MayflyMiddleware:
 async def respond(
     send: Send, status: int, body: Mapping[str, Any], headers: list[tuple[bytes, bytes]], prefix: str = "", head: bool = False
 ) -> None:
-    """A small JSON answer."""
+    """Sends a small JSON response."""
     data = json.dumps(body).encode() if body else b""
     kind = [(b"content-type", b"application/json")] if data else []
     length = [(b"content-length", str(len(data)).encode())]
@@ -227,10 +231,10 @@ async def respond(
 
 
 def bearer(scope: Scope) -> Secret | None:
-    """The request's one bearer token (RFC 6750, section 2.1); `None` where it brings no credentials.
+    """The request's one bearer token (RFC 6750, section 2.1); `None` where it has no credentials.
 
     Raises:
-        Refused: `malformed`: several, another scheme, or no token.
+        Refused: `malformed`: several headers, another scheme, or no token.
     """
     found = [value for name, value in scope["headers"] if name.lower() == b"authorization"]
     if not found:
@@ -244,9 +248,8 @@ def bearer(scope: Scope) -> Secret | None:
 
 
 def certificate_sha256(scope: Scope) -> bytes:
-    """SHA-256 of the client certificate of the TLS session, as the ASGI TLS extension gives it; empty where the server does
-    not tell. Never from a
-    header: anybody could write one."""
+    """SHA-256 of the client certificate of the TLS session, from the ASGI TLS extension; empty where the server does
+    not provide it. Never from a header, which any client could write."""
     chain = ((scope.get("extensions") or {}).get("tls") or {}).get("client_cert_chain") or ()
     for pem in chain:
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).digest()
@@ -254,5 +257,5 @@ def certificate_sha256(scope: Scope) -> bytes:
 
 
 def quoted(text: str) -> str:
-    """As it may stand in a quoted string (RFC 9110, section 5.6.4)."""
+    """A text in the form of a quoted string (RFC 9110, section 5.6.4)."""
     return "".join(c if " " <= c <= "~" else "?" for c in text).replace("\\", "\\\\").replace('"', '\\"')

@@ -1,4 +1,5 @@
-"""Authentication for HTTP clients whose sessions outlast a credential: see `Mayfly.auth`. It is imported without one, too."""
+"""Authentication for HTTP clients whose sessions outlast a credential: see `Mayfly.auth`. No HTTP client is needed to
+import this module."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from . import errors
 from ._ask import wrong
 from ._credential import Credential
 
-# A credential is renewed when a third of its life is left, and no sooner than so many seconds before its end.
+# A credential is renewed when a third of its lifetime is left, but not earlier than this many seconds before its end.
 SHARE = 1 / 3
 MARGIN = 30.0
 UNAUTHORIZED = 401
@@ -21,7 +22,8 @@ PORTS = {"http": 80, "https": 443}
 
 
 def _bases() -> tuple[type, ...]:
-    """`Auth` of `httpx`, and of `httpx2`, which the MCP SDK uses from its second major version on, where they are installed."""
+    """`Auth` of `httpx`, and of `httpx2` (used by the MCP SDK since its second major version), where they are
+    installed."""
     found = []
     for name in ("httpx", "httpx2"):
         try:
@@ -43,7 +45,7 @@ else:
 
 
 class CredentialAuth(_Base):
-    """For `auth=` of an `AsyncClient` of `httpx` or `httpx2`. `Mayfly.auth` and `Task.auth` give one."""
+    """For `auth=` of an `AsyncClient` of `httpx` or `httpx2`. Returned by `Mayfly.auth` and `Task.auth`."""
 
     requires_request_body = True
 
@@ -63,8 +65,8 @@ class CredentialAuth(_Base):
         yield
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
-        """Sends the request with a good credential, and once more with another one where it is answered 401."""
-        # A request that is sent again needs its body again.
+        """Sends the request with a valid credential, and once more with another one where it is answered 401."""
+        # A repeated request needs its body again.
         await request.aread()
         shown = await self._show(request, None)
         response = yield request
@@ -99,7 +101,7 @@ class CredentialAuth(_Base):
             try:
                 await held.renew()
             except (errors.NotActive, errors.NotFound, errors.Denied):
-                # It cannot be renewed any more. Whether there is another one is decided anew.
+                # The credential cannot be renewed any more. A new one is requested and decided anew.
                 return await self._another()
             except errors.MayflyError:
                 if left <= 0:

@@ -1,7 +1,7 @@
-"""What can go wrong, typed. Everything raised by this package for a server's answer is a `MayflyError`.
+"""Typed errors. Everything that this package raises for a server's answer is a `MayflyError`.
 
-A refusal is a correct "no" and says why: `reason` from mayfly's closed list, the `rule` that refused, and the `way_out`:
-who can change that and the command to ask for it. No message holds a token, a key or an argument.
+A refusal says why: `reason` from mayfly's closed list, the `rule` that refused, and the `way_out`: who can change that,
+and the command for it. No message contains a token, a key or an argument.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ DOMAIN = "mayfly.dev"
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """A field of the request that was wrong."""
+    """An invalid field of the request."""
 
     field: str
-    """Its path in the request, like `open_task.upstreams`."""
+    """The field's path in the request, like `open_task.upstreams`."""
     description: str
-    """What was wrong and what would be right."""
+    """What is wrong and what would be valid."""
 
 
 class MayflyError(Exception):
@@ -36,12 +36,12 @@ class MayflyError(Exception):
     Attributes:
         message: what was refused or failed, for people.
         code: the gRPC status's name, like `PERMISSION_DENIED`; empty where no server answered.
-        reason: one of mayfly's closed list, like `DENIED_BY_POLICY`; empty where it was not mayfly that said no.
-        rule: the rule that refused: a seq, a policy's id, the name of a bound. May be empty.
-        way_out: who can change that, and the command to ask for it. May be empty.
-        approval_id: the approval that is waited for. Empty but for `ApprovalNeeded`.
-        field_violations: the fields that were wrong.
-        retry_after: seconds until trying again may help; `None` where the server does not say.
+        reason: one of mayfly's closed list, like `DENIED_BY_POLICY`; empty where mayfly did not refuse.
+        rule: the rule that refused: a sequence number, a policy's id, the name of a bound. May be empty.
+        way_out: who can change that, and the command for it. May be empty.
+        approval_id: the pending approval. Empty except for `ApprovalNeeded`.
+        field_violations: the invalid fields.
+        retry_after: seconds until a retry may succeed; `None` where the server does not say.
     """
 
     def __init__(
@@ -76,15 +76,16 @@ class MayflyError(Exception):
 
 
 class Denied(MayflyError):
-    """Policy, a lock, a revocation or a bound said no. It is not tried again: the same request gets the same answer."""
+    """Policy, a lock, a revocation or a bound refused. Not retried: the same request gets the same answer."""
 
 
 class ApprovalNeeded(MayflyError):
-    """Somebody has to approve first: `approval_id` names what waits. Ask again with the same words once it was given."""
+    """A person must approve first; `approval_id` is the pending approval. Send the same request again once the approval
+    was given."""
 
 
 class NotActive(MayflyError):
-    """The task, credential or upstream is over, held or not approved, or no life is left."""
+    """The task, credential or upstream is over, held or not approved, or no lifetime is left."""
 
 
 class NotFound(MayflyError):
@@ -92,7 +93,7 @@ class NotFound(MayflyError):
 
 
 class InvalidRequest(MayflyError, ValueError):
-    """A field was wrong; `field_violations` says which, and what would be right."""
+    """A field is invalid; `field_violations` says which one and what would be valid."""
 
 
 class NotAuthenticated(MayflyError):
@@ -100,32 +101,33 @@ class NotAuthenticated(MayflyError):
 
 
 class LimitReached(MayflyError):
-    """A bound was reached; `retry_after` says when to come back."""
+    """A bound was reached; `retry_after` says when to retry."""
 
 
 class NotServed(MayflyError):
-    """This server has no implementation for that."""
+    """This server does not implement the request."""
 
 
 class Fault(MayflyError):
-    """Something of mayfly's failed; the message has the number to ask its operator about."""
+    """A fault of mayfly; the message has a number to give to its operator."""
 
 
 class Unavailable(MayflyError):
-    """No answer from a server that takes calls, for as long as the deadline allowed. Nothing is known to have been done."""
+    """No server answered before the deadline. As far as is known, nothing was done."""
 
 
 class TimedOut(Unavailable):
-    """The deadline passed. Whether the request was done is not known; what it may have made ends by its own time."""
+    """The deadline passed. It is unknown whether the request was carried out; a credential or task that it may have
+    created ends on its own."""
 
 
 class IdentityError(MayflyError):
-    """There is no usable X.509-SVID: files that do not fit together, or no answer from the SPIFFE Workload API."""
+    """There is no usable X.509-SVID: files that do not match, or no answer from the SPIFFE Workload API."""
 
 
 class ServerCertificateError(MayflyError):
-    """The server's certificate is not one that can be accepted: another SPIFFE ID, another trust domain, or no DNS name
-    beside the URI."""
+    """The server's certificate is not acceptable: another SPIFFE ID, another trust domain, or no DNS name besides the
+    URI."""
 
 
 class Closed(MayflyError):
@@ -141,7 +143,7 @@ _BY_REASON: dict[str, type[MayflyError]] = {
     "DISK_RESERVE": Unavailable,
 }
 _BY_CODE: dict[int, type[MayflyError]] = {
-    # From a server that goes away: nobody here cancelled.
+    # Sent by a server that is shutting down: no caller on this side cancelled.
     1: Unavailable,
     3: InvalidRequest,
     4: TimedOut,
@@ -160,7 +162,7 @@ _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 def of(code: int, message: str, reason: str = "", **more: Any) -> MayflyError:
-    """The error for a status code and reason."""
+    """The error for a status code and a reason."""
     kind = _BY_REASON.get(reason) or _BY_CODE.get(code, Fault)
     if kind is Fault and "RST_STREAM" in message:
         kind = Unavailable
@@ -189,7 +191,7 @@ def from_problem(problem: types_pb2.Problem) -> MayflyError:
 
 
 def from_rpc(error: grpc.aio.AioRpcError) -> MayflyError:
-    """The error of a call that failed, with the details of its google.rpc.Status."""
+    """The error of a failed call, with the details of its google.rpc.Status."""
     code = int(error.code().value[0])
     message = error.details() or error.code().name
     status = status_pb2.Status()

@@ -1,5 +1,5 @@
-"""For servers on the official `mcp` SDK: the task of a tool call, and the check of inbound tokens. The SDK is not needed to
-import this."""
+"""For servers on the official `mcp` SDK: the task of a tool call, and the verification of inbound tokens. The SDK is
+not needed to import this module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .verify import Verifier
 
-# The key of the task in `_meta` of a request.
+# The name of the task in a request's `_meta`.
 META = "mayfly/task"
 OWN_CLAIMS = "https://mayfly.dev/claims"
 _TASK = re.compile(r"task_[a-z2-7]{26}\Z")
@@ -30,14 +30,16 @@ def task_of(ctx: object, *, require_task: Literal[True]) -> str: ...
 @overload
 def task_of(ctx: object, *, require_task: bool = False) -> str | None: ...
 def task_of(ctx: object, *, require_task: bool = False) -> str | None:
-    """The task that a tool call belongs to: that of the inbound token; where no token came, the one that `_meta` names.
+    """The task that a tool call belongs to: the task of the inbound token; without a token, the task that `_meta`
+    names.
 
     Args:
         ctx: the `Context` of the official `mcp` SDK, or its request context.
         require_task: a call that belongs to no task is refused.
 
     Raises:
-        InvalidRequest: the token or `_meta` names a task that is none, or `require_task` is set and nothing names one.
+        InvalidRequest: the token or `_meta` names a malformed task id, or `require_task` is set and nothing names a
+            task.
     """
     task = found(ctx).task
     return required(task) if require_task else task
@@ -45,17 +47,17 @@ def task_of(ctx: object, *, require_task: bool = False) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a tool call says of its task."""
+    """The task of a tool call and how it was found."""
 
     task: str | None
     token: bool
-    """A token came with the call. Then `_meta`, which whoever sends the call writes, does not name the task."""
+    """A token came with the call. `_meta`, which the caller writes, then does not determine the task."""
     ours: bool = False
-    """The token is one of mayfly's, verified. Then nothing else names the task."""
+    """The token is a verified mayfly token. Then nothing else determines the task."""
 
 
 def found(ctx: object) -> Found:
-    """Looks for the task of a tool call; see `task_of`."""
+    """Finds the task of a tool call; see `task_of`."""
     if ctx is None:
         return Found(None, token=False)
     request = getattr(ctx, "request_context", ctx)
@@ -66,10 +68,10 @@ def found(ctx: object) -> Found:
 
 
 def required(task: str | None) -> str:
-    """The task, where one is required.
+    """Returns the task, where one is required.
 
     Raises:
-        InvalidRequest: there is none.
+        InvalidRequest: there is no task.
     """
     if task is None:
         raise wrong(
@@ -81,7 +83,8 @@ def required(task: str | None) -> str:
 
 @contextmanager
 def tool_errors() -> Iterator[None]:
-    """Tells the agent why mayfly said no: the SDK hides the text of every other exception from it. No message holds a secret.
+    """Reports a refusal by mayfly to the agent: the SDK hides the text of every other exception. No message contains a
+    secret.
 
     Raises:
         ToolError: for a `MayflyError` in its scope.
@@ -89,7 +92,7 @@ def tool_errors() -> Iterator[None]:
     try:
         from mcp.server.mcpserver.exceptions import ToolError
     except ImportError:
-        # As its first major version has it.
+        # The name in the SDK's first major version.
         from mcp.server.fastmcp.exceptions import ToolError  # type: ignore[import-not-found,no-redef]
 
     try:
@@ -102,14 +105,14 @@ def _by_token(request: object) -> Found:
     scope = getattr(request, "scope", None)
     if not isinstance(scope, Mapping):
         return Found(None, token=False)
-    # What our own middleware verified lies in the ASGI scope of the HTTP request.
+    # Our own middleware puts the verified token into the ASGI scope of the HTTP request.
     if (verified := scope.get("mayfly")) is not None:
         return Found(verified.task_id or None, token=True, ours=True)
     token = getattr(scope.get("user"), "access_token", None)
     if token is not None:
         claims = getattr(token, "claims", None)
         return Found(_claimed(claims), token=True, ours=isinstance(claims, Mapping) and OWN_CLAIMS in claims)
-    # One that nobody verified here names no task, and keeps `_meta` from naming one.
+    # An unverified token names no task, and prevents `_meta` from naming one.
     shown = any(name.lower() == b"authorization" for name, _ in scope.get("headers") or ())
     return Found(None, token=shown)
 
@@ -126,13 +129,14 @@ def _claimed(claims: object) -> str | None:
 
 
 def _by_meta(meta: object) -> str | None:
-    # The first major version of the SDK gives an object with what it does not know beside.
+    # The first major version of the SDK gives an object that holds unknown members separately.
     names = meta if isinstance(meta, Mapping) else getattr(meta, "model_extra", None) or {}
     return _task(f"_meta[{META!r}]", names[META]) if META in names else None
 
 
 def _task(where: str, text: object) -> str:
-    # Refused, and never taken for none: without a task the call would have one of the server's own, with all the server's rights.
+    # A malformed id is refused and never treated as absent: without a task the call would run in a task of the server's
+    # own, with all the server's rights.
     if not isinstance(text, str) or not _TASK.match(text):
         raise wrong(where, "is no task id; right would be task_ and 26 characters of a-z and 2-7")
     return text
@@ -140,11 +144,12 @@ def _task(where: str, text: object) -> str:
 
 @cache
 def _answers_503() -> type[Exception]:
-    """The exception by which a token verifier says that it cannot know: Starlette answers it with 503 instead of 400.
+    """The exception by which a token verifier reports that it cannot decide: Starlette answers it with 503 instead of
+    400.
 
-    The SDK knows only good tokens and bad ones, and answers 401 to the bad ones: whoever holds a good one would throw it away.
-    It gives no way to answer otherwise, so this extends what Starlette's middleware answers to an `AuthenticationError`, for this
-    one exception.
+    The SDK knows only valid and invalid tokens, and answers 401 to invalid ones, so a client would discard a valid
+    token. Since the SDK allows no other answer, this extends the handler of Starlette's middleware for an
+    `AuthenticationError`, for this one exception.
     """
     from starlette.authentication import AuthenticationError
     from starlette.middleware.authentication import AuthenticationMiddleware
@@ -152,7 +157,7 @@ def _answers_503() -> type[Exception]:
     from starlette.responses import JSONResponse, Response
 
     class RevocationsUnknown(AuthenticationError):
-        """What was revoked is not known here now."""
+        """The revocations are currently unknown."""
 
     before = AuthenticationMiddleware.default_on_error
 
@@ -167,19 +172,19 @@ def _answers_503() -> type[Exception]:
 
 
 class TokenVerifier:
-    """`token_verifier=` of the SDK's `MCPServer`: inbound tokens are credentials of mayfly's for this server.
+    """`token_verifier=` of the SDK's `MCPServer`: inbound tokens are mayfly credentials for this server.
 
-    The SDK asks for the scopes of its `AuthSettings`; revocations, audience and the rest are the verifier's.
+    The SDK checks the scopes of its `AuthSettings`; the verifier checks revocations, audience and everything else.
     """
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
-        # Before the application is built: its middleware takes what it answers with it.
+        # Created before the application is built, because the middleware takes its error handler at that time.
         self._unknown = _answers_503()
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        """The SDK's view of a good token; `None` for one that is not, which is answered 401. Where the revocations are not known
-        the request is answered 503, as `MayflyMiddleware` does."""
+        """The SDK's view of a valid token; `None` for an invalid token, which is answered 401. Where the revocations
+        are unknown the request is answered 503, as by `MayflyMiddleware`."""
         from mcp.server.auth.provider import AccessToken
 
         from .verify import UNKNOWN, Refused

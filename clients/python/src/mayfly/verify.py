@@ -1,7 +1,8 @@
-"""For relying services: checks credentials offline, and follows revocations. Fails closed.
+"""Verification for relying services: checks credentials offline, and follows revocations. Fails closed.
 
-Signing-key rules are asked first, then signature, issuer, audience, life and possession, then the rules against the token's
-decision revision, then what the use needs. Without a whole and fresh feed everything is refused.
+The order of checks: the rule of the signing key; signature, issuer, audience, lifetime and possession; the revocation
+rules against the token's decision revision; the requirements of the use. Without a complete and fresh feed everything
+is refused.
 """
 
 from __future__ import annotations
@@ -44,18 +45,19 @@ __all__ = ["INSUFFICIENT", "REASONS", "UNKNOWN", "Reason", "Refused", "Verified"
 
 log = logging.getLogger("mayfly")
 
-# Tokens whose signature was found good and need not be verified again, at most. By their digest: no token is kept.
+# Most tokens whose verified signature is remembered. Only their digests are stored.
 VERIFIED = 16_384
-# The longest silence of a feed, seconds: its heartbeats come every few.
+# The longest silence of a feed, seconds. Heartbeats arrive every few seconds.
 SILENCE = 30.0
-# While the revocations are not known, the log says so every so often, seconds: not with each credential that is refused.
+# While the revocations are unknown, the interval of the log message about it, seconds, so that it is not logged for each refused
+# credential.
 SAY_AGAIN = 10.0
-# Longest wait for a unary answer beside the feed, seconds.
+# Longest wait for a unary answer besides the feed, seconds.
 CALL = 5.0
 
 
 class Verified:
-    """A credential that was found good, for the use at hand. What its claims say, ready to read."""
+    """A credential that was accepted for the use at hand, with its claims."""
 
     __slots__ = ("_claims", "kid")
 
@@ -70,59 +72,59 @@ class Verified:
 
     @property
     def credential_id(self) -> str:
-        """Its id (`jti`)."""
+        """The credential's id (`jti`)."""
         return str(self._claims.raw["jti"])
 
     @property
     def caller(self) -> str:
-        """Whom it was issued to, by SPIFFE ID (`client_id`)."""
+        """The SPIFFE ID of the caller that the credential was issued to (`client_id`)."""
         return str(self._claims.raw["client_id"])
 
     @property
     def subject(self) -> str:
-        """On whose behalf it acts (`sub`)."""
+        """The subject (`sub`)."""
         return str(self._claims.raw["sub"])
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """Its scopes."""
+        """The scopes."""
         return tuple(self._claims.scopes)
 
     @property
     def tool(self) -> str:
-        """The tool that it serves for; empty for any."""
+        """The tool that the credential is restricted to; empty for any."""
         return self._claims.tool
 
     @property
     def task_id(self) -> str:
-        """The task that it hangs on; empty for none."""
+        """The credential's task; empty for none."""
         return self._claims.tasks[-1] if self._claims.tasks else ""
 
     @property
     def task_path(self) -> tuple[str, ...]:
-        """The tasks from the root to its own."""
+        """The task path from the root to the credential's task."""
         return tuple(self._claims.tasks)
 
     @property
     def upstream(self) -> str:
-        """The upstream that it is for."""
+        """The upstream that the credential is for."""
         return self._claims.upstream
 
     @property
     def expires_at(self) -> datetime:
-        """Its end, UTC."""
+        """The expiry, UTC."""
         return datetime.fromtimestamp(self._claims.raw["exp"], UTC)
 
     def require(
         self, *, scope: str = "", tool: str = "", arguments: Json | None = None, arguments_digest: bytes | None = None
     ) -> None:
-        """Asks for what a use needs, once it is known: in a handler, after the body was read.
+        """Checks the requirements of a use once they are known: in a handler, after the body was read.
 
         Args:
-            scope: a scope that it must have.
-            tool: the tool that calls; compared where the credential names one.
-            arguments: the arguments of this call, compared where the credential names some. Who acts on arguments gives
-                them, or what was approved for one call serves for any.
+            scope: the required scope.
+            tool: the calling tool; compared where the credential names one.
+            arguments: the arguments of this call, compared where the credential names some. A service that acts on
+                arguments must pass them, or an approval for one call would be valid for any call.
             arguments_digest: their `mayfly.arguments_sha256` instead.
 
         Raises:
@@ -137,9 +139,9 @@ class Verified:
             try:
                 digest = arguments_sha256(arguments) if arguments is not None else arguments_digest
             except errors.InvalidRequest as no:
-                # No credential names such arguments: it was issued for others.
+                # No credential can name such arguments, so this one was issued for others.
                 raise Refused("arguments", no.message) from None
-            # In constant time: whoever sends calls must not learn the digest of the approved ones byte by byte.
+            # Compared in constant time, so that a caller cannot learn the digest of approved arguments byte by byte.
             if digest is not None and not hmac.compare_digest(digest, claims.arguments):
                 raise Refused("arguments", "it was issued for other arguments")
 
@@ -148,7 +150,7 @@ class Verified:
 
 
 class Checker:
-    """What a relying service knows, and its answer to a credential. No IO and no clock."""
+    """The state of a relying service and its check of credentials. No IO and no clock."""
 
     def __init__(self, issuer: str, audience: str, bounds: Bounds | None = None) -> None:
         self.issuer, self.audience = issuer, audience
@@ -158,13 +160,13 @@ class Checker:
         self._good: OrderedDict[bytes, tuple[Claims, str]] = OrderedDict()
 
     def set_keys(self, keys: Keys) -> None:
-        """The issuer's keys from now on. What others signed is verified anew."""
+        """Sets the issuer's keys. Tokens signed with other keys must be verified again."""
         if keys != self.keys:
             self.keys = keys
             self._good.clear()
 
     def check(self, token: str, now: Moment, certificate: bytes = b"") -> Verified:
-        """Checks a credential, but for what its use needs.
+        """Checks a credential, except for the requirements of its use.
 
         Raises:
             Refused: why not.
@@ -183,7 +185,8 @@ class Checker:
         return Verified(claims, kid)
 
     def stands(self, claims: Claims, kid: str, now: Moment, certificate: bytes = b"") -> None:
-        """Whether a token whose signature is good is for us, now, and nothing that happened speaks against it.
+        """Checks everything that may have changed about a token whose signature was verified: issuer, audience, time,
+        key binding and revocation.
 
         Raises:
             Refused: why not.
@@ -196,22 +199,22 @@ class Checker:
 
     def _read(self, token: str) -> tuple[Claims, str]:
         parts = Parts(token)
-        # Before anything of it is believed: whoever stole a key chooses every claim.
+        # Checked before anything in the token is believed, because whoever stole a key chooses every claim.
         if self.follower.rules.revokes_key(parts.kid):
             raise Refused("key_revoked", f"the key {parts.kid} was revoked")
         return Claims(self.keys.verify(parts)), parts.kid
 
 
 class Verifier:
-    """Verifies credentials for one relying service, and follows revocations for as long as `async with verifier:` lasts.
+    """Verifies credentials for one relying service, and follows revocations during `async with verifier:`.
 
     Args:
-        mayfly: the client by which it follows; its workload must be a server of the upstreams.
-        issuer: `iss` that it accepts, like `https://mayfly.example/prod`.
-        audience: `aud` that it accepts: the upstream's audience.
-        upstreams: the upstreams that it serves, 1 to 64.
-        follower: its name among its workload's instances. Left out: host name, process id and a random number. A process
-            that was forked since adds its process id to a name that was given.
+        mayfly: the client whose connection is used. Its workload must be a server of the upstreams.
+        issuer: the accepted `iss`, like `https://mayfly.example/prod`.
+        audience: the accepted `aud`: the upstream's audience.
+        upstreams: the upstreams that the service serves, 1 to 64.
+        follower: the follower's name, unique among the workload's instances. Left out: host name, process id and a
+            random number. A process that was forked adds its process id to a given name.
     """
 
     def __init__(
@@ -226,17 +229,18 @@ class Verifier:
         self._acks: asyncio.Task[None] | None = None
         self._fresh = asyncio.Event()
         self._applied = asyncio.Event()
-        # The newest seq of this stream that is to be acknowledged, and whether the log says that the server went back.
+        # The newest sequence number of this stream to acknowledge, and whether the rollback of the server was logged.
         self._told = -1
         self._said_rolled_back = False
         self._said_unknown = float("-inf")
         self.acknowledged = 0
-        """The seq that mayfly was last told to be applied here."""
+        """The sequence number that was last acknowledged to mayfly."""
 
     @property
     def follower(self) -> str:
-        """Its name as a follower. It is made in the process that follows: workers that were forked from the process that made
-        the verifier (`gunicorn --preload`) have a name each, or `mayfly revoke --wait` would wait for one of them only."""
+        """The follower's name. It is made in the process that follows: workers forked from the process that created the
+        verifier (`gunicorn --preload`) need different names, or `mayfly revoke --wait` would wait for only one of them.
+        """
         pid = os.getpid()
         if self._named is None or self._named[0] != pid:
             name = self._given or f"{socket.gethostname()[:64]}-{pid}-{secrets.token_hex(4)}"
@@ -247,22 +251,23 @@ class Verifier:
 
     @property
     def issuer(self) -> str:
-        """`iss` that it accepts."""
+        """The accepted `iss`."""
         return self._checker.issuer
 
     @property
     def audience(self) -> str:
-        """`aud` that it accepts."""
+        """The accepted `aud`."""
         return self._checker.audience
 
     @property
     def applied(self) -> int:
-        """Everything up to this seq was applied."""
+        """The sequence number up to which the feed was applied."""
         return self._checker.follower.applied
 
     @property
     def ready(self) -> bool:
-        """It knows the revocations and the keys, and accepts what is good: for a readiness probe."""
+        """Whether the verifier has the revocations and the keys and can accept credentials. Suitable for a readiness
+        probe."""
         return not _fork.is_copy() and self._checker.follower.fresh(moment()) is None and bool(self._checker.keys)
 
     async def __aenter__(self) -> Self:
@@ -273,8 +278,8 @@ class Verifier:
         await self.aclose()
 
     async def start(self, wait: float = 10.0) -> None:
-        """Begins to follow, and waits up to `wait` seconds until it is ready. Where it is not by then it goes on trying,
-        and refuses everything."""
+        """Starts following, and waits up to `wait` seconds until the verifier is ready. After that it continues to try
+        in the background and refuses everything meanwhile."""
         _fork.begin()
         if self._task is None:
             self._mayfly._start()
@@ -286,7 +291,7 @@ class Verifier:
             log.warning("the revocations are not known yet: every credential is refused until they are")
 
     async def aclose(self) -> None:
-        """Ends following."""
+        """Stops following."""
         tasks = [t for t in (self._task, self._acks) if t is not None]
         for task in tasks:
             task.cancel()
@@ -301,20 +306,19 @@ class Verifier:
         arguments: Json | None = None,
         certificate_sha256: bytes = b"",
     ) -> Verified:
-        """Checks a credential for one use. No IO: it answers at once.
+        """Checks a credential for one use. No IO: it returns at once.
 
         Args:
-            token: the token as it was received.
+            token: the token as received.
             scope, tool, arguments: as `Verified.require`.
-            certificate_sha256: SHA-256 of the client certificate of the TLS session that it came over, never of one that a
-            header names.
+            certificate_sha256: SHA-256 of the client certificate of the TLS session, never from a header.
 
         Raises:
             Refused: with its reason from the closed list.
         """
         try:
             if _fork.is_copy():
-                # What was revoked since is followed by the parent alone.
+                # Only the parent process follows revocations.
                 raise Refused(
                     "not_whole", "this process was forked off the one that follows the revocations, and knows none since"
                 )
@@ -351,7 +355,8 @@ class Verifier:
             await asyncio.sleep(wait(_Attempt(attempt)))  # type: ignore[arg-type]
 
     async def _follow_once(self) -> bool:
-        """Follows until the feed breaks. `True`: the connection was replaced, and it goes on over the new one."""
+        """Follows until the feed breaks. `True`: the connection was replaced, and following continues on the new one.
+        """
         async with self._mayfly._connection.on() as link:
             await self._load_keys(link)
             follower = self._checker.follower
@@ -359,7 +364,7 @@ class Verifier:
             request = feed_pb2.WatchRevocationsRequest(
                 follower=self.follower, resume_after=resume, upstreams=self._upstreams, seen=seen
             )
-            # What an earlier stream was told is known to the server of then, which may be another one than this.
+            # Acknowledgements count per stream: the server of this stream may not be the one that received the earlier ones.
             self._told = -1
             stream = link.stub(revocation_service_pb2_grpc.RevocationServiceStub).WatchRevocations(request)
             try:
@@ -391,7 +396,8 @@ class Verifier:
             self._applied.set()
             if self._acks is None:
                 self._acks = asyncio.create_task(self._acknowledge(), name="mayfly-acknowledge")
-        # A new key signs only after it was published for a while; a compromised one is refused by its rule at once.
+        # A new key is published before it signs, so loading keys with each heartbeat is early enough. A compromised key
+        # is refused by its rule at once.
         if message.WhichOneof("event") == "heartbeat":
             await self._load_keys(link)
             if self.ready:
@@ -410,7 +416,7 @@ class Verifier:
         follower.distrust(why)
 
     async def _acknowledge(self) -> None:
-        """Says what was applied, the newest only. The feed does not wait for it."""
+        """Acknowledges the newest applied sequence number. The feed does not wait for it."""
         while True:
             await self._applied.wait()
             self._applied.clear()
@@ -430,10 +436,11 @@ class Verifier:
 
 
 def went_back(refusal: errors.MayflyError) -> bool:
-    """Whether the server says that it went back behind what was seen here. An earlier version says it by the field alone."""
+    """Whether the server reports that its ledger is behind what was seen here. Earlier versions report it by the field
+    alone."""
     return refusal.reason == "LEDGER_ROLLED_BACK" or any(v.field == "resume_after" for v in refusal.field_violations)
 
 
 def moment() -> Moment:
-    """Now."""
+    """The present time by both clocks."""
     return Moment(time.time_ns() // 1_000_000, time.monotonic_ns() // 1_000_000)

@@ -1,4 +1,4 @@
-//! What the layer itself answers: metadata (RFC 9728) and challenges (RFC 6750, section 3; RFC 9728, section 5.1).
+//! Responses of the layer itself: metadata (RFC 9728) and challenges (RFC 6750, section 3; RFC 9728, section 5.1).
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
@@ -7,10 +7,10 @@ use mayfly_verify::revocation::FollowerRefusal;
 
 use super::Protect;
 
-/// Where the metadata of a resource without a path lies.
+/// The metadata path of a resource without a path of its own.
 pub const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
-/// Origin and path of a URL.
+/// The origin and the path of a URL.
 pub fn split(url: &str) -> (&str, &str) {
     let host = url.find("://").map_or(0, |at| at + 3);
     url.split_at(url[host..].find('/').map_or(url.len(), |at| host + at))
@@ -41,7 +41,8 @@ impl Protect {
         answer
     }
 
-    /// No credential, one that is not good, one that is not good enough; or it cannot be known, which is nobody's fault but ours.
+    /// The response to a request without a valid and sufficient credential. Where the revocation feed is not current, the response is 503,
+    /// since the credential may be valid.
     pub(super) fn challenge<R: From<String>>(&self, refused: Option<&Refused>) -> Response<R> {
         if let Some(Refused::Rule(FollowerRefusal::NotWhole | FollowerRefusal::RolledBack(_) | FollowerRefusal::Stale(_))) =
             refused
@@ -58,13 +59,13 @@ impl Protect {
                 (StatusCode::FORBIDDEN, value)
             }
             Some(refused) => {
-                // The reason is one of a closed list: nothing of the token is in it.
+                // The reason is from a closed list and contains nothing of the token.
                 let value = format!("Bearer error=\"invalid_token\", error_description=\"{}\", {metadata}", refused.reason());
                 (StatusCode::UNAUTHORIZED, value)
             }
         };
         let mut answer = plain(status, String::new());
-        // A scope or a URL that no header can carry was set by ourselves; the status says enough then.
+        // Scope and URL come from the service's own settings. If they do not fit into a header, the status alone must do.
         if let Ok(value) = HeaderValue::from_str(&value) {
             answer.headers_mut().insert(WWW_AUTHENTICATE, value);
         }

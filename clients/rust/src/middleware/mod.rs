@@ -1,8 +1,8 @@
-//! A tower layer that lets calls with a good credential through, as MCP has it: protected-resource metadata (RFC 9728), 401 with
-//! `resource_metadata`, 403 with `insufficient_scope`. It works with axum, hyper and tonic services alike.
+//! A tower layer that admits requests with a valid credential, as MCP specifies: protected-resource metadata (RFC 9728), 401 with
+//! `resource_metadata`, 403 with `insufficient_scope`. It works with axum, hyper and tonic services.
 //!
-//! The credential is taken out of the request's headers: what came in is never passed on, an upstream call uses one of its own. A handler
-//! finds it as [`Verified`] among the request's extensions.
+//! The layer removes the credential from the request's headers, so that it is never forwarded; calls to an upstream use a credential of
+//! their own. The handler finds the credential as [`Verified`] in the request's extensions.
 
 mod answer;
 
@@ -20,7 +20,7 @@ use crate::request::arguments_sha256;
 use crate::secret::Secret;
 use crate::verifier::Verifier;
 
-/// What is protected, and by what.
+/// The protected resource and its verifier.
 #[derive(Clone)]
 pub struct Protect {
     verifier: Arc<Verifier>,
@@ -31,12 +31,12 @@ pub struct Protect {
     scopes: Arc<[String]>,
 }
 
-/// SHA-256 of the client certificate of the TLS session, put among a request's extensions by whoever accepted the connection: never from a
-/// header (RFC 8705, section 3).
+/// SHA-256 of the client certificate of the TLS session. The code that accepts connections puts it into the request's extensions; it must
+/// never come from a header (RFC 8705, section 3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClientCertificate(pub [u8; 32]);
 
-/// A credential that was found good, for this request.
+/// A valid credential of this request.
 #[derive(Clone)]
 pub struct Verified {
     verifier: Arc<Verifier>,
@@ -52,22 +52,22 @@ impl std::fmt::Debug for Verified {
 }
 
 impl Verified {
-    /// What it says.
+    /// The credential's claims.
     pub fn claims(&self) -> &Claims {
         self.checked.claims()
     }
 
-    /// The task that it hangs on: what this service does for it, it does in that task.
+    /// The credential's task. What this service does for the request belongs to that task.
     pub fn task_id(&self) -> Option<String> {
         self.checked.own.tasks.last().map(|task| task.id.to_string())
     }
 
-    /// The token itself: to show mayfly on whose behalf this service acts, and for nothing else.
+    /// The token itself. Use it only as subject token, to prove to mayfly on whose behalf this service acts.
     pub fn token(&self) -> &Secret {
         &self.token
     }
 
-    /// Whether it is good for this tool and these arguments, now: what only the handler of a call knows.
+    /// Checks whether the credential is valid, now, for a tool and its arguments, which only the handler knows.
     pub fn serves<T: serde::Serialize>(&self, scope: &str, tool: &str, arguments: &T) -> Result<(), NotForThis> {
         let digest = arguments_sha256(arguments).map_err(|e| NotForThis::Arguments(e.to_string()))?;
         let need = Need { scope, tool, arguments: Some(&digest), certificate: self.certificate.as_ref() };
@@ -75,10 +75,10 @@ impl Verified {
     }
 }
 
-/// Why a good credential is not good for a call.
+/// Why a valid credential cannot be used for a call.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NotForThis {
-    /// It was checked again with what the call needs.
+    /// The check with the call's requirements refused the credential.
     #[error("{0}")]
     Refused(Refused),
     /// The arguments have no digest.
@@ -87,7 +87,7 @@ pub enum NotForThis {
 }
 
 impl Protect {
-    /// Protects the resource with this URL: the `resource` of its metadata, which clients ask a credential for.
+    /// Protects the resource with this URL. The URL is the `resource` of the metadata, for which clients request a credential.
     pub fn new(verifier: Arc<Verifier>, resource: &str) -> Protect {
         let (origin, path) = answer::split(resource);
         let path = format!("{}{}", answer::WELL_KNOWN, path.trim_end_matches('/'));
@@ -101,19 +101,19 @@ impl Protect {
         }
     }
 
-    /// The scope that every call needs.
+    /// Sets the scope that every request needs.
     #[must_use]
     pub fn scope(self, scope: &str) -> Protect {
         Protect { scope: scope.into(), ..self }
     }
 
-    /// The scopes that there are, for the metadata.
+    /// Sets the supported scopes in the metadata.
     #[must_use]
     pub fn scopes_supported<S: Into<String>>(self, scopes: impl IntoIterator<Item = S>) -> Protect {
         Protect { scopes: scopes.into_iter().map(Into::into).collect(), ..self }
     }
 
-    /// Lets a request through, with [`Verified`] in its extensions, or says what to answer.
+    /// Admits a request and adds [`Verified`] to its extensions, or returns the response.
     fn judge<B, R: From<String>>(&self, request: &mut Request<B>) -> Result<(), Response<R>> {
         if *request.uri().path() == *self.metadata_path || request.uri().path() == answer::WELL_KNOWN {
             return Err(match *request.method() {
@@ -131,7 +131,7 @@ impl Protect {
     }
 }
 
-/// The bearer token, taken out. More than one is none: two readers could each believe another.
+/// Removes and returns the bearer token. Several `Authorization` headers count as none, because two readers could each use a different one.
 fn taken(headers: &mut HeaderMap) -> Result<Secret, ()> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let found = match (all.next(), all.next()) {
@@ -151,7 +151,7 @@ impl<S> Layer<S> for Protect {
     }
 }
 
-/// A service that is protected.
+/// A protected service.
 #[derive(Clone)]
 pub struct Protected<S> {
     protect: Protect,

@@ -1,7 +1,7 @@
-//! The wire contract: what the server's `build.rs` makes of `/proto`, as far as a client calls it. Kept here, so that who builds the client
-//! needs no compiler of protos; the server's tests see to it that it is current. Nothing is written by hand here.
+//! The generated wire contract: the part of the server's protos that a client calls. The generated code is checked in, so that building the
+//! client needs no protobuf compiler; a test of the server verifies that it is up to date. Nothing here is written by hand.
 //!
-//! A field that is marked `debug_redact` in the protos (a token, a password, arguments in clear) shows as `<redacted>` in `Debug`.
+//! A field marked `debug_redact` in the protos (a token, a password, arguments in clear) is shown as `<redacted>` in `Debug`.
 
 /// The package `mayfly`.
 pub mod mayfly {

@@ -1,15 +1,15 @@
-//! What one check costs a relying service, without the signature: `cargo bench -p mayfly-verify --bench check`.
+//! The cost of one check for a relying service, without the signature: `cargo bench -p mayfly-verify --bench check`.
 //!
-//! A million tokens, 10,000 rules of every sort that a name answers, none of which hits. They are checked where the decision saw all rules and
-//! where all rules are newer, so that every sort is asked for. Measured per check:
+//! A million tokens and 10,000 rules of every sort that a name answers; no rule matches a token. Tokens are checked once with decisions
+//! that saw all rules and once with rules that are all newer, so that every sort is evaluated. Measured per check:
 //!
-//! - a token seen before, and nothing happened since: freshness, life, rules and holds (`Follower::touches`, `Follower::lives`);
-//! - one seen before, and something happened since: the same by the numbers that were made when it was first shown;
-//! - a new one: its numbers made, as is done with its claims, and then the same;
-//! - by name: the plain way, which only what is touched goes (`Follower::check`).
+//! - a token seen before, without a change of rules since: freshness, lifetime, rules and holds (`Follower::touches`, `Follower::lives`);
+//! - a token seen before, with a change since: the same with the hashes computed at the first check;
+//! - a new token: its hashes are computed, as happens together with its claims, then the same;
+//! - by name: the full check, needed only for tokens that may be affected (`Follower::check`).
 //!
-//! And for the tokens that one verifier remembers, `Checker::stands` (issuer, audience, life, rules, need), and `Checker::check` from the text,
-//! which is the SHA-256 of the token and a look-up besides; for a new one, its signature and claims.
+//! For the tokens that one verifier remembers also `Checker::stands` (issuer, audience, lifetime, rules, need), and `Checker::check` from
+//! the text, which adds the SHA-256 of the token and a look-up, and for a new token its signature and claims.
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
 use std::hint::black_box;
@@ -52,7 +52,7 @@ fn target(n: u64) -> Target {
     }
 }
 
-/// What differs from token to token.
+/// The fields that differ between tokens.
 struct Token {
     credential: CredentialId,
     tasks: [TaskId; 2],
@@ -102,7 +102,7 @@ fn follower() -> Follower {
     follower
 }
 
-/// Nanoseconds per check, the best of the rounds over the tokens.
+/// Prints the nanoseconds per check: the best round over all tokens.
 fn measure(what: &str, tokens: usize, mut check: impl FnMut(usize) -> bool) {
     let round = |check: &mut dyn FnMut(usize) -> bool| {
         let begun = Instant::now();
@@ -125,7 +125,7 @@ fn rules(follower: &Follower) {
         let tokens: Vec<Token> = (0..TOKENS).map(token).collect();
         let gathered: Vec<Facts<'_>> = tokens.iter().map(facts).collect();
         let asked: Vec<Asked> = gathered.iter().map(Facts::asked).collect();
-        // Two names may have one number: what is touched is asked about by name, as `Checker` does.
+        // Two names may have the same hash, so a token that is touched is checked by name, as `Checker` does.
         let quick = |asked: &Asked, n: usize| match follower.touches(asked) {
             true => follower.check(&gathered[n], life, NOW).is_ok(),
             false => follower.lives(life, NOW).is_ok(),
@@ -143,7 +143,7 @@ fn rules(follower: &Follower) {
     }
 }
 
-/// A key, and what its owner signs.
+/// A key, and the tokens that its owner signs.
 struct Signer(EcdsaKeyPair);
 
 impl Signer {

@@ -1,25 +1,26 @@
-//! Arguments of a tool call: read strictly, and their digest in the one written form of JSON (RFC 8785).
+//! Arguments of a tool call: strict parsing, and the digest of their canonical JSON (RFC 8785).
 //!
-//! Two calls must never have one digest, or what was approved for the one serves for the other. RFC 8785 takes every number for an IEEE double,
-//! so a number that a double does not hold is refused: as it stands there, and not after it was rounded. So are a name that stands twice in one
-//! object, half of a surrogate pair, and whatever else is no JSON. The same cases in every language: `tests/vectors/arguments/cases.json`.
+//! Two different calls must never have the same digest, or an approval of one would be valid for the other. RFC 8785 treats every number as
+//! an IEEE double, so a number that a double cannot hold exactly is refused in its original text, before rounding. Duplicate names in an
+//! object, lone surrogates and anything else that is not JSON are refused as well. All languages share the same cases:
+//! `tests/vectors/arguments/cases.json`.
 
 use serde_json::Value;
 
 use crate::identity::{json, sha256};
 
-/// The largest integer of which a double holds each one up to it (RFC 7493, section 2.2).
+/// The largest integer up to which a double holds every integer (RFC 7493, section 2.2).
 const LARGEST_INTEGER: f64 = 9_007_199_254_740_991.0;
-/// From there on RFC 8785 writes a number with an exponent. Below it a whole one is an integer to who reads it.
+/// RFC 8785 writes numbers from here on with an exponent. A whole number below it looks like an integer to a reader.
 const EXPONENT_FROM: f64 = 1e21;
 
 /// Why arguments have no digest.
 #[derive(Debug, thiserror::Error)]
 pub enum ArgumentsDefect {
-    /// The text is no JSON, or one that two readers could take for two.
+    /// The text is not JSON, or JSON that two readers could read differently.
     #[error("{0}")]
     NotJson(serde_json::Error),
-    /// A number that is another one to a reader.
+    /// A number that another reader could read as a different one.
     #[error(
         "has a number (at byte {0}) that a double does not hold, so others would read another one: right would be an integer up to 2^53 - 1, \
          fewer digits, or a string"
@@ -27,27 +28,27 @@ pub enum ArgumentsDefect {
     Number(usize),
 }
 
-/// Reads arguments.
+/// Parses arguments.
 pub fn parse(text: &str) -> Result<Value, ArgumentsDefect> {
     let value = json::parse(text.as_bytes()).map_err(ArgumentsDefect::NotJson)?;
-    // Where it stands, and not the number itself: no argument is in an error, which may be kept.
+    // The error gives the position and not the number, because errors may be stored and must not contain arguments.
     match numbers(text).find(|(_, number)| !exact(number)) {
         Some((at, _)) => Err(ArgumentsDefect::Number(at)),
         None => Ok(value),
     }
 }
 
-/// SHA-256 of what was read, in its canonical form.
+/// SHA-256 of parsed arguments in canonical form.
 pub fn digest(arguments: &Value) -> Result<[u8; 32], ArgumentsDefect> {
     serde_json_canonicalizer::to_vec(arguments).map(|text| sha256(&text)).map_err(ArgumentsDefect::NotJson)
 }
 
-/// The same of a text.
+/// The same for a text.
 pub fn digest_of_json(text: &str) -> Result<[u8; 32], ArgumentsDefect> {
     digest(&parse(text)?)
 }
 
-/// The numbers in a text that is JSON, and where each begins.
+/// The numbers in a JSON text, with their positions.
 fn numbers(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let bytes = text.as_bytes();
     let mut at = 0;
@@ -58,7 +59,7 @@ fn numbers(text: &str) -> impl Iterator<Item = (usize, &str)> {
             match byte {
                 b'"' => {
                     while let Some(&inside) = bytes.get(at) {
-                        // What is escaped ends no string.
+                        // An escaped quote does not end the string.
                         at += if inside == b'\\' { 2 } else { 1 };
                         if inside == b'"' {
                             break;
@@ -78,7 +79,7 @@ fn numbers(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// Whether a double tells this number from all others: it is written with the digits that the double itself is written with.
+/// Whether a double distinguishes this number from all others: the number has the same digits that the double itself is written with.
 fn exact(number: &str) -> bool {
     let Ok(double) = number.parse::<f64>() else { return false };
     let (size, integer) = (double.abs(), !number.contains(['.', 'e', 'E']));
@@ -88,7 +89,7 @@ fn exact(number: &str) -> bool {
     decimal(number).is_some_and(|written| Some(written) == decimal(&format!("{size:e}")))
 }
 
-/// A number's digits without zeros at either end, and its power of ten: equal for equal sizes.
+/// The digits of a number without leading and trailing zeros, and its power of ten. Equal for equal absolute values.
 fn decimal(number: &str) -> Option<(String, i64)> {
     let (mantissa, exponent) =
         number.trim_start_matches('-').split_once(['e', 'E']).unwrap_or((number.trim_start_matches('-'), "0"));
@@ -120,11 +121,11 @@ mod tests {
         canonical: String,
     }
 
-    /// The cases that every language reads.
+    /// The cases that all languages share.
     #[test]
     fn two_calls_never_have_one_digest() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/vectors/arguments/cases.json");
-        // It is not in the package.
+        // The file is not part of the published package.
         let Ok(text) = std::fs::read_to_string(file) else { return };
         let cases: Cases = serde_json::from_str(&text).unwrap();
         let mut digests = std::collections::HashSet::new();

@@ -1,11 +1,11 @@
-//! What a relying service knows, and its answer to a credential. No IO and no clock: messages of the feed and moments come in as values.
+//! The state of a relying service and its check of credentials. No IO and no clock: messages of the feed and times come in as values.
 //!
-//! Signing-key rules are asked first, then signature, issuer, audience, life and possession, then the rules against the token's decision
-//! revision, then what the use needs. Without a whole and fresh feed everything is refused. The same answers in every language:
-//! `tests/vectors/verify/cases.json`.
+//! The order of checks: the rule of the signing key; signature, issuer, audience, lifetime and possession; the revocation rules against the
+//! token's decision revision; the requirements of the use. Without a complete and fresh feed everything is refused. All languages give the
+//! same answers: `tests/vectors/verify/cases.json`.
 //!
-//! A token whose signature was found good is remembered by its digest: shown again it costs neither its signature nor its claims, and is asked
-//! about by numbers that are made then. Whatever may have changed since is looked at each time.
+//! A token with a valid signature is remembered by its digest. When it is presented again, its signature and claims are not verified again,
+//! and rules are checked by hashes computed the first time. Everything that may have changed since is checked each time.
 
 use std::sync::Arc;
 
@@ -17,28 +17,28 @@ use crate::seen::Seen;
 use crate::seq::{Millis, Seq};
 use crate::token::{self, Claims, Expect, Jwks, Possession, TokenDefect};
 
-/// Why a credential is not accepted.
+/// Why a credential is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// The token itself.
+    /// The token itself is invalid.
     #[error("{0}")]
     Token(#[from] TokenDefect),
-    /// What the feed says, or that it cannot be known.
+    /// A revocation rule applies, or the feed is not complete and fresh.
     #[error("{0}")]
     Rule(#[from] FollowerRefusal),
-    /// It lacks the scope.
+    /// The credential lacks the scope.
     #[error("it lacks the scope {0}")]
     Scope(String),
-    /// It was issued for another tool.
+    /// The credential was issued for another tool.
     #[error("it was issued for the tool {0:?}")]
     Tool(String),
-    /// It was issued for other arguments.
+    /// The credential was issued for other arguments.
     #[error("it was issued for other arguments")]
     Arguments,
 }
 
 impl Refused {
-    /// Its word in the closed list that all languages share.
+    /// The reason from the closed list that all languages share.
     pub fn reason(&self) -> &'static str {
         match self {
             Refused::Token(defect) => match defect {
@@ -77,65 +77,66 @@ impl Refused {
     }
 }
 
-/// What a use needs besides a good credential.
+/// The requirements of a use, besides a valid credential.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Need<'a> {
-    /// The scope; empty for none.
+    /// The required scope; empty for none.
     pub scope: &'a str,
-    /// The tool that calls, where the credential names one; empty where the upstream does not know it.
+    /// The calling tool, compared where the credential names one; empty where the service does not know it.
     pub tool: &'a str,
-    /// SHA-256 of the arguments of this very call (RFC 8785), where the credential names some. `None` where they are not known here: then
-    /// they are not compared, as the tool is not. Who acts on arguments gives them, or what was approved for one call serves for any.
+    /// SHA-256 of the call's arguments (RFC 8785), compared where the credential names a digest. `None` where the service does not know the
+    /// arguments; they are not compared then. A service that acts on arguments must set it, or an approval for one call would be valid for
+    /// any call.
     pub arguments: Option<&'a [u8; 32]>,
     /// SHA-256 of the client certificate of the TLS session, where there is one.
     pub certificate: Option<&'a [u8; 32]>,
 }
 
-/// A message of the feed, as it is read from the wire.
+/// A parsed message of the feed.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Message {
     /// A part of a snapshot.
     Part {
-        /// What is in it.
+        /// The content of the part.
         part: FeedSnapshot,
-        /// No part comes after it.
+        /// Whether it is the last part.
         last: bool,
     },
-    /// A sign that the feed is whole and fresh.
+    /// A proof that the feed is complete and fresh.
     Heartbeat(Heartbeat),
-    /// The same with the ends of the chains of commits.
+    /// The same with the ends of the commit chains.
     HeartbeatWithHeads(Heartbeat, Vec<ChainHead>),
-    /// Something happened.
+    /// An event.
     Event {
-        /// The seq of the event before it.
+        /// The sequence number of the previous event.
         previous: Seq,
-        /// What happened.
+        /// The event.
         event: FeedEvent,
     },
 }
 
-/// A credential that was found good: its claims, and by which key.
+/// A verified credential: its claims and its signing key.
 #[derive(Debug)]
 pub struct Checked {
     claims: Claims,
     kid: String,
-    /// Made with its claims, so that each check is a look at what may have changed.
+    /// The hashes of the facts, computed together with the claims.
     asked: Asked,
 }
 
 impl Checked {
-    /// Its signature was found good. Nothing else is looked at here.
+    /// For a token whose signature was verified. Nothing else is checked here.
     pub fn of(claims: Claims, kid: String) -> Checked {
         let asked = claims.facts(&kid).asked();
         Checked { claims, kid, asked }
     }
 
-    /// The key that signed it.
+    /// The `kid` of the signing key.
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// What it says.
+    /// The claims.
     pub fn claims(&self) -> &Claims {
         &self.claims
     }
@@ -149,67 +150,67 @@ impl std::ops::Deref for Checked {
     }
 }
 
-/// What one relying service knows: the keys, the revocations, and how fresh they are.
+/// The state of one relying service: the keys, the revocations and their freshness.
 #[derive(Clone, Default)]
 pub struct Checker {
     issuer: String,
     audience: String,
     follower: Follower,
     keys: Jwks,
-    /// The parts that came of a snapshot that is not whole yet.
+    /// The received parts of a snapshot that is not whole yet.
     parts: Building,
-    /// What these keys were found to have signed.
+    /// The tokens that were verified with the present keys.
     seen: Seen<Checked>,
 }
 
 impl Checker {
-    /// Knows nothing yet, and refuses everything. `issuer` and `audience` are `iss` and `aud` that it accepts.
+    /// A checker without knowledge, which refuses everything. `issuer` and `audience` are the accepted `iss` and `aud`.
     pub fn new(issuer: &str, audience: &str) -> Checker {
         Checker { issuer: issuer.to_owned(), audience: audience.to_owned(), ..Checker::default() }
     }
 
-    /// Everything up to here was applied.
+    /// The sequence number up to which the feed was applied.
     pub fn applied(&self) -> Seq {
         self.follower.applied()
     }
 
-    /// A stream of the feed begins. Where it may go on; `None`: with a snapshot.
+    /// Begins a stream of the feed. Returns the sequence number after which it may resume; `None`: it must begin with a snapshot.
     pub fn begin_stream(&mut self) -> Option<Seq> {
         self.parts = Building::default();
         self.follower.resumes_after()
     }
 
-    /// The newest head that was seen, and the ends of the chains of commits that came with it: what a stream's beginning tells the server.
+    /// The newest head seen, and the ends of the commit chains that came with it, for opening a stream.
     pub fn seen(&self) -> Option<(Seq, &[ChainHead])> {
         self.follower.seen()
     }
 
-    /// The feed goes on with a snapshot. Until that is whole, what is known decides, as long as it is fresh enough.
+    /// The feed continues with a snapshot. Until that is whole, the present state decides as long as it is fresh.
     pub fn resync(&mut self) {
         self.follower.resync();
     }
 
-    /// Everything is refused until a snapshot came. One that knows less than was applied is refused: what was seen once is not unseen.
+    /// Refuses everything until a snapshot arrives. A snapshot older than the applied state is refused.
     pub fn needs_snapshot(&mut self) {
         self.follower.needs_snapshot();
     }
 
-    /// Why the server is not believed any more, where it went back behind what was seen.
+    /// Why the server is no longer trusted, if its ledger is behind what was seen.
     pub fn rolled_back(&self) -> Option<&RolledBack> {
         self.follower.rolled_back()
     }
 
-    /// The server said itself that it went back behind what was seen.
+    /// Records that the server itself reported its ledger to be behind what was seen.
     pub fn told_rolled_back(&mut self, what: &str) {
         self.follower.told_rolled_back(what);
     }
 
-    /// It knows the revocations and the keys, and accepts what is good.
+    /// Whether the checker has the revocations and the keys and can accept credentials.
     pub fn is_ready(&self, now: Moment) -> bool {
         self.follower.is_fresh(now) && self.keys.kids().next().is_some()
     }
 
-    /// The issuer's keys from now on.
+    /// Sets the issuer's keys.
     pub fn set_keys(&mut self, keys: Jwks) {
         if keys != self.keys {
             self.keys = keys;
@@ -217,11 +218,11 @@ impl Checker {
         }
     }
 
-    /// Takes a message of the feed.
+    /// Applies a message of the feed.
     pub fn take(&mut self, message: Message, now: Moment) -> Result<(), Missed> {
         match message {
             Message::Part { part, last } => {
-                // Each part as it comes: who checks meanwhile waits for one of them at most.
+                // Each part is added as it arrives, so that concurrent checks wait for at most one part.
                 self.parts.add(&part);
                 if last {
                     self.follower.begin_with(std::mem::take(&mut self.parts))?;
@@ -247,7 +248,7 @@ impl Checker {
         Ok(known)
     }
 
-    /// The same for one whose signature was found good: all that may have changed since.
+    /// The same for a token whose signature was verified: checks everything that may have changed since.
     pub fn stands(&self, known: &Checked, need: &Need<'_>, now: Moment) -> Result<(), Refused> {
         let claims = &known.claims;
         let touched = self.follower.touches(&known.asked);
@@ -272,7 +273,7 @@ impl Checker {
     }
 }
 
-/// Whether a good credential is good for this use.
+/// Whether a valid credential satisfies the requirements of a use.
 pub fn serves(claims: &Claims, need: &Need<'_>) -> Result<(), Refused> {
     if !need.scope.is_empty() && !claims.scopes().any(|s| s == need.scope) {
         return Err(Refused::Scope(need.scope.to_owned()));
@@ -282,7 +283,7 @@ pub fn serves(claims: &Claims, need: &Need<'_>) -> Result<(), Refused> {
         return Err(Refused::Tool(tool.to_owned()));
     }
     let named = &claims.own.arguments;
-    // In constant time: whoever sends calls must not learn the digest of the ones that were approved byte by byte.
+    // Compared in constant time, so that a caller cannot learn the digest of approved arguments byte by byte.
     let differ = |digest: &[u8; 32]| aws_lc_rs::constant_time::verify_slices_are_equal(named, digest).is_err();
     if !named.is_empty() && need.arguments.is_some_and(differ) {
         return Err(Refused::Arguments);

@@ -1,4 +1,4 @@
-//! Time comes in as a value; this is where it comes from.
+//! The source of time. All other code takes times as values.
 
 #[cfg(target_os = "linux")]
 use std::time::Duration;
@@ -7,21 +7,21 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use crate::revocation::Moment;
 use crate::seq::Millis;
 
-/// A source of time: wall clock, and a clock that never steps.
+/// A wall clock and a clock that never steps.
 pub trait Clock: Send + Sync {
     /// Milliseconds since 1970 by the wall clock, which may step.
     fn wall(&self) -> Millis;
-    /// Milliseconds that have passed since the clock was made, also while the machine was suspended; never steps.
+    /// Milliseconds since the clock was created, including time while the machine was suspended. Never steps.
     fn steady(&self) -> u64;
-    /// The same without the time during which the machine was suspended.
+    /// The same without time while the machine was suspended.
     fn awake(&self) -> u64 {
         self.steady()
     }
-    /// What the machine's own wall clock shows, whether it is believed or not.
+    /// The machine's wall clock, even if an implementation does not trust it.
     fn shown(&self) -> Millis {
         self.wall()
     }
-    /// Now, by both.
+    /// The present time by both clocks.
     fn moment(&self) -> Moment {
         Moment { wall: self.wall(), steady: self.steady() }
     }
@@ -29,8 +29,8 @@ pub trait Clock: Send + Sync {
 
 /// The machine's own clocks.
 ///
-/// Time passes while a machine is suspended, and its wall clock shows that when it is resumed: no step, and everything is older by it. So the
-/// steady clock is CLOCK_BOOTTIME where there is one. CLOCK_MONOTONIC stands still meanwhile.
+/// While a machine is suspended, time passes, and its wall clock shows that on resume; that is no step, and everything has aged. The steady
+/// clock is therefore CLOCK_BOOTTIME where it exists, since CLOCK_MONOTONIC stops during suspension.
 #[derive(Clone, Copy, Debug)]
 pub struct RealClock {
     began: Instant,
@@ -39,7 +39,7 @@ pub struct RealClock {
 }
 
 impl RealClock {
-    /// Its steady clock begins now.
+    /// A clock whose steady time begins at 0 now.
     #[allow(
         clippy::disallowed_methods,
         clippy::new_without_default,

@@ -1,7 +1,7 @@
-//! What is the same wherever something of mayfly is checked: who somebody is (X509-SVIDs), whether a token is good, what revocations say.
+//! The checks that mayfly's server, clients and relying services share: identities (X509-SVIDs), tokens and revocations.
 //!
-//! No IO, and no clock but [`clock`]: messages, certificates and moments come in as values. The server decides with the same rules; clients
-//! and relying services use the crate `mayfly-client`, which brings the connections.
+//! No IO, and no clock except [`clock`]: messages, certificates and times come in as values. The server decides by the same rules. Clients
+//! and relying services use the crate `mayfly-client`, which adds the connections.
 #![forbid(unsafe_code)]
 
 pub mod arguments;

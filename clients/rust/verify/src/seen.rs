@@ -1,4 +1,4 @@
-//! What was found of tokens that were shown before, by their digest: no token is kept.
+//! A cache of results for tokens that were seen before, by the token's digest. The tokens themselves are not stored.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,12 +9,12 @@ use crate::limits;
 
 type Digest = [u8; 32];
 
-/// Each behind a lock of its own: as many threads as check at once seldom meet.
+/// Number of shards, each with its own lock, so that concurrent checks rarely wait for each other.
 const SHARDS: usize = 16;
-/// Tokens of the younger half of a shard.
+/// Entries in the young half of a shard.
 const HALF: usize = limits::VERIFIED / SHARDS / 2;
 
-/// Two halves: the older one goes when the younger one is full, and what is asked for meanwhile is young again.
+/// A shard has two halves. When the young half is full it replaces the old half. An entry of the old half that is used becomes young again.
 struct Shard<T> {
     young: HashMap<Digest, Arc<T>>,
     old: HashMap<Digest, Arc<T>>,
@@ -44,7 +44,7 @@ impl<T> Shard<T> {
     }
 }
 
-/// What is remembered, of the newest [`limits::VERIFIED`] tokens at most.
+/// The results for at most [`limits::VERIFIED`] tokens.
 pub(crate) struct Seen<T> {
     shards: [Mutex<Shard<T>>; SHARDS],
 }
@@ -55,7 +55,7 @@ impl<T> Default for Seen<T> {
     }
 }
 
-/// A copy remembers nothing.
+/// A clone starts empty.
 impl<T> Clone for Seen<T> {
     fn clone(&self) -> Seen<T> {
         Seen::default()
@@ -63,7 +63,7 @@ impl<T> Clone for Seen<T> {
 }
 
 impl<T> Seen<T> {
-    /// What is remembered of a token, or is found now. What goes wrong is not remembered.
+    /// The cached result for a token, or the result of `find`. Errors are not cached.
     pub fn known_or<E>(&self, token: &str, find: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
         let mut name = Digest::default();
         name.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
@@ -75,12 +75,12 @@ impl<T> Seen<T> {
         Ok(found)
     }
 
-    /// Forgets all.
+    /// Removes all entries.
     pub fn clear(&mut self) {
         self.shards = Default::default();
     }
 
-    /// Nothing that is done under the lock can leave a shard half changed.
+    /// No operation under the lock can leave a shard in an inconsistent state, so a poisoned lock is usable.
     fn shard(&self, name: &Digest) -> MutexGuard<'_, Shard<T>> {
         self.shards[usize::from(name[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,13 +1,13 @@
-//! Numbers and names that everything else is built from: a record's place in the order, a moment, an identifier.
+//! Basic values: sequence numbers, times, identifiers.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A record's ordinal in the order of the store, given by the fold and never reused.
+/// A record's sequence number: its ordinal in the order of the store, assigned by the fold and never reused.
 ///
-/// 8 bits of generation above 45 bits of count, so it stays below 2^53 and JSON numbers keep it exact (RFC 8259, section 6).
+/// 8 bits of generation above 45 bits of count, so that it stays below 2^53 and JSON numbers keep it exact (RFC 8259, section 6).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Seq(u64);
 
@@ -18,25 +18,25 @@ impl Seq {
     /// Before the first record: everything is newer.
     pub const ZERO: Seq = Seq(0);
 
-    /// No store gives a later one.
+    /// The greatest possible sequence number.
     pub const LAST: Seq = Seq((1 << (COUNT_BITS + 8)) - 1);
 
-    /// The place before the first record of a generation.
+    /// The sequence number before the first record of a generation.
     pub const fn start_of(generation: u8) -> Seq {
         Seq((generation as u64) << COUNT_BITS)
     }
 
-    /// `None` for a number that no store can have given: above 2^53 − 1.
+    /// `None` for a number that no store can have assigned: above 2^53 − 1.
     pub const fn from_u64(n: u64) -> Option<Seq> {
         if n >> (COUNT_BITS + 8) == 0 { Some(Seq(n)) } else { None }
     }
 
-    /// The number as it is written on the wire and in claims.
+    /// The number as on the wire and in claims.
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// The generation that this seq belongs to.
+    /// The generation.
     pub const fn generation(self) -> u8 {
         (self.0 >> COUNT_BITS) as u8
     }
@@ -46,7 +46,7 @@ impl Seq {
         self.0 & COUNT_MAX
     }
 
-    /// The next place in the same generation; `None` when its 2^45 places are used up.
+    /// The next sequence number in the same generation; `None` after its 2^45 numbers are used up.
     pub const fn next(self) -> Option<Seq> {
         if self.count() == COUNT_MAX { None } else { Some(Seq(self.0 + 1)) }
     }
@@ -77,12 +77,12 @@ impl FromStr for Seq {
 pub struct Millis(pub u64);
 
 impl Millis {
-    /// Later by `ms`, stopping at the end of representable time.
+    /// Later by `ms`, saturating.
     pub const fn plus(self, ms: u64) -> Millis {
         Millis(self.0.saturating_add(ms))
     }
 
-    /// Earlier by `ms`, stopping at 1970.
+    /// Earlier by `ms`, saturating at 1970.
     pub const fn minus(self, ms: u64) -> Millis {
         Millis(self.0.saturating_sub(ms))
     }
@@ -92,12 +92,12 @@ impl Millis {
         self.0 / 1000
     }
 
-    /// From whole seconds.
+    /// A time from whole seconds.
     pub const fn from_seconds(s: u64) -> Millis {
         Millis(s.saturating_mul(1000))
     }
 
-    /// Milliseconds from `earlier` to here, 0 when it is not earlier.
+    /// Milliseconds since `earlier`; 0 if that is not earlier.
     pub const fn since(self, earlier: Millis) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -121,19 +121,19 @@ macro_rules! id {
         pub struct $name([u8; 16]);
 
         impl $name {
-            /// What every written form of this id begins with.
+            /// The prefix of the text form.
             pub const PREFIX: &'static str = $prefix;
 
-            /// Bytes of its written form.
+            /// Length of the text form, in bytes.
             pub const TEXT: usize = $prefix.len() + 26;
 
-            /// Its written form, in a place of the caller's.
+            /// Writes the text form into the caller's buffer.
             pub fn write<'a>(&self, out: &'a mut [u8; $prefix.len() + 26]) -> &'a str {
                 *out = self.text();
                 std::str::from_utf8(out).unwrap_or_default()
             }
 
-            /// Its written form, in ASCII.
+            /// The text form as ASCII bytes.
             pub fn text(&self) -> [u8; $prefix.len() + 26] {
                 let mut out = [0; $prefix.len() + 26];
                 let (prefix, rest) = out.split_at_mut($prefix.len());
@@ -142,22 +142,22 @@ macro_rules! id {
                 out
             }
 
-            /// Its written form.
+            /// The text form as a string.
             pub fn to_text(&self) -> String {
                 self.write(&mut [0; $name::TEXT]).to_owned()
             }
 
-            /// From 16 random bytes.
+            /// An id from 16 random bytes.
             pub const fn from_bytes(bytes: [u8; 16]) -> $name {
                 $name(bytes)
             }
 
-            /// From a record; `None` unless it is 16 bytes.
+            /// An id from a record; `None` unless it is 16 bytes.
             pub fn from_slice(bytes: &[u8]) -> Option<$name> {
                 bytes.try_into().ok().map($name)
             }
 
-            /// The 16 bytes as they stand in records.
+            /// The 16 bytes, as in records.
             pub const fn as_bytes(&self) -> &[u8; 16] {
                 &self.0
             }
@@ -165,7 +165,7 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                // In one piece: written in two, a String would be allocated twice.
+                // Written in one piece, because two pieces would make a String allocate twice.
                 f.write_str(self.write(&mut [0; $name::TEXT]))
             }
         }
@@ -192,19 +192,19 @@ macro_rules! id {
     };
 }
 
-/// An identifier that does not have its written form.
+/// A text that is not a valid id of its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected {prefix} and 26 characters of a-z and 2-7")]
 pub struct IdError {
     prefix: &'static str,
 }
 
-/// The symbols of an id: base32 (RFC 4648, section 6) in lower case, without padding.
+/// The alphabet of ids: base32 (RFC 4648, section 6) in lower case, without padding.
 const ID_SYMBOLS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// An id's 26 characters. Each credential has one of its own, and the library looks at length and alphabet anew each time.
+/// The 26 characters of an id. Written by hand, because each credential needs one and the library checks length and alphabet each time.
 fn id_text(bytes: &[u8; 16]) -> [u8; 26] {
-    // Five bits each, from the left; the last has the three that are left, and two that are 0.
+    // Five bits per character, from the left. The last character has the remaining three bits and two zero bits.
     let number = u128::from_be_bytes(*bytes);
     std::array::from_fn(|n| ID_SYMBOLS[(if n < 25 { number >> (123 - 5 * n) } else { number << 2 } & 31) as usize])
 }
@@ -212,32 +212,32 @@ fn id_text(bytes: &[u8; 16]) -> [u8; 26] {
 static ID_ALPHABET: std::sync::LazyLock<data_encoding::Encoding> = std::sync::LazyLock::new(|| {
     let mut spec = data_encoding::Specification::new();
     spec.symbols.push_str(str::from_utf8(ID_SYMBOLS).unwrap_or_default());
-    // The alphabet is a constant of 32 distinct symbols: building it cannot fail.
+    // The alphabet is a constant of 32 distinct symbols, so building it cannot fail.
     spec.encoding().unwrap_or(data_encoding::BASE32_NOPAD)
 });
 
 id!(
-    /// A task. A name, not a secret.
+    /// The id of a task. Not a secret.
     TaskId,
     "task_"
 );
 id!(
-    /// A credential: `jti` of a JWT. A name, not a secret.
+    /// The id of a credential, `jti` of a JWT. Not a secret.
     CredentialId,
     "cred_"
 );
 id!(
-    /// A lease on something made upstream.
+    /// The id of a lease on a credential that an upstream made.
     LeaseId,
     "lease_"
 );
 id!(
-    /// An approval.
+    /// The id of an approval.
     ApprovalId,
     "appr_"
 );
 id!(
-    /// A store: given when it was made, and part of what everything sealed in it is bound to.
+    /// The id of a store, assigned when the store was created. Everything sealed in the store is bound to it.
     StoreId,
     "store_"
 );
@@ -277,7 +277,7 @@ mod tests {
         let mut padded = id.to_string();
         padded.push('a');
         assert!(padded.parse::<TaskId>().is_err());
-        // The last character carries 2 bits of padding, which must be 0: one id, one text.
+        // The last character carries 2 bits of padding, which must be 0, so that each id has one text.
         let text = id.to_string();
         let twin = format!("{}{}", &text[..30], if text.ends_with('b') { 'c' } else { 'b' });
         assert!(twin.parse::<TaskId>().is_err());

@@ -1,4 +1,4 @@
-//! Each defect of a token on its own.
+//! Tests each defect of a token separately.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Claims against their record, and each defect of a token on its own.
+//! Tests the claims against their record, and each defect of a token separately.
 
 mod defects;
 
@@ -62,7 +62,7 @@ impl Case {
         self.keys.kids().next().unwrap().to_owned()
     }
 
-    /// A token over any header and claims, by the issuer's key.
+    /// A token with any header and claims, signed by the issuer's key.
     fn forge(&self, header: &Value, claims: &Value) -> String {
         let part = |v: &Value| URL_SAFE_NO_PAD.encode(v.to_string());
         let input = format!("{}.{}", part(header), part(claims));
@@ -131,7 +131,7 @@ fn act_is_there_if_and_only_if_sub_is_not_the_caller() {
     parts.draft.subject = Some(me.clone());
     let claims = decoded(&mint(&c.ring, parts.clone()).0);
     assert!(claims.get("act").is_none() && claims[OWN_CLAIMS].get("sub_iss").is_none());
-    // The same text under another issuer is somebody else.
+    // The same `sub` under another issuer is a different subject.
     parts.draft.subject = Some(Identity { issuer: "https://idp.example".into(), ..me });
     let claims = decoded(&mint(&c.ring, parts).0);
     assert_eq!(claims["act"], json!({"sub": AGENT, "iss": "a.example"}), "the caller acts, also where no actor is named");
@@ -202,7 +202,7 @@ fn an_independent_library_verifies_it() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever is in a record, the claims are JSON that says just that: compared with a Value built by serde_json.
+    /// Whatever a record contains, the claims are JSON that says exactly that: compared with a Value built by serde_json.
     #[test]
     fn names_of_any_characters_come_through_unchanged(
         sub in ".{1,40}", issuer in ".{1,40}", tool in ".{0,40}", upstream in ".{1,40}", audience in ".{1,40}",
@@ -241,7 +241,7 @@ proptest! {
         let mut act = json!({"sub": AGENT, "iss": "a.example"});
         if !chain.is_null() { act["act"] = chain; }
         prop_assert_eq!(&value["act"], &act);
-        // Written once more by serde_json it is as long: nothing was escaped that need not be.
+        // Written again by serde_json the claims have the same length, so nothing was escaped needlessly.
         prop_assert_eq!(value.to_string().len(), out.len());
         let claims: Claims = serde_json::from_slice(&out).unwrap();
         prop_assert_eq!(claims.own.tasks[0].owner.sub.clone(), sub);

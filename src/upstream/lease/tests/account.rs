@@ -1,12 +1,12 @@
-//! What the kinds of the tests make of their upstream's answers: `OK`, `YES` and `NO`, or a refusal in its own words. The tests of whole
-//! servers (`tests/remote`) read this file too.
+//! Turns the answers of the tests' upstream (`OK`, `YES`, `NO`, or a refusal text) into results of the test kinds. The tests of whole
+//! servers (`tests/remote`) include this file too.
 
 use zeroize::Zeroizing;
 
 use crate::credential::Answer;
 use crate::credential::remote::{Made, MakeError, UndoError};
 
-/// One line of the upstream, or that there was none.
+/// One line from the upstream, or the error that prevented it.
 pub type Line = Result<String, String>;
 
 /// The login of an account.

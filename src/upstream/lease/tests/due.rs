@@ -1,4 +1,4 @@
-//! A look costs what is due, and what time alone ends is due when it ends.
+//! Tests that a pass costs only the leases that are due, and that leases that end by time alone are due at that time.
 
 use std::sync::atomic::Ordering;
 
@@ -19,7 +19,8 @@ async fn put(process: &Process, event: Event) {
     told(process.disk.commit(vec![Record::new(Who::LocalUid(0), event).decided_at(head)]).await);
 }
 
-/// Issues in a task, until `ttl_ms` from now. The account's name. A busy machine may be too slow for the short times of these tests.
+/// Issues in a task, with a lifetime of `ttl_ms`, and returns the account's name. Retries, because a busy machine may be too slow for the
+/// short times of these tests.
 async fn issue(process: &Process, task: [u8; 16], ttl_ms: u64) -> String {
     for _ in 0..100 {
         let now = process.disk.now();
@@ -39,7 +40,7 @@ async fn issue(process: &Process, task: [u8; 16], ttl_ms: u64) -> String {
     panic!("the machine is too slow")
 }
 
-/// Leases with live credentials, straight in the ledger: nothing stands for them upstream.
+/// Puts leases with live credentials straight into the ledger, without accounts upstream.
 async fn stand(process: &Process, count: u32) {
     for n in 0..count {
         let (now, head) = (process.disk.now(), process.disk.log.lock().state.head);
@@ -79,7 +80,7 @@ async fn open(process: &Process, task: [u8; 16], parent: &[u8], deadline_ms: u64
     put(process, Event::TaskOpened(opened.into())).await;
 }
 
-/// Runs rounds until an account is gone.
+/// Runs rounds until an account no longer exists.
 async fn until_gone(server: &Server, process: &Process, name: &str) {
     let began = System::real().steady();
     while server.alive().contains(name) {
@@ -102,7 +103,7 @@ async fn what_stands_is_not_looked_at_before_it_is_due() {
     }
     assert_eq!(reads(), before, "nothing is due");
 
-    // One is given back: it is looked at, and no other.
+    // One credential is released: its lease is checked, and no other.
     let credential = lease_of(&process, &name).unwrap().1.credential;
     put(&process, Event::Released(Released { credential: credential.as_bytes().to_vec(), keep_until: u64::MAX })).await;
     told(process.leases.round().await);
@@ -126,17 +127,17 @@ async fn after_a_start_what_ended_meanwhile_is_undone_and_what_stands_stays() {
 #[tokio::test]
 async fn what_time_alone_ends_is_undone_when_it_ends() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
-    // A credential's own end.
+    // A credential's own expiry.
     let began = process.disk.now();
     let name = issue(&process, TASK, 400).await;
     until_gone(&server, &process, &name).await;
     assert!(process.disk.now().since(began) >= 400, "not before its end");
-    // The silence of a task above its own.
+    // A missed heartbeat of a parent task.
     open(&process, [31; 16], &[], 300_000, 400).await;
     open(&process, [32; 16], &[31; 16], 250_000, 0).await;
     let name = issue(&process, [32; 16], 200_000).await;
     until_gone(&server, &process, &name).await;
-    // A heartbeat that is missed, after one that came.
+    // A missed heartbeat after one that arrived.
     open(&process, [33; 16], &[], 300_000, 400).await;
     let name = issue(&process, [33; 16], 200_000).await;
     tokio::time::sleep(Duration::from_millis(250)).await;
@@ -148,7 +149,7 @@ async fn what_time_alone_ends_is_undone_when_it_ends() {
     until_gone(&server, &process, &name).await;
 }
 
-/// Moves a task's deadline to so many milliseconds from now.
+/// Moves a task's deadline to this many milliseconds from now.
 async fn put_off(process: &Process, task: [u8; 16], ms: u64) {
     let now = process.disk.now().0;
     let extended =

@@ -1,4 +1,4 @@
-//! A process that can be killed at any of its steps: a ledger in memory, a remote kind over the real server, and a count of steps.
+//! A process that can be killed at any of its steps: an in-memory ledger, a remote kind over the real test server, and a step counter.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -29,7 +29,7 @@ pub fn elsewhere(remotes: Remotes, timing: Timing) -> Elsewhere {
 /// Well above `server::LATE`, also on a busy machine.
 pub const SETTLES_MS: u64 = 250;
 
-/// A process's life: it ends when it has taken as many steps as it may.
+/// The lifetime of a process: it ends after a given number of steps.
 #[derive(Clone)]
 pub struct Life {
     taken: Arc<AtomicU64>,
@@ -42,7 +42,7 @@ impl Life {
         Life { taken: Arc::default(), last, over: watch::Sender::new(false) }
     }
 
-    /// Where it can be killed. The dead take no further step.
+    /// A point at which the process can be killed. A killed process takes no further step.
     pub async fn step(&self) {
         if self.taken.fetch_add(1, Ordering::SeqCst) + 1 >= self.last {
             self.over.send_replace(true);
@@ -54,7 +54,7 @@ impl Life {
         self.taken.load(Ordering::SeqCst)
     }
 
-    /// Ends with the process.
+    /// Completes when the process ends.
     pub async fn over(&self) {
         let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
@@ -76,7 +76,7 @@ impl Durable for Disk {
         let (verdict, head) = {
             let mut log = self.log.lock();
             log.time = self.system.wall();
-            // Void records are written too, as with several writers: the fold decides.
+            // Void records are written too, as with several writers; the fold decides about them.
             let verdict = log.put(records.clone()).into_iter().collect::<Result<Vec<_>, _>>();
             (verdict, log.state.head)
         };
@@ -98,7 +98,7 @@ impl Durable for Disk {
     }
 }
 
-/// The remote kind: an account with a name made from the lease.
+/// The remote kind: an account named after the lease.
 pub struct Accounts {
     server: Server,
     life: Life,
@@ -149,7 +149,7 @@ impl Accounts {
     }
 }
 
-/// A process: what it holds in memory is gone when it is dropped.
+/// A process. Dropping it loses everything that it holds in memory.
 pub struct Process {
     pub disk: Arc<Disk>,
     pub leases: Arc<Leases<Disk>>,
@@ -157,7 +157,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts on what a ledger holds.
+    /// Starts a process on the commits of a ledger.
     pub fn start(commits: Vec<Bytes>, server: &Server, life: Life) -> Process {
         let system = System::real();
         let log = Log::replayed(commits, system.wall());
@@ -176,7 +176,7 @@ impl Process {
         grant(parts)
     }
 
-    /// As an exchange does: make, commit, reveal. The name of the account that its caller was told of.
+    /// Runs an exchange: make, commit, reveal. Returns the name of the account that the caller received.
     pub async fn exchange(&self, before_commit: impl AsyncFnOnce(&Minted)) -> Result<String, No> {
         let mut minted = self.leases.mint(self.grant(), 1).await?;
         before_commit(&minted).await;
@@ -193,7 +193,7 @@ impl Process {
         self.disk.log.lock().commits.clone()
     }
 
-    /// The accounts that are somebody's.
+    /// The accounts that belong to live credentials.
     pub fn somebodys(&self) -> std::collections::BTreeSet<String> {
         let log = self.disk.log.lock();
         let now = self.disk.now();
@@ -201,13 +201,13 @@ impl Process {
         log.state.leases.values().filter(live).map(|l| l.handle.to_string()).collect()
     }
 
-    /// Leases that are open and nobody's.
+    /// The number of open leases without a live credential.
     pub fn unfinished(&self) -> usize {
         let open = self.disk.log.lock().state.leases.len();
         open - self.somebodys().len()
     }
 
-    /// Runs until nothing is left to undo.
+    /// Runs until no lease is left to undo.
     pub async fn clean_up(&self) {
         let limit = std::time::Duration::from_secs(20);
         let done = tokio::time::timeout(limit, async {

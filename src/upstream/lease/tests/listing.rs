@@ -1,4 +1,4 @@
-//! What an operator sees of leases that are not undone yet, and can do.
+//! Tests of the list of leases that are not undone yet, and of an operator's actions on them.
 
 use super::kit::elsewhere;
 use super::*;

@@ -1,4 +1,5 @@
-//! Killed at every step, against a real server that fails in every way: nothing is alive that is not somebody's, and no orphan.
+//! Kills a process at every step, against a real server that fails in every way, and checks that no account exists without a live
+//! credential.
 
 mod account;
 mod due;
@@ -47,8 +48,8 @@ fn lease_of(process: &Process, handle: &str) -> Option<(LeaseId, Lease)> {
     log.state.leases.iter().find(|(_, l)| *l.handle == *handle).map(|(id, l)| (*id, Lease::clone(l)))
 }
 
-/// A life with a bit of everything: two that stay, one whose caller goes away, one that is void, one that is revoked and undone.
-/// Returns the accounts that callers were told of, and of these the one that was revoked.
+/// A typical run: two credentials that stay, one whose caller disconnects, one that is void, one that is revoked and undone. Returns the
+/// accounts that callers received, and the one of them that was revoked.
 async fn a_life(process: &Process, told: &parking_lot::Mutex<Vec<String>>, gone: &parking_lot::Mutex<Option<String>>) {
     let exchange = || process.exchange(async |_| ());
     for _ in 0..2 {
@@ -56,11 +57,11 @@ async fn a_life(process: &Process, told: &parking_lot::Mutex<Vec<String>>, gone:
             told.lock().push(name);
         }
     }
-    // Its caller goes away when it was made and before anything was proposed.
+    // The caller disconnects after the credential was made and before anything was proposed.
     if let Ok(minted) = process.leases.mint(process.grant(), 1).await {
         drop(minted);
     }
-    // Decided before a revocation, proposed after it: void.
+    // Decided before a revocation and proposed after it: void.
     let void = process.exchange(async |_| {
         let _ = process.disk.commit(vec![revoke(Target::Upstream("echo".into()))]).await;
     });
@@ -78,7 +79,7 @@ async fn a_life(process: &Process, told: &parking_lot::Mutex<Vec<String>>, gone:
     process.clean_up().await;
 }
 
-/// One run: killed at step `kill`, with the upstream failing as told; then a restart that nobody kills.
+/// One run: killed at step `kill`, with the given failures of the upstream; then a restart that runs to the end.
 async fn run(kill: u64, wrong: Vec<(&'static str, Vec<Wrong>)>) -> u64 {
     let (server, process) = fresh(Life::of(kill)).await;
     server.shared.lock().wrong = wrong.iter().cloned().collect();
@@ -96,13 +97,13 @@ async fn run(kill: u64, wrong: Vec<(&'static str, Vec<Wrong>)>) -> u64 {
     again.clean_up().await;
     let what = format!("killed at {kill} with {wrong:?}");
     assert_eq!(server.alive(), again.somebodys(), "{what}: what is alive is somebody's, and what is somebody's is alive");
-    // The upstream was revoked as a whole in the middle: what is live was issued after that, or was never told of it.
+    // The whole upstream was revoked in the middle. Live leases were issued after that, or in a run that never reached the revocation.
     let open = again.disk.log.lock().state.leases.len();
     assert_eq!(open, again.somebodys().len(), "{what}");
-    // Nothing comes later.
+    // No late call creates an account.
     tokio::time::sleep(server::LATE * 2).await;
     assert_eq!(server.alive(), again.somebodys(), "{what}: later");
-    // The end of everything.
+    // After everything is revoked, nothing remains.
     again.disk.commit(vec![revoke(Target::Everything)]).await.map_err(|e| e.to_string()).unwrap();
     again.clean_up().await;
     assert_eq!((server.alive(), open_leases(&again)), (BTreeSet::new(), 0), "{what}: at the end");
@@ -170,7 +171,7 @@ async fn what_is_handed_out_stays_until_it_ends_and_a_hold_is_no_end() {
 #[tokio::test]
 async fn an_issuance_that_comes_after_its_lease_was_given_up_is_void() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
-    // Its records leave our hands, and then the caller goes away: whether they reach the ledger is open.
+    // The records are handed out and then the caller disconnects: it is unknown whether they reach the ledger.
     let mut minted = process.leases.mint(process.grant(), 1).await.map_err(|e| e.to_string()).unwrap();
     let credential = minted.id();
     let records = minted.records();
@@ -179,7 +180,7 @@ async fn an_issuance_that_comes_after_its_lease_was_given_up_is_void() {
     assert!(server.alive().is_empty());
     assert_eq!(reason(process.disk.commit(records).await), Reason::DecidedOnOldState, "its lease is closed");
 
-    // The same, but the issuance is there before its lease is undone: it is no longer live.
+    // The same, but the issuance is barred before its records arrive.
     let mut minted = process.leases.mint(process.grant(), 1).await.map_err(|e| e.to_string()).unwrap();
     let late = minted.id();
     let records = minted.records();
@@ -267,7 +268,7 @@ async fn a_new_generation_undoes_all_that_stood_before() {
 fn times_and_words_are_within_their_bounds() {
     let timing = Timing::default();
     assert!(timing.make_ms < timing.left_ms);
-    // Older than any decision that the fold still takes (`State::timely`), dated ahead as far as it may be.
+    // Longer than the age of any decision that the fold accepts (`State::timely`), including the maximum clock skew.
     assert!(timing.left_ms > limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS);
     assert!(Duration::from_millis(SETTLES_MS) > server::LATE * 4);
     assert_eq!(brief("a\u{7}b\n"), "a b ");

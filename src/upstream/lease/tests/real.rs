@@ -1,4 +1,4 @@
-//! The same over the real ledger: its receipts, its lanes, its durable head.
+//! The same over the real ledger with its receipts, lanes and durable head.
 
 use super::kit::{Accounts, elsewhere};
 use super::*;

@@ -1,4 +1,4 @@
-//! An upstream that is a small real server: it makes and deletes accounts by name, and knows which are alive. It can be told to fail.
+//! An upstream that is a small real server: it makes and deletes accounts by name and knows which exist. It can be told to fail.
 //!
 //! One line per connection: `MAKE name`, `DROP name`, `HAS name`; the answer is one line.
 
@@ -10,31 +10,31 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What goes wrong with a call.
+/// A failure of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wrong {
-    /// Refused, and nothing done.
+    /// Refused without doing anything.
     Refuses,
-    /// Done, and the connection closed without an answer.
+    /// Done, but the connection closes without an answer.
     LosesAnswer,
-    /// The connection is closed, and it is done a little later.
+    /// The connection closes, and the call is carried out a little later.
     IsLate,
-    /// Done, and answered only after the caller has lost patience.
+    /// Done, but answered only after the caller's timeout.
     IsSlow,
-    /// Nothing done, no answer.
+    /// Nothing is done and no answer is sent.
     HangsUp,
-    /// Answered as done, and nothing done.
+    /// Answered as done although nothing was done.
     Lies,
 }
 
-/// How much later `IsLate` does it.
+/// The delay of `IsLate`.
 pub const LATE: Duration = Duration::from_millis(25);
 
 #[derive(Default)]
 pub struct Shared {
     pub alive: BTreeSet<String>,
     pub made: u32,
-    /// For the next calls of a word, in order; what follows goes right.
+    /// Failures of the next calls per word, in order; later calls succeed.
     pub wrong: BTreeMap<&'static str, Vec<Wrong>>,
 }
 
@@ -65,7 +65,7 @@ impl Server {
 async fn serve(stream: TcpStream, shared: Arc<Mutex<Shared>>) {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    // A caller that died after sending is served all the same.
+    // A call is carried out even if its caller was killed after sending it.
     if BufReader::new(read).read_line(&mut line).await.is_err() || !line.ends_with('\n') {
         return;
     }
@@ -116,7 +116,7 @@ async fn serve(stream: TcpStream, shared: Arc<Mutex<Shared>>) {
     }
 }
 
-/// Sends a line; `between` is where a caller can be killed.
+/// Sends a line. `between` is a point where the caller can be killed.
 pub async fn call(address: std::net::SocketAddr, line: &str, between: impl AsyncFnOnce()) -> Result<String, std::io::Error> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(format!("{line}\n").as_bytes()).await?;

@@ -1,2 +1,2 @@
-"""The parts of the verifier: tokens, rules, and the follower of revocations. No IO and no clock here: moments and messages
+"""The parts of the verifier: tokens, rules, and the follower of revocations. No IO and no clock: times and messages
 come in as values."""

@@ -1,5 +1,5 @@
-"""The claims of a token of ours, read strictly: what is not known to be right is refused. Order and meaning are those of
-mayfly's own verifier."""
+"""The claims of a mayfly token, parsed strictly: everything that is not known to be right is refused. The order and
+meaning of the checks are those of mayfly's Rust verifier."""
 
 from __future__ import annotations
 
@@ -11,27 +11,32 @@ from typing import Any
 from .jws import from_json, shown, unbase64url
 from .reason import Refused
 
-# Deepest task path, most ancestors, and longest chain of actors.
+# Deepest task path, most ancestors, and longest actor chain.
 DEPTH = 8
-# Most other grants that a credential rests on: openings of its tasks, the joining of a break-glass task, its own ancestors, and
-# those of each opening.
+# Most other grants that a credential depends on: openings of its tasks, the joining of a break-glass task, its own
+# ancestors, and those of each opening.
 GROUNDS = DEPTH + 1 + DEPTH + (DEPTH + 1) * (DEPTH + 1)
 SCHEME = "spiffe://"
 OWN = "https://mayfly.dev/claims"
-# 2 has `rests_on`.
+# Version 2 adds `rests_on`.
 OWN_VERSION = 2
 SEQ_END = 1 << 53
 U64_END = 1 << 64
 U32_END = 1 << 32
 
-# 16 bytes in base32: the last character has two bits to spare, which are 0.
+# 16 bytes in base32: the last character has two unused bits, which are 0.
 TASK_ID = re.compile(r"task_[a-z2-7]{25}[aeimquy4]\Z")
 CREDENTIAL_ID = re.compile(r"cred_[a-z2-7]{25}[aeimquy4]\Z")
 _HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
 
 
+<<<<<<< HEAD
 class _Grant:
     """What a revocation can name of a grant."""
+=======
+class Ground:
+    """Another grant that a credential depends on, with everything by which the grant can be revoked."""
+>>>>>>> t5
 
     __slots__ = (
         "binding",
@@ -77,8 +82,13 @@ class Ground(_Grant):
         self.svid = _svid(raw)
 
 
+<<<<<<< HEAD
 class Claims(_Grant):
     """The claims of a token of ours, read strictly, and the facts that a revocation can aim at."""
+=======
+class Claims:
+    """The claims of a mayfly token, parsed strictly, and the facts that revocation rules match."""
+>>>>>>> t5
 
     __slots__ = (
         "actors",
@@ -114,7 +124,8 @@ class Claims(_Grant):
             raise ValueError("no JSON object")
         self.raw = raw
         self.known_names: frozenset[str] | None = None
-        # What a follower knew when last nothing of it spoke against this, and it is still good for (`Follower.check`).
+        # The follower's state when it last found nothing that applies to this token; valid as long as the state stays the same
+        # (`Follower.check`).
         self.untouched: object = None
         own = raw[OWN]
         sub, client, jti = raw["sub"], raw["client_id"], raw["jti"]
@@ -144,7 +155,7 @@ class Claims(_Grant):
             raise ValueError("a number out of its range")
         if not CREDENTIAL_ID.match(jti) or not _HEX.match(arguments):
             raise ValueError("jti is no credential id, or arguments no digest")
-        # In milliseconds, and once: they are looked at each time that the token is shown.
+        # Converted to milliseconds once, because they are compared at each check.
         self.issuer, self.audience = raw["iss"], raw["aud"]
         self.life, self.ends = (raw["exp"] - raw["iat"]) * 1000, raw["exp"] * 1000
         self.begins = max(raw["nbf"], raw["iat"]) * 1000
@@ -202,7 +213,7 @@ class Claims(_Grant):
     def _rests_on(self, own: dict[str, Any]) -> None:
         self.subject_token = _token(own)
         self.svid = _svid(own)
-        # What rests on a credential by its task alone has it as no ancestor.
+        # A credential that depends on a presented credential only through its task does not list it as an ancestor.
         if self.subject_token is not None and CREDENTIAL_ID.match(self.subject_token[1]):
             self.credentials.append(self.subject_token[1])
 
@@ -217,7 +228,7 @@ class Claims(_Grant):
 
     @property
     def names(self) -> frozenset[str]:
-        """Every target that a revocation of this can have, by the name that rules give it; a key's and a policy's aside."""
+        """The names of all targets that match this credential, in the form that rules use, except keys and policies."""
         if self.known_names is None:
             self.known_names = frozenset(self._names())
         return self.known_names
@@ -230,7 +241,8 @@ class Claims(_Grant):
 
     @property
     def policies(self) -> Iterator[tuple[str, int]]:
-        """Environments, and the versions of their policy sets that it was decided with: its own, and of all that it rests on."""
+        """The environments and policy set versions that the credential was decided with: its own, and those of all
+        grants that it depends on."""
         yield self.environment, self.policy
         for ground in self.grounds:
             if ground.environment:
@@ -238,7 +250,7 @@ class Claims(_Grant):
 
     @property
     def keys(self) -> list[str]:
-        """The keys that signed what it rests on."""
+        """The keys that signed the grants that this credential depends on."""
         return [ground.kid for ground in self.grounds if ground.kid]
 
 
@@ -299,7 +311,8 @@ def _svid(raw: dict[str, Any]) -> tuple[str, str, str] | None:
 
 
 def named(sort: str, *parts: str) -> str:
-    """The name of a target of several parts. No name that is registered has a control character between its parts."""
+    """The name of a target of several parts. No registered name contains a control character, so the separator is
+    unambiguous."""
     return f"{sort}:" + "\0".join(parts)
 
 
@@ -312,15 +325,15 @@ def _cnf(cnf: Any) -> None:
 
 
 def trust_domain_of(spiffe_id: str) -> str:
-    """The trust domain in a SPIFFE ID; empty for what is none."""
+    """The trust domain in a SPIFFE ID; empty for a text that is not a SPIFFE ID."""
     return spiffe_id[len(SCHEME) :].split("/", 1)[0] if spiffe_id.startswith(SCHEME) else ""
 
 
 def fits(c: Claims, issuer: str, audience: str, now: int, max_ttl: int, skew: int, certificate: bytes) -> None:
-    """Whether the token is for us, now, and of whoever shows it. Milliseconds.
+    """Checks issuer, audience, time and key binding of a token. Times in milliseconds.
 
     Raises:
-        Refused: with the first thing that is not so.
+        Refused: with the first check that fails.
     """
     if c.version > OWN_VERSION:
         raise Refused("newer_version", f"claims of version {c.version} are newer than this verifier")
@@ -328,11 +341,11 @@ def fits(c: Claims, issuer: str, audience: str, now: int, max_ttl: int, skew: in
         raise Refused("issuer", f"iss {shown(c.issuer)} is not the expected issuer")
     if c.audience != audience:
         raise Refused("audience", f"aud {shown(c.audience)} is not this service")
-    # A key rule is the only one that a stolen key cannot get round, and it may take a while to come: until then
-    # nothing lives longer.
+    # A stolen key can evade every rule except its own, which may take a while to arrive. The bound on lifetimes limits
+    # the damage until then.
     if not 0 < c.life <= max_ttl:
         raise Refused("life", f"its life of {max(0, c.life // 1000)} s is longer than the issuer allows")
-    # Skew is given where it waits for a beginning, never where it would put off an end.
+    # Skew is allowed for the beginning of validity only, never to postpone its end.
     if now >= c.ends:
         raise Refused("expired", "it has expired")
     if c.begins > now + skew:

@@ -1,11 +1,11 @@
-"""One who checks credentials and follows revocations.
+"""A follower of the revocation feed that checks credentials.
 
-It accepts only while it knows that it knows everything: snapshot complete, no gap, proof of freshness younger than the
-feed's maximum age. A head below one that it has seen in the same generation, or another history up to it, ends its trust
-until the server begins a new generation: such a server runs on an older copy of its ledger, and what was revoked since that
-copy is unknown to it. Time is the later of its own clock and what the feed proves, so a clock that is set back revives
-nothing; rules are dropped by
-the feed's time alone, so a clock that is set forward drops nothing.
+The follower accepts credentials only while its knowledge is complete: it has a whole snapshot, no gap, and a proof of
+freshness younger than the feed's maximum age. If the feed's head is below one seen in the same generation, or belongs
+to another history, the follower stops trusting the server until a new generation begins: such a server runs on an older
+copy of its ledger and has lost later revocations. The follower's time is the later of its own clock and the time that
+the feed proves, so setting the clock back revives nothing. Rules are dropped by the feed's time alone, so setting the
+clock forward drops nothing.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .claims import CREDENTIAL_ID, SCHEME, SEQ_END, TASK_ID, Claims, named
 from .reason import Refused
 from .rules import Rules
 
-# Ended rules dropped per heartbeat.
+# Maximum number of ended rules dropped per heartbeat.
 DROP_PER_HEARTBEAT = 4_096
-# Most chains of commits of which a heartbeat carries the end: one per replica that ever wrote (mayfly's limit).
+# Most commit chains whose end a heartbeat carries: one per replica that ever wrote (mayfly's limit).
 CHAIN_HEADS = 64
 GENERATION_BITS = 45
 NUL = "\0"
@@ -32,11 +32,11 @@ Taken = Literal["taken", "gap", "old", "no_snapshot"]
 
 
 class BadFeed(Exception):
-    """The feed sent what is none of its messages."""
+    """The feed sent an invalid message."""
 
 
 class Moment(NamedTuple):
-    """A moment by a clock that may step and by one that never does, milliseconds."""
+    """A time by a clock that may step and by one that never does, milliseconds."""
 
     wall: int
     steady: int
@@ -44,7 +44,7 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What holds for every credential, milliseconds (mayfly's limits)."""
+    """Bounds for every credential, milliseconds (mayfly's limits)."""
 
     max_ttl: int = 3_600_000
     skew: int = 30_000
@@ -52,22 +52,23 @@ class Bounds:
 
 
 def generation(seq: int) -> int:
-    """The generation that a seq belongs to."""
+    """The generation of a sequence number."""
     return seq >> GENERATION_BITS
 
 
 class Building:
-    """A snapshot of which parts may be missing yet. What the follower decides by stays as it is until the snapshot is whole."""
+    """A snapshot whose parts may still be arriving. The follower keeps deciding with its present state until the
+    snapshot is whole."""
 
     def __init__(self) -> None:
         self.rules = Rules()
         self.held: set[str] = set()
 
     def add(self, part: feed_pb2.SnapshotPart) -> None:
-        """Takes one part.
+        """Adds one part.
 
         Raises:
-            BadFeed: what it says is not known.
+            BadFeed: the part is not understood.
         """
         for rule in part.rules:
             if rule.seq >= SEQ_END:
@@ -79,7 +80,7 @@ class Building:
 
 
 class Follower:
-    """What one follower knows. Knows nothing at first, and refuses everything."""
+    """The state of one follower. Initially it has no knowledge and refuses everything."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
@@ -87,39 +88,39 @@ class Follower:
         self.whole = False
         self.rules = Rules()
         self._held: set[str] = set()
-        # Another one whenever something came that can speak against a credential. What ends makes none: it speaks against
-        # fewer.
+        # Replaced whenever an event arrives that may apply to a credential. Events that end a rule or a hold do not
+        # replace it, since they only reduce what applies.
         self._known = object()
-        # The newest proof: when it was made, how long it is good for, and the steady moment that it came.
+        # The newest proof: its time, its validity, and the steady time of its arrival.
         self._proof: tuple[int, int, int] | None = None
-        # The proof that puts time furthest ahead: its time, the steady moment, and its generation.
+        # The proof that puts time furthest ahead: its time, the steady time of its arrival, and its generation.
         self._ahead: tuple[int, int, int] | None = None
         self._building = Building()
         self._must_begin = False
-        # The newest head that was seen, and the ends of the chains of commits that came with it, by writer: the number of
-        # the commit and the hash of its header.
+        # The newest head seen, and the ends of the commit chains that came with it, by writer: the number of the commit
+        # and the hash of its header.
         self._seen: tuple[int, dict[str, tuple[int, bytes]]] | None = None
         self.rolled_back: str | None = None
-        """Why the server is not believed any more in this generation; `None` while it is."""
+        """Why the server is no longer trusted in this generation; `None` while it is trusted."""
 
     def needs_snapshot(self) -> None:
-        """What is known is not all there is: it refuses everything until a snapshot came. One that knows less than was applied
-        is refused: what was seen once is not unseen."""
+        """Refuses everything until a snapshot arrives. A snapshot older than the applied state is refused."""
         self.whole = False
 
     def resync(self) -> None:
-        """The server no longer keeps what was missed: the next stream begins with a snapshot. Until that is whole the
-        follower decides by what it knows, for as long as its last proof of freshness is young enough: no restart of a
-        server shows where credentials are checked."""
+        """The server no longer has the missed events, so the next stream begins with a snapshot. Until that is whole,
+        the follower decides with its present state as long as its newest proof of freshness is valid. A restart of a
+        server therefore does not show at relying services."""
         self._must_begin = True
 
     def begin_stream(self) -> int | None:
-        """A stream of the feed begins. Where it may go on; `None`: with a snapshot."""
+        """Begins a stream of the feed. Returns the sequence number after which it may resume; `None`: it must begin
+        with a snapshot."""
         self._building = Building()
         return self.applied if self.whole and not self._must_begin else None
 
     def seen(self) -> feed_pb2.SeenHead | None:
-        """What was seen of the ledger, which the server compares with its own where a stream begins."""
+        """The state of the ledger that was seen, which the server compares with its own when a stream begins."""
         if self._seen is None:
             return None
         head, chains = self._seen
@@ -127,11 +128,12 @@ class Follower:
         return feed_pb2.SeenHead(seq=head, heads=heads)
 
     def distrust(self, why: str) -> None:
-        """The server went back behind what was seen: nothing is accepted until it begins a new generation."""
+        """The server's ledger is behind what was seen: nothing is accepted until it begins a new generation."""
         self.rolled_back = self.rolled_back or why
 
     def _old(self, found: int) -> Taken:
-        # What stands before what was applied is not taken. In the same generation it says that the server went back.
+        # A message older than the applied state is not applied. In the same generation it shows that the server's
+        # ledger was rolled back.
         if generation(found) == generation(self.applied) and found < self.applied:
             self.distrust(f"the head of its feed is {found}, and {self.applied} was seen before")
         return "old"
@@ -140,17 +142,17 @@ class Follower:
         return self.rolled_back is None or generation(found) > generation(self.applied)
 
     def take(self, message: feed_pb2.WatchRevocationsResponse, now: Moment) -> Taken:
-        """Takes one message of the feed.
+        """Applies one message of the feed.
 
         Raises:
-            BadFeed: it is none.
+            BadFeed: the message is invalid.
         """
         seq, previous = message.seq, message.previous_seq
         if seq >= SEQ_END or previous >= SEQ_END:
             raise BadFeed("a seq above 2^53")
         match message.WhichOneof("event"):
             case "snapshot":
-                # Each part as it comes: the event loop is never held up by all of them.
+                # Each part is added as it arrives, so that the event loop is never blocked by the whole snapshot.
                 self._building.add(message.snapshot)
                 return self._begin(seq) if message.snapshot.last else "taken"
             case "heartbeat":
@@ -162,7 +164,7 @@ class Follower:
 
     def _begin(self, seq: int) -> Taken:
         whole, self._building = self._building, Building()
-        # The next stream says what was seen before, so that the server judges it.
+        # The next stream tells the server what was seen, so that the server can judge it.
         self._must_begin = False
         if seq < self.applied:
             return self._old(seq)
@@ -194,7 +196,7 @@ class Follower:
             self._held.add(name)
         elif event == "resume":
             self._held.discard(name)
-        # A lock keeps from new grants, and who grants asks the server.
+        # A lock only blocks new grants, which the server decides.
         if event in ("rule", "hold"):
             self._known = object()
         self.applied = seq
@@ -205,7 +207,7 @@ class Follower:
             raise BadFeed("a heartbeat without its time")
         fresh_at = _millis(beat.fresh_at)
         max_age = max(0, beat.max_age.seconds * 1000 + beat.max_age.nanos // 1_000_000)
-        # One that does not say: nothing of an older generation is taken for certain.
+        # Without this field, nothing of an older generation is considered certain.
         of_time = beat.time_generation if 0 < beat.time_generation < 256 else generation(head)
         chains = _chains(beat)
         self._compare(head, chains)
@@ -229,7 +231,7 @@ class Follower:
         return "taken"
 
     def _compare(self, head: int, chains: dict[str, tuple[int, bytes]]) -> None:
-        # A chain that ends before its end of then, or otherwise at the same commit, is another history.
+        # A chain that ends before the end seen earlier, or has a different header at the same commit, is another history.
         if self._seen is None or generation(self._seen[0]) != generation(head):
             return
         for writer, (commit, header) in self._seen[1].items():
@@ -238,8 +240,8 @@ class Follower:
                 self.distrust(f"commit {commit} of writer {writer} is not the one that was seen before")
 
     def _turn_to(self, seq: int) -> None:
-        # Only a new generation's own proof makes it fresh. It began by revoking whatever was issued before it, so it may be
-        # believed where the one before was not.
+        # A new generation needs its own proof of freshness. It begins by revoking everything issued before it, so it is
+        # trusted again where the previous one was not.
         if generation(seq) > generation(self.applied):
             self._proof = self._seen = self.rolled_back = None
 
@@ -252,17 +254,18 @@ class Follower:
         return None
 
     def time(self, now: Moment) -> int:
-        """Now: the wall clock, but never earlier than what the feed proves."""
+        """The present time: the wall clock, but never earlier than the feed proves."""
         return now.wall if self._ahead is None else max(now.wall, self.time_ahead(now))
 
     def time_ahead(self, now: Moment) -> int:
-        """What the feed proves of time: the proof that is furthest ahead, and the steady clock since. 0: nothing."""
+        """The time that the feed proves: the proof that is furthest ahead, plus the steady time since its arrival. 0:
+        none."""
         if self._ahead is None:
             return 0
         return self._ahead[0] + max(0, now.steady - self._ahead[1])
 
     def fresh(self, now: Moment) -> Refused | None:
-        """Why it does not know whether it knows everything; `None` where it does."""
+        """Why the follower's knowledge is not complete and fresh; `None` where it is."""
         if self.rolled_back is not None:
             what = f"the server runs on an older copy of its ledger ({self.rolled_back})"
             return Refused("rolled_back", f"{what}; nothing is accepted until it begins a new generation (mayfly server recover)")
@@ -271,9 +274,10 @@ class Follower:
         if self._proof is None:
             return Refused("stale", "the revocations are not proven to be known")
         fresh_at, max_age, came = self._proof
-        # By both clocks: neither keeps it fresh alone.
+        # By both clocks, so that neither alone keeps it fresh.
         age = max(now.wall - fresh_at, now.steady - came)
-        # A proof that came late, to one whose clock is behind: earlier proofs tell by how much, up to the skew of who made them.
+        # Detects a proof that arrived late at a follower whose wall clock is behind: earlier proofs show the delay, up
+        # to the clock skew of the replicas.
         if self._ahead is not None:
             age = max(age, self.time_ahead(now) - fresh_at - self.bounds.skew)
         if age > max_age or age > self.bounds.feed_max_age:
@@ -281,13 +285,13 @@ class Follower:
         return None
 
     def check(self, c: Claims, kid: str, now: Moment) -> None:
-        """Whether anything that happened speaks against a credential with these claims, which came by the key `kid`. Its
-        signature, life, audience and possession were looked at before, by the time that `time` gives.
+        """Checks whether anything in force applies to a credential with these claims, signed by the key `kid`.
+        Signature, lifetime, audience and possession were checked before, with the time from `time`.
 
         Raises:
-            Refused: what does.
+            Refused: says what applies.
         """
-        # Nothing came since nothing spoke against it: what is left to ask is whether that is known.
+        # Nothing has arrived since nothing applied, so only freshness is checked.
         known = self._known
         if c.untouched is known:
             if (stale := self.fresh(now)) is not None:
@@ -297,10 +301,10 @@ class Follower:
         c.untouched = known
 
     def check_by_name(self, c: Claims, kid: str, now: Moment) -> None:
-        """The same, of everything that is in force.
+        """The same, against everything in force.
 
         Raises:
-            Refused: what speaks against it.
+            Refused: says what applies.
         """
         rules = self.rules
         if rules.revokes_key(kid):
@@ -308,7 +312,7 @@ class Follower:
         if (stale := self.fresh(now)) is not None:
             raise stale
         for key in c.keys:
-            # Whatever the revision says: a credential that came of what a stolen key may have signed is good for nothing.
+            # Regardless of the revision: a credential that depends on something a stolen key may have signed is not acceptable.
             if rules.revokes_key(key):
                 raise Refused("revoked", f"signing-key {key}, which signed a credential that this rests on, was revoked")
         hit = rules.covers(c.known_names or c.names, c.policies, c.revision)
@@ -342,7 +346,7 @@ def _task_id(text: str) -> str:
     return text
 
 
-# The targets that are one text, and the word that stands before it in their names.
+# Targets that are one text, with the word before it in their names.
 _PLAIN = {
     "caller": "caller",
     "spiffe_id_prefix": "prefix",
@@ -355,10 +359,10 @@ _PLAIN = {
 
 
 def aim(t: revocation_pb2.Target) -> Callable[[Rules, int, int | None], None]:
-    """Puts a rule of this target into force, by its seq and until when.
+    """Returns a function that adds a rule for this target, given its sequence number and end.
 
     Raises:
-        BadFeed: it is of a sort that is not known here, so what it revokes is not known.
+        BadFeed: the sort of target is unknown, so it is unknown what was revoked.
     """
     match t.WhichOneof("target"):
         case "signing_key":
@@ -384,7 +388,7 @@ def _name(sort: str, t: revocation_pb2.Target) -> str:
         case "trust_anchor":
             return f"trust-anchor:{t.trust_anchor.sha256.hex()}"
         case "subject":
-            # A workload's issuer is written as its trust domain's name or that one's SPIFFE ID.
+            # The issuer of a workload is written as its trust domain's name or as that domain's SPIFFE ID.
             issuer, sub = t.subject.issuer, t.subject.sub
             return named("subject", issuer.removeprefix(SCHEME) if sub.startswith(SCHEME) else issuer, sub)
         case "upstream_scope":

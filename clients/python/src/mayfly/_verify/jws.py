@@ -1,4 +1,4 @@
-"""A compact JWS taken apart, and the keys that it is verified with: strictly, for it comes from strangers."""
+"""Parsing of a compact JWS, and the keys that verify it. Parsing is strict, since tokens are untrusted input."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .reason import Refused
 
 # Longest token, bytes (mayfly's limits, TOKEN_BYTES).
 TOKEN_BYTES = 128 * 1024
-# Longest header that is remembered, characters: one of ours is under 100. Strangers write longer ones, and fill no memory.
+# Longest header that is cached, characters: mayfly's headers are under 100. Longer, foreign headers must not fill the memory.
 HEADER = 256
 TYP = "at+jwt"
 
 _ES256 = ECAlgorithm(ECAlgorithm.SHA256)
-# Base64url to base64; everything that is neither becomes what base64 refuses.
+# Maps base64url to base64. All other characters become one that base64 refuses.
 _TO_BASE64 = bytes(
     {ord("-"): ord("+"), ord("_"): ord("/")}.get(b, b if chr(b).isascii() and chr(b).isalnum() else ord("!")) for b in range(256)
 )
@@ -28,10 +28,10 @@ _LAST = {c: i for i, c in enumerate(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 
 
 def unbase64url(text: bytes) -> bytes:
-    """Base64url without padding, its unused bits zero (RFC 4648, section 3.5).
+    """Decodes base64url without padding, with its unused bits zero (RFC 4648, section 3.5).
 
     Raises:
-        ValueError: it is not.
+        ValueError: the text is invalid.
     """
     rest = len(text) % 4
     if rest == 1 or (rest and _LAST.get(text[-1], 63) & (15 if rest == 2 else 3)):
@@ -54,10 +54,10 @@ _decode = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
 
 
 def from_json(data: bytes) -> Any:
-    """JSON without duplicate names.
+    """Parses JSON without duplicate names.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the data is invalid.
     """
     try:
         return _decode(data.decode("utf-8"))
@@ -66,13 +66,14 @@ def from_json(data: bytes) -> Any:
 
 
 def shown(text: object) -> str:
-    """What a stranger wrote, short and in ASCII, for a message."""
+    """A short ASCII form of untrusted text, for a message."""
     return ascii(text)[:80]
 
 
 @lru_cache(maxsize=1024)
 def _header(part: str) -> tuple[str, str | None, str, str | None]:
-    """`alg`, `typ`, `kid` and the name of another parameter. Few differ: all of a key's tokens have the same."""
+    """`alg`, `typ`, `kid` and the name of any other parameter. Cached, because all tokens of a key have the same
+    header."""
     try:
         header = from_json(unbase64url(part.encode("ascii")))
     except ValueError as wrong:
@@ -87,12 +88,12 @@ def _header(part: str) -> tuple[str, str | None, str, str | None]:
 
 
 class Parts:
-    """A compact JWS taken apart. Nothing of it is believed yet."""
+    """The parts of a compact JWS. Nothing is verified yet."""
 
     __slots__ = ("alg", "kid", "other", "payload", "signature", "signed", "typ")
 
     def __init__(self, token: str) -> None:
-        # Counted in bytes; one that is not ASCII is refused below.
+        # Counted in bytes; a token that is not ASCII is refused below.
         if len(token) > TOKEN_BYTES or len(token.encode("utf-8", "surrogatepass")) > TOKEN_BYTES:
             raise Refused("too_long", f"the token has more than {TOKEN_BYTES} bytes")
         parts = token.split(".")
@@ -134,11 +135,11 @@ class Keys:
     __hash__ = None  # type: ignore[assignment]
 
     def has(self, kid: str) -> bool:
-        """Whether the issuer publishes such a key."""
+        """Whether the issuer publishes this key."""
         return kid in self._keys
 
     def verify(self, parts: Parts) -> bytes:
-        """The payload, after header and signature were found right."""
+        """The payload, after header and signature were verified."""
         if parts.alg != "ES256":
             raise Refused("algorithm", f"algorithm {shown(parts.alg)} is not one that this issuer signs with (ES256)")
         if parts.typ != TYP:
@@ -161,7 +162,7 @@ class Keys:
 
 
 def payload(parts: Parts) -> bytes:
-    """The payload's bytes."""
+    """The decoded payload."""
     try:
         return unbase64url(parts.payload.encode("ascii"))
     except ValueError:
@@ -189,5 +190,5 @@ def _point(jwk: Mapping[str, Any]) -> EllipticCurvePublicKey | None:
     try:
         return EllipticCurvePublicKey.from_encoded_point(SECP256R1(), b"\x04" + x + y)
     except ValueError:
-        # Off the curve it verifies nothing.
+        # A point off the curve verifies nothing.
         return None

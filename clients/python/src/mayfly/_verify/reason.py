@@ -1,4 +1,4 @@
-"""Why a credential is not accepted: the closed list, the same in every language."""
+"""Why a credential is refused: a closed list, the same in every language."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ Reason = Literal[
     "revoked", "held", "scope", "tool", "arguments",
 ]  # fmt: skip
 REASONS: tuple[Reason, ...] = get_args(Reason)
-# The token is good, and not for this: 403.
+# The token is valid but not sufficient for this use: 403.
 INSUFFICIENT: frozenset[Reason] = frozenset({"scope", "tool", "arguments"})
-# Not the token's fault: the revocations are not known. 503.
+# Not a defect of the token: the revocations are unknown. 503.
 UNKNOWN: frozenset[Reason] = frozenset({"not_whole", "rolled_back", "stale"})
 
 
 class Refused(Exception):
-    """A credential is not accepted.
+    """A credential is refused.
 
     Attributes:
         reason: one of the closed list.
-        message: what was wrong, for people. Holds nothing secret.
-        scope: the scope that it lacks; empty for other reasons.
+        message: what is wrong, for people. Contains nothing secret.
+        scope: the missing scope; empty for other reasons.
     """
 
     def __init__(self, reason: Reason, message: str, scope: str = "") -> None:

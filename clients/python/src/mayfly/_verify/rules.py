@@ -1,6 +1,7 @@
-"""The rules that revocations make: a few probes of one table for one credential, however many rules there are.
+"""Revocation rules: checking one credential takes a few look-ups in one table, regardless of the number of rules.
 
-A revocation at seq `v` covers what was decided at `r < v`. A signing key's rule ignores `r`: whoever stole the key chooses it.
+A revocation at sequence number `v` covers everything decided at `r < v`. The rule of a signing key ignores `r`, because
+whoever stole the key chooses `r`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ FOREVER = 1 << 64
 
 
 class Rules:
-    """All rules in force, each under the name of its target: what `Claims.names` and `named` write."""
+    """All rules in force, by the name of their target as written by `Claims.names` and `named`."""
 
     def __init__(self) -> None:
         self._revoked: dict[str, int] = {}
         self._names = self._revoked.keys()
         self._keys: set[str] = set()
-        # By environment, then version: few, for each names a change of policy.
+        # By environment, then version. There are few, since each names a change of policy.
         self._policy: dict[str, dict[int, int]] = {}
         self._until: dict[object, int] = {}
         self._newest = 0
@@ -29,16 +30,16 @@ class Rules:
         return len(self._revoked) + len(self._keys) + sum(map(len, self._policy.values()))
 
     def add(self, name: str, revoked: int, until: int | None) -> None:
-        """Puts a rule into force. `until` in milliseconds, `None` for ever."""
+        """Adds a rule. `until` in milliseconds, `None` for ever."""
         self._revoked[name] = max(self._revoked.get(name, 0), revoked)
         self._note(name, revoked, until)
 
     def add_key(self, kid: str) -> None:
-        """A signing key: its rule is kept for ever."""
+        """Adds the rule of a signing key, which is kept for ever."""
         self._keys.add(kid)
 
     def add_policy(self, environment: str, version: int, revoked: int, until: int | None) -> None:
-        """What an environment's policy set permitted below a version."""
+        """Adds a rule for everything permitted by an environment's policy sets below a version."""
         versions = self._policy.setdefault(environment, {})
         versions[version] = max(versions.get(version, 0), revoked)
         self._note((environment, version), revoked, until)
@@ -52,7 +53,7 @@ class Rules:
             heapq.heappush(self._ends, (end // 1000 + 1, self._count, at))
 
     def expire(self, now: int, most: int) -> None:
-        """Drops up to `most` rules that nothing alive can still run into."""
+        """Drops up to `most` rules that can no longer match anything that is live."""
         ends = self._ends
         for _ in range(most):
             if not ends or ends[0][0] > now // 1000:
@@ -71,8 +72,8 @@ class Rules:
         return kid in self._keys
 
     def covers(self, names: frozenset[str], policies: Iterable[tuple[str, int]], revision: int) -> str | None:
-        """The target of a rule by which a credential is revoked; `None` where nothing does. `policies`: environments, and the
-        versions of their policy sets. A decision that saw every rule needs no probe."""
+        """The target of a rule that covers a credential; `None` where no rule does. `policies`: environments with the
+        versions of their policy sets. A decision that saw every rule needs no look-up."""
         if revision >= self._newest:
             return None
         if not self._names.isdisjoint(names):

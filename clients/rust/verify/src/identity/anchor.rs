@@ -15,12 +15,12 @@ use super::sha256;
 use crate::limits;
 use crate::seq::Millis;
 
-/// A trust anchor's name: SHA-256 of its certificate's DER. Written as 64 hexadecimal digits.
+/// The id of a trust anchor: SHA-256 of its certificate's DER, written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AnchorId([u8; 32]);
 
 impl AnchorId {
-    /// From the digest as it stands in records.
+    /// An id from the digest in a record.
     pub const fn from_bytes(digest: [u8; 32]) -> AnchorId {
         AnchorId(digest)
     }
@@ -53,7 +53,7 @@ impl FromStr for AnchorId {
     }
 }
 
-/// 64 hexadecimal digits where people read it, 32 bytes in records.
+/// Serialized as 64 hexadecimal digits in human-readable formats and as 32 bytes in records.
 impl Serialize for AnchorId {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         if to.is_human_readable() { to.collect_str(self) } else { self.0.serialize(to) }
@@ -70,10 +70,10 @@ impl<'de> Deserialize<'de> for AnchorId {
     }
 }
 
-/// Why an anchor vouches for nothing, though it lies in a bundle. It is kept and shown, and the path step passes it by.
+/// Why an anchor in a bundle vouches for nothing. Such an anchor is kept and shown, but path validation ignores it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AnchorDefect {
-    /// X.509 v1 or v2: it cannot say that it is a CA.
+    /// X.509 v1 or v2, which cannot mark a certificate as a CA.
     #[error("is not an X.509 v3 certificate")]
     NotV3,
     /// No basicConstraints with cA true (X509-SVID, section 4.1).
@@ -85,10 +85,10 @@ pub enum AnchorDefect {
     /// A SPIFFE ID with a path (X509-SVID, section 3.2).
     #[error("has a SPIFFE ID with a path, so it is a workload's")]
     IdHasPath,
-    /// An extension that is critical and that we do not know.
+    /// An unknown critical extension.
     #[error("has a critical extension that is not known here")]
     UnknownCriticalExtension,
-    /// Something that path validation can't read.
+    /// A field that path validation cannot parse.
     #[error("has a field that cannot be read")]
     Unreadable,
 }
@@ -105,7 +105,7 @@ pub struct TrustAnchor {
 }
 
 impl TrustAnchor {
-    /// From DER; `None` where that is no single X.509 certificate of at most `limits::CERTIFICATE_BYTES`.
+    /// Parses DER; `None` where it is not exactly one X.509 certificate of at most `limits::CERTIFICATE_BYTES`.
     pub fn from_der(der: &[u8]) -> Option<TrustAnchor> {
         if der.len() > limits::CERTIFICATE_BYTES {
             return None;
@@ -137,22 +137,22 @@ impl TrustAnchor {
         self.id
     }
 
-    /// SHA-256 of its SubjectPublicKeyInfo.
+    /// SHA-256 of the certificate's SubjectPublicKeyInfo.
     pub fn key(&self) -> &[u8; 32] {
         &self.key
     }
 
-    /// From when it vouches.
+    /// The beginning of the anchor's validity.
     pub fn not_before(&self) -> Millis {
         self.not_before
     }
 
-    /// Until when it vouches.
+    /// The end of the anchor's validity.
     pub fn not_after(&self) -> Millis {
         self.not_after
     }
 
-    /// Whether it can vouch for anything while it is valid.
+    /// Whether the anchor can vouch for anything while it is valid.
     pub fn standing(&self) -> Result<(), AnchorDefect> {
         self.standing
     }

@@ -1,4 +1,4 @@
-//! Trust bundles: what each trust domain vouches with. Bundles of different domains are never pooled.
+//! Trust bundles: the authorities of each trust domain. Bundles of different domains are never pooled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,51 +13,51 @@ use super::spiffe_id::TrustDomain;
 use super::svid::{Evidence, PeerChain, PemDefect};
 use crate::limits;
 
-/// Why a document is no trust bundle. The whole document is refused: half a bundle would vouch for half a domain.
+/// Why a document is not a valid trust bundle. The whole document is refused, since half a bundle would vouch for half a domain.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BundleDefect {
-    /// Above `limits::BUNDLE_BYTES`.
+    /// Larger than `limits::BUNDLE_BYTES`.
     #[error("has more than {} bytes", limits::BUNDLE_BYTES)]
     TooLarge,
-    /// Above `limits::BUNDLE_AUTHORITIES`.
+    /// More than `limits::BUNDLE_AUTHORITIES` authorities.
     #[error("has more than {} authorities", limits::BUNDLE_AUTHORITIES)]
     TooManyAuthorities,
     /// Neither PEM nor JSON.
     #[error("is neither PEM nor a SPIFFE bundle in JSON")]
     NotPem,
-    /// A PEM section that is cut off or not base64.
+    /// A PEM section is cut off or not base64.
     #[error("has a PEM section that is cut off or is not base64")]
     BadSection,
-    /// Not JSON, or a name stands twice in an object.
+    /// Not JSON, or a duplicate member name.
     #[error("is not JSON as it must be: {0}")]
     NotJson(String),
-    /// No `keys`.
+    /// No array `keys`.
     #[error("has no array \"keys\": a bundle that trusts nobody says \"keys\": []")]
     NoKeysMember,
-    /// A member that is not what it must be.
+    /// A member has an invalid value.
     #[error("{0}")]
     Member(&'static str),
-    /// A key that is no object with `kty`.
+    /// A key is not an object with `kty`.
     #[error("keys[{0}] is no object with a \"kty\"")]
     NotAKey(usize),
-    /// An x509-svid key with `kid`.
+    /// An x509-svid key has a `kid`.
     #[error("keys[{0}]: an x509-svid key has no \"kid\"")]
     X509WithKid(usize),
-    /// An x509-svid key without exactly one certificate.
+    /// An x509-svid key does not have exactly one certificate.
     #[error("keys[{0}]: an x509-svid key has exactly one certificate in \"x5c\"")]
     X5cNotOne(usize),
-    /// A jwt-svid key without `kid`.
+    /// A jwt-svid key has no `kid`.
     #[error("keys[{0}]: a jwt-svid key has a \"kid\"")]
     JwtWithoutKid(usize),
-    /// Two jwt-svid keys with one `kid`.
+    /// Two jwt-svid keys have the same `kid`.
     #[error("keys[{0}]: its \"kid\" stands at another key too")]
     KidTwice(usize),
-    /// A certificate that is none.
+    /// A certificate cannot be parsed or is too large.
     #[error("certificate {0} cannot be read, or has more than {max} bytes", max = limits::CERTIFICATE_BYTES)]
     Certificate(usize),
 }
 
-/// A key that signs JWT-SVIDs.
+/// A JWT authority: a key that signs JWT-SVIDs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JwtAuthority {
     kid: String,
@@ -66,29 +66,30 @@ pub struct JwtAuthority {
 }
 
 impl JwtAuthority {
-    /// A JWK by its name. One that cannot be used is kept, as [`JwtAuthority::key`] tells: the others of its bundle are as good as before.
+    /// A JWK with its `kid`. An unusable key is kept, with the reason in [`JwtAuthority::key`], so that the other keys of its bundle stay
+    /// usable.
     pub fn new(kid: String, jwk: Value) -> JwtAuthority {
         let key = jwk.as_object().map_or(Err(KeyDefect::Type), VerifyingKey::from_jwk);
         JwtAuthority { kid, jwk, key }
     }
 
-    /// Its name in the bundle.
+    /// The authority's `kid`.
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// The JWK as it stood there.
+    /// The JWK, unchanged.
     pub fn jwk(&self) -> &Value {
         &self.jwk
     }
 
-    /// The key, or why it vouches for nothing.
+    /// The key, or why it cannot be used.
     pub fn key(&self) -> Result<&VerifyingKey, KeyDefect> {
         self.key.as_ref().map_err(|defect| *defect)
     }
 }
 
-/// What one trust domain vouches with. Immutable.
+/// The authorities of one trust domain. Immutable.
 #[derive(Clone, Debug)]
 pub struct Bundle {
     trust_domain: TrustDomain,
@@ -100,7 +101,7 @@ pub struct Bundle {
     roots: Roots,
 }
 
-/// What a document says, before it belongs to a trust domain.
+/// The content of a document, before it is assigned to a trust domain.
 #[derive(Default)]
 pub(super) struct Contents {
     pub sequence: Option<u64>,
@@ -111,13 +112,13 @@ pub(super) struct Contents {
 }
 
 impl Bundle {
-    /// From a document of either form: SPIFFE JWKS where it begins with `{`, else PEM.
+    /// Parses a document of either form: SPIFFE JWKS where it begins with `{`, else PEM.
     pub fn parse(trust_domain: TrustDomain, document: &[u8]) -> Result<Bundle, BundleDefect> {
         let begins = document.iter().find(|b| !b.is_ascii_whitespace());
         if begins == Some(&b'{') { Bundle::from_jwks(trust_domain, document) } else { Bundle::from_pem(trust_domain, document) }
     }
 
-    /// From the certificates of a PEM text. An empty text is an empty bundle.
+    /// Parses the certificates of a PEM text. An empty text is an empty bundle.
     pub fn from_pem(trust_domain: TrustDomain, document: &[u8]) -> Result<Bundle, BundleDefect> {
         check_size(document)?;
         let certificates = match PeerChain::from_pem(document) {
@@ -134,13 +135,13 @@ impl Bundle {
         Ok(Bundle::new(trust_domain, Contents { anchors: anchors.collect::<Result<_, _>>()?, ..Contents::default() }))
     }
 
-    /// From a SPIFFE bundle document (SPIFFE-Trust-Domain-and-Bundle, section 4).
+    /// Parses a SPIFFE bundle document (SPIFFE-Trust-Domain-and-Bundle, section 4).
     pub fn from_jwks(trust_domain: TrustDomain, document: &[u8]) -> Result<Bundle, BundleDefect> {
         check_size(document)?;
         Ok(Bundle::new(trust_domain, jwks::contents(document)?))
     }
 
-    /// From a plain JWK set, as the Workload API gives a trust domain's JWT bundle: its keys sign JWT-SVIDs though no `use` says so.
+    /// Parses a plain JWK set, as the Workload API sends a trust domain's JWT bundle. Its keys sign JWT-SVIDs even without `use`.
     pub fn from_jwt_bundle(trust_domain: TrustDomain, document: &[u8]) -> Result<Bundle, BundleDefect> {
         check_size(document)?;
         Ok(Bundle::new(trust_domain, jwks::jwt_contents(document)?))
@@ -152,7 +153,7 @@ impl Bundle {
         Bundle { trust_domain, sequence, refresh_hint_s, anchors, jwt, ignored_keys, roots }
     }
 
-    /// Whose bundle it is.
+    /// The trust domain of the bundle.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
@@ -167,7 +168,7 @@ impl Bundle {
         self.refresh_hint_s
     }
 
-    /// The X.509 authorities, also those that cannot vouch ([`TrustAnchor::standing`]).
+    /// The X.509 authorities, including those that cannot vouch ([`TrustAnchor::standing`]).
     pub fn x509_authorities(&self) -> &[TrustAnchor] {
         &self.anchors
     }
@@ -177,12 +178,12 @@ impl Bundle {
         &self.jwt
     }
 
-    /// The JWT authority of that name.
+    /// The JWT authority with this `kid`.
     pub fn jwt_authority(&self, kid: &str) -> Option<&JwtAuthority> {
         self.jwt.iter().find(|authority| authority.kid == kid)
     }
 
-    /// Keys of a JWKS that were passed by, for a `use` that is absent or not known here.
+    /// The number of keys in the JWKS that were ignored because `use` is absent or unknown.
     pub fn ignored_keys(&self) -> usize {
         self.ignored_keys
     }
@@ -196,7 +197,7 @@ impl Bundle {
     }
 }
 
-/// Equal where they say the same.
+/// Bundles are equal where their content is equal.
 impl PartialEq for Bundle {
     fn eq(&self, other: &Bundle) -> bool {
         self.trust_domain == other.trust_domain
@@ -212,29 +213,29 @@ fn check_size(document: &[u8]) -> Result<(), BundleDefect> {
     if document.len() > limits::BUNDLE_BYTES { Err(BundleDefect::TooLarge) } else { Ok(()) }
 }
 
-/// Why one bundle may not take the place of another.
+/// Why a bundle may not replace another one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SuccessorDefect {
-    /// Bundles of two trust domains.
+    /// The bundles are of different trust domains.
     #[error("is a bundle of another trust domain")]
     OtherTrustDomain,
-    /// The sequence goes down: an old bundle, replayed.
+    /// The sequence decreases, as when an old bundle is replayed.
     #[error("has sequence {new}, and {seen} was seen: a sequence never goes down")]
     SequenceWentDown {
-        /// The highest that was seen.
+        /// The highest sequence seen.
         seen: u64,
-        /// What the new bundle has.
+        /// The sequence of the new bundle.
         new: u64,
     },
-    /// The sequence is gone.
+    /// The sequence is missing.
     #[error("has no sequence, and {seen} was seen: a sequence never goes missing")]
     SequenceMissing {
-        /// The highest that was seen.
+        /// The highest sequence seen.
         seen: u64,
     },
 }
 
-/// Whether `new` may take the place of `old`. Ask it of the ledger's bundle, so that it holds across a restart.
+/// Whether `new` may replace `old`. Call it with the ledger's bundle as `old`, so that the rule holds across a restart.
 pub fn check_successor(old: &Bundle, new: &Bundle) -> Result<(), SuccessorDefect> {
     if old.trust_domain != new.trust_domain {
         return Err(SuccessorDefect::OtherTrustDomain);
@@ -242,7 +243,7 @@ pub fn check_successor(old: &Bundle, new: &Bundle) -> Result<(), SuccessorDefect
     sequence_may_follow(old.sequence, new.sequence)
 }
 
-/// The rule on sequences alone: `seen` is the highest that was ever in force.
+/// The rule on sequences alone. `seen` is the highest sequence that was ever in force.
 pub fn sequence_may_follow(seen: Option<u64>, new: Option<u64>) -> Result<(), SuccessorDefect> {
     match (seen, new) {
         (Some(seen), None) => Err(SuccessorDefect::SequenceMissing { seen }),
@@ -251,44 +252,44 @@ pub fn sequence_may_follow(seen: Option<u64>, new: Option<u64>) -> Result<(), Su
     }
 }
 
-/// What changes for those whom a trust domain vouches for.
+/// The difference between two bundles in their X.509 authorities.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BundleDiff {
-    /// Anchors that are new.
+    /// Added anchors.
     pub added: Vec<AnchorId>,
-    /// Anchors that are gone: what they vouched for is revoked.
+    /// Removed anchors. Everything that they vouched for is revoked.
     pub removed: Vec<AnchorId>,
 }
 
-/// Anchors added and removed from `old` to `new`; an absent bundle has none.
+/// The anchors added and removed from `old` to `new`. An absent bundle has none.
 pub fn diff(old: Option<&Bundle>, new: Option<&Bundle>) -> BundleDiff {
     let ids = |bundle: Option<&Bundle>| bundle.map(Bundle::anchor_ids).unwrap_or_default();
     let (before, after) = (ids(old), ids(new));
     BundleDiff { added: after.difference(&before).copied().collect(), removed: before.difference(&after).copied().collect() }
 }
 
-/// The bundles in force, by trust domain. Immutable: a change makes a new map that shares the rest.
+/// The bundles in force, by trust domain. Immutable: a change creates a new map that shares the unchanged bundles.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bundles(BTreeMap<TrustDomain, Arc<Bundle>>);
 
 impl Bundles {
-    /// A map of bundles; `None` above `limits::TRUST_DOMAINS`. Of two bundles of one domain the later counts.
+    /// A map of bundles; `None` above `limits::TRUST_DOMAINS`. Of two bundles of one domain the later one is used.
     pub fn new(bundles: impl IntoIterator<Item = Arc<Bundle>>) -> Option<Bundles> {
         let map: BTreeMap<_, _> = bundles.into_iter().map(|b| (b.trust_domain.clone(), b)).collect();
         if map.len() > limits::TRUST_DOMAINS { None } else { Some(Bundles(map)) }
     }
 
-    /// The bundle of a trust domain, by its name without scheme.
+    /// The bundle of a trust domain, by its name without a scheme.
     pub fn get(&self, trust_domain: &str) -> Option<&Arc<Bundle>> {
         self.0.get(trust_domain)
     }
 
-    /// With this bundle in the place of its domain's; `None` above `limits::TRUST_DOMAINS`.
+    /// A map with this bundle in place of its domain's; `None` above `limits::TRUST_DOMAINS`.
     pub fn with(&self, bundle: Arc<Bundle>) -> Option<Bundles> {
         Bundles::new(self.0.values().cloned().chain([bundle]))
     }
 
-    /// Without a trust domain.
+    /// A map without a trust domain.
     pub fn without(&self, trust_domain: &str) -> Bundles {
         let mut map = self.0.clone();
         map.remove(trust_domain);
@@ -300,7 +301,7 @@ impl Bundles {
         self.0.values()
     }
 
-    /// Whether the anchor that vouched is still in its domain's bundle. Where not, the connection ends.
+    /// Whether the anchor that vouched is still in its domain's bundle. If not, the connection ends.
     pub fn still_vouch_for(&self, evidence: &Evidence) -> bool {
         let bundle = self.get(evidence.trust_domain.as_str());
         bundle.is_some_and(|b| b.anchors.iter().any(|a| a.id() == evidence.trust_anchor))

@@ -1,4 +1,4 @@
-//! Who is calling, as far as deciding goes.
+//! Callers and operators, as decisions see them.
 
 use std::sync::Arc;
 
@@ -6,16 +6,16 @@ use super::spiffe_id::SpiffeId;
 use super::svid::{Evidence, VerifiedSvid};
 use crate::seq::{CredentialId, Millis};
 
-/// A person who signed in, and is known by the SVID that came of it.
+/// A person who signed in and is identified by the SVID that the login issued.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Person {
-    /// The login, which is a credential of ours.
+    /// The login, which is a mayfly credential.
     pub login: CredentialId,
     /// The provider's issuer URL.
     pub issuer: Box<str>,
     /// `sub` at that provider.
     pub subject: Box<str>,
-    /// How the person signed in (RFC 8176).
+    /// The authentication methods (RFC 8176).
     pub amr: Vec<Box<str>>,
     /// Authentication context class, where the provider gave one.
     pub acr: Option<Box<str>>,
@@ -23,7 +23,7 @@ pub struct Person {
     pub auth_time: Millis,
 }
 
-/// A workload, proven by the SVID of its TLS session. Made from a [`VerifiedSvid`] only.
+/// A workload, authenticated by the SVID of its TLS session. Constructed from a [`VerifiedSvid`] only.
 #[derive(Clone, Debug)]
 pub struct Caller {
     id: SpiffeId,
@@ -39,32 +39,32 @@ impl From<&VerifiedSvid> for Caller {
 }
 
 impl Caller {
-    /// Its SPIFFE ID.
+    /// The caller's SPIFFE ID.
     pub fn id(&self) -> &SpiffeId {
         &self.id
     }
 
-    /// The same with the person whose login its SVID is.
+    /// Adds the person whose login the SVID is.
     pub fn with_person(self, person: Person) -> Caller {
         Caller { person: Some(Arc::new(person)), ..self }
     }
 
-    /// The same with the login by which it is a job.
+    /// Adds the login by which the caller is an attested job.
     pub fn with_attested(self, login: CredentialId) -> Caller {
         Caller { job: Some(login), ..self }
     }
 
-    /// The person, where its SVID is somebody's login.
+    /// The person, where the SVID is a person's login.
     pub fn person(&self) -> Option<&Person> {
         self.person.as_deref()
     }
 
-    /// What the SVID says.
+    /// The evidence of the caller's SVID.
     pub fn evidence(&self) -> &Evidence {
         &self.evidence
     }
 
-    /// Whether both are of one TLS session, or of copies of what was verified of it.
+    /// Whether both callers are of the same TLS session.
     pub fn same_session(&self, other: &Caller) -> bool {
         Arc::ptr_eq(&self.evidence, &other.evidence)
             && (self.person.is_none() && other.person.is_none())
@@ -72,17 +72,17 @@ impl Caller {
             && self.id == other.id
     }
 
-    /// The credential that its SVID is, where mayfly issued it.
+    /// The credential id of the SVID, where mayfly issued the SVID.
     pub fn ancestor(&self) -> Option<CredentialId> {
         self.person.as_ref().map(|person| person.login).or(self.job)
     }
 }
 
-/// Somebody on the admin listener.
+/// A caller of the admin listener.
 #[derive(Clone, Debug)]
 pub enum Operator {
-    /// By an SVID that the admin policy names.
+    /// Authenticated by an SVID that the admin policy names.
     Svid(Caller),
-    /// By the uid of the peer of the local socket. Never counts as a person where two are needed.
+    /// Authenticated by the peer uid of the local socket. Never counts as a person where two are needed.
     LocalUid(u32),
 }

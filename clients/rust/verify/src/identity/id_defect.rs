@@ -1,9 +1,9 @@
-//! The defects of a SPIFFE ID: the closed list.
+//! The defects of a SPIFFE ID, a closed list.
 
-/// Why a text is no SPIFFE ID or trust domain: the first thing that is wrong, from left to right.
+/// Why a text is not a SPIFFE ID or trust domain. The first defect from left to right is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum IdDefect {
-    /// Nothing there.
+    /// The text is empty.
     #[error("a SPIFFE ID is not empty")]
     Empty,
     /// Longer than `limits::SPIFFE_ID_BYTES`.
@@ -36,10 +36,10 @@ pub enum IdDefect {
     /// Upper case in the trust domain.
     #[error("a trust domain is in lower case")]
     UppercaseTrustDomain,
-    /// A character that a trust domain does not have; percent-encoding too.
+    /// A character that is not allowed in a trust domain, including percent-encoding.
     #[error("a trust domain has only a-z, 0-9, '.', '-' and '_'")]
     BadTrustDomainChar,
-    /// A character that a path does not have; percent-encoding too.
+    /// A character that is not allowed in a path, including percent-encoding.
     #[error("a path segment has only a-z, A-Z, 0-9, '.', '-' and '_'")]
     BadPathChar,
     /// `//` in the path.
@@ -54,7 +54,7 @@ pub enum IdDefect {
 }
 
 impl IdDefect {
-    /// A stable name of the defect, for machines.
+    /// A stable, machine-readable name of the defect.
     pub const fn code(self) -> &'static str {
         match self {
             IdDefect::Empty => "empty",

@@ -1,9 +1,9 @@
-//! JSON from outside, read strictly: a name that stands twice in one object is refused, since two readers could each believe another value.
+//! A strict JSON parser for external input. A duplicate name in an object is refused, since two readers could each use a different value.
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// One JSON value and nothing after it. At most 128 levels deep (serde_json's own bound).
+/// Parses exactly one JSON value. It may be at most 128 levels deep (serde_json's own bound).
 pub fn parse(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Strict.deserialize(&mut reader)?;

@@ -1,4 +1,4 @@
-//! Public keys from outside in JWK form (RFC 7517; RFC 7518, section 6), and the algorithms that a JWT-SVID may be signed with.
+//! External public keys in JWK form (RFC 7517; RFC 7518, section 6), and the algorithms that a JWT-SVID may be signed with.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, EcdsaVerificationAlgorithm, ParsedPublicKey,
@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-/// A curve of the NIST, by the length of its coordinates.
+/// A NIST curve.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Curve {
     P256,
@@ -27,7 +27,7 @@ impl Curve {
         }
     }
 
-    /// Length of a coordinate, bytes (RFC 7518, section 6.2.1.2).
+    /// Length of a coordinate in bytes (RFC 7518, section 6.2.1.2).
     fn width(self) -> usize {
         match self {
             Curve::P256 => 32,
@@ -36,7 +36,7 @@ impl Curve {
         }
     }
 
-    /// Each curve goes with one hash (RFC 7518, section 3.4).
+    /// The verification algorithm of the curve; each curve has one hash (RFC 7518, section 3.4).
     fn verification(self) -> &'static EcdsaVerificationAlgorithm {
         match self {
             Curve::P256 => &ECDSA_P256_SHA256_FIXED,
@@ -48,22 +48,22 @@ impl Curve {
 
 macro_rules! algorithms {
     ($($name:ident = $text:literal;)*) => {
-        /// What a JWT-SVID may be signed with (JWT-SVID, section 2.1): the closed list. `none`, HMAC and EdDSA are not in it.
+        /// The algorithms that a JWT-SVID may be signed with (JWT-SVID, section 2.1), a closed list. It excludes `none`, HMAC and EdDSA.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Algorithm {
             $(#[doc = concat!("`", $text, "` (RFC 7518, section 3.1).")] $name,)*
         }
 
         impl Algorithm {
-            /// Every algorithm there is.
+            /// All algorithms.
             pub const ALL: &'static [Algorithm] = &[$(Algorithm::$name,)*];
 
-            /// Its name in `alg`.
+            /// The algorithm's name in `alg`.
             pub const fn name(self) -> &'static str {
                 match self { $(Algorithm::$name => $text,)* }
             }
 
-            /// By its name in `alg`.
+            /// The algorithm with a name in `alg`.
             pub fn from_name(name: &str) -> Option<Algorithm> {
                 match name { $($text => Some(Algorithm::$name),)* _ => None }
             }
@@ -77,7 +77,7 @@ algorithms! {
     Ps256 = "PS256"; Ps384 = "PS384"; Ps512 = "PS512";
 }
 
-/// What an algorithm asks of its key.
+/// The key type that an algorithm needs.
 enum Family {
     Ec(Curve),
     Rsa(&'static RsaParameters),
@@ -99,37 +99,37 @@ impl Algorithm {
     }
 }
 
-/// Why a key verifies nothing.
+/// Why a key cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum KeyDefect {
-    /// Another `kty` than EC and RSA.
+    /// `kty` is neither EC nor RSA.
     #[error("is neither an EC nor an RSA key")]
     Type,
-    /// Another `crv`.
+    /// An unsupported `crv`.
     #[error("is on another curve than P-256, P-384 and P-521")]
     Curve,
-    /// Coordinates of another length, or off the curve.
+    /// A coordinate has the wrong length, or the point is not on the curve.
     #[error("has no point of its curve in \"x\" and \"y\"")]
     Point,
-    /// A modulus that cannot be read, begins with zeros, or is of another length.
+    /// The modulus cannot be decoded, begins with zeros, or has an unsupported length.
     #[error("has no modulus of 2048 to 8192 bits in \"n\"")]
     Modulus,
-    /// An exponent that cannot be read, is even, one, or longer than 33 bits.
+    /// The exponent cannot be decoded, is even, is one, or is longer than 33 bits.
     #[error("has no odd exponent from 3 to 2^33 in \"e\"")]
     Exponent,
-    /// Its private part lies open: whoever read the bundle can sign.
+    /// The key contains its private part, so that every reader of the bundle could sign.
     #[error("holds its private part")]
     Private,
-    /// `alg` names what is not accepted, or `key_ops` has no `verify`.
+    /// `alg` names an unsupported or unfitting algorithm, or `key_ops` lacks `verify`.
     #[error("says by \"alg\" or \"key_ops\" that it is for something else")]
     Purpose,
 }
 
-/// A public key that can be used. Made by [`VerifyingKey::from_jwk`] only.
+/// A usable public key. Constructed by [`VerifyingKey::from_jwk`] only.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VerifyingKey {
     part: Part,
-    /// The one algorithm that its `alg` names.
+    /// The one algorithm that the JWK's `alg` allows.
     only: Option<Algorithm>,
 }
 
@@ -144,7 +144,7 @@ enum Part {
 }
 
 impl VerifyingKey {
-    /// From the members of a JWK. What they say of its use is asked before (`use`), here only what speaks against it.
+    /// Parses the members of a JWK. The caller checks `use`; this function checks only for contradicting members.
     pub fn from_jwk(members: &Map<String, Value>) -> Result<VerifyingKey, KeyDefect> {
         if ["d", "k", "p", "q"].iter().any(|private| members.contains_key(*private)) {
             return Err(KeyDefect::Private);
@@ -164,7 +164,7 @@ impl VerifyingKey {
         if only.is_some_and(|alg| !key.serves(alg)) { Err(KeyDefect::Purpose) } else { Ok(VerifyingKey { only, ..key }) }
     }
 
-    /// Whether the key is of the algorithm's type, curve, and what it says itself.
+    /// Whether the algorithm matches the key's type, its curve and its `alg`.
     pub fn serves(&self, alg: Algorithm) -> bool {
         let fits = match (&self.part, alg.family()) {
             (Part::Ec(own, _), Family::Ec(asked)) => *own == asked,
@@ -174,7 +174,7 @@ impl VerifyingKey {
         fits && self.only.is_none_or(|only| only == alg)
     }
 
-    /// Whether this key made that signature with that algorithm. ECDSA signatures are of fixed length (RFC 7518, section 3.4).
+    /// Whether this key made the signature with the algorithm. ECDSA signatures have a fixed length (RFC 7518, section 3.4).
     pub fn verifies(&self, alg: Algorithm, signed: &[u8], signature: &[u8]) -> bool {
         if !self.serves(alg) {
             return false;
@@ -195,7 +195,7 @@ fn decoded(members: &Map<String, Value>, name: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(members.get(name)?.as_str()?).ok()
 }
 
-/// The uncompressed point of two coordinates in base64url, each exactly `width` bytes long. Whether it is on the curve is not asked.
+/// The uncompressed point of two base64url coordinates, each exactly `width` bytes long. Does not check whether the point is on the curve.
 pub fn point(x: &str, y: &str, width: usize) -> Option<Vec<u8>> {
     let mut point = vec![4];
     for coordinate in [x, y] {
@@ -209,7 +209,7 @@ fn ec(members: &Map<String, Value>) -> Result<Part, KeyDefect> {
     let text = |name| members.get(name).and_then(Value::as_str).unwrap_or_default();
     let curve = Curve::from_name(text("crv")).ok_or(KeyDefect::Curve)?;
     let point = point(text("x"), text("y"), curve.width()).ok_or(KeyDefect::Point)?;
-    // Off the curve it would verify nothing, and nobody would be told why.
+    // A point off the curve would verify nothing, without any hint why.
     ParsedPublicKey::new(curve.verification(), &point).map_err(|_| KeyDefect::Point)?;
     Ok(Part::Ec(curve, point))
 }
@@ -221,7 +221,7 @@ fn rsa(members: &Map<String, Value>) -> Result<Part, KeyDefect> {
     Ok(Part::Rsa { n: n.ok_or(KeyDefect::Modulus)?, e: e.ok_or(KeyDefect::Exponent)? })
 }
 
-/// The length of a number in its shortest form; `None` where it begins with a zero byte (RFC 7518, section 2, Base64urlUInt).
+/// The bit length of a number; `None` where it begins with a zero byte (RFC 7518, section 2, Base64urlUInt).
 fn bits(bytes: &[u8]) -> Option<usize> {
     let first = bytes.first().filter(|first| **first != 0)?;
     Some(bytes.len() * 8 - first.leading_zeros() as usize)

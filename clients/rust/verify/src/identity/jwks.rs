@@ -1,4 +1,5 @@
-//! The SPIFFE bundle document: a JWK set with two members of its own (SPIFFE-Trust-Domain-and-Bundle, section 4; X509-SVID, section 6).
+//! Parses the SPIFFE bundle document: a JWK set with two additional members (SPIFFE-Trust-Domain-and-Bundle, section 4; X509-SVID, section
+//! 6).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +10,8 @@ use super::bundle::{BundleDefect, Contents, JwtAuthority};
 use super::json;
 use crate::limits;
 
-/// Reads the document. A key whose `use` is absent or unknown is passed by, as the standard asks; all else that is wrong refuses the whole.
+/// Parses the document. A key whose `use` is absent or unknown is ignored, as the standard requires; any other defect refuses the whole
+/// document.
 pub(super) fn contents(document: &[u8]) -> Result<Contents, BundleDefect> {
     read(document, |at, members, contents| {
         match members.get("use").and_then(Value::as_str) {
@@ -21,7 +23,7 @@ pub(super) fn contents(document: &[u8]) -> Result<Contents, BundleDefect> {
     })
 }
 
-/// The same of a plain JWK set: a key without `use` signs JWT-SVIDs, and no X.509 authority is taken from it.
+/// The same for a plain JWK set: a key without `use` counts as a JWT-SVID key, and no X.509 authority is read.
 pub(super) fn jwt_contents(document: &[u8]) -> Result<Contents, BundleDefect> {
     read(document, |at, members, contents| {
         if members.get("use").is_none_or(|purpose| purpose == "jwt-svid") {

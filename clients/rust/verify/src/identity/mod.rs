@@ -1,10 +1,10 @@
-//! Who somebody is: SPIFFE IDs, trust bundles, and the one function that turns a chain of certificates into a [`svid::VerifiedSvid`].
+//! Caller identity: SPIFFE IDs, trust bundles, and the functions that turn a certificate chain into a [`svid::VerifiedSvid`].
 //!
 //! Pure: no files, sockets, clocks or randomness.
-//! - [`spiffe_id`]: names. What is not canonical is refused.
-//! - [`bundle`], [`jwks`], [`anchor`], [`written`]: what a trust domain vouches with. Bundles of different domains are never pooled.
-//! - [`svid`] = [`profile`] (what the certificates say) + [`path`] (who signed them).
-//! - [`jws`] and [`jwk`]: the parts of signed tokens, and keys from outside.
+//! - [`spiffe_id`]: SPIFFE IDs. A form that is not canonical is refused.
+//! - [`bundle`], [`jwks`], [`anchor`], [`written`]: trust bundles. Bundles of different domains are never pooled.
+//! - [`svid`] = [`profile`] (the content of the certificates) + [`path`] (their signatures).
+//! - [`jws`] and [`jwk`]: the parts of signed tokens, and external public keys.
 
 pub mod anchor;
 pub mod bundle;
@@ -20,7 +20,7 @@ pub mod spiffe_id;
 pub mod svid;
 pub mod written;
 
-/// SHA-256, the digest of all identifiers here.
+/// SHA-256, the digest used for all identifiers here.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     let mut out = [0; 32];

@@ -1,7 +1,7 @@
-//! The path step: is there a chain of signatures from the leaf to an anchor of this one bundle? rustls-webpki over aws-lc-rs does the work.
+//! Path validation: finds a chain of signatures from the leaf to an anchor of one bundle, using rustls-webpki with aws-lc-rs.
 //!
-//! webpki 0.103 does not check KeyUsage (that is `profile`) and nothing of an anchor but its name, key and name constraints
-//! (that is `anchor` and the closure below). Its own budgets bound the search: 100 signatures, 200,000 steps, 250,000 name comparisons.
+//! webpki 0.103 does not check KeyUsage (see `profile`), and of an anchor it checks only name, key and name constraints (see `anchor` and
+//! the closure below). Its own budgets bound the search: 100 signatures, 200,000 steps, 250,000 name comparisons.
 
 use rustls_pki_types::{CertificateDer, TrustAnchor as PathAnchor, UnixTime};
 use webpki::{EndEntityCert, Error, KeyUsage, VerifiedPath};
@@ -10,7 +10,7 @@ use super::anchor::{AnchorId, TrustAnchor};
 use super::{profile, sha256};
 use crate::seq::Millis;
 
-/// The anchors of one bundle that can vouch, in the form that the search wants.
+/// The usable anchors of one bundle, prepared for webpki.
 #[derive(Clone, Debug, Default)]
 pub struct Roots {
     anchors: Vec<PathAnchor<'static>>,
@@ -26,7 +26,7 @@ struct Facts {
 }
 
 impl Roots {
-    /// Leaves out what cannot vouch ([`TrustAnchor::standing`]).
+    /// Leaves out anchors that cannot vouch ([`TrustAnchor::standing`]).
     pub fn new(anchors: &[TrustAnchor]) -> Roots {
         let mut roots = Roots::default();
         for anchor in anchors.iter().filter(|a| a.standing().is_ok()) {
@@ -43,7 +43,7 @@ impl Roots {
         roots
     }
 
-    /// What we know of the anchor that a path ended in. It is found by its place in memory, since names and keys may repeat.
+    /// The facts about the anchor of a path. It is found by its address in memory, since names and keys may repeat.
     fn facts_of(&self, anchor: &PathAnchor<'_>) -> Option<&Facts> {
         let place = std::ptr::from_ref(anchor).addr();
         let at = self.anchors.iter().position(|ours| std::ptr::from_ref(ours).addr() == place)?;
@@ -51,56 +51,56 @@ impl Roots {
     }
 }
 
-/// What the leaf, and each CA above it that limits its purposes, must be good for (extended key usage).
+/// The extended key usage that the leaf needs, and that each CA above it must allow if it limits its purposes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
-    /// The peer called us.
+    /// The peer is a client that called.
     Client,
-    /// We called the peer.
+    /// The peer is a server that was called.
     Server,
 }
 
-/// A path that holds.
+/// A valid path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Path {
-    /// Where it ended.
+    /// The anchor at its end.
     pub anchor: AnchorId,
-    /// SHA-256 of the SubjectPublicKeyInfo that signed the leaf.
+    /// SHA-256 of the SubjectPublicKeyInfo of the certificate that signed the leaf.
     pub issuing_key: [u8; 32],
     /// The earliest notAfter above the leaf: of the intermediates on the path and the anchor.
     pub issuers_not_after: Millis,
 }
 
-/// Why no path holds.
+/// Why there is no valid path.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PathDefect {
-    /// Nobody in the bundle signed it, through whatever was sent along.
+    /// No signatures lead to an authority of the bundle.
     UnknownAuthority,
-    /// A certificate on the way has expired.
+    /// A certificate on the path has expired.
     Expired,
-    /// A certificate on the way is not valid yet.
+    /// A certificate on the path is not valid yet.
     NotYetValid,
     /// The leaf is a CA.
     LeafIsCa,
-    /// A certificate that signed another is no CA.
+    /// A certificate that signed another one is not a CA.
     IssuerNotCa,
-    /// More CAs below one than its pathLenConstraint allows, or than are ever followed.
+    /// More CAs below a CA than its pathLenConstraint allows, or than webpki follows.
     PathLength,
     /// A name outside the name constraints of a CA above it, or constraints on URIs, which are always refused.
     NameConstraint,
-    /// A critical extension that is not known here.
+    /// An unknown critical extension.
     UnknownCriticalExtension,
-    /// A certificate on the way is not good for this purpose.
+    /// A certificate on the path does not allow this purpose.
     ExtendedKeyUsage,
-    /// A signature by an algorithm that is not accepted.
+    /// A signature algorithm that is not accepted.
     SignatureAlgorithm,
-    /// The search was given up at its budget.
+    /// The search exceeded its budget.
     TooComplex,
-    /// A certificate on the way cannot be read.
+    /// A certificate on the path cannot be parsed.
     Malformed,
 }
 
-/// Looks for a path from `leaf` to one of `roots` at the time `at`. `intermediates` are in any order.
+/// Searches a path from `leaf` to one of `roots` at the time `at`. `intermediates` may be in any order.
 pub fn build(
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
@@ -170,7 +170,7 @@ fn defect(error: Error) -> PathDefect {
         Error::MaximumSignatureChecksExceeded
         | Error::MaximumPathBuildCallsExceeded
         | Error::MaximumNameConstraintComparisonsExceeded => PathDefect::TooComplex,
-        // All else is a certificate that webpki cannot read, or an error about CRLs, which are not given to it.
+        // Everything else is a certificate that webpki cannot parse, or an error about CRLs, which are not used here.
         _ => PathDefect::Malformed,
     }
 }

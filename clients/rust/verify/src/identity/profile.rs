@@ -1,4 +1,4 @@
-//! The profile of an X509-SVID: what the certificates say about themselves (X509-SVID, sections 2 to 4). Nothing here checks a signature.
+//! The profile of an X509-SVID: checks of the certificates' content (X509-SVID, sections 2 to 4). No signature is verified here.
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
@@ -11,20 +11,20 @@ use super::svid::{PeerChain, SvidDefect};
 use crate::limits;
 use crate::seq::Millis;
 
-/// What a chain whose certificates have the profile says. Nobody has vouched for it yet.
+/// The content of a chain whose certificates satisfy the profile. Nobody has vouched for it yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Profile {
     /// The leaf's SPIFFE ID.
     pub id: SpiffeId,
     /// The leaf's serial number: big endian, 1 to 20 bytes, without the zero byte that DER puts before a high bit.
     pub serial: Vec<u8>,
-    /// The leaf's validity, inclusive.
+    /// The beginning of the leaf's validity, inclusive.
     pub not_before: Millis,
-    /// The leaf's validity, inclusive.
+    /// The end of the leaf's validity, inclusive.
     pub not_after: Millis,
 }
 
-/// Checks bounds first, then the leaf, then each certificate that was sent along.
+/// Checks the size limits, then the leaf, then each further certificate of the chain.
 pub fn check(chain: &PeerChain) -> Result<Profile, SvidDefect> {
     let (leaf, intermediates) = chain.certificates().split_first().ok_or(SvidDefect::EmptyChain)?;
     if chain.certificates().len() > limits::CHAIN_CERTIFICATES {
@@ -60,7 +60,7 @@ pub fn dns_names(chain: &PeerChain) -> Vec<String> {
 }
 
 pub(super) fn validity(cert: &X509Certificate<'_>) -> (Millis, Millis) {
-    // Before 1970 is as good as 1970: no certificate of that age is accepted for its end, and its beginning has passed.
+    // Times before 1970 are set to 1970, which changes no result: such a notAfter has passed, and such a notBefore has too.
     let millis = |seconds: i64| Millis::from_seconds(u64::try_from(seconds).unwrap_or(0));
     (millis(cert.validity().not_before.timestamp()), millis(cert.validity().not_after.timestamp()))
 }
@@ -69,9 +69,9 @@ pub(super) fn not_after(der: &CertificateDer<'_>) -> Option<Millis> {
     parse(der).ok().map(|cert| validity(&cert).1)
 }
 
-/// cA of basicConstraints; false where there is none.
+/// cA of basicConstraints; false where the extension is absent.
 pub(super) fn is_ca(cert: &X509Certificate<'_>) -> Result<bool, SvidDefect> {
-    // Not `cert.basic_constraints()`, which takes an extension that it can't read for an absent one.
+    // `cert.basic_constraints()` would treat an extension that it cannot parse as absent.
     match cert.get_extension_unique(&OID_X509_EXT_BASIC_CONSTRAINTS).map_err(malformed)? {
         None => Ok(false),
         Some(found) => match found.parsed_extension() {
@@ -81,7 +81,7 @@ pub(super) fn is_ca(cert: &X509Certificate<'_>) -> Result<bool, SvidDefect> {
     }
 }
 
-/// A certificate that signs: where it has a SPIFFE ID, that has no path. A URI of another scheme is none of our business.
+/// Checks a signing certificate: a SPIFFE ID in it must have no path. URIs of other schemes are not checked.
 pub(super) fn check_signer_id(cert: &X509Certificate<'_>) -> Result<(), SvidDefect> {
     let Some((names, _)) = san(cert)? else { return Ok(()) };
     for name in &names.general_names {
@@ -115,7 +115,7 @@ fn leaf_id(leaf: &X509Certificate<'_>) -> Result<SpiffeId, SvidDefect> {
     let (names, critical) = san(leaf)?.ok_or(SvidDefect::NoUriSan)?;
     let mut uris = names.general_names.iter().filter_map(|name| match name {
         GeneralName::URI(uri) => Some(Some(*uri)),
-        // Counted too: a second name that is not text must not hide behind the first.
+        // Counted too, so that an additional name that is not text does not go unnoticed.
         GeneralName::Invalid(tag, _) if tag.0 == URI_TAG => Some(None),
         _ => None,
     });
@@ -159,7 +159,8 @@ fn check_leaf_usage(leaf: &X509Certificate<'_>) -> Result<(), SvidDefect> {
     }
 }
 
-/// Where many CAs have one name, the search for a path tries them in every order: seven cost it thousands of steps, before anybody is known.
+/// Bounds the number of CAs with the same Subject. Path building tries such CAs in every order, which takes thousands of steps for seven of
+/// them, before the peer is authenticated.
 fn check_subjects(signers: &[X509Certificate<'_>]) -> Result<(), SvidDefect> {
     let alike =
         |one: &X509Certificate<'_>| signers.iter().filter(|other| other.subject().as_raw() == one.subject().as_raw()).count();

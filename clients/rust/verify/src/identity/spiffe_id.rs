@@ -1,4 +1,5 @@
-//! SPIFFE IDs and trust domains (SPIFFE-ID, sections 2.1 to 2.4). What is not canonical is refused, never repaired: one workload, one text.
+//! SPIFFE IDs and trust domains (SPIFFE-ID, sections 2.1 to 2.4). A text that is not canonical is refused and never normalized, so each
+//! workload has exactly one text.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -12,7 +13,7 @@ use crate::limits;
 
 const SCHEME: &str = "spiffe://";
 
-/// The trust domain of a SPIFFE ID, which is the issuer of a workload's identity. Empty for what is none.
+/// The trust domain of a SPIFFE ID, which is the issuer of a workload's identity. Empty for a text that is not a SPIFFE ID.
 pub fn trust_domain_of(id: &str) -> &str {
     let rest = id.strip_prefix(SCHEME).unwrap_or_default();
     rest.split('/').next().unwrap_or_default()
@@ -23,19 +24,19 @@ pub fn trust_domain_of(id: &str) -> &str {
 pub struct TrustDomain(Arc<str>);
 
 impl TrustDomain {
-    /// From the bare name.
+    /// Parses the bare name.
     pub fn parse(name: &str) -> Result<TrustDomain, IdDefect> {
         check_trust_domain(name)?;
         Ok(TrustDomain(name.into()))
     }
 
-    /// From the bare name or any SPIFFE ID in the domain: what people type.
+    /// Parses the bare name or any SPIFFE ID in the domain, for input by people.
     pub fn from_name_or_id(text: &str) -> Result<TrustDomain, IdDefect> {
-        // With ":/" in it, it was meant as an id: say what is wrong with that id.
+        // A text with ":/" was meant as an id, so the error should be about that id.
         if text.contains(":/") { Ok(SpiffeId::parse(text)?.trust_domain_owned()) } else { TrustDomain::parse(text) }
     }
 
-    /// The name, without scheme.
+    /// The name without a scheme.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -51,12 +52,12 @@ impl Borrow<str> for TrustDomain {
 #[derive(Clone)]
 pub struct SpiffeId {
     text: Arc<str>,
-    /// Where the path begins.
+    /// Offset of the path in the text.
     path_at: u16,
 }
 
 impl SpiffeId {
-    /// The whole standard, in order: the first defect is the answer. The number of segments is bounded at the SVID, not here.
+    /// Checks the whole standard and reports the first defect. The number of segments is bounded where an SVID is verified, not here.
     pub fn parse(text: &str) -> Result<SpiffeId, IdDefect> {
         if text.is_empty() {
             return Err(IdDefect::Empty);
@@ -75,7 +76,7 @@ impl SpiffeId {
         Ok(SpiffeId { text: text.into(), path_at })
     }
 
-    /// From a trust domain and the segments of a path, each checked alone: no segment can bring a second one with it.
+    /// Builds an id from a trust domain and path segments. Each segment is checked alone, so that no segment can contain a second one.
     pub fn from_segments(domain: &TrustDomain, segments: &[&str]) -> Result<SpiffeId, IdDefect> {
         let mut text = format!("{SCHEME}{domain}");
         for segment in segments {
@@ -91,12 +92,12 @@ impl SpiffeId {
         &self.text
     }
 
-    /// The trust domain's name, without scheme.
+    /// The trust domain's name without a scheme.
     pub fn trust_domain(&self) -> &str {
         self.text.get(SCHEME.len()..usize::from(self.path_at)).unwrap_or_default()
     }
 
-    /// The trust domain as a value of its own.
+    /// The trust domain as an owned value.
     pub fn trust_domain_owned(&self) -> TrustDomain {
         TrustDomain(self.trust_domain().into())
     }
@@ -138,27 +139,27 @@ impl<'a> Iterator for Prefixes<'a> {
     }
 }
 
-/// A rule over all ids at or below one id, by whole segments: `/ci` covers `/ci` and `/ci/x`, never `/cid`.
+/// A prefix that covers all ids at or below one id, by whole segments: `/ci` covers `/ci` and `/ci/x`, but not `/cid`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpiffePrefix(SpiffeId);
 
 impl SpiffePrefix {
-    /// From the text of the id at its top. `spiffe://td` covers the whole trust domain.
+    /// Parses the id at the top. `spiffe://td` covers the whole trust domain.
     pub fn parse(text: &str) -> Result<SpiffePrefix, IdDefect> {
         SpiffeId::parse(text).map(SpiffePrefix)
     }
 
-    /// The text of the id at its top: equal to one of the [`SpiffeId::prefixes`] of each id that it covers.
+    /// The id at the top. It equals one of the [`SpiffeId::prefixes`] of each id that it covers.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 
-    /// The trust domain that it lies in.
+    /// The trust domain of the prefix.
     pub fn trust_domain(&self) -> &str {
         self.0.trust_domain()
     }
 
-    /// Whether the id is at or below it.
+    /// Whether the prefix covers the id.
     pub fn covers(&self, id: &SpiffeId) -> bool {
         id.as_str().strip_prefix(self.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
@@ -177,7 +178,7 @@ fn check_trust_domain(name: &str) -> Result<(), IdDefect> {
     if name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_')) {
         return if name.len() > limits::TRUST_DOMAIN_BYTES { Err(IdDefect::TrustDomainTooLong) } else { Ok(()) };
     }
-    // What it was meant as, so that the person who reads the refusal knows what to take out.
+    // Reports the defect by what the text was probably meant as, so that the reader knows what to remove.
     Err(match name {
         _ if name.contains('?') => IdDefect::Query,
         _ if name.contains('#') => IdDefect::Fragment,

@@ -1,4 +1,4 @@
-//! X509-SVIDs: a chain as a peer presented it, and the one function that accepts it.
+//! X509-SVIDs: the chain of a peer, and the functions that verify it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,31 +14,31 @@ use super::spiffe_id::{IdDefect, SpiffeId, TrustDomain};
 use super::{profile, sha256};
 use crate::seq::Millis;
 
-/// Certificates as they were presented, leaf first. Nothing about them is checked yet.
+/// The certificates that a peer presented, leaf first. Nothing about them is verified.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PeerChain(Vec<CertificateDer<'static>>);
 
-/// Why a text holds no certificates.
+/// Why a text contains no certificates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PemDefect {
-    /// There is no PEM section at all.
+    /// The text has no PEM section.
     #[error("is not PEM: expected -----BEGIN CERTIFICATE-----")]
     NotPem,
-    /// A section has no end, or is not base64.
+    /// A section is cut off or not base64.
     #[error("has a PEM section that is cut off or is not base64")]
     BadSection,
-    /// PEM, but nothing of the wanted kind in it.
+    /// The PEM text contains no certificate.
     #[error("has no certificate in it")]
     NoCertificate,
 }
 
 impl PeerChain {
-    /// From DER, leaf first.
+    /// A chain from DER certificates, leaf first.
     pub fn new(certificates: Vec<CertificateDer<'static>>) -> PeerChain {
         PeerChain(certificates)
     }
 
-    /// From certificates one after the other, DER. `None` where something else stands there, or nothing.
+    /// Parses concatenated DER certificates. `None` where the input is empty or contains anything else.
     pub fn from_der(mut bytes: &[u8]) -> Option<PeerChain> {
         let mut all = Vec::new();
         while !bytes.is_empty() {
@@ -49,7 +49,7 @@ impl PeerChain {
         (!all.is_empty()).then(|| PeerChain::new(all))
     }
 
-    /// The certificates of a PEM text, in its order; other sections, such as keys, are passed by.
+    /// The certificates of a PEM text, in its order. Other sections, such as keys, are ignored.
     pub fn from_pem(text: &[u8]) -> Result<PeerChain, PemDefect> {
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
         let certificates = found.map_err(|_| PemDefect::BadSection)?;
@@ -70,12 +70,12 @@ pub fn looks_like_pem(text: &[u8]) -> bool {
     text.windows(11).any(|w| w == b"-----BEGIN ")
 }
 
-/// What a caller's identity rests on, for records, claims and revocation.
+/// The evidence for a caller's identity, for records, claims and revocation.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Evidence {
-    /// The trust domain whose bundle vouched.
+    /// The trust domain whose bundle vouched for the chain.
     pub trust_domain: TrustDomain,
-    /// Where the path ended.
+    /// The trust anchor at the end of the path.
     pub trust_anchor: AnchorId,
     /// SHA-256 of the SubjectPublicKeyInfo of the certificate that signed the leaf.
     pub issuing_key: [u8; 32],
@@ -83,13 +83,13 @@ pub struct Evidence {
     pub serial: Vec<u8>,
     /// The leaf's notBefore.
     pub not_before: Millis,
-    /// Until when all of it holds: the earliest notAfter of the leaf, the CAs above it and the anchor.
+    /// How long the whole chain is valid: the earliest notAfter of the leaf, the CAs above it and the anchor.
     pub not_after: Millis,
     /// SHA-256 of the leaf: `x5t#S256` (RFC 8705, section 3.1).
     pub leaf_sha256: [u8; 32],
 }
 
-/// A SPIFFE ID that a trust bundle vouched for. Only [`verify`] and [`verify_server`] make one.
+/// A SPIFFE ID that a trust bundle vouched for. Only [`verify`] and [`verify_server`] construct one.
 ///
 /// ```compile_fail,E0451
 /// use mayfly::identity::svid::VerifiedSvid;
@@ -102,25 +102,25 @@ pub struct VerifiedSvid {
 }
 
 impl VerifiedSvid {
-    /// Who it is.
+    /// The verified SPIFFE ID.
     pub fn id(&self) -> &SpiffeId {
         &self.id
     }
 
-    /// What that rests on.
+    /// The evidence for the SPIFFE ID.
     pub fn evidence(&self) -> &Arc<Evidence> {
         &self.evidence
     }
 }
 
-/// Accepts the chain of a peer that called us, or says which clause refuses it.
+/// Verifies the chain of a calling peer. The error says which clause refuses it.
 ///
-/// `max_ttl_ms`: an SVID whose notAfter is further away than that is refused (design, section 4).
+/// `max_ttl_ms`: an SVID whose notAfter is further away than this is refused (design, section 4).
 pub fn verify(chain: &PeerChain, bundles: &Bundles, at: Millis, max_ttl_ms: u64) -> Result<VerifiedSvid, SvidDefect> {
     verify_for(chain, bundles, at, max_ttl_ms, Purpose::Client)
 }
 
-/// Accepts the chain of a server that we called. Whether it is the right one is for the caller to compare.
+/// Verifies the chain of a called server. The caller must compare the SPIFFE ID with the expected one.
 pub fn verify_server(chain: &PeerChain, bundles: &Bundles, at: Millis) -> Result<VerifiedSvid, SvidDefect> {
     verify_for(chain, bundles, at, u64::MAX, Purpose::Server)
 }
@@ -159,7 +159,7 @@ fn verify_for(
 
 macro_rules! defects {
     ($($(#[$doc:meta])* $name:ident => $code:literal, $clause:literal;)*) => {
-        /// Why a chain is no X509-SVID of a caller: the closed list, one clause each.
+        /// Why a chain is not accepted as an X509-SVID: a closed list with one clause each.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum SvidDefect {
             $($(#[$doc])* $name,)*
@@ -170,10 +170,10 @@ macro_rules! defects {
         }
 
         impl SvidDefect {
-            /// Every defect but those of the SPIFFE ID and the path, which have lists of their own.
+            /// All defects except those of the SPIFFE ID and the path, which have lists of their own.
             pub const ALL: &'static [SvidDefect] = &[$(SvidDefect::$name,)*];
 
-            /// A stable name of the defect, for machines.
+            /// A stable, machine-readable name of the defect.
             pub const fn code(self) -> &'static str {
                 match self {
                     $(SvidDefect::$name => $code,)*
@@ -182,7 +182,7 @@ macro_rules! defects {
                 }
             }
 
-            /// The clause that refuses it, with its place in the standard.
+            /// The clause that refuses the chain, with its place in the standard.
             pub const fn clause(self) -> &'static str {
                 match self {
                     $(SvidDefect::$name => $clause,)*
@@ -195,62 +195,62 @@ macro_rules! defects {
 }
 
 defects! {
-    /// No certificate at all.
+    /// The chain has no certificate.
     EmptyChain => "empty_chain", "a caller presents its certificate (X509-SVID 5.1)";
-    /// Above `limits::CHAIN_CERTIFICATES`.
+    /// More than `limits::CHAIN_CERTIFICATES` certificates.
     ChainTooLong => "chain_too_long", "a chain has at most 8 certificates (limit CHAIN_CERTIFICATES)";
-    /// Above `limits::CERTIFICATE_BYTES`.
+    /// A certificate is larger than `limits::CERTIFICATE_BYTES`.
     CertificateTooLarge => "certificate_too_large", "a certificate has at most 16384 bytes (limit CERTIFICATE_BYTES)";
-    /// A certificate or an extension in it cannot be read.
+    /// A certificate or one of its extensions cannot be parsed.
     Malformed => "malformed", "each certificate is well-formed DER (RFC 5280, 4.1)";
     /// No URI among the subject alternative names.
     NoUriSan => "no_uri_san", "the leaf has exactly one URI SAN: this one has none (X509-SVID 2)";
-    /// More than one.
+    /// More than one URI among the subject alternative names.
     MoreThanOneUriSan => "more_than_one_uri_san", "the leaf has exactly one URI SAN: this one has more (X509-SVID 2)";
-    /// Bytes that are not text.
+    /// The URI is not text.
     UriNotText => "uri_not_text", "a URI SAN is ASCII text (RFC 5280, 4.2.1.6)";
     /// The id of the trust domain itself.
     IdWithoutPath => "id_without_path", "a leaf's SPIFFE ID has a non-root path (X509-SVID 3.1, 5.2)";
-    /// Above `limits::SPIFFE_ID_SEGMENTS`.
+    /// More than `limits::SPIFFE_ID_SEGMENTS` segments.
     TooManySegments => "too_many_segments", "a caller's SPIFFE ID has at most 16 path segments (limit SPIFFE_ID_SEGMENTS)";
-    /// Empty Subject and a SAN that is not critical.
+    /// The Subject is empty and the SAN is not critical.
     SanNotCritical => "san_not_critical", "with an empty Subject, the SAN is critical (RFC 5280, 4.1.2.6)";
-    /// cA true.
+    /// The leaf has cA true.
     LeafIsCa => "leaf_is_ca", "a CA certificate is never a caller: cA is false (X509-SVID 4.1, 5.2)";
-    /// No keyUsage, in the leaf or in a certificate that signs.
+    /// No keyUsage, in the leaf or in a signing certificate.
     KeyUsageAbsent => "key_usage_absent", "keyUsage is present (X509-SVID 4.3)";
-    /// keyUsage not critical, in the leaf or in a certificate that signs.
+    /// keyUsage is not critical, in the leaf or in a signing certificate.
     KeyUsageNotCritical => "key_usage_not_critical", "keyUsage is critical (X509-SVID 4.3)";
-    /// No digitalSignature.
+    /// The leaf has no digitalSignature.
     LeafNoDigitalSignature => "leaf_no_digital_signature", "the leaf has keyUsage digitalSignature (X509-SVID 4.3)";
-    /// keyCertSign in a leaf.
+    /// The leaf has keyCertSign.
     LeafKeyCertSign => "leaf_key_cert_sign", "the leaf has no keyUsage keyCertSign (X509-SVID 4.3, 5.2)";
-    /// cRLSign in a leaf.
+    /// The leaf has cRLSign.
     LeafCrlSign => "leaf_crl_sign", "the leaf has no keyUsage cRLSign (X509-SVID 4.3, 5.2)";
     /// extendedKeyUsage without both purposes.
     ExtendedKeyUsage => "extended_key_usage", "extendedKeyUsage, where present, has serverAuth and clientAuth (X509-SVID 4.4)";
-    /// Zero, negative or longer than 20 bytes.
+    /// The serial number is zero, negative or longer than 20 bytes.
     Serial => "serial", "a serial number is positive and at most 20 bytes long (RFC 5280, 4.1.2.2)";
-    /// A certificate that was sent along is no CA.
+    /// A further certificate of the chain is not a CA.
     IntermediateNotCa => "intermediate_not_ca", "each certificate above the leaf has cA true (X509-SVID 4.1)";
-    /// A certificate that was sent along may not sign certificates.
+    /// A further certificate of the chain may not sign certificates.
     IntermediateNoKeyCertSign => "intermediate_no_key_cert_sign", "each certificate above the leaf has keyUsage keyCertSign (X509-SVID 4.3)";
     /// A CA with a workload's SPIFFE ID.
     SignerIdHasPath => "signer_id_has_path", "the SPIFFE ID of a certificate that signs has no path (X509-SVID 3.2)";
-    /// Above `limits::CHAIN_SAME_SUBJECT`.
+    /// More than `limits::CHAIN_SAME_SUBJECT` CAs with the same Subject.
     SameSubject => "same_subject", "at most 3 certificates above the leaf have the same Subject (limit CHAIN_SAME_SUBJECT)";
-    /// No bundle of that trust domain.
+    /// There is no bundle for the trust domain.
     NoBundle => "no_bundle", "the SVID's own trust domain has a bundle here, and no other bundle is used (X509-SVID 5.2)";
-    /// Before notBefore.
+    /// The time is before notBefore.
     NotYetValid => "not_yet_valid", "notBefore has passed (RFC 5280, 4.1.2.5)";
-    /// After notAfter.
+    /// The time is after notAfter.
     Expired => "expired", "notAfter has not passed (RFC 5280, 4.1.2.5)";
-    /// Above the configured `svid_max_ttl`.
+    /// The remaining lifetime exceeds the configured `svid_max_ttl`.
     LivesTooLong => "lives_too_long", "an SVID has at most svid_max_ttl of life left (mayfly, identity)";
 }
 
 impl PathDefect {
-    /// A stable name of the defect, for machines.
+    /// A stable, machine-readable name of the defect.
     pub const fn code(self) -> &'static str {
         match self {
             PathDefect::UnknownAuthority => "unknown_authority",
@@ -268,7 +268,7 @@ impl PathDefect {
         }
     }
 
-    /// The clause that refuses it, with its place in the standard.
+    /// The clause that refuses the chain, with its place in the standard.
     pub const fn clause(self) -> &'static str {
         match self {
             PathDefect::UnknownAuthority => {

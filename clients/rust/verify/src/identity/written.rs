@@ -1,4 +1,4 @@
-//! The SPIFFE bundle document, written: one set of authorities, one text (SPIFFE-Trust-Domain-and-Bundle, section 4).
+//! Writes the SPIFFE bundle document; equal authorities give an equal text (SPIFFE-Trust-Domain-and-Bundle, section 4).
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -11,7 +11,7 @@ use x509_parser::public_key::PublicKey;
 use super::anchor::TrustAnchor;
 use super::bundle::{Bundle, JwtAuthority};
 
-/// Everything that a document says.
+/// The content of a document.
 pub struct Document<'a> {
     /// `spiffe_sequence`.
     pub sequence: Option<u64>,
@@ -35,7 +35,7 @@ impl<'a> From<&'a Bundle> for Document<'a> {
 }
 
 impl Document<'_> {
-    /// Its text. [`Bundle::from_jwks`] reads the same authorities back.
+    /// The text of the document. [`Bundle::from_jwks`] parses it back to the same authorities.
     pub fn to_text(&self) -> String {
         let keys = self.anchors.iter().map(|a| x509(a)).chain(self.jwt.iter().map(|j| j.jwk().clone()));
         let mut members = Map::from_iter([("keys".to_owned(), keys.collect::<Vec<Value>>().into())]);
@@ -47,7 +47,7 @@ impl Document<'_> {
 
 fn x509(anchor: &TrustAnchor) -> Value {
     let mut jwk = X509Certificate::from_der(anchor.der()).ok().and_then(|(_, cert)| key(&cert)).unwrap_or_else(|| {
-        // A key that has no JWK form that we know: the certificate says all about it.
+        // A key without a known JWK form. The certificate contains it.
         Map::from_iter([("kty".to_owned(), "X509".into())])
     });
     jwk.insert("use".to_owned(), "x509-svid".into());
@@ -55,7 +55,7 @@ fn x509(anchor: &TrustAnchor) -> Value {
     Value::Object(jwk)
 }
 
-/// The public key's own members (RFC 7518, section 6; RFC 8037, section 2).
+/// The members of the public key (RFC 7518, section 6; RFC 8037, section 2).
 fn key(cert: &X509Certificate<'_>) -> Option<Map<String, Value>> {
     let spki = cert.public_key();
     let text = |bytes: &[u8]| Value::from(URL_SAFE_NO_PAD.encode(bytes));
@@ -73,7 +73,7 @@ fn key(cert: &X509Certificate<'_>) -> Option<Map<String, Value>> {
             vec![("kty", "EC".into()), ("crv", curve.into()), ("x", text(x)), ("y", text(y))]
         }
         PublicKey::RSA(rsa) => {
-            // DER puts a zero byte before a high bit; a JWK has none.
+            // DER puts a zero byte before a high bit; a JWK does not.
             let strip = |bytes: &'_ [u8]| text(bytes.iter().position(|b| *b != 0).map_or(&[][..], |at| &bytes[at..]));
             vec![("kty", "RSA".into()), ("n", strip(rsa.modulus)), ("e", strip(rsa.exponent))]
         }

@@ -1,4 +1,4 @@
-//! What is to be looked at, by when.
+//! A schedule of items by the second in which they become due.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::pages::Counted;
 use crate::seq::Millis;
 
-/// Entries of one piece: 4 KB of places.
+/// Entries per chunk: 4 KB of slots.
 const PIECE: usize = 1_024;
 
-/// Things with a moment each, second by second.
+/// Items with a due time, grouped by second.
 #[derive(Clone)]
 pub struct Calendar<T> {
     seconds: BTreeMap<u64, Vec<Arc<Vec<T>>>>,
@@ -24,7 +24,7 @@ impl<T> Default for Calendar<T> {
 }
 
 impl<T: Clone> Calendar<T> {
-    /// Has a thing come due once a moment has passed, with the next second.
+    /// Schedules an item for the second after `moment`.
     pub fn after(&mut self, moment: Millis, thing: T) {
         self.push(moment.seconds().saturating_add(1), thing);
     }
@@ -37,17 +37,17 @@ impl<T: Clone> Calendar<T> {
         }
     }
 
-    /// All that is to come.
+    /// All scheduled items.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.seconds.values().flatten().flat_map(|piece| piece.iter())
     }
 
-    /// Nothing is to come.
+    /// Whether no item is scheduled.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
 
-    /// Takes out something that is due. Of one second, the last that came is the first.
+    /// Removes and returns an item that is due. Within a second the items added last come first.
     pub fn due(&mut self, now: Millis) -> Option<T> {
         loop {
             let mut first = self.seconds.first_entry().filter(|first| *first.key() <= now.seconds())?;
@@ -61,14 +61,14 @@ impl<T: Clone> Calendar<T> {
         }
     }
 
-    /// How many to take out at once of what is due: `few` as long as all of it came due in this very second, of which the rest is still to come,
-    /// and else `most`. So what comes due together goes one after the other.
+    /// How many due items to remove at once: `few` while all due items became due in the current second, else `most`. Items that become due
+    /// together are thus spread over their second.
     pub fn share(&self, now: Millis, few: usize, most: usize) -> usize {
         let first = self.seconds.iter().find(|(_, pieces)| pieces.iter().any(|piece| !piece.is_empty()));
         if first.is_some_and(|(second, _)| *second < now.seconds()) { most } else { few.min(most) }
     }
 
-    /// Keeps the things that are wanted.
+    /// Keeps only the items for which `wanted` returns true.
     pub fn retain(&mut self, wanted: impl Fn(&T) -> bool) {
         for pieces in self.seconds.values_mut() {
             pieces.iter_mut().for_each(|piece| Arc::make_mut(piece).retain(&wanted));
@@ -89,7 +89,7 @@ impl<T: Serialize> Serialize for Calendar<T> {
             }
         }
 
-        // A second that is used up is there until somebody looks: it is none.
+        // A second without items may remain until the next look-up. It is not serialized.
         let some = || self.seconds.iter().filter(|(_, pieces)| pieces.iter().any(|piece| !piece.is_empty()));
         s.collect_map(Counted(some().count(), some().map(|(second, pieces)| (second, Second(pieces)))))
     }
@@ -149,7 +149,7 @@ mod tests {
         (0..9).for_each(|thing| calendar.after(Millis(3_000), thing));
         (0..7).for_each(|thing| calendar.after(Millis(4_000), thing));
         assert_eq!([3_999, 4_000, 4_300, 4_999].map(|now| goes(&mut calendar, now)), [0, 2, 2, 2]);
-        // Three are late. What came due with this second goes with them.
+        // Three items are overdue. Items of this second are removed together with them.
         assert_eq!([5_000, 5_001, 5_002, 6_000, 6_001].map(|now| goes(&mut calendar, now)), [5, 2, 2, 1, 0]);
         assert!(calendar.is_empty());
     }

@@ -9,16 +9,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::pages::Counted;
 
-/// Shards: a copy takes a pointer for each, and who changes one afterwards copies the pointers to its leaves.
+/// Number of shards. A clone copies one pointer per shard; the first change of a shard afterwards copies the pointers to its leaves.
 const SHARDS: usize = 256;
 
-/// Entries of a leaf, on the whole, and twice as many at the most: that many are copied for one that changes. In one second half of a table's
-/// entries may change that are far from each other, as when all of it comes due.
+/// Average number of entries of a leaf; at most twice as many. A change copies this many entries. When many entries become due together,
+/// half of a table's entries, far apart from each other, may change in one second.
 const LEAF: usize = 24;
 
-/// A hash map that is copied, grows and shrinks leaf by leaf: no change to it takes long, however large it is.
+/// A hash map that is copied, grown and shrunk leaf by leaf, so that no change takes long, however large the map is.
 pub struct Map<K, V> {
-    /// None as long as there is no entry.
+    /// Empty as long as there is no entry.
     shards: Vec<Arc<Shard<K, V>>>,
     hasher: DefaultHashBuilder,
     len: usize,
@@ -36,24 +36,24 @@ impl<K, V> Clone for Map<K, V> {
     }
 }
 
-/// Not by the bits that a table goes by, which are the lowest and the highest: within a leaf, these are to differ.
+/// Uses bits that hash tables do not use; those use the lowest and the highest bits, which must differ within a leaf.
 fn shard(hash: u64) -> usize {
     (hash >> 32) as usize % SHARDS
 }
 
-/// Linear hashing: leaves are divided in turn, and what belongs to one that is not there yet is in the one that it will be divided from.
+/// Linear hashing: leaves are split in turn. An entry of a leaf that does not exist yet is in the leaf that it will be split from.
 fn leaf(hash: u64, leaves: usize) -> usize {
     let all = leaves.next_power_of_two();
     let at = (hash >> 40) as usize % all;
     if at < leaves { at } else { at - all / 2 }
 }
 
-/// Leaves of a shard at the most: beyond, their bits would be those that a table goes by.
+/// Maximum number of leaves per shard. More leaves would use the bits that hash tables need.
 const LEAVES: usize = 1 << 16;
 
 type Leaf<K, V> = HashTable<(K, V)>;
 
-/// One leaf at least.
+/// There is always at least one leaf.
 struct Shard<K, V> {
     leaves: Vec<Arc<Leaf<K, V>>>,
     len: usize,
@@ -83,7 +83,7 @@ impl<K: Hash + Clone, V: Clone> Shard<K, V> {
         Arc::make_mut(&mut self.leaves[at])
     }
 
-    /// Divides one leaf where they are full on the whole.
+    /// Splits one leaf if the leaves are full on average.
     fn grow(&mut self, hasher: &DefaultHashBuilder) {
         let leaves = self.leaves.len();
         if self.len < LEAF * leaves || leaves == LEAVES {
@@ -103,7 +103,7 @@ impl<K: Hash + Clone, V: Clone> Shard<K, V> {
         }
     }
 
-    /// Puts the last leaf back to its half where there are far too many.
+    /// Merges the last leaf into the one that it was split from if there are far too many leaves.
     fn shrink(&mut self, hasher: &DefaultHashBuilder) {
         if self.leaves.len() == 1 || self.len >= LEAF / 4 * self.leaves.len() {
             return;
@@ -118,28 +118,28 @@ impl<K: Hash + Clone, V: Clone> Shard<K, V> {
 }
 
 impl<K, V> Map<K, V> {
-    /// How many entries there are.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// There is no entry.
+    /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// All entries, in no order.
+    /// All entries, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         let leaves = self.shards.iter().flat_map(|shard| &shard.leaves);
         leaves.flat_map(|leaf| leaf.iter().map(|(k, v)| (k, v)))
     }
 
-    /// All values, in no order.
+    /// All values, in no particular order.
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.iter().map(|(_, v)| v)
     }
 
-    /// Forgets all.
+    /// Removes all entries.
     pub fn clear(&mut self) {
         (self.shards, self.len) = (Vec::new(), 0);
     }
@@ -155,13 +155,13 @@ impl<K: Hash + Eq, V> Map<K, V> {
         self.shards.get(shard(hash))?.leaf(hash)?.find(hash, |(k, _)| key.equivalent(k)).map(|(_, v)| v)
     }
 
-    /// Whether there is a value of a key.
+    /// Whether the key has a value.
     pub fn contains_key<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> bool {
         self.get(key).is_some()
     }
 }
 
-/// The shard that a key lies in, to be changed. Looking for what is not there copies nothing.
+/// The shard of an existing key, for a change. Looking up a missing key copies nothing.
 fn own<'a, K, V, Q: Equivalent<K> + ?Sized>(
     shards: &'a mut [Arc<Shard<K, V>>],
     hash: u64,
@@ -173,13 +173,13 @@ fn own<'a, K, V, Q: Equivalent<K> + ?Sized>(
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
-    /// The value of a key, to be changed.
+    /// The mutable value of a key.
     pub fn value_mut<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> Option<&mut V> {
         let hash = self.hasher.hash_one(key);
         own(&mut self.shards, hash, key)?.leaf_mut(hash).find_mut(hash, |(k, _)| key.equivalent(k)).map(|(_, v)| v)
     }
 
-    /// Where a key's value stands, or is to stand.
+    /// The entry of a key, existing or vacant.
     fn entry(&mut self, key: &K) -> Entry<'_, (K, V)> {
         if self.shards.is_empty() {
             self.shards = vec![Arc::default(); SHARDS];
@@ -197,12 +197,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
         entry
     }
 
-    /// The value of a key, made where there is none.
+    /// The mutable value of a key; inserts `value` where there is none.
     pub fn or_insert(&mut self, key: K, value: V) -> &mut V {
         &mut self.entry(&key).or_insert((key, value)).into_mut().1
     }
 
-    /// Sets the value of a key; gives back the one before.
+    /// Sets the value of a key and returns the previous one.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.entry(&key) {
             Entry::Occupied(mut there) => Some(std::mem::replace(&mut there.get_mut().1, value)),
@@ -213,13 +213,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
         }
     }
 
-    /// Takes a key's value out.
+    /// Removes a key and returns its value.
     pub fn remove<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> Option<V> {
         let hash = self.hasher.hash_one(key);
         let (shard, hasher) = (own(&mut self.shards, hash, key)?, &self.hasher);
         let ((_, value), _) = shard.leaf_mut(hash).find_entry(hash, |(k, _)| key.equivalent(k)).ok()?.remove();
         (self.len, shard.len) = (self.len - 1, shard.len - 1);
-        // What there was of once need not be paid for ever.
+        // Releases memory that is no longer needed.
         shard.shrink(hasher);
         let leaf = shard.leaf_mut(hash);
         if leaf.capacity() > 16 && leaf.len() < leaf.capacity() / 8 {
@@ -229,7 +229,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
     }
 }
 
-/// In the order of the keys: the same entries are written the same everywhere.
+/// Serialized in the order of the keys, so that equal content gives equal bytes.
 impl<K: Serialize + Ord, V: Serialize> Serialize for Map<K, V> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let mut all: Vec<(&K, &V)> = self.iter().collect();
@@ -292,7 +292,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// As many as leaves are divided for, and put together again.
+        /// Enough entries for leaves to be split and merged.
         #[test]
         fn it_is_a_map_while_many_come_and_go(
             ops in prop::collection::vec((0u8..4, 0u32..20_000, 0u32..12_000), 1..10)
@@ -319,7 +319,7 @@ mod tests {
         }
     }
 
-    /// Leaves that two maps do not share, and the entries of those of the first.
+    /// The number of leaves of the first map that the second one does not share, and the number of their entries.
     fn apart(one: &Map<u32, u32>, other: &Map<u32, u32>) -> (usize, usize) {
         let leaves = |map: &Map<u32, u32>| map.shards.iter().flat_map(|s| s.leaves.clone()).collect::<Vec<_>>();
         let others: std::collections::HashSet<_> = leaves(other).iter().map(Arc::as_ptr).collect();
@@ -334,7 +334,7 @@ mod tests {
             let copy = map.clone();
             map.remove(&n);
             let (leaves, entries) = apart(&map, &copy);
-            // Where two leaves become one, both change.
+            // Merging two leaves changes both.
             assert!(leaves <= 2 && entries < 6 * LEAF, "{leaves} leaves with {entries} entries for one that went");
             map.insert(n, n + 1);
             let (leaves, entries) = apart(&map, &copy);

@@ -1,7 +1,7 @@
-//! Persistent data structures: a copy is taken at once and shares its pieces with the original, until one of the two changes a piece.
+//! Persistent data structures: cloning is immediate, and a clone shares its parts with the original until one of them changes a part.
 //!
-//! A snapshot of a million credentials is such a copy, taken between two commits. None of these ever moves or copies all that it holds,
-//! so that whoever waits for one change waits for a piece at most.
+//! A snapshot of a million credentials is such a clone, taken between two commits. No operation moves or copies all content, so that a
+//! change takes at most as long as copying one part.
 
 mod calendar;
 mod map;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A vector in pages of `N` entries: what is there never moves, and a change copies a page at most.
+/// A vector in pages of `N` entries. Entries never move, and a change copies at most one page.
 pub struct Pages<T, const N: usize> {
     pages: Vec<Arc<Vec<T>>>,
 }
@@ -26,17 +26,17 @@ impl<T, const N: usize> Clone for Pages<T, N> {
 }
 
 impl<T, const N: usize> Pages<T, N> {
-    /// How many entries there are.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.pages.last().map_or(0, |last| (self.pages.len() - 1) * N + last.len())
     }
 
-    /// There is no entry.
+    /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
         self.pages.is_empty()
     }
 
-    /// The entry at a place.
+    /// The entry at an index.
     pub fn get(&self, at: usize) -> Option<&T> {
         self.pages.get(at / N)?.get(at % N)
     }
@@ -53,7 +53,7 @@ impl<T: Clone, const N: usize> Pages<T, N> {
         match self.pages.last_mut() {
             Some(last) if last.len() < N => {
                 let page = Arc::make_mut(last);
-                // A copy has room for what it holds only: the last page goes on growing.
+                // A copied page has only the capacity for its content, but the last page continues to grow.
                 page.reserve_exact(N - page.len());
                 page.push(entry);
             }
@@ -65,13 +65,13 @@ impl<T: Clone, const N: usize> Pages<T, N> {
         }
     }
 
-    /// The entry at a place, to be changed.
+    /// The mutable entry at an index.
     pub fn get_mut(&mut self, at: usize) -> Option<&mut T> {
         let page = self.pages.get_mut(at / N).filter(|page| at % N < page.len())?;
         Arc::make_mut(page).get_mut(at % N)
     }
 
-    /// All entries, to be changed: copies whatever is shared.
+    /// All entries, mutable. Copies every shared page.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.pages.iter_mut().flat_map(|page| Arc::make_mut(page).iter_mut())
     }
@@ -91,7 +91,7 @@ impl<T: Serialize, const N: usize> Serialize for Pages<T, N> {
     }
 }
 
-/// An iterator that knows how many are to come, as formats ask that put the number first.
+/// An iterator with a known length, for formats that write the length first.
 pub(super) struct Counted<I>(pub usize, pub I);
 
 impl<I: Iterator> Iterator for Counted<I> {

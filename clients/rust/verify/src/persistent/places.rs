@@ -1,18 +1,18 @@
-//! Places found by what stands there.
+//! A hash index of slots, which holds no keys.
 
 use std::sync::LazyLock;
 
-/// A place in a table. The same for the same log, on every replica.
+/// A slot in a table. The same log gives the same slots on every replica.
 pub type Slot = u32;
 
-/// Shards: of a million places 4,000 are moved at once.
+/// Number of shards. Growing moves one shard: 4,000 of a million entries.
 const SHARDS: usize = 256;
 
-/// Bits of the hash that pick a shard.
+/// Bits of the hash that select a shard.
 const BITS: u32 = 12;
 
-/// A shard is moved when it is full. Were all as large as each other, all would be full at about the same time; so the largest is given twice
-/// as much as the smallest, and at any time some are about to be.
+/// A shard is resized when it is full. If all shards had the same size, all would be full at about the same time. The largest shard
+/// therefore gets twice as many entries as the smallest, which spreads resizing over time.
 static SPREAD: LazyLock<Box<[u8]>> = LazyLock::new(|| {
     let cells = 1usize << BITS;
     (0..cells).map(|cell| ((1.0 + cell as f64 / cells as f64).log2() * SHARDS as f64) as u8).collect()
@@ -23,24 +23,25 @@ fn shard(hash: u64) -> usize {
     SPREAD.get(cell).copied().unwrap_or_default().into()
 }
 
-/// An index: 8 bytes for each place. The caller hashes and compares what stands at a place.
+/// An index of slots, 8 bytes per entry. The caller hashes and compares the keys in its table.
 ///
-/// It can be made again from what stands there, so no copy is taken of it: random places would have all of it copied within a second.
+/// The index can be rebuilt from the table, so it is not copied with snapshots: random updates would copy all of it within a second.
 #[derive(Default)]
 pub struct Places {
-    /// None as long as there is no place.
+    /// Empty as long as there is no entry.
     shards: Vec<Shard>,
 }
 
 impl Places {
-    /// The place with that hash that fits.
+    /// The slot with this hash for which `fits` returns true.
     pub fn find(&self, hash: u64, fits: impl FnMut(Slot) -> bool) -> Option<Slot> {
         let shard = self.shards.get(shard(hash))?;
         shard.at(mark(hash), fits).map(|at| shard.slots[at])
     }
 
-    /// Reads what looking for that hash, or adding it, reads first. In a large table that is in no cache: whoever is to look for many reads for
-    /// all of them first, so that they are waited for together. What it says is of no use but to be asked for.
+    /// Prefetches the memory that a look-up or an insertion of this hash reads first. A large table does not fit into the cache;
+    /// prefetching for several hashes lets their cache misses overlap. The returned value is meaningless and only keeps the read from being
+    /// optimized away.
     pub fn warm(&self, hash: u64) -> u64 {
         let Some(shard) = self.shards.get(shard(hash)) else { return 0 };
         let from = shard.home(mark(hash));
@@ -48,7 +49,7 @@ impl Places {
         u64::from(mark.copied().unwrap_or_default()) ^ u64::from(slot.copied().unwrap_or_default())
     }
 
-    /// Adds a place that is not there yet.
+    /// Adds a slot that is not in the index yet.
     pub fn insert(&mut self, hash: u64, slot: Slot) {
         if self.shards.is_empty() {
             self.shards.resize_with(SHARDS, Shard::default);
@@ -56,33 +57,33 @@ impl Places {
         self.shards[shard(hash)].insert(mark(hash), slot);
     }
 
-    /// Has another place stand for one. Whether that was there.
+    /// Replaces a slot by another one. Returns whether it was in the index.
     pub fn replace(&mut self, hash: u64, slot: Slot, by: Slot) -> bool {
         self.shards.get_mut(shard(hash)).is_some_and(|shard| shard.replace(mark(hash), slot, by))
     }
 
-    /// Takes a place out. Whether it was there.
+    /// Removes a slot. Returns whether it was in the index.
     pub fn remove(&mut self, hash: u64, slot: Slot) -> bool {
         self.shards.get_mut(shard(hash)).is_some_and(|shard| shard.remove(mark(hash), slot))
     }
 }
 
-/// What a shard keeps of a hash: bits that did not pick the shard. Entries lie in the order of their marks.
+/// The part of a hash that a shard stores: bits that did not select the shard. Entries are ordered by their marks.
 fn mark(hash: u64) -> u16 {
     (hash as u16).min(EMPTY - 1)
 }
 
-/// The mark where nothing is: behind all others, so that looking for what is not there reads marks alone.
+/// The mark of an empty position. It is greater than all others, so that an unsuccessful look-up reads marks only.
 const EMPTY: u16 = u16::MAX;
 
-/// Entries in the order of their marks, each as close behind where its mark would have it as there is room. So a look-up reads a few
-/// neighbours, whether it finds or not, and moving to a larger table reads this one from end to end and nothing else.
+/// Entries ordered by mark, each at or closely behind its home position. A look-up therefore reads a few neighbouring positions, and
+/// resizing reads the old table sequentially.
 #[derive(Default)]
 struct Shard {
-    /// `EMPTY` where nothing is.
+    /// `EMPTY` where there is no entry.
     marks: Vec<u16>,
     slots: Vec<Slot>,
-    /// Where a mark may have its entry; beyond, there is room for those that were pushed back.
+    /// The number of home positions. Further positions at the end hold displaced entries.
     homes: usize,
     len: usize,
 }
@@ -92,7 +93,7 @@ impl Shard {
         (usize::from(mark) * self.homes) >> 16
     }
 
-    /// Where the entry with that mark is that fits.
+    /// The position of the entry with this mark for which `fits` returns true.
     fn at(&self, mark: u16, mut fits: impl FnMut(Slot) -> bool) -> Option<usize> {
         let from = self.home(mark);
         let near = self.marks.get(from..)?.iter().enumerate().skip_while(|(_, there)| **there < mark);
@@ -101,7 +102,7 @@ impl Shard {
     }
 
     fn insert(&mut self, mark: u16, slot: Slot) {
-        // At seven of eight an entry is four places behind where its mark has it, on the whole.
+        // At a load of 7/8 an entry is on average four positions behind its home.
         if self.len + 1 > self.homes / 8 * 7 {
             self.resize((self.len + self.len / 4).max(8));
         }
@@ -111,7 +112,7 @@ impl Shard {
         self.len += 1;
     }
 
-    /// False where there is no room left at the end.
+    /// Inserts an entry; false where there is no room at the end.
     fn put(&mut self, mark: u16, slot: Slot) -> bool {
         let mut at = self.home(mark);
         while self.marks.get(at).is_some_and(|there| *there <= mark) {
@@ -133,7 +134,7 @@ impl Shard {
 
     fn remove(&mut self, mark: u16, slot: Slot) -> bool {
         let Some(at) = self.at(mark, |there| there == slot) else { return false };
-        // Those behind it that were pushed back come one nearer.
+        // Moves displaced entries behind the removed one a position closer to their homes.
         let mut end = at + 1;
         while self.marks.get(end).is_some_and(|there| *there != EMPTY && self.home(*there) < end) {
             end += 1;
@@ -142,20 +143,20 @@ impl Shard {
         self.slots.copy_within(at + 1..end, at);
         self.marks[end - 1] = EMPTY;
         self.len -= 1;
-        // What there was of once need not be paid for ever.
+        // Releases memory that is no longer needed.
         if self.homes > 64 && self.len < self.homes / 4 {
             self.resize(self.len + self.len / 4);
         }
         true
     }
 
-    /// Moves to a table for so many.
+    /// Moves the entries to a table for `most` entries.
     fn resize(&mut self, most: usize) {
         let homes = most / 7 * 8 + 8;
-        // At seven of eight the longest row of neighbours grows with the logarithm of the table.
+        // At a load of 7/8 the longest run grows with the logarithm of the table's size.
         let room = homes + 32 + homes / 64;
         let old = std::mem::replace(self, Shard { marks: vec![EMPTY; room], slots: vec![0; room], homes, len: self.len });
-        // In order, so that each goes to the end of a row.
+        // Inserted in order, so that each entry goes to the end of a run.
         let mut next = 0;
         for (mark, slot) in old.marks.into_iter().zip(old.slots).filter(|(mark, _)| *mark != EMPTY) {
             let at = next.max(self.home(mark));
@@ -176,7 +177,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A good hash of a place, for want of something that stands there.
+    /// A good hash of a slot, in place of a key.
     fn hash(slot: Slot) -> u64 {
         let n = (u64::from(slot) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         (n ^ n >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9).rotate_left(31).wrapping_mul(0x94D0_49BB_1331_11EB)
@@ -189,7 +190,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_a_map_whatever_marks_its_entries_share(
-            // Few marks, so that rows of neighbours meet.
+            // Few different marks, so that runs collide.
             ops in prop::collection::vec((any::<bool>(), 0u16..40, 0u32..60), 0..1_500), step in 1u16..1_600,
         ) {
             let (mut shard, mut model) = (Shard::default(), BTreeMap::<Slot, u16>::new());
@@ -253,7 +254,7 @@ mod tests {
             });
             assert_eq!(none, None);
         }
-        // One mark of 65,536 for each of a few thousand neighbours.
+        // An expected collision rate of 1 in 65,536 marks for each of a few thousand neighbours.
         assert!(compared < 12_000, "{compared} of 100,000 that are not there");
     }
 }

@@ -1,46 +1,46 @@
-//! What a follower is told, as the feed of `proto/mayfly/v1/feed.proto` says it.
+//! Events and snapshots of the feed, as in `proto/mayfly/v1/feed.proto`.
 
 use super::target::Target;
 use crate::seq::{Millis, Seq, TaskId};
 
-/// One event of the feed. Its seq is its record's.
+/// One event of the feed. Its sequence number is that of its record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum FeedEvent {
-    /// Something was revoked, or a task ended.
+    /// A target was revoked, or a task ended.
     Rule {
-        /// Covers what was decided with an earlier view, and for a signing key everything.
+        /// The rule covers everything that was decided on an earlier view, and for a signing key everything.
         seq: Seq,
-        /// What it is aimed at.
+        /// The revoked targets.
         targets: Vec<Target>,
-        /// A follower may drop it when the feed's time has passed this; `None` for never.
+        /// A follower may drop the rule when the feed's time has passed this; `None`: never.
         drop_after: Option<Millis>,
-        /// Those of its targets that can be locked are locked too.
+        /// Targets that can be locked are locked too.
         locks: bool,
     },
-    /// Something was locked and not revoked.
+    /// Targets were locked without being revoked.
     Lock {
-        /// The record's seq.
+        /// The record's sequence number.
         seq: Seq,
-        /// What is locked, in the order of the record's targets.
+        /// The locked targets, in the order of the record's targets.
         targets: Vec<Target>,
     },
     /// Locks were lifted.
     Lift {
-        /// The record's seq.
+        /// The record's sequence number.
         seq: Seq,
-        /// What is no longer locked.
+        /// The targets that are no longer locked.
         targets: Vec<Target>,
     },
-    /// A task is held, with all under it.
+    /// A task is held, with all tasks below it.
     Hold {
-        /// The record's seq.
+        /// The record's sequence number.
         seq: Seq,
         /// The task.
         task: TaskId,
     },
-    /// A task's own holds are all lifted.
+    /// All holds of a task itself were lifted.
     Resume {
-        /// The record's seq.
+        /// The record's sequence number.
         seq: Seq,
         /// The task.
         task: TaskId,
@@ -48,7 +48,7 @@ pub enum FeedEvent {
 }
 
 impl FeedEvent {
-    /// The seq of its record.
+    /// The sequence number of the event's record.
     pub fn seq(&self) -> Seq {
         match self {
             FeedEvent::Rule { seq, .. }
@@ -60,13 +60,14 @@ impl FeedEvent {
     }
 }
 
-/// The state that a feed begins with: rules and holds in force at its seq. Verifiers need no locks; who lists them asks the server.
+/// The state at the beginning of a feed: the rules and holds in force at its sequence number. It contains no locks, which verifiers do not
+/// need.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FeedSnapshot {
-    /// Everything up to here is in it.
+    /// The sequence number up to which the snapshot is complete.
     pub seq: Seq,
-    /// A target, the newest revocation of it, and until when a follower keeps it; `None` for ever.
+    /// Each target with its newest revocation and the time until which a follower keeps the rule; `None`: for ever.
     pub rules: Vec<(Target, Seq, Option<Millis>)>,
-    /// Tasks that are held.
+    /// The held tasks.
     pub holds: Vec<TaskId>,
 }

@@ -1,35 +1,35 @@
-//! What is known of a credential or a grant, as far as a rule can ask. Every target is answerable from these.
+//! The facts about a credential or grant that revocation rules match. Every target can be matched with these facts.
 
 use super::sort::{Sort, Sorts};
 use crate::seq::{CredentialId, Seq, TaskId};
 
-/// The SVID that something rests on.
+/// The SVID that a credential or grant depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct SvidFacts<'a> {
-    /// Its trust domain.
+    /// The SVID's trust domain.
     pub trust_domain: &'a str,
     /// SHA-256 of the trust anchor's certificate.
     pub anchor: &'a [u8],
-    /// SHA-256 of the key that signed it.
+    /// SHA-256 of the key that signed the SVID.
     pub issuing_key: &'a [u8],
-    /// Its serial.
+    /// The SVID's serial number.
     pub serial: &'a [u8],
 }
 
-/// A credential or grant, seen by the rules. What there is none of is empty and matches nothing.
+/// A credential or grant as revocation rules see it. A fact that does not apply is empty and matches nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Facts<'a> {
-    /// Everything up to here was seen by the decision.
+    /// The sequence number of the view of the decision. Revocations up to it were seen by the decision.
     pub revision: Seq,
-    /// Its own id and its ancestors'.
+    /// The ids of the credential and of its ancestors.
     pub credentials: Vec<CredentialId>,
     /// The task path, root first.
     pub tasks: Vec<TaskId>,
-    /// (issuer, sub) of caller, subject, actors, task owners, ancestors' callers.
+    /// (issuer, sub) of caller, subject, actors, task owners and the ancestors' callers.
     pub identities: Vec<(&'a str, &'a str)>,
     /// The upstream.
     pub upstream: &'a str,
-    /// The scopes given.
+    /// The granted scopes.
     pub scopes: Vec<&'a str>,
     /// The binding.
     pub binding: &'a str,
@@ -39,35 +39,36 @@ pub struct Facts<'a> {
     pub environment: &'a str,
     /// The version of the environment's policy set.
     pub policy: u64,
-    /// The key that signed it, by `kid`.
+    /// The `kid` of the signing key.
     pub key: &'a str,
-    /// The SVID that it rests on.
+    /// The SVID that the grant depends on.
     pub svid: Option<SvidFacts<'a>>,
-    /// The subject token that it rests on: (issuer, id).
+    /// The subject token that the grant depends on: (issuer, id).
     pub subject_token: Option<(&'a str, &'a str)>,
-    /// The other grants that it rests on: the openings of the tasks on its path, and its ancestors. Whatever ends one of them ends this, at
-    /// this revision, which is never lower than theirs: a grant that rests on what was revoked before its decision is not issued.
+    /// The other grants that this one depends on: the openings of the tasks on its path, and its ancestors. A rule that covers one of them
+    /// covers this grant too, at this grant's revision. That revision is never lower than theirs: a grant that depends on something revoked
+    /// before its decision is not issued.
     pub rests_on: Vec<Facts<'a>>,
 }
 
-/// One question to the rules: what a target has to be to answer it. Written alike for both, so that they cannot fall apart.
+/// A question to the rules. Targets and facts are matched by equal probes, so both sides use the same form.
 #[derive(Clone, Copy, Debug, Hash)]
 pub enum Probe<'a> {
     Credential(CredentialId),
     Task(TaskId),
-    /// Of a sort whose targets are one name.
+    /// A sort whose targets are one name.
     Name(Sort, &'a str),
-    /// Of a sort whose targets are two.
+    /// A sort whose targets are two names.
     Pair(Sort, &'a str, &'a str),
     TrustAnchor(&'a [u8]),
-    /// An environment, and the version of its policy set.
+    /// An environment and the version of its policy set.
     Policy(&'a str, u64),
     Svid(&'a str, &'a [u8], &'a [u8]),
     Everything,
 }
 
 impl Probe<'_> {
-    /// The sort of the targets that answer it.
+    /// The sort of the targets that match.
     pub const fn sort(&self) -> Sort {
         match self {
             Probe::Credential(_) => Sort::Credential,
@@ -82,7 +83,7 @@ impl Probe<'_> {
 }
 
 impl<'a> Facts<'a> {
-    /// Asks every question of these sorts that the facts answer, until `ask` says stop by `true`. Its own key rule comes first.
+    /// Asks every question of these sorts that the facts give, until `ask` returns `true`. The rule of the signing key is asked first.
     pub fn each(&self, of: Sorts, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
         if of.is_empty() {
             return false;
@@ -91,7 +92,7 @@ impl<'a> Facts<'a> {
         self.own(of, &mut ask) || self.rests_on.iter().any(|ground| ground.own(of, &mut ask))
     }
 
-    /// The same without what it rests on.
+    /// The questions of this grant alone, without those that it depends on.
     fn own(&self, of: Sorts, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
         (!self.key.is_empty() && ask(Probe::Name(Sort::SigningKey, self.key)))
             || ask(Probe::Everything)
@@ -107,7 +108,7 @@ impl<'a> Facts<'a> {
             || self.resource(ask)
     }
 
-    /// The identities, each once: the caller is often the subject and an owner as well. Of very many some may come again.
+    /// The distinct identities: the caller is often also the subject and an owner. With very many identities some may be repeated.
     fn different(&self) -> impl Iterator<Item = &(&'a str, &'a str)> {
         const LOOK: usize = 8;
         let known = |(n, id): &(usize, &(&str, &str))| self.identities.iter().take(LOOK.min(*n)).any(|other| other == *id);
@@ -125,7 +126,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// A SPIFFE ID answers caller, prefix and trust domain rules too; only whole segments match a prefix.
+/// A SPIFFE ID also matches caller, prefix and trust domain rules. A prefix matches whole segments only.
 fn identity<'a>(issuer: &'a str, sub: &'a str, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
     if !issuer.is_empty() && ask(Probe::Pair(Sort::Subject, issuer, sub)) {
         return true;

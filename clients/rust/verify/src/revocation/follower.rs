@@ -1,9 +1,10 @@
-//! One who checks credentials and follows revocations. No IO and no clock: messages and moments come in as values.
+//! A follower of the revocation feed that checks credentials. No IO and no clock: messages and times come in as values.
 //!
-//! It accepts only while it knows that it knows everything: snapshot complete, no gap, proof of freshness younger than the feed's maximum
-//! age. A head below one that it has seen in the same generation, or another history up to it, ends its trust until the server begins a new
-//! generation: such a server runs on an older copy of its ledger, and what was revoked since that copy is unknown to it. Time is the later of its own clock and what the feed proves, so a clock that is set back revives nothing; rules are dropped by the
-//! feed's time alone, so a clock that is set forward drops nothing.
+//! The follower accepts credentials only while its knowledge is complete: it has a whole snapshot, no gap, and a proof of freshness younger
+//! than the feed's maximum age. If the feed's head is below one seen in the same generation, or belongs to another history, the follower
+//! stops trusting the server until a new generation begins: such a server runs on an older copy of its ledger and has lost later
+//! revocations. The follower's time is the later of its own clock and the time that the feed proves, so setting the clock back revives
+//! nothing. Rules are dropped by the feed's time alone, so setting the clock forward drops nothing.
 
 use std::collections::BTreeSet;
 
@@ -15,10 +16,10 @@ use super::sort::Sort;
 use crate::limits;
 use crate::seq::{Millis, Seq, TaskId};
 
-/// Ended rules dropped per heartbeat.
+/// Maximum number of ended rules dropped per heartbeat.
 const DROP_PER_HEARTBEAT: usize = 4_096;
 
-/// A moment by a clock that may step and by one that never does.
+/// A time by a wall clock, which may step, and by a clock that never steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Moment {
     /// The wall clock.
@@ -27,7 +28,7 @@ pub struct Moment {
     pub steady: u64,
 }
 
-/// A credential's life, as its claims say.
+/// A credential's lifetime according to its claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
     /// `iat`.
@@ -36,18 +37,18 @@ pub struct Life {
     pub expires_at: Millis,
 }
 
-/// A sign that the feed is whole and fresh.
+/// A proof that the feed is complete and fresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// The durable head of the replica that sent it.
+    /// The durable head of the replica that sent the heartbeat.
     pub head: Seq,
-    /// The seq of the newest event before it.
+    /// The sequence number of the newest event before the heartbeat.
     pub previous: Seq,
-    /// When that replica's view was proven fresh: its clock then, but never earlier than the newest commit that it had folded.
+    /// When that replica's view was proven fresh: its clock at that time, but not earlier than the newest commit that it had folded.
     pub fresh_at: Millis,
-    /// How long that is good for, milliseconds. Never more than `limits::FEED_MAX_AGE_MS`.
+    /// How long the proof is valid, in milliseconds; at most `limits::FEED_MAX_AGE_MS`.
     pub max_age: u64,
-    /// The newest generation that began at an earlier time: what was proven of time before it is void.
+    /// The newest generation that began at an earlier time. Time proven before it is void.
     pub time_generation: u8,
 }
 
@@ -56,117 +57,118 @@ pub struct Heartbeat {
 pub struct ChainHead {
     /// The writer's name.
     pub writer: Box<str>,
-    /// The number of its last commit.
+    /// The number of the last commit.
     pub commit: u64,
     /// SHA-256 of that commit's header.
     pub header_sha256: [u8; 32],
 }
 
-/// Why a follower's trust ended: the server went back behind what the follower has seen.
+/// Why the follower no longer trusts the server: its ledger is behind what the follower has seen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RolledBack {
-    /// The head of the feed is older than one that was seen.
+    /// The head of the feed is older than one seen before.
     #[error("the head of its feed is {found}, and {seen} was seen before")]
     Head {
-        /// The newest head that was seen.
+        /// The newest head seen.
         seen: Seq,
         /// The head of the feed.
         found: Seq,
     },
-    /// The chain of commits is not the one that was seen.
+    /// The chain of commits differs from the one seen before.
     #[error("commit {commit} of writer {writer} is not the one that was seen before")]
     Chain {
         /// The writer.
         writer: Box<str>,
-        /// The number of the commit that was seen.
+        /// The number of the commit seen before.
         commit: u64,
     },
-    /// The server itself found it.
+    /// The server itself reported it.
     #[error("the server says: {0}")]
     Told(String),
 }
 
-/// Why a credential is not accepted.
+/// Why a credential is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FollowerRefusal {
-    /// The key that signed it was revoked, whatever revision it claims.
+    /// The signing key was revoked; the claimed revision does not matter.
     #[error("its signing key was revoked at seq {0}")]
     Key(Seq),
-    /// No snapshot yet, or events are missing: whatever is not known may be revoked.
+    /// There is no snapshot yet, or events are missing, so any credential may be revoked.
     #[error("the revocations are not known: begin with a snapshot")]
     NotWhole,
-    /// The server's ledger was rolled back: what was revoked since that copy is unknown to it.
+    /// The server's ledger was rolled back and has lost later revocations.
     #[error(
         "the server runs on an older copy of its ledger ({0}); nothing is accepted until it begins a new generation (mayfly server recover)"
     )]
     RolledBack(Box<RolledBack>),
-    /// The last proof of freshness is too old.
+    /// The newest proof of freshness is too old.
     #[error("the revocations are known up to {0} only")]
     Stale(Millis),
-    /// It claims a life that mayfly never gives.
+    /// The claimed lifetime is longer than mayfly ever grants.
     #[error("a life of {0} ms is above the maximum TTL")]
     LifeTooLong(u64),
-    /// It was issued later than now.
+    /// The credential was issued in the future.
     #[error("it is not valid before {0}")]
     NotYet(Millis),
-    /// It has ended.
+    /// The credential has expired.
     #[error("it ended at {0}")]
     Expired(Millis),
-    /// A rule covers it.
+    /// A revocation rule covers the credential.
     #[error("{} was revoked at seq {}", .0.target, .0.seq)]
     Revoked(Hit),
-    /// A task on its path is held.
+    /// A task on the credential's path is held.
     #[error("{0} is held")]
     Held(TaskId),
 }
 
-/// Why a message was not taken. But for [`Missed::Old`], the follower refuses everything until a snapshot came. After [`Missed::Old`]
-/// [`Follower::rolled_back`] says whether its trust has ended.
+/// Why a message was not applied. Except after [`Missed::Old`], the follower refuses every credential until it gets a snapshot. After
+/// [`Missed::Old`], [`Follower::rolled_back`] says whether the server is still trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Missed {
-    /// Events between what was applied and this one are missing.
+    /// Events between the applied state and this message are missing.
     #[error("events after {applied} up to {previous} are missing")]
     Gap {
-        /// What was applied.
+        /// The applied sequence number.
         applied: Seq,
-        /// What the message comes after.
+        /// The sequence number that the message follows.
         previous: Seq,
     },
-    /// It stands before what was applied. Nothing of it was taken.
+    /// The message is older than the applied state. Nothing of it was applied.
     #[error("it is of {found}, and {applied} was applied")]
     Old {
-        /// What was applied.
+        /// The applied sequence number.
         applied: Seq,
-        /// What the message stands at.
+        /// The sequence number of the message.
         found: Seq,
     },
-    /// No snapshot came before it.
+    /// No snapshot was received before the message.
     #[error("no snapshot came before it")]
     NoSnapshot,
 }
 
-/// What one follower knows.
+/// The state of one follower.
 #[derive(Clone, Default)]
 pub struct Follower {
     rules: Rules,
     held: BTreeSet<TaskId>,
-    /// Of the rules and holds.
+    /// The marks of the rules and holds.
     marks: Marks,
     applied: Seq,
     whole: bool,
-    /// The next stream begins with a snapshot: the feed no longer has what was missed.
+    /// The next stream begins with a snapshot, because the feed no longer has the missed events.
     must_begin: bool,
-    /// The newest head that was seen, and the ends of the chains of commits that came with it.
+    /// The newest head seen, and the ends of the commit chains that came with it.
     seen: Option<(Seq, Vec<ChainHead>)>,
-    /// Why the server is not believed any more, in this generation.
+    /// Why the server is no longer trusted in this generation.
     rolled_back: Option<Box<RolledBack>>,
-    /// The newest proof, and the moment that it came.
+    /// The newest proof of freshness, and the time of its arrival.
     proof: Option<(Heartbeat, Moment)>,
-    /// The proof that puts time furthest ahead, one that came without delay, and its generation.
+    /// The proof that puts time furthest ahead, that is the one with the least delay: its time, the steady time of its arrival, and its
+    /// generation.
     ahead: Option<(Millis, u64, u8)>,
 }
 
-/// A snapshot of which parts may be missing yet. What the follower decides by stays as it is until the snapshot is whole.
+/// A snapshot whose parts may still be arriving. The follower keeps deciding with its present state until the snapshot is whole.
 #[derive(Clone, Default)]
 pub struct Building {
     seq: Seq,
@@ -176,7 +178,7 @@ pub struct Building {
 }
 
 impl Building {
-    /// Takes one part, or all of it.
+    /// Adds one part, or the whole snapshot.
     pub fn add(&mut self, part: &FeedSnapshot) {
         self.seq = part.seq;
         for (target, revoked, until) in &part.rules {
@@ -191,48 +193,49 @@ impl Building {
 }
 
 impl Follower {
-    /// One that knows nothing and refuses everything.
+    /// A follower without any knowledge, which refuses everything.
     pub fn new() -> Follower {
         Follower::default()
     }
 
-    /// Everything up to here was applied, or is known not to be there.
+    /// The sequence number up to which everything was applied or is known not to exist.
     pub fn applied(&self) -> Seq {
         self.applied
     }
 
-    /// It has a snapshot and missed nothing since.
+    /// Whether the follower has a snapshot and missed nothing since.
     pub fn is_whole(&self) -> bool {
         self.whole
     }
 
-    /// It refuses everything until a snapshot came that knows no less than was applied: what was seen once is not unseen.
+    /// Refuses everything until a snapshot arrives that is not older than the applied state.
     pub fn needs_snapshot(&mut self) {
         self.whole = false;
     }
 
-    /// The feed no longer has what was missed: the next stream begins with a snapshot. Until that is whole the follower decides by what it
-    /// knows, for as long as its last proof of freshness is young enough: no restart of a server shows where credentials are checked.
+    /// The feed no longer has the missed events, so the next stream begins with a snapshot. Until that is whole, the follower decides with
+    /// its present state as long as its newest proof of freshness is valid. A restart of a server therefore does not show at relying
+    /// services.
     pub fn resync(&mut self) {
         self.must_begin = true;
     }
 
-    /// Where a stream may go on; `None` where it has to begin with a snapshot.
+    /// The sequence number after which a stream may resume; `None` where it must begin with a snapshot.
     pub fn resumes_after(&self) -> Option<Seq> {
         (self.whole && !self.must_begin).then_some(self.applied)
     }
 
-    /// The newest head that was seen, and the ends of the chains of commits that came with it: the server compares them with its own.
+    /// The newest head seen, and the ends of the commit chains that came with it. The server compares them with its own.
     pub fn seen(&self) -> Option<(Seq, &[ChainHead])> {
         self.seen.as_ref().map(|(head, chains)| (*head, chains.as_slice()))
     }
 
-    /// Why the server is not believed any more, where it went back behind what was seen. Only a new generation ends that.
+    /// Why the server is no longer trusted, if its ledger is behind what was seen. Only a new generation restores trust.
     pub fn rolled_back(&self) -> Option<&RolledBack> {
         self.rolled_back.as_deref()
     }
 
-    /// The server is not believed any more: it said itself that it went back.
+    /// Stops trusting the server, because it reported that its ledger was rolled back.
     pub fn told_rolled_back(&mut self, what: &str) {
         self.distrust(RolledBack::Told(what.to_owned()));
     }
@@ -241,7 +244,7 @@ impl Follower {
         self.rolled_back.get_or_insert_with(|| Box::new(why));
     }
 
-    /// What stands before what was applied is not taken. In the same generation it says that the server went back.
+    /// The error for a message older than the applied state. In the same generation such a message also ends the trust.
     fn old(&mut self, found: Seq) -> Missed {
         if found.generation() == self.applied.generation() && found < self.applied {
             self.distrust(RolledBack::Head { seen: self.applied, found });
@@ -249,7 +252,7 @@ impl Follower {
         Missed::Old { applied: self.applied, found }
     }
 
-    /// Nothing of this generation is taken where trust has ended in it.
+    /// Refuses messages of a generation in which the server is no longer trusted.
     fn trusts(&self, found: Seq) -> Result<(), Missed> {
         match self.rolled_back.is_some() && found.generation() <= self.applied.generation() {
             true => Err(Missed::Old { applied: self.applied, found }),
@@ -257,22 +260,22 @@ impl Follower {
         }
     }
 
-    /// How many targets it knows to be revoked.
+    /// The number of revoked targets.
     pub fn rules(&self) -> usize {
         self.rules.len()
     }
 
-    /// Begins with a snapshot, all parts of it. One that knows less than was applied is refused, and ends the trust in this generation.
+    /// Begins with a whole snapshot. A snapshot older than the applied state is refused and ends the trust in this generation.
     pub fn begin(&mut self, snapshot: &FeedSnapshot) -> Result<(), Missed> {
         let mut whole = Building::default();
         whole.add(snapshot);
         self.begin_with(whole)
     }
 
-    /// The same with a snapshot whose parts came one by one.
+    /// The same with a snapshot whose parts arrived one by one.
     pub fn begin_with(&mut self, snapshot: Building) -> Result<(), Missed> {
         let Building { seq, rules, held, marks } = snapshot;
-        // The next stream says what was seen before, so that the server judges it.
+        // The next stream tells the server what was seen, so that the server can judge it.
         self.must_begin = false;
         if seq < self.applied {
             return Err(self.old(seq));
@@ -284,7 +287,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Takes the next event. `previous` is the seq of the event before it: one that was not applied is a gap.
+    /// Applies the next event. `previous` is the sequence number of the event before it; if that event was not applied, there is a gap.
     pub fn apply(&mut self, previous: Seq, event: &FeedEvent) -> Result<(), Missed> {
         self.follows(previous)?;
         if event.seq() <= self.applied {
@@ -307,14 +310,14 @@ impl Follower {
                 self.held.remove(task);
                 self.ended(1);
             }
-            // A lock keeps from new grants, and who grants asks the server.
+            // A lock only blocks new grants, which the server decides.
             FeedEvent::Lock { .. } | FeedEvent::Lift { .. } => {}
         }
         self.applied = event.seq();
         Ok(())
     }
 
-    /// Takes a heartbeat: nothing is missing up to its head, and that was so at `fresh_at`.
+    /// Applies a heartbeat, which proves that nothing up to its head is missing, as of `fresh_at`.
     pub fn heartbeat(&mut self, beat: Heartbeat, now: Moment) -> Result<(), Missed> {
         self.follows(beat.previous)?;
         if beat.head < self.applied {
@@ -337,8 +340,8 @@ impl Follower {
         Ok(())
     }
 
-    /// The same for one that carries the ends of the chains of commits: a chain that ends before its end of then, or ends otherwise at the same
-    /// commit, ends the trust in this generation.
+    /// The same for a heartbeat with the ends of the commit chains. A chain that ends before the end seen earlier, or has a different
+    /// header at the same commit, ends the trust in this generation.
     pub fn heartbeat_with_heads(&mut self, beat: Heartbeat, chains: Vec<ChainHead>, now: Moment) -> Result<(), Missed> {
         let seen = self.seen.iter().filter(|(head, _)| head.generation() == beat.head.generation());
         let differs = |old: &&ChainHead| {
@@ -356,7 +359,7 @@ impl Follower {
         Ok(())
     }
 
-    /// So many rules or holds are no longer in force. Their marks stay until they are too many: what is marked is asked about by name.
+    /// Records that rules or holds have ended. Their marks stay until there are too many; a marked token is checked by name.
     fn ended(&mut self, count: usize) {
         if self.marks.ended(count) {
             self.mark_anew();
@@ -369,8 +372,8 @@ impl Follower {
         self.held.iter().for_each(|task| self.marks.held(*task));
     }
 
-    /// Only a new generation's own proof makes it fresh. That says, too, whether what the one before proved of time still holds. It began by
-    /// revoking whatever was issued before it, so it may be believed where the one before was not.
+    /// A new generation needs its own proof of freshness, which also says whether time proven in the previous generation still holds. A new
+    /// generation begins by revoking everything issued before it, so it is trusted again where the previous one was not.
     fn turn_to(&mut self, seq: Seq) {
         if seq.generation() > self.applied.generation() {
             (self.proof, self.seen, self.rolled_back) = (None, None, None);
@@ -388,7 +391,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Now: the wall clock, but never earlier than what the feed proves.
+    /// The present time: the wall clock, but never earlier than the feed proves.
     pub fn time(&self, now: Moment) -> Millis {
         now.wall.max(self.proven(now).unwrap_or_default())
     }
@@ -397,7 +400,7 @@ impl Follower {
         self.ahead.map(|(fresh_at, steady, _)| fresh_at.plus(now.steady.saturating_sub(steady)))
     }
 
-    /// It is whole, and its last proof of freshness is young enough.
+    /// Whether the follower is complete and its newest proof of freshness is valid.
     pub fn is_fresh(&self, now: Moment) -> bool {
         self.fresh(now).is_ok()
     }
@@ -411,7 +414,8 @@ impl Follower {
         }
         let Some((beat, came)) = self.proof else { return Err(FollowerRefusal::Stale(Millis(0))) };
         let age = now.wall.since(beat.fresh_at).max(now.steady.saturating_sub(came.steady));
-        // A proof that came late, to one whose clock is behind: earlier proofs tell by how much, up to the skew of who made them.
+        // Detects a proof that arrived late at a follower whose wall clock is behind: earlier proofs show the delay, up to the clock skew
+        // of the replicas.
         let late = self.proven(now).map_or(0, |proven| proven.since(beat.fresh_at)).saturating_sub(limits::CLOCK_SKEW_MS);
         if age.max(late) > beat.max_age.min(limits::FEED_MAX_AGE_MS) {
             Err(FollowerRefusal::Stale(beat.fresh_at))
@@ -422,7 +426,8 @@ impl Follower {
 
     /// Whether a credential with these claims may be accepted now. Signature, audience and possession are checked elsewhere.
     ///
-    /// The revision in the facts is the token's own word: it counts only because the signing key's rules come first.
+    /// The revision in the facts is claimed by the token itself. It may be relied on only because the rule of the signing key is checked
+    /// first.
     pub fn check(&self, facts: &Facts<'_>, life: Life, now: Moment) -> Result<(), FollowerRefusal> {
         if let Some(seq) = self.key_revoked(facts.key) {
             return Err(FollowerRefusal::Key(seq));
@@ -437,8 +442,8 @@ impl Follower {
         }
     }
 
-    /// What [`check`](Follower::check) comes to for a credential that nothing [`touches`](Follower::touches): it knows everything, and the
-    /// credential lives.
+    /// The result of [`check`](Follower::check) for a credential that nothing [`touches`](Follower::touches): the follower's knowledge is
+    /// complete and the credential has not expired.
     pub fn lives(&self, life: Life, now: Moment) -> Result<(), FollowerRefusal> {
         self.fresh(now)?;
         let ttl = life.expires_at.since(life.issued_at);
@@ -455,13 +460,13 @@ impl Follower {
         Ok(())
     }
 
-    /// Whether a rule or hold may speak against a credential, its key's rules among them. `false` is certain, and costs a few nanoseconds
-    /// for each question; where it is `true`, [`check`](Follower::check) says what and whether.
+    /// Whether a rule or hold may apply to a credential, including the rule of its signing key. `false` is certain and costs a few
+    /// nanoseconds per question; after `true`, [`check`](Follower::check) gives the answer.
     pub fn touches(&self, asked: &Asked) -> bool {
         self.marks.touch(asked)
     }
 
-    /// Whether a signing key of ours was revoked: asked before anything that it signed is believed.
+    /// Whether a signing key of mayfly was revoked. To be asked before anything that the key signed is believed.
     pub fn revokes_key(&self, kid: &str) -> bool {
         self.key_revoked(kid).is_some()
     }

@@ -1,4 +1,4 @@
-//! The follower: gaps, freshness, what it may forget and what never.
+//! Tests of the follower: gaps, freshness, which rules it may drop and which never.
 
 use super::*;
 use crate::revocation::Target;
@@ -48,7 +48,7 @@ fn a_gap_shows_in_the_next_event_or_heartbeat_and_ends_only_with_a_snapshot() {
     }
 }
 
-/// A server that was started on an older copy of its ledger: what it forgot, no follower may forget with it.
+/// A server that was started on an older copy of its ledger. The follower must not forget what that server has forgotten.
 #[test]
 fn a_head_that_went_back_ends_the_trust_until_a_new_generation() {
     let snapshot = |n| FeedSnapshot { seq: seq(n), ..FeedSnapshot::default() };
@@ -56,7 +56,7 @@ fn a_head_that_went_back_ends_the_trust_until_a_new_generation() {
         let mut follower = following();
         follower.apply(seq(5), &rule(9, Target::Tool("t".into()), None)).unwrap();
         follower.heartbeat(beat(10, 9, 2_000), at(2_000)).unwrap();
-        // What was applied already says nothing.
+        // An event that was applied already has no effect.
         assert!(matches!(follower.apply(seq(5), &rule(9, Target::Everything, None)), Err(Missed::Old { .. })));
         assert_eq!(follower.check(&Facts::default(), LIFE, at(2_000)), Ok(()));
         let back = match by_snapshot {
@@ -72,7 +72,7 @@ fn a_head_that_went_back_ends_the_trust_until_a_new_generation() {
             assert!(said.unwrap_err().to_string().contains("mayfly server recover") && !follower.is_fresh(at(4_000)));
         };
         refused(&follower);
-        // It counts past what was seen: nothing heals by itself.
+        // The server's head passes what was seen, but trust does not come back by itself.
         assert!(follower.heartbeat(beat(11, 9, 4_000), at(4_000)).is_err());
         assert!(follower.apply(seq(10), &rule(12, Target::Tool("other".into()), None)).is_err());
         assert!(follower.begin(&snapshot(50)).is_err());
@@ -97,7 +97,7 @@ fn another_history_at_the_same_commit_ends_the_trust_whatever_the_seq() {
         assert_eq!((took.is_ok(), follower.rolled_back().is_none()), (same, same), "{commit} {byte}");
         assert_eq!(follower.check(&Facts::default(), LIFE, at(3_000)).is_ok(), same);
     }
-    // The server compares, too: where a stream begins.
+    // The server also compares, when a stream begins.
     let mut follower = following();
     follower.told_rolled_back("it has another commit 7");
     assert!(matches!(follower.check(&Facts::default(), LIFE, at(1_000)), Err(FollowerRefusal::RolledBack(_))));
@@ -132,13 +132,13 @@ fn no_step_of_its_clock_keeps_it_fresh_revives_or_drops() {
     let mut follower = following();
     let credential = Target::Credential(crate::seq::CredentialId::from_bytes([1; 16]));
     follower.apply(seq(5), &rule(6, credential, Some(Millis(400_000)))).unwrap();
-    // Set back by a year: the steady clock tells the age.
+    // Set back by a year: the steady clock determines the age.
     let back = Moment { wall: Millis(0), steady: 12_000 };
     assert!(matches!(follower.check(&Facts::default(), LIFE, back), Err(FollowerRefusal::Stale(_))));
     follower.heartbeat(beat(6, 6, 301_000), Moment { wall: Millis(0), steady: 301_000 }).unwrap();
     let back = Moment { wall: Millis(0), steady: 301_000 };
     assert_eq!(follower.check(&Facts::default(), LIFE, back), Err(FollowerRefusal::Expired(Millis(300_000))));
-    // Set forward by a year and back: nothing was dropped meanwhile.
+    // Set forward by a year and back: no rule was dropped meanwhile.
     let forward = Moment { wall: Millis(u64::MAX / 2), steady: 301_000 };
     follower.heartbeat(beat(6, 6, 301_001), forward).unwrap();
     assert!(follower.check(&Facts::default(), LIFE, forward).is_err());
@@ -198,7 +198,7 @@ fn a_generation_that_goes_on_in_time_does_not_forget_how_late_it_is() {
     let event = FeedEvent::Rule { seq: first, targets: vec![Target::Everything], drop_after: None, locks: false };
     follower.apply(seq(3), &event).unwrap();
     let facts = Facts { revision: first, ..Facts::default() };
-    // An hour later by the clock that never steps, a proof comes that was made at the start; the wall clock was set back.
+    // An hour later by the steady clock, a proof arrives that was made at the start; the wall clock was set back.
     let behind = Moment { wall: Millis(2_000), steady: 3_600_000 };
     follower.heartbeat(Heartbeat { head: first, previous: first, ..beat(0, 0, 2_000) }, behind).unwrap();
     assert!(matches!(follower.check(&facts, LIFE, behind), Err(FollowerRefusal::Stale(_))));

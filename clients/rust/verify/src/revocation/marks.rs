@@ -1,8 +1,9 @@
-//! The quick no: whether anything of what is in force can touch a token, by numbers that were made once when the token was read.
+//! A quick check whether any rule or hold in force may affect a token, using hashes that are computed once when the token is parsed.
 //!
-//! Each question that a token answers has a number, and so has each target: of the same question, the same number. What is in force leaves
-//! its marks in a small table. A token none of whose numbers is marked is touched by nothing, which is nearly every token; the others are
-//! asked about by name ([`Rules`](super::Rules)). So a mark too many costs time and never an answer; a mark too few there cannot be.
+//! Each question that a token gives has a hash, and a target has the same hash as the question that matches it. Everything in force sets
+//! bits in a small table (a Bloom filter). A token without any marked hash is not affected, which is the case for nearly all tokens; the
+//! others are checked by name ([`Rules`](super::Rules)). A false positive costs time and never changes a result; false negatives are
+//! impossible.
 
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,25 +16,29 @@ use super::sort::Sorts;
 use super::target::Target;
 use crate::seq::Seq;
 
-/// Targets to a word of 64 bits, where the table is full. Of three bits each: one stranger in a thousand finds its own set by others.
+/// Maximum number of targets per 64-bit word. Each sets three bits, so that one unrelated token in a thousand finds its three bits set by
+/// others.
 const PER_WORD: usize = 4;
 /// The least number of words.
 const WORDS: usize = 16;
-/// What bites whatever the revision: a signing key that was revoked, a task that is held. Above every seq, [`Seq::LAST`] too.
+/// For entries that apply regardless of the revision: a revoked signing key, a held task. Greater than every sequence number, including
+/// [`Seq::LAST`].
 const ALWAYS: u64 = u64::MAX;
-/// Marks of what ended that are kept before all are made anew, beside a quarter of all.
+/// How many ended marks may stay, besides a quarter of all marks, before the table is rebuilt.
 const ENDED: usize = 64;
 
-/// The next state of any marks: no two that differ have one.
+/// The next state number. Different marks never have the same state number.
 static STATES: AtomicU64 = AtomicU64::new(1);
 
 fn new_state() -> u64 {
     STATES.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The number of a question, and of the targets that answer it. Of a policy the version is not in it: a rule is for all below its own.
+/// The hash of a question and of the targets that match it. The version of a policy question is left out, because a rule covers all
+/// versions below its own.
 ///
-/// The same in every process, for nobody chooses what is in force but those who may revoke everything.
+/// The hash function is the same in every process. Only operators who may revoke choose the targets in force, so nobody else can provoke
+/// collisions.
 fn number(probe: &Probe<'_>) -> u32 {
     let hasher = FixedState::default();
     let hash = match probe {
@@ -43,12 +48,13 @@ fn number(probe: &Probe<'_>) -> u32 {
     hash as u32
 }
 
-/// Which revision it was decided at, and the numbers of all that it answers.
+/// The revision of a token's decision and the hashes of all its questions.
 #[derive(Debug)]
 pub struct Asked {
     revision: u64,
     numbers: Box<[u32]>,
-    /// The state of the marks that last were found not to touch it: as long as that stays, they do not. 0 for none.
+    /// The state of the marks that were last found not to affect the token. While the marks have this state the result stays valid. 0:
+    /// none.
     untouched: AtomicU64,
 }
 
@@ -59,7 +65,7 @@ impl Clone for Asked {
 }
 
 impl Facts<'_> {
-    /// These facts as [`Follower::touches`](super::Follower::touches) asks about them.
+    /// The hashes of these facts, for [`Follower::touches`](super::Follower::touches).
     pub fn asked(&self) -> Asked {
         let mut numbers = Vec::with_capacity(32);
         self.each(Sorts::ALL, &mut |probe| {
@@ -70,15 +76,15 @@ impl Facts<'_> {
     }
 }
 
-/// The marks of all that is in force.
+/// The marks of everything in force.
 #[derive(Clone, Debug)]
 pub(super) struct Marks {
     words: Box<[u64]>,
-    /// The newest of each number: that a table of bits says maybe is not the last word.
+    /// The newest revocation per hash, to confirm a match in the bit table.
     newest: HashMap<u32, u64>,
     newest_of_all: u64,
     ended: usize,
-    /// Another with each mark. A copy has the same as long as it is the same.
+    /// Changes with each mark. A clone has the same state until one of the two changes.
     state: u64,
 }
 
@@ -88,24 +94,24 @@ impl Default for Marks {
     }
 }
 
-/// Three bits of a word, by the bits of a number that do not choose the word.
+/// Three bits of a word, from the bits of a hash that do not select the word.
 const fn bits(number: u32) -> u64 {
     1 << (number & 63) | 1 << (number >> 6 & 63) | 1 << (number >> 12 & 63)
 }
 
 impl Marks {
-    /// A target was revoked.
+    /// Marks a revoked target.
     pub fn revoked(&mut self, target: &Target, seq: Seq) {
         let always = matches!(target, Target::SigningKey(_));
         self.mark(number(&target.probe()), if always { ALWAYS } else { seq.as_u64() });
     }
 
-    /// A task is held.
+    /// Marks a held task.
     pub fn held(&mut self, task: crate::seq::TaskId) {
         self.mark(number(&Probe::Task(task)), ALWAYS);
     }
 
-    /// So many marks are of what is no longer in force. `true`: they are too many, and all are to be made anew.
+    /// Records that marks have ended. `true`: too many have ended, and the table must be rebuilt.
     pub fn ended(&mut self, count: usize) -> bool {
         self.ended += count;
         self.ended > ENDED + self.newest.len() / 4
@@ -116,16 +122,16 @@ impl Marks {
         self.newest_of_all > revision
     }
 
-    /// Whether anything in force may touch it. `false` is certain.
+    /// Whether anything in force may affect the token. `false` is certain.
     pub fn touch(&self, asked: &Asked) -> bool {
         if !self.newer(asked.revision) || asked.untouched.load(Ordering::Relaxed) == self.state {
             return false;
         }
-        // All of them, and no branch between: nearly always none is marked.
+        // A fold over all hashes without branches, since almost always none is marked.
         let marked = asked.numbers.iter().fold(false, |any, number| any | self.is_marked(*number));
         let touched = marked && asked.numbers.iter().any(|number| self.is_marked(*number) && self.bites(*number, asked.revision));
         if !touched {
-            // What this says stays true for that state, whoever reads it when.
+            // The result stays valid for this state, so a relaxed store suffices.
             asked.untouched.store(self.state, Ordering::Relaxed);
         }
         touched
@@ -140,7 +146,7 @@ impl Marks {
         self.words[self.word(number)] & bits == bits
     }
 
-    /// There is always a power of two of words.
+    /// The number of words is always a power of two.
     fn word(&self, number: u32) -> usize {
         (number >> 18) as usize & (self.words.len() - 1)
     }

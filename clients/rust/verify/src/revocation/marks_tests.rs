@@ -1,4 +1,4 @@
-//! The quick way and the plain way say the same, whatever happened.
+//! Tests that the quick check and the full check agree, whatever happens.
 
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ fn seq(n: u64) -> Seq {
     Seq::from_u64(n).unwrap()
 }
 
-/// Names of which there are few, so that rules and tokens meet.
+/// A small number of names, so that rules and tokens meet.
 fn name(n: u8) -> String {
     ["a", "b", "c", "spiffe://a", "spiffe://a/b", "spiffe://a/b/c", "spiffe://a/bc"][usize::from(n % 7)].to_owned()
 }
@@ -45,7 +45,7 @@ fn target() -> impl Strategy<Value = Target> {
     })
 }
 
-/// What a token says, by numbers.
+/// The claims of a token, as numbers.
 type Says = (u64, Vec<u8>, Vec<u8>, Vec<(u8, u8)>, [u8; 6], Option<(u8, u8)>, Option<(u8, u8)>);
 
 fn says() -> impl Strategy<Value = Says> {
@@ -77,7 +77,7 @@ fn with<T>((revision, credentials, tasks, who, names, svid, token): &Says, ask: 
         subject_token: token.map(|(a, b)| (of(a), of(b))),
         rests_on: Vec::new(),
     };
-    // A third of them rest on another grant alone.
+    // A third of the tokens depend on one other grant only.
     ask(&if names[5] % 3 == 0 { Facts { revision: seq(*revision), rests_on: vec![facts], ..Facts::default() } } else { facts })
 }
 
@@ -87,9 +87,9 @@ enum Step {
     Rule(Vec<Target>, Option<u64>),
     Hold(u8),
     Resume(u8),
-    /// Time goes on, and rules end.
+    /// Time passes and rules expire.
     Beat(u64),
-    /// It begins anew, with only these known.
+    /// The follower begins anew with a snapshot of these rules and holds.
     Snapshot(Vec<(Target, u64)>, Vec<u8>),
     Check(Says),
 }
@@ -107,7 +107,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// A follower, where it stands, and the moment there.
+/// A follower, its position and its time.
 struct World {
     follower: Follower,
     at: u64,
@@ -155,7 +155,7 @@ impl World {
         self.follower.apply(previous, &event).unwrap();
     }
 
-    /// The quick way, as [`Checker`](crate::check::Checker) goes it.
+    /// The quick check as [`Checker`](crate::check::Checker) does it.
     fn quick(&self, asked: &Asked, facts: &Facts<'_>, life: Life) -> Result<(), FollowerRefusal> {
         if self.follower.touches(asked) {
             self.follower.check(facts, life, self.now)
@@ -170,7 +170,7 @@ proptest! {
     #[test]
     fn the_quick_way_and_the_plain_way_agree(steps in steps()) {
         let mut world = World::new();
-        // Made when a token was first shown, and asked about ever after.
+        // Computed when a token is first seen and then reused.
         let mut known: Vec<(Says, Asked)> = Vec::new();
         for step in steps {
             world.take(&step);
@@ -197,7 +197,7 @@ proptest! {
         prop_assert!(world.follower.touches(&facts.asked()));
         world.beat(5_000);
         prop_assert_eq!(world.follower.rules(), 0);
-        // Few that ended stay marked, and are asked about by name.
+        // A few ended rules stay marked and are checked by name.
         prop_assert_eq!(world.follower.touches(&facts.asked()), rules <= 64 + rules / 4);
         prop_assert_eq!(world.quick(&facts.asked(), &facts, Life { expires_at: world.now.wall.plus(1), ..LIFE }), Ok(()));
     }

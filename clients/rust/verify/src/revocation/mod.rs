@@ -1,4 +1,4 @@
-//! Revoking: what a revocation aims at, the rules that it makes, and one who follows them.
+//! Revocation: targets, the rules that revocations create, and the follower that applies them.
 
 pub mod event;
 pub mod facts;

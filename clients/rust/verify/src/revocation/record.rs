@@ -1,4 +1,4 @@
-//! A target in the form that is kept: what records and snapshots hold. The tags are persisted and frozen.
+//! The persisted form of targets, in records and snapshots. The tags are frozen.
 
 use std::borrow::Cow;
 
@@ -7,24 +7,24 @@ use prost::Message;
 use crate::identity::caller::Caller;
 use crate::identity::spiffe_id::SpiffeId;
 
-/// Somebody by issuer and subject. A SPIFFE ID stands in `sub` with its trust domain as issuer.
+/// An identity: issuer and subject. A SPIFFE ID is in `sub`, with its trust domain as issuer.
 #[derive(Clone, PartialEq, Eq, Hash, Message, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
     /// Issuer: a URL, or the trust domain of a SPIFFE ID.
     #[prost(string, tag = "1")]
     pub issuer: String,
-    /// Subject in that issuer.
+    /// The subject at that issuer.
     #[prost(string, tag = "2")]
     pub sub: String,
 }
 
 impl Identity {
-    /// A workload's.
+    /// The identity of a workload.
     pub fn workload(id: &SpiffeId) -> Identity {
         Identity { issuer: id.trust_domain().to_owned(), sub: id.as_str().to_owned() }
     }
 
-    /// Whoever calls: a person who signed in, else the workload.
+    /// The identity of a caller: the person who signed in, else the workload.
     pub fn of(caller: &Caller) -> Identity {
         match caller.person() {
             Some(person) => Identity { issuer: person.issuer.to_string(), sub: person.subject.to_string() },
@@ -32,12 +32,12 @@ impl Identity {
         }
     }
 
-    /// A workload by its SPIFFE ID, a person by issuer and subject: also one whose issuer calls it like a workload.
+    /// The identity as text: the SPIFFE ID of a workload, or `issuer#sub` of a person, even if the person's `sub` looks like a SPIFFE ID.
     pub fn name(&self) -> String {
         self.name_in_place().into_owned()
     }
 
-    /// The same, borrowed where it is a workload's.
+    /// The same, borrowed for a workload.
     pub fn name_in_place(&self) -> Cow<'_, str> {
         let domain = self.sub.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next());
         match domain == Some(&self.issuer) {
@@ -47,10 +47,10 @@ impl Identity {
     }
 }
 
-/// What a revocation aims at. [`Target`](super::Target) is its checked form.
+/// A revocation target. [`Target`](super::Target) is its validated form.
 #[derive(Clone, PartialEq, Message)]
 pub struct TargetRecord {
-    /// One of these.
+    /// Exactly one of the kinds of target.
     #[prost(oneof = "Aim", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
     pub aim: Option<Aim>,
 }
@@ -58,10 +58,10 @@ pub struct TargetRecord {
 /// The kinds of target.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Aim {
-    /// A credential and what rests on it.
+    /// A credential and everything that depends on it.
     #[prost(bytes = "vec", tag = "1")]
     Credential(Vec<u8>),
-    /// A task and everything under it.
+    /// A task and everything below it.
     #[prost(bytes = "vec", tag = "2")]
     Task(Vec<u8>),
     /// A workload.
@@ -73,10 +73,10 @@ pub enum Aim {
     /// All workloads of a trust domain.
     #[prost(string, tag = "5")]
     TrustDomain(String),
-    /// All that a trust anchor vouched for: SHA-256 of its certificate.
+    /// Everything that a trust anchor vouched for: SHA-256 of its certificate.
     #[prost(bytes = "vec", tag = "6")]
     TrustAnchor(Vec<u8>),
-    /// Somebody by issuer and subject.
+    /// An identity by issuer and subject.
     #[prost(message, tag = "7")]
     Subject(Identity),
     /// An upstream.
@@ -94,16 +94,16 @@ pub enum Aim {
     /// An environment.
     #[prost(string, tag = "12")]
     Environment(String),
-    /// What an environment's policy set permitted below a version.
+    /// Everything permitted by an environment's policy sets below a version.
     #[prost(message, tag = "13")]
     PolicyBelow(PolicyBelow),
-    /// A signing key of ours.
+    /// A signing key of mayfly.
     #[prost(string, tag = "14")]
     SigningKey(String),
     /// An SVID.
     #[prost(message, tag = "15")]
     Svid(SvidTarget),
-    /// A subject token: issuer, and its id as `sub`.
+    /// A subject token: its issuer, and its id as `sub`.
     #[prost(message, tag = "16")]
     SubjectToken(Identity),
     /// Everything.
@@ -111,7 +111,7 @@ pub enum Aim {
     Everything(bool),
 }
 
-/// Policy versions below one.
+/// The policy versions below a given one.
 #[derive(Clone, PartialEq, Message)]
 pub struct PolicyBelow {
     /// The environment.
@@ -122,16 +122,16 @@ pub struct PolicyBelow {
     pub version: u64,
 }
 
-/// An SVID by trust domain, issuing key and serial.
+/// An SVID by trust domain, issuing key and serial number.
 #[derive(Clone, PartialEq, Message)]
 pub struct SvidTarget {
-    /// Its trust domain.
+    /// The SVID's trust domain.
     #[prost(string, tag = "1")]
     pub trust_domain: String,
-    /// SHA-256 of the public key that signed it.
+    /// SHA-256 of the public key that signed the SVID.
     #[prost(bytes = "vec", tag = "2")]
     pub issuing_key: Vec<u8>,
-    /// Its serial, big endian.
+    /// The SVID's serial number, big endian.
     #[prost(bytes = "vec", tag = "3")]
     pub serial: Vec<u8>,
 }

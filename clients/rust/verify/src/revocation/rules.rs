@@ -1,7 +1,8 @@
-//! The rules that revocations make, and the check of one credential against them: a few hash probes, however many rules there are.
+//! Revocation rules, and the check of one credential against them, which takes a few hash look-ups regardless of the number of rules.
 //!
-//! A revocation at seq `v` covers what was decided at `r < v`. Three sorts are otherwise: a signing key's rule ignores `r`, because whoever
-//! stole the key chooses it; evidence that was revoked blocks every new grant from it; a lock blocks every new grant until lifted.
+//! A revocation at sequence number `v` covers everything decided at `r < v`. There are three exceptions: the rule of a signing key ignores
+//! `r`, because whoever stole the key chooses `r`; revoked evidence blocks every new grant that depends on it; a lock blocks every new
+//! grant until it is lifted.
 
 use super::facts::{Facts, Probe};
 use super::sort::{SORTS, Sort, Sorts};
@@ -12,14 +13,14 @@ use crate::limits;
 use crate::persistent::Calendar;
 use crate::seq::{Millis, Seq};
 
-/// The rule that a credential or grant ran into.
+/// The rule that covers a credential or blocks a grant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hit {
-    /// What the rule aims at.
+    /// The rule's target.
     pub target: Target,
-    /// The seq of the revocation or lock.
+    /// The sequence number of the revocation or the lock.
     pub seq: Seq,
-    /// It is a lock: new grants are refused until it is lifted.
+    /// The rule is a lock: new grants are refused until it is lifted.
     pub lock: bool,
 }
 
@@ -27,16 +28,16 @@ pub struct Hit {
 #[derive(Clone, Default)]
 pub struct Rules {
     table: Table,
-    /// The newest revocation of each sort: a decision that saw it needs no probe.
+    /// The newest revocation of each sort. A decision that has seen it needs no look-up for this sort.
     newest: [Seq; SORTS],
     locks: [usize; SORTS],
     ends: Calendar<Target>,
-    /// The newest revocation among the rules that were dropped.
+    /// The newest revocation among the dropped rules.
     dropped: Seq,
 }
 
 impl Rules {
-    /// Puts a revocation or lock into force. `until` bounds the revocation; a signing key's is kept for ever.
+    /// Adds a revocation or a lock. `until` bounds the revocation; the rule of a signing key is kept for ever.
     pub fn add(&mut self, target: &Target, revoked: Option<Seq>, lock: Option<Seq>, until: Millis) {
         let sort = target.sort();
         let until = if sort == Sort::SigningKey { Millis(u64::MAX) } else { until };
@@ -52,7 +53,7 @@ impl Rules {
         }
     }
 
-    /// Lifts a lock; what was revoked stays revoked. `false` when there was none.
+    /// Lifts a lock; a revocation stays in force. `false` where there was no lock.
     pub fn lift(&mut self, target: &Target) -> bool {
         let sort = target.sort();
         let Some(mut entry) = self.get(target) else { return false };
@@ -64,28 +65,37 @@ impl Rules {
         if entry.revoked == Seq::ZERO {
             self.table.remove(target);
         } else if entry.until < Millis(u64::MAX) {
-            // Its end may have come while the lock kept it.
+            // The rule's end may have passed while the lock kept it.
             self.ends.after(entry.until, target.clone());
         }
         true
     }
 
-    /// What is in force for exactly this target.
+    /// The entry for exactly this target.
     pub fn get(&self, target: &Target) -> Option<Entry> {
         self.table.get(target)
     }
 
-    /// What is in force for what answers a question, whatever the revision.
+    /// The entry that matches a question, regardless of the revision.
     pub(super) fn found(&self, probe: &Probe<'_>) -> Option<Entry> {
         self.table.probe(probe, Seq::ZERO)
     }
 
-    /// The rule by which a credential or grant with these facts is revoked, if one does.
+    /// The rule that covers a credential or grant with these facts, if there is one.
     pub fn covers(&self, facts: &Facts<'_>) -> Option<Hit> {
         self.covered(facts, |_| true)
     }
 
+<<<<<<< HEAD
     /// The same, of revocations before `before`.
+=======
+    /// The same, ignoring the revocation at `but`.
+    pub fn covers_but(&self, facts: &Facts<'_>, but: Seq) -> Option<Hit> {
+        self.covered(facts, |seq| seq != but)
+    }
+
+    /// The same, for revocations before `before`.
+>>>>>>> t5
     pub fn covers_before(&self, facts: &Facts<'_>, before: Seq) -> Option<Hit> {
         self.covered(facts, |seq| seq < before)
     }
@@ -107,18 +117,19 @@ impl Rules {
         hit
     }
 
-    /// The sorts of which a rule can block a grant of this revision. What answers none of them need not be gathered.
+    /// The sorts of rules that can block a grant of this revision. Facts that only other sorts match need not be collected.
     pub fn may_block(&self, revision: Seq) -> Sorts {
         let bites = |sort: &Sort| self.locks[*sort as usize] > 0 || self.newest[*sort as usize] > revision;
         Sort::ALL.into_iter().filter(bites).fold(self.table.evidence(), Sorts::with)
     }
 
-    /// The rule by which a new grant with these facts is refused, if one does: it is covered, rests on revoked evidence, or is locked out.
+    /// The rule that blocks a new grant with these facts, if there is one: it is covered, depends on revoked evidence, or is locked.
     pub fn blocks(&self, facts: &Facts<'_>) -> Option<Hit> {
         self.blocked(facts, self.may_block(facts.revision))
     }
 
-    /// The rule by which an operator is kept out, if one does. A rule over everything or an environment stops grants, not those who mend it.
+    /// The rule that shuts out an operator, if there is one. A rule over everything or over an environment blocks grants, but not the
+    /// operators who resolve the incident.
     pub fn shuts_out(&self, facts: &Facts<'_>) -> Option<Hit> {
         self.blocked(facts, self.may_block(facts.revision).without(Sort::Everything).without(Sort::Environment))
     }
@@ -138,14 +149,14 @@ impl Rules {
         hit
     }
 
-    /// Drops up to `most` rules that nothing alive can still run into. Locks stay.
+    /// Drops up to `most` rules that can no longer match anything that is live. Locks stay.
     pub fn expire(&mut self, now: Millis, most: usize) -> usize {
         let mut dropped = 0;
         while dropped < most {
             let Some(target) = self.ends.due(now) else { break };
             dropped += 1;
             if let Some(entry) = self.get(&target).filter(|e| e.until < now && e.lock.is_none()) {
-                // Of a task and of a credential the fold knows by itself that it is over: nothing is granted on it, with the rule or without.
+                // The fold itself knows that a task or a credential is over and grants nothing on it, with or without the rule.
                 if !matches!(target.sort(), Sort::Task | Sort::Credential) {
                     self.dropped = self.dropped.max(entry.revoked);
                 }
@@ -155,48 +166,48 @@ impl Rules {
         dropped
     }
 
-    /// The sorts of which something was revoked after a view.
+    /// The sorts with a revocation after a view.
     pub fn newer(&self, revision: Seq) -> impl Iterator<Item = Sort> {
         Sort::ALL.into_iter().filter(move |sort| self.newest[*sort as usize] > revision)
     }
 
-    /// How many of them are locked.
+    /// The number of locks.
     pub fn locks(&self) -> usize {
         self.locks.iter().sum()
     }
 
-    /// How many targets have something in force.
+    /// The number of targets with an entry.
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// Nothing is in force.
+    /// Whether nothing is in force.
     pub fn is_empty(&self) -> bool {
         self.table.len() == 0
     }
 
-    /// Everything in force, in the order of the targets: the same for the same log, on every replica.
+    /// All entries, ordered by target: the same log gives the same order on every replica.
     pub fn entries(&self) -> Vec<(Target, Entry)> {
         self.table.entries()
     }
 
-    /// When to look which rules can be dropped. Part of the state: what is looked at first decides what is dropped in which commit.
+    /// When to check which rules can be dropped. Part of the state, because the order decides which rules a commit drops.
     pub fn ends(&self) -> &Calendar<Target> {
         &self.ends
     }
 
-    /// The newest revocation that is no longer known here. A grant decided on a view from before it cannot be judged.
+    /// The newest revocation that was dropped. A grant decided on an earlier view cannot be judged.
     pub fn dropped(&self) -> Seq {
         self.dropped
     }
 
-    /// How long a rule is kept at least that covers what ends then: until it has ended for every verifier, whatever a writer with a wrong
-    /// clock wrote.
+    /// The least time to keep a rule that covers something which ends at `end`: until that has ended for every verifier, whatever a writer
+    /// with a wrong clock wrote.
     pub fn outlasting(end: Millis) -> Millis {
         end.plus(limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
     }
 
-    /// How long a revocation's rule is kept: until the latest end that anything decided before it can reach.
+    /// How long the rule of a revocation is kept: until the latest possible end of anything decided before it.
     pub fn keep_until(now: Millis) -> Millis {
         now.plus(limits::TASK_TTL_MS + limits::CREDENTIAL_TTL_MS + limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
     }

@@ -1,4 +1,4 @@
-//! Rules against what they match, and their end.
+//! Tests of rules: what they match, and when they end.
 
 use super::*;
 use crate::revocation::SvidFacts;
@@ -11,7 +11,7 @@ fn tool(n: u8) -> Target {
 #[test]
 fn a_copy_drops_the_same_rules_in_the_same_order() {
     let mut rules = Rules::default();
-    // Put in against the order of the targets, and one of them twice.
+    // Added against the order of targets, and one of them twice.
     for n in (0..9).rev() {
         rules.add(&tool(n), Some(Seq::start_of(1)), None, Millis(5));
     }
@@ -34,7 +34,7 @@ fn a_rule_whose_end_came_under_a_lock_is_dropped_after_the_lift() {
     assert!(rules.is_empty() && rules.ends().is_empty());
 }
 
-/// Facts that each of these targets, and no other, finds something in.
+/// Facts that this target matches, and no other of the targets.
 fn facts_of(target: &Target) -> Facts<'_> {
     let mut facts = Facts::default();
     match target {
@@ -74,7 +74,8 @@ fn where_no_rule_may_block_none_does_whatever_it_aims_at() {
                 let facts = Facts { revision, ..facts_of(&target) };
                 let blocked = rules.blocks(&facts).is_some();
                 assert!(!blocked || rules.may_block(revision).has(target.sort()), "{target} {revoked:?} {lock:?} {revision:?}");
-                // Decided before it, or locked: the rule bites, so that the test can fail. A version of a policy has no lock.
+                // Decided before the revocation, or locked: the rule must block, so that the test can fail. A policy version cannot be
+                // locked.
                 let locked = lock.is_some() && target.sort() != Sort::PolicyBelow;
                 let covered = revoked.is_some() && revision < seq(10);
                 assert!(blocked || !(locked || covered), "{target} {revoked:?} {lock:?} {revision:?}");

@@ -1,6 +1,6 @@
-//! The sorts of targets, and what is true of each.
+//! The sorts of revocation targets and their properties.
 
-/// The sort of a target, to index tables.
+/// The sort of a target. The numbers are indexes into tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash)]
 #[repr(usize)]
 pub enum Sort {
@@ -23,11 +23,11 @@ pub enum Sort {
     Everything,
 }
 
-/// How many sorts there are.
+/// The number of sorts.
 pub const SORTS: usize = 17;
 
 impl Sort {
-    /// Every sort, in the order of its number.
+    /// All sorts, ordered by number.
     pub const ALL: [Sort; SORTS] = [
         Sort::Credential,
         Sort::Task,
@@ -48,7 +48,7 @@ impl Sort {
         Sort::Everything,
     ];
 
-    /// Revoking it blocks new grants too, unless asked not to.
+    /// Whether revoking a target of this sort also locks it, that is blocks new grants, by default.
     pub const fn locks(self) -> bool {
         matches!(
             self,
@@ -64,7 +64,7 @@ impl Sort {
         )
     }
 
-    /// Once revoked it is evidence for nothing, whatever a decision saw.
+    /// Whether a revoked target of this sort blocks every new grant that depends on it, whatever the decision has seen.
     pub const fn is_evidence(self) -> bool {
         Sorts::OF_EVIDENCE.has(self)
     }
@@ -73,7 +73,7 @@ impl Sort {
         1 << self as u32
     }
 
-    /// The word that stands before the colon in its written form.
+    /// The word before the colon in the text form.
     pub const fn word(self) -> &'static str {
         match self {
             Sort::Credential => "credential",
@@ -97,45 +97,45 @@ impl Sort {
     }
 }
 
-/// Some of the sorts.
+/// A set of sorts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sorts(u32);
 
 impl Sorts {
-    /// None of them.
+    /// The empty set.
     pub const NONE: Sorts = Sorts(0);
-    /// Every one.
+    /// The set of all sorts.
     pub const ALL: Sorts = Sorts((1 << SORTS) - 1);
-    /// Those that an identity answers.
+    /// The sorts that match identities.
     pub const OF_IDENTITIES: Sorts =
         Sorts::NONE.with(Sort::Caller).with(Sort::Prefix).with(Sort::TrustDomain).with(Sort::Subject);
-    /// Those that bite whatever the revision.
+    /// The sorts that apply regardless of the revision.
     pub const OF_EVIDENCE: Sorts =
         Sorts::NONE.with(Sort::Credential).with(Sort::Task).with(Sort::Svid).with(Sort::SubjectToken).with(Sort::SigningKey);
 
-    /// These and one more.
+    /// The set with one more sort.
     #[must_use]
     pub const fn with(self, sort: Sort) -> Sorts {
         Sorts(self.0 | sort.bit())
     }
 
-    /// These but for one.
+    /// The set without one sort.
     #[must_use]
     pub const fn without(self, sort: Sort) -> Sorts {
         Sorts(self.0 & !sort.bit())
     }
 
-    /// Whether it is one of them.
+    /// Whether the set contains a sort.
     pub const fn has(self, sort: Sort) -> bool {
         self.0 & sort.bit() != 0
     }
 
-    /// Whether any of those is one of them.
+    /// Whether the sets overlap.
     pub const fn any_of(self, of: Sorts) -> bool {
         self.0 & of.0 != 0
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }

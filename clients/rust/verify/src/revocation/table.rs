@@ -1,4 +1,4 @@
-//! Where what is in force lies: one entry per target, found from a target or from a question by a hash probe.
+//! The table of entries in force: one entry per target, found from a target or from a question by hash.
 
 use std::collections::BTreeMap;
 use std::hash::Hash;
@@ -14,11 +14,11 @@ use crate::seq::{CredentialId, Millis, Seq, TaskId};
 /// What is in force for one target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Entry {
-    /// The newest revocation: covers all that was decided before it. 0 for a mere lock.
+    /// The newest revocation, which covers everything decided before it. 0 where there is only a lock.
     pub revoked: Seq,
-    /// The lock, if there is one: blocks new grants.
+    /// The lock, if there is one, which blocks new grants.
     pub lock: Option<Seq>,
-    /// Kept until then. A lock stays until lifted.
+    /// The entry is kept until then. A lock stays until it is lifted.
     pub until: Millis,
 }
 
@@ -48,17 +48,17 @@ impl Equivalent<SvidKey> for SvidRef<'_> {
 
 type Names = Map<Box<str>, Entry>;
 
-/// All entries, each under its target.
+/// All entries by target.
 #[derive(Clone, Default)]
 pub(super) struct Table {
     credential: Map<CredentialId, Entry>,
     task: Map<TaskId, Entry>,
-    /// Tables of one name each, by `Sort`; empty for sorts with another key.
+    /// Tables for sorts with one name, by `Sort`; empty for the other sorts.
     names: [Names; SORTS],
     pairs: [Map<Pair, Entry>; 3],
     anchor: Map<[u8; 32], Entry>,
     svid: Map<SvidKey, Entry>,
-    /// By environment, then version: few, for each names a change of policy.
+    /// By environment, then version. There are few, since each names a change of policy.
     policy: BTreeMap<Box<str>, BTreeMap<u64, Entry>>,
     everything: Option<Entry>,
     len: usize,
@@ -72,18 +72,18 @@ const fn pair_table(sort: Sort) -> usize {
     }
 }
 
-/// A target's digest: of 32 bytes in every target.
+/// A target's digest, which is always 32 bytes.
 fn hash(bytes: &[u8]) -> [u8; 32] {
     bytes.try_into().unwrap_or_default()
 }
 
 impl Table {
-    /// How many targets have an entry.
+    /// The number of targets with an entry.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// The sorts with an entry that bites whatever the revision ([`Sorts::OF_EVIDENCE`]).
+    /// The sorts with an entry that apply regardless of the revision ([`Sorts::OF_EVIDENCE`]).
     pub fn evidence(&self) -> Sorts {
         let names = &self.names[Sort::SigningKey as usize];
         let pairs = &self.pairs[pair_table(Sort::SubjectToken)];
@@ -97,7 +97,7 @@ impl Table {
         all.into_iter().filter(|(_, none)| !none).map(|(sort, _)| sort).collect()
     }
 
-    /// What is in force for exactly this target.
+    /// The entry for exactly this target.
     pub fn get(&self, target: &Target) -> Option<Entry> {
         match target {
             Target::PolicyBelow(e, v) => self.policy.get(e)?.get(v).copied(),
@@ -105,7 +105,7 @@ impl Table {
         }
     }
 
-    /// The entry that answers a question, for a decision at `revision`.
+    /// The entry that matches a question, for a decision at `revision`.
     pub fn probe(&self, probe: &Probe<'_>, revision: Seq) -> Option<Entry> {
         match *probe {
             Probe::Credential(id) => self.credential.get(&id).copied(),
@@ -119,7 +119,7 @@ impl Table {
         }
     }
 
-    /// The target that a probe found, for the message of a refusal.
+    /// The target that a probe found, for the text of a refusal.
     pub fn target_of(&self, probe: &Probe<'_>, revision: Seq) -> Target {
         match *probe {
             Probe::Credential(id) => Target::Credential(id),
@@ -130,7 +130,7 @@ impl Table {
             Probe::Pair(Sort::Subject, a, b) => Target::Subject(a.into(), b.into()),
             Probe::Pair(Sort::UpstreamScope, a, b) => Target::UpstreamScope(a.into(), b.into()),
             Probe::Pair(_, a, b) => Target::SubjectToken(a.into(), b.into()),
-            // Only 32 bytes find an entry, so nothing is lost where it falls back.
+            // Only 32 bytes can find an entry, so the fallback is never used.
             Probe::TrustAnchor(h) => Target::TrustAnchor(h.try_into().unwrap_or_default()),
             Probe::Policy(n, v) => {
                 let newest = self.policy_above(n, v, revision).map_or(v.saturating_add(1), |(version, _)| version);
@@ -141,13 +141,13 @@ impl Table {
         }
     }
 
-    /// Any rule for a version above this one covers it; the newest of them decides.
+    /// A rule for any version above this one covers it. Of several, the newest revocation decides.
     fn policy_above(&self, environment: &str, version: u64, revision: Seq) -> Option<(u64, Entry)> {
         let above = self.policy.get(environment)?.range(version.checked_add(1)?..);
         above.map(|(v, e)| (*v, *e)).filter(|(_, e)| revision < e.revoked).max_by_key(|(_, e)| e.revoked)
     }
 
-    /// A target's entry, made where there is none.
+    /// A target's entry, added if there is none.
     pub fn slot(&mut self, target: &Target) -> &mut Entry {
         const NONE: Entry = Entry { revoked: Seq::ZERO, lock: None, until: Millis(0) };
         self.len += usize::from(self.get(target).is_none());
@@ -163,7 +163,7 @@ impl Table {
         }
     }
 
-    /// Takes a target's entry out.
+    /// Removes a target's entry.
     pub fn remove(&mut self, target: &Target) {
         let gone = match target.probe() {
             Probe::Credential(id) => self.credential.remove(&id).is_some(),
@@ -178,7 +178,7 @@ impl Table {
         self.len -= usize::from(gone);
     }
 
-    /// Everything, in the order of the targets.
+    /// All entries, ordered by target.
     pub fn entries(&self) -> Vec<(Target, Entry)> {
         let mut all: Vec<(Target, Entry)> = Vec::with_capacity(self.len);
         all.extend(self.credential.iter().map(|(k, e)| (Target::Credential(*k), *e)));

@@ -1,4 +1,4 @@
-//! What a revocation aims at, checked: a value of this type is well formed.
+//! Validated revocation targets.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,22 +8,22 @@ use super::sort::Sort;
 use crate::limits;
 use crate::seq::{CredentialId, TaskId};
 
-/// A revocation's target. Everything under it is reached (design, section 2).
+/// A revocation target. A revocation covers everything below its target (design, section 2).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Target {
-    /// A credential, and whatever names it as an ancestor.
+    /// A credential, and every credential that names it as an ancestor.
     Credential(CredentialId),
-    /// A task, and everything on whose path it stands.
+    /// A task, and everything whose task path contains it.
     Task(TaskId),
-    /// A workload by SPIFFE ID, wherever it stands in the chain.
+    /// A workload by SPIFFE ID, anywhere in the chain.
     Caller(Box<str>),
     /// Workloads whose SPIFFE ID begins with these whole segments.
     Prefix(Box<str>),
     /// All workloads of a trust domain.
     TrustDomain(Box<str>),
-    /// All that a trust anchor vouched for: SHA-256 of its certificate.
+    /// Everything that a trust anchor vouched for: SHA-256 of its certificate.
     TrustAnchor([u8; 32]),
-    /// Somebody by issuer and subject.
+    /// An identity by issuer and subject.
     Subject(Box<str>, Box<str>),
     /// An upstream.
     Upstream(Box<str>),
@@ -35,11 +35,11 @@ pub enum Target {
     Tool(Box<str>),
     /// An environment.
     Environment(Box<str>),
-    /// What an environment's policy set permitted below a version.
+    /// Everything permitted by an environment's policy sets below a version.
     PolicyBelow(Box<str>, u64),
-    /// A signing key of ours, by `kid`.
+    /// A signing key of mayfly, by `kid`.
     SigningKey(Box<str>),
-    /// An SVID by trust domain, SHA-256 of the key that signed it, and serial.
+    /// An SVID by trust domain, SHA-256 of the key that signed it, and serial number.
     Svid(Box<str>, [u8; 32], Box<[u8]>),
     /// A subject token by issuer and id.
     SubjectToken(Box<str>, Box<str>),
@@ -47,7 +47,7 @@ pub enum Target {
     Everything,
 }
 
-/// Why something is no target: what was wrong and what would be right.
+/// Why a target is invalid, and what would be valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadTarget(pub String);
@@ -75,7 +75,7 @@ fn pair(what: &'static str, p: &Identity) -> Result<(Box<str>, Box<str>), BadTar
 }
 
 impl Target {
-    /// Its sort.
+    /// The target's sort.
     pub const fn sort(&self) -> Sort {
         match self {
             Target::Credential(_) => Sort::Credential,
@@ -98,7 +98,7 @@ impl Target {
         }
     }
 
-    /// The question that it answers.
+    /// The question that matches this target.
     pub fn probe(&self) -> Probe<'_> {
         let sort = self.sort();
         match self {
@@ -120,7 +120,7 @@ impl Target {
         }
     }
 
-    /// From its persisted form.
+    /// Validates the persisted form.
     pub fn from_record(record: &TargetRecord) -> Result<Target, BadTarget> {
         let aim = record.aim.as_ref().ok_or_else(|| bad("a target of a sort that this version does not know"))?;
         Ok(match aim {
@@ -149,7 +149,7 @@ impl Target {
         })
     }
 
-    /// Its persisted form.
+    /// The persisted form.
     pub fn to_record(&self) -> TargetRecord {
         let two = |a: &str, b: &str| Identity { issuer: a.to_owned(), sub: b.to_owned() };
         let aim = match self {
@@ -177,7 +177,7 @@ impl Target {
     }
 }
 
-/// A SPIFFE ID or prefix as it would stand in a claim. Not canonical is refused: it would match nothing.
+/// A SPIFFE ID or prefix as in a claim. A form that is not canonical is refused, since it would match nothing.
 fn spiffe(text: &str) -> Result<Box<str>, BadTarget> {
     crate::identity::spiffe_id::SpiffeId::parse(text).map_err(|e| bad(format!("{text:?} is no SPIFFE ID: {e}")))?;
     Ok(text.into())

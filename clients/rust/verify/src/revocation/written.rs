@@ -1,4 +1,4 @@
-//! A target as it is written and read by people: the CLI shows and takes it.
+//! The text form of targets, which the CLI prints and parses.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::sort::Sort;
 use super::target::{BadTarget, Target, bad};
 use crate::seq::{CredentialId, TaskId};
 
-/// `sort:value`, pairs with a space between: what the CLI shows, and what [`Target::parse`] reads.
+/// `sort:value`, with a space between the values of a pair. The CLI prints this form, and [`Target::parse`] parses it.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hex = |b: &[u8]| data_encoding::HEXLOWER.encode(b);
@@ -27,7 +27,7 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// Reads what [`Display`](fmt::Display) writes.
+    /// Parses the form that [`Display`](fmt::Display) writes.
     pub fn parse(text: &str) -> Result<Target, BadTarget> {
         let (word, value) = text.split_once(':').unwrap_or((text, ""));
         let sort = Sort::ALL.into_iter().find(|s| s.word() == word).ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! The claims of a token of ours, read back.
+//! The claims of a mayfly token.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,55 +10,55 @@ use crate::identity::spiffe_id::trust_domain_of;
 use crate::revocation::{Facts, SvidFacts};
 use crate::seq::{CredentialId, Seq, TaskId};
 
-/// Claims of a token. Those of other names are not ours and mean nothing to us (RFC 7519, section 4).
+/// The claims of a token. Other claims are ignored (RFC 7519, section 4).
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Claims {
-    /// Who issued it: a URL.
+    /// The issuer, a URL.
     pub iss: String,
-    /// On whose behalf it acts. Means something only together with [`Own::sub_iss`].
+    /// The subject. Meaningful only together with [`Own::sub_iss`].
     pub sub: String,
-    /// Whom it is for.
+    /// The audience.
     pub aud: String,
-    /// Its end, seconds since 1970.
+    /// The expiry, seconds since 1970.
     pub exp: u64,
-    /// When it was decided, seconds since 1970.
+    /// The time of the decision, seconds since 1970.
     pub iat: u64,
-    /// Not good before, seconds since 1970.
+    /// Not valid before this time, seconds since 1970.
     pub nbf: u64,
-    /// Its id.
+    /// The credential's id.
     #[serde(deserialize_with = "text")]
     pub jti: CredentialId,
-    /// Whom it was issued to, by SPIFFE ID.
+    /// The SPIFFE ID of the caller that the token was issued to.
     pub client_id: String,
-    /// The scopes with a space between.
+    /// The scopes, separated by spaces.
     pub scope: String,
     /// Rich authorization details (RFC 9396).
     #[serde(default)]
     pub authorization_details: Option<serde_json::Value>,
-    /// Through whom it acts, where `sub` is not the caller. Only the outermost counts for access control (RFC 8693, section 4.1).
+    /// The actor chain, where `sub` is not the caller. Only the outermost actor counts for access control (RFC 8693, section 4.1).
     #[serde(default)]
     pub act: Option<Box<Act>>,
-    /// The key that its holder has to prove.
+    /// The key whose possession the holder must prove.
     #[serde(default)]
     pub cnf: Option<Cnf>,
-    /// Our own.
+    /// mayfly's own claims.
     #[serde(rename = "https://mayfly.dev/claims")]
     pub own: Own,
 }
 
-/// One actor, and the one before it.
+/// An actor, and the actors before it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Act {
     /// The actor.
     pub sub: String,
-    /// Its issuer.
+    /// The actor's issuer.
     pub iss: String,
-    /// Through whom it acts itself.
+    /// The actor before this one.
     #[serde(default)]
     pub act: Option<Box<Act>>,
 }
 
-/// The key that a token is bound to. One of the two.
+/// The key that a token is bound to; exactly one of the fields is set.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Cnf {
     /// SHA-256 of a certificate in base64url (RFC 8705).
@@ -69,12 +69,12 @@ pub struct Cnf {
     pub jkt: Option<String>,
 }
 
-/// The product's own claims.
+/// mayfly's own claims.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Own {
-    /// Their version.
+    /// Version of these claims.
     pub v: u32,
-    /// Decision revision: a revocation at a higher seq covers it.
+    /// The decision revision. A revocation with a higher sequence number covers the token.
     #[serde(deserialize_with = "seq")]
     pub r: Seq,
     /// The environment.
@@ -83,76 +83,77 @@ pub struct Own {
     pub policy_version: u64,
     /// The upstream.
     pub upstream: String,
-    /// The binding. Empty for none.
+    /// The binding; empty for none.
     #[serde(default)]
     pub binding: String,
-    /// The tool that it serves for. Empty for any.
+    /// The tool that the token is restricted to; empty for any.
     #[serde(default)]
     pub tool: String,
-    /// SHA-256 of the arguments that it serves for (RFC 8785). Empty for any.
+    /// SHA-256 of the arguments (RFC 8785) that the token is restricted to; empty for any.
     #[serde(default, deserialize_with = "hex")]
     pub arguments: Vec<u8>,
     /// The caller's trust domain.
     pub trust_domain: String,
     /// The task path, root first.
     pub tasks: Vec<TaskClaim>,
-    /// The issuer of `sub`, where that is not the caller.
+    /// The issuer of `sub`, where `sub` is not the caller.
     #[serde(default)]
     pub sub_iss: Option<String>,
-    /// The subject token that it rests on.
+    /// The subject token that the credential depends on.
     #[serde(default)]
     pub subject_token: Option<SubjectTokenClaim>,
-    /// Credentials that it rests on, the first of its line first.
+    /// The credentials that this one depends on, the first of its line first.
     #[serde(default)]
     pub ancestors: Vec<AncestorClaim>,
-    /// The SVID that it rests on.
+    /// The SVID that the credential depends on.
     #[serde(default)]
     pub svid: Option<SvidClaim>,
-    /// The other grants that it rests on, as far as no other claim names what revokes them: the openings of its tasks, and its ancestors.
+    /// The other grants that the credential depends on (the openings of its tasks, and its ancestors), as far as no other claim names what
+    /// can revoke them.
     #[serde(default)]
     pub rests_on: Vec<GroundClaim>,
 }
 
-/// A grant that a credential rests on, with everything by which that can be revoked. What there is none of is absent.
+/// A grant that a credential depends on, with everything by which the grant can be revoked. A field that does not apply is absent.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct GroundClaim {
-    /// Credentials: its own id and its ancestors'.
+    /// The ids of the grant's credential and of its ancestors.
     #[serde(default, deserialize_with = "texts")]
     pub credentials: Vec<CredentialId>,
-    /// Its tasks.
+    /// The grant's tasks.
     #[serde(default, deserialize_with = "texts")]
     pub tasks: Vec<TaskId>,
-    /// Its caller, subject, actors and owners, by issuer and subject.
+    /// The grant's caller, subject, actors and owners, by issuer and subject.
     #[serde(default)]
     pub parties: Vec<OwnerClaim>,
-    /// Its upstream.
+    /// The grant's upstream.
     #[serde(default)]
     pub upstream: String,
-    /// Its scopes with a space between.
+    /// The grant's scopes, separated by spaces.
     #[serde(default)]
     pub scope: String,
-    /// Its binding.
+    /// The grant's binding.
     #[serde(default)]
     pub binding: String,
-    /// Its tool.
+    /// The grant's tool.
     #[serde(default)]
     pub tool: String,
-    /// Its environment.
+    /// The grant's environment.
     #[serde(default)]
     pub environment: String,
     /// Version of that environment's policy set.
     #[serde(default)]
     pub policy_version: u64,
-    /// The key that signed it.
+    /// The key that signed the grant's credential.
     #[serde(default)]
     pub kid: String,
-    /// The trust domain of its SVID.
+    /// The trust domain of the grant's SVID.
     #[serde(default)]
     pub trust_domain: String,
-    /// Its SVID.
+    /// The grant's SVID.
     #[serde(default)]
     pub svid: Option<SvidClaim>,
-    /// Its subject token.
+    /// The grant's subject token.
     #[serde(default)]
     pub subject_token: Option<SubjectTokenClaim>,
 }
@@ -178,41 +179,41 @@ impl GroundClaim {
     }
 }
 
-/// A task on the path.
+/// A task on the task path.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct TaskClaim {
-    /// Its id.
+    /// The task's id.
     #[serde(deserialize_with = "text")]
     pub id: TaskId,
-    /// Who owns it.
+    /// The task's owner.
     pub owner: OwnerClaim,
 }
 
-/// Somebody by issuer and subject.
+/// An identity by issuer and subject.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct OwnerClaim {
     /// Issuer: a URL, or the trust domain of a SPIFFE ID.
     pub iss: String,
-    /// Subject in that issuer.
+    /// The subject at that issuer.
     pub sub: String,
 }
 
 /// A subject token.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct SubjectTokenClaim {
-    /// Its issuer.
+    /// The token's issuer.
     pub iss: String,
-    /// Its id.
+    /// The token's id.
     pub id: String,
 }
 
-/// A credential that another rests on.
+/// A credential that another one depends on.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct AncestorClaim {
-    /// Its id.
+    /// The credential's id.
     #[serde(deserialize_with = "text")]
     pub id: CredentialId,
-    /// Whom it was issued to.
+    /// The SPIFFE ID of the caller that the credential was issued to.
     pub caller: String,
 }
 
@@ -222,10 +223,10 @@ pub struct SvidClaim {
     /// SHA-256 of the trust anchor's certificate.
     #[serde(deserialize_with = "hex")]
     pub trust_anchor: Vec<u8>,
-    /// SHA-256 of the key that signed it.
+    /// SHA-256 of the key that signed the SVID.
     #[serde(deserialize_with = "hex")]
     pub issuing_key: Vec<u8>,
-    /// Its serial, big endian.
+    /// The SVID's serial number, big endian.
     #[serde(deserialize_with = "hex")]
     pub serial: Vec<u8>,
 }
@@ -241,8 +242,8 @@ impl Claims {
         self.own.sub_iss.as_deref().unwrap_or(&self.own.trust_domain)
     }
 
-    /// What the revocation rules can ask: `Rules::covers` on these facts says whether the token is revoked. `kid` is that of its header,
-    /// as [`verify`](super::verify()) has checked it.
+    /// The facts that revocation rules match: `Rules::covers` on them says whether the token is revoked. `kid` is that of the token's
+    /// header, as checked by [`verify`](super::verify()).
     pub fn facts<'a>(&'a self, kid: &'a str) -> Facts<'a> {
         let own = &self.own;
         let mut facts = Facts {
@@ -261,7 +262,8 @@ impl Claims {
             subject_token: own.subject_token.as_ref().map(|t| (&*t.iss, &*t.id)),
             rests_on: own.rests_on.iter().map(|ground| ground.facts(own.r)).collect(),
         };
-        // As the server gathers them: what rests on a credential by its task alone has it as no ancestor.
+        // The server collects the same facts. A credential that depends on a presented credential only through its task does not list it as
+        // an ancestor.
         facts.credentials.extend(own.subject_token.as_ref().and_then(|t| t.id.parse::<CredentialId>().ok()));
         facts.identities.extend(own.tasks.iter().map(|t| (&*t.owner.iss, &*t.owner.sub)));
         facts.identities.extend(own.ancestors.iter().map(|a| (trust_domain_of(&a.caller), &*a.caller)));

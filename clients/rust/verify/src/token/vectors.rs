@@ -1,4 +1,4 @@
-//! Vectors of others: what applies to a verifier of ES256.
+//! External test vectors that apply to a verifier of ES256.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -19,7 +19,7 @@ fn expect() -> Expect<'static> {
     }
 }
 
-/// A key set for a wycheproof or RFC key.
+/// A key set of a Wycheproof or RFC key.
 fn set_of(jwk: &Value) -> Jwks {
     let mut jwk = jwk.clone();
     if jwk.get("kid").is_none() {
@@ -45,7 +45,7 @@ fn wycheproof_json_web_signature() {
     let Some(all) = vectors("wycheproof/json_web_signature_test.json") else { return };
     let (mut valid, mut invalid, mut foreign) = (0, 0, 0);
     for group in all["testGroups"].as_array().unwrap() {
-        // Groups of a MAC have no public key; whoever holds one must not be able to make a token.
+        // MAC groups have no public key. Whoever holds a MAC key must not be able to make a token.
         let jwk = group.get("public").unwrap_or(&group["private"]);
         let keys = set_of(jwk);
         for test in group["tests"].as_array().unwrap() {
@@ -86,7 +86,7 @@ fn wycheproof_ecdsa_p1363() {
             "x": URL_SAFE_NO_PAD.encode(&point[1..33]), "y": URL_SAFE_NO_PAD.encode(&point[33..65])});
         let keys = set_of(&jwk);
         for test in group["tests"].as_array().unwrap() {
-            // Only the signature is theirs: their messages are no JWS, so the key is asked as `verify` asks it.
+            // Only the signatures are used here: the messages are not JWS, so the key is used as `verify` uses it.
             let key = aws_lc_rs::signature::UnparsedPublicKey::new(
                 &aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED,
                 keys.points().next().unwrap(),
@@ -107,7 +107,7 @@ fn examples_of_the_rfcs() {
     for jws in all["jws"].as_array().unwrap() {
         let token = jws["jws"].as_str().unwrap();
         let got = signature_alone(token, &set_of(&jws["jwk"]));
-        // Only A.3 is ES256. Its header names no key, which ours always does; the key set here answers to that.
+        // Only A.3 is ES256. Its header names no key, unlike mayfly's tokens; the key set here has an empty `kid` for it.
         assert_eq!(got.is_ok(), jws["alg"] == "ES256", "{}: {got:?}", jws["id"]);
         if got.is_ok() {
             accepted += 1

@@ -1,7 +1,7 @@
-//! Whether a token of ours is good, as a relying service decides it. Everything that is not known to be right is refused.
+//! Verification of a mayfly token by a relying service. Everything that is not known to be right is refused.
 //!
-//! Signing-key rules are asked before all else: whoever stole a key chooses every claim. The other rules are the caller's to ask, with
-//! [`Claims::facts`](super::Claims::facts).
+//! The rule of the signing key is checked before all else, because whoever stole a key chooses every claim. The caller checks the other
+//! rules, with [`Claims::facts`](super::Claims::facts).
 
 use std::collections::BTreeMap;
 
@@ -17,84 +17,84 @@ use crate::identity::jws::Compact;
 use crate::limits;
 use crate::seq::Millis;
 
-/// Why a token is refused: the closed list.
+/// Why a token is refused, a closed list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenDefect {
-    /// Above `limits::TOKEN_BYTES`.
+    /// Larger than `limits::TOKEN_BYTES`.
     #[error("the token has more than {} bytes", limits::TOKEN_BYTES)]
     TooLong,
     /// Not three parts of base64url with JSON in the first two (RFC 7515, section 7.1).
     #[error("not a compact JWS: {0}")]
     Malformed(String),
-    /// An algorithm that this issuer does not sign with; `none` and MACs among them.
+    /// An algorithm that mayfly does not sign with, including `none` and MACs.
     #[error("algorithm {0:?} is not one that this issuer signs with (ES256)")]
     Algorithm(String),
-    /// Another kind of token.
+    /// Another type of token.
     #[error("typ {0:?} is not at+jwt")]
     Typ(String),
-    /// A header parameter that brings its own key or must be understood (`crit`), or that our issuer never writes.
+    /// A header parameter that brings a key, must be understood (`crit`), or is never written by mayfly.
     #[error("the header holds {0:?}, which this issuer never writes")]
     HeaderParameter(String),
     /// A revocation covers the signing key.
     #[error("the key {0:?} was revoked")]
     KeyRevoked(String),
-    /// The issuer publishes no such key.
+    /// The issuer does not publish this key.
     #[error("the issuer has no key {0:?}")]
     UnknownKey(String),
-    /// The signature does not fit.
+    /// The signature is invalid.
     #[error("the signature does not fit")]
     Signature,
-    /// The claims are not those of a token of ours.
+    /// The claims are not those of a mayfly token.
     #[error("claims: {0}")]
     Claims(String),
-    /// Claims of a version whose meaning is not known here.
+    /// The claims have a version that this verifier does not know.
     #[error("claims of version {0} are newer than this verifier")]
     Newer(u32),
-    /// Another issuer's.
+    /// Another issuer.
     #[error("iss {0:?} is not the expected issuer")]
     Issuer(String),
-    /// For somebody else.
+    /// Another audience.
     #[error("aud {0:?} is not this service")]
     Audience(String),
-    /// Its end has come.
+    /// `exp` has passed.
     #[error("it has expired")]
     Expired,
-    /// Its time has not come.
+    /// `nbf` or `iat` is in the future.
     #[error("it is not good yet")]
     NotYet,
-    /// It lives longer than the issuer lets anything live.
+    /// The lifetime exceeds the longest that the issuer grants.
     #[error("its life of {0} s is longer than the issuer allows")]
     Life(u64),
-    /// The holder did not prove the key that it is bound to.
+    /// The token is bound to a key, and the holder did not prove possession of that key.
     #[error("it is bound to a key that was not proven")]
     Possession,
 }
 
-/// The key that the holder proved, if it did.
+/// The key whose possession the holder proved, if any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Possession<'a> {
-    /// Nothing: only tokens without `cnf` are good.
+    /// None. Only tokens without `cnf` are accepted.
     None,
-    /// SHA-256 of the certificate of the TLS session, never of a header (RFC 8705, section 3).
+    /// SHA-256 of the client certificate of the TLS session, never from a header (RFC 8705, section 3).
     Certificate(&'a [u8; 32]),
     /// SHA-256 thumbprint of the key of a verified DPoP proof (RFC 9449).
     Jwk(&'a [u8; 32]),
 }
 
-/// What a token has to be.
+/// The requirements on a token.
 #[derive(Clone, Copy, Debug)]
 pub struct Expect<'a> {
-    /// `iss`, exactly.
+    /// The expected `iss`.
     pub issuer: &'a str,
-    /// `aud`, exactly.
+    /// The expected `aud`.
     pub audience: &'a str,
-    /// Now.
+    /// The present time.
     pub now: Millis,
-    /// The longest life, milliseconds.
+    /// The longest accepted lifetime, in milliseconds.
     pub max_ttl_ms: u64,
-    /// How far our clock may be behind the issuer's, milliseconds. It never makes a life longer.
+    /// How far the local clock may be behind the issuer's, in milliseconds. Never extends a lifetime.
     pub skew_ms: u64,
-    /// What the holder proved.
+    /// The key whose possession the holder proved.
     pub possession: Possession<'a>,
 }
 
@@ -134,7 +134,7 @@ struct Jwk {
 }
 
 impl Jwks {
-    /// Reads a JWK set (RFC 7517). Keys that do not verify ES256 are left out (section 5); two of one `kid` are refused.
+    /// Parses a JWK set (RFC 7517). Keys that cannot verify ES256 are left out (section 5); a duplicate `kid` is refused.
     pub fn parse(json: &str) -> Result<Jwks, BadJwks> {
         let set: JwkSet = serde_json::from_str(json).map_err(|e| BadJwks(e.to_string()))?;
         let mut out = Jwks::default();
@@ -148,7 +148,7 @@ impl Jwks {
         Ok(out)
     }
 
-    /// The ids of its keys.
+    /// The ids of the keys.
     pub fn kids(&self) -> impl Iterator<Item = &str> {
         self.keys.keys().map(String::as_str)
     }
@@ -160,7 +160,7 @@ impl Jwks {
 }
 
 impl Jwk {
-    /// It says that it verifies ES256 signatures, and nothing that speaks against it.
+    /// Whether the key is for verifying ES256 signatures and no member contradicts that.
     fn verifies(&self) -> bool {
         self.kty == "EC"
             && self.crv.as_deref() == Some("P-256")
@@ -174,7 +174,7 @@ impl Jwk {
     }
 }
 
-/// Header parameters that our issuer writes. Anything else is refused: `jku`, `x5u`, `jwk` and `x5c` bring a key, `crit` a meaning.
+/// The header parameters that mayfly writes. All others are refused: `jku`, `x5u`, `jwk` and `x5c` bring a key, `crit` changes the meaning.
 #[derive(Deserialize)]
 struct Header {
     #[serde(default)]
@@ -200,14 +200,15 @@ fn split(token: &str) -> Result<(Header, Compact<'_>), TokenDefect> {
     Ok((header, parts))
 }
 
-/// The `kid` that a token names, before anything was checked: to choose an issuer's keys, and for nothing else.
+/// The `kid` that an unverified token names. Use it only to choose an issuer's keys.
 pub fn peek_kid(token: &str) -> Option<String> {
     split(token).ok()?.0.kid
 }
 
-/// Checks a token: key rules, header, signature, claims, in this order. `key_revoked` is asked first, for the `kid` that the token names.
+/// Verifies a token: key rule, header, signature, claims, in this order. `key_revoked` is called first, with the `kid` that the token
+/// names.
 ///
-/// Returns the claims and the `kid`. The caller still asks the rules, with [`Claims::facts`](super::Claims::facts).
+/// Returns the claims and the `kid`. The caller must still check the revocation rules, with [`Claims::facts`](super::Claims::facts).
 pub fn verify(
     token: &str,
     keys: &Jwks,
@@ -219,12 +220,13 @@ pub fn verify(
     Ok((claims, kid))
 }
 
-/// Whether one of these keys made the token, and what it says. Nothing else of it is checked: not its time, not whom it is for.
+/// Verifies only that one of these keys signed the token, and returns its claims. Time and audience are not checked.
 pub fn authentic(token: &str, keys: &Jwks) -> Result<(Claims, String), TokenDefect> {
     signed(token, keys, |_| false)
 }
 
-/// The part of [`verify`] that stays as it is for as long as the keys do: key rules, header, signature, and that the claims can be read.
+/// The part of [`verify`] whose result stays valid as long as the keys stay the same: key rule, header, signature, and parsing of the
+/// claims.
 pub fn signed(token: &str, keys: &Jwks, key_revoked: impl FnOnce(&str) -> bool) -> Result<(Claims, String), TokenDefect> {
     let (header, parts) = split(token)?;
     let kid = header.kid.clone().unwrap_or_default();
@@ -235,14 +237,15 @@ pub fn signed(token: &str, keys: &Jwks, key_revoked: impl FnOnce(&str) -> bool) 
     Ok((read(&payload)?, kid))
 }
 
-/// The key of these that signed the token, whatever it says. A key of ours that signed what we never issued is in other hands.
+/// The `kid` of the key that signed the token, whatever its content. If a mayfly key signed something that mayfly never issued, the key is
+/// compromised.
 pub fn signed_by(token: &str, keys: &Jwks) -> Option<String> {
     let (header, parts) = split(token).ok()?;
     let kid = header.kid.clone().unwrap_or_default();
     signed_payload(header, &parts, keys, None).ok().map(|_| kid)
 }
 
-/// The payload, after header and signature were found right. `typ` `None`: not looked at.
+/// The payload, after header and signature were verified. `typ`: the expected type, `None` to skip the check.
 fn signed_payload(header: Header, parts: &Compact<'_>, keys: &Jwks, typ: Option<&str>) -> Result<Vec<u8>, TokenDefect> {
     let Header { alg, typ: found, kid, other } = header;
     let (alg, kid) = (alg.unwrap_or_default(), kid.unwrap_or_default());
@@ -263,7 +266,7 @@ fn signed_payload(header: Header, parts: &Compact<'_>, keys: &Jwks, typ: Option<
     parts.payload().ok_or_else(|| malformed("the payload is not base64url"))
 }
 
-/// The claims of a payload. A name that stands twice in any object is refused, ours or not: two readers could each believe another value.
+/// Parses the claims. A duplicate name in any object is refused, since two readers could each use a different value.
 fn read(payload: &[u8]) -> Result<Claims, TokenDefect> {
     let defect = |e: serde_json::Error| TokenDefect::Claims(e.to_string());
     match json::parse(payload).map_err(defect)? {
@@ -272,7 +275,7 @@ fn read(payload: &[u8]) -> Result<Claims, TokenDefect> {
     }
 }
 
-/// The part of [`verify`] that may end any moment: whom the claims are from and for, their life, and the key that they are bound to.
+/// The part of [`verify`] whose result may change at any time: issuer, audience, lifetime and key binding.
 pub fn fits(claims: &Claims, expect: &Expect<'_>) -> Result<(), TokenDefect> {
     if claims.own.v > OWN_VERSION {
         return Err(TokenDefect::Newer(claims.own.v));
@@ -283,12 +286,13 @@ pub fn fits(claims: &Claims, expect: &Expect<'_>) -> Result<(), TokenDefect> {
     if claims.aud != expect.audience {
         return Err(TokenDefect::Audience(claims.aud.clone()));
     }
-    // A key rule is the only one that a stolen key cannot get round, and it may take a while to come: until then nothing lives longer.
+    // A stolen key can evade every rule except its own, which may take a while to arrive. The bound on lifetimes limits the damage until
+    // then.
     let life = claims.exp.saturating_sub(claims.iat);
     if life == 0 || life.saturating_mul(1000) > expect.max_ttl_ms {
         return Err(TokenDefect::Life(life));
     }
-    // Skew is given where it waits for a beginning, never where it would put off an end.
+    // Skew is allowed for the beginning of validity only, never to postpone its end.
     if expect.now >= Millis::from_seconds(claims.exp) {
         return Err(TokenDefect::Expired);
     }
