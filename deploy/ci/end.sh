@@ -1,6 +1,6 @@
 #!/bin/sh
-# At a job's end, however it ended: the task ends with all that was issued in it, the SVID is given back, its key is deleted.
-# It needs MAYFLY_CI_DIR as begin.sh had it, and the server's settings.
+# Run this script at the end of a job, whether it succeeded or failed: it completes the task, which ends everything that was issued in it, gives
+# the SVID back, and deletes its key. It needs the same MAYFLY_CI_DIR as begin.sh, and the server's settings.
 set -u
 dir=${MAYFLY_CI_DIR:-}
 if [ -z "$dir" ] || [ ! -f "$dir/config.toml" ]; then exit 0; fi

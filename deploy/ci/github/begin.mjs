@@ -1,4 +1,4 @@
-// The job attests, opens a task, and gets the credentials that it was asked to get.
+// Attests the job, opens a task, and gets a credential for each upstream of the input.
 import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { appendFileSync, mkdtempSync, writeFileSync } from 'node:fs';
@@ -7,13 +7,13 @@ import { join } from 'node:path';
 
 const input = (name) => (process.env[`INPUT_${name.toUpperCase()}`] ?? '').trim();
 
-// A value on lines of its own, between marks that nobody can guess.
+// Writes a value on lines of its own, between delimiters that cannot be guessed.
 function tell(file, name, value) {
   const mark = `mayfly_${randomBytes(16).toString('hex')}`;
   appendFileSync(process.env[file], `${name}<<${mark}\n${value}\n${mark}\n`);
 }
 
-// As workflow commands want their values.
+// Escapes a value for a workflow command.
 const escaped = (text) => text.replaceAll('%', '%25').replaceAll('\r', '%0D').replaceAll('\n', '%0A');
 
 function fail(what) {
@@ -26,7 +26,7 @@ for (const name of ['address', 'public', 'server-id', 'bundle', 'purpose', 'upst
 }
 const upstreams = input('upstreams').split('\n').map((line) => line.trim().split(/\s+/)).filter(([name]) => name);
 const dir = mkdtempSync(join(process.env.RUNNER_TEMP ?? tmpdir(), 'mayfly-'));
-// The rest is undone from here on, whatever fails.
+// From here on the post step cleans up, whatever fails.
 tell('GITHUB_STATE', 'dir', dir);
 const config = join(dir, 'config.toml');
 const settings = { address: input('address'), public: input('public'), server_id: input('server-id'), bundle: join(dir, 'bundle') };
@@ -37,12 +37,12 @@ if (input('public-ca')) {
 }
 writeFileSync(config, Object.entries(settings).map(([name, value]) => `${name} = ${JSON.stringify(value)}\n`).join(''));
 const env = { ...process.env, MAYFLY_CONFIG: config };
-// What later steps run, and what reads a token from a variable, has none of ours.
+// A task of the surrounding environment is not used.
 delete env.MAYFLY_TASK;
 
 function mayfly(...words) {
   const ran = spawnSync(input('mayfly') || 'mayfly', words, { env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], maxBuffer: 1 << 20 });
-  // What is to be masked is told to the runner before anything else is done.
+  // Pass masking commands to the runner before anything else.
   const lines = (ran.stderr ?? '').split('\n');
   for (const line of lines.filter((line) => line.startsWith('::add-mask::'))) console.log(line);
   if (ran.status === 0) return ran.stdout;
@@ -60,8 +60,8 @@ const wait = input('wait-for-approval');
 const waits = wait && wait !== '0s' ? ['--wait-for-approval', wait, '--deadline', '20s'] : [];
 const task = mayfly('task', 'open', '-o', 'name', ...terms, ...allowances, ...waits).trim();
 tell('GITHUB_STATE', 'task', task);
-// It says that the runner is there, and renews the SVID of a long job; without it the task ends by itself. It ends with the runner's own
-// process, which is our parent; in a container of the job there is none to be seen.
+// The process sends the task's heartbeats and renews the SVID of a long job; without it the task ends by itself. The process ends with the
+// runner's own process, which is the parent; in a container of the job the runner's process is not visible.
 const runner = process.ppid > 1 ? ['--while', String(process.ppid)] : [];
 const beats = spawn(input('mayfly') || 'mayfly', ['ci', 'heartbeat', task, ...runner, ...attests], { env, detached: true, stdio: 'ignore' });
 beats.on('error', () => {});

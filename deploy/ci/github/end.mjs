@@ -1,4 +1,4 @@
-// The job is over: its task ends with all that was issued in it, its SVID is given back, its key is deleted.
+// Runs at the end of the job: completes its task, which ends everything that was issued in it, gives its SVID back, and deletes its key.
 import { execFileSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -23,7 +23,7 @@ if (dir) {
     try {
       process.kill(Number(state('beats')));
     } catch {
-      // It ended before.
+      // The heartbeat process has already ended.
     }
   }
   if (state('task')) mayfly('task', 'complete', state('task'));
