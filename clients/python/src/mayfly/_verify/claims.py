@@ -30,13 +30,8 @@ CREDENTIAL_ID = re.compile(r"cred_[a-z2-7]{25}[aeimquy4]\Z")
 _HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
 
 
-<<<<<<< HEAD
 class _Grant:
-    """What a revocation can name of a grant."""
-=======
-class Ground:
-    """Another grant that a credential depends on, with everything by which the grant can be revoked."""
->>>>>>> t5
+    """The names of a grant by which a revocation can reach the grant."""
 
     __slots__ = (
         "binding",
@@ -82,13 +77,8 @@ class Ground(_Grant):
         self.svid = _svid(raw)
 
 
-<<<<<<< HEAD
 class Claims(_Grant):
-    """The claims of a token of ours, read strictly, and the facts that a revocation can aim at."""
-=======
-class Claims:
     """The claims of a mayfly token, parsed strictly, and the facts that revocation rules match."""
->>>>>>> t5
 
     __slots__ = (
         "actors",

@@ -86,16 +86,7 @@ impl Rules {
         self.covered(facts, |_| true)
     }
 
-<<<<<<< HEAD
-    /// The same, of revocations before `before`.
-=======
-    /// The same, ignoring the revocation at `but`.
-    pub fn covers_but(&self, facts: &Facts<'_>, but: Seq) -> Option<Hit> {
-        self.covered(facts, |seq| seq != but)
-    }
-
     /// The same, for revocations before `before`.
->>>>>>> t5
     pub fn covers_before(&self, facts: &Facts<'_>, before: Seq) -> Option<Hit> {
         self.covered(facts, |seq| seq < before)
     }
