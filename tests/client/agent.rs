@@ -22,7 +22,7 @@ mod workload {
 use workload::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
 use workload::{JwtBundlesRequest, JwtBundlesResponse, X509Svid, X509SvidRequest, X509SvidResponse};
 
-/// What a workload is sent now, and again whenever it changes.
+/// An agent that sends a workload its current SVID, and each new one when the SVID changes.
 pub struct Agent {
     pub socket: PathBuf,
     says: watch::Sender<X509SvidResponse>,

@@ -15,7 +15,7 @@ use super::rig::{REPLACE, Rig, SAME, exchange, revoke, wanted};
 /// Exchanges in progress at once.
 const WORKERS: u64 = 8;
 
-/// What was acknowledged.
+/// What the answers that were received say: which credentials are alive, and which are not.
 #[derive(Default)]
 struct Known {
     /// Credentials by the request they answered, with their kind.
@@ -33,7 +33,7 @@ struct Known {
 async fn ask(agent: Channel, task: String, known: Arc<Known>, seed: u64) {
     let mut dice = Dice::new(seed);
     while !known.stop.load(Ordering::Relaxed) {
-        // It is taken out while it is asked for: between two answers it is unknown which of the two is valid.
+        // The entry is removed while its request is repeated: between two answers it is unknown which of the two credentials is valid.
         let before = match dice.below(4) {
             0 => known.alive.lock().pop_last(),
             _ => None,

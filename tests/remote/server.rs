@@ -27,7 +27,7 @@ fn serve() {
         println!("skipped: this is the server of the other tests, which start it as a process of its own");
         return;
     };
-    // It ends with its parent process, however that ends.
+    // The server ends with its parent process, however the parent ends.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);

@@ -194,7 +194,7 @@ fn a_batch_that_stands_or_falls_together_leaves_nothing_when_it_falls() {
     place.upstream.refuse(false);
     place.until_alive(2);
     assert_eq!(place.live().len(), 2);
-    // One that policy refuses: nothing was made for the others.
+    // Policy refuses the last request: nothing was made for the others.
     let made = place.upstream.counts().0;
     let mut last = place.want(Kind::Oauth);
     last.scopes = ["echo:admin".into()].into();
@@ -209,7 +209,7 @@ fn a_revocation_tells_how_far_it_has_come_also_of_what_has_ended_since() {
     let reach = |seq, target: &Target| {
         place.runtime.block_on(authority.reach(seq, std::slice::from_ref(target))).unwrap_or_else(|no| panic!("{no}"))
     };
-    // One that ended before, one that is given up, two that are undone in the end, and one that is made by mayfly itself.
+    // One credential that ended before, one that is given up, two that are undone in the end, and one that mayfly makes itself.
     let (first, _) = place.issued(&place.want(Kind::Postgres));
     let gone = Target::Credential(first);
     let before = place.runtime.block_on(place.revoke(gone.clone())).unwrap().seq;

@@ -57,12 +57,12 @@ export class Line {
     this.client = new Client(at, credentials.createFromSecureContext(context, verify), options);
   }
 
-  /** Whether it is connected. */
+  /** Whether the connection is ready. */
   get stands(): boolean {
     return this.client.getChannel().getConnectivityState(false) === connectivityState.READY;
   }
 
-  /** Notes that a call or stream began on it: it is kept until the returned function is called. */
+  /** Notes that a call or stream uses the connection, which is kept until the returned function is called. */
   hold(): () => void {
     this.#calls++;
     let held = true;
@@ -80,7 +80,7 @@ export class Line {
     return () => this.#retiring.delete(moved);
   }
 
-  /** Whether it can be used, now or within this many milliseconds. */
+  /** Whether the connection can be used, now or within this many milliseconds. */
   ready(ms: number = CONNECT_MS): Promise<boolean> {
     return new Promise((resolve) => this.client.waitForReady(Date.now() + ms, (error) => resolve(!error)));
   }
@@ -227,7 +227,7 @@ export class Connection {
       line = await this.#make(svid);
     } catch (error) {
       if (!(error instanceof NotAuthenticated)) throw error;
-      // There may be a newer one that was not read yet.
+      // There may be a newer SVID that was not read yet.
       await this.#source.look();
       const newer = await this.#source.current(AbortSignal.timeout(SVID_MS));
       if (newer.equals(svid)) throw error;

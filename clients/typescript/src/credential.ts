@@ -66,9 +66,9 @@ export interface AwsKeys {
 export interface Giver {
   /** Notes a use. */
   use(holding: Holding, use: Use): void;
-  /** Gets a new credential in its place. */
+  /** Replaces the credential by a new one. */
   renew(holding: Holding): Promise<void>;
-  /** Notes that one holder released it. */
+  /** Notes that one holder released the credential. */
   leave(holding: Holding): Promise<void>;
 }
 
@@ -92,17 +92,17 @@ export class Credential implements AsyncDisposable {
     return this.#holding.current.issued;
   }
 
-  /** Its id: the `jti` of a JWT. A name, not a secret. */
+  /** The id of the credential: the `jti` of a JWT. A name, not a secret. */
   get credentialId(): string {
     return this.#issued.credentialId;
   }
 
-  /** The task it belongs to, including a task that was opened with it. */
+  /** The task of the credential, including a task that was opened with it. */
   get taskId(): string {
     return this.#issued.taskId;
   }
 
-  /** The upstream that it is for. */
+  /** The upstream that the credential is for. */
   get upstream(): string {
     return this.#issued.upstream;
   }
@@ -117,7 +117,7 @@ export class Credential implements AsyncDisposable {
     return this.#issued.scopes;
   }
 
-  /** When it expires, by the server's clock. */
+  /** When the credential expires, by the server's clock. */
   get expiresAt(): Date {
     return new Date(millis(this.#issued.expiresAt));
   }
@@ -132,7 +132,7 @@ export class Credential implements AsyncDisposable {
     return this.#holding.current.life / 1000;
   }
 
-  /** What limited its lifetime, for people: for example `upstream` or `the approval appr_…`. */
+  /** The limit that determined the lifetime, for people: for example `upstream` or `the approval appr_…`. */
   get boundBy(): string {
     return this.#issued.boundBy || (LifeBound[this.#issued.bound] ?? '').toLowerCase();
   }
@@ -142,7 +142,7 @@ export class Credential implements AsyncDisposable {
     return this.#issued.approvalId;
   }
 
-  /** It was issued for an earlier attempt of the same request. */
+  /** The credential was issued for an earlier attempt of the same request. */
   get repeated(): boolean {
     return this.#issued.novelty !== Novelty.NEW;
   }
@@ -158,7 +158,7 @@ export class Credential implements AsyncDisposable {
   }
 
   /**
-   * The headers that present it, like `{ authorization: "Bearer …" }`; ready for `fetch`.
+   * The headers that present the credential, like `{ authorization: "Bearer …" }`; ready for `fetch`.
    *
    * @throws TypeError - this kind of credential is not sent in a header
    */
@@ -167,7 +167,7 @@ export class Credential implements AsyncDisposable {
     return new CredentialHeaders({ [headerName]: scheme === '' ? token : `${scheme} ${token}` });
   }
 
-  /** The only place where it may be sent: a URL without a slash at its end. */
+  /** The only place where the credential may be sent: a URL without a slash at its end. */
   get baseUrl(): string {
     return this.#bearer.baseUrl.replace(/\/+$/, '');
   }
@@ -215,7 +215,7 @@ export class Credential implements AsyncDisposable {
   }
 
   /**
-   * Replaces it by a new one, decided anew for the same things and the lifetime that was asked for; this object and those of all other
+   * Replaces the credential by a new one, decided anew for the same things and the lifetime that was asked for; this object and those of all other
    * holders then show the new one. A task that was opened with it is extended.
    *
    * @throws Denied, NotActive - it cannot be renewed; the old one stays valid until it expires
@@ -225,7 +225,7 @@ export class Credential implements AsyncDisposable {
   }
 
   /**
-   * The upstream refused it: it is given to no other holder.
+   * The upstream refused the credential: it is given to no other holder.
    *
    * @internal
    */

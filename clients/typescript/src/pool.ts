@@ -167,7 +167,7 @@ export class Pool implements Giver {
   #share(key: string, holding: Holding): void {
     const old = this.#shared.get(key);
     this.#shared.set(key, holding);
-    // Its holders keep it; without holders it is dropped.
+    // The holders of the credential keep it; without holders it is dropped.
     if (old && old.holders === 0) void this.#giveBack(old);
   }
 
@@ -186,7 +186,7 @@ export class Pool implements Giver {
 
   /** Extends a task that was opened with a credential, so that the renewed credential does not outlive its task. */
   async #extend({ current: { issued, arrived }, ttl = DEFAULT_TTL }: Holding, deadline: Deadline): Promise<void> {
-    // By the server's clock, and never later than that allows.
+    // The deadline is by the server's clock, and never later than that clock allows.
     const now = millis(issued.issuedAt) + performance.now() - arrived.steady;
     const request = create(ExtendTaskRequestSchema, {
       taskId: issued.taskId, requestId: randomUUID(), deadline: timestampFromMs(Math.floor(now + ttl * 1000 + AHEAD_MS)),
@@ -214,7 +214,7 @@ export class Pool implements Giver {
     try {
       await this.#end(holding);
     } catch (error) {
-      if (error instanceof NotActive || error instanceof NotFound) return; // It ended before.
+      if (error instanceof NotActive || error instanceof NotFound) return; // The task ended before.
       this.#settings.failed(error);
       this.#owe(holding);
     }
@@ -232,7 +232,7 @@ export class Pool implements Giver {
     }
   }
 
-  /** Tries again later, until it has expired by itself. */
+  /** Tries the release again later, until the credential has expired by itself. */
   #owe(holding: Holding): void {
     if (this.#closed || this.#owed.size >= MOST_IDLE) return;
     this.#owed.add(holding);

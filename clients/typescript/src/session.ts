@@ -103,7 +103,7 @@ class Session {
       await held.renew();
       return held;
     } catch (error) {
-      // It cannot be renewed any more. The server decides anew whether there is another one.
+      // The credential cannot be renewed any more. The server decides anew whether to issue another one.
       if (error instanceof NotActive || error instanceof NotFound || error instanceof Denied) return this.#another();
       if (remaining <= 0) throw error;
       return held;

@@ -24,9 +24,9 @@ export const META_TASK = 'mayfly/task';
 
 /** The terms of a new task. Leaving a field out never makes the task wider. */
 export interface TaskAsk {
-  /** What it is for, 1 to 512 bytes. People read it in approvals and in the audit. */
+  /** What the task is for, 1 to 512 bytes. People read it in approvals and in the audit. */
   readonly purpose: string;
-  /** The upstreams that it may get credentials for, with the scopes of each. */
+  /** The upstreams that the task may get credentials for, with the scopes of each. */
   readonly upstreams: Readonly<Record<string, string | readonly string[]>>;
   /**
    * The tools that an exchange may name. Absent: only exchanges that name no tool. `'any'`: whatever policy permits.
@@ -34,11 +34,11 @@ export interface TaskAsk {
   readonly tools?: readonly string[] | 'any' | undefined;
   /** The kinds of credential. Absent: those that the upstreams are registered with. */
   readonly kinds?: readonly Kind[] | undefined;
-  /** The SPIFFE IDs that may act in it besides this workload: its MCP servers. */
+  /** The SPIFFE IDs that may act in the task besides this workload: its MCP servers. */
   readonly callers?: readonly string[] | undefined;
-  /** Everything that is issued in it must be bound to a key. */
+  /** Everything that is issued in the task must be bound to a key. */
   readonly keyBound?: boolean | undefined;
-  /** How long it lives, in seconds. Absent: an hour. */
+  /** How long the task lives, in seconds. Absent: an hour. */
   readonly ttl?: number | undefined;
   /** The longest total lifetime, extensions included, in seconds. Absent: `ttl`. */
   readonly maxTtl?: number | undefined;
@@ -92,7 +92,7 @@ function termsOf(ask: TaskAsk) {
  * A task that this client opened. `await using` completes it at the end of the block, and everything issued in it is refused from then on.
  */
 export class Task implements AsyncDisposable {
-  /** Its id. A name, not a secret. */
+  /** The id of the task. A name, not a secret. */
   readonly id: string;
   readonly #host: TaskHost;
   readonly #end = new AbortController();
@@ -123,17 +123,17 @@ export class Task implements AsyncDisposable {
     return new Task(task, host, ask.heartbeat);
   }
 
-  /** Its state when it was last read; {@link Task.refresh} reads it again. */
+  /** The state of the task when it was last read; {@link Task.refresh} reads it again. */
   get state(): State {
     return TaskState[this.#task.state]!.toLowerCase() as State;
   }
 
-  /** When it ends unless it is extended. */
+  /** When the task ends unless it is extended. */
   get deadline(): Date {
     return new Date(millis(this.#task.deadline));
   }
 
-  /** The approval that it waits for or was opened with. Empty: none was needed. */
+  /** The approval that the task waits for or was opened with. Empty: none was needed. */
   get approvalId(): string {
     return this.#task.approvalId;
   }
@@ -162,7 +162,7 @@ export class Task implements AsyncDisposable {
     return sessionFetch(() => this.credential(upstream, ask), url);
   }
 
-  /** Reads it again from the server. */
+  /** Reads the task again from the server. */
   async refresh(): Promise<this> {
     const deadline = new Deadline(this.#host.timeout);
     const { task } = await this.#host.connection.call(TaskService.method.getTask, create(GetTaskRequestSchema, { taskId: this.id }), { deadline });
@@ -187,7 +187,7 @@ export class Task implements AsyncDisposable {
   }
 
   /**
-   * Completes it. Never rejects: if the server cannot be reached, the task ends by its deadline or by a missing heartbeat.
+   * Completes the task. Never rejects: if the server cannot be reached, the task ends by its deadline or by a missing heartbeat.
    */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.complete().catch((error) => this.#host.failed(error));
@@ -213,7 +213,7 @@ export class Task implements AsyncDisposable {
     clearTimeout(this.#beat);
     this.#done ??= end().then((task) => { if (task) this.#task = task; }, (error) => {
       this.#done = undefined;
-      if (!(error instanceof NotActive)) throw error; // Its time was over before.
+      if (!(error instanceof NotActive)) throw error; // The task had ended before.
     }).finally(() => this.#host.ended(this.id));
     return this.#done;
   }

@@ -106,14 +106,14 @@ export class UseReports {
       const deadline = new Deadline(ms);
       await this.#connection.ready(deadline);
       sent = true;
-      // Sent only once: a report that is sent twice would look like a use that never happened.
+      // Each report is sent only once: a report that is sent twice would look like a use that never happened.
       const { problems } = await this.#connection.once(AuditService.method.reportUse, create(ReportUseRequestSchema, { uses }), { deadline });
       this.#pause = FLUSH_MS;
       this.#again(problems, batch);
     } catch (error) {
       const uncounted = !sent || (error instanceof MayflyError && error.reason !== '');
       for (const use of batch) {
-        // They are combined with newer uses and sent with the next batch.
+        // The reports are combined with newer uses and sent with the next batch.
         if (uncounted) this.#put(use);
         else this.#dropped += use.count;
       }

@@ -122,7 +122,7 @@ export class Checker {
   /** The tokens whose signatures were verified with these keys. */
   #seen = new Seen<Known>();
 
-  /** Knows nothing at first, and refuses everything. */
+  /** Creates a checker, which knows nothing at first and refuses everything. */
   constructor(expect: Expect, limits: Limits = LIMITS) {
     this.#expect = expect;
     this.#follower = new Follower(limits);
@@ -166,7 +166,7 @@ export class Checker {
     this.#follower.needsSnapshot();
   }
 
-  /** Whether it knows the revocations, and they are fresh enough. */
+  /** Whether the revocations are known and fresh enough. */
   fresh(now: Moment): boolean {
     return this.#follower.fresh(now);
   }
@@ -234,7 +234,7 @@ export class Checker {
     const parts = split(token);
     this.#refuseRevoked(parts.kid);
     const one = known(readClaims(await authentic(token, parts, keys)), parts.kid);
-    // It is stored with the keys that verified it. If the keys were replaced meanwhile, nobody looks there any more.
+    // The token is stored with the keys that verified it. If the keys were replaced meanwhile, this entry is not used any more.
     seen.put(token, one);
     this.#refuseRevoked(parts.kid);
     this.stands(one, need, now());

@@ -108,7 +108,7 @@ export class Follower {
     return this.#applied;
   }
 
-  /** It has a snapshot and missed nothing since. */
+  /** The follower has a snapshot and missed nothing since. */
   get whole(): boolean {
     return this.#whole;
   }
@@ -138,7 +138,7 @@ export class Follower {
   }
 
   /**
-   * The present knowledge is incomplete: it refuses everything until a snapshot came that contains at least everything applied so far.
+   * The present knowledge is incomplete: the follower refuses everything until a snapshot came with at least everything applied so far.
    */
   needsSnapshot(): void {
     this.#whole = false;
@@ -221,7 +221,7 @@ export class Follower {
     return this.#rules.revokesKey(kid);
   }
 
-  /** Its knowledge is complete, and its last proof of freshness is young enough. */
+  /** Whether the follower's knowledge is complete and its last proof of freshness young enough. */
   fresh(now: Moment): boolean {
     return this.#unsure(now) === undefined;
   }

@@ -22,7 +22,7 @@ interface Entry {
   until: number;
 }
 
-/** Never dropped. */
+/** The end of a rule that is never dropped. */
 export const FOREVER = Number.POSITIVE_INFINITY;
 
 /** The seconds at which rules may be droppable. */

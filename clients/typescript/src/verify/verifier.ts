@@ -101,9 +101,9 @@ function seenToWire({ head, heads }: { readonly head: number; readonly heads: re
 
 /** Verifies credentials for one relying service. It follows the revocations from its creation until it is closed. */
 export class Verifier {
-  /** The issuer and audience it accepts. */
+  /** The accepted issuer and audience. */
   readonly settings: VerifierSettings;
-  /** Its name as a follower. */
+  /** The verifier's name as a follower. */
   readonly follower: string;
   readonly #connection: Connection;
   readonly #failed: (error: unknown) => void;
@@ -135,17 +135,17 @@ export class Verifier {
   }
 
   /**
-   * Whether it knows the revocations and the keys now, and so accepts valid credentials. An issuer that has issued nothing yet has no keys.
+   * Whether the verifier knows the revocations and the keys now, and so accepts valid credentials. An issuer that has issued nothing yet has no keys.
    */
   get isReady(): boolean {
     return this.#keysKnown && this.#checker.fresh(moment());
   }
 
   /**
-   * Waits until it knows the revocations and the keys.
+   * Waits until the verifier knows the revocations and the keys.
    *
    * @param ms - the limit, in milliseconds
-   * @throws Unavailable - it does not know them, with the reason
+   * @throws Unavailable - the verifier does not know them, with the reason
    */
   ready(ms = 10_000): Promise<this> {
     if (this.isReady) return Promise.resolve(this);
@@ -171,7 +171,7 @@ export class Verifier {
    * Checks a credential for one use.
    *
    * @param token - as it was presented
-   * @throws Refused - it is not accepted; {@link Refused.unsure} if the reason is missing knowledge here
+   * @throws Refused - the credential is not accepted; {@link Refused.unsure} if the reason is missing knowledge here
    */
   async check(token: string, need: Need = {}): Promise<Verified> {
     const needs = needed(need);
@@ -215,7 +215,7 @@ export class Verifier {
     const request = create(WatchRevocationsRequestSchema, { follower: this.follower, upstreams: [...this.settings.upstreams] });
     if (resumeAfter !== undefined) request.resumeAfter = BigInt(resumeAfter);
     if (this.#checker.seen) request.seen = seenToWire(this.#checker.seen);
-    // What an earlier stream reported is known to its server, which may be another one than this.
+    // The server of an earlier stream knows its reports, and may be another one than this server.
     this.#said = -1;
     const stream = openServerStream(line.client, RevocationService.method.watchRevocations, request, new Metadata());
     return new Promise<Line | undefined>((resolve, reject) => {
@@ -245,7 +245,7 @@ export class Verifier {
       stream.on('end', () => lost('the server ended the feed'));
       stream.on('error', (error: ServiceError) => {
         const typed = fromServiceError(error);
-        // An earlier version of the server reports it by the field alone.
+        // An earlier version of the server reports this error by the field alone.
         const wentBack = typed.reason === 'LEDGER_ROLLED_BACK' || typed.fieldViolations.some(({ field }) => field === 'resume_after');
         if (wentBack) this.#checker.distrust(typed.message);
         else if (error.code === Code.OUT_OF_RANGE) this.#checker.resync();
@@ -276,7 +276,7 @@ export class Verifier {
     });
   }
 
-  /** Reports how far it is. Progress made during a report is sent with the next one. */
+  /** Reports the newest applied sequence number. Progress made during a report is sent with the next one. */
   async #acknowledge(): Promise<void> {
     if (this.#acknowledging) return;
     this.#acknowledging = true;
@@ -287,7 +287,7 @@ export class Verifier {
         await this.#connection.once(RevocationService.method.acknowledgeRevocations, request, { deadline: new Deadline(CALL_MS) });
       }
     } catch (error) {
-      // The next message reports it again.
+      // The next message reports the sequence number again.
       this.#said = -1;
       if (!this.#end.signal.aborted) this.#failed(error);
     } finally {
