@@ -170,7 +170,7 @@ export class Connection {
     throw error;
   }
 
-  /** Makes a unary call, and repeats it where that is safe. It is safe if the request has its own `request_id`. */
+  /** Makes a unary call, and repeats it if that is safe. A repeat is safe if the request has its own `request_id`. */
   async call<I extends DescMessage, O extends DescMessage>(
     method: DescMethodUnary<I, O>, request: MessageShape<I>, settings: CallSettings,
   ): Promise<MessageShape<O>> {
@@ -178,7 +178,7 @@ export class Connection {
   }
 
   /**
-   * Makes a unary call once. It is repeated only when the SVID expired meanwhile, because that is not an answer to the call.
+   * Makes a unary call once. The call is repeated only when the SVID expired meanwhile, because that is not an answer to the call.
    */
   async once<I extends DescMessage, O extends DescMessage>(
     method: DescMethodUnary<I, O>, request: MessageShape<I>, settings: CallSettings,

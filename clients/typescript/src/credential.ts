@@ -207,7 +207,7 @@ export class Credential implements AsyncDisposable {
   }
 
   /**
-   * Reports how a use went, for the audit. It returns at once; reports are sent in the background. mayfly accepts them only from a server
+   * Reports how a use went, for the audit. The method returns at once; reports are sent in the background. mayfly accepts them only from a server
    * of the upstream. After a 401, this credential is given to no other holder.
    */
   used(use: Use): void {

@@ -191,7 +191,7 @@ export class Mayfly implements AsyncDisposable {
   #found(inbound?: InboundCall): string | undefined {
     const verified = verifiedOf(inbound?.authInfo?.extra);
     if (verified) return verified.task;
-    // A token came that is unverified or from another issuer. It names no task, and the caller may not name one in `_meta` either.
+    // A token came that is unverified or from another issuer. The token names no task, and the caller may not name one in `_meta` either.
     if (inbound?.authInfo != null || shownIn(inbound?.requestInfo?.headers)) return this.#task;
     const meta = inbound?._meta;
     if (meta === undefined || meta === null || !Object.hasOwn(meta, META_TASK)) return this.#task;
@@ -210,8 +210,9 @@ export class Mayfly implements AsyncDisposable {
   }
 
   /**
-   * Creates a verifier for the credentials that callers present to this workload as a server of these upstreams. It follows the revocations
-   * from now on. It refuses everything until it knows them, and whenever it cannot follow them. It ends with this client.
+   * Creates a verifier for the credentials that callers present to this workload as a server of these upstreams. The verifier follows the
+   * revocations from now on. It refuses everything until the revocations are known, and whenever they cannot be followed. Closing this
+   * client also closes the verifier.
    */
   verifier(settings: VerifierSettings): Verifier {
     const verifier = new Verifier(this.#connection, settings, this.#failed);

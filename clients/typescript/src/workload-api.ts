@@ -103,7 +103,7 @@ export class WorkloadApiSource extends Watched {
 
   #follow(): void {
     const metadata = new Metadata();
-    // An agent refuses a request without this header. It protects against forwarded requests (Workload API, section 3).
+    // An agent refuses a request without this header, which protects against forwarded requests (Workload API, section 3).
     metadata.set('workload.spiffe.io', 'true');
     const stream = openServerStream(this.#client, SpiffeWorkloadAPI.method.fetchX509SVID, create(X509SVIDRequestSchema), metadata);
     this.#stream = stream;

@@ -99,7 +99,7 @@ function seenToWire({ head, heads }: { readonly head: number; readonly heads: re
   return create(SeenHeadSchema, { seq: BigInt(head), heads: heads.map(one) });
 }
 
-/** Verifies credentials for one relying service. It follows the revocations from its creation until it is closed. */
+/** Verifies credentials for one relying service, and follows the revocations until it is closed. */
 export class Verifier {
   /** The accepted issuer and audience. */
   readonly settings: VerifierSettings;
