@@ -1,4 +1,4 @@
-//! Policy sets: what is refused when one is made, what Cedar answers, and the text that a record keeps.
+//! Policy sets: what is refused at compile time, what Cedar answers, and the text that a record keeps.
 
 mod policy_kit;
 
@@ -111,7 +111,7 @@ fn a_set_that_wants_more_approvals_than_one_request_can_have_is_refused() {
     assert!(refusal(&both, ROLES).contains("wants a and b"), "by two conditions");
 }
 
-/// A set that is in the ledger was let in once: a check that came later warns of it, and the server starts.
+/// A set in the ledger was accepted once. A check that was added later only warns about it, and the server starts.
 #[test]
 fn a_recorded_set_that_wants_two_approvals_is_read_with_a_warning() {
     let now = "@id(\"x\")\nforbid (principal, action in Action::\"Work\", resource) unless { context.approvals.count >= 1 };";
@@ -162,7 +162,7 @@ fn an_approval_that_nobody_could_give_and_an_incident_that_would_wait_are_refuse
         let refused = refusal(&wrong, ROLES);
         assert!(refused.contains(said), "{wrong}: {refused}");
     }
-    // One that was let in by an earlier version is read with a warning: nothing waits for it in an incident.
+    // A set that an earlier version accepted is read with a warning, so that nothing has to wait for it in an incident.
     let recorded = compile(&format!("{operate}{keys}")).to_text().replace("ManageKeys", "Revoke");
     let set = PolicySet::from_text(&recorded).unwrap();
     assert!(set.warnings().iter().any(|w| w.to_string().contains("makes Revoke wait")), "{:?}", set.warnings());
@@ -291,7 +291,7 @@ fn every_action_of_the_schema_has_its_number_and_the_table_of_facts_is_the_schem
     assert_eq!(volatile.iter().map(|p| p.to_string()).collect::<BTreeSet<_>>(), paths.iter().filter(moves).cloned().collect());
 }
 
-/// The paths of a type's attributes, down through records.
+/// The paths of a type's attributes, including those of nested records.
 fn leaves(schema: &serde_json::Value, shape: &serde_json::Value, path: &str, out: &mut BTreeSet<String>) {
     let named = shape["name"].as_str().or(shape["type"].as_str()).unwrap_or_default();
     let shape = if schema["commonTypes"][named].is_object() { &schema["commonTypes"][named] } else { shape };

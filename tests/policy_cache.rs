@@ -1,4 +1,4 @@
-//! A remembered verdict is Cedar's verdict: for every attribute, for every shape of reading it, and for random sets and requests.
+//! A cached verdict equals Cedar's verdict: for every attribute, for every way of reading it, and for random sets and requests.
 
 mod policy_kit;
 
@@ -12,8 +12,8 @@ const REVOKE: Action = Action::Admin(Admin::Revoke);
 
 type Change = fn(&mut Case);
 
-/// For each fact: an action whose context has it, a condition on it, and a change that turns the condition from false to true and touches
-/// no other fact (save those named in `also`, which are made of the same thing).
+/// For each fact: an action whose context has it, a condition on it, and a change that turns the condition from false to true. The change
+/// affects no other fact, except those named in `also`, which are derived from the same value.
 struct Line {
     path: &'static str,
     action: Action,
@@ -126,7 +126,7 @@ fn lines() -> Vec<Line> {
         if line.path == "context.caller" {
             line.action = Action::Approve;
         }
-        // `has person` asks for each part, since each may be all that is there.
+        // `has person` asks for each part, because any part may be the only one.
         if line.path.starts_with("context.person") {
             line.also = &[
                 "context.person.issuer",
@@ -170,7 +170,7 @@ fn each_attribute_that_is_read_is_needed_in_the_key() {
         let (said_after, key_after) = verdict_and_key(&set, &after, &[]);
         assert_eq!((said_before, said_after), (false, true), "{}", line.when);
         assert_ne!(key_before, key_after, "{}", line.when);
-        // The naive key without it gives one of the two the other's verdict.
+        // A naive key without this fact would give one of the two the verdict of the other.
         let drop: Vec<&str> = [line.path].iter().chain(line.also).copied().collect();
         assert!(set.reads(line.action).cacheable(), "{}", line.when);
         assert_eq!(verdict_and_key(&set, &before, &drop).1, verdict_and_key(&set, &after, &drop).1, "{}", line.when);
@@ -213,7 +213,7 @@ fn what_moves_by_itself_is_asked_each_time() {
     ] {
         let set = compile(&format!("permit (principal, action == Action::\"Exchange\", resource) when {{ {when} }};"));
         assert!(!set.reads(EXCHANGE).cacheable(), "{when}");
-        // Another action, to which that policy cannot apply, is cached all the same.
+        // Another action that the policy cannot apply to is cached nevertheless.
         assert!(set.reads(Action::Work(Work::OpenTask)).cacheable(), "{when}");
         let verdicts = Verdicts::new(1 << 20);
         Case::new(EXCHANGE).with(|q| [verdicts.verdict(&set, q), verdicts.verdict(&set, q)]);

@@ -1,4 +1,4 @@
-//! What changing a policy set means: what of it governs, and what a table of tests says.
+//! Changes of a policy set: which of them affect who governs, and the report of a table of tests.
 
 mod policy_kit;
 
@@ -20,7 +20,7 @@ fn set(cedar: &str, roles: &str) -> PolicySet {
     compiled.unwrap_or_else(|wrong| panic!("{}", said(&wrong)))
 }
 
-/// What a change from [`BASE`] takes a second person for.
+/// The changes from [`BASE`] that need a second person.
 fn governs(cedar: &str, roles: &str) -> Vec<String> {
     compile(BASE).governing().differences(&set(cedar, roles).governing())
 }

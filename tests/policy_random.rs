@@ -1,5 +1,5 @@
-//! Random policy sets and random walks of requests: what is remembered, and what Cedar says about a slice of the policies, is what it says
-//! over every policy and every attribute.
+//! Random policy sets and random sequences of requests. Cached verdicts, and verdicts of Cedar over a slice of the policies, equal those
+//! over all policies and all attributes.
 
 mod policy_kit;
 
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 const EXCHANGE: Action = Action::Work(Work::Exchange);
 
-/// Boolean expressions, with atoms over every sort of attribute and values from domains so small that they often meet.
+/// Boolean expressions, with atoms over every kind of attribute and values from small domains, so that they often match.
 fn atom() -> impl Strategy<Value = String> {
     prop::sample::select(vec![
         "principal in Role::\"a\"",
@@ -77,7 +77,7 @@ fn expression() -> impl Strategy<Value = String> {
     })
 }
 
-/// Conditions on roles and resource alone, with one that fails for want of room in a Long.
+/// Conditions on roles and the resource only, including one that fails because a Long overflows.
 fn first() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "true",
@@ -129,7 +129,7 @@ fn policies() -> impl Strategy<Value = String> {
     (base, prop::collection::vec(policy, 1..6)).prop_map(|(base, list)| format!("{base}{}", list.concat()))
 }
 
-/// Changes that take the value from 0 to 2 as one of three, for each part of a request.
+/// Changes that set a value to one of three, 0 to 2, for each part of a request.
 const CHANGES: &[fn(&mut Case, usize)] = &[
     |c, v| c.caller = [id("spiffe://td/agent/a"), id("spiffe://td/agent/b"), id("spiffe://other/x")][v].clone(),
     |c, v| c.upstream.name = ["x", "y", "z"][v].into(),

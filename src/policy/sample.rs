@@ -1,7 +1,7 @@
 //! Fifty policies as a mid-sized organization would write them, for benchmarks and `mayfly bench`.
 //!
-//! They read roles, upstream, scopes, and whether a tool is named, but not purpose, arguments digest or counts. Requests that differ in
-//! purpose, tool and arguments therefore share a verdict.
+//! The policies read roles, upstream, scopes, and whether a tool is named, but not purpose, arguments digest or counts. Requests that
+//! differ in purpose, tool and arguments therefore share a verdict.
 
 use crate::document::Source;
 use crate::identity::spiffe_id::{IdDefect, SpiffeId};

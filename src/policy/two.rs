@@ -22,7 +22,7 @@ const INCIDENT: [Admin; 2] = [Admin::Revoke, Admin::Lock];
 pub enum Domains {
     /// Every domain: the head of some policy does not restrict the principal.
     All,
-    /// These domains.
+    /// Only these domains.
     Named(BTreeSet<String>),
 }
 

@@ -53,7 +53,7 @@ pub struct Live {
     sampled: bool,
     /// The HTTP/2 path, `/mayfly.v1.TokenService/Exchange`.
     path: Cow<'static, str>,
-    /// This is one of several exchanges of a call.
+    /// The span is one of several exchanges of a call.
     one_of: bool,
     began: Moment,
     start_ns: u64,

@@ -63,7 +63,7 @@ pub struct Changed {
     pub added: Vec<crate::identity::anchor::TrustAnchor>,
     /// Removed roots.
     pub removed: Vec<crate::identity::anchor::TrustAnchor>,
-    /// What the revocation hits.
+    /// The target of the revocation.
     pub hits: Hits,
     /// The connections that end with the removed roots.
     pub connections: u64,

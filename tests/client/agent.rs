@@ -1,4 +1,4 @@
-//! A double of an agent that serves the SPIFFE Workload API at a Unix socket.
+//! A stand-in for an agent that serves the SPIFFE Workload API at a Unix socket.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -22,7 +22,7 @@ mod workload {
 use workload::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
 use workload::{JwtBundlesRequest, JwtBundlesResponse, X509Svid, X509SvidRequest, X509SvidResponse};
 
-/// What a workload is told now, and again whenever it changes.
+/// An agent that sends a workload its current SVID, and each new one when the SVID changes.
 pub struct Agent {
     pub socket: PathBuf,
     says: watch::Sender<X509SvidResponse>,
@@ -59,7 +59,7 @@ impl Agent {
         Agent { socket, says }
     }
 
-    /// Tells what the world holds now.
+    /// Sends what the world holds now.
     pub fn tell(&self, world: &World, name: &str) {
         self.says.send_replace(message(world, name));
     }

@@ -16,7 +16,7 @@ forbid (principal, action == Action::"Exchange", resource)
 when { context.sensitive } unless { context.approvals.count >= 1 };
 "#;
 
-/// A call that somebody has to approve.
+/// A call that needs an approval.
 fn wipe(mayfly: &Mayfly, what: &str) -> CredentialRequest {
     let ask = mayfly.credential("echo").scope("echo:admin").tool("wipe").arguments(&json!({"what": what})).purpose("wipe");
     ask.ttl(Duration::from_secs(60))
@@ -84,7 +84,7 @@ async fn one_that_nobody_decides_in_time_is_needed_still() {
     let up = Up::policed(APPROVED);
     let mayfly = up.client("agent/demo").await;
     let id = needed(wipe(&mayfly, "all").wait_for_approval(Duration::from_secs(1)).get().await);
-    // The same one, whoever asks for it again: nobody has to decide twice.
+    // The same approval for everybody who asks again: nobody has to decide twice.
     assert_eq!(needed(wipe(&mayfly, "all").get().await), id);
     decide(&up, "give", &id);
     assert!(wipe(&mayfly, "all").get().await.is_ok());

@@ -1,4 +1,4 @@
-//! The way to a server: of several addresses the first that answers, and errors that say which side does not accept the other.
+//! Connecting to a server: the first of several addresses that answers, and errors that say which side does not accept the other.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use super::kit::Up;
 
-/// Far less than what a call may take.
+/// Far less than the limit of a call.
 const SOON: Duration = Duration::from_secs(8);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,7 +26,7 @@ async fn an_address_that_is_silent_or_away_is_left_for_the_next_one() {
     let config = tls::client_config(Some(svid.own.clone()), svid.bundles.clone(), Up::server_id(), Arc::new(RealClock::new()));
     let connector = TlsConnector::from(Arc::new(config.unwrap()));
     let name = ServerName::try_from("localhost").unwrap();
-    // One accepts and says nothing, at the other nobody listens.
+    // One accepts and sends nothing; nobody listens at the other.
     let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let away = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let addresses: [SocketAddr; 3] = [mute.local_addr().unwrap(), away, up.running.addresses().workload];
@@ -92,7 +92,7 @@ async fn a_call_without_a_task_is_refused_where_one_is_required() {
     let no = asked.clone().get().await.err().unwrap();
     assert!(matches!(&no, Error::Settings(what) if what.contains("belongs to no task")), "{no}");
     drop(asked.task(up.task().await).get().await.unwrap());
-    // What cannot be digested is refused before anything is asked.
+    // Arguments without a digest are refused before any request is sent.
     let bad = mayfly.credential("echo").scope("echo:read").purpose("p").arguments(&json!({"id": 1_234_567_890_123_456_789_u64}));
     assert!(matches!(bad.get().await, Err(Error::Settings(what)) if what.contains("a double does not hold")));
 }

@@ -1,4 +1,5 @@
-//! What is asked for, held or shared is given back however it ends: callers that are dropped, clients that are closed or dropped meanwhile.
+//! Everything that is asked for, held or shared is released however it ends: callers that are dropped, clients that are closed or dropped
+//! meanwhile.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use mayfly_client::{Error, Mayfly, Settings};
 
 use crate::kit::{Up, until};
 
-/// All that was issued was given back, by the audit.
+/// Whether everything issued was released, according to the audit.
 async fn all_ended(up: &Up) -> bool {
     let (issued, back) = (up.audit("credential issued").len(), up.audit("credential given back").len());
     issued > 0 && issued == back
@@ -17,7 +18,7 @@ async fn a_caller_that_is_dropped_leaves_no_credential_behind() {
     let up = Up::new();
     let task = up.task().await;
     let mayfly = up.client("agent/demo").await;
-    // One for itself (it names arguments), and one that others could have shared.
+    // One for a single use (it names arguments), and one that others could have shared.
     for n in 0..20 {
         let ask = mayfly.credential("echo").scope("echo:read").tool("read").task(task.clone());
         let asking = tokio::spawn(if n % 2 == 0 { ask.arguments(&serde_json::json!({"n": n})) } else { ask }.get());
@@ -29,7 +30,7 @@ async fn a_caller_that_is_dropped_leaves_no_credential_behind() {
     until("all are given back", || all_ended(&up)).await;
 }
 
-/// Begins it, and does not wait for what it waits for.
+/// Polls the future once, without waiting for it to finish.
 async fn once<T>(begun: &mut (impl Future<Output = T> + Unpin)) {
     tokio::select! {
         biased;
@@ -38,7 +39,7 @@ async fn once<T>(begun: &mut (impl Future<Output = T> + Unpin)) {
     }
 }
 
-/// On one thread, so that nothing looks at the answer between its coming and the drop.
+/// On one thread, so that nothing runs between the arrival of the answer and the drop.
 #[tokio::test]
 async fn a_caller_that_is_dropped_before_it_looks_at_its_answer_leaves_none_behind() {
     let up = Up::new();
@@ -80,7 +81,7 @@ async fn what_comes_while_the_client_closes_is_given_back_too() {
         let asking = tokio::spawn(ask.get());
         tokio::time::sleep(Duration::from_millis(wait)).await;
         mayfly.close().await;
-        // Who got one may hold it; mayfly has ended it, or ends it when it is let go.
+        // The caller may have got a credential; mayfly has ended it, or ends it when it is dropped.
         drop(asking.await.unwrap());
         let late = mayfly.credential("echo").scope("echo:read").task(task.clone()).get().await;
         assert!(matches!(late, Err(Error::Closed)));

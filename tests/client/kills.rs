@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::kit::{Apart, until};
 
-/// Exchanges without a pause, and what became of them.
+/// Continuous exchanges, and their outcomes.
 #[derive(Default)]
 struct Load {
     done: AtomicU64,

@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 
 use crate::ports::Ports;
 
-/// Longest wait for anything here.
+/// The limit for any wait here.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A world and its server in this process.
@@ -40,7 +40,7 @@ impl Up {
         Up::changed(settings, "policy/upstreams/echo.toml", change)
     }
 
-    /// With more policies.
+    /// With additional policies.
     pub fn policed(more: &str) -> Up {
         Up::changed(Settings::default(), "policy/policy.cedar", |policy| policy + more)
     }
@@ -88,7 +88,7 @@ impl Up {
         opened.into_inner().task.unwrap().task_id
     }
 
-    /// How many credentials were issued in a task.
+    /// The credentials that were issued in a task.
     pub async fn issued_in(&self, task: &str) -> Vec<pb::Credential> {
         let ask = pb::ListTaskCredentialsRequest { task_id: task.into(), ..Default::default() };
         let listed = TaskServiceClient::new(self.channel("agent/demo").await).list_task_credentials(ask).await.unwrap();
@@ -101,14 +101,14 @@ impl Up {
         found.into_inner().task.unwrap().state()
     }
 
-    /// Whether the server itself takes a token for good.
+    /// Whether the server itself considers a token valid.
     pub async fn is_active(&self, token: &str) -> bool {
         let ask = pb::IntrospectRequest { token: token.into() };
         let answer = TokenServiceClient::new(self.channel("service/echo").await).introspect(ask).await.unwrap();
         answer.into_inner().active
     }
 
-    /// The command line, as an operator.
+    /// Runs the command line as an operator.
     pub fn operator(&self, args: &[&str]) -> Output {
         operator(&self.world, self.running.addresses().admin, args)
     }
@@ -124,7 +124,7 @@ fn edit(world: &World, file: &str, change: impl FnOnce(String) -> String) {
     std::fs::write(&file, change(std::fs::read_to_string(&file).unwrap())).unwrap();
 }
 
-/// A world whose server is a process of its own, at the same address each time that it starts.
+/// A world whose server is a process of its own, at the same address each time it starts.
 pub struct Apart {
     child: Option<Child>,
     pub world: World,
@@ -151,7 +151,7 @@ impl Apart {
         self.child = Some(self.world.spawn(Path::new(env!("CARGO_BIN_EXE_mayfly"))).unwrap_or_else(|no| panic!("{no}")));
     }
 
-    /// As by a power cut.
+    /// Like a power failure.
     pub fn kill(&mut self) {
         self.child.take().unwrap().kill();
     }
@@ -166,7 +166,7 @@ impl Apart {
         mayfly_client::Settings::new(&self.addresses().workload.to_string(), Up::server_id(), files)
     }
 
-    /// The command line, as an operator.
+    /// Runs the command line as an operator.
     pub fn operator(&self, args: &[&str]) -> Output {
         operator(&self.world, self.addresses().admin, args)
     }
@@ -187,7 +187,7 @@ fn records(output: &Output) -> Vec<serde_json::Value> {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
     for _ in 0..PATIENCE.as_millis() / 20 {
         if holds().await {

@@ -63,7 +63,7 @@ async fn a_call_gets_a_credential_with_a_task_of_its_own_that_ends_with_it() {
     assert_eq!(up.state_of(&task).await, pb::TaskState::Completed);
     assert!(!up.is_active(token.expose()).await);
 
-    // Dropped instead: the same, in the background.
+    // Dropped instead: the same happens in the background.
     let credential = mayfly.credential("echo").scope("echo:read").get().await.unwrap();
     let task = credential.task_id().to_owned();
     drop(credential);
@@ -89,7 +89,7 @@ async fn equal_requests_share_one_exchange_and_the_last_who_leaves_gives_it_back
     assert_eq!(up.issued_in(&task).await.len(), 1, "64 who ask at once are one exchange");
     let token = held[0].token().clone();
 
-    // What names arguments is for one call, and another scope is another request.
+    // A request with arguments is for one call, and another scope is another request.
     let alone = |n: u32| mayfly.credential("echo").scope("echo:read").tool("read").arguments(&serde_json::json!({"n": n})).get();
     let (a, b) = (alone(1).await.unwrap(), alone(1).await.unwrap());
     assert_ne!(a.credential_id(), b.credential_id());

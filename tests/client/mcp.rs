@@ -1,5 +1,5 @@
-//! The example of an MCP server, called by a client of the same SDK, in front of an upstream that checks: its SVID rotates, its credential is
-//! renewed, and both are no good once the task was revoked.
+//! The example of an MCP server, called by a client of the same SDK, in front of an upstream that verifies credentials. Its SVID rotates,
+//! its credential is renewed, and both are refused once the task was revoked.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,8 @@ use super::protect::{RESOURCE, following};
 
 const SERVER: &str = "mcp/echo";
 
-/// The example as `cargo test --workspace` builds it: for one package alone cargo would select other features and build all dependencies again.
+/// The example as `cargo test --workspace` builds it. For a single package, cargo would select other features and build all dependencies
+/// again.
 fn example() -> PathBuf {
     let build = ["build", "--quiet", "--locked", "--workspace", "--example", "mcp_server"];
     let built = Command::new(env!("CARGO")).args(build).current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
@@ -31,7 +32,7 @@ fn example() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_mayfly")).parent().unwrap().join("examples/mcp_server")
 }
 
-/// Says what was looked for, to whoever shows a credential for that.
+/// Answers with the search text, to callers with a credential for that search.
 async fn search(axum::Extension(verified): axum::Extension<Verified>, uri: axum::http::Uri) -> (axum::http::StatusCode, String) {
     let query = uri.query().unwrap_or_default().trim_start_matches("query=").to_owned();
     match verified.serves("echo:read", "search", &json!({"query": query})) {
@@ -115,7 +116,7 @@ async fn an_mcp_server_works_while_its_svid_rotates_and_its_credential_is_renewe
 
     let mut credentials = std::collections::BTreeSet::new();
     for round in 0..24 {
-        // Each lives for six seconds, and so does the connection that was made with it.
+        // Each SVID lives for six seconds, and so does the connection made with it.
         if round % 6 == 0 {
             up.world.issue(SERVER, 6_000).unwrap();
         }
@@ -133,7 +134,7 @@ async fn an_mcp_server_works_while_its_svid_rotates_and_its_credential_is_renewe
     let revoke = ["revoke", "--task", &agent.task, "--reason", "enough", "--wait", "--confirm", "all"];
     let told = up.operator(&revoke);
     assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
-    // What it holds is refused by the upstream, what it asks for by mayfly.
+    // The upstream refuses the credential it holds, and mayfly refuses to issue another one.
     let (_, heard) = agent.call("listen", json!({})).await;
     assert!(!heard.starts_with("200"), "{heard}");
     let (failed, no) = agent.call("search", json!({"query": "moths"})).await;

@@ -25,7 +25,7 @@ pub async fn following(up: &Up) -> Following {
     following
 }
 
-/// The service behind: says in which task it was called, and whether it still sees a credential in a header.
+/// The service behind the layer: answers with the task of the call, and whether it still sees a credential in a header.
 async fn behind(request: Request<()>) -> Result<Response<String>, Infallible> {
     let verified = request.extensions().get::<Verified>().unwrap();
     let leaked = request.headers().contains_key(header::AUTHORIZATION);

@@ -1,4 +1,4 @@
-//! SVIDs that rotate under load: from files, from the Workload API; over calls and over a stream. No call fails.
+//! SVIDs that rotate under load, from files and from the Workload API, with calls and with a stream. No call fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use mayfly_client::{Identity, Mayfly, Settings};
 use super::agent::Agent;
 use super::kit::{Up, until};
 
-/// Exchanges as fast as eight tasks can, while `rotate` goes on; how many were made.
+/// Exchanges as fast as eight tasks can, while `rotate` runs; returns how many were made.
 async fn load(up: &Up, mayfly: &Mayfly, mut rotate: impl FnMut(usize)) -> usize {
     let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let task = up.task().await;
@@ -18,7 +18,7 @@ async fn load(up: &Up, mayfly: &Mayfly, mut rotate: impl FnMut(usize)) -> usize 
             let (mayfly, stop, made, task) = (mayfly.clone(), stop.clone(), made.clone(), task.clone());
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    // Arguments, so that each is an exchange of its own.
+                    // Arguments make each one a separate exchange.
                     let ask = mayfly.credential("echo").scope("echo:read").tool("read").task(task.clone());
                     let credential = ask.arguments(&serde_json::json!({"n": n})).get().await.map_err(|e| e.to_string())?;
                     credential.release().await.map_err(|e| e.to_string())?;
@@ -45,7 +45,7 @@ async fn no_call_fails_while_svids_of_files_rotate() {
         let up = Up::new();
         let mayfly = Mayfly::connect(Settings { streaming, ..up.settings("agent/demo") }).await.unwrap();
         let renewals = mayfly.link().renewals();
-        // Each lives for six seconds: without the new ones the connection would end under way.
+        // Each SVID lives for six seconds: without the new ones, the connection would end in between.
         let made = load(&up, &mayfly, |_| drop(up.world.issue("agent/demo", 6_000).unwrap())).await;
         assert!(made > 50, "{made} exchanges");
         assert!(*renewals.borrow() >= 3, "{} new connections", *renewals.borrow());
@@ -79,7 +79,7 @@ async fn who_begins_in_the_middle_of_a_rotation_looks_again() {
     std::fs::copy(&theirs.key, &key).unwrap();
     let identity = mayfly_client::Identity::Files { svid, key: key.clone(), bundle: up.world.bundle() };
     let settings = mayfly_client::Settings { identity, ..up.settings("agent/demo") };
-    // What stays so is said.
+    // A mismatch that lasts is reported.
     let no = Mayfly::connect(settings.clone()).await.err().unwrap().to_string();
     assert!(no.contains("key.pem"), "{no}");
     let connecting = tokio::spawn(Mayfly::connect(settings));

@@ -1,4 +1,5 @@
-//! Use reports: they arrive, folded; closing sends the rest; a server that is away loses none that it never saw, and memory is bounded.
+//! Use reports: they arrive combined; closing sends the rest; a server that is unreachable misses none that it never received, and memory
+//! is bounded.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use serde_json::Value;
 
 use crate::kit::{Apart, Up, until};
 
-/// What the audit says of one credential's uses: tool, outcome and count of each line.
+/// The audit's lines on the uses of one credential: tool, outcome and count.
 fn uses_of(records: &[Value], credential: &str) -> Vec<(String, String, u64)> {
     let of = |body: &Value, name: &str| body[name].as_str().unwrap_or_default().to_owned();
     let mut all: Vec<_> = records
@@ -30,7 +31,7 @@ async fn uses_arrive_in_the_audit_folded_and_closing_sends_the_rest() {
     }
     let id = credential.credential_id().to_owned();
     let expected = [("accepted", 3), ("failed", 1), ("refused", 1)].map(|(o, n)| ("search".to_owned(), o.to_owned(), n));
-    // In the background: nobody closed anything.
+    // In the background: nothing was closed.
     until("they arrive", || async { uses_of(&up.audit("uses reported"), &id) == expected }).await;
     drop(credential);
 
@@ -49,7 +50,7 @@ async fn what_a_server_that_is_away_never_saw_is_reported_when_it_is_back() {
     let credential = mayfly.credential("echo").scope("echo:read").tool("search").get().await.unwrap();
     let id = credential.credential_id().to_owned();
     apart.kill();
-    // The connection has to be known to be gone: what goes over one that breaks may have been counted.
+    // The client must know that the connection is gone: reports sent over a breaking connection may have been counted.
     tokio::time::sleep(Duration::from_millis(500)).await;
     for _ in 0..3 {
         credential.used(Outcome::Accepted);

@@ -1,4 +1,4 @@
-//! standards.md, "Trust bundle", but for federation endpoints.
+//! standards.md, "Trust bundle", without federation endpoints.
 
 use crate::kit::pki::{Authority, NOW, bundle, bundles, trust_domain};
 use data_encoding::BASE64;

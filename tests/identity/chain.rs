@@ -1,4 +1,4 @@
-//! standards.md, "X509-SVID": the chain, its bundle, its times and its bounds.
+//! standards.md, "X509-SVID": the chain, its bundle, its times and its limits.
 
 use super::svid::{ID, intermediate_with, leaf_with, verify};
 use crate::kit::pki::{Authority, Defect, HOUR, NOW, Spec, bundle, bundles};
@@ -34,7 +34,7 @@ fn an_intermediate_limited_to_servers_vouches_for_no_caller() {
 fn the_chain_is_checked_against_the_bundle_of_its_own_trust_domain_and_no_other() {
     let (ours, theirs) = (Authority::root("example.org"), Authority::root("partner.test"));
     let both = bundles(&[("example.org", &ours), ("partner.test", &theirs)]);
-    // The partner's CA names a workload of ours. Both roots are trusted here, each for its own domain only.
+    // The partner's CA issues an id of our trust domain. Both roots are trusted here, each for its own domain only.
     let forged = theirs.svid("spiffe://example.org/admin");
     assert_eq!(verify(&forged.chain, &both), Err(SvidDefect::Path(PathDefect::UnknownAuthority)));
     assert!(verify(&theirs.svid("spiffe://partner.test/a").chain, &both).is_ok());
@@ -129,7 +129,8 @@ fn a_changed_byte_anywhere_is_refused_and_never_panics() {
     }
 }
 
-/// Leaf and `count` CAs above it, all with keys of their own, where `name` gives the Subject of each and the next one's is its issuer.
+/// A leaf and `count` CAs above it, all with keys of their own. `name` gives the Subject of each; the Subject of the next one is its
+/// issuer.
 fn maze(count: usize, name: impl Fn(usize) -> String) -> PeerChain {
     let ca = |at: usize| Spec::ca("example.org", &name(at));
     let made: Vec<_> = (0..count).map(|at| Authority::root_from(&ca(at + 1)).intermediate(&ca(at))).collect();
@@ -150,7 +151,7 @@ fn a_maze_of_cas_with_one_name_is_refused_before_it_is_searched() {
     let (defect, took) = timed(maze(7, |_| "a".into()));
     assert_eq!(defect, SvidDefect::SameSubject);
     println!("seven CAs of one name: refused in {took:?}");
-    // The worst that is left: two names that lead to each other, three CAs of each, one more.
+    // The worst case that is left: two names that lead to each other, three CAs of each, and one more.
     let (defect, took) = timed(maze(6, |at| ["a", "b"][at % 2].into()));
     assert_eq!(defect, SvidDefect::Path(PathDefect::UnknownAuthority));
     println!("three CAs each of two names that lead to each other: refused in {took:?}");

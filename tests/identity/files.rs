@@ -123,7 +123,7 @@ async fn a_watched_pair_is_told_without_a_restart() {
     let next = root.svid("spiffe://example.org/b");
     write(folder.path(), "key.pem", &next.key_pem());
     write(folder.path(), "svid.pem", &next.chain_pem());
-    // Caught between the two writes, it may tell of a pair that does not match first.
+    // Between the two writes, the watcher may report a mismatched pair first.
     let pair = loop {
         let found = tokio::time::timeout(Duration::from_secs(20), told.recv()).await.unwrap().unwrap();
         if let Ok(pair) = found {

@@ -1,4 +1,4 @@
-//! JWT authorities and the tokens that they sign. A token is good as it comes; each test spoils one thing about it.
+//! JWT authorities and the tokens they sign. The tokens are valid by default; each test introduces one defect.
 
 use mayfly::identity::bundle::{Bundle, Bundles};
 use mayfly::identity::jwt_svid::{self, Audiences, Expect, JwtSvidDefect, VerifiedJwtSvid};
@@ -13,26 +13,26 @@ pub const ID: &str = "spiffe://example.org/workload";
 pub const AUDIENCE: &str = "https://mayfly.example";
 
 impl Signer {
-    /// A good header.
+    /// A valid header.
     pub fn header(&self) -> Value {
         json!({"alg": self.alg, "kid": "authority1", "typ": "JWT"})
     }
 
-    /// A good token with a change of its header.
+    /// A valid token with a changed header.
     pub fn with_header(&self, change: impl FnOnce(&mut Value)) -> String {
         let mut header = self.header();
         change(&mut header);
         self.token(&header, &claims())
     }
 
-    /// A good token with a change of its claims.
+    /// A valid token with changed claims.
     pub fn with_claims(&self, change: impl FnOnce(&mut Value)) -> String {
         let mut claims = claims();
         change(&mut claims);
         self.token(&self.header(), &claims)
     }
 
-    /// A good token.
+    /// A valid token.
     pub fn good(&self) -> String {
         self.token(&self.header(), &claims())
     }
@@ -45,19 +45,19 @@ impl Signer {
         bundles_of(&json!({"keys": [jwk]}))
     }
 
-    /// The same unchanged.
+    /// The same without a change.
     pub fn bundles(&self) -> Bundles {
         self.bundles_with(|_| {})
     }
 }
 
-/// The bundles of `example.org` alone.
+/// The bundles of `example.org` only.
 pub fn bundles_of(document: &Value) -> Bundles {
     let bundle = Bundle::from_jwks(trust_domain("example.org"), document.to_string().as_bytes()).unwrap();
     Bundles::new([Arc::new(bundle)]).unwrap()
 }
 
-/// Good claims: issued a minute ago, for five.
+/// Valid claims: issued a minute ago, for five minutes.
 pub fn claims() -> Value {
     let now = NOW.seconds();
     json!({"sub": ID, "aud": AUDIENCE, "exp": now + 240, "iat": now - 60})

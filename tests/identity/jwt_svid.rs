@@ -1,4 +1,4 @@
-//! standards.md, "JWT in and out" for JWT-SVIDs: each clause, one defect, its refusal.
+//! standards.md, "JWT in and out" for JWT-SVIDs: one defect for each clause, and its refusal.
 
 use crate::jwt_kit::{AUDIENCE, ID, Signer, bundles_of, claims, expect, verify};
 use crate::kit::pki::{Authority, NOW, trust_domain};
@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 const ES: &str = "ES256";
 
-/// What refuses a good token with a change of its header.
+/// The refusal of a valid token with a changed header.
 fn header(change: impl FnOnce(&mut Value)) -> Option<No> {
     let signer = Signer::new(ES);
     verify(&signer.with_header(change), &signer.bundles()).err()
 }
 
-/// What refuses a good token with a change of its claims.
+/// The refusal of a valid token with a changed claim.
 fn claim(name: &str, value: Value) -> Option<No> {
     let signer = Signer::new(ES);
     let token = signer.with_claims(|claims| match value {
@@ -29,7 +29,7 @@ fn claim(name: &str, value: Value) -> Option<No> {
     verify(&token, &signer.bundles()).err()
 }
 
-/// What refuses a good token under a change of the key in the bundle, and what the bundle says of that key.
+/// The refusal of a valid token when the key in the bundle is changed, and the defect that the bundle reports for that key.
 fn key(alg: &'static str, change: impl FnOnce(&mut Value)) -> (Option<No>, Option<KeyDefect>) {
     let signer = Signer::new(alg);
     let bundles = signer.bundles_with(change);
@@ -107,7 +107,7 @@ fn alg_is_of_the_list() {
     assert_eq!(verify(&unsigned, &signer.bundles()), Err(No::UnsupportedAlgorithm));
 }
 
-/// An RSA or EC public key that is taken for the secret of a MAC.
+/// An RSA or EC public key that is used as the secret of a MAC.
 #[test]
 fn a_public_key_is_no_secret() {
     let signer = Signer::new("RS256");
@@ -176,7 +176,7 @@ fn aud_has_the_value_that_we_are_known_by() {
     assert_eq!(claim("aud", json!("https://somebody.example")), Some(No::Audience));
     assert_eq!(claim("aud", json!(format!("{AUDIENCE}/"))), Some(No::Audience), "exactly");
     assert_eq!(claim("aud", json!(AUDIENCE.to_uppercase())), Some(No::Audience), "exactly");
-    // SPIRE writes a list of one.
+    // SPIRE writes a list with one entry.
     assert_eq!(claim("aud", json!([AUDIENCE])), None);
     assert_eq!(claim("aud", json!(["https://somebody.example", AUDIENCE])), None);
     let many = |n: usize| json!(vec![AUDIENCE; n]);
@@ -232,7 +232,7 @@ fn the_trust_domain_of_sub_picks_the_bundle_and_no_other_is_used() {
     let (signer, other) = (Signer::new(ES), Signer::new(ES));
     let in_other = signer.with_claims(|c| c["sub"] = "spiffe://partner.test/workload".into());
     assert_eq!(verify(&in_other, &signer.bundles()), Err(No::NoBundle));
-    // With a bundle of its own, whose key of that name is another.
+    // The partner has a bundle of its own, with another key of the same name.
     let mut jwk = other.jwk();
     (jwk["use"], jwk["kid"]) = ("jwt-svid".into(), "authority1".into());
     let partner = Bundle::from_jwks(trust_domain("partner.test"), json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
@@ -266,7 +266,7 @@ fn only_a_jwt_svid_key_of_the_bundle_vouches() {
         assert_eq!(bundles.get("example.org").unwrap().ignored_keys(), 1);
         assert_eq!(verify(&signer.good(), &bundles), Err(No::UnknownKid), "{purpose}");
     }
-    // An X.509 authority's key signs no JWT-SVID.
+    // The key of an X.509 authority signs no JWT-SVID.
     let root = Authority::root("example.org");
     let x509 = json!({"keys": [{"use": "x509-svid", "kty": "EC", "x5c": [data_encoding::BASE64.encode(&root.certificate)]}]});
     assert_eq!(verify(&signer.good(), &bundles_of(&x509)), Err(No::UnknownKid));
@@ -279,7 +279,7 @@ fn the_algorithm_is_of_the_keys_type_curve_and_alg() {
         let token = signer.with_header(|h| h["alg"] = asked.into());
         assert_eq!(verify(&token, &signer.bundles()), Err(No::OtherKeyType), "{asked} with a key for {own}");
     }
-    // One RSA key serves all six, unless it says which.
+    // One RSA key serves all six algorithms, unless it names one.
     let signer = Signer::new("RS256").by("PS384");
     assert!(verify(&signer.good(), &signer.bundles()).is_ok());
     assert!(verify(&signer.good(), &signer.bundles_with(|jwk| jwk["alg"] = "PS384".into())).is_ok());
@@ -300,7 +300,7 @@ fn a_key_that_cannot_be_used_vouches_for_nothing_and_the_bundle_says_why() {
     unusable(ES, KeyDefect::Point, &set("x", json!("")));
     unusable(ES, KeyDefect::Point, &set("y", json!("!")));
     unusable(ES, KeyDefect::Point, &set("crv", json!("P-384")));
-    // On no curve: (1, 1).
+    // Not a point of the curve: (1, 1).
     let one = BASE64URL_NOPAD.encode(&[&[0; 31][..], &[1]].concat());
     unusable(ES, KeyDefect::Point, &|jwk| (jwk["x"], jwk["y"]) = (json!(one), json!(one)));
     unusable(ES, KeyDefect::Private, &set("d", json!(one)));
@@ -336,7 +336,7 @@ fn a_plain_set_of_keys_is_a_jwt_bundle_and_no_x509_bundle() {
 #[test]
 fn a_token_is_bounded() {
     let signer = Signer::new(ES);
-    // Length of a token by the length of one claim: base64url grows by a third.
+    // The length of a token by the length of one claim: base64url adds a third.
     let padded = |n: usize| signer.with_claims(|c| c["x"] = "x".repeat(n).into());
     let room = (limits::JWT_SVID_BYTES - padded(0).len()) * 3 / 4;
     let longest = (0..).map(|less| padded(room - less)).find(|t| t.len() <= limits::JWT_SVID_BYTES).unwrap();

@@ -1,4 +1,4 @@
-//! The shared vectors for JWT-SVIDs, and those of others for the signatures under them.
+//! The shared vectors for JWT-SVIDs, and third-party vectors for their signatures.
 
 use crate::jwt_kit::{ID, Signer, bundles_of, verify};
 use crate::kit::pki::{NOW, trust_domain};
@@ -15,7 +15,7 @@ fn outcome(token: &str, bundles: &Bundles) -> &'static str {
     verify(token, bundles).map_or_else(|defect| defect.code(), |_| "accepted")
 }
 
-/// Builds the case and gives the names of our verdicts: one for each form of it.
+/// Builds the case and returns the names of the verdicts: one for each form of the case.
 fn verdicts(case: &str) -> Vec<&'static str> {
     let signer = Signer::new(ALG);
     let bundles = signer.bundles();
@@ -78,7 +78,7 @@ fn all_jwt_svids() {
     let file = vectors::json(&folder, "verdicts.json");
     let cases = file["jwtsvid"].as_array().unwrap();
     for case in cases {
-        // Where the vectors give a place in the standard instead of a name.
+        // For vectors that give a section of the standard instead of a name.
         let (name, verdict) = (case["case"].as_str().unwrap(), case["verdict"].as_str().unwrap());
         let expected = match (case["reason"].as_str(), verdict) {
             (None, _) | (Some("3.2"), "accept") => "accepted",
@@ -86,9 +86,9 @@ fn all_jwt_svids() {
             (Some("JWT-SVID 2.1" | "2.1: not in the table"), _) => "unsupported_alg",
             (Some("2: MUST NOT be included"), _) => "header_parameter",
             (Some("5.1"), _) => "malformed",
-            // Ignored is as if it were not there.
+            // An ignored key has the same effect as a missing one.
             (Some("6.2"), "ignore that key") => "unknown_kid",
-            // "ignore or refuse the bundle": we refuse.
+            // "ignore or refuse the bundle": mayfly refuses it.
             (Some("6.1"), _) => "bundle refused",
             (Some(name), _) => name,
         };
@@ -108,7 +108,7 @@ fn the_algorithms_are_those_of_the_list() {
     assert_eq!(Algorithm::ALL.iter().map(|a| a.name()).collect::<Vec<_>>(), list);
 }
 
-/// `None`: refused before a signature was looked at.
+/// `None`: refused before a signature was checked.
 fn signature_holds(token: &str, jwk: &Value) -> Option<bool> {
     let parts = Compact::split(token).ok()?;
     let header: Value = serde_json::from_slice(&parts.header).ok()?;
@@ -122,7 +122,7 @@ const OTHER_ALG: &str = "the key names another algorithm of its type, which then
 const NO_ALG: &str = "its key is for ES521, which RFC 7518 does not know";
 const ENCRYPTION: &str = "its key says use: enc, which the bundle asks and not the key";
 
-/// Cases of wycheproof on which we judge otherwise, and why.
+/// The wycheproof cases that mayfly judges differently, with the reason.
 const EXCEPTIONS: &[(u64, &str)] = &[
     (1, MAC),
     (346, OTHER_ALG),
@@ -180,7 +180,7 @@ fn the_examples_of_the_rfcs_hold_where_their_algorithm_is_accepted() {
     assert_eq!(held, ["RS256", "ES256"]);
 }
 
-/// The key under a bundle is the one that the vectors publish; nobody here can sign with it.
+/// The key in the bundle is the one that the vectors publish; nobody here can sign with it.
 #[test]
 fn a_bundle_of_the_vectors_refuses_what_its_keys_did_not_sign() {
     let Some(folder) = vectors::folder("spiffe") else { return };

@@ -1,4 +1,4 @@
-//! x509-limbo against the path step alone: no SVID profile, no names; extended key usage by the case's kind.
+//! x509-limbo against the path step only: no SVID profile, no names; the extended key usage depends on the kind of the case.
 
 use super::limbo_exceptions::EXCEPTIONS;
 use crate::kit::vectors;
@@ -11,8 +11,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Longest that one case may take: 0.6 s were measured in a debug build for 100 CAs of one name, and a busy machine takes longer.
-/// No peer can send such a chain: `CHAIN_CERTIFICATES` and `CHAIN_SAME_SUBJECT` come before the path step.
+/// The limit for one case. 100 CAs of one name took 0.6 s in a debug build, and a busy machine takes longer. No peer can send such a chain:
+/// `CHAIN_CERTIFICATES` and `CHAIN_SAME_SUBJECT` are checked before the path step.
 const SLOW: Duration = Duration::from_secs(10);
 
 fn certificates(of: &Value) -> Vec<CertificateDer<'static>> {

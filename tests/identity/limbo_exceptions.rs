@@ -1,4 +1,4 @@
-//! Where the path step knowingly differs from x509-limbo.
+//! Where the path step deliberately differs from x509-limbo.
 
 const NO_CRL: &str = "the path step is given no CRLs: trust domains publish none, revoking is by rules on the SVID's anchor, issuing key and serial";
 const DEPTH: &str = "the path step takes no depth per call; the chain a peer may send is bounded by CHAIN_CERTIFICATES before it";
@@ -11,7 +11,7 @@ const NC_FORM: &str =
 const NAMES: &str = "name checks are off: the name would only be refused when compared, and no DNS name is ever an identity here";
 const ROOT_FORM: &str = "an anchor is trusted for being in the bundle; this is about its form, and it is no less a CA";
 
-/// The case, and why that is right for SVIDs.
+/// The case, and why the difference is right for SVIDs.
 pub const EXCEPTIONS: &[(&str, &str)] = &[
     ("crl::crlnumber-critical", NO_CRL),
     ("crl::crlnumber-missing", NO_CRL),

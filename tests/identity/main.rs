@@ -1,4 +1,4 @@
-//! Identity, clause by clause: SPIFFE ID, X509-SVID, trust bundle, and TLS as it is spoken.
+//! Identity, clause by clause: SPIFFE ID, X509-SVID, trust bundle, and real TLS.
 
 #[path = "../kit/mod.rs"]
 mod kit;

@@ -1,4 +1,4 @@
-//! standards.md, "JWT in and out" for tokens of OIDC issuers: each clause, one defect, its refusal.
+//! standards.md, "JWT in and out" for tokens of OIDC issuers: one defect for each clause, and its refusal.
 
 use std::collections::BTreeSet;
 
@@ -58,7 +58,7 @@ fn verify(token: &str, signer: &Signer) -> Result<VerifiedOidc, No> {
     oidc::verify(token, &issuer(), &keys(signer), &expect())
 }
 
-/// What refuses a good token with a change of its header or claims.
+/// The refusal of a valid token with a changed header or changed claims.
 fn spoilt(change: impl FnOnce(&mut Value, &mut Value)) -> Option<No> {
     let signer = Signer::new("ES256");
     let (mut header, mut claims) = (header(), claims());
@@ -199,7 +199,7 @@ fn keys_of_one_name_are_told_apart_by_the_algorithm() {
     let mut rs = header();
     rs["alg"] = "RS256".into();
     assert_eq!(verify(rsa.token(&rs, &claims())), Ok("ada".to_owned()));
-    // Each is checked with its own key only.
+    // Each token is checked with its own key only.
     assert_eq!(verify(ec.token(&rs, &claims())), Err(No::BadSignature));
     let twice = json!({"keys": [named(&ec), named(&rsa), named(&Signer::new("ES256"))]});
     assert_eq!(IssuerKeys::parse(twice.to_string().as_bytes()), Err(KeysDefect::KidTwice(2)));
@@ -209,7 +209,7 @@ fn keys_of_one_name_are_told_apart_by_the_algorithm() {
 fn a_signature_of_anybody_else_is_none() {
     let (signer, other) = (Signer::new("ES256"), Signer::new("ES256"));
     assert_eq!(verify(&other.token(&header(), &claims()), &signer), Err(No::BadSignature));
-    // The oldest trick: the public key, which everybody has, as the secret of an HMAC.
+    // The oldest attack: the public key, which everybody has, as the secret of an HMAC.
     let input = |header: &Value| {
         format!(
             "{}.{}",

@@ -1,4 +1,4 @@
-//! standards.md, "X509-SVID": each clause, one defect, its refusal.
+//! standards.md, "X509-SVID": one defect for each clause, and its refusal.
 
 use crate::kit::der;
 use crate::kit::pki::{Authority, Defect, HOUR, NOW, Spec, bundles};
@@ -14,20 +14,20 @@ pub fn verify(chain: &PeerChain, bundles: &Bundles) -> Result<VerifiedSvid, Svid
     svid::verify(chain, bundles, NOW, SVID_MAX_TTL_MS)
 }
 
-/// A leaf with one defect, under a good root.
+/// A leaf with one defect, under a valid root.
 pub fn leaf_with(defect: Defect) -> SvidDefect {
     let root = Authority::root("example.org");
     verify(&root.issue(&Spec::leaf(ID).with(defect)).chain, &bundles(&[("example.org", &root)])).unwrap_err()
 }
 
-/// A good leaf, under an intermediate with one defect, under a good root.
+/// A valid leaf, under an intermediate with one defect, under a valid root.
 pub fn intermediate_with(defect: Defect) -> SvidDefect {
     let root = Authority::root("example.org");
     let middle = root.intermediate(&Spec::ca("example.org", "middle").with(defect));
     verify(&middle.svid(ID).chain, &bundles(&[("example.org", &root)])).unwrap_err()
 }
 
-/// A good leaf, under a root with one defect.
+/// A valid leaf, under a root with one defect.
 fn root_with(defect: Defect) -> SvidDefect {
     let root = Authority::root_from(&Spec::ca("example.org", "root").with(defect));
     verify(&root.svid(ID).chain, &bundles(&[("example.org", &root)])).unwrap_err()

@@ -1,4 +1,5 @@
-//! TLS over loopback, both ends real. standards.md, "Traps seen elsewhere": pooled trust domains, resumption skipping verification.
+//! TLS over loopback, with two real ends. standards.md, "Traps seen elsewhere": pooled trust domains, and resumption that skips
+//! verification.
 
 use crate::kit::pki::{Authority, Defect, HOUR, NOW, Spec, Svid, bundles};
 use arc_swap::ArcSwap;
@@ -37,7 +38,7 @@ fn in_force(domains: &[(&str, &Authority)]) -> BundlesInForce {
     Arc::new(ArcSwap::from_pointee(bundles(domains)))
 }
 
-/// A trust domain with a server in it, and a partner whose bundle it holds too.
+/// A trust domain with a server in it, and a partner whose bundle the server has too.
 struct World {
     ours: Authority,
     partner: Authority,
@@ -62,7 +63,7 @@ impl World {
         client_config(shows.map(own), self.bundles.clone(), expected, &system()).unwrap()
     }
 
-    /// One connection of a client with this SVID: what the server makes of it.
+    /// One connection of a client with this SVID, and the server's verdict on it.
     async fn call(&self, shows: Option<&Svid>) -> Result<VerifiedSvid, NoPeer> {
         connect(&self.acceptor(), self.client(shows)).await.0
     }
@@ -75,7 +76,7 @@ struct Client {
     alpn: Option<Vec<u8>>,
 }
 
-/// Handshake, and one byte from the server: only then has a TLS 1.3 client heard whether it was accepted.
+/// A handshake and one byte from the server: only then does a TLS 1.3 client know whether it was accepted.
 async fn connect(acceptor: &MtlsAcceptor, client: ClientConfig) -> (Result<VerifiedSvid, NoPeer>, std::io::Result<Client>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -177,7 +178,7 @@ async fn a_ca_as_caller_is_refused() {
 async fn a_certificate_without_its_key_is_refused() {
     let world = World::new();
     let (victim, thief) = (world.ours.svid(CALLER), world.ours.svid("spiffe://example.org/thief"));
-    // The thief shows the victim's chain, and signs with its own key.
+    // The thief presents the victim's chain, and signs with its own key.
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&thief.key.serialize_der().try_into().unwrap()).unwrap();
     let stolen = rustls::sign::CertifiedKey::new(victim.chain.certificates().to_vec(), key);
     let expected = SpiffeId::parse(SERVER).unwrap();
@@ -222,7 +223,7 @@ async fn a_tls_1_2_client_is_refused() {
     assert_eq!((alert[0], &alert[3..]), (21, &[0, 2, 2, 70][..]));
 }
 
-/// RFC 5246, section 7.4.1.2, by hand: no library here still speaks it.
+/// RFC 5246, section 7.4.1.2, written by hand, because no library here supports it any more.
 fn client_hello_of_tls_1_2() -> Vec<u8> {
     let extension = |kind: u16, body: &[u8]| [&kind.to_be_bytes()[..], &(body.len() as u16).to_be_bytes(), body].concat();
     let extensions = [
@@ -277,7 +278,7 @@ async fn a_bundle_that_changes_counts_from_the_next_handshake() {
 }
 
 impl World {
-    /// A copy that does not change with the server's.
+    /// A copy that does not change with the server's bundles.
     fn bundles_for_clients(&self) -> BundlesInForce {
         Arc::new(ArcSwap::new(self.bundles.load_full()))
     }

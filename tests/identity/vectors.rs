@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use std::path::Path;
 
-/// The vectors say `bad_…_char` wherever one test of theirs put a stray character; ours says which part of a URI it would have begun.
+/// The vectors say `bad_…_char` for every stray character; mayfly's reason names the part of a URI that the character would begin.
 fn same_reason(expected: &str, ours: &str) -> bool {
     let finer: &[&str] = match expected {
         "bad_trust_domain_char" => &["userinfo", "port", "ipv6", "query", "fragment", "uppercase_trust_domain"],
@@ -83,7 +83,7 @@ fn all_trust_domains_segments_and_matchers() {
     println!("trust domains, segments, matchers: {all} run, 0 exceptions, 0 skipped");
 }
 
-/// go-spiffe's matchers, said with our types. Its zero id, the empty text, is no value of ours: only `any` and nothing else takes it.
+/// The matchers of go-spiffe in mayfly's types. Its zero id, the empty text, is not a valid id here: only `any` accepts it.
 fn matches(case: &Value, candidate: &str) -> bool {
     let arg = &case["arg"];
     let id = SpiffeId::parse(candidate).ok();
@@ -99,7 +99,7 @@ fn matches(case: &Value, candidate: &str) -> bool {
     }
 }
 
-/// One name for what was refused while reading a pair or its profile.
+/// One name for a refusal while reading a pair or its profile.
 fn pair_reason(outcome: &Result<OwnPair, PairDefect>) -> &'static str {
     match outcome {
         Ok(pair) => pair.spiffe_id().map_or_else(|defect| defect.code(), |_| "accepted"),
@@ -131,7 +131,7 @@ fn all_x509_svid_files() {
     println!("x509svid_parse: {} run, 0 exceptions, 0 skipped", array(&verdicts, "x509svid_parse").len());
 }
 
-/// Builds the case and gives the name of our verdict.
+/// Builds the case and returns the name of the verdict.
 fn verdict(case: &str) -> &'static str {
     let root = Authority::root("example.org");
     let ours = bundles(&[("example.org", &root)]);
@@ -187,7 +187,7 @@ fn all_x509_svid_verifications() {
     let Some(folder) = vectors::folder("spiffe") else { return };
     let verdicts = vectors::json(&folder, "verdicts.json");
     for case in array(&verdicts, "x509svid_verify") {
-        // Where the vectors give a sentence of the standard instead of a name. "reject or warn": we reject.
+        // For vectors that give a sentence of the standard instead of a name. "reject or warn": mayfly rejects.
         let expected = match case["reason"].as_str() {
             None => "accepted",
             Some("leaf ID must have a non-root path (X509-SVID 3.1, 5.2)") => "id_without_path",
@@ -224,7 +224,7 @@ fn all_bundles() {
     let mut run = 0;
     for case in array(&verdicts, "bundles") {
         let file = case["file"].as_str().unwrap();
-        // Plain JWK sets without `use`, as the Workload API gives them for JWT-SVIDs.
+        // Plain JWK sets without `use`, as the Workload API returns them for JWT-SVIDs.
         let read = if file.starts_with("jwtbundle/") { Bundle::from_jwt_bundle } else { Bundle::parse };
         let outcome = read(trust_domain("example.org"), &std::fs::read(folder.join(file)).unwrap());
         assert_eq!(bundle_reason(&outcome), case["reason"].as_str().unwrap_or("accepted"), "{case}");
@@ -256,7 +256,7 @@ fn all_small_der_files_are_read_without_panic() {
         assert!(leaf.is_err(), "{}", path.display());
         let sent_along = PeerChain::new(vec![good.certificates()[0].clone(), der]);
         let above = svid::verify(&sent_along, &ours, NOW, SVID_MAX_TTL_MS);
-        // What is no certificate at all is not passed by when sent along.
+        // Something that is not a certificate is not ignored when it is sent in a chain.
         assert!(anchors || above.is_err(), "{}", path.display());
         read += 1;
     });

@@ -1,4 +1,4 @@
-//! A whole request as owned values, of which tests change one at a time.
+//! A whole request as owned values, which tests change one at a time.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use mayfly::document::Source;
@@ -10,7 +10,7 @@ use mayfly::upstream::registry::{Kind, Upstream};
 
 pub type Texts = Vec<&'static str>;
 
-/// Everything that a question is made of.
+/// Everything that a question consists of.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub caller: SpiffeId,
@@ -84,7 +84,7 @@ impl Case {
         }
     }
 
-    /// Hands the question to `ask`: it borrows from here.
+    /// Passes the question to `ask`; the question borrows from this case.
     pub fn with<T>(&self, ask: impl FnOnce(&Question<'_>) -> T) -> T {
         let person = self.person.as_ref().map(|(issuer, id, amr, acr, at)| PersonFacts {
             issuer,

@@ -1,4 +1,4 @@
-//! Two kinds over the upstream: one that derives the same login again, and one whose token nobody can give twice.
+//! Two kinds over the test upstream: one that derives the same login again, and one whose token can be issued only once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use zeroize::Zeroizing;
 use super::account::{dropped, gone, login, made};
 use super::upstream::say;
 
-/// As the defaults relate to each other, and short.
+/// Short times, in the same proportions as the defaults.
 pub const TIMING: Timing =
     Timing { make_ms: 2_000, call_ms: 2_000, left_ms: 4_500, retry_min_ms: 20, retry_max_ms: 200, look_ms: 50 };
-/// Far above `upstream::LATE`, also on a busy machine.
+/// Far above `upstream::LATE`, even on a busy machine.
 pub const SETTLES_MS: u64 = 600;
 
 pub struct Accounts {
     pub address: SocketAddr,
     pub kind: Kind,
-    /// Says where it is, and waits.
+    /// Reports each step and waits for the answer.
     pub tells: bool,
 }
 

@@ -1,11 +1,11 @@
-//! Kinds whose credentials are made at an upstream, on whole servers: nothing is alive there that is nobody's, and nothing that somebody
-//! has is gone, whenever the server is killed.
+//! Kinds whose credentials are made at an upstream, on whole servers. Whenever the server is killed, no login without an owner stays alive
+//! there, and no login that a caller has disappears.
 //!
-//! The upstream is a small real server that counts what is alive, in the process of the test; the server is a process of its own, this
-//! very binary started once more, so that no kind of the tests is in what ships. `MAYFLY_KILLS` says how many SIGKILLs at random moments
-//! (default 3), `MAYFLY_SEED` which.
+//! The upstream is a small real server in the process of the test; it counts the live logins. The mayfly server is a process of its own:
+//! this very binary, started once more, so that no test kind is in the shipped program. `MAYFLY_KILLS` is the number of SIGKILLs at random
+//! moments (default 3), `MAYFLY_SEED` their seed.
 
-// The file beside the unit tests names it as they do.
+// The file beside the unit tests uses the same module name.
 use mayfly::credential;
 
 #[path = "../../src/upstream/lease/tests/account.rs"]

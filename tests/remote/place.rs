@@ -20,7 +20,7 @@ use super::kit::house::{House, house_with, runtime, terms, wanted};
 use super::server::with_both;
 use super::upstream::{PATIENCE_MS, Upstream};
 
-/// A house with both kinds, in which undoing runs.
+/// A house with both kinds, with undoing running.
 pub struct Place {
     pub upstream: Upstream,
     pub house: House,
@@ -60,7 +60,7 @@ impl Place {
         self.house.authority.ledger.peek(|s| s.leases.len())
     }
 
-    /// Live credentials of either kind.
+    /// The live credentials of either kind.
     pub fn live(&self) -> BTreeSet<CredentialId> {
         let now = self.house.now();
         self.house.authority.ledger.peek(|s| {
@@ -72,7 +72,7 @@ impl Place {
         })
     }
 
-    /// Time passes, as far as the house goes, and undoing has its turn.
+    /// Advances the time of the house and lets undoing run.
     pub fn until_alive(&self, count: usize) {
         for _ in 0..PATIENCE_MS / 20 {
             if self.upstream.alive().len() == count && self.leases() == count {

@@ -12,13 +12,13 @@ use tonic::transport::Channel;
 use super::dice::{Dice, setting};
 use super::rig::{REPLACE, Rig, SAME, exchange, revoke, wanted};
 
-/// Exchanges under way at once.
+/// Exchanges in progress at once.
 const WORKERS: u64 = 8;
 
-/// What was acknowledged.
+/// What the answers that were received say: which credentials are alive, and which are not.
 #[derive(Default)]
 struct Known {
-    /// Credentials by the request that they answered, and its kind.
+    /// Credentials by the request they answered, with their kind.
     alive: Mutex<BTreeMap<String, (pb::CredentialKind, String)>>,
     dead: Mutex<BTreeSet<String>>,
     /// Alive since an earlier round.
@@ -29,11 +29,11 @@ struct Known {
     stop: AtomicBool,
 }
 
-/// Exchanges, some of them repeats, some given up in the middle.
+/// Exchanges; some are repeats, and some are aborted in the middle.
 async fn ask(agent: Channel, task: String, known: Arc<Known>, seed: u64) {
     let mut dice = Dice::new(seed);
     while !known.stop.load(Ordering::Relaxed) {
-        // Taken out while it is asked for: between two answers it is not known which of the two is good.
+        // The entry is removed while its request is repeated: between two answers it is unknown which of the two credentials is valid.
         let before = match dice.below(4) {
             0 => known.alive.lock().pop_last(),
             _ => None,
@@ -60,7 +60,7 @@ async fn ask(agent: Channel, task: String, known: Arc<Known>, seed: u64) {
     }
 }
 
-/// Revokes one after another. One whose revocation was not acknowledged is neither alive nor dead.
+/// Revokes one after another. A credential whose revocation was not acknowledged counts as neither alive nor dead.
 async fn end(operator: Channel, known: Arc<Known>) {
     while !known.stop.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -112,7 +112,7 @@ fn killed_at_random_under_load_what_is_alive_is_what_somebody_has() {
         assert_eq!(known.kept.lock().difference(&active).next(), None, "{what}: acknowledged in an earlier round, and gone");
         assert_eq!(dead.intersection(&active).next(), None, "{what}: it was revoked, or replaced");
         looked += alive.len() + dead.len();
-        // The next round's repeats are of its own task: another task would be another request.
+        // The next round repeats requests of its own task only: with another task it would be another request.
         known.kept.lock().extend(std::mem::take(&mut *known.alive.lock()).into_values().map(|(_, id)| id));
     }
     runtime.block_on(async {

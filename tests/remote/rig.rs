@@ -34,7 +34,7 @@ pub struct Rig {
     _dir: TempDir,
 }
 
-/// Ends with its scope, also where a test fails.
+/// The process ends with its scope, even if a test fails.
 impl Drop for Rig {
     fn drop(&mut self) {
         self.kill();
@@ -46,7 +46,7 @@ impl Rig {
         Rig::with(tells, "")
     }
 
-    /// With more at the end of its configuration.
+    /// With additional lines at the end of its configuration.
     pub fn with(tells: bool, more: &str) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let world = World::create(&dir.path().join("w"), &Settings::default()).unwrap();
@@ -79,7 +79,7 @@ impl Rig {
         self.process = Some(process);
     }
 
-    /// SIGKILL. What the upstream holds goes on after that.
+    /// SIGKILL. Calls that the upstream holds continue after that.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
@@ -118,7 +118,7 @@ impl Rig {
         exchange(self.agent().await, ask).await
     }
 
-    /// Open leases in that state, by handle, with the credential of each.
+    /// The open leases in that state, by handle, with the credential of each.
     pub async fn leases(&self, state: pb::UpstreamState) -> BTreeMap<String, String> {
         let mut client = UpstreamServiceClient::new(self.operator().await);
         let (mut found, mut page_token) = (BTreeMap::new(), String::new());
@@ -134,7 +134,7 @@ impl Rig {
         }
     }
 
-    /// Credentials that are good.
+    /// The valid credentials.
     pub async fn active(&self) -> BTreeSet<String> {
         let mut client = CredentialServiceClient::new(self.operator().await);
         let filter = pb::CredentialFilter { state: pb::CredentialState::Active.into(), ..Default::default() };
@@ -155,13 +155,13 @@ impl Rig {
         ServerServiceClient::new(self.operator().await).get_status(ask).await.unwrap().into_inner().counts.unwrap()
     }
 
-    /// Waits until nothing is left to be undone, and what is alive upstream is exactly what live credentials have. They are returned.
+    /// Waits until nothing is left to undo, and the logins alive upstream are exactly those of live credentials. Returns them.
     pub async fn settled(&self, what: &str) -> BTreeSet<String> {
         let waiting = System::real();
         loop {
             let first = self.look().await;
             if first.is_ok() {
-                // Nothing comes later.
+                // Makes sure that nothing comes later.
                 tokio::time::sleep(LATE * 2).await;
             }
             match (first, self.look().await) {

@@ -16,10 +16,10 @@ use mayfly::upstream::registry::{Kind, Upstream};
 use super::kind;
 use super::upstream::say;
 
-/// Where the world is, where the upstream answers, and whether it is told of every step.
+/// The world's place, the upstream's address, and whether the upstream is told of every step.
 pub const ENVIRONMENT: [&str; 3] = ["REMOTE_TEST_WORLD", "REMOTE_TEST_UPSTREAM", "REMOTE_TEST_TELLS"];
 
-/// Not a test of its own: started without a world it says so and returns.
+/// Not a test of its own: started without a world, it says so and returns.
 #[test]
 fn serve() {
     let of = |name: &str| std::env::var(name).ok();
@@ -27,7 +27,7 @@ fn serve() {
         println!("skipped: this is the server of the other tests, which start it as a process of its own");
         return;
     };
-    // It ends with who started it, however that ends.
+    // The server ends with its parent process, however the parent ends.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
@@ -48,7 +48,7 @@ fn serve() {
     }
 }
 
-/// The echo upstream is registered with both kinds. No file could say so: what ships does not serve them.
+/// Registers the echo upstream with both kinds. No file could do that, because the shipped program does not serve them.
 fn register(running: &Running) {
     let ledger = &running.authority().ledger;
     let text = ledger.peek(|s| s.upstreams.get("echo").filter(|v| v.version == 1).map(|v| v.text.to_string()));
@@ -67,7 +67,7 @@ pub fn with_both(text: &str) -> Record {
     Record::new(Who::Mayfly("test".into()), Event::UpstreamSet(set))
 }
 
-/// Tells of what has become durable, before whoever waits for it is answered.
+/// Reports what has become durable, before any waiting caller is answered.
 fn tell(running: &Running, address: SocketAddr) {
     running.authority().ledger.observe(move |batch| {
         for committed in &batch.records {

@@ -17,11 +17,11 @@ const MAKING: [(&str, When); 7] = [
     ("NAME", When::Before),
     // The lease is durable; nobody was told.
     ("OPENED", When::Before),
-    // Told, and nothing asked of the upstream yet.
+    // Told, but nothing was asked of the upstream yet.
     ("ABOUT", When::Before),
-    // Asked, and not made: it is made when the server is dead.
+    // Asked, but not made: it is made when the server is dead.
     ("MAKE", When::Before),
-    // Made, and not answered.
+    // Made, but not answered.
     ("MAKE", When::After),
     // Answered; the issuance is not committed.
     ("MADE", When::Before),
@@ -29,15 +29,15 @@ const MAKING: [(&str, When); 7] = [
     ("ISSUED", When::Before),
 ];
 
-/// From what ends a credential to the end of its lease.
+/// From the end of a credential to the end of its lease.
 const UNDOING: [(&str, When); 5] = [
-    // Not deleted; it is when the server is dead.
+    // Not deleted: it is deleted when the server is dead.
     ("DROP", When::Before),
-    // Deleted, and not answered.
+    // Deleted, but not answered.
     ("DROP", When::After),
-    // Deleted; nobody looked.
+    // Deleted, but not checked.
     ("HAS", When::Before),
-    // Gone, and not answered: the end is not recorded.
+    // Gone, but not answered: the end is not recorded.
     ("HAS", When::After),
     // Recorded.
     ("CLOSED", When::Before),
@@ -47,7 +47,7 @@ fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
-/// A few lives at once: most of each is waiting.
+/// Runs several lives at once, because most of each is waiting.
 fn in_turns<T: Sync>(all: &[T], life: impl Fn(&T) + Sync) {
     let next = Mutex::new(all.iter());
     std::thread::scope(|scope| {
@@ -84,13 +84,13 @@ impl Life {
         Life { rig, runtime, task, first }
     }
 
-    /// Asks, without waiting for the answer.
+    /// Sends the request without waiting for the answer.
     fn ask(&self, kind: pb::CredentialKind, request_id: &str) -> Asked {
         let agent = self.runtime.block_on(self.rig.agent());
         self.runtime.spawn(exchange(agent, wanted(&self.task, kind, request_id)))
     }
 
-    /// Waits for the step, and kills there.
+    /// Waits for the step, and kills the server there.
     fn kill_at(&mut self, (word, when): (&str, When), act: impl FnOnce(&Life)) {
         self.rig.upstream.hold(word, when);
         act(self);
@@ -98,7 +98,7 @@ impl Life {
         self.rig.kill();
     }
 
-    /// Starts again; afterwards what is alive is somebody's, and what was acknowledged is still there.
+    /// Starts the server again. Afterwards everything alive has an owner, and everything acknowledged is still there.
     fn back(&mut self, what: &str) -> std::collections::BTreeSet<String> {
         self.rig.start();
         let active = self.runtime.block_on(self.rig.settled(what));
@@ -233,7 +233,7 @@ fn a_stream_that_goes_away_while_something_is_made_leaves_nothing_of_it() {
     life.rig.upstream.wait_held();
     assert_eq!(life.rig.upstream.alive().len(), 2);
     drop(stream);
-    // Undone while the answer to its making is still held.
+    // Undone while the answer to its creation is still held.
     life.rig.upstream.wait_until_alive(1);
     life.rig.upstream.release();
     assert_eq!(life.settled("the stream is gone").len(), 1);

@@ -1,4 +1,4 @@
-//! The stories, where an upstream makes the credential.
+//! The stories, with an upstream that makes the credential.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -106,7 +106,7 @@ fn of_twins_at_once_one_credential_is_live_and_it_is_one_that_was_answered() {
                 .collect();
             let mut told = BTreeSet::new();
             for one in all {
-                // Beaten twice in a row by its twins it may be refused.
+                // A request that lost twice in a row against its twins may be refused.
                 match one.await.unwrap() {
                     Ok(issued) => drop(told.insert(issued.summary().credential)),
                     Err(no) => assert_eq!(refusal::<()>(Err(no)).reason, Reason::DecidedOnOldState),
@@ -133,7 +133,7 @@ fn what_an_upstream_refuses_or_does_not_answer_is_told_and_leaves_nothing() {
     let no = refusal(place.exchange(&place.want(Kind::Postgres)));
     assert_eq!((no.reason, no.retry_after.is_some()), (Reason::UpstreamFailed, true));
     assert!(no.message.contains(&format!("{} ms", TIMING.make_ms)), "{no}");
-    // It comes when nobody waits for it any more.
+    // The answer comes when nobody waits for it any more.
     place.upstream.wait_held();
     place.upstream.release();
     place.until_alive(0);
@@ -194,7 +194,7 @@ fn a_batch_that_stands_or_falls_together_leaves_nothing_when_it_falls() {
     place.upstream.refuse(false);
     place.until_alive(2);
     assert_eq!(place.live().len(), 2);
-    // One that policy refuses: nothing was made for the others.
+    // Policy refuses the last request: nothing was made for the others.
     let made = place.upstream.counts().0;
     let mut last = place.want(Kind::Oauth);
     last.scopes = ["echo:admin".into()].into();
@@ -209,7 +209,7 @@ fn a_revocation_tells_how_far_it_has_come_also_of_what_has_ended_since() {
     let reach = |seq, target: &Target| {
         place.runtime.block_on(authority.reach(seq, std::slice::from_ref(target))).unwrap_or_else(|no| panic!("{no}"))
     };
-    // One that is gone before, one that is given up, two that are undone in the end, and one that is made here.
+    // One credential that ended before, one that is given up, two that are undone in the end, and one that mayfly makes itself.
     let (first, _) = place.issued(&place.want(Kind::Postgres));
     let gone = Target::Credential(first);
     let before = place.runtime.block_on(place.revoke(gone.clone())).unwrap().seq;
@@ -219,7 +219,7 @@ fn a_revocation_tells_how_far_it_has_come_also_of_what_has_ended_since() {
     place.issued(&place.want(Kind::Postgres));
     place.issued(&place.want(Kind::Oauth));
     place.exchange(&wanted(TaskChoice::Named(place.task))).unwrap_or_else(|no| panic!("{no}"));
-    // What is done is not answered: nothing counts as undone.
+    // The upstream carries out calls without answering: nothing counts as undone.
     place.upstream.go_wrong(1, 1);
     let caller = Target::Caller(place.agent.id().as_str().into());
     let done = place.runtime.block_on(place.revoke(caller.clone())).unwrap();
@@ -230,7 +230,7 @@ fn a_revocation_tells_how_far_it_has_come_also_of_what_has_ended_since() {
     let root = mayfly::identity::caller::Operator::LocalUid(1000);
     place.runtime.block_on(authority.abandon_lease(&root, lease, "the database is gone", &None)).unwrap();
     assert_eq!(reach(done.seq, &caller), Some(Reach { refused: 4, pending: 2, undone: 0, verified: 0 }));
-    // Their time is over and memory has forgotten them; what stands upstream still does.
+    // Their time is over and the state no longer contains them, but the logins at the upstream still exist.
     place.house.clock.advance(limits::CREDENTIAL_TTL_MS + 1);
     let note = Event::Maintained(Maintained { what: "time passes".into() });
     let record = Record::new(Who::Mayfly("test".into()), note);
@@ -240,6 +240,6 @@ fn a_revocation_tells_how_far_it_has_come_also_of_what_has_ended_since() {
     place.upstream.go_wrong(0, 1);
     place.until_alive(0);
     assert_eq!(reach(done.seq, &caller), Some(Reach { refused: 0, pending: 0, undone: 2, verified: 2 }));
-    // The first one was its own.
+    // The first one has its own revocation.
     assert_eq!(reach(before, &gone), Some(Reach { refused: 0, undone: 1, verified: 1, pending: 0 }));
 }

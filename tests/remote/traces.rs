@@ -1,4 +1,4 @@
-//! What an upstream is asked is a part of the trace of the call that needed it.
+//! Calls to an upstream are part of the trace of the call that needed them.
 
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
 use tonic::Request;

@@ -1,4 +1,4 @@
-//! An upstream that hangs, a ledger that cannot be written, and what an operator sees of either.
+//! An upstream that hangs, a ledger that cannot be written, and what an operator sees in both cases.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ use super::kit::house::{house_on, house_with, wanted};
 use super::place::{Place, refusal};
 use super::upstream::{PATIENCE_MS, Upstream};
 
-/// Makes nothing, and takes for ever.
+/// Makes nothing, and never answers.
 struct Stuck;
 
 impl Remote for Stuck {
@@ -78,7 +78,7 @@ fn an_upstream_that_hangs_takes_its_own_places_and_holds_up_nobody_else() {
     let no = refusal(place.exchange(&place.want(Kind::Postgres)));
     assert_eq!((no.reason, no.rule.as_deref()), (Reason::LimitReached, Some("leases_making_per_upstream")));
     assert!(no.retry_after.is_some() && full());
-    // A kind that is made here does not even notice.
+    // A kind that mayfly makes itself is not affected.
     place.exchange(&wanted(TaskChoice::Named(place.task))).unwrap_or_else(|no| panic!("{no}"));
     stuck.iter().for_each(tokio::task::JoinHandle::abort);
     place.until_alive(0);
@@ -107,7 +107,7 @@ fn while_the_ledger_cannot_be_written_nothing_is_undone_and_afterwards_it_is() {
     store.fail_next_append(Fault::Lost);
     assert_eq!(refusal(place.runtime.block_on(place.revoke(Target::Credential(id)))).reason, Reason::NotReady);
     assert_eq!(refusal(place.exchange(&place.want(Kind::Postgres))).reason, Reason::NotReady);
-    // The state knows of the revocation; the disk does not, and may never.
+    // The state has the revocation; the disk does not, and may never have it.
     place.house.authority.leases.look_at_all();
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(place.upstream.alive().len(), 1, "undone for a revocation that was lost");
@@ -131,7 +131,7 @@ fn an_operator_sees_what_cannot_be_undone_and_may_give_it_up_but_not_what_somebo
     let root = Operator::LocalUid(1000);
     let give_up = || place.runtime.block_on(authority.abandon_lease(&root, lease.id, "the database is gone", &None));
     assert_eq!(refusal(give_up()).field, Some("lease_id"));
-    // It answers DROP, and it is still there: the line to it is cut.
+    // DROP has no effect: the login is still there, and the connection to it is cut.
     place.upstream.go_wrong(1, 1);
     place.runtime.block_on(place.revoke(Target::Credential(id))).unwrap();
     for _ in 0..PATIENCE_MS / 20 {

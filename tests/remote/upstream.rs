@@ -1,8 +1,8 @@
-//! The upstream: it makes and deletes accounts by name and knows which are alive. It can be told to hold a call, before or after it was
-//! carried out, or to fail.
+//! The test upstream: it makes and deletes accounts by name and knows which are alive. It can be told to hold a call, before or after it
+//! was carried out, or to fail.
 //!
-//! One line per connection, `WORD name`; the answer is one line. `MAKE`, `DROP` and `HAS` are its own. With every other word the server
-//! says where it is, and waits for the answer before it goes on.
+//! Each connection carries one line, `WORD name`; the answer is one line. `MAKE`, `DROP` and `HAS` are the upstream's own commands. Every
+//! other word reports a step of the server, which waits for the answer before it continues.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -17,7 +17,7 @@ use super::dice::Dice;
 
 /// How much later a call is carried out whose caller was killed.
 pub const LATE: Duration = Duration::from_millis(40);
-/// Longest wait for anything. Nothing takes that long; a test that reaches it has failed.
+/// The limit for any wait. Nothing takes that long; a test that reaches it has failed.
 pub const PATIENCE_MS: u64 = 60_000;
 
 /// Where a call is held.
@@ -35,9 +35,9 @@ struct Inside {
     refuses: bool,
     /// The next call of this word is held.
     hold: Option<(String, When)>,
-    /// It is here.
+    /// The call has arrived.
     held: bool,
-    /// Once in so many calls something goes wrong; 0 for never.
+    /// One in this many calls goes wrong; 0 for never.
     wrong: u64,
     dice: Dice,
 }
@@ -87,7 +87,7 @@ impl Upstream {
         (inside.hold, inside.held) = (Some((word.to_owned(), when)), false);
     }
 
-    /// Waits until the call that is to be held is here.
+    /// Waits until the call to be held has arrived.
     pub fn wait_held(&self) {
         let mut inside = self.inside.0.lock();
         let waiting = System::real();
@@ -97,7 +97,7 @@ impl Upstream {
         }
     }
 
-    /// Waits until so many are alive.
+    /// Waits until this many are alive.
     pub fn wait_until_alive(&self, count: usize) {
         let waiting = System::real();
         while self.alive().len() != count {
@@ -106,7 +106,7 @@ impl Upstream {
         }
     }
 
-    /// Lets what is held go on.
+    /// Lets the held call continue.
     pub fn release(&self) {
         let mut inside = self.inside.0.lock();
         (inside.hold, inside.held) = (None, false);
@@ -145,7 +145,7 @@ impl Upstream {
         }
     }
 
-    /// 1: refused; 2: done and not answered; 3: done later and not answered. Of its own words only.
+    /// 1: refused; 2: done and not answered; 3: done later and not answered. Only for its own commands.
     fn goes_wrong(&self, word: &str) -> u64 {
         let mut inside = self.inside.0.lock();
         if inside.wrong == 0 || !["MAKE", "DROP", "HAS"].contains(&word) {
@@ -157,11 +157,11 @@ impl Upstream {
 
     fn serve(&self, mut stream: TcpStream) {
         let mut line = String::new();
-        // A caller that died after sending is served all the same.
+        // A caller that died after sending is served nevertheless.
         let read = BufReader::new(stream.try_clone().unwrap()).read_line(&mut line);
         let Some((word, name)) = line.trim_end().split_once(' ').filter(|_| read.is_ok() && line.ends_with('\n')) else { return };
         if self.pass(word, When::Before) {
-            // It travelled while its caller was killed.
+            // The call was on its way while its caller was killed.
             std::thread::sleep(LATE);
         }
         let wrong = self.goes_wrong(word);
@@ -182,7 +182,7 @@ impl Upstream {
     }
 }
 
-/// Says something to it, and waits for the answer. For where nothing else can wait.
+/// Sends a line and waits for the answer. Blocking, for callers that cannot wait in another way.
 pub fn say(address: SocketAddr, line: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(format!("{line}\n").as_bytes())?;

@@ -1,5 +1,5 @@
 /**
- * What is asked for, in the words of this language, and the messages that come of it.
+ * The requests in the types of this package, and the wire messages made from them.
  *
  * @module
  */
@@ -13,7 +13,7 @@ import { CredentialKind, KeyBindingSchema, SubjectTokenType } from './gen/mayfly
 import type { Secret } from './secret.js';
 import { canonicalArguments } from './verify/arguments.js';
 
-/** What a credential is. */
+/** The kind of a credential. */
 export type Kind =
   | 'jwt' | 'reference' | 'x509' | 'ssh' | 'postgres' | 'oauth' | 'aws' | 'github' | 'secret' | 'mysql' | 'redis';
 
@@ -23,18 +23,19 @@ const KINDS: Record<Kind, CredentialKind> = {
   secret: CredentialKind.SECRET, mysql: CredentialKind.MYSQL, redis: CredentialKind.REDIS,
 };
 
-/** The life of a credential where none is asked for, seconds (`ExchangeRequest.ttl`). */
+/** The lifetime of a credential when none is asked for, in seconds (`ExchangeRequest.ttl`). */
 export const DEFAULT_TTL = 300;
 /**
- * How long a task that a call opens for itself may ever live, extensions included, seconds: the longest that a server allows (`limits.task_ttl`).
+ * The longest total lifetime, extensions included, of a task that a call opens for itself, in seconds: the most a server allows
+ * (`limits.task_ttl`).
  */
 const LONGEST_WORK = 86_400;
 
-/** A token that says on whose behalf (RFC 8693). */
+/** A token that says on whose behalf the workload acts (RFC 8693). */
 export interface SubjectToken {
   /** The token as it was received. */
   readonly token: string | Secret;
-  /** What it is: a JWT-SVID, a token of an OIDC provider, or a credential of mayfly's. */
+  /** The type of the token: a JWT-SVID, a token of an OIDC provider, or a mayfly credential. */
   readonly type: 'jwt-svid' | 'oidc' | 'mayfly';
 }
 
@@ -42,75 +43,91 @@ const SUBJECTS: Record<SubjectToken['type'], SubjectTokenType> = {
   'jwt-svid': SubjectTokenType.JWT_SVID, oidc: SubjectTokenType.OIDC, mayfly: SubjectTokenType.MAYFLY,
 };
 
-/** What a credential is asked for with. */
+/** A request for a credential. */
 export interface CredentialAsk {
-  /** The scopes, 1 to 8, like `["repo:read"]`, or the one: all of them are given or none. */
+  /** The scopes, 1 to 8, like `["repo:read"]`, or a single one. Either all of them are granted or none. */
   readonly scope: string | readonly string[];
-  /** The tool that it is for. Absent: none. */
+  /** The tool that the credential is for. Absent: none. */
   readonly tool?: string | undefined;
-  /** The arguments of the tool call that it is for, as JSON: it then serves for that call alone. Absent: any. */
+  /**
+   * The arguments, as JSON, of the tool call that the credential is for; it is then valid for that call alone. Absent: any.
+   */
   readonly arguments?: Readonly<Record<string, unknown>> | undefined;
-  /** What it is for, at most 512 bytes: people read it in approvals and in the audit. Needed where there is no task. */
+  /**
+   * What the credential is for, at most 512 bytes. People read it in approvals and in the audit. Required when there is no task.
+   */
   readonly purpose?: string | undefined;
-  /** The task, or its id. Absent, `null` or `undefined`: one is opened for this credential in the same round trip, and ends with it. */
+  /**
+   * The task, or its id. Absent, `null` or `undefined`: a task is opened for this credential in the same round trip and ends with it.
+   */
   readonly task?: { readonly id: string } | string | null | undefined;
-  /** Without a `task` it is refused, and none is opened. Absent: as the client was made. */
+  /** Refuses the request when it has no `task`, instead of opening one. Absent: the setting of the client. */
   readonly requireTask?: boolean | undefined;
-  /** How long to wait for an approval, seconds, at most 60. Absent: {@link ApprovalNeeded} at once. */
+  /** How long to wait for an approval, in seconds, at most 60. Absent: {@link ApprovalNeeded} is thrown at once. */
   readonly waitForApproval?: number | undefined;
-  /** What is asked for. Absent: the upstream's only kind. */
+  /** The kind of credential. Absent: the only kind of the upstream. */
   readonly kind?: Kind | undefined;
-  /** How long it is to live, seconds, 1 to 3,600. Absent: what the upstream gives, at most 5 min. The least of all bounds wins. */
+  /**
+   * The lifetime in seconds, 1 to 3,600. Absent: the default of the upstream, at most 5 min. The shortest of all limits applies.
+   */
   readonly ttl?: number | undefined;
-  /** On whose behalf. Absent: our own. */
+  /** On whose behalf the workload acts. Absent: its own. */
   readonly subjectToken?: SubjectToken | undefined;
-  /** A credential of mayfly's that we act under: revoking it revokes this one. A server that does not serve it yet refuses it by its field. */
+  /**
+   * A mayfly credential that this workload acts under: revoking it also revokes the new one. A server that does not support this yet
+   * refuses the request and names the field.
+   */
   readonly parent?: string | Secret | undefined;
-  /** Binds it to our SVID, so whoever shows it has to prove that key (RFC 8705). Absent: as the task and the upstream ask. */
+  /**
+   * Binds the credential to this workload's SVID, so that only the holder of its key can use it (RFC 8705). Absent: as the task and the
+   * upstream demand.
+   */
   readonly boundToSvid?: boolean | undefined;
-  /** The binding to decide under. Absent: any that permits it. */
+  /** The binding to decide under. Absent: any binding that permits the request. */
   readonly binding?: string | undefined;
   /** RFC 9396 authorization details. Absent: none. */
   readonly authorizationDetails?: readonly object[] | undefined;
   /** For the kind x509: a PKCS #10 request, DER. */
   readonly certificateRequest?: Uint8Array | undefined;
-  /** For the kind ssh: a public key in OpenSSH's form. */
+  /** For the kind ssh: a public key in OpenSSH format. */
   readonly sshPublicKey?: string | undefined;
-  /** How long all attempts together may take, milliseconds, beside what `waitForApproval` gives. Absent: the client's own. */
+  /**
+   * The limit for all attempts together, in milliseconds, in addition to `waitForApproval`. Absent: the client's own limit.
+   */
   readonly timeout?: number | undefined;
-  /** Gives up waiting. The exchange itself may be one that others wait for too. */
+  /** Stops waiting. The exchange itself may go on, because other requests may share it. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A time span for the wire. */
+/** A duration in the wire format. */
 export function duration(seconds: number): Duration {
   const ms = Math.round(seconds * 1000);
   if (!Number.isSafeInteger(ms) || ms < 0) throw new TypeError(`${seconds} is no number of seconds`);
   return { $typeName: 'google.protobuf.Duration', seconds: BigInt(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 };
 }
 
-/** A secret or a text, as a text. */
+/** The text of a secret or of a plain string. */
 export const revealed = (secret: string | Secret): string => (typeof secret === 'string' ? secret : secret.reveal());
 
-/** Scopes as a list: a text is one scope, whole. */
+/** Scopes as a list; a string is one whole scope. */
 export const scopesOf = (scope: string | readonly string[]): string[] => (typeof scope !== 'string' ? [...scope] : scope === '' ? [] : [scope]);
 
-/** The kind for the wire. */
+/** The kind in the wire format. */
 export function kindOf(kind: Kind): CredentialKind {
   const found = KINDS[kind];
   if (found === undefined) throw new TypeError(`kind ${JSON.stringify(kind)} is none of ${Object.keys(KINDS).join(', ')}`);
   return found;
 }
 
-/** The kind from the wire. */
+/** The kind from the wire format. */
 export const kindName = (kind: CredentialKind): Kind | undefined =>
   (Object.keys(KINDS) as Kind[]).find((name) => KINDS[name] === kind);
 
-/** A subject token for the wire. */
+/** A subject token in the wire format. */
 export const subjectOf = ({ token, type }: SubjectToken) => ({ token: revealed(token), type: SUBJECTS[type] });
 
 /**
- * The task, where one is required.
+ * Returns the task where one is required.
  *
  * @throws InvalidRequest - there is none
  */
@@ -120,10 +137,10 @@ export function required(task: string | undefined): string {
   throw new InvalidRequest(`task: ${description}`, { reason: 'INVALID_FIELD', fieldViolations: [{ field: 'task', description }] });
 }
 
-/** The id of a task that may be named by it, or not at all. */
+/** The id of an optional task. */
 export function taskId(task: CredentialAsk['task']): string | undefined {
   const id = typeof task === 'object' ? task?.id : task;
-  // An id that was lost on the way is not the wish for a task of our own, which has all our rights.
+  // An id that got lost is an error. It must not open a task of this workload, which would have all its rights.
   if (id === '') throw new TypeError('task: is empty; right would be a task\'s id, or undefined for a task of its own');
   return id;
 }
@@ -131,7 +148,7 @@ export function taskId(task: CredentialAsk['task']): string | undefined {
 /**
  * The request for a credential, without its `request_id`.
  *
- * @throws TypeError - what is asked for lacks what every server would refuse
+ * @throws TypeError - the request is incomplete in a way that every server would refuse
  */
 export function requestOf(upstream: string, ask: CredentialAsk): ExchangeRequest {
   const scopes = scopesOf(ask.scope);
@@ -140,7 +157,7 @@ export function requestOf(upstream: string, ask: CredentialAsk): ExchangeRequest
   if (id === undefined && !ask.purpose) throw new TypeError('purpose: without a task one is opened, and that says what it is for');
   const terms = () => create(TaskTermsSchema, {
     purpose: ask.purpose ?? '', upstreams: [{ upstream, scopes }], tools: ask.tool ? [ask.tool] : [], keyBound: ask.boundToSvid ?? false,
-    // It lives as long as the credential, and is extended when that is renewed: see `Pool`.
+    // The task lives as long as the credential and is extended when the credential is renewed: see `Pool`.
     ttl: duration(ask.ttl ?? DEFAULT_TTL), maxTtl: duration(Math.max(ask.ttl ?? DEFAULT_TTL, LONGEST_WORK)),
     ...(ask.kind ? { kinds: [kindOf(ask.kind)] } : {}),
   });
@@ -162,12 +179,12 @@ export function requestOf(upstream: string, ask: CredentialAsk): ExchangeRequest
 }
 
 /**
- * What two requests have in common when one credential serves both: everything that they say, as a digest, for tokens may be among it.
- * `undefined` for what is for one use alone: a call with its arguments, and a task opened with it.
+ * The key under which two requests share a credential: a digest of the whole request, because it may contain tokens. `undefined` for
+ * requests whose credential is used once: a call with arguments, or a task opened with the credential.
  */
 export function shareKey(request: ExchangeRequest, svid: string): string | undefined {
   if (request.arguments || request.task.case !== 'taskId') return undefined;
   const hash = createHash('sha256').update(toBinary(ExchangeRequestSchema, request));
-  // Bound to an SVID it is of no use with the next one.
+  // A credential bound to one SVID cannot be used with the next one.
   return hash.update(request.keyBinding ? svid : '').digest('base64');
 }

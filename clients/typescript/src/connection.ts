@@ -1,6 +1,6 @@
 /**
- * The connection to mayfly. It changes with our SVID: the new one stands before the old one takes no more calls, and the old one ends when its
- * last call was answered. So no call fails because an SVID was renewed.
+ * The connection to mayfly. It is replaced when the SVID is renewed: the new connection is ready before the old one takes no more calls,
+ * and the old one closes after its last call was answered. So no call fails because an SVID was renewed.
  *
  * @module
  */
@@ -16,14 +16,14 @@ import { serverMustBe, spiffeId, type SpiffeId } from './spiffe.js';
 import type { Svid, SvidSource } from './svid.js';
 import { traceMetadata } from './trace.js';
 
-/** How long the first SVID may take, milliseconds. */
+/** The limit for getting the first SVID, in milliseconds. */
 const SVID_MS = 10_000;
-/** How long after a connection with a new SVID could not be made the next is tried, milliseconds. */
+/** The wait before the next try when a connection with a new SVID failed, in milliseconds. */
 const AGAIN_MS = 500;
-/** How long one attempt may take before it is sent again, milliseconds, beside what it waits for an approval. */
+/** The limit for one attempt before it is sent again, in milliseconds, in addition to the wait for an approval. */
 const ATTEMPT_MS = 5_000;
 
-/** Refusals that another SVID may not get. */
+/** Refusals that may not occur with another SVID. */
 const ABOUT_SVID = new Set(['SVID_NO_LONGER_VALID', 'NO_LIFE_LEFT']);
 
 const OPTIONS = {
@@ -34,7 +34,7 @@ const OPTIONS = {
   'grpc.min_reconnect_backoff_ms': 50,
   'grpc.max_reconnect_backoff_ms': 2_000,
   'grpc.service_config_disable_resolution': 1,
-  // The server is called directly: a proxy for the web would see who calls whom, and take the place of what the SVIDs vouch for.
+  // The server is called directly, not through a web proxy: a proxy would see who calls whom, and would stand between the two SVIDs.
   'grpc.enable_http_proxy': 0,
 };
 
@@ -57,12 +57,12 @@ export class Line {
     this.client = new Client(at, credentials.createFromSecureContext(context, verify), options);
   }
 
-  /** Whether it stands. */
+  /** Whether the connection is ready. */
   get stands(): boolean {
     return this.client.getChannel().getConnectivityState(false) === connectivityState.READY;
   }
 
-  /** Something began on it: it is kept until what this returns was called. */
+  /** Notes that a call or stream uses the connection, which is kept until the returned function is called. */
   hold(): () => void {
     this.#calls++;
     let held = true;
@@ -74,18 +74,18 @@ export class Line {
     };
   }
 
-  /** Calls back when there is a newer one: what is long-lived has to go over to it. */
+  /** Calls back when there is a newer connection, which long-lived streams must move to. */
   retiring(moved: () => void): () => void {
     this.#retiring.add(moved);
     return () => this.#retiring.delete(moved);
   }
 
-  /** Whether it can be used, now or within so many milliseconds. */
+  /** Whether the connection can be used, now or within this many milliseconds. */
   ready(ms: number = CONNECT_MS): Promise<boolean> {
     return new Promise((resolve) => this.client.waitForReady(Date.now() + ms, (error) => resolve(!error)));
   }
 
-  /** Takes no more calls, and closes after the last. */
+  /** Takes no more calls, and closes after the last one. */
   retire(): void {
     this.#retired = true;
     for (const moved of this.#retiring) moved();
@@ -94,22 +94,22 @@ export class Line {
 
   #end(): void {
     if (!this.#retired || this.#calls > 0) return;
-    // Whoever was just given it holds it by then.
+    // By then, a call that was given this connection holds it.
     setImmediate(() => { if (this.#calls === 0) this.client.close(); });
   }
 }
 
-/** How one call is made. */
+/** Settings of one call. */
 export interface CallSettings {
-  /** When it has to be over, with all its attempts. */
+  /** The deadline of the call with all its attempts. */
   readonly deadline: Deadline;
-  /** Gives it up. */
+  /** Aborts the call. */
   readonly signal?: AbortSignal | undefined;
-  /** How long the server itself may wait, for an approval, milliseconds. */
+  /** How long the server itself may wait for an approval, in milliseconds. */
   readonly waits?: number;
 }
 
-/** Calls mayfly, over one connection at a time. */
+/** Calls mayfly over one connection at a time. */
 export class Connection {
   readonly #source: SvidSource;
   readonly #address: string;
@@ -124,7 +124,7 @@ export class Connection {
 
   /**
    * @param address - `HOST:PORT`
-   * @param serverId - who the server has to be; absent: `/mayfly` of our own trust domain
+   * @param serverId - the SPIFFE ID that the server must have; absent: `/mayfly` of this workload's own trust domain
    */
   constructor(source: SvidSource, address: string, serverId?: string) {
     this.#source = source;
@@ -134,7 +134,7 @@ export class Connection {
   }
 
   /**
-   * The connection of now; made, where there is none.
+   * The current connection, which is made if there is none.
    *
    * @throws Unavailable - there is no SVID within ten seconds, or nobody answers within five, or not by the deadline
    * @throws ServerCertificateError, NotAuthenticated - one side has no certificate that the other accepts
@@ -146,17 +146,20 @@ export class Connection {
     return deadline ? within(this.#opening, deadline, `no connection to ${this.#address} in time`) : this.#opening;
   }
 
-  /** A call over a connection failed so that it may be of no use any more: the next call is made over another one, unless it stands. */
+  /**
+   * Notes that a call failed in a way that may have broken the connection: the next call uses another one, unless this one is still
+   * connected.
+   */
   failed(line: Line, error: unknown, ms = 0): void {
     if (!(error instanceof Unavailable) || error.reason !== '' || line !== this.#line) return;
-    // One that is silent for as long as an attempt may take, though it stands.
+    // A connection that was silent for the limit of an attempt is dropped too, although it is connected.
     const silent = error.code === Code.DEADLINE_EXCEEDED && ms > ATTEMPT_MS - 100;
     if (!silent && (error.code !== Code.UNAVAILABLE || line.stands)) return;
     this.#line = undefined;
     line.retire();
   }
 
-  /** Waits for a connection that calls can be sent over: where it rejects, nothing was sent. */
+  /** Waits for a connection that calls can be sent over. If it rejects, nothing was sent. */
   async ready(deadline: Deadline): Promise<void> {
     const line = await this.line(deadline);
     const done = line.hold();
@@ -167,14 +170,16 @@ export class Connection {
     throw error;
   }
 
-  /** Makes a unary call, again where that is safe. The request's own `request_id`, where it has one, is what makes it so. */
+  /** Makes a unary call, and repeats it if that is safe. A repeat is safe if the request has its own `request_id`. */
   async call<I extends DescMessage, O extends DescMessage>(
     method: DescMethodUnary<I, O>, request: MessageShape<I>, settings: CallSettings,
   ): Promise<MessageShape<O>> {
     return retrying(() => this.once(method, request, settings), settings.deadline, settings.signal);
   }
 
-  /** Makes a unary call once; but for an SVID that ended meanwhile, which is no answer to the call. */
+  /**
+   * Makes a unary call once. The call is repeated only when the SVID expired meanwhile, because that is not an answer to the call.
+   */
   async once<I extends DescMessage, O extends DescMessage>(
     method: DescMethodUnary<I, O>, request: MessageShape<I>, settings: CallSettings,
   ): Promise<MessageShape<O>> {
@@ -190,8 +195,8 @@ export class Connection {
   }
 
   /**
-   * Whether a refusal was about an SVID that has a successor by now: then it is no answer, and the same request may be sent over the line of that.
-   * Nothing was done.
+   * Whether a refusal concerned an SVID that was replaced meanwhile. Then it is not an answer to the request: nothing was done, and the
+   * same request may be sent over the connection of the new SVID.
    */
   async outlived(line: Line, error: unknown): Promise<boolean> {
     if (!(error instanceof MayflyError) || !ABOUT_SVID.has(error.reason)) return false;
@@ -222,19 +227,19 @@ export class Connection {
       line = await this.#make(svid);
     } catch (error) {
       if (!(error instanceof NotAuthenticated)) throw error;
-      // Perhaps there is a newer one, which nobody has looked at yet.
+      // There may be a newer SVID that was not read yet.
       await this.#source.look();
       const newer = await this.#source.current(AbortSignal.timeout(SVID_MS));
       if (newer.equals(svid)) throw error;
       line = await this.#make(newer);
     }
     this.#line = line;
-    // One that came meanwhile.
+    // An SVID that came meanwhile.
     if (this.#newest && !this.#newest.equals(line.svid)) void this.#change(this.#newest).catch(() => undefined);
     return line;
   }
 
-  /** A connection that stands. */
+  /** A ready connection. */
   async #make(svid: Svid): Promise<Line> {
     const server = this.#server(svid);
     const at = await probe(this.#address, svid, server);
@@ -246,7 +251,7 @@ export class Connection {
     throw new Unavailable(`no gRPC connection to ${at} within ${CONNECT_MS / 1000} s`, { code: Code.UNAVAILABLE });
   }
 
-  /** Goes over to an SVID, one change at a time. Whoever asks meanwhile waits for the same one. */
+  /** Changes to an SVID, one change at a time. Calls made meanwhile wait for the same change. */
   #change(svid: Svid): Promise<void> {
     this.#newest = svid;
     this.#changing ??= this.#goOver().finally(() => (this.#changing = undefined));
@@ -257,12 +262,12 @@ export class Connection {
     for (let old = this.#line; old && this.#newest && !old.svid.equals(this.#newest) && !this.#closed; old = this.#line) {
       try {
         const next = await this.#make(this.#newest);
-        // Another one may have been opened meanwhile, with an SVID that is as new or older.
+        // Another connection may have been opened meanwhile, with an SVID that is as new or older.
         const before = this.#line;
         this.#line = next;
         before?.retire();
       } catch {
-        // The old one serves for as long as its SVID does. After that calls say what is wrong.
+        // The old connection works as long as its SVID is valid. After that, calls report the error.
         if (old.svid.notAfter <= Date.now() && this.#line === old) {
           this.#line = undefined;
           old.retire();
@@ -276,7 +281,7 @@ export class Connection {
   }
 }
 
-/** Waits for something until the deadline. */
+/** Waits for a promise until the deadline. */
 async function within<T>(work: Promise<T>, deadline: Deadline, what: string): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {

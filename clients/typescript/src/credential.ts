@@ -1,5 +1,5 @@
 /**
- * A credential in somebody's hands, for as long as the block that it was asked for in.
+ * A credential in use, for as long as the block that asked for it.
  *
  * @module
  */
@@ -9,14 +9,17 @@ import { LifeBound, Novelty, type Issued } from './gen/mayfly/v1/issued_pb.js';
 import { millis, type Holding } from './issuance.js';
 import { CredentialHeaders, Secret } from './secret.js';
 
-/** How a use went: the upstream's HTTP status, or what it comes to. 401 and 403 are refused, 400 and above failed, all else accepted. */
+/**
+ * How a use went: the HTTP status of the upstream, or one of the words. 401 and 403 count as refused, other statuses from 400 on as failed,
+ * and all others as accepted.
+ */
 export type Outcome = number | 'accepted' | 'refused' | 'failed';
 
 /** One use of a credential. */
 export interface Use {
   /** How it went. */
   readonly outcome: Outcome;
-  /** The tool that used it. Absent: the one that it was asked for. */
+  /** The tool that used the credential. Absent: the tool it was asked for. */
   readonly tool?: string;
 }
 
@@ -28,7 +31,7 @@ export interface DatabaseLogin {
   readonly database: string;
   readonly user: string;
   readonly password: Secret;
-  /** Roots of the server's certificate, PEM. Empty: the system's. */
+  /** The roots of the server's certificate, PEM. Empty: those of the system. */
   readonly serverCaPem: string;
 }
 
@@ -44,9 +47,9 @@ export interface Certificate {
 export interface SshCertificate {
   /** As in a `-cert.pub` file. */
   readonly certificate: string;
-  /** The authority's key, as in `authorized_keys`. */
+  /** The key of the authority, as in `authorized_keys`. */
   readonly authority: string;
-  /** The names that it may log in as. */
+  /** The names under which it may log in. */
   readonly principals: readonly string[];
 }
 
@@ -59,20 +62,20 @@ export interface AwsKeys {
   readonly region: string;
 }
 
-/** What a credential hangs on: the client that it came from. */
+/** The client that a credential came from. */
 export interface Giver {
   /** Notes a use. */
   use(holding: Holding, use: Use): void;
-  /** Gets another one in its place. */
+  /** Replaces the credential by a new one. */
   renew(holding: Holding): Promise<void>;
-  /** One holder less. */
+  /** Notes that one holder released the credential. */
   leave(holding: Holding): Promise<void>;
 }
 
 /**
- * A credential. `await using` gives it back at the end of the block; where that syntax is not had, {@link Credential.release} does.
+ * A credential. `await using` releases it at the end of the block; where that syntax is not available, call {@link Credential.release}.
  *
- * Printed, logged or serialized it shows ids and times, and never what makes it usable.
+ * When printed, logged or serialized, it shows ids and times, and never the secret part.
  */
 export class Credential implements AsyncDisposable {
   readonly #holding: Holding;
@@ -89,22 +92,22 @@ export class Credential implements AsyncDisposable {
     return this.#holding.current.issued;
   }
 
-  /** Its id: `jti` of a JWT. A name, not a secret. */
+  /** The id of the credential: the `jti` of a JWT. A name, not a secret. */
   get credentialId(): string {
     return this.#issued.credentialId;
   }
 
-  /** The task that it hangs on, also where that was opened with it. */
+  /** The task of the credential, including a task that was opened with it. */
   get taskId(): string {
     return this.#issued.taskId;
   }
 
-  /** The upstream that it is for. */
+  /** The upstream that the credential is for. */
   get upstream(): string {
     return this.#issued.upstream;
   }
 
-  /** What it is. */
+  /** The kind of credential. */
   get kind(): Kind | undefined {
     return kindName(this.#issued.kind);
   }
@@ -114,22 +117,22 @@ export class Credential implements AsyncDisposable {
     return this.#issued.scopes;
   }
 
-  /** When it ends by itself, by the server's clock. */
+  /** When the credential expires, by the server's clock. */
   get expiresAt(): Date {
     return new Date(millis(this.#issued.expiresAt));
   }
 
-  /** What is left of its life, seconds; by the wall clock or the monotonic one, whichever says less. */
+  /** The remaining lifetime in seconds, by the wall clock or the monotonic clock, whichever shows less. */
   get remaining(): number {
     return Math.max(0, this.#holding.current.left) / 1000;
   }
 
-  /** How long it lives from the decision, seconds. */
+  /** The lifetime counted from the decision, in seconds. */
   get lifetime(): number {
     return this.#holding.current.life / 1000;
   }
 
-  /** What bounded its life, for people: like `upstream` or `the approval appr_…`. */
+  /** The limit that determined the lifetime, for people: for example `upstream` or `the approval appr_…`. */
   get boundBy(): string {
     return this.#issued.boundBy || (LifeBound[this.#issued.bound] ?? '').toLowerCase();
   }
@@ -139,7 +142,7 @@ export class Credential implements AsyncDisposable {
     return this.#issued.approvalId;
   }
 
-  /** It was issued for an earlier try of the same request. */
+  /** The credential was issued for an earlier attempt of the same request. */
   get repeated(): boolean {
     return this.#issued.novelty !== Novelty.NEW;
   }
@@ -155,21 +158,21 @@ export class Credential implements AsyncDisposable {
   }
 
   /**
-   * The headers that show it, like `{ authorization: "Bearer …" }`; ready for `fetch`.
+   * The headers that present the credential, like `{ authorization: "Bearer …" }`; ready for `fetch`.
    *
-   * @throws TypeError - it is of a kind that goes into no header
+   * @throws TypeError - this kind of credential is not sent in a header
    */
   get headers(): CredentialHeaders {
     const { headerName, scheme, token } = this.#bearer;
     return new CredentialHeaders({ [headerName]: scheme === '' ? token : `${scheme} ${token}` });
   }
 
-  /** Where to send it, and nowhere else: a URL without a slash at its end. */
+  /** The only place where the credential may be sent: a URL without a slash at its end. */
   get baseUrl(): string {
     return this.#bearer.baseUrl.replace(/\/+$/, '');
   }
 
-  /** The token itself, for what takes no headers. */
+  /** The token itself, for anything that takes no headers. */
   get token(): Secret {
     return new Secret(this.#bearer.token);
   }
@@ -198,31 +201,31 @@ export class Credential implements AsyncDisposable {
     return { accessKeyId, secretAccessKey: new Secret(secretAccessKey), sessionToken: new Secret(sessionToken), region };
   }
 
-  /** For the kind secret, where it goes into no header. */
+  /** For the kind secret, if it is not sent in a header. */
   get staticSecret(): Secret {
     return new Secret(this.#of('staticSecret', 'static secret').value);
   }
 
   /**
-   * Says how a use of it went, for the audit. It returns at once; reports go out in the background, and only a server of the upstream is heard.
-   * After a 401 nobody else is given this credential.
+   * Reports how a use went, for the audit. The method returns at once; reports are sent in the background. mayfly accepts them only from a server
+   * of the upstream. After a 401, this credential is given to no other holder.
    */
   used(use: Use): void {
     this.#giver.use(this.#holding, use);
   }
 
   /**
-   * Gets a new one in its place, decided anew for the same things and the life that was asked for; what this object shows is then the new one.
-   * Everybody who holds it has it. A task that was opened with it is extended with it.
+   * Replaces the credential by a new one, decided anew for the same things and the lifetime that was asked for; this object and those of all other
+   * holders then show the new one. A task that was opened with it is extended.
    *
-   * @throws Denied, NotActive - it can't be renewed; the old one stays good until it ends
+   * @throws Denied, NotActive - it cannot be renewed; the old one stays valid until it expires
    */
   renew(): Promise<void> {
     return this.#giver.renew(this.#holding);
   }
 
   /**
-   * The upstream refused it: nobody else is given it.
+   * The upstream refused the credential: it is given to no other holder.
    *
    * @internal
    */
@@ -230,7 +233,9 @@ export class Credential implements AsyncDisposable {
     this.#holding.refused = true;
   }
 
-  /** Gives it back. It is of no use from then on, unless others hold it too. Never rejects; a repeat does nothing. */
+  /**
+   * Releases it. After that it can no longer be used, unless others hold it too. Never rejects; calling it again has no effect.
+   */
   release(): Promise<void> {
     this.#left ??= this.#giver.leave(this.#holding);
     return this.#left;

@@ -1,12 +1,12 @@
 /**
- * The environment that the client is made from: the same names as the command line's.
+ * The environment variables that configure the client. The names are the same as for the command line.
  *
  * @module
  */
 import { FileSource, type SvidSource } from './svid.js';
 import { WorkloadApiSource } from './workload-api.js';
 
-/** `HOST:PORT` of an address as people write it: with or without `https://`. */
+/** The `HOST:PORT` of an address, which may be written with or without `https://`. */
 export function hostAndPort(address: string): string {
   const wrong = new TypeError(`MAYFLY_ADDRESS is ${JSON.stringify(address)}: expected HOST:PORT or https://HOST:PORT`);
   const rest = address.replace(/^https:\/\//, '').replace(/\/$/, '');
@@ -16,7 +16,7 @@ export function hostAndPort(address: string): string {
   return rest;
 }
 
-/** What the environment says. */
+/** The settings from the environment. */
 export interface FromEnv {
   readonly address: string;
   readonly svid: SvidSource;

@@ -1,5 +1,5 @@
 /**
- * What can go wrong, as types. Each says what was refused, by which rule, and who can change that; none holds a token.
+ * The errors of this package as types. Each says what was refused, by which rule, and who can change that; none contains a token.
  *
  * @module
  */
@@ -13,29 +13,32 @@ import type { Problem } from './gen/mayfly/v1/types_pb.js';
 export interface FieldViolation {
   /** Its path in the request, like `open_task.upstreams`. */
   readonly field: string;
-  /** What was wrong and what would be right. */
+  /** What was wrong, and what would be right. */
   readonly description: string;
 }
 
-/** What an error says beside its message. */
+/** The details of an error besides its message. */
 export interface ErrorDetails {
   /** The gRPC status code, 1 to 16. */
   readonly code: number;
-  /** From mayfly's closed list, like `DENIED_BY_POLICY`. Empty for a fault and for what never reached the server. */
+  /**
+   * One of mayfly's fixed list of reasons, like `DENIED_BY_POLICY`. Empty for a fault, and for errors that occurred before the server was
+   * reached.
+   */
   readonly reason: string;
-  /** The rule that refused: a seq, a policy's id, the name of a bound. May be empty. */
+  /** The rule that refused: a sequence number, the id of a policy, the name of a limit. May be empty. */
   readonly rule: string;
   /** Who can change that, and the command to ask for it. May be empty. */
   readonly wayOut: string;
-  /** The approval that is waited for. May be empty. */
+  /** The pending approval. May be empty. */
   readonly approvalId: string;
   /** The fields that were wrong. */
   readonly fieldViolations: readonly FieldViolation[];
-  /** When trying again may help, milliseconds from now. Absent where the server does not say. */
+  /** When a retry may help, in milliseconds from now. Absent if the server does not say. */
   readonly retryAfter?: number;
 }
 
-/** Everything that this package throws on purpose, but for `TypeError` where it is called wrongly. */
+/** The base class of all errors that this package throws on purpose, except `TypeError` for wrong calls. */
 export class MayflyError extends Error implements ErrorDetails {
   override readonly name: string = 'MayflyError';
   readonly code: number;
@@ -58,12 +61,16 @@ export class MayflyError extends Error implements ErrorDetails {
   }
 }
 
-/** Policy, a lock, a revocation, the task or the registration says no (PERMISSION_DENIED). Asking again changes nothing. */
+/**
+ * Policy, a lock, a revocation, the task or the registration refuses it (PERMISSION_DENIED). Asking again changes nothing.
+ */
 export class Denied extends MayflyError {
   override readonly name = 'Denied';
 }
 
-/** Somebody has to approve it first: ask again with the same request once {@link MayflyError.approvalId} is decided, or wait for it. */
+/**
+ * An approval is needed first: send the same request again once {@link MayflyError.approvalId} is decided, or wait for it.
+ */
 export class ApprovalNeeded extends MayflyError {
   override readonly name = 'ApprovalNeeded';
 }
@@ -78,27 +85,30 @@ export class NotFound extends MayflyError {
   override readonly name = 'NotFound';
 }
 
-/** The task, credential or upstream is over, held, or has no life left (FAILED_PRECONDITION). */
+/** The task, credential or upstream has ended, is on hold, or has no lifetime left (FAILED_PRECONDITION). */
 export class NotActive extends MayflyError {
   override readonly name = 'NotActive';
 }
 
-/** The server does not take the SVID that was shown (UNAUTHENTICATED). */
+/** The server does not accept the SVID of this workload (UNAUTHENTICATED). */
 export class NotAuthenticated extends MayflyError {
   override readonly name = 'NotAuthenticated';
 }
 
-/** Who answers is not the server: another SPIFFE ID, or a certificate that the bundle of its trust domain does not vouch for. Nothing was sent. */
+/**
+ * The answering side is not the server: it has another SPIFFE ID, or a certificate that the bundle of its trust domain does not verify.
+ * Nothing was sent.
+ */
 export class ServerCertificateError extends MayflyError {
   override readonly name = 'ServerCertificateError';
 }
 
-/** A bound was reached (RESOURCE_EXHAUSTED), and trying for as long as there was time did not help. */
+/** A limit was reached (RESOURCE_EXHAUSTED), and retrying for as long as there was time did not help. */
 export class LimitReached extends MayflyError {
   override readonly name = 'LimitReached';
 }
 
-/** The server was not reached, or not in time; what was asked for may have been done. Nothing was refused. */
+/** The server was not reached, or not in time. Nothing was refused; the request may have been carried out. */
 export class Unavailable extends MayflyError {
   override readonly name = 'Unavailable';
 }
@@ -132,7 +142,7 @@ function made(message: string, details: ErrorDetails): MayflyError {
 
 const milliseconds = (duration: Duration): number => Number(duration.seconds) * 1000 + duration.nanos / 1e6;
 
-/** From one item of a stream or batch. */
+/** An error from one item of a stream or batch. */
 export function fromProblem(problem: Problem): MayflyError {
   const { code, reason, rule, wayOut, approvalId, retryAfter } = problem;
   const fieldViolations = problem.fieldViolations.map(({ field, description }) => ({ field, description }));
@@ -140,7 +150,7 @@ export function fromProblem(problem: Problem): MayflyError {
   return made(problem.message, retryAfter ? { ...details, retryAfter: milliseconds(retryAfter) } : details);
 }
 
-/** From what grpc-js rejects with; its details are in the trailer `grpc-status-details-bin`. */
+/** An error from what grpc-js rejects with; its details are in the trailer `grpc-status-details-bin`. */
 export function fromServiceError(error: ServiceError): MayflyError {
   const details: { -readonly [K in keyof ErrorDetails]: ErrorDetails[K] } = {
     code: error.code, reason: '', rule: '', wayOut: '', approvalId: '', fieldViolations: [],

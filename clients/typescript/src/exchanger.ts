@@ -1,5 +1,5 @@
 /**
- * Exchanges: one by one, or over one stream while there are many under way.
+ * Sends exchanges: one by one, or over one stream while many are in progress.
  *
  * @module
  */
@@ -14,11 +14,15 @@ import {
 } from './gen/mayfly/v1/token_service_pb.js';
 import { retrying } from './retry.js';
 
-/** From so many exchanges under way at once a stream pays: it spares each the headers and the server a call. */
+/**
+ * A stream is used from this many exchanges in progress on: it saves the headers of each call and the server's work per call.
+ */
 const STREAM_FROM = 8;
-/** Most under way on the stream; the server reads no further from 1,024. What is beyond goes by itself. */
+/**
+ * The most exchanges in progress on the stream; the server stops reading at 1,024. Further exchanges are sent as single calls.
+ */
 const STREAM_MOST = 1_000;
-/** How long an idle stream is kept, milliseconds. */
+/** How long an idle stream is kept, in milliseconds. */
 const STREAM_IDLE_MS = 10_000;
 
 /** When exchanges share a stream. */
@@ -85,7 +89,7 @@ class ExchangeStream {
     else waiting?.reject(new Unavailable('the server answered with what is not known here'));
   }
 
-  /** Asks nothing more; what was asked is still answered. */
+  /** Sends no more requests; those already sent are still answered. */
   #finish(): void {
     if (!this.#open) return;
     this.#open = false;
@@ -109,7 +113,7 @@ class ExchangeStream {
   }
 }
 
-/** Sends exchanges the way that fits how many there are. */
+/** Chooses between single calls and the stream by the number of exchanges in progress. */
 export class Exchanger {
   readonly #connection: Connection;
   readonly #streaming: Streaming;
@@ -121,7 +125,10 @@ export class Exchanger {
     this.#streaming = streaming;
   }
 
-  /** Exchanges once or, with the same `request_id`, again; what is sent again goes by itself, for the stream may still have the first. */
+  /**
+   * Exchanges, and retries with the same `request_id`. A retry is always a single call, because the stream may still be working on the
+   * first attempt.
+   */
   async exchange(request: ExchangeRequest, settings: CallSettings): Promise<Issued> {
     this.#underWay++;
     try {

@@ -1,5 +1,5 @@
 /**
- * Generated methods on a grpc-js client: the path and the two codecs of each come from its descriptor.
+ * Calls generated methods over a grpc-js client: the path and the two codecs of each come from its descriptor.
  *
  * @module
  */
@@ -20,14 +20,14 @@ export function callUnary<I extends DescMessage, O extends DescMessage>(
   return client.makeUnaryRequest(path(method), encoder(method.input), decoder(method.output), request, metadata, options, answered);
 }
 
-/** Calls a method that answers with a stream. */
+/** Calls a server-streaming method. */
 export function openServerStream<I extends DescMessage, O extends DescMessage>(
   client: Client, method: DescMethodServerStreaming<I, O>, request: MessageShape<I>, metadata: Metadata,
 ): ClientReadableStream<MessageShape<O>> {
   return client.makeServerStreamRequest(path(method), encoder(method.input), decoder(method.output), request, metadata);
 }
 
-/** Calls a method of two streams. */
+/** Calls a bidirectional streaming method. */
 export function openDuplex<I extends DescMessage, O extends DescMessage>(
   client: Client, method: DescMethodBiDiStreaming<I, O>, metadata: Metadata,
 ): ClientDuplexStream<MessageShape<I>, MessageShape<O>> {

@@ -1,5 +1,5 @@
 /**
- * Short-lived, task-scoped credentials from mayfly, and verifying them.
+ * Short-lived, task-scoped credentials from mayfly, and their verification.
  *
  * @packageDocumentation
  */

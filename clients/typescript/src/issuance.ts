@@ -1,5 +1,5 @@
 /**
- * One credential as it was issued, whoever holds it: what it is, and until when it is good.
+ * One issued credential and its remaining lifetime, regardless of who holds it.
  *
  * @module
  */
@@ -7,23 +7,25 @@ import type { Timestamp } from '@bufbuild/protobuf/wkt';
 import { Instant } from './clock.js';
 import type { Issued } from './gen/mayfly/v1/issued_pb.js';
 
-/** Of a credential's life, how much is left unused at least, and how much of it is drawn anew for each (jitter). */
+/**
+ * The share of a lifetime that is always left as a reserve, and the random share on top of it (jitter) that is drawn for each credential.
+ */
 const SPARE = 0.1;
 const JITTER = 0.1;
 
-/** A moment of the wire, milliseconds since 1970. */
+/** A timestamp of the wire format in milliseconds since 1970. */
 export const millis = (at: Timestamp | undefined): number => (at ? Number(at.seconds) * 1000 + at.nanos / 1e6 : 0);
 
-/** What was issued, and how much of its life is left by our own clocks. */
+/** An issued credential, and how much of its lifetime is left by the local clocks. */
 export class Issuance {
   readonly issued: Issued;
-  /** When its answer was here. */
+  /** When the answer arrived. */
   readonly arrived = new Instant();
   readonly #began: Instant;
   readonly #life: number;
   readonly #fresh: number;
 
-  /** @param began - when it was asked for: its life counts from there */
+  /** @param began - when the credential was asked for; its lifetime counts from there */
   constructor(issued: Issued, began: Instant) {
     this.issued = issued;
     this.#began = began;
@@ -31,49 +33,49 @@ export class Issuance {
     this.#fresh = this.#life * (1 - SPARE - JITTER * Math.random());
   }
 
-  /** What is left of its life, milliseconds; 0 and less when it has ended. */
+  /** The remaining lifetime in milliseconds; 0 or less when it has ended. */
   get left(): number {
     return this.#life - this.#began.passed;
   }
 
-  /** How long it lives from the decision, milliseconds. */
+  /** The lifetime counted from the decision, in milliseconds. */
   get life(): number {
     return this.#life;
   }
 
-  /** Whether it has a life left that can be given back. */
+  /** Whether it has not expired yet, so that releasing it makes sense. */
   get live(): boolean {
     return this.left > 0;
   }
 
-  /** Whether it has enough left for the next holder. */
+  /** Whether enough of its lifetime is left for a new holder. */
   get fresh(): boolean {
     return this.#began.passed < this.#fresh;
   }
 }
 
-/** What some hold together: one credential and those that renewed it. */
+/** A credential that several holders share, with the credentials it replaced. */
 export class Holding {
-  /** The one of now. */
+  /** The current credential. */
   current: Issuance;
-  /** Those before it, which are good until they end. */
+  /** Credentials that were replaced. They stay valid until they expire. */
   readonly past: Issuance[] = [];
-  /** How many hold it. */
+  /** The number of holders. */
   holders = 0;
-  /** The upstream said that it is no longer good. */
+  /** The upstream reported that the credential is no longer valid. */
   refused = false;
-  /** It was given back. */
+  /** The credential was released. */
   over = false;
-  /** A renewal that is under way. */
+  /** A renewal in progress. */
   renewing: Promise<void> | undefined;
-  /** Gives it back when nobody came for a while. */
+  /** Releases the credential when no new holder came for a while. */
   idle: NodeJS.Timeout | undefined;
 
   /**
-   * @param ownsTask - its task was opened with it, and ends with it
-   * @param key - by which others find it; absent: it is for one alone
-   * @param tool - what it was asked for
-   * @param ttl - the life that was asked for; absent: none in particular
+   * @param ownsTask - the task was opened with the credential and ends with it
+   * @param key - the key by which other requests find it; absent: it is not shared
+   * @param tool - the tool it was asked for
+   * @param ttl - the lifetime that was asked for; absent: none in particular
    */
   constructor(
     first: Issuance, readonly ownsTask: boolean, readonly key: string | undefined, readonly tool: string, readonly ttl: number | undefined,
@@ -81,7 +83,7 @@ export class Holding {
     this.current = first;
   }
 
-  /** Whether a new holder can be given it. */
+  /** Whether it can be given to a new holder. */
   get fresh(): boolean {
     return !this.refused && !this.over && this.current.fresh;
   }

@@ -1,5 +1,5 @@
 /**
- * The client: one for a process, for as long as it runs.
+ * The client. A process has one and uses it for as long as it runs.
  *
  * @module
  */
@@ -20,69 +20,79 @@ import { UseReports } from './use.js';
 import { Verifier, type VerifierSettings } from './verify/verifier.js';
 import { verifiedOf } from './verify/claims.js';
 
-/** How the client behaves, wherever it is made from. */
+/** Settings of the client that apply however it is created. */
 export interface MayflyOptions {
-  /** How long all attempts of a call may take together, milliseconds. Absent: 10,000. */
+  /** The limit for all attempts of a call together, in milliseconds. Absent: 10,000. */
   readonly timeout?: number;
-  /** When exchanges share a stream. Absent: `'auto'`, while eight and more are under way at once. */
+  /**
+   * When exchanges share a stream. Absent: `'auto'`, which uses a stream while eight or more exchanges are in progress.
+   */
   readonly streaming?: Streaming;
-  /** How long a shared credential is kept for the next one when its last holder left, seconds. Absent: 5. With 0 it is given back at once. */
+  /**
+   * How long a shared credential is kept after its last holder released it, in seconds, in case another one asks for it. Absent: 5. With 0
+   * it is released at once.
+   */
   readonly idle?: number;
   /**
-   * `taskOf` and `credential` refuse what names no task, for every call, and none is opened for a call. For servers whose own rights are more than
-   * those of whoever calls them. Absent: false.
+   * With `true`, `taskOf` and `credential` refuse every call that names no task, and no task is opened for a call. Meant for servers that
+   * have more rights than their callers. Absent: false.
    */
   readonly requireTask?: boolean;
-  /** Told of what failed in the background: reports of use, giving back, heartbeats. Its text holds no secret. Absent: nobody is told. */
+  /**
+   * Receives the errors of background work: use reports, releases and heartbeats. Their text contains no secret. Absent: these errors are
+   * dropped.
+   */
   readonly onError?: (error: unknown) => void;
 }
 
-/** How the client is made by hand; {@link Mayfly.fromEnv} does it from the environment. */
+/** Settings for creating a client by hand; {@link Mayfly.fromEnv} reads them from the environment. */
 export interface MayflySettings extends MayflyOptions {
   /** The server's exchange listener, `HOST:PORT`. */
   readonly address: string;
-  /** Where our SVID comes from. */
+  /** The source of this workload's SVID. */
   readonly svid: SvidSource;
-  /** Who the server has to be. Absent: `/mayfly` of our own trust domain. */
+  /** The SPIFFE ID that the server must have. Absent: `/mayfly` of this workload's own trust domain. */
   readonly serverId?: string | undefined;
   /** The task of this process, for servers on stdio. */
   readonly task?: string | undefined;
 }
 
-/** Who the server takes us for. */
+/** The identity that the server sees for this workload. */
 export interface Whoami {
-  /** Our SPIFFE ID. */
+  /** The SPIFFE ID of this workload. */
   readonly spiffeId: string;
-  /** Our environment. Empty: none, so we can get nothing. */
+  /** The environment of this workload. Empty: none, so it can get no credential. */
   readonly environment: string;
-  /** Our roles. */
+  /** The roles of this workload. */
   readonly roles: readonly string[];
-  /** The upstreams that we are a server of. */
+  /** The upstreams that this workload serves. */
   readonly serves: readonly string[];
-  /** How many locks keep us from new grants. */
+  /** The number of locks that keep this workload from new grants. */
   readonly locks: number;
 }
 
-/** What an MCP server's handler is given beside its arguments, as far as a task can be in it: the SDK's `RequestHandlerExtra`. */
+/**
+ * What the handler of an MCP server receives next to its arguments, as far as it can contain a task: the SDK's `RequestHandlerExtra`.
+ */
 export interface InboundCall {
   readonly authInfo?: { readonly extra?: Record<string, unknown> | undefined } | undefined;
   readonly _meta?: Record<string, unknown> | undefined;
   readonly requestInfo?: { readonly headers?: Readonly<Record<string, unknown>> | undefined } | undefined;
 }
 
-/** How {@link Mayfly.taskOf} looks for a task. */
+/** Options of {@link Mayfly.taskOf}. */
 export interface TaskOptions {
-  /** A call that belongs to no task is refused. Absent: as the client was made ({@link MayflyOptions.requireTask}). */
+  /** Refuses a call that belongs to no task. Absent: the setting of the client ({@link MayflyOptions.requireTask}). */
   readonly requireTask?: boolean | undefined;
 }
 
 const TASK = /^task_[a-z2-7]{26}$/;
 
-/** Whether a request's headers show a token. */
+/** Whether the headers of a request carry a token. */
 const shownIn = (headers: Readonly<Record<string, unknown>> | undefined): boolean =>
   Object.entries(headers ?? {}).some(([name, value]) => name.toLowerCase() === 'authorization' && value !== undefined);
 
-/** A client of mayfly: credentials for upstreams, tasks, and verifying what others show. */
+/** A client of mayfly: it gets credentials for upstreams, opens tasks and verifies credentials of callers. */
 export class Mayfly implements AsyncDisposable {
   readonly #connection: Connection;
   readonly #exchanger: Exchanger;
@@ -104,7 +114,7 @@ export class Mayfly implements AsyncDisposable {
       try {
         settings.onError?.(error);
       } catch {
-        // What goes on in the background does not end by who is told of it.
+        // An error in the callback must not stop background work.
       }
     };
     this.#connection = new Connection(settings.svid, settings.address, settings.serverId);
@@ -115,8 +125,8 @@ export class Mayfly implements AsyncDisposable {
   }
 
   /**
-   * From the environment: `MAYFLY_ADDRESS`; `MAYFLY_SVID`, `MAYFLY_KEY` and `MAYFLY_BUNDLE` (PEM files), or `SPIFFE_ENDPOINT_SOCKET`;
-   * `MAYFLY_SERVER_ID`; `MAYFLY_TASK`.
+   * Creates a client from the environment: `MAYFLY_ADDRESS`; `MAYFLY_SVID`, `MAYFLY_KEY` and `MAYFLY_BUNDLE` (PEM files), or
+   * `SPIFFE_ENDPOINT_SOCKET`; `MAYFLY_SERVER_ID`; `MAYFLY_TASK`.
    *
    * @throws TypeError - names the variable that is missing or wrong
    */
@@ -125,11 +135,12 @@ export class Mayfly implements AsyncDisposable {
   }
 
   /**
-   * A credential for one upstream. Equal requests share one; it is had again without a call until shortly before it ends.
+   * Gets a credential for one upstream. Equal requests share a credential, and no call to the server is made until shortly before it
+   * expires.
    *
    * @param upstream - its name in the registry
    * @throws Denied, ApprovalNeeded, InvalidRequest, NotFound, NotActive, LimitReached, Unavailable
-   * @throws TypeError - what is asked for lacks what every server would refuse
+   * @throws TypeError - the request is incomplete in a way that every server would refuse
    */
   async credential(upstream: string, ask: CredentialAsk): Promise<Credential> {
     if (ask.requireTask ?? this.#requireTask) required(taskId(ask.task));
@@ -137,17 +148,17 @@ export class Mayfly implements AsyncDisposable {
   }
 
   /**
-   * A `fetch` for a session that outlasts a credential, like an MCP client's over HTTP. Each request carries a credential that is good; it is
-   * renewed before it ends. A request that is answered 401 is sent once more, with another credential.
+   * Returns a `fetch` for a session that lasts longer than a credential, such as that of an MCP client over HTTP. Each request carries a
+   * valid credential, which is renewed before it expires. A request that is answered with 401 is sent once more, with another credential.
    *
-   * @returns a function like `fetch`; its `close()`, or the end of an `await using` block, gives the credential back
+   * @returns a function like `fetch`; its `close()`, or the end of an `await using` block, releases the credential
    */
   fetch(upstream: string, { url, ...ask }: SessionAsk): SessionFetch {
     return sessionFetch(() => this.credential(upstream, ask), url);
   }
 
   /**
-   * Opens a task. Its heartbeats, where it has them, are sent in the background.
+   * Opens a task. Its heartbeats, if it has them, are sent in the background.
    *
    * @throws Denied, ApprovalNeeded, InvalidRequest, NotFound, NotActive, LimitReached, Unavailable
    */
@@ -161,13 +172,13 @@ export class Mayfly implements AsyncDisposable {
   }
 
   /**
-   * The task that an inbound MCP call belongs to: that of the token which came with it, as the middleware of this package verified it. Where no
-   * token came: what `_meta` names as `mayfly/task`. Where neither names one: `MAYFLY_TASK`. `undefined`: none, so {@link Mayfly.credential} opens
-   * one of its own, which has all the rights of this workload.
+   * The task that an inbound MCP call belongs to. It is the task of the token that came with the call and that the middleware of this
+   * package verified. If no token came, it is the task that `_meta` names as `mayfly/task`. If neither names one, it is `MAYFLY_TASK`.
+   * `undefined` means no task; {@link Mayfly.credential} then opens one of its own, which has all the rights of this workload.
    *
-   * What `_meta` says is the caller's word. mayfly gives nothing on it alone: we have to be named in the task by whoever opened it.
+   * `_meta` is only a claim of the caller. mayfly does not rely on it alone: whoever opened the task must have named this workload in it.
    *
-   * @throws TypeError - `_meta` names what is no task
+   * @throws TypeError - `_meta` names something that is not a task id
    * @throws InvalidRequest - nothing names a task, and one is required
    */
   taskOf(inbound: InboundCall | undefined, options: { readonly requireTask: true }): string;
@@ -180,17 +191,17 @@ export class Mayfly implements AsyncDisposable {
   #found(inbound?: InboundCall): string | undefined {
     const verified = verifiedOf(inbound?.authInfo?.extra);
     if (verified) return verified.task;
-    // A token came, of somebody else or unverified: it names no task, and keeps whoever sent the call from naming one.
+    // A token came that is unverified or from another issuer. The token names no task, and the caller may not name one in `_meta` either.
     if (inbound?.authInfo != null || shownIn(inbound?.requestInfo?.headers)) return this.#task;
     const meta = inbound?._meta;
     if (meta === undefined || meta === null || !Object.hasOwn(meta, META_TASK)) return this.#task;
     const named = meta[META_TASK];
-    // Refused, and never taken for none: without a task the call would have one of our own, with all our rights.
+    // A malformed id is refused rather than ignored: without a task, the call would get a task of this workload with all its rights.
     if (typeof named !== 'string' || !TASK.test(named)) throw new TypeError(`_meta["${META_TASK}"] is no task id`);
     return named;
   }
 
-  /** Who the server takes us for. */
+  /** Asks the server which identity it sees for this workload. */
   async whoami(): Promise<Whoami> {
     const answer = await this.#connection.call(TokenService.method.whoami, create(WhoamiRequestSchema), { deadline: new Deadline(this.#timeout) });
     const identity = answer.identity?.identity;
@@ -199,8 +210,9 @@ export class Mayfly implements AsyncDisposable {
   }
 
   /**
-   * Verifies what others show us, as a server of these upstreams. It follows the revocations from now on; until it knows them, and whenever it
-   * can't, it refuses everything. It ends with this client.
+   * Creates a verifier for the credentials that callers present to this workload as a server of these upstreams. The verifier follows the
+   * revocations from now on. It refuses everything until the revocations are known, and whenever they cannot be followed. Closing this
+   * client also closes the verifier.
    */
   verifier(settings: VerifierSettings): Verifier {
     const verifier = new Verifier(this.#connection, settings, this.#failed);
@@ -208,12 +220,12 @@ export class Mayfly implements AsyncDisposable {
     return verifier;
   }
 
-  /** Sends the reports of use that wait. */
+  /** Sends the use reports that are waiting. */
   flush(): Promise<void> {
     return this.#reports.flush();
   }
 
-  /** Gives everything back, sends what waits, and ends the connection. A repeat does nothing. */
+  /** Releases all credentials, sends what is waiting and closes the connection. Calling it again has no effect. */
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;

@@ -1,6 +1,6 @@
 /**
- * Who holds which credential: equal requests under way share one exchange, equal ones later what came of it, and the last one to leave has it
- * given back.
+ * Tracks the holders of each credential. Equal requests in progress share one exchange, later equal requests share its credential, and the
+ * credential is released when its last holder leaves.
  *
  * @module
  */
@@ -20,25 +20,25 @@ import { Holding, Issuance, millis } from './issuance.js';
 import { Deadline } from './retry.js';
 import type { UseReports } from './use.js';
 
-/** How long giving back may keep its caller, milliseconds; after that it goes on in the background. */
+/** How long a release may delay its caller, in milliseconds; after that it continues in the background. */
 const GIVE_BACK_MS = 2_000;
-/** How often what could not be given back is tried again, milliseconds. */
+/** How often a failed release is tried again, in milliseconds. */
 const AGAIN_MS = 5_000;
 /**
- * How much longer a task that was opened with a credential is made to live than its renewal, milliseconds, so that the renewal, which is decided a
- * moment later, has its whole life. Policy counts whole seconds: one that allows the life allows this.
+ * How much longer than the renewed credential a task opened with it must live, in milliseconds. The renewal is decided a moment later and
+ * must get its full lifetime. Policy counts whole seconds, so a policy that allows the lifetime allows this too.
  */
 const AHEAD_MS = 500;
-/** Most that are kept with nobody holding them. */
+/** The most credentials that are kept without a holder. */
 const MOST_IDLE = 1_000;
 
-/** How a pool is set up. */
+/** Settings of a pool. */
 export interface PoolSettings {
-  /** How long all attempts of an exchange may take, milliseconds. */
+  /** The limit for all attempts of an exchange, in milliseconds. */
   readonly timeout: number;
-  /** How long a shared credential is kept when its last holder left, milliseconds. */
+  /** How long a shared credential is kept after its last holder left, in milliseconds. */
   readonly idle: number;
-  /** Told of what failed with nobody waiting for it. */
+  /** Receives errors that no caller waits for. */
   readonly failed: (error: unknown) => void;
 }
 
@@ -55,7 +55,7 @@ export class Pool implements Giver {
   readonly #idle = new Set<Holding>();
   readonly #owed = new Set<Holding>();
   #again: NodeJS.Timeout | undefined;
-  /** Whether tasks that are opened with a credential may be opened so that they can be extended. */
+  /** Whether tasks that are opened with a credential may be opened in such a way that they can be extended. */
   #extensible = true;
   #closed = false;
 
@@ -75,7 +75,7 @@ export class Pool implements Giver {
     const known = key === undefined ? undefined : this.#shared.get(key);
     if (known?.fresh) return this.#hold(known);
     const holding = await abandonable(this.#fly(request, key, ask), ask.signal, (late) => this.#hold(late).release());
-    // Whoever waited with us may have had it and given it back already.
+    // Another waiting request may have received it and released it already.
     return holding.over && !this.#closed ? this.get(upstream, ask) : this.#hold(holding);
   }
 
@@ -101,18 +101,20 @@ export class Pool implements Giver {
     if (oldest && this.#idle.size > MOST_IDLE) void this.#giveBack(oldest);
   }
 
-  /** A task is over, and with it all that was issued in it: none of it is given to anybody, or back. */
+  /**
+   * A task has ended, and with it everything issued in it: its credentials are neither given to new holders nor released.
+   */
   forget(taskId: string): void {
     for (const holding of this.#all) {
       if (holding.current.issued.taskId === taskId) this.#drop(holding);
     }
   }
 
-  /** Gives everything back, whoever holds it. */
+  /** Releases all credentials, even those that have holders. */
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#again);
-    // Only their answers say what there is to give back; what waits for an approval is given up by then.
+    // Only the answers tell which credentials have to be released. Requests that wait for an approval are aborted by then.
     const enough = new AbortController();
     const most = sleep(this.#settings.timeout, undefined, { ref: false, signal: enough.signal }).catch(() => undefined);
     await Promise.race([Promise.allSettled(this.#underWay), most]);
@@ -148,7 +150,7 @@ export class Pool implements Giver {
     const terms = request.task.case === 'openTask' ? request.task.value : undefined;
     if (!this.#extensible) delete terms?.maxTtl;
     const issued = await this.#exchanger.exchange(request, { deadline, waits }).catch((error: unknown) => {
-      // This server lets no task live that long: one that lives as long as its credential does for a start.
+      // This server does not allow a task to live that long: open one that lives only as long as its credential.
       if (!terms?.maxTtl || !(error instanceof InvalidRequest) || !error.fieldViolations.some(({ field }) => field.endsWith('max_ttl'))) throw error;
       this.#extensible = false;
       delete terms.maxTtl;
@@ -165,7 +167,7 @@ export class Pool implements Giver {
   #share(key: string, holding: Holding): void {
     const old = this.#shared.get(key);
     this.#shared.set(key, holding);
-    // Its holders keep it; with none it is of no use to anybody.
+    // The holders of the credential keep it; without holders it is dropped.
     if (old && old.holders === 0) void this.#giveBack(old);
   }
 
@@ -182,9 +184,9 @@ export class Pool implements Giver {
     holding.refused = false;
   }
 
-  /** A task that was opened with a credential lives as long as its work: nothing that is renewed outlives its task. */
+  /** Extends a task that was opened with a credential, so that the renewed credential does not outlive its task. */
   async #extend({ current: { issued, arrived }, ttl = DEFAULT_TTL }: Holding, deadline: Deadline): Promise<void> {
-    // By the server's clock, and never later than that says.
+    // The deadline is by the server's clock, and never later than that clock allows.
     const now = millis(issued.issuedAt) + performance.now() - arrived.steady;
     const request = create(ExtendTaskRequestSchema, {
       taskId: issued.taskId, requestId: randomUUID(), deadline: timestampFromMs(Math.floor(now + ttl * 1000 + AHEAD_MS)),
@@ -192,7 +194,7 @@ export class Pool implements Giver {
     try {
       await this.#connection.call(TaskService.method.extendTask, request, { deadline });
     } catch (error) {
-      // The server refuses a deadline before the present one: the task outlives the work already.
+      // The server refuses a deadline before the present one: then the task already lives long enough.
       if (!(error instanceof InvalidRequest)) throw error;
     }
   }
@@ -212,7 +214,7 @@ export class Pool implements Giver {
     try {
       await this.#end(holding);
     } catch (error) {
-      if (error instanceof NotActive || error instanceof NotFound) return; // It ended before.
+      if (error instanceof NotActive || error instanceof NotFound) return; // The task ended before.
       this.#settings.failed(error);
       this.#owe(holding);
     }
@@ -230,7 +232,7 @@ export class Pool implements Giver {
     }
   }
 
-  /** Tries again later, until it has ended by itself. */
+  /** Tries the release again later, until the credential has expired by itself. */
   #owe(holding: Holding): void {
     if (this.#closed || this.#owed.size >= MOST_IDLE) return;
     this.#owed.add(holding);
@@ -252,7 +254,9 @@ export class Pool implements Giver {
   }
 }
 
-/** Waits for something until the signal: what comes later is handed to `late`, so nothing is lost. */
+/**
+ * Waits for a promise until the signal aborts. A result that comes later is passed to `late`, so that it is not lost.
+ */
 async function abandonable<T>(work: Promise<T>, signal: AbortSignal | undefined, late: (value: T) => Promise<void>): Promise<T> {
   if (!signal) return work;
   return new Promise<T>((resolve, reject) => {

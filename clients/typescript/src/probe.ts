@@ -1,6 +1,7 @@
 /**
- * A look at the server before grpc-js is given the way to it: whether it answers at one of its addresses, whether it is who it has to be, and
- * whether it accepts our SVID. grpc-js tells none of these apart, and tries a server that is silent, or another one, until a call has no time left.
+ * A check of the server before grpc-js connects to it: whether one of its addresses answers, whether it is the expected server, and whether
+ * it accepts this workload's SVID. grpc-js does not distinguish these cases, and keeps trying a silent or wrong server until a call has no
+ * time left.
  *
  * @module
  */
@@ -12,17 +13,20 @@ import { MayflyError, NotAuthenticated, ServerCertificateError, Unavailable } fr
 import { serverMustBe, type SpiffeId } from './spiffe.js';
 import type { Svid } from './svid.js';
 
-/** How long a connection may take, with its handshake, milliseconds. */
+/** The limit for a connection with its handshake, in milliseconds. */
 export const CONNECT_MS = 5_000;
 /**
- * The same for an address that is not the last of the server's: a round trip across the world and a busy server, and the next one has its turn
- * within the time of a call. Addresses beyond the fourth are not tried: they would have none left.
+ * The same for every address but the last one. It allows a round trip across the world and a busy server, and leaves time to try the next
+ * address within the time of a call. Addresses beyond the fourth are not tried, because no time would be left for them.
  */
 const ADDRESS_MS = 1_500;
 const ADDRESSES = 4;
-/** How long the server's first word may take after the handshake, milliseconds. With TLS 1.3 it judges our certificate only then. */
+/**
+ * The limit for the server's first message after the handshake, in milliseconds. With TLS 1.3 the server checks the client certificate only
+ * then.
+ */
 const FIRST_WORD_MS = 1_000;
-/** RFC 9113, section 3.4: what a client begins with, and an empty SETTINGS frame. */
+/** The start of a connection (RFC 9113, section 3.4) and an empty SETTINGS frame. */
 const PREFACE = Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0])]);
 
 /** Host and port of `HOST:PORT`; an IPv6 address without its brackets. */
@@ -31,7 +35,9 @@ export function hostPort(address: string): [host: string, port: number] {
   return [address.slice(0, at).replace(/^\[|\]$/g, ''), Number(address.slice(at + 1))];
 }
 
-/** The name for TLS. An IP address is no server name (RFC 6066, section 3); who the server is, its SVID says. */
+/**
+ * The server name for TLS. An IP address is not a server name (RFC 6066, section 3); the identity of the server is in its SVID.
+ */
 export const serverName = (host: string, server: SpiffeId): string => (isIP(host) === 0 ? host : server.trustDomain);
 
 const unavailable = (what: string): Unavailable => new Unavailable(what, { code: Code.UNAVAILABLE });
@@ -42,8 +48,8 @@ const unavailable = (what: string): Unavailable => new Unavailable(what, { code:
  * @param address - `HOST:PORT`
  * @returns the first of its addresses that answers, with the port
  * @throws Unavailable - none answers
- * @throws ServerCertificateError - who answers is not the server
- * @throws NotAuthenticated - the server does not accept our SVID
+ * @throws ServerCertificateError - the answering side is not the server
+ * @throws NotAuthenticated - the server does not accept this workload's SVID
  */
 export async function probe(address: string, svid: Svid, server: SpiffeId): Promise<string> {
   const [host, port] = hostPort(address);
@@ -86,7 +92,7 @@ function look({ ip, host, port, address, more }: At, svid: Svid, server: SpiffeI
     const end = (settle: () => void) => {
       clearTimeout(timer);
       socket.removeAllListeners();
-      // What comes of it after that is nobody's business.
+      // Nobody waits for its result after that.
       socket.on('error', () => undefined);
       socket.destroy();
       settle();
@@ -97,7 +103,7 @@ function look({ ip, host, port, address, more }: At, svid: Svid, server: SpiffeI
       shaken = true;
       clearTimeout(timer);
       socket.write(PREFACE);
-      // The last one may still answer: the connection itself has a time of its own.
+      // The last address may still answer: the connection itself has a limit of its own.
       timer = more ? late('silence after the handshake', FIRST_WORD_MS) : setTimeout(() => end(resolve), FIRST_WORD_MS);
     });
     socket.once('data', () => end(resolve));
@@ -107,7 +113,7 @@ function look({ ip, host, port, address, more }: At, svid: Svid, server: SpiffeI
   });
 }
 
-/** What went wrong, in our words. */
+/** The error in the words of this package. */
 function told(error: NodeJS.ErrnoException, another: Error | undefined, shaken: boolean, socket: TLSSocket, address: string, svid: Svid): MayflyError {
   if (another) return new ServerCertificateError(`${address}: ${another.message}`);
   const code = error.code ?? '';

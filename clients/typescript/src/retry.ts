@@ -1,5 +1,5 @@
 /**
- * Trying again, where that is safe: never after a refusal, always with the same `request_id`, and only while there is time.
+ * Retries, where they are safe: never after a refusal, always with the same `request_id`, and only while there is time.
  *
  * @module
  */
@@ -7,10 +7,12 @@ import { status as Code } from '@grpc/grpc-js';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MayflyError } from './errors.js';
 
-/** First wait and longest wait, milliseconds; each is drawn anew between nothing and its bound (full jitter), which doubles. */
+/**
+ * The first and the longest wait in milliseconds. Each wait is random between zero and a bound that doubles (full jitter).
+ */
 const WAIT_MS = [50, 2_000] as const;
 
-/** When a call has to be over, by a clock that never steps. */
+/** The end of a call by a clock that never steps. */
 export class Deadline {
   readonly #end: number;
 
@@ -19,12 +21,12 @@ export class Deadline {
     this.#end = performance.now() + ms;
   }
 
-  /** What is left, milliseconds; 0 when it has passed. */
+  /** The remaining time in milliseconds; 0 when the deadline has passed. */
   get left(): number {
     return Math.max(0, this.#end - performance.now());
   }
 
-  /** The same for grpc-js, by the wall clock; not later than `ms` from now. */
+  /** The deadline for grpc-js, by the wall clock; at most `ms` from now. */
   atMost(ms: number): Date {
     return new Date(Date.now() + Math.min(ms, this.left));
   }
@@ -46,7 +48,7 @@ export function isRetryable(error: unknown): error is MayflyError {
 }
 
 /**
- * Runs `attempt` until it answers, is refused, or there is no time left for another one.
+ * Runs `attempt` until it succeeds, is refused, or no time is left for another attempt.
  *
  * @throws what the last attempt threw
  */

@@ -1,5 +1,5 @@
 /**
- * What must not be seen: it prints, logs and serializes as `[secret]`, and is had by asking for it alone.
+ * Values that must not be seen: they print, log and serialize as `[secret]`, and are returned only on request.
  *
  * @module
  */
@@ -7,21 +7,21 @@ import { inspect } from 'node:util';
 
 const HIDDEN = '[secret]';
 
-/** A secret. Nothing but {@link Secret.reveal} and {@link Secret.bytes} gives it. */
+/** A secret. Only {@link Secret.reveal} and {@link Secret.bytes} return its value. */
 export class Secret {
   readonly #value: Buffer;
 
-  /** @param value - the secret itself; a text is taken as UTF-8 */
+  /** @param value - the secret itself; a string is taken as UTF-8 */
   constructor(value: string | Uint8Array) {
     this.#value = typeof value === 'string' ? Buffer.from(value) : Buffer.from(value);
   }
 
-  /** It as text. Where it goes from here is up to whoever asked. */
+  /** The secret as text. The caller is responsible for it from here on. */
   reveal(): string {
     return this.#value.toString();
   }
 
-  /** It as bytes: a copy. */
+  /** A copy of the secret as bytes. */
   bytes(): Buffer {
     return Buffer.from(this.#value);
   }
@@ -40,8 +40,8 @@ export class Secret {
 }
 
 /**
- * HTTP headers for `fetch`, `node:http` and the like: own enumerable properties, so they are taken and spread as any record is; printed, logged
- * or serialized as a whole they show names alone.
+ * HTTP headers for `fetch`, `node:http` and the like. They are own enumerable properties, so they can be passed and spread like any record;
+ * when printed, logged or serialized as a whole they show only names.
  */
 export class CredentialHeaders implements Record<string, string> {
   [name: string]: string;
@@ -52,7 +52,7 @@ export class CredentialHeaders implements Record<string, string> {
   }
 }
 
-// On the prototype: an own property would be taken for a header.
+// On the prototype, because an own property would be taken for a header.
 const shown = (headers: CredentialHeaders): Record<string, string> =>
   Object.fromEntries(Object.keys(headers).map((name) => [name, HIDDEN]));
 Object.defineProperties(CredentialHeaders.prototype, {

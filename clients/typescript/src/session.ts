@@ -1,5 +1,5 @@
 /**
- * A `fetch` for what outlasts a credential: an MCP client's session over HTTP, a poller, a worker.
+ * A `fetch` for anything that lasts longer than a credential: the session of an MCP client over HTTP, a poller, a worker.
  *
  * @module
  */
@@ -7,24 +7,29 @@ import type { CredentialAsk } from './ask.js';
 import type { Credential } from './credential.js';
 import { Closed, Denied, NotActive, NotFound } from './errors.js';
 
-/** A credential is renewed when a third of its life is left, and no sooner than so many seconds before its end. */
+/**
+ * A credential is renewed when a third of its lifetime is left, and at the earliest this many seconds before its end.
+ */
 const SHARE = 1 / 3;
 const MARGIN = 30;
 
-/** What the requests of a session are for. Arguments are those of one call, and a session has many. */
+/** What the requests of a session ask for. Arguments are excluded: they belong to one call, and a session has many. */
 export type SessionAsk = Omit<CredentialAsk, 'arguments' | 'signal'> & {
-  /** Where requests may go: to this URL's origin. Absent: to that of the upstream. One that goes elsewhere is refused before it is sent. */
+  /**
+   * Requests may only go to the origin of this URL. Absent: the origin of the upstream. A request to any other place is refused before it
+   * is sent.
+   */
   readonly url?: string | URL | undefined;
 };
 
-/** `fetch`, with a good credential in each request. */
+/** `fetch`, with a valid credential in each request. */
 export interface SessionFetch extends AsyncDisposable {
   (input: string | URL | Request, init?: RequestInit): Promise<Response>;
-  /** Gives the credential back. A repeat does nothing. */
+  /** Releases the credential. Calling it again has no effect. */
   close(): Promise<void>;
 }
 
-/** Makes one; `get` exchanges. */
+/** Creates the session's `fetch`; `get` exchanges. */
 export function sessionFetch(get: () => Promise<Credential>, url: string | URL | undefined): SessionFetch {
   const session = new Session(get);
   const send = async (input: string | URL | Request, init?: RequestInit): Promise<Response> => {
@@ -51,12 +56,12 @@ function withCredential(request: Request, credential: Credential, url: string | 
   }
   const headers = Object.entries(credential.headers);
   for (const [name, value] of headers) request.headers.set(name, value);
-  // `fetch` takes Authorization off where a redirect leads elsewhere (Fetch, section 4.4), and no other header.
+  // On a redirect to another origin, `fetch` removes the Authorization header but no other one (Fetch, section 4.4).
   const strict = headers.some(([name]) => name.toLowerCase() !== 'authorization');
   return strict && request.redirect === 'follow' ? new Request(request, { redirect: 'error' }) : request;
 }
 
-/** The credential of a session, one change at a time. */
+/** The credential of a session. Only one change is made at a time. */
 class Session {
   readonly #get: () => Promise<Credential>;
   #held: Credential | undefined;
@@ -67,9 +72,9 @@ class Session {
     this.#get = get;
   }
 
-  /** One that is good; another one than that which was refused. */
+  /** A valid credential, other than the one that was refused. */
   async current(refused?: string): Promise<Credential> {
-    // Whoever changed it meanwhile may have done so before this one was refused.
+    // A change that was already in progress may have begun before this credential was refused.
     while (this.#changing) await this.#changing.catch(() => undefined);
     if (this.#closed) throw new Closed();
     const held = this.#held;
@@ -98,7 +103,7 @@ class Session {
       await held.renew();
       return held;
     } catch (error) {
-      // It cannot be renewed any more. Whether there is another one is decided anew.
+      // The credential cannot be renewed any more. The server decides anew whether to issue another one.
       if (error instanceof NotActive || error instanceof NotFound || error instanceof Denied) return this.#another();
       if (remaining <= 0) throw error;
       return held;

@@ -1,5 +1,5 @@
 /**
- * SPIFFE IDs, and whether the server is who it has to be. What is not canonical is refused, never repaired.
+ * SPIFFE IDs, and the check that the server is the expected one. An id that is not canonical is refused, never repaired.
  *
  * @module
  */
@@ -10,21 +10,21 @@ const ID_BYTES = 2048;
 const DOMAIN = /^[a-z0-9._-]{1,255}$/;
 const SEGMENT = /^[a-zA-Z0-9._-]+$/;
 
-/** A SPIFFE ID that was found well formed. */
+/** A well-formed SPIFFE ID. */
 export interface SpiffeId {
-  /** The whole of it, like `spiffe://example.org/agent/a`. */
+  /** The whole id, like `spiffe://example.org/agent/a`. */
   readonly id: string;
-  /** The trust domain's name, like `example.org`. */
+  /** The name of the trust domain, like `example.org`. */
   readonly trustDomain: string;
   /** The path with its leading slash; empty for the id of the domain itself. */
   readonly path: string;
 }
 
-/** Whether this is a trust domain's name. */
+/** Whether this is the name of a trust domain. */
 export const isTrustDomain = (name: string): boolean => DOMAIN.test(name);
 
 /**
- * Reads a SPIFFE ID.
+ * Parses a SPIFFE ID.
  *
  * @throws TypeError - says what is wrong with it
  */
@@ -44,14 +44,14 @@ export function spiffeId(text: string): SpiffeId {
 }
 
 /**
- * Whose X.509-SVID this is (X509-SVID, sections 2 and 4): a leaf with exactly one URI name, a SPIFFE ID that has a path. Its chain and dates are
- * TLS's to check.
+ * The SPIFFE ID of an X.509-SVID (X509-SVID, sections 2 and 4): a leaf with exactly one URI name, which is a SPIFFE ID with a path. TLS
+ * checks its chain and dates.
  *
  * @throws TypeError - says which clause it breaks
  */
 export function svidOwner(certificate: X509Certificate): SpiffeId {
   const names = certificate.subjectAltName ?? '';
-  // node quotes a name that holds a comma, and a quoted name could pretend to be two.
+  // node quotes a name that contains a comma, and a quoted name could pretend to be two names.
   if (names.includes('"')) throw new TypeError('the certificate has an alternative name that no X.509-SVID has');
   const uris = names.split(', ').filter((name) => name.startsWith('URI:'));
   if (uris.length !== 1) throw new TypeError(`an X.509-SVID has exactly one URI name, this certificate has ${uris.length}`);
@@ -62,9 +62,9 @@ export function svidOwner(certificate: X509Certificate): SpiffeId {
 }
 
 /**
- * For TLS: the server has to be this SPIFFE ID and nothing else. Its host name plays no part; SPIFFE certificates need have none.
+ * For TLS: the server must have exactly this SPIFFE ID. Its host name is not checked, because SPIFFE certificates need not have one.
  *
- * @returns a function as `tls.connect` takes it; it is asked only when the chain was found good
+ * @returns a function as `tls.connect` takes it; it is called only when the chain is valid
  */
 export function serverMustBe(id: string): (host: string, certificate: PeerCertificate) => Error | undefined {
   return (_host, certificate) => {

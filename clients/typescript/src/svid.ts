@@ -1,5 +1,5 @@
 /**
- * Where our X.509-SVID comes from, and when there is a newer one.
+ * The source of this workload's X.509-SVID, and the notice when it was renewed.
  *
  * @module
  */
@@ -9,20 +9,26 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { spiffeId, svidOwner, type SpiffeId } from './spiffe.js';
 
-/** How often files are looked at, milliseconds. An SVID lives for minutes at least and is renewed at half its life. */
+/**
+ * How often files are checked, in milliseconds. An SVID lives for minutes at least and is renewed at half its lifetime.
+ */
 const LOOK_MS = 2_000;
 
-/** How often files that do not fit together are read again at first, and the pause between, milliseconds: a rotation writes two of them. */
+/**
+ * How often, and after which pause in milliseconds, mismatched files are read again at the start: a rotation writes two of them.
+ */
 const HALVES = 5;
 const HALF_MS = 100;
 
-/** One X.509-SVID with its key, and the bundle that the server is verified with. It lives in memory alone and prints as its id. */
+/**
+ * An X.509-SVID with its key, and the bundle that the server is verified with. It is kept in memory only and prints as its id.
+ */
 export class Svid {
-  /** Whose it is. */
+  /** The SPIFFE ID it belongs to. */
   readonly owner: SpiffeId;
-  /** When it ends, milliseconds since 1970. */
+  /** When it expires, in milliseconds since 1970. */
   readonly notAfter: number;
-  /** Tells one from another: SHA-256 of the certificate, hex. */
+  /** Identifies the SVID: SHA-256 of the certificate, hex. */
   readonly fingerprint: string;
   readonly #certificate: string;
   readonly #key: string;
@@ -32,7 +38,7 @@ export class Svid {
    * @param certificate - the certificate and its chain, PEM, leaf first
    * @param key - its private key, PEM
    * @param bundles - the roots of trust domains by name, PEM each
-   * @throws TypeError - one of them is not what it should be, or they do not fit together
+   * @throws TypeError - one of them is malformed, or they do not fit together
    */
   constructor(certificate: string, key: string, bundles: ReadonlyMap<string, readonly string[]>) {
     const leaf = new X509Certificate(certificate);
@@ -45,14 +51,16 @@ export class Svid {
     this.#bundles = bundles;
   }
 
-  /** What `tls.createSecureContext` takes to call a server of this trust domain: the roots of that domain and no other. */
+  /**
+   * The input of `tls.createSecureContext` for calling a server of this trust domain: only the roots of that domain are trusted.
+   */
   context(trustDomain: string): { cert: string; key: string; ca: string[] } {
     const roots = this.#bundles.get(trustDomain);
     if (!roots?.length) throw new TypeError(`there is no bundle of the trust domain ${trustDomain}, which the server is of`);
     return { cert: this.#certificate, key: this.#key, ca: [...roots] };
   }
 
-  /** Whether the other one is the same in every part. */
+  /** Whether the other SVID is the same in every part. */
   equals(other: Svid): boolean {
     const [ours, theirs] = [this.#bundles, other.#bundles];
     const sameRoots = ours.size === theirs.size && [...ours].every(([domain, roots]) => roots.join() === theirs.get(domain)?.join());
@@ -72,19 +80,19 @@ export class Svid {
   }
 }
 
-/** Gives the SVID that counts now, and tells of newer ones. */
+/** Supplies the current SVID and tells of newer ones. */
 export interface SvidSource {
-  /** The SVID of now. Rejects where there is none yet. */
+  /** The current SVID. Rejects when there is none yet. */
   current(signal?: AbortSignal): Promise<Svid>;
-  /** Calls `changed` for each newer one. What it returns ends that. */
+  /** Calls `changed` for each newer SVID. The function it returns stops that. */
   watch(changed: (svid: Svid) => void): () => void;
-  /** Looks at once whether there is a newer one. */
+  /** Checks at once whether there is a newer one. */
   look(): Promise<void>;
   /** Stops watching. */
   close(): void;
 }
 
-/** The roots in a bundle's file: PEM certificates, or a SPIFFE JWKS (SPIFFE Trust Domain and Bundle, section 4). */
+/** The roots in a bundle file: PEM certificates, or a SPIFFE JWKS (SPIFFE Trust Domain and Bundle, section 4). */
 export function rootsOf(text: string): string[] {
   if (text.trimStart().startsWith('{')) {
     const { keys } = JSON.parse(text) as { keys?: { use?: string; x5c?: string[] }[] };
@@ -95,7 +103,7 @@ export function rootsOf(text: string): string[] {
   return found.map((pem) => new X509Certificate(pem).toString());
 }
 
-/** Tells each who watches of a newer SVID, once. */
+/** Notifies each watcher of a newer SVID, once. */
 export abstract class Watched implements SvidSource {
   protected newest: Svid | undefined;
   readonly #watching = new Set<(svid: Svid) => void>();
@@ -124,13 +132,15 @@ export interface SvidFiles {
   readonly key: string;
   /** The bundle of the server's trust domain, PEM or SPIFFE JWKS. */
   readonly bundle: string;
-  /** The SPIFFE ID of the server: the bundle is that of its trust domain. Absent: our own trust domain's. */
+  /** The SPIFFE ID of the server; the bundle belongs to its trust domain. Absent: this workload's own trust domain. */
   readonly serverId?: string;
-  /** How often they are looked at, milliseconds. Absent: 2,000. */
+  /** How often the files are checked, in milliseconds. Absent: 2,000. */
   readonly every?: number;
 }
 
-/** An SVID in files, looked at again and again. Half-written files are looked at again; the SVID before them counts meanwhile. */
+/**
+ * An SVID in files that are checked regularly. Half-written files are read again later; until then the previous SVID stays in use.
+ */
 export class FileSource extends Watched {
   readonly #files: SvidFiles;
   readonly #timer: NodeJS.Timeout;
@@ -148,7 +158,7 @@ export class FileSource extends Watched {
       try {
         this.take(await this.#read());
       } catch (error) {
-        // Perhaps in the middle of a rotation.
+        // Perhaps a rotation is in progress.
         if (tries === HALVES) throw error;
         await sleep(HALF_MS);
       }
@@ -156,9 +166,9 @@ export class FileSource extends Watched {
     return this.newest;
   }
 
-  /** One look at a time: an older one never comes after a newer one. */
+  /** Only one check runs at a time, so that an older SVID never follows a newer one. */
   look(): Promise<void> {
-    // Certificate and key are two files: between the one and the other they do not fit. The next look finds both.
+    // Certificate and key are two files: in the middle of a rotation they do not match. The next check reads both.
     this.#looking ??= this.#read().then((svid) => this.take(svid), () => undefined).finally(() => (this.#looking = undefined));
     return this.#looking;
   }

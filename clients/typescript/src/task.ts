@@ -1,5 +1,5 @@
 /**
- * Tasks: what everything that is issued hangs on.
+ * Tasks. Everything that is issued belongs to one.
  *
  * @module
  */
@@ -19,42 +19,51 @@ import { Deadline } from './retry.js';
 import { sessionFetch, type SessionAsk, type SessionFetch } from './session.js';
 import type { Secret } from './secret.js';
 
-/** The name in MCP's `_meta` that a task travels under. */
+/** The name of the task in MCP's `_meta`. */
 export const META_TASK = 'mayfly/task';
 
-/** What a task is opened with. Nothing that is left out widens it. */
+/** The terms of a new task. Leaving a field out never makes the task wider. */
 export interface TaskAsk {
-  /** What it is for, 1 to 512 bytes: people read it in approvals and in the audit. */
+  /** What the task is for, 1 to 512 bytes. People read it in approvals and in the audit. */
   readonly purpose: string;
-  /** The upstreams that it may get credentials for, with the scopes of each. */
+  /** The upstreams that the task may get credentials for, with the scopes of each. */
   readonly upstreams: Readonly<Record<string, string | readonly string[]>>;
-  /** The tools that an exchange may name. Absent: only exchanges that name no tool. `'any'`: as far as policy permits. */
+  /**
+   * The tools that an exchange may name. Absent: only exchanges that name no tool. `'any'`: whatever policy permits.
+   */
   readonly tools?: readonly string[] | 'any' | undefined;
   /** The kinds of credential. Absent: those that the upstreams are registered with. */
   readonly kinds?: readonly Kind[] | undefined;
-  /** The SPIFFE IDs that may act in it beside us: our MCP servers. */
+  /** The SPIFFE IDs that may act in the task besides this workload: its MCP servers. */
   readonly callers?: readonly string[] | undefined;
-  /** Everything that is issued in it must be bound to a key. */
+  /** Everything that is issued in the task must be bound to a key. */
   readonly keyBound?: boolean | undefined;
-  /** How long it lives, seconds. Absent: an hour. */
+  /** How long the task lives, in seconds. Absent: an hour. */
   readonly ttl?: number | undefined;
-  /** How long it may ever live, extensions included, seconds. Absent: `ttl`. */
+  /** The longest total lifetime, extensions included, in seconds. Absent: `ttl`. */
   readonly maxTtl?: number | undefined;
-  /** The dead man's switch, seconds, 5 to 3,600: it ends when no heartbeat came for so long. They are sent in the background. Absent: none. */
+  /**
+   * The dead man's switch, in seconds, 5 to 3,600: the task ends when no heartbeat came for this long. Heartbeats are sent in the
+   * background. Absent: none.
+   */
   readonly heartbeat?: number | undefined;
-  /** The task that it is a part of. Absent: none. */
+  /** The parent task. Absent: none. */
   readonly parent?: { readonly id: string } | string | undefined;
-  /** On whose behalf. Absent: our own. */
+  /** On whose behalf the workload acts. Absent: its own. */
   readonly subjectToken?: SubjectToken | undefined;
-  /** A credential of mayfly's that we act under. */
+  /** A mayfly credential that this workload acts under. */
   readonly parentCredential?: string | Secret | undefined;
-  /** How long to wait for an approval, seconds, at most 60. Absent: a task that needs one is given as it is, `pending_approval`. */
+  /**
+   * How long to wait for an approval, in seconds, at most 60. Absent: a task that needs one is returned at once, as `pending_approval`.
+   */
   readonly waitForApproval?: number | undefined;
-  /** How long all attempts together may take, milliseconds, beside what `waitForApproval` gives. Absent: the client's own. */
+  /**
+   * The limit for all attempts together, in milliseconds, in addition to `waitForApproval`. Absent: the client's own limit.
+   */
   readonly timeout?: number | undefined;
 }
 
-/** Where a task is in its life. */
+/** The state of a task. */
 export type State = 'pending_approval' | 'active' | 'held' | 'completed' | 'cancelled' | 'expired' | 'revoked' | 'unspecified';
 
 /** What a task needs of its client. */
@@ -66,7 +75,7 @@ export interface TaskHost {
   failed(error: unknown): void;
 }
 
-/** The terms for the wire. */
+/** The terms in the wire format. */
 function termsOf(ask: TaskAsk) {
   const upstreams = Object.entries(ask.upstreams).map(([upstream, scope]) => ({ upstream, scopes: scopesOf(scope) }));
   const parent = typeof ask.parent === 'string' ? ask.parent : (ask.parent?.id ?? '');
@@ -79,9 +88,11 @@ function termsOf(ask: TaskAsk) {
   });
 }
 
-/** A task of ours. `await using` completes it at the end of the block, and everything issued in it is refused from then on. */
+/**
+ * A task that this client opened. `await using` completes it at the end of the block, and everything issued in it is refused from then on.
+ */
 export class Task implements AsyncDisposable {
-  /** Its id. A name, not a secret. */
+  /** The id of the task. A name, not a secret. */
   readonly id: string;
   readonly #host: TaskHost;
   readonly #end = new AbortController();
@@ -112,27 +123,31 @@ export class Task implements AsyncDisposable {
     return new Task(task, host, ask.heartbeat);
   }
 
-  /** Where it was in its life when it was last looked at; {@link Task.refresh} looks again. */
+  /** The state of the task when it was last read; {@link Task.refresh} reads it again. */
   get state(): State {
     return TaskState[this.#task.state]!.toLowerCase() as State;
   }
 
-  /** When it ends unless it is extended. */
+  /** When the task ends unless it is extended. */
   get deadline(): Date {
     return new Date(millis(this.#task.deadline));
   }
 
-  /** The approval that it waits for or was opened with. Empty: none was needed. */
+  /** The approval that the task waits for or was opened with. Empty: none was needed. */
   get approvalId(): string {
     return this.#task.approvalId;
   }
 
-  /** Aborted when a heartbeat was told that the task is over, with that as its reason: work that goes on is for nothing. */
+  /**
+   * Aborted when a heartbeat learned that the task has ended, with that error as its reason: work that goes on is useless.
+   */
   get signal(): AbortSignal {
     return this.#end.signal;
   }
 
-  /** What to hand to an MCP server with a call, as its `_meta`: `client.callTool({ name, arguments, _meta: task.meta })`. */
+  /**
+   * What to send to an MCP server with a call, as its `_meta`: `client.callTool({ name, arguments, _meta: task.meta })`.
+   */
   get meta(): { [META_TASK]: string } {
     return { [META_TASK]: this.id };
   }
@@ -147,7 +162,7 @@ export class Task implements AsyncDisposable {
     return sessionFetch(() => this.credential(upstream, ask), url);
   }
 
-  /** Looks at it again. */
+  /** Reads the task again from the server. */
   async refresh(): Promise<this> {
     const deadline = new Deadline(this.#host.timeout);
     const { task } = await this.#host.connection.call(TaskService.method.getTask, create(GetTaskRequestSchema, { taskId: this.id }), { deadline });
@@ -155,7 +170,7 @@ export class Task implements AsyncDisposable {
     return this;
   }
 
-  /** The work is done. A repeat does nothing. */
+  /** Completes the task: the work is done. Calling it again has no effect. */
   complete(reason = ''): Promise<void> {
     return this.#over(async () => {
       const request = create(CompleteTaskRequestSchema, { taskId: this.id, reason });
@@ -163,7 +178,7 @@ export class Task implements AsyncDisposable {
     });
   }
 
-  /** The work is given up. */
+  /** Cancels the task: the work is given up. */
   cancel(reason = ''): Promise<void> {
     return this.#over(async () => {
       const request = create(CancelTaskRequestSchema, { taskId: this.id, reason });
@@ -171,7 +186,9 @@ export class Task implements AsyncDisposable {
     });
   }
 
-  /** Completes it. Never rejects: where the server is not reached, the task ends by its time or a missed heartbeat. */
+  /**
+   * Completes the task. Never rejects: if the server cannot be reached, the task ends by its deadline or by a missing heartbeat.
+   */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.complete().catch((error) => this.#host.failed(error));
   }
@@ -196,12 +213,12 @@ export class Task implements AsyncDisposable {
     clearTimeout(this.#beat);
     this.#done ??= end().then((task) => { if (task) this.#task = task; }, (error) => {
       this.#done = undefined;
-      if (!(error instanceof NotActive)) throw error; // Its time was over before.
+      if (!(error instanceof NotActive)) throw error; // The task had ended before.
     }).finally(() => this.#host.ended(this.id));
     return this.#done;
   }
 
-  /** Three in an interval: two may be lost. */
+  /** Three heartbeats in an interval: two may be lost. */
   #keepBeating(interval: number): void {
     this.#beat = setTimeout(async () => {
       try {

@@ -1,12 +1,12 @@
 /**
- * The trace that a call belongs to (W3C Trace Context), where `@opentelemetry/api` is installed and says one.
+ * The trace that a call belongs to (W3C Trace Context), if `@opentelemetry/api` is installed and has one.
  *
  * @module
  */
 import { createRequire } from 'node:module';
 import { Metadata } from '@grpc/grpc-js';
 
-/** What is asked of `@opentelemetry/api`, which is no requirement of ours. */
+/** The part of `@opentelemetry/api` that is used here. The package is optional. */
 interface Api {
   trace: { getActiveSpan(): { spanContext(): { traceId: string; spanId: string; traceFlags: number } } | undefined };
   isSpanContextValid(context: { traceId: string; spanId: string; traceFlags: number }): boolean;
@@ -22,7 +22,7 @@ function installed(): Api | undefined {
 
 const api = installed();
 
-/** What goes with a call: the `traceparent` of the active span, or nothing. */
+/** The trace headers of a call: the `traceparent` of the active span, or nothing. */
 export function traceMetadata(): Metadata {
   const metadata = new Metadata();
   const span = api?.trace.getActiveSpan()?.spanContext();

@@ -1,5 +1,5 @@
 /**
- * Reports of use: folded, sent in batches beside the work, and at the end.
+ * Use reports: equal uses are combined, sent in batches in the background, and sent once more at the end.
  *
  * @module
  */
@@ -11,15 +11,19 @@ import { MayflyError } from './errors.js';
 import { AuditService, ReportUseRequestSchema, UseOutcome, type UseProblem } from './gen/mayfly/v1/audit_service_pb.js';
 import { Deadline } from './retry.js';
 
-/** How long reports wait for more, milliseconds. */
+/** How long reports wait for more, in milliseconds. */
 const FLUSH_MS = 2_000;
-/** Longest wait before a server that did not take them is told again, milliseconds; it doubles up to here. */
+/**
+ * The longest wait before a server that did not accept the reports is tried again, in milliseconds; the wait doubles up to this value.
+ */
 const PAUSE_MS = 30_000;
-/** Most that wait, each for uses alike: as many as one call takes. What comes beyond is counted and dropped, never waited for. */
+/**
+ * The most reports that wait, each for equal uses: as many as one call takes. Further ones are counted and dropped without waiting.
+ */
 const MOST = 1_000;
-/** How long one call may take, making the connection too, milliseconds. */
+/** The limit for one call, including the connection, in milliseconds. */
 const CALL_MS = 10_000;
-/** How long ago a use may have been that the server takes, milliseconds. */
+/** How old a use may be for the server to accept it, in milliseconds. */
 const OLDEST_MS = 3_600_000;
 
 interface Waiting {
@@ -48,13 +52,15 @@ export class UseReports {
   #pause = FLUSH_MS;
   #dropped = 0;
 
-  /** @param failed - told of what could not be reported */
+  /** @param failed - receives the errors of reports that could not be sent */
   constructor(connection: Connection, failed: (error: unknown) => void) {
     this.#connection = connection;
     this.#failed = failed;
   }
 
-  /** Uses that were never reported: there was no room, or nobody knows whether mayfly took them. */
+  /**
+   * The number of uses that may never have been reported: there was no room, or it is unknown whether mayfly received them.
+   */
   get dropped(): number {
     return this.#dropped;
   }
@@ -62,12 +68,12 @@ export class UseReports {
   /** Notes one use. */
   note(credentialId: string, tool: string, outcome: Outcome): void {
     this.#put({ credentialId, tool, outcome: outcomeOf(outcome), at: Date.now(), count: 1 });
-    // A full report goes at once, but not to a server that is away.
+    // A full report is sent at once, but not to a server that is unreachable.
     if (this.#waiting.size >= MOST / 2 && this.#pause === FLUSH_MS) void this.flush();
     else this.#later();
   }
 
-  /** Sends what there is. Resolves when that was tried. */
+  /** Sends the waiting reports. Resolves when that was tried. */
   flush(ms: number = CALL_MS): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -100,14 +106,14 @@ export class UseReports {
       const deadline = new Deadline(ms);
       await this.#connection.ready(deadline);
       sent = true;
-      // Once: what was reported twice would look like a use that there was not.
+      // Each report is sent only once: a report that is sent twice would look like a use that never happened.
       const { problems } = await this.#connection.once(AuditService.method.reportUse, create(ReportUseRequestSchema, { uses }), { deadline });
       this.#pause = FLUSH_MS;
       this.#again(problems, batch);
     } catch (error) {
       const uncounted = !sent || (error instanceof MayflyError && error.reason !== '');
       for (const use of batch) {
-        // They are folded with what came meanwhile, and go with the next.
+        // The reports are combined with newer uses and sent with the next batch.
         if (uncounted) this.#put(use);
         else this.#dropped += use.count;
       }

@@ -1,5 +1,5 @@
 /**
- * An SVID from the SPIFFE Workload API: an agent on this machine gives it over a Unix socket, and the next one before it ends.
+ * An SVID from the SPIFFE Workload API: an agent on this machine sends it over a Unix socket, and its successor before it expires.
  *
  * @module
  */
@@ -11,10 +11,12 @@ import { Unavailable } from './errors.js';
 import { Svid, Watched } from './svid.js';
 import { spiffeId } from './spiffe.js';
 
-/** How long to wait before the agent is asked again, milliseconds: doubled each time, up to the last (Workload API, section 4). */
+/**
+ * The wait before the agent is asked again, in milliseconds: doubled each time, up to the second value (Workload API, section 4).
+ */
 const AGAIN_MS = [100, 30_000] as const;
 
-/** The certificates of DER written one after the other (X.690, section 8.1.3): each says how long it is. */
+/** Splits concatenated DER certificates (X.690, section 8.1.3); each one states its length. */
 export function certificatesOf(der: Uint8Array): Uint8Array[] {
   const found: Uint8Array[] = [];
   for (let at = 0; at < der.length; ) {
@@ -44,7 +46,9 @@ function svidOf(answer: X509SVIDResponse): Svid {
   return new Svid(chain, pem('PRIVATE KEY', first.x509SvidKey), bundles);
 }
 
-/** The agent behind a socket like `unix:///run/spire/agent.sock` (`SPIFFE_ENDPOINT_SOCKET`), followed for as long as this is open. */
+/**
+ * The agent behind a socket like `unix:///run/spire/agent.sock` (`SPIFFE_ENDPOINT_SOCKET`), followed until this source is closed.
+ */
 export class WorkloadApiSource extends Watched {
   readonly #client: Client;
   readonly #waiting = new Set<() => void>();
@@ -55,7 +59,7 @@ export class WorkloadApiSource extends Watched {
   #closed = false;
 
   /**
-   * @param address - `unix:///PATH`, or `tcp://IP:PORT` where the agent listens so
+   * @param address - `unix:///PATH`, or `tcp://IP:PORT` if the agent listens there
    * @throws TypeError - it is neither
    */
   constructor(address: string) {
@@ -87,7 +91,7 @@ export class WorkloadApiSource extends Watched {
   }
 
   async look(): Promise<void> {
-    // The agent tells by itself.
+    // Nothing to do: the agent sends changes by itself.
   }
 
   close(): void {
@@ -99,7 +103,7 @@ export class WorkloadApiSource extends Watched {
 
   #follow(): void {
     const metadata = new Metadata();
-    // Without it an agent refuses: nobody is talked into asking by a forwarded request (Workload API, section 3).
+    // An agent refuses a request without this header, which protects against forwarded requests (Workload API, section 3).
     metadata.set('workload.spiffe.io', 'true');
     const stream = openServerStream(this.#client, SpiffeWorkloadAPI.method.fetchX509SVID, create(X509SVIDRequestSchema), metadata);
     this.#stream = stream;
@@ -114,7 +118,7 @@ export class WorkloadApiSource extends Watched {
     });
     let over = false;
     const ended = (why: string) => {
-      // An error is followed by an end: one of them begins anew.
+      // An error is followed by an end; only one of the two starts a new attempt.
       if (over || this.#closed) return;
       over = true;
       this.#last = why;

@@ -11,7 +11,7 @@ use crate::ledger::state::Key;
 
 /// The JWK set of one environment's issuer, ordered by key id; the same keys give the same bytes.
 ///
-/// It contains access-token keys only: next, active and retired ones. A compromised or removed key disappears at once.
+/// The set contains access-token keys only: next, active and retired ones. A compromised or removed key disappears at once.
 pub fn jwks(keys: &BTreeMap<Box<str>, Key>, environment: &str) -> String {
     let mut out = Vec::with_capacity(64 + 256 * keys.len());
     out.extend_from_slice(br#"{"keys":["#);

@@ -1,5 +1,5 @@
-//! What this process knows about its leases beyond the ledger: which are being made, and the progress of undoing. It is lost with the
-//! process; losing it costs time but not correctness.
+//! What this process knows about its leases beyond the ledger: which are being made, and the progress of undoing. This knowledge is lost
+//! with the process; losing it costs time but not correctness.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

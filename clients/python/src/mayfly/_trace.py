@@ -4,7 +4,7 @@ from __future__ import annotations
 
 try:
     from opentelemetry import trace as _api
-except ImportError:  # It is no requirement of ours.
+except ImportError:  # OpenTelemetry is optional.
     _api = None  # type: ignore[assignment]
 
 

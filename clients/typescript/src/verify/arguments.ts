@@ -1,9 +1,9 @@
 /**
- * The digest of a tool call's arguments, as mayfly makes it.
+ * The digest of a tool call's arguments, as mayfly computes it.
  *
- * Two calls must never have one digest, or what was approved for the one serves for the other. So what a reader of JSON would change is refused: a
- * number that a double does not hold, a name that stands twice, half of a surrogate pair. The same cases in every language:
- * `tests/vectors/arguments/cases.json`.
+ * Two different calls must never have the same digest; otherwise an approval for one would also be valid for the other. So anything that a
+ * JSON reader might change is refused: a number that a double cannot hold, a duplicate name, half of a surrogate pair. All languages share
+ * the test cases in `tests/vectors/arguments/cases.json`.
  *
  * @module
  */
@@ -11,14 +11,16 @@ import { createHash } from 'node:crypto';
 import canonicalize from 'canonicalize';
 import { strictJson } from './json.js';
 
-/** From there on RFC 8785 writes a number with an exponent. Below it a whole one is an integer to who reads it. */
+/**
+ * From this value on, RFC 8785 writes a number with an exponent. Below it, a reader takes a whole number for an integer.
+ */
 const EXPONENT_FROM = 1e21;
-/** Every decimal of so many digits is held by a double (`DBL_DIG` of C). */
+/** A double holds every decimal number with this many digits (`DBL_DIG` of C). */
 const DIGITS = 15;
 
 const wrong = (what: string): TypeError => new TypeError(`arguments: ${what}`);
 
-/** Digits and exponent of a number as it is written: equal for equal numbers. */
+/** The digits and exponent of a written number: equal for equal numbers. */
 function decimal(written: string): string {
   const [, whole = '', fraction = '', exponent = '0'] = /^-?(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(written) ?? [];
   const digits = (whole + fraction).replace(/^0+/, '');
@@ -30,7 +32,8 @@ function refuseNumber(value: number): void {
   const size = Math.abs(value);
   if (!Number.isFinite(value)) throw wrong('NaN or an infinite number is no JSON');
   if (size <= Number.MAX_SAFE_INTEGER) return;
-  // A JavaScript number does not tell what it was read from: that it has more digits than a double holds for sure is all there is to see.
+  // A JavaScript number does not keep the text it was read from. All that can be seen is that it has more digits than a double always
+  // holds.
   if (size < EXPONENT_FROM || decimal(size.toExponential()).replace(/e.*/, '').length > DIGITS) {
     throw wrong('an integer beyond 2^53 - 1 is none that a double holds; right would be a string');
   }
@@ -41,12 +44,12 @@ function refuseText(text: string): void {
 }
 
 /**
- * Arguments in their one written form (RFC 8785).
+ * The canonical form of arguments (RFC 8785).
  *
- * @throws TypeError - they are no JSON, or hold what JSON cannot carry exactly
+ * @throws TypeError - they are not JSON, or contain a value that JSON cannot carry exactly
  */
 export function canonicalArguments(value: unknown): string {
-  // What `toJSON` gives is looked at too, as it is written.
+  // The values that `toJSON` returns are checked too, because they are what is written.
   JSON.stringify(value, (name, member: unknown) => {
     refuseText(name);
     if (typeof member === 'number') refuseNumber(member);
@@ -60,19 +63,19 @@ export function canonicalArguments(value: unknown): string {
 }
 
 /**
- * SHA-256 of the arguments in their one written form (RFC 8785), hex.
+ * The SHA-256 of the canonical form of arguments (RFC 8785), hex.
  *
- * @throws TypeError - they are no JSON, or hold what JSON cannot carry exactly
+ * @throws TypeError - they are not JSON, or contain a value that JSON cannot carry exactly
  */
 export function argumentsDigest(value: unknown): string {
   return createHash('sha256').update(canonicalArguments(value)).digest('hex');
 }
 
 /**
- * The same of arguments as JSON text, as they came over the wire. It refuses what `JSON.parse` would hide: a name that stands twice in one object,
- * and a number that is not the one which was written.
+ * The digest of arguments given as JSON text, as received. It refuses what `JSON.parse` would hide: a duplicate name in an object, and a
+ * number that differs from the written one.
  *
- * @throws TypeError - the text is no JSON, or one that two readers could take for two
+ * @throws TypeError - the text is not JSON, or two readers could read it differently
  */
 export function argumentsDigestOfJson(text: string | Uint8Array): string {
   const bytes = typeof text === 'string' ? new TextEncoder().encode(text) : text;
@@ -80,7 +83,7 @@ export function argumentsDigestOfJson(text: string | Uint8Array): string {
   try {
     value = strictJson(bytes);
   } catch (error) {
-    // What the parser says may quote what it read.
+    // The parser's message may quote the input.
     throw wrong(error instanceof SyntaxError && error.message === 'a name stands twice' ? 'a name stands twice in one object' : 'not JSON text');
   }
   for (const [token] of new TextDecoder().decode(bytes).matchAll(/"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/gs)) {

@@ -1,8 +1,10 @@
 /**
- * What a relying service knows, and its answer to a credential. No IO and no clock: messages of the feed and moments come in as values.
+ * The knowledge of a relying service, and its decision on a credential. No IO and no clock: feed messages and times are passed in as
+ * values.
  *
- * The same answers in every language: `tests/vectors/verify/cases.json`. A token whose signature was found good is remembered by its digest:
- * shown again it costs neither its signature nor its claims. Whatever may have changed since is looked at each time.
+ * All languages share the test cases in `tests/vectors/verify/cases.json`. A token whose signature was verified is remembered by its
+ * digest; when it is presented again, neither its signature nor its claims are read again. Everything that may have changed since is
+ * checked each time.
  *
  * @module
  */
@@ -16,30 +18,36 @@ import { Refused } from './refused.js';
 import { Seen } from './seen.js';
 import { authentic, base64url, split, TOKEN_BYTES, type Keys } from './token.js';
 
-/** Deepest task path, most ancestors, longest actor chain. */
+/** The deepest task path, the most ancestors and the longest actor chain. */
 const MOST = 8;
-/** Other grants that a credential rests on: openings of its tasks, the joining of a break-glass task, its ancestors, and those of each opening. */
+/**
+ * The other grants that a credential depends on: the openings of its tasks, the joining of a break-glass task, its ancestors, and the
+ * ancestors of each opening.
+ */
 const GROUNDS = MOST + 1 + MOST + (MOST + 1) * (MOST + 1);
-/** 2 has `rests_on`. */
+/** Version 2 has `rests_on`. */
 const OWN_VERSION = 2;
 
-/** What a use needs besides a good credential. */
+/** What a use requires besides a valid credential. */
 export interface Need {
-  /** The scope, or all of several. Absent: none. */
+  /** The scope, or several that are all required. Absent: none. */
   readonly scope?: string | readonly string[] | undefined;
-  /** The tool that calls. Absent: not known here, and not compared. */
+  /** The calling tool. Absent: not known here, and not compared. */
   readonly tool?: string | undefined;
   /**
-   * The arguments of this very call, where the credential may name some; or their digest, hex. Absent: not known here, and not compared. Who acts
-   * on arguments gives them, or what was approved for one call serves for any.
+   * The arguments of this call, if credentials may name arguments; or their digest, hex. Absent: not known here, and not compared. A
+   * service that acts on arguments must pass them; otherwise an approval for one call would be valid for any call.
    */
   readonly arguments?: unknown;
   readonly argumentsSha256?: string | undefined;
-  /** SHA-256 of the client certificate of the TLS session, hex; never of a header. Absent: only credentials that are bound to no key are good. */
+  /**
+   * SHA-256 of the client certificate of the TLS session, hex; never taken from a header. Absent: only credentials that are bound to no key
+   * are accepted.
+   */
   readonly certificateSha256?: string | undefined;
 }
 
-/** A need with its digests made. */
+/** A need with its digests computed. */
 export interface Needed {
   readonly scopes: readonly string[];
   readonly tool: string;
@@ -47,7 +55,7 @@ export interface Needed {
   readonly certificateSha256: string;
 }
 
-/** Whom a token has to be from and for. */
+/** The issuer and the audience that a token must have. */
 export interface Expect {
   readonly issuer: string;
   readonly audience: string;
@@ -60,20 +68,21 @@ const same = (hex: string, other: Buffer): boolean => {
 
 function possessed({ x5t, jkt }: Claims, certificate: string): boolean {
   if (x5t === undefined && jkt === undefined) return true;
-  // No DPoP proof is verified here: what is bound to a key of that sort is refused.
+  // DPoP proofs are not verified here: a credential that is bound to a DPoP key is refused.
   const named = x5t !== undefined && jkt === undefined ? base64url(x5t) : undefined;
   return named !== undefined && named.length === 32 && certificate !== '' && same(certificate, named);
 }
 
-/** Whether the claims are what they have to be, whatever was revoked. */
+/** Checks the claims without regard to revocations. */
 function fits(claims: Claims, expect: Expect, now: number, limits: Limits, certificate: string): void {
   if (claims.version > OWN_VERSION) throw new Refused('newer_version', `claims of version ${claims.version} are newer than this verifier`);
   if (claims.issuer !== expect.issuer) throw new Refused('issuer', 'iss is not the expected issuer');
   if (claims.audience !== expect.audience) throw new Refused('audience', 'aud is not this service');
   const life = claims.expires - claims.issued;
-  // A key rule is the only one that a stolen key can't get round, and it may take a while to come: until then nothing lives longer.
+  // A rule on the signing key is the only one that a stolen key cannot evade, and it may arrive late. This bounds the lifetime of tokens
+  // until then.
   if (life <= 0 || life * 1000 > limits.maxTtl) throw new Refused('life', 'its life is not one that the issuer gives');
-  // Skew is given where it waits for a beginning, never where it would put off an end.
+  // Clock skew is allowed for the start of the lifetime, and never for its end.
   if (now >= claims.expires * 1000) throw new Refused('expired', 'it has expired');
   if (Math.max(claims.notBefore, claims.issued) * 1000 > now + limits.skew) throw new Refused('not_yet', 'it is not good yet');
   if (claims.tasks.length > MOST || claims.ancestors.length > MOST || claims.actors.length > MOST || claims.restsOn.length > GROUNDS) {
@@ -82,25 +91,25 @@ function fits(claims: Claims, expect: Expect, now: number, limits: Limits, certi
   if (!possessed(claims, certificate)) throw new Refused('possession', 'it is bound to a key that was not proven');
 }
 
-/** Whether a good credential is good for this use. */
+/** Checks whether a valid credential is valid for this use. */
 function serves(claims: Claims, need: Needed): void {
   for (const scope of need.scopes) if (!claims.scopes.includes(scope)) throw new Refused('scope', `it lacks the scope ${scope}`);
   if (need.tool !== '' && claims.tool !== '' && claims.tool !== need.tool) throw new Refused('tool', `it was issued for the tool ${claims.tool}`);
   const named = claims.argumentsSha256;
-  // In constant time: who sends calls must not learn the digest of those that were approved, byte by byte.
+  // In constant time: a caller must not be able to find the digest of approved arguments byte by byte.
   if (named !== '' && need.argumentsSha256 !== '' && !same(need.argumentsSha256, Buffer.from(named, 'hex'))) {
     throw new Refused('arguments', 'it was issued for other arguments');
   }
 }
 
-/** One whose signature was found good, and the numbers of all that it answers. */
+/** A token whose signature was verified, with the hashes of all targets that apply to it. */
 export interface Known {
   readonly verified: Verified;
   readonly kid: string;
   readonly asked: Asked;
 }
 
-/** Made when its signature was found good. */
+/** Created after the signature was verified. */
 export const known = (claims: Claims, kid: string): Known => ({ verified: new Verified(claims), kid, asked: asked(claims, kid) });
 
 /** What one relying service knows: the keys, the revocations, and how fresh they are. */
@@ -108,65 +117,67 @@ export class Checker {
   readonly #expect: Expect;
   readonly #follower: Follower;
   #keys: Keys = new Map();
-  /** The parts that came of a snapshot that is not whole yet. */
+  /** The received parts of a snapshot that is still incomplete. */
   #parts = new Building();
-  /** What these keys were found to have signed. */
+  /** The tokens whose signatures were verified with these keys. */
   #seen = new Seen<Known>();
 
-  /** Knows nothing yet, and refuses everything. */
+  /** Creates a checker, which knows nothing at first and refuses everything. */
   constructor(expect: Expect, limits: Limits = LIMITS) {
     this.#expect = expect;
     this.#follower = new Follower(limits);
   }
 
-  /** Everything up to here was applied. */
+  /** Everything up to this sequence number was applied. */
   get applied(): number {
     return this.#follower.applied;
   }
 
-  /** A stream of the feed begins. Where it may go on; `undefined`: with a snapshot. */
+  /** Begins a stream of the feed. Returns where it continues; `undefined`: with a snapshot. */
   beginStream(): number | undefined {
     this.#parts = new Building();
     return this.#follower.resumesAfter;
   }
 
-  /** What was seen of the ledger, for a stream's beginning: the server compares it with its own. */
+  /** What was seen of the ledger, sent at the start of a stream: the server compares it with its own ledger. */
   get seen(): SeenHead | undefined {
     return this.#follower.seen;
   }
 
-  /** Why the server is not believed any more, where it went back behind what was seen. */
+  /** Why the server is no longer trusted, if its ledger went back behind what was seen. */
   get rolledBack(): string | undefined {
     return this.#follower.rolledBack;
   }
 
-  /** The server went back behind what was seen. */
+  /** Notes that the server's ledger went back behind what was seen. */
   distrust(why: string): void {
     this.#follower.distrust(why);
   }
 
-  /** The feed goes on with a snapshot. Until that is whole, what is known decides, as long as it is fresh enough. */
+  /**
+   * The feed continues with a snapshot. Until the snapshot is complete, decisions use the present knowledge as long as it is fresh enough.
+   */
   resync(): void {
     this.#follower.resync();
   }
 
-  /** Something of the feed was not understood: everything is refused until a snapshot came. */
+  /** A feed message was not understood: everything is refused until a snapshot came. */
   needsSnapshot(): void {
     this.#follower.needsSnapshot();
   }
 
-  /** It knows the revocations, freshly enough. */
+  /** Whether the revocations are known and fresh enough. */
   fresh(now: Moment): boolean {
     return this.#follower.fresh(now);
   }
 
-  /** The issuer's keys from now on. */
+  /** Replaces the issuer's keys. */
   setKeys(keys: Keys): void {
     this.#keys = keys;
     this.#seen = new Seen();
   }
 
-  /** Whether a token names a key that is not known here: one that began to sign since the keys were read. */
+  /** Whether a token names an unknown key: one that began to sign after the keys were read. */
   lacksKeyOf(token: string): boolean {
     try {
       return !this.#keys.has(split(token).kid);
@@ -176,7 +187,7 @@ export class Checker {
   }
 
   /**
-   * Takes a message of the feed.
+   * Applies a message of the feed.
    *
    * @throws NotRead - it is not understood
    */
@@ -184,7 +195,7 @@ export class Checker {
     const read = readMessage(message);
     if ('beat' in read) return this.#follower.heartbeat(read.beat, now);
     if ('event' in read) return this.#follower.apply(read.previous, read.event);
-    // Each part as it comes: the event loop is never held up by all of them.
+    // Each part is added when it arrives, so that the event loop is never blocked by all of them at once.
     this.#parts.add(read.part);
     if (!read.last) return 'taken';
     const whole = this.#parts;
@@ -193,9 +204,9 @@ export class Checker {
   }
 
   /**
-   * Checks a credential for one use: its key's rules first, then signature and claims, then the rules, then the need.
+   * Checks a credential for one use: the rules on its key first, then signature and claims, then the other rules, then the need.
    *
-   * @param now - asked after the signature, for verifying it takes a while and something may be revoked meanwhile
+   * @param now - called after the signature check, because that takes a while and something may be revoked meanwhile
    * @throws Refused
    */
   async check(token: string, need: Needed, now: () => Moment): Promise<Verified> {
@@ -203,7 +214,7 @@ export class Checker {
   }
 
   /**
-   * Checks one that was shown before, and whose signature is known to be good; `undefined` for another.
+   * Checks a token that was presented before and whose signature was verified; `undefined` for any other token.
    *
    * @throws Refused
    */
@@ -214,7 +225,7 @@ export class Checker {
   }
 
   /**
-   * Checks one that was not shown before, and remembers that its signature is good.
+   * Checks a token that was not presented before, and remembers that its signature is valid.
    *
    * @throws Refused
    */
@@ -223,7 +234,7 @@ export class Checker {
     const parts = split(token);
     this.#refuseRevoked(parts.kid);
     const one = known(readClaims(await authentic(token, parts, keys)), parts.kid);
-    // Among what the keys signed that it was verified with: where they were replaced meanwhile nobody looks there any more.
+    // The token is stored with the keys that verified it. If the keys were replaced meanwhile, this entry is not used any more.
     seen.put(token, one);
     this.#refuseRevoked(parts.kid);
     this.stands(one, need, now());
@@ -231,7 +242,7 @@ export class Checker {
   }
 
   /**
-   * The same for one whose signature was found good: everything that may have changed since.
+   * Checks everything that may have changed since the signature was verified.
    *
    * @throws Refused
    */

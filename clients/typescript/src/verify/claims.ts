@@ -1,5 +1,5 @@
 /**
- * The claims of a token of mayfly's, read as strictly as the issuer reads them back.
+ * The claims of a mayfly token, read as strictly as by the issuer itself.
  *
  * @module
  */
@@ -11,29 +11,33 @@ import { Refused } from './refused.js';
 const OWN = 'https://mayfly.dev/claims';
 const ID = /^(?:task|cred)_[a-z2-7]{25}[aeimquy4]$/;
 const HEX = /^(?:[0-9a-f]{2})*$/;
-/** Longest actor chain that is read; one that is longer is refused by its length anyway. */
+/** The longest actor chain that is read; a longer one is refused for its length anyway. */
 const ACTORS = 64;
 
-/** Somebody by issuer and subject: the one means nothing without the other. For a SPIFFE ID the issuer is its trust domain. */
+/**
+ * A party by issuer and subject; one means nothing without the other. For a SPIFFE ID, the issuer is its trust domain.
+ */
 export interface Who {
   readonly issuer: string;
   readonly sub: string;
 }
 
-/** An SVID that a grant rests on, its digests in hex. */
+/** An SVID that a grant depends on, with its digests in hex. */
 export interface SvidClaim {
   readonly trustAnchor: string;
   readonly issuingKey: string;
   readonly serial: string;
 }
 
-/** A subject token that a grant rests on. */
+/** A subject token that a grant depends on. */
 export interface SubjectTokenClaim {
   readonly issuer: string;
   readonly id: string;
 }
 
-/** Another grant that a credential rests on, with everything by which that can be revoked. What there is none of is empty. */
+/**
+ * Another grant that a credential depends on, with everything by which it can be revoked. Fields that do not apply are empty.
+ */
 export interface Ground {
   readonly credentials: readonly string[];
   readonly tasks: readonly string[];
@@ -50,7 +54,7 @@ export interface Ground {
   readonly subjectToken: SubjectTokenClaim | undefined;
 }
 
-/** What a token says. */
+/** The claims of a token. */
 export interface Claims {
   readonly issuer: string;
   readonly subject: Who;
@@ -68,30 +72,32 @@ export interface Claims {
   readonly scopes: readonly string[];
   /** RFC 9396. */
   readonly authorizationDetails: unknown;
-  /** Through whom the subject acts, outermost first. Empty: it acts itself. */
+  /** The parties that act for the subject, outermost first. Empty: the subject acts itself. */
   readonly actors: readonly Who[];
   /** The certificate that it is bound to, SHA-256 in base64url. */
   readonly x5t: string | undefined;
   /** The key that it is bound to, RFC 7638 thumbprint in base64url. */
   readonly jkt: string | undefined;
   readonly version: number;
-  /** Decision revision: a revocation at a higher seq covers it. */
+  /** Decision revision: a revocation with a higher sequence number covers it. */
   readonly revision: number;
   readonly environment: string;
   readonly policyVersion: number;
   readonly upstream: string;
   readonly binding: string;
-  /** The tool that it serves for. Empty: any. */
+  /** The tool that it is valid for. Empty: any. */
   readonly tool: string;
-  /** SHA-256 of the arguments that it serves for, hex. Empty: any. */
+  /** SHA-256 of the arguments that it is valid for, hex. Empty: any. */
   readonly argumentsSha256: string;
   readonly trustDomain: string;
-  /** The task path, root first, with the owner of each. */
+  /** The task path, root first, with the owner of each task. */
   readonly tasks: readonly { readonly id: string; readonly owner: Who }[];
   readonly ancestors: readonly { readonly id: string; readonly caller: string }[];
   readonly svid: SvidClaim | undefined;
   readonly subjectToken: SubjectTokenClaim | undefined;
-  /** The other grants that it rests on, as far as no other claim names what revokes them: the openings of its tasks, and its ancestors. */
+  /**
+   * The other grants that it depends on, as far as no other claim names what can revoke them: the openings of its tasks, and its ancestors.
+   */
   readonly restsOn: readonly Ground[];
 }
 
@@ -107,10 +113,10 @@ function text(from: Raw, name: string): string {
   return value;
 }
 
-/** One that may be left out, as empty. */
+/** A text that may be left out, and is then empty. */
 const textOrNone = (from: Raw, name: string): string => (has(from, name) ? text(from, name) : '');
 
-/** One that may be left out or be null. */
+/** A text that may be left out or null. */
 const maybeText = (from: Raw, name: string): string | undefined => (has(from, name) && from[name] !== null ? text(from, name) : undefined);
 
 function count(from: Raw, name: string, below: number): number {
@@ -133,7 +139,7 @@ function list(from: Raw, name: string): unknown[] {
   return value;
 }
 
-/** Whether this is the id of a task or credential in its one written form. */
+/** Whether this is the id of a task or credential in its canonical form. */
 export const isId = (prefix: 'task_' | 'cred_', id: string): boolean => id.startsWith(prefix) && ID.test(id);
 
 function id(from: Raw, name: string, prefix: 'task_' | 'cred_'): string {
@@ -163,7 +169,7 @@ const NUMBER = 2 ** 64;
 /**
  * Reads the payload of a token.
  *
- * @throws Refused - `claims`: they are not those of a token of mayfly's
+ * @throws Refused - `claims`: these are not the claims of a mayfly token
  */
 export function readClaims(payload: Uint8Array): Claims {
   let parsed: unknown;
@@ -232,7 +238,7 @@ function ground(raw: Raw): Ground {
   };
 }
 
-/** A binding that is not understood is one that nobody can prove: an empty digest is nobody's. */
+/** Nobody can prove a binding that is not understood: the empty digest matches no key. */
 function boundTo(cnf: Raw): { x5t: string | undefined; jkt: string | undefined } {
   const [x5t, jkt] = [maybeText(cnf, 'x5t#S256'), maybeText(cnf, 'jkt')];
   return x5t === undefined && jkt === undefined ? { x5t: '', jkt: undefined } : { x5t, jkt };
@@ -240,9 +246,9 @@ function boundTo(cnf: Raw): { x5t: string | undefined; jkt: string | undefined }
 
 const MARK: unique symbol = Symbol.for('@mayfly/client.verified') as never;
 
-/** A credential that was verified. Only the verifier makes one; it prints as its id. */
+/** A verified credential. Only the verifier creates one; it prints as its id. */
 export class Verified {
-  /** What it says. */
+  /** Its claims. */
   readonly claims: Claims;
   readonly [MARK] = true;
 
@@ -261,7 +267,7 @@ export class Verified {
     return this.claims.caller;
   }
 
-  /** On whose behalf. */
+  /** On whose behalf the caller acts. */
   get subject(): Who {
     return this.claims.subject;
   }
@@ -271,7 +277,7 @@ export class Verified {
     return this.claims.scopes;
   }
 
-  /** The task that it hangs on. */
+  /** The task it belongs to. */
   get task(): string | undefined {
     return this.claims.tasks.at(-1)?.id;
   }
@@ -285,7 +291,9 @@ export class Verified {
   }
 }
 
-/** What the middleware left in `authInfo.extra`. What came over the wire can't pretend to be it: a symbol stands in no JSON. */
+/**
+ * The credential that the middleware left in `authInfo.extra`. Data from the wire cannot imitate it, because JSON contains no symbols.
+ */
 export function verifiedOf(extra: Record<string, unknown> | undefined): Verified | undefined {
   const found = extra?.['mayfly'];
   return typeof found === 'object' && found !== null && (found as { [MARK]?: unknown })[MARK] === true ? (found as Verified) : undefined;

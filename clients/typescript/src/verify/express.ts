@@ -1,6 +1,6 @@
 /**
- * Middleware for Express, and for whatever takes `(request, response, next)`: verifies the bearer credential of a request, and publishes how to
- * get one (RFC 9728).
+ * Middleware for Express, and for anything that takes `(request, response, next)`: it verifies the bearer credential of a request, and
+ * publishes how to get one (RFC 9728).
  *
  * @module
  */
@@ -14,9 +14,9 @@ import type { Verifier } from './verifier.js';
 
 const WELL_KNOWN = '/.well-known/oauth-protected-resource';
 
-/** A request, and what is left in it: the shape of the MCP SDK's `AuthInfo`. */
+/** What the middleware leaves in a request: the shape of the MCP SDK's `AuthInfo`. */
 export interface AuthInfo {
-  /** The token. It is for this service: never pass it on. Not enumerable, so it is in no log. */
+  /** The token. It is for this service: never pass it on. It is not enumerable, so that it appears in no log. */
   readonly token: string;
   /** The SPIFFE ID that it was issued to. */
   readonly clientId: string;
@@ -25,43 +25,45 @@ export interface AuthInfo {
   readonly expiresAt: number;
   /** The audience. */
   readonly resource: URL;
-  /** `extra.mayfly`: the credential, verified. */
+  /** `extra.mayfly`: the verified credential. */
   readonly extra: Record<string, unknown> & { readonly mayfly: Verified };
 }
 
-/** A request of Express or node, as far as it matters here. */
+/** A request of Express or node, as far as it is used here. */
 export type Request = IncomingMessage & { auth?: unknown; originalUrl?: string };
 
-/** What comes after. */
+/** The next handler. */
 export type Next = (error?: unknown) => void;
 
-/** What the service is, for those who come without a credential (RFC 9728, section 2). */
+/** The description of the service for clients that have no credential (RFC 9728, section 2). */
 export interface ResourceMetadata {
-  /** The service's own identifier, an https URL: the audience, where nothing else is said. */
+  /** The service's own identifier, an https URL. It is the audience, unless another one is set. */
   readonly resource?: string;
-  /** Who issues credentials for it. Absent: the verifier's issuer. */
+  /** The issuers of its credentials. Absent: the verifier's issuer. */
   readonly authorizationServers?: readonly string[];
-  /** Scopes that there are. Absent: they are not told. */
+  /** The available scopes. Absent: they are not published. */
   readonly scopes?: readonly string[];
-  /** What it is called, for people. */
+  /** The name of the service, for people. */
   readonly name?: string;
-  /** Where people read about it. */
+  /** Where people can read about it. */
   readonly documentation?: string;
 }
 
-/** What a route needs: fixed, or from the request. */
+/** The requirements of a route: fixed, or computed from the request. */
 export interface ProtectOptions {
-  /** The scopes, all of them. Absent: none. */
+  /** The scopes, all of them required. Absent: none. */
   readonly scope?: string | readonly string[] | ((request: Request) => string | readonly string[] | undefined);
-  /** The tool that calls. Absent: it is not known here, and not compared. */
+  /** The calling tool. Absent: it is not known here, and not compared. */
   readonly tool?: string | ((request: Request) => string | undefined);
-  /** The arguments of the call, where credentials may name some. Absent: not compared. */
+  /** The arguments of the call, if credentials may name arguments. Absent: not compared. */
   readonly arguments?: (request: Request) => unknown;
   /** The service's own identifier, an https URL. Absent: the audience. */
   readonly resource?: string;
 }
 
-/** Where the metadata of a resource lies (RFC 9728, section 3.1): the well-known path, and after it the resource's own. */
+/**
+ * The address of a resource's metadata (RFC 9728, section 3.1): the well-known path, followed by the resource's own path.
+ */
 function metadataUrl(resource: string): URL {
   const url = new URL(resource);
   const path = url.pathname === '/' ? '' : url.pathname.replace(/\/$/, '');
@@ -69,7 +71,7 @@ function metadataUrl(resource: string): URL {
 }
 
 /**
- * Serves the metadata at `/.well-known/oauth-protected-resource`, with the resource's own path after it. Put it before {@link protect}.
+ * Serves the metadata at `/.well-known/oauth-protected-resource`, followed by the resource's own path. Put it before {@link protect}.
  */
 export function protectedResourceMetadata(verifier: Verifier, metadata: ResourceMetadata = {}) {
   const { issuer, audience } = verifier.settings;
@@ -89,12 +91,14 @@ export function protectedResourceMetadata(verifier: Verifier, metadata: Resource
   };
 }
 
-/** What a request shows, from its header alone (RFC 6750, section 2.1); from a form or a query it would be in logs. */
+/**
+ * The credential of a request, from its header only (RFC 6750, section 2.1). In a form or a query it would appear in logs.
+ */
 function shown(request: Request): string | undefined {
   return /^Bearer +([A-Za-z0-9._~+/-]+=*) *$/i.exec(request.headers.authorization ?? '')?.[1];
 }
 
-/** SHA-256 of the certificate that the TLS session proved, and of no header. */
+/** SHA-256 of the certificate of the TLS session; never taken from a header. */
 function certificateOf(request: Request): string | undefined {
   const socket = request.socket as Partial<TLSSocket>;
   const raw = socket.getPeerCertificate?.()?.raw;
@@ -111,7 +115,7 @@ function needOf(options: ProtectOptions, request: Request): Need {
   };
 }
 
-/** `name="text"` with what may stand there (RFC 9110, section 5.6.4). */
+/** `name="text"`, without characters that are not allowed there (RFC 9110, section 5.6.4). */
 const parameter = (name: string, value: string): string => `${name}="${value.replace(/[^\x20-\x7e]/g, '').replace(/["\\]/g, '\\$&')}"`;
 
 const scopeText = (need: Need): string => (typeof need.scope === 'string' ? need.scope : (need.scope ?? []).join(' '));
@@ -131,10 +135,10 @@ function answerOf(refused: Refused | undefined, need: Need, metadata: string) {
 }
 
 /**
- * Lets a request through that shows a good credential, and leaves it in `request.auth` as the MCP SDK wants it.
+ * Lets a request through if it presents a valid credential, and leaves the credential in `request.auth` as the MCP SDK expects it.
  *
- * Everything else is answered: 401 with `WWW-Authenticate: Bearer resource_metadata="…"`; 403 with `error="insufficient_scope"` where the
- * credential is good and not for this; 503 with `Retry-After` where what was revoked is not known here.
+ * Every other request is answered: with 401 and `WWW-Authenticate: Bearer resource_metadata="…"`; with 403 and `error="insufficient_scope"`
+ * if the credential is valid, but not for this use; with 503 and `Retry-After` if the revocations are not known here.
  */
 export function protect(verifier: Verifier, options: ProtectOptions = {}) {
   const metadata = metadataUrl(options.resource ?? verifier.settings.audience).href;

@@ -1,5 +1,5 @@
 /**
- * Messages of the feed, read. What is not understood is an error: a rule that is passed over would be a revocation that is not known.
+ * Reads the messages of the feed. A message that is not understood is an error: skipping it could miss a revocation.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import { generationOf } from './follower.js';
 import { FOREVER } from './rules.js';
 import { svidIssuer, target, type Target } from './target.js';
 
-/** One target of a rule, and until when it is kept. */
+/** One target of a rule, and until when the rule is kept. */
 export interface RuleLine {
   readonly target: Target;
   readonly seq: number;
@@ -26,7 +26,7 @@ export interface Snapshot {
   readonly holds: string[];
 }
 
-/** Something that happened. */
+/** An event. */
 export interface FeedEvent {
   readonly seq: number;
   readonly targets: readonly Target[];
@@ -43,9 +43,9 @@ export interface ChainHead {
   readonly hash: string;
 }
 
-/** A sign that the feed is whole and fresh. Times are milliseconds. */
+/** A sign that the feed is complete and fresh. Times are milliseconds. */
 export interface Beat {
-  /** The ends of the chains of commits, where it carries some. */
+  /** The ends of the chains of commits, if the message has any. */
   readonly heads?: readonly ChainHead[];
   readonly head: number;
   readonly previous: number;
@@ -54,7 +54,7 @@ export interface Beat {
   readonly timeGeneration: number;
 }
 
-/** A message, read. */
+/** A message that was read. */
 export type Message =
   | { readonly part: Snapshot; readonly last: boolean }
   | { readonly beat: Beat }
@@ -65,7 +65,7 @@ export class NotRead extends Error {
   override readonly name = 'NotRead';
 }
 
-/** Most chains of commits of which a heartbeat carries the end: one per replica that ever wrote (mayfly's limit). */
+/** The most chains of commits in a heartbeat: one per replica that ever wrote (mayfly's limit). */
 const CHAIN_HEADS = 64;
 
 const bad = (what: string) => new NotRead(`the feed sent ${what}`);
@@ -80,7 +80,7 @@ function millis(at: Timestamp): number {
   return Number(at.seconds) * 1000 + Math.floor(at.nanos / 1e6);
 }
 
-/** One that does not say how long it is good for, or says less than nothing, is good for no time. */
+/** A heartbeat with a missing or negative validity is valid for no time at all. */
 function age(span: Duration | undefined): number {
   return span ? Math.max(0, Number(span.seconds)) * 1000 + Math.floor(Math.max(0, span.nanos) / 1e6) : 0;
 }
@@ -93,7 +93,7 @@ function digest(bytes: Uint8Array): string {
 }
 
 function name(text: string): string {
-  // Control characters stand in no name: such a rule would match nothing.
+  // Names contain no control characters: such a rule would match nothing.
   if (text === '' || Buffer.byteLength(text) > 2048 || /\p{Cc}/u.test(text)) throw bad('a target without a name');
   return text;
 }
@@ -116,7 +116,7 @@ function workload(text: string): string {
   }
 }
 
-/** On the wire the issuer of a SPIFFE ID is its trust domain's own id; in claims it is the domain's name. */
+/** On the wire, the issuer of a SPIFFE ID is its trust domain's own id; in claims it is the domain's name. */
 const issuer = (issuing: string, sub: string): string =>
   name(sub.startsWith('spiffe://') && issuing.startsWith('spiffe://') ? issuing.slice('spiffe://'.length) : issuing);
 
@@ -152,7 +152,7 @@ const until = (rule: RuleEvent): number => (rule.dropAfter ? millis(rule.dropAft
 function beatOf(head: number, previous: number, beat: HeartbeatEvent): Beat {
   if (!beat.freshAt) throw bad('a heartbeat without its time');
   const given = beat.timeGeneration;
-  // One that does not say: nothing of an older generation is taken for certain.
+  // Without this value, nothing of an older generation is taken for certain.
   const timeGeneration = given > 0 && given < 256 ? given : generationOf(head);
   if (beat.heads.length > CHAIN_HEADS) throw bad('more chains of commits than there can be');
   const heads = beat.heads.map(({ writer, commit, headerSha256 }) => ({ writer, commit, hash: digest(headerSha256) }));
@@ -162,7 +162,7 @@ function beatOf(head: number, previous: number, beat: HeartbeatEvent): Beat {
 /**
  * Reads a message.
  *
- * @throws NotRead - what it says is not known, so nothing after it is believed
+ * @throws NotRead - its content is unknown, so nothing after it is trusted
  */
 export function readMessage(message: WatchRevocationsResponse): Message {
   const [seq, previous] = [seqOf(message.seq), seqOf(message.previousSeq)];
@@ -176,7 +176,7 @@ export function readMessage(message: WatchRevocationsResponse): Message {
     case 'rule': return { previous, event: { seq, targets: event.value.targets.map(readTarget), until: until(event.value) } };
     case 'hold': return { previous, event: { seq, targets: [], until: 0, hold: id('task_', event.value.taskId) } };
     case 'resume': return { previous, event: { seq, targets: [], until: 0, resume: id('task_', event.value.taskId) } };
-    // Locks keep from new grants only: who grants asks the server.
+    // Locks only prevent new grants, and these are decided by the server.
     case 'lock': case 'lift': return { previous, event: { seq, targets: [], until: 0 } };
     default: throw bad('an event of a sort that is not known');
   }

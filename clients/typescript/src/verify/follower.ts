@@ -1,11 +1,14 @@
 /**
- * One who checks credentials and follows revocations. No IO and no clock: messages and moments come in as values.
+ * Follows revocations and decides on credentials. No IO and no clock: messages and times are passed in as values.
  *
- * It accepts only while it knows that it knows everything: snapshot complete, no gap, proof of freshness younger than the feed's maximum age.
- * A head below one that it has seen in the same generation, or another history up to it, ends its trust until the server begins a new generation:
- * such a server runs on an older copy of its ledger, and what was revoked since that copy is unknown to it.
- * Time is the later of its own clock and what the feed proves, so a clock that is set back revives nothing; rules are dropped by the feed's time
- * alone, so a clock that is set forward drops nothing.
+ * The follower accepts credentials only while its knowledge is complete: it has a whole snapshot, no gap, and a proof of freshness younger
+ * than the feed's maximum age.
+ *
+ * If it sees a head below one that it has seen in the same generation, or another history up to it, it trusts the server no longer until a
+ * new generation begins: such a server runs on an older copy of its ledger and does not know what was revoked since that copy.
+ *
+ * The time is the later of its own clock and what the feed proves, so setting the clock back revives nothing. Rules are dropped only by the
+ * feed's time, so setting the clock forward drops nothing.
  *
  * @module
  */
@@ -16,47 +19,51 @@ import { ALWAYS, Marks, numberOf, numberOfTask, type Asked } from './marks.js';
 import { Rules } from './rules.js';
 import type { Target } from './target.js';
 
-/** Ended rules that are dropped per heartbeat. */
+/** The most expired rules that are dropped per heartbeat. */
 const DROP_PER_HEARTBEAT = 4_096;
 const COUNT = 2 ** 45;
 
-/** The generation that a seq belongs to: its 8 bits above 45 of count. */
+/** The generation that a sequence number belongs to: the 8 bits above its 45-bit count. */
 export const generationOf = (seq: number): number => Math.floor(seq / COUNT);
 
-/** A moment by a clock that may step and by one that never does, milliseconds. */
+/** A moment by a clock that may step and by one that never does, in milliseconds. */
 export interface Moment {
   readonly wall: number;
   readonly steady: number;
 }
 
-/** Bounds that the server has too, milliseconds. */
+/** Limits that the server has too, in milliseconds. */
 export interface Limits {
-  /** The longest life of a credential. */
+  /** The longest lifetime of a credential. */
   readonly maxTtl: number;
   /** How far clocks may differ. */
   readonly skew: number;
-  /** How long a heartbeat is good for at most. */
+  /** The longest validity of a heartbeat. */
   readonly feedMaxAge: number;
 }
 
-/** Those of mayfly. */
+/** The limits of mayfly. */
 export const LIMITS: Limits = { maxTtl: 3_600_000, skew: 30_000, feedMaxAge: 30_000 };
 
-/** How a message was taken. But for `old`, what is not taken makes the follower refuse everything until a snapshot came. */
+/**
+ * The outcome of a message. After any outcome but `taken` and `old`, the follower refuses everything until a snapshot came.
+ */
 export type Taken = 'taken' | 'gap' | 'old' | 'no_snapshot';
 
 function markOf(marks: Marks, target: Target, seq: number): void {
   marks.mark(numberOf(target), target.sort === 'signing-key' ? ALWAYS : seq);
 }
 
-/** A snapshot of which parts may be missing yet. What the follower decides by stays as it is until the snapshot is whole. */
+/**
+ * A snapshot that may still lack parts. The follower keeps deciding by its present state until the snapshot is complete.
+ */
 export class Building {
   seq = 0;
   readonly rules = new Rules();
   readonly held = new Set<string>();
   readonly marks = new Marks();
 
-  /** Takes one part. */
+  /** Adds one part. */
   add(part: Snapshot): this {
     this.seq = part.seq;
     for (const { target, seq, until } of part.rules) {
@@ -81,68 +88,75 @@ export interface SeenHead {
 export class Follower {
   #rules = new Rules();
   #held = new Set<string>();
-  /** Of the rules and holds. */
+  /** The Bloom filter of the rules and holds. */
   #marks = new Marks();
   #applied = 0;
   #whole = false;
-  /** The next stream begins with a snapshot: the feed no longer has what was missed. */
+  /** The next stream begins with a snapshot, because the feed no longer has the missed events. */
   #mustBegin = false;
   #seen: SeenHead | undefined;
   #rolledBack: string | undefined;
-  /** The newest proof, and the moment that it came. */
+  /** The newest proof, and the moment when it came. */
   #proof: { beat: Beat; came: Moment } | undefined;
-  /** The proof that puts time furthest ahead, one that came without delay. */
+  /** The proof that puts the time furthest ahead: one that came without delay. */
   #ahead: { freshAt: number; steady: number; generation: number } | undefined;
 
   constructor(readonly limits: Limits) {}
 
-  /** Everything up to here was applied, or is known not to be there. */
+  /** Everything up to this sequence number was applied, or is known not to exist. */
   get applied(): number {
     return this.#applied;
   }
 
-  /** It has a snapshot and missed nothing since. */
+  /** The follower has a snapshot and missed nothing since. */
   get whole(): boolean {
     return this.#whole;
   }
 
-  /** Where a stream may go on; `undefined` where it has to begin with a snapshot. */
+  /** Where a stream may continue; `undefined` if it has to begin with a snapshot. */
   get resumesAfter(): number | undefined {
     return this.#whole && !this.#mustBegin ? this.#applied : undefined;
   }
 
-  /** The newest head that was seen, and what came with it: the server compares it with its own ledger. */
+  /** The newest head that was seen, with what came with it: the server compares it with its own ledger. */
   get seen(): SeenHead | undefined {
     return this.#seen;
   }
 
-  /** Why the server is not believed any more, where it went back behind what was seen. Only a new generation ends that. */
+  /**
+   * Why the server is no longer trusted, if its ledger went back behind what was seen. Only a new generation ends that.
+   */
   get rolledBack(): string | undefined {
     return this.#rolledBack;
   }
 
-  /** The server went back behind what was seen: nothing is accepted until it begins a new generation. */
+  /**
+   * Notes that the server's ledger went back behind what was seen: nothing is accepted until it begins a new generation.
+   */
   distrust(why: string): void {
     this.#rolledBack ??= why;
   }
 
-  /** What is known is not all there is: it refuses everything until a snapshot came that knows no less than was applied. */
+  /**
+   * The present knowledge is incomplete: the follower refuses everything until a snapshot came with at least everything applied so far.
+   */
   needsSnapshot(): void {
     this.#whole = false;
   }
 
   /**
-   * The feed no longer has what was missed: the next stream begins with a snapshot. Until that is whole the follower decides by what it knows, for
-   * as long as its last proof of freshness is young enough: no restart of a server shows where credentials are checked.
+   * The feed no longer has the missed events, so the next stream begins with a snapshot. Until that is complete, the follower decides by
+   * its present knowledge, as long as its last proof of freshness is young enough: restarting a server has no effect where credentials are
+   * checked.
    */
   resync(): void {
     this.#mustBegin = true;
   }
 
-  /** Begins with a snapshot, all parts of it. */
+  /** Begins with a complete snapshot. */
   begin(snapshot: Snapshot | Building): Taken {
     const whole = snapshot instanceof Building ? snapshot : new Building().add(snapshot);
-    // The next stream says what was seen before, so that the server judges it.
+    // The next stream says what was seen before, so that the server compares it.
     this.#mustBegin = false;
     if (snapshot.seq < this.#applied) return this.#old(snapshot.seq);
     if (!this.#trusts(snapshot.seq)) return 'old';
@@ -155,7 +169,9 @@ export class Follower {
     return 'taken';
   }
 
-  /** Takes the next event. `previous` is the seq of the event before it: one that was not applied is a gap. */
+  /**
+   * Applies the next event. `previous` is the sequence number of the event before it; if that was not applied, there is a gap.
+   */
   apply(previous: number, event: FeedEvent): Taken {
     const lost = this.#follows(previous);
     if (lost) return lost;
@@ -174,7 +190,7 @@ export class Follower {
     return 'taken';
   }
 
-  /** Takes a heartbeat: nothing is missing up to its head, and that was so at `freshAt`. */
+  /** Takes a heartbeat: nothing is missing up to its head, as of `freshAt`. */
   heartbeat(beat: Beat, now: Moment): Taken {
     this.#compare(beat);
     const lost = this.#follows(beat.previous);
@@ -195,43 +211,46 @@ export class Follower {
     return 'taken';
   }
 
-  /** Now: the wall clock, but never earlier than what the feed proves. */
+  /** The present time: the wall clock, but never earlier than what the feed proves. */
   time(now: Moment): number {
     return Math.max(now.wall, this.#proven(now) ?? 0);
   }
 
-  /** Whether a signing key was revoked: asked before anything that it signed is believed. */
+  /** Whether a signing key was revoked. It is checked before anything that the key signed is trusted. */
   revokesKey(kid: string): boolean {
     return this.#rules.revokesKey(kid);
   }
 
-  /** It is whole, and its last proof of freshness is young enough. */
+  /** Whether the follower's knowledge is complete and its last proof of freshness young enough. */
   fresh(now: Moment): boolean {
     return this.#unsure(now) === undefined;
   }
 
-  /** Whether a rule or hold may speak against a credential, its key's rules among them. `false` is certain; else {@link check} says whether. */
+  /**
+   * Whether a rule or hold may apply to a credential, including the rules on its key. `false` is certain; otherwise {@link check} decides.
+   */
   touches(asked: Asked, revision: number): boolean {
     return this.#marks.touch(asked, revision);
   }
 
   /**
-   * Whether a credential with these claims may be accepted now. Signature, audience and possession are checked elsewhere; the revision is the
-   * token's own word, and counts only because the signing key's rules come first.
+   * Whether a credential with these claims may be accepted now. Signature, audience and possession are checked elsewhere. The revision is a
+   * claim of the token itself; it counts only because the rules on the signing key are checked first.
    *
    * @throws Refused
    */
   check(claims: Claims, kid: string, now: Moment): void {
     this.lives(claims, now);
     const hit = this.#rules.covers(claims, kid);
-    // A key that signed what this one rests on is a rule like others: its own key is the one that is named first.
+    // The key of a ground is checked like any other rule; the credential's own key is named first.
     const own = hit?.target.sort === 'signing-key' && hit.target.a === kid;
     if (hit) throw new Refused(own ? 'key_revoked' : 'revoked', `a rule on its ${hit.target.sort} revoked it at seq ${hit.seq}`);
     for (const { id } of claims.tasks) if (this.#held.has(id)) throw new Refused('held', `${id} is held`);
   }
 
   /**
-   * What {@link check} comes to for a credential that nothing {@link touches}: the follower knows everything, and the credential lives.
+   * The part of {@link check} that is left for a credential that nothing {@link touches}: the follower's knowledge is complete, and the
+   * credential has not expired.
    *
    * @throws Refused
    */
@@ -245,7 +264,10 @@ export class Follower {
     if (expires <= time) throw new Refused('expired', 'it has expired');
   }
 
-  /** So many rules or holds are no longer in force. Their marks stay until they are too many: what is marked is asked about by name. */
+  /**
+   * Notes that this many rules or holds are no longer in force. Their bits stay until there are too many; a false positive only costs a
+   * check by name.
+   */
   #ended(count: number): void {
     if (this.#marks.ended(count)) this.#markAnew();
   }
@@ -260,7 +282,9 @@ export class Follower {
     markOf(this.#marks, target, seq);
   }
 
-  /** What stands before what was applied is not taken. In the same generation it says that the server went back. */
+  /**
+   * A head behind what was applied is not taken. In the same generation it means that the server's ledger went back.
+   */
   #old(found: number): Taken {
     if (generationOf(found) === generationOf(this.#applied) && found < this.#applied) {
       this.distrust(`the head of its feed is ${found}, and ${this.#applied} was seen before`);
@@ -272,7 +296,7 @@ export class Follower {
     return this.#rolledBack === undefined || generationOf(found) > generationOf(this.#applied);
   }
 
-  /** A chain that ends before its end of then, or otherwise at the same commit, is another history. */
+  /** A chain that ends before its earlier end, or differently at the same commit, is another history. */
   #compare({ head, heads = [] }: Beat): void {
     if (!this.#seen || generationOf(this.#seen.head) !== generationOf(head)) return;
     for (const { writer, commit, hash } of this.#seen.heads) {
@@ -292,7 +316,7 @@ export class Follower {
     if (!this.#proof) return new Refused('stale', 'nothing says yet how fresh the revocations are');
     const { beat, came } = this.#proof;
     const age = Math.max(now.wall - beat.freshAt, now.steady - came.steady);
-    // A proof that came late, to one whose clock is behind: earlier proofs tell by how much, up to the skew of who made them.
+    // The proof came late, to a follower whose clock is behind. Earlier proofs tell by how much, up to the clock skew of their senders.
     const late = (this.#proven(now) ?? 0) - beat.freshAt - this.limits.skew;
     if (Math.max(age, late) <= Math.min(beat.maxAge, this.limits.feedMaxAge)) return undefined;
     return new Refused('stale', `the revocations are known up to ${new Date(beat.freshAt).toISOString()} only`);
@@ -303,8 +327,8 @@ export class Follower {
   }
 
   /**
-   * Only a new generation's own proof makes it fresh. It began by revoking whatever was issued before it, so it may be believed where the one
-   * before was not.
+   * Only a new generation's own proof makes it fresh. A new generation begins by revoking everything issued before it, so its server may be
+   * trusted even if the one before was not.
    */
   #turnTo(seq: number): void {
     if (generationOf(seq) <= generationOf(this.#applied)) return;

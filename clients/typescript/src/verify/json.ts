@@ -1,10 +1,11 @@
 /**
- * JSON from outside, read strictly: UTF-8, one value, and no name twice in one object, since two readers could each believe another value.
+ * Strict reading of untrusted JSON: UTF-8, one value, and no duplicate name in an object, because two readers could each take another
+ * value.
  *
  * @module
  */
 
-/** As deep as the issuer's own reader goes. */
+/** The same nesting depth as the issuer's own reader. */
 const DEPTH = 128;
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
@@ -12,7 +13,7 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 const [QUOTE, BACKSLASH, COMMA] = [0x22, 0x5c, 0x2c];
 const [OBJECT, OBJECT_END, LIST, LIST_END] = [0x7b, 0x7d, 0x5b, 0x5d];
 
-/** Where the string that begins at `from` ends. */
+/** The end of the string that begins at `from`. */
 function stringEnd(text: string, from: number): number {
   for (let end = text.indexOf('"', from + 1); ; end = text.indexOf('"', end + 1)) {
     let slashes = 0;
@@ -21,7 +22,7 @@ function stringEnd(text: string, from: number): number {
   }
 }
 
-/** Throws where a name stands twice in an object. The text is JSON: only its strings and brackets are looked at. */
+/** Throws if a name occurs twice in an object. The text is known to be JSON; only its strings and brackets are read. */
 function refuseNamesTwice(text: string): void {
   const open: (Set<string> | undefined)[] = [];
   let names: Set<string> | undefined;
@@ -54,7 +55,7 @@ function refuseNamesTwice(text: string): void {
 /**
  * Reads one JSON value.
  *
- * @throws SyntaxError or TypeError - it is none
+ * @throws SyntaxError or TypeError - it is not one
  */
 export function strictJson(bytes: Uint8Array): unknown {
   const text = utf8.decode(bytes);
@@ -63,6 +64,6 @@ export function strictJson(bytes: Uint8Array): unknown {
   return value;
 }
 
-/** Whether it is an object of JSON. */
+/** Whether it is a JSON object. */
 export const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);

@@ -1,27 +1,31 @@
 /**
- * The quick no: whether anything of what is in force can touch a token, by numbers that were made once when the token was read.
+ * A quick check whether any rule or hold in force may affect a token, using hashes that are computed once when the token is read.
  *
- * Each question that a token answers has a number, and so has each target: of the same question, the same number. What is in force leaves its
- * marks in a small table. A token none of whose numbers is marked is touched by nothing, which is nearly every token; the others are asked
- * about by name (rules.ts). So a mark too many costs time and never an answer; a mark too few there cannot be.
+ * Each target that applies to a token has a hash, and so has the target of each rule; equal targets have equal hashes. The rules in force
+ * set bits in a small table, a Bloom filter. A token none of whose hashes is in the table is affected by nothing, which is nearly every
+ * token; the others are checked by name (rules.ts). So a false positive costs time and never changes an answer, and there are no false
+ * negatives.
  *
  * @module
  */
 import type { Claims, Ground } from './claims.js';
 import { isPair, SCHEME, SORTS, svidIssuer, trustDomainOf, type Target } from './target.js';
 
-/** The least number of words: powers of two, and at least one for each number that is marked, so that few strangers have all of a number's bits. */
+/**
+ * The smallest number of words. The number is a power of two, with at least one word for each hash in the table, so that false positives
+ * stay rare.
+ */
 const WORDS = 256;
-/** Marks of what ended that are kept before all are made anew, beside a quarter of all. */
+/** How many bits of expired rules are kept before the table is rebuilt, in addition to a quarter of all. */
 const ENDED = 64;
-/** What bites whatever the revision: a signing key that was revoked, a task that is held. */
+/** Applies whatever the revision: a revoked signing key, a held task. */
 export const ALWAYS = Number.POSITIVE_INFINITY;
 
-// By number where it is asked: a look-up by a name that differs each time costs more than all else here.
+// By number where it is looked up: a lookup by ever different names would cost more than everything else here.
 const [CREDENTIAL, TASK, CALLER, PREFIX, DOMAIN, ANCHOR, SUBJECT, UPSTREAM, UPSTREAM_SCOPE, BINDING, TOOL, ENVIRONMENT, POLICY, KEY, SVID,
   SUBJECT_TOKEN, EVERYTHING] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16] as const;
 
-/** A number whose every bit hangs on each bit of these. */
+/** A hash in which every bit depends on each bit of the inputs. */
 function mixed(n: number, more: number): number {
   n = Math.imul(n ^ (n >>> 15) ^ more, 0x85ebca6b);
   n = Math.imul(n ^ (n >>> 13), 0xc2b2ae35);
@@ -29,15 +33,15 @@ function mixed(n: number, more: number): number {
 }
 
 /**
- * A number from a name's length and eight of its characters, the last four among them: names with one number may differ, one name has one number.
- * To go over all characters costs more than what is done with the number.
+ * A hash of a name's length and eight of its characters, the last four among them. Different names may share a hash; one name always has
+ * the same hash. Reading all characters would cost more than everything that is done with the hash.
  */
 function name(sort: number, text: string): number {
   const length = text.length;
   const n = Math.imul(sort + 1, 0x9e3779b1) ^ length;
   if (length === 0) return mixed(n, 0);
   const last = length - 1;
-  // Of short ones some stand for several places: the same ones each time.
+  // In a short name, some characters are used for several places, the same ones each time.
   const near = text.charCodeAt(last) ^ (text.charCodeAt(last - (length > 1 ? 1 : 0)) << 8) ^ (text.charCodeAt(last - (length > 2 ? 2 : 0)) << 16)
     ^ (text.charCodeAt(last - (length > 3 ? 3 : 0)) << 24);
   const far = text.charCodeAt(last - (length >> 3)) ^ (text.charCodeAt(last - (length >> 2)) << 8) ^ (text.charCodeAt(length >> 1) << 16)
@@ -50,18 +54,22 @@ const pair = (sort: number, a: string, b: string): number => mixed(name(sort, a)
 const HASH = 0x811c9dc5;
 const hashed = (hash: number, char: number): number => Math.imul(hash ^ char, 0x01000193);
 
-/** Of all characters: those of one team's workloads differ in few. Of SPIFFE IDs the scheme is left out. */
+/**
+ * A hash of all characters, because the ids of one team's workloads differ in few of them. The scheme of SPIFFE IDs is left out.
+ */
 function hashOf(text: string): number {
   let hash = HASH;
   for (let at = text.startsWith(SCHEME) ? SCHEME.length : 0; at < text.length; at++) hash = hashed(hash, text.charCodeAt(at));
   return hash;
 }
 
-/** Of a sort that an identity answers. */
+/** A target kind that an identity can match. */
 const ofHash = (sort: number, hash: number): number => mixed(Math.imul(sort + 1, 0x9e3779b1), hash);
 const ofSubject = (issuer: string, hash: number): number => mixed(name(SUBJECT, issuer), hash);
 
-/** The number of a target. Of a policy the version is not in it: a rule is for all below its own. */
+/**
+ * The hash of a target. The hash of a policy target does not include the version, because such a rule covers all versions below its own.
+ */
 export function numberOf({ sort, a, b }: Target): number {
   if (sort === 'subject') return ofSubject(a, hashOf(b));
   const at = SORTS.indexOf(sort);
@@ -69,17 +77,17 @@ export function numberOf({ sort, a, b }: Target): number {
   return isPair(sort) ? pair(at, a, b) : name(at, a);
 }
 
-/** The number of a held task. */
+/** The hash of a held task. */
 export const numberOfTask = (id: string): number => name(TASK, id);
 
-/** The numbers of all that a token answers. */
+/** The hashes of all targets that apply to a token. */
 export type Asked = readonly number[];
 
-/** What is the same of every token. */
+/** The hash that all tokens have in common. */
 const OF_EVERYTHING = name(EVERYTHING, '');
 const SLASH = 47;
 
-/** Makes them: when its signature was found good. */
+/** Computes them, after the signature was verified. */
 export function asked(claims: Claims, kid: string): Asked {
   const { caller, trustDomain, subject, tasks, actors, ancestors, subjectToken, restsOn } = claims;
   const all = [OF_EVERYTHING, name(CREDENTIAL, claims.credentialId)];
@@ -97,7 +105,7 @@ export function asked(claims: Claims, kid: string): Asked {
     all.push(name(CREDENTIAL, ancestor.id));
     another(all, claims, trustDomainOf(ancestor.caller), ancestor.caller, true);
   }
-  // What rests on a credential by its subject token has it as no ancestor.
+  // A credential that this one depends on by its subject token is not among its ancestors.
   if (subjectToken) all.push(name(CREDENTIAL, subjectToken.id));
   evidence(all, claims);
   for (let n = 0; n < restsOn.length; n++) {
@@ -111,7 +119,7 @@ export function asked(claims: Claims, kid: string): Asked {
   return all;
 }
 
-/** What a grant rests on, and what it is for. */
+/** The inputs and the purpose of a grant. */
 function evidence(all: number[], { trustDomain, svid, subjectToken, upstream, scopes, binding, tool, environment }: Claims | Ground): void {
   if (svid) {
     all.push(name(ANCHOR, svid.trustAnchor), ofHash(DOMAIN, hashOf(trustDomain)));
@@ -127,13 +135,13 @@ function evidence(all: number[], { trustDomain, svid, subjectToken, upstream, sc
   if (environment !== '') all.push(name(ENVIRONMENT, environment), name(POLICY, environment));
 }
 
-/** Most are the caller or the subject over again: those were asked. */
+/** Most parties are the caller or the subject again, whose hashes are already included. */
 function another(all: number[], { caller, trustDomain, subject }: Claims, issuer: string, sub: string, afterSubject: boolean): void {
   if (sub === caller && issuer === trustDomain) return;
   if (!afterSubject || sub !== subject.sub || issuer !== subject.issuer) identity(all, issuer, sub);
 }
 
-/** A SPIFFE ID answers caller, prefix and trust domain rules too; only whole segments match a prefix. */
+/** Caller, prefix and trust domain rules also apply to a SPIFFE ID. A prefix matches whole segments only. */
 function identity(all: number[], issuer: string, sub: string): void {
   if (!sub.startsWith(SCHEME)) {
     if (issuer !== '') all.push(ofSubject(issuer, hashOf(sub)));
@@ -155,18 +163,20 @@ function identity(all: number[], issuer: string, sub: string): void {
   if (issuer !== '') all.push(ofSubject(issuer, hash));
 }
 
-/** Three bits of a word. The other bits of a number choose the word. */
+/** Three bits of a word. The other bits of a hash choose the word. */
 const bitsOf = (n: number): number => (1 << (n & 31)) | (1 << ((n >>> 5) & 31)) | (1 << ((n >>> 10) & 31));
 
-/** The marks of all that is in force. */
+/** The table of everything in force. */
 export class Marks {
   #words = new Int32Array(WORDS);
-  /** The newest of each number: that a table of bits says maybe is not the last word. */
+  /** The newest entry of each hash, because a positive answer of the bit table is not final. */
   readonly #newest = new Map<number, number>();
   #newestOfAll = -1;
   #ended = 0;
 
-  /** Something with this number was revoked at this seq; {@link ALWAYS}: it bites whatever a decision saw. */
+  /**
+   * Notes that something with this hash was revoked at this sequence number. {@link ALWAYS}: it applies whatever the revision.
+   */
   mark(number: number, seq: number): void {
     this.#newestOfAll = Math.max(this.#newestOfAll, seq);
     this.#newest.set(number, Math.max(this.#newest.get(number) ?? -1, seq));
@@ -177,13 +187,15 @@ export class Marks {
     this.#set(number);
   }
 
-  /** So many marks are of what is no longer in force. `true`: they are too many, and all are to be made anew. */
+  /**
+   * Notes that this many entries are no longer in force. `true`: there are too many, and the table has to be rebuilt.
+   */
   ended(count: number): boolean {
     this.#ended += count;
     return this.#ended > ENDED + this.#newest.size / 4;
   }
 
-  /** Whether anything in force may touch what was decided at this revision. `false` is certain. */
+  /** Whether anything in force may affect a decision of this revision. `false` is certain. */
   touch(asked: Asked, revision: number): boolean {
     if (this.#newestOfAll <= revision) return false;
     const words = this.#words;

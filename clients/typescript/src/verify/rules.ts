@@ -1,14 +1,16 @@
 /**
- * The rules that revocations make, and the check of one credential against them, by name. What nothing touches is not asked about here: marks.ts.
+ * The rules that revocations create, and the check of one credential against them, by name. marks.ts filters out credentials that no rule
+ * affects.
  *
- * A revocation at seq `v` covers what was decided at `r < v`. A signing key's rule ignores `r`: whoever stole the key chooses it.
+ * A revocation with sequence number `v` covers everything decided at `r < v`. A rule on a signing key ignores `r`, because whoever stole
+ * the key can choose it.
  *
  * @module
  */
 import type { Claims, Ground } from './claims.js';
 import { SCHEME, SORTS, svidIssuer, trustDomainOf, type Sort, type Target } from './target.js';
 
-/** The rule that a credential ran into. */
+/** The rule that covers a credential. */
 export interface Hit {
   readonly target: Target;
   readonly seq: number;
@@ -20,10 +22,10 @@ interface Entry {
   until: number;
 }
 
-/** Never dropped. */
+/** The end of a rule that is never dropped. */
 export const FOREVER = Number.POSITIVE_INFINITY;
 
-/** When to look which rules can be dropped, by the second. */
+/** The seconds at which rules may be droppable. */
 class Calendar {
   readonly #seconds = new Map<number, Target[]>();
   #order: number[] = [];
@@ -52,14 +54,14 @@ class Calendar {
 
 /** All rules in force. */
 export class Rules {
-  /** By sort, then name; two names lie in one another, so nothing is put together to look it up. */
+  /** By kind, then name. Pairs of names are nested maps, so that no key has to be built for a lookup. */
   readonly #entries = new Map<Sort, Map<string, Map<string, Entry>>>(SORTS.map((sort) => [sort, new Map()]));
-  /** By environment, then version: few, for each names a change of policy. */
+  /** By environment, then version. There are few, because each is a change of policy. */
   readonly #policy = new Map<string, Map<number, Entry>>();
   readonly #ends = new Calendar();
   #count = 0;
 
-  /** How many targets have a rule. */
+  /** The number of targets with a rule. */
   get size(): number {
     return this.#count;
   }
@@ -84,7 +86,7 @@ export class Rules {
     return this.#named('signing-key', kid, '') !== undefined;
   }
 
-  /** The rule by which a credential is revoked, if one does. `kid` is that of its header. */
+  /** The rule by which a credential is revoked, if any. `kid` is that of its header. */
   covers(claims: Claims, kid: string): Hit | undefined {
     const key = this.#named('signing-key', kid, '');
     if (key) return { target: key.target, seq: key.revoked };
@@ -97,7 +99,7 @@ export class Rules {
     });
     if (hit) return { target: hit.target, seq: hit.revoked };
     for (const { kid: key } of claims.restsOn) {
-      // Whatever the revision says: a credential that came of what a stolen key may have signed is good for nothing.
+      // Whatever the revision says: a credential that depends on something a stolen key may have signed is not valid.
       const found = this.#named('signing-key', key, '');
       if (found) return { target: found.target, seq: found.revoked };
     }
@@ -109,7 +111,7 @@ export class Rules {
     return undefined;
   }
 
-  /** Drops up to `most` rules that nothing alive can still run into. */
+  /** Drops up to `most` rules that no living credential can match any more. */
   expire(now: number, most: number): void {
     for (let n = 0; n < most; n++) {
       const target = this.#ends.due(now);
@@ -168,13 +170,15 @@ function taken<K, V>(maps: Map<string, Map<K, V>>, name: string, key: K): boolea
 
 type Ask = (sort: Sort, a: string, b: string) => boolean;
 
-/** Asks every question that a token answers, but for its key's and its policy's, until one says stop by `true`. */
+/**
+ * Visits every target that applies to a token, except those of its key and its policy, until a callback returns `true`.
+ */
 function questions(claims: Claims, ask: Ask): boolean {
   const { trustDomain, subject, tasks, ancestors, subjectToken } = claims;
   return ask('everything', '', '')
     || ask('credential', claims.credentialId, '')
     || ancestors.some(({ id }) => ask('credential', id, ''))
-    // What rests on a credential by its subject token has it as no ancestor.
+    // A credential that this one depends on by its subject token is not among its ancestors.
     || (subjectToken !== undefined && ask('credential', subjectToken.id, ''))
     || tasks.some(({ id }) => ask('task', id, ''))
     || ofIdentity(trustDomain, claims.caller, ask)
@@ -208,7 +212,7 @@ function ofResource({ upstream, scopes, binding, tool, environment }: Claims | G
     || (environment !== '' && ask('environment', environment, ''));
 }
 
-/** A SPIFFE ID answers caller, prefix and trust domain rules too; only whole segments match a prefix. */
+/** Caller, prefix and trust domain rules also apply to a SPIFFE ID. A prefix matches whole segments only. */
 function ofIdentity(issuer: string, sub: string, ask: Ask): boolean {
   if (issuer !== '' && ask('subject', issuer, sub)) return true;
   if (!sub.startsWith(SCHEME)) return false;

@@ -1,33 +1,36 @@
 /**
- * What was found of tokens that were shown before, by their digest: no token is kept.
+ * What was found about tokens that were presented before, by their digest. No token is kept.
  *
  * @module
  */
 import * as crypto from 'node:crypto';
 
-/** Tokens that one verifier remembers, at most. Each is its claims, 2 KiB as a rule. */
+/** The most tokens that one verifier remembers. Each entry is the claims, usually 2 KiB. */
 const MOST = 16_384;
 
-// In one call where there is one (Node 20.12 and newer): half the time.
+// In one call where it exists (Node 20.12 and newer), which takes half the time.
 const digest: (token: string) => string =
   typeof crypto.hash === 'function'
     ? (token) => crypto.hash('sha256', token, 'base64')
     : (token) => crypto.createHash('sha256').update(token).digest('base64');
 
-/** The newest {@link MOST} at most: the older half goes when the younger one is full, and what is asked for meanwhile is young again. */
+/**
+ * At most the newest {@link MOST}. The older half is dropped when the younger one is full; entries that are used meanwhile move to the
+ * younger half.
+ */
 export class Seen<T> {
   #young = new Map<string, T>();
   #old = new Map<string, T>();
 
-  /** @param most - how many at most */
+  /** @param most - the most entries */
   constructor(private readonly most = MOST) {}
 
-  /** How many are remembered. */
+  /** The number of entries. */
   get size(): number {
     return this.#young.size + this.#old.size;
   }
 
-  /** What is remembered of a token. */
+  /** What is remembered about a token. */
   get(token: string): T | undefined {
     const name = digest(token);
     const young = this.#young.get(name);

@@ -1,5 +1,5 @@
 /**
- * Whether a token is one of the issuer's: form, header and signature, before anything that it says is believed.
+ * Checks that a token is from the issuer: form, header and signature, before anything in it is trusted.
  *
  * @module
  */
@@ -7,11 +7,11 @@ import { compactVerify, errors, importJWK, type CryptoKey } from 'jose';
 import { isObject, strictJson } from './json.js';
 import { Refused } from './refused.js';
 
-/** Longest token that is read, bytes. */
+/** The longest token that is read, in bytes. */
 export const TOKEN_BYTES = 131_072;
 const BASE64URL = /^[A-Za-z0-9_-]*$/;
 
-/** The one way to write bytes in base64url without padding; `undefined` for any other text. */
+/** Decodes canonical base64url without padding; `undefined` for any other text. */
 export function base64url(text: string): Buffer | undefined {
   if (!BASE64URL.test(text)) return undefined;
   const bytes = Buffer.from(text, 'base64url');
@@ -32,7 +32,7 @@ const verifies = ({ kty, crv, alg, use, key_ops: ops }: Jwk): boolean =>
 /**
  * Reads a JWK set (RFC 7517). Keys that do not verify ES256 are left out (section 5).
  *
- * @throws TypeError - it is none, or two keys have one id
+ * @throws TypeError - it is not one, or two keys have the same id
  */
 export async function readJwks(text: string): Promise<Keys> {
   const set: unknown = JSON.parse(text);
@@ -41,14 +41,14 @@ export async function readJwks(text: string): Promise<Keys> {
   for (const jwk of set['keys'] as Jwk[]) {
     if (!isObject(jwk) || typeof jwk.kid !== 'string' || !verifies(jwk)) continue;
     if (keys.has(jwk.kid)) throw new TypeError(`two keys have the kid ${JSON.stringify(jwk.kid)}`);
-    // Only what makes the point: what else a JWK says was looked at above.
+    // Only the members that define the point; the others were checked above.
     const point = { kty: 'EC', crv: 'P-256', x: String(jwk.x), y: String(jwk.y) };
     keys.set(jwk.kid, (await importJWK(point, 'ES256')) as CryptoKey);
   }
   return keys;
 }
 
-/** A token taken apart. Nothing of it is believed yet. */
+/** A token split into its parts. Nothing in it is trusted yet. */
 export interface Parts {
   readonly header: Record<string, unknown>;
   readonly kid: string;
@@ -66,7 +66,7 @@ function headerText(header: Record<string, unknown>, name: string): string {
 }
 
 /**
- * Takes a token apart.
+ * Splits a token into its parts.
  *
  * @throws Refused - `too_long`, `malformed`
  */
@@ -87,7 +87,7 @@ export function split(token: string): Parts {
 }
 
 /**
- * The payload, after header and signature were found right.
+ * The payload, after header and signature were checked.
  *
  * @throws Refused - `algorithm`, `typ`, `header_parameter`, `unknown_key`, `signature`, `malformed`
  */

@@ -1,5 +1,5 @@
 /**
- * For relying services: verifies credentials without asking anybody, and follows revocations. Fails closed.
+ * For relying services: verifies credentials locally, and follows revocations. Fails closed.
  *
  * @module
  */
@@ -25,33 +25,41 @@ import type { ChainHead } from './feed.js';
 import { LIMITS, type Moment } from './follower.js';
 import { readJwks } from './token.js';
 
-/** How long to wait before following again after the feed broke, milliseconds: doubled each time, up to the last. */
+/** The wait before following again after the feed broke, in milliseconds: doubled each time, up to the second value. */
 const AGAIN_MS = [100, 2_000] as const;
-/** How long one call beside the feed may take, milliseconds. */
+/** The limit for one call besides the feed, in milliseconds. */
 const CALL_MS = 5_000;
-/** How often the keys are read beside the feed at most, milliseconds: a token can name any key. */
+/** The shortest time between two key reads that tokens cause, in milliseconds: a token can name any key. */
 const KEYS_MS = 250;
-/** How often they are read with the feed's heartbeats, milliseconds. A new key is published for longer than that before it signs. */
+/**
+ * How often the keys are read with the feed's heartbeats, in milliseconds. A new key is published for longer than that before it signs.
+ */
 const KEYS_AGAIN_MS = 5_000;
 
-/** In place of a digest: no SHA-256. */
+/** In place of a digest: not a SHA-256. */
 const NO_DIGEST = 'none';
 
-/** What a relying service is. */
+/** The settings of a relying service. */
 export interface VerifierSettings {
-  /** `iss` that it accepts, exactly. */
+  /** The accepted `iss`, exactly. */
   readonly issuer: string;
-  /** `aud` that it accepts, exactly: the audience of the upstream. */
+  /** The accepted `aud`, exactly: the audience of the upstream. */
   readonly audience: string;
-  /** The upstreams that it is a server of, by name. */
+  /** The names of the upstreams that it serves. */
   readonly upstreams: readonly string[];
-  /** Its name as a follower among this workload's instances: `mayfly revoke --wait` waits for it by that. Absent: host, process and a number. */
+  /**
+   * Its name as a follower among this workload's instances: `mayfly revoke --wait` waits for it by that name. Absent: host, process and a
+   * number.
+   */
   readonly follower?: string;
 }
 
 const moment = (): Moment => ({ wall: Date.now(), steady: performance.now() });
 
-/** The digest of arguments; what no credential names, where they have none: one that was issued for arguments was issued for others. */
+/**
+ * The digest of arguments. Arguments without a digest get a value that no credential names: a credential for particular arguments was
+ * issued for others.
+ */
 function digestOrNone(value: unknown): string {
   try {
     return argumentsDigest(value);
@@ -60,20 +68,22 @@ function digestOrNone(value: unknown): string {
   }
 }
 
-/** What is needed, with digests made of what they are of. */
+/** The need with its digests computed. */
 export function needed(need: Need): Needed {
   const digest = need.arguments === undefined ? (need.argumentsSha256 ?? '') : digestOrNone(need.arguments);
   return { scopes: scopesOf(need.scope ?? []), tool: need.tool ?? '', argumentsSha256: digest, certificateSha256: need.certificateSha256 ?? '' };
 }
 
-/** Calls back when the server has asked the line to go (GOAWAY), or the line broke. What this returns ends that. */
+/**
+ * Calls back when the server has asked to close the connection (GOAWAY), or it broke. The returned function stops that.
+ */
 function leaving(line: Line, left: () => void): () => void {
   let over = false;
   const channel = line.client.getChannel();
   const look = (before: State) => {
     if (before === State.SHUTDOWN) return;
     channel.watchConnectivityState(before, Number.POSITIVE_INFINITY, (error) => {
-      // A channel that was closed says so here: its streams end by themselves.
+      // A closed channel reports it here; its streams end by themselves.
       if (over || error) return;
       const now = channel.getConnectivityState(false);
       if (before === State.READY && now !== State.READY) return left();
@@ -89,11 +99,11 @@ function seenToWire({ head, heads }: { readonly head: number; readonly heads: re
   return create(SeenHeadSchema, { seq: BigInt(head), heads: heads.map(one) });
 }
 
-/** Verifies credentials for one relying service. It follows from when it was made until it is closed. */
+/** Verifies credentials for one relying service, and follows the revocations until it is closed. */
 export class Verifier {
-  /** What it accepts. */
+  /** The accepted issuer and audience. */
   readonly settings: VerifierSettings;
-  /** Its name as a follower. */
+  /** The verifier's name as a follower. */
   readonly follower: string;
   readonly #connection: Connection;
   readonly #failed: (error: unknown) => void;
@@ -106,7 +116,7 @@ export class Verifier {
   #keysKnown = false;
   #jwks: string | undefined;
   #broke: unknown;
-  /** The newest seq that this stream's server was told to be applied here. */
+  /** The newest sequence number that this stream's server was told is applied here. */
   #said = -1;
 
   /** @internal */
@@ -119,21 +129,23 @@ export class Verifier {
     void this.#follow();
   }
 
-  /** Everything up to this seq was applied. */
+  /** Everything up to this sequence number was applied. */
   get applied(): number {
     return this.#checker.applied;
   }
 
-  /** It knows the revocations and the keys now, and accepts what is good. An issuer that has issued nothing yet has no keys. */
+  /**
+   * Whether the verifier knows the revocations and the keys now, and so accepts valid credentials. An issuer that has issued nothing yet has no keys.
+   */
   get isReady(): boolean {
     return this.#keysKnown && this.#checker.fresh(moment());
   }
 
   /**
-   * Waits until it knows the revocations and the keys.
+   * Waits until the verifier knows the revocations and the keys.
    *
-   * @param ms - how long at most
-   * @throws Unavailable - it does not, and why
+   * @param ms - the limit, in milliseconds
+   * @throws Unavailable - the verifier does not know them, with the reason
    */
   ready(ms = 10_000): Promise<this> {
     if (this.isReady) return Promise.resolve(this);
@@ -158,19 +170,19 @@ export class Verifier {
   /**
    * Checks a credential for one use.
    *
-   * @param token - as it was shown
-   * @throws Refused - it is not accepted; {@link Refused.unsure} where that is for what is not known here
+   * @param token - as it was presented
+   * @throws Refused - the credential is not accepted; {@link Refused.unsure} if the reason is missing knowledge here
    */
   async check(token: string, need: Need = {}): Promise<Verified> {
     const needs = needed(need);
     const known = this.#checker.again(token, needs, moment);
     if (known) return known;
-    // A reading that was under way may have missed it: the second one did not.
+    // A read of the keys that was in progress may have missed the key; the second one did not.
     for (let n = 0; n < 2 && this.#checker.lacksKeyOf(token); n++) await this.#readKeys().catch(() => undefined);
     return this.#checker.first(token, needs, moment);
   }
 
-  /** Follows no longer. What is checked from now on is refused as soon as what is known is too old. */
+  /** Stops following. From then on, checks are refused as soon as the present knowledge is too old. */
   close(): void {
     this.#end.abort();
   }
@@ -191,19 +203,19 @@ export class Verifier {
     }
   }
 
-  /** Follows over one line, and over the next one from there, until the feed breaks. */
+  /** Follows over one connection, and continues over the next one, until the feed breaks. */
   async #followOnce(line: Line): Promise<void> {
     for (let at: Line | undefined = line; at && !this.#end.signal.aborted; ) at = await this.#stream(at);
   }
 
-  /** Resolves with the line to go on with when this one retires. */
+  /** Resolves with the connection to continue with when this one retires. */
   #stream(line: Line): Promise<Line | undefined> {
     const release = line.hold();
     const resumeAfter = this.#checker.beginStream();
     const request = create(WatchRevocationsRequestSchema, { follower: this.follower, upstreams: [...this.settings.upstreams] });
     if (resumeAfter !== undefined) request.resumeAfter = BigInt(resumeAfter);
     if (this.#checker.seen) request.seen = seenToWire(this.#checker.seen);
-    // What an earlier stream was told is known to the server of then, which may be another one than this.
+    // The server of an earlier stream knows its reports, and may be another one than this server.
     this.#said = -1;
     const stream = openServerStream(line.client, RevocationService.method.watchRevocations, request, new Metadata());
     return new Promise<Line | undefined>((resolve, reject) => {
@@ -218,14 +230,14 @@ export class Verifier {
       };
       const lost = (what: string) => end(() => reject(new Unavailable(what, { code: Code.UNAVAILABLE })));
       const closed = () => end(() => resolve(undefined));
-      // One that says nothing for so long is stale anyway.
+      // A feed that is silent for this long is stale anyway.
       const alive = () => {
         clearTimeout(watchdog);
         watchdog = setTimeout(() => lost('the feed said nothing'), LIMITS.feedMaxAge);
         watchdog.unref();
       };
       const moved = line.retiring(() => end(() => resolve(this.#connection.line())));
-      // A server that stops waits for its streams: this one begins again over the connection that comes next.
+      // A stopping server waits for its streams: this one begins again over the next connection.
       const stay = leaving(line, () => end(() => resolve(this.#connection.line())));
       this.#end.signal.addEventListener('abort', closed, { once: true });
       alive();
@@ -233,7 +245,7 @@ export class Verifier {
       stream.on('end', () => lost('the server ended the feed'));
       stream.on('error', (error: ServiceError) => {
         const typed = fromServiceError(error);
-        // An earlier version of the server says it by the field alone.
+        // An earlier version of the server reports this error by the field alone.
         const wentBack = typed.reason === 'LEDGER_ROLLED_BACK' || typed.fieldViolations.some(({ field }) => field === 'resume_after');
         if (wentBack) this.#checker.distrust(typed.message);
         else if (error.code === Code.OUT_OF_RANGE) this.#checker.resync();
@@ -250,7 +262,7 @@ export class Verifier {
         if (this.#checker.rolledBack !== undefined) return lost(`the server runs on an older copy of its ledger: ${this.#checker.rolledBack}`);
         if (taken === 'gap' || taken === 'no_snapshot') return lost(`the feed had a gap (${taken})`);
       } catch (error) {
-        // What it revokes is not known: nothing after it is believed.
+        // The revocation in it is unknown: nothing after it is trusted.
         this.#checker.needsSnapshot();
         return lost(error instanceof Error ? error.message : 'the feed was not understood');
       }
@@ -264,7 +276,7 @@ export class Verifier {
     });
   }
 
-  /** Says how far it is; while it says so, what comes is said next. */
+  /** Reports the newest applied sequence number. Progress made during a report is sent with the next one. */
   async #acknowledge(): Promise<void> {
     if (this.#acknowledging) return;
     this.#acknowledging = true;
@@ -275,7 +287,7 @@ export class Verifier {
         await this.#connection.once(RevocationService.method.acknowledgeRevocations, request, { deadline: new Deadline(CALL_MS) });
       }
     } catch (error) {
-      // The next message says it again.
+      // The next message reports the sequence number again.
       this.#said = -1;
       if (!this.#end.signal.aborted) this.#failed(error);
     } finally {
@@ -283,7 +295,7 @@ export class Verifier {
     }
   }
 
-  /** Reads the keys, one reading at a time and not too often: whoever comes too early waits for the next one. */
+  /** Reads the keys, one read at a time and not too often. A caller that comes too early waits for the next read. */
   #readKeys(): Promise<void> {
     this.#reading ??= this.#fetchKeys().finally(() => (this.#reading = undefined));
     return this.#reading;
@@ -295,7 +307,7 @@ export class Verifier {
     this.#keysRead = performance.now();
     const request = create(GetJwksRequestSchema, { of: { case: 'issuer', value: this.settings.issuer } });
     const { jwks } = await this.#connection.call(KeyService.method.getJwks, request, { deadline: new Deadline(CALL_MS) });
-    // The same keys again: what they signed stays known.
+    // The same keys again: the tokens they signed stay remembered.
     if (jwks !== this.#jwks) this.#checker.setKeys(await readJwks(jwks));
     this.#jwks = jwks;
     this.#keysKnown = true;

@@ -11,7 +11,7 @@ use super::target::Target;
 use crate::persistent::Map;
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
-/// What is in force for one target.
+/// The rules in force for one target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Entry {
     /// The newest revocation, which covers everything decided before it. 0 where there is only a lock.
