@@ -1,5 +1,5 @@
-//! Approval of admin calls: holds a call of the admin listener for a second person, before the call is served and after it was refused for
-//! lack of an approval.
+//! Approvals of operators' calls on the admin listener: looks up the caller's approval before a call is served, and asks for an approval
+//! after the call was refused for lack of one.
 //!
 //! The request is decoded here, so that an approval applies to exactly this request and approvers can read it field by field as the
 //! contract describes its message. The services do not know of this step; a new service takes part as soon as policy requires an approval

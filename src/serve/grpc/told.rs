@@ -86,7 +86,7 @@ impl Pattern {
         })
     }
 
-    /// Shared parts are compared by pointer: the same allocation has the same content.
+    /// Whether the answer shares the pattern's fields. The larger parts are compared by pointer.
     fn fits(&self, issued: &Issued) -> bool {
         let Answer::Bearer { header, scheme, base_url, .. } = issued.answer() else { return false };
         Arc::ptr_eq(&self.about, &issued.summary().about)

@@ -205,7 +205,7 @@ impl One {
         loop {
             tokio::select! {
                 () = &mut ends => {
-                    // Send the events acknowledged until now before ending the stream.
+                    // Before the stream ends, send the events of all changes that were acknowledged until now.
                     self.told_so_far().await?;
                     return Err(Some(No::Refusal(stopping())));
                 }
