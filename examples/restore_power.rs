@@ -1,6 +1,6 @@
 //! Generator and checker of the power-failure test for a restore (tests/power/README.md).
 //!
-//!   restore_power make WORLD DATA BACKUP      creates a dev world with its store in DATA, fills the store, takes a backup, and loses the store
+//!   restore_power make WORLD DATA BACKUP      creates a dev world with its store in DATA, fills it, takes a backup, and loses the store
 //!   restore_power check WORLD DATA EXPECT     checks what a power failure during `mayfly server restore` left in DATA
 
 use std::fs;

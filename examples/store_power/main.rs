@@ -3,8 +3,8 @@
 //!   store_power ENGINE write DIR ACKS [COMMITS] [SEED]    appends, puts, removes; acknowledges each operation as it returns
 //!   store_power ENGINE check DIR EXPECT                   opens what a power failure left, compares, writes on, opens again
 //!
-//! ENGINE is redb, redb-files (the same engine with many small files and a small write-ahead log), sled, or sled-bare, which is plain sled and has to
-//! fail.
+//! ENGINE is redb, redb-files (the same engine with many small files and a small write-ahead log), sled, or sled-bare, which is plain sled
+//! and has to fail.
 
 mod bare;
 

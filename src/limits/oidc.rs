@@ -7,7 +7,8 @@ pub const OIDC_ISSUERS: usize = 32;
 /// Longest `sub` of an OIDC token, bytes. OIDC Core allows 255 characters; the `sub` of a CI job names its repository, branch and
 /// environment, of up to 255 bytes each.
 pub const OIDC_SUB_BYTES: usize = 1024;
-/// Most values of `aud` in a token, and most of `oidc_issuers.audiences`. Providers give two or three: the client, the API, the user-info endpoint.
+/// Most values of `aud` in a token, and most of `oidc_issuers.audiences`. Providers give two or three: the client, the API, the user-info
+/// endpoint.
 pub const OIDC_AUDIENCES: usize = 16;
 /// Time for which a key id that an issuer did not publish is treated as unknown without asking the issuer again, milliseconds. Six times
 /// `OIDC_REFETCH_MS`; with a longer time, an attacker who guesses the id of the next key could keep that key out.

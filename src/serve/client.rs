@@ -13,8 +13,8 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Error, Uri};
 use tower::service_fn;
 
-/// A channel over mTLS that reconnects by itself. The server is verified by its SPIFFE ID; the TLS server name (`localhost`) only goes to the
-/// server's certificate resolver.
+/// A channel over mTLS that reconnects by itself. The server is verified by its SPIFFE ID; the TLS server name (`localhost`) only goes to
+/// the server's certificate resolver.
 pub async fn mtls(address: SocketAddr, config: ClientConfig) -> Result<Channel, Error> {
     let config = Arc::new(config);
     let dial = move |_: Uri| {

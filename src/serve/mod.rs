@@ -1,9 +1,9 @@
 //! The listeners: TLS and the services behind it.
 //!
 //! - [`tls`], [`peer`]: the identity of the peer. [`status`], [`answer`]: errors as gRPC statuses, and the answering of calls.
-//! - [`listener`]: accepting within limits. [`connection`]: one connection from its first frame to its end. [`ends`]: when a connection ends.
-//! - `arrivals`, [`table`]: the places of handshakes and of connections. [`shares`], `metered`, `unread`, `public_body`: limits on the memory that a
-//!   peer can occupy. [`long_calls`]: threads for lists.
+//! - [`listener`]: accepting within limits. [`connection`]: one connection from its first frame to its end. [`ends`]: when it ends.
+//! - `arrivals`, [`table`]: the places of handshakes and of connections. [`shares`], `metered`, `unread`, `public_body`: limits on the memory
+//!   that a peer can occupy. [`long_calls`]: threads for lists.
 //! - [`unix`]: the operators' local socket. [`public`]: HTTPS for unauthenticated clients. [`grpc`]: the services.
 
 pub mod answer;

@@ -2,11 +2,11 @@
 //! refuse the same configurations.
 //!
 //! - Content of files: [`files`], with severities adjusted to what the ledger contains already ([`weigh`]).
-//! - Resources that a start opens and binds: [`for_validation`] opens the same (the store with its sealing key, the ledger in it, the socket, the ports)
-//!   and releases them again. A start keeps them.
+//! - Resources that a start opens and binds: [`for_validation`] opens the same (the store with its sealing key, the ledger in it, the socket,
+//!   the ports) and releases them again. A start keeps them.
 //!
-//! If the store and ports are in use by the server that runs on this very configuration (it answers at its socket, or at its port under its identity), the
-//! checks report what a reload or a restart of that server would find. If another process has them, that is an error.
+//! If the store and ports are in use by the server that runs on this very configuration (it answers at its socket, or at its port under its
+//! identity), the checks report what a reload or a restart of that server would find. If another process has them, that is an error.
 
 use std::net::{SocketAddr, TcpListener};
 

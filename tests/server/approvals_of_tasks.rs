@@ -261,7 +261,7 @@ async fn nobody_approves_a_task_of_their_own_or_that_they_may_act_in() {
     let named = pb::TaskTerms { callers: vec!["spiffe://dev.mayfly.internal/operator/you".into()], ..terms() };
     let named = rig.open(named).await.unwrap();
     assert_eq!(reason(&rig.give(&named.approval_id).await.unwrap_err()), "NOT_YOURS", "whoever may act in it");
-    // After the task was delegated, its extension belongs to the new owner.
+    // A delegated task belongs to the caller to whom it was delegated, who may not approve it.
     let root = pb::TaskTerms { upstreams: vec![allowed("echo", "echo:admin")], ..terms() };
     let root = rig.open(root).await.unwrap();
     rig.give(&root.approval_id).await.unwrap();

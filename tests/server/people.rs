@@ -193,13 +193,13 @@ async fn a_device_token_is_taken_where_that_is_allowed_once_and_while_it_is_fres
     let key = Key::new();
     let answer = rig.ask(&token, &key.csr()).await.unwrap();
     rig.whoami(&Person::of(answer, &key)).await.unwrap();
-    // A copy of the revoked token is refused for every key.
+    // A token of the device flow is accepted once: after that it is refused with the same key and with any other.
     for key in [key, Key::new()] {
         assert_eq!(rig.ask(&token, &key.csr()).await.unwrap_err().reason, "EVIDENCE_REVOKED");
     }
     let old = device(&|c| c["iat"] = (seconds_now() - 121).into());
     assert_eq!(rig.ask(&old, &Key::new().csr()).await.unwrap_err().reason, "NOT_AUTHENTICATED");
-    // A token of a browser login cannot be used in the device flow by leaving the nonce out.
+    // A token of a browser login has a nonce, which binds it to a key: with another key it is not accepted as a token of the device flow.
     let stolen = rig.provider.token(&rig.claims("ada", &Key::new()));
     assert_eq!(rig.ask(&stolen, &Key::new().csr()).await.unwrap_err().reason, "NOT_AUTHENTICATED");
 }

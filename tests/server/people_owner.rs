@@ -1,5 +1,5 @@
 //! Ownership: a person can see and end a task on their behalf, a requested change stays requested when its requester signs out, and a
-//! renewed login ends with the first login of its chain.
+//! renewed credential ends with the first credential of its chain and with the login.
 
 use mayfly::cli::dev::Engine;
 use mayfly::pb::mayfly::v1 as pb;

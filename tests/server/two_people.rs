@@ -153,7 +153,7 @@ async fn a_registration_that_gives_more_takes_two_and_one_that_gives_less_takes_
     rig.give(COLLEAGUE, &id, true).await.unwrap();
     let now = registration(&rig, "echo").await;
     assert!(now.version == was.version + 1 && now.scopes.iter().all(|s| !s.sensitive));
-    // The change that was requested meanwhile is based on an older version.
+    // The change that was requested before is based on an older version.
     assert_eq!(reason(&rig.give(COLLEAGUE, &last, true).await.unwrap_err()), "DECIDED_ON_OLD_STATE");
     // A change that gives less needs one operator: without the sensitive scope, and with a shorter TTL.
     let less = pb::Upstream { scopes: was.scopes.clone(), version: now.version, ..now };

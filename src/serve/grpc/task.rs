@@ -67,7 +67,7 @@ impl Tasks {
     }
 }
 
-/// Workloads and people see the tasks in which they may act, and the tasks below those that they opened or own.
+/// Workloads and people see the tasks in which they may act, the tasks that they opened or own, and all tasks below these.
 fn sees(state: &crate::ledger::State, task: &Task, actor: &Actor) -> bool {
     match actor {
         Actor::Operator(_) => true,

@@ -17,9 +17,9 @@ pub struct BindingPlace {
     pub version: u64,
     /// The environment of the binding.
     pub environment: String,
-    /// The sequence number of its record; sent as 0 if it has none.
+    /// The sequence number of its record; `None` if it has none.
     pub seq: Option<Seq>,
-    /// When the version came into effect; sent as 0 if it did not.
+    /// When the version came into effect; 0 if it did not.
     pub at: Millis,
     /// The author of the version.
     pub by: Option<Who>,

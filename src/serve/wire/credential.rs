@@ -31,7 +31,7 @@ pub fn standing(state: &State, live: &Live<'_>, now: Millis) -> (pb::CredentialS
     }
 }
 
-/// Whether the rule comes from closing the task: a closed task leaves a rule although the task was not revoked.
+/// Whether the rule was made by closing the task and not by revoking it.
 fn ended_with_task(state: &State, target: &Target) -> bool {
     let Target::Task(id) = target else { return false };
     let closed = state.tasks.get(id).and_then(|t| t.closed.as_ref());

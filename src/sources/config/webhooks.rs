@@ -15,7 +15,7 @@ pub struct Webhook {
     pub name: String,
     /// The URL to which events are posted.
     pub url: WebUrl,
-    /// The roots for verifying the receiver, PEM; used for https.
+    /// The roots for verifying the receiver, PEM; required for https.
     pub ca: Option<PathBuf>,
     /// The file with the signing secrets.
     pub secret_file: PathBuf,
