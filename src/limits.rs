@@ -101,8 +101,8 @@ pub const REQUEST_IDS_PER_CALLER: usize = 10_000_000;
 /// the credentials that it ends would have: a gateway that returns 500 credentials of ten minutes per second stays below this limit. As
 /// with `CREDENTIALS`, five callers fill `RULES`.
 pub const RULES_PER_CALLER: usize = 400_000;
-/// Changes of one caller per second: tasks opened (inline tasks excluded), delegated or extended, break-glass tasks opened or joined, and approvals
-/// requested. Ten seconds at this rate fill `TASKS_PER_CALLER`.
+/// Changes of one caller per second: tasks opened (inline tasks excluded), delegated or extended, break-glass tasks opened or joined, and
+/// approvals requested. Ten seconds at this rate fill `TASKS_PER_CALLER`.
 pub const CHANGES_PER_SECOND: u32 = 1_000;
 /// Holds and resumptions of one caller per second. Each is sent to every follower: three callers at this rate cause the 64 events per
 /// second for which `FEED_LAG` is sized.
