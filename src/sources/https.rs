@@ -1,5 +1,5 @@
-//! HTTPS client for other servers: one request, one bounded answer, in bounded time. Redirects are not followed, nothing is sent but what
-//! the caller gives, and only TLS 1.3 is used, with the given roots.
+//! HTTPS client for other servers: one request, one bounded answer, in bounded time. Redirects are not followed, and only TLS 1.3 is used,
+//! with the given roots. Besides the caller's headers and body only Host, User-Agent and Accept are sent.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -216,7 +216,7 @@ impl Https {
         }
         let request = request.body(Full::new(body)).map_err(|e| failed(io::Error::other(e)))?;
         if !url.https {
-            // A name may resolve to another host.
+            // The host name may resolve to the address of another host.
             return match tcp.peer_addr().map_err(failed)?.ip().is_loopback() {
                 true => exchange(&url.authority(), tcp, request, max).await,
                 false => Err(failed(io::Error::other("http is for this host only"))),
