@@ -9,7 +9,7 @@ use std::{env, fs};
 use protox::prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 use tonic_prost_build::FileDescriptorSet;
 
-/// What the Rust client calls: its generated code has these and what they need (`clients/rust/src/pb`).
+/// The rpcs that the Rust client calls: its generated code contains these and the messages they need (`clients/rust/src/pb`).
 const CLIENT_CALLS: &[&str] = &[
     "TokenService.Exchange",
     "TokenService.StreamExchange",
@@ -39,7 +39,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     workload(&out.join("workload"))
 }
 
-/// The Rust client's code. It is kept in the repository, so that who builds the client needs no compiler of protos; a test compares the two.
+/// Generates the Rust client's code. It is kept in the repository, so that building the client needs no proto compiler; a test compares the
+/// two.
 fn client(pool: &DescriptorPool, mut set: FileDescriptorSet, out: &Path) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(out)?;
     let mut needed = BTreeSet::new();
@@ -57,7 +58,7 @@ fn client(pool: &DescriptorPool, mut set: FileDescriptorSet, out: &Path) -> Resu
             service.method.retain(|m| CLIENT_CALLS.contains(&&*format!("{name}.{}", m.name())));
         }
         file.service.retain(|s| !s.method.is_empty());
-        // Comments are found by their place, and places have changed.
+        // Comments are located by their position in the file, and positions have changed.
         file.source_code_info = None;
     }
     let redacted = debug_of(pool, |m| needed.contains(m.name()), &out.join("mayfly.v1.debug.rs"))?;
@@ -66,7 +67,7 @@ fn client(pool: &DescriptorPool, mut set: FileDescriptorSet, out: &Path) -> Resu
     Ok(())
 }
 
-/// A message and all that it is made of, by name.
+/// Collects the names of a message and of all messages it contains.
 fn need(message: &MessageDescriptor, needed: &mut BTreeSet<String>) {
     if message.package_name() != "mayfly.v1" || !needed.insert(message.name().to_owned()) {
         return;
@@ -80,7 +81,7 @@ fn need(message: &MessageDescriptor, needed: &mut BTreeSet<String>) {
     }
 }
 
-/// The SPIFFE Workload API: a client for ours, a server for the double that tests bring.
+/// The SPIFFE Workload API: a client for mayfly, and a server for the test double.
 fn workload(out: &Path) -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=clients/rust/proto");
     fs::create_dir_all(out)?;
@@ -96,7 +97,7 @@ fn workload(out: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes `Debug` for the messages of a set that carry secrets. Answers with their names.
+/// Writes `Debug` for the messages of a set that carry secrets, and returns their names.
 fn debug_of(pool: &DescriptorPool, of: impl Fn(&MessageDescriptor) -> bool, to: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     let mut code = String::new();
     let mut redacted = Vec::new();
@@ -109,7 +110,7 @@ fn debug_of(pool: &DescriptorPool, of: impl Fn(&MessageDescriptor) -> bool, to: 
         if secret.is_empty() {
             continue;
         }
-        // A path that skips Debug covers nested types too, and those would be left without one.
+        // Skipping Debug for a path also covers nested types, which would then have no `Debug` at all.
         if message.child_messages().len() + message.child_enums().len() > 0 {
             return Err(format!("{} has debug_redact fields, so it can have no nested types", message.full_name()).into());
         }
@@ -168,13 +169,13 @@ fn debug_impl(
     Ok(())
 }
 
-/// `base_url` to `BaseUrl`, as prost names variants.
+/// Converts `base_url` to `BaseUrl`, as prost names variants.
 fn camel(name: &str) -> String {
     let upper = |part: &str| part.chars().take(1).map(|c| c.to_ascii_uppercase()).chain(part.chars().skip(1)).collect::<String>();
     name.split('_').map(upper).collect()
 }
 
-/// `LookupTokenRequest` to `lookup_token_request`, as prost names the module of a message.
+/// Converts `LookupTokenRequest` to `lookup_token_request`, as prost names the module of a message.
 fn snake(name: &str) -> String {
     let mut out = String::new();
     for c in name.chars() {

@@ -1,6 +1,6 @@
-//! Allocations of an issuance on a stream, stage by stage and on all threads: those of HTTP/2, TLS and scheduling are not among them.
+//! Allocations of an issuance on a stream, per stage and over all threads; allocations of HTTP/2, TLS and scheduling are not included.
 //!
-//! `cargo bench --bench allocations` prints how many there are for each credential, and their bytes.
+//! `cargo bench --bench allocations` prints their number and bytes per credential.
 #![allow(clippy::unwrap_used, reason = "a benchmark stops where it fails")]
 
 use std::alloc::System;
@@ -20,9 +20,9 @@ use kit::house::{house, runtime, terms};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Exchanges of a usual round on a stream (`limits::STREAM_ROUND`).
+/// Exchanges of a usual batch on a stream (`limits::STREAM_ROUND`).
 const ROUND: usize = 32;
-/// Rounds that are counted, after as many that fill tables and caches.
+/// Batches that are counted, after as many that fill tables and caches.
 const ROUNDS: usize = 200;
 
 fn ask(task: &str, n: usize) -> Vec<u8> {
@@ -40,7 +40,7 @@ fn ask(task: &str, n: usize) -> Vec<u8> {
     ask.encode_to_vec()
 }
 
-/// What the stages of all rounds came to.
+/// The allocations of each stage, over all batches.
 #[derive(Default)]
 struct Counted([(usize, usize); STAGES.len()]);
 

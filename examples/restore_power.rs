@@ -1,7 +1,7 @@
-//! Maker and checker of the power-failure test for a restore (tests/power/README.md).
+//! Generator and checker of the power-failure test for a restore (tests/power/README.md).
 //!
-//!   restore_power make WORLD DATA BACKUP      makes a dev world whose store would lie in DATA, fills one, takes a backup, and loses the store
-//!   restore_power check WORLD DATA EXPECT     looks at what a power failure in the middle of `mayfly server restore` left in DATA
+//!   restore_power make WORLD DATA BACKUP      creates a dev world with its store in DATA, fills it, takes a backup, and loses the store
+//!   restore_power check WORLD DATA EXPECT     checks what a power failure during `mayfly server restore` left in DATA
 
 use std::fs;
 use std::io::Write as _;
@@ -15,7 +15,7 @@ use mayfly::sources::config::Config;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// What was in the store, beside what a start writes.
+/// Number of records in the store, in addition to those of a start.
 const NOTES: usize = 200;
 
 fn main() -> Result<(), Error> {
@@ -54,7 +54,8 @@ fn make(world: &Path, data: &str, backup: &Path) -> Result<(), Error> {
     Ok(fs::remove_dir_all(data)?)
 }
 
-/// Nothing is there, or the whole: never something that a server would start on with less in it, and never nothing once it was said to be done.
+/// Either nothing is there, or the complete store: never an incomplete store on which a server would start, and never nothing after the
+/// restore reported success.
 fn check(world: &Path, data: &str, expect: &Path) -> Result<(), Error> {
     println!("STAGE open");
     let expected = fs::read_to_string(expect)?;
@@ -63,7 +64,7 @@ fn check(world: &Path, data: &str, expect: &Path) -> Result<(), Error> {
         println!("OPEN ms=0\nREAD lost=[{}] wrong=[] back=[]\nSTAGE done", if done { "1" } else { "" });
         return Ok(());
     }
-    // Images are looked at side by side.
+    // Images are checked concurrently.
     let run = tempfile::tempdir()?;
     let socket = run.path().join("admin.sock").display().to_string();
     let variables = [("MAYFLY_STORE_PATH".to_owned(), data.to_owned()), ("MAYFLY_LISTEN_ADMIN_SOCKET".to_owned(), socket)];

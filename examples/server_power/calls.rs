@@ -1,4 +1,4 @@
-//! The calls that load and checker make.
+//! The calls of the load and the checker.
 
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::credential_service_client::CredentialServiceClient;
@@ -22,7 +22,7 @@ fn terms() -> pb::TaskTerms {
     }
 }
 
-/// Opens a task; its id.
+/// Opens a task and returns its id.
 pub async fn open(caller: &Channel) -> Result<String, Error> {
     let ask = pb::OpenTaskRequest { terms: Some(terms()), ..Default::default() };
     let answer = TaskServiceClient::new(caller.clone()).open_task(ask).await?.into_inner();
@@ -36,7 +36,7 @@ pub async fn complete(caller: &Channel, task: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether credentials can be issued in a task; `None` for one that is not there.
+/// Whether credentials can be issued in a task; `None` if the task does not exist.
 pub async fn task_active(operator: &Channel, task: &str) -> Result<Option<bool>, Error> {
     let ask = pb::GetTaskRequest { task_id: task.to_owned() };
     match TaskServiceClient::new(operator.clone()).get_task(ask).await {
@@ -46,7 +46,7 @@ pub async fn task_active(operator: &Channel, task: &str) -> Result<Option<bool>,
     }
 }
 
-/// A credential in a task, or with a task of its own.
+/// Issues a credential in a task, or with an inline task.
 pub async fn exchange(caller: &Channel, ask: Option<Ask>) -> Result<Named, Error> {
     let (task, request_id, reference) = match &ask {
         Some(ask) => (pb::exchange_request::Task::TaskId(ask.task.clone()), ask.request.clone(), ask.reference),
@@ -64,7 +64,7 @@ pub async fn exchange(caller: &Channel, ask: Option<Ask>) -> Result<Named, Error
     };
     let mut client = TokenServiceClient::new(caller.clone());
     let mut answer = client.exchange(request.clone()).await;
-    // A key or policy changed under the decision: nothing was issued, and a client asks again.
+    // A key or policy changed during the decision: nothing was issued, and the client retries.
     while answer.as_ref().is_err_and(|status| status.code() == tonic::Code::Aborted) {
         answer = client.exchange(request.clone()).await;
     }
@@ -78,14 +78,14 @@ pub async fn exchange(caller: &Channel, ask: Option<Ask>) -> Result<Named, Error
     }
 }
 
-/// Gives a credential back.
+/// Returns a credential.
 pub async fn release(caller: &Channel, id: &str) -> Result<(), Error> {
     let ask = pb::ReleaseRequest { credential_id: id.to_owned() };
     TokenServiceClient::new(caller.clone()).release(ask).await?;
     Ok(())
 }
 
-/// Revokes; the seq of the record.
+/// Revokes a target and returns the sequence number of the record.
 pub async fn revoke(operator: &Channel, target: pb::target::Target) -> Result<u64, Error> {
     let ask = pb::RevokeRequest {
         targets: vec![pb::Target { target: Some(target) }],
@@ -103,13 +103,13 @@ pub async fn lift(operator: &Channel, seq: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The seqs of the records that locks came from.
+/// The sequence numbers of the records that set locks.
 pub async fn locks(operator: &Channel) -> Result<Vec<u64>, Error> {
     let answer = RevocationServiceClient::new(operator.clone()).list_locks(pb::ListLocksRequest::default()).await?;
     Ok(answer.into_inner().locks.iter().map(|l| l.seq).collect())
 }
 
-/// A new key that signs at once; its id.
+/// Creates a key that signs at once, and returns its id.
 pub async fn rotate(operator: &Channel, purpose: pb::KeyPurpose) -> Result<String, Error> {
     let ask = pb::RotateKeyRequest {
         purpose: purpose.into(),
@@ -127,13 +127,13 @@ pub async fn keys(operator: &Channel) -> Result<Vec<String>, Error> {
     Ok(answer.into_inner().keys.into_iter().map(|k| k.key_id).collect())
 }
 
-/// Whether a token is good.
+/// Whether a token is active.
 pub async fn active(operator: &Channel, token: &str) -> Result<bool, Error> {
     let ask = pb::IntrospectRequest { token: token.to_owned() };
     Ok(TokenServiceClient::new(operator.clone()).introspect(ask).await?.into_inner().active)
 }
 
-/// Whether a record issued exactly this token, by the digest of all that it says.
+/// Whether a record issued exactly this token, by the digest of the signed content.
 pub async fn issued(operator: &Channel, token: &str) -> Result<bool, Error> {
     let ask = pb::LookupTokenRequest { by: Some(pb::lookup_token_request::By::Token(token.to_owned())) };
     match CredentialServiceClient::new(operator.clone()).lookup_token(ask).await {

@@ -1,4 +1,4 @@
-//! The checker: a whole server is started on what a power failure left, and asked for all that was acknowledged.
+//! The checker: starts a whole server on what a power failure left, and asks it for everything that was acknowledged.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,18 +21,18 @@ use tonic::transport::Channel;
 use crate::names::{Expected, Named, read};
 use crate::{Error, calls};
 
-/// One image in so many is opened by a process of its own, as the binary does it; the others by the same start in this process.
+/// One of this many images is opened by a separate process, as the binary does; the others by the same start in this process.
 const OWN_PROCESS: u64 = 6;
-/// Credentials that are asked for again by their request id.
+/// Number of credentials that are requested again by their request id.
 const AGAIN: usize = 4;
-/// After the second start, so many of those that must be there are looked at.
+/// After the second start, number of the required items that are checked.
 const SECOND_LOOK: usize = 40;
-/// Questions under way at once.
+/// Concurrent queries.
 const ASKERS: usize = 8;
-/// A process judges by the real clock; an hour after the load, what was issued would have ended.
+/// A separate process uses the real clock; an hour after the load, the issued credentials would have expired.
 const PROCESS_UNTIL_MS: u64 = 50 * 60_000;
 
-/// The time at which the load ended, and what passed since: power comes back at once, however long the images take.
+/// The time at which the load ended, plus the time since the checker began: power returns immediately, however long checking takes.
 struct Then {
     began: Millis,
     system: System,
@@ -120,7 +120,7 @@ pub fn run(dir: &Path, data: &Path, expect: &Path, names: &Path) -> Result<(), E
     Ok(())
 }
 
-/// The server's world beside the image: all but the store is as it was.
+/// Copies the server's world beside the image: everything but the store is unchanged.
 fn copy(dir: &Path, data: &Path, to: &Path, system: System) -> Result<World, Error> {
     fn all(from: &Path, to: &Path) -> std::io::Result<()> {
         fs::create_dir(to)?;
@@ -207,7 +207,7 @@ async fn look(image: &Image, expected: &Expected, names: &Names, tag: &str) -> R
     Ok(())
 }
 
-/// Whether it stands, and whether it is exactly what was answered.
+/// Whether the named item is in effect, and whether it is exactly what was answered.
 async fn stands(operator: &Channel, named: &Named, locks: &[u64], keys: &[String]) -> Result<(bool, bool), Error> {
     Ok(match named {
         Named::Credential { token, .. } => match calls::active(operator, token).await? {
@@ -221,7 +221,7 @@ async fn stands(operator: &Channel, named: &Named, locks: &[u64], keys: &[String
     })
 }
 
-/// Issuing goes on: something new, and what is asked for again is what it was.
+/// Checks that issuing continues: a new credential, and retries that get the same credential.
 async fn goes_on(image: &Image, server: &Server, expected: &Expected, names: &Names) -> Result<Named, Error> {
     let agent = image.world.channel("agent/demo", server.workload()).await?;
     let repeated = expected.there.iter().rev().filter_map(|n| names.get(n)).filter_map(|named| match named {
@@ -241,7 +241,8 @@ async fn goes_on(image: &Image, server: &Server, expected: &Expected, names: &Na
     calls::exchange(&agent, None).await
 }
 
-/// From its first commit to its head the log is whole, and folding it comes to the same state as beginning with a snapshot.
+/// Checks that the log is complete from its first commit to its head, and that folding all of it gives the same state as starting from a
+/// snapshot.
 fn chain(data: &Path) -> Result<(), Error> {
     let options = Options { reserve_bytes: 0, ..Options::new([0; 16]) };
     let store: Box<dyn Store> = match SledStore::is_in(data) {
@@ -259,7 +260,7 @@ fn chain(data: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// For the second start: all that must be gone, the newest of what must be there, and what was made since.
+/// The expectation for the second start: everything that must be gone, the newest of what must be there, and what was created since.
 fn second(expected: Expected, names: &Names, new: Named) -> (Expected, Names) {
     let n = names.keys().last().copied().unwrap_or_default() + 1;
     let mut names = BTreeMap::clone(names);

@@ -1,4 +1,4 @@
-//! The load: workloads and an operator at once, each acknowledging what it was answered.
+//! The load: workloads and an operator at the same time, each recording acknowledged answers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 use crate::names::{Acks, Ask, Named};
 use crate::{Error, calls};
 
-/// Credentials in each task; its number is the one before theirs.
+/// Credentials in each task; the task's number is the one before theirs.
 const IN_TASK: u64 = 8;
 /// Workers that open tasks, exchange in them and complete some.
 const WORKERS: usize = 3;
@@ -39,7 +39,7 @@ pub fn run(dir: &Path, acks: &Path, names: &Path, rounds: usize) -> Result<(), E
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let at = serving(dir).await?;
-        // What is there stays; only the SVIDs are made anew.
+        // The existing world stays; only the SVIDs are issued again.
         let world = World::create(dir, &Settings::default())?;
         let load = Arc::new(Load {
             acks: Acks::new(acks, names)?,
@@ -92,7 +92,7 @@ impl Load {
     }
 }
 
-/// Two tasks of three are completed, the third one stays.
+/// Two of three tasks are completed, the third one stays.
 async fn tasks(load: Arc<Load>, worker: usize, rounds: usize) -> Result<(), Error> {
     for round in 0..rounds {
         let first = load.acks.numbers(1 + IN_TASK);
@@ -116,7 +116,7 @@ async fn tasks(load: Arc<Load>, worker: usize, rounds: usize) -> Result<(), Erro
     Ok(())
 }
 
-/// Each with a task of its own, opened in the same commit.
+/// Credentials, each with an inline task that is opened in the same commit.
 async fn inline(load: Arc<Load>) -> Result<(), Error> {
     while load.goes_on() {
         let n = load.acks.numbers(1);
@@ -136,7 +136,7 @@ async fn given_back(load: Arc<Load>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Half of what stays, so that some of it is there at the end.
+/// Revokes half of the credentials that stay, so that some of them are there at the end.
 async fn revoked_one_by_one(load: Arc<Load>) -> Result<(), Error> {
     while load.goes_on() {
         let next = load.alive.lock().pop().filter(|(n, _)| n % 2 == 0);
@@ -150,7 +150,7 @@ async fn revoked_one_by_one(load: Arc<Load>) -> Result<(), Error> {
     Ok(())
 }
 
-/// A caller's credentials all at once, with the lock that this makes; then the lock is lifted, and it begins again.
+/// Revokes all credentials of a caller at once, which also locks the caller; then lifts the lock and begins again.
 async fn revoked_by_caller(load: Arc<Load>) -> Result<(), Error> {
     while load.goes_on() {
         let first = load.acks.numbers(4);
@@ -173,7 +173,7 @@ async fn revoked_by_caller(load: Arc<Load>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Each purpose's key is followed by a new one, once in the middle of things.
+/// Rotates the key of each purpose once during the load.
 async fn keys(load: Arc<Load>) -> Result<(), Error> {
     for purpose in [pb::KeyPurpose::AccessToken, pb::KeyPurpose::Reference] {
         tokio::time::sleep(Duration::from_millis(300)).await;

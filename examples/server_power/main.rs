@@ -1,10 +1,10 @@
 //! Load and checker of the power-failure test for a whole server (tests/power/README.md).
 //!
-//!   server_power world ENGINE DIR DATA            makes a dev world whose server keeps its store in DATA
-//!   server_power load DIR ACKS NAMES [ROUNDS]     waits for the server and calls it over mTLS; acknowledges what was answered
-//!   server_power check DIR DATA EXPECT NAMES      starts a server on what a power failure left, and asks it for all of that
+//!   server_power world ENGINE DIR DATA            creates a dev world whose server keeps its store in DATA
+//!   server_power load DIR ACKS NAMES [ROUNDS]     waits for the server and calls it over mTLS; records acknowledged answers
+//!   server_power check DIR DATA EXPECT NAMES      starts a server on what a power failure left, and asks it for all of them
 //!
-//! NAMES says what each number in ACKS stands for. It lies outside what is recorded, so no power failure takes any of it.
+//! NAMES says what each number in ACKS stands for. NAMES is not on the recorded disk, so no power failure affects it.
 
 mod calls;
 mod check;
@@ -30,7 +30,7 @@ fn main() -> Result<(), Error> {
     }
 }
 
-/// With a snapshot every few commits, so that some are taken, and old ones removed, while power fails.
+/// With a snapshot every few commits, so that some are written, and old ones removed, while power fails.
 fn world(engine: &str, dir: &Path, data: &str) -> Result<(), Error> {
     let engine = if engine == "sled" { Engine::Sled } else { Engine::Redb };
     let settings =

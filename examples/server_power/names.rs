@@ -11,33 +11,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// What was answered under a number.
+/// The item that was answered under a number.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Named {
-    /// A credential, and what asks for it again where its task was named.
+    /// A credential, and the parameters for requesting it again if its task was named.
     Credential { id: String, token: String, ask: Option<Ask> },
     /// A task.
     Task { id: String },
-    /// A lock, by the seq of its record.
+    /// A lock, by the sequence number of its record.
     Lock { seq: u64 },
-    /// A key of ours.
+    /// A signing key.
     Key { id: String },
-    /// Not an answer: when the load ended, milliseconds since 1970.
+    /// No answer: the time when the load ended, milliseconds since 1970.
     End { at: u64 },
 }
 
-/// The parts of an exchange that differ from one to the next.
+/// The parts of an exchange that differ between exchanges.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ask {
     /// The task.
     pub task: String,
-    /// The request's own id.
+    /// The request id.
     pub request: String,
-    /// A reference and not a JWT.
+    /// Whether a reference token was requested instead of a JWT.
     pub reference: bool,
 }
 
-/// Where acknowledgements go: one write(2) for each, so that the recorder sees it whole.
+/// The file of acknowledgements: one write(2) for each, so that the recorder sees each as a whole.
 pub struct Acks {
     acks: Mutex<File>,
     names: Mutex<File>,
@@ -50,7 +50,7 @@ impl Acks {
         Ok(Acks { acks: open(acks)?, names: open(names)?, next: AtomicU64::new(1) })
     }
 
-    /// Numbers that nothing else gets; the first of them.
+    /// Reserves `count` unique numbers and returns the first.
     pub fn numbers(&self, count: u64) -> u64 {
         self.next.fetch_add(count, Ordering::SeqCst)
     }
@@ -59,41 +59,41 @@ impl Acks {
         Ok(self.acks.lock().write_all(line.as_bytes())?)
     }
 
-    /// Before a request is sent.
+    /// Records that a request is about to be sent.
     pub fn sent(&self, n: u64) -> Result<(), Error> {
         self.say(&format!("w {n}\n"))
     }
 
-    /// Its answer is here.
+    /// Records that its answer has arrived.
     pub fn answered(&self, n: u64, named: &Named) -> Result<(), Error> {
         self.note(n, named)?;
         self.say(&format!("W {n}\n"))
     }
 
-    /// What a number stands for, without an acknowledgement.
+    /// Records what a number stands for, without an acknowledgement.
     pub fn note(&self, n: u64, named: &Named) -> Result<(), Error> {
         let line = format!("{}\n", serde_json::to_string(&(n, named))?);
         Ok(self.names.lock().write_all(line.as_bytes())?)
     }
 
-    /// Before what ends `from..=to` is sent.
+    /// Records that a request which ends `from..=to` is about to be sent.
     pub fn ending(&self, from: u64, to: u64) -> Result<(), Error> {
         self.say(&format!("d {from} {to}\n"))
     }
 
-    /// They have ended.
+    /// Records that these items have ended.
     pub fn ended(&self, from: u64, to: u64) -> Result<(), Error> {
         self.say(&format!("D {from} {to}\n"))
     }
 }
 
-/// All that was named.
+/// All items that were named.
 pub fn read(path: &Path) -> Result<BTreeMap<u64, Named>, Error> {
     let text = std::fs::read_to_string(path)?;
     Ok(text.lines().map(serde_json::from_str::<(u64, Named)>).collect::<Result<_, _>>()?)
 }
 
-/// What must be there, must be gone, may be either.
+/// Items that must be present, must be gone, or may be either.
 pub struct Expected {
     pub there: BTreeSet<u64>,
     pub gone: BTreeSet<u64>,

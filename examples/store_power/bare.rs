@@ -1,4 +1,4 @@
-//! sled as it comes, with one row for each commit and a flush after each change: the control that must lose something.
+//! Plain sled, with one row for each commit and a flush after each change: the control that must lose data.
 
 use std::path::Path;
 use std::time::Duration;

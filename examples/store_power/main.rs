@@ -1,10 +1,10 @@
 //! Load and checker of the power-failure test for the store alone (tests/power/README.md).
 //!
-//!   store_power ENGINE write DIR ACKS [COMMITS] [SEED]    appends, puts, removes; acknowledges each as it returns
+//!   store_power ENGINE write DIR ACKS [COMMITS] [SEED]    appends, puts, removes; acknowledges each operation as it returns
 //!   store_power ENGINE check DIR EXPECT                   opens what a power failure left, compares, writes on, opens again
 //!
-//! ENGINE is redb, redb-files, which is the same in many files behind a log of small ones, sled, or sled-bare, which is sled as it comes and
-//! has to fail.
+//! ENGINE is redb, redb-files (the same engine with many small files and a small write-ahead log), sled, or sled-bare, which is plain sled
+//! and has to fail.
 
 mod bare;
 
@@ -20,7 +20,7 @@ use mayfly::store::{Expect, Store};
 
 type Error = Box<dyn std::error::Error>;
 
-/// In the acknowledgements, numbers from here on are named values, below it commits.
+/// In the acknowledgements, numbers from here on are named values, and smaller numbers are commits.
 const NAMED: u64 = 1_000_000_000;
 
 fn main() -> Result<(), Error> {
@@ -38,7 +38,7 @@ fn open(engine: &str, dir: &Path) -> Result<Box<dyn Store>, Error> {
     let options = Options { reserve_bytes: 1 << 20, low_bytes: 0, ..Options::new([7; 16]) };
     Ok(match engine {
         "redb-files" => Box::new(redb::open(dir, &Options { segment_bytes: 400_000, log_file_bytes: 96 * 1024, ..options })?),
-        // Each image has the log's files: small ones, which turn more often, too.
+        // Each image contains the log's files; small ones also rotate more often.
         "redb" => Box::new(redb::open(dir, &Options { log_file_bytes: 512 * 1024, ..options })?),
         "sled" => Box::new(SledStore::open(dir, &options)?),
         "sled-bare" => Box::new(bare::Bare::open(dir)?),
@@ -46,7 +46,7 @@ fn open(engine: &str, dir: &Path) -> Result<Box<dyn Store>, Error> {
     })
 }
 
-/// SplitMix64: the bytes of a number follow from it.
+/// SplitMix64: derives the bytes of a number.
 fn mix(n: u64) -> u64 {
     let z = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -54,7 +54,7 @@ fn mix(n: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// What lies under a number: mostly some kilobytes, at times a few hundred.
+/// The content under a number: mostly some kilobytes, at times a few hundred.
 fn content(n: u64) -> Vec<u8> {
     let most = match mix(n) % 16 {
         _ if n >= NAMED => 4_000,
@@ -64,7 +64,7 @@ fn content(n: u64) -> Vec<u8> {
     };
     let len = usize::try_from(mix(n ^ 1) % most).unwrap_or_default();
     let pattern: Vec<u8> = (0..127).flat_map(|i| mix(n.wrapping_mul(127).wrapping_add(i)).to_be_bytes()).collect();
-    // A length that is no divisor of a page: each page of one value has other bytes.
+    // The pattern's length is no divisor of a page, so that each page of one value has different bytes.
     let mut bytes = pattern[..1009].repeat(len / 1009 + 1);
     bytes.truncate(len);
     bytes
@@ -76,7 +76,7 @@ fn name_of(n: u64) -> String {
 
 fn write(engine: &str, dir: &str, acks: &str, commits: u64, seed: u64) -> Result<(), Error> {
     let mut acks = File::options().create(true).append(true).open(acks)?;
-    // One write for each line: what the recorder sees is whole.
+    // One write per line, so that the recorder sees each line as a whole.
     let mut say = |line: String| acks.write_all(line.as_bytes());
     let store = open(engine, Path::new(dir))?;
     let (mut named, mut gone) = (NAMED, NAMED);
@@ -111,7 +111,7 @@ fn write(engine: &str, dir: &str, acks: &str, commits: u64, seed: u64) -> Result
     Ok(())
 }
 
-/// What must be there, must be gone, may be either.
+/// Items that must be present, must be gone, or may be either.
 struct Expected {
     there: BTreeSet<u64>,
     gone: BTreeSet<u64>,
@@ -128,7 +128,7 @@ impl Expected {
         Ok(Expected { there: next()?, gone: next()?, either: next()? })
     }
 
-    /// Compares all that is in the store, and prints the line that the runner reads.
+    /// Compares everything in the store, and prints the line that the runner reads.
     fn compare(&self, tag: &str, store: &dyn Store) -> Result<(), Error> {
         let (mut found, mut wrong, mut back) = (BTreeSet::new(), vec![], vec![]);
         let commits = store.read(0, usize::MAX)?.into_iter().map(|e| (e.at, e.bytes.to_vec()));

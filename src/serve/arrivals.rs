@@ -1,8 +1,9 @@
-//! Connections whose handshake is not finished.
+//! Places for connections whose handshake has not finished.
 //!
-//! They have places of their own, apart from those of open connections, and are bounded by not accepting: beyond the bound new sockets wait
-//! in the kernel's backlog. A peer that leaves us waiting gives way to one that comes: one that said nothing first, the oldest of the source
-//! address that has the most. So silent sockets, however many, keep nobody out, and whoever waits for us loses nothing.
+//! These places are separate from those of open connections. Their number is bounded by not accepting: beyond the limit new sockets wait in
+//! the kernel's backlog. If all places are taken, a peer that keeps the server waiting loses its place to a new socket: first peers that
+//! have sent nothing, and of these the oldest one of the source address with the most handshakes. Silent sockets, however many, therefore
+//! keep no client out, and a client that waits for the server loses nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -21,7 +22,7 @@ use super::shares::Network;
 use crate::limits;
 use crate::system::System;
 
-/// The handshakes of one listener.
+/// The handshakes in progress on one listener.
 pub struct Arrivals {
     places: Arc<Semaphore>,
     most: usize,
@@ -38,15 +39,15 @@ struct Pending {
 
 struct Arrival {
     source: Network,
-    /// A second handle of its socket, to look at it and to end it.
+    /// A second handle of the socket, used to inspect the socket and to shut it down.
     socket: OwnedFd,
     spoke: Arc<AtomicBool>,
-    /// When it came, by the steady clock.
+    /// Arrival time, by the steady clock.
     at: u64,
     ended: bool,
 }
 
-/// A place among the handshakes. Dropping it gives the place back.
+/// A place for one handshake. Dropping it releases the place.
 pub struct Arriving {
     arrivals: Arc<Arrivals>,
     number: u64,
@@ -55,9 +56,9 @@ pub struct Arriving {
 }
 
 impl Arriving {
-    /// Waits for the peer's first byte. Until then its place is the first that is taken from it.
+    /// Waits for the peer's first byte. Until then, this handshake is among the first to lose its place.
     pub async fn first_byte(&self, tcp: &TcpStream) {
-        // A socket that fails is told of by who reads from it next.
+        // A failed socket is reported by the next read from it.
         if tcp.peek(&mut [0]).await.is_ok() {
             self.spoke.store(true, Relaxed);
         }
@@ -71,15 +72,17 @@ impl Drop for Arriving {
 }
 
 impl Arrivals {
-    /// With so many places.
+    /// Creates `most` places.
     pub fn new(most: usize, system: System) -> Arc<Arrivals> {
         Arc::new(Arrivals { places: Arc::new(Semaphore::new(most)), most, system, pending: Mutex::default() })
     }
 
-    /// A place for a socket that was accepted. Waits where all are taken by handshakes that wait for us. `None`: the socket is broken.
+    /// Returns a place for an accepted socket. While all places are taken by handshakes that wait for the server, this call waits. `None`:
+    /// the socket is broken.
     pub async fn admit(self: &Arc<Self>, tcp: &TcpStream, from: SocketAddr) -> Option<Arriving> {
         let source = Network::of(from);
-        // Its share is half of the places: beyond it, it takes them from itself, so that its crowd does not reach the others.
+        // One source may hold half of the places. Beyond that share it takes places from its own handshakes, so that a crowd behind one
+        // address does not affect other addresses.
         let share = (self.most / limits::HANDSHAKES_SOURCE_SHARE).max(1);
         if self.most > 1 && self.pending.lock().of.get(&source).is_some_and(|own| *own >= share) {
             self.pending.lock().end_one_of(source, self.system.steady());
@@ -122,7 +125,7 @@ impl Pending {
         }
     }
 
-    /// Ends the handshake of a peer that leaves us waiting, of the source that has the most of them.
+    /// Ends one handshake that waits for its peer; sources with the most handshakes are tried first.
     fn end_one(&mut self, now: u64) {
         let mut sources: Vec<(usize, Network)> = self.of.iter().map(|(source, count)| (*count, *source)).collect();
         sources.sort_unstable_by(|a, b| b.cmp(a));
@@ -133,14 +136,15 @@ impl Pending {
         }
     }
 
-    /// The oldest that said nothing; where there is none, the oldest that said something and leaves us waiting for the rest.
+    /// Ends the oldest handshake of this source whose peer has sent nothing; if there is none, the oldest whose peer has sent something and
+    /// owes the rest.
     fn end_one_of(&mut self, source: Network, now: u64) -> bool {
         for (spoke, patience) in [(false, limits::HANDSHAKE_SILENT_MS), (true, limits::HANDSHAKE_ANSWER_MS)] {
             let of_source = self.all.values_mut().filter(|a| a.source == source && !a.ended && now >= a.at + patience);
             let mut waits = of_source.filter(|a| a.spoke.load(Relaxed) == spoke && leaves_us_waiting(&a.socket));
             if let Some(oldest) = waits.next() {
                 oldest.ended = true;
-                // Whoever reads from it hears that it has ended, and gives its place back.
+                // The reader of this socket sees the shutdown and releases the place.
                 let _ = shutdown(&oldest.socket, Shutdown::Both);
                 return true;
             }
@@ -149,7 +153,7 @@ impl Pending {
     }
 }
 
-/// Nothing that the peer sent waits to be read by us.
+/// Whether the handshake waits for its peer: the socket has no unread bytes.
 fn leaves_us_waiting(socket: &OwnedFd) -> bool {
     !matches!(recv(socket, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((1.., _)))
 }
@@ -168,7 +172,7 @@ mod tests {
         (peer, ours, from)
     }
 
-    /// Whether our end of a socket was ended.
+    /// Whether the server shut this socket down.
     async fn ended(tcp: &mut TcpStream) -> bool {
         let read = tokio::time::timeout(Duration::from_millis(20), tcp.read(&mut [0; 8])).await;
         matches!(read, Ok(Ok(0) | Err(_)))
@@ -184,7 +188,7 @@ mod tests {
             let place = arrivals.admit(&ours, at).await.unwrap();
             held.push((peer, ours, Some(place)));
         }
-        // The older of the two of one source has said something, and we wait for the rest.
+        // Of the two handshakes of this source, the peer of the older one has sent a byte and owes the rest.
         held[1].0.write_all(b"x").await.unwrap();
         held[1].2.as_ref().unwrap().first_byte(&held[1].1).await;
         held[1].1.read_exact(&mut [0]).await.unwrap();
@@ -192,7 +196,8 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(limits::HANDSHAKE_SILENT_MS)).await;
         let taken = tokio::join!(arrivals.admit(&ours, at), async {
             while !ended(&mut held[2].1).await {}
-            // Whoever reads from it gives its place back at once; as long as nobody does, the next look ends another one.
+            // A reader of the socket would release the place at once; as long as nothing reads from it, the next look ends another
+            // handshake.
             held[2].2 = None;
             let mut was = Vec::new();
             for at in [0, 1, 3] {

@@ -1,4 +1,4 @@
-//! HTTPS for jobs and pods: an SVID of our own trust domain for a token of the platform that runs them.
+//! HTTPS endpoint for jobs and pods: exchanges a token of the platform that runs them for an SVID of mayfly's own trust domain.
 
 use axum::Extension;
 use axum::body::Bytes;
@@ -17,39 +17,39 @@ use crate::logins::{SignedIn, Token};
 use crate::own_domain::not_configured;
 use crate::refusal::{No, Reason, Refusal};
 
-/// What a job needs to know before it asks its platform for a token.
+/// Parameters that a job needs before it asks its platform for a token.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AttestWays {
-    /// The trust domain that jobs become members of.
+    /// The trust domain of the issued SVIDs.
     pub trust_domain: String,
-    /// `aud` of their tokens; before `#` and the thumbprint of the key, where the issuer has that.
+    /// The `aud` that the tokens must have. For key-bound issuers, `#` and the thumbprint of the key are appended.
     pub audience: String,
-    /// Whose tokens are taken.
+    /// The issuers whose tokens are accepted.
     pub issuers: Vec<AttestIssuer>,
 }
 
-/// One whose tokens are taken.
+/// An issuer whose tokens are accepted.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AttestIssuer {
-    /// Its short name.
+    /// The issuer's short name.
     pub name: String,
-    /// Its issuer URL.
+    /// The issuer's URL.
     pub issuer: String,
-    /// Whose jobs they are, by the platform's name.
+    /// The platform whose jobs the issuer identifies.
     pub platform: String,
-    /// `aud` names the key, too.
+    /// Whether `aud` must also name the key.
     pub key_bound: bool,
 }
 
-/// What a job attests with.
+/// The request body of an attestation.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
 pub struct AttestRequest {
-    /// The token.
+    /// The platform's token.
     pub token: String,
     /// A PKCS#10 request for a fresh key, DER in base64.
     pub csr: String,
-    /// The rule to be let in by; the first that is for it, where none is named.
+    /// The attestation rule to use. If absent, the first matching rule is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Calling a mayfly server from this process: health checks, the dev world, tests.
+//! Connections to a mayfly server from this process, for health checks, the dev world and tests.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,8 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Error, Uri};
 use tower::service_fn;
 
-/// A channel over mTLS. The server is known by its SPIFFE ID, so the name is only for its certificate's resolver. Reconnects by itself.
+/// A channel over mTLS that reconnects by itself. The server is verified by its SPIFFE ID; the TLS server name (`localhost`) only goes to
+/// the server's certificate resolver.
 pub async fn mtls(address: SocketAddr, config: ClientConfig) -> Result<Channel, Error> {
     let config = Arc::new(config);
     let dial = move |_: Uri| {
@@ -25,7 +26,7 @@ pub async fn mtls(address: SocketAddr, config: ClientConfig) -> Result<Channel, 
             Ok::<_, io::Error>(TokioIo::new(TlsConnector::from(config).connect(name, tcp).await?))
         }
     };
-    // tonic is built without TLS of its own; the connection is TLS all the same.
+    // tonic is built without TLS, hence the http URL; the connector uses TLS.
     Endpoint::from_static("http://localhost").connect_with_connector(service_fn(dial)).await
 }
 

@@ -1,4 +1,4 @@
-//! One connection, from its first frame to its end.
+//! One HTTP/2 connection, from its first frame to its end.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -25,37 +25,37 @@ use crate::limits;
 /// How a connection ended.
 #[derive(Debug)]
 pub enum Ended {
-    /// It never spoke HTTP/2.
+    /// The peer never spoke HTTP/2.
     NoPreface(NoPreface),
-    /// Its first bytes did not come in time.
+    /// The peer's first bytes did not arrive in time.
     Silent,
-    /// The peer ended it, in good order or not.
+    /// The peer closed the connection, cleanly or not.
     ByPeer,
-    /// It was asked to go, and went.
+    /// The server asked the peer to close, and the connection closed.
     Went(Why),
-    /// It was asked to go, and dropped.
+    /// The server asked the peer to close and then dropped the connection, or dropped it at once.
     Dropped(Why),
 }
 
-/// What both ends know when a connection is there.
+/// What both ends have agreed on when the connection is established.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Agreed {
-    /// That they speak HTTP/2 (ALPN): the server begins.
+    /// HTTP/2 was negotiated by ALPN: the server sends first.
     Http2,
-    /// Nothing: the peer's first bytes tell.
+    /// Nothing was negotiated: the peer's first bytes determine the protocol.
     Nothing,
 }
 
 impl Agreed {
-    /// What the handshake chose.
+    /// The result of the handshake's ALPN negotiation.
     pub fn by_alpn(chosen: Option<&[u8]>) -> Agreed {
         if chosen == Some(b"h2") { Agreed::Http2 } else { Agreed::Nothing }
     }
 }
 
-/// Serves HTTP/2 and nothing else. A peer that does not begin to speak it in time is dropped.
+/// Serves HTTP/2 only. A peer that does not begin to speak HTTP/2 in time is dropped.
 ///
-/// `at_once`: what the service tells of a call whose answer waits for nothing.
+/// `at_once`: announces calls whose answer waits for nothing.
 pub async fn serve_http2<IO, S, B>(io: IO, agreed: Agreed, service: S, at_once: AtOnce, ends: Ends, streams: u32) -> Ended
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -90,13 +90,13 @@ where
     serving.await
 }
 
-/// Has the calls of one connection answered: each by a task of its own, but for those whose answer waits for nothing. They are answered where
-/// they are read, so that a refusal for want of time takes no turn behind all that there is no time for.
+/// Executor for the calls of one connection. Each call gets its own task, except calls announced as ready: those are answered where they
+/// are read, so that a refusal for lack of capacity does not queue behind all the work for which capacity is lacking.
 #[derive(Clone, Default)]
 pub struct AtOnce(Arc<AtomicBool>);
 
 impl AtOnce {
-    /// The call that was just read is answered without waiting.
+    /// Announces that the call just read can be answered without waiting.
     pub fn announce(&self) {
         self.0.store(true, Relaxed);
     }
@@ -113,19 +113,19 @@ where
         }
         self.0.store(false, Relaxed);
         let mut call = Box::pin(call);
-        // Where it waits all the same, its task asks anew for what it waits for: a waker that does nothing misses nothing.
+        // If the call waits nonetheless, its new task polls again and registers a waker, so the no-op waker loses no wakeup.
         if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             drop(tokio::spawn(call));
         }
     }
 }
 
-/// The settings of every HTTP/2 connection. Pings find peers that vanished, also in the middle of a header block.
+/// The settings of every HTTP/2 connection. Pings detect vanished peers, even in the middle of a header block.
 fn http2(at_once: AtOnce, streams: u32) -> hyper::server::conn::http2::Builder<AtOnce> {
     let mut builder = hyper::server::conn::http2::Builder::new(at_once);
     builder
         .timer(TokioTimer::new())
-        // gRPC has no use for it.
+        // gRPC does not use the date header.
         .auto_date_header(false)
         .max_concurrent_streams(streams)
         .max_header_list_size(limits::HEADER_BYTES)
@@ -137,7 +137,7 @@ fn http2(at_once: AtOnce, streams: u32) -> hyper::server::conn::http2::Builder<A
     builder
 }
 
-/// Serves until the peer goes or the connection's end comes.
+/// Serves until the peer closes or one of the connection's ends is reached.
 pub async fn drive<C: GracefulConnection, IO: AsyncWrite + Unpin>(connection: C, turns: &Turns<IO>, mut ends: Ends) -> Ended {
     let mut connection = pin!(connection);
     let why = tokio::select! {
@@ -165,7 +165,7 @@ mod tests {
             let done = done.clone();
             async move { done.store(true, Relaxed) }
         };
-        // This runtime has one thread: a task has its turn when this one waits.
+        // This runtime has one thread: a spawned task runs when this task waits.
         calls.execute(answered(&done));
         assert!(!done.load(Relaxed), "it has a task of its own");
         tokio::task::yield_now().await;
@@ -183,7 +183,7 @@ mod tests {
         assert!(go_on.send(()).is_ok() && !done.load(Relaxed));
         tokio::task::yield_now().await;
         assert!(done.load(Relaxed), "it was woken as a task");
-        // One call is announced at a time.
+        // An announcement covers one call only.
         let later = Arc::new(AtomicBool::new(false));
         calls.execute(answered(&later));
         assert!(!later.load(Relaxed));

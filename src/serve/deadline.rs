@@ -1,4 +1,4 @@
-//! How long a caller waits: `grpc-timeout` (gRPC over HTTP/2, "Requests", Timeout). Nobody is kept busy for a caller that has gone.
+//! The caller's deadline: `grpc-timeout` (gRPC over HTTP/2, "Requests", Timeout). No work is done for a caller that no longer waits.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use http::HeaderMap;
 use crate::refusal::{Reason, Refusal};
 
 const HEADER: &str = "grpc-timeout";
-/// Most digits of its number, by the specification.
+/// Most digits of the timeout's number, by the specification.
 const DIGITS: usize = 8;
 
-/// How long the caller of these headers waits from now on; `None` for as long as it takes.
+/// The time for which the caller waits, counted from now; `None` if the headers set no deadline.
 pub(super) fn of(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
     let Some(first) = headers.get(HEADER) else { return Ok(None) };
     let once = headers.get_all(HEADER).iter().nth(1).is_none();
@@ -37,7 +37,7 @@ fn parse(value: &[u8]) -> Option<Duration> {
     })
 }
 
-/// What a call is answered whose time is over. What it proposed to the ledger is decided there all the same.
+/// The answer to a call whose deadline has passed. Proposals that the call already made to the ledger are still decided there.
 pub(super) fn passed(within: Duration) -> Refusal {
     let what = format!("the deadline of this call, {within:?}, has passed; what it asked for may have been done all the same");
     Refusal::new(Reason::DeadlineExceeded, what)

@@ -1,7 +1,8 @@
-//! When a connection ends: with its SVID, with the root that vouched for it, with the server, or with its time.
+//! When a connection ends: when its SVID expires, when the root that vouched for the SVID is removed, when the server stops, or when its
+//! maximum age is reached.
 //!
-//! First it is asked to go (GOAWAY: open calls go on, new ones find another connection), then it is dropped. No step of a clock extends a
-//! life: an end is reached when the wall clock or the steady clock says so, whichever is first.
+//! The peer is first asked to close (GOAWAY: open calls continue, new calls use another connection); later the connection is dropped. No
+//! adjustment of a clock extends a connection's life: an end is reached when either the wall clock or the steady clock says so.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,36 +16,36 @@ use crate::limits;
 use crate::seq::Millis;
 use crate::system::System;
 
-/// How often a sleeping connection looks at the wall clock, which may have been set forward.
+/// Interval at which a sleeping connection checks the wall clock, which may have been set forward.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Whether the server stops. It never goes back.
+/// Whether the server stops. The value never returns to false.
 pub type Stopping = watch::Receiver<bool>;
 
-/// Counts up with each change of the bundles in force, after the change.
+/// A counter that increases after each change of the bundles in effect.
 pub type TrustChanges = watch::Receiver<u64>;
 
-/// Why a connection is asked to go.
+/// Why the server ends a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Why {
-    /// Its SVID ends soon.
+    /// Its SVID expires soon.
     SvidEnds,
     /// The trust anchor that vouched for it is no longer trusted.
     AnchorRemoved,
     /// The server stops.
     Stopping,
-    /// It has lived as long as connections of its listener do.
+    /// The connection has reached the maximum age of its listener's connections.
     Old,
-    /// All places are taken, and its holder has the most of them.
+    /// All places are taken, and this holder has the most connections.
     MakesRoom,
-    /// The same, where too many that make room have not gone yet.
+    /// As [`Why::MakesRoom`], while too many connections that were asked to make room have not closed yet.
     NoRoom,
-    /// Its peer does not read what it is answered.
+    /// The peer does not read its answers.
     AnswersUnread,
 }
 
 impl Why {
-    /// The peer is not told, nor waited for.
+    /// Whether the connection is dropped at once, without asking the peer to close.
     pub fn is_at_once(self) -> bool {
         matches!(self, Why::NoRoom | Why::AnswersUnread)
     }
@@ -54,19 +55,19 @@ impl Why {
 pub struct Ends {
     system: System,
     stopping: Stopping,
-    /// Who it is, and what to compare that with when trust changes.
+    /// The peer's evidence, and the bundles against which it is checked again after each trust change.
     trust: Option<(Arc<Evidence>, BundlesInForce, TrustChanges)>,
-    /// Asked to go then, and gone then, by the steady clock.
+    /// When the peer is asked to close, and when the connection is dropped, by the steady clock.
     soft_at: u64,
     hard_at: u64,
     wall_end: Millis,
     why_soft: Why,
-    /// What the connection does, by which it may be ended.
+    /// The connection's activity, which the connection table uses to end connections.
     activity: Arc<Activity>,
 }
 
 impl Ends {
-    /// A connection of an SVID. `jitter` is any number: it spreads the ends of connections that began together.
+    /// The ends of a connection with an SVID. `jitter` is any number: it spreads the ends of connections that began together.
     pub fn with_svid(
         evidence: Arc<Evidence>,
         bundles: BundlesInForce,
@@ -91,19 +92,19 @@ impl Ends {
         }
     }
 
-    /// A connection of somebody without an SVID that lives at most `life_ms`, 0 for as long as the server.
+    /// The ends of a connection without an SVID, which lives for at most `life_ms`; 0 means as long as the server.
     pub fn without_svid(system: System, stopping: Stopping, life_ms: u64, activity: Arc<Activity>) -> Ends {
         let end = if life_ms == 0 { u64::MAX } else { system.steady().saturating_add(life_ms) };
         let hard_at = end.saturating_add(limits::CLOSE_MS);
         Ends { stopping, soft_at: end, hard_at, wall_end: Millis(u64::MAX), why_soft: Why::Old, trust: None, system, activity }
     }
 
-    /// What the connection does.
+    /// The connection's activity.
     pub fn activity(&self) -> &Arc<Activity> {
         &self.activity
     }
 
-    /// Waits until the connection is to be asked to go.
+    /// Waits until the peer is to be asked to close.
     pub async fn soft(&mut self) -> Why {
         let activity = self.activity.clone();
         tokio::select! {
@@ -112,7 +113,7 @@ impl Ends {
         }
     }
 
-    /// Waits until it loses its right to be.
+    /// Waits until the connection loses its authorization: the server stops, trust is withdrawn, or its time has passed.
     async fn by_right(&mut self) -> Why {
         loop {
             if *self.stopping.borrow() {
@@ -129,7 +130,7 @@ impl Ends {
         }
     }
 
-    /// Waits until a connection that was asked to go is to be dropped.
+    /// Waits until a connection whose peer was asked to close is to be dropped.
     pub async fn hard(&mut self, why: Why) {
         let grace = |ms: u64| self.system.steady().saturating_add(ms);
         let mut at = match why {
@@ -148,19 +149,19 @@ impl Ends {
             if left.is_zero() {
                 return;
             }
-            // Whether the server stops meanwhile makes no difference: its own end is later than ours or drops us.
+            // A stop of the server in between changes nothing: its own deadline is later than this one, or drops the connection anyway.
             self.next_change(left).await;
         }
     }
 
     fn still_trusted(&mut self) -> bool {
         let Some((evidence, bundles, changes)) = &mut self.trust else { return true };
-        // Before looking, so that a change right after the look wakes us.
+        // Mark before checking, so that a change right after the check wakes this task.
         changes.mark_unchanged();
         bundles.load().still_vouch_for(evidence)
     }
 
-    /// What is left until a moment of the steady clock, or until the SVID's end by the wall clock.
+    /// Time left until a moment of the steady clock, or zero if the SVID has expired by the wall clock.
     fn left(&self, at: u64) -> Duration {
         let steady = at.saturating_sub(self.system.steady());
         let past = self.wall_end <= self.system.wall();
@@ -180,7 +181,7 @@ impl Ends {
         match &mut self.trust {
             Some((_, _, changes)) => tokio::select! {
                 () = nap => {}
-                // Whoever changes trust is gone only when the server is.
+                // The sender of trust changes is dropped only when the server is.
                 gone = changes.changed() => if gone.is_err() { std::future::pending::<()>().await },
             },
             None => nap.await,

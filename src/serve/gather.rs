@@ -1,9 +1,9 @@
-//! Answers of one connection that become ready together go out in one write.
+//! Write coalescing: answers of one connection that become ready together are sent in one write.
 //!
-//! A commit answers many calls at once, and each of them wakes its connection. Were every wake a look at the connection, each answer would
-//! cost a pass through HTTP/2, a TLS record and a system call: a third of the CPU of a unary issuance. So a connection that is woken first
-//! lets whoever is ready have its turn ([`in_turn`]), and what it then writes is held until it is flushed ([`Gathered`]). A turn is what
-//! tokio makes of `yield_now`: when nothing else is ready, and after 61 others at the latest.
+//! A commit answers many calls at once, and each answer wakes its connection. Polling the connection at every wake would cost a pass
+//! through HTTP/2, a TLS record and a system call per answer: a third of the CPU of a unary issuance. A connection that is woken therefore
+//! first lets all tasks that are ready run ([`in_turn`]), and its output is held until it is flushed ([`Gathered`]). A turn is what tokio's
+//! `yield_now` provides: the connection runs when no other task is ready, and after 61 other tasks at the latest.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -18,44 +18,45 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::table::Activity;
 use crate::limits;
 
-/// Pieces in which what waits is given to TLS, bytes. TLS copies each of them, and above 2,112 bytes the C library copies with an instruction
-/// that takes ten times as long on some processors (Zen 4, as pages of source and target lie): 2 % of an issuance.
+/// Size of the pieces in which held output is given to TLS, bytes. TLS copies each piece, and above 2,112 bytes the C library copies with
+/// an instruction that takes ten times as long on some processors (Zen 4, depending on the page alignment of source and target): 2 % of an
+/// issuance.
 const PIECE: usize = 2 * 1024;
 const PIECES: usize = limits::GATHERED_BYTES.div_ceil(PIECE);
 
-/// What is written to a connection, held back until the end of its turn ([`in_turn`]) or until it is `limits::GATHERED_BYTES`.
+/// The output of a connection, held back until the end of the connection's turn ([`in_turn`]) or until it has `limits::GATHERED_BYTES`.
 ///
-/// To HTTP/2 it is flushed as soon as it is here: h2 asks for a flush after each frame of data, and nothing would ever be gathered.
+/// Towards HTTP/2 a flush succeeds immediately: h2 flushes after each data frame, and real flushes would prevent coalescing.
 pub struct Gathered<IO>(Arc<Mutex<Held<IO>>>);
 
 thread_local! {
-    /// What a connection held its last write in, for the next one of the thread: an idle connection holds no memory, and a busy one does not
-    /// grow a buffer anew for each write.
+    /// The buffer of a connection's last write, for the next connection on this thread: an idle connection holds no memory, and a busy one
+    /// does not grow a new buffer for each write.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// The end of a turn for what a [`Gathered`] holds.
+/// The handle that flushes a [`Gathered`] at the end of a turn.
 pub struct Turns<IO>(Arc<Mutex<Held<IO>>>);
 
 struct Held<IO> {
     io: IO,
     activity: Arc<Activity>,
     waiting: Vec<u8>,
-    /// How much of it was written.
+    /// How many of the held bytes were written.
     gone: usize,
-    /// Writing failed while HTTP/2 believed that all is well: what it does next fails.
+    /// The error of a write that failed after HTTP/2 was told that it succeeded: the next operation returns this error.
     broken: Option<io::ErrorKind>,
 }
 
 impl<IO> Gathered<IO> {
-    /// Over a connection.
+    /// Wraps a connection's IO.
     pub fn new(io: IO, activity: Arc<Activity>) -> (Gathered<IO>, Turns<IO>) {
         let held = Arc::new(Mutex::new(Held { io, activity, waiting: Vec::new(), gone: 0, broken: None }));
         (Gathered(held.clone()), Turns(held))
     }
 }
 
-/// Polls a connection not at each wake, but when whoever was ready then has had its turn. What it wrote goes out after each poll.
+/// Polls a connection not at each wake, but after all tasks that were ready have run. Its output is written after each poll.
 pub async fn in_turn<F: Future, IO: AsyncWrite + Unpin>(mut connection: Pin<&mut F>, turns: &Turns<IO>) -> F::Output {
     let bell = Arc::new(Bell::default());
     let waker = Waker::from(bell.clone());
@@ -72,7 +73,7 @@ pub async fn in_turn<F: Future, IO: AsyncWrite + Unpin>(mut connection: Pin<&mut
 }
 
 impl<IO: AsyncWrite + Unpin> Turns<IO> {
-    /// Writes what waits, as far as the peer takes it. What fails is told to the connection, which is polled for it.
+    /// Writes the held bytes as far as the peer accepts them. An error is stored for the connection, which is woken for it.
     fn write(&self, cx: &mut Context<'_>) {
         let mut held = self.0.lock();
         if let Poll::Ready(Err(error)) = held.poll_drain(cx) {
@@ -108,7 +109,7 @@ impl<IO> Held<IO> {
 }
 
 impl<IO: AsyncWrite + Unpin> Held<IO> {
-    /// Writes and flushes all that waits, and notes whether the peer takes it.
+    /// Writes and flushes all held bytes, and records whether the peer accepts them.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let drained = self.poll_write_all(cx);
         self.activity.writes(drained.is_pending());
@@ -118,7 +119,7 @@ impl<IO: AsyncWrite + Unpin> Held<IO> {
     fn poll_write_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.unbroken()?;
         if self.waiting.is_empty() {
-            // TLS may hold back what is its own: a ticket, a refused record.
+            // TLS may hold back data of its own: a ticket, a refused record.
             return Pin::new(&mut self.io).poll_flush(cx);
         }
         while let Some(rest) = self.waiting.get(self.gone..).filter(|rest| !rest.is_empty()) {
@@ -178,7 +179,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
     }
 }
 
-/// Rung by every wake; it is heard once, after others had their turn.
+/// A waker that any number of wakes set; the connection's task is woken once, after other tasks had their turn.
 #[derive(Default)]
 struct Bell {
     rung: AtomicBool,
@@ -186,14 +187,15 @@ struct Bell {
 }
 
 impl Bell {
-    /// Who hears it is here: what rings from now on is heard once more.
+    /// Records the connection's task as the one to wake. Wakes from now on cause one more poll.
     fn answered_by(&self, task: &Waker) {
         let mut known = self.task.lock();
         if !known.as_ref().is_some_and(|known| known.will_wake(task)) {
             *known = Some(task.clone());
         }
         drop(known);
-        // A swap, not a store: whoever rang before is seen with all he did, whoever rings later is heard.
+        // A swap, not a store: with acquire ordering, everything that an earlier waker did is visible to this poll, and a later wake causes
+        // another poll.
         self.rung.swap(false, Ordering::AcqRel);
     }
 }
@@ -209,7 +211,8 @@ impl Wake for Bell {
         }
         let task = self.task.lock().clone();
         if let Some(task) = task {
-            // Polled once, it leaves the waker with the scheduler, for after this turn; where there is none, it is woken at once.
+            // One poll of `yield_now` leaves the waker with the scheduler, which wakes the task after this turn; without a scheduler the
+            // task is woken at once.
             let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&task));
         }
     }
@@ -221,7 +224,7 @@ mod tests {
     use crate::serve::shares::ShareBounds;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// Counts the writes that come through.
+    /// Counts the writes that arrive.
     struct Counted {
         writes: usize,
         most: usize,
@@ -263,7 +266,7 @@ mod tests {
             let connection = async {
                 for n in 0..100u8 {
                     io.write_all(&[n; 3]).await.unwrap();
-                    // As h2 asks after each frame.
+                    // As h2 flushes after each frame.
                     io.flush().await.unwrap();
                 }
                 std::future::poll_fn(|cx| {
@@ -309,7 +312,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         let before = polls.load(Ordering::SeqCst);
-        // Each wakes it, from a task of its own, as answers wake their connection.
+        // Each message is sent from its own task and wakes the connection, as answers wake their connection.
         let tasks: Vec<_> = (0..100)
             .map(|n| {
                 tokio::spawn({
@@ -335,7 +338,7 @@ mod tests {
                 if rung.load(Ordering::SeqCst) {
                     return Poll::Ready(());
                 }
-                // Woken by a thread that knows no scheduler, perhaps before this poll is over.
+                // Woken by a thread without a scheduler, perhaps before this poll has returned.
                 let (waker, rung) = (cx.waker().clone(), rung.clone());
                 thread.get_or_insert_with(|| {
                     std::thread::spawn(move || {

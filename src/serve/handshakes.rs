@@ -1,7 +1,8 @@
-//! Threads for handshakes.
+//! Threads for TLS handshakes.
 //!
-//! A handshake costs as much as twenty issuances, and whoever asks for one is not known yet. So handshakes have threads of their own that
-//! yield to all others of this process: a storm of them gets what issuing leaves over, and a little more so that it ends.
+//! A handshake costs as much as twenty issuances, and its client is not authenticated yet. Handshakes therefore have their own threads at a
+//! lower priority than all others of this process: during a storm of handshakes they get the capacity that issuing leaves over, and a
+//! little more, so that the storm ends.
 
 use std::io;
 
@@ -11,18 +12,18 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::limits;
 
-/// The lowest priority that there is (sched(7)).
+/// The lowest priority (sched(7)).
 const LEAST: i32 = 19;
 
-/// The threads. Dropping it ends them; handshakes that are under way are given up.
+/// The threads. Dropping this value ends them and aborts handshakes in progress.
 pub struct Handshakes(Option<Runtime>);
 
 impl Handshakes {
-    /// So many threads.
+    /// Starts `threads` threads.
     pub fn start(threads: usize) -> io::Result<Handshakes> {
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(threads.max(1)).enable_all().thread_name("mayfly-handshakes").on_thread_start(|| {
-            // On Linux a thread has a priority of its own (sched(7)). To lower it needs no right.
+            // On Linux a thread has its own priority (sched(7)). Lowering it needs no privilege.
             let thread = Some(gettid());
             let lower = |now: i32| setpriority_process(thread, (now + limits::HANDSHAKE_NICE).min(LEAST));
             if let Err(error) = getpriority_process(thread).and_then(lower) {
@@ -32,7 +33,7 @@ impl Handshakes {
         Ok(Handshakes(Some(builder.build()?)))
     }
 
-    /// Runs one there. `None` where the threads have ended.
+    /// Runs a handshake on these threads. `None` if the threads have ended.
     pub async fn run<T: Send + 'static>(&self, handshake: impl Future<Output = T> + Send + 'static) -> Option<T> {
         let running = self.0.as_ref()?.spawn(handshake);
         let _ends_with_us = AbortOnDrop(running.abort_handle());
@@ -50,7 +51,7 @@ impl Drop for AbortOnDrop {
 
 impl Drop for Handshakes {
     fn drop(&mut self) {
-        // Perhaps on a thread of another runtime, which must not wait.
+        // This may run on a thread of another runtime, which must not block.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }

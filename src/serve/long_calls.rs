@@ -1,4 +1,4 @@
-//! Threads for calls that may look at much: lists, searches, counts. What serves everybody else does not wait for them.
+//! Threads for calls that may examine much data: lists, searches, counts. All other calls run elsewhere and do not wait for these.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use crate::limits;
 
-/// The threads, and the places of calls on them. Dropping it ends them; calls that are under way are given up.
+/// The threads and the places of calls on them. Dropping this value ends the threads and aborts calls in progress.
 #[derive(Debug)]
 pub struct LongCalls {
     runtime: Option<Runtime>,
@@ -15,14 +15,14 @@ pub struct LongCalls {
 }
 
 impl LongCalls {
-    /// So many threads of this name.
+    /// Starts `threads` threads with this name.
     pub fn start(name: &str, threads: usize) -> io::Result<LongCalls> {
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(threads.max(1)).enable_all().thread_name(name);
         Ok(LongCalls { runtime: Some(builder.build()?), places: Semaphore::new(limits::LONG_CALLS) })
     }
 
-    /// Runs one there, when there is a place. `None` where the threads have ended.
+    /// Runs a call on these threads once a place is free. `None` if the threads have ended.
     pub async fn run<T: Send + 'static>(&self, call: impl Future<Output = T> + Send + 'static) -> Option<T> {
         let _place = self.places.acquire().await.ok()?;
         let running = self.runtime.as_ref()?.spawn(call);
@@ -41,7 +41,7 @@ impl Drop for AbortOnDrop {
 
 impl Drop for LongCalls {
     fn drop(&mut self) {
-        // Perhaps on a thread of another runtime, which must not wait.
+        // This may run on a thread of another runtime, which must not block.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

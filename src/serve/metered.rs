@@ -1,7 +1,7 @@
-//! Requests that are not whole yet: bounded in bytes (of a connection, of a caller, of all) and in time.
+//! Limits incomplete requests in bytes (per connection, per caller and in total) and in time.
 //!
-//! A message may have `limits::REQUEST_BYTES` and a connection `limits::CONNECTION_STREAMS` calls: without a bound of its own one peer could
-//! have the server hold gigabytes of messages that never end. Messages that come whole cost nothing here.
+//! A message may have `limits::REQUEST_BYTES` and a connection `limits::CONNECTION_STREAMS` calls: without a further limit one peer could
+//! make the server hold gigabytes of messages that never end. Messages that arrive complete cost nothing here.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,31 +21,31 @@ use crate::refusal::{No, Reason, Refusal};
 /// How many messages a request has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Messages {
-    /// One: the request has to be whole in time.
+    /// One: the request has to be complete in time.
     One,
-    /// Any number: each message has to be whole in time, once it began.
+    /// Any number: each message has to be complete in time, counted from its first byte.
     Many,
 }
 
-/// A request's body, its unfinished message counted.
+/// A request's body, whose incomplete message is counted.
 pub struct Metered<B> {
     body: B,
     activity: Arc<Activity>,
     messages: Messages,
     message: Message,
-    /// Bytes of the message that is not whole.
+    /// Bytes of the incomplete message.
     begun: usize,
-    /// What is counted for this request at the moment.
+    /// Bytes that are currently counted for this request.
     held: usize,
-    /// The request waits for its peer: for what its stream costs, it is counted.
+    /// Whether the request waits for its peer; then the cost of its stream is counted.
     waits: bool,
-    /// The time in which it has to be whole.
+    /// The time in which the request or message has to be complete.
     within: Duration,
     late: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B> Metered<B> {
-    /// Counted for a connection and its holder.
+    /// Counts for a connection and its holder.
     pub fn new(body: B, activity: Arc<Activity>, messages: Messages) -> Metered<B> {
         let within = Duration::from_millis(limits::REQUEST_MS);
         Metered { body, activity, messages, message: Message::default(), begun: 0, held: 0, waits: false, within, late: None }
@@ -63,7 +63,7 @@ impl<B> Metered<B> {
         Ok(())
     }
 
-    /// The peer sent nothing more: from now on the request is counted, and its time runs.
+    /// The peer has sent nothing more: from now on the request is counted, and its time runs.
     fn poll_waits(&mut self, cx: &mut Context<'_>) -> Result<(), Refusal> {
         if !std::mem::replace(&mut self.waits, true) {
             self.hold()?;
@@ -90,20 +90,20 @@ impl<B> Drop for Metered<B> {
     }
 }
 
-/// Where in its length-prefixed messages a body stands (gRPC over HTTP/2, "Length-Prefixed-Message").
+/// The position of a body within its length-prefixed messages (gRPC over HTTP/2, "Length-Prefixed-Message").
 #[derive(Default)]
 struct Message {
     prefix: [u8; 5],
-    /// Bytes of the prefix that came.
+    /// Received bytes of the prefix.
     begun: usize,
-    /// Bytes of the message that are to come.
+    /// Outstanding bytes of the message.
     left: usize,
-    /// Bytes of it that came.
+    /// Received bytes of the message.
     came: usize,
 }
 
 impl Message {
-    /// Goes on by what came. Answers with the bytes that are held of a message that is not whole.
+    /// Advances by received bytes. Returns the number of held bytes of an incomplete message.
     fn take(&mut self, mut bytes: &[u8]) -> usize {
         while !bytes.is_empty() {
             if self.begun < self.prefix.len() {
@@ -147,7 +147,7 @@ where
         if let Some(data) = frame.data_ref() {
             let whole = self.message.take(data);
             if self.messages == Messages::Many && (whole == 0 || whole < self.begun) {
-                // A message was finished; the time of the next begins anew.
+                // A message was completed; the time of the next one starts anew.
                 self.late = None;
             }
             self.begun = whole;
@@ -184,11 +184,11 @@ mod tests {
         assert_eq!(at.take(&[message(3), message(0), message(9)[..7].to_vec()].concat()), 7);
         assert_eq!(at.take(&[7; 7]), 0);
         assert_eq!(at.take(&[0, 0]), 2);
-        // A length that never comes holds no more than what came.
+        // An announced length whose bytes never arrive holds no more than the received bytes.
         assert_eq!(at.take(&[255, 255, 255, 1, 2, 3]), 8);
     }
 
-    /// What a peer sent so far, and whether it says more.
+    /// The chunks that a peer sends; afterwards it stays silent.
     struct Drip(Vec<&'static [u8]>);
 
     impl Body for Drip {
@@ -230,7 +230,7 @@ mod tests {
         ] {
             assert_eq!(refused(&mut body(&sent, messages)).await, "request_ms", "{sent:?}");
         }
-        // Between two messages of a stream nobody waits for anything.
+        // Between two messages of a stream no time limit runs.
         let mut idle = body(&[&[0, 0, 0, 0, 1, 1]], Messages::Many);
         let waits = tokio::time::timeout(10 * within, refused(&mut idle));
         assert!(waits.await.is_err());
@@ -247,7 +247,7 @@ mod tests {
         drop(first);
         activity.take_unfinished(4).unwrap();
         activity.give_unfinished(limits::CONNECTION_UNFINISHED_BYTES);
-        // On more connections than one has bytes for.
+        // On more connections than the limit of one connection allows.
         let most = limits::UNFINISHED_BYTES_PER_CALLER;
         activity.share().take_unfinished(most - 4).unwrap();
         let mut second = Metered::new(Drip(vec![&[0, 0, 0, 0, 9]]), activity.clone(), Messages::One);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes are cut into frames, what is held is what lies beyond the last whole message.
+        /// However the bytes are cut into frames, the held bytes are those after the last complete message.
         #[test]
         fn cuts_do_not_matter(sizes in proptest::collection::vec(0usize..40, 0..12), tail in 0usize..30, cuts in proptest::collection::vec(1usize..20, 1..60)) {
             let mut all: Vec<u8> = sizes.iter().flat_map(|s| message(*s)).collect();

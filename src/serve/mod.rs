@@ -1,10 +1,10 @@
-//! What listens: TLS and the services behind it.
+//! The listeners: TLS and the services behind it.
 //!
-//! - [`tls`], [`peer`]: who is at the other end. [`status`], [`answer`]: what a call answers instead of an answer, and when.
-//! - [`listener`]: accepting, within bounds. [`connection`]: one connection from its first frame to its end. [`ends`]: when it ends.
-//! - `arrivals`, [`table`]: the places of handshakes and of connections. [`shares`], `metered`, `unread`, `public_body`: what a peer may make us hold.
-//!   [`long_calls`]: threads for lists.
-//! - [`unix`]: the operators' local socket. [`public`]: HTTPS for everybody. [`grpc`]: the services.
+//! - [`tls`], [`peer`]: the identity of the peer. [`status`], [`answer`]: errors as gRPC statuses, and the answering of calls.
+//! - [`listener`]: accepting within limits. [`connection`]: one connection from its first frame to its end. [`ends`]: when it ends.
+//! - `arrivals`, [`table`]: the places of handshakes and of connections. [`shares`], `metered`, `unread`, `public_body`: limits on the memory
+//!   that a peer can occupy. [`long_calls`]: threads for lists.
+//! - [`unix`]: the operators' local socket. [`public`]: HTTPS for unauthenticated clients. [`grpc`]: the services.
 
 pub mod answer;
 mod arrivals;

@@ -1,4 +1,4 @@
-//! Who is on the other end of a connection. Put there by the listener from the TLS session or the socket, never from a header.
+//! The identity of a connection's peer. The listener sets it from the TLS session or the socket, never from a header.
 
 use tonic::{Request, Status};
 
@@ -6,12 +6,12 @@ use super::status::status;
 use crate::identity::caller::{Caller, Operator};
 use crate::refusal::{No, Reason, Refusal};
 
-/// The peer of a connection, in every request's extensions.
+/// The peer of a connection, stored in every request's extensions.
 #[derive(Clone, Debug)]
 pub enum Peer {
     /// A workload by its SVID, on the workload listener.
     Workload(Caller),
-    /// Somebody by an SVID, on the admin listener.
+    /// An operator by an SVID, on the admin listener.
     Admin(Caller),
     /// A peer of the local socket, by uid.
     Local(u32),
@@ -21,12 +21,12 @@ fn nobody() -> Status {
     status(No::Refusal(Refusal::new(Reason::NotAuthenticated, "this listener takes calls over mTLS with an X.509-SVID")))
 }
 
-/// The workload that calls.
+/// The calling workload.
 pub fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     caller_of(request.extensions().get())
 }
 
-/// The workload that a peer is.
+/// The caller of a peer with an SVID.
 pub fn caller_of(peer: Option<&Peer>) -> Result<Caller, Status> {
     match peer {
         Some(Peer::Workload(caller) | Peer::Admin(caller)) => Ok(caller.clone()),
@@ -34,7 +34,7 @@ pub fn caller_of(peer: Option<&Peer>) -> Result<Caller, Status> {
     }
 }
 
-/// The operator who calls. Whether that SVID or uid may do it is the admin policy's to say.
+/// The calling operator. The admin policy decides whether that SVID or uid is permitted.
 pub fn operator<T>(request: &Request<T>) -> Result<Operator, Status> {
     match request.extensions().get::<Peer>() {
         Some(Peer::Admin(caller)) => Ok(Operator::Svid(caller.clone())),
@@ -43,7 +43,7 @@ pub fn operator<T>(request: &Request<T>) -> Result<Operator, Status> {
     }
 }
 
-/// An operator's call on the workload listener.
+/// The refusal for an operator's call on the workload listener.
 pub fn elsewhere() -> Refusal {
     Refusal::new(Reason::NotAuthenticated, "this is served on the admin listener only")
         .by("the workload listener has no operators")

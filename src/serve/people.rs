@@ -1,6 +1,6 @@
-//! HTTPS for people and jobs and for those who meet them: signing in, attesting, the bundle of our own trust domain, its CRLs.
+//! HTTPS endpoints for people, jobs and relying services: sign-in, attestation, the bundle of mayfly's own trust domain, and its CRLs.
 //!
-//! Nobody is known here. What is asked costs two checks of signatures at most, and only so many are under way at once.
+//! Clients are unauthenticated here. A request costs at most two signature checks, and the number of concurrent sign-ins is limited.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ use crate::logins::{SignedIn, Token};
 use crate::own_domain::{OwnDomain, not_configured};
 use crate::refusal::{Code, No, Reason, Refusal};
 
-/// The paths below the issuer's own.
+/// The routes below the issuer's own path.
 pub(super) fn router(base: &str) -> Router<Published> {
     Router::new()
         .route(&format!("{base}/spiffe/bundle.json"), get(bundle))
@@ -39,29 +39,29 @@ pub(super) fn router(base: &str) -> Router<Published> {
         .layer(DefaultBodyLimit::max(limits::LOGIN_BODY_BYTES))
 }
 
-/// One way to sign in: what a command line needs to ask the provider.
+/// One identity provider, with the parameters that a command line needs for asking it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Provider {
-    /// Its short name.
+    /// The provider's short name.
     pub name: String,
-    /// Its issuer URL.
+    /// The provider's issuer URL.
     pub issuer: String,
-    /// Our client id there.
+    /// mayfly's client id at the provider.
     pub client_id: String,
 }
 
-/// The ways to sign in.
+/// The available ways to sign in.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Ways {
-    /// The trust domain that people become members of.
+    /// The trust domain of the issued SVIDs.
     pub trust_domain: String,
-    /// Who knows them.
+    /// The identity providers.
     pub providers: Vec<Provider>,
-    /// ID tokens of the device flow are taken.
+    /// Whether ID tokens of the device flow are accepted.
     pub device: bool,
 }
 
-/// What somebody signs in with.
+/// The request body of a sign-in.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
 pub struct LoginRequest {
@@ -71,32 +71,32 @@ pub struct LoginRequest {
     pub csr: String,
 }
 
-/// What comes of it.
+/// The answer to a successful sign-in.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LoginAnswer {
     /// The login, by its credential id.
     pub credential: String,
-    /// The seq of its record.
+    /// The sequence number of its record.
     pub seq: u64,
-    /// The SPIFFE ID.
+    /// The SPIFFE ID of the person or job.
     pub spiffe_id: String,
     /// The certificate, PEM.
     pub certificate: String,
-    /// Its end, milliseconds since 1970.
+    /// Expiry of the certificate, milliseconds since 1970.
     pub expires_at: u64,
 }
 
-/// Why not.
+/// The answer to a refused sign-in.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct LoginRefused {
-    /// From the closed list of reasons; empty for a fault.
+    /// The reason, from the closed list of refusals; empty for a fault.
     pub reason: String,
-    /// In words.
+    /// The refusal in words.
     pub message: String,
     /// The rule that refused.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub rule: String,
-    /// Who can change that, and how.
+    /// Who can change the rule, and how.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub way_out: String,
 }
@@ -150,7 +150,7 @@ async fn login(State(published): State<Published>, Extension(client): Extension<
     answered(signed_in(published.authority(), &client, &body).await)
 }
 
-/// What came of it.
+/// The response for the result of a sign-in.
 pub(super) fn answered(made: Result<SignedIn, No>) -> Response {
     match made {
         Ok(made) => {
@@ -167,14 +167,14 @@ pub(super) fn answered(made: Result<SignedIn, No>) -> Response {
     }
 }
 
-/// A place among the logins that are looked at.
+/// A place among the concurrent logins.
 pub(super) struct LoginPlace<'a> {
     _of_address: LoginUnderWay<'a>,
     _in_all: SemaphorePermit<'a>,
 }
 
-/// Our own domain, and a place among those that are looked at. Beyond it nobody waits: whoever is let in holds a place only while signatures
-/// are checked, or keys fetched.
+/// Returns mayfly's own domain and a place among the concurrent logins. Beyond the limit a login is refused instead of queued: a login
+/// holds its place only while signatures are checked or keys fetched.
 pub(super) fn place<'a>(authority: &'a Authority, client: &'a Client) -> Result<(&'a OwnDomain, LoginPlace<'a>), Refusal> {
     let own = authority.own_domain.as_ref().ok_or_else(not_configured)?;
     let full = |name, bound: usize| Refusal::limit(name, bound as u64, Duration::from_secs(1));
@@ -184,7 +184,7 @@ pub(super) fn place<'a>(authority: &'a Authority, client: &'a Client) -> Result<
     Ok((own, LoginPlace { _of_address: of_address, _in_all: in_all }))
 }
 
-/// The key that a certificate is asked for.
+/// The key for which a certificate is requested.
 pub(super) fn key_of(csr: &str) -> Result<Csr, Refusal> {
     let der = STANDARD.decode(csr).map_err(|_| Refusal::field("csr", "is not base64 of a PKCS#10 request in DER"))?;
     Csr::check(&der).map_err(|defect| Refusal::field("csr", defect))
@@ -199,7 +199,7 @@ async fn signed_in(authority: &Authority, client: &Client, body: &[u8]) -> Resul
     authority.sign_in(&token, &key).await
 }
 
-/// An ID token of a provider that logs people in, for us. Nothing in it is believed before.
+/// Verifies an ID token of a provider that is configured for login. No claim is trusted before this check.
 async fn verified(authority: &Authority, token: &str) -> Result<Token, No> {
     let no = |what: String| No::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the ID token is not taken: {what}")));
     if !may_be_id_token(token) {
@@ -228,7 +228,7 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     (status, headers, serde_json::to_vec(body).unwrap_or_default()).into_response()
 }
 
-/// A refusal with its reason; a fault of ours without its words.
+/// The response for a refusal with its reason; for a fault without the fault's text.
 pub(super) fn told(no: &No) -> Response {
     let No::Refusal(no) = no else {
         tracing::error!(%no, "somebody could not sign in");
@@ -250,7 +250,7 @@ pub(super) fn told(no: &No) -> Response {
     response
 }
 
-/// As the HTTP mapping of gRPC codes has it (google.rpc.Code).
+/// The HTTP status by the mapping of gRPC codes (google.rpc.Code).
 fn http_status(reason: Reason) -> StatusCode {
     match reason.code() {
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,

@@ -1,4 +1,4 @@
-//! The first bytes of a connection: HTTP/2 is spoken with prior knowledge, and whoever speaks something else learns so at once.
+//! The first bytes of a connection: HTTP/2 is spoken with prior knowledge, and a peer that speaks another protocol is told so at once.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 /// The client's connection preface (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// What a peer gets that speaks HTTP/1.1 (RFC 9110, section 15.5.22).
+/// The answer to a peer that speaks HTTP/1.1 (RFC 9110, section 15.5.22).
 const USE_HTTP2: &[u8] =
     b"HTTP/1.1 426 Upgrade Required\r\nupgrade: h2c\r\nconnection: upgrade, close\r\ncontent-type: text/plain\r\n\
 content-length: 32\r\n\r\nthis port speaks gRPC (HTTP/2)\r\n";
@@ -28,7 +28,7 @@ pub enum NoPreface {
     Io(#[from] io::Error),
 }
 
-/// Reads the preface. The caller bounds its time.
+/// Reads the preface. The caller limits the time.
 ///
 /// The preface stays readable for the HTTP/2 layer. A peer that speaks HTTP/1 is answered before this returns.
 pub async fn expect_http2<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO) -> Result<Replayed<IO>, NoPreface> {
@@ -47,7 +47,7 @@ pub async fn expect_http2<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO) -> Res
         if !looks_like_http1(so_far) {
             return Err(NoPreface::Other);
         }
-        // The answer may meet a closed door; the connection ends either way.
+        // Errors of this answer are ignored; the connection ends either way.
         let _ = io.write_all(USE_HTTP2).await;
         let _ = io.shutdown().await;
         return Err(NoPreface::Http1);
@@ -55,23 +55,23 @@ pub async fn expect_http2<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO) -> Res
     Ok(Replayed { preface: PREFACE, io, spoke: None })
 }
 
-/// A method's first letters: upper case, as all that are registered (RFC 9110, section 9.1).
+/// Whether the bytes begin like an HTTP/1 method: upper-case letters, as in all registered methods (RFC 9110, section 9.1).
 fn looks_like_http1(bytes: &[u8]) -> bool {
     let method = bytes.iter().take_while(|b| b.is_ascii_uppercase()).count();
     method > 0 && (method == bytes.len() || bytes.get(method) == Some(&b' '))
 }
 
-/// A stream whose preface is read once more, or that nothing was read of yet.
+/// A stream whose consumed preface is read once more, or from which nothing has been read.
 pub struct Replayed<IO> {
     preface: &'static [u8],
     io: IO,
-    /// Told when the peer has said as much as a preface, and how many bytes are wanting.
+    /// Notified when the peer has sent as many bytes as a preface has; with the number of bytes still missing.
     spoke: Option<(oneshot::Sender<()>, usize)>,
 }
 
 impl<IO> Replayed<IO> {
-    /// One on which we speak first: whoever agreed on HTTP/2 in the handshake waits for our settings, or may (RFC 9113, section 3.4). With
-    /// what tells that the peer has said as much as a preface.
+    /// A stream on which the server sends first: a peer that negotiated HTTP/2 in the handshake waits for the server's settings, or may
+    /// (RFC 9113, section 3.4). The receiver is notified when the peer has sent as many bytes as a preface has.
     pub fn unheard(io: IO) -> (Replayed<IO>, oneshot::Receiver<()>) {
         let (spoke, heard) = oneshot::channel();
         (Replayed { preface: &[], io, spoke: Some((spoke, PREFACE.len())) }, heard)
@@ -89,7 +89,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Replayed<IO> {
                 *wanting == 0
             });
             if let Some((spoke, _)) = heard {
-                // Nobody waits for it any more where the connection is ending.
+                // The receiver is gone if the connection is ending.
                 let _ = spoke.send(());
             }
             return read;

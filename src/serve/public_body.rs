@@ -1,5 +1,5 @@
-//! Requests and answers of the public listener, where nobody is known: a body is read into one buffer, in time, and within what its source
-//! address and all others may hold; an answer counts until it was read.
+//! Requests and answers of the public listener, whose clients are unauthenticated. A body is read into one buffer, within a time limit and
+//! within the byte limits of its source address and of all addresses; an answer counts until it has been read.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::table::Activity;
 use crate::limits;
 use crate::refusal::Refusal;
 
-/// The connection of a request, in its extensions: whose share its work counts for.
+/// The connection of a request, stored in the request's extensions: its share is charged for the request's work.
 #[derive(Clone)]
 pub struct Client(pub Arc<Activity>);
 
@@ -32,7 +32,7 @@ where
     answer_within(Duration::from_millis(limits::PUBLIC_BODY_MS), call, router, activity).await
 }
 
-/// The same with another time in which a body has to be whole.
+/// As [`answer`], with another time limit for the body.
 async fn answer_within<B>(
     within: Duration,
     call: Request<B>,
@@ -60,7 +60,7 @@ where
         Ok(body) => body,
         Err(mut no) => {
             if version < Version::HTTP_2 {
-                // What is left of the body is not read.
+                // The rest of the body is not read.
                 no.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             return Ok(no);
@@ -73,7 +73,7 @@ where
     Ok(answered)
 }
 
-/// A body, in one buffer that counts for its holder until it was looked at.
+/// Reads a body into one buffer, which counts for its holder until the body has been processed.
 async fn whole<B: HttpBody<Data = Bytes> + Unpin>(mut body: B, activity: &Arc<Activity>) -> Result<Bytes, Response> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
@@ -87,13 +87,13 @@ async fn whole<B: HttpBody<Data = Bytes> + Unpin>(mut body: B, activity: &Arc<Ac
     read.hold(limits::UNFINISHED_REQUEST_BYTES)?;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| plain(StatusCode::BAD_REQUEST, "the body could not be read\n"))?;
-        // Trailers say nothing here.
+        // Trailers are ignored.
         let Ok(data) = frame.into_data() else { continue };
         if read.bytes.len() + data.len() > limits::LOGIN_BODY_BYTES {
             return Err(too_large());
         }
         if read.bytes.len() + data.len() > read.bytes.capacity() {
-            // All at once: a buffer that grows leaves copies of what it held behind.
+            // Reserved in one step: a growing buffer would leave copies of its content behind.
             read.hold(limits::LOGIN_BODY_BYTES)?;
             read.bytes.reserve_exact(limits::LOGIN_BODY_BYTES);
         }
@@ -102,7 +102,7 @@ async fn whole<B: HttpBody<Data = Bytes> + Unpin>(mut body: B, activity: &Arc<Ac
     Ok(Bytes::from_owner(read))
 }
 
-/// What was read of a body. It may hold a token, so it is wiped.
+/// The bytes read of a body. They may contain a token, so they are wiped.
 struct Unfinished {
     bytes: Zeroizing<Vec<u8>>,
     held: usize,
@@ -133,7 +133,7 @@ impl Drop for Unfinished {
     }
 }
 
-/// An answer that counts until it was read. Answers here are in memory as a whole.
+/// Counts an answer until it has been read. Answers of this listener are in memory as a whole.
 async fn counted(answer: Response, activity: &Arc<Activity>) -> Response {
     let (parts, body) = answer.into_parts();
     let Ok(body) = body.collect().await else { return plain(StatusCode::INTERNAL_SERVER_ERROR, "") };
@@ -168,7 +168,7 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    /// A body in pieces of which the last never comes.
+    /// A body whose last piece never arrives.
     struct Drip(VecDeque<Bytes>);
 
     impl HttpBody for Drip {

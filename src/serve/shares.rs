@@ -1,5 +1,5 @@
-//! What peers hold of a listener's memory: bytes of requests that are not whole, bytes of answers that are not read, calls under way. Each is
-//! bounded for one holder (a SPIFFE ID, a source address, a local uid) and for all holders together.
+//! Shares of a listener's memory: bytes of incomplete requests, bytes of unread answers, and calls in progress. Each is limited per holder
+//! (a SPIFFE ID, a source address, a local uid) and over all holders.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use super::long_calls::LongCalls;
 use crate::limits;
 use crate::refusal::Refusal;
 
-/// Whose share something counts for.
+/// The holder to which a resource is charged.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Holder {
     /// A workload, a person or an operator, by SPIFFE ID.
     Identity(Arc<str>),
-    /// Somebody unknown, by source address.
+    /// An unauthenticated client, by source address.
     Address(Network),
-    /// A user of this host, at the local socket.
+    /// A user of this host, on the local socket.
     LocalUid(u32),
 }
 
-/// What counts as one source address: an IPv4 address, or the /64 of an IPv6 address, which is what one host is given.
+/// A source address: an IPv4 address, or the /64 of an IPv6 address, which is the range that one host gets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Network {
     /// An IPv4 address.
@@ -34,7 +34,7 @@ pub enum Network {
 }
 
 impl Network {
-    /// Of a peer's address.
+    /// The network of a peer's address.
     pub fn of(address: SocketAddr) -> Network {
         match address.ip().to_canonical() {
             IpAddr::V4(ip) => Network::V4(ip.to_bits()),
@@ -43,21 +43,21 @@ impl Network {
     }
 }
 
-/// One resource: its name in refusals, and its bounds.
+/// One resource: the names of its limits in refusals, and the limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
-    /// The name of the bound of one holder.
+    /// The name of the limit of one holder.
     pub own_name: &'static str,
-    /// The most of one holder.
+    /// The limit of one holder.
     pub own: usize,
-    /// The name of the bound of all.
+    /// The name of the limit of all holders.
     pub all_name: &'static str,
-    /// The most of all holders.
+    /// The limit of all holders.
     pub all: usize,
 }
 
 impl Bound {
-    /// What a holder gets while all places are taken by others: a sixty-fourth of its share.
+    /// The amount that a holder gets even when all capacity is taken by others: a sixty-fourth of its share.
     fn always(&self) -> usize {
         self.own / 64
     }
@@ -74,19 +74,19 @@ impl Bound {
     }
 }
 
-/// The bounds of a listener.
+/// The limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct ShareBounds {
-    /// Bytes of requests that are not whole yet.
+    /// Bytes of incomplete requests.
     pub unfinished: Bound,
-    /// Bytes of answers that were not read yet.
+    /// Bytes of unread answers.
     pub unread: Bound,
-    /// Calls under way that are no single exchange, of one holder.
+    /// Calls in progress of one holder, single exchanges not counted.
     pub calls: usize,
 }
 
 impl ShareBounds {
-    /// Those of a listener whose peers show an X.509-SVID, and of the local socket.
+    /// The limits of a listener whose peers present an X.509-SVID, and of the local socket.
     pub const AUTHENTICATED: ShareBounds = ShareBounds {
         unfinished: Bound {
             own_name: "unfinished_bytes_per_caller",
@@ -103,7 +103,7 @@ impl ShareBounds {
         calls: limits::CALLS_PER_CALLER,
     };
 
-    /// Those of the public listener.
+    /// The limits of the public listener.
     pub const PUBLIC: ShareBounds = ShareBounds {
         unfinished: Bound {
             own_name: "public_unfinished_bytes_per_address",
@@ -121,7 +121,7 @@ impl ShareBounds {
     };
 }
 
-/// What all holders of one listener hold.
+/// The amounts that all holders of one listener hold.
 #[derive(Debug)]
 pub struct Pool {
     bounds: ShareBounds,
@@ -131,70 +131,70 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Nothing is held.
+    /// A pool with nothing held.
     pub fn new(bounds: ShareBounds) -> Pool {
         Pool { bounds, unfinished: AtomicUsize::new(0), unread: AtomicUsize::new(0), long: None }
     }
 
-    /// With threads of their own for long calls.
+    /// Adds threads for long calls.
     pub fn long_calls_on(self, long: Arc<LongCalls>) -> Pool {
         Pool { long: Some(long), ..self }
     }
 }
 
-/// What one holder holds, on all its connections to a listener.
+/// The amounts that one holder holds on all its connections to a listener.
 #[derive(Debug)]
 pub struct Share {
     pool: Arc<Pool>,
     unfinished: AtomicUsize,
     unread: AtomicUsize,
     calls: AtomicUsize,
-    /// Places of the holder's long calls.
+    /// Places for the holder's long calls.
     long: Semaphore,
-    /// Logins and attestations of the holder that are looked at.
+    /// Number of the holder's logins and attestations in progress.
     logins: AtomicUsize,
 }
 
 impl Share {
-    /// Nothing is held.
+    /// A share with nothing held.
     pub fn new(pool: Arc<Pool>) -> Share {
         let none = || AtomicUsize::new(0);
         let long = Semaphore::new(limits::LONG_CALLS_PER_CALLER);
         Share { pool, unfinished: none(), unread: none(), calls: none(), long, logins: none() }
     }
 
-    /// Counts bytes of an unfinished request. What was taken is given back also where it is refused.
+    /// Counts bytes of an incomplete request. The caller gives the bytes back even if they were refused.
     pub fn take_unfinished(&self, bytes: usize) -> Result<(), Refusal> {
         let own = self.unfinished.fetch_add(bytes, Relaxed) + bytes;
         let all = self.pool.unfinished.fetch_add(bytes, Relaxed) + bytes;
         self.pool.bounds.unfinished.allows(own, all)
     }
 
-    /// Gives bytes of an unfinished request back.
+    /// Gives back bytes of an incomplete request.
     pub fn give_unfinished(&self, bytes: usize) {
         self.unfinished.fetch_sub(bytes, Relaxed);
         self.pool.unfinished.fetch_sub(bytes, Relaxed);
     }
 
-    /// Counts an answer that will be read or not.
+    /// Counts an answer until it has been read or its connection ends.
     pub fn take_unread(&self, bytes: usize) {
         self.unread.fetch_add(bytes, Relaxed);
         self.pool.unread.fetch_add(bytes, Relaxed);
     }
 
-    /// Gives an answer's bytes back: it was read, or its connection ended.
+    /// Gives back an answer's bytes: it was read, or its connection ended.
     pub fn give_unread(&self, bytes: usize) {
         self.unread.fetch_sub(bytes, Relaxed);
         self.pool.unread.fetch_sub(bytes, Relaxed);
     }
 
-    /// Whether the holder may be given an answer of so many bytes more.
+    /// Whether the holder may be sent an answer of this many further bytes.
     pub fn may_answer(&self, bytes: usize) -> Result<(), Refusal> {
         let own = self.unread.load(Relaxed) + bytes;
         self.pool.bounds.unread.allows(own, self.pool.unread.load(Relaxed) + bytes)
     }
 
-    /// Counts a call under way; false where the holder has as many as it may.
+    /// Counts a call in progress; refused if the holder has as many as it may.
     pub fn take_call(&self) -> Result<(), Refusal> {
         if self.calls.fetch_add(1, Relaxed) < self.pool.bounds.calls {
             return Ok(());
@@ -203,7 +203,7 @@ impl Share {
         Err(Refusal::limit("calls_per_caller", self.pool.bounds.calls as u64, Duration::from_secs(1)))
     }
 
-    /// Runs a call that may look at much, when the holder and the listener have a place for it. `None`: its threads have ended.
+    /// Runs a call that may examine much data, once the holder and the listener have a place for it. `None`: the threads have ended.
     pub async fn long<T: Send + 'static>(&self, call: impl Future<Output = T> + Send + 'static) -> Option<T> {
         let _place = self.long.acquire().await.ok()?;
         match &self.pool.long {
@@ -212,19 +212,19 @@ impl Share {
         }
     }
 
-    /// Counts a login that is looked at until what is returned is dropped. `None` where its source address has as many as it may.
+    /// Counts a login in progress until the returned value is dropped. `None` if the source address has as many as it may.
     pub fn login(&self) -> Option<LoginUnderWay<'_>> {
         let under_way = LoginUnderWay(self);
         (self.logins.fetch_add(1, Relaxed) < limits::LOGINS_AT_ONCE_PER_ADDRESS).then_some(under_way)
     }
 
-    /// A call ended.
+    /// Counts the end of a call.
     pub fn give_call(&self) {
         self.calls.fetch_sub(1, Relaxed);
     }
 }
 
-/// A login of a source address that is looked at.
+/// A login in progress of a source address.
 #[derive(Debug)]
 pub struct LoginUnderWay<'a>(&'a Share);
 

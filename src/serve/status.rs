@@ -1,4 +1,4 @@
-//! The one mapping from a refusal or fault to the wire: google.rpc.Status with ErrorInfo, BadRequest and RetryInfo.
+//! The single mapping of refusals and faults to the wire: google.rpc.Status with ErrorInfo, BadRequest and RetryInfo.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,12 +14,12 @@ use crate::trace;
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "mayfly.dev";
 
-/// What the message of every fault begins with: an INTERNAL without it is none of ours, but the codec's.
+/// Prefix of the message of every fault. An INTERNAL status without this prefix comes from the codec, not from mayfly.
 pub const FAULT: &str = "something of mayfly's failed";
 
 static FAULTS: AtomicU64 = AtomicU64::new(1);
 
-/// Logs a fault and gives the number to ask about: its text is for the log, not for callers.
+/// Logs a fault and returns its number for the caller: the text of a fault is for the log only.
 fn note(fault: &Fault) -> String {
     let number = FAULTS.fetch_add(1, Ordering::Relaxed);
     let trace_id = trace::current().text();
@@ -53,12 +53,12 @@ fn details(no: &Refusal) -> ErrorDetails {
     details
 }
 
-/// RESOURCE_EXHAUSTED always says when to come back.
+/// RESOURCE_EXHAUSTED always has a retry delay.
 fn retry_after(no: &Refusal) -> Option<Duration> {
     no.retry_after.or((no.reason.code() == Code::ResourceExhausted).then_some(Duration::from_secs(1)))
 }
 
-/// What a call answers instead of an answer.
+/// The status of a refused or failed call.
 pub fn status(no: No) -> Status {
     match no {
         No::Refusal(no) => Status::with_error_details(code_of(no.reason.code()), no.message.clone(), details(&no)),
@@ -66,7 +66,7 @@ pub fn status(no: No) -> Status {
     }
 }
 
-/// The same as a message, for one item of a batch or stream.
+/// As [`status`], as a message for one item of a batch or stream.
 pub fn problem(no: No) -> pb::Problem {
     match no {
         No::Refusal(no) => {

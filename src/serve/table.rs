@@ -1,7 +1,8 @@
-//! The open connections of one listener, by who holds them.
+//! The open connections of one listener, by holder.
 //!
-//! The places of a listener are shared by those who want them: when all are taken, whoever holds the most loses one to whoever holds fewer,
-//! one without calls first. A peer that has nothing to lose by waiting (it holds as many as everybody else) is refused instead.
+//! Holders share the places of a listener. When all are taken, the holder with the most connections loses one to a holder with fewer;
+//! connections without calls are chosen first. A new connection is refused if no other holder has more than its own holder would have and
+//! none of its holder's own connections is idle.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,30 +18,30 @@ use super::shares::{Holder, Pool, Share, ShareBounds};
 use crate::limits;
 use crate::refusal::Refusal;
 
-/// What one connection does, as far as its place depends on it.
+/// The activity of one connection, as far as its place depends on it.
 #[derive(Debug)]
 pub struct Activity {
     share: Arc<Share>,
-    /// Calls under way that are no single exchange.
+    /// Calls in progress, single exchanges not counted.
     calls: AtomicUsize,
-    /// An exchange was answered since the last sweep.
+    /// Whether an exchange was answered since the last sweep.
     exchanged: AtomicBool,
-    /// Answers that are not read, by the parity of the sweep before which they were given.
+    /// Number of unread answers, by the parity of the sweep before which they were sent.
     unread: [AtomicUsize; 2],
     /// The parity of the next sweep.
     parity: AtomicUsize,
-    /// Bytes of unfinished requests.
+    /// Bytes of incomplete requests.
     unfinished: AtomicUsize,
-    /// Sweeps that found the peer's receive window closed in a row. Set to 0 by each write that went through.
+    /// Consecutive sweeps that found the peer's receive window closed. A successful write resets it to 0.
     blocked: AtomicU8,
-    /// The last write did not go through.
+    /// Whether the last write was blocked.
     blocks: AtomicBool,
     ends: Mutex<Option<Why>>,
     ended: Notify,
 }
 
 impl Activity {
-    /// Of a connection whose holder has this share.
+    /// The activity of a connection whose holder has this share.
     pub fn new(share: Arc<Share>) -> Activity {
         let none = || AtomicUsize::new(0);
         Activity {
@@ -57,34 +58,34 @@ impl Activity {
         }
     }
 
-    /// Of a connection that stands alone, for tests and for peers that have no table.
+    /// The activity of a connection without a table, for tests and for peers that have no table.
     pub fn alone(bounds: ShareBounds) -> Arc<Activity> {
         Arc::new(Activity::new(Arc::new(Share::new(Arc::new(Pool::new(bounds))))))
     }
 
-    /// What its holder holds on all connections.
+    /// The share of its holder, over all connections.
     pub fn share(&self) -> &Share {
         &self.share
     }
 
-    /// An exchange was answered.
+    /// Records that an exchange was answered.
     pub fn exchanged(&self) {
         self.exchanged.store(true, Relaxed);
     }
 
-    /// Counts a call under way until what is returned is dropped.
+    /// Counts a call in progress until the returned value is dropped.
     pub fn call(self: &Arc<Self>) -> Result<CallUnderWay, Refusal> {
         self.share.take_call()?;
         self.calls.fetch_add(1, Relaxed);
         Ok(CallUnderWay(self.clone()))
     }
 
-    /// The bytes of an answer, counted until the last of them left.
+    /// The bytes of an answer, counted until the last of them has been sent.
     pub fn unread(self: &Arc<Self>, bytes: Bytes) -> Bytes {
         self.unread_of(bytes)
     }
 
-    /// The same for what owns its bytes in another form.
+    /// As [`Activity::unread`], for other owners of bytes.
     pub fn unread_of<T: AsRef<[u8]> + Send + 'static>(self: &Arc<Self>, bytes: T) -> Bytes {
         let size = bytes.as_ref().len() + limits::UNREAD_ANSWER_BYTES;
         let parity = self.parity.load(Relaxed) & 1;
@@ -95,7 +96,7 @@ impl Activity {
         Bytes::from_owner(Unread { bytes, size, parity, activity: self.clone() })
     }
 
-    /// Counts bytes of an unfinished request.
+    /// Counts bytes of an incomplete request.
     pub fn take_unfinished(&self, bytes: usize) -> Result<(), Refusal> {
         let own = self.unfinished.fetch_add(bytes, Relaxed) + bytes;
         let all = self.share.take_unfinished(bytes);
@@ -106,20 +107,20 @@ impl Activity {
         all
     }
 
-    /// Gives bytes of an unfinished request back.
+    /// Gives back bytes of an incomplete request.
     pub fn give_unfinished(&self, bytes: usize) {
         self.unfinished.fetch_sub(bytes, Relaxed);
         self.share.give_unfinished(bytes);
     }
 
-    /// Whether the last write to the peer waits for it to read.
+    /// Records whether the last write waits for the peer to read.
     pub fn writes(&self, blocks: bool) {
         if self.blocks.swap(blocks, Relaxed) && !blocks {
             self.blocked.store(0, Relaxed);
         }
     }
 
-    /// Ends the connection. The first reason counts.
+    /// Ends the connection. The first reason is kept.
     pub fn end(&self, why: Why) {
         self.ends.lock().get_or_insert(why);
         self.ended.notify_one();
@@ -141,13 +142,13 @@ impl Activity {
         unread && self.calls.load(Relaxed) == 0 && !self.exchanged.load(Relaxed)
     }
 
-    /// One sweep: whether the peer left an answer unread, or did not read at all, since the sweep before the last one.
+    /// One sweep: returns whether the peer left an answer unread, or read nothing at all, since the sweep before the last one.
     fn sweep(&self) -> bool {
         self.exchanged.store(false, Relaxed);
         let now = self.parity.load(Relaxed) & 1;
         let old = self.unread.get(1 - now).is_some_and(|n| n.load(Relaxed) > 0);
         if !old {
-            // What is given from now on is looked at by the sweep after the next.
+            // Answers sent from now on are checked by the sweep after the next.
             self.parity.store(1 - now, Relaxed);
         }
         let blocked = self.blocks.load(Relaxed) && self.blocked.fetch_add(1, Relaxed) >= 1;
@@ -155,7 +156,7 @@ impl Activity {
     }
 }
 
-/// A call of a connection that is under way.
+/// A call in progress on a connection.
 #[derive(Debug)]
 pub struct CallUnderWay(Arc<Activity>);
 
@@ -166,7 +167,7 @@ impl Drop for CallUnderWay {
     }
 }
 
-/// The bytes of an answer that counts until they are dropped.
+/// The bytes of an answer, which count until they are dropped.
 struct Unread<T> {
     bytes: T,
     size: usize,
@@ -199,7 +200,7 @@ pub struct ConnectionTable {
 #[derive(Default)]
 struct Held {
     of: HashMap<Holder, Connections>,
-    /// Holders by how many connections they have.
+    /// Holders by number of connections.
     by_count: BTreeSet<(usize, Holder)>,
     open: usize,
     next: u64,
@@ -208,11 +209,11 @@ struct Held {
 
 struct Connections {
     share: Arc<Share>,
-    /// By the order in which they came.
+    /// In the order of arrival.
     all: BTreeMap<u64, Arc<Activity>>,
 }
 
-/// A connection's place in the table. Dropping it gives the place back.
+/// A connection's place in the table. Dropping it releases the place.
 pub struct Slot {
     table: Arc<ConnectionTable>,
     holder: Holder,
@@ -221,7 +222,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// What the connection does.
+    /// The connection's activity.
     pub fn activity(&self) -> &Arc<Activity> {
         &self.activity
     }
@@ -237,12 +238,12 @@ impl Drop for Slot {
 }
 
 impl ConnectionTable {
-    /// With so many places, whose holders share this pool.
+    /// A table of `most` places, whose holders share this pool.
     pub fn new(most: usize, pool: Pool) -> Arc<ConnectionTable> {
         Arc::new(ConnectionTable { most, pool: Arc::new(pool), held: Mutex::default() })
     }
 
-    /// A place for one more connection of a holder. `None` where it would have to take it from somebody who holds no more than itself.
+    /// Returns a place for one more connection of a holder. `None` if the table is full and no connection may be ended for it.
     pub fn enter(self: &Arc<Self>, holder: Holder) -> Option<Slot> {
         let mut held = self.held.lock();
         if held.open >= self.most {
@@ -257,13 +258,13 @@ impl ConnectionTable {
         Some(Slot { table: self.clone(), holder, number, activity })
     }
 
-    /// Whether nobody who comes can have a place: all are taken, and nobody has more than one.
+    /// Whether no new holder can get a place: all places are taken, and no holder has more than one.
     pub fn is_shut(&self) -> bool {
         let held = self.held.lock();
         held.open >= self.most && held.by_count.last().is_none_or(|(most, _)| *most <= 1)
     }
 
-    /// Looks at every connection, and ends those whose peer does not read. Called each [`limits::SWEEP_MS`].
+    /// Checks every connection, and ends those whose peer does not read. Called every [`limits::SWEEP_MS`].
     pub fn sweep(&self) -> usize {
         let held = self.held.lock();
         let unread = held.of.values().flat_map(|c| c.all.values()).filter(|activity| activity.sweep());
@@ -297,7 +298,8 @@ impl Held {
         true
     }
 
-    /// Takes one connection from the holder of the most, where that is somebody who holds more than this one will.
+    /// Ends one connection of the holder with the most, if that holder has more than this one will have; otherwise an idle connection of
+    /// this holder.
     fn make_room(&mut self, holder: &Holder) -> Option<()> {
         let own = self.of.get(holder).map_or(0, |c| c.all.len());
         let (most, busiest) = self.by_count.last().cloned()?;
@@ -336,12 +338,12 @@ mod tests {
         all[2].activity().exchanged();
         let second = table.enter(holder("b")).expect("a place");
         assert_eq!(ended(&all[3]), Some(Why::MakesRoom));
-        // Two, one, one: nobody holds more than somebody new would.
+        // Two, one, one: no holder has more than a new holder would have.
         let third = table.enter(holder("c")).expect("of two one may go, though both are busy");
         assert_eq!(ended(&all[0]), Some(Why::MakesRoom));
         assert!(table.enter(holder("d")).is_none(), "everybody has one");
         drop(busy);
-        // Its own idle connection gives way to a new one.
+        // The holder's own idle connection makes room for its new one.
         assert!(table.enter(holder("a")).is_some());
         assert_eq!(ended(&first), Some(Why::MakesRoom));
         drop((first, second, third, all));
@@ -356,7 +358,7 @@ mod tests {
         let answer = slow.activity().unread(Bytes::from_static(b"answer"));
         assert_eq!((&answer[..], table.sweep()), (&b"answer"[..], 0), "it was given just now");
         for _ in 0..3 {
-            // What is read meanwhile is no answer that waits.
+            // An answer that was read in the meantime does not count as waiting.
             drop(fast.activity().unread(Bytes::from_static(b"x")));
             drop(slow.activity().unread(Bytes::from_static(b"x")));
             assert_eq!((table.sweep(), ended(&slow), ended(&fast)), (1, Some(Why::AnswersUnread), None));

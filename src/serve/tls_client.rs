@@ -1,4 +1,4 @@
-//! The client's end of TLS: that of the client crate, by our own clock.
+//! The client side of TLS: the client crate's configuration with this process's clock.
 
 use std::sync::Arc;
 

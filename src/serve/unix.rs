@@ -1,4 +1,4 @@
-//! The operators' socket on this host: whoever may open the file is known by uid.
+//! The operators' socket on this host: every user that may open the socket file is identified by uid.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -17,39 +17,39 @@ use super::peer::Peer;
 use super::shares::Holder;
 use crate::document::command::{self, Remedy, typed};
 
-/// Why there is no socket.
+/// Why the socket could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum NoSocket {
-    /// The directory lets others in.
+    /// The directory is open to other users.
     #[error("the directory of the admin socket, {}, is open to others (mode {mode:03o})", dir.display())]
     OpenDirectory {
         /// The directory.
         dir: PathBuf,
-        /// Its permission bits.
+        /// The directory's permission bits.
         mode: u32,
-        /// What they have to be.
+        /// The permission bits that are required.
         closed: u32,
     },
-    /// Somebody listens there.
+    /// Another server listens at this path.
     #[error("another server listens at {}", .0.display())]
     InUse(PathBuf),
-    /// Something else lies there.
+    /// The path is not a socket.
     #[error("{} is not a socket", .0.display())]
     NotASocket(PathBuf),
-    /// The system did not do it.
+    /// A system call failed.
     #[error("the admin socket {}: {what}: {error}", path.display())]
     Io {
         /// The socket.
         path: PathBuf,
-        /// What was being done.
+        /// The operation.
         what: &'static str,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
 }
 
 impl NoSocket {
-    /// What mends it.
+    /// The commands that fix the problem.
     pub fn remedies(&self) -> Vec<Remedy> {
         let uid = rustix::process::geteuid().as_raw();
         match self {
@@ -82,7 +82,7 @@ fn directory(path: &Path) -> &Path {
     }
 }
 
-/// A bound socket. Its file goes when this is dropped.
+/// A bound socket. Dropping it removes its file.
 pub struct Socket {
     listener: std::os::unix::net::UnixListener,
     file: SocketFile,
@@ -96,23 +96,23 @@ impl Drop for SocketFile {
     }
 }
 
-/// A socket that a runtime waits at.
+/// A socket registered with a runtime.
 pub struct Listening {
     listener: UnixListener,
     _file: SocketFile,
 }
 
 impl Socket {
-    /// For the runtime that this is called in.
+    /// Registers the socket with the current runtime.
     pub fn into_async(self) -> io::Result<Listening> {
         Ok(Listening { listener: UnixListener::from_std(self.listener)?, _file: self.file })
     }
 }
 
-/// Binds the socket: mode 0600 in a directory that only we may enter (0700, made where it is missing).
+/// Binds the socket: mode 0600 in a directory that only this user may enter (0700, created if it is missing).
 ///
-/// `shared`: uids beside our own may use it (`admin.uids`). Then the directory may be entered by others and the file opened by all: the
-/// kernel tells who a peer is, and each call is admitted by that.
+/// `shared`: other uids may use the socket (`admin.uids`). Then other users may enter the directory and open the file: the kernel reports
+/// the peer's uid, and each call is admitted by it.
 pub fn bind(path: &Path, shared: bool) -> Result<Socket, NoSocket> {
     let failed = |what| move |error| NoSocket::Io { path: path.to_owned(), what, error };
     let dir = directory(path);
@@ -132,13 +132,13 @@ pub fn bind(path: &Path, shared: bool) -> Result<Socket, NoSocket> {
     Ok(socket)
 }
 
-/// The mode of its directory.
+/// The mode of the socket's directory.
 fn closed(shared: bool) -> u32 {
     if shared { 0o711 } else { 0o700 }
 }
 
-/// Whether the socket could be bound, with nothing made or removed: what [`bind`] refuses is refused here. A directory that is missing is made
-/// by it.
+/// Whether the socket could be bound, without creating or removing anything: [`bind`] refuses the same paths. A missing directory is no
+/// error, since [`bind`] creates it.
 pub fn check(path: &Path, shared: bool) -> Result<(), NoSocket> {
     let failed = |what| move |error| NoSocket::Io { path: path.to_owned(), what, error };
     let dir = directory(path);
@@ -149,7 +149,7 @@ pub fn check(path: &Path, shared: bool) -> Result<(), NoSocket> {
         return writable.map_err(failed("making its directory"));
     }
     let mode = fs::metadata(dir).map_err(failed("looking at its directory"))?.mode() & 0o777;
-    // Entering and looking are the others' where the socket is.
+    // A shared socket's directory may be entered and read by others.
     let open = if shared { 0o022 } else { 0o077 };
     if mode & open != 0 {
         return Err(NoSocket::OpenDirectory { dir: dir.to_owned(), mode, closed: closed(shared) });
@@ -164,13 +164,13 @@ pub fn check(path: &Path, shared: bool) -> Result<(), NoSocket> {
     }
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => Err(NoSocket::InUse(path.to_owned())),
-        // One that a server left which ended at once: nobody answers there.
+        // A socket file left by a server that was killed: nothing listens there.
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(e) => Err(failed("asking who listens there")(e)),
     }
 }
 
-/// Serves operators of this host until the server stops. The file is gone before the last call has ended.
+/// Serves operators of this host until the server stops. The socket file is removed before the last call has ended.
 pub async fn serve(gate: Gate, socket: Listening, services: Services) {
     let sweeper = gate.clone();
     gate.spawn(async move { sweeper.sweep().await });

@@ -1,7 +1,8 @@
-//! Answers until they are read.
+//! Counts answers until they are read.
 //!
-//! HTTP/2 lets a peer ask without reading: its receive window stays at 0, and every answer waits here. So each is counted for its caller and
-//! for its listener until its last byte left, and one that waits too long ends its connection ([`Activity`](super::table::Activity)).
+//! HTTP/2 lets a peer send requests without reading answers: its receive window stays at 0, and every answer waits in the server. Each
+//! answer is therefore counted for its caller and its listener until its last byte has been sent, and an answer that waits too long ends
+//! its connection ([`Activity`](super::table::Activity)).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,13 +24,13 @@ use crate::refusal::{No, Refusal};
 /// How many messages an answer has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answers {
-    /// One: where its caller has no room for it, it is refused.
+    /// One: if its caller has no room for it, the answer is refused.
     One,
-    /// A stream of them: where its caller has no room, the next one waits.
+    /// A stream: while its caller has no room, the next message waits.
     Many,
 }
 
-/// The answer of a call that is no single exchange, counted.
+/// Counts the answer of a call that is not a single exchange.
 pub fn counted(answer: Response<Body>, answers: Answers, activity: &Arc<Activity>, call: CallUnderWay) -> Response<Body> {
     let counted = |body| Counted { body: Some(body), answers, waits: None, activity: activity.clone(), _call: call };
     answer.map(|body| Body::new(counted(body)))
@@ -38,10 +39,10 @@ pub fn counted(answer: Response<Body>, answers: Answers, activity: &Arc<Activity
 struct Counted {
     body: Option<Body>,
     answers: Answers,
-    /// Until it looks again whether there is room.
+    /// The sleep until the next check for room.
     waits: Option<Pin<Box<Sleep>>>,
     activity: Arc<Activity>,
-    /// Under way until its answer has left.
+    /// The call is in progress until its answer has been sent.
     _call: CallUnderWay,
 }
 
@@ -66,12 +67,12 @@ impl HttpBody for Counted {
             Ok(data) => data,
             Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
         };
-        // What became of a change is told in any case.
+        // A small answer reports the result of a change and is sent in any case.
         if this.answers == Answers::One
             && data.len() > limits::UNREAD_SMALL_BYTES
             && let Err(no) = this.activity.share().may_answer(data.len())
         {
-            // Before anything else of it is held.
+            // Dropped here, so that nothing more of the answer is held.
             this.body = None;
             return Poll::Ready(Some(trailers(no)));
         }
@@ -83,12 +84,12 @@ impl HttpBody for Counted {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // It may end before what the body has.
+        // The stream may end earlier than the body does, so the body's hint does not apply.
         SizeHint::default()
     }
 }
 
-/// An answer's end instead of its message.
+/// The trailers that end an answer instead of its message.
 fn trailers(no: Refusal) -> Result<Frame<Bytes>, Status> {
     let mut trailers = HeaderMap::new();
     let status = status(No::Refusal(no));
@@ -132,12 +133,12 @@ mod tests {
             unread.push(answer(size, &activity).frame().await.unwrap().unwrap().into_data().unwrap());
         }
         assert_eq!(unread.len(), most / (size + limits::UNREAD_ANSWER_BYTES));
-        // Beyond it a large answer is refused, and one that says what became of a change is not.
+        // Beyond the limit a large answer is refused, and a small one, which reports the result of a change, is not.
         let refused = answer(size, &activity).frame().await.unwrap().unwrap().into_trailers().unwrap();
         assert_eq!(refused.get("grpc-status").unwrap(), "8");
         let small = answer(100, &activity).frame().await.unwrap().unwrap();
         assert!(small.is_data());
-        // A piece of one holds all of it.
+        // A slice of an answer keeps the whole answer in memory.
         let mut last = unread.pop().unwrap();
         drop((unread, small));
         let piece = last.split_to(10);

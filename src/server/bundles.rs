@@ -1,4 +1,4 @@
-//! The bundles of the configuration, as the start takes them in.
+//! Imports the bundles of the configuration at the start.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,8 +13,9 @@ use crate::sources::config::Config;
 use crate::sources::workload_api::Given;
 use crate::trust::Source;
 
-/// The bundles of the configuration. One whose trust domain the ledger does not know is taken in now. For one that it knows the ledger's
-/// is in force already, and what changed in its file goes the way of every change.
+/// Records the bundle of each configured trust domain that the ledger does not know yet. For a known trust domain the ledger's bundle is in
+/// effect already, and changes of its file are handled like any later change. The bundle of a trust domain that is no longer configured is
+/// removed.
 pub(super) async fn take_in(config: &Config, authority: &Authority, given: Option<&Given>) -> Result<BundleFiles, Why> {
     let named = config.bundles.iter().filter_map(|b| Some((TrustDomain::parse(&b.trust_domain).ok()?, b.file.clone()?)));
     let mut files = BundleFiles::new(named);
@@ -24,7 +25,7 @@ pub(super) async fn take_in(config: &Config, authority: &Authority, given: Optio
         let source = Source::from_text(&bundle.source).filter(|_| !bundle.removed);
         let configured = matches!(source, Some(Source::File | Source::WorkloadApi));
         if configured && !config.bundles.iter().any(|b| *b.trust_domain == **domain) {
-            // Who takes a trust domain out of the configuration means that nobody of it comes in any more.
+            // Removing a trust domain from the configuration means that its members are no longer admitted.
             tracing::warn!(trust_domain = %domain, "it is no longer configured: what it vouched for is revoked");
             let Ok(domain) = TrustDomain::parse(domain) else { continue };
             authority.no_longer_named(&domain).await.map_err(refused(&format!("the removal of {domain}")))?;
@@ -55,8 +56,8 @@ pub(super) async fn take_in(config: &Config, authority: &Authority, given: Optio
     Ok(files)
 }
 
-/// The bundles that the agent gives, of those whose trust domain is configured to come from there. One that it does not give is waited for:
-/// nobody of that trust domain comes in before.
+/// The agent's bundles of those trust domains whose bundle is configured to come from the agent. If the agent gives no bundle of a trust
+/// domain, no member of that trust domain is admitted until it does.
 fn agents(config: &Config, given: &Given) -> Vec<(Arc<Bundle>, Source, String)> {
     let place = config.workload_api.as_ref().map_or_else(String::new, |api| api.wanted.endpoint.to_string());
     let mut found = Vec::new();
@@ -72,7 +73,7 @@ fn agents(config: &Config, given: &Given) -> Vec<(Arc<Bundle>, Source, String)> 
     found
 }
 
-/// The trust domains whose bundles the agent gives. What it gives beside them lets nobody in.
+/// The trust domains whose bundles come from the agent. Other bundles that the agent gives are ignored.
 pub(super) fn of_agent(config: &Config) -> Vec<TrustDomain> {
     let without = config.bundles.iter().filter(|b| b.file.is_none());
     without.filter_map(|b| TrustDomain::parse(&b.trust_domain).ok()).collect()

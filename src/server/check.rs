@@ -1,11 +1,12 @@
-//! What keeps a server from starting on a configuration. A start, a reload and `mayfly server validate` ask here, so they refuse the same things.
+//! Checks whether a server can start on a configuration. A start, a reload and `mayfly server validate` all use these checks, so they
+//! refuse the same configurations.
 //!
-//! - What stands in files: [`files`], weighed by what the ledger knows already ([`weigh`]).
-//! - What a start opens and binds: [`for_validation`] tries the same (the store with its sealing key, the ledger in it, the socket, the ports) and
-//!   lets go again. A start does it for good.
+//! - Content of files: [`files`], with severities adjusted to what the ledger contains already ([`weigh`]).
+//! - Resources that a start opens and binds: [`for_validation`] opens the same (the store with its sealing key, the ledger in it, the socket,
+//!   the ports) and releases them again. A start keeps them.
 //!
-//! A store and ports in use by the server that runs on this very configuration (it answers at its socket, or at its port under its identity) are
-//! told apart from those that somebody else has: what is then looked for is what a reload or a restart of that server would find.
+//! If the store and ports are in use by the server that runs on this very configuration (it answers at its socket, or at its port under its
+//! identity), the checks report what a reload or a restart of that server would find. If another process has them, that is an error.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -23,17 +24,17 @@ use crate::sources::workload_api::Given;
 use crate::store::StoreError;
 use crate::system::System;
 
-/// What the ledger holds already, so that its file is only compared or follows later.
+/// What the ledger contains already, so that the corresponding files are only compared, or imported later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Known {
-    /// Policies of every environment that is served.
+    /// Whether the ledger has policies of every environment that is served.
     pub policies: bool,
-    /// A bundle of every trust domain that is configured.
+    /// Whether the ledger has a bundle of every configured trust domain.
     pub bundles: bool,
 }
 
 impl Known {
-    /// What a ledger's state holds.
+    /// Reads this from a ledger's state.
     pub fn of(state: &State, config: &Config) -> Known {
         Known {
             policies: import::missing(state, &config.server.environments).is_empty(),
@@ -42,12 +43,12 @@ impl Known {
     }
 }
 
-/// What is wrong with the files of a configuration, for a start that has what the agent gave.
+/// The defects of a configuration's files. A start passes the agent's message.
 pub fn files(config: &Config, now: Millis, given: Option<&Given>) -> Vec<Finding> {
     validate_with(config, now, given)
 }
 
-/// What is an error for a first start only is a warning where the ledger holds it already. Errors first.
+/// Downgrades errors that matter for a first start only to warnings if the ledger contains the data already. Returns errors first.
 pub fn weigh(mut found: Vec<Finding>, known: Known) -> Vec<Finding> {
     for finding in &mut found {
         let held = match finding.about {
@@ -64,20 +65,21 @@ pub fn weigh(mut found: Vec<Finding>, known: Known) -> Vec<Finding> {
     found
 }
 
-/// The complaints of those that are errors, of what `about` says.
+/// The complaints of all errors about the given subjects.
 pub fn errors(found: &[Finding], about: impl Fn(About) -> bool) -> Vec<Complaint> {
     let errors = found.iter().filter(|f| f.severity == Severity::Error && about(f.about));
     errors.map(|finding| finding.complaint.clone()).collect()
 }
 
-/// Everything that keeps a running server from taking a configuration, each as a line.
+/// Everything that prevents a running server from reloading a configuration, one line each.
 pub fn for_reload(config: &Config, authority: &Authority) -> Vec<String> {
     let known = authority.ledger.peek(|state| Known::of(state, config));
     let found = weigh(files(config, authority.system.wall(), None), known);
     errors(&found, |_| true).iter().map(ToString::to_string).collect()
 }
 
-/// Everything that a start would find; or that a reload would, where a server runs on the configuration, which is told beside.
+/// Everything that a start would refuse, or that a reload would refuse if a server runs on the configuration. The second value tells
+/// whether one runs.
 pub fn for_validation(config: &Config, system: &System) -> (Vec<Finding>, bool) {
     let mut look = Look { config, system, running: false, found: Vec::new() };
     let known = look.store();
@@ -85,7 +87,7 @@ pub fn for_validation(config: &Config, system: &System) -> (Vec<Finding>, bool) 
         look.listeners();
     }
     let mut found = files(config, system.wall(), None);
-    // A key file that is wrong is told by both.
+    // Both checks report a defective key file; keep one report.
     look.found
         .retain(|own| !found.iter().any(|f| f.complaint.what.starts_with("seal.") && own.complaint.what.starts_with("seal.")));
     found.append(&mut look.found);
@@ -95,7 +97,7 @@ pub fn for_validation(config: &Config, system: &System) -> (Vec<Finding>, bool) 
 struct Look<'c> {
     config: &'c Config,
     system: &'c System,
-    /// The store is in use by the server that runs on the configuration.
+    /// Whether the store is in use by the server that runs on this configuration.
     running: bool,
     found: Vec<Finding>,
 }
@@ -107,19 +109,19 @@ impl Look<'_> {
         self.found.push(Finding { severity, about: About::Everything, complaint });
     }
 
-    /// As a start says it.
+    /// Reports a problem in the words of a start.
     fn refused(&mut self, key: &str, why: Why) {
         let problem = StartProblem::new(why, self.config);
         let remedies: Vec<String> = problem.remedies().iter().map(ToString::to_string).collect();
         let text = problem.to_string();
         let mut lines = text.lines().map(str::trim);
         let what = lines.next().unwrap_or_default().to_owned();
-        // Some texts hold their command themselves.
+        // Some texts contain their command.
         let remedy = if remedies.is_empty() { lines.collect::<Vec<_>>().join("; ") } else { remedies.join("; ") };
         self.push(key, Severity::Error, what, remedy);
     }
 
-    /// Opens the store with its sealing key and folds the ledger in it, as a start does. Nothing is written.
+    /// Opens the store with its sealing key and replays its ledger, as a start does. Nothing is written.
     fn store(&mut self) -> Known {
         let key = match sealing_key(self.config) {
             Ok(key) => Some(key),
@@ -145,7 +147,7 @@ impl Look<'_> {
                 return Known::default();
             }
         };
-        // One that a first start did not finish is made anew by the next.
+        // A store whose first start was interrupted is created anew by the next start.
         if store.head().unwrap_or_default() == 0 {
             return Known::default();
         }
@@ -168,17 +170,17 @@ impl Look<'_> {
         }
     }
 
-    /// Somebody has the store open: this configuration's own server, or another process.
+    /// The store is open in another process: this configuration's own server, or a different process.
     fn in_use(&mut self, what: String) -> Known {
         self.running = answers(self.config, self.system);
         if !self.running {
             self.refused("store.path", Why::Ledger(StoreError::InUse(what).into()));
         }
-        // What a server that runs has taken in is compared with its files, and follows them.
+        // The running server has imported these files; changes of the files are compared or followed.
         Known { policies: true, bundles: true }
     }
 
-    /// What a start binds.
+    /// Checks the sockets that a start binds.
     fn listeners(&mut self) {
         let listen_on = &self.config.listen;
         let mut ports =
@@ -196,7 +198,7 @@ impl Look<'_> {
     }
 }
 
-/// Whether a port could be bound now. It is free again when this returns.
+/// Whether a port could be bound now. The port is free again when this returns.
 fn free(key: &'static str, address: SocketAddr) -> Result<(), Why> {
     if address.port() == 0 {
         return Ok(());
@@ -204,8 +206,8 @@ fn free(key: &'static str, address: SocketAddr) -> Result<(), Why> {
     listen(key, address).map(|bound: TcpListener| drop(bound))
 }
 
-/// Whether the server of a configuration answers: at its own socket, which lies in a directory that nobody else may enter, or at its port under
-/// its identity.
+/// Whether the server of a configuration answers: at its own socket, which is in a directory that no other user may enter, or at its port
+/// under its identity.
 fn answers(config: &Config, system: &System) -> bool {
     let asked = std::thread::scope(|scope| {
         let asking = || {

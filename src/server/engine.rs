@@ -1,4 +1,4 @@
-//! The table of engines: from the configuration to a store.
+//! The table of storage engines: from a configuration to an open store.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,27 +16,27 @@ use crate::store::sled::SledStore;
 use crate::store::{Store, StoreError};
 use crate::system::System;
 
-/// The data directory, where the engine has one.
+/// The data directory, if the engine has one.
 pub fn data_dir(config: &Config) -> Option<&Path> {
     config.store.engine.data()
 }
 
-/// Where snapshots lie.
+/// The directory of snapshots.
 pub fn snapshots(config: &Config) -> Option<PathBuf> {
     data_dir(config).map(snapshots_in)
 }
 
-/// Where they lie in a data directory.
+/// The directory of snapshots in a data directory.
 pub fn snapshots_in(dir: &Path) -> PathBuf {
     dir.join("snapshots")
 }
 
-/// Where what is derived from history lies.
+/// The directory of data derived from history.
 pub fn history(config: &Config) -> Option<PathBuf> {
     data_dir(config).map(|dir| dir.join("history"))
 }
 
-/// How the embedded engines are opened. `id` is used where there is no store yet.
+/// The options for opening an embedded engine. `id` is used if there is no store yet.
 fn options(config: &Config, id: StoreId) -> Options {
     Options {
         cache_bytes: usize::try_from(config.store.cache_bytes).unwrap_or(usize::MAX),
@@ -46,11 +46,11 @@ fn options(config: &Config, id: StoreId) -> Options {
     }
 }
 
-/// What lies in a data directory beside the store itself, once it was served from.
+/// Entries of a data directory beside the store itself, by the beginning of their names.
 const BESIDE: &[&str] = &["history", "ledger-", "reserve", "snapshots", "wal-"];
 
-/// A data directory whose store is gone while the rest of it is there is refused: an empty store in its place would know of no lock, no
-/// revocation and no key.
+/// Refuses a data directory whose store is missing while other entries are there: an empty store in its place would lack all locks,
+/// revocations and keys.
 pub fn not_lost(config: &Config, dir: &Path) -> Result<(), StoreError> {
     if is_in(config, dir) {
         return Ok(());
@@ -70,7 +70,7 @@ pub fn not_lost(config: &Config, dir: &Path) -> Result<(), StoreError> {
     Err(StoreError::Damaged { at: 0, what })
 }
 
-/// Opens the store now, and again for the ledger after a failure. To add an engine: one line here.
+/// Opens the store, and returns a function that reopens it for the ledger after a failure. To add an engine: one line here.
 pub fn open(config: &Config, system: &System) -> Result<(Arc<dyn Store>, Opener), StoreError> {
     if let Some(dir) = data_dir(config) {
         not_lost(config, dir)?;
@@ -92,7 +92,7 @@ pub fn open(config: &Config, system: &System) -> Result<(Arc<dyn Store>, Opener)
     };
     let first = again()?;
     let waiting = Mutex::new(Some(first.clone()));
-    // The engine locks its file: the ledger's first open gets the store that is open already.
+    // The engine locks its file, so the ledger's first call gets the store that is already open.
     let opener: Opener = Box::new(move || match waiting.lock().take() {
         Some(first) => Ok(first),
         None => again(),
@@ -100,7 +100,7 @@ pub fn open(config: &Config, system: &System) -> Result<(Arc<dyn Store>, Opener)
     Ok((first, opener))
 }
 
-/// Whether the configured engine has a store in `dir`, or something in its place.
+/// Whether `dir` contains a store of the configured engine, or something in its place.
 pub fn is_in(config: &Config, dir: &Path) -> bool {
     match &config.store.engine {
         Engine::Redb(_) => RedbStore::is_in(dir),
@@ -109,7 +109,7 @@ pub fn is_in(config: &Config, dir: &Path) -> bool {
     }
 }
 
-/// Opens what is left of a store in `dir`, to be read.
+/// Opens a damaged store in `dir` for reading.
 pub fn open_damaged(config: &Config, dir: &Path) -> Result<Box<dyn Store>, StoreError> {
     let options = options(config, StoreId::from_bytes([0; 16]));
     match &config.store.engine {
@@ -119,7 +119,7 @@ pub fn open_damaged(config: &Config, dir: &Path) -> Result<Box<dyn Store>, Store
     }
 }
 
-/// Makes a store in `dir`, with this identity.
+/// Creates a store in `dir` with this identity.
 pub fn make(config: &Config, dir: &Path, id: StoreId) -> Result<Box<dyn Store>, StoreError> {
     let options = options(config, id);
     match &config.store.engine {
@@ -129,7 +129,7 @@ pub fn make(config: &Config, dir: &Path, id: StoreId) -> Result<Box<dyn Store>, 
     }
 }
 
-/// Why the store did not open: where commits are missing, with the last seq that can be trusted.
+/// The error for a store that did not open. If commits are missing, it names the last trustworthy sequence number.
 pub fn not_opened(config: &Config, error: StoreError) -> StartError {
     let (StoreError::Damaged { what, .. }, Some(dir)) = (&error, data_dir(config)) else { return error.into() };
     match open_damaged(config, dir) {

@@ -1,4 +1,4 @@
-//! Whether the store of a configuration would open, for `mayfly doctor`: what a start asks first, with nothing started.
+//! Checks for `mayfly doctor` whether the store of a configuration would open: the first checks of a start, without starting anything.
 
 use super::engine;
 use super::problem::{StartProblem, Why};
@@ -9,27 +9,27 @@ use crate::sources::config::Config;
 use crate::store::StoreError;
 use crate::system::System;
 
-/// What is wrong, and what mends it.
+/// A problem, and the commands that fix it.
 pub type Told = (String, String);
 
-/// How it is with a store.
+/// The condition of a store.
 pub enum Store {
-    /// There is none yet.
+    /// There is no store yet.
     None,
-    /// A server has it open.
+    /// A server has the store open.
     InUse,
-    /// It opens, and its sealing key is the one that there is.
+    /// The store opens, and the configured sealing key is the right one.
     Sound {
-        /// How far the wall clock is behind its newest commit, beyond what clocks may differ.
+        /// By how much the wall clock is behind the newest commit, beyond the allowed clock skew.
         behind_ms: u64,
     },
-    /// Not the sealing key that it was made with, or none.
+    /// The sealing key is missing, or is not the one with which the store was created.
     Key(Told),
-    /// It does not open.
+    /// The store does not open.
     Broken(Told),
 }
 
-/// Looks at it.
+/// Checks the store.
 pub fn store(config: &Config, now: Millis) -> Store {
     let told = |why: Why| {
         let problem = StartProblem::new(why, config);
@@ -48,7 +48,7 @@ pub fn store(config: &Config, now: Millis) -> Store {
         Err(error) => return Store::Broken(told(Why::Ledger(error.into()))),
     };
     let head = store.head().unwrap_or_default();
-    // An empty one has no check value yet, and gets none from whoever only looks.
+    // An empty store has no check value of the sealing key yet, and a check must not write one.
     if head == 0 {
         return Store::None;
     }

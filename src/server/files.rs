@@ -1,12 +1,12 @@
-//! How many files may be open: one for each connection, and some for the store and the listeners.
+//! The limit of open files: one file per connection, and some for the store and the listeners.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::limits;
 use crate::sources::config::Config;
 
-/// Takes as many open files as the system allows this process, and tells when fewer connections fit than the configuration allows. Many
-/// systems begin with 1,024, of which a service manager or a container allows more to those who ask.
+/// Raises the limit of open files to the hard limit, and warns if fewer connections fit than the configuration allows. Many systems have a
+/// soft limit of 1,024, which a process may raise to the limit of its service manager or container.
 pub fn open_as_many_as_allowed(config: &Config) {
     let before = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: before.maximum, ..before }) {
@@ -14,7 +14,7 @@ pub fn open_as_many_as_allowed(config: &Config) {
     }
     let l = &config.limits;
     let wanted = (l.connections + l.admin_connections + l.public_connections) as u64;
-    // None is no limit.
+    // `None`: no limit.
     let Some(fit) = getrlimit(Resource::Nofile).current.map(|files| files.saturating_sub(limits::OTHER_FILES)) else { return };
     if fit < wanted {
         tracing::warn!(

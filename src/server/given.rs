@@ -1,4 +1,4 @@
-//! What the configuration says, in the shapes of those who hold to it.
+//! Converts the configuration into the settings of other modules.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::sources::config::Config;
 use crate::trace;
 use crate::upstream::lease::{Elsewhere, Places, Timing};
 
-/// For the ledger.
+/// The settings of the ledger.
 pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         snapshots: engine::snapshots(config),
@@ -38,7 +38,7 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
-/// For the stories.
+/// The limits of the authority.
 pub(super) fn bounds(config: &Config) -> Bounds {
     Bounds {
         rules: config.limits.rules,
@@ -57,7 +57,7 @@ pub(super) fn bounds(config: &Config) -> Bounds {
     }
 }
 
-/// What is told of calls.
+/// The settings of traces and of logged calls.
 pub(super) fn traced(config: &Config) -> trace::Wanted {
     let to = config.traces.as_ref();
     trace::Wanted {
@@ -68,7 +68,7 @@ pub(super) fn traced(config: &Config) -> trace::Wanted {
     }
 }
 
-/// What the configuration says of the making of these kinds.
+/// The configured timing and limits of upstream leases, for these connectors.
 pub fn elsewhere(config: &Config, remotes: Remotes) -> Elsewhere {
     let timing = Timing {
         make_ms: config.leases.make_timeout_ms,

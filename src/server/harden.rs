@@ -1,9 +1,9 @@
-//! No secret leaves by a core dump or a debugger (invariant 7).
+//! Protects secrets in memory from core dumps and debuggers (invariant 7).
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// Forbids core dumps, and other processes of the same user to read this one's memory. What does not work is logged: an old kernel is no
-/// reason not to revoke.
+/// Disables core dumps, and reading of this process's memory by other processes of the same user. A failure is only logged: on an old
+/// kernel the server must still be able to revoke.
 pub fn harden() {
     if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
         tracing::warn!(%error, "core dumps could not be forbidden");

@@ -1,4 +1,4 @@
-//! `mayfly server healthcheck`: whether the server of a configuration takes calls, asked the way that a workload would ask.
+//! `mayfly server healthcheck`: whether the server of a configuration accepts calls, asked in the way a workload asks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::sources::config::Config;
 use crate::sources::workload_api;
 use crate::system::System;
 
-/// Longest time for the whole question.
+/// Longest time for the whole check.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the server is not healthy, or could not be asked.
@@ -28,28 +28,28 @@ pub enum NotHealthy {
     /// The configuration is wrong.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Config(Vec<Complaint>),
-    /// Nobody answered, or not who was expected.
+    /// There was no answer, or a server with another identity answered.
     #[error("no answer at {address}: {what}\n  whether it runs: mayfly server run --config {config}")]
     NoAnswer {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// What happened.
+        /// The error.
         what: String,
         /// The configuration file.
         config: String,
     },
-    /// It says so itself.
+    /// The server itself reports that it is not healthy.
     #[error("the server says that it is {0}\n  why: mayfly status")]
     Says(String),
 }
 
-/// Asks the workload listener over mTLS, as the server's own SVID. `service`: empty for the whole server.
+/// Asks the workload listener over mTLS, with the server's own SVID. `service`: empty for the whole server.
 pub async fn ask(path: &Path, service: &str, system: &System) -> Result<(), NotHealthy> {
     let config = Config::load(path, super::environment()).map_err(NotHealthy::Config)?;
     ask_as(&config, service, system).await
 }
 
-/// The same of a configuration that was read.
+/// As [`ask`], for a configuration that was read already.
 pub async fn ask_as(config: &Config, service: &str, system: &System) -> Result<(), NotHealthy> {
     let address = reachable(config.listen.workload);
     let no = |what: String| NotHealthy::NoAnswer { address, what, config: config.file.clone() };
@@ -77,7 +77,7 @@ pub async fn ask_as(config: &Config, service: &str, system: &System) -> Result<(
     }
 }
 
-/// Whether a mayfly server answers at an operators' socket, whatever it says of its health.
+/// Whether a mayfly server answers at an operators' socket, regardless of its health.
 pub(super) async fn answers_at(socket: &Path) -> bool {
     let asking = async {
         let channel = client::unix(socket).await.ok()?;
@@ -86,7 +86,7 @@ pub(super) async fn answers_at(socket: &Path) -> bool {
     tokio::time::timeout(PATIENCE, asking).await.is_ok_and(|answer| answer.is_some())
 }
 
-/// Who listens everywhere listens here.
+/// The address under which a listener can be reached from this host: the loopback address for an unspecified one.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -115,7 +115,7 @@ fn bundles(config: &Config, system: &System) -> Result<Bundles, String> {
     Ok(Bundles::new(read.collect::<Result<Vec<_>, String>>()?).unwrap_or_default())
 }
 
-/// An error with what it came from: tonic's own text is only "transport error".
+/// An error with its causes: tonic's own text is only "transport error".
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut at = error.source();

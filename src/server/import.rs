@@ -1,7 +1,7 @@
-//! What a first start takes in from files: policy sets and registrations. Later starts only compare (design, section 6).
+//! Imports policy sets and registrations from files at the first start. Later starts only compare (design, section 6).
 //!
-//! An environment is taken in once, when the ledger has no policy set for it: a start that was cut short goes on where it was, and an
-//! environment that is added to the configuration comes in with its own upstreams.
+//! An environment is imported once, when the ledger has no policy set for it: an interrupted import is continued by the next start, and an
+//! environment that is added to the configuration is imported with its own upstreams.
 
 use crate::authority::Authority;
 use crate::ledger::record::{Event, PolicySet, Record, UpstreamSet, Who};
@@ -10,7 +10,7 @@ use crate::limits;
 use crate::sources::config::Config;
 use crate::sources::policy_files::{self, Loaded};
 
-/// What is different between the files and the ledger. The ledger counts.
+/// The differences between the files and the ledger. The ledger is authoritative.
 pub fn differences(state: &State, loaded: &Loaded, environments: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     for environment in environments {
@@ -33,7 +33,7 @@ pub fn differences(state: &State, loaded: &Loaded, environments: &[String]) -> V
     found
 }
 
-/// The same of the files that a configuration names, as they are now. Reads files.
+/// The differences between the ledger and the files that a configuration names, read now.
 pub fn drift(authority: &Authority, config: &Config) -> Vec<String> {
     match policy_files::load(&config.policy) {
         Ok(loaded) => authority.ledger.peek(|state| differences(state, &loaded, &config.server.environments)),
@@ -41,8 +41,8 @@ pub fn drift(authority: &Authority, config: &Config) -> Vec<String> {
     }
 }
 
-/// The same with a state that nobody serves from. Nothing where an environment is still to be taken in, or where a file is wrong, which is told
-/// elsewhere.
+/// As [`drift`], with a state that no server uses. Empty if an environment is not imported yet, or if a file is defective, which is
+/// reported elsewhere.
 pub fn drift_of(state: &State, config: &Config) -> Vec<String> {
     let environments = &config.server.environments;
     match policy_files::load(&config.policy) {
@@ -51,12 +51,13 @@ pub fn drift_of(state: &State, config: &Config) -> Vec<String> {
     }
 }
 
-/// The environments that the ledger has no policy set for.
+/// The environments for which the ledger has no policy set.
 pub fn missing<'e>(state: &State, environments: &'e [String]) -> Vec<&'e str> {
     environments.iter().map(String::as_str).filter(|e| !state.policies.contains_key(*e)).collect()
 }
 
-/// The groups of records of a first start, in order: registrations first, so that a set of policies says that all is there.
+/// The groups of records of a first start, in order: registrations first, so that the presence of a policy set shows that its import is
+/// complete.
 pub fn groups(state: &State, loaded: &Loaded, missing: &[&str]) -> Vec<Vec<Record>> {
     let author = || Who::Mayfly("imported".to_owned());
     let registrations = loaded

@@ -1,4 +1,4 @@
-//! What mends a start that was refused: commands that can be typed as they stand, each with what it does.
+//! Remedies for a refused start: commands that can be typed as shown, each with its effect.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,17 +12,17 @@ use crate::sealing::SealError;
 use crate::sources::config::Seal;
 use crate::store::StoreError;
 
-/// What a server is started with, as it stands in commands.
+/// The paths and ids that the commands contain.
 struct Place {
     config: String,
-    /// The data directory; a word for it where the engine has none.
+    /// The data directory; a placeholder if the engine has none.
     data: String,
-    /// The ledger's file in it.
+    /// The ledger's file in the data directory.
     file: String,
     uid: u32,
 }
 
-/// In the order in which they are to be tried.
+/// The remedies, in the order in which to try them.
 pub(super) fn remedies(why: &Why, config: &Path, data: Option<&Path>) -> Vec<Remedy> {
     let data = data.map_or_else(|| PathBuf::from("DATA-DIRECTORY"), Path::to_owned);
     let files = ["ledger.redb", "ledger.sled/db"].map(|name| data.join(name));
@@ -90,7 +90,7 @@ impl Place {
         match error {
             StartError::Store(error) => self.store(error),
             StartError::Write(_) => vec![self.how_full(), self.again()],
-            // Their texts have the command, which needs the seq.
+            // The texts of these errors contain the command, which needs the sequence number.
             StartError::Damaged { .. }
             | StartError::NoSnapshot { .. }
             | StartError::Beginning { .. }
@@ -111,7 +111,7 @@ impl Place {
                 vec![Remedy::new("start the version of mayfly that wrote it, or look which one this is", "mayfly --version")]
             }
             StoreError::Foreign(_) | StoreError::Damaged { .. } => self.lost(),
-            // It says what mends it.
+            // The error's text says how to fix it.
             StoreError::Unsafe(_) => Vec::new(),
             _ => vec![
                 Remedy::new("who may use it", format!("ls -ld {data}")),
@@ -128,8 +128,8 @@ impl Place {
         Remedy::new("how full the disk is", format!("df -h {}", self.data))
     }
 
-    /// The store cannot be read. What is put back goes on in a new generation, so that nothing comes back to life. That a ledger is begun anew
-    /// is never the first thing to type: it knows of nothing that was revoked or locked.
+    /// Remedies for a store that cannot be read. A restored ledger continues in a new generation, so that nothing revoked becomes valid
+    /// again. Beginning a new ledger is never the first suggestion: a new ledger has no revocations and no locks.
     fn lost(&self) -> Vec<Remedy> {
         let Place { config, data, .. } = self;
         vec![

@@ -1,11 +1,11 @@
-//! What every signal of OTLP has in common (OTLP specification 1.5, "OTLP/HTTP"): who tells it, attributes, and what a collector answers.
+//! The common parts of all OTLP signals (OTLP specification 1.5, "OTLP/HTTP"): the resource, attributes, and a collector's answer.
 
 use prost::{Message, Oneof};
 
-/// What is posted, and answered.
+/// The media type of requests and answers.
 pub(super) const PROTOBUF: &str = "application/x-protobuf";
 
-/// Who tells it.
+/// The sender of the signals.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Resource {
     #[prost(message, repeated, tag = "1")]
@@ -26,7 +26,7 @@ pub(super) struct AnyValue {
     pub value: Option<Any>,
 }
 
-/// The sorts of value that are used.
+/// The types of value that are used.
 #[derive(Clone, PartialEq, Oneof)]
 pub(super) enum Any {
     #[prost(string, tag = "1")]
@@ -35,7 +35,7 @@ pub(super) enum Any {
     Number(i64),
 }
 
-/// What a collector answers with status 200: the same for every signal.
+/// A collector's answer with status 200: the same for every signal.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Response {
     #[prost(message, optional, tag = "1")]
@@ -58,7 +58,8 @@ pub(super) fn attribute(key: &str, value: AnyValue) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(value) }
 }
 
-/// What the collector rejects for good, by the body of an answer with status 200. Not understood, it is still a 200.
+/// The records that the collector rejects permanently, by the body of an answer with status 200. A body that cannot be decoded still counts
+/// as a 200.
 pub(super) fn rejected(body: &[u8]) -> Option<PartialSuccess> {
     Response::decode(body).ok()?.partial_success.filter(|partial| partial.rejected > 0)
 }

@@ -1,4 +1,4 @@
-//! Who the server is: its own certificate as the start finds it, from files or from the SPIFFE Workload API.
+//! The server's own identity: its certificate at the start, from files or from the SPIFFE Workload API.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,21 +19,21 @@ use crate::trust::Source;
 
 /// The server's own certificate.
 pub(super) struct Own {
-    /// The files that it comes from, where it does not come from the agent.
+    /// The files of the certificate, if it does not come from the agent.
     pub files: Option<SvidFiles>,
-    /// What TLS shows.
+    /// The certificate that TLS presents.
     pub current: OwnCertificate,
-    /// What is told of it.
+    /// The SVID's data for status and logs.
     pub svid: Arc<OwnSvid>,
 }
 
-/// A certificate that is shown and no SVID, and the files that it comes from.
+/// A certificate that TLS presents and that is no SVID, and its files.
 pub(super) struct Shown {
     pub files: SvidFiles,
     pub current: OwnCertificate,
 }
 
-/// What the agent gives, where something of the configuration comes from there: waited for as long as the configuration says.
+/// The agent's message, if a part of the configuration comes from the agent. Waits for the agent as long as the configuration says.
 pub(super) async fn from_agent(config: &Config, system: &System) -> Result<Option<Given>, Why> {
     let Some(api) = &config.workload_api else { return Ok(None) };
     let patience = Duration::from_millis(api.start_timeout_ms);
@@ -43,7 +43,7 @@ pub(super) async fn from_agent(config: &Config, system: &System) -> Result<Optio
         .map_err(|no| Why::Agent(Box::new(no)))
 }
 
-/// The same, blocking, in a thread that drives no runtime.
+/// As [`from_agent`], blocking, for a thread that runs no runtime.
 pub(super) fn wait_for_agent(config: &Config, system: &System) -> Result<Option<Given>, Why> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Why::System { what: "a runtime", error })?;
@@ -62,7 +62,7 @@ pub(super) fn certificate(config: &Config, given: Option<&Given>) -> Result<Own,
         (Some(pair), ..) => read(pair).map_err(|e| Why::Files(vec![e]))?,
         (None, Some(given), Some(api)) => {
             let pair = given.svid.clone().map_err(|no| Why::Agent(Box::new(no)))?;
-            // It was looked at when it came.
+            // The SVID was checked when the message arrived.
             let id = pair.spiffe_id().map_err(|defect| Why::Tls(defect.to_string()))?;
             (None, pair, id, api.wanted.endpoint.to_string())
         }
@@ -78,7 +78,7 @@ pub(super) fn certificate(config: &Config, given: Option<&Given>) -> Result<Own,
     Ok(Own { files, current, svid })
 }
 
-/// Who the certificate says we are, in our own trust domain.
+/// The SPIFFE ID of the certificate, which must be of the server's trust domain.
 fn own_id(pair: &OwnPair, trust_domain: &str, path: &Path) -> Result<SpiffeId, FileProblem> {
     let remedy = "name an X.509-SVID of the server's own trust domain under tls, or mend server.trust_domain";
     match pair.spiffe_id() {
@@ -88,7 +88,8 @@ fn own_id(pair: &OwnPair, trust_domain: &str, path: &Path) -> Result<SpiffeId, F
     }
 }
 
-/// Clients know the server by its SPIFFE ID: under another one, read while it runs, it would lock all of them out.
+/// Checks that a renewed certificate has the same SPIFFE ID. Clients verify the server by its SPIFFE ID: a different one would lock all of
+/// them out.
 pub(super) fn still_us(pair: &OwnPair, own: &OwnSvid) -> Result<(), String> {
     let (id, place) = (own.id(), own.place());
     let remedy = "have the server's own certificate put there, or restart it under its new name";
@@ -99,7 +100,7 @@ pub(super) fn still_us(pair: &OwnPair, own: &OwnSvid) -> Result<(), String> {
     }
 }
 
-/// The public listener's certificate, where it has one of its own.
+/// The public listener's certificate, if it has one of its own.
 pub(super) fn public_certificate(config: &Config) -> Result<Option<Shown>, Why> {
     let Some(pair) = &config.public_tls else { return Ok(None) };
     let mut files = SvidFiles::new(&pair.certificate, &pair.key);
@@ -107,7 +108,7 @@ pub(super) fn public_certificate(config: &Config) -> Result<Option<Shown>, Why> 
     Ok(Some(Shown { files, current: Arc::new(ArcSwap::new(pair.certified_key().clone())) }))
 }
 
-/// The server's SVID as a command sees it that only looks, and where it comes from.
+/// The server's SVID for a command that only inspects, and the SVID's source.
 pub fn seen(config: &Config, system: &System) -> Result<(OwnPair, String), String> {
     match (&config.tls, &config.workload_api) {
         (Some(pair), _) => {

@@ -1,11 +1,11 @@
-//! Whose a data directory is that an operator made as root: the server's, as the one was whose place it takes.
+//! File ownership of a data directory that an operator created as root: it gets the owner of the directory that it replaces.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, lchown};
 use std::path::Path;
 
-/// Gives all of a tree, durably, to the owner of something else, where we may do that: as root.
+/// Gives everything in a tree, durably, to the owner of `like`, if this process may do so: as root.
 pub(super) fn give(tree: &Path, like: &Path) -> io::Result<()> {
     let owner = fs::metadata(like)?;
     if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
@@ -14,7 +14,7 @@ pub(super) fn give(tree: &Path, like: &Path) -> io::Result<()> {
     each(tree, &|path| lchown(path, Some(owner.uid()), Some(owner.gid())))
 }
 
-/// Depth first: the folders are synced when all in them has its owner.
+/// Depth first: a directory is synced after everything in it has its owner.
 fn each(path: &Path, act: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<()> {
     let kind = fs::symlink_metadata(path)?.file_type();
     if kind.is_dir() {

@@ -1,4 +1,4 @@
-//! Why a server does not start. Each reason says what mends it, as commands that can be typed as they stand (`mend`).
+//! Why a server does not start. Each reason lists commands that fix it and can be typed as shown (`mend`).
 
 use std::fmt;
 use std::io;
@@ -16,13 +16,13 @@ use crate::sources::config::{Config, Seal};
 use crate::sources::files::FileProblem;
 use crate::sources::workload_api::{NoSvid, WhyNot};
 
-/// Why a server does not start, on which configuration.
+/// Why a server does not start, and its configuration.
 #[derive(Debug)]
 pub struct StartProblem {
     why: Why,
     /// The configuration file, as it was named.
     config: PathBuf,
-    /// The data directory, where the engine has one.
+    /// The data directory, if the engine has one.
     data: Option<PathBuf>,
 }
 
@@ -31,61 +31,61 @@ pub struct StartProblem {
 pub enum Why {
     /// The configuration is wrong.
     Config(Vec<Complaint>),
-    /// What the configuration names, as `mayfly server validate` finds it.
+    /// Defects of what the configuration names, as `mayfly server validate` finds them.
     Found(Vec<Complaint>),
-    /// Certificates, keys or bundles.
+    /// Defects of certificates, keys or bundles.
     Files(Vec<FileProblem>),
-    /// The agent of the SPIFFE Workload API gave nothing to start with in time.
+    /// The agent of the SPIFFE Workload API gave nothing usable in time.
     Agent(Box<NoSvid>),
-    /// Policies, roles or registrations, where a first start has to take them in.
+    /// Defects of policies, roles or registrations that a first start has to import.
     Policy(Vec<Complaint>),
-    /// The sealing key's file.
+    /// The sealing key's file cannot be read.
     KeyFile(KeyFileError),
-    /// `seal.credential` without systemd.
+    /// `seal.credential` is set without systemd.
     NoCredentials(String),
-    /// The sealing key is not that of the store.
+    /// The sealing key is not the one of the store.
     Seal {
         /// What is wrong.
         error: SealError,
-        /// Where the key came from.
+        /// The source of the key.
         key: Seal,
     },
-    /// The store, or the ledger in it.
+    /// The store, or the ledger in it, cannot be opened.
     Ledger(StartError),
     /// The private part of a key that the ledger names is not in the store, or cannot be opened.
     Keys(Fault),
-    /// A port.
+    /// A port cannot be bound.
     Port {
         /// `listen.workload`, …
         key: &'static str,
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
-    /// The operators' socket.
+    /// The operators' socket cannot be bound.
     Socket(NoSocket),
-    /// A first record was refused.
+    /// One of the first records was refused.
     Refused {
-        /// What was to be recorded.
+        /// The content of the record.
         what: String,
-        /// Why it was not.
+        /// The refusal.
         no: Box<No>,
     },
-    /// TLS could not be set up with the certificates that are there.
+    /// TLS could not be set up with the given certificates.
     Tls(String),
-    /// The file that tells the addresses could not be written.
+    /// The file for the listeners' addresses could not be written.
     ReadyFile {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
-    /// The system did not give what a server needs: a thread, a descriptor, memory.
+    /// The system denied something that a server needs: a thread, a descriptor, memory.
     System {
-        /// What was asked for.
+        /// The resource.
         what: &'static str,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
     /// The start ended by a panic.
@@ -93,13 +93,13 @@ pub enum Why {
 }
 
 impl StartProblem {
-    /// On a configuration that could be read.
+    /// A problem with a configuration that could be read.
     pub fn new(why: Why, config: &Config) -> StartProblem {
         let data = engine::data_dir(config).map(Path::to_owned);
         StartProblem { why, config: PathBuf::from(&config.file), data }
     }
 
-    /// Of a configuration that cannot be used.
+    /// A problem with a configuration that cannot be used.
     pub fn config(path: &Path, wrong: Vec<Complaint>) -> StartProblem {
         StartProblem { why: Why::Config(wrong), config: path.to_owned(), data: None }
     }
@@ -109,13 +109,13 @@ impl StartProblem {
         &self.why
     }
 
-    /// What mends it, in the order in which it is to be tried.
+    /// The remedies, in the order in which to try them.
     pub fn remedies(&self) -> Vec<Remedy> {
         mend::remedies(&self.why, &self.config, self.data.as_deref())
     }
 
-    /// As commands have them: 2 for a configuration that is wrong, 4 where the agent does not know this process, 8 where it may be there the
-    /// next time, 1 for all else.
+    /// The exit code, as for commands: 2 for a wrong configuration, 4 if the agent does not know this process, 8 for a condition that may
+    /// be temporary, 1 otherwise.
     pub fn exit_code(&self) -> u8 {
         match &self.why {
             Why::Config(_) => 2,
@@ -148,7 +148,7 @@ impl fmt::Display for StartProblem {
             Why::KeyFile(error) => error.fmt(f)?,
             Why::NoCredentials(name) => write!(f, "seal.credential is {name}, but systemd gave this process no credentials")?,
             Why::Seal { error, .. } => error.fmt(f)?,
-            // Its text names the command; what is typed needs the configuration, too.
+            // The text names the command; the typed command needs the configuration, too.
             Why::Ledger(error) => {
                 let whole = format!("mayfly server recover --config {} --after", typed(&self.config));
                 f.write_str(&error.to_string().replace("mayfly server recover --after", &whole))?;

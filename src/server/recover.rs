@@ -1,7 +1,8 @@
-//! `mayfly server recover --after SEQ`: go on with what can be trusted, in a new generation. Nothing is un-revoked by it.
+//! `mayfly server recover --after SEQ`: continues with the trustworthy part of a ledger, in a new generation. Nothing that was revoked
+//! becomes valid again.
 //!
-//! The data directory is copied, not mended: what was there stays beside it. The two change places in one step, so that no server that
-//! starts meanwhile finds no directory and makes an empty store.
+//! The data directory is copied, not repaired: the old directory stays beside the new one. Both are exchanged in one step, so that no
+//! server that starts meanwhile finds the directory missing and creates an empty store.
 
 use std::fs::{self, File};
 use std::io;
@@ -19,47 +20,47 @@ use crate::sources::config::Config;
 use crate::store::{Store, StoreError};
 use crate::system::System;
 
-/// What a recovery did.
+/// The result of a recovery.
 #[derive(Debug)]
 pub struct Done {
     /// What was copied.
     pub recovered: Recovered,
-    /// The data directory, as it is now.
+    /// The new data directory.
     pub data: PathBuf,
-    /// Where the old one is.
+    /// The path of the old data directory.
     pub before: PathBuf,
 }
 
-/// Why nothing was recovered. The data directory is as it was.
+/// Why nothing was recovered. The data directory is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum NotRecovered {
     /// The configuration is wrong.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Config(Vec<Complaint>),
-    /// An engine that keeps nothing.
+    /// The engine persists nothing.
     #[error(
         "the engine of this configuration keeps nothing on a disk, so there is nothing to recover\n  \
          start it: mayfly server run --config {}", typed(.0)
     )]
     NothingKept(PathBuf),
-    /// There is no data directory: opening it would make an empty one.
+    /// There is no data directory: opening it would create an empty one.
     #[error("there is no store at {}\n  look at store.path in the configuration", .0.display())]
     NoStore(PathBuf),
-    /// A server has it open.
+    /// A server has the store open.
     #[error("{} is in use by a server\n  who has it: fuser -v {}; stop that server first", .0.display(), .0.display())]
     InUse(PathBuf),
-    /// The engine cannot read it at all.
+    /// The engine cannot read the store at all.
     #[error("{0}\n  restore a backup: mayfly server restore --replace BACKUP")]
     Store(StoreError),
     /// The copy was refused.
     #[error("{0}")]
     Refused(RecoverError),
-    /// The system did not do it.
+    /// A system call failed.
     #[error("{what}: {error}")]
     Io {
-        /// What was being done.
+        /// The operation.
         what: String,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
 }
@@ -69,12 +70,13 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> NotRecovered {
     move |error| NotRecovered::Io { what, error }
 }
 
-/// Copies what ends at or before `after` to a fresh store, begins a generation there, and puts it in the place of the old one.
+/// Copies the commits that end at or before `after` to a new store, begins a generation there, and puts the new store in the place of the
+/// old one.
 pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> Result<Done, NotRecovered> {
     let file = config;
     let config = Config::load(file, super::environment()).map_err(NotRecovered::Config)?;
     let data = engine::data_dir(&config).ok_or_else(|| NotRecovered::NothingKept(file.to_owned()))?;
-    // Where it really is: a link to it stays a link.
+    // The real path: a link to the data directory stays a link.
     let data = data.canonicalize().map_err(|_| NotRecovered::NoStore(data.to_owned()))?;
     engine::not_lost(&config, &data).map_err(NotRecovered::Store)?;
     if !engine::is_in(&config, &data) {
@@ -84,7 +86,7 @@ pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> 
     let stamp = stamp(now);
     let fresh = beside(&data, &format!("recovering-{stamp}"));
     let before = beside(&data, &format!("before-recovery-{stamp}"));
-    // Held open until the directories have changed places: no server can have it meanwhile.
+    // Held open until the directories are exchanged: no server can open the store meanwhile.
     let old = engine::open_damaged(&config, &data).map_err(|e| not_open(&data, e))?;
     let outcome = copy_to(&fresh, &*old, &config, after, reset_time, system);
     let recovered = match outcome {
@@ -94,7 +96,7 @@ pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> 
             return Err(no);
         }
     };
-    // Done as root, it is still the server's.
+    // The new directory belongs to the server's user even if root ran the command.
     owner::give(&fresh, &data).map_err(failed(format!("giving {} to whom {} belongs", fresh.display(), data.display())))?;
     change_places(&fresh, &data, &before).map_err(|(what, error)| NotRecovered::Io { what, error })?;
     drop(old);
@@ -114,7 +116,7 @@ fn not_open(dir: &Path, error: StoreError) -> NotRecovered {
     }
 }
 
-/// The copy has the old store's identity: what is sealed is bound to it.
+/// The copy has the old store's identity, to which sealed values are bound.
 fn copy_to(
     fresh: &Path,
     old: &dyn Store,
@@ -135,7 +137,7 @@ fn copy_to(
     Ok(recovered)
 }
 
-/// Has `fresh` take the name of `data`, whose own becomes `before`. An error says what was being done.
+/// Gives `fresh` the name of `data`, and the old directory the name `before`. An error names the operation.
 pub(super) fn change_places(fresh: &Path, data: &Path, before: &Path) -> Result<(), (String, io::Error)> {
     let failed = |what: String| move |error: io::Error| (what, error);
     let what = || format!("putting {} in the place of {}", fresh.display(), data.display());
@@ -152,7 +154,7 @@ pub(super) fn change_places(fresh: &Path, data: &Path, before: &Path) -> Result<
     File::open(above).and_then(|d| d.sync_all()).map_err(failed(format!("syncing {}", above.display())))
 }
 
-/// A moment as it stands in names of directories.
+/// A moment in the form used in directory names.
 pub(super) fn stamp(now: Millis) -> String {
     format!("{}-{:03}", now.to_string().replace([':', '-'], ""), now.0 % 1000)
 }

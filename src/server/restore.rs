@@ -1,7 +1,7 @@
-//! `mayfly server restore`: a backup becomes the store of a server, in a new generation. Nothing comes back to life by it.
+//! `mayfly server restore`: turns a backup into the store of a server, in a new generation. Nothing that was revoked becomes valid again.
 //!
-//! All of it is written beside the data directory, made durable, and then given its name: whatever happens meanwhile, there is no store
-//! or the whole of it.
+//! Everything is written beside the data directory, made durable, and then renamed: at any moment there is either no store or the complete
+//! one.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -23,65 +23,65 @@ use crate::sources::config::Config;
 use crate::store::{Store, StoreError};
 use crate::system::System;
 
-/// What is to be restored, and how.
+/// The parameters of a restore.
 pub struct Wanted<'a> {
     /// The backup's file.
     pub backup: &'a Path,
-    /// The data directory that was lost, where something of it is left.
+    /// The remains of the lost data directory, if there are any.
     pub left: Option<&'a Path>,
-    /// What lies in the data directory is kept beside it, and is what is left.
+    /// Whether the content of the data directory is kept beside it and used as the remains.
     pub replace: bool,
-    /// The newest seq that anybody has seen of this ledger.
+    /// The newest sequence number of this ledger that anybody has seen.
     pub seen: Option<Seq>,
-    /// Nobody was locked out since the backup was made.
+    /// The operator's statement that nobody was locked out since the backup was made.
     pub unlocked: bool,
-    /// Only look whether it could be restored.
+    /// Whether to check only if the backup could be restored.
     pub check: bool,
 }
 
-/// What a restore did, or would do.
+/// The result of a restore or of a check.
 pub struct Done {
-    /// The backup, found whole and sealed with our key.
+    /// The backup, which is complete and sealed with the configured key.
     pub backup: Backup,
-    /// What came of it; `None` where it was only looked at.
+    /// What was restored; `None` for a check.
     pub recovered: Option<Recovered>,
     /// The data directory.
     pub data: PathBuf,
-    /// Why nothing was read of what is left, where that is so.
+    /// Why the remains could not be read, if so.
     pub unread: Option<String>,
-    /// Where what lay in the data directory is now.
+    /// The new path of the previous content of the data directory.
     pub before: Option<PathBuf>,
 }
 
-/// Why nothing was restored. There is no store where there was none.
+/// Why nothing was restored. If there was no store before, there is none now.
 #[derive(Debug, thiserror::Error)]
 pub enum NotRestored {
     /// The configuration is wrong.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Config(Vec<Complaint>),
-    /// An engine that keeps nothing.
+    /// The engine persists nothing.
     #[error(
         "the engine of this configuration keeps nothing on a disk, so there is nowhere to restore to\n  name another under store.engine"
     )]
     NothingKept,
-    /// The data directory has something in it.
+    /// The data directory is not empty.
     #[error(
         "{0} is not empty: a backup is never put over what is there\n  to keep what is left, and have it read for locks: \
          mayfly server restore --replace …; what lies elsewhere is named by --left"
     )]
     NotEmpty(String),
-    /// Another restore is under way.
+    /// Another restore is in progress.
     #[error("{} is in use: another restore is under way, or a server has it open\n  who has it: fuser -v {}", .0.display(), .0.display())]
     InUse(PathBuf),
-    /// The backup.
+    /// The backup is defective.
     #[error("{}: {bad}", path.display())]
     Backup {
-        /// Its file.
+        /// The backup's file.
         path: PathBuf,
-        /// What is wrong.
+        /// The defect.
         bad: BadBackup,
     },
-    /// The sealing key's file.
+    /// The sealing key's file cannot be read.
     #[error("{0}")]
     Key(StartProblem),
     /// The backup's seal does not open.
@@ -90,18 +90,18 @@ pub enum NotRestored {
          of then\n  the key's copy belongs to where seal.key_file or seal.credential says", .0.display()
     )]
     Seal(PathBuf),
-    /// The engine.
+    /// The engine failed.
     #[error("{0}")]
     Store(StoreError),
     /// The copy was refused.
     #[error("{0}")]
     Refused(RecoverError),
-    /// The system did not do it.
+    /// A system call failed.
     #[error("{what}: {error}")]
     Io {
-        /// What was being done.
+        /// The operation.
         what: String,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
 }
@@ -111,7 +111,7 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> NotRestored {
     move |error| NotRestored::Io { what, error }
 }
 
-/// Restores a backup to where the configuration has its data directory, or looks whether that could be done.
+/// Restores a backup to the data directory of the configuration, or checks whether that is possible.
 pub fn restore(config: &Path, wanted: &Wanted<'_>, system: &System) -> Result<Done, NotRestored> {
     let config = Config::load(config, super::environment()).map_err(NotRestored::Config)?;
     let named = engine::data_dir(&config).ok_or(NotRestored::NothingKept)?;
@@ -120,7 +120,7 @@ pub fn restore(config: &Path, wanted: &Wanted<'_>, system: &System) -> Result<Do
     let bad = |bad| NotRestored::Backup { path: wanted.backup.to_owned(), bad };
     let backup = Backup::open(wanted.backup).map_err(bad)?;
     sealed_by(&key, &backup).then_some(()).ok_or_else(|| NotRestored::Seal(wanted.backup.to_owned()))?;
-    // Looking is for drills too, where the store is in use.
+    // A check also serves drills, during which the store is in use.
     if wanted.check {
         return Ok(Done { backup, recovered: None, data, unread: None, before: None });
     }
@@ -133,7 +133,7 @@ pub fn restore(config: &Path, wanted: &Wanted<'_>, system: &System) -> Result<Do
     cleared(&fresh)?;
     match written(&fresh, &backup, &config, (wanted, left), system) {
         Ok((recovered, store, (old, unread))) => {
-            // Done as root, it is for whom the place is.
+            // The new directory belongs to the owner of its place even if root ran the command.
             let like = if data.exists() { &data } else { data.parent().unwrap_or(Path::new("/")) };
             owner::give(&fresh, like).map_err(failed(format!(
                 "giving {} to whom {} belongs",
@@ -142,7 +142,7 @@ pub fn restore(config: &Path, wanted: &Wanted<'_>, system: &System) -> Result<Do
             )))?;
             let before = replaced.then(|| beside(&data, &format!("before-restore-{}", stamp(system.wall()))));
             match &before {
-                // No server finds an empty place meanwhile.
+                // Exchanged in one step, so that no server finds the place empty.
                 Some(before) => change_places(&fresh, &data, before).map_err(|(what, error)| NotRestored::Io { what, error })?,
                 None => named_durably(&fresh, &data)?,
             }
@@ -156,14 +156,14 @@ pub fn restore(config: &Path, wanted: &Wanted<'_>, system: &System) -> Result<Do
     }
 }
 
-/// Whether the digest was sealed with this key, for the store that the backup is of.
+/// Whether the backup's digest was sealed with this key, for the store that the backup is of.
 fn sealed_by(key: &SealingKey, backup: &Backup) -> bool {
     let seq = backup.about().seq.to_string();
     let context = Context { store: backup.id(), environment: "", purpose: SEALED_FOR, name: &seq, version: 1 };
     key.open(&context, &backup.sealed()).is_ok_and(|digest| digest[..] == backup.digest()[..])
 }
 
-/// Nothing may be there but the directory itself.
+/// Refuses a directory with any entry.
 fn empty(data: &Path) -> Result<(), NotRestored> {
     match fs::read_dir(data) {
         Ok(mut entries) => match entries.next() {
@@ -175,7 +175,7 @@ fn empty(data: &Path) -> Result<(), NotRestored> {
     }
 }
 
-/// What a restore that ended early left behind goes; one that is under way keeps it.
+/// Removes what an interrupted restore left behind; a restore in progress keeps its directory locked.
 fn cleared(fresh: &Path) -> Result<(), NotRestored> {
     let what = || format!("removing {}, which an earlier restore left", fresh.display());
     let old = match File::open(fresh) {
@@ -191,7 +191,7 @@ fn cleared(fresh: &Path) -> Result<(), NotRestored> {
     fs::remove_dir_all(fresh).map_err(failed(what()))
 }
 
-/// What was read of what is left, which stays locked until the new store has its place; or why nothing was.
+/// The remains, which stay locked until the new store is in place; or why they could not be read.
 type Left = (Option<(Box<dyn Store>, PathBuf)>, Option<String>);
 type Written = (Recovered, Box<dyn Store>, Left);
 
@@ -235,12 +235,13 @@ fn take_out(backup: &Backup, snapshots: &Path, seq: Seq) -> io::Result<()> {
     File::open(snapshots)?.sync_all()
 }
 
-/// Its names first, then its own: what has the name is whole. An empty directory makes way.
+/// Syncs the entries of the directory before renaming it, so that a directory with the final name is complete. An empty directory is
+/// replaced.
 fn named_durably(fresh: &Path, data: &Path) -> Result<(), NotRestored> {
     let what = || format!("giving {} the name {}", fresh.display(), data.display());
     File::open(fresh).and_then(|dir| dir.sync_all()).map_err(failed(what()))?;
     fs::rename(fresh, data).map_err(|e| match e.kind() {
-        // Somebody was faster.
+        // Another process was faster.
         io::ErrorKind::DirectoryNotEmpty => NotRestored::NotEmpty(typed(data)),
         io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices => {
             let what = format!("{}; a file system begins there: have store.path name a folder in it", what());

@@ -1,4 +1,4 @@
-//! `mayfly server run`: in the foreground until it is told to stop.
+//! `mayfly server run`: runs in the foreground until it is told to stop.
 
 use std::io::Write;
 use std::path::Path;
@@ -20,27 +20,27 @@ use crate::sources::config::Config;
 use crate::sources::files::may_be_replaced;
 use crate::system::System;
 
-/// Runs a server until SIGTERM or SIGINT, which end it in good order. A second signal ends it at once: nothing acknowledged is lost by that.
-/// SIGHUP has the configuration read again.
+/// Runs a server until SIGTERM or SIGINT, which shut it down cleanly. A second signal ends it at once, without losing anything
+/// acknowledged. SIGHUP reloads the configuration.
 ///
-/// `ready`: a file that gets the addresses as JSON once the server answers, and goes when it stops.
+/// `ready`: a file that receives the addresses as JSON once the server answers, and is removed when the server stops.
 ///
-/// `log`: the form of log lines, where somebody says it beside the configuration.
+/// `log`: the format of log lines, if a command-line option overrides the configuration.
 pub fn run(
     config: &Path,
     log: Option<Format>,
     ready: Option<&Path>,
     on_start: impl FnOnce(&Addresses),
 ) -> Result<(), StartProblem> {
-    // Also why a configuration is refused is told to a stderr that nobody may read.
+    // First, so that the report of a refused configuration does not block on a stderr that nobody reads.
     telemetry::begin();
     let loaded = Config::load(config, super::environment()).map_err(|wrong| StartProblem::config(config, wrong))?;
     telemetry::init(log.or(loaded.log.format), &loaded.log.level);
     serve(&loaded, ready, on_start, Some(Origin { file: config.to_owned(), environment: super::environment }))
 }
 
-/// The same where only the file counts: what is exported for the command line does not reshape a dev server. It ends when its terminal is
-/// closed (SIGHUP).
+/// As [`run`], without environment variables: exports made for the command line must not affect a dev server. SIGHUP, sent when its
+/// terminal closes, ends it.
 pub fn run_without_environment(
     config: &Path,
     ready: Option<&Path>,
@@ -52,7 +52,7 @@ pub fn run_without_environment(
     serve(&loaded, ready, on_start, None)
 }
 
-/// The signals that a server acts on.
+/// The signals that a server handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -61,8 +61,8 @@ struct Signals {
 }
 
 impl Signals {
-    /// In a runtime. From here on none of these ends the process by itself: SIGUSR1 and SIGUSR2 mean nothing, and a file that may not grow
-    /// any more (SIGXFSZ) is a write that fails.
+    /// Registers the handlers in a runtime. From here on none of these signals ends the process by default: SIGUSR1 and SIGUSR2 are
+    /// ignored, and exceeding the file size limit (SIGXFSZ) becomes a failed write.
     fn new() -> std::io::Result<Signals> {
         let ignored = [
             SignalKind::user_defined1(),
@@ -86,14 +86,14 @@ impl Signals {
     }
 }
 
-/// What ends waiting.
+/// The events that the main thread waits for.
 enum Event {
     Stop,
     Reload,
     Look,
 }
 
-/// `origin`: where SIGHUP has the configuration read again; without one it ends the server, as the terminal of a dev server does when it is closed.
+/// `origin`: where SIGHUP reloads the configuration from. Without it SIGHUP ends the server, as for a dev server whose terminal closes.
 fn serve(
     config: &Config,
     ready: Option<&Path>,
@@ -109,10 +109,10 @@ fn serve(
     files::open_as_many_as_allowed(config);
     let failed = |what| move |error| StartProblem::new(Why::System { what, error }, config);
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("a runtime"))?;
-    // Before the start: a signal that comes during it is not lost.
+    // Before the start, so that a signal during the start is not lost.
     let mut signals = waiting.block_on(async { Signals::new() }).map_err(failed("signals"))?;
     let system = System::real();
-    // What may take minutes, and ends with a signal.
+    // Waiting for the agent may take minutes, and a signal ends it.
     let agent = waiting.block_on(async {
         tokio::select! {
             given = own::from_agent(config, &system) => Some(given),
@@ -136,7 +136,7 @@ fn serve(
     if let Some(path) = ready {
         let _ = std::fs::remove_file(path);
     }
-    // A second signal does not wait for open calls, and a disk or a receiver that stands still is not waited for longer than this.
+    // A second signal does not wait for open calls. A stalled disk or receiver is waited for no longer than this.
     let impatient = std::thread::Builder::new().name("mayfly-signals".into()).spawn(move || {
         let patience = Duration::from_millis(limits::SHUTDOWN_LAST_MS);
         match waiting.block_on(async { tokio::time::timeout(patience, signals.stop()).await }) {
@@ -158,13 +158,13 @@ fn serve(
     Ok(())
 }
 
-/// A thread that reads the configuration again, each time that somebody asks: whoever waits for signals does not wait for that.
+/// A thread that reloads the configuration on request, so that the thread that waits for signals does not wait for a reload.
 fn reloads(running: &Running, origin: Origin) -> std::io::Result<mpsc::Sender<()>> {
     let (ask, asked) = mpsc::channel();
     let reloading: std::sync::Arc<Reloading> = running.reloading.clone();
     std::thread::Builder::new().name("mayfly-reload".into()).spawn(move || {
         while asked.recv().is_ok() {
-            // Several signals meanwhile are one.
+            // Several signals received meanwhile cause one reload.
             while asked.try_recv().is_ok() {}
             reloading.again(&origin);
         }
@@ -172,7 +172,7 @@ fn reloads(running: &Running, origin: Origin) -> std::io::Result<mpsc::Sender<()
     Ok(ask)
 }
 
-/// Until a signal says that the server stops; an error where a thread of it ended by itself.
+/// Waits until a signal stops the server; an error if one of the server's threads ended by itself.
 fn wait(runtime: &Runtime, signals: &mut Signals, running: &Running, reloads: Option<&mpsc::Sender<()>>) -> Result<(), ()> {
     loop {
         let event = runtime.block_on(async {
@@ -186,9 +186,9 @@ fn wait(runtime: &Runtime, signals: &mut Signals, running: &Running, reloads: Op
         });
         match (event, reloads) {
             (Event::Stop, _) | (Event::Reload, None) => return Ok(()),
-            // Its thread ends with the process.
+            // The reload thread ends with the process.
             (Event::Reload, Some(reload)) => drop(reload.send(())),
-            // A server that no longer answers at one of its listeners is of no use to anybody: whoever supervises it starts another.
+            // A server that no longer answers at one of its listeners is useless: its supervisor starts another.
             (Event::Look, _) if !running.is_whole() => {
                 tracing::error!("a thread of the server ended, which is a fault of mayfly: the server stops");
                 return Err(());
@@ -198,7 +198,7 @@ fn wait(runtime: &Runtime, signals: &mut Signals, running: &Running, reloads: Op
     }
 }
 
-/// Written aside and renamed, so that whoever waits for it never reads half of it.
+/// Written to a temporary file and renamed, so that readers never see a partial file.
 fn write_ready(path: &Path, addresses: &Addresses) -> std::io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".new");

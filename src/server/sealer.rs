@@ -1,4 +1,4 @@
-//! The private parts of a server's keys, sealed with its sealing key.
+//! Seals the private parts of a server's keys with the sealing key.
 
 use zeroize::Zeroizing;
 
@@ -8,7 +8,7 @@ use crate::sealing::{Context, SealingKey};
 use crate::seq::StoreId;
 use crate::system::System;
 
-/// The sealing key, bound to the store that it seals for.
+/// The sealing key, bound to one store.
 pub struct StoreSealer {
     key: SealingKey,
     store: StoreId,
@@ -16,7 +16,7 @@ pub struct StoreSealer {
 }
 
 impl StoreSealer {
-    /// For the values of one store.
+    /// A sealer for the values of one store.
     pub fn new(key: SealingKey, store: StoreId, system: System) -> StoreSealer {
         StoreSealer { key, store, system }
     }

@@ -1,6 +1,6 @@
-//! Log lines on stderr, and the messages of panics. What is in them is never a secret: those have no text form.
+//! Log lines on stderr, including panics. Log lines never contain a secret: secret types have no text form.
 //!
-//! They go through [`log_queue`]: whoever logs never waits for a reader of stderr, and no write that fails ends anything.
+//! Lines go through [`log_queue`]: a thread that logs never waits for the reader of stderr, and a failed write ends nothing.
 
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
@@ -13,21 +13,21 @@ pub use crate::sources::config::LogFormat as Format;
 use crate::log_queue::{self, ToStderr};
 use crate::sources::config::log_filter;
 
-/// Sets the filter of log lines in force.
+/// Replaces the filter of log lines.
 type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
 
 static FILTER: OnceLock<SetFilter> = OnceLock::new();
 
-/// Where the filter of log lines comes from before everything else.
+/// The environment variable that overrides the configured filter of log lines.
 const VARIABLE: &str = "MAYFLY_LOG";
 
-/// From here on stderr blocks nobody, and a panic is a log line. For processes that serve; before anything else is done.
+/// From here on stderr blocks no thread, and a panic is a log line. For processes that serve; called first.
 pub fn begin() {
     log_queue::begin(|lines| tracing::warn!(lines, "log lines were dropped: nobody read stderr, or its disk was full"));
     std::panic::set_hook(Box::new(panicked));
 }
 
-/// What `std` prints for a panic, as a log line. Before there is a subscriber it goes to stderr as text.
+/// Logs the text that `std` prints for a panic. Before there is a subscriber the text goes to stderr.
 fn panicked(info: &PanicHookInfo<'_>) {
     let at = info.location().map(ToString::to_string).unwrap_or_default();
     let message = info.payload_as_str().unwrap_or("no message");
@@ -45,9 +45,9 @@ fn panicked(info: &PanicHookInfo<'_>) {
     }
 }
 
-/// Logs from here on. `level`: which lines, as `log.level` has it; `MAYFLY_LOG` counts before it. Without a form: text on a terminal, else JSON.
+/// Starts logging. `level`: the filter from `log.level`, which `MAYFLY_LOG` overrides. Without a format: text on a terminal, else JSON.
 ///
-/// A second call changes nothing: tests start several servers in one process.
+/// A second call has no effect: tests start several servers in one process.
 pub fn init(format: Option<Format>, level: &str) {
     begin();
     let variable = std::env::var(VARIABLE).ok();
@@ -59,7 +59,7 @@ pub fn init(format: Option<Format>, level: &str) {
     let filter = asked.unwrap_or_else(|| log_filter(level).unwrap_or_default());
     let format = format.unwrap_or(if std::io::stderr().is_terminal() { Format::Text } else { Format::Json });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(ToStderr::default);
-    // A line that cannot be formatted would be told by a macro that panics where stderr is closed.
+    // For a line that cannot be formatted, tracing would use a macro that panics if stderr is closed.
     let builder = builder.log_internal_errors(false);
     let begun = match format {
         Format::Json => {
@@ -84,7 +84,7 @@ pub fn init(format: Option<Format>, level: &str) {
     }
 }
 
-/// Another `log.level`, from here on. An error says why the one before stays.
+/// Applies another `log.level`. An error says why the previous one stays.
 pub fn set_level(level: &str) -> Result<(), String> {
     if std::env::var(VARIABLE).is_ok_and(|text| log_filter(&text).is_ok()) {
         return Err(format!("{VARIABLE} is set in the environment of this process and counts before log.level"));

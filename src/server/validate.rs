@@ -1,4 +1,4 @@
-//! `mayfly server validate`: everything that keeps a server from starting on a configuration, without starting.
+//! `mayfly server validate`: finds everything that prevents a server from starting on a configuration, without starting it.
 
 use std::path::Path;
 
@@ -7,17 +7,17 @@ use crate::document::Complaint;
 use crate::sources::config::{About, Config, Finding, Severity};
 use crate::system::System;
 
-/// What was found, and whether a server would start on it.
+/// The findings, and whether a server would start.
 pub struct Report {
-    /// Errors first.
+    /// The findings, errors first.
     pub findings: Vec<Finding>,
-    /// None of them is an error.
+    /// Whether none of the findings is an error.
     pub starts: bool,
-    /// A server runs on it: its store and its ports were not opened.
+    /// Whether a server runs on the configuration; then its store and ports were not opened.
     pub running: bool,
 }
 
-/// Looks at a configuration and at what it names.
+/// Checks a configuration and everything that it names.
 pub fn look(path: &Path, environment: impl IntoIterator<Item = (String, String)>, system: &System) -> Report {
     let (findings, running) = match Config::load(path, environment) {
         Ok(config) => check::for_validation(&config, system),

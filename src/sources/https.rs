@@ -1,5 +1,5 @@
-//! Asking somebody else's server over HTTPS: one request, one bounded answer, in bounded time. Redirects are not followed, nothing is sent
-//! but what is said here, and only TLS 1.3 is spoken, under the roots that were given.
+//! HTTPS client for other servers: one request, one bounded answer, in bounded time. Redirects are not followed, and only TLS 1.3 is used,
+//! with the given roots. Besides the caller's headers and body only Host, User-Agent and Accept are sent.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use crate::document::url::WebUrl;
 use crate::limits;
 use crate::system::System;
 
-/// Where systems keep the roots that they trust: Debian, Fedora, SUSE, Alpine and others.
+/// The locations of the system's trusted roots: Debian, Fedora, SUSE, Alpine and others.
 const SYSTEM_ROOTS: &[&str] =
     &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
 
@@ -37,31 +37,31 @@ const JSON: &str = "application/json";
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
-    /// Not an address that may be asked.
+    /// The URL may not be requested.
     #[error("{0:?} is no https URL (http only on loopback)")]
     Url(String),
-    /// Not reached, or TLS failed.
+    /// The server was not reached, or TLS failed.
     #[error("{host}: {error}")]
     Io {
-        /// Who was asked.
+        /// The server.
         host: String,
-        /// What went wrong.
+        /// The error.
         error: io::Error,
     },
-    /// It did not speak HTTP as it must.
+    /// The server violated HTTP.
     #[error("{host}: {what}")]
     Http {
-        /// Who was asked.
+        /// The server.
         host: String,
-        /// What went wrong.
+        /// The violation.
         what: String,
     },
-    /// Too slow.
+    /// The server was too slow.
     #[error("{host} did not answer within {ms} ms")]
     TooSlow {
-        /// Who was asked.
+        /// The server.
         host: String,
-        /// How long was waited.
+        /// The time limit.
         ms: u64,
     },
 }
@@ -73,25 +73,25 @@ pub struct Https {
     patience_ms: u64,
 }
 
-/// What is asked.
+/// A request.
 struct Ask {
     method: Method,
     headers: Vec<(HeaderName, String)>,
     body: Bytes,
-    /// Most bytes of the answer's body; 0: it is not read.
+    /// Most bytes of the answer's body; 0: the body is not read.
     max: usize,
 }
 
-/// An answer, whole.
+/// A complete answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Its status.
+    /// The status.
     pub status: StatusCode,
-    /// Its body.
+    /// The body.
     pub body: Bytes,
 }
 
-/// The time by which certificates are good.
+/// The clock for checking the validity of certificates.
 pub struct Time(pub System);
 
 impl std::fmt::Debug for Time {
@@ -113,7 +113,7 @@ pub fn roots(path: &Path) -> Result<RootCertStore, FileProblem> {
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate =
             certificate.map_err(|_| FileProblem::new(path, "has a PEM section that is cut off", "write it anew"))?;
-        // A system's file may hold one that nobody can use; the others are as good as before.
+        // A system's file may contain an unusable certificate; the others are still valid.
         let _ = roots.add(certificate);
     }
     if roots.is_empty() {
@@ -122,13 +122,13 @@ pub fn roots(path: &Path) -> Result<RootCertStore, FileProblem> {
     Ok(roots)
 }
 
-/// The file of roots that this system trusts.
+/// The file of the system's trusted roots.
 pub fn system_roots() -> Option<PathBuf> {
     SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.is_file())
 }
 
 impl Https {
-    /// With the roots of a file, or without one those of the system. Where there are none, only http on loopback answers.
+    /// A client with the roots of a file, or without a file with those of the system. If there are none, only http on loopback works.
     pub fn new(ca_file: Option<&Path>, system: &System) -> Result<Https, FileProblem> {
         let (path, roots) = match ca_file.map(Path::to_owned).or_else(system_roots) {
             Some(path) => (path.clone(), roots(&path)?),
@@ -145,43 +145,43 @@ impl Https {
         Ok(Https { tls: TlsConnector::from(Arc::new(config)), patience_ms: limits::OIDC_FETCH_MS })
     }
 
-    /// With another bound on the time of one request, milliseconds.
+    /// Sets another time limit for one request, milliseconds.
     pub fn within(self, patience_ms: u64) -> Https {
         Https { patience_ms, ..self }
     }
 
-    /// With somebody else's idea of who the server is. Its ALPN is ours.
+    /// A client with the caller's TLS configuration, which decides how the server is verified. The ALPN is replaced by http/1.1.
     pub fn over(mut config: ClientConfig) -> Https {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Https { tls: TlsConnector::from(Arc::new(config)), patience_ms: limits::OIDC_FETCH_MS }
     }
 
-    /// Posts JSON, and gets the answer whatever its status.
+    /// Posts JSON, and returns the answer with any status.
     pub async fn post_json(&self, url: &str, json: String, max: usize) -> Result<Answer, NoAnswer> {
         self.ask(url, posting(JSON, json, Vec::new(), max)).await
     }
 
-    /// Posts JSON with more headers. Of the answer only the head is read.
+    /// Posts JSON with additional headers. Of the answer only the head is read.
     pub async fn tell(&self, url: &str, json: String, headers: Vec<(HeaderName, String)>) -> Result<StatusCode, NoAnswer> {
         Ok(self.ask(url, posting(JSON, json, headers, 0)).await?.status)
     }
 
-    /// Posts a form, and gets the answer whatever its status.
+    /// Posts a form, and returns the answer with any status.
     pub async fn post_form(&self, url: &str, form: String, max: usize) -> Result<Answer, NoAnswer> {
         self.ask(url, posting(FORM, form, Vec::new(), max)).await
     }
 
-    /// Posts bytes of another media type, and gets the answer, of the same type, whatever its status.
+    /// Posts bytes of another media type, and returns the answer, of the same type, with any status.
     pub async fn post(&self, url: &str, media_type: &'static str, body: Vec<u8>, max: usize) -> Result<Answer, NoAnswer> {
         self.ask(url, posting(media_type, body, vec![(ACCEPT, media_type.to_owned())], max)).await
     }
 
-    /// Gets whatever is there, with its status.
+    /// Sends a GET request, and returns the answer with any status.
     pub async fn get(&self, url: &str, max: usize) -> Result<Answer, NoAnswer> {
         self.get_with(url, Vec::new(), max).await
     }
 
-    /// The same with more headers.
+    /// As [`Https::get`], with additional headers.
     pub async fn get_with(&self, url: &str, headers: Vec<(HeaderName, String)>, max: usize) -> Result<Answer, NoAnswer> {
         self.ask(url, Ask { method: Method::GET, headers, body: Bytes::new(), max }).await
     }
@@ -216,7 +216,7 @@ impl Https {
         }
         let request = request.body(Full::new(body)).map_err(|e| failed(io::Error::other(e)))?;
         if !url.https {
-            // A name may stand for another host than this one.
+            // The host name may resolve to the address of another host.
             return match tcp.peer_addr().map_err(failed)?.ip().is_loopback() {
                 true => exchange(&url.authority(), tcp, request, max).await,
                 false => Err(failed(io::Error::other("http is for this host only"))),
@@ -241,7 +241,7 @@ where
     let mut client = hyper::client::conn::http1::Builder::new();
     client.max_buf_size(limits::ANSWER_HEAD_BYTES);
     let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(|e| wrong(e.to_string()))?;
-    // The connection goes with this call: nothing of it stays behind when the call is dropped.
+    // The connection is driven within this call, so that dropping the call leaves nothing behind.
     let asked = async {
         let answer = sender.send_request(request).await.map_err(|e| wrong(e.to_string()))?;
         whole(answer, max).await.map_err(wrong)
@@ -250,9 +250,9 @@ where
     tokio::select! {
         answer = &mut asked => answer,
         ended = connection => match ended {
-            // What was read before it closed may still be the answer.
+            // The data received before the server closed may still contain the answer.
             Ok(()) => asked.await,
-            // Also where it closed without the farewell of TLS: a body that was cut short is an error of its own.
+            // This also covers a close without a TLS close_notify: a truncated body is an error of its own.
             Err(e) => tokio::time::timeout(Duration::ZERO, asked).await.unwrap_or_else(|_| Err(wrong(e.to_string()))),
         },
     }

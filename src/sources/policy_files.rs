@@ -1,4 +1,5 @@
-//! Policies, roles and registrations from the files that the configuration names. Imported once at first start, and only compared after.
+//! Policies, roles and registrations from the files that the configuration names. They are imported once at the first start, and only
+//! compared afterwards.
 
 use std::fs;
 use std::io::{self, Read};
@@ -12,7 +13,7 @@ use crate::sources::config::PolicyFiles;
 use crate::upstream::file;
 use crate::upstream::registry::{Registry, Upstream};
 
-/// What the files say.
+/// The content of the files.
 #[derive(Debug)]
 pub struct Loaded {
     /// The policy set.
@@ -21,7 +22,7 @@ pub struct Loaded {
     pub upstreams: Registry,
 }
 
-/// Reads and compiles all of it, or says everything that is wrong.
+/// Reads and compiles all files, or returns all defects.
 pub fn load(files: &PolicyFiles) -> Result<Loaded, Vec<Complaint>> {
     match (policy(files), upstreams(&files.upstreams)) {
         (Ok(policy), Ok(upstreams)) => Ok(Loaded { policy, upstreams }),
@@ -29,7 +30,7 @@ pub fn load(files: &PolicyFiles) -> Result<Loaded, Vec<Complaint>> {
     }
 }
 
-/// The Cedar files among paths, as they count: files themselves, and of directories every `*.cedar`.
+/// The Cedar files of the given paths, in order: files themselves, and every `*.cedar` of directories.
 pub fn cedar(paths: &[PathBuf]) -> Result<Vec<Source>, Vec<Complaint>> {
     let (mut read, mut wrong) = (Vec::new(), Vec::new());
     for path in paths {
@@ -42,12 +43,12 @@ pub fn cedar(paths: &[PathBuf]) -> Result<Vec<Source>, Vec<Complaint>> {
     if wrong.is_empty() { Ok(read) } else { Err(wrong) }
 }
 
-/// A roles file.
+/// Reads a roles file.
 pub fn roles(path: &Path) -> Result<Source, Complaint> {
     policy_source(path.to_owned()).map(|(_, source)| source)
 }
 
-/// The policy set alone.
+/// Reads the policy set only.
 pub fn policy(files: &PolicyFiles) -> Result<PolicySet, Vec<Complaint>> {
     let mut wrong = Vec::new();
     let mut read: Vec<(PathBuf, Source)> = Vec::new();
@@ -76,14 +77,14 @@ fn policy_source(path: PathBuf) -> Result<(PathBuf, Source), Complaint> {
     source(&path, limits::POLICY_BYTES).map(|source| (path, source))
 }
 
-/// A complaint is for somebody on this host: it gets the whole path back.
+/// A complaint is for a user of this host: its file name is replaced by the whole path.
 fn with_path(complaint: Complaint, policies: &[(PathBuf, String)], roles: (&Path, &str)) -> Complaint {
     let policy = policies.iter().find(|(_, name)| *name == complaint.file).map(|(path, _)| path.as_path());
     let path = policy.or((roles.1 == complaint.file).then_some(roles.0));
     Complaint { file: path.map_or(complaint.file.clone(), |p| p.display().to_string()), ..complaint }
 }
 
-/// The registrations alone: every `*.toml` of a directory, in the order of their names.
+/// Reads the registrations only: every `*.toml` of a directory, in the order of their names.
 pub fn upstreams(directory: &Path) -> Result<Registry, Vec<Complaint>> {
     let files = entries(directory, "toml").map_err(|complaint| vec![complaint])?;
     if files.len() > limits::UPSTREAMS {
@@ -116,8 +117,8 @@ fn cedar_files(path: &Path) -> Result<Vec<PathBuf>, Complaint> {
     }
 }
 
-/// Files of a directory with that extension, by name, so that the same files always make the same set. Hidden ones do not count: editors
-/// leave them.
+/// The files of a directory with this extension, ordered by name, so that the same files always make the same set. Hidden files are
+/// ignored: editors leave them.
 fn entries(directory: &Path, extension: &str) -> Result<Vec<PathBuf>, Complaint> {
     let read = || -> io::Result<Vec<PathBuf>> {
         let paths = fs::read_dir(directory)?.map(|entry| entry.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
@@ -137,7 +138,8 @@ fn entries(directory: &Path, extension: &str) -> Result<Vec<PathBuf>, Complaint>
     }
 }
 
-/// A file's text, named by its last part: the name stands in records and policy ids, where the host's directories mean nothing.
+/// A file's text, under the last component of its path: the name is stored in records and policy ids, where the host's directories are
+/// meaningless.
 fn source(path: &Path, max: usize) -> Result<Source, Complaint> {
     let mut text = String::new();
     let room = max as u64 + 1;

@@ -1,4 +1,4 @@
-//! A double of an agent that serves the SPIFFE Workload API: it says what it is told to, refuses, is killed and comes back.
+//! A test double of an agent that serves the SPIFFE Workload API: it sends what it is told to, refuses, is killed and comes back.
 #![allow(dead_code, reason = "each test binary uses a part of the kit")]
 
 use std::path::{Path, PathBuf};
@@ -24,13 +24,13 @@ mod workload {
 use workload::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
 pub use workload::{JwtBundlesRequest, JwtBundlesResponse, X509Svid, X509SvidRequest, X509SvidResponse};
 
-/// Neither an answer nor a refusal, until there is another thing to say.
+/// Neither an answer nor a refusal, until the content changes.
 const SILENT: (Code, &str) = (Code::Unknown, "silence");
 
 type Said<T> = Result<T, (Code, &'static str)>;
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// An agent in a thread of its own. Dropped, it is gone with all of its connections.
+/// An agent in a thread of its own. Dropping it closes all of its connections.
 pub struct Agent {
     pub socket: PathBuf,
     svids: watch::Sender<Said<X509SvidResponse>>,
@@ -41,7 +41,7 @@ pub struct Agent {
 #[derive(Clone)]
 struct Api(watch::Receiver<Said<X509SvidResponse>>, watch::Receiver<Said<JwtBundlesResponse>>);
 
-/// What there is now, or a refusal at once; then all that comes.
+/// Sends the current content, or a refusal at once; then every change.
 fn stream<T: Clone + Send + Sync + 'static, Q>(
     request: &Request<Q>,
     said: &watch::Receiver<Said<T>>,
@@ -76,7 +76,7 @@ impl SpiffeWorkloadApi for Api {
 }
 
 impl Agent {
-    /// One that has no identity for anybody, at a socket in this folder.
+    /// An agent without an identity for any process, with its socket in this folder.
     pub fn begin(folder: &Path) -> Agent {
         let svids = watch::Sender::new(Err((Code::PermissionDenied, "no identity issued")));
         let jwt = watch::Sender::new(Err((Code::Unimplemented, "not served")));
@@ -85,14 +85,14 @@ impl Agent {
         agent
     }
 
-    /// One that gives this.
+    /// An agent that gives this message.
     pub fn giving(folder: &Path, said: X509SvidResponse) -> Agent {
         let agent = Agent::begin(folder);
         agent.say(said);
         agent
     }
 
-    /// As it stands in `workload_api.socket`.
+    /// The value for `workload_api.socket`.
     pub fn endpoint(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
@@ -105,22 +105,22 @@ impl Agent {
         drop(self.jwt.send_replace(Ok(said)));
     }
 
-    /// What has to do with JWT is not to be had, and nothing else is wrong.
+    /// JWT bundles become unavailable; everything else works.
     pub fn no_jwt(&self) {
         drop(self.jwt.send_replace(Err((Code::Unavailable, "not now"))));
     }
 
-    /// Who asks for it hears nothing, neither an answer nor a refusal.
+    /// Requests for JWT bundles get neither an answer nor a refusal.
     pub fn silent_about_jwt(&self) {
         drop(self.jwt.send_replace(Err(SILENT)));
     }
 
-    /// It knows nobody any more: streams end with that.
+    /// The agent no longer knows any process: streams end with that refusal.
     pub fn deny(&self) {
         drop(self.svids.send_replace(Err((Code::PermissionDenied, "no identity issued"))));
     }
 
-    /// Killed: what was connected is cut off, and nobody listens.
+    /// Kills the agent: connections are cut off, and nothing listens.
     pub fn die(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -128,7 +128,7 @@ impl Agent {
         let _ = std::fs::remove_file(&self.socket);
     }
 
-    /// Started again.
+    /// Starts the agent again.
     pub fn back(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = {
@@ -148,13 +148,13 @@ impl Drop for Agent {
     }
 }
 
-/// The certificates of a PEM file, DER after DER.
+/// The certificates of a PEM file, concatenated as DER.
 pub fn ders(path: &Path) -> Bytes {
     let all = CertificateDer::pem_file_iter(path).unwrap().map(Result::unwrap);
     all.flat_map(|c| c.to_vec()).collect::<Vec<u8>>().into()
 }
 
-/// An SVID of a name made anew by the CA of a world, with the roots of these worlds as its bundle.
+/// A new SVID with this name from the CA of a world, with the roots of these worlds as its bundle.
 pub fn svid(signer: &World, name: &str, life_ms: u64, roots: &[&World]) -> X509Svid {
     let paths = signer.issue(name, life_ms).unwrap();
     X509Svid {
@@ -166,7 +166,7 @@ pub fn svid(signer: &World, name: &str, life_ms: u64, roots: &[&World]) -> X509S
     }
 }
 
-/// The same as the only one.
+/// A message with this SVID only.
 pub fn only(svid: X509Svid) -> X509SvidResponse {
     X509SvidResponse { svids: vec![svid], ..Default::default() }
 }

@@ -1,4 +1,4 @@
-//! Just enough DER to write extensions that no library would write.
+//! A minimal DER writer for extensions that no library would write.
 
 /// One TLV, for contents below 64 KiB.
 pub fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
@@ -12,7 +12,7 @@ pub fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A SEQUENCE of what is given.
+/// A SEQUENCE of the given items.
 pub fn sequence(items: &[Vec<u8>]) -> Vec<u8> {
     tlv(0x30, &items.concat())
 }

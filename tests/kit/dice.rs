@@ -1,7 +1,7 @@
-//! Numbers from a seed, and settings of a campaign from the environment.
+//! Deterministic random numbers, and settings of a test campaign from the environment.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-/// Numbers that follow from their seed (SplitMix64; Steele, Lea, Flood 2014): the same seed gives the same numbers, everywhere.
+/// Numbers determined by their seed (SplitMix64; Steele, Lea, Flood 2014): the same seed gives the same numbers everywhere.
 #[derive(Clone, Debug, Default)]
 pub struct Dice(u64);
 
@@ -18,18 +18,18 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// From 0 to one below `n`; 0 where there is nothing below.
+    /// A number from 0 to `n` − 1; 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         self.roll() % n.max(1)
     }
 
-    /// True in `percent` of 100.
+    /// True in `percent` of 100 cases.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 }
 
-/// A number from the environment. One that is none ends the test: a campaign of another size than was asked for shows nothing.
+/// A number from the environment. An invalid number ends the test: a campaign of another size than requested would prove nothing.
 pub fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().map_or(otherwise, |v| v.parse().unwrap_or_else(|_| panic!("{name} is no number: {v:?}")))
 }

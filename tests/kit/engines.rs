@@ -1,4 +1,4 @@
-//! The engines, as the suite of `tests/store.rs` makes and opens them.
+//! The storage engines, as the suite of `tests/store.rs` creates and opens them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use mayfly::store::sled::SledStore;
 use mayfly::store::wal::Ahead;
 use mayfly::store::{Store, StoreError, StoreId};
 
-/// How a test makes a store, and opens it again where the engine outlives its process.
+/// How a test creates a store, and reopens it if the engine is persistent.
 pub trait Engine: Sized {
     type Store: Store;
-    /// An empty store that takes `named` named values.
+    /// An empty store that accepts `named` named values.
     fn make(named: usize) -> Self;
     fn store(&self) -> &Arc<Self::Store>;
-    /// Closed and opened again; `None` for an engine that keeps nothing.
+    /// Closes and reopens the store; `None` for an engine that persists nothing.
     fn again(self) -> Option<Self>;
 }
 
@@ -35,8 +35,8 @@ impl Engine for Memory {
     }
 }
 
-/// An engine that keeps a directory. `SEGMENT`: bytes of commits in one file, where the engine has several; `LOG`: bytes of one file of the log
-/// before it, where there is one; 0 for as many as there are by themselves.
+/// An engine with a data directory. `SEGMENT`: bytes of commits in one file, if the engine has several files; `LOG`: bytes of one file of
+/// the write-ahead log, if there is one; 0 for the default.
 pub struct Kept<S, const SEGMENT: u64 = 0, const LOG: u64 = 0> {
     store: Arc<S>,
     dir: tempfile::TempDir,

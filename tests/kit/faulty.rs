@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mayfly::store::{Entry, Expect, Position, Store, StoreError, StoreId};
 
-/// What becomes of the next append.
+/// The fault of the next append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The disk is full, and nothing was written.
@@ -17,11 +17,11 @@ pub enum Fault {
     Kept,
 }
 
-/// A store around another.
+/// A faulty store around another store.
 pub struct FaultyStore<S> {
     inner: S,
     state: Mutex<State>,
-    /// The disk stands still.
+    /// Whether the disk is stalled.
     still: Mutex<bool>,
     moves: Condvar,
 }
@@ -30,28 +30,28 @@ pub struct FaultyStore<S> {
 struct State {
     next: Option<Fault>,
     stopped: bool,
-    /// An append that failed, but is there after opening again.
+    /// An append that failed, but is present after reopening.
     kept: Option<(Position, Vec<u8>)>,
 }
 
 impl<S: Store> FaultyStore<S> {
-    /// Without a fault yet.
+    /// A store without a fault.
     pub fn new(inner: S) -> FaultyStore<S> {
         FaultyStore { inner, state: Mutex::default(), still: Mutex::default(), moves: Condvar::new() }
     }
 
-    /// Whether the disk stands still: what is appended returns when it no longer does.
+    /// Stalls the disk or resumes it: appends return once it is resumed.
     pub fn stand_still(&self, still: bool) {
         *self.still.lock().unwrap() = still;
         self.moves.notify_all();
     }
 
-    /// The next append fails in this way, and every change after it.
+    /// Makes the next append fail in this way, and every change after it.
     pub fn fail_next_append(&self, fault: Fault) {
         self.state.lock().unwrap().next = Some(fault);
     }
 
-    /// As opening again does: takes changes, and what the failed append left is there.
+    /// Simulates reopening: the store accepts changes again, and a kept append of a failed flush is present.
     pub fn open_again(&self) {
         let mut state = self.state.lock().unwrap();
         state.stopped = false;

@@ -1,4 +1,4 @@
-//! A whole authority in memory, with the dev samples' policy and upstreams: what the stories are tested on.
+//! A whole authority in memory, with the policy and upstreams of the dev samples, for tests of the authority.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ use super::signer::Signer;
 /// The trust domain of the samples.
 pub const DOMAIN: &str = "dev.mayfly.internal";
 
-/// Seals by doing nothing: the sealing has tests of its own.
+/// A sealer that does nothing: sealing has its own tests.
 pub struct Open;
 
 impl Sealer for Open {
@@ -55,12 +55,12 @@ pub struct House {
     pub signer: Signer,
 }
 
-/// An OIDC issuer that vouches for subjects in dev, and says nothing of their rights.
+/// An OIDC issuer that vouches for subjects in dev, and whose tokens contain no rights.
 pub const IDP: &str = "https://idp.test";
-/// One whose tokens say which scopes and groups somebody has, and a group of which may read issues.
+/// An OIDC issuer whose tokens contain scopes and groups, and of which one group may read issues.
 pub const RIGHTS: &str = "https://rights.test";
 
-/// Both issuers, the key of which is known.
+/// Both issuers, with their key already known.
 fn issuers(signer: &Signer, system: &System) -> Issuers {
     let plain = Issuer {
         name: "idp".into(),
@@ -97,7 +97,7 @@ fn issuers(signer: &Signer, system: &System) -> Issuers {
     issuers
 }
 
-/// The house's own bundle: its root, and a JWT authority.
+/// The bundle of the house's trust domain: its root, and a JWT authority.
 fn bundle(root: &pki::Authority, signer: &Signer) -> Bundles {
     let mut jwk = signer.jwk();
     (jwk["use"], jwk["kid"]) = ("jwt-svid".into(), "jwt1".into());
@@ -116,7 +116,7 @@ pub fn source(file: &str) -> Source {
     Source { file: file.into(), text: sample(file) }
 }
 
-/// A house with the samples in force. Call it outside of a runtime.
+/// A house with the samples in effect. Must be called outside of a runtime.
 pub fn house() -> House {
     house_with(Elsewhere::default())
 }
@@ -126,33 +126,33 @@ fn in_memory() -> Opener {
     Box::new(move || Ok(store.clone()))
 }
 
-/// The same with kinds whose credentials are made at upstreams.
+/// A house with credential kinds that are made at upstreams.
 pub fn house_with(elsewhere: Elsewhere) -> House {
     house_on(in_memory(), elsewhere)
 }
 
-/// The same with other bounds.
+/// A house with other limits.
 pub fn bounded_house(bounds: Bounds, ceilings: Ceilings) -> House {
     build(in_memory(), Elsewhere::default(), bounds, Settings { ceilings, ..Settings::default() }, (false, None))
 }
 
-/// The same that serves these environments, whatever policy sets there are.
+/// A house that serves these environments, whatever policy sets there are.
 pub fn house_serving(environments: &[&str]) -> House {
     let serves = environments.iter().map(|name| (*name).to_owned()).collect();
     build(in_memory(), Elsewhere::default(), Bounds::default(), Settings::default(), (false, Some(serves)))
 }
 
-/// The same on another store.
+/// A house on another store.
 pub fn house_on(opener: Opener, elsewhere: Elsewhere) -> House {
     build(opener, elsewhere, Bounds::default(), Settings::default(), (false, None))
 }
 
-/// The same with one operator, who needs no second one over the local socket.
+/// A house with a single operator, who needs no second one over the local socket.
 pub fn house_of_one() -> House {
     build(in_memory(), Elsewhere::default(), Bounds::default(), Settings::default(), (true, None))
 }
 
-/// The same whose index of history lies in a directory, in blocks of so many bytes: a short history has many of them.
+/// A house whose history index is in a directory, with blocks of this many bytes: even a short history then has many blocks.
 pub fn house_with_index(dir: &std::path::Path, index_block: usize) -> House {
     let settings = Settings { history: Some(dir.to_owned()), index_block, ..Settings::default() };
     build(in_memory(), Elsewhere::default(), Bounds::default(), settings, (false, None))
@@ -230,7 +230,7 @@ pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// Folds a commit of records, each of which the verdict lets through.
+/// Folds a commit of records, each of which must be valid.
 pub fn fold_commit(state: &mut State, records: &[Encoded], now: Millis) {
     state.begin_commit(state.position + 1, now);
     for record in records {
@@ -250,13 +250,13 @@ impl House {
         Caller::from(&verified)
     }
 
-    /// Now, by the house's clock.
+    /// The time of the house's clock.
     pub fn now(&self) -> Millis {
         self.clock.wall()
     }
 }
 
-/// Terms of a task for echo, with any tool.
+/// Terms of a task for the echo upstream, with any tool.
 pub fn terms() -> Terms {
     Terms {
         purpose: "a test".into(),
@@ -273,7 +273,7 @@ pub fn terms() -> Terms {
     }
 }
 
-/// An exchange for echo.
+/// An exchange for the echo upstream.
 pub fn wanted(task: TaskChoice) -> Wanted {
     Wanted {
         task,
@@ -296,7 +296,7 @@ pub fn wanted(task: TaskChoice) -> Wanted {
     }
 }
 
-/// The same with a name for the request. Everything else that is asked goes into the digest.
+/// The exchange with a request id. The digest covers the upstream, the scopes and the TTL.
 pub fn named(mut want: Wanted, id: &str) -> Wanted {
     want.request_id = Some(id.into());
     want.digest = digest_of(&format!("{} {:?} {:?}", want.upstream, want.scopes, want.ttl_ms));

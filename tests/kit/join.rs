@@ -1,8 +1,8 @@
-//! Waiting for several things at once.
+//! Waits for several futures at once.
 
 use std::task::Poll;
 
-/// Has all of them begun before any is waited for.
+/// Polls all futures from the beginning, and waits until all are complete.
 pub async fn join_all<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut pending: Vec<_> = all.map(|one| (Box::pin(one), None)).collect();
     std::future::poll_fn(|cx| {

@@ -1,4 +1,4 @@
-//! The test kit: certificate authorities, SVIDs and bundles, good ones and ones with a single named defect.
+//! The test kit: certificate authorities, SVIDs and bundles, valid ones and ones with a single named defect.
 #![allow(dead_code, reason = "each test binary uses a part of the kit")]
 
 pub mod der;

@@ -1,5 +1,5 @@
-//! A small OIDC issuer on loopback: a real HTTP server with a discovery document, a key set that can be rotated, withdrawn or spoilt, and
-//! whatever else a test lays under a path.
+//! A small OIDC issuer on loopback: a real HTTP server with a discovery document, a key set that can be rotated, withdrawn or corrupted,
+//! and further paths that a test adds.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 
 use super::signer::Signer;
 
-/// What was asked of it.
+/// A received request.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
     pub method: String,
-    /// With its query.
+    /// The path with its query.
     pub path: String,
     pub headers: String,
     pub body: String,
 }
 
-/// What it answers: status, further header lines, body.
+/// An answer: status, further header lines, body.
 pub type Answer = (u16, String, String);
 type Handler = Arc<dyn Fn(&Asked) -> Answer + Send + Sync>;
 
@@ -39,7 +39,7 @@ pub struct Provider {
     signer: Mutex<(String, Arc<Signer>)>,
 }
 
-/// JSON as it is answered.
+/// An answer with JSON.
 pub fn answer_json(value: &Value) -> Answer {
     (200, "Content-Type: application/json\r\n".into(), value.to_string())
 }
@@ -49,12 +49,12 @@ pub fn seconds_now() -> u64 {
 }
 
 impl Provider {
-    /// With one ES256 key, `k1`.
+    /// An issuer with one ES256 key, `k1`.
     pub fn start() -> Provider {
         Provider::signing("ES256")
     }
 
-    /// With a key for another algorithm.
+    /// An issuer with a key for another algorithm.
     pub fn signing(alg: &'static str) -> Provider {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let issuer = format!("http://{}", listener.local_addr().unwrap());
@@ -75,7 +75,7 @@ impl Provider {
         provider
     }
 
-    /// Its discovery document.
+    /// The discovery document.
     pub fn document(&self) -> Value {
         let at = |path: &str| format!("{}{path}", self.issuer);
         json!({
@@ -85,18 +85,18 @@ impl Provider {
         })
     }
 
-    /// Answers a path, or answers it otherwise from now on.
+    /// Sets or replaces the handler of a path.
     pub fn lay(&self, path: &str, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) {
         self.shared.lock().unwrap().handlers.insert(path.to_owned(), Arc::new(handler));
     }
 
-    /// What was asked under a path so far.
+    /// The requests received so far for a path.
     pub fn asked(&self, path: &str) -> Vec<Asked> {
         let shared = self.shared.lock().unwrap();
         shared.asked.iter().filter(|a| a.path.split('?').next() == Some(path)).cloned().collect()
     }
 
-    /// Signs with another key from now on, which it publishes beside those before, or does not.
+    /// Signs with another key from now on, which is published beside the previous ones if `publish` is set.
     pub fn rotate_to(&self, kid: &str, signer: Signer, publish: bool) {
         let mut jwk = signer.jwk();
         (jwk["kid"], jwk["use"], jwk["alg"]) = (kid.into(), "sig".into(), signer.alg.into());
@@ -106,34 +106,34 @@ impl Provider {
         *self.signer.lock().unwrap() = (kid.to_owned(), Arc::new(signer));
     }
 
-    /// Publishes no key of that name any more.
+    /// Stops publishing the key of that name.
     pub fn withdraw(&self, kid: &str) {
         self.shared.lock().unwrap().keys.retain(|key| key["kid"] != kid);
     }
 
-    /// Its keys as they are published.
+    /// The published keys.
     pub fn jwks(&self) -> Value {
         json!({"keys": self.shared.lock().unwrap().keys})
     }
 
-    /// Good claims of somebody, for an audience: issued now, for five minutes.
+    /// Valid claims of a subject for an audience: issued now, for five minutes.
     pub fn claims(&self, sub: &str, aud: &str) -> Value {
         let now = seconds_now();
         json!({"iss": self.issuer, "sub": sub, "aud": aud, "iat": now, "exp": now + 300})
     }
 
-    /// What it signs with now, for handlers.
+    /// The current signing key, for handlers.
     pub fn signer(&self) -> (String, Arc<Signer>) {
         self.signer.lock().unwrap().clone()
     }
 
-    /// A token over claims, signed with its key.
+    /// A token over these claims, signed with the current key.
     pub fn token(&self, claims: &Value) -> String {
         let (kid, signer) = self.signer.lock().unwrap().clone();
         signer.token(&json!({"alg": signer.alg, "kid": kid, "typ": "JWT"}), claims)
     }
 
-    /// The same with a changed header.
+    /// As [`Provider::token`], with a changed header.
     pub fn token_with(&self, change: impl FnOnce(&mut Value), claims: &Value) -> String {
         let (kid, signer) = self.signer.lock().unwrap().clone();
         let mut header = json!({"alg": signer.alg, "kid": kid, "typ": "JWT"});
@@ -141,7 +141,7 @@ impl Provider {
         signer.token(&header, claims)
     }
 
-    /// Its section of a configuration, with further lines.
+    /// The issuer's section of a configuration, with further lines.
     pub fn section(&self, name: &str, environments: &[&str], more: &str) -> String {
         let issuer = &self.issuer;
         format!("\n[[oidc_issuers]]\nname = \"{name}\"\nissuer = \"{issuer}\"\nenvironments = {environments:?}\n{more}\n")

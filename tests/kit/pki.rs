@@ -1,4 +1,4 @@
-//! Authorities and SVIDs. A [`Spec`] is good as it comes; a [`Defect`] spoils one thing about it.
+//! Authorities and SVIDs. A [`Spec`] is valid by default; a [`Defect`] spoils one aspect of it.
 
 use mayfly::identity::bundle::{Bundle, Bundles};
 use mayfly::identity::spiffe_id::TrustDomain;
@@ -13,14 +13,14 @@ use time::OffsetDateTime;
 
 use super::der;
 
-/// 2026-11-20T00:00:00Z: the time at which everything here is valid, unless it says otherwise.
+/// 2026-11-20T00:00:00Z: the time at which everything here is valid, unless stated otherwise.
 pub const NOW: Millis = Millis(1_795_132_800_000);
 pub const HOUR: u64 = 3_600_000;
 
 const KEY_USAGE: &[u64] = &[2, 5, 29, 15];
 const SAN: &[u64] = &[2, 5, 29, 17];
 
-/// What a certificate is made from.
+/// The parameters of a certificate.
 #[derive(Clone)]
 pub struct Spec {
     pub common_name: Option<String>,
@@ -40,7 +40,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// A good leaf: valid from a minute ago for an hour.
+    /// A valid leaf: from a minute ago for an hour.
     pub fn leaf(id: &str) -> Spec {
         Spec {
             common_name: Some("workload".into()),
@@ -58,7 +58,7 @@ impl Spec {
         }
     }
 
-    /// A good CA: valid for a year on both sides.
+    /// A valid CA: from a year ago to a year from now.
     pub fn ca(trust_domain: &str, name: &str) -> Spec {
         Spec {
             common_name: Some(name.into()),
@@ -77,7 +77,7 @@ impl Spec {
         self
     }
 
-    /// With a DNS name beside the URI.
+    /// Adds a DNS name beside the URI.
     pub fn and_dns(mut self, name: &str) -> Spec {
         self.names.push(der::dns(name));
         self
@@ -126,12 +126,12 @@ fn at(time: Millis) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(time.seconds() as i64).unwrap()
 }
 
-/// One thing that is wrong with a certificate.
+/// One defect of a certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Defect {
     NoUri,
     TwoUris,
-    /// The second URI is not UTF-8: who skips such names counts one.
+    /// The second URI is not UTF-8: a parser that skips such names would count one URI.
     SecondUriNotText,
     OnlyUriNotText,
     Scheme,
@@ -201,12 +201,12 @@ pub struct Authority {
     pub certificate: CertificateDer<'static>,
     pub key: KeyPair,
     params: CertificateParams,
-    /// What a leaf's holder sends along: this certificate and those between it and the root.
+    /// The certificates that a leaf's holder sends along: this one and those between it and the root.
     above: Vec<CertificateDer<'static>>,
 }
 
 impl Authority {
-    /// A good root of a trust domain.
+    /// A valid root of a trust domain.
     pub fn root(trust_domain: &str) -> Authority {
         Authority::root_from(&Spec::ca(trust_domain, &format!("root of {trust_domain}")))
     }
@@ -233,7 +233,7 @@ impl Authority {
         Svid { chain: PeerChain::new(chain), key }
     }
 
-    /// A good SVID.
+    /// A valid SVID.
     pub fn svid(&self, id: &str) -> Svid {
         self.issue(&Spec::leaf(id))
     }

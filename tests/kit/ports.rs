@@ -1,24 +1,24 @@
-//! Ports of loopback that stay with a test while nobody listens at them: for a server that is killed and comes back at the same address, and
-//! for an address where nobody is.
+//! Loopback ports that stay reserved for a test while nothing listens at them: for a server that is killed and comes back at the same
+//! address, and for an address where nothing listens.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
-/// Below 32768, from where on the system gives ports to outgoing connections (`net.ipv4.ip_local_port_range`): one of those may have a
-/// port in the moment that a server lets it go.
+/// Below 32768, where the system's range of ports for outgoing connections begins (`net.ipv4.ip_local_port_range`): an outgoing connection
+/// might take a port in the moment that a server releases it.
 const FIRST: u16 = 20_000;
 const LAST: u16 = 31_990;
 
-/// Ports in a row. Whoever has the UDP port of a number has the number, in every language that these tests are written in, until its
-/// process ends.
+/// Consecutive ports. By convention the holder of a number's UDP port owns the number until its process ends, in every language of these
+/// tests.
 pub struct Ports {
     first: u16,
     _held: Vec<UdpSocket>,
 }
 
 impl Ports {
-    /// So many, free now, and nobody else's for as long as this lives.
+    /// Reserves this many free ports for as long as this value lives.
     pub fn hold(many: u16) -> Ports {
-        // Processes begin to look at different places.
+        // Different processes begin their search at different ports.
         let begin = (std::process::id() % 97) as u16 * 120;
         let all = (FIRST..LAST).step_by(usize::from(many));
         let found = all.clone().skip(usize::from(begin / many)).chain(all).find_map(|first| {
@@ -30,7 +30,7 @@ impl Ports {
         found.expect("free ports below 32768")
     }
 
-    /// The address of one of them.
+    /// The address of one of the ports.
     pub fn at(&self, nth: u16) -> SocketAddr {
         local(self.first + nth)
     }

@@ -1,4 +1,4 @@
-//! Keys that sign, and tokens over whatever they are given: nothing is checked here.
+//! Signing keys, and tokens over any content: nothing is checked here.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -51,7 +51,7 @@ impl Signer {
         self
     }
 
-    /// Its public part as a JWK, without `use` and `kid`.
+    /// The public part as a JWK, without `use` and `kid`.
     pub fn jwk(&self) -> Value {
         match &self.private {
             Private::Ec(key) => {
@@ -88,7 +88,7 @@ impl Signer {
         self.raw(&header.to_string(), &claims.to_string())
     }
 
-    /// The same over texts that need not be JSON.
+    /// A token over texts that need not be JSON.
     pub fn raw(&self, header: &str, claims: &str) -> String {
         let input = format!("{}.{}", BASE64URL_NOPAD.encode(header.as_bytes()), BASE64URL_NOPAD.encode(claims.as_bytes()));
         format!("{input}.{}", BASE64URL_NOPAD.encode(&self.sign(input.as_bytes())))

@@ -1,5 +1,5 @@
-//! A small file system of its own for a test: ext4 in a file, or tmpfs, mounted in a mount namespace, so that nothing is left behind. Needs
-//! root and mount(8); says so plainly where it cannot.
+//! A small file system for one test: ext4 in a file, or tmpfs, mounted in a mount namespace, so that nothing is left behind. Needs root and
+//! mount(8), and says so if they are missing.
 
 use std::fs::File;
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 const INSIDE: &str = "SMALL_DISK";
 
-/// Runs the named test again inside a mount namespace with a disk of `mib` MiB mounted; there, tells the story.
+/// Runs the named test again inside a mount namespace with a disk of `mib` MiB mounted; in that second run, calls `story`.
 pub fn on_a_small_disk(test: &str, kind: &str, mib: u64, story: impl FnOnce(&Path)) {
     if let Some(disk) = std::env::var_os(INSIDE) {
         story(Path::new(&disk));
@@ -46,17 +46,17 @@ pub fn on_a_small_disk(test: &str, kind: &str, mib: u64, story: impl FnOnce(&Pat
     assert!(out.contains("STORY TOLD"), "the test did not run inside: {out}\n{err}");
 }
 
-/// Somebody else's file, which takes whatever is free.
+/// Another program's file, which takes all free space.
 pub struct Filler(pub File);
 
 impl Filler {
-    /// Until not a byte fits.
+    /// Writes until not a byte fits.
     pub fn fill(&mut self) {
         for size in [1 << 20, 4096, 512] {
             while self.0.write_all(&vec![0x55; size]).is_ok() {}
         }
         self.0.sync_all().ok();
-        // Blocks that the file system gave back in the meantime.
+        // Fill blocks that the file system freed in the meantime.
         while self.0.write_all(&[0x55; 512]).is_ok() {}
     }
 }

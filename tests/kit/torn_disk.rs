@@ -1,8 +1,8 @@
-//! A disk in memory that loses power as disks do, as a backend of redb and as a file of a log: what was not synced is torn, dropped and
-//! reordered, by a seed.
+//! A disk in memory that loses power as real disks do, as a backend of redb and as a file of a write-ahead log: unsynced writes are torn,
+//! dropped and reordered, determined by a seed.
 //!
-//! The model is that of `tests/power/replay.py`. Each unit of 512 or 4096 bytes holds, independently of all others, some version between its
-//! synced one and the newest. The length is a prefix of the pending changes of length, independent of the data. What was synced stays.
+//! The model is that of `tests/power/replay.py`. Each unit of 512 or 4096 bytes holds, independently of all others, some version between
+//! its synced one and the newest. The length is a prefix of the pending changes of length, independent of the data. Synced data stays.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +13,7 @@ use redb::StorageBackend;
 
 use crate::dice::Dice;
 
-/// What a write past the page cache begins and ends at, in the file and in memory.
+/// The alignment, in the file and in memory, of a write that bypasses the page cache.
 const BLOCK: usize = 4096;
 
 /// One change that was not synced yet.
@@ -25,14 +25,14 @@ enum Pending {
 
 #[derive(Debug, Default)]
 struct Platters {
-    /// What a power failure leaves.
+    /// The content that a power failure preserves.
     synced: Vec<u8>,
-    /// What the running program reads.
+    /// The content that the running program reads.
     now: Vec<u8>,
     pending: Vec<Pending>,
-    /// Operations that still work before the power fails, of all disks of the machine; `None` while nobody pulls the plug.
+    /// Operations that still work before the power fails, over all disks of the machine; `None` while no failure is planned.
     fuse: Arc<Mutex<Option<u64>>>,
-    /// Syncs that still work before the power fails in one.
+    /// Syncs that still work before the power fails in the next one.
     sync_fuse: Option<u64>,
     operations: u64,
 }
@@ -47,12 +47,12 @@ impl TornDisk {
         TornDisk::default()
     }
 
-    /// A disk that holds this.
+    /// A disk with this content.
     pub fn holding(image: Vec<u8>) -> TornDisk {
         TornDisk(Arc::new(Mutex::new(Platters { synced: image.clone(), now: image, ..Platters::default() })))
     }
 
-    /// Another disk of the same machine, which holds this: the power is one.
+    /// Another disk of the same machine with this content: both lose power together.
     pub fn beside(&self, image: Vec<u8>) -> TornDisk {
         let fuse = self.platters().fuse.clone();
         TornDisk(Arc::new(Mutex::new(Platters { synced: image.clone(), now: image, fuse, ..Platters::default() })))
@@ -62,32 +62,32 @@ impl TornDisk {
         locked(&self.0)
     }
 
-    /// After `operations` more writes, changes of length and syncs the power is gone: everything fails.
+    /// After `operations` further writes, changes of length and syncs the power fails: every operation then fails.
     pub fn fail_after(&self, operations: u64) {
         *locked(&self.platters().fuse) = Some(operations);
     }
 
-    /// After `syncs` more syncs the power fails in the next one: everything before it was written, and it and all after it fail.
+    /// After `syncs` further syncs the power fails in the next one: everything before it was written, and it and all later operations fail.
     pub fn fail_at_sync(&self, syncs: u64) {
         self.platters().sync_fuse = Some(syncs);
     }
 
-    /// How many writes, changes of length and syncs there were.
+    /// The number of writes, changes of length and syncs so far.
     pub fn operations(&self) -> u64 {
         self.platters().operations
     }
 
-    /// What is there when the power comes back, as a new disk. Whoever still holds this one writes into the void.
+    /// The content after the power returns, as a new disk. Writes of remaining holders of this disk have no effect on it.
     pub fn crash(&self, dice: &mut Dice) -> TornDisk {
         TornDisk::holding(self.left(dice))
     }
 
-    /// The same as an image.
+    /// The content after the power returns, as an image.
     pub fn left(&self, dice: &mut Dice) -> Vec<u8> {
         torn(&self.platters(), dice)
     }
 
-    /// What the running program reads.
+    /// The content that the running program reads.
     pub fn image(&self) -> Vec<u8> {
         self.platters().now.clone()
     }
@@ -136,7 +136,7 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 /// One of the images that a power failure can leave.
 fn torn(disk: &Platters, dice: &mut Dice) -> Vec<u8> {
     let unit = if dice.chance(50) { 512 } else { 4096 };
-    // The plain cases, nothing and everything of it, are worth as much as the mixed one.
+    // The plain cases, none and all of the changes, are as likely as the mixed one.
     let taken = dice.below(3);
     let newest = disk.pending.len();
     let mut image = disk.synced.clone();
@@ -148,7 +148,7 @@ fn torn(disk: &Platters, dice: &mut Dice) -> Vec<u8> {
         _ => dice.below(lengths.len() as u64 + 1) as usize,
     };
     let length = upto.checked_sub(1).map_or(disk.synced.len(), |i| lengths[i]);
-    // For each unit, the number of writes to it that reached the platters.
+    // For each unit, the number of its writes that reached the disk.
     let mut writes: HashMap<usize, Vec<usize>> = HashMap::new();
     for (i, pending) in disk.pending.iter().enumerate() {
         let Pending::Write { at, data } = pending else { continue };

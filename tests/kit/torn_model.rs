@@ -1,4 +1,4 @@
-//! What a store must have after a crash: the changes that were acknowledged, drawn by a seed.
+//! The required content of a store after a crash: the acknowledged changes, drawn from a seed.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::dice::Dice;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
     oldest: u64,
-    /// Seed and length of each commit's bytes, from the oldest on.
+    /// Seed and length of each commit's bytes, oldest first.
     commits: BTreeMap<u64, (u64, usize)>,
     named: BTreeMap<String, (u64, usize)>,
 }
@@ -43,7 +43,7 @@ impl Model {
     }
 }
 
-/// A pattern whose length is no divisor of a page, so that each page of a commit has other bytes.
+/// A pattern whose length is no divisor of a page, so that each page of a commit has different bytes.
 fn bytes(seed: u64, len: usize) -> Vec<u8> {
     let mut dice = Dice::new(seed);
     let pattern: Vec<u8> = (0..127).flat_map(|_| dice.roll().to_be_bytes()).collect();
@@ -102,7 +102,7 @@ fn same(store: &impl Store, model: &Model) -> Result<(), String> {
     Ok(())
 }
 
-/// What became of the changes under way when the power failed.
+/// Counts the outcomes of changes in progress when the power failed.
 #[derive(Default, Debug)]
 pub struct Tally {
     crashes: u64,
@@ -113,7 +113,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// One crash more, and what the opened store has after it: what was acknowledged, and of what was under way all or nothing.
+    /// Records one crash and checks the reopened store: acknowledged changes are present, and a change in progress is present completely or
+    /// not at all.
     pub fn take(&mut self, store: &impl Store, model: &mut Model, under_way: Option<Change>, which: &str) {
         self.crashes += 1;
         self.commits += model.commits.len() as u64;
@@ -133,14 +134,15 @@ impl Tally {
         self.whole += 1;
     }
 
-    /// A run that never tears anything shows nothing.
+    /// Asserts that both outcomes occurred often enough: a run that never tears anything proves nothing.
     pub fn shows_something(&self) {
         println!("{self:?}");
         assert!(self.whole > self.crashes / 25 && self.absent > self.crashes / 20, "{self:?}");
     }
 }
 
-/// Makes so many changes, as far as the power lasts: what was acknowledged is in the model then. The one that was not is the answer.
+/// Makes changes until `changes` are made or the power fails, and adds acknowledged ones to the model. Returns the change that was not
+/// acknowledged.
 pub fn make_some(store: &impl Store, model: &mut Model, dice: &mut Dice, changes: u64) -> Option<Change> {
     for _ in 0..changes {
         let change = draw(dice, model);

@@ -1,4 +1,4 @@
-//! Where the shared test vectors lie. They are no part of the project; without them a test says so and stops.
+//! The location of the shared test vectors. They are not part of the project; without them a test reports that and stops.
 
 use std::path::PathBuf;
 

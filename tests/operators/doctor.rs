@@ -1,4 +1,4 @@
-//! `mayfly doctor`: each finding comes of what is really broken, and goes when that is mended.
+//! `mayfly doctor`: each finding is caused by a real defect, and disappears when the defect is fixed.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ fn start(world: &World) -> Running {
     world.start().unwrap_or_else(|no| panic!("{no}"))
 }
 
-/// What was found, by the checks that are not well: (check, state, found, mend).
+/// The checks that are not well: (check, state, found, mend).
 struct Told {
     code: Option<i32>,
     checks: Vec<Value>,
@@ -38,7 +38,7 @@ impl Told {
         assert!(self.checks.iter().all(|c| c["state"] == "ok" || c["state"] == "unknown"), "{}", self.all);
     }
 
-    /// This is wrong, is told with these words and how it is mended, and the exit code says so.
+    /// Asserts that this check is not well, with these words and a remedy, and that the exit code reflects it.
     #[track_caller]
     fn is(&self, check: &str, state: &str, words: &[&str]) {
         assert_eq!(self.code, Some(if state == "problem" { 1 } else { 10 }), "{}", self.all);
@@ -57,12 +57,12 @@ fn doctor_with(config: &Path, more: &[&str]) -> Told {
     Told::of(&command.output().unwrap())
 }
 
-/// As an operator at the admin port.
+/// Runs doctor as an operator at the admin port.
 fn doctor(world: &World, admin: SocketAddr) -> Told {
     doctor_with(&world.write_context("operator/you", admin).unwrap(), &[])
 }
 
-/// The same, once the server has seen that something does not work.
+/// As [`doctor`], repeated until the server has noticed a problem.
 fn broken(world: &World, admin: SocketAddr) -> Told {
     let mut told = doctor(world, admin);
     for _ in 0..crate::kit::PATIENCE.as_millis() / 100 {
@@ -75,7 +75,7 @@ fn broken(world: &World, admin: SocketAddr) -> Told {
     told
 }
 
-/// Of the host alone.
+/// Checks the host only, offline.
 fn host(world: &World) -> Told {
     let config = world.config().display().to_string();
     doctor_with(&world.dir().join("nothing.toml"), &["--server-config", &config, "--offline"])
@@ -91,7 +91,7 @@ fn all_is_well_with_a_server_that_is_well_for_operators_workloads_and_on_its_hos
         assert!(told.checks.iter().any(|c| c["check"] == check && c["state"] == "ok"), "{check}: {}", told.all);
     }
     told.well();
-    // Whoever is no operator is not told of clock and disk, which is no fault.
+    // A caller that is no operator gets no information about clock and disk, which is no problem.
     doctor_with(&world.write_context("agent/demo", running.addresses().workload).unwrap(), &[]).well();
     let out = Command::new(MAYFLY)
         .args(["--address", &format!("unix:{}", world.dir().join("run/admin.sock").display()), "doctor"])
@@ -160,12 +160,12 @@ fn a_clock_that_was_set_and_a_lock() {
     let admin = running.addresses().admin;
     doctor(&world, admin).well();
     clock.step_to(System::real().wall().plus(3_600_000));
-    // It is seen when the server next looks around.
+    // The server notices the change at its next periodic check.
     broken(&world, admin).is("clock", "problem", &["timedatectl"]);
     running.stop();
 }
 
-/// On the host of a server that does not run.
+/// On the host of a server that is not running.
 #[test]
 fn a_clock_that_stands_behind_the_ledger() {
     let clock = SetClock::at(System::real().wall());

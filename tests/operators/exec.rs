@@ -42,7 +42,7 @@ impl Up {
         self.exec(&["--upstream", "echo", "--purpose", "test"], script).output().unwrap()
     }
 
-    /// Begins one that writes its credential to a file, and gives it when it is there.
+    /// Starts a program that writes its credential to a file, and returns the credential once it is written.
     fn begun(&self, options: &[&str], script: &str) -> (Child, String) {
         let file = self.world.dir().join("seen");
         let _ = fs::remove_file(&file);
@@ -72,7 +72,7 @@ impl Up {
     }
 }
 
-/// What stands in the file once it is something else than before.
+/// The content of the file once it differs from before.
 fn seen(file: &PathBuf, before: &str) -> String {
     for _ in 0..PATIENCE.as_millis() / 20 {
         if let Ok(text) = fs::read_to_string(file)
@@ -99,7 +99,7 @@ fn ended(mut child: Child) -> (Option<i32>, String, String) {
     panic!("it did not end");
 }
 
-/// What is set for a process lasts in what it starts, and a program is not ours to slow down.
+/// The huge-page setting of a process is inherited by its children, and `mayfly exec` must not slow down the program.
 #[test]
 fn the_program_has_huge_pages_as_its_caller_has() {
     let up = Up::new();
@@ -118,7 +118,7 @@ fn the_credential_is_in_the_environment_alone_and_ends_with_the_program() {
     assert!(out.stderr.is_empty(), "nothing is printed: {}", String::from_utf8_lossy(&out.stderr));
     assert!(!up.active(&token), "it was given back");
 
-    // While it runs it is good, and in nobody's command line.
+    // While the program runs, the credential is active, and appears in no command line.
     let (mut child, token) = up.begun(&[], "exec sleep 30");
     assert!(up.active(&token));
     for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -195,17 +195,17 @@ fn what_cannot_be_minted_starts_no_program() {
 #[test]
 fn what_becomes_of_a_program_whose_credential_is_revoked_is_as_somebody_said() {
     let up = Up::new();
-    // It is left to go on.
+    // The program continues to run.
     let (child, token) = up.begun(&[], "sleep 2; exit 7");
     up.revoke(&token);
     assert_eq!(ended(child).0, Some(7));
-    // It is ended, by force where it does not listen.
+    // The program is ended, by force if it ignores the signal.
     let (child, token) = up.begun(&["--on-expiry", "stop", "--grace", "300ms"], "trap '' TERM; while :; do sleep 0.1; done");
     up.revoke(&token);
     let (code, _, err) = ended(child);
     assert_eq!(code, Some(5), "{err}");
     assert!(err.contains("was revoked") && err.contains("mayfly explain"), "{err}");
-    // It is started again with another, until there is none.
+    // The program is restarted with another credential, until there is none.
     let (child, token) = up.begun(&["--on-expiry", "restart"], "exec sleep 60");
     up.revoke(&token);
     let next = seen(&up.world.dir().join("seen"), &token);

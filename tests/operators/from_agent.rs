@@ -1,4 +1,5 @@
-//! A server whose SVID and bundles come from the SPIFFE Workload API itself: it rotates under load, follows bundles, and goes on without its agent.
+//! A server whose SVID and bundles come directly from the SPIFFE Workload API: it rotates under load, follows bundles, and continues
+//! without its agent.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,7 +18,7 @@ use crate::kit::{Callers, until, world};
 
 pub const HOUR: u64 = 3_600_000;
 
-/// Takes a world's server certificate and bundle out of its configuration, and puts the agent there.
+/// Removes a world's server certificate and bundle from its configuration, and configures the agent instead.
 pub fn by_agent(world: &World, endpoint: &str, more: &str) {
     let text = std::fs::read_to_string(world.config()).unwrap();
     let kept: Vec<&str> = text
@@ -49,7 +50,7 @@ impl Two {
     }
 }
 
-/// The SPIFFE Workload API's answer for the server alone.
+/// The SPIFFE Workload API's answer with the server's SVID only.
 pub fn servers(signer: &World, life_ms: u64, roots: &[&World]) -> X509SvidResponse {
     only(svid(signer, "mayfly", life_ms, roots))
 }
@@ -62,7 +63,7 @@ async fn identity(callers: &Callers) -> pb::IdentityStatus {
     callers.status().await.identity.unwrap()
 }
 
-/// Exchanges without a pause, over connections that are made anew, until it is told to stop.
+/// Exchanges without a pause, over new connections, until it is told to stop.
 struct Load {
     stop: Arc<AtomicBool>,
     made: Arc<AtomicUsize>,
@@ -94,7 +95,7 @@ impl Load {
         Load { workers, ..load }
     }
 
-    /// So many more went well.
+    /// Waits for `more` further successful exchanges.
     async fn goes_on(&self, more: usize) {
         let before = self.made.load(Ordering::Relaxed);
         until("calls go on", || async { self.made.load(Ordering::Relaxed) > before + more }).await;
@@ -133,7 +134,7 @@ async fn no_call_fails_while_svid_and_roots_rotate_and_the_agent_is_killed_and_a
     assert_eq!(Source::from_text(&source), Some(Source::WorkloadApi));
     let load = Load::begin(&two, workload);
 
-    // Certificates, several times, with the agent killed between.
+    // New certificates, several times, with the agent killed in between.
     for n in 1..=4u64 {
         if n == 3 {
             agent.die();
@@ -146,7 +147,7 @@ async fn no_call_fails_while_svid_and_roots_rotate_and_the_agent_is_killed_and_a
         assert_eq!(identity(&callers).await.problem, "");
         load.goes_on(20).await;
     }
-    // A new root, then an SVID by it; those who call follow.
+    // A new root, then an SVID from it; the callers follow.
     agent.say(servers(&two.world, HOUR, &[&two.world, &two.other]));
     until("the new root vouches", || async { roots(&running, TRUST_DOMAIN) == 2 }).await;
     load.goes_on(20).await;
@@ -158,7 +159,7 @@ async fn no_call_fails_while_svid_and_roots_rotate_and_the_agent_is_killed_and_a
     load.goes_on(80).await;
     let later = Callers { agent: two.other.channel("agent/demo", workload).await.unwrap(), operator: callers.operator.clone() };
     let after = later.exchange("").await.unwrap();
-    // The old root goes: with it its connections, and what it vouched for.
+    // The old root is removed: its connections end, and the credentials based on it are revoked.
     agent.say(servers(&two.other, HOUR, &[&two.other]));
     until("the old root is gone", || async { roots(&running, TRUST_DOMAIN) == 1 }).await;
     until("what it vouched for is revoked", || async { !callers.active(&before.token).await }).await;
@@ -189,7 +190,7 @@ async fn a_federated_trust_domain_is_trusted_where_it_is_configured_and_while_it
     agent.say(given(&[("spiffe://elsewhere.test", &two.other), ("spiffe://partner.test", &two.other)]));
     until("it is trusted", || async { roots(&running, "partner.test") == 1 }).await;
     assert_eq!(roots(&running, "elsewhere.test"), 0);
-    // What cannot be read changes nothing.
+    // An unreadable bundle changes nothing.
     let mut broken = given(&[("spiffe://partner.test", &two.other)]);
     broken.federated_bundles.insert("spiffe://partner.test".into(), bytes::Bytes::from_static(b"no certificate"));
     agent.say(broken);
@@ -204,7 +205,7 @@ async fn a_federated_trust_domain_is_trusted_where_it_is_configured_and_while_it
     tokio::task::block_in_place(|| running.stop());
 }
 
-/// As SPIRE gives it: a plain JWK set, without `use`.
+/// The form that SPIRE uses: a plain JWK set, without `use`.
 const JWKS: &str = r#"{"keys":[{"kty":"EC","kid":"a","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
 
 fn said(jwks: &'static str) -> JwtBundlesResponse {
@@ -215,7 +216,7 @@ fn said(jwks: &'static str) -> JwtBundlesResponse {
 async fn keys_of_jwt_svids_come_with_the_bundle_and_stay_over_a_restart_of_the_agent() {
     let two = Two::new();
     let mut agent = Agent::giving(two.dir.path(), servers(&two.world, HOUR, &[&two.world]));
-    // It is not to be had at first.
+    // The JWT bundles are unavailable at first.
     agent.no_jwt();
     by_agent(&two.world, &agent.endpoint(), "");
     let running = two.start();
@@ -236,7 +237,7 @@ async fn keys_of_jwt_svids_come_with_the_bundle_and_stay_over_a_restart_of_the_a
     agent.back();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(has() && changes() == before, "nothing changed, so nothing is recorded");
-    // Cut off alone, and refused when it is asked for again: the SVIDs' stream stays as it is.
+    // Only this stream is cut off and then refused: the stream of SVIDs stays open.
     agent.no_jwt();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(has() && changes() == before, "what came last stays");

@@ -1,4 +1,4 @@
-//! An agent that is away, knows nobody, or gives what is not to be used: at the start, and while a server runs.
+//! An agent that is unreachable, does not know the process, or gives unusable data: at the start, and while a server runs.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use crate::agent::{Agent, X509Svid, X509SvidResponse, only, svid};
 use crate::from_agent::{HOUR, Two, by_agent, servers};
 use crate::kit::{Callers, MAYFLY, PATIENCE, as_operator, mayfly, until};
 
-/// A start that is refused: the exit code and what was said.
+/// A refused start: the exit code and the error text.
 fn refused(world: &World) -> (i32, String) {
     let out = mayfly(&["server", "run"], &world.config());
     (out.status.code().unwrap(), String::from_utf8(out.stderr).unwrap())
@@ -34,7 +34,7 @@ fn a_start_waits_as_long_as_it_was_told_and_then_says_what_mends_it() {
         code == 4 && said.contains("no identity for this process") && said.contains("spire-server entry create"),
         "{code} {said}"
     );
-    // What it gives is of somebody else's trust domain, and will be: nothing to wait for.
+    // The agent's SVID is of another trust domain, which waiting does not change.
     agent.say(servers(&two.world, HOUR, &[&two.world]));
     let config = fs::read_to_string(two.world.config()).unwrap();
     let elsewhere =
@@ -43,7 +43,7 @@ fn a_start_waits_as_long_as_it_was_told_and_then_says_what_mends_it() {
     let (code, said) = refused(&two.world);
     assert!(code == 1 && said.contains("is not of other.example"), "{code} {said}");
     fs::write(two.world.config(), &config).unwrap();
-    // None of these is one to start with.
+    // A start accepts none of these SVIDs.
     let other = PrivateKeyDer::from_pem_file(two.world.svid("agent/demo").key).unwrap().secret_der().to_vec();
     type Defect<'a> = &'a dyn Fn(&mut X509Svid);
     let defects: [(&str, Defect<'_>); 4] = [
@@ -73,7 +73,7 @@ fn a_start_that_waits_goes_on_when_the_agent_comes_and_ends_with_a_signal() {
     let socket = two.dir.path().join("agent.sock");
     let endpoint = format!("unix:{}", socket.display());
     by_agent(&two.world, "unix:/nowhere", "start_timeout = \"10m\"\n");
-    // By the variable that SPIFFE has for it.
+    // The agent is named by SPIFFE's standard variable.
     let text = fs::read_to_string(two.world.config()).unwrap().replace("socket = \"unix:/nowhere\"\n", "");
     fs::write(two.world.config(), text).unwrap();
     let ready = two.dir.path().join("ready.json");
@@ -159,13 +159,13 @@ async fn what_is_wrong_later_leaves_what_was_had_and_is_told_by_status_doctor_me
     let (good, said) = validate();
     assert!(good && said.contains("warning") && said.contains("a start waits for it"), "{said}");
     callers.exchange("").await.unwrap();
-    // Back, with a short one: when that ends, every caller refuses it, and it is said.
+    // The agent is back with a short-lived SVID: when the SVID expires, every caller refuses it, and the status reports that.
     agent.back();
     agent.say(servers(&two.world, 3_000, &[&two.world]));
     until("it is taken", || async { callers.status().await.identity.unwrap().renewals == 1 }).await;
     assert!(!failing());
     until("it has ended", || async { callers.status().await.warnings.iter().any(|w| w.contains("ended at")) }).await;
-    // Within the second: certificates end by whole ones.
+    // Within the second: certificates expire at whole seconds.
     until("callers refuse it", || async { two.world.channel("agent/demo", workload).await.is_err() }).await;
     let (good, said) = validate();
     assert!(!good && said.contains("refused by every caller"), "{said}");
@@ -205,7 +205,7 @@ async fn files_that_are_away_and_back_are_told_of_in_the_same_way() {
     fs::rename(&path, &aside).unwrap();
     until("it is told", || async { identity().await.problem.contains("cannot be read") }).await;
     callers.exchange("").await.unwrap();
-    // The same as before: nothing is renewed, and all is well.
+    // The same SVID as before: nothing is renewed, and there is no problem.
     fs::rename(&aside, &path).unwrap();
     until("it is over", || async { identity().await.problem.is_empty() }).await;
     assert_eq!(identity().await.renewals, 0);

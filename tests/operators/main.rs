@@ -1,4 +1,4 @@
-//! What operators have: `doctor`, `exec`, what lies under `deploy/`, metrics and their alerts.
+//! Tests of operators' tools: `doctor`, `exec`, the files under `deploy/`, metrics and their alerts.
 
 #[path = "../kit/agent.rs"]
 mod agent;

@@ -1,4 +1,4 @@
-//! `mayfly svid fetch`, with a double of SPIRE's agent: a server goes on by what it is given, and no call fails while it rotates.
+//! `mayfly svid fetch` with a test double of SPIRE's agent: a server uses the fetched files, and no call fails during a rotation.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -41,7 +41,7 @@ async fn what_the_agent_gives_is_written_whole_and_private_and_what_is_no_svid_i
     let checked = check.output().unwrap();
     assert!(checked.status.success(), "{checked:?}");
 
-    // Of another key, of another name, without a bundle: what is there stays.
+    // An SVID with another key, another name or no bundle: the existing files stay.
     let before = fs::read(to.join("svid.pem")).unwrap();
     let other = PrivateKeyDer::from_pem_file(world.svid("agent/demo").key).unwrap();
     type Defect<'a> = &'a dyn Fn(&mut X509Svid);
@@ -97,7 +97,7 @@ async fn a_server_takes_what_the_agent_rotates_to_and_no_call_fails_meanwhile() 
     agent.say(only(svid(&world, "mayfly", 3_600_000, &[&world])));
     let calls = tokio::time::timeout(crate::kit::PATIENCE, calls).await.expect("it takes the new one").unwrap();
     assert!(calls > 0);
-    // And whoever connects anew is shown it.
+    // New connections are shown the new certificate.
     Callers::new(&world, workload).await.exchange("").await.unwrap();
     child.kill().unwrap();
     child.wait().unwrap();

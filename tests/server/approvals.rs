@@ -1,4 +1,4 @@
-//! Approvals on a whole server: asked for by an agent, shown to whom the registration names, given once for one request.
+//! Approvals on a whole server: requested by an agent, shown to the people that the registration names, given once for one request.
 
 use mayfly::cli::dev::Settings;
 use mayfly::pb::mayfly::v1 as pb;
@@ -25,7 +25,7 @@ unless { context.approvals.count >= 1 };
 permit (principal in Role::"ci", action == Action::"ManageTasks", resource);
 "#;
 
-/// Arguments that nobody may find in a log, a file or an answer to somebody else.
+/// Arguments that must not appear in a log, in a file or in an answer to another caller.
 const ARGUMENTS: &str = r#"{"table":"orders","rows":250000}"#;
 
 pub struct Rig {
@@ -39,7 +39,7 @@ impl Rig {
         Rig::with("")
     }
 
-    /// With more at the end of its configuration.
+    /// A rig with additional text at the end of its configuration.
     pub fn with(more: &str) -> Rig {
         let engine = mayfly::cli::dev::Engine::Memory;
         let (dir, world) = world(Settings { engine, ..Settings::default() });
@@ -81,7 +81,7 @@ impl Rig {
         Ok(answer.into_inner().issued.unwrap())
     }
 
-    /// An export that waits for somebody, and its approval.
+    /// Requests an export that needs an approval, and returns the approval's id.
     async fn asked(&self) -> String {
         let no = self.export(|_| {}).await.unwrap_err();
         assert_eq!(reason(&no), "APPROVAL_NEEDED", "{no:?}");
@@ -127,7 +127,7 @@ async fn an_export_waits_for_somebody_and_goes_through_once() {
     assert_eq!((shown.purpose.as_str(), shown.opens_task, shown.scopes.len()), ("nightly", true, 1));
     let given = rig.give(&id).await.unwrap();
     assert_eq!((given.state(), given.arguments_json.as_str()), (pb::ApprovalState::Given, ""));
-    // For that, and nothing else.
+    // The approval is valid for that request only.
     let other = |r: &mut pb::ExchangeRequest| {
         let arguments = pb::arguments::Arguments::Json(r#"{"table":"customers"}"#.into());
         r.arguments = Some(pb::Arguments { arguments: Some(arguments) });

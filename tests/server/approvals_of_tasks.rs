@@ -1,4 +1,4 @@
-//! Tasks that somebody has to approve, and more time for them, on a whole server: for these terms, once, by somebody else.
+//! Approvals of tasks, and of extensions of tasks, on a whole server: for exactly these terms, once, by another person.
 
 use std::time::Duration;
 
@@ -186,7 +186,7 @@ async fn a_task_waits_for_somebody_who_sees_its_terms_and_opens_once() {
     assert_eq!((wide.upstreams, wide.tools, wide.callers), (terms().upstreams, terms().tools, terms().callers));
     assert_eq!((wide.ttl, wide.max_ttl, seen.upstreams), (terms().ttl, terms().max_ttl, vec!["echo".to_owned()]));
     assert_eq!((shown.task_path.clone(), shown.approvers.len()), (vec![task.task_id.clone()], 2));
-    // Two give it at once.
+    // Two approvers give the approval concurrently.
     let both = tokio::join!(
         rig.decide("operator/you", &task.approval_id, pb::ApprovalDecision::Give),
         rig.decide("operator/colleague", &task.approval_id, pb::ApprovalDecision::Give)
@@ -199,7 +199,7 @@ async fn a_task_waits_for_somebody_who_sees_its_terms_and_opens_once() {
     let open = rig.task(&task.task_id).await;
     assert_eq!((open.state(), &open.approval_id), (pb::TaskState::Active, &task.approval_id));
     rig.issue(&open).await.unwrap();
-    // For these terms, and once: others, and the same again, wait anew.
+    // An approval is valid for these terms and once: other terms, and the same terms again, need a new approval.
     for other in [terms(), pb::TaskTerms { any_tool: true, tools: vec![], ..terms() }] {
         let next = rig.open(other).await.unwrap();
         assert_eq!(next.state(), pb::TaskState::PendingApproval);
@@ -230,7 +230,7 @@ async fn a_call_waits_for_its_task_and_is_told_who_refused_it() {
             tokio::time::sleep(Duration::from_millis(200)).await;
             rig.decide("operator/colleague", &waiting.approval_id, decision).await.unwrap();
         };
-        // A repeat of the request, however long it waits, is the same one.
+        // A retry is the same request, regardless of how long it waits.
         let opened = tokio::time::timeout(PATIENCE, rig.open_as("agent/demo", asks(id, 30)));
         let (opened, ()) = tokio::join!(opened, decides);
         match (opened.unwrap(), decision) {
@@ -261,7 +261,7 @@ async fn nobody_approves_a_task_of_their_own_or_that_they_may_act_in() {
     let named = pb::TaskTerms { callers: vec!["spiffe://dev.mayfly.internal/operator/you".into()], ..terms() };
     let named = rig.open(named).await.unwrap();
     assert_eq!(reason(&rig.give(&named.approval_id).await.unwrap_err()), "NOT_YOURS", "whoever may act in it");
-    // Handed on to somebody: it is theirs.
+    // A delegated task belongs to the caller to whom it was delegated, who may not approve it.
     let root = pb::TaskTerms { upstreams: vec![allowed("echo", "echo:admin")], ..terms() };
     let root = rig.open(root).await.unwrap();
     rig.give(&root.approval_id).await.unwrap();
@@ -284,7 +284,7 @@ async fn what_was_revoked_since_it_was_asked_for_does_not_open() {
     rig.revoke("agent/demo").await;
     assert_eq!(reason(&rig.give(&task.approval_id).await.unwrap_err()), "REVOKED");
     assert_eq!(reason(&rig.issue(&task).await.unwrap_err()), "TASK_NOT_ACTIVE");
-    // Given up by whoever asked, it is nothing to approve any more.
+    // If the requester cancels the task, there is nothing to approve any more.
     let other = rig.open(pb::TaskTerms { purpose: "another".into(), ..terms() }).await.unwrap();
     let request = pb::CancelTaskRequest { task_id: other.task_id.clone(), reason: "not needed".into() };
     rig.tasks("agent/demo").await.cancel_task(request).await.unwrap();
@@ -322,14 +322,14 @@ async fn more_time_takes_another_approval_where_opening_took_one_or_policy_says_
     );
     rig.give(&id).await.unwrap();
     assert_ne!(approval_of(&rig.extend(&task, 61, None).await.unwrap_err()), id, "for that deadline");
-    // The same request twice at once: it is used once, and both are told of what it made.
+    // Two concurrent copies of the same request: the approval is used once, and both callers get the result.
     let (one, other) = tokio::join!(rig.extend(&task, 60, None), rig.extend(&task, 60, None));
     let later = one.or(other).unwrap();
     assert_eq!(later.deadline.map(|d| d.seconds), task.deadline.map(|d| d.seconds + 60));
     assert_eq!(rig.show(&id).await.state(), pb::ApprovalState::Used);
     let again = rig.extend(&later, 60, None).await.unwrap_err();
     assert_ne!(approval_of(&again), id);
-    // A call that waits.
+    // A call that waits for its approval.
     let waiting = approval_of(&again);
     let gives = async {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -337,11 +337,11 @@ async fn more_time_takes_another_approval_where_opening_took_one_or_policy_says_
     };
     let (extended, ()) = tokio::join!(rig.extend(&later, 60, Some(30)), gives);
     let extended = extended.unwrap();
-    // One that is refused.
+    // An approval that is refused.
     let refused = approval_of(&rig.extend(&extended, 60, None).await.unwrap_err());
     rig.decide("operator/you", &refused, pb::ApprovalDecision::Refuse).await.unwrap();
     assert_eq!(reason(&rig.extend(&extended, 60, None).await.unwrap_err()), "DENIED_BY_POLICY");
-    // Opened without one: as policy says.
+    // A task that was opened without an approval is extended as policy says.
     let plain = rig.open(pb::TaskTerms { upstreams: vec![allowed("echo", "echo:read")], ..terms() }).await.unwrap();
     rig.extend(&plain, 60, None).await.unwrap();
     let long = rig.extend(&plain, 3000, None).await.unwrap_err();

@@ -1,5 +1,6 @@
-//! What outsiders can use up: each attack runs against a server in a process of its own, whose memory is measured, and beside it others
-//! exchange, introspect and revoke. What is asserted is structural: memory, places, that nobody else is refused. Latencies are printed.
+//! Resource exhaustion by outsiders: each attack runs against a server in its own process, whose memory is measured, while other callers
+//! exchange, introspect and revoke. Assertions cover structure only: memory, places, and that no other caller is refused. Latencies are
+//! printed.
 
 mod answers;
 mod bodies;
@@ -24,9 +25,9 @@ use tokio::task::JoinHandle;
 
 use crate::kit::{MAYFLY, PATIENCE, tls, world};
 
-/// A bound of milliseconds is asserted with this factor: the machine that tests may be busy with others.
+/// Factor for asserted bounds in milliseconds, since the test machine may be busy with other work.
 const SLOW: u32 = 20;
-/// What others wait at most beside an attack.
+/// The longest time that other callers may wait during an attack.
 const QUICK: Duration = Duration::from_millis(250);
 
 pub struct Rig {
@@ -35,7 +36,7 @@ pub struct Rig {
     _dir: TempDir,
 }
 
-/// What others saw beside an attack: the longest wait for each.
+/// The longest wait that other callers saw during an attack, per kind of call.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub rounds: u32,
@@ -44,7 +45,7 @@ pub struct Seen {
     pub revoke: Duration,
 }
 
-/// Others, at work until they are asked what they saw.
+/// Other callers, which work until they are asked for their result.
 pub struct Others {
     stop: Arc<AtomicBool>,
     work: JoinHandle<Seen>,
@@ -64,21 +65,21 @@ impl Rig {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
     }
 
-    /// The most that it was.
+    /// Peak resident memory of the server, MiB.
     pub fn peak(&self) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.pid())).unwrap();
         let line = text.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
     }
 
-    /// Somebody else goes to work.
+    /// Starts the other callers.
     pub fn others(&self) -> Others {
         let (world, addresses) = (self.world.clone(), self.child.addresses().clone());
         let stop = Arc::new(AtomicBool::new(false));
         let stops = stop.clone();
         let work = tokio::spawn(async move {
             let mut seen = Seen::default();
-            // Known before the attack, as servers in service are.
+            // Connected before the attack, as servers in production are.
             let (own, server) = (world.channel("ci/demo", addresses.workload), world.channel("service/echo", addresses.workload));
             let (own, server) = (own.await.unwrap(), server.await.unwrap());
             while !stops.load(Ordering::Relaxed) {
@@ -98,7 +99,7 @@ impl Rig {
         Others { stop, work }
     }
 
-    /// HTTP/2 as a workload whose receive window stays shut.
+    /// HTTP/2 as a workload whose receive window stays closed.
     pub async fn shut(&self, name: &str, window: u32) -> h2::client::SendRequest<Bytes> {
         let tls = tls(self.child.addresses().workload, self.world.client_config(name).unwrap()).await.unwrap();
         let mut builder = h2::client::Builder::new();
@@ -110,7 +111,7 @@ impl Rig {
 }
 
 impl Others {
-    /// What they saw; printed, and held to a bound with room for a busy machine.
+    /// The result of the other callers: printed, and checked against a bound with tolerance for a busy machine.
     #[allow(clippy::print_stdout, reason = "figures for whoever reads the test's output")]
     pub async fn saw(self, attack: &str) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
@@ -150,7 +151,7 @@ async fn exchange(channel: tonic::transport::Channel) -> pb::Issued {
     loop {
         match tokens.exchange(request.clone()).await {
             Ok(answer) => return answer.into_inner().issued.unwrap(),
-            // What the machine has no time for is told so with a time to come again, as to everybody.
+            // A refusal for lack of capacity comes with a retry delay, as for every caller.
             Err(no) if no.message().contains("intake_wait_ms") => tokio::time::sleep(Duration::from_millis(200)).await,
             Err(no) => panic!("an exchange: {no:?}"),
         }

@@ -1,4 +1,5 @@
-//! Jobs that attest with a token of the platform that runs them, on a whole server: who is let in, as whom, and how it ends.
+//! Jobs that attest with a token of the platform that runs them, on a whole server: which jobs are admitted, under which SPIFFE ID, and how
+//! their login ends.
 
 use aws_lc_rs::hmac;
 use data_encoding::BASE64URL_NOPAD;
@@ -26,10 +27,10 @@ permit (principal in Role::"jobs", action in Action::"Work", resource == Upstrea
 when { context.purpose != "" };
 "#;
 
-/// `aud` where the platform lets no job choose.
+/// The `aud` of a platform that lets no job choose an audience.
 const ISSUER: &str = "https://dev.mayfly.internal";
 
-/// Two platforms beside the people's provider.
+/// Two job platforms in addition to the people's provider.
 pub struct Runs {
     pub rig: Rig,
     pub hub: Provider,
@@ -82,7 +83,7 @@ claims = { "kubernetes.io/serviceaccount/uid" = "0c2b-1" }
         Runs { rig, hub, lab, pods }
     }
 
-    /// Good claims of a deployment, for a key.
+    /// Valid claims of a deployment job, bound to a key.
     pub fn deploy(&self, key: &Key) -> Value {
         let mut claims = self.hub.claims("repo:acme/web:ref:refs/heads/main", &format!("{ISSUER}#{}", key.nonce()));
         let more = json!({
@@ -115,7 +116,7 @@ claims = { "kubernetes.io/serviceaccount/uid" = "0c2b-1" }
         unreachable!()
     }
 
-    /// A job that was let in.
+    /// Logs a job in.
     async fn run(&self) -> Person {
         let key = Key::new();
         let answer = self.ask(&self.hub.token(&self.deploy(&key)), &key).await.unwrap_or_else(|no| panic!("{no:?}"));
@@ -131,7 +132,7 @@ claims = { "kubernetes.io/serviceaccount/uid" = "0c2b-1" }
         self.rig.world.channel("operator/you", self.rig.running().addresses().admin).await.unwrap()
     }
 
-    /// Every record whose text has this.
+    /// Every record whose text contains this.
     async fn records(&self, event: &str) -> Vec<String> {
         let mut audit = AuditServiceClient::new(self.you().await);
         let found = audit.search_records(pb::SearchRecordsRequest::default()).await.unwrap().into_inner();
@@ -155,7 +156,7 @@ async fn a_run_is_who_its_repository_is_and_works_in_tasks_of_its_own() {
     assert!(who.person.is_none(), "a job is no person: {who:?}");
     let issued = jobs.rig.exchange(&job, exchange("echo:read", "")).await.unwrap();
     assert!(!issued.credential_id.is_empty());
-    // What rests on the job's SVID ends with it.
+    // Credentials that are based on the job's SVID end with the SVID.
     let mut revocation = RevocationServiceClient::new(jobs.you().await);
     let target = pb::target::Target::CredentialId(job.answer.credential.clone());
     let request = pb::RevokeRequest {
@@ -177,13 +178,13 @@ fn parts(header: &Value, claims: &Value) -> String {
     format!("{}.{}", part(header), part(claims))
 }
 
-/// P-384 under the name of the issuer's own P-256 key.
+/// A P-384 signature under the name of the issuer's own P-256 key.
 fn other_curve(hub: &Provider, claims: &Value) -> String {
     let signer = Signer::new("ES384").by("ES256");
     signer.token(&json!({"alg": "ES256", "kid": hub.signer().0, "typ": "JWT"}), claims)
 }
 
-/// The oldest trick: what everybody has as the secret of an HMAC.
+/// The oldest attack: the public key as the secret of an HMAC.
 fn by_public_key(hub: &Provider, claims: &Value) -> String {
     let input = parts(&json!({"alg": "HS256", "kid": hub.signer().0, "typ": "JWT"}), claims);
     let key = hub.jwks()["keys"][0].to_string();
@@ -199,11 +200,11 @@ fn unsigned(claims: &Value) -> String {
 async fn a_platform_changes_its_keys_and_may_be_away() {
     let jobs = Runs::new();
     jobs.run().await;
-    // Another key, published beside the first: asked for once a token names it.
+    // Another key, published beside the first: it is fetched as soon as a token names it.
     jobs.hub.rotate_to("k2", Signer::new("ES256"), true);
     tokio::time::sleep(std::time::Duration::from_millis(limits::OIDC_REFETCH_MS + 200)).await;
     jobs.run().await;
-    // One that is published nowhere is none of theirs.
+    // A key that is not published is not the issuer's.
     let (_, published) = jobs.hub.signer();
     jobs.hub.rotate_to("k3", Signer::new("ES256"), false);
     let key = Key::new();
@@ -214,7 +215,7 @@ async fn a_platform_changes_its_keys_and_may_be_away() {
     );
     tokio::time::sleep(std::time::Duration::from_millis(limits::OIDC_REFETCH_MS + 200)).await;
     assert_eq!(jobs.ask(&jobs.hub.token(&jobs.deploy(&key)), &key).await.unwrap_err().reason, "NOT_AUTHENTICATED");
-    // While the platform answers nobody, what was fetched goes on for an hour, and no new key is taken.
+    // While the platform is unreachable, fetched keys are used for an hour, and no new key is accepted.
     jobs.hub.lay("/keys", |_| (503, String::new(), String::new()));
     let token = |claims: &Value| published.token(&json!({"alg": "ES256", "kid": "k2", "typ": "JWT"}), claims);
     jobs.ask(&token(&jobs.deploy(&key)), &key).await.unwrap();
@@ -306,7 +307,7 @@ async fn every_forged_variant_of_a_runs_token_is_refused() {
     for body in [json!({}), json!({"token": "a", "csr": key.csr(), "more": 1}), json!([])] {
         assert_eq!(jobs.ask_for(body, "").await.unwrap_err().reason, "INVALID_FIELD");
     }
-    // Renamed: the id is what counts. Then the same once more.
+    // The repository was renamed: the id decides. Then the same token once more.
     let token = signed(&with(&|c| (c["repository"], c["sub"]) = ("new/name".into(), "repo:new/name:ref:refs/heads/main".into())));
     let first = jobs.ask(&token, &key).await.unwrap();
     let again = jobs.ask(&token, &key).await.unwrap();
@@ -319,7 +320,7 @@ async fn every_forged_variant_of_a_runs_token_is_refused() {
     );
     let by_rule = json!({"token": signed(&with(&|c| c["jti"] = "x".into())), "csr": key.csr(), "rule": "any"});
     assert_eq!(jobs.ask_for(by_rule, "").await.unwrap_err().reason, "NOT_YOURS", "another issuer's rule");
-    // The audit says what did not fit.
+    // The audit record says which claim did not match.
     let refused = jobs.records("attestation: ").await;
     assert!(refused.iter().any(|r| r.contains("deploy: ref is")), "{refused:?}");
 }
@@ -334,7 +335,7 @@ async fn a_platform_whose_runs_choose_no_audience_has_each_token_taken_once() {
     let (token, key, thief) = (jobs.lab.token(&claims), Key::new(), Key::new());
     let answer = jobs.ask(&token, &key).await.unwrap();
     assert_eq!(answer.spiffe_id, format!("spiffe://{DOMAIN}/ci/lab/22/any"));
-    // A job whose answer was lost has no other token: with the same key it gets the same certificate, once more and again.
+    // A job whose answer was lost has no other token: with the same key it gets the same certificate, any number of times.
     for _ in 0..2 {
         let again = jobs.ask(&token, &key).await.unwrap();
         assert_eq!((&again.certificate, &again.credential, again.seq), (&answer.certificate, &answer.credential, answer.seq));
@@ -345,7 +346,7 @@ async fn a_platform_whose_runs_choose_no_audience_has_each_token_taken_once() {
         (other[claim], other["jti"]) = (value.into(), format!("{claim}2").into());
         assert_eq!(jobs.ask(&jobs.lab.token(&other), &thief).await.unwrap_err().reason, "NOT_YOURS", "{claim}");
     }
-    // A pod: `aud` is a list of one, and nothing more.
+    // A pod: `aud` is a list of exactly one value.
     let pod = |aud: Value, id: &str| {
         let mut claims = jobs.pods.claims("system:serviceaccount:shop:api", "");
         (claims["aud"], claims["jti"]) = (aud, id.into());
@@ -361,7 +362,7 @@ async fn a_platform_whose_runs_choose_no_audience_has_each_token_taken_once() {
     assert_eq!(answer.spiffe_id, format!("spiffe://{DOMAIN}/ci/pods/0c2b-1/api"));
     let person = Person::of(answer, &key);
     jobs.rig.whoami(&person).await.unwrap();
-    // A login that was given back or revoked is not given again.
+    // A login that was returned or revoked is not issued again.
     let again = pod(json!([ISSUER]), "p2");
     jobs.ask(&again, &key).await.unwrap();
     jobs.release(&person, &person).await.unwrap();
@@ -372,7 +373,7 @@ async fn a_platform_whose_runs_choose_no_audience_has_each_token_taken_once() {
 async fn a_run_gives_its_svid_back_and_only_its_own() {
     let mut jobs = Runs::on(Engine::Redb);
     let (one, other) = (jobs.run().await, jobs.run().await);
-    // Its SVID is still one after a restart.
+    // The job's SVID is still valid after a restart.
     jobs.rig.again();
     jobs.rig.whoami(&one).await.unwrap();
     assert!(jobs.release(&one, &other).await.is_err(), "another run's");

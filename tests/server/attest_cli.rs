@@ -1,4 +1,4 @@
-//! `mayfly ci login` in a job, with nothing but what a runner has.
+//! `mayfly ci login` in a job, with only what a runner provides.
 
 use std::process::{Command, Output};
 
@@ -8,7 +8,7 @@ use crate::attest::Runs;
 use crate::people_rig::{DOMAIN, Key};
 use crate::provider::answer_json;
 
-/// The command line in a job of the hub, with nothing but what a runner has.
+/// The command line in a job of the platform `hub`, with only what a runner provides.
 fn in_a_run(jobs: &Runs, home: &std::path::Path, args: &[&str]) -> Output {
     let (addresses, world) = (jobs.rig.running().addresses(), jobs.rig.world.dir());
     let context = home.join("config.toml");
@@ -31,7 +31,7 @@ fn in_a_run(jobs: &Runs, home: &std::path::Path, args: &[&str]) -> Output {
 fn the_command_line_finds_the_token_of_its_platform_and_keeps_an_svid_for_what_follows() {
     let jobs = Runs::new();
     let ((kid, signer), claims) = (jobs.hub.signer(), jobs.deploy(&Key::new()));
-    // The platform signs for whatever audience its job asks for.
+    // The platform signs for any audience that its job asks for.
     jobs.hub.lay("/ask", move |asked| {
         let audience = asked.path.split("audience=").nth(1).unwrap_or_default();
         let audience = audience.replace("%3A", ":").replace("%2F", "/").replace("%23", "#");
@@ -43,7 +43,7 @@ fn the_command_line_finds_the_token_of_its_platform_and_keeps_an_svid_for_what_f
     let run = |args: &[&str]| in_a_run(&jobs, dir.path(), args);
     let mut output = run(&["ci", "login", "-o", "json"]);
     for _ in 0..50 {
-        // The platform's keys are fetched beside the start.
+        // The platform's keys are fetched in the background of the start.
         if output.status.code() != Some(8) {
             break;
         }
@@ -66,7 +66,7 @@ fn the_command_line_finds_the_token_of_its_platform_and_keeps_an_svid_for_what_f
     assert!(run(&["logout"]).status.success());
     let after = run(&["get", "echo", "--scope", "echo:read", "--purpose", "deploy"]);
     assert!(!after.status.success() && after.stdout.is_empty());
-    // Without the permission the platform gives nothing, and the remedy is told.
+    // Without the permission the platform gives no token, and the error names the remedy.
     let mut command = Command::new(env!("CARGO_BIN_EXE_mayfly"));
     command
         .env_clear()

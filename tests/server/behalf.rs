@@ -1,5 +1,5 @@
-//! On somebody's behalf over real mTLS: a server of an upstream with a user's token of a real issuer on loopback, the command line, and an
-//! approver who may not approve what is done for herself.
+//! Delegation over real mTLS: a server of an upstream with a user's token of a real issuer on loopback, the command line, and an approver
+//! who may not approve what is done on her own behalf.
 
 use std::path::Path;
 use std::process::Command;
@@ -21,7 +21,7 @@ use crate::provider::Provider;
 const GITHUB: &str = "https://github.dev.mayfly.internal";
 const SERVER: &str = "spiffe://dev.mayfly.internal/mcp/github";
 
-/// A server that trusts the issuer with subjects, once it has the keys.
+/// A server that trusts the issuer for subjects, once the issuer's keys have been fetched.
 async fn up(provider: &Provider) -> Up {
     let section = "uses = [\"subject\"]\nscopes_claim = \"scope\"";
     let up = Up::with_config(Settings::default(), &provider.section("idp", &["dev"], section));
@@ -77,7 +77,7 @@ async fn a_user_token_of_a_real_issuer_becomes_the_subject_of_a_credential() {
     assert_eq!(claims["https://mayfly.dev/claims"]["sub_iss"], provider.issuer);
     assert_eq!(claims["https://mayfly.dev/claims"]["subject_token"], json!({"iss": provider.issuer, "id": "token-7"}));
     assert_eq!(claims["client_id"], SERVER);
-    // Nobody but the server that the token is for can use it, and not for what the user has no right to.
+    // Only the server for which the token was issued can use it, and only for what the user has rights to.
     let stolen = exchange(&up, "agent/demo", ask(&provider.token(&user(&provider)))).await.unwrap_err();
     assert_eq!((reason(&stolen).as_str(), stolen.code()), ("INVALID_FIELD", tonic::Code::InvalidArgument));
     let mut wider = ask(&provider.token(&user(&provider)));
@@ -87,7 +87,7 @@ async fn a_user_token_of_a_real_issuer_becomes_the_subject_of_a_credential() {
     let nothing = pb::SubjectToken { token: provider.token(&user(&provider)), r#type: 0 };
     let untyped = pb::ExchangeRequest { subject_token: Some(nothing), ..ask("") };
     assert_eq!(reason(&exchange(&up, "mcp/github", untyped).await.unwrap_err()), "INVALID_FIELD");
-    // A batch and a stream take the same way.
+    // A batch and a stream are handled in the same way.
     let both = vec![ask(&provider.token(&user(&provider))), ask("a.b.c")];
     let batch = pb::BatchExchangeRequest { exchanges: both, all_or_nothing: false };
     let results =

@@ -1,4 +1,4 @@
-//! Bindings: asked for by one, let through by another, asked for by policy, narrowed at once.
+//! Bindings: requested by one operator, approved by another, required by policy, narrowed immediately.
 
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
@@ -13,7 +13,7 @@ use crate::policy_rig::{Rig, approval_of};
 
 const MCP: &str = "spiffe://dev.mayfly.internal/mcp/echo";
 
-/// What an MCP server does with a tool is bound.
+/// An MCP server may use a tool only under a binding.
 const BOUND: &str = "\n@id(\"tools-are-bound\")\nforbid (principal in Role::\"mcp\", action == Action::\"Exchange\", resource)\n\
                      when { context has tool } unless { context has binding };\n";
 
@@ -47,7 +47,7 @@ async fn list(rig: &Rig) -> Vec<pb::Binding> {
     upstreams(rig).await.list_bindings(request).await.unwrap().into_inner().bindings
 }
 
-/// Adds one, with the other operator.
+/// Adds a binding, with the approval of the other operator.
 async fn added(rig: &Rig, binding: pb::Binding) {
     let id = approval_of(&set(rig, binding).await.unwrap_err());
     rig.give("operator/colleague", &id, true).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_binding_takes_effect_when_somebody_else_approves_it() {
     for (name, scope) in [("delete", "echo:read"), ("search", "echo:write")] {
         assert_eq!(reason(&tool(&rig, name, scope).await.unwrap_err()), "DENIED_BY_POLICY", "{name} {scope}");
     }
-    // Who names one has to be covered by it.
+    // A request that names a binding has to be covered by this binding.
     call(&rig, |r| r.binding = "echo-search".into()).await.unwrap();
     let no = call(&rig, |r| (r.binding, r.tool) = ("echo-search".into(), "delete".into())).await.unwrap_err();
     assert_eq!(reason(&no), "OUTSIDE_UPSTREAM", "{no:?}");
@@ -132,10 +132,10 @@ async fn a_narrower_binding_takes_effect_at_once_and_revokes_what_it_no_longer_c
         assert!(rig.good(issued).await);
     }
     assert_eq!(reason(&set(&rig, narrower).await.unwrap_err()), "DECIDED_ON_OLD_STATE");
-    // Wider again takes somebody else.
+    // Widening the binding again needs the approval of another operator.
     let wider = pb::Binding { version: 2, ..binding("echo-tools", &["search", "write"], &["echo:read"]) };
     approval_of(&set(&rig, wider).await.unwrap_err());
-    // Taken away: nothing is left of it, and what it covered is gone.
+    // Removing the binding revokes everything that it covered.
     let none = pb::Binding { version: 2, callers: Vec::new(), ..binding("echo-tools", &[], &[]) };
     assert_eq!(set(&rig, none).await.unwrap().hits.unwrap().credentials, 1);
     assert!(!rig.good(&stays[0]).await && rig.good(&stays[1]).await);
@@ -185,7 +185,7 @@ async fn exchanges_that_come_together_are_each_bound_by_their_tool() {
     let results = tokens.batch_exchange(request).await.unwrap().into_inner().results;
     let good: Vec<bool> = results.iter().map(|r| matches!(r.result, Some(pb::exchange_result::Result::Issued(_)))).collect();
     assert_eq!(good, [true, true, false, true, true]);
-    // Each is under its own binding: taking one away leaves the others.
+    // Each credential is under its own binding: removing one binding leaves the credentials of the others.
     let none = pb::Binding { version: 1, callers: Vec::new(), ..binding("echo-list", &[], &[]) };
     assert_eq!(set(&rig, none).await.unwrap().hits.unwrap().credentials, 2);
     assert!(rig.good(&first).await);

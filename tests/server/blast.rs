@@ -1,4 +1,4 @@
-//! What a revocation would hit, and whom, before it.
+//! The preview of a revocation: which credentials and callers it would affect.
 
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;

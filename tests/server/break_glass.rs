@@ -1,4 +1,5 @@
-//! Break-glass on a whole server: two people open it, act in it and end it; a third looks at it before either opens another.
+//! Break-glass on a whole server: two people open it, act in it and end it; a third person reviews it before either of the two opens
+//! another.
 
 use mayfly::cli::dev::Settings;
 use mayfly::pb::mayfly::v1 as pb;
@@ -82,7 +83,7 @@ impl Rig {
         self.ask(name, Open::TaskId(task.into())).await
     }
 
-    /// One with its two people.
+    /// Opens a break-glass task with its two people.
     pub async fn active(&self) -> String {
         let task = id(&self.open(YOU).await.unwrap());
         self.join(COLLEAGUE, &task).await.unwrap();
@@ -219,7 +220,7 @@ async fn a_repeat_opens_no_second_one_and_what_is_said_is_checked() {
     assert_eq!(reason(&opened(long).await.unwrap_err()), "INVALID_FIELD");
     let unknown = pb::OpenBreakGlassRequest { open: Some(Open::Rights("all-down".into())), ..named("five", "x") };
     assert_eq!(reason(&opened(unknown).await.unwrap_err()), "NOT_FOUND");
-    // Whoever thinks better of it closes it; nobody has to look at what never was.
+    // The first person may close it before the second joins; a task that never became active needs no review.
     rig.close(YOU, &first).await.unwrap();
     assert!(rig.list(YOU, true).await.is_empty());
     rig.active().await;

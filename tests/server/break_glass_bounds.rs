@@ -1,4 +1,4 @@
-//! What break-glass does not do: go beyond the rights in force, or change anything that lasts.
+//! Limits of break-glass: it does not exceed the rights in effect, and changes nothing permanent.
 
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::approval_service_client::ApprovalServiceClient;
@@ -30,7 +30,7 @@ impl Rig {
         self.world.channel(name, self.running.addresses().admin).await.unwrap()
     }
 
-    /// The policy set in force with another text of its roles file.
+    /// Sets the policy set in effect again, with a changed roles file.
     async fn set(&self, name: &str, change: &dyn Fn(&str) -> String) -> Result<(), Status> {
         let mut policies = PolicyServiceClient::new(self.admin(name).await);
         let (environment, mode) = ("dev".to_owned(), pb::PolicyMode::Enforce.into());
@@ -51,7 +51,7 @@ impl Rig {
         done(policies.set_policy(request).await)
     }
 
-    /// Gives what waits, as it is shown.
+    /// Gives a pending approval as it is shown.
     async fn give(&self, name: &str, id: &str) -> Result<(), Status> {
         let mut approvals = ApprovalServiceClient::new(self.admin(name).await);
         let shown = approvals.get_approval(pb::GetApprovalRequest { approval_id: id.into() }).await?.into_inner();
@@ -87,7 +87,7 @@ impl Rig {
         done(TokenServiceClient::new(channel).authorize(request).await)
     }
 
-    /// The registry, as one of the people would change it.
+    /// Tries to change the registry as one of the two people.
     async fn change_registry(&self, name: &str) -> Vec<(&'static str, Result<(), Status>)> {
         let mut upstreams = UpstreamServiceClient::new(self.admin(name).await);
         let read = pb::GetUpstreamRequest { upstream: "github".into() };
@@ -139,7 +139,7 @@ impl Rig {
     }
 }
 
-/// Somebody else's export, which an approver lets through.
+/// Requests an export as another caller, which needs an approval.
 async fn asks_for_approval(rig: &Rig) -> String {
     let terms = pb::TaskTerms {
         purpose: "clean up".into(),
@@ -160,7 +160,7 @@ async fn asks_for_approval(rig: &Rig) -> String {
     approval_of(&tokens.unwrap_err())
 }
 
-/// A change that takes two operators.
+/// A change that needs two operators.
 fn another(roles: &str) -> String {
     roles.replace("ttl = \"30m\"", "ttl = \"20m\"")
 }
@@ -187,7 +187,7 @@ async fn while_it_is_open_its_people_change_nothing_that_lasts_and_approve_nothi
     let no = rig.give(YOU, &asked).await.unwrap_err();
     assert!(reason(&no) == "NOT_YOURS" && no.message().contains("approves nothing"), "{no:?}");
 
-    // They may look, and take away.
+    // The two people may observe and revoke.
     let target = pb::target::Target::Caller("spiffe://dev.mayfly.internal/agent/demo".into());
     let revoke = pb::RevokeRequest {
         targets: vec![pb::Target { target: Some(target) }],
@@ -198,7 +198,7 @@ async fn while_it_is_open_its_people_change_nothing_that_lasts_and_approve_nothi
     };
     RevocationServiceClient::new(rig.admin(YOU).await).revoke(revoke).await.unwrap();
 
-    // Whoever is in none does all of it; and so do they when it is closed, reviewed or not.
+    // An operator who takes part in no break-glass may do all of it; so may the two people once theirs is closed, reviewed or not.
     rig.lift(AUDITOR, standing).await.unwrap();
     rig.close(YOU, &task).await.unwrap();
     let asked = asks_for_approval(&rig).await;
@@ -218,7 +218,7 @@ async fn an_action_with_a_shown_credential_has_the_rights_that_policy_names_at_t
     assert_eq!(rig.running.authority().ledger.peek(|s| s.glasses.uses), 2, "the credential, and the action");
     assert_eq!(reason(&rig.authorize(&bearer.token, "echo:admin").await.unwrap_err()), "OUTSIDE_TASK", "no more than it is for");
 
-    // Two others narrow the rights: neither what is shown nor what is asked for anew has more than they give now.
+    // Two other operators narrow the rights: neither an earlier credential nor a new request gets more than the rights give now.
     rig.world.issue(NIGHT, rig.world.svid_life_ms()).unwrap();
     let narrower = |roles: &str| roles.replace("echo = [\"echo:read\", \"echo:admin\"]", "echo = [\"echo:admin\"]");
     let waits = approval_of(&rig.set(AUDITOR, &narrower).await.unwrap_err());
@@ -231,7 +231,7 @@ async fn an_action_with_a_shown_credential_has_the_rights_that_policy_names_at_t
         assert!(no.message().contains("break-glass echo-down does not give echo:read"), "{no:?}");
     }
 
-    // They take one of its people out: that one's credentials serve for no more actions, the other one goes on.
+    // A policy change removes one of the two people: that person's credentials authorize no more actions, and the other person continues.
     let other = rig.get(YOU, &task, "echo", "echo:admin").await.unwrap();
     let Some(pb::issued::Answer::BearerToken(yours)) = &other.answer else { panic!("no bearer token") };
     let without = |roles: &str| roles.replace("operator/colleague\"]", "operator/night\"]");

@@ -1,4 +1,5 @@
-//! `mayfly server validate` and `mayfly server run` refuse the same things, and neither begins an empty ledger over one that was lost.
+//! `mayfly server validate` and `mayfly server run` refuse the same configurations, and neither begins an empty ledger in the place of a
+//! lost one.
 
 use std::fs;
 use std::net::TcpListener;
@@ -20,13 +21,13 @@ fn mayfly(args: &[&str], world: &World) -> Output {
     command.args(args).arg("--config").arg(world.config()).output().unwrap()
 }
 
-/// What `validate` says.
+/// Runs `validate` and returns its result and output.
 fn validate(world: &World, more: &[&str]) -> (bool, String) {
     let out = mayfly(&[&["server", "validate"], more].concat(), world);
     (out.status.success(), format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)))
 }
 
-/// Whether a server starts, and what it says. One that does is ended.
+/// Whether a server starts, and its output. A server that starts is ended.
 fn run(world: &World) -> (bool, String) {
     let ready = World::ready_file(world.dir());
     let _ = fs::remove_file(&ready);
@@ -46,7 +47,7 @@ fn run(world: &World) -> (bool, String) {
     (started.expect("it neither starts nor ends"), fs::read_to_string(&log).unwrap())
 }
 
-/// Both refuse it, and both say this.
+/// Asserts that both commands refuse the configuration with this text.
 #[track_caller]
 fn both_refuse(world: &World, what: &str, said: &str) {
     let (starts, text) = run(world);
@@ -142,7 +143,7 @@ fn policies_are_refused_by_both_until_the_ledger_has_them_and_by_neither_afterwa
     assert!(text.contains("warning: ") && text.contains("a start goes on with what the ledger has"), "{text}");
 }
 
-/// A first start that is refused, whatever for, takes nothing in: what is mended afterwards counts.
+/// A first start that is refused for any reason imports nothing: files that are fixed afterwards are imported by the next start.
 #[test]
 fn a_first_start_that_fails_leaves_the_files_to_be_mended() {
     let (_dir, world) = world(Settings::default());
@@ -165,7 +166,7 @@ fn a_first_start_that_fails_leaves_the_files_to_be_mended() {
     assert!(registered.contains("\"max\":420"), "{registered}");
     assert!(running.authority().drift.load().is_empty());
     running.stop();
-    // From here on the file is only compared, and that shows.
+    // From here on the file is only compared with the ledger, and the difference is reported.
     fs::write(&echo, text).unwrap();
     let running = world.start().unwrap_or_else(|no| panic!("{no}"));
     assert!(running.authority().drift.load().iter().any(|what| what.contains("echo")), "{:?}", running.authority().drift.load());
@@ -181,7 +182,7 @@ fn a_store_in_use_is_told_apart_by_whose_it_is() {
     let (fine, text) = validate(&world, &[]);
     assert!(fine && text.contains("the server that runs on it would take it"), "{text}");
     assert!(!text.contains("listen."), "its ports are its own: {text}");
-    // Another one cannot start beside it, and what a reload of it would refuse is told.
+    // A second server cannot start beside the first, and `validate` reports what a reload of the first would refuse.
     assert!(!run(&world).0);
     let good = fs::read_to_string(world.config()).unwrap();
     fs::write(
@@ -195,7 +196,7 @@ fn a_store_in_use_is_told_apart_by_whose_it_is() {
     running.stop();
     let (fine, text) = validate(&world, &[]);
     assert!(fine && text.contains("a server would start on it"), "{text}");
-    // Somebody else.
+    // The lock is held by another process.
     let lock = fs::File::open(world.dir().join("data")).unwrap();
     lock.lock().unwrap();
     let (fine, text) = validate(&world, &[]);
@@ -203,7 +204,8 @@ fn a_store_in_use_is_told_apart_by_whose_it_is() {
     both_refuse(&world, "a store that another process has", "is in use");
 }
 
-/// Each way to lose the main file while the rest is there: nothing is begun anew, and what is said leads back to what was in force.
+/// Each way to lose the main file while the other files remain: no new ledger is begun, and the error leads back to the state that was in
+/// effect.
 #[test]
 fn a_main_file_that_is_damaged_cut_or_gone_leads_to_a_backup_and_names_what_would_be_forgotten() {
     let (_dir, world) = world(Settings::default());

@@ -1,4 +1,5 @@
-//! An OpenTelemetry collector on a port of this host: takes OTLP/HTTP as protobuf, with messages of its own, and keeps what came.
+//! An OpenTelemetry collector on a port of this host: accepts OTLP/HTTP as protobuf, decodes it with its own messages, and keeps what it
+//! received.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read, Write};
@@ -81,7 +82,7 @@ struct Any {
     number: i64,
 }
 
-/// A span that came, ids in hex, numbers as text.
+/// A received span, with ids in hex and numbers as text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
     pub trace: String,
@@ -92,12 +93,12 @@ pub struct Span {
     pub start: u64,
     pub end: u64,
     pub attributes: BTreeMap<String, String>,
-    /// An error, and why.
+    /// The error message, if the span has an error.
     pub error: Option<String>,
 }
 
 impl Span {
-    /// One of its attributes; empty where it has none of that name.
+    /// One of the span's attributes; empty if there is none of that name.
     pub fn of(&self, key: &str) -> &str {
         self.attributes.get(key).map_or("", String::as_str)
     }
@@ -112,7 +113,7 @@ trait Both: Read + Write {}
 impl<T: Read + Write> Both for T {}
 
 impl Collector {
-    /// Answers 200 to all.
+    /// A collector that answers 200 to every request.
     pub fn new() -> Collector {
         Collector::answering("200 OK", None)
     }
@@ -131,7 +132,7 @@ impl Collector {
         Collector { address, bodies }
     }
 
-    /// The section of the configuration that tells it.
+    /// The section of the configuration that names this collector.
     pub fn section(&self, more: &str) -> String {
         format!("\n[traces]\notlp = \"http://{}/v1/traces\"\n{more}\n", self.address)
     }
@@ -146,13 +147,13 @@ impl Collector {
         self.spans().into_iter().filter(|span| span.name == name).collect()
     }
 
-    /// What it was told of the service.
+    /// The received attributes of the service.
     pub fn service(&self) -> BTreeMap<String, String> {
         let body = self.bodies.lock()[0].clone();
         attributes(Request::decode(&body[..]).unwrap().resources.remove(0).resource.unwrap().attributes)
     }
 
-    /// Whether a text stands anywhere in what came.
+    /// Whether a text occurs anywhere in the received bodies.
     pub fn holds(&self, text: &str) -> bool {
         self.bodies.lock().iter().any(|body| body.windows(text.len()).any(|part| part == text.as_bytes()))
     }

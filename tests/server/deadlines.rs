@@ -1,4 +1,4 @@
-//! A caller's deadline holds on the server, and what the ledger had taken by then stays done.
+//! The server observes a caller's deadline; a proposal that the ledger had accepted by then stays in effect.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::kit::{HEALTH, PATIENCE, Up, echo_task, reason};
 const EXCHANGE: &str = "/mayfly.v1.TokenService/Exchange";
 const OPEN: &str = "/mayfly.v1.TaskService/OpenTask";
 
-/// A connection of a client that has no clock of its own: tonic's would end the call by itself.
+/// A connection of a client without deadline handling of its own: tonic's client would end the call by itself.
 async fn connect(up: &Up) -> SendRequest<Full<Bytes>> {
     let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(up.tls("agent/demo").await)).await.unwrap();
     tokio::spawn(connection);
@@ -56,7 +56,8 @@ fn exchange(request_id: &str) -> pb::ExchangeRequest {
     }
 }
 
-/// Holds the writer after each commit, for as long as it is told to and no longer than it is there: a server waits for its writer.
+/// Holds the writer after each commit while told to, and at most until this value is dropped, since a server waits for its writer when it
+/// stops.
 #[derive(Default)]
 struct Hold(Arc<(Mutex<bool>, Condvar)>);
 
@@ -100,7 +101,7 @@ async fn a_timeout_that_is_none_is_the_callers_mistake_and_nothing_is_done() {
     for good in ["99999999H", "60S", "60000m", "5M", "60000000u"] {
         call(&to, OPEN, &[good], &echo_task(None)).await.unwrap_or_else(|no| panic!("{good}: {no:?}"));
     }
-    // What has no time left is not begun.
+    // A call without remaining time is not begun.
     let no = call(&to, OPEN, &["0n"], &echo_task(None)).await.unwrap_err();
     assert_eq!((no.code(), reason(&no).as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
     assert_eq!(up.running().authority().ledger.peek(|s| s.tasks.len()), 5);
@@ -119,7 +120,7 @@ async fn a_call_ends_at_its_deadline_and_a_repeat_gets_what_the_ledger_had_taken
     assert_eq!((no.code(), reason(&no).as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"), "{no:?}");
     assert!(no.message().contains("may have been done") && took >= 300, "{took} ms {no:?}");
     hold.set(false);
-    // On the same connection, which serves on.
+    // On the same connection, which continues to serve.
     let answer = call(&to, EXCHANGE, &["60S"], &exchange("once")).await.unwrap();
     let issued = pb::ExchangeResponse::decode(answer).unwrap().issued.unwrap();
     let ledger = &up.running().authority().ledger;
@@ -134,7 +135,7 @@ async fn a_message_that_does_not_end_has_its_deadline_too() {
     let tls = TokioIo::new(up.tls("agent/demo").await);
     let (mut sender, connection) = handshake(TokioExecutor::new(), tls).await.unwrap();
     tokio::spawn(connection);
-    // A prefix that promises a message, and then nothing.
+    // A prefix that announces a message, and then nothing.
     let (more, rest) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);
     let body = StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(rest));
     more.send(Ok(Frame::data(Bytes::from_static(&[0, 0, 0, 0, 9])))).await.unwrap();

@@ -1,4 +1,4 @@
-//! `mayfly dev up|down`, and the world that it makes.
+//! `mayfly dev up|down`, and the world that it creates.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -93,7 +93,7 @@ async fn up_detached_serves_says_what_to_type_and_down_ends_it() {
     let addresses = World::addresses(&home.dir()).unwrap();
     let world = World::create(&home.dir(), &Settings::default()).unwrap();
     assert!(healthy(world.channel("agent/demo", addresses.workload).await.unwrap()).await);
-    // The command line finds it by itself.
+    // The command line finds the server by itself.
     let who = home.mayfly(&["whoami"]);
     assert!(told(&who).contains("operator/you"), "{}", told(&who));
     let again = home.mayfly(&["dev", "up", "--detach"]);
@@ -133,7 +133,7 @@ fn down_touches_nothing_that_is_no_dev_world() {
     let photos = home.0.path().join("photos");
     fs::create_dir(&photos).unwrap();
     fs::write(photos.join("cat.jpg"), "meow").unwrap();
-    // A number that is somebody else's process: ours.
+    // The pid of a different process: this test's.
     fs::write(photos.join("mayfly.pid"), std::process::id().to_string()).unwrap();
     let down = home.mayfly(&["dev", "down", "--purge", "--dir", photos.to_str().unwrap()]);
     assert_eq!(down.status.code(), Some(2), "{}", told(&down));
@@ -155,7 +155,7 @@ fn json(out: &Output) -> serde_json::Value {
     serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", told(out)))
 }
 
-/// What went wrong, of a command that was asked for JSON.
+/// The error of a command with JSON output.
 fn error(out: &Output) -> serde_json::Value {
     let stderr = String::from_utf8(out.stderr.clone()).unwrap();
     let line = stderr.lines().last().unwrap_or_default();
@@ -177,7 +177,7 @@ fn up_and_down_tell_programs_what_they_did() {
     assert_eq!(up["public"], addresses.public.to_string());
     assert_eq!((&up["found_by_default"], &up["dir"]), (&serde_json::json!(true), &serde_json::json!(dir)), "{up}");
     assert!(words.contains("mayfly status"), "words stay on stderr: {words}");
-    // What it names is what a command needs.
+    // The named configuration is sufficient for a command.
     let config = up["operator_config"].as_str().unwrap().to_owned();
     let who = home.mayfly(&["whoami", "--config", &config, "-o", "json"]);
     assert_eq!(json(&who)["identity"]["spiffe_id"], World::id("operator/you"), "{}", told(&who));

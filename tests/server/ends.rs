@@ -24,7 +24,7 @@ async fn a_connection_is_asked_to_go_before_its_svid_ends_and_is_gone_then() {
     assert!(lived > Duration::from_millis(2_000) && lived < Duration::from_millis(4_500), "{lived:?}");
 }
 
-/// Puts another CA's certificate in the place of a world's bundle, and moves the server to an SVID of that CA.
+/// Replaces a world's bundle with the certificate of another CA, and moves the server to an SVID of that CA.
 fn change_root(up: &Up, keep_old: bool) {
     let (_dir, other) = world(Settings::default());
     let mut bundle = std::fs::read_to_string(other.bundle()).unwrap();
@@ -64,7 +64,7 @@ async fn adding_a_root_ends_nothing() {
     tokio::time::sleep(Duration::from_millis(limits::CLOSE_MS * 2)).await;
     assert!(healthy(channel.clone()).await);
     assert_eq!(up.running().connections()[0], 1, "the same connection");
-    // Open until it was counted.
+    // Keep the connection open until it was counted.
     drop(channel);
 }
 
@@ -85,7 +85,7 @@ async fn the_servers_certificate_is_renewed_without_a_restart() {
         assert!(began.elapsed() < PATIENCE, "the old certificate is still shown");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // One of somebody else is not taken up.
+    // A certificate with another SPIFFE ID is not loaded.
     let new = shown(&up).await;
     let (theirs, ours) = (up.world.svid("ci/demo"), up.world.svid(mayfly::cli::dev::SERVER));
     std::fs::copy(theirs.key, ours.key).unwrap();
@@ -115,7 +115,7 @@ async fn stopping_finishes_what_is_under_way_and_refuses_what_is_new() {
 async fn an_svid_that_lives_too_long_is_refused() {
     let up = Up::new(Settings::default().with("svid.max_ttl", "\"2h\""));
     up.world.issue("agent/demo", 3 * 3600 * 1000).unwrap();
-    // In TLS 1.3 the client has finished before it hears of it.
+    // In TLS 1.3 the client has finished its handshake before it learns of the refusal.
     let refused = match up.world.channel("agent/demo", up.workload()).await {
         Ok(channel) => !healthy(channel).await,
         Err(_) => true,

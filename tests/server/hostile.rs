@@ -1,5 +1,5 @@
-//! Text of callers never acts on a terminal, in a log or in a file: hostile text in every field that a caller sets, and every command that
-//! shows it, in every form.
+//! Text of callers has no effect on a terminal, in a log or in a file: hostile text in every field that a caller sets, and every command
+//! that shows it, in every output format.
 
 mod sent;
 
@@ -19,12 +19,12 @@ use tonic::transport::Channel;
 use crate::kit::{MAYFLY, world};
 use crate::provider::Provider;
 
-/// A color, a title, a cursor, the C1 form of the same, other lines, another direction, what is not seen, what ends a line elsewhere, a
-/// formula, a tag. `MARK` says that it came through.
+/// A color, a title, a cursor movement, the same in C1 form, other line ends, another text direction, invisible characters, characters that
+/// end a line elsewhere, a formula, a tag. `MARK` shows that the text arrived.
 const HOSTILE: &str = "=MARK\u{1b}[31mred\u{1b}]0;title\u{7}\u{9b}2J\nnext\rback\u{8}\t\u{202e}txet\u{2066}\u{200b}\u{feff}\u{2028}\u{85}\u{e0041}<b>\",;'";
-/// What of it is no control character: free text takes it.
+/// The part of it without control characters: free text accepts it.
 const UNSEEN: &str = "=MARK\u{202e}txet\u{2066}\u{200b}\u{feff}\u{2028}\u{ad}\u{e0041}\u{fe0f}<b>\",;'";
-/// With a NUL, which messages can hold and command lines cannot.
+/// With a NUL, which messages can contain and command lines cannot.
 const WITH_NUL: &str = "MARK\0\u{1b}[2J\u{202e}\0";
 
 const POLICY: &str = r#"
@@ -86,7 +86,7 @@ impl Rig {
         Ok(answer.into_inner().issued.unwrap())
     }
 
-    /// What a command says, on both streams, and how it ended.
+    /// Output of a command, on both streams, and its exit code.
     fn says(&self, context: &Path, args: &[&str]) -> (String, Option<i32>) {
         let mut command = Command::new(MAYFLY);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MAYFLY_")) {
@@ -100,7 +100,7 @@ impl Rig {
     }
 }
 
-/// Nothing but what stands there, and the ends of our own lines.
+/// Asserts that the text contains only safe characters and the line ends of the output itself.
 fn harmless(what: &str, text: &str) {
     for (n, line) in text.lines().enumerate() {
         if let Some(c) = line.chars().find(|c| is_unsafe(*c)) {
@@ -111,7 +111,7 @@ fn harmless(what: &str, text: &str) {
     assert!(!text.contains('\r'), "{what}");
 }
 
-/// Everything that there is to name afterwards.
+/// The ids of everything that was created, for the commands that show it.
 #[derive(Default)]
 struct Made {
     tasks: Vec<String>,
@@ -120,7 +120,7 @@ struct Made {
     glass: String,
 }
 
-/// Every command that shows any of it, in these forms. How many of them showed it.
+/// Runs every command that shows any of it, in these formats. Returns how many of them showed it.
 fn shown(rig: &Rig, made: &Made, lists: bool, forms: &[&str]) -> usize {
     let admin = rig.world.write_context("operator/you", rig.child.addresses().admin).unwrap();
     let mut asked: Vec<Vec<&str>> = [
@@ -172,7 +172,7 @@ fn shown(rig: &Rig, made: &Made, lists: bool, forms: &[&str]) -> usize {
     for args in &asked {
         for form in forms {
             let (said, code) = rig.says(&admin, &[&args[..], &["-o", form]].concat());
-            // There is no such command, so nothing was shown.
+            // Exit code 2: the command does not exist, so nothing was shown.
             wrong.extend((code == Some(2)).then(|| format!("{args:?} {form}: {said}")));
             showed += usize::from(said.contains("MARK"));
         }
@@ -181,7 +181,7 @@ fn shown(rig: &Rig, made: &Made, lists: bool, forms: &[&str]) -> usize {
     showed
 }
 
-/// What somebody types: refused or not, what is answered to it acts on nothing.
+/// Types the text as an argument: whether or not it is refused, the output must be harmless.
 fn typed(rig: &Rig, text: &str) {
     let agent = rig.world.write_context("agent/demo", rig.child.addresses().workload).unwrap();
     let admin = rig.world.write_context("operator/you", rig.child.addresses().admin).unwrap();
@@ -225,7 +225,7 @@ async fn nothing_that_a_caller_says_acts_on_a_terminal_a_log_or_a_file() {
     tokio::task::block_in_place(|| {
         typed(&rig, HOSTILE);
         typed(&rig, UNSEEN);
-        // What free text takes is seen everywhere; of the others, what was recorded where they were refused.
+        // Text that free-text fields accept must show up in every command; for the other texts, what was recorded at the refusal.
         let showed = shown(&rig, &made[2], true, &["table", "wide", "json", "csv"]);
         for made in &made[..2] {
             shown(&rig, made, false, &["table"]);

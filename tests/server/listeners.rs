@@ -1,4 +1,4 @@
-//! Who gets a connection, and what it costs to be refused one.
+//! Which peers get a connection, and what a refusal costs.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ async fn tls_without_a_certificate_gets_an_alert() {
     let up = Up::new(Settings::default());
     let server = mayfly::identity::spiffe_id::SpiffeId::parse("spiffe://dev.mayfly.internal/mayfly").unwrap();
     let config = mayfly::serve::tls::client_config(None, up.world.bundles().unwrap(), server, &mayfly::system::System::real());
-    // In TLS 1.3 the client has finished before it hears of it.
+    // In TLS 1.3 the client has finished its handshake before it learns of the refusal.
     let ended = async {
         let mut stream = tls(up.workload(), config.unwrap()).await?;
         begin_http2(&mut stream).await;
@@ -53,7 +53,7 @@ async fn an_svid_of_another_trust_domain_is_refused() {
     // The other world has the same names, and another root.
     let mut config = up.world.client_config("agent/demo").unwrap();
     config.client_auth_cert_resolver = other.client_config("agent/demo").unwrap().client_auth_cert_resolver;
-    // In TLS 1.3 the client has finished before it hears of it.
+    // In TLS 1.3 the client has finished its handshake before it learns of the refusal.
     let refused = match client::mtls(up.workload(), config).await {
         Ok(channel) => !healthy(channel).await,
         Err(_) => true,
@@ -79,7 +79,7 @@ async fn http1_on_the_grpc_port_is_refused_by_alpn_or_told_to_use_http2() {
 async fn who_agreed_on_http2_is_spoken_to_first() {
     let up = Up::new(Settings::default());
     let mut stream = up.tls("agent/demo").await;
-    // The command line waits for it, to hear of a refused SVID.
+    // The command line waits for this frame in order to learn of a refused SVID.
     let mut frame = [0; 9];
     tokio::time::timeout(PATIENCE, stream.read_exact(&mut frame)).await.expect("before we said anything").unwrap();
     assert_eq!(frame[3], SETTINGS);
@@ -101,11 +101,11 @@ async fn a_peer_that_stalls_holds_its_place_for_the_handshakes_time_and_gives_it
     let began = Instant::now();
     let mut silent = TcpStream::connect(up.workload()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    // The only place is taken by somebody who says nothing: whoever comes next gets it.
+    // The only place is held by a silent peer: the next peer gets the place.
     assert!(healthy(up.channel("agent/demo").await).await);
     assert_eq!(until_closed(&mut silent).await, Some(Vec::new()));
     assert!(began.elapsed() < Duration::from_millis(limits::HANDSHAKE_MS), "{:?}", began.elapsed());
-    // Where nobody comes, its time ends it.
+    // Without a next peer, the handshake time limit ends the silent one.
     let began = Instant::now();
     let mut silent = TcpStream::connect(up.workload()).await.unwrap();
     assert_eq!(until_closed(&mut silent).await, Some(Vec::new()));

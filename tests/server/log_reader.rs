@@ -1,4 +1,4 @@
-//! Nobody reads the log of a running server, or its reader is gone: everything else goes on, and the server ends when it is told to.
+//! A running server's log is not read, or its reader is gone: everything else continues, and the server ends when it is told to.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,7 +15,7 @@ use crate::webhooks::revoke;
 /// Ten seconds for open calls, one for the reader of the log, and some for a busy machine.
 const ENDS_WITHIN: Duration = Duration::from_secs(18);
 
-/// A server as a process that logs each call into a pipe, and the other end of that.
+/// A server process that logs each call into a pipe, and the other end of the pipe.
 struct Piped {
     child: Child,
     world: World,
@@ -43,7 +43,7 @@ impl Piped {
         Piped { child, world, reader: Some(File::from(OwnedFd::from(reader))), _dir: dir }
     }
 
-    /// Calls, each with a log line.
+    /// Makes calls, each with a log line.
     async fn call(&self, calls: usize) {
         let address = World::addresses(self.world.dir()).unwrap().workload;
         let channel = self.world.channel("agent/demo", address).await.unwrap();
@@ -80,7 +80,7 @@ async fn a_reader_of_the_log_that_went_away_ends_neither_the_server_nor_its_list
     let mut server = Piped::new().await;
     server.call(1).await;
     drop(server.reader.take());
-    // Each call logs into a pipe that nobody reads any more; so does the renewal of the certificate.
+    // Each call, and the renewal of the certificate, logs into a pipe that has no reader any more.
     server.call(5).await;
     server.world.renew().unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -99,10 +99,10 @@ async fn a_reader_of_the_log_that_went_away_ends_neither_the_server_nor_its_list
 async fn a_reader_of_the_log_that_stalls_keeps_nobody_and_is_told_what_it_missed() {
     let mut server =
         Piped::with(Settings { engine: Engine::Memory, ..Settings::default() }.with("listen.metrics", "\"127.0.0.1:0\"")).await;
-    // 64 KiB are what a pipe holds, and 4 MiB what the queue does: 400 bytes or more for each call.
+    // A pipe holds 64 KiB and the queue 4 MiB: 400 bytes or more for each call.
     server.call(800).await;
     revoke(&server.world, World::addresses(server.world.dir()).unwrap().admin, 1).await;
-    // The reader is back, and every line comes whole and in order.
+    // The reader reads again, and gets every line whole and in order.
     let mut reader = server.reader.take().unwrap();
     let reading = std::thread::spawn(move || {
         let mut text = String::new();
@@ -131,7 +131,7 @@ async fn with_a_reader_of_the_log_that_stalls_a_server_ends_when_it_is_told_to()
 fn a_refusal_to_start_is_told_to_nobody_and_ends_all_the_same() {
     let (_dir, world) = world(Settings::default());
     let (_reader, writer) = std::io::pipe().unwrap();
-    // Full to the last byte.
+    // Fill the pipe to the last byte.
     let full = File::from(OwnedFd::from(writer));
     let flags = rustix::fs::fcntl_getfl(&full).unwrap();
     rustix::fs::fcntl_setfl(&full, flags | rustix::fs::OFlags::NONBLOCK).unwrap();

@@ -1,4 +1,4 @@
-//! Log lines of a whole server, as somebody who collects them gets them.
+//! Log lines of a whole server, as a log collector reads them.
 
 use std::process::{Command, Stdio};
 
@@ -8,7 +8,7 @@ use mayfly::pb::mayfly::v1 as pb;
 use crate::kit::{MAYFLY, open_task, reason, until, world};
 use crate::traces_of_calls::*;
 
-/// A server as a process, with its log lines as JSON in a file.
+/// A server process that writes its log lines as JSON to a file.
 struct Logged {
     child: std::process::Child,
     world: World,

@@ -1,4 +1,4 @@
-//! What is no message, no method, or no gRPC, and the answer to each.
+//! Input that is no message, no method, or no gRPC, and the answer to each.
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -13,7 +13,7 @@ use tower::{Service, ServiceExt};
 use crate::kit::{HEALTH, Up, call, reason};
 
 const OPEN: &str = "/mayfly.v1.TaskService/OpenTask";
-/// Answered on a way of its own, as long as it comes as it should.
+/// Served by the fast decoder, as long as the message has the usual form.
 const EXCHANGE: &str = "/mayfly.v1.TokenService/Exchange";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,7 +48,7 @@ async fn a_message_above_the_limit_is_refused_by_its_limit() {
     }
 }
 
-/// The answer to a call whose body comes in these frames.
+/// The answer to a call whose body consists of these frames.
 async fn framed(up: &Up, path: &str, encoding: Option<&str>, frames: Vec<Frame<Bytes>>) -> (Code, String) {
     let mut channel = up.channel("agent/demo").await;
     let mut request = Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
@@ -64,7 +64,7 @@ async fn framed(up: &Up, path: &str, encoding: Option<&str>, frames: Vec<Frame<B
     (status.code(), reason(&status))
 }
 
-/// However a message is cut into frames, `Exchange` says what every other method says of the like.
+/// However a message is cut into frames, `Exchange` answers as every other method does.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exchange_is_answered_however_its_message_comes() {
     let up = Up::new(Settings::default());
@@ -120,7 +120,7 @@ async fn reflection_is_for_operators() {
     assert!(String::from_utf8_lossy(answer.get_ref()).contains("mayfly.v1.TokenService"));
 }
 
-/// A request as it would not come from a gRPC client.
+/// A request that a gRPC client would not send.
 async fn raw(up: &Up, method: Method, media: &str, body: &'static [u8]) -> http::Response<Body> {
     let mut channel = up.channel("agent/demo").await;
     let request = Request::builder().method(method).uri(HEALTH).header("content-type", media).header("te", "trailers");
@@ -139,7 +139,7 @@ async fn what_is_no_grpc_gets_an_http_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_frames_are_refused() {
     let up = Up::new(Settings::default());
-    // No message at all; cut off; an unknown compression flag; compressed, without saying how.
+    // No message at all; truncated; an unknown compression flag; compressed without a named encoding.
     for body in [&b""[..], b"\0\0\0\0\x05ab", b"\x07\0\0\0\0", b"\x01\0\0\0\0"] {
         let answer = raw(&up, Method::POST, "application/grpc", body).await;
         let status = tonic::Status::from_header_map(answer.headers()).unwrap();
@@ -150,7 +150,7 @@ async fn bad_frames_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_message_on_a_stream_ends_it_with_the_reason() {
     let up = Up::new(Settings::default());
-    // Not protobuf; no ask; an exchange without a name to find its answer by.
+    // Not protobuf; no ask; an exchange without a request id for its answer.
     for message in [&b"\x0f"[..], b"", b"\x0a\x00"] {
         let body: Vec<u8> = [&[0][..], &(message.len() as u32).to_be_bytes(), message].concat();
         let mut channel = up.channel("agent/demo").await;

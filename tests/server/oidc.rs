@@ -1,4 +1,4 @@
-//! Keys of OIDC issuers as a server fetches them: from a real issuer over HTTP on loopback, and over TLS with roots of its own.
+//! Keys of OIDC issuers as a server fetches them: from a real issuer over HTTP on loopback, and over TLS with configured roots.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ async fn taken(issuers: &Issuers, token: &str) -> Result<String, NotTaken> {
     issuers.verify(token, &[AUD]).await.map(|(_, token)| token.sub().to_owned())
 }
 
-/// A server that trusts the issuer, once it has the keys.
+/// A server that trusts the issuer, once its keys have been fetched.
 async fn up(provider: &Provider, more: &str) -> (Up, Arc<Issuers>) {
     let up = Up::with_config(Settings::default(), &provider.section("idp", &["dev"], more));
     let issuers = up.running().authority().oidc.clone();
@@ -48,7 +48,7 @@ async fn keys_are_discovered_and_a_token_is_taken_for_what_it_says() {
     let stranger = Provider::start();
     let token = stranger.token(&stranger.claims("ada", AUD));
     assert_eq!(taken(&issuers, &token).await, Err(NotTaken::UnknownIssuer(stranger.issuer.clone())));
-    // Who claims to be the issuer and signs with a key of its own.
+    // Another server claims to be the issuer and signs with its own key.
     let forged = stranger.token(&provider.claims("ada", AUD));
     assert_eq!(taken(&issuers, &forged).await, Err(NotTaken::Defect(OidcDefect::BadSignature)));
     assert!(stranger.asked("/keys").is_empty(), "nobody asks whom a token names");
@@ -61,7 +61,7 @@ async fn a_key_that_is_not_known_is_fetched_once_for_everybody_and_then_not_for_
     assert_eq!(provider.asked("/keys").len(), 1);
     provider.rotate_to("k2", Signer::new("ES256"), true);
     let token = provider.token(&provider.claims("ada", AUD));
-    // Just fetched: not again before its time, and whoever asks is told when that is.
+    // The keys were just fetched: they are not fetched again before the interval has passed, and the caller is told when to retry.
     let later = |answer: Result<String, NotTaken>| match answer {
         Err(no @ NotTaken::Later(..)) => no.retry().is_some_and(|wait| wait <= Duration::from_millis(limits::OIDC_REFETCH_MS)),
         _ => false,
@@ -69,7 +69,7 @@ async fn a_key_that_is_not_known_is_fetched_once_for_everybody_and_then_not_for_
     assert!(later(taken(&issuers, &token).await));
     assert_eq!(provider.asked("/keys").len(), 1);
     tokio::time::sleep(Duration::from_millis(limits::OIDC_REFETCH_MS + 200)).await;
-    // Everybody who comes while it is fetched waits for that one fetch.
+    // All callers that arrive during a fetch wait for that one fetch.
     let (one, other, third) = tokio::join!(taken(&issuers, &token), taken(&issuers, &token), taken(&issuers, &token));
     assert_eq!((one, other, third), (Ok("ada".into()), Ok("ada".into()), Ok("ada".into())));
     assert_eq!(provider.asked("/keys").len(), 2);
@@ -79,7 +79,7 @@ async fn a_key_that_is_not_known_is_fetched_once_for_everybody_and_then_not_for_
         assert!(later(taken(&issuers, &made_up).await));
     }
     assert_eq!(provider.asked("/keys").len(), 2, "whoever makes up key names costs the issuer nothing more");
-    // An id that a fetch of its own did not find is refused for good, and asked for no more.
+    // A key id that its own fetch did not find is refused permanently, and causes no more fetches.
     let made_up = provider.token(&provider.claims("ada", AUD));
     tokio::time::sleep(Duration::from_millis(limits::OIDC_REFETCH_MS + 200)).await;
     for _ in 0..2 {
@@ -164,7 +164,7 @@ async fn an_outage_is_bridged_for_a_bounded_time() {
     clock.advance(limits::OIDC_KEPT_MS);
     known.end(None, &system);
     assert!(known.keys(&system).is_some(), "kept through an outage");
-    // A wall clock that is set back does not make them young again.
+    // Setting the wall clock back does not make the keys younger.
     clock.step_to(Millis(0));
     clock.advance(1);
     assert!(known.keys(&system).is_none(), "and not for longer than that");

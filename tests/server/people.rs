@@ -1,4 +1,4 @@
-//! People on a whole server: who signs in, what that is good for, and how it ends.
+//! People on a whole server: who can sign in, what the login permits, and how it ends.
 
 use mayfly::cli::dev::Engine;
 use mayfly::pb::mayfly::v1 as pb;
@@ -24,7 +24,7 @@ impl Rig {
         self.world.channel("operator/you", self.running().addresses().admin).await.unwrap()
     }
 
-    /// Lets through what another operator asked for.
+    /// Approves what another operator requested.
     async fn approve_change(&self, id: &str) {
         let colleague = self.world.channel("operator/colleague", self.running().addresses().admin).await.unwrap();
         let mut approvals = ApprovalServiceClient::new(colleague);
@@ -59,7 +59,7 @@ impl Rig {
         serde_json::from_slice(&self.get("/spiffe/bundle.json").await.body).unwrap()
     }
 
-    /// The CRL that a certificate names: its serials, its number.
+    /// The CRL that a certificate names: its serials and its number.
     async fn crl(&self, who: &Person) -> (Vec<Vec<u8>>, u128) {
         let der = who.der();
         let (_, cert) = X509Certificate::from_der(&der).unwrap();
@@ -101,7 +101,7 @@ async fn whoever_signs_in_is_a_person_to_policy_tasks_and_records() {
     let task = task.unwrap().into_inner().task.unwrap();
     assert_eq!(task.path.len(), 1, "the login is no parent");
     assert!(matches!(task.owner.unwrap().identity, Some(pb::identity::Identity::Person(p)) if p.sub == "ada"), "it is the owner");
-    // What is issued rests on the login: by its claims, too.
+    // The issued credential is based on the login, also according to its claims.
     let credential = rig.credential(&issued.credential_id).await;
     assert_eq!(credential.ancestors.len(), 1);
     assert_eq!(credential.ancestors[0].credential_id, ada.answer.credential);
@@ -164,7 +164,7 @@ async fn each_forged_id_token_is_refused() {
     ];
     for (what, token) in tokens {
         let no = rig.ask(&token, &key.csr()).await.err().unwrap_or_else(|| panic!("a token {what} was taken"));
-        // A key that the issuer may have published since its keys were fetched is asked for again in a few seconds.
+        // A key that the issuer may have published since the last fetch: the client is told to retry in a few seconds.
         let reason = if what == "of a key that nobody knows" { "NOT_READY" } else { "NOT_AUTHENTICATED" };
         assert_eq!(no.reason, reason, "{what}: {no:?}");
     }
@@ -193,13 +193,13 @@ async fn a_device_token_is_taken_where_that_is_allowed_once_and_while_it_is_fres
     let key = Key::new();
     let answer = rig.ask(&token, &key.csr()).await.unwrap();
     rig.whoami(&Person::of(answer, &key)).await.unwrap();
-    // Whoever else has it, with whatever key.
+    // A token of the device flow is accepted once: after that it is refused with the same key and with any other.
     for key in [key, Key::new()] {
         assert_eq!(rig.ask(&token, &key.csr()).await.unwrap_err().reason, "EVIDENCE_REVOKED");
     }
     let old = device(&|c| c["iat"] = (seconds_now() - 121).into());
     assert_eq!(rig.ask(&old, &Key::new().csr()).await.unwrap_err().reason, "NOT_AUTHENTICATED");
-    // One of a browser's login does not become a device's by leaving it unsaid.
+    // A token of a browser login has a nonce, which binds it to a key: with another key it is not accepted as a token of the device flow.
     let stolen = rig.provider.token(&rig.claims("ada", &Key::new()));
     assert_eq!(rig.ask(&stolen, &Key::new().csr()).await.unwrap_err().reason, "NOT_AUTHENTICATED");
 }
@@ -241,7 +241,7 @@ async fn a_login_ends_at_once_however_it_is_revoked_and_its_crl_says_so() {
         assert!(after.contains(&serial(&ada)) && !after.contains(&serial(&bob)), "{n}");
         assert!(number_after > number);
         last = number_after;
-        // Some of these lock, too: nobody is let in again before that is lifted.
+        // Some of these targets are locked, too: no login is possible until the lock is lifted.
         let locks = RevocationServiceClient::new(rig.you().await).list_locks(pb::ListLocksRequest::default()).await.unwrap();
         for lock in locks.into_inner().locks {
             let key = Key::new();
@@ -274,7 +274,7 @@ async fn signing_out_ends_the_login_and_leaves_what_it_opened() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_ca_stays_in_the_bundle_and_a_stolen_one_takes_its_logins_along() {
-    // Another operator lets changes through, also one who did not sign in.
+    // Another operator approves changes, including an operator who did not sign in.
     let mut rig = Rig::edited(Engine::Redb, "", &|world| {
         let path = world.dir().join("policy/policy.cedar");
         let text = std::fs::read_to_string(&path).unwrap();
@@ -288,7 +288,7 @@ async fn a_rotated_ca_stays_in_the_bundle_and_a_stolen_one_takes_its_logins_alon
         publish_ahead: Some(prost_types::Duration::default()),
         ..Default::default()
     };
-    // It makes a root by which people are who they are: that takes two operators.
+    // The key becomes a root that authenticates people, so it needs two operators.
     let mut keys = KeyServiceClient::new(rig.you().await);
     let no = keys.rotate_key(rotate.clone()).await.unwrap_err();
     let mut socket = KeyServiceClient::new(client::unix(&rig.world.dir().join("run/admin.sock")).await.unwrap());
@@ -306,7 +306,7 @@ async fn a_rotated_ca_stays_in_the_bundle_and_a_stolen_one_takes_its_logins_alon
     assert_eq!(rig.credential(&bob.answer.credential).await.signing_key, rotated.key.unwrap().key_id);
     let (_, number) = rig.crl(&ada).await;
 
-    // Over a restart: who is signed in stays it, and CRLs go on above what they had.
+    // After a restart, people are still signed in, and CRL numbers continue to increase.
     rig.again();
     rig.whoami(&ada).await.unwrap();
     rig.whoami(&bob).await.unwrap();

@@ -1,4 +1,4 @@
-//! What policy asks of people: a second factor, and that it was of late; and that two are two.
+//! Requirements of policy for people: a second factor, a recent login; and that two people are two.
 
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::approval_service_client::ApprovalServiceClient;
@@ -59,7 +59,7 @@ async fn an_approval_can_demand_a_second_factor_and_that_it_was_of_late() {
     assert!(matches!(given.decided_by.unwrap().identity, Some(pb::identity::Identity::Person(p)) if p.sub == "ada"));
     rig.export().await.unwrap();
 
-    // By the SPIFFE ID of the login a registration names somebody, too.
+    // A registration may also name a person by the SPIFFE ID of the login.
     let id = rig.export().await.unwrap_err().get_error_details().error_info().unwrap().metadata["approval_id"].clone();
     let bob = rig.sign_in("bob", second_factor).await;
     rig.give(&bob, &id).await.unwrap();
@@ -74,7 +74,7 @@ async fn exchanging_can_demand_a_second_factor_and_one_human_is_one_person() {
     assert_eq!(reason(&no), "DENIED_BY_POLICY");
     assert!(no.message().contains("writing-takes-a-second-factor"), "{}", no.message());
     rig.exchange(&strong, exchange("echo:write", "")).await.unwrap();
-    // She asks with one login and would give with another: that is not two people.
+    // She requests with one login and would approve with another: that is not two people.
     let ask = exchange("echo:admin", "export");
     let id = match rig.exchange(&weak, ask.clone()).await {
         Err(no) => no.get_error_details().error_info().unwrap().metadata.get("approval_id").cloned().unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! Break-glass of people who sign in: by issuer and subject, and with however many logins one of them is one.
+//! Break-glass of people who sign in: people are identified by issuer and subject, and several logins of one person count as one person.
 
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::break_glass_service_client::BreakGlassServiceClient;
@@ -15,7 +15,7 @@ permit (principal in Role::"people", action in Action::"Work", resource in Envir
 when { context.break_glass };
 "#;
 
-/// One of the two by issuer and subject, one by the SPIFFE ID of the login; so the reviewers.
+/// One of the two people is named by issuer and subject, the other by the SPIFFE ID of the login; likewise the reviewers.
 const RIGHTS: &str = r#"
 [break_glass.echo-down]
 environment = "dev"
@@ -78,7 +78,7 @@ async fn one_person_with_two_logins_is_not_two_people() {
     let joined = rig.glass(&bob, Open::TaskId(task.clone())).await.unwrap();
     assert_eq!(joined.people.iter().map(named).collect::<Vec<_>>(), ["ada", "bob"]);
 
-    // Both act in it, with any of their logins; and each exchange and each action says that it was done in it.
+    // Both act in it, with any of their logins; each exchange and each action names the break-glass task.
     for login in [&ada, &again, &bob] {
         rig.exchange(login, in_task(&task)).await.unwrap();
         let mut tokens = TokenServiceClient::new(rig.channel(login, false).await);

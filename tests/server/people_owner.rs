@@ -1,5 +1,5 @@
-//! What is somebody's: a task on their behalf is theirs to see and to end, a change stays asked for when they sign out, and what they renewed
-//! ends with the first of its line.
+//! Ownership: a person can see and end a task on their behalf, a requested change stays requested when its requester signs out, and a
+//! renewed credential ends with the first credential of its chain and with the login.
 
 use mayfly::cli::dev::Engine;
 use mayfly::pb::mayfly::v1 as pb;
@@ -16,7 +16,7 @@ use crate::policy_rig::approval_of;
 
 const SERVER: &str = "mcp/github";
 
-/// A server whose users sign in where its people do.
+/// A server whose delegated users sign in at the same provider as its people.
 fn rig() -> Rig {
     Rig::edited(Engine::Memory, "", &|world| {
         let path = world.dir().join("mayfly.toml");
@@ -39,7 +39,7 @@ impl Rig {
         self.world.channel(SERVER, self.running().addresses().workload).await.unwrap()
     }
 
-    /// A task that the server opens on somebody's behalf, by a token that it was shown.
+    /// A task that the server opens on a person's behalf, with a token that the server was given.
     async fn on_behalf_of(&self, sub: &str) -> String {
         let claims = self.provider.claims(sub, "https://github.dev.mayfly.internal");
         let token = pb::SubjectToken { token: self.provider.token(&claims), r#type: pb::SubjectTokenType::Oidc.into() };
@@ -66,7 +66,7 @@ impl Rig {
         Ok(self.tasks(who).await.cancel_task(request).await?.into_inner().task.unwrap().state())
     }
 
-    /// A wider binding, which somebody else has to let through. The approval that waits.
+    /// Requests a wider binding, which another person has to approve. Returns the pending approval.
     async fn bind(&self, who: &Person, name: &str) -> String {
         let binding = pb::Binding {
             binding: name.into(),

@@ -1,4 +1,4 @@
-//! What tests of people share: a server with a trust domain of its own, a provider that knows people, and whoever signs in.
+//! Shared parts of the tests of people: a server with a trust domain of its own, a provider that knows people, and people who sign in.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use tonic::transport::Channel;
 use crate::kit::world;
 use crate::provider::{Provider, seconds_now};
 
-/// Our client id at the provider.
+/// mayfly's client id at the provider.
 pub const CLIENT: &str = "mayfly-cli";
 /// The trust domain of people.
 pub const DOMAIN: &str = "people.dev.internal";
@@ -61,7 +61,7 @@ when { context.scopes.contains("echo:write") }
 unless { context has person && context.person.amr.contains("mfa") };
 "#;
 
-/// The server, the provider.
+/// The server and the provider.
 pub struct Rig {
     pub provider: Provider,
     pub running: Option<Running>,
@@ -69,12 +69,12 @@ pub struct Rig {
     _dir: TempDir,
 }
 
-/// Somebody's key, before there is a certificate.
+/// A person's key, before there is a certificate.
 pub struct Key {
     pub pair: KeyPair,
 }
 
-/// Somebody who is signed in.
+/// A person who is signed in.
 pub struct Person {
     pub answer: LoginAnswer,
     files: TempDir,
@@ -103,7 +103,7 @@ impl Rig {
         Rig::edited(engine, more, &|_| {})
     }
 
-    /// With more policies and more in the roles file, where `ISSUER` is the provider.
+    /// A rig with additional policies and additional text in the roles file, in which `ISSUER` stands for the provider.
     pub fn governed((policies, roles): (&str, &str)) -> Rig {
         Rig::edited(Engine::Memory, "", &|world| {
             let file = |name: &str| world.dir().join("policy").join(name);
@@ -115,7 +115,7 @@ impl Rig {
         })
     }
 
-    /// With files of the world changed before the server starts.
+    /// A rig whose world's files are changed before the server starts.
     pub fn edited(engine: Engine, more: &str, change: &dyn Fn(&World)) -> Rig {
         let provider = Provider::start();
         let (dir, world) = world(Settings { engine, ..Settings::default() });
@@ -150,13 +150,13 @@ impl Rig {
         self.running.as_ref().unwrap()
     }
 
-    /// Stops and starts it.
+    /// Restarts the server.
     pub fn again(&mut self) {
         self.running.take().unwrap().stop();
         self.running = Some(self.world.start().unwrap_or_else(|no| panic!("{no}")));
     }
 
-    /// Anybody at the public listener.
+    /// An unauthenticated client of the public listener.
     pub fn public(&self) -> (Https, String) {
         let server = World::id("mayfly").parse().unwrap();
         let config = client_config(None, self.world.bundles().unwrap(), server, &System::real()).unwrap();
@@ -168,7 +168,7 @@ impl Rig {
         https.get(&format!("{base}{path}"), 1 << 20).await.unwrap()
     }
 
-    /// Good claims of somebody for a key.
+    /// Valid claims of a person for a key.
     pub fn claims(&self, sub: &str, key: &Key) -> Value {
         let mut claims = self.provider.claims(sub, CLIENT);
         claims["nonce"] = key.nonce().into();
@@ -177,7 +177,7 @@ impl Rig {
         claims
     }
 
-    /// Asks with a token and a request.
+    /// Signs in with a token and a CSR.
     pub async fn ask(&self, id_token: &str, csr: &str) -> Result<LoginAnswer, LoginRefused> {
         let (https, base) = self.public();
         let body = json!({"id_token": id_token, "csr": csr}).to_string();
@@ -187,7 +187,7 @@ impl Rig {
                 return Ok(serde_json::from_slice(&answer.body).unwrap());
             }
             let no: LoginRefused = serde_json::from_slice(&answer.body).unwrap_or_default();
-            // The provider's keys are fetched beside the start.
+            // The provider's keys are fetched in the background of the start.
             if no.reason != "NOT_READY" || again > 50 {
                 assert!(id_token.is_empty() || !no.message.contains(id_token), "a token is told to nobody");
                 return Err(no);
@@ -197,7 +197,7 @@ impl Rig {
         unreachable!()
     }
 
-    /// Signs somebody in.
+    /// Signs a person in.
     pub async fn sign_in(&self, sub: &str, change: impl Fn(&mut Value)) -> Person {
         let key = Key::new();
         let mut claims = self.claims(sub, &key);
@@ -206,7 +206,7 @@ impl Rig {
         Person::of(answer, &key)
     }
 
-    /// A channel as somebody who signed in.
+    /// A channel of a person who is signed in.
     pub async fn channel(&self, who: &Person, admin: bool) -> Channel {
         let addresses = self.running().addresses();
         let at = if admin { addresses.admin } else { addresses.workload };
@@ -257,7 +257,7 @@ impl Person {
     }
 }
 
-/// An exchange in a task of its own.
+/// An exchange in an inline task.
 pub fn exchange(scope: &str, tool: &str) -> pb::ExchangeRequest {
     let terms = pb::TaskTerms {
         purpose: "by hand".into(),
@@ -276,10 +276,10 @@ pub fn exchange(scope: &str, tool: &str) -> pb::ExchangeRequest {
     }
 }
 
-/// A second factor.
+/// A login with a second factor.
 pub fn second_factor(claims: &mut Value) {
     (claims["amr"], claims["acr"]) = (json!(["pwd", "otp", "mfa"]), "urn:example:high".into());
 }
 
-/// A password, and nothing more.
+/// A login with a password only.
 pub fn no_change(_: &mut Value) {}

@@ -1,4 +1,4 @@
-//! Policy sets as operators change them: what they take back, who has to agree, what they would have decided.
+//! Changes of policy sets by operators: what they revoke, who has to agree, and what they would have decided.
 
 use mayfly::cli::dev::Settings;
 use mayfly::ledger::Lane;
@@ -46,7 +46,7 @@ async fn what_a_stricter_set_refuses_is_revoked_with_it_and_nothing_else() {
     assert!(!now.narrowing, "all of it was looked for");
     let stale = pb::SetPolicyRequest { read_version: 1, ..rig.request(Some(rig.changed(&|t| t + "\n").await)).await };
     assert_eq!(reason(&rig.set(stale).await.unwrap_err()), "DECIDED_ON_OLD_STATE");
-    // Back to the one before: a version like any other, and what was revoked stays so.
+    // The previous set again: a version like any other, and revoked credentials stay revoked.
     let back = Some(pb::PolicySource { from: Some(pb::policy_source::From::Version(1)) });
     let back = rig.set(rig.request(back).await).await.unwrap();
     assert_eq!((back.policy.unwrap().version, back.hits.unwrap().credentials), (3, 0));
@@ -98,7 +98,7 @@ async fn narrowing_that_a_stop_cut_short_goes_on() {
     let early = rig.exchange("agent/demo", "echo", "echo:write").await.unwrap();
     let looked = authority.ledger.durable();
     let late = rig.exchange("agent/demo", "echo", "echo:write").await.unwrap();
-    // As a server leaves it that is killed between its change and the second look.
+    // The state that a server leaves when it is killed between the change and the second search.
     let text = authority.ledger.peek(|s| s.policies["dev"].text.clone());
     let (mut policies, roles) = files(&text).unwrap();
     policies[0].text = forbidding("echo:write")(policies[0].text.clone());
@@ -123,7 +123,7 @@ async fn who_operates_is_changed_by_two() {
     let rig = Rig::new();
     let held = rig.exchange("agent/demo", "echo", "echo:write").await.unwrap();
     let more = rig.exchange("agent/demo", "echo", "echo:write").await.unwrap();
-    // What governs and what does not, in one change.
+    // One change of policies that govern admin actions and of policies that do not.
     let change = |text: String| {
         let text = forbidding("echo:write")(text);
         text + "\n@id(\"ci-observes\")\npermit (principal in Role::\"ci\", action == Action::\"Observe\", resource);\n"
@@ -132,7 +132,7 @@ async fn who_operates_is_changed_by_two() {
     let would = rig.set(pb::SetPolicyRequest { dry_run: true, ..request.clone() }).await.unwrap();
     assert_eq!(would.governs, ["policy ci-observes", "role ci"]);
     assert_eq!(would.hits.unwrap().credentials, 2);
-    // Whoever owns the host is nobody's second person, nor the first of two.
+    // A local operator (uid) is neither a second person nor the first of two.
     let mut socket = PolicyServiceClient::new(client::unix(&rig.up.socket()).await.unwrap());
     assert_eq!(reason(&socket.set_policy(request.clone()).await.unwrap_err()), "NOT_YOURS");
     let id = approval_of(&rig.set(request.clone()).await.unwrap_err());
@@ -164,10 +164,10 @@ async fn what_takes_approval_is_changed_by_two_and_by_no_role_of_exchanging_alon
     };
     let id = approval_of(&rig.put(&approve).await.unwrap_err());
     rig.give("operator/colleague", &id, true).await.unwrap();
-    // To take that away again would open what somebody has to look at.
+    // Removing the policy again would permit what needs an approval.
     let away = rig.put(&|text: String| text.split("\n@id(\"writes-need-somebody\")").next().unwrap().to_owned()).await;
     approval_of(&away.unwrap_err());
-    // Meanwhile another change comes: the one that waits is none any more.
+    // Another change takes effect meanwhile: the pending one is obsolete.
     let id = approval_of(&rig.put(&|text: String| text.replace("action in Action::\"Admin\"", "action")).await.unwrap_err());
     rig.put(&|text: String| text + "// a comment\n").await.unwrap();
     assert_eq!(reason(&rig.give("operator/colleague", &id, true).await.unwrap_err()), "DECIDED_ON_OLD_STATE");
@@ -182,7 +182,7 @@ async fn policy_may_want_a_second_operator_for_any_change() {
     };
     let id = approval_of(&rig.put(&change).await.unwrap_err());
     rig.give("operator/colleague", &id, true).await.unwrap();
-    // Nothing of it governs.
+    // Nothing of this change governs admin actions.
     let id = approval_of(&rig.put(&forbidding("echo:write")).await.unwrap_err());
     assert!(rig.show("operator/colleague", &id).await.governs.is_empty());
     let refused = pb::DecideApprovalRequest {
@@ -229,16 +229,16 @@ async fn a_set_beside_the_one_in_force_is_asked_and_not_listened_to() {
     rig.exchange("agent/demo", "echo", "echo:read").await.unwrap();
     assert!(rig.good(&held).await);
     let audited = rig.get(pb::PolicyMode::Audit, None).await.unwrap().audited.unwrap();
-    // Opening a task is asked as well.
+    // Opening a task is evaluated by the shadow policy as well.
     assert_eq!((audited.same, audited.would_refuse, audited.would_permit), (3, 1, 0));
-    // Making it the one in force is a change of mode: two people.
+    // Making the shadow policy the one in effect is a change of mode, which needs two people.
     let promote = Some(pb::PolicySource { from: Some(pb::policy_source::From::Audited(true)) });
     let request = rig.request(promote).await;
     let id = approval_of(&rig.set(request).await.unwrap_err());
     assert_eq!(rig.show("operator/colleague", &id).await.governs, ["mode"]);
     rig.give("operator/colleague", &id, true).await.unwrap();
     assert!(!rig.good(&held).await);
-    // Taking it away takes nobody else.
+    // Removing the shadow policy needs no second person.
     let off = pb::SetPolicyRequest { mode: pb::PolicyMode::Audit.into(), read_version: 1, ..rig.request(None).await };
     assert_eq!(rig.set(off).await.unwrap().policy.unwrap().version, 2);
     assert!(rig.get(pb::PolicyMode::Audit, None).await.unwrap().files.is_none());
@@ -334,7 +334,7 @@ async fn recorded_decisions_are_decided_once_more() {
         ("echo", &["echo:write".to_owned()][..], true)
     );
     assert_eq!(sample.now, "forbidden by not-echo:write");
-    // Once it is in force, the decisions before it are replayed with the set of then.
+    // Once the new set is in effect, earlier decisions are replayed with the set of their time.
     rig.put(&forbidding("echo:write")).await.unwrap();
     assert_eq!(reason(&rig.exchange("agent/demo", "echo", "echo:write").await.unwrap_err()), "DENIED_BY_POLICY");
     let wait = async || {

@@ -1,4 +1,4 @@
-//! What tests of policy sets share.
+//! Shared parts of the tests of policy sets.
 
 use mayfly::cli::dev::Settings;
 use mayfly::pb::mayfly::v1 as pb;
@@ -16,7 +16,7 @@ pub struct Rig {
     pub up: Up,
 }
 
-/// Another text of the policies.
+/// A change of the policies' text.
 pub type Change<'a> = &'a dyn Fn(String) -> String;
 
 impl Rig {
@@ -33,7 +33,7 @@ impl Rig {
         Ok(self.policies("operator/you").await.get_policy(request).await?.into_inner().policy.unwrap())
     }
 
-    /// The files in force with another text of the policies.
+    /// The files in effect with changed policies.
     pub async fn changed(&self, change: Change<'_>) -> pb::PolicySource {
         let mut files = self.get(pb::PolicyMode::Enforce, None).await.unwrap().files.unwrap();
         files.policies[0].text = change(files.policies[0].text.clone());
@@ -110,7 +110,7 @@ pub fn approval_of(no: &Status) -> String {
     no.get_error_details().error_info().and_then(|i| i.metadata.get("approval_id").cloned()).unwrap()
 }
 
-/// Forbids what agents do with a scope of the echo upstream.
+/// Forbids agents a scope of the echo upstream.
 pub fn forbidding(scope: &str) -> impl Fn(String) -> String {
     let policy = format!(
         "\n@id(\"not-{0}\")\nforbid (principal in Role::\"agent\", action == Action::\"Exchange\", resource == Upstream::\"echo\")\n\

@@ -1,4 +1,4 @@
-//! Every refusal to start prints a command that mends it, which can be typed as it stands.
+//! Every refusal to start prints a command that fixes the problem and can be typed as shown.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,7 +25,7 @@ use mayfly::store::StoreError;
 
 use crate::kit::world;
 
-/// The name of each reason. One that is new does not compile until it is named here, and then fails until it stands in the table.
+/// The name of each reason. A new reason does not compile until it is named here, and then the test fails until the reason is in the table.
 fn name(why: &Why) -> &'static str {
     match why {
         Why::Config(_) => "config",
@@ -132,7 +132,7 @@ fn of_the_host() -> Vec<(Why, &'static str)> {
     ]
 }
 
-/// Every reason, with a command that has to be there. CONFIG and DATA stand for the paths.
+/// Every reason, with a command that must be present. CONFIG and DATA stand for the paths.
 fn table() -> Vec<(Why, &'static str)> {
     let complaint = || vec![Complaint::about("mayfly.toml", "lacks x", "each is required")];
     let file = || vec![FileProblem::new(Path::new("/etc/mayfly/svid.pem"), "is empty", "it holds the certificate")];
@@ -159,14 +159,14 @@ fn table() -> Vec<(Why, &'static str)> {
     all
 }
 
-/// What a shell makes of a command.
+/// The words into which a shell splits a command.
 fn words(command: &str) -> Vec<String> {
     let out = Command::new("sh").args(["-c", &format!("printf '%s\\n' {command}")]).output().unwrap();
     assert!(out.status.success(), "{command}");
     String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// Each `mayfly …` in a text, as far as its line goes or another command begins.
+/// Each `mayfly server …` command in a text, up to the end of its line or the next command.
 fn of_ours(text: &str) -> Vec<String> {
     let in_line = |line: &str| -> Vec<String> {
         line.match_indices("mayfly server ").map(|(at, _)| line[at..].split(" && ").next().unwrap().to_owned()).collect()
@@ -176,7 +176,7 @@ fn of_ours(text: &str) -> Vec<String> {
 
 #[test]
 fn every_refusal_to_start_prints_a_command_that_can_be_typed_as_it_stands() {
-    // A name that a shell would take apart.
+    // A path that a shell would split.
     let (_dir, world) = world(Settings::default());
     let path = world.dir().join("my mayfly's.toml");
     let text = fs::read_to_string(world.config()).unwrap().replace("path = \"data\"", "path = \"my data\"");
@@ -190,7 +190,7 @@ fn every_refusal_to_start_prints_a_command_that_can_be_typed_as_it_stands() {
         let problem = StartProblem::new(why, &config);
         let text = problem.to_string();
         let dir = world.dir().join("my data").display().to_string();
-        // The file in it is quoted as a whole.
+        // The path of the file in the data directory is quoted as a whole.
         let wanted = command.replace("CONFIG", &typed).replace("DATA/ledger.redb", &format!("'{dir}/ledger.redb'"));
         let wanted = wanted.replace("DATA", &format!("'{dir}'"));
         assert!(text.lines().skip(1).any(|line| line.contains(&wanted)), "{what}: no {wanted:?} in\n{text}");
@@ -204,14 +204,14 @@ fn every_refusal_to_start_prints_a_command_that_can_be_typed_as_it_stands() {
     assert_eq!(seen.len(), NAMES, "{seen:?}");
 }
 
-/// Does what a refusal says last, as somebody types it.
+/// Runs a remedy of a refused start as an operator would type it.
 fn mend(world: &World, which: usize) {
     let problem = match world.start() {
         Ok(_) => panic!("it starts"),
         Err(problem) => problem,
     };
     let text = problem.to_string();
-    // A store that is not private says it in its own text.
+    // The error of a store that is not private contains the command in its text.
     let embedded = text.lines().find_map(|l| l.trim().strip_prefix("to mend it: ").map(str::to_owned));
     let command = problem.remedies().get(which).map(|r| r.command.clone()).or(embedded);
     let command = command.unwrap_or_else(|| panic!("{text}"));
@@ -240,7 +240,7 @@ fn what_a_refusal_prints_mends_it() {
     fs::write(world.dir().join("run/admin.sock"), "precious").unwrap();
     mend(&world, 0);
     assert_eq!(fs::read(world.dir().join("run/admin.sock.old")).unwrap(), b"precious");
-    // For a new store; the one that is there needs its own key back.
+    // This remedy is for a new store; an existing store needs its own key back.
     fs::remove_dir_all(world.dir().join("data")).unwrap();
     fs::remove_file(world.dir().join("seal.key")).unwrap();
     mend(&world, 1);
@@ -259,7 +259,7 @@ fn a_backup_that_is_put_back_as_it_is_printed_goes_on_in_a_new_generation() {
     take.arg("--config").arg(context).args(["server", "backup", "--to"]).arg(world.dir().join("BACKUP"));
     assert!(take.status().unwrap().success());
     running.stop();
-    // Its first pages are gone: no engine can read the rest.
+    // The first pages are destroyed: no engine can read the rest.
     let file = world.dir().join("data/ledger.redb");
     let mut bytes = fs::read(&file).unwrap();
     bytes[64..512].fill(0xff);

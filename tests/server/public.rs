@@ -1,4 +1,4 @@
-//! HTTPS for everybody.
+//! The public HTTPS listener.
 
 use mayfly::cli::dev::Settings;
 use mayfly::serve::tls::client_config;
@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::kit::{GOAWAY, Up, begin_http2, frames, tls, until_closed};
 
-/// No certificate, HTTP/1.1 or what is offered.
+/// A client without a certificate, with HTTP/1.1 or the offered protocols.
 fn anybody(up: &Up, alpn: &[&[u8]]) -> ClientConfig {
     let server = mayfly::identity::spiffe_id::SpiffeId::parse("spiffe://dev.mayfly.internal/mayfly").unwrap();
     let system = mayfly::system::System::real();
@@ -87,7 +87,7 @@ async fn headers_beyond_the_bound_are_refused() {
     let up = Up::new(Settings::default());
     let mut stream = tls(up.running().addresses().public, anybody(&up, &[b"http/1.1"])).await.unwrap();
     let head = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-large: {}", "x".repeat(64 * 1024));
-    // Closed while we still write, perhaps before its answer was read.
+    // The server may close while the client still writes, perhaps before its answer was read.
     let _ = stream.write_all(head.as_bytes()).await;
     let answer = String::from_utf8(until_closed(&mut stream).await.expect("closed")).unwrap();
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");

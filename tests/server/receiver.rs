@@ -13,7 +13,7 @@ use serde_json::Value;
 
 pub const SECRET: &[u8] = &[7; 32];
 
-/// What came: id, time, signatures and body, each as it was sent.
+/// A received delivery: id, time, signatures and body, each as it was sent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Got {
     pub id: String,
@@ -33,14 +33,14 @@ impl Got {
     }
 }
 
-/// What is answered.
+/// The receiver's answer.
 #[derive(Clone, PartialEq)]
 pub enum Answer {
     /// These bytes, and the end of the connection.
     Bytes(String),
-    /// These, and then those again and again for as long as anybody takes them.
+    /// The first bytes, and then the second ones repeatedly for as long as the client reads.
     Endless(String, String),
-    /// Nothing, for as long as anybody waits.
+    /// Nothing, for as long as the client waits.
     Nothing,
 }
 
@@ -57,12 +57,12 @@ impl Answer {
 trait Both: Read + Write {}
 impl<T: Read + Write> Both for T {}
 
-/// What its connections share.
+/// State shared by the receiver's connections.
 struct Shared {
     got: Mutex<Vec<Got>>,
     answer: Mutex<Answer>,
     over: AtomicBool,
-    /// Bytes that were answered.
+    /// Number of bytes answered.
     said: AtomicU64,
     tls: Option<Arc<ServerConfig>>,
 }
@@ -117,12 +117,12 @@ impl Receiver {
         self.shared.got.lock().clone()
     }
 
-    /// How many bytes it answered.
+    /// Number of bytes answered.
     pub fn said(&self) -> u64 {
         self.shared.said.load(Ordering::Relaxed)
     }
 
-    /// Each event once, in the order of its first coming.
+    /// Each event once, in the order of its first delivery.
     pub fn events(&self) -> Vec<Got> {
         let mut events: Vec<Got> = Vec::new();
         for got in self.got() {
@@ -172,12 +172,12 @@ fn serve(stream: TcpStream, of: &Shared) {
                 taken = say(&more);
             }
         }
-        // Until the other end goes away.
+        // Wait until the client disconnects.
         Answer::Nothing => drop(stream.read(&mut [0])),
     }
 }
 
-/// What is posted; `None` where nothing is.
+/// The posted delivery; `None` if nothing was posted.
 fn request(stream: &mut BufReader<Box<dyn Both>>) -> Option<Got> {
     let (mut length, mut one) = (0, Got::default());
     loop {
@@ -206,7 +206,7 @@ fn request(stream: &mut BufReader<Box<dyn Both>>) -> Option<Got> {
     Some(one)
 }
 
-/// Configures a webhook of that address.
+/// Configures a webhook with this URL.
 pub fn hook_at(dir: &Path, name: &str, url: &str, more: &str) {
     let secret = dir.join("hook.secret");
     std::fs::write(&secret, format!("whsec_{}\n", data_encoding::BASE64.encode(SECRET))).unwrap();
@@ -217,7 +217,7 @@ pub fn hook_at(dir: &Path, name: &str, url: &str, more: &str) {
     std::fs::write(&config, text + &section).unwrap();
 }
 
-/// The same for a receiver without TLS.
+/// As [`hook_at`], for a receiver without TLS.
 pub fn hook(dir: &Path, name: &str, address: SocketAddr, more: &str) {
     hook_at(dir, name, &format!("http://{address}/hook?k=1"), more);
 }

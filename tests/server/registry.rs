@@ -1,4 +1,4 @@
-//! The registry as operators change it: what is refused, what is revoked with a change, what an auditor is told.
+//! Changes of the registry by operators: what is refused, what a change revokes, and the findings for an auditor.
 
 use mayfly::cli::dev::Settings;
 use mayfly::ledger::Lane;
@@ -39,7 +39,7 @@ impl Rig {
         self.upstreams().await.set_upstream(request).await.map(tonic::Response::into_inner)
     }
 
-    /// What gives more: asked for, and let through by another operator. How many credentials that revoked.
+    /// Makes a change that gives more, requested by one operator and approved by another. Returns the number of revoked credentials.
     async fn with_colleague(&self, upstream: pb::Upstream) -> u64 {
         let id = approval_of(&self.set(upstream, true).await.unwrap_err());
         let mut approvals =
@@ -72,7 +72,7 @@ impl Rig {
         self.upstreams().await.set_upstream_state(request).await.map(tonic::Response::into_inner)
     }
 
-    /// A credential of agent/demo for the echo upstream, in a task of its own.
+    /// A credential of agent/demo for the echo upstream, in an inline task.
     async fn exchange(&self, scope: &str, ttl_s: i64) -> Result<pb::Issued, Status> {
         let channel = self.up.channel("agent/demo").await;
         let terms = pb::TaskTerms {
@@ -91,7 +91,7 @@ impl Rig {
         TokenServiceClient::new(channel).exchange(request).await.map(|r| r.into_inner().issued.unwrap())
     }
 
-    /// Whether a credential is good, as the echo service is told.
+    /// Whether a credential is active, as introspection tells the echo service.
     async fn good(&self, issued: &pb::Issued) -> bool {
         let Some(pb::issued::Answer::BearerToken(bearer)) = &issued.answer else { panic!("no bearer token") };
         let request = pb::IntrospectRequest { token: bearer.token.clone() };
@@ -100,7 +100,7 @@ impl Rig {
     }
 }
 
-/// A registration beside the samples.
+/// A registration in addition to the samples.
 fn another(of: pb::Upstream, name: &str) -> pb::Upstream {
     pb::Upstream {
         upstream: name.into(),
@@ -153,7 +153,7 @@ async fn what_lacks_something_is_refused_with_all_that_is_missing() {
     let missing = fields(&no);
     for field in ["purpose", "environment", "classification", "servers", "approvers", "kinds", "scopes", "min_ttl", "expires_at"]
     {
-        // An empty list of approvers is one.
+        // An empty list of approvers is valid.
         let there = missing.contains(&format!("upstream.{field}"));
         assert_eq!(there, field != "approvers", "{field}: {missing:?}");
     }
@@ -190,7 +190,7 @@ async fn a_narrower_registration_revokes_what_it_would_refuse_and_nothing_else()
     );
     let echo = rig.get("echo").await;
     assert_eq!(echo.live_credentials, 3);
-    // A scope goes: one rule, whatever it hits.
+    // A scope is removed: one revocation rule, regardless of the number of credentials.
     let fewer =
         pb::Upstream { scopes: echo.scopes.iter().filter(|s| s.scope != "echo:write").cloned().collect(), ..echo.clone() };
     let would = rig.dry_run(fewer.clone()).await.unwrap();
@@ -199,22 +199,22 @@ async fn a_narrower_registration_revokes_what_it_would_refuse_and_nothing_else()
     let done = rig.set(fewer, false).await.unwrap();
     assert_eq!(done.hits.unwrap().credentials, 1);
     assert_eq!((rig.good(&reads).await, rig.good(&writes).await, rig.good(&long).await), (true, false, true));
-    // Shorter lives: what lives longer than that goes, by itself.
+    // Shorter maximum TTL: credentials that live longer are revoked, each by its own target.
     let shorter = pb::Upstream { max_ttl: Some(prost_types::Duration { seconds: 300, nanos: 0 }), ..done.upstream.unwrap() };
     let done = rig.set(shorter, false).await.unwrap();
     assert_eq!((done.hits.unwrap().credentials, done.beyond), (1, 0));
     assert_eq!((rig.good(&reads).await, rig.good(&long).await), (true, false));
-    // It can be asked for again, and fits.
+    // The credential can be requested again, with a shorter TTL.
     let again = rig.exchange("echo:read", 60).await.unwrap();
     assert!(rig.good(&again).await);
-    // Another audience: all of them are for somebody else.
+    // Another audience: all existing credentials are for the wrong audience.
     let moved = pb::Upstream { audience: "https://moved.example".into(), ..done.upstream.unwrap() };
     assert_eq!(reason(&rig.set(moved.clone(), false).await.unwrap_err()), "CONFIRM_NEEDED");
     assert!(rig.good(&reads).await, "what was not confirmed did nothing");
     assert_eq!(rig.with_colleague(moved).await, 2);
     assert_eq!((rig.good(&reads).await, rig.good(&again).await), (false, false));
     assert!(rig.good(&rig.exchange("echo:read", 60).await.unwrap()).await, "nothing is locked");
-    // Wider takes nothing back.
+    // A wider registration revokes nothing.
     let wider = pb::Upstream { max_ttl: Some(prost_types::Duration { seconds: 600, nanos: 0 }), ..rig.get("echo").await };
     assert_eq!(rig.with_colleague(wider).await, 0);
 }
@@ -226,7 +226,7 @@ async fn narrowing_that_a_stop_cut_short_goes_on() {
     let early = rig.exchange("echo:read", 900).await.unwrap();
     let looked = authority.ledger.durable();
     let late = rig.exchange("echo:read", 900).await.unwrap();
-    // As a server leaves it that is killed between its change and the second look.
+    // The state that a server leaves when it is killed between the change and the second search.
     let text = authority.ledger.peek(|s| s.upstreams["echo"].text.clone());
     let mut shorter = Upstream::from_text(&text).unwrap();
     shorter.ttl.max = 300;
@@ -252,7 +252,7 @@ async fn narrowing_that_a_stop_cut_short_goes_on() {
 async fn what_policy_no_longer_permits_by_a_registration_is_revoked_with_it() {
     let rig = Rig::new();
     let held = rig.exchange("echo:read", 60).await.unwrap();
-    // The sample policy permits agents what is not sensitive.
+    // The sample policy permits agents only scopes that are not sensitive.
     let echo = rig.get("echo").await;
     let scopes = echo.scopes.iter().map(|s| pb::UpstreamScope { sensitive: true, ..s.clone() }).collect();
     let stricter = pb::Upstream { scopes, ..echo };

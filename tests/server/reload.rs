@@ -1,4 +1,5 @@
-//! The configuration read again while a server runs: what of it takes effect, what waits for a restart, and that a wrong one changes nothing.
+//! Reloading the configuration of a running server: what takes effect, what needs a restart, and that a defective configuration changes
+//! nothing.
 
 use std::fs;
 use std::time::Duration;
@@ -43,7 +44,7 @@ async fn limits_issuers_rules_and_settings_of_calls_take_effect_and_the_rest_wai
     assert_eq!((took.restart, took.failed), (vec!["limits.connections".to_owned()], Vec::new()));
     assert_eq!(reason(&open_task(channel.clone(), None).await.unwrap_err()), "LIMIT_REACHED");
     assert_eq!(up.running().authority().bounds.load().followers, 3);
-    // What waits for a restart is named each time; what was taken is not.
+    // Changes that need a restart are reported at each reload; applied changes are not.
     assert_eq!(reload(&up).unwrap(), Reloaded { restart: vec!["limits.connections".into()], ..Reloaded::default() });
     changed(&up.world, "tasks_per_caller = 1", "tasks_per_caller = 50");
     reload(&up).unwrap();

@@ -1,6 +1,6 @@
-//! One day of governance, as a security reviewer may read it: two teams' servers in two environments, an agent and its sub-agent, an export that a
-//! named person approves with a second factor, a use beyond its intent, a binding that shrinks, a break-glass and its review, an owner who
-//! leaves, and the audit that tells all of it with no server at hand.
+//! One day of governance, readable for a security reviewer: two teams' servers in two environments, an agent and its sub-agent, an export
+//! that a named person approves with a second factor, a use beyond the declared intent, a binding that is narrowed, a break-glass and its
+//! review, an owner who leaves, and an audit that shows all of it without access to a server.
 
 mod audit;
 mod glass;
@@ -32,7 +32,7 @@ const PROD_SERVER: &str = "mcp/github";
 const SERVICE: &str = "service/echo";
 const OPERATOR: &str = "operator/you";
 
-/// What the reviewer wants: tools of MCP servers are bound, prod has its own server, uses are what was meant.
+/// The reviewer's requirements: tools of MCP servers need bindings, prod has its own server, uses match the declared intent.
 const POLICY: &str = r#"
 @id("tools-are-bound")
 forbid (principal in Role::"mcp", action == Action::"Exchange", resource == Upstream::"echo")
@@ -48,7 +48,7 @@ permit (principal == Workload::"spiffe://dev.mayfly.internal/mcp/github", action
 @id("only-declared-tools") forbid (principal, action == Action::"Use", resource) unless { context.declared };
 "#;
 
-/// The world of two environments. Somebody is told, at `pager`, of what cannot wait.
+/// The world of two environments. The webhook `pager` receives urgent events.
 fn world(world: &World, pager: &Receiver) {
     let edit = |path: &str, change: &dyn Fn(String) -> String| {
         let path = world.dir().join(path);
@@ -86,7 +86,7 @@ impl Story {
         Ok(tokens.exchange(ask).await?.into_inner().issued.unwrap())
     }
 
-    /// A person approves what waits, as it was shown to that person.
+    /// A person gives a pending approval, as it was shown to that person.
     async fn give(&self, who: &Person, admin: bool, id: &str) -> Result<(), Status> {
         let mut approvals = ApprovalServiceClient::new(self.0.channel(who, admin).await);
         let shown = approvals.get_approval(pb::GetApprovalRequest { approval_id: id.into() }).await?.into_inner();
@@ -147,7 +147,7 @@ fn export(task: &str, table: &str) -> pb::ExchangeRequest {
     pb::ExchangeRequest { arguments: Some(pb::Arguments { arguments: Some(arguments) }), ..call(task, "echo:admin", "export") }
 }
 
-/// A call in a task of its own.
+/// A call in an inline task.
 fn alone(upstream: &str, scope: &str) -> pb::ExchangeRequest {
     let terms = pb::TaskTerms {
         purpose: "look something up".into(),
@@ -172,7 +172,7 @@ fn terms(scopes: &[&str], tools: &[&str], parent: &str) -> pb::TaskTerms {
     }
 }
 
-/// The program, with the environment of nobody. What it said, and its exit code.
+/// Runs the program with a clean environment. Returns its exit code and output.
 fn typed(args: &[&str]) -> (i32, String) {
     let mut command = Command::new(MAYFLY);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MAYFLY_")) {
@@ -182,7 +182,7 @@ fn typed(args: &[&str]) -> (i32, String) {
     (out.status.code().unwrap(), String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr))
 }
 
-/// Each environment's server serves its own, whatever policy says of the other.
+/// Each environment's server serves its own environment, whatever policy says of the other.
 async fn environments_are_walls(story: &Story) {
     story.exchange(PROD_SERVER, alone("echo-prod", "echo:read")).await.unwrap();
     for (who, upstream) in [(PROD_SERVER, "echo"), (DEV_SERVER, "echo-prod"), (AGENT, "echo-prod")] {
@@ -191,7 +191,7 @@ async fn environments_are_walls(story: &Story) {
     }
 }
 
-/// A binding takes a second operator, who signed in with the high class; then the server's tools work, and no other.
+/// A binding needs a second operator, who signed in with the high class; then the server's bound tools work, and no other.
 async fn tools_are_bound(story: &Story, ada: &Person) {
     let waits = approval_of(&story.bind(0, &["search", "summarize"]).await.unwrap_err());
     let weak = story.0.sign_in("bob", no_change).await;
@@ -199,7 +199,7 @@ async fn tools_are_bound(story: &Story, ada: &Person) {
     story.give(ada, true, &waits).await.unwrap();
 }
 
-/// The export waits for Ada, with her second factor, and her approval serves for that table and once.
+/// The export waits for Ada, with her second factor; her approval is valid once, for that table.
 async fn an_export_is_approved_by_a_named_person(story: &Story, task: &str, ada: &Person) {
     let waits = approval_of(&story.exchange(AGENT, export(task, "orders")).await.unwrap_err());
     let password = story.0.sign_in("ada", no_change).await;
@@ -214,7 +214,7 @@ async fn an_export_is_approved_by_a_named_person(story: &Story, task: &str, ada:
     assert_ne!(approval_of(&story.exchange(AGENT, export(task, "orders")).await.unwrap_err()), waits, "once");
 }
 
-/// What the sub-agent's credential is used for is not what it was given for: its task is held, and the agent's goes on.
+/// The sub-agent's credential is used for something other than the declared intent: its task is held, and the agent's task continues.
 async fn a_use_beyond_the_intent_holds_the_task(story: &Story, task: &str, child: &str) {
     let search = story.exchange(DEV_SERVER, call(child, "echo:read", "search")).await.unwrap();
     let now = story.0.running().authority().system.wall();
@@ -244,7 +244,7 @@ async fn a_use_beyond_the_intent_holds_the_task(story: &Story, task: &str, child
     assert!(story.task(task).await.holds.is_empty(), "the agent's own task goes on");
 }
 
-/// A narrower binding is in force at once, and what it no longer covers is revoked with it.
+/// A narrower binding takes effect at once and revokes what it no longer covers.
 async fn a_binding_is_narrowed(story: &Story, task: &str) {
     let stays = story.exchange(DEV_SERVER, call(task, "echo:read", "search")).await.unwrap();
     let goes = story.exchange(DEV_SERVER, call(task, "echo:read", "summarize")).await.unwrap();
@@ -255,7 +255,7 @@ async fn a_binding_is_narrowed(story: &Story, task: &str) {
     assert!(no.message().contains("tools-are-bound"), "{no:?}");
 }
 
-/// What somebody answered for stands still until somebody takes over; the number is told first.
+/// When an owner leaves, the owner's registrations stop working until another owner takes over; the affected number is reported first.
 async fn an_owner_leaves(story: &Story, task: &str) {
     let request = pb::OffboardRequest { owner: "you".into(), reason: "left".into(), dry_run: true, ..Default::default() };
     let mut upstreams = UpstreamServiceClient::new(story.channel(OPERATOR).await);
@@ -276,7 +276,7 @@ async fn a_day_of_governance_from_the_wall_to_the_audit() {
     environments_are_walls(&story).await;
     tools_are_bound(&story, &ada).await;
 
-    // The agent opens the day's task, names its server as a caller, and hands a part of it on.
+    // The agent opens the day's task, names its server as a caller, and delegates a part of the task.
     let mut own = terms(&["echo:read", "echo:admin"], &["search", "summarize", "export"], "");
     own.callers = vec![format!("spiffe://dev.mayfly.internal/{DEV_SERVER}")];
     let mut agent = TaskServiceClient::new(story.channel(AGENT).await);

@@ -21,11 +21,11 @@ async fn whoever_owns_the_server_is_an_operator_by_uid() {
     let channel = client::unix(&up.socket()).await.unwrap();
     assert!(healthy(channel.clone()).await);
     call(channel.clone(), "/mayfly.v1.RevocationService/ListRules", Bytes::new()).await.unwrap();
-    // An operator, and no workload.
+    // The peer is an operator, not a workload.
     let refused = crate::kit::open_task(channel.clone(), None).await.unwrap_err();
     assert_eq!(crate::kit::reason(&refused), "NOT_AUTHENTICATED");
     assert_eq!(up.running().connections()[2], 1);
-    // Open until it was counted.
+    // Keep the connection open until it was counted.
     drop(channel);
 }
 
@@ -77,7 +77,7 @@ fn a_directory_that_others_may_enter_is_refused_with_the_command_that_mends_it()
         let no = bind(&dir.path().join("admin.sock"), shared).err().unwrap();
         assert_eq!(no.remedies()[0].command, format!("chmod {mode} {}", dir.path().display()));
     }
-    // Where it is missing it is made, for us alone.
+    // A missing directory is created, accessible to this user only.
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let inner = dir.path().join("run");
     bind(&inner.join("admin.sock"), false).unwrap();

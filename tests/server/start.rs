@@ -1,4 +1,4 @@
-//! Starting, and every reason not to, each with what mends it. Most of it as a process of its own.
+//! Starts, and every reason why a start is refused, with its remedy. Most of them in a process of their own.
 
 use std::fs;
 use std::net::TcpListener;
@@ -25,7 +25,7 @@ fn mayfly(args: &[&str], config: &Path) -> Output {
     command.output().unwrap()
 }
 
-/// A start that is refused: the exit code and what was said.
+/// A refused start: the exit code and the error text.
 fn refused(world: &World) -> (i32, String) {
     let out = mayfly(&["server", "run"], &world.config());
     (out.status.code().unwrap(), String::from_utf8(out.stderr).unwrap())
@@ -164,7 +164,7 @@ fn memory_beside_a_store_would_forget_its_rules_and_is_refused() {
     assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
     assert_eq!(fs::read_to_string(world.config()).unwrap(), before, "{command}");
     world.start().unwrap_or_else(|no| panic!("{no}")).stop();
-    // By the environment, too.
+    // The environment variable works as well.
     let run = |variable: Option<&str>| {
         let mut command = Command::new(MAYFLY);
         command.args(["server", "validate", "--config"]).arg(world.config());
@@ -231,7 +231,7 @@ fn a_damaged_ledger_is_refused_with_the_command_that_mends_it_and_the_command_do
     let kept: Vec<String> = kept.filter(|n| n.starts_with("data")).collect();
     assert_eq!(kept.len(), 2, "{kept:?}");
     assert!(kept.iter().any(|n| n.starts_with("data.before-recovery-")), "{kept:?}");
-    // What was sealed opens: the keys are those of before.
+    // Sealed values can be opened: the keys are the same as before.
     let running = world.start().unwrap_or_else(|no| panic!("{no}"));
     let authority = running.authority();
     assert_eq!(authority.ledger.durable().generation(), 2);
@@ -271,7 +271,7 @@ async fn as_a_process_it_serves_and_sigterm_ends_it_in_good_order() {
     assert_eq!(status.code(), Some(0));
     assert!(!World::ready_file(world.dir()).exists());
     assert!(!world.dir().join("run/admin.sock").exists());
-    // Killed in the middle of things, it comes back with what it acknowledged.
+    // After a kill during operation, the server restarts with everything that it acknowledged.
     world.spawn(Path::new(MAYFLY)).unwrap_or_else(|no| panic!("{no}")).kill();
     let running = world.start().unwrap_or_else(|no| panic!("{no}"));
     assert!(running.authority().ledger.peek(|s| s.tasks.get(&task.parse().unwrap()).is_some()));
@@ -287,7 +287,7 @@ fn healthcheck_asks_the_way_that_a_workload_would() {
     let running = world.start().unwrap_or_else(|no| panic!("{no}"));
     for service in ["", "mayfly.v1.TokenService"] {
         let mut tries = 0;
-        // The health of a service is told a moment after the start.
+        // The health of a service is reported a moment after the start.
         let awake = loop {
             let out = mayfly(&["server", "healthcheck", "--service", service], &world.config());
             tries += 1;

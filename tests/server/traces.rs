@@ -1,4 +1,4 @@
-//! Traces of a whole server, as a collector gets them.
+//! Traces of a whole server, as a collector receives them.
 
 use mayfly::cli::dev::{Engine, Settings, World};
 use mayfly::pb::mayfly::v1 as pb;
@@ -60,7 +60,7 @@ async fn a_call_is_told_under_its_callers_span_with_the_ids_that_the_audit_finds
     assert_eq!(collector.service()["service.name"], "mayfly");
     let Some(pb::issued::Answer::BearerToken(bearer)) = issued.answer else { panic!("no token") };
     assert!(!collector.holds(&bearer.token) && !collector.holds("only the audit holds"), "neither a secret nor free text");
-    // And back: by the trace, the record, which is the one that the span names.
+    // The reverse lookup: the trace id finds the record that the span names.
     let found = recorded(&up, TRACE).await;
     assert_eq!(
         found.iter().map(|(seq, event, _)| (*seq, event.as_str())).collect::<Vec<_>>(),
@@ -129,7 +129,7 @@ async fn other_calls_are_told_with_the_record_that_they_made() {
     let up = up(&collector, "ratio = 1");
     let opened = TaskServiceClient::new(up.channel("agent/demo").await).open_task(traced(echo_task(None), &[&sampled()])).await;
     let task = opened.unwrap().into_inner().task.unwrap().task_id;
-    // Without a trace of its caller, it is drawn: a trace of its own.
+    // A call without a trace of its caller is sampled by ratio and gets a trace of its own.
     let end = pb::CompleteTaskRequest { task_id: task, ..Default::default() };
     let ended = TaskServiceClient::new(up.channel("agent/demo").await).complete_task(end).await.unwrap().into_inner();
     until("both are told", || collector.spans().iter().filter(|span| span.kind == 2).count() == 2).await;
@@ -228,7 +228,7 @@ async fn over_tls_a_collector_is_known_by_its_roots_and_a_stop_hands_over_what_w
     assert_eq!(collector.named("mayfly.v1.TokenService/Exchange")[0].of("mayfly.seq"), issued.seq.to_string());
 }
 
-/// With metrics, and traces as `section` says.
+/// A server with metrics, and with traces as `section` configures them.
 fn metered(section: &str) -> (tempfile::TempDir, World, mayfly::server::Running) {
     let (dir, world) = world(Settings { engine: Engine::Memory, ..Settings::default() });
     let text = std::fs::read_to_string(world.config()).unwrap().replace("[listen]\n", "[listen]\nmetrics = \"127.0.0.1:0\"\n");

@@ -1,4 +1,4 @@
-//! Calls for the tests of traces and of log lines: exchanges with and without a `traceparent`, over real mTLS.
+//! Calls for the tests of traces and log lines: exchanges with and without a `traceparent`, over real mTLS.
 
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::audit_service_client::AuditServiceClient;
@@ -11,7 +11,7 @@ use crate::kit::Up;
 
 pub const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 pub const PARENT: &str = "00f067aa0ba902b7";
-/// What a caller writes as it likes, and nobody finds in a trace or a log line.
+/// Free text of a caller, which must not appear in a trace or a log line.
 pub const PURPOSE: &str = "a purpose that only the audit holds \u{202e}";
 
 pub fn sampled() -> String {
@@ -30,7 +30,7 @@ pub fn ask(task: &str, request_id: &str) -> pb::ExchangeRequest {
     }
 }
 
-/// With these headers, in order.
+/// Adds these `traceparent` headers, in order.
 pub fn traced<T>(message: T, traceparents: &[&str]) -> Request<T> {
     let mut request = Request::new(message);
     for value in traceparents {
@@ -44,7 +44,7 @@ pub async fn exchange(channel: &Channel, ask: pb::ExchangeRequest, traceparents:
     Ok(answer.into_inner().issued.unwrap())
 }
 
-/// The seqs of the records that name something.
+/// The sequence numbers of the records that name something.
 pub async fn recorded(up: &Up, name: &str) -> Vec<(u64, String, serde_json::Value)> {
     let channel = up.world.channel("operator/you", up.admin()).await.unwrap();
     let filter = pb::RecordFilter { names: name.into(), ..Default::default() };
@@ -53,7 +53,7 @@ pub async fn recorded(up: &Up, name: &str) -> Vec<(u64, String, serde_json::Valu
     found.into_iter().map(|r| (r.seq, r.event, serde_json::from_str(&r.body).unwrap())).collect()
 }
 
-/// How many answers a stream of these gets.
+/// The number of answers on a stream with these requests.
 pub async fn stream(channel: Channel, asks: Vec<pb::ExchangeRequest>, traceparents: &[&str]) -> usize {
     let asks =
         asks.into_iter().map(|ask| pb::StreamExchangeRequest { ask: Some(pb::stream_exchange_request::Ask::Exchange(ask)) });

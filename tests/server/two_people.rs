@@ -1,5 +1,5 @@
-//! What takes two operators: roots of the operators' domain, a registration that gives more, and whatever policy wants approved. What an incident
-//! takes waits for nobody.
+//! Changes that need two operators: roots of the operators' trust domain, registrations that give more, and everything for which policy
+//! requires an approval. Actions needed in an incident wait for no approval.
 
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::audit_service_client::AuditServiceClient;
@@ -27,7 +27,7 @@ async fn domains(rig: &Rig) -> TrustDomainServiceClient<Channel> {
     TrustDomainServiceClient::new(admin(rig, YOU).await)
 }
 
-/// A root of one's own for a trust domain, PEM.
+/// A self-made root for a trust domain, PEM.
 fn root(domain: &str) -> String {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -72,7 +72,7 @@ async fn a_root_of_the_operators_domain_takes_two_and_going_takes_one() {
     };
     approval_of(&domains(&rig).await.set_bundle(set).await.unwrap_err());
 
-    // Whoever lets it through is shown the root, and is somebody else.
+    // The approver is shown the root, and must be a different person.
     let shown = rig.show(COLLEAGUE, &id).await;
     let Some(pb::approval_change::To::Bundle(change)) = shown.change.unwrap().to else { panic!("no bundle") };
     assert_eq!((change.trust_domain.as_str(), change.added.len(), change.removed.len()), (DOMAIN, 1, 0));
@@ -83,16 +83,16 @@ async fn a_root_of_the_operators_domain_takes_two_and_going_takes_one() {
     let after = roots(&rig, DOMAIN).await;
     assert_eq!(after.len(), before.len() + 1);
 
-    // One operator alone takes it out.
+    // One operator alone can remove the root.
     let sha256 = change.added[0].sha256.clone();
     let gone =
         pb::RemoveTrustAnchorRequest { trust_domain: DOMAIN.into(), sha256, reason: "leaked".into(), ..Default::default() };
     domains(&rig).await.remove_trust_anchor(gone).await.unwrap();
     assert_eq!(roots(&rig, DOMAIN).await, before);
-    // What it was asked for was another bundle: back again it takes two once more.
+    // The approval was for another state of the bundle: adding the root again needs two operators once more.
     approval_of(&domains(&rig).await.add_bundle(add).await.unwrap_err());
 
-    // A domain whose ids hold no rights is one operator's, until somebody of it may approve.
+    // A trust domain whose ids hold no rights needs one operator only, until one of its members may approve.
     domains(&rig).await.add_bundle(added("partner.example")).await.unwrap();
     assert_eq!(roots(&rig, "partner.example").await.len(), 1);
 }
@@ -153,12 +153,12 @@ async fn a_registration_that_gives_more_takes_two_and_one_that_gives_less_takes_
     rig.give(COLLEAGUE, &id, true).await.unwrap();
     let now = registration(&rig, "echo").await;
     assert!(now.version == was.version + 1 && now.scopes.iter().all(|s| !s.sensitive));
-    // What was asked for meanwhile was made from another version.
+    // The change that was requested before is based on an older version.
     assert_eq!(reason(&rig.give(COLLEAGUE, &last, true).await.unwrap_err()), "DECIDED_ON_OLD_STATE");
-    // Less takes one: the sensitive scope, and a shorter life.
+    // A change that gives less needs one operator: without the sensitive scope, and with a shorter TTL.
     let less = pb::Upstream { scopes: was.scopes.clone(), version: now.version, ..now };
     let less = set(&rig, less).await.unwrap();
-    // A name that is new, but not its target: retiring is no way around.
+    // A new name with the same target: retiring the old registration does not avoid the second operator.
     let retire = pb::SetUpstreamStateRequest {
         upstream: "echo".into(),
         state: pb::RegistrationState::Retired.into(),
@@ -170,7 +170,7 @@ async fn a_registration_that_gives_more_takes_two_and_one_that_gives_less_takes_
     approval_of(&set(&rig, pb::Upstream { upstream: "echo-2".into(), version: 0, ..less }).await.unwrap_err());
 }
 
-/// What operators do to keys, upstreams and the audit takes two.
+/// Admin actions on keys, upstreams and the audit need two operators.
 const TWO: &str = "\n@id(\"two\")\nforbid (principal, action in [Action::\"ManageTrust\", Action::\"ManageUpstreams\", \
     Action::\"ManageKeys\", Action::\"ReadAudit\", Action::\"ManageTasks\"], resource)\nunless { context.approvals.count >= 1 };\n";
 
@@ -200,7 +200,7 @@ async fn what_policy_wants_approved_is_asked_for_and_an_incident_waits_for_nobod
     assert!(shown.purpose.contains("environment: \"dev\""), "{}", shown.purpose);
     assert_eq!(reason(&rig.give(YOU, &id, false).await.unwrap_err()), "NOT_YOURS", "whoever asked");
     rig.give(COLLEAGUE, &id, false).await.unwrap();
-    // Of another one it is no approval, and of the same it is one, once.
+    // The approval is not valid for another request; for the same request it is valid once.
     let other = pb::RotateKeyRequest { purpose: pb::KeyPurpose::Reference.into(), ..rotation() };
     assert_ne!(approval_of(&keys(&rig).await.rotate_key(other).await.unwrap_err()), id);
     let made = keys(&rig).await.rotate_key(named).await.unwrap().into_inner();
@@ -208,7 +208,7 @@ async fn what_policy_wants_approved_is_asked_for_and_an_incident_waits_for_nobod
     assert_eq!(rig.show(COLLEAGUE, &id).await.state(), pb::ApprovalState::Used);
     assert_ne!(approval_of(&keys(&rig).await.rotate_key(rotation()).await.unwrap_err()), id, "once");
 
-    // Reading takes it as well where policy says so, and a dry run does nothing that could wait.
+    // Reading also needs an approval if policy says so; a dry run changes nothing, so it waits for none.
     let mut audit = AuditServiceClient::new(admin(&rig, YOU).await);
     let id = approval_of(&audit.search_records(pb::SearchRecordsRequest::default()).await.unwrap_err());
     rig.give(COLLEAGUE, &id, false).await.unwrap();
@@ -222,7 +222,7 @@ async fn what_policy_wants_approved_is_asked_for_and_an_incident_waits_for_nobod
     };
     upstreams(&rig).await.set_upstream_state(disable(true)).await.unwrap();
     let id = approval_of(&upstreams(&rig).await.set_upstream_state(disable(false)).await.unwrap_err());
-    // Somebody says no: it stays refused.
+    // An approver refuses: the call stays refused.
     let refuse = pb::DecideApprovalRequest {
         approval_id: id.clone(),
         request_sha256: rig.show(COLLEAGUE, &id).await.request_sha256,
@@ -232,11 +232,11 @@ async fn what_policy_wants_approved_is_asked_for_and_an_incident_waits_for_nobod
     };
     rig.approvals(COLLEAGUE).await.decide_approval(refuse).await.unwrap();
     assert_eq!(reason(&upstreams(&rig).await.set_upstream_state(disable(false)).await.unwrap_err()), "DENIED_BY_POLICY");
-    // The local socket is nobody's second person.
+    // An operator on the local socket cannot be a second person.
     let mut socket = UpstreamServiceClient::new(client::unix(&rig.up.socket()).await.unwrap());
     assert_eq!(reason(&socket.set_upstream_state(disable(false)).await.unwrap_err()), "NOT_YOURS");
 
-    // A policy of trust that wants it asks for a root of any domain, and one that goes waits for nobody.
+    // If the trust policy requires it, adding a root of any domain needs an approval; removing a root waits for none.
     approval_of(&domains(&rig).await.add_bundle(added("partner.example")).await.unwrap_err());
     let key = made.key.unwrap().key_id;
     let stolen = pb::CompromiseKeyRequest {

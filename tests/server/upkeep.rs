@@ -1,4 +1,4 @@
-//! What happens by itself while a server runs, and what it takes in when it starts.
+//! Periodic work of a running server, and the import at a start.
 
 use std::fs;
 use std::time::Duration;
@@ -38,7 +38,7 @@ fn the_first_start_takes_in_the_files_and_later_ones_only_compare() {
         })
     };
     let first = versions(&up);
-    // Keys: two of the environment, and that of checkpoints.
+    // Keys: two of the environment, and the checkpoint key.
     assert_eq!((first.0, first.2.len(), first.3, first.4), (1, 3, 3, 1));
     drop(up.running.take());
     let policy = up.world.dir().join("policy");
@@ -53,7 +53,7 @@ fn the_first_start_takes_in_the_files_and_later_ones_only_compare() {
     let loaded = policy_files::load(&Config::load(&up.world.config(), []).unwrap().policy).unwrap();
     let found = up.running().authority().ledger.peek(|s| import::differences(s, &loaded, &["dev".to_owned()]));
     assert_eq!(found.len(), 3, "{found:?}");
-    // Even files that cannot be read do not keep a server from starting that has taken them in.
+    // Unreadable files do not prevent the start of a server that has already imported them.
     drop(up.running.take());
     fs::write(policy.join("policy.cedar"), "permit (").unwrap();
     fs::remove_file(up.world.bundle()).unwrap();

@@ -1,5 +1,5 @@
-//! Every tool call a decision, every use known: actions authorized with nothing issued, uses reported, and a task held whose use exceeds its
-//! intent.
+//! Every tool call is a decision and every use is known: actions authorized without issuing, uses reported, and a task held because a use
+//! exceeds its declared intent.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tonic::Status;
 use crate::kit::{PATIENCE, reason};
 use crate::policy_rig::{Rig, approval_of};
 
-/// What is done with credentials of the echo upstream is what was meant, or its task is held.
+/// Uses of credentials for the echo upstream must match the declared intent, otherwise their task is held.
 const INTENT: &str = r#"
 @id("uses") permit (principal, action == Action::"Use", resource);
 @id("undeclared") forbid (principal, action == Action::"Use", resource) unless { context.declared };
@@ -63,7 +63,7 @@ fn token(issued: &pb::Issued) -> String {
     bearer.token.clone()
 }
 
-/// What the agent is about to do for itself.
+/// The authorization request of an agent for its own action.
 fn own(task: &str) -> pb::AuthorizeRequest {
     pb::AuthorizeRequest {
         task_id: task.into(),
@@ -101,7 +101,7 @@ async fn shown(rig: &Rig, task: &str) -> pb::Task {
     tasks.get_task(pb::GetTaskRequest { task_id: task.into() }).await.unwrap().into_inner().task.unwrap()
 }
 
-/// Why policy holds it, once it does.
+/// Waits until policy holds the task, and returns the reason.
 async fn held(rig: &Rig, task: &str) -> String {
     for _ in 0..PATIENCE.as_millis() / 50 {
         if let Some(hold) = shown(rig, task).await.holds.first() {
@@ -129,7 +129,7 @@ async fn an_action_is_decided_recorded_and_counted_with_nothing_issued() {
     assert!(first.seq > first.decision_revision && first.decision_revision > 0, "{first:?}");
     let until = first.expires_at.unwrap().seconds as u64 * 1000;
     assert!(until <= now(&rig) + limits::AUTHORIZATION_MS, "it is for what begins now");
-    // Policy, the task, the registration: as for an exchange.
+    // Policy, the task, and the registration are checked as for an exchange.
     for (what, ask) in [
         ("DENIED_BY_POLICY", pb::AuthorizeRequest { tool: "rm".into(), ..own(&task) }),
         ("OUTSIDE_TASK", pb::AuthorizeRequest { tool: "other".into(), ..own(&task) }),
@@ -142,13 +142,13 @@ async fn an_action_is_decided_recorded_and_counted_with_nothing_issued() {
         assert_eq!(reason(&authorize(&rig, "agent/demo", ask).await.unwrap_err()), what);
     }
     assert_eq!(reason(&authorize(&rig, "mcp/echo", own(&task)).await.unwrap_err()), "NOT_FOUND", "not its task");
-    // A repeat is the same answer, and no second act; another request by that name is none.
+    // A retry gets the same answer and counts as no second action; a different request with the same id is refused.
     let named = |id: &str| pb::AuthorizeRequest { request_id: id.into(), ..own(&task) };
     let one = authorize(&rig, "agent/demo", named("a")).await.unwrap();
     assert_eq!(authorize(&rig, "agent/demo", named("a")).await.unwrap(), one);
     let other = pb::AuthorizeRequest { purpose: "else".into(), ..named("a") };
     assert_eq!(reason(&authorize(&rig, "agent/demo", other).await.unwrap_err()), "REQUEST_ID_REUSED");
-    // Counted: the third is the last that policy lets through.
+    // Actions are counted: the third is the last that policy permits.
     authorize(&rig, "agent/demo", named("b")).await.unwrap();
     assert_eq!(reason(&authorize(&rig, "agent/demo", named("c")).await.unwrap_err()), "DENIED_BY_POLICY");
     assert_eq!(reason(&issued(&rig, &task, "search").await.unwrap_err()), "DENIED_BY_POLICY", "exchanging reads the same count");
@@ -185,7 +185,7 @@ async fn a_server_asks_about_what_it_was_shown_and_gets_no_more_than_that() {
     ] {
         assert_eq!(reason(&authorize(&rig, "service/echo", ask).await.unwrap_err()), what);
     }
-    // Who is no server of the upstream learns nothing of a token, good or not.
+    // A caller that is no server of the upstream learns nothing about a token, whether valid or not.
     for who in ["agent/demo", "ci/demo"] {
         assert_eq!(reason(&authorize(&rig, who, with(&any)).await.unwrap_err()), "CREDENTIAL_NOT_ACTIVE", "{who}");
     }
@@ -256,7 +256,7 @@ async fn uses_are_told_by_servers_of_the_upstream_folded_and_read_by_policy() {
         "the good one is taken all the same"
     );
     assert!(report(&rig, "service/echo", vec![accepted(1); limits::USES_PER_REPORT + 1]).await.is_err());
-    // The fold counts what is written; policy reads it.
+    // The fold counts written reports; policy reads the counts.
     let mut told = Vec::new();
     for _ in 0..100 {
         told = records(&rig, "uses reported").await;
@@ -290,7 +290,7 @@ async fn uses_are_told_by_servers_of_the_upstream_folded_and_read_by_policy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn activity_that_exceeds_its_intent_holds_the_task_until_an_operator_resumes_it() {
     let rig = rig().await;
-    // An undeclared tool.
+    // A use with an undeclared tool.
     let task = opened(&rig).await;
     let one = issued(&rig, &task, "search").await.unwrap();
     report(&rig, "service/echo", vec![used(&rig, &one, "rm", pb::UseOutcome::Accepted, 1)]).await.unwrap();
@@ -303,14 +303,14 @@ async fn activity_that_exceeds_its_intent_holds_the_task_until_an_operator_resum
     assert!(!rig.good(&one).await);
     let no = issued(&rig, &task, "search").await.unwrap_err();
     assert!(no.message().contains("held by policy: activity exceeds intent"), "its owner is told: {no:?}");
-    // Only an operator resumes it.
+    // Only an operator can resume the task.
     let resume = pb::ResumeTaskRequest { task_id: task.clone(), reason: "looked at it".into(), ..Default::default() };
     let mut own = TaskServiceClient::new(rig.up.channel("agent/demo").await);
     assert_eq!(reason(&own.resume_task(resume.clone()).await.unwrap_err()), "NOT_YOURS");
     let admin = rig.up.world.channel("operator/you", rig.up.admin()).await.unwrap();
     TaskServiceClient::new(admin).resume_task(resume).await.unwrap();
     assert!(rig.good(&one).await);
-    // Refused too often: those that are not written yet count.
+    // Too many refused uses: reports that are not written yet count as well.
     let task = opened(&rig).await;
     let one = issued(&rig, &task, "search").await.unwrap();
     let refused = |n| used(&rig, &one, "search", pb::UseOutcome::Refused, n);
@@ -331,7 +331,7 @@ async fn a_use_after_its_end_is_told_from_one_before_it() {
     tokio::time::sleep(Duration::from_millis(1200)).await;
     let release = pb::ReleaseRequest { credential_id: one.credential_id.clone() };
     TokenServiceClient::new(rig.up.channel("agent/demo").await).release(release).await.unwrap();
-    // When it was given back is known a second later; what is reported late and was before that is no offence.
+    // The release becomes known a second later; a use that happened before it and is reported late is no violation.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     report(&rig, "service/echo", vec![before]).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;

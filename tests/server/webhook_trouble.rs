@@ -1,4 +1,4 @@
-//! Webhooks and receivers that are no good: for more than a day, by TLS, or by what they answer.
+//! Webhooks with failing receivers: unavailable for more than a day, failing in TLS, or giving unusable answers.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn standing(running: &Running, name: &str) -> Standing {
     all.into_iter().find(|standing| standing.name == name).unwrap()
 }
 
-/// Over the socket, where no SVID ends by the clock.
+/// Over the socket, where no SVID expires by the clock.
 async fn revoked(world: &World, n: usize) -> u64 {
     let socket = client::unix(&world.dir().join("run/admin.sock")).await.unwrap();
     let target = pb::Target { target: Some(pb::target::Target::Caller(World::id(&format!("agent/nobody-{n}")))) };
@@ -61,7 +61,7 @@ async fn after_a_day_an_event_is_given_up_counted_and_listed_and_what_is_younger
     until("what is younger came", || told(&receiver) == [young]).await;
     until("it is well again", || standing(&running, "pager").problem.is_empty()).await;
 
-    // What was given up stays so, and stays listed, over a restart.
+    // An event that was given up stays given up, and stays listed, after a restart.
     running.stop();
     world.renew().unwrap();
     let running = tokio::task::block_in_place(|| world.start()).unwrap();
@@ -72,7 +72,7 @@ async fn after_a_day_an_event_is_given_up_counted_and_listed_and_what_is_younger
     assert!(!told(&receiver).iter().any(|seq| old.contains(seq)));
 }
 
-/// A server that tells a receiver at `https://localhost`, by the roots of a file.
+/// A server with a webhook for a receiver at `https://localhost`, verified with the roots of a file.
 fn told_by_tls(dir: &Path, receiver: &Receiver, roots: &str) {
     std::fs::write(dir.join("hook-ca.pem"), roots).unwrap();
     hook_at(dir, "pager", &format!("https://localhost:{}/hook", receiver.address.port()), "ca = \"hook-ca.pem\"");
@@ -89,7 +89,7 @@ async fn over_tls_a_receiver_is_known_by_the_operators_own_ca_and_by_its_name_an
     let seq = revoke(&world, running.addresses().admin, 0).await;
     until("somebody else's CA is told", || standing(&running, "pager").problem.contains("certificate")).await;
     assert!(receiver.got().is_empty(), "nothing is said to who is not known");
-    // Read at each attempt: the right roots need no restart.
+    // The roots are read for each attempt: the right roots need no restart.
     std::fs::write(world.dir().join("hook-ca.pem"), own).unwrap();
     until("it came", || told(&receiver) == [seq]).await;
 
@@ -117,7 +117,7 @@ async fn no_answer_costs_more_than_its_bound_however_long_it_gets() {
     let began = Stopwatch::start();
     let admin = running.addresses().admin;
     let sent = [revoke(&world, admin, 0).await, revoke(&world, admin, 1).await];
-    // Of an answer the head is read, to its bound; its body by nobody.
+    // Of an answer the head is read, up to its limit; the body is never read.
     until("both were told to who answers without an end", || told(&body) == sent).await;
     until("a head without an end is none", || standing(&running, "head").failed >= 2).await;
     let most = 4 * (limits::ANSWER_HEAD_BYTES as u64 + (8 << 20));

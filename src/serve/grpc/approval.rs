@@ -1,4 +1,4 @@
-//! ApprovalService: what waits for somebody, and what they say.
+//! ApprovalService: lists and watches pending approvals, and takes the approvers' decisions.
 
 use std::sync::Arc;
 
@@ -27,14 +27,14 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::seq::{ApprovalId, Seq};
 use crate::tasks::Actor;
 
-/// The service.
+/// The gRPC service.
 pub struct Approvals(pub Arc<Authority>);
 
 fn none(id: ApprovalId) -> No {
     ask::not_found(format!("there is no approval {id} that you may see"))
 }
 
-/// Whether it is about an upstream; of a task, one of those for which policy wants it.
+/// Whether an approval concerns an upstream. An approval of a task concerns every upstream for which policy requires the approval.
 fn about(asked: &ApprovalAsked, upstream: &str) -> bool {
     let mut others = asked.terms.iter().flat_map(|t| &t.registrations);
     asked.upstream == upstream || others.any(|r| r.upstream == upstream)
@@ -101,7 +101,8 @@ impl Approvals {
         };
         let reason = ask::reason(&ask.reason)?;
         let hits = self.0.decide_approval(actor, &Decision { id, digest, given, reason, terms }).await?;
-        // It is decided: whoever did so is told, whatever else they may see and should it end right now.
+        // The decision is made: the approver gets the result, regardless of what else the approver may see and even if the approval ends
+        // right now.
         let now = self.0.system.wall();
         let shown = self.0.ledger.settled(|s| s.approvals.get(&id).map(|a| wire::approval_to_pb(s, id, a, now))).await?;
         let ended = || pb::Approval { approval_id: id.to_string(), state: pb::ApprovalState::Ended.into(), ..Default::default() };
@@ -109,7 +110,7 @@ impl Approvals {
     }
 }
 
-/// Tells one watcher, until it goes away or cannot keep up.
+/// Sends events to one watcher, until the watcher disconnects or cannot keep up.
 struct Watch {
     authority: Arc<Authority>,
     actor: Actor,
@@ -145,7 +146,7 @@ impl Watch {
                 }
                 Err(RecvError::Closed) => return,
             };
-            // Whoever was shut out meanwhile is told nothing more.
+            // A watcher that has been locked out meanwhile gets nothing more.
             if !self.let_in() {
                 return;
             }
@@ -174,7 +175,7 @@ impl Watch {
         }
     }
 
-    /// Tells one, where it is for this watcher. Whether the watcher is still there.
+    /// Sends one approval if this watcher may see it. Returns whether the watcher is still connected.
     async fn tell(&self, id: ApprovalId, fits: impl Fn(&State, &Approval) -> bool) -> bool {
         let now = self.authority.system.wall();
         let found = self.authority.ledger.settled(|s| {
@@ -234,7 +235,7 @@ impl ApprovalService for Approvals {
         let actor = ask::actor(&self.0, &request, "watch_approvals")?;
         let upstream = ask::filter("upstream", &request.get_ref().upstream);
         let upstream = upstream.map_err(|no| refused(&self.0, &actor, "watch_approvals")(no.into()))?.map(str::to_owned);
-        // First those that will come, then those that are there: none is missed.
+        // Subscribe to new commits first, then list existing approvals, so that none is missed.
         let commits = self.0.commits.subscribe();
         let (to, stream) = mpsc::channel(limits::WATCH_QUEUE);
         let watch = Watch { authority: self.0.clone(), actor, upstream, to };

@@ -1,4 +1,4 @@
-//! What the services ask of a request alike: who calls, why, how much may be hit.
+//! Checks that all services apply to a request: the caller's admission, the reason, and the confirmed number of affected credentials.
 
 use tonic::{Request, Status};
 
@@ -13,7 +13,8 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::revoke::Confirm;
 use crate::tasks::Actor;
 
-/// Who calls, let in: a workload on its listener, somebody on the admin listener or the socket. Whoever is not is noted for the audit.
+/// The admitted caller: a workload on the workload listener, an operator on the admin listener or the socket. Refused callers are noted for
+/// the audit.
 pub fn actor<T>(authority: &Authority, request: &Request<T>, rpc: &'static str) -> Result<Actor, Status> {
     let actor = match request.extensions().get::<Peer>() {
         Some(Peer::Workload(_)) => Actor::Workload(peer::caller(request)?),
@@ -28,7 +29,7 @@ pub fn actor<T>(authority: &Authority, request: &Request<T>, rpc: &'static str) 
     Ok(actor)
 }
 
-/// The workload that calls, let in.
+/// The calling workload, admitted.
 pub fn caller<T>(authority: &Authority, request: &Request<T>, rpc: &'static str) -> Result<Caller, Status> {
     let caller = peer::caller(request)?;
     let let_in = authority.let_in(&caller, "this caller").inspect_err(|no| super::note(authority, &caller, no, rpc, ""));
@@ -36,7 +37,7 @@ pub fn caller<T>(authority: &Authority, request: &Request<T>, rpc: &'static str)
     Ok(caller)
 }
 
-/// Why something is done: 1 to 512 bytes.
+/// The reason of a change: 1 to 512 bytes.
 pub fn reason(value: &str) -> Result<String, Refusal> {
     if value.is_empty() {
         return Err(Refusal::field("reason", "is missing: say why, for the audit"));
@@ -44,7 +45,7 @@ pub fn reason(value: &str) -> Result<String, Refusal> {
     wanted::text("reason", value, limits::PURPOSE_BYTES)
 }
 
-/// How much may be hit.
+/// How many credentials the caller confirms to affect.
 pub fn confirm(confirmation: Option<&pb::Confirmation>) -> Confirm {
     match confirmation {
         None => Confirm::None,
@@ -53,23 +54,23 @@ pub fn confirm(confirmation: Option<&pb::Confirmation>) -> Confirm {
     }
 }
 
-/// A filter on a name: `None` where it was left out.
+/// A filter on a name: `None` if the field was left out.
 pub fn filter<'a>(field: &'static str, value: &'a str) -> Result<Option<&'a str>, Refusal> {
     wanted::text(field, value, limits::SPIFFE_ID_BYTES)?;
     Ok((!value.is_empty()).then_some(value))
 }
 
-/// What is not there, or not for this caller to know of.
+/// The refusal for an object that does not exist or that the caller may not see.
 pub fn not_found(what: impl Into<String>) -> No {
     No::Refusal(Refusal::new(Reason::NotFound, what))
 }
 
-/// Answers a refusal, and notes it for the audit.
+/// Turns a refusal into a status, and notes the refusal for the audit.
 pub fn refused<'a>(authority: &'a Authority, actor: &'a Actor, rpc: &'static str) -> impl Fn(No) -> Status + 'a {
     refused_in(authority, actor, rpc, "")
 }
 
-/// The same, where a task is named.
+/// As [`refused`], for a request that names a task.
 pub fn refused_in<'a>(
     authority: &'a Authority,
     actor: &'a Actor,
@@ -88,7 +89,7 @@ pub fn refused_in<'a>(
     }
 }
 
-/// What this version has an interface for and does not do.
+/// The refusal for an rpc that the contract has and this version does not implement.
 pub fn not_served<T>(rpc: &str) -> Result<T, Status> {
     Err(status(No::Refusal(
         Refusal::new(Reason::NotServed, format!("{rpc} is not served by this version"))
@@ -96,7 +97,7 @@ pub fn not_served<T>(rpc: &str) -> Result<T, Status> {
     )))
 }
 
-/// The operator behind an actor. Workloads are told that this is served elsewhere.
+/// The operator of an actor. A workload is refused with a pointer to the admin listener.
 pub fn operator(actor: &Actor) -> Result<&Operator, No> {
     match actor {
         Actor::Operator(operator) => Ok(operator),

@@ -1,4 +1,4 @@
-//! Authorize: an exchange's checks and decision, with nothing issued.
+//! Authorize: the checks and the decision of an exchange, without issuing a credential.
 
 use super::super::wire;
 use crate::authority::Authority;
@@ -11,7 +11,7 @@ use crate::policy::wanted::Wanted;
 use crate::refusal::{No, Refusal};
 use crate::trace;
 
-/// What would be exchanged for it. The token is a part of what is asked.
+/// The exchange that corresponds to an authorization request. The digest of the request covers the token.
 fn wanted(ask: pb::AuthorizeRequest) -> Result<Wanted, Refusal> {
     let shown = sha256(ask.token.as_bytes());
     let mut exchange = pb::ExchangeRequest {
@@ -24,7 +24,7 @@ fn wanted(ask: pb::AuthorizeRequest) -> Result<Wanted, Refusal> {
         authorization_details: ask.authorization_details,
         request_id: ask.request_id,
         wait_for_approval: ask.wait_for_approval,
-        // Nothing is issued that could be bound to another key than the one that calls.
+        // Nothing is issued, so no credential could be bound to any other key than the caller's.
         key_binding: Some(pb::KeyBinding { key: Some(pb::key_binding::Key::CallerSvid(pb::CallerSvid {})) }),
         ..pb::ExchangeRequest::default()
     };

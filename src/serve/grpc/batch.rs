@@ -1,4 +1,5 @@
-//! BatchExchange, answered as tonic's own code does, but for how it is read and its results are encoded.
+//! BatchExchange: served as tonic's generated code does, except that the request is decoded and its results are encoded by mayfly's own
+//! codec.
 
 use std::pin::Pin;
 

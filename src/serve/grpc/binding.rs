@@ -1,4 +1,4 @@
-//! Bindings, of UpstreamService.
+//! The binding rpcs of UpstreamService.
 
 use super::super::wire::{self, BindingPlace};
 use super::ask;
@@ -12,7 +12,7 @@ use crate::refusal::{No, Refusal};
 use crate::tasks::Actor;
 use crate::upstream::binding::Binding;
 
-/// Lists them, those that were taken away among them.
+/// Lists bindings, removed ones included.
 pub async fn list(authority: &Authority, actor: &Actor, ask: pb::ListBindingsRequest) -> Result<pb::ListBindingsResponse, No> {
     let sees = authority.scope::<admin::Observe>(ask::operator(actor)?)?;
     let (upstream, name) = (ask::filter("upstream", &ask.upstream)?, ask::filter("binding", &ask.binding)?);
@@ -36,14 +36,14 @@ pub async fn list(authority: &Authority, actor: &Actor, ask: pb::ListBindingsReq
     Ok(pb::ListBindingsResponse { bindings: shown.collect(), next_page_token })
 }
 
-/// Adds one, or puts another version in force.
+/// Adds a binding, or puts another version of it in effect.
 pub async fn set(authority: &Authority, actor: &Actor, ask: &pb::SetBindingRequest) -> Result<pb::SetBindingResponse, No> {
     let operator = ask::operator(actor)?;
     let given = ask.binding.as_ref().ok_or_else(|| Refusal::field("binding", "is missing: the binding"))?;
     let new = match wire::binding_from_pb(given) {
         Ok(new) => new,
         Err(no) => {
-            // Who may bind nothing is not told how it is done.
+            // An operator without the permission to manage upstreams is refused before the request's defects are explained.
             authority.scope::<admin::ManageUpstreams>(operator)?;
             return Err(no.into());
         }

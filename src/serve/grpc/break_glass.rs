@@ -1,4 +1,4 @@
-//! BreakGlassService: wide rights named in advance, by two people, looked at by a third.
+//! BreakGlassService: emergency rights that the policy set defines in advance, opened by two people and reviewed by a third.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::refusal::{No, Refusal};
 use crate::seq::TaskId;
 use crate::tasks::Actor;
 
-/// The service.
+/// The gRPC service.
 pub struct BreakGlasses(pub Arc<Authority>);
 
 impl BreakGlasses {
@@ -45,7 +45,7 @@ impl BreakGlasses {
         self.one(id).await
     }
 
-    /// As it stands; whoever asks was found to have to do with it.
+    /// The current state of a break-glass task; the caller has been found to take part in it.
     async fn one(&self, id: TaskId) -> Result<pb::BreakGlass, No> {
         let now = self.0.system.wall();
         let found = self.0.ledger.settled(|s| s.glasses.get(&id).map(|glass| wire::glass_to_pb(s, id, glass, now))).await?;
@@ -93,7 +93,7 @@ impl BreakGlasses {
     }
 }
 
-/// The task that a request names, for the audit of its refusal.
+/// The task that a request names, for the audit record of its refusal.
 fn joined(ask: &pb::OpenBreakGlassRequest) -> &str {
     match &ask.open {
         Some(pb::open_break_glass_request::Open::TaskId(id)) => id,

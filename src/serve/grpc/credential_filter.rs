@@ -1,4 +1,4 @@
-//! Which credentials somebody wants to see.
+//! The filter of credential lists and watches.
 
 use super::super::wire;
 use super::ask;
@@ -13,7 +13,7 @@ use crate::revocation::{Facts, Rules};
 use crate::seq::{Millis, Seq, TaskId};
 use crate::upstream::registry::Kind;
 
-/// A checked filter. All that was given must match.
+/// A checked filter. A credential must match all fields that were given.
 #[derive(Default)]
 pub struct Filter {
     caller: Option<String>,
@@ -23,11 +23,11 @@ pub struct Filter {
     kind: Option<u8>,
     state: Option<pb::CredentialState>,
     covered_by: Option<Rules>,
-    /// The environments that whoever asks may see. `None`: all, or the one that the filter names.
+    /// The environments that the operator may see. `None`: all, or the environment that the filter names.
     sees: Option<Scope<admin::Observe>>,
 }
 
-/// What a filter looks at first: cheap, and the same for memory and records.
+/// The attributes that are compared first: cheap to get, and the same for credentials in memory and in records.
 struct Outside<'a> {
     caller: &'a str,
     upstream: &'a str,
@@ -37,7 +37,7 @@ struct Outside<'a> {
 }
 
 impl Filter {
-    /// From a request.
+    /// Checks the filter of a request.
     pub fn of(filter: Option<&pb::CredentialFilter>) -> Result<Filter, Refusal> {
         let Some(f) = filter else { return Ok(Filter::default()) };
         let named = |field, value| Ok::<_, Refusal>(ask::filter(field, value)?.map(str::to_owned));
@@ -58,7 +58,7 @@ impl Filter {
             kind: wanted::kind("filter.kind", f.kind)?.map(|k| k.tag()),
             state,
             covered_by: covered_by.map(|target| {
-                // As if it were revoked after all that there is.
+                // As if the target were revoked after everything else: the rule covers every matching credential.
                 let mut rules = Rules::default();
                 let last = Seq::LAST;
                 rules.add(&target, Some(last), None, Millis(u64::MAX));
@@ -68,12 +68,12 @@ impl Filter {
         })
     }
 
-    /// Keeps to the environments that whoever asks may see.
+    /// Restricts the filter to the environments that the operator may see.
     pub fn keep_to(&mut self, sees: Option<Scope<admin::Observe>>) {
         self.sees = sees;
     }
 
-    /// The environment that it is restricted to.
+    /// The environment to which the filter is restricted.
     pub fn environment(&self) -> Option<&str> {
         self.environment.as_deref()
     }
@@ -92,7 +92,7 @@ impl Filter {
         self.covered_by.as_ref().is_none_or(|rules| rules.covers(facts).is_some())
     }
 
-    /// Whether a credential in memory fits, whatever its state.
+    /// Whether a credential in memory matches, regardless of its state.
     pub fn fits(&self, state: &State, live: &Live<'_>) -> bool {
         let Some(task) = state.tasks.at(live.task()) else { return false };
         let outside = Outside {
@@ -105,14 +105,14 @@ impl Filter {
         self.outside(&outside) && (self.covered_by.is_none() || self.covered(&state.facts(live, task)))
     }
 
-    /// Whether a person's login fits, whatever its state.
+    /// Whether a person's login matches, regardless of its state.
     pub fn fits_login(&self, login: &Login) -> bool {
         let (caller, environment) = (&*login.caller, &*login.environment);
         let outside = Outside { caller, upstream: "", environment, kind: Kind::X509.tag(), path: &[] };
         self.outside(&outside) && (self.covered_by.is_none() || self.covered(&login.facts()))
     }
 
-    /// Whether one fits that is known by its record, whatever its state.
+    /// Whether a credential known by its record matches, regardless of its state.
     pub fn fits_record(&self, issued: &Issued, revision: Seq, path: &[TaskId]) -> bool {
         let outside = Outside {
             caller: &issued.caller,
@@ -124,7 +124,7 @@ impl Filter {
         self.outside(&outside) && (self.covered_by.is_none() || self.covered(&facts_of_record(issued, revision, path)))
     }
 
-    /// Whether a list shows that state: what is good, unless another was asked for.
+    /// Whether a list includes credentials of this state: active and held ones, unless the filter names a state.
     pub fn lists(&self, state: pb::CredentialState) -> bool {
         match self.state {
             Some(wanted) => wanted == state,
@@ -132,7 +132,7 @@ impl Filter {
         }
     }
 
-    /// Whether a watcher is told of that state: of any, unless one was asked for.
+    /// Whether a watcher gets events of this state: of every state, unless the filter names one.
     pub fn tells(&self, state: i32) -> bool {
         self.state.is_none_or(|wanted| wanted as i32 == state)
     }

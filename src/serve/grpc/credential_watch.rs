@@ -1,7 +1,7 @@
-//! Issues and ends of credentials, as they become durable.
+//! WatchCredentials: streams the issuance and the end of credentials as the records become durable.
 //!
-//! A watcher that reads too slowly holds its own stream up, and nobody else: when the commits have run ahead of it by
-//! `limits::WATCH_LAG`, its stream ends with an error. It is asked whether it may watch at each commit.
+//! A watcher that reads slowly delays only its own stream: when the commits are ahead of it by `limits::WATCH_LAG`, the stream ends with an
+//! error. The watcher's permission is checked again at each commit.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -39,11 +39,11 @@ struct Watch {
     operator: Operator,
     filter: Filter,
     to: mpsc::Sender<Told>,
-    /// The newest record that was told of, or passed over.
+    /// The newest record that was sent or skipped.
     seen: Seq,
 }
 
-/// Whether the stream goes on.
+/// Whether the stream continues.
 type Goes = ControlFlow<Option<No>>;
 
 /// Begins to watch.
@@ -56,7 +56,7 @@ pub async fn begin(
     let mut filter = Filter::of(ask.filter.as_ref())?;
     filter.keep_to(authority.scope_of(&operator, filter.environment())?);
     let after = ask.resume_after.map(|seq| wire::seq("resume_after", seq)).transpose()?;
-    // Before the head is read: nothing falls between the two.
+    // Subscribe before reading the head, so that no record falls between the two.
     let commits = authority.commits.subscribe();
     let head = authority.ledger.durable();
     let missed = match after {
@@ -72,7 +72,7 @@ pub async fn begin(
     Ok(ReceiverStream::new(stream))
 }
 
-/// The records after a seq, in order. Refused with COMPACTED where they are too many, or no longer kept.
+/// The records after a sequence number, in order. Refused with COMPACTED if there are too many, or if they are no longer kept.
 async fn missed(authority: &Authority, after: Seq) -> Result<Vec<Past>, No> {
     let (mut records, recovered, reached) = authority
         .question(move |look| {
@@ -81,7 +81,7 @@ async fn missed(authority: &Authority, after: Seq) -> Result<Vec<Past>, No> {
                 if past.seq <= after || records.len() >= limits::WATCH_RESUME {
                     return ControlFlow::Break(());
                 }
-                // It ended all that was before it, and names none of it.
+                // This record ended all credentials before it, and names none of them.
                 if matches!(&past.record.event, Some(Event::GenerationBegun(e)) if e.generation > 1) {
                     recovered = true;
                     return ControlFlow::Break(());
@@ -154,7 +154,7 @@ impl Watch {
         }
     }
 
-    /// Whether the operator may still look, and at what: policy may have changed.
+    /// Checks again whether and where the operator may observe: policy may have changed.
     fn admitted(&mut self) -> Goes {
         match self.authority.scope_of(&self.operator, self.filter.environment()) {
             Ok(sees) => {
@@ -192,7 +192,7 @@ impl Watch {
         }
     }
 
-    /// Tells what one record did.
+    /// Sends the events of one record.
     async fn tell(&mut self, record: &Record, seq: Seq, at: Millis) -> Goes {
         if seq <= self.seen {
             return ControlFlow::Continue(());
@@ -238,7 +238,7 @@ impl Watch {
         }
     }
 
-    /// Goes through the live credentials, in pieces, and tells of those that the record hit.
+    /// Goes through the live credentials in pieces and sends those that the record affected.
     async fn changed(&self, seq: Seq, at: Millis, hit: impl Fn(&State, &Live<'_>, &Task) -> bool) -> Goes {
         let now = self.authority.system.wall();
         let mut place = 0;
@@ -246,7 +246,7 @@ impl Watch {
             let looked = self.authority.ledger.settled(|s| {
                 let end = s.credentials.places().min(place + limits::WATCH_WALK);
                 let live = (place..end).filter_map(|slot| s.credentials.at(slot));
-                // What was issued after it, it did not hit.
+                // The record did not affect credentials issued after it.
                 let live = live.filter(|l| l.seq() < seq && l.expires_at() > at && self.filter.fits(s, l));
                 let hit = live.filter(|l| s.tasks.at(l.task()).is_some_and(|task| hit(s, l, task)));
                 (hit.map(|l| wire::credential_to_pb(s, &l, now)).collect::<Vec<_>>(), s.credentials.places())

@@ -1,7 +1,9 @@
-//! What waits for a second person, before a call of the admin listener is served and after it was.
+//! Approvals of operators' calls on the admin listener: looks up the caller's approval before a call is served, and asks for an approval
+//! after the call was refused for lack of one.
 //!
-//! The request is read here, so that an approval can be for exactly it, and people can be shown it: as the contract describes its message, field
-//! by field. No service has to know of it; one that is new is asked for where policy wants an approval.
+//! The request is decoded here, so that an approval applies to exactly this request and approvers can read it field by field as the
+//! contract describes its message. The services do not know of this step; a new service takes part as soon as policy requires an approval
+//! for it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -30,10 +32,10 @@ use crate::refusal::{No, Refusal};
 
 const PACKAGE: &str = "mayfly.v1";
 
-/// Fields that say how a request is sent and not what it asks for: the same approval serves however it is sent.
+/// Fields that affect how a request is carried out and not what it asks for: the same approval is valid for any value of them.
 const SENT: [&str; 3] = ["request_id", "confirmation", "dry_run"];
 
-/// The messages of the contract by their full name, and the request of each call by its path.
+/// The messages of the contract by full name, and the request message of each rpc by path.
 struct Contract {
     messages: BTreeMap<String, DescriptorProto>,
     requests: BTreeMap<String, String>,
@@ -45,7 +47,7 @@ static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
     for file in set.file {
         let package = file.package().to_owned();
         for service in &file.service {
-            // Of a stream of requests there is no one request to approve.
+            // An rpc with a stream of requests has no single request to approve.
             for method in service.method.iter().filter(|m| package == PACKAGE && !m.client_streaming()) {
                 let path = format!("/{package}.{}/{}", service.name(), method.name());
                 contract.requests.insert(path, method.input_type().to_owned());
@@ -64,18 +66,18 @@ impl Contract {
     }
 }
 
-/// One field of a message, as it came.
+/// One field of an encoded message.
 struct Field<'a> {
     tag: u32,
     wire: WireType,
-    /// With what stands before it.
+    /// The field's bytes, with its key.
     whole: &'a [u8],
-    /// A number, or what is in a field of bytes.
+    /// The value of a number field, or the content of a length-delimited field.
     number: u64,
     bytes: &'a [u8],
 }
 
-/// The fields of a message in the order in which they came; `None` for what is no message.
+/// The fields of a message in the order in which they were encoded; `None` if the bytes are no message.
 fn fields(mut rest: &[u8]) -> Option<Vec<Field<'_>>> {
     let mut all = Vec::new();
     while rest.has_remaining() {
@@ -99,7 +101,8 @@ fn fields(mut rest: &[u8]) -> Option<Vec<Field<'_>>> {
     Some(all)
 }
 
-/// What of a request is approved: its bytes without how it is sent, its text for people, and whether it is a dry run.
+/// The parts of a request that an approval covers: its bytes without the `SENT` fields, its text for approvers, and whether it is a dry
+/// run.
 fn read(of: &str, request: &[u8]) -> Option<(Vec<u8>, String, bool)> {
     let message = CONTRACT.messages.get(of)?;
     let named = |field: &Field<'_>| {
@@ -123,10 +126,10 @@ fn read(of: &str, request: &[u8]) -> Option<(Vec<u8>, String, bool)> {
     Some((kept, text, dry_run))
 }
 
-/// Deepest message in a message that is written for people. None of the contract's requests nests as deep.
+/// Deepest nesting that is rendered for approvers. No request of the contract nests as deep.
 const DEEPEST: usize = 8;
 
-/// Writes a message for people: its fields by name.
+/// Renders a message for approvers: its fields by name.
 fn write(text: &mut String, of: &str, bytes: &[u8], depth: usize) {
     let (Some(message), Some(all)) = (CONTRACT.messages.get(of).filter(|_| depth < DEEPEST), fields(bytes)) else {
         return text.push_str(&data_encoding::HEXLOWER.encode(bytes));
@@ -155,13 +158,13 @@ fn write(text: &mut String, of: &str, bytes: &[u8], depth: usize) {
     }
 }
 
-/// `Service.Method` of a path.
+/// The `Service.Method` of a path.
 fn name_of(path: &str) -> Option<String> {
     let (service, method) = path.strip_prefix('/')?.strip_prefix(PACKAGE)?.strip_prefix('.')?.split_once('/')?;
     Some(format!("{service}.{method}"))
 }
 
-/// Serves a call of an operator: with its approval where one was given, and asking for one where it takes one.
+/// Serves a call of an operator: uses the approval that the request names, and asks for an approval if the call needs one.
 pub(super) async fn through<B, F, A>(authority: &Arc<Authority>, peer: &Peer, call: Request<B>, serve: F) -> Response<Body>
 where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
@@ -185,7 +188,7 @@ where
         return status(No::Refusal(no)).into_http();
     };
     let body = body.to_bytes();
-    // What is no request in one uncompressed frame is for the codec to refuse.
+    // A body that is not one request in one uncompressed frame is left to the codec, which refuses it.
     let request = body.get(FRAME..).filter(|_| body.first() == Some(&0));
     let Some(read) = request.and_then(|request| read(of, request)) else {
         return serve(Request::from_parts(parts, Body::new(Full::new(body)))).await;
@@ -213,7 +216,7 @@ where
     }
 }
 
-/// What stands before the message of a call: whether it is compressed, and its length.
+/// Length of the prefix of a gRPC message: a compression flag and four bytes of length.
 const FRAME: usize = 5;
 
 fn refused(no: No) -> Response<Body> {
@@ -221,7 +224,8 @@ fn refused(no: No) -> Response<Body> {
     no.into_http()
 }
 
-/// Whether an answer says that something has to be approved first. Others may fail for something else after it was noted.
+/// Whether an answer says that the call needs an approval first. Other answers may fail for another reason after the approval was asked
+/// for.
 fn wants_approval(answer: &Response<Body>) -> bool {
     let code = (crate::refusal::Reason::ApprovalNeeded.code() as i32).to_string();
     answer.headers().get("grpc-status").is_some_and(|status| status.as_bytes() == code.as_bytes())
@@ -260,7 +264,7 @@ mod tests {
         assert!(text.len() < limits::CALL_TEXT_BYTES + 64 && text.contains("bytes)"));
     }
 
-    /// A list that names a call that is no more would let the one that took its place wait in an incident.
+    /// A stale name in the list would make the rpc that replaced it wait for an approval during an incident.
     #[test]
     fn every_call_that_is_named_is_one_of_the_contract() {
         for rpc in Waits::named() {

@@ -1,4 +1,4 @@
-//! The answer of an exchange. It can be made of a [`credential::Issued`](crate::credential::Issued) only.
+//! The answer of an exchange. It can be made from a [`credential::Issued`](crate::credential::Issued) only.
 
 use super::super::wire::timestamp;
 use crate::credential::minted::About;
@@ -6,7 +6,7 @@ use crate::credential::{Answer, Issued, Novelty, Summary};
 use crate::pb::mayfly::v1 as pb;
 use crate::seq::Millis;
 
-/// What a caller is told.
+/// The answer to the caller.
 pub fn issued_to_pb(issued: Issued) -> pb::Issued {
     let (seq, Summary { credential, about }, answer) = issued.into_parts();
     pb::Issued {
@@ -17,7 +17,8 @@ pub fn issued_to_pb(issued: Issued) -> pb::Issued {
     }
 }
 
-/// The part of it that is the same for a series: all but the answer itself, its id and its seq.
+/// The part of the answer that is the same for all credentials of a batch: everything but the credential itself, its id and its sequence
+/// number.
 pub fn about_to_pb(about: &About) -> pb::Issued {
     let bound = i32::try_from(about.bound).ok().and_then(|n| pb::LifeBound::try_from(n).ok());
     let bound = bound.unwrap_or(pb::LifeBound::Unspecified);
@@ -44,7 +45,7 @@ pub fn about_to_pb(about: &About) -> pb::Issued {
     }
 }
 
-/// Which bound won, for people.
+/// The bound that determined the credential's life, in words.
 pub const fn words(bound: pb::LifeBound) -> &'static str {
     match bound {
         pb::LifeBound::Unspecified => "",

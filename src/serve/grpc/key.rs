@@ -1,4 +1,4 @@
-//! KeyService: the keys that sign.
+//! KeyService: manages the signing keys.
 
 use std::sync::Arc;
 
@@ -20,15 +20,15 @@ use crate::policy::{admin, wanted};
 use crate::refusal::{No, Refusal};
 use crate::tasks::Actor;
 
-/// The service.
+/// The gRPC service.
 pub struct Keys(pub Arc<Authority>);
 
-/// Keys of which there is one line, and not one for each environment.
+/// Purposes whose key serves all environments, instead of one key per environment.
 fn of_none(purpose: KeyPurpose) -> bool {
     matches!(purpose, KeyPurpose::Checkpoint | KeyPurpose::X509Ca)
 }
 
-/// A key that is to be made.
+/// A key to be created.
 struct Rotation {
     purpose: KeyPurpose,
     environment: String,
@@ -43,7 +43,7 @@ impl Keys {
         found.map(|(name, _)| name.to_owned()).ok_or_else(|| ask::not_found(format!("there is no issuer {issuer}")))
     }
 
-    /// The same environment, where there is one.
+    /// Checks that an environment exists.
     fn known(&self, environment: &str) -> Result<String, No> {
         match self.0.catalog.now().policy(environment) {
             Some(_) => Ok(environment.to_owned()),
@@ -51,7 +51,7 @@ impl Keys {
         }
     }
 
-    /// The issuer of an environment; none for what is of no environment.
+    /// The issuer of an environment; empty for keys that belong to no environment.
     fn issuer_of(&self, environment: &str) -> String {
         if environment.is_empty() { String::new() } else { self.0.decider.issuer_of(environment) }
     }
@@ -98,7 +98,7 @@ impl Keys {
             .0
             .ledger
             .settled(|s| {
-                // The newest first: what sorts last is what comes first.
+                // Newest keys first: the sort key decreases with the creation time.
                 let all = s.keys.iter().filter(|(_, k)| fits(k));
                 let all = all.map(|(id, k)| (format!("{:020}/{id}", u64::MAX - k.created_at.0), (id.clone(), k.clone())));
                 page.take(all.collect())
@@ -125,12 +125,12 @@ impl Keys {
             (Some(_), Some(_)) => {
                 return Err(No::Refusal(Refusal::field("environment", "is not that of the issuer; one of them is enough")));
             }
-            // One for all environments.
+            // One key for all environments.
             (None, None) if of_none(purpose) => String::new(),
             (None, None) => return Err(No::Refusal(Refusal::field("issuer", "is missing: name an issuer or an environment"))),
         };
         let ahead_ms = match &ask.publish_ahead {
-            // 0 means at once, and is no duration that anything else takes.
+            // 0 means at once here, although `duration` elsewhere refuses 0.
             Some(d) if d.seconds == 0 && d.nanos == 0 => Some(0),
             other => wanted::duration("publish_ahead", other.as_ref())?,
         };
@@ -145,7 +145,7 @@ impl Keys {
         let rotation = self.rotation(ask)?;
         let (operator, environment) = (ask::operator(actor)?, Some(&*rotation.environment).filter(|e| !e.is_empty()));
         let admitted = match rotation.purpose {
-            // Its key vouches for everybody of our own trust domain, and people sign in there.
+            // This key vouches for everybody in mayfly's own trust domain, including people who sign in.
             KeyPurpose::X509Ca => self.0.admit_two(operator, environment, "it makes a root of our own CA")?,
             _ => self.0.admit::<admin::ManageKeys>(operator, environment)?,
         };
@@ -159,7 +159,7 @@ impl Keys {
         Ok(pb::RotateKeyResponse { key: self.show(&key).await?, previous })
     }
 
-    /// A key that is to go, and the proof that the operator may have it go.
+    /// A key to be retired or compromised, and the proof that the operator may do so.
     fn going(
         &self,
         actor: &Actor,
@@ -169,7 +169,7 @@ impl Keys {
         let key = wanted::name("key_id", key)?;
         let environment = self.0.ledger.peek(|s| s.keys.get(key.as_str()).map(|k| k.environment.to_string()));
         let none = || ask::not_found(format!("there is no key {key}"));
-        // What is of no environment is asked of all.
+        // For a key that belongs to no environment, the operator needs the permission in all environments.
         let admitted = self.0.admit_to_found(ask::operator(actor)?, environment.as_deref())?.ok_or_else(none)?;
         let (reason, dry_run, confirmation) = ask;
         let going = Going { key, reason: ask::reason(reason)?, dry_run, confirm: ask::confirm(confirmation), named: None };
@@ -188,7 +188,7 @@ impl Keys {
         let (going, admitted) = self.going(actor, &ask.key_id, (&ask.reason, ask.dry_run, ask.confirmation.as_ref()))?;
         let going = Going { named: named(&ask.request_id, ask)?, ..going };
         let Gone { seq, hits, replacement } = self.0.compromise_key(&admitted, &going).await?;
-        // Its rule is durable; that its root leaves the bundle comes second, and again within the minute.
+        // The revocation rule is durable. Removing the root from the bundle comes second, and is retried within a minute.
         if let Err(error) = self.0.tend_own_bundle().await {
             tracing::error!(%error, "the bundle of our own trust domain could not follow a key that was compromised");
         }

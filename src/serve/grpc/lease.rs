@@ -1,4 +1,4 @@
-//! Leases of UpstreamService.
+//! The lease rpcs of UpstreamService.
 
 use super::super::wire;
 use super::ask;
@@ -12,7 +12,7 @@ use crate::seq::LeaseId;
 use crate::tasks::Actor;
 use crate::upstream::lease::{Listed, Standing};
 
-/// One page, in the order of the ids.
+/// One page of leases, in the order of their ids.
 pub async fn list(a: &Authority, actor: &Actor, ask: pb::ListLeasesRequest) -> Result<pb::ListLeasesResponse, No> {
     let upstream = ask::filter("upstream", &ask.upstream)?;
     let sees = a.scope::<admin::Observe>(ask::operator(actor)?)?;
@@ -59,14 +59,14 @@ pub async fn list(a: &Authority, actor: &Actor, ask: pb::ListLeasesRequest) -> R
     Ok(pb::ListLeasesResponse { leases, next_page_token: after.map_or_else(String::new, |id| id.to_string()) })
 }
 
-/// Has it tried at once.
+/// Has the deletion of a lease's credential tried at once.
 pub async fn retry(a: &Authority, actor: &Actor, ask: &pb::RetryLeaseRequest) -> Result<pb::RetryLeaseResponse, No> {
     let id = wanted::id("lease_id", &ask.lease_id)?;
     let listed = a.retry_lease(ask::operator(actor)?, id).await?;
     Ok(pb::RetryLeaseResponse { lease: Some(lease_to_pb(a, &Listed { next_in_ms: 0, ..listed })) })
 }
 
-/// Gives it up.
+/// Gives up deleting a lease's credential at its upstream.
 pub async fn abandon(a: &Authority, actor: &Actor, ask: &pb::AbandonLeaseRequest) -> Result<pb::AbandonLeaseResponse, No> {
     let id: LeaseId = wanted::id("lease_id", &ask.lease_id)?;
     let reason = ask::reason(&ask.reason)?;

@@ -1,8 +1,8 @@
-//! Single exchanges of one connection that came together are decided in one round, as those of a stream are: what they have in common is
-//! decided, encoded and written to the log once.
+//! Batching of single exchanges of one connection: exchanges that arrive at the same time are decided as one batch, as those of a stream
+//! are. Their common parts are decided, encoded and written to the log once.
 //!
-//! A call puts what it asks into its connection's line. The first one in it has the line served when whoever is ready has had its turn, which
-//! is at once where nobody is.
+//! A call puts its request into its connection's queue. The first call in the queue has the queue served after all tasks that are ready
+//! have run, which is at once if there are none.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::policy::wanted::Wanted;
 use crate::refusal::{Fault, No};
 use crate::trace::Traced;
 
-/// The line of one connection. Its bound is that of the connection's calls.
+/// The queue of one connection. The connection's limit of concurrent calls bounds it.
 pub(super) struct Line {
     authority: Arc<Authority>,
     caller: Caller,
@@ -37,11 +37,11 @@ struct Waiting {
     reply: oneshot::Sender<Said>,
 }
 
-/// What a call hears from its round.
+/// The outcome of a batch for one call.
 pub(super) enum Said {
-    /// The message that it is answered with.
+    /// The message that answers the call.
     Over(Result<Bytes, No>),
-    /// It takes its time, and holds up none of the others.
+    /// The exchange has to wait for something and is continued outside of the batch, so that it delays no other.
     Slow(Box<Wanted>),
 }
 
@@ -50,7 +50,7 @@ impl Line {
         Arc::new(Line { authority, caller, lately: Lately::default(), waiting: Mutex::default() })
     }
 
-    /// Puts one call into the line. Where its end is dropped before its round, nothing is asked of anybody.
+    /// Puts one call into the queue. If the returned receiver is dropped before the batch begins, the call is skipped.
     pub fn enter(self: &Arc<Line>, ask: Sent, taken: Taken, traced: Traced) -> oneshot::Receiver<Said> {
         let (reply, said) = oneshot::channel();
         let first = {
@@ -64,7 +64,7 @@ impl Line {
         said
     }
 
-    /// Answers one that takes its time.
+    /// Answers an exchange that has to wait.
     pub async fn slowly(self: Arc<Line>, want: Box<Wanted>) -> Result<Bytes, No> {
         let end = want.traced.clone().scope(self.authority.exchange(&self.caller, &want)).await;
         round::noted(&self.authority, &self.caller, Some(&want), end).map(answer_of)
@@ -74,7 +74,8 @@ impl Line {
         tokio::task::yield_now().await;
         let mut all = std::mem::take(&mut *self.waiting.lock());
         all.retain(|one| !one.reply.is_closed());
-        // Those of one task are made in series where they follow each other. They came at the same time: no order is lost.
+        // Group exchanges of the same task, since consecutive ones share their signing work. They arrived at the same time, so no order is
+        // lost.
         if !all.is_sorted_by_key(|one| one.ask.task()) {
             all.sort_by_key(|one| one.ask.task());
         }
@@ -105,10 +106,10 @@ impl Line {
         let mut answers = authority.answers(&mut round).await;
         let mut patterns = Patterns::default();
         for (reply, (asked, part)) in replies.into_iter().zip(wants.into_iter().zip(parts)) {
-            // They stand in one line, so one that is not ready is followed by none that is.
+            // The answers become ready in the order of the queue: if one is not ready, none after it is.
             let said = match (round::end((authority, &self.lately), part, &asked, &mut answers).await, asked) {
                 (Some(end), asked) => Said::Over(round::noted(authority, caller, asked.as_deref().ok(), end).map(|issued| {
-                    // What one has in common with nobody is not put aside.
+                    // The answer to a batch of one shares nothing, so it bypasses the pattern.
                     if count == 1 { answer_of(issued) } else { patterns.answer(issued) }
                 })),
                 (None, Ok(want)) => Said::Slow(want),

@@ -1,4 +1,4 @@
-//! Pages of a list: newest first, stable while things come and go.
+//! Pages of a list: newest first, stable while entries are added and removed.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +10,16 @@ use crate::pb::mayfly::v1 as pb;
 use crate::refusal::{No, Refusal};
 use crate::seq::Seq;
 
-/// One page that was asked for.
+/// A requested page.
 #[derive(Clone, Copy, Debug)]
 pub struct Page {
     size: usize,
-    /// Only what is older than this.
+    /// Only entries older than this one.
     before: Option<Seq>,
 }
 
 impl Page {
-    /// From a request's fields. The token is what the page before gave.
+    /// Parses the page fields of a request. The token is the one that the previous page returned.
     pub fn from(size: i32, token: &str) -> Result<Page, Refusal> {
         let size = match size {
             0 => limits::PAGE_DEFAULT,
@@ -34,12 +34,12 @@ impl Page {
         Ok(Page { size, before })
     }
 
-    /// How many fit.
+    /// The number of rows per page.
     pub(super) fn size(&self) -> usize {
         self.size
     }
 
-    /// The newest of `all` that fit, after the page before, and the next page's token. Each comes with a seq of its own.
+    /// The newest entries of `all` that match, after the previous page, and the next page's token. Each entry has a unique sequence number.
     pub fn newest<T>(&self, all: impl Iterator<Item = (Seq, T)>, mut fits: impl FnMut(&T) -> bool) -> (Vec<T>, String) {
         let mut found: Vec<(Seq, T)> = all.filter(|(seq, t)| self.before.is_none_or(|b| *seq < b) && fits(t)).collect();
         found.sort_by_key(|(seq, _)| std::cmp::Reverse(*seq));
@@ -50,7 +50,7 @@ impl Page {
     }
 }
 
-/// The newest that fit, found by going once through all of them in pieces: no more than a page of keys is held.
+/// The newest matching entries, found by going once through all entries in pieces: only the keys of one page are held in memory.
 pub struct Newest<K: Ord + Copy> {
     page: Page,
     found: BTreeSet<(Seq, K)>,
@@ -58,31 +58,31 @@ pub struct Newest<K: Ord + Copy> {
 }
 
 impl<K: Ord + Copy> Newest<K> {
-    /// Of this page.
+    /// Collects this page.
     pub fn of(page: Page) -> Newest<K> {
         Newest { page, found: BTreeSet::new(), total: 0 }
     }
 
-    /// One that fits.
+    /// Adds a matching entry.
     pub fn offer(&mut self, seq: Seq, key: K) {
         self.total += 1;
         if self.page.before.is_some_and(|before| seq >= before) {
             return;
         }
         self.found.insert((seq, key));
-        // One more than fits says whether there is another page.
+        // One entry beyond the page shows whether there is another page.
         if self.found.len() > self.page.size + 1 {
             self.found.pop_first();
         }
     }
 
-    /// How many fit in all.
+    /// The number of matching entries.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// The rows of the page, newest first, as many as its size and `limits::PAGE_BYTES` hold, and the next page's token. What `row` no longer
-    /// finds is left out.
+    /// The rows of the page, newest first, limited by the page size and `limits::PAGE_BYTES`, and the next page's token. Entries that `row`
+    /// no longer finds are left out.
     pub fn rows<M: Message>(&self, mut row: impl FnMut(K) -> Option<M>) -> (Vec<M>, String) {
         let mut all = self.found.iter().rev();
         let (mut rows, mut bytes, mut last) = (Vec::new(), 0, None);
@@ -90,7 +90,7 @@ impl<K: Ord + Copy> Newest<K> {
             if let Some(row) = row(*key) {
                 bytes += row.encoded_len();
                 if bytes > limits::PAGE_BYTES && !rows.is_empty() {
-                    // One that does not fit is the first of the next page.
+                    // The row that does not fit becomes the first of the next page.
                     return (rows, last.map_or_else(String::new, Seq::to_string));
                 }
                 rows.push(row);
@@ -102,8 +102,8 @@ impl<K: Ord + Copy> Newest<K> {
     }
 }
 
-/// A list by a request's page: made again with fewer rows where its rows would have more than `limits::PAGE_BYTES`. For lists that operators
-/// fill, which are nearly always small.
+/// Builds a list, and builds it again with fewer rows while its rows exceed `limits::PAGE_BYTES`. For lists that operators fill, which are
+/// nearly always small.
 pub async fn within_bytes<Q, A, F>(ask: &Q, list: impl Fn(Q) -> F) -> Result<A, No>
 where
     Q: Sized + PageSize,
@@ -111,14 +111,14 @@ where
     F: Future<Output = Result<A, No>>,
 {
     let mut answer = list(ask.clone()).await?;
-    // Each round has fewer rows; one row is a page whatever its size.
+    // Each iteration has fewer rows; one row is a page whatever its size.
     while let Some(fit) = fitting(&answer.sizes()) {
         answer = list(ask.of_size(fit)).await?;
     }
     Ok(answer)
 }
 
-/// As many rows as fit, of a list that has no pages.
+/// As many rows as fit into one answer, for a list that has no pages.
 pub fn fit<M: Message>(rows: impl Iterator<Item = M>) -> Vec<M> {
     let mut bytes = 0;
     let fits = rows.take_while(|row| {
@@ -128,7 +128,7 @@ pub fn fit<M: Message>(rows: impl Iterator<Item = M>) -> Vec<M> {
     fits.collect()
 }
 
-/// How many rows fit, where not all do.
+/// The number of rows that fit, or `None` if all fit.
 fn fitting(sizes: &[usize]) -> Option<i32> {
     let mut bytes = 0;
     let fit = sizes.iter().take_while(|size| {
@@ -139,15 +139,15 @@ fn fitting(sizes: &[usize]) -> Option<i32> {
     (fit < sizes.len()).then(|| i32::try_from(fit).unwrap_or(1))
 }
 
-/// A request for a page of so many rows.
+/// A request with a page size.
 pub trait PageSize: Clone {
-    /// The same with another size.
+    /// The same request with another page size.
     fn of_size(&self, size: i32) -> Self;
 }
 
 /// An answer that is a list.
 pub trait Rows {
-    /// Bytes of each row.
+    /// The encoded size of each row.
     fn sizes(&self) -> Vec<usize>;
 }
 
@@ -180,17 +180,17 @@ lists!(
     ListUpstreamsRequest -> ListUpstreamsResponse.upstreams,
 );
 
-/// One page of a list by name: what comes after the last name of the page before.
+/// One page of a list by name: the entries after the last name of the previous page.
 #[derive(Clone, Debug)]
 pub struct ByName {
     size: usize,
     after: Option<String>,
-    /// Names the request: a token is good for the same one only.
+    /// Digest of the request: a token is valid for the same request only.
     of: String,
 }
 
 impl ByName {
-    /// From a request and its fields for the page.
+    /// Parses the page fields of a request.
     pub fn of(size: i32, token: &str, request: &impl Paged) -> Result<ByName, Refusal> {
         let Page { size, .. } = Page::from(size, "")?;
         let (of, foreign) = (same_request(request), foreign_token);
@@ -206,7 +206,7 @@ impl ByName {
         Ok(ByName { size, after, of })
     }
 
-    /// The first of `all` by name, after the page before, and the next page's token.
+    /// The first entries of `all` by name, after the previous page, and the next page's token.
     pub fn take<T>(&self, mut all: Vec<(String, T)>) -> (Vec<T>, String) {
         all.retain(|(name, _)| self.after.as_ref().is_none_or(|after| name > after));
         all.sort_by(|a, b| a.0.cmp(&b.0));
@@ -218,19 +218,19 @@ impl ByName {
     }
 }
 
-/// What two requests have in common that differ in their fields for the page alone.
+/// A digest that is equal for two requests which differ in their page fields only.
 pub fn same_request(request: &impl Paged) -> String {
     data_encoding::HEXLOWER.encode(sha256(&request.bare()).get(..8).unwrap_or_default())
 }
 
-/// A token that was not given for this request.
+/// The refusal for a token that was issued for another request.
 pub fn foreign_token() -> Refusal {
     Refusal::field("page_token", "is not one that a page before of the same request gave")
 }
 
 /// A request for a page of a list.
 pub trait Paged {
-    /// What it asks for, without its fields for the page.
+    /// The encoded request without its page fields.
     fn bare(&self) -> Vec<u8>;
 }
 
@@ -303,7 +303,7 @@ mod tests {
         assert!(Page::from(-1, "").is_err() && Page::from(0, "x").is_err() && Page::from(1_000_000, "").is_err());
     }
 
-    /// A row of so many bytes or some more.
+    /// A row of at least `bytes` bytes.
     fn row(n: u64, bytes: usize) -> pb::HoldEvent {
         pb::HoldEvent { seq: n, task_id: "x".repeat(bytes) }
     }
@@ -315,7 +315,7 @@ mod tests {
         loop {
             let mut newest = Newest::of(Page::from(10, &token).unwrap());
             (1..=20).for_each(|n| newest.offer(Seq::from_u64(n).unwrap(), n));
-            // One is larger than a page, one is gone meanwhile.
+            // One row is larger than a page, and one entry was removed meanwhile.
             let of = |n| (n != 15).then(|| row(n, if n == 12 { 5 * limits::PAGE_BYTES } else { large }));
             let (rows, next) = newest.rows(of);
             assert!(rows.len() == 1 || rows.iter().map(Message::encoded_len).sum::<usize>() <= limits::PAGE_BYTES);

@@ -1,4 +1,4 @@
-//! PolicyService: the policies that decide.
+//! PolicyService: manages and explains policy sets.
 
 use std::sync::Arc;
 
@@ -23,10 +23,10 @@ use crate::replay::Replay;
 use crate::seq::Millis;
 use crate::tasks::Actor;
 
-/// The service.
+/// The gRPC service.
 pub struct Policies(pub Arc<Authority>);
 
-/// The mode that a field names.
+/// Whether the requested mode is audit.
 fn audit(mode: i32) -> Result<bool, Refusal> {
     match pb::PolicyMode::try_from(mode) {
         Ok(pb::PolicyMode::Unspecified | pb::PolicyMode::Enforce) => Ok(false),
@@ -39,7 +39,7 @@ fn source(file: &pb::PolicyFile) -> Result<Source, Refusal> {
     Ok(Source::new(wanted::name("set.files.name", &file.name)?, file.text.as_str()))
 }
 
-/// Where a set comes from.
+/// The source of a policy set.
 fn from(set: Option<&pb::PolicySource>) -> Result<Option<PolicyFrom>, Refusal> {
     use pb::policy_source::From;
     Ok(match set.and_then(|s| s.from.as_ref()) {
@@ -62,7 +62,7 @@ fn from(set: Option<&pb::PolicySource>) -> Result<Option<PolicyFrom>, Refusal> {
     })
 }
 
-/// A request that somebody thinks of.
+/// A hypothetical request, whose decision is to be explained.
 fn situation(given: Option<&pb::Situation>, now: Millis) -> Result<(Situation, Option<String>), Refusal> {
     let given = given.ok_or_else(|| Refusal::field("situation", "is missing: the request to explain"))?;
     let caller = SpiffeId::parse(&given.caller).map_err(|e| Refusal::field("situation.caller", e.to_string()))?;

@@ -1,4 +1,4 @@
-//! RevocationService: revoking, locks, rules, and who follows.
+//! RevocationService: revocations, locks, rules, and followers of the feed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,10 +28,10 @@ use crate::revoke::{BlastOf, Done, Hits, Locking, Revocation};
 use crate::seq::Seq;
 use crate::tasks::Actor;
 
-/// The service.
+/// The gRPC service.
 pub struct Revocations(pub Arc<Authority>);
 
-/// Names a lock among those of its record, the same for ever: a hash of what is locked.
+/// Identifies a lock among the locks of its record, permanently: a hash of the locked target.
 pub(super) fn lock_index(target: &Target) -> u32 {
     let [a, b, c, d, ..] = sha256(target.to_string().as_bytes());
     u32::from_be_bytes([a, b, c, d])
@@ -52,7 +52,7 @@ fn why(text: &str) -> Result<String, Refusal> {
 }
 
 impl Revocations {
-    /// What an operator may see; whoever may see nothing is noted for the audit.
+    /// The environments that an operator may observe; an operator who may observe none is noted for the audit.
     fn scope(&self, request: &Request<impl Sized>, rpc: &'static str) -> Result<(Actor, Scope<admin::Observe>), Status> {
         let operator = peer::operator(request)?;
         let actor = Actor::Operator(operator.clone());
@@ -60,14 +60,16 @@ impl Revocations {
         Ok((actor, scope))
     }
 
-    /// Whether a follower follows for an upstream of an environment that may be seen. One that names no upstream follows for all.
+    /// Whether a follower follows for an upstream of an environment that the operator may see. A follower that names no upstream follows
+    /// for all.
     fn sees_follower(&self, scope: &Scope<admin::Observe>, follower: &Follower) -> bool {
         let compiled = self.0.catalog.now();
         let of = |name: &String| compiled.upstream(name).is_some_and(|r| scope.has(&r.upstream.environment));
         scope.everywhere() || follower.upstreams.is_empty() || follower.upstreams.iter().any(of)
     }
 
-    /// The locks that the revocation at `seq` of these targets made. All else in force is not looked at: there may be very much of it.
+    /// The locks that the revocation at `seq` of these targets made. Only these targets are looked up, since there may be very many rules
+    /// in effect.
     async fn locks_of(&self, seq: Seq, targets: &[Target]) -> Result<Vec<pb::Lock>, No> {
         let mut locked: Vec<&Target> = targets.iter().filter(|t| t.sort().locks()).collect();
         if locked.is_empty() {
@@ -113,7 +115,7 @@ impl Revocations {
         })
     }
 
-    /// What a revocation would hit, and the locks that it would leave.
+    /// The credentials that a revocation would revoke, and the locks that it would set.
     async fn would_revoke(&self, operator: &Operator, ask: &pb::RevokeRequest) -> Result<pb::RevokeResponse, No> {
         self.0.scope::<admin::Observe>(operator)?;
         let targets = targets("targets", &ask.targets)?;
@@ -149,7 +151,7 @@ impl Revocations {
         let locks = if ask.issued_only { Vec::new() } else { self.locks_of(seq, &targets).await? };
         let mut hits = super::hits_to_pb(&found);
         hits.overlapping = targets.len() > 1;
-        // Everything is refused by us from its record on. What stands upstream is undone from now on.
+        // From this record on, mayfly refuses all of these credentials. Credentials at upstreams are deleted from now on.
         let reach = pb::Reach { refused: found.credentials, upstream_pending: found.elsewhere, ..Default::default() };
         let targets = hits_of_each(&targets, each);
         Ok(pb::RevokeResponse { seq: seq.as_u64(), targets, hits: Some(hits), locks, reach: Some(reach) })
@@ -199,7 +201,7 @@ impl Revocations {
         })
     }
 
-    /// The rules in force by seq, newest first: each with its targets.
+    /// The rules in effect by sequence number, newest first, each with its targets.
     async fn rules(&self, scope: &Scope<admin::Observe>) -> Result<Vec<(Seq, Vec<(Target, Entry)>)>, No> {
         let entries = self.0.ledger.settled(|s| s.rules.entries()).await?;
         let mut by_seq: BTreeMap<Seq, Vec<(Target, Entry)>> = Default::default();
@@ -216,13 +218,13 @@ impl Revocations {
     }
 }
 
-/// Whoever calls, an operator. What policy permits depends on what is asked for.
+/// The calling operator. The required permission depends on the request.
 fn operator(request: &Request<impl Sized>) -> Result<(Actor, Operator), Status> {
     let operator = peer::operator(request)?;
     Ok((Actor::Operator(operator.clone()), operator))
 }
 
-/// Whoever may revoke and not lock is told how to revoke without a lock.
+/// Tells an operator who may revoke but not lock how to revoke without a lock.
 fn without_locks(no: No) -> No {
     match no {
         No::Refusal(mut no) => {
@@ -404,7 +406,7 @@ impl RevocationService for Revocations {
             Ok(self.0.followers.wait(seq, Duration::from_millis(timeout), || self.0.system.wall()).await)
         };
         let (behind, known) = waited.await.map_err(status)?;
-        // Who follows is nothing that workloads know.
+        // Workloads get no information about other followers.
         let seen = behind.iter().filter(|f| scope.as_ref().is_some_and(|scope| self.sees_follower(scope, f)));
         Ok(Response::new(pb::WaitForRevocationResponse {
             applied: behind.is_empty() && known,
@@ -422,7 +424,7 @@ impl RevocationService for Revocations {
         let listed = within_bytes(request.get_ref(), |ask: pb::ListFollowersRequest| async move {
             let page = Page::from(ask.page_size, &ask.page_token)?;
             let all = self.0.followers.list(self.0.system.wall());
-            // Counted from the end, so that the numbers of those before stay when somebody joins.
+            // Numbered from the end, so that the numbers of existing followers stay when another one joins.
             let numbered = all.iter().enumerate().filter_map(|(n, f)| Some((Seq::from_u64(n as u64 + 1)?, f)));
             let (found, next_page_token) = page.newest(numbered, |f| self.sees_follower(scope, f));
             Ok::<_, No>(pb::ListFollowersResponse { followers: found.into_iter().map(follower_to_pb).collect(), next_page_token })

@@ -1,4 +1,4 @@
-//! What a caller asks for as it came: read at once, as nearly all of it is, or by prost.
+//! A caller's exchange request as received: decoded at once by the fast decoder, as nearly all requests are, or by prost.
 
 use std::sync::Arc;
 
@@ -17,18 +17,18 @@ use crate::protobuf::Fields;
 use crate::refusal::Refusal;
 use crate::seq::TaskId;
 
-/// One exchange. In a box: it is handed on half a dozen times before it is looked at.
+/// One exchange request. The variants are boxed: the value is moved several times before it is used.
 pub enum Sent {
-    /// Read already, and well formed.
+    /// Decoded by the fast decoder, and well formed.
     Plain(Box<Wanted>),
-    /// Not looked into but for its names: when it came there was no time for it.
+    /// Not decoded except for its names: the server was at capacity when the request arrived.
     Unread(Box<[u8]>),
-    /// All others.
+    /// Decoded by prost.
     Other(Box<pb::ExchangeRequest>),
 }
 
 impl Sent {
-    /// A message of its own. `None`: it is no exchange.
+    /// Decodes a message that is one exchange. `None`: the message is no exchange.
     pub fn read(message: &[u8]) -> Option<Sent> {
         match plain::read(message) {
             Some(want) => Some(Sent::Plain(Box::new(want))),
@@ -36,7 +36,7 @@ impl Sent {
         }
     }
 
-    /// The name of the request; empty for none.
+    /// The request id; empty if there is none.
     pub fn request_id(&self) -> &str {
         match self {
             Sent::Plain(want) => want.request_id.as_deref().unwrap_or_default(),
@@ -54,7 +54,7 @@ impl Sent {
         }
     }
 
-    /// The open task.
+    /// The open task that the request names.
     pub fn task(&self) -> Option<TaskId> {
         match self {
             Sent::Plain(want) => match want.task {
@@ -69,7 +69,7 @@ impl Sent {
         }
     }
 
-    /// What is wanted; of what is not well formed, the name of the request and why.
+    /// The checked request; if it is malformed, the request id and the refusal.
     pub fn want(self) -> Result<Box<Wanted>, Box<(String, Refusal)>> {
         match self {
             Sent::Plain(want) => Ok(want),
@@ -94,17 +94,17 @@ impl From<pb::ExchangeRequest> for Sent {
     }
 }
 
-/// Reads what prost reads. What a stream is answered with is encoded where it is made.
+/// Decodes what prost decodes. Answers of a stream are encoded where they are made.
 pub struct StreamCodec(pub Arc<Intake>);
 
-/// Reads what one stream asks.
+/// Decodes the requests of one stream.
 pub struct SentDecoder {
     reader: Reader,
     intake: Arc<Intake>,
 }
 
 impl SentDecoder {
-    /// What a `StreamExchangeRequest` asks for, where that can be read at once.
+    /// The exchange of a `StreamExchangeRequest`, if the fast decoder can read it.
     fn plain(&mut self, message: &[u8]) -> Option<Sent> {
         let exchange = exchange_of(message)?;
         if self.intake.is_full() && plain::names(exchange).is_some() {
@@ -114,7 +114,7 @@ impl SentDecoder {
     }
 }
 
-/// The only field of a `StreamExchangeRequest`.
+/// The content of the only field of a `StreamExchangeRequest`.
 fn exchange_of(message: &[u8]) -> Option<&[u8]> {
     const EXCHANGE: u8 = 1;
     let mut fields = Fields::of(message);
@@ -138,7 +138,7 @@ impl Codec for StreamCodec {
 }
 
 impl Decoder for SentDecoder {
-    /// `None`: it asks for nothing that this version knows.
+    /// `None`: the message has no field that this version knows.
     type Item = Option<Sent>;
     type Error = Status;
 
@@ -151,17 +151,17 @@ impl Decoder for SentDecoder {
     }
 }
 
-/// Several exchanges of one call.
+/// The exchanges of one BatchExchange call.
 #[derive(Default)]
 pub struct SentBatch {
-    /// Each.
+    /// The exchanges.
     pub exchanges: Vec<Sent>,
-    /// All of them are issued or none.
+    /// Whether either all of them are issued or none.
     pub all_or_nothing: bool,
 }
 
 impl SentBatch {
-    /// What a `BatchExchangeRequest` asks for, where it is plain. Its exchanges may be of any form.
+    /// Decodes a `BatchExchangeRequest` if the fast decoder can. Its exchanges may have any form.
     fn plain(message: &[u8]) -> Option<SentBatch> {
         const EXCHANGES: u8 = 1;
         const ALL_OR_NOTHING: u8 = 2;
@@ -170,7 +170,7 @@ impl SentBatch {
         loop {
             let exchange = match fields.delimited(EXCHANGES)? {
                 [] => break,
-                // It is refused, whatever they are.
+                // A batch that is too large is refused regardless of its content.
                 _ if exchanges.len() == limits::BATCH => return None,
                 exchange => exchange,
             };
@@ -191,7 +191,7 @@ impl From<pb::BatchExchangeRequest> for SentBatch {
     }
 }
 
-/// Reads what a batch asks.
+/// Decodes the request of a batch.
 #[derive(Default)]
 pub struct BatchDecoder;
 
@@ -207,7 +207,7 @@ impl Decoder for BatchDecoder {
     }
 }
 
-/// A message that is there in one piece. What cannot be read is still there.
+/// Decodes a message that is contiguous in the buffer. If `read` fails, the buffer is unchanged.
 fn at_once<T>(bytes: &mut DecodeBuf<'_>, read: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
     let length = bytes.remaining();
     let message = Some(bytes.chunk()).filter(|chunk| chunk.len() == length)?;
@@ -216,7 +216,7 @@ fn at_once<T>(bytes: &mut DecodeBuf<'_>, read: impl FnOnce(&[u8]) -> Option<T>) 
     Some(read)
 }
 
-/// In tonic's words, as which it is refused.
+/// Decodes with prost, and refuses with the same error text as tonic.
 fn by_prost<T: prost::Message + Default>(bytes: &mut DecodeBuf<'_>) -> Result<T, Status> {
     T::decode(bytes).map_err(|no| Status::internal(no.to_string()))
 }
@@ -257,7 +257,7 @@ mod tests {
                 (&*n.to_string(), "echo", Some(TaskId::from_bytes([n / 2; 16])))
             );
             assert_eq!(wants([sent]), wants([exchange.into()]));
-            // prost puts the second into the first.
+            // prost merges the second occurrence into the first.
             assert!(decoder.plain(&[&message[..], &message].concat()).is_none());
             assert!(decoder.plain(&message[..message.len() - 1]).is_none());
             assert!(decoder.plain(&message[2..]).is_none());
@@ -287,7 +287,7 @@ mod tests {
         );
         assert!(matches!(decoder.plain(&message(&unnamed)), Some(Sent::Plain(_))), "nothing could be answered to it");
         assert!(decoder.plain(&message(&inline)).is_none(), "as always");
-        // Cut in what nobody looked at.
+        // Truncated in the part that was not decoded.
         let cut = Sent::Unread([&ask(1, false).encode_to_vec()[..], &[0x0a, 9]].concat().into());
         let (request_id, no) = *cut.want().unwrap_err();
         assert_eq!((&*request_id, no.field), ("1", Some("exchange")));

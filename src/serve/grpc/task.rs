@@ -24,10 +24,10 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::seq::{Seq, TaskId};
 use crate::tasks::Actor;
 
-/// The service.
+/// The gRPC service.
 pub struct Tasks(pub Arc<Authority>);
 
-/// A task that was ended, by which record, and what ended with it.
+/// A task that was ended, the record that ended it, and what ended with it.
 type Ended = (pb::Task, Seq, Option<pb::Hits>);
 
 fn reason(text: &str) -> Result<String, Refusal> {
@@ -39,7 +39,7 @@ fn not_served(present: bool, field: &'static str) -> Result<(), Refusal> {
 }
 
 impl Tasks {
-    /// The task, if this actor may see it: whoever may act in it or steer it, and operators.
+    /// The task, if the actor may see it: callers that may act in it or steer it, and operators.
     async fn show(&self, actor: &Actor, id: TaskId) -> Result<pb::Task, No> {
         let now = self.0.system.wall();
         let found = self
@@ -67,7 +67,7 @@ impl Tasks {
     }
 }
 
-/// Workloads and people see the tasks in which they may act, and those under what they opened or what is theirs.
+/// Workloads and people see the tasks in which they may act, the tasks that they opened or own, and all tasks below these.
 fn sees(state: &crate::ledger::State, task: &Task, actor: &Actor) -> bool {
     match actor {
         Actor::Operator(_) => true,
@@ -85,7 +85,7 @@ impl TaskService for Tasks {
             not_served(ask.parent_credential.is_some(), "parent_credential")?;
             let terms = ask.terms.as_ref().ok_or_else(|| Refusal::field("terms", "is missing"))?;
             let terms = Terms::from_pb(terms)?;
-            // How long somebody waits is no part of what is asked for.
+            // The time to wait for an approval is not part of the request's identity.
             let named = named(&ask.request_id, &pb::OpenTaskRequest { wait_for_approval: None, ..ask.clone() })?;
             let wait_ms = wanted::wait_ms(ask.wait_for_approval.as_ref())?;
             let how = How { delegate: false, token: token.as_ref(), wait_ms };
@@ -294,7 +294,7 @@ impl Tasks {
         self.show(actor, id).await?;
         let page = Page::from(ask.page_size, &ask.page_token)?;
         let now = self.0.system.wall();
-        // Whoever only acts in it is told of what was issued to itself.
+        // A caller that may act in the task and not steer it sees only credentials issued to itself.
         let only = match actor {
             Actor::Workload(caller) if self.0.may_steer(actor, id).is_err() => Some(caller.id().as_str()),
             _ => None,
@@ -325,7 +325,7 @@ impl Tasks {
     }
 }
 
-/// States to list; one that this version does not know is no state.
+/// The requested states; a state that this version does not know is refused.
 fn states(asked: &[i32]) -> Result<Vec<pb::TaskState>, Refusal> {
     if asked.len() > 8 {
         return Err(Refusal::field("states", format!("{} of them, at most 8", asked.len())));
@@ -334,7 +334,7 @@ fn states(asked: &[i32]) -> Result<Vec<pb::TaskState>, Refusal> {
     asked.iter().map(|n| known(n).ok_or_else(|| Refusal::field("states", format!("{n} is no state of a task")))).collect()
 }
 
-/// Looks at every place of a table, a bounded number under one lock: the writer goes on in between.
+/// Examines every slot of a table, a bounded number per lock, so that the writer can continue in between.
 async fn pieces(authority: &Authority, places: impl Fn(&State) -> u32, mut look: impl FnMut(&State, u32)) -> Result<(), No> {
     let mut at = 0;
     loop {

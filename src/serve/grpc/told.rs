@@ -1,6 +1,6 @@
-//! Answers of a stream and of a batch: what those of one series have in common is encoded once.
+//! Fast encoding of the answers of a stream and of a batch: the fields that consecutive answers share are encoded once.
 //!
-//! The bytes are those that prost writes for the whole message: a test holds that.
+//! The bytes are identical to those that prost writes for the whole message; a test verifies this.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::pb::mayfly::v1 as pb;
 use crate::protobuf::{begin, delimited, delimited_len, message_len, number, number_len};
 use crate::refusal::No;
 
-// Tags of the messages in the protos, which are frozen.
+// Field numbers of the messages in the protos, which are frozen.
 const REQUEST_ID: u32 = 1;
 const ISSUED: u32 = 2;
 const RESULTS: u32 = 1;
@@ -30,18 +30,18 @@ const TOKEN: u32 = 1;
 const CREDENTIAL_ID: u32 = 2;
 const SEQ: u32 = 10;
 
-/// The length of what stands before a message.
+/// Length of the prefix of a gRPC message.
 pub(super) const PREFIX: usize = 5;
 
-/// What the bearer tokens of a series are answered with, in pieces of bytes.
+/// The encoded fields that consecutive answers with a bearer token share.
 pub struct Pattern {
     about: Arc<About>,
     header: Cow<'static, str>,
     scheme: Cow<'static, str>,
     base_url: Arc<str>,
-    /// All of the bearer token but itself.
+    /// The fields of the bearer token without the token itself.
     bearer: Vec<u8>,
-    /// Fields 3 to 9 of the answer, and from 11 on.
+    /// Fields 3 to 9 of the answer, and the fields from 11 on.
     before_seq: Vec<u8>,
     after_seq: Vec<u8>,
 }
@@ -86,7 +86,7 @@ impl Pattern {
         })
     }
 
-    /// What is said in the same place is the same.
+    /// Whether the answer shares the pattern's fields. The larger parts are compared by pointer.
     fn fits(&self, issued: &Issued) -> bool {
         let Answer::Bearer { header, scheme, base_url, .. } = issued.answer() else { return false };
         Arc::ptr_eq(&self.about, &issued.summary().about)
@@ -97,24 +97,24 @@ impl Pattern {
 
 /// One result of a batch.
 pub enum ToldResult {
-    /// As it is.
+    /// A result that is encoded by prost.
     Whole(Box<pb::ExchangeResult>),
-    /// Of a series.
+    /// A result that shares a pattern.
     One(One),
 }
 
-/// What is one answer's own.
+/// The parts that belong to one answer alone.
 pub struct One {
     pattern: Arc<Pattern>,
     issued: Issued,
 }
 
-/// The pattern of what was answered last.
+/// The pattern of the most recent answer.
 #[derive(Default)]
 pub struct Patterns(Option<Arc<Pattern>>);
 
 impl Patterns {
-    /// The message of a stream that answers a request which was granted, at the end of those before it.
+    /// Appends the stream message that answers a granted request.
     pub fn tell(&mut self, request_id: &str, issued: Issued, out: &mut Vec<u8>) {
         match self.one(issued) {
             Ok(one) => {
@@ -125,7 +125,7 @@ impl Patterns {
         }
     }
 
-    /// The result of one of a batch that was granted.
+    /// The result of a granted exchange of a batch.
     pub fn result(&mut self, issued: Issued) -> ToldResult {
         match self.one(issued) {
             Ok(one) => ToldResult::One(one),
@@ -133,7 +133,7 @@ impl Patterns {
         }
     }
 
-    /// The message that answers a call of its own.
+    /// The message that answers a unary call.
     pub fn answer(&mut self, issued: Issued) -> Bytes {
         match self.one(issued) {
             Ok(one) => {
@@ -147,7 +147,7 @@ impl Patterns {
         }
     }
 
-    /// What is no bearer token comes back.
+    /// Returns the answer unchanged if it is no bearer token.
     fn one(&mut self, issued: Issued) -> Result<One, Box<Issued>> {
         if !self.0.as_ref().is_some_and(|pattern| pattern.fits(&issued)) {
             self.0 = Pattern::of(&issued).map(Arc::new);
@@ -159,24 +159,24 @@ impl Patterns {
     }
 }
 
-/// The message that answers a call of its own, of one that has nothing in common with others.
+/// The message that answers a unary call which shares nothing with other calls.
 pub fn answer_of(issued: Issued) -> Bytes {
     let mut message = Vec::new();
     prefixed(&pb::ExchangeResponse { issued: Some(issued_to_pb(issued)) }, &mut message);
     message.into()
 }
 
-/// A refusal that answers some of a stream: what it says is encoded once.
+/// A refusal that answers several requests of a stream: its content is encoded once.
 pub struct Alike(Vec<u8>);
 
 impl Alike {
-    /// Of this refusal.
+    /// Encodes this refusal.
     pub fn new(no: No) -> Alike {
         let result = Some(pb::stream_exchange_response::Result::Problem(problem(no)));
         Alike(pb::StreamExchangeResponse { request_id: String::new(), result }.encode_to_vec())
     }
 
-    /// The message that answers a request with it, at the end of those before it.
+    /// Appends the stream message that refuses a request.
     pub fn tell(&self, request_id: &str, out: &mut Vec<u8>) {
         prefix(delimited_len(REQUEST_ID, request_id.as_bytes()) + self.0.len(), out);
         delimited(REQUEST_ID, request_id.as_bytes(), out);
@@ -184,14 +184,14 @@ impl Alike {
     }
 }
 
-/// What stands before a message of so many bytes: a flag and four bytes of length (gRPC over HTTP/2, "Length-Prefixed-Message").
+/// Writes the prefix of a message with this many bytes: a flag and four bytes of length (gRPC over HTTP/2, "Length-Prefixed-Message").
 fn prefix(length: usize, out: &mut Vec<u8>) {
     out.reserve(PREFIX + length);
     out.push(0);
     out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
 }
 
-/// A message with what stands before it.
+/// Appends a message with its prefix.
 pub fn prefixed(message: &impl Message, out: &mut Vec<u8>) {
     prefix(message.encoded_len(), out);
     message.encode_raw(out);
@@ -207,7 +207,7 @@ fn whole(request_id: String, issued: Issued) -> pb::StreamExchangeResponse {
 }
 
 impl ToldResult {
-    /// The message.
+    /// The protobuf message.
     pub fn into_pb(self) -> pb::ExchangeResult {
         match self {
             ToldResult::Whole(whole) => *whole,
@@ -235,7 +235,7 @@ impl ToldResult {
 }
 
 impl One {
-    /// Nothing else has a pattern.
+    /// The token of the answer; only answers with a bearer token have a pattern.
     fn token(&self) -> Option<&Token> {
         match self.issued.answer() {
             Answer::Bearer { token, .. } => Some(token),
@@ -280,11 +280,11 @@ impl One {
     }
 }
 
-/// Reads a batch, and writes its results.
+/// Decodes a batch request, and encodes its results.
 #[derive(Default)]
 pub struct BatchCodec;
 
-/// Writes [`ToldResult`]s.
+/// Encodes [`ToldResult`]s.
 pub struct BatchEncoder;
 
 impl Codec for BatchCodec {
@@ -347,7 +347,7 @@ mod tests {
         let status = Allocator::new(Seq::from_u64(5).unwrap(), &[9; 32]);
         for parts in [plain(1, T0, log.state.head), plain(2, T0, log.state.head), full(T0, log.state.head)] {
             for request_id in ["", "r", "a longer name \u{e9}"] {
-                // A token differs from the next one in its signature: of one, its parts are told twice.
+                // Signing twice would give different signatures: the parts of one signed token are used for both answers.
                 let id = CredentialId::from_bytes([7; 16]);
                 let minted = mint_local(grant(parts.clone()), id, 1, &ring, &status, T0).ok().unwrap();
                 let (seq, summary, answer) = minted.reveal(Receipt::of_test(id)).unwrap().into_parts();

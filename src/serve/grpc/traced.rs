@@ -1,4 +1,4 @@
-//! What a call says of its trace, and how it ended: between HTTP's headers and [`crate::trace`].
+//! Connects a call's HTTP headers and its outcome to [`crate::trace`].
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::trace::{Traced, Tracer};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Its value, where there is exactly one (W3C Trace Context, section 3.2.1): of several nobody knows which was meant.
+/// The value of `traceparent` if there is exactly one (W3C Trace Context, section 3.2.1): with several, the intended one is unknown.
 fn traceparent(headers: &HeaderMap) -> Option<&[u8]> {
     let mut all = headers.get_all(&TRACEPARENT).iter();
     let one = all.next()?;
     all.next().is_none().then(|| one.as_bytes())
 }
 
-/// A call that was read.
+/// Begins the trace of a call that was read.
 pub(super) fn begun<B>(tracer: &Arc<Tracer>, peer: &Peer, call: &Request<B>, read: Stopwatch) -> Traced {
     let (parent, path) = (traceparent(call.headers()), call.uri().path());
     let traced = if path == stream::PATH { tracer.stream(parent, stream::PATH, read) } else { tracer.call(parent, path, read) };
@@ -28,7 +28,7 @@ pub(super) fn begun<B>(tracer: &Arc<Tracer>, peer: &Peer, call: &Request<B>, rea
     traced
 }
 
-/// Who calls: by the SPIFFE ID that was verified, or by the uid.
+/// The caller's name: the verified SPIFFE ID, or the uid.
 pub(super) fn of(peer: &Peer) -> String {
     match peer {
         Peer::Workload(caller) | Peer::Admin(caller) => caller.id().as_str().to_owned(),
@@ -36,8 +36,8 @@ pub(super) fn of(peer: &Peer) -> String {
     }
 }
 
-/// How a call ended whose answer begins with these headers. A stream of exchanges ends by itself, unless it never began; other streams are
-/// over for us when they have begun.
+/// Ends the trace of a call whose answer begins with these headers. A stream of exchanges ends its trace itself, unless the stream never
+/// began; the trace of any other stream ends when the stream has begun.
 pub fn over(traced: &Traced, path: &str, headers: &HeaderMap) {
     if !traced.is_live() {
         return;
@@ -49,7 +49,7 @@ pub fn over(traced: &Traced, path: &str, headers: &HeaderMap) {
     }
 }
 
-/// It ended with this status.
+/// Ends the trace with this status.
 pub(super) fn ended(traced: &Traced, status: &Status) {
     if traced.is_live() {
         let info = status.get_details_error_info();

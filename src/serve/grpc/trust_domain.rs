@@ -1,4 +1,4 @@
-//! TrustDomainService: which roots vouch for whom.
+//! TrustDomainService: trust domains and their bundles.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::seq::Seq;
 use crate::tasks::{Actor, Named};
 use crate::trust::{Change, Changed, Proposal};
 
-/// The service.
+/// The gRPC service.
 pub struct TrustDomains(pub Arc<Authority>);
 
 fn domain(name: &str) -> Result<TrustDomain, Refusal> {
@@ -36,7 +36,7 @@ impl TrustDomains {
         self.0.ledger.settled(|s| s.bundles.get(name).cloned()).await
     }
 
-    /// The domain as it stands, or as a dry run found that it would be.
+    /// The trust domain in its current state, or in the state that a dry run computed.
     async fn show(&self, domain: &TrustDomain, changed: &Changed) -> Result<Option<pb::TrustDomain>, No> {
         let state = match &changed.would_be {
             Some(state) => Some(state.clone()),
@@ -62,10 +62,10 @@ impl TrustDomains {
         let none = || ask::not_found(format!("there is no trust domain {domain} that you may see"));
         let mut counts = false;
         match actor {
-            // What a root vouches for is of every environment, and so are the numbers.
+            // The numbers count credentials of every environment, so only an operator who may observe all of them gets the numbers.
             Actor::Operator(operator) => counts = self.0.scope::<admin::Observe>(operator)?.everywhere(),
             Actor::Workload(caller) => {
-                // Its own, and that of mayfly's certificate, by which it knows the server.
+                // A workload may see its own trust domain, and that of mayfly's certificate, by which it verifies the server.
                 let own = self.0.own.get().map(|own| own.trust_domain());
                 if caller.id().trust_domain() != domain.as_str() && own.as_ref() != Some(&domain) {
                     return Err(none());
@@ -84,7 +84,7 @@ impl TrustDomains {
         Ok(pb::GetBundleResponse { trust_domain: Some(shown), spiffe_jwks })
     }
 
-    /// What was issued to SVIDs that each root vouches for.
+    /// Counts the credentials that were issued to SVIDs of each root.
     async fn count(&self, shown: &mut pb::TrustDomain) -> Result<(), No> {
         if shown.trust_anchors.len() > limits::TARGETS {
             return Ok(());
@@ -107,7 +107,7 @@ impl TrustDomains {
         };
         let (domain, operator) = (domain.clone(), Some(operator.clone()));
         let How { reason, dry_run, confirm, named } = how;
-        // It is admitted there, alone or with another operator.
+        // `change_bundle` checks the permission, alone or with a second operator.
         self.0.change_bundle(&Change { domain, proposal, author, reason, confirm, dry_run, named, operator }).await
     }
 
@@ -186,7 +186,7 @@ fn said(reason: &str) -> Result<String, Refusal> {
     wanted::text("reason", reason, limits::PURPOSE_BYTES)
 }
 
-/// How an operator changes a bundle.
+/// The conditions of an operator's change of a bundle.
 struct How {
     reason: String,
     dry_run: bool,
@@ -200,7 +200,7 @@ impl Default for How {
     }
 }
 
-/// The seq of the rule that a change made; 0 where it made none.
+/// The sequence number of the revocation rule that a change made; 0 if it made none.
 fn rule(changed: &Changed) -> u64 {
     changed.seq.filter(|_| changed.narrowed).map_or(0, Seq::as_u64)
 }

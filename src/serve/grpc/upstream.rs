@@ -1,4 +1,4 @@
-//! UpstreamService: the registry, and what stands at upstreams.
+//! UpstreamService: the registry, and leases of credentials at upstreams.
 
 use std::sync::Arc;
 
@@ -22,12 +22,12 @@ use crate::registrations::{Leaving, Standing};
 use crate::tasks::Actor;
 use crate::upstream::registry::Upstream;
 
-/// The service.
+/// The gRPC service.
 pub struct Upstreams(pub Arc<Authority>);
 
-/// The environments whose upstreams somebody may look at.
+/// The environments whose upstreams an actor may see.
 struct Sees {
-    /// `None`: all, as far as `only` does not say otherwise.
+    /// `None`: all environments, unless `only` restricts them.
     scope: Option<Scope<admin::Observe>>,
     only: Option<String>,
 }
@@ -39,7 +39,8 @@ impl Sees {
 }
 
 impl Upstreams {
-    /// The environments that whoever calls may look at: a workload's own; of those that an operator may see, the one that was asked for.
+    /// The environments that the caller may see: a workload's own; for an operator, the requested one of those that the operator may
+    /// observe.
     fn environments(&self, actor: &Actor, asked: Option<&str>) -> Result<Sees, No> {
         match actor {
             Actor::Operator(operator) => {
@@ -64,7 +65,7 @@ impl Upstreams {
         let found = self.0.ledger.settled(|s| s.upstreams.get(name.as_str()).cloned()).await?;
         let found = found.map(|version| registered(&version).map(|u| (u, version))).transpose()?;
         let environment = found.as_ref().map(|(u, _)| u.environment.clone());
-        // Whoever may look nowhere is refused before it is said whether there is one.
+        // A caller that may see no environment is refused before the answer reveals whether the upstream exists.
         let may_see = self.environments(actor, environment.as_deref().filter(|_| matches!(actor, Actor::Operator(_))))?;
         let (upstream, version) = found.ok_or_else(none)?;
         if !may_see.has(&upstream.environment) {
@@ -100,7 +101,7 @@ impl Upstreams {
         Ok(pb::ListUpstreamsResponse { upstreams, next_page_token })
     }
 
-    /// How the registry is used, where it is an operator who asks.
+    /// The usage of the registry, if an operator asks.
     async fn inventory(&self, actor: &Actor) -> Result<Option<Inventory>, No> {
         match actor {
             Actor::Workload(_) => Ok(None),
@@ -113,7 +114,7 @@ impl Upstreams {
         Ok(self.with_findings(upstream, version, inventory.as_ref()))
     }
 
-    /// A registration, and to operators what an auditor would ask about it.
+    /// A registration; for operators with findings for an auditor.
     fn with_findings(&self, upstream: &Upstream, version: &Version, inventory: Option<&Inventory>) -> pb::Upstream {
         let shown = wire::upstream_to_pb(upstream, version);
         let Some(inventory) = inventory else { return shown };
@@ -134,7 +135,7 @@ impl Upstreams {
         let new = match wire::upstream_from_pb(given) {
             Ok(new) => new,
             Err(no) => {
-                // Who may register nothing is not told how it is done.
+                // An operator without the permission to manage upstreams is refused before the request's defects are explained.
                 self.0.scope::<admin::ManageUpstreams>(operator)?;
                 return Err(no.into());
             }
@@ -198,7 +199,7 @@ impl Upstreams {
         Ok(pb::ReturnOwnerResponse { seq: seq.as_u64(), upstreams })
     }
 
-    /// The registration as it was read already, where that is this version.
+    /// The compiled registration from the catalog, if it is of this version.
     fn compiled(&self, name: &str, version: &Version) -> Option<Arc<Upstream>> {
         let compiled = self.0.catalog.now();
         compiled.upstream(name).filter(|r| r.version == version.version).map(|r| r.upstream.clone())

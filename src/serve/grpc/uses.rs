@@ -1,4 +1,4 @@
-//! What servers of upstreams tell of uses.
+//! ReportUses: use reports of the servers behind upstreams.
 
 use super::super::status::problem;
 use super::super::wire;
@@ -10,7 +10,7 @@ use crate::policy::wanted;
 use crate::refusal::{No, Refusal};
 use crate::uses::Use;
 
-/// One use, checked in its form.
+/// One use, with its form checked.
 fn used(given: &pb::Use) -> Result<Use, Refusal> {
     let outcome = match given.outcome() {
         pb::UseOutcome::Accepted => "accepted",

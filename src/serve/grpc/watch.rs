@@ -1,4 +1,4 @@
-//! One stream of the feed: a snapshot or what was missed, then what comes, with heartbeats between.
+//! One stream of the revocation feed: first a snapshot or the missed events, then live events, with heartbeats in between.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -32,22 +32,22 @@ use crate::revocation::event::{FeedEvent, snapshot_of};
 use crate::seq::Seq;
 use crate::tasks::Actor;
 
-/// What a follower reads.
+/// The stream of feed messages to a follower.
 pub type Events = Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::WatchRevocationsResponse, Status>> + Send>>;
 
 /// Rules in one part of a snapshot: some 200 KB.
 const PART: usize = 1_000;
 
-/// Who follows: a server of the upstreams that it names, or an operator.
+/// The kind of follower: a server of the upstreams that it names, or an operator.
 pub enum Follows {
-    /// On the workload listener.
+    /// A workload on the workload listener.
     Server(Caller),
-    /// On the admin listener, or by the socket.
+    /// An operator on the admin listener or the socket.
     Operator(Operator),
 }
 
 impl Follows {
-    /// Whoever calls, let in.
+    /// The admitted caller.
     pub fn of<T>(authority: &Authority, request: &Request<T>, rpc: &'static str) -> Result<Follows, Status> {
         Ok(match ask::actor(authority, request, rpc)? {
             Actor::Workload(caller) => Follows::Server(caller),
@@ -55,7 +55,7 @@ impl Follows {
         })
     }
 
-    /// As the list of followers names it.
+    /// The follower's identity in the list of followers.
     pub fn who(&self) -> Who {
         match self {
             Follows::Server(caller) | Follows::Operator(Operator::Svid(caller)) => Who::of(caller),
@@ -63,14 +63,15 @@ impl Follows {
         }
     }
 
-    /// Whether it may follow, now: asked when it begins, and again at each event and heartbeat. Whoever is shut out by a rule is told of that
-    /// one first: what it covers is refused at once then, and not when the feed has grown old. `told`: up to where it was.
+    /// Whether the follower may follow now: checked when the stream begins, and again at each event and heartbeat. A follower that a rule
+    /// locks out is sent that rule first, so that it refuses the covered credentials at once instead of when its feed has expired. `told`:
+    /// the sequence number up to which events were sent.
     fn may(&self, authority: &Authority, upstreams: &[String], told: Seq) -> Result<(), No> {
         let caller = match self {
             Follows::Operator(operator) => {
                 let compiled = authority.catalog.now();
                 let of = |name: &String| compiled.upstream(name).map(|r| r.upstream.environment.clone());
-                // An operator follows like a server of the upstreams that it names; without any, for every environment.
+                // An operator follows like a server of the upstreams that the request names; if it names none, for every environment.
                 let environments = match upstreams.iter().map(of).collect::<Option<_>>() {
                     Some(environments) if !upstreams.is_empty() => Environments::Of(environments),
                     _ => Environments::Every,
@@ -121,8 +122,8 @@ pub async fn start(authority: Arc<Authority>, follows: Follows, ask: pb::WatchRe
     Ok(Box::pin(ReceiverStream::new(stream)))
 }
 
-/// Refuses a follower that has seen more than this server has, or another history: the server went back behind it. `true` where what it has
-/// seen was found in the ledger, so that it is known to have applied what it says.
+/// Refuses a follower that has seen more than this server has, or another history: the server was reset to an older state. Returns `true`
+/// if the head that the follower has seen was found in the ledger, which confirms the position that the follower claims.
 async fn went_on(
     authority: &Arc<Authority>,
     who: &Who,
@@ -140,7 +141,7 @@ async fn went_on(
     if let Some(newest) = newest.filter(|newest| *newest > head) {
         return Err(back(newest, format!("this follower has seen seq {newest}, and this server stands at {head}")));
     }
-    // What was seen of an earlier generation is compared with nothing: the one of now began by revoking whatever was issued before.
+    // A head of an earlier generation is not compared: the current generation began by revoking everything issued before.
     let (Some(seen), Some(at)) = (seen, at.filter(|at| at.generation() == head.generation())) else {
         return match resume.filter(|after| after.generation() == head.generation() && authority.followers.is_beyond(who, name)) {
             Some(after) => Err(back(after, format!("this follower has seen another history up to seq {after}"))),
@@ -179,11 +180,11 @@ struct One {
     registered: Registered,
     out: mpsc::Sender<Result<pb::WatchRevocationsResponse, Status>>,
     live: broadcast::Receiver<Arc<Sent>>,
-    /// The seq of the newest event that was sent.
+    /// The sequence number of the newest event that was sent.
     last: Seq,
 }
 
-/// Why a stream ended: with something to say, or because nobody listens any more.
+/// Why a stream ended: with a refusal to send, or because the follower disconnected.
 type End = Option<No>;
 
 impl One {
@@ -204,7 +205,7 @@ impl One {
         loop {
             tokio::select! {
                 () = &mut ends => {
-                    // What was acknowledged until now is told.
+                    // Before the stream ends, send the events of all changes that were acknowledged until now.
                     self.told_so_far().await?;
                     return Err(Some(No::Refusal(stopping())));
                 }
@@ -220,7 +221,8 @@ impl One {
     }
 
     async fn send(&mut self, seq: Seq, previous: Seq, event: Event) -> Result<(), End> {
-        // Noted before it is sent: an acknowledgement may be faster than we are. A snapshot was sent with its last part.
+        // Recorded before sending, since the follower's acknowledgement may arrive before `send` returns. A snapshot counts as sent with
+        // its last part.
         let whole = !matches!(&event, Event::Snapshot(part) if !part.last);
         let sent = if whole { seq } else { Seq::ZERO };
         let message = pb::WatchRevocationsResponse { seq: seq.as_u64(), previous_seq: previous.as_u64(), event: Some(event) };
@@ -264,7 +266,7 @@ impl One {
 
     async fn event(&mut self, sent: &Sent) -> Result<(), End> {
         let seq = sent.event.seq();
-        // In the snapshot, or among what was missed.
+        // This event was in the snapshot, or among the missed events.
         if seq <= self.last {
             return Ok(());
         }
@@ -277,7 +279,7 @@ impl One {
         self.follows.may(&self.authority, &self.upstreams, self.last).map_err(Some)
     }
 
-    /// Tells what is in the queue by now.
+    /// Sends the events that are in the queue now.
     async fn told_so_far(&mut self) -> Result<(), End> {
         loop {
             match self.live.try_recv() {
@@ -288,13 +290,13 @@ impl One {
         }
     }
 
-    /// The head, and when this replica's view was proven fresh: an embedded store has no view but its own.
+    /// Sends the head and the time at which this replica's view was proven fresh: an embedded store has no view but its own.
     async fn heartbeat(&mut self) -> Result<(), End> {
         self.may_go_on()?;
         if !self.authority.ledger.writes() {
             return Ok(());
         }
-        // The feed's own head: every event up to it is in this stream's queue, so none is passed over as seen.
+        // The feed's own head: every event up to it is in this stream's queue, so no event is counted as seen without having been sent.
         let head = self.authority.feed.head();
         let settled = self.authority.ledger.settled(|s| (s.writers.clone(), s.time, s.time_generation));
         let (chains, time, time_generation) = settled.await.map_err(Some)?;

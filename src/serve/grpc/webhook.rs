@@ -1,4 +1,4 @@
-//! Webhooks of ServerService.
+//! The webhook rpcs of ServerService.
 
 use super::super::wire;
 use super::ask;
@@ -11,7 +11,7 @@ use crate::seq::{Millis, Seq};
 use crate::tasks::Actor;
 use crate::webhook::{Dead, Standing};
 
-/// All of them, by name.
+/// All webhooks, by name.
 pub async fn list(a: &Authority, actor: &Actor) -> Result<pb::ListWebhooksResponse, No> {
     let sees = a.scope::<admin::Observe>(ask::operator(actor)?)?;
     let durable = a.ledger.durable();
@@ -21,7 +21,7 @@ pub async fn list(a: &Authority, actor: &Actor) -> Result<pb::ListWebhooksRespon
     Ok(pb::ListWebhooksResponse { webhooks: all.into_iter().map(|standing| to_pb(standing, durable)).collect() })
 }
 
-/// Posts a test event to one.
+/// Posts a test event to one webhook.
 pub async fn test(a: &Authority, actor: &Actor, ask: &pb::TestWebhookRequest) -> Result<pb::TestWebhookResponse, No> {
     let operator = ask::operator(actor)?;
     let sees = a.scope::<admin::Observe>(operator)?;
@@ -29,7 +29,7 @@ pub async fn test(a: &Authority, actor: &Actor, ask: &pb::TestWebhookRequest) ->
     let none = || ask::not_found(format!("there is no webhook {name} in the configuration that you may see"));
     let hook = a.webhooks.get().and_then(|tellers| tellers.standing().into_iter().find(|hook| hook.name == name));
     let hook = hook.filter(|hook| concerns(hook, &sees)).ok_or_else(none)?;
-    // What is posted is told to those who look after each environment that it is for.
+    // The event reaches the recipients of each environment of the webhook, so the operator needs the permission in all of them.
     match hook.environments.is_empty() {
         true => drop(a.admit::<admin::Observe>(operator, None)?),
         false => drop(a.admit_in::<admin::Observe>(operator, &Environments::Of(hook.environments.iter().cloned().collect()))?),
@@ -40,7 +40,7 @@ pub async fn test(a: &Authority, actor: &Actor, ask: &pb::TestWebhookRequest) ->
     }
 }
 
-/// Whether a webhook is told of an environment that may be seen. One that names none is told of all.
+/// Whether a webhook is configured for an environment that the operator may see. A webhook that names no environment is for all.
 pub(super) fn concerns(hook: &Standing, sees: &Scope<admin::Observe>) -> bool {
     hook.environments.is_empty() || hook.environments.iter().any(|name| sees.has(name))
 }

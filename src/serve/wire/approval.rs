@@ -1,4 +1,4 @@
-//! Approvals.
+//! Approvals on the wire.
 
 use bytes::Bytes;
 
@@ -19,7 +19,7 @@ use crate::seq::{ApprovalId, Millis, Seq, TaskId};
 use crate::upstream::binding::Binding;
 use crate::upstream::registry::Upstream;
 
-/// Where an approval is in its life at a moment. In a task that is over it is good for nothing.
+/// The state of an approval at a moment. An approval for a task that has ended cannot be used any more.
 pub fn approval_state(state: &State, approval: &Approval, now: Millis) -> pb::ApprovalState {
     let over = || {
         let task = TaskId::from_slice(&approval.asked.task);
@@ -34,11 +34,11 @@ pub fn approval_state(state: &State, approval: &Approval, now: Millis) -> pb::Ap
     }
 }
 
-/// An approval as it stands at a moment, without the arguments.
+/// An approval at a moment, without the arguments.
 pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: Millis) -> pb::Approval {
     let asked = &approval.asked;
     let task = TaskId::from_slice(&asked.task);
-    // Of a task that is no longer known the id is left.
+    // For a task that is no longer known, only its id is available.
     let path = match task.and_then(|id| state.tasks.get(&id)) {
         Some(task) => task.terms.path.iter().map(ToString::to_string).collect(),
         None => task.iter().map(ToString::to_string).collect(),
@@ -111,7 +111,7 @@ fn task_asked(terms: &TaskAsked) -> pb::ApprovalTask {
     }
 }
 
-/// The change that an approval lets through.
+/// The change that an approval permits.
 pub fn change_to_pb(asked: &ApprovalAsked, at: Millis) -> Result<Option<pb::ApprovalChange>, Fault> {
     let by = Some(Who::named(&asked.caller));
     let to = match asked.change.as_ref().and_then(|c| c.to.as_ref()) {
@@ -154,7 +154,7 @@ fn version_of(set: &UpstreamSet, at: Millis, by: Option<Who>) -> Version {
     }
 }
 
-/// A change of a bundle: the roots that it adds with their certificates, those that it removes by name.
+/// A change of a bundle: the added roots with their certificates, the removed roots by digest.
 fn bundle_to_pb(set: &BundleSet) -> Result<pb::ApprovalBundle, Fault> {
     let domain = TrustDomain::parse(&set.trust_domain).map_err(|e| Fault::new(format!("a trust domain in the ledger: {e}")))?;
     let bundle = Bundle::from_jwks(domain, &set.document).map_err(|e| Fault::new(format!("a bundle that was asked for {e}")))?;

@@ -1,4 +1,4 @@
-//! Bindings.
+//! Bindings on the wire.
 
 use super::{identity_of_who, timestamp_or_none};
 use crate::identity::spiffe_id::{IdDefect, SpiffeId, SpiffePrefix};
@@ -10,24 +10,24 @@ use crate::refusal::Refusal;
 use crate::seq::{Millis, Seq};
 use crate::upstream::binding::Binding;
 
-/// Where a version of a binding stands.
+/// Metadata of a version of a binding.
 #[derive(Clone, Debug, Default)]
 pub struct BindingPlace {
-    /// Its number.
+    /// The version number.
     pub version: u64,
-    /// Its environment.
+    /// The environment of the binding.
     pub environment: String,
-    /// Its record; 0 where it has none.
+    /// The sequence number of its record; `None` if it has none.
     pub seq: Option<Seq>,
-    /// When it came into force; 0 where it did not.
+    /// When the version came into effect; 0 if it did not.
     pub at: Millis,
-    /// Who put it there.
+    /// The author of the version.
     pub by: Option<Who>,
-    /// What it no longer covers is still being looked for.
+    /// Whether credentials that this version no longer permits are still being searched for.
     pub narrowing: bool,
 }
 
-/// A binding as it stands.
+/// A binding with its metadata.
 pub fn binding_to_pb(binding: &Binding, place: &BindingPlace) -> pb::Binding {
     pb::Binding {
         binding: binding.name.clone(),
@@ -46,7 +46,7 @@ pub fn binding_to_pb(binding: &Binding, place: &BindingPlace) -> pb::Binding {
     }
 }
 
-/// A binding as it is to be.
+/// The binding that a request gives.
 pub fn binding_from_pb(given: &pb::Binding) -> Result<Binding, Refusal> {
     let lists = [
         ("binding.callers", given.callers.len()),

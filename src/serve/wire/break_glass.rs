@@ -1,4 +1,4 @@
-//! Break-glass.
+//! Break-glass tasks on the wire.
 
 use super::{identity_to_pb, task_to_pb, timestamp};
 use crate::ledger::State;
@@ -6,7 +6,7 @@ use crate::ledger::state::Glass;
 use crate::pb::mayfly::v1 as pb;
 use crate::seq::{Millis, TaskId};
 
-/// A break-glass task as it stands at a moment. Of a task that is no longer known, what is remembered is told.
+/// A break-glass task at a moment. If the task itself is no longer in memory, the remembered break-glass data is used.
 pub fn glass_to_pb(state: &State, id: TaskId, glass: &Glass, now: Millis) -> pb::BreakGlass {
     let by_time = if glass.joined() { glass.deadline } else { glass.join_by };
     let ended = glass.ended.map(|(at, _)| at).or_else(|| glass.over(now).then_some(by_time));

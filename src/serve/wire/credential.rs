@@ -1,4 +1,4 @@
-//! Credentials: from memory, and whole from their records.
+//! Credentials on the wire: from memory, and complete ones from their records.
 
 use bytes::Bytes;
 
@@ -11,10 +11,10 @@ use crate::pb::mayfly::v1 as pb;
 use crate::revocation::Target;
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
-/// Whether a credential in memory is good at `now`, and the record that ended it before its time.
+/// The state of a credential in memory at `now`, and the record that ended it before its expiry.
 pub fn standing(state: &State, live: &Live<'_>, now: Millis) -> (pb::CredentialState, Option<Seq>) {
     use pb::CredentialState as S;
-    // A credential keeps its task in memory; without one there is nothing to stand on.
+    // A credential keeps its task in memory; without a task the credential cannot be valid.
     let Some(task) = state.tasks.at(live.task()) else { return (S::TaskEnded, None) };
     let hit = state.rules.covers(&state.facts(live, task));
     if live.released() {
@@ -31,7 +31,7 @@ pub fn standing(state: &State, live: &Live<'_>, now: Millis) -> (pb::CredentialS
     }
 }
 
-/// A closed task leaves a rule too, but nobody revoked anything.
+/// Whether the rule was made by closing the task and not by revoking it.
 fn ended_with_task(state: &State, target: &Target) -> bool {
     let Target::Task(id) = target else { return false };
     let closed = state.tasks.get(id).and_then(|t| t.closed.as_ref());
@@ -42,7 +42,7 @@ fn closing(state: &State, task: &Task) -> Option<Seq> {
     state.tasks.upwards(task).find_map(|t| t.closed.as_ref().map(|c| c.seq))
 }
 
-/// A credential as memory has it: without purpose, arguments, key binding, approval and the time of its decision, which are in its record.
+/// A credential from memory: without purpose, arguments, key binding, approval and decision time, which are in its record only.
 pub fn credential_to_pb(state: &State, live: &Live<'_>, now: Millis) -> pb::Credential {
     let (standing, ended_by) = standing(state, live, now);
     let caller = live.caller();
@@ -78,9 +78,10 @@ pub fn credential_to_pb(state: &State, live: &Live<'_>, now: Millis) -> pb::Cred
     }
 }
 
-/// A credential from the record of its issuance. Its standing is `live`'s where memory still has it, else by its time alone.
+/// A credential from its issuance record. If the credential is still in memory, its state comes from there, otherwise from the rules and
+/// its time.
 ///
-/// `path`: the ids of the task's path, root first, where they are known.
+/// `path`: the ids of the task's path, root first, if they are known.
 pub fn credential_of_record(state: &State, issued: &Issued, at: (Seq, Seq), path: &[TaskId], now: Millis) -> pb::Credential {
     let id = CredentialId::from_slice(&issued.credential);
     let live = id.and_then(|id| state.credentials.get(&id)).filter(|l| l.seq() == at.0);
@@ -117,7 +118,7 @@ pub fn credential_of_record(state: &State, issued: &Issued, at: (Seq, Seq), path
         svid: issued.svid.as_ref().map(|e| svid_to_pb(trust_domain_of(&issued.caller), e)),
         subject_token: issued.subject_token.as_ref().map(|t| pb::SubjectTokenId { issuer: t.issuer.clone(), id: t.id.clone() }),
         signing_key: issued.key.clone(),
-        // The claim is written once lists are served; until then no token stands in one.
+        // The status claim is written once lists are served; until then no token is in a list.
         status: None,
         approval_id: ApprovalId::from_slice(&issued.approval).map_or_else(String::new, |a| a.to_string()),
         irrevocable: false,
@@ -126,7 +127,7 @@ pub fn credential_of_record(state: &State, issued: &Issued, at: (Seq, Seq), path
     }
 }
 
-/// Memory forgets a credential only after its end, or with its generation.
+/// The state of a credential that is no longer in memory: memory drops a credential only after its expiry, or with its generation.
 fn past_standing(state: &State, issued: &Issued, revision: Seq, path: &[TaskId]) -> (pb::CredentialState, Option<Seq>) {
     let facts = facts_of_record(issued, revision, path);
     match state.rules.covers(&facts) {
@@ -135,7 +136,7 @@ fn past_standing(state: &State, issued: &Issued, revision: Seq, path: &[TaskId])
     }
 }
 
-/// What became of it upstream: kinds that are made here have nothing there.
+/// The state of the credential at its upstream: credentials that mayfly makes itself have none there.
 fn upstream_state(state: &State, kind: u8, lease: Option<LeaseId>, standing: pb::CredentialState) -> pb::UpstreamState {
     if Kind::from_number(kind.into()).is_some_and(Kind::made_here) {
         return pb::UpstreamState::None;
@@ -167,7 +168,7 @@ fn subject_of(subject: Option<&Identity>, caller: &str) -> pb::Subject {
     }
 }
 
-/// The nearest first.
+/// The ancestors, nearest first.
 fn ancestors(of: &[Ancestor]) -> Vec<pb::Ancestor> {
     let each = of.iter().rev().map(|a| pb::Ancestor {
         credential_id: CredentialId::from_slice(&a.credential).map_or_else(String::new, |id| id.to_string()),
@@ -176,7 +177,7 @@ fn ancestors(of: &[Ancestor]) -> Vec<pb::Ancestor> {
     each.collect()
 }
 
-/// The SVID under a grant.
+/// The SVID on which a grant was based.
 pub fn svid_to_pb(trust_domain: &str, e: &SvidEvidence) -> pb::SvidEvidence {
     pb::SvidEvidence {
         trust_domain: trust_domain.to_owned(),

@@ -1,4 +1,4 @@
-//! Keys.
+//! Keys on the wire.
 
 use super::{timestamp, timestamp_or_none};
 use crate::credential::keyring::{Schedule, jwk};
@@ -15,7 +15,7 @@ pub fn key_to_pb(id: &str, key: &Key, issuer: &str) -> pb::Key {
         KeyState::Removed | KeyState::Compromised => Some(timestamp(key.since)),
         KeyState::Next | KeyState::Active | KeyState::Unspecified => None,
     };
-    // A key that waits is used when its time comes; one in use since it was.
+    // A waiting key becomes active at its scheduled time; for other keys this is the time at which the key became active.
     let active_from = match key.state {
         KeyState::Next if key.publish_ahead > 0 => timestamp_or_none(key.since.plus(key.publish_ahead)),
         KeyState::Next => timestamp_or_none(key.since.plus(Schedule::of(key.purpose).ahead_ms)),
@@ -23,7 +23,7 @@ pub fn key_to_pb(id: &str, key: &Key, issuer: &str) -> pb::Key {
     };
     pb::Key {
         key_id: id.to_owned(),
-        // Frozen on both sides, the same numbers.
+        // Both enums are frozen and have the same numbers.
         purpose: key.purpose as i32,
         state: key.state as i32,
         issuer: if tokens { issuer.to_owned() } else { String::new() },
@@ -37,7 +37,7 @@ pub fn key_to_pb(id: &str, key: &Key, issuer: &str) -> pb::Key {
     }
 }
 
-/// A purpose that a request names; `None` where it was left out.
+/// The purpose that a request names; `None` if it was left out.
 pub fn purpose_from_pb(field: &'static str, value: i32) -> Result<Option<KeyPurpose>, Refusal> {
     match KeyPurpose::try_from(value) {
         Ok(KeyPurpose::Unspecified) => Ok(None),
@@ -46,7 +46,7 @@ pub fn purpose_from_pb(field: &'static str, value: i32) -> Result<Option<KeyPurp
     }
 }
 
-/// A state that a request names; `None` where it was left out.
+/// The state that a request names; `None` if it was left out.
 pub fn key_state_from_pb(field: &'static str, value: i32) -> Result<Option<KeyState>, Refusal> {
     match KeyState::try_from(value) {
         Ok(KeyState::Unspecified) => Ok(None),

@@ -1,4 +1,4 @@
-//! Logins of people, as credentials.
+//! Logins of people on the wire, as credentials.
 
 use super::{svid_to_pb, timestamp};
 use crate::ledger::State;
@@ -7,7 +7,7 @@ use crate::pb::mayfly::v1 as pb;
 use crate::seq::{Millis, Seq};
 use crate::upstream::registry::Kind;
 
-/// Whether a login is good at `now`, and the record that ended it before its time.
+/// The state of a login at `now`, and the record that ended it before its expiry.
 pub fn login_standing(state: &State, login: &Login, now: Millis) -> (pb::CredentialState, Option<Seq>) {
     use pb::CredentialState as S;
     match state.rules.covers(&login.facts()) {
@@ -18,7 +18,7 @@ pub fn login_standing(state: &State, login: &Login, now: Millis) -> (pb::Credent
     }
 }
 
-/// A login. It is of no task and no upstream; the caller is its SPIFFE ID, the subject whoever signed in.
+/// A login as a credential without task and upstream. The caller is the login's SPIFFE ID, and the subject is the person who signed in.
 pub fn login_to_pb(state: &State, login: &Login, now: Millis) -> pb::Credential {
     let (standing, ended_by) = login_standing(state, login, now);
     pb::Credential {

@@ -1,4 +1,4 @@
-//! Policy sets, and what replaying them says.
+//! Policy sets and the results of policy diffs on the wire.
 
 use super::{identity_of_who, timestamp, timestamp_or_none};
 use crate::document::Source;
@@ -12,7 +12,7 @@ fn file(source: Source) -> pb::PolicyFile {
     pb::PolicyFile { name: source.file, text: source.text }
 }
 
-/// The files of a recorded set; none of a version that took one away.
+/// The files of a recorded policy set; `None` for a version that removed the set.
 pub fn policy_files(recorded: &str) -> Result<Option<pb::PolicyFiles>, Fault> {
     if recorded.is_empty() {
         return Ok(None);
@@ -21,7 +21,7 @@ pub fn policy_files(recorded: &str) -> Result<Option<pb::PolicyFiles>, Fault> {
     Ok(Some(pb::PolicyFiles { policies: policies.into_iter().map(file).collect(), roles: Some(file(roles)) }))
 }
 
-/// A version of an environment's set.
+/// A version of an environment's policy set.
 pub fn policy_to_pb(environment: &str, audit: bool, version: &PolicyVersion) -> Result<pb::PolicySet, Fault> {
     let mode = if audit { pb::PolicyMode::Audit } else { pb::PolicyMode::Enforce };
     Ok(pb::PolicySet {
@@ -37,7 +37,7 @@ pub fn policy_to_pb(environment: &str, audit: bool, version: &PolicyVersion) -> 
     })
 }
 
-/// What was wrong with a field.
+/// A violation of one field.
 pub fn violation(field: &str, what: &str) -> pb::FieldViolation {
     pb::FieldViolation { field: field.to_owned(), description: what.to_owned() }
 }

@@ -1,4 +1,4 @@
-//! Rules and locks.
+//! Revocation rules and locks on the wire.
 
 use super::{identity_of_who, target_to_pb, timestamp};
 use crate::ledger::record::{Event, Record, Who};
@@ -6,19 +6,19 @@ use crate::pb::mayfly::v1 as pb;
 use crate::revocation::Target;
 use crate::seq::{Millis, Seq};
 
-/// Who made a rule or lock, why and when: what its record says and memory does not keep.
+/// The author, reason and time of a rule or lock: they are in its record and not in memory.
 #[derive(Clone, Debug)]
 pub struct Cause {
-    /// Its author.
+    /// The record's author.
     pub author: Who,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// When.
+    /// The time.
     pub at: Millis,
 }
 
 impl Cause {
-    /// From the record that made the rule; `None` where that is none.
+    /// The cause from the record that made the rule; `None` if the record makes no rule.
     pub fn of(record: &Record, at: Millis) -> Option<Cause> {
         let reason = match record.event.as_ref()? {
             Event::Revoked(e) => e.reason.clone(),
@@ -31,7 +31,7 @@ impl Cause {
     }
 }
 
-/// A rule, without what it hit. Without a cause, author, reason and time are absent: history no longer has its record.
+/// A rule, without the number of credentials that it hit. If history no longer has its record, author, reason and time are absent.
 pub fn rule_to_pb(seq: Seq, targets: &[Target], until: Millis, issued_only: bool, cause: Option<&Cause>) -> pb::Rule {
     pb::Rule {
         seq: seq.as_u64(),
@@ -45,7 +45,7 @@ pub fn rule_to_pb(seq: Seq, targets: &[Target], until: Millis, issued_only: bool
     }
 }
 
-/// A lock. `index`: which of its record's targets it is.
+/// A lock. `index`: identifies the lock among those of its record.
 pub fn lock_to_pb(seq: Seq, index: u32, target: &Target, cause: Option<&Cause>) -> pb::Lock {
     pb::Lock {
         seq: seq.as_u64(),

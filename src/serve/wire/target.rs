@@ -1,4 +1,4 @@
-//! Targets of revocations.
+//! Targets of revocations on the wire.
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use crate::refusal::Refusal;
 use crate::revocation::Target;
 use crate::revocation::target::BadTarget;
 
-/// The target that a request names, or what is wrong with it. `field` is its path in the request.
+/// The target that a request names, or the refusal. `field` is its path in the request.
 pub fn target_from_pb(field: &'static str, target: &pb::Target) -> Result<Target, Refusal> {
     let Some(aim) = &target.target else {
         return Err(Refusal::field(field, "is empty, or of a sort that this version does not know"));
@@ -22,7 +22,7 @@ pub fn target_from_pb(field: &'static str, target: &pb::Target) -> Result<Target
         Wire::Caller(id) => Target::Caller(id.as_str().into()),
         Wire::SpiffeIdPrefix(id) => Target::Prefix(id.as_str().into()),
         Wire::TrustDomain(name) => Target::TrustDomain(name.as_str().into()),
-        // A root is named by its digest alone; the domain is there for people.
+        // A root is identified by its digest alone; the trust domain in the message is informational.
         Wire::TrustAnchor(t) => Target::TrustAnchor(digest(field, "sha256", &t.sha256)?),
         Wire::Subject(subject) => {
             let Identity { issuer, sub } = subject_from_pb(subject);
@@ -42,7 +42,7 @@ pub fn target_from_pb(field: &'static str, target: &pb::Target) -> Result<Target
         Wire::SubjectToken(t) => Target::SubjectToken(t.issuer.as_str().into(), t.id.as_str().into()),
         Wire::Everything(_) => Target::Everything,
     };
-    // The persisted form is where lengths and canonical names are checked: what it refuses would match nothing.
+    // The persisted form checks lengths and canonical names: a target that it refuses would match nothing.
     Target::from_record(&found.to_record()).map_err(|BadTarget(what)| Refusal::field(field, what))
 }
 
@@ -50,7 +50,7 @@ fn digest(field: &'static str, part: &str, bytes: &[u8]) -> Result<[u8; 32], Ref
     bytes.try_into().map_err(|_| Refusal::field(field, format!("{part} has {} bytes, a SHA-256 has 32", bytes.len())))
 }
 
-/// A target on the wire. A root's trust domain is left empty: the rule names the root alone.
+/// A target on the wire. The trust domain of a root is left empty, since the rule stores only the root.
 pub fn target_to_pb(target: &Target) -> pb::Target {
     let sha256 = |digest: &[u8]| Bytes::copy_from_slice(digest);
     let wire = match target {

@@ -1,4 +1,4 @@
-//! Tasks.
+//! Tasks on the wire.
 
 use super::{duration, identity_of_who, identity_to_pb, timestamp};
 use crate::ledger::State;
@@ -20,7 +20,7 @@ pub const fn phase_to_pb(phase: Phase) -> pb::TaskState {
     }
 }
 
-/// A task as it stands at `now`.
+/// A task at `now`.
 pub fn task_to_pb(state: &State, task: &Task, now: Millis) -> pb::Task {
     let terms = &task.terms;
     let phase = state.tasks.phase(task, now);
@@ -39,7 +39,7 @@ pub fn task_to_pb(state: &State, task: &Task, now: Millis) -> pb::Task {
         max_deadline: Some(timestamp(terms.max_deadline)),
         heartbeat_due: (terms.heartbeat > 0 && !over && !task.pending).then(|| timestamp(task.alive_at.plus(terms.heartbeat))),
         holds: if over { Vec::new() } else { holds(state, task) },
-        // Where it is over, nothing of it is good any more.
+        // A task that has ended has no live credentials and no open children.
         live_credentials: if over { 0 } else { task.credentials.into() },
         issued_credentials: task.issued,
         open_children: if over { 0 } else { task.children.into() },
@@ -86,7 +86,7 @@ fn holds(state: &State, task: &Task) -> Vec<pb::Hold> {
     state.tasks.upwards(task).flat_map(of).collect()
 }
 
-/// How it ended: by its own record, by that of a task above it, or by time.
+/// How the task ended: by its own record, by that of a task above it, or by time.
 fn end(state: &State, task: &Task, now: Millis) -> Option<pb::TaskEnd> {
     state.tasks.upwards(task).find_map(|t| {
         if let Some(closed) = &t.closed {

@@ -1,4 +1,4 @@
-//! What goes out and comes back is the same; what is malformed is refused with its field.
+//! Encoding and decoding returns the same value; malformed input is refused with its field.
 
 use super::*;
 use crate::refusal::Reason;
@@ -28,7 +28,7 @@ fn a_workload_as_subject_is_found_under_either_form_of_its_issuer() {
     };
     let bare = target_from_pb("targets", &subject("a.example")).unwrap();
     assert_eq!(target_from_pb("targets", &subject("spiffe://a.example")).unwrap(), bare);
-    // The fold asks with the bare name: any other form would revoke nothing.
+    // The fold matches the bare name: any other form would revoke nothing.
     assert_eq!(bare, crate::revocation::Target::Subject("a.example".into(), "spiffe://a.example/x".into()));
 }
 

@@ -1,4 +1,4 @@
-//! Registrations.
+//! Registrations on the wire.
 
 use toml::{Table, Value};
 
@@ -13,7 +13,7 @@ use crate::upstream::file;
 use crate::upstream::findings::{Finding, Problem};
 use crate::upstream::registry::{Approver, Kind, ProofOfPossession, Upstream};
 
-/// Whether an upstream can be used.
+/// The state of a registration.
 pub fn registration_state(version: &Version) -> pb::RegistrationState {
     match (version.active, version.retired) {
         (_, true) => pb::RegistrationState::Retired,
@@ -67,7 +67,7 @@ fn approver_to_pb(approver: &Approver) -> pb::Approver {
     pb::Approver { who: Some(who) }
 }
 
-/// What an auditor would ask.
+/// A finding about a registration, for auditors.
 pub fn finding_to_pb(finding: &Finding) -> pb::RegistrationFinding {
     let problem = match finding.problem {
         Problem::Expiring => pb::RegistrationProblem::Expiring,
@@ -79,13 +79,14 @@ pub fn finding_to_pb(finding: &Finding) -> pb::RegistrationFinding {
     pb::RegistrationFinding { problem: problem.into(), text: finding.text.clone(), at: finding.at.map(timestamp) }
 }
 
-/// The registration that a message gives, or everything that is wrong with it. It is read by the rules of the file: there is one set of them.
+/// The registration that a message gives, or everything that is wrong with it. The message is converted to the file format and parsed by
+/// the same rules.
 pub fn upstream_from_pb(upstream: &pb::Upstream) -> Result<Upstream, Refusal> {
     let source = Source::new("upstream", upstream_document(upstream)?);
     file::parse(&source).map_err(|complaints| Refusal::fields(complaints.iter().flat_map(violations).collect()))
 }
 
-/// The same as people write it down: what `mayfly upstream add` takes. What is not there is left out.
+/// A registration message as TOML, the form that `mayfly upstream add` reads. Absent fields are left out.
 pub fn upstream_document(upstream: &pb::Upstream) -> Result<String, Refusal> {
     let mut root = Table::new();
     let texts = [
@@ -205,7 +206,7 @@ fn ttl(upstream: &pb::Upstream) -> Result<Table, Refusal> {
     Ok(section)
 }
 
-/// What is wrong, by the fields of the message.
+/// The defects, by field of the message.
 fn violations(complaint: &Complaint) -> Vec<(String, String)> {
     let lacks = complaint.keys.len() > 1 || complaint.what.starts_with("lacks ");
     let what = if lacks { "is missing".to_owned() } else { format!("{}; {}", complaint.what, complaint.remedy) };

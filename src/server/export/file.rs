@@ -1,4 +1,4 @@
-//! To a file: a line each, synced. Whoever rotates it renames it; the next line goes into a new one.
+//! Export to a file: one line per record, synced. Log rotation renames the file; the next line is then written to a new file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use super::{Sink, Told};
 use crate::log_queue::has_room;
 
-/// A file.
+/// The destination file.
 pub struct ToFile {
     path: PathBuf,
     file: Option<File>,
-    /// The last write found the disk full.
+    /// Whether the last write found the disk full.
     full: bool,
 }
 
 impl ToFile {
-    /// At this path, made where it is missing.
+    /// A destination at this path; a missing file is created.
     pub fn new(path: PathBuf) -> ToFile {
         ToFile { path, file: None, full: false }
     }
@@ -36,7 +36,7 @@ impl ToFile {
         let written = file.write_all(lines).and_then(|()| file.sync_data());
         self.full = written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::StorageFull);
         if self.full && file.metadata().is_ok_and(|meta| meta.len() > before) {
-            // The same batch comes again: what is there of it gives its room back.
+            // The same batch is written again later: truncate its partial lines to free their space.
             file.set_len(before)?;
         }
         written
@@ -47,16 +47,16 @@ impl Sink for ToFile {
     fn hand_over(&mut self, batch: &[Told]) -> io::Result<()> {
         let lines: String = batch.iter().map(|one| format!("{}\n", one.json)).collect();
         self.write(lines.as_bytes()).map_err(|e| {
-            // What is there of a line gets its end when it is opened again.
+            // Reopening the file completes a partial line with a line end.
             self.file = None;
             io::Error::new(e.kind(), format!("{}: {e}", self.path.display()))
         })
     }
 }
 
-/// For appending. A line that was cut off gets its end.
+/// Opens for appending, and completes a partial last line with a line end.
 fn open(path: &Path) -> io::Result<File> {
-    // A pipe would be waited for, and takes no sync. What is looked at is what was opened.
+    // Opening a pipe would block, and a pipe cannot be synced. The check is made on the opened file.
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let open = OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(nonblocking).open(path);
     let mut file = open?;

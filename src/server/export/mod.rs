@@ -1,8 +1,8 @@
-//! The continuous export: every record as JSON, to a file, syslog or an OpenTelemetry collector, as it becomes durable.
+//! The continuous export: every record as JSON, to a file, syslog or an OpenTelemetry collector, as the record becomes durable.
 //!
-//! A thread of its own reads the ledger from where it was; nobody who issues waits for it. How far it came is a named value of the store,
-//! written once what it took was handed over: after a stop or a crash it goes on there, and may tell the records of the last second again,
-//! which their `seq` shows. Retention keeps what was not exported yet.
+//! A dedicated thread reads the ledger from the last exported position, so that issuing never waits for the export. The position is a named
+//! value of the store, written after the records were handed over: after a stop or a crash the export resumes there, and may export the
+//! records of the last second again; their `seq` identifies duplicates. Retention keeps records that were not exported yet.
 //!
 //! To add a destination: a file here, and a line in [`Sink`].
 
@@ -30,30 +30,30 @@ use crate::sources::config::Export;
 use crate::store::Expect;
 use crate::system::{Stopwatch, System};
 
-/// One record, as it is told.
+/// One record in export form.
 pub(super) struct Told {
     /// The time of its commit.
     pub at: Millis,
-    /// What happened.
+    /// The event's name.
     pub event: String,
-    /// The whole as JSON, in ASCII, without a line end.
+    /// The whole record as JSON, in ASCII, without a line end.
     pub json: String,
 }
 
-/// Where records go. A batch that was handed over without an error is noted as exported.
+/// A destination. A batch that was handed over without an error counts as exported.
 pub(super) trait Sink: Send {
-    /// Hands over a batch, in order. After an error the same batch, and perhaps more, comes again.
+    /// Hands over a batch, in order. After an error the same batch, and perhaps more, is handed over again.
     fn hand_over(&mut self, batch: &[Told]) -> io::Result<()>;
 
-    /// Records that were larger than the destination takes, since the start: each was handed over as [`Told::cut`].
+    /// Number of records since the start that were larger than the destination accepts: each was handed over as [`Told::cut`].
     fn cut(&self) -> u64 {
         0
     }
 }
 
 impl Told {
-    /// What stands for a record that its destination refuses for its size: which record it is, so that the whole can be read in the ledger. One record
-    /// that does not fit must not end the export, since history stays until it was exported.
+    /// A substitute for a record that its destination refuses for its size; it identifies the record, which can be read in the ledger. One
+    /// oversized record must not stop the export, since history is retained until it was exported.
     fn cut(&self) -> Told {
         let whole: serde_json::Value = serde_json::from_str(&self.json).unwrap_or_default();
         let seq = whole.get("seq").cloned().unwrap_or_default();
@@ -70,14 +70,14 @@ fn sink(to: &Export, system: &System) -> Box<dyn Sink> {
     }
 }
 
-/// A continuous export that runs. Ends when it is dropped, with all that it wrote noted.
+/// A running continuous export. Dropping it ends the export and stores the position.
 pub struct Exporter {
     stopping: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Exporter {
-    /// Begins where the one before ended, or with the oldest record that is kept.
+    /// Begins where the previous export ended, or with the oldest record that is kept.
     pub fn start(authority: &Arc<Authority>, to: &Export) -> io::Result<Exporter> {
         let stopping = Arc::new(AtomicBool::new(false));
         *authority.exported.lock() = Some(Exported::default());
@@ -85,7 +85,7 @@ impl Exporter {
         let thread = std::thread::Builder::new().name("mayfly-export".into()).spawn(move || {
             let mut run = Run { to, at: None, noted: None, watch: Stopwatch::start() };
             while !stops.load(Ordering::Relaxed) {
-                // Whoever ends the server ends this first; a server that is gone is no reason to go on.
+                // The server ends the export before itself; if the authority is gone, the thread ends.
                 let Some(authority) = authority.upgrade() else { return };
                 let more = run.tell(&authority);
                 drop(authority);
@@ -106,7 +106,7 @@ impl Drop for Exporter {
         self.stopping.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // A disk or a receiver that stands still is not waited for: what was not noted is exported again.
+            // A stalled disk or receiver is not waited for: records beyond the stored position are exported again.
             let patience = Stopwatch::start();
             while !thread.is_finished() && patience.us() < limits::EXPORT_END_MS * 1000 {
                 std::thread::sleep(Duration::from_millis(limits::EXPORT_LOOK_MS / 10));
@@ -122,15 +122,15 @@ impl Drop for Exporter {
 
 struct Run {
     to: Box<dyn Sink>,
-    /// Handed over up to here.
+    /// The position up to which records were handed over.
     at: Option<Place>,
-    /// Noted in the store up to here.
+    /// The position stored in the store.
     noted: Option<Place>,
     watch: Stopwatch,
 }
 
 impl Run {
-    /// One round, whose outcome the status tells. True where there may be more.
+    /// Exports one batch and updates the status. Returns whether there may be more.
     fn tell(&mut self, authority: &Authority) -> bool {
         let went = self.round(authority);
         let mut held = authority.exported.lock();
@@ -147,7 +147,7 @@ impl Run {
                     tracing::error!(%fault, "the audit is not exported; it is tried again, and history stays until it is");
                     told.problem.clone_from(&fault.what);
                 }
-                // What was handed over in part is handed over again.
+                // A batch that was handed over in part is handed over again.
                 self.at = None;
                 false
             }
@@ -178,7 +178,7 @@ impl Run {
         Ok(!steps.is_empty())
     }
 
-    /// Where the one before ended.
+    /// The position at which the previous export ended.
     fn begin(&mut self, authority: &Authority) -> Result<Place, Fault> {
         let failed = |e| Fault::new(format!("reading {EXPORTED}: {e}"));
         self.noted = exported(&*authority.ledger.store()).map_err(failed)?;
@@ -189,7 +189,7 @@ impl Run {
         }))
     }
 
-    /// Notes how far it came, durably.
+    /// Stores the position durably.
     fn note(&mut self, authority: &Authority) -> Result<(), Fault> {
         let Some(at) = self.at else { return Ok(()) };
         let before = self.noted.map(Place::to_bytes);
@@ -210,7 +210,7 @@ impl Run {
     }
 }
 
-/// A commit's records.
+/// The records of a commit.
 fn told(step: &Step) -> Result<Vec<Told>, Fault> {
     let all = step.matches(&Filter::default())?;
     let one = |one: crate::ledger::search::Match| {

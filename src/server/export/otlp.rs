@@ -1,7 +1,7 @@
-//! To an OpenTelemetry collector: OTLP logs as protobuf over HTTPS, or HTTP on this host (OTLP specification 1.5, "OTLP/HTTP").
+//! Export to an OpenTelemetry collector: OTLP logs as protobuf over HTTPS, or HTTP on this host (OTLP specification 1.5, "OTLP/HTTP").
 //!
-//! A batch is exported once the collector answers 200. What it says that it rejects for good is logged and not sent again, as the
-//! specification asks.
+//! A batch is exported once the collector answers 200. Records that the collector rejects permanently are logged and not sent again, as the
+//! specification requires.
 
 use std::io;
 
@@ -49,29 +49,29 @@ pub(super) struct LogRecord {
     pub event_name: String,
 }
 
-/// A collector.
+/// The destination collector.
 pub struct ToCollector {
     to: Collector,
     system: System,
-    /// What it is asked with, once there is something to tell.
+    /// The HTTP client and its runtime, created for the first batch.
     client: Option<(Https, Runtime)>,
     cut: u64,
 }
 
-/// Why a batch was not taken.
+/// Why the collector did not accept a batch.
 enum NotPosted {
-    /// Status 413: it is larger than the collector takes.
+    /// Status 413: the batch is larger than the collector accepts.
     TooLarge,
     Error(io::Error),
 }
 
 impl ToCollector {
-    /// At this address.
+    /// A destination at this address.
     pub fn new(to: Collector, system: System) -> ToCollector {
         ToCollector { to, system, client: None, cut: 0 }
     }
 
-    /// The body of an answer with status 200.
+    /// Posts a request and returns the body of an answer with status 200.
     fn post(&mut self, body: Vec<u8>) -> Result<Vec<u8>, NotPosted> {
         let (https, runtime) = match &mut self.client {
             Some(client) => client,
@@ -86,7 +86,8 @@ impl ToCollector {
         }
     }
 
-    /// Hands over a batch, in halves where the collector finds it too large; one record that is too large by itself as what stands for it.
+    /// Hands over a batch, split in halves if the collector finds it too large; a single record that is too large is replaced by its
+    /// substitute ([`Told::cut`]).
     fn post_fitting(&mut self, batch: &[Told]) -> io::Result<()> {
         let body = match self.post(request(batch).encode_to_vec()) {
             Ok(body) => body,
@@ -121,14 +122,14 @@ impl ToCollector {
     }
 }
 
-/// The thread of the export has nothing else to do, so it waits for the answer.
+/// A client for blocking use: the export thread waits for each answer.
 fn client(to: &Collector, system: &System) -> io::Result<(Https, Runtime)> {
     let https = Https::new(to.ca.as_deref(), system).map_err(|e| io::Error::other(e.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok((https.within(limits::EXPORT_CALL_MS), runtime))
 }
 
-/// The records of a batch, as the service `mayfly`.
+/// The records of a batch, as resource `mayfly`.
 pub(super) fn request(batch: &[Told]) -> Request {
     let record = |one: &Told| LogRecord {
         time_unix_nano: one.at.0.saturating_mul(1_000_000),
@@ -144,7 +145,7 @@ pub(super) fn request(batch: &[Told]) -> Request {
 impl Sink for ToCollector {
     fn hand_over(&mut self, batch: &[Told]) -> io::Result<()> {
         self.post_fitting(batch).map_err(|e| {
-            // Other roots take effect with the next attempt.
+            // Roots that were replaced take effect with the next attempt.
             self.client = None;
             io::Error::new(e.kind(), format!("the collector at {}: {e}", self.to.url.shown()))
         })

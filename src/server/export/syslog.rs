@@ -1,6 +1,7 @@
-//! To syslog (RFC 5424): over TCP with octet counting (RFC 6587, section 3.4.1), over UDP (RFC 5426), to a local socket.
+//! Export to syslog (RFC 5424): over TCP with octet counting (RFC 6587, section 3.4.1), over UDP (RFC 5426), to a local socket.
 //!
-//! Syslog has no acknowledgement. What the kernel took and the other end never read is lost with it; a file or a collector has none of that.
+//! Syslog has no acknowledgement: records that the kernel accepted and the receiver never read are lost with the connection. Export to a
+//! file or a collector does not have this problem.
 
 use std::io::{self, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _, UdpSocket};
@@ -20,7 +21,7 @@ enum Open {
     Unix(UnixDatagram),
 }
 
-/// A syslog.
+/// The destination syslog.
 pub struct ToSyslog {
     to: Syslog,
     host: String,
@@ -28,13 +29,13 @@ pub struct ToSyslog {
     cut: u64,
 }
 
-/// A datagram that is too large for its socket: EMSGSIZE.
+/// Whether a datagram was too large for its socket: EMSGSIZE.
 fn too_large(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
 }
 
 impl ToSyslog {
-    /// At this address.
+    /// A destination at this address.
     pub fn new(to: Syslog) -> ToSyslog {
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host: String = name.chars().filter(char::is_ascii_graphic).take(255).collect();
@@ -89,7 +90,7 @@ impl ToSyslog {
         }
     }
 
-    /// One record as one datagram; one that is too large for that as what stands for it.
+    /// Sends one record as one datagram; a record that is too large is replaced by its substitute ([`Told::cut`]).
     fn send_datagram(&mut self, one: &Told) -> io::Result<()> {
         let send = |message: String| match &self.open {
             Some(Open::Udp(socket)) => socket.send(message.as_bytes()).map(|_| ()),
@@ -112,7 +113,7 @@ impl ToSyslog {
     }
 }
 
-/// The first address of a name.
+/// The first address of a host name.
 pub(super) fn resolved(address: &str) -> io::Result<std::net::SocketAddr> {
     let none = || io::Error::new(io::ErrorKind::NotFound, format!("{address}: there is no such host"));
     address.to_socket_addrs()?.next().ok_or_else(none)

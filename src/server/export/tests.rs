@@ -1,4 +1,4 @@
-//! What each destination is given, and that an error gives the same again.
+//! Tests of each destination's output, and that a batch is handed over again after an error.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, UdpSocket};
@@ -82,7 +82,7 @@ fn syslog_gets_messages_of_rfc_5424() {
 /// Head and body of each request.
 type Sent = Vec<(String, Vec<u8>)>;
 
-/// Takes one request and gives an answer.
+/// Reads one request and sends an answer.
 fn serve(stream: impl std::io::Read + std::io::Write, answer: &str) -> (String, Vec<u8>) {
     let mut stream = BufReader::new(stream);
     let (mut head, mut length) = (String::new(), 0);
@@ -104,7 +104,7 @@ fn serve(stream: impl std::io::Read + std::io::Write, answer: &str) -> (String, 
     (head, body)
 }
 
-/// A collector that gives these answers, one connection each, and the bodies that it was sent.
+/// A collector that sends these answers, one per connection; the thread returns the received requests.
 fn collector(answers: Vec<String>) -> (Collector, std::thread::JoinHandle<Sent>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1/logs", listener.local_addr().unwrap());
@@ -135,7 +135,7 @@ fn a_collector_gets_log_records_and_an_answer_other_than_200_is_an_error() {
     let logs = &of.scope_logs[0].log_records;
     assert_eq!((logs.len(), logs[1].time_unix_nano, logs[1].severity_number), (2, 1_795_161_600_002_000_000, 9));
     assert_eq!((logs[1].body.clone(), logs[1].event_name.as_str()), (Some(text("{\"seq\":2}")), "mayfly.task_opened"));
-    // By the wire alone: field 12 of a record in field 2 of a scope in field 2 of a resource in field 1.
+    // Checks the wire format itself: field 12 of a record in field 2 of a scope in field 2 of a resource in field 1.
     assert!(told[2].1.windows(20).any(|w| w == b"b\x12mayfly.task_opened"));
 }
 
@@ -154,7 +154,7 @@ fn what_a_collector_answers_is_read_within_reason() {
     served.join().unwrap();
 }
 
-/// A collector elsewhere: only one whose certificate these roots vouch for is told anything.
+/// A remote collector gets records only if its certificate is vouched for by the configured roots.
 #[test]
 fn a_collector_over_tls_is_told_under_the_roots_that_were_given() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,8 +1,9 @@
-//! Traces, handed to a collector: OTLP as protobuf over HTTPS, or HTTP on this host.
+//! Sends traces to a collector: OTLP as protobuf over HTTPS, or HTTP on this host.
 //!
-//! A thread of its own takes what waits; nobody whose call is traced waits for it. What the collector does not take for now is tried again for
-//! a minute (OTLP specification 1.5, "Failures": 429, 502, 503, 504, and no answer), what it does not take at all is counted. Meanwhile spans
-//! wait up to a bound, and beyond it are dropped and counted. A server that stops hands over what waits, for a bounded time.
+//! A dedicated thread sends queued spans, so that traced calls never wait. A batch that the collector does not accept temporarily is
+//! retried for a minute (OTLP specification 1.5, "Failures": 429, 502, 503, 504, and no answer); a batch that it rejects is counted.
+//! Meanwhile spans are queued up to a limit; beyond it they are dropped and counted. A server that stops sends the queued spans, for a
+//! bounded time.
 
 mod otlp;
 #[cfg(test)]
@@ -25,25 +26,25 @@ use crate::sources::https::Https;
 use crate::system::{Stopwatch, System};
 use crate::trace::{Span, Tracer};
 
-/// Hands spans on, until it is dropped: then it hands over what waits.
+/// The sender of spans. Dropping it sends the queued spans first.
 pub struct Telling {
     stopping: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// What became of a batch.
+/// The outcome of sending a batch.
 enum Fate {
     Taken {
         rejected: u64,
     },
-    /// It is not worth trying again.
+    /// Retrying is pointless.
     Rejected(String),
-    /// It may be taken later.
+    /// The batch may be accepted later.
     Later(String),
 }
 
 impl Telling {
-    /// Begins. `instance`: which server of the service this is.
+    /// Starts the thread. `instance`: identifies this server among those of the service.
     pub fn start(tracer: Arc<Tracer>, to: &Collector, system: &System, instance: String) -> io::Result<Telling> {
         let stopping = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -87,7 +88,7 @@ impl Run {
         self.flush();
     }
 
-    /// Tries until it is taken, given up, or the server stops, which gives it one more try.
+    /// Retries until the batch is accepted, the time limit is reached, or the server stops, which allows one more attempt.
     fn tell(&self, spans: Vec<Span>) {
         let count = spans.len() as u64;
         let body = otlp::request(spans, &self.instance).encode_to_vec();
@@ -108,7 +109,7 @@ impl Run {
         }
     }
 
-    /// Counts what became of a batch. False where it may be taken later.
+    /// Counts the outcome of a batch. Returns false if the batch may be accepted later.
     fn settled(&self, count: u64, fate: Fate) -> bool {
         let counts = self.tracer.queue().counts();
         match fate {
@@ -129,7 +130,7 @@ impl Run {
         true
     }
 
-    /// False where the server stops meanwhile.
+    /// Returns false if the server stops during the pause.
     fn paused(&self, pause: Duration) -> bool {
         let watch = Stopwatch::start();
         while !self.stopping.load(Relaxed) {
@@ -142,7 +143,7 @@ impl Run {
         false
     }
 
-    /// What waits when the server stops, as far as there is time; the rest is counted.
+    /// Sends the queued spans when the server stops, as far as there is time; the rest is counted.
     fn flush(&self) {
         let (watch, counts) = (Stopwatch::start(), self.tracer.queue().counts());
         loop {
@@ -172,7 +173,7 @@ impl Run {
         }
     }
 
-    /// Said once until it goes on.
+    /// Logged once until sending succeeds again.
     fn fails(&self, problem: &str) {
         if !self.tracer.queue().counts().failing.swap(true, Relaxed) {
             let to = self.to.url.shown();
@@ -181,7 +182,7 @@ impl Run {
     }
 
     fn post(&self, body: Vec<u8>, within_ms: u64) -> Fate {
-        // Made at each attempt, so that other roots take effect at once.
+        // Created for each attempt, so that replaced roots take effect at once.
         let https = match Https::new(self.to.ca.as_deref(), &self.system) {
             Ok(https) => https.within(within_ms),
             Err(problem) => return Fate::Later(problem.to_string()),

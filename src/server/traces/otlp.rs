@@ -1,4 +1,4 @@
-//! Spans as OTLP has them (OTLP specification 1.5, `opentelemetry/proto/trace/v1/trace.proto`): what is posted to a collector.
+//! Spans in OTLP form (OTLP specification 1.5, `opentelemetry/proto/trace/v1/trace.proto`): the requests posted to a collector.
 
 use std::borrow::Cow;
 
@@ -57,7 +57,7 @@ pub(super) struct OneSpan {
     pub attributes: Vec<KeyValue>,
     #[prost(message, optional, tag = "15")]
     pub status: Option<Status>,
-    /// Bit 0: sampled. Bits 8 and 9: it is known whether the parent is remote, and it is.
+    /// Bit 0: sampled. Bit 8: it is known whether the parent is remote. Bit 9: the parent is remote.
     #[prost(fixed32, tag = "16")]
     pub flags: u32,
 }
@@ -97,7 +97,7 @@ fn one(span: Span) -> OneSpan {
     }
 }
 
-/// Spans of the service `mayfly`. `instance`: which of its servers.
+/// The request with these spans, as service `mayfly`. `instance`: identifies the server.
 pub(super) fn request(spans: Vec<Span>, instance: &str) -> Request {
     let about = [("service.name", "mayfly"), ("service.version", env!("CARGO_PKG_VERSION")), ("service.instance.id", instance)];
     let attributes = about.into_iter().map(|(key, value)| attribute(key, text(value))).collect();

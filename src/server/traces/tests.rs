@@ -1,4 +1,4 @@
-//! What a collector is given, what becomes of what it does not take.
+//! Tests of the requests to a collector, and of the handling of what it does not accept.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -20,7 +20,7 @@ fn wanted() -> Wanted {
     Wanted { traces: true, per_million: 1_000_000, per_second: 1_000, log_calls: false }
 }
 
-/// Answers each request with the next of these, and hands on what was posted.
+/// A collector that gives each request the next of these answers, and passes on the decoded requests.
 fn collector(answers: &'static [&'static str]) -> (Collector, mpsc::Receiver<Request>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1/traces", listener.local_addr().unwrap());
@@ -38,7 +38,7 @@ fn collector(answers: &'static [&'static str]) -> (Collector, mpsc::Receiver<Req
             let mut body = vec![0; length];
             stream.read_exact(&mut body).unwrap();
             let head = format!("HTTP/1.1 {answer}\r\nConnection: close\r\n");
-            // Of two spans one is rejected.
+            // One of the two spans is rejected.
             let partial = PartialSuccess { rejected: 1, error: "too old".into() };
             let partial = Response { partial_success: Some(partial) }.encode_to_vec();
             let said = if answer.ends_with("partly") { partial } else { Vec::new() };

@@ -1,4 +1,4 @@
-//! One attempt to tell: a signed POST (Standard Webhooks), bounded in time.
+//! One delivery attempt of a webhook: a signed POST (Standard Webhooks), bounded in time.
 
 use aws_lc_rs::hmac;
 use http::HeaderName;
@@ -9,9 +9,9 @@ use crate::sources::https::Https;
 use crate::sources::webhook_files::secrets;
 use crate::system::System;
 
-/// Posts a body under its id. The status that was answered, where it says that the event was taken; else what it ended with.
+/// Posts a body under its id. Returns the answered status if it confirms the delivery, else the error.
 ///
-/// `traceparent`: where the attempt is traced, what the receiver is told of that.
+/// `traceparent`: the header for the receiver, if the attempt is traced.
 pub(super) async fn post(
     hook: &Webhook,
     system: &System,
@@ -27,7 +27,7 @@ pub(super) async fn post(
     ];
     let named = |(name, value)| (HeaderName::from_static(name), value);
     let headers = headers.into_iter().chain(traceparent.map(|parent| ("traceparent", parent))).map(named).collect();
-    // Read at each attempt, so that other roots take effect at once.
+    // Read for each attempt, so that replaced roots take effect at once.
     let https = Https::new(hook.ca.as_deref(), system).map_err(|e| e.to_string())?.within(limits::WEBHOOK_CALL_MS);
     let answer = Box::pin(https.tell(hook.url.as_str(), body.to_owned(), headers)).await;
     match answer.map_err(|e| e.to_string())?.as_u16() {
@@ -37,7 +37,7 @@ pub(super) async fn post(
     }
 }
 
-/// `v1,` and the HMAC-SHA256 over id, time and body in base64; one for each secret.
+/// `v1,` and the HMAC-SHA256 over id, time and body in base64; one signature per secret.
 fn signature(hook: &Webhook, id: &str, now: u64, body: &str) -> Result<String, String> {
     let secrets = secrets(&hook.secret_file).map_err(|e| e.to_string())?;
     let signed = format!("{id}.{now}.{body}");

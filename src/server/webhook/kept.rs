@@ -1,4 +1,4 @@
-//! How far a webhook is, as the store keeps it.
+//! The position of a webhook, as the store keeps it.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,20 +11,20 @@ use crate::seq::Seq;
 use crate::store::Expect;
 use crate::webhook::Dead;
 
-/// How far one is.
+/// The position of one webhook.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Kept {
-    /// The commit that is looked at next.
+    /// The next commit to examine.
     pub at: Place,
-    /// Every record up to here was told, given up, or is no event of its.
+    /// Every record up to here was delivered, given up, or is no event of this webhook.
     pub done: Seq,
-    /// How many events were ever given up.
+    /// The total number of events that were given up.
     pub dead: u64,
-    /// The newest of them, the newest last.
+    /// The most recent events that were given up, newest last.
     pub newest: Vec<Dead>,
 }
 
-/// What follows the place in the named value.
+/// The part of the named value after the place.
 #[derive(Serialize, Deserialize)]
 struct Rest {
     done: u64,
@@ -32,12 +32,12 @@ struct Rest {
     newest: Vec<Dead>,
 }
 
-/// The named value of a webhook.
+/// The name of a webhook's value in the store.
 pub(in crate::server) fn value_name(name: &str) -> String {
     format!("webhook/{name}")
 }
 
-/// Where the one before ended; of one that is new, what comes next. Durable when it returns.
+/// The stored position of a webhook; a new webhook begins after the newest commit. The position is durable when this returns.
 pub(super) fn begin(authority: &Authority, name: &str) -> Result<Kept, Fault> {
     let failed = |e| Fault::new(format!("reading how far webhook {name} is: {e}"));
     let bytes = authority.ledger.store().named(&value_name(name)).map_err(failed)?;
@@ -58,7 +58,7 @@ pub(super) fn begin(authority: &Authority, name: &str) -> Result<Kept, Fault> {
 }
 
 impl Kept {
-    /// Writes it down, durably.
+    /// Stores the position durably.
     pub fn keep(&self, authority: &Authority, name: &str) -> Result<(), Fault> {
         let rest = Rest { done: self.done.as_u64(), dead: self.dead, newest: self.newest.clone() };
         let rest = serde_json::to_vec(&rest).map_err(|e| Fault::new(e.to_string()))?;
@@ -67,7 +67,7 @@ impl Kept {
         put.map_err(|e| Fault::new(format!("writing how far webhook {name} is: {e}")))
     }
 
-    /// One was given up.
+    /// Records an event that was given up.
     pub fn give_up(&mut self, dead: Dead) {
         self.dead += 1;
         self.newest.push(dead);

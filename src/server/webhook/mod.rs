@@ -1,8 +1,9 @@
-//! Webhooks out: events of the ledger, posted one after the other to those who asked for them.
+//! Outgoing webhooks: posts events of the ledger, one after the other, to configured receivers.
 //!
-//! Each webhook has a thread that reads the ledger from where it was; nobody who issues waits for it. How far it came is a named value of the
-//! store, written after what was told: after a crash the newest may be told again, under the same id. What is not taken is tried again with
-//! growing pauses, for a day; then it is given up, counted and listed. Retention keeps what nobody was told of yet.
+//! Each webhook has a thread that reads the ledger from the webhook's position, so that issuing never waits. The position is a named value
+//! of the store, written after the delivery: after a crash the newest events may be delivered again, under the same id. A delivery that is
+//! not confirmed is retried with growing pauses for a day; then the event is given up, counted and listed. Retention keeps records that
+//! were not delivered yet.
 
 mod call;
 mod kept;
@@ -23,11 +24,11 @@ use crate::trace::Tracer;
 use crate::webhook::{Standing, TEST, Tellers, Tested};
 pub(super) use kept::value_name;
 
-/// The webhooks of a server, which run. Ended when they are dropped, with all that was told noted.
+/// The running webhooks of a server. Dropping them ends their threads; all positions are stored.
 pub struct Webhooks {
     running: Vec<Teller>,
     all: Arc<RwLock<Vec<Arc<Hook>>>>,
-    /// How many threads were ever begun: their names.
+    /// Number of threads ever started, used for their names.
     begun: usize,
 }
 
@@ -38,7 +39,7 @@ struct Teller {
     thread: JoinHandle<()>,
 }
 
-/// One webhook, as others see it.
+/// The data of one webhook that other threads read.
 struct Hook {
     of: Webhook,
     system: System,
@@ -49,7 +50,7 @@ struct Hook {
 struct All(Arc<RwLock<Vec<Arc<Hook>>>>);
 
 impl Webhooks {
-    /// Begins each where it was; one that is new, with what comes from here on.
+    /// Starts each webhook at its stored position; a new webhook begins with the next commit.
     pub fn start(authority: &Arc<Authority>, hooks: &[Webhook]) -> io::Result<Webhooks> {
         let mut webhooks = Webhooks { running: Vec::new(), all: Arc::default(), begun: 0 };
         // Set once, here.
@@ -58,7 +59,7 @@ impl Webhooks {
         Ok(webhooks)
     }
 
-    /// These from here on: one whose section is another, or gone, is ended first, and one that is the same goes on.
+    /// Replaces the set of webhooks: a webhook whose section changed or was removed is ended first; an unchanged one continues.
     pub fn set(&mut self, authority: &Arc<Authority>, hooks: &[Webhook]) -> io::Result<()> {
         let same = |one: &Webhook, other: &Webhook| Webhook { line: 0, ..one.clone() } == Webhook { line: 0, ..other.clone() };
         let goes_on = |teller: &Teller| hooks.iter().any(|hook| same(hook, &teller.hook.of));
@@ -88,7 +89,7 @@ impl Webhooks {
         };
         let (system, tracer) = (authority.system.clone(), authority.tracer.clone());
         let hook = Arc::new(Hook { of: of.clone(), system, tracer, standing: Mutex::new(standing) });
-        // Before anybody is served: what happens from now on is told.
+        // Before the server accepts calls, so that every later event is delivered.
         let kept = kept::begin(authority, &of.name).map_err(io::Error::other)?;
         let (stop, stopping) = watch::channel(false);
         let run = run::Run::new(hook.clone(), kept, stopping)?;

@@ -1,4 +1,4 @@
-//! `[[attestation]]`: which jobs are let in.
+//! `[[attestation]]`: which jobs are admitted.
 
 use super::oidc::{OidcIssuer, short_name};
 use super::values::LIST;
@@ -6,15 +6,15 @@ use crate::document::{Field, Section};
 use crate::identity::oidc::{AttestRule, Platform, Use};
 use crate::limits;
 
-/// One section as it was written.
+/// One section as written.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::sources) struct RuleEntry {
-    /// Without an end where it says none.
+    /// The rule; its life is unlimited if the section sets none.
     rule: AttestRule,
     pub(super) line: usize,
 }
 
-/// The rules of a list.
+/// Reads the list of rules.
 pub(super) fn rules(field: &Field<'_>) -> Option<Vec<RuleEntry>> {
     let entries: Vec<RuleEntry> =
         field.list(limits::ATTEST_RULES)?.iter().filter_map(|item| item.inside(|s| entry(s, item.line()))).collect();
@@ -36,7 +36,7 @@ fn entry(section: &Section<'_>, line: usize) -> Option<RuleEntry> {
     Some(RuleEntry { rule: AttestRule { name: name?, issuer: issuer?, claims: claims?, ttl_ms: ttl_ms? }, line })
 }
 
-/// `claims = { repository_id = "1", ref = ["refs/heads/main", "refs/tags/*"] }`
+/// Reads `claims = { repository_id = "1", ref = ["refs/heads/main", "refs/tags/*"] }`.
 fn claims(field: &Field<'_>) -> Option<Vec<(String, Vec<String>)>> {
     let section = field.section()?;
     let entries = section.entries();
@@ -66,12 +66,12 @@ fn values(field: &Field<'_>) -> Option<Vec<String>> {
 }
 
 impl RuleEntry {
-    /// The rule, with the life that an SVID of this server may have at the most.
+    /// The rule, with its SVIDs' life limited to the longest one of this server.
     pub fn rule(&self, most_ms: u64) -> AttestRule {
         AttestRule { ttl_ms: self.rule.ttl_ms.min(most_ms), ..self.rule.clone() }
     }
 
-    /// What is wrong with it, and what would be right, given the issuers that there are.
+    /// A defect of the rule and its correction, given the configured issuers.
     pub fn defect(&self, issuers: &[OidcIssuer]) -> Option<(String, String)> {
         let AttestRule { name, issuer, claims, .. } = &self.rule;
         let Some(known) = issuers.iter().find(|i| i.issuer.name == *issuer) else {

@@ -1,4 +1,4 @@
-//! What is different between two readings of a configuration, and whether a server that runs takes it.
+//! The differences between two versions of a configuration, and whether a running server applies them.
 
 use super::keys::{KEYS, Key};
 use super::{BundleFile, Config, Limits, Log, OidcIssuer, Webhook};
@@ -6,13 +6,13 @@ use super::{BundleFile, Config, Limits, Log, OidcIssuer, Webhook};
 /// When a changed key takes effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Takes {
-    /// A reload takes it (SIGHUP).
+    /// A reload (SIGHUP) applies it.
     Reload,
-    /// The next start takes it.
+    /// The next start applies it.
     Restart,
 }
 
-/// What a reload takes: keys, and whole sections.
+/// What a reload applies: keys, and whole sections.
 const RELOADED: &[&str] = &[
     "attestation",
     "audit.export_ca",
@@ -48,7 +48,7 @@ const RELOADED: &[&str] = &[
 ];
 
 impl Key {
-    /// When a change of it takes effect.
+    /// When a change of this key takes effect.
     pub fn takes(&self) -> Takes {
         let section = self.parts().0;
         let reloaded = RELOADED.iter().any(|name| *name == self.path || *name == section);
@@ -56,17 +56,17 @@ impl Key {
     }
 }
 
-/// One key, or one section of a list, that is different.
+/// One changed key, or one changed section of a list.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Change {
     /// `limits.tasks`, or `webhooks.pager`.
     pub what: String,
-    /// When it takes effect.
+    /// When the change takes effect.
     pub takes: Takes,
 }
 
 impl Config {
-    /// What is different in another reading. Never a value: an address may hold a secret.
+    /// The differences to another version. Values are never included: an address may contain a secret.
     pub fn changes(&self, next: &Config) -> Vec<Change> {
         let alone = KEYS.iter().filter(|key| self.settings.get(key.path) != next.settings.get(key.path));
         let mut changes: Vec<Change> = alone.map(|key| Change { what: key.path.to_owned(), takes: key.takes() }).collect();
@@ -78,7 +78,7 @@ impl Config {
         changes.extend(lists("webhooks", &self.webhooks, &next.webhooks, hook));
         let rules = |config: &Config| config.own_domain.as_ref().map(|own| own.attest_rules.clone()).unwrap_or_default();
         changes.extend(lists("attestation", &rules(self), &rules(next), |rule| (rule.name.clone(), rule.clone())));
-        // A trust domain of our own begins and ends with the process, and all that belongs to it.
+        // mayfly's own trust domain, and everything that belongs to it, is set up at the start and not changed afterwards.
         let name = |config: &Config| config.own_domain.as_ref().map(|own| own.trust_domain.clone());
         if name(self) != name(next) {
             let of_it = |change: &&mut Change| change.what.starts_with("attestation.") || change.what.starts_with("own_domain.");
@@ -87,7 +87,7 @@ impl Config {
         changes
     }
 
-    /// This configuration with what a reload takes of another one.
+    /// This configuration with the changes of another one that a reload applies.
     pub fn with_reloaded(&self, next: &Config) -> Config {
         let mut merged = self.clone();
         for key in KEYS.iter().filter(|key| key.takes() == Takes::Reload) {
@@ -132,7 +132,7 @@ impl Config {
     }
 }
 
-/// The sections of a list that were added, removed or changed, each by its name; the list itself where only their order is another.
+/// The sections of a list that were added, removed or changed, each by its name; the list itself if only the order changed.
 fn lists<T, S: PartialEq>(list: &'static str, before: &[T], next: &[T], named: impl Fn(&T) -> (String, S)) -> Vec<Change> {
     let of = |sections: &[T]| sections.iter().map(&named).collect::<Vec<_>>();
     let (before, next) = (of(before), of(next));

@@ -1,4 +1,4 @@
-//! Where the audit is exported to.
+//! The destination of the audit export.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub enum Export {
     Otlp(Collector),
 }
 
-/// A syslog.
+/// The address of a syslog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Syslog {
     /// Host and port.
@@ -41,9 +41,9 @@ impl fmt::Display for Syslog {
 /// An OpenTelemetry collector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collector {
-    /// What is posted to.
+    /// The URL to which requests are posted.
     pub url: WebUrl,
-    /// The roots that vouch for it: `audit.export_ca`. `None`: those of the system.
+    /// The roots for verifying the collector: `audit.export_ca`. `None`: those of the system.
     pub ca: Option<PathBuf>,
 }
 
@@ -63,7 +63,7 @@ fn syslog(text: &str) -> Option<Syslog> {
     }
 }
 
-/// The destination that is set; at most one is.
+/// The configured destination; at most one may be set.
 pub(super) fn export(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Export> {
     const KEYS: [&str; 3] = ["audit.export_file", "audit.export_syslog", "audit.export_otlp"];
     let [file, syslog_to, otlp] = KEYS;

@@ -1,4 +1,4 @@
-//! What values of the configuration look like, and what holds where nobody sets one.
+//! The forms of configuration values, and the defaults of keys.
 
 /// Shortest `audit.keep`, milliseconds.
 pub const KEEP_MIN_MS: u64 = 24 * 60 * 60_000;
@@ -7,7 +7,7 @@ pub const KEEP_MAX_MS: u64 = 36_525 * KEEP_MIN_MS;
 /// Smallest `audit.keep`, bytes.
 pub const KEEP_MIN_BYTES: u64 = 64 * 1024 * 1024;
 
-/// What a value looks like.
+/// The form of a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Form {
     /// A name of letters, digits and `._:/@+-`.
@@ -16,25 +16,25 @@ pub enum Form {
     Names,
     /// A trust domain.
     TrustDomain,
-    /// An https URL without path, query and fragment at the end.
+    /// An https URL without path, query, fragment and trailing slash.
     HttpsUrl,
-    /// A path; relative ones begin at the configuration file's directory.
+    /// A path; relative paths are relative to the configuration file's directory.
     Path,
     /// A list of paths.
     Paths,
-    /// An https URL, or one of http on this host.
+    /// An https URL, or an http URL on this host.
     WebhookUrl,
     /// An IP address and port.
     Address,
-    /// A whole number from … to ….
+    /// A whole number between two bounds.
     Number(u64, u64),
-    /// A part of the whole, from 0 to 1; kept in millionths.
+    /// A fraction from 0 to 1, stored in millionths.
     Ratio,
     /// A list of whole numbers.
     Numbers,
-    /// A duration from … to …, milliseconds.
+    /// A duration between two bounds, milliseconds.
     Duration(u64, u64),
-    /// A size from … to …, bytes.
+    /// A size between two bounds, bytes.
     Size(u64, u64),
     /// A duration or a size.
     Keep,
@@ -42,19 +42,19 @@ pub enum Form {
     Engine,
     /// True or false.
     Flag,
-    /// A text, as this says.
+    /// A text, as described.
     Text(&'static str),
 }
 
-/// What holds where nobody sets the key.
+/// The value of a key that is not set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Unset {
-    /// It must be set.
+    /// The key must be set.
     Required,
-    /// Nothing. The text says what follows from that.
+    /// No value. The text says what follows from that.
     Absent(&'static str),
-    /// This, as TOML.
+    /// This value, as TOML.
     Is(&'static str),
-    /// The bound itself: the largest value that may be set.
+    /// The upper bound of the key's form.
     Ceiling,
 }

@@ -1,9 +1,9 @@
-//! Sections of the configuration of which there are several.
+//! Sections of the configuration that are lists.
 
-/// The environment variable for `[[bundles]]`: `domain=file,domain=file`; a domain alone is one whose bundle the Workload API gives.
+/// The environment variable for `[[bundles]]`: `domain=file,domain=file`; for a domain without a file the Workload API gives the bundle.
 pub const BUNDLES_VARIABLE: &str = "MAYFLY_BUNDLES";
 
-/// Sections that are lists, and what there is to say of each.
+/// The sections that are lists, each with its description.
 pub const LISTS: &[(&str, &str)] = &[
     ("bundles", "One section per trust domain, at least one. `MAYFLY_BUNDLES` replaces all of them."),
     (

@@ -1,4 +1,4 @@
-//! `[[oidc_issuers]]`: whose tokens are taken, for what, and where their keys are.
+//! `[[oidc_issuers]]`: the issuers whose tokens are accepted, for which purpose, and the location of their keys.
 
 use std::path::{Path, PathBuf};
 
@@ -10,33 +10,33 @@ use crate::identity::oidc::discovery::issuer_url;
 use crate::identity::oidc::{Attesting, Issuer, Platform, Right, Use};
 use crate::limits;
 
-/// One of `[[oidc_issuers]]`.
+/// One section of `[[oidc_issuers]]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OidcIssuer {
-    /// What its tokens have to be.
+    /// The requirements for the issuer's tokens.
     pub issuer: Issuer,
-    /// Where its keys are.
+    /// The location of the issuer's keys.
     pub keys: IssuerKeySource,
-    /// The roots that its server's certificate is checked with; `None`: the system's.
+    /// The roots for verifying the issuer's server; `None`: the system's.
     pub ca_file: Option<PathBuf>,
-    /// Its line in the configuration.
+    /// The section's line in the configuration.
     pub line: usize,
 }
 
-/// Where the keys of an issuer are.
+/// The location of an issuer's keys.
 #[derive(Clone, Debug, PartialEq)]
 pub enum IssuerKeySource {
-    /// Where its discovery document says.
+    /// At the URL that the discovery document names.
     Discovered,
-    /// There.
+    /// At this URL.
     Url(String),
-    /// In a file, which somebody else replaces.
+    /// In a file that is updated outside of mayfly.
     File(PathBuf),
 }
 
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Rs256, Algorithm::Es256];
 
-/// The issuers of a list, paths as they stand there.
+/// Reads the list of issuers; paths stay as written.
 pub(super) fn issuers(field: &Field<'_>) -> Option<Vec<OidcIssuer>> {
     let all: Vec<OidcIssuer> =
         field.list(limits::OIDC_ISSUERS)?.iter().filter_map(|item| item.inside(|s| issuer(s, item.line()))).collect();
@@ -79,7 +79,7 @@ fn issuer(section: &Section<'_>, line: usize) -> Option<OidcIssuer> {
         (jobs, _) => jobs,
     };
     if audience.is_none() && uses.contains(&Use::Login) {
-        // Complained about with all else that is missing.
+        // A missing audience is reported together with everything else that is missing.
         section.required("audience")?;
     }
     let issuer = Issuer {
@@ -99,7 +99,7 @@ fn issuer(section: &Section<'_>, line: usize) -> Option<OidcIssuer> {
     Some(OidcIssuer { issuer, keys: keys?, ca_file: optional(ca_file)?, line })
 }
 
-/// `platform`, and for one that we do not know what it is like.
+/// Reads `platform`, and for an unknown platform its properties.
 fn attesting(section: &Section<'_>) -> Option<Option<Attesting>> {
     let (id, bound) = (section.optional("id_claim"), section.optional("key_bound"));
     let Some(field) = section.optional("platform") else {
@@ -121,12 +121,12 @@ fn attesting(section: &Section<'_>) -> Option<Option<Attesting>> {
     Some(Some(Attesting { platform, id_claim, key_bound }))
 }
 
-/// What may be left out and, where it is not, must be right.
+/// The value of an optional field: absent is fine, a defective value is not.
 fn optional<T>(value: Option<Option<T>>) -> Option<Option<T>> {
     value.map_or(Some(None), |read| read.map(Some))
 }
 
-/// It stands in SPIFFE IDs as a segment.
+/// The short name is a segment of SPIFFE IDs.
 pub(super) fn short_name(field: &Field<'_>) -> Option<String> {
     let text = field.text(32)?;
     let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
@@ -139,7 +139,7 @@ fn url(field: &Field<'_>, right: impl Fn(&str) -> bool) -> Option<String> {
     if right(&text) { Some(text) } else { field.wrong(format!("is {text:?}"), remedy) }
 }
 
-/// Audiences that may stand beside ours in a token's list.
+/// Further audiences that a token's list may contain besides ours.
 fn audiences(field: &Field<'_>) -> Option<Vec<String>> {
     field.list(limits::OIDC_AUDIENCES)?.iter().map(|item| item.text(limits::NAME_BYTES)).collect()
 }
@@ -169,7 +169,7 @@ fn key_source(field: &Field<'_>) -> Option<IssuerKeySource> {
     }
 }
 
-/// `rights = [{ group = "g", upstream = "u", scopes = ["s"] }]`
+/// Reads `rights = [{ group = "g", upstream = "u", scopes = ["s"] }]`.
 fn rights(field: &Field<'_>, groups: bool) -> Option<Vec<Right>> {
     let right = |section: &Section<'_>| {
         let group = section.required("group").and_then(|f| f.text(limits::NAME_BYTES));
@@ -184,7 +184,7 @@ fn rights(field: &Field<'_>, groups: bool) -> Option<Vec<Right>> {
 }
 
 impl OidcIssuer {
-    /// With its paths joined to the configuration's directory.
+    /// The issuer with its paths joined to the configuration's directory.
     pub(super) fn below(&self, base: &Path) -> OidcIssuer {
         let mut joined = self.clone();
         joined.ca_file = self.ca_file.as_ref().map(|path| base.join(path));

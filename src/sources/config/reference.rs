@@ -1,4 +1,4 @@
-//! `docs/configuration.md`, written from the table of keys.
+//! Generates `docs/configuration.md` from the table of keys.
 
 use super::changes::Takes;
 use super::keys::{Form, KEYS, Key, LISTS, Unset, sections};

@@ -1,4 +1,4 @@
-//! From TOML and environment to values, by the table of keys. All errors come at once.
+//! From TOML and environment to values, by the table of keys. All errors are reported together.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,12 +15,12 @@ use crate::document::{Complaint, Document, Field, Section, Source, nearest};
 use crate::identity::spiffe_id::TrustDomain;
 use crate::limits;
 
-/// Longest text of a value, bytes: a path on Linux.
+/// Longest text of a value, bytes: the longest path on Linux.
 pub(super) const TEXT: usize = 4096;
 /// Most entries of a list.
 pub(super) const LIST: usize = 1024;
 
-/// A value that has its key's form.
+/// A value that conforms to its key's form.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
     Text(String),
@@ -39,12 +39,12 @@ pub(super) enum Value {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct BundleEntry {
     pub trust_domain: String,
-    /// `None`: from the Workload API.
+    /// `None`: the Workload API gives the bundle.
     pub file: Option<String>,
     pub line: usize,
 }
 
-/// Everything that was set, over the defaults.
+/// All values that were set, on top of the defaults.
 #[derive(Default, Debug)]
 pub(super) struct Values {
     pub values: BTreeMap<&'static str, Value>,
@@ -52,12 +52,12 @@ pub(super) struct Values {
     pub oidc_issuers: Vec<OidcIssuer>,
     pub attestation: Vec<RuleEntry>,
     pub webhooks: Vec<WebhookEntry>,
-    /// Where a key was set in the file.
+    /// The line in the file where a key was set.
     pub lines: BTreeMap<&'static str, usize>,
 }
 
 impl Values {
-    /// Defaults, then the file, then the environment.
+    /// Reads the defaults, then the file, then the environment.
     pub fn gather(source: &Source, environment: &[(String, String)]) -> Result<Values, Vec<Complaint>> {
         let mut all = Values::default();
         let mut complaints = Vec::new();
@@ -78,7 +78,7 @@ impl Values {
         if complaints.is_empty() { Ok(all) } else { Err(complaints) }
     }
 
-    /// The required keys that nobody set; the list of bundles as one.
+    /// The required keys that are not set; the list of bundles counts as one.
     pub fn missing(&self) -> Vec<&'static str> {
         let required = KEYS.iter().filter(|k| k.default == Unset::Required && !is_list(k.parts().0));
         let mut missing: Vec<&str> = required.map(|k| k.path).filter(|path| !self.values.contains_key(path)).collect();
@@ -128,7 +128,7 @@ impl Values {
         }
     }
 
-    /// One key from a text that stands alone, by the same reader as the file's.
+    /// Reads one key from a separate text, with the file's parser.
     fn read_one(&mut self, key: &'static Key, origin: &str, toml: &str, complaints: &mut Vec<Complaint>) {
         let (section, name) = key.parts();
         let source = Source::new(origin, format!("[{section}]\n{name} = {toml}\n"));
@@ -139,7 +139,7 @@ impl Values {
             }
             document.finish(Some(()))
         });
-        // The line is one of the text above, which nobody wrote.
+        // The line refers to the generated text above, which is of no use to the user.
         let nowhere = |c: Complaint| Complaint { line: 0, column: 0, ..c };
         complaints.extend(read.err().into_iter().flatten().map(nowhere));
     }
@@ -152,7 +152,7 @@ impl Values {
             self.lines.remove(key.path);
             return self.read_one(key, name, &as_toml(key.form, text), complaints);
         }
-        // Other variables of that name belong to the clients; only what begins like a section of ours is a mistake.
+        // Other variables with this prefix belong to the clients; only a variable that begins like one of the sections is a mistake.
         let ours = |section: &str| name.starts_with(&format!("MAYFLY_{}_", section.to_ascii_uppercase()));
         if keys::sections().into_iter().any(ours) {
             let variables: Vec<String> = KEYS.iter().map(Key::variable).filter(|v| !v.is_empty()).collect();
@@ -185,7 +185,7 @@ fn bundles(field: &Field<'_>) -> Option<Vec<BundleEntry>> {
         let trust_domain = section.required("trust_domain").and_then(|f| trust_domain(&f));
         let file = section.optional("file").map(|f| f.text(TEXT));
         section.finish();
-        // One that is there and wrong was complained about, and is not one that was left out.
+        // A defective value was reported already, and does not count as left out.
         let file = match file {
             Some(text) => Some(text?),
             None => None,
@@ -221,12 +221,12 @@ fn value(form: Form, field: &Field<'_>) -> Option<Value> {
         Form::Keep => keep(field),
         Form::Engine => engine(field).map(Value::Text),
         Form::Flag => field.boolean().map(Value::Flag),
-        // Of a section of which there are several: it is read with that.
+        // A key of a list section: it is parsed with its section.
         Form::WebhookUrl => webhook_url(field).map(|url| Value::Text(url.as_str().to_owned())),
     }
 }
 
-/// Names, at least one, each once.
+/// A list of names: at least one, without duplicates.
 pub(super) fn names(field: &Field<'_>) -> Option<Vec<String>> {
     list(field, |f| f.name())
 }
@@ -254,7 +254,7 @@ fn trust_domain(field: &Field<'_>) -> Option<String> {
     }
 }
 
-/// `iss` is compared byte for byte, so it is refused rather than put into normal form.
+/// `iss` is compared byte for byte, so a URL that is not in normal form is refused rather than normalized.
 fn https_url(field: &Field<'_>) -> Option<String> {
     let text = field.text(limits::NAME_BYTES)?;
     let right = text.starts_with("https://") && crate::upstream::target::target_url(&text).is_some_and(|normal| normal == text);
@@ -286,7 +286,7 @@ fn engine(field: &Field<'_>) -> Option<String> {
     }
 }
 
-/// A variable's text as TOML: numbers bare, lists by commas, all else a text.
+/// A variable's text as TOML: numbers unquoted, lists split at commas, everything else as a string.
 fn as_toml(form: Form, text: &str) -> String {
     let quoted = |text: &str| toml::Value::from(text).to_string();
     let items = || text.split(',').map(str::trim).filter(|t| !t.is_empty());

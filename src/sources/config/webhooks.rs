@@ -1,4 +1,4 @@
-//! `[[webhooks]]`: who is told of events.
+//! `[[webhooks]]`: the receivers of events.
 
 use std::path::{Path, PathBuf};
 
@@ -8,26 +8,26 @@ use crate::document::{Field, Section};
 use crate::limits;
 use crate::webhook::{TYPES, names_some};
 
-/// One of `[[webhooks]]`.
+/// One section of `[[webhooks]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
-    /// Its name.
+    /// The webhook's name.
     pub name: String,
-    /// Where events are posted.
+    /// The URL to which events are posted.
     pub url: WebUrl,
-    /// The roots that vouch for the receiver, PEM; over https always.
+    /// The roots for verifying the receiver, PEM; required for https.
     pub ca: Option<PathBuf>,
-    /// What signs.
+    /// The file with the signing secrets.
     pub secret_file: PathBuf,
-    /// Types and groups of events; none for all.
+    /// Types and groups of events; empty for all.
     pub events: Vec<String>,
-    /// Environments; none for all.
+    /// Environments; empty for all.
     pub environments: Vec<String>,
-    /// Its line in the configuration.
+    /// The section's line in the configuration.
     pub line: usize,
 }
 
-/// One section as it was written.
+/// One section as written.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::sources) struct WebhookEntry {
     name: String,
@@ -89,14 +89,14 @@ fn entry(item: &Field<'_>) -> Option<WebhookEntry> {
     Some(WebhookEntry { name: name?, url, ca, secret_file, events, environments, line: item.line() })
 }
 
-/// A name that is part of the name of a value in the store.
+/// The webhook's name, which is part of the name of its value in the store.
 fn name(field: &Field<'_>) -> Option<String> {
     let name = field.name()?;
     let plain = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
     if plain { Some(name) } else { field.wrong(format!("is {name:?}"), "at most 64 letters, digits and ._-") }
 }
 
-/// A list that may be empty, which stands for all.
+/// A list that may be empty; an empty list stands for all.
 fn some(field: &Field<'_>, read: impl Fn(&Field<'_>) -> Option<String>) -> Option<Vec<String>> {
     if field.list(LIST)?.is_empty() { Some(Vec::new()) } else { list(field, read) }
 }

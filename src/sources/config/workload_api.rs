@@ -1,4 +1,4 @@
-//! `[workload_api]`: which agent, and which of its SVIDs; and what of the rest comes from there.
+//! `[workload_api]`: which agent to ask, which of its SVIDs to use, and which other parts of the configuration come from the agent.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use super::{KeyPair, WorkloadApi};
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::sources::workload_api::{Endpoint, Wanted};
 
-/// What SPIFFE names the agent by (SPIFFE Workload Endpoint, section 4).
+/// The standard variable for the agent's address (SPIFFE Workload Endpoint, section 4).
 const VARIABLE: &str = "SPIFFE_ENDPOINT_SOCKET";
 
-/// The files of `[tls]`, and the agent, where one is needed for what they and `[[bundles]]` leave out.
+/// The files of `[tls]`, and the agent, if an agent is needed for what `[tls]` and `[[bundles]]` leave out.
 pub(super) fn identity(
     values: &Values,
     base: &Path,
@@ -59,7 +59,7 @@ fn agent(values: &Values, socket: &str, conflict: &mut impl FnMut(&'static str, 
         false => ("workload_api.socket", VARIABLE),
     };
     let endpoint = match Endpoint::parse(socket) {
-        // What comes from there has the private key in it.
+        // The agent's message contains the private key.
         Ok(Endpoint::Tcp(address)) if !address.ip().is_loopback() => {
             let remedy = "name an agent of this host: over a network the private key would be read along";
             conflict(key, &format!("{name} is {socket:?}, no loopback address"), remedy);

@@ -1,4 +1,4 @@
-//! What one message of an agent says.
+//! The content of one message of a Workload API agent.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,27 +16,27 @@ use crate::limits;
 use crate::seq::Millis;
 use crate::sources::svid_files::OwnPair;
 
-/// The roots of a trust domain, or what is wrong with them.
+/// The roots of a trust domain, or their defect.
 type Roots = Result<Vec<TrustAnchor>, String>;
-/// The keys of a trust domain's JWT-SVIDs, or what is wrong with them.
+/// The keys of a trust domain's JWT-SVIDs, or their defect.
 type JwtKeys = Result<Vec<JwtAuthority>, String>;
 
-/// What one message says: the whole set, whatever came before.
+/// The content of one message. Each message is complete and replaces earlier ones.
 #[derive(Clone)]
 pub struct Given {
-    /// Our SVID, or why there is none to use.
+    /// The server's SVID, or why there is none to use.
     pub svid: Result<OwnPair, NoSvid>,
-    /// Our own trust domain: an agent that gives no bundle of it does not say that nobody is to be trusted.
+    /// The server's own trust domain: a message without its bundle does not mean that no member is trusted any more.
     own: TrustDomain,
-    /// It has an SVID at all. One that has none is no message of the standard, and the end of nothing.
+    /// Whether the message has any SVID. A message without one violates the standard and revokes nothing.
     whole: bool,
     roots: BTreeMap<TrustDomain, Roots>,
-    /// `None` while it is not known.
+    /// `None` until the JWT bundles are known.
     jwt: Option<BTreeMap<TrustDomain, JwtKeys>>,
 }
 
 impl Given {
-    /// Looks at all of it.
+    /// Checks the whole message.
     pub(super) fn read(wanted: &Wanted, said: &X509SvidResponse, jwt: Option<&JwtBundlesResponse>, now: Millis) -> Given {
         let mut roots: BTreeMap<TrustDomain, Roots> = BTreeMap::new();
         for (id, der) in &said.federated_bundles {
@@ -44,12 +44,12 @@ impl Given {
                 roots.insert(domain, anchors(der));
             }
         }
-        // The one that we show comes first: of two bundles of one trust domain, its counts.
+        // The chosen SVID is processed last: if two SVIDs have bundles of one trust domain, the bundle of the chosen SVID is used.
         let chosen = choose(wanted, said);
         for svid in said.svids.iter().take(limits::WORKLOAD_API_SVIDS).rev().chain(chosen.as_ref().ok().copied()) {
             if let Ok(domain) = TrustDomain::parse(trust_domain_of(&svid.spiffe_id)) {
                 let own = anchors(&svid.bundle).and_then(|roots| match roots.is_empty() {
-                    // An SVID that its own bundle does not vouch for: nobody means that.
+                    // An SVID without roots in its own bundle is an error of the agent.
                     true => Err("is empty".to_owned()),
                     false => Ok(roots),
                 });
@@ -60,8 +60,8 @@ impl Given {
         Given { svid, own: wanted.trust_domain.clone(), whole: !said.svids.is_empty(), roots, jwt: jwt.map(keys) }
     }
 
-    /// The bundle of a trust domain as it is given now. A federated one that is not in the message vouches for nobody; where keys of JWT-SVIDs
-    /// are not known yet, those in force stay.
+    /// The current bundle of a trust domain. A federated trust domain that is not in the message has no roots; if the keys of JWT-SVIDs are
+    /// not known yet, those of the bundle in effect are kept.
     pub fn bundle(&self, domain: &TrustDomain, in_force: Option<&Bundle>) -> Result<Arc<Bundle>, String> {
         let none = (Vec::new(), Vec::new());
         let roots = match self.roots.get(domain) {
@@ -76,7 +76,7 @@ impl Given {
         bundle_of(domain, roots, jwt).map(Arc::new).map_err(|defect| defect.to_string())
     }
 
-    /// Whether the message has a bundle of that trust domain at all.
+    /// Whether the message has a bundle of this trust domain at all.
     pub fn names(&self, domain: &TrustDomain) -> bool {
         self.roots.contains_key(domain)
     }
@@ -88,7 +88,7 @@ pub fn bundle_of(domain: &TrustDomain, roots: &[TrustAnchor], jwt: &[JwtAuthorit
     Bundle::from_jwks(domain.clone(), document.to_text().as_bytes())
 }
 
-/// By SPIFFE ID, by hint, or the first, which is the default (Workload API, section 4.4).
+/// Chooses by SPIFFE ID, by hint, or the first SVID, which is the default (Workload API, section 4.4).
 fn choose<'a>(wanted: &Wanted, said: &'a X509SvidResponse) -> Result<&'a X509Svid, NoSvid> {
     let all = || said.svids.iter().take(limits::WORKLOAD_API_SVIDS);
     let is = |svid: &&X509Svid| {
@@ -109,7 +109,7 @@ fn choose<'a>(wanted: &Wanted, said: &'a X509SvidResponse) -> Result<&'a X509Svi
     })
 }
 
-/// What a start and every caller would find wrong with it.
+/// Checks the SVID for everything that a start and its callers would refuse.
 fn usable(wanted: &Wanted, svid: &X509Svid, roots: Option<&Roots>, now: Millis) -> Result<OwnPair, NoSvid> {
     let name = format!("{:?}", svid.spiffe_id);
     let bad = |what: String| wanted.no(WhyNot::Unusable, format!("the SVID {name} {what}"), "look at what the agent logs");
@@ -157,7 +157,7 @@ fn keys(said: &JwtBundlesResponse) -> BTreeMap<TrustDomain, JwtKeys> {
     each.collect()
 }
 
-/// A plain JWK set does not say what its keys are for; a trust bundle does.
+/// Adds the `use` member that a trust bundle has and a plain JWK set lacks.
 fn with_use(authority: &JwtAuthority) -> JwtAuthority {
     let mut jwk = authority.jwk().clone();
     if let Value::Object(members) = &mut jwk {

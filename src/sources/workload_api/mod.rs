@@ -1,7 +1,8 @@
-//! The SPIFFE Workload API as a source: our own SVID, the bundles that come with it, and both again whenever one of them changes.
+//! The SPIFFE Workload API as a source of the server's own SVID and of the bundles that come with it, with updates whenever one of them
+//! changes.
 //!
-//! - [`Agent`]: the streams, kept open, begun again with pauses that grow; [`first`] waits for what a start needs.
-//! - [`Given`]: what one message says, each part of it looked at by itself. What is wrong with one part leaves the others in use.
+//! - [`Agent`]: keeps the streams open, and reopens them after growing pauses; [`first`] waits for what a start needs.
+//! - [`Given`]: the content of one message, each part checked separately. A defect in one part leaves the others usable.
 
 mod given;
 
@@ -23,42 +24,42 @@ use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::limits;
 use crate::system::System;
 
-/// What is wanted of an agent.
+/// What is requested from an agent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Wanted {
-    /// Where it serves.
+    /// The agent's address.
     pub endpoint: Endpoint,
-    /// The trust domain that our SVID is of.
+    /// The trust domain of the server's SVID.
     pub trust_domain: TrustDomain,
-    /// Which of several SVIDs, by its SPIFFE ID.
+    /// Selects one of several SVIDs by its SPIFFE ID.
     pub id: Option<SpiffeId>,
-    /// Which of several SVIDs, by its hint.
+    /// Selects one of several SVIDs by its hint.
     pub hint: Option<String>,
 }
 
-/// What keeps an SVID from coming.
+/// Why no SVID arrives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WhyNot {
-    /// Nobody serves there, or not in time.
+    /// No agent answers there, or not in time.
     Away,
     /// The agent has no identity for this process.
     NotKnown,
-    /// What it gives is not to be used.
+    /// The agent's SVID is not usable.
     Unusable,
-    /// What it gives is of another trust domain, and will be.
+    /// The agent's SVID is of another trust domain, and waiting does not change that.
     OtherDomain,
 }
 
-/// Why there is no SVID, and what mends it. Never holds what came.
+/// Why there is no SVID, and the remedy. Never contains received data.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NoSvid {
-    /// The kind.
+    /// The kind of problem.
     pub why: WhyNot,
-    /// The agent.
+    /// The agent's address.
     pub endpoint: Endpoint,
-    /// What is wrong.
+    /// The problem.
     pub what: String,
-    /// What mends it.
+    /// The remedy.
     pub remedy: String,
 }
 
@@ -73,7 +74,7 @@ impl Wanted {
         NoSvid { why, endpoint: self.endpoint.clone(), what: what.to_string(), remedy: remedy.into() }
     }
 
-    /// What a status of the agent means.
+    /// The meaning of the agent's status.
     fn said(&self, status: &Status) -> NoSvid {
         let uid = rustix::process::geteuid().as_raw();
         match status.code() {
@@ -96,50 +97,50 @@ impl Wanted {
     }
 }
 
-/// The agent, as it is followed.
+/// A connection to an agent, with reconnection.
 pub struct Agent {
     wanted: Wanted,
     system: System,
     streams: Option<Streams>,
     pauses: ExponentialBackoff,
-    /// What is waited before the next try.
+    /// The pause before the next attempt.
     pause: Option<Duration>,
 }
 
-/// The streams of one session, and what came last on each.
+/// The streams of one session, and the last message of each.
 struct Streams {
     endpoint: Endpoint,
     svids: Streaming<X509SvidResponse>,
     jwt: Jwt,
     last_svids: Option<X509SvidResponse>,
-    /// Not known until the first message.
+    /// `None` until the first message.
     last_jwt: Option<JwtBundlesResponse>,
-    /// Those of the JWT bundles, which come and go without the SVIDs.
+    /// The pauses of the stream of JWT bundles, which reconnects independently of the SVIDs.
     pauses: ExponentialBackoff,
 }
 
 /// The stream of JWT bundles.
 enum Jwt {
-    /// It is asked for, perhaps after a pause.
+    /// The stream is being opened, perhaps after a pause.
     Coming(Pin<Box<dyn Future<Output = Result<Streaming<JwtBundlesResponse>, Status>> + Send>>),
     Open(Box<Streaming<JwtBundlesResponse>>),
-    /// The agent has none for us.
+    /// The agent serves no JWT bundles to this process.
     NotServed,
 }
 
-/// What became of it.
+/// An event of this stream.
 enum Told {
     Begun(Result<Streaming<JwtBundlesResponse>, Status>),
     Said(Result<JwtBundlesResponse, Status>),
 }
 
 impl Agent {
-    /// Nothing is asked before [`Agent::next`].
+    /// Creates the agent; the first request is made by [`Agent::next`].
     pub fn new(wanted: Wanted, system: System) -> Agent {
         Agent { wanted, system, streams: None, pauses: pauses(), pause: None }
     }
 
-    /// The next message, or what keeps one from coming; after that it begins anew at the next call, which waits a while first.
+    /// The next message, or why there is none. After an error the next call reconnects, after a pause.
     pub async fn next(&mut self) -> Result<Given, NoSvid> {
         if let Some(pause) = self.pause.take() {
             tokio::time::sleep(pause).await;
@@ -182,7 +183,7 @@ fn pauses() -> ExponentialBackoff {
     builder.with_max_delay(Duration::from_millis(most)).with_jitter().without_max_times().build()
 }
 
-/// An agent that gives no JWT bundles has none for us: that is no reason to do without the rest.
+/// Whether the agent has no JWT bundles for this process; the rest of its data is used nonetheless.
 fn has_none(status: &Status) -> bool {
     matches!(status.code(), Code::Unimplemented | Code::PermissionDenied | Code::InvalidArgument)
 }
@@ -194,7 +195,7 @@ impl Streams {
         Ok(Streams { endpoint, svids, jwt, last_svids: None, last_jwt: None, pauses: pauses() })
     }
 
-    /// Waits for something new, and for one message of SVIDs at least.
+    /// Waits for a new message, after at least one message of SVIDs.
     async fn next(&mut self) -> Result<(), Status> {
         loop {
             tokio::select! {
@@ -211,8 +212,8 @@ impl Streams {
         }
     }
 
-    /// Whether there is something new. What keeps JWT bundles from coming keeps no SVID from coming: what came last stays in force, and the
-    /// stream is begun again, so that a key that went is not trusted for as long as an agent lives.
+    /// Handles an event and returns whether there is new content. A failure of the JWT bundles does not affect the SVIDs: the last bundles
+    /// stay in effect, and the stream is reopened, so that a withdrawn key is not trusted for the agent's whole life.
     fn take(&mut self, told: Told) -> bool {
         match told {
             Told::Begun(Ok(stream)) => self.jwt = Jwt::Open(Box::new(stream)),
@@ -243,7 +244,7 @@ impl Jwt {
         }))
     }
 
-    /// Dropped before it is there, nothing is lost.
+    /// Cancel-safe: dropping the future loses no message.
     async fn next(&mut self) -> Told {
         match self {
             Jwt::Coming(stream) => Told::Begun(stream.await),
@@ -253,7 +254,7 @@ impl Jwt {
     }
 }
 
-/// An agent that neither answers nor fails is not waited for for ever.
+/// Limits the wait for an agent that neither answers nor fails.
 async fn in_time<T>(what: &str, asked: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     let most = Duration::from_millis(limits::WORKLOAD_API_FIRST_MS);
     let late = |_| Status::deadline_exceeded(format!("no {what} within {} s", most.as_secs()));
@@ -264,8 +265,7 @@ fn ended() -> Status {
     Status::unavailable("the stream ended")
 }
 
-/// Waits for a first message, with an SVID to use where it is needed, for `patience` at the longest; what is wrong meanwhile is logged, each
-/// once.
+/// Waits at most `patience` for a first message, with a usable SVID if one is needed. Each distinct problem meanwhile is logged once.
 pub async fn first(wanted: &Wanted, svid_needed: bool, patience: Duration, system: &System) -> Result<Given, NoSvid> {
     let mut agent = Agent::new(wanted.clone(), system.clone());
     let mut last = None;
@@ -291,7 +291,7 @@ pub async fn first(wanted: &Wanted, svid_needed: bool, patience: Duration, syste
     outcome.unwrap_or_else(|_| Err(last.unwrap_or_else(|| wanted.said(&Status::unavailable("it does not answer")))))
 }
 
-/// One look, for commands: from any thread, also from one that drives a runtime.
+/// Asks once, for commands: works on any thread, also on one that runs a runtime.
 pub fn look(wanted: &Wanted, system: &System) -> Result<Given, NoSvid> {
     let asked = std::thread::scope(|scope| {
         let asking = || {

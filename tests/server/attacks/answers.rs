@@ -1,4 +1,4 @@
-//! Answers that nobody reads.
+//! Answers that the client does not read.
 
 use mayfly::limits;
 use mayfly::pb::mayfly::v1 as pb;
@@ -12,14 +12,14 @@ use mayfly::cli::dev::Settings;
 const JWKS: &str = "/mayfly.v1.KeyService/GetJwks";
 const TASKS: &str = "/mayfly.v1.TaskService/ListTasks";
 
-/// Connections with as many calls as one may have, of which no answer is read. Pings are answered by the HTTP/2 of the client.
+/// Connections with as many calls as one may have, whose answers are never read. The client's HTTP/2 layer answers pings.
 async fn unread(rig: &Rig, connections: usize, path: &str, message: &[u8]) -> Vec<h2::client::SendRequest<bytes::Bytes>> {
     let mut open = Vec::new();
     for _ in 0..connections {
         let mut send = rig.shut("agent/demo", 0).await;
         let mut asked = Vec::new();
         for _ in 0..limits::CONNECTION_STREAMS - 1 {
-            // One more than the server allows waits here.
+            // A call beyond the server's limit waits here.
             let Ok(Ok(ready)) = tokio::time::timeout(PATIENCE, send.clone().ready()).await else { break };
             send = ready;
             match ask(&mut send, path, message) {
@@ -30,7 +30,7 @@ async fn unread(rig: &Rig, connections: usize, path: &str, message: &[u8]) -> Ve
         tokio::spawn(async move {
             let mut held = Vec::new();
             for (answer, body) in asked {
-                // Headers are taken, bodies are not.
+                // Headers are read, bodies are not.
                 held.push((answer.await, body));
             }
             std::future::pending::<()>().await;
@@ -51,10 +51,11 @@ async fn a_thousand_keys_on_many_connections_that_are_never_read_are_bounded_and
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let grown = rig.peak().saturating_sub(before);
     others.saw("unread keys").await;
-    // 40,000 answers cost 10 KB each where nothing bounds them. What is counted is a part of what it costs.
+    // Without a limit, 40,000 answers cost 10 KB each. The counted bytes are a part of the real cost.
     let most = 3 * limits::UNREAD_BYTES_PER_CALLER as u64 / (1024 * 1024);
     assert!(grown < most, "{grown} MiB");
-    // Whoever does not read is ended, though pings are answered. A connection all of whose calls were refused holds nothing, and stays.
+    // Connections whose peer does not read are ended, though pings are answered. A connection all of whose calls were refused holds
+    // nothing, and stays.
     let mut held = held;
     let ended = async {
         loop {
@@ -88,7 +89,7 @@ async fn lists_that_are_never_read_are_pages_of_bounded_bytes_within_a_callers_s
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     let grown = rig.peak().saturating_sub(before);
     others.saw("unread lists").await;
-    // 4,000 answers of 6 MB each where nothing bounds them.
+    // Without a limit, 4,000 answers of 6 MB each.
     let most = 4 * limits::UNREAD_BYTES_PER_CALLER as u64 / (1024 * 1024);
     assert!(grown < most, "{grown} MiB");
 }

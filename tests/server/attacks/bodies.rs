@@ -27,7 +27,7 @@ async fn a_public_body_that_comes_byte_by_byte_costs_what_one_buffer_costs_and_e
                 "POST /login HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 20000\r\n\r\n";
             let mut sent = stream.write_all(head.as_bytes()).await.is_ok();
             for _ in 0..3_000 {
-                // A record of TLS for each byte.
+                // One TLS record for each byte.
                 sent = sent && stream.write_all(b" ").await.is_ok() && stream.flush().await.is_ok();
                 tokio::task::yield_now().await;
             }
@@ -41,7 +41,7 @@ async fn a_public_body_that_comes_byte_by_byte_costs_what_one_buffer_costs_and_e
     }
     let grown = rig.peak().saturating_sub(before);
     others.saw("dripping bodies").await;
-    // 300,000 bytes cost 1.3 GB where each keeps its own piece of memory.
+    // 300,000 bytes cost 1.3 GB if each byte keeps its own allocation.
     assert!(grown < 100, "{grown} MiB");
     let with = |code: &str| answers.iter().filter(|answer| answer.contains(code)).count();
     assert!(with(" 408 ") + with(" 503 ") >= 90, "late, or no room: {answers:?}");

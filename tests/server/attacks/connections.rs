@@ -1,4 +1,4 @@
-//! Connections that say nothing, before their handshake and after it.
+//! Connections that send nothing, before their handshake and after it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -31,10 +31,10 @@ async fn a_thousand_silent_sockets_at_every_listener_keep_nobody_out() {
         held.extend(silent(address, 1_000).await);
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    // They go on coming.
+    // Further silent sockets keep arriving.
     for _ in 0..5 {
         held.extend(silent(addresses.admin, 100).await);
-        // A workload that comes now gets in as well.
+        // A workload that connects now is admitted as well.
         let new = rig.world.channel("agent/demo", addresses.workload).await.expect("a workload gets in");
         assert!(crate::kit::healthy(new).await);
     }
@@ -53,7 +53,7 @@ async fn one_workload_that_holds_every_place_loses_them_to_others() {
         held.push(rig.shut("agent/demo", 65_535).await);
     }
     let others = rig.others();
-    // A workload's SVID opens the admin listener too, though nothing is permitted there.
+    // A workload's SVID may also connect to the admin listener, though no call is permitted there.
     let mut admin = Vec::new();
     for _ in 0..60 {
         admin.push(rig.world.channel("agent/demo", addresses.admin).await);
@@ -62,7 +62,7 @@ async fn one_workload_that_holds_every_place_loses_them_to_others() {
         let new = rig.world.channel(name, addresses.workload).await.expect("a place");
         assert!(crate::kit::healthy(new).await, "{name}");
     }
-    // It comes again and again, and takes nothing from those who hold less.
+    // The attacker reconnects again and again, and takes no place from holders with fewer connections.
     for _ in 0..100 {
         held.push(rig.shut("agent/demo", 65_535).await);
     }

@@ -1,4 +1,4 @@
-//! Names of followers without end.
+//! An unlimited number of follower names.
 
 use mayfly::limits;
 use mayfly::pb::mayfly::v1 as pb;
@@ -26,7 +26,7 @@ async fn one_service_that_opens_names_without_end_keeps_nobody_from_following() 
     };
     assert_eq!((streams.len(), reason(&refused).as_str()), (few, "LIMIT_REACHED"));
     assert!(refused.message().contains("followers_per_caller"), "{refused:?}");
-    // One that is known comes back.
+    // A follower that is already known reconnects.
     drop(streams.pop());
     greedy.watch_revocations(follow(format!("name-{}", few - 1))).await.unwrap();
     let mut other = RevocationServiceClient::new(rig.world.channel("service/echo", address).await.unwrap());

@@ -10,7 +10,7 @@ use super::{Rig, terms};
 use crate::kit::{MAYFLY, reason};
 use mayfly::cli::dev::Settings;
 
-/// 64 callers and 64 tools, each as long as names may be, none like that of another task.
+/// 64 callers and 64 tools, each as long as a name may be, and different from those of every other task.
 fn long(n: usize) -> pb::OpenTaskRequest {
     let name = |of: &str, at: usize| format!("{of}{n:05}-{at:02}-{}", "x".repeat(limits::NAME_BYTES - 50));
     let callers = (0..64).map(|at| format!("spiffe://dev.mayfly.internal/agent/{}", name("c", at))).collect();
@@ -35,7 +35,7 @@ async fn tasks_with_long_terms_are_bounded_in_bytes_and_listed_page_by_page() {
     assert_eq!(reason(&refused), "LIMIT_REACHED", "{refused:?}");
     assert!(refused.message().contains("task_bytes_per_caller"), "{refused:?}");
     assert!((400..600).contains(&opened), "{opened}");
-    // Usual tasks count nothing, so its work goes on.
+    // Tasks of usual size count nothing against the byte limit, so the caller can continue its work.
     tasks.open_task(pb::OpenTaskRequest { terms: Some(terms()), ..Default::default() }).await.unwrap();
     let (mut seen, mut token, mut pages) = (0, String::new(), 0);
     loop {

@@ -1,4 +1,4 @@
-//! Idle connections to the metrics.
+//! Idle connections to the metrics listener.
 
 use std::time::Duration;
 

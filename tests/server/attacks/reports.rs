@@ -41,11 +41,11 @@ async fn a_server_that_makes_up_tools_stops_neither_reports_of_others_nor_signs_
     assert_eq!(reason(&refused), "LIMIT_REACHED", "a rate of its own: {refused:?}");
     let own = |p: &pb::UseProblem| p.problem.as_ref().is_some_and(|no| no.rule == "uses_waiting_per_server");
     assert!(!problems.is_empty() && problems.iter().all(own), "{:?}", problems.first());
-    // Another server of the same upstream is heard.
+    // Reports of another server of the same upstream are accepted.
     let mut other = AuditServiceClient::new(channel("service/echo").await);
     let answer = other.report_use(pb::ReportUseRequest { uses: vec![used(&issued, "search".into())] }).await.unwrap();
     assert!(answer.into_inner().problems.is_empty());
-    // And signs of life are written meanwhile.
+    // Heartbeats are still written meanwhile.
     let mut tasks = TaskServiceClient::new(channel("agent/demo").await);
     let heartbeat_interval = Some(prost_types::Duration { seconds: 5, nanos: 0 });
     let request = pb::OpenTaskRequest { terms: Some(pb::TaskTerms { heartbeat_interval, ..terms() }), ..Default::default() };

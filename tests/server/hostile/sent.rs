@@ -1,4 +1,5 @@
-//! Hostile text in each field that a caller can set: what takes it, and what refuses it, which is told and recorded as well.
+//! Hostile text in each field that a caller can set: fields that accept it, and fields whose refusal is returned and recorded with the
+//! text.
 
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::approval_service_client::ApprovalServiceClient;
@@ -22,7 +23,7 @@ fn json(text: &str) -> Option<pb::Arguments> {
     Some(pb::Arguments { arguments: Some(pb::arguments::Arguments::Json(value)) })
 }
 
-/// Each field that a caller can set, and each in which it is refused, is sent the text.
+/// Sends the text in each field that accepts it and in each field that refuses it.
 pub(super) async fn sent(rig: &Rig, text: &str) -> Made {
     let mut made = Made::default();
     let named = |purpose: &str, tool: &str| pb::TaskTerms {
@@ -31,7 +32,7 @@ pub(super) async fn sent(rig: &Rig, text: &str) -> Made {
         tools: vec![tool.into()],
         ..Default::default()
     };
-    // Where it is refused, that is in words, which are told and recorded.
+    // Where the text is refused, it is part of a message that is returned and recorded.
     let mut opened = rig.open(named(text, text), None, "agent/demo").await;
     for (purpose, tool) in [(text, "MARK-tool"), ("MARK purpose", text), ("MARK purpose", "MARK-tool")] {
         if opened.is_err() {
@@ -78,7 +79,7 @@ pub(super) async fn sent(rig: &Rig, text: &str) -> Made {
     made
 }
 
-/// A subject, its groups and whoever acted for it, as its issuer calls them.
+/// A subject, its groups and its actor, named by the text in the issuer's token.
 async fn behalf(rig: &Rig, text: &str, made: &mut Made) {
     let plain: String = text.chars().filter(|c| !c.is_control()).collect();
     for sub in [text, plain.as_str()] {
@@ -131,7 +132,7 @@ async fn approvals(rig: &Rig, text: &str, made: &mut Made) {
     }
 }
 
-/// What takes away, and what is told of uses.
+/// Revoking calls, and use reports.
 async fn acts(rig: &Rig, text: &str, made: &Made) {
     let mut tasks = TaskServiceClient::new(rig.channel("operator/you", true).await);
     let hold = pb::HoldTaskRequest { task_id: made.tasks[0].clone(), reason: text.into(), ..Default::default() };
@@ -169,7 +170,8 @@ async fn acts(rig: &Rig, text: &str, made: &Made) {
     let _ = upstreams.set_upstream(pb::SetUpstreamRequest { upstream: Some(upstream), confirmation, ..Default::default() }).await;
     let left = pb::OffboardRequest { owner: text.into(), reason: text.into(), ..Default::default() };
     let _ = upstreams.offboard(left).await;
-    // What a caller calls itself. A header can hold no control character, but what changes the direction.
+    // The name that a caller gives itself. A header can contain no control character, but it can contain characters that change the text
+    // direction.
     let mut request = Request::new(pb::GetTaskRequest { task_id: text.into() });
     let value = tonic::metadata::AsciiMetadataValue::try_from("MARK\u{202e}\u{200b}".as_bytes());
     if let Ok(value) = value {

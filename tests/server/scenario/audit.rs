@@ -1,4 +1,4 @@
-//! What the audit tells of a task with no server at hand: its records with their proofs, and each way of lying about them that is seen.
+//! The audit of a task without access to a server: its records with their proofs, and the detection of each kind of forgery.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::typed;
 
-/// Somebody who fetched a checkpoint, and the keys that it is signed with.
+/// An auditor who fetched a checkpoint and the keys that sign it.
 pub(super) struct Reader {
     config: String,
     folder: TempDir,
@@ -24,17 +24,17 @@ impl Reader {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Asks the server.
+    /// Runs a command against the server.
     fn asks(&self, args: &[&str]) -> (i32, String) {
         typed(&[&["--config", &self.config], args].concat())
     }
 
-    /// Asks nobody: a file, and the keys.
+    /// Verifies an exported file offline, with the fetched keys.
     fn verifies(&self, name: &str) -> (i32, String) {
         typed(&["audit", "verify", &self.at(name), "--key", &self.at("keys")])
     }
 
-    /// The records of a task, exported once and verified; they tell of these.
+    /// Exports and verifies the records of a task once, and asserts that they contain these events.
     pub(super) fn tells(&self, task: &str, told: &[&str]) -> String {
         let file = self.at(task);
         if !Path::new(&file).exists() {
@@ -50,7 +50,7 @@ impl Reader {
         story
     }
 
-    /// A flipped byte, a removed record and a swapped pair are each seen.
+    /// A flipped byte, a removed record and a swapped pair are each detected.
     pub(super) fn no_lie_about_it_passes(&self, task: &str) {
         let story = self.tells(task, &[]);
         let lines: Vec<&str> = story.split_inclusive('\n').collect();

@@ -1,4 +1,4 @@
-//! The night of the story: break-glass by two people, all of it told aloud, and a third who looks at it.
+//! The night of the story: two people open a break-glass, every step of it is reported, and a third person reviews it.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ permit (principal in Role::"people", action in Action::"Work", resource == Upstr
 when { context.break_glass };
 "#;
 
-/// Ada may open it, and look at what others did. Bob may open it. Carol looks.
+/// Ada may open it, and review what others did. Bob may open it. Carol reviews.
 pub(super) const RIGHTS: &str = r#"
 [break_glass.tickets-down]
 environment = "dev"
@@ -34,7 +34,7 @@ fn rights() -> Open {
     Open::Rights("tickets-down".into())
 }
 
-/// A call on the tickets, in a task.
+/// A call for the tickets upstream, in a task.
 fn tickets(task: &str) -> pb::ExchangeRequest {
     pb::ExchangeRequest { upstream: "tickets".into(), ..call(task, "tickets:read", "psql") }
 }
@@ -43,8 +43,8 @@ fn person(told: &serde_json::Value) -> String {
     told.as_str().unwrap().rsplit('#').next().unwrap().to_owned()
 }
 
-/// Nobody has by day what it takes. Two have it together for half an hour, and the pager, the metrics and the audit are told each step.
-/// What it gave dies with it, and until a third looked at it neither of the two opens another.
+/// No caller has the needed rights by day. Two people get them together for half an hour; the pager, the metrics and the audit report each
+/// step. Its credentials end with it, and neither of the two can open another until a third person has reviewed it.
 pub(super) async fn two_people_open_it_and_a_third_looks_at_it(
     story: &Story,
     pager: &Receiver,
@@ -56,7 +56,7 @@ pub(super) async fn two_people_open_it_and_a_third_looks_at_it(
     let by_day = rig.exchange(ada, alone("tickets", "tickets:read")).await.unwrap_err();
     assert_eq!(reason(&by_day), "DENIED_BY_POLICY");
 
-    // Two people, not one.
+    // One person alone cannot activate it.
     let opened = rig.glass(ada, rights()).await.unwrap();
     let task = opened.task.unwrap().task_id;
     assert_eq!(reason(&rig.exchange(ada, tickets(&task)).await.unwrap_err()), "TASK_NOT_ACTIVE", "one person is none");
@@ -68,7 +68,7 @@ pub(super) async fn two_people_open_it_and_a_third_looks_at_it(
     );
     rig.glass(&bob, Open::TaskId(task.clone())).await.unwrap();
 
-    // What they do in it, and what they cannot.
+    // What the two people can do in it, and what they cannot.
     let issued = rig.exchange(&bob, tickets(&task)).await.unwrap();
     let act = pb::AuthorizeRequest {
         task_id: task.clone(),
@@ -84,7 +84,7 @@ pub(super) async fn two_people_open_it_and_a_third_looks_at_it(
     assert!(story.good(&issued).await);
     counted(story, [1, 2, 1, 0]);
 
-    // It ends, and with it what it gave. Neither of the two opens another one, nor says that all was well.
+    // It ends, and its credentials with it. Neither of the two can open another one, nor review this one.
     rig.close_glass(&bob, &task).await.unwrap();
     assert!(!story.good(&issued).await, "what it issued died with it");
     counted(story, [1, 2, 0, 1]);
@@ -108,7 +108,7 @@ pub(super) async fn two_people_open_it_and_a_third_looks_at_it(
     task
 }
 
-/// What the metrics say: ever opened, uses of it, open now, over and not reviewed.
+/// The metrics: opened in total, uses, open now, ended and not reviewed.
 fn counted(story: &Story, expected: [u64; 4]) {
     let told = scraped(story.0.running().addresses().metrics.unwrap());
     let names = ["opened_total", "uses_total", "open", "unreviewed"];
@@ -118,7 +118,7 @@ fn counted(story: &Story, expected: [u64; 4]) {
     }
 }
 
-/// Each step, each use and each refusal, with the one who did it.
+/// The pager receives each step, each use and each refusal, with its author.
 async fn the_pager_was_told(pager: &Receiver, task: &str) {
     until("the pager was told of the review", || pager.events().iter().any(|e| e.kind() == "break_glass.reviewed")).await;
     let told: Vec<(String, String)> = pager
@@ -150,7 +150,7 @@ async fn the_pager_was_told(pager: &Receiver, task: &str) {
     }
 }
 
-/// The same by the audit, and who it was.
+/// The audit shows the same, with the authors.
 pub(super) fn the_audit_tells_it(reader: &Reader, task: &str) {
     let events = ["task opened", "break-glass", "refused", "credential issued", "action authorized", "task closed"];
     let story = reader.tells(task, &events);

@@ -1,4 +1,4 @@
-//! The agent of the SPIFFE Workload API, asked once: what a start would be given now.
+//! Asks the agent of the SPIFFE Workload API once: what a start would get now.
 
 use super::{Look, Severity};
 use crate::own_svid::NO_DNS;
@@ -6,7 +6,8 @@ use crate::sources::workload_api::{Given, WhyNot, look};
 use crate::system::System;
 
 impl Look<'_> {
-    /// What it gives. That it is away, or does not know whoever asks here, is no error: a start waits for it, and asks as another user perhaps.
+    /// The agent's message. An unreachable agent, or an agent that does not know this process, is no error: a start waits for the agent,
+    /// and may run as another user.
     pub(super) fn agent(&mut self, given: Option<Given>) -> Option<Given> {
         let api = self.config.workload_api.clone()?;
         let key = "workload_api.socket";

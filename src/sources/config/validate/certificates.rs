@@ -1,4 +1,4 @@
-//! Certificates, keys and bundles: each by itself, and whether they belong together.
+//! Checks certificates, keys and bundles: each alone, and whether they belong together.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -33,11 +33,11 @@ impl Look<'_> {
         None
     }
 
-    /// What two files hold, where there is nothing to complain about.
+    /// The content of the two files, if they have no defect.
     pub(super) fn pair(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) -> Option<OwnPair> {
         let before = self.errors();
         self.each(pair, certificate, key, is_svid);
-        // What was told already is not told twice.
+        // Check the pair only if the single files are fine, so that no defect is reported twice.
         let own = if self.errors() == before { self.together(pair, certificate, key, is_svid) } else { None };
         own.filter(|_| self.errors() == before)
     }
@@ -58,7 +58,7 @@ impl Look<'_> {
         self.closed_to_others(key, &pair.key);
     }
 
-    /// What a start would refuse of two files that look right each by itself.
+    /// Defects of two files that are fine each by itself and that a start would refuse.
     fn together(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) -> Option<OwnPair> {
         match SvidFiles::new(&pair.certificate, &pair.key).load() {
             Err(problem) => {
@@ -128,7 +128,7 @@ impl Look<'_> {
         }
     }
 
-    /// `own`: what the files of the server's own certificate hold, where that is in order by itself; what the agent gives was looked at.
+    /// `own`: the server's own certificate from its files, if it has no defect by itself; the agent's SVID was checked when it arrived.
     pub(super) fn bundles(&mut self, own: Option<&OwnPair>, given: Option<&Given>) {
         let us = &self.config.server.trust_domain;
         for bundle in &self.config.bundles.clone() {
@@ -164,7 +164,7 @@ impl Look<'_> {
         }
     }
 
-    /// Workloads know the server by this bundle, as it knows them: each of them would refuse it in the handshake.
+    /// Workloads verify the server by this bundle, as the server verifies them: each of them would refuse the server in the handshake.
     fn not_vouched_for(&mut self, bundle: &BundleFile, place: &str, defect: SvidDefect) {
         let Some(KeyPair { certificate: chain, .. }) = &self.config.tls else { return };
         let domain = &bundle.trust_domain;

@@ -1,4 +1,4 @@
-//! OIDC issuers: what their sections name. Nobody is asked over the network: a start does not wait for them either.
+//! Checks the sections of OIDC issuers and the files that they name. No network access: a start does not wait for the issuers either.
 
 use super::{Look, Severity};
 use crate::identity::oidc::{IssuerKeys, Use};
@@ -14,7 +14,7 @@ impl Look<'_> {
         self.attestation_rules();
     }
 
-    /// A rule behind a wider one of the same issuer is never the first that fits.
+    /// A rule after a wider one of the same issuer never applies, since the first matching rule is used.
     fn attestation_rules(&mut self) {
         let rules = self.config.own_domain.as_ref().map_or(Vec::new(), |own| own.attest_rules.clone());
         for (at, rule) in rules.iter().enumerate() {
