@@ -148,7 +148,7 @@ async fn an_event_of_a_revocation_has_the_numbers_that_its_operator_was_told() {
         let target = pb::Target { target: Some(pb::target::Target::Caller(World::id("agent/demo"))) };
         let mut request =
             pb::RevokeRequest { targets: vec![target], reason: "drill".into(), issued_only: true, ..Default::default() };
-        request.confirmation = (confirm == "all").then(|| pb::Confirmation { credentials: 0, all: true });
+        request.confirmation = (confirm == "all").then_some(pb::Confirmation { credentials: 0, all: true });
         let answer = client.revoke(request).await.unwrap().into_inner();
         told.push((answer.seq, answer.hits.unwrap()));
     }

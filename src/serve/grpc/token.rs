@@ -76,8 +76,8 @@ impl Tokens {
         let wants = ask.exchanges.into_iter().map(Sent::want).collect::<Vec<_>>();
         let call = trace::current();
         let bad = wants.iter().position(Result::is_err);
-        let upstream = |want: &Result<_, _>| want.as_ref().map_or_else(|_| "".into(), |w: &Box<Wanted>| w.upstream.clone());
-        let upstreams: Vec<Arc<str>> = wants.iter().map(upstream).collect();
+        let upstream_of = |want: &Result<Box<Wanted>, _>| want.as_ref().map_or_else(|_| Arc::from(""), |w| w.upstream.clone());
+        let upstreams: Vec<Arc<str>> = wants.iter().map(upstream_of).collect();
         let outcome = match bad {
             Some(n) => {
                 Err((n, wants.into_iter().nth(n).and_then(Result::err).map_or_else(unknown, |refused| No::Refusal(refused.1))))
