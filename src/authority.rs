@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Notify, Semaphore, broadcast};
 
 use crate::attest::Repeats;
+use crate::audit_reads::AuditReads;
 use crate::credential::keyring::{Keyring, Sealer};
 use crate::credential::status::Allocator;
 use crate::feed::{Feed, Followers};
@@ -16,9 +17,12 @@ use crate::identity::bundle::Bundles;
 use crate::intake::Intake;
 use crate::ledger::record::{Aim, Event, Record};
 use crate::ledger::state::{RequestKey, id_for};
-use crate::ledger::{Batch, Committed, Ledger};
+use crate::ledger::{Batch, Committed, Ledger, State};
 use crate::limits;
 use crate::metrics::Counted;
+use crate::metrics::calls::CallMetrics;
+use crate::metrics::exchanges::ExchangeMetrics;
+use crate::metrics::handshakes::RefusedHandshakes;
 use crate::oidc::Issuers;
 use crate::own_domain::OwnDomain;
 use crate::own_svid::OwnSvid;
@@ -29,6 +33,7 @@ use crate::rates::{PerSecond, Rates};
 use crate::refusal::Fault;
 use crate::refusals::Refusals;
 use crate::seq::{CredentialId, Millis, TaskId};
+use crate::source_health::{SourceHealth, SourceKind, SourceState};
 use crate::system::System;
 use crate::trace::{self, Tracer};
 use crate::upstream::lease::{Elsewhere, Leases, OverLedger};
@@ -100,6 +105,16 @@ pub struct Authority {
     pub webhooks: OnceLock<Box<dyn crate::webhook::Tellers>>,
     /// The differences between the files of policies and registrations and the ledger, which is authoritative.
     pub drift: ArcSwap<Vec<String>>,
+    /// Calls by method and code.
+    pub call_metrics: Arc<CallMetrics>,
+    /// Exchanges by environment, upstream and outcome.
+    pub exchange_metrics: ExchangeMetrics,
+    /// Handshakes that were refused.
+    pub refused_handshakes: Arc<RefusedHandshakes>,
+    /// Who reads the audit.
+    pub audit_reads: AuditReads,
+    /// Files and services that are read again while the server runs, and whether each can be read.
+    pub source_health: Arc<SourceHealth>,
     /// Bounds the concurrent readers that read the ledger in order.
     pub readers: Arc<Semaphore>,
     /// Serializes changes of keys and bundles, each of which is planned on the result of the one before.
@@ -231,12 +246,17 @@ impl Authority {
             tracer,
             webhooks: OnceLock::new(),
             drift: ArcSwap::default(),
+            call_metrics: Arc::default(),
+            exchange_metrics: ExchangeMetrics::default(),
+            refused_handshakes: Arc::default(),
+            audit_reads: AuditReads::default(),
+            source_health: Arc::default(),
             readers: Arc::new(Semaphore::new(limits::READERS)),
             changing: Mutex::new(()),
             key_revoked: Notify::new(),
             began,
         });
-        authority.ledger.peek(|state| authority.catalog.sync(state));
+        authority.ledger.peek(|state| authority.compile(state));
         authority.load_keys()?;
         authority.load_bundles()?;
         let weak = Arc::downgrade(&authority);
@@ -248,6 +268,13 @@ impl Authority {
         Ok(authority)
     }
 
+    fn compile(&self, state: &State) {
+        self.catalog.sync(state);
+        let compiled = self.catalog.now();
+        let registered = compiled.upstreams().map(|r| (r.upstream.name.as_str(), r.upstream.environment.as_str()));
+        self.exchange_metrics.sync(registered);
+    }
+
     /// Updates the compiled and loaded state after a durable commit.
     fn follow(&self, batch: &Arc<Batch>) {
         self.status.learn(batch.head);
@@ -255,7 +282,7 @@ impl Authority {
         // A commit of issuances alone changes none of that state.
         let changes = || batch.records.iter().filter_map(Committed::change);
         if changes().any(|r| Catalog::concerns(r)) {
-            self.ledger.peek(|state| self.catalog.sync(state));
+            self.ledger.peek(|state| self.compile(state));
         }
         if changes().any(|r| concerns_keys(r))
             && let Err(fault) = self.load_keys()
@@ -287,6 +314,16 @@ impl Authority {
         if before.rates != bounds.rates {
             self.rates.store(Arc::new(Rates::new(bounds.rates, self.system.clone())));
         }
+    }
+
+    /// What is read again while the server runs, its own SVID among it, and whether each can be read now.
+    pub fn sources(&self) -> Vec<SourceState> {
+        let own = self.own.get().map(|own| {
+            let renewing = own.renewing();
+            let (problem, since) = (renewing.problem, renewing.since);
+            SourceState { kind: SourceKind::OwnSvid, name: String::new(), place: own.place().to_owned(), problem, since }
+        });
+        own.into_iter().chain(self.source_health.all()).collect()
     }
 
     fn load_keys(&self) -> Result<(), Fault> {

@@ -159,7 +159,18 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
              [[webhooks]]\nname = \"a\"\nurl = \"http://[::1]:2/\"\nsecret_file = \"s\"\n[store]",
             &["has a twice"],
         ),
-        ("[store]", "[listen]\nmetrics = \"0.0.0.0:9464\"\n[store]", &["listen.metrics is 0.0.0.0:9464, no loopback address"]),
+        (
+            "[store]",
+            "[listen]\nmetrics = \"0.0.0.0:9464\"\n[store]",
+            &["listen.metrics is 0.0.0.0:9464, no loopback address", "metrics.tls = true", "metrics.token_file = PATH"],
+        ),
+        (
+            "[store]",
+            "[listen]\nmetrics = \"[::]:9464\"\n[metrics]\ntls = false\n[store]",
+            &["listen.metrics is [::]:9464, no loopback address"],
+        ),
+        ("[store]", "[metrics]\ntls = true\n[store]", &["metrics.tls is set, and listen.metrics is not"]),
+        ("[store]", "[metrics]\ntoken_file = \"t\"\n[store]", &["metrics.token_file is set, and listen.metrics is not"]),
         ("[store]", "[[webhooks]]\nurl = \"http://[::1]:1/\"\n[store]", &["lacks webhooks[0].name, webhooks[0].secret_file"]),
         ("[store]", "[[bundles]]\ntrust_domain = \"dev.mayfly.internal\"\nfile = \"x\"\n[store]", &["dev.mayfly.internal twice"]),
         (

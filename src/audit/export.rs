@@ -71,6 +71,11 @@ impl Authority {
 }
 
 impl Export {
+    /// How many records were told so far.
+    pub fn records(&self) -> u64 {
+        self.found
+    }
+
     /// The next lines; `None` after the last.
     pub fn lines(&mut self) -> Result<Option<String>, No> {
         if self.over {

@@ -134,7 +134,7 @@ fn cannot(path: &Path) -> impl Fn(io::Error) -> CliError + '_ {
 async fn taken(to: &Path, run: &Run) -> Result<Shown, CliError> {
     free(to)?;
     let aside = to.with_added_extension("partial");
-    let written = write(&aside, run).await.and_then(|()| whole(&aside, to));
+    let written = write(&aside, to, run).await.and_then(|()| whole(&aside, to));
     let named = written.and_then(|shown| named(&aside, to).map(|()| shown));
     let shown = named.inspect_err(|_| drop(fs::remove_file(&aside)))?;
     let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -172,10 +172,10 @@ fn named(aside: &Path, to: &Path) -> Result<(), CliError> {
     }
 }
 
-async fn write(aside: &Path, run: &Run) -> Result<(), CliError> {
+async fn write(aside: &Path, to: &Path, run: &Run) -> Result<(), CliError> {
     let server = run.server().await?;
-    let mut stream =
-        server.stream(pb::BackupRequest {}, |c, q| async move { ServerServiceClient::new(c).backup(q).await }).await?;
+    let ask = pb::BackupRequest { to: to.display().to_string() };
+    let mut stream = server.stream(ask, |c, q| async move { ServerServiceClient::new(c).backup(q).await }).await?;
     // A regular file under the temporary name is the rest of an interrupted backup; anything else of that name belongs to somebody else.
     match fs::symlink_metadata(aside) {
         Ok(found) if found.is_file() => fs::remove_file(aside).map_err(cannot(aside))?,

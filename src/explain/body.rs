@@ -210,6 +210,10 @@ fn registry(event: &Event) -> Value {
             let chains: Vec<Value> = e.chains.iter().map(chain).collect();
             json!({ "before": e.before, "seq": e.seq, "bytes": e.bytes, "newest": time(e.time), "chains": chains })
         }
+        Event::AuditRead(e) => json!({
+            "of": text(ReadOf::try_from(e.of)), "asked": e.asked, "reads": e.reads, "returned": e.returned, "since": time(e.since),
+        }),
+        Event::BackedUp(e) => json!({ "to": e.to, "head": e.head, "whole": e.whole }),
         Event::LoggedIn(e) => logged_in(e),
         Event::LoggedOut(e) => json!({ "credential": credential(&e.credential) }),
         _ => Value::Null,

@@ -66,8 +66,26 @@ pub const LONG_CALLS_PER_CALLER: usize = 4;
 /// `PAGE_BYTES` in the making: 32 MiB.
 pub const LONG_CALLS: usize = 8 * LONG_CALLS_PER_CALLER;
 
+/// Log lines of one clause at one listener in a minute for refused handshakes. Enough to see who it is; a flood of all clauses at all listeners is
+/// then 16 lines a second at the most.
+pub const HANDSHAKE_LOG_LINES: u32 = 5;
+/// Upstreams with a label of their own in the metrics; the others are counted together. Each has 8 outcomes: 1,600 series, a sixth of what one
+/// target of a Prometheus of medium size has room for (10,000).
+pub const METRIC_UPSTREAMS: usize = 200;
+/// Largest file of a bearer token: a token of 512 characters and a line break, with room. Larger is another file.
+pub const TOKEN_FILE_BYTES: usize = 1_024;
+/// Shortest bearer token, characters: 16 of base64 are 96 bits, which nobody guesses over a network.
+pub const TOKEN_MIN_BYTES: usize = 16;
 /// Connections of the metrics listener. Two scrapers with a connection each, and whoever looks by hand; the oldest goes first.
 pub const METRICS_CONNECTIONS: usize = 16;
 
 // The largest request fits into its caller's share.
 const _: () = assert!(REQUEST_BYTES <= UNFINISHED_BYTES_PER_CALLER);
+/// Different questions to the audit of one operator and one sort that have a record each in a minute. A person types fewer; a script is counted.
+pub const AUDIT_READS_RECORDED: usize = 10;
+/// Readers of the audit that are counted at once, each with a sort. Operators are few: 40 of them with 6 sorts each.
+pub const AUDIT_READERS: usize = 240;
+/// What is recorded of a question to the audit, bytes. A filter with all its fields; as much of a name as the largest of them has.
+pub const AUDIT_ASKED_BYTES: usize = 512;
+/// How long the answer of a read waits for its record, milliseconds: half of what an operator's question may take in an incident (`HISTORY_QUESTION_WAIT_MS`).
+pub const AUDIT_READ_MS: u64 = 500;

@@ -28,3 +28,6 @@ pub const WEBHOOK_SECRET_FILE_BYTES: usize = 512;
 pub const WEBHOOK_SECRET_MIN_BYTES: usize = 24;
 /// Longest secret, bytes. Standard Webhooks: 24 to 64.
 pub const WEBHOOK_SECRET_BYTES: usize = 64;
+/// How long an event of a revocation waits for the number of what was hit, which whoever revoked is told, milliseconds. A million credentials are
+/// counted in half of it (`LIST_WALK` at a time); beyond it the number is counted once more.
+pub const WEBHOOK_HITS_MS: u64 = 1_000;

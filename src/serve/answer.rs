@@ -9,9 +9,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::body::Body;
@@ -20,11 +21,13 @@ use tonic::{Code, Status};
 use super::connection::{Agreed, AtOnce, Ended, serve_http2};
 use super::deadline;
 use super::ends::Ends;
-use super::grpc::{Answering, Arrived, Calls, EXCHANGE, Services, over, streams_messages};
+use super::grpc::{Answering, Arrived, BATCH_EXCHANGE, Calls, EXCHANGE, Services, answers_of, over, streams_messages};
 use super::metered::{Messages, Metered};
 use super::peer::Peer;
 use super::status::{FAULT, status};
+use super::unread::Answers;
 use crate::limits;
+use crate::metrics::calls::CountedCall;
 use crate::refusal::{No, Reason, Refusal};
 use crate::trace::Traced;
 
@@ -49,19 +52,25 @@ where
 struct Answer {
     answering: Answering<Metered<Incoming>>,
     traced: Traced,
+    /// Until it is counted.
+    counted: Option<CountedCall>,
     /// Where it is no exchange by itself. Cheap: the parts of a `Uri` are counted references.
     uri: Option<Uri>,
 }
 
 /// Answers one call. No header is looked at to learn who calls.
 fn answer(calls: &Calls, call: Request<Incoming>, arrived: Arrived) -> Answer {
-    let refused = |no| Answer { answering: Answering::Other(Box::pin(ready(no))), traced: Traced::default(), uri: None };
+    let refused = |no, counted| {
+        let (answering, traced) = (Answering::Other(Box::pin(ready(no))), Traced::default());
+        Answer { answering, traced, counted, uri: None }
+    };
     if let Some(no) = not_grpc(&call) {
-        return refused(no);
+        return refused(no, None);
     }
+    let counted = Some(calls.counted(call.uri().path(), &arrived));
     let within = match deadline::of(call.headers()) {
         Ok(within) => within,
-        Err(no) => return refused(status(No::Refusal(no)).into_http()),
+        Err(no) => return refused(status(No::Refusal(no)).into_http(), counted),
     };
     let uri = (call.uri().path() != EXCHANGE).then(|| call.uri().clone());
     let traced = calls.traced(&call, &arrived);
@@ -74,7 +83,7 @@ fn answer(calls: &Calls, call: Request<Incoming>, arrived: Arrived) -> Answer {
             in_time(within, answering).await.unwrap_or_else(late)
         })),
     };
-    Answer { answering, traced, uri }
+    Answer { answering, traced, counted, uri }
 }
 
 impl Future for Answer {
@@ -88,7 +97,65 @@ impl Future for Answer {
             None => answer,
         };
         over(&self.traced, path, answer.headers());
-        Poll::Ready(Ok(answer))
+        let streamed = answers_of(path) == Answers::Many;
+        // An exchange and a batch have said in their headers what went wrong, if anything did.
+        let whole = path == EXCHANGE || path == BATCH_EXCHANGE;
+        Poll::Ready(Ok(match self.counted.take() {
+            Some(counted) => told_code(counted, answer, streamed, whole),
+            None => answer,
+        }))
+    }
+}
+
+/// Counts a call whose answer begins: now where its headers have its status or all went well, else when the body has.
+fn told_code(mut counted: CountedCall, answer: Response<Body>, streamed: bool, whole: bool) -> Response<Body> {
+    if !streamed {
+        counted.answered();
+    }
+    match code_in(answer.headers()) {
+        Some(code) => {
+            counted.ended(code);
+            answer
+        }
+        None if whole => {
+            counted.ended(Code::Ok as i32);
+            answer
+        }
+        None => answer.map(|body| Body::new(Coded { body, counted })),
+    }
+}
+
+/// The status code that headers or trailers have.
+fn code_in(headers: &HeaderMap) -> Option<i32> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// A body whose trailers have the status of its call.
+struct Coded {
+    body: Body,
+    counted: CountedCall,
+}
+
+impl HttpBody for Coded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(code) = frame.trailers_ref().and_then(code_in)
+        {
+            self.counted.ended(code);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

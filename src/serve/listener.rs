@@ -27,11 +27,13 @@ use super::handshakes::Handshakes;
 use super::peer::Peer;
 use super::shares::{Holder, Pool};
 use super::table::{Activity, ConnectionTable, Slot};
-use super::tls::{MtlsAcceptor, NoPeer};
+use super::tls::{MtlsAcceptor, NoPeer, defect_of};
 use crate::authority::Authority;
 use crate::identity::caller::Caller;
+use crate::identity::spiffe_id::SpiffeId;
 use crate::identity::svid::VerifiedSvid;
 use crate::limits;
+use crate::metrics::handshakes::{HandshakeClause, LISTENERS, RefusedHandshakes, TlsDefect};
 use crate::system::System;
 
 /// Pause after `accept` failed for want of something that the machine has to give.
@@ -88,6 +90,8 @@ pub enum Role {
     Admin,
     /// Anybody calls here.
     Public,
+    /// Scrapers call here.
+    Metrics,
 }
 
 impl Role {
@@ -97,13 +101,19 @@ impl Role {
             Role::Workload => "workload",
             Role::Admin => "admin",
             Role::Public => "public",
+            Role::Metrics => "metrics",
         }
+    }
+
+    /// Its place among [`LISTENERS`].
+    fn place(self) -> usize {
+        LISTENERS.iter().position(|name| *name == self.as_str()).unwrap_or_default()
     }
 
     fn peer(self, caller: Caller) -> Peer {
         match self {
             Role::Admin => Peer::Admin(caller),
-            Role::Workload | Role::Public => Peer::Workload(caller),
+            Role::Workload | Role::Public | Role::Metrics => Peer::Workload(caller),
         }
     }
 }
@@ -120,6 +130,7 @@ pub struct Gate {
     tasks: TaskTracker,
     system: System,
     handshaking: Option<Arc<Handshakes>>,
+    refused: Arc<RefusedHandshakes>,
 }
 
 /// A connection's place. Given back when it is dropped.
@@ -154,7 +165,13 @@ impl Gate {
             tasks: TaskTracker::new(),
             system,
             handshaking: None,
+            refused: Arc::default(),
         }
+    }
+
+    /// Refused handshakes are counted here, with those of other listeners.
+    pub fn refusals_in(self, refused: Arc<RefusedHandshakes>) -> Gate {
+        Gate { refused, ..self }
     }
 
     /// With threads of their own for handshakes.
@@ -185,6 +202,7 @@ impl Gate {
     /// A place for one more connection of this holder, if it has a right to one.
     pub fn place(&self, holder: Holder) -> Option<Place> {
         let Some(slot) = self.connections.enter(holder) else {
+            self.refused.refused(self.role.place(), HandshakeClause::Tls(TlsDefect::NoPlace), self.system.steady());
             self.full();
             return None;
         };
@@ -220,6 +238,7 @@ impl Gate {
                 let shut = self.connections.is_shut();
                 let arriving = if shut { None } else { self.arrivals.admit(&tcp, from).await };
                 if shut {
+                    self.refused.refused(self.role.place(), HandshakeClause::Tls(TlsDefect::NoPlace), self.system.steady());
                     self.full();
                 }
                 Ok::<_, io::Error>((tcp, from, arriving))
@@ -271,9 +290,18 @@ impl Gate {
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 
-    fn refused(&self, from: SocketAddr, why: &str) {
+    /// A handshake was refused. Of a peer that nobody vouched for, only what cannot be made to look like something else is logged: its address, the
+    /// clause, and a SPIFFE ID in its canonical form.
+    fn refused(&self, from: SocketAddr, no: &NoPeer) {
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(listener = self.role.as_str(), %from, why, "no connection");
+        let (listener, clause) = (self.role.as_str(), no.clause());
+        let (code, why) = (clause.code(), no.to_string());
+        if self.refused.refused(self.role.place(), clause, self.system.steady()) {
+            let claimed_id = no.claimed().map(SpiffeId::as_str);
+            tracing::warn!(listener, %from, clause = code, why, claimed_id, "a handshake was refused");
+        } else {
+            tracing::debug!(listener, %from, clause = code, why, "a handshake was refused");
+        }
     }
 
     fn ended(&self, who: &str, ended: &Ended) {
@@ -362,11 +390,11 @@ where
     match accepted {
         Some(Ok(peer)) => Some(peer),
         Some(Err(no)) => {
-            gate.refused(from, &no.to_string());
+            gate.refused(from, &no);
             None
         }
         None => {
-            gate.refused(from, "the handshake took too long");
+            gate.refused(from, &NoPeer::Tls(TlsDefect::TooSlow));
             None
         }
     }
@@ -379,6 +407,23 @@ pub async fn handshake_public(
     tcp: TcpStream,
     (from, arriving): (SocketAddr, Arriving),
 ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
-    let accept = |tcp| async { TlsAcceptor::from(config).accept(tcp).await.map_err(|e| NoPeer::Tls(e.to_string())) };
+    let accept = |tcp| async { TlsAcceptor::from(config).accept(tcp).await.map_err(|e| NoPeer::Tls(defect_of(&e))) };
     handshaken(gate, (tcp, accept), from, arriving).await
+}
+
+/// A peer that speaks no TLS. It has to say something in time, as in a handshake.
+pub async fn arrive_plain(gate: &Gate, tcp: TcpStream, (from, arriving): (SocketAddr, Arriving)) -> Option<TcpStream> {
+    handshaken(gate, (tcp, |tcp| async { Ok(tcp) }), from, arriving).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_listener_has_its_own_place_among_the_refused_handshakes() {
+        let roles = [Role::Workload, Role::Admin, Role::Public, Role::Metrics];
+        assert_eq!(roles.map(Role::as_str), LISTENERS);
+        assert_eq!(roles.map(Role::place), [0, 1, 2, 3]);
+    }
 }

@@ -12,9 +12,11 @@ use axum::routing::get;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 
@@ -166,15 +168,34 @@ async fn serve_one(gate: &Gate, stream: TlsStream<TcpStream>, (from, place): (So
         let streams = gate.streams().min(limits::PUBLIC_STREAMS);
         serve_http2(stream, Agreed::Http2, service, AtOnce::default(), ends, streams).await
     } else {
-        let mut builder = hyper::server::conn::http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(Duration::from_millis(limits::HEADER_MS))
-            .max_buf_size(usize::try_from(limits::HEADER_BYTES).unwrap_or(16 * 1024).max(8192));
         let (io, turns) = Gathered::new(stream, ends.activity().clone());
-        drive(builder.serve_connection(TokioIo::new(io), service), &turns, ends).await
+        drive(http1().serve_connection(TokioIo::new(io), service), &turns, ends).await
     };
     tracing::debug!(%from, ?ended, "connection of the public listener ended");
+}
+
+/// HTTP/1.1 for peers that nobody knows.
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits::HEADER_MS))
+        .max_buf_size(usize::try_from(limits::HEADER_BYTES).unwrap_or(16 * 1024).max(8192));
+    builder
+}
+
+/// Answers one request over HTTP/1.1, and ends the connection after it. `life_ms`: its longest life.
+pub async fn serve_once<IO>(gate: &Gate, stream: IO, place: Place, router: Router, life_ms: u64)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let activity = place.activity().clone();
+    let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), life_ms, activity.clone());
+    let (io, turns) = Gathered::new(stream, activity.clone());
+    let service = service_fn(move |call: Request<Incoming>| public_body::answer(call, router.clone(), activity.clone()));
+    let connection = http1().keep_alive(false).serve_connection(TokioIo::new(io), service);
+    // One that is slow or goes away asks again.
+    let _ = tokio::time::timeout(Duration::from_millis(life_ms), drive(connection, &turns, ends)).await;
 }
 
 #[cfg(test)]

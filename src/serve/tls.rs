@@ -14,13 +14,19 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, InvalidMessage, OtherError, PeerIncompatible,
+    SignatureScheme,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::identity::path::PathDefect;
+use crate::identity::profile;
+use crate::identity::spiffe_id::SpiffeId;
 use crate::identity::svid::{self, PeerChain, SvidDefect, VerifiedSvid};
+use crate::metrics::handshakes::{HandshakeClause, TlsDefect};
 use crate::refusal::{Reason, Refusal};
 use crate::sources::https::Time;
 use crate::system::System;
@@ -35,20 +41,37 @@ const ALPN_PUBLIC: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// Why a peer got no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum NoPeer {
-    /// The peer's certificate is no X509-SVID that we accept.
+    /// The peer's certificate is no X509-SVID that we accept. The SPIFFE ID that it claims, where it is one in its canonical form: nobody vouched
+    /// for it.
     #[error("{0}")]
-    Svid(SvidDefect),
+    Svid(SvidDefect, Option<SpiffeId>),
     /// Something else about TLS: no certificate, another protocol, a bad signature, a connection that ended.
-    #[error("TLS: {0}")]
-    Tls(String),
+    #[error("TLS: {}", .0.clause())]
+    Tls(TlsDefect),
 }
 
 impl NoPeer {
+    /// The clause that refused it.
+    pub fn clause(&self) -> HandshakeClause {
+        match self {
+            NoPeer::Svid(defect, _) => HandshakeClause::Svid(*defect),
+            NoPeer::Tls(defect) => HandshakeClause::Tls(*defect),
+        }
+    }
+
+    /// What the peer says that it is. Safe to print: a canonical SPIFFE ID has letters, digits, `.`, `-`, `_`, `/` and nothing else.
+    pub fn claimed(&self) -> Option<&SpiffeId> {
+        match self {
+            NoPeer::Svid(_, claimed) => claimed.as_ref(),
+            NoPeer::Tls(_) => None,
+        }
+    }
+
     /// What is recorded. The peer itself only gets a TLS alert.
     pub fn refusal(&self) -> Refusal {
         let no = Refusal::new(Reason::NotAuthenticated, self.to_string());
         match self {
-            NoPeer::Svid(defect) => no.by(defect.code()),
+            NoPeer::Svid(defect, _) => no.by(defect.code()),
             NoPeer::Tls(_) => no,
         }
     }
@@ -84,14 +107,58 @@ impl MtlsAcceptor {
             verdict: OnceLock::new(),
         });
         let config = server_config(&self.provider, &self.system, verifier.clone(), &self.own, ALPN_GRPC);
-        let config = config.map_err(|e| NoPeer::Tls(e.to_string()))?;
+        let config = config.map_err(|_| NoPeer::Tls(TlsDefect::Internal))?;
         let accepted = TlsAcceptor::from(Arc::new(config)).accept(io).await;
         match (accepted, verifier.verdict.get()) {
-            (_, Some(Err(defect))) => Err(NoPeer::Svid(*defect)),
-            (Err(error), _) => Err(NoPeer::Tls(error.to_string())),
+            (_, Some(Err((defect, claimed)))) => Err(NoPeer::Svid(*defect, claimed.clone())),
+            (Err(error), _) => Err(NoPeer::Tls(defect_of(&error))),
             (Ok(stream), Some(Ok(svid))) if is_of(svid, &stream) => Ok((stream, svid.clone())),
-            (Ok(_), _) => Err(NoPeer::Tls("the session has no certificate that was verified".to_owned())),
+            // The session has no certificate that was verified.
+            (Ok(_), _) => Err(NoPeer::Tls(TlsDefect::Internal)),
         }
+    }
+}
+
+/// The clause of an error of a handshake.
+pub(super) fn defect_of(error: &std::io::Error) -> TlsDefect {
+    use std::io::ErrorKind;
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+        return match error.kind() {
+            ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe
+            | ErrorKind::NotConnected => TlsDefect::Closed,
+            ErrorKind::TimedOut => TlsDefect::TooSlow,
+            ErrorKind::InvalidData => TlsDefect::Protocol,
+            _ => TlsDefect::Internal,
+        };
+    };
+    match tls {
+        Error::NoCertificatesPresented => TlsDefect::NoCertificate,
+        Error::InvalidCertificate(CertificateError::BadSignature) => TlsDefect::Signature,
+        Error::NoApplicationProtocol => TlsDefect::Alpn,
+        Error::AlertReceived(_) => TlsDefect::RefusedByPeer,
+        Error::PeerIncompatible(
+            PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::Tls13RequiredForQuic
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+        ) => TlsDefect::Version,
+        Error::PeerIncompatible(_) => TlsDefect::Algorithms,
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion | InvalidMessage::InvalidEmptyPayload,
+        ) => TlsDefect::NotTls,
+        Error::InvalidMessage(_)
+        | Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. }
+        | Error::PeerMisbehaved(_)
+        | Error::PeerSentOversizedRecord
+        | Error::DecryptError
+        | Error::InvalidCertificate(_) => TlsDefect::Protocol,
+        _ => TlsDefect::Internal,
     }
 }
 
@@ -134,7 +201,7 @@ struct SvidVerifier {
     system: System,
     max_ttl_ms: u64,
     algorithms: WebPkiSupportedAlgorithms,
-    verdict: OnceLock<Result<VerifiedSvid, SvidDefect>>,
+    verdict: OnceLock<Result<VerifiedSvid, (SvidDefect, Option<SpiffeId>)>>,
 }
 
 impl ClientCertVerifier for SvidVerifier {
@@ -154,6 +221,7 @@ impl ClientCertVerifier for SvidVerifier {
             Ok(_) => Ok(ClientCertVerified::assertion()),
             Err(defect) => Err(Error::InvalidCertificate(alert(*defect))),
         };
+        let verdict = verdict.map_err(|defect| (defect, profile::check(&chain).ok().map(|says| says.id)));
         // A second certificate on one connection would be post-handshake authentication, which rustls does not do.
         self.verdict.set(verdict).map_err(|_| Error::General("a second certificate on one connection".to_owned()))?;
         answer

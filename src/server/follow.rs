@@ -1,9 +1,8 @@
 //! How the server's own SVID and the bundles change while it runs: what their files say, and what the agent gives.
 //!
 //! Nothing here ends what works: what was had stays in use until it ends by itself, and what is wrong is told (log, `mayfly status`,
-//! `mayfly doctor`, `mayfly_certificate_source_failing`).
+//! `mayfly doctor`, `mayfly_certificate_source_failing`, `mayfly_source_failing`).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,9 @@ use crate::identity::spiffe_id::TrustDomain;
 use crate::limits;
 use crate::own_svid::{NO_DNS, OwnSvid};
 use crate::seq::Millis;
-use crate::sources::bundles::Proposal;
+use crate::serve::tls::OwnCertificate;
+use crate::source_health::{SourceHealth, SourceKind};
+use crate::sources::bundles::{BundleFiles, FileStanding, Proposal};
 use crate::sources::config::Config;
 use crate::sources::files::FileProblem;
 use crate::sources::svid_files::OwnPair;
@@ -68,6 +69,47 @@ fn trouble(problem: &str, svid: &OwnSvid, now: Millis) {
     }
 }
 
+/// What files are found to hold, and where that is told.
+pub(super) struct Sources {
+    health: Arc<SourceHealth>,
+    system: System,
+}
+
+impl Sources {
+    pub fn new(authority: &Authority) -> Sources {
+        Sources { health: authority.source_health.clone(), system: authority.system.clone() }
+    }
+
+    /// What was found in the files of the public listener's certificate.
+    pub fn public(&self, found: Result<OwnPair, FileProblem>, current: &OwnCertificate, place: &str) {
+        let kind = SourceKind::PublicCertificate;
+        match found {
+            Ok(pair) => {
+                current.store(pair.certified_key().clone());
+                self.health.readable(kind, "", place);
+            }
+            Err(problem) => {
+                self.health.unreadable(kind, "", place, &problem.to_string(), self.system.shown());
+                tracing::error!(%problem, "the certificate in use stays");
+            }
+        }
+    }
+
+    /// How bundle files stand. Of one that differs from the bundle in force, the ledger's answer is told.
+    pub fn bundles(&self, files: &BundleFiles) {
+        for (domain, path, standing) in files.standing() {
+            let (kind, domain, place) = (SourceKind::Bundle, domain.as_str(), path.display().to_string());
+            match standing {
+                FileStanding::InForce => drop(self.health.readable(kind, domain, &place)),
+                FileStanding::Differs => {}
+                FileStanding::Unusable(problem) => {
+                    self.health.unreadable(kind, domain, &place, &problem.to_string(), self.system.shown());
+                }
+            }
+        }
+    }
+}
+
 /// The agent, as it is followed.
 pub(super) struct Follow {
     agent: Agent,
@@ -84,10 +126,9 @@ struct Heard {
     in_force: Arc<ArcSwap<Bundles>>,
     system: System,
     place: String,
-    /// What is wrong with a bundle, as it was said last.
-    said: Mutex<BTreeMap<TrustDomain, String>>,
-    /// What is wrong with the agent, where the SVID does not come from there.
-    said_of_agent: Mutex<Option<NoSvid>>,
+    /// What is wrong with the agent itself, since its last message.
+    away: Mutex<Option<NoSvid>>,
+    health: Arc<SourceHealth>,
 }
 
 impl Follow {
@@ -102,8 +143,8 @@ impl Follow {
             in_force: authority.bundles.clone(),
             system: system.clone(),
             place,
-            said: Mutex::default(),
-            said_of_agent: Mutex::default(),
+            away: Mutex::default(),
+            health: authority.source_health.clone(),
         };
         Some(Follow { agent: Agent::new(wanted, system), heard })
     }
@@ -136,45 +177,61 @@ impl Heard {
         let now = self.system.shown();
         let given = match next {
             Ok(given) => given,
-            Err(no) => return self.trouble(&no, now),
+            Err(no) => return self.trouble(no, now),
         };
-        *self.said_of_agent.lock() = None;
+        *self.away.lock() = None;
+        self.health.readable(SourceKind::WorkloadApi, "", &self.place);
         // Where it comes from files, those tell of it.
         if self.svid.source() == Source::WorkloadApi {
             match &given.svid {
                 Ok(pair) => renew(pair, &self.svid, now),
-                Err(no) => self.trouble(no, now),
+                Err(no) => trouble(&no.to_string(), &self.svid, now),
             }
         }
         *self.given.lock() = Some(given);
     }
 
-    fn trouble(&self, no: &NoSvid, now: Millis) {
-        match self.svid.source() {
-            Source::WorkloadApi => trouble(&no.to_string(), &self.svid, now),
-            _ if self.said_of_agent.lock().replace(no.clone()).as_ref() == Some(no) => {}
-            _ => tracing::warn!(problem = %no, "the bundles in force stay"),
+    /// The agent says nothing: neither the SVID nor a bundle is renewed.
+    fn trouble(&self, no: NoSvid, now: Millis) {
+        let problem = no.to_string();
+        self.health.unreadable(SourceKind::WorkloadApi, "", &self.place, &problem, now);
+        for domain in &self.domains {
+            self.health.unreadable(SourceKind::Bundle, domain.as_str(), &self.place, &problem, now);
         }
+        if self.svid.source() == Source::WorkloadApi {
+            trouble(&problem, &self.svid, now);
+        } else if self.away.lock().as_ref() != Some(&no) {
+            tracing::warn!(problem, "the bundles in force stay");
+        }
+        *self.away.lock() = Some(no);
     }
 
     /// What is not in force goes to the ledger.
     fn propose(&self, tell: &mpsc::Sender<Changed>) {
-        let given = self.given.lock();
+        let (given, away) = (self.given.lock(), self.away.lock().is_some());
         let Some(given) = given.as_ref() else { return };
         let in_force = self.in_force.load();
         for domain in &self.domains {
             let old = in_force.get(domain.as_str());
             let found =
                 given.bundle(domain, old.map(Arc::as_ref)).and_then(|found| self.may_follow(old, found, given.names(domain)));
+            let (kind, name) = (SourceKind::Bundle, domain.as_str());
             match found {
-                Ok(None) => drop(self.said.lock().remove(domain)),
+                // What an agent that is away said last is no news of what is there now.
+                Ok(None) if away => {}
+                Ok(None) if old.is_none() => {
+                    let problem = "the agent gives no bundle of it, so nobody of it is accepted: federate with it in our entry";
+                    if self.health.unreadable(kind, name, &self.place, problem, self.system.shown()) {
+                        tracing::warn!(place = %self.place, trust_domain = %domain, "the agent gives no bundle of it");
+                    }
+                }
+                Ok(None) => drop(self.health.readable(kind, name, &self.place)),
                 // A full line means that the ledger is behind; it is proposed again.
                 Ok(Some(bundle)) => {
-                    self.said.lock().remove(domain);
                     drop(tell.try_send(Changed { bundle, source: Source::WorkloadApi, place: self.place.clone() }));
                 }
                 Err(problem) => {
-                    if self.said.lock().insert(domain.clone(), problem.clone()).as_ref() != Some(&problem) {
+                    if self.health.unreadable(kind, name, &self.place, &problem, self.system.shown()) {
                         tracing::error!(place = %self.place, trust_domain = %domain, %problem, "the bundle in force stays");
                     }
                 }

@@ -1,86 +1,147 @@
-//! `/metrics` on loopback, for a scraper on this host: a few connections at a time, each within a bound of time. Beyond their number the oldest
-//! is closed, so that connections which ask for nothing keep no scrape waiting.
+//! `/metrics` for scrapers: over HTTP on this host, over HTTPS or with a bearer token, or both, where others reach it. The bounds are those of the
+//! public listener, with places of its own; each connection is for one answer.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, JoinSet};
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
 
+use super::start::PublicTls;
 use crate::authority::Authority;
 use crate::limits;
-use crate::serve::ends::Stopping;
+use crate::serve::listener::{Gate, arrive_plain, handshake_public};
+use crate::serve::public::serve_once;
+use crate::serve::shares::{Holder, Network};
+use crate::source_health::SourceKind;
+use crate::sources::config::Metrics;
+use crate::sources::files::{FileProblem, Polls};
+use crate::sources::token_file::{BearerToken, CurrentToken};
 
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves until the server stops.
-pub(super) async fn serve(listener: std::net::TcpListener, authority: Arc<Authority>, mut stopping: Stopping) {
+/// What closes the listener.
+#[derive(Clone, Default)]
+pub(super) struct Closed {
+    tls: Option<PublicTls>,
+    token: Option<(PathBuf, CurrentToken)>,
+}
+
+impl Closed {
+    /// As the configuration says; `public`: TLS of the public listener.
+    pub fn of(config: &Metrics, public: &PublicTls) -> Result<Closed, FileProblem> {
+        let load = |path: &PathBuf| Ok((path.clone(), Arc::new(ArcSwap::from_pointee(BearerToken::load(path)?))));
+        let token = config.token_file.as_ref().map(load).transpose()?;
+        let over_http1 = || {
+            let mut tls = ServerConfig::clone(public);
+            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+            Arc::new(tls)
+        };
+        Ok(Closed { tls: config.tls.then(over_http1), token })
+    }
+
+    /// Reads the token again for ever. One that cannot be read leaves the one before.
+    pub async fn keep(self, authority: &Authority, mut polls: Polls) {
+        let Some((path, current)) = self.token else { return };
+        let (kind, place) = (SourceKind::MetricsToken, path.display().to_string());
+        loop {
+            let read = path.clone();
+            let Ok(read) = tokio::task::spawn_blocking(move || BearerToken::load(&read)).await else { return };
+            match read {
+                Ok(token) => {
+                    if current.swap(Arc::new(token)).as_ref() != &token {
+                        tracing::info!("scrapers of the metrics show another token from now on");
+                    }
+                    authority.source_health.readable(kind, "", &place);
+                }
+                Err(problem) => {
+                    if authority.source_health.unreadable(kind, "", &place, &problem.to_string(), authority.system.shown()) {
+                        tracing::error!(%problem, "the token of the metrics that was read before stays");
+                    }
+                }
+            }
+            polls.next().await;
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Told {
+    authority: Arc<Authority>,
+    token: Option<CurrentToken>,
+}
+
+/// Serves until the server stops, and then until the last connection has ended.
+pub(super) async fn serve(gate: Gate, listener: std::net::TcpListener, authority: Arc<Authority>, closed: Closed) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the listener for metrics"),
     };
-    let accept = async {
-        let mut open = JoinSet::new();
-        let mut oldest: VecDeque<AbortHandle> = VecDeque::new();
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                tokio::time::sleep(Duration::from_millis(limits::METRICS_MS / 10)).await;
-                continue;
-            };
-            while open.try_join_next().is_some() {}
-            oldest.retain(|connection| !connection.is_finished());
-            if oldest.len() >= limits::METRICS_CONNECTIONS
-                && let Some(oldest) = oldest.pop_front()
-            {
-                oldest.abort();
+    let told = Told { authority, token: closed.token.map(|(_, token)| token) };
+    let (router, tls) = (Router::new().fallback(answer).with_state(told), closed.tls);
+    let accepting = gate.accept(&listener, |tcp, from, arriving| {
+        let (gate, tls, router) = (gate.clone(), tls.clone(), router.clone());
+        let (tracked, holder) = (gate.clone(), Holder::Address(Network::of(from)));
+        tracked.spawn(async move {
+            let life = limits::METRICS_MS;
+            match tls {
+                Some(tls) => {
+                    let Some(stream) = handshake_public(&gate, tls, tcp, (from, arriving)).await else { return };
+                    let Some(place) = gate.place(holder) else { return };
+                    serve_once(&gate, stream, place, router, life).await;
+                }
+                None => {
+                    let Some(stream) = arrive_plain(&gate, tcp, (from, arriving)).await else { return };
+                    let Some(place) = gate.place(holder) else { return };
+                    serve_once(&gate, stream, place, router, life).await;
+                }
             }
-            oldest.push_back(open.spawn(serve_one(stream, authority.clone())));
-        }
-    };
-    tokio::select! {
-        () = accept => {}
-        _ = stopping.wait_for(|stops| *stops) => {}
+        });
+    });
+    tokio::join!(accepting, gate.sweep());
+    drop(listener);
+    gate.finished().await;
+}
+
+/// Whether a request shows the token.
+fn shows(headers: &HeaderMap, token: &BearerToken) -> bool {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let (Some(one), None) = (all.next(), all.next()) else { return false };
+    // The scheme is of any case (RFC 9110, section 11.1).
+    let Some((scheme, shown)) = one.as_bytes().split_at_checked(7) else { return false };
+    scheme.eq_ignore_ascii_case(b"bearer ") && token.is(shown)
+}
+
+async fn answer(State(told): State<Told>, request: Request) -> Response {
+    let said = |code: StatusCode, text: &'static str| (code, [(CACHE_CONTROL, "no-store")], text).into_response();
+    if told.token.as_ref().is_some_and(|token| !shows(request.headers(), &token.load())) {
+        let mut refused = said(StatusCode::UNAUTHORIZED, "send the token of metrics.token_file: Authorization: Bearer TOKEN\n");
+        refused.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        return refused;
     }
-}
-
-async fn serve_one(stream: TcpStream, authority: Arc<Authority>) {
-    let answer = service_fn(|request| answer(request, authority.clone()));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .keep_alive(false)
-        .max_buf_size(limits::HEADER_BYTES as usize)
-        .serve_connection(TokioIo::new(stream), answer);
-    // A scraper that is slow or goes away asks again.
-    let _ = tokio::time::timeout(Duration::from_millis(limits::METRICS_MS), connection).await;
-}
-
-async fn answer(request: Request<Incoming>, authority: Arc<Authority>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let said = |status: StatusCode, text: String| {
-        let mut response = Response::new(Full::new(Bytes::from(text)));
-        *response.status_mut() = status;
-        response
-    };
     if request.uri().path() != "/metrics" || request.method() != Method::GET {
-        return Ok(said(StatusCode::NOT_FOUND, String::new()));
+        return said(StatusCode::NOT_FOUND, "");
     }
-    Ok(match authority.metrics() {
+    match told.authority.metrics() {
         Ok(text) => {
-            let mut response = said(StatusCode::OK, text);
-            response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(CONTENT_TYPE));
+            let mut response = Response::new(Body::from(text));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
             response
         }
         Err(fault) => {
             tracing::error!(%fault, "metrics could not be told");
-            said(StatusCode::INTERNAL_SERVER_ERROR, String::new())
+            said(StatusCode::INTERNAL_SERVER_ERROR, "")
         }
-    })
+    }
 }
+
+/// How often the token is looked at.
+pub(super) const TOKEN_EVERY: Duration = Duration::from_millis(limits::FILE_POLL_MS);

@@ -34,6 +34,7 @@ mod reload;
 pub mod restore;
 pub mod run;
 pub mod sealer;
+mod source_check;
 pub mod start;
 pub mod telemetry;
 mod threads;

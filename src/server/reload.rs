@@ -119,6 +119,8 @@ impl Reloading {
     /// Takes what can be taken of a configuration, or says everything that is wrong with it.
     pub fn take(&self, next: &Config) -> Result<Reloaded, NotTaken> {
         let Some(authority) = self.authority.upgrade() else { return Err(vec!["the server is stopping".to_owned()]) };
+        // Whatever becomes of the configuration: what stands in the files may be different, or may no longer be there.
+        self.files.send_modify(|n| *n += 1);
         let wrong = check::for_reload(next, &authority);
         if !wrong.is_empty() {
             return Err(wrong);
@@ -130,8 +132,6 @@ impl Reloading {
             restart: restart.into_iter().map(|change| change.what).collect(),
             failed: Vec::new(),
         };
-        // Also where no key is different: what stands in the files may be.
-        self.files.send_modify(|n| *n += 1);
         self.put_in_force(&authority, &current, next, &mut reloaded.failed);
         *current = current.with_reloaded(next);
         self.configs.send_replace(Arc::new(current.clone()));

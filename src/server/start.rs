@@ -8,6 +8,7 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use super::check::{self, Known};
+use super::metrics::Closed;
 use super::problem::{StartProblem, Why};
 use super::reload::{Followed, Outlets, Reloading};
 use super::sealer::StoreSealer;
@@ -104,6 +105,8 @@ fn opened(
         authority.sweep_arguments(true).await.map_err(refused("the arguments of approvals"))?;
         Ok(bundles)
     })?;
+    let public_tls = Arc::new(public_tls);
+    let metrics = Closed::of(&config.metrics, &public_tls).map_err(|problem| Why::Files(vec![problem]))?;
     let bound = bind(config)?;
     runtime.block_on(async {
         take_in_policy(config, &authority).await?;
@@ -112,7 +115,7 @@ fn opened(
         Ok(())
     })?;
     let ours = authority.clone();
-    run(config, bound, &ours, |followed| Served { authority, own, public, public_tls: Arc::new(public_tls), bundles, followed })
+    run(config, bound, &ours, |followed| Served { authority, own, public, public_tls, bundles, followed, metrics })
 }
 
 /// Whoever connects from here on is answered as soon as the threads run.

@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tonic_health::server::HealthReporter;
 
+use super::metrics::Closed;
 use super::own::{Own, Shown};
 use super::reload::Followed;
 use super::start::PublicTls;
@@ -19,6 +20,7 @@ use crate::authority::Authority;
 use crate::credential::keyring::jwks;
 use crate::ledger::Committed;
 use crate::ledger::record::Event;
+use crate::limits::METRICS_CONNECTIONS;
 use crate::serve::ends::{Stopping, TrustChanges};
 use crate::serve::grpc::{admin_routes, workload_routes};
 use crate::serve::handshakes::Handshakes;
@@ -49,6 +51,8 @@ pub(super) struct Served {
     pub public_tls: PublicTls,
     pub bundles: BundleFiles,
     pub followed: Followed,
+    /// What closes the listener of the metrics.
+    pub metrics: Closed,
 }
 
 /// Workers for each thread that makes workloads' lists.
@@ -63,7 +67,8 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
     let gate = |role, connections: usize, pool| {
         // Operators' handshakes have a bound of their own.
         let bounds = Bounds { connections, handshakes: limits.handshakes.min(connections), streams: limits.connection_streams };
-        Gate::new(role, bounds, pool, stopping.clone(), system.clone())
+        let refused = served.authority.refused_handshakes.clone();
+        Gate::new(role, bounds, pool, stopping.clone(), system.clone()).refusals_in(refused)
     };
     let workers = config.server.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     // As many as may be, since they only take what is left: everybody who comes back after a restart is let in on all cores.
@@ -78,6 +83,7 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
         gate(Role::Admin, limits.admin_connections, pool(&operators_lists)),
         gate(Role::Public, limits.public_connections, Pool::new(ShareBounds::PUBLIC)).handshaking_on(handshakes),
     ];
+    let metrics_gate = metrics_gate(&served.authority, &stopping);
     let counts = [gates[0].counts(), gates[1].counts(), gates[2].counts(), gates[3].counts()];
     let [workload_gate, admin_gate, socket_gate, public_gate] = gates;
     let health = HealthReporter::new();
@@ -89,7 +95,7 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
         services,
     };
     let (authority, environments) = (served.authority.clone(), config.server.environments.clone());
-    let (metrics, watched, stops) = (bound.metrics, authority.clone(), stopping.clone());
+    let (metrics, watched, closed) = (bound.metrics, authority.clone(), served.metrics.clone());
     let operators = mtls(admin_routes(&authority, &health));
     let workloads = mtls(workload_routes(&authority, &health));
     let published = Published::new(authority, &config.server.issuer, &environments, |state, env| jwks(&state.keys, env));
@@ -112,7 +118,7 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
         };
         let watched = async {
             if let Some(listener) = metrics {
-                super::metrics::serve(listener, watched, stops).await;
+                super::metrics::serve(metrics_gate, listener, watched, closed).await;
             }
         };
         tokio::join!(over_tls, local, watched);
@@ -153,6 +159,14 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
         }
     })?;
     Ok((vec![operators, main], counts))
+}
+
+/// Scrapers have places of their own.
+fn metrics_gate(authority: &Authority, stopping: &Stopping) -> Gate {
+    let bounds = Bounds { connections: METRICS_CONNECTIONS, handshakes: METRICS_CONNECTIONS, streams: 1 };
+    let pool = Pool::new(ShareBounds::PUBLIC);
+    let gate = Gate::new(Role::Metrics, bounds, pool, stopping.clone(), authority.system.clone());
+    gate.refusals_in(authority.refused_handshakes.clone())
 }
 
 fn acceptor(config: &Config, served: &Served) -> MtlsAcceptor {

@@ -12,11 +12,12 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::follow::{self, Changed, Follow};
-use super::import;
+use super::metrics::{Closed, TOKEN_EVERY};
 use super::own::{Own, Shown};
 use super::reload::Followed;
 use super::start::PublicTls;
 use super::threads::Served;
+use super::{import, source_check};
 use crate::authority::Authority;
 use crate::keys;
 use crate::ledger::record::Event;
@@ -26,6 +27,7 @@ use crate::limits;
 use crate::refusal::Reason;
 use crate::seq::{Millis, TaskId};
 use crate::serve::ends::Stopping;
+use crate::source_health::SourceKind;
 use crate::sources::bundles::{BundleFiles, Found};
 use crate::sources::config::Config;
 use crate::sources::oidc;
@@ -47,15 +49,16 @@ pub(super) struct Upkeep {
     public_tls: PublicTls,
     bundles: BundleFiles,
     followed: Followed,
+    metrics: Closed,
     health: HealthReporter,
     stopping: Stopping,
 }
 
 impl Upkeep {
     pub fn new(config: &Config, served: Served, health: HealthReporter, stopping: Stopping) -> Upkeep {
-        let Served { authority, own, public, public_tls, bundles, followed } = served;
+        let Served { authority, own, public, public_tls, bundles, followed, metrics } = served;
         let follow = Follow::of(config, &authority, &own);
-        Upkeep { authority, own, follow, public, public_tls, bundles, followed, health, stopping }
+        Upkeep { authority, own, follow, public, public_tls, bundles, followed, metrics, health, stopping }
     }
 
     pub fn public_tls(&self) -> PublicTls {
@@ -64,7 +67,7 @@ impl Upkeep {
 
     /// Runs until the server stops.
     pub async fn run(self) {
-        let Upkeep { authority, own, follow, public, bundles, followed, health, mut stopping, .. } = self;
+        let Upkeep { authority, own, follow, public, bundles, followed, metrics, health, mut stopping, .. } = self;
         let polls = || followed.polls(Duration::from_millis(limits::FILE_POLL_MS));
         let (tell, told) = mpsc::channel(16);
         let system = authority.system.clone();
@@ -78,26 +81,26 @@ impl Upkeep {
                 follow.run(to_ledger).await;
             }
         };
+        let health_of_sources = follow::Sources::new(&authority);
         let public_watch = async {
             let Some(Shown { files, current, .. }) = public else { return };
-            let each = move |found: Result<crate::sources::svid_files::OwnPair, _>| match found {
-                Ok(pair) => current.store(pair.certified_key().clone()),
-                Err(problem) => tracing::error!(%problem, "the certificate in use stays"),
-            };
-            files.watch(polls(), each).await;
+            let place = files.certificates().display().to_string();
+            files.watch(polls(), |found| health_of_sources.public(found, &current, &place)).await;
         };
-        let bundle_watch = bundles.watch(polls(), authority.bundles.clone(), move |found| match found {
+        let found_bundle = move |found| match found {
             // A full line means that the ledger is behind; the next look finds the same again.
             Found::Proposal(proposal) => drop(tell.try_send(Changed::of_file(proposal))),
             Found::Problem(problem) => tracing::error!(%problem, "a bundle cannot be read; the one in force stays"),
-        });
+        };
+        let in_force = authority.bundles.clone();
+        let bundle_watch = bundles.watch(polls(), in_force, (found_bundle, |all: &BundleFiles| health_of_sources.bundles(all)));
         let silent = Silent::follow(&authority.ledger);
         // By itself: what runs beside it may wait for a disk that stands still, which health has to tell.
         let (ledger, reporter) = (authority.ledger.clone(), health.clone());
         let telling = tokio::spawn(async move { tell_health(&ledger, &reporter).await });
         tokio::select! {
             _ = stopping.wait_for(|stops| *stops) => {}
-            ((), (), (), (), (), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
+            ((), (), (), (), (), (), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
                 own_watch,
                 agent_watch,
                 public_watch,
@@ -110,9 +113,14 @@ impl Upkeep {
                 keys_due(&authority),
                 registry_due(&authority),
                 drift(&authority, &followed),
+                metrics.keep(&authority, followed.polls(TOKEN_EVERY)),
                 // What is under way when it is dropped is done again after the next start: undoing may be repeated.
                 authority.leases.clone().run(),
-                oidc::keep(authority.oidc.clone(), followed.issuers.clone(), authority.system.clone()),
+                oidc::keep(
+                    authority.oidc.clone(),
+                    followed.issuers.clone(),
+                    (authority.source_health.clone(), authority.system.clone()),
+                ),
             ) } => {}
         }
         telling.abort();
@@ -124,14 +132,23 @@ impl Upkeep {
 /// Bundles that files and the agent propose become records; what follows from the record follows from the ledger.
 async fn take_in(authority: &Authority, mut told: mpsc::Receiver<Changed>) {
     let mut said: BTreeMap<String, String> = BTreeMap::new();
+    let sources = &authority.source_health;
     while let Some(Changed { bundle, source, place }) = told.recv().await {
         let domain = bundle.trust_domain().as_str().to_owned();
         match authority.found_bundle(&bundle, source, &place).await {
-            Ok(None) => drop(said.remove(&domain)),
-            Ok(Some(seq)) => tracing::warn!(trust_domain = domain, %seq, "the trust bundle changed"),
+            Ok(None) => {
+                sources.readable(SourceKind::Bundle, &domain, &place);
+                said.remove(&domain);
+            }
+            Ok(Some(seq)) => {
+                sources.readable(SourceKind::Bundle, &domain, &place);
+                tracing::warn!(trust_domain = domain, %seq, "the trust bundle changed");
+            }
             Err(no) => {
                 // It is looked at again and again; what is wrong with it is said once.
                 let why = no.to_string();
+                let problem = format!("the bundle that was found is not taken in: {why}");
+                sources.unreadable(SourceKind::Bundle, &domain, &place, &problem, authority.system.shown());
                 if said.insert(domain, why.clone()).as_ref() != Some(&why) {
                     tracing::error!(%place, %why, "the bundle in force stays");
                 }
@@ -255,6 +272,10 @@ async fn counts_written(authority: &Authority) {
             authority.write_differences();
         }
         authority.write_counted(authority.system.wall());
+        authority.write_audit_reads().await;
+        for (listener, clause, left_out) in authority.refused_handshakes.left_out(authority.system.steady()) {
+            tracing::warn!(listener, clause, left_out, "more handshakes were refused in a minute than have a line of their own");
+        }
     }
 }
 
@@ -344,12 +365,14 @@ async fn registry_due(authority: &Authority) {
 
 /// Where the files of policies and registrations differ from the ledger, looked for now and then: both may change at any time.
 async fn drift(authority: &Arc<Authority>, followed: &Followed) {
-    let mut tick = interval(KEYS_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut polls = followed.polls(KEYS_EVERY);
     loop {
-        tick.tick().await;
         let (ours, config) = (authority.clone(), followed.config.borrow().clone());
-        let Ok(found) = tokio::task::spawn_blocking(move || import::drift(&ours, &config)).await else { return };
+        let looked = tokio::task::spawn_blocking(move || {
+            source_check::check(&ours, &config);
+            import::drift(&ours, &config)
+        });
+        let Ok(found) = looked.await else { return };
         if **authority.drift.load() != found {
             tracing::warn!(
                 differences = found.len(),
@@ -357,6 +380,7 @@ async fn drift(authority: &Arc<Authority>, followed: &Followed) {
             );
             authority.drift.store(Arc::new(found));
         }
+        polls.next().await;
     }
 }
 

@@ -3,7 +3,7 @@
 //! A change of a bundle is a record of the ledger. So this only proposes: who asked puts the change through the ledger and then swaps the
 //! bundles in force. What was proposed and is not in force by the next poll is proposed again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -33,6 +33,17 @@ pub enum Found {
     Problem(FileProblem),
 }
 
+/// How a bundle file stands after a look at it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FileStanding {
+    /// It holds the bundle in force.
+    InForce,
+    /// It holds another bundle, which is proposed or will be.
+    Differs,
+    /// It cannot be read, or its contents are not used.
+    Unusable(FileProblem),
+}
+
 /// One bundle file for each trust domain.
 pub struct BundleFiles {
     files: Vec<BundleFile>,
@@ -42,13 +53,13 @@ struct BundleFile {
     trust_domain: TrustDomain,
     path: PathBuf,
     read: Option<(ContentDigest, Result<Arc<Bundle>, FileProblem>)>,
-    said: Option<FileProblem>,
+    standing: FileStanding,
 }
 
 impl BundleFiles {
     /// The files, PEM or SPIFFE JWKS, each with its trust domain.
     pub fn new(files: impl IntoIterator<Item = (TrustDomain, PathBuf)>) -> BundleFiles {
-        let file = |(trust_domain, path)| BundleFile { trust_domain, path, read: None, said: None };
+        let file = |(trust_domain, path)| BundleFile { trust_domain, path, read: None, standing: FileStanding::Differs };
         BundleFiles { files: files.into_iter().map(file).collect() }
     }
 
@@ -78,8 +89,18 @@ impl BundleFiles {
         self.files.iter_mut().filter_map(|file| file.poll(in_force)).collect()
     }
 
-    /// Polls for ever, telling `each` what was found. Drop the future to stop.
-    pub async fn watch(mut self, polls: impl Into<Polls>, in_force: Arc<ArcSwap<Bundles>>, mut each: impl FnMut(Found)) {
+    /// How each of them stood at the last poll, with its trust domain.
+    pub fn standing(&self) -> impl Iterator<Item = (&TrustDomain, &Path, &FileStanding)> {
+        self.files.iter().map(|file| (&file.trust_domain, file.path.as_path(), &file.standing))
+    }
+
+    /// Polls for ever, telling `each` what was found, and after each poll `all` how the files stand. Drop the future to stop.
+    pub async fn watch(
+        mut self,
+        polls: impl Into<Polls>,
+        in_force: Arc<ArcSwap<Bundles>>,
+        (mut each, mut all): (impl FnMut(Found), impl FnMut(&BundleFiles)),
+    ) {
         let mut polls = polls.into();
         loop {
             polls.next().await;
@@ -92,6 +113,7 @@ impl BundleFiles {
             let Ok((back, found)) = polled.await else { return };
             self = back;
             found.into_iter().for_each(&mut each);
+            all(&self);
         }
     }
 }
@@ -99,23 +121,23 @@ impl BundleFiles {
 impl BundleFile {
     fn poll(&mut self, in_force: &Bundles) -> Option<Found> {
         match self.propose(in_force) {
-            Ok(proposal) => {
-                self.said = None;
+            Ok((standing, proposal)) => {
+                self.standing = standing;
                 proposal.map(Found::Proposal)
             }
-            Err(problem) if self.said.as_ref() == Some(&problem) => None,
             Err(problem) => {
-                self.said = Some(problem.clone());
-                Some(Found::Problem(problem))
+                let unusable = FileStanding::Unusable(problem.clone());
+                let known = std::mem::replace(&mut self.standing, unusable.clone()) == unusable;
+                (!known).then_some(Found::Problem(problem))
             }
         }
     }
 
-    fn propose(&mut self, in_force: &Bundles) -> Result<Option<Proposal>, FileProblem> {
+    fn propose(&mut self, in_force: &Bundles) -> Result<(FileStanding, Option<Proposal>), FileProblem> {
         let (bundle, settled) = self.current()?;
         let old = in_force.get(self.trust_domain.as_str());
         if old.is_some_and(|old| **old == *bundle) {
-            return Ok(None);
+            return Ok((FileStanding::InForce, None));
         }
         if let Some(old) = old {
             let remedy =
@@ -125,9 +147,9 @@ impl BundleFile {
         let diff = bundle::diff(old.map(Arc::as_ref), Some(&bundle));
         // A file that somebody is still writing lacks its end. Removing a root revokes, so it must be there twice.
         if !diff.removed.is_empty() && !settled {
-            return Ok(None);
+            return Ok((FileStanding::Differs, None));
         }
-        Ok(Some(Proposal { bundle, diff, path: self.path.clone() }))
+        Ok((FileStanding::Differs, Some(Proposal { bundle, diff, path: self.path.clone() })))
     }
 
     /// What the file holds now, and whether the last read found the same.

@@ -1,6 +1,7 @@
 //! One file that somebody else replaces, read whole and bounded.
 
 use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,6 +41,18 @@ pub fn may_be_replaced(path: &Path) -> std::io::Result<()> {
     }
 }
 
+/// Refuses a secret that others may read. One that is ours is for us alone; one that somebody else put there for us, as a kubelet mounts a Secret,
+/// may be read by a group, which is then how we read it.
+pub(super) fn closed_to_others(path: &Path) -> Result<(), FileProblem> {
+    let Ok(found) = std::fs::metadata(path) else { return Ok(()) };
+    let ours = found.uid() == rustix::process::geteuid().as_raw();
+    let open = if ours { 0o077 } else { 0o007 };
+    if found.mode() & open == 0 {
+        return Ok(());
+    }
+    Err(FileProblem::new(path, "may be read by others", &format!("chmod {} {}", if ours { "600" } else { "o=" }, typed(path))))
+}
+
 /// When files are looked at again: after a pause, and at once when somebody asks.
 #[derive(Clone)]
 pub struct Polls {
@@ -54,7 +67,7 @@ impl Polls {
     }
 
     /// Until the next look is due.
-    pub(super) async fn next(&mut self) {
+    pub async fn next(&mut self) {
         let Some(asked) = &mut self.asked else { return tokio::time::sleep(self.every).await };
         tokio::select! {
             () = tokio::time::sleep(self.every) => {}

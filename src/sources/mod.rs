@@ -8,5 +8,6 @@ pub mod https;
 pub mod oidc;
 pub mod policy_files;
 pub mod svid_files;
+pub mod token_file;
 pub mod webhook_files;
 pub mod workload_api;

@@ -12,19 +12,25 @@ use crate::identity::oidc::IssuerKeys;
 use crate::identity::oidc::discovery::{Discovery, document_url};
 use crate::limits;
 use crate::oidc::{Issuers, Known};
+use crate::source_health::{SourceHealth, SourceKind};
 use crate::system::System;
 
 /// Fetches the keys of all issuers for ever, of others from when `configured` has them. Drop the future to stop.
-pub async fn keep(issuers: Arc<Issuers>, mut configured: watch::Receiver<Arc<Vec<OidcIssuer>>>, system: System) {
+pub async fn keep(
+    issuers: Arc<Issuers>,
+    mut configured: watch::Receiver<Arc<Vec<OidcIssuer>>>,
+    (health, system): (Arc<SourceHealth>, System),
+) {
     loop {
         let sections = configured.borrow_and_update().clone();
+        health.retain(SourceKind::OidcIssuer, |name| sections.iter().any(|section| section.issuer.name == name));
         // Those before end with their set.
         let mut each = tokio::task::JoinSet::new();
         for known in issuers.all() {
             let of = |section: &&OidcIssuer| section.issuer == *known.issuer;
             let Some(section) = sections.iter().find(of).cloned() else { continue };
-            let system = system.clone();
-            each.spawn(async move { keep_one(&known, &section, &system).await });
+            let (health, system) = (health.clone(), system.clone());
+            each.spawn(async move { keep_one(&known, &section, (&health, &system)).await });
         }
         if configured.changed().await.is_err() {
             // Nobody configures any more.
@@ -34,13 +40,13 @@ pub async fn keep(issuers: Arc<Issuers>, mut configured: watch::Receiver<Arc<Vec
     }
 }
 
-async fn keep_one(known: &Known, configured: &OidcIssuer, system: &System) {
-    let mut said: Option<String> = None;
+async fn keep_one(known: &Known, configured: &OidcIssuer, (health, system): (&SourceHealth, &System)) {
+    let (kind, name, place) = (SourceKind::OidcIssuer, known.issuer.name.as_str(), place_of(configured));
     loop {
         known.begin(system);
         let pause = match fetch(configured, system).await {
             Ok(keys) => {
-                if said.take().is_some() {
+                if health.readable(kind, name, &place) {
                     tracing::info!(issuer = known.issuer.name, "the keys of the issuer are at hand again");
                 }
                 known.end(Some(keys), system);
@@ -51,9 +57,8 @@ async fn keep_one(known: &Known, configured: &OidcIssuer, system: &System) {
             }
             Err(why) => {
                 // Asked again and again; what is wrong is said once.
-                if said.as_ref() != Some(&why) {
+                if health.unreadable(kind, name, &place, &why, system.shown()) {
                     tracing::error!(issuer = known.issuer.name, %why, "no keys could be fetched; those at hand stay for an hour");
-                    said = Some(why);
                 }
                 known.end(None, system);
                 limits::OIDC_RETRY_MS
@@ -63,6 +68,15 @@ async fn keep_one(known: &Known, configured: &OidcIssuer, system: &System) {
             () = tokio::time::sleep(Duration::from_millis(pause)) => {}
             () = known.wanted() => {}
         }
+    }
+}
+
+/// Where its keys come from.
+fn place_of(configured: &OidcIssuer) -> String {
+    match &configured.keys {
+        IssuerKeySource::File(path) => path.display().to_string(),
+        IssuerKeySource::Url(url) => url.clone(),
+        _ => document_url(&configured.issuer.issuer),
     }
 }
 

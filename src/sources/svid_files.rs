@@ -23,6 +23,11 @@ impl SvidFiles {
         SvidFiles { certificates: certificates.into(), key: key.into(), seen: None, said: None }
     }
 
+    /// The file of the certificates.
+    pub fn certificates(&self) -> &Path {
+        &self.certificates
+    }
+
     /// Reads both now.
     pub fn load(&mut self) -> Result<OwnPair, FileProblem> {
         let (certificates, key, digests) = self.read()?;

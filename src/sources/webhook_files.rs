@@ -1,11 +1,10 @@
 //! What signs webhooks, from its file.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::files::{FileProblem, read};
+use super::files::{FileProblem, closed_to_others, read};
 use crate::document::command::typed;
 use crate::limits;
 
@@ -17,9 +16,7 @@ pub fn secrets(path: &Path) -> Result<Vec<Zeroizing<Vec<u8>>>, FileProblem> {
     let made = format!("(umask 077; printf 'whsec_%s\\n' \"$(openssl rand -base64 32)\" > {})", typed(path));
     let wrong = |what: &str| Err(FileProblem::new(path, what, &format!("to make one: {made}")));
     let (bytes, _) = read(path, limits::WEBHOOK_SECRET_FILE_BYTES)?;
-    if std::fs::metadata(path).is_ok_and(|m| m.mode() & 0o077 != 0) {
-        return Err(FileProblem::new(path, "may be read by others", &format!("chmod 600 {}", typed(path))));
-    }
+    closed_to_others(path)?;
     let Ok(text) = std::str::from_utf8(&bytes) else { return wrong("is no secret of a webhook") };
     let mut secrets = Vec::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {

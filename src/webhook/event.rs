@@ -9,6 +9,7 @@ use crate::ledger::record::*;
 use crate::ledger::state::{Approval, Glass};
 use crate::limits;
 use crate::revocation::Target;
+use crate::revoke::Hits;
 use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
 /// One event.
@@ -29,6 +30,13 @@ impl Told {
             _ => Map::new(),
         };
         Told { kind, of, data }
+    }
+
+    /// Says what it hit: the number that whoever revoked was told.
+    pub fn hit(&mut self, hits: &Hits) {
+        let Hits { credentials, tasks, tasks_ended, callers, elsewhere: _ } = *hits;
+        let hits = json!({ "credentials": credentials, "tasks": tasks, "tasks_ended": tasks_ended, "callers": callers });
+        self.data.insert("hits".to_owned(), hits);
     }
 
     /// The body that is posted: type, time and data, without characters that act on a terminal. A body beyond `limits::WEBHOOK_BODY_BYTES`
@@ -116,8 +124,11 @@ pub fn may_be_told(record: &Record) -> bool {
             | Event::KeyChanged(_)
             | Event::LoggedIn(_)
             | Event::GenerationBegun(_)
+            | Event::BackedUp(_)
             | Event::FellDue(_),
         ) => true,
+        // Each question of an operator would be noise; what takes the audit away is not.
+        Some(Event::AuditRead(e)) => matches!(ReadOf::try_from(e.of), Ok(ReadOf::Export | ReadOf::Tail)) && e.reads > 0,
         _ => false,
     }
 }
@@ -157,6 +168,15 @@ pub fn told(record: &Record, state: &State) -> Option<Told> {
             Some(Told::new("generation.begun", Where::Everywhere, data))
         }
         Event::FellDue(e) => fell_due(e, state),
+        Event::AuditRead(e) => {
+            let of = if e.of() == ReadOf::Tail { "tail" } else { "export" };
+            let data = json!({ "of": of, "asked": e.asked, "reads": e.reads, "by": author(record) });
+            Some(Told::new("audit.exported", Where::Everywhere, data))
+        }
+        Event::BackedUp(e) => {
+            let data = json!({ "to": e.to, "head": e.head, "by": author(record) });
+            Some(Told::new(if e.whole { "backup.taken" } else { "backup.begun" }, Where::Everywhere, data))
+        }
         _ => None,
     }
 }

@@ -39,6 +39,9 @@ pub const TYPES: &[&str] = &[
     "key.changed",
     "login",
     "generation.begun",
+    "backup.begun",
+    "backup.taken",
+    "audit.exported",
 ];
 
 /// The type of a test event, which is sent on request.

@@ -31,6 +31,7 @@ fn every_type_is_one_that_some_record_is() {
     let due = |of: DueOf| Event::FellDue(FellDue { of: of as i32, environment: "prod".into(), ..Default::default() });
     let decided = |given| Event::ApprovalDecided(ApprovalDecided { given, ..Default::default() });
     let lock = LockLifted::default();
+    let read = |of: ReadOf, reads| Event::AuditRead(AuditRead { of: of as i32, reads, ..Default::default() });
     let events = [
         Event::ApprovalAsked(ApprovalAsked { environment: "prod".into(), ..Default::default() }.into()),
         decided(true),
@@ -54,6 +55,9 @@ fn every_type_is_one_that_some_record_is() {
         Event::KeyAdded(KeyAdded::default()),
         Event::LoggedIn(LoggedIn::default().into()),
         Event::GenerationBegun(GenerationBegun::default()),
+        Event::BackedUp(BackedUp::default()),
+        Event::BackedUp(BackedUp { whole: true, ..Default::default() }),
+        read(ReadOf::Export, 1),
     ];
     assert_eq!(of(Event::KeyChanged(KeyChanged::default())).map(|told| told.kind), Some("key.changed"));
     let mut kinds: Vec<&str> = events.into_iter().filter_map(of).map(|told| told.kind).collect();
@@ -67,6 +71,9 @@ fn every_type_is_one_that_some_record_is() {
         Event::OwnerLeft(OwnerLeft { returned: true, ..Default::default() }),
         Event::TaskClosed(TaskClosed::default()),
         step(GlassStep::Unspecified),
+        read(ReadOf::Search, 1),
+        read(ReadOf::Explain, 4),
+        read(ReadOf::Export, 0),
     ] {
         assert_eq!(of(quiet), None);
     }

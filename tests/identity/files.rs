@@ -242,9 +242,16 @@ async fn a_watched_bundle_is_proposed_and_not_swapped() {
     fs::write(&path, root.pem()).unwrap();
     let in_force = Arc::new(arc_swap::ArcSwap::from_pointee(Bundles::default()));
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let watch = tokio::spawn(one_file(&path).watch(Duration::from_millis(5), in_force.clone(), move |found| {
-        let _ = tell.send(found);
-    }));
+    let watch = tokio::spawn(one_file(&path).watch(
+        Duration::from_millis(5),
+        in_force.clone(),
+        (
+            move |found| {
+                let _ = tell.send(found);
+            },
+            |_: &BundleFiles| {},
+        ),
+    ));
     let found = tokio::time::timeout(Duration::from_secs(20), told.recv()).await.unwrap().unwrap();
     assert_eq!(*proposal(vec![found]).bundle, **bundles(&[("example.org", &root)]).get("example.org").unwrap());
     assert_eq!(**in_force.load(), Bundles::default());

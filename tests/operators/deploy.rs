@@ -140,6 +140,41 @@ fn rules_dashboard_and_page_name_metrics_that_there_are_and_each_alert_has_its_p
     }
 }
 
+/// What a scraper needs stands in four places that have to agree: the pod's port, the service, the policy of the network, and who scrapes.
+#[test]
+fn the_manifests_let_prometheus_scrape_with_a_token_and_nobody_else() {
+    let config = Config::load(&at("deploy/kubernetes/mayfly.toml"), []).unwrap();
+    let address = config.listen.metrics.expect("metrics are served");
+    assert!(address.ip().is_unspecified() && config.metrics.tls, "beyond the pod, over HTTPS");
+    let token = config.metrics.token_file.clone().expect("a token");
+    let (pod, service) = (read("deploy/kubernetes/statefulset.yaml"), read("deploy/kubernetes/service.yaml"));
+    let (policy, monitor) =
+        (read("deploy/kubernetes/networkpolicy.yaml"), read("deploy/kubernetes/prometheus/servicemonitor.yaml"));
+    let scrape = read("deploy/kubernetes/prometheus/scrape.yml");
+    let port = address.port();
+    assert!(pod.contains(&format!("{{ name: https-metrics, containerPort: {port} }}")), "{pod}");
+    // The token lies where the Secret is mounted, under the key that scrapers take it from.
+    let mounted = token.parent().unwrap().display().to_string();
+    assert!(pod.contains(&format!("{{ name: metrics, mountPath: {mounted}, readOnly: true }}")), "{mounted}");
+    assert!(pod.contains("secretName: mayfly-metrics") && monitor.contains("name: mayfly-metrics"));
+    assert!(monitor.contains(&format!("key: {}", token.file_name().unwrap().to_str().unwrap())));
+    let of_metrics = service.split("---").find(|one| one.contains("name: mayfly-metrics")).expect("a service");
+    assert!(of_metrics.contains(&format!("port: {port}")) && of_metrics.contains("targetPort: https-metrics"), "{of_metrics}");
+    let label = "mayfly.example.org/scrape: metrics";
+    assert!(of_metrics.contains(label) && monitor.contains(label) && monitor.contains("port: https-metrics"));
+    let allowed = policy.split("    - from:").find(|one| one.contains("port: https-metrics")).expect("let in");
+    assert!(allowed.contains("mayfly.example.org/monitoring") && !allowed.contains("namespaceSelector: {}"), "{allowed}");
+    assert!(
+        scrape.contains(&format!("port: {port}"))
+            && scrape.contains("mayfly-metrics.mayfly.svc")
+            && scrape.contains("scheme: https")
+    );
+    assert!(monitor.contains("scheme: https") && monitor.contains("type: Bearer") && scrape.contains("type: Bearer"));
+    for text in [&monitor, &scrape] {
+        assert!(!text.contains("insecure"), "the certificate is looked at");
+    }
+}
+
 #[test]
 fn links_from_one_page_to_a_heading_of_another_lead_there() {
     let anchors = |text: &str| -> BTreeSet<String> {

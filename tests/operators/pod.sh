@@ -27,7 +27,7 @@ mkdir "$root" && mount -t tmpfs -o mode=755 none "$root"
 trap 'umount -R "$root" 2>/dev/null || true; end' EXIT
 install -D -m 755 "$mayfly" "$root/usr/local/bin/mayfly"
 ldd "$mayfly" | grep -oE '/[^ )]+' | while read -r library; do install -D -m 755 "$library" "$root$library"; done
-mkdir -p "$root"/{dev,proc,etc/mayfly,etc/mayfly-policy,etc/mayfly-upstreams,run/seal,run/svid,run/mayfly,var/lib/mayfly}
+mkdir -p "$root"/{dev,proc,etc/mayfly,etc/mayfly-policy,etc/mayfly-upstreams,run/seal,run/metrics,run/svid,run/mayfly,var/lib/mayfly}
 # ConfigMaps: root's, 0644.
 install -m 644 "$here/policy/policy.cedar" "$here/policy/roles.toml" "$root/etc/mayfly-policy/"
 install -m 644 "$here"/policy/upstreams/*.toml "$root/etc/mayfly-upstreams/"
@@ -42,6 +42,9 @@ chmod 644 "$root/etc/mayfly/mayfly.toml"
 sed -i "s#spiffe://example.org#spiffe://$domain#g" "$root/etc/mayfly-policy/roles.toml" "$root"/etc/mayfly-upstreams/*.toml
 # Secrets: root's, of the group of fsGroup, 0440.
 install -m 440 -g "$group" "$world/seal.key" "$root/run/seal/seal.key"
+token=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
+printf %s "$token" >"$work/token"
+install -m 440 -g "$group" "$work/token" "$root/run/metrics/token"
 install -m 440 -g "$group" "$world/svid/mayfly/svid.pem" "$world/svid/mayfly/key.pem" "$world/bundle.pem" "$root/run/svid/"
 for device in null urandom; do : >"$root/dev/$device" && mount --bind "/dev/$device" "$root/dev/$device"; done
 mount --bind /proc "$root/proc"
@@ -60,6 +63,10 @@ probed() { curl --silent --insecure --max-time 5 --fail "https://127.0.0.1:$((fi
 for _ in $(seq 150); do probed >/dev/null 2>&1 && break || sleep 0.2; done
 check "the probe of the manifest finds the server ready" 0 probed
 cp "$work/log" "$work/err"
+# As Prometheus does it: by the certificate of the pod's own trust domain, with the token of the Secret.
+scraped() { curl --silent --cacert "$world/bundle.pem" --resolve "localhost:$((first + 3)):127.0.0.1" --max-time 5 --fail "$@" "https://localhost:$((first + 3))/metrics"; }
+verdict "a scraper with the token of the Secret reads the metrics over HTTPS" "$(scraped --header "Authorization: Bearer $token" | grep -q '^mayfly_issuing 1' && echo yes || echo no)"
+verdict "a scraper without it reads nothing" "$(scraped >/dev/null 2>&1 && echo "it was answered" || echo yes)"
 verdict "it runs as the user of the manifest without capabilities" "$(grep -q '^CapEff:[[:space:]]*0*$' "/proc/$server/status" && grep -q "^Uid:[[:space:]]*$user" "/proc/$server/status" && echo yes || echo no)"
 verdict "the operators' socket lies in a directory that only the server may enter" "$([ "$(stat -c %a "$root/run/mayfly/admin")" = 2700 ] && [ -S "$root/run/mayfly/admin/admin.sock" ] && echo yes || echo no)"
 verdict "all that it keeps is in its volume" "$([ -e "$root/var/lib/mayfly/data/ledger.redb" ] && echo yes || echo no)"

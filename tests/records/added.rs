@@ -31,7 +31,22 @@ pub fn all() -> Vec<(String, Record)> {
     .chain(glass())
     .chain(tasks())
     .chain(traces())
+    .chain(readings())
     .collect()
+}
+
+/// Who read the audit, and who took a backup.
+fn readings() -> impl Iterator<Item = (String, Record)> {
+    let read = AuditRead {
+        of: ReadOf::Search as i32,
+        asked: vec![text("event=revoked"), text("names=c1")],
+        reads: 3,
+        returned: 120,
+        since: 1_700_000_000_000,
+    };
+    let taken = BackedUp { to: text("/backup/tuesday"), head: (1 << 45) + 99, whole: true };
+    let events = [("90-audit-read", Event::AuditRead(read)), ("91-backed-up", Event::BackedUp(taken))];
+    events.into_iter().map(|(name, event)| (format!("v13/{name}"), Record::new(Who::SpiffeId(agent()), event)))
 }
 
 /// Records of a call that was in a trace: of an issuance, and of what is no issuance.

@@ -155,3 +155,77 @@ async fn an_export_that_does_not_go_on_holds_nobody_up_and_is_told() {
     until("that is told, too", || problem().is_empty()).await;
     assert_eq!(seqs(&path).0[0], (1 << 45) + 1, "from the beginning");
 }
+
+/// The records of one event, oldest first, as (author, body).
+async fn records(up: &Up, event: &str) -> Vec<(String, serde_json::Value)> {
+    let client = &mut AuditServiceClient::new(up.world.channel("operator/auditor", up.admin()).await.unwrap());
+    let filter = Some(pb::RecordFilter { event: event.to_owned(), ..Default::default() });
+    let found = client.search_records(pb::SearchRecordsRequest { filter, ..Default::default() }).await.unwrap().into_inner();
+    let told = |r: &pb::Record| {
+        let author = r.author.as_ref().map(|a| format!("{a:?}")).unwrap_or_default();
+        (author, serde_json::from_str(&r.body).unwrap())
+    };
+    found.records.iter().rev().map(told).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_read_the_audit_and_who_took_a_backup_is_in_the_audit() {
+    let up = Up::on(Settings::default());
+    let task = open_task(up.channel("agent/demo").await, None).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let context = up.world.write_context("operator/you", up.admin()).unwrap();
+    let context = Some(context.as_path());
+
+    let found = ran(context, &["audit", "search", &task, "-o", "json"], 0);
+    assert!(!found.contains("audit read"), "a question about a task finds what is of the task");
+    ran(context, &["explain", &task], 0);
+    ran(context, &["audit", "export", "--out", &at("export")], 0);
+    let backup = at("backup \u{202e}");
+    ran(context, &["server", "backup", "--to", &backup], 0);
+
+    // Each was durable before its answer was told; an export's end comes a moment after.
+    let reads = records(&up, "audit read").await;
+    let of = |of: &str| {
+        let found = reads.iter().filter(|(author, body)| body["of"] == of && author.contains("operator/you"));
+        found.map(|(_, body)| body.clone()).collect::<Vec<_>>()
+    };
+    let search = of("search");
+    assert!(search.len() == 1 && search[0]["asked"][0].as_str().unwrap().contains(&task), "{reads:?}");
+    assert_eq!((&search[0]["reads"], &search[0]["returned"]), (&1.into(), &1.into()));
+    let explain = of("explain");
+    assert!(explain.len() == 1 && explain[0]["asked"][0] == format!("task {task}"), "{reads:?}");
+    assert!(explain[0]["returned"].as_u64().unwrap() >= 1);
+    assert!(of("export").iter().any(|body| body["reads"] == 1), "{reads:?}");
+    let over = || async {
+        let all = records(&up, "audit read").await;
+        all.iter().any(|(_, body)| body["of"] == "export" && body["reads"] == 0 && body["returned"].as_u64().unwrap() > 3)
+    };
+    for n in 0.. {
+        if over().await {
+            break;
+        }
+        assert!(n < 200, "the end of the export is never noted");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let (begun, taken) = (records(&up, "backup begun").await, records(&up, "backup taken").await);
+    assert_eq!((begun.len(), taken.len()), (1, 1), "{begun:?} {taken:?}");
+    for (author, body) in begun.iter().chain(&taken) {
+        let to = body["to"].as_str().unwrap();
+        assert!(
+            author.contains("operator/you") && to.ends_with("backup ") && body["head"].as_u64().unwrap() > 0,
+            "{author} {body}"
+        );
+    }
+    // What is false is left out of a body.
+    assert!(begun[0].1["whole"] != true && taken[0].1["whole"] == true, "{begun:?} {taken:?}");
+
+    // The same question again is counted until its minute is over, whoever asks how often.
+    let before = records(&up, "audit read").await.len();
+    for _ in 0..30 {
+        records(&up, "audit read").await;
+    }
+    let after = records(&up, "audit read").await;
+    // The minute may have turned meanwhile: its own first question, and what was counted in the one before.
+    assert!(after.len() <= before + 4, "{} of {before}: {after:?}", after.len());
+}

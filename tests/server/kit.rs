@@ -50,6 +50,11 @@ impl Up {
         Up { running: Some(running), world, _dir: dir }
     }
 
+    /// One that was started already. Its directory is somebody else's to remove.
+    pub fn of(running: Running, world: World) -> Up {
+        Up { running: Some(running), world, _dir: tempfile::tempdir().unwrap() }
+    }
+
     /// As the settings say.
     pub fn on(settings: Settings) -> Up {
         let (dir, world) = world(settings);

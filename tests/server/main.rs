@@ -16,6 +16,7 @@ mod collector;
 mod deadlines;
 mod dev;
 mod ends;
+mod handshakes;
 mod hostile;
 mod kit;
 mod listeners;
@@ -47,6 +48,7 @@ mod scenario;
 #[allow(dead_code, reason = "other tests sign otherwise")]
 mod signer;
 mod socket;
+mod sources;
 mod start;
 mod traces;
 mod traces_of_calls;

@@ -130,3 +130,36 @@ async fn killed_while_its_receiver_is_down_the_server_tells_all_of_it_after_its_
     assert_eq!(came, expected[missed..], "nothing is lost, and the order stays");
     child.kill();
 }
+
+/// A revocation says how much it hit: the number that whoever made it is told, counted before it or after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_a_revocation_has_the_numbers_that_its_operator_was_told() {
+    let receiver = Receiver::new();
+    let (_dir, world) = world(Settings { engine: mayfly::cli::dev::Engine::Memory, ..Settings::default() });
+    hook(world.dir(), "pager", receiver.address, "events = [\"revoked\", \"lock.added\"]");
+    let running = world.start().unwrap();
+    let (workload, admin) = (running.addresses().workload, running.addresses().admin);
+    let mut told = Vec::new();
+    for confirm in ["", "all"] {
+        for _ in 0..2 {
+            open_task(world.channel("agent/demo", workload).await.unwrap(), None).await.unwrap();
+        }
+        let mut client = RevocationServiceClient::new(world.channel("operator/you", admin).await.unwrap());
+        let target = pb::Target { target: Some(pb::target::Target::Caller(World::id("agent/demo"))) };
+        let mut request =
+            pb::RevokeRequest { targets: vec![target], reason: "drill".into(), issued_only: true, ..Default::default() };
+        request.confirmation = (confirm == "all").then_some(pb::Confirmation { credentials: 0, all: true });
+        let answer = client.revoke(request).await.unwrap().into_inner();
+        told.push((answer.seq, answer.hits.unwrap()));
+    }
+    until("both came", || receiver.got().len() == 2).await;
+    for (got, (seq, hits)) in receiver.got().iter().zip(&told) {
+        let data = got.json()["data"].clone();
+        assert_eq!(data["seq"], *seq);
+        let expected = serde_json::json!({
+            "credentials": hits.credentials, "tasks": hits.tasks, "tasks_ended": hits.tasks_ended, "callers": hits.callers,
+        });
+        assert_eq!(data["hits"], expected, "{data}");
+    }
+    running.stop();
+}

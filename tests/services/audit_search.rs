@@ -86,7 +86,8 @@ fn pages_go_on_where_the_one_before_ended_and_are_for_the_same_request() {
         put(&w, Record::new(Who::Mayfly("test".into()), Event::Maintained(Maintained { what: "later".into() })));
         bad(page(&w, &ROOT, pb::RecordFilter { names: "x".into(), ..all() }, 7, &token), "page_token");
     }
-    assert_eq!(seen.len(), first.len() + 30);
+    // That the first question was asked is a record, too; the same question again is counted.
+    assert_eq!(seen.len(), first.len() + 31);
     assert!(seen.windows(2).all(|w| w[0].seq == w[1].seq + 1));
     bad(page(&w, &ROOT, all(), 0, "x"), "page_token");
     bad(page(&w, &ROOT, all(), -1, ""), "page_size");
@@ -139,14 +140,14 @@ fn what_is_asked_is_checked() {
     bad(beyond.map(|_| tonic::Response::new(())), "resume_after");
 }
 
-/// The next records of a stream.
+/// The next records of a stream, but for those of who reads the audit.
 async fn take(
     stream: &mut (impl tokio_stream::Stream<Item = Result<pb::TailRecordsResponse, tonic::Status>> + Unpin),
     n: usize,
 ) -> Vec<pb::Record> {
     let mut found = Vec::new();
     while found.len() < n {
-        found.extend(stream.next().await.unwrap().unwrap().record);
+        found.extend(stream.next().await.unwrap().unwrap().record.filter(|record| record.event != "audit read"));
     }
     found
 }
@@ -169,7 +170,7 @@ fn a_tail_tells_each_record_once_in_order_also_what_came_before_it() {
     w.issue("/agent/a");
     w.issue("/agent/b");
     let told = w.run(take(&mut now, 4));
-    assert_eq!(told[0].seq, all[0].seq + 1);
+    assert!(told[0].seq > all[0].seq);
     assert_eq!(events(&told), ["task opened", "credential issued", "task opened", "credential issued"]);
     assert_eq!(w.run(take(&mut back, 4)), told);
     assert_eq!(w.run(take(&mut issues, 2)).iter().map(|r| r.seq).collect::<Vec<_>>(), [told[1].seq, told[3].seq]);

@@ -80,6 +80,14 @@ async fn status(server: &Server, found: &mut Found) {
     clock(&status, found);
     disk(&status, found);
     issuing(&status, found);
+    sources(&status, found);
+}
+
+/// What the server reads again while it runs. What it can no longer read is among its warnings.
+fn sources(status: &Status, found: &mut Found) {
+    if !status.sources.is_empty() && status.sources.iter().all(|source| source.problem.is_empty()) {
+        found.ok("sources", format!("{} files and services that the server reads again can be read", status.sources.len()));
+    }
 }
 
 fn clock(status: &Status, found: &mut Found) {

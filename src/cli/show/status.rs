@@ -26,6 +26,35 @@ pub struct Status {
     pub counts: Counts,
     pub load: Option<Load>,
     pub warnings: Vec<String>,
+    /// What it reads again while it runs.
+    pub sources: Vec<Source>,
+    /// Handshakes that were refused since its start.
+    pub refused_handshakes: Vec<RefusedHandshakes>,
+}
+
+/// Handshakes that one clause refused at one listener.
+#[derive(Serialize, Debug)]
+pub struct RefusedHandshakes {
+    pub listener: String,
+    pub clause: String,
+    pub count: u64,
+}
+
+/// A file or a service that the server reads again while it runs.
+#[derive(Serialize, Debug)]
+pub struct Source {
+    pub kind: String,
+    pub name: String,
+    pub place: String,
+    /// Empty: it can be read.
+    pub problem: String,
+    pub problem_since: Option<String>,
+}
+
+impl From<pb::SourceStatus> for Source {
+    fn from(s: pb::SourceStatus) -> Source {
+        Source { kind: s.kind, name: s.name, place: s.place, problem: s.problem, problem_since: time(s.problem_since) }
+    }
 }
 
 /// The server's own SVID and its source.
@@ -155,6 +184,12 @@ impl From<pb::GetStatusResponse> for Status {
             counts: s.counts.unwrap_or_default().into(),
             load: s.load.map(|l| Load { waiting: l.waiting, decision_us: l.decision_ns as f64 / 1000.0, refused: l.refused }),
             warnings: s.warnings,
+            sources: s.sources.into_iter().map(Source::from).collect(),
+            refused_handshakes: s
+                .refused_handshakes
+                .into_iter()
+                .map(|r| RefusedHandshakes { listener: r.listener, clause: r.clause, count: r.count })
+                .collect(),
         }
     }
 }

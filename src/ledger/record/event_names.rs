@@ -41,6 +41,9 @@ pub const fn event_name(event: &Event) -> &'static str {
         Event::LoggedIn(_) => "logged in",
         Event::LoggedOut(_) => "logged out",
         Event::FellDue(_) => "fell due",
+        Event::AuditRead(_) => "audit read",
+        Event::BackedUp(e) if e.whole => "backup taken",
+        Event::BackedUp(_) => "backup begun",
     }
 }
 
@@ -82,4 +85,7 @@ pub const EVENT_NAMES: &[&str] = &[
     "logged in",
     "logged out",
     "fell due",
+    "audit read",
+    "backup taken",
+    "backup begun",
 ];

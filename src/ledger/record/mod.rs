@@ -10,6 +10,7 @@ mod event_names;
 mod glass;
 mod login;
 mod names;
+mod reading;
 mod registry;
 mod revocation;
 mod task;
@@ -21,6 +22,7 @@ pub use event_names::{EVENT_NAMES, event_name};
 pub use glass::*;
 pub use login::*;
 pub use names::{Named, OwnNames, Sort, about, names, own_names};
+pub use reading::*;
 pub use registry::*;
 pub use revocation::*;
 pub use task::*;
@@ -54,7 +56,7 @@ pub struct Record {
     /// The event.
     #[prost(
         oneof = "Event",
-        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 60, 61, 70, 71, 72, 80, 81, 82"
+        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 60, 61, 70, 71, 72, 80, 81, 82, 90, 91"
     )]
     pub event: Option<Event>,
 }
@@ -208,6 +210,12 @@ pub enum Event {
     /// A deadline was reached.
     #[prost(message, tag = "82")]
     FellDue(FellDue),
+    /// Somebody read the audit.
+    #[prost(message, tag = "90")]
+    AuditRead(AuditRead),
+    /// A backup was begun, or was handed over whole.
+    #[prost(message, tag = "91")]
+    BackedUp(BackedUp),
 }
 
 /// Why bytes are not a record.

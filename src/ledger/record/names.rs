@@ -255,7 +255,9 @@ impl Namer<'_> {
             Event::LoggedIn(e) => self.logged_in(e),
             Event::LoggedOut(e) => self.credential(&e.credential),
             Event::FellDue(e) => self.due(e),
-            Event::SnapshotTaken(_) | Event::Maintained(_) | Event::HistoryRemoved(_) => {}
+            Event::BackedUp(e) => self.other(&e.to),
+            // What was asked is no name: whoever asks of a thing would find those who asked of it before.
+            Event::SnapshotTaken(_) | Event::Maintained(_) | Event::HistoryRemoved(_) | Event::AuditRead(_) => {}
             other => self.registry(other),
         }
     }

@@ -11,6 +11,7 @@ use super::{audit_prove, audit_search, audit_tail, uses};
 use crate::authority::Authority;
 use crate::explain::{Depth, Explained, Finding, Of, body};
 use crate::ledger::history::Past;
+use crate::ledger::record::ReadOf;
 use crate::limits;
 use crate::operators::Environments;
 use crate::pb::mayfly::v1 as pb;
@@ -69,6 +70,8 @@ impl Audit {
                 self.0.admit_to_found::<admin::ReadAudit>(operator, self.environment_of(&of).as_deref())?;
                 let explained = self.0.explain(&of, Depth::History).await?;
                 self.0.may_see::<admin::ReadAudit>(operator, &self.environments_of(&explained))?;
+                let who = self.0.scope::<admin::ReadAudit>(operator)?.who();
+                self.0.audit_read(&who, ReadOf::Explain, &named(ask), explained.records.len() as u64).await;
                 explained
             }
         };
@@ -93,6 +96,20 @@ impl Audit {
                 records.fold(Environments::Server, Environments::and)
             }
         }
+    }
+}
+
+/// What is to be explained, as a person would name it.
+fn named(ask: &pb::ExplainRequest) -> String {
+    use pb::explain_request::Of as Named;
+    match &ask.of {
+        Some(Named::CredentialId(id)) => format!("credential {id}"),
+        Some(Named::TaskId(id)) => format!("task {id}"),
+        Some(Named::Seq(seq)) => format!("seq {seq}"),
+        Some(Named::ApprovalId(id)) => format!("approval {id}"),
+        Some(Named::LeaseId(id)) => format!("lease {id}"),
+        Some(Named::Request(request)) => format!("request {} of {}", request.request_id, request.caller),
+        None => String::new(),
     }
 }
 

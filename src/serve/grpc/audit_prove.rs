@@ -13,6 +13,7 @@ use super::ask;
 use super::audit_search::filter;
 use crate::authority::Authority;
 use crate::calls;
+use crate::ledger::record::{ReadOf, Who};
 use crate::pb::mayfly::v1 as pb;
 use crate::policy::admin;
 use crate::refusal::No;
@@ -39,7 +40,7 @@ pub async fn checkpoint(
 }
 
 /// What was asked for, for people and the statement.
-fn told(asked: Option<&pb::RecordFilter>) -> Map<String, Value> {
+pub(super) fn told(asked: Option<&pb::RecordFilter>) -> Map<String, Value> {
     let f = asked.cloned().unwrap_or_default();
     let time = |at: Option<prost_types::Timestamp>| at.as_ref().and_then(wire::millis).map(|at| json!(at.0));
     let text = |text: String| Some(text).filter(|t| !t.is_empty()).map(Value::from);
@@ -66,16 +67,23 @@ pub async fn export(a: &Arc<Authority>, actor: &Actor, ask: &pb::ExportRecordsRe
     let operator = ask::operator(actor)?.clone();
     a.admit::<admin::ReadAudit>(&operator, environment.as_deref()).map_err(|no| name_one(no, &environment))?;
     let mut export = a.export(filter, told(ask.filter.as_ref()), ask.since_size).await?;
+    // Before anything of it is told.
+    let (who, asked) = (a.scope::<admin::ReadAudit>(&operator)?.who(), asked(ask.filter.as_ref()));
+    a.audit_read(&who, ReadOf::Export, &asked, 0).await;
     let (to, stream) = mpsc::channel(WAITING);
     let authority = a.clone();
-    let call = calls::Call::current();
+    let (call, runtime) = (calls::Call::current(), tokio::runtime::Handle::current());
     tokio::task::spawn_blocking(move || {
+        let mut told = Over { authority: authority.clone(), who, asked, records: 0, runtime };
         loop {
             let admit = || authority.admit::<admin::ReadAudit>(&operator, environment.as_deref());
             let admitted = calls::within_sync(call.clone(), admit);
             let part = match admitted.and_then(|_| export.lines()) {
                 Ok(None) => return,
-                Ok(Some(text)) => Ok(pb::ExportRecordsResponse { lines: text.into() }),
+                Ok(Some(text)) => {
+                    told.records = export.records();
+                    Ok(pb::ExportRecordsResponse { lines: text.into() })
+                }
                 Err(no) => Err(status(no)),
             };
             let over = part.is_err();
@@ -86,6 +94,31 @@ pub async fn export(a: &Arc<Authority>, actor: &Actor, ask: &pb::ExportRecordsRe
         }
     });
     Ok(ReceiverStream::new(stream))
+}
+
+/// An export that ends, whole or not: how many records were told is noted then.
+struct Over {
+    authority: Arc<Authority>,
+    who: Who,
+    asked: String,
+    records: u64,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        let (authority, who, asked, records) = (self.authority.clone(), self.who.clone(), self.asked.clone(), self.records);
+        let note = async move { authority.audit_read_over(&who, ReadOf::Export, &asked, records).await };
+        drop(self.runtime.spawn(note));
+    }
+}
+
+/// What was asked for, in one line.
+pub(super) fn asked(filter: Option<&pb::RecordFilter>) -> String {
+    match told(filter) {
+        all if all.is_empty() => "everything".to_owned(),
+        some => Value::Object(some).to_string(),
+    }
 }
 
 /// An export is of everything, or of one environment.

@@ -5,9 +5,10 @@ use prost::Message as _;
 use super::super::wire;
 use super::ask;
 use super::audit::record_to_pb;
+use super::audit_prove::asked;
 use super::page::{Page, foreign_token, same_request};
 use crate::authority::Authority;
-use crate::ledger::record::{EVENT_NAMES, Sort};
+use crate::ledger::record::{EVENT_NAMES, ReadOf, Sort};
 use crate::ledger::search::{Filter, Match, Turn};
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
@@ -89,6 +90,8 @@ pub async fn search(a: &Authority, actor: &Actor, ask: &pb::SearchRecordsRequest
         records.push(record);
     }
     let removed = found.removed.filter(|_| records.len() == whole);
+    let who = a.scope::<admin::ReadAudit>(ask::operator(actor)?)?.who();
+    a.audit_read(&who, ReadOf::Search, &asked(ask.filter.as_ref()), records.len() as u64).await;
     Ok(pb::SearchRecordsResponse {
         records,
         next_page_token: next.map_or_else(String::new, |turn| token(&of, turn)),

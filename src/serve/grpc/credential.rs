@@ -12,6 +12,7 @@ use super::credential_watch;
 use super::page::{Newest, Page};
 use crate::authority::Authority;
 use crate::ledger::State;
+use crate::ledger::record::ReadOf;
 use crate::limits;
 use crate::lookup::{Found, Standing, key_named};
 use crate::pb::mayfly::v1 as pb;
@@ -54,7 +55,10 @@ impl Credentials {
         let issued = found.issued()?;
         match actor {
             Actor::Workload(caller) if issued.caller != caller.id().as_str() => return Err(none()),
-            Actor::Operator(operator) => drop(self.0.admit::<admin::Observe>(operator, Some(&issued.environment))?),
+            Actor::Operator(operator) => {
+                let admitted = self.0.admit::<admin::Observe>(operator, Some(&issued.environment))?;
+                self.0.audit_read(&admitted.who(), ReadOf::Credential, &format!("credential {id}"), 1).await;
+            }
             Actor::Workload(_) => {}
         }
         Ok(pb::GetCredentialResponse { credential: Some(self.show(&found).await?) })
@@ -100,7 +104,11 @@ impl Credentials {
             }
         };
         if let Standing::Issued(found) | Standing::Altered(found) = &standing {
-            self.0.admit::<admin::Observe>(operator, Some(&found.issued()?.environment))?;
+            let issued = found.issued()?;
+            let admitted = self.0.admit::<admin::Observe>(operator, Some(&issued.environment))?;
+            // What was shown is no part of it: the credential that it is, is.
+            let asked = CredentialId::from_slice(&issued.credential).map_or_else(String::new, |id| format!("credential {id}"));
+            self.0.audit_read(&admitted.who(), ReadOf::Lookup, &asked, 1).await;
         }
         let answer = match standing {
             Standing::Forged { key } => {

@@ -44,7 +44,8 @@ mod uses;
 mod watch;
 mod webhook;
 
-pub use routes::{Answering, Arrived, Calls, Services, admin_routes, streams_messages, workload_routes};
+pub use batch::PATH as BATCH_EXCHANGE;
+pub use routes::{Answering, Arrived, Calls, Services, admin_routes, answers_of, streams_messages, workload_routes};
 pub use told::Patterns;
 pub use traced::over;
 pub use unary::PATH as EXCHANGE;

@@ -9,6 +9,7 @@ use crate::credential::Issued;
 use crate::exchange::batch::join_all;
 use crate::exchange::{Answers, Begun, Lately, Round, UnderWay, told};
 use crate::identity::caller::Caller;
+use crate::metrics::exchanges::Outcome;
 use crate::pb::mayfly::v1 as pb;
 use crate::policy::wanted::Wanted;
 use crate::refusal::{Fault, No};
@@ -108,6 +109,10 @@ pub(super) fn noted(
     want: Option<&Wanted>,
     end: Result<Issued, No>,
 ) -> Result<Issued, No> {
+    match want {
+        Some(want) => authority.exchange_metrics.count(&want.upstream, &end),
+        None => authority.exchange_metrics.count_stray(Outcome::Refused),
+    }
     if let Some(want) = want {
         if let Err(no) = &end {
             want.traced.within(|| note(authority, caller, no, &want.upstream, &task_of(want)));

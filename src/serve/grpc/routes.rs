@@ -36,6 +36,7 @@ use super::{batch, gate, stream, traced, unary};
 use crate::authority::Authority;
 use crate::intake::Taken;
 use crate::limits;
+use crate::metrics::calls::CountedCall;
 use crate::pb;
 use crate::pb::mayfly::v1::approval_service_server::ApprovalServiceServer;
 use crate::pb::mayfly::v1::audit_service_server::AuditServiceServer;
@@ -64,6 +65,11 @@ impl Arrived {
     /// There is no time for it.
     pub fn is_refused(&self) -> bool {
         matches!(self.taken, Some(Err(_)))
+    }
+
+    /// When it was read.
+    pub fn read(&self) -> Stopwatch {
+        self.read
     }
 }
 
@@ -168,6 +174,11 @@ impl Calls {
         Arrived { read: Stopwatch::start(), taken: one.then(|| self.authority().intake.take(1)) }
     }
 
+    /// Counts a call that was just read.
+    pub fn counted(&self, path: &str, arrived: &Arrived) -> CountedCall {
+        CountedCall::new(self.authority().call_metrics.clone(), path, arrived.read())
+    }
+
     /// The trace of a call that was just read.
     pub fn traced<B>(&self, call: &Request<B>, arrived: &Arrived) -> Traced {
         traced::begun(&self.authority().tracer, self.peer(), call, arrived.read)
@@ -234,7 +245,7 @@ pub fn streams_messages(path: &str) -> bool {
 }
 
 /// Whether a call of this path is answered with a stream of messages.
-fn answers_of(path: &str) -> Answers {
+pub fn answers_of(path: &str) -> Answers {
     const MANY: &[&str] = &["Watch", "Tail", "Export", "Backup", "Stream", "ServerReflection"];
     let method = path.rsplit('/').next().unwrap_or_default();
     if MANY.iter().any(|word| method.starts_with(word)) { Answers::Many } else { Answers::One }

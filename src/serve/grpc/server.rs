@@ -20,6 +20,7 @@ use crate::pb::mayfly::v1::server_service_server::ServerService;
 use crate::policy::admin;
 use crate::refusal::No;
 use crate::seq::{Millis, Seq};
+use crate::source_health::SourceState;
 use crate::tasks::Actor;
 use crate::upstream::findings::Finding;
 
@@ -96,6 +97,8 @@ impl Server {
             load: Some(self.load()),
             warnings: self.warnings(&sees),
             identity: own.map(|own| wire::own_svid_to_pb(own)),
+            refused_handshakes: refused_handshakes(a),
+            sources: a.sources().into_iter().map(wire::read_source_to_pb).collect(),
         })
     }
 
@@ -151,6 +154,7 @@ impl Server {
             )
         }));
         warnings.extend(self.0.own.get().map(|own| own.warnings(self.0.system.shown())).unwrap_or_default());
+        warnings.extend(self.0.source_health.all().iter().filter_map(SourceState::warning).take(limits::PAGE_DEFAULT));
         let beyond = self.0.followers.beyond();
         if let Some(one) = beyond.first() {
             warnings.push(format!(
@@ -247,6 +251,16 @@ impl Server {
     }
 }
 
+fn refused_handshakes(authority: &Authority) -> Vec<pb::RefusedHandshakes> {
+    let counts = authority.refused_handshakes.counts().into_iter();
+    let row = |(listener, clause, count): (&str, &str, u64)| pb::RefusedHandshakes {
+        listener: listener.to_owned(),
+        clause: clause.to_owned(),
+        count,
+    };
+    counts.map(row).collect()
+}
+
 /// What is wrong with a webhook, in words.
 fn troubled(hook: &crate::webhook::Standing) -> Option<String> {
     let name = &hook.name;
@@ -263,7 +277,7 @@ impl ServerService for Server {
 
     async fn backup(&self, request: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
         let actor = ask::actor(&self.0, &request, "backup")?;
-        backup::begin(&self.0, &actor).await.map(Response::new).map_err(refused(&self.0, &actor, "backup"))
+        backup::begin(&self.0, &actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "backup"))
     }
 
     async fn get_status(&self, request: Request<pb::GetStatusRequest>) -> Result<Response<pb::GetStatusResponse>, Status> {

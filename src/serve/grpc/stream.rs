@@ -200,6 +200,7 @@ async fn drive(
 /// There is no time for any of them.
 fn no_time(authority: &Authority, caller: &Caller, asks: Vec<Sent>, places: Vec<OwnedSemaphorePermit>, no: &Refusal) -> Batch {
     authority.refused_each(caller.id().as_str(), no, asks.iter().map(Sent::upstream), "");
+    authority.exchange_metrics.overloaded(asks.iter().map(Sent::upstream));
     let (mut messages, alike) = (Vec::new(), Alike::new(No::Refusal(no.clone())));
     asks.iter().for_each(|ask| alike.tell(ask.request_id(), &mut messages));
     Batch { messages, places, over: None }
@@ -259,25 +260,35 @@ async fn answer_all(
             }
             None => {
                 if let Ok(want) = std::mem::replace(asked, Err(String::new())) {
-                    tokio::spawn(answer_slowly(authority.clone(), sender.clone(), want, place, answers.clone()));
+                    tokio::spawn(answer_slowly(authority.clone(), sender.clone(), (want, read), place, answers.clone()));
                 }
             }
         }
     }
     drop(round);
+    took(&authority, read, batch.places.len());
     let _ = answers.send(batch).await;
+}
+
+/// Tells how long so many exchanges took until they are answered: a stream has no latency of its own.
+fn took(authority: &Authority, read: Stopwatch, exchanges: usize) {
+    if exchanges > 0 {
+        let metrics = &authority.call_metrics;
+        metrics.took(metrics.method(PATH), read.us(), exchanges as u64);
+    }
 }
 
 async fn answer_slowly(
     authority: Arc<Authority>,
     sender: Arc<Sender>,
-    want: Box<Wanted>,
+    (want, read): (Box<Wanted>, Stopwatch),
     place: OwnedSemaphorePermit,
     answers: mpsc::Sender<Batch>,
 ) {
     let end = want.traced.clone().scope(authority.exchange_unless(&sender.caller, &want, || answers.closed())).await;
     let (mut messages, places) = (Vec::new(), vec![place]);
     tell(&authority, &sender.caller, &mut Patterns::default(), &mut Ok(want), end, &mut messages);
+    took(&authority, read, 1);
     let _ = answers.send(Batch { messages, places, over: None }).await;
 }
 

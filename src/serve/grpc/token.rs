@@ -19,6 +19,7 @@ use crate::intake::Taken;
 use crate::introspect::Asker;
 use crate::ledger::state::refused_by;
 use crate::limits;
+use crate::metrics::exchanges::Outcome;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::token_service_server::TokenService;
 use crate::policy::wanted::{self, TaskChoice, Wanted, digest_of};
@@ -34,7 +35,8 @@ pub struct Tokens(pub Arc<Authority>);
 
 impl Tokens {
     pub(super) async fn one(authority: &Authority, caller: &Caller, ask: pb::ExchangeRequest) -> Result<pb::Issued, No> {
-        let want = Wanted { traced: trace::current(), ..Wanted::from_pb(ask)? };
+        let want = Wanted::from_pb(ask).inspect_err(|_| authority.exchange_metrics.count_stray(Outcome::Refused))?;
+        let want = Wanted { traced: trace::current(), ..want };
         let end = authority.exchange(caller, &want).await;
         round::told(authority, caller, Some(&want), end)
     }
@@ -49,7 +51,11 @@ impl Tokens {
     /// Takes exchanges in, where there is time for them.
     fn take_in(&self, caller: &Caller, count: usize) -> Result<Taken, Status> {
         let read = Stopwatch::start();
-        let taken = self.0.intake.take(count).inspect_err(|_| self.0.intake.refused(count, read)).map_err(No::Refusal);
+        let refused = |_: &Refusal| {
+            self.0.intake.refused(count, read);
+            (0..count).for_each(|_| self.0.exchange_metrics.count_stray(Outcome::Overloaded));
+        };
+        let taken = self.0.intake.take(count).inspect_err(refused).map_err(No::Refusal);
         taken.inspect_err(|no| note(&self.0, caller, no, "exchange", "")).map_err(status)
     }
 
@@ -70,6 +76,8 @@ impl Tokens {
         let wants = ask.exchanges.into_iter().map(Sent::want).collect::<Vec<_>>();
         let call = trace::current();
         let bad = wants.iter().position(Result::is_err);
+        let upstream_of = |want: &Result<Box<Wanted>, _>| want.as_ref().map_or_else(|_| Arc::from(""), |w| w.upstream.clone());
+        let upstreams: Vec<Arc<str>> = wants.iter().map(upstream_of).collect();
         let outcome = match bad {
             Some(n) => {
                 Err((n, wants.into_iter().nth(n).and_then(Result::err).map_or_else(unknown, |refused| No::Refusal(refused.1))))
@@ -83,6 +91,9 @@ impl Tokens {
                     .await
             }
         };
+        // They stand or fall together, and so are they counted.
+        let end = outcome.as_ref().map(|_| ()).map_err(|(_, no)| no.clone());
+        upstreams.iter().for_each(|upstream| authority.exchange_metrics.count(upstream, &end));
         match outcome {
             Ok(all) => Ok(all.into_iter().map(|issued| told(Ok(issued))).collect()),
             Err((n, no)) => Ok(none_of(count, n, no).map(|none| ToldResult::Whole(Box::new(none))).collect()),

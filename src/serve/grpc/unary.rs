@@ -29,6 +29,7 @@ use super::sent::Sent;
 use super::told::PREFIX;
 use crate::authority::Authority;
 use crate::limits;
+use crate::metrics::exchanges::Outcome;
 use crate::refusal::{Fault, No, Refusal};
 use crate::system::Stopwatch;
 use crate::trace::Traced;
@@ -208,6 +209,8 @@ fn no_time(authority: &Authority, peer: &Peer, no: Refusal) -> Response<Body> {
     if let Peer::Workload(caller) | Peer::Admin(caller) = peer {
         authority.refused(caller.id().as_str(), &no, "exchange", "");
     }
+    // What it asks for is not read, nor which upstream.
+    authority.exchange_metrics.count_stray(Outcome::Overloaded);
     let mut response = Response::new(Body::empty());
     *response.headers_mut() = HEADERS.get_or_init(|| status(No::Refusal(no)).into_http::<Body>().into_parts().0.headers).clone();
     response

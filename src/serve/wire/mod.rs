@@ -28,7 +28,7 @@ pub use policy::{decision_diff_to_pb, policy_files, policy_to_pb, violation};
 pub use rule::{Cause, lock_to_pb, rule_to_pb};
 pub use target::{target_from_pb, target_to_pb};
 pub use task::{phase_to_pb, task_to_pb};
-pub use trust::{anchor_to_pb, bundle_from_pb, own_svid_to_pb, trust_domain_to_pb};
+pub use trust::{anchor_to_pb, bundle_from_pb, own_svid_to_pb, read_source_to_pb, trust_domain_to_pb};
 pub use upstream::{finding_to_pb, registration_state, upstream_document, upstream_from_pb, upstream_to_pb};
 
 use crate::identity::caller::Person;

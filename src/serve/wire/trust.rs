@@ -12,6 +12,7 @@ use crate::ledger::state::BundleState;
 use crate::own_svid::OwnSvid;
 use crate::pb::mayfly::v1 as pb;
 use crate::refusal::{Fault, Refusal};
+use crate::source_health::SourceState;
 use crate::trust::{Source, bundle_of};
 
 /// A root. `vouches_for` is left to whoever counts.
@@ -39,6 +40,17 @@ pub fn own_svid_to_pb(own: &OwnSvid) -> pb::IdentityStatus {
         renewals: renewing.renewals,
         problem: renewing.problem,
         problem_since: renewing.since.map(timestamp),
+    }
+}
+
+/// Something that is read again while the server runs.
+pub fn read_source_to_pb(source: SourceState) -> pb::SourceStatus {
+    pb::SourceStatus {
+        kind: source.kind.as_str().to_owned(),
+        name: source.name,
+        place: source.place,
+        problem: source.problem,
+        problem_since: source.since.map(timestamp),
     }
 }
 

@@ -13,9 +13,12 @@ use super::call::post;
 use super::kept::Kept;
 use crate::authority::Authority;
 use crate::ledger::forward::{Place, Step};
+use crate::ledger::record::Event;
 use crate::ledger::search::{Filter, Match};
 use crate::limits;
 use crate::refusal::Fault;
+use crate::revocation::Target;
+use crate::revoke::Hits;
 use crate::seq::{Millis, Seq};
 use crate::store::StoreId;
 use crate::system::Stopwatch;
@@ -131,10 +134,39 @@ impl Run {
     /// The event that a record is, where somebody asked for it, and its id: the same however often it is told.
     fn event(&self, authority: &Authority, one: &Match) -> Option<(Told, String)> {
         let hook = &self.hook.of;
-        let (event, store) = authority.ledger.peek(|s| Some((told(&one.past.record, s)?, s.store)))?;
+        let (mut event, store) = authority.ledger.peek(|s| Some((told(&one.past.record, s)?, s.store)))?;
         let asked = hook.events.is_empty() || hook.events.iter().any(|pattern| is_of(event.kind, pattern));
         let id = format!("msg_{}_{}", StoreId::from_bytes(store), one.past.seq.as_u64());
-        (asked && event.of.fits(&hook.environments)).then_some((event, id))
+        let told = asked && event.of.fits(&hook.environments);
+        if told && let Some(hits) = self.hits(authority, one) {
+            event.hit(&hits);
+        }
+        told.then_some((event, id))
+    }
+
+    /// What a revocation or a lock hit. Whoever made it is told the number a moment after its record is durable: this is the same one. Where nobody
+    /// counted, it is counted here.
+    fn hits(&self, authority: &Authority, one: &Match) -> Option<Hits> {
+        let Some(Event::Revoked(revoked)) = &one.past.record.event else { return None };
+        let counting = Duration::from_millis(limits::WEBHOOK_HITS_MS);
+        let watch = Stopwatch::start();
+        while let Some(made) = authority.feed.made(one.past.seq) {
+            if made.hits.is_some() {
+                return made.hits;
+            }
+            if Duration::from_micros(watch.us()) >= counting || self.stops() {
+                break;
+            }
+            std::thread::sleep(counting / 20);
+        }
+        let targets: Vec<Target> = revoked.targets.iter().filter_map(|target| Target::from_record(target).ok()).collect();
+        match self.runtime.block_on(authority.hit_since(&targets, one.past.seq)) {
+            Ok(hits) => Some(hits),
+            Err(no) => {
+                tracing::warn!(webhook = self.hook.of.name, seq = %one.past.seq, %no, "what was hit could not be counted");
+                None
+            }
+        }
     }
 
     /// Tells one until it is taken, it is too old, or the server stops.

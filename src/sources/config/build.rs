@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::export::{Export, export};
-use super::observed::{self, Log, Traces};
+use super::observed::{self, Log, Metrics, Traces};
 use super::values::{self, Value, Values};
 use super::workload_api::identity;
 use super::{
@@ -37,12 +37,10 @@ pub(super) fn config(source: &Source, base: &Path, environment: &[(String, Strin
     let public_tls = public_tls(&values, base, &mut conflict);
     let (tls, workload_api) = identity(&values, base, environment, &mut conflict);
     pauses(&values, &mut conflict);
-    if let Some(address) = values.address("listen.metrics").filter(|address| !address.ip().is_loopback()) {
-        conflict("listen.metrics", &format!("listen.metrics is {address}, no loopback address"), "127.0.0.1:PORT or [::1]:PORT");
-    }
     own_issuer(&values, &mut conflict);
     let export = export(&values, base, &mut conflict);
-    let observed = (observed::traces(&values, base, &mut conflict), observed::log(&values, &mut conflict));
+    let metrics = observed::metrics(&values, base, &mut conflict);
+    let observed = (observed::traces(&values, base, &mut conflict), observed::log(&values, &mut conflict), metrics);
     own_domain_apart(&values, &mut conflict);
     let stray = attestation(&source.file, &values);
     wrong.extend(stray);
@@ -206,10 +204,15 @@ fn own_domain(v: &Values) -> Option<Option<Settings>> {
 }
 
 type Identity = (Option<KeyPair>, Option<KeyPair>, Option<WorkloadApi>);
-type Observed = (Option<Traces>, Option<Log>);
+type Observed = (Option<Traces>, Option<Log>, Option<Metrics>);
 type Parts = (Seal, Engine, Identity, Option<Export>, Observed);
 
-fn build(file: &str, v: &Values, base: &Path, (seal, engine, identity, audit_export, (traces, log)): Parts) -> Option<Config> {
+fn build(
+    file: &str,
+    v: &Values,
+    base: &Path,
+    (seal, engine, identity, audit_export, (traces, log, metrics)): Parts,
+) -> Option<Config> {
     let (tls, public_tls, workload_api) = identity;
     let paths = |texts: Vec<String>| texts.into_iter().map(|t| base.join(t)).collect();
     let bundle = |b: &values::BundleEntry| BundleFile {
@@ -269,6 +272,7 @@ fn build(file: &str, v: &Values, base: &Path, (seal, engine, identity, audit_exp
         audit_export,
         traces,
         log: log?,
+        metrics: metrics?,
         webhooks: v.webhooks.iter().map(|w| w.joined(base)).collect(),
         own_domain: own_domain(v)?,
         admin_uids: match v.values.get("admin.uids")? {

@@ -61,7 +61,7 @@ pub const KEYS: &[Key] = &[
         "listen.metrics",
         Address,
         Absent("no metrics"),
-        "`/metrics` in OpenMetrics over HTTP, on a loopback address only: names of webhooks and numbers are told to whoever asks there.",
+        "`/metrics` in OpenMetrics, with names of environments, upstreams, webhooks and trust domains. Over plain HTTP on a loopback address; on any other one `metrics.tls`, `metrics.token_file` or both are set.",
     ),
     key(
         "tls.certificate",
@@ -326,6 +326,8 @@ pub const KEYS: &[Key] = &[
         "The same to an OpenTelemetry collector, as logs: `https://HOST/v1/logs`, or http on this host.",
     ),
     key("audit.export_ca", Path, Absent("those of the system"), "The roots that vouch for the collector, PEM."),
+    observed::METRICS_TLS,
+    observed::METRICS_TOKEN,
     observed::OTLP,
     observed::CA,
     observed::RATIO,

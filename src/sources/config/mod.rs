@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 pub use changes::{Change, Takes};
 pub use export::{Collector, Export, Syslog};
-pub use observed::{Log, LogFormat, Traces, log_filter};
+pub use observed::{Log, LogFormat, Metrics, Traces, log_filter};
 pub use oidc::{IssuerKeySource, OidcIssuer};
 pub use reference::reference;
 pub use validate::{About, Finding, Severity, validate, validate_with};
@@ -82,6 +82,8 @@ pub struct Config {
     pub traces: Option<Traces>,
     /// `[log]`
     pub log: Log,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[[webhooks]]`
     pub webhooks: Vec<Webhook>,
     /// `[own_domain]`, where it is set.
@@ -126,7 +128,7 @@ pub struct Listen {
     pub admin_socket: Option<PathBuf>,
     /// HTTPS for everybody.
     pub public: SocketAddr,
-    /// HTTP for a scraper on this host.
+    /// HTTP for a scraper, closed as `[metrics]` says.
     pub metrics: Option<SocketAddr>,
 }
 

@@ -1,6 +1,6 @@
-//! `[traces]` and `[log]`: what is told of calls.
+//! `[metrics]`, `[traces]` and `[log]`: what is told of calls, and to whom.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tracing_subscriber::EnvFilter;
 
@@ -49,6 +49,53 @@ pub(super) const CALLS: Key = key(
     Unset::Is("false"),
     "A line for each call and each exchange on a stream, with its ids, status and reason. Each costs a few allocations and a write to stderr.",
 );
+
+pub(super) const METRICS_TLS: Key = key(
+    "metrics.tls",
+    Form::Flag,
+    Unset::Is("false"),
+    "`listen.metrics` speaks HTTPS, with the certificate of the public listener. Beyond this host it takes this, or a token, or both.",
+);
+pub(super) const METRICS_TOKEN: Key = key(
+    "metrics.token_file",
+    Form::Path,
+    Unset::Absent("no token"),
+    "The bearer token that a scraper of `listen.metrics` has to send: at least 16 visible ASCII characters in a file that others may not read. Read again when it changes.",
+);
+
+/// `[metrics]`: how the listener of `listen.metrics` is closed.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Metrics {
+    /// It speaks HTTPS.
+    pub tls: bool,
+    /// The bearer token that is asked for.
+    pub token_file: Option<PathBuf>,
+}
+
+/// How metrics are served. Names of upstreams, webhooks and trust domains are in them: beyond this host nobody is told who shows nothing, over a
+/// connection that everybody reads.
+pub(super) fn metrics(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Metrics> {
+    const LISTEN: &str = "listen.metrics";
+    let metrics = Metrics { tls: values.flag(METRICS_TLS.path)?, token_file: values.path(METRICS_TOKEN.path, base) };
+    match values.address(LISTEN) {
+        None => {
+            for (key, set) in [(METRICS_TLS.path, metrics.tls), (METRICS_TOKEN.path, metrics.token_file.is_some())] {
+                if set {
+                    conflict(key, &format!("{key} is set, and listen.metrics is not"), "set listen.metrics, or leave this out");
+                }
+            }
+        }
+        Some(address) if !address.ip().is_loopback() && metrics == Metrics::default() => {
+            let what =
+                format!("listen.metrics is {address}, no loopback address, and has neither metrics.tls nor metrics.token_file");
+            let remedy = "set metrics.tls = true (HTTPS) or metrics.token_file = PATH (a bearer token), or both; or listen on 127.0.0.1:PORT or \
+                          [::1]:PORT";
+            conflict(LISTEN, &what, remedy);
+        }
+        Some(_) => {}
+    }
+    Some(metrics)
+}
 
 /// `[traces]`
 #[derive(Clone, Debug, PartialEq, Eq)]

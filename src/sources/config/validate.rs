@@ -20,6 +20,7 @@ use crate::sealing::SealingKey;
 use crate::seq::Millis;
 use crate::sources::https::roots;
 use crate::sources::policy_files::{self, Loaded};
+use crate::sources::token_file::BearerToken;
 use crate::sources::webhook_files::secrets;
 use crate::sources::workload_api::Given;
 
@@ -88,6 +89,7 @@ pub fn validate_with(config: &Config, now: Millis, given: Option<&Given>) -> Vec
     look.seal();
     look.policy();
     look.webhooks();
+    look.metrics();
     look.export();
     look.findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
     look.findings
@@ -170,6 +172,26 @@ impl Look<'_> {
                 let what = format!("webhooks.{}: environment {environment} is not served here", hook.name);
                 self.at_line(Severity::Warning, hook.line, what, "name one of server.environments");
             }
+        }
+    }
+
+    /// A scraper that shows the right token has to be able to.
+    fn metrics(&mut self) {
+        let metrics = self.config.metrics.clone();
+        if let Some(problem) = metrics.token_file.as_ref().and_then(|path| BearerToken::load(path).err()) {
+            self.error("metrics.token_file", format!("{}: {}", problem.path.display(), problem.what), problem.remedy);
+        }
+        let Some(address) = self.config.listen.metrics.filter(|address| !address.ip().is_loopback()) else { return };
+        match (metrics.tls, metrics.token_file) {
+            (true, None) => {
+                let what = format!("whoever reaches {address} reads the metrics: they have names of upstreams and trust domains");
+                self.warning("listen.metrics", what, "set metrics.token_file, or let the network keep others from it");
+            }
+            (false, Some(_)) => {
+                let what = format!("the token is sent to {address} in clear: whoever sees the network's traffic has it");
+                self.warning("listen.metrics", what, "set metrics.tls = true, unless the network is encrypted");
+            }
+            _ => {}
         }
     }
 

@@ -402,7 +402,10 @@ fn server() -> Vec<(&'static str, Row)> {
             "ServerService.Backup",
             Each(Box::new(|l: &Land, _: &Things, who: &Peer| {
                 l.w.run(async {
-                    server::Server(l.w.authority().clone()).backup(ask(who, pb::BackupRequest {})).await.map(|_| String::new())
+                    server::Server(l.w.authority().clone())
+                        .backup(ask(who, pb::BackupRequest::default()))
+                        .await
+                        .map(|_| String::new())
                 })
             })),
         ),

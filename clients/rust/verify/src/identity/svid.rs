@@ -250,6 +250,22 @@ defects! {
 }
 
 impl PathDefect {
+    /// Every defect there is.
+    pub const ALL: &'static [PathDefect] = &[
+        PathDefect::UnknownAuthority,
+        PathDefect::Expired,
+        PathDefect::NotYetValid,
+        PathDefect::LeafIsCa,
+        PathDefect::IssuerNotCa,
+        PathDefect::PathLength,
+        PathDefect::NameConstraint,
+        PathDefect::UnknownCriticalExtension,
+        PathDefect::ExtendedKeyUsage,
+        PathDefect::SignatureAlgorithm,
+        PathDefect::TooComplex,
+        PathDefect::Malformed,
+    ];
+
     /// A stable, machine-readable name of the defect.
     pub const fn code(self) -> &'static str {
         match self {

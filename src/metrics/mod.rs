@@ -1,7 +1,15 @@
 //! Numbers for whoever watches a server: what it did and how it stands, in OpenMetrics.
 //!
-//! They are read when somebody asks, from what is there anyway; the few that are counted are counted where the ledger is followed. So
-//! issuing costs nothing more. Labels are of closed lists: reasons of refusals, names of webhooks.
+//! They are read when somebody asks. Most come from what is there anyway or are counted where the ledger is followed; calls and exchanges are
+//! counted by atomics at fixed places. Labels are of closed lists, or bounded in number: no caller makes a series.
+//!
+//! - [`METRICS`]: the list. [`calls`], [`exchanges`], [`handshakes`]: what is counted. [`latency`]: histograms.
+
+pub mod calls;
+pub mod exchanges;
+pub mod handshakes;
+pub mod latency;
+mod list;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,117 +19,15 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use latency::Histogram;
+pub use list::{Kind, METRICS, Metric};
+
 use crate::authority::Authority;
 use crate::ledger::record::{Event, Record};
-use crate::ledger::{State, WRITES_US, Writes};
+use crate::ledger::{State, WRITES_US};
 use crate::refusal::{Fault, Reason};
+use crate::source_health::SourceState;
 use crate::webhook::Standing;
-
-/// What numbers are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// They only grow.
-    Counter,
-    /// They go up and down.
-    Gauge,
-    /// How many there were of which size.
-    Histogram,
-}
-
-/// One metric.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Metric {
-    /// Its name, without `_total`, which a counter's gets.
-    pub name: &'static str,
-    /// What its numbers are.
-    pub kind: Kind,
-    /// Its label, where it has one.
-    pub label: &'static str,
-    /// What it is.
-    pub help: &'static str,
-}
-
-const fn counter(name: &'static str, label: &'static str, help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Counter, label, help }
-}
-
-const fn gauge(name: &'static str, label: &'static str, help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Gauge, label, help }
-}
-
-const fn histogram(name: &'static str, help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Histogram, label: "", help }
-}
-
-/// All of them, in the order of the documentation.
-pub const METRICS: &[Metric] = &[
-    gauge("mayfly_issuing", "", "1 while credentials are issued"),
-    counter("mayfly_credentials_issued", "", "Credentials ever issued"),
-    gauge("mayfly_credentials", "", "Credentials in memory: those that live, and a few that just ended"),
-    gauge("mayfly_tasks", "", "Tasks in memory"),
-    counter("mayfly_refusals", "reason", "Refusals since the server started, by reason"),
-    counter("mayfly_revocations", "", "Revocations and locks since the server started"),
-    gauge("mayfly_rules", "", "Revocation rules in force"),
-    gauge("mayfly_locks", "", "Locks in force"),
-    gauge("mayfly_followers", "", "Registered followers"),
-    gauge(
-        "mayfly_followers_beyond",
-        "",
-        "Followers that have seen more of the ledger than this server has, since it started: it runs on an older copy",
-    ),
-    gauge("mayfly_followers_stale", "", "Followers that were not heard of for feed.max_age"),
-    gauge("mayfly_approvals_waiting", "", "Approvals that nobody decided about yet"),
-    counter("mayfly_break_glass_opened", "", "Break-glass tasks ever opened"),
-    counter("mayfly_break_glass_uses", "", "Credentials ever issued, and actions ever authorized, in break-glass"),
-    gauge("mayfly_break_glass_open", "", "Break-glass tasks that wait or are open"),
-    gauge("mayfly_break_glass_unreviewed", "", "Break-glass tasks that are over and that nobody reviewed"),
-    counter("mayfly_policy_differences", "would", "Decisions that the set beside the one in force would have made otherwise"),
-    gauge("mayfly_ledger_generation", "", "The generation"),
-    gauge("mayfly_ledger_durable", "", "Records of this generation that are durable"),
-    gauge("mayfly_ledger_appended", "", "Records of this generation that are decided"),
-    gauge("mayfly_ledger_append_longest_seconds", "", "The longest durable write since the server started"),
-    gauge(
-        "mayfly_ledger_append_age_seconds",
-        "",
-        "How long the commit that is under way has taken so far; 0 while there is none",
-    ),
-    histogram("mayfly_ledger_append_seconds", "How long durable writes took since the server started"),
-    gauge("mayfly_audit_export_behind", "", "Records that the continuous export has yet to hand over"),
-    gauge("mayfly_audit_export_failing", "", "1 while the continuous export cannot go on"),
-    counter(
-        "mayfly_audit_export_cut",
-        "",
-        "Records that were too large for the export's destination: only their seq and event were handed over",
-    ),
-    counter("mayfly_webhook_delivered", "webhook", "Events that were taken since the server started"),
-    counter("mayfly_webhook_failed", "webhook", "Attempts that failed since the server started"),
-    counter("mayfly_webhook_given_up", "webhook", "Events that were ever given up"),
-    gauge("mayfly_webhook_behind", "webhook", "Records that a webhook has yet to go through"),
-    gauge("mayfly_leases", "", "Open leases"),
-    gauge("mayfly_leases_failing", "", "Leases whose undoing failed"),
-    gauge("mayfly_store_bytes", "", "What the store takes"),
-    gauge("mayfly_store_free_bytes", "", "Free room on its disk"),
-    gauge("mayfly_waiting", "", "Exchanges that were read and wait"),
-    gauge("mayfly_certificate_ends_seconds", "", "When the server's own certificate ends, seconds since 1970"),
-    counter("mayfly_certificate_renewals", "", "Other certificates of its own that the server took in use since it started"),
-    gauge(
-        "mayfly_certificate_source_failing",
-        "",
-        "1 while the files or the agent that the server's own certificate comes from give none to use",
-    ),
-    gauge("mayfly_policy_drift", "", "Differences between the files of policies and registrations and the ledger, which counts"),
-    counter("mayfly_config_reloads", "outcome", "Reloads of the configuration since the server started, by whether it was taken"),
-    counter("mayfly_log_lines_dropped", "", "Log lines that were dropped since the process started, because nobody read stderr"),
-    counter("mayfly_backups", "", "Backups that were handed over whole since the server started"),
-    counter("mayfly_trace_spans_sent", "", "Spans that the collector took since the server started"),
-    counter(
-        "mayfly_trace_spans_dropped",
-        "why",
-        "Spans that it did not: the queue was full, it was unreachable, or rejected them",
-    ),
-    counter("mayfly_trace_calls_over_rate", "", "Calls that were to be traced beyond traces.per_second"),
-    gauge("mayfly_trace_failing", "", "1 while the collector does not take traces"),
-];
 
 /// What is counted as the ledger goes on.
 pub struct Counted {
@@ -160,32 +66,55 @@ impl Counted {
     }
 }
 
-/// A value, with its label's where it has one.
-type Row = (Option<String>, u64);
+/// A value, with those of its labels.
+type Row = (Vec<String>, u64);
 
 /// What was seen of each metric.
 #[derive(Debug)]
-struct Seen {
-    numbers: Vec<(&'static Metric, Vec<Row>)>,
-    writes: Writes,
+struct Seen(Vec<(&'static Metric, Values)>);
+
+/// The values of one metric.
+#[derive(Debug)]
+enum Values {
+    Numbers(Vec<Row>),
+    Histograms(Vec<(Vec<String>, Histogram)>),
 }
 
 impl Collector for Seen {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        for (metric, rows) in self.numbers.iter().filter(|(metric, rows)| !rows.is_empty() || metric.kind == Kind::Histogram) {
+        for (metric, values) in &self.0 {
             let kind = match metric.kind {
                 Kind::Counter => MetricType::Counter,
                 Kind::Gauge => MetricType::Gauge,
                 Kind::Histogram => MetricType::Histogram,
             };
-            let mut of = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
-            if metric.kind == Kind::Histogram {
-                buckets(&mut of, &self.writes)?;
+            let labelled = |labels: &[String]| -> Vec<(&'static str, String)> {
+                metric.labels.iter().copied().zip(labels.iter().cloned()).collect()
+            };
+            let empty = match values {
+                Values::Numbers(rows) => rows.is_empty(),
+                Values::Histograms(all) => all.is_empty(),
+            };
+            if empty {
+                continue;
             }
-            for (label, value) in rows {
-                match label {
-                    None => write(metric, &mut of, *value)?,
-                    Some(label) => write(metric, &mut of.encode_family(&[(metric.label, label.as_str())])?, *value)?,
+            let mut of = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
+            match values {
+                Values::Numbers(rows) => {
+                    for (labels, value) in rows {
+                        match labels.is_empty() {
+                            true => write(metric, &mut of, *value)?,
+                            false => write(metric, &mut of.encode_family(&labelled(labels))?, *value)?,
+                        }
+                    }
+                }
+                Values::Histograms(all) => {
+                    for (labels, histogram) in all {
+                        match labels.is_empty() {
+                            true => buckets(&mut of, histogram)?,
+                            false => buckets(&mut of.encode_family(&labelled(labels))?, histogram)?,
+                        }
+                    }
                 }
             }
         }
@@ -202,14 +131,19 @@ fn write(metric: &Metric, to: &mut MetricEncoder<'_>, value: u64) -> Result<(), 
     }
 }
 
-fn buckets(to: &mut MetricEncoder<'_>, writes: &Writes) -> Result<(), fmt::Error> {
-    let bounds = WRITES_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
-    let buckets: Vec<(f64, u64)> = bounds.zip(writes.counts).collect();
-    to.encode_histogram::<NoLabelSet>(writes.sum_us as f64 / 1e6, writes.counts.iter().sum(), &buckets, None)
+fn buckets(to: &mut MetricEncoder<'_>, of: &Histogram) -> Result<(), fmt::Error> {
+    let bounds = of.bounds_us.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(of.counts.iter().copied()).collect();
+    to.encode_histogram::<NoLabelSet>(of.sum_us as f64 / 1e6, of.counts.iter().sum(), &buckets, None)
 }
 
 fn one(value: impl TryInto<u64>) -> Vec<Row> {
-    vec![(None, value.try_into().unwrap_or(u64::MAX))]
+    vec![(Vec::new(), value.try_into().unwrap_or(u64::MAX))]
+}
+
+/// Rows of one label.
+fn by(rows: impl IntoIterator<Item = (impl Into<String>, u64)>) -> Vec<Row> {
+    rows.into_iter().map(|(label, value)| (vec![label.into()], value)).collect()
 }
 
 impl Authority {
@@ -217,11 +151,48 @@ impl Authority {
     pub fn metrics(&self) -> Result<String, Fault> {
         let mut registry = Registry::default();
         let hooks = self.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default();
-        let seen = METRICS.iter().map(|metric| (metric, self.told(metric.name, &hooks))).collect();
-        registry.register_collector(Box::new(Seen { numbers: seen, writes: self.ledger.writes_took() }));
+        let values = |metric: &'static Metric| match metric.kind {
+            Kind::Histogram => Values::Histograms(self.histograms(metric.name)),
+            _ => Values::Numbers(self.told(metric.name, &hooks)),
+        };
+        registry.register_collector(Box::new(Seen(METRICS.iter().map(|metric| (metric, values(metric))).collect())));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).map_err(|e| Fault::new(format!("metrics: {e}")))?;
         Ok(text)
+    }
+
+    fn histograms(&self, name: &str) -> Vec<(Vec<String>, Histogram)> {
+        match name {
+            "mayfly_ledger_append_seconds" => {
+                let writes = self.ledger.writes_took();
+                let histogram = Histogram { bounds_us: &WRITES_US, counts: writes.counts.to_vec(), sum_us: writes.sum_us };
+                vec![(Vec::new(), histogram)]
+            }
+            "mayfly_call_seconds" => {
+                self.call_metrics.latencies().map(|(method, histogram)| (vec![method.to_owned()], histogram)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// What comes with labels of several sorts.
+    fn labelled(&self, name: &str) -> Vec<Row> {
+        match name {
+            "mayfly_exchanges" => self.exchange_metrics.counts().into_iter().map(|(labels, n)| (labels.into(), n)).collect(),
+            "mayfly_calls" => {
+                let counts = self.call_metrics.counts();
+                counts.map(|(method, code, n)| (vec![method.to_owned(), code.to_owned()], n)).collect()
+            }
+            "mayfly_handshakes_refused" => {
+                let counts = self.refused_handshakes.counts().into_iter();
+                counts.map(|(listener, clause, n)| (vec![listener.to_owned(), clause.to_owned()], n)).collect()
+            }
+            "mayfly_source_failing" => {
+                let failing = |s: SourceState| (vec![s.kind.as_str().to_owned(), s.name], u64::from(!s.problem.is_empty()));
+                self.sources().into_iter().map(failing).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn traces_told(&self, name: &str) -> Vec<Row> {
@@ -230,7 +201,7 @@ impl Authority {
             "mayfly_trace_spans_sent" => one(counts.sent.load(Relaxed)),
             "mayfly_trace_spans_dropped" => {
                 let each = [("full", &counts.full), ("unreachable", &counts.unreachable), ("rejected", &counts.rejected)];
-                each.map(|(why, n)| (Some(why.to_owned()), n.load(Relaxed))).into()
+                by(each.map(|(why, n)| (why, n.load(Relaxed))))
             }
             "mayfly_trace_calls_over_rate" => one(counts.over_rate.load(Relaxed)),
             "mayfly_trace_failing" => one(u64::from(counts.failing.load(Relaxed))),
@@ -242,7 +213,7 @@ impl Authority {
         let durable = self.ledger.durable();
         let now = self.system.wall();
         let state = |look: fn(&State) -> usize| one(self.ledger.peek(look));
-        let each = |value: &dyn Fn(&Standing) -> u64| hooks.iter().map(|h| (Some(h.name.clone()), value(h))).collect();
+        let each = |value: &dyn Fn(&Standing) -> u64| by(hooks.iter().map(|h| (h.name.clone(), value(h))));
         match name {
             "mayfly_issuing" => one(u64::from(self.ledger.stopped().is_none())),
             "mayfly_credentials_issued" => one(self.ledger.peek(|s| s.issued)),
@@ -250,7 +221,7 @@ impl Authority {
             "mayfly_tasks" => state(|s| s.tasks.len()),
             "mayfly_refusals" => {
                 let all = Reason::ALL.iter().zip(&self.counted.refusals).map(|(reason, n)| (reason, n.load(Relaxed)));
-                all.filter(|(_, n)| *n > 0).map(|(reason, n)| (Some(reason.as_str().to_owned()), n)).collect()
+                by(all.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.as_str(), n)))
             }
             "mayfly_revocations" => one(self.counted.revocations.load(Relaxed)),
             "mayfly_rules" => state(|s| s.rules.len()),
@@ -272,7 +243,7 @@ impl Authority {
             }
             "mayfly_policy_differences" => {
                 let counts = self.decider.audits.counts();
-                vec![(Some("refuse".into()), counts.refuses), (Some("permit".into()), counts.permits)]
+                by([("refuse", counts.refuses), ("permit", counts.permits)])
             }
             "mayfly_ledger_generation" => one(durable.generation()),
             "mayfly_ledger_durable" => one(durable.count()),
@@ -310,12 +281,13 @@ impl Authority {
             "mayfly_policy_drift" => one(self.drift.load().len()),
             "mayfly_config_reloads" => {
                 let [refused, taken] = &self.counted.reloads;
-                [("taken", taken), ("refused", refused)].map(|(what, n)| (Some(what.to_owned()), n.load(Relaxed))).into()
+                by([("taken", taken), ("refused", refused)].map(|(what, n)| (what, n.load(Relaxed))))
             }
             "mayfly_log_lines_dropped" => one(crate::log_queue::dropped()),
+            "mayfly_audit_reads_unrecorded" => one(self.audit_reads.unrecorded()),
             "mayfly_backups" => one(self.counted.backups.load(Relaxed)),
             name if name.starts_with("mayfly_trace_") && self.tracer.tells() => self.traces_told(name),
-            _ => Vec::new(),
+            name => self.labelled(name),
         }
     }
 }
@@ -328,9 +300,8 @@ mod tests {
     fn every_metric_is_documented_and_every_documented_one_is_there() {
         let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md")).unwrap();
         let row = |m: &super::Metric| {
-            let suffix = if m.kind == super::Kind::Counter { "_total" } else { "" };
-            let label = if m.label.is_empty() { String::new() } else { format!("{{{}}}", m.label) };
-            format!("| `{}{suffix}{label}` | {} |", m.name, m.help)
+            let labels = if m.labels.is_empty() { String::new() } else { format!("{{{}}}", m.labels.join(",")) };
+            format!("| `{}{labels}` | {} |", m.series(), m.help)
         };
         for metric in METRICS {
             assert!(page.contains(&row(metric)), "docs/metrics.md lacks\n{}", row(metric));

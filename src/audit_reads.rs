@@ -1,0 +1,242 @@
+//! Who read the audit is itself in the audit.
+//!
+//! A read is answered when its record is durable: whoever takes something away cannot do it unseen. Where the ledger takes no records (its disk is
+//! full or stands still, or it cannot be written) the read is answered all the same, since that is when somebody has to look; it is then counted
+//! (`mayfly_audit_reads_unrecorded`) and logged.
+//!
+//! The rate is bounded: of one reader and one sort, the first few different questions of a minute have a record each; what is asked once more, such
+//! as the next page, and all further questions are put together in one record when the minute is over.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::authority::Authority;
+use crate::document::shown::stripped;
+use crate::ledger::Lane;
+use crate::ledger::record::{AuditRead, Event, ReadOf, Record, Who};
+use crate::limits;
+use crate::refusal::Reason;
+use crate::seq::Millis;
+
+/// Reads of one sort by one reader in a minute.
+struct Minute {
+    who: Who,
+    of: ReadOf,
+    number: u64,
+    /// Questions that have a record of their own.
+    recorded: Vec<String>,
+    /// Those that are counted and not yet recorded.
+    counted: AuditRead,
+}
+
+/// The reads of a server.
+#[derive(Default)]
+pub struct AuditReads {
+    minutes: Mutex<HashMap<(String, ReadOf), Minute>>,
+    unrecorded: AtomicU64,
+}
+
+impl Minute {
+    fn new(who: Who, of: ReadOf, number: u64) -> Minute {
+        Minute { who, of, number, recorded: Vec::new(), counted: AuditRead::default() }
+    }
+
+    /// Counts a read. True where it is to have a record of its own.
+    fn read(&mut self, asked: &str, returned: u64, now: Millis) -> bool {
+        if self.recorded.len() < limits::AUDIT_READS_RECORDED && !self.recorded.iter().any(|known| known == asked) {
+            self.recorded.push(asked.to_owned());
+            return true;
+        }
+        let counted = &mut self.counted;
+        if counted.reads == 0 {
+            counted.since = now.0;
+        }
+        counted.reads += 1;
+        counted.returned += returned;
+        if counted.asked.len() < limits::AUDIT_READS_RECORDED && !counted.asked.iter().any(|known| known == asked) {
+            counted.asked.push(asked.to_owned());
+        }
+        false
+    }
+
+    /// The record of what was counted, if anything was.
+    fn into_record(self) -> Option<Record> {
+        let counted = AuditRead { of: self.of as i32, ..self.counted };
+        (counted.reads > 0).then(|| Record::new(self.who, Event::AuditRead(counted)))
+    }
+}
+
+impl AuditReads {
+    /// Reads that have no record, since the server started.
+    pub fn unrecorded(&self) -> u64 {
+        self.unrecorded.load(Relaxed)
+    }
+
+    /// Notes a read, and what is due to be written before it: its own record last, where it has one.
+    fn note(&self, (who, of): (&Who, ReadOf), asked: &str, returned: u64, now: Millis) -> (Vec<Record>, bool) {
+        let (number, key) = (now.0 / 60_000, (who.name(), of));
+        let mut minutes = self.minutes.lock();
+        let mut due = Vec::new();
+        let over = minutes.get(&key).is_some_and(|minute| minute.number != number);
+        let full = minutes.len() >= limits::AUDIT_READERS && !minutes.contains_key(&key);
+        let gone = if over {
+            minutes.remove(&key)
+        } else if full {
+            // Whoever read first in it has had the longest minute.
+            let oldest = minutes.iter().min_by_key(|(_, minute)| minute.number).map(|(key, _)| key.clone());
+            oldest.and_then(|oldest| minutes.remove(&oldest))
+        } else {
+            None
+        };
+        due.extend(gone.and_then(Minute::into_record));
+        let minute = minutes.entry(key).or_insert_with(|| Minute::new(who.clone(), of, number));
+        let own = minute.read(asked, returned, now);
+        if own {
+            let read = AuditRead { of: of as i32, asked: vec![asked.to_owned()], reads: 1, returned, since: now.0 };
+            due.push(Record::new(who.clone(), Event::AuditRead(read)));
+        }
+        (due, own)
+    }
+
+    /// What was counted in minutes that are over.
+    fn over(&self, now: Millis) -> Vec<Record> {
+        let number = now.0 / 60_000;
+        let mut minutes = self.minutes.lock();
+        let over: Vec<_> = minutes.iter().filter(|(_, minute)| minute.number != number).map(|(key, _)| key.clone()).collect();
+        over.iter().filter_map(|key| minutes.remove(key)?.into_record()).collect()
+    }
+}
+
+impl Authority {
+    /// Notes that somebody reads the audit; durable when it returns, where the ledger takes records. `asked`: the question, never a token.
+    pub async fn audit_read(&self, who: &Who, of: ReadOf, asked: &str, returned: u64) {
+        let asked = cut(&stripped(asked));
+        let (due, own) = self.audit_reads.note((who, of), &asked, returned, self.system.wall());
+        for record in due {
+            self.write_read(record, own).await;
+        }
+    }
+
+    /// Notes how many records came of a read that takes its time and was noted when it began.
+    pub async fn audit_read_over(&self, who: &Who, of: ReadOf, asked: &str, returned: u64) {
+        let asked = vec![cut(&stripped(asked))];
+        let read = AuditRead { of: of as i32, asked, reads: 0, returned, since: self.system.wall().0 };
+        self.write_read(Record::new(who.clone(), Event::AuditRead(read)), false).await;
+    }
+
+    /// Writes what the minutes before counted. Called every second.
+    pub async fn write_audit_reads(&self) {
+        for record in self.audit_reads.over(self.system.wall()) {
+            self.write_read(record, false).await;
+        }
+    }
+
+    /// Writes one within a bounded time, or counts and logs it.
+    async fn write_read(&self, record: Record, waited_for: bool) {
+        let reads = match &record.event {
+            Some(Event::AuditRead(read)) => read.reads.max(1),
+            _ => 1,
+        };
+        let shown = record.clone();
+        if let Err(why) = self.note_in_time(record).await {
+            self.audit_reads.unrecorded.fetch_add(reads, Relaxed);
+            let asked = match &shown.event {
+                Some(Event::AuditRead(read)) => read.asked.join("; "),
+                _ => String::new(),
+            };
+            tracing::warn!(
+                reader = shown.author_text(),
+                asked,
+                reads,
+                answered = waited_for,
+                why,
+                "the audit was read, and the ledger takes no record of it"
+            );
+        }
+    }
+
+    /// Commits a note of what an operator read or took, where the ledger takes records, within a bounded time.
+    pub(crate) async fn note_in_time(&self, record: Record) -> Result<(), String> {
+        // What is left of a full disk is for revocations.
+        if let Some(no) = self.ledger.stopped().filter(|no| matches!(no.reason, Reason::DiskReserve | Reason::NotReady)) {
+            return Err(no.to_string());
+        }
+        let within = Duration::from_millis(limits::AUDIT_READ_MS);
+        match tokio::time::timeout(within, self.ledger.commit(Lane::Change, vec![record])).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(no)) => Err(no.to_string()),
+            Err(_) => Err("it was not durable in time, and may yet be".to_owned()),
+        }
+    }
+}
+
+/// At most `limits::AUDIT_ASKED_BYTES`, cut between characters.
+fn cut(text: &str) -> String {
+    let mut end = text.len().min(limits::AUDIT_ASKED_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(record: &Record) -> AuditRead {
+        match &record.event {
+            Some(Event::AuditRead(read)) => read.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn different_questions_have_records_and_the_same_again_is_counted_until_the_minute_is_over() {
+        let (reads, who) = (AuditReads::default(), Who::LocalUid(1000));
+        let at = |ms: u64| Millis(600_000 + ms);
+        let note = |asked: &str, ms: u64| reads.note((&who, ReadOf::Search), asked, 5, at(ms));
+        let (due, own) = note("event=revoked", 0);
+        assert!(own && due.len() == 1 && read(&due[0]).asked == ["event=revoked"]);
+        for page in 1..4 {
+            assert_eq!(note("event=revoked", page), (Vec::new(), false), "the next page");
+        }
+        assert!(note("names=x", 10).1, "another question");
+        assert!(reads.note((&who, ReadOf::Explain), "seq 4", 1, at(11)).1, "another sort");
+        assert!(reads.over(at(59_000)).is_empty());
+        let over: Vec<AuditRead> = reads.over(at(60_000)).iter().map(read).collect();
+        let counted =
+            AuditRead { of: ReadOf::Search as i32, asked: vec!["event=revoked".into()], reads: 3, returned: 15, since: at(1).0 };
+        assert_eq!(over, [counted]);
+        assert!(note("event=revoked", 60_001).1, "another minute");
+    }
+
+    #[test]
+    fn a_reader_that_asks_without_end_makes_a_bounded_number_of_records_and_none_is_lost() {
+        let (reads, who) = (AuditReads::default(), Who::LocalUid(1000));
+        let mut written: Vec<Record> = Vec::new();
+        for n in 0..1_000u64 {
+            written.extend(reads.note((&who, ReadOf::Explain), &format!("seq {n}"), 1, Millis(1_000 + n)).0);
+        }
+        assert_eq!(written.len(), limits::AUDIT_READS_RECORDED);
+        written.extend(reads.over(Millis(60_000)));
+        assert_eq!(written.len(), limits::AUDIT_READS_RECORDED + 1);
+        let counted = read(written.last().unwrap());
+        assert_eq!(
+            (counted.asked.len(), written.iter().map(|r| read(r).reads).sum::<u64>()),
+            (limits::AUDIT_READS_RECORDED, 1_000)
+        );
+        // Nor do many readers: of the oldest, what was counted is written.
+        let reads = AuditReads::default();
+        let mut written = 0;
+        for n in 0..2 * limits::AUDIT_READERS as u32 {
+            for _ in 0..2 {
+                written += reads.note((&Who::LocalUid(n), ReadOf::Search), "all", 1, Millis(1)).0.len();
+            }
+        }
+        assert_eq!(reads.minutes.lock().len(), limits::AUDIT_READERS);
+        assert_eq!(written + reads.over(Millis(60_000)).len(), 4 * limits::AUDIT_READERS);
+    }
+}

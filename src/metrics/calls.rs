@@ -1,0 +1,210 @@
+//! Calls by method and status code, and how long they took.
+//!
+//! The methods are those of the descriptors, so no caller makes a series: what names no method is counted as `other`. Counting is a look-up, an
+//! atomic addition or two and one look at the clock; there is neither a lock nor an allocation.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+
+use super::latency::{Histogram, Latency};
+use crate::pb;
+use crate::system::Stopwatch;
+
+/// The label of what names no method.
+pub const OTHER: &str = "other";
+
+/// The status codes by their numbers (google.rpc.Code).
+pub const CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// Number of the code of a call whose caller went away.
+const CANCELLED: i32 = 1;
+/// Number of the code for what has none of the list.
+const UNKNOWN: usize = 2;
+
+/// The place of a method among [`CallMetrics`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MethodIndex(usize);
+
+struct Method {
+    /// As a label, like `TokenService/Exchange`.
+    name: String,
+    codes: [AtomicU64; CODES.len()],
+    took: Latency,
+}
+
+impl Method {
+    fn new(name: String) -> Method {
+        Method { name, codes: [const { AtomicU64::new(0) }; CODES.len()], took: Latency::default() }
+    }
+}
+
+/// All calls of a server.
+pub struct CallMetrics {
+    /// In the order of the descriptors, `other` last.
+    methods: Vec<Method>,
+    by_path: HashMap<Box<str>, MethodIndex>,
+}
+
+impl Default for CallMetrics {
+    fn default() -> CallMetrics {
+        let sets = [
+            pb::FILE_DESCRIPTOR_SET,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ];
+        let (mut methods, mut by_path) = (Vec::new(), HashMap::new());
+        for name in sets.into_iter().flat_map(methods_of) {
+            by_path.insert(format!("/{name}").into(), MethodIndex(methods.len()));
+            let short = name.strip_prefix("mayfly.v1.").map(str::to_owned);
+            methods.push(Method::new(short.unwrap_or(name)));
+        }
+        methods.push(Method::new(OTHER.to_owned()));
+        CallMetrics { methods, by_path }
+    }
+}
+
+/// `package.Service/Method` of each method of a descriptor set.
+fn methods_of(set: &[u8]) -> Vec<String> {
+    // What is built in decodes; a test sees to that.
+    let files = FileDescriptorSet::decode(set).unwrap_or_default().file;
+    let mut all = Vec::new();
+    for file in &files {
+        for service in &file.service {
+            for method in &service.method {
+                all.push(format!("{}.{}/{}", file.package(), service.name(), method.name()));
+            }
+        }
+    }
+    all
+}
+
+impl CallMetrics {
+    /// The method of a path.
+    pub fn method(&self, path: &str) -> MethodIndex {
+        self.by_path.get(path).copied().unwrap_or(MethodIndex(self.methods.len().saturating_sub(1)))
+    }
+
+    /// So many took so long each.
+    pub fn took(&self, method: MethodIndex, us: u64, times: u64) {
+        if let Some(method) = self.methods.get(method.0) {
+            method.took.observe(us, times);
+        }
+    }
+
+    fn ended(&self, method: MethodIndex, code: i32) {
+        let code = usize::try_from(code).ok().filter(|code| *code < CODES.len()).unwrap_or(UNKNOWN);
+        if let Some(count) = self.methods.get(method.0).and_then(|method| method.codes.get(code)) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Those that ended, by method and code.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (&str, &'static str, u64)> {
+        self.methods.iter().flat_map(|method| {
+            let each = CODES.iter().zip(&method.codes).map(|(code, count)| (method.name.as_str(), *code, count.load(Relaxed)));
+            each.filter(|(.., count)| *count > 0)
+        })
+    }
+
+    /// How long those took that are answered once, by method.
+    pub(super) fn latencies(&self) -> impl Iterator<Item = (&str, Histogram)> {
+        let all = self.methods.iter().map(|method| (method.name.as_str(), method.took.read()));
+        all.filter(|(_, histogram)| histogram.counts.iter().any(|count| *count > 0))
+    }
+}
+
+/// A call that is under way. It is counted when this is dropped: with the code that it ended with, or as one whose caller went away.
+pub struct CountedCall {
+    metrics: Arc<CallMetrics>,
+    method: MethodIndex,
+    read: Stopwatch,
+    code: i32,
+}
+
+impl CountedCall {
+    /// A call that was read just then.
+    pub fn new(metrics: Arc<CallMetrics>, path: &str, read: Stopwatch) -> CountedCall {
+        let method = metrics.method(path);
+        CountedCall { metrics, method, read, code: CANCELLED }
+    }
+
+    /// It is answered now.
+    pub fn answered(&self) {
+        self.metrics.took(self.method, self.read.us(), 1);
+    }
+
+    /// It ended with this code.
+    pub fn ended(&mut self, code: i32) {
+        self.code = code;
+    }
+}
+
+impl Drop for CountedCall {
+    fn drop(&mut self) {
+        self.metrics.ended(self.method, self.code);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_of_the_contract_is_counted_by_its_name_and_everything_else_as_one() {
+        let metrics = CallMetrics::default();
+        let names: Vec<&str> = metrics.methods.iter().map(|method| method.name.as_str()).collect();
+        for name in
+            ["TokenService/Exchange", "TokenService/StreamExchange", "RevocationService/Revoke", "grpc.health.v1.Health/Check"]
+        {
+            assert_eq!(names.iter().filter(|n| **n == name).count(), 1, "{name}");
+        }
+        assert!(names.len() > 80 && names.last() == Some(&OTHER));
+        let other = metrics.method("/mayfly.v1.TokenService/exchange");
+        assert_eq!((other, metrics.method("")), (MethodIndex(names.len() - 1), other));
+        assert_ne!(metrics.method("/mayfly.v1.TokenService/Exchange"), other);
+    }
+
+    #[test]
+    fn a_call_counts_once_with_its_code_and_one_that_is_dropped_is_cancelled() {
+        let metrics = Arc::new(CallMetrics::default());
+        let call = |path| CountedCall::new(metrics.clone(), path, Stopwatch::start());
+        let mut one = call("/mayfly.v1.TokenService/Exchange");
+        one.answered();
+        one.ended(0);
+        drop(one);
+        drop(call("/mayfly.v1.TokenService/Exchange"));
+        let mut strange = call("/nobody/knows");
+        strange.ended(99);
+        drop(strange);
+        let counts: Vec<_> = metrics.counts().collect();
+        assert_eq!(
+            counts,
+            [("TokenService/Exchange", "OK", 1), ("TokenService/Exchange", "CANCELLED", 1), (OTHER, "UNKNOWN", 1)]
+        );
+        let latencies: Vec<_> = metrics.latencies().map(|(name, h)| (name.to_owned(), h.counts.iter().sum::<u64>())).collect();
+        assert_eq!(latencies, [("TokenService/Exchange".to_owned(), 1)]);
+    }
+}
