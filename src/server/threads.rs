@@ -191,7 +191,8 @@ fn on_thread(name: &str, mut builder: Builder, serve: impl Future<Output = ()> +
     let runtime: Runtime = builder.enable_all().thread_name(format!("mayfly-{name}")).build()?;
     std::thread::Builder::new().name(format!("mayfly-{name}")).spawn(move || {
         runtime.block_on(serve);
-        // Calls whose connection was dropped may still be on their way out.
-        runtime.shutdown_timeout(Duration::from_secs(1));
+        // Blocking tasks, such as a comparison of policies with their files, hold the store until they end. A caller of `stop` may open
+        // the data directory right after it.
+        runtime.shutdown_timeout(Duration::from_secs(5));
     })
 }

@@ -70,7 +70,9 @@ fn a_start_without_the_private_part_of_a_key_prints_what_mends_it() {
     let typed = typed.replace("BACKUP", &backup.display().to_string()).replace("mayfly ", "\"$M\" ");
     let out = Command::new("sh").args(["-c", &typed]).env("M", MAYFLY).output().unwrap();
     assert!(out.status.success(), "{typed}: {out:?}");
-    assert!(fs::exists(world.dir().join("data.old")).unwrap());
+    let kept = |name: String| name.contains("before-restore-");
+    let mut beside = fs::read_dir(world.dir()).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
+    assert!(beside.any(kept), "the data directory of before is kept beside the new one");
     let running = start(&world);
     all_refused(&runtime, &world, &running, &old, &["a"]);
     assert_eq!(head(&running).generation(), 2);

@@ -40,8 +40,7 @@ SCHEME = "spiffe://"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """An SVID with its key, and the roots that the server is verified with. The key is in memory only and in no `repr`.
-    """
+    """An SVID with its key, and the roots that the server is verified with. The key is in memory only and in no `repr`."""
 
     spiffe_id: str
     not_after: datetime
@@ -245,8 +244,7 @@ class FileSource(Source):
 
 
 class WorkloadApiSource(Source):
-    """The SPIFFE Workload API. Contacted again without end while its agent is away or does not know this workload yet.
-    """
+    """The SPIFFE Workload API. Contacted again without end while its agent is away or does not know this workload yet."""
 
     def __init__(self, api: WorkloadApi, server_domain: str | None) -> None:
         super().__init__()

@@ -63,8 +63,7 @@ class Lease:
         return self.put(await exchange())
 
     def put(self, new: Issued, asked: Instant | None = None) -> Issued:
-        """Stores the issued credential. Its lifetime is measured by local clocks, from before it can have been decided.
-        """
+        """Stores the issued credential. Its lifetime is measured by local clocks, from before it can have been decided."""
         # An approval may have taken most of the time since the request.
         self._began = (asked or self._asked).not_before(ATTEMPT)
         self.arrived = _clock.now()

@@ -355,8 +355,7 @@ class Verifier:
             await asyncio.sleep(wait(_Attempt(attempt)))  # type: ignore[arg-type]
 
     async def _follow_once(self) -> bool:
-        """Follows until the feed breaks. `True`: the connection was replaced, and following continues on the new one.
-        """
+        """Follows until the feed breaks. `True`: the connection was replaced, and following continues on the new one."""
         async with self._mayfly._connection.on() as link:
             await self._load_keys(link)
             follower = self._checker.follower
