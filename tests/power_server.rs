@@ -1,8 +1,8 @@
 //! Power failures under a whole server: every file operation of a real `mayfly server run` under load is recorded, a server is started on
 //! each directory that a power failure could have left, and asked for everything that was acknowledged (tests/power/README.md).
 //!
-//! `MAYFLY_IMAGES` sets the number of images (default 30), `MAYFLY_CREATION_IMAGES` that of images during the very first start (default
-//! 10), `MAYFLY_SEED` the seed.
+//! `MAYFLY_IMAGES` sets the number of images (default 16; `./test --long` takes 300), `MAYFLY_CREATION_IMAGES` the number of images
+//! during the very first start (default 6), `MAYFLY_SEED` the seed.
 
 #[path = "power/runner.rs"]
 mod runner;
@@ -36,5 +36,5 @@ fn power_fails(engine: &str, control: &'static str) {
         ("--load", format!("{program} load {world} {{acks}} {names}")),
         ("--check", format!("{program} check {world} {{dir}}/store {{expect}} {names}")),
     ];
-    runner::run(&work, &runner::Images { under_load: 30, creation: 10 }, &runner::Outcome::Fine(control), &commands);
+    runner::run(&work, &runner::Images { under_load: 16, creation: 6 }, &runner::Outcome::Fine(control), &commands);
 }
