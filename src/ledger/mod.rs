@@ -7,7 +7,7 @@
 //! - `view`: the state that a decision is made on.
 //! - [`history`]: records read back from the store.
 //! - [`search`], [`forward`], [`index`]: find records in the history and follow the log. [`tree`]: proofs about the log.
-//! - [`keep`]: retention.
+//! - [`keep`]: the retention of old records.
 //! - [`open`], [`snapshot`], [`recover`]: build a state from a store, and recover when a store is refused. [`backup`]: copies of the ledger
 //!   kept elsewhere.
 //!

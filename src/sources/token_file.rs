@@ -64,7 +64,7 @@ mod tests {
         assert!(
             good.is(token.as_bytes())
                 && !good.is(b"")
-                && !good.is(token[1..].as_bytes())
+                && !good.is(&token.as_bytes()[1..])
                 && !good.is(format!("{token} ").as_bytes())
         );
         assert!(!format!("{good:?}").contains('0'));

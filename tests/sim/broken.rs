@@ -48,7 +48,7 @@ pub enum Broken {
     LosesTheLast,
     /// An action is authorized without a check.
     AuthorizesAnything,
-    /// A task forgets the ancestors of the credential that it was opened with.
+    /// A task forgets the credential that it was opened with, and the ancestors of that credential.
     ForgetsTheLine,
     /// A login that was given back stays valid.
     NobodySignsOut,
@@ -125,7 +125,11 @@ impl Broken {
             (Broken::MoreTimeAgain, Event::TaskExtended(e)) => e.approval.clear(),
             (Broken::ForgetsRequests, _) => record.request = None,
             (Broken::AuthorizesAnything, event @ Event::Authorized(_)) => *event = nothing,
-            (Broken::ForgetsTheLine, Event::TaskOpened(e)) => e.ancestors.clear(),
+            // Both: the facts that are kept of the credential contain its ancestors as well.
+            (Broken::ForgetsTheLine, Event::TaskOpened(e)) => {
+                e.ancestor.clear();
+                e.ancestors.clear();
+            }
             (Broken::NobodySignsOut, event @ Event::LoggedOut(_)) => *event = nothing,
             (Broken::IgnoresHolds, event @ Event::TaskHeld(_)) => *event = nothing,
             (Broken::IgnoresClosing, event @ Event::TaskClosed(_)) => *event = nothing,

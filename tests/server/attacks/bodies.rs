@@ -78,7 +78,9 @@ async fn calls_whose_message_never_ends_are_refused_in_time_and_counted_until_th
         refused += usize::from(status.is_some_and(|code| code != "0"));
     }
     others.saw("unfinished calls").await;
-    let most = 3 * limits::UNFINISHED_BYTES_PER_CALLER as u64 / (1024 * 1024);
+    // A request takes some times as much in a build without optimization, whose futures are larger (some 18 KB with the C library's allocator).
+    let times = if cfg!(debug_assertions) { 6 } else { 3 };
+    let most = times * limits::UNFINISHED_BYTES_PER_CALLER as u64 / (1024 * 1024);
     assert!(grown < most, "{grown} MiB");
     assert!(refused >= 19_000, "{refused} of 20,000 were refused");
 }
