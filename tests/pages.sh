@@ -86,7 +86,7 @@ export MAYFLY_CONFIG=$world/operator-you.toml
 # typed PAGE CODE PATTERN: the line of the page that has this, as an operator.
 typed() {
     local page=$1 code=$2 pattern=$3 line
-    line=$(lines "$page" | grep -F -- "$pattern" | head -1 || true)
+    line=$(lines "$page" | grep -F -- "$pattern" | first_line || true)
     done_lines+=("$line")
     check "$page: $line" "$code" bash -c "$(ours <<<"${line:-false}")"
 }
@@ -94,7 +94,7 @@ done_lines=()
 # all PAGE: that none was passed over.
 all() {
     while read -r line; do
-        verdict "$1: $line was typed" "$(printf '%s\n' "${done_lines[@]}" "$@" | grep -qxF -- "$line" && echo yes || echo no)"
+        verdict "$1: $line was typed" "$(printf '%s\n' "${done_lines[@]}" "$@" | found -xF -- "$line" && echo yes || echo no)"
     done < <(lines "$1")
 }
 
@@ -145,7 +145,7 @@ typed docs/operations.md 0 "restore --config /etc/mayfly/mayfly.toml --left"
 check "and started" 0 "$mayfly" dev up --dir "$world" --detach
 typed docs/operations.md 0 "lock list --everything"
 check "the server is stopped again" 0 "$mayfly" dev down --dir "$world"
-seq=$(($(sed -n 's/.*"seq":\([0-9]*\).*/\1/p' "$work/out" | head -1) + 0))
+seq=$(($(sed -n 's/.*"seq":\([0-9]*\).*/\1/p' "$work/out" | first_line) + 0))
 recover() { "$mayfly" server recover --config "$world/mayfly.toml" --after "$1"; }
 check "docs/operations.md: mayfly server recover --config … --after SEQ" 0 recover "$seq"
 verdict "it tells where the old store is" "$(grep -q 'before-recovery' "$work/out" && echo yes || echo no)"

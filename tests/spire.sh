@@ -162,7 +162,7 @@ check "exchanges go on" 0 exchange
 # ---- without its agent
 
 kill "$agent_pid"
-away() { status problem | grep -q 'no connection'; }
+away() { status problem | found 'no connection'; }
 check "that the agent is away is told" 0 until_ok away
 check "exchanges go on without it" 0 exchange
 begin spire-agent.log "${agent[@]}"

@@ -30,7 +30,7 @@ sign_in() {
     "$mayfly" --config "$world/$name.toml" login --no-browser --max-age 1s "$@" >"$work/login.out" 2>"$work/login.err" </dev/null &
     local waiting=$!
     for _ in $(seq 200); do
-        url=$(grep -oE '^http://127\.0\.0\.1:[0-9]+/[^ ]+' "$work/login.err" | head -1) && break
+        url=$(grep -oE '^http://127\.0\.0\.1:[0-9]+/[^ ]+' "$work/login.err" | first_line) && break
         sleep 0.05
     done
     node "$node/provider.mjs" sign-in "$url" "$login"
@@ -210,7 +210,7 @@ verdict "and the next is asked anew" "$([ "$(approval)" != "$id" ] && echo yes |
 check "what the sub-agent holds" 0 you credential list --task "$child" -o name
 credential=$(head -1 "$work/out")
 check "is used for another tool" 0 service credential used "$credential" --tool delete_all --outcome accepted
-held() { you task show "$child" -o json | grep -q '"state": "held"'; }
+held() { you task show "$child" -o json | found '"state": "held"'; }
 for _ in $(seq 100); do held && break || sleep 0.1; done
 check "its task is held" 0 you task show "$child"
 says "for that tool" out "tool delete_all, undeclared"

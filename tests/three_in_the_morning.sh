@@ -38,7 +38,7 @@ systemctl() {
 mayfly() { "$binary" --config "$world/operator-you.toml" "$@"; }
 agent() { "$binary" --config "$world/agent-demo.toml" "$@"; }
 credential() { agent get echo --purpose "work" --scope echo:read; }
-good() { mayfly -o json token lookup <"$1" | grep -q '"state": "active"'; }
+good() { mayfly -o json token lookup <"$1" | found '"state": "active"'; }
 # The server knows it and refuses it, does not know it, or says that it is from before this generation.
 refused() {
     local code=0
@@ -182,6 +182,6 @@ is "it issues" credential
 # Nothing of the page is passed over.
 for heading in $(grep -n '^## ' "$page" | cut -d: -f1); do
     name=$(sed -n "${heading}s/^## //p" "$page")
-    verdict "$name was typed" "$(printf '%s\n' "${told[@]}" | grep -qxF "$name" && echo yes || echo no)"
+    verdict "$name was typed" "$(printf '%s\n' "${told[@]}" | found -xF "$name" && echo yes || echo no)"
 done
 ended "three in the morning"

@@ -13,6 +13,8 @@ mod imports;
 mod logs;
 #[path = "tidy/profile.rs"]
 mod profile;
+#[path = "tidy/scripts.rs"]
+mod scripts;
 #[path = "tidy/source.rs"]
 mod source;
 

@@ -28,9 +28,14 @@ verdict() {
     else
         failed=$((failed + 1))
         printf 'FAILED %s: %s\n' "$1" "$2"
-        sed 's/^/    /' "$work/out" "$work/err" | head -20
+        sed -n '1,20s/^/    /p' "$work/out" "$work/err"
     fi
 }
+
+# For the end of a pipeline. grep -q and head leave without reading all: what writes to them may then fail, and with it the pipeline (pipefail).
+# found OPTION... PATTERN: whether standard input has it.
+found() { grep -q "$@" <<<"$(cat)"; }
+first_line() { sed -n 1p; }
 
 # says WHAT FILE TEXT: the file holds the text.
 says() { verdict "$1" "$(grep -qF -- "$3" "$work/$2" && echo yes || echo "no \"$3\" in $2")"; }
@@ -56,7 +61,7 @@ you() { as operator/you operator-you "$@"; }
 colleague() { as operator/colleague operator-you "$@"; }
 agent() { as agent/demo agent-demo "$@"; }
 # The approval that the command before was told of.
-approval() { grep -oE "appr_[A-Za-z0-9_-]+" "$work/err" | head -1 || true; }
+approval() { grep -oE "appr_[A-Za-z0-9_-]+" "$work/err" | first_line || true; }
 
 # ended NAME: the counts, and whether all passed.
 ended() {

@@ -82,7 +82,7 @@ check "the image's health check" 0 inside $health
 cp "$work/log" "$work/err"
 verdict "it is nobody who may do anything" "$(grep -q '^CapEff:[[:space:]]*0*$' "/proc/$server/status" && grep -q '^Uid:[[:space:]]*65532' "/proc/$server/status" && echo yes || echo no)"
 check "a workload is served" 0 "$mayfly" --config "$world/agent-demo.toml" whoami
-verdict "all that it wrote is in its volume" "$(mount | grep -q " $root type tmpfs (ro" && [ -e "$root/var/lib/mayfly/data/ledger.redb" ] && echo yes || echo no)"
+verdict "all that it wrote is in its volume" "$(mount | found " $root type tmpfs (ro" && [ -e "$root/var/lib/mayfly/data/ledger.redb" ] && echo yes || echo no)"
 kill -TERM "$server"
 code=0
 wait "$server" || code=$?

@@ -15,7 +15,7 @@ if [ -z "${OWN_MOUNTS:-}" ]; then
     echo "pod: 0 passed, 0 failed, 1 skipped"
     exit
 fi
-set_of() { sed -nE "s/^ *$1: *([^ #]+).*/\1/p" "$here/statefulset.yaml" | head -1; }
+set_of() { sed -nE "s/^ *$1: *([^ #]+).*/\1/p" "$here/statefulset.yaml" | first_line; }
 user=$(set_of runAsUser) group=$(set_of fsGroup) grace=$(set_of terminationGracePeriodSeconds)
 probe=$(sed -nE 's/.*httpGet: \{ scheme: HTTPS, port: https, path: ([^ ]+) \}.*/\1/p' "$here/statefulset.yaml")
 verdict "the manifest names user, group, grace period and probe" "$([ -n "$user$group$grace" ] && [ -n "$probe" ] && echo yes || echo "user $user, group $group, grace $grace, probe $probe")"
@@ -65,7 +65,7 @@ check "the probe of the manifest finds the server ready" 0 probed
 cp "$work/log" "$work/err"
 # As Prometheus does it: by the certificate of the pod's own trust domain, with the token of the Secret.
 scraped() { curl --silent --cacert "$world/bundle.pem" --resolve "localhost:$((first + 3)):127.0.0.1" --max-time 5 --fail "$@" "https://localhost:$((first + 3))/metrics"; }
-verdict "a scraper with the token of the Secret reads the metrics over HTTPS" "$(scraped --header "Authorization: Bearer $token" | grep -q '^mayfly_issuing 1' && echo yes || echo no)"
+verdict "a scraper with the token of the Secret reads the metrics over HTTPS" "$(scraped --header "Authorization: Bearer $token" | found '^mayfly_issuing 1' && echo yes || echo no)"
 verdict "a scraper without it reads nothing" "$(scraped >/dev/null 2>&1 && echo "it was answered" || echo yes)"
 verdict "it runs as the user of the manifest without capabilities" "$(grep -q '^CapEff:[[:space:]]*0*$' "/proc/$server/status" && grep -q "^Uid:[[:space:]]*$user" "/proc/$server/status" && echo yes || echo no)"
 verdict "the operators' socket lies in a directory that only the server may enter" "$([ "$(stat -c %a "$root/run/mayfly/admin")" = 2700 ] && [ -S "$root/run/mayfly/admin/admin.sock" ] && echo yes || echo no)"

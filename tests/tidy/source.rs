@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::imports;
 
 /// Folders that hold nothing of ours.
-const SKIPPED: &[&str] = &["target", ".git", ".venv", "node_modules", "__pycache__", "corpus", "artifacts"];
+const SKIPPED: &[&str] = &["target", ".git", ".venv", "node_modules", "__pycache__", "corpus", "artifacts", "build", "dist"];
 
 /// A file of the project.
 pub struct File {
