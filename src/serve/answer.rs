@@ -52,9 +52,9 @@ where
 struct Answer {
     answering: Answering<Metered<Incoming>>,
     traced: Traced,
-    /// Until it is counted.
+    /// Present until the call is counted.
     counted: Option<CountedCall>,
-    /// Where it is no exchange by itself. Cheap: the parts of a `Uri` are counted references.
+    /// The URI, unless the call is a single exchange. Cheap: the parts of a `Uri` are counted references.
     uri: Option<Uri>,
 }
 
@@ -98,7 +98,7 @@ impl Future for Answer {
         };
         over(&self.traced, path, answer.headers());
         let streamed = answers_of(path) == Answers::Many;
-        // An exchange and a batch have said in their headers what went wrong, if anything did.
+        // Calls of Exchange and BatchExchange have any error status in their headers.
         let whole = path == EXCHANGE || path == BATCH_EXCHANGE;
         Poll::Ready(Ok(match self.counted.take() {
             Some(counted) => told_code(counted, answer, streamed, whole),
@@ -107,7 +107,8 @@ impl Future for Answer {
     }
 }
 
-/// Counts a call whose answer begins: now where its headers have its status or all went well, else when the body has.
+/// Counts a call whose answer begins: at once if its headers have the status or the status is known to be OK, otherwise at the end of the
+/// body.
 fn told_code(mut counted: CountedCall, answer: Response<Body>, streamed: bool, whole: bool) -> Response<Body> {
     if !streamed {
         counted.answered();
@@ -125,12 +126,12 @@ fn told_code(mut counted: CountedCall, answer: Response<Body>, streamed: bool, w
     }
 }
 
-/// The status code that headers or trailers have.
+/// The status code in headers or trailers.
 fn code_in(headers: &HeaderMap) -> Option<i32> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
-/// A body whose trailers have the status of its call.
+/// A body whose trailers carry the status of its call.
 struct Coded {
     body: Body,
     counted: CountedCall,
@@ -159,12 +160,12 @@ impl HttpBody for Coded {
     }
 }
 
-/// What comes of it within a time. A call that is late is dropped, as when its caller goes away: what waits for the ledger goes on there, and
-/// what was being made at an upstream is undone.
+/// The answer, if it comes within a time. A call that is late is dropped, as when its caller goes away: records that wait for the ledger
+/// are still written, and a credential that was being made at an upstream is undone.
 ///
 /// A stream's messages are not waited for here: a deadline is for its beginning, and its caller ends it.
 async fn in_time<F: Future>(within: Duration, answering: F) -> Option<F::Output> {
-    // Begun late, nothing is begun.
+    // If no time is left, the call is not begun.
     if within.is_zero() {
         return None;
     }

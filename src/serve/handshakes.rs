@@ -51,7 +51,7 @@ impl Drop for AbortOnDrop {
 
 impl Drop for Handshakes {
     fn drop(&mut self) {
-        // This may run on a thread of another runtime, which must not block.
+        // The drop may run on a thread of another runtime, which must not block.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }

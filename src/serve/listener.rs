@@ -105,7 +105,7 @@ impl Role {
         }
     }
 
-    /// Its place among [`LISTENERS`].
+    /// The listener's index in [`LISTENERS`].
     fn place(self) -> usize {
         LISTENERS.iter().position(|name| *name == self.as_str()).unwrap_or_default()
     }
@@ -169,7 +169,7 @@ impl Gate {
         }
     }
 
-    /// Refused handshakes are counted here, with those of other listeners.
+    /// With the counter of refused handshakes that all listeners share.
     pub fn refusals_in(self, refused: Arc<RefusedHandshakes>) -> Gate {
         Gate { refused, ..self }
     }
@@ -290,8 +290,8 @@ impl Gate {
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 
-    /// A handshake was refused. Of a peer that nobody vouched for, only what cannot be made to look like something else is logged: its address, the
-    /// clause, and a SPIFFE ID in its canonical form.
+    /// Counts and logs a refused handshake. The peer is not authenticated, so only values that it cannot forge the form of are logged: its
+    /// address, the clause, and a SPIFFE ID in its canonical form.
     fn refused(&self, from: SocketAddr, no: &NoPeer) {
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
         let (listener, clause) = (self.role.as_str(), no.clause());
@@ -411,7 +411,7 @@ pub async fn handshake_public(
     handshaken(gate, (tcp, accept), from, arriving).await
 }
 
-/// A peer that speaks no TLS. It has to say something in time, as in a handshake.
+/// The handshake of a plaintext listener: the peer has to send its first bytes within the time of a handshake.
 pub async fn arrive_plain(gate: &Gate, tcp: TcpStream, (from, arriving): (SocketAddr, Arriving)) -> Option<TcpStream> {
     handshaken(gate, (tcp, |tcp| async { Ok(tcp) }), from, arriving).await
 }

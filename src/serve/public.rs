@@ -174,7 +174,7 @@ async fn serve_one(gate: &Gate, stream: TlsStream<TcpStream>, (from, place): (So
     tracing::debug!(%from, ?ended, "connection of the public listener ended");
 }
 
-/// HTTP/1.1 for peers that nobody knows.
+/// The settings of HTTP/1.1 for unauthenticated peers.
 fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -184,7 +184,7 @@ fn http1() -> http1::Builder {
     builder
 }
 
-/// Answers one request over HTTP/1.1, and ends the connection after it. `life_ms`: its longest life.
+/// Answers one request over HTTP/1.1, and then ends the connection. `life_ms` is the connection's longest life.
 pub async fn serve_once<IO>(gate: &Gate, stream: IO, place: Place, router: Router, life_ms: u64)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -194,7 +194,7 @@ where
     let (io, turns) = Gathered::new(stream, activity.clone());
     let service = service_fn(move |call: Request<Incoming>| public_body::answer(call, router.clone(), activity.clone()));
     let connection = http1().keep_alive(false).serve_connection(TokioIo::new(io), service);
-    // One that is slow or goes away asks again.
+    // The result is ignored: a client that is too slow or goes away has to ask again.
     let _ = tokio::time::timeout(Duration::from_millis(life_ms), drive(connection, &turns, ends)).await;
 }
 

@@ -119,7 +119,7 @@ impl Reloading {
     /// Takes what can be taken of a configuration, or says everything that is wrong with it.
     pub fn take(&self, next: &Config) -> Result<Reloaded, NotTaken> {
         let Some(authority) = self.authority.upgrade() else { return Err(vec!["the server is stopping".to_owned()]) };
-        // Whatever becomes of the configuration: what stands in the files may be different, or may no longer be there.
+        // The files are read again even if the configuration is refused: their contents may have changed, or they may be gone.
         self.files.send_modify(|n| *n += 1);
         let wrong = check::for_reload(next, &authority);
         if !wrong.is_empty() {

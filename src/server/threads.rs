@@ -51,7 +51,7 @@ pub(super) struct Served {
     pub public_tls: PublicTls,
     pub bundles: BundleFiles,
     pub followed: Followed,
-    /// What closes the listener of the metrics.
+    /// TLS and the token of the metrics listener.
     pub metrics: Closed,
 }
 
@@ -161,7 +161,7 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
     Ok((vec![operators, main], counts))
 }
 
-/// Scrapers have places of their own.
+/// The gate of the metrics listener, with places that no other listener uses.
 fn metrics_gate(authority: &Authority, stopping: &Stopping) -> Gate {
     let bounds = Bounds { connections: METRICS_CONNECTIONS, handshakes: METRICS_CONNECTIONS, streams: 1 };
     let pool = Pool::new(ShareBounds::PUBLIC);

@@ -330,7 +330,7 @@ async fn keys_due(authority: &Authority) {
     let mut tick = interval(KEYS_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        // Without a key nothing is issued: the one that takes the place of a revoked one does not wait for the next tick.
+        // Without a key nothing is issued, so the replacement of a revoked key does not wait for the next tick.
         tokio::select! {
             _ = tick.tick() => {}
             () = authority.key_revoked.notified() => {}

@@ -33,14 +33,14 @@ pub enum Found {
     Problem(FileProblem),
 }
 
-/// How a bundle file stands after a look at it.
+/// The result of the last poll of a bundle file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum FileStanding {
-    /// It holds the bundle in force.
+    /// The file holds the bundle in effect.
     InForce,
-    /// It holds another bundle, which is proposed or will be.
+    /// The file holds another bundle, which is proposed or will be proposed.
     Differs,
-    /// It cannot be read, or its contents are not used.
+    /// The file cannot be read, or its contents are not used.
     Unusable(FileProblem),
 }
 
@@ -89,12 +89,12 @@ impl BundleFiles {
         self.files.iter_mut().filter_map(|file| file.poll(in_force)).collect()
     }
 
-    /// How each of them stood at the last poll, with its trust domain.
+    /// The result of the last poll of each file, with its trust domain.
     pub fn standing(&self) -> impl Iterator<Item = (&TrustDomain, &Path, &FileStanding)> {
         self.files.iter().map(|file| (&file.trust_domain, file.path.as_path(), &file.standing))
     }
 
-    /// Polls for ever, telling `each` what was found, and after each poll `all` how the files stand. Drop the future to stop.
+    /// Polls for ever. Calls `each` for each proposal, and `all` after each poll. Drop the future to stop.
     pub async fn watch(
         mut self,
         polls: impl Into<Polls>,

@@ -41,8 +41,8 @@ pub fn may_be_replaced(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Refuses a secret that others may read. One that is ours is for us alone; one that somebody else put there for us, as a kubelet mounts a Secret,
-/// may be read by a group, which is then how we read it.
+/// Refuses a secret that other users may read. A file of the server's own user must be readable by that user alone. A file of another user,
+/// such as a Secret that a kubelet mounts, may be readable by a group, through which the server reads it.
 pub(super) fn closed_to_others(path: &Path) -> Result<(), FileProblem> {
     let Ok(found) = std::fs::metadata(path) else { return Ok(()) };
     let ours = found.uid() == rustix::process::geteuid().as_raw();

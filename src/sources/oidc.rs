@@ -71,7 +71,7 @@ async fn keep_one(known: &Known, configured: &OidcIssuer, (health, system): (&So
     }
 }
 
-/// Where its keys come from.
+/// The file or URL of the issuer's keys.
 fn place_of(configured: &OidcIssuer) -> String {
     match &configured.keys {
         IssuerKeySource::File(path) => path.display().to_string(),

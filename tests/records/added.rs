@@ -35,7 +35,7 @@ pub fn all() -> Vec<(String, Record)> {
     .collect()
 }
 
-/// Who read the audit, and who took a backup.
+/// Records of audit reads and backups.
 fn readings() -> impl Iterator<Item = (String, Record)> {
     let read = AuditRead {
         of: ReadOf::Search as i32,

@@ -50,7 +50,7 @@ impl Up {
         Up { running: Some(running), world, _dir: dir }
     }
 
-    /// One that was started already. Its directory is somebody else's to remove.
+    /// Wraps a server that was started already. The caller removes the server's directory.
     pub fn of(running: Running, world: World) -> Up {
         Up { running: Some(running), world, _dir: tempfile::tempdir().unwrap() }
     }

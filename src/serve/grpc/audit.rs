@@ -99,7 +99,7 @@ impl Audit {
     }
 }
 
-/// What is to be explained, as a person would name it.
+/// The object to be explained, as a person would name it.
 fn named(ask: &pb::ExplainRequest) -> String {
     use pb::explain_request::Of as Named;
     match &ask.of {

@@ -67,7 +67,7 @@ pub async fn export(a: &Arc<Authority>, actor: &Actor, ask: &pb::ExportRecordsRe
     let operator = ask::operator(actor)?.clone();
     a.admit::<admin::ReadAudit>(&operator, environment.as_deref()).map_err(|no| name_one(no, &environment))?;
     let mut export = a.export(filter, told(ask.filter.as_ref()), ask.since_size).await?;
-    // Before anything of it is told.
+    // The read is recorded before the first line is sent.
     let (who, asked) = (a.scope::<admin::ReadAudit>(&operator)?.who(), asked(ask.filter.as_ref()));
     a.audit_read(&who, ReadOf::Export, &asked, 0).await;
     let (to, stream) = mpsc::channel(WAITING);
@@ -96,7 +96,7 @@ pub async fn export(a: &Arc<Authority>, actor: &Actor, ask: &pb::ExportRecordsRe
     Ok(ReceiverStream::new(stream))
 }
 
-/// An export that ends, whole or not: how many records were told is noted then.
+/// Records the number of sent records when an export ends, completely or not.
 struct Over {
     authority: Arc<Authority>,
     who: Who,
@@ -113,7 +113,7 @@ impl Drop for Over {
     }
 }
 
-/// What was asked for, in one line.
+/// The filter of the request, in one line.
 pub(super) fn asked(filter: Option<&pb::RecordFilter>) -> String {
     match told(filter) {
         all if all.is_empty() => "everything".to_owned(),

@@ -106,7 +106,7 @@ impl Credentials {
         if let Standing::Issued(found) | Standing::Altered(found) = &standing {
             let issued = found.issued()?;
             let admitted = self.0.admit::<admin::Observe>(operator, Some(&issued.environment))?;
-            // What was shown is no part of it: the credential that it is, is.
+            // The presented token is not recorded; the id of the credential that it names is.
             let asked = CredentialId::from_slice(&issued.credential).map_or_else(String::new, |id| format!("credential {id}"));
             self.0.audit_read(&admitted.who(), ReadOf::Lookup, &asked, 1).await;
         }

@@ -67,7 +67,7 @@ impl Arrived {
         matches!(self.taken, Some(Err(_)))
     }
 
-    /// When it was read.
+    /// The time since the call was read.
     pub fn read(&self) -> Stopwatch {
         self.read
     }

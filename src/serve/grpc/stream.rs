@@ -270,7 +270,7 @@ async fn answer_all(
     let _ = answers.send(batch).await;
 }
 
-/// Tells how long so many exchanges took until they are answered: a stream has no latency of its own.
+/// Counts the latency of the exchanges of a batch, from reading to answering. A stream as a whole has no latency.
 fn took(authority: &Authority, read: Stopwatch, exchanges: usize) {
     if exchanges > 0 {
         let metrics = &authority.call_metrics;

@@ -91,7 +91,7 @@ impl Tokens {
                     .await
             }
         };
-        // They stand or fall together, and so are they counted.
+        // Either all exchanges of the batch are issued or none is, so all are counted with the same outcome.
         let end = outcome.as_ref().map(|_| ()).map_err(|(_, no)| no.clone());
         upstreams.iter().for_each(|upstream| authority.exchange_metrics.count(upstream, &end));
         match outcome {

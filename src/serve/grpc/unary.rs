@@ -209,7 +209,7 @@ fn no_time(authority: &Authority, peer: &Peer, no: Refusal) -> Response<Body> {
     if let Peer::Workload(caller) | Peer::Admin(caller) = peer {
         authority.refused(caller.id().as_str(), &no, "exchange", "");
     }
-    // What it asks for is not read, nor which upstream.
+    // The request is not decoded, so its upstream is unknown.
     authority.exchange_metrics.count_stray(Outcome::Overloaded);
     let mut response = Response::new(Body::empty());
     *response.headers_mut() = HEADERS.get_or_init(|| status(No::Refusal(no)).into_http::<Body>().into_parts().0.headers).clone();

@@ -43,7 +43,7 @@ pub fn own_svid_to_pb(own: &OwnSvid) -> pb::IdentityStatus {
     }
 }
 
-/// Something that is read again while the server runs.
+/// A file or service that the server reads again while it runs.
 pub fn read_source_to_pb(source: SourceState) -> pb::SourceStatus {
     pb::SourceStatus {
         kind: source.kind.as_str().to_owned(),

@@ -131,7 +131,7 @@ impl Run {
         Ok(true)
     }
 
-    /// The event that a record is, where somebody asked for it, and its id: the same however often it is told.
+    /// The event of a record, if the webhook subscribes to it, and its id, which is the same for each delivery attempt.
     fn event(&self, authority: &Authority, one: &Match) -> Option<(Told, String)> {
         let hook = &self.hook.of;
         let (mut event, store) = authority.ledger.peek(|s| Some((told(&one.past.record, s)?, s.store)))?;
@@ -144,8 +144,8 @@ impl Run {
         told.then_some((event, id))
     }
 
-    /// What a revocation or a lock hit. Whoever made it is told the number a moment after its record is durable: this is the same one. Where nobody
-    /// counted, it is counted here.
+    /// The hits of a revocation or a lock. The operator gets the same numbers a moment after the record is durable; if they are not
+    /// available, the hits are counted here.
     fn hits(&self, authority: &Authority, one: &Match) -> Option<Hits> {
         let Some(Event::Revoked(revoked)) = &one.past.record.event else { return None };
         let counting = Duration::from_millis(limits::WEBHOOK_HITS_MS);

@@ -128,7 +128,7 @@ pub struct Listen {
     pub admin_socket: Option<PathBuf>,
     /// HTTPS for everybody.
     pub public: SocketAddr,
-    /// HTTP for a scraper, closed as `[metrics]` says.
+    /// The metrics listener, whose TLS and token are configured by `[metrics]`.
     pub metrics: Option<SocketAddr>,
 }
 

@@ -1,4 +1,4 @@
-//! `[metrics]`, `[traces]` and `[log]`: what is told of calls, and to whom.
+//! `[metrics]`, `[traces]` and `[log]`: the data that the server reports about its calls, and the receivers of the data.
 
 use std::path::{Path, PathBuf};
 
@@ -63,17 +63,17 @@ pub(super) const METRICS_TOKEN: Key = key(
     "The bearer token that a scraper of `listen.metrics` has to send: at least 16 visible ASCII characters in a file that others may not read. Read again when it changes.",
 );
 
-/// `[metrics]`: how the listener of `listen.metrics` is closed.
+/// `[metrics]`: how access to `listen.metrics` is restricted.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Metrics {
-    /// It speaks HTTPS.
+    /// Whether the listener uses HTTPS.
     pub tls: bool,
-    /// The bearer token that is asked for.
+    /// The file of the bearer token that a scraper must send.
     pub token_file: Option<PathBuf>,
 }
 
-/// How metrics are served. Names of upstreams, webhooks and trust domains are in them: beyond this host nobody is told who shows nothing, over a
-/// connection that everybody reads.
+/// Reads `[metrics]`. Metrics have names of upstreams, webhooks and trust domains, so a listener on an address that is not loopback must
+/// require a token, HTTPS, or both.
 pub(super) fn metrics(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Metrics> {
     const LISTEN: &str = "listen.metrics";
     let metrics = Metrics { tls: values.flag(METRICS_TLS.path)?, token_file: values.path(METRICS_TOKEN.path, base) };

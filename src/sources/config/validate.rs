@@ -175,7 +175,7 @@ impl Look<'_> {
         }
     }
 
-    /// A scraper that shows the right token has to be able to.
+    /// Checks that the token of the metrics listener can be read, and that metrics are not exposed.
     fn metrics(&mut self) {
         let metrics = self.config.metrics.clone();
         if let Some(problem) = metrics.token_file.as_ref().and_then(|path| BearerToken::load(path).err()) {
