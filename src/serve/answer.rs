@@ -31,7 +31,7 @@ use crate::metrics::calls::CountedCall;
 use crate::refusal::{No, Reason, Refusal};
 use crate::trace::Traced;
 
-/// Answers the calls of one connection of this peer, until it ends.
+/// Answers the calls of one connection of a peer, until the connection ends.
 pub async fn serve<IO>(io: IO, agreed: Agreed, services: Services, peer: Peer, ends: Ends, streams: u32) -> Ended
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -48,7 +48,7 @@ where
     serve_http2(io, agreed, service, at_once, ends, streams).await
 }
 
-/// One call that is being answered: small, since it is moved into its task.
+/// A call that is being answered: small, since it is moved into its task.
 struct Answer {
     answering: Answering<Metered<Incoming>>,
     traced: Traced,
@@ -58,7 +58,7 @@ struct Answer {
     uri: Option<Uri>,
 }
 
-/// Answers one call. No header is looked at to learn who calls.
+/// Answers one call. The caller is the TLS peer; headers are not used to identify it.
 fn answer(calls: &Calls, call: Request<Incoming>, arrived: Arrived) -> Answer {
     let refused = |no, counted| {
         let (answering, traced) = (Answering::Other(Box::pin(ready(no))), Traced::default());
@@ -163,7 +163,7 @@ impl HttpBody for Coded {
 /// The answer, if it comes within a time. A call that is late is dropped, as when its caller goes away: records that wait for the ledger
 /// are still written, and a credential that was being made at an upstream is undone.
 ///
-/// A stream's messages are not waited for here: a deadline is for its beginning, and its caller ends it.
+/// For a stream, the deadline covers only its beginning; the caller ends the stream.
 async fn in_time<F: Future>(within: Duration, answering: F) -> Option<F::Output> {
     // If no time is left, the call is not begun.
     if within.is_zero() {
@@ -189,7 +189,8 @@ fn plain(code: StatusCode) -> Response<Body> {
     response
 }
 
-/// An answer that is only a status stands in the headers. `None` where it is one of ours, or no error.
+/// The status that replaces an answer that is a bare error of the gRPC library, whose status is in the headers. `None` for an error of
+/// mayfly, and for no error.
 fn ours(headers: &HeaderMap, path: &str) -> Option<Status> {
     if !headers.contains_key("grpc-status") {
         return None;
@@ -202,8 +203,8 @@ fn ours(headers: &HeaderMap, path: &str) -> Option<Status> {
     of_codec(&said)
 }
 
-/// What tonic's codec said of a message, in our words; `None` where the status is not the codec's. For streams, whose messages fail later
-/// than their headers.
+/// Translates an error of tonic's codec into a refusal; `None` if the status is not the codec's. Also used for streams, whose messages fail
+/// later than their headers.
 pub fn of_codec(said: &Status) -> Option<Status> {
     if !said.details().is_empty() {
         return None;

@@ -15,7 +15,7 @@ use crate::limits;
 /// The lowest priority (sched(7)).
 const LEAST: i32 = 19;
 
-/// The threads. Dropping this value ends them and aborts handshakes in progress.
+/// The threads for handshakes. Dropping this value ends the threads and aborts handshakes in progress.
 pub struct Handshakes(Option<Runtime>);
 
 impl Handshakes {

@@ -93,7 +93,7 @@ impl MtlsAcceptor {
         MtlsAcceptor { provider: provider(), own, bundles, system, max_ttl_ms }
     }
 
-    /// One handshake: the stream, and who is at its other end. The caller bounds its time (`limits::HANDSHAKE_MS`).
+    /// Performs a handshake. Returns the stream and the verified peer. The caller bounds the time (`limits::HANDSHAKE_MS`).
     pub async fn accept<IO>(&self, io: IO) -> Result<(TlsStream<IO>, VerifiedSvid), NoPeer>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -250,7 +250,7 @@ impl ClientCertVerifier for SvidVerifier {
     }
 }
 
-/// What the peer learns: no more than the kind of defect, in the alert that TLS has for it.
+/// The alert for the peer: it gives away no more than the kind of defect.
 fn alert(defect: SvidDefect) -> CertificateError {
     match defect {
         SvidDefect::Expired | SvidDefect::Path(PathDefect::Expired) => CertificateError::Expired,
@@ -265,7 +265,7 @@ pub(super) fn chain(end_entity: &CertificateDer<'_>, intermediates: &[Certificat
     PeerChain::new(std::iter::once(end_entity).chain(intermediates).map(|c| c.clone().into_owned()).collect())
 }
 
-/// Shows the certificate that is current at each handshake.
+/// Presents the certificate that is current at each handshake.
 pub(super) struct Own(pub(super) OwnCertificate);
 
 impl ResolvesServerCert for Own {
@@ -276,7 +276,7 @@ impl ResolvesServerCert for Own {
 
 macro_rules! opaque {
     ($($name:ident),*) => {$(
-        /// rustls asks for it; there is nothing to show.
+        /// rustls requires the implementation; the value has nothing to print.
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(stringify!($name))

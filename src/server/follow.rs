@@ -29,7 +29,7 @@ use crate::sources::workload_api::{Agent, Given, NoSvid};
 use crate::system::System;
 use crate::trust::Source;
 
-/// A bundle that is not in force, and where it was found.
+/// A bundle that is not in effect, and its source.
 pub(super) struct Changed {
     pub bundle: Arc<Bundle>,
     pub source: Source,
@@ -37,7 +37,7 @@ pub(super) struct Changed {
 }
 
 impl Changed {
-    /// One of a file.
+    /// A bundle from a file.
     pub fn of_file(proposal: Proposal) -> Changed {
         Changed { bundle: proposal.bundle, source: Source::File, place: proposal.path.display().to_string() }
     }
@@ -159,7 +159,7 @@ impl Follow {
                 heard.propose(&tell);
             }
         };
-        // What the ledger did not take is proposed again, until it is in force.
+        // A bundle that the ledger did not accept is proposed again until it is in effect.
         let again = async {
             let mut tick = interval(Duration::from_millis(limits::FILE_POLL_MS));
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -173,7 +173,8 @@ impl Follow {
 }
 
 impl Heard {
-    /// The whole set is replaced; what is wrong with the SVID keeps no root in force, and the other way round.
+    /// Replaces all that the agent provided before. A defect of the SVID does not keep the roots from being updated, nor the other way
+    /// round.
     fn take(&self, next: Result<Given, NoSvid>) {
         let now = self.system.shown();
         let given = match next {
@@ -182,7 +183,7 @@ impl Heard {
         };
         *self.away.lock() = None;
         self.health.readable(SourceKind::WorkloadApi, "", &self.place);
-        // Where it comes from files, those tell of it.
+        // If the SVID comes from files, its problems are reported by the code that reads the files.
         if self.svid.source() == Source::WorkloadApi {
             match &given.svid {
                 Ok(pair) => renew(pair, &self.svid, now),
@@ -240,7 +241,8 @@ impl Heard {
         }
     }
 
-    /// A bundle that takes another one's place, where it may. One that the agent never gave is none yet.
+    /// The bundle to propose, if any: one that differs from `old` and may replace it. Without `old`, a bundle that the agent never gave is
+    /// not proposed.
     fn may_follow(&self, old: Option<&Arc<Bundle>>, found: Arc<Bundle>, given: bool) -> Result<Option<Arc<Bundle>>, String> {
         let Some(old) = old else { return Ok(given.then_some(found)) };
         if **old == *found {
