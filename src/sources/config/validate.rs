@@ -161,7 +161,7 @@ impl Look<'_> {
         }
     }
 
-    /// Checks webhooks. An unavailable receiver does not prevent the start, and would otherwise go unnoticed.
+    /// Checks the secrets and roots of webhooks, which the server would otherwise read only when it sends an event.
     fn webhooks(&mut self) {
         for hook in &self.config.webhooks {
             let read = [secrets(&hook.secret_file).err(), hook.ca.as_ref().and_then(|ca| roots(ca).err())];
@@ -196,7 +196,7 @@ impl Look<'_> {
         }
     }
 
-    /// Checks the files of the continuous export, which could not proceed otherwise.
+    /// Checks the files of the continuous export, which the server would otherwise read only when it connects.
     fn export(&mut self) {
         let audit = match &self.config.audit_export {
             Some(Export::Otlp(to)) => to.ca.as_ref(),
