@@ -1,4 +1,4 @@
-//! What is fuzzed: each function takes any bytes and stops only where something that must hold does not.
+//! The fuzz targets: each function takes any bytes and panics only if an invariant does not hold.
 //!
 //! `fuzz_targets/` runs them under libFuzzer, `tests/fuzzish.rs` with bounded mutations of known inputs on a stable compiler.
 
@@ -62,7 +62,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("wal", wal),
 ];
 
-/// What is read as a record is written again bit for bit.
+/// Bytes that decode as a record are encoded again bit for bit.
 pub fn record(data: &[u8]) {
     if let Ok(record) = Record::from_bytes(data) {
         let again = Record::from_bytes(&record.encode_to_vec()).expect("what was written reads back");
@@ -71,7 +71,7 @@ pub fn record(data: &[u8]) {
     }
 }
 
-/// What is read as a commit is what a writer would write of its records.
+/// Bytes that decode as a commit are what a writer would write of its records.
 pub fn commit(data: &[u8]) {
     let Ok(commit) = Commit::from_bytes(&Bytes::copy_from_slice(data)) else { return };
     let header = &commit.header;
@@ -85,7 +85,7 @@ pub fn commit(data: &[u8]) {
     }
 }
 
-/// A commit that is folded leaves a state that goes on: no record from a store stops the server by a panic.
+/// A folded commit leaves a state that can continue: no record from a store makes the server panic.
 pub fn fold(data: &[u8]) {
     let mut state = State::default();
     let mut rest = data;
@@ -106,7 +106,7 @@ pub fn fold(data: &[u8]) {
     }
 }
 
-/// What is accepted is canonical, and its prefixes cover it by whole segments.
+/// An accepted SPIFFE ID is canonical, and its prefixes cover it by whole segments.
 pub fn spiffe_id(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     if let Ok(id) = SpiffeId::parse(text) {
@@ -126,7 +126,7 @@ pub fn bundle(data: &[u8]) {
     let _ = Bundle::from_jwks(domain(), data);
 }
 
-/// A peer's chain: whatever it holds, nobody is verified by an empty set of bundles.
+/// A peer's certificate chain: no chain is verified by an empty set of bundles.
 pub fn chain(data: &[u8]) {
     if let Ok(chain) = PeerChain::from_pem(data) {
         assert!(verify(&chain, &Bundles::default(), Millis(1_700_000_000_000), limits::SVID_MAX_TTL_MS).is_err());
@@ -135,7 +135,7 @@ pub fn chain(data: &[u8]) {
     assert!(verify(&der, &Bundles::default(), Millis(1_700_000_000_000), limits::SVID_MAX_TTL_MS).is_err());
 }
 
-/// Tokens and sets of keys: nothing is accepted that no key signed.
+/// Tokens and key sets: no token is accepted that no key signed.
 pub fn token(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let _ = Jwks::parse(text);
@@ -152,7 +152,7 @@ pub fn token(data: &[u8]) {
     assert!(jwt::verify(text, &Jwks::default(), &expect, |_| false).is_err());
 }
 
-/// JWT-SVIDs under a bundle that comes before them, each after its length: what is accepted is what its bounds allow, and the same again.
+/// JWT-SVIDs under a bundle that comes before them, each after its length: an accepted token is within its limits, and is accepted again.
 pub fn jwt_svid(data: &[u8]) {
     let Some((length, rest)) = data.split_first_chunk::<2>() else { return };
     let (document, token) = rest.split_at(usize::from(u16::from_be_bytes(*length)).min(rest.len()));
@@ -171,7 +171,8 @@ pub fn jwt_svid(data: &[u8]) {
     assert_eq!(jwt_svid::verify(token, &bundles, &expect), Ok(svid));
 }
 
-/// A token of an OIDC issuer that is accepted is for us, of that issuer, in its time, and never speaks for a SPIFFE ID.
+/// A token of an OIDC issuer is accepted only if it is for this server, of that issuer, and in its validity period, and it never names a
+/// SPIFFE ID.
 pub fn oidc(data: &[u8]) {
     let Some((length, rest)) = data.split_first_chunk::<2>() else { return };
     let (document, token) = rest.split_at(usize::from(u16::from_be_bytes(*length)).min(rest.len()));
@@ -202,7 +203,7 @@ pub fn oidc(data: &[u8]) {
     let _ = token.values("groups");
 }
 
-/// The digest of arguments does not depend on how they were written, and what is refused is too large, too deep or not JSON.
+/// The digest of arguments does not depend on their spelling, and refused arguments are too large, too deep or not JSON.
 pub fn arguments(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let Ok(digest) = digest_of_json(text) else { return };
@@ -213,7 +214,7 @@ pub fn arguments(data: &[u8]) {
     }
 }
 
-/// An export is read without its keys: what is found right says the same when it is read again, and names a checkpoint that reads back.
+/// An export is checked without its keys: a correct export is found correct again, and names a checkpoint that can be parsed.
 pub fn export(data: &[u8]) {
     if let Ok(right) = check(data, &[]) {
         assert_eq!(check(data, &[]).as_ref(), Ok(&right));
@@ -226,7 +227,7 @@ pub fn export(data: &[u8]) {
     }
 }
 
-/// The text of a target reads back as the same target, and so does its record.
+/// The text of a target parses as the same target, and so does its record.
 pub fn target(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     if let Ok(target) = Target::parse(text) {
@@ -235,7 +236,7 @@ pub fn target(data: &[u8]) {
     }
 }
 
-/// A configuration is read or refused with lines that are in it.
+/// A configuration is accepted, or refused with line numbers that exist in it.
 pub fn config(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let source = Source::new("mayfly.toml", text);
@@ -245,7 +246,7 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// A table of tests of a policy set is read or refused with lines that are in it.
+/// A table of policy tests is accepted, or refused with line numbers that exist in it.
 pub fn policy_tests(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     match table::parse(&Source::new("tests.toml", text), Millis(1_800_000_000_000)) {
@@ -265,7 +266,7 @@ pub fn exchange(data: &[u8]) {
     }
 }
 
-/// An exchange that is read from its bytes at once is what it is when prost decodes it, alone and after a neighbour.
+/// The fast decoder of exchanges gives the same result as prost, for a single exchange and for one after another.
 pub fn plain(data: &[u8]) {
     let mut reader = Reader::default();
     for message in [data, data.split_first().map_or(data, |(_, rest)| rest), data] {
@@ -278,7 +279,7 @@ pub fn plain(data: &[u8]) {
     }
 }
 
-/// What a feed sends: a follower never goes back, and whatever does not follow what it has leaves it without a whole view.
+/// Messages of a feed: a follower never goes back, and a message that does not continue its state leaves it without a complete view.
 pub fn feed(data: &[u8]) {
     let mut follower = Follower::new();
     let begun = FeedSnapshot { seq: Seq::start_of(1), ..FeedSnapshot::default() };
@@ -300,7 +301,7 @@ pub fn feed(data: &[u8]) {
     }
 }
 
-/// What is read of a `traceparent` stands in it, and is written as it was read.
+/// A parsed `traceparent` is contained in the input, and is formatted as it was parsed.
 pub fn traceparent(data: &[u8]) {
     let Some(context) = Context::parse(data) else { return };
     assert!(context.trace != [0; 16] && context.span != [0; 8]);
@@ -309,7 +310,7 @@ pub fn traceparent(data: &[u8]) {
     assert_eq!(Context::parse(written.as_bytes()), Some(context));
 }
 
-/// A file of a log, in memory.
+/// A log file in memory.
 #[derive(Clone)]
 pub struct LogFile(pub std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
@@ -337,13 +338,13 @@ impl Medium for LogFile {
     }
 }
 
-/// A log in these files, before an engine that has nothing.
+/// A log in the given files, before an empty engine.
 pub fn log_in(files: &[LogFile]) -> Result<Ahead<MemoryStore>, StoreError> {
     let media = files.iter().map(|file| Box::new(file.clone()) as Box<dyn Medium>).collect();
     Ahead::new(MemoryStore::new(StoreId::from_bytes([7; 16])), media)
 }
 
-/// Three files of a log: it is refused as damage, or what is in it follows each other from the first place on, and it goes on.
+/// Three files of a log: the log is refused as damaged, or its commits follow each other from the first position, and it accepts more.
 pub fn wal(data: &[u8]) {
     let mut blocks = data.to_vec();
     blocks.resize(data.len().next_multiple_of(3 * BLOCK).max(3 * BLOCK), 0);

@@ -45,7 +45,7 @@ pub struct Decision {
     pub terms: Terms,
 }
 
-/// What an operator or approver may see of an approval.
+/// How much of an approval an operator or approver may see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sees {
     /// Nothing, not even that the approval exists.
@@ -262,7 +262,7 @@ impl Authority {
         }
     }
 
-    /// What an actor may see of an approval.
+    /// How much of the approval an actor may see.
     pub fn sees(&self, actor: &Actor, asked: &ApprovalAsked) -> Sees {
         if is_named(actor, &asked.approvers) {
             return Sees::Whole;

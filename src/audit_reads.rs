@@ -1,11 +1,11 @@
-//! Who read the audit is itself in the audit.
+//! Records reads of the audit in the audit itself.
 //!
-//! A read is answered when its record is durable: whoever takes something away cannot do it unseen. Where the ledger takes no records (its disk is
-//! full or stands still, or it cannot be written) the read is answered all the same, since that is when somebody has to look; it is then counted
-//! (`mayfly_audit_reads_unrecorded`) and logged.
+//! A read is answered once its record is durable, so that nobody reads the audit unseen. While the ledger accepts no records (its disk is
+//! full or stalled, or it cannot be written), a read is answered all the same, since operators have to investigate then. The read is
+//! counted (`mayfly_audit_reads_unrecorded`) and logged instead.
 //!
-//! The rate is bounded: of one reader and one sort, the first few different questions of a minute have a record each; what is asked once more, such
-//! as the next page, and all further questions are put together in one record when the minute is over.
+//! The rate is bounded. The first few different questions of one reader and one kind in a minute have a record each. Repeated questions,
+//! such as the next page, and all further questions share one record, which is written when the minute is over.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,18 +21,18 @@ use crate::limits;
 use crate::refusal::Reason;
 use crate::seq::Millis;
 
-/// Reads of one sort by one reader in a minute.
+/// Reads of one kind by one reader in a minute.
 struct Minute {
     who: Who,
     of: ReadOf,
     number: u64,
     /// Questions that have a record of their own.
     recorded: Vec<String>,
-    /// Those that are counted and not yet recorded.
+    /// Reads that are counted and not yet recorded.
     counted: AuditRead,
 }
 
-/// The reads of a server.
+/// The audit reads of a server.
 #[derive(Default)]
 pub struct AuditReads {
     minutes: Mutex<HashMap<(String, ReadOf), Minute>>,
@@ -44,7 +44,7 @@ impl Minute {
         Minute { who, of, number, recorded: Vec::new(), counted: AuditRead::default() }
     }
 
-    /// Counts a read. True where it is to have a record of its own.
+    /// Counts a read. Returns whether the read gets its own record.
     fn read(&mut self, asked: &str, returned: u64, now: Millis) -> bool {
         if self.recorded.len() < limits::AUDIT_READS_RECORDED && !self.recorded.iter().any(|known| known == asked) {
             self.recorded.push(asked.to_owned());
@@ -62,7 +62,7 @@ impl Minute {
         false
     }
 
-    /// The record of what was counted, if anything was.
+    /// The record of the counted reads, if there are any.
     fn into_record(self) -> Option<Record> {
         let counted = AuditRead { of: self.of as i32, ..self.counted };
         (counted.reads > 0).then(|| Record::new(self.who, Event::AuditRead(counted)))
@@ -70,12 +70,12 @@ impl Minute {
 }
 
 impl AuditReads {
-    /// Reads that have no record, since the server started.
+    /// The number of reads since the server started that have no record.
     pub fn unrecorded(&self) -> u64 {
         self.unrecorded.load(Relaxed)
     }
 
-    /// Notes a read, and what is due to be written before it: its own record last, where it has one.
+    /// Notes a read. Returns the records to be written, and whether the last of them is the read's own record.
     fn note(&self, (who, of): (&Who, ReadOf), asked: &str, returned: u64, now: Millis) -> (Vec<Record>, bool) {
         let (number, key) = (now.0 / 60_000, (who.name(), of));
         let mut minutes = self.minutes.lock();
@@ -85,7 +85,7 @@ impl AuditReads {
         let gone = if over {
             minutes.remove(&key)
         } else if full {
-            // Whoever read first in it has had the longest minute.
+            // The minute that began first makes room for the new reader.
             let oldest = minutes.iter().min_by_key(|(_, minute)| minute.number).map(|(key, _)| key.clone());
             oldest.and_then(|oldest| minutes.remove(&oldest))
         } else {
@@ -101,7 +101,7 @@ impl AuditReads {
         (due, own)
     }
 
-    /// What was counted in minutes that are over.
+    /// The records of reads that were counted in minutes that are over.
     fn over(&self, now: Millis) -> Vec<Record> {
         let number = now.0 / 60_000;
         let mut minutes = self.minutes.lock();
@@ -111,7 +111,8 @@ impl AuditReads {
 }
 
 impl Authority {
-    /// Notes that somebody reads the audit; durable when it returns, where the ledger takes records. `asked`: the question, never a token.
+    /// Records a read of the audit; the record is durable when this call returns, if the ledger accepts records. `asked` is the question,
+    /// which never contains a token.
     pub async fn audit_read(&self, who: &Who, of: ReadOf, asked: &str, returned: u64) {
         let asked = cut(&stripped(asked));
         let (due, own) = self.audit_reads.note((who, of), &asked, returned, self.system.wall());
@@ -120,21 +121,21 @@ impl Authority {
         }
     }
 
-    /// Notes how many records came of a read that takes its time and was noted when it began.
+    /// Records the number of records that a long read returned. The beginning of the read was recorded before.
     pub async fn audit_read_over(&self, who: &Who, of: ReadOf, asked: &str, returned: u64) {
         let asked = vec![cut(&stripped(asked))];
         let read = AuditRead { of: of as i32, asked, reads: 0, returned, since: self.system.wall().0 };
         self.write_read(Record::new(who.clone(), Event::AuditRead(read)), false).await;
     }
 
-    /// Writes what the minutes before counted. Called every second.
+    /// Writes the records of minutes that are over. Called every second.
     pub async fn write_audit_reads(&self) {
         for record in self.audit_reads.over(self.system.wall()) {
             self.write_read(record, false).await;
         }
     }
 
-    /// Writes one within a bounded time, or counts and logs it.
+    /// Writes a record within a bounded time, or counts and logs the reads in it.
     async fn write_read(&self, record: Record, waited_for: bool) {
         let reads = match &record.event {
             Some(Event::AuditRead(read)) => read.reads.max(1),
@@ -158,9 +159,9 @@ impl Authority {
         }
     }
 
-    /// Commits a note of what an operator read or took, where the ledger takes records, within a bounded time.
+    /// Commits the record of an audit read or a backup within a bounded time, if the ledger accepts records.
     pub(crate) async fn note_in_time(&self, record: Record) -> Result<(), String> {
-        // What is left of a full disk is for revocations.
+        // The remaining space of a full disk is reserved for revocations.
         if let Some(no) = self.ledger.stopped().filter(|no| matches!(no.reason, Reason::DiskReserve | Reason::NotReady)) {
             return Err(no.to_string());
         }
@@ -173,7 +174,7 @@ impl Authority {
     }
 }
 
-/// At most `limits::AUDIT_ASKED_BYTES`, cut between characters.
+/// At most `limits::AUDIT_ASKED_BYTES` of a text, cut between characters.
 fn cut(text: &str) -> String {
     let mut end = text.len().min(limits::AUDIT_ASKED_BYTES);
     while !text.is_char_boundary(end) {
@@ -228,7 +229,7 @@ mod tests {
             (counted.asked.len(), written.iter().map(|r| read(r).reads).sum::<u64>()),
             (limits::AUDIT_READS_RECORDED, 1_000)
         );
-        // Nor do many readers: of the oldest, what was counted is written.
+        // Many readers do not exceed the limit either: the counted reads of the oldest one are written.
         let reads = AuditReads::default();
         let mut written = 0;
         for n in 0..2 * limits::AUDIT_READERS as u32 {

@@ -109,9 +109,9 @@ pub struct Authority {
     pub call_metrics: Arc<CallMetrics>,
     /// Exchanges by environment, upstream and outcome.
     pub exchange_metrics: ExchangeMetrics,
-    /// Handshakes that were refused.
+    /// The refused handshakes, counted.
     pub refused_handshakes: Arc<RefusedHandshakes>,
-    /// Who reads the audit.
+    /// Reads of the audit that are counted and not yet recorded.
     pub audit_reads: AuditReads,
     /// Files and services that are read again while the server runs, and whether each can be read.
     pub source_health: Arc<SourceHealth>,
@@ -316,7 +316,7 @@ impl Authority {
         }
     }
 
-    /// What is read again while the server runs, its own SVID among it, and whether each can be read now.
+    /// The files and services that the server reads again while it runs, including its own SVID, and whether each can be read now.
     pub fn sources(&self) -> Vec<SourceState> {
         let own = self.own.get().map(|own| {
             let renewing = own.renewing();

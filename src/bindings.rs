@@ -139,7 +139,7 @@ impl Authority {
         }
     }
 
-    /// What a version takes back: credentials issued under the binding that it does not cover.
+    /// The revocation that a new version of a binding causes: of the credentials under the binding that the new version does not cover.
     pub(crate) fn binding_takes(&self, was_there: bool, new: &Arc<Binding>) -> Takes {
         match was_there {
             true => Takes::Found(look_of(new.clone()), Vec::new()),
@@ -147,7 +147,7 @@ impl Authority {
         }
     }
 
-    /// What a requested change takes back, with its version and the target that covers the whole binding.
+    /// The revocation that a requested change causes, with the version and the target that covers the whole binding.
     pub(crate) async fn asked_binding_takes(&self, set: &BindingSet) -> Result<(u64, Takes, Target), No> {
         let new = Binding::from_text(&set.text).map_err(|e| Fault::new(format!("a binding that was asked for: {e}")))?;
         let was_there = self.ledger.settled(|s| s.bindings.contains_key(set.name.as_str())).await?;

@@ -24,7 +24,7 @@ use crate::system::{Stopwatch, thread_cpu_ns};
 /// The upper bounds of the histogram classes of refusals, µs since the call was read. One more class lies above the last bound.
 pub const REFUSED_WITHIN_US: [u64; 10] = [250, 500, 1_000, 2_000, 3_000, 4_000, 5_000, 10_000, 20_000, 50_000];
 
-/// One of this many decisions is measured.
+/// One decision in this many is measured.
 const SAMPLED: usize = 8;
 
 /// The admission queue.

@@ -1,10 +1,10 @@
 //! The bounded queue between the threads of this process and its stderr.
 //!
-//! Whoever logs puts a line into the queue and goes on. One thread writes the queue to stderr, so a reader of stderr that stalls or goes away,
-//! or a log volume that is full, blocks that thread and nothing else. Lines that arrive while the queue is full are dropped and counted
-//! ([`dropped`]); once the reader is back, a log line says how many. A write that fails is repeated and ends nothing.
+//! A thread that logs puts a line into the queue and continues. One thread writes the queue to stderr, so a reader of stderr that stalls or
+//! goes away, or a log volume that is full, blocks that thread and nothing else. Lines that arrive while the queue is full are dropped and
+//! counted ([`dropped`]); once the reader is back, a log line has their number. A write that fails is repeated and ends nothing.
 //!
-//! What a process writes to stderr without the queue (a command that runs for a moment) blocks as any program does.
+//! Writes to stderr without the queue (by a command that runs for a moment) block as in any program.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -21,10 +21,10 @@ use rustix::fs::{FileType, fstat, fstatvfs};
 use crate::limits;
 use crate::system::Stopwatch;
 
-/// The queue of this process: there is one stderr.
+/// The queue of this process, which has one stderr.
 static STDERR: OnceLock<Arc<LogQueue>> = OnceLock::new();
 
-/// Log lines that wait for one destination.
+/// Log lines queued for one destination.
 pub struct LogQueue {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
@@ -41,7 +41,7 @@ struct Waiting {
 }
 
 impl LogQueue {
-    /// A queue whose thread writes to `to`. `told` is called with the number of dropped lines once a write succeeded again.
+    /// Starts a queue whose thread writes to `to`. `told` is called with the number of dropped lines once a write has succeeded again.
     pub fn start(to: File, told: impl Fn(u64) + Send + 'static) -> io::Result<Arc<LogQueue>> {
         let queue = Arc::new(LogQueue {
             waiting: Mutex::default(),
@@ -54,7 +54,7 @@ impl LogQueue {
         Ok(queue)
     }
 
-    /// Takes a line, or drops and counts it where the queue is full. Never waits for the destination.
+    /// Adds a line, or drops and counts it if the queue is full. Never waits for the destination.
     pub fn push(&self, line: Vec<u8>) {
         let mut waiting = self.waiting.lock();
         if waiting.bytes.saturating_add(line.len()) > limits::LOG_QUEUE_BYTES {
@@ -68,12 +68,12 @@ impl LogQueue {
         self.arrived.notify_one();
     }
 
-    /// Lines that were dropped since the process started.
+    /// The number of lines that were dropped since the process started.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything is written, at most `patience`. Whether it is.
+    /// Waits until everything is written, at most `patience`. Returns whether everything is written.
     pub fn flush(&self, patience: Duration) -> bool {
         let watch = Stopwatch::start();
         let mut waiting = self.waiting.lock();
@@ -107,7 +107,7 @@ impl LogQueue {
         }
     }
 
-    /// What waits, up to `limits::LOG_WRITE_BYTES` or one line. Its room in the queue is free from here on.
+    /// Removes the next lines, up to `limits::LOG_WRITE_BYTES` or one line. Their room in the queue is free afterwards.
     fn take(&self) -> Vec<u8> {
         let mut waiting = self.waiting.lock();
         while waiting.lines.is_empty() {
@@ -126,14 +126,14 @@ impl LogQueue {
     }
 }
 
-/// Writes all of it, however long that takes. No line is cut: after a failed write it goes on with the byte after the last that was written.
+/// Writes all bytes, however long that takes. No line is cut: after a failed write it continues with the first unwritten byte.
 fn write_all(mut to: &File, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         match to.write(bytes) {
             Ok(0) => pause(),
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            // A destination that does not block: wait until it takes something.
+            // A non-blocking destination: wait until it is writable.
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 let mut one = [PollFd::new(&to, PollFlags::OUT)];
                 if poll(&mut one, None).is_err() {
@@ -142,7 +142,7 @@ fn write_all(mut to: &File, mut bytes: &[u8]) {
             }
             Err(e) => {
                 pause();
-                // The reserve of the data directory may lie on the same disk: the log takes none of what it gives back.
+                // The reserve of the data directory may be on the same disk: the log must not use the space that the reserve releases.
                 while e.kind() == io::ErrorKind::StorageFull && !has_room(to) {
                     pause();
                 }
@@ -155,8 +155,8 @@ fn pause() {
     std::thread::sleep(Duration::from_millis(limits::LOG_RETRY_MS));
 }
 
-/// Whether the disk of a regular file that was full has room again for more than what the reserve of a data directory beside it gives back. A
-/// destination that is no file on a disk always has.
+/// Whether the disk of a regular file that was full has more free space again than the reserve of a data directory beside it releases.
+/// Always true for a destination that is no regular file.
 pub fn has_room(to: &File) -> bool {
     if !fstat(to).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file()) {
         return true;
@@ -166,20 +166,20 @@ pub fn has_room(to: &File) -> bool {
     bytes(disk.f_bavail) >= limits::LOG_ROOM_BYTES.min(bytes(disk.f_blocks) / 16)
 }
 
-/// From here on this process writes to stderr through the queue. A second call changes nothing. `told`: how dropped lines are reported.
+/// Routes this process's stderr through the queue. A second call changes nothing. `told` reports dropped lines.
 pub fn begin(told: impl Fn(u64) + Send + 'static) {
     if STDERR.get().is_some() {
         return;
     }
-    // A descriptor of its own: nobody who holds the lock of `std::io::stderr` keeps the thread, and the thread keeps nobody.
+    // A separate descriptor: a holder of the lock of `std::io::stderr` does not block the thread, nor the other way round.
     let started = io::stderr().as_fd().try_clone_to_owned().and_then(|fd| LogQueue::start(File::from(fd), told));
     if let Ok(queue) = started {
-        // Somebody was faster: that queue is used, and the thread of this one waits for ever for lines that nobody gives it.
+        // If another thread was faster, its queue is used, and the thread of this queue never gets a line.
         let _ = STDERR.set(queue);
     }
 }
 
-/// Writes text to stderr: through the queue where there is one, else at once. Where nobody reads stderr there is nothing to tell.
+/// Writes text to stderr: through the queue if there is one, otherwise directly. Errors are ignored, since nobody reads stderr then.
 pub fn write(text: &[u8]) {
     match STDERR.get() {
         Some(queue) => queue.push(text.to_vec()),
@@ -194,7 +194,7 @@ pub fn flush() {
     }
 }
 
-/// Lines to stderr that were dropped since the process started.
+/// The number of lines to stderr that were dropped since the process started.
 pub fn dropped() -> u64 {
     STDERR.get().map_or(0, |queue| queue.dropped())
 }
@@ -228,7 +228,7 @@ mod tests {
         format!("line {n:06} {}\n", "x".repeat(180)).into_bytes()
     }
 
-    /// A queue into a pipe whose reader the test plays.
+    /// A queue that writes to a pipe, which the test reads.
     fn piped() -> (Arc<LogQueue>, File, Arc<AtomicU64>) {
         let (read, write) = io::pipe().unwrap();
         let told = Arc::new(AtomicU64::new(0));

@@ -53,7 +53,7 @@ impl Found {
 pub enum Standing {
     /// The token is exactly what was issued.
     Issued(Found),
-    /// One of the server's keys signed the token, but no record issued it.
+    /// A key of the server signed the token, but no record issued it.
     Forged {
         /// The key.
         key: String,

@@ -18,7 +18,7 @@ use crate::seq::{ApprovalId, CredentialId, LeaseId, TaskId};
 /// The environments that an object belongs to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Environments {
-    /// These environments, at least one: the policy of each is evaluated.
+    /// The given environments, at least one: the policy of each is evaluated.
     Of(BTreeSet<String>),
     /// No environment, like a trust bundle or the server's status. An operator of any environment may see it; a change is decided by the
     /// policy of each environment.
@@ -33,7 +33,7 @@ impl Environments {
         Environments::Of([name.to_owned()].into())
     }
 
-    /// These environments; `Every` if there are none.
+    /// The given environments; `Every` if there are none.
     fn these_or_every(names: BTreeSet<String>) -> Environments {
         if names.is_empty() { Environments::Every } else { Environments::Of(names) }
     }

@@ -306,15 +306,15 @@ impl Authority {
         found.ok_or_else(|| nowhere(environment))
     }
 
-    /// What a policy set takes back when it takes effect: a search of all live credentials of its environment. The compiled set is kept for
-    /// the code that follows the ledger.
+    /// The revocation that a policy set causes when it takes effect: a search of all live credentials of its environment. The compiled set
+    /// is kept for the code that follows the ledger.
     fn policy_takes(&self, environment: &str, new: Arc<PolicySet>) -> Takes {
         let old = self.catalog.now().policy(environment).map(|p| p.set.clone());
         self.catalog.prepare(new.clone());
         Takes::Found(self.look_of_policy(environment, old, new), Vec::new())
     }
 
-    /// What a requested set takes back, with its version and the target that covers its environment.
+    /// The revocation that a requested set causes, with the set's version and the target that covers its environment.
     pub(crate) async fn asked_policy_takes(&self, set: &SetRecord) -> Result<(u64, Takes, Target), No> {
         let takes = match set.audit_only {
             true => Takes::Nothing,

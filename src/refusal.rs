@@ -112,7 +112,7 @@ reasons! {
     DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded;
     /// The upstream did not do what was asked.
     UpstreamFailed = "UPSTREAM_FAILED", Unavailable;
-    /// This version does not implement this part of the interface.
+    /// The server's version does not implement this part of the interface.
     NotServed = "NOT_SERVED", Unimplemented;
 }
 
@@ -121,7 +121,7 @@ reasons! {
 pub struct Refusal {
     /// The reason from the closed list.
     pub reason: Reason,
-    /// What was refused and by which rule, for the caller. Never contains a secret or a token.
+    /// The refused request and the rule that refused it, for the caller. Never contains a secret or a token.
     pub message: String,
     /// The invalid field of the request, as a path like `task.deadline`, if there is one.
     pub field: Option<&'static str>,
@@ -129,7 +129,7 @@ pub struct Refusal {
     pub details: Option<Box<Details>>,
     /// The rule that refused: a sequence number, a policy id, or the name of a bound.
     pub rule: Option<String>,
-    /// Who can lift the refusal, and the command to ask for.
+    /// The person or role that can lift the refusal, and the command to ask for.
     pub way_out: Option<String>,
     /// When to try again.
     pub retry_after: Option<Duration>,
@@ -269,7 +269,7 @@ impl std::error::Error for Refusal {}
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{what}")]
 pub struct Fault {
-    /// What failed. Never contains a secret or a token.
+    /// A description of the failure. Never contains a secret or a token.
     pub what: String,
 }
 

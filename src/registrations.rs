@@ -154,7 +154,7 @@ impl Authority {
         self.step(&who, Step { old, new: Arc::new(new), set }, asking, terms, NARROWED).await
     }
 
-    /// What a registration grants that the previous version did not.
+    /// The permissions of a registration that its previous version did not grant, in words.
     async fn widens(&self, old: Option<&Upstream>, new: &Upstream) -> Result<Vec<String>, No> {
         let why = match old {
             Some(old) => {
@@ -267,7 +267,7 @@ impl Authority {
         }
     }
 
-    /// What a requested version takes back, with its version number and the target that covers the upstream.
+    /// The revocation that a requested version causes, with its version number and the target that covers the upstream.
     pub(crate) async fn asked_upstream_takes(&self, set: &UpstreamSet) -> Result<(u64, Takes, Target), No> {
         let new = Upstream::from_text(&set.text).map_err(|e| Fault::new(format!("a registration that was asked for: {e}")))?;
         let old = self.standing_of(&set.name).await?;

@@ -20,7 +20,7 @@ const FORMAT: u8 = 1;
 const CHECK_NAME: &str = "sealing/check";
 const CHECK_TEXT: &[u8] = b"mayfly sealing key check";
 
-/// What a sealed value is bound to. All fields must be equal to open it.
+/// The context to which a sealed value is bound. All fields must be equal to open the value.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     /// The store that holds the value.

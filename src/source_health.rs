@@ -1,7 +1,8 @@
-//! What a server reads again while it runs, and whether each of these can be read now.
+//! The sources that a server reads again while it runs, and whether each can be read now.
 //!
-//! A file or a service that can no longer be read ends nothing: what was read before stays in use. So somebody has to be told, before what is
-//! in use is out of date. Whoever reads a source says here how it went; `mayfly status`, `mayfly_source_failing` and an alert tell of it.
+//! A source that can no longer be read ends nothing: its last contents stay in use. An operator therefore has to know of it before these
+//! contents are out of date. The code that reads a source reports the result here; `mayfly status`, `mayfly_source_failing` and an alert
+//! show it.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +12,14 @@ use crate::seq::Millis;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident => $text:literal, $stays:literal;)*) => {
-        /// What a source gives.
+        /// The kind of a source.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum SourceKind {
             $($(#[$doc])* $name,)*
         }
 
         impl SourceKind {
-            /// All of them.
+            /// All kinds.
             pub const ALL: &'static [SourceKind] = &[$(SourceKind::$name,)*];
 
             /// The name: a label of metrics.
@@ -26,7 +27,7 @@ macro_rules! kinds {
                 match self { $(SourceKind::$name => $text,)* }
             }
 
-            /// What happens while it cannot be read.
+            /// The effect while a source of this kind cannot be read, in words.
             pub const fn meanwhile(self) -> &'static str {
                 match self { $(SourceKind::$name => $stays,)* }
             }
@@ -55,27 +56,27 @@ kinds! {
     Traces => "traces", "spans are dropped";
 }
 
-/// One source, as it is now.
+/// The present state of a source.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SourceState {
-    /// What it gives.
+    /// The kind.
     pub kind: SourceKind,
-    /// Of which there are several: the trust domain, the issuer's or the webhook's name. Empty where there is one.
+    /// The trust domain, or the name of the issuer or webhook. Empty for a kind with a single source.
     pub name: String,
     /// The file, or the address.
     pub place: String,
-    /// What is wrong, and what mends it. Empty: it was read.
+    /// The problem and its remedy. Empty if the source was read.
     pub problem: String,
-    /// Since when.
+    /// The time since which the source cannot be read.
     pub since: Option<Millis>,
 }
 
 impl SourceState {
-    /// For people: which source, since when, what is wrong, and what holds meanwhile. `None` where nothing is wrong.
+    /// A warning for people: the source, the problem, its beginning, and its effect. `None` if the source was read.
     pub fn warning(&self) -> Option<String> {
         let since = self.since.filter(|_| !self.problem.is_empty())?;
         let name = if self.name.is_empty() { String::new() } else { format!(" of {}", self.name) };
-        // Most problems begin with the place.
+        // Most problems name the place themselves.
         let place = if self.problem.contains(&self.place) { String::new() } else { format!("{}: ", self.place) };
         let (what, meanwhile) = (self.kind.as_str().replace('_', " "), self.kind.meanwhile());
         Some(format!("the {what}{name} cannot be read since {since}: {place}{}; meanwhile {meanwhile}", self.problem))
@@ -89,12 +90,12 @@ struct Source {
     since: Option<Millis>,
 }
 
-/// All sources of a server. As many as its configuration names.
+/// All sources of a server, as many as its configuration names.
 #[derive(Default)]
 pub struct SourceHealth(Mutex<BTreeMap<(SourceKind, String), Source>>);
 
 impl SourceHealth {
-    /// It was read, and what it gives is in use. Says whether it could not be read before.
+    /// Notes that a source was read and its contents are in use. Returns whether the source could not be read before.
     pub fn readable(&self, kind: SourceKind, name: &str, place: &str) -> bool {
         let mut all = self.0.lock();
         let source = all.entry((kind, name.to_owned())).or_default();
@@ -103,7 +104,7 @@ impl SourceHealth {
         source.since.take().is_some()
     }
 
-    /// It could not be read, or what it gives cannot be used. Says whether that is news.
+    /// Notes that a source could not be read, or that its contents cannot be used. Returns whether the problem is new.
     pub fn unreadable(&self, kind: SourceKind, name: &str, place: &str, problem: &str, now: Millis) -> bool {
         let mut all = self.0.lock();
         let source = all.entry((kind, name.to_owned())).or_default();
@@ -116,12 +117,12 @@ impl SourceHealth {
         news
     }
 
-    /// Of this kind there are these from here on: another configuration is in force.
+    /// Removes the sources of this kind that the configuration in effect does not name any more.
     pub fn retain(&self, kind: SourceKind, named: impl Fn(&str) -> bool) {
         self.0.lock().retain(|(of, name), _| *of != kind || named(name));
     }
 
-    /// All of them, as they are now.
+    /// The present state of all sources.
     pub fn all(&self) -> Vec<SourceState> {
         let state = |((kind, name), source): (&(SourceKind, String), &Source)| SourceState {
             kind: *kind,

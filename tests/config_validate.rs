@@ -1,4 +1,4 @@
-//! What `validate` finds in and beside a configuration, one defect at a time.
+//! The findings of `validate` in a configuration and the files beside it, one defect at a time.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use mayfly::sources::config::{Config, Finding, Severity, validate};
 /// November 2026.
 const NOW: Millis = Millis(1_795_000_000_000);
 
-/// A directory with everything that a configuration names.
+/// A directory with all files that a configuration names.
 struct Host {
     dir: tempfile::TempDir,
     ca: Ca,
@@ -34,7 +34,7 @@ impl Ca {
         self.params.self_signed(&self.key).unwrap().pem()
     }
 
-    /// A CA under this one, and its certificate.
+    /// An intermediate CA under this one, and its certificate.
     fn under(&self, name: &str) -> (Ca, String) {
         let below = Ca::new(name);
         let pem = below.params.signed_by(&below.key, &self.issuer()).unwrap().pem();
@@ -190,20 +190,20 @@ fn a_certificate_that_no_root_of_its_own_trust_domain_vouches_for_is_found() {
             assert!(said.contains(part), "{part:?} is not in {said}");
         }
     };
-    // Another CA, of the same name: only its key tells them apart.
+    // Another CA with the same name: only its key differs.
     host.svid_of(&Ca::new("dev CA"), names.0, names.1, 2040);
     finds("dev.mayfly.internal");
-    // A CA between that the file leaves out; with it all is well.
+    // An intermediate CA that the file leaves out; with the intermediate the configuration is valid.
     let (below, between) = host.ca.under("between");
     host.svid_of(&below, names.0, names.1, 2040);
     finds("so its workloads refuse this server");
     let leaf = fs::read_to_string(host.path("svid.pem")).unwrap();
     host.write("svid.pem", &format!("{leaf}{between}"));
     assert_eq!(host.said(), "");
-    // Trusting nobody means it, too.
+    // An empty bundle is an error, too.
     host.write("bundle.pem", "{\"keys\": []}");
     finds("dev.mayfly.internal");
-    // Where there is no bundle of its own there is nothing to compare with, which is told by itself.
+    // Without a bundle of the domain there is nothing to compare with; the missing bundle is reported itself.
     host.change(
         "mayfly.toml",
         "[[bundles]]\ntrust_domain = \"dev.mayfly.internal\"",
@@ -212,7 +212,7 @@ fn a_certificate_that_no_root_of_its_own_trust_domain_vouches_for_is_found() {
     assert!(!host.said().contains("no root in") && host.said().contains("no bundle for dev.mayfly.internal"), "{}", host.said());
 }
 
-/// Found only by reading what the files hold, as the start does.
+/// Defects that are found only by reading the contents of files, as the start does.
 #[test]
 fn contents_that_a_start_refuses_are_found() {
     let host = Host::new();
@@ -235,7 +235,7 @@ fn contents_that_a_start_refuses_are_found() {
         assert!(host.said().contains(":15: seal.key_file") && host.said().contains(part), "{}", host.said());
         assert!(host.said().contains("head -c 32 /dev/urandom"), "{}", host.said());
     }
-    // A certificate of a CA is no SVID, though its name is.
+    // The certificate of a CA is no SVID, although its name is one.
     let host = Host::new();
     let mut params = rcgen::CertificateParams::new(vec!["mayfly.example.org".to_owned()]).unwrap();
     params.subject_alt_names.push(rcgen::SanType::URI("spiffe://dev.mayfly.internal/mayfly".try_into().unwrap()));

@@ -1,6 +1,6 @@
 //! The functions of `fuzz/targets.rs` on a stable compiler: known inputs, and bounded mutations of them.
 //!
-//! `MAYFLY_FUZZ_CASES` is the number of mutations of each target (default 3,000). What fails is shrunk to the fewest mutations and
+//! `MAYFLY_FUZZ_CASES` is the number of mutations of each target (default 3,000). A failing input is shrunk to the fewest mutations and
 //! printed. `MAYFLY_WRITE_CORPUS=DIR` writes the known inputs as a corpus for libFuzzer.
 
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ mod signer;
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
-/// One change to a text of bytes.
+/// A change of a byte string.
 #[derive(Clone, Debug)]
 enum Change {
     Flip(Index, u8),
@@ -41,7 +41,7 @@ enum Change {
 fn change() -> impl Strategy<Value = Change> {
     let bytes = prop_oneof![
         prop::collection::vec(any::<u8>(), 1..6),
-        // What parsers stumble over.
+        // Inputs that are difficult for parsers.
         prop::sample::select(vec![
             &b"\0"[..],
             b"\"",
@@ -120,7 +120,7 @@ fn records() -> Vec<Vec<u8>> {
     samples::all().iter().map(|(_, record)| record.encode_to_vec()).collect()
 }
 
-/// A record after its length, as `targets::fold` takes several.
+/// A record with its length before it, as `targets::fold` reads several.
 fn framed(record: &[u8]) -> Vec<u8> {
     [&u16::try_from(record.len()).unwrap().to_be_bytes()[..], record].concat()
 }
@@ -150,7 +150,7 @@ fn a_token() -> Vec<u8> {
     text(&format!("{header}.{}.{}", part(claims), data_encoding::BASE64URL_NOPAD.encode(&[7; 64])))
 }
 
-/// JWT-SVIDs after the set of keys that they are checked with: one that is good, some that are not.
+/// JWT-SVIDs, each after the key set that verifies it: one valid token, and some invalid ones.
 fn jwt_svids() -> Vec<Vec<u8>> {
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
     let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
@@ -188,7 +188,7 @@ fn jwt_svids() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Tokens of an OIDC issuer after the set of keys that they are checked with: one that is good, some that are not.
+/// Tokens of an OIDC issuer, each after the key set that verifies it: one valid token, and some invalid ones.
 fn oidc_tokens() -> Vec<Vec<u8>> {
     let key = signer::Signer::new("ES256");
     let mut jwk = key.jwk();

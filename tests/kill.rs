@@ -1,6 +1,7 @@
 //! SIGKILL at random moments under load: nothing acknowledged is lost, nothing revoked comes back.
 //!
-//! `MAYFLY_KILLS` says how often (default 4), `MAYFLY_SEED` which moments. The server is a process of its own, on each engine that keeps a disk.
+//! `MAYFLY_KILLS` is the number of kills (default 4), and `MAYFLY_SEED` chooses the moments. The server is a separate process, on each
+//! engine that stores on disk.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,15 +21,15 @@ use tonic::transport::Channel;
 mod dice;
 use dice::{Dice, setting};
 
-/// Exchanges under way at once.
+/// Concurrent exchanges.
 const WORKERS: usize = 12;
-/// Tokens looked at again after each restart, besides those of the last round and every dead one of it.
+/// Tokens that are checked again after each restart, in addition to those of the last round and every dead one of it.
 const SAMPLE: usize = 150;
 
 /// A token, and the id of its credential.
 type Held = (String, String);
 
-/// What has been acknowledged.
+/// The acknowledged credentials and revocations.
 #[derive(Default)]
 struct Known {
     alive: Mutex<Vec<Held>>,
@@ -75,7 +76,7 @@ async fn issue(agent: Channel, task: String, known: Arc<Known>) {
     }
 }
 
-/// Revokes one credential after another. One whose revocation was not acknowledged is neither alive nor dead.
+/// Revokes one credential after another. If a revocation was not acknowledged, its credential counts as neither alive nor dead.
 async fn revoke(operator: Channel, known: Arc<Known>) {
     let mut client = RevocationServiceClient::new(operator);
     while !known.stop.load(Ordering::Relaxed) {

@@ -1,14 +1,14 @@
-//! What is written stays readable: stored samples of every record and of a commit, from this version and every one before.
+//! Stored records stay readable: samples of every record and of a commit, from this version and every earlier one.
 //!
-//! A sample is the hex of the bytes as they stood in a ledger, under `tests/vectors/records/vN`. It is never written again. A version that
-//! adds a field gives it its zero in the samples that are there (so their bytes stay) and adds samples with the field under the next
-//! folder. New samples are written by
+//! A sample is the hex of the bytes in a ledger, under `tests/vectors/records/vN`. A sample is never changed. A version that adds a field
+//! sets it to zero in the existing samples (so their bytes stay) and adds samples with the field under the next folder. New samples are
+//! written by
 //!
 //! ```text
 //! MAYFLY_WRITE_SAMPLES=1 cargo test --test records
 //! ```
 //!
-//! which makes what is missing and never replaces a file.
+//! which creates missing samples and never replaces a file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ fn from_text(text: &str) -> Vec<u8> {
     data_encoding::HEXLOWER.decode(text.replace('\n', "").as_bytes()).unwrap()
 }
 
-/// The stored sample of that name, made first where it is missing and the writer was asked for.
+/// The stored sample of that name; a missing sample is created first if `MAYFLY_WRITE_SAMPLES` is set.
 fn stored(name: &str, bytes: &[u8]) -> Vec<u8> {
     let path = folder().join(name);
     if std::env::var_os("MAYFLY_WRITE_SAMPLES").is_some() && !path.exists() {
@@ -54,7 +54,7 @@ fn stored(name: &str, bytes: &[u8]) -> Vec<u8> {
     from_text(&std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{name}: {e}; the module comment says how it is made")))
 }
 
-/// All samples that are stored, of every version.
+/// All stored samples, of every version.
 fn all_stored() -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for version in std::fs::read_dir(folder()).unwrap().map(|e| e.unwrap()) {
@@ -66,7 +66,7 @@ fn all_stored() -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// The records that samples were made of, by the samples' files.
+/// The records of the samples, by the samples' files.
 fn by_file() -> BTreeMap<String, Record> {
     let first = samples::all().into_iter().map(|(n, r)| (format!("v1/{n}.hex"), r));
     first.chain(added::all().into_iter().chain(lines::all()).map(|(n, r)| (format!("{n}.hex"), r))).collect()
@@ -92,7 +92,7 @@ fn every_sample_reads_as_what_it_was_and_is_written_again_bit_for_bit() {
 
 #[test]
 fn there_is_a_sample_of_every_event_author_and_target() {
-    // The tags that the code names, against those on the wire of the samples.
+    // Compares the tags in the code with the tags in the encoded samples.
     let source = include_str!("../src/ledger/record/mod.rs");
     let tags = |text: &str, oneof: &str| -> BTreeSet<u64> {
         let at = text.find(&format!("oneof = \"{oneof}\"")).unwrap();
@@ -122,7 +122,7 @@ fn tags_at(bytes: &[u8], path: &[u64]) -> BTreeSet<u64> {
     found
 }
 
-/// The fields of a message by protobuf's own rules, without our types: an independent look at what is written.
+/// The fields of a message by protobuf's own rules, without mayfly's types: an independent check of the encoding.
 fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
     let mut found = Vec::new();
     while !bytes.is_empty() {
@@ -158,7 +158,7 @@ fn varint(bytes: &mut &[u8]) -> u64 {
 #[test]
 fn no_field_of_a_sample_is_left_out() {
     for (name, record) in samples::all() {
-        // What version 1 did not have.
+        // Fields that version 1 did not have.
         let text = format!("{record:?}").replace("group: 0", "").replace(", replaces: []", "").replace(", looked: 0", "");
         let text = text.replace(", wanted: None", "").replace(", decided: None, good_until: 0", "");
         let text = text.replace(", task: [], undeclared: false, after_end: false, upstream: \"\"", "");
@@ -186,7 +186,7 @@ fn a_commit_is_written_as_its_sample_and_continues_its_chain() {
     let commit = Commit::from_bytes(&Bytes::from(kept.clone())).unwrap();
     assert_eq!(commit.continues(after).unwrap(), head);
     assert_eq!((commit.records.len(), commit.header.writer, commit.header.number), (3, 3, 7));
-    // The same by protobuf's own rules: two fields, the first of them the header with its seven.
+    // Checked by protobuf's own rules, too: two fields, the first of them the header with its seven fields.
     let outer = fields(&kept);
     assert_eq!(outer.iter().map(|(tag, _)| *tag).collect::<Vec<_>>(), [1, 2, 2, 2]);
     assert_eq!(fields(&outer[0].1).iter().map(|(tag, _)| *tag).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
@@ -273,7 +273,7 @@ fn persisted_numbers_keep_their_meaning() {
     assert_eq!(bounds.map(|b| b as u32), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
 }
 
-/// A provider of people may call somebody like a workload: policies and approvals do not take one for the other.
+/// An identity provider may name a person like a workload: policies and approvals do not confuse the two.
 #[test]
 fn a_person_who_is_called_like_a_workload_is_not_taken_for_it() {
     let id = SpiffeId::parse("spiffe://acme.test/team/agent").unwrap();

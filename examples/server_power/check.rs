@@ -21,7 +21,8 @@ use tonic::transport::Channel;
 use crate::names::{Expected, Named, read};
 use crate::{Error, calls};
 
-/// One of this many images is opened by a separate process, as the binary does; the others by the same start in this process.
+/// One image in this many is opened by a separate process, as the binary does; the other images are opened by the same start in this
+/// process.
 const OWN_PROCESS: u64 = 6;
 /// Number of credentials that are requested again by their request id.
 const AGAIN: usize = 4;

@@ -71,7 +71,7 @@ impl Authority {
 }
 
 impl Export {
-    /// How many records were told so far.
+    /// The number of records exported so far.
     pub fn records(&self) -> u64 {
         self.found
     }

@@ -166,7 +166,7 @@ fn named(aside: &Path, to: &Path) -> Result<(), CliError> {
     match renameat_with(CWD, aside, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
         Err(Errno::EXIST) => free(to),
-        // This file system has no rename that refuses to replace; creating a hard link fails if the name exists.
+        // The file system has no rename that refuses to replace; creating a hard link fails if the name exists.
         Err(Errno::INVAL | Errno::NOSYS) => fs::hard_link(aside, to).and_then(|()| fs::remove_file(aside)).map_err(cannot(to)),
         Err(errno) => Err(cannot(to)(errno.into())),
     }

@@ -30,7 +30,7 @@ pub struct ConfirmArgs {
 /// The number of credentials that the operator confirmed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Agreed {
-    /// This number of credentials.
+    /// The given number of credentials.
     Credentials(u64),
     /// Any number of credentials.
     All,

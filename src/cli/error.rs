@@ -61,7 +61,7 @@ pub struct ServerSaid {
     pub message: String,
     /// The rule that refused the request.
     pub rule: Option<String>,
-    /// Who can lift the refusal, and how.
+    /// The person or role that can lift the refusal, and how.
     pub way_out: Option<String>,
     /// The invalid fields: path and error.
     pub fields: Vec<(String, String)>,

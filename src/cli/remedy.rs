@@ -6,7 +6,7 @@ use crate::refusal::Reason;
 pub struct Remedy {
     /// The rule, in words.
     pub rule: &'static str,
-    /// Who can lift the refusal, and the command to ask for.
+    /// The person or role that can lift the refusal, and the command to ask for.
     pub way_out: &'static str,
 }
 

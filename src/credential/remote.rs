@@ -56,7 +56,7 @@ pub enum MakeError {
     /// The upstream refused: nothing was made, and nothing will be.
     #[error("the upstream refused: {0}")]
     Refused(String),
-    /// It is unknown whether a credential was made.
+    /// The upstream gave no answer: a credential may have been made.
     #[error("the upstream did not answer: {0}")]
     Unknown(String),
 }

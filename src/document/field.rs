@@ -188,7 +188,7 @@ impl<'d> Field<'d> {
         moment(&text).or_else(|| self.wrong(format!("is {text}"), MOMENT_FORM))
     }
 
-    /// One of a closed list of choices.
+    /// The value of a key that allows a closed list of choices.
     pub fn one_of<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
         let right = || format!("one of {}", choices.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", "));
         let Some(text) = self.value.get_ref().as_str() else {

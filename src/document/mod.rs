@@ -44,7 +44,7 @@ pub struct Complaint {
     pub column: usize,
     /// The problem.
     pub what: String,
-    /// What would be right, or how to fix the error.
+    /// The valid form, or how to fix the error.
     pub remedy: String,
     /// The affected keys, each with its enclosing sections, like `ttl.max`. Empty if the text itself is not valid TOML.
     pub keys: Vec<String>,

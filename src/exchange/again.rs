@@ -21,7 +21,7 @@ pub(super) enum Before {
     Nothing,
     /// The earlier request made this credential, which is the answer.
     Same(Issued),
-    /// This request is to be decided instead: it replaces the credential that the earlier request made.
+    /// The given request is to be decided instead: its credential replaces the credential that the earlier request made.
     Replace(Box<Wanted>),
 }
 

@@ -80,7 +80,7 @@ pub(super) struct Together<'a> {
     looked: bool,
 }
 
-/// What the state knows of a request.
+/// The result of looking a request up in the state.
 pub(super) enum Look<'a> {
     /// The request is a repeat.
     Seen,
@@ -91,9 +91,9 @@ pub(super) enum Look<'a> {
 /// The result of one exchange.
 #[allow(clippy::large_enum_variant, reason = "a single exchange comes to one; a box would cost it an allocation")]
 pub(super) enum Made {
-    /// It shares a decision, and its record is in the [`InSeries`].
+    /// The exchange shares a decision, and its record is in the [`InSeries`].
     Series,
-    /// It was decided and made individually.
+    /// The exchange was decided and made individually.
     Alone(Granted),
 }
 

@@ -19,7 +19,8 @@ use crate::seq::Millis;
 /// The audience that a JWT-SVID must have.
 #[derive(Clone, Copy, Debug)]
 pub enum Audiences<'a> {
-    /// One of these must be in `aud`, possibly beside others (JWT-SVID, section 3.2). Those others can replay the token.
+    /// At least one of the given audiences must be in `aud`, possibly beside others (JWT-SVID, section 3.2). The other audiences can replay
+    /// the token.
     Any(&'a [&'a str]),
     /// `aud` must be exactly this value. Used for tokens that authenticate a client here.
     Only(&'a str),

@@ -69,7 +69,7 @@ fn since(store: &dyn Store, after: Position, mut seq: Seq) -> Result<Vec<Arc<Bat
                 Commit::from_bytes(&entry.bytes).map_err(|what| StartError::Damaged { after: seq, position: entry.at, what })?;
             let time = Millis(commit.header.time);
             let records = commit.records.into_iter().filter_map(|record| {
-                // This writer appends only records that it found valid, so every record here took effect.
+                // The writer appends only records that it found valid, so every record here took effect.
                 seq = seq_after(seq, &record);
                 Some(Committed::new(seq, Encoded::new(record)?))
             });

@@ -1,6 +1,6 @@
 //! Reads records back from the store, the newest first, within a bound.
 //!
-//! This backward scan is for recent records of any kind. A single record anywhere in the history is found through the index
+//! The backward scan serves recent records of any kind. A single record anywhere in the history is found through the index
 //! ([`super::look`]).
 
 use std::ops::ControlFlow;

@@ -243,7 +243,7 @@ impl Keeper {
     }
 }
 
-/// Which commits are due for removal.
+/// The bounds by which commits are due for removal.
 struct Due {
     /// Commits of this time and later are kept.
     before: Millis,

@@ -94,7 +94,7 @@ impl Begin<'_> {
     }
 }
 
-/// What a recovery folds from: nothing, or a snapshot when the beginning of the log was removed.
+/// The base of a recovery's fold: nothing, or a snapshot when the beginning of the log was removed.
 #[derive(Default)]
 struct Base {
     state: State,

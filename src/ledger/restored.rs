@@ -1,6 +1,6 @@
-//! What a restore shuts out in addition to what every new generation revokes.
+//! Locks and revocations that a restore adds to the revocations of every new generation.
 //!
-//! It is unknown what was issued, revoked and locked since the backup was made. Everything issued is revoked. A caller that was locked out
+//! The credentials, revocations and locks since the backup was made are unknown. Everything issued is revoked. A caller that was locked out
 //! since the backup may still have to stay locked out, so when the lost commits cannot be read, nothing is granted until an operator
 //! confirms. The same backup may also have been restored before, to a generation of the same number, whose credentials the revocation of
 //! this generation would not cover: therefore the keys that signed them are given up, because rules on keys hold for any decision revision.
@@ -30,7 +30,7 @@ pub struct Restored<'a> {
 }
 
 impl Restored<'_> {
-    /// What is to be shut out when the backup ends before the commit at `next`.
+    /// The locks, revoked evidence and key changes that are needed when the backup ends before the commit at `next`.
     pub(super) fn lost(&self, kept: &State, next: Position) -> Lost {
         // Remains that cannot be read count as absent: nothing is known about the lost commits then, and everything is locked.
         let read = self.left.as_ref().and_then(|(left, snapshots)| read(*left, snapshots, kept, next).ok());

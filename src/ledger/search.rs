@@ -95,7 +95,7 @@ pub struct Found {
     pub ends: Vec<(Position, Seq)>,
     /// Number of commits that were read.
     pub looked_commits: u64,
-    /// Their length, bytes.
+    /// The length of these commits, bytes.
     pub looked_bytes: usize,
 }
 

@@ -17,7 +17,7 @@ use crate::store::Position;
 
 /// The summary as of a durable commit.
 pub(super) struct Standing {
-    /// What was removed from the history, and where the kept part begins.
+    /// The removed part of the history, and the position at which the kept part begins.
     pub removed: Arc<Removed>,
     /// The snapshots whose digest is in the log, newest first.
     pub snapshots: [Option<Taken>; 2],

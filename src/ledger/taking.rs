@@ -30,7 +30,7 @@ impl Inner {
         if std::mem::replace(&mut *busy, true) {
             return;
         }
-        // This runs on the writer's thread right after an append, so the state is that of the durable head.
+        // The call runs on the writer's thread right after an append, so the state is that of the durable head.
         let state = self.look();
         // A snapshot writes every live credential. A snapshot that is due by its number of records therefore also waits for half as many
         // records as there are entries, so that each issuance pays for at most two entries. An ended credential's entry is half as long.

@@ -1,7 +1,7 @@
-//! Calls by method and status code, and how long they took.
+//! Counts calls by method and status code, and their latency.
 //!
-//! The methods are those of the descriptors, so no caller makes a series: what names no method is counted as `other`. Counting is a look-up, an
-//! atomic addition or two and one look at the clock; there is neither a lock nor an allocation.
+//! The methods are those of the protobuf descriptors, so a caller cannot create a series: a call whose path names no method is counted as
+//! `other`. Counting takes a look-up, one or two atomic additions and one reading of the clock, without a lock or an allocation.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::latency::{Histogram, Latency};
 use crate::pb;
 use crate::system::Stopwatch;
 
-/// The label of what names no method.
+/// The label of calls to unknown methods, and of upstreams that have no label of their own.
 pub const OTHER: &str = "other";
 
 /// The status codes by their numbers (google.rpc.Code).
@@ -38,17 +38,17 @@ pub const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// Number of the code of a call whose caller went away.
+/// The code of a call whose caller went away.
 const CANCELLED: i32 = 1;
-/// Number of the code for what has none of the list.
+/// The code that is counted for a value that is not in the list.
 const UNKNOWN: usize = 2;
 
-/// The place of a method among [`CallMetrics`].
+/// The index of a method in [`CallMetrics`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MethodIndex(usize);
 
 struct Method {
-    /// As a label, like `TokenService/Exchange`.
+    /// The label, like `TokenService/Exchange`.
     name: String,
     codes: [AtomicU64; CODES.len()],
     took: Latency,
@@ -60,9 +60,9 @@ impl Method {
     }
 }
 
-/// All calls of a server.
+/// The counters of all calls of a server.
 pub struct CallMetrics {
-    /// In the order of the descriptors, `other` last.
+    /// The methods in the order of the descriptors, `other` last.
     methods: Vec<Method>,
     by_path: HashMap<Box<str>, MethodIndex>,
 }
@@ -88,7 +88,7 @@ impl Default for CallMetrics {
 
 /// `package.Service/Method` of each method of a descriptor set.
 fn methods_of(set: &[u8]) -> Vec<String> {
-    // What is built in decodes; a test sees to that.
+    // The built-in descriptors decode; a test checks that.
     let files = FileDescriptorSet::decode(set).unwrap_or_default().file;
     let mut all = Vec::new();
     for file in &files {
@@ -102,12 +102,12 @@ fn methods_of(set: &[u8]) -> Vec<String> {
 }
 
 impl CallMetrics {
-    /// The method of a path.
+    /// The index of the method of a path.
     pub fn method(&self, path: &str) -> MethodIndex {
         self.by_path.get(path).copied().unwrap_or(MethodIndex(self.methods.len().saturating_sub(1)))
     }
 
-    /// So many took so long each.
+    /// Counts `times` answers that took `us` microseconds each.
     pub fn took(&self, method: MethodIndex, us: u64, times: u64) {
         if let Some(method) = self.methods.get(method.0) {
             method.took.observe(us, times);
@@ -121,7 +121,7 @@ impl CallMetrics {
         }
     }
 
-    /// Those that ended, by method and code.
+    /// The number of ended calls, by method and code.
     pub(super) fn counts(&self) -> impl Iterator<Item = (&str, &'static str, u64)> {
         self.methods.iter().flat_map(|method| {
             let each = CODES.iter().zip(&method.codes).map(|(code, count)| (method.name.as_str(), *code, count.load(Relaxed)));
@@ -129,14 +129,14 @@ impl CallMetrics {
         })
     }
 
-    /// How long those took that are answered once, by method.
+    /// The latencies by method: of calls with a single answer, and of the exchanges of a stream.
     pub(super) fn latencies(&self) -> impl Iterator<Item = (&str, Histogram)> {
         let all = self.methods.iter().map(|method| (method.name.as_str(), method.took.read()));
         all.filter(|(_, histogram)| histogram.counts.iter().any(|count| *count > 0))
     }
 }
 
-/// A call that is under way. It is counted when this is dropped: with the code that it ended with, or as one whose caller went away.
+/// A call in progress. Dropping the value counts the call: with its status code, or as cancelled if it has none.
 pub struct CountedCall {
     metrics: Arc<CallMetrics>,
     method: MethodIndex,
@@ -145,18 +145,18 @@ pub struct CountedCall {
 }
 
 impl CountedCall {
-    /// A call that was read just then.
+    /// A call that was just read.
     pub fn new(metrics: Arc<CallMetrics>, path: &str, read: Stopwatch) -> CountedCall {
         let method = metrics.method(path);
         CountedCall { metrics, method, read, code: CANCELLED }
     }
 
-    /// It is answered now.
+    /// Counts the latency: the call is being answered.
     pub fn answered(&self) {
         self.metrics.took(self.method, self.read.us(), 1);
     }
 
-    /// It ended with this code.
+    /// Sets the status code with which the call ended.
     pub fn ended(&mut self, code: i32) {
         self.code = code;
     }

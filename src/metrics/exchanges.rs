@@ -1,7 +1,7 @@
-//! Exchanges by environment, upstream and outcome, each exchange of a batch and of a stream by itself.
+//! Counts exchanges by environment, upstream and outcome. Each exchange of a batch or of a stream is counted individually.
 //!
-//! Only upstreams that are registered have a label, and at most `limits::METRIC_UPSTREAMS` of them; the others are counted together. Counting is
-//! a look-up and an atomic addition.
+//! Only registered upstreams have a label, and at most `limits::METRIC_UPSTREAMS` of them; all others are counted together. Counting is a
+//! look-up and an atomic addition.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use super::calls::OTHER;
 use crate::limits;
 use crate::refusal::{No, Reason};
 
-/// What came of an exchange.
+/// The outcome of an exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
 pub enum Outcome {
-    /// A credential was issued, or a repeat was answered with what was issued.
+    /// A credential was issued, or a repeat was answered with the credential of the first request.
     Issued,
-    /// It waits for an approval.
+    /// The exchange waits for an approval.
     AwaitsApproval,
-    /// The request is refused: by policy, a lock, or for what it says.
+    /// The request is refused: by policy, by a lock, or because of its contents.
     Refused,
-    /// A bound on what this caller, or everybody, may have was reached.
+    /// A limit of this caller, or of all callers together, was reached.
     Limited,
-    /// There was no time for it: more is asked than can be done.
+    /// The request was refused by overload: there was no time to decide it.
     Overloaded,
     /// The server does not issue at the moment.
     Unavailable,
@@ -36,7 +36,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All of them, in the order of their numbers.
+    /// All outcomes, in the order of their numbers.
     pub const ALL: [Outcome; 8] = [
         Outcome::Issued,
         Outcome::AwaitsApproval,
@@ -77,7 +77,7 @@ impl Outcome {
     }
 }
 
-/// The exchanges of one upstream, or of all that have no label of their own.
+/// The exchanges of one upstream, or of all upstreams that have no label of their own.
 #[derive(Debug)]
 struct UpstreamCounts {
     environment: Box<str>,
@@ -98,21 +98,21 @@ impl UpstreamCounts {
     }
 }
 
-/// By the environment and the name of an upstream.
+/// Counts by the environment and the name of an upstream.
 type Labelled = BTreeMap<(Box<str>, Box<str>), Arc<UpstreamCounts>>;
 
 #[derive(Default)]
 struct Known {
-    /// Where the exchanges of each registered upstream are counted.
+    /// The counts of each registered upstream.
     of: HashMap<Box<str>, Arc<UpstreamCounts>>,
-    /// Everything that was ever counted, so that no counter goes down.
+    /// All counts since the start, so that no counter goes down.
     all: Labelled,
 }
 
-/// The exchanges of a server.
+/// The counters of all exchanges of a server.
 pub struct ExchangeMetrics {
     known: ArcSwap<Known>,
-    /// Of upstreams that nobody registered.
+    /// Exchanges for upstreams that are not registered.
     stray: Arc<UpstreamCounts>,
 }
 
@@ -123,7 +123,7 @@ impl Default for ExchangeMetrics {
 }
 
 impl ExchangeMetrics {
-    /// These are registered from here on, each with its environment. Called by one at a time.
+    /// Sets the registered upstreams, each with its environment. Must not be called concurrently.
     pub fn sync<'a>(&self, registered: impl Iterator<Item = (&'a str, &'a str)>) {
         let before = self.known.load_full();
         let mut known = Known { of: HashMap::new(), all: before.all.clone() };
@@ -140,17 +140,17 @@ impl ExchangeMetrics {
         self.known.store(Arc::new(known));
     }
 
-    /// One exchange ended.
+    /// Counts an exchange that ended.
     pub fn count<T>(&self, upstream: &str, end: &Result<T, No>) {
         self.add(upstream, Outcome::of(end));
     }
 
-    /// One that never came as far as being read, or is not well formed.
+    /// Counts an exchange that was not decoded, or that is malformed.
     pub fn count_stray(&self, outcome: Outcome) {
         self.stray.count(outcome);
     }
 
-    /// Exchanges for which there was no time.
+    /// Counts exchanges that were refused by overload.
     pub fn overloaded<'a>(&self, upstreams: impl Iterator<Item = &'a str>) {
         upstreams.for_each(|upstream| self.add(upstream, Outcome::Overloaded));
     }
@@ -159,7 +159,7 @@ impl ExchangeMetrics {
         self.known.load().of.get(upstream).unwrap_or(&self.stray).count(outcome);
     }
 
-    /// By environment, upstream and outcome.
+    /// The counts by environment, upstream and outcome.
     pub(super) fn counts(&self) -> Vec<([String; 3], u64)> {
         let known = self.known.load_full();
         let mut rows = Vec::new();
@@ -209,7 +209,7 @@ mod tests {
         metrics.sync([("a", "prod"), (OTHER, "prod")].into_iter());
         metrics.count("a", &Ok(()));
         metrics.count(OTHER, &Ok(()));
-        // It moves to another environment, and is then gone.
+        // The upstream moves to another environment, and is then removed.
         metrics.sync([("a", "stage")].into_iter());
         metrics.count("a", &Ok(()));
         metrics.sync(std::iter::empty());

@@ -1,7 +1,8 @@
-//! Handshakes that were refused: counted by listener and clause, and a few of each clause told in the log.
+//! Refused handshakes: counted by listener and clause, and a few of each clause are logged.
 //!
-//! Anybody who reaches a listener can have a handshake refused, as often as the network lets them. So the clauses are a closed list, and of one
-//! clause at one listener there are at most `limits::HANDSHAKE_LOG_LINES` lines in a minute; the number of the others follows when the minute is over.
+//! Anybody who reaches a listener can cause refused handshakes, as often as the network allows. The clauses are therefore a closed list,
+//! and one clause at one listener has at most `limits::HANDSHAKE_LOG_LINES` log lines in a minute; the number of the other refusals is
+//! logged when the minute is over.
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -15,14 +16,14 @@ use crate::limits;
 
 macro_rules! defects {
     ($($(#[$doc:meta])* $name:ident => $code:literal, $clause:literal;)*) => {
-        /// Why a handshake was refused before there was a certificate to look at, or beside it: the closed list.
+        /// A defect of a handshake other than a defect of the certificate: the closed list.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum TlsDefect {
             $($(#[$doc])* $name,)*
         }
 
         impl TlsDefect {
-            /// All of them.
+            /// All defects.
             pub const ALL: &'static [TlsDefect] = &[$(TlsDefect::$name,)*];
 
             /// A stable name, for machines.
@@ -30,7 +31,7 @@ macro_rules! defects {
                 match self { $(TlsDefect::$name => $code,)* }
             }
 
-            /// The clause that refuses it.
+            /// The clause that refuses the handshake.
             pub const fn clause(self) -> &'static str {
                 match self { $(TlsDefect::$name => $clause,)* }
             }
@@ -39,46 +40,46 @@ macro_rules! defects {
 }
 
 defects! {
-    /// No certificate.
+    /// The peer presented no certificate.
     NoCertificate => "no_certificate", "a caller presents its certificate: this one presented no certificates (X509-SVID 5.1)";
     /// The handshake is not signed by the certificate's key.
     Signature => "signature", "the handshake is signed by the key of the certificate (RFC 8446, 4.4.3)";
-    /// No TLS 1.3.
+    /// The peer does not speak TLS 1.3.
     Version => "tls_version", "TLS 1.3 is spoken, and no version before it";
-    /// No algorithms in common.
+    /// Peer and server have no algorithms in common.
     Algorithms => "no_common_algorithms", "peer and server have a key exchange, a cipher suite and a signature algorithm in common";
-    /// Another protocol in TLS.
+    /// The peer offers no application protocol of the listener (ALPN).
     Alpn => "alpn", "the protocol within TLS is one of this listener's: h2, and on the public listener http/1.1 (RFC 7301)";
-    /// The peer refused us.
+    /// The peer refused the server's certificate.
     RefusedByPeer => "refused_by_peer", "the peer accepts the server's certificate: it refused and ended the handshake with an alert";
-    /// No TLS.
+    /// The received bytes are not TLS.
     NotTls => "not_tls", "what is sent to this port is TLS";
-    /// TLS that is not as the protocol has it.
+    /// The peer violates the TLS protocol.
     Protocol => "protocol", "the handshake is as TLS 1.3 has it (RFC 8446)";
-    /// The peer went away.
+    /// The peer closed the connection.
     Closed => "closed", "the peer stays until the handshake is over";
-    /// It took too long.
+    /// The handshake took too long.
     TooSlow => "too_slow", "the handshake is over within 5 s (limit HANDSHAKE_MS)";
-    /// There is no place for its connection.
+    /// The listener has no place for the connection.
     NoPlace => "no_place", "the listener, and the peer's share of it, have a place for the connection (limits.connections)";
-    /// A fault of ours.
+    /// A fault of the server.
     Internal => "internal", "the server is able to answer the handshake";
 }
 
 /// The clause that refused a handshake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HandshakeClause {
-    /// One about the certificate.
+    /// A clause about the certificate.
     Svid(SvidDefect),
-    /// One about TLS.
+    /// A clause about TLS.
     Tls(TlsDefect),
 }
 
-/// The code of everything that is wrong with a SPIFFE ID; the log has the clause.
+/// The code of every defect of a SPIFFE ID; the log has the exact clause.
 const SPIFFE_ID: &str = "spiffe_id";
 
 impl HandshakeClause {
-    /// A stable name, for machines: those of `mayfly svid check`, but for a malformed SPIFFE ID, which is one of them here.
+    /// A stable name, for machines: the name that `mayfly svid check` uses, except that all defects of a SPIFFE ID have one name.
     pub const fn code(self) -> &'static str {
         match self {
             HandshakeClause::Svid(SvidDefect::Id(_)) => SPIFFE_ID,
@@ -87,12 +88,12 @@ impl HandshakeClause {
         }
     }
 
-    /// A probe of a port looks like this; no line is logged for it.
+    /// Whether the refusal is not logged: a probe of a port causes the same clause.
     fn is_quiet(self) -> bool {
         self == HandshakeClause::Tls(TlsDefect::Closed)
     }
 
-    /// Every code that there is, in order.
+    /// All codes, sorted.
     pub fn codes() -> &'static [&'static str] {
         static CODES: OnceLock<Vec<&'static str>> = OnceLock::new();
         CODES.get_or_init(|| {
@@ -104,13 +105,13 @@ impl HandshakeClause {
     }
 }
 
-/// The listeners, by their places in what is counted.
+/// The listeners, in the order of the counters.
 pub const LISTENERS: [&str; 4] = ["workload", "admin", "public", "metrics"];
 
-/// What is known of one clause at one listener.
+/// The logged and unlogged refusals of one clause at one listener.
 #[derive(Default, Clone, Copy)]
 struct Sample {
-    /// The minute that lines were logged in, by the steady clock.
+    /// The minute in which `lines` were logged, by the steady clock.
     minute: u64,
     lines: u32,
     left_out: u64,
@@ -133,7 +134,7 @@ impl Default for RefusedHandshakes {
 }
 
 impl RefusedHandshakes {
-    /// Counts one. Says whether it is one of the few that have a line in the log.
+    /// Counts a refusal. Returns whether the refusal is to be logged.
     pub fn refused(&self, listener: usize, clause: HandshakeClause, steady_ms: u64) -> bool {
         let codes = HandshakeClause::codes();
         let Ok(code) = codes.binary_search(&clause.code()) else { return false };
@@ -148,7 +149,7 @@ impl RefusedHandshakes {
         let Some(sample) = samples.get_mut(place) else { return false };
         let minute = steady_ms / 60_000;
         if sample.minute != minute {
-            // What was left out before is still to be told.
+            // The number of unlogged refusals is kept until it is reported.
             *sample = Sample { minute, lines: 0, left_out: sample.left_out };
         }
         let told = sample.lines < limits::HANDSHAKE_LOG_LINES;
@@ -157,7 +158,7 @@ impl RefusedHandshakes {
         told
     }
 
-    /// How many had no line in minutes that are over, by listener and clause. Each is told once.
+    /// The number of unlogged refusals in minutes that are over, by listener and clause. Each refusal is reported once.
     pub fn left_out(&self, steady_ms: u64) -> Vec<(&'static str, &'static str, u64)> {
         let minute = steady_ms / 60_000;
         let mut samples = self.samples.lock();
@@ -167,7 +168,7 @@ impl RefusedHandshakes {
             .collect()
     }
 
-    /// How many there were, by listener and clause.
+    /// The number of refusals, by listener and clause.
     pub fn counts(&self) -> Vec<(&'static str, &'static str, u64)> {
         let all =
             self.counts.iter().enumerate().map(|(place, count)| (place, count.load(Relaxed))).filter(|(_, count)| *count > 0);
@@ -175,7 +176,7 @@ impl RefusedHandshakes {
     }
 }
 
-/// The listener and the clause at a place.
+/// The listener and the clause of a counter.
 fn named(place: usize) -> Option<(&'static str, &'static str)> {
     let codes = HandshakeClause::codes();
     Some((*LISTENERS.get(place / codes.len())?, *codes.get(place % codes.len())?))

@@ -1,32 +1,32 @@
-//! How long something took: counts by bounds, each an atomic.
+//! Latency histograms: a count for each bucket, each an atomic.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The bounds, microseconds: from an exchange of a warm cache to the longest call that anybody waits for.
+/// The upper bounds of the buckets, microseconds: from an exchange with warm caches to the longest call that a caller waits for.
 pub const LATENCY_US: [u64; 15] = [
     250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
 ];
 
-/// One histogram that is counted in.
+/// A histogram that is being filled.
 #[derive(Default, Debug)]
 pub struct Latency {
     counts: [AtomicU64; LATENCY_US.len() + 1],
     sum_us: AtomicU64,
 }
 
-/// One histogram as it was read.
+/// The values of a histogram at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Histogram {
     /// Upper bounds of all counts but the last, microseconds.
     pub bounds_us: &'static [u64],
-    /// Each by itself, not added up.
+    /// The count of each bucket, not cumulative.
     pub counts: Vec<u64>,
-    /// All together, microseconds.
+    /// The sum of all latencies, microseconds.
     pub sum_us: u64,
 }
 
 impl Latency {
-    /// So many took so long each.
+    /// Counts `times` latencies of `us` microseconds each.
     pub fn observe(&self, us: u64, times: u64) {
         let place = LATENCY_US.partition_point(|bound| *bound < us);
         if let Some(count) = self.counts.get(place) {
@@ -35,7 +35,7 @@ impl Latency {
         self.sum_us.fetch_add(us.saturating_mul(times), Relaxed);
     }
 
-    /// As it stands.
+    /// The present values.
     pub fn read(&self) -> Histogram {
         let counts = self.counts.iter().map(|count| count.load(Relaxed)).collect();
         Histogram { bounds_us: &LATENCY_US, counts, sum_us: self.sum_us.load(Relaxed) }

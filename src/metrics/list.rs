@@ -1,31 +1,31 @@
 //! The list of metrics.
 
-/// What numbers are.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// They only grow.
+    /// A number that only grows.
     Counter,
-    /// They go up and down.
+    /// A number that grows and shrinks.
     Gauge,
-    /// How many there were of which size.
+    /// Counts by size.
     Histogram,
 }
 
-/// One metric.
+/// A metric.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Metric {
-    /// Its name, without `_total`, which a counter's gets.
+    /// The name, without the suffix `_total` of a counter.
     pub name: &'static str,
-    /// What its numbers are.
+    /// The type.
     pub kind: Kind,
-    /// Its labels.
+    /// The names of the labels.
     pub labels: &'static [&'static str],
-    /// What it is.
+    /// The help text.
     pub help: &'static str,
 }
 
 impl Metric {
-    /// The name of its series, without what a histogram adds.
+    /// The name of the metric's series, without the suffixes of a histogram.
     pub fn series(&self) -> String {
         format!("{}{}", self.name, if self.kind == Kind::Counter { "_total" } else { "" })
     }

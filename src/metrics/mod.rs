@@ -1,9 +1,10 @@
-//! Numbers for whoever watches a server: what it did and how it stands, in OpenMetrics.
+//! The metrics of a server, in OpenMetrics.
 //!
-//! They are read when somebody asks. Most come from what is there anyway or are counted where the ledger is followed; calls and exchanges are
-//! counted by atomics at fixed places. Labels are of closed lists, or bounded in number: no caller makes a series.
+//! Metrics are read when a scraper asks. Most are derived from existing state, or counted by the code that follows the ledger; calls and
+//! exchanges are counted by atomics at fixed places. The values of labels are from closed lists or bounded in number, so a caller cannot
+//! create a series.
 //!
-//! - [`METRICS`]: the list. [`calls`], [`exchanges`], [`handshakes`]: what is counted. [`latency`]: histograms.
+//! - [`METRICS`]: the list. [`calls`], [`exchanges`], [`handshakes`]: the counters. [`latency`]: histograms.
 
 pub mod calls;
 pub mod exchanges;
@@ -29,7 +30,7 @@ use crate::refusal::{Fault, Reason};
 use crate::source_health::SourceState;
 use crate::webhook::Standing;
 
-/// What is counted as the ledger goes on.
+/// The counters of refusals, revocations, backups and reloads.
 pub struct Counted {
     refusals: [AtomicU64; Reason::ALL.len()],
     revocations: AtomicU64,
@@ -45,13 +46,13 @@ impl Default for Counted {
 }
 
 impl Counted {
-    /// The configuration was read again, and taken or refused.
+    /// Counts a reload of the configuration, which was applied or refused.
     pub(crate) fn reloaded(&self, taken: bool) {
         let [refused, taken_in] = &self.reloads;
         if taken { taken_in } else { refused }.fetch_add(1, Relaxed);
     }
 
-    /// A durable record that is no issuance.
+    /// Counts a durable record that is not an issuance.
     pub(crate) fn count(&self, record: &Record) {
         match &record.event {
             Some(Event::Refused(e)) => {
@@ -66,10 +67,10 @@ impl Counted {
     }
 }
 
-/// A value, with those of its labels.
+/// A value with the values of its labels.
 type Row = (Vec<String>, u64);
 
-/// What was seen of each metric.
+/// The values of all metrics at one scrape.
 #[derive(Debug)]
 struct Seen(Vec<(&'static Metric, Values)>);
 
@@ -125,7 +126,7 @@ impl Collector for Seen {
 fn write(metric: &Metric, to: &mut MetricEncoder<'_>, value: u64) -> Result<(), fmt::Error> {
     match metric.kind {
         Kind::Counter => to.encode_counter::<NoLabelSet, u64, f64>(&value, None),
-        // Of seconds, microseconds are kept until here.
+        // Durations are kept in microseconds and converted here.
         _ if metric.name.ends_with("_seconds") => to.encode_gauge(&(value as f64 / 1e6)),
         _ => to.encode_gauge(&(value as f64)),
     }
@@ -141,13 +142,13 @@ fn one(value: impl TryInto<u64>) -> Vec<Row> {
     vec![(Vec::new(), value.try_into().unwrap_or(u64::MAX))]
 }
 
-/// Rows of one label.
+/// Rows with a single label.
 fn by(rows: impl IntoIterator<Item = (impl Into<String>, u64)>) -> Vec<Row> {
     rows.into_iter().map(|(label, value)| (vec![label.into()], value)).collect()
 }
 
 impl Authority {
-    /// All metrics, as they stand, in OpenMetrics' text form.
+    /// The present values of all metrics, in the text format of OpenMetrics.
     pub fn metrics(&self) -> Result<String, Fault> {
         let mut registry = Registry::default();
         let hooks = self.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default();
@@ -175,7 +176,7 @@ impl Authority {
         }
     }
 
-    /// What comes with labels of several sorts.
+    /// The rows of metrics that have several labels.
     fn labelled(&self, name: &str) -> Vec<Row> {
         match name {
             "mayfly_exchanges" => self.exchange_metrics.counts().into_iter().map(|(labels, n)| (labels.into(), n)).collect(),

@@ -39,7 +39,7 @@ pub(crate) enum Fate {
 /// Decides about one credential.
 pub(crate) type Judge = Arc<dyn Fn(&Held, Millis) -> Fate + Send + Sync>;
 
-/// What to search.
+/// A search of live credentials.
 #[derive(Clone)]
 pub(crate) struct Look {
     /// Live credentials of this upstream, binding, or environment.
@@ -65,7 +65,7 @@ pub struct Terms {
     pub named: Named,
 }
 
-/// What a change revokes.
+/// The revocation that a change causes.
 pub(crate) enum Takes {
     /// Nothing.
     Nothing,
@@ -73,7 +73,7 @@ pub(crate) enum Takes {
     All,
     /// Everything that these targets reach, all of which would be refused.
     These(Vec<Target>),
-    /// What a search finds, beyond what these targets cover.
+    /// The credentials that a search finds, except those that the given targets cover.
     Found(Look, Vec<Target>),
 }
 
@@ -85,7 +85,7 @@ pub(crate) struct Change<'a> {
     pub event: &'a (dyn Fn(Seq) -> Event + Sync),
     /// The version that takes effect.
     pub version: u64,
-    /// What the change revokes.
+    /// The revocation that the change causes.
     pub takes: Takes,
     /// The target that covers everything that the change could revoke.
     pub coarse: Target,
@@ -206,7 +206,7 @@ impl Authority {
         Record::new(who.clone(), Event::Revoked(revoked))
     }
 
-    /// What an earlier change revoked, identified by the place of its first record: counted again.
+    /// Counts again the credentials and tasks that an earlier change revoked. The change is identified by the place of its first record.
     pub(crate) async fn hit_before(&self, before: &Remembered, named: &Named) -> Result<Hits, No> {
         let Some((id, _)) = named else { return Ok(Hits::default()) };
         let records = self.ledger.records_at(before.at)?;

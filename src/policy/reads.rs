@@ -1,4 +1,4 @@
-//! Which attributes a policy reads, and thus what its verdict can depend on. Found by walking the policy's syntax tree.
+//! The attributes that a policy reads, on which its verdict can depend. Found by walking the policy's syntax tree.
 //!
 //! Overestimating costs cache hits. Underestimating would answer one question with the verdict of another, so an expression that is not
 //! understood counts as reading everything and makes the set uncacheable. Short-circuiting is ignored: every branch counts.

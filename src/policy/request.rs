@@ -99,7 +99,7 @@ pub struct ApprovalFacts<'a> {
     pub people: &'a [&'a str],
 }
 
-/// What is asked for.
+/// The declared intent: purpose, tool, arguments, kind and scopes.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Intent<'a> {
     /// The purpose: the request's own, else the task's.
@@ -126,7 +126,7 @@ pub fn digest_text<'a>(digest: &[u8; 32], room: &'a mut [u8; 43]) -> &'a str {
 pub struct Ask<'a> {
     /// The environment of the request.
     pub environment: &'a str,
-    /// What is asked for.
+    /// The declared intent: purpose, tool, arguments, kind and scopes.
     pub intent: Intent<'a>,
     /// The requested lifetime of the credential or the task, in seconds.
     pub ttl_seconds: i64,
@@ -170,7 +170,7 @@ pub struct Decide<'a> {
     pub environment: &'a str,
     /// The SPIFFE ID of the caller that made the request.
     pub caller: &'a str,
-    /// What is asked for.
+    /// The declared intent: purpose, tool, arguments, kind and scopes.
     pub intent: Intent<'a>,
     /// The person who decides.
     pub person: Option<PersonFacts<'a>>,

@@ -1,5 +1,5 @@
-//! Which callers have which roles and belong to which environment: a TOML file that maps roles and environments to SPIFFE IDs and to
-//! prefixes of whole path segments. The file also holds the break-glass rights ([`rights`](super::rights)).
+//! The roles and environments of callers: a TOML file that maps roles and environments to SPIFFE IDs and to prefixes of whole path
+//! segments. The file also holds the break-glass rights ([`rights`](super::rights)).
 //!
 //! ```toml
 //! [role.agent]

@@ -13,7 +13,7 @@ use crate::revocation::{Facts, Rules, Target};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 use crate::tasks::Actor;
 
-/// What a revocation covers, or would cover.
+/// The number of credentials, tasks and callers that a revocation covers, or would cover.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hits {
     /// Live credentials.
@@ -24,13 +24,14 @@ pub struct Hits {
     pub tasks_ended: u64,
     /// Number of different callers of those credentials.
     pub callers: u64,
-    /// Those of the credentials that have a lease at an upstream.
+    /// The number of these credentials that have a lease at an upstream.
     pub elsewhere: u64,
 }
 
 impl Authority {
-    /// What ends with a task, if the actor may end the task. For an operator it is always counted. For a workload it is counted only if one
-    /// piece suffices: otherwise counting would cost a thousand times as much as ending the task, as often as the workload likes.
+    /// The number of credentials and tasks that end with a task, if the actor may end the task. For an operator the number is always
+    /// counted. For a workload the number is counted only if one piece suffices: otherwise counting would cost a thousand times as much as
+    /// ending the task, as often as the workload likes.
     pub async fn ends_with(&self, actor: &Actor, id: TaskId) -> Result<Option<Hits>, No> {
         let (_, rank) = self.may_steer(actor, id)?;
         let few = |s: &State| s.tasks.places() as usize + s.credentials.to_walk() <= limits::LIST_WALK;
@@ -40,7 +41,7 @@ impl Authority {
         Ok(Some(self.hits(&[Target::Task(id)]).await?.0))
     }
 
-    /// What targets would cover, in all and individually. Visits the live credentials in pieces, so that issuing goes on.
+    /// The hits of the given targets, in all and for each target. Visits the live credentials in pieces, so that issuing goes on.
     pub async fn hits(&self, targets: &[Target]) -> Result<(Hits, Vec<Hits>), No> {
         self.counted(Count::ahead(targets)).await
     }

@@ -28,7 +28,7 @@ pub const EVERYTHING: &str = "everything";
 pub enum Confirm {
     /// No confirmation: at most one credential.
     None,
-    /// This number plus a tenth, because the number changes under load.
+    /// The given number plus a tenth, because the number changes under load.
     Count(u64),
     /// Any number.
     All,
@@ -79,9 +79,9 @@ pub struct Locking {
 pub struct Done {
     /// The rule's seq.
     pub seq: Seq,
-    /// What was covered in all.
+    /// The hits in all.
     pub hits: Hits,
-    /// What each target covered, in the order of the targets.
+    /// The hits of each target, in the order of the targets.
     pub each: Vec<Hits>,
 }
 
@@ -167,7 +167,7 @@ impl Authority {
         }
     }
 
-    /// What a revocation at `made` covered.
+    /// The hits of a revocation that was recorded at `made`.
     pub(crate) async fn hit_since(&self, targets: &[Target], made: Seq) -> Result<Hits, No> {
         Ok(self.counted(Count::since(targets, made, Rules::default())).await?.0)
     }

@@ -27,7 +27,7 @@ pub enum BlastOf {
     Environment,
 }
 
-/// What would be affected, by name: the number of live credentials of each.
+/// The affected callers, upstreams and other objects by name, with the number of live credentials of each.
 #[derive(Clone, Debug, Default)]
 pub struct Radius {
     /// The totals.
@@ -75,7 +75,8 @@ impl Radius {
 }
 
 impl Authority {
-    /// What a revocation of these targets would affect, by name. Visits the live credentials in pieces, so that issuing goes on.
+    /// The objects that a revocation of these targets would affect, by name. Visits the live credentials in pieces, so that issuing goes
+    /// on.
     pub async fn blast_radius(&self, targets: &[Target]) -> Result<Radius, No> {
         let count = self.walked(Count::ahead(targets).with_radius()).await?;
         let (hits, radius) = count.radius();

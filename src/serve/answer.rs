@@ -31,7 +31,7 @@ use crate::metrics::calls::CountedCall;
 use crate::refusal::{No, Reason, Refusal};
 use crate::trace::Traced;
 
-/// Answers the calls of one connection of this peer, until it ends.
+/// Answers the calls of one connection of a peer, until the connection ends.
 pub async fn serve<IO>(io: IO, agreed: Agreed, services: Services, peer: Peer, ends: Ends, streams: u32) -> Ended
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -48,17 +48,17 @@ where
     serve_http2(io, agreed, service, at_once, ends, streams).await
 }
 
-/// One call that is being answered: small, since it is moved into its task.
+/// A call that is being answered: small, since it is moved into its task.
 struct Answer {
     answering: Answering<Metered<Incoming>>,
     traced: Traced,
-    /// Until it is counted.
+    /// Present until the call is counted.
     counted: Option<CountedCall>,
-    /// Where it is no exchange by itself. Cheap: the parts of a `Uri` are counted references.
+    /// The URI, unless the call is a single exchange. Cheap: the parts of a `Uri` are counted references.
     uri: Option<Uri>,
 }
 
-/// Answers one call. No header is looked at to learn who calls.
+/// Answers one call. The caller is the TLS peer; headers are not used to identify it.
 fn answer(calls: &Calls, call: Request<Incoming>, arrived: Arrived) -> Answer {
     let refused = |no, counted| {
         let (answering, traced) = (Answering::Other(Box::pin(ready(no))), Traced::default());
@@ -98,7 +98,7 @@ impl Future for Answer {
         };
         over(&self.traced, path, answer.headers());
         let streamed = answers_of(path) == Answers::Many;
-        // An exchange and a batch have said in their headers what went wrong, if anything did.
+        // Calls of Exchange and BatchExchange have any error status in their headers.
         let whole = path == EXCHANGE || path == BATCH_EXCHANGE;
         Poll::Ready(Ok(match self.counted.take() {
             Some(counted) => told_code(counted, answer, streamed, whole),
@@ -107,7 +107,8 @@ impl Future for Answer {
     }
 }
 
-/// Counts a call whose answer begins: now where its headers have its status or all went well, else when the body has.
+/// Counts a call whose answer begins: at once if its headers have the status or the status is known to be OK, otherwise at the end of the
+/// body.
 fn told_code(mut counted: CountedCall, answer: Response<Body>, streamed: bool, whole: bool) -> Response<Body> {
     if !streamed {
         counted.answered();
@@ -125,12 +126,12 @@ fn told_code(mut counted: CountedCall, answer: Response<Body>, streamed: bool, w
     }
 }
 
-/// The status code that headers or trailers have.
+/// The status code in headers or trailers.
 fn code_in(headers: &HeaderMap) -> Option<i32> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
-/// A body whose trailers have the status of its call.
+/// A body whose trailers carry the status of its call.
 struct Coded {
     body: Body,
     counted: CountedCall,
@@ -159,12 +160,12 @@ impl HttpBody for Coded {
     }
 }
 
-/// What comes of it within a time. A call that is late is dropped, as when its caller goes away: what waits for the ledger goes on there, and
-/// what was being made at an upstream is undone.
+/// The answer, if it comes within a time. A call that is late is dropped, as when its caller goes away: records that wait for the ledger
+/// are still written, and a credential that was being made at an upstream is undone.
 ///
-/// A stream's messages are not waited for here: a deadline is for its beginning, and its caller ends it.
+/// For a stream, the deadline covers only its beginning; the caller ends the stream.
 async fn in_time<F: Future>(within: Duration, answering: F) -> Option<F::Output> {
-    // Begun late, nothing is begun.
+    // If no time is left, the call is not begun.
     if within.is_zero() {
         return None;
     }
@@ -188,7 +189,8 @@ fn plain(code: StatusCode) -> Response<Body> {
     response
 }
 
-/// An answer that is only a status stands in the headers. `None` where it is one of ours, or no error.
+/// The status that replaces an answer that is a bare error of the gRPC library, whose status is in the headers. `None` for an error of
+/// mayfly, and for no error.
 fn ours(headers: &HeaderMap, path: &str) -> Option<Status> {
     if !headers.contains_key("grpc-status") {
         return None;
@@ -201,8 +203,8 @@ fn ours(headers: &HeaderMap, path: &str) -> Option<Status> {
     of_codec(&said)
 }
 
-/// What tonic's codec said of a message, in our words; `None` where the status is not the codec's. For streams, whose messages fail later
-/// than their headers.
+/// Translates an error of tonic's codec into a refusal; `None` if the status is not the codec's. Also used for streams, whose messages fail
+/// later than their headers.
 pub fn of_codec(said: &Status) -> Option<Status> {
     if !said.details().is_empty() {
         return None;

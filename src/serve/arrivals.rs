@@ -1,6 +1,6 @@
 //! Places for connections whose handshake has not finished.
 //!
-//! These places are separate from those of open connections. Their number is bounded by not accepting: beyond the limit new sockets wait in
+//! Open connections have separate places. The number of handshake places is bounded by not accepting: beyond the limit new sockets wait in
 //! the kernel's backlog. If all places are taken, a peer that keeps the server waiting loses its place to a new socket: first peers that
 //! have sent nothing, and of these the oldest one of the source address with the most handshakes. Silent sockets, however many, therefore
 //! keep no client out, and a client that waits for the server loses nothing.

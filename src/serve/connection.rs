@@ -37,7 +37,7 @@ pub enum Ended {
     Dropped(Why),
 }
 
-/// What both ends have agreed on when the connection is established.
+/// The result of the protocol negotiation when the connection is established.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Agreed {
     /// HTTP/2 was negotiated by ALPN: the server sends first.
@@ -165,7 +165,7 @@ mod tests {
             let done = done.clone();
             async move { done.store(true, Relaxed) }
         };
-        // This runtime has one thread: a spawned task runs when this task waits.
+        // The test's runtime has one thread: a spawned task runs when this task waits.
         calls.execute(answered(&done));
         assert!(!done.load(Relaxed), "it has a task of its own");
         tokio::task::yield_now().await;

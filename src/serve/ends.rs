@@ -28,9 +28,9 @@ pub type TrustChanges = watch::Receiver<u64>;
 /// Why the server ends a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Why {
-    /// Its SVID expires soon.
+    /// The peer's SVID expires soon.
     SvidEnds,
-    /// The trust anchor that vouched for it is no longer trusted.
+    /// The trust anchor that vouched for the SVID is no longer trusted.
     AnchorRemoved,
     /// The server stops.
     Stopping,

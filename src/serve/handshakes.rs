@@ -15,7 +15,7 @@ use crate::limits;
 /// The lowest priority (sched(7)).
 const LEAST: i32 = 19;
 
-/// The threads. Dropping this value ends them and aborts handshakes in progress.
+/// The threads for handshakes. Dropping this value ends the threads and aborts handshakes in progress.
 pub struct Handshakes(Option<Runtime>);
 
 impl Handshakes {
@@ -51,7 +51,7 @@ impl Drop for AbortOnDrop {
 
 impl Drop for Handshakes {
     fn drop(&mut self) {
-        // This may run on a thread of another runtime, which must not block.
+        // The drop may run on a thread of another runtime, which must not block.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }

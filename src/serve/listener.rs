@@ -1,11 +1,12 @@
-//! Accepting connections, within bounds.
+//! Accepts connections within limits.
 //!
-//! - Handshakes under way have places of their own (`Arrivals`). Beyond them new sockets wait in the kernel's backlog, where they cost
-//!   nothing, and a peer that leaves us waiting gives its place to them. So everybody who comes back after a restart gets in, one after the
-//!   other, and sockets that say nothing keep nobody out.
-//! - Open connections are shared by those who hold them ([`ConnectionTable`]): when all places are taken, whoever holds the most loses one.
-//!   Where nobody holds more than the newcomer, the new connection is closed, so that its peer goes to another replica instead of waiting.
-//! - Operators have a listener of their own, with its own bounds, on its own thread.
+//! - Handshakes in progress have separate places (`Arrivals`). Beyond them, new sockets wait in the kernel's backlog, where they cost
+//!   nothing, and a peer that keeps the server waiting loses its place to them. Clients that reconnect after a restart therefore get in one
+//!   after the other, and sockets that send nothing keep nobody out.
+//! - Open connections are shared fairly among their holders ([`ConnectionTable`]): when all places are taken, the holder with the most
+//!   connections loses one. If nobody holds more than the new peer, the new connection is closed, so that the peer can try another replica
+//!   instead of waiting.
+//! - Operators have a separate listener, with separate limits, on a separate thread.
 
 use std::io;
 use std::net::SocketAddr;
@@ -36,21 +37,21 @@ use crate::limits;
 use crate::metrics::handshakes::{HandshakeClause, LISTENERS, RefusedHandshakes, TlsDefect};
 use crate::system::System;
 
-/// Pause after `accept` failed for want of something that the machine has to give.
+/// Pause after `accept` failed for lack of a system resource.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What one listener allows.
+/// The limits of one listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Connections open at once.
+    /// Concurrent open connections.
     pub connections: usize,
-    /// Handshakes under way at once.
+    /// Concurrent handshakes.
     pub handshakes: usize,
-    /// Calls under way on one connection.
+    /// Concurrent calls on one connection.
     pub streams: u32,
 }
 
-/// What happened at one listener, for the status.
+/// The counters of one listener, for the status.
 #[derive(Default, Debug)]
 pub struct Counts {
     open: AtomicUsize,
@@ -60,42 +61,42 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Connections open now.
+    /// The number of open connections.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Connections ever accepted.
+    /// The number of connections accepted so far.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Peers that were refused in the handshake.
+    /// The number of peers that were refused in the handshake.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Sockets closed because there were too many.
+    /// The number of sockets that were closed because there were too many.
     pub fn full(&self) -> u64 {
         self.full.load(Ordering::Relaxed)
     }
 }
 
-/// Where a listener is, for its log lines.
+/// The kind of a listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// Workloads call here.
+    /// For workloads.
     Workload,
-    /// Operators call here.
+    /// For operators.
     Admin,
-    /// Anybody calls here.
+    /// For everybody.
     Public,
-    /// Scrapers call here.
+    /// For scrapers of the metrics.
     Metrics,
 }
 
 impl Role {
-    /// Its name.
+    /// The name, for log lines.
     pub const fn as_str(self) -> &'static str {
         match self {
             Role::Workload => "workload",
@@ -105,7 +106,7 @@ impl Role {
         }
     }
 
-    /// Its place among [`LISTENERS`].
+    /// The listener's index in [`LISTENERS`].
     fn place(self) -> usize {
         LISTENERS.iter().position(|name| *name == self.as_str()).unwrap_or_default()
     }
@@ -118,7 +119,7 @@ impl Role {
     }
 }
 
-/// One listener's gate.
+/// The gate of one listener: it admits connections within the limits.
 #[derive(Clone)]
 pub struct Gate {
     role: Role,
@@ -133,14 +134,14 @@ pub struct Gate {
     refused: Arc<RefusedHandshakes>,
 }
 
-/// A connection's place. Given back when it is dropped.
+/// The place of a connection, which is released when this value is dropped.
 pub struct Place {
     slot: Slot,
     counts: Arc<Counts>,
 }
 
 impl Place {
-    /// What the connection does.
+    /// The activity of the connection.
     pub fn activity(&self) -> &Arc<Activity> {
         self.slot.activity()
     }
@@ -153,7 +154,7 @@ impl Drop for Place {
 }
 
 impl Gate {
-    /// A gate with these bounds. `pool`: what those who come through it may hold.
+    /// A gate with these limits. `pool` bounds the resources that the admitted connections may hold.
     pub fn new(role: Role, bounds: Bounds, pool: Pool, stopping: Stopping, system: System) -> Gate {
         Gate {
             role,
@@ -169,27 +170,27 @@ impl Gate {
         }
     }
 
-    /// Refused handshakes are counted here, with those of other listeners.
+    /// With the counter of refused handshakes that all listeners share.
     pub fn refusals_in(self, refused: Arc<RefusedHandshakes>) -> Gate {
         Gate { refused, ..self }
     }
 
-    /// With threads of their own for handshakes.
+    /// With separate threads for handshakes.
     pub fn handshaking_on(self, handshaking: Arc<Handshakes>) -> Gate {
         Gate { handshaking: Some(handshaking), ..self }
     }
 
-    /// What happened here.
+    /// The counters of the listener.
     pub fn counts(&self) -> Arc<Counts> {
         self.counts.clone()
     }
 
-    /// Calls under way on one connection.
+    /// Concurrent calls on one connection.
     pub fn streams(&self) -> u32 {
         self.streams
     }
 
-    /// Whether the server stops.
+    /// The signal that the server stops.
     pub fn stopping(&self) -> Stopping {
         self.stopping.clone()
     }
@@ -199,7 +200,7 @@ impl Gate {
         &self.system
     }
 
-    /// A place for one more connection of this holder, if it has a right to one.
+    /// A place for another connection of this holder, if the holder may have one.
     pub fn place(&self, holder: Holder) -> Option<Place> {
         let Some(slot) = self.connections.enter(holder) else {
             self.refused.refused(self.role.place(), HandshakeClause::Tls(TlsDefect::NoPlace), self.system.steady());
@@ -217,24 +218,24 @@ impl Gate {
         }
     }
 
-    /// Runs `serve` for one connection, on a task of its own that the end of the server waits for.
+    /// Runs `serve` for one connection in its own task; the end of the server waits for the task.
     pub fn spawn(&self, serve: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(serve);
     }
 
-    /// Waits until the last connection has ended, after accepting has.
+    /// Waits until the last connection has ended. Called after accepting has ended.
     pub async fn finished(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Accepts until the server stops. `each` gets every socket with its place among the handshakes.
+    /// Accepts connections until the server stops. `each` gets every socket with its handshake place.
     pub async fn accept(&self, listener: &TcpListener, each: impl Fn(TcpStream, SocketAddr, Arriving)) {
         let mut stopping = self.stopping.clone();
         loop {
             let next = async {
                 let (tcp, from) = listener.accept().await?;
-                // Where there is no place whoever it is, a handshake would be for nothing.
+                // If no peer could get a place, a handshake would be useless.
                 let shut = self.connections.is_shut();
                 let arriving = if shut { None } else { self.arrivals.admit(&tcp, from).await };
                 if shut {
@@ -249,7 +250,7 @@ impl Gate {
             };
             match accepted {
                 Ok((tcp, from, Some(arriving))) => {
-                    // Without this each answer may wait for the acknowledgement of the one before.
+                    // Otherwise an answer may wait for the acknowledgement of the previous one (Nagle's algorithm).
                     let _ = tcp.set_nodelay(true);
                     each(tcp, from, arriving);
                 }
@@ -259,7 +260,7 @@ impl Gate {
         }
     }
 
-    /// Ends connections whose peers do not read what they are answered, until the server stops.
+    /// Ends connections whose peers do not read their answers, until the server stops.
     pub async fn sweep(&self) {
         let mut stopping = self.stopping.clone();
         let mut tick = tokio::time::interval(Duration::from_millis(limits::SWEEP_MS));
@@ -280,7 +281,8 @@ impl Gate {
         }
     }
 
-    /// A peer that went away before it was accepted is nothing; everything else passes only when something is given back.
+    /// Handles an error of `accept`. A peer that went away before it was accepted is ignored; all other errors end only when resources are
+    /// released, so accepting pauses.
     async fn not_accepted(&self, error: &io::Error) {
         if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
         {
@@ -290,8 +292,8 @@ impl Gate {
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 
-    /// A handshake was refused. Of a peer that nobody vouched for, only what cannot be made to look like something else is logged: its address, the
-    /// clause, and a SPIFFE ID in its canonical form.
+    /// Counts and logs a refused handshake. The peer is not authenticated, so the log has only values in which it cannot hide other text:
+    /// its address, the clause, and a SPIFFE ID in its canonical form.
     fn refused(&self, from: SocketAddr, no: &NoPeer) {
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
         let (listener, clause) = (self.role.as_str(), no.clause());
@@ -309,16 +311,16 @@ impl Gate {
     }
 }
 
-/// What mTLS listeners need beside their gate.
+/// The additional parts of an mTLS listener.
 #[derive(Clone)]
 pub struct Mtls {
-    /// Takes the handshake.
+    /// Performs the handshake.
     pub acceptor: MtlsAcceptor,
-    /// Whose bundles are in force, and who counts open connections.
+    /// The shared state, with the bundles in effect and the count of open connections.
     pub authority: Arc<Authority>,
-    /// Tells when the bundles change.
+    /// The signal that the bundles changed.
     pub changes: TrustChanges,
-    /// What is served.
+    /// The services.
     pub services: Services,
 }
 
@@ -339,7 +341,7 @@ pub async fn serve_mtls(gate: Gate, listener: TcpListener, mtls: Mtls) {
         });
     });
     tokio::join!(accepting, gate.sweep());
-    // New connections are refused from here on, not left waiting.
+    // From here on, new connections are refused instead of waiting.
     drop(listener);
     gate.finished().await;
 }
@@ -364,7 +366,7 @@ where
     answer::serve(stream, agreed, mtls.services.clone(), peer, ends, gate.streams).await
 }
 
-/// One handshake within its time, on the threads for handshakes where there are some. Its place is given back with it.
+/// Performs a handshake within its time, on the handshake threads if there are any. The handshake place is released afterwards.
 async fn handshaken<T, F>(
     gate: &Gate,
     (tcp, accept): (TcpStream, impl FnOnce(TcpStream) -> F + Send + 'static),
@@ -375,7 +377,7 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, NoPeer>> + Send + 'static,
 {
-    // Its time runs while it waits for a thread: nobody is waited for longer than that.
+    // The time limit includes the wait for a thread.
     let within = Duration::from_millis(limits::HANDSHAKE_MS);
     let accepting = async move {
         arriving.first_byte(&tcp).await;
@@ -400,7 +402,7 @@ where
     }
 }
 
-/// One handshake of somebody who shows no certificate, for the public listener.
+/// A handshake without a client certificate, for the public listener.
 pub async fn handshake_public(
     gate: &Gate,
     config: Arc<ServerConfig>,
@@ -411,7 +413,7 @@ pub async fn handshake_public(
     handshaken(gate, (tcp, accept), from, arriving).await
 }
 
-/// A peer that speaks no TLS. It has to say something in time, as in a handshake.
+/// The handshake of a plaintext listener: the peer has to send its first bytes within the time of a handshake.
 pub async fn arrive_plain(gate: &Gate, tcp: TcpStream, (from, arriving): (SocketAddr, Arriving)) -> Option<TcpStream> {
     handshaken(gate, (tcp, |tcp| async { Ok(tcp) }), from, arriving).await
 }

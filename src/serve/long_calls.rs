@@ -41,7 +41,7 @@ impl Drop for AbortOnDrop {
 
 impl Drop for LongCalls {
     fn drop(&mut self) {
-        // This may run on a thread of another runtime, which must not block.
+        // The drop may run on a thread of another runtime, which must not block.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -21,7 +21,7 @@ use crate::refusal::{No, Reason, Refusal};
 /// How many messages a request has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Messages {
-    /// One: the request has to be complete in time.
+    /// A single message: the request has to be complete in time.
     One,
     /// Any number: each message has to be complete in time, counted from its first byte.
     Many,

@@ -96,7 +96,7 @@ pub struct LoginRefused {
     /// The rule that refused.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub rule: String,
-    /// Who can change the rule, and how.
+    /// The person or role that can change the rule, and how.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub way_out: String,
 }

@@ -1,4 +1,5 @@
-//! HTTPS for everybody: the keys that verify our credentials, discovery, health; [`people`](super::people) sign in here, too. Nobody is known here, so nothing is secret here.
+//! HTTPS without client certificates: the keys that verify mayfly's credentials, discovery, and health; people sign in here, too
+//! ([`people`](super::people)). Clients are not authenticated, so nothing secret is served.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,18 +34,18 @@ use crate::limits;
 /// Renders the JWK set of an environment from the durable state.
 pub type Jwks = fn(&crate::ledger::State, &str) -> String;
 
-/// What the public listener tells.
+/// The data that the public listener serves.
 #[derive(Clone)]
 pub struct Published {
     authority: Arc<Authority>,
-    /// Base of `iss`, without a slash at its end.
+    /// The base of `iss`, without a slash at its end.
     issuer: Arc<str>,
     environments: Arc<[String]>,
     jwks: Jwks,
 }
 
 impl Published {
-    /// `issuer` is the base; each environment's issuer is that, a slash and its name.
+    /// `issuer` is the base; the issuer of an environment is the base, a slash and the environment's name.
     pub fn new(authority: Arc<Authority>, issuer: &str, environments: &[String], jwks: Jwks) -> Published {
         Published { authority, issuer: issuer.into(), environments: environments.into(), jwks }
     }
@@ -58,7 +59,7 @@ impl Published {
     }
 }
 
-/// The paths. An issuer with a path of its own has it before its environments, and after the well-known part (RFC 8414, section 3).
+/// The router. If the issuer has a path, that path comes before the environments, and after the well-known part (RFC 8414, section 3).
 pub fn router(published: Published) -> Router {
     let base = path_of(&published.issuer);
     Router::new()
@@ -69,13 +70,13 @@ pub fn router(published: Published) -> Router {
         .with_state(published)
 }
 
-/// The path of a URL without a slash at its end; empty where it has none.
+/// The path of a URL without a slash at its end; empty if there is none.
 fn path_of(issuer: &str) -> &str {
     let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
     rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("").trim_end_matches('/')
 }
 
-/// Whether calls are taken. Also yes while nothing is issued: revoking works then, and verifiers still need the keys.
+/// Whether the server accepts calls. Also true while nothing is issued: revoking works then, and verifiers still need the keys.
 async fn health(State(published): State<Published>) -> Response {
     let (code, text) = match published.authority.ledger.writes() {
         true => (StatusCode::OK, "ok\n"),
@@ -89,14 +90,14 @@ async fn jwks(State(published): State<Published>, Path(environment): Path<String
     if !published.serves(&environment) {
         return missing();
     }
-    // A key that is not durable yet must not be learnt: a crash could take it back.
+    // A key must not be published before it is durable: a crash could remove it again.
     match published.authority.ledger.settled(|state| (published.jwks)(state, &environment)).await {
         Ok(document) => cacheable(document, "application/jwk-set+json", &asked),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "try again\n").into_response(),
     }
 }
 
-/// Authorization server metadata (RFC 8414). No endpoint gives tokens over HTTP in this version, so none is named.
+/// Authorization server metadata (RFC 8414). This version has no token endpoint over HTTP, so none is named.
 async fn discovery(State(published): State<Published>, Path(environment): Path<String>, asked: HeaderMap) -> Response {
     if !published.serves(&environment) {
         return missing();
@@ -115,7 +116,7 @@ pub(super) fn missing() -> Response {
     (StatusCode::NOT_FOUND, [(CACHE_CONTROL, "no-store")], "there is nothing here\n").into_response()
 }
 
-/// A document that may be kept for a while, and asked for again by its tag (RFC 9110, section 13.1.2).
+/// A document that clients may cache and revalidate by its tag (RFC 9110, section 13.1.2).
 pub(super) fn cacheable(document: String, media_type: &'static str, asked: &HeaderMap) -> Response {
     let tag = format!("\"{}\"", data_encoding::HEXLOWER.encode(sha256(document.as_bytes()).get(..16).unwrap_or_default()));
     let known = asked.get_all(IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
@@ -135,7 +136,7 @@ pub(super) fn cacheable(document: String, media_type: &'static str, asked: &Head
     set(CONTENT_TYPE, media_type);
     set(ETAG, &tag);
     set(CACHE_CONTROL, &age);
-    // Browsers verify tokens too, and what is public is public to all of them.
+    // Browsers verify tokens, too, and may read these public documents from any origin.
     set(http::header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
     set(http::header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     response
@@ -174,7 +175,7 @@ async fn serve_one(gate: &Gate, stream: TlsStream<TcpStream>, (from, place): (So
     tracing::debug!(%from, ?ended, "connection of the public listener ended");
 }
 
-/// HTTP/1.1 for peers that nobody knows.
+/// The settings of HTTP/1.1 for unauthenticated peers.
 fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -184,7 +185,7 @@ fn http1() -> http1::Builder {
     builder
 }
 
-/// Answers one request over HTTP/1.1, and ends the connection after it. `life_ms`: its longest life.
+/// Answers one request over HTTP/1.1, and then ends the connection. `life_ms` is the connection's longest life.
 pub async fn serve_once<IO>(gate: &Gate, stream: IO, place: Place, router: Router, life_ms: u64)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -194,7 +195,7 @@ where
     let (io, turns) = Gathered::new(stream, activity.clone());
     let service = service_fn(move |call: Request<Incoming>| public_body::answer(call, router.clone(), activity.clone()));
     let connection = http1().keep_alive(false).serve_connection(TokioIo::new(io), service);
-    // One that is slow or goes away asks again.
+    // The result is ignored: a client that is too slow or goes away has to ask again.
     let _ = tokio::time::timeout(Duration::from_millis(life_ms), drive(connection, &turns, ends)).await;
 }
 

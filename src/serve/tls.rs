@@ -41,17 +41,17 @@ const ALPN_PUBLIC: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// Why a peer got no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum NoPeer {
-    /// The peer's certificate is no X509-SVID that we accept. The SPIFFE ID that it claims, where it is one in its canonical form: nobody vouched
-    /// for it.
+    /// The peer's certificate is no acceptable X509-SVID. The second value is the SPIFFE ID in the certificate, if it has a canonical form;
+    /// the ID is not authenticated.
     #[error("{0}")]
     Svid(SvidDefect, Option<SpiffeId>),
-    /// Something else about TLS: no certificate, another protocol, a bad signature, a connection that ended.
+    /// Another defect of the TLS handshake: no certificate, another protocol, a bad signature, a connection that ended.
     #[error("TLS: {}", .0.clause())]
     Tls(TlsDefect),
 }
 
 impl NoPeer {
-    /// The clause that refused it.
+    /// The clause that refused the peer.
     pub fn clause(&self) -> HandshakeClause {
         match self {
             NoPeer::Svid(defect, _) => HandshakeClause::Svid(*defect),
@@ -59,7 +59,7 @@ impl NoPeer {
         }
     }
 
-    /// What the peer says that it is. Safe to print: a canonical SPIFFE ID has letters, digits, `.`, `-`, `_`, `/` and nothing else.
+    /// The SPIFFE ID that the peer claims. Safe to print: a canonical SPIFFE ID has only letters, digits, `.`, `-`, `_` and `/`.
     pub fn claimed(&self) -> Option<&SpiffeId> {
         match self {
             NoPeer::Svid(_, claimed) => claimed.as_ref(),
@@ -67,7 +67,7 @@ impl NoPeer {
         }
     }
 
-    /// What is recorded. The peer itself only gets a TLS alert.
+    /// The refusal to be recorded. The peer itself only gets a TLS alert.
     pub fn refusal(&self) -> Refusal {
         let no = Refusal::new(Reason::NotAuthenticated, self.to_string());
         match self {
@@ -93,7 +93,7 @@ impl MtlsAcceptor {
         MtlsAcceptor { provider: provider(), own, bundles, system, max_ttl_ms }
     }
 
-    /// One handshake: the stream, and who is at its other end. The caller bounds its time (`limits::HANDSHAKE_MS`).
+    /// Performs a handshake. Returns the stream and the verified peer. The caller bounds the time (`limits::HANDSHAKE_MS`).
     pub async fn accept<IO>(&self, io: IO) -> Result<(TlsStream<IO>, VerifiedSvid), NoPeer>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -113,13 +113,13 @@ impl MtlsAcceptor {
             (_, Some(Err((defect, claimed)))) => Err(NoPeer::Svid(*defect, claimed.clone())),
             (Err(error), _) => Err(NoPeer::Tls(defect_of(&error))),
             (Ok(stream), Some(Ok(svid))) if is_of(svid, &stream) => Ok((stream, svid.clone())),
-            // The session has no certificate that was verified.
+            // No certificate of the session was verified.
             (Ok(_), _) => Err(NoPeer::Tls(TlsDefect::Internal)),
         }
     }
 }
 
-/// The clause of an error of a handshake.
+/// The clause of a handshake error.
 pub(super) fn defect_of(error: &std::io::Error) -> TlsDefect {
     use std::io::ErrorKind;
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
@@ -250,7 +250,7 @@ impl ClientCertVerifier for SvidVerifier {
     }
 }
 
-/// What the peer learns: no more than the kind of defect, in the alert that TLS has for it.
+/// The alert for the peer: it gives away no more than the kind of defect.
 fn alert(defect: SvidDefect) -> CertificateError {
     match defect {
         SvidDefect::Expired | SvidDefect::Path(PathDefect::Expired) => CertificateError::Expired,
@@ -265,7 +265,7 @@ pub(super) fn chain(end_entity: &CertificateDer<'_>, intermediates: &[Certificat
     PeerChain::new(std::iter::once(end_entity).chain(intermediates).map(|c| c.clone().into_owned()).collect())
 }
 
-/// Shows the certificate that is current at each handshake.
+/// Presents the certificate that is current at each handshake.
 pub(super) struct Own(pub(super) OwnCertificate);
 
 impl ResolvesServerCert for Own {
@@ -276,7 +276,7 @@ impl ResolvesServerCert for Own {
 
 macro_rules! opaque {
     ($($name:ident),*) => {$(
-        /// rustls asks for it; there is nothing to show.
+        /// rustls requires the implementation; the value has nothing to print.
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(stringify!($name))

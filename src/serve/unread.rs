@@ -24,7 +24,7 @@ use crate::refusal::{No, Refusal};
 /// How many messages an answer has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answers {
-    /// One: if its caller has no room for it, the answer is refused.
+    /// A single message: if the caller has no room for it, the answer is refused.
     One,
     /// A stream: while its caller has no room, the next message waits.
     Many,

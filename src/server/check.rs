@@ -24,7 +24,7 @@ use crate::sources::workload_api::Given;
 use crate::store::StoreError;
 use crate::system::System;
 
-/// What the ledger contains already, so that the corresponding files are only compared, or imported later.
+/// The data that the ledger contains already, so that the corresponding files are only compared, or imported later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Known {
     /// Whether the ledger has policies of every environment that is served.

@@ -1,7 +1,7 @@
-//! How the server's own SVID and the bundles change while it runs: what their files say, and what the agent gives.
+//! Renews the server's own SVID and the bundles while the server runs, from their files and from the SPIFFE Workload API.
 //!
-//! Nothing here ends what works: what was had stays in use until it ends by itself, and what is wrong is told (log, `mayfly status`,
-//! `mayfly doctor`, `mayfly_certificate_source_failing`, `mayfly_source_failing`).
+//! A source that fails changes nothing: the present SVID and bundles stay in use until they expire, and the problem is reported (log,
+//! `mayfly status`, `mayfly doctor`, `mayfly_certificate_source_failing`, `mayfly_source_failing`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ use crate::sources::workload_api::{Agent, Given, NoSvid};
 use crate::system::System;
 use crate::trust::Source;
 
-/// A bundle that is not in force, and where it was found.
+/// A bundle that is not in effect, and its source.
 pub(super) struct Changed {
     pub bundle: Arc<Bundle>,
     pub source: Source,
@@ -37,13 +37,13 @@ pub(super) struct Changed {
 }
 
 impl Changed {
-    /// One of a file.
+    /// A bundle from a file.
     pub fn of_file(proposal: Proposal) -> Changed {
         Changed { bundle: proposal.bundle, source: Source::File, place: proposal.path.display().to_string() }
     }
 }
 
-/// What was found in the files of the server's own certificate.
+/// Applies and reports the result of reading the files of the public listener's certificate.
 pub(super) fn own_file(found: Result<OwnPair, FileProblem>, svid: &OwnSvid, now: Millis) {
     match found {
         Ok(pair) => renew(&pair, svid, now),
@@ -69,7 +69,7 @@ fn trouble(problem: &str, svid: &OwnSvid, now: Millis) {
     }
 }
 
-/// What files are found to hold, and where that is told.
+/// Reports the results of reading files.
 pub(super) struct Sources {
     health: Arc<SourceHealth>,
     system: System,
@@ -80,7 +80,7 @@ impl Sources {
         Sources { health: authority.source_health.clone(), system: authority.system.clone() }
     }
 
-    /// What was found in the files of the public listener's certificate.
+    /// Applies and reports the result of reading the files of the public listener's certificate.
     pub fn public(&self, found: Result<OwnPair, FileProblem>, current: &OwnCertificate, place: &str) {
         let kind = SourceKind::PublicCertificate;
         match found {
@@ -95,7 +95,8 @@ impl Sources {
         }
     }
 
-    /// How bundle files stand. Of one that differs from the bundle in force, the ledger's answer is told.
+    /// Reports the results of the last poll of bundle files. If a file differs from the bundle in effect, the ledger's answer to the
+    /// proposal is reported instead.
     pub fn bundles(&self, files: &BundleFiles) {
         for (domain, path, standing) in files.standing() {
             let (kind, domain, place) = (SourceKind::Bundle, domain.as_str(), path.display().to_string());
@@ -110,29 +111,29 @@ impl Sources {
     }
 }
 
-/// The agent, as it is followed.
+/// A stream from the agent.
 pub(super) struct Follow {
     agent: Agent,
     heard: Heard,
 }
 
-/// What came of it, and where that goes.
+/// The state of following the agent, and the users of what the agent provides.
 struct Heard {
     /// The last message.
     given: Mutex<Option<Given>>,
-    /// The trust domains whose bundles it gives.
+    /// The trust domains whose bundles the agent provides.
     domains: Vec<TrustDomain>,
     svid: Arc<OwnSvid>,
     in_force: Arc<ArcSwap<Bundles>>,
     system: System,
     place: String,
-    /// What is wrong with the agent itself, since its last message.
+    /// The problem of the agent itself, since its last message.
     away: Mutex<Option<NoSvid>>,
     health: Arc<SourceHealth>,
 }
 
 impl Follow {
-    /// `None` where nothing comes from an agent.
+    /// `None` if neither the SVID nor a bundle comes from an agent.
     pub fn of(config: &Config, authority: &Authority, own: &Own) -> Option<Follow> {
         let wanted = config.workload_api.as_ref()?.wanted.clone();
         let (place, system) = (wanted.endpoint.to_string(), authority.system.clone());
@@ -158,7 +159,7 @@ impl Follow {
                 heard.propose(&tell);
             }
         };
-        // What the ledger did not take is proposed again, until it is in force.
+        // A bundle that the ledger did not accept is proposed again until it is in effect.
         let again = async {
             let mut tick = interval(Duration::from_millis(limits::FILE_POLL_MS));
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -172,7 +173,8 @@ impl Follow {
 }
 
 impl Heard {
-    /// The whole set is replaced; what is wrong with the SVID keeps no root in force, and the other way round.
+    /// Replaces all that the agent provided before. A defect of the SVID does not keep the roots from being updated, nor the other way
+    /// round.
     fn take(&self, next: Result<Given, NoSvid>) {
         let now = self.system.shown();
         let given = match next {
@@ -181,7 +183,7 @@ impl Heard {
         };
         *self.away.lock() = None;
         self.health.readable(SourceKind::WorkloadApi, "", &self.place);
-        // Where it comes from files, those tell of it.
+        // If the SVID comes from files, its problems are reported by the code that reads the files.
         if self.svid.source() == Source::WorkloadApi {
             match &given.svid {
                 Ok(pair) => renew(pair, &self.svid, now),
@@ -191,7 +193,7 @@ impl Heard {
         *self.given.lock() = Some(given);
     }
 
-    /// The agent says nothing: neither the SVID nor a bundle is renewed.
+    /// Reports that the agent does not answer: neither the SVID nor a bundle is renewed.
     fn trouble(&self, no: NoSvid, now: Millis) {
         let problem = no.to_string();
         self.health.unreadable(SourceKind::WorkloadApi, "", &self.place, &problem, now);
@@ -206,7 +208,7 @@ impl Heard {
         *self.away.lock() = Some(no);
     }
 
-    /// What is not in force goes to the ledger.
+    /// Proposes the bundles that are not in effect to the ledger.
     fn propose(&self, tell: &mpsc::Sender<Changed>) {
         let (given, away) = (self.given.lock(), self.away.lock().is_some());
         let Some(given) = given.as_ref() else { return };
@@ -217,7 +219,7 @@ impl Heard {
                 given.bundle(domain, old.map(Arc::as_ref)).and_then(|found| self.may_follow(old, found, given.names(domain)));
             let (kind, name) = (SourceKind::Bundle, domain.as_str());
             match found {
-                // What an agent that is away said last is no news of what is there now.
+                // The last message of an agent that does not answer any more says nothing about the present bundle.
                 Ok(None) if away => {}
                 Ok(None) if old.is_none() => {
                     let problem = "the agent gives no bundle of it, so nobody of it is accepted: federate with it in our entry";
@@ -226,7 +228,7 @@ impl Heard {
                     }
                 }
                 Ok(None) => drop(self.health.readable(kind, name, &self.place)),
-                // A full line means that the ledger is behind; it is proposed again.
+                // A full queue means that the ledger is behind; the bundle is proposed again later.
                 Ok(Some(bundle)) => {
                     drop(tell.try_send(Changed { bundle, source: Source::WorkloadApi, place: self.place.clone() }));
                 }
@@ -239,7 +241,8 @@ impl Heard {
         }
     }
 
-    /// A bundle that takes another one's place, where it may. One that the agent never gave is none yet.
+    /// The bundle to propose, if any: one that differs from `old` and may replace it. Without `old`, a bundle that the agent never gave is
+    /// not proposed.
     fn may_follow(&self, old: Option<&Arc<Bundle>>, found: Arc<Bundle>, given: bool) -> Result<Option<Arc<Bundle>>, String> {
         let Some(old) = old else { return Ok(given.then_some(found)) };
         if **old == *found {

@@ -1,5 +1,5 @@
-//! `/metrics` for scrapers: over HTTP on this host, over HTTPS or with a bearer token, or both, where others reach it. The bounds are those of the
-//! public listener, with places of its own; each connection is for one answer.
+//! `/metrics` for scrapers: over HTTP on a loopback address; over HTTPS, with a bearer token, or both, on other addresses. The limits are
+//! those of the public listener, with separate places. Each connection is for one answer.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::sources::token_file::{BearerToken, CurrentToken};
 
 const CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What closes the listener.
+/// The restrictions of access to the listener: TLS and the token.
 #[derive(Clone, Default)]
 pub(super) struct Closed {
     tls: Option<PublicTls>,
@@ -36,7 +36,7 @@ pub(super) struct Closed {
 }
 
 impl Closed {
-    /// As the configuration says; `public`: TLS of the public listener.
+    /// Reads the token file that the configuration names. `public` is the TLS configuration of the public listener.
     pub fn of(config: &Metrics, public: &PublicTls) -> Result<Closed, FileProblem> {
         let load = |path: &PathBuf| Ok((path.clone(), Arc::new(ArcSwap::from_pointee(BearerToken::load(path)?))));
         let token = config.token_file.as_ref().map(load).transpose()?;
@@ -48,7 +48,7 @@ impl Closed {
         Ok(Closed { tls: config.tls.then(over_http1), token })
     }
 
-    /// Reads the token again for ever. One that cannot be read leaves the one before.
+    /// Reads the token file again for ever. If the file cannot be read, the previous token stays.
     pub async fn keep(self, authority: &Authority, mut polls: Polls) {
         let Some((path, current)) = self.token else { return };
         let (kind, place) = (SourceKind::MetricsToken, path.display().to_string());
@@ -111,11 +111,11 @@ pub(super) async fn serve(gate: Gate, listener: std::net::TcpListener, authority
     gate.finished().await;
 }
 
-/// Whether a request shows the token.
+/// Whether a request presents the token.
 fn shows(headers: &HeaderMap, token: &BearerToken) -> bool {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let (Some(one), None) = (all.next(), all.next()) else { return false };
-    // The scheme is of any case (RFC 9110, section 11.1).
+    // The scheme is case-insensitive (RFC 9110, section 11.1).
     let Some((scheme, shown)) = one.as_bytes().split_at_checked(7) else { return false };
     scheme.eq_ignore_ascii_case(b"bearer ") && token.is(shown)
 }
@@ -143,5 +143,5 @@ async fn answer(State(told): State<Told>, request: Request) -> Response {
     }
 }
 
-/// How often the token is looked at.
+/// Interval at which the token file is read.
 pub(super) const TOKEN_EVERY: Duration = Duration::from_millis(limits::FILE_POLL_MS);

@@ -1,15 +1,15 @@
-//! A server: from a configuration to something that answers, and back down again.
+//! A server: builds it from a configuration, runs it, and stops it.
 //!
-//! - [`mod@start`]: everything opened, checked and bound, or the one reason why not, with the command that mends it ([`problem`]).
-//! - [`engine`], [`sealer`], [`import`]: the store, what seals in it, what a first start takes in.
-//! - `own`, `bundles`: who we are and whom we trust, as the start finds it; `follow`: how that changes.
-//! - `threads`, `upkeep`: what runs while it serves. `reload`: what SIGHUP changes of it.
-//! - [`check`]: what a start refuses, a reload refuses and `validate` tells, by one function.
+//! - [`mod@start`]: opens, checks and binds everything, or fails with one reason and the command that repairs it ([`problem`]).
+//! - [`engine`], [`sealer`], [`import`]: the store, the sealing of stored values, and the import of files at a first start.
+//! - `own`, `bundles`: the server's own SVID and the trust bundles at the start; `follow`: their changes.
+//! - `threads`, `upkeep`: the work while the server runs. `reload`: the changes on SIGHUP.
+//! - [`check`]: the checks of a configuration, shared by the start, the reload and `validate`.
 //! - [`run`], [`recover`], [`restore`], [`healthcheck`], [`validate`]: the commands `mayfly server …`.
 //!
-//! Readiness. A server that listens has its ledger open: nothing listens before. Health of the whole server (`""`) is SERVING for as long as
-//! records can be written, also while nothing is issued (a full disk, a wrong clock), since revoking works then and must find its way here.
-//! `mayfly.v1.TokenService` is NOT_SERVING while nothing is issued, for who sends exchanges to the replica that makes them.
+//! Readiness. A server listens only after its ledger is open. The health of the whole server (`""`) is SERVING as long as records can be
+//! written. This includes times at which nothing is issued (a full disk, a wrong clock), since revocations must still reach the server.
+//! `mayfly.v1.TokenService` is NOT_SERVING while nothing is issued, so that a load balancer can send exchanges to a replica that issues.
 
 mod bundles;
 pub mod check;
@@ -63,14 +63,14 @@ use crate::serve::listener::Counts;
 use crate::sources::config::Config;
 use reload::{Outlets, Reloading};
 
-/// The environment as far as it may configure a server. `MAYFLY_SERVER_ID` is the command line's own, though it begins like a key of
-/// `[server]`; what is not UTF-8 is nobody's.
+/// The environment variables that may configure a server. `MAYFLY_SERVER_ID` is excluded: it belongs to the command line, although it
+/// begins like a key of `[server]`. Variables that are not UTF-8 are ignored.
 pub fn environment() -> Vec<(String, String)> {
     let texts = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     texts.filter(|(name, _)| name != "MAYFLY_SERVER_ID").collect()
 }
 
-/// Where a server answers: the ports that it really has, also where the configuration said 0.
+/// The addresses at which a server answers, with the actual ports also if the configuration has port 0.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Addresses {
@@ -81,16 +81,16 @@ pub struct Addresses {
     /// The operators' socket on this host.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub admin_socket: Option<PathBuf>,
-    /// HTTPS for everybody.
+    /// HTTPS for everybody, without client certificates.
     pub public: SocketAddr,
-    /// Metrics, on loopback.
+    /// The metrics listener.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub metrics: Option<SocketAddr>,
-    /// The process.
+    /// The process id.
     pub pid: u32,
 }
 
-/// A server that runs in threads of its own. Dropping it stops it.
+/// A running server with its threads. Dropping this value stops the server.
 pub struct Running {
     authority: Arc<Authority>,
     addresses: Addresses,
@@ -102,33 +102,35 @@ pub struct Running {
 }
 
 impl Running {
-    /// Where it answers.
+    /// The addresses at which the server answers.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
-    /// What it shares with its services. Whoever holds a copy keeps the store open after the server has stopped.
+    /// The state that the server shares with its services. The store stays open after the server has stopped while a copy of this value
+    /// exists.
     pub fn authority(&self) -> &Arc<Authority> {
         &self.authority
     }
 
-    /// Connections open now, at the listeners for workloads, for operators (port and socket) and for everybody.
+    /// The number of open connections at the listeners for workloads, for operators (port and socket) and for everybody.
     pub fn connections(&self) -> [usize; 4] {
         [0, 1, 2, 3].map(|n: usize| self.counts.get(n).map_or(0, |c| c.open()))
     }
 
-    /// Takes of another configuration what can be taken while it runs, or says everything that is wrong with it. SIGHUP does the same with the
-    /// file that the server was started with.
+    /// Applies the changes of another configuration that a running server can apply, or returns all its errors. SIGHUP does the same with
+    /// the file that the server was started with.
     pub fn reload(&self, next: &Config) -> Result<Reloaded, NotTaken> {
         self.reloading.take(next)
     }
 
-    /// Whether all its threads run.
+    /// Whether all threads of the server run.
     pub fn is_whole(&self) -> bool {
         self.threads.iter().all(|thread| !thread.is_finished())
     }
 
-    /// Stops it: no new connections at once, open calls have `limits::SHUTDOWN_MS`, what waits for the ledger is written. Blocks until then.
+    /// Stops the server: new connections are refused at once, calls in progress have `limits::SHUTDOWN_MS`, and queued records are written.
+    /// Blocks until then.
     pub fn stop(mut self) {
         self.end();
     }
@@ -142,10 +144,10 @@ impl Running {
             }
         }
         let mut outlets = self.outlets.lock();
-        // What was handed over is noted while the store is open.
+        // The export and the webhooks store their positions while the store is open.
         outlets.export = None;
         outlets.webhooks = None;
-        // After all that is traced.
+        // Traces end last, after everything that is traced.
         outlets.traces = None;
         drop(outlets);
         self.authority.ledger.stop();

@@ -65,7 +65,7 @@ pub enum Why {
     },
     /// The operators' socket cannot be bound.
     Socket(NoSocket),
-    /// One of the first records was refused.
+    /// A record that the server writes at its start was refused.
     Refused {
         /// The content of the record.
         what: String,

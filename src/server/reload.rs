@@ -1,8 +1,9 @@
-//! SIGHUP: the configuration is read again, and what a running server can take of it takes effect at once.
+//! SIGHUP: reads the configuration again and applies the changes that a running server can apply.
 //!
-//! First all of it is looked at, by what `mayfly server validate` looks with. Where something is wrong, nothing of it is taken: the server goes
-//! on with what it had, and the log says what is wrong. Which keys a reload takes stands in `sources::config::changes`; the log names the
-//! others, which the next start takes. Files of certificates, keys and bundles are looked at again at once, as they are anyway every few seconds.
+//! First the whole configuration is checked, as `mayfly server validate` does. If it has an error, nothing of it is applied: the previous
+//! configuration stays in effect, and the log names the errors. `sources::config::changes` lists the keys that a reload applies; the log
+//! names the other changed keys, which take effect at the next start. Files of certificates, keys and bundles are read again at once, as
+//! they are every few seconds anyway.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -19,7 +20,7 @@ use crate::ledger::Readers;
 use crate::sources::config::{Config, OidcIssuer, Takes};
 use crate::sources::files::Polls;
 
-/// Those who tell others of the ledger. Each ends when it is dropped.
+/// The outlets of the ledger: export, webhooks and traces. Each ends when its value is dropped.
 #[derive(Default)]
 pub(super) struct Outlets {
     pub export: Option<Exporter>,
@@ -27,50 +28,50 @@ pub(super) struct Outlets {
     pub traces: Option<Telling>,
 }
 
-/// What a reload came to.
+/// The result of a reload.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Reloaded {
-    /// Keys and sections whose new values are in force.
+    /// Keys and sections whose new values are in effect.
     pub taken: Vec<String>,
-    /// Keys and sections that are different and wait for the next start.
+    /// Keys and sections whose new values wait for the next start.
     pub restart: Vec<String>,
-    /// What could not be put in force though it is valid.
+    /// Changes that are valid and could not be applied.
     pub failed: Vec<String>,
 }
 
-/// Why nothing of a configuration was taken, each problem as a line.
+/// The errors of a configuration that was not applied, one per line.
 pub type NotTaken = Vec<String>;
 
-/// Where the configuration is read from.
+/// The sources of the configuration.
 pub(super) struct Origin {
     pub file: PathBuf,
     pub environment: fn() -> Vec<(String, String)>,
 }
 
-/// How those that read files and fetch keys follow a reload.
+/// Channels by which tasks that read files and fetch keys follow a reload.
 #[derive(Clone)]
 pub(super) struct Followed {
-    /// Changes when files are to be looked at now.
+    /// Changes when files are to be read at once.
     pub files: watch::Receiver<u64>,
     pub issuers: watch::Receiver<Arc<Vec<OidcIssuer>>>,
-    /// The configuration in force.
+    /// The configuration in effect.
     pub config: watch::Receiver<Arc<Config>>,
 }
 
 impl Followed {
-    /// Looks at files in this rhythm, and when a reload asks for it.
+    /// Polls at this interval, and whenever a reload asks for it.
     pub fn polls(&self, every: std::time::Duration) -> Polls {
         Polls::new(every, self.files.clone())
     }
 }
 
-/// What reloads put in force, in one server.
+/// Applies reloads to one server.
 pub(super) struct Reloading {
     authority: Weak<Authority>,
     outlets: Arc<Mutex<Outlets>>,
     files: watch::Sender<u64>,
     issuers: watch::Sender<Arc<Vec<OidcIssuer>>>,
-    /// The configuration in force. Keys that wait for a restart have the values of the start.
+    /// The configuration in effect.
     current: Mutex<Config>,
     configs: watch::Sender<Arc<Config>>,
 }
@@ -91,7 +92,7 @@ impl Reloading {
         Followed { files: self.files.subscribe(), issuers: self.issuers.subscribe(), config: self.configs.subscribe() }
     }
 
-    /// Reads the configuration again and takes what can be taken. The log tells all of it. Blocks for as long as exports take to end.
+    /// Reads the configuration again and applies the possible changes. The log has the result. Blocks until previous exports have ended.
     pub fn again(&self, origin: &Origin) {
         let read = Config::load(&origin.file, (origin.environment)());
         let outcome = read.map_err(|wrong| wrong.iter().map(ToString::to_string).collect()).and_then(|next| self.take(&next));
@@ -116,10 +117,10 @@ impl Reloading {
         }
     }
 
-    /// Takes what can be taken of a configuration, or says everything that is wrong with it.
+    /// Applies the possible changes of a configuration, or returns all its errors.
     pub fn take(&self, next: &Config) -> Result<Reloaded, NotTaken> {
         let Some(authority) = self.authority.upgrade() else { return Err(vec!["the server is stopping".to_owned()]) };
-        // Whatever becomes of the configuration: what stands in the files may be different, or may no longer be there.
+        // The files are read again even if the configuration is refused: their contents may have changed, or they may be gone.
         self.files.send_modify(|n| *n += 1);
         let wrong = check::for_reload(next, &authority);
         if !wrong.is_empty() {
@@ -155,7 +156,7 @@ impl Reloading {
         authority.decider.set_longest(next.limits.credential_ttl_ms, next.limits.task_ttl_ms);
         authority.tracer.set(given::traced(next));
         let mut outlets = self.outlets.lock();
-        // Those who are new hold history from here on; those who are gone held it until now.
+        // New outlets keep history from being removed from now on; removed ones did so until now.
         let (was, is) = (given::settings(current), &settings);
         let both = |one: &[String], other: &[String]| one.iter().chain(other).cloned().collect::<Vec<_>>();
         authority.ledger.set_readers(Readers { export: was.export || is.export, followed: both(&was.followed, &is.followed) });
@@ -167,7 +168,7 @@ impl Reloading {
     }
 }
 
-/// Bounds that a reload takes; the others stay.
+/// The limits after the reload: some are taken from the new configuration, the others stay.
 fn bounds(authority: &Authority, next: &Config) -> Bounds {
     let next = given::bounds(next);
     Bounds {
@@ -181,7 +182,7 @@ fn bounds(authority: &Authority, next: &Config) -> Bounds {
     }
 }
 
-/// Those of the sections. The keys at hand of one whose keys come from where they came from stay.
+/// The issuers of the new configuration. An issuer whose key source is unchanged keeps its fetched keys.
 fn issuers(authority: &Authority, tell: &watch::Sender<Arc<Vec<OidcIssuer>>>, current: &Config, next: &Config) {
     let plain = |config: &Config| -> Vec<OidcIssuer> {
         config.oidc_issuers.iter().map(|section| OidcIssuer { line: 0, ..section.clone() }).collect()
@@ -197,7 +198,7 @@ fn issuers(authority: &Authority, tell: &watch::Sender<Arc<Vec<OidcIssuer>>>, cu
 }
 
 impl Outlets {
-    /// Ends those whose configuration is another, and begins the new ones where the old ones ended.
+    /// Ends the outlets whose configuration changed, and starts the new ones at the position where the old ones ended.
     fn again(&mut self, authority: &Arc<Authority>, current: &Config, next: &Config) -> Result<(), String> {
         if let Some(webhooks) = &mut self.webhooks {
             webhooks.set(authority, &next.webhooks).map_err(|error| format!("webhooks: {error}"))?;
@@ -214,16 +215,16 @@ impl Outlets {
         Ok(())
     }
 
-    /// Begins the continuous export, where one is configured.
+    /// Starts the continuous export, if one is configured.
     pub fn export_to(&mut self, authority: &Arc<Authority>, config: &Config) -> std::io::Result<()> {
         self.export = config.audit_export.as_ref().map(|to| Exporter::start(authority, to)).transpose()?;
         Ok(())
     }
 
-    /// Begins to tell traces, where a collector is configured.
+    /// Starts to send traces, if a collector is configured.
     pub fn trace_to(&mut self, authority: &Arc<Authority>, config: &Config) -> std::io::Result<()> {
         let telling = config.traces.as_ref().map(|traces| {
-            // Another one with each start, as OpenTelemetry wants it.
+            // OpenTelemetry requires a new instance id for each start.
             let instance = crate::trace::hex(&authority.system.id16());
             Telling::start(authority.tracer.clone(), &traces.to, &authority.system, instance)
         });

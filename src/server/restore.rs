@@ -43,7 +43,7 @@ pub struct Wanted<'a> {
 pub struct Done {
     /// The backup, which is complete and sealed with the configured key.
     pub backup: Backup,
-    /// What was restored; `None` for a check.
+    /// The result of the restore; `None` for a check.
     pub recovered: Option<Recovered>,
     /// The data directory.
     pub data: PathBuf,

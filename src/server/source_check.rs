@@ -1,5 +1,5 @@
-//! Files that are read only when something happens, looked at before it does: a secret that can no longer be read is told of now, and not when
-//! the first event of an incident cannot be delivered.
+//! Checks files that are needed only when an event occurs, so that an unreadable secret is reported now, and not when the first event of an
+//! incident cannot be delivered.
 
 use crate::authority::Authority;
 use crate::source_health::SourceKind;
@@ -8,7 +8,7 @@ use crate::sources::https::Https;
 use crate::sources::policy_files;
 use crate::sources::webhook_files::secrets;
 
-/// Looks at all of them once. Reads files.
+/// Checks all of these files once. Blocks while files are read.
 pub(super) fn check(authority: &Authority, config: &Config) {
     let told = |kind: SourceKind, name: &str, place: String, read: Result<(), String>| match read {
         Ok(()) => drop(authority.source_health.readable(kind, name, &place)),

@@ -1,4 +1,4 @@
-//! Starting: everything is opened, checked and bound before anybody is answered, or the start is refused and nothing was changed.
+//! The start: everything is opened, checked and bound before the first answer; otherwise the start is refused and nothing was changed.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -34,17 +34,18 @@ use crate::sources::workload_api::Given;
 use crate::system::System;
 use crate::upstream::lease::Elsewhere;
 
-/// Starts a server in threads of its own. Blocks until it answers; may be called from anywhere.
+/// Starts a server in its own threads. Blocks until the server answers; may be called from any context.
 pub fn start(config: &Config, system: &System) -> Result<Running, StartProblem> {
     start_with(config, system, given::elsewhere(config, Remotes::default()))
 }
 
-/// The same with kinds whose credentials are made at upstreams, and their times and places as [`elsewhere`](super::elsewhere) gives them.
+/// As [`start`], with credential kinds whose credentials are made at upstreams, and their times and places as
+/// [`elsewhere`](super::elsewhere) returns them.
 pub fn start_with(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Running, StartProblem> {
     start_given(config, system, elsewhere, None)
 }
 
-/// The same with what the agent gave to somebody who waited for it ([`own::from_agent`]); else it is waited for here.
+/// As [`start_with`], with the agent's message if the caller waited for it ([`own::from_agent`]); otherwise this call waits for it.
 pub(super) fn start_given(
     config: &Config,
     system: &System,
@@ -71,15 +72,15 @@ fn start_here(config: &Config, system: &System, elsewhere: Elsewhere, given: Opt
         None => public_config(&own.current, system),
     };
     let public_tls = public_tls.map_err(|e| Why::Tls(e.to_string()))?;
-    // Before what is looked at together, since it says more of what mends it.
+    // Checked before the other files, since its error names the repair more precisely.
     sealing_key(config)?;
     let found = check::files(config, system.wall(), given.as_ref());
-    // What depends on the ledger is judged when that is open.
+    // Findings that depend on the ledger are judged after it is open.
     none(check::errors(&found, |about| about == About::Everything), Why::Found)?;
     let authority = authority(config, system, elsewhere)?;
     let ledger = authority.ledger.clone();
     let running = opened(config, authority, (found, given), (own, public, public_tls));
-    // Whoever is told why may mend it and start again in this process, which needs the store closed.
+    // After a failed start, the caller may repair the cause and start again in this process, which requires the store to be closed.
     running.inspect_err(|_| ledger.stop())
 }
 
@@ -87,8 +88,8 @@ fn none(wrong: Vec<Complaint>, why: fn(Vec<Complaint>) -> Why) -> Result<(), Why
     if wrong.is_empty() { Ok(()) } else { Err(why(wrong)) }
 }
 
-/// From a ledger that is open to a server that answers. Policies and registrations are taken in last: a start that is refused before leaves
-/// their files to be mended.
+/// Starts the server on an open ledger. Policies and registrations are imported last, so that their files can still be corrected if the
+/// start is refused before.
 fn opened(
     config: &Config,
     authority: Arc<Authority>,
@@ -101,7 +102,7 @@ fn opened(
     let runtime = runtime.map_err(|error| Why::System { what: "a runtime", error })?;
     let bundles = runtime.block_on(async {
         let bundles = bundles::take_in(config, &authority, given.as_ref()).await?;
-        // Before anybody can be about to ask for another one.
+        // Must run before a request for another approval can arrive.
         authority.sweep_arguments(true).await.map_err(refused("the arguments of approvals"))?;
         Ok(bundles)
     })?;
@@ -110,7 +111,7 @@ fn opened(
     let bound = bind(config)?;
     runtime.block_on(async {
         take_in_policy(config, &authority).await?;
-        // The first keys of each environment, and what fell due while nobody served.
+        // Creates the first keys of each environment, and handles everything that became due while the server was down.
         keys::tend(&authority).await;
         Ok(())
     })?;
@@ -118,7 +119,7 @@ fn opened(
     run(config, bound, &ours, |followed| Served { authority, own, public, public_tls, bundles, followed, metrics })
 }
 
-/// Whoever connects from here on is answered as soon as the threads run.
+/// Starts the threads. A client that connects from here on is answered as soon as the threads run.
 fn run(
     config: &Config,
     bound: Bound,
@@ -131,7 +132,7 @@ fn run(
     let authority = authority.clone();
     let reloading = Arc::new(Reloading::new(config, &authority, outlets.clone()));
     let served = serve(reloading.followed());
-    // Set once, here.
+    // The value is set only here.
     let _ = authority.own.set(served.own.svid.clone());
     let webhooks = Webhooks::start(&authority, &config.webhooks).map_err(|error| Why::System { what: "the webhooks", error })?;
     outlets.lock().webhooks = Some(webhooks);
@@ -155,7 +156,7 @@ pub(super) fn refused(what: &str) -> impl Fn(crate::refusal::No) -> Why {
 
 /// The sealing key.
 pub(super) fn sealing_key(config: &Config) -> Result<SealingKey, Why> {
-    // Without a data directory there is none that the key could lie in.
+    // Without a data directory, the key cannot be inside one.
     let data = engine::data_dir(config).unwrap_or(std::path::Path::new("/dev/null"));
     match &config.seal {
         Seal::KeyFile(path) => SealingKey::load(path, data).map_err(Why::KeyFile),
@@ -166,7 +167,7 @@ pub(super) fn sealing_key(config: &Config) -> Result<SealingKey, Why> {
     }
 }
 
-/// The ledger, and everything that follows it.
+/// Opens the ledger and everything that follows it.
 fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Arc<Authority>, Why> {
     let key = sealing_key(config)?;
     if engine::data_dir(config).is_none() {
@@ -178,7 +179,7 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
     let sealer = Arc::new(StoreSealer::new(key, store.id(), system.clone()));
     drop(store);
     let ledger = Ledger::open(opener, system.clone(), given::settings(config)).map_err(Why::Ledger)?;
-    // From here on everything goes by the clock that the ledger believes.
+    // All code below uses the ledger's clock.
     let system = ledger.system();
     let decider = Decider {
         audits: Arc::default(),
@@ -208,7 +209,7 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
     Authority::new(ledger, parts).inspect_err(|_| opened.stop()).map_err(Why::Keys)
 }
 
-/// A first start takes in what the files say; a later one compares, and the ledger counts.
+/// Imports the policy files at a first start. A later start compares them with the ledger, which is authoritative.
 async fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), Why> {
     for (name, live) in authority.environments_not_served() {
         tracing::warn!(
@@ -220,7 +221,7 @@ async fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), Wh
     let environments = &config.server.environments;
     let missing = authority.ledger.peek(|state| import::missing(state, environments));
     if missing.is_empty() {
-        // Somebody followed the server that was here before, and may still go by what that said.
+        // Followers from before the start may still exist: the list of followers is not persisted.
         authority.followers.began_again(authority.system.wall());
         let drift = import::drift(authority, config);
         for what in &drift {
@@ -243,7 +244,7 @@ async fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), Wh
     Ok(())
 }
 
-/// A registration in an environment that is not served would be there and never work.
+/// Refuses a registration in an environment that is not served, which could never be used.
 fn belong_somewhere(config: &Config, loaded: &policy_files::Loaded) -> Result<(), Why> {
     let environments = &config.server.environments;
     let strays = loaded.upstreams.iter().filter(|u| !environments.contains(&u.environment)).map(|u| {
@@ -254,15 +255,15 @@ fn belong_somewhere(config: &Config, loaded: &policy_files::Loaded) -> Result<()
     if strays.is_empty() { Ok(()) } else { Err(Why::Policy(strays)) }
 }
 
-/// A port, bound.
+/// Binds a port.
 pub(super) fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, Why> {
     let bound = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| l));
-    // Said once more, with room for everybody who comes back after a restart.
+    // Listens again with a larger backlog, for all clients that reconnect after a restart.
     let bound = bound.and_then(|l| rustix::net::listen(&l, limits::BACKLOG).map(|()| l).map_err(Into::into));
     bound.map_err(|error| Why::Port { key, address, error })
 }
 
-/// Whether uids beside the server's own may use the operators' socket.
+/// Whether other uids than the server's own may use the operators' socket.
 pub(super) fn socket_is_shared(config: &Config) -> bool {
     config.admin_uids.iter().any(|uid| *uid != rustix::process::geteuid().as_raw())
 }
@@ -287,5 +288,5 @@ fn bind(config: &Config) -> Result<Bound, Why> {
     Ok(Bound { workload, admin, public, socket, metrics: metrics.map(|(l, _)| l), addresses })
 }
 
-/// For the threads: the public listener's TLS.
+/// The TLS configuration of the public listener.
 pub(super) type PublicTls = Arc<ServerConfig>;

@@ -1,5 +1,5 @@
-//! The threads of a server: one runtime on all cores for workloads and the public, one thread for operators, whose calls go on when all
-//! cores issue, and threads for handshakes, which stand back behind both.
+//! The threads of a server: one runtime on all cores for workloads and the public listener, one thread for operators, whose calls continue
+//! while all cores issue, and threads for handshakes at a lower priority than both.
 
 use std::io;
 use std::net::TcpListener;
@@ -33,7 +33,7 @@ use crate::serve::unix::{self, Socket};
 use crate::sources::bundles::BundleFiles;
 use crate::sources::config::Config;
 
-/// Ports that are bound and not yet answered at.
+/// Bound ports at which nothing is served yet.
 pub(super) struct Bound {
     pub workload: TcpListener,
     pub admin: TcpListener,
@@ -43,7 +43,7 @@ pub(super) struct Bound {
     pub addresses: Addresses,
 }
 
-/// What is served, and what keeps it current.
+/// The services, and the inputs of the background work.
 pub(super) struct Served {
     pub authority: Arc<Authority>,
     pub own: Own,
@@ -51,29 +51,30 @@ pub(super) struct Served {
     pub public_tls: PublicTls,
     pub bundles: BundleFiles,
     pub followed: Followed,
-    /// What closes the listener of the metrics.
+    /// TLS and the token of the metrics listener.
     pub metrics: Closed,
 }
 
-/// Workers for each thread that makes workloads' lists.
+/// Number of workers per thread for workloads' lists.
 const LIST_THREADS_SHARE: usize = 4;
 
 type Spawned = (Vec<JoinHandle<()>>, [Arc<Counts>; 4]);
 
-/// Starts both threads.
+/// Starts the threads.
 pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Stopping) -> io::Result<Spawned> {
     let system = served.authority.system.clone();
     let limits = &config.limits;
     let gate = |role, connections: usize, pool| {
-        // Operators' handshakes have a bound of their own.
+        // Handshakes of operators have a separate limit.
         let bounds = Bounds { connections, handshakes: limits.handshakes.min(connections), streams: limits.connection_streams };
         let refused = served.authority.refused_handshakes.clone();
         Gate::new(role, bounds, pool, stopping.clone(), system.clone()).refusals_in(refused)
     };
     let workers = config.server.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    // As many as may be, since they only take what is left: everybody who comes back after a restart is let in on all cores.
+    // As many threads as there are workers: they use only idle CPU time, and clients that reconnect after a restart are admitted on all
+    // cores.
     let handshakes = Arc::new(Handshakes::start(workers)?);
-    // Operators' lists have a thread of their own, as their calls have.
+    // Lists of operators have a separate thread, as the calls of operators do.
     let lists = Arc::new(LongCalls::start("mayfly-lists", workers.div_ceil(LIST_THREADS_SHARE))?);
     let operators_lists = Arc::new(LongCalls::start("operators-lists", 1)?);
     let pool = |long: &Arc<LongCalls>| Pool::new(ShareBounds::AUTHENTICATED).long_calls_on(long.clone());
@@ -140,11 +141,11 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
                 Err(error) => tracing::error!(%error, "the public listener"),
             }
         };
-        // On a task of its own: where it waits for a disk that stands still, connections are taken all the same.
+        // The background work has its own task, so that connections are accepted while it waits for a stalled disk.
         let mut upkeep = tokio::spawn(upkeep.run());
         let serving = async { tokio::join!(workload, everybody) };
         tokio::pin!(serving);
-        // A server that nobody keeps current is ended: this thread ends, and with it the process (`run`).
+        // Without its background work, a server must not continue: this thread ends, and with it the process (`run`).
         let upkept = tokio::select! {
             ((), ()) = &mut serving => upkeep.await,
             upkept = &mut upkeep => {
@@ -161,7 +162,7 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
     Ok((vec![operators, main], counts))
 }
 
-/// Scrapers have places of their own.
+/// The gate of the metrics listener, with places that no other listener uses.
 fn metrics_gate(authority: &Authority, stopping: &Stopping) -> Gate {
     let bounds = Bounds { connections: METRICS_CONNECTIONS, handshakes: METRICS_CONNECTIONS, streams: 1 };
     let pool = Pool::new(ShareBounds::PUBLIC);
@@ -174,7 +175,8 @@ fn acceptor(config: &Config, served: &Served) -> MtlsAcceptor {
     MtlsAcceptor::new(served.own.current.clone(), authority.bundles.clone(), authority.system.clone(), config.svid_max_ttl_ms)
 }
 
-/// Counts changes of trust. The authority observed the ledger first, so the bundles in force are new when the count is.
+/// Counts changes of trust. The authority observes the ledger before this counter, so the bundles in effect are current when the count
+/// changes.
 fn trust_changes(authority: &Authority) -> TrustChanges {
     let count = watch::Sender::new(0);
     let changes = count.subscribe();
@@ -186,7 +188,7 @@ fn trust_changes(authority: &Authority) -> TrustChanges {
     changes
 }
 
-/// A thread with a runtime of its own, until what it serves has ended.
+/// Starts a thread with its own runtime, which runs until `serve` has ended.
 fn on_thread(name: &str, mut builder: Builder, serve: impl Future<Output = ()> + Send + 'static) -> io::Result<JoinHandle<()>> {
     let runtime: Runtime = builder.enable_all().thread_name(format!("mayfly-{name}")).build()?;
     std::thread::Builder::new().name(format!("mayfly-{name}")).spawn(move || {

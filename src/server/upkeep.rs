@@ -1,5 +1,5 @@
-//! What runs beside serving: certificates and bundles read again, tasks that fell silent closed, signs of life written, keys followed by
-//! others, what stands at upstreams undone, health told.
+//! Background work of a server: reads certificates and bundles again, ends tasks without heartbeats, writes heartbeats, rotates keys,
+//! undoes objects at upstreams, and reports health.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -32,15 +32,15 @@ use crate::sources::bundles::{BundleFiles, Found};
 use crate::sources::config::Config;
 use crate::sources::oidc;
 
-/// The service whose health says whether anything is issued.
+/// The service whose health tells whether the server issues.
 const TOKENS: &str = "mayfly.v1.TokenService";
-/// How often schedules of keys are looked at.
+/// Interval of checks of key schedules.
 const KEYS_EVERY: Duration = Duration::from_secs(60);
 
-/// How often it is told which registrations stop issuing soon, milliseconds.
+/// Interval of warnings about registrations that will soon stop issuing, milliseconds.
 const TOLD_EVERY_MS: u64 = 24 * 3_600_000;
 
-/// Everything that keeps a server current.
+/// The background work and its inputs.
 pub(super) struct Upkeep {
     authority: Arc<Authority>,
     own: Own,
@@ -88,14 +88,14 @@ impl Upkeep {
             files.watch(polls(), |found| health_of_sources.public(found, &current, &place)).await;
         };
         let found_bundle = move |found| match found {
-            // A full line means that the ledger is behind; the next look finds the same again.
+            // A full queue means that the ledger is behind; the next poll finds the same bundle again.
             Found::Proposal(proposal) => drop(tell.try_send(Changed::of_file(proposal))),
             Found::Problem(problem) => tracing::error!(%problem, "a bundle cannot be read; the one in force stays"),
         };
         let in_force = authority.bundles.clone();
         let bundle_watch = bundles.watch(polls(), in_force, (found_bundle, |all: &BundleFiles| health_of_sources.bundles(all)));
         let silent = Silent::follow(&authority.ledger);
-        // By itself: what runs beside it may wait for a disk that stands still, which health has to tell.
+        // Health has its own task: the other tasks may wait for a stalled disk, which health has to report.
         let (ledger, reporter) = (authority.ledger.clone(), health.clone());
         let telling = tokio::spawn(async move { tell_health(&ledger, &reporter).await });
         tokio::select! {
@@ -114,7 +114,7 @@ impl Upkeep {
                 registry_due(&authority),
                 drift(&authority, &followed),
                 metrics.keep(&authority, followed.polls(TOKEN_EVERY)),
-                // What is under way when it is dropped is done again after the next start: undoing may be repeated.
+                // Undoing that is dropped in progress is repeated after the next start, which is safe.
                 authority.leases.clone().run(),
                 oidc::keep(
                     authority.oidc.clone(),
@@ -129,7 +129,7 @@ impl Upkeep {
     }
 }
 
-/// Bundles that files and the agent propose become records; what follows from the record follows from the ledger.
+/// Records the bundles that files and the agent propose. Their effect follows from the record.
 async fn take_in(authority: &Authority, mut told: mpsc::Receiver<Changed>) {
     let mut said: BTreeMap<String, String> = BTreeMap::new();
     let sources = &authority.source_health;
@@ -145,7 +145,7 @@ async fn take_in(authority: &Authority, mut told: mpsc::Receiver<Changed>) {
                 tracing::warn!(trust_domain = domain, %seq, "the trust bundle changed");
             }
             Err(no) => {
-                // It is looked at again and again; what is wrong with it is said once.
+                // The bundle is proposed repeatedly; its problem is logged once.
                 let why = no.to_string();
                 let problem = format!("the bundle that was found is not taken in: {why}");
                 sources.unreadable(SourceKind::Bundle, &domain, &place, &problem, authority.system.shown());
@@ -157,13 +157,13 @@ async fn take_in(authority: &Authority, mut told: mpsc::Receiver<Changed>) {
     }
 }
 
-/// When tasks with a heartbeat will have been silent too long, as far as is known: looked at then, not all of them each second. A task that is
-/// closed is forgotten at once, so that no more are here than the ledger has.
+/// The times at which tasks with a heartbeat become due for a check, so that not all tasks are checked each second. An ended task is
+/// removed at once, so that there are no more entries than tasks in the ledger.
 struct Silent {
     looks: Arc<Mutex<Looks>>,
 }
 
-/// Each task once.
+/// Due times, with each task once.
 #[derive(Default)]
 struct Looks {
     at: BTreeSet<(Millis, TaskId)>,
@@ -183,7 +183,7 @@ impl Looks {
         }
     }
 
-    /// Takes out those whose time has come.
+    /// Removes and returns the tasks that are due.
     fn due(&mut self, now: Millis) -> Vec<TaskId> {
         let mut due = Vec::new();
         while let Some((at, id)) = self.at.first().copied().filter(|(at, _)| *at < now) {
@@ -199,7 +199,7 @@ impl Silent {
     fn follow(ledger: &Ledger) -> Silent {
         let looks: Arc<Mutex<Looks>> = Arc::default();
         let ours = looks.clone();
-        // Observed first, read second: a task that is opened between is noted twice, which does no harm.
+        // The observer is registered before the state is read: a task that is opened in between is added twice, which does no harm.
         ledger.observe(move |batch| {
             for record in batch.records.iter().filter_map(Committed::change) {
                 match &record.event {
@@ -226,8 +226,8 @@ impl Silent {
         Silent { looks }
     }
 
-    /// Tasks that are to be closed now. Those that showed life are looked at again when that would be too long ago, and so are those that
-    /// are returned, until they are over.
+    /// The tasks that are to be ended now. A task whose heartbeat came in time is checked again when the next one is due; a returned task
+    /// is checked again until it has ended.
     fn due(&self, state: &State, now: Millis) -> Vec<TaskId> {
         let mut looks = self.looks.lock();
         let mut silent = Vec::new();
@@ -245,14 +245,14 @@ impl Silent {
     }
 }
 
-/// What is done once a second, each in a loop of its own: what takes its time in one of them holds up none of the others.
+/// A timer for work that is done once a second. Each kind of work has its own loop, so that slow work delays no other.
 fn seconds() -> Interval {
     let mut tick = interval(Duration::from_millis(limits::TASK_TICK_MS));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick
 }
 
-/// Signs of life are written.
+/// Writes heartbeats.
 async fn heartbeats_written(authority: &Authority) {
     let mut tick = seconds();
     loop {
@@ -261,7 +261,7 @@ async fn heartbeats_written(authority: &Authority) {
     }
 }
 
-/// Refusals that were counted, and once a minute differences between policy sets, are written.
+/// Writes counted refusals, and once a minute the differences between policy sets.
 async fn counts_written(authority: &Authority) {
     let mut tick = seconds();
     let mut minute = authority.system.wall().0 / 60_000;
@@ -279,7 +279,7 @@ async fn counts_written(authority: &Authority) {
     }
 }
 
-/// Uses that were reported are looked at and written.
+/// Checks and writes reported uses.
 async fn uses_followed(authority: &Authority) {
     let mut tick = seconds();
     loop {
@@ -288,7 +288,7 @@ async fn uses_followed(authority: &Authority) {
     }
 }
 
-/// Tasks that gave no sign of life are closed, and so is what waited too long for somebody.
+/// Ends tasks without heartbeats, approvals that were not decided in time, and expired break-glass tasks.
 async fn silent_ended(authority: &Authority, silent: &Silent) {
     let mut tick = seconds();
     let mut suspended = suspended_ms(authority);
@@ -298,20 +298,20 @@ async fn silent_ended(authority: &Authority, silent: &Silent) {
         if slept >= limits::HEARTBEAT_MIN_MS {
             match authority.resumed_after(slept).await {
                 Ok(()) => suspended += slept,
-                // Nobody is judged by a silence that nobody could break; it is tried again with the next second.
+                // No task is ended for missing heartbeats that the server could not accept; the record is tried again in the next second.
                 Err(no) => {
                     tracing::error!(%no, "one interval more for every heartbeat could not be written");
                     continue;
                 }
             }
         }
-        // With a clock that jumped everybody would seem silent; a ledger that cannot be written heard nobody.
+        // After a jump of the clock all tasks would seem silent, and while the ledger cannot be written no heartbeat is accepted.
         if authority.ledger.stopped().is_some_and(|no| matches!(no.reason, Reason::ClockSkew | Reason::NotReady)) {
             continue;
         }
         let now = authority.system.wall();
         for id in authority.ledger.peek(|state| silent.due(state, now)) {
-            // A sign of life that came in time and is being written counts; the next look is in a few seconds.
+            // A heartbeat that arrived in time and is being written counts; the task is checked again in a few seconds.
             if !authority.heartbeats.is_waiting(&id) {
                 authority.end_silent(id, now);
             }
@@ -330,7 +330,7 @@ async fn keys_due(authority: &Authority) {
     let mut tick = interval(KEYS_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        // Without a key nothing is issued: the one that takes the place of a revoked one does not wait for the next tick.
+        // Without a key nothing is issued, so the replacement of a revoked key does not wait for the next tick.
         tokio::select! {
             _ = tick.tick() => {}
             () = authority.key_revoked.notified() => {}
@@ -339,7 +339,8 @@ async fn keys_due(authority: &Authority) {
     }
 }
 
-/// Narrowing that a stop cut short goes on; then, once a day, registrations that stop issuing soon are told.
+/// Continues revocations of changed registrations and bindings that a stop interrupted; once a day, warns about registrations that will
+/// soon stop issuing.
 async fn registry_due(authority: &Authority) {
     let mut tick = interval(KEYS_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -363,7 +364,7 @@ async fn registry_due(authority: &Authority) {
     }
 }
 
-/// Where the files of policies and registrations differ from the ledger, looked for now and then: both may change at any time.
+/// Compares the files of policies and registrations with the ledger at intervals, since both may change at any time.
 async fn drift(authority: &Arc<Authority>, followed: &Followed) {
     let mut polls = followed.polls(KEYS_EVERY);
     loop {

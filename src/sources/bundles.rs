@@ -1,7 +1,7 @@
-//! Trust bundles from files, read again when they change.
+//! Trust bundles from files, which are read again when they change.
 //!
-//! A change of a bundle is a record of the ledger. So this only proposes: who asked puts the change through the ledger and then swaps the
-//! bundles in force. What was proposed and is not in force by the next poll is proposed again.
+//! A change of a bundle is a record of the ledger. This module therefore only proposes changes: the caller writes the change to the ledger
+//! and then replaces the bundles in effect. A proposal that is not in effect by the next poll is made again.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,38 +13,38 @@ use crate::identity::bundle::{self, Bundle, BundleDiff, Bundles};
 use crate::identity::spiffe_id::TrustDomain;
 use crate::limits;
 
-/// A bundle that a file holds and that is not in force.
+/// A bundle in a file that is not in effect.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Proposal {
-    /// The bundle, a legal successor of the one in force.
+    /// The bundle, a valid successor of the one in effect.
     pub bundle: Arc<Bundle>,
-    /// What that would change.
+    /// The difference from the bundle in effect.
     pub diff: BundleDiff,
-    /// Where it was found.
+    /// The file.
     pub path: PathBuf,
 }
 
-/// What a poll found.
+/// The result of polling a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Found {
-    /// A bundle to put through the ledger.
+    /// A bundle to write to the ledger.
     Proposal(Proposal),
-    /// A file whose contents are not used; the bundle in force stays.
+    /// A file whose contents are not used; the bundle in effect stays.
     Problem(FileProblem),
 }
 
-/// How a bundle file stands after a look at it.
+/// The result of the last poll of a bundle file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum FileStanding {
-    /// It holds the bundle in force.
+    /// The file holds the bundle in effect.
     InForce,
-    /// It holds another bundle, which is proposed or will be.
+    /// The file holds another bundle, which is proposed or will be proposed.
     Differs,
-    /// It cannot be read, or its contents are not used.
+    /// The file cannot be read, or its contents are not used.
     Unusable(FileProblem),
 }
 
-/// One bundle file for each trust domain.
+/// The bundle files, one for each trust domain.
 pub struct BundleFiles {
     files: Vec<BundleFile>,
 }
@@ -57,13 +57,13 @@ struct BundleFile {
 }
 
 impl BundleFiles {
-    /// The files, PEM or SPIFFE JWKS, each with its trust domain.
+    /// Files in PEM or SPIFFE JWKS, each with its trust domain.
     pub fn new(files: impl IntoIterator<Item = (TrustDomain, PathBuf)>) -> BundleFiles {
         let file = |(trust_domain, path)| BundleFile { trust_domain, path, read: None, standing: FileStanding::Differs };
         BundleFiles { files: files.into_iter().map(file).collect() }
     }
 
-    /// Reads all of them now, with every problem there is: for the start and for `server validate`.
+    /// Reads all files, and returns all problems: for the start and for `server validate`.
     pub fn load(&mut self) -> Result<Bundles, Vec<FileProblem>> {
         let held = self.read()?;
         Bundles::new(held.into_iter().map(|(bundle, _)| bundle)).ok_or_else(|| {
@@ -72,7 +72,7 @@ impl BundleFiles {
         })
     }
 
-    /// What each of them holds now, in the order in which they were named, with its path.
+    /// The present contents of each file with its path, in the given order.
     pub fn read(&mut self) -> Result<Vec<(Arc<Bundle>, PathBuf)>, Vec<FileProblem>> {
         let (mut good, mut bad) = (Vec::new(), Vec::new());
         for file in &mut self.files {
@@ -84,17 +84,17 @@ impl BundleFiles {
         if bad.is_empty() { Ok(good) } else { Err(bad) }
     }
 
-    /// Reads all of them again and compares with what is in force.
+    /// Reads all files again and compares them with the bundles in effect.
     pub fn poll(&mut self, in_force: &Bundles) -> Vec<Found> {
         self.files.iter_mut().filter_map(|file| file.poll(in_force)).collect()
     }
 
-    /// How each of them stood at the last poll, with its trust domain.
+    /// The result of the last poll of each file, with its trust domain.
     pub fn standing(&self) -> impl Iterator<Item = (&TrustDomain, &Path, &FileStanding)> {
         self.files.iter().map(|file| (&file.trust_domain, file.path.as_path(), &file.standing))
     }
 
-    /// Polls for ever, telling `each` what was found, and after each poll `all` how the files stand. Drop the future to stop.
+    /// Polls for ever. Calls `each` for each proposal, and `all` after each poll. Drop the future to stop.
     pub async fn watch(
         mut self,
         polls: impl Into<Polls>,
@@ -145,14 +145,14 @@ impl BundleFile {
             bundle::check_successor(old, &bundle).map_err(|defect| FileProblem::new(&self.path, defect, remedy))?;
         }
         let diff = bundle::diff(old.map(Arc::as_ref), Some(&bundle));
-        // A file that somebody is still writing lacks its end. Removing a root revokes, so it must be there twice.
+        // A file that is still being written lacks its end. Removing a root revokes credentials, so two consecutive reads must agree.
         if !diff.removed.is_empty() && !settled {
             return Ok((FileStanding::Differs, None));
         }
         Ok((FileStanding::Differs, Some(Proposal { bundle, diff, path: self.path.clone() })))
     }
 
-    /// What the file holds now, and whether the last read found the same.
+    /// The present contents of the file, and whether the previous read found the same.
     fn current(&mut self) -> Result<(Arc<Bundle>, bool), FileProblem> {
         let (document, digest) = files::read(&self.path, limits::BUNDLE_BYTES)?;
         if let Some((seen, parsed)) = &self.read

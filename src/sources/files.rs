@@ -1,4 +1,4 @@
-//! One file that somebody else replaces, read whole and bounded.
+//! Reads a file that another program may replace: completely, and within a size limit.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,15 +10,15 @@ use zeroize::Zeroizing;
 
 use crate::document::command::typed;
 
-/// What is wrong with a file, and what mends it. Never holds the file's contents.
+/// A problem of a file, and its remedy. Never contains the file's contents.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{}: {what}; {remedy}", path.display())]
 pub struct FileProblem {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The problem.
     pub what: String,
-    /// What mends it.
+    /// The remedy.
     pub remedy: String,
 }
 
@@ -29,8 +29,8 @@ impl FileProblem {
     }
 }
 
-/// Refuses a path under which something lies that is no regular file, before a file is renamed to it: a device, a pipe, a socket, a directory or
-/// a link is never replaced.
+/// Refuses a path that exists and is not a regular file, before a file is renamed to it: a device, pipe, socket, directory or link is never
+/// replaced.
 pub fn may_be_replaced(path: &Path) -> std::io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.is_file() => {
@@ -41,8 +41,8 @@ pub fn may_be_replaced(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Refuses a secret that others may read. One that is ours is for us alone; one that somebody else put there for us, as a kubelet mounts a Secret,
-/// may be read by a group, which is then how we read it.
+/// Refuses a secret that other users may read. A file of the server's own user must be readable by that user alone. A file of another user,
+/// such as a Secret that a kubelet mounts, may be readable by a group, through which the server reads it.
 pub(super) fn closed_to_others(path: &Path) -> Result<(), FileProblem> {
     let Ok(found) = std::fs::metadata(path) else { return Ok(()) };
     let ours = found.uid() == rustix::process::geteuid().as_raw();
@@ -53,7 +53,7 @@ pub(super) fn closed_to_others(path: &Path) -> Result<(), FileProblem> {
     Err(FileProblem::new(path, "may be read by others", &format!("chmod {} {}", if ours { "600" } else { "o=" }, typed(path))))
 }
 
-/// When files are looked at again: after a pause, and at once when somebody asks.
+/// The times at which files are read again: after a pause, and at once on request.
 #[derive(Clone)]
 pub struct Polls {
     every: Duration,
@@ -61,18 +61,18 @@ pub struct Polls {
 }
 
 impl Polls {
-    /// Each `every`, and whenever the number in `asked` changes.
+    /// Polls at the interval `every`, and whenever the number in `asked` changes.
     pub fn new(every: Duration, asked: watch::Receiver<u64>) -> Polls {
         Polls { every, asked: Some(asked) }
     }
 
-    /// Until the next look is due.
+    /// Waits until the next poll is due.
     pub async fn next(&mut self) {
         let Some(asked) = &mut self.asked else { return tokio::time::sleep(self.every).await };
         tokio::select! {
             () = tokio::time::sleep(self.every) => {}
             changed = asked.changed() => {
-                // Nobody can ask any more.
+                // The sender is gone, so no more requests arrive.
                 if changed.is_err() {
                     self.asked = None;
                     tokio::time::sleep(self.every).await;
@@ -88,17 +88,18 @@ impl From<Duration> for Polls {
     }
 }
 
-/// SHA-256 of what was read, to see a change.
+/// SHA-256 of the contents, to detect a change.
 pub(super) type ContentDigest = [u8; 32];
 
-/// The whole file, at most `max` bytes; wiped from memory when dropped. A symbolic link is followed at each read, as Kubernetes swaps them.
+/// Reads the whole file, at most `max` bytes. The contents are wiped from memory when dropped. A symbolic link is followed at each read,
+/// since Kubernetes replaces such links.
 pub(super) fn read(path: &Path, max: usize) -> Result<(Zeroizing<Vec<u8>>, ContentDigest), FileProblem> {
     let cannot = |e: std::io::Error| {
         let remedy = format!("check the path and who may read it: ls -l {}", typed(path));
         FileProblem::new(path, format!("cannot be read: {e}"), &remedy)
     };
     let file = std::fs::File::open(path).map_err(cannot)?;
-    // Room for all at once: growing would leave copies of a key behind.
+    // The whole room is allocated at once: growing would leave copies of a key in memory.
     let expected = file.metadata().map_or(max, |m| usize::try_from(m.len()).unwrap_or(max)).min(max);
     let mut bytes = Zeroizing::new(Vec::with_capacity(expected + 4096));
     file.take(max as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;

@@ -252,7 +252,7 @@ where
         ended = connection => match ended {
             // The data received before the server closed may still contain the answer.
             Ok(()) => asked.await,
-            // This also covers a close without a TLS close_notify: a truncated body is an error of its own.
+            // The error may be a close without a TLS close_notify: a truncated body is an error of its own.
             Err(e) => tokio::time::timeout(Duration::ZERO, asked).await.unwrap_or_else(|_| Err(wrong(e.to_string()))),
         },
     }

@@ -1,4 +1,4 @@
-//! Keys of OIDC issuers: fetched at the start, in the background, and when somebody needs one that is not known.
+//! Fetches the keys of OIDC issuers: at the start, in the background, and when a token names an unknown key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::oidc::{Issuers, Known};
 use crate::source_health::{SourceHealth, SourceKind};
 use crate::system::System;
 
-/// Fetches the keys of all issuers for ever, of others from when `configured` has them. Drop the future to stop.
+/// Fetches the keys of all issuers for ever, and follows changes of `configured`. Drop the future to stop.
 pub async fn keep(
     issuers: Arc<Issuers>,
     mut configured: watch::Receiver<Arc<Vec<OidcIssuer>>>,
@@ -24,7 +24,7 @@ pub async fn keep(
     loop {
         let sections = configured.borrow_and_update().clone();
         health.retain(SourceKind::OidcIssuer, |name| sections.iter().any(|section| section.issuer.name == name));
-        // Those before end with their set.
+        // Dropping the previous set ends its tasks.
         let mut each = tokio::task::JoinSet::new();
         for known in issuers.all() {
             let of = |section: &&OidcIssuer| section.issuer == *known.issuer;
@@ -33,7 +33,7 @@ pub async fn keep(
             each.spawn(async move { keep_one(&known, &section, (&health, &system)).await });
         }
         if configured.changed().await.is_err() {
-            // Nobody configures any more.
+            // The sender is gone, so the configuration no longer changes.
             while each.join_next().await.is_some() {}
             return std::future::pending().await;
         }
@@ -56,7 +56,7 @@ async fn keep_one(known: &Known, configured: &OidcIssuer, (health, system): (&So
                 }
             }
             Err(why) => {
-                // Asked again and again; what is wrong is said once.
+                // The fetch is repeated; the same problem is logged once.
                 if health.unreadable(kind, name, &place, &why, system.shown()) {
                     tracing::error!(issuer = known.issuer.name, %why, "no keys could be fetched; those at hand stay for an hour");
                 }
@@ -71,7 +71,7 @@ async fn keep_one(known: &Known, configured: &OidcIssuer, (health, system): (&So
     }
 }
 
-/// Where its keys come from.
+/// The file or URL of the issuer's keys.
 fn place_of(configured: &OidcIssuer) -> String {
     match &configured.keys {
         IssuerKeySource::File(path) => path.display().to_string(),
@@ -80,7 +80,7 @@ fn place_of(configured: &OidcIssuer) -> String {
     }
 }
 
-/// The keys of an issuer, as they are now.
+/// Fetches the present keys of an issuer.
 pub async fn fetch(configured: &OidcIssuer, system: &System) -> Result<IssuerKeys, String> {
     let parse = |from: &str, document: &[u8]| IssuerKeys::parse(document).map_err(|e| format!("{from} {e}"));
     let most = limits::OIDC_DOCUMENT_BYTES;
@@ -90,7 +90,7 @@ pub async fn fetch(configured: &OidcIssuer, system: &System) -> Result<IssuerKey
         let (document, _) = read.map_err(|problem| problem.to_string())?;
         return parse(&path.display().to_string(), &document);
     }
-    // Made anew: the roots may have changed since.
+    // Created for each fetch, since the roots may have changed.
     let (ca_file, system) = (configured.ca_file.clone(), system.clone());
     let https = tokio::task::spawn_blocking(move || Https::new(ca_file.as_deref(), &system)).await.map_err(|e| e.to_string())?;
     let https = https.map_err(|problem| problem.to_string())?;
@@ -102,7 +102,7 @@ pub async fn fetch(configured: &OidcIssuer, system: &System) -> Result<IssuerKey
     parse(&url, &document)
 }
 
-/// What an issuer says of itself.
+/// Fetches the discovery document of an issuer.
 pub async fn discover(https: &Https, issuer: &str) -> Result<Discovery, String> {
     let url = document_url(issuer);
     let document = https.document(&url, limits::OIDC_DOCUMENT_BYTES).await.map_err(|e| e.to_string())?;

@@ -1,4 +1,4 @@
-//! Our own certificate and key from files, read again when they change.
+//! The server's own certificate and key from files, which are read again when they change.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ pub use mayfly_client::own::{OwnPair, PairDefect};
 use super::files::{self, ContentDigest, FileProblem, Polls};
 use crate::limits;
 
-/// The two files of a certificate and its key, and what was last seen in them.
+/// The files of a certificate and its key, and their contents at the last poll.
 pub struct SvidFiles {
     certificates: PathBuf,
     key: PathBuf,
@@ -28,7 +28,7 @@ impl SvidFiles {
         &self.certificates
     }
 
-    /// Reads both now.
+    /// Reads both files.
     pub fn load(&mut self) -> Result<OwnPair, FileProblem> {
         let (certificates, key, digests) = self.read()?;
         let pair = self.pair(&certificates, &key)?;
@@ -37,14 +37,14 @@ impl SvidFiles {
         Ok(pair)
     }
 
-    /// Reads both again: `None` where nothing changed, or where the same problem was told before. After a problem the old pair stays in use; that
-    /// it is over is told too, by the pair that is there.
+    /// Reads both files again. `None` if nothing changed, or if the same problem was returned before. After a problem the old pair stays in
+    /// use; the expiry of the old pair is reported elsewhere.
     pub fn poll(&mut self) -> Option<Result<OwnPair, FileProblem>> {
         let outcome = self.read().and_then(|(certificates, key, digests)| {
             if self.seen == Some(digests) && self.said.is_none() {
                 return Ok(None);
             }
-            // Read between the two halves of a change, the files do not match; the next poll sees both.
+            // If a poll happens between the replacement of the two files, the files do not match; the next poll finds both replaced.
             let pair = self.pair(&certificates, &key)?;
             self.seen = Some(digests);
             Ok(Some(pair))
@@ -62,7 +62,7 @@ impl SvidFiles {
         }
     }
 
-    /// Polls for ever, telling `each` of new pairs and of problems. Drop the future to stop.
+    /// Polls for ever, and calls `each` with new pairs and problems. Drop the future to stop.
     pub async fn watch(mut self, polls: impl Into<Polls>, mut each: impl FnMut(Result<OwnPair, FileProblem>)) {
         let mut polls = polls.into();
         loop {

@@ -11,11 +11,11 @@ use crate::document::command::typed;
 use crate::identity::sha256;
 use crate::limits;
 
-/// A token that somebody has to show. Only its SHA-256 is held.
+/// A bearer token that a client must present. Only its SHA-256 is kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct BearerToken([u8; 32]);
 
-/// The token that is asked for now.
+/// The token that is required now.
 pub type CurrentToken = Arc<ArcSwap<BearerToken>>;
 
 impl std::fmt::Debug for BearerToken {
@@ -25,7 +25,7 @@ impl std::fmt::Debug for BearerToken {
 }
 
 impl BearerToken {
-    /// Reads one: visible ASCII in one line. A line break at its end does not belong to it.
+    /// Reads a token: visible ASCII in one line. A line break at the end does not belong to the token.
     pub fn load(path: &Path) -> Result<BearerToken, FileProblem> {
         let (bytes, _) = files::read(path, limits::TOKEN_FILE_BYTES)?;
         files::closed_to_others(path)?;
@@ -38,7 +38,7 @@ impl BearerToken {
         Ok(BearerToken(sha256(token)))
     }
 
-    /// Whether it is this one. Takes as long whatever is wrong with it.
+    /// Whether `shown` is this token. The comparison takes the same time for every wrong token.
     pub fn is(&self, shown: &[u8]) -> bool {
         verify_slices_are_equal(&self.0, &sha256(shown)).is_ok()
     }

@@ -5,7 +5,7 @@
 
 use super::registry::{Classification, ProofOfPossession, Scope, Ttl, Upstream};
 
-/// What `new` grants beyond `old`, as texts that name the fields; empty where `new` is not wider.
+/// The permissions that `new` grants beyond `old`, as texts that name the fields; empty where `new` is not wider.
 ///
 /// `read` says whether the environment's policy reads an attribute of the upstream, such as `resource.owner`. Only policy knows the effect
 /// of a descriptive attribute, so any change of an attribute that policy reads counts as wider.

@@ -32,7 +32,7 @@ impl Told {
         Told { kind, of, data }
     }
 
-    /// Says what it hit: the number that whoever revoked was told.
+    /// Adds the hits of a revocation: the same numbers that the operator got.
     pub fn hit(&mut self, hits: &Hits) {
         let Hits { credentials, tasks, tasks_ended, callers, elsewhere: _ } = *hits;
         let hits = json!({ "credentials": credentials, "tasks": tasks, "tasks_ended": tasks_ended, "callers": callers });
@@ -127,7 +127,7 @@ pub fn may_be_told(record: &Record) -> bool {
             | Event::BackedUp(_)
             | Event::FellDue(_),
         ) => true,
-        // Each question of an operator would be noise; what takes the audit away is not.
+        // Single searches are not sent to webhooks, since there are many; exports and tails of the audit are.
         Some(Event::AuditRead(e)) => matches!(ReadOf::try_from(e.of), Ok(ReadOf::Export | ReadOf::Tail)) && e.reads > 0,
         _ => false,
     }

@@ -26,7 +26,7 @@ async fn an_address_that_is_silent_or_away_is_left_for_the_next_one() {
     let config = tls::client_config(Some(svid.own.clone()), svid.bundles.clone(), Up::server_id(), Arc::new(RealClock::new()));
     let connector = TlsConnector::from(Arc::new(config.unwrap()));
     let name = ServerName::try_from("localhost").unwrap();
-    // One accepts and sends nothing; nobody listens at the other.
+    // The first address accepts and sends nothing; nobody listens at the second.
     let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let away = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let addresses: [SocketAddr; 3] = [mute.local_addr().unwrap(), away, up.running.addresses().workload];

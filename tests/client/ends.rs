@@ -18,7 +18,7 @@ async fn a_caller_that_is_dropped_leaves_no_credential_behind() {
     let up = Up::new();
     let task = up.task().await;
     let mayfly = up.client("agent/demo").await;
-    // One for a single use (it names arguments), and one that others could have shared.
+    // Every other request is for a single use (it names arguments); the others could share a credential.
     for n in 0..20 {
         let ask = mayfly.credential("echo").scope("echo:read").tool("read").task(task.clone());
         let asking = tokio::spawn(if n % 2 == 0 { ask.arguments(&serde_json::json!({"n": n})) } else { ask }.get());

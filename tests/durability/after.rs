@@ -1,4 +1,4 @@
-//! What can be asked after a recovery, and what no recovery brings back.
+//! The audit, revocations and keys of a server after a recovery or a restart.
 
 use std::fs;
 use std::process::Command;

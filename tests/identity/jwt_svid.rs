@@ -279,7 +279,7 @@ fn the_algorithm_is_of_the_keys_type_curve_and_alg() {
         let token = signer.with_header(|h| h["alg"] = asked.into());
         assert_eq!(verify(&token, &signer.bundles()), Err(No::OtherKeyType), "{asked} with a key for {own}");
     }
-    // One RSA key serves all six algorithms, unless it names one.
+    // An RSA key serves all six algorithms, unless its JWK names one in `alg`.
     let signer = Signer::new("RS256").by("PS384");
     assert!(verify(&signer.good(), &signer.bundles()).is_ok());
     assert!(verify(&signer.good(), &signer.bundles_with(|jwk| jwk["alg"] = "PS384".into())).is_ok());

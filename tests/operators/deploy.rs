@@ -140,7 +140,8 @@ fn rules_dashboard_and_page_name_metrics_that_there_are_and_each_alert_has_its_p
     }
 }
 
-/// What a scraper needs stands in four places that have to agree: the pod's port, the service, the policy of the network, and who scrapes.
+/// The settings for scraping are in four places that have to agree: the pod's port, the service, the network policy, and the scraper's
+/// configuration.
 #[test]
 fn the_manifests_let_prometheus_scrape_with_a_token_and_nobody_else() {
     let config = Config::load(&at("deploy/kubernetes/mayfly.toml"), []).unwrap();
@@ -153,7 +154,7 @@ fn the_manifests_let_prometheus_scrape_with_a_token_and_nobody_else() {
     let scrape = read("deploy/kubernetes/prometheus/scrape.yml");
     let port = address.port();
     assert!(pod.contains(&format!("{{ name: https-metrics, containerPort: {port} }}")), "{pod}");
-    // The token lies where the Secret is mounted, under the key that scrapers take it from.
+    // The token file is in the directory where the Secret is mounted, under the key that scrapers read.
     let mounted = token.parent().unwrap().display().to_string();
     assert!(pod.contains(&format!("{{ name: metrics, mountPath: {mounted}, readOnly: true }}")), "{mounted}");
     assert!(pod.contains("secretName: mayfly-metrics") && monitor.contains("name: mayfly-metrics"));

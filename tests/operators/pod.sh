@@ -63,7 +63,7 @@ probed() { curl --silent --insecure --max-time 5 --fail "https://127.0.0.1:$((fi
 for _ in $(seq 150); do probed >/dev/null 2>&1 && break || sleep 0.2; done
 check "the probe of the manifest finds the server ready" 0 probed
 cp "$work/log" "$work/err"
-# As Prometheus does it: by the certificate of the pod's own trust domain, with the token of the Secret.
+# The test scrapes as Prometheus does: it verifies the certificate by the pod's own trust domain, and sends the token of the Secret.
 scraped() { curl --silent --cacert "$world/bundle.pem" --resolve "localhost:$((first + 3)):127.0.0.1" --max-time 5 --fail "$@" "https://localhost:$((first + 3))/metrics"; }
 verdict "a scraper with the token of the Secret reads the metrics over HTTPS" "$(scraped --header "Authorization: Bearer $token" | found '^mayfly_issuing 1' && echo yes || echo no)"
 verdict "a scraper without it reads nothing" "$(scraped >/dev/null 2>&1 && echo "it was answered" || echo yes)"

@@ -1,16 +1,16 @@
-//! What records have that version 1 did not: only what is new in each.
+//! Records with fields that version 1 did not have: only the new fields of each record.
 
 use mayfly::ledger::record::*;
 
 use super::samples::{agent, digest, id, person, text};
 
-/// By the folder and name of the sample.
+/// The records by the folder and name of their samples.
 pub fn all() -> Vec<(String, Record)> {
     let issued = Issued { credential: id(0xc2), replaces: id(0xc1), ..Issued::default() };
     let request = Request { caller: agent(), id: text("request-5"), digest: digest(0xd0) };
     let plain = Record::new(Who::SpiffeId(agent()), Event::Issued(issued.into()));
     let repeated = Record { request: Some(request.clone()), ..plain.clone() };
-    // From here on a caller who is the author is not written twice.
+    // Since this version, a caller who is the author is not stored twice.
     let own = plain.for_request(Some(request));
     let chain = ChainEnd { writer: 1, number: 39, header: digest(0xf2) };
     let removed =
@@ -35,7 +35,7 @@ pub fn all() -> Vec<(String, Record)> {
     .collect()
 }
 
-/// Who read the audit, and who took a backup.
+/// Records of audit reads and backups.
 fn readings() -> impl Iterator<Item = (String, Record)> {
     let read = AuditRead {
         of: ReadOf::Search as i32,
@@ -49,7 +49,7 @@ fn readings() -> impl Iterator<Item = (String, Record)> {
     events.into_iter().map(|(name, event)| (format!("v13/{name}"), Record::new(Who::SpiffeId(agent()), event)))
 }
 
-/// Records of a call that was in a trace: of an issuance, and of what is no issuance.
+/// Records of a traced call: an issuance, and a record that is no issuance.
 fn traces() -> impl Iterator<Item = (String, Record)> {
     let issued = Event::Issued(Issued { credential: id(0xc3), ..Issued::default() }.into());
     let noted = Event::Maintained(Maintained { what: text("a drill") });
@@ -59,7 +59,7 @@ fn traces() -> impl Iterator<Item = (String, Record)> {
         .into_iter()
 }
 
-/// Tasks that somebody approves: opened, and given more time.
+/// Approved tasks: opened, and extended.
 fn tasks() -> impl Iterator<Item = (String, Record)> {
     let upstreams = vec![AllowedUpstream { name: text("warehouse"), scopes: vec![text("export")] }];
     let terms = TaskAsked {
@@ -89,7 +89,7 @@ fn tasks() -> impl Iterator<Item = (String, Record)> {
     events.into_iter().map(|(name, event)| (format!("v10/{name}"), Record::new(Who::SpiffeId(agent()), event)))
 }
 
-/// People who sign in, out, and decide.
+/// Records of people who sign in, sign out, and decide.
 fn people() -> impl Iterator<Item = (String, Record)> {
     let logged_in = LoggedIn {
         credential: id(0xe1),
@@ -141,7 +141,7 @@ fn people() -> impl Iterator<Item = (String, Record)> {
     events.into_iter().map(by_person).chain([attested])
 }
 
-/// Break-glass, step by step, and what happens in it.
+/// Records of break-glass, step by step, and of actions in it.
 fn glass() -> impl Iterator<Item = (String, Record)> {
     let svid = SvidEvidence { anchor: digest(0xe1), issuing_key: digest(0xe2), serial: vec![7], not_after: 1_700_000_600_000 };
     let joined = BreakGlass {
@@ -178,7 +178,7 @@ fn glass() -> impl Iterator<Item = (String, Record)> {
     events.into_iter().map(|(name, event)| (format!("v7/{name}"), Record::new(Who::LocalUid(1000), event)))
 }
 
-/// What policy refused, and what another set would have decided otherwise.
+/// Refusals by policy, and decisions that another policy set would have made differently.
 fn policies() -> impl Iterator<Item = (String, Record)> {
     let wanted = Wanted {
         environment: text("dev"),
@@ -213,7 +213,7 @@ fn policies() -> impl Iterator<Item = (String, Record)> {
     events.into_iter().map(|(name, event)| (format!("v6/{name}"), Record::new(Who::LocalUid(1000), event)))
 }
 
-/// What was authorized with nothing issued, and uses with what they were of.
+/// Authorizations without an issuance, and uses with their credentials.
 fn acting() -> impl Iterator<Item = (String, Record)> {
     let decided = Issued { caller: agent(), task: id(2), upstream: text("github"), ..Issued::default() };
     let authorized = Authorized { decided: Some(decided.into()), good_until: 1_700_000_010_000, ..Authorized::default() };
@@ -223,7 +223,7 @@ fn acting() -> impl Iterator<Item = (String, Record)> {
     events.into_iter().map(|(name, event)| (format!("v7/{name}"), Record::new(Who::SpiffeId(agent()), event)))
 }
 
-/// On whose behalf, with what a token said.
+/// Records on behalf of a subject, with the claims of its token.
 fn behalf() -> impl Iterator<Item = (String, Record)> {
     let token = TokenEvidence { issuer: text("https://idp.example"), id: text("t-1"), expires_at: 1_700_000_900_000 };
     let claims = SubjectClaims { groups: vec![text("finance")], scopes: vec![text("orders:read")] };
@@ -246,7 +246,7 @@ fn behalf() -> impl Iterator<Item = (String, Record)> {
     events.into_iter().map(|(name, event)| (format!("v7/{name}"), Record::new(Who::SpiffeId(agent()), event)))
 }
 
-/// Approvals that say what they are for.
+/// Approvals with the kind of action that they permit.
 fn asking() -> impl Iterator<Item = (String, Record)> {
     let binding = BindingSet { name: text("agents-search"), version: 2, ..BindingSet::default() };
     let policy = PolicySet { environment: text("dev"), version: 5, ..PolicySet::default() };
@@ -288,7 +288,7 @@ fn asking() -> impl Iterator<Item = (String, Record)> {
     events.into_iter().map(|(name, event)| (format!("v5/{name}"), Record::new(Who::LocalUid(1000), event)))
 }
 
-/// Versions that take back, and owners who leave.
+/// Versions that revoke credentials, and owners who leave.
 fn narrowing() -> impl Iterator<Item = (String, Record)> {
     let looked = (1 << 45) + 7;
     let left = OwnerLeft { owner: text("payments-team"), reason: text("team dissolved"), returned: true };

@@ -15,7 +15,7 @@ use super::rig::{REPLACE, Rig, SAME, exchange, revoke, wanted};
 /// Exchanges in progress at once.
 const WORKERS: u64 = 8;
 
-/// What the answers that were received say: which credentials are alive, and which are not.
+/// The live and dead credentials, as far as the received answers say so.
 #[derive(Default)]
 struct Known {
     /// Credentials by the request they answered, with their kind.

@@ -230,7 +230,7 @@ fn a_revocation_tells_how_far_it_has_come_also_of_what_has_ended_since() {
     let root = mayfly::identity::caller::Operator::LocalUid(1000);
     place.runtime.block_on(authority.abandon_lease(&root, lease, "the database is gone", &None)).unwrap();
     assert_eq!(reach(done.seq, &caller), Some(Reach { refused: 4, pending: 2, undone: 0, verified: 0 }));
-    // Their time is over and the state no longer contains them, but the logins at the upstream still exist.
+    // The credentials have expired and the state no longer contains them, but the logins at the upstream still exist.
     place.house.clock.advance(limits::CREDENTIAL_TTL_MS + 1);
     let note = Event::Maintained(Maintained { what: "time passes".into() });
     let record = Record::new(Who::Mayfly("test".into()), note);

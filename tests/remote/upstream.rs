@@ -37,7 +37,7 @@ struct Inside {
     hold: Option<(String, When)>,
     /// The call has arrived.
     held: bool,
-    /// One in this many calls goes wrong; 0 for never.
+    /// One call in this many goes wrong; 0 for never.
     wrong: u64,
     dice: Dice,
 }

@@ -156,7 +156,7 @@ async fn an_export_that_does_not_go_on_holds_nobody_up_and_is_told() {
     assert_eq!(seqs(&path).0[0], (1 << 45) + 1, "from the beginning");
 }
 
-/// The records of one event, oldest first, as (author, body).
+/// The records of an event, oldest first, as (author, body).
 async fn records(up: &Up, event: &str) -> Vec<(String, serde_json::Value)> {
     let client = &mut AuditServiceClient::new(up.world.channel("operator/auditor", up.admin()).await.unwrap());
     let filter = Some(pb::RecordFilter { event: event.to_owned(), ..Default::default() });
@@ -184,7 +184,7 @@ async fn who_read_the_audit_and_who_took_a_backup_is_in_the_audit() {
     let backup = at("backup \u{202e}");
     ran(context, &["server", "backup", "--to", &backup], 0);
 
-    // Each was durable before its answer was told; an export's end comes a moment after.
+    // Each read was durable before its answer was sent; the record of an export's end is written a moment after the export.
     let reads = records(&up, "audit read").await;
     let of = |of: &str| {
         let found = reads.iter().filter(|(author, body)| body["of"] == of && author.contains("operator/you"));
@@ -217,15 +217,16 @@ async fn who_read_the_audit_and_who_took_a_backup_is_in_the_audit() {
             "{author} {body}"
         );
     }
-    // What is false is left out of a body.
+    // A body omits fields that are false.
     assert!(begun[0].1["whole"] != true && taken[0].1["whole"] == true, "{begun:?} {taken:?}");
 
-    // The same question again is counted until its minute is over, whoever asks how often.
+    // A repeated question is only counted until its minute is over.
     let before = records(&up, "audit read").await.len();
     for _ in 0..30 {
         records(&up, "audit read").await;
     }
     let after = records(&up, "audit read").await;
-    // The minute may have turned meanwhile: its own first question, and what was counted in the one before.
+    // A new minute may have begun meanwhile, which adds the record of its first question and the record of the counted reads of the minute
+    // before.
     assert!(after.len() <= before + 4, "{} of {before}: {after:?}", after.len());
 }

@@ -98,7 +98,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// One of the span's attributes; empty if there is none of that name.
+    /// An attribute of the span; empty if there is none of that name.
     pub fn of(&self, key: &str) -> &str {
         self.attributes.get(key).map_or("", String::as_str)
     }

@@ -1,4 +1,4 @@
-//! Handshakes that are refused: each is counted by its clause, and a few of each are logged.
+//! Refused handshakes: each is counted by its clause, and a few of each clause are logged.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use crate::kit::{MAYFLY, tls as connect, until, world};
 use crate::metrics::scraped;
 
-/// A client that shows the SVID of one world and trusts another.
+/// A client that presents the SVID of one world and trusts the server of another.
 fn showing(own: Option<(&World, &str)>, trusts: &World) -> ClientConfig {
     let own = own.map(|(world, name)| {
         let paths = world.svid(name);
@@ -41,12 +41,12 @@ async fn each_refused_handshake_is_counted_by_its_clause_and_a_few_of_a_clause_a
     let addresses = child.addresses().clone();
     let metrics = addresses.metrics.unwrap();
     ours.issue("agent/long", 72 * 3_600_000).unwrap();
-    // A certificate has to be good when it is made; it is over a moment later.
+    // A certificate has to be valid when it is issued; this one expires a moment later.
     ours.issue("agent/brief", 1_000).unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
     let handshake = |config: ClientConfig, to| async move {
         if let Ok(mut stream) = connect(to, config).await {
-            // In TLS 1.3 the client is done before the server has looked at its certificate.
+            // In TLS 1.3 the client completes the handshake before the server has examined its certificate.
             let _ = stream.read(&mut [0; 64]).await;
         }
     };
@@ -65,7 +65,7 @@ async fn each_refused_handshake_is_counted_by_its_clause_and_a_few_of_a_clause_a
     without_h2.alpn_protocols = vec![b"http/1.1".to_vec()];
     handshake(without_h2, addresses.workload).await;
     until("alpn", || count(&scraped(metrics), "workload", "alpn") == 1).await;
-    // Whoever does not trust the server.
+    // A client that does not trust the server.
     handshake(showing(Some((&ours, "agent/demo")), &strangers), addresses.admin).await;
     until("refused_by_peer", || count(&scraped(metrics), "admin", "refused_by_peer") == 1).await;
     for (address, listener) in [(addresses.workload, "workload"), (addresses.public, "public")] {
@@ -75,7 +75,7 @@ async fn each_refused_handshake_is_counted_by_its_clause_and_a_few_of_a_clause_a
         drop(TcpStream::connect(address).await.unwrap());
         until("closed", || count(&scraped(metrics), listener, "closed") == 1).await;
     }
-    // A stalled one is given up after its time.
+    // A stalled handshake ends after its time.
     let mut stalls = TcpStream::connect(addresses.workload).await.unwrap();
     stalls.write_all(&[22, 3, 1]).await.unwrap();
     until("too_slow", || count(&scraped(metrics), "workload", "too_slow") == 1).await;
@@ -88,7 +88,7 @@ async fn each_refused_handshake_is_counted_by_its_clause_and_a_few_of_a_clause_a
     let lines =
         |clause: &str| log.lines().filter(|l| l.contains("a handshake was refused") && l.contains(clause)).collect::<Vec<_>>();
     let of = lines("clause=\"no_certificate\"");
-    // Of each listener, in at most two minutes.
+    // Lines of two listeners, in at most two minutes.
     assert!((2..=2 * 2 * mayfly::limits::HANDSHAKE_LOG_LINES as usize).contains(&of.len()), "{of:#?}");
     let expired = lines("clause=\"expired\"");
     assert!(expired[0].contains(&format!("claimed_id=\"{}\"", World::id("agent/brief"))), "{expired:#?}");

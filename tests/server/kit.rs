@@ -1,4 +1,4 @@
-//! Worlds, raw TLS connections, calls with any bytes.
+//! Test worlds, raw TLS connections, and calls with arbitrary bytes.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use tonic_types::StatusExt as _;
 
-/// Longest wait for anything here.
+/// Longest wait of the tests here.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The binary.
@@ -36,12 +36,12 @@ pub struct Up {
 }
 
 impl Up {
-    /// With memory as its store.
+    /// A server whose store is in memory.
     pub fn new(settings: Settings) -> Up {
         Up::on(Settings { engine: Engine::Memory, ..settings })
     }
 
-    /// With memory as its store, and more at the end of its configuration.
+    /// A server whose store is in memory, with more text at the end of its configuration.
     pub fn with_config(settings: Settings, more: &str) -> Up {
         let (dir, world) = world(Settings { engine: Engine::Memory, ..settings });
         let text = std::fs::read_to_string(world.config()).unwrap();
@@ -50,12 +50,12 @@ impl Up {
         Up { running: Some(running), world, _dir: dir }
     }
 
-    /// One that was started already. Its directory is somebody else's to remove.
+    /// Wraps a server that was started already. The caller removes the server's directory.
     pub fn of(running: Running, world: World) -> Up {
         Up { running: Some(running), world, _dir: tempfile::tempdir().unwrap() }
     }
 
-    /// As the settings say.
+    /// A server by the settings.
     pub fn on(settings: Settings) -> Up {
         let (dir, world) = world(settings);
         let running = world.start().unwrap_or_else(|no| panic!("{no}"));
@@ -83,7 +83,7 @@ impl Up {
         self.world.channel(name, self.workload()).await.unwrap()
     }
 
-    /// TLS to the workload listener as one of the workloads, with nothing said on it yet.
+    /// A TLS connection of a workload to the workload listener, on which nothing was sent yet.
     pub async fn tls(&self, name: &str) -> TlsStream<TcpStream> {
         tls(self.workload(), self.world.client_config(name).unwrap()).await.unwrap()
     }
@@ -102,7 +102,7 @@ pub async fn tls(address: SocketAddr, config: ClientConfig) -> std::io::Result<T
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await
 }
 
-/// TLS with a certificate for a name, and itself as the root that vouches for it.
+/// A TLS configuration with a self-signed certificate for a name, and the certificate as root.
 pub fn self_signed(name: &str) -> (ServerConfig, String) {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec![name.into()]).unwrap().self_signed(&key).unwrap();
@@ -115,10 +115,10 @@ pub fn self_signed(name: &str) -> (ServerConfig, String) {
     (config, certificate.pem())
 }
 
-/// What comes until the other end closes, or what there is when it takes too long.
+/// The received bytes until the peer closes; `None` after [`PATIENCE`].
 pub async fn until_closed(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Option<Vec<u8>> {
     let mut all = Vec::new();
-    // A reset is an end too.
+    // A reset counts as an end, too.
     tokio::time::timeout(PATIENCE, stream.read_to_end(&mut all)).await.ok().map(|_| all)
 }
 
@@ -142,7 +142,7 @@ pub fn frames(mut bytes: &[u8]) -> Vec<u8> {
 pub const GOAWAY: u8 = 7;
 pub const SETTINGS: u8 = 4;
 
-/// Messages as they are.
+/// A codec that passes messages through.
 #[derive(Default, Clone, Copy)]
 pub struct Raw;
 
@@ -176,7 +176,7 @@ impl Decoder for Raw {
     }
 }
 
-/// One call with any bytes as its message.
+/// A call with arbitrary bytes as its message.
 pub async fn call(channel: Channel, path: &str, message: impl Into<Bytes>) -> Result<Response<Bytes>, Status> {
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|e| Status::unavailable(format!("{e:?}")))?;
@@ -186,7 +186,7 @@ pub async fn call(channel: Channel, path: &str, message: impl Into<Bytes>) -> Re
 
 pub const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
-/// Whether the server says that it serves.
+/// Whether the health service reports SERVING.
 pub async fn healthy(channel: Channel) -> bool {
     call(channel, HEALTH, Bytes::new()).await.is_ok_and(|answer| answer.get_ref()[..] == [8, 1])
 }
@@ -196,7 +196,7 @@ pub fn reason(status: &Status) -> String {
     status.get_error_details().error_info().map_or_else(String::new, |i| i.reason.clone())
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub async fn until(what: &str, holds: impl Fn() -> bool) {
     for _ in 0..PATIENCE.as_millis() / 20 {
         if holds() {
@@ -207,7 +207,7 @@ pub async fn until(what: &str, holds: impl Fn() -> bool) {
     panic!("not within {PATIENCE:?}: {what}");
 }
 
-/// What opens a task for the echo upstream.
+/// A request that opens a task for the echo upstream.
 pub fn echo_task(heartbeat_s: Option<i64>) -> pb::OpenTaskRequest {
     let terms = pb::TaskTerms {
         purpose: "test".into(),
@@ -218,7 +218,7 @@ pub fn echo_task(heartbeat_s: Option<i64>) -> pb::OpenTaskRequest {
     pb::OpenTaskRequest { terms: Some(terms), ..Default::default() }
 }
 
-/// Opens one, and answers with its id.
+/// Opens such a task and returns its id.
 pub async fn open_task(channel: Channel, heartbeat_s: Option<i64>) -> Result<String, Status> {
     let opened = pb::task_service_client::TaskServiceClient::new(channel).open_task(echo_task(heartbeat_s)).await?;
     Ok(opened.into_inner().task.unwrap().task_id)

@@ -1,4 +1,4 @@
-//! Which peers get a connection, and what a refusal costs.
+//! Authentication at the listeners: the peers that get a connection, and the cost of a refusal.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Metrics on a whole server, as a scraper reads them.
+//! The metrics of a whole server, as a scraper reads them.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -26,7 +26,7 @@ fn ask(address: SocketAddr, line: &str) -> String {
     text
 }
 
-/// All that a scraper is told.
+/// The whole answer to a scraper.
 pub fn scraped(address: SocketAddr) -> String {
     ask(address, "GET /metrics HTTP/1.1")
 }
@@ -55,13 +55,14 @@ async fn a_scraper_on_this_host_reads_what_the_server_did_and_how_it_stands() {
     assert!(ask(address, "GET / HTTP/1.1").starts_with("HTTP/1.1 404"));
     assert!(ask(address, "POST /metrics HTTP/1.1").starts_with("HTTP/1.1 404"));
     assert!(!ask(address, "nonsense").starts_with("HTTP/1.1 200"));
-    // Somebody who connects and says nothing holds up the next for a bounded time only.
+    // A client that connects and sends nothing delays the next client for a bounded time only.
     let silent = TcpStream::connect(address).unwrap();
     assert!(scrape().starts_with("HTTP/1.1 200"));
     drop(silent);
 }
 
-/// What `rate` and `histogram_quantile` are asked of: bounds that only grow, the last of them infinity, and no fewer writes than it had.
+/// The histogram is as `rate` and `histogram_quantile` require: cumulative buckets, the last bound infinity, and a count of at least the
+/// writes of a start.
 #[test]
 fn durable_writes_are_a_histogram() {
     let (_dir, world) = world(Settings::default());
@@ -83,12 +84,13 @@ fn durable_writes_are_a_histogram() {
     running.stop();
 }
 
-/// The value of a series, 0 where it is not there.
+/// The value of a series; 0 if it is absent.
 fn value(told: &str, series: &str) -> f64 {
     told.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')).map_or(0.0, |n| n.parse().unwrap())
 }
 
-/// Each exchange is counted for its upstream, however it came, and each call for its method and code; what callers make up makes no series.
+/// Each exchange is counted for its upstream, whether it came alone, in a batch or on a stream, and each call for its method and code.
+/// Names that callers make up create no series.
 #[tokio::test(flavor = "multi_thread")]
 async fn exchanges_and_calls_are_counted_by_what_an_objective_is_made_of() {
     let up = Up::new(Settings::default().with("listen.metrics", "\"127.0.0.1:0\""));
@@ -108,7 +110,7 @@ async fn exchanges_and_calls_are_counted_by_what_an_objective_is_made_of() {
         let request = pb::BatchExchangeRequest { exchanges, all_or_nothing };
         TokenServiceClient::new(channel.clone()).batch_exchange(request).await.unwrap();
     }
-    // Malformed, and of no method.
+    // A malformed exchange, and calls to unknown methods.
     let malformed = pb::ExchangeRequest { request_id: "x".repeat(5_000), ..wanting(&task, "") };
     assert!(exchange(&channel, malformed, &[]).await.is_err());
     assert!(call(channel.clone(), "/mayfly.v1.TokenService/Nonsense", Vec::new()).await.is_err());
@@ -133,7 +135,7 @@ async fn exchanges_and_calls_are_counted_by_what_an_objective_is_made_of() {
         assert_eq!(value(&told, &series), expected, "{series} in\n{told}");
     }
     assert!(!told.contains("made-up") && !told.contains("Nonsense") && !told.contains("who.knows"), "{told}");
-    // Of each exchange of the stream, and of each call that is answered once.
+    // Latencies of each exchange of the stream, and of each call with a single answer.
     for (method, count) in
         [("TokenService/StreamExchange", 5.0), ("TokenService/BatchExchange", 2.0), ("TaskService/OpenTask", 2.0)]
     {
@@ -146,7 +148,7 @@ async fn exchanges_and_calls_are_counted_by_what_an_objective_is_made_of() {
     );
 }
 
-/// One request over TLS.
+/// Sends a request over TLS.
 async fn over_tls(address: SocketAddr, config: ClientConfig, header: &str) -> std::io::Result<String> {
     let tcp = tokio::net::TcpStream::connect(address).await?;
     let server = ServerName::try_from("localhost").unwrap();
@@ -157,7 +159,7 @@ async fn over_tls(address: SocketAddr, config: ClientConfig, header: &str) -> st
     Ok(String::from_utf8(text).unwrap())
 }
 
-/// Over HTTPS with a token: nothing is told without both, and the token that is asked for is that of the file.
+/// Metrics over HTTPS with a token: a client without both gets nothing, and the required token is that of the file.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_that_others_reach_are_told_over_tls_to_whoever_shows_the_token_of_the_file() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -169,7 +171,7 @@ async fn metrics_that_others_reach_are_told_over_tls_to_whoever_shows_the_token_
     };
     let text = std::fs::read_to_string(world.config()).unwrap().replace("[listen]\n", "[listen]\nmetrics = \"0.0.0.0:0\"\n");
     std::fs::write(world.config(), text + "\n[metrics]\ntls = true\ntoken_file = \"token\"\n").unwrap();
-    // No token, a weak one, and one that others may read: no server.
+    // The server does not start without a token, with a weak token, or with a token that others may read.
     assert!(world.start().is_err());
     write("short");
     assert!(world.start().is_err());
@@ -207,7 +209,7 @@ async fn metrics_that_others_reach_are_told_over_tls_to_whoever_shows_the_token_
         );
         assert!(!refused.contains("mayfly_issuing"), "{header}");
     }
-    // Who speaks no TLS is told nothing; nothing of the listener is stopped by that.
+    // A client without TLS gets no metrics, and does not stop the listener.
     assert!(!ask_plain(address).contains("mayfly_"));
     let reload = || {
         let next = Config::load(&world.config(), []).unwrap();
@@ -223,7 +225,7 @@ async fn metrics_that_others_reach_are_told_over_tls_to_whoever_shows_the_token_
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert!(with("Authorization: Bearer first-token-0123456789\r\n").await.unwrap().starts_with("HTTP/1.1 401"));
-    // One that cannot be read leaves the one before.
+    // If the token file cannot be read, the previous token stays.
     std::fs::remove_file(&token).unwrap();
     reload();
     until("it is told", || {

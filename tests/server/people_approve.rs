@@ -74,7 +74,7 @@ async fn exchanging_can_demand_a_second_factor_and_one_human_is_one_person() {
     assert_eq!(reason(&no), "DENIED_BY_POLICY");
     assert!(no.message().contains("writing-takes-a-second-factor"), "{}", no.message());
     rig.exchange(&strong, exchange("echo:write", "")).await.unwrap();
-    // She requests with one login and would approve with another: that is not two people.
+    // Ada requests with one login and would approve with another: the two logins are not two people.
     let ask = exchange("echo:admin", "export");
     let id = match rig.exchange(&weak, ask.clone()).await {
         Err(no) => no.get_error_details().error_info().unwrap().metadata.get("approval_id").cloned().unwrap_or_default(),

@@ -15,7 +15,7 @@ permit (principal in Role::"people", action in Action::"Work", resource in Envir
 when { context.break_glass };
 "#;
 
-/// One of the two people is named by issuer and subject, the other by the SPIFFE ID of the login; likewise the reviewers.
+/// The first person is named by issuer and subject, the second by the SPIFFE ID of the login; likewise the reviewers.
 const RIGHTS: &str = r#"
 [break_glass.echo-down]
 environment = "dev"

@@ -240,7 +240,7 @@ fn what_a_refusal_prints_mends_it() {
     fs::write(world.dir().join("run/admin.sock"), "precious").unwrap();
     mend(&world, 0);
     assert_eq!(fs::read(world.dir().join("run/admin.sock.old")).unwrap(), b"precious");
-    // This remedy is for a new store; an existing store needs its own key back.
+    // The remedy is for a new store; an existing store needs its own key back.
     fs::remove_dir_all(world.dir().join("data")).unwrap();
     fs::remove_file(world.dir().join("seal.key")).unwrap();
     mend(&world, 1);

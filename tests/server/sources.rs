@@ -1,4 +1,4 @@
-//! What a server reads again while it runs and can no longer read: it goes on, and says so until it is mended.
+//! Sources that a running server reads again and can no longer read: the server continues, and reports the problem until it is repaired.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -55,7 +55,7 @@ async fn is_well(up: &Watched, kind: &str, name: &str) {
     panic!("{kind} {name} is never well: {:?}", status(up).await.sources);
 }
 
-/// As SIGHUP does: what it comes to is another matter, the files are looked at.
+/// Makes the server read its files again, as SIGHUP does. The result of the reload itself does not matter here.
 fn look_now(up: &Watched) {
     if let Ok(next) = Config::load(&up.up.world.config(), []) {
         let _ = tokio::task::block_in_place(|| up.up.running().reload(&next));
@@ -94,7 +94,7 @@ async fn a_bundle_that_can_no_longer_be_read_is_told_with_its_domain_its_file_si
         assert!(warning.contains(&shown) && warning.contains("the bundle in force stays"), "{warning}");
         let row = |value: u8| format!("mayfly_source_failing{{source=\"bundle\",name=\"{TRUST_DOMAIN}\"}} {value}");
         assert!(scraped(metrics).contains(&row(1)), "{}", scraped(metrics));
-        // Callers come in all the same: the bundle in force stays.
+        // Callers still get connections: the bundle in effect stays.
         let channel = mayfly::serve::client::mtls(workload, agent.clone()).await.unwrap();
         crate::kit::open_task(channel, None).await.unwrap();
         fs::write(up.up.world.bundle(), &good).unwrap();

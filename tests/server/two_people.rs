@@ -83,7 +83,7 @@ async fn a_root_of_the_operators_domain_takes_two_and_going_takes_one() {
     let after = roots(&rig, DOMAIN).await;
     assert_eq!(after.len(), before.len() + 1);
 
-    // One operator alone can remove the root.
+    // A single operator can remove the root.
     let sha256 = change.added[0].sha256.clone();
     let gone =
         pb::RemoveTrustAnchorRequest { trust_domain: DOMAIN.into(), sha256, reason: "leaked".into(), ..Default::default() };

@@ -131,7 +131,8 @@ async fn killed_while_its_receiver_is_down_the_server_tells_all_of_it_after_its_
     child.kill();
 }
 
-/// A revocation says how much it hit: the number that whoever made it is told, counted before it or after it.
+/// The event of a revocation has the same numbers as the operator's answer, whether the hits were counted before the revocation or after
+/// it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_of_a_revocation_has_the_numbers_that_its_operator_was_told() {
     let receiver = Receiver::new();

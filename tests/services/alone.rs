@@ -81,7 +81,7 @@ fn rpcs() -> Vec<(String, String)> {
     services.flat_map(|s| s.method.clone().into_iter().map(move |m| (s.name().to_owned(), m.name().to_owned()))).collect()
 }
 
-/// One person with everything that a single person can have: an operator's SVID, and root keys of their own.
+/// A person with everything that a single person can have: an operator's SVID, and root keys of their own.
 struct Person {
     w: World,
     services: Services,

@@ -130,7 +130,7 @@ fn an_export_is_checked_without_a_server_and_says_what_it_is_of() {
     let head = || w.authority().ledger.durable().count();
     let before = head();
     let (all, _) = export(&w, pb::RecordFilter::default());
-    // The end of the export before may be noted meanwhile, and that of this one is not in it.
+    // The end of the previous export may be recorded meanwhile; the end of this export is not in the export itself.
     assert!((before..head()).contains(&checked(&all, &keys).unwrap().counts.records));
     let (none, _) = export(&w, pb::RecordFilter { names: "nobody".into(), ..Default::default() });
     assert_eq!((checked(&none, &keys).unwrap().counts.records, lines(&none).len()), (0, 3));

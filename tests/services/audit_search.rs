@@ -86,7 +86,7 @@ fn pages_go_on_where_the_one_before_ended_and_are_for_the_same_request() {
         put(&w, Record::new(Who::Mayfly("test".into()), Event::Maintained(Maintained { what: "later".into() })));
         bad(page(&w, &ROOT, pb::RecordFilter { names: "x".into(), ..all() }, 7, &token), "page_token");
     }
-    // That the first question was asked is a record, too; the same question again is counted.
+    // The first question has a record, too; the same question again is counted.
     assert_eq!(seen.len(), first.len() + 31);
     assert!(seen.windows(2).all(|w| w[0].seq == w[1].seq + 1));
     bad(page(&w, &ROOT, all(), 0, "x"), "page_token");
@@ -140,7 +140,7 @@ fn what_is_asked_is_checked() {
     bad(beyond.map(|_| tonic::Response::new(())), "resume_after");
 }
 
-/// The next records of a stream, but for those of who reads the audit.
+/// The next records of a stream, without records of audit reads.
 async fn take(
     stream: &mut (impl tokio_stream::Stream<Item = Result<pb::TailRecordsResponse, tonic::Status>> + Unpin),
     n: usize,

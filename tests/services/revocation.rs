@@ -119,7 +119,7 @@ fn what_is_registered_here_by_name_and_is_not_there_is_refused_with_the_nearest_
     }
     let rules = || ok(w.run(service(&w).list_rules(ask(&ROOT, pb::ListRulesRequest::default())))).rules.len();
     assert_eq!(rules(), 0, "nothing was revoked");
-    // These objects may appear later, or have ended.
+    // The objects that these targets name may appear later, or may have ended.
     let later = every_target().into_iter().map(|(target, _)| target).filter(|target| {
         use Target::{Caller, Credential, Everything, Prefix, Subject, SubjectToken, Task, Tool};
         matches!(target, Credential(_) | Task(_) | Caller(_) | Prefix(_) | Subject(..) | Tool(_) | SubjectToken(..) | Everything)

@@ -173,7 +173,7 @@ fn generation(world: &World, writer: &Writer, op: &Op) -> Vec<Record> {
     if !op.once_in(1, 0, 4) {
         return vec![];
     }
-    // One of several writers may choose a number that is not the next any more.
+    // Among several writers, a writer may choose a number that is no longer the next one.
     let number = u32::from(if op.once_in(2, 0, 4) { writer.state.head } else { world.observer.head }.generation()) + 1;
     let begun = GenerationBegun {
         generation: number,

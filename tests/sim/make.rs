@@ -38,7 +38,7 @@ pub fn svid(caller: &str, which: u32) -> SvidEvidence {
     }
 }
 
-/// One of a few request ids, so that they repeat.
+/// A request id out of a few, so that ids repeat.
 pub fn request(op: &Op, caller: &str) -> Option<Request> {
     op.once_in(3, 4, 3).then(|| Request { caller: caller.into(), id: format!("r{}", (op.n[3] >> 8) % 12), digest: vec![1; 32] })
 }

@@ -32,7 +32,7 @@ pub fn login<'a>(writer: &'a Writer, op: &Op, i: usize) -> Option<&'a Login> {
 /// A person signs in: the token is used up by the login, in one group.
 pub fn sign_in(writer: &Writer, op: &Op, id: &[u8]) -> Vec<Record> {
     let (now, name) = (writer.now(), PEOPLE[op.n[0] as usize % 2]);
-    // One of a few tokens, so that they repeat.
+    // A token out of a few, so that tokens repeat.
     let token = TokenEvidence {
         issuer: "https://idp.example".into(),
         id: format!("id{}", op.n[1] % 4),

@@ -1,4 +1,4 @@
-//! Cases about following: snapshots, gaps, holds, freshness, clocks that are set, generations that turn.
+//! Cases about following the feed: snapshots, gaps, holds, freshness, clocks that are set, new generations.
 
 use mayfly::seq::Seq;
 use serde_json::{Value, json};
@@ -151,7 +151,7 @@ fn following() -> Vec<Value> {
     ]
 }
 
-/// A heartbeat with the end of one writer's chain: the commit, and what its hash is made of.
+/// A heartbeat with the chain end of each writer: the commit, and the input of its hash.
 fn with_heads(at: u64, ends: &[(u64, u8)]) -> Value {
     let mut beat = heartbeat(at, seq(HEAD), T0);
     let hash = |byte: u8| data_encoding::BASE64.encode(&[byte; 32]);

@@ -1,10 +1,10 @@
-//! Cases about what a credential rests on besides itself (`rests_on`): whatever ends one of those grants ends the credential.
+//! Cases about the other grants on which a credential rests (`rests_on`): a rule that covers one of these grants ends the credential.
 
 use serde_json::{Value, json};
 
 use super::kit::*;
 
-/// A ground that has everything, and nothing that the good token says itself.
+/// A ground with every field, and no value that the good token has itself.
 fn ground() -> Value {
     json!({
         "credentials": [cred(20), cred(21)],
@@ -23,7 +23,7 @@ fn ground() -> Value {
     })
 }
 
-/// The good token, resting on these, decided at `r`.
+/// The good token, resting on the given grounds, decided at `r`.
 fn resting(r: u64, grounds: Value) -> String {
     with(|c| (c[OWN]["v"], c[OWN]["r"], c[OWN]["rests_on"]) = (json!(2), json!(r), grounds))
 }

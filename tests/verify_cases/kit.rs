@@ -1,4 +1,4 @@
-//! What the cases are written with: fixed keys, fixed times, tokens over any header and claims, messages of the feed as proto3 JSON.
+//! The tools for writing cases: fixed keys, fixed times, tokens with any header and claims, messages of the feed as proto3 JSON.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -15,18 +15,18 @@ pub const CALLER: &str = "spiffe://a.example/agent/build";
 
 /// The wall clock when a case begins, milliseconds: 15 January 2027, and no whole second, so that rounding shows.
 pub const T0: u64 = 1_800_000_000_500;
-/// The steady clock then. It counts from anywhere.
+/// The steady clock when a case begins. Its origin is arbitrary.
 pub const S0: u64 = 7_000_000;
 /// `iat` of a good token.
 pub const IAT: u64 = 1_800_000_000;
 /// `exp` of a good token.
 pub const EXP: u64 = IAT + 300;
-/// Where the snapshot stands that a case begins with.
+/// The sequence number of the snapshot with which a case begins.
 pub const HEAD: u64 = 1000;
 /// The decision revision of a good token.
 pub const R: u64 = 1010;
 
-/// A seq of the first generation.
+/// A sequence number of the first generation.
 pub fn seq(n: u64) -> u64 {
     Seq::start_of(1).as_u64() + n
 }
@@ -39,7 +39,7 @@ pub fn task(n: u8) -> String {
     TaskId::from_bytes([n; 16]).to_string()
 }
 
-/// One of the keys, by number. Signing with it is deterministic (RFC 6979), so the file is the same however often it is written.
+/// A key, by number. Signing with it is deterministic (RFC 6979), so each run writes the same file.
 pub fn key(n: u8) -> SigningKey {
     SigningKey::from_slice(&[n; 32]).unwrap()
 }
@@ -59,7 +59,7 @@ pub fn header() -> Value {
     json!({"alg": "ES256", "typ": "at+jwt", "kid": KID})
 }
 
-/// The claims of a token that has everything: a subject, actors, owners, ancestors, an SVID.
+/// The claims of a token with every field: a subject, actors, owners, ancestors, an SVID.
 pub fn claims() -> Value {
     json!({
         "iss": ISSUER,
@@ -93,7 +93,7 @@ pub fn claims() -> Value {
     })
 }
 
-/// What is signed: any texts as header and payload.
+/// The signing input: any texts as header and payload.
 pub fn input(header: &str, payload: &str) -> String {
     format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload))
 }
@@ -108,7 +108,7 @@ pub fn token(header: &Value, claims: &Value) -> String {
     sign(1, &input(&header.to_string(), &claims.to_string()))
 }
 
-/// The good token, its claims changed.
+/// The good token with changed claims.
 pub fn with(change: impl FnOnce(&mut Value)) -> String {
     let mut claims = claims();
     change(&mut claims);
@@ -120,7 +120,7 @@ pub fn decided_at(r: u64) -> String {
     with(|c| c[OWN]["r"] = json!(r))
 }
 
-/// The good token, its header changed.
+/// The good token with a changed header.
 pub fn with_header(change: impl FnOnce(&mut Value)) -> String {
     let mut header = header();
     change(&mut header);
@@ -157,7 +157,7 @@ pub fn heartbeat(head: u64, previous: u64, fresh_at: u64) -> Value {
 
 // ---- cases
 
-/// What a check asks besides its token.
+/// The parameters of a check in addition to the token.
 #[derive(Clone, Default)]
 pub struct Ask {
     pub scope: &'static str,
@@ -176,26 +176,26 @@ pub struct Case {
 }
 
 impl Case {
-    /// A follower that knows nothing.
+    /// A case whose follower has no state.
     pub fn bare(name: &str, why: &str) -> Case {
         Case { name: name.to_owned(), why: why.to_owned(), steps: Vec::new(), wall: T0, steady: S0 }
     }
 
-    /// One with an empty snapshot at [`HEAD`] and a fresh heartbeat.
+    /// A case with an empty snapshot at [`HEAD`] and a fresh heartbeat.
     pub fn new(name: &str, why: &str) -> Case {
         Case::bare(name, why)
             .feed(snapshot(seq(HEAD), json!([]), json!([])), "taken")
             .feed(heartbeat(seq(HEAD), seq(HEAD - 10), T0), "taken")
     }
 
-    /// Both clocks go on.
+    /// Advances both clocks.
     pub fn after(mut self, ms: u64) -> Case {
         self.wall += ms;
         self.steady += ms;
         self
     }
 
-    /// The clocks stand there from now on: the wall clock may have been set.
+    /// Sets both clocks: the wall clock may have been set.
     pub fn clocks(mut self, wall: u64, steady: u64) -> Case {
         (self.wall, self.steady) = (wall, steady);
         self
@@ -227,7 +227,7 @@ impl Case {
     }
 }
 
-/// A case of one check by a follower that is fresh.
+/// A case of one check by a fresh follower.
 pub fn one(name: &str, why: &str, token: &str, expect: &str) -> Value {
     Case::new(name, why).check(token, expect).done()
 }

@@ -1,8 +1,8 @@
-//! The cases that verifiers of every language share, `tests/vectors/verify/cases.json`: written here with fixed keys and times, and
-//! answered by the Rust verifier. `MAYFLY_WRITE_SAMPLES=1` writes the file anew.
+//! The test cases for the verifiers of every language, `tests/vectors/verify/cases.json`: written here with fixed keys and times, and
+//! tested with the Rust verifier. `MAYFLY_WRITE_SAMPLES=1` writes the file anew.
 //!
-//! A case is a follower that knows nothing, and steps: keys that take the place of those before, messages of the feed (proto3 JSON of
-//! WatchRevocationsResponse) with what becomes of them, checks with their answer. Each step stands at a wall and a steady clock.
+//! A case is a follower without state, and steps: key sets that replace the previous ones, messages of the feed (proto3 JSON of
+//! WatchRevocationsResponse) with their results, and checks with their answers. Each step has a wall time and a steady time.
 
 mod feed;
 mod grounds;
@@ -63,7 +63,7 @@ fn written() -> String {
         },
         "jwks": kit::jwks(),
     });
-    // One line for a step: a change of a case shows as that.
+    // One line per step, so that a diff shows the changed steps.
     let mut out = format!("{{\"version\": 1,\n\"settings\": {},\n\"jwks\": {},\n\"cases\": [\n", head["settings"], head["jwks"]);
     for (at, case) in cases.iter().enumerate() {
         let steps: Vec<String> = case["steps"].as_array().unwrap().iter().map(|s| format!("  {s}")).collect();
@@ -109,14 +109,14 @@ fn check(checker: &Checker, step: &Value, now: Moment) -> &'static str {
         Need { scope: text("scope"), tool: text("tool"), arguments: arguments.as_ref(), certificate: certificate.as_ref() };
     let answer =
         |checker: &Checker| checker.check(text("token"), &need, now).map_or_else(|refused| refused.reason(), |_| "accepted");
-    // One that was shown before is looked at in other ways than a new one, the second and the third time: a copy of the checker remembers none.
+    // A repeated check uses the cache of verified tokens, and must give the same answer; a clone of the checker has an empty cache.
     let (new, each) = (answer(&checker.clone()), [(); 3].map(|()| answer(checker)));
     assert!(each.iter().all(|said| *said == new), "{new}, and then {each:?}: {step}");
     new
 }
 
 fn take(checker: &mut Checker, message: &pb::WatchRevocationsResponse, now: Moment) -> &'static str {
-    // What cannot be read ends the stream, and nothing of it is taken.
+    // A malformed message ends the stream, and nothing of it is applied.
     let Ok(message) = verifier::read(message) else { return "malformed" };
     match checker.take(message, now) {
         Ok(()) => "taken",

@@ -1,5 +1,6 @@
-//! Tokens of a whole server, and what a revocation of each target did to them: `tests/vectors/verify/reach.json`, which
-//! `tests/server/reach` writes. Before its target is revoked, each of the tokens is accepted.
+//! The Rust verifier on the tokens of a whole server, and on the revocation of a target for each token: `tests/vectors/verify/reach.json`,
+//! which `tests/server/reach` writes. The verifier must accept each token before the revocation of its target, and give the server's answer
+//! afterwards.
 
 use std::path::PathBuf;
 
@@ -44,7 +45,7 @@ fn the_rust_verifier_answers_as_the_server_did() {
         assert_eq!(super::take(&mut checker, &heartbeat, now), "taken");
         let before = answer(&checker);
         assert_eq!(super::take(&mut checker, &rule, now), "taken");
-        // One that was shown before is looked at in other ways than a new one.
+        // The checker answers the second time from its cache of verified tokens; a clone has an empty cache.
         let after = [answer(&checker), answer(&checker), answer(&checker.clone())];
         if before != "accepted" || after.iter().any(|said| *said != text("expect")) {
             wrong.push(format!("{}: {before}, then {after:?}, not {}", text("name"), text("expect")));

@@ -1,10 +1,10 @@
-//! Cases about revocations: every sort of target, each way in which it reaches a token, and what it does not reach.
+//! Cases about revocations: every sort of target, each way in which a target reaches a token, and tokens that it does not reach.
 
 use serde_json::{Value, json};
 
 use super::kit::*;
 
-/// A target and whether it names something of the good token, and by what.
+/// A target, whether it names something of the good token, and what it names.
 struct Aim {
     name: &'static str,
     target: Value,
@@ -19,7 +19,7 @@ fn miss(name: &'static str, target: Value) -> Aim {
     Aim { name, target, hits: false }
 }
 
-/// On the wire the issuer of a workload is its trust domain's SPIFFE ID, in tokens the bare name.
+/// In messages the issuer of a workload is its trust domain's SPIFFE ID, in tokens the bare name.
 fn subject(issuer: &str, sub: &str) -> Value {
     json!({"subject": {"issuer": issuer, "sub": sub}})
 }
@@ -32,7 +32,7 @@ fn scope(upstream: &str, scope: &str) -> Value {
     json!({"upstreamScope": {"upstream": upstream, "scope": scope}})
 }
 
-/// Whom a rule names, wherever on the token that one stands.
+/// Rules that name an identity, for each place of the identity in the token.
 fn identities() -> Vec<Aim> {
     vec![
         aim("caller", json!({"caller": CALLER})),
@@ -68,7 +68,7 @@ fn identities() -> Vec<Aim> {
     ]
 }
 
-/// What it is for, what it rests on, and by what it was decided.
+/// Rules that name the upstream, the evidence or the policy of the token.
 fn things() -> Vec<Aim> {
     vec![
         aim("credential", json!({"credentialId": cred(1)})),
@@ -107,7 +107,7 @@ fn things() -> Vec<Aim> {
     ]
 }
 
-/// A rule at seq v: it covers what was decided at r < v, and nothing that was decided at r ≥ v.
+/// A rule at seq v covers tokens that were decided at r < v, and no token that was decided at r ≥ v.
 fn by_revision(aim: &Aim) -> Value {
     let why = match aim.hits {
         true => "a revocation at seq v reaches what was decided at r < v, and nothing that was decided at r >= v",
@@ -187,7 +187,7 @@ fn keys() -> Vec<Value> {
     ]
 }
 
-/// Tokens of another shape than the good one.
+/// Tokens with another form than the good one.
 fn special() -> Vec<Value> {
     let reaches = "a rule reaches whatever rests on its target";
     let on_a_credential = with(|c| c[OWN]["subject_token"] = json!({"iss": ISSUER, "id": cred(9)}));

@@ -1,4 +1,4 @@
-//! Cases about the token alone: its form, header, signature, claims, life and possession, and what the use needs.
+//! Cases about the token alone: its form, header, signature, claims, lifetime and proof of possession, and the requirements of the use.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -67,7 +67,7 @@ fn header_cases() -> Vec<Value> {
     let unsigned = with_header(|h| h["alg"] = json!("none"));
     out.push(one("alg_none_without_a_signature", alg, &unsigned[..=unsigned.rfind('.').unwrap()], "algorithm"));
     out.push(one("alg_missing", alg, &with_header(|h| drop(h.as_object_mut().unwrap().remove("alg"))), "algorithm"));
-    // An HMAC whose secret is the public key, as PEM and as it stands in the JWKS.
+    // An HMAC whose secret is the public key, as PEM and as in the JWKS.
     out.push(one("alg_hs256_with_the_public_key_as_its_secret", alg, &hmac(), "algorithm"));
     for name in ["JWT", "AT+JWT", "application/at+jwt", "statuslist+jwt", "dpop+jwt", ""] {
         out.push(one(
@@ -96,7 +96,7 @@ fn header_cases() -> Vec<Value> {
     out
 }
 
-/// HS256 by the public key's point: what algorithm confusion would take.
+/// A token signed by HS256 with the public key's point as secret, as in an algorithm confusion attack.
 fn hmac() -> String {
     let input = input(&json!({"alg": "HS256", "typ": "at+jwt", "kid": KID}).to_string(), &claims().to_string());
     let secret = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key(1).verifying_key().to_sec1_point(false).as_bytes());
@@ -109,7 +109,7 @@ fn signatures() -> Vec<Value> {
     let (signed, signature) = good.rsplit_once('.').unwrap();
     let der: Signature = key(1).sign(signed.as_bytes());
     let der = URL_SAFE_NO_PAD.encode(der.to_der().as_bytes());
-    // The last character carries four bits only: another one that says the same.
+    // The last character carries four bits only: another character decodes to the same bytes.
     let last = signature.chars().last().unwrap();
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let twin = alphabet.chars().nth(alphabet.find(last).unwrap() + 1).unwrap();

@@ -50,7 +50,7 @@ def test_shared(case):
         if "jwks" in step:
             what.set_keys(Keys(json.dumps(step["jwks"])))
         else:
-            # Asked twice: what is remembered of a token changes no answer.
+            # The token is checked twice: the second check, which uses the cache of verified tokens, must give the same answer.
             for _ in range(2 if "check" in step else 1):
                 assert told(what, step, now) == step["expect"], f"step {number}: {case['why']}"
 
@@ -71,7 +71,7 @@ def test_a_revocation_reaches_what_it_reached_at_the_server(case):
         return told(what, {"feed": message}, now)
 
     def answers():
-        # Asked twice: what is remembered of a token changes no answer.
+        # The token is checked twice: the second check, which uses the cache of verified tokens, must give the same answer.
         check = {"token": case["token"], "scope": "", "tool": "", "arguments_sha256": "", "certificate_sha256": ""}
         return [told(what, {"check": check}, now) for _ in range(2)]
 

@@ -31,7 +31,7 @@ pub enum Error {
     /// A fault of the server, or an answer that this client does not understand.
     #[error("fault: {0}")]
     Fault(Box<Refusal>),
-    /// One side does not accept the other's identity: the peer is not the expected server, or the server does not accept the client's SVID.
+    /// A peer's identity was not accepted: the peer is not the expected server, or the server does not accept the client's SVID.
     #[error("{0}")]
     Handshake(String),
     /// Invalid settings or arguments. The text says what is missing and what would be valid.
@@ -51,7 +51,7 @@ pub struct Refusal {
     pub message: String,
     /// The rule that refused: a sequence number, a policy's id, the name of a bound. May be empty.
     pub rule: String,
-    /// Who can change the decision, and the command for it. May be empty.
+    /// The person or role that can change the decision, and the command for it. May be empty.
     pub way_out: String,
     /// The invalid fields.
     pub fields: Vec<FieldViolation>,
@@ -66,7 +66,7 @@ pub struct Refusal {
 pub struct FieldViolation {
     /// The field's path in the request.
     pub field: String,
-    /// What is wrong and what would be valid.
+    /// The problem, and a value that would be valid.
     pub description: String,
 }
 

@@ -150,7 +150,7 @@ export class Pool implements Giver {
     const terms = request.task.case === 'openTask' ? request.task.value : undefined;
     if (!this.#extensible) delete terms?.maxTtl;
     const issued = await this.#exchanger.exchange(request, { deadline, waits }).catch((error: unknown) => {
-      // This server does not allow a task to live that long: open one that lives only as long as its credential.
+      // The server does not allow a task to live that long: open one that lives only as long as its credential.
       if (!terms?.maxTtl || !(error instanceof InvalidRequest) || !error.fieldViolations.some(({ field }) => field.endsWith('max_ttl'))) throw error;
       this.#extensible = false;
       delete terms.maxTtl;

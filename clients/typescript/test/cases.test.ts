@@ -69,7 +69,7 @@ test('there are cases, and they are of the form that is read here', () => {
   assert.deepEqual([...REASONS].filter((reason) => !seen.has(reason)), [], 'every reason has a case');
 });
 
-// Tokens of a whole server, which agreed with the table in docs/invariants.md about each of these revocations.
+// Tokens that a whole server issued and then revoked. The server agreed with the table in docs/invariants.md about each revocation.
 for (const { name, issuer, audience, token, target, seen, seq, wall, expect } of reach.cases) {
   test(`a revocation reaches what it reached at the server: ${name}`, async () => {
     const checker = new Checker({ issuer, audience }, limits);

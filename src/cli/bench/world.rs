@@ -28,7 +28,7 @@ pub struct Plan {
     pub engine: Engine,
     /// The number of policies in the set.
     pub policies: u32,
-    /// One of the policies reads values that cannot be cached.
+    /// Whether a policy reads values that cannot be cached.
     pub uncached: bool,
     /// Server threads for workloads.
     pub workers: Option<u32>,

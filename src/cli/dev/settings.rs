@@ -37,7 +37,7 @@ impl Engine {
 pub enum Ports {
     /// Free ports, new at each start, as `Running::addresses` reports them.
     Free,
-    /// This port for workloads, and the next two for operators and for the public listener.
+    /// The given port for workloads, and the next two ports for operators and for the public listener.
     From(u16),
 }
 

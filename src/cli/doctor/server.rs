@@ -83,7 +83,7 @@ async fn status(server: &Server, found: &mut Found) {
     sources(&status, found);
 }
 
-/// What the server reads again while it runs. What it can no longer read is among its warnings.
+/// Reports that all sources of the server can be read. A source that cannot be read is among the server's warnings.
 fn sources(status: &Status, found: &mut Found) {
     if !status.sources.is_empty() && status.sources.iter().all(|source| source.problem.is_empty()) {
         found.ok("sources", format!("{} files and services that the server reads again can be read", status.sources.len()));

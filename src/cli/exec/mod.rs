@@ -66,7 +66,7 @@ enum Way {
     Env,
 }
 
-/// What happens to a program whose credential has ended.
+/// The action on a program whose credential has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum OnExpiry {
     /// Shortly before the credentials expire, end the program and start it again with new ones; if none are issued, it stays ended
@@ -78,7 +78,7 @@ enum OnExpiry {
 /// How a run of the program ended.
 enum Ended {
     Itself(ExitStatus),
-    /// This process ended the program, since its credentials were no longer usable.
+    /// `mayfly exec` ended the program, since its credentials were no longer usable.
     ByUs(Gone),
     /// New credentials were issued for the next run.
     Anew,

@@ -26,9 +26,9 @@ pub struct Status {
     pub counts: Counts,
     pub load: Option<Load>,
     pub warnings: Vec<String>,
-    /// What it reads again while it runs.
+    /// The files and services that the server reads again while it runs.
     pub sources: Vec<Source>,
-    /// Handshakes that were refused since its start.
+    /// Handshakes that were refused since the server's start.
     pub refused_handshakes: Vec<RefusedHandshakes>,
 }
 
@@ -46,7 +46,7 @@ pub struct Source {
     pub kind: String,
     pub name: String,
     pub place: String,
-    /// Empty: it can be read.
+    /// Why the source cannot be read; empty if it can be read.
     pub problem: String,
     pub problem_since: Option<String>,
 }

@@ -143,7 +143,8 @@ impl Unsigned {
         let mut own = self.own;
         own.push('.');
         let signed = own.len();
-        // These 87 bytes fit into the reserved room. The buffer does not grow, so no copy of the token is left in memory.
+        // The dot and the signature have 87 bytes and fit into the reserved room. The buffer does not grow, so no copy of the token is left
+        // in memory.
         base64_simd::URL_SAFE_NO_PAD.encode_append(signature, &mut own);
         let signature = own.len() - signed;
         Ok(Token::signed(self.shared, own, signature))

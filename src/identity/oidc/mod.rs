@@ -87,7 +87,7 @@ impl Issuer {
 /// The requirements on a token in addition to the issuer's configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Expect<'a> {
-    /// One of these must be the value of `aud`, or be in its list where the issuer's configuration accepts lists.
+    /// The accepted audiences: one must be the value of `aud`, or be in its list where the issuer's configuration accepts lists.
     pub audiences: &'a [&'a str],
     /// The present time.
     pub now: Millis,

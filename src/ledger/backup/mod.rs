@@ -53,7 +53,7 @@ impl Piece {
     }
 }
 
-/// What a backup contains.
+/// The description of a backup: its header.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct About {

@@ -184,7 +184,7 @@ impl Backup {
         Ok(())
     }
 
-    /// What the backup contains.
+    /// The description of the backup.
     pub fn about(&self) -> &About {
         &self.about
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Allowance, BindingSet, BundleSet, Event, Identity, PolicySet, TaskOpened, UpstreamSet};
 
-/// What an approval permits.
+/// The kind of action that an approval permits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
 #[repr(i32)]
 pub enum ApprovalOf {
@@ -71,7 +71,7 @@ pub struct ApprovalAsked {
     /// The approval is not usable after this, milliseconds.
     #[prost(uint64, tag = "6")]
     pub expires_at: u64,
-    /// What the approval permits.
+    /// The kind of action that the approval permits.
     #[prost(enumeration = "ApprovalOf", tag = "7")]
     pub of: i32,
     /// The environment.
@@ -145,7 +145,7 @@ pub struct TaskAsked {
     /// Workloads that may act in the task besides the opener.
     #[prost(string, repeated, tag = "3")]
     pub callers: Vec<String>,
-    /// What the task may reach.
+    /// The upstreams, scopes, tools and credential kinds that the task may use.
     #[prost(message, optional, tag = "4")]
     pub allowance: Option<Allowance>,
     /// The task's purpose, in the opener's words.

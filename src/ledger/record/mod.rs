@@ -210,10 +210,10 @@ pub enum Event {
     /// A deadline was reached.
     #[prost(message, tag = "82")]
     FellDue(FellDue),
-    /// Somebody read the audit.
+    /// The audit was read.
     #[prost(message, tag = "90")]
     AuditRead(AuditRead),
-    /// A backup was begun, or was handed over whole.
+    /// A backup was begun, or completely sent.
     #[prost(message, tag = "91")]
     BackedUp(BackedUp),
 }

@@ -256,7 +256,8 @@ impl Namer<'_> {
             Event::LoggedOut(e) => self.credential(&e.credential),
             Event::FellDue(e) => self.due(e),
             Event::BackedUp(e) => self.other(&e.to),
-            // What was asked is no name: whoever asks of a thing would find those who asked of it before.
+            // The question of an audit read is not indexed: otherwise a search for an object would also find earlier searches for that
+            // object.
             Event::SnapshotTaken(_) | Event::Maintained(_) | Event::HistoryRemoved(_) | Event::AuditRead(_) => {}
             other => self.registry(other),
         }

@@ -1,57 +1,57 @@
-//! Who read the ledger itself, and who took a copy of it away.
+//! Records of reads of the audit and of backups.
 
 use prost::Message;
 
-/// What of the audit is read.
+/// The kind of an audit read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum ReadOf {
-    /// Of no sort that there is.
+    /// Never written.
     Unspecified = 0,
-    /// Records that fit a filter, a page of them.
+    /// A page of records that match a filter.
     Search = 1,
-    /// One thing, explained from its records.
+    /// An explanation of an object from its records.
     Explain = 2,
-    /// Records in order, signed.
+    /// A signed export of records in order.
     Export = 3,
     /// Records as they become durable.
     Tail = 4,
-    /// A credential by its id, from history too.
+    /// A credential by its id, including ended credentials from history.
     Credential = 5,
     /// A credential by a token or its digest.
     Lookup = 6,
 }
 
-/// Somebody read the audit. Reads of one sort that ask the same within a minute may stand in one record.
+/// The audit was read. Several reads of one kind within a minute may share a record.
 #[derive(Clone, PartialEq, Message)]
 pub struct AuditRead {
-    /// What was read.
+    /// The kind of read.
     #[prost(enumeration = "ReadOf", tag = "1")]
     pub of: i32,
-    /// What was asked: each question once, of the first few. Never a token.
+    /// The first few different questions. Never contains a token.
     #[prost(string, repeated, tag = "2")]
     pub asked: Vec<String>,
-    /// How many reads. 0: what came of one that was recorded before, which took its time.
+    /// The number of reads. 0: the record has the result of a long read, whose beginning has a record of its own.
     #[prost(uint64, tag = "3")]
     pub reads: u64,
-    /// Records that came back, in all of them.
+    /// The number of records that all these reads returned.
     #[prost(uint64, tag = "4")]
     pub returned: u64,
-    /// When the first of them was.
+    /// The time of the first of these reads, milliseconds.
     #[prost(uint64, tag = "5")]
     pub since: u64,
 }
 
-/// A backup was begun, or was handed over whole.
+/// A backup was begun, or completely sent.
 #[derive(Clone, PartialEq, Message)]
 pub struct BackedUp {
-    /// Where it goes, as whoever took it named that. Empty: it was not named.
+    /// The destination, as the operator named it. Empty if the operator named none.
     #[prost(string, tag = "1")]
     pub to: String,
-    /// It has everything up to this record.
+    /// The sequence number of the last record in the backup.
     #[prost(uint64, tag = "2")]
     pub head: u64,
-    /// It was handed over whole. Until then only some of it may have been.
+    /// Whether the backup was sent completely. Without this record, only a part may have been sent.
     #[prost(bool, tag = "3")]
     pub whole: bool,
 }

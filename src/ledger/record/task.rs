@@ -3,8 +3,8 @@
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-/// What a task may reach. Upstreams and scopes are listed individually; an empty list of tools means that only exchanges without a tool are
-/// allowed; an empty list of kinds means the kinds of the upstream's registration.
+/// The upstreams, scopes, tools and credential kinds that a task may use. Upstreams and scopes are listed individually; an empty list of
+/// tools means that only exchanges without a tool are allowed; an empty list of kinds means the kinds of the upstream's registration.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct Allowance {
     /// Upstreams with their scopes.
@@ -59,7 +59,7 @@ pub struct TaskOpened {
     /// The purpose, in the opener's words.
     #[prost(string, tag = "7")]
     pub purpose: String,
-    /// What the task may reach.
+    /// The upstreams, scopes, tools and credential kinds that the task may use.
     #[prost(message, optional, tag = "8")]
     pub allowance: Option<Allowance>,
     /// When the opening was decided.

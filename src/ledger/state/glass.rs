@@ -13,7 +13,7 @@ use crate::ledger::record::{BreakGlass, GlassStep, Identity, Record, SvidEvidenc
 use crate::limits;
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
-/// One of the two people.
+/// A person of a break-glass task, which has two.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Party {
     /// The person.
@@ -143,7 +143,7 @@ impl Glasses {
 
     pub(super) fn ended(&mut self, task: &TaskId, at: Millis, seq: Seq) {
         if let Some(glass) = self.by_task.get_mut(task).filter(|g| g.ended.is_none()) {
-            // It may have ended earlier by its time.
+            // The break-glass task may have ended earlier by its time.
             glass.ended = Some((at.min(if glass.joined() { glass.deadline } else { glass.join_by }), seq));
             glass.changed = seq;
         }

@@ -158,7 +158,7 @@ pub struct Approval {
     pub decided: Option<Decided>,
     /// Whether the approval was used up.
     pub used: bool,
-    /// It was recorded already that nobody decided in time.
+    /// Whether it is already recorded that nobody decided in time.
     pub due_told: bool,
 }
 

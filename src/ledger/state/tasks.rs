@@ -192,7 +192,7 @@ impl Tasks {
         self.slots.iter().flatten()
     }
 
-    /// This task and the tasks above it, up to the root.
+    /// The given task and the tasks above it, up to the root.
     pub fn upwards<'a>(&'a self, task: &'a Task) -> impl Iterator<Item = &'a Task> {
         std::iter::successors(Some(task), |t| t.parent.and_then(|p| self.at(p))).take(limits::TASK_DEPTH)
     }

@@ -25,7 +25,7 @@ pub struct Terms {
     pub environment: Arc<str>,
     /// The purpose, in the opener's words.
     pub purpose: Box<str>,
-    /// What the task may reach.
+    /// The upstreams, scopes, tools and credential kinds that the task may use.
     pub allowance: Arc<Allowance>,
     /// When the opening was decided.
     pub opened_at: Millis,

@@ -1,7 +1,7 @@
 //! Reuses the common decision of one batch for exchanges of the same kind in the batches right behind it.
 //!
-//! This serves speed only. A grant states in its record which view it was decided on. The fold compares that view with the versions in
-//! force at the record's place in the order, and a verifier compares it with later revocations. A decision that is reused for too long is
+//! The reuse serves speed only. A grant states in its record which view it was decided on. The fold compares that view with the versions in
+//! effect at the record's place in the order, and a verifier compares it with later revocations. A decision that is reused for too long is
 //! therefore voided by the fold and decided again; the checks here keep that from happening.
 
 use std::sync::{Arc, Weak};

@@ -1,4 +1,4 @@
-//! AuditService: what the ledger says.
+//! AuditService: searches and explanations of the ledger's records.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ impl Audit {
         })
     }
 
-    /// Whoever calls, as its request ids are scoped.
+    /// The caller's name, by which request ids are scoped.
     fn who(&self, actor: &Actor) -> Result<String, No> {
         match actor {
             Actor::Workload(caller) => Ok(caller.id().as_str().to_owned()),
@@ -65,7 +65,7 @@ impl Audit {
                 explained
             }
             Actor::Operator(operator) => {
-                // Before history is read, then for what was found.
+                // Checked before history is read, and again for the result.
                 let of = self.of(actor, ask)?;
                 self.0.admit_to_found::<admin::ReadAudit>(operator, self.environment_of(&of).as_deref())?;
                 let explained = self.0.explain(&of, Depth::History).await?;
@@ -78,7 +78,7 @@ impl Audit {
         Ok(explained_to_pb(explained))
     }
 
-    /// The environment of what memory knows.
+    /// The environment of an object that is in memory.
     fn environment_of(&self, of: &Of) -> Option<String> {
         match of {
             Of::Credential(id) => self.0.environment_of_credential(id),
@@ -87,7 +87,7 @@ impl Audit {
         }
     }
 
-    /// The environments of an explanation: its own, or those of the records that it tells.
+    /// The environments of an explanation: its own, or those of the records in it.
     fn environments_of(&self, explained: &Explained) -> Environments {
         match &explained.environment {
             Some(environment) => Environments::one(environment),
@@ -99,7 +99,7 @@ impl Audit {
     }
 }
 
-/// What is to be explained, as a person would name it.
+/// The object to be explained, as a person would name it.
 fn named(ask: &pb::ExplainRequest) -> String {
     use pb::explain_request::Of as Named;
     match &ask.of {
@@ -123,7 +123,7 @@ fn explained_to_pb(explained: Explained) -> pb::ExplainResponse {
     }
 }
 
-/// A record. One embedded writer appends nothing that is void, so none says why it would be.
+/// Converts a record. The single embedded writer appends no void records, so no record has a reason for being void.
 pub(super) fn record_to_pb(past: &Past) -> pb::Record {
     let author = past.record.author.as_ref().and_then(|a| a.who.as_ref());
     pb::Record {

@@ -1,4 +1,4 @@
-//! GetCheckpoint, ExportRecords, VerifyLedger: what the ledger can be held to.
+//! GetCheckpoint, ExportRecords and VerifyLedger: evidence that the ledger was not changed.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::refusal::No;
 use crate::seq::Seq;
 use crate::tasks::Actor;
 
-/// Pieces of an export that wait for their reader: about `limits::READER_BYTES` each, and one that is being made.
+/// Pieces of an export queued for the client: about `limits::READER_BYTES` each, and one more piece is being made.
 const WAITING: usize = 1;
 
 /// The newest checkpoint.
@@ -39,7 +39,7 @@ pub async fn checkpoint(
     Ok(pb::GetCheckpointResponse { checkpoint: signed.note, jwks: a.checkpoint_keys().await?, consistency })
 }
 
-/// What was asked for, for people and the statement.
+/// The filter of a request, for people and for the signed statement.
 pub(super) fn told(asked: Option<&pb::RecordFilter>) -> Map<String, Value> {
     let f = asked.cloned().unwrap_or_default();
     let time = |at: Option<prost_types::Timestamp>| at.as_ref().and_then(wire::millis).map(|at| json!(at.0));
@@ -67,7 +67,7 @@ pub async fn export(a: &Arc<Authority>, actor: &Actor, ask: &pb::ExportRecordsRe
     let operator = ask::operator(actor)?.clone();
     a.admit::<admin::ReadAudit>(&operator, environment.as_deref()).map_err(|no| name_one(no, &environment))?;
     let mut export = a.export(filter, told(ask.filter.as_ref()), ask.since_size).await?;
-    // Before anything of it is told.
+    // The read is recorded before the first line is sent.
     let (who, asked) = (a.scope::<admin::ReadAudit>(&operator)?.who(), asked(ask.filter.as_ref()));
     a.audit_read(&who, ReadOf::Export, &asked, 0).await;
     let (to, stream) = mpsc::channel(WAITING);
@@ -87,7 +87,7 @@ pub async fn export(a: &Arc<Authority>, actor: &Actor, ask: &pb::ExportRecordsRe
                 Err(no) => Err(status(no)),
             };
             let over = part.is_err();
-            // Nobody listens any more, or nothing is left to say.
+            // The client is gone, or the export has ended.
             if to.blocking_send(part).is_err() || over {
                 return;
             }
@@ -96,7 +96,7 @@ pub async fn export(a: &Arc<Authority>, actor: &Actor, ask: &pb::ExportRecordsRe
     Ok(ReceiverStream::new(stream))
 }
 
-/// An export that ends, whole or not: how many records were told is noted then.
+/// Records the number of sent records when an export ends, completely or not.
 struct Over {
     authority: Arc<Authority>,
     who: Who,
@@ -113,7 +113,7 @@ impl Drop for Over {
     }
 }
 
-/// What was asked for, in one line.
+/// The filter of the request, in one line.
 pub(super) fn asked(filter: Option<&pb::RecordFilter>) -> String {
     match told(filter) {
         all if all.is_empty() => "everything".to_owned(),
@@ -121,7 +121,7 @@ pub(super) fn asked(filter: Option<&pb::RecordFilter>) -> String {
     }
 }
 
-/// An export is of everything, or of one environment.
+/// An operator who may not export everything is told to name one environment.
 fn name_one(no: No, environment: &Option<String>) -> No {
     match no {
         No::Refusal(no) if environment.is_none() => {

@@ -1,7 +1,7 @@
 //! TailRecords: records as they become durable.
 //!
-//! A stream reads the ledger itself, from where it is, and only as fast as its reader takes what it sends: nobody else waits for it, and
-//! nothing is kept for it in memory. Once it has caught up it may lag by `limits::TAIL_LAG` commits; then it ends with an error.
+//! A stream reads the ledger itself, from its own position, and only as fast as its client takes the records: no other task waits for it,
+//! and nothing is kept for it in memory. Once it has caught up it may lag by `limits::TAIL_LAG` commits; then it ends with an error.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -33,14 +33,14 @@ use crate::tasks::Actor;
 
 type Told = Result<pb::TailRecordsResponse, Status>;
 
-/// Whether the stream goes on.
+/// Whether the stream continues.
 type Goes = ControlFlow<Option<No>>;
 
 struct Tail {
     authority: Arc<Authority>,
     operator: Operator,
     environment: Option<String>,
-    /// What of it the operator may see; `None`: all that fits.
+    /// The environments that the operator may see; `None`: all records that match.
     scope: Option<Scope<admin::ReadAudit>>,
     filter: Filter,
     reader: Reader,
@@ -48,7 +48,7 @@ struct Tail {
     to: mpsc::Sender<Told>,
 }
 
-/// Begins to follow.
+/// Begins a stream.
 pub async fn begin(a: &Arc<Authority>, actor: &Actor, ask: &pb::TailRecordsRequest) -> Result<ReceiverStream<Told>, No> {
     let (filter, environment) = filter(ask.filter.as_ref())?;
     let operator = ask::operator(actor)?.clone();
@@ -77,7 +77,7 @@ impl Tail {
         sign.reset();
         let mut caught_up = false;
         loop {
-            // Before it is read: what becomes durable from here on wakes this one again.
+            // Marked before reading: records that become durable from here on wake the stream again.
             durable.mark_unchanged();
             goes(self.admitted())?;
             if caught_up && self.reader.behind() > limits::TAIL_LAG {
@@ -100,7 +100,7 @@ impl Tail {
         }
     }
 
-    /// Whether the operator may still look, and at what: policy may have changed.
+    /// Whether the operator is still permitted to read, and which environments: policy may have changed.
     fn admitted(&mut self) -> Goes {
         match self.authority.scope_of(&self.operator, self.environment.as_deref()) {
             Ok(scope) => {

@@ -24,22 +24,23 @@ use crate::policy::admin;
 use crate::refusal::{Fault, No};
 use crate::tasks::Actor;
 
-/// Pieces that wait for their reader: about `limits::BACKUP_PIECE_BYTES` each, and one that is being made.
+/// Pieces queued for the client: about `limits::BACKUP_PIECE_BYTES` each, and one more piece is being made.
 const WAITING: usize = 1;
 
-/// A piece of it.
+/// A piece of a backup.
 pub type Piece = Result<pb::BackupResponse, Status>;
 
-/// Who asks, and the call that it is asked in: it may have been approved.
+/// The operator, and the operator's call, which may have been approved.
 type Asker = (Operator, Option<Arc<calls::Call>>);
 
-/// It has what the audit says of everybody, and the private parts of keys.
+/// A backup has the audit of all environments and the private parts of keys, so it needs both permissions.
 fn admitted(a: &Authority, operator: &Operator) -> Result<Who, No> {
     a.admit::<admin::ReadAudit>(operator, None)?;
     Ok(a.admit::<admin::ManageKeys>(operator, None)?.who())
 }
 
-/// The same where others wait for nobody: it reads the state, and this thread stands back.
+/// Checks the permission again, on the runtime: the check reads the state, and other threads would wait for a low-priority thread that
+/// holds the state.
 fn still_admitted(a: &Arc<Authority>, (operator, call): &Asker, runtime: &Handle) -> Result<(), No> {
     let (a, operator) = (a.clone(), operator.clone());
     let admitted = calls::within(call.clone(), async move { admitted(&a, &operator).map(drop) });
@@ -47,7 +48,7 @@ fn still_admitted(a: &Arc<Authority>, (operator, call): &Asker, runtime: &Handle
     asked.unwrap_or_else(|_| Err(No::Refusal(stopping())))
 }
 
-/// Begins one.
+/// Begins a backup.
 pub async fn begin(a: &Arc<Authority>, actor: &Actor, ask: &pb::BackupRequest) -> Result<ReceiverStream<Piece>, No> {
     let operator = ask::operator(actor)?.clone();
     let who = admitted(a, &operator)?;
@@ -55,17 +56,17 @@ pub async fn begin(a: &Arc<Authority>, actor: &Actor, ask: &pb::BackupRequest) -
     let backup = a.backup().await?;
     let head = backup.about().seq;
     tracing::info!(seq = %head, by = who.name(), to, "a backup is being made");
-    // Before the first of it leaves: what was taken in part is taken, too.
+    // The record is written before the first piece is sent, so that an incomplete backup is recorded, too.
     let noted = Noted { who, to, head: head.as_u64() };
     noted.write(a, false).await;
     let (pieces, stream) = mpsc::channel(WAITING);
     let call = calls::Call::current();
     let (authority, runtime) = (a.clone(), tokio::runtime::Handle::current());
-    // A thread of its own: it stands back behind all that is served.
+    // A backup has its own thread, whose priority is below that of serving.
     let run = move || {
         in_the_background();
         if run(&authority, &(operator, call), backup, &pieces, &runtime) {
-            // Its reader hears of the end when the record of it is there.
+            // The stream ends after the record of the complete backup is written.
             runtime.block_on(noted.write(&authority, true));
         }
     };
@@ -85,7 +86,7 @@ impl Noted {
     async fn write(&self, a: &Authority, whole: bool) {
         let event = BackedUp { to: self.to.clone(), head: self.head, whole };
         if let Err(why) = a.note_in_time(Record::new(self.who.clone(), Event::BackedUp(event))).await {
-            // A backup of a ledger that takes nothing any more is what somebody needs most.
+            // A ledger that accepts no more records is when a backup is needed most, so the backup continues.
             tracing::warn!(
                 by = self.who.name(),
                 to = self.to,
@@ -102,7 +103,7 @@ fn cut(text: &str) -> String {
     text.chars().take(limits::NAME_BYTES).collect()
 }
 
-/// Whether it was handed over whole.
+/// Sends the backup. Returns whether it was sent completely.
 fn run(a: &Arc<Authority>, operator: &Asker, mut backup: Backup, to: &mpsc::Sender<Piece>, runtime: &Handle) -> bool {
     loop {
         let piece = match still_admitted(a, operator, runtime).and_then(|()| backup.piece()) {

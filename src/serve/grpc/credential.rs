@@ -1,4 +1,4 @@
-//! CredentialService: what was issued, and whose a found token is.
+//! CredentialService: issued credentials, and the owner of a found token.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::tasks::Actor;
 pub struct Credentials(pub Arc<Authority>);
 
 impl Credentials {
-    /// A credential as it stands, whole.
+    /// The present state of a credential, with all its fields.
     async fn show(&self, found: &Found) -> Result<pb::Credential, No> {
         let now = self.0.system.wall();
         let issued = found.issued()?;
@@ -38,7 +38,7 @@ impl Credentials {
     async fn get(&self, actor: &Actor, ask: &pb::GetCredentialRequest) -> Result<pb::GetCredentialResponse, No> {
         let id: CredentialId = wanted::id("credential_id", &ask.credential_id)?;
         let none = || ask::not_found(format!("there is no credential {id} that you may see"));
-        // Whoever may see none is refused before anything is looked for.
+        // An operator who may see no credential is refused before the search.
         if let Actor::Operator(operator) = actor {
             self.0.admit_to_found::<admin::Observe>(operator, self.0.environment_of_credential(&id).as_deref())?;
         }
@@ -88,7 +88,7 @@ impl Credentials {
     }
 
     async fn look_up(&self, actor: &Actor, ask: &pb::LookupTokenRequest) -> Result<pb::LookupTokenResponse, No> {
-        // Whoever may see nothing is refused before anything is looked for; what is found is told to those who may see its environment.
+        // An operator who may see nothing is refused before the search; the result is shown to operators who may see its environment.
         let operator = ask::operator(actor)?;
         self.0.scope::<admin::Observe>(operator)?;
         let none = || ask::not_found("it is nothing that mayfly issued");
@@ -106,7 +106,7 @@ impl Credentials {
         if let Standing::Issued(found) | Standing::Altered(found) = &standing {
             let issued = found.issued()?;
             let admitted = self.0.admit::<admin::Observe>(operator, Some(&issued.environment))?;
-            // What was shown is no part of it: the credential that it is, is.
+            // The presented token is not recorded; the id of the credential that it names is.
             let asked = CredentialId::from_slice(&issued.credential).map_or_else(String::new, |id| format!("credential {id}"));
             self.0.audit_read(&admitted.who(), ReadOf::Lookup, &asked, 1).await;
         }
@@ -139,7 +139,7 @@ impl Credentials {
         let base_url = self.0.catalog.now().upstream(&issued.upstream).map(|r| r.upstream.target.clone());
         Ok(pb::LookupTokenResponse {
             standing: standing.into(),
-            // The target counts the credential itself too.
+            // The count for the target includes the credential itself.
             derived_credentials: under.saturating_sub(u64::from(good)),
             signing_key: if named.is_empty() { issued.key.clone() } else { named },
             credential: Some(credential),
@@ -162,7 +162,7 @@ fn none_such() -> crate::refusal::Fault {
     crate::refusal::Fault::new("an issuance without a credential id or task")
 }
 
-/// People's logins, which are few: they are of no task.
+/// Adds the logins of people, which are few and belong to no task.
 fn offer_logins(newest: &mut Newest<CredentialId>, state: &State, filter: &Filter, now: Millis) {
     for login in state.logins.values() {
         if filter.fits_login(login) && filter.lists(wire::login_standing(state, login, now).0) {
@@ -171,7 +171,7 @@ fn offer_logins(newest: &mut Newest<CredentialId>, state: &State, filter: &Filte
     }
 }
 
-/// Goes on from `at` for a bounded number of places. Answers with how many there are.
+/// Continues from `at` for a bounded number of entries. Returns the total number of entries.
 fn walk(newest: &mut Newest<CredentialId>, state: &State, filter: &Filter, at: &mut u32, now: Millis) -> u32 {
     let places = state.credentials.places();
     let end = at.saturating_add(limits::LIST_WALK as u32).min(places);

@@ -81,7 +81,7 @@ async fn missed(authority: &Authority, after: Seq) -> Result<Vec<Past>, No> {
                 if past.seq <= after || records.len() >= limits::WATCH_RESUME {
                     return ControlFlow::Break(());
                 }
-                // This record ended all credentials before it, and names none of them.
+                // The record of a new generation ended all credentials before it, and names none of them.
                 if matches!(&past.record.event, Some(Event::GenerationBegun(e)) if e.generation > 1) {
                     recovered = true;
                     return ControlFlow::Break(());

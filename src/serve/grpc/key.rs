@@ -145,7 +145,7 @@ impl Keys {
         let rotation = self.rotation(ask)?;
         let (operator, environment) = (ask::operator(actor)?, Some(&*rotation.environment).filter(|e| !e.is_empty()));
         let admitted = match rotation.purpose {
-            // This key vouches for everybody in mayfly's own trust domain, including people who sign in.
+            // The CA key vouches for everybody in mayfly's own trust domain, including people who sign in.
             KeyPurpose::X509Ca => self.0.admit_two(operator, environment, "it makes a root of our own CA")?,
             _ => self.0.admit::<admin::ManageKeys>(operator, environment)?,
         };

@@ -1,4 +1,4 @@
-//! Exchanges of one caller that came together: decided on one view, proposed at once, each answered by itself.
+//! Exchanges of one caller that arrived together: they are decided on one view, proposed at once, and answered individually.
 
 use super::issued::issued_to_pb;
 use super::note;
@@ -15,20 +15,20 @@ use crate::policy::wanted::Wanted;
 use crate::refusal::{Fault, No};
 use crate::trace::{self, Traced};
 
-/// What became of one of them so far.
+/// The progress of one exchange.
 pub(super) enum Part {
-    /// Its end.
+    /// The result.
     Over(Result<Issued, No>),
-    /// Nothing is left but the ledger.
+    /// Decided and proposed; only the ledger's answer is missing.
     UnderWay(UnderWay),
-    /// It rests on something that takes its time.
+    /// The exchange needs work that takes longer, and is decided separately.
     Waits,
 }
 
-/// What is wanted; of what is not well formed, the name of the request.
+/// A decoded request, or the request id of a malformed one.
 pub(super) type Asked = Result<Box<Wanted>, String>;
 
-/// Begins all, in their order. What is not well formed wants nothing, and has its refusal at once.
+/// Begins all exchanges, in their order. A malformed request is refused at once.
 pub(super) fn begin(
     authority: &Authority,
     (caller, lately): (&Caller, &Lately),
@@ -68,7 +68,7 @@ pub(super) fn begin(
     (wants, parts, round)
 }
 
-/// The end of one, in their order. `None`: it takes another look.
+/// The result of the next exchange, in their order. `None`: the exchange has to be decided again separately.
 pub(super) async fn end(
     (authority, lately): (&Authority, &Lately),
     part: Part,
@@ -79,7 +79,7 @@ pub(super) async fn end(
         Part::Over(end) => Some(end),
         Part::Waits => None,
         Part::UnderWay(one) => {
-            // Nearly all have their answer already: what is large does not go through a future.
+            // Nearly all exchanges are answered already; large values are kept out of the future.
             let end = if one.in_round() { one.reveal(answers.take_next()) } else { authority.finish_of(one, answers).await };
             if let Err(no) = &end {
                 lately.refused(no);
@@ -92,7 +92,7 @@ pub(super) async fn end(
     }
 }
 
-/// What a caller is told; a refusal of what was well formed is noted.
+/// The answer to the caller. The refusal of a well-formed request is recorded.
 pub(super) fn told(
     authority: &Authority,
     caller: &Caller,
@@ -102,7 +102,7 @@ pub(super) fn told(
     noted(authority, caller, want, end).map(issued_to_pb)
 }
 
-/// Notes a refusal of what was well formed.
+/// Records the refusal of a well-formed request.
 pub(super) fn noted(
     authority: &Authority,
     caller: &Caller,
@@ -123,7 +123,7 @@ pub(super) fn noted(
     end
 }
 
-/// A fault of ours, with what finds the call: the audit has no record of it.
+/// Logs a fault with the data that identifies the call, since the audit has no record of it.
 fn failed(caller: &Caller, want: &Wanted, no: &No) {
     if let No::Fault(fault) = no {
         let request_id = want.request_id.as_deref().map(trace::plain);
@@ -134,7 +134,7 @@ fn failed(caller: &Caller, want: &Wanted, no: &No) {
     }
 }
 
-/// The ends of all, in the order in which they were asked.
+/// The results of all exchanges, in the order of the requests.
 pub(super) async fn ends(authority: &Authority, caller: &Caller, asks: Vec<Sent>) -> Vec<Result<Issued, No>> {
     let (count, call) = (asks.len(), trace::current());
     let asks = asks.into_iter().map(|ask| (ask, call.one_of()));

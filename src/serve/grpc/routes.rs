@@ -54,54 +54,54 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::system::Stopwatch;
 use crate::trace::Traced;
 
-/// What is known of a call when it is read.
+/// The data of a call at the time when it is read.
 pub struct Arrived {
     pub(super) read: Stopwatch,
-    /// Whether there is time for it, where it is a single exchange.
+    /// The result of the admission queue, for a single exchange.
     pub(super) taken: Option<Result<Taken, Refusal>>,
 }
 
 impl Arrived {
-    /// There is no time for it.
+    /// Whether the call is refused by overload.
     pub fn is_refused(&self) -> bool {
         matches!(self.taken, Some(Err(_)))
     }
 
-    /// When it was read.
+    /// The time since the call was read.
     pub fn read(&self) -> Stopwatch {
         self.read
     }
 }
 
-/// What one listener serves.
+/// The services of one listener.
 #[derive(Clone)]
 pub struct Services {
-    /// Nearly all calls are for it: they go straight there, which saves a router's work on each.
+    /// The token service. Nearly all calls are for it, so they bypass the router, which saves its work for each call.
     tokens: TokenServiceServer<Tokens>,
-    /// The same without its server.
+    /// The same service without tonic's server around it.
     own: Tokens,
     others: Routes,
 }
 
-/// What serves the calls of one connection: its clones are the same.
+/// The services for the calls of one connection; clones share their state.
 #[derive(Clone)]
 pub struct Calls(Arc<OnConnection>);
 
 struct OnConnection {
     services: Services,
     peer: Peer,
-    /// What it holds: answers that are not read, calls under way.
+    /// The resources that the connection holds: unread answers, calls in progress.
     activity: Arc<Activity>,
-    /// Where its single exchanges are decided together; `None` for a peer that may ask for none.
+    /// Batches the connection's single exchanges; `None` for a peer that may not exchange.
     line: Option<Arc<Line>>,
 }
 
-/// The answer of one call, on its way.
+/// The pending answer of one call.
 #[allow(clippy::large_enum_variant, reason = "nearly all are exchanges; a box would cost each an allocation")]
 pub enum Answering<B: HttpBody> {
-    /// Nearly all.
+    /// A single exchange, as nearly all calls are.
     Exchange(unary::Exchange<B>),
-    /// In a box: what a router needs would lie in the future of every call.
+    /// Boxed: otherwise the router's future would enlarge the future of every call.
     Other(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }
 
@@ -127,7 +127,7 @@ impl Services {
         Services { tokens, own, others: others.prepare() }
     }
 
-    /// For one connection of this peer.
+    /// The services for one connection of this peer.
     pub fn on_connection(self, peer: Peer, activity: Arc<Activity>) -> Calls {
         let caller = peer::caller_of(Some(&peer)).ok();
         let line = caller.map(|caller| Line::new(self.own.0.clone(), caller));
@@ -168,7 +168,7 @@ impl Services {
 }
 
 impl Calls {
-    /// Takes a call in that was just read. Called where it is read: what waits for its first turn is what has to be counted.
+    /// Admits a call that was just read. Called when the call is read, since calls that wait for their first poll have to be counted.
     pub fn arrived<B>(&self, call: &Request<B>) -> Arrived {
         let one = call.uri().path() == unary::PATH;
         Arrived { read: Stopwatch::start(), taken: one.then(|| self.authority().intake.take(1)) }
@@ -212,7 +212,7 @@ impl Calls {
         }))
     }
 
-    /// What the connection holds.
+    /// The resources that the connection holds.
     pub fn activity(&self) -> &Arc<Activity> {
         &self.0.activity
     }
@@ -229,7 +229,7 @@ impl Calls {
         self.0.line.as_ref()
     }
 
-    /// The server of all that is asked of tokens.
+    /// The server of the token service.
     pub(super) fn tokens(&self) -> TokenServiceServer<Tokens> {
         self.0.services.tokens.clone()
     }
@@ -251,19 +251,19 @@ pub fn answers_of(path: &str) -> Answers {
     if MANY.iter().any(|word| method.starts_with(word)) { Answers::Many } else { Answers::One }
 }
 
-/// Whether a call of this path may look at much: lists, searches, counts of what would be hit. Those run beside what serves.
+/// Whether a call of this path may read much of the state: lists, searches, counts. Such calls run on separate threads.
 fn is_long(path: &str) -> bool {
     const LONG: &[&str] = &["List", "Search", "Explain", "BlastRadius", "Inventory", "Diff"];
     let method = path.rsplit('/').next().unwrap_or_default();
     LONG.iter().any(|word| method.contains(word))
 }
 
-/// What workloads may call.
+/// The services for workloads.
 pub fn workload_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Services {
     Services::new(authority, on_both(authority, health))
 }
 
-/// What operators may call: everything that workloads may, and what is theirs alone. Reflection is served here only.
+/// The services for operators: all services for workloads, and those for operators only. Reflection is served here only.
 pub fn admin_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Services {
     let server = ServerServiceServer::new(Server(authority.clone()));
     let policies = PolicyServiceServer::new(Policies(authority.clone()));
@@ -273,7 +273,7 @@ pub fn admin_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Serv
     Services::new(authority, reflection(routes))
 }
 
-/// On both listeners, beside tokens.
+/// The services of both listeners, except the token service.
 fn on_both(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
     let health = HealthServer::new(HealthService::from_health_reporter(health.clone()));
     let revocations = RevocationServiceServer::new(Revocations(authority.clone()));
@@ -297,7 +297,7 @@ fn on_both(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
         .add_service(break_glass.max_decoding_message_size(limits::REQUEST_BYTES))
 }
 
-/// The descriptors are built in, so this fails in no server that its tests passed for; without them there is no reflection.
+/// Adds reflection. The descriptors are built in, so an error cannot occur in a tested server; on an error there is no reflection.
 fn reflection(routes: Routes) -> Routes {
     let builder = || {
         tonic_reflection::server::Builder::configure()

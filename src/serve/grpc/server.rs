@@ -1,4 +1,4 @@
-//! ServerService: how the server is.
+//! ServerService: the state of the server.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::upstream::findings::Finding;
 /// The service.
 pub struct Server(pub Arc<Authority>);
 
-/// Tasks, counted in pieces.
+/// Counts tasks, in pieces.
 #[derive(Default)]
 struct TaskCount {
     open: u64,
@@ -46,7 +46,7 @@ impl TaskCount {
                 Phase::Active | Phase::PendingApproval => {}
             }
             self.open += 1;
-            // A caller with a live credential is counted by its credentials, which say nothing of environments.
+            // A caller with a live credential is counted by its credentials, which do not tell their environments.
             if !sees.everywhere() || state.credentials.live_of(&task.terms.opener) == 0 {
                 self.openers.insert((*task.terms.opener).into());
             }
@@ -92,7 +92,7 @@ impl Server {
             certificate_not_after: own.and_then(|o| o.ends()).map(wire::timestamp),
             environments: served,
             environments_not_served: left.into_iter().map(|(name, _)| name).collect(),
-            // It issues no SVIDs in this version.
+            // The server issues no SVIDs in this version.
             own_trust_domain: String::new(),
             load: Some(self.load()),
             warnings: self.warnings(&sees),
@@ -102,7 +102,7 @@ impl Server {
         })
     }
 
-    /// Also told when nothing can be written: the status is asked for then.
+    /// Also available while nothing can be written, since the status is needed most then.
     fn ledger(&self) -> pb::LedgerStatus {
         let store = self.0.ledger.store();
         let durable = self.0.ledger.durable();
@@ -136,7 +136,7 @@ impl Server {
         })
     }
 
-    /// Environments that were taken out of the configuration, with the number of their live credentials.
+    /// Environments that were removed from the configuration, with the number of their live credentials.
     fn not_served(&self, sees: &Scope<admin::Observe>) -> Vec<(String, u64)> {
         self.0.environments_not_served().into_iter().filter(|(name, _)| sees.has(name)).collect()
     }
@@ -186,7 +186,7 @@ impl Server {
         let hooks = self.0.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default();
         warnings.extend(hooks.iter().filter(|hook| webhook::concerns(hook, sees)).filter_map(troubled));
         let drift = self.0.drift.load();
-        // What differs between files and ledger names upstreams and environments of all.
+        // The differences between files and ledger name upstreams and environments of all teams.
         let drift = drift.iter().filter(|_| sees.everywhere()).take(limits::PAGE_DEFAULT);
         warnings.extend(drift.map(|what| format!("policy files: {what}; the ledger counts")));
         warnings
@@ -207,7 +207,8 @@ impl Server {
         })
     }
 
-    /// Of credentials, tasks, leases and upstreams, those of the environments that may be seen; of all else, the server's.
+    /// Counts credentials, tasks, leases and upstreams of the environments that the operator may see; all other numbers are those of the
+    /// whole server.
     async fn counts(&self, now: Millis, sees: &Scope<admin::Observe>) -> pb::Counts {
         let a = &self.0;
         let (mut tasks, mut at) = (TaskCount::default(), 0);
@@ -261,7 +262,7 @@ fn refused_handshakes(authority: &Authority) -> Vec<pb::RefusedHandshakes> {
     counts.map(row).collect()
 }
 
-/// What is wrong with a webhook, in words.
+/// The problem of a webhook, in words.
 fn troubled(hook: &crate::webhook::Standing) -> Option<String> {
     let name = &hook.name;
     match (&hook.since, hook.dead) {

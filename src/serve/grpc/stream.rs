@@ -1,4 +1,4 @@
-//! StreamExchange: a bounded number of exchanges under way, answered in any order.
+//! StreamExchange: a bounded number of concurrent exchanges, answered in any order.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -35,18 +35,18 @@ use crate::trace::Traced;
 
 type Message = Result<Option<Option<Sent>>, Status>;
 
-/// Answers that became ready together.
+/// Answers that are sent together.
 #[derive(Default)]
 struct Batch {
-    /// Each with its prefix.
+    /// Encoded messages, each with its prefix.
     messages: Vec<u8>,
-    /// Held until they are taken out.
+    /// Permits that are held until the messages are sent.
     places: Vec<OwnedSemaphorePermit>,
-    /// The stream ends after them, for this reason.
+    /// If set, the stream ends after the messages, with this status.
     over: Option<Status>,
 }
 
-/// What a stream is answered with: all that became ready together goes into one frame, encoded already.
+/// The answer body of a stream: all answers that are ready together are sent in one frame, already encoded.
 struct Answers {
     batches: mpsc::Receiver<Batch>,
     over: Option<Status>,
@@ -77,7 +77,7 @@ impl HttpBody for Answers {
         };
         self.ended = true;
         let mut trailers = HeaderMap::with_capacity(3);
-        // What no header can say is said without its details.
+        // A status that no header can carry is sent without its details.
         if over.add_header(&mut trailers).is_err() {
             trailers.insert("grpc-status", (over.code() as i32).into());
         }
@@ -92,7 +92,7 @@ impl HttpBody for Answers {
 /// The path of the method.
 pub const PATH: &str = "/mayfly.v1.TokenService/StreamExchange";
 
-/// The batches of a call that tonic let through.
+/// Receives the batches of a call that tonic accepted.
 struct Method<'a>(&'a Tokens, &'a mut Option<mpsc::Receiver<Batch>>, Traced);
 
 impl StreamingService<Option<Sent>> for Method<'_> {
@@ -108,7 +108,7 @@ impl StreamingService<Option<Sent>> for Method<'_> {
     }
 }
 
-/// Answers one call as tonic's own code does, but for its body.
+/// Answers one call as tonic's own code does, except for the answer body.
 pub async fn exchange<B>(own: &Tokens, call: http::Request<B>, traced: Traced) -> http::Response<Body>
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
@@ -124,13 +124,13 @@ where
     }
 }
 
-/// Who sends on a stream, and what was decided lately of what came on it.
+/// The caller of a stream, and the recent decisions for it.
 struct Sender {
     caller: Caller,
     lately: Lately,
 }
 
-/// Answers what a stream asks, until it ends.
+/// Answers the requests of a stream until the stream ends.
 fn answer(authority: Arc<Authority>, caller: Caller, asks: Streaming<Option<Sent>>, traced: Traced) -> mpsc::Receiver<Batch> {
     let (answers, batches) = mpsc::channel(authority.bounds.load().stream_in_flight);
     tokio::spawn(drive(authority, Arc::new(Sender { caller, lately: Lately::default() }), (asks, traced), answers));
@@ -145,7 +145,7 @@ async fn drive(
 ) {
     let places = Arc::new(Semaphore::new(authority.bounds.load().stream_in_flight));
     loop {
-        // At the bound nothing more is read: HTTP/2's window holds the caller back.
+        // At the limit nothing more is read: HTTP/2 flow control holds the caller back.
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let message = tokio::select! {
             message = asks.message() => message,
@@ -154,7 +154,7 @@ async fn drive(
         let (mut round, mut held) = (Vec::with_capacity(limits::STREAM_ROUND), Vec::with_capacity(limits::STREAM_ROUND));
         let (mut next, read) = (Some((message, place)), Stopwatch::start());
         let most = authority.intake.round(limits::STREAM_ROUND);
-        // What came together is decided together: a task for each would cost as much as deciding.
+        // Requests that arrived together are decided together: a task for each would cost as much as its decision.
         let over = loop {
             let Some((message, place)) = next.take() else { break None };
             match exchange_of(message) {
@@ -175,7 +175,7 @@ async fn drive(
                 Ok(taken) => {
                     let round = (round, traced.clone(), read);
                     let all = answer_all(authority.clone(), sender.clone(), round, held, answers.clone());
-                    // In a box: what is spawned is copied on its way.
+                    // Boxed, since a spawned future is copied several times.
                     drop(tokio::spawn(taken.run(Box::pin(all))));
                 }
                 Err(no) => {
@@ -197,7 +197,7 @@ async fn drive(
     }
 }
 
-/// There is no time for any of them.
+/// Refuses all requests, by overload.
 fn no_time(authority: &Authority, caller: &Caller, asks: Vec<Sent>, places: Vec<OwnedSemaphorePermit>, no: &Refusal) -> Batch {
     authority.refused_each(caller.id().as_str(), no, asks.iter().map(Sent::upstream), "");
     authority.exchange_metrics.overloaded(asks.iter().map(Sent::upstream));
@@ -206,7 +206,7 @@ fn no_time(authority: &Authority, caller: &Caller, asks: Vec<Sent>, places: Vec<
     Batch { messages, places, over: None }
 }
 
-/// The next message, if it is here already.
+/// The next message, if it has arrived already.
 async fn at_hand(asks: &mut Streaming<Option<Sent>>) -> Option<Message> {
     std::future::poll_fn(|cx| match Pin::new(&mut *asks).poll_next(cx) {
         Poll::Ready(message) => Poll::Ready(Some(message.transpose())),
@@ -215,7 +215,7 @@ async fn at_hand(asks: &mut Streaming<Option<Sent>>) -> Option<Message> {
     .await
 }
 
-/// The exchange that a message asks for, or the end of the stream and why.
+/// The exchange in a message, or the end of the stream with its status.
 fn exchange_of(message: Message) -> Result<Sent, Option<Status>> {
     let field = |field, what| Err(Some(status(No::Refusal(Refusal::field(field, what)))));
     match message {
@@ -225,12 +225,12 @@ fn exchange_of(message: Message) -> Result<Sent, Option<Status>> {
         Ok(Some(Some(ask))) => Ok(ask),
         Ok(Some(None)) => field("ask", "is missing, or of a sort that this version does not know"),
         Ok(None) => Err(None),
-        // The caller went away, or sent what is no message.
+        // The caller went away, or sent a malformed message.
         Err(said) => Err(Some(of_codec(&said).unwrap_or(said))),
     }
 }
 
-/// Each is answered when it is ready: what takes its time holds up none of the others.
+/// Answers each exchange when it is ready: a slow exchange does not delay the others.
 async fn answer_all(
     authority: Arc<Authority>,
     sender: Arc<Sender>,
@@ -248,13 +248,13 @@ async fn answer_all(
     let mut answers_of = authority.answers(&mut round).await;
     let (mut batch, mut patterns) = (Batch::default(), Patterns::default());
     for (place, (asked, part)) in places.into_iter().zip(wants.iter_mut().zip(parts)) {
-        // They stand in one line, so one that is not ready is followed by none that is.
+        // The exchanges are committed in order, so an exchange that is not ready is followed by none that is.
         match round::end((&authority, lately), part, asked, &mut answers_of).await {
             Some(end) => {
                 tell(&authority, caller, &mut patterns, asked, end, &mut batch.messages);
                 batch.places.push(place);
                 if batch.places.len() == 1 {
-                    // The others are mostly as long.
+                    // The other messages mostly have the same length.
                     batch.messages.reserve(batch.messages.len().saturating_mul(count));
                 }
             }
@@ -270,7 +270,7 @@ async fn answer_all(
     let _ = answers.send(batch).await;
 }
 
-/// Tells how long so many exchanges took until they are answered: a stream has no latency of its own.
+/// Counts the latency of the exchanges of a batch, from reading to answering. A stream as a whole has no latency.
 fn took(authority: &Authority, read: Stopwatch, exchanges: usize) {
     if exchanges > 0 {
         let metrics = &authority.call_metrics;

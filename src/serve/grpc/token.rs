@@ -1,4 +1,4 @@
-//! TokenService: exchanging, renewing, giving back, introspecting.
+//! TokenService: exchanges, renewals, returns and introspection of credentials.
 
 use std::sync::Arc;
 
@@ -41,14 +41,14 @@ impl Tokens {
         round::told(authority, caller, Some(&want), end)
     }
 
-    /// Takes a batch in and answers it.
+    /// Admits a batch and answers it.
     pub(super) async fn answer_batch(&self, request: Request<SentBatch>) -> Result<Vec<ToldResult>, Status> {
         let caller = peer::caller(&request)?;
         let taken = self.take_in(&caller, request.get_ref().exchanges.len().min(limits::BATCH))?;
         taken.run(self.batch(&caller, request.into_inner())).await.map_err(status)
     }
 
-    /// Takes exchanges in, where there is time for them.
+    /// Admits exchanges, if there is time for them.
     fn take_in(&self, caller: &Caller, count: usize) -> Result<Taken, Status> {
         let read = Stopwatch::start();
         let refused = |_: &Refusal| {
@@ -91,7 +91,7 @@ impl Tokens {
                     .await
             }
         };
-        // They stand or fall together, and so are they counted.
+        // Either all exchanges of the batch are issued or none is, so all are counted with the same outcome.
         let end = outcome.as_ref().map(|_| ()).map_err(|(_, no)| no.clone());
         upstreams.iter().for_each(|upstream| authority.exchange_metrics.count(upstream, &end));
         match outcome {
@@ -112,7 +112,7 @@ pub(super) fn task_of(want: &Wanted) -> String {
     }
 }
 
-/// Nothing was done: the one that failed says why, the others say which that was.
+/// The results of a batch of which nothing was done: the failed exchange has the reason, and the others refer to that exchange.
 fn none_of(count: usize, failed: usize, no: No) -> impl Iterator<Item = pb::ExchangeResult> {
     let own = problem(no);
     let others = pb::Problem {
@@ -135,7 +135,7 @@ impl TokenService for Tokens {
         Ok(Response::new(pb::ExchangeResponse { issued: Some(issued) }))
     }
 
-    // Not on the way of a listener: `batch::exchange` answers there.
+    // Listeners do not use this implementation: `batch::exchange` answers there.
     async fn batch_exchange(
         &self,
         request: Request<pb::BatchExchangeRequest>,
@@ -144,7 +144,7 @@ impl TokenService for Tokens {
         Ok(Response::new(pb::BatchExchangeResponse { results }))
     }
 
-    // Not on the way of a listener: `stream::exchange` answers there.
+    // Listeners do not use this implementation: `stream::exchange` answers there.
     type StreamExchangeStream =
         std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::StreamExchangeResponse, Status>> + Send>>;
 
@@ -180,7 +180,7 @@ impl TokenService for Tokens {
             Ok((seq, self.0.ledger.peek(|s| s.credentials.get(&id).and_then(|l| Kind::from_number(l.kind().into())))))
         };
         let (seq, kind) = released.await.map_err(status)?;
-        // Nothing of a kind that is made here stands anywhere else. What was made elsewhere is undone from now on.
+        // A credential that mayfly makes has no object at an upstream. An object at an upstream is undone from now on.
         let upstream_state = match kind {
             Some(kind) if !kind.made_here() => pb::UpstreamState::Pending,
             _ => pb::UpstreamState::Unspecified,
@@ -225,7 +225,7 @@ impl TokenService for Tokens {
         let caller = peer::caller(&request)?;
         self.0.still_stands(&caller).map_err(status)?;
         match self.0.shut_out(&caller) {
-            // Nobody is told anything for an SVID that was revoked; whoever is locked out learns by what.
+            // A caller with a revoked SVID gets no information; a locked caller gets the rule that locks it.
             Some(hit) if !hit.lock => Err(status(No::Refusal(refused_by(&hit, "this caller")))),
             _ => Ok(Response::new(self.who(&caller))),
         }
@@ -264,7 +264,7 @@ impl Tokens {
     }
 }
 
-/// A request that names itself, with the digest over all of it.
+/// The request id with the digest of the whole request, if the request has an id.
 pub(super) fn named(request_id: &str, message: &impl prost::Message) -> Result<crate::tasks::Named, Refusal> {
     if request_id.is_empty() {
         return Ok(None);

@@ -1,7 +1,8 @@
-//! `Exchange`, which nearly all calls of its kind are, answered without what tonic makes ready for a stream of messages: a tenth of the
-//! CPU of a unary issuance.
+//! `Exchange`, the most frequent call, answered without tonic's preparations for a stream of messages, which cost a tenth of the CPU of a
+//! unary issuance.
 //!
-//! Only what is just one plain message is answered here. Everything else, and everything that is wrong, goes to tonic as it came.
+//! Only calls with exactly one uncompressed message are answered here. All other calls, including malformed ones, are passed to tonic
+//! unchanged.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -37,7 +38,7 @@ use crate::trace::Traced;
 /// The path of the method.
 pub const PATH: &str = "/mayfly.v1.TokenService/Exchange";
 
-/// One call. Written by hand, since every call has one that is moved a few times before it is looked at: as an async function it takes 4 KB.
+/// One call. The future is written by hand: it is moved a few times before its first poll, and as an async function it has 4 KB.
 pub struct Exchange<B: HttpBody> {
     calls: Calls,
     traced: Traced,
@@ -46,16 +47,16 @@ pub struct Exchange<B: HttpBody> {
 
 #[allow(clippy::large_enum_variant, reason = "all begin with the largest; a box would cost each an allocation")]
 enum State<B: HttpBody> {
-    /// For what is asked.
+    /// Reads the request.
     Reads(Reading<B>),
-    /// For its round.
+    /// Waits for the result of its batch.
     Waits(oneshot::Receiver<Said>),
-    /// What few calls need.
+    /// The slow path, which few calls need.
     Other(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
     Over,
 }
 
-/// A call of which not all was read.
+/// A call whose body is not completely read.
 struct Reading<B: HttpBody> {
     parts: Parts,
     body: B,
@@ -65,7 +66,7 @@ struct Reading<B: HttpBody> {
 }
 
 impl<B: HttpBody<Data = Bytes> + Unpin> Reading<B> {
-    /// Reads a body of one message, and of any other as much as shows that.
+    /// Reads a body of one message; of any other body, as much as is needed to recognize it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.parts.headers.contains_key("grpc-encoding") {
             return Poll::Ready(());
@@ -73,7 +74,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> Reading<B> {
         loop {
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Pending => {
-                    // Whoever does not send what he wants has no place among those who wait.
+                    // A caller that does not send its request must not hold a place in the admission queue.
                     self.arrived.taken = None;
                     return Poll::Pending;
                 }
@@ -94,22 +95,22 @@ where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
 {
-    /// A call of this method, in the line of its connection.
+    /// A call of this method, batched with others of its connection.
     pub(super) fn new(calls: Calls, call: Request<B>, arrived: Arrived, traced: Traced) -> Exchange<B> {
         let (parts, body) = call.into_parts();
         Exchange { calls, traced, state: State::Reads(Reading { parts, body, only: None, came: VecDeque::new(), arrived }) }
     }
 
-    /// What was read is looked at, if there is time for it.
+    /// Decodes the request, if there is time for it.
     fn begin(&mut self, read: Reading<B>) -> ControlFlow<Response<Body>, State<B>> {
         let Reading { mut parts, body, only, mut came, arrived } = read;
         let (calls, authority) = (&self.calls, self.calls.authority());
-        // Before it is decoded: refusing is to cost next to nothing.
+        // Checked before decoding: a refusal must cost next to nothing.
         let (taken, read) = match arrived.taken {
             Some(taken) => (taken, arrived.read),
             None => (authority.intake.take(1), Stopwatch::start()),
         };
-        // Whoever does not read is refused before anything is issued.
+        // A caller that does not read its answers is refused before anything is issued.
         if let Err(no) = calls.activity().share().may_answer(0) {
             return ControlFlow::Break(status(No::Refusal(no)).into_http());
         }
@@ -142,7 +143,7 @@ where
         }
     }
 
-    /// What its round said.
+    /// Handles the result of the batch.
     fn heard(&self, said: Option<Said>) -> ControlFlow<Response<Body>, State<B>> {
         match (said, self.calls.line()) {
             (Some(Said::Over(end)), _) => ControlFlow::Break(told(end, self.calls.activity())),
@@ -178,7 +179,7 @@ where
                     this.heard(said)
                 }
                 State::Other(other) => ControlFlow::Break(ready!(other.as_mut().poll(cx))),
-                // Answered: nobody asks again.
+                // The call is answered and is not polled again.
                 State::Over => return Poll::Pending,
             };
             match next {
@@ -203,20 +204,20 @@ fn fault(what: &str) -> Status {
     status(Fault::new(what).into())
 }
 
-/// There is no time for it, whatever it asks for: the same answer to everybody, which is encoded once.
+/// The refusal of an overloaded server: the answer is the same for all callers and is encoded once.
 fn no_time(authority: &Authority, peer: &Peer, no: Refusal) -> Response<Body> {
     static HEADERS: OnceLock<HeaderMap> = OnceLock::new();
     if let Peer::Workload(caller) | Peer::Admin(caller) = peer {
         authority.refused(caller.id().as_str(), &no, "exchange", "");
     }
-    // What it asks for is not read, nor which upstream.
+    // The request is not decoded, so its upstream is unknown.
     authority.exchange_metrics.count_stray(Outcome::Overloaded);
     let mut response = Response::new(Body::empty());
     *response.headers_mut() = HEADERS.get_or_init(|| status(No::Refusal(no)).into_http::<Body>().into_parts().0.headers).clone();
     response
 }
 
-/// The one message that a body is.
+/// Decodes a body that consists of one message.
 fn message(body: &[u8]) -> Option<Sent> {
     let (prefix, message) = body.split_at_checked(PREFIX)?;
     let length = u32::try_from(message.len()).ok()?.to_be_bytes();
@@ -230,7 +231,7 @@ fn response(message: Bytes) -> Response<Body> {
     response
 }
 
-/// One message, and that all went well.
+/// An answer of one message with the status OK.
 struct Whole {
     message: Option<Bytes>,
     ended: bool,
@@ -257,7 +258,7 @@ impl HttpBody for Whole {
     }
 }
 
-/// A body of which something was read already.
+/// A body whose first frames were read already and are replayed.
 struct Replay<B: HttpBody> {
     came: VecDeque<Result<Frame<Bytes>, B::Error>>,
     rest: B,

@@ -266,7 +266,7 @@ impl One {
 
     async fn event(&mut self, sent: &Sent) -> Result<(), End> {
         let seq = sent.event.seq();
-        // This event was in the snapshot, or among the missed events.
+        // The event was already sent: in the snapshot, or among the missed events.
         if seq <= self.last {
             return Ok(());
         }

@@ -1,7 +1,7 @@
-//! Between the contract and the house: times, names, targets, and things as they stand at a state.
+//! Converts between the protobuf messages and internal types: times, names, targets, and objects at a state.
 //!
-//! What comes in is checked and refused with its field; what goes out is made from durable state by the caller's care
-//! ([`Ledger::settled`](crate::ledger::Ledger::settled)).
+//! Incoming values are checked and refused with their field. Outgoing values must be made from durable state, for which the caller is
+//! responsible ([`Ledger::settled`](crate::ledger::Ledger::settled)).
 
 mod approval;
 mod binding;
@@ -37,37 +37,37 @@ use crate::pb::mayfly::v1 as pb;
 use crate::refusal::Refusal;
 use crate::seq::{Millis, Seq};
 
-/// A moment on the wire.
+/// A time as a protobuf timestamp.
 pub fn timestamp(at: Millis) -> prost_types::Timestamp {
-    // Below 10^9 and below 2^63 by the division.
+    // The division keeps the values below 10^9 and 2^63.
     let nanos = i32::try_from(at.0 % 1000).unwrap_or_default() * 1_000_000;
     prost_types::Timestamp { seconds: i64::try_from(at.seconds()).unwrap_or(i64::MAX), nanos }
 }
 
-/// A moment on the wire where there is one: 0 stands for none.
+/// A time as a protobuf timestamp; `None` for 0.
 pub fn timestamp_or_none(at: Millis) -> Option<prost_types::Timestamp> {
     (at > Millis(0)).then(|| timestamp(at))
 }
 
-/// A moment from the wire; `None` where it is before 1970 or malformed.
+/// A time from a protobuf timestamp; `None` if it is before 1970 or malformed.
 pub fn millis(at: &prost_types::Timestamp) -> Option<Millis> {
     let seconds = u64::try_from(at.seconds).ok()?;
     let nanos = u64::try_from(at.nanos).ok().filter(|n| *n < 1_000_000_000)?;
     seconds.checked_mul(1000)?.checked_add(nanos / 1_000_000).map(Millis)
 }
 
-/// A time span on the wire, from milliseconds.
+/// A duration as a protobuf message, from milliseconds.
 pub fn duration(ms: u64) -> prost_types::Duration {
     let nanos = i32::try_from(ms % 1000).unwrap_or_default() * 1_000_000;
     prost_types::Duration { seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX), nanos }
 }
 
-/// A seq that a request names.
+/// A sequence number from a request.
 pub fn seq(field: &'static str, value: u64) -> Result<Seq, Refusal> {
     Seq::from_u64(value).ok_or_else(|| Refusal::field(field, format!("{value} is no seq: it is below 2^53")))
 }
 
-/// An author.
+/// The author of a record.
 pub fn identity_of_who(who: &Who) -> pb::Identity {
     let identity = match who {
         Who::SpiffeId(id) => pb::identity::Identity::SpiffeId(id.clone()),
@@ -78,7 +78,7 @@ pub fn identity_of_who(who: &Who) -> pb::Identity {
     pb::Identity { identity: Some(identity) }
 }
 
-/// How a person signed in.
+/// The login of a person.
 pub fn person_to_pb(spiffe_id: &str, person: &Person) -> pb::PersonLogin {
     pb::PersonLogin {
         subject: Some(pb::Subject { issuer: person.issuer.to_string(), sub: person.subject.to_string() }),
@@ -99,7 +99,7 @@ pub fn identity_to_pb(identity: &Identity) -> pb::Identity {
     pb::Identity { identity: Some(identity) }
 }
 
-/// A subject. On the wire the issuer of a workload is its trust domain's SPIFFE ID, in records the bare name.
+/// A subject. In messages the issuer of a workload is its trust domain's SPIFFE ID, in records the bare name.
 pub fn subject_to_pb(subject: &Identity) -> pb::Subject {
     let issuer = match is_spiffe(&subject.sub) {
         true => format!("{SPIFFE}{}", subject.issuer),
@@ -108,7 +108,7 @@ pub fn subject_to_pb(subject: &Identity) -> pb::Subject {
     pb::Subject { issuer, sub: subject.sub.clone() }
 }
 
-/// A subject as records write it. Both forms of a workload's issuer are taken.
+/// A subject in the form of records. Both forms of a workload's issuer are accepted.
 pub fn subject_from_pb(subject: &pb::Subject) -> Identity {
     let issuer = match is_spiffe(&subject.sub) {
         true => subject.issuer.strip_prefix(SPIFFE).unwrap_or(&subject.issuer),

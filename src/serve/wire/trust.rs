@@ -15,7 +15,7 @@ use crate::refusal::{Fault, Refusal};
 use crate::source_health::SourceState;
 use crate::trust::{Source, bundle_of};
 
-/// A root. `vouches_for` is left to whoever counts.
+/// A trust anchor. The caller sets `vouches_for`.
 pub fn anchor_to_pb(anchor: &TrustAnchor) -> pb::TrustAnchor {
     let subject = X509Certificate::from_der(anchor.der()).map(|(_, cert)| cert.subject().to_string());
     pb::TrustAnchor {
@@ -43,7 +43,7 @@ pub fn own_svid_to_pb(own: &OwnSvid) -> pb::IdentityStatus {
     }
 }
 
-/// Something that is read again while the server runs.
+/// A file or service that the server reads again while it runs.
 pub fn read_source_to_pb(source: SourceState) -> pb::SourceStatus {
     pb::SourceStatus {
         kind: source.kind.as_str().to_owned(),
@@ -54,7 +54,7 @@ pub fn read_source_to_pb(source: SourceState) -> pb::SourceStatus {
     }
 }
 
-/// A trust domain as it stands. Of roots that are kept out only the name is known.
+/// The present state of a trust domain. Of removed roots only the name is known.
 pub fn trust_domain_to_pb(name: &str, state: &BundleState) -> Result<pb::TrustDomain, Fault> {
     let anchors = match state.removed {
         true => Vec::new(),
@@ -80,7 +80,7 @@ pub fn trust_domain_to_pb(name: &str, state: &BundleState) -> Result<pb::TrustDo
 fn source_to_pb(text: &str) -> pb::BundleSource {
     match Source::from_text(text) {
         Some(Source::Api) => pb::BundleSource::Api,
-        // A configuration that names a domain no longer does so in place of its file.
+        // `Configuration` is a removal: the configuration, and with it the file, no longer names the trust domain.
         Some(Source::File | Source::Configuration) => pb::BundleSource::File,
         Some(Source::WorkloadApi) => pb::BundleSource::WorkloadApi,
         Some(Source::Federation) => pb::BundleSource::Federation,
@@ -89,7 +89,7 @@ fn source_to_pb(text: &str) -> pb::BundleSource {
     }
 }
 
-/// The bundle that a request gives.
+/// The bundle in a request.
 pub fn bundle_from_pb(domain: &TrustDomain, bundle: Option<&pb::Bundle>) -> Result<Bundle, Refusal> {
     use pb::bundle::Bundle as Given;
     let parsed = match bundle.and_then(|b| b.bundle.as_ref()) {

@@ -38,7 +38,7 @@ fn collector(answers: &'static [&'static str]) -> (Collector, mpsc::Receiver<Req
             let mut body = vec![0; length];
             stream.read_exact(&mut body).unwrap();
             let head = format!("HTTP/1.1 {answer}\r\nConnection: close\r\n");
-            // One of the two spans is rejected.
+            // The collector rejects one of the two spans.
             let partial = PartialSuccess { rejected: 1, error: "too old".into() };
             let partial = Response { partial_success: Some(partial) }.encode_to_vec();
             let said = if answer.ends_with("partly") { partial } else { Vec::new() };

@@ -24,11 +24,11 @@ use crate::store::StoreId;
 use crate::system::Stopwatch;
 use crate::webhook::{Dead, Told, is_of, may_be_told, told};
 
-/// One webhook at work.
+/// The sender of one webhook.
 pub(super) struct Run {
     hook: Arc<Hook>,
     kept: Kept,
-    /// As it was kept last.
+    /// The position that was stored last.
     noted: Kept,
     watch: Stopwatch,
     runtime: Runtime,
@@ -36,7 +36,7 @@ pub(super) struct Run {
     pauses: Option<ExponentialBackoff>,
 }
 
-/// What became of an event.
+/// The result of sending an event.
 enum Fate {
     Taken,
     GivenUp(String),
@@ -56,10 +56,10 @@ impl Run {
     }
 
     pub fn run(mut self, authority: &Weak<Authority>) {
-        // The state is read for events, which are few, and not for what else is in the log.
+        // The thread has a low priority, since it reads the whole log. The state is only read for events, which are few.
         crate::ledger::stand_back();
         while !self.stops() {
-            // Whoever ends the server ends this first; a server that is gone is no reason to go on.
+            // The server stops webhooks before it ends; if it is gone anyway, the thread ends, too.
             let Some(authority) = authority.upgrade() else { return };
             let went = self.round(&authority);
             let noted = self.note(&authority, false);
@@ -88,7 +88,8 @@ impl Run {
         }
     }
 
-    /// Goes on by a piece of the log. True where there may be more. That piece is all that is held while nobody takes an event.
+    /// Processes a piece of the log. Returns whether there may be more. Only that piece is held in memory while the receiver accepts no
+    /// event.
     fn round(&mut self, authority: &Authority) -> Result<bool, Fault> {
         let Some(steps) = authority.ledger.steps_with(self.kept.at, limits::READER_BYTES, may_be_told)? else {
             self.kept = super::kept::begin(authority, &self.hook.of.name)?;
@@ -109,7 +110,7 @@ impl Run {
         Ok(!steps.is_empty())
     }
 
-    /// Tells what of a commit is to be told. False where the server stops meanwhile.
+    /// Sends the events of a commit. Returns false if the server stops meanwhile.
     fn commit(&mut self, authority: &Authority, step: &Step) -> Result<bool, Fault> {
         let done = self.kept.done;
         for one in step.matches(&Filter::default())?.iter().filter(|one| one.past.seq > done) {
@@ -131,7 +132,7 @@ impl Run {
         Ok(true)
     }
 
-    /// The event that a record is, where somebody asked for it, and its id: the same however often it is told.
+    /// The event of a record, if the webhook subscribes to it, and its id, which is the same for each delivery attempt.
     fn event(&self, authority: &Authority, one: &Match) -> Option<(Told, String)> {
         let hook = &self.hook.of;
         let (mut event, store) = authority.ledger.peek(|s| Some((told(&one.past.record, s)?, s.store)))?;
@@ -144,8 +145,8 @@ impl Run {
         told.then_some((event, id))
     }
 
-    /// What a revocation or a lock hit. Whoever made it is told the number a moment after its record is durable: this is the same one. Where nobody
-    /// counted, it is counted here.
+    /// The hits of a revocation or a lock. The operator gets the same numbers a moment after the record is durable; if they are not
+    /// available, the hits are counted here.
     fn hits(&self, authority: &Authority, one: &Match) -> Option<Hits> {
         let Some(Event::Revoked(revoked)) = &one.past.record.event else { return None };
         let counting = Duration::from_millis(limits::WEBHOOK_HITS_MS);
@@ -169,14 +170,14 @@ impl Run {
         }
     }
 
-    /// Tells one until it is taken, it is too old, or the server stops.
+    /// Sends an event until the receiver accepts it, the event is too old, or the server stops.
     fn tell(&mut self, event: &Told, id: &str, seq: Seq, at: Millis) -> Fate {
         let body = event.body(seq, at);
         loop {
             let old = self.hook.system.wall().since(at) >= limits::WEBHOOK_GIVE_UP_MS;
             let failing = self.hook.standing.lock().problem.clone();
             if old && self.pauses.is_some() {
-                // The one before it was not taken either: nobody is there to try this one on.
+                // The previous attempt failed as well, so the receiver is not available and the old event is given up.
                 return Fate::GivenUp(failing);
             }
             let hook = self.hook.clone();
@@ -241,7 +242,7 @@ impl Run {
         pauses.next().unwrap_or(most)
     }
 
-    /// Notes how far it is, durably: at once, or where the last note is old.
+    /// Stores the position durably: at once, or if the stored position is old.
     fn note(&mut self, authority: &Authority, at_once: bool) -> Result<(), Fault> {
         let due = at_once || self.watch.us() >= limits::WEBHOOK_NOTE_MS * 1000;
         if self.kept == self.noted || !due {

@@ -1,4 +1,4 @@
-//! From values to the configuration: what must go together, and what excludes each other.
+//! Builds the configuration from the values of its keys, and checks which keys require or exclude each other.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use crate::own_domain::Settings;
 use crate::store::redb::RedbStore;
 use crate::store::sled::SledStore;
 
-/// From the file's text and the environment, or everything that is wrong with them.
+/// Builds the configuration from the file's text and the environment, or returns all errors in them.
 pub(super) fn config(source: &Source, base: &Path, environment: &[(String, String)]) -> Result<Config, Vec<ConfigError>> {
     let values = Values::gather(source, environment)?;
     let mut wrong: Vec<Complaint> = Vec::new();
@@ -48,7 +48,7 @@ pub(super) fn config(source: &Source, base: &Path, environment: &[(String, Strin
         return Err(wrong);
     }
     let build = || build(&source.file, &values, base, (seal?, engine?, (tls, public_tls, workload_api), export, observed));
-    // Every key has a default or was found to be there; what is left is a mistake in the table, which the tests would show.
+    // Every key has a default or was checked to be set; any other case is an error in the table, which the tests would find.
     build().ok_or_else(|| vec![Complaint::about(&source.file, "cannot be read", "report this as a fault of mayfly")])
 }
 
@@ -77,7 +77,7 @@ fn engine(file: &str, values: &Values, base: &Path, conflict: &mut impl FnMut(&'
         }
         return Some(Engine::Memory);
     };
-    // What another engine keeps there would not be in force, and nobody would notice before it is missed.
+    // The data of another engine would not be in effect, and nobody would notice until the data is missed.
     let kept = [("redb", RedbStore::is_in(&path)), ("sled", SledStore::is_in(&path))];
     let mut kept = kept.into_iter().filter_map(|(engine, there)| there.then_some(engine)).collect::<Vec<_>>();
     kept.sort_by_key(|engine| *engine != name);
@@ -96,7 +96,7 @@ fn engine(file: &str, values: &Values, base: &Path, conflict: &mut impl FnMut(&'
     }
 }
 
-/// The data directory holds a store of another engine than the one that is configured.
+/// The error that the data directory holds a store of another engine than the configured one.
 fn another_engines(
     file: &str,
     values: &Values,
@@ -113,7 +113,7 @@ fn another_engines(
         "engine {name} {keeps}, and there is a store in {}: its rules, locks and tasks would not be in force",
         path.display()
     );
-    // Where the file does not say it, the environment or the default does.
+    // If the file does not set the engine, the environment or the default does.
     let command = match values.lines.get("store.engine") {
         Some(line) => format!("sed -i '{line}s/{name}/{other}/' {}", typed(Path::new(file))),
         None if other == "redb" => "unset MAYFLY_STORE_ENGINE".to_owned(),
@@ -138,18 +138,18 @@ fn public_tls(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static s
     }
 }
 
-/// The first pause is no longer than the longest.
+/// Checks that the first pause is no longer than the longest.
 fn pauses(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) {
     let (Some(min), Some(max)) = (values.number("leases.retry_min"), values.number("leases.retry_max")) else { return };
     if min > max {
         let what = format!("leases.retry_min is {}, longer than leases.retry_max, {}", duration_text(min), duration_text(max));
-        // At the one that somebody set.
+        // Reported at the key that is set.
         let key = if values.lines.contains_key("leases.retry_min") { "leases.retry_min" } else { "leases.retry_max" };
         conflict(key, &what, "set the first pause to no more than the longest");
     }
 }
 
-/// What bears our own name is signed by our own keys and nobody else's.
+/// Refuses an OIDC issuer with the server's own issuer name: tokens with that name are signed by the server's own keys only.
 fn own_issuer(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) {
     let own = values.text("server.issuer").unwrap_or_default();
     let ours = |iss: &str| iss == own || iss.strip_prefix(&own).is_some_and(|rest| rest.starts_with('/'));
@@ -159,7 +159,7 @@ fn own_issuer(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &st
     }
 }
 
-/// Whoever else gave the roots of our own trust domain could name our people.
+/// Refuses another source of roots for the server's own trust domain: that source could name people of the domain.
 fn own_domain_apart(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) {
     let Some(own) = values.text("own_domain.trust_domain") else { return };
     let remedy = "give it a name of its own, like people.example.org: its bundle is made here";
@@ -170,7 +170,7 @@ fn own_domain_apart(values: &Values, conflict: &mut impl FnMut(&'static str, &st
     }
 }
 
-/// Each rule on which jobs are let in is for an issuer of theirs, and narrow enough.
+/// Checks that each attestation rule names an issuer for attestation, and is narrow enough.
 fn attestation(file: &str, values: &Values) -> Vec<Complaint> {
     let about = |line, what: String, remedy: String| Complaint {
         file: file.to_owned(),

@@ -12,7 +12,7 @@ pub enum Takes {
     Restart,
 }
 
-/// What a reload applies: keys, and whole sections.
+/// Keys and whole sections that a reload applies.
 const RELOADED: &[&str] = &[
     "attestation",
     "audit.export_ca",
@@ -87,7 +87,7 @@ impl Config {
         changes
     }
 
-    /// This configuration with the changes of another one that a reload applies.
+    /// A copy of this configuration with the changes in `next` that a reload applies.
     pub fn with_reloaded(&self, next: &Config) -> Config {
         let mut merged = self.clone();
         for key in KEYS.iter().filter(|key| key.takes() == Takes::Reload) {

@@ -53,7 +53,7 @@ pub enum Unset {
     Required,
     /// No value. The text says what follows from that.
     Absent(&'static str),
-    /// This value, as TOML.
+    /// The given value, as TOML.
     Is(&'static str),
     /// The upper bound of the key's form.
     Ceiling,

@@ -1,20 +1,20 @@
-//! Every key of the configuration: one table for reading, for defaults, for environment variables and for the reference in docs.
+//! The table of all configuration keys, used for reading, defaults, environment variables and the reference in docs.
 
 pub use super::form::{Form, Unset};
 pub use super::lists::{BUNDLES_VARIABLE, LISTS, is_list};
 use super::observed;
 use crate::limits as l;
 
-/// One key.
+/// A key.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
     /// `section.key`.
     pub path: &'static str,
-    /// What its value looks like.
+    /// The form of the value.
     pub form: Form,
-    /// Where nobody sets it.
+    /// The value if the key is not set.
     pub default: Unset,
-    /// What it is, in one or two sentences.
+    /// The description, in one or two sentences.
     pub about: &'static str,
 }
 
@@ -32,7 +32,7 @@ const MIB: u64 = 1 << 20;
 use Form::*;
 use Unset::{Absent, Ceiling, Is, Required};
 
-/// All keys, in the order of the reference. Those of [`LISTS`] are lists of sections; their keys are those of each.
+/// All keys, in the order of the reference. The sections in [`LISTS`] may occur several times, each with the same keys.
 pub const KEYS: &[Key] = &[
     key(
         "server.trust_domain",
@@ -398,12 +398,13 @@ pub const KEYS: &[Key] = &[
 ];
 
 impl Key {
-    /// The section and the name in it.
+    /// The section, and the name within the section.
     pub fn parts(&self) -> (&'static str, &'static str) {
         self.path.split_once('.').unwrap_or(("", self.path))
     }
 
-    /// The environment variable that overrides it: `MAYFLY_SERVER_TRUST_DOMAIN`. The list of bundles has one of its own, other lists none.
+    /// The environment variable that overrides the key: `MAYFLY_SERVER_TRUST_DOMAIN`. The list of bundles has a variable of its own, other
+    /// lists have none.
     pub fn variable(&self) -> String {
         match self.parts() {
             ("bundles", _) => BUNDLES_VARIABLE.to_owned(),

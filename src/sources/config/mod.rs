@@ -1,7 +1,8 @@
-//! The configuration: one TOML file, overridden by environment variables. Unknown means no, and every error comes with its line.
+//! The configuration: one TOML file, overridden by environment variables. Unknown keys are refused, and every error names its line.
 //!
-//! `keys::KEYS` is the one table of what there is; `docs/configuration.md` is written from it. [`Config`] is what the rest of the house
-//! reads. [`mod@validate`] looks at what the configuration names: files, certificates, directories, policies.
+//! `keys::KEYS` is the single table of all keys; `docs/configuration.md` is generated from it. [`Config`] is the form in which all other
+//! modules read the configuration. [`mod@validate`] checks everything that the configuration names: files, certificates, directories,
+//! policies.
 
 mod attestation;
 mod build;
@@ -36,23 +37,23 @@ pub use crate::ledger::keep::Keep;
 use crate::own_domain::Settings;
 use crate::sources::workload_api::Wanted;
 
-/// Something that is wrong with the configuration.
+/// An error in the configuration.
 pub type ConfigError = Complaint;
 
-/// The server's configuration. Paths are those of the file, joined to its directory.
+/// The server's configuration. Relative paths of the file are joined to the file's directory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The file, as it was named.
+    /// The path of the file, as given.
     pub file: String,
     /// `[server]`
     pub server: Server,
     /// `[listen]`
     pub listen: Listen,
-    /// `[tls]`; `None` where the SVID comes from the Workload API.
+    /// `[tls]`; `None` if the SVID comes from the Workload API.
     pub tls: Option<KeyPair>,
-    /// `[workload_api]`, where anything comes from there.
+    /// `[workload_api]`, if the SVID or a bundle comes from there.
     pub workload_api: Option<WorkloadApi>,
-    /// `[public_tls]`, where the public listener has a certificate of its own.
+    /// `[public_tls]`, if the public listener has its own certificate.
     pub public_tls: Option<KeyPair>,
     /// `[[bundles]]`
     pub bundles: Vec<BundleFile>,
@@ -76,9 +77,9 @@ pub struct Config {
     pub feed_max_age_ms: u64,
     /// `audit.keep`
     pub audit_keep: Keep,
-    /// `audit.export_…`, where one is set.
+    /// `audit.export_…`, if one is set.
     pub audit_export: Option<Export>,
-    /// `[traces]`, where `traces.otlp` is set.
+    /// `[traces]`, if `traces.otlp` is set.
     pub traces: Option<Traces>,
     /// `[log]`
     pub log: Log,
@@ -86,14 +87,14 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[[webhooks]]`
     pub webhooks: Vec<Webhook>,
-    /// `[own_domain]`, where it is set.
+    /// `[own_domain]`, if it is set.
     pub own_domain: Option<Settings>,
-    /// `admin.uids`: who may use the socket beside the server's own uid.
+    /// `admin.uids`: the uids that may use the socket in addition to the server's own uid.
     pub admin_uids: Vec<u32>,
-    /// `admin.single_operator`: over the socket one operator is enough where two are needed.
+    /// `admin.single_operator`: over the socket, one operator suffices where two are needed otherwise.
     pub single_operator: bool,
     lines: BTreeMap<&'static str, usize>,
-    /// Every key that stands alone, as it was read.
+    /// Every key outside of lists, with its value.
     settings: BTreeMap<&'static str, values::Value>,
 }
 
@@ -102,11 +103,11 @@ pub struct Config {
 pub struct Server {
     /// The server's trust domain.
     pub trust_domain: String,
-    /// The environments that it serves.
+    /// The environments that the server serves.
     pub environments: Vec<String>,
-    /// Base of all issuers.
+    /// The base of all issuers.
     pub issuer: String,
-    /// Threads that serve workloads; `None` for one on each core.
+    /// The number of threads that serve workloads; `None` for one per core.
     pub workers: Option<usize>,
 }
 
@@ -126,9 +127,9 @@ pub struct Listen {
     pub admin: SocketAddr,
     /// The local socket for operators.
     pub admin_socket: Option<PathBuf>,
-    /// HTTPS for everybody.
+    /// HTTPS without client certificates.
     pub public: SocketAddr,
-    /// HTTP for a scraper, closed as `[metrics]` says.
+    /// The metrics listener, whose TLS and token are configured by `[metrics]`.
     pub metrics: Option<SocketAddr>,
 }
 
@@ -144,47 +145,47 @@ pub struct KeyPair {
 /// `[workload_api]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkloadApi {
-    /// What is asked for, and of whom.
+    /// The agent, and the parameters of the request.
     pub wanted: Wanted,
-    /// How long a start waits, milliseconds.
+    /// Longest wait of a start, milliseconds.
     pub start_timeout_ms: u64,
 }
 
-/// One of `[[bundles]]`.
+/// A section of `[[bundles]]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BundleFile {
-    /// Whose bundle.
+    /// The trust domain of the bundle.
     pub trust_domain: String,
-    /// PEM or SPIFFE JWKS; `None` where the Workload API gives it.
+    /// A file in PEM or SPIFFE JWKS; `None` if the bundle comes from the Workload API.
     pub file: Option<PathBuf>,
-    /// Its line in the configuration, 0 where it came from the environment.
+    /// The line of the section in the configuration; 0 if it came from the environment.
     pub line: usize,
 }
 
 /// `[store]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Store {
-    /// The engine, with its directory where it has one.
+    /// The engine, with its directory if it has one.
     pub engine: Engine,
-    /// Cache, bytes.
+    /// Size of the cache, bytes.
     pub cache_bytes: u64,
-    /// Disk kept free, bytes.
+    /// Disk space that is kept free, bytes.
     pub disk_reserve_bytes: u64,
 }
 
 /// The storage engine.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Engine {
-    /// In a directory.
+    /// Stored in a directory.
     Redb(PathBuf),
-    /// In a directory.
+    /// Stored in a directory.
     Sled(PathBuf),
-    /// Gone with the process.
+    /// In memory, and lost with the process.
     Memory,
 }
 
 impl Engine {
-    /// The data directory, where it has one.
+    /// The data directory, if the engine has one.
     pub fn data(&self) -> Option<&Path> {
         match self {
             Engine::Redb(dir) | Engine::Sled(dir) => Some(dir),
@@ -193,7 +194,7 @@ impl Engine {
     }
 }
 
-/// Where the sealing key comes from.
+/// The source of the sealing key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Seal {
     /// A file outside the data directory.
@@ -213,7 +214,7 @@ pub struct PolicyFiles {
     pub upstreams: PathBuf,
 }
 
-/// `[limits]`: bounds that an operator set, at most those of `limits.rs`.
+/// `[limits]`: limits that an operator set, at most those of `limits.rs`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(missing_docs, reason = "each is documented at its key, in keys.rs")]
 pub struct Limits {
@@ -257,20 +258,20 @@ pub struct Ledger {
     pub gather_wait_ms: u64,
     /// Commits between two snapshots.
     pub snapshot_every: u64,
-    /// How far clocks may differ, milliseconds.
+    /// Largest difference between clocks, milliseconds.
     pub skew_ms: u64,
-    /// The oldest view that may be decided on, milliseconds.
+    /// Largest age of a view that a decision may use, milliseconds.
     pub view_max_age_ms: u64,
 }
 
 /// `[leases]`, milliseconds
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Leases {
-    /// Making at an upstream.
+    /// Time for making a credential at an upstream.
     pub make_timeout_ms: u64,
-    /// One attempt to undo, or to look.
+    /// Time for one attempt to undo or inspect a credential.
     pub undo_timeout_ms: u64,
-    /// From opening a lease until it counts as left behind.
+    /// Time from opening a lease until the lease counts as left behind.
     pub left_behind_ms: u64,
     /// The first pause between attempts.
     pub retry_min_ms: u64,
@@ -279,7 +280,7 @@ pub struct Leases {
 }
 
 impl Config {
-    /// From a file and the environment, or everything that is wrong with them.
+    /// Reads a file and the environment, or returns all errors in them.
     pub fn load(path: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, Vec<ConfigError>> {
         let name = path.display().to_string();
         let unreadable = |e: std::io::Error| {
@@ -292,12 +293,12 @@ impl Config {
         Config::parse(&Source::new(&name, text), base, &environment)
     }
 
-    /// The same from a text; relative paths begin at `base`.
+    /// As [`load`](Config::load), from a text; relative paths begin at `base`.
     pub fn parse(source: &Source, base: &Path, environment: &[(String, String)]) -> Result<Config, Vec<ConfigError>> {
         build::config(source, base, environment)
     }
 
-    /// The line at which a key is set, 0 where it is not set in the file.
+    /// The line at which a key is set; 0 if the file does not set it.
     pub fn line_of(&self, key: &str) -> usize {
         self.lines.get(key).copied().unwrap_or(0)
     }

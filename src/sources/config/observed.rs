@@ -1,4 +1,4 @@
-//! `[metrics]`, `[traces]` and `[log]`: what is told of calls, and to whom.
+//! `[metrics]`, `[traces]` and `[log]`: the data that the server reports about its calls, and the receivers of the data.
 
 use std::path::{Path, PathBuf};
 
@@ -63,17 +63,17 @@ pub(super) const METRICS_TOKEN: Key = key(
     "The bearer token that a scraper of `listen.metrics` has to send: at least 16 visible ASCII characters in a file that others may not read. Read again when it changes.",
 );
 
-/// `[metrics]`: how the listener of `listen.metrics` is closed.
+/// `[metrics]`: how access to `listen.metrics` is restricted.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Metrics {
-    /// It speaks HTTPS.
+    /// Whether the listener uses HTTPS.
     pub tls: bool,
-    /// The bearer token that is asked for.
+    /// The file of the bearer token that a scraper must send.
     pub token_file: Option<PathBuf>,
 }
 
-/// How metrics are served. Names of upstreams, webhooks and trust domains are in them: beyond this host nobody is told who shows nothing, over a
-/// connection that everybody reads.
+/// Reads `[metrics]`. Metrics have names of upstreams, webhooks and trust domains, so a listener on an address that is not loopback must
+/// require a token, HTTPS, or both.
 pub(super) fn metrics(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Metrics> {
     const LISTEN: &str = "listen.metrics";
     let metrics = Metrics { tls: values.flag(METRICS_TLS.path)?, token_file: values.path(METRICS_TOKEN.path, base) };
@@ -100,11 +100,11 @@ pub(super) fn metrics(values: &Values, base: &Path, conflict: &mut impl FnMut(&'
 /// `[traces]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traces {
-    /// Where they go.
+    /// The collector of the traces.
     pub to: Collector,
-    /// Of a million calls whose callers name no trace, so many.
+    /// The number of traced calls per million calls whose callers send no trace context.
     pub per_million: u64,
-    /// Most in a second.
+    /// Most traced calls per second.
     pub per_second: u64,
 }
 
@@ -113,23 +113,23 @@ pub struct Traces {
 pub enum LogFormat {
     /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for people.
     Text,
 }
 
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// `None`: as stderr is.
+    /// `None`: chosen by the kind of stderr.
     pub format: Option<LogFormat>,
-    /// Which lines are written.
+    /// The filter of log lines.
     pub level: String,
-    /// A line for each call.
+    /// Whether each call has a line.
     pub calls: bool,
 }
 
-/// A filter of log lines, or what is wrong with its text. sled's own lines are left out: what matters of them comes as an error, and it calls
-/// its self-test one.
+/// A filter of log lines, or the error in its text. Lines of sled are left out: its important problems are returned as errors, and it logs
+/// its self-test as an error.
 pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
     if text.trim().is_empty() {
         return Err("it is empty".to_owned());
@@ -137,7 +137,7 @@ pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
     EnvFilter::try_new(format!("sled=off,{text}")).map_err(|e| format!("{text:?} is not one: {e}"))
 }
 
-/// Where traces go, where that is set.
+/// The settings of traces, if `traces.otlp` is set.
 pub(super) fn traces(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Traces> {
     let ca = values.path(CA.path, base);
     let Some(text) = values.text(OTLP.path) else {

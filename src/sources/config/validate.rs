@@ -1,5 +1,5 @@
-//! What stands in the files that a configuration names: everything is looked at, nothing is started or written. A start, a reload and
-//! `mayfly server validate` refuse what is an error here (`server::check`).
+//! Checks the contents of the files that a configuration names; nothing is started or written. A start, a reload and `mayfly server
+//! validate` refuse a configuration with an error found here (`server::check`).
 
 mod agent;
 mod certificates;
@@ -24,35 +24,35 @@ use crate::sources::token_file::BearerToken;
 use crate::sources::webhook_files::secrets;
 use crate::sources::workload_api::Given;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Severity {
-    /// The server starts, but somebody will be surprised.
+    /// The server starts, but may not behave as expected.
     Warning,
-    /// The server will not start, or not do its work.
+    /// The server does not start, or does not do its work.
     Error,
 }
 
-/// What a finding is about, as far as its weight depends on it.
+/// The subject of a finding, on which its severity may depend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum About {
-    /// What every start needs.
+    /// Data that every start needs.
     #[default]
     Everything,
-    /// Policies and registrations, which a first start takes in.
+    /// Policies and registrations, which a first start imports.
     Policy,
-    /// A bundle, which the ledger keeps once it was taken in.
+    /// A bundle, which the ledger keeps once it was imported.
     Bundle,
 }
 
-/// One thing that is wrong.
+/// A finding.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// What it is about.
+    /// The subject.
     pub about: About,
-    /// File, line, what, and the remedy.
+    /// The file, the line, the problem, and the remedy.
     pub complaint: Complaint,
 }
 
@@ -66,12 +66,12 @@ impl fmt::Display for Finding {
     }
 }
 
-/// All findings as for a first start, errors first. `now` is for what expires.
+/// All findings as for a first start, errors first. `now` is the time for checks of expiry.
 pub fn validate(config: &Config, now: Millis) -> Vec<Finding> {
     validate_with(config, now, None)
 }
 
-/// The same with what the agent gave to somebody who asked it before.
+/// As [`validate`], with an agent's message that the caller already has.
 pub fn validate_with(config: &Config, now: Millis, given: Option<&Given>) -> Vec<Finding> {
     let mut look = Look { config, now, about: About::default(), findings: Vec::new() };
     look.listeners();
@@ -125,7 +125,8 @@ impl Look<'_> {
         self.at(Severity::Warning, key, what, remedy);
     }
 
-    /// Two listeners on one port mix their callers' rights, if the second one binds at all.
+    /// Checks that listeners have different ports: two listeners on one port would mix their callers' permissions, if the second one binds
+    /// at all.
     fn listeners(&mut self) {
         let listen = &self.config.listen;
         let mut all =
@@ -160,7 +161,7 @@ impl Look<'_> {
         }
     }
 
-    /// A receiver that cannot be told is no reason not to start, and nobody would hear of it.
+    /// Checks the secrets and roots of webhooks, which the server would otherwise read only when it sends an event.
     fn webhooks(&mut self) {
         for hook in &self.config.webhooks {
             let read = [secrets(&hook.secret_file).err(), hook.ca.as_ref().and_then(|ca| roots(ca).err())];
@@ -175,7 +176,7 @@ impl Look<'_> {
         }
     }
 
-    /// A scraper that shows the right token has to be able to.
+    /// Checks that the token of the metrics listener can be read, and that metrics are not exposed.
     fn metrics(&mut self) {
         let metrics = self.config.metrics.clone();
         if let Some(problem) = metrics.token_file.as_ref().and_then(|path| BearerToken::load(path).err()) {
@@ -195,7 +196,7 @@ impl Look<'_> {
         }
     }
 
-    /// Nor could exports go on.
+    /// Checks the files of the continuous export, which the server would otherwise read only when it connects.
     fn export(&mut self) {
         let audit = match &self.config.audit_export {
             Some(Export::Otlp(to)) => to.ca.as_ref(),
@@ -234,12 +235,12 @@ impl Look<'_> {
         }
     }
 
-    /// The rules that the start applies again, where the key is read.
+    /// Checks the sealing key's file by the rules that the start applies again.
     fn seal(&mut self) {
         let Seal::KeyFile(path) = &self.config.seal else { return };
         let before = self.errors();
         self.key_file(path);
-        // Where nothing is kept, no key lies in it.
+        // Without a data directory, the key cannot be inside one.
         let data = self.config.store.engine.data().unwrap_or(Path::new("/nowhere"));
         if self.errors() == before
             && let Err(wrong) = SealingKey::load(path, data)
@@ -282,7 +283,8 @@ impl Look<'_> {
         self.about = About::default();
     }
 
-    /// A file of its own that is wrong names its own line; one that is not there, the line that names it.
+    /// Adds an error of a policy file. An error in an existing file has its own line; for a missing file, the line that names the file is
+    /// used.
     fn of_policy(&mut self, complaint: Complaint) {
         let policy = &self.config.policy;
         let is = |path: &Path| path.display().to_string() == complaint.file;
@@ -296,7 +298,7 @@ impl Look<'_> {
         self.error(key, format!("{}: {}", complaint.file, complaint.what), complaint.remedy);
     }
 
-    /// What only the whole shows: names in one file that another should have.
+    /// Checks that need all files: names in one file that another file must define.
     fn loaded(&mut self, loaded: &Loaded) {
         let environments = self.config.server.environments.clone();
         let known = |name: &str| environments.iter().any(|e| e == name);
@@ -338,7 +340,7 @@ impl Look<'_> {
     }
 }
 
-/// Whether two listeners would want the same port. Port 0 is always a free one.
+/// Whether two listeners would use the same port. Port 0 is always a free one.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let same_host = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && same_host

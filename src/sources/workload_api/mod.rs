@@ -24,7 +24,7 @@ use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::limits;
 use crate::system::System;
 
-/// What is requested from an agent.
+/// The parameters of a request to an agent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Wanted {
     /// The agent's address.

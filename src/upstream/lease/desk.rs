@@ -1,5 +1,5 @@
-//! What this process knows about its leases beyond the ledger: which are being made, and the progress of undoing. This knowledge is lost
-//! with the process; losing it costs time but not correctness.
+//! The knowledge of this process about its leases beyond the ledger: which are being made, and the progress of undoing. This knowledge is
+//! lost with the process; losing it costs time but not correctness.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::ledger::state::Lease;
 use crate::limits;
 use crate::seq::{LeaseId, Millis};
 
-/// What is known about the result of making a credential.
+/// The result of making a credential, as far as it is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fate {
     /// Not answered: the credential may still appear.
@@ -40,7 +40,7 @@ pub(super) struct Given {
 
 #[derive(Default)]
 struct Entry {
-    /// This process is making the credential; the lease must not be undone.
+    /// Whether this process is making the credential; the lease must not be undone meanwhile.
     making: bool,
     given: Option<Given>,
     attempts: u32,

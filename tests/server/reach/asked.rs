@@ -1,4 +1,4 @@
-//! Asks everybody about one case, before and after its target is revoked.
+//! Asks the server and the verifier about one case, before and after its target is revoked.
 
 use mayfly::credential::keyring;
 use mayfly::pb::mayfly::v1 as pb;
@@ -12,24 +12,24 @@ use super::table::Expected;
 use super::vectors::{Vectors, message};
 use super::ways::{Case, World};
 
-/// What the server and the verifier said.
+/// The answers of the server and the verifier about one case.
 pub struct Answers {
-    /// The credential is good before: by the fold, introspection and the verifier.
+    /// Whether the credential is good before the revocation: by the fold, introspection and the verifier.
     before: [bool; 3],
-    /// The same afterwards.
+    /// Whether the credential is good after the revocation, by the same three.
     after: [bool; 3],
-    /// The list of what a revocation of the target would hit has it.
+    /// Whether the credential is in the list of credentials that a revocation of the target would hit.
     listed: bool,
-    /// It is shown as revoked afterwards.
+    /// Whether the credential is shown as revoked afterwards.
     shown_revoked: bool,
-    /// How many credentials are hit: by the dry run, the dry run that locks as well, `blast-radius`, the list, and the revocation.
+    /// The number of hit credentials: by the dry run, the dry run that locks as well, `blast-radius`, the list, and the revocation.
     hits: [u64; 5],
-    /// A credential that has nothing to do with the target is good afterwards. `None`: the target reaches it, too.
+    /// Whether a credential that has nothing to do with the target is good afterwards. `None`: the target reaches that credential, too.
     beside: Option<bool>,
 }
 
 impl Answers {
-    /// What is not as the table says.
+    /// The differences from the table, in words.
     pub fn differences(&self, expected: Expected) -> Vec<String> {
         let reached = expected == Expected::Reached;
         let Answers { before, after, listed, shown_revoked, hits, beside } = self;
@@ -51,7 +51,7 @@ fn credentials(hits: Option<pb::Hits>) -> u64 {
 }
 
 impl World {
-    /// Whether the fold takes it as evidence.
+    /// Whether the fold accepts the credential as evidence.
     pub fn is_good_in_the_fold(&self, id: &str) -> bool {
         let authority = self.rig.running().authority();
         let (id, now): (CredentialId, _) = (id.parse().unwrap(), authority.system.wall());
@@ -84,7 +84,7 @@ impl World {
     }
 }
 
-/// Asks everybody before and after the revocation. What verifiers are asked goes into the vectors.
+/// Asks the server and the verifier before and after the revocation, and adds the case to the vectors.
 pub async fn ask(world: &mut World, name: &str, case: &Case, target: &Value, vectors: &mut Vectors, beside: bool) -> Answers {
     let bystander = world.bystander().await;
     let targets = vec![message::<pb::Target>("Target", target)];

@@ -1,9 +1,9 @@
-//! What a credential rests on, by all the names that a revocation can use for it.
+//! The grants on which a credential rests, by all the names that a revocation can use for them.
 
 use mayfly::revocation::Sort;
 use serde_json::{Value, json};
 
-/// A grant: the credential itself, or another that it rests on. What it has none of is empty.
+/// A grant: the credential itself, or another grant that it rests on. A name that the grant does not have is empty.
 #[derive(Clone, Debug, Default)]
 pub struct Ground {
     pub credential: String,
@@ -23,7 +23,8 @@ pub struct Ground {
     pub token: (String, String),
 }
 
-/// The target of this sort that names something of the ground, as proto3 JSON. A sort that is added does not compile without its line.
+/// The target of this sort that names the ground, as proto3 JSON; `None` if the ground has no such name. A new sort does not compile
+/// without its line.
 pub fn target(sort: Sort, g: &Ground) -> Option<Value> {
     let named = |name: &str, value: &str| (!value.is_empty()).then(|| json!({ name: value }));
     let base64 = |hex: &str| data_encoding::BASE64.encode(&data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap());
@@ -67,13 +68,13 @@ pub fn parts(token: &str) -> (Value, Value) {
 }
 
 impl Ground {
-    /// A credential, by its own claims.
+    /// The ground of a credential, from the claims of its token.
     pub fn of_token(token: &str) -> Ground {
         let (head, claims) = parts(token);
         let own = &claims["https://mayfly.dev/claims"];
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
         let trust_domain = text(&own["trust_domain"]);
-        // On the wire, the issuer of a workload is its trust domain's SPIFFE ID.
+        // In messages, the issuer of a workload is its trust domain's SPIFFE ID.
         let issuer = own["sub_iss"].as_str().map_or_else(|| format!("spiffe://{trust_domain}"), str::to_owned);
         Ground {
             credential: text(&claims["jti"]),
@@ -93,14 +94,15 @@ impl Ground {
         }
     }
 
-    /// A credential that was shown as a subject token: that names it, too.
+    /// The ground of a credential that was presented as a subject token: the token is one more name of it.
     pub fn of_shown(token: &str) -> Ground {
         let (_, claims) = parts(token);
         let text = |name: &str| claims[name].as_str().unwrap().to_owned();
         Ground { token: (text("iss"), text("jti")), ..Ground::of_token(token) }
     }
 
-    /// The opening of a task, by a credential that its opener holds in it: caller, SVID and policy version are those of the opening.
+    /// The ground of a task's opening, from a credential that the opener holds in the task: caller, SVID and policy version are those of
+    /// the opening.
     pub fn of_opener(token: &str, task: &str) -> Ground {
         let Ground { caller, trust_domain, subject, environment, policy, svid, .. } = Ground::of_token(token);
         Ground { task: task.to_owned(), caller, trust_domain, subject, environment, policy, svid, ..Ground::default() }

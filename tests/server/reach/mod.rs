@@ -1,9 +1,10 @@
-//! A revocation is as large as it says. Every kind of target is revoked for every way in which a credential can rest on something else
-//! (`table.rs`), on a whole server. The dry run, `blast-radius`, the list, the revocation's own answer, the fold, introspection, the state
-//! that is shown, the fold after a restart, and the verifiers of all languages have to agree with the table.
+//! A revocation reaches exactly the credentials that rest on its target. Every kind of target is revoked for every way in which a
+//! credential can rest on another grant (`table.rs`), on a whole server. The dry run, `blast-radius`, the list, the revocation's own
+//! answer, the fold before and after a restart, introspection, the shown state and the verifiers of all languages have to agree with the
+//! table.
 //!
-//! The tokens and targets are written to `tests/vectors/verify/reach.json`, which the verifiers of all languages answer, and the table to
-//! `docs/invariants.md`. `MAYFLY_WRITE_SAMPLES=1 cargo test --test server reach` writes both anew.
+//! The tokens and targets are written to `tests/vectors/verify/reach.json`, with which the verifiers of all languages are tested, and the
+//! table to `docs/invariants.md`. `MAYFLY_WRITE_SAMPLES=1 cargo test --test server reach` writes both anew.
 
 mod asked;
 mod ground;

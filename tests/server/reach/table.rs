@@ -1,12 +1,12 @@
-//! The ways in which a credential can rest on something, and what a revocation of each target has to reach. This is the one place that says
-//! so: nothing here is read from an answer of the product.
+//! The ways in which a credential can rest on another grant, and the required effect of a revocation of each target. The table is written
+//! by hand: nothing here is read from an answer of the product.
 
 use std::collections::BTreeSet;
 
 use mayfly::ledger::record::{Issued, TaskOpened};
 use mayfly::revocation::{Facts, Sort};
 
-/// What lies between a credential and the grant that is revoked.
+/// The relation of a credential to the grant that is revoked.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Way {
     Itself,
@@ -34,12 +34,12 @@ pub enum Way {
     Approver,
 }
 
-/// What a revocation has to do to a credential.
+/// The required effect of a revocation on a credential.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expected {
     Reached,
     NotReached,
-    /// There is no such name of what it rests on, or the credential has the same one itself and another row asks it.
+    /// The grant has no such name, or the credential has the same name itself and another row covers it.
     NotAsked,
 }
 
@@ -123,7 +123,7 @@ impl Way {
         Way::Approver,
     ];
 
-    /// What it is, as the page says it.
+    /// The relation in words, for the page.
     pub const fn words(self) -> &'static str {
         match self {
             Way::Itself => "the credential itself",
@@ -156,7 +156,7 @@ impl Way {
         }
     }
 
-    /// The names of what it rests on.
+    /// The names of the grant that the credential rests on.
     const fn names(self) -> &'static [Sort] {
         match self {
             Way::Itself | Way::Renewed => CREDENTIAL,
@@ -184,7 +184,7 @@ impl Way {
             | Way::JobOfTheOpener
             | Way::GlassOpener
             | Way::GlassJoiner => LOGIN,
-            // Its own names: what it has in common with the credential is asked by the rows above.
+            // Only the names of the descendant itself: the rows above cover names that it shares with the credential.
             Way::Descendant => &[
                 Sort::Credential,
                 Sort::Task,
@@ -196,7 +196,7 @@ impl Way {
                 Sort::SigningKey,
                 Sort::Svid,
             ],
-            // An approval is used once and is then a fact of the record. The login that gave it is no ancestor.
+            // An approval is used once and is then a fact of the record. The approver's login is no ancestor.
             Way::Approver => &[
                 Sort::Credential,
                 Sort::Caller,
@@ -211,7 +211,7 @@ impl Way {
         }
     }
 
-    /// What a revocation by this name has to do to the credential.
+    /// The required effect of a revocation by this name.
     pub fn expected(self, sort: Sort) -> Expected {
         match self {
             _ if !self.names().contains(&sort) => Expected::NotAsked,
@@ -220,7 +220,7 @@ impl Way {
         }
     }
 
-    /// Whether a credential of a workload that has nothing to do with it stays good.
+    /// Whether the credential of an unrelated workload stays good.
     pub fn is_beside(self, sort: Sort) -> bool {
         let of_people = matches!(
             self,
@@ -236,9 +236,9 @@ impl Way {
         );
         match sort {
             Sort::Credential | Sort::Task | Sort::Caller | Sort::Prefix | Sort::Subject | Sort::Svid | Sort::SubjectToken => true,
-            // The workload beside it uses another upstream, and another tool without a binding.
+            // The unrelated workload uses another upstream, and another tool without a binding.
             Sort::Upstream | Sort::UpstreamScope | Sort::Binding | Sort::Tool => self != Way::Descendant,
-            // People and jobs are of the server's own trust domain, by a CA of its own.
+            // People and CI jobs belong to the server's own trust domain, which has its own CA.
             Sort::TrustDomain | Sort::TrustAnchor | Sort::SigningKey => of_people,
             Sort::Environment | Sort::PolicyBelow | Sort::Everything => false,
         }
@@ -249,7 +249,7 @@ impl Way {
     }
 }
 
-/// Each fact that rules can ask, and the sorts of targets that name it. A fact that is added does not compile without its line.
+/// The sorts of targets that name each fact that rules can match. A new fact does not compile without its line.
 fn sorts_of(facts: &Facts<'_>) -> Vec<Sort> {
     let Facts {
         revision: _,
@@ -265,7 +265,7 @@ fn sorts_of(facts: &Facts<'_>) -> Vec<Sort> {
         key: _,
         svid: _,
         subject_token: _,
-        // The ways of the table.
+        // Covered by the ways of the table.
         rests_on: _,
     } = facts;
     [
@@ -281,17 +281,17 @@ fn sorts_of(facts: &Facts<'_>) -> Vec<Sort> {
         &[Sort::SigningKey],
         &[Sort::TrustAnchor, Sort::TrustDomain, Sort::Svid],
         &[Sort::SubjectToken],
-        // Whatever it is.
+        // `everything` matches whatever the facts are.
         &[Sort::Everything],
     ]
     .concat()
 }
 
-/// The ways in which the record of a credential can name another grant. A field that is added does not compile without its line.
+/// The ways in which the record of a credential can name another grant. A new field does not compile without its line.
 fn ways_of_a_credential(issued: &Issued) -> Vec<Way> {
     let Issued {
         credential: _,
-        // The opening of its task, and of those above it: `ways_of_a_task`.
+        // The openings of the task and of the tasks above it: `ways_of_a_task`.
         task: _,
         kind: _,
         caller: _,
@@ -318,7 +318,7 @@ fn ways_of_a_credential(issued: &Issued) -> Vec<Way> {
         status_list: _,
         status_index: _,
         policy_version: _,
-        // A narrower registration or binding revokes what it would refuse, by credential (`tests/server/registry.rs`).
+        // A narrower registration or binding revokes the credentials that it would refuse, by id (`tests/server/registry.rs`).
         upstream_version: _,
         binding_version: _,
         approval: _,
@@ -338,7 +338,7 @@ fn ways_of_a_credential(issued: &Issued) -> Vec<Way> {
     [&itself[..], &subject_token, &ancestors, &approval].concat()
 }
 
-/// The ways in which the record of a task, and of those above it, can name another grant.
+/// The ways in which the records of a task and of the tasks above it can name another grant.
 fn ways_of_a_task(opened: &TaskOpened) -> Vec<Way> {
     let TaskOpened {
         task: _,

@@ -1,5 +1,5 @@
-//! What verifiers of every language are asked, `tests/vectors/verify/reach.json`: tokens of a whole server, the target that was revoked, and
-//! the answer afterwards. Before, each of the tokens is accepted.
+//! Test vectors for the verifiers of every language, `tests/vectors/verify/reach.json`: tokens of a whole server, the revoked target, and
+//! the verifier's answer afterwards. Before the revocation, each token is accepted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ const OWN: &str = "https://mayfly.dev/claims";
 
 #[derive(Default)]
 pub struct Vectors {
-    /// Each key that signed one of the tokens, by `kid`.
+    /// The keys that signed the tokens, by `kid`.
     keys: BTreeMap<String, Value>,
     cases: Vec<Value>,
 }
@@ -44,7 +44,8 @@ fn file() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/verify/reach.json")
 }
 
-/// What a verifier is sent and asked: a snapshot without rules and a heartbeat, then the rule. Verifiers of other languages do the same.
+/// The messages that a verifier receives: a snapshot without rules and a heartbeat, then the rule. The tests of other languages send the
+/// same messages.
 fn feed(case: &Value) -> (Moment, [Value; 3]) {
     let (seen, wall, seq) = (&case["seen"], case["wall"].as_u64().unwrap(), &case["seq"]);
     let at = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(wall) * 1_000_000).unwrap();
@@ -87,14 +88,14 @@ impl Vectors {
         self.cases.len()
     }
 
-    /// The keys that are published now.
+    /// Adds the keys that are published now.
     pub fn keys(&mut self, jwks: &Value) {
         for key in jwks["keys"].as_array().unwrap() {
             self.keys.insert(key["kid"].as_str().unwrap().to_owned(), key.clone());
         }
     }
 
-    /// Asks the verifier before and after a rule with this seq, and keeps the question. Answers whether the token was accepted.
+    /// Asks the verifier before and after a rule with this seq, and adds the case. Returns whether the token was accepted before and after.
     pub fn add(&mut self, name: &str, token: &str, target: &Value, seq: u64) -> [bool; 2] {
         let (head, claims) = parts(token);
         let seen = claims[OWN]["r"].as_u64().unwrap().to_string();
@@ -110,7 +111,8 @@ impl Vectors {
         [before, after].map(|answer| answer == "accepted")
     }
 
-    /// Writes the file, or looks whether it asks the same of tokens with the same claims. Its tokens are of the day that it was written.
+    /// Writes the file, or checks that it has the same cases with the same claims. The tokens in the file are of the day on which it was
+    /// written.
     pub fn compare(&self) {
         if std::env::var_os("MAYFLY_WRITE_SAMPLES").is_some() {
             let signed: BTreeSet<String> = self.cases.iter().map(kid).collect();
@@ -142,8 +144,8 @@ fn kid(case: &Value) -> String {
     parts(case["token"].as_str().unwrap()).0["kid"].as_str().unwrap().to_owned()
 }
 
-/// What of a case is the same whenever it is written: its name, the form of its target, the names of the token's claims and of those of what
-/// it rests on, and the answer.
+/// The parts of a case that are the same whenever the file is written: its name, the form of its target, the names of the token's claims
+/// and of the claims of its grounds, and the answer.
 fn shape(case: &Value) -> String {
     let (_, claims) = parts(case["token"].as_str().unwrap());
     let names = |v: &Value| v.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");

@@ -1,4 +1,4 @@
-//! The ways in which a credential can rest on something, each made on a whole server.
+//! The ways in which a credential can rest on another grant, each made on a whole server.
 
 use std::time::Duration;
 
@@ -25,14 +25,14 @@ use crate::people_rig::{DOMAIN, Key, Person, Rig, no_change, second_factor};
 use crate::policy_rig::approval_of;
 use crate::provider::{Provider, seconds_now};
 
-/// A credential, and what it rests on.
+/// A credential, and the grant that it rests on.
 pub struct Case {
     pub token: String,
     pub credential: String,
     pub ground: Ground,
 }
 
-/// The server, with people, jobs and users of another issuer.
+/// The server, with people, CI jobs, and users of another issuer.
 pub struct World {
     pub rig: Rig,
     users: Provider,
@@ -40,11 +40,11 @@ pub struct World {
     n: u32,
     /// The operator's connection.
     operator: OnceCell<Channel>,
-    /// The task of the break-glass that is open, and how many there were.
+    /// The task of the open break-glass, and the number of break-glass cases so far.
     glass: (String, u32),
-    /// Each credential that was asked about.
+    /// Each credential that was asked about, with its token.
     asked: Vec<(String, String)>,
-    /// A credential that rests on nothing that a case is about, as far as its target names no more than that.
+    /// A credential that is unrelated to the grants of the cases. Only a target that names more than the grant of its case reaches it.
     bystander: String,
 }
 
@@ -59,10 +59,10 @@ permit (principal in Role::"jobs", action == Action::"SignIn", resource);
 permit (principal in Role::"people", action in Action::"Work", resource in Environment::"dev") when { context.break_glass };
 "#;
 
-/// Most cases of break-glass. Each has people of its own: nobody has more than a few logins at a time.
+/// Most break-glass cases. Each case has its own people, since a person may have only a few logins at a time.
 const GLASSES: u32 = 32;
 
-/// Who opens, who joins and who reviews the break-glass of a case.
+/// The people who open, join and review the break-glass of a case.
 fn glass_people(n: u32) -> [String; 3] {
     assert!(n < GLASSES, "the rights name people for {GLASSES} cases");
     ["opens", "joins", "reviews"].map(|part| format!("{part}-{n}"))
@@ -135,7 +135,7 @@ fn within(task: &str, upstream: &str) -> pb::ExchangeRequest {
     request(Task::TaskId(task.into()), upstream)
 }
 
-/// Shows a credential for one for echo. It is for the same tool: a credential vouches for its own tool only.
+/// A request for echo that presents a credential. The tool is the same: a credential vouches for its own tool only.
 fn showing(token: &str, task: &str) -> pb::ExchangeRequest {
     pb::ExchangeRequest { subject_token: Some(mine(token)), tool: TOOLS[0].into(), ..within(task, "echo") }
 }
@@ -178,7 +178,7 @@ impl World {
         world
     }
 
-    /// What agents do at github with the tool is bound.
+    /// Creates the binding that covers the agents' requests at github with the tool.
     async fn bind(&self) {
         let binding = pb::Binding {
             binding: "search-issues".into(),
@@ -216,12 +216,12 @@ impl World {
         self.rig.world.channel(name, self.rig.running().addresses().workload).await.unwrap()
     }
 
-    /// A workload with an SVID that nothing was done with yet.
+    /// Issues a new SVID to a workload.
     fn fresh(&self, name: &str) {
         self.rig.world.issue(name, LIFE).unwrap();
     }
 
-    /// An agent that nobody met.
+    /// A new agent.
     fn agent(&mut self) -> String {
         self.n += 1;
         let name = format!("agent/r{}", self.n);
@@ -235,7 +235,7 @@ impl World {
             let answer = TokenServiceClient::new(self.workload(name).await).exchange(ask.clone()).await;
             match answer {
                 Ok(issued) => return issued.into_inner().issued.unwrap(),
-                // A key that was given up is followed by another, a policy by its next version.
+                // The server is about to use the next key after a revoked one, or the next version of the policy.
                 Err(no) if ["NOT_READY", "DECIDED_ON_OLD_STATE"].contains(&reason(&no).as_str()) => {
                     last = no.message().to_owned();
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -252,7 +252,7 @@ impl World {
         opened.unwrap_or_else(|no| panic!("{name}: {no:?}")).into_inner().task.unwrap().task_id
     }
 
-    /// A credential's ground, then what makes it differ from what rests on it: another key, another version of the policy, other SVIDs.
+    /// Separates a credential's ground from the credentials that rest on it: by new SVIDs, another key, or another version of the policy.
     async fn between(&self, sort: Sort) {
         [GITHUB, ECHO].iter().for_each(|name| self.fresh(name));
         match sort {
@@ -288,7 +288,7 @@ impl World {
         policies.set_policy(set).await.unwrap();
     }
 
-    /// A user's token for a server of github, by another name each time.
+    /// A token of a new user for the server of github.
     fn user(&mut self) -> pb::SubjectToken {
         self.n += 1;
         let mut claims = self.users.claims(&format!("user-{}", self.n), "https://github.dev.mayfly.internal");
@@ -296,7 +296,7 @@ impl World {
         pb::SubjectToken { token: self.users.token(&claims), r#type: pb::SubjectTokenType::Oidc.into() }
     }
 
-    /// A login as the fold has it: its token is nobody's to show.
+    /// The ground of a login, as the fold has it.
     fn login(&self, who: &Person) -> Ground {
         let id: CredentialId = who.answer.credential.parse().unwrap();
         let login = self.rig.running().authority().ledger.peek(|s| s.logins.get(&id).cloned()).unwrap();
@@ -360,7 +360,7 @@ impl World {
         tasks.open_task(open).await.unwrap().into_inner().task.unwrap().task_id
     }
 
-    /// Somebody opens a task in which the echo server acts, and shows who that somebody is by a credential of their own in it.
+    /// A new agent opens a task in which the given callers act. Returns the agent, the task, and the ground of the opening.
     async fn opened(&mut self, sort: Sort, callers: &[&str]) -> (String, String, Ground) {
         let opener = self.agent();
         let task = self.open(&opener, terms(callers, ""), None).await;
@@ -370,7 +370,7 @@ impl World {
         (opener, task, ground)
     }
 
-    /// An agent's credential for github, in a task in which both servers act.
+    /// An agent's credential for github, in a task in which both servers act: the task, the token, and the ground.
     async fn shown(&mut self, sort: Sort) -> (String, String, Ground) {
         let agent = self.agent();
         let task = self.open(&agent, terms(&[GITHUB, ECHO], ""), None).await;
@@ -380,18 +380,18 @@ impl World {
         (task, token, ground)
     }
 
-    /// The server of github shows a credential for one for echo.
+    /// The server of github presents a credential and gets one for echo.
     async fn show(&self, token: &str, task: &str) -> pb::Issued {
         self.exchange(GITHUB, showing(token, task)).await
     }
 
-    /// The server of github opens a task below with a credential that it was shown, and the server of echo acts there.
+    /// The server of github presents a credential to open a task below, and the server of echo acts in that task.
     async fn show_at_opening(&self, token: &str, task: &str) -> pb::Issued {
         let below = self.open(GITHUB, terms(&[ECHO], task), Some(mine(token))).await;
         self.exchange(ECHO, within(&below, "echo")).await
     }
 
-    /// A credential that rests on something in this way, and what it rests on.
+    /// A credential that rests on a grant in this way, and that grant.
     pub async fn make(&mut self, way: Way, sort: Sort) -> Case {
         match way {
             Way::Itself => {
@@ -481,7 +481,7 @@ impl World {
         let ground =
             Ground { subject: (issuer.clone(), format!("user-{n}")), token: (issuer, format!("t-{n}")), ..Ground::default() };
         if way == Way::TokenAtOpening {
-            // The server that opens it neither owns the task nor acts in it.
+            // The server that opens the task neither owns the task nor acts in it.
             let own = self.exchange(GITHUB, request(Task::OpenTask(terms(&[], "")), "github")).await;
             let task = self.open(GITHUB, terms(&[ECHO], ""), Some(token)).await;
             let opener = Ground::of_opener(&token_of(&own), &task);
@@ -517,7 +517,7 @@ impl World {
         made(issued, ground)
     }
 
-    /// An export that ada approved.
+    /// A credential for an export that Ada approved.
     async fn approved(&mut self, sort: Sort) -> Case {
         let agent = self.agent();
         let ask =
@@ -540,7 +540,7 @@ impl World {
         made(self.as_person(who, within(&self.glass.0, "echo")).await, self.login(other))
     }
 
-    /// Break-glass is closed and reviewed: else nobody opens another.
+    /// Closes and reviews break-glass, since nobody could open another one otherwise.
     pub async fn close(&mut self, way: Way) {
         if way.is_glass() {
             let [opens, _, reviews] = glass_people(self.glass.1);
@@ -551,7 +551,8 @@ impl World {
         }
     }
 
-    /// A credential of another workload, in a task of its own, with another scope of echo and another tool. The same one, while it is good.
+    /// The unrelated credential: of another workload, in a task of its own, with another scope of echo and another tool. The same
+    /// credential is returned while it is good.
     pub async fn bystander(&mut self) -> String {
         if self.bystander.is_empty() || !self.is_good_in_the_fold(&self.bystander) {
             let terms = pb::TaskTerms {
@@ -574,7 +575,7 @@ impl World {
         self.asked.push((case.credential.clone(), case.token.clone()));
     }
 
-    /// Reads the ledger anew: what was good is, and nothing else.
+    /// Restarts the server, which reads the ledger anew, and returns the credentials whose state has changed.
     pub async fn differences_after_a_restart(&mut self) -> Vec<String> {
         let bystander = self.bystander().await;
         assert!(self.is_good_in_the_fold(&bystander), "something is good before the restart");

@@ -56,7 +56,7 @@ pub(super) async fn two_people_open_it_and_a_third_looks_at_it(
     let by_day = rig.exchange(ada, alone("tickets", "tickets:read")).await.unwrap_err();
     assert_eq!(reason(&by_day), "DENIED_BY_POLICY");
 
-    // One person alone cannot activate it.
+    // A single person cannot activate break-glass.
     let opened = rig.glass(ada, rights()).await.unwrap();
     let task = opened.task.unwrap().task_id;
     assert_eq!(reason(&rig.exchange(ada, tickets(&task)).await.unwrap_err()), "TASK_NOT_ACTIVE", "one person is none");
@@ -68,7 +68,7 @@ pub(super) async fn two_people_open_it_and_a_third_looks_at_it(
     );
     rig.glass(&bob, Open::TaskId(task.clone())).await.unwrap();
 
-    // What the two people can do in it, and what they cannot.
+    // The permissions of the two people in the break-glass task, and their limits.
     let issued = rig.exchange(&bob, tickets(&task)).await.unwrap();
     let act = pb::AuthorizeRequest {
         task_id: task.clone(),
@@ -84,7 +84,7 @@ pub(super) async fn two_people_open_it_and_a_third_looks_at_it(
     assert!(story.good(&issued).await);
     counted(story, [1, 2, 1, 0]);
 
-    // It ends, and its credentials with it. Neither of the two can open another one, nor review this one.
+    // The break-glass task ends, and its credentials with it. Neither of the two people can open another one, nor review this one.
     rig.close_glass(&bob, &task).await.unwrap();
     assert!(!story.good(&issued).await, "what it issued died with it");
     counted(story, [1, 2, 0, 1]);

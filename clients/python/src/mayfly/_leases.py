@@ -168,7 +168,7 @@ class Leases:
         try:
             return await self._exchanged(ask)
         except errors.InvalidRequest as no:
-            # This server's longest task lifetime is shorter. Opens the task with the credential's lifetime instead.
+            # The server's longest task lifetime is shorter than requested: open the task with the credential's lifetime instead.
             if not ask.open_task.HasField("max_ttl") or not any(v.field.endswith("max_ttl") for v in no.field_violations):
                 raise
             self._extensible = False

@@ -26,7 +26,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::revocation::{Hit, Sort, Target};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
-/// What the earlier records of the same group would add if the group is valid.
+/// The additions to the state by the earlier records of the same group, if the group is valid.
 struct Pending<'a> {
     /// The limits that apply.
     ceilings: &'a Ceilings,

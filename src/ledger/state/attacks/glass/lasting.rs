@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What each of the two people is refused, and what each may do: revoke.
+/// Each of the two people of a break-glass task is refused every lasting change, and may revoke.
 #[test]
 fn whoever_acts_in_one_changes_nothing_that_lasts_and_takes_away() {
     let policy = |version| Event::PolicySet(PolicySet { environment: "prod".into(), version, ..Default::default() });
