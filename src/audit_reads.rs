@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::authority::Authority;
-use crate::document::shown::stripped;
+use crate::document::shown::{cut, stripped};
 use crate::ledger::Lane;
 use crate::ledger::record::{AuditRead, Event, ReadOf, Record, Who};
 use crate::limits;
@@ -51,7 +51,7 @@ impl Minute {
             return true;
         }
         let counted = &mut self.counted;
-        if counted.reads == 0 {
+        if counted.since == 0 {
             counted.since = now.0;
         }
         counted.reads += 1;
@@ -65,7 +65,7 @@ impl Minute {
     /// The record of the counted reads, if there are any.
     fn into_record(self) -> Option<Record> {
         let counted = AuditRead { of: self.of as i32, ..self.counted };
-        (counted.reads > 0).then(|| Record::new(self.who, Event::AuditRead(counted)))
+        (counted.reads > 0 || counted.returned > 0).then(|| Record::new(self.who, Event::AuditRead(counted)))
     }
 }
 
@@ -101,6 +101,21 @@ impl AuditReads {
         (due, own)
     }
 
+    /// Adds the number of records of a read that took its time and was counted when it began.
+    fn note_end(&self, (who, of): (&Who, ReadOf), returned: u64, now: Millis) {
+        let mut minutes = self.minutes.lock();
+        let key = (who.name(), of);
+        // Another minute, and its place is taken: the number belongs to no record any more.
+        if minutes.len() >= limits::AUDIT_READERS && !minutes.contains_key(&key) {
+            return;
+        }
+        let minute = minutes.entry(key).or_insert_with(|| Minute::new(who.clone(), of, now.0 / 60_000));
+        if minute.counted.since == 0 {
+            minute.counted.since = now.0;
+        }
+        minute.counted.returned += returned;
+    }
+
     /// The records of reads that were counted in minutes that are over.
     fn over(&self, now: Millis) -> Vec<Record> {
         let number = now.0 / 60_000;
@@ -111,60 +126,74 @@ impl AuditReads {
 }
 
 impl Authority {
-    /// Records a read of the audit; the record is durable when this call returns, if the ledger accepts records. `asked` is the question,
-    /// which never contains a token.
-    pub async fn audit_read(&self, who: &Who, of: ReadOf, asked: &str, returned: u64) {
-        let asked = cut(&stripped(asked));
-        let (due, own) = self.audit_reads.note((who, of), &asked, returned, self.system.wall());
-        for record in due {
-            self.write_read(record, own).await;
+    /// Notes a read of the audit. Its record is durable when this call returns, if the ledger accepts records. `asked` is the question, which
+    /// never contains a token. The result says whether the read has a record of its own.
+    pub async fn audit_read(&self, who: &Who, of: ReadOf, asked: &str, returned: u64) -> bool {
+        let asked = cut(&stripped(asked), limits::AUDIT_ASKED_BYTES);
+        let (mut due, own) = self.audit_reads.note((who, of), &asked, returned, self.system.wall());
+        let last = if own { due.pop() } else { None };
+        due.into_iter().for_each(|record| self.propose_read(record));
+        if let Some(last) = last {
+            self.write_read(last).await;
         }
+        own
     }
 
-    /// Records the number of records that a long read returned. The beginning of the read was recorded before.
-    pub async fn audit_read_over(&self, who: &Who, of: ReadOf, asked: &str, returned: u64) {
-        let asked = vec![cut(&stripped(asked))];
-        let read = AuditRead { of: of as i32, asked, reads: 0, returned, since: self.system.wall().0 };
-        self.write_read(Record::new(who.clone(), Event::AuditRead(read)), false).await;
-    }
-
-    /// Writes the records of minutes that are over. Called every second.
-    pub async fn write_audit_reads(&self) {
-        for record in self.audit_reads.over(self.system.wall()) {
-            self.write_read(record, false).await;
+    /// Notes the number of records that a long read returned: in a record, if the read has one of its own, otherwise with the counts.
+    pub fn audit_read_over(&self, who: &Who, of: ReadOf, asked: &str, returned: u64, own: bool) {
+        let now = self.system.wall();
+        if !own {
+            return self.audit_reads.note_end((who, of), returned, now);
         }
+        let asked = vec![cut(&stripped(asked), limits::AUDIT_ASKED_BYTES)];
+        let read = AuditRead { of: of as i32, asked, reads: 0, returned, since: now.0 };
+        self.propose_read(Record::new(who.clone(), Event::AuditRead(read)));
     }
 
-    /// Writes a record within a bounded time, or counts and logs the reads in it.
-    async fn write_read(&self, record: Record, waited_for: bool) {
-        let reads = match &record.event {
-            Some(Event::AuditRead(read)) => read.reads.max(1),
-            _ => 1,
+    /// Writes the counts of the minutes that are over. Called every second.
+    pub fn write_audit_reads(&self) {
+        self.audit_reads.over(self.system.wall()).into_iter().for_each(|record| self.propose_read(record));
+    }
+
+    /// Writes all counts, also of the current minute, when the server stops.
+    pub fn write_last_audit_reads(&self) {
+        self.audit_reads.over(Millis(u64::MAX)).into_iter().for_each(|record| self.propose_read(record));
+    }
+
+    /// Gives a record of counted reads to the writer. Nobody waits for it.
+    fn propose_read(&self, record: Record) {
+        let proposed = match self.takes_notes() {
+            Ok(()) => self.ledger.propose(Lane::Note, vec![record.clone()]).map(drop).map_err(|no| no.to_string()),
+            Err(why) => Err(why),
         };
-        let shown = record.clone();
-        if let Err(why) = self.note_in_time(record).await {
-            self.audit_reads.unrecorded.fetch_add(reads, Relaxed);
-            let asked = match &shown.event {
-                Some(Event::AuditRead(read)) => read.asked.join("; "),
-                _ => String::new(),
-            };
-            tracing::warn!(
-                reader = shown.author_text(),
-                asked,
-                reads,
-                answered = waited_for,
-                why,
-                "the audit was read, and the ledger takes no record of it"
-            );
+        if let Err(why) = proposed {
+            self.unrecorded(&record, &why);
         }
+    }
+
+    /// Commits the record of a read within a bounded time, or counts and logs the read.
+    async fn write_read(&self, record: Record) {
+        if let Err(why) = self.note_in_time(record.clone()).await {
+            self.unrecorded(&record, &why);
+        }
+    }
+
+    fn unrecorded(&self, record: &Record, why: &str) {
+        let Some(Event::AuditRead(read)) = &record.event else { return };
+        self.audit_reads.unrecorded.fetch_add(read.reads.max(1), Relaxed);
+        let (reader, asked, reads) = (record.author_text(), read.asked.join("; "), read.reads);
+        tracing::warn!(reader, asked, reads, why, "the audit was read, and the ledger takes no record of it");
+    }
+
+    /// Whether the ledger accepts records of reads and backups: the remaining space of a full disk is reserved for revocations.
+    fn takes_notes(&self) -> Result<(), String> {
+        let stopped = self.ledger.stopped().filter(|no| matches!(no.reason, Reason::DiskReserve | Reason::NotReady));
+        stopped.map_or(Ok(()), |no| Err(no.to_string()))
     }
 
     /// Commits the record of an audit read or a backup within a bounded time, if the ledger accepts records.
     pub(crate) async fn note_in_time(&self, record: Record) -> Result<(), String> {
-        // The remaining space of a full disk is reserved for revocations.
-        if let Some(no) = self.ledger.stopped().filter(|no| matches!(no.reason, Reason::DiskReserve | Reason::NotReady)) {
-            return Err(no.to_string());
-        }
+        self.takes_notes()?;
         let within = Duration::from_millis(limits::AUDIT_READ_MS);
         match tokio::time::timeout(within, self.ledger.commit(Lane::Change, vec![record])).await {
             Ok(Ok(_)) => Ok(()),
@@ -172,15 +201,6 @@ impl Authority {
             Err(_) => Err("it was not durable in time, and may yet be".to_owned()),
         }
     }
-}
-
-/// At most `limits::AUDIT_ASKED_BYTES` of a text, cut between characters.
-fn cut(text: &str) -> String {
-    let mut end = text.len().min(limits::AUDIT_ASKED_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -229,6 +249,13 @@ mod tests {
             (counted.asked.len(), written.iter().map(|r| read(r).reads).sum::<u64>()),
             (limits::AUDIT_READS_RECORDED, 1_000)
         );
+        // A looped export has one record at its beginning, one at its end, and one for all others of the minute.
+        let reads = AuditReads::default();
+        let all: Vec<bool> = (0..100).map(|_| reads.note((&who, ReadOf::Export), "everything", 0, Millis(1)).1).collect();
+        assert_eq!(all.iter().filter(|own| **own).count(), 1);
+        all.iter().filter(|own| !**own).for_each(|_| reads.note_end((&who, ReadOf::Export), 7, Millis(2)));
+        let over: Vec<_> = reads.over(Millis(60_000)).iter().map(|record| (read(record).reads, read(record).returned)).collect();
+        assert_eq!(over, [(99, 99 * 7)]);
         // Many readers do not exceed the limit either: the counted reads of the oldest one are written.
         let reads = AuditReads::default();
         let mut written = 0;

@@ -346,7 +346,6 @@ fn of_the_server(event: &Event) -> bool {
             | Event::SnapshotTaken(_)
             | Event::Maintained(_)
             | Event::HistoryRemoved(_)
-            | Event::AuditRead(_)
             | Event::BackedUp(_)
             | Event::BundleSet(_)
             | Event::KeyAdded(_)

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use crate::authority::Authority;
+use crate::document::shown::cut;
 use crate::ledger::Lane;
 use crate::ledger::record::{Event, Identity, PolicyDiffered, Record, Refused, SubjectClaims, Wanted, Who};
 use crate::limits;
@@ -179,15 +180,6 @@ fn wanted(denied: &Denied) -> Wanted {
         actors: subject.map_or_else(Vec::new, |s| s.actors.iter().map(identity).collect()),
         subject_claims: subject.map(|s| SubjectClaims { groups: s.groups.clone(), scopes: s.scopes.clone() }),
     }
-}
-
-/// Truncates to at most `most` bytes, at a character boundary.
-fn cut(text: &str, most: usize) -> String {
-    let mut end = text.len().min(most);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }
 
 #[cfg(test)]

@@ -147,6 +147,26 @@ fn a_file_that_is_not_there_is_told_with_its_line() {
     }
 }
 
+/// A file without an end would take all memory, and a pipe without a writer would take all time.
+#[test]
+fn a_device_or_a_pipe_is_refused_in_the_place_of_each_file() {
+    let named = ["mayfly.toml", "svid.pem", "svid.key", "bundle.pem", "seal.key", "policy.cedar", "roles.toml"];
+    for (file, pipe) in named.iter().flat_map(|file| [(*file, false), (*file, true)]) {
+        let host = Host::new();
+        let path = host.path(file);
+        fs::remove_file(&path).unwrap();
+        match pipe {
+            true => assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success()),
+            false => std::os::unix::fs::symlink("/dev/zero", &path).unwrap(),
+        }
+        let said = match Config::load(&host.path("mayfly.toml"), []) {
+            Ok(_) => host.said(),
+            Err(wrong) => wrong[0].to_string(),
+        };
+        assert!(said.contains(file) && said.contains("not a regular file"), "{file}: {said}");
+    }
+}
+
 #[test]
 fn a_certificate_that_clients_will_refuse_is_found() {
     type Svid = (&'static [&'static str], &'static [&'static str], i32, Severity, &'static str);

@@ -1,7 +1,7 @@
 //! Parsers of argument values: durations, times, digests, ids and words of closed lists. The error of each parser says which form is
 //! accepted.
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::error::CliError;
 use crate::credential::kind::TABLE;
-use crate::document::quantity;
+use crate::document::{file, quantity};
 use crate::pb::mayfly::v1 as pb;
 use crate::seq::{CredentialId, Millis, TaskId};
 
@@ -132,14 +132,15 @@ pub fn kind() -> impl TypedValueParser<Value = pb::CredentialKind> {
 /// Reads a whole file of at most `max` bytes; `-` means stdin. The content is wiped from memory when it is dropped.
 pub fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, CliError> {
     let cannot = |e: std::io::Error| CliError::Local(format!("{}: cannot be read: {e}", path.display()));
+    if path != Path::new("-") {
+        return file::read_named(path, max).map_err(|e| match e.kind() {
+            ErrorKind::FileTooLarge => CliError::Usage(format!("{}: {e}", path.display())),
+            _ => cannot(e),
+        });
+    }
     // The whole capacity is reserved at once: a growing buffer would leave copies of a secret in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(max + 1));
-    let most = max as u64 + 1;
-    match path == Path::new("-") {
-        true => std::io::stdin().lock().take(most).read_to_end(&mut bytes),
-        false => std::fs::File::open(path).map_err(cannot)?.take(most).read_to_end(&mut bytes),
-    }
-    .map_err(cannot)?;
+    std::io::stdin().lock().take(max as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() > max {
         return Err(CliError::Usage(format!("{}: has more than {max} bytes", path.display())));
     }

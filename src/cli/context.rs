@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CliError;
 use super::login::Kept;
+use crate::document::file::read_named_text;
 use crate::identity::spiffe_id::SpiffeId;
+use crate::limits;
 use crate::seq::Millis;
 
 /// The identities of the client and of the server. These flags precede the command, since some commands have flags of the same names.
@@ -252,7 +254,7 @@ impl ContextFile {
 
     fn load(path: &Path) -> Result<ContextFile, CliError> {
         let wrong = |e: &dyn std::fmt::Display| CliError::Usage(format!("{}: {e}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|e| wrong(&format!("cannot be read: {e}")))?;
+        let text = read_named_text(path, limits::CONTEXT_FILE_BYTES).map_err(|e| wrong(&format!("cannot be read: {e}")))?;
         let mut file: ContextFile = toml::from_str(&text).map_err(|e| wrong(&e))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         for name in [&mut file.svid, &mut file.key, &mut file.bundle, &mut file.public_ca].into_iter().flatten() {

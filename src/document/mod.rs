@@ -3,6 +3,7 @@
 
 pub mod command;
 mod field;
+pub mod file;
 pub mod quantity;
 pub mod shown;
 pub mod url;

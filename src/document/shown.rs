@@ -22,6 +22,15 @@ pub fn stripped(text: &str) -> String {
     text.chars().filter(|c| !is_unsafe(*c)).collect()
 }
 
+/// At most `most` bytes of a text, cut between characters.
+pub fn cut(text: &str, most: usize) -> String {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
 /// A JSON text in which unsafe characters are written as `\uXXXX`: the value is the same, and nothing in it affects a terminal.
 ///
 /// JSON's own syntax is ASCII, so an unsafe character is either inside a string or white space of the formatter.

@@ -63,7 +63,9 @@ impl Authority {
                 approval: !old.approval.is_empty(),
             })),
         };
-        self.exchange(caller, &want).await
+        let end = self.exchange(caller, &want).await;
+        self.exchange_metrics.count(&want.upstream, &end);
+        end
     }
 
     /// The issuance of a credential of this caller. For other callers the credential does not exist.

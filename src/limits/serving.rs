@@ -74,6 +74,11 @@ pub const HANDSHAKE_LOG_LINES: u32 = 5;
 /// Upstreams that have their own label in the metrics; all others are counted together. Each upstream has 8 outcomes: 1,600 series in all,
 /// a sixth of the 10,000 that a medium-sized Prometheus has room for per target.
 pub const METRIC_UPSTREAMS: usize = 200;
+/// Largest configuration file of a server, bytes: the reference with every key and its explanation has 40 KB. A larger file is taken for
+/// something else.
+pub const CONFIG_FILE_BYTES: usize = 1024 * 1024;
+/// Largest configuration file of the command line, bytes: it has a dozen keys.
+pub const CONTEXT_FILE_BYTES: usize = 64 * 1024;
 /// Largest file of a bearer token, bytes: a token of 512 characters and a line break, with room. A larger file is taken for something else.
 pub const TOKEN_FILE_BYTES: usize = 1_024;
 /// Shortest bearer token, characters: 16 characters of base64 are 96 bits, which cannot be guessed over a network.

@@ -50,13 +50,15 @@ pub struct MethodIndex(usize);
 struct Method {
     /// The label, like `TokenService/Exchange`.
     name: String,
+    /// Whether a call has one answer: neither side streams.
+    single: bool,
     codes: [AtomicU64; CODES.len()],
     took: Latency,
 }
 
 impl Method {
-    fn new(name: String) -> Method {
-        Method { name, codes: [const { AtomicU64::new(0) }; CODES.len()], took: Latency::default() }
+    fn new(name: String, single: bool) -> Method {
+        Method { name, single, codes: [const { AtomicU64::new(0) }; CODES.len()], took: Latency::default() }
     }
 }
 
@@ -76,25 +78,26 @@ impl Default for CallMetrics {
             tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
         ];
         let (mut methods, mut by_path) = (Vec::new(), HashMap::new());
-        for name in sets.into_iter().flat_map(methods_of) {
+        for (name, single) in sets.into_iter().flat_map(methods_of) {
             by_path.insert(format!("/{name}").into(), MethodIndex(methods.len()));
             let short = name.strip_prefix("mayfly.v1.").map(str::to_owned);
-            methods.push(Method::new(short.unwrap_or(name)));
+            methods.push(Method::new(short.unwrap_or(name), single));
         }
-        methods.push(Method::new(OTHER.to_owned()));
+        methods.push(Method::new(OTHER.to_owned(), false));
         CallMetrics { methods, by_path }
     }
 }
 
-/// `package.Service/Method` of each method of a descriptor set.
-fn methods_of(set: &[u8]) -> Vec<String> {
+/// `package.Service/Method` of each method of a descriptor set, and whether neither side streams.
+fn methods_of(set: &[u8]) -> Vec<(String, bool)> {
     // The built-in descriptors decode; a test checks that.
     let files = FileDescriptorSet::decode(set).unwrap_or_default().file;
     let mut all = Vec::new();
     for file in &files {
         for service in &file.service {
             for method in &service.method {
-                all.push(format!("{}.{}/{}", file.package(), service.name(), method.name()));
+                let single = !method.client_streaming() && !method.server_streaming();
+                all.push((format!("{}.{}/{}", file.package(), service.name(), method.name()), single));
             }
         }
     }
@@ -142,17 +145,19 @@ pub struct CountedCall {
     method: MethodIndex,
     read: Stopwatch,
     code: i32,
+    answered: bool,
 }
 
 impl CountedCall {
     /// A call that was just read.
     pub fn new(metrics: Arc<CallMetrics>, path: &str, read: Stopwatch) -> CountedCall {
         let method = metrics.method(path);
-        CountedCall { metrics, method, read, code: CANCELLED }
+        CountedCall { metrics, method, read, code: CANCELLED, answered: false }
     }
 
     /// Counts the latency: the call is being answered.
-    pub fn answered(&self) {
+    pub fn answered(&mut self) {
+        self.answered = true;
         self.metrics.took(self.method, self.read.us(), 1);
     }
 
@@ -164,6 +169,10 @@ impl CountedCall {
 
 impl Drop for CountedCall {
     fn drop(&mut self) {
+        // A caller that gave up waited as well: without its time, a server that answers too late would look fast.
+        if !self.answered && self.metrics.methods.get(self.method.0).is_some_and(|method| method.single) {
+            self.metrics.took(self.method, self.read.us(), 1);
+        }
         self.metrics.ended(self.method, self.code);
     }
 }
@@ -205,6 +214,6 @@ mod tests {
             [("TokenService/Exchange", "OK", 1), ("TokenService/Exchange", "CANCELLED", 1), (OTHER, "UNKNOWN", 1)]
         );
         let latencies: Vec<_> = metrics.latencies().map(|(name, h)| (name.to_owned(), h.counts.iter().sum::<u64>())).collect();
-        assert_eq!(latencies, [("TokenService/Exchange".to_owned(), 1)]);
+        assert_eq!(latencies, [("TokenService/Exchange".to_owned(), 2)], "a caller that went away waited as well");
     }
 }

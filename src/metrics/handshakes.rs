@@ -88,9 +88,9 @@ impl HandshakeClause {
         }
     }
 
-    /// Whether the refusal is not logged: a probe of a port causes the same clause.
+    /// A port probe closes its connection; a full listener is logged by the listener itself. Neither gets a line here.
     fn is_quiet(self) -> bool {
-        self == HandshakeClause::Tls(TlsDefect::Closed)
+        matches!(self, HandshakeClause::Tls(TlsDefect::Closed | TlsDefect::NoPlace))
     }
 
     /// All codes, sorted.
@@ -137,7 +137,9 @@ impl RefusedHandshakes {
     /// Counts a refusal. Returns whether the refusal is to be logged.
     pub fn refused(&self, listener: usize, clause: HandshakeClause, steady_ms: u64) -> bool {
         let codes = HandshakeClause::codes();
-        let Ok(code) = codes.binary_search(&clause.code()) else { return false };
+        // A clause that the list lacks is counted as a fault of ours, not left out.
+        let internal = TlsDefect::Internal.code();
+        let Ok(code) = codes.binary_search(&clause.code()).or_else(|_| codes.binary_search(&internal)) else { return false };
         let place = listener.min(LISTENERS.len() - 1) * codes.len() + code;
         if let Some(count) = self.counts.get(place) {
             count.fetch_add(1, Relaxed);

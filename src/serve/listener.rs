@@ -293,16 +293,16 @@ impl Gate {
     }
 
     /// Counts and logs a refused handshake. The peer is not authenticated, so the log has only values in which it cannot hide other text:
-    /// its address, the clause, and a SPIFFE ID in its canonical form.
+    /// its address, the clause, the TLS library's own words for the cause, and a SPIFFE ID in its canonical form.
     fn refused(&self, from: SocketAddr, no: &NoPeer) {
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
         let (listener, clause) = (self.role.as_str(), no.clause());
-        let (code, why) = (clause.code(), no.to_string());
+        let (code, why, cause) = (clause.code(), no.to_string(), no.cause());
         if self.refused.refused(self.role.place(), clause, self.system.steady()) {
             let claimed_id = no.claimed().map(SpiffeId::as_str);
-            tracing::warn!(listener, %from, clause = code, why, claimed_id, "a handshake was refused");
+            tracing::warn!(listener, %from, clause = code, why, cause, claimed_id, "a handshake was refused");
         } else {
-            tracing::debug!(listener, %from, clause = code, why, "a handshake was refused");
+            tracing::debug!(listener, %from, clause = code, why, cause, "a handshake was refused");
         }
     }
 
@@ -396,7 +396,7 @@ where
             None
         }
         None => {
-            gate.refused(from, &NoPeer::Tls(TlsDefect::TooSlow));
+            gate.refused(from, &NoPeer::Tls(TlsDefect::TooSlow, String::new()));
             None
         }
     }
@@ -409,7 +409,8 @@ pub async fn handshake_public(
     tcp: TcpStream,
     (from, arriving): (SocketAddr, Arriving),
 ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
-    let accept = |tcp| async { TlsAcceptor::from(config).accept(tcp).await.map_err(|e| NoPeer::Tls(defect_of(&e))) };
+    let accept =
+        |tcp| async { TlsAcceptor::from(config).accept(tcp).await.map_err(|e| NoPeer::Tls(defect_of(&e), e.to_string())) };
     handshaken(gate, (tcp, accept), from, arriving).await
 }
 

@@ -46,8 +46,9 @@ pub enum NoPeer {
     #[error("{0}")]
     Svid(SvidDefect, Option<SpiffeId>),
     /// Another defect of the TLS handshake: no certificate, another protocol, a bad signature, a connection that ended.
+    /// The second value is the cause in the words of the TLS library; empty if there is none.
     #[error("TLS: {}", .0.clause())]
-    Tls(TlsDefect),
+    Tls(TlsDefect, String),
 }
 
 impl NoPeer {
@@ -55,7 +56,7 @@ impl NoPeer {
     pub fn clause(&self) -> HandshakeClause {
         match self {
             NoPeer::Svid(defect, _) => HandshakeClause::Svid(*defect),
-            NoPeer::Tls(defect) => HandshakeClause::Tls(*defect),
+            NoPeer::Tls(defect, _) => HandshakeClause::Tls(*defect),
         }
     }
 
@@ -63,7 +64,15 @@ impl NoPeer {
     pub fn claimed(&self) -> Option<&SpiffeId> {
         match self {
             NoPeer::Svid(_, claimed) => claimed.as_ref(),
-            NoPeer::Tls(_) => None,
+            NoPeer::Tls(..) => None,
+        }
+    }
+
+    /// The cause in the words of the TLS library, for the log. It names no text that the peer chose.
+    pub fn cause(&self) -> &str {
+        match self {
+            NoPeer::Svid(..) => "",
+            NoPeer::Tls(_, cause) => cause,
         }
     }
 
@@ -72,7 +81,7 @@ impl NoPeer {
         let no = Refusal::new(Reason::NotAuthenticated, self.to_string());
         match self {
             NoPeer::Svid(defect, _) => no.by(defect.code()),
-            NoPeer::Tls(_) => no,
+            NoPeer::Tls(..) => no,
         }
     }
 }
@@ -107,14 +116,14 @@ impl MtlsAcceptor {
             verdict: OnceLock::new(),
         });
         let config = server_config(&self.provider, &self.system, verifier.clone(), &self.own, ALPN_GRPC);
-        let config = config.map_err(|_| NoPeer::Tls(TlsDefect::Internal))?;
+        let config = config.map_err(|e| NoPeer::Tls(TlsDefect::Internal, e.to_string()))?;
         let accepted = TlsAcceptor::from(Arc::new(config)).accept(io).await;
         match (accepted, verifier.verdict.get()) {
             (_, Some(Err((defect, claimed)))) => Err(NoPeer::Svid(*defect, claimed.clone())),
-            (Err(error), _) => Err(NoPeer::Tls(defect_of(&error))),
+            (Err(error), _) => Err(NoPeer::Tls(defect_of(&error), error.to_string())),
             (Ok(stream), Some(Ok(svid))) if is_of(svid, &stream) => Ok((stream, svid.clone())),
             // No certificate of the session was verified.
-            (Ok(_), _) => Err(NoPeer::Tls(TlsDefect::Internal)),
+            (Ok(_), _) => Err(NoPeer::Tls(TlsDefect::Internal, String::new())),
         }
     }
 }

@@ -102,7 +102,8 @@ fn bundles(config: &Config, system: &System) -> Result<Bundles, String> {
         let domain = TrustDomain::parse(&b.trust_domain).map_err(|e| e.to_string())?;
         match (&b.file, &config.workload_api) {
             (Some(file), _) => {
-                let document = std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
+                let document = crate::document::file::read(file, crate::limits::BUNDLE_BYTES)
+                    .map_err(|e| format!("{}: {e}", file.display()))?;
                 Bundle::parse(domain, &document).map(Arc::new).map_err(|e| format!("{}: {e}", file.display()))
             }
             (None, Some(api)) => {

@@ -3,10 +3,12 @@
 //! An environment is imported once, when the ledger has no policy set for it: an interrupted import is continued by the next start, and an
 //! environment that is added to the configuration is imported with its own upstreams.
 
+use super::source_check;
 use crate::authority::Authority;
 use crate::ledger::record::{Event, PolicySet, Record, UpstreamSet, Who};
 use crate::ledger::state::State;
 use crate::limits;
+use crate::source_health::SourceKind;
 use crate::sources::config::Config;
 use crate::sources::policy_files::{self, Loaded};
 
@@ -33,12 +35,15 @@ pub fn differences(state: &State, loaded: &Loaded, environments: &[String]) -> V
     found
 }
 
-/// The differences between the ledger and the files that a configuration names, read now.
+/// The differences between the ledger and the files that a configuration names, read now. None if the files cannot be read, which the health of
+/// the sources tells.
 pub fn drift(authority: &Authority, config: &Config) -> Vec<String> {
-    match policy_files::load(&config.policy) {
-        Ok(loaded) => authority.ledger.peek(|state| differences(state, &loaded, &config.server.environments)),
-        Err(wrong) => wrong.iter().map(|complaint| format!("{}: {}", complaint.file, complaint.what)).collect(),
-    }
+    let place = config.policy.roles.display().to_string();
+    let loaded = policy_files::load(&config.policy);
+    let read = loaded.as_ref().map(drop).map_err(|wrong| wrong.first().map_or_else(String::new, ToString::to_string));
+    source_check::tell(authority, (SourceKind::PolicyFiles, ""), place, read);
+    let found = |loaded| authority.ledger.peek(|state| differences(state, loaded, &config.server.environments));
+    loaded.as_ref().map(found).unwrap_or_default()
 }
 
 /// As [`drift`], with a state that no server uses. Empty if an environment is not imported yet, or if a file is defective, which is

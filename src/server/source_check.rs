@@ -5,19 +5,11 @@ use crate::authority::Authority;
 use crate::source_health::SourceKind;
 use crate::sources::config::Config;
 use crate::sources::https::Https;
-use crate::sources::policy_files;
 use crate::sources::webhook_files::secrets;
 
 /// Checks all of these files once. Blocks while files are read.
 pub(super) fn check(authority: &Authority, config: &Config) {
-    let told = |kind: SourceKind, name: &str, place: String, read: Result<(), String>| match read {
-        Ok(()) => drop(authority.source_health.readable(kind, name, &place)),
-        Err(problem) => {
-            if authority.source_health.unreadable(kind, name, &place, &problem, authority.system.shown()) {
-                tracing::error!(source = kind.as_str(), name, place, problem, meanwhile = kind.meanwhile(), "it cannot be read");
-            }
-        }
-    };
+    let told = |kind, name: &str, place, read| tell(authority, (kind, name), place, read);
     let roots = |ca: Option<&std::path::Path>| Https::new(ca, &authority.system).map(drop).map_err(|problem| problem.to_string());
     authority.source_health.retain(SourceKind::Webhook, |name| config.webhooks.iter().any(|hook| hook.name == name));
     for hook in &config.webhooks {
@@ -28,12 +20,28 @@ pub(super) fn check(authority: &Authority, config: &Config) {
         };
         told(SourceKind::Webhook, &hook.name, place.display().to_string(), secret.and_then(|()| roots(hook.ca.as_deref())));
     }
-    let files = policy_files::load(&config.policy).map(drop);
-    let files = files.map_err(|wrong| wrong.first().map_or_else(String::new, ToString::to_string));
-    told(SourceKind::PolicyFiles, "", config.policy.roles.display().to_string(), files);
     authority.source_health.retain(SourceKind::Traces, |_| config.traces.is_some());
     if let Some(traces) = &config.traces {
         let place = traces.to.ca.as_ref().map_or_else(|| "the roots of the system".to_owned(), |ca| ca.display().to_string());
         told(SourceKind::Traces, "", place, roots(traces.to.ca.as_deref()));
+    }
+}
+
+/// Notes whether a source could be read, and logs a problem that is new.
+pub(super) fn tell(authority: &Authority, (kind, name): (SourceKind, &str), place: String, read: Result<(), String>) {
+    match read {
+        Ok(()) => drop(authority.source_health.readable(kind, name, &place)),
+        Err(problem) => {
+            if authority.source_health.unreadable(kind, name, &place, &problem, authority.system.shown()) {
+                tracing::error!(
+                    source = kind.as_str(),
+                    name,
+                    place,
+                    problem,
+                    meanwhile = kind.meanwhile(),
+                    "a source cannot be read"
+                );
+            }
+        }
     }
 }

@@ -82,9 +82,10 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
         gate(Role::Workload, limits.connections, pool(&lists)).handshaking_on(handshakes.clone()),
         gate(Role::Admin, limits.admin_connections, pool(&operators_lists)),
         gate(Role::Admin, limits.admin_connections, pool(&operators_lists)),
-        gate(Role::Public, limits.public_connections, Pool::new(ShareBounds::PUBLIC)).handshaking_on(handshakes),
+        gate(Role::Public, limits.public_connections, Pool::new(ShareBounds::PUBLIC)).handshaking_on(handshakes.clone()),
     ];
-    let metrics_gate = metrics_gate(&served.authority, &stopping);
+    // Anybody may connect there: their handshakes must not take the time of the thread that operators' calls are answered on.
+    let metrics_gate = metrics_gate(&served.authority, &stopping).handshaking_on(handshakes);
     let counts = [gates[0].counts(), gates[1].counts(), gates[2].counts(), gates[3].counts()];
     let [workload_gate, admin_gate, socket_gate, public_gate] = gates;
     let health = HealthReporter::new();

@@ -124,6 +124,7 @@ impl Upkeep {
             ) } => {}
         }
         telling.abort();
+        authority.write_last_audit_reads();
         health.set_service_status("", ServingStatus::NotServing).await;
         health.set_service_status(TOKENS, ServingStatus::NotServing).await;
     }
@@ -272,7 +273,7 @@ async fn counts_written(authority: &Authority) {
             authority.write_differences();
         }
         authority.write_counted(authority.system.wall());
-        authority.write_audit_reads().await;
+        authority.write_audit_reads();
         for (listener, clause, left_out) in authority.refused_handshakes.left_out(authority.system.steady()) {
             tracing::warn!(listener, clause, left_out, "more handshakes were refused in a minute than have a line of their own");
         }
@@ -366,9 +367,9 @@ async fn registry_due(authority: &Authority) {
 
 /// Compares the files of policies and registrations with the ledger at intervals, since both may change at any time.
 async fn drift(authority: &Arc<Authority>, followed: &Followed) {
-    let mut polls = followed.polls(KEYS_EVERY);
+    let (mut polls, mut configs) = (followed.polls(KEYS_EVERY), followed.config.clone());
     loop {
-        let (ours, config) = (authority.clone(), followed.config.borrow().clone());
+        let (ours, config) = (authority.clone(), configs.borrow_and_update().clone());
         let looked = tokio::task::spawn_blocking(move || {
             source_check::check(&ours, &config);
             import::drift(&ours, &config)
@@ -381,7 +382,15 @@ async fn drift(authority: &Arc<Authority>, followed: &Followed) {
             );
             authority.drift.store(Arc::new(found));
         }
-        polls.next().await;
+        // A reload asks for a look first and puts its configuration in force then.
+        tokio::select! {
+            () = polls.next() => {}
+            changed = configs.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads a file that another program may replace: completely, and within a size limit.
 
-use std::io::Read;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::document::command::typed;
+use crate::document::file;
 
 /// A problem of a file, and its remedy. Never contains the file's contents.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -41,16 +42,16 @@ pub fn may_be_replaced(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Refuses a secret that other users may read. A file of the server's own user must be readable by that user alone. A file of another user,
-/// such as a Secret that a kubelet mounts, may be readable by a group, through which the server reads it.
+/// Refuses a secret that other users may read or replace. A file of the server's own user must be readable by that user alone. A file of another
+/// user, such as a Secret that a kubelet mounts, may be readable by a group, through which the server reads it, and by nobody else.
 pub(super) fn closed_to_others(path: &Path) -> Result<(), FileProblem> {
-    let Ok(found) = std::fs::metadata(path) else { return Ok(()) };
+    let found = std::fs::metadata(path).map_err(|e| FileProblem::new(path, e, &format!("ls -l {}", typed(path))))?;
     let ours = found.uid() == rustix::process::geteuid().as_raw();
-    let open = if ours { 0o077 } else { 0o007 };
+    let (open, mend) = if ours { (0o077, "600") } else { (0o037, "g-wx,o=") };
     if found.mode() & open == 0 {
         return Ok(());
     }
-    Err(FileProblem::new(path, "may be read by others", &format!("chmod {} {}", if ours { "600" } else { "o=" }, typed(path))))
+    Err(FileProblem::new(path, "may be read by others or replaced by them", &format!("chmod {mend} {}", typed(path))))
 }
 
 /// The times at which files are read again: after a pause, and at once on request.
@@ -95,17 +96,13 @@ pub(super) type ContentDigest = [u8; 32];
 /// since Kubernetes replaces such links.
 pub(super) fn read(path: &Path, max: usize) -> Result<(Zeroizing<Vec<u8>>, ContentDigest), FileProblem> {
     let cannot = |e: std::io::Error| {
-        let remedy = format!("check the path and who may read it: ls -l {}", typed(path));
+        let remedy = match e.kind() {
+            ErrorKind::FileTooLarge => "check that this is the right file".to_owned(),
+            _ => format!("check the path and who may read it: ls -l {}", typed(path)),
+        };
         FileProblem::new(path, format!("cannot be read: {e}"), &remedy)
     };
-    let file = std::fs::File::open(path).map_err(cannot)?;
-    // The whole room is allocated at once: growing would leave copies of a key in memory.
-    let expected = file.metadata().map_or(max, |m| usize::try_from(m.len()).unwrap_or(max)).min(max);
-    let mut bytes = Zeroizing::new(Vec::with_capacity(expected + 4096));
-    file.take(max as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() > max {
-        return Err(FileProblem::new(path, format!("has more than {max} bytes"), "check that this is the right file"));
-    }
+    let bytes = file::read(path, max).map_err(cannot)?;
     let digest = crate::identity::sha256(&bytes);
     Ok((bytes, digest))
 }

@@ -2,10 +2,11 @@
 //! compared afterwards.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::document::command::typed;
+use crate::document::file::read_text;
 use crate::document::{Complaint, Source};
 use crate::limits;
 use crate::policy::PolicySet;
@@ -141,18 +142,9 @@ fn entries(directory: &Path, extension: &str) -> Result<Vec<PathBuf>, Complaint>
 /// A file's text, under the last component of its path: the name is stored in records and policy ids, where the host's directories are
 /// meaningless.
 fn source(path: &Path, max: usize) -> Result<Source, Complaint> {
-    let mut text = String::new();
-    let room = max as u64 + 1;
-    fs::File::open(path).and_then(|file| file.take(room).read_to_string(&mut text)).map_err(|e| unreadable(path, &e))?;
-    if text.len() > max {
-        return Err(Complaint::about(
-            path.display().to_string(),
-            format!("has more than {max} bytes"),
-            format!("at most {max} bytes"),
-        ));
-    }
+    let text = read_text(path, max).map_err(|e| unreadable(path, &e))?;
     let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
-    Ok(Source::new(name, text))
+    Ok(Source::new(name, text.as_str()))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Complaint {

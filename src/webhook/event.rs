@@ -171,7 +171,8 @@ pub fn told(record: &Record, state: &State) -> Option<Told> {
         Event::AuditRead(e) => {
             let of = if e.of() == ReadOf::Tail { "tail" } else { "export" };
             let data = json!({ "of": of, "asked": e.asked, "reads": e.reads, "by": author(record) });
-            Some(Told::new("audit.exported", Where::Everywhere, data))
+            // The question can name objects of any environment.
+            Some(Told::new("audit.exported", Where::Unknown, data))
         }
         Event::BackedUp(e) => {
             let data = json!({ "to": e.to, "head": e.head, "by": author(record) });

@@ -139,7 +139,7 @@ async fn a_partners_svid_is_accepted_for_the_partners_domain() {
 async fn no_certificate_is_refused() {
     let world = World::new();
     let (refused, client) = connect(&world.acceptor(), world.client(None)).await;
-    assert!(matches!(&refused, Err(NoPeer::Tls(TlsDefect::NoCertificate))), "{refused:?}");
+    assert!(matches!(&refused, Err(NoPeer::Tls(TlsDefect::NoCertificate, _))), "{refused:?}");
     assert!(client.is_err());
 }
 
@@ -186,7 +186,7 @@ async fn a_certificate_without_its_key_is_refused() {
     let config =
         client_config(Some(Arc::new(ArcSwap::from_pointee(stolen))), world.bundles.clone(), expected, &system()).unwrap();
     let (refused, _) = connect(&world.acceptor(), config).await;
-    assert!(matches!(refused, Err(NoPeer::Tls(TlsDefect::Signature))), "{refused:?}");
+    assert!(matches!(refused, Err(NoPeer::Tls(TlsDefect::Signature, _))), "{refused:?}");
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn a_tls_1_2_client_is_refused() {
         client.read_exact(&mut alert).await.unwrap();
         alert
     });
-    assert!(matches!(refused, Err(NoPeer::Tls(TlsDefect::Version))), "{refused:?}");
+    assert!(matches!(refused, Err(NoPeer::Tls(TlsDefect::Version, _))), "{refused:?}");
     // Record type alert, two bytes of version, length 2, fatal, protocol_version (RFC 8446, section 6).
     assert_eq!((alert[0], &alert[3..]), (21, &[0, 2, 2, 70][..]));
 }
@@ -255,7 +255,7 @@ async fn plain_text_on_the_tls_port_is_refused() {
     let (mut client, server) = tokio::io::duplex(64 * 1024);
     let acceptor = world.acceptor();
     let (refused, _) = tokio::join!(acceptor.accept(server), client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
-    assert!(matches!(refused, Err(NoPeer::Tls(TlsDefect::NotTls))), "{refused:?}");
+    assert!(matches!(refused, Err(NoPeer::Tls(TlsDefect::NotTls, _))), "{refused:?}");
 }
 
 #[tokio::test]
@@ -265,7 +265,7 @@ async fn a_client_without_h2_is_refused() {
     let mut client = world.client(Some(&svid));
     client.alpn_protocols = vec![b"http/1.1".to_vec()];
     let (refused, _) = connect(&world.acceptor(), client).await;
-    assert!(matches!(refused, Err(NoPeer::Tls(TlsDefect::Alpn))), "{refused:?}");
+    assert!(matches!(refused, Err(NoPeer::Tls(TlsDefect::Alpn, _))), "{refused:?}");
 }
 
 #[tokio::test]

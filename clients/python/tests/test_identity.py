@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from world import DOMAIN, SERVER_ID
 
@@ -65,6 +67,17 @@ async def test_files_that_do_not_fit_are_said_so(world, tmp_path):
         with pytest.raises(m.IdentityError, match="none.pem"):
             async with mayfly.credential("echo", **ECHO):
                 pass
+
+
+async def test_what_has_no_end_is_not_read(world, tmp_path):
+    env = world.svid("agent/demo", at=tmp_path / "a")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "long").write_bytes(b"x" * (1024 * 1024 + 1))
+    for path, what in (("/dev/zero", "not a regular file"), (tmp_path / "pipe", "not a regular file"), (tmp_path / "long", "more than")):
+        async with Mayfly.from_env(env | {"MAYFLY_BUNDLE": str(path)}) as mayfly:
+            with pytest.raises(m.IdentityError, match=what):
+                async with mayfly.credential("echo", **ECHO):
+                    pass
 
 
 def test_the_environment_says_what_is_missing():

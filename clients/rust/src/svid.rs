@@ -124,8 +124,13 @@ impl Files {
 async fn bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     use tokio::io::AsyncReadExt as _;
     let cannot = |e: std::io::Error| format!("{} cannot be read: {e}", path.display());
+    // A device or a pipe may have no end, and opening or reading it may never return.
+    let found = tokio::fs::metadata(path).await.map_err(cannot)?;
+    if !found.is_file() {
+        return Err(format!("{} is not a regular file", path.display()));
+    }
     let file = tokio::fs::File::open(path).await.map_err(cannot)?;
-    let room = file.metadata().await.map_or(limits::FILE_BYTES, |m| usize::try_from(m.len()).unwrap_or(limits::FILE_BYTES));
+    let room = usize::try_from(found.len()).unwrap_or(limits::FILE_BYTES);
     // Reserved for the whole file: growing the buffer would leave copies of a key in memory.
     let mut out = Zeroizing::new(Vec::with_capacity(room.min(limits::FILE_BYTES) + 4096));
     file.take(limits::FILE_BYTES as u64 + 1).read_to_end(&mut out).await.map_err(cannot)?;
@@ -133,4 +138,16 @@ async fn bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
         return Err(format!("{} has more than {} bytes: is it the right file?", path.display(), limits::FILE_BYTES));
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[tokio::test]
+    async fn what_has_no_end_is_not_read() {
+        for path in ["/dev/zero", "/dev/null", "/"] {
+            assert_eq!(super::bytes(Path::new(path)).await.unwrap_err(), format!("{path} is not a regular file"));
+        }
+    }
 }

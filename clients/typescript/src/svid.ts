@@ -4,7 +4,7 @@
  * @module
  */
 import { X509Certificate, createPrivateKey } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { constants, open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { spiffeId, svidOwner, type SpiffeId } from './spiffe.js';
@@ -19,6 +19,11 @@ const LOOK_MS = 2_000;
  */
 const HALVES = 5;
 const HALF_MS = 100;
+
+/**
+ * Largest file, in bytes: a bundle of some hundred roots.
+ */
+const FILE_BYTES = 1024 * 1024;
 
 /**
  * An X.509-SVID with its key, and the bundle that the server is verified with. It is kept in memory only and prints as its id.
@@ -124,6 +129,19 @@ export abstract class Watched implements SvidSource {
   }
 }
 
+/** Reads a regular file as text. A device or a pipe is refused: it may have no end, and a read of it may never return. */
+async function whole(path: string): Promise<string> {
+  const file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
+  try {
+    const found = await file.stat();
+    if (!found.isFile()) throw new TypeError(`${path}: it is not a regular file`);
+    if (found.size > FILE_BYTES) throw new TypeError(`${path}: it has more than ${FILE_BYTES} bytes`);
+    return await file.readFile('utf8');
+  } finally {
+    await file.close();
+  }
+}
+
 /** The files of an SVID, as spiffe-helper, cert-manager and `mayfly ci login` write them. */
 export interface SvidFiles {
   /** The certificate and its chain, PEM. */
@@ -179,7 +197,7 @@ export class FileSource extends Watched {
 
   async #read(): Promise<Svid> {
     const { svid, key, bundle, serverId } = this.#files;
-    const texts = await Promise.all([svid, key, bundle].map((file) => readFile(file, 'utf8')));
+    const texts = await Promise.all([svid, key, bundle].map(whole));
     const [certificate, secret, roots] = texts as [string, string, string];
     try {
       const domain = serverId === undefined ? svidOwner(new X509Certificate(certificate)).trustDomain : spiffeId(serverId).trustDomain;

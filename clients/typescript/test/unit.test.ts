@@ -81,6 +81,18 @@ test('files that do not fit together are no SVID', async () => {
   whole.close();
 });
 
+test('what has no end is not read', async () => {
+  const a = certificate('URI:spiffe://a.example/a');
+  const [pipe, long] = [join(folder, 'pipe'), join(folder, 'long')];
+  execFileSync('mkfifo', [pipe]);
+  writeFileSync(long, 'x'.repeat(1024 * 1024 + 1));
+  for (const [bundle, what] of [['/dev/zero', /is not a regular file/], [pipe, /is not a regular file/], [long, /has more than/]] as const) {
+    const source = new FileSource({ svid: a.svid, key: a.key, bundle });
+    await assert.rejects(source.current(), what);
+    source.close();
+  }
+});
+
 test('whoever begins in the middle of a rotation looks again', async () => {
   const before = certificate('URI:spiffe://a.example/a');
   const next = certificate('URI:spiffe://a.example/a');

@@ -69,12 +69,12 @@ pub async fn export(a: &Arc<Authority>, actor: &Actor, ask: &pb::ExportRecordsRe
     let mut export = a.export(filter, told(ask.filter.as_ref()), ask.since_size).await?;
     // The read is recorded before the first line is sent.
     let (who, asked) = (a.scope::<admin::ReadAudit>(&operator)?.who(), asked(ask.filter.as_ref()));
-    a.audit_read(&who, ReadOf::Export, &asked, 0).await;
+    let own = a.audit_read(&who, ReadOf::Export, &asked, 0).await;
     let (to, stream) = mpsc::channel(WAITING);
     let authority = a.clone();
-    let (call, runtime) = (calls::Call::current(), tokio::runtime::Handle::current());
+    let call = calls::Call::current();
     tokio::task::spawn_blocking(move || {
-        let mut told = Over { authority: authority.clone(), who, asked, records: 0, runtime };
+        let mut told = Over { authority: authority.clone(), who, asked, records: 0, own };
         loop {
             let admit = || authority.admit::<admin::ReadAudit>(&operator, environment.as_deref());
             let admitted = calls::within_sync(call.clone(), admit);
@@ -102,14 +102,13 @@ struct Over {
     who: Who,
     asked: String,
     records: u64,
-    runtime: tokio::runtime::Handle,
+    /// Whether the beginning has a record of its own.
+    own: bool,
 }
 
 impl Drop for Over {
     fn drop(&mut self) {
-        let (authority, who, asked, records) = (self.authority.clone(), self.who.clone(), self.asked.clone(), self.records);
-        let note = async move { authority.audit_read_over(&who, ReadOf::Export, &asked, records).await };
-        drop(self.runtime.spawn(note));
+        self.authority.audit_read_over(&self.who, ReadOf::Export, &self.asked, self.records, self.own);
     }
 }
 

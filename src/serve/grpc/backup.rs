@@ -14,7 +14,7 @@ use super::ask;
 use crate::authority::Authority;
 use crate::backup::Backup;
 use crate::calls;
-use crate::document::shown::stripped;
+use crate::document::shown::{cut, stripped};
 use crate::identity::caller::Operator;
 use crate::ledger::record::{BackedUp, Event, Record, Who};
 use crate::ledger::{in_the_background, stopping};
@@ -52,7 +52,7 @@ fn still_admitted(a: &Arc<Authority>, (operator, call): &Asker, runtime: &Handle
 pub async fn begin(a: &Arc<Authority>, actor: &Actor, ask: &pb::BackupRequest) -> Result<ReceiverStream<Piece>, No> {
     let operator = ask::operator(actor)?.clone();
     let who = admitted(a, &operator)?;
-    let to = cut(&stripped(&ask.to));
+    let to = cut(&stripped(&ask.to), limits::NAME_BYTES);
     let backup = a.backup().await?;
     let head = backup.about().seq;
     tracing::info!(seq = %head, by = who.name(), to, "a backup is being made");
@@ -97,10 +97,6 @@ impl Noted {
             );
         }
     }
-}
-
-fn cut(text: &str) -> String {
-    text.chars().take(limits::NAME_BYTES).collect()
 }
 
 /// Sends the backup. Returns whether it was sent completely.

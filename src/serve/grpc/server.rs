@@ -20,7 +20,7 @@ use crate::pb::mayfly::v1::server_service_server::ServerService;
 use crate::policy::admin;
 use crate::refusal::No;
 use crate::seq::{Millis, Seq};
-use crate::source_health::SourceState;
+use crate::source_health::{SourceKind, SourceState};
 use crate::tasks::Actor;
 use crate::upstream::findings::Finding;
 
@@ -98,7 +98,7 @@ impl Server {
             warnings: self.warnings(&sees),
             identity: own.map(|own| wire::own_svid_to_pb(own)),
             refused_handshakes: refused_handshakes(a),
-            sources: a.sources().into_iter().map(wire::read_source_to_pb).collect(),
+            sources: self.sources(&sees).into_iter().map(wire::read_source_to_pb).collect(),
         })
     }
 
@@ -154,7 +154,9 @@ impl Server {
             )
         }));
         warnings.extend(self.0.own.get().map(|own| own.warnings(self.0.system.shown())).unwrap_or_default());
-        warnings.extend(self.0.source_health.all().iter().filter_map(SourceState::warning).take(limits::PAGE_DEFAULT));
+        // The server's own SVID has its warning above.
+        let sources = self.sources(sees).into_iter().filter(|source| source.kind != SourceKind::OwnSvid);
+        warnings.extend(sources.filter_map(|source| source.warning()).take(limits::PAGE_DEFAULT));
         let beyond = self.0.followers.beyond();
         if let Some(one) = beyond.first() {
             warnings.push(format!(
@@ -190,6 +192,19 @@ impl Server {
         let drift = drift.iter().filter(|_| sees.everywhere()).take(limits::PAGE_DEFAULT);
         warnings.extend(drift.map(|what| format!("policy files: {what}; the ledger counts")));
         warnings
+    }
+
+    /// The sources that this operator may see. The files of policies name upstreams and environments of all.
+    fn sources(&self, sees: &Scope<admin::Observe>) -> Vec<SourceState> {
+        let hooks = self.0.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default();
+        let hidden = |name: &str| hooks.iter().any(|hook| hook.name == name && !webhook::concerns(hook, sees));
+        let mut sources = self.0.sources();
+        sources.retain(|source| match source.kind {
+            SourceKind::Webhook => !hidden(&source.name),
+            SourceKind::PolicyFiles => sees.everywhere(),
+            _ => true,
+        });
+        sources
     }
 
     fn load(&self) -> pb::LoadStatus {

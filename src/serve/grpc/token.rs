@@ -44,19 +44,19 @@ impl Tokens {
     /// Admits a batch and answers it.
     pub(super) async fn answer_batch(&self, request: Request<SentBatch>) -> Result<Vec<ToldResult>, Status> {
         let caller = peer::caller(&request)?;
-        let taken = self.take_in(&caller, request.get_ref().exchanges.len().min(limits::BATCH))?;
+        let taken = self.take_in(&caller, request.get_ref().exchanges.iter().map(Sent::upstream))?;
         taken.run(self.batch(&caller, request.into_inner())).await.map_err(status)
     }
 
-    /// Admits exchanges, if there is time for them.
-    fn take_in(&self, caller: &Caller, count: usize) -> Result<Taken, Status> {
-        let read = Stopwatch::start();
-        let refused = |_: &Refusal| {
+    /// Admits exchanges with these upstreams, if there is time for them.
+    fn take_in<'a>(&self, caller: &Caller, upstreams: impl ExactSizeIterator<Item = &'a str>) -> Result<Taken, Status> {
+        let (read, count) = (Stopwatch::start(), upstreams.len().min(limits::BATCH));
+        let taken = self.0.intake.take(count);
+        if taken.is_err() {
             self.0.intake.refused(count, read);
-            (0..count).for_each(|_| self.0.exchange_metrics.count_stray(Outcome::Overloaded));
-        };
-        let taken = self.0.intake.take(count).inspect_err(refused).map_err(No::Refusal);
-        taken.inspect_err(|no| note(&self.0, caller, no, "exchange", "")).map_err(status)
+            self.0.exchange_metrics.overloaded(upstreams.take(count));
+        }
+        taken.map_err(No::Refusal).inspect_err(|no| note(&self.0, caller, no, "exchange", "")).map_err(status)
     }
 
     async fn batch(&self, caller: &Caller, ask: SentBatch) -> Result<Vec<ToldResult>, No> {
@@ -130,7 +130,7 @@ fn refused(problem: pb::Problem) -> pb::ExchangeResult {
 impl TokenService for Tokens {
     async fn exchange(&self, request: Request<pb::ExchangeRequest>) -> Result<Response<pb::ExchangeResponse>, Status> {
         let caller = peer::caller(&request)?;
-        let taken = self.take_in(&caller, 1)?;
+        let taken = self.take_in(&caller, std::iter::once(request.get_ref().upstream.as_str()))?;
         let issued = taken.run(Tokens::one(&self.0, &caller, request.into_inner())).await.map_err(status)?;
         Ok(Response::new(pb::ExchangeResponse { issued: Some(issued) }))
     }

@@ -13,11 +13,10 @@ use super::call::post;
 use super::kept::Kept;
 use crate::authority::Authority;
 use crate::ledger::forward::{Place, Step};
-use crate::ledger::record::Event;
+use crate::ledger::record::{Event, Who};
 use crate::ledger::search::{Filter, Match};
 use crate::limits;
 use crate::refusal::Fault;
-use crate::revocation::Target;
 use crate::revoke::Hits;
 use crate::seq::{Millis, Seq};
 use crate::store::StoreId;
@@ -145,28 +144,22 @@ impl Run {
         told.then_some((event, id))
     }
 
-    /// The hits of a revocation or a lock. The operator gets the same numbers a moment after the record is durable; if they are not
-    /// available, the hits are counted here.
+    /// The numbers that the author of a revocation or a lock was told. The count ends a moment after the record is durable, so the event waits
+    /// for it. The event has no numbers if nobody counted, or if the server was restarted since: counting here would read the whole state on a
+    /// thread of low priority.
     fn hits(&self, authority: &Authority, one: &Match) -> Option<Hits> {
-        let Some(Event::Revoked(revoked)) = &one.past.record.event else { return None };
-        let counting = Duration::from_millis(limits::WEBHOOK_HITS_MS);
-        let watch = Stopwatch::start();
-        while let Some(made) = authority.feed.made(one.past.seq) {
-            if made.hits.is_some() {
+        if !matches!(one.past.record.event, Some(Event::Revoked(_))) {
+            return None;
+        }
+        let counting = limits::WEBHOOK_HITS_MS;
+        let by_mayfly = matches!(&one.past.record.author, Some(author) if matches!(author.who, Some(Who::Mayfly(_))));
+        loop {
+            let made = authority.feed.made(one.past.seq)?;
+            let over = by_mayfly || self.hook.system.wall().since(one.past.at) >= counting || self.stops();
+            if made.hits.is_some() || over {
                 return made.hits;
             }
-            if Duration::from_micros(watch.us()) >= counting || self.stops() {
-                break;
-            }
-            std::thread::sleep(counting / 20);
-        }
-        let targets: Vec<Target> = revoked.targets.iter().filter_map(|target| Target::from_record(target).ok()).collect();
-        match self.runtime.block_on(authority.hit_since(&targets, one.past.seq)) {
-            Ok(hits) => Some(hits),
-            Err(no) => {
-                tracing::warn!(webhook = self.hook.of.name, seq = %one.past.seq, %no, "what was hit could not be counted");
-                None
-            }
+            std::thread::sleep(Duration::from_millis(counting / 20));
         }
     }
 

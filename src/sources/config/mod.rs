@@ -32,8 +32,9 @@ pub use validate::{About, Finding, Severity, validate, validate_with};
 pub use webhooks::Webhook;
 
 use crate::document::command::typed;
-use crate::document::{Complaint, Source};
+use crate::document::{Complaint, Source, file};
 pub use crate::ledger::keep::Keep;
+use crate::limits;
 use crate::own_domain::Settings;
 use crate::sources::workload_api::Wanted;
 
@@ -287,10 +288,10 @@ impl Config {
             let remedy = format!("name the file with --config; what is there: ls -l {}", typed(path));
             vec![Complaint::about(&name, format!("cannot be read: {e}"), remedy)]
         };
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let text = file::read_text(path, limits::CONFIG_FILE_BYTES).map_err(unreadable)?;
         let base = path.parent().unwrap_or(Path::new(""));
         let environment: Vec<(String, String)> = environment.into_iter().collect();
-        Config::parse(&Source::new(&name, text), base, &environment)
+        Config::parse(&Source::new(&name, text.as_str()), base, &environment)
     }
 
     /// As [`load`](Config::load), from a text; relative paths begin at `base`.

@@ -259,7 +259,7 @@ impl Look<'_> {
             Ok(meta) => meta,
         };
         if !meta.is_file() {
-            self.error("seal.key_file", format!("{} is not a file", path.display()), "name a file with 32 random bytes");
+            self.error("seal.key_file", format!("{} is not a regular file", path.display()), "name a file with 32 random bytes");
         }
         if meta.mode() & 0o077 != 0 {
             let what = format!("{} can be read by others (mode {:o})", path.display(), meta.mode() & 0o777);

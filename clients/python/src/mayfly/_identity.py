@@ -7,10 +7,13 @@ import base64
 import hashlib
 import json
 import logging
+import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -36,6 +39,20 @@ POLL = 2.0
 PATIENCE = 2.0
 BUNDLE_BYTES = 1024 * 1024
 SCHEME = "spiffe://"
+
+
+def whole(path: Path) -> bytes:
+    """Reads a regular file. A device or a pipe is refused: it may have no end, and a read of it may never return."""
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise IdentityError(f"{path}: it is not a regular file")
+            text = file.read(BUNDLE_BYTES + 1)
+    except OSError as wrong:
+        raise IdentityError(f"{path}: {wrong.strerror}") from None
+    if len(text) > BUNDLE_BYTES:
+        raise IdentityError(f"{path}: it has more than {BUNDLE_BYTES} bytes")
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +242,7 @@ class FileSource(Source):
         return [(s.st_mtime_ns, s.st_ino, s.st_size) for s in stats]
 
     def _read(self) -> Identity:
-        texts = []
-        for path in (self._files.svid, self._files.key, self._files.bundle):
-            try:
-                with path.open("rb") as file:
-                    texts.append(file.read(BUNDLE_BYTES))
-            except OSError as wrong:
-                raise IdentityError(f"{path}: {wrong.strerror}") from None
+        texts = [whole(path) for path in (self._files.svid, self._files.key, self._files.bundle)]
         try:
             return identity(texts[0], texts[1], bundle_pem(texts[2]))
         except IdentityError as wrong:

@@ -1,10 +1,14 @@
 //! Checks certificates, keys and bundles: each alone, and whether they belong together.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use super::{About, Look, Severity};
 use crate::document::command::typed;
+use crate::document::file;
 use crate::identity::bundle::Bundles;
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::identity::svid::{self, SvidDefect};
@@ -15,22 +19,14 @@ use crate::sources::svid_files::{OwnPair, SvidFiles};
 use crate::sources::workload_api::Given;
 
 impl Look<'_> {
-    fn read(&mut self, key: &str, path: &Path, max: usize) -> Option<Vec<u8>> {
-        match std::fs::metadata(path) {
-            Err(e) => self.error(key, format!("{} cannot be read: {e}", path.display()), "name a file that is there"),
-            Ok(meta) if !meta.is_file() => self.error(key, format!("{} is not a file", path.display()), "name a file"),
-            Ok(meta) if meta.len() > max as u64 => {
-                self.error(key, format!("{} has {} bytes", path.display(), meta.len()), format!("at most {max}"));
-            }
-            Ok(_) => match std::fs::read(path) {
-                Ok(bytes) => return Some(bytes),
-                Err(e) => {
-                    let remedy = "make it readable to the server's user";
-                    self.error(key, format!("{} cannot be read: {e}", path.display()), remedy);
-                }
-            },
-        }
-        None
+    fn read(&mut self, key: &str, path: &Path, max: usize) -> Option<Zeroizing<Vec<u8>>> {
+        let remedy = |e: &std::io::Error| match e.kind() {
+            ErrorKind::NotFound | ErrorKind::InvalidInput => "name a file that is there".to_owned(),
+            ErrorKind::FileTooLarge => format!("at most {max} bytes"),
+            _ => "make it readable to the server's user".to_owned(),
+        };
+        let unreadable = |e: &std::io::Error| self.error(key, format!("{} cannot be read: {e}", path.display()), remedy(e));
+        file::read(path, max).inspect_err(unreadable).ok()
     }
 
     /// The content of the two files, if they have no defect.
@@ -51,7 +47,6 @@ impl Look<'_> {
             self.certificate(certificate, &pair.certificate, &pem, is_svid);
         }
         let Some(pem) = self.read(key, &pair.key, limits::CERTIFICATE_BYTES) else { return };
-        let pem = zeroize::Zeroizing::new(pem);
         if !pem.windows(12).any(|w| w == b"PRIVATE KEY-") {
             self.error(key, format!("{} has no private key", pair.key.display()), "a PEM file with BEGIN PRIVATE KEY");
         }
