@@ -68,6 +68,7 @@ pub mod upstream;
 
 pub mod identity;
 
+pub mod bounded_file;
 pub mod document;
 pub mod limits;
 pub mod log_queue;

@@ -20,7 +20,7 @@ use crate::ledger::commit::sha256;
 use crate::ledger::forward::Place;
 use crate::ledger::history::Past;
 use crate::ledger::look::{Look, Stop};
-use crate::ledger::record::{Event, Issued, KeyPurpose, Record, Sort, about};
+use crate::ledger::record::{Event, Issued, KeyPurpose, KeyState, Record, Sort, about};
 use crate::ledger::search::Filter;
 use crate::limits;
 use crate::refusal::{Fault, No, Reason, Refusal};
@@ -197,7 +197,20 @@ impl Authority {
             of.map(|(id, _)| id.to_string()).collect::<Vec<_>>()
         });
         let made = keys.into_iter().find(|id| self.keyring.get(KeyPurpose::Reference, id).is_some_and(|k| shown.made_by(&k)));
-        Ok(made.map(|key| Standing::Forged { key }))
+        let Some(key) = made else { return Ok(None) };
+        if self.in_use_before_this_generation(&key) {
+            let what = format!("the token was made with key {key}, which was in use before this generation of the ledger began");
+            return Err(lost_perhaps(what));
+        }
+        Ok(Some(Standing::Forged { key }))
+    }
+
+    /// Whether a key may have made tokens whose records were lost in a recovery. A key that is active since this generation began was not used
+    /// before; of a retired key this is not known.
+    fn in_use_before_this_generation(&self, key: &str) -> bool {
+        let begun = Seq::start_of(self.ledger.durable().generation());
+        let since = self.ledger.peek(|s| s.keys.get(key).filter(|k| k.state == KeyState::Active).map(|k| k.seq));
+        begun.generation() > 1 && since.is_none_or(|seq| seq < begun)
     }
 
     async fn look_up_jwt(&self, token: &str) -> Result<Option<Standing>, No> {
@@ -241,8 +254,7 @@ impl Authority {
             (Some(revision), _) if revision < begun => {
                 let what =
                     format!("the token says that it was decided at seq {revision}, before this generation of the ledger began");
-                let no = Refusal::new(Reason::Compacted, what);
-                Err(No::Refusal(no.way_out("whatever it is, it is refused: all that was issued before is revoked")))
+                Err(lost_perhaps(what))
             }
             (Some(revision), Some(removed)) if revision <= removed => {
                 Err(not_kept(&format!("what the token says was decided at seq {revision}"), removed))
@@ -260,6 +272,12 @@ impl Authority {
         let set = format!("{{\"keys\":[{}]}}", keys.join(","));
         Jwks::parse(&set).map_err(|e| Fault::new(format!("our own keys: {e}")))
     }
+}
+
+/// The refusal to call a token forged that may have been issued and lost with the records of an earlier generation.
+fn lost_perhaps(what: String) -> No {
+    let no = Refusal::new(Reason::Compacted, what);
+    No::Refusal(no.way_out("whatever it is, it is refused: all that was issued before is revoked"))
 }
 
 /// The path to a task, root first, as far as its records are kept.

@@ -124,7 +124,7 @@ impl Authority {
             (Some(v), Some(n)) if v.version == n => Ok(PolicyVersion::of(&v)),
             (_, Some(n)) => self.past_policy(environment, audit, n).await,
             (_, None) if audit => {
-                let what = format!("environment {environment} has no policy set beside the one in force");
+                let what = format!("environment {environment} has no shadow policy set");
                 Err(No::Refusal(Refusal::new(Reason::NotFound, what)))
             }
             (_, None) => Err(nowhere(environment)),
@@ -169,7 +169,7 @@ impl Authority {
             PolicyFrom::Audited => {
                 let version = self.policy_version(environment, true, None).await?;
                 if version.text.is_empty() {
-                    let what = format!("the policy set beside the one in force in {environment} was taken away");
+                    let what = format!("the shadow policy set of {environment} was taken away");
                     return Err(No::Refusal(Refusal::new(Reason::NotFound, what)));
                 }
                 return Ok((self.recorded_set(version.text).await?, Some(version.number)));

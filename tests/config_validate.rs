@@ -52,7 +52,7 @@ impl Host {
         let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/samples");
         fs::create_dir(host.path("upstreams")).unwrap();
         fs::create_dir(host.path("data")).unwrap();
-        for file in ["policy.cedar", "roles.toml", "upstreams/echo.toml", "upstreams/github.toml", "upstreams/tickets.toml"] {
+        for file in ["policy.cedar", "roles.toml", "upstreams/echo.toml", "upstreams/repos.toml", "upstreams/tickets.toml"] {
             fs::copy(samples.join(file), host.path(file)).unwrap();
         }
         host.write("mayfly.toml", include_str!("samples/mayfly.toml"));
@@ -355,8 +355,8 @@ fn names_that_only_the_whole_shows_to_be_wrong_are_found() {
         (
             "upstreams/echo.toml",
             "http://127.0.0.1:7780",
-            "https://api.github.com",
-            &["upstream github has the same target as upstream echo"],
+            "https://repos.dev.mayfly.internal",
+            &["upstream repos has the same target as upstream echo"],
         ),
         ("roles.toml", "under =", "undr =", &["roles.toml:4:1", "did you mean under?"]),
         ("mayfly.toml", "= \"dev.mayfly.internal\"\nfile", "= \"other\"\nfile", &["no bundle for dev.mayfly.internal"]),

@@ -74,7 +74,7 @@ s#/var/lib/mayfly/data#WORLD/data#g
 s#/backup/mayfly-([^ ]*)#WORK/backup-\1#g
 s#/etc/mayfly/seal.key#WORK/made.key#g
 s#\bprod\b#dev#g
-s#spiffe://example.org/mcp/github#spiffe://dev.mayfly.internal/mcp/github#g
+s#spiffe://example.org/mcp/repos#spiffe://dev.mayfly.internal/mcp/repos#g
 s#spiffe://example.org/prod/warehouse#spiffe://dev.mayfly.internal/service/echo#g
 s#spiffe://example.org/person/ada#spiffe://dev.mayfly.internal/operator/colleague#g
 SED
@@ -112,12 +112,12 @@ typed docs/registry.md 0 "upstream change warehouse.toml --confirm 12"
 typed docs/registry.md 0 "upstream disable warehouse"
 typed docs/registry.md 0 "upstream enable warehouse"
 typed docs/registry.md 0 "upstream retire warehouse"
-toml_after docs/registry.md "## Bindings" >github-search.toml
-typed docs/registry.md 9 "binding add github-search.toml"
+toml_after docs/registry.md "## Bindings" >repos-search.toml
+typed docs/registry.md 9 "binding add repos-search.toml"
 check "another operator approves it" 0 colleague approval give "$(approval)" --reason "looked at it"
-typed docs/registry.md 0 "binding list --upstream github"
-typed docs/registry.md 0 "binding narrow github-search"
-typed docs/registry.md 0 "binding remove github-search"
+typed docs/registry.md 0 "binding list --upstream repos"
+typed docs/registry.md 0 "binding narrow repos-search"
+typed docs/registry.md 0 "binding remove repos-search"
 all docs/registry.md
 
 # docs/policy.md, "Changing a policy set"

@@ -322,7 +322,7 @@ fn dev() -> (PolicySet, BTreeMap<String, mayfly::upstream::registry::Upstream>) 
     let set =
         PolicySet::compile(vec![read("policy.cedar")], read("roles.toml")).unwrap_or_else(|wrong| panic!("{}", said(&wrong)));
     assert!(set.warnings().is_empty(), "{}", said(set.warnings()));
-    let upstreams = ["echo", "github", "tickets"].map(|name| {
+    let upstreams = ["echo", "repos", "tickets"].map(|name| {
         let parsed = file::parse(&read(&format!("upstreams/{name}.toml"))).unwrap_or_else(|wrong| panic!("{}", said(&wrong)));
         (name.to_owned(), parsed)
     });
@@ -347,12 +347,12 @@ fn the_dev_samples_do_what_they_say() {
         ("/agent/demo", "tickets", &["tickets:write"], true),
         ("/agent/demo", "tickets", &["tickets:delete"], false),
         ("/agent/demo", "echo", &["echo:unheard-of"], false),
-        ("/mcp/github", "github", &["repo:read"], true),
-        ("/mcp/github", "github", &["repo:write"], false),
-        ("/mcp/github", "echo", &["echo:read"], false),
+        ("/mcp/repos", "repos", &["repo:read"], true),
+        ("/mcp/repos", "repos", &["repo:write"], false),
+        ("/mcp/repos", "echo", &["echo:read"], false),
         ("/mcp/echo", "echo", &["echo:read"], true),
         ("/ci/demo", "tickets", &["tickets:write"], true),
-        ("/ci/demo", "github", &["issues:write"], false),
+        ("/ci/demo", "repos", &["issues:write"], false),
         ("/service/echo", "echo", &["echo:read"], false),
         ("/stranger", "echo", &["echo:read"], false),
     ] {

@@ -112,7 +112,7 @@ check "begins without locks" 0 agent get echo --purpose smoke
 check "get without a purpose" 2 agent get echo
 says "names what is missing" err "--purpose"
 silent "and not what could be there instead" err "--task"
-check "exec with one variable for two" 2 agent exec --env TOKEN=echo --env TOKEN=github --purpose smoke -- true
+check "exec with one variable for two" 2 agent exec --env TOKEN=echo --env TOKEN=repos --purpose smoke -- true
 says "names the variable" err "TOKEN"
 check "a kind that is not issued" 2 agent get echo --purpose smoke --kind postgres
 says "and says which are" err "reference"

@@ -13,7 +13,7 @@ domain=spiffe://dev.mayfly.internal
 
 # The same program, run for the team in dev and for the team in prod.
 dev_server() { as mcp/echo agent-demo "$@"; }
-prod_server() { as mcp/github agent-demo "$@"; }
+prod_server() { as mcp/repos agent-demo "$@"; }
 # Who accepts echo's credentials.
 service() { as service/echo agent-demo "$@"; }
 # person NAME COMMAND...: as whoever signed in last as NAME.
@@ -75,7 +75,7 @@ check "the files in force in dev" 0 you policy show dev --to "$work/dev"
 check "and in prod" 0 you policy show prod --to "$work/prod"
 people() {
     sed -i "s#under = \[\"$domain\"\]#under = [\"$domain\", \"spiffe://people.internal/people\"]#" "$1/roles.toml"
-    printf '\n[role.people]\nunder = ["spiffe://people.internal/people"]\n\n[environment.prod]\nids = ["%s/mcp/github"]\n' "$domain" >>"$1/roles.toml"
+    printf '\n[role.people]\nunder = ["spiffe://people.internal/people"]\n\n[environment.prod]\nids = ["%s/mcp/repos"]\n' "$domain" >>"$1/roles.toml"
 }
 people "$work/dev"
 people "$work/prod"

@@ -132,10 +132,10 @@ fn shipped_code_does_not_panic_on_purpose() {
     none(found, "answer with a Refusal or a Fault, or choose a value: no panic may be reached from the network");
 }
 
-/// Where files are read without `document::file`, and why their size is bounded all the same.
+/// Where files are read without `bounded_file`, and why their size is bounded all the same.
 const READS_FILES: &[&str] = &[
     // Bounded readers themselves.
-    "src/document/file.rs",
+    "src/bounded_file.rs",
     "src/sealing/key_file.rs",
     "src/cli/args.rs",
     "src/cli/ci/token.rs",
@@ -156,7 +156,7 @@ fn files_are_read_up_to_a_bound() {
     let calls = ["fs::read(", "read_to_string(", "read_to_end(", "from_reader("];
     let code: Vec<File> = shipped(&files()).into_iter().filter(|f| !READS_FILES.iter().any(|p| f.path.starts_with(p))).collect();
     let found = lines(&code, |line| calls.iter().any(|c| line.contains(c)));
-    none(found, "read it by `document::file`: a file without an end takes all memory, and a pipe without a writer all time");
+    none(found, "read it by `bounded_file`: a file without an end takes all memory, and a pipe without a writer all time");
 }
 
 #[test]

@@ -9,8 +9,9 @@ use clap::builder::TypedValueParser;
 use zeroize::Zeroizing;
 
 use super::error::CliError;
+use crate::bounded_file;
 use crate::credential::kind::TABLE;
-use crate::document::{file, quantity};
+use crate::document::quantity;
 use crate::pb::mayfly::v1 as pb;
 use crate::seq::{CredentialId, Millis, TaskId};
 
@@ -133,7 +134,7 @@ pub fn kind() -> impl TypedValueParser<Value = pb::CredentialKind> {
 pub fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, CliError> {
     let cannot = |e: std::io::Error| CliError::Local(format!("{}: cannot be read: {e}", path.display()));
     if path != Path::new("-") {
-        return file::read_named(path, max).map_err(|e| match e.kind() {
+        return bounded_file::read_named(path, max).map_err(|e| match e.kind() {
             ErrorKind::FileTooLarge => CliError::Usage(format!("{}: {e}", path.display())),
             _ => cannot(e),
         });

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CliError;
 use super::login::Kept;
-use crate::document::file::read_named_text;
+use crate::bounded_file::read_named_text;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::limits;
 use crate::seq::Millis;

@@ -90,7 +90,7 @@ fn way_out(reason: Reason) -> &'static str {
         }
         Reason::ApprovalNeeded => "an approver of the upstream can; see them with `mayfly upstream show NAME`",
         Reason::ConfirmNeeded => "you can: run it again with `--confirm N`",
-        Reason::KeyState => "see it with `mayfly key list`; make another with `mayfly key rotate`",
+        Reason::KeyState => "see it with `mayfly key list`; make another with `mayfly key rotate --issuer URL`",
         Reason::FollowersBehind => "see them with `mayfly follower list`",
         Reason::DecidedOnOldState => "you can: run it again",
         Reason::Compacted => "you can: run it again without the seq to go on from",

@@ -20,7 +20,7 @@ use super::Run;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Noun;
-use crate::document::file;
+use crate::bounded_file;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::sources::files::may_be_replaced;
 use crate::sources::svid_files::OwnPair;
@@ -145,7 +145,7 @@ fn pem(what: &str, der: &[u8]) -> String {
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    if file::read(path, bytes.len()).is_ok_and(|old| *old == bytes) {
+    if bounded_file::read(path, bytes.len()).is_ok_and(|old| *old == bytes) {
         return Ok(());
     }
     may_be_replaced(path).map_err(|e| CliError::Usage(format!("{}: {e}; name a file", path.display())))?;

@@ -3,7 +3,6 @@
 
 pub mod command;
 mod field;
-pub mod file;
 pub mod quantity;
 pub mod shown;
 pub mod url;

@@ -81,7 +81,7 @@ pub const METRICS: &[Metric] = &[
     counter("mayfly_break_glass_uses", &[], "Credentials ever issued, and actions ever authorized, in break-glass"),
     gauge("mayfly_break_glass_open", &[], "Break-glass tasks that wait or are open"),
     gauge("mayfly_break_glass_unreviewed", &[], "Break-glass tasks that are over and that nobody reviewed"),
-    counter("mayfly_policy_differences", &["would"], "Decisions that the set beside the one in force would have made otherwise"),
+    counter("mayfly_policy_differences", &["would"], "Decisions that the shadow policy set would have made differently"),
     gauge("mayfly_ledger_generation", &[], "The generation"),
     gauge("mayfly_ledger_durable", &[], "Records of this generation that are durable"),
     gauge("mayfly_ledger_appended", &[], "Records of this generation that are decided"),

@@ -205,7 +205,7 @@ impl Catalog {
             let beside = state.audit_policies.get(environment).filter(|v| v.active);
             let beside = beside.map(|v| self.set_of(v).map(|set| Beside { version: v.version, set })).transpose();
             let beside = beside.unwrap_or_else(|what| {
-                after.faults.push(format!("policy set beside the one in force in {environment}: {what}"));
+                after.faults.push(format!("the shadow policy set of {environment}: {what}"));
                 None
             });
             match self.set_of(version) {

@@ -4,7 +4,7 @@
 //! [[test]]
 //! name = "agents read code"
 //! caller = "spiffe://example.org/agent/reviewer"
-//! upstream = "github"
+//! upstream = "repos"
 //! scopes = ["repo:read"]
 //! expect = "permit"
 //! by = ["reviewers-read-code"]

@@ -102,7 +102,7 @@ fn bundles(config: &Config, system: &System) -> Result<Bundles, String> {
         let domain = TrustDomain::parse(&b.trust_domain).map_err(|e| e.to_string())?;
         match (&b.file, &config.workload_api) {
             (Some(file), _) => {
-                let document = crate::document::file::read(file, crate::limits::BUNDLE_BYTES)
+                let document = crate::bounded_file::read(file, crate::limits::BUNDLE_BYTES)
                     .map_err(|e| format!("{}: {e}", file.display()))?;
                 Bundle::parse(domain, &document).map(Arc::new).map_err(|e| format!("{}: {e}", file.display()))
             }

@@ -84,8 +84,7 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
         gate(Role::Admin, limits.admin_connections, pool(&operators_lists)),
         gate(Role::Public, limits.public_connections, Pool::new(ShareBounds::PUBLIC)).handshaking_on(handshakes.clone()),
     ];
-    // Anybody may connect there: their handshakes must not take the time of the thread that operators' calls are answered on.
-    let metrics_gate = metrics_gate(&served.authority, &stopping).handshaking_on(handshakes);
+    let metrics_gate = metrics_gate(&served.authority, &stopping, handshakes);
     let counts = [gates[0].counts(), gates[1].counts(), gates[2].counts(), gates[3].counts()];
     let [workload_gate, admin_gate, socket_gate, public_gate] = gates;
     let health = HealthReporter::new();
@@ -163,12 +162,13 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
     Ok((vec![operators, main], counts))
 }
 
-/// The gate of the metrics listener, with places that no other listener uses.
-fn metrics_gate(authority: &Authority, stopping: &Stopping) -> Gate {
+/// The gate of the metrics listener, with places that no other listener uses. Anybody may connect there, so its handshakes do not run on the
+/// thread that answers operators' calls.
+fn metrics_gate(authority: &Authority, stopping: &Stopping, handshakes: Arc<Handshakes>) -> Gate {
     let bounds = Bounds { connections: METRICS_CONNECTIONS, handshakes: METRICS_CONNECTIONS, streams: 1 };
     let pool = Pool::new(ShareBounds::PUBLIC);
     let gate = Gate::new(Role::Metrics, bounds, pool, stopping.clone(), authority.system.clone());
-    gate.refusals_in(authority.refused_handshakes.clone())
+    gate.refusals_in(authority.refused_handshakes.clone()).handshaking_on(handshakes)
 }
 
 fn acceptor(config: &Config, served: &Served) -> MtlsAcceptor {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use crate::bounded_file;
 use crate::document::command::typed;
-use crate::document::file;
 
 /// A problem of a file, and its remedy. Never contains the file's contents.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -102,7 +102,7 @@ pub(super) fn read(path: &Path, max: usize) -> Result<(Zeroizing<Vec<u8>>, Conte
         };
         FileProblem::new(path, format!("cannot be read: {e}"), &remedy)
     };
-    let bytes = file::read(path, max).map_err(cannot)?;
+    let bytes = bounded_file::read(path, max).map_err(cannot)?;
     let digest = crate::identity::sha256(&bytes);
     Ok((bytes, digest))
 }

@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::bounded_file::read_text;
 use crate::document::command::typed;
-use crate::document::file::read_text;
 use crate::document::{Complaint, Source};
 use crate::limits;
 use crate::policy::PolicySet;

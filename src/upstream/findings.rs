@@ -118,8 +118,8 @@ mod tests {
     const DAY: u64 = 86_400_000;
 
     fn upstream(change: impl Fn(&mut Upstream)) -> Upstream {
-        let text = include_str!("../cli/samples/upstreams/github.toml");
-        let mut upstream = file::parse(&Source::new("github.toml", text)).unwrap();
+        let text = include_str!("../cli/samples/upstreams/repos.toml");
+        let mut upstream = file::parse(&Source::new("repos.toml", text)).unwrap();
         change(&mut upstream);
         upstream
     }

@@ -77,8 +77,8 @@ fn issuers(signer: &Signer, system: &System) -> Issuers {
         jobs: None,
     };
     let readers =
-        Right { group: "readers".into(), upstream: "github".into(), scopes: vec!["issues:read".into(), "repo:read".into()] };
-    let writers = Right { group: "writers".into(), upstream: "github".into(), scopes: vec!["issues:write".into()] };
+        Right { group: "readers".into(), upstream: "repos".into(), scopes: vec!["issues:read".into(), "repo:read".into()] };
+    let writers = Right { group: "writers".into(), upstream: "repos".into(), scopes: vec!["issues:write".into()] };
     let bounded = Issuer {
         name: "rights".into(),
         issuer: RIGHTS.into(),
@@ -206,7 +206,7 @@ fn import(authority: &Authority, system: &System) {
         ..PolicyRecord::default()
     };
     let mut records = vec![Record::new(Who::Mayfly("imported".into()), Event::PolicySet(policy))];
-    for name in ["echo", "github", "tickets"] {
+    for name in ["echo", "repos", "tickets"] {
         let upstream = mayfly::upstream::file::parse(&source(&format!("upstreams/{name}.toml"))).unwrap();
         let set = UpstreamSet {
             name: upstream.name.clone(),

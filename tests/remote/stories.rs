@@ -32,7 +32,7 @@ fn a_kind_that_nobody_makes_is_named_and_nothing_is_done_but_policy_speaks_first
     let batch = [local.clone(), place.want(Kind::Oauth), local];
     let (at, no) = place.runtime.block_on(place.house.authority.exchange_all(&place.agent, &batch)).map(|_| ()).unwrap_err();
     assert_eq!((at, refusal::<()>(Err(no)).reason), (1, Reason::NotServed));
-    let stranger = place.house.caller("/mcp/github");
+    let stranger = place.house.caller("/mcp/repos");
     let inline = Wanted { kind: Some(Kind::Postgres), ..wanted(TaskChoice::Inline(terms().into())) };
     let no = refusal(place.runtime.block_on(place.house.authority.exchange(&stranger, &inline)));
     assert_eq!(no.reason, Reason::DeniedByPolicy, "who may not have it does not learn whether it is made");

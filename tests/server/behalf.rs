@@ -18,8 +18,8 @@ use tonic::Status;
 use crate::kit::{MAYFLY, Up, reason};
 use crate::provider::Provider;
 
-const GITHUB: &str = "https://github.dev.mayfly.internal";
-const SERVER: &str = "spiffe://dev.mayfly.internal/mcp/github";
+const REPOS: &str = "https://repos.dev.mayfly.internal";
+const SERVER: &str = "spiffe://dev.mayfly.internal/mcp/repos";
 
 /// A server that trusts the issuer for subjects, once the issuer's keys have been fetched.
 async fn up(provider: &Provider) -> Up {
@@ -36,20 +36,20 @@ async fn up(provider: &Provider) -> Up {
 }
 
 fn user(provider: &Provider) -> Value {
-    let mut claims = provider.claims("ada", GITHUB);
+    let mut claims = provider.claims("ada", REPOS);
     (claims["scope"], claims["jti"]) = ("issues:read issues:write".into(), "token-7".into());
     claims
 }
 
 fn terms() -> pb::TaskTerms {
-    let github = pb::Allowance { upstream: "github".into(), scopes: vec!["issues:read".into()] };
-    pb::TaskTerms { purpose: "triage".into(), upstreams: vec![github], ..Default::default() }
+    let repos = pb::Allowance { upstream: "repos".into(), scopes: vec!["issues:read".into()] };
+    pb::TaskTerms { purpose: "triage".into(), upstreams: vec![repos], ..Default::default() }
 }
 
 fn ask(token: &str) -> pb::ExchangeRequest {
     pb::ExchangeRequest {
         task: Some(Task::OpenTask(terms())),
-        upstream: "github".into(),
+        upstream: "repos".into(),
         scopes: vec!["issues:read".into()],
         subject_token: Some(pb::SubjectToken { token: token.to_owned(), r#type: pb::SubjectTokenType::Oidc.into() }),
         ..Default::default()
@@ -71,7 +71,7 @@ fn claims_of(issued: &pb::Issued) -> Value {
 async fn a_user_token_of_a_real_issuer_becomes_the_subject_of_a_credential() {
     let provider = Provider::start();
     let up = up(&provider).await;
-    let issued = exchange(&up, "mcp/github", ask(&provider.token(&user(&provider)))).await.unwrap();
+    let issued = exchange(&up, "mcp/repos", ask(&provider.token(&user(&provider)))).await.unwrap();
     let claims = claims_of(&issued);
     assert_eq!((claims["sub"].as_str(), claims["act"]["sub"].as_str()), (Some("ada"), Some(SERVER)));
     assert_eq!(claims["https://mayfly.dev/claims"]["sub_iss"], provider.issuer);
@@ -83,21 +83,21 @@ async fn a_user_token_of_a_real_issuer_becomes_the_subject_of_a_credential() {
     let mut wider = ask(&provider.token(&user(&provider)));
     wider.scopes = vec!["repo:read".into()];
     wider.task = Some(Task::OpenTask(pb::TaskTerms::default()));
-    assert_eq!(reason(&exchange(&up, "mcp/github", wider).await.unwrap_err()), "WIDER_THAN_PARENT");
+    assert_eq!(reason(&exchange(&up, "mcp/repos", wider).await.unwrap_err()), "WIDER_THAN_PARENT");
     let nothing = pb::SubjectToken { token: provider.token(&user(&provider)), r#type: 0 };
     let untyped = pb::ExchangeRequest { subject_token: Some(nothing), ..ask("") };
-    assert_eq!(reason(&exchange(&up, "mcp/github", untyped).await.unwrap_err()), "INVALID_FIELD");
+    assert_eq!(reason(&exchange(&up, "mcp/repos", untyped).await.unwrap_err()), "INVALID_FIELD");
     // A batch and a stream are handled in the same way.
     let both = vec![ask(&provider.token(&user(&provider))), ask("a.b.c")];
     let batch = pb::BatchExchangeRequest { exchanges: both, all_or_nothing: false };
     let results =
-        TokenServiceClient::new(up.channel("mcp/github").await).batch_exchange(batch).await.unwrap().into_inner().results;
+        TokenServiceClient::new(up.channel("mcp/repos").await).batch_exchange(batch).await.unwrap().into_inner().results;
     let is_issued = |r: &pb::ExchangeResult| matches!(r.result, Some(pb::exchange_result::Result::Issued(_)));
     assert_eq!(results.iter().map(is_issued).collect::<Vec<_>>(), [true, false]);
     let named = pb::ExchangeRequest { request_id: "s-1".into(), ..ask(&provider.token(&user(&provider))) };
     let message = pb::StreamExchangeRequest { ask: Some(pb::stream_exchange_request::Ask::Exchange(named)) };
     let stream =
-        TokenServiceClient::new(up.channel("mcp/github").await).stream_exchange(tokio_stream::once(message)).await.unwrap();
+        TokenServiceClient::new(up.channel("mcp/repos").await).stream_exchange(tokio_stream::once(message)).await.unwrap();
     let answer = stream.into_inner().message().await.unwrap().unwrap();
     assert!(matches!(answer.result, Some(pb::stream_exchange_response::Result::Issued(_))), "{answer:?}");
 }
@@ -109,7 +109,7 @@ async fn a_key_that_the_issuer_has_just_begun_to_use_is_fetched_for_the_call() {
     tokio::time::sleep(Duration::from_millis(mayfly::limits::OIDC_REFETCH_MS + 200)).await;
     provider.rotate_to("k2", crate::signer::Signer::new("ES256"), true);
     provider.withdraw("k1");
-    assert!(exchange(&up, "mcp/github", ask(&provider.token(&user(&provider)))).await.is_ok());
+    assert!(exchange(&up, "mcp/repos", ask(&provider.token(&user(&provider)))).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,11 +119,11 @@ async fn a_task_for_a_user_is_the_users_and_explain_says_for_whom() {
     let token = provider.token(&user(&provider));
     let sent = pb::SubjectToken { token: token.clone(), r#type: pb::SubjectTokenType::Oidc.into() };
     let open = pb::OpenTaskRequest { terms: Some(terms()), subject_token: Some(sent), ..Default::default() };
-    let task = TaskServiceClient::new(up.channel("mcp/github").await).open_task(open).await.unwrap().into_inner().task.unwrap();
+    let task = TaskServiceClient::new(up.channel("mcp/repos").await).open_task(open).await.unwrap().into_inner().task.unwrap();
     let Some(pb::identity::Identity::Person(owner)) = task.owner.unwrap().identity else { panic!("no person") };
     assert_eq!((owner.issuer.as_str(), owner.sub.as_str()), (provider.issuer.as_str(), "ada"));
     let at = pb::ExchangeRequest { task: Some(Task::TaskId(task.task_id.clone())), ..ask(&token) };
-    let issued = exchange(&up, "mcp/github", at).await.unwrap();
+    let issued = exchange(&up, "mcp/repos", at).await.unwrap();
     let context = up.world.write_context("operator/you", up.admin()).unwrap();
     let said = mayfly(&context, &["explain", &issued.credential_id], None);
     assert!(said.contains("on behalf of") && said.contains("ada") && said.contains("token-7"), "{said}");
@@ -150,19 +150,19 @@ fn mayfly(context: &Path, args: &[&str], stdin: Option<&str>) -> String {
 async fn the_command_line_takes_the_token_from_stdin_or_a_file() {
     let provider = Provider::start();
     let up = up(&provider).await;
-    let context = up.world.write_context("mcp/github", up.workload()).unwrap();
+    let context = up.world.write_context("mcp/repos", up.workload()).unwrap();
     let token = provider.token(&user(&provider));
     let by = ["--subject-token", "-", "--subject-token-type", "oidc"];
-    let get = [&["get", "github", "--scope", "issues:read", "--purpose", "triage"][..], &by].concat();
+    let get = [&["get", "repos", "--scope", "issues:read", "--purpose", "triage"][..], &by].concat();
     let said = mayfly(&context, &get, Some(&token));
     assert!(said.contains("bounded by"), "{said}");
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{token}\n")).unwrap();
     let path = file.path().to_str().unwrap();
     let by = ["--subject-token", path, "--subject-token-type", "oidc"];
-    let open = [&["task", "open", "--upstream", "github=issues:read", "--purpose", "triage", "-o", "name"][..], &by].concat();
+    let open = [&["task", "open", "--upstream", "repos=issues:read", "--purpose", "triage", "-o", "name"][..], &by].concat();
     let task = mayfly(&context, &open, None).trim().to_owned();
-    let child = ["task", "open", "--parent", &task, "--upstream", "github=issues:read", "--purpose", "a part", "-o", "name"];
+    let child = ["task", "open", "--parent", &task, "--upstream", "repos=issues:read", "--purpose", "a part", "-o", "name"];
     let child = mayfly(&context, &child, None).trim().to_owned();
     let tree = mayfly(&context, &["task", "show", &task, "--tree"], None);
     let (first, second) = (tree.find(&task).unwrap(), tree.find(&format!("└ {child}")).unwrap());
@@ -174,7 +174,7 @@ async fn the_command_line_takes_the_token_from_stdin_or_a_file() {
 
 const FOR_SOMEBODY: &str = r#"
 @id("for-somebody-takes-somebody")
-forbid (principal, action == Action::"Exchange", resource == Upstream::"github")
+forbid (principal, action == Action::"Exchange", resource == Upstream::"repos")
 when { context has subject }
 unless { context.approvals.count >= 1 };
 "#;
@@ -190,7 +190,7 @@ async fn nobody_approves_what_is_done_on_their_own_behalf() {
         std::fs::write(&path, change(std::fs::read_to_string(&path).unwrap())).unwrap();
     };
     add("policy/policy.cedar", &|text| text + FOR_SOMEBODY);
-    add("policy/upstreams/github.toml", &|text| text.replace(&format!("[\"{you}\"]"), &format!("[\"{you}\", \"{colleague}\"]")));
+    add("policy/upstreams/repos.toml", &|text| text.replace(&format!("[\"{you}\"]"), &format!("[\"{you}\", \"{colleague}\"]")));
     // The trust domain gets a JWT authority beside its root.
     let signer = crate::signer::Signer::new("ES256");
     let mut jwk = signer.jwk();
@@ -201,11 +201,11 @@ async fn nobody_approves_what_is_done_on_their_own_behalf() {
     });
     let running = world.start().unwrap_or_else(|no| panic!("{no}"));
     let now = System::real().wall().seconds();
-    let claims = json!({"sub": you, "aud": [GITHUB], "iat": now, "exp": now + 300});
+    let claims = json!({"sub": you, "aud": [REPOS], "iat": now, "exp": now + 300});
     let token = signer.token(&json!({"alg": "ES256", "kid": "jwt1", "typ": "JWT"}), &claims);
     let sent = pb::SubjectToken { token, r#type: pb::SubjectTokenType::JwtSvid.into() };
     let want = pb::ExchangeRequest { subject_token: Some(sent), ..ask("") };
-    let server = world.channel("mcp/github", running.addresses().workload).await.unwrap();
+    let server = world.channel("mcp/repos", running.addresses().workload).await.unwrap();
     let no = TokenServiceClient::new(server.clone()).exchange(want.clone()).await.unwrap_err();
     assert_eq!(reason(&no), "APPROVAL_NEEDED", "{no:?}");
     let id = no.get_error_details().error_info().and_then(|i| i.metadata.get("approval_id").cloned()).unwrap();

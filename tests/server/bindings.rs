@@ -157,7 +157,7 @@ async fn a_binding_is_of_something_that_is_there() {
     assert_eq!(fields(pb::Binding { any_tool: true, ..good.clone() }).await, "binding.any_tool");
     assert_eq!(reason(&set(&rig, pb::Binding { upstream: "none".into(), ..good.clone() }).await.unwrap_err()), "NOT_FOUND");
     added(&rig, good.clone()).await;
-    let moved = pb::Binding { version: 1, upstream: "github".into(), scopes: vec!["repo:read".into()], ..good.clone() };
+    let moved = pb::Binding { version: 1, upstream: "repos".into(), scopes: vec!["repo:read".into()], ..good.clone() };
     assert_eq!(fields(moved).await, "binding.upstream");
     let mut operator = upstreams(&rig).await;
     let unread = operator.set_binding(pb::SetBindingRequest { dry_run: true, ..request(binding("c", &["x"], &["echo:read"])) });

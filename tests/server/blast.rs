@@ -25,7 +25,7 @@ async fn it_names_all_that_a_revocation_then_hits_and_does_nothing() {
     for (caller, scope) in [("agent/demo", "echo:read"), ("agent/demo", "echo:write"), ("mcp/echo", "echo:read")] {
         issued.push(rig.exchange(caller, "echo", scope).await.unwrap());
     }
-    rig.exchange("agent/demo", "github", "repo:read").await.unwrap();
+    rig.exchange("agent/demo", "repos", "repo:read").await.unwrap();
     let id = |name: &str| format!("spiffe://dev.mayfly.internal/{name}");
     let of_echo = radius(&rig, vec![pb::target::Target::Upstream("echo".into())], 0).await.unwrap();
     let hits = of_echo.hits.unwrap();

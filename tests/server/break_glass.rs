@@ -146,7 +146,7 @@ async fn two_people_act_in_it_and_a_third_looks_at_it_before_either_opens_anothe
         "OUTSIDE_TASK",
         "nothing else is given"
     );
-    assert_eq!(reason(&rig.get(YOU, &task, "github", "repo:read").await.unwrap_err()), "OUTSIDE_TASK");
+    assert_eq!(reason(&rig.get(YOU, &task, "repos", "repo:read").await.unwrap_err()), "OUTSIDE_TASK");
     assert_eq!(reason(&rig.open(COLLEAGUE).await.unwrap_err()), "APPROVAL_NEEDED", "one at a time");
     assert_eq!(reason(&rig.review(AUDITOR, &task).await.unwrap_err()), "TASK_NOT_ACTIVE", "not over yet");
     assert_eq!(reason(&rig.close("agent/demo", &task).await.unwrap_err()), "NOT_FOUND");

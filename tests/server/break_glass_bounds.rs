@@ -90,11 +90,11 @@ impl Rig {
     /// Tries to change the registry as one of the two people.
     async fn change_registry(&self, name: &str) -> Vec<(&'static str, Result<(), Status>)> {
         let mut upstreams = UpstreamServiceClient::new(self.admin(name).await);
-        let read = pb::GetUpstreamRequest { upstream: "github".into() };
+        let read = pb::GetUpstreamRequest { upstream: "repos".into() };
         let upstream = upstreams.get_upstream(read).await.unwrap().into_inner().upstream;
         let set = pb::SetUpstreamRequest { upstream, confirmation: whatever(), ..Default::default() };
         let disable = pb::SetUpstreamStateRequest {
-            upstream: "github".into(),
+            upstream: "repos".into(),
             state: pb::RegistrationState::Disabled.into(),
             reason: "test".into(),
             confirmation: whatever(),

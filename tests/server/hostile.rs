@@ -143,7 +143,7 @@ fn shown(rig: &Rig, made: &Made, lists: bool, forms: &[&str]) -> usize {
         "report unreviewed",
         "audit search --limit 200",
         "blast-radius --upstream echo",
-        "upstream show github",
+        "upstream show repos",
         "policy diff dev --version 1",
     ]
     .iter()

@@ -14,7 +14,7 @@ use crate::kit::reason;
 use crate::people_rig::{Person, Rig, exchange, no_change, second_factor};
 use crate::policy_rig::approval_of;
 
-const SERVER: &str = "mcp/github";
+const SERVER: &str = "mcp/repos";
 
 /// A server whose delegated users sign in at the same provider as its people.
 fn rig() -> Rig {
@@ -28,7 +28,7 @@ fn rig() -> Rig {
 fn terms(parent: &str) -> pb::TaskTerms {
     pb::TaskTerms {
         purpose: "triage".into(),
-        upstreams: vec![pb::Allowance { upstream: "github".into(), scopes: vec!["issues:read".into()] }],
+        upstreams: vec![pb::Allowance { upstream: "repos".into(), scopes: vec!["issues:read".into()] }],
         parent_task_id: parent.into(),
         ..Default::default()
     }
@@ -41,7 +41,7 @@ impl Rig {
 
     /// A task that the server opens on a person's behalf, with a token that the server was given.
     async fn on_behalf_of(&self, sub: &str) -> String {
-        let claims = self.provider.claims(sub, "https://github.dev.mayfly.internal");
+        let claims = self.provider.claims(sub, "https://repos.dev.mayfly.internal");
         let token = pb::SubjectToken { token: self.provider.token(&claims), r#type: pb::SubjectTokenType::Oidc.into() };
         let request = pb::OpenTaskRequest { terms: Some(terms("")), subject_token: Some(token), ..Default::default() };
         let opened = TaskServiceClient::new(self.server().await).open_task(request).await.unwrap();
@@ -109,7 +109,7 @@ async fn a_task_on_somebodys_behalf_is_theirs_to_see_and_to_end_with_all_below_i
     let below = TaskServiceClient::new(rig.server().await).open_task(below).await.unwrap().into_inner().task.unwrap().task_id;
     let issued = pb::ExchangeRequest {
         task: Some(pb::exchange_request::Task::TaskId(below.clone())),
-        upstream: "github".into(),
+        upstream: "repos".into(),
         scopes: vec!["issues:read".into()],
         ..Default::default()
     };

@@ -258,7 +258,7 @@ async fn a_set_is_checked_before_anybody_relies_on_it() {
             .await;
     assert!(wrong.violations.len() >= 2, "{wrong:?}");
     assert!(wrong.violations.iter().all(|v| v.field.starts_with("policy.cedar")), "{wrong:?}");
-    let right = validate(&|text: String| text.replace("Upstream::\"github\"", "Upstream::\"gitlab\"")).await;
+    let right = validate(&|text: String| text.replace("Upstream::\"repos\"", "Upstream::\"gitlab\"")).await;
     assert!(right.violations.is_empty() && right.governs.is_empty(), "{right:?}");
     assert!(right.warnings.iter().any(|w| w.description.contains("upstream gitlab is not registered")), "{right:?}");
     let locked = validate(&|text: String| text.replace("action in Action::\"Admin\"", "action == Action::\"Observe\"")).await;
@@ -288,7 +288,7 @@ async fn what_would_happen_is_explained() {
     assert_eq!((yes.outcome(), yes.policies.as_slice()), (pb::PolicyOutcome::Permit, &["demo-agent".to_owned()][..]));
     assert_eq!((yes.roles.as_slice(), yes.caller_environment.as_str(), yes.version), (&["agent".to_owned()][..], "dev", 1));
     assert!(yes.cacheable && yes.reads.contains(&"context.sensitive".to_owned()), "{:?}", yes.reads);
-    let no = explain(&|s| s.caller = "spiffe://dev.mayfly.internal/mcp/github".into()).await.unwrap();
+    let no = explain(&|s| s.caller = "spiffe://dev.mayfly.internal/mcp/repos".into()).await.unwrap();
     assert_eq!((no.outcome(), no.text.as_str()), (pb::PolicyOutcome::Deny, "no policy permits it"));
     let wall = explain(&|s| s.caller = "spiffe://elsewhere.example/agent/demo".into()).await.unwrap();
     assert_eq!(wall.outcome(), pb::PolicyOutcome::Wall);

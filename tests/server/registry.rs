@@ -289,7 +289,7 @@ async fn an_owner_who_left_stops_what_it_owned_until_somebody_takes_over() {
     let left = upstreams.offboard(leave.clone()).await.unwrap().into_inner();
     assert_eq!(
         (left.upstreams.clone(), left.hits.unwrap().credentials),
-        (vec!["echo".into(), "github".into(), "tickets".into()], 1)
+        (vec!["echo".into(), "repos".into(), "tickets".into()], 1)
     );
     let again = upstreams.offboard(leave).await.unwrap().into_inner();
     assert_eq!((again.seq, again.hits.unwrap().credentials), (left.seq, 1), "a repeat is answered like the first");
@@ -311,7 +311,7 @@ async fn an_owner_who_left_stops_what_it_owned_until_somebody_takes_over() {
     rig.exchange("echo:read", 60).await.unwrap();
     let back = pb::ReturnOwnerRequest { owner: "you".into(), reason: "back".into(), ..Default::default() };
     let back = upstreams.return_owner(back).await.unwrap().into_inner();
-    assert_eq!(back.upstreams, ["github", "tickets"]);
+    assert_eq!(back.upstreams, ["repos", "tickets"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,7 @@ const AGENT: &str = "agent/demo";
 /// The sub-agent: the MCP server of the team in dev.
 const DEV_SERVER: &str = "mcp/echo";
 /// The same program, run by the team in prod.
-const PROD_SERVER: &str = "mcp/github";
+const PROD_SERVER: &str = "mcp/repos";
 /// A server of the upstream.
 const SERVICE: &str = "service/echo";
 const OPERATOR: &str = "operator/you";
@@ -42,7 +42,7 @@ when { context has tool } unless { context has binding };
 permit (principal in Role::"agent", action == Action::"DelegateTask", resource == Upstream::"echo");
 
 @id("prod-has-its-own-server")
-permit (principal == Workload::"spiffe://dev.mayfly.internal/mcp/github", action in Action::"Work", resource in Environment::"prod");
+permit (principal == Workload::"spiffe://dev.mayfly.internal/mcp/repos", action in Action::"Work", resource in Environment::"prod");
 
 @id("uses") permit (principal, action == Action::"Use", resource);
 @id("only-declared-tools") forbid (principal, action == Action::"Use", resource) unless { context.declared };
@@ -58,7 +58,7 @@ fn world(world: &World, pager: &Receiver) {
     let issuer = echo.split("{ issuer = \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
     edit("policy/policy.cedar", &|text| text + POLICY + glass::POLICY);
     edit("policy/roles.toml", &|text| {
-        text + "\n[environment.prod]\nids = [\"spiffe://dev.mayfly.internal/mcp/github\"]\n"
+        text + "\n[environment.prod]\nids = [\"spiffe://dev.mayfly.internal/mcp/repos\"]\n"
             + &glass::RIGHTS.replace("ISSUER", issuer)
     });
     edit("policy/upstreams/tickets.toml", &|text| text.replace("service/tickets", SERVICE));

@@ -45,7 +45,7 @@ fn the_first_start_takes_in_the_files_and_later_ones_only_compare() {
     let changed =
         fs::read_to_string(policy.join("policy.cedar")).unwrap() + "\n@id(\"more\")\nforbid (principal, action, resource);\n";
     fs::write(policy.join("policy.cedar"), changed).unwrap();
-    fs::remove_file(policy.join("upstreams/github.toml")).unwrap();
+    fs::remove_file(policy.join("upstreams/repos.toml")).unwrap();
     let tickets = fs::read_to_string(policy.join("upstreams/tickets.toml")).unwrap();
     fs::write(policy.join("upstreams/tickets.toml"), tickets.replace("max = \"1h\"", "max = \"30m\"")).unwrap();
     up.running = Some(up.world.start().unwrap_or_else(|no| panic!("{no}")));

@@ -297,7 +297,7 @@ impl Person {
     }
 
     fn registration(&mut self) -> pb::Upstream {
-        let name = self.one(&["echo", "github", "tickets"]);
+        let name = self.one(&["echo", "repos", "tickets"]);
         let (upstream, version) = self.w.authority().ledger.peek(|s| {
             let version = s.upstreams.get(name).unwrap().clone();
             (Upstream::from_text(&version.text).unwrap(), version)
@@ -424,7 +424,7 @@ impl Person {
                     &pb::RegistrationState::Disabled,
                     &pb::RegistrationState::Retired,
                 ]);
-                let (upstream, state) = (self.one(&["echo", "github", "tickets"]).into(), (*state).into());
+                let (upstream, state) = (self.one(&["echo", "repos", "tickets"]).into(), (*state).into());
                 pb::SetUpstreamStateRequest { upstream, state, reason, confirmation: all(), ..Default::default() }.encode_to_vec()
             }
             ("UpstreamService", "SetBinding") => {

@@ -137,7 +137,7 @@ fn a_list_shows_what_is_good_and_what_fits() {
     assert_eq!(list(&w, pb::CredentialFilter { caller, ..filter() }), ids(&[&b]));
     assert_eq!(list(&w, pb::CredentialFilter { task_id: task(&a).to_string(), ..filter() }), ids(&[&a]));
     assert_eq!(list(&w, pb::CredentialFilter { kind: 2, ..filter() }), ids(&[&r]));
-    assert_eq!(list(&w, pb::CredentialFilter { upstream: "github".into(), ..filter() }), ids(&[]));
+    assert_eq!(list(&w, pb::CredentialFilter { upstream: "repos".into(), ..filter() }), ids(&[]));
     assert_eq!(list(&w, pb::CredentialFilter { environment: "dev".into(), ..filter() }).len(), 3);
     let covered_by = Some(target_to_pb(&Target::Prefix("spiffe://dev.mayfly.internal/agent/a".into())));
     assert_eq!(list(&w, pb::CredentialFilter { covered_by, ..filter() }), ids(&[&r, &a]));

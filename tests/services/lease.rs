@@ -38,7 +38,7 @@ fn list(w: &World, request: pb::ListLeasesRequest) -> pb::ListLeasesResponse {
 #[test]
 fn leases_are_listed_in_pages_by_upstream_and_state() {
     let w = world();
-    let ids: Vec<String> = (1..=5).map(|n| opened(&w, n, if n % 2 == 0 { "github" } else { "echo" })).collect();
+    let ids: Vec<String> = (1..=5).map(|n| opened(&w, n, if n % 2 == 0 { "repos" } else { "echo" })).collect();
     let (mut seen, mut page_token) = (Vec::new(), String::new());
     loop {
         let page = list(&w, pb::ListLeasesRequest { page_size: 2, page_token, ..Default::default() });
@@ -52,7 +52,7 @@ fn leases_are_listed_in_pages_by_upstream_and_state() {
     let all: Vec<_> = ids.iter().enumerate().map(|(n, id)| (id.clone(), format!("role_{}", n + 1))).collect();
     assert_eq!(seen, all);
     let of = |upstream: &str| list(&w, pb::ListLeasesRequest { upstream: upstream.into(), ..Default::default() }).leases.len();
-    assert_eq!((of("github"), of("echo"), of("other")), (2, 3, 0));
+    assert_eq!((of("repos"), of("echo"), of("other")), (2, 3, 0));
     let count = |w: &World, state: pb::UpstreamState| {
         list(w, pb::ListLeasesRequest { state: state.into(), ..Default::default() }).leases.len()
     };

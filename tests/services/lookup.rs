@@ -1,7 +1,8 @@
 //! CredentialService.LookupToken: looks up a token that was found.
 
 use mayfly::credential::Issued;
-use mayfly::ledger::record::KeyPurpose;
+use mayfly::ledger::Lane;
+use mayfly::ledger::record::{Event, GenerationBegun, KeyPurpose, Record, Who};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::credential_service_server::CredentialService;
 use mayfly::refusal::Reason;
@@ -122,6 +123,23 @@ fn reference_tokens_are_found_too() {
         );
     }
     refused(look_up(&w, by_token(&text[..20])), Reason::NotFound);
+}
+
+/// The record of what was issued before a recovery may be lost: such a token is no sign of a stolen key.
+#[test]
+fn a_reference_token_is_forged_unless_its_record_may_be_lost() {
+    let w = world();
+    let key = w.authority().keyring.active(KeyPurpose::Reference, "dev").unwrap().id().to_owned();
+    let secret = w.authority().ledger.store().named(&format!("key/{key}")).unwrap().unwrap();
+    let id = CredentialId::from_bytes([9; 16]);
+    let mac = aws_lc_rs::hmac::sign(&aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &secret), id.as_bytes());
+    let text = mayfly::credential::reference::token(id, mac.as_ref().try_into().unwrap());
+    assert_eq!(ok(look_up(&w, by_token(&text))).standing, pb::TokenStanding::Forged as i32);
+
+    let begun = GenerationBegun { generation: 2, cause: "recovered".into(), store: vec![1; 16], ..Default::default() };
+    let record = Record::new(Who::Mayfly("recovered".into()), Event::GenerationBegun(begun));
+    w.run(w.authority().ledger.commit(Lane::Change, vec![record])).map_err(|no| no.to_string()).unwrap();
+    refused(look_up(&w, by_token(&text)), Reason::Compacted);
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn registrations_are_shown_to_operators_and_to_the_workloads_of_their_environmen
     let names = |answer: pb::ListUpstreamsResponse| answer.upstreams.into_iter().map(|u| u.upstream).collect::<Vec<_>>();
     let all = pb::ListUpstreamsRequest::default;
     for peer in [ROOT, w.workload("/agent/a")] {
-        assert_eq!(names(ok(list(&peer, all()))), ["echo", "github", "tickets"]);
+        assert_eq!(names(ok(list(&peer, all()))), ["echo", "repos", "tickets"]);
     }
     let first = ok(list(&ROOT, pb::ListUpstreamsRequest { page_size: 2, ..all() }));
     let rest = pb::ListUpstreamsRequest { page_size: 2, page_token: first.next_page_token.clone(), ..all() };

@@ -47,8 +47,8 @@ fn every_target() -> [(Target, bool); 17] {
         (Target::TrustDomain("other.example".into()), true),
         (Target::TrustAnchor([3; 32]), false),
         (Target::Subject("https://issuer.example".into(), "somebody".into()), true),
-        (Target::Upstream("github".into()), true),
-        (Target::UpstreamScope("github".into(), "repo:read".into()), true),
+        (Target::Upstream("repos".into()), true),
+        (Target::UpstreamScope("repos".into(), "repo:read".into()), true),
         (Target::Binding("b".into()), false),
         (Target::Tool("read".into()), true),
         (Target::Environment("dev".into()), true),
@@ -92,9 +92,9 @@ fn what_is_registered_here_by_name_and_is_not_there_is_refused_with_the_nearest_
     let w = world();
     let svid = Target::Svid("dev.mayfly.internall".into(), [4; 32], vec![5].into());
     let unknown = [
-        (Target::Upstream("githubb".into()), "did you mean github?"),
-        (Target::UpstreamScope("gitub".into(), "repo:read".into()), "did you mean github?"),
-        (Target::UpstreamScope("github".into(), "repo:reed".into()), "did you mean repo:read?"),
+        (Target::Upstream("reposs".into()), "did you mean repos?"),
+        (Target::UpstreamScope("repo".into(), "repo:read".into()), "did you mean repos?"),
+        (Target::UpstreamScope("repos".into(), "repo:reed".into()), "did you mean repo:read?"),
         (Target::Binding("b".into()), "there is no binding b"),
         (Target::Environment("devv".into()), "did you mean dev?"),
         (Target::TrustDomain("nosuch.example".into()), "there is no trust domain nosuch.example"),
@@ -129,14 +129,14 @@ fn what_is_registered_here_by_name_and_is_not_there_is_refused_with_the_nearest_
         ok(w.run(service(&w).revoke(ask(&ROOT, plain))));
     }
     let before = rules();
-    revoke(&w, &[Target::Upstream("githubb".into())]);
+    revoke(&w, &[Target::Upstream("reposs".into())]);
     assert_eq!(rules(), before + 1, "forced, it is revoked");
 }
 
 #[test]
 fn locks_are_lifted_one_by_one_and_revoking_is_for_operators_with_a_reason() {
     let w = world();
-    let both = [Target::Upstream("github".into()), Target::Tool("read".into())];
+    let both = [Target::Upstream("repos".into()), Target::Tool("read".into())];
     let done = revoke(&w, &both);
     let first = done.locks[0].clone();
     let lift = |index| pb::LiftLockRequest { seq: done.seq, index, reason: "over".into(), ..Default::default() };

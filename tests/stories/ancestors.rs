@@ -11,8 +11,8 @@ use super::behalf::{SERVER, claims, oidc, sent, within};
 use super::*;
 use crate::kit::house::IDP;
 
-fn github(parent: Option<TaskId>) -> Terms {
-    let upstreams = vec![("github".to_owned(), vec!["issues:read".to_owned()])];
+fn repos(parent: Option<TaskId>) -> Terms {
+    let upstreams = vec![("repos".to_owned(), vec!["issues:read".to_owned()])];
     let callers = if parent.is_none() { vec![SERVER.to_owned()] } else { Vec::new() };
     Terms { upstreams, callers, parent, ttl_ms: Some(200_000), max_ttl_ms: None, ..terms() }
 }
@@ -34,12 +34,12 @@ struct Derived {
 async fn derived(house: &House, server: &Caller, parent: TaskId, shown: &SentToken) -> Derived {
     let task = house
         .authority
-        .open_task(server, &github(Some(parent)), &None, How { token: Some(shown), ..How::default() })
+        .open_task(server, &repos(Some(parent)), &None, How { token: Some(shown), ..How::default() })
         .await
         .unwrap();
-    let below = house.authority.open_task(server, &github(Some(task)), &None, false).await.unwrap();
+    let below = house.authority.open_task(server, &repos(Some(task)), &None, false).await.unwrap();
     let mut found = Derived { task, tokens: Vec::new(), claims: Vec::new() };
-    for place in [TaskChoice::Named(task), TaskChoice::Named(below), TaskChoice::Inline(Box::new(github(Some(task))))] {
+    for place in [TaskChoice::Named(task), TaskChoice::Named(below), TaskChoice::Inline(Box::new(repos(Some(task))))] {
         let issued = house.authority.exchange(server, &plain(place)).await.unwrap();
         let about = token(issued);
         found.claims.push(authentic_claims(house, &about));
@@ -72,8 +72,8 @@ fn a_task_opened_on_a_credential_ends_with_every_ancestor_of_that() {
     for target in [0, 1] {
         let house = house();
         runtime().block_on(async {
-            let (agent, server) = (house.caller("/agent/demo"), house.caller("/mcp/github"));
-            let task = house.authority.open_task(&agent, &github(None), &None, false).await.unwrap();
+            let (agent, server) = (house.caller("/agent/demo"), house.caller("/mcp/repos"));
+            let task = house.authority.open_task(&agent, &repos(None), &None, false).await.unwrap();
             let first = id(&house.authority.exchange(&agent, &plain(TaskChoice::Named(task))).await.unwrap());
             let renewed = house.authority.renew(&agent, first, None, None).await.unwrap();
             let line = [first, id(&renewed)];
@@ -95,8 +95,8 @@ fn a_task_opened_on_a_credential_ends_with_every_ancestor_of_that() {
 fn it_ends_with_the_subject_token_that_what_was_shown_rests_on() {
     let house = house();
     runtime().block_on(async {
-        let (agent, server) = (house.caller("/agent/demo"), house.caller("/mcp/github"));
-        let task = house.authority.open_task(&agent, &github(None), &None, false).await.unwrap();
+        let (agent, server) = (house.caller("/agent/demo"), house.caller("/mcp/repos"));
+        let task = house.authority.open_task(&agent, &repos(None), &None, false).await.unwrap();
         let of_ada = oidc(&house, &claims(&house, IDP));
         let issued = house.authority.exchange(&server, &within(TaskChoice::Named(task), of_ada)).await.unwrap();
         let shown = sent(TokenType::Mayfly, token(issued));
@@ -117,8 +117,8 @@ fn it_ends_with_the_subject_token_that_what_was_shown_rests_on() {
 fn giving_back_the_first_of_a_line_ends_what_was_opened_on_the_last() {
     let house = house();
     runtime().block_on(async {
-        let (agent, server) = (house.caller("/agent/demo"), house.caller("/mcp/github"));
-        let task = house.authority.open_task(&agent, &github(None), &None, false).await.unwrap();
+        let (agent, server) = (house.caller("/agent/demo"), house.caller("/mcp/repos"));
+        let task = house.authority.open_task(&agent, &repos(None), &None, false).await.unwrap();
         let first = id(&house.authority.exchange(&agent, &plain(TaskChoice::Named(task))).await.unwrap());
         let renewed = house.authority.renew(&agent, first, None, None).await.unwrap();
         let derived = derived(&house, &server, task, &sent(TokenType::Mayfly, token(renewed))).await;

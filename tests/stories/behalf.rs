@@ -14,18 +14,18 @@ use super::*;
 use crate::kit::house::{DOMAIN, IDP};
 use crate::kit::signer::Signer;
 
-pub(super) const GITHUB: &str = "https://github.dev.mayfly.internal";
+pub(super) const REPOS: &str = "https://repos.dev.mayfly.internal";
 const MAYFLY: &str = "https://mayfly.test";
-pub(super) const SERVER: &str = "spiffe://dev.mayfly.internal/mcp/github";
+pub(super) const SERVER: &str = "spiffe://dev.mayfly.internal/mcp/repos";
 
 pub(super) fn sent(kind: TokenType, token: impl Into<String>) -> SentToken {
     SentToken { kind, token: Zeroizing::new(token.into()) }
 }
 
-/// Valid claims of the subject ada at an issuer, for the GitHub server, for five minutes.
+/// Valid claims of the subject ada at an issuer, for the repos server, for five minutes.
 pub(super) fn claims(house: &House, iss: &str) -> Value {
     let now = house.now().seconds();
-    json!({"iss": iss, "sub": "ada", "aud": GITHUB, "iat": now - 10, "exp": now + 240, "jti": "t-1"})
+    json!({"iss": iss, "sub": "ada", "aud": REPOS, "iat": now - 10, "exp": now + 240, "jti": "t-1"})
 }
 
 pub(super) fn oidc(house: &House, claims: &Value) -> SentToken {
@@ -34,12 +34,12 @@ pub(super) fn oidc(house: &House, claims: &Value) -> SentToken {
 
 pub(super) fn jwt_svid(house: &House, sub: &str, change: impl FnOnce(&mut Value)) -> SentToken {
     let now = house.now().seconds();
-    let mut claims = json!({"sub": sub, "aud": [GITHUB], "iat": now - 10, "exp": now + 300});
+    let mut claims = json!({"sub": sub, "aud": [REPOS], "iat": now - 10, "exp": now + 300});
     change(&mut claims);
     sent(TokenType::JwtSvid, house.signer.token(&json!({"alg": "ES256", "kid": "jwt1", "typ": "JWT"}), &claims))
 }
 
-/// A request for GitHub issues, in an inline task, on a subject's behalf.
+/// A request for issues at repos, in an inline task, on a subject's behalf.
 pub(super) fn ask(token: SentToken) -> Wanted {
     let terms = Terms { upstreams: Vec::new(), callers: Vec::new(), max_ttl_ms: None, ttl_ms: None, ..terms() };
     within(TaskChoice::Inline(Box::new(terms)), token)
@@ -48,7 +48,7 @@ pub(super) fn ask(token: SentToken) -> Wanted {
 pub(super) fn within(task: TaskChoice, token: SentToken) -> Wanted {
     let scopes: Arc<[String]> = ["issues:read".to_owned()].into();
     let behalf = Some(Box::new(Behalf::Sent(token)));
-    Wanted { upstream: "github".into(), scopes, tool: "".into(), ttl_ms: None, behalf, ..wanted(task) }
+    Wanted { upstream: "repos".into(), scopes, tool: "".into(), ttl_ms: None, behalf, ..wanted(task) }
 }
 
 pub(super) fn said(house: &House, issued: Issued) -> Claims {
@@ -74,7 +74,7 @@ fn refused_token(answer: Result<Issued, No>) -> String {
 fn a_server_acts_on_behalf_of_who_sent_the_token_and_the_claims_say_so() {
     let house = house();
     runtime().block_on(async {
-        let server = house.caller("/mcp/github");
+        let server = house.caller("/mcp/repos");
         let issued = house.authority.exchange(&server, &ask(oidc(&house, &claims(&house, IDP)))).await.unwrap();
         assert_eq!(issued.summary().about.bound, Bound::SubjectToken as u32, "the token ends first, and is told");
         let said = said(&house, issued);
@@ -93,7 +93,7 @@ fn a_server_acts_on_behalf_of_who_sent_the_token_and_the_claims_say_so() {
 fn a_workload_is_a_subject_by_its_jwt_svid_alone() {
     let house = house();
     runtime().block_on(async {
-        let server = house.caller("/mcp/github");
+        let server = house.caller("/mcp/repos");
         let agent = "spiffe://dev.mayfly.internal/agent/demo";
         let issued = house.authority.exchange(&server, &ask(jwt_svid(&house, agent, |_| {}))).await.unwrap();
         let claims = said(&house, issued);
@@ -105,7 +105,7 @@ fn a_workload_is_a_subject_by_its_jwt_svid_alone() {
         assert_eq!((own.sub.as_str(), own.act, own.own.sub_iss), (SERVER, None, None));
         for (bad, part) in [
             (jwt_svid(&house, "spiffe://unknown.example/agent", |_| {}), "bundle"),
-            (jwt_svid(&house, agent, |c| c["aud"] = json!([GITHUB, "https://other.example"])), "several audiences"),
+            (jwt_svid(&house, agent, |c| c["aud"] = json!([REPOS, "https://other.example"])), "several audiences"),
             (jwt_svid(&house, agent, |c| c["aud"] = json!([])), "several audiences, or for none"),
             (jwt_svid(&house, agent, |c| c["aud"] = MAYFLY.into()), "an assertion is no subject token"),
             (jwt_svid(&house, agent, |c| c["exp"] = (house.now().seconds() - 1).into()), "exp has not come"),
@@ -124,7 +124,7 @@ fn a_workload_is_a_subject_by_its_jwt_svid_alone() {
 fn what_is_forged_or_for_somebody_else_is_refused_as_a_bad_subject_token() {
     let house = house();
     runtime().block_on(async {
-        let server = house.caller("/mcp/github");
+        let server = house.caller("/mcp/repos");
         let now = house.now().seconds();
         let with = |change: &dyn Fn(&mut Value)| {
             let mut claims = claims(&house, IDP);
@@ -146,8 +146,8 @@ fn what_is_forged_or_for_somebody_else_is_refused_as_a_bad_subject_token() {
             (header(&|h| h["crit"] = json!(["exp"])), "crit"),
             (sent(TokenType::Oidc, other.token(&json!({"alg": "ES256", "kid": "k1"}), &claims(&house, IDP))), "the issuer's key"),
             (with(&|c| c["iss"] = "https://other.example".into()), "none that this server is configured with"),
-            (with(&|c| c["aud"] = json!([GITHUB])), "aud is one text"),
-            (with(&|c| c["aud"] = json!([GITHUB, "x"])), "several audiences"),
+            (with(&|c| c["aud"] = json!([REPOS])), "aud is one text"),
+            (with(&|c| c["aud"] = json!([REPOS, "x"])), "several audiences"),
             (with(&|c| c["aud"] = "https://tickets.dev.mayfly.internal".into()), "for somebody else"),
             (with(&|c| drop(c.as_object_mut().unwrap().remove("aud"))), "no aud"),
             (with(&|c| c["exp"] = now.into()), "exp has not come"),
@@ -179,7 +179,7 @@ fn what_is_forged_or_for_somebody_else_is_refused_as_a_bad_subject_token() {
             let said = refused_token(house.authority.exchange(&server, &ask(bad)).await);
             assert!(said.contains(part), "case {n} wants {part}: {said}");
         }
-        // Another caller cannot use a token that is valid for the GitHub server, and nothing was issued for any of the attempts.
+        // Another caller cannot use a token that is valid for the repos server, and nothing was issued for any of the attempts.
         let agent = house.caller("/agent/demo");
         refused_token(house.authority.exchange(&agent, &ask(oidc(&house, &claims(&house, IDP)))).await);
         assert_eq!(house.authority.ledger.peek(|s| s.credentials.len()), 0);
@@ -199,12 +199,12 @@ fn what_is_forged_or_for_somebody_else_is_refused_as_a_bad_subject_token() {
 fn a_credential_of_ours_is_evidence_within_its_task_while_it_is_good() {
     let house = house();
     runtime().block_on(async {
-        let (agent, server) = (house.caller("/agent/demo"), house.caller("/mcp/github"));
-        let github = || vec![("github".to_owned(), vec!["issues:read".to_owned(), "issues:write".to_owned()])];
-        let own = Terms { upstreams: github(), callers: vec![SERVER.into()], ..terms() };
+        let (agent, server) = (house.caller("/agent/demo"), house.caller("/mcp/repos"));
+        let repos = || vec![("repos".to_owned(), vec!["issues:read".to_owned(), "issues:write".to_owned()])];
+        let own = Terms { upstreams: repos(), callers: vec![SERVER.into()], ..terms() };
         let task = house.authority.open_task(&agent, &own, &None, false).await.unwrap();
         let scopes: Arc<[String]> = ["issues:read".to_owned()].into();
-        let plain = Wanted { upstream: "github".into(), scopes, tool: "".into(), ..wanted(TaskChoice::Named(task)) };
+        let plain = Wanted { upstream: "repos".into(), scopes, tool: "".into(), ..wanted(TaskChoice::Named(task)) };
         let mut got = Vec::new();
         for _ in 0..3 {
             let issued = house.authority.exchange(&agent, &plain).await.unwrap();
@@ -257,7 +257,7 @@ fn a_credential_of_ours_is_evidence_within_its_task_while_it_is_good() {
 fn a_chain_of_servers_names_every_actor_and_is_bounded() {
     let house = house();
     runtime().block_on(async {
-        let server = house.caller("/mcp/github");
+        let server = house.caller("/mcp/repos");
         let act = |depth: usize| {
             (0..depth).rev().fold(Value::Null, |inner, n| {
                 let mut act = json!({"sub": format!("gateway-{n}")});
@@ -286,7 +286,7 @@ fn a_chain_of_servers_names_every_actor_and_is_bounded() {
 fn a_repeat_is_the_same_credential_and_another_token_another_request() {
     let house = house();
     runtime().block_on(async {
-        let server = house.caller("/mcp/github");
+        let server = house.caller("/mcp/repos");
         let by = |jti: &str| {
             let mut claims = claims(&house, IDP);
             claims["jti"] = jti.into();

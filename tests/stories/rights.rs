@@ -27,11 +27,11 @@ fn rules_on_the_subject_its_token_and_its_actors_end_and_block() {
     ] {
         let house = house();
         runtime().block_on(async {
-            let server = house.caller("/mcp/github");
+            let server = house.caller("/mcp/repos");
             let mut good = claims(&house, IDP);
             good["act"] = json!({"sub": "gateway"});
             let issued = house.authority.exchange(&server, &ask(oidc(&house, &good))).await.unwrap();
-            let task = house.authority.open_task(&server, &github_task(), &None, by(&oidc(&house, &good))).await.unwrap();
+            let task = house.authority.open_task(&server, &repos_task(), &None, by(&oidc(&house, &good))).await.unwrap();
             let text = token(issued);
             assert!(active(&house, &text).await);
             revoke(&house, target.clone(), false).await;
@@ -39,7 +39,7 @@ fn rules_on_the_subject_its_token_and_its_actors_end_and_block() {
             house.clock.advance(1);
             let again = reason(house.authority.exchange(&server, &ask(oidc(&house, &good))).await);
             assert!([Reason::Locked, Reason::EvidenceRevoked].contains(&again), "{target}: {again:?}");
-            let opened = house.authority.open_task(&server, &github_task(), &None, by(&oidc(&house, &good))).await;
+            let opened = house.authority.open_task(&server, &repos_task(), &None, by(&oidc(&house, &good))).await;
             assert!(opened.is_err(), "{target}");
             // A task opened with the token takes no more grants, even without the token.
             let within = Wanted { behalf: None, ..within(TaskChoice::Named(task), oidc(&house, &good)) };
@@ -52,15 +52,15 @@ fn rules_on_the_subject_its_token_and_its_actors_end_and_block() {
     }
 }
 
-fn github_task() -> Terms {
-    Terms { upstreams: vec![("github".into(), vec!["issues:read".into()])], ttl_ms: None, max_ttl_ms: None, ..terms() }
+fn repos_task() -> Terms {
+    Terms { upstreams: vec![("repos".into(), vec!["issues:read".into()])], ttl_ms: None, max_ttl_ms: None, ..terms() }
 }
 
 #[test]
 fn a_revoked_token_is_evidence_for_nothing_whatever_was_seen() {
     let house = house();
     runtime().block_on(async {
-        let server = house.caller("/mcp/github");
+        let server = house.caller("/mcp/repos");
         revoke(&house, Target::SubjectToken(IDP.into(), "t-1".into()), true).await;
         house.clock.advance(1000);
         let late = house.authority.exchange(&server, &ask(oidc(&house, &claims(&house, IDP)))).await;
@@ -72,9 +72,9 @@ fn a_revoked_token_is_evidence_for_nothing_whatever_was_seen() {
 fn a_task_on_somebodys_behalf_is_theirs_and_ends_with_the_token() {
     let house = house();
     runtime().block_on(async {
-        let server = house.caller("/mcp/github");
+        let server = house.caller("/mcp/repos");
         let token = oidc(&house, &claims(&house, IDP));
-        let terms = Terms { ttl_ms: Some(600_000), max_ttl_ms: Some(3_600_000), ..github_task() };
+        let terms = Terms { ttl_ms: Some(600_000), max_ttl_ms: Some(3_600_000), ..repos_task() };
         let task = house.authority.open_task(&server, &terms, &None, by(&token)).await.unwrap();
         let ends = Millis::from_seconds(house.now().seconds() + 240);
         house.authority.ledger.peek(|s| {
@@ -96,7 +96,7 @@ fn a_task_on_somebodys_behalf_is_theirs_and_ends_with_the_token() {
 fn the_users_rights_bound_the_grant_also_through_a_second_server() {
     let house = house();
     runtime().block_on(async {
-        let server = house.caller("/mcp/github");
+        let server = house.caller("/mcp/repos");
         let with = |scope: &str, groups: &[&str]| {
             let mut claims = claims(&house, RIGHTS);
             (claims["scope"], claims["groups"]) = (scope.into(), json!(groups));
@@ -110,11 +110,11 @@ fn the_users_rights_bound_the_grant_also_through_a_second_server() {
         }
         // A task opened on the subject's behalf has no more rights than the subject.
         let token = with("issues:read repo:read", &["readers"]);
-        let all = Terms { upstreams: vec![("github".into(), Vec::new())], ..github_task() };
+        let all = Terms { upstreams: vec![("repos".into(), Vec::new())], ..repos_task() };
         let task = house.authority.open_task(&server, &all, &None, by(&token)).await.unwrap();
         let scopes = house.authority.ledger.peek(|s| s.tasks.get(&task).unwrap().terms.allowance.upstreams[0].scopes.clone());
         assert_eq!(scopes, ["repo:read", "issues:read"]);
-        let none = Terms { upstreams: vec![("echo".into(), vec!["echo:read".into()])], ..github_task() };
+        let none = Terms { upstreams: vec![("echo".into(), vec!["echo:read".into()])], ..repos_task() };
         let opened = house.authority.open_task(&server, &none, &None, by(&token)).await;
         assert_eq!(reason(opened), Reason::WiderThanParent);
         // The rights go with the credential: a server that was presented the credential never saw the subject token and is bounded
@@ -128,10 +128,10 @@ fn the_users_rights_bound_the_grant_also_through_a_second_server() {
         assert_eq!(issued.subject_claims.as_ref().unwrap().groups, ["readers"]);
         assert_eq!((issued.subject.as_ref().unwrap().sub.as_str(), issued.actors.len()), ("ada", 2));
         // A task opened inline by an exchange belongs to the subject too.
-        let terms = github_task();
+        let terms = repos_task();
         let mut first = ask(with("issues:read", &["readers"]));
         first.task = TaskChoice::Inline(Box::new(Terms {
-            upstreams: vec![("github".into(), vec!["issues:read".into(), "issues:write".into()])],
+            upstreams: vec![("repos".into(), vec!["issues:read".into(), "issues:write".into()])],
             ..terms
         }));
         assert_eq!(reason(house.authority.exchange(&server, &first).await), Reason::WiderThanParent);
@@ -158,11 +158,11 @@ proptest! {
     ) {
         let house = house();
         runtime().block_on(async {
-            let server = house.caller("/mcp/github");
+            let server = house.caller("/mcp/repos");
             let mut claims = claims(&house, RIGHTS);
             (claims["exp"], claims["scope"], claims["groups"]) = ((house.now().seconds() + life).into(), json!(has), json!(groups));
             let token = oidc(&house, &claims);
-            let whole = vec![("github".to_owned(), ["issues:read", "issues:write", "repo:read"].map(str::to_owned).to_vec())];
+            let whole = vec![("repos".to_owned(), ["issues:read", "issues:write", "repo:read"].map(str::to_owned).to_vec())];
             let terms = Terms { upstreams: whole, ttl_ms: Some(task_ttl * 1000), max_ttl_ms: None, ..terms() };
             let task = match inline {
                 true => TaskChoice::Inline(Box::new(Terms { upstreams: Vec::new(), ..terms })),

@@ -212,7 +212,7 @@ async def test_a_denied_call_is_sent_once(world, tmp_path):
     async with Mayfly.from_env(env) as mayfly:
         for n in range(3):
             with pytest.raises(m.Denied):
-                async with mayfly.credential("github", scope="repo:write", purpose=f"no {n}"):
+                async with mayfly.credential("repos", scope="repo:write", purpose=f"no {n}"):
                     pass
     refused = await asyncio.to_thread(world.audit, "refused", since)
     mine = [r for r in refused if "agent/denied" in json.dumps(r)]

@@ -216,7 +216,7 @@ fn furnish(dir: &Path, plan: &Plan) -> Result<(), Failed> {
     let role = format!("[role.operator]\nunder = [\"spiffe://{TRUST_DOMAIN}/operator\"]\n");
     std::fs::write(dir.join("policy/roles.toml"), format!("{role}{}", here(&roles.text)))?;
     let upstreams = dir.join("policy/upstreams");
-    for sample in ["echo.toml", "github.toml", "tickets.toml"] {
+    for sample in ["echo.toml", "repos.toml", "tickets.toml"] {
         let _ = std::fs::remove_file(upstreams.join(sample));
     }
     for team in sample::teams(count) {

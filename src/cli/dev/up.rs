@@ -18,11 +18,11 @@ use super::files::write_private;
 use super::settings::{Engine, Ports, Settings};
 use super::world::{NoWorld, World};
 use super::{DirArgs, no_dir};
+use crate::bounded_file;
 use crate::cli::context::default_path;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::out::{Format, Noun, Out};
-use crate::document::file;
 use crate::limits;
 use crate::server::{Addresses, run, telemetry};
 use crate::system::System;
@@ -212,7 +212,7 @@ fn invite(world: &World, addresses: &Addresses, state: &'static str, log: Option
 fn known_by_default(world: &World, addresses: &Addresses) -> bool {
     let Some(path) = default_path() else { return false };
     let text = world.context_text("operator/you", addresses.admin);
-    match file::read_text(&path, limits::CONTEXT_FILE_BYTES) {
+    match bounded_file::read_text(&path, limits::CONTEXT_FILE_BYTES) {
         Ok(found) => *found == text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let made = path.parent().is_some_and(|dir| super::files::private_dir(dir).is_ok());

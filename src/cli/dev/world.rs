@@ -30,16 +30,8 @@ pub const TRUST_DOMAIN: &str = "dev.mayfly.internal";
 /// The server's name in the trust domain.
 pub const SERVER: &str = "mayfly";
 /// The sample workloads: the paths of their SPIFFE IDs and of their directories.
-pub const WORKLOADS: &[&str] = &[
-    "agent/demo",
-    "mcp/github",
-    "mcp/echo",
-    "ci/demo",
-    "operator/you",
-    "operator/colleague",
-    "operator/auditor",
-    "service/echo",
-];
+pub const WORKLOADS: &[&str] =
+    &["agent/demo", "mcp/repos", "mcp/echo", "ci/demo", "operator/you", "operator/colleague", "operator/auditor", "service/echo"];
 
 const MARKER: &str = ".mayfly-dev";
 const MARKER_TEXT: &str = "A dev world of mayfly. `mayfly dev down --purge` removes this directory.\n";
@@ -49,7 +41,7 @@ const TESTS: &str = include_str!("../samples/tests.toml");
 const ROLES: &str = include_str!("../samples/roles.toml");
 const UPSTREAMS: &[(&str, &str)] = &[
     ("echo.toml", include_str!("../samples/upstreams/echo.toml")),
-    ("github.toml", include_str!("../samples/upstreams/github.toml")),
+    ("repos.toml", include_str!("../samples/upstreams/repos.toml")),
     ("tickets.toml", include_str!("../samples/upstreams/tickets.toml")),
 ];
 

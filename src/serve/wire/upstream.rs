@@ -236,8 +236,8 @@ mod tests {
     use crate::seq::{Millis, Seq};
 
     fn registered() -> Upstream {
-        let text = include_str!("../../cli/samples/upstreams/github.toml");
-        file::parse(&Source::new("github.toml", text)).unwrap()
+        let text = include_str!("../../cli/samples/upstreams/repos.toml");
+        file::parse(&Source::new("repos.toml", text)).unwrap()
     }
 
     fn version(upstream: &Upstream) -> Version {

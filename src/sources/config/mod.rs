@@ -31,8 +31,9 @@ pub use reference::reference;
 pub use validate::{About, Finding, Severity, validate, validate_with};
 pub use webhooks::Webhook;
 
+use crate::bounded_file;
 use crate::document::command::typed;
-use crate::document::{Complaint, Source, file};
+use crate::document::{Complaint, Source};
 pub use crate::ledger::keep::Keep;
 use crate::limits;
 use crate::own_domain::Settings;
@@ -288,7 +289,7 @@ impl Config {
             let remedy = format!("name the file with --config; what is there: ls -l {}", typed(path));
             vec![Complaint::about(&name, format!("cannot be read: {e}"), remedy)]
         };
-        let text = file::read_text(path, limits::CONFIG_FILE_BYTES).map_err(unreadable)?;
+        let text = bounded_file::read_text(path, limits::CONFIG_FILE_BYTES).map_err(unreadable)?;
         let base = path.parent().unwrap_or(Path::new(""));
         let environment: Vec<(String, String)> = environment.into_iter().collect();
         Config::parse(&Source::new(&name, text.as_str()), base, &environment)

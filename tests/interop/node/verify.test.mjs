@@ -80,7 +80,7 @@ test('discovery leads to the keys', async () => {
 });
 
 test('jose refuses another audience, another issuer and another type', async () => {
-  await assert.rejects(verify(token, { audience: 'https://github.dev.mayfly.internal' }), jose.errors.JWTClaimValidationFailed);
+  await assert.rejects(verify(token, { audience: 'https://repos.dev.mayfly.internal' }), jose.errors.JWTClaimValidationFailed);
   await assert.rejects(verify(token, { issuer: `https://${DOMAIN}/prod` }), jose.errors.JWTClaimValidationFailed);
   await assert.rejects(verify(token, { typ: 'JWT' }), jose.errors.JWTClaimValidationFailed);
 });

@@ -118,7 +118,7 @@ def test_pyjwt_refuses_every_forgery(token, jwks):
 
 def test_another_audience_and_another_issuer_are_refused(token, jwks):
     with pytest.raises(jwt.InvalidAudienceError):
-        verify(token, jwks, audience='https://github.dev.mayfly.internal')
+        verify(token, jwks, audience='https://repos.dev.mayfly.internal')
     with pytest.raises(jwt.InvalidIssuerError):
         verify(token, jwks, issuer=f'https://{DOMAIN}/prod')
 
@@ -179,15 +179,15 @@ def test_without_a_certificate_nobody_is_served(world, contract):
 
 
 def test_pyjwt_reads_on_whose_behalf_a_server_acts(world, contract, jwks):
-    github, server = f'https://github.{DOMAIN}', f'spiffe://{DOMAIN}/mcp/github'
+    repos, server = f'https://repos.{DOMAIN}', f'spiffe://{DOMAIN}/mcp/repos'
     terms = contract.tasks.TaskTerms(
-        purpose='on behalf', upstreams=[contract.tasks.Allowance(upstream='github', scopes=['issues:read'])], callers=[server])
-    ask = dict(upstream='github', scopes=['issues:read'], kind=contract.types.CREDENTIAL_KIND_JWT)
+        purpose='on behalf', upstreams=[contract.tasks.Allowance(upstream='repos', scopes=['issues:read'])], callers=[server])
+    ask = dict(upstream='repos', scopes=['issues:read'], kind=contract.types.CREDENTIAL_KIND_JWT)
     with world.channel('agent/demo') as channel:
         tokens = contract.tokens_grpc.TokenServiceStub(channel)
         first = tokens.Exchange(contract.tokens.ExchangeRequest(open_task=terms, **ask), timeout=10).issued
     shown = contract.types.SubjectToken(token=first.bearer_token.token, type=contract.types.SUBJECT_TOKEN_TYPE_MAYFLY)
-    with world.channel('mcp/github') as channel:
+    with world.channel('mcp/repos') as channel:
         tokens = contract.tokens_grpc.TokenServiceStub(channel)
         second = tokens.Exchange(
             contract.tokens.ExchangeRequest(task_id=first.task_id, subject_token=shown, **ask), timeout=10).issued
@@ -195,10 +195,10 @@ def test_pyjwt_reads_on_whose_behalf_a_server_acts(world, contract, jwks):
             tampered = contract.types.SubjectToken(token=shown.token[:-4] + 'AAAA', type=shown.type)
             tokens.Exchange(contract.tokens.ExchangeRequest(task_id=first.task_id, subject_token=tampered, **ask), timeout=10)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    claims = verify(second.bearer_token.token, jwks, audience=github)
+    claims = verify(second.bearer_token.token, jwks, audience=repos)
     assert claims['sub'] == f'spiffe://{DOMAIN}/agent/demo' and claims['client_id'] == server
     assert claims['act'] == {'sub': server, 'iss': DOMAIN}, 'the caller is the outermost actor (RFC 8693, section 4.1)'
-    assert claims['exp'] <= verify(first.bearer_token.token, jwks, audience=github)['exp']
+    assert claims['exp'] <= verify(first.bearer_token.token, jwks, audience=repos)['exp']
     own = claims['https://mayfly.dev/claims']
     assert [a['id'] for a in own['ancestors']] == [first.credential_id]
     assert own['subject_token'] == {'iss': ISSUER, 'id': first.credential_id}

@@ -58,7 +58,7 @@ async fn one_workload_that_holds_every_place_loses_them_to_others() {
     for _ in 0..60 {
         admin.push(rig.world.channel("agent/demo", addresses.admin).await);
     }
-    for name in ["mcp/github", "mcp/echo", "operator/colleague"] {
+    for name in ["mcp/repos", "mcp/echo", "operator/colleague"] {
         let new = rig.world.channel(name, addresses.workload).await.expect("a place");
         assert!(crate::kit::healthy(new).await, "{name}");
     }

@@ -83,13 +83,13 @@ pub(super) async fn sent(rig: &Rig, text: &str) -> Made {
 async fn behalf(rig: &Rig, text: &str, made: &mut Made) {
     let plain: String = text.chars().filter(|c| !c.is_control()).collect();
     for sub in [text, plain.as_str()] {
-        let mut claims = rig.provider.claims(sub, "https://github.dev.mayfly.internal");
+        let mut claims = rig.provider.claims(sub, "https://repos.dev.mayfly.internal");
         claims["jti"] = sub.into();
         claims["groups"] = serde_json::json!([sub]);
         claims["act"] = serde_json::json!({ "sub": sub });
         let token = pb::SubjectToken { token: rig.provider.token(&claims), r#type: pb::SubjectTokenType::Oidc.into() };
-        let terms = pb::TaskTerms { purpose: text.into(), upstreams: allowed("github", "issues:read"), ..Default::default() };
-        if let Ok(task) = rig.open(terms, Some(token), "mcp/github").await {
+        let terms = pb::TaskTerms { purpose: text.into(), upstreams: allowed("repos", "issues:read"), ..Default::default() };
+        if let Ok(task) = rig.open(terms, Some(token), "mcp/repos").await {
             made.tasks.push(task.task_id);
         }
     }
@@ -163,7 +163,7 @@ async fn acts(rig: &Rig, text: &str, made: &Made) {
     let mut audit = AuditServiceClient::new(rig.channel("service/echo", false).await);
     let _ = audit.report_use(pb::ReportUseRequest { uses: vec![used(text), used("MARK\u{2066}")] }).await;
     let mut upstreams = UpstreamServiceClient::new(rig.channel("operator/you", true).await);
-    let request = pb::GetUpstreamRequest { upstream: "github".into() };
+    let request = pb::GetUpstreamRequest { upstream: "repos".into() };
     let mut upstream = upstreams.get_upstream(request).await.unwrap().into_inner().upstream.unwrap();
     (upstream.purpose, upstream.owner) = (text.into(), text.into());
     let confirmation = Some(pb::Confirmation { credentials: 0, all: true });

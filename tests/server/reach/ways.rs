@@ -89,9 +89,9 @@ claims = { repository_id = "1296269", ref = "refs/heads/main" }
 "#;
 
 const LIFE: u64 = 3_600_000;
-const GITHUB: &str = "mcp/github";
+const REPOS: &str = "mcp/repos";
 const ECHO: &str = "mcp/echo";
-/// Tools at github and at echo.
+/// Tools at repos and at echo.
 const TOOLS: [&str; 2] = ["search", "look"];
 
 fn id(name: &str) -> String {
@@ -111,7 +111,7 @@ fn terms(callers: &[&str], parent: &str) -> pb::TaskTerms {
     let allowed = |upstream: &str, scope: &str| pb::Allowance { upstream: upstream.into(), scopes: vec![scope.into()] };
     pb::TaskTerms {
         purpose: "reach".into(),
-        upstreams: vec![allowed("echo", "echo:read"), allowed("github", "issues:read")],
+        upstreams: vec![allowed("echo", "echo:read"), allowed("repos", "issues:read")],
         any_tool: true,
         callers: callers.iter().map(|name| id(name)).collect(),
         parent_task_id: parent.into(),
@@ -178,11 +178,11 @@ impl World {
         world
     }
 
-    /// Creates the binding that covers the agents' requests at github with the tool.
+    /// Creates the binding that covers the agents' requests at repos with the tool.
     async fn bind(&self) {
         let binding = pb::Binding {
             binding: "search-issues".into(),
-            upstream: "github".into(),
+            upstream: "repos".into(),
             callers_under: vec![id("agent")],
             tools: vec![TOOLS[0].into()],
             scopes: vec!["issues:read".into()],
@@ -254,7 +254,7 @@ impl World {
 
     /// Separates a credential's ground from the credentials that rest on it: by new SVIDs, another key, or another version of the policy.
     async fn between(&self, sort: Sort) {
-        [GITHUB, ECHO].iter().for_each(|name| self.fresh(name));
+        [REPOS, ECHO].iter().for_each(|name| self.fresh(name));
         match sort {
             Sort::SigningKey => {
                 let rotate = pb::RotateKeyRequest {
@@ -288,10 +288,10 @@ impl World {
         policies.set_policy(set).await.unwrap();
     }
 
-    /// A token of a new user for the server of github.
+    /// A token of a new user for the server of repos.
     fn user(&mut self) -> pb::SubjectToken {
         self.n += 1;
-        let mut claims = self.users.claims(&format!("user-{}", self.n), "https://github.dev.mayfly.internal");
+        let mut claims = self.users.claims(&format!("user-{}", self.n), "https://repos.dev.mayfly.internal");
         (claims["scope"], claims["jti"]) = ("issues:read echo:read".into(), format!("t-{}", self.n).into());
         pb::SubjectToken { token: self.users.token(&claims), r#type: pb::SubjectTokenType::Oidc.into() }
     }
@@ -370,24 +370,24 @@ impl World {
         (opener, task, ground)
     }
 
-    /// An agent's credential for github, in a task in which both servers act: the task, the token, and the ground.
+    /// An agent's credential for repos, in a task in which both servers act: the task, the token, and the ground.
     async fn shown(&mut self, sort: Sort) -> (String, String, Ground) {
         let agent = self.agent();
-        let task = self.open(&agent, terms(&[GITHUB, ECHO], ""), None).await;
-        let token = token_of(&self.exchange(&agent, within(&task, "github")).await);
+        let task = self.open(&agent, terms(&[REPOS, ECHO], ""), None).await;
+        let token = token_of(&self.exchange(&agent, within(&task, "repos")).await);
         let ground = Ground::of_shown(&token);
         self.between(sort).await;
         (task, token, ground)
     }
 
-    /// The server of github presents a credential and gets one for echo.
+    /// The server of repos presents a credential and gets one for echo.
     async fn show(&self, token: &str, task: &str) -> pb::Issued {
-        self.exchange(GITHUB, showing(token, task)).await
+        self.exchange(REPOS, showing(token, task)).await
     }
 
-    /// The server of github presents a credential to open a task below, and the server of echo acts in that task.
+    /// The server of repos presents a credential to open a task below, and the server of echo acts in that task.
     async fn show_at_opening(&self, token: &str, task: &str) -> pb::Issued {
-        let below = self.open(GITHUB, terms(&[ECHO], task), Some(mine(token))).await;
+        let below = self.open(REPOS, terms(&[ECHO], task), Some(mine(token))).await;
         self.exchange(ECHO, within(&below, "echo")).await
     }
 
@@ -396,7 +396,7 @@ impl World {
         match way {
             Way::Itself => {
                 let agent = self.agent();
-                let issued = self.exchange(&agent, request(Task::OpenTask(terms(&[], "")), "github")).await;
+                let issued = self.exchange(&agent, request(Task::OpenTask(terms(&[], "")), "repos")).await;
                 let ground = Ground::of_token(&token_of(&issued));
                 made(issued, ground)
             }
@@ -405,14 +405,14 @@ impl World {
                 made(self.exchange(ECHO, within(&task, "echo")).await, ground)
             }
             Way::OpenerAbove => {
-                let (_, task, ground) = self.opened(sort, &[GITHUB, ECHO]).await;
-                let below = self.open(GITHUB, terms(&[ECHO], &task), None).await;
+                let (_, task, ground) = self.opened(sort, &[REPOS, ECHO]).await;
+                let below = self.open(REPOS, terms(&[ECHO], &task), None).await;
                 made(self.exchange(ECHO, within(&below, "echo")).await, ground)
             }
             Way::OpenerOfTheRoot => {
-                let (_, mut task, ground) = self.opened(sort, &[GITHUB, ECHO]).await;
+                let (_, mut task, ground) = self.opened(sort, &[REPOS, ECHO]).await;
                 for _ in 1..mayfly::limits::TASK_DEPTH {
-                    task = self.open(GITHUB, terms(&[ECHO], &task), None).await;
+                    task = self.open(REPOS, terms(&[ECHO], &task), None).await;
                 }
                 made(self.exchange(ECHO, within(&task, "echo")).await, ground)
             }
@@ -444,7 +444,7 @@ impl World {
             Way::Renewed => {
                 let agent = self.agent();
                 let task = self.open(&agent, terms(&[], ""), None).await;
-                let first = self.exchange(&agent, within(&task, "github")).await;
+                let first = self.exchange(&agent, within(&task, "repos")).await;
                 let ground = Ground::of_token(&token_of(&first));
                 self.between(sort).await;
                 self.fresh(&agent);
@@ -465,8 +465,8 @@ impl World {
             Way::GlassOpener | Way::GlassJoiner => self.in_glass(way, sort).await,
             Way::Descendant => {
                 let agent = self.agent();
-                let task = self.open(&agent, terms(&[GITHUB, ECHO], ""), None).await;
-                let own = self.exchange(&agent, within(&task, "github")).await;
+                let task = self.open(&agent, terms(&[REPOS, ECHO], ""), None).await;
+                let own = self.exchange(&agent, within(&task, "repos")).await;
                 self.between(sort).await;
                 let below = self.show_at_opening(&token_of(&own), &task).await;
                 made(own, Ground::of_token(&token_of(&below)))
@@ -482,15 +482,15 @@ impl World {
             Ground { subject: (issuer.clone(), format!("user-{n}")), token: (issuer, format!("t-{n}")), ..Ground::default() };
         if way == Way::TokenAtOpening {
             // The server that opens the task neither owns the task nor acts in it.
-            let own = self.exchange(GITHUB, request(Task::OpenTask(terms(&[], "")), "github")).await;
-            let task = self.open(GITHUB, terms(&[ECHO], ""), Some(token)).await;
+            let own = self.exchange(REPOS, request(Task::OpenTask(terms(&[], "")), "repos")).await;
+            let task = self.open(REPOS, terms(&[ECHO], ""), Some(token)).await;
             let opener = Ground::of_opener(&token_of(&own), &task);
             self.between(sort).await;
             let ground = Ground { subject: ground.subject, token: ground.token, ..opener };
             return made(self.exchange(ECHO, within(&task, "echo")).await, ground);
         }
-        let ask = request(Task::OpenTask(terms(&[ECHO], "")), "github");
-        let first = self.exchange(GITHUB, pb::ExchangeRequest { subject_token: Some(token), ..ask }).await;
+        let ask = request(Task::OpenTask(terms(&[ECHO], "")), "repos");
+        let first = self.exchange(REPOS, pb::ExchangeRequest { subject_token: Some(token), ..ask }).await;
         if way == Way::SubjectToken {
             return made(first, ground);
         }
@@ -503,12 +503,12 @@ impl World {
             self.between(sort).await;
             return made(self.as_person(who, request(Task::OpenTask(terms(&[], "")), "echo")).await, ground);
         }
-        let task = self.open_as(who, terms(&[GITHUB, ECHO], "")).await;
+        let task = self.open_as(who, terms(&[REPOS, ECHO], "")).await;
         if matches!(way, Way::LoginOfTheOpener | Way::JobOfTheOpener) {
             self.between(sort).await;
             return made(self.exchange(ECHO, within(&task, "echo")).await, ground);
         }
-        let first = token_of(&self.as_person(who, within(&task, "github")).await);
+        let first = token_of(&self.as_person(who, within(&task, "repos")).await);
         self.between(sort).await;
         let issued = match way {
             Way::LoginOfTheShown => self.show(&first, &task).await,

@@ -7,8 +7,8 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::{About, Look, Severity};
+use crate::bounded_file;
 use crate::document::command::typed;
-use crate::document::file;
 use crate::identity::bundle::Bundles;
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::identity::svid::{self, SvidDefect};
@@ -26,7 +26,7 @@ impl Look<'_> {
             _ => "make it readable to the server's user".to_owned(),
         };
         let unreadable = |e: &std::io::Error| self.error(key, format!("{} cannot be read: {e}", path.display()), remedy(e));
-        file::read(path, max).inspect_err(unreadable).ok()
+        bounded_file::read(path, max).inspect_err(unreadable).ok()
     }
 
     /// The content of the two files, if they have no defect.
