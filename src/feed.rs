@@ -351,6 +351,13 @@ impl Followers {
         (behind(), known())
     }
 
+    /// The number of followers on the list.
+    pub fn registered(&self, now: Millis) -> u64 {
+        let mut all = self.all.lock();
+        self.forget(&mut all, now);
+        all.len() as u64
+    }
+
     fn forget(&self, all: &mut BTreeMap<(String, String), Follower>, now: Millis) {
         all.retain(|_, f| f.connected || now.since(f.last_seen) <= self.max_age_ms);
     }

@@ -16,9 +16,9 @@ use crate::ledger::search::Filter;
 use crate::ledger::state::{State, Version};
 use crate::lookup::not_kept;
 use crate::narrow::{Change, Fate, Judge, Look, Takes, Terms, Took};
-use crate::policy::action::Action;
 use crate::policy::decide::{Anew, reads_records};
 use crate::policy::set::files;
+use crate::policy::unattended;
 use crate::policy::{Admin, PolicySet, admin};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::Target;
@@ -221,11 +221,22 @@ impl Authority {
         if !set.environments().iter().any(|name| name == environment) {
             all.push(("roles".to_owned(), format!("nobody belongs to environment {environment}: its wall refuses everybody")));
         }
-        if set.permits(Action::Admin(Admin::ManagePolicy)).next().is_none() {
-            let what = "no policy permits ManagePolicy: nobody but the local socket changes policy from then on";
-            all.push(("policies".to_owned(), what.to_owned()));
+        if !self.single_operator {
+            all.extend(unattended::complaint(set.nobody_may(), environment).as_ref().map(place));
         }
         all
+    }
+
+    /// Whether a set may replace the one in effect: it must leave somebody who may change policy, revoke and lock in the environment, if the
+    /// set in effect does. Otherwise no operator could undo the change, and only `admin.single_operator` and a restart would help.
+    pub fn stays_attended(&self, environment: &str, new: &PolicySet) -> Result<(), No> {
+        let compiled = self.catalog.now();
+        let before = compiled.policy(environment).map_or(&[][..], |now| now.set.nobody_may());
+        let lost: Vec<Admin> = new.nobody_may().iter().filter(|admin| !before.contains(admin)).copied().collect();
+        match unattended::complaint(&lost, environment).filter(|_| !self.single_operator) {
+            Some(complaint) => Err(wrong(vec![complaint])),
+            None => Ok(()),
+        }
     }
 
     /// Puts a policy set in effect, or makes it the shadow policy set.
@@ -264,7 +275,10 @@ impl Authority {
             looked: 0,
         };
         let governs = match (&setting.from, &new) {
-            (Some(from), Some(new)) if !audit => self.governs(environment, from, new),
+            (Some(from), Some(new)) if !audit => {
+                self.stays_attended(environment, new)?;
+                self.governs(environment, from, new)
+            }
             _ => Vec::new(),
         };
         let second = match may {
@@ -318,7 +332,11 @@ impl Authority {
     pub(crate) async fn asked_policy_takes(&self, set: &SetRecord) -> Result<(u64, Takes, Target), No> {
         let takes = match set.audit_only {
             true => Takes::Nothing,
-            false => self.policy_takes(&set.environment, self.recorded_set(set.text.clone()).await?),
+            false => {
+                let new = self.recorded_set(set.text.clone()).await?;
+                self.stays_attended(&set.environment, &new)?;
+                self.policy_takes(&set.environment, new)
+            }
         };
         Ok((set.version, takes, coarse(&set.environment, set.version)))
     }

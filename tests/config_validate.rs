@@ -168,6 +168,29 @@ fn a_device_or_a_pipe_is_refused_in_the_place_of_each_file() {
 }
 
 #[test]
+fn a_set_that_leaves_nobody_who_may_act_is_found() {
+    let host = Host::new();
+    host.change("policy.cedar", "action in Action::\"Admin\"", "action == Action::\"Observe\"");
+    let findings = host.findings();
+    assert_eq!((findings.len(), findings[0].severity), (1, Severity::Error), "{findings:#?}");
+    let said = host.said();
+    for part in
+        ["nobody may do ManagePolicy, Revoke or Lock in environment dev", "listen.admin_socket", "admin.single_operator = true"]
+    {
+        assert!(said.contains(part), "{part} in\n{said}");
+    }
+    // The uids of the socket may revoke and lock, and alone they may change policy.
+    fs::create_dir(host.path("run")).unwrap();
+    host.mode("run", 0o700);
+    host.change("mayfly.toml", "[tls]", "[listen]\nadmin_socket = \"run/admin.sock\"\n[tls]");
+    let findings = host.findings();
+    assert_eq!((findings.len(), findings[0].severity), (1, Severity::Warning), "{findings:#?}");
+    assert!(host.said().contains("except over the local socket"), "{}", host.said());
+    host.change("mayfly.toml", "[tls]", "[admin]\nsingle_operator = true\n[tls]");
+    assert_eq!(host.said(), "");
+}
+
+#[test]
 fn a_certificate_that_clients_will_refuse_is_found() {
     type Svid = (&'static [&'static str], &'static [&'static str], i32, Severity, &'static str);
     let cases: [Svid; 5] = [

@@ -61,6 +61,10 @@ pub async fn run(args: ExplainArgs, run: &Run) -> Result<Exit, CliError> {
         }
         _ => run.out.one(&explanation)?,
     }
+    if explanation.request_unknown {
+        run.out.say("no record has this request id: nothing was granted for it [NOT_FOUND]");
+        return Ok(Exit::NotFound);
+    }
     Ok(Exit::Ok)
 }
 

@@ -114,7 +114,10 @@ fn here(command: ServerCommand, out: Out) -> Result<Exit, CliError> {
                 (true, true) => out.say(format_args!(
                     "{config}: the server that runs on it would take it at a reload or a restart; its store and its ports are in use by it"
                 )),
-                (false, _) => out.say(format_args!("{config}: a server would not start on it")),
+                (false, true) => out.say(format_args!(
+                    "{config}: a server runs on it; it would refuse the configuration at a reload or a restart"
+                )),
+                (false, false) => out.say(format_args!("{config}: a server would not start on it")),
             }
             Ok(if report.starts { Exit::Ok } else { Exit::Error })
         }

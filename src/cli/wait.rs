@@ -40,7 +40,8 @@ pub async fn applied(server: &Server, system: &System, args: &WaitArgs, seq: u64
             asked.call(request, |c, q| async move { RevocationServiceClient::new(c).wait_for_revocation(q).await }).await?;
         if answer.applied || slice == left {
             let behind = answer.behind.into_iter().map(Follower::from).collect();
-            return Ok(Some(Applied { applied: answer.applied, behind_count: answer.behind_count, behind }));
+            let (applied, behind_count, registered) = (answer.applied, answer.behind_count, answer.followers);
+            return Ok(Some(Applied { applied, behind_count, registered, behind }));
         }
     }
 }
@@ -48,6 +49,10 @@ pub async fn applied(server: &Server, system: &System, args: &WaitArgs, seq: u64
 /// Prints the result of the wait; an error if some followers have not applied the record.
 pub fn told(out: &Out, args: &WaitArgs, seq: u64, applied: Option<&Applied>) -> Result<(), CliError> {
     let Some(applied) = applied else { return Ok(()) };
+    if applied.applied && applied.registered == Some(0) {
+        out.say(format_args!("no follower is registered, so none had to apply {seq}; mayfly itself refuses it"));
+        return Ok(());
+    }
     if applied.applied {
         out.say(format_args!("every follower has applied {seq}"));
         return Ok(());

@@ -13,7 +13,7 @@ pub async fn run(run: &Run) -> Result<Exit, CliError> {
     let who = Whoami::from(answer);
     run.out.one(&who)?;
     for lock in &who.locks {
-        run.out.say(format_args!("a lock keeps us from new grants since {}: {}", lock.seq, lock.reason));
+        run.out.say(format_args!("a lock keeps us from new grants since {}: {}", lock.seq, lock.why()));
     }
     Ok(Exit::Ok)
 }

@@ -67,6 +67,8 @@ pub struct Explained {
     pub environment: Option<String>,
     /// The workloads that may see the explanation.
     pub holders: Vec<String>,
+    /// No record names the request that was asked for; the newest refusals of its caller are listed instead.
+    pub request_unknown: bool,
 }
 
 fn none(what: &str) -> No {
@@ -173,6 +175,7 @@ impl Authority {
             records,
             environment: Some(issued.environment.clone()),
             holders: vec![issued.caller.clone()],
+            request_unknown: false,
         })
     }
 

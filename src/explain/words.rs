@@ -231,6 +231,7 @@ pub(super) fn of_task(state: &State, id: TaskId, records: &[Past], now: Millis) 
         records: Vec::new(),
         environment: Some(terms.environment.to_string()),
         holders,
+        request_unknown: false,
     })
 }
 
@@ -297,17 +298,21 @@ pub(super) fn of_record(past: Past) -> Explained {
         _ => Vec::new(),
     };
     let summary = format!("{} {}", finding.subject, finding.text);
-    Explained { summary, findings: vec![finding], records: vec![past], environment: None, holders }
+    Explained { summary, findings: vec![finding], records: vec![past], holders, ..Explained::default() }
 }
 
 /// The explanation of a request without a record: the refusals of its caller may tell why.
 pub(super) fn of_refusals(caller: &str, id: &str, mut refused: Vec<Past>) -> Explained {
     refused.reverse();
     Explained {
-        summary: format!("nothing was granted for request {id:?} of {caller}; its newest refusals are listed"),
+        summary: format!(
+            "nothing was granted for request {id:?} of {caller}: no record has this request id, and a refusal is recorded without one; \
+             the caller's newest refusals are listed"
+        ),
         findings: refused.iter().map(of_one).collect(),
         records: refused,
         environment: None,
         holders: vec![caller.to_owned()],
+        request_unknown: true,
     }
 }

@@ -6,15 +6,16 @@
 //! (`salvage`), and so are revocations of SVIDs, subject tokens and signing keys, which hold for any decision revision. If they were
 //! forgotten, revoked evidence would be accepted again.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use super::READ_BYTES;
 use super::commit::{ChainHead, Commit, Encoded, Hash, pack};
-use super::record::{Event, GenerationBegun, Record, Revoked, Who};
+use super::record::{Event, GenerationBegun, Record, Revoked, TargetRecord, Who};
 use super::restored;
 pub use super::restored::Restored;
-use super::salvage::{Lost, salvage};
+use super::salvage::{Lost, remarked, salvage};
 use super::snapshot;
 use super::state::{Removed, State, Taken, seq_after};
 use super::verify::verify_before;
@@ -158,7 +159,7 @@ fn go_on(
     // Unreadable commits belonged to some generation, too.
     let used = used.max(u8::from(lost.commits > 0));
     let generation = used.checked_add(1).ok_or(RecoverError::NoGeneration)?;
-    let (left, locks, everything_locked) = (lost.commits, lost.locks.len(), lost.locks.contains(&Target::Everything));
+    let (left, locks, everything_locked) = (lost.commits, lost.locks.len(), lost.locks.contains_key(&Target::Everything));
     let (snapshot, taken) = base.snapshot.unzip();
     let mut vouching = Vec::new();
     // The record that vouched for the snapshot may be among the commits left behind, so it is written again.
@@ -305,18 +306,28 @@ fn begin(
     let author = || Who::Mayfly(begun.cause().into());
     let mut records = vec![Record::new(author(), Event::GenerationBegun(first))];
     records.extend(vouching.into_iter().map(|event| Record::new(author(), event)));
-    let (keys, reason) = match &begun.restored {
-        None => ("so it was in what was lost", "revoked or locked in what was lost"),
-        Some(_) => ("restored from a backup", restored::REASON),
+    let (keys, own, taken_over) = match &begun.restored {
+        None => {
+            let lost = "revoked or locked in what was lost";
+            ("so it was in what was lost", lost, lost)
+        }
+        Some(_) => ("restored from a backup", restored::REASON, restored::TAKEN_OVER),
     };
     records.extend(lost.key_changes(state, keys).into_iter().map(|event| Record::new(author(), event)));
     let keep_until = Rules::keep_until(time).0.max(lost.until);
     for (targets, lock_only) in [(lost.locks, true), (lost.evidence, false)] {
-        let targets: Vec<_> = targets.iter().map(Target::to_record).collect();
-        for targets in targets.chunks(limits::TARGETS) {
-            let (targets, reason) = (targets.to_vec(), reason.to_owned());
-            let revoked = Revoked { targets, issued_only: !lock_only, reason, keep_until, lock_only };
-            records.push(Record::new(author(), Event::Revoked(revoked)));
+        // One record has one reason.
+        let mut by_reason: BTreeMap<String, Vec<TargetRecord>> = BTreeMap::new();
+        for (target, cause) in &targets {
+            let reason = remarked(cause, if cause.is_some() { taken_over } else { own });
+            by_reason.entry(reason).or_default().push(target.to_record());
+        }
+        for (reason, targets) in by_reason {
+            for targets in targets.chunks(limits::TARGETS) {
+                let (targets, reason) = (targets.to_vec(), reason.clone());
+                let revoked = Revoked { targets, issued_only: !lock_only, reason, keep_until, lock_only };
+                records.push(Record::new(author(), Event::Revoked(revoked)));
+            }
         }
     }
     let encoded: Vec<Encoded> = records.into_iter().filter_map(Encoded::new).collect();

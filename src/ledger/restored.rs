@@ -16,8 +16,10 @@ use super::state::State;
 use crate::revocation::Target;
 use crate::store::{Position, Store};
 
-/// The reason written into the records.
+/// The reason of what a restore itself revokes and locks.
 pub(super) const REASON: &str = "restored from a backup: lock again who was locked since, then lift this";
+/// The remark on what was revoked and locked in the remains, after its own reason.
+pub(super) const TAKEN_OVER: &str = "taken over from the remains at a restore";
 
 /// The inputs of a restore beyond the backup itself.
 pub struct Restored<'a> {
@@ -36,14 +38,14 @@ impl Restored<'_> {
         let read = self.left.as_ref().and_then(|(left, snapshots)| read(*left, snapshots, kept, next).ok());
         let (mut lost, known) = read.unwrap_or_default();
         if !known && !self.unlocked {
-            lost.locks.insert(Target::Everything);
+            lost.locks.entry(Target::Everything).or_default();
         }
         for (id, key) in &kept.keys {
             let over = matches!(key.state, KeyState::Removed | KeyState::Compromised);
             let signs = key.purpose == KeyPurpose::AccessToken;
             if !over && signs {
                 lost.keys.insert(id.to_string(), KeyState::Compromised);
-                lost.evidence.insert(Target::SigningKey(id.clone()));
+                lost.evidence.entry(Target::SigningKey(id.clone())).or_default();
             } else if !over && !(self.has_private)(id) {
                 // The key was removed while the backup was made; a ledger that lists such a key as in use could not be served.
                 lost.keys.insert(id.to_string(), KeyState::Removed);

@@ -3,22 +3,26 @@
 //! Nothing in such a commit is proven, so nothing in it may grant access. It may only deny: locks, revoked evidence, keys that are given up
 //! or removed, and trust that was withdrawn.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::READ_BYTES;
 use super::commit::Commit;
-use super::record::{BundleSet, Event, KeyChanged, KeyState, Record};
+use super::record::{BundleSet, Event, KeyChanged, KeyState, Record, Who};
 use super::recover::RecoverError;
 use super::state::State;
+use crate::limits;
 use crate::revocation::{Sort, Target};
 use crate::store::{Position, Store};
+
+/// The reason of a lost revocation or lock with its author; `None` where a recovery itself revokes or locks.
+pub(super) type Cause = Option<String>;
 
 /// The collected facts.
 #[derive(Default)]
 pub(super) struct Lost {
-    pub locks: BTreeSet<Target>,
+    pub locks: BTreeMap<Target, Cause>,
     /// Evidence that is revoked, and until when.
-    pub evidence: BTreeSet<Target>,
+    pub evidence: BTreeMap<Target, Cause>,
     pub until: u64,
     /// The highest generation found.
     pub generation: u8,
@@ -28,6 +32,30 @@ pub(super) struct Lost {
     pub keys: BTreeMap<String, KeyState>,
     /// The newest bundle of each trust domain.
     bundles: BTreeMap<String, BundleSet>,
+}
+
+/// A lost reason with its author, who is unproven as everything in a lost commit, so it is not the author of the new record. A reason that an
+/// earlier recovery wrote names the author already.
+fn cause(reason: &str, author: Option<&Who>) -> String {
+    match author {
+        None | Some(Who::Mayfly(_)) => reason.to_owned(),
+        Some(who) => format!("{} (by {})", cut(reason, limits::PURPOSE_BYTES), who.name()),
+    }
+}
+
+/// The text of a cause with the remark of this recovery, which is not added twice.
+pub(super) fn remarked(cause: &Cause, remark: &str) -> String {
+    match cause.as_deref() {
+        None | Some("") => remark.to_owned(),
+        Some(cause) if cause.contains(remark) => cause.to_owned(),
+        Some(cause) => format!("{}; {remark}", cut(cause, limits::PURPOSE_BYTES + limits::SPIFFE_ID_BYTES)),
+    }
+}
+
+/// The beginning of a text, at most so many bytes.
+fn cut(text: &str, most: usize) -> &str {
+    let end = text.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= most).last().unwrap_or(0);
+    &text[..end]
 }
 
 /// The rank of a key's state in its life cycle, which never goes back.
@@ -43,24 +71,26 @@ fn age(state: KeyState) -> u8 {
 impl Lost {
     fn take(&mut self, record: Record) {
         self.generation = self.generation.max(record.revision().generation());
+        let author = record.author.and_then(|author| author.who);
         match record.event {
             Some(Event::GenerationBegun(e)) => {
                 self.generation = self.generation.max(u8::try_from(e.generation).unwrap_or(u8::MAX));
             }
             Some(Event::Revoked(e)) => {
                 self.until = self.until.max(e.keep_until);
+                let cause = Some(cause(&e.reason, author.as_ref()));
                 for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
                     if e.lock_only || (target.sort().locks() && !e.issued_only) {
-                        self.locks.insert(target);
+                        self.locks.insert(target, cause.clone());
                     } else if matches!(target.sort(), Sort::Svid | Sort::SubjectToken | Sort::SigningKey) {
-                        self.evidence.insert(target);
+                        self.evidence.insert(target, cause.clone());
                     }
                 }
             }
             Some(Event::KeyChanged(e)) => {
                 let state = KeyState::try_from(e.state).unwrap_or(KeyState::Compromised);
                 if state == KeyState::Compromised {
-                    self.evidence.insert(Target::SigningKey(e.key.as_str().into()));
+                    self.evidence.insert(Target::SigningKey(e.key.as_str().into()), Some(cause(&e.reason, author.as_ref())));
                 }
                 let known = self.keys.entry(e.key).or_insert(state);
                 if age(state) >= age(*known) {
@@ -79,7 +109,7 @@ impl Lost {
             let Some(bundle) = kept.bundles.get(domain.as_str()).filter(|b| !b.removed) else { continue };
             let gone = |anchor: &[u8; 32]| !lost.anchors.iter().any(|a| a[..] == anchor[..]);
             if lost.removed || bundle.anchors.iter().any(gone) {
-                self.locks.insert(Target::TrustDomain(domain.as_str().into()));
+                self.locks.entry(Target::TrustDomain(domain.as_str().into())).or_default();
             }
         }
     }
@@ -123,4 +153,25 @@ pub(super) fn salvage(old: &dyn Store, mut next: Position) -> Result<Lost, Recov
         }
     }
     Ok(lost)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_taken_over_keeps_its_reason_and_author() {
+        let ada = Who::SpiffeId("spiffe://example.org/ada".to_owned());
+        let kept = Some(cause("stolen laptop", Some(&ada)));
+        let first = remarked(&kept, "taken over");
+        assert_eq!(first, "stolen laptop (by spiffe://example.org/ada); taken over");
+        let again = Some(cause(&first, Some(&Who::Mayfly("restored".to_owned()))));
+        assert_eq!(remarked(&again, "taken over"), first, "a second restore adds nothing");
+        assert_eq!(remarked(&None, "taken over"), "taken over");
+        let long = Some(cause(&"ä".repeat(100_000), Some(&ada)));
+        assert!(remarked(&long, "taken over").ends_with("ä (by spiffe://example.org/ada); taken over"));
+        assert!(remarked(&long, "taken over").len() < 2 * limits::PURPOSE_BYTES);
+        let unproven = Some(cause(&"ä".repeat(100_000), Some(&Who::Mayfly("restored".to_owned()))));
+        assert!(remarked(&unproven, "taken over").len() <= limits::PURPOSE_BYTES + limits::SPIFFE_ID_BYTES + 12);
+    }
 }

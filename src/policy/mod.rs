@@ -44,6 +44,7 @@ mod stem;
 pub mod subject;
 pub mod table;
 mod two;
+pub mod unattended;
 pub mod wanted;
 
 pub use action::{Action, Admin, AdminAction, Work, admin};

@@ -21,6 +21,7 @@ use super::rights::Rights;
 use super::roles::Roles;
 use super::slice::{Part, Slices};
 use super::two::{self, Domains};
+use super::unattended;
 use crate::document::{Complaint, Source, sha256};
 use crate::identity::spiffe_id::SpiffeId;
 use crate::limits;
@@ -40,7 +41,7 @@ pub struct PolicySet {
     compared: Vec<(Attribute, String)>,
     ids: Vec<String>,
     warnings: Vec<Complaint>,
-    /// Analysis results about second persons.
+    /// Analysis results about operators and second persons.
     two: Two,
     operators: OnceLock<Vec<String>>,
 }
@@ -49,6 +50,7 @@ struct Two {
     domains: Domains,
     forbidden_alone: Vec<Admin>,
     people: Vec<String>,
+    nobody_may: Vec<Admin>,
 }
 
 /// The text form in a record. Fields in this order, without whitespace, so one set has exactly one text.
@@ -123,6 +125,7 @@ impl PolicySet {
             domains: Domains::of(&policies, &roles),
             forbidden_alone: two::forbidden_alone(&policies),
             people: two::people_named(&policies),
+            nobody_may: unattended::nobody_may(&policies, &roles),
         };
         Ok(PolicySet {
             text,
@@ -188,6 +191,11 @@ impl PolicySet {
     /// Whether some policy forbids this operator's action when there is no approval.
     pub fn forbids_alone(&self, action: Admin) -> bool {
         self.two.forbidden_alone.contains(&action)
+    }
+
+    /// The operators' actions that an environment cannot be without ([`unattended`]) and that the set permits to nobody.
+    pub fn nobody_may(&self) -> &[Admin] {
+        &self.two.nobody_may
     }
 
     /// Names in policies about operators that `context.approvals.people` may be compared with.

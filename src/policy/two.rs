@@ -12,6 +12,7 @@ use super::action::{Action, Admin};
 use super::compile::applies;
 use super::reads::Reads;
 use super::roles::Roles;
+use super::unattended::{of_everybody, unconditional};
 use crate::document::Complaint;
 
 /// The actions of an incident. They never wait for a second person, so no policy may demand an approval for them.
@@ -64,7 +65,7 @@ fn of_operators(policy: &Policy) -> bool {
 }
 
 /// The ids and prefixes (with `/*` appended) that a policy's head names; `None` where the head does not restrict the principal.
-fn members(policy: &Policy, roles: &Roles) -> Option<Vec<String>> {
+pub(super) fn members(policy: &Policy, roles: &Roles) -> Option<Vec<String>> {
     match policy.principal_constraint() {
         PrincipalConstraint::Any | PrincipalConstraint::Is(_) => None,
         PrincipalConstraint::Eq(uid) => Some(vec![uid.id().unescaped().to_owned()]),
@@ -167,10 +168,7 @@ fn nobody(policies: &BTreeMap<String, Policy>, roles: &Roles, asking: &[(&String
     if of(Effect::Permit, approve).next().is_none() {
         return Some("no policy permits ApproveChange".to_owned());
     }
-    let always = |p: &Policy| {
-        let nobody_named = matches!(p.principal_constraint(), PrincipalConstraint::Any | PrincipalConstraint::Is(_));
-        nobody_named && p.to_pst().is_ok_and(|tree| tree.body().clauses().is_empty())
-    };
+    let always = |p: &Policy| of_everybody(p) && unconditional(p);
     if of(Effect::Forbid, approve).any(always) {
         return Some("a policy forbids ApproveChange to everybody".to_owned());
     }

@@ -21,6 +21,16 @@ fn nobody() -> Status {
     status(No::Refusal(Refusal::new(Reason::NotAuthenticated, "this listener takes calls over mTLS with an X.509-SVID")))
 }
 
+/// The refusal for a workload's call over the operators' socket, whose peers show no SVID.
+fn no_svid_here() -> Status {
+    let what = "this is the operators' local socket (listen.admin_socket), where a caller shows no X.509-SVID; workloads' commands use the \
+                workload listener (listen.workload)";
+    let no = Refusal::new(Reason::NotAuthenticated, what).by("a workload is known by its X.509-SVID");
+    status(No::Refusal(
+        no.way_out("workloads call listen.workload: mayfly --address https://HOST:PORT, with --svid, --key and --bundle"),
+    ))
+}
+
 /// The calling workload.
 pub fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     caller_of(request.extensions().get())
@@ -30,7 +40,8 @@ pub fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
 pub fn caller_of(peer: Option<&Peer>) -> Result<Caller, Status> {
     match peer {
         Some(Peer::Workload(caller) | Peer::Admin(caller)) => Ok(caller.clone()),
-        Some(Peer::Local(_)) | None => Err(nobody()),
+        Some(Peer::Local(_)) => Err(no_svid_here()),
+        None => Err(nobody()),
     }
 }
 
@@ -45,7 +56,16 @@ pub fn operator<T>(request: &Request<T>) -> Result<Operator, Status> {
 
 /// The refusal for an operator's call on the workload listener.
 pub fn elsewhere() -> Refusal {
-    Refusal::new(Reason::NotAuthenticated, "this is served on the admin listener only")
+    on_workload_listener(Reason::NotAuthenticated)
+}
+
+/// The refusal for a call of a service that only the admin listener has.
+pub fn service_elsewhere() -> Refusal {
+    on_workload_listener(Reason::NotServed)
+}
+
+fn on_workload_listener(reason: Reason) -> Refusal {
+    Refusal::new(reason, "this address is the workload listener; operators' commands use the admin listener (listen.admin)")
         .by("the workload listener has no operators")
         .way_out("operators call listen.admin: mayfly --address https://HOST:PORT, or unix:/PATH on the server's host")
 }

@@ -172,12 +172,32 @@ impl Look<'_> {
 
     /// The store is open in another process: this configuration's own server, or a different process.
     fn in_use(&mut self, what: String) -> Known {
-        self.running = answers(self.config, self.system);
-        if !self.running {
-            self.refused("store.path", Why::Ledger(StoreError::InUse(what).into()));
+        match answers(self.config, self.system) {
+            Answers::Yes => self.running = true,
+            // The server cannot be asked with files that cannot be read. Whoever has the store of this configuration and listens at its
+            // port is taken for its server.
+            Answers::NotAsked(why) if self.listens() => {
+                self.running = true;
+                let what = format!(
+                    "a server runs on this data directory and listens at listen.workload, but it could not be asked: {why}"
+                );
+                self.push(
+                    "store.path",
+                    Severity::Warning,
+                    what,
+                    "mend that file; the server goes on with what it read before".to_owned(),
+                );
+            }
+            Answers::NotAsked(_) | Answers::No => self.refused("store.path", Why::Ledger(StoreError::InUse(what).into())),
         }
         // The running server has imported these files; changes of the files are compared or followed.
         Known { policies: true, bundles: true }
+    }
+
+    /// Whether some process listens at the port of the workload listener.
+    fn listens(&self) -> bool {
+        let taken = |why: Why| matches!(why, Why::Port { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse);
+        free("listen.workload", self.config.listen.workload).is_err_and(taken)
     }
 
     /// Checks the sockets that a start binds.
@@ -206,9 +226,17 @@ fn free(key: &'static str, address: SocketAddr) -> Result<(), Why> {
     listen(key, address).map(|bound: TcpListener| drop(bound))
 }
 
+/// The result of asking for the server of a configuration.
+enum Answers {
+    Yes,
+    No,
+    /// The files for asking cannot be read, for this reason.
+    NotAsked(String),
+}
+
 /// Whether the server of a configuration answers: at its own socket, which is in a directory that no other user may enter, or at its port
 /// under its identity.
-fn answers(config: &Config, system: &System) -> bool {
+fn answers(config: &Config, system: &System) -> Answers {
     let asked = std::thread::scope(|scope| {
         let asking = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
@@ -217,11 +245,17 @@ fn answers(config: &Config, system: &System) -> bool {
                     Some(path) => healthcheck::answers_at(path).await,
                     None => false,
                 };
-                at_socket
-                    || matches!(healthcheck::ask_as(config, "", system).await, Ok(()) | Err(healthcheck::NotHealthy::Says(_)))
+                if at_socket {
+                    return Answers::Yes;
+                }
+                match healthcheck::ask_as(config, "", system).await {
+                    Ok(()) | Err(healthcheck::NotHealthy::Says(_)) => Answers::Yes,
+                    Err(healthcheck::NotHealthy::Own { what, .. }) => Answers::NotAsked(what),
+                    Err(_) => Answers::No,
+                }
             }))
         };
         scope.spawn(asking).join().ok().flatten()
     });
-    asked.unwrap_or(false)
+    asked.unwrap_or(Answers::No)
 }

@@ -10,9 +10,11 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::bounded_file;
 use crate::document::Complaint;
 use crate::identity::bundle::{Bundle, Bundles};
 use crate::identity::spiffe_id::TrustDomain;
+use crate::limits;
 use crate::serve::client;
 use crate::serve::tls::client_config;
 use crate::sources::config::Config;
@@ -38,6 +40,18 @@ pub enum NotHealthy {
         /// The configuration file.
         config: String,
     },
+    /// This command's own files, which the configuration names, cannot be read. Whether the server is healthy is unknown.
+    #[error(
+        "the server at {address} could not be asked: {what}\n  mend that file, or its key in {config}: this command shows the server's own SVID and verifies the server with that bundle"
+    )]
+    Own {
+        /// The address.
+        address: SocketAddr,
+        /// The file, its key and the error.
+        what: String,
+        /// The configuration file.
+        config: String,
+    },
     /// The server itself reports that it is not healthy.
     #[error("the server says that it is {0}\n  why: mayfly status")]
     Says(String),
@@ -56,10 +70,11 @@ pub async fn ask_as(config: &Config, service: &str, system: &System) -> Result<(
     if address.port() == 0 {
         return Err(no("listen.workload has port 0: a free one at each start, which the server's log tells".to_owned()));
     }
+    let mine = |what: String| NotHealthy::Own { address, what, config: config.file.clone() };
     let asking = async {
-        let (own, _) = super::seen(config, system).map_err(no)?;
-        let id = own.spiffe_id().map_err(|e| no(e.to_string()))?;
-        let bundles = Arc::new(ArcSwap::from_pointee(bundles(config, system).map_err(no)?));
+        let (own, _) = super::seen(config, system).map_err(mine)?;
+        let id = own.spiffe_id().map_err(|e| mine(e.to_string()))?;
+        let bundles = Arc::new(ArcSwap::from_pointee(bundles(config, system).map_err(mine)?));
         let shown = Arc::new(ArcSwap::new(own.certified_key().clone()));
         let tls = client_config(Some(shown), bundles, id, system).map_err(|e| no(e.to_string()))?;
         let channel = client::mtls(address, tls).await.map_err(|e| no(chain(&e)))?;
@@ -102,9 +117,10 @@ fn bundles(config: &Config, system: &System) -> Result<Bundles, String> {
         let domain = TrustDomain::parse(&b.trust_domain).map_err(|e| e.to_string())?;
         match (&b.file, &config.workload_api) {
             (Some(file), _) => {
-                let document = crate::bounded_file::read(file, crate::limits::BUNDLE_BYTES)
-                    .map_err(|e| format!("{}: {e}", file.display()))?;
-                Bundle::parse(domain, &document).map(Arc::new).map_err(|e| format!("{}: {e}", file.display()))
+                // The key of the configuration, as its file has it.
+                let named = |what: String| format!("bundles.file of trust domain {domain}, {}: {what}", file.display());
+                let document = bounded_file::read(file, limits::BUNDLE_BYTES).map_err(|e| named(e.to_string()))?;
+                Bundle::parse(domain.clone(), &document).map(Arc::new).map_err(|e| named(e.to_string()))
             }
             (None, Some(api)) => {
                 let given = workload_api::look(&api.wanted, system).map_err(|no| no.to_string())?;

@@ -88,6 +88,12 @@ fn a_set_is_checked_here_or_by_the_server() {
     let stage = stage();
     let ran = stage.run("policy validate policy --roles policy/roles.toml -o json");
     assert!(ran.exit == 0 && ran.json()["policies"].as_array().unwrap().iter().any(|p| p == "demo-agent"), "{ran:?}");
+    assert!(!ran.stderr.contains("nobody may"), "{}", ran.stderr);
+    let unattended = POLICY.replace("action in Action::\"Admin\"", "action == Action::\"Observe\"");
+    fs::write(stage.folder.path().join("policy/policy.cedar"), unattended).unwrap();
+    let ran = stage.run("policy validate policy --roles policy/roles.toml");
+    assert!(ran.exit == 0 && ran.stderr.contains("warning: policies"), "{ran:?}");
+    assert!(ran.stderr.contains("nobody may do ManagePolicy, Revoke or Lock"), "{}", ran.stderr);
     fs::write(stage.folder.path().join("policy/policy.cedar"), POLICY.replace("context.sensitive", "context.senstive")).unwrap();
     let ran = stage.run("policy validate policy --roles policy/roles.toml");
     assert!(ran.exit == 2 && ran.stderr.contains("policy.cedar:"), "{ran:?}");
@@ -189,6 +195,11 @@ fn a_request_is_explained_and_a_set_is_shown_and_written() {
     let ran = stage.run("policy explain dev --caller spiffe://a/b --upstream echo --scope echo:read --ttl 5m -o json");
     assert!(ran.json()["outcome"] == "deny" && ran.stderr.contains("no policy permits it"), "{ran:?}");
     assert_eq!(stage.run("policy show dev -o name").ok(), "dev/3\n");
+    let shown = stage.run("policy show dev").ok();
+    for file in [("policy.cedar", POLICY), ("roles.toml", ROLES)] {
+        assert!(shown.contains(&format!("\n\n# ---- {}\n{}", file.0, file.1.lines().next().unwrap())), "{shown}");
+    }
+    assert!(!shown.contains("\\n"), "{shown}");
     stage.run("policy show dev --to out").ok();
     assert_eq!(fs::read_to_string(stage.folder.path().join("out/policy.cedar")).unwrap(), POLICY);
     assert_eq!(stage.run("policy show dev --to out").exit, 1, "nothing is written over");

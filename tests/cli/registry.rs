@@ -108,7 +108,30 @@ fn what_is_shown_as_a_file_can_be_sent_back() {
     assert_eq!(ran.exit, 0, "{file}\n{ran:?}");
     let sent = seen.lock().unwrap().remove(0).upstream.unwrap();
     let shown = registered();
+    assert!(file.starts_with("# version 4\n"), "{file}");
     assert_eq!((sent.scopes, sent.servers, sent.base_url), (shown.scopes, shown.servers, shown.base_url));
+}
+
+#[test]
+fn a_change_is_based_on_the_version_that_its_file_names() {
+    let (stage, seen) = stage();
+    let write = |text: &str| fs::write(stage.folder.path().join("based.toml"), text).unwrap();
+    write(&format!("# version 2\n{FILE}"));
+    let ran = stage.run("upstream change based.toml --dry-run");
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    assert_eq!(stage.run("upstream change based.toml --dry-run --version 2").exit, 0);
+    let versions: Vec<u64> = seen.lock().unwrap().drain(..).map(|q| q.upstream.unwrap().version).collect();
+    assert_eq!(versions, [2, 2], "not 4, the version in effect");
+    let ran = stage.run("upstream change based.toml --dry-run --version 3");
+    assert!(ran.exit == 2 && ran.stderr.contains("based on version 2, and --version says 3"), "{ran:?}");
+    write(&format!("# version two\n{FILE}"));
+    let ran = stage.run("upstream change based.toml --dry-run");
+    assert!(ran.exit == 2 && ran.stderr.contains("based.toml:1") && ran.stderr.contains("is no version"), "{ran:?}");
+    assert!(seen.lock().unwrap().is_empty());
+    // A new registration has no version.
+    write(&format!("# version 2\n{FILE}"));
+    assert_eq!(stage.run("upstream add based.toml").exit, 0);
+    assert_eq!(seen.lock().unwrap().remove(0).upstream.unwrap().version, 0);
 }
 
 #[test]

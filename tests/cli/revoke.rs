@@ -110,7 +110,12 @@ fn waiting_names_who_has_not_applied_it() {
     let stage = stage();
     stage.double.on(|q: pb::WaitForRevocationRequest| {
         assert_eq!(q.seq, 77);
-        Ok(pb::WaitForRevocationResponse { applied: false, behind: vec![follower("gw-1", 70)], behind_count: 1 })
+        Ok(pb::WaitForRevocationResponse {
+            applied: false,
+            behind: vec![follower("gw-1", 70)],
+            behind_count: 1,
+            followers: Some(2),
+        })
     });
     let reach = pb::Reach { refused: 12, upstream_undone: 3, ..pb::Reach::default() };
     stage
@@ -129,6 +134,19 @@ fn waiting_names_who_has_not_applied_it() {
     let ran = stage.run(line);
     assert!(ran.stderr.contains("every follower has applied 77"), "{}", ran.stderr);
     assert_eq!(ran.json()["followers"]["applied"], true);
+    // A server of an earlier version does not say how many there are.
+    assert_eq!(ran.json()["followers"]["registered"], serde_json::Value::Null);
+
+    let answer = |followers| pb::WaitForRevocationResponse { applied: true, followers: Some(followers), ..Default::default() };
+    stage.double.on(move |_: pb::WaitForRevocationRequest| Ok(answer(3)));
+    let ran = stage.run(line);
+    assert!(ran.stderr.contains("every follower has applied 77"), "{}", ran.stderr);
+    assert_eq!(ran.json()["followers"]["registered"], 3);
+    stage.double.on(move |_: pb::WaitForRevocationRequest| Ok(answer(0)));
+    let ran = stage.run(line);
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    assert!(ran.stderr.contains("no follower is registered") && !ran.stderr.contains("every follower"), "{}", ran.stderr);
+    assert_eq!((&ran.json()["followers"]["registered"], &ran.json()["followers"]["applied"]), (&0.into(), &true.into()));
 }
 
 #[test]

@@ -297,7 +297,34 @@ fn the_server_and_ourselves() {
     });
     let ran = stage.run("whoami");
     assert!(ran.stderr.contains("a lock keeps us from new grants since 5: theft"), "{}", ran.stderr);
+    // The server does not say the reason to everybody; the lock has a name all the same.
+    stage.double.on(|_: pb::WhoamiRequest| {
+        let target = Some(pb::Target { target: Some(pb::target::Target::Everything(pb::EverythingTarget {})) });
+        let lock = pb::Lock { seq: 5, target, ..pb::Lock::default() };
+        Ok(pb::WhoamiResponse { identity: workload("spiffe://example.org/ci"), locks: vec![lock], ..Default::default() })
+    });
+    let whoami = stage.run("whoami");
+    assert!(whoami.stderr.contains("since 5: lock 5 on everything"), "{}", whoami.stderr);
     assert!(ran.stdout.starts_with("identity.spiffe id  spiffe://example.org/ci\nenvironment         prod\n"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_request_that_no_record_names_ends_with_not_found() {
+    let stage = Stage::new();
+    stage.double.on(|q: pb::ExplainRequest| {
+        assert!(matches!(q.of, Some(pb::explain_request::Of::Request(_))));
+        let finding = pb::Finding { subject: "refused".to_owned(), text: "LOCKED".to_owned(), permits: false, seq: 3 };
+        let summary = "nothing was granted".to_owned();
+        Ok(pb::ExplainResponse { summary, findings: vec![finding], request_unknown: true, ..Default::default() })
+    });
+    let ran = stage.run("explain --request-id nope");
+    assert_eq!(ran.exit, 3, "{ran:?}");
+    assert!(ran.stdout.contains("LOCKED"), "the refusals are shown all the same: {}", ran.stdout);
+    assert!(ran.stderr.contains("no record has this request id") && ran.stderr.contains("[NOT_FOUND]"), "{}", ran.stderr);
+    let ran = stage.run("explain --request-id nope -o json");
+    assert_eq!(ran.exit, 3, "{ran:?}");
+    let told: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(told["request_unknown"], true);
 }
 
 #[test]
@@ -323,6 +350,7 @@ fn an_explanation_reads_from_top_to_bottom() {
             summary: "open; nothing stands in its way".to_owned(),
             findings: vec![finding("rule", "none covers it", true, 0), finding("policy", "ci may", true, 12)],
             records: vec![record],
+            ..Default::default()
         })
     });
     assert_eq!(

@@ -110,6 +110,9 @@ fn a_restore_that_replaces_keeps_what_was_there_and_takes_over_its_locks() {
     let admin = running.addresses().admin;
     let locks = ok(&as_operator(&world, admin, &["lock", "list"]));
     assert!(locks.contains("agent/stolen"), "{locks}");
+    let author = World::id("operator/you");
+    let reason = format!("stolen (by {author}); taken over from the remains at a restore");
+    assert!(locks.contains(&reason), "{locks}");
     assert_eq!(running.authority().ledger.durable().generation(), 2);
     running.stop();
     let kept: Vec<_> = fs::read_dir(world.dir()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -212,10 +215,24 @@ fn what_was_revoked_after_a_backup_under_load_stays_refused_and_all_before_it_is
     });
     let events = ok(&as_operator(&world, running.addresses().admin, &["audit", "search", "--event", "generation begun"]));
     assert!(events.contains("restored"), "{events}");
+    // What keeps everybody from new grants is in the status, with its reason and the way out, and has a name in the doctor's list.
+    let admin = running.addresses().admin;
+    let status: serde_json::Value = serde_json::from_str(&ok(&as_operator(&world, admin, &["status", "-o", "json"]))).unwrap();
+    let warning =
+        status["warnings"].as_array().unwrap().iter().filter_map(|w| w.as_str()).find(|w| w.contains("a lock on everything"));
+    let warning = warning.unwrap_or_else(|| panic!("{status}"));
+    for part in ["refuses all new grants", "since 20", "restored from a backup", "mayfly lock list", "mayfly lock lift"] {
+        assert!(warning.contains(part), "{part} in {warning}");
+    }
+    let doctor = as_operator(&world, admin, &["doctor", "-o", "json"]);
+    let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(doctor.contains("a lock keeps us from new grants: lock ") && doctor.contains(" on everything"), "{doctor}");
     lift_all(&world, &running);
     runtime.block_on(async {
         let callers = Callers::new(&world, running.addresses().workload).await;
         let new = callers.exchange("a").await.unwrap();
+        let status = ok(&as_operator(&world, admin, &["status"]));
+        assert!(!status.contains("a lock on everything"), "{status}");
         assert!(callers.active(&new.token).await && old.iter().all(|one| one.id != new.id));
         none_is_good(&callers, &old).await;
     });

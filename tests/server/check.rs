@@ -204,6 +204,42 @@ fn a_store_in_use_is_told_apart_by_whose_it_is() {
     both_refuse(&world, "a store that another process has", "is in use");
 }
 
+/// A server goes on with the bundle that it read, so a file that disappears says nothing of the server.
+#[test]
+fn a_server_runs_although_the_bundle_file_for_asking_it_is_gone() {
+    let ports = Ports::hold(3);
+    let (_dir, world) = world(Settings { ports: mayfly::cli::dev::Ports::From(ports.at(0).port()), ..Settings::default() });
+    let health = || {
+        let out = mayfly(&["server", "healthcheck"], &world);
+        (out.status.success(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let (bundle, gone) = (world.bundle(), world.dir().join("gone.pem"));
+    // Without the socket the server can be asked at its port only, with the bundle.
+    let text = fs::read_to_string(world.config()).unwrap();
+    let without: String = text.lines().filter(|l| !l.starts_with("admin_socket")).map(|l| format!("{l}\n")).collect();
+    for config in [text, without] {
+        fs::write(world.config(), config).unwrap();
+        let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+        fs::rename(&bundle, &gone).unwrap();
+        let (fine, said) = health();
+        assert!(!fine && said.contains("could not be asked: bundles.file of trust domain dev.mayfly.internal"), "{said}");
+        assert!(said.contains("bundle.pem") && said.contains("No such file"), "{said}");
+        assert!(!said.contains("whether it runs"), "{said}");
+        let (fine, said) = validate(&world, &[]);
+        assert!(fine && said.contains("the server that runs on it would take it"), "{said}");
+        assert!(said.contains("bundle.pem") && !said.contains("fuser") && !said.contains("in use (os"), "{said}");
+        fs::rename(&gone, &bundle).unwrap();
+        assert!(health().0, "{}", health().1);
+        running.stop();
+    }
+    // Nobody serves, and another process has the store.
+    fs::rename(&bundle, &gone).unwrap();
+    let lock = fs::File::open(world.dir().join("data")).unwrap();
+    lock.lock().unwrap();
+    let (fine, said) = validate(&world, &[]);
+    assert!(!fine && said.contains("is in use") && said.contains("fuser -v"), "{said}");
+}
+
 /// Each way to lose the main file while the other files remain: no new ledger is begun, and the error leads back to the state that was in
 /// effect.
 #[test]

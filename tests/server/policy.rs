@@ -198,7 +198,9 @@ async fn policy_may_want_a_second_operator_for_any_change() {
     // Workloads change nothing.
     let mut agent = PolicyServiceClient::new(rig.up.channel("agent/demo").await);
     let request = rig.request(Some(rig.changed(&|t| t + "\n").await)).await;
-    assert_eq!(agent.set_policy(request).await.unwrap_err().code(), tonic::Code::Unimplemented, "it is on another listener");
+    let no = agent.set_policy(request).await.unwrap_err();
+    assert_eq!((no.code(), reason(&no).as_str()), (tonic::Code::Unimplemented, "NOT_SERVED"), "it is on another listener");
+    assert!(no.message().contains("this address is the workload listener") && no.message().contains("listen.admin"), "{no:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,12 +264,90 @@ async fn a_set_is_checked_before_anybody_relies_on_it() {
     assert!(right.violations.is_empty() && right.governs.is_empty(), "{right:?}");
     assert!(right.warnings.iter().any(|w| w.description.contains("upstream gitlab is not registered")), "{right:?}");
     let locked = validate(&|text: String| text.replace("action in Action::\"Admin\"", "action == Action::\"Observe\"")).await;
-    assert!(locked.warnings.iter().any(|w| w.description.contains("no policy permits ManagePolicy")), "{locked:?}");
-    assert_eq!(locked.governs, ["policy operators"]);
+    let said = locked.violations.iter().map(|v| v.description.as_str()).collect::<String>();
+    assert!(said.contains("nobody may do ManagePolicy, Revoke or Lock in environment dev"), "{locked:?}");
+    let governs = validate(&|text: String| text.replace(OPERATORS, "action")).await;
+    assert!(governs.violations.is_empty(), "{governs:?}");
+    assert_eq!(governs.governs, ["policy operators"]);
     let no = rig.put(&|_| "permit (principal".to_owned()).await.unwrap_err();
     assert_eq!(reason(&no), "INVALID_FIELD");
     let request = pb::ValidatePolicyRequest { environment: "elsewhere".into(), set: Some(rig.changed(&|t| t).await) };
     assert_eq!(reason(&rig.policies("operator/you").await.validate_policy(request).await.unwrap_err()), "DENIED_BY_POLICY");
+}
+
+const OPERATORS: &str = "action in Action::\"Admin\"";
+
+/// Such a set could be replaced by nobody: neither by its author nor by a colleague.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_that_leaves_nobody_who_may_act_is_refused() {
+    let rig = Rig::new();
+    let no = rig.put(&|text: String| text.replace(OPERATORS, "action == Action::\"Observe\"")).await.unwrap_err();
+    assert_eq!(reason(&no), "INVALID_FIELD");
+    let said = format!("{} {:?}", no.message(), no.get_details_bad_request());
+    assert!(said.contains("nobody may do ManagePolicy, Revoke or Lock in environment dev"), "{said}");
+    assert!(said.contains("permit (principal in Role::"), "{said}");
+    // Each of the three is needed.
+    for lost in ["ManagePolicy", "Revoke", "Lock"] {
+        let forbid = format!("\nforbid (principal, action == Action::\"{lost}\", resource);");
+        let no = rig.put(&|text: String| text + &forbid).await.unwrap_err();
+        assert!(format!("{no:?}").contains(&format!("nobody may do {lost} in environment dev")), "{lost}: {no:?}");
+    }
+    // A dry run says the same; a shadow policy set has no effect and may be anything.
+    let change: Change<'_> = &|text: String| text.replace(OPERATORS, "action == Action::\"Observe\"");
+    let request = rig.request(Some(rig.changed(change).await)).await;
+    let no = rig.set(pb::SetPolicyRequest { dry_run: true, ..request.clone() }).await.unwrap_err();
+    assert_eq!(reason(&no), "INVALID_FIELD");
+    let beside = pb::SetPolicyRequest { mode: pb::PolicyMode::Audit.into(), read_version: 0, ..request };
+    rig.set(beside).await.unwrap();
+    let promote = Some(pb::PolicySource { from: Some(pb::policy_source::From::Audited(true)) });
+    let no = rig.set(rig.request(promote).await).await.unwrap_err();
+    assert_eq!(reason(&no), "INVALID_FIELD", "{no:?}");
+    assert_eq!(rig.get(pb::PolicyMode::Enforce, None).await.unwrap().version, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_may_already_does_not_keep_a_set_from_being_changed() {
+    let (dir, world) = crate::kit::world(Settings { engine: mayfly::cli::dev::Engine::Memory, ..Settings::default() });
+    let file = world.dir().join("policy/policy.cedar");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text + "\nforbid (principal, action == Action::\"Lock\", resource);").unwrap();
+    let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+    let rig = Rig { up: Up::of(running, world) };
+    let answer = rig.put(&|text: String| text + "\n// The same, with a comment.").await.unwrap();
+    assert_eq!(answer.policy.unwrap().version, 2);
+    let no = rig.put(&|text: String| text + "\nforbid (principal, action == Action::\"Revoke\", resource);").await.unwrap_err();
+    assert!(format!("{no:?}").contains("nobody may do Revoke in environment dev"), "{no:?}");
+    drop((rig, dir));
+}
+
+/// With `admin.single_operator` the socket can give everything back. A change that waits for an approval is checked when it is given, too,
+/// since the setting may have changed meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_operator_over_the_socket_may_leave_no_other() {
+    let set = vec![("admin.single_operator".to_owned(), "true".to_owned())];
+    let mut rig = Rig { up: Up::on(Settings { set, ..Settings::default() }) };
+    let change: Change<'_> =
+        &|text: String| text.replace(OPERATORS, "action in [Action::\"Observe\", Action::\"ApproveChange\"]");
+    let id = approval_of(&rig.put(change).await.unwrap_err());
+    let running = rig.up.running.take().unwrap();
+    let restarted = |running: mayfly::server::Running, world: &mayfly::cli::dev::World| {
+        running.stop();
+        let text = std::fs::read_to_string(world.config()).unwrap();
+        assert!(text.contains("single_operator = true"), "{text}");
+        std::fs::write(world.config(), text.replace("single_operator = true", "single_operator = false")).unwrap();
+        world.start().unwrap_or_else(|no| panic!("{no}"))
+    };
+    rig.up.running = Some(tokio::task::block_in_place(|| restarted(running, &rig.up.world)));
+    let no = rig.give("operator/colleague", &id, true).await.unwrap_err();
+    assert!(format!("{no:?}").contains("nobody may do ManagePolicy, Revoke or Lock in environment dev"), "{no:?}");
+    assert_eq!(rig.get(pb::PolicyMode::Enforce, None).await.unwrap().version, 1);
+
+    let set = vec![("admin.single_operator".to_owned(), "true".to_owned())];
+    let rig = Rig { up: Up::new(Settings { set, ..Settings::default() }) };
+    let request = rig.request(Some(rig.changed(change).await)).await;
+    let mut socket = PolicyServiceClient::new(client::unix(&rig.up.socket()).await.unwrap());
+    let done = socket.set_policy(request).await.unwrap().into_inner();
+    assert_eq!(done.policy.unwrap().version, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -261,6 +261,78 @@ async fn what_policy_no_longer_permits_by_a_registration_is_revoked_with_it() {
     assert!(!rig.good(&held).await);
 }
 
+/// The command line, as one of the operators, in the world's directory.
+fn mayfly(up: &Up, who: &str, args: &[&str]) -> (Option<i32>, String, String) {
+    let context = up.world.write_context(who, up.admin()).unwrap();
+    let mut command = std::process::Command::new(crate::kit::MAYFLY);
+    let out = command.arg("--config").arg(context).args(args).current_dir(up.world.dir()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (out.status.code(), text(&out.stdout), text(&out.stderr))
+}
+
+/// Two operators take the same version as a file. The change of the second must not undo that of the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_an_older_version_does_not_undo_the_change_of_a_colleague() {
+    let rig = Rig::new();
+    let run = |who: &str, args: &[&str]| tokio::task::block_in_place(|| mayfly(&rig.up, who, args));
+    let (exit, file, said) = run("operator/you", &["upstream", "show", "echo", "--file"]);
+    assert!(exit == Some(0) && file.starts_with("# version 1\n"), "{file}{said}");
+    let path = rig.up.world.dir().join("mine.toml");
+    let purpose = |text: &str, to: &str| -> String {
+        let line = |l: &str| if l.starts_with("purpose = ") { format!("purpose = \"{to}\"\n") } else { format!("{l}\n") };
+        text.lines().map(line).collect()
+    };
+    std::fs::write(rig.up.world.dir().join("theirs.toml"), purpose(&file, "theirs")).unwrap();
+    let (exit, _, said) = run("operator/colleague", &["upstream", "change", "theirs.toml"]);
+    assert_eq!(exit, Some(0), "{said}");
+    assert_eq!(rig.get("echo").await.version, 2);
+
+    std::fs::write(&path, purpose(&file, "mine")).unwrap();
+    for more in [&[][..], &["--dry-run"], &["--version", "1"]] {
+        let (exit, _, said) = run("operator/you", &[&["upstream", "change", "mine.toml"], more].concat());
+        assert_eq!(exit, Some(8), "{more:?}: {said}");
+        assert!(said.contains("[DECIDED_ON_OLD_STATE]") && said.contains("mayfly upstream show echo --file"), "{said}");
+    }
+    let (exit, _, said) = run("operator/you", &["upstream", "change", "mine.toml", "--version", "2"]);
+    assert!(exit == Some(2) && said.contains("based on version 1, and --version says 2"), "{said}");
+    assert_eq!(rig.get("echo").await.purpose, "theirs");
+
+    // The present file, with the same change.
+    let (_, file, _) = run("operator/you", &["upstream", "show", "echo", "--file"]);
+    std::fs::write(&path, purpose(&file, "mine")).unwrap();
+    let (exit, _, said) = run("operator/you", &["upstream", "change", "mine.toml"]);
+    assert_eq!(exit, Some(0), "{said}");
+    assert_eq!((rig.get("echo").await.version, rig.get("echo").await.purpose.as_str()), (3, "mine"));
+    // Without the line the version in effect counts, as before.
+    let without: String = purpose(&file, "again").lines().skip(1).map(|l| format!("{l}\n")).collect();
+    std::fs::write(&path, without).unwrap();
+    assert_eq!(run("operator/you", &["upstream", "change", "mine.toml"]).0, Some(0));
+}
+
+/// An operator's command that was sent to the port of workloads, and a request id that nobody used.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_at_the_wrong_listener_and_an_unknown_request_say_so() {
+    let rig = Rig::new();
+    let context = rig.up.world.write_context("operator/you", rig.up.workload()).unwrap();
+    let run = |context: &std::path::Path, args: &[&str]| {
+        let mut command = std::process::Command::new(crate::kit::MAYFLY);
+        let out = tokio::task::block_in_place(|| command.arg("--config").arg(context).args(args).output().unwrap());
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    for args in [&["status"][..], &["policy", "show", "dev"], &["revoke", "--everything", "--reason", "test", "--confirm", "all"]]
+    {
+        let (exit, said) = run(&context, args);
+        assert_ne!(exit, Some(0));
+        assert!(said.contains("this address is the workload listener") && said.contains("listen.admin"), "{args:?}: {said}");
+        assert!(!said.contains("this version"), "{args:?}: {said}");
+    }
+    // An operator who was refused something has refusals on record.
+    let admin = rig.up.world.write_context("operator/you", rig.up.admin()).unwrap();
+    assert_ne!(run(&admin, &["task", "hold", "task_aaaaaaaaaaaaaaaaaaaaaaaaaa", "--reason", "x"]).0, Some(0));
+    let (exit, said) = run(&admin, &["explain", "--request-id", "nope"]);
+    assert_eq!(exit, Some(3), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn disabling_revokes_and_stops_and_enabling_brings_nothing_back() {
     let rig = Rig::new();

@@ -24,6 +24,7 @@ async fn whoever_owns_the_server_is_an_operator_by_uid() {
     // The peer is an operator, not a workload.
     let refused = crate::kit::open_task(channel.clone(), None).await.unwrap_err();
     assert_eq!(crate::kit::reason(&refused), "NOT_AUTHENTICATED");
+    assert!(refused.message().contains("workloads' commands use the workload listener (listen.workload)"), "{refused:?}");
     assert_eq!(up.running().connections()[2], 1);
     // Keep the connection open until it was counted.
     drop(channel);

@@ -157,6 +157,7 @@ fn a_refusal_is_explained_by_its_rule() {
     let of = Of::Request(pb::RequestName { caller: AGENT.into(), request_id: "r9".into() });
     let answer = ok(explain(&w, &ROOT, of));
     assert!(answer.summary.starts_with("nothing was granted"), "{}", answer.summary);
+    assert!(answer.request_unknown && answer.summary.contains("no record has this request id"), "{}", answer.summary);
     let found = finding(&answer, "refused");
     assert!(!found.permits && found.text.contains("OUTSIDE_UPSTREAM") && found.text.contains("the rule"), "{found:?}");
     let by_seq = ok(explain(&w, &ROOT, Of::Seq(found.seq)));

@@ -361,6 +361,9 @@ fn a_follower_that_has_seen_more_or_another_history_is_refused_and_told_of() {
 fn nobody_has_applied_what_was_not_sent_to_them() {
     let w = world();
     let server = w.workload("/service/echo");
+    let seq = revoke(&w, &[Target::Tool("b".into())]).seq;
+    let nobody = ok(w.run(service(&w).wait_for_revocation(ask(&ROOT, pb::WaitForRevocationRequest { seq, timeout: None }))));
+    assert_eq!((nobody.applied, nobody.followers), (true, Some(0)), "that nobody follows is told apart");
     let mut feed = follow(&w, &server, "one", None).unwrap();
     next(&w, &mut feed).unwrap();
     let seq = revoke(&w, &[Target::Tool("a".into())]).seq;
@@ -422,6 +425,7 @@ fn waiting_names_who_has_not_applied_it() {
     let wait = pb::WaitForRevocationRequest { seq, timeout: None };
     let behind = ok(w.run(service(&w).wait_for_revocation(ask(&ROOT, wait))));
     assert_eq!((behind.applied, behind.behind_count, behind.behind[0].follower.as_str()), (false, 1, "one"));
+    assert_eq!(behind.followers, Some(1));
     let told = ok(w.run(service(&w).wait_for_revocation(ask(&w.workload("/agent/a"), wait))));
     assert_eq!((told.behind_count, told.behind.len()), (1, 0), "who follows is nothing that workloads know");
     let applied = |n| pb::AcknowledgeRevocationsRequest { follower: "one".into(), applied_seq: n };

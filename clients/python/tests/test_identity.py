@@ -73,7 +73,11 @@ async def test_what_has_no_end_is_not_read(world, tmp_path):
     env = world.svid("agent/demo", at=tmp_path / "a")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "long").write_bytes(b"x" * (1024 * 1024 + 1))
-    for path, what in (("/dev/zero", "not a regular file"), (tmp_path / "pipe", "not a regular file"), (tmp_path / "long", "more than")):
+    for path, what in (
+        ("/dev/zero", "not a regular file"),
+        (tmp_path / "pipe", "not a regular file"),
+        (tmp_path / "long", "more than"),
+    ):
         async with Mayfly.from_env(env | {"MAYFLY_BUNDLE": str(path)}) as mayfly:
             with pytest.raises(m.IdentityError, match=what):
                 async with mayfly.credential("echo", **ECHO):

@@ -53,7 +53,7 @@ fn admitted(who: &Whoami, target: &Target, found: &mut Found) {
     found.ok("reach", format!("{}: it takes us for {}", target.address(), crate::cli::out::Noun::name(who)));
     for lock in &who.locks {
         let mend = format!("whoever may lift it: mayfly lock lift {} --reason TEXT", lock.seq);
-        found.problem("policy", format!("a lock keeps us from new grants: {}", lock.reason), mend);
+        found.problem("policy", format!("a lock keeps us from new grants: {}", lock.why()), mend);
     }
     if !found.has("policy") && who.roles.is_empty() && !who.operator {
         let mend = "whoever owns the policy names us in its roles: mayfly policy show ENVIRONMENT";

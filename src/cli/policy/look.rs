@@ -14,6 +14,7 @@ use crate::cli::show::policy::{Checked, DiffWhole, Differs, Explained, Policy};
 use crate::cli::{Run, server::Server};
 use crate::limits;
 use crate::pb::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
+use crate::policy::unattended;
 
 /// Arguments of `mayfly policy show`.
 #[derive(Args)]
@@ -118,7 +119,8 @@ pub async fn show(args: ShowArgs, run: &Run) -> Result<Exit, CliError> {
         Format::Table | Format::Wide => {
             run.out.one(&policy.without_texts())?;
             for file in &policy.files {
-                run.out.text(&format!("\n# ---- {}", file.name))?;
+                run.out.text("")?;
+                run.out.text(&format!("# ---- {}", file.name))?;
                 file.text.lines().try_for_each(|line| run.out.text(line))?;
             }
         }
@@ -150,6 +152,10 @@ pub async fn validate(args: ValidateArgs, run: &Run) -> Result<Exit, CliError> {
         let set = args.source.files.compiled()?;
         set.warnings().iter().for_each(|warning| run.out.say(format_args!("warning: {warning}")));
         if args.environment.is_none() {
+            // Whether the environment has other operators, or only one over the local socket, is known to its server alone.
+            if let Some(warning) = unattended::complaint(set.nobody_may(), "where it takes effect") {
+                run.out.say(format_args!("warning: {warning}"));
+            }
             run.out.one(&Checked { policies: set.ids().to_vec(), ..Checked::default() })?;
             return Ok(Exit::Ok);
         }

@@ -12,6 +12,8 @@ pub struct Explanation {
     pub summary: String,
     pub findings: Vec<Finding>,
     pub records: Vec<Record>,
+    /// No record names the request; the findings are the newest refusals of its caller.
+    pub request_unknown: bool,
 }
 
 /// One step of the explanation.
@@ -42,6 +44,7 @@ impl From<pb::ExplainResponse> for Explanation {
             summary: e.summary,
             findings: e.findings.into_iter().map(finding).collect(),
             records: e.records.into_iter().map(Record::from).collect(),
+            request_unknown: e.request_unknown,
         }
     }
 }

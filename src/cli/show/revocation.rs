@@ -42,6 +42,8 @@ pub struct Reach {
 pub struct Applied {
     pub applied: bool,
     pub behind_count: u64,
+    /// The number of registered followers; `None`: the server does not say it.
+    pub registered: Option<u64>,
     pub behind: Vec<Follower>,
 }
 
@@ -156,6 +158,15 @@ pub struct Lock {
     pub author: Option<Who>,
     pub reason: String,
     pub since: Option<String>,
+}
+
+impl Lock {
+    /// Why it locks: its reason, where the server says it, and in any case its number and its target.
+    pub fn why(&self) -> String {
+        let target = self.target.as_ref().map_or_else(|| "an unknown target".to_owned(), Target::text);
+        let named = format!("lock {} on {target}", self.seq);
+        if self.reason.is_empty() { named } else { format!("{} ({named})", self.reason) }
+    }
 }
 
 impl From<pb::Lock> for Lock {

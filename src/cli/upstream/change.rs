@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use zeroize::Zeroizing;
 
+use super::based;
 use crate::cli::confirm::{self, ConfirmArgs};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
@@ -41,7 +43,7 @@ pub struct ChangeArgs {
     /// File with the complete new registration, TOML; `-` is stdin; `upstream show NAME --file` prints the present one
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Version that the change is based on [default: the version in effect]
+    /// Version that the change is based on [default: the version that the file's first line names, else the version in effect]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     version: Option<u64>,
     /// Reason, shown to the approver if an approval is needed
@@ -64,8 +66,8 @@ pub struct StateArgs {
     confirm: ConfirmArgs,
 }
 
-/// Reads a registration from a file. All errors of the file are reported before the server is called.
-fn registration(path: &Path) -> Result<pb::Upstream, CliError> {
+/// Reads a registration from a file, with the text of the file. All errors of the file are reported before the server is called.
+fn registration(path: &Path) -> Result<(pb::Upstream, Zeroizing<String>), CliError> {
     let text = args::read_text(path, limits::UPSTREAM_FILE_BYTES)?;
     let source = Source::new(path.display().to_string(), text.as_str());
     let upstream = file::parse(&source)
@@ -85,7 +87,7 @@ fn registration(path: &Path) -> Result<pb::Upstream, CliError> {
         due_told: false,
         narrows: None,
     };
-    Ok(upstream_to_pb(&upstream, &none))
+    Ok((upstream_to_pb(&upstream, &none), text))
 }
 
 async fn set(server: &Server, request: pb::SetUpstreamRequest) -> Result<pb::SetUpstreamResponse, CliError> {
@@ -95,7 +97,7 @@ async fn set(server: &Server, request: pb::SetUpstreamRequest) -> Result<pb::Set
 /// Registers an upstream.
 pub async fn add(args: AddArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
     let request = pb::SetUpstreamRequest {
-        upstream: Some(registration(&args.file)?),
+        upstream: Some(registration(&args.file)?.0),
         dry_run: args.dry_run,
         confirmation: None,
         request_id: run.request_id(&args.request_id),
@@ -107,10 +109,11 @@ pub async fn add(args: AddArgs, run: &Run, server: &Server) -> Result<Exit, CliE
 
 /// Puts a new version of a registration in effect.
 pub async fn change(args: ChangeArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
-    let mut upstream = registration(&args.file)?;
-    upstream.version = match args.version {
+    let (mut upstream, text) = registration(&args.file)?;
+    let name = upstream.upstream.clone();
+    upstream.version = match based::version(&args.file.display().to_string(), &text, args.version)? {
         Some(version) => version,
-        None => terms::registration(server, &upstream.upstream).await?.version,
+        None => terms::registration(server, &name).await?.version,
     };
     let request = &pb::SetUpstreamRequest {
         upstream: Some(upstream),
@@ -120,7 +123,8 @@ pub async fn change(args: ChangeArgs, run: &Run, server: &Server) -> Result<Exit
         reason: args.reason.clone(),
     };
     let ask = |dry_run, confirmation| set(server, pb::SetUpstreamRequest { dry_run, confirmation, ..request.clone() });
-    let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::SetUpstreamResponse| r.hits, ask).await?;
+    let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::SetUpstreamResponse| r.hits, ask).await;
+    let answer = answer.map_err(|error| based::stale(error, &name))?;
     tell(run, Changed::of(args.confirm.dry_run, answer.upstream, answer.hits, answer.beyond)?)
 }
 

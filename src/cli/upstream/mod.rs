@@ -1,5 +1,6 @@
 //! `mayfly upstream`: manages the registry of upstreams that credentials are issued for.
 
+mod based;
 mod change;
 
 use clap::{Args, Subcommand};
@@ -52,7 +53,7 @@ pub struct ShowArgs {
     /// Name of the upstream
     #[arg(value_name = "NAME")]
     upstream: String,
-    /// Print the registration as a file for `upstream change`
+    /// Print the registration as a file for `upstream change`; its first line names the version that it is
     #[arg(long)]
     file: bool,
 }
@@ -64,7 +65,10 @@ pub async fn run(command: UpstreamCommand, run: &Run) -> Result<Exit, CliError> 
         UpstreamCommand::Show(args) => {
             let upstream = terms::registration(server, &args.upstream).await?;
             match args.file {
-                true => run.out.document(&upstream_document(&upstream).map_err(CliError::ours)?)?,
+                true => {
+                    let document = upstream_document(&upstream).map_err(CliError::ours)?;
+                    run.out.document(&based::with_version(&document, upstream.version))?;
+                }
                 false => run.out.one(&Upstream::from(upstream))?,
             }
             Ok(Exit::Ok)

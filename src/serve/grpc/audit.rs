@@ -120,6 +120,7 @@ fn explained_to_pb(explained: Explained) -> pb::ExplainResponse {
         summary: explained.summary,
         findings: explained.findings.into_iter().map(finding).collect(),
         records: explained.records.iter().map(record_to_pb).collect(),
+        request_unknown: explained.request_unknown,
     }
 }
 

@@ -129,8 +129,9 @@ impl Policies {
         let environment = wanted::name("environment", &ask.environment)?;
         self.0.admit::<admin::Observe>(ask::operator(actor)?, Some(&environment))?;
         let from = from(ask.set.as_ref())?.ok_or_else(|| Refusal::field("set", "is missing: the set to check"))?;
-        let set = match self.0.policy_from(&environment, &from).await {
-            Ok((set, _)) => set,
+        let checked = self.0.policy_from(&environment, &from).await;
+        let set = match checked.and_then(|(set, _)| self.0.stays_attended(&environment, &set).map(|()| set)) {
+            Ok(set) => set,
             Err(No::Refusal(no)) if no.wrong().next().is_some() => {
                 let violations = no.wrong().map(|(field, what)| wire::violation(field, what)).collect();
                 return Ok(pb::ValidatePolicyResponse { violations, ..Default::default() });

@@ -411,6 +411,7 @@ impl RevocationService for Revocations {
         Ok(Response::new(pb::WaitForRevocationResponse {
             applied: behind.is_empty() && known,
             behind_count: behind.len() as u64,
+            followers: Some(self.0.followers.registered(self.0.system.wall())),
             behind: page::fit(seen.take(limits::PAGE).map(follower_to_pb)),
         }))
     }

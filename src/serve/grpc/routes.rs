@@ -150,6 +150,9 @@ impl Services {
             let authority = self.own.0.clone();
             return gate::through(&authority, &peer, call, |call| self.route(call, traced)).await;
         }
+        if is_for_operators(call.uri().path()) {
+            return status(No::Refusal(peer::service_elsewhere())).into_http();
+        }
         self.route(call, traced).await
     }
 
@@ -233,6 +236,13 @@ impl Calls {
     pub(super) fn tokens(&self) -> TokenServiceServer<Tokens> {
         self.0.services.tokens.clone()
     }
+}
+
+/// Whether a path is of a service that only the admin listener and the operators' socket have.
+fn is_for_operators(path: &str) -> bool {
+    const SERVICES: [&str; 2] =
+        [pb::mayfly::v1::server_service_server::SERVICE_NAME, pb::mayfly::v1::policy_service_server::SERVICE_NAME];
+    path.strip_prefix('/').and_then(|path| path.split_once('/')).is_some_and(|(service, _)| SERVICES.contains(&service))
 }
 
 fn stopped() -> tonic::Status {

@@ -19,6 +19,7 @@ use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::server_service_server::ServerService;
 use crate::policy::admin;
 use crate::refusal::No;
+use crate::revocation::Target;
 use crate::seq::{Millis, Seq};
 use crate::source_health::{SourceKind, SourceState};
 use crate::tasks::Actor;
@@ -95,7 +96,7 @@ impl Server {
             // The server issues no SVIDs in this version.
             own_trust_domain: String::new(),
             load: Some(self.load()),
-            warnings: self.warnings(&sees),
+            warnings: [self.locked(&sees).await, self.warnings(&sees)].concat(),
             identity: own.map(|own| wire::own_svid_to_pb(own)),
             refused_handshakes: refused_handshakes(a),
             sources: self.sources(&sees).into_iter().map(wire::read_source_to_pb).collect(),
@@ -139,6 +140,30 @@ impl Server {
     /// Environments that were removed from the configuration, with the number of their live credentials.
     fn not_served(&self, sees: &Scope<admin::Observe>) -> Vec<(String, u64)> {
         self.0.environments_not_served().into_iter().filter(|(name, _)| sees.has(name)).collect()
+    }
+
+    /// The locks that refuse every new grant, or every one of an environment. A restore leaves one when the remains cannot be read.
+    async fn locked(&self, sees: &Scope<admin::Observe>) -> Vec<String> {
+        let compiled = self.0.catalog.now();
+        let environments = compiled.environments().filter(|(name, _)| sees.has(name));
+        let mut targets = vec![(Target::Everything, "on everything refuses all new grants".to_owned())];
+        targets.extend(
+            environments.map(|(name, _)| {
+                (Target::Environment(name.into()), format!("on environment {name} refuses all new grants there"))
+            }),
+        );
+        // Also when nothing can be written the status is told, so this does not wait for the ledger.
+        let lock = |target: &Target| self.0.ledger.peek(|s| s.rules.get(target).and_then(|entry| entry.lock));
+        let locks: Vec<(Seq, String)> = targets.into_iter().filter_map(|(t, what)| Some((lock(&t)?, what))).collect();
+        let made = self.0.made(locks.iter().map(|(seq, _)| *seq)).await;
+        let warning = |(seq, what): &(Seq, String)| {
+            let cause = made.get(seq).and_then(|made| wire::Cause::of(&made.record, made.at));
+            let cause = cause.map_or_else(String::new, |c| format!(", since {}: {}", c.at, c.reason));
+            format!(
+                "a lock {what} (number {seq}){cause}; mayfly lock list shows it, mayfly lock lift {seq} --reason TEXT lifts it"
+            )
+        };
+        locks.iter().take(limits::PAGE_DEFAULT).map(warning).collect()
     }
 
     fn warnings(&self, sees: &Scope<admin::Observe>) -> Vec<String> {

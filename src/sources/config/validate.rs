@@ -16,6 +16,7 @@ use super::{Config, Export, Seal};
 use crate::document::Complaint;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::limits;
+use crate::policy::{PolicySet, unattended};
 use crate::sealing::SealingKey;
 use crate::seq::Millis;
 use crate::sources::https::roots;
@@ -298,8 +299,27 @@ impl Look<'_> {
         self.error(key, format!("{}: {}", complaint.file, complaint.what), complaint.remedy);
     }
 
+    /// Reports environments that nobody could operate. Without the socket nobody could ever change that, since files are imported at a first
+    /// start only; the uids of the socket may revoke and lock, and with `admin.single_operator` they may change every policy.
+    fn attended(&mut self, policy: &PolicySet) {
+        let socket = self.config.listen.admin_socket.is_some();
+        if socket && self.config.single_operator {
+            return;
+        }
+        let names = self.config.server.environments.join(", ");
+        let Some(complaint) = unattended::complaint(policy.nobody_may(), &names) else { return };
+        let alone =
+            "for a host with one operator, who uses the local socket: listen.admin_socket and admin.single_operator = true";
+        let remedy = format!("{}; or, {alone}", complaint.remedy);
+        match socket {
+            true => self.warning("policy.files", format!("{} except over the local socket", complaint.what), remedy),
+            false => self.error("policy.files", complaint.what, remedy),
+        }
+    }
+
     /// Checks that need all files: names in one file that another file must define.
     fn loaded(&mut self, loaded: &Loaded) {
+        self.attended(&loaded.policy);
         let environments = self.config.server.environments.clone();
         let known = |name: &str| environments.iter().any(|e| e == name);
         for warning in loaded.policy.warnings() {

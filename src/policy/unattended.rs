@@ -1,0 +1,146 @@
+//! Analysis: the operators' actions without which an environment can be neither defended nor changed, and which a policy set permits to
+//! nobody.
+//!
+//! Only what is certain is reported: a condition (`when`, `unless`) of a permit counts as one that may be fulfilled, and of a forbid as one
+//! that may not be.
+
+use std::fmt::Write as _;
+
+use cedar_policy::{Effect, Policy, PolicySet, PrincipalConstraint, ResourceConstraint};
+
+use super::action::{Action, Admin};
+use super::compile::applies;
+use super::roles::Roles;
+use super::set::within;
+use super::two::members;
+use crate::document::Complaint;
+
+/// The actions that somebody must be permitted in each environment: without the first no change of policy can give back the others.
+const NEEDED: [Admin; 3] = [Admin::ManagePolicy, Admin::Revoke, Admin::Lock];
+
+/// The needed actions that the policies permit to nobody.
+pub(super) fn nobody_may(policies: &PolicySet, roles: &Roles) -> Vec<Admin> {
+    NEEDED.into_iter().filter(|admin| permitted_to_nobody(policies, roles, Action::Admin(*admin))).collect()
+}
+
+fn permitted_to_nobody(policies: &PolicySet, roles: &Roles, action: Action) -> bool {
+    let of = |effect| policies.policies().filter(move |p| p.effect() == effect && applies(p, action) && of_the_server(p));
+    let forbidden: Vec<Option<Vec<String>>> =
+        of(Effect::Forbid).filter(|p| unconditional(p)).map(|p| members(p, roles)).collect();
+    if forbidden.iter().any(Option::is_none) {
+        return true;
+    }
+    let forbidden: Vec<&String> = forbidden.iter().flatten().flatten().collect();
+    let may = |id: &String| !forbidden.iter().any(|head| covers(head, id));
+    !of(Effect::Permit).any(|p| members(p, roles).is_none_or(|ids| ids.iter().any(may)))
+}
+
+/// Whether a policy's head admits the resource of operators' actions.
+fn of_the_server(policy: &Policy) -> bool {
+    match policy.resource_constraint() {
+        ResourceConstraint::Any => true,
+        ResourceConstraint::Is(name) => name.basename() == "Mayfly",
+        ResourceConstraint::Eq(uid) | ResourceConstraint::In(uid) | ResourceConstraint::IsIn(_, uid) => {
+            uid.type_name().basename() == "Mayfly"
+        }
+    }
+}
+
+/// Whether a policy has no condition besides its head.
+pub(super) fn unconditional(policy: &Policy) -> bool {
+    policy.to_pst().is_ok_and(|tree| tree.body().clauses().is_empty())
+}
+
+/// Whether a policy's head restricts no principal.
+pub(super) fn of_everybody(policy: &Policy) -> bool {
+    matches!(policy.principal_constraint(), PrincipalConstraint::Any | PrincipalConstraint::Is(_))
+}
+
+/// Whether one member (an id, or a prefix with `/*` appended) contains another one.
+fn covers(head: &str, member: &str) -> bool {
+    match head.strip_suffix("/*") {
+        Some(prefix) => within(member.strip_suffix("/*").unwrap_or(member), prefix),
+        None => head == member,
+    }
+}
+
+/// The complaint about actions that nobody may do in an environment; `None` if there are none.
+pub fn complaint(missing: &[Admin], environment: &str) -> Option<Complaint> {
+    let names: Vec<&str> = missing.iter().map(|admin| Action::Admin(*admin).name()).collect();
+    let mut listed = String::new();
+    for (n, name) in names.iter().enumerate() {
+        let between = match n {
+            0 => "",
+            n if n + 1 == names.len() => " or ",
+            _ => ", ",
+        };
+        let _ = write!(listed, "{between}{name}");
+    }
+    let actions: Vec<String> = names.iter().map(|name| format!("Action::\"{name}\"")).collect();
+    let remedy = format!(
+        "add a policy that permits them to the operators, like permit (principal in Role::\"operator\", action in [{}], resource); \
+         with the operators' ids in [role.operator] of the roles file",
+        actions.join(", ")
+    );
+    let what = format!("with this set nobody may do {listed} in environment {environment}");
+    (!names.is_empty()).then(|| Complaint::about("policies", what, remedy))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::document::Source;
+    use crate::policy::{Admin, PolicySet};
+
+    const ROLES: &str = "[role.operator]\nids = ['spiffe://td/ada', 'spiffe://td/bob']\n[role.nobody]\nids = []\n[role.team]\n\
+                         under = ['spiffe://td/team']\n[environment.dev]\nunder = ['spiffe://td']\n";
+    const OPERATORS: &str = "permit (principal in Role::\"operator\", action in Action::\"Admin\", resource);\n";
+    const WORK: &str = "permit (principal in Role::\"team\", action in Action::\"Work\", resource);\n";
+
+    fn nobody_may(cedar: &str) -> Vec<Admin> {
+        let compiled = PolicySet::compile(vec![Source::new("t.cedar", cedar)], Source::new("roles.toml", ROLES));
+        compiled.unwrap_or_else(|wrong| panic!("{cedar}\n{wrong:#?}")).nobody_may().to_vec()
+    }
+
+    #[test]
+    fn a_set_without_permits_for_operators_leaves_nobody() {
+        let all = vec![Admin::ManagePolicy, Admin::Revoke, Admin::Lock];
+        assert_eq!(nobody_may(WORK), all);
+        assert_eq!(nobody_may(OPERATORS), []);
+        let observe = "permit (principal in Role::\"operator\", action == Action::\"Observe\", resource);";
+        assert_eq!(nobody_may(observe), all);
+        let some = "permit (principal == Workload::\"spiffe://td/ada\", action in [Action::\"ManagePolicy\", Action::\"Lock\"], resource);";
+        assert_eq!(nobody_may(some), [Admin::Revoke]);
+        // A resource of workloads' actions is none of operators' actions.
+        let elsewhere = "permit (principal in Role::\"operator\", action, resource in Environment::\"dev\");";
+        assert_eq!(nobody_may(elsewhere), all);
+        assert_eq!(nobody_may("permit (principal in Role::\"operator\", action, resource);"), []);
+        assert_eq!(nobody_may("permit (principal, action, resource);"), []);
+    }
+
+    #[test]
+    fn a_forbid_counts_where_it_forbids_for_certain() {
+        let with = |more: &str| nobody_may(&format!("{OPERATORS}{more}"));
+        let all = vec![Admin::ManagePolicy, Admin::Revoke, Admin::Lock];
+        assert_eq!(with("forbid (principal, action in Action::\"Admin\", resource);"), all);
+        assert_eq!(with("forbid (principal, action == Action::\"Lock\", resource);"), [Admin::Lock]);
+        assert_eq!(with("forbid (principal in Role::\"operator\", action == Action::\"Revoke\", resource);"), [Admin::Revoke]);
+        // Bob remains, and a condition may not hold.
+        assert_eq!(with("forbid (principal == Workload::\"spiffe://td/ada\", action in Action::\"Admin\", resource);"), []);
+        let two = "forbid (principal, action == Action::\"ManagePolicy\", resource) unless { context.approvals.count >= 1 };";
+        assert_eq!(with(two), []);
+        let under = "permit (principal in Role::\"team\", action in Action::\"Admin\", resource);\nforbid (principal in Role::\"team\", \
+                     action in Action::\"Admin\", resource);";
+        assert_eq!(nobody_may(under), all);
+    }
+
+    #[test]
+    fn the_complaint_names_the_actions_and_a_policy_that_permits_them() {
+        assert_eq!(super::complaint(&[], "prod"), None);
+        let one = super::complaint(&[Admin::Lock], "prod").unwrap();
+        assert!(one.what.ends_with("nobody may do Lock in environment prod"), "{one}");
+        let said = super::complaint(&[Admin::ManagePolicy, Admin::Revoke, Admin::Lock], "prod").unwrap().to_string();
+        assert!(said.contains("nobody may do ManagePolicy, Revoke or Lock in environment prod"), "{said}");
+        let policy = said.split("like ").nth(1).unwrap().split(';').next().unwrap();
+        assert_eq!(nobody_may(&format!("{policy};")), [], "{policy}");
+    }
+}
