@@ -54,7 +54,12 @@ mod tests {
     fn the_first_line_names_the_version_and_an_option_must_not_contradict_it() {
         let file = with_version("name = \"echo\"\n", 3);
         assert_eq!(file, "# version 3\nname = \"echo\"\n");
-        let of = |text: &str, option| version("echo.toml", text, option).map_err(|error| error.to_string());
+        let of = |text: &str, option| {
+            version("echo.toml", text, option).map_err(|error| match error {
+                CliError::Usage(said) => said,
+                _ => panic!("a fault of the file is one of usage"),
+            })
+        };
         assert_eq!(of(&file, None), Ok(Some(3)));
         assert_eq!(of(&file, Some(3)), Ok(Some(3)));
         let differ = of(&file, Some(4)).unwrap_err();
