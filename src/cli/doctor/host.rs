@@ -55,8 +55,8 @@ fn about(finding: &Finding) -> &'static str {
         () if begins("bundles") => "bundle",
         () if begins("seal.") => "sealing key",
         () if begins("store.") => "disk",
-        () if begins("listen.") || begins("admin.") || begins("webhooks") || begins("oidc") => "configuration",
-        () => "policy",
+        () if begins("policy.") => "policy",
+        () => "configuration",
     }
 }
 
