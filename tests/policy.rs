@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mayfly::document::Source;
 use mayfly::policy::action::{Action, Admin, Work};
-use mayfly::policy::{PolicySet, SCHEMA, Verdict, facts, sample};
+use mayfly::policy::{PolicySet, SCHEMA, Verdict, facts, sample, unattended};
 use mayfly::upstream::file;
 use policy_kit::{Case, ROLES, compile, id, said};
 
@@ -413,4 +413,60 @@ fn a_scope_or_kind_that_nothing_has_is_found() {
         found,
         ["scope \"orders:reed\", which no registered upstream has", "kind \"jwtt\", which is no kind of credential"]
     );
+}
+
+// The sets that leave nobody who may act as an operator.
+
+const TEAMS: &str = "[role.operator]\nids = ['spiffe://td/ada', 'spiffe://td/bob']\n[role.team]\n\
+                     under = ['spiffe://td/team']\n[environment.dev]\nunder = ['spiffe://td']\n";
+const OPERATORS: &str = "permit (principal in Role::\"operator\", action in Action::\"Admin\", resource);\n";
+const WORK: &str = "permit (principal in Role::\"team\", action in Action::\"Work\", resource);\n";
+
+fn nobody_may(cedar: &str) -> Vec<Admin> {
+    let compiled = PolicySet::compile(vec![Source::new("t.cedar", cedar)], Source::new("roles.toml", TEAMS));
+    compiled.unwrap_or_else(|wrong| panic!("{cedar}\n{wrong:#?}")).nobody_may().to_vec()
+}
+
+#[test]
+fn a_set_without_permits_for_operators_leaves_nobody() {
+    let all = vec![Admin::ManagePolicy, Admin::Revoke, Admin::Lock];
+    assert_eq!(nobody_may(WORK), all);
+    assert_eq!(nobody_may(OPERATORS), []);
+    let observe = "permit (principal in Role::\"operator\", action == Action::\"Observe\", resource);";
+    assert_eq!(nobody_may(observe), all);
+    let some =
+        "permit (principal == Workload::\"spiffe://td/ada\", action in [Action::\"ManagePolicy\", Action::\"Lock\"], resource);";
+    assert_eq!(nobody_may(some), [Admin::Revoke]);
+    // A resource of workloads' actions is none of operators' actions.
+    let elsewhere = "permit (principal in Role::\"operator\", action, resource in Environment::\"dev\");";
+    assert_eq!(nobody_may(elsewhere), all);
+    assert_eq!(nobody_may("permit (principal in Role::\"operator\", action, resource);"), []);
+    assert_eq!(nobody_may("permit (principal, action, resource);"), []);
+}
+
+#[test]
+fn a_forbid_counts_where_it_forbids_for_certain() {
+    let with = |more: &str| nobody_may(&format!("{OPERATORS}{more}"));
+    let all = vec![Admin::ManagePolicy, Admin::Revoke, Admin::Lock];
+    assert_eq!(with("forbid (principal, action in Action::\"Admin\", resource);"), all);
+    assert_eq!(with("forbid (principal, action == Action::\"Lock\", resource);"), [Admin::Lock]);
+    assert_eq!(with("forbid (principal in Role::\"operator\", action == Action::\"Revoke\", resource);"), [Admin::Revoke]);
+    // Bob remains, and a condition may not hold.
+    assert_eq!(with("forbid (principal == Workload::\"spiffe://td/ada\", action in Action::\"Admin\", resource);"), []);
+    let two = "forbid (principal, action == Action::\"ManagePolicy\", resource) unless { context.approvals.count >= 1 };";
+    assert_eq!(with(two), []);
+    let under = "permit (principal in Role::\"team\", action in Action::\"Admin\", resource);\nforbid (principal in Role::\"team\", \
+                 action in Action::\"Admin\", resource);";
+    assert_eq!(nobody_may(under), all);
+}
+
+#[test]
+fn the_complaint_names_the_actions_and_a_policy_that_permits_them() {
+    assert_eq!(unattended::complaint(&[], "prod"), None);
+    let one = unattended::complaint(&[Admin::Lock], "prod").unwrap();
+    assert!(one.what.ends_with("nobody may do Lock in environment prod"), "{one}");
+    let said = unattended::complaint(&[Admin::ManagePolicy, Admin::Revoke, Admin::Lock], "prod").unwrap().to_string();
+    assert!(said.contains("nobody may do ManagePolicy, Revoke or Lock in environment prod"), "{said}");
+    let policy = said.split("like ").nth(1).unwrap().split(';').next().unwrap();
+    assert_eq!(nobody_may(&format!("{policy};")), [], "{policy}");
 }
