@@ -198,6 +198,34 @@ fn a_set_above_the_limit_is_refused() {
     assert!(refusal(&long, ROLES).contains("at most 262144 bytes"));
 }
 
+/// Each of these texts ended the process by a stack overflow.
+#[test]
+fn a_set_whose_expressions_are_too_deep_is_refused() {
+    let set = |condition: &str| {
+        format!("@id(\"deep\") permit (principal, action == Action::\"Exchange\", resource) when {{ {condition} }};")
+    };
+    let nested = |n: usize| format!("{}true{}", "!(".repeat(n), ")".repeat(n));
+    for (deep, what) in [
+        (nested(60), "16 brackets within each other"),
+        (nested(30_000), "16 brackets within each other"),
+        ("context.purpose == \"a\" || ".repeat(300) + "true", "128 levels"),
+        ("true && ".repeat(20_000) + "true", "128 levels"),
+        (format!("context{}", ".a".repeat(20_000)), "128 levels"),
+    ] {
+        let refusal = refusal(&set(&deep), ROLES);
+        assert!(refusal.contains(what) && refusal.contains("t.cedar:1:"), "{refusal}");
+    }
+    // As deep as it may be, on a thread of a test, whose stack is that of the server's threads.
+    let case = Case::new(EXCHANGE);
+    for deepest in [nested(14), "context.purpose == \"a\" || ".repeat(120) + "true", "true && ".repeat(120) + "true"] {
+        let verdict = case.verdict(&compile(&set(&deepest)));
+        assert!(verdict.permits(), "{verdict:?}: {}", &deepest[..40]);
+    }
+    // A recorded set is read as it is: no server would start on a ledger whose sets it refuses.
+    let recorded = compile(&set("1 == 1")).to_text().replace("1 == 1", &("1 == 2 || ".repeat(250) + "1 == 1"));
+    assert!(case.verdict(&PolicySet::from_text(&recorded).unwrap()).permits());
+}
+
 #[test]
 fn a_policy_that_can_never_apply_is_a_warning() {
     let set = compile("@id(\"never\") permit (principal, action == Action::\"Exchange\", resource) when { false };");

@@ -12,6 +12,7 @@ use super::ADMIN;
 use super::action::Action;
 use super::facts::{Case, Value};
 use super::reads::Read;
+use crate::limits;
 use crate::seq::Millis;
 
 /// Cedar's verdict. Everything except `Permit` is a refusal.
@@ -149,7 +150,11 @@ fn respond(asked: &Asked<'_>, case: &Case<'_>, schema: Option<&Schema>) -> Resul
     let context = context(written(asked.context, case).context)?;
     let request =
         Request::new(principal.clone(), action.clone(), resource.clone(), context, schema).map_err(|e| e.to_string())?;
-    Ok(Authorizer::new().is_authorized(&request, asked.policies, entities))
+    let evaluated = || Authorizer::new().is_authorized(&request, asked.policies, entities);
+    let response = evaluated();
+    // A policy also fails where this thread has too little stack left for its levels.
+    let failed = response.diagnostics().errors().next().is_some();
+    Ok(if failed { stacker::grow(limits::POLICY_STACK_BYTES, evaluated) } else { response })
 }
 
 fn written<'a>(reads: &[Read], case: &Case<'a>) -> Written<'a> {

@@ -29,6 +29,7 @@ mod digest;
 pub mod facts;
 mod govern;
 pub mod grant;
+mod nesting;
 pub mod person;
 pub mod plain;
 pub mod reads;

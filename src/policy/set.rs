@@ -15,6 +15,7 @@ use super::cedar::{Asked, Types, Verdict, ask, sides};
 use super::compile::{Attribute, Compiler, applies, parts};
 use super::facts::Case;
 use super::govern::Governing;
+use super::nesting;
 use super::reads::Reads;
 use super::request::Question;
 use super::rights::Rights;
@@ -84,7 +85,17 @@ impl PolicySet {
         PolicySet::from_files(recorded, true)
     }
 
+    /// A recorded set has no bound on its depth: it must stay loadable, or no server would start on that ledger.
     fn from_files(set: Recorded, recorded: bool) -> Result<PolicySet, Vec<Complaint>> {
+        let deep: Vec<Complaint> = set.policies.iter().filter(|_| !recorded).filter_map(nesting::complaint).collect();
+        if !deep.is_empty() {
+            return Err(deep);
+        }
+        // Cedar's parser and validator use much more stack for each level than its evaluator does.
+        stacker::grow(limits::POLICY_STACK_BYTES, || PolicySet::build(set, recorded))
+    }
+
+    fn build(set: Recorded, recorded: bool) -> Result<PolicySet, Vec<Complaint>> {
         let text = serde_json::to_string(&set).unwrap_or_default();
         if text.len() > limits::POLICY_BYTES {
             let what = format!("policies and roles have {} bytes in their recorded form", text.len());
