@@ -70,6 +70,7 @@ pub mod identity;
 
 pub mod bounded_file;
 pub mod document;
+pub mod file_path;
 pub mod limits;
 pub mod log_queue;
 pub mod protobuf;

@@ -15,6 +15,7 @@ use super::error::{CliError, ServerSaid};
 use super::exit::Exit;
 use super::out::{Noun, Out};
 use crate::document::command::typed;
+use crate::file_path::directory_of;
 use crate::ledger::backup::Backup;
 use crate::ledger::recover::Recovered;
 use crate::pb::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
@@ -137,7 +138,7 @@ async fn taken(to: &Path, run: &Run) -> Result<Shown, CliError> {
     let written = write(&aside, to, run).await.and_then(|()| whole(&aside, to));
     let named = written.and_then(|shown| named(&aside, to).map(|()| shown));
     let shown = named.inspect_err(|_| drop(fs::remove_file(&aside)))?;
-    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = directory_of(to);
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot(to))?;
     Ok(shown)
 }
@@ -256,7 +257,7 @@ fn tell(args: &RestoreArgs, recovered: &Recovered, begun: &Begun, out: Out) {
     // The server runs as its own user and cannot open files that another user restored.
     let data = Path::new(&begun.data);
     let owner = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.uid());
-    if data.parent().is_some_and(|above| owner(above) != owner(data)) {
+    if owner(directory_of(data)) != owner(data) {
         out.say(format_args!("it is ours now; where the server is another user: chown -R USER {}", typed(data)));
     }
     out.say(format_args!("next: mayfly server run --config {}", typed(&args.config)));
