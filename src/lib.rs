@@ -77,5 +77,6 @@ pub mod protobuf;
 pub mod refusal;
 pub mod system;
 pub mod trace;
+pub mod whole_file;
 
 pub use mayfly_verify::{persistent, seq};
