@@ -47,7 +47,7 @@ pub async fn export(args: ExportArgs, run: &Run) -> Result<Exit, CliError> {
 
 /// Exports the proof of one record.
 pub async fn prove(args: &ProveArgs, run: &Run) -> Result<Exit, CliError> {
-    write(only(args.seq), args.out.as_deref(), args.checkpoint.as_deref(), run).await
+    write(only(args.seq)?, args.out.as_deref(), args.checkpoint.as_deref(), run).await
 }
 
 /// The destination of an export. A file gets its name once it is complete.
