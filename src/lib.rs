@@ -70,11 +70,13 @@ pub mod identity;
 
 pub mod bounded_file;
 pub mod document;
+pub mod file_path;
 pub mod limits;
 pub mod log_queue;
 pub mod protobuf;
 pub mod refusal;
 pub mod system;
 pub mod trace;
+pub mod whole_file;
 
 pub use mayfly_verify::{persistent, seq};

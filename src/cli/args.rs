@@ -15,6 +15,11 @@ use crate::document::quantity;
 use crate::pb::mayfly::v1 as pb;
 use crate::seq::{CredentialId, Millis, TaskId};
 
+/// Parses the greatest number of rows to print: a whole number from 1.
+pub fn limit(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|rows| *rows > 0).ok_or_else(|| "expected a whole number from 1".to_owned())
+}
+
 /// Parses a duration: `90s`, `5m`, `1h30m`, `250ms`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     quantity::duration_ms(text).map(Duration::from_millis).ok_or_else(|| quantity::DURATION_FORM.to_owned())

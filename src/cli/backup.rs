@@ -1,13 +1,11 @@
 //! `mayfly server backup` and `restore`: writes the ledger of a running server to one file, and makes such a file the store of a server.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Run;
@@ -15,12 +13,14 @@ use super::error::{CliError, ServerSaid};
 use super::exit::Exit;
 use super::out::{Noun, Out};
 use crate::document::command::typed;
+use crate::file_path::directory_of;
 use crate::ledger::backup::Backup;
 use crate::ledger::recover::Recovered;
 use crate::pb::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
 use crate::seq::Seq;
 use crate::server::restore::{Wanted, restore};
 use crate::system::System;
+use crate::whole_file::{NewFile, PRIVATE};
 
 /// Arguments of `mayfly server backup`.
 #[derive(Args)]
@@ -130,15 +130,16 @@ fn cannot(path: &Path) -> impl Fn(io::Error) -> CliError + '_ {
     move |e| CliError::Local(format!("{}: cannot be written: {e}", path.display()))
 }
 
-/// Takes a backup. The backup is written under a temporary name first, so a file under the final name is complete and was read back.
+/// Takes a backup. The backup gets its name once it is complete and was read back.
 async fn taken(to: &Path, run: &Run) -> Result<Shown, CliError> {
     free(to)?;
-    let aside = to.with_added_extension("partial");
-    let written = write(&aside, to, run).await.and_then(|()| whole(&aside, to));
-    let named = written.and_then(|shown| named(&aside, to).map(|()| shown));
-    let shown = named.inspect_err(|_| drop(fs::remove_file(&aside)))?;
-    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot(to))?;
+    let mut file = received(to, run).await?;
+    let shown = whole(file.complete().map_err(cannot(to))?, to)?;
+    match file.name_new() {
+        // Somebody created a file of that name meanwhile.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => free(to)?,
+        done => done.map_err(cannot(to))?,
+    }
     Ok(shown)
 }
 
@@ -161,32 +162,15 @@ fn free(to: &Path) -> Result<(), CliError> {
     )))
 }
 
-/// Renames the finished file to its final name, unless that name exists by now.
-fn named(aside: &Path, to: &Path) -> Result<(), CliError> {
-    match renameat_with(CWD, aside, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        Err(Errno::EXIST) => free(to),
-        // The file system has no rename that refuses to replace; creating a hard link fails if the name exists.
-        Err(Errno::INVAL | Errno::NOSYS) => fs::hard_link(aside, to).and_then(|()| fs::remove_file(aside)).map_err(cannot(to)),
-        Err(errno) => Err(cannot(to)(errno.into())),
-    }
-}
-
-async fn write(aside: &Path, to: &Path, run: &Run) -> Result<(), CliError> {
+async fn received(to: &Path, run: &Run) -> Result<NewFile, CliError> {
     let server = run.server().await?;
     let ask = pb::BackupRequest { to: to.display().to_string() };
     let mut stream = server.stream(ask, |c, q| async move { ServerServiceClient::new(c).backup(q).await }).await?;
-    // A regular file under the temporary name is the rest of an interrupted backup; anything else of that name belongs to somebody else.
-    match fs::symlink_metadata(aside) {
-        Ok(found) if found.is_file() => fs::remove_file(aside).map_err(cannot(aside))?,
-        _ => {}
-    }
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside);
-    let mut file = file.map_err(cannot(aside))?;
+    let mut file = NewFile::begin(to, PRIVATE, &run.system).map_err(cannot(to))?;
     loop {
         match stream.message().await {
-            Ok(Some(part)) => file.write_all(&part.piece).map_err(cannot(aside))?,
-            Ok(None) => return file.sync_all().map_err(cannot(aside)),
+            Ok(Some(part)) => file.write(&part.piece).map_err(cannot(to))?,
+            Ok(None) => return Ok(file),
             Err(status) => return Err(CliError::Server(Box::new(ServerSaid::from_status(&status)))),
         }
     }
@@ -256,7 +240,7 @@ fn tell(args: &RestoreArgs, recovered: &Recovered, begun: &Begun, out: Out) {
     // The server runs as its own user and cannot open files that another user restored.
     let data = Path::new(&begun.data);
     let owner = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.uid());
-    if data.parent().is_some_and(|above| owner(above) != owner(data)) {
+    if owner(directory_of(data)) != owner(data) {
         out.say(format_args!("it is ours now; where the server is another user: chown -R USER {}", typed(data)));
     }
     out.say(format_args!("next: mayfly server run --config {}", typed(&args.config)));

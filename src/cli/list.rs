@@ -19,7 +19,7 @@ const PAGE: usize = 500;
 #[derive(Args, Clone)]
 pub struct ListArgs {
     /// Maximum number of rows
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = args::limit)]
     pub limit: usize,
     #[command(flatten)]
     pub watch: WatchArgs,

@@ -97,7 +97,9 @@ fn way_out(reason: Reason) -> &'static str {
         Reason::LedgerRolledBack => {
             "an operator stops the server and puts the newest data directory back, or runs `mayfly server recover`"
         }
-        Reason::LimitReached => "an operator can raise it in the server's configuration; see `mayfly status`",
+        Reason::LimitReached => {
+            "you can: try again later; an operator can raise a bound that has a key in the server's configuration, see `mayfly status`"
+        }
         Reason::DiskReserve => "an operator can free disk; see `mayfly status`",
         Reason::NotReady => "an operator sees why with `mayfly status`",
         Reason::ClockSkew => "an operator can mend the clock; see `mayfly status`",

@@ -3,9 +3,7 @@
 //!
 //! The server and this command line reload the files when they change, so nothing has to be signalled or restarted at a rotation.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,8 +20,9 @@ use super::exit::Exit;
 use super::out::Noun;
 use crate::bounded_file;
 use crate::identity::spiffe_id::SpiffeId;
-use crate::sources::files::may_be_replaced;
 use crate::sources::svid_files::OwnPair;
+use crate::system::System;
+use crate::whole_file::{self, PRIVATE, may_be_replaced};
 
 /// The wait between two attempts while the agent is unreachable.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -84,7 +83,7 @@ async fn follow(agent: &Endpoint, args: &FetchArgs, run: &Run) -> Result<(), Cli
     };
     let mut stream = x509_svids(agent).await.map_err(said)?;
     while let Some(answer) = stream.message().await.map_err(said)? {
-        let written = write(answer, args)?;
+        let written = write(answer, args, &run.system)?;
         run.out.one(&written)?;
         if !args.watch {
             return Ok(());
@@ -93,7 +92,7 @@ async fn follow(agent: &Endpoint, args: &FetchArgs, run: &Run) -> Result<(), Cli
     Ok(())
 }
 
-fn write(answer: X509SvidResponse, args: &FetchArgs) -> Result<Written, CliError> {
+fn write(answer: X509SvidResponse, args: &FetchArgs, system: &System) -> Result<Written, CliError> {
     let mut found = answer.svids.into_iter().filter(|svid| args.id.as_ref().is_none_or(|id| *id == svid.spiffe_id));
     let svid =
         found.next().ok_or_else(|| CliError::Local("the agent has no such SVID for us: look at its entries".to_owned()))?;
@@ -109,9 +108,9 @@ fn write(answer: X509SvidResponse, args: &FetchArgs) -> Result<Written, CliError
     fs::create_dir_all(&args.to).map_err(|e| CliError::Local(format!("{}: {e}", args.to.display())))?;
     let at = |name: &str| args.to.join(name);
     let written = Written { spiffe_id: svid.spiffe_id, svid: at("svid.pem"), key: at("key.pem"), bundle: at("bundle.pem") };
-    replace(&written.bundle, bundle.as_bytes())?;
-    replace(&written.key, key.as_bytes())?;
-    replace(&written.svid, chain.as_bytes())?;
+    replace(&written.bundle, bundle.as_bytes(), system)?;
+    replace(&written.key, key.as_bytes(), system)?;
+    replace(&written.svid, chain.as_bytes(), system)?;
     Ok(written)
 }
 
@@ -144,15 +143,11 @@ fn pem(what: &str, der: &[u8]) -> String {
     out
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+fn replace(path: &Path, bytes: &[u8], system: &System) -> Result<(), CliError> {
     if bounded_file::read(path, bytes.len()).is_ok_and(|old| *old == bytes) {
         return Ok(());
     }
     may_be_replaced(path).map_err(|e| CliError::Usage(format!("{}: {e}; name a file", path.display())))?;
-    let aside = path.with_added_extension("new");
-    // Removes the temporary file that a killed process left.
-    let _ = fs::remove_file(&aside);
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside);
-    let written = written.and_then(|mut file| file.write_all(bytes)).and_then(|()| fs::rename(&aside, path));
+    let written = whole_file::write(path, bytes, PRIVATE, system);
     written.map_err(|e| CliError::Local(format!("{}: cannot be written: {e}", path.display())))
 }

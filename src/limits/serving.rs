@@ -99,3 +99,10 @@ pub const AUDIT_ASKED_BYTES: usize = 512;
 /// Longest wait of an audit read's answer for the record of the read, milliseconds: half of the time that an operator's question may take
 /// in an incident (`HISTORY_QUESTION_WAIT_MS`).
 pub const AUDIT_READ_MS: u64 = 500;
+
+/// Bytes of a status message. gRPC sends it twice: with three bytes for each byte that is not ASCII (grpc-message), and in base64 in the
+/// details, where invalid fields repeat it. Both fit into the 16 KiB of headers that an HTTP/2 client accepts by default (h2).
+pub const STATUS_MESSAGE_BYTES: usize = 1_500;
+
+/// Bytes of each other text in a status: the rule, the way out, the name of a field. As [`STATUS_MESSAGE_BYTES`].
+pub const STATUS_PART_BYTES: usize = 400;

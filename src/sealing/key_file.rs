@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::SealingKey;
 use crate::document::command::{Remedy, typed};
+use crate::file_path::directory_of;
 use crate::limits;
 
 /// Why a file is not accepted as the sealing key.
@@ -88,7 +89,7 @@ impl KeyFileError {
                 remedies
             }
             KeyFileError::InsideData { key, data } => {
-                let above = data.parent().unwrap_or(Path::new("/"));
+                let above = directory_of(data);
                 let what = "to move it out, and name the new place in the configuration";
                 vec![Remedy::new(what, format!("mv {} {}", typed(key), typed(above)))]
             }
@@ -155,12 +156,9 @@ fn load(path: &Path, data_dir: &Path, closed: u32) -> Result<SealingKey, KeyFile
 /// Resolves links as far as the path exists; the rest stays as written.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     match path.canonicalize() {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => match (path.parent(), path.file_name()) {
-            (Some(above), Some(name)) => {
-                let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-                Ok(resolve(above)?.join(name))
-            }
-            _ => Err(e),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => match path.file_name() {
+            Some(name) => Ok(resolve(directory_of(path))?.join(name)),
+            None => Err(e),
         },
         done => done,
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::document::shown;
+use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::refusal::{Code, Fault, No, Refusal};
 use crate::trace;
@@ -58,10 +60,37 @@ fn retry_after(no: &Refusal) -> Option<Duration> {
     no.retry_after.or((no.reason.code() == Code::ResourceExhausted).then_some(Duration::from_secs(1)))
 }
 
+/// The refusal with texts that fit into the headers that carry them. A message may repeat what the caller sent.
+fn bounded(mut no: Refusal) -> Refusal {
+    let short = |text: &mut String, most| {
+        if text.len() > most {
+            *text = format!("{}…", shown::cut(text, most));
+        }
+    };
+    short(&mut no.message, limits::STATUS_MESSAGE_BYTES);
+    no.rule.iter_mut().for_each(|rule| short(rule, limits::STATUS_PART_BYTES));
+    no.way_out.iter_mut().for_each(|way_out| short(way_out, limits::STATUS_PART_BYTES));
+    if let Some(details) = &mut no.details {
+        let mut left = limits::STATUS_MESSAGE_BYTES;
+        details.fields.retain_mut(|(field, what)| {
+            short(field, limits::STATUS_PART_BYTES);
+            short(what, left);
+            let size = field.len() + what.len();
+            let fits = left >= size;
+            left = left.saturating_sub(size);
+            fits
+        });
+    }
+    no
+}
+
 /// The status of a refused or failed call.
 pub fn status(no: No) -> Status {
     match no {
-        No::Refusal(no) => Status::with_error_details(code_of(no.reason.code()), no.message.clone(), details(&no)),
+        No::Refusal(no) => {
+            let no = bounded(no);
+            Status::with_error_details(code_of(no.reason.code()), no.message.clone(), details(&no))
+        }
         No::Fault(fault) => Status::internal(note(&fault)),
     }
 }
@@ -91,6 +120,20 @@ pub fn problem(no: No) -> pb::Problem {
 mod tests {
     use super::*;
     use crate::refusal::Reason;
+
+    #[test]
+    fn a_status_fits_into_headers_whatever_the_caller_sent() {
+        for text in ["x".repeat(60_000), "é\n".repeat(20_000)] {
+            let one = Refusal::field("caller", &text).by(text.clone()).way_out(text.clone());
+            let many = Refusal::fields((0..200).map(|n| (format!("fields[{n}]"), text.clone())).collect());
+            for no in [one, many] {
+                let mut headers = http::HeaderMap::new();
+                status(No::Refusal(no)).add_header(&mut headers).unwrap();
+                let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+                assert!(size < 16 * 1024, "{size}");
+            }
+        }
+    }
 
     #[test]
     fn resource_exhausted_says_when_to_come_back_also_for_one_item() {

@@ -16,6 +16,7 @@ use super::listener::{Gate, Place};
 use super::peer::Peer;
 use super::shares::Holder;
 use crate::document::command::{self, Remedy, typed};
+use crate::file_path::directory_of;
 
 /// Why the socket could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -65,20 +66,13 @@ impl NoSocket {
                 vec![Remedy::new("to move it away", format!("mv {} {}.old", typed(path), typed(path)))]
             }
             NoSocket::Io { path, .. } => {
-                let dir = typed(directory(path));
+                let dir = typed(directory_of(path));
                 vec![
                     Remedy::new("who may write there", format!("ls -ld {dir}")),
                     Remedy::new("to make the directory the server's own, as root", format!("install -d -m 700 -o {uid} {dir}")),
                 ]
             }
         }
-    }
-}
-
-fn directory(path: &Path) -> &Path {
-    match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
     }
 }
 
@@ -115,7 +109,7 @@ impl Socket {
 /// the peer's uid, and each call is admitted by it.
 pub fn bind(path: &Path, shared: bool) -> Result<Socket, NoSocket> {
     let failed = |what| move |error| NoSocket::Io { path: path.to_owned(), what, error };
-    let dir = directory(path);
+    let dir = directory_of(path);
     if !dir.exists() {
         DirBuilder::new().recursive(true).mode(closed(shared)).create(dir).map_err(failed("making its directory"))?;
     }
@@ -141,7 +135,7 @@ fn closed(shared: bool) -> u32 {
 /// error, since [`bind`] creates it.
 pub fn check(path: &Path, shared: bool) -> Result<(), NoSocket> {
     let failed = |what| move |error| NoSocket::Io { path: path.to_owned(), what, error };
-    let dir = directory(path);
+    let dir = directory_of(path);
     if !dir.exists() {
         let above = dir.ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));
         let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::problem::Why;
 use crate::document::command::{Remedy, typed};
+use crate::file_path::directory_of;
 use crate::ledger::StartError;
 use crate::refusal::{No, Reason};
 use crate::sealing::SealError;
@@ -180,8 +181,7 @@ impl Place {
     }
 
     fn ready_file(&self, path: &Path) -> Vec<Remedy> {
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let dir = typed(dir);
+        let dir = typed(directory_of(path));
         vec![
             Remedy::new("who may write there", format!("ls -ld {dir}")),
             Remedy::new("to make the directory the server's own, as root", format!("install -d -m 700 -o {} {dir}", self.uid)),

@@ -13,6 +13,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use super::{engine, owner};
 use crate::document::Complaint;
 use crate::document::command::typed;
+use crate::file_path::{beside, directory_of};
 use crate::ledger::recover::{RecoverError, Recovered, recover as copy};
 use crate::ledger::snapshot;
 use crate::seq::{Millis, Seq};
@@ -97,16 +98,11 @@ pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> 
         }
     };
     // The new directory belongs to the server's user even if root ran the command.
-    owner::give(&fresh, &data).map_err(failed(format!("giving {} to whom {} belongs", fresh.display(), data.display())))?;
+    let what = format!("giving {} to whom {} belongs", fresh.display(), data.display());
+    owner::give(&fresh, &data).map_err(failed(what)).inspect_err(|_| drop(fs::remove_dir_all(&fresh)))?;
     change_places(&fresh, &data, &before).map_err(|(what, error)| NotRecovered::Io { what, error })?;
     drop(old);
     Ok(Done { recovered, data, before })
-}
-
-pub(super) fn beside(data: &Path, what: &str) -> PathBuf {
-    let mut name = data.as_os_str().to_owned();
-    name.push(format!(".{what}"));
-    PathBuf::from(name)
 }
 
 fn not_open(dir: &Path, error: StoreError) -> NotRecovered {
@@ -150,7 +146,7 @@ pub(super) fn change_places(fresh: &Path, data: &Path, before: &Path) -> Result<
         }
         Err(errno) => return Err(failed(what())(errno.into())),
     }
-    let above = data.parent().unwrap_or(Path::new("/"));
+    let above = directory_of(data);
     File::open(above).and_then(|d| d.sync_all()).map_err(failed(format!("syncing {}", above.display())))
 }
 

@@ -8,12 +8,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::recover::{beside, change_places, stamp};
+use super::recover::{change_places, stamp};
 use super::start::sealing_key;
 use super::{StartProblem, Why, engine, owner};
 use crate::credential::keyring::value_name;
 use crate::document::Complaint;
 use crate::document::command::typed;
+use crate::file_path::{beside, directory_of};
 use crate::ledger::backup::{Backup, BadBackup, SEALED_FOR};
 use crate::ledger::recover::{RecoverError, Recovered, Restored, restore as copy};
 use crate::ledger::snapshot;
@@ -134,25 +135,27 @@ pub fn restore(config: &Path, wanted: &Wanted<'_>, system: &System) -> Result<Do
     match written(&fresh, &backup, &config, (wanted, left), system) {
         Ok((recovered, store, (old, unread))) => {
             // The new directory belongs to the owner of its place even if root ran the command.
-            let like = if data.exists() { &data } else { data.parent().unwrap_or(Path::new("/")) };
-            owner::give(&fresh, like).map_err(failed(format!(
-                "giving {} to whom {} belongs",
-                fresh.display(),
-                like.display()
-            )))?;
+            let like = if data.exists() { &data } else { directory_of(&data) };
+            let what = format!("giving {} to whom {} belongs", fresh.display(), like.display());
+            owner::give(&fresh, like).map_err(failed(what)).map_err(without(&fresh))?;
             let before = replaced.then(|| beside(&data, &format!("before-restore-{}", stamp(system.wall()))));
             match &before {
                 // Exchanged in one step, so that no server finds the place empty.
                 Some(before) => change_places(&fresh, &data, before).map_err(|(what, error)| NotRestored::Io { what, error })?,
-                None => named_durably(&fresh, &data)?,
+                None => named_durably(&fresh, &data).map_err(without(&fresh))?,
             }
             drop((store, old));
             Ok(Done { backup, recovered: Some(recovered), data, unread, before })
         }
-        Err(no) => {
-            let _ = fs::remove_dir_all(&fresh);
-            Err(no)
-        }
+        Err(no) => Err(without(&fresh)(no)),
+    }
+}
+
+/// Removes the unfinished store before an error is returned. After an exchange of names the directory is the old store, and is not removed.
+fn without(fresh: &Path) -> impl Fn(NotRestored) -> NotRestored + '_ {
+    move |no| {
+        let _ = fs::remove_dir_all(fresh);
+        no
     }
 }
 
@@ -249,6 +252,6 @@ fn named_durably(fresh: &Path, data: &Path) -> Result<(), NotRestored> {
         }
         _ => failed(what())(e),
     })?;
-    let above = data.parent().unwrap_or(Path::new("/"));
+    let above = directory_of(data);
     File::open(above).and_then(|dir| dir.sync_all()).map_err(failed(format!("syncing {}", above.display())))
 }

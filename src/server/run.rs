@@ -1,6 +1,5 @@
 //! `mayfly server run`: runs in the foreground until it is told to stop.
 
-use std::io::Write;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -17,8 +16,8 @@ use crate::credential::remote::Remotes;
 use crate::limits;
 use crate::log_queue;
 use crate::sources::config::Config;
-use crate::sources::files::may_be_replaced;
 use crate::system::System;
+use crate::whole_file::{self, SHARED, may_be_replaced};
 
 /// Runs a server until SIGTERM or SIGINT, which shut it down cleanly. A second signal ends it at once, without losing anything
 /// acknowledged. SIGHUP reloads the configuration.
@@ -127,7 +126,7 @@ fn serve(
     let running = start_given(config, &system, elsewhere(config, Remotes::default()), given)?;
     if let Some(path) = ready {
         let no_file = |error| StartProblem::new(Why::ReadyFile { path: path.to_owned(), error }, config);
-        write_ready(path, running.addresses()).map_err(no_file)?;
+        write_ready(path, running.addresses(), &system).map_err(no_file)?;
     }
     on_start(running.addresses());
     let reloads = origin.map(|origin| reloads(&running, origin)).transpose().map_err(failed("a thread"))?;
@@ -198,12 +197,9 @@ fn wait(runtime: &Runtime, signals: &mut Signals, running: &Running, reloads: Op
     }
 }
 
-/// Written to a temporary file and renamed, so that readers never see a partial file.
-fn write_ready(path: &Path, addresses: &Addresses) -> std::io::Result<()> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".new");
-    let mut file = std::fs::File::create(&aside)?;
-    file.write_all(serde_json::to_string(addresses)?.as_bytes())?;
-    file.write_all(b"\n")?;
-    std::fs::rename(&aside, path)
+/// Written as a whole, so that readers never see a partial file.
+fn write_ready(path: &Path, addresses: &Addresses, system: &System) -> std::io::Result<()> {
+    let mut text = serde_json::to_string(addresses)?;
+    text.push('\n');
+    whole_file::write(path, text.as_bytes(), SHARED, system)
 }

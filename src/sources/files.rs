@@ -30,18 +30,6 @@ impl FileProblem {
     }
 }
 
-/// Refuses a path that exists and is not a regular file, before a file is renamed to it: a device, pipe, socket, directory or link is never
-/// replaced.
-pub fn may_be_replaced(path: &Path) -> std::io::Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if !found.is_file() => {
-            let what = "there is something of that name that is no regular file, and it is not replaced";
-            Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, what))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Refuses a secret that other users may read or replace. A file of the server's own user must be readable by that user alone. A file of another
 /// user, such as a Secret that a kubelet mounts, may be readable by a group, through which the server reads it, and by nobody else.
 pub(super) fn closed_to_others(path: &Path) -> Result<(), FileProblem> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::StoreError;
 use crate::document::command::{self, Remedy};
+use crate::file_path::directory_of;
 
 /// Turns an I/O error into a store error that says what was being done.
 pub(super) fn failed(doing: &str, path: &Path, err: &io::Error) -> StoreError {
@@ -49,7 +50,7 @@ pub(super) fn own_directory(dir: &Path) -> Result<Owned, StoreError> {
     }
     // At each start, because the start that created the directory may have ended before this.
     sync_directory(dir)?;
-    sync_directory(parent(dir))?;
+    sync_directory(directory_of(dir))?;
     Ok(Owned(handle))
 }
 
@@ -58,7 +59,7 @@ fn make(dir: &Path) -> Result<(), StoreError> {
     if dir.is_dir() {
         return Ok(());
     }
-    let above = parent(dir);
+    let above = directory_of(dir);
     if above != dir {
         make(above)?;
     }
@@ -67,14 +68,6 @@ fn make(dir: &Path) -> Result<(), StoreError> {
         // Another process created it in the meantime.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
         Err(e) => Err(failed("making the directory", dir, &e)),
-    }
-}
-
-pub(super) fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(p) if p.as_os_str().is_empty() => Path::new("."),
-        Some(p) => p,
-        None => path,
     }
 }
 
@@ -130,7 +123,7 @@ pub(super) fn finish_file(aside: &Path, path: &Path) -> Result<(), StoreError> {
 /// Renames a temporary file whose content is durable, durably.
 pub(super) fn give_name(aside: &Path, path: &Path) -> Result<(), StoreError> {
     std::fs::rename(aside, path).map_err(|e| failed("renaming", aside, &e))?;
-    sync_directory(parent(path))
+    sync_directory(directory_of(path))
 }
 
 /// Opens an existing file for reading and writing; refused if other users may open it.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::files;
+use crate::file_path::directory_of;
 use crate::system::Stopwatch;
 
 /// Suffix of a file that is being deleted; no reader looks for such a file.
@@ -35,7 +36,7 @@ pub fn take_out(path: &Path) -> io::Result<Going> {
     let aside = files::with_end(path, GOING);
     fs::rename(path, &aside)?;
     let going = Going { file, path: aside };
-    File::open(files::parent(path))?.sync_all()?;
+    File::open(directory_of(path))?.sync_all()?;
     Ok(going)
 }
 

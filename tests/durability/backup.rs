@@ -404,6 +404,29 @@ fn it_goes_from_one_engine_to_another_and_only_operators_with_both_rights_take_o
     running.stop();
 }
 
+/// The operator may be in the directory of the configuration, and name it without one; `store.path` is relative to it.
+#[test]
+fn a_restore_takes_a_configuration_that_is_named_without_a_directory() {
+    let (_dir, world) = world(Settings::default());
+    let running = start(&world);
+    let file = world.dir().join("backup");
+    ok(&take(&world, &running, &file));
+    running.stop();
+    let config = fs::read_to_string(world.config()).unwrap();
+    for named in ["data", "data/", "./data"] {
+        fs::write(world.config(), config.replace("path = \"data\"", &format!("path = {named:?}"))).unwrap();
+        lose(&world);
+        let there = |args: &[&str]| Command::new(MAYFLY).current_dir(world.dir()).args(args).output().unwrap();
+        let restored = there(&["server", "restore", "backup", "--config", "mayfly.toml", "--unlocked"]);
+        let said = ok(&restored);
+        assert!(!said.contains("chown"), "{said}");
+        let left = fs::read_dir(world.dir()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let left: Vec<String> = left.filter(|name| name.contains("restoring")).collect();
+        assert!(left.is_empty() && world.dir().join("data").is_dir(), "{named}: {left:?}");
+        start(&world).stop();
+    }
+}
+
 /// Wherever a restore is killed, there is either no store or all of it, and the next restore continues from there.
 #[test]
 fn a_restore_that_is_killed_leaves_nothing_or_the_whole() {

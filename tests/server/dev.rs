@@ -127,6 +127,26 @@ fn a_command_line_file_of_somebodys_own_stays_and_the_way_round_it_is_printed() 
     assert_eq!(fs::read_to_string(home.config()).unwrap(), "address = \"https://mayfly.example.org:7444\"\n");
 }
 
+/// Each `dev up` creates what is missing: two at once would each make a CA, and the world would never start again.
+#[test]
+fn several_dev_up_at_once_start_one_server_and_leave_a_world_that_starts_again() {
+    let home = Home(tempfile::tempdir().unwrap());
+    let up = || home.mayfly(&["dev", "up", "--detach", "--port", "0"]);
+    let all: Vec<Output> = std::thread::scope(|scope| {
+        let each: Vec<_> = (0..3).map(|_| scope.spawn(up)).collect();
+        each.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    for one in &all {
+        assert!(one.status.success(), "{}", told(one));
+    }
+    assert_eq!(all.iter().filter(|one| told(one).contains("runs already")).count(), 2);
+    assert!(told(&home.mayfly(&["whoami"])).contains("operator/you"));
+    assert!(home.mayfly(&["dev", "down"]).status.success());
+    let again = up();
+    assert!(again.status.success() && !told(&again).contains("runs already"), "{}", told(&again));
+    assert!(home.mayfly(&["dev", "down", "--purge"]).status.success());
+}
+
 #[test]
 fn down_touches_nothing_that_is_no_dev_world() {
     let home = Home(tempfile::tempdir().unwrap());

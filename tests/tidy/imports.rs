@@ -8,7 +8,7 @@ use super::source::File;
 /// longest name that a module begins with counts; a module that none of them names is an error.
 pub const LAYERS: &[&[&str]] = &[
     &["limits", "refusal", "seq", "pb", "protobuf"],
-    &["bounded_file", "persistent", "system", "document"],
+    &["bounded_file", "file_path", "persistent", "system", "document", "whole_file"],
     // What a call did, told to collectors: everything below the services notes something in it. Where log lines go.
     &["trace", "log_queue"],
     &["identity"],

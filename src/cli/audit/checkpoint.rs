@@ -15,6 +15,7 @@ use crate::ledger::commit::Hash;
 use crate::ledger::tree::proof::consistent;
 use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 use crate::proof::note::{BadNote, Checkpoint, Note};
+use crate::whole_file::{self, PRIVATE};
 
 /// Arguments of `mayfly audit checkpoint`.
 #[derive(Args)]
@@ -75,7 +76,8 @@ pub async fn checkpoint(args: &CheckpointArgs, run: &Run) -> Result<Exit, CliErr
         return Ok(Exit::Findings);
     }
     let write = |path: &PathBuf, text: &str| {
-        std::fs::write(path, text).map_err(|e| CliError::Local(format!("{}: cannot be written: {e}", path.display())))
+        let written = whole_file::write(path, text.as_bytes(), PRIVATE, &run.system);
+        written.map_err(|e| CliError::Local(format!("{}: cannot be written: {e}", path.display())))
     };
     args.out.as_ref().map_or(Ok(()), |path| write(path, &answer.checkpoint))?;
     args.keys_out.as_ref().map_or(Ok(()), |path| write(path, &answer.jwks))?;

@@ -1,8 +1,6 @@
 //! `mayfly audit export` and `mayfly audit prove`.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -13,7 +11,7 @@ use crate::cli::error::{CliError, ServerSaid};
 use crate::cli::exit::Exit;
 use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 use crate::seq::Seq;
-use crate::sources::files::may_be_replaced;
+use crate::whole_file::{NewFile, PRIVATE, may_be_replaced};
 
 /// Arguments of `mayfly audit export`.
 #[derive(Args)]
@@ -49,39 +47,37 @@ pub async fn export(args: ExportArgs, run: &Run) -> Result<Exit, CliError> {
 
 /// Exports the proof of one record.
 pub async fn prove(args: &ProveArgs, run: &Run) -> Result<Exit, CliError> {
-    write(only(args.seq), args.out.as_deref(), args.checkpoint.as_deref(), run).await
+    write(only(args.seq)?, args.out.as_deref(), args.checkpoint.as_deref(), run).await
 }
 
-/// The destination of an export. A file is written under a temporary name and renamed, so that an existing file is always complete.
+/// The destination of an export. A file gets its name once it is complete.
 enum To<'a> {
     Stdout,
-    File { file: io::BufWriter<File>, aside: PathBuf, path: &'a Path },
+    File { file: Box<NewFile>, path: &'a Path },
+}
+
+fn cannot(path: &Path) -> impl Fn(io::Error) -> CliError + '_ {
+    move |e| CliError::Local(format!("{}: cannot be written: {e}", path.display()))
 }
 
 impl To<'_> {
-    fn open(path: Option<&Path>) -> Result<To<'_>, CliError> {
+    fn open<'a>(path: Option<&'a Path>, run: &Run) -> Result<To<'a>, CliError> {
         let Some(path) = path else { return Ok(To::Stdout) };
         may_be_replaced(path).map_err(|e| CliError::Usage(format!("{}: {e}; name a file", path.display())))?;
-        let aside = path.with_added_extension("partial");
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside);
-        let file = file.map_err(|e| CliError::Local(format!("{}: cannot be written: {e}", aside.display())))?;
-        Ok(To::File { file: io::BufWriter::new(file), aside, path })
+        let file = NewFile::begin(path, PRIVATE, &run.system).map_err(cannot(path))?;
+        Ok(To::File { file: Box::new(file), path })
     }
 
     fn write(&mut self, lines: &[u8], run: &Run) -> Result<(), CliError> {
         match self {
             To::Stdout => run.out.generated(lines),
-            To::File { file, aside, .. } => {
-                file.write_all(lines).map_err(|e| CliError::Local(format!("{}: cannot be written: {e}", aside.display())))
-            }
+            To::File { file, path } => file.write(lines).map_err(cannot(path)),
         }
     }
 
     fn end(self) -> Result<(), CliError> {
-        let To::File { file, aside, path } = self else { return Ok(()) };
-        let done = file.into_inner().map_err(io::IntoInnerError::into_error);
-        let done = done.and_then(|file| file.sync_all()).and_then(|()| fs::rename(&aside, path));
-        done.map_err(|e| CliError::Local(format!("{}: cannot be written: {e}", path.display())))
+        let To::File { file, path } = self else { return Ok(()) };
+        file.replace().map_err(cannot(path))
     }
 }
 
@@ -90,18 +86,13 @@ async fn write(filter: pb::RecordFilter, out: Option<&Path>, since: Option<&Path
     let server = run.server().await?;
     let request = pb::ExportRecordsRequest { filter: Some(filter), since_size };
     let mut stream = server.stream(request, |c, q| async move { AuditServiceClient::new(c).export_records(q).await }).await?;
-    let mut to = To::open(out)?;
+    let mut to = To::open(out, run)?;
     loop {
         match stream.message().await {
             Ok(Some(part)) => to.write(&part.lines, run)?,
             Ok(None) => break,
-            Err(status) => {
-                if let To::File { aside, .. } = &to {
-                    // An incomplete export is useless.
-                    let _ = fs::remove_file(aside);
-                }
-                return Err(CliError::Server(Box::new(ServerSaid::from_status(&status))));
-            }
+            // An incomplete export is useless: its file is removed when `to` is dropped.
+            Err(status) => return Err(CliError::Server(Box::new(ServerSaid::from_status(&status)))),
         }
     }
     to.end()?;

@@ -8,6 +8,7 @@ mod verify;
 
 use std::path::Path;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 
 use super::Run;
@@ -44,25 +45,25 @@ pub enum AuditCommand {
 pub struct FilterArgs {
     /// Only records that name exactly this: any id, SPIFFE ID, person, upstream, tool, scope, binding, policy, key, request id, refusal
     /// reason or digest
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     names: Option<String>,
     /// Only this event, like "credential issued"
-    #[arg(long, value_name = "EVENT")]
+    #[arg(long, value_name = "EVENT", value_parser = NonEmptyStringValueParser::new())]
     event: Option<String>,
     /// Only records that name this task
     #[arg(long, value_name = "TASK", value_parser = args::task_id)]
     task: Option<String>,
     /// Only records that name this workload
-    #[arg(long, value_name = "SPIFFE_ID")]
+    #[arg(long, value_name = "SPIFFE_ID", value_parser = NonEmptyStringValueParser::new())]
     workload: Option<String>,
     /// Only records that name this upstream
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     upstream: Option<String>,
     /// Only records that name this tool
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     tool: Option<String>,
     /// Only records that name this environment
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     environment: Option<String>,
     /// Only records committed at or after this time: a time, or a duration before now, like 1h
     #[arg(long, value_name = "TIME", value_parser = args::when)]
@@ -109,8 +110,13 @@ fn keys(path: Option<&Path>) -> Result<Vec<NoteKey>, CliError> {
 }
 
 /// The filter that selects exactly one record.
-fn only(seq: Seq) -> pb::RecordFilter {
-    pb::RecordFilter { seq: seq.as_u64(), ..pb::RecordFilter::default() }
+///
+/// On the wire 0 selects by other criteria than the number, and no record has it.
+fn only(seq: Seq) -> Result<pb::RecordFilter, CliError> {
+    match seq.as_u64() {
+        0 => Err(CliError::LocalAs("there is no record 0: the first one is 1".to_owned(), Exit::NotFound)),
+        seq => Ok(pb::RecordFilter { seq, ..pb::RecordFilter::default() }),
+    }
 }
 
 /// Runs the chosen subcommand.
@@ -123,5 +129,15 @@ pub async fn run(command: AuditCommand, run: &Run) -> Result<Exit, CliError> {
         AuditCommand::Prove(args) => export::prove(&args, run).await,
         AuditCommand::Verify(args) => verify::verify(&args, run).await,
         AuditCommand::Checkpoint(args) => checkpoint::checkpoint(&args, run).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_record_has_the_number_0() {
+        assert!(matches!(only(Seq::ZERO), Err(CliError::LocalAs(_, Exit::NotFound))));
     }
 }

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::{FilterArgs, only};
 use crate::cli::Run;
+use crate::cli::args;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::server::Server;
@@ -20,7 +21,7 @@ pub struct SearchArgs {
     #[command(flatten)]
     filter: FilterArgs,
     /// Maximum number of records
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = args::limit)]
     limit: usize,
 }
 
@@ -74,8 +75,9 @@ pub async fn search(args: SearchArgs, run: &Run) -> Result<Exit, CliError> {
 
 /// Prints one record.
 pub async fn show(args: &ShowArgs, run: &Run) -> Result<Exit, CliError> {
+    let filter = only(args.seq)?;
     let server = run.server().await?;
-    let found = find(&server, &only(args.seq), 1).await?;
+    let found = find(&server, &filter, 1).await?;
     match found.records.first() {
         Some(record) => run.out.one(record)?,
         None if found.removed >= args.seq.as_u64() => {

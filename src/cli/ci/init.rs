@@ -14,6 +14,8 @@ use super::super::exit::Exit;
 use super::super::login::PublicArgs;
 use super::super::out::Noun;
 use crate::serve::attest::AttestWays;
+use crate::system::System;
+use crate::whole_file::{self, SHARED};
 
 /// A file: its path, its content, and whether it is executable.
 type Laid = (&'static str, &'static str, bool);
@@ -119,7 +121,7 @@ pub async fn run(args: InitArgs, run: &Run) -> Result<Exit, CliError> {
             0 => filled(text),
             _ => with_outputs(text, &args.upstream),
         };
-        write(&path, text.as_bytes(), *runs)?;
+        write(&path, text.as_bytes(), *runs, &run.system)?;
         written.files.push(path);
     }
     run.out.one(&written)?;
@@ -155,12 +157,12 @@ fn with_outputs(text: &str, upstreams: &[String]) -> String {
     text.replace("\noutputs:\n", &format!("\noutputs:\n{outputs}"))
 }
 
-fn write(path: &Path, bytes: &[u8], runs: bool) -> Result<(), CliError> {
+fn write(path: &Path, bytes: &[u8], runs: bool, system: &System) -> Result<(), CliError> {
     let failed = |e: std::io::Error| CliError::Local(format!("{}: cannot be written: {e}", path.display()));
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    fs::write(path, bytes).map_err(failed)?;
+    whole_file::write(path, bytes, SHARED, system).map_err(failed)?;
     let mode = if runs { 0o755 } else { 0o644 };
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)
 }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::child::end_of;
 use super::files::write_private;
 use super::settings::{Engine, Ports, Settings};
-use super::world::{NoWorld, World};
+use super::world::{NoWorld, Starting, World};
 use super::{DirArgs, no_dir};
 use crate::bounded_file;
 use crate::cli::context::default_path;
@@ -47,12 +47,44 @@ pub struct UpArgs {
     /// start, and the issuer is then only a name
     #[arg(long, value_name = "PORT", default_value_t = PORT)]
     port: u16,
+    /// The world was created by the process that starts this one, which holds the lock on starting it
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    created: bool,
 }
 
 /// Runs the command.
 pub(super) fn run(args: &UpArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
-    if args.detach { background(args, &dir, out) } else { foreground(args, &dir, out) }
+    if args.created {
+        return foreground(&World::open(&dir)?, None, out);
+    }
+    let starting = starting(&dir, out)?;
+    if Lock::take(&dir)?.is_none() {
+        return already(&World::open(&dir)?, out);
+    }
+    let world = World::create(&dir, &settings(args))?;
+    // In the background the lock is held until the server answers; in the foreground until the server holds its own lock.
+    if args.detach { background(&world, out) } else { foreground(&world, Some(starting), out) }
+}
+
+/// Waits for the lock on creating and starting the world.
+fn starting(dir: &Path, out: Out) -> Result<Starting, NoWorld> {
+    let began = System::real();
+    let mut told = false;
+    // The other `dev up` ends within its own patience.
+    while began.steady() < 2 * u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX) {
+        if let Some(starting) = Starting::take(dir)? {
+            return Ok(starting);
+        }
+        if !std::mem::replace(&mut told, true) {
+            out.say(format_args!(
+                "mayfly: another `mayfly dev up` is starting the dev world of {}: waiting for it",
+                dir.display()
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err(NoWorld::Busy(dir.to_owned()))
 }
 
 fn settings(args: &UpArgs) -> Settings {
@@ -60,18 +92,18 @@ fn settings(args: &UpArgs) -> Settings {
     Settings { engine: args.engine, ports, ..Settings::default() }
 }
 
-fn foreground(args: &UpArgs, dir: &Path, out: Out) -> Result<Exit, CliError> {
-    let world = World::create(dir, &settings(args))?;
+fn foreground(world: &World, starting: Option<Starting>, out: Out) -> Result<Exit, CliError> {
     let Some(_lock) = Lock::take(world.dir())? else {
-        return already(&world, out);
+        return already(world, out);
     };
+    drop(starting);
     // Logging starts before the server does, so that the renewal of SVIDs never waits for a reader of stderr either.
     telemetry::begin();
     let ready = World::ready_file(world.dir());
     let config = world.config();
     std::thread::scope(|scope| {
         let (stop, stopped) = mpsc::channel::<()>();
-        let renewed = &world;
+        let renewed = world;
         scope.spawn(move || keep_renewed(renewed, &stopped));
         let ended = run::run_without_environment(&config, Some(&ready), |addresses| {
             if let Err(error) = invite(renewed, addresses, "started", None, out) {
@@ -94,11 +126,7 @@ fn keep_renewed(world: &World, stopped: &mpsc::Receiver<()>) {
     }
 }
 
-fn background(args: &UpArgs, dir: &Path, out: Out) -> Result<Exit, CliError> {
-    let world = World::create(dir, &settings(args))?;
-    if Lock::take(world.dir())?.is_none() {
-        return already(&world, out);
-    }
+fn background(world: &World, out: Out) -> Result<Exit, CliError> {
     let io = |what: &'static str, path: &Path| {
         let path = path.to_owned();
         move |error| NoWorld::Io { what, path, error }
@@ -108,14 +136,14 @@ fn background(args: &UpArgs, dir: &Path, out: Out) -> Result<Exit, CliError> {
     let program = std::env::current_exe().map_err(io("finding", Path::new("this program")))?;
     let _ = std::fs::remove_file(World::ready_file(world.dir()));
     let mut command = Command::new(program);
-    command.args(["dev", "up", "--dir"]).arg(world.dir()).stdin(Stdio::null()).stdout(file()?).stderr(file()?);
+    command.args(["dev", "up", "--created", "--dir"]).arg(world.dir()).stdin(Stdio::null()).stdout(file()?).stderr(file()?);
     // A process group of its own: Ctrl-C at this terminal must not reach the server.
     command.process_group(0);
     let mut child = command.spawn().map_err(io("starting", Path::new("the server")))?;
     let began = System::real();
     while began.steady() < u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX) {
         if let Some(addresses) = World::addresses(world.dir()).filter(|a| a.pid == child.id()) {
-            invite(&world, &addresses, "started", Some(&log), out)?;
+            invite(world, &addresses, "started", Some(&log), out)?;
             return Ok(Exit::Ok);
         }
         if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {

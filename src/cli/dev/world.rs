@@ -1,8 +1,10 @@
 //! A trust domain in a directory: a CA, SVIDs, a server's configuration, sample policies and upstreams. `dev up`, `try`, `bench` and the
 //! tests start it.
 
+use std::fs::TryLockError;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -70,6 +72,9 @@ pub enum NoWorld {
     /// The server ended before it answered.
     #[error("the server ended before it answered\n{0}")]
     Ended(String),
+    /// Another `dev up` is creating or starting the world.
+    #[error("another `mayfly dev up` is still creating or starting the dev world of {}\n  to try again: mayfly dev up --dir {}", .0.display(), typed(.0))]
+    Busy(PathBuf),
     /// The server did not answer in time.
     #[error("the server did not answer within {seconds} s\n  what it did: tail -n 50 {}", typed(log))]
     Silent {
@@ -104,9 +109,7 @@ impl World {
     pub fn create(dir: &Path, settings: &Settings) -> Result<World, NoWorld> {
         private_dir(dir)?;
         let dir = dir.canonicalize().map_err(|error| NoWorld::Io { what: "finding", path: dir.to_owned(), error })?;
-        if !is_world(&dir) && std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(NoWorld::NotOurs(dir));
-        }
+        ours(&dir)?;
         write_once(&dir.join(MARKER), MARKER_TEXT.as_bytes())?;
         let ca = DevCa::open(&dir, TRUST_DOMAIN, &settings.system)?;
         let world = World { dir, ca, life_ms: settings.svid_life_ms, system: settings.system.clone() };
@@ -307,6 +310,45 @@ impl World {
     /// The addresses of a server in the background, if it answers.
     pub fn addresses(dir: &Path) -> Option<Addresses> {
         serde_json::from_str(&read(&World::ready_file(dir)).ok()?).ok()
+    }
+}
+
+/// The names that an interrupted or concurrent `dev up` may have created in a directory before the marker.
+const BEFORE_THE_MARKER: &[&str] = &[Starting::NAME, "mayfly.pid", ".mayfly-dev.new"];
+
+/// Refuses a directory with files of somebody else.
+fn ours(dir: &Path) -> Result<(), NoWorld> {
+    let foreign = |entry: io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| !BEFORE_THE_MARKER.iter().any(|name| entry.file_name() == *name))
+    };
+    match !is_world(dir) && std::fs::read_dir(dir).is_ok_and(|mut entries| entries.any(foreign)) {
+        // Another `dev up` may have written the marker while the names were read.
+        true if !is_world(dir) => Err(NoWorld::NotOurs(dir.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// A lock on a world that is being created or started. Concurrent `dev up` wait for it: two of them would each make a CA, and the
+/// certificates of one would not match the root of the other.
+pub(super) struct Starting {
+    _file: std::fs::File,
+}
+
+impl Starting {
+    const NAME: &str = "mayfly.starting";
+
+    /// Creates the directory and takes the lock, unless another process holds it. `None` if one does.
+    pub fn take(dir: &Path) -> Result<Option<Starting>, NoWorld> {
+        private_dir(dir)?;
+        ours(dir)?;
+        let path = dir.join(Starting::NAME);
+        let open = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = open.map_err(|error| NoWorld::Io { what: "opening", path: path.clone(), error })?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Starting { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(NoWorld::Io { what: "locking", path, error }),
+        }
     }
 }
 

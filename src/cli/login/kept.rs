@@ -1,8 +1,7 @@
 //! The files of a login: in a private directory beside the context file, written completely or not at all.
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use x509_parser::certificate::X509Certificate;
@@ -18,6 +17,7 @@ use crate::limits;
 use crate::seq::Millis;
 use crate::serve::people::LoginAnswer;
 use crate::system::System;
+use crate::whole_file::{self, PRIVATE};
 
 /// The directory of a context's login: that of `config.toml` is `config.login/`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -109,11 +109,7 @@ impl Kept {
     }
 
     fn put(&self, path: &Path, bytes: &[u8], system: &System) -> Result<(), CliError> {
-        let aside = path.with_extension(data_encoding::HEXLOWER.encode(&system.random16()));
-        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside);
-        let mut file = file.map_err(failed("written", &aside))?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed("written", &aside))?;
-        fs::rename(&aside, path).map_err(failed("written", path))
+        whole_file::write(path, bytes, PRIVATE, system).map_err(failed("written", path))
     }
 
     /// Removes the files of the login.

@@ -1,12 +1,12 @@
 //! The destination of a secret: a pipe, or a file that only its owner can read; a terminal only with `--force-terminal`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::cli::error::CliError;
 use crate::system::System;
+use crate::whole_file::{self, PRIVATE};
 
 /// The destination of a secret.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,38 +47,18 @@ impl Sink {
                     _ => CliError::Local(format!("stdout: {e}")),
                 })
             }
-            Sink::File(path) => replace(path, secret, system).map_err(|e| CliError::Local(format!("{}: {e}", path.display()))),
+            Sink::File(path) => {
+                whole_file::write(path, secret, PRIVATE, system).map_err(|e| CliError::Local(format!("{}: {e}", path.display())))
+            }
         }
     }
 }
 
-/// Writes a temporary file and renames it: a reader gets either the old or the new secret, never a part.
-fn replace(path: &Path, secret: &[u8], system: &System) -> io::Result<()> {
-    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "names no file"))?;
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mark = data_encoding::HEXLOWER.encode(&system.random16());
-    let aside = folder.join(format!(".{}.{mark}", name.to_string_lossy()));
-    let written = write_new(&aside, secret).and_then(|()| fs::rename(&aside, path));
-    if written.is_err() {
-        // A remaining temporary file would hold a secret that nobody knows of.
-        let _ = fs::remove_file(&aside);
-    }
-    written.and_then(|()| File::open(folder)?.sync_all())
-}
-
-fn write_new(path: &Path, secret: &[u8]) -> io::Result<()> {
-    // `create_new` does not follow a link that somebody placed there.
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(secret)?;
-    file.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::Path;
 
     use super::*;
 

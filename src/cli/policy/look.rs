@@ -15,6 +15,8 @@ use crate::cli::{Run, server::Server};
 use crate::limits;
 use crate::pb::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
 use crate::policy::unattended;
+use crate::system::System;
+use crate::whole_file::{NewFile, SHARED};
 
 /// Arguments of `mayfly policy show`.
 #[derive(Args)]
@@ -110,7 +112,7 @@ pub async fn show(args: ShowArgs, run: &Run) -> Result<Exit, CliError> {
     let answer = server.call(request, |c, q| async move { PolicyServiceClient::new(c).get_policy(q).await }).await?;
     let policy = answer.policy.ok_or_else(|| CliError::ours("the server answered without the policy set"))?;
     if let Some(directory) = &args.to {
-        write(directory, policy.files.as_ref())?;
+        write(directory, policy.files.as_ref(), &run.system)?;
         run.out.say(format_args!("its files are in {}", directory.display()));
     }
     let policy = Policy::from(policy);
@@ -130,8 +132,7 @@ pub async fn show(args: ShowArgs, run: &Run) -> Result<Exit, CliError> {
 }
 
 /// Writes files that do not exist yet. The server supplies the file names, so names that lead out of the directory are refused.
-fn write(directory: &std::path::Path, files: Option<&pb::PolicyFiles>) -> Result<(), CliError> {
-    use std::io::Write as _;
+fn write(directory: &std::path::Path, files: Option<&pb::PolicyFiles>, system: &System) -> Result<(), CliError> {
     let cannot = |path: &std::path::Path, e: std::io::Error| CliError::Local(format!("{}: {e}", path.display()));
     std::fs::create_dir_all(directory).map_err(|e| cannot(directory, e))?;
     for file in files.into_iter().flat_map(|f| f.policies.iter().chain(&f.roles)) {
@@ -139,8 +140,11 @@ fn write(directory: &std::path::Path, files: Option<&pb::PolicyFiles>) -> Result
             return Err(CliError::Local(format!("a policy file named {:?} is not written", file.name)));
         }
         let path = directory.join(&file.name);
-        let new = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
-        new.and_then(|mut new| new.write_all(file.text.as_bytes())).map_err(|e| cannot(&path, e))?;
+        let written = NewFile::begin(&path, SHARED, system).and_then(|mut new| {
+            new.write(file.text.as_bytes())?;
+            new.name_new()
+        });
+        written.map_err(|e| cannot(&path, e))?;
     }
     Ok(())
 }

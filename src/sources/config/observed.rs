@@ -8,6 +8,7 @@ use super::export::Collector;
 use super::form::{Form, Unset};
 use super::keys::{Key, key};
 use super::values::Values;
+use crate::document::nearest;
 use crate::document::url::WebUrl;
 use crate::limits;
 
@@ -128,12 +129,40 @@ pub struct Log {
     pub calls: bool,
 }
 
+/// The levels of log lines.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Checks one part of a filter: `LEVEL` or `MODULE=LEVEL`. `EnvFilter` takes a word that is no level as the name of a module and then writes
+/// no other line, so a mistyped level would silence the log.
+fn directive(part: &str) -> Result<(), String> {
+    let (module, level) = match part.rsplit_once('=') {
+        Some((module, level)) => (Some(module.trim()), level.trim()),
+        None => (None, part),
+    };
+    let own = module.map(|module| module.split(['[', ':']).next().unwrap_or_default());
+    if !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+        let near = nearest(&level.to_ascii_lowercase(), LEVELS).map(|near| format!("; did you mean {near}?"));
+        return Err(format!("{level:?} is no level ({}){}", LEVELS.join(", "), near.unwrap_or_default()));
+    }
+    match own {
+        None => Ok(()),
+        Some(own) if !own.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) => {
+            Err(format!("{own:?} is no name of a module: parts are separated by commas"))
+        }
+        Some(own) if own != "mayfly" && nearest(own, ["mayfly"]).is_some() => {
+            Err(format!("no module is called {own:?}; did you mean mayfly?"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
 /// A filter of log lines, or the error in its text. Lines of sled are left out: its important problems are returned as errors, and it logs
 /// its self-test as an error.
 pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
     if text.trim().is_empty() {
         return Err("it is empty".to_owned());
     }
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).try_for_each(directive)?;
     EnvFilter::try_new(format!("sled=off,{text}")).map_err(|e| format!("{text:?} is not one: {e}"))
 }
 
@@ -174,4 +203,32 @@ pub(super) fn log(values: &Values, conflict: &mut impl FnMut(&'static str, &str,
         );
     }
     Some(Log { format, level, calls: values.flag(CALLS.path)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_level_is_refused_and_the_nearest_one_is_named() {
+        for right in ["info", "WARN", "off", "info,mayfly::serve=debug", "warn, h2=info,mayfly[call]=trace", "mayfly=debug"] {
+            assert!(log_filter(right).is_ok(), "{right}");
+        }
+        for (wrong, said) in [
+            ("warning", "did you mean warn?"),
+            ("verbose", "is no level"),
+            ("warn,debgu", "did you mean debug?"),
+            ("info;debug", "is no level"),
+            ("é", "is no level"),
+            ("mayfly", "is no level"),
+            ("mayfly=", "is no level"),
+            ("mayfly=warning", "did you mean warn?"),
+            ("info;mayfly=debug", "separated by commas"),
+            ("mayfyl=debug", "did you mean mayfly?"),
+            (" ", "is empty"),
+        ] {
+            let no = log_filter(wrong).unwrap_err();
+            assert!(no.contains(said), "{wrong}: {no}");
+        }
+    }
 }
