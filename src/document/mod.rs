@@ -155,6 +155,10 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 /// The known name nearest to a mistyped one, if any is near.
 pub fn nearest<'k>(asked: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    // The distance takes the product of both lengths, and no name is longer.
+    if asked.len() > crate::limits::NAME_BYTES {
+        return None;
+    }
     let near = |k: &&str| distance(asked, k);
     known.into_iter().min_by_key(near).filter(|k| distance(asked, k) <= 1 + asked.chars().count() / 3)
 }

@@ -104,5 +104,8 @@ pub const AUDIT_READ_MS: u64 = 500;
 /// details, where invalid fields repeat it. Both fit into the 16 KiB of headers that an HTTP/2 client accepts by default (h2).
 pub const STATUS_MESSAGE_BYTES: usize = 1_500;
 
+/// Bytes of all invalid fields of a status, with what is wrong with them: some twenty, which base64 makes a third longer.
+pub const STATUS_FIELDS_BYTES: usize = 4_000;
+
 /// Bytes of each other text in a status: the rule, the way out, the name of a field. As [`STATUS_MESSAGE_BYTES`].
 pub const STATUS_PART_BYTES: usize = 400;

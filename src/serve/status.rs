@@ -71,7 +71,7 @@ fn bounded(mut no: Refusal) -> Refusal {
     no.rule.iter_mut().for_each(|rule| short(rule, limits::STATUS_PART_BYTES));
     no.way_out.iter_mut().for_each(|way_out| short(way_out, limits::STATUS_PART_BYTES));
     if let Some(details) = &mut no.details {
-        let mut left = limits::STATUS_MESSAGE_BYTES;
+        let (mut left, all) = (limits::STATUS_FIELDS_BYTES, details.fields.len());
         details.fields.retain_mut(|(field, what)| {
             short(field, limits::STATUS_PART_BYTES);
             short(what, left);
@@ -80,6 +80,10 @@ fn bounded(mut no: Refusal) -> Refusal {
             left = left.saturating_sub(size);
             fits
         });
+        let more = all - details.fields.len();
+        if more > 0 {
+            details.fields.push(("…".to_owned(), format!("{more} more are wrong; correct these first")));
+        }
     }
     no
 }
