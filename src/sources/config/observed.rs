@@ -162,8 +162,9 @@ pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
     if text.trim().is_empty() {
         return Err("it is empty".to_owned());
     }
-    text.split(',').map(str::trim).filter(|part| !part.is_empty()).try_for_each(directive)?;
-    EnvFilter::try_new(format!("sled=off,{text}")).map_err(|e| format!("{text:?} is not one: {e}"))
+    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    parts.iter().try_for_each(|part| directive(part))?;
+    EnvFilter::try_new(format!("sled=off,{}", parts.join(","))).map_err(|e| format!("{text:?} is not one: {e}"))
 }
 
 /// The settings of traces, if `traces.otlp` is set.
