@@ -85,8 +85,8 @@ pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> 
     }
     let now = system.wall();
     let stamp = stamp(now);
-    let fresh = beside(&data, &format!("recovering-{stamp}"));
-    let before = beside(&data, &format!("before-recovery-{stamp}"));
+    let fresh = beside(&data, format!("recovering-{stamp}"));
+    let before = beside(&data, format!("before-recovery-{stamp}"));
     // Held open until the directories are exchanged: no server can open the store meanwhile.
     let old = engine::open_damaged(&config, &data).map_err(|e| not_open(&data, e))?;
     let outcome = copy_to(&fresh, &*old, &config, after, reset_time, system);

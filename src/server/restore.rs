@@ -138,7 +138,7 @@ pub fn restore(config: &Path, wanted: &Wanted<'_>, system: &System) -> Result<Do
             let like = if data.exists() { &data } else { directory_of(&data) };
             let what = format!("giving {} to whom {} belongs", fresh.display(), like.display());
             owner::give(&fresh, like).map_err(failed(what)).map_err(without(&fresh))?;
-            let before = replaced.then(|| beside(&data, &format!("before-restore-{}", stamp(system.wall()))));
+            let before = replaced.then(|| beside(&data, format!("before-restore-{}", stamp(system.wall()))));
             match &before {
                 // Exchanged in one step, so that no server finds the place empty.
                 Some(before) => change_places(&fresh, &data, before).map_err(|(what, error)| NotRestored::Io { what, error })?,
