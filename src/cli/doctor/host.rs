@@ -20,8 +20,8 @@ pub(super) fn look(path: &Path, run: &Run, found: &mut Found) {
         }
     };
     let findings = validate(&config, run.system.wall());
-    findings.iter().for_each(|finding| tell(finding, found));
-    let worst = |check: &str| findings.iter().filter(|f| about(f) == check).map(|f| f.severity).max();
+    findings.iter().for_each(|finding| tell(finding, &config, found));
+    let worst = |check: &str| findings.iter().filter(|f| about(f, &config) == check).map(|f| f.severity).max();
     for (check, shown) in [
         ("configuration", config.file.clone()),
         ("bundle", format!("{} of the configuration", config.bundles.len())),
@@ -47,7 +47,7 @@ pub(super) fn look(path: &Path, run: &Run, found: &mut Found) {
 }
 
 /// The subject of a finding, taken from the key at its beginning.
-fn about(finding: &Finding) -> &'static str {
+fn about(finding: &Finding, config: &Config) -> &'static str {
     let what = &finding.complaint.what;
     let begins = |word: &str| what.starts_with(word);
     match () {
@@ -55,7 +55,8 @@ fn about(finding: &Finding) -> &'static str {
         () if begins("bundles") => "bundle",
         () if begins("seal.") => "sealing key",
         () if begins("store.") => "disk",
-        () if begins("policy.") => "policy",
+        // A finding in a file of policies, roles or upstreams has that file's name.
+        () if begins("policy.") || finding.complaint.file != config.file => "policy",
         () => "configuration",
     }
 }
@@ -65,12 +66,12 @@ fn place(complaint: &Complaint) -> String {
     complaint.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-fn tell(finding: &Finding, found: &mut Found) {
+fn tell(finding: &Finding, config: &Config, found: &mut Found) {
     let state = match finding.severity {
         Severity::Warning => State::Warning,
         Severity::Error => State::Problem,
     };
-    found.push(about(finding), state, place(&finding.complaint), finding.complaint.remedy.clone());
+    found.push(about(finding, config), state, place(&finding.complaint), finding.complaint.remedy.clone());
 }
 
 /// Opens the store with its sealing key if no server has it open; otherwise checks whether that server answers.
