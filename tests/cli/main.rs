@@ -11,6 +11,7 @@ mod binding;
 mod blast;
 mod break_glass;
 mod double;
+mod files;
 mod get;
 mod mtls;
 mod policy;
