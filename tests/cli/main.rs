@@ -13,6 +13,7 @@ mod break_glass;
 mod double;
 mod files;
 mod get;
+mod lock;
 mod mtls;
 mod policy;
 mod refusals;
