@@ -1,25 +1,53 @@
-//! Reads a whole file of bounded size.
+//! Opens files that may be something else, and reads whole files of bounded size.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstatfs};
 use zeroize::Zeroizing;
 
-/// Reads a regular file of at most `max` bytes. The content is wiped from memory when it is dropped.
+/// The type of the file system in which the pipes of the kernel are, those without a name (`PIPEFS_MAGIC` in linux/magic.h).
+const PIPEFS: i128 = 0x5049_5045;
+
+/// Opens a regular file. A symbolic link is followed.
 ///
-/// A device or a pipe is refused before a byte of it is read: it may have no end, and a read of it may never return. A symbolic link is
-/// followed.
-pub fn read(path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Non-blocking, because opening a pipe would wait for a writer. The check is done on the opened file.
-    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
-    let found = file.metadata()?;
-    if !found.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+/// A device or a pipe is refused before a byte of it is read: it may have no end, and a read of it may never return.
+pub fn open(path: &Path) -> io::Result<File> {
+    // The check is done on the opened file.
+    let file = open_at_once(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
     }
-    whole(file, usize::try_from(found.len()).unwrap_or(max), max)
+}
+
+/// Opens a file, a device, or the pipe of `<(command)` or `/dev/stdin`, which a user names on the command line.
+///
+/// A pipe with a name of its own is refused: opening it would wait for a writer, and there may never be one.
+pub fn open_named(path: &Path) -> io::Result<File> {
+    let file = open_at_once(path)?;
+    if file.metadata()?.file_type().is_fifo() && i128::from(fstatfs(&file)?.f_type) != PIPEFS {
+        let what = "it is a named pipe, and a read of it may never end; name a file, or use <(command)";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    // A read of the pipe of a command waits for that command.
+    fcntl_setfl(&file, fcntl_getfl(&file)?.difference(OFlags::NONBLOCK))?;
+    Ok(file)
+}
+
+/// Opens without waiting: opening a pipe otherwise waits for a writer.
+fn open_at_once(path: &Path) -> io::Result<File> {
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    OpenOptions::new().read(true).custom_flags(nonblocking).open(path)
+}
+
+/// Reads a regular file of at most `max` bytes, which [`open`] opens. The content is wiped from memory when it is dropped.
+pub fn read(path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let file = open(path)?;
+    let length = file.metadata()?.len();
+    whole(file, usize::try_from(length).unwrap_or(max), max)
 }
 
 /// Like [`read`], as text.
@@ -27,14 +55,17 @@ pub fn read_text(path: &Path, max: usize) -> io::Result<Zeroizing<String>> {
     text(&read(path, max)?)
 }
 
-/// Reads at most `max` bytes of a file, a pipe or a device that a user names on the command line, such as `<(command)`.
+/// Reads at most `max` bytes of what [`open_named`] opens.
 pub fn read_named(path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    whole(File::open(path)?, max, max)
+    whole(open_named(path)?, max, max)
 }
 
-/// Like [`read_named`], as text.
-pub fn read_named_text(path: &Path, max: usize) -> io::Result<Zeroizing<String>> {
-    text(&read_named(path, max)?)
+/// Reads the last `max` bytes of a regular file.
+pub fn read_end(path: &Path, max: usize) -> io::Result<Vec<u8>> {
+    let (mut file, mut bytes) = (open(path)?, Vec::new());
+    file.seek(SeekFrom::Start(file.metadata()?.len().saturating_sub(max as u64)))?;
+    file.take(max as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn whole(file: File, expected: usize, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
@@ -63,8 +94,25 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
         for path in [Path::new("/dev/zero"), Path::new("/dev/null"), &pipe, dir.path()] {
             assert_eq!(read(path, 10).unwrap_err().to_string(), "it is not a regular file", "{}", path.display());
+            assert!(open(path).is_err() && read_end(path, 10).is_err(), "{}", path.display());
         }
         assert_eq!(read_named(Path::new("/dev/zero"), 10).unwrap_err().to_string(), "it has more than 10 bytes");
+        let refused = read_named(&pipe, 10).unwrap_err().to_string();
+        assert!(refused.starts_with("it is a named pipe"), "{refused}");
+    }
+
+    #[test]
+    fn the_pipe_of_a_command_is_read_to_its_end_however_long_the_command_takes() {
+        use std::io::Write as _;
+        use std::os::fd::AsRawFd as _;
+        let (from, mut to) = io::pipe().unwrap();
+        let path = format!("/dev/fd/{}", from.as_raw_fd());
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            to.write_all(b"0123456789").unwrap();
+        });
+        assert_eq!(read_named(Path::new(&path), 10).unwrap().as_slice(), b"0123456789");
+        writer.join().unwrap();
     }
 
     #[test]
@@ -75,6 +123,7 @@ mod tests {
         std::os::unix::fs::symlink(&file, &link).unwrap();
         assert_eq!(read_text(&link, 10).unwrap().as_str(), "0123456789");
         assert_eq!(read(&link, 9).unwrap_err().to_string(), "it has more than 9 bytes");
+        assert_eq!((read_end(&link, 3).unwrap(), read_end(&file, 11).unwrap().len()), (b"789".to_vec(), 10));
         std::fs::write(&file, b"\xff").unwrap();
         assert_eq!(read_text(&file, 10).unwrap_err().to_string(), "it is not UTF-8 text");
     }

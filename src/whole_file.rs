@@ -2,22 +2,34 @@
 //!
 //! The destination may be in a directory that other users can write to, such as `/tmp`. The temporary file has a random name and is created
 //! by this process alone: no link, pipe or file that somebody placed there is opened, and two processes never write the same file.
+//!
+//! A process that is killed leaves its temporary file. The next writer of the same path removes it: a writer holds a lock on its temporary
+//! file for as long as it runs, so a file whose lock is free has no writer. Where the file system has no locks, nothing is removed.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use crate::file_path::{beside, directory_of};
+use crate::limits;
 use crate::system::System;
 
 /// The mode of a file that only its owner can read.
 pub const PRIVATE: u32 = 0o600;
 /// The mode of a file without secrets; the umask narrows it.
 pub const SHARED: u32 = 0o666;
+
+/// The end of a temporary file's name.
+const PARTIAL: &str = ".partial";
+/// How often a writer creates a temporary file that another writer takes for an abandoned one: between the creation and the lock there is a
+/// moment. Each time is a coincidence of its own.
+const ATTEMPTS: usize = 8;
 
 /// An unfinished file. Its temporary file is removed when it is dropped.
 pub struct NewFile {
@@ -34,10 +46,17 @@ impl NewFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it names no file"));
         }
         may_be_replaced(path)?;
-        let mark = data_encoding::HEXLOWER.encode(&system.random16());
-        let aside = beside(path, format!("{mark}.partial"));
-        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
-        Ok(NewFile { file: BufWriter::new(file), aside, path: path.to_owned(), renamed: false })
+        remove_abandoned(path);
+        for _ in 0..ATTEMPTS {
+            let mark = data_encoding::HEXLOWER.encode(&system.random16());
+            let aside = beside(path, format!("{mark}{PARTIAL}"));
+            let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
+            if is_kept(&file, &aside) {
+                return Ok(NewFile { file: BufWriter::new(file), aside, path: path.to_owned(), renamed: false });
+            }
+            let _ = fs::remove_file(&aside);
+        }
+        Err(io::Error::new(io::ErrorKind::WouldBlock, "another process locks the temporary files beside it; try again"))
     }
 
     /// Appends to the file.
@@ -87,6 +106,49 @@ impl Drop for NewFile {
             let _ = fs::remove_file(&self.aside);
         }
     }
+}
+
+/// Locks a new temporary file until it is closed. `false` if another writer has taken the file for an abandoned one.
+fn is_kept(file: &File, aside: &Path) -> bool {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => false,
+        // Without locks on this file system, no other writer gets one either, so none removes the file.
+        Ok(()) | Err(TryLockError::Error(_)) => fs::symlink_metadata(aside).is_ok(),
+    }
+}
+
+/// Removes the temporary files of writers of the same path that were killed. Failures are ignored: such a file hinders no writer.
+fn remove_abandoned(path: &Path) {
+    let Some(name) = path.file_name() else { return };
+    let Ok(entries) = fs::read_dir(directory_of(path)) else { return };
+    for entry in entries.take(limits::PARTIAL_NAMES).flatten() {
+        if is_partial_of(name, &entry.file_name()) {
+            let _ = remove_if_abandoned(&entry.path());
+        }
+    }
+}
+
+/// Whether a name is one that [`NewFile::begin`] gives to the temporary file of a file called `name`.
+fn is_partial_of(name: &OsStr, found: &OsStr) -> bool {
+    let rest = found.as_bytes().strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"."));
+    let mark = rest.and_then(|rest| rest.strip_suffix(PARTIAL.as_bytes()));
+    mark.is_some_and(|mark| mark.len() == 32 && mark.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+}
+
+fn remove_if_abandoned(aside: &Path) -> io::Result<()> {
+    let ours = |found: &Metadata| found.is_file() && found.uid() == rustix::process::geteuid().as_raw();
+    if !ours(&fs::symlink_metadata(aside)?) {
+        return Ok(());
+    }
+    // Another user may put something else there meanwhile. No link is followed, opening a pipe does not wait, and the opened file is
+    // checked again.
+    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
+    let file = OpenOptions::new().write(true).custom_flags(flags).open(aside)?;
+    if ours(&file.metadata()?) && file.try_lock().is_ok() {
+        // The lock is held until the name is gone, so that a writer that has just created the file notices.
+        fs::remove_file(aside)?;
+    }
+    Ok(())
 }
 
 /// Writes a whole file, and replaces a regular file of that name.
@@ -169,5 +231,61 @@ mod tests {
         let refused = NewFile::begin(&path, PRIVATE, &system).unwrap().name_new().unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!((names(dir.path()), fs::read(&path).unwrap()), (vec!["out".to_owned()], b"one".to_vec()));
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, system) = (dir.path().join("out"), System::real());
+        let at = |name: &str| dir.path().join(name);
+        let (zeros, ones) = ("0".repeat(32), "1".repeat(32));
+        let left = NewFile::begin(&path, PRIVATE, &system).unwrap().aside.clone();
+        fs::write(&left, "half").unwrap();
+        // Names that no writer of this path gives, and things that no writer makes.
+        let others = ["out.partial", &format!("out.{}.partial", "A".repeat(32)), &format!("out.{zeros}0.partial")];
+        let more = [format!("out.{zeros}.partial.old"), format!("other.{zeros}.partial"), format!("xout.{zeros}.partial")];
+        let mut kept: Vec<String> = others.iter().map(|name| (*name).to_owned()).chain(more).collect();
+        kept.iter().for_each(|name| fs::write(at(name), "kept").unwrap());
+        for (n, mark) in ["2", "3", "4"].map(|digit| digit.repeat(32)).iter().enumerate() {
+            let name = format!("out.{mark}.partial");
+            match n {
+                0 => symlink(at("out.partial"), at(&name)).unwrap(),
+                1 => rustix::fs::mkfifoat(CWD, &at(&name), rustix::fs::Mode::RUSR).unwrap(),
+                _ => fs::create_dir(at(&name)).unwrap(),
+            }
+            kept.push(name);
+        }
+        // Only root can give files away.
+        let foreign = format!("out.{ones}.partial");
+        fs::write(at(&foreign), "theirs").unwrap();
+        match std::os::unix::fs::chown(at(&foreign), Some(65_533), None) {
+            Ok(()) => kept.push(foreign),
+            Err(_) => fs::remove_file(at(&foreign)).unwrap(),
+        }
+        let mut running = NewFile::begin(&path, PRIVATE, &system).unwrap();
+        assert!(!left.exists());
+        running.write(b"one").unwrap();
+        write(&path, b"two", PRIVATE, &system).unwrap();
+        running.replace().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        kept.push("out".to_owned());
+        kept.sort();
+        assert_eq!(names(dir.path()), kept);
+    }
+
+    #[test]
+    fn writers_of_one_path_do_not_remove_each_others_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        std::thread::scope(|scope| {
+            for n in 0..4 {
+                let path = &path;
+                scope.spawn(move || {
+                    let system = System::real();
+                    (0..25).for_each(|_| write(path, format!("{n}").as_bytes(), PRIVATE, &system).unwrap());
+                });
+            }
+        });
+        assert_eq!((names(dir.path()), fs::read(&path).unwrap().len()), (vec!["out".to_owned()], 1));
     }
 }

@@ -143,9 +143,12 @@ const READS_FILES: &[&str] = &[
     // The server's own files, in its data directory.
     "src/ledger/snapshot.rs",
     "src/ledger/tree/stored.rs",
+    "src/ledger/index/segment.rs",
+    "src/store/files.rs",
     "src/backup.rs",
+    // A directory.
+    "src/server/restore.rs",
     // Files that the same command has written.
-    "src/cli/dev/",
     "src/cli/bench/",
     // A file of the kernel.
     "src/server/export/syslog.rs",
@@ -155,8 +158,13 @@ const READS_FILES: &[&str] = &[
 fn files_are_read_up_to_a_bound() {
     let calls = ["fs::read(", "read_to_string(", "read_to_end(", "from_reader("];
     let code: Vec<File> = shipped(&files()).into_iter().filter(|f| !READS_FILES.iter().any(|p| f.path.starts_with(p))).collect();
-    let found = lines(&code, |line| calls.iter().any(|c| line.contains(c)));
-    none(found, "read it by `bounded_file`: a file without an end takes all memory, and a pipe without a writer all time");
+    // What is opened to be synced is not read, and a `HeadFile` is a type of the store.
+    let opens = |line: &str| line.replace("HeadFile::open(", "").contains("File::open(") && !line.contains("sync_all");
+    let found = lines(&code, |line| opens(line) || calls.iter().any(|c| line.contains(c)));
+    none(
+        found,
+        "open and read it by `bounded_file`: a file without an end takes all memory, and a pipe without a writer all time",
+    );
 }
 
 #[test]

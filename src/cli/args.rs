@@ -135,18 +135,27 @@ pub fn kind() -> impl TypedValueParser<Value = pb::CredentialKind> {
     })
 }
 
-/// Reads a whole file of at most `max` bytes; `-` means stdin. The content is wiped from memory when it is dropped.
+fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> CliError + '_ {
+    move |e| match e.kind() {
+        ErrorKind::FileTooLarge => CliError::Usage(format!("{}: {e}", path.display())),
+        _ => CliError::Local(format!("{}: cannot be read: {e}", path.display())),
+    }
+}
+
+/// Reads a file of the connection settings, such as the trust bundle: a regular file of at most `max` bytes.
+pub fn read_regular(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, CliError> {
+    bounded_file::read(path, max).map_err(unreadable(path))
+}
+
+/// Reads a document of at most `max` bytes that a command works on: a file, the pipe of `<(command)`, or stdin for `-`. The content is wiped
+/// from memory when it is dropped.
 pub fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, CliError> {
-    let cannot = |e: std::io::Error| CliError::Local(format!("{}: cannot be read: {e}", path.display()));
     if path != Path::new("-") {
-        return bounded_file::read_named(path, max).map_err(|e| match e.kind() {
-            ErrorKind::FileTooLarge => CliError::Usage(format!("{}: {e}", path.display())),
-            _ => cannot(e),
-        });
+        return bounded_file::read_named(path, max).map_err(unreadable(path));
     }
     // The whole capacity is reserved at once: a growing buffer would leave copies of a secret in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(max + 1));
-    std::io::stdin().lock().take(max as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    std::io::stdin().lock().take(max as u64 + 1).read_to_end(&mut bytes).map_err(unreadable(path))?;
     if bytes.len() > max {
         return Err(CliError::Usage(format!("{}: has more than {max} bytes", path.display())));
     }

@@ -29,8 +29,8 @@ pub struct BackupArgs {
     /// Write the ledger and its sealed values to this file, complete and read back; the sealing key is not included
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
-    /// Read a backup from end to end and print what it contains, without calling a server; to check that it belongs to a server, use
-    /// `restore --check`
+    /// Read a backup from end to end and print what it contains, without calling a server; its seal, which shows that it belongs to a server,
+    /// is not checked: use `restore --check`
     #[arg(long, value_name = "FILE")]
     verify: Option<PathBuf>,
 }
@@ -76,10 +76,14 @@ struct Shown {
     store: String,
     engine: String,
     version: String,
+    /// Whether the sealing key opened the seal of the digest. Without that, anybody may have written the backup.
+    seal_checked: bool,
+    /// The command that checks the seal; `None` if it was checked.
+    seal_check: Option<String>,
 }
 
 impl Shown {
-    fn of(path: &Path, backup: &Backup) -> Shown {
+    fn of(path: &Path, backup: &Backup, seal_checked: bool) -> Shown {
         let (about, end) = (backup.about(), backup.end());
         Shown {
             file: path.display().to_string(),
@@ -94,6 +98,8 @@ impl Shown {
             store: about.store.clone(),
             engine: about.engine.clone(),
             version: about.version.clone(),
+            seal_checked,
+            seal_check: (!seal_checked).then(|| format!("mayfly server restore --config FILE --check {}", typed(path))),
         }
     }
 }
@@ -114,7 +120,16 @@ pub async fn backup(args: BackupArgs, run: &Run) -> Result<Exit, CliError> {
             );
             shown
         }
-        (None, Some(path)) => whole(path, path)?,
+        (None, Some(path)) => {
+            let shown = whole(path, path)?;
+            if let Some(check) = &shown.seal_check {
+                run.out.say(format_args!(
+                    "the seal was not checked, because that takes the sealing key: --verify accepts a forged backup, and one of another \
+                     server\nto check the seal, with the configuration of the server: {check}"
+                ));
+            }
+            shown
+        }
         (None, None) => return Err(CliError::Usage("--to FILE, or --verify FILE".to_owned())),
     };
     run.out.one(&shown)?;
@@ -123,7 +138,7 @@ pub async fn backup(args: BackupArgs, run: &Run) -> Result<Exit, CliError> {
 
 fn whole(path: &Path, shown: &Path) -> Result<Shown, CliError> {
     let backup = Backup::open(path).map_err(|bad| CliError::Local(format!("{}: {bad}", shown.display())))?;
-    Ok(Shown::of(shown, &backup))
+    Ok(Shown::of(shown, &backup, false))
 }
 
 fn cannot(path: &Path) -> impl Fn(io::Error) -> CliError + '_ {
@@ -132,6 +147,7 @@ fn cannot(path: &Path) -> impl Fn(io::Error) -> CliError + '_ {
 
 /// Takes a backup. The backup gets its name once it is complete and was read back.
 async fn taken(to: &Path, run: &Run) -> Result<Shown, CliError> {
+    plain(to)?;
     free(to)?;
     let mut file = received(to, run).await?;
     let shown = whole(file.complete().map_err(cannot(to))?, to)?;
@@ -141,6 +157,14 @@ async fn taken(to: &Path, run: &Run) -> Result<Shown, CliError> {
         done => done.map_err(cannot(to))?,
     }
     Ok(shown)
+}
+
+/// Refuses a path with control characters: the path is recorded in the audit log.
+fn plain(to: &Path) -> Result<(), CliError> {
+    match to.to_string_lossy().chars().any(char::is_control) {
+        true => Err(CliError::Usage(format!("--to {to:?}: the path has control characters; name a path without them"))),
+        false => Ok(()),
+    }
 }
 
 /// Refuses a path that exists: a backup never replaces another backup, a device, a link, a pipe or a directory.
@@ -208,7 +232,7 @@ pub fn restored(args: &RestoreArgs, out: Out) -> Result<Exit, CliError> {
         restore(&args.config, &wanted, &System::real()).map_err(|no| CliError::Local(format!("nothing was restored\n{no}")))?;
     let (recovered, data) = (done.recovered.as_ref(), done.data.display().to_string());
     let begun = Begun {
-        backup: Shown::of(&args.backup, &done.backup),
+        backup: Shown::of(&args.backup, &done.backup, true),
         generation: recovered.map(|r| r.generation),
         locks: recovered.map_or(0, |r| r.locks),
         left_read: recovered.map_or(0, |r| r.left),

@@ -80,7 +80,7 @@ where
 
 fn tls(to: &MtlsTarget, system: &System) -> Result<rustls::ClientConfig, CliError> {
     let own = SvidFiles::new(&to.svid, &to.key).load().map_err(|e| CliError::Usage(e.to_string()))?;
-    let document = super::args::read(&to.bundle, limits::BUNDLE_BYTES)?;
+    let document = super::args::read_regular(&to.bundle, limits::BUNDLE_BYTES)?;
     let trust_domain = to.server_id.trust_domain_owned();
     let bundle = Bundle::parse(trust_domain, &document).map_err(|e| CliError::Usage(format!("{} {e}", to.bundle.display())))?;
     let bundles = Bundles::new([Arc::new(bundle)]).unwrap_or_default();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CliError;
 use super::login::Kept;
-use crate::bounded_file::read_named_text;
+use crate::bounded_file::read_text;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::limits;
 use crate::seq::Millis;
@@ -254,7 +254,7 @@ impl ContextFile {
 
     fn load(path: &Path) -> Result<ContextFile, CliError> {
         let wrong = |e: &dyn std::fmt::Display| CliError::Usage(format!("{}: {e}", path.display()));
-        let text = read_named_text(path, limits::CONTEXT_FILE_BYTES).map_err(|e| wrong(&format!("cannot be read: {e}")))?;
+        let text = read_text(path, limits::CONTEXT_FILE_BYTES).map_err(|e| wrong(&format!("cannot be read: {e}")))?;
         let mut file: ContextFile = toml::from_str(&text).map_err(|e| wrong(&e))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         for name in [&mut file.svid, &mut file.key, &mut file.bundle, &mut file.public_ca].into_iter().flatten() {

@@ -1,11 +1,15 @@
 //! `mayfly lock`: blocks new grants for targets, and lifts such locks. Adding a lock never asks for confirmation.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use clap::{Args, Subcommand};
 
 use super::Run;
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
+use super::server::Server;
 use super::show::Hits;
 use super::show::revocation::{Lifted, Lock, Locked};
 use super::targets::LockableArgs;
@@ -19,7 +23,7 @@ pub enum LockCommand {
     Add(Box<AddArgs>),
     /// List locks, newest first
     List(Box<ListLocksArgs>),
-    /// Lift a lock so that new grants are possible again; revoked credentials stay revoked
+    /// Lift locks so that new grants are possible again; revoked credentials stay revoked
     Lift(LiftArgs),
 }
 
@@ -51,25 +55,36 @@ pub struct ListLocksArgs {
 /// Arguments of `mayfly lock lift`.
 #[derive(Args)]
 pub struct LiftArgs {
-    /// Sequence number of the record that made the locks; SEQ:INDEX selects the lock of one target, as printed by `lock list -o name`
-    #[arg(value_name = "SEQ[:INDEX]", value_parser = lock_name)]
-    lock: LockName,
-    /// Lift only the lock of the record's target with this index
+    /// Sequence numbers of the records that made the locks; SEQ:INDEX selects the lock of one target, as printed by `lock list -o name`. Each
+    /// is lifted by itself: if one fails, the others are lifted all the same, and the exit code is that of the first failure
+    #[arg(value_name = "SEQ[:INDEX]", value_parser = lock_name, required = true)]
+    locks: Vec<LockName>,
+    /// Lift only the lock of the record's target with this index; with several records, name SEQ:INDEX instead
     #[arg(long, value_name = "N")]
     index: Option<u32>,
     /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Request id; repeating the command with the same id returns the first answer
+    /// Request id; repeating the command with the same id returns the first answer. With several locks the requests are told apart by the
+    /// name of the lock, which is appended to the id
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
 /// All locks of one record, or one of them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct LockName {
     seq: Seq,
     index: Option<u32>,
+}
+
+impl fmt::Display for LockName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.index {
+            Some(index) => write!(f, "{}:{index}", self.seq),
+            None => write!(f, "{}", self.seq),
+        }
+    }
 }
 
 /// Parses `35184372088843` or `35184372088843:0`.
@@ -124,19 +139,50 @@ async fn show(args: ListLocksArgs, run: &Run) -> Result<Exit, CliError> {
 }
 
 async fn lift(args: LiftArgs, run: &Run) -> Result<Exit, CliError> {
-    let index = match (args.lock.index, args.index) {
-        (Some(named), Some(flag)) if named != flag => {
+    let locks = named(&args.locks, args.index)?;
+    let server = run.server().await?;
+    if let [lock] = locks.as_slice() {
+        let lifted = lift_one(*lock, &args, run.request_id(&args.request_id), &server, run).await?;
+        run.out.one_with_rows(&lifted, &lifted.lifted)?;
+        return Ok(Exit::Ok);
+    }
+    let (mut all, mut exit) = (Vec::new(), Exit::Ok);
+    for lock in locks {
+        let request_id = args.request_id.as_ref().map(|id| format!("{id}-{lock}"));
+        match lift_one(lock, &args, run.request_id(&request_id), &server, run).await {
+            Ok(lifted) => all.push(lifted),
+            Err(error) => {
+                run.out.say(format_args!("the lock {lock} was not lifted:"));
+                run.out.fail(&error);
+                exit = if exit == Exit::Ok { error.exit() } else { exit };
+            }
+        }
+    }
+    let shown = run.out.list_with_rows(all, |lifted| lifted.lifted);
+    // A closed stdout does not hide that a lock was not lifted.
+    if exit == Exit::Ok { shown.map(|()| exit) } else { Ok(exit) }
+}
+
+/// The locks to lift, each once: `lock list -o name | cut -d: -f1` prints the number of a record for each of its targets.
+fn named(locks: &[LockName], index: Option<u32>) -> Result<Vec<LockName>, CliError> {
+    let mut seen = BTreeSet::new();
+    let mut locks: Vec<LockName> = locks.iter().copied().filter(|lock| seen.insert(*lock)).collect();
+    match (locks.as_mut_slice(), index) {
+        (_, None) => {}
+        ([LockName { index: Some(named), .. }], Some(flag)) if *named != flag => {
             return Err(CliError::Usage(format!("the lock names index {named} and --index names {flag}; name one of them")));
         }
-        (named, flag) => named.or(flag),
-    };
-    let request = pb::LiftLockRequest {
-        seq: args.lock.seq.as_u64(),
-        index,
-        reason: args.reason,
-        request_id: run.request_id(&args.request_id),
-    };
-    let server = run.server().await?;
+        ([lock], flag) => lock.index = flag,
+        (_, Some(_)) => {
+            return Err(CliError::Usage("--index is for one lock; with several, name each as SEQ:INDEX".to_owned()));
+        }
+    }
+    Ok(locks)
+}
+
+async fn lift_one(lock: LockName, args: &LiftArgs, request_id: String, server: &Server, run: &Run) -> Result<Lifted, CliError> {
+    let (seq, reason) = (lock.seq.as_u64(), args.reason.clone());
+    let request = pb::LiftLockRequest { seq, index: lock.index, reason, request_id };
     let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).lift_lock(q).await }).await?;
     let locks = |list: Vec<pb::Lock>| list.into_iter().map(Lock::from).collect::<Vec<_>>();
     let lifted = Lifted { seq: answer.seq, lifted: locks(answer.lifted), remaining: locks(answer.remaining) };
@@ -145,8 +191,7 @@ async fn lift(args: LiftArgs, run: &Run) -> Result<Exit, CliError> {
         let target = lock.target.as_ref().map(|t| t.text()).unwrap_or_default();
         run.out.say(format_args!("still locked: {target}, by {}: {}", lock.seq, lock.reason));
     }
-    run.out.one_with_rows(&lifted, &lifted.lifted)?;
-    Ok(Exit::Ok)
+    Ok(lifted)
 }
 
 #[cfg(test)]
@@ -160,6 +205,20 @@ mod tests {
         assert_eq!(lock_name("35184372088843:2").unwrap(), LockName { seq, index: Some(2) });
         for wrong in ["", ":0", "35184372088843:", "35184372088843:x", "x:0", "1:2:3"] {
             assert!(lock_name(wrong).unwrap_err().contains("SEQ:INDEX"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn each_lock_is_lifted_once_and_an_index_is_for_one_lock() {
+        let names = |names: &[&str], index| {
+            let locks: Vec<LockName> = names.iter().map(|name| lock_name(name).unwrap()).collect();
+            named(&locks, index).map(|locks| locks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(names(&["7", "5:1", "7", "5:1", "5:0"], None).unwrap(), "7 5:1 5:0");
+        assert_eq!(names(&["7", "7"], Some(2)).unwrap(), "7:2");
+        assert_eq!(names(&["7:2"], Some(2)).unwrap(), "7:2");
+        for (wrong, index) in [(&["7:1"][..], 2), (&["7", "8"][..], 0)] {
+            assert!(matches!(names(wrong, Some(index)), Err(CliError::Usage(_))), "{wrong:?}");
         }
     }
 }

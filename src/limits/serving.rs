@@ -79,6 +79,9 @@ pub const METRIC_UPSTREAMS: usize = 200;
 pub const CONFIG_FILE_BYTES: usize = 1024 * 1024;
 /// Largest configuration file of the command line, bytes: it has a dozen keys.
 pub const CONTEXT_FILE_BYTES: usize = 64 * 1024;
+/// Names of a directory among which a writer looks for temporary files that killed writers of the same path left. A directory of exports or
+/// backups has some hundred names; in one with more than 10,000, such as a shared `/tmp`, a temporary file may stay.
+pub const PARTIAL_NAMES: usize = 10_000;
 /// Largest file of a bearer token, bytes: a token of 512 characters and a line break, with room. A larger file is taken for something else.
 pub const TOKEN_FILE_BYTES: usize = 1_024;
 /// Shortest bearer token, characters: 16 characters of base64 are 96 bits, which cannot be guessed over a network.

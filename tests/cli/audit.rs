@@ -4,7 +4,7 @@ use mayfly::pb::mayfly::v1 as pb;
 use mayfly::refusal::Reason;
 
 use crate::answers::{TASK, at, uid};
-use crate::double::Stage;
+use crate::double::{Stage, program, ran};
 use crate::refusals::refusal;
 
 fn record(seq: u64) -> pb::Record {
@@ -77,4 +77,28 @@ fn a_tail_is_a_line_for_each_record_and_says_where_to_go_on() {
     let line: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((line["seq"].as_u64(), line["event"].as_str()), (Some(44), Some("revoked")));
     assert!(!ran.stdout.contains('\u{1b}') && ran.stderr.contains("--resume-after 50"), "{ran:?}");
+}
+
+#[test]
+fn an_empty_filter_and_a_limit_of_nothing_are_wrong_command_lines() {
+    let home = tempfile::tempdir().unwrap();
+    let filters = ["--event", "--task", "--workload", "--upstream", "--tool", "--environment", "--since", "--until"];
+    for command in ["search", "tail", "export"] {
+        let named = filters.iter().map(|flag| vec!["audit", command, *flag, ""]);
+        for words in named.chain([vec!["audit", command, ""]]) {
+            let refused = ran(program(home.path()).args(&words), "");
+            // Without a server's address the exit code is 2 as well, so the text tells which of them it is.
+            assert_eq!((refused.exit, refused.stdout.as_str()), (2, ""), "{words:?}: {refused:?}");
+            assert!(!refused.stderr.contains("MAYFLY_ADDRESS"), "{words:?}: {refused:?}");
+        }
+    }
+    let lists = ["audit search", "lock list", "rules list", "credential list", "key list", "upstream list", "binding list"];
+    for list in lists {
+        for limit in ["0", "x"] {
+            let words = list.split(' ').chain(["--limit", limit]);
+            let refused = ran(program(home.path()).args(words), "");
+            assert_eq!(refused.exit, 2, "{list} {limit:?}: {refused:?}");
+            assert!(refused.stderr.contains("whole number from 1"), "{list} {limit:?}: {refused:?}");
+        }
+    }
 }

@@ -85,6 +85,13 @@ fn a_backup_never_takes_the_place_of_anything() {
     assert!(!path("nowhere").exists());
     let left: Vec<_> = fs::read_dir(world.dir()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert!(left.iter().all(|name| !name.contains("partial")), "{left:?}");
+    // A name with control characters would be recorded in the audit log, and printed by whoever reads that.
+    for name in ["new\nline", "tab\tulator", "\u{1b}[31mred", "\u{85}"] {
+        let out = take(&world, &running, &path(name));
+        let said = text(&out);
+        assert_eq!(out.status.code(), Some(2), "{name:?}: {said}");
+        assert!(said.contains("--to ") && said.contains("control characters") && !path(name).exists(), "{name:?}: {said}");
+    }
     // The same for an export and for the file with the addresses.
     let admin = running.addresses().admin;
     let out = as_operator(&world, admin, &["audit", "export", "--out", &shown("fifo")]);
@@ -188,10 +195,18 @@ fn what_was_revoked_after_a_backup_under_load_stays_refused_and_all_before_it_is
     load.stop.store(true, Ordering::Relaxed);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(said.contains("keep it apart from the sealing key"), "{said}");
-    let shown: serde_json::Value = serde_json::from_str(&ok(&verify(&file))).unwrap();
+    let verified = verify(&file);
+    assert!(ok(&verified).contains("the seal was not checked"), "{}", text(&verified));
+    let shown: serde_json::Value = serde_json::from_slice(&verified.stdout).unwrap();
+    let check = format!("mayfly server restore --config FILE --check {}", file.display());
+    assert_eq!((&shown["seal_checked"], &shown["seal_check"]), (&false.into(), &check.clone().into()));
+    assert!(String::from_utf8_lossy(&verified.stderr).contains(&check), "{}", text(&verified));
     let seq = shown["seq"].as_u64().unwrap();
     assert!((least.as_u64()..=most.as_u64()).contains(&seq), "{least} {seq} {most}");
-    ok(&restore(&world, &file, &["--check"]));
+    let checked = restore(&world, &file, &["--check", "-o", "json"]);
+    ok(&checked);
+    let checked: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
+    assert_eq!((&checked["backup"]["seal_checked"], &checked["backup"]["seal_check"]), (&true.into(), &serde_json::Value::Null));
 
     // The restored server serves, and refuses old credentials.
     let admin = running.addresses().admin;

@@ -7,7 +7,9 @@ use std::process::{Command, Output};
 use mayfly::cli::dev::Settings;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::audit_service_client::AuditServiceClient;
+use mayfly::pb::mayfly::v1::server_service_client::ServerServiceClient;
 use mayfly::proof::note::{Checkpoint, Note};
+use tonic_types::StatusExt as _;
 
 use crate::kit::{MAYFLY, Up, open_task, until};
 
@@ -183,6 +185,13 @@ async fn who_read_the_audit_and_who_took_a_backup_is_in_the_audit() {
     ran(context, &["audit", "export", "--out", &at("export")], 0);
     let backup = at("backup \u{202e}");
     ran(context, &["server", "backup", "--to", &backup], 0);
+
+    // A name that the command line refuses by itself is refused by the server, too.
+    let admin = up.world.channel("operator/you", up.admin()).await.unwrap();
+    let refused = ServerServiceClient::new(admin).backup(pb::BackupRequest { to: "new\nline".to_owned() }).await.unwrap_err();
+    let wrong = refused.get_error_details().bad_request().unwrap().field_violations[0].clone();
+    assert_eq!((refused.code(), wrong.field.as_str()), (tonic::Code::InvalidArgument, "to"), "{refused:?}");
+    assert!(wrong.description.contains("control characters"), "{refused:?}");
 
     // Each read was durable before its answer was sent; the record of an export's end is written a moment after the export.
     let reads = records(&up, "audit read").await;

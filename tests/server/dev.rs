@@ -147,6 +147,43 @@ fn several_dev_up_at_once_start_one_server_and_leave_a_world_that_starts_again()
     assert!(home.mayfly(&["dev", "down", "--purge"]).status.success());
 }
 
+/// A CA under which SVIDs were issued and a ledger was begun cannot be made anew without the ledger: `dev up` says so, and `dev reset` does both.
+#[test]
+fn reset_replaces_a_ca_that_is_missing_or_damaged_and_no_other() {
+    let home = Home(tempfile::tempdir().unwrap());
+    let up = || home.mayfly(&["dev", "up", "--detach", "--port", "0"]);
+    let at = |name: &str| home.dir().join(name);
+    assert!(up().status.success());
+    let root = fs::read(at("ca.pem")).unwrap();
+    let reset = json(&home.mayfly(&["dev", "reset", "-o", "json"]));
+    assert_eq!(reset, serde_json::json!({"dir": home.dir(), "state": "ended", "purged": true}));
+    assert_eq!((fs::read(at("ca.pem")).unwrap(), fs::read(at("bundle.pem")).unwrap()), (root.clone(), root.clone()));
+    let mut roots = vec![root];
+    for (name, text) in [("ca.pem", None), ("ca.key", None), ("ca.key", Some("no key")), ("ca.pem", Some("no certificate"))] {
+        match text {
+            None => fs::remove_file(at(name)).unwrap(),
+            Some(text) => fs::write(at(name), text).unwrap(),
+        }
+        let refused = up();
+        assert!(!refused.status.success() && told(&refused).contains("mayfly dev reset"), "{}", told(&refused));
+        let reset = home.mayfly(&["dev", "reset", "-o", "json"]);
+        assert_eq!(json(&reset)["ca_replaced"], true, "{}", told(&reset));
+        let root = fs::read(at("ca.pem")).unwrap();
+        assert_eq!(fs::read(at("bundle.pem")).unwrap(), root);
+        assert!(!roots.contains(&root));
+        roots.push(root);
+    }
+    let again = up();
+    assert!(again.status.success(), "{}", told(&again));
+    let who = home.mayfly(&["whoami"]);
+    assert!(told(&who).contains("operator/you"), "{}", told(&who));
+    assert!(home.mayfly(&["dev", "down"]).status.success());
+    // A bundle without the CA's certificate: what an earlier version left after the CA was lost.
+    fs::write(at("bundle.pem"), &roots[0]).unwrap();
+    assert_eq!(json(&home.mayfly(&["dev", "reset", "-o", "json"]))["ca_replaced"], true);
+    assert!(home.mayfly(&["dev", "down", "--purge"]).status.success());
+}
+
 #[test]
 fn down_touches_nothing_that_is_no_dev_world() {
     let home = Home(tempfile::tempdir().unwrap());

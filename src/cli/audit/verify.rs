@@ -1,6 +1,5 @@
 //! `mayfly audit verify`: verifies an export offline, or has the server verify its own ledger.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
 
@@ -8,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{kept, keys};
+use crate::bounded_file;
 use crate::cli::Run;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
@@ -92,7 +92,7 @@ pub async fn verify(args: &VerifyArgs, run: &Run) -> Result<Exit, CliError> {
     let Some(path) = &args.file else { return of_server(run).await };
     let keys = keys(args.key.as_deref())?;
     let old = args.checkpoint.as_deref().map(|path| kept(path, &keys)).transpose()?;
-    let file = File::open(path).map_err(|e| CliError::Local(format!("{}: cannot be read: {e}", path.display())))?;
+    let file = bounded_file::open_named(path).map_err(|e| CliError::Local(format!("{}: cannot be read: {e}", path.display())))?;
     let verdict = match check(BufReader::new(file), &keys) {
         Ok(right) => match old.map_or(Ok(()), |old| right.goes_on_from(&old)) {
             Ok(()) => Verdict::right(right),

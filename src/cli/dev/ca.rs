@@ -4,12 +4,18 @@ use std::path::Path;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber,
+    KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
 };
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use super::files::{read, write_private};
 use super::world::NoWorld;
+use crate::identity::anchor::TrustAnchor;
+use crate::identity::bundle::Bundle;
+use crate::identity::sha256;
+use crate::identity::spiffe_id::TrustDomain;
+use crate::identity::svid::PeerChain;
 use crate::seq::Millis;
 use crate::system::System;
 
@@ -25,20 +31,60 @@ pub(super) struct DevCa {
     issuer: Issuer<'static, KeyPair>,
 }
 
+/// The files of the CA in the directory of a world: the certificate, its key, and the trust bundle, which begins as a copy of the certificate.
+const CERTIFICATE: &str = "ca.pem";
+const KEY: &str = "ca.key";
+const BUNDLE: &str = "bundle.pem";
+
 impl DevCa {
-    /// Opens the CA in a directory; creates it if there is none.
+    /// Opens the CA in a directory; creates it in a new world. A CA that is missing from a world that has a bundle is not replaced: the bundle
+    /// and the ledger trust the former one.
     pub fn open(dir: &Path, trust_domain: &str, system: &System) -> Result<DevCa, NoWorld> {
-        let (certificate, key) = (dir.join("ca.pem"), dir.join("ca.key"));
-        if !certificate.exists() {
-            let (pem, key_pem) = make(trust_domain, system)?;
-            // The key is written first: a key without a CA certificate is replaced at the next start.
-            write_private(&key, key_pem.as_bytes())?;
-            write_private(&certificate, pem.as_bytes())?;
+        let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
+        match (certificate.exists(), key.exists()) {
+            (true, true) => {}
+            // An interrupted creation may have left a key without a certificate.
+            (false, _) if !dir.join(BUNDLE).exists() => return DevCa::create(dir, trust_domain, system),
+            (true, false) => return Err(NoWorld::Ca(format!("{} is missing", key.display()))),
+            (false, _) => return Err(NoWorld::Ca(format!("{} is missing", certificate.display()))),
         }
-        let pem = read(&certificate)?;
+        let pem = read(&certificate)?.as_str().to_owned();
         let key = KeyPair::from_pem(&read(&key)?).map_err(|e| NoWorld::Ca(e.to_string()))?;
         let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|e| NoWorld::Ca(e.to_string()))?;
         Ok(DevCa { pem, issuer })
+    }
+
+    fn create(dir: &Path, trust_domain: &str, system: &System) -> Result<DevCa, NoWorld> {
+        let (pem, key) = make(trust_domain, system)?;
+        // The key is written first: a key without a CA certificate is replaced at the next start.
+        write_private(&dir.join(KEY), Zeroizing::new(key.serialize_pem()).as_bytes())?;
+        write_private(&dir.join(CERTIFICATE), pem.as_bytes())?;
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|e| NoWorld::Ca(e.to_string()))?;
+        Ok(DevCa { pem, issuer })
+    }
+
+    /// Replaces the CA and the bundle of a world without a ledger, unless they can be used: the files are there, they belong together, and the
+    /// bundle has the certificate. Returns whether they were replaced.
+    pub fn mend(dir: &Path, trust_domain: &str, system: &System) -> Result<bool, NoWorld> {
+        if DevCa::is_usable(dir, trust_domain) {
+            return Ok(false);
+        }
+        let ca = DevCa::create(dir, trust_domain, system)?;
+        write_private(&dir.join(BUNDLE), ca.pem.as_bytes())?;
+        Ok(true)
+    }
+
+    fn is_usable(dir: &Path, trust_domain: &str) -> bool {
+        let usable = || {
+            let chain = PeerChain::from_pem(read(&dir.join(CERTIFICATE)).ok()?.as_bytes()).ok()?;
+            let certificate = TrustAnchor::from_der(chain.certificates().first()?)?;
+            let key = KeyPair::from_pem(&read(&dir.join(KEY)).ok()?).ok()?;
+            let domain = TrustDomain::parse(trust_domain).ok()?;
+            let bundle = Bundle::parse(domain, read(&dir.join(BUNDLE)).ok()?.as_bytes()).ok()?;
+            let vouches = bundle.x509_authorities().iter().any(|root| root.id() == certificate.id());
+            Some(vouches && *certificate.key() == sha256(&key.subject_public_key_info()))
+        };
+        usable().unwrap_or(false)
     }
 
     /// The CA certificate, which is the trust domain's bundle.
@@ -65,7 +111,7 @@ impl DevCa {
     }
 }
 
-fn make(trust_domain: &str, system: &System) -> Result<(String, String), NoWorld> {
+fn make(trust_domain: &str, system: &System) -> Result<(String, KeyPair), NoWorld> {
     let wrong = |e: rcgen::Error| NoWorld::Ca(e.to_string());
     let now = system.wall();
     let mut params = named(&format!("dev CA of {trust_domain}"), system);
@@ -76,7 +122,7 @@ fn make(trust_domain: &str, system: &System) -> Result<(String, String), NoWorld
     (params.not_before, params.not_after) = (at(now.minus(EARLIER_MS))?, at(now.plus(CA_DAYS * DAY_MS))?);
     let key = KeyPair::generate().map_err(wrong)?;
     let certificate = params.self_signed(&key).map_err(wrong)?;
-    Ok((certificate.pem(), key.serialize_pem()))
+    Ok((certificate.pem(), key))
 }
 
 fn named(common_name: &str, system: &System) -> CertificateParams {

@@ -1,7 +1,6 @@
 //! The server of a dev world as a separate process, which can be killed at any moment, unlike a thread.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::world::{NoWorld, World};
+use crate::bounded_file;
 use crate::server::Addresses;
 
 /// The longest wait for a server to answer.
@@ -107,8 +107,6 @@ impl Drop for Child {
 
 /// The last lines of a log file.
 pub(super) fn end_of(log: &Path) -> String {
-    let mut bytes = Vec::new();
-    let _ = File::open(log).and_then(|mut f| f.read_to_end(&mut bytes));
-    let from = bytes.len().saturating_sub(LOG_SHOWN);
-    String::from_utf8_lossy(bytes.get(from..).unwrap_or_default()).trim_end().to_owned()
+    let bytes = bounded_file::read_end(log, LOG_SHOWN).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).trim_end().to_owned()
 }

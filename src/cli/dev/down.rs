@@ -8,8 +8,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
 use super::up::Lock;
-use super::world::{NoWorld, is_world};
+use super::world::{NoWorld, World, is_world};
 use super::{DirArgs, no_dir};
+use crate::bounded_file;
 use crate::cli::context::default_path;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
@@ -33,7 +34,8 @@ pub struct ResetArgs {
     at: DirArgs,
 }
 
-/// Stops the server of a dev world and removes its ledger, so that the next start imports the policy files and has no locks.
+/// Stops the server of a dev world and removes its ledger, so that the next start imports the policy files and has no locks. A CA that is
+/// missing or damaged is replaced: no ledger trusts the former one any more.
 pub(super) fn reset(args: &ResetArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
     let mut down = down(&dir, false, out)?;
@@ -43,6 +45,12 @@ pub(super) fn reset(args: &ResetArgs, out: Out) -> Result<Exit, CliError> {
         std::fs::remove_dir_all(&data).map_err(failed)?;
         down.purged = true;
         out.say("mayfly: its ledger is gone; to start anew: mayfly dev up");
+    }
+    if down.state != "none" && World::mend_ca(&dir)? {
+        down.ca_replaced = true;
+        out.say(
+            "mayfly: its CA was missing or damaged and is replaced, with bundle.pem; the SVIDs are issued anew by: mayfly dev up",
+        );
     }
     if !matches!(out.format(), Format::Table | Format::Wide) {
         out.one(&down)?;
@@ -58,6 +66,9 @@ struct Down {
     state: &'static str,
     /// The directory was removed, or with `reset` the ledger.
     purged: bool,
+    /// With `reset`: the CA could not be used and was replaced.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ca_replaced: bool,
 }
 
 impl Noun for Down {
@@ -78,7 +89,7 @@ pub(super) fn run(args: &DownArgs, out: Out) -> Result<Exit, CliError> {
 }
 
 fn down(dir: &Path, and_purge: bool, out: Out) -> Result<Down, CliError> {
-    let mut down = Down { dir: dir.to_owned(), state: "none", purged: false };
+    let mut down = Down { dir: dir.to_owned(), state: "none", purged: false, ca_replaced: false };
     if !is_world(dir) {
         let none = format!("there is no dev world in {}", dir.display());
         if dir.exists() {
@@ -109,7 +120,7 @@ fn end(dir: &Path) -> Result<bool, String> {
         return Ok(false);
     }
     let path = Lock::path(dir);
-    let pid = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let pid = bounded_file::read_text(&path, limits::CONTEXT_FILE_BYTES).map_err(|e| format!("{}: {e}", path.display()))?;
     let pid: i32 = pid.trim().parse().map_err(|_| format!("{} holds no process id; try again", path.display()))?;
     let known = Pid::from_raw(pid).ok_or_else(|| format!("{} holds no process id; try again", path.display()))?;
     kill_process(known, Signal::TERM).map_err(|e| format!("process {pid} could not be told to end: {e}"))?;
@@ -126,7 +137,7 @@ fn end(dir: &Path) -> Result<bool, String> {
 fn purge(dir: &Path) -> Result<(), CliError> {
     // The default context file is removed with the world that it names, and only then.
     if let Some(path) = default_path()
-        && let Ok(text) = std::fs::read_to_string(&path)
+        && let Ok(text) = bounded_file::read_text(&path, limits::CONTEXT_FILE_BYTES)
         && dir.canonicalize().is_ok_and(|dir| text.contains(&format!("{}/svid/", dir.display())))
     {
         let _ = std::fs::remove_file(&path);

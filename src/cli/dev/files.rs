@@ -5,7 +5,11 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use super::world::NoWorld;
+use crate::bounded_file;
+use crate::limits;
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> NoWorld {
     let path = path.to_owned();
@@ -36,7 +40,7 @@ pub(super) fn write_once(path: &Path, bytes: &[u8]) -> Result<(), NoWorld> {
     if path.exists() { Ok(()) } else { write_private(path, bytes) }
 }
 
-/// Reads a text file.
-pub(super) fn read(path: &Path) -> Result<String, NoWorld> {
-    fs::read_to_string(path).map_err(failed("reading", path))
+/// Reads a text file. The largest is the trust bundle, to which a user may have added roots.
+pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, NoWorld> {
+    bounded_file::read_text(path, limits::BUNDLE_BYTES).map_err(failed("reading", path))
 }

@@ -64,7 +64,7 @@ pub enum NoWorld {
     #[error("{} is not empty and no dev world\n  name another one: mayfly dev up --dir DIR", .0.display())]
     NotOurs(PathBuf),
     /// A certificate or key could not be made or read.
-    #[error("the dev CA: {0}\n  to make all of it anew: mayfly dev down --purge")]
+    #[error("the dev CA: {0}\n  to make it anew, with an empty ledger: mayfly dev reset")]
     Ca(String),
     /// A file of the world has unexpected content.
     #[error("{0}\n  to make all of it anew: mayfly dev down --purge")]
@@ -116,6 +116,12 @@ impl World {
         world.furnish(settings)?;
         world.renew()?;
         Ok(world)
+    }
+
+    /// Replaces the CA of a world whose ledger is gone, if the CA is missing or damaged. Returns whether it was replaced. The SVIDs are issued
+    /// anew when the world is started.
+    pub(super) fn mend_ca(dir: &Path) -> Result<bool, NoWorld> {
+        DevCa::mend(dir, TRUST_DOMAIN, &System::real())
     }
 
     /// Opens an existing world without changing it.
@@ -230,8 +236,8 @@ impl World {
             let key = KeyPair::generate().map_err(|e| NoWorld::Ca(e.to_string()))?;
             write_private(&paths.key, zeroize::Zeroizing::new(key.serialize_pem()).as_bytes())?;
         }
-        let text = zeroize::Zeroizing::new(read(&paths.key)?);
-        let key = KeyPair::from_pem(&text).map_err(|e| NoWorld::Ca(e.to_string()))?;
+        let spoilt = |e: rcgen::Error| NoWorld::Spoilt(format!("the key {}: {e}", paths.key.display()));
+        let key = KeyPair::from_pem(&read(&paths.key)?).map_err(spoilt)?;
         let pem = self.ca.svid(&World::id(name), &self.dns_names(name)?, &key, life_ms, &self.system)?;
         write_private(&paths.certificate, pem.as_bytes())?;
         Ok(paths)

@@ -28,7 +28,7 @@ pub(super) fn look(target: &Target, run: &Run, found: &mut Found) {
 fn bundle(to: &MtlsTarget, found: &mut Found) -> Option<Bundle> {
     let shown = to.bundle.display();
     let mend = format!("write the trust bundle of {} there, PEM or SPIFFE JWKS", to.server_id.trust_domain());
-    let document = match args::read(&to.bundle, limits::BUNDLE_BYTES) {
+    let document = match args::read_regular(&to.bundle, limits::BUNDLE_BYTES) {
         Ok(document) => document,
         Err(error) => {
             found.problem("bundle", super::says(&error), mend);

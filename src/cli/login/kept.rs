@@ -53,7 +53,7 @@ impl Kept {
         if !path.exists() {
             return Ok(None);
         }
-        let pem = args::read(&path, limits::PEM_FILE_BYTES)?;
+        let pem = args::read_regular(&path, limits::PEM_FILE_BYTES)?;
         let chain = PeerChain::from_pem(&pem).map_err(|e| CliError::Local(format!("{} {e}", path.display())))?;
         Ok(chain.certificates().first().map(|cert| cert.to_vec()))
     }

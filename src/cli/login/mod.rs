@@ -232,7 +232,7 @@ fn public_client(args: &PublicArgs, settings: &Settings, run: &Run) -> Result<Ht
             "the public listener is known by the server's SVID, which needs --bundle and --server-id; or name roots: --public-ca";
         return Err(CliError::Usage(what.to_owned()));
     };
-    let document = args::read(bundle, limits::BUNDLE_BYTES)?;
+    let document = args::read_regular(bundle, limits::BUNDLE_BYTES)?;
     let parsed = Bundle::parse(id.trust_domain_owned(), &document);
     let parsed = parsed.map_err(|e| CliError::Usage(format!("{} {e}", bundle.display())))?;
     let bundles = Bundles::new([Arc::new(parsed)]).unwrap_or_default();

@@ -104,6 +104,16 @@ impl Out {
         }
     }
 
+    /// Prints several objects, in the table formats and as CSV as one table of the rows of all; the other formats show the whole objects.
+    pub fn list_with_rows<N: Noun, R: Row>(&self, whole: Vec<N>, rows: impl Fn(N) -> Vec<R>) -> Result<(), CliError> {
+        match self.format {
+            Format::Table | Format::Wide | Format::Csv => self.list(&whole.into_iter().flat_map(rows).collect::<Vec<R>>()),
+            Format::Json => print(&to_json(&whole)?),
+            Format::Yaml => print(&to_tree(&whole)?.yaml()),
+            Format::Name => print(&names(&whole)),
+        }
+    }
+
     /// Prints one line of JSON, as `--watch` does.
     pub fn line(&self, value: &impl Serialize) -> Result<(), CliError> {
         let text = serde_json::to_string(value).map_err(CliError::ours)?;

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::{About, End, MAGIC, Piece, hex};
+use crate::bounded_file;
 use crate::ledger::commit::{ChainHead, Commit, Hash};
 use crate::ledger::state::seq_after;
 use crate::seq::Seq;
@@ -106,7 +107,7 @@ impl Backup {
     /// Reads a file from end to end and checks its digest, that no commit is missing, each commit by itself, and that each commit continues
     /// the one before.
     pub fn open(path: &Path) -> Result<Backup, BadBackup> {
-        let file = File::open(path)?;
+        let file = bounded_file::open(path)?;
         let bytes = file.metadata()?.len();
         let from = BufReader::with_capacity(crate::limits::BACKUP_PIECE_BYTES, file.try_clone()?);
         let mut reading = Reading { from, hash: Context::new(&SHA256), at: 0, before: Context::new(&SHA256) };

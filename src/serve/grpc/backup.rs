@@ -20,7 +20,7 @@ use crate::ledger::record::{BackedUp, Event, Record, Who};
 use crate::ledger::{in_the_background, stopping};
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
-use crate::policy::admin;
+use crate::policy::{admin, wanted};
 use crate::refusal::{Fault, No};
 use crate::tasks::Actor;
 
@@ -52,7 +52,8 @@ fn still_admitted(a: &Arc<Authority>, (operator, call): &Asker, runtime: &Handle
 pub async fn begin(a: &Arc<Authority>, actor: &Actor, ask: &pb::BackupRequest) -> Result<ReceiverStream<Piece>, No> {
     let operator = ask::operator(actor)?.clone();
     let who = admitted(a, &operator)?;
-    let to = cut(&stripped(&ask.to), limits::NAME_BYTES);
+    // A long path is recorded in part; that must not prevent a backup.
+    let to = stripped(&wanted::text("to", &cut(&ask.to, limits::NAME_BYTES), limits::NAME_BYTES)?);
     let backup = a.backup().await?;
     let head = backup.about().seq;
     tracing::info!(seq = %head, by = who.name(), to, "a backup is being made");
