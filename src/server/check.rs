@@ -14,7 +14,7 @@ use super::problem::{StartProblem, Why};
 use super::start::{listen, sealing_key};
 use super::{engine, healthcheck, import};
 use crate::authority::Authority;
-use crate::document::Complaint;
+use crate::document::{Complaint, with_key};
 use crate::ledger::open::load;
 use crate::ledger::{StartError, State};
 use crate::seq::Millis;
@@ -105,7 +105,7 @@ struct Look<'c> {
 impl Look<'_> {
     fn push(&mut self, key: &str, severity: Severity, what: String, remedy: String) {
         let (file, line) = (self.config.file.clone(), self.config.line_of(key));
-        let complaint = Complaint { file, line, column: 0, what: format!("{key}: {what}"), remedy, keys: Vec::new() };
+        let complaint = Complaint { file, line, column: 0, what: with_key(key, &what), remedy, keys: Vec::new() };
         self.found.push(Finding { severity, about: About::Everything, complaint });
     }
 

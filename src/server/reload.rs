@@ -184,10 +184,7 @@ fn bounds(authority: &Authority, next: &Config) -> Bounds {
 
 /// The issuers of the new configuration. An issuer whose key source is unchanged keeps its fetched keys.
 fn issuers(authority: &Authority, tell: &watch::Sender<Arc<Vec<OidcIssuer>>>, current: &Config, next: &Config) {
-    let plain = |config: &Config| -> Vec<OidcIssuer> {
-        config.oidc_issuers.iter().map(|section| OidcIssuer { line: 0, ..section.clone() }).collect()
-    };
-    let (before, after) = (plain(current), plain(next));
+    let (before, after) = (&current.oidc_issuers, &next.oidc_issuers);
     if before == after {
         return;
     }

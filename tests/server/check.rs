@@ -96,6 +96,8 @@ fn what_is_wrong_beside_the_configuration_is_refused_by_both() {
     mode(&sealing, 0o600);
     set(&world, "key_file = \"seal.key\"", "credential = \"seal.key\"");
     both_refuse(&world, "no systemd credentials", "seal.credential");
+    let (_, text) = validate(&world, &[]);
+    assert!(!text.contains("seal.credential: seal.credential"), "{text}");
     set(&world, "credential = \"seal.key\"", "key_file = \"seal.key\"");
 
     let run_dir = world.dir().join("run");
@@ -117,6 +119,8 @@ fn what_is_wrong_beside_the_configuration_is_refused_by_both() {
     let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
     set(&world, "public = \"127.0.0.1:0\"", &format!("public = \"127.0.0.1:{port}\""));
     both_refuse(&world, "a port that is taken", &format!("127.0.0.1:{port}"));
+    let (_, text) = validate(&world, &[]);
+    assert!(text.contains(": listen.public: 127.0.0.1:") && !text.contains("listen.public: listen.public"), "{text}");
     drop(taken);
     both_take(&world, "all of it mended");
 }
