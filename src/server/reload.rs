@@ -16,6 +16,7 @@ use super::traces::Telling;
 use super::webhook::{Webhooks, value_name};
 use super::{check, given, telemetry};
 use crate::authority::{Authority, Bounds, Exported};
+use crate::document::shown::one_line;
 use crate::ledger::Readers;
 use crate::sources::config::{Config, OidcIssuer, Takes};
 use crate::sources::files::Polls;
@@ -101,6 +102,7 @@ impl Reloading {
         match outcome {
             Err(problems) => {
                 for problem in &problems {
+                    let problem = one_line(problem);
                     tracing::error!(problem, "the configuration was read again and is wrong");
                 }
                 tracing::error!(problems = problems.len(), "nothing of it was taken; the configuration in force stays");
