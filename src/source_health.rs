@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
+use crate::document::shown::one_line;
 use crate::seq::Millis;
 
 macro_rules! kinds {
@@ -65,7 +66,7 @@ pub struct SourceState {
     pub name: String,
     /// The file, or the address.
     pub place: String,
-    /// The problem and its remedy. Empty if the source was read.
+    /// The problem and its remedy, in one line. Empty if the source was read.
     pub problem: String,
     /// The time since which the source cannot be read.
     pub since: Option<Millis>,
@@ -109,12 +110,9 @@ impl SourceHealth {
         let mut all = self.0.lock();
         let source = all.entry((kind, name.to_owned())).or_default();
         place.clone_into(&mut source.place);
-        let news = source.problem != problem;
-        if news {
-            problem.clone_into(&mut source.problem);
-        }
+        let before = std::mem::replace(&mut source.problem, one_line(problem));
         source.since.get_or_insert(now);
-        news
+        before != source.problem
     }
 
     /// Removes the sources of this kind that the configuration in effect does not name any more.
@@ -155,6 +153,8 @@ mod tests {
         for part in ["the bundle of example.org", "1970-01-01T00:00:05", "/a: is gone; put it back", "in force stays"] {
             assert!(warning.contains(part), "{part}: {warning}");
         }
+        assert!(health.unreadable(kind, "example.org", "/b", "/b:3: is wrong\n  mend it\n", Millis(8_000)));
+        assert_eq!(health.all().pop().unwrap().problem, "/b:3: is wrong; mend it", "a problem is one line of a table");
         assert!(health.readable(kind, "example.org", "/a"));
         assert_eq!(health.all().pop().unwrap().warning(), None);
         health.unreadable(kind, "gone.example", "/b", "x", Millis(1));

@@ -171,7 +171,14 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         ),
         ("[store]", "[metrics]\ntls = true\n[store]", &["metrics.tls is set, and listen.metrics is not"]),
         ("[store]", "[metrics]\ntoken_file = \"t\"\n[store]", &["metrics.token_file is set, and listen.metrics is not"]),
-        ("[store]", "[[webhooks]]\nurl = \"http://[::1]:1/\"\n[store]", &["lacks webhooks[0].name, webhooks[0].secret_file"]),
+        (
+            "[store]",
+            "[[webhooks]]\nurl = \"http://[::1]:1/\"\n[store]",
+            &["mayfly.toml:12:", "lacks webhooks[0].name, webhooks[0].secret_file"],
+        ),
+        ("[store]", "[[bundles]]\nfile = \"x\"\n[store]", &["mayfly.toml:12:", "lacks bundles[1].trust_domain"]),
+        ("[store]", "[[attestation]]\nname = \"x\"\n[store]", &["mayfly.toml:12:", "lacks attestation[0].issuer"]),
+        ("environments = [\"dev\"]\n", "", &["mayfly.toml:2: lacks server.environments"]),
         ("[store]", "[[bundles]]\ntrust_domain = \"dev.mayfly.internal\"\nfile = \"x\"\n[store]", &["dev.mayfly.internal twice"]),
         (
             "[store]",
@@ -181,7 +188,7 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         (
             "[store]",
             "[[oidc_issuers]]\nname = \"Idp\"\n[store]",
-            &[":13:", "oidc_issuers[0].name is \"Idp\"", "lacks oidc_issuers[0].issuer"],
+            &[":13:", "oidc_issuers[0].name is \"Idp\"", "mayfly.toml:12:", "lacks oidc_issuers[0].issuer"],
         ),
         ("[server]", "[server", &[":2:", "TOML"]),
         ("[tls]", "[server]\n[tls]", &[":6:", "duplicate"]),

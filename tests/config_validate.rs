@@ -103,7 +103,13 @@ impl Host {
 
     fn findings(&self) -> Vec<Finding> {
         let config = Config::load(&self.path("mayfly.toml"), []).unwrap_or_else(|wrong| panic!("{wrong:#?}"));
-        validate(&config, NOW)
+        let findings = validate(&config, NOW);
+        for finding in &findings {
+            let what = &finding.complaint.what;
+            let key = what.split(": ").next().unwrap();
+            assert!(!what.starts_with(&format!("{key}: {key}:")), "its key is named twice: {what}");
+        }
+        findings
     }
 
     fn said(&self) -> String {
@@ -124,7 +130,7 @@ fn a_file_that_is_not_there_is_told_with_its_line() {
     for (file, line) in [
         ("svid.pem", ":7: tls.certificate"),
         ("svid.key", ":8: tls.key"),
-        ("bundle.pem", ":9: bundles.file"),
+        ("bundle.pem", ":11: bundles.file"),
         ("seal.key", ":15: seal.key_file"),
     ] {
         let host = Host::new();
@@ -269,7 +275,7 @@ fn contents_that_a_start_refuses_are_found() {
         host.write("bundle.pem", bundle);
         let findings = host.findings();
         assert_eq!((findings.len(), findings[0].severity), (1, Severity::Error), "{findings:#?}");
-        assert!(host.said().contains(":9: bundles.file") && host.said().contains(part), "{}", host.said());
+        assert!(host.said().contains(":11: bundles.file") && host.said().contains(part), "{}", host.said());
         assert!(host.said().contains("the CA certificates of dev.mayfly.internal"), "{}", host.said());
     }
     for (key, part) in [("0123456789abcdef", "16 bytes"), ("kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk", "one byte repeated")] {
@@ -340,7 +346,14 @@ fn what_an_oidc_issuer_names_is_looked_at_and_nobody_is_asked() {
                    ca_file = \"roots.pem\"\njwks = \"keys.json\"\n[store]";
     host.change("mayfly.toml", "[store]", section);
     let said = host.said();
-    for part in ["idp names environment prod", "roots.pem", "keys.json", "neither scopes_claim nor rights"] {
+    for part in [
+        ":15: oidc_issuers.environments: idp names environment prod",
+        ":17: oidc_issuers.ca_file: idp: ",
+        "roots.pem",
+        ":18: oidc_issuers.jwks: idp: ",
+        "keys.json",
+        ":12: oidc_issuers: idp has neither scopes_claim nor rights",
+    ] {
         assert!(said.contains(part), "{part} in\n{said}");
     }
     host.write("keys.json", "{\"keys\": []}");
@@ -349,6 +362,38 @@ fn what_an_oidc_issuer_names_is_looked_at_and_nobody_is_asked() {
     for part in ["no key that verifies", "no CA certificate in PEM"] {
         assert!(said.contains(part), "{part} in\n{said}");
     }
+}
+
+#[test]
+fn what_is_wrong_in_a_section_of_a_list_is_told_with_its_key_and_line() {
+    let host = Host::new();
+    let section = "[[webhooks]]\nname = \"pager\"\nurl = \"https://h.example/\"\nsecret_file = \"no.secret\"\nca = \"no.pem\"\n\
+                   environments = [\"prod\"]\n[store]";
+    host.change("mayfly.toml", "[store]", section);
+    let said = host.said();
+    for part in [
+        ":15: webhooks.secret_file: pager: ",
+        "no.secret: ",
+        ":16: webhooks.ca: pager: ",
+        "no.pem: ",
+        ":17: webhooks.environments: pager: environment prod",
+    ] {
+        assert!(said.contains(part), "{part} in\n{said}");
+    }
+    let host = Host::new();
+    let rule = |name: &str| {
+        format!(
+            "[[attestation]]\nname = \"{name}\"\nissuer = \"hub\"\nclaims = {{ repository_id = \"12\", ref = \"refs/heads/main\" }}\n"
+        )
+    };
+    let section = format!(
+        "[own_domain]\ntrust_domain = \"ci.example.org\"\n[[oidc_issuers]]\nname = \"hub\"\nissuer = \"https://hub.example\"\n\
+         environments = [\"dev\"]\nuses = [\"attest\"]\nplatform = \"github\"\n{}{}[store]",
+        rule("first"),
+        rule("later")
+    );
+    host.change("mayfly.toml", "[store]", &section);
+    assert!(host.said().contains(":24: attestation: rule later is never the first that fits"), "{}", host.said());
 }
 
 #[test]
@@ -393,7 +438,7 @@ fn names_that_only_the_whole_shows_to_be_wrong_are_found() {
     }
     let host = Host::new();
     host.write("bundle.pem", "\n");
-    assert!(host.said().contains(":9: bundles.file") && host.said().contains("is empty"), "{}", host.said());
+    assert!(host.said().contains(":11: bundles.file") && host.said().contains("is empty"), "{}", host.said());
 }
 
 #[test]

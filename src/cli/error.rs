@@ -10,6 +10,7 @@ use super::args::duration_text;
 use super::exit::Exit;
 use super::out::escape;
 use super::remedy;
+use crate::document::with_key;
 use crate::pb::mayfly::v1 as pb;
 use crate::refusal::Reason;
 
@@ -244,7 +245,7 @@ impl CliError {
         out.push('\n');
         let mut line = |label: &str, text: &str| out.push_str(&format!("  {label:<10} {}\n", escape::for_terminal(text)));
         for (field, what) in &said.fields {
-            line("field", &if what.starts_with(field.as_str()) { what.clone() } else { format!("{field}: {what}") });
+            line("field", &with_key(field, what));
         }
         if let Some(rule) = &said.rule {
             line("rule", rule);

@@ -112,12 +112,15 @@ fn here(command: ServerCommand, out: Out) -> Result<Exit, CliError> {
             match (report.starts, report.running) {
                 (true, false) => out.say(format_args!("{config}: a server would start on it")),
                 (true, true) => out.say(format_args!(
-                    "{config}: the server that runs on it would take it at a reload or a restart; its store and its ports are in use by it"
+                    "{config}: the server that runs on it would take it at a reload or a restart, as far as it was checked"
                 )),
                 (false, true) => out.say(format_args!(
                     "{config}: a server runs on it; it would refuse the configuration at a reload or a restart"
                 )),
                 (false, false) => out.say(format_args!("{config}: a server would not start on it")),
+            }
+            for what in &report.unchecked {
+                out.say(format_args!("not checked: {what}"));
             }
             Ok(if report.starts { Exit::Ok } else { Exit::Error })
         }
@@ -190,6 +193,9 @@ struct Validated {
     /// A server is running on this configuration.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     running: bool,
+    /// What was not checked, since that server runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_checked: Vec<String>,
     findings: Vec<Found>,
 }
 
@@ -218,7 +224,8 @@ impl From<&validate::Report> for Validated {
             what: f.complaint.what.clone(),
             remedy: f.complaint.remedy.clone(),
         });
-        Validated { starts: report.starts, running: report.running, findings: found.collect() }
+        let not_checked = report.unchecked.clone();
+        Validated { starts: report.starts, running: report.running, not_checked, findings: found.collect() }
     }
 }
 

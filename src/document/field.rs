@@ -14,13 +14,15 @@ use crate::seq::Millis;
 pub struct Section<'d> {
     document: &'d Document<'d>,
     path: String,
+    /// The byte offset of the section; `None` for the whole file.
+    at: Option<usize>,
     table: &'d DeTable<'d>,
     known: RefCell<Vec<String>>,
 }
 
 impl<'d> Section<'d> {
-    pub(super) fn new(document: &'d Document<'d>, path: String, table: &'d DeTable<'d>) -> Section<'d> {
-        Section { document, path, table, known: RefCell::default() }
+    pub(super) fn new(document: &'d Document<'d>, path: String, at: Option<usize>, table: &'d DeTable<'d>) -> Section<'d> {
+        Section { document, path, at, table, known: RefCell::default() }
     }
 
     fn path_of(&self, key: &str) -> String {
@@ -34,11 +36,11 @@ impl<'d> Section<'d> {
         Some(Field { document: self.document, path: self.path_of(name.get_ref()), value })
     }
 
-    /// The value of a required key; all missing keys are reported together.
+    /// The value of a required key; all missing keys of a section are reported together, at the section.
     pub fn required(&self, key: &str) -> Option<Field<'d>> {
         let found = self.optional(key);
         if found.is_none() {
-            self.document.lack(self.path_of(key));
+            self.document.lack(self.at, self.path_of(key));
         }
         found
     }
@@ -82,7 +84,7 @@ impl<'d> Field<'d> {
 
     /// The line of the value, from 1.
     pub fn line(&self) -> usize {
-        super::line_and_column(&self.document.source.text, self.value.span().start).0
+        self.document.line_of(self.value.span().start)
     }
 
     /// Reports this value as wrong.
@@ -215,7 +217,7 @@ impl<'d> Field<'d> {
     /// A section.
     pub fn section(&self) -> Option<Section<'d>> {
         match self.value.get_ref() {
-            DeValue::Table(table) => Some(Section::new(self.document, self.path.clone(), table)),
+            DeValue::Table(table) => Some(Section::new(self.document, self.path.clone(), Some(self.value.span().start), table)),
             _ => self.wrong_kind("give a section, as [name] or { }"),
         }
     }

@@ -8,6 +8,7 @@ pub mod shown;
 pub mod url;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -93,12 +94,21 @@ pub fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     (line, column)
 }
 
+/// A text about a key, which names the key once: texts of other code may begin with the key already.
+pub fn with_key(key: &str, what: &str) -> String {
+    let named = what.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', ' ', '.', '[']));
+    if named { what.to_owned() } else { format!("{key}: {what}") }
+}
+
 /// A parsed TOML file, with the complaints so far.
 pub struct Document<'s> {
     source: &'s Source,
     root: Spanned<DeTable<'s>>,
+    /// The byte offset of each line's end.
+    line_ends: Vec<usize>,
     complaints: RefCell<Vec<Complaint>>,
-    lacks: RefCell<Vec<String>>,
+    /// The missing keys, by the byte offset of their section; `None`: keys of the whole file.
+    lacks: RefCell<BTreeMap<Option<usize>, Vec<String>>>,
 }
 
 impl<'s> Document<'s> {
@@ -106,7 +116,8 @@ impl<'s> Document<'s> {
     pub fn parse(source: &'s Source) -> Result<Document<'s>, Vec<Complaint>> {
         let (root, errors) = DeTable::parse_recoverable(&source.text);
         if errors.is_empty() {
-            return Ok(Document { source, root, complaints: RefCell::default(), lacks: RefCell::default() });
+            let line_ends = source.text.match_indices('\n').map(|(at, _)| at).collect();
+            return Ok(Document { source, root, line_ends, complaints: RefCell::default(), lacks: RefCell::default() });
         }
         Err(errors
             .iter()
@@ -116,7 +127,7 @@ impl<'s> Document<'s> {
 
     /// The whole file as a section.
     pub fn root(&self) -> Section<'_> {
-        Section::new(self, String::new(), self.root.get_ref())
+        Section::new(self, String::new(), None, self.root.get_ref())
     }
 
     /// Reports the value of a key, or the key, at a byte offset.
@@ -124,17 +135,25 @@ impl<'s> Document<'s> {
         self.complaints.borrow_mut().push(Complaint::at(self.source, at, what, remedy).of(vec![key.to_owned()]));
     }
 
-    fn lack(&self, path: String) {
-        self.lacks.borrow_mut().push(path);
+    fn lack(&self, section: Option<usize>, path: String) {
+        self.lacks.borrow_mut().entry(section).or_default().push(path);
+    }
+
+    /// The line, from 1, of a byte offset.
+    fn line_of(&self, at: usize) -> usize {
+        self.line_ends.partition_point(|end| *end < at) + 1
     }
 
     /// The value, unless there were complaints.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Vec<Complaint>> {
         let mut complaints = self.complaints.into_inner();
-        let lacks = self.lacks.into_inner();
-        if !lacks.is_empty() {
-            let what = format!("lacks {}", lacks.join(", "));
-            complaints.push(Complaint::about(self.source.file.clone(), what, "each of these is required").of(lacks));
+        for (section, keys) in self.lacks.into_inner() {
+            let (what, remedy) = (format!("lacks {}", keys.join(", ")), "each of these is required");
+            let complaint = match section {
+                Some(at) => Complaint::at(self.source, at, what, remedy),
+                None => Complaint::about(self.source.file.clone(), what, remedy),
+            };
+            complaints.push(complaint.of(keys));
         }
         complaints.sort_by_key(|c| (c.line, c.column));
         match value {
@@ -217,6 +236,48 @@ mod tests {
         let complaints = Document::parse(&source).err().unwrap_or_default();
         assert!(complaints.iter().any(|c| c.line == 2), "{complaints:?}");
         assert!(complaints.iter().any(|c| c.line == 3), "{complaints:?}");
+    }
+
+    #[test]
+    fn what_a_section_lacks_is_told_with_the_line_of_the_section() {
+        let text = "\n[[hooks]]\nname = 'a'\n\n[[hooks]]\nurl = 'ü'\nmore = { on = true }\n[plain]\n";
+        let source = Source::new("x.toml", text);
+        let document = Document::parse(&source).unwrap_or_else(|c| panic!("{c:?}"));
+        let root = document.root();
+        for hook in root.required("hooks").and_then(|f| f.list(9)).unwrap_or_default() {
+            let section = hook.section().unwrap();
+            let _ = (section.required("name"), section.required("url"));
+            let more = section.optional("more").and_then(|f| f.section());
+            let _ = more.and_then(|more| more.required("off"));
+        }
+        let plain = root.required("plain").and_then(|f| f.section()).unwrap();
+        let _ = (plain.required("a"), plain.required("b"), root.required("owner"));
+        plain.finish();
+        root.finish();
+        let said: Vec<String> = document.finish(Some(())).unwrap_err().iter().map(ToString::to_string).collect();
+        let expected = [
+            ("x.toml: ", "lacks owner"),
+            ("x.toml:2:", "lacks hooks[0].url"),
+            ("x.toml:5:", "lacks hooks[1].name"),
+            ("x.toml:7:", "lacks hooks[1].more.off"),
+            ("x.toml:8:", "lacks plain.a, plain.b"),
+        ];
+        assert_eq!(said.len(), expected.len(), "{said:#?}");
+        for (said, (place, what)) in said.iter().zip(expected) {
+            assert!(said.starts_with(place) && said.contains(what), "{place} {what} in {said}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_named_once() {
+        for (what, named) in [
+            ("is taken", "listen.admin: is taken"),
+            ("listen.admin: 127.0.0.1:1: in use", "listen.admin: 127.0.0.1:1: in use"),
+            ("listen.admin is taken", "listen.admin is taken"),
+            ("listen.admin_socket is taken", "listen.admin: listen.admin_socket is taken"),
+        ] {
+            assert_eq!(with_key("listen.admin", what), named);
+        }
     }
 
     #[test]

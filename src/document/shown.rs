@@ -22,6 +22,11 @@ pub fn stripped(text: &str) -> String {
     text.chars().filter(|c| !is_unsafe(*c)).collect()
 }
 
+/// A text of several lines in one line, for a log or a field of a table.
+pub fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
 /// At most `most` bytes of a text, cut between characters.
 pub fn cut(text: &str, most: usize) -> String {
     let mut end = text.len().min(most);

@@ -103,8 +103,9 @@ pub const AUDIT_ASKED_BYTES: usize = 512;
 /// in an incident (`HISTORY_QUESTION_WAIT_MS`).
 pub const AUDIT_READ_MS: u64 = 500;
 
-/// Bytes of a status message. gRPC sends it twice: with three bytes for each byte that is not ASCII (grpc-message), and in base64 in the
-/// details, where invalid fields repeat it. Both fit into the 16 KiB of headers that an HTTP/2 client accepts by default (h2).
+/// Bytes of the message of a status, or of the problem of one item of a batch. gRPC sends a status message twice: with three bytes for each
+/// byte that is not ASCII (grpc-message), and in base64 in the details, where invalid fields repeat it. Both fit into the 16 KiB of headers
+/// that an HTTP/2 client accepts by default (h2).
 pub const STATUS_MESSAGE_BYTES: usize = 1_500;
 
 /// Bytes of all invalid fields of a status, with what is wrong with them: some twenty, which base64 makes a third longer.

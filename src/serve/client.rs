@@ -10,6 +10,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Error, Uri};
 use tower::service_fn;
 
@@ -19,15 +20,18 @@ pub async fn mtls(address: SocketAddr, config: ClientConfig) -> Result<Channel, 
     let config = Arc::new(config);
     let dial = move |_: Uri| {
         let config = config.clone();
-        async move {
-            let tcp = TcpStream::connect(address).await?;
-            tcp.set_nodelay(true)?;
-            let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
-            Ok::<_, io::Error>(TokioIo::new(TlsConnector::from(config).connect(name, tcp).await?))
-        }
+        async move { handshake(address, config).await.map(TokioIo::new) }
     };
     // tonic is built without TLS, hence the http URL; the connector uses TLS.
     Endpoint::from_static("http://localhost").connect_with_connector(service_fn(dial)).await
+}
+
+/// A TLS connection to a server that `config` accepts.
+pub async fn handshake(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+    TlsConnector::from(config).connect(name, tcp).await
 }
 
 /// A channel over the operators' socket.

@@ -60,7 +60,8 @@ fn retry_after(no: &Refusal) -> Option<Duration> {
     no.retry_after.or((no.reason.code() == Code::ResourceExhausted).then_some(Duration::from_secs(1)))
 }
 
-/// The refusal with texts that fit into the headers that carry them. A message may repeat what the caller sent.
+/// The refusal with texts that fit into the headers that carry them. A message may repeat what the caller sent. The same bounds hold for the
+/// problems of single items: the answer to a batch has up to `BATCH` of them, and clients read messages of 4 MiB.
 fn bounded(mut no: Refusal) -> Refusal {
     let short = |text: &mut String, most| {
         if text.len() > most {
@@ -103,6 +104,7 @@ pub fn status(no: No) -> Status {
 pub fn problem(no: No) -> pb::Problem {
     match no {
         No::Refusal(no) => {
+            let no = bounded(no);
             let after = retry_after(&no).and_then(|d| prost_types::Duration::try_from(d).ok());
             let violation = |(field, what): (&str, &str)| pb::FieldViolation { field: field.into(), description: what.into() };
             pb::Problem {
@@ -122,20 +124,44 @@ pub fn problem(no: No) -> pb::Problem {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
     use crate::refusal::Reason;
 
+    /// Refusals that repeat what a caller sent.
+    fn echoes() -> Vec<Refusal> {
+        let of = |text: String| {
+            let one = Refusal::field("caller", &text).by(text.clone()).way_out(text.clone());
+            [one, Refusal::fields((0..200).map(|n| (format!("fields[{n}]"), text.clone())).collect())]
+        };
+        ["x".repeat(60_000), "é\n".repeat(20_000)].into_iter().flat_map(of).collect()
+    }
+
+    #[test]
+    fn a_problem_is_bounded_as_a_status_is_so_that_a_whole_batch_of_them_can_be_read() {
+        // The largest message that gRPC clients read by default.
+        const READ_BY_CLIENTS: usize = 4 * 1024 * 1024;
+        for no in echoes() {
+            let told = problem(No::Refusal(no));
+            assert!(told.message.ends_with('…') && told.message.len() <= limits::STATUS_MESSAGE_BYTES + '…'.len_utf8());
+            assert!(told.encoded_len() < 8 * 1024, "{}", told.encoded_len());
+            assert!(told.encoded_len() * limits::BATCH < READ_BY_CLIENTS, "{}", told.encoded_len());
+            // A use is refused for one field at a time.
+            let of_a_use = told.field_violations.len() == 1;
+            assert!(!of_a_use || told.encoded_len() * limits::USES_PER_REPORT < READ_BY_CLIENTS, "{}", told.encoded_len());
+        }
+        let short = problem(No::Refusal(Refusal::field("caller", "is not known").by("7")));
+        assert_eq!((short.message.as_str(), short.rule.as_str()), ("caller: is not known", "7"));
+    }
+
     #[test]
     fn a_status_fits_into_headers_whatever_the_caller_sent() {
-        for text in ["x".repeat(60_000), "é\n".repeat(20_000)] {
-            let one = Refusal::field("caller", &text).by(text.clone()).way_out(text.clone());
-            let many = Refusal::fields((0..200).map(|n| (format!("fields[{n}]"), text.clone())).collect());
-            for no in [one, many] {
-                let mut headers = http::HeaderMap::new();
-                status(No::Refusal(no)).add_header(&mut headers).unwrap();
-                let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
-                assert!(size < 16 * 1024, "{size}");
-            }
+        for no in echoes() {
+            let mut headers = http::HeaderMap::new();
+            status(No::Refusal(no)).add_header(&mut headers).unwrap();
+            let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+            assert!(size < 16 * 1024, "{size}");
         }
     }
 

@@ -5,20 +5,22 @@
 //! - Resources that a start opens and binds: [`for_validation`] opens the same (the store with its sealing key, the ledger in it, the socket,
 //!   the ports) and releases them again. A start keeps them.
 //!
-//! If the store and ports are in use by the server that runs on this very configuration (it answers at its socket, or at its port under its
-//! identity), the checks report what a reload or a restart of that server would find. If another process has them, that is an error.
+//! If the store is in use by the server that runs on this very configuration (it answers at its socket, or at one of its ports under its
+//! identity), the checks report what a reload or a restart of that server would find. A port that this server has is free for its restart. A
+//! store or a port of another process is an error. What cannot be checked while the server runs is listed ([`Checked::unchecked`]).
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 
 use super::problem::{StartProblem, Why};
 use super::start::{listen, sealing_key};
 use super::{engine, healthcheck, import};
 use crate::authority::Authority;
-use crate::document::Complaint;
+use crate::document::{Complaint, with_key};
 use crate::ledger::open::load;
 use crate::ledger::{StartError, State};
 use crate::seq::Millis;
-use crate::serve::unix;
+use crate::serve::unix::{self, NoSocket};
 use crate::sources::config::{About, Config, Finding, Seal, Severity, validate_with};
 use crate::sources::workload_api::Given;
 use crate::store::StoreError;
@@ -78,20 +80,28 @@ pub fn for_reload(config: &Config, authority: &Authority) -> Vec<String> {
     errors(&found, |_| true).iter().map(ToString::to_string).collect()
 }
 
-/// Everything that a start would refuse, or that a reload would refuse if a server runs on the configuration. The second value tells
-/// whether one runs.
-pub fn for_validation(config: &Config, system: &System) -> (Vec<Finding>, bool) {
-    let mut look = Look { config, system, running: false, found: Vec::new() };
+/// The result of checking a configuration.
+#[derive(Default)]
+pub struct Checked {
+    /// Everything that a start would refuse, or that a reload or a restart would refuse if a server runs on the configuration.
+    pub findings: Vec<Finding>,
+    /// Whether a server runs on the configuration.
+    pub running: bool,
+    /// Everything that could not be checked, since a server runs.
+    pub unchecked: Vec<String>,
+}
+
+/// Checks what a start would open and bind, and the contents of all files.
+pub fn for_validation(config: &Config, system: &System) -> Checked {
+    let mut look = Look { config, system, running: false, at_socket: false, found: Vec::new(), unchecked: Vec::new() };
     let known = look.store();
-    if !look.running {
-        look.listeners();
-    }
+    look.listeners();
     let mut found = files(config, system.wall(), None);
     // Both checks report a defective key file; keep one report.
     look.found
         .retain(|own| !found.iter().any(|f| f.complaint.what.starts_with("seal.") && own.complaint.what.starts_with("seal.")));
     found.append(&mut look.found);
-    (weigh(found, known), look.running)
+    Checked { findings: weigh(found, known), running: look.running, unchecked: look.unchecked }
 }
 
 struct Look<'c> {
@@ -99,13 +109,16 @@ struct Look<'c> {
     system: &'c System,
     /// Whether the store is in use by the server that runs on this configuration.
     running: bool,
+    /// Whether that server answers at `listen.admin_socket`.
+    at_socket: bool,
     found: Vec<Finding>,
+    unchecked: Vec<String>,
 }
 
 impl Look<'_> {
     fn push(&mut self, key: &str, severity: Severity, what: String, remedy: String) {
         let (file, line) = (self.config.file.clone(), self.config.line_of(key));
-        let complaint = Complaint { file, line, column: 0, what: format!("{key}: {what}"), remedy, keys: Vec::new() };
+        let complaint = Complaint { file, line, column: 0, what: with_key(key, &what), remedy, keys: Vec::new() };
         self.found.push(Finding { severity, about: About::Everything, complaint });
     }
 
@@ -172,8 +185,10 @@ impl Look<'_> {
 
     /// The store is open in another process: this configuration's own server, or a different process.
     fn in_use(&mut self, what: String) -> Known {
-        match answers(self.config, self.system) {
-            Answers::Yes => self.running = true,
+        let answers = answers(self.config, self.system);
+        self.at_socket = matches!(answers, Answers::AtSocket);
+        match answers {
+            Answers::AtSocket | Answers::AtPort => self.running = true,
             // The server cannot be asked with files that cannot be read. Whoever has the store of this configuration and listens at its
             // port is taken for its server.
             Answers::NotAsked(why) if self.listens() => {
@@ -190,32 +205,63 @@ impl Look<'_> {
             }
             Answers::NotAsked(_) | Answers::No => self.refused("store.path", Why::Ledger(StoreError::InUse(what).into())),
         }
+        if self.running {
+            self.unchecked.push("the store and the ledger in it, which the running server has open".to_owned());
+        }
         // The running server has imported these files; changes of the files are compared or followed.
         Known { policies: true, bundles: true }
     }
 
     /// Whether some process listens at the port of the workload listener.
     fn listens(&self) -> bool {
-        let taken = |why: Why| matches!(why, Why::Port { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse);
+        let taken = |why: Why| matches!(why, Why::Port { error, .. } if error.kind() == ErrorKind::AddrInUse);
         free("listen.workload", self.config.listen.workload).is_err_and(taken)
     }
 
-    /// Checks the sockets that a start binds.
+    /// Checks the sockets that a start binds. Those that the running server has already are free for its restart.
     fn listeners(&mut self) {
-        let listen_on = &self.config.listen;
-        let mut ports =
-            vec![("listen.workload", listen_on.workload), ("listen.admin", listen_on.admin), ("listen.public", listen_on.public)];
-        ports.extend(listen_on.metrics.map(|address| ("listen.metrics", address)));
-        for (key, address) in ports {
-            if let Err(why) = free(key, address) {
-                self.refused(key, why);
+        for (key, address, shows_svid) in ports(self.config) {
+            let Err(why) = free(key, address) else { continue };
+            let ours = match self.running && may_be_held(&why) {
+                false => Some(false),
+                true if shows_svid => asked(|| healthcheck::shows_own_svid(self.config, address, self.system)).flatten(),
+                true => None,
+            };
+            match ours {
+                Some(true) => {}
+                Some(false) => self.refused(key, why),
+                None => {
+                    let what = "which cannot be bound now; whether the running server has it cannot be told";
+                    self.unchecked.push(format!("{key}: {address}, {what}"));
+                }
             }
         }
         let shared = super::start::socket_is_shared(self.config);
-        if let Some(Err(no)) = listen_on.admin_socket.as_deref().map(|path| unix::check(path, shared)) {
-            self.refused("listen.admin_socket", Why::Socket(no));
+        match self.config.listen.admin_socket.as_deref().map(|path| unix::check(path, shared)) {
+            None | Some(Ok(())) => {}
+            Some(Err(NoSocket::InUse(_))) if self.at_socket => {}
+            Some(Err(no)) => self.refused("listen.admin_socket", Why::Socket(no)),
         }
     }
+}
+
+/// The ports of a configuration, and whether the listener there shows the server's SVID. Without TLS, or with the certificate of
+/// `[public_tls]`, it does not.
+fn ports(config: &Config) -> Vec<(&'static str, SocketAddr, bool)> {
+    let (listen, svid) = (&config.listen, config.public_tls.is_none());
+    let mut ports = vec![
+        ("listen.workload", listen.workload, true),
+        ("listen.admin", listen.admin, true),
+        ("listen.public", listen.public, svid),
+    ];
+    ports.extend(listen.metrics.map(|address| ("listen.metrics", address, svid && config.metrics.tls)));
+    ports
+}
+
+/// Whether a port that could not be bound may be one that the running server has. For a port below 1024, a user without the right of the
+/// server's unit is told of the missing right, whoever has the port.
+fn may_be_held(why: &Why) -> bool {
+    matches!(why, Why::Port { error, .. } if matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied))
 }
 
 /// Whether a port could be bound now. The port is free again when this returns.
@@ -228,34 +274,47 @@ fn free(key: &'static str, address: SocketAddr) -> Result<(), Why> {
 
 /// The result of asking for the server of a configuration.
 enum Answers {
-    Yes,
+    AtSocket,
+    AtPort,
     No,
     /// The files for asking cannot be read, for this reason.
     NotAsked(String),
 }
 
-/// Whether the server of a configuration answers: at its own socket, which is in a directory that no other user may enter, or at its port
-/// under its identity.
+/// Whether the server of a configuration answers: at its own socket, which is in a directory that no other user may enter, or at one of its
+/// ports under its identity. The address of each of them may have been changed in the configuration since that server's start.
 fn answers(config: &Config, system: &System) -> Answers {
-    let asked = std::thread::scope(|scope| {
+    let asking = || async {
+        let at_socket = match &config.listen.admin_socket {
+            Some(path) => healthcheck::answers_at(path).await,
+            None => false,
+        };
+        if at_socket {
+            return Answers::AtSocket;
+        }
+        match healthcheck::ask_as(config, "", system).await {
+            Ok(()) | Err(healthcheck::NotHealthy::Says(_)) => return Answers::AtPort,
+            Err(healthcheck::NotHealthy::Own { what, .. }) => return Answers::NotAsked(what),
+            Err(_) => {}
+        }
+        let others = ports(config).into_iter().filter(|(key, ..)| *key != "listen.workload");
+        for (_, address, _) in others.filter(|(_, address, shows_svid)| *shows_svid && address.port() != 0) {
+            if healthcheck::shows_own_svid(config, address, system).await == Some(true) {
+                return Answers::AtPort;
+            }
+        }
+        Answers::No
+    };
+    asked(asking).unwrap_or(Answers::No)
+}
+
+/// The answer of a server. The caller may run in a runtime, so the question is asked on a thread of its own.
+fn asked<T: Send, F: Future<Output = T>>(ask: impl FnOnce() -> F + Send) -> Option<T> {
+    std::thread::scope(|scope| {
         let asking = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-            Some(runtime.block_on(async {
-                let at_socket = match &config.listen.admin_socket {
-                    Some(path) => healthcheck::answers_at(path).await,
-                    None => false,
-                };
-                if at_socket {
-                    return Answers::Yes;
-                }
-                match healthcheck::ask_as(config, "", system).await {
-                    Ok(()) | Err(healthcheck::NotHealthy::Says(_)) => Answers::Yes,
-                    Err(healthcheck::NotHealthy::Own { what, .. }) => Answers::NotAsked(what),
-                    Err(_) => Answers::No,
-                }
-            }))
+            Some(runtime.block_on(ask()))
         };
         scope.spawn(asking).join().ok().flatten()
-    });
-    asked.unwrap_or(Answers::No)
+    })
 }

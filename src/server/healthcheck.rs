@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::ClientConfig;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -72,11 +73,7 @@ pub async fn ask_as(config: &Config, service: &str, system: &System) -> Result<(
     }
     let mine = |what: String| NotHealthy::Own { address, what, config: config.file.clone() };
     let asking = async {
-        let (own, _) = super::seen(config, system).map_err(mine)?;
-        let id = own.spiffe_id().map_err(|e| mine(e.to_string()))?;
-        let bundles = Arc::new(ArcSwap::from_pointee(bundles(config, system).map_err(mine)?));
-        let shown = Arc::new(ArcSwap::new(own.certified_key().clone()));
-        let tls = client_config(Some(shown), bundles, id, system).map_err(|e| no(e.to_string()))?;
+        let tls = as_own(config, system).map_err(mine)?;
         let channel = client::mtls(address, tls).await.map_err(|e| no(chain(&e)))?;
         let request = HealthCheckRequest { service: service.to_owned() };
         let answer = HealthClient::new(channel).check(request).await.map_err(|s| no(s.message().to_owned()))?;
@@ -90,6 +87,23 @@ pub async fn ask_as(config: &Config, service: &str, system: &System) -> Result<(
         Ok(outcome) => outcome,
         Err(_) => Err(no(format!("nothing within {} s", PATIENCE.as_secs()))),
     }
+}
+
+/// The client that shows the server's own SVID and accepts this server only. The error names a file that cannot be used.
+fn as_own(config: &Config, system: &System) -> Result<ClientConfig, String> {
+    let (own, _) = super::seen(config, system)?;
+    let id = own.spiffe_id().map_err(|e| e.to_string())?;
+    let bundles = Arc::new(ArcSwap::from_pointee(bundles(config, system)?));
+    let shown = Arc::new(ArcSwap::new(own.certified_key().clone()));
+    client_config(Some(shown), bundles, id, system).map_err(|e| e.to_string())
+}
+
+/// Whether the listener at an address shows the SVID of a configuration's server. `None`: it cannot be asked, since the files for that
+/// cannot be read.
+pub(super) async fn shows_own_svid(config: &Config, address: SocketAddr, system: &System) -> Option<bool> {
+    let tls = Arc::new(as_own(config, system).ok()?);
+    let shown = tokio::time::timeout(PATIENCE, client::handshake(reachable(address), tls)).await;
+    Some(shown.is_ok_and(|connected| connected.is_ok()))
 }
 
 /// Whether a mayfly server answers at an operators' socket, regardless of its health.

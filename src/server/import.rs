@@ -5,11 +5,12 @@
 
 use super::source_check;
 use crate::authority::Authority;
+use crate::document::Complaint;
 use crate::ledger::record::{Event, PolicySet, Record, UpstreamSet, Who};
 use crate::ledger::state::State;
 use crate::limits;
 use crate::source_health::SourceKind;
-use crate::sources::config::Config;
+use crate::sources::config::{Config, PolicyFiles};
 use crate::sources::policy_files::{self, Loaded};
 
 /// The differences between the files and the ledger. The ledger is authoritative.
@@ -38,12 +39,30 @@ pub fn differences(state: &State, loaded: &Loaded, environments: &[String]) -> V
 /// The differences between the ledger and the files that a configuration names, read now. None if the files cannot be read, which the health of
 /// the sources tells.
 pub fn drift(authority: &Authority, config: &Config) -> Vec<String> {
-    let place = config.policy.roles.display().to_string();
     let loaded = policy_files::load(&config.policy);
-    let read = loaded.as_ref().map(drop).map_err(|wrong| wrong.first().map_or_else(String::new, ToString::to_string));
+    let (place, read) = match &loaded {
+        Ok(_) => (places(&config.policy), Ok(())),
+        Err(wrong) => told(wrong),
+    };
     source_check::tell(authority, (SourceKind::PolicyFiles, ""), place, read);
     let found = |loaded| authority.ledger.peek(|state| differences(state, loaded, &config.server.environments));
     loaded.as_ref().map(found).unwrap_or_default()
+}
+
+/// The configured files and directories.
+fn places(files: &PolicyFiles) -> String {
+    let all = files.files.iter().chain([&files.roles, &files.upstreams]);
+    all.map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The file of the first defect, and the defect.
+fn told(wrong: &[Complaint]) -> (String, Result<(), String>) {
+    let Some(first) = wrong.first() else { return (String::new(), Ok(())) };
+    let more = match wrong.len() {
+        1 => String::new(),
+        all => format!("\n{} more: mayfly server validate", all - 1),
+    };
+    (first.file.clone(), Err(format!("{first}{more}")))
 }
 
 /// As [`drift`], with a state that no server uses. Empty if an environment is not imported yet, or if a file is defective, which is

@@ -16,6 +16,7 @@ use super::traces::Telling;
 use super::webhook::{Webhooks, value_name};
 use super::{check, given, telemetry};
 use crate::authority::{Authority, Bounds, Exported};
+use crate::document::shown::one_line;
 use crate::ledger::Readers;
 use crate::sources::config::{Config, OidcIssuer, Takes};
 use crate::sources::files::Polls;
@@ -101,6 +102,7 @@ impl Reloading {
         match outcome {
             Err(problems) => {
                 for problem in &problems {
+                    let problem = one_line(problem);
                     tracing::error!(problem, "the configuration was read again and is wrong");
                 }
                 tracing::error!(problems = problems.len(), "nothing of it was taken; the configuration in force stays");
@@ -184,10 +186,7 @@ fn bounds(authority: &Authority, next: &Config) -> Bounds {
 
 /// The issuers of the new configuration. An issuer whose key source is unchanged keeps its fetched keys.
 fn issuers(authority: &Authority, tell: &watch::Sender<Arc<Vec<OidcIssuer>>>, current: &Config, next: &Config) {
-    let plain = |config: &Config| -> Vec<OidcIssuer> {
-        config.oidc_issuers.iter().map(|section| OidcIssuer { line: 0, ..section.clone() }).collect()
-    };
-    let (before, after) = (plain(current), plain(next));
+    let (before, after) = (&current.oidc_issuers, &next.oidc_issuers);
     if before == after {
         return;
     }

@@ -2,6 +2,7 @@
 //! incident cannot be delivered.
 
 use crate::authority::Authority;
+use crate::document::shown::one_line;
 use crate::source_health::SourceKind;
 use crate::sources::config::Config;
 use crate::sources::https::Https;
@@ -37,7 +38,7 @@ pub(super) fn tell(authority: &Authority, (kind, name): (SourceKind, &str), plac
                     source = kind.as_str(),
                     name,
                     place,
-                    problem,
+                    problem = one_line(&problem),
                     meanwhile = kind.meanwhile(),
                     "a source cannot be read"
                 );

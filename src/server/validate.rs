@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::check;
+use super::check::{self, Checked};
 use crate::document::Complaint;
 use crate::sources::config::{About, Config, Finding, Severity};
 use crate::system::System;
@@ -13,18 +13,20 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Whether none of the findings is an error.
     pub starts: bool,
-    /// Whether a server runs on the configuration; then its store and ports were not opened.
+    /// Whether a server runs on the configuration.
     pub running: bool,
+    /// What was not checked, since that server runs.
+    pub unchecked: Vec<String>,
 }
 
 /// Checks a configuration and everything that it names.
 pub fn look(path: &Path, environment: impl IntoIterator<Item = (String, String)>, system: &System) -> Report {
-    let (findings, running) = match Config::load(path, environment) {
+    let Checked { findings, running, unchecked } = match Config::load(path, environment) {
         Ok(config) => check::for_validation(&config, system),
-        Err(wrong) => (wrong.into_iter().map(error).collect(), false),
+        Err(wrong) => Checked { findings: wrong.into_iter().map(error).collect(), ..Checked::default() },
     };
     let starts = findings.iter().all(|f| f.severity != Severity::Error);
-    Report { findings, starts, running }
+    Report { findings, starts, running, unchecked }
 }
 
 fn error(complaint: Complaint) -> Finding {

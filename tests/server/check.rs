@@ -96,6 +96,8 @@ fn what_is_wrong_beside_the_configuration_is_refused_by_both() {
     mode(&sealing, 0o600);
     set(&world, "key_file = \"seal.key\"", "credential = \"seal.key\"");
     both_refuse(&world, "no systemd credentials", "seal.credential");
+    let (_, text) = validate(&world, &[]);
+    assert!(!text.contains("seal.credential: seal.credential"), "{text}");
     set(&world, "credential = \"seal.key\"", "key_file = \"seal.key\"");
 
     let run_dir = world.dir().join("run");
@@ -117,6 +119,8 @@ fn what_is_wrong_beside_the_configuration_is_refused_by_both() {
     let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
     set(&world, "public = \"127.0.0.1:0\"", &format!("public = \"127.0.0.1:{port}\""));
     both_refuse(&world, "a port that is taken", &format!("127.0.0.1:{port}"));
+    let (_, text) = validate(&world, &[]);
+    assert!(text.contains(": listen.public: 127.0.0.1:") && !text.contains("listen.public: listen.public"), "{text}");
     drop(taken);
     both_take(&world, "all of it mended");
 }
@@ -202,6 +206,45 @@ fn a_store_in_use_is_told_apart_by_whose_it_is() {
     let (fine, text) = validate(&world, &[]);
     assert!(!fine && text.contains("is in use") && text.contains("fuser -v"), "{text}");
     both_refuse(&world, "a store that another process has", "is in use");
+}
+
+/// A listener with another address than those of the running server is checked as for a start.
+#[test]
+fn the_listeners_of_a_changed_configuration_are_checked_while_the_server_runs() {
+    let ports = Ports::hold(5);
+    let (_dir, world) = world(Settings { ports: mayfly::cli::dev::Ports::From(ports.at(0).port()), ..Settings::default() });
+    let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+    let good = fs::read_to_string(world.config()).unwrap();
+    let (public, other, free) = (ports.at(2), ports.at(3), ports.at(4));
+    // A process that has the port and says nothing.
+    let taken = TcpListener::bind(other).unwrap();
+    let moved = |key: &str, from: std::net::SocketAddr, to: std::net::SocketAddr| {
+        let (from, to) = (format!("{key} = \"{from}\""), format!("{key} = \"{to}\""));
+        assert!(good.contains(&from), "{from} in\n{good}");
+        fs::write(world.config(), good.replacen(&from, &to, 1)).unwrap();
+        validate(&world, &[])
+    };
+    let (fine, said) = moved("public", public, other);
+    assert!(!fine && said.contains(&format!("listen.public: {other}: ")) && said.contains("a server runs on it"), "{said}");
+    let (fine, said) = moved("public", public, free);
+    assert!(fine && !said.contains("listen."), "{said}");
+    assert!(said.contains("not checked: the store and the ledger in it"), "{said}");
+    let (fine, said) = moved("public", public, "192.0.2.1:7445".parse().unwrap());
+    assert!(!fine && said.contains("listen.public: 192.0.2.1:7445: "), "an address that this host does not have: {said}");
+    // Without the socket, with another port for workloads: recognized at the port of the operators.
+    let mut other_ways = good.replacen(&format!("workload = \"{}\"", ports.at(0)), &format!("workload = \"{free}\""), 1);
+    other_ways = other_ways.lines().filter(|line| !line.starts_with("admin_socket")).map(|line| format!("{line}\n")).collect();
+    fs::write(world.config(), &other_ways).unwrap();
+    let (fine, said) = validate(&world, &[]);
+    assert!(fine && said.contains("the server that runs on it would take it"), "{said}");
+    // Nobody shows an SVID at a metrics listener without TLS, so nobody can tell who has the port.
+    fs::write(world.config(), other_ways.replacen("[listen]\n", &format!("[listen]\nmetrics = \"{other}\"\n"), 1)).unwrap();
+    let (fine, said) = validate(&world, &[]);
+    assert!(fine && said.contains(&format!("not checked: listen.metrics: {other}")), "{said}");
+    let (_, json) = validate(&world, &["-o", "json"]);
+    assert!(json.contains("\"not_checked\"") && json.contains("listen.metrics"), "{json}");
+    drop(taken);
+    running.stop();
 }
 
 /// A server goes on with the bundle that it read, so a file that disappears says nothing of the server.

@@ -139,6 +139,8 @@ async fn every_other_source_that_is_read_again_is_told_of_too() {
         ("webhook", "pager", dir.join("hook.secret"), "whsec_"),
         ("oidc_issuer", "staff", dir.join("jwks.json"), "jwks.json"),
         ("policy_files", "", roles.clone(), "roles"),
+        ("policy_files", "", dir.join("policy/policy.cedar"), "policy.cedar"),
+        ("policy_files", "", dir.join("policy/upstreams/echo.toml"), "echo.toml"),
         ("public_certificate", "", own.certificate.clone(), "PEM"),
         ("own_svid", "", up.up.world.svid("mayfly").certificate, "PEM"),
     ] {
@@ -148,6 +150,8 @@ async fn every_other_source_that_is_read_again_is_told_of_too() {
         let told = fails(&up, kind, name).await;
         assert!(told.problem.contains(said) && told.problem_since.is_some(), "{told:?}");
         assert!(!told.place.is_empty() && !told.problem.contains("0123456789abcdef"), "{told:?}");
+        assert!(!told.problem.contains('\n'), "a line of a table: {told:?}");
+        assert!(kind != "policy_files" || told.place == file.display().to_string(), "{told:?}");
         fs::write(&file, good).unwrap();
         look_now(&up);
         is_well(&up, kind, name).await;

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::{Hits, Who, or_dash, shown_word, time};
 use crate::cli::error::CliError;
 use crate::cli::out::{Noun, Row};
+use crate::document::with_key;
 use crate::pb::mayfly::v1 as pb;
 use crate::policy::situation::Outcome;
 use crate::policy::table::Test;
@@ -146,7 +147,7 @@ pub struct Checked {
 
 impl From<pb::ValidatePolicyResponse> for Checked {
     fn from(v: pb::ValidatePolicyResponse) -> Checked {
-        let text = |v: pb::FieldViolation| format!("{}: {}", v.field, v.description);
+        let text = |v: pb::FieldViolation| with_key(&v.field, &v.description);
         Checked {
             policies: v.policies,
             violations: v.violations.into_iter().map(text).collect(),

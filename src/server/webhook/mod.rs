@@ -61,13 +61,12 @@ impl Webhooks {
 
     /// Replaces the set of webhooks: a webhook whose section changed or was removed is ended first; an unchanged one continues.
     pub fn set(&mut self, authority: &Arc<Authority>, hooks: &[Webhook]) -> io::Result<()> {
-        let same = |one: &Webhook, other: &Webhook| Webhook { line: 0, ..one.clone() } == Webhook { line: 0, ..other.clone() };
-        let goes_on = |teller: &Teller| hooks.iter().any(|hook| same(hook, &teller.hook.of));
+        let goes_on = |teller: &Teller| hooks.contains(&teller.hook.of);
         let (stay, end): (Vec<_>, Vec<_>) = std::mem::take(&mut self.running).into_iter().partition(goes_on);
         self.running = stay;
         Self::end(end);
         for of in hooks {
-            if !self.running.iter().any(|teller| same(of, &teller.hook.of)) {
+            if !self.running.iter().any(|teller| teller.hook.of == *of) {
                 let teller = self.begin(authority, of)?;
                 self.running.push(teller);
             }

@@ -22,10 +22,10 @@ use crate::store::sled::SledStore;
 pub(super) fn config(source: &Source, base: &Path, environment: &[(String, String)]) -> Result<Config, Vec<ConfigError>> {
     let values = Values::gather(source, environment)?;
     let mut wrong: Vec<Complaint> = Vec::new();
-    let missing = values.missing();
-    if !missing.is_empty() {
+    for (line, missing) in values.missing() {
         let what = format!("lacks {}", missing.join(", "));
-        wrong.push(Complaint::about(&source.file, what, "each of these is required; docs/configuration.md says what they are"));
+        let remedy = "each of these is required; docs/configuration.md says what they are";
+        wrong.push(Complaint { line, ..Complaint::about(&source.file, what, remedy) });
     }
     let mut conflict = |key: &'static str, what: &str, remedy: &str| {
         let line = values.lines.get(key).copied().unwrap_or(0);
@@ -218,7 +218,6 @@ fn build(
     let bundle = |b: &values::BundleEntry| BundleFile {
         trust_domain: b.trust_domain.clone(),
         file: b.file.as_ref().map(|file| base.join(file)),
-        line: b.line,
     };
     Some(Config {
         file: file.to_owned(),
@@ -281,6 +280,7 @@ fn build(
         },
         single_operator: v.flag("admin.single_operator")?,
         lines: v.lines.clone(),
+        list_lines: v.list_lines.clone(),
         settings: v.values.clone(),
     })
 }

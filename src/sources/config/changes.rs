@@ -70,11 +70,11 @@ impl Config {
     pub fn changes(&self, next: &Config) -> Vec<Change> {
         let alone = KEYS.iter().filter(|key| self.settings.get(key.path) != next.settings.get(key.path));
         let mut changes: Vec<Change> = alone.map(|key| Change { what: key.path.to_owned(), takes: key.takes() }).collect();
-        let bundle = |b: &BundleFile| (b.trust_domain.clone(), BundleFile { line: 0, ..b.clone() });
+        let bundle = |b: &BundleFile| (b.trust_domain.clone(), b.clone());
         changes.extend(lists("bundles", &self.bundles, &next.bundles, bundle));
-        let issuer = |i: &OidcIssuer| (i.issuer.name.clone(), OidcIssuer { line: 0, ..i.clone() });
+        let issuer = |i: &OidcIssuer| (i.issuer.name.clone(), i.clone());
         changes.extend(lists("oidc_issuers", &self.oidc_issuers, &next.oidc_issuers, issuer));
-        let hook = |w: &Webhook| (w.name.clone(), Webhook { line: 0, ..w.clone() });
+        let hook = |w: &Webhook| (w.name.clone(), w.clone());
         changes.extend(lists("webhooks", &self.webhooks, &next.webhooks, hook));
         let rules = |config: &Config| config.own_domain.as_ref().map(|own| own.attest_rules.clone()).unwrap_or_default();
         changes.extend(lists("attestation", &rules(self), &rules(next), |rule| (rule.name.clone(), rule.clone())));

@@ -96,6 +96,7 @@ pub struct Config {
     /// `admin.single_operator`: over the socket, one operator suffices where two are needed otherwise.
     pub single_operator: bool,
     lines: BTreeMap<&'static str, usize>,
+    list_lines: BTreeMap<(&'static str, usize), usize>,
     /// Every key outside of lists, with its value.
     settings: BTreeMap<&'static str, values::Value>,
 }
@@ -160,8 +161,6 @@ pub struct BundleFile {
     pub trust_domain: String,
     /// A file in PEM or SPIFFE JWKS; `None` if the bundle comes from the Workload API.
     pub file: Option<PathBuf>,
-    /// The line of the section in the configuration; 0 if it came from the environment.
-    pub line: usize,
 }
 
 /// `[store]`
@@ -303,5 +302,13 @@ impl Config {
     /// The line at which a key is set; 0 if the file does not set it.
     pub fn line_of(&self, key: &str) -> usize {
         self.lines.get(key).copied().unwrap_or(0)
+    }
+
+    /// The line of a key of a list, like `webhooks.ca`, in the section at this place; the line of the section if it does not set the key; 0 if
+    /// the file does not have the section.
+    pub fn line_in_list(&self, key: &'static str, place: usize) -> usize {
+        let section = key.split('.').next().unwrap_or(key);
+        let line = self.list_lines.get(&(key, place)).or_else(|| self.list_lines.get(&(section, place)));
+        line.copied().unwrap_or(0)
     }
 }

@@ -19,8 +19,6 @@ pub struct OidcIssuer {
     pub keys: IssuerKeySource,
     /// The roots for verifying the issuer's server; `None`: the system's.
     pub ca_file: Option<PathBuf>,
-    /// The section's line in the configuration.
-    pub line: usize,
 }
 
 /// The location of an issuer's keys.
@@ -38,8 +36,7 @@ const ALGORITHMS: [Algorithm; 2] = [Algorithm::Rs256, Algorithm::Es256];
 
 /// Reads the list of issuers; paths stay as written.
 pub(super) fn issuers(field: &Field<'_>) -> Option<Vec<OidcIssuer>> {
-    let all: Vec<OidcIssuer> =
-        field.list(limits::OIDC_ISSUERS)?.iter().filter_map(|item| item.inside(|s| issuer(s, item.line()))).collect();
+    let all: Vec<OidcIssuer> = field.list(limits::OIDC_ISSUERS)?.iter().filter_map(|item| item.inside(issuer)).collect();
     for (place, one) in all.iter().enumerate() {
         let twice = |other: &OidcIssuer| other.issuer.name == one.issuer.name || other.issuer.issuer == one.issuer.issuer;
         if all.iter().take(place).any(twice) {
@@ -49,7 +46,7 @@ pub(super) fn issuers(field: &Field<'_>) -> Option<Vec<OidcIssuer>> {
     Some(all)
 }
 
-fn issuer(section: &Section<'_>, line: usize) -> Option<OidcIssuer> {
+fn issuer(section: &Section<'_>) -> Option<OidcIssuer> {
     let name = section.required("name").and_then(|f| short_name(&f));
     let issuer = section.required("issuer").and_then(|f| url(&f, issuer_url));
     let environments = section.required("environments").and_then(|f| names(&f));
@@ -96,7 +93,7 @@ fn issuer(section: &Section<'_>, line: usize) -> Option<OidcIssuer> {
         rights: rights?,
         jobs,
     };
-    Some(OidcIssuer { issuer, keys: keys?, ca_file: optional(ca_file)?, line })
+    Some(OidcIssuer { issuer, keys: keys?, ca_file: optional(ca_file)? })
 }
 
 /// Reads `platform`, and for an unknown platform its properties.

@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::fs::{Access, access};
 
 use super::{Config, Export, Seal};
-use crate::document::Complaint;
+use crate::document::{Complaint, with_key};
 use crate::identity::spiffe_id::SpiffeId;
 use crate::limits;
 use crate::policy::{PolicySet, unattended};
@@ -109,7 +109,18 @@ impl Look<'_> {
     }
 
     fn at(&mut self, severity: Severity, key: &str, what: impl fmt::Display, remedy: impl Into<String>) {
-        self.at_line(severity, self.config.line_of(key), format!("{key}: {what}"), remedy);
+        self.at_line(severity, self.config.line_of(key), with_key(key, &what.to_string()), remedy);
+    }
+
+    /// A finding about a key of a list, like `webhooks.ca`, in the section at this place of the list.
+    fn in_list(
+        &mut self,
+        severity: Severity,
+        (key, place): (&'static str, usize),
+        what: impl fmt::Display,
+        remedy: impl Into<String>,
+    ) {
+        self.at_line(severity, self.config.line_in_list(key, place), with_key(key, &what.to_string()), remedy);
     }
 
     fn at_line(&mut self, severity: Severity, line: usize, what: String, remedy: impl Into<String>) {
@@ -164,15 +175,16 @@ impl Look<'_> {
 
     /// Checks the secrets and roots of webhooks, which the server would otherwise read only when it sends an event.
     fn webhooks(&mut self) {
-        for hook in &self.config.webhooks {
-            let read = [secrets(&hook.secret_file).err(), hook.ca.as_ref().and_then(|ca| roots(ca).err())];
-            for problem in read.into_iter().flatten() {
-                let what = format!("webhooks.{}: {}: {}", hook.name, problem.path.display(), problem.what);
-                self.at_line(Severity::Error, hook.line, what, problem.remedy);
+        for (place, hook) in self.config.webhooks.iter().enumerate() {
+            let ca = hook.ca.as_ref().and_then(|ca| roots(ca).err());
+            for (key, problem) in [("webhooks.secret_file", secrets(&hook.secret_file).err()), ("webhooks.ca", ca)] {
+                let Some(problem) = problem else { continue };
+                let what = format!("{}: {}: {}", hook.name, problem.path.display(), problem.what);
+                self.in_list(Severity::Error, (key, place), what, problem.remedy);
             }
             for environment in hook.environments.iter().filter(|e| !self.config.server.environments.contains(e)) {
-                let what = format!("webhooks.{}: environment {environment} is not served here", hook.name);
-                self.at_line(Severity::Warning, hook.line, what, "name one of server.environments");
+                let what = format!("{}: environment {environment} is not served here", hook.name);
+                self.in_list(Severity::Warning, ("webhooks.environments", place), what, "name one of server.environments");
             }
         }
     }

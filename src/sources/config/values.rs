@@ -41,7 +41,6 @@ pub(super) struct BundleEntry {
     pub trust_domain: String,
     /// `None`: the Workload API gives the bundle.
     pub file: Option<String>,
-    pub line: usize,
 }
 
 /// All values that were set, on top of the defaults.
@@ -54,6 +53,8 @@ pub(super) struct Values {
     pub webhooks: Vec<WebhookEntry>,
     /// The line in the file where a key was set.
     pub lines: BTreeMap<&'static str, usize>,
+    /// The lines of sections, and of the keys of lists, by the section's place in its list (0 for a section that is no list).
+    pub list_lines: BTreeMap<(&'static str, usize), usize>,
 }
 
 impl Values {
@@ -78,12 +79,17 @@ impl Values {
         if complaints.is_empty() { Ok(all) } else { Err(complaints) }
     }
 
-    /// The required keys that are not set; the list of bundles counts as one.
-    pub fn missing(&self) -> Vec<&'static str> {
+    /// The required keys that are not set, by the line of their section; 0 if the file does not have the section. The list of bundles counts
+    /// as one key.
+    pub fn missing(&self) -> BTreeMap<usize, Vec<&'static str>> {
         let required = KEYS.iter().filter(|k| k.default == Unset::Required && !is_list(k.parts().0));
-        let mut missing: Vec<&str> = required.map(|k| k.path).filter(|path| !self.values.contains_key(path)).collect();
+        let mut missing: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for key in required.filter(|key| !self.values.contains_key(key.path)) {
+            let line = self.list_lines.get(&(key.parts().0, 0)).copied().unwrap_or(0);
+            missing.entry(line).or_default().push(key.path);
+        }
         if self.bundles.is_empty() {
-            missing.push("bundles");
+            missing.entry(0).or_default().push("bundles");
         }
         missing
     }
@@ -93,6 +99,7 @@ impl Values {
         let root = document.root();
         for name in keys::sections() {
             let Some(field) = root.optional(name) else { continue };
+            self.list_lines.extend(lines_of(name, &field));
             if name == "bundles" {
                 self.bundles = bundles(&field).unwrap_or_default();
                 continue;
@@ -166,17 +173,33 @@ impl Values {
 
     fn read_bundles(&mut self, text: &str, complaints: &mut Vec<Complaint>) {
         self.bundles.clear();
+        self.list_lines.retain(|(key, _), _| key.split('.').next() != Some("bundles"));
         for entry in text.split(',').map(str::trim).filter(|e| !e.is_empty()) {
             let (domain, file) = entry.split_once('=').map_or((entry, None), |(domain, file)| (domain, Some(file)));
             if TrustDomain::parse(domain).is_ok() && file != Some("") {
                 let file = file.map(str::to_owned);
-                self.bundles.push(BundleEntry { trust_domain: domain.to_owned(), file, line: 0 });
+                self.bundles.push(BundleEntry { trust_domain: domain.to_owned(), file });
             } else {
                 let remedy = "domain=file,domain=file; a domain alone where the Workload API gives its bundle";
                 complaints.push(Complaint::about(BUNDLES_VARIABLE, format!("has {entry:?}"), remedy));
             }
         }
     }
+}
+
+/// The lines of a section, or of a list's sections and of each key in them.
+fn lines_of(name: &'static str, field: &Field<'_>) -> Vec<((&'static str, usize), usize)> {
+    if !field.is_list() {
+        return vec![((name, 0), field.line())];
+    }
+    let mut lines = Vec::new();
+    for (place, item) in field.list(usize::MAX).unwrap_or_default().iter().enumerate().filter(|(_, item)| item.is_section()) {
+        lines.push(((name, place), item.line()));
+        let Some(section) = item.section() else { continue };
+        let set = |key: &'static Key| Some(((key.path, place), section.optional(key.parts().1)?.line()));
+        lines.extend(KEYS.iter().filter(|key| key.parts().0 == name).filter_map(set));
+    }
+    lines
 }
 
 fn bundles(field: &Field<'_>) -> Option<Vec<BundleEntry>> {
@@ -190,7 +213,7 @@ fn bundles(field: &Field<'_>) -> Option<Vec<BundleEntry>> {
             Some(text) => Some(text?),
             None => None,
         };
-        Some(BundleEntry { trust_domain: trust_domain?, file, line: item.line() })
+        Some(BundleEntry { trust_domain: trust_domain?, file })
     };
     let entries: Vec<BundleEntry> = field.list(limits::TRUST_DOMAINS)?.iter().filter_map(entry).collect();
     for (place, entry) in entries.iter().enumerate() {

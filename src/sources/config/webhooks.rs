@@ -23,8 +23,6 @@ pub struct Webhook {
     pub events: Vec<String>,
     /// Environments; empty for all.
     pub environments: Vec<String>,
-    /// The section's line in the configuration.
-    pub line: usize,
 }
 
 /// One section as written.
@@ -36,7 +34,6 @@ pub(in crate::sources) struct WebhookEntry {
     secret_file: String,
     events: Vec<String>,
     environments: Vec<String>,
-    line: usize,
 }
 
 impl WebhookEntry {
@@ -48,7 +45,6 @@ impl WebhookEntry {
             secret_file: base.join(&self.secret_file),
             events: self.events.clone(),
             environments: self.environments.clone(),
-            line: self.line,
         }
     }
 }
@@ -86,7 +82,7 @@ fn entry(item: &Field<'_>) -> Option<WebhookEntry> {
         None => None,
     };
     let (secret_file, events, environments) = (secret_file?, events?, environments?);
-    Some(WebhookEntry { name: name?, url, ca, secret_file, events, environments, line: item.line() })
+    Some(WebhookEntry { name: name?, url, ca, secret_file, events, environments })
 }
 
 /// The webhook's name, which is part of the name of its value in the store.

@@ -35,22 +35,18 @@ impl Look<'_> {
                 Err(no) => self.error(key, format!("{}: {}", no.endpoint, no.what), no.remedy.clone()),
             }
         }
-        for bundle in self.config.bundles.clone().iter().filter(|b| b.file.is_none()) {
+        for (place, bundle) in self.config.bundles.iter().enumerate().filter(|(_, bundle)| bundle.file.is_none()) {
             let Ok(domain) = crate::identity::spiffe_id::TrustDomain::parse(&bundle.trust_domain) else { continue };
             match given.bundle(&domain, None) {
                 Err(defect) => {
-                    let what = format!("bundles: {}: the bundle of {domain} {defect}", api.wanted.endpoint);
-                    self.at_line(Severity::Error, bundle.line, what, "look at what the agent logs");
+                    let what = format!("{}: the bundle of {domain} {defect}", api.wanted.endpoint);
+                    self.in_list(Severity::Error, ("bundles", place), what, "look at what the agent logs");
                 }
                 Ok(_) if given.names(&domain) => {}
                 Ok(_) => {
-                    let what = format!("bundles: {} gives no bundle of {domain}: nobody of it can call", api.wanted.endpoint);
-                    self.at_line(
-                        Severity::Warning,
-                        bundle.line,
-                        what,
-                        "federate with it in our entry: spire-server entry update -federatesWith",
-                    );
+                    let what = format!("{} gives no bundle of {domain}: nobody of it can call", api.wanted.endpoint);
+                    let remedy = "federate with it in our entry: spire-server entry update -federatesWith";
+                    self.in_list(Severity::Warning, ("bundles", place), what, remedy);
                 }
             }
         }

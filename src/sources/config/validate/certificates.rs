@@ -126,7 +126,7 @@ impl Look<'_> {
     /// `own`: the server's own certificate from its files, if it has no defect by itself; the agent's SVID was checked when it arrived.
     pub(super) fn bundles(&mut self, own: Option<&OwnPair>, given: Option<&Given>) {
         let us = &self.config.server.trust_domain;
-        for bundle in &self.config.bundles.clone() {
+        for (place_in_list, bundle) in self.config.bundles.iter().enumerate() {
             let Ok(domain) = TrustDomain::parse(&bundle.trust_domain) else { continue };
             let (loaded, place) = match &bundle.file {
                 Some(file) => (BundleFiles::new([(domain, file.clone())]).load(), file.display().to_string()),
@@ -146,8 +146,8 @@ impl Look<'_> {
                 Err(problems) => {
                     self.about = About::Bundle;
                     for problem in problems {
-                        let what = format!("bundles.file: {} {}", problem.path.display(), problem.what);
-                        self.at_line(Severity::Error, bundle.line, what, problem.remedy);
+                        let what = format!("{} {}", problem.path.display(), problem.what);
+                        self.in_list(Severity::Error, ("bundles.file", place_in_list), what, problem.remedy);
                     }
                     self.about = About::default();
                 }
