@@ -218,6 +218,20 @@ impl Refusal {
         one.into_iter().chain(several.map(|(field, what)| (field.as_str(), what.as_str())))
     }
 
+    /// The refusal of a whole request for one of its parts, which has this name in the request, such as `exchanges[2]`. The invalid fields
+    /// are those of the part; a refusal that names no field names the part itself.
+    #[must_use]
+    pub fn of_part(mut self, part: &str) -> Refusal {
+        let mut fields: Vec<_> = self.wrong().map(|(field, what)| (format!("{part}.{field}"), what.to_owned())).collect();
+        if fields.is_empty() {
+            fields.push((part.to_owned(), self.message.clone()));
+        }
+        self.field = None;
+        self.details.get_or_insert_default().fields = fields;
+        self.message = format!("{part}: {}", self.message);
+        self
+    }
+
     /// A refusal for a reached bound.
     pub fn limit(name: &'static str, bound: u64, retry_after: Duration) -> Refusal {
         let mut no = Refusal::new(Reason::LimitReached, format!("the limit {name} of {bound} is reached"));
@@ -289,6 +303,17 @@ pub enum No {
     Fault(Fault),
 }
 
+impl No {
+    /// A refusal as [`Refusal::of_part`]. A fault stays as it is: its text is for the log.
+    #[must_use]
+    pub fn of_part(self, part: &str) -> No {
+        match self {
+            No::Refusal(no) => No::Refusal(no.of_part(part)),
+            No::Fault(fault) => No::Fault(fault),
+        }
+    }
+}
+
 impl From<Refusal> for No {
     fn from(no: Refusal) -> No {
         No::Refusal(no)
@@ -313,6 +338,17 @@ impl fmt::Display for No {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_refusal_of_a_part_names_it_in_its_fields_and_message() {
+        let part = Refusal::field("ttl", "300 s at most").of_part("exchanges[2]");
+        assert_eq!(part.wrong().collect::<Vec<_>>(), [("exchanges[2].ttl", "ttl: 300 s at most")]);
+        assert_eq!(part.message, "exchanges[2]: ttl: 300 s at most");
+        let locked = Refusal::new(Reason::Locked, "everything is locked").of_part("exchanges[0]");
+        assert_eq!(locked.wrong().collect::<Vec<_>>(), [("exchanges[0]", "everything is locked")]);
+        let two = Refusal::fields(vec![("a".into(), "no".into()), ("b".into(), "no".into())]).of_part("exchanges[1]");
+        assert_eq!(two.wrong().map(|(field, _)| field).collect::<Vec<_>>(), ["exchanges[1].a", "exchanges[1].b"]);
+    }
 
     #[test]
     fn every_reason_has_one_text_in_the_wire_form() {

@@ -50,6 +50,8 @@ fn rpcs() -> Vec<(String, String)> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Came {
     pub(super) reason: String,
+    /// The fields that the refusal names.
+    pub(super) fields: Vec<String>,
     pub(super) message: Bytes,
 }
 
@@ -79,11 +81,14 @@ pub(super) async fn call_on(calls: &Calls, path: &str, message: &impl Message) -
             Err(frame) => said = frame.trailers_ref().and_then(Status::from_header_map),
         }
     }
-    let reason = said.filter(|s| s.code() != Code::Ok).map(|s| match s.get_details_error_info() {
+    let refused = said.filter(|s| s.code() != Code::Ok);
+    let violations = refused.as_ref().and_then(StatusExt::get_details_bad_request).map(|bad| bad.field_violations);
+    let fields = violations.into_iter().flatten().map(|violation| violation.field).collect();
+    let reason = refused.map(|s| match s.get_details_error_info() {
         Some(info) => info.reason,
         None => format!("{:?}", s.code()),
     });
-    Came { reason: reason.unwrap_or_default(), message }
+    Came { reason: reason.unwrap_or_default(), fields, message }
 }
 
 pub(super) fn exchange(request_id: &str) -> pb::ExchangeRequest {

@@ -31,6 +31,9 @@ use mayfly::authority::Authority;
 use mayfly::credential::Issued;
 use mayfly::identity::caller::Caller;
 use mayfly::identity::svid;
+use mayfly::ledger::history::{End, Past};
+use mayfly::ledger::look::Stop;
+use mayfly::ledger::record::Event;
 use mayfly::limits;
 use mayfly::policy::wanted::TaskChoice;
 use mayfly::refusal::Reason;
@@ -139,4 +142,19 @@ fn ok<T>(answer: Result<Response<T>, Status>) -> T {
         Ok(answer) => answer.into_inner(),
         Err(status) => panic!("{:?} {}", status.get_details_error_info().map(|i| i.reason), status.message()),
     }
+}
+
+/// The refusals in the audit log, newest first: caller, the subject of the request, reason.
+fn refusals(w: &World) -> Vec<(String, String, String)> {
+    let ledger = &w.authority().ledger;
+    let end = ledger.peek(|s| End { position: s.position, seq: s.head });
+    let mut found = Vec::new();
+    let note = |past: Past| {
+        if let Some(Event::Refused(e)) = past.record.event {
+            found.push((e.caller, e.asked, e.reason));
+        }
+        std::ops::ControlFlow::Continue(())
+    };
+    ledger.look_back(end, usize::MAX, &Stop::default(), note).unwrap();
+    found
 }

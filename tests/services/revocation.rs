@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use mayfly::feed::Followers;
-use mayfly::ledger::history::{End, Past};
-use mayfly::ledger::look::Stop;
-use mayfly::ledger::record::{Event, Who};
+use mayfly::ledger::record::Who;
 use mayfly::limits;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::revocation_service_server::RevocationService;
@@ -20,7 +18,7 @@ use mayfly::serve::wire::target_to_pb;
 use tokio_stream::StreamExt;
 use tonic_types::StatusExt;
 
-use super::{ROOT, World, ask, bad, ok, refused, world};
+use super::{ROOT, World, ask, bad, ok, refusals, refused, world};
 
 fn service(w: &World) -> Revocations {
     Revocations(w.authority().clone())
@@ -156,16 +154,7 @@ fn locks_are_lifted_one_by_one_and_revoking_is_for_operators_with_a_reason() {
     // An attempt without permission is recorded in the audit log.
     refused(w.run(service(&w).revoke(ask(&w.admin("/agent/a"), request(&both)))), Reason::DeniedByPolicy);
     w.pass(1);
-    let ledger = &w.authority().ledger;
-    let end = ledger.peek(|s| End { position: s.position, seq: s.head });
-    let mut tried = Vec::new();
-    let note = |past: Past| {
-        if let Some(Event::Refused(e)) = past.record.event {
-            tried.push((e.caller, e.asked, e.reason));
-        }
-        std::ops::ControlFlow::Continue(())
-    };
-    ledger.look_back(end, usize::MAX, &Stop::default(), note).unwrap();
+    let tried = refusals(&w);
     let agent = "spiffe://dev.mayfly.internal/agent/a".to_owned();
     assert!(tried.contains(&(agent, "revoke".into(), "DENIED_BY_POLICY".into())), "{tried:?}");
 }

@@ -17,7 +17,7 @@ use tonic_types::StatusExt;
 
 use super::kit::house::terms;
 use super::locked::call;
-use super::{World, world};
+use super::{World, refusals, world};
 
 fn exchange(task: &str, request_id: &str) -> pb::ExchangeRequest {
     pb::ExchangeRequest {
@@ -104,6 +104,37 @@ fn the_same_request_in_another_form_is_the_same() {
         let (other, _) = ask(&services, &peer, &[of_stream(&other.encode_to_vec())]).await;
         assert!(matches!(&other["1"], Answer::Problem(_)), "one name for two requests");
     });
+}
+
+#[test]
+fn a_batch_of_all_or_nothing_is_refused_with_the_status_of_the_exchange_that_was() {
+    let w = world();
+    let services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
+    let (peer, task) = (w.workload("/agent/a"), opened(&w, &w.house.caller("/agent/a")));
+    let refused = |wrong: pb::ExchangeRequest| {
+        let exchanges = vec![exchange(&task, "one"), wrong, exchange(&task, "three")];
+        let batch = pb::BatchExchangeRequest { exchanges, all_or_nothing: true };
+        w.run(call(&services, &peer, "/mayfly.v1.TokenService/BatchExchange", &batch))
+    };
+    let malformed = refused(pb::ExchangeRequest { tool: "t".repeat(257), ..exchange(&task, "two") });
+    assert_eq!(
+        (malformed.reason.as_str(), malformed.fields.as_slice()),
+        ("INVALID_FIELD", ["exchanges[1].tool".to_owned()].as_slice())
+    );
+    let unknown = refused(pb::ExchangeRequest { upstream: "nowhere".into(), ..exchange(&task, "two") });
+    assert_eq!(unknown.fields, ["exchanges[1]"], "{unknown:?}");
+    assert!(unknown.reason != "INVALID_FIELD" && !unknown.reason.is_empty(), "{unknown:?}");
+    // Nothing was issued: the names of the requests are free.
+    let exchanges = vec![exchange(&task, "one"), exchange(&task, "two"), exchange(&task, "three")];
+    let batch = pb::BatchExchangeRequest { exchanges, all_or_nothing: true };
+    let came = w.run(call(&services, &peer, "/mayfly.v1.TokenService/BatchExchange", &batch));
+    assert_eq!(came.reason, "");
+    let results = pb::BatchExchangeResponse::decode(came.message).unwrap().results;
+    assert!(results.len() == 3 && results.iter().all(|r| matches!(r.result, Some(pb::exchange_result::Result::Issued(_)))));
+    // The refusal is in the audit, with its upstream.
+    w.pass(1);
+    let agent = "spiffe://dev.mayfly.internal/agent/a".to_owned();
+    assert_eq!(refusals(&w), [(agent, "nowhere".to_owned(), unknown.reason)]);
 }
 
 #[test]

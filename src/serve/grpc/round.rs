@@ -115,12 +115,17 @@ pub(super) fn noted(
     }
     if let Some(want) = want {
         if let Err(no) = &end {
-            want.traced.within(|| note(authority, caller, no, &want.upstream, &task_of(want)));
-            failed(caller, want, no);
+            refused(authority, caller, want, no);
         }
         told::ended(authority, want, &end);
     }
     end
+}
+
+/// Records that an exchange was refused, or logs why it failed.
+pub(super) fn refused(authority: &Authority, caller: &Caller, want: &Wanted, no: &No) {
+    want.traced.within(|| note(authority, caller, no, &want.upstream, &task_of(want)));
+    failed(caller, want, no);
 }
 
 /// Logs a fault with the data that identifies the call, since the audit has no record of it.

@@ -73,36 +73,38 @@ impl Tokens {
         if !ask.all_or_nothing {
             return Ok(round::ends(authority, caller, ask.exchanges).await.into_iter().map(told).collect());
         }
-        let wants = ask.exchanges.into_iter().map(Sent::want).collect::<Vec<_>>();
-        let call = trace::current();
-        let bad = wants.iter().position(Result::is_err);
-        let upstream_of = |want: &Result<Box<Wanted>, _>| want.as_ref().map_or_else(|_| Arc::from(""), |w| w.upstream.clone());
-        let upstreams: Vec<Arc<str>> = wants.iter().map(upstream_of).collect();
-        let outcome = match bad {
-            Some(n) => {
-                Err((n, wants.into_iter().nth(n).and_then(Result::err).map_or_else(unknown, |refused| No::Refusal(refused.1))))
-            }
-            None => {
-                authority
-                    .exchange_all(
-                        caller,
-                        &wants.into_iter().flatten().map(|want| Wanted { traced: call.clone(), ..*want }).collect::<Vec<_>>(),
-                    )
-                    .await
-            }
-        };
+        self.all_or_none(caller, ask.exchanges).await.map(|all| all.into_iter().map(|issued| told(Ok(issued))).collect())
+    }
+
+    /// Issues all exchanges of a batch or none. The first refusal is that of the batch and names its exchange.
+    async fn all_or_none(&self, caller: &Caller, asks: Vec<Sent>) -> Result<Vec<Issued>, No> {
+        let (authority, call, count) = (&self.0, trace::current(), asks.len());
+        let asked: Vec<_> = asks.into_iter().map(Sent::want).collect();
+        let malformed = asked.iter().enumerate().find_map(|(n, want)| Some((n, want.as_ref().err()?.1.clone())));
+        let known: Vec<Wanted> = asked.into_iter().flatten().map(|want| Wanted { traced: call.clone(), ..*want }).collect();
+        if let Some((n, no)) = malformed {
+            let end = Err(No::Refusal(no.of_part(&item(n))));
+            known.iter().for_each(|want| authority.exchange_metrics.count(&want.upstream, &end));
+            (known.len()..count).for_each(|_| authority.exchange_metrics.count_stray(Outcome::Refused));
+            return end;
+        }
+        let wants = known;
+        let outcome = authority.exchange_all(caller, &wants).await;
         // Either all exchanges of the batch are issued or none is, so all are counted with the same outcome.
         let end = outcome.as_ref().map(|_| ()).map_err(|(_, no)| no.clone());
-        upstreams.iter().for_each(|upstream| authority.exchange_metrics.count(upstream, &end));
-        match outcome {
-            Ok(all) => Ok(all.into_iter().map(|issued| told(Ok(issued))).collect()),
-            Err((n, no)) => Ok(none_of(count, n, no).map(|none| ToldResult::Whole(Box::new(none))).collect()),
-        }
+        wants.iter().for_each(|want| authority.exchange_metrics.count(&want.upstream, &end));
+        outcome.map_err(|(n, no)| {
+            if let Some(want) = wants.get(n) {
+                round::refused(authority, caller, want, &no);
+            }
+            no.of_part(&item(n))
+        })
     }
 }
 
-fn unknown() -> No {
-    No::Refusal(Refusal::field("exchanges", "is malformed"))
+/// The name of an exchange of a batch in the request.
+fn item(n: usize) -> String {
+    format!("exchanges[{n}]")
 }
 
 pub(super) fn task_of(want: &Wanted) -> String {
@@ -110,16 +112,6 @@ pub(super) fn task_of(want: &Wanted) -> String {
         TaskChoice::Named(id) => id.to_string(),
         TaskChoice::Inline(_) => String::new(),
     }
-}
-
-/// The results of a batch of which nothing was done: the failed exchange has the reason, and the others refer to that exchange.
-fn none_of(count: usize, failed: usize, no: No) -> impl Iterator<Item = pb::ExchangeResult> {
-    let own = problem(no);
-    let others = pb::Problem {
-        message: format!("nothing was issued, since exchange {failed} of this batch was not: {}", own.message),
-        ..own.clone()
-    };
-    (0..count).map(move |n| refused(if n == failed { own.clone() } else { others.clone() }))
 }
 
 fn refused(problem: pb::Problem) -> pb::ExchangeResult {
