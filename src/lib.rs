@@ -1,82 +1,58 @@
-//! mayfly: an issuing authority for short-lived, task-scoped workload credentials.
-//!
-//! The modules are listed from top to bottom; a module imports only from modules below it.
+//! The crates of mayfly under one name, for the program, the tests of whole servers, benches and fuzzing: `mayfly::ledger` is
+//! `mayfly_ledger`. The crates lie under `src/`; Cargo.toml lists them from the lowest to the highest.
 #![forbid(unsafe_code)]
 
-pub mod bindings;
-pub mod break_glass;
-pub mod changes;
-pub mod cli;
-pub mod logins;
-pub mod serve;
-pub mod server;
-pub mod sources;
 pub mod verifier;
 
-pub mod admission;
-pub mod approvals;
-pub mod attest;
-pub mod audit;
-pub mod audit_reads;
-pub mod authority;
-pub mod authorize;
-pub mod backup;
-pub mod calls;
-pub mod due;
-pub mod exchange;
-pub mod explain;
-pub mod feed;
-pub mod heartbeats;
-pub mod intake;
-pub mod introspect;
-pub mod inventory;
-pub mod keys;
-pub mod leases;
-pub mod lookup;
-pub mod metrics;
-pub mod narrow;
-pub mod oidc;
-pub mod openings;
-pub mod operators;
-pub mod own_domain;
-pub mod own_svid;
-pub mod peers;
-pub mod people;
-pub mod proof;
-pub mod rates;
-pub mod reach;
-pub mod refusals;
-pub mod registrations;
-pub mod replay;
-pub mod revoke;
-pub mod source_health;
-pub mod subjects;
-pub mod tasks;
-pub mod trust;
-pub mod uses;
-pub mod webhook;
-
-pub mod credential;
-pub mod ledger;
-pub mod pb;
-pub mod policies;
-pub mod policy;
-pub mod revocation;
-pub mod sealing;
-pub mod store;
-pub mod upstream;
-
-pub mod identity;
-
-pub mod bounded_file;
-pub mod document;
-pub mod file_path;
-pub mod limits;
-pub mod log_queue;
-pub mod protobuf;
-pub mod refusal;
-pub mod system;
-pub mod trace;
-pub mod whole_file;
-
+pub use mayfly_api as serve;
+pub use mayfly_authority::{
+    admission, admission::calls, admission::intake, admission::operators, admission::peers, admission::rates,
+    admission::refusals, audit, audit::audit_reads, audit::explain, audit::proof, audit::uses, authority, backup, exchange,
+    exchange::authorize, exchange::introspect, exchange::lookup, exchange::subjects, metrics, people, people::approvals,
+    people::attest, people::break_glass, people::logins, people::oidc, registry::bindings, registry::changes,
+    registry::inventory, registry::policies, registry::registrations, registry::replay, revocation::feed, revocation::leases,
+    revocation::narrow, revocation::reach, revocation::revoke, source_health, tasks, tasks::due, tasks::heartbeats,
+    tasks::openings, trust, trust::keys, trust::own_domain, trust::own_svid, webhook,
+};
+pub use mayfly_base::{bounded_file, document, file_path, limits, log_queue, refusal, system, trace, whole_file};
+pub use mayfly_config as sources;
+pub use mayfly_credential as credential;
+pub use mayfly_identity as identity;
+pub use mayfly_ledger as ledger;
+pub use mayfly_ledger::revocation;
+pub use mayfly_policy as policy;
+pub use mayfly_proto as pb;
+pub use mayfly_proto::protobuf;
+pub use mayfly_server as server;
+pub use mayfly_store as store;
+pub use mayfly_store::sealing;
 pub use mayfly_verify::{persistent, seq};
+
+/// Upstreams, and the leases of what stands at them.
+pub mod upstream {
+    pub use mayfly_credential::lease;
+    pub use mayfly_ledger::upstream::*;
+}
+
+/// The command line, with `bench`.
+pub mod cli {
+    use std::ffi::OsString;
+    use std::process::ExitCode;
+
+    #[cfg(feature = "bench")]
+    pub use mayfly_bench as bench;
+    pub use mayfly_cli::*;
+
+    #[cfg(feature = "bench")]
+    type BenchSubcommand = bench::BenchArgs;
+    #[cfg(not(feature = "bench"))]
+    type BenchSubcommand = mayfly_cli::NoBench;
+
+    /// The command line of the program.
+    pub type Cli = mayfly_cli::Cli<BenchSubcommand>;
+
+    /// Runs the program.
+    pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+        mayfly_cli::main::<BenchSubcommand>(words)
+    }
+}

@@ -12,8 +12,8 @@ use super::policy::{differences, there};
 use super::server::Server;
 use super::show::Hits;
 use super::show::approval::Approval;
-use crate::pb::mayfly::v1::{self as pb, approval_service_client::ApprovalServiceClient};
-use crate::seq::ApprovalId;
+use mayfly_proto::mayfly::v1::{self as pb, approval_service_client::ApprovalServiceClient};
+use mayfly_verify::seq::ApprovalId;
 
 /// The subcommands for approvals.
 #[derive(Subcommand)]

@@ -9,11 +9,11 @@ use clap::builder::TypedValueParser;
 use zeroize::Zeroizing;
 
 use super::error::CliError;
-use crate::bounded_file;
-use crate::credential::kind::TABLE;
-use crate::document::quantity;
-use crate::pb::mayfly::v1 as pb;
-use crate::seq::{CredentialId, Millis, TaskId};
+use mayfly_base::bounded_file;
+use mayfly_base::document::quantity;
+use mayfly_credential::kind::TABLE;
+use mayfly_proto::mayfly::v1 as pb;
+use mayfly_verify::seq::{CredentialId, Millis, TaskId};
 
 /// Parses the greatest number of rows to print: a whole number from 1.
 pub fn limit(text: &str) -> Result<usize, String> {
@@ -200,9 +200,9 @@ mod tests {
     fn words_of_the_wire_are_those_that_output_shows() {
         use clap::builder::TypedValueParser as _;
         let command = clap::Command::new("x");
-        let parser = wire_word!(crate::pb::mayfly::v1::TaskState, "TASK_STATE_");
+        let parser = wire_word!(mayfly_proto::mayfly::v1::TaskState, "TASK_STATE_");
         let parse = |word: &str| parser.parse_ref(&command, None, std::ffi::OsStr::new(word));
-        assert_eq!(parse("pending_approval").unwrap(), crate::pb::mayfly::v1::TaskState::PendingApproval);
+        assert_eq!(parse("pending_approval").unwrap(), mayfly_proto::mayfly::v1::TaskState::PendingApproval);
         assert!(parse("unspecified").is_err() && parse("gone").is_err());
         assert_eq!(parser.possible_values().unwrap().count(), 7);
     }

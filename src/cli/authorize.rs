@@ -11,7 +11,7 @@ use super::exit::Exit;
 use super::get::ToolArguments;
 use super::show::credential::Authorized;
 use super::{Run, token};
-use crate::pb::mayfly::v1::{self as pb, token_service_client::TokenServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, token_service_client::TokenServiceClient};
 
 /// Arguments of `mayfly authorize`.
 #[derive(Args)]

@@ -12,15 +12,15 @@ use super::Run;
 use super::error::{CliError, ServerSaid};
 use super::exit::Exit;
 use super::out::{Noun, Out};
-use crate::document::command::typed;
-use crate::file_path::directory_of;
-use crate::ledger::backup::Backup;
-use crate::ledger::recover::Recovered;
-use crate::pb::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
-use crate::seq::Seq;
-use crate::server::restore::{Wanted, restore};
-use crate::system::System;
-use crate::whole_file::{NewFile, PRIVATE};
+use mayfly_base::document::command::typed;
+use mayfly_base::file_path::directory_of;
+use mayfly_base::system::System;
+use mayfly_base::whole_file::{NewFile, PRIVATE};
+use mayfly_ledger::backup::Backup;
+use mayfly_ledger::recover::Recovered;
+use mayfly_proto::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
+use mayfly_server::restore::{Wanted, restore};
+use mayfly_verify::seq::Seq;
 
 /// Arguments of `mayfly server backup`.
 #[derive(Args)]

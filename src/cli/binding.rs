@@ -12,11 +12,11 @@ use super::exit::Exit;
 use super::list::{self, ListArgs};
 use super::server::Server;
 use super::show::binding::{Binding, BindingChange};
-use crate::document::Source;
-use crate::limits;
-use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
-use crate::serve::wire::{BindingPlace, binding_to_pb};
-use crate::upstream::binding;
+use mayfly_api::wire::{BindingPlace, binding_to_pb};
+use mayfly_base::document::Source;
+use mayfly_base::limits;
+use mayfly_ledger::upstream::binding;
+use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 
 /// The subcommands for bindings.
 #[derive(Subcommand)]

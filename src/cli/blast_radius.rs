@@ -7,7 +7,7 @@ use super::exit::Exit;
 use super::show::blast::BlastRadius;
 use super::targets::TargetArgs;
 use super::{Run, revoke};
-use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
 
 /// Arguments of `mayfly blast-radius`.
 #[derive(Args)]

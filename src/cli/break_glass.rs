@@ -12,8 +12,8 @@ use super::exit::Exit;
 use super::list::{self, ListArgs};
 use super::server::Server;
 use super::show::break_glass::BreakGlass;
-use crate::pb::mayfly::v1::open_break_glass_request::Open;
-use crate::pb::mayfly::v1::{self as pb, break_glass_service_client::BreakGlassServiceClient};
+use mayfly_proto::mayfly::v1::open_break_glass_request::Open;
+use mayfly_proto::mayfly::v1::{self as pb, break_glass_service_client::BreakGlassServiceClient};
 
 /// The subcommands for break-glass.
 #[derive(Subcommand)]

@@ -12,8 +12,8 @@ use super::server::Server;
 use super::show::trust_domain::{Changed, TrustDomain};
 use super::wait::{self, WaitArgs};
 use super::{Run, args};
-use crate::limits;
-use crate::pb::mayfly::v1::{self as pb, trust_domain_service_client::TrustDomainServiceClient};
+use mayfly_base::limits;
+use mayfly_proto::mayfly::v1::{self as pb, trust_domain_service_client::TrustDomainServiceClient};
 
 /// The subcommands for bundles.
 #[derive(Subcommand)]

@@ -9,9 +9,9 @@ use clap::Args;
 use super::error::CliError;
 use super::out::Out;
 use super::show::Hits;
-use crate::pb::mayfly::v1 as pb;
-use crate::refusal::Reason;
-use crate::revoke::EVERYTHING;
+use mayfly_authority::revocation::revoke::EVERYTHING;
+use mayfly_base::refusal::Reason;
+use mayfly_proto::mayfly::v1 as pb;
 
 /// The confirmation options of a change that revokes.
 #[derive(Args, Clone)]

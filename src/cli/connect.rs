@@ -19,11 +19,11 @@ use tower::service_fn;
 
 use super::context::{MtlsTarget, Target};
 use super::error::CliError;
-use crate::identity::bundle::{Bundle, Bundles};
-use crate::limits;
-use crate::serve::tls::{client_config, not_that_server};
-use crate::sources::svid_files::SvidFiles;
-use crate::system::System;
+use mayfly_api::tls::{client_config, not_that_server};
+use mayfly_base::limits;
+use mayfly_base::system::System;
+use mayfly_config::svid_files::SvidFiles;
+use mayfly_identity::bundle::{Bundle, Bundles};
 
 /// Opens a connection and waits until it is established, so that every connection error is reported here with its own error type.
 pub async fn channel(target: &Target, system: &System, deadline: Duration) -> Result<Channel, CliError> {

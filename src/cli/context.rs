@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CliError;
 use super::login::Kept;
-use crate::bounded_file::read_text;
-use crate::identity::spiffe_id::SpiffeId;
-use crate::limits;
-use crate::seq::Millis;
+use mayfly_base::bounded_file::read_text;
+use mayfly_base::limits;
+use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_verify::seq::Millis;
 
 /// The identities of the client and of the server. These flags precede the command, since some commands have flags of the same names.
 #[derive(Args, Clone, Default, Debug)]

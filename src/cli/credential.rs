@@ -9,11 +9,11 @@ use super::list::{self, ListArgs};
 use super::show::credential::{Change, Credential, Released, Used, upstream_state};
 use super::show::shown_word;
 use super::{Run, server::Server};
-use crate::pb::mayfly::v1::{
+use mayfly_proto::mayfly::v1::{
     self as pb, audit_service_client::AuditServiceClient, credential_service_client::CredentialServiceClient,
     token_service_client::TokenServiceClient,
 };
-use crate::seq::Seq;
+use mayfly_verify::seq::Seq;
 
 /// The subcommands for credentials.
 #[derive(Subcommand)]

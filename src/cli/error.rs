@@ -10,9 +10,9 @@ use super::args::duration_text;
 use super::exit::Exit;
 use super::out::escape;
 use super::remedy;
-use crate::document::with_key;
-use crate::pb::mayfly::v1 as pb;
-use crate::refusal::Reason;
+use mayfly_base::document::with_key;
+use mayfly_base::refusal::Reason;
+use mayfly_proto::mayfly::v1 as pb;
 
 /// Every reason for which a command can fail.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use tonic::Code;
 
-use crate::refusal::Reason;
+use mayfly_base::refusal::Reason;
 
 /// How a command ended. Scripts rely on the numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

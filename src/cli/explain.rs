@@ -7,8 +7,8 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::Format;
 use super::show::explain::Explanation;
-use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient, explain_request::Of};
-use crate::seq::{ApprovalId, CredentialId, LeaseId, Seq, TaskId};
+use mayfly_proto::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient, explain_request::Of};
+use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, Seq, TaskId};
 
 /// Arguments of `mayfly explain`.
 #[derive(Args)]

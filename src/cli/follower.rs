@@ -7,7 +7,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
 use super::show::revocation::Follower;
-use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
 
 /// The subcommands for followers.
 #[derive(Subcommand)]

@@ -19,11 +19,11 @@ use super::server::Server;
 use super::show::issued::Issued;
 use super::subject::SubjectArgs;
 use super::{Run, credential, task, terms, token};
-use crate::limits;
-use crate::pb::mayfly::v1::{
+use mayfly_base::limits;
+use mayfly_base::refusal::Reason;
+use mayfly_proto::mayfly::v1::{
     self as pb, arguments::Arguments, exchange_request::Task, key_binding::Key, token_service_client::TokenServiceClient,
 };
-use crate::refusal::Reason;
 
 /// Arguments of `mayfly get`.
 #[derive(Args)]

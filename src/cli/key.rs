@@ -13,7 +13,7 @@ use super::show::key::{Gone, Key, Rotated};
 use super::show::some_seq;
 use super::wait::{self, WaitArgs};
 use super::{Run, server::Server};
-use crate::pb::mayfly::v1::{self as pb, get_jwks_request::Of, key_service_client::KeyServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, get_jwks_request::Of, key_service_client::KeyServiceClient};
 
 /// The subcommands for keys.
 #[derive(Subcommand)]

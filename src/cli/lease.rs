@@ -8,8 +8,8 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
 use super::show::lease::Lease;
-use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
-use crate::seq::LeaseId;
+use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
+use mayfly_verify::seq::LeaseId;
 
 /// The subcommands for leases.
 #[derive(Subcommand)]

@@ -13,8 +13,8 @@ use super::server::Server;
 use super::show::Hits;
 use super::show::revocation::{Lifted, Lock, Locked};
 use super::targets::LockableArgs;
-use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
-use crate::seq::Seq;
+use mayfly_proto::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
+use mayfly_verify::seq::Seq;
 
 /// The subcommands for locks.
 #[derive(Subcommand)]

@@ -6,7 +6,7 @@ use clap::{Args, CommandFactory as _};
 
 use super::error::CliError;
 use super::exit::Exit;
-use super::{Cli, Run};
+use super::{Bench, Cli, Run};
 
 /// Arguments of `mayfly man`.
 #[derive(Args)]
@@ -17,15 +17,15 @@ pub struct ManArgs {
 }
 
 /// Runs the command.
-pub fn run(args: ManArgs, run: &Run) -> Result<Exit, CliError> {
+pub fn run<B: Bench>(args: ManArgs, run: &Run) -> Result<Exit, CliError> {
     match args.dir {
         Some(folder) => {
             let cannot = |e| CliError::Local(format!("{}: {e}", folder.display()));
-            clap_mangen::generate_to(Cli::command(), &folder).map_err(cannot)?;
+            clap_mangen::generate_to(Cli::<B>::command(), &folder).map_err(cannot)?;
         }
         None => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(CliError::ours)?;
+            clap_mangen::Man::new(Cli::<B>::command()).render(&mut page).map_err(CliError::ours)?;
             run.out.generated(&page)?;
         }
     }

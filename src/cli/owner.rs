@@ -8,7 +8,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::show::some_seq;
 use super::show::upstream::Owner;
-use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 
 /// The subcommands for owners.
 #[derive(Subcommand)]

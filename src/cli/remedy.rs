@@ -1,6 +1,6 @@
 //! The explanation of a refusal for which the server sent none: the rule, and who can lift the refusal with which command.
 
-use crate::refusal::Reason;
+use mayfly_base::refusal::Reason;
 
 /// The rule behind a reason, and how to get past it.
 pub struct Remedy {
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn every_command_that_a_way_out_names_exists() {
-        let cli = crate::cli::Cli::command();
+        let cli = crate::Cli::<crate::NoBench>::command();
         let mut named = 0;
         for &reason in Reason::ALL {
             let text = of(reason).way_out;

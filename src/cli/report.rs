@@ -8,7 +8,7 @@ use super::server::Server;
 use super::show::upstream::{Reported, Upstream};
 use super::upstream::page_of;
 use super::{Run, break_glass};
-use crate::pb::mayfly::v1 as pb;
+use mayfly_proto::mayfly::v1 as pb;
 
 /// Arguments of `mayfly report`.
 #[derive(Args)]

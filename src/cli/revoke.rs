@@ -10,7 +10,7 @@ use super::show::revocation::{Reach, Revoked};
 use super::targets::{TargetArgs, typed};
 use super::wait::{self, WaitArgs};
 use super::{Run, token};
-use crate::pb::mayfly::v1::{self as pb, lookup_token_request::By, revocation_service_client::RevocationServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, lookup_token_request::By, revocation_service_client::RevocationServiceClient};
 
 /// Arguments of `mayfly revoke`.
 #[derive(Args)]

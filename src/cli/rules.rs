@@ -8,7 +8,7 @@ use super::exit::Exit;
 use super::list::{self, ListArgs};
 use super::show::revocation::Rule;
 use super::targets::TargetArgs;
-use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
 
 /// The subcommands for revocation rules.
 #[derive(Subcommand)]

@@ -10,8 +10,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::connect::no_way;
 use super::context::Target;
 use super::error::{CliError, ServerSaid};
-use crate::refusal::Reason;
-use crate::system::System;
+use mayfly_base::refusal::Reason;
+use mayfly_base::system::System;
 
 /// Maximum number of attempts. With the waits below, all attempts span about a second.
 const TRIES: u32 = 4;

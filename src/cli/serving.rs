@@ -9,10 +9,10 @@ use super::backup::{self, BackupArgs, RestoreArgs};
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::{Format, Noun, Out, escape};
-use crate::seq::Seq;
-use crate::server::{StartProblem, environment, healthcheck, recover, run, telemetry, validate};
-use crate::sources::config::Severity;
-use crate::system::System;
+use mayfly_base::system::System;
+use mayfly_config::config::Severity;
+use mayfly_server::{StartProblem, environment, healthcheck, recover, run, telemetry, validate};
+use mayfly_verify::seq::Seq;
 
 /// The subcommands for a server on this host.
 #[derive(Subcommand)]

@@ -7,7 +7,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, WatchArgs};
 use super::show::status::Status;
-use crate::pb::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
 
 /// Arguments of `mayfly status`.
 #[derive(Args)]

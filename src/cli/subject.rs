@@ -7,7 +7,7 @@ use clap::Args;
 use super::args::wire_word;
 use super::error::CliError;
 use super::token;
-use crate::pb::mayfly::v1 as pb;
+use mayfly_proto::mayfly::v1 as pb;
 
 /// The subject of a request.
 #[derive(Args)]

@@ -11,12 +11,12 @@ use super::exit::Exit;
 use super::out::Noun;
 use super::svid_fetch::{self, FetchArgs};
 use super::{Run, args};
-use crate::identity::bundle::Bundle;
-use crate::identity::check::{self, Report};
-use crate::identity::spiffe_id::TrustDomain;
-use crate::identity::svid::PeerChain;
-use crate::limits;
-use crate::seq::Millis;
+use mayfly_base::limits;
+use mayfly_identity::bundle::Bundle;
+use mayfly_identity::check::{self, Report};
+use mayfly_identity::spiffe_id::TrustDomain;
+use mayfly_identity::svid::PeerChain;
+use mayfly_verify::seq::Millis;
 
 /// The subcommands for X.509-SVIDs.
 #[derive(Subcommand)]

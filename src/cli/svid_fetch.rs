@@ -18,11 +18,11 @@ use super::Run;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Noun;
-use crate::bounded_file;
-use crate::identity::spiffe_id::SpiffeId;
-use crate::sources::svid_files::OwnPair;
-use crate::system::System;
-use crate::whole_file::{self, PRIVATE, may_be_replaced};
+use mayfly_base::bounded_file;
+use mayfly_base::system::System;
+use mayfly_base::whole_file::{self, PRIVATE, may_be_replaced};
+use mayfly_config::svid_files::OwnPair;
+use mayfly_identity::spiffe_id::SpiffeId;
 
 /// The wait between two attempts while the agent is unreachable.
 const PAUSE: Duration = Duration::from_secs(2);

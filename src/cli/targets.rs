@@ -6,8 +6,8 @@ use clap::Args;
 use super::args;
 use super::error::CliError;
 use super::out::escape;
-use crate::pb::mayfly::v1 as pb;
-use pb::target::Target as Kind;
+use mayfly_proto::mayfly::v1 as pb;
+use mayfly_proto::mayfly::v1::target::Target as Kind;
 
 /// All kinds of targets. Each flag can be repeated; all flags together make one revocation rule.
 #[derive(Args, Clone, Default, Debug)]
@@ -225,7 +225,7 @@ mod tests {
         let lines = one_of_each();
         let targets = parse(&lines.join(" ")).unwrap();
         assert_eq!(targets.iter().map(typed).collect::<Vec<_>>(), lines);
-        let set = prost_types::FileDescriptorSet::decode(crate::pb::FILE_DESCRIPTOR_SET).unwrap();
+        let set = prost_types::FileDescriptorSet::decode(mayfly_proto::FILE_DESCRIPTOR_SET).unwrap();
         let mut messages = set.file.iter().filter(|f| f.package() == "mayfly.v1").flat_map(|f| &f.message_type);
         assert_eq!(messages.find(|m| m.name() == "Target").unwrap().field.len(), lines.len());
         assert_eq!(parse("--tool a --tool b --subject i s --subject i t").unwrap().len(), 4);

@@ -7,7 +7,7 @@ use clap::Args;
 use super::args::{self, wire_duration};
 use super::error::CliError;
 use super::server::Server;
-use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 
 /// The terms that a task is opened with. An omitted term never widens the task.
 #[derive(Args, Clone)]

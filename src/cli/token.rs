@@ -12,8 +12,8 @@ use super::out::Format;
 use super::server::Server;
 use super::show::credential::Found;
 use super::{Run, args};
-use crate::limits;
-use crate::pb::mayfly::v1::{self as pb, credential_service_client::CredentialServiceClient, lookup_token_request::By};
+use mayfly_base::limits;
+use mayfly_proto::mayfly::v1::{self as pb, credential_service_client::CredentialServiceClient, lookup_token_request::By};
 
 /// The subcommands for tokens that were found.
 #[derive(Subcommand)]

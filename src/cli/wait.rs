@@ -10,9 +10,9 @@ use super::out::Out;
 use super::server::Server;
 use super::show::Who;
 use super::show::revocation::{Applied, Follower};
-use crate::limits;
-use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
-use crate::system::System;
+use mayfly_base::limits;
+use mayfly_base::system::System;
+use mayfly_proto::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
 
 /// The options of waiting for followers.
 #[derive(Args, Clone)]

@@ -6,7 +6,7 @@ use super::Run;
 use super::error::CliError;
 use super::exit::Exit;
 use super::show::webhook::{Tested, Webhook};
-use crate::pb::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
 
 /// The subcommands for webhooks.
 #[derive(Subcommand)]

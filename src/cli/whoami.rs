@@ -4,7 +4,7 @@ use super::Run;
 use super::error::CliError;
 use super::exit::Exit;
 use super::show::whoami::Whoami;
-use crate::pb::mayfly::v1::{self as pb, token_service_client::TokenServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, token_service_client::TokenServiceClient};
 
 /// Runs the command.
 pub async fn run(run: &Run) -> Result<Exit, CliError> {

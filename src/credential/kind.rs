@@ -8,13 +8,13 @@ use super::keyring::{ES256, Keyring, OwnKey};
 use super::minted::{About, Answer, Lapse, Minted, Novelty, Summary};
 use super::reference;
 use super::status::Allocator;
-use crate::ledger::commit::sha256;
-use crate::ledger::record::{Event, Issued, KeyPurpose, Record, Released};
-use crate::ledger::state::Ground;
-use crate::policy::grant::{Grant, Parts, TaskPath};
-use crate::refusal::{Fault, No, Reason, Refusal};
-use crate::revocation::Rules;
-use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
+use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_ledger::commit::sha256;
+use mayfly_ledger::record::{Event, Issued, KeyPurpose, Record, Released};
+use mayfly_ledger::revocation::Rules;
+use mayfly_ledger::state::Ground;
+use mayfly_policy::grant::{Grant, Parts, TaskPath};
+use mayfly_verify::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
 /// A credential kind. The numbers are persisted and equal those of `CredentialKind` in the protos.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -286,7 +286,7 @@ pub fn remake_local(past: &Past<'_>, keyring: &Keyring) -> Result<Minted, No> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::mayfly::v1::CredentialKind;
+    use mayfly_proto::mayfly::v1::CredentialKind;
 
     #[test]
     fn the_table_is_in_the_order_of_the_numbers_and_names_what_the_protos_name() {

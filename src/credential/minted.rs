@@ -6,10 +6,10 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::{Kind, Token};
-use crate::ledger::Receipt;
-use crate::ledger::record::Record;
-use crate::refusal::Fault;
-use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
+use mayfly_base::refusal::Fault;
+use mayfly_ledger::Receipt;
+use mayfly_ledger::record::Record;
+use mayfly_verify::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
 /// The credential itself, in the form of its kind. Wiped on drop.
 pub enum Answer {
@@ -208,8 +208,8 @@ pub struct Issued {
 
 impl Issued {
     /// Constructs an issued credential without a ledger, for tests of later steps.
-    #[cfg(test)]
-    pub(crate) fn for_test(seq: Seq, summary: Summary, answer: Answer) -> Issued {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn for_test(seq: Seq, summary: Summary, answer: Answer) -> Issued {
         Issued { seq, summary, answer }
     }
 

@@ -10,8 +10,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use super::keyring::OwnKey;
-use crate::refusal::Fault;
-use crate::seq::CredentialId;
+use mayfly_base::refusal::Fault;
+use mayfly_verify::seq::CredentialId;
 
 /// The prefix of every reference token, by which scanners find leaked tokens.
 pub const PREFIX: &str = "mfr_";

@@ -1,7 +1,7 @@
 //! The interface of a credential kind that an upstream makes.
 //!
 //! Everything made upstream has a lease that is durable before the upstream is asked (design, section 7), so that a crash leaves a lease to
-//! clean up and never an orphan. [`upstream::lease`](crate::upstream::lease) drives the interface; a kind only makes, undoes and checks.
+//! clean up and never an orphan. [`upstream::lease`](crate::lease) drives the interface; a kind only makes, undoes and checks.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -9,9 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::{Answer, Kind};
-use crate::ledger::record;
-use crate::ledger::state::Lease;
-use crate::seq::{CredentialId, LeaseId, Millis};
+use mayfly_ledger::record;
+use mayfly_ledger::state::Lease;
+use mayfly_verify::seq::{CredentialId, LeaseId, Millis};
 
 /// A boxed future returned by a kind.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

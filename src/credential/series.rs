@@ -13,13 +13,13 @@ use super::kind::{Kind, bearer, key_for, kind_of, not_served, summary};
 use super::minted::{Lapse, Minted, Novelty, Summary};
 use super::reference;
 use super::status::Allocator;
-use crate::ledger::commit::{Encoded, sha256};
-use crate::ledger::mold::{Mold, Own};
-use crate::ledger::record::{Event, Record};
-use crate::limits;
-use crate::policy::grant::{OwnGrant, SharedGrant};
-use crate::refusal::{Fault, No, Refusal};
-use crate::seq::{CredentialId, Millis};
+use mayfly_base::limits;
+use mayfly_base::refusal::{Fault, No, Refusal};
+use mayfly_ledger::commit::{Encoded, sha256};
+use mayfly_ledger::mold::{Mold, Own};
+use mayfly_ledger::record::{Event, Record};
+use mayfly_policy::grant::{OwnGrant, SharedGrant};
+use mayfly_verify::seq::{CredentialId, Millis};
 
 /// How the tokens of a series are made.
 enum Tokens {

@@ -7,12 +7,12 @@ use super::series::{Making, Series};
 use super::status::Allocator;
 use super::testing::{AGENT, Log, full, grant, keyring, plain};
 use super::{Answer, Issued};
-use crate::ledger::Receipt;
-use crate::ledger::mold::OwnRequest;
-use crate::ledger::record::{Event, Request};
-use crate::ledger::state::Judged;
-use crate::policy::grant::{Own, OwnGrant, Parts, SharedGrant};
-use crate::seq::{CredentialId, Millis, Seq};
+use mayfly_ledger::Receipt;
+use mayfly_ledger::mold::OwnRequest;
+use mayfly_ledger::record::{Event, Request};
+use mayfly_ledger::state::Judged;
+use mayfly_policy::grant::{Own, OwnGrant, Parts, SharedGrant};
+use mayfly_verify::seq::{CredentialId, Millis, Seq};
 
 const T0: Millis = Millis(1_700_000_000_000);
 
@@ -42,7 +42,7 @@ fn a_series_makes_the_records_and_claims_that_making_one_by_one_does() {
         [("", "", None), ("tool", "why \u{e9}", Some([0xab; 32])), ("a \"tool\"", "for it", None), ("t", "p", Some([1; 32]))];
     for kind in [Kind::Jwt, Kind::Reference] {
         for parts in [plain(kind.number(), T0, log.state.head), full(T0, log.state.head)] {
-            let mut parts = Parts { author: crate::ledger::record::Who::SpiffeId(AGENT.into()), ..parts };
+            let mut parts = Parts { author: mayfly_ledger::record::Who::SpiffeId(AGENT.into()), ..parts };
             parts.draft.kind = kind.number();
             let (one_by_one, in_series) = (status(), status());
             let series = Making::of(Series::new(shared(&parts), &ring).ok().unwrap().into()).unwrap();
@@ -75,7 +75,7 @@ fn a_series_makes_the_records_and_claims_that_making_one_by_one_does() {
                 }
                 let Some(Event::Issued(e)) = &record.event else { panic!() };
                 let signed = other.rsplit_once('.').map_or(&*other, |(signed, _)| signed);
-                assert_eq!(e.token_digest, crate::ledger::commit::sha256(signed.as_bytes()));
+                assert_eq!(e.token_digest, mayfly_ledger::commit::sha256(signed.as_bytes()));
             }
         }
     }

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use aws_lc_rs::hmac;
 use parking_lot::Mutex;
 
-use crate::limits;
-use crate::refusal::Fault;
-use crate::seq::{Millis, Seq};
+use mayfly_base::limits;
+use mayfly_base::refusal::Fault;
+use mayfly_verify::seq::{Millis, Seq};
 
 /// The bits below the sequence number in a list's number: how many lists may begin between two records of this process.
 const COUNTER_BITS: u32 = 11;

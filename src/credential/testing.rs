@@ -8,14 +8,14 @@ use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use super::keyring::{Keyring, Plan, Sealer, due, generate};
-use crate::ledger::commit::{ChainHead, Commit, Encoded, pack};
-use crate::ledger::record::*;
-use crate::ledger::state::{State, Verdict};
-use crate::policy::grant::{Grant, Parts, TaskPath};
-use crate::refusal::Fault;
-use crate::seq::{Millis, Seq, TaskId};
-use crate::store::{Entry, Expect, Position, Store, StoreError};
-use crate::system::System;
+use mayfly_base::refusal::Fault;
+use mayfly_base::system::System;
+use mayfly_ledger::commit::{ChainHead, Commit, Encoded, pack};
+use mayfly_ledger::record::*;
+use mayfly_ledger::state::{State, Verdict};
+use mayfly_policy::grant::{Grant, Parts, TaskPath};
+use mayfly_store::{Entry, Expect, Position, Store, StoreError};
+use mayfly_verify::seq::{Millis, Seq, TaskId};
 
 pub const AGENT: &str = "spiffe://a.example/agent";
 pub const TASK: [u8; 16] = [2; 16];
@@ -98,8 +98,8 @@ fn none<T>() -> Result<T, StoreError> {
 }
 
 impl Store for Named {
-    fn id(&self) -> crate::store::StoreId {
-        crate::store::StoreId::from_bytes([0; 16])
+    fn id(&self) -> mayfly_store::StoreId {
+        mayfly_store::StoreId::from_bytes([0; 16])
     }
 
     fn engine(&self) -> &'static str {

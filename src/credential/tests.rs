@@ -5,13 +5,13 @@ use super::reference::Shown;
 use super::status::Allocator;
 use super::testing::{Log, Stamp, carry_out, full, grant, keyring, plain};
 use super::*;
-use crate::ledger::Receipt;
-use crate::ledger::commit::sha256;
-use crate::ledger::record::{Event, KeyPurpose, Record, TaskOpened};
-use crate::ledger::state::{id_for, request_key};
-use crate::policy::grant::{Parts, TaskPath};
-use crate::refusal::{No, Reason};
-use crate::seq::{CredentialId, Millis, Seq};
+use mayfly_base::refusal::{No, Reason};
+use mayfly_ledger::Receipt;
+use mayfly_ledger::commit::sha256;
+use mayfly_ledger::record::{Event, KeyPurpose, Record, TaskOpened};
+use mayfly_ledger::state::{id_for, request_key};
+use mayfly_policy::grant::{Parts, TaskPath};
+use mayfly_verify::seq::{CredentialId, Millis, Seq};
 
 const T0: Millis = Millis(1_700_000_000_000);
 
@@ -115,7 +115,8 @@ fn an_inline_task_and_its_issuance_are_one_group_and_the_request_is_on_the_issua
         ..Default::default()
     };
     parts.draft.task = task.task.clone();
-    parts.path = TaskPath::New { tasks: vec![crate::seq::TaskId::from_bytes([8; 16])], owners: vec![super::testing::owner()] };
+    parts.path =
+        TaskPath::New { tasks: vec![mayfly_verify::seq::TaskId::from_bytes([8; 16])], owners: vec![super::testing::owner()] };
     parts.opens = Some(task.into());
     let records = mint_local(grant(parts), id(1), 41, &ring, &status(), T0).ok().unwrap().records();
     assert_eq!(records.iter().map(|r| (r.group, r.request.is_some())).collect::<Vec<_>>(), [(41, false), (41, true)]);

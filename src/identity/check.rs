@@ -7,7 +7,7 @@ use super::anchor::AnchorId;
 use super::bundle::{Bundle, Bundles};
 use super::profile;
 use super::svid::{self, PeerChain, SvidDefect};
-use crate::seq::Millis;
+use mayfly_verify::seq::Millis;
 use std::sync::Arc;
 
 /// The report, for people and for `-o json`.

@@ -13,8 +13,8 @@ use super::json;
 use super::jwk::Algorithm;
 use super::jws::Compact;
 use super::spiffe_id::{IdDefect, SpiffeId};
-use crate::limits;
-use crate::seq::Millis;
+use mayfly_base::limits;
+use mayfly_verify::seq::Millis;
 
 /// The audience that a JWT-SVID must have.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +42,7 @@ pub struct Expect<'a> {
 /// A SPIFFE ID that a JWT authority of its trust domain's bundle vouched for. Only [`verify`] constructs one.
 ///
 /// ```compile_fail,E0451
-/// use mayfly::identity::jwt_svid::VerifiedJwtSvid;
+/// use mayfly_identity::jwt_svid::VerifiedJwtSvid;
 /// let forged = VerifiedJwtSvid { id: "spiffe://example.org/admin".parse().unwrap(), ..todo!() };
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -9,11 +9,11 @@ use super::open::{StartError, load};
 use super::standing::Standing;
 use super::state::seq_after;
 use super::{Batch, Committed, Inner, READ_BYTES};
-use crate::limits;
-use crate::seq::{Millis, Seq};
-use crate::store::closed::Closed;
-use crate::store::{Position, Store};
-use crate::system::Stopwatch;
+use mayfly_base::limits;
+use mayfly_base::system::Stopwatch;
+use mayfly_store::closed::Closed;
+use mayfly_store::{Position, Store};
+use mayfly_verify::seq::{Millis, Seq};
 
 /// Opens the store again after a failed append and replaces the state in memory by the state folded from the store.
 ///

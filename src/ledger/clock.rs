@@ -8,9 +8,9 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use crate::refusal::{Reason, Refusal};
-use crate::seq::Millis;
-use crate::system::{Clock, System};
+use mayfly_base::refusal::{Reason, Refusal};
+use mayfly_base::system::{Clock, System};
+use mayfly_verify::seq::Millis;
 
 /// The drift of the wall clock against the monotonic clock that is still followed: 1 in 2,000. NTP slews at 500 ppm.
 const DRIFT: u64 = 2_000;
@@ -109,7 +109,7 @@ impl Clock for Guarded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system::SetClock;
+    use mayfly_base::system::SetClock;
 
     fn guarded() -> (std::sync::Arc<SetClock>, Guarded) {
         let clock = SetClock::at(Millis(1_000_000_000));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn clock_wall(clock: &SetClock) -> u64 {
-        use crate::system::Clock;
+        use mayfly_base::system::Clock;
         clock.wall().0
     }
 

@@ -11,7 +11,7 @@ pub use super::encoded::Encoded;
 use super::packed::{MOLDED, Packed, records_of};
 pub use super::packed::{pack, pack_into};
 use super::record::Record;
-use crate::seq::Millis;
+use mayfly_verify::seq::Millis;
 
 /// SHA-256.
 pub type Hash = [u8; 32];
@@ -233,7 +233,7 @@ mod tests {
     use super::super::mold::{Mold, Own, OwnRequest};
     use super::super::record::{Event, Issued, Maintained, Who};
     use super::*;
-    use crate::seq::CredentialId;
+    use mayfly_verify::seq::CredentialId;
 
     fn record(n: u32) -> Encoded {
         Encoded::new(Record::new(Who::LocalUid(n), Event::Maintained(Maintained { what: format!("{n}") }))).unwrap()

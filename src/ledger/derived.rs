@@ -22,11 +22,11 @@ use super::tree::frontier::Frontier;
 use super::tree::kept::base;
 use super::tree::stored::{Mark, NoProof, Tree};
 use super::{Inner, Ledger, Room};
-use crate::limits;
-use crate::refusal::Fault;
-use crate::seq::Seq;
-use crate::store::Position;
-use crate::system::Stopwatch;
+use mayfly_base::limits;
+use mayfly_base::refusal::Fault;
+use mayfly_base::system::Stopwatch;
+use mayfly_store::Position;
+use mayfly_verify::seq::Seq;
 
 /// Pause between two pieces of history, so that other threads go first.
 const PAUSE: Duration = Duration::from_millis(20);

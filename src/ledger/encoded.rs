@@ -11,8 +11,8 @@ use super::mold::{Cast, Mold, Own, OwnRequest, join};
 use super::receipt::issued_by;
 use super::record::{BadRecord, Record};
 use super::state::{RequestKey, key_of};
-use crate::limits;
-use crate::seq::CredentialId;
+use mayfly_base::limits;
+use mayfly_verify::seq::CredentialId;
 
 /// A record with its leaf hash, encoded once by the proposing thread.
 #[derive(Clone, Debug)]

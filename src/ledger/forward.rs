@@ -12,9 +12,9 @@ use super::index::Asked;
 use super::record::Record;
 use super::search::{Filter, Match, fitting};
 use super::state::seq_after;
-use crate::refusal::Fault;
-use crate::seq::{Millis, Seq};
-use crate::store::{Position, StoreError};
+use mayfly_base::refusal::Fault;
+use mayfly_store::{Position, StoreError};
+use mayfly_verify::seq::{Millis, Seq};
 
 /// A place between two commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +154,7 @@ impl Ledger {
     fn indexed_place_of(&self, seq: Seq) -> Result<Option<Place>, Fault> {
         let Some(mut place) = self.inner.derived.index.lock().place_of(seq) else { return Ok(None) };
         while place.seq < seq {
-            let steps = self.glimpses(place, crate::limits::READER_BYTES)?.unwrap_or_default();
+            let steps = self.glimpses(place, mayfly_base::limits::READER_BYTES)?.unwrap_or_default();
             let Some(last) = steps.last() else { return Ok(None) };
             if let Some(of) = steps.iter().find(|step| step.last > seq) {
                 return Ok(Some(Place { position: of.position, seq: of.before }));
@@ -184,7 +184,7 @@ impl Ledger {
             if at < oldest {
                 return Ok(Err(if oldest > 1 { Reached::Removed(last) } else { Reached::Beginning }));
             }
-            if looked >= crate::limits::HISTORY_BYTES {
+            if looked >= mayfly_base::limits::HISTORY_BYTES {
                 return Ok(Err(Reached::Bound(last)));
             }
             let entry = store.read(at, 1).map_err(failed)?.into_iter().next().filter(|e| e.at == at);

@@ -18,10 +18,10 @@ use super::packed::{ENTRY, ENTRY_MOLD, ENTRY_OWN, ENTRY_WHOLE, HEADER, MOLD, PIE
 use super::record::{Named, OwnNames, Record, names, own_names};
 use super::search::before_of;
 use super::state::seq_after;
-use crate::protobuf::Fields;
-use crate::refusal::Fault;
-use crate::seq::Seq;
-use crate::store::Position;
+use mayfly_base::refusal::Fault;
+use mayfly_proto::protobuf::Fields;
+use mayfly_store::Position;
+use mayfly_verify::seq::Seq;
 
 /// One scanned commit with its position.
 #[derive(Debug)]
@@ -280,7 +280,7 @@ mod tests {
     use super::super::mold::{Mold, Own, OwnRequest};
     use super::super::record::{Event, Issued, KeyChanged, Sort, Who};
     use super::*;
-    use crate::seq::{CredentialId, Millis};
+    use mayfly_verify::seq::{CredentialId, Millis};
 
     type Seen = BTreeSet<(String, String)>;
 

@@ -10,9 +10,9 @@ use super::READ_BYTES;
 use super::commit::Commit;
 use super::look::Stop;
 use super::record::{Event, Record};
-use crate::refusal::{Fault, No, Reason, Refusal};
-use crate::seq::{Millis, Seq};
-use crate::store::{Entry, Position, Store};
+use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_store::{Entry, Position, Store};
+use mayfly_verify::seq::{Millis, Seq};
 
 /// Commits per read. The largest commits are 4.5 MB each.
 pub(super) const PIECE: u64 = 16;
@@ -99,7 +99,7 @@ impl Ledger {
 }
 
 fn look_back(store: &dyn Store, end: End, most: usize, mut each: impl FnMut(Past) -> ControlFlow<()>) -> Result<Reached, Fault> {
-    let failed = |e: crate::store::StoreError| Fault::new(format!("reading history: {e}"));
+    let failed = |e: mayfly_store::StoreError| Fault::new(format!("reading history: {e}"));
     let oldest = store.oldest().map_err(failed)?.max(1);
     let (mut to, mut seq, mut looked) = (end.position, end.seq, 0);
     while to >= oldest {
@@ -131,7 +131,7 @@ fn look_back(store: &dyn Store, end: End, most: usize, mut each: impl FnMut(Past
 }
 
 /// The commits from `from` to `to`, in order.
-pub(super) fn piece(store: &dyn Store, from: Position, to: Position) -> Result<Vec<Entry>, crate::store::StoreError> {
+pub(super) fn piece(store: &dyn Store, from: Position, to: Position) -> Result<Vec<Entry>, mayfly_store::StoreError> {
     let mut all: Vec<Entry> = Vec::new();
     let mut next = from;
     while next <= to {
@@ -148,10 +148,10 @@ mod tests {
     use super::super::commit::{ChainHead, Encoded, pack};
     use super::super::record::{GenerationBegun, Maintained, Who};
     use super::*;
-    use crate::store::memory::MemoryStore;
+    use mayfly_store::memory::MemoryStore;
 
     fn log(commits: &[usize]) -> (MemoryStore, End) {
-        let store = MemoryStore::new(crate::store::StoreId::from_bytes([1; 16]));
+        let store = MemoryStore::new(mayfly_store::StoreId::from_bytes([1; 16]));
         let mut head = ChainHead::START;
         let mut seq = Seq::start_of(1);
         for (n, records) in commits.iter().enumerate() {

@@ -22,10 +22,10 @@ use super::tree::frontier::Frontier;
 use super::tree::kept;
 use super::verify::EVERYTHING;
 use super::{Inner, Lane, Ledger, snapshot};
-use crate::limits;
-use crate::seq::{Millis, Seq};
-use crate::store::{Position, Store, StoreError};
-use crate::system::Stopwatch;
+use mayfly_base::limits;
+use mayfly_base::system::Stopwatch;
+use mayfly_store::{Position, Store, StoreError};
+use mayfly_verify::seq::{Millis, Seq};
 
 /// How much of the history is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use super::commit::{BadCommit, ChainHead, Commit, Hash};
 use super::record::Event;
 use super::state::State;
 use super::{READ_BYTES, snapshot};
-use crate::seq::Seq;
-use crate::store::{Position, Store, StoreError};
+use mayfly_store::{Position, Store, StoreError};
+use mayfly_verify::seq::Seq;
 
 /// Why a server does not start on a store, with the command that repairs it.
 #[derive(Debug, thiserror::Error)]

@@ -19,10 +19,10 @@ use super::history::{End, Past, Reached};
 use super::index::{Asked, Stretch};
 use super::search::{Filter, fitting};
 use super::state::State;
-use crate::limits;
-use crate::refusal::{Fault, No, Reason, Refusal};
-use crate::seq::{Millis, Seq};
-use crate::system::Stopwatch;
+use mayfly_base::limits;
+use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_base::system::Stopwatch;
+use mayfly_verify::seq::{Millis, Seq};
 
 /// Tells whether the caller still waits for the answer.
 #[derive(Clone, Debug, Default)]
@@ -308,9 +308,9 @@ mod tests {
     use super::super::record::{Event, Record, Refused, Who};
     use super::super::{Lane, Settings};
     use super::*;
-    use crate::store::memory::MemoryStore;
-    use crate::store::{Store, StoreId};
-    use crate::system::System;
+    use mayfly_base::system::System;
+    use mayfly_store::memory::MemoryStore;
+    use mayfly_store::{Store, StoreId};
 
     const COMMITS: usize = 60;
 

@@ -12,8 +12,8 @@ use prost::Message;
 use super::commit::Hash;
 use super::record::{Event, Issued, Record};
 use super::state::{RequestKey, request_key};
-use crate::protobuf::{begin, delimited, delimited_len, number, number_len};
-use crate::seq::CredentialId;
+use mayfly_proto::protobuf::{begin, delimited, delimited_len, number, number_len};
+use mayfly_verify::seq::CredentialId;
 
 /// The request of an issuance, with its key.
 #[derive(Clone, Copy, Debug)]
@@ -277,8 +277,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ledger::record::{Ancestor, Identity, Request, SubjectClaims, SvidEvidence, TokenEvidence, Who};
-    use crate::seq::Seq;
+    use crate::record::{Ancestor, Identity, Request, SubjectClaims, SvidEvidence, TokenEvidence, Who};
+    use mayfly_verify::seq::Seq;
 
     fn shared() -> impl Strategy<Value = Issued> {
         let names = (".{0,40}", ".{0,300}", vec(".{1,20}", 0..4), ".{0,20}", vec(".{1,9}", 0..3));

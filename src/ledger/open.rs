@@ -20,9 +20,9 @@ use super::state::Ceilings;
 use super::verify::EVERYTHING;
 use super::writer::WRITER;
 use super::{Inner, Lane, Ledger, Opener, Queue, Readers, writer};
-use crate::limits;
-use crate::seq::Millis;
-use crate::system::System;
+use mayfly_base::limits;
+use mayfly_base::system::System;
+use mayfly_verify::seq::Millis;
 
 /// Settings of the ledger.
 pub struct Settings {

@@ -6,8 +6,8 @@
 //! latency; when flushes are slow, one commit for all is better. When more grants are under way than a commit holds, some are answered
 //! while others are written in any case.
 
-use crate::limits;
-use crate::system::Stopwatch;
+use mayfly_base::limits;
+use mayfly_base::system::Stopwatch;
 
 /// Moving averages over the last few commits.
 pub(super) struct Pace {

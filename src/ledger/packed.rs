@@ -8,9 +8,9 @@ use prost::Message;
 use super::commit::{BadCommit, ChainHead, Hash, Header, root_hash, sha256};
 use super::encoded::{Encoded, What};
 use super::mold::{Mold, OWN_PIECES, PIECES, join};
-use crate::limits;
-use crate::protobuf::{begin, message_len, number, number_len};
-use crate::seq::Millis;
+use mayfly_base::limits;
+use mayfly_proto::protobuf::{begin, message_len, number, number_len};
+use mayfly_verify::seq::Millis;
 
 /// The formats of commits: records one after the other, and records whose shared fields are written once per commit. A higher format
 /// prevents the start.

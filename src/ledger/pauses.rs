@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::seq::Millis;
-use crate::system::{Stopwatch, System, thread_cpu_ns};
+use mayfly_base::system::{Stopwatch, System, thread_cpu_ns};
+use mayfly_verify::seq::Millis;
 
 /// The longest time that one commit took since the start, microseconds.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::system::SetClock;
+    use mayfly_base::system::SetClock;
 
     #[test]
     fn who_waits_takes_nothing_of_a_core() {

@@ -10,9 +10,9 @@ use super::queue::{Group, Lane, Proposal, Said, What};
 use super::record::Record;
 use super::stall::held_up;
 use super::{Ledger, Receipt, stopping};
-use crate::limits;
-use crate::refusal::{Fault, No, Refusal};
-use crate::trace::{self, TraceId, Traced};
+use mayfly_base::limits;
+use mayfly_base::refusal::{Fault, No, Refusal};
+use mayfly_base::trace::{self, TraceId, Traced};
 
 /// An encoded group of records that only has to enter the queue.
 pub struct Ready(Proposal);

@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 use super::commit::Encoded;
 use super::pace::Pace;
 use super::receipt::Receipt;
-use crate::limits;
-use crate::refusal::{No, Refusal};
+use mayfly_base::limits;
+use mayfly_base::refusal::{No, Refusal};
 
 /// The kind of a proposal: decides the order in which it is served, and what may stop it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -293,7 +293,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::record::{Event, Maintained, Record, Who};
+    use crate::record::{Event, Maintained, Record, Who};
 
     fn proposal(lane: Lane, bytes: usize) -> Proposal {
         let note = Maintained { what: "x".repeat(bytes) };

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::commit::Encoded;
 use super::record::{Event, Record};
-use crate::seq::{CredentialId, Millis, Seq};
-use crate::store::Position;
+use mayfly_store::Position;
+use mayfly_verify::seq::{CredentialId, Millis, Seq};
 
 /// The ledger's receipt for a group of records, given after its durable commit. An answer can be made of nothing else, and a receipt allows
 /// only the answer that belongs to its records.
@@ -19,7 +19,7 @@ pub struct Receipt {
 
 /// The credential that each record of a group issues, if any.
 #[derive(Debug, Clone)]
-pub(in crate::ledger) enum Issues {
+pub(crate) enum Issues {
     One(Option<CredentialId>),
     Each(Arc<[Option<CredentialId>]>),
 }
@@ -32,7 +32,7 @@ pub(super) fn issued_by(record: &Record) -> Option<CredentialId> {
 }
 
 impl Issues {
-    pub(in crate::ledger) fn of(group: &[Encoded]) -> Issues {
+    pub(crate) fn of(group: &[Encoded]) -> Issues {
         match group {
             [one] => Issues::One(one.issues()),
             _ => Issues::Each(group.iter().map(Encoded::issues).collect()),
@@ -48,7 +48,7 @@ impl Issues {
 }
 
 impl Receipt {
-    pub(in crate::ledger) fn new(first: Seq, issues: Issues, position: Position, time: Millis) -> Receipt {
+    pub(crate) fn new(first: Seq, issues: Issues, position: Position, time: Millis) -> Receipt {
         Receipt { first, issues, position, time }
     }
 
@@ -91,14 +91,14 @@ impl Receipt {
     }
 
     /// A receipt made without a ledger, for tests.
-    #[cfg(test)]
-    pub(crate) fn for_test(first: Seq, records: &[Record]) -> Receipt {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn for_test(first: Seq, records: &[Record]) -> Receipt {
         Receipt::new(first, Issues::Each(records.iter().map(issued_by).collect()), 1, Millis(0))
     }
 
     /// The receipt of an issuance, for tests.
-    #[cfg(test)]
-    pub(crate) fn of_test(issued: CredentialId) -> Receipt {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn of_test(issued: CredentialId) -> Receipt {
         Receipt::new(Seq::ZERO, Issues::One(Some(issued)), 1, Millis(0))
     }
 }

@@ -20,10 +20,10 @@ use super::snapshot;
 use super::state::{Removed, State, Taken, seq_after};
 use super::verify::verify_before;
 use super::writer::WRITER;
-use crate::limits;
 use crate::revocation::{Rules, Target};
-use crate::seq::{Millis, Seq};
-use crate::store::{Expect, Position, Store, StoreError};
+use mayfly_base::limits;
+use mayfly_store::{Expect, Position, Store, StoreError};
+use mayfly_verify::seq::{Millis, Seq};
 
 /// The result of a recovery, for the operator.
 #[derive(Debug)]

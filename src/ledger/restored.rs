@@ -14,7 +14,7 @@ use super::recover::RecoverError;
 use super::salvage::{Lost, salvage};
 use super::state::State;
 use crate::revocation::Target;
-use crate::store::{Position, Store};
+use mayfly_store::{Position, Store};
 
 /// The reason of what a restore itself revokes and locks.
 pub(super) const REASON: &str = "restored from a backup: lock again who was locked since, then lift this";

@@ -10,9 +10,9 @@ use super::commit::Commit;
 use super::record::{BundleSet, Event, KeyChanged, KeyState, Record, Who};
 use super::recover::RecoverError;
 use super::state::State;
-use crate::limits;
 use crate::revocation::{Sort, Target};
-use crate::store::{Position, Store};
+use mayfly_base::limits;
+use mayfly_store::{Position, Store};
 
 /// The reason of a lost revocation or lock with its author; `None` where a recovery itself revokes or locks.
 pub(super) type Cause = Option<String>;

@@ -10,10 +10,10 @@ use super::index::{Asked, Hint, Index};
 use super::look::Stop;
 use super::record::{Event, Record, Sort, names};
 use super::state::seq_after;
-use crate::limits;
-use crate::refusal::Fault;
-use crate::seq::{Millis, Seq};
-use crate::store::{Position, Store};
+use mayfly_base::limits;
+use mayfly_base::refusal::Fault;
+use mayfly_store::{Position, Store};
+use mayfly_verify::seq::{Millis, Seq};
 
 /// A filter for records. All given conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,7 +120,7 @@ pub(super) fn search(
     (most, bytes): (usize, usize),
     stop: &Stop,
 ) -> Result<Found, Fault> {
-    let failed = |e: crate::store::StoreError| Fault::new(format!("reading history: {e}"));
+    let failed = |e: mayfly_store::StoreError| Fault::new(format!("reading history: {e}"));
     let oldest = store.oldest().map_err(failed)?.max(1);
     let mut out = Found {
         records: Vec::new(),
@@ -228,11 +228,11 @@ mod tests {
     use super::super::commit::{ChainHead, Encoded, pack};
     use super::super::record::{GenerationBegun, KeyChanged, Who};
     use super::*;
-    use crate::store::memory::MemoryStore;
+    use mayfly_store::memory::MemoryStore;
 
     /// Commits of the given sizes; the record with seq n names key `k{n % 3}` and, in pairs, belongs to a group.
     fn log(sizes: &[usize]) -> (MemoryStore, Turn) {
-        let store = MemoryStore::new(crate::store::StoreId::from_bytes([1; 16]));
+        let store = MemoryStore::new(mayfly_store::StoreId::from_bytes([1; 16]));
         let (mut head, mut seq) = (ChainHead::START, Seq::start_of(1));
         for (n, size) in sizes.iter().enumerate() {
             let records = (0..*size).map(|r| {

@@ -11,9 +11,9 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::commit::{Hash, sha256};
 use super::state::{Grounds, State};
-use crate::seq::Seq;
-use crate::store::going;
-use crate::system::Stopwatch;
+use mayfly_base::system::Stopwatch;
+use mayfly_store::going;
+use mayfly_verify::seq::Seq;
 
 /// The format of snapshot files. A snapshot of another format is skipped, and the log is folded from an older snapshot or from its
 /// beginning.

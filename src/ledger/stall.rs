@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 
 use super::writer::Answer;
 use super::{Inner, not_written};
-use crate::limits;
-use crate::refusal::{No, Refusal};
-use crate::system::Stopwatch;
+use mayfly_base::limits;
+use mayfly_base::refusal::{No, Refusal};
+use mayfly_base::system::Stopwatch;
 
 /// How often the writer is checked.
 const LOOK: Duration = Duration::from_millis(500);

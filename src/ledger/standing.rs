@@ -12,8 +12,8 @@ use parking_lot::RwLockReadGuard;
 
 use super::Inner;
 use super::state::{Removed, State, Taken};
-use crate::seq::Millis;
-use crate::store::Position;
+use mayfly_store::Position;
+use mayfly_verify::seq::Millis;
 
 /// The summary as of a durable commit.
 pub(super) struct Standing {
@@ -85,13 +85,13 @@ fn stands_back() -> bool {
 
 /// Gives this thread a low priority, so that threads that serve callers go first. Such a thread must never hold a lock that the writer
 /// waits for ([`Inner::look`]).
-pub(crate) fn in_the_background() {
+pub fn in_the_background() {
     STANDS_BACK.set(true);
     stand_back();
 }
 
 /// As [`in_the_background`], for a thread that reads the state once for each unit of slow work, such as a call to another server.
-pub(crate) fn stand_back() {
+pub fn stand_back() {
     // On Linux the priority is the calling thread's own. If the call fails, the thread runs at normal priority.
     let _ = rustix::process::setpriority_process(None, BACKGROUND);
 }

@@ -8,9 +8,9 @@ use super::record::{Event, Record, SnapshotTaken, Who};
 use super::standing::in_the_background;
 use super::state::State;
 use super::{Inner, Lane, Ledger, Room, snapshot};
-use crate::limits;
-use crate::seq::Seq;
-use crate::store::Position;
+use mayfly_base::limits;
+use mayfly_store::Position;
+use mayfly_verify::seq::Seq;
 
 impl Inner {
     /// If it is time, starts a thread that writes a snapshot and then proposes its record.

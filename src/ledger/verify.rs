@@ -8,8 +8,8 @@ use super::Ledger;
 use super::commit::{ChainHead, Commit};
 use super::standing::in_the_background;
 use super::state::{Removed, seq_after};
-use crate::seq::Seq;
-use crate::store::{Position, Store};
+use mayfly_store::{Position, Store};
+use mayfly_verify::seq::Seq;
 
 /// Everything durable is verified; commits that were folded are verified by the fold.
 pub(super) const EVERYTHING: u64 = u64::MAX;

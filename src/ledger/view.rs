@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Inner, State};
-use crate::seq::{Millis, Seq};
+use mayfly_verify::seq::{Millis, Seq};
 
 /// A view contains everything up to its revision, and possibly newer records. The revision goes into the record and into the credential.
 pub struct View {

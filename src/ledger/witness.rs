@@ -3,7 +3,7 @@
 
 use super::Ledger;
 use super::commit::{Commit, Hash};
-use crate::refusal::Fault;
+use mayfly_base::refusal::Fault;
 
 /// The end of a writer's chain of commits, as a follower saw it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -16,11 +16,11 @@ use super::queue::{Lane, Proposal, Said, What};
 use super::receipt::{Issues, Receipt};
 use super::record::Record;
 use super::{Ceilings, Inner, again, not_written};
-use crate::limits;
-use crate::refusal::{Fault, No, Refusal};
-use crate::seq::{Millis, Seq};
-use crate::store::StoreError;
-use crate::system::Stopwatch;
+use mayfly_base::limits;
+use mayfly_base::refusal::{Fault, No, Refusal};
+use mayfly_base::system::Stopwatch;
+use mayfly_store::StoreError;
+use mayfly_verify::seq::{Millis, Seq};
 
 /// The writer number of an embedded replica.
 pub(super) const WRITER: u32 = 1;

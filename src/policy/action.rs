@@ -44,7 +44,7 @@ pub trait AdminAction: Copy + std::fmt::Debug + Send + Sync + 'static {
     const ACTION: Admin;
 }
 
-/// One type for each action of [`Admin`]. An [`Admitted`](crate::admission::Admitted) proves admission for one of these types.
+/// One type for each action of [`Admin`]. An `Admitted` proves admission for one of these types.
 pub mod admin {
     macro_rules! actions {
         ($($name:ident: $what:literal),+ $(,)?) => {$(

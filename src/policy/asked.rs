@@ -1,7 +1,7 @@
 //! The fields that an exchange must name, and the fields that this version does not support.
 
-use crate::pb::mayfly::v1 as pb;
-use crate::refusal::Refusal;
+use mayfly_base::refusal::Refusal;
+use mayfly_proto::mayfly::v1 as pb;
 
 /// Refuses an exchange that lacks a field which the decision needs.
 pub(super) fn whole(ask: &pb::ExchangeRequest) -> Result<(), Refusal> {

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use super::cache::Verdicts;
 use super::catalog::Policy;
 use super::request::Question;
-use crate::limits;
-use crate::seq::Millis;
+use mayfly_base::limits;
+use mayfly_verify::seq::Millis;
 
 /// A group of decisions that would have differed, equal in everything except their time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

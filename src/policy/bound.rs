@@ -1,6 +1,6 @@
 //! The bounds of a lifetime, and which bound took effect.
 
-use crate::seq::Millis;
+use mayfly_verify::seq::Millis;
 
 /// A bound on a credential's lifetime. Persisted numbers, the same as `mayfly.v1.LifeBound`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

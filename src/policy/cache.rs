@@ -16,7 +16,7 @@ use super::facts::{Case, Value};
 use super::reads::{Read, Reads};
 use super::request::Question;
 use super::set::PolicySet;
-use crate::limits;
+use mayfly_base::limits;
 
 /// The verdict cache of one server, shared by all sets that the server evaluates.
 pub struct Verdicts {

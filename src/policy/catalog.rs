@@ -9,12 +9,12 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use super::set::PolicySet;
-use crate::identity::spiffe_id::SpiffeId;
-use crate::ledger::record::{Event, Record};
-use crate::ledger::state::{State, Version};
-use crate::limits;
-use crate::upstream::binding::Binding;
-use crate::upstream::registry::Upstream;
+use mayfly_base::limits;
+use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_ledger::record::{Event, Record};
+use mayfly_ledger::state::{State, Version};
+use mayfly_ledger::upstream::binding::Binding;
+use mayfly_ledger::upstream::registry::Upstream;
 
 /// The compiled policy set in force in an environment, with its version.
 #[derive(Clone)]

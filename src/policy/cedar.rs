@@ -12,8 +12,8 @@ use super::ADMIN;
 use super::action::Action;
 use super::facts::{Case, Value};
 use super::reads::Read;
-use crate::limits;
-use crate::seq::Millis;
+use mayfly_base::limits;
+use mayfly_verify::seq::Millis;
 
 /// Cedar's verdict. Everything except `Permit` is a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]

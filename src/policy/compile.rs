@@ -10,8 +10,8 @@ use super::action::Action;
 use super::cedar::Types;
 use super::roles::Roles;
 use super::slice::Part;
-use crate::document::{Complaint, Source, is_name};
-use crate::identity::spiffe_id::SpiffeId;
+use mayfly_base::document::{Complaint, Source, is_name};
+use mayfly_identity::spiffe_id::SpiffeId;
 
 /// One part per action. A part holds only the policies whose scope can match the action; the verdict and the analysis of reads use no
 /// others.
@@ -219,7 +219,7 @@ fn unknown(name: &str, known: &[String], place: &str) -> Option<String> {
     if known.iter().any(|k| k == name) {
         return None;
     }
-    Some(match crate::document::nearest(name, known.iter().map(String::as_str)) {
+    Some(match mayfly_base::document::nearest(name, known.iter().map(String::as_str)) {
         Some(near) => format!("did you mean {near:?}?"),
         None => format!("define it under {place}, which has {}", known.join(", ")),
     })
@@ -231,7 +231,7 @@ fn action_meant(complaint: &str) -> Option<String> {
     let (_, named) = complaint.split_once("unrecognized action `Action::\"")?;
     let (named, _) = named.split_once('"')?;
     let groups = Action::ALL.iter().filter_map(|a| a.group());
-    let near = crate::document::nearest(named, Action::ALL.iter().map(|a| a.name()).chain(groups));
+    let near = mayfly_base::document::nearest(named, Action::ALL.iter().map(|a| a.name()).chain(groups));
     near.map(|near| format!("did you mean Action::\"{near}\"?"))
 }
 

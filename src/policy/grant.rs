@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::ledger::mold::OwnRequest;
-use crate::ledger::record::{Identity, Issued, Request, TaskOpened, Who};
-use crate::ledger::state::{Ground, RequestKey, Terms, request_key};
-use crate::seq::{Seq, TaskId};
+use mayfly_ledger::mold::OwnRequest;
+use mayfly_ledger::record::{Identity, Issued, Request, TaskOpened, Who};
+use mayfly_ledger::state::{Ground, RequestKey, Terms, request_key};
+use mayfly_verify::seq::{Seq, TaskId};
 
 /// Permission to mint one credential. Every bound is applied and every claim is settled, except the id and the claims that the kind adds.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Grant {
 
 /// The content of a grant.
 #[derive(Debug, Clone)]
-pub(crate) struct Parts {
+pub struct Parts {
     /// The issuance record without credential id, key, status, token digest and lease.
     pub draft: Box<Issued>,
     /// The sequence number of the view that the decision was made with.
@@ -76,12 +76,12 @@ pub struct OwnGrant<'a> {
 }
 
 impl SharedGrant {
-    pub(in crate::policy) fn new(parts: Parts) -> SharedGrant {
+    pub(crate) fn new(parts: Parts) -> SharedGrant {
         SharedGrant { parts }
     }
 
     /// The common content.
-    pub(crate) fn parts(&self) -> &Parts {
+    pub fn parts(&self) -> &Parts {
         &self.parts
     }
 
@@ -91,29 +91,29 @@ impl SharedGrant {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl SharedGrant {
     /// Constructs a shared grant without a decision, for tests of later steps.
-    pub(crate) fn for_test(parts: Parts) -> SharedGrant {
+    pub fn for_test(parts: Parts) -> SharedGrant {
         SharedGrant { parts }
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl<'a> OwnGrant<'a> {
     /// Constructs a grant without a decision, for tests of later steps.
-    pub(crate) fn for_test(own: Own<'a>) -> OwnGrant<'a> {
+    pub fn for_test(own: Own<'a>) -> OwnGrant<'a> {
         OwnGrant { own }
     }
 }
 
 impl<'a> OwnGrant<'a> {
-    pub(in crate::policy) fn new(own: Own<'a>) -> OwnGrant<'a> {
+    pub(crate) fn new(own: Own<'a>) -> OwnGrant<'a> {
         OwnGrant { own }
     }
 
     /// The individual content, for minting the credential.
-    pub(crate) fn into_own(self) -> Own<'a> {
+    pub fn into_own(self) -> Own<'a> {
         self.own
     }
 }
@@ -151,7 +151,7 @@ impl TaskPath {
 }
 
 impl Grant {
-    pub(in crate::policy) fn new(parts: Parts) -> Grant {
+    pub(crate) fn new(parts: Parts) -> Grant {
         Grant { parts }
     }
 
@@ -166,18 +166,18 @@ impl Grant {
     }
 
     /// The content of the grant.
-    pub(crate) fn parts(&self) -> &Parts {
+    pub fn parts(&self) -> &Parts {
         &self.parts
     }
 
     /// The content of the grant, for minting the credential.
-    pub(crate) fn into_parts(self) -> Parts {
+    pub fn into_parts(self) -> Parts {
         self.parts
     }
 
     /// Constructs a grant without a decision, for tests of later steps.
-    #[cfg(test)]
-    pub(crate) fn for_test(parts: Parts) -> Grant {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn for_test(parts: Parts) -> Grant {
         Grant { parts }
     }
 }

@@ -3,8 +3,8 @@
 //! Cedar's parser, validator and evaluator call themselves for each level of an expression. A text of some hundred bytes could therefore use up
 //! a thread's stack, which ends the process.
 
-use crate::document::{Complaint, Source};
-use crate::limits;
+use mayfly_base::document::{Complaint, Source};
+use mayfly_base::limits;
 
 /// The expression within one pair of brackets, up to the present place.
 #[derive(Default)]

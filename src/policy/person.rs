@@ -3,8 +3,8 @@
 use super::action::Action;
 use super::request::PersonFacts;
 use super::set::PolicySet;
-use crate::identity::caller::{Caller, Person};
-use crate::seq::Millis;
+use mayfly_identity::caller::{Caller, Person};
+use mayfly_verify::seq::Millis;
 
 /// The person who signed in for a caller, or nobody.
 pub struct Behind<'a> {

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use super::wanted::{Binding, Digest, TaskChoice, Wanted, checked, duration, kind};
-use crate::ledger::commit::sha256;
-use crate::limits;
-use crate::protobuf::Fields;
-use crate::seq::TaskId;
-use crate::trace::Traced;
-use crate::upstream::registry::Kind;
+use mayfly_base::limits;
+use mayfly_base::trace::Traced;
+use mayfly_ledger::commit::sha256;
+use mayfly_ledger::upstream::registry::Kind;
+use mayfly_proto::protobuf::Fields;
+use mayfly_verify::seq::TaskId;
 
 // Tags of `ExchangeRequest` and of its submessages. The protos are frozen, so the tags cannot change.
 const TASK_ID: u8 = 1;
@@ -179,10 +179,10 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::pb::mayfly::v1 as pb;
-    use crate::pb::mayfly::v1::arguments::Arguments as Args;
-    use crate::pb::mayfly::v1::exchange_request::Task;
-    use crate::pb::mayfly::v1::key_binding::Key;
+    use mayfly_proto::mayfly::v1 as pb;
+    use mayfly_proto::mayfly::v1::arguments::Arguments as Args;
+    use mayfly_proto::mayfly::v1::exchange_request::Task;
+    use mayfly_proto::mayfly::v1::key_binding::Key;
 
     fn well_formed() -> impl Strategy<Value = pb::ExchangeRequest> {
         let texts = ("[ -~\u{e9}]{1,40}", "[ -~]{0,40}", "[ -~\u{20ac}]{0,170}", "[ -~]{0,128}");

@@ -3,9 +3,9 @@
 //!
 //! Sets (scopes, chains, tools …) may be in any order; the same set in another order is the same question.
 
-use crate::identity::spiffe_id::SpiffeId;
-use crate::seq::Millis;
-use crate::upstream::registry::{Kind, Upstream};
+use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_ledger::upstream::registry::{Kind, Upstream};
+use mayfly_verify::seq::Millis;
 
 use super::action::{Action, Admin, Work};
 

@@ -12,11 +12,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::document::{Field, Section};
-use crate::ledger::record::Identity;
-use crate::limits;
-use crate::upstream::file::{approver, each, kind, scope_name};
-use crate::upstream::registry::{Approver, Kind};
+use mayfly_base::document::{Field, Section};
+use mayfly_base::limits;
+use mayfly_ledger::record::Identity;
+use mayfly_ledger::upstream::file::{approver, each, kind, scope_name};
+use mayfly_ledger::upstream::registry::{Approver, Kind};
 
 /// One named set of break-glass rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub(super) fn rights(root: &Section<'_>, environments: &[String]) -> BTreeMap<St
         return found;
     }
     for (name, field) in entries {
-        if !crate::document::is_name(&name) {
+        if !mayfly_base::document::is_name(&name) {
             let _: Option<()> = field.wrong("is no name", "letters, digits and ._:/@+- only, beginning with a letter or digit");
         }
         if let Some(rights) = field.inside(|section| read(&field, section, environments)) {
@@ -135,7 +135,7 @@ fn upstreams(field: &Field<'_>) -> Option<Vec<(String, Vec<String>)>> {
         return field.wrong(format!("names {} upstreams", entries.len()), remedy);
     }
     let one = |(name, field): (String, Field<'_>)| {
-        if !crate::document::is_name(&name) {
+        if !mayfly_base::document::is_name(&name) {
             return field.wrong("is no name of an upstream", "letters, digits and ._:/@+- only");
         }
         let mut scopes = each(&field, 1, scope_name)?;
@@ -155,7 +155,7 @@ fn upstreams(field: &Field<'_>) -> Option<Vec<(String, Vec<String>)>> {
 mod tests {
     use super::super::roles::Roles;
     use super::*;
-    use crate::document::Source;
+    use mayfly_base::document::Source;
 
     const ROLES: &str = "[role]\n[environment.prod]\nunder = ['spiffe://td']\n";
     const GOOD: &str = "[break_glass.down]\nenvironment = 'prod'\nopen = ['spiffe://td/a', { issuer = 'https://i', subject = 'b' }]\n\
@@ -163,7 +163,7 @@ mod tests {
 
     fn parse(rights: &str) -> Result<BTreeMap<String, Rights>, String> {
         let roles = Roles::parse(&Source::new("roles.toml", format!("{ROLES}{rights}")));
-        let told = |c: Vec<crate::document::Complaint>| c.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let told = |c: Vec<mayfly_base::document::Complaint>| c.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         roles.map(|r| r.rights().clone()).map_err(told)
     }
 

@@ -16,9 +16,9 @@ use hashbrown::HashMap;
 
 use super::rights::{Rights, rights};
 use super::set::within;
-use crate::document::{Complaint, Document, Field, Section, Source};
-use crate::identity::spiffe_id::{IdDefect, SpiffeId, SpiffePrefix};
-use crate::limits;
+use mayfly_base::document::{Complaint, Document, Field, Section, Source};
+use mayfly_base::limits;
+use mayfly_identity::spiffe_id::{IdDefect, SpiffeId, SpiffePrefix};
 
 /// The members of a role or an environment.
 #[derive(Default, Debug)]
@@ -166,7 +166,7 @@ fn entries<'d>(root: &Section<'d>, key: &str) -> Vec<(String, Field<'d>, Entry)>
     };
     let mut sorted = BTreeMap::new();
     for (name, field) in section.entries() {
-        if !crate::document::is_name(&name) {
+        if !mayfly_base::document::is_name(&name) {
             let _: Option<()> = field.wrong("is no name", "letters, digits and ._:/@+- only, beginning with a letter or digit");
         }
         let Some(table) = field.section() else { continue };

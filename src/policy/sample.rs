@@ -3,10 +3,12 @@
 //! The policies read roles, upstream, scopes, and whether a tool is named, but not purpose, arguments digest or counts. Requests that
 //! differ in purpose, tool and arguments therefore share a verdict.
 
-use crate::document::Source;
-use crate::identity::spiffe_id::{IdDefect, SpiffeId};
-use crate::seq::Millis;
-use crate::upstream::registry::{Alg, BlastRadius, Classification, Kind, Privilege, ProofOfPossession, Scope, Ttl, Upstream};
+use mayfly_base::document::Source;
+use mayfly_identity::spiffe_id::{IdDefect, SpiffeId};
+use mayfly_ledger::upstream::registry::{
+    Alg, BlastRadius, Classification, Kind, Privilege, ProofOfPossession, Scope, Ttl, Upstream,
+};
+use mayfly_verify::seq::Millis;
 
 /// The teams, each with its own upstream.
 pub const TEAMS: [&str; 12] =

@@ -23,10 +23,10 @@ use super::roles::Roles;
 use super::slice::{Part, Slices};
 use super::two::{self, Domains};
 use super::unattended;
-use crate::document::{Complaint, Source, sha256};
-use crate::identity::spiffe_id::SpiffeId;
-use crate::limits;
-use crate::upstream::registry::Kind;
+use mayfly_base::document::{Complaint, Source, sha256};
+use mayfly_base::limits;
+use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_ledger::upstream::registry::Kind;
 
 /// A compiled, validated policy set.
 pub struct PolicySet {

@@ -7,9 +7,9 @@ use super::request::{
     Act, ApprovalFacts, Ask, AttestedFacts, Counts, Decide, Intent, Look, PersonFacts, Question, SubjectFacts, TaskFacts, Used,
 };
 use super::set::PolicySet;
-use crate::identity::spiffe_id::SpiffeId;
-use crate::seq::Millis;
-use crate::upstream::registry::{Approver, Kind, Upstream};
+use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_ledger::upstream::registry::{Approver, Kind, Upstream};
+use mayfly_verify::seq::Millis;
 
 /// The task of a situation.
 #[derive(Clone, Default, Debug, PartialEq)]

@@ -17,7 +17,7 @@ use super::cedar::{Asked, Sides, Types, Verdict, ask, holding, sides};
 use super::facts::Case;
 use super::reads::{Read, Reads};
 use super::stem::Stems;
-use crate::limits;
+use mayfly_base::limits;
 
 /// The policies that can apply to one action, and the attributes that they read.
 pub(super) struct Part {

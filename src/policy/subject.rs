@@ -5,13 +5,13 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::wanted::Wanted;
-use crate::identity::oidc::Issuer;
-use crate::identity::spiffe_id::SpiffeId;
-use crate::ledger::record::{Ancestor, Identity, SubjectClaims, TokenEvidence};
-use crate::limits;
-use crate::pb::mayfly::v1 as pb;
-use crate::refusal::Refusal;
-use crate::seq::{CredentialId, TaskId};
+use mayfly_base::limits;
+use mayfly_base::refusal::Refusal;
+use mayfly_identity::oidc::Issuer;
+use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_ledger::record::{Ancestor, Identity, SubjectClaims, TokenEvidence};
+use mayfly_proto::mayfly::v1 as pb;
+use mayfly_verify::seq::{CredentialId, TaskId};
 
 /// The request field of the subject token, for refusals.
 pub const FIELD: &str = "subject_token";
@@ -100,7 +100,7 @@ pub struct Shown {
 
 /// The content of a subject. Only the code that verifies subject tokens constructs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Parts {
+pub struct Parts {
     pub identity: Identity,
     /// The actors before the caller, the most recent first.
     pub before: Vec<Identity>,
@@ -120,7 +120,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    pub(crate) fn new(parts: Parts) -> Subject {
+    pub fn new(parts: Parts) -> Subject {
         Subject { parts }
     }
 
@@ -177,7 +177,7 @@ impl Subject {
         let claims = &self.parts.claims;
         let Some(issuer) = &self.parts.issuer else { return true };
         let by_scope = issuer.scopes_claim.is_none() || claims.scopes.iter().any(|own| own == scope);
-        let given = |right: &crate::identity::oidc::Right| {
+        let given = |right: &mayfly_identity::oidc::Right| {
             right.upstream == upstream && right.scopes.iter().any(|s| s == scope) && claims.groups.contains(&right.group)
         };
         by_scope && (issuer.rights.is_empty() || issuer.rights.iter().any(given))

@@ -14,11 +14,11 @@ use super::action::{Action, Work};
 use super::request::Counts;
 use super::situation::{Outcome, Situation, SituationAttested, SituationPerson, SituationSubject, SituationTask, SituationUse};
 use super::wanted;
-use crate::document::{Complaint, Document, Field, Section, Source};
-use crate::identity::spiffe_id::SpiffeId;
-use crate::limits;
-use crate::seq::Millis;
-use crate::upstream::registry::Kind;
+use mayfly_base::document::{Complaint, Document, Field, Section, Source};
+use mayfly_base::limits;
+use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_ledger::upstream::registry::Kind;
+use mayfly_verify::seq::Millis;
 
 /// One test.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use super::compile::applies;
 use super::reads::Reads;
 use super::roles::Roles;
 use super::unattended::{of_everybody, unconditional};
-use crate::document::Complaint;
+use mayfly_base::document::Complaint;
 
 /// The actions of an incident. They never wait for a second person, so no policy may demand an approval for them.
 const INCIDENT: [Admin; 2] = [Admin::Revoke, Admin::Lock];

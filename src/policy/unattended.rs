@@ -13,7 +13,7 @@ use super::compile::applies;
 use super::roles::Roles;
 use super::set::within;
 use super::two::members;
-use crate::document::Complaint;
+use mayfly_base::document::Complaint;
 
 /// The actions that somebody must be permitted in each environment: without the first no change of policy can give back the others.
 const NEEDED: [Admin; 3] = [Admin::ManagePolicy, Admin::Revoke, Admin::Lock];

@@ -6,13 +6,13 @@ use mayfly_verify::arguments;
 use smol_str::SmolStr;
 use zeroize::Zeroizing;
 
-use crate::ledger::record::Ancestor;
-use crate::limits;
-use crate::pb::mayfly::v1 as pb;
-use crate::refusal::Refusal;
-use crate::seq::{CredentialId, Millis, TaskId};
-use crate::trace::Traced;
-use crate::upstream::registry::Kind;
+use mayfly_base::limits;
+use mayfly_base::refusal::Refusal;
+use mayfly_base::trace::Traced;
+use mayfly_ledger::record::Ancestor;
+use mayfly_ledger::upstream::registry::Kind;
+use mayfly_proto::mayfly::v1 as pb;
+use mayfly_verify::seq::{CredentialId, Millis, TaskId};
 
 use super::asked;
 pub use super::digest::digest_of;
@@ -284,7 +284,7 @@ impl Terms {
         }
         let callers = names("callers", &terms.callers, limits::TASK_LIST)?;
         for caller in &callers {
-            crate::identity::spiffe_id::SpiffeId::parse(caller)
+            mayfly_identity::spiffe_id::SpiffeId::parse(caller)
                 .map_err(|e| Refusal::field("callers", format!("{caller:?}: {e}")))?;
         }
         let heartbeat_ms = duration("heartbeat_interval", terms.heartbeat_interval.as_ref())?.unwrap_or(0);

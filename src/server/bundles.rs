@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::problem::Why;
 use super::start::refused;
-use crate::authority::Authority;
-use crate::identity::bundle::Bundle;
-use crate::identity::spiffe_id::TrustDomain;
-use crate::sources::bundles::BundleFiles;
-use crate::sources::config::Config;
-use crate::sources::workload_api::Given;
-use crate::trust::Source;
+use mayfly_authority::authority::Authority;
+use mayfly_authority::trust::Source;
+use mayfly_config::bundles::BundleFiles;
+use mayfly_config::config::Config;
+use mayfly_config::workload_api::Given;
+use mayfly_identity::bundle::Bundle;
+use mayfly_identity::spiffe_id::TrustDomain;
 
 /// Records the bundle of each configured trust domain that the ledger does not know yet. For a known trust domain the ledger's bundle is in
 /// effect already, and changes of its file are handled like any later change. The bundle of a trust domain that is no longer configured is

@@ -15,16 +15,16 @@ use std::net::{SocketAddr, TcpListener};
 use super::problem::{StartProblem, Why};
 use super::start::{listen, sealing_key};
 use super::{engine, healthcheck, import};
-use crate::authority::Authority;
-use crate::document::{Complaint, with_key};
-use crate::ledger::open::load;
-use crate::ledger::{StartError, State};
-use crate::seq::Millis;
-use crate::serve::unix::{self, NoSocket};
-use crate::sources::config::{About, Config, Finding, Seal, Severity, validate_with};
-use crate::sources::workload_api::Given;
-use crate::store::StoreError;
-use crate::system::System;
+use mayfly_api::unix::{self, NoSocket};
+use mayfly_authority::authority::Authority;
+use mayfly_base::document::{Complaint, with_key};
+use mayfly_base::system::System;
+use mayfly_config::config::{About, Config, Finding, Seal, Severity, validate_with};
+use mayfly_config::workload_api::Given;
+use mayfly_ledger::open::load;
+use mayfly_ledger::{StartError, State};
+use mayfly_store::StoreError;
+use mayfly_verify::seq::Millis;
 
 /// The data that the ledger contains already, so that the corresponding files are only compared, or imported later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

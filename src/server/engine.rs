@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::ledger::open::damage;
-use crate::ledger::{Opener, StartError};
-use crate::seq::StoreId;
-use crate::sources::config::{Config, Engine};
-use crate::store::memory::MemoryStore;
-use crate::store::options::Options;
-use crate::store::redb::{self, RedbStore};
-use crate::store::sled::SledStore;
-use crate::store::{Store, StoreError};
-use crate::system::System;
+use mayfly_base::system::System;
+use mayfly_config::config::{Config, Engine};
+use mayfly_ledger::open::damage;
+use mayfly_ledger::{Opener, StartError};
+use mayfly_store::memory::MemoryStore;
+use mayfly_store::options::Options;
+use mayfly_store::redb::{self, RedbStore};
+use mayfly_store::sled::SledStore;
+use mayfly_store::{Store, StoreError};
+use mayfly_verify::seq::StoreId;
 
 /// The data directory, if the engine has one.
 pub fn data_dir(config: &Config) -> Option<&Path> {

@@ -3,11 +3,11 @@
 use super::engine;
 use super::problem::{StartProblem, Why};
 use super::start::sealing_key;
-use crate::ledger::commit::Commit;
-use crate::seq::Millis;
-use crate::sources::config::Config;
-use crate::store::StoreError;
-use crate::system::System;
+use mayfly_base::system::System;
+use mayfly_config::config::Config;
+use mayfly_ledger::commit::Commit;
+use mayfly_store::StoreError;
+use mayfly_verify::seq::Millis;
 
 /// A problem, and the commands that fix it.
 pub type Told = (String, String);

@@ -2,8 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::limits;
-use crate::sources::config::Config;
+use mayfly_base::limits;
+use mayfly_config::config::Config;
 
 /// Raises the limit of open files to the hard limit, and warns if fewer connections fit than the configuration allows. Many systems have a
 /// soft limit of 1,024, which a process may raise to the limit of its service manager or container.

@@ -13,21 +13,21 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::bundles::of_agent;
 use super::own::{Own, still_us};
-use crate::authority::Authority;
-use crate::identity::bundle::{self, Bundle, Bundles};
-use crate::identity::spiffe_id::TrustDomain;
-use crate::limits;
-use crate::own_svid::{NO_DNS, OwnSvid};
-use crate::seq::Millis;
-use crate::serve::tls::OwnCertificate;
-use crate::source_health::{SourceHealth, SourceKind};
-use crate::sources::bundles::{BundleFiles, FileStanding, Proposal};
-use crate::sources::config::Config;
-use crate::sources::files::FileProblem;
-use crate::sources::svid_files::OwnPair;
-use crate::sources::workload_api::{Agent, Given, NoSvid};
-use crate::system::System;
-use crate::trust::Source;
+use mayfly_api::tls::OwnCertificate;
+use mayfly_authority::authority::Authority;
+use mayfly_authority::source_health::{SourceHealth, SourceKind};
+use mayfly_authority::trust::Source;
+use mayfly_authority::trust::own_svid::{NO_DNS, OwnSvid};
+use mayfly_base::limits;
+use mayfly_base::system::System;
+use mayfly_config::bundles::{BundleFiles, FileStanding, Proposal};
+use mayfly_config::config::Config;
+use mayfly_config::files::FileProblem;
+use mayfly_config::svid_files::OwnPair;
+use mayfly_config::workload_api::{Agent, Given, NoSvid};
+use mayfly_identity::bundle::{self, Bundle, Bundles};
+use mayfly_identity::spiffe_id::TrustDomain;
+use mayfly_verify::seq::Millis;
 
 /// A bundle that is not in effect, and its source.
 pub(super) struct Changed {

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::{engine, webhook};
-use crate::authority::Bounds;
-use crate::credential::remote::Remotes;
-use crate::ledger::{Ceilings, Settings};
-use crate::limits;
-use crate::rates::PerSecond;
-use crate::sources::config::Config;
-use crate::trace;
-use crate::upstream::lease::{Elsewhere, Places, Timing};
+use mayfly_authority::admission::rates::PerSecond;
+use mayfly_authority::authority::Bounds;
+use mayfly_base::limits;
+use mayfly_base::trace;
+use mayfly_config::config::Config;
+use mayfly_credential::lease::{Elsewhere, Places, Timing};
+use mayfly_credential::remote::Remotes;
+use mayfly_ledger::{Ceilings, Settings};
 
 /// The settings of the ledger.
 pub(super) fn settings(config: &Config) -> Settings {

@@ -11,16 +11,16 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::bounded_file;
-use crate::document::Complaint;
-use crate::identity::bundle::{Bundle, Bundles};
-use crate::identity::spiffe_id::TrustDomain;
-use crate::limits;
-use crate::serve::client;
-use crate::serve::tls::client_config;
-use crate::sources::config::Config;
-use crate::sources::workload_api;
-use crate::system::System;
+use mayfly_api::client;
+use mayfly_api::tls::client_config;
+use mayfly_base::bounded_file;
+use mayfly_base::document::Complaint;
+use mayfly_base::limits;
+use mayfly_base::system::System;
+use mayfly_config::config::Config;
+use mayfly_config::workload_api;
+use mayfly_identity::bundle::{Bundle, Bundles};
+use mayfly_identity::spiffe_id::TrustDomain;
 
 /// Longest time for the whole check.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -4,14 +4,14 @@
 //! environment that is added to the configuration is imported with its own upstreams.
 
 use super::source_check;
-use crate::authority::Authority;
-use crate::document::Complaint;
-use crate::ledger::record::{Event, PolicySet, Record, UpstreamSet, Who};
-use crate::ledger::state::State;
-use crate::limits;
-use crate::source_health::SourceKind;
-use crate::sources::config::{Config, PolicyFiles};
-use crate::sources::policy_files::{self, Loaded};
+use mayfly_authority::authority::Authority;
+use mayfly_authority::source_health::SourceKind;
+use mayfly_base::document::Complaint;
+use mayfly_base::limits;
+use mayfly_config::config::{Config, PolicyFiles};
+use mayfly_config::policy_files::{self, Loaded};
+use mayfly_ledger::record::{Event, PolicySet, Record, UpstreamSet, Who};
+use mayfly_ledger::state::State;
 
 /// The differences between the files and the ledger. The ledger is authoritative.
 pub fn differences(state: &State, loaded: &Loaded, environments: &[String]) -> Vec<String> {

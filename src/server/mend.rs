@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::problem::Why;
-use crate::document::command::{Remedy, typed};
-use crate::file_path::directory_of;
-use crate::ledger::StartError;
-use crate::refusal::{No, Reason};
-use crate::sealing::SealError;
-use crate::sources::config::Seal;
-use crate::store::StoreError;
+use mayfly_base::document::command::{Remedy, typed};
+use mayfly_base::file_path::directory_of;
+use mayfly_base::refusal::{No, Reason};
+use mayfly_config::config::Seal;
+use mayfly_ledger::StartError;
+use mayfly_store::StoreError;
+use mayfly_store::sealing::SealError;
 
 /// The paths and ids that the commands contain.
 struct Place {

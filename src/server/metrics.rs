@@ -16,15 +16,15 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
 use super::start::PublicTls;
-use crate::authority::Authority;
-use crate::limits;
-use crate::serve::listener::{Gate, arrive_plain, handshake_public};
-use crate::serve::public::serve_once;
-use crate::serve::shares::{Holder, Network};
-use crate::source_health::SourceKind;
-use crate::sources::config::Metrics;
-use crate::sources::files::{FileProblem, Polls};
-use crate::sources::token_file::{BearerToken, CurrentToken};
+use mayfly_api::listener::{Gate, arrive_plain, handshake_public};
+use mayfly_api::public::serve_once;
+use mayfly_api::shares::{Holder, Network};
+use mayfly_authority::authority::Authority;
+use mayfly_authority::source_health::SourceKind;
+use mayfly_base::limits;
+use mayfly_config::config::Metrics;
+use mayfly_config::files::{FileProblem, Polls};
+use mayfly_config::token_file::{BearerToken, CurrentToken};
 
 const CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

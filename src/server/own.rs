@@ -7,15 +7,15 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::problem::Why;
-use crate::identity::spiffe_id::SpiffeId;
-use crate::own_svid::{NO_DNS, OwnSvid};
-use crate::serve::tls::OwnCertificate;
-use crate::sources::config::Config;
-use crate::sources::files::FileProblem;
-use crate::sources::svid_files::{OwnPair, SvidFiles};
-use crate::sources::workload_api::{self, Given, NoSvid};
-use crate::system::System;
-use crate::trust::Source;
+use mayfly_api::tls::OwnCertificate;
+use mayfly_authority::trust::Source;
+use mayfly_authority::trust::own_svid::{NO_DNS, OwnSvid};
+use mayfly_base::system::System;
+use mayfly_config::config::Config;
+use mayfly_config::files::FileProblem;
+use mayfly_config::svid_files::{OwnPair, SvidFiles};
+use mayfly_config::workload_api::{self, Given, NoSvid};
+use mayfly_identity::spiffe_id::SpiffeId;
 
 /// The server's own certificate.
 pub(super) struct Own {
@@ -52,7 +52,7 @@ pub(super) fn wait_for_agent(config: &Config, system: &System) -> Result<Option<
 
 /// The server's own SVID.
 pub(super) fn certificate(config: &Config, given: Option<&Given>) -> Result<Own, Why> {
-    let read = |pair: &crate::sources::config::KeyPair| -> Result<_, FileProblem> {
+    let read = |pair: &mayfly_config::config::KeyPair| -> Result<_, FileProblem> {
         let mut files = SvidFiles::new(&pair.certificate, &pair.key);
         let loaded = files.load()?;
         let id = own_id(&loaded, &config.server.trust_domain, &pair.certificate)?;

@@ -6,15 +6,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::{engine, mend};
-use crate::document::Complaint;
-use crate::document::command::{Remedy, typed};
-use crate::ledger::StartError;
-use crate::refusal::{Fault, No};
-use crate::sealing::{KeyFileError, SealError};
-use crate::serve::unix::NoSocket;
-use crate::sources::config::{Config, Seal};
-use crate::sources::files::FileProblem;
-use crate::sources::workload_api::{NoSvid, WhyNot};
+use mayfly_api::unix::NoSocket;
+use mayfly_base::document::Complaint;
+use mayfly_base::document::command::{Remedy, typed};
+use mayfly_base::refusal::{Fault, No};
+use mayfly_config::config::{Config, Seal};
+use mayfly_config::files::FileProblem;
+use mayfly_config::workload_api::{NoSvid, WhyNot};
+use mayfly_ledger::StartError;
+use mayfly_store::sealing::{KeyFileError, SealError};
 
 /// Why a server does not start, and its configuration.
 #[derive(Debug)]

@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{engine, owner};
-use crate::document::Complaint;
-use crate::document::command::typed;
-use crate::file_path::{beside, directory_of};
-use crate::ledger::recover::{RecoverError, Recovered, recover as copy};
-use crate::ledger::snapshot;
-use crate::seq::{Millis, Seq};
-use crate::sources::config::Config;
-use crate::store::{Store, StoreError};
-use crate::system::System;
+use mayfly_base::document::Complaint;
+use mayfly_base::document::command::typed;
+use mayfly_base::file_path::{beside, directory_of};
+use mayfly_base::system::System;
+use mayfly_config::config::Config;
+use mayfly_ledger::recover::{RecoverError, Recovered, recover as copy};
+use mayfly_ledger::snapshot;
+use mayfly_store::{Store, StoreError};
+use mayfly_verify::seq::{Millis, Seq};
 
 /// The result of a recovery.
 #[derive(Debug)]

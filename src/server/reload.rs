@@ -15,11 +15,11 @@ use super::export::Exporter;
 use super::traces::Telling;
 use super::webhook::{Webhooks, value_name};
 use super::{check, given, telemetry};
-use crate::authority::{Authority, Bounds, Exported};
-use crate::document::shown::one_line;
-use crate::ledger::Readers;
-use crate::sources::config::{Config, OidcIssuer, Takes};
-use crate::sources::files::Polls;
+use mayfly_authority::authority::{Authority, Bounds, Exported};
+use mayfly_base::document::shown::one_line;
+use mayfly_config::config::{Config, OidcIssuer, Takes};
+use mayfly_config::files::Polls;
+use mayfly_ledger::Readers;
 
 /// The outlets of the ledger: export, webhooks and traces. Each ends when its value is dropped.
 #[derive(Default)]
@@ -224,7 +224,7 @@ impl Outlets {
     pub fn trace_to(&mut self, authority: &Arc<Authority>, config: &Config) -> std::io::Result<()> {
         let telling = config.traces.as_ref().map(|traces| {
             // OpenTelemetry requires a new instance id for each start.
-            let instance = crate::trace::hex(&authority.system.id16());
+            let instance = mayfly_base::trace::hex(&authority.system.id16());
             Telling::start(authority.tracer.clone(), &traces.to, &authority.system, instance)
         });
         self.traces = telling.transpose()?;

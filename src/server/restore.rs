@@ -11,18 +11,18 @@ use std::path::{Path, PathBuf};
 use super::recover::{change_places, stamp};
 use super::start::sealing_key;
 use super::{StartProblem, Why, engine, owner};
-use crate::credential::keyring::value_name;
-use crate::document::Complaint;
-use crate::document::command::typed;
-use crate::file_path::{beside, directory_of};
-use crate::ledger::backup::{Backup, BadBackup, SEALED_FOR};
-use crate::ledger::recover::{RecoverError, Recovered, Restored, restore as copy};
-use crate::ledger::snapshot;
-use crate::sealing::{Context, SealingKey};
-use crate::seq::Seq;
-use crate::sources::config::Config;
-use crate::store::{Store, StoreError};
-use crate::system::System;
+use mayfly_base::document::Complaint;
+use mayfly_base::document::command::typed;
+use mayfly_base::file_path::{beside, directory_of};
+use mayfly_base::system::System;
+use mayfly_config::config::Config;
+use mayfly_credential::keyring::value_name;
+use mayfly_ledger::backup::{Backup, BadBackup, SEALED_FOR};
+use mayfly_ledger::recover::{RecoverError, Recovered, Restored, restore as copy};
+use mayfly_ledger::snapshot;
+use mayfly_store::sealing::{Context, SealingKey};
+use mayfly_store::{Store, StoreError};
+use mayfly_verify::seq::Seq;
 
 /// The parameters of a restore.
 pub struct Wanted<'a> {

@@ -12,12 +12,12 @@ use super::reload::{Origin, Reloading};
 use super::start::start_given;
 use super::telemetry::{self, Format};
 use super::{Addresses, Running, StartProblem, Why, elsewhere, files, harden, memory, own};
-use crate::credential::remote::Remotes;
-use crate::limits;
-use crate::log_queue;
-use crate::sources::config::Config;
-use crate::system::System;
-use crate::whole_file::{self, SHARED, may_be_replaced};
+use mayfly_base::limits;
+use mayfly_base::log_queue;
+use mayfly_base::system::System;
+use mayfly_base::whole_file::{self, SHARED, may_be_replaced};
+use mayfly_config::config::Config;
+use mayfly_credential::remote::Remotes;
 
 /// Runs a server until SIGTERM or SIGINT, which shut it down cleanly. A second signal ends it at once, without losing anything
 /// acknowledged. SIGHUP reloads the configuration.

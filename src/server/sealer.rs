@@ -2,11 +2,11 @@
 
 use zeroize::Zeroizing;
 
-use crate::credential::keyring::Sealer;
-use crate::refusal::Fault;
-use crate::sealing::{Context, SealingKey};
-use crate::seq::StoreId;
-use crate::system::System;
+use mayfly_base::refusal::Fault;
+use mayfly_base::system::System;
+use mayfly_credential::keyring::Sealer;
+use mayfly_store::sealing::{Context, SealingKey};
+use mayfly_verify::seq::StoreId;
 
 /// The sealing key, bound to one store.
 pub struct StoreSealer {

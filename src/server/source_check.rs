@@ -1,12 +1,12 @@
 //! Checks files that are needed only when an event occurs, so that an unreadable secret is reported now, and not when the first event of an
 //! incident cannot be delivered.
 
-use crate::authority::Authority;
-use crate::document::shown::one_line;
-use crate::source_health::SourceKind;
-use crate::sources::config::Config;
-use crate::sources::https::Https;
-use crate::sources::webhook_files::secrets;
+use mayfly_authority::authority::Authority;
+use mayfly_authority::source_health::SourceKind;
+use mayfly_base::document::shown::one_line;
+use mayfly_config::config::Config;
+use mayfly_config::https::Https;
+use mayfly_config::webhook_files::secrets;
 
 /// Checks all of these files once. Blocks while files are read.
 pub(super) fn check(authority: &Authority, config: &Config) {

@@ -15,24 +15,24 @@ use super::sealer::StoreSealer;
 use super::threads::{Bound, Served};
 use super::webhook::Webhooks;
 use super::{Addresses, Running, bundles, engine, given, import, own, threads};
-use crate::authority::{Authority, Parts};
-use crate::credential::remote::Remotes;
-use crate::document::Complaint;
-use crate::keys;
-use crate::ledger::{Lane, Ledger};
-use crate::limits;
-use crate::oidc::Issuers;
-use crate::own_domain::OwnDomain;
-use crate::policy::Verdicts;
-use crate::policy::decide::Decider;
-use crate::sealing::SealingKey;
-use crate::serve::tls::public_config;
-use crate::serve::unix;
-use crate::sources::config::{About, Config, Finding, Seal};
-use crate::sources::policy_files;
-use crate::sources::workload_api::Given;
-use crate::system::System;
-use crate::upstream::lease::Elsewhere;
+use mayfly_api::tls::public_config;
+use mayfly_api::unix;
+use mayfly_authority::authority::{Authority, Parts};
+use mayfly_authority::people::oidc::Issuers;
+use mayfly_authority::trust::keys;
+use mayfly_authority::trust::own_domain::OwnDomain;
+use mayfly_base::document::Complaint;
+use mayfly_base::limits;
+use mayfly_base::system::System;
+use mayfly_config::config::{About, Config, Finding, Seal};
+use mayfly_config::policy_files;
+use mayfly_config::workload_api::Given;
+use mayfly_credential::lease::Elsewhere;
+use mayfly_credential::remote::Remotes;
+use mayfly_ledger::{Lane, Ledger};
+use mayfly_policy::Verdicts;
+use mayfly_policy::decide::Decider;
+use mayfly_store::sealing::SealingKey;
 
 /// Starts a server in its own threads. Blocks until the server answers; may be called from any context.
 pub fn start(config: &Config, system: &System) -> Result<Running, StartProblem> {
@@ -149,7 +149,7 @@ fn run(
     Ok(Running { authority, addresses, counts, stop, threads, outlets, reloading })
 }
 
-pub(super) fn refused(what: &str) -> impl Fn(crate::refusal::No) -> Why {
+pub(super) fn refused(what: &str) -> impl Fn(mayfly_base::refusal::No) -> Why {
     let what = what.to_owned();
     move |no| Why::Refused { what: what.clone(), no: Box::new(no) }
 }

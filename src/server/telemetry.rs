@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
 
-pub use crate::sources::config::LogFormat as Format;
+pub use mayfly_config::config::LogFormat as Format;
 
-use crate::log_queue::{self, ToStderr};
-use crate::sources::config::log_filter;
+use mayfly_base::log_queue::{self, ToStderr};
+use mayfly_config::config::log_filter;
 
 /// Replaces the filter of log lines.
 type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;

@@ -16,22 +16,22 @@ use super::own::{Own, Shown};
 use super::reload::Followed;
 use super::start::PublicTls;
 use super::{Addresses, upkeep};
-use crate::authority::Authority;
-use crate::credential::keyring::jwks;
-use crate::ledger::Committed;
-use crate::ledger::record::Event;
-use crate::limits::METRICS_CONNECTIONS;
-use crate::serve::ends::{Stopping, TrustChanges};
-use crate::serve::grpc::{admin_routes, workload_routes};
-use crate::serve::handshakes::Handshakes;
-use crate::serve::listener::{Bounds, Counts, Gate, Mtls, Role, serve_mtls};
-use crate::serve::long_calls::LongCalls;
-use crate::serve::public::{self, Published};
-use crate::serve::shares::{Pool, ShareBounds};
-use crate::serve::tls::MtlsAcceptor;
-use crate::serve::unix::{self, Socket};
-use crate::sources::bundles::BundleFiles;
-use crate::sources::config::Config;
+use mayfly_api::ends::{Stopping, TrustChanges};
+use mayfly_api::grpc::{admin_routes, workload_routes};
+use mayfly_api::handshakes::Handshakes;
+use mayfly_api::listener::{Bounds, Counts, Gate, Mtls, Role, serve_mtls};
+use mayfly_api::long_calls::LongCalls;
+use mayfly_api::public::{self, Published};
+use mayfly_api::shares::{Pool, ShareBounds};
+use mayfly_api::tls::MtlsAcceptor;
+use mayfly_api::unix::{self, Socket};
+use mayfly_authority::authority::Authority;
+use mayfly_base::limits::METRICS_CONNECTIONS;
+use mayfly_config::bundles::BundleFiles;
+use mayfly_config::config::Config;
+use mayfly_credential::keyring::jwks;
+use mayfly_ledger::Committed;
+use mayfly_ledger::record::Event;
 
 /// Bound ports at which nothing is served yet.
 pub(super) struct Bound {

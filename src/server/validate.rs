@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::check::{self, Checked};
-use crate::document::Complaint;
-use crate::sources::config::{About, Config, Finding, Severity};
-use crate::system::System;
+use mayfly_base::document::Complaint;
+use mayfly_base::system::System;
+use mayfly_config::config::{About, Config, Finding, Severity};
 
 /// The findings, and whether a server would start.
 pub struct Report {

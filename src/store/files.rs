@@ -6,8 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
-use crate::document::command::{self, Remedy};
-use crate::file_path::directory_of;
+use mayfly_base::document::command::{self, Remedy};
+use mayfly_base::file_path::directory_of;
 
 /// Turns an I/O error into a store error that says what was being done.
 pub(super) fn failed(doing: &str, path: &Path, err: &io::Error) -> StoreError {

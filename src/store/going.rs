@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::files;
-use crate::file_path::directory_of;
-use crate::system::Stopwatch;
+use mayfly_base::file_path::directory_of;
+use mayfly_base::system::Stopwatch;
 
 /// Suffix of a file that is being deleted; no reader looks for such a file.
 const GOING: &str = "going";

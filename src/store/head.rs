@@ -18,7 +18,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::files;
 use super::wal::{Aligned, BLOCK, Medium};
-use crate::store::{Position, StoreError, StoreId};
+use crate::{Position, StoreError, StoreId};
 
 /// Change, position, identity, and the digest of these.
 const LENGTH: usize = 8 + 8 + 16 + 32;

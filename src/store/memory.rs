@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{Entry, Expect, Position, Store, StoreError, StoreId};
 use super::{check_commit, check_count, check_empty, check_name, check_named};
-use crate::limits;
+use mayfly_base::limits;
 
 /// A store in the memory of one process.
 pub struct MemoryStore {

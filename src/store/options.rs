@@ -1,7 +1,7 @@
 //! Options for opening an embedded store, equal for all engines.
 
 use super::StoreId;
-use crate::limits;
+use mayfly_base::limits;
 
 /// Options for opening a store.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 
 use super::{StoreError, files};
-use crate::limits;
+use mayfly_base::limits;
 
 const FILE: &str = "reserve";
 

@@ -5,10 +5,10 @@
 //! this very binary, started once more, so that no test kind is in the shipped program. `MAYFLY_KILLS` is the number of SIGKILLs at random
 //! moments (default 3), `MAYFLY_SEED` their seed.
 
-// The file beside the unit tests uses the same module name.
-use mayfly::credential;
+// The file beside the unit tests names these as its own crate has them.
+use mayfly::credential::{Answer, remote};
 
-#[path = "../../src/upstream/lease/tests/account.rs"]
+#[path = "../../src/credential/lease/tests/account.rs"]
 mod account;
 #[path = "../server/collector.rs"]
 #[allow(dead_code, reason = "other tests ask it for more")]

@@ -532,7 +532,7 @@ impl Person {
             | ("TokenService", "Exchange" | "BatchExchange" | "Renew" | "Release" | "Introspect" | "Authorize" | "Whoami") => {
                 return none();
             }
-            _ => panic!("{service}.{method} is new: give it a request here, and say in src/calls.rs how it stands to approvals"),
+            _ => panic!("{service}.{method} is new: give it a request here, and say in src/authority/admission/calls.rs how it stands to approvals"),
         })
     }
 }

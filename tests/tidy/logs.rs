@@ -4,7 +4,7 @@ use super::none;
 use super::source::{File, files, rust};
 
 /// Where log lines are for people at a terminal.
-const FOR_PEOPLE: &[&str] = &["src/cli/"];
+const FOR_PEOPLE: &[&str] = &["src/cli/", "src/bench/"];
 
 /// The call of a macro that begins at a place, up to its closing parenthesis.
 fn call(text: &str, at: usize) -> &str {

@@ -78,11 +78,11 @@ fn place_of(file: &str, module: &str) -> String {
     format!("{folder}/{module}")
 }
 
-/// Blanks every item under `#[cfg(test)]`. Answers with the modules among them that lie in files of their own.
+/// Blanks every item under `#[cfg(test)]` or the feature `testing`. Answers with the modules among them that lie in files of their own.
 fn blank_tests(text: &mut String) -> Vec<String> {
     let mut outside = Vec::new();
-    while let Some(at) = text.find("#[cfg(test)]") {
-        let from = at + "#[cfg(test)]".len();
+    while let Some(at) = text.find("#[cfg(test)]").or_else(|| text.find("#[cfg(any(test,")) {
+        let from = text[at..].find(']').map_or(text.len(), |n| at + n + 1);
         let body = text[from..].find(['{', ';']).map_or(text.len(), |n| from + n);
         let end = if text[body..].starts_with('{') {
             closing(text, body)

@@ -6,16 +6,16 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{kept, keys};
-use crate::cli::Run;
-use crate::cli::error::CliError;
-use crate::cli::exit::Exit;
-use crate::cli::out::{Format, Noun};
-use crate::cli::show::hex;
-use crate::ledger::commit::Hash;
-use crate::ledger::tree::proof::consistent;
-use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
-use crate::proof::note::{BadNote, Checkpoint, Note};
-use crate::whole_file::{self, PRIVATE};
+use crate::Run;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::out::{Format, Noun};
+use crate::show::hex;
+use mayfly_authority::audit::proof::note::{BadNote, Checkpoint, Note};
+use mayfly_base::whole_file::{self, PRIVATE};
+use mayfly_ledger::commit::Hash;
+use mayfly_ledger::tree::proof::consistent;
+use mayfly_proto::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 
 /// Arguments of `mayfly audit checkpoint`.
 #[derive(Args)]
@@ -65,7 +65,7 @@ pub async fn checkpoint(args: &CheckpointArgs, run: &Run) -> Result<Exit, CliErr
     let note = Note::parse(&answer.checkpoint).map_err(theirs)?;
     let checkpoint = Checkpoint::parse(&note.text).map_err(theirs)?;
     let known = match given.is_empty() {
-        true => crate::proof::key::NoteKey::read(&answer.jwks).map_err(CliError::ours)?,
+        true => mayfly_authority::audit::proof::key::NoteKey::read(&answer.jwks).map_err(CliError::ours)?,
         false => given,
     };
     let signed_by = note.signer(&known).map_err(theirs)?.name.clone();
@@ -103,7 +103,7 @@ pub async fn checkpoint(args: &CheckpointArgs, run: &Run) -> Result<Exit, CliErr
 
 /// A note has no control characters except line ends (`Note::parse`); other characters that act on a terminal are removed.
 fn printable(note: &str) -> String {
-    note.lines().map(|line| format!("{}\n", crate::cli::out::escape::for_terminal(line))).collect()
+    note.lines().map(|line| format!("{}\n", crate::out::escape::for_terminal(line))).collect()
 }
 
 fn goes_on(old: &Checkpoint, new: &Checkpoint, proof: &[bytes::Bytes]) -> Result<(), String> {

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{FilterArgs, kept, only};
-use crate::cli::Run;
-use crate::cli::error::{CliError, ServerSaid};
-use crate::cli::exit::Exit;
-use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
-use crate::seq::Seq;
-use crate::whole_file::{NewFile, PRIVATE, may_be_replaced};
+use crate::Run;
+use crate::error::{CliError, ServerSaid};
+use crate::exit::Exit;
+use mayfly_base::whole_file::{NewFile, PRIVATE, may_be_replaced};
+use mayfly_proto::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
+use mayfly_verify::seq::Seq;
 
 /// Arguments of `mayfly audit export`.
 #[derive(Args)]

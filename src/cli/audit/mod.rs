@@ -14,12 +14,12 @@ use clap::{Args, Subcommand};
 use super::Run;
 use super::args;
 use super::exit::Exit;
-use crate::cli::error::CliError;
-use crate::limits;
-use crate::pb::mayfly::v1 as pb;
-use crate::proof::key::NoteKey;
-use crate::proof::note::{BadNote, Checkpoint, Note};
-use crate::seq::{Millis, Seq};
+use crate::error::CliError;
+use mayfly_authority::audit::proof::key::NoteKey;
+use mayfly_authority::audit::proof::note::{BadNote, Checkpoint, Note};
+use mayfly_base::limits;
+use mayfly_proto::mayfly::v1 as pb;
+use mayfly_verify::seq::{Millis, Seq};
 
 /// The subcommands for the audit log.
 #[derive(Subcommand)]

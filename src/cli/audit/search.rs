@@ -3,14 +3,14 @@
 use clap::Args;
 
 use super::{FilterArgs, only};
-use crate::cli::Run;
-use crate::cli::args;
-use crate::cli::error::CliError;
-use crate::cli::exit::Exit;
-use crate::cli::server::Server;
-use crate::cli::show::explain::Record;
-use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
-use crate::seq::Seq;
+use crate::Run;
+use crate::args;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::server::Server;
+use crate::show::explain::Record;
+use mayfly_proto::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
+use mayfly_verify::seq::Seq;
 
 /// Records per page.
 const PAGE: usize = 500;

@@ -3,12 +3,12 @@
 use clap::Args;
 
 use super::FilterArgs;
-use crate::cli::error::CliError;
-use crate::cli::exit::Exit;
-use crate::cli::show::explain::Record;
-use crate::cli::{Run, list};
-use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
-use crate::seq::Seq;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::show::explain::Record;
+use crate::{Run, list};
+use mayfly_proto::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
+use mayfly_verify::seq::Seq;
 
 /// Arguments of `mayfly audit tail`.
 #[derive(Args)]

@@ -7,13 +7,13 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{kept, keys};
-use crate::bounded_file;
-use crate::cli::Run;
-use crate::cli::error::CliError;
-use crate::cli::exit::Exit;
-use crate::cli::out::Noun;
-use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
-use crate::proof::check::{Right, check};
+use crate::Run;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::out::Noun;
+use mayfly_authority::audit::proof::check::{Right, check};
+use mayfly_base::bounded_file;
+use mayfly_proto::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 
 /// Arguments of `mayfly audit verify`.
 #[derive(Args)]

@@ -15,7 +15,7 @@ use super::super::login::Kept;
 use super::super::show::task::{Heartbeat, state};
 use super::super::task::{TaskArg, interval};
 use super::CiLoginArgs;
-use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
 /// Arguments of `mayfly ci heartbeat`.
 #[derive(Args)]

@@ -13,9 +13,9 @@ use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::super::login::PublicArgs;
 use super::super::out::Noun;
-use crate::serve::attest::AttestWays;
-use crate::system::System;
-use crate::whole_file::{self, SHARED};
+use mayfly_api::attest::AttestWays;
+use mayfly_base::system::System;
+use mayfly_base::whole_file::{self, SHARED};
 
 /// A file: its path, its content, and whether it is executable.
 type Laid = (&'static str, &'static str, bool);

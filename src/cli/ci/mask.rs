@@ -10,7 +10,7 @@ use super::super::error::CliError;
 
 /// The platform that keeps the job's log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::cli) enum Masker {
+pub(crate) enum Masker {
     /// GitHub reads commands from a step's stdout and stderr.
     Github,
     /// Buildkite's agent accepts values to redact.

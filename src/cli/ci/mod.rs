@@ -20,10 +20,10 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::login::{Fresh, Kept, PublicArgs, Told, answer, unreachable};
 use super::out::escape;
-use crate::limits;
-use crate::serve::attest::{AttestIssuer, AttestRequest, AttestWays};
-use crate::serve::people::LoginAnswer;
-use crate::sources::https::Https;
+use mayfly_api::attest::{AttestIssuer, AttestRequest, AttestWays};
+use mayfly_api::people::LoginAnswer;
+use mayfly_base::limits;
+use mayfly_config::https::Https;
 use token::{Found, Given};
 
 /// The subcommands of `mayfly ci`.

@@ -14,8 +14,8 @@ use super::super::Run;
 use super::super::args;
 use super::super::error::CliError;
 use super::super::login::form;
-use crate::limits;
-use crate::sources::https::Https;
+use mayfly_base::limits;
+use mayfly_config::https::Https;
 
 /// A token.
 pub(super) struct Found(pub Zeroizing<String>);

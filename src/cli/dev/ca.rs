@@ -11,13 +11,13 @@ use zeroize::Zeroizing;
 
 use super::files::{read, write_private};
 use super::world::NoWorld;
-use crate::identity::anchor::TrustAnchor;
-use crate::identity::bundle::Bundle;
-use crate::identity::sha256;
-use crate::identity::spiffe_id::TrustDomain;
-use crate::identity::svid::PeerChain;
-use crate::seq::Millis;
-use crate::system::System;
+use mayfly_base::system::System;
+use mayfly_identity::anchor::TrustAnchor;
+use mayfly_identity::bundle::Bundle;
+use mayfly_identity::sha256;
+use mayfly_identity::spiffe_id::TrustDomain;
+use mayfly_identity::svid::PeerChain;
+use mayfly_verify::seq::Millis;
 
 /// The lifetime of the CA, longer than anybody keeps a dev directory.
 const CA_DAYS: u64 = 3650;

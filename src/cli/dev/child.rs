@@ -8,8 +8,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::world::{NoWorld, World};
-use crate::bounded_file;
-use crate::server::Addresses;
+use mayfly_base::bounded_file;
+use mayfly_server::Addresses;
 
 /// The longest wait for a server to answer.
 const PATIENCE_S: u64 = 60;

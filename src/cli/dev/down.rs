@@ -10,12 +10,12 @@ use serde::Serialize;
 use super::up::Lock;
 use super::world::{NoWorld, World, is_world};
 use super::{DirArgs, no_dir};
-use crate::bounded_file;
-use crate::cli::context::default_path;
-use crate::cli::error::CliError;
-use crate::cli::exit::Exit;
-use crate::cli::out::{Format, Noun, Out};
-use crate::limits;
+use crate::context::default_path;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::out::{Format, Noun, Out};
+use mayfly_base::bounded_file;
+use mayfly_base::limits;
 
 /// Arguments of `mayfly dev down`.
 #[derive(Args)]

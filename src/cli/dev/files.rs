@@ -8,8 +8,8 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::world::NoWorld;
-use crate::bounded_file;
-use crate::limits;
+use mayfly_base::bounded_file;
+use mayfly_base::limits;
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> NoWorld {
     let path = path.to_owned();

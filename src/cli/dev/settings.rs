@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::world::{SERVER, TRUST_DOMAIN};
-use crate::system::System;
+use mayfly_base::system::System;
 
 /// Lifetime of dev SVIDs, milliseconds: SPIRE's default.
 pub const SVID_LIFE_MS: u64 = 3600 * 1000;

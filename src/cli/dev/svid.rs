@@ -9,10 +9,10 @@ use serde::Serialize;
 use super::files::write_private;
 use super::world::{NoWorld, World, is_world};
 use super::{DirArgs, no_dir};
-use crate::cli::error::CliError;
-use crate::cli::exit::Exit;
-use crate::cli::out::{Format, Noun, Out};
-use crate::document::command::typed;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::out::{Format, Noun, Out};
+use mayfly_base::document::command::typed;
 
 /// Arguments of `mayfly dev svid`.
 #[derive(Args)]

@@ -18,14 +18,14 @@ use super::files::write_private;
 use super::settings::{Engine, Ports, Settings};
 use super::world::{NoWorld, Starting, World};
 use super::{DirArgs, no_dir};
-use crate::bounded_file;
-use crate::cli::context::default_path;
-use crate::cli::error::CliError;
-use crate::cli::exit::Exit;
-use crate::cli::out::{Format, Noun, Out};
-use crate::limits;
-use crate::server::{Addresses, run, telemetry};
-use crate::system::System;
+use crate::context::default_path;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::out::{Format, Noun, Out};
+use mayfly_base::bounded_file;
+use mayfly_base::limits;
+use mayfly_base::system::System;
+use mayfly_server::{Addresses, run, telemetry};
 
 /// The first port of the dev server.
 const PORT: u16 = 7443;

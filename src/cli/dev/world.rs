@@ -17,15 +17,15 @@ use super::ca::DevCa;
 use super::child::Child;
 use super::files::{private_dir, read, write_once, write_private};
 use super::settings::{Settings, config_text};
-use crate::cli::context::ContextFile;
-use crate::document::command::typed;
-use crate::identity::bundle::{Bundle, Bundles};
-use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
-use crate::serve::{client, tls};
-use crate::server::{Addresses, Running, StartProblem, start};
-use crate::sources::config::Config;
-use crate::sources::svid_files::SvidFiles;
-use crate::system::System;
+use crate::context::ContextFile;
+use mayfly_api::{client, tls};
+use mayfly_base::document::command::typed;
+use mayfly_base::system::System;
+use mayfly_config::config::Config;
+use mayfly_config::svid_files::SvidFiles;
+use mayfly_identity::bundle::{Bundle, Bundles};
+use mayfly_identity::spiffe_id::{SpiffeId, TrustDomain};
+use mayfly_server::{Addresses, Running, StartProblem, start};
 
 /// The name of the dev trust domain.
 pub const TRUST_DOMAIN: &str = "dev.mayfly.internal";

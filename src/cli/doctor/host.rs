@@ -5,11 +5,11 @@ use std::path::Path;
 
 use super::super::Run;
 use super::{Found, State, ours};
-use crate::document::Complaint;
-use crate::document::command::typed;
-use crate::server::examine::{Store, store};
-use crate::server::{environment, healthcheck, seen};
-use crate::sources::config::{Config, Finding, Severity, validate};
+use mayfly_base::document::Complaint;
+use mayfly_base::document::command::typed;
+use mayfly_config::config::{Config, Finding, Severity, validate};
+use mayfly_server::examine::{Store, store};
+use mayfly_server::{environment, healthcheck, seen};
 
 /// Runs all checks.
 pub(super) fn look(path: &Path, run: &Run, found: &mut Found) {

@@ -4,13 +4,13 @@ use super::super::Run;
 use super::super::args;
 use super::super::context::{MtlsTarget, Target};
 use super::Found;
-use crate::document::command::typed;
-use crate::identity::anchor::TrustAnchor;
-use crate::identity::bundle::Bundle;
-use crate::identity::check;
-use crate::limits;
-use crate::seq::Millis;
-use crate::sources::svid_files::{OwnPair, SvidFiles};
+use mayfly_base::document::command::typed;
+use mayfly_base::limits;
+use mayfly_config::svid_files::{OwnPair, SvidFiles};
+use mayfly_identity::anchor::TrustAnchor;
+use mayfly_identity::bundle::Bundle;
+use mayfly_identity::check;
+use mayfly_verify::seq::Millis;
 
 /// Checks both, if the connection to the server uses them.
 pub(super) fn look(target: &Target, run: &Run, found: &mut Found) {

@@ -9,8 +9,10 @@ use super::super::server::Server;
 use super::super::show::status::Status;
 use super::super::show::whoami::Whoami;
 use super::Found;
-use crate::pb::mayfly::v1::{self as pb, server_service_client::ServerServiceClient, token_service_client::TokenServiceClient};
-use crate::refusal::Reason;
+use mayfly_base::refusal::Reason;
+use mayfly_proto::mayfly::v1::{
+    self as pb, server_service_client::ServerServiceClient, token_service_client::TokenServiceClient,
+};
 
 /// Calls the server. `None` if there is no connection.
 pub(super) async fn look(target: &Target, run: &Run, found: &mut Found) -> Option<()> {
@@ -50,7 +52,7 @@ fn mend_of(error: &CliError, target: &Target) -> String {
 }
 
 fn admitted(who: &Whoami, target: &Target, found: &mut Found) {
-    found.ok("reach", format!("{}: it takes us for {}", target.address(), crate::cli::out::Noun::name(who)));
+    found.ok("reach", format!("{}: it takes us for {}", target.address(), crate::out::Noun::name(who)));
     for lock in &who.locks {
         let mend = format!("whoever may lift it: mayfly lock lift {} --reason TEXT", lock.seq);
         found.problem("policy", format!("a lock keeps us from new grants: {}", lock.why()), mend);
@@ -108,7 +110,7 @@ fn disk(status: &Status, found: &mut Found) {
     let mend = "free space beside the data directory, or keep less history (audit.keep)";
     if status.not_issuing_reason == Reason::DiskReserve.as_str() {
         found.problem("disk", format!("{shown}: nothing is issued, revoking works"), mend);
-    } else if disk.free_bytes < crate::limits::DISK_LOW_BYTES * 4 {
+    } else if disk.free_bytes < mayfly_base::limits::DISK_LOW_BYTES * 4 {
         found.warning("disk", shown, mend);
     } else {
         found.ok("disk", shown);

@@ -12,12 +12,12 @@ use super::super::server::Server;
 use super::super::show::issued::{Answer, Issued};
 use super::super::{Run, credential, terms};
 use super::ExecArgs;
-use crate::limits;
-use crate::pb::mayfly::v1::{
+use mayfly_base::limits;
+use mayfly_base::refusal::Reason;
+use mayfly_proto::mayfly::v1::{
     self as pb, credential_service_client::CredentialServiceClient, exchange_request::Task,
     task_service_client::TaskServiceClient, token_service_client::TokenServiceClient,
 };
-use crate::refusal::Reason;
 
 /// The heartbeat interval of the task: if this process is killed, the task ends after this time.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -121,7 +121,7 @@ struct Held {
 /// The credentials of a program.
 pub(super) struct Credentials {
     server: Server,
-    system: crate::system::System,
+    system: mayfly_base::system::System,
     injected: Vec<Injected>,
     held: Vec<Held>,
     task: String,

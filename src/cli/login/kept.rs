@@ -10,14 +10,14 @@ use x509_parser::prelude::FromDer;
 use super::super::args;
 use super::super::context::default_path;
 use super::super::error::CliError;
-use crate::identity::anchor::TrustAnchor;
-use crate::identity::sha256;
-use crate::identity::svid::PeerChain;
-use crate::limits;
-use crate::seq::Millis;
-use crate::serve::people::LoginAnswer;
-use crate::system::System;
-use crate::whole_file::{self, PRIVATE};
+use mayfly_api::people::LoginAnswer;
+use mayfly_base::limits;
+use mayfly_base::system::System;
+use mayfly_base::whole_file::{self, PRIVATE};
+use mayfly_identity::anchor::TrustAnchor;
+use mayfly_identity::sha256;
+use mayfly_identity::svid::PeerChain;
+use mayfly_verify::seq::Millis;
 
 /// The directory of a context's login: that of `config.toml` is `config.login/`.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -29,15 +29,15 @@ use super::context::Settings;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Noun;
-use crate::credential::x509::Csr;
-use crate::identity::bundle::{Bundle, Bundles};
-use crate::identity::oidc::discovery::{Discovery, document_url};
-use crate::limits;
-use crate::pb::mayfly::v1::{self as pb, token_service_client::TokenServiceClient};
-use crate::seq::Millis;
-use crate::serve::people::{LoginAnswer, LoginRefused, LoginRequest, Provider, Ways};
-use crate::serve::tls::client_config;
-use crate::sources::https::{Answer, Https};
+use mayfly_api::people::{LoginAnswer, LoginRefused, LoginRequest, Provider, Ways};
+use mayfly_api::tls::client_config;
+use mayfly_base::limits;
+use mayfly_config::https::{Answer, Https};
+use mayfly_credential::x509::Csr;
+use mayfly_identity::bundle::{Bundle, Bundles};
+use mayfly_identity::oidc::discovery::{Discovery, document_url};
+use mayfly_proto::mayfly::v1::{self as pb, token_service_client::TokenServiceClient};
+use mayfly_verify::seq::Millis;
 use provider::Asking;
 
 /// Arguments of `mayfly login`.
@@ -274,7 +274,7 @@ pub(super) fn answer<T: serde::de::DeserializeOwned>(said: &Answer) -> Result<T,
 impl Kept {
     fn credential(&self) -> Result<Option<String>, CliError> {
         let Some(serial) = self.serial()? else { return Ok(None) };
-        let id = crate::ledger::state::login_of_serial(&serial)
+        let id = mayfly_ledger::state::login_of_serial(&serial)
             .ok_or_else(|| CliError::Local("a login with a long serial".to_owned()))?;
         Ok(Some(id.to_string()))
     }
@@ -289,7 +289,7 @@ mod tests {
         let (one, other) = (Fresh::make().unwrap(), Fresh::make().unwrap());
         assert_ne!(one.nonce, other.nonce);
         assert_eq!(Csr::check(&one.csr).unwrap().spki(), one.spki);
-        assert_eq!(one.nonce, data_encoding::BASE64URL_NOPAD.encode(&crate::identity::sha256(&one.spki)));
+        assert_eq!(one.nonce, data_encoding::BASE64URL_NOPAD.encode(&mayfly_identity::sha256(&one.spki)));
     }
 
     #[test]

@@ -13,12 +13,12 @@ use super::super::Run;
 use super::super::error::CliError;
 use super::super::out::escape::for_terminal;
 use super::loopback::{Loopback, form};
-use crate::document::url::WebUrl;
-use crate::identity::oidc::discovery::Discovery;
-use crate::identity::{json, sha256};
-use crate::limits;
-use crate::serve::people::Provider;
-use crate::sources::https::{Answer, Https};
+use mayfly_api::people::Provider;
+use mayfly_base::document::url::WebUrl;
+use mayfly_base::limits;
+use mayfly_config::https::{Answer, Https};
+use mayfly_identity::oidc::discovery::Discovery;
+use mayfly_identity::{json, sha256};
 
 /// The default polling interval of the device flow (RFC 8628, section 3.5).
 const PAUSE: Duration = Duration::from_secs(5);

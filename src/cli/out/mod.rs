@@ -16,7 +16,7 @@ use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
 use super::error::CliError;
-use crate::log_queue;
+use mayfly_base::log_queue;
 use tree::Tree;
 
 /// The format of the data on stdout.

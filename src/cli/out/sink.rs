@@ -4,9 +4,9 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use crate::cli::error::CliError;
-use crate::system::System;
-use crate::whole_file::{self, PRIVATE};
+use crate::error::CliError;
+use mayfly_base::system::System;
+use mayfly_base::whole_file::{self, PRIVATE};
 
 /// The destination of a secret.
 #[derive(Clone, PartialEq, Eq, Debug)]

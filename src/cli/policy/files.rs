@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::error::CliError;
-use crate::cli::server::Server;
-use crate::document::{Complaint, Source};
-use crate::pb::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
-use crate::policy::PolicySet;
-use crate::sources::policy_files;
+use crate::error::CliError;
+use crate::server::Server;
+use mayfly_base::document::{Complaint, Source};
+use mayfly_config::policy_files;
+use mayfly_policy::PolicySet;
+use mayfly_proto::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
 
 /// The files of a policy set.
 #[derive(Args, Clone)]
@@ -64,7 +64,7 @@ impl FileArgs {
 impl SetSource {
     /// The protobuf form of the source. `None`: the command line names none.
     pub fn on_the_wire(&self) -> Result<Option<pb::PolicySource>, CliError> {
-        use pb::policy_source::From;
+        use mayfly_proto::mayfly::v1::policy_source::From;
         let from = match (self.files.files.is_empty(), self.version, self.audited) {
             (_, Some(version), _) => From::Version(version),
             (_, None, true) => From::Audited(true),
@@ -91,7 +91,7 @@ pub async fn there(server: &Server, environment: &str, mode: pb::PolicyMode) -> 
     let answer = server.call(request, |c, q| async move { PolicyServiceClient::new(c).get_policy(q).await }).await;
     match answer {
         Ok(answer) => Ok(answer.policy),
-        Err(CliError::Server(said)) if said.reason == Some(crate::refusal::Reason::NotFound) => Ok(None),
+        Err(CliError::Server(said)) if said.reason == Some(mayfly_base::refusal::Reason::NotFound) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -6,17 +6,17 @@ use std::time::Duration;
 use clap::Args;
 
 use super::files::{FileArgs, SetSource};
-use crate::cli::args;
-use crate::cli::error::CliError;
-use crate::cli::exit::Exit;
-use crate::cli::out::Format;
-use crate::cli::show::policy::{Checked, DiffWhole, Differs, Explained, Policy};
-use crate::cli::{Run, server::Server};
-use crate::limits;
-use crate::pb::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
-use crate::policy::unattended;
-use crate::system::System;
-use crate::whole_file::{NewFile, SHARED};
+use crate::args;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::out::Format;
+use crate::show::policy::{Checked, DiffWhole, Differs, Explained, Policy};
+use crate::{Run, server::Server};
+use mayfly_base::limits;
+use mayfly_base::system::System;
+use mayfly_base::whole_file::{NewFile, SHARED};
+use mayfly_policy::unattended;
+use mayfly_proto::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
 
 /// Arguments of `mayfly policy show`.
 #[derive(Args)]

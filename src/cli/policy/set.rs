@@ -3,12 +3,12 @@
 use clap::{Args, ValueEnum};
 
 use super::files::{self, SetSource};
-use crate::cli::Run;
-use crate::cli::confirm::{self, ConfirmArgs};
-use crate::cli::error::CliError;
-use crate::cli::exit::Exit;
-use crate::cli::show::policy::PolicyChange;
-use crate::pb::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
+use crate::Run;
+use crate::confirm::{self, ConfirmArgs};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::show::policy::PolicyChange;
+use mayfly_proto::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
 
 /// Arguments of `mayfly policy set`.
 #[derive(Args)]

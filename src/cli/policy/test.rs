@@ -5,20 +5,20 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::files::{FileArgs, complaints, sources, there};
-use crate::cli::error::CliError;
-use crate::cli::exit::Exit;
-use crate::cli::server::Server;
-use crate::cli::show::policy::Tested;
-use crate::cli::{Run, args};
-use crate::document::Source;
-use crate::limits;
-use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
-use crate::policy::PolicySet;
-use crate::policy::situation::Outcome;
-use crate::policy::table::{self, Test};
-use crate::serve::wire::upstream_from_pb;
-use crate::sources::policy_files;
-use crate::upstream::registry::{Registry, Upstream};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::server::Server;
+use crate::show::policy::Tested;
+use crate::{Run, args};
+use mayfly_api::wire::upstream_from_pb;
+use mayfly_base::document::Source;
+use mayfly_base::limits;
+use mayfly_config::policy_files;
+use mayfly_ledger::upstream::registry::{Registry, Upstream};
+use mayfly_policy::PolicySet;
+use mayfly_policy::situation::Outcome;
+use mayfly_policy::table::{self, Test};
+use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 
 /// Arguments of `mayfly policy test`.
 #[derive(Args)]

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::task::Allowance;
 use super::{Subject, Who, hex, ms, or_dash, shown_word, time};
-use crate::cli::out::{Noun, Row};
-use crate::pb::mayfly::v1 as pb;
+use crate::out::{Noun, Row};
+use mayfly_proto::mayfly::v1 as pb;
 
 /// An approval, as `approval show` and `approval list` print it.
 #[derive(Serialize, Debug)]
@@ -94,7 +94,7 @@ impl TaskTerms {
         };
         let life = |ms: Option<i64>| {
             let ms = ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or_default();
-            crate::cli::args::duration_text(std::time::Duration::from_millis(ms))
+            crate::args::duration_text(std::time::Duration::from_millis(ms))
         };
         let mut text = format!("task of {}: {}; {tools}", Who::text(self.owner.as_ref()), each.collect::<Vec<_>>().join(" "));
         if !self.callers.is_empty() {

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{Hits, shown_word, time};
-use crate::cli::out::{Noun, Row};
-use crate::pb::mayfly::v1 as pb;
+use crate::out::{Noun, Row};
+use mayfly_proto::mayfly::v1 as pb;
 
 /// A blast radius, as `blast-radius` prints it.
 #[derive(Serialize, Debug)]

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{Who, or_dash, time};
-use crate::cli::out::{Noun, Row};
-use crate::pb::mayfly::v1 as pb;
+use crate::out::{Noun, Row};
+use mayfly_proto::mayfly::v1 as pb;
 
 /// A break-glass task, as `break-glass show` and `break-glass list` print it.
 #[derive(Serialize, Debug)]

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{Hits, Subject, Target, hex, or_dash, shown_word, some_seq, time};
-use crate::cli::out::{Noun, Row};
-use crate::pb::mayfly::v1 as pb;
+use crate::out::{Noun, Row};
+use mayfly_proto::mayfly::v1 as pb;
 
 /// A credential, as `credential show` and `credential list` print it.
 #[derive(Serialize, Debug)]

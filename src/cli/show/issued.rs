@@ -6,8 +6,8 @@ use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::{shown_word, time};
-use crate::cli::error::CliError;
-use crate::pb::mayfly::v1::{self as pb, issued::Answer as Wire};
+use crate::error::CliError;
+use mayfly_proto::mayfly::v1::{self as pb, issued::Answer as Wire};
 
 /// A text that is wiped from memory when dropped, and that is only revealed by serializing it.
 pub struct Secret(Zeroizing<String>);

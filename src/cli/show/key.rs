@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::revocation::Applied;
 use super::{Hits, or_dash, shown_word, time};
-use crate::cli::out::{Noun, Row};
-use crate::pb::mayfly::v1 as pb;
+use crate::out::{Noun, Row};
+use mayfly_proto::mayfly::v1 as pb;
 
 /// A key, as `key list` prints it.
 #[derive(Serialize, Debug)]

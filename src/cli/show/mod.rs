@@ -25,7 +25,7 @@ pub mod whoami;
 
 use serde::Serialize;
 
-use crate::pb::mayfly::v1 as pb;
+use mayfly_proto::mayfly::v1 as pb;
 
 /// A time as RFC 3339 with as many digits as it has; `None` if it is absent or invalid.
 pub fn time(at: Option<prost_types::Timestamp>) -> Option<String> {
@@ -63,7 +63,7 @@ pub fn word(name: Option<&'static str>, prefix: &str, number: i32) -> String {
 macro_rules! shown_word {
     ($enum:ty, $prefix:literal, $number:expr) => {{
         let number: i32 = $number;
-        $crate::cli::show::word(<$enum>::try_from(number).ok().map(|e| e.as_str_name()), $prefix, number)
+        $crate::show::word(<$enum>::try_from(number).ok().map(|e| e.as_str_name()), $prefix, number)
     }};
 }
 pub(crate) use shown_word;
@@ -96,7 +96,7 @@ pub enum Who {
 impl Who {
     /// Converts an identity; `None` if the server sent none.
     pub fn of(identity: Option<pb::Identity>) -> Option<Who> {
-        use pb::identity::Identity;
+        use mayfly_proto::mayfly::v1::identity::Identity;
         Some(match identity?.identity? {
             Identity::SpiffeId(id) => Who::SpiffeId(id),
             Identity::Person(subject) => Who::Person(subject.into()),

@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::{Hits, Who, or_dash, shown_word, time};
-use crate::cli::error::CliError;
-use crate::cli::out::{Noun, Row};
-use crate::document::with_key;
-use crate::pb::mayfly::v1 as pb;
-use crate::policy::situation::Outcome;
-use crate::policy::table::Test;
+use crate::error::CliError;
+use crate::out::{Noun, Row};
+use mayfly_base::document::with_key;
+use mayfly_policy::situation::Outcome;
+use mayfly_policy::table::Test;
+use mayfly_proto::mayfly::v1 as pb;
 
 /// A policy set, as `policy show` prints it.
 #[derive(Serialize, Debug)]

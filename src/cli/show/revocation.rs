@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{Hits, Target, Who, or_dash, some_seq, time, yes_no};
-use crate::cli::out::{Noun, Row};
-use crate::pb::mayfly::v1 as pb;
+use crate::out::{Noun, Row};
+use mayfly_proto::mayfly::v1 as pb;
 
 /// The result of a revocation or its dry run.
 #[derive(Serialize, Debug)]

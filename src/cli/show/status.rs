@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{hex, ms, some_seq, time};
-use crate::cli::out::Noun;
-use crate::pb::mayfly::v1 as pb;
+use crate::out::Noun;
+use mayfly_proto::mayfly::v1 as pb;
 
 /// The status of the server.
 #[derive(Serialize, Debug)]

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::revocation::Applied;
 use super::{Hits, Who, ms, or_dash, shown_word, time};
-use crate::cli::out::{Noun, Row};
-use crate::pb::mayfly::v1 as pb;
+use crate::out::{Noun, Row};
+use mayfly_proto::mayfly::v1 as pb;
 
 /// A task, as `task show` and `task list` print it.
 #[derive(Serialize, Debug)]

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::revocation::Applied;
 use super::{Hits, hex, number_or_dash, or_dash, shown_word, some_seq, time};
-use crate::cli::out::{Noun, Row};
-use crate::pb::mayfly::v1 as pb;
+use crate::out::{Noun, Row};
+use mayfly_proto::mayfly::v1 as pb;
 
 /// A trust domain, as `bundle show` and `bundle list` print it.
 #[derive(Serialize, Debug)]

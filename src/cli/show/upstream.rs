@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::{Hits, Who, ms, or_dash, shown_word, time};
-use crate::cli::error::CliError;
-use crate::cli::out::{Noun, Row};
-use crate::pb::mayfly::v1 as pb;
+use crate::error::CliError;
+use crate::out::{Noun, Row};
+use mayfly_proto::mayfly::v1 as pb;
 
 /// An upstream, as `upstream show` and `upstream list` print it.
 #[derive(Serialize, Debug)]

@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::credential::SvidEvidence;
 use super::revocation::Lock;
 use super::{Who, time};
-use crate::cli::out::Noun;
-use crate::pb::mayfly::v1 as pb;
+use crate::out::Noun;
+use mayfly_proto::mayfly::v1 as pb;
 
 /// The caller.
 #[derive(Serialize, Debug)]

@@ -9,7 +9,7 @@ use super::super::server::Server;
 use super::super::show::task::{Changed, Task};
 use super::super::wait::{self, WaitArgs};
 use super::TaskArg;
-use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
 /// Arguments of `mayfly task complete` and `mayfly task cancel`.
 #[derive(Args)]

@@ -9,8 +9,8 @@ use super::super::args::{self, timestamp, wire_duration};
 use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::TaskArg;
-use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
-use crate::seq::Millis;
+use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
+use mayfly_verify::seq::Millis;
 
 /// Arguments of `mayfly task extend`.
 #[derive(Args)]

@@ -9,8 +9,8 @@ use super::super::exit::Exit;
 use super::super::show::task::{Heartbeat, state};
 use super::super::{Run, args};
 use super::TaskArg;
-use crate::limits;
-use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
+use mayfly_base::limits;
+use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
 /// Arguments of `mayfly task heartbeat`.
 #[derive(Args)]

@@ -8,7 +8,7 @@ use super::super::show::task::{Changed, Task};
 use super::super::wait::{self, WaitArgs};
 use super::super::{Run, out};
 use super::TaskArg;
-use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
 /// Arguments of `mayfly task hold`.
 #[derive(Args)]

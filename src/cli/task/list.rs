@@ -10,7 +10,7 @@ use super::super::show::credential::Credential;
 use super::super::show::task::{Branch, Task};
 use super::super::{Run, server::Server};
 use super::TaskArg;
-use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
 /// Arguments of `mayfly task show`.
 #[derive(Args)]
@@ -76,7 +76,7 @@ pub async fn show(args: ShowArgs, run: &Run) -> Result<Exit, CliError> {
 
 /// Prints the task and all its child tasks. Finished tasks must be requested by their states, since a list without states omits them.
 async fn tree(args: &ShowArgs, server: &Server, run: &Run) -> Result<Exit, CliError> {
-    use pb::TaskState::{Active, Cancelled, Completed, Expired, Held, PendingApproval, Revoked};
+    use mayfly_proto::mayfly::v1::TaskState::{Active, Cancelled, Completed, Expired, Held, PendingApproval, Revoked};
     let states: &[pb::TaskState] =
         if args.ended { &[PendingApproval, Active, Held, Completed, Cancelled, Expired, Revoked] } else { &[] };
     let filter = &pb::ListTasksRequest {

@@ -16,7 +16,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::server::Server;
 use super::{Run, show};
-use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
 /// The subcommands for tasks.
 #[derive(Subcommand)]

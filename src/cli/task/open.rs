@@ -11,7 +11,7 @@ use super::super::exit::Exit;
 use super::super::subject::SubjectArgs;
 use super::super::terms::TermsArgs;
 use super::super::{Run, token};
-use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
+use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
 /// Arguments of `mayfly task open`.
 #[derive(Args)]

@@ -11,7 +11,8 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 
 use super::Failed;
-use crate::verifier::{Need, Verifier};
+use mayfly_client::verifier::Verifier;
+use mayfly_verify::check::Need;
 
 async fn echo(State(verifier): State<Arc<Verifier>>, headers: HeaderMap) -> (StatusCode, String) {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));

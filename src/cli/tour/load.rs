@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tonic::transport::Channel;
 
-use crate::pb::mayfly::v1 as pb;
-use crate::pb::mayfly::v1::token_service_client::TokenServiceClient;
+use mayfly_proto::mayfly::v1 as pb;
+use mayfly_proto::mayfly::v1::token_service_client::TokenServiceClient;
 
 /// Workers that exchange until they are stopped or the server is gone.
 pub struct Load {

@@ -10,14 +10,14 @@ use tonic::transport::Channel;
 
 use super::load::{Load, exchange, token_of};
 use super::{Failed, Teller, echo};
-use crate::cli::dev::{Child, TRUST_DOMAIN, World};
-use crate::pb::mayfly::v1 as pb;
-use crate::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
-use crate::pb::mayfly::v1::task_service_client::TaskServiceClient;
-use crate::pb::mayfly::v1::token_service_client::TokenServiceClient;
-use crate::serve::client;
-use crate::system::System;
-use crate::verifier::{Settings, Verifier};
+use crate::dev::{Child, TRUST_DOMAIN, World};
+use mayfly_api::client;
+use mayfly_base::system::System;
+use mayfly_client::verifier::{Settings, Verifier};
+use mayfly_proto::mayfly::v1 as pb;
+use mayfly_proto::mayfly::v1::revocation_service_client::RevocationServiceClient;
+use mayfly_proto::mayfly::v1::task_service_client::TaskServiceClient;
+use mayfly_proto::mayfly::v1::token_service_client::TokenServiceClient;
 
 /// The longest wait for a follower to appear and to apply a record.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -3,8 +3,8 @@
 //! The version that is in effect when the change is sent would not do: a colleague's change between the two commands would be undone
 //! without a word.
 
-use crate::cli::error::CliError;
-use crate::refusal::Reason;
+use crate::error::CliError;
+use mayfly_base::refusal::Reason;
 
 /// Begins the comment with the version. The rest of the line is the number.
 const COMMENT: &str = "# version ";

@@ -6,19 +6,19 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use super::based;
-use crate::cli::confirm::{self, ConfirmArgs};
-use crate::cli::error::CliError;
-use crate::cli::exit::Exit;
-use crate::cli::server::Server;
-use crate::cli::show::upstream::Changed;
-use crate::cli::{Run, args, terms};
-use crate::document::Source;
-use crate::ledger::state::Version;
-use crate::limits;
-use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
-use crate::seq::{Millis, Seq};
-use crate::serve::wire::upstream_to_pb;
-use crate::upstream::file;
+use crate::confirm::{self, ConfirmArgs};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::server::Server;
+use crate::show::upstream::Changed;
+use crate::{Run, args, terms};
+use mayfly_api::wire::upstream_to_pb;
+use mayfly_base::document::Source;
+use mayfly_base::limits;
+use mayfly_ledger::state::Version;
+use mayfly_ledger::upstream::file;
+use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
+use mayfly_verify::seq::{Millis, Seq};
 
 /// Arguments of `mayfly upstream add`.
 #[derive(Args)]

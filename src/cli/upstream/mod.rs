@@ -12,8 +12,8 @@ use super::list::{self, ListArgs};
 use super::server::Server;
 use super::show::upstream::Upstream;
 use super::{Run, terms};
-use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
-use crate::serve::wire::upstream_document;
+use mayfly_api::wire::upstream_document;
+use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 
 /// The subcommands for upstreams.
 #[derive(Subcommand)]

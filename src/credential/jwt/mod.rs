@@ -23,11 +23,11 @@ pub use mayfly_verify::token::{
 
 use super::Token;
 use super::keyring::OwnKey;
-use crate::ledger::record::Issued;
-use crate::ledger::state::Ground;
-use crate::policy::grant::TaskPath;
-use crate::refusal::Fault;
-use crate::seq::{CredentialId, Seq};
+use mayfly_base::refusal::Fault;
+use mayfly_ledger::record::Issued;
+use mayfly_ledger::state::Ground;
+use mayfly_policy::grant::TaskPath;
+use mayfly_verify::seq::{CredentialId, Seq};
 
 /// The content of a token.
 pub struct Told<'a> {

@@ -5,10 +5,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::json::{Object, array, plain, string};
 use super::{OWN_CLAIMS, OWN_VERSION, PLAIN_VERSION, Told};
-use crate::ledger::record::{Identity, Issued};
-use crate::ledger::state::{Ground, facts_of_record, trust_domain_of};
-use crate::refusal::Fault;
-use crate::seq::{CredentialId, Millis, TaskId};
+use mayfly_base::refusal::Fault;
+use mayfly_ledger::record::{Identity, Issued};
+use mayfly_ledger::state::{Ground, facts_of_record, trust_domain_of};
+use mayfly_verify::seq::{CredentialId, Millis, TaskId};
 
 fn unsayable(what: &str) -> Fault {
     Fault::new(format!("a grant reached the minting of a token with {what}"))

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::credential::jwt::json;
-use crate::ledger::record::{KeyPurpose, KeyState};
-use crate::ledger::state::Key;
+use crate::jwt::json;
+use mayfly_ledger::record::{KeyPurpose, KeyState};
+use mayfly_ledger::state::Key;
 
 /// The JWK set of one environment's issuer, ordered by key id; the same keys give the same bytes.
 ///

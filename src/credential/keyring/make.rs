@@ -4,10 +4,10 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use zeroize::Zeroizing;
 
 use super::{ES256, HS256, Sealer, Sort, purpose_name, value_name};
-use crate::ledger::record::{KeyAdded, KeyPurpose, KeyState};
-use crate::refusal::{Fault, No, Reason, Refusal};
-use crate::store::{Expect, Store};
-use crate::system::System;
+use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_base::system::System;
+use mayfly_ledger::record::{KeyAdded, KeyPurpose, KeyState};
+use mayfly_store::{Expect, Store};
 
 /// A generated key that is not stored yet.
 pub struct NewKey {

@@ -25,10 +25,10 @@ pub use make::{NewKey, generate};
 pub use plan::{Plan, Schedule, compromise, due, retire, rotate};
 
 use super::jwt;
-use crate::ledger::record::{KeyPurpose, KeyState};
-use crate::ledger::state::Key;
-use crate::refusal::Fault;
-use crate::store::{Expect, Store};
+use mayfly_base::refusal::Fault;
+use mayfly_ledger::record::{KeyPurpose, KeyState};
+use mayfly_ledger::state::Key;
+use mayfly_store::{Expect, Store};
 
 /// Seals values for the store. A sealed value opens only under the same purpose, environment and name.
 pub trait Sealer: Send + Sync {

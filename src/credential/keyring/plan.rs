@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 
 use super::purpose_name;
-use crate::ledger::record::{Event, KeyAdded, KeyChanged, KeyPurpose, KeyState, Record, Revoked, Who};
-use crate::ledger::state::Key;
-use crate::limits;
-use crate::refusal::{Reason, Refusal};
-use crate::revocation::{Rules, Target};
-use crate::seq::Millis;
+use mayfly_base::limits;
+use mayfly_base::refusal::{Reason, Refusal};
+use mayfly_ledger::record::{Event, KeyAdded, KeyChanged, KeyPurpose, KeyState, Record, Revoked, Who};
+use mayfly_ledger::revocation::{Rules, Target};
+use mayfly_ledger::state::Key;
+use mayfly_verify::seq::Millis;
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 

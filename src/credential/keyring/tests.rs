@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use p256::ecdsa::signature::Verifier as _;
 
 use super::*;
-use crate::credential::testing::{Log, Named, Stamp, carry_out, keyring};
-use crate::ledger::record::Who;
-use crate::limits;
-use crate::refusal::Reason;
-use crate::revocation::{Facts, Target};
-use crate::seq::{Millis, Seq};
-use crate::system::System;
+use crate::testing::{Log, Named, Stamp, carry_out, keyring};
+use mayfly_base::limits;
+use mayfly_base::refusal::Reason;
+use mayfly_base::system::System;
+use mayfly_ledger::record::Who;
+use mayfly_ledger::revocation::{Facts, Target};
+use mayfly_verify::seq::{Millis, Seq};
 
 const T0: Millis = Millis(1_700_000_000_000);
 const TOKENS: KeyPurpose = KeyPurpose::AccessToken;
@@ -31,7 +31,7 @@ fn the_jwks_is_of_one_issuer_and_its_points_are_right_by_an_independent_check() 
     let (ring, _) = keyring(&mut log);
     let other = generate(TOKENS, "prod", KeyState::Active, &Stamp, &System::real()).ok().unwrap();
     let record = other.keep(&Named::default()).unwrap();
-    log.put(vec![crate::ledger::record::Record::new(Who::LocalUid(0), crate::ledger::record::Event::KeyAdded(record))]);
+    log.put(vec![mayfly_ledger::record::Record::new(Who::LocalUid(0), mayfly_ledger::record::Event::KeyAdded(record))]);
     let text = jwks(&log.state.keys, "dev");
     assert_eq!(text, jwks(&log.state.keys, "dev"), "deterministic");
     let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();

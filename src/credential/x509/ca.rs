@@ -7,12 +7,12 @@ use rcgen::{
 use rcgen::{SerialNumber, SignatureAlgorithm, SigningKey};
 
 use super::{failed, moment, uri};
-use crate::credential::keyring::OwnKey;
-use crate::identity::anchor::TrustAnchor;
-use crate::identity::spiffe_id::TrustDomain;
-use crate::limits;
-use crate::refusal::Fault;
-use crate::seq::Millis;
+use crate::keyring::OwnKey;
+use mayfly_base::limits;
+use mayfly_base::refusal::Fault;
+use mayfly_identity::anchor::TrustAnchor;
+use mayfly_identity::spiffe_id::TrustDomain;
+use mayfly_verify::seq::Millis;
 
 /// Signs certificates with a key of mayfly.
 pub(super) struct Signs<'a> {

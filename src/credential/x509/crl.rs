@@ -4,9 +4,9 @@ use rcgen::{CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDis
 use rcgen::{RevokedCertParams, SerialNumber};
 
 use super::{Ca, failed, moment};
-use crate::limits;
-use crate::refusal::Fault;
-use crate::seq::{CredentialId, Millis};
+use mayfly_base::limits;
+use mayfly_base::refusal::Fault;
+use mayfly_verify::seq::{CredentialId, Millis};
 
 /// A revoked certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,8 +4,8 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::oid_registry as oid;
 use x509_parser::prelude::FromDer;
 
-use crate::identity::sha256;
-use crate::limits;
+use mayfly_base::limits;
+use mayfly_identity::sha256;
 
 /// Why a certificate request is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -16,8 +16,8 @@ pub use svid::{Leaf, Signed};
 
 use time::OffsetDateTime;
 
-use crate::refusal::Fault;
-use crate::seq::Millis;
+use mayfly_base::refusal::Fault;
+use mayfly_verify::seq::Millis;
 
 /// A time in the form of certificates: whole seconds.
 fn moment(at: Millis) -> Result<OffsetDateTime, Fault> {

@@ -7,11 +7,11 @@ use rcgen::{SerialNumber, SubjectPublicKeyInfo};
 use rustls_pki_types::CertificateDer;
 
 use super::{Ca, Csr, failed, moment, uri};
-use crate::identity::sha256;
-use crate::identity::spiffe_id::SpiffeId;
-use crate::limits;
-use crate::refusal::Fault;
-use crate::seq::{CredentialId, Millis};
+use mayfly_base::limits;
+use mayfly_base::refusal::Fault;
+use mayfly_identity::sha256;
+use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_verify::seq::{CredentialId, Millis};
 
 /// The content of an SVID.
 #[derive(Clone, Copy, Debug)]

@@ -8,17 +8,17 @@ use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtensio
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::*;
-use crate::credential::keyring::{Keyring, OwnKey, generate};
-use crate::credential::testing::{Log, Named, Stamp};
-use crate::identity::anchor::TrustAnchor;
-use crate::identity::bundle::{Bundle, Bundles};
-use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
-use crate::identity::svid::{PeerChain, verify, verify_server};
-use crate::identity::written::Document;
-use crate::ledger::record::{Event, KeyPurpose, KeyState, Record, Who};
-use crate::limits;
-use crate::seq::{CredentialId, Millis};
-use crate::system::System;
+use crate::keyring::{Keyring, OwnKey, generate};
+use crate::testing::{Log, Named, Stamp};
+use mayfly_base::limits;
+use mayfly_base::system::System;
+use mayfly_identity::anchor::TrustAnchor;
+use mayfly_identity::bundle::{Bundle, Bundles};
+use mayfly_identity::spiffe_id::{SpiffeId, TrustDomain};
+use mayfly_identity::svid::{PeerChain, verify, verify_server};
+use mayfly_identity::written::Document;
+use mayfly_ledger::record::{Event, KeyPurpose, KeyState, Record, Who};
+use mayfly_verify::seq::{CredentialId, Millis};
 
 const NOW: Millis = Millis(1_700_000_000_000);
 const URL: &str = "https://mayfly.example/sts/spiffe/crl/k";

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::{Issuer, plain};
-use crate::limits;
+use mayfly_base::limits;
 
 /// The platform that an issuer belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::document::url::WebUrl;
-use crate::identity::json;
-use crate::limits;
+use crate::json;
+use mayfly_base::document::url::WebUrl;
+use mayfly_base::limits;
 
 /// The path of the discovery document below the issuer's URL (OIDC Discovery, section 4).
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::identity::json;
-use crate::identity::jwk::{Algorithm, VerifyingKey};
-use crate::limits;
+use crate::json;
+use crate::jwk::{Algorithm, VerifyingKey};
+use mayfly_base::limits;
 
 /// Why a document is not a usable key set. The previous keys stay in effect.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

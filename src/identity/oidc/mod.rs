@@ -14,8 +14,8 @@ use serde_json::{Map, Value};
 use super::json;
 use super::jwk::Algorithm;
 use super::jws::Compact;
-use crate::limits;
-use crate::seq::Millis;
+use mayfly_base::limits;
+use mayfly_verify::seq::Millis;
 
 pub use attest::{AttestRule, Attested, Attesting, NotAttested, Platform};
 pub use defect::OidcDefect;
@@ -98,7 +98,7 @@ pub struct Expect<'a> {
 /// A token whose signature by its issuer was verified. Only [`verify`] constructs one.
 ///
 /// ```compile_fail,E0451
-/// use mayfly::identity::oidc::VerifiedOidc;
+/// use mayfly_identity::oidc::VerifiedOidc;
 /// let forged = VerifiedOidc { sub: "root".into(), ..todo!() };
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]

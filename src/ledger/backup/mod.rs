@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 pub use read::{Backup, BadBackup};
 pub use write::Writer;
 
-use crate::limits;
-use crate::seq::{Millis, Seq};
-use crate::store::Position;
+use mayfly_base::limits;
+use mayfly_store::Position;
+use mayfly_verify::seq::{Millis, Seq};
 
 /// The first bytes of the file. Another layout gets another number.
 pub const MAGIC: &[u8; 16] = b"mayfly backup 1\n";

@@ -13,11 +13,11 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::{About, End, MAGIC, Piece, hex};
-use crate::bounded_file;
-use crate::ledger::commit::{ChainHead, Commit, Hash};
-use crate::ledger::state::seq_after;
-use crate::seq::Seq;
-use crate::store::{Entry, Expect, Position, Store, StoreError, StoreId};
+use crate::commit::{ChainHead, Commit, Hash};
+use crate::state::seq_after;
+use mayfly_base::bounded_file;
+use mayfly_store::{Entry, Expect, Position, Store, StoreError, StoreId};
+use mayfly_verify::seq::Seq;
 
 /// Why a file cannot be used as a backup. Nothing in it was used.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +109,7 @@ impl Backup {
     pub fn open(path: &Path) -> Result<Backup, BadBackup> {
         let file = bounded_file::open(path)?;
         let bytes = file.metadata()?.len();
-        let from = BufReader::with_capacity(crate::limits::BACKUP_PIECE_BYTES, file.try_clone()?);
+        let from = BufReader::with_capacity(mayfly_base::limits::BACKUP_PIECE_BYTES, file.try_clone()?);
         let mut reading = Reading { from, hash: Context::new(&SHA256), at: 0, before: Context::new(&SHA256) };
         let mut magic = [0; MAGIC.len()];
         match reading.fill(&mut magic) {
@@ -246,9 +246,11 @@ impl Chain {
             Some(head) => commit.continues(*head),
             None if first == 1 => commit.continues(ChainHead::START),
             // The commit that it continues was removed. The snapshot has that chain head, and it is checked when the snapshot is restored.
-            None => {
-                Ok(ChainHead { number: commit.header.number, hash: commit.hash, time: crate::seq::Millis(commit.header.time) })
-            }
+            None => Ok(ChainHead {
+                number: commit.header.number,
+                hash: commit.hash,
+                time: mayfly_verify::seq::Millis(commit.header.time),
+            }),
         };
         self.heads.insert(writer, head.map_err(|e| bad(e.to_string()))?);
         self.seq = commit.records.iter().fold(self.seq, seq_after);

@@ -5,9 +5,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{About, End, MAGIC, Piece, hex};
-use crate::ledger::commit::Hash;
-use crate::refusal::Fault;
-use crate::store::Entry;
+use crate::commit::Hash;
+use mayfly_base::refusal::Fault;
+use mayfly_store::Entry;
 
 /// Writes a backup. The output of each call must be written unchanged: the final digest covers all of it.
 pub struct Writer {

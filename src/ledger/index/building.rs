@@ -5,11 +5,11 @@ use std::path::Path;
 
 use super::segment::{self, BLOCKS, Block, Segment};
 use super::{fingerprint, fingerprint_of};
-use crate::ledger::commit::{BadCommit, Hash};
-use crate::ledger::forward::Place;
-use crate::ledger::glimpse::Glimpse;
-use crate::ledger::record::Named;
-use crate::store::Position;
+use crate::commit::{BadCommit, Hash};
+use crate::forward::Place;
+use crate::glimpse::Glimpse;
+use crate::record::Named;
+use mayfly_store::Position;
 
 /// The index of a stretch of history.
 #[derive(Clone, Debug)]

@@ -21,9 +21,9 @@ use super::forward::Place;
 use super::glimpse::Glimpse;
 use super::record::{Named, about};
 use super::search::Filter;
-use crate::seq::{Millis, Seq};
-use crate::store::Position;
 use building::Building;
+use mayfly_store::Position;
+use mayfly_verify::seq::{Millis, Seq};
 use segment::{Block, Entries, Segment};
 
 /// The fingerprint of a name. It is not secret, and two names may share one; then a block is read needlessly.

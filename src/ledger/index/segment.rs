@@ -5,10 +5,10 @@ use std::io::{self, BufWriter, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::ledger::commit::{Hash, sha256};
-use crate::ledger::forward::Place;
-use crate::seq::Seq;
-use crate::store::Position;
+use crate::commit::{Hash, sha256};
+use crate::forward::Place;
+use mayfly_store::Position;
+use mayfly_verify::seq::Seq;
 
 /// Blocks per segment: one bit each.
 pub const BLOCKS: usize = 64;

@@ -7,15 +7,15 @@ use parking_lot::Mutex;
 use super::building::Building;
 use super::segment::{BLOCKS, Block, Segment};
 use super::{Asked, Index};
-use crate::ledger::commit::{ChainHead, Encoded, Opened, pack};
-use crate::ledger::forward::{Place, Step, last_of};
-use crate::ledger::glimpse::Glimpse;
-use crate::ledger::look::Stop;
-use crate::ledger::record::{Event, GenerationBegun, KeyChanged, Record, Who};
-use crate::ledger::search::{Filter, Turn, search};
-use crate::seq::{Millis, Seq};
-use crate::store::memory::MemoryStore;
-use crate::store::{Store, StoreId};
+use crate::commit::{ChainHead, Encoded, Opened, pack};
+use crate::forward::{Place, Step, last_of};
+use crate::glimpse::Glimpse;
+use crate::look::Stop;
+use crate::record::{Event, GenerationBegun, KeyChanged, Record, Who};
+use crate::search::{Filter, Turn, search};
+use mayfly_store::memory::MemoryStore;
+use mayfly_store::{Store, StoreId};
+use mayfly_verify::seq::{Millis, Seq};
 
 const COMMITS: u64 = 1_500;
 /// Block size: a few commits of this log.
@@ -48,7 +48,7 @@ fn log() -> (MemoryStore, Turn) {
 fn glimpses(store: &dyn Store) -> Vec<Glimpse> {
     let mut seq = Seq::ZERO;
     let all = store.read(1, usize::MAX).unwrap();
-    let glimpse = |entry: crate::store::Entry| {
+    let glimpse = |entry: mayfly_store::Entry| {
         let glimpse = Glimpse::of(entry.at, seq, &entry.bytes).unwrap();
         seq = glimpse.last;
         glimpse
@@ -59,7 +59,7 @@ fn glimpses(store: &dyn Store) -> Vec<Glimpse> {
 fn steps(store: &dyn Store) -> Vec<Step> {
     let mut seq = Seq::ZERO;
     let all = store.read(1, usize::MAX).unwrap();
-    let step = |entry: crate::store::Entry| {
+    let step = |entry: mayfly_store::Entry| {
         let commit = Opened::from_bytes(&entry.bytes).unwrap();
         let before = seq;
         seq = last_of(&commit, seq).unwrap();

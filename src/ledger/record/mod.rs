@@ -31,9 +31,9 @@ pub use mayfly_verify::revocation::record::Identity;
 
 use prost::Message;
 
-use crate::identity::caller::Caller;
-use crate::limits;
-use crate::seq::Seq;
+use mayfly_base::limits;
+use mayfly_identity::caller::Caller;
+use mayfly_verify::seq::Seq;
 
 /// One event, with its author.
 #[derive(Clone, PartialEq, Message)]

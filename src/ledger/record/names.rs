@@ -5,7 +5,7 @@ pub mod about;
 mod large;
 
 use super::*;
-use crate::seq::{ApprovalId, CredentialId, LeaseId, StoreId, TaskId};
+use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, StoreId, TaskId};
 
 /// The sort of a name. A filter on one sort does not match the same text of another sort.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -2,7 +2,7 @@
 
 use super::Tasks;
 use super::tasks::Task;
-use crate::seq::Millis;
+use mayfly_verify::seq::Millis;
 
 impl Tasks {
     /// The server was away: every task that was alive when it went away receives one full interval.

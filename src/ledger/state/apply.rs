@@ -6,13 +6,13 @@ use super::tasks::{Closed, Hold};
 use super::{
     Approval, BundleState, Claims, End, Issuance, Judged, Key, Lease, Removed, RequestKey, State, Taken, Version, hash_of,
 };
-use crate::ledger::record::{
+use crate::record::{
     ApprovalAsked, BundleSet, Event, FellDue, GenerationBegun, HoldRank, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Narrowed,
     Narrowing, Outcome, OwnerLeft, Record, Revoked, TaskClosed, Who,
 };
-use crate::limits;
 use crate::revocation::{Rules, Target};
-use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
+use mayfly_base::limits;
+use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
 pub(super) fn author(record: &Record) -> Option<Box<Who>> {
     record.author.as_ref().and_then(|a| a.who.clone()).map(Box::new)

@@ -7,10 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::apply::author;
 use super::tasks::Closed;
 use super::{Decided, State};
-use crate::ledger::record::{
-    ApprovalAsked, ApprovalDecided, ApprovalOf, Change, Event, Issued, Outcome, Record, TaskExtended, Who,
-};
-use crate::seq::{ApprovalId, Millis, TaskId};
+use crate::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Change, Event, Issued, Outcome, Record, TaskExtended, Who};
+use mayfly_verify::seq::{ApprovalId, Millis, TaskId};
 
 /// The approval that a task waits for or was opened with. More time for the task needs another approval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use super::State;
-use crate::limits;
-use crate::refusal::Refusal;
+use mayfly_base::limits;
+use mayfly_base::refusal::Refusal;
 
 /// Limits on the contents of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

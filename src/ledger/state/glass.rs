@@ -9,9 +9,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{State, Tasks};
-use crate::ledger::record::{BreakGlass, GlassStep, Identity, Record, SvidEvidence, TaskOpened};
-use crate::limits;
-use crate::seq::{CredentialId, Millis, Seq, TaskId};
+use crate::record::{BreakGlass, GlassStep, Identity, Record, SvidEvidence, TaskOpened};
+use mayfly_base::limits;
+use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// A person of a break-glass task, which has two.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

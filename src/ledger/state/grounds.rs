@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::intern::{Interner, Slot};
 use super::tasks::{Task, Terms};
 use super::{State, add_lineage, facts_of_record, svid_facts, trust_domain_of};
-use crate::ledger::record::{Identity, Issued};
-use crate::persistent::Map;
+use crate::record::{Identity, Issued};
 use crate::revocation::{Facts, SvidFacts};
-use crate::seq::{CredentialId, Seq, TaskId};
+use mayfly_verify::persistent::Map;
+use mayfly_verify::seq::{CredentialId, Seq, TaskId};
 
 /// The SVID of another grant.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::record::{HoldRank, Outcome, Who};
-use crate::seq::{Millis, Seq};
+use crate::record::{HoldRank, Outcome, Who};
+use mayfly_verify::seq::{Millis, Seq};
 
 /// A hold on a task, one per rank.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

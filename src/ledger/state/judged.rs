@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{RequestKey, key_of};
-use crate::ledger::commit::Encoded;
-use crate::ledger::record::{Issued, Record};
+use crate::commit::Encoded;
+use crate::record::{Issued, Record};
 
 /// A record to be judged, with values derived from it already.
 pub trait Judged {
@@ -85,7 +85,7 @@ pub struct Issuance<'a> {
 
 impl<'a> Issuance<'a> {
     /// The view of a complete record.
-    pub(in crate::ledger::state) fn whole(e: &'a Issued) -> Issuance<'a> {
+    pub(in crate::state) fn whole(e: &'a Issued) -> Issuance<'a> {
         Issuance { shared: e, credential: &e.credential, tool: &e.tool, mold: None }
     }
 }

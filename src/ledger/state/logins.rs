@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{End, State, hash_of, svid_facts, trust_domain_of};
-use crate::ledger::record::{Identity, LoggedIn, SvidEvidence, TokenEvidence};
+use crate::record::{Identity, LoggedIn, SvidEvidence, TokenEvidence};
 use crate::revocation::Facts;
-use crate::seq::{CredentialId, Millis, Seq};
+use mayfly_verify::seq::{CredentialId, Millis, Seq};
 
 /// A login. Its id is also the serial number of the certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -39,17 +39,17 @@ pub use judged::{Issuance, Judged};
 pub use logins::{Login, login_of_serial, serial_of_login};
 pub use parts::{Approval, BundleState, Claims, Decided, Key, Lease, Remembered, Removed, Taken, Version};
 pub use tasks::{Approved, Closed, Hold, Phase, Task, Tasks, Terms};
-pub(crate) use verdict::refused_by;
+pub use verdict::refused_by;
 pub use verdict::{digest_of_task, expired, id_token_used, policy_in_force};
 
 use super::commit::{BadCommit, ChainHead, Commit};
 use super::record::{Event, KeyPurpose, KeyState, Narrowing, Record};
-use crate::limits;
-use crate::persistent::{Calendar, Map};
-use crate::refusal::Refusal;
 use crate::revocation::{Entry, Rules, Target};
-use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
-use crate::store::Position;
+use mayfly_base::limits;
+use mayfly_base::refusal::Refusal;
+use mayfly_store::Position;
+use mayfly_verify::persistent::{Calendar, Map};
+use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
 
 /// All state in memory.
 #[derive(Default, Serialize, Deserialize)]
@@ -315,7 +315,7 @@ fn hash_of(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// The seq of a valid record that follows `seq`. The first record of a generation has that generation's first seq.
-pub(in crate::ledger) fn seq_after(seq: Seq, record: &Record) -> Seq {
+pub(crate) fn seq_after(seq: Seq, record: &Record) -> Seq {
     let from = match &record.event {
         Some(Event::GenerationBegun(g)) => Seq::start_of(u8::try_from(g.generation).unwrap_or(u8::MAX)),
         _ => seq,
@@ -329,7 +329,7 @@ pub fn groups(records: &[Record]) -> impl Iterator<Item = &[Record]> {
 }
 
 /// The key of a record's request.
-pub(in crate::ledger) fn key_of(record: &Record) -> Option<RequestKey> {
+pub(crate) fn key_of(record: &Record) -> Option<RequestKey> {
     record.request.as_ref().map(|r| request_key(record.requester().unwrap_or_default(), &r.id))
 }
 

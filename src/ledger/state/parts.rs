@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::commit::ChainHead;
-use crate::ledger::forward::Place;
-use crate::ledger::record::{ApprovalAsked, ChainEnd, HistoryRemoved, KeyPurpose, KeyState, SnapshotTaken, Who};
-use crate::seq::{CredentialId, Millis, Seq, TaskId};
-use crate::store::Position;
+use crate::commit::ChainHead;
+use crate::forward::Place;
+use crate::record::{ApprovalAsked, ChainEnd, HistoryRemoved, KeyPurpose, KeyState, SnapshotTaken, Who};
 use crate::upstream::registry::Upstream;
+use mayfly_store::Position;
+use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// One version of a policy set, registration or binding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,9 +1,9 @@
 //! Small entries that expire individually: requests, used tokens, approvals, callers' rules, descent.
 
 use super::{End, Remembered, RequestKey, State, hash_of};
-use crate::ledger::record::{Record, Who};
-use crate::limits;
-use crate::seq::{CredentialId, Millis};
+use crate::record::{Record, Who};
+use mayfly_base::limits;
+use mayfly_verify::seq::{CredentialId, Millis};
 
 impl State {
     /// Remembers a request whose result is not a credential.

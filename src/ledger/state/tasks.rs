@@ -9,11 +9,11 @@ pub use super::held::{Closed, Hold};
 use super::intern::Slot;
 pub use super::terms::{Behalf, Terms};
 use super::uses::Done;
-use crate::identity::caller::Caller;
-use crate::ledger::record::{Identity, Outcome, TaskOpened};
-use crate::limits;
-use crate::persistent::{Calendar, Map, Pages};
-use crate::seq::{CredentialId, Millis, Seq, TaskId};
+use crate::record::{Identity, Outcome, TaskOpened};
+use mayfly_base::limits;
+use mayfly_identity::caller::Caller;
+use mayfly_verify::persistent::{Calendar, Map, Pages};
+use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// A task.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::record::{Allowance, Ancestor, Identity, SvidEvidence, TaskOpened, TokenEvidence};
-use crate::limits;
-use crate::seq::{CredentialId, Millis, Seq, TaskId};
+use crate::record::{Allowance, Ancestor, Identity, SvidEvidence, TaskOpened, TokenEvidence};
+use mayfly_base::limits;
+use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// The terms of a task. Only the deadline changes later.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -129,9 +129,9 @@ pub(super) fn reason(verdict: &Verdict) -> Reason {
     verdict.as_ref().err().map(|r| r.reason).expect("a refusal")
 }
 
-use crate::refusal::Reason;
 use crate::revocation::Facts;
-use crate::seq::TaskId;
+use mayfly_base::refusal::Reason;
+use mayfly_verify::seq::TaskId;
 
 #[test]
 fn a_revocation_covers_what_was_decided_before_it_wherever_it_commits() {

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use crate::ledger::record::{Authorized, UsesReported};
-use crate::seq::{ApprovalId, TaskId};
+use crate::record::{Authorized, UsesReported};
+use mayfly_verify::seq::{ApprovalId, TaskId};
 
 /// Uses and authorizations in a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

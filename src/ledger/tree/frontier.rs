@@ -1,7 +1,7 @@
 //! The right edge of a tree: the few hashes from which the tree can grow, without the leaves.
 
 use super::proof::{Node, cover, folded};
-use crate::ledger::commit::{Hash, node_hash};
+use crate::commit::{Hash, node_hash};
 
 /// The complete subtrees of a tree over its first `size` leaves, the largest first. At most 63 hashes.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -74,7 +74,7 @@ impl Frontier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::commit::{leaf_hash, root_hash};
+    use crate::commit::{leaf_hash, root_hash};
 
     #[test]
     fn it_grows_by_leaves_and_by_subtrees_to_the_same_root() {

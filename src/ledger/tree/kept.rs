@@ -3,13 +3,13 @@
 
 use super::frontier::Frontier;
 use super::stored::Mark;
-use crate::ledger::state::Removed;
-use crate::store::{Expect, Position, Store, StoreError};
+use crate::state::Removed;
+use mayfly_store::{Expect, Position, Store, StoreError};
 
 const NAMED: &str = "tree/";
 
 /// The beginning of a tree whose first commits were removed.
-pub(in crate::ledger) struct Base {
+pub(crate) struct Base {
     /// The frontier over the removed commits.
     pub frontier: Frontier,
     /// The end of the removed commits.
@@ -26,7 +26,7 @@ impl Base {
 }
 
 /// The frontier of the tree over the commits before a position, if retention kept it.
-pub(in crate::ledger) fn frontier_at(store: &dyn Store, before: Position) -> Result<Option<Frontier>, StoreError> {
+pub(crate) fn frontier_at(store: &dyn Store, before: Position) -> Result<Option<Frontier>, StoreError> {
     if before <= 1 {
         return Ok(Some(Frontier::default()));
     }
@@ -35,12 +35,7 @@ pub(in crate::ledger) fn frontier_at(store: &dyn Store, before: Position) -> Res
 }
 
 /// Stores the frontier of the commits that are about to be removed, and deletes stored frontiers that are no longer needed.
-pub(in crate::ledger) fn keep_frontier(
-    store: &dyn Store,
-    frontier: &Frontier,
-    now: &Removed,
-    next: &Removed,
-) -> Result<(), StoreError> {
+pub(crate) fn keep_frontier(store: &dyn Store, frontier: &Frontier, now: &Removed, next: &Removed) -> Result<(), StoreError> {
     let mut bytes = next.seq.as_u64().to_be_bytes().to_vec();
     bytes.extend(next.time.0.to_be_bytes());
     bytes.extend(frontier.to_bytes());
@@ -57,7 +52,7 @@ fn name(size: u64) -> String {
 }
 
 /// The beginning of the tree: the first commit, or the oldest kept frontier that the remaining log reaches.
-pub(in crate::ledger) fn base(store: &dyn Store) -> Result<Option<Base>, StoreError> {
+pub(crate) fn base(store: &dyn Store) -> Result<Option<Base>, StoreError> {
     let oldest = store.oldest()?;
     if oldest <= 1 {
         return Ok(Some(Base { frontier: Frontier::default(), mark: Mark::default() }));

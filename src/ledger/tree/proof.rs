@@ -3,7 +3,7 @@
 //!
 //! A node is named by its level and its index in that level: (0, n) is leaf n, (k, n) covers the leaves from n·2^k to (n+1)·2^k. Pure.
 
-use crate::ledger::commit::{Hash, node_hash, sha256};
+use crate::commit::{Hash, node_hash, sha256};
 
 /// A complete subtree: its level, and its index in that level.
 pub type Node = (u32, u64);
@@ -144,7 +144,7 @@ pub fn consistent(old: u64, new: u64, old_root: &Hash, new_root: &Hash, proof: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::commit::{leaf_hash, root_hash};
+    use crate::commit::{leaf_hash, root_hash};
 
     fn leaves(n: u64) -> Vec<Hash> {
         (0..n).map(|i| leaf_hash(&i.to_be_bytes())).collect()

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::frontier::Frontier;
 use super::proof::{Node, consistency, consistent, inclusion, root_by_inclusion, root_of};
-use crate::ledger::commit::{Hash, node_hash, root_hash, sha256};
+use crate::commit::{Hash, node_hash, root_hash, sha256};
 
 /// One file holds the leaves under one node of this level.
 const LEVEL: u32 = 16;

@@ -3,7 +3,7 @@
 use super::frontier::Frontier;
 use super::proof::{consistent, root_by_inclusion};
 use super::stored::{NoProof, Tree, read_head};
-use crate::ledger::commit::{Hash, leaf_hash, root_hash};
+use crate::commit::{Hash, leaf_hash, root_hash};
 
 fn leaf(n: u64) -> Hash {
     leaf_hash(&n.to_be_bytes())

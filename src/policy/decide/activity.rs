@@ -2,13 +2,13 @@
 
 use super::Decider;
 use super::place::{Lists, Place};
-use crate::identity::spiffe_id::SpiffeId;
-use crate::ledger::View;
-use crate::policy::action::Action;
-use crate::policy::catalog::Compiled;
-use crate::policy::request::{Intent, Question, Used};
-use crate::seq::TaskId;
-use crate::upstream::registry::Kind;
+use crate::action::Action;
+use crate::catalog::Compiled;
+use crate::request::{Intent, Question, Used};
+use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_ledger::View;
+use mayfly_ledger::upstream::registry::Kind;
+use mayfly_verify::seq::TaskId;
 
 /// A credential's use as reported by a server of its upstream.
 #[derive(Clone, Debug)]

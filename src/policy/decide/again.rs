@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use super::place::{Lists, Place};
 use super::seconds;
-use crate::identity::spiffe_id::SpiffeId;
-use crate::ledger::record::{Identity, Issued};
-use crate::ledger::state::{Live, State, Task};
-use crate::policy::action::{Action, Work};
-use crate::policy::cache::Verdicts;
-use crate::policy::cedar::Verdict;
-use crate::policy::request::{self, Question};
-use crate::policy::set::PolicySet;
-use crate::seq::{CredentialId, Millis, Seq, TaskId};
-use crate::store::Position;
-use crate::upstream::registry::{Kind, Upstream};
+use crate::action::{Action, Work};
+use crate::cache::Verdicts;
+use crate::cedar::Verdict;
+use crate::request::{self, Question};
+use crate::set::PolicySet;
+use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_ledger::record::{Identity, Issued};
+use mayfly_ledger::state::{Live, State, Task};
+use mayfly_ledger::upstream::registry::{Kind, Upstream};
+use mayfly_store::Position;
+use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// A live credential, in the form of a new request for it.
 pub struct Held {

@@ -3,18 +3,18 @@
 use super::demand::{Demand, TaskAsk};
 use super::place::Place;
 use super::{Decided, Decider, denied};
-use crate::identity::caller::Caller;
-use crate::ledger::View;
-use crate::ledger::commit::sha256;
-use crate::ledger::record::{ApprovalAsked, ApprovalOf, Identity, Who};
-use crate::ledger::state;
-use crate::policy::action::{Action, Work};
-use crate::policy::catalog::Compiled;
-use crate::policy::request::ApprovalFacts;
-use crate::policy::wanted::{self, Digest, TaskChoice, Wanted};
-use crate::refusal::{No, Reason, Refusal};
-use crate::seq::{ApprovalId, Millis};
-use crate::upstream::registry::{Approver, Upstream};
+use crate::action::{Action, Work};
+use crate::catalog::Compiled;
+use crate::request::ApprovalFacts;
+use crate::wanted::{self, Digest, TaskChoice, Wanted};
+use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_identity::caller::Caller;
+use mayfly_ledger::View;
+use mayfly_ledger::commit::sha256;
+use mayfly_ledger::record::{ApprovalAsked, ApprovalOf, Identity, Who};
+use mayfly_ledger::state;
+use mayfly_ledger::upstream::registry::{Approver, Upstream};
+use mayfly_verify::seq::{ApprovalId, Millis};
 
 /// An approval that a decision uses up.
 #[derive(Clone, Debug)]

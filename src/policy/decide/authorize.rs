@@ -4,14 +4,14 @@ use super::again::{Doing, Held, question};
 use super::place::within_task;
 use super::settle::{active, binding_of, scopes_of};
 use super::{Decider, denied, glass};
-use crate::identity::caller::Caller;
-use crate::identity::spiffe_id::SpiffeId;
-use crate::ledger::View;
-use crate::ledger::record::Issued;
-use crate::policy::catalog::Compiled;
-use crate::policy::wanted::Wanted;
-use crate::refusal::{Fault, No, Reason, Refusal};
-use crate::upstream::registry::Kind;
+use crate::catalog::Compiled;
+use crate::wanted::Wanted;
+use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_identity::caller::Caller;
+use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_ledger::View;
+use mayfly_ledger::record::Issued;
+use mayfly_ledger::upstream::registry::Kind;
 
 fn not_for(held: &Held, what: impl std::fmt::Display) -> No {
     denied(Reason::OutsideTask, format!("credential {} does not serve for {what}", held.id))

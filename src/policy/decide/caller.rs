@@ -1,9 +1,9 @@
 //! A caller in the form of records and of revocation rules.
 
-use crate::identity::caller::Caller;
-use crate::ledger::View;
-use crate::ledger::record;
-use crate::revocation::{Facts, SvidFacts};
+use mayfly_identity::caller::Caller;
+use mayfly_ledger::View;
+use mayfly_ledger::record;
+use mayfly_ledger::revocation::{Facts, SvidFacts};
 
 /// The evidence of a workload's SVID, as records keep it.
 pub fn svid_of(caller: &Caller) -> record::SvidEvidence {

@@ -3,16 +3,16 @@
 use super::place::{Lists, Place};
 use super::subject::OnBehalf;
 use super::{Decider, seconds};
-use crate::identity::caller::Caller;
-use crate::ledger::record::{AllowedUpstream, RegistrationAsked};
-use crate::policy::action::{Action, Work};
-use crate::policy::catalog::{Compiled, Policy, Registered};
-use crate::policy::person;
-use crate::policy::request::{self, ApprovalFacts, Question};
-use crate::policy::subject::Subject;
-use crate::refusal::{No, Reason, Refusal};
-use crate::seq::{Millis, TaskId};
-use crate::upstream::registry::Approver;
+use crate::action::{Action, Work};
+use crate::catalog::{Compiled, Policy, Registered};
+use crate::person;
+use crate::request::{self, ApprovalFacts, Question};
+use crate::subject::Subject;
+use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_identity::caller::Caller;
+use mayfly_ledger::record::{AllowedUpstream, RegistrationAsked};
+use mayfly_ledger::upstream::registry::Approver;
+use mayfly_verify::seq::{Millis, TaskId};
 
 /// A question to policy about a task, without the upstream.
 pub(super) struct TaskAsk<'a> {

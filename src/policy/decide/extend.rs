@@ -4,17 +4,17 @@ use super::approval::{Known, known, refused};
 use super::demand::{Demand, TaskAsk};
 use super::place::{Place, named};
 use super::{Decider, denied};
-use crate::identity::caller::Caller;
-use crate::ledger::View;
-use crate::ledger::record::{ApprovalAsked, ApprovalOf, Identity, TaskAsked};
-use crate::ledger::state::digest_of_task;
-use crate::limits;
-use crate::policy::action::Work;
-use crate::policy::catalog::{Compiled, Policy};
-use crate::policy::subject::Subject;
-use crate::refusal::{Fault, No, Reason, Refusal};
-use crate::seq::{ApprovalId, Millis, TaskId};
-use crate::upstream::registry::Approver;
+use crate::action::Work;
+use crate::catalog::{Compiled, Policy};
+use crate::subject::Subject;
+use mayfly_base::limits;
+use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_identity::caller::Caller;
+use mayfly_ledger::View;
+use mayfly_ledger::record::{ApprovalAsked, ApprovalOf, Identity, TaskAsked};
+use mayfly_ledger::state::digest_of_task;
+use mayfly_ledger::upstream::registry::Approver;
+use mayfly_verify::seq::{ApprovalId, Millis, TaskId};
 
 /// The decision to extend a task.
 #[derive(Clone, Copy, Debug)]

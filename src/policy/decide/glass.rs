@@ -5,19 +5,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::demand::TaskAsk;
 use super::place::{InGlass, Place, live_of};
 use super::{Decider, caller_facts, denied, svid_of};
-use crate::identity::caller::Caller;
-use crate::ledger::View;
-use crate::ledger::record::{BreakGlass, GlassStep, Identity, TaskOpened};
-use crate::ledger::state::{Glass, refused_by, trust_domain_of};
-use crate::limits;
-use crate::policy::action::Work;
-use crate::policy::catalog::{Compiled, Policy};
-use crate::policy::grant::TaskPath;
-use crate::policy::rights::Rights;
-use crate::policy::wanted::Terms;
-use crate::refusal::{Fault, No, Reason, Refusal};
-use crate::seq::{Millis, TaskId};
-use crate::upstream::registry::Upstream;
+use crate::action::Work;
+use crate::catalog::{Compiled, Policy};
+use crate::grant::TaskPath;
+use crate::rights::Rights;
+use crate::wanted::Terms;
+use mayfly_base::limits;
+use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_identity::caller::Caller;
+use mayfly_ledger::View;
+use mayfly_ledger::record::{BreakGlass, GlassStep, Identity, TaskOpened};
+use mayfly_ledger::state::{Glass, refused_by, trust_domain_of};
+use mayfly_ledger::upstream::registry::Upstream;
+use mayfly_verify::seq::{Millis, TaskId};
 
 /// A request to open a break-glass task.
 #[derive(Clone, Debug)]

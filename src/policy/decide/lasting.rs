@@ -11,17 +11,17 @@ use smol_str::SmolStr;
 use super::place::{Place, tool_within};
 use super::shared::{Shared, own_grant};
 use super::{Decided, Decider};
-use crate::identity::caller::Caller;
-use crate::ledger::View;
-use crate::ledger::mold::OwnRequest;
-use crate::limits;
-use crate::policy::catalog::Compiled;
-use crate::policy::grant::{OwnGrant, SharedGrant};
-use crate::policy::wanted::Wanted;
-use crate::refusal::No;
-use crate::revocation::{Sort, Sorts};
-use crate::seq::{Millis, Seq};
-use crate::trace::Traced;
+use crate::catalog::Compiled;
+use crate::grant::{OwnGrant, SharedGrant};
+use crate::wanted::Wanted;
+use mayfly_base::limits;
+use mayfly_base::refusal::No;
+use mayfly_base::trace::Traced;
+use mayfly_identity::caller::Caller;
+use mayfly_ledger::View;
+use mayfly_ledger::mold::OwnRequest;
+use mayfly_ledger::revocation::{Sort, Sorts};
+use mayfly_verify::seq::{Millis, Seq};
 
 /// A decision that later exchanges of the same kind may reuse.
 pub struct Lasting {

@@ -41,15 +41,15 @@ use super::person;
 use super::request::{self, Question};
 use super::subject::Subject;
 use super::wanted::{TaskChoice, Wanted};
-use crate::identity::caller::Caller;
-use crate::ledger::View;
-use crate::ledger::record::{self, Request, Who};
-use crate::ledger::state::Ground;
-use crate::refusal::{Denied, Fault, No, Reason, Refusal};
-use crate::revocation::Sorts;
-use crate::seq::{Millis, TaskId};
-use crate::upstream::registry::{Kind, Upstream};
 use approval::Given;
+use mayfly_base::refusal::{Denied, Fault, No, Reason, Refusal};
+use mayfly_identity::caller::Caller;
+use mayfly_ledger::View;
+use mayfly_ledger::record::{self, Request, Who};
+use mayfly_ledger::revocation::Sorts;
+use mayfly_ledger::state::Ground;
+use mayfly_ledger::upstream::registry::{Kind, Upstream};
+use mayfly_verify::seq::{Millis, TaskId};
 use place::{Lists, Place, named, named_and_blocked, within_task};
 use settle::{active, binding_of, kind_of, scopes_of};
 use subject::OnBehalf;
@@ -276,7 +276,7 @@ impl Decider {
     }
 
     /// Refuses an environment that this server does not serve.
-    pub(crate) fn served(&self, environment: &str) -> Result<(), No> {
+    pub fn served(&self, environment: &str) -> Result<(), No> {
         if self.serves(environment) {
             return Ok(());
         }
@@ -312,7 +312,7 @@ impl Decider {
         facts.environment = &upstream.environment;
         facts.policy = u64::MAX;
         match view.read(|s| s.rules.blocks(&facts)) {
-            Some(hit) => Err(No::Refusal(crate::ledger::state::refused_by(&hit, "issuing"))),
+            Some(hit) => Err(No::Refusal(mayfly_ledger::state::refused_by(&hit, "issuing"))),
             None => Ok(()),
         }
     }

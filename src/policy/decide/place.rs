@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use super::demand::Demand;
 use super::{denied, seconds};
-use crate::identity::caller::Caller;
-use crate::ledger::View;
-use crate::ledger::record::{Allowance, Ancestor, HoldRank, Identity, Issued, TaskAsked, TaskOpened, TokenEvidence};
-use crate::ledger::state::grounds::opened_by_holder;
-use crate::ledger::state::{self, Approved, Ground, Phase, State, Task};
-use crate::policy::grant::TaskPath;
-use crate::policy::request::{Counts, TaskFacts};
-use crate::policy::wanted::Wanted;
-use crate::refusal::{No, Reason, Refusal};
-use crate::revocation::Sorts;
-use crate::seq::{Millis, TaskId};
-use crate::upstream::registry::Kind;
+use crate::grant::TaskPath;
+use crate::request::{Counts, TaskFacts};
+use crate::wanted::Wanted;
+use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_identity::caller::Caller;
+use mayfly_ledger::View;
+use mayfly_ledger::record::{Allowance, Ancestor, HoldRank, Identity, Issued, TaskAsked, TaskOpened, TokenEvidence};
+use mayfly_ledger::revocation::Sorts;
+use mayfly_ledger::state::grounds::opened_by_holder;
+use mayfly_ledger::state::{self, Approved, Ground, Phase, State, Task};
+use mayfly_ledger::upstream::registry::Kind;
+use mayfly_verify::seq::{Millis, TaskId};
 
 /// The task that a decision belongs to.
 pub(super) struct Place {

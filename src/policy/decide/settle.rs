@@ -5,16 +5,16 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::place::Place;
 use super::{Decided, Decider, denied, svid_of};
-use crate::identity::caller::Caller;
-use crate::identity::spiffe_id::SpiffeId;
-use crate::ledger::record::{Ancestor, Issued};
-use crate::limits;
-use crate::policy::bound::{Bound, Life};
-use crate::policy::catalog::{BindingInForce, Compiled, Registered};
-use crate::policy::wanted::{Binding, Renews, Wanted};
-use crate::refusal::{No, Reason, Refusal};
-use crate::seq::Millis;
-use crate::upstream::registry::{Alg, Kind, ProofOfPossession, Upstream};
+use crate::bound::{Bound, Life};
+use crate::catalog::{BindingInForce, Compiled, Registered};
+use crate::wanted::{Binding, Renews, Wanted};
+use mayfly_base::limits;
+use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_identity::caller::Caller;
+use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_ledger::record::{Ancestor, Issued};
+use mayfly_ledger::upstream::registry::{Alg, Kind, ProofOfPossession, Upstream};
+use mayfly_verify::seq::Millis;
 
 impl Decider {
     /// The lifetime: the earliest of all bounds, with the bound that set it.

@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use super::place::{Place, tool_within};
 use super::{Decided, Decider, parts, settle::binding_of};
-use crate::identity::caller::Caller;
-use crate::ledger::View;
-use crate::ledger::mold::OwnRequest;
-use crate::policy::action::{Action, Work};
-use crate::policy::catalog::Compiled;
-use crate::policy::grant::{Own, OwnGrant, SharedGrant};
-use crate::policy::request::ApprovalFacts;
-use crate::policy::wanted::{TaskChoice, Wanted};
-use crate::refusal::No;
-use crate::revocation::Sort;
+use crate::action::{Action, Work};
+use crate::catalog::Compiled;
+use crate::grant::{Own, OwnGrant, SharedGrant};
+use crate::request::ApprovalFacts;
+use crate::wanted::{TaskChoice, Wanted};
+use mayfly_base::refusal::No;
+use mayfly_identity::caller::Caller;
+use mayfly_ledger::View;
+use mayfly_ledger::mold::OwnRequest;
+use mayfly_ledger::revocation::Sort;
 
 /// The common decision of several exchanges of one caller on one view.
 pub struct Shared<'a> {

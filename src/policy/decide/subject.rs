@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use super::place::Place;
 use super::{Policy, denied as refused};
-use crate::identity::caller::Caller;
-use crate::identity::spiffe_id::SpiffeId;
-use crate::ledger::record::{Ancestor, Identity, Issued, SubjectClaims, TaskOpened};
-use crate::ledger::state::trust_domain_of;
-use crate::limits;
-use crate::policy::request::SubjectFacts;
-use crate::policy::subject::{FIELD, Subject};
-use crate::policy::wanted::Wanted;
-use crate::refusal::{DeniedSubject, No, Reason, Refusal};
-use crate::revocation::Facts;
-use crate::seq::CredentialId;
-use crate::upstream::registry::Upstream;
+use crate::request::SubjectFacts;
+use crate::subject::{FIELD, Subject};
+use crate::wanted::Wanted;
+use mayfly_base::limits;
+use mayfly_base::refusal::{DeniedSubject, No, Reason, Refusal};
+use mayfly_identity::caller::Caller;
+use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_ledger::record::{Ancestor, Identity, Issued, SubjectClaims, TaskOpened};
+use mayfly_ledger::revocation::Facts;
+use mayfly_ledger::state::trust_domain_of;
+use mayfly_ledger::upstream::registry::Upstream;
+use mayfly_verify::seq::CredentialId;
 
 /// The attributes of the subject and the actors that policy reads.
 pub(super) struct OnBehalf<'a> {

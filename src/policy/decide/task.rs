@@ -5,20 +5,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::demand::TaskAsk;
 use super::place::{Place, live_of, named};
 use super::{Decider, caller_facts, denied, glass, settle::scopes_of, subject, svid_of};
-use crate::identity::caller::Caller;
-use crate::identity::spiffe_id::SpiffeId;
-use crate::ledger::View;
-use crate::ledger::record::{self, Allowance, ApprovalAsked, Identity, TaskOpened};
-use crate::limits;
-use crate::policy::action::Work;
-use crate::policy::catalog::{Compiled, Policy};
-use crate::policy::grant::TaskPath;
-use crate::policy::subject::Subject;
-use crate::policy::wanted::Terms;
-use crate::refusal::{Fault, No, Reason, Refusal};
-use crate::revocation::Facts;
-use crate::seq::{ApprovalId, Millis, TaskId};
-use crate::upstream::registry::Scope;
+use crate::action::Work;
+use crate::catalog::{Compiled, Policy};
+use crate::grant::TaskPath;
+use crate::subject::Subject;
+use crate::wanted::Terms;
+use mayfly_base::limits;
+use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_identity::caller::Caller;
+use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_ledger::View;
+use mayfly_ledger::record::{self, Allowance, ApprovalAsked, Identity, TaskOpened};
+use mayfly_ledger::revocation::Facts;
+use mayfly_ledger::upstream::registry::Scope;
+use mayfly_verify::seq::{ApprovalId, Millis, TaskId};
 
 /// How a separately opened task (not an inline task) is opened.
 #[derive(Clone, Copy, Default)]
@@ -57,7 +57,7 @@ impl Decider {
         let mut facts = caller_facts(caller, view);
         subject::add_facts(&mut facts, opens.subject);
         if let Some(hit) = view.read(|s| s.rules.blocks(&facts)) {
-            return Err(No::Refusal(crate::ledger::state::refused_by(&hit, "opening a task")));
+            return Err(No::Refusal(mayfly_ledger::state::refused_by(&hit, "opening a task")));
         }
         let work = if opens.delegate { Work::DelegateTask } else { Work::OpenTask };
         let mut terms = terms.clone();
@@ -229,7 +229,7 @@ fn callers_belong(view: &View, policy: &Policy, opener: &Caller, environment: &s
         }
         let facts = Facts { revision: view.revision(), identities: vec![(id.trust_domain(), id.as_str())], ..Facts::default() };
         if let Some(hit) = view.read(|s| s.rules.shuts_out(&facts)) {
-            return Err(No::Refusal(crate::ledger::state::refused_by(&hit, &format!("caller {id}"))));
+            return Err(No::Refusal(mayfly_ledger::state::refused_by(&hit, &format!("caller {id}"))));
         }
     }
     Ok(())

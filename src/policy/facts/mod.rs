@@ -12,7 +12,7 @@ mod upstream;
 
 use super::request::Question;
 use super::roles::Membership;
-use crate::seq::Millis;
+use mayfly_verify::seq::Millis;
 
 /// The value of an attribute.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::{Sink, Told};
-use crate::log_queue::has_room;
+use mayfly_base::log_queue::has_room;
 
 /// The destination file.
 pub struct ToFile {

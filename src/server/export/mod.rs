@@ -17,18 +17,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::authority::{Authority, Exported};
-use crate::ledger::forward::{Place, Step};
-use crate::ledger::keep::{EXPORTED, exported};
-use crate::ledger::search::Filter;
-use crate::limits;
-use crate::proof::line::ascii;
-use crate::proof::write::readable;
-use crate::refusal::Fault;
-use crate::seq::Millis;
-use crate::sources::config::Export;
-use crate::store::Expect;
-use crate::system::{Stopwatch, System};
+use mayfly_authority::audit::proof::line::ascii;
+use mayfly_authority::audit::proof::write::readable;
+use mayfly_authority::authority::{Authority, Exported};
+use mayfly_base::limits;
+use mayfly_base::refusal::Fault;
+use mayfly_base::system::{Stopwatch, System};
+use mayfly_config::config::Export;
+use mayfly_ledger::forward::{Place, Step};
+use mayfly_ledger::keep::{EXPORTED, exported};
+use mayfly_ledger::search::Filter;
+use mayfly_store::Expect;
+use mayfly_verify::seq::Millis;
 
 /// One record in export form.
 pub(super) struct Told {
@@ -213,7 +213,7 @@ impl Run {
 /// The records of a commit.
 fn told(step: &Step) -> Result<Vec<Told>, Fault> {
     let all = step.matches(&Filter::default())?;
-    let one = |one: crate::ledger::search::Match| {
+    let one = |one: mayfly_ledger::search::Match| {
         let told = readable(&one.past.record, one.past.at);
         let json = serde_json::json!({
             "seq": one.past.seq.as_u64(), "at": told.at, "event": told.event, "author": told.author, "body": told.body,

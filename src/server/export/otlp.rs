@@ -10,11 +10,11 @@ use prost::Message;
 use tokio::runtime::Runtime;
 
 use super::{Sink, Told};
-use crate::limits;
-use crate::server::otlp::{AnyValue, PROTOBUF, Resource, attribute, rejected, text};
-use crate::sources::config::Collector;
-use crate::sources::https::Https;
-use crate::system::System;
+use crate::otlp::{AnyValue, PROTOBUF, Resource, attribute, rejected, text};
+use mayfly_base::limits;
+use mayfly_base::system::System;
+use mayfly_config::config::Collector;
+use mayfly_config::https::Https;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Request {

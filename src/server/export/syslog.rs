@@ -9,8 +9,8 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use super::{Sink, Told};
-use crate::limits;
-use crate::sources::config::Syslog;
+use mayfly_base::limits;
+use mayfly_config::config::Syslog;
 
 /// Facility 13 (log audit), severity 6 (informational): RFC 5424, section 6.2.1.
 const PRIORITY: u32 = 13 * 8 + 6;

@@ -12,12 +12,12 @@ use super::file::ToFile;
 use super::otlp::{Request, ToCollector};
 use super::syslog::ToSyslog;
 use super::{Sink as _, Told};
-use crate::document::url::WebUrl;
-use crate::limits;
-use crate::seq::Millis;
-use crate::server::otlp::{attribute, text};
-use crate::sources::config::{Collector, Syslog};
-use crate::system::System;
+use crate::otlp::{attribute, text};
+use mayfly_base::document::url::WebUrl;
+use mayfly_base::limits;
+use mayfly_base::system::System;
+use mayfly_config::config::{Collector, Syslog};
+use mayfly_verify::seq::Millis;
 
 fn batch(of: std::ops::Range<u64>) -> Vec<Told> {
     let one = |n| Told { at: Millis(1_795_161_600_000 + n), event: "task opened".into(), json: format!("{{\"seq\":{n}}}") };

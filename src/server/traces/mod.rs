@@ -19,12 +19,12 @@ use http::StatusCode;
 use prost::Message as _;
 use tokio::runtime::Runtime;
 
-use crate::limits;
-use crate::server::otlp::{PROTOBUF, rejected};
-use crate::sources::config::Collector;
-use crate::sources::https::Https;
-use crate::system::{Stopwatch, System};
-use crate::trace::{Span, Tracer};
+use crate::otlp::{PROTOBUF, rejected};
+use mayfly_base::limits;
+use mayfly_base::system::{Stopwatch, System};
+use mayfly_base::trace::{Span, Tracer};
+use mayfly_config::config::Collector;
+use mayfly_config::https::Https;
 
 /// The sender of spans. Dropping it sends the queued spans first.
 pub struct Telling {
@@ -77,7 +77,7 @@ struct Run {
 
 impl Run {
     fn run(self) {
-        crate::ledger::in_the_background();
+        mayfly_ledger::in_the_background();
         while !self.stopping.load(Relaxed) {
             let spans = self.tracer.queue().take(limits::TRACE_BATCH);
             match spans.is_empty() {

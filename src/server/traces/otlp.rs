@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use prost::Message;
 
-use crate::server::otlp::{Any, AnyValue, KeyValue, Resource, attribute, text};
-use crate::trace::{Span, Value};
+use crate::otlp::{Any, AnyValue, KeyValue, Resource, attribute, text};
+use mayfly_base::trace::{Span, Value};
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Request {

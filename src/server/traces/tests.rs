@@ -12,9 +12,9 @@ use prost::Message as _;
 
 use super::otlp::{OneSpan, Request, request};
 use super::*;
-use crate::document::url::WebUrl;
-use crate::server::otlp::{Any, PartialSuccess, Response};
-use crate::trace::{Kind, Wanted};
+use crate::otlp::{Any, PartialSuccess, Response};
+use mayfly_base::document::url::WebUrl;
+use mayfly_base::trace::{Kind, Wanted};
 
 fn wanted() -> Wanted {
     Wanted { traces: true, per_million: 1_000_000, per_second: 1_000, log_calls: false }

@@ -3,11 +3,11 @@
 use aws_lc_rs::hmac;
 use http::HeaderName;
 
-use crate::limits;
-use crate::sources::config::Webhook;
-use crate::sources::https::Https;
-use crate::sources::webhook_files::secrets;
-use crate::system::System;
+use mayfly_base::limits;
+use mayfly_base::system::System;
+use mayfly_config::config::Webhook;
+use mayfly_config::https::Https;
+use mayfly_config::webhook_files::secrets;
 
 /// Posts a body under its id. Returns the answered status if it confirms the delivery, else the error.
 ///

@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::authority::Authority;
-use crate::ledger::forward::Place;
-use crate::ledger::keep::noted;
-use crate::limits;
-use crate::refusal::Fault;
-use crate::seq::Seq;
-use crate::store::Expect;
-use crate::webhook::Dead;
+use mayfly_authority::authority::Authority;
+use mayfly_authority::webhook::Dead;
+use mayfly_base::limits;
+use mayfly_base::refusal::Fault;
+use mayfly_ledger::forward::Place;
+use mayfly_ledger::keep::noted;
+use mayfly_store::Expect;
+use mayfly_verify::seq::Seq;
 
 /// The position of one webhook.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +33,7 @@ struct Rest {
 }
 
 /// The name of a webhook's value in the store.
-pub(in crate::server) fn value_name(name: &str) -> String {
+pub(crate) fn value_name(name: &str) -> String {
     format!("webhook/{name}")
 }
 

@@ -16,13 +16,13 @@ use std::thread::JoinHandle;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use crate::authority::Authority;
-use crate::seq::Millis;
-use crate::sources::config::Webhook;
-use crate::system::System;
-use crate::trace::Tracer;
-use crate::webhook::{Standing, TEST, Tellers, Tested};
 pub(super) use kept::value_name;
+use mayfly_authority::authority::Authority;
+use mayfly_authority::webhook::{Standing, TEST, Tellers, Tested};
+use mayfly_base::system::System;
+use mayfly_base::trace::Tracer;
+use mayfly_config::config::Webhook;
+use mayfly_verify::seq::Millis;
 
 /// The running webhooks of a server. Dropping them ends their threads; all positions are stored.
 pub struct Webhooks {

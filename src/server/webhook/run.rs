@@ -11,17 +11,17 @@ use tokio::sync::watch;
 use super::Hook;
 use super::call::post;
 use super::kept::Kept;
-use crate::authority::Authority;
-use crate::ledger::forward::{Place, Step};
-use crate::ledger::record::{Event, Who};
-use crate::ledger::search::{Filter, Match};
-use crate::limits;
-use crate::refusal::Fault;
-use crate::revoke::Hits;
-use crate::seq::{Millis, Seq};
-use crate::store::StoreId;
-use crate::system::Stopwatch;
-use crate::webhook::{Dead, Told, is_of, may_be_told, told};
+use mayfly_authority::authority::Authority;
+use mayfly_authority::revocation::revoke::Hits;
+use mayfly_authority::webhook::{Dead, Told, is_of, may_be_told, told};
+use mayfly_base::limits;
+use mayfly_base::refusal::Fault;
+use mayfly_base::system::Stopwatch;
+use mayfly_ledger::forward::{Place, Step};
+use mayfly_ledger::record::{Event, Who};
+use mayfly_ledger::search::{Filter, Match};
+use mayfly_store::StoreId;
+use mayfly_verify::seq::{Millis, Seq};
 
 /// The sender of one webhook.
 pub(super) struct Run {
@@ -56,7 +56,7 @@ impl Run {
 
     pub fn run(mut self, authority: &Weak<Authority>) {
         // The thread has a low priority, since it reads the whole log. The state is only read for events, which are few.
-        crate::ledger::stand_back();
+        mayfly_ledger::stand_back();
         while !self.stops() {
             // The server stops webhooks before it ends; if it is gone anyway, the thread ends, too.
             let Some(authority) = authority.upgrade() else { return };
@@ -246,7 +246,7 @@ impl Run {
         Ok(())
     }
 
-    fn tell_standing(&self, change: impl FnOnce(&mut crate::webhook::Standing)) {
+    fn tell_standing(&self, change: impl FnOnce(&mut mayfly_authority::webhook::Standing)) {
         let mut standing = self.hook.standing.lock();
         standing.seq = self.kept.done;
         standing.dead = self.kept.dead;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use ::redb::backends::FileBackend;
 use ::redb::{BackendError, DatabaseError, StorageBackend};
 
-use crate::store::files::is_full;
-use crate::store::reserve::Reserve;
+use crate::files::is_full;
+use crate::reserve::Reserve;
 
 #[derive(Debug)]
 pub(super) struct Disk {

@@ -29,7 +29,7 @@ use super::guarded::{guarded, stopped};
 use super::reserve::Reserve;
 use super::{Entry, Expect, Position, Store, StoreError, StoreId};
 use super::{check_commit, check_count, check_empty, check_name, check_named, files};
-use crate::limits;
+use mayfly_base::limits;
 use rotation::Rotation;
 use segments::{Segment, Segments};
 

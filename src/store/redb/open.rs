@@ -11,14 +11,14 @@ use super::disk::Disk;
 use super::rotation::{Fresh, Rotation};
 use super::segments::{self, Segment, Segments};
 use super::{ABOUT, COMMITS, Ends, Flush, NAMED, RedbStore, Writer, engine, gap, transact};
-use crate::limits;
-use crate::store::files::{self, Owned};
-use crate::store::going;
-use crate::store::guarded::guarded;
-use crate::store::options::Options;
-use crate::store::reserve::Reserve;
-use crate::store::wal::Ahead;
-use crate::store::{Position, StoreError, StoreId};
+use crate::files::{self, Owned};
+use crate::going;
+use crate::guarded::guarded;
+use crate::options::Options;
+use crate::reserve::Reserve;
+use crate::wal::Ahead;
+use crate::{Position, StoreError, StoreId};
+use mayfly_base::limits;
 
 /// The main file's name in the data directory.
 const FILE: &str = "ledger.redb";

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::segments::Segment;
 use super::{COMMITS, RedbStore, engine, gap};
-use crate::store::{Entry, Position, StoreError};
+use crate::{Entry, Position, StoreError};
 
 /// The commits of one file.
 type Commits = ReadOnlyTable<u64, &'static [u8]>;

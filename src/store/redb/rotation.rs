@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use ::redb::Database;
 
 use super::segments::{Segment, Segments};
-use crate::store::StoreError;
+use crate::StoreError;
 
 /// An empty segment file under its temporary name.
 pub(super) struct Fresh {

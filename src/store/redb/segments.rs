@@ -14,9 +14,9 @@ use ::redb::Database;
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::open::Files;
-use crate::limits;
-use crate::store::going::{self, Going};
-use crate::store::{Position, StoreError, files};
+use crate::going::{self, Going};
+use crate::{Position, StoreError, files};
+use mayfly_base::limits;
 
 /// One segment file.
 pub(super) struct Segment {
@@ -210,7 +210,7 @@ impl State {
     /// Closing writes the allocator's state once more, and panics on a damaged file. Nothing that was acknowledged depends on it.
     fn close(&mut self) {
         if let State::Open(database) = std::mem::replace(self, State::Closed) {
-            let closed = crate::store::guarded::guarded("closing", || {
+            let closed = crate::guarded::guarded("closing", || {
                 drop(database);
                 Ok(())
             });

@@ -10,8 +10,8 @@ use std::{fs, io};
 use parking_lot::Mutex;
 
 use super::files;
-use crate::limits;
-use crate::store::StoreError;
+use crate::StoreError;
+use mayfly_base::limits;
 
 /// The progress of the filter in this process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -34,7 +34,7 @@ use super::head::{HeadFile, Mark};
 use super::reserve::Reserve;
 use super::{Entry, Expect, Position, Store, StoreError, StoreId};
 use super::{check_commit, check_count, check_empty, check_name, check_named, files};
-use crate::limits;
+use mayfly_base::limits;
 
 /// A store in a folder of sled files, with its head file beside it.
 pub struct SledStore {

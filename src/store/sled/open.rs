@@ -14,13 +14,13 @@ use super::rows::{self, END, FORMAT_KEY, ID_KEY, Intent, What};
 use super::settle::{commit, known, settle};
 use super::tree::{bad_key, engine, gap, insert, intend};
 use super::{Ends, Options, SledStore, Writer, filter};
-use crate::document::command::{Remedy, typed};
-use crate::limits;
-use crate::store::files::{self, Owned};
-use crate::store::guarded::guarded;
-use crate::store::head::{HeadFile, Mark};
-use crate::store::reserve::Reserve;
-use crate::store::{Position, StoreError, StoreId};
+use crate::files::{self, Owned};
+use crate::guarded::guarded;
+use crate::head::{HeadFile, Mark};
+use crate::reserve::Reserve;
+use crate::{Position, StoreError, StoreId};
+use mayfly_base::document::command::{Remedy, typed};
+use mayfly_base::limits;
 
 /// The folder's name in the data directory.
 const FOLDER: &str = "ledger.sled";

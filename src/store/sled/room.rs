@@ -10,9 +10,9 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::files;
-use crate::limits;
-use crate::store::StoreError;
-use crate::store::reserve::Reserve;
+use crate::StoreError;
+use crate::reserve::Reserve;
+use mayfly_base::limits;
 
 pub(super) struct Room {
     file: File,

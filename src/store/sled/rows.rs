@@ -14,8 +14,8 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
-use crate::limits;
-use crate::store::{Position, StoreError};
+use crate::{Position, StoreError};
+use mayfly_base::limits;
 
 pub(super) const FORMAT_KEY: &[u8] = b"aformat";
 pub(super) const ID_KEY: &[u8] = b"aid";

@@ -4,7 +4,7 @@ use ::sled::Db;
 
 use super::rows::{self, END, INTENT_KEY, Intent, Pieces, What};
 use super::tree::{self, bad_key, engine, gap, remove_all, remove_commits, remove_value};
-use crate::store::{Position, StoreError};
+use crate::{Position, StoreError};
 
 /// The store's own knowledge of its changes.
 pub(super) struct Known {

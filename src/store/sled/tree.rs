@@ -3,7 +3,7 @@
 use ::sled::{Db, IVec};
 
 use super::rows::{self, INTENT_KEY, Intent, Named};
-use crate::store::{Position, StoreError, files};
+use crate::{Position, StoreError, files};
 
 pub(super) fn insert(db: &Db, key: &[u8], row: Vec<u8>) -> Result<(), StoreError> {
     db.insert(key, row).map(drop).map_err(engine)

@@ -7,8 +7,8 @@
 use super::medium::{BLOCK, Medium};
 use super::mover::Shared;
 use super::of_file;
-use crate::store::{Position, StoreError, StoreId};
-use crate::system;
+use crate::{Position, StoreError, StoreId};
+use mayfly_base::system;
 
 const MAGIC: [u8; 8] = *b"mayflyWL";
 const SUM: usize = 4;
@@ -174,7 +174,7 @@ impl Fields<'_> {
 
 /// Memory aligned to a block.
 #[derive(Default)]
-pub(in crate::store) struct Aligned(Vec<u8>);
+pub(crate) struct Aligned(Vec<u8>);
 
 impl Aligned {
     /// A buffer of `len` bytes; its former content is not cleared.

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use crate::store::{StoreError, files};
+use crate::{StoreError, files};
 
 /// Reads and writes begin and end at multiples of this, in the file and in memory: direct I/O works with it on any disk of today.
-pub(in crate::store) const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 
 /// A file of fixed length.
 pub trait Medium: Send + Sync {

@@ -34,8 +34,8 @@ use parking_lot::Mutex;
 use super::head::{HeadFile, Mark};
 use super::reserve::Reserve;
 use super::{Entry, Expect, Position, Store, StoreError, StoreId, check_commit, files};
-use crate::limits;
 use file::Log;
+use mayfly_base::limits;
 use mover::Shared;
 
 /// An engine with a write-ahead log in front of it.

@@ -7,11 +7,11 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::tail::Tail;
-use crate::limits;
-use crate::store::guarded::{guarded, stopped};
-use crate::store::head::{HeadFile, Mark};
-use crate::store::{Entry, Position, Store, StoreError};
-use crate::system::Stopwatch;
+use crate::guarded::{guarded, stopped};
+use crate::head::{HeadFile, Mark};
+use crate::{Entry, Position, Store, StoreError};
+use mayfly_base::limits;
+use mayfly_base::system::Stopwatch;
 
 /// The state that appending, reading and moving share.
 pub(super) struct Shared {

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::file::{Aligned, Found, Log, LogFile, Turn, read_record};
 use super::medium::{self, BLOCK, Medium};
 use super::of_file;
-use crate::limits;
-use crate::store::{Entry, Position, StoreError, StoreId};
+use crate::{Entry, Position, StoreError, StoreId};
+use mayfly_base::limits;
 
 /// The content of one log file.
 struct Content {

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
-use crate::store::{Entry, Position};
+use crate::{Entry, Position};
 
 /// Positions per piece. A piece is freed as a whole once all its commits were moved; until then moved commits keep their memory, up to 32
 /// MiB if each commit fills a log file.

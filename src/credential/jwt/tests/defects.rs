@@ -130,5 +130,5 @@ fn every_changed_character_of_a_token_is_refused() {
     for bad in ["", ".", "..", "...", &format!("{token}."), &format!(".{token}"), &token.replace('.', ""), &format!("{token}=")] {
         assert!(c.check(bad).is_err(), "{bad}");
     }
-    assert_eq!(c.check(&"a".repeat(crate::limits::TOKEN_BYTES + 1)).unwrap_err(), TokenDefect::TooLong);
+    assert_eq!(c.check(&"a".repeat(mayfly_base::limits::TOKEN_BYTES + 1)).unwrap_err(), TokenDefect::TooLong);
 }

@@ -6,18 +6,18 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::credential::Answer;
-use crate::credential::keyring::{Keyring, jwks};
-use crate::credential::kind::mint_local;
-use crate::credential::status::Allocator;
-use crate::credential::testing::{AGENT, Log, full, grant, keyring, owner, plain};
-use crate::ledger::Receipt;
-use crate::ledger::record::{Ancestor, Identity, KeyPurpose, Record};
-use crate::policy::grant::Parts;
-use crate::revocation::sort::SORTS;
-use crate::revocation::target::Target;
-use crate::revocation::{Rules, Sort, Sorts, answers};
-use crate::seq::{CredentialId, Millis, TaskId};
+use crate::Answer;
+use crate::keyring::{Keyring, jwks};
+use crate::kind::mint_local;
+use crate::status::Allocator;
+use crate::testing::{AGENT, Log, full, grant, keyring, owner, plain};
+use mayfly_ledger::Receipt;
+use mayfly_ledger::record::{Ancestor, Identity, KeyPurpose, Record};
+use mayfly_ledger::revocation::sort::SORTS;
+use mayfly_ledger::revocation::target::Target;
+use mayfly_ledger::revocation::{Rules, Sort, Sorts, answers};
+use mayfly_policy::grant::Parts;
+use mayfly_verify::seq::{CredentialId, Millis, TaskId};
 
 const T0: Millis = Millis(1_700_000_000_999);
 const SELF: [u8; 16] = [0xc1; 16];
@@ -38,7 +38,7 @@ fn expect() -> Expect<'static> {
         issuer: "https://mayfly.example/dev",
         audience: "https://echo.example",
         now: T0.plus(5_000),
-        max_ttl_ms: crate::limits::CREDENTIAL_TTL_MS,
+        max_ttl_ms: mayfly_base::limits::CREDENTIAL_TTL_MS,
         skew_ms: 1_000,
         possession: Possession::Certificate(&[0xcd; 32]),
     }

@@ -5,9 +5,9 @@
 //! An issuance is not listed here as being about its credential: it is among the oldest records that name the credential, and an entry
 //! would enlarge the index.
 
-use crate::ledger::record::*;
+use crate::record::*;
 use crate::revocation::{Probe, Target};
-use crate::seq::{ApprovalId, CredentialId, LeaseId, TaskId};
+use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, TaskId};
 
 /// The prefix of the names of revocation targets. The index stores names with this prefix next to each other.
 pub const RULE: &str = "rule ";

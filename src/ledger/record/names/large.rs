@@ -1,7 +1,7 @@
 //! The names in records that contain many names.
 
 use super::Namer;
-use crate::ledger::record::*;
+use crate::record::*;
 
 impl Namer<'_> {
     pub(super) fn due(&mut self, e: &FellDue) {

@@ -1,7 +1,7 @@
 //! Attacks on approvals: an approval is given by another person, for one thing, once.
 
 use super::*;
-use crate::seq::TaskId;
+use mayfly_verify::seq::TaskId;
 
 fn approved(log: &mut Log, task: &[u8]) -> Vec<u8> {
     let (approval, ask) = asked(log, task);

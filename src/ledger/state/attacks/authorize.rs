@@ -1,8 +1,8 @@
 //! Attacks on authorizations: actions are decided like issuances, and reports count only for what was authorized or issued.
 
 use super::*;
-use crate::limits;
-use crate::seq::{CredentialId, TaskId};
+use mayfly_base::limits;
+use mayfly_verify::seq::{CredentialId, TaskId};
 
 /// An authorization with the contents of what [`Log::issue`] would issue.
 pub(super) fn action(log: &mut Log, task: &[u8], change: impl Fn(&mut Authorized)) -> Record {

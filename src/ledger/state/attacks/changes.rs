@@ -1,7 +1,7 @@
 //! Attacks with records that revoke, restore or change something.
 
 use super::*;
-use crate::seq::TaskId;
+use mayfly_verify::seq::TaskId;
 
 #[test]
 fn an_extension_never_shortens() {

@@ -4,8 +4,8 @@
 mod lasting;
 
 use super::*;
-use crate::limits;
-use crate::seq::TaskId;
+use mayfly_base::limits;
+use mayfly_verify::seq::TaskId;
 
 #[derive(Clone, Copy)]
 enum Whom {

@@ -1,8 +1,8 @@
 //! Attacks on logins: one token gives one login, the certificate belongs to that login, and nothing outlives its end.
 
 use super::*;
-use crate::limits;
 use crate::revocation::Target;
+use mayfly_base::limits;
 
 const CA: &str = "ca";
 

@@ -20,7 +20,7 @@ use super::super::commit::{ChainHead, Commit, Encoded, pack};
 use super::super::record::*;
 use super::tests::{Log, id_of, reason};
 use super::*;
-use crate::refusal::Reason;
+use mayfly_base::refusal::Reason;
 
 /// A defect that is made in a record, with its description.
 type Defect<T> = (&'static str, fn(&mut T));

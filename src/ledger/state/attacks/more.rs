@@ -2,7 +2,7 @@
 
 use super::waits::{AGENT, Waiting, give, grouped, shown};
 use super::*;
-use crate::seq::TaskId;
+use mayfly_verify::seq::TaskId;
 
 /// A task that can be extended; opened with an approval, or without.
 fn extendable(log: &mut Log, approved: bool) -> Vec<u8> {

@@ -1,9 +1,9 @@
 //! Attacks on registrations and their owners.
 
 use super::*;
-use crate::document::Source;
 use crate::upstream::file;
 use crate::upstream::registry::Upstream;
+use mayfly_base::document::Source;
 
 fn upstream(name: &str, change: impl Fn(&mut Upstream)) -> Upstream {
     let text = include_str!("../../../cli/samples/upstreams/echo.toml");

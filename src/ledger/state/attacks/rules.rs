@@ -1,7 +1,7 @@
 //! How long revocation rules are kept, and what they cover through a task.
 
 use super::*;
-use crate::seq::{CredentialId, TaskId};
+use mayfly_verify::seq::{CredentialId, TaskId};
 
 #[test]
 fn the_rule_of_a_task_that_ended_goes_with_the_last_of_what_was_issued_under_it() {

@@ -1,7 +1,7 @@
 //! Attacks on tasks that wait for an approval, which is given by another person, for these terms, once.
 
 use super::*;
-use crate::seq::TaskId;
+use mayfly_verify::seq::TaskId;
 
 pub(super) const AGENT: &str = "spiffe://a.example/agent";
 

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::intern::Slot;
 use super::seconds::Page;
-use crate::seq::CredentialId;
-use crate::store::Position;
+use mayfly_store::Position;
+use mayfly_verify::seq::CredentialId;
 
 /// A request whose credential has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

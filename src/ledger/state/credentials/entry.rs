@@ -6,10 +6,10 @@ use std::ops::Deref;
 use super::super::intern::Slot;
 use super::page::Page;
 use super::{Profile, RequestKey};
-use crate::ledger::state::Credentials;
-use crate::limits;
-use crate::seq::{CredentialId, Millis, Seq};
-use crate::store::Position;
+use crate::state::Credentials;
+use mayfly_base::limits;
+use mayfly_store::Position;
+use mayfly_verify::seq::{CredentialId, Millis, Seq};
 
 /// Bytes of an entry in memory.
 pub(super) const ENTRY: usize = 56;

@@ -4,7 +4,7 @@ use super::super::intern::Slot;
 use super::super::tasks::Tasks;
 use super::seconds::{Page, make_room};
 use super::{Credentials, ENDED, Entry, Past};
-use crate::seq::Millis;
+use mayfly_verify::seq::Millis;
 
 impl Credentials {
     /// Processes up to `most` due entries, and the rest of the last page. Of an expired credential only the request is remembered, until

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use super::super::Issuance;
 use super::super::tasks::Task;
 use super::{Credentials, Lineage, Live};
-use crate::ledger::record::{Ancestor, Identity, Issued, SvidEvidence, TokenEvidence};
-use crate::limits;
+use crate::record::{Ancestor, Identity, Issued, SvidEvidence, TokenEvidence};
 use crate::revocation::{Facts, Sort, Sorts, SvidFacts};
-use crate::seq::{CredentialId, Seq, TaskId};
+use mayfly_base::limits;
+use mayfly_verify::seq::{CredentialId, Seq, TaskId};
 
 impl Credentials {
     /// Whether any credential in memory has one of these credentials as an ancestor. `None`: there are too many different profiles to visit
@@ -39,7 +39,7 @@ impl Credentials {
 impl<'a> Live<'a> {
     /// The facts of the credential itself that rules match on. [`State::facts`](super::super::State::facts) adds those of the grants it is
     /// based on.
-    pub(in crate::ledger::state) fn own_facts(&self, task: &'a Task) -> Facts<'a> {
+    pub(in crate::state) fn own_facts(&self, task: &'a Task) -> Facts<'a> {
         let caller = self.caller();
         let mut facts = Facts {
             revision: self.revision(),
@@ -130,7 +130,7 @@ pub fn facts_of_record<'a>(issued: &'a Issued, revision: Seq, path: &[TaskId]) -
 }
 
 /// The facts of a credential that is about to be issued, as far as rules of the sorts `asked` match on them.
-pub(in crate::ledger::state) fn facts_of<'a>(issuance: Issuance<'a>, revision: Seq, path: &[TaskId], asked: Sorts) -> Facts<'a> {
+pub(in crate::state) fn facts_of<'a>(issuance: Issuance<'a>, revision: Seq, path: &[TaskId], asked: Sorts) -> Facts<'a> {
     let issued = issuance.shared;
     let domain = trust_domain_of(&issued.caller);
     let mut facts = Facts {
@@ -160,7 +160,7 @@ pub(in crate::ledger::state) fn facts_of<'a>(issuance: Issuance<'a>, revision: S
     facts
 }
 
-pub use crate::identity::spiffe_id::trust_domain_of;
+pub use mayfly_identity::spiffe_id::trust_domain_of;
 
 /// The facts of SVID evidence.
 pub fn svid_facts<'a>(trust_domain: &'a str, e: &'a SvidEvidence) -> SvidFacts<'a> {

@@ -24,12 +24,12 @@ pub use names::Lineage;
 
 use super::Issuance;
 use super::intern::Slot;
-use crate::limits;
-use crate::persistent::Places;
-use crate::seq::{CredentialId, Millis, Seq};
-use crate::store::Position;
 use ended::Past;
 use entry::{Made, stem};
+use mayfly_base::limits;
+use mayfly_store::Position;
+use mayfly_verify::persistent::Places;
+use mayfly_verify::seq::{CredentialId, Millis, Seq};
 use names::{NameTables, Profile};
 use page::Page;
 use seconds::{Page as _, Seconds};

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Issuance;
 use super::super::intern::{Interner, Slot};
-use crate::ledger::record::{Ancestor, Identity, Issued, Record, SvidEvidence, TokenEvidence};
-use crate::seq::Millis;
+use crate::record::{Ancestor, Identity, Issued, Record, SvidEvidence, TokenEvidence};
+use mayfly_verify::seq::Millis;
 
 /// The fields that only derived credentials have.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

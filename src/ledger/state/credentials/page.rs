@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::entry::{ENTRY, Entry, SAVED, Span};
 use super::seconds::{Page as _, make_room};
-use crate::limits;
+use mayfly_base::limits;
 
 /// The text grows in steps of this size.
 const TEXT_STEP: usize = 64;

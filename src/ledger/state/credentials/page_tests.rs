@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::entry::Made;
 use super::*;
-use crate::seq::{CredentialId, Millis, Seq};
+use mayfly_verify::seq::{CredentialId, Millis, Seq};
 
 fn entry(n: u64) -> Entry {
     Entry::new(&Made {

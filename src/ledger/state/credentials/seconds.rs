@@ -10,8 +10,8 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::intern::Slot;
-use crate::persistent::Pages;
-use crate::seq::Millis;
+use mayfly_verify::persistent::Pages;
+use mayfly_verify::seq::Millis;
 
 /// Entries that are due in one second (or some of them), in the order in which they were added.
 pub(super) trait Page: Clone + Default {

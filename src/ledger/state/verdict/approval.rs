@@ -5,11 +5,11 @@ use super::super::tasks::Phase;
 use super::super::{Approval, Decided, Issuance, Login, State, Verdict, trust_domain_of};
 use super::waits::opens_the_same;
 use super::{Pending, malformed, over, policy_in_force, refused_by, stale};
-use crate::ledger::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Identity, Record, TaskOpened, Who};
-use crate::limits;
-use crate::refusal::{Reason, Refusal};
+use crate::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Identity, Record, TaskOpened, Who};
 use crate::revocation::Facts;
-use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
+use mayfly_base::limits;
+use mayfly_base::refusal::{Reason, Refusal};
+use mayfly_verify::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
 /// The refusal of a second decision about an approval: names the first decision, and what the requester does next.
 fn decided_before(id: &ApprovalId, approval: &Approval, decided: &Decided) -> Refusal {

@@ -3,11 +3,11 @@
 use super::super::{Issuance, Live, State, Verdict, facts_of};
 use super::issue::in_glass;
 use super::{Pending, malformed, refused_by};
-use crate::ledger::record::{ApprovalOf, Authorized, Issued, USE_OUTCOMES, UsesReported};
-use crate::limits;
-use crate::refusal::{Reason, Refusal};
+use crate::record::{ApprovalOf, Authorized, Issued, USE_OUTCOMES, UsesReported};
 use crate::revocation::{Facts, Sorts};
-use crate::seq::{CredentialId, Millis, Seq};
+use mayfly_base::limits;
+use mayfly_base::refusal::{Reason, Refusal};
+use mayfly_verify::seq::{CredentialId, Millis, Seq};
 
 impl State {
     /// The verdict on an authorization: that of an issuance, with nothing issued.
@@ -67,7 +67,7 @@ impl State {
     }
 
     /// Whether an authorization is still valid; checked again when it is asked for once more.
-    pub(crate) fn still_authorized(&self, e: &Authorized, revision: Seq, time: Millis) -> Verdict {
+    pub fn still_authorized(&self, e: &Authorized, revision: Seq, time: Millis) -> Verdict {
         let decided = e.decided.as_deref().ok_or_else(|| malformed("an authorization of nothing"))?;
         if Millis(e.good_until) <= time.max(self.time) {
             return Err(Refusal::new(Reason::NoLifeLeft, "what was authorized was to begin before now"));

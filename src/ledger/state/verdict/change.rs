@@ -4,11 +4,11 @@ use super::super::tasks::Task;
 use super::super::{Claims, State, Verdict};
 use super::authorize::used;
 use super::{Pending, malformed, stale};
-use crate::ledger::record::{BundleSet, Event, HistoryRemoved, HoldRank, Narrowing, Outcome, Record, UpstreamSet, Who};
-use crate::limits;
-use crate::refusal::{Reason, Refusal};
+use crate::record::{BundleSet, Event, HistoryRemoved, HoldRank, Narrowing, Outcome, Record, UpstreamSet, Who};
 use crate::revocation::Target;
-use crate::seq::{CredentialId, LeaseId, Millis, Seq, TaskId};
+use mayfly_base::limits;
+use mayfly_base::refusal::{Reason, Refusal};
+use mayfly_verify::seq::{CredentialId, LeaseId, Millis, Seq, TaskId};
 
 impl State {
     pub(super) fn may_change<'a>(
@@ -256,7 +256,7 @@ fn next_version(version: u64, now: Option<u64>) -> Verdict {
     if version == next { Ok(()) } else { Err(stale(format!("version {next} would come next, not {version}"))) }
 }
 
-fn targets_known(targets: &[crate::ledger::record::TargetRecord]) -> Result<Vec<Target>, Refusal> {
+fn targets_known(targets: &[crate::record::TargetRecord]) -> Result<Vec<Target>, Refusal> {
     if targets.is_empty() || targets.len() > limits::TARGETS {
         return Err(Refusal::field("targets", format!("1 to {} of them, not {}", limits::TARGETS, targets.len())));
     }

@@ -2,8 +2,8 @@
 
 use super::super::{State, Verdict};
 use super::{malformed, stale};
-use crate::ledger::record::{DueOf, FellDue};
-use crate::seq::{ApprovalId, Millis};
+use crate::record::{DueOf, FellDue};
+use mayfly_verify::seq::{ApprovalId, Millis};
 
 impl State {
     pub(super) fn may_fall_due(&self, e: &FellDue, time: Millis) -> Verdict {

@@ -2,11 +2,11 @@
 
 use super::super::{Glass, State, Verdict, svid_facts, trust_domain_of};
 use super::{Pending, malformed, refused_by};
-use crate::ledger::record::{BreakGlass, Event, GlassStep, Identity, Record, TaskOpened, Who};
-use crate::limits;
-use crate::refusal::{Reason, Refusal};
+use crate::record::{BreakGlass, Event, GlassStep, Identity, Record, TaskOpened, Who};
 use crate::revocation::Facts;
-use crate::seq::{CredentialId, Millis, Seq, TaskId};
+use mayfly_base::limits;
+use mayfly_base::refusal::{Reason, Refusal};
+use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 impl Pending<'_> {
     /// A break-glass task must be opened by a person, named by the next record of the group.

@@ -2,11 +2,11 @@
 
 use super::super::{Issuance, State, Verdict, facts_of};
 use super::{Pending, malformed, refused_by, stale};
-use crate::ledger::record::{Identity, Issued, KeyState};
-use crate::limits;
-use crate::refusal::{Reason, Refusal};
+use crate::record::{Identity, Issued, KeyState};
 use crate::revocation::Sorts;
-use crate::seq::{CredentialId, LeaseId, Millis, Seq, TaskId};
+use mayfly_base::limits;
+use mayfly_base::refusal::{Reason, Refusal};
+use mayfly_verify::seq::{CredentialId, LeaseId, Millis, Seq, TaskId};
 
 /// In a break-glass task only its two people act, no approval widens it, and each issuance is marked as break-glass.
 pub(super) fn in_glass(e: &Issued, glass: bool, admitted: impl Fn() -> bool) -> Verdict {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{Judged, Pending, State, Verdict, malformed};
-use crate::ledger::record::{Aim, Event, KeyAdded, KeyChanged, KeyPurpose, KeyState};
-use crate::refusal::{Reason, Refusal};
+use crate::record::{Aim, Event, KeyAdded, KeyChanged, KeyPurpose, KeyState};
+use mayfly_base::refusal::{Reason, Refusal};
 
 impl State {
     pub(super) fn may_add_key<'a>(&self, e: &'a KeyAdded, pending: &mut Pending<'a>) -> Verdict {

@@ -3,11 +3,11 @@
 use super::super::logins::facts_of_login;
 use super::super::{Login, State, Verdict, serial_of_login};
 use super::{Pending, expired, malformed, refused_by, stale};
-use crate::ledger::commit::sha256;
-use crate::ledger::record::{KeyPurpose, KeyState, LoggedIn, LoggedOut};
-use crate::limits;
-use crate::refusal::{Reason, Refusal};
-use crate::seq::{CredentialId, Millis, Seq};
+use crate::commit::sha256;
+use crate::record::{KeyPurpose, KeyState, LoggedIn, LoggedOut};
+use mayfly_base::limits;
+use mayfly_base::refusal::{Reason, Refusal};
+use mayfly_verify::seq::{CredentialId, Millis, Seq};
 
 /// The single-use id of an ID token: SHA-256 over the kind, the issuer and the token's id.
 pub fn id_token_used(issuer: &str, id: &str) -> [u8; 32] {

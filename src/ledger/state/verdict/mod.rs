@@ -20,11 +20,11 @@ pub use waits::digest_of_task;
 use super::credentials::is_for;
 use super::tasks::{Phase, Task};
 use super::{Asked, Ceilings, Judged, State, Verdict};
-use crate::ledger::record::{Event, LeaseOpened, TaskOpened};
-use crate::limits;
-use crate::refusal::{Reason, Refusal};
+use crate::record::{Event, LeaseOpened, TaskOpened};
 use crate::revocation::{Hit, Sort, Target};
-use crate::seq::{CredentialId, Millis, Seq, TaskId};
+use mayfly_base::limits;
+use mayfly_base::refusal::{Reason, Refusal};
+use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// The additions to the state by the earlier records of the same group, if the group is valid.
 struct Pending<'a> {
@@ -90,7 +90,7 @@ fn over(task: &TaskId, phase: Phase) -> Refusal {
 }
 
 /// The refusal for a rule that covers a grant.
-pub(crate) fn refused_by(hit: &Hit, what: &str) -> Refusal {
+pub fn refused_by(hit: &Hit, what: &str) -> Refusal {
     let reason = if hit.lock {
         Reason::Locked
     } else if matches!(hit.target, Target::Svid(..) | Target::SubjectToken(..)) {

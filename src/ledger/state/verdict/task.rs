@@ -4,11 +4,11 @@ use super::super::tasks::Task;
 use super::super::terms::counted_bytes;
 use super::super::{State, Verdict, add_lineage, svid_facts, trust_domain_of};
 use super::{Pending, malformed, policy_in_force, refused_by, stale};
-use crate::ledger::record::{Allowance, TaskOpened};
-use crate::limits;
-use crate::refusal::{Reason, Refusal};
+use crate::record::{Allowance, TaskOpened};
 use crate::revocation::Facts;
-use crate::seq::{CredentialId, Millis, Seq, TaskId};
+use mayfly_base::limits;
+use mayfly_base::refusal::{Reason, Refusal};
+use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 impl State {
     pub(super) fn may_open<'a>(&'a self, e: &'a TaskOpened, revision: Seq, time: Millis, pending: &mut Pending<'a>) -> Verdict {

@@ -7,11 +7,11 @@ use super::super::tasks::Task;
 use super::super::{State, Verdict};
 use super::approval::unusable;
 use super::{Pending, malformed, refused_by, stale};
-use crate::ledger::commit::sha256;
-use crate::ledger::record::{ApprovalAsked, ApprovalOf, TaskAsked, TaskExtended, TaskOpened};
-use crate::limits;
-use crate::refusal::{Reason, Refusal};
-use crate::seq::{ApprovalId, Millis, Seq, TaskId};
+use crate::commit::sha256;
+use crate::record::{ApprovalAsked, ApprovalOf, TaskAsked, TaskExtended, TaskOpened};
+use mayfly_base::limits;
+use mayfly_base::refusal::{Reason, Refusal};
+use mayfly_verify::seq::{ApprovalId, Millis, Seq, TaskId};
 
 /// SHA-256 over everything that approvers are shown of a task: the whole record except the approval's own id and expiry. The fold computes
 /// it again, so approvers approve what the ledger contains.

@@ -1,0 +1,40 @@
+//! BatchExchange: served as tonic's generated code does, except that the request is decoded and its results are encoded by mayfly's own
+//! codec.
+
+use std::pin::Pin;
+
+use hyper::body::Body as HttpBody;
+use tonic::body::Body;
+use tonic::server::{Grpc, UnaryService};
+use tonic::{Request, Response, Status};
+
+use super::sent::SentBatch;
+use super::token::Tokens;
+use super::told::{BatchCodec, ToldResult};
+use mayfly_base::limits;
+
+/// The path of the method.
+pub const PATH: &str = "/mayfly.v1.TokenService/BatchExchange";
+
+struct Method(Tokens);
+
+impl UnaryService<SentBatch> for Method {
+    type Response = Vec<ToldResult>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Vec<ToldResult>>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<SentBatch>) -> Self::Future {
+        let own = self.0.clone();
+        Box::pin(async move { own.answer_batch(request).await.map(Response::new) })
+    }
+}
+
+/// Answers one call.
+pub async fn exchange<B>(own: &Tokens, call: http::Request<B>) -> http::Response<Body>
+where
+    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
+    let limits = (Some(limits::REQUEST_BYTES), None);
+    let mut grpc = Grpc::new(BatchCodec).apply_max_message_size_config(limits.0, limits.1);
+    grpc.unary(Method(own.clone()), call).await
+}

@@ -1,0 +1,100 @@
+//! The lease rpcs of UpstreamService.
+
+use super::super::wire;
+use super::ask;
+use super::page::Page;
+use mayfly_authority::authority::Authority;
+use mayfly_authority::tasks::Actor;
+use mayfly_base::limits;
+use mayfly_base::refusal::{No, Refusal};
+use mayfly_credential::lease::{Listed, Standing};
+use mayfly_policy::{admin, wanted};
+use mayfly_proto::mayfly::v1 as pb;
+use mayfly_verify::seq::LeaseId;
+
+/// One page of leases, in the order of their ids.
+pub async fn list(a: &Authority, actor: &Actor, ask: pb::ListLeasesRequest) -> Result<pb::ListLeasesResponse, No> {
+    let upstream = ask::filter("upstream", &ask.upstream)?;
+    let sees = a.scope::<admin::Observe>(ask::operator(actor)?)?;
+    let compiled = a.catalog.now();
+    let seen = |upstream: &str| match compiled.upstream(upstream) {
+        Some(registered) => sees.has(&registered.upstream.environment),
+        None => sees.everywhere(),
+    };
+    let wanted = match pb::UpstreamState::try_from(ask.state) {
+        Ok(pb::UpstreamState::Unspecified) => None,
+        Ok(state @ (pb::UpstreamState::Live | pb::UpstreamState::Pending)) => Some(state),
+        _ => {
+            return Err(No::Refusal(Refusal::field(
+                "state",
+                "must be LIVE or PENDING: what was undone or given up is in the audit",
+            )));
+        }
+    };
+    let size = Page::from(ask.page_size, "")?.size();
+    let mut after: Option<LeaseId> = match ask.page_token.as_str() {
+        "" => None,
+        token => Some(token.parse().map_err(|_| Refusal::field("page_token", "is not one that a page before gave"))?),
+    };
+    let (mut leases, mut looked) = (Vec::new(), 0);
+    while leases.len() < size && looked < limits::LIST_WALK {
+        let some = a.leases.list(after, limits::LEASES_LOOK).await?;
+        let (count, mut taken) = (some.len(), 0);
+        for listed in some {
+            if leases.len() == size {
+                break;
+            }
+            (after, taken) = (Some(listed.id), taken + 1);
+            let asked = upstream.is_none_or(|u| *listed.lease.upstream == *u) && wanted.is_none_or(|w| w == state(&listed));
+            let fits = asked && seen(&listed.lease.upstream);
+            if fits {
+                leases.push(lease_to_pb(a, &listed));
+            }
+        }
+        looked += count;
+        if count < limits::LEASES_LOOK && taken == count {
+            return Ok(pb::ListLeasesResponse { leases, next_page_token: String::new() });
+        }
+    }
+    Ok(pb::ListLeasesResponse { leases, next_page_token: after.map_or_else(String::new, |id| id.to_string()) })
+}
+
+/// Has the deletion of a lease's credential tried at once.
+pub async fn retry(a: &Authority, actor: &Actor, ask: &pb::RetryLeaseRequest) -> Result<pb::RetryLeaseResponse, No> {
+    let id = wanted::id("lease_id", &ask.lease_id)?;
+    let listed = a.retry_lease(ask::operator(actor)?, id).await?;
+    Ok(pb::RetryLeaseResponse { lease: Some(lease_to_pb(a, &Listed { next_in_ms: 0, ..listed })) })
+}
+
+/// Gives up deleting a lease's credential at its upstream.
+pub async fn abandon(a: &Authority, actor: &Actor, ask: &pb::AbandonLeaseRequest) -> Result<pb::AbandonLeaseResponse, No> {
+    let id: LeaseId = wanted::id("lease_id", &ask.lease_id)?;
+    let reason = ask::reason(&ask.reason)?;
+    let named = super::token::named(&ask.request_id, ask)?;
+    let listed = a.abandon_lease(ask::operator(actor)?, id, &reason, &named).await?;
+    let known = listed.map_or_else(|| pb::Lease { lease_id: id.to_string(), ..pb::Lease::default() }, |l| lease_to_pb(a, &l));
+    let lease = pb::Lease { state: pb::UpstreamState::Abandoned.into(), next_attempt: None, ..known };
+    Ok(pb::AbandonLeaseResponse { lease: Some(lease) })
+}
+
+fn state(listed: &Listed) -> pb::UpstreamState {
+    match listed.standing {
+        Standing::InMaking | Standing::Somebodys => pb::UpstreamState::Live,
+        Standing::ToUndo(_) => pb::UpstreamState::Pending,
+    }
+}
+
+fn lease_to_pb(a: &Authority, listed: &Listed) -> pb::Lease {
+    let state = state(listed);
+    let next = a.system.wall().plus(listed.next_in_ms);
+    pb::Lease {
+        lease_id: listed.id.to_string(),
+        upstream: listed.lease.upstream.to_string(),
+        credential_id: listed.lease.credential.to_string(),
+        state: state.into(),
+        what: listed.lease.handle.to_string(),
+        attempts: listed.attempts,
+        next_attempt: (state == pb::UpstreamState::Pending).then(|| wire::timestamp(next)),
+        last_error: listed.last.clone(),
+    }
+}

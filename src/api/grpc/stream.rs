@@ -1,0 +1,312 @@
+//! StreamExchange: a bounded number of concurrent exchanges, answered in any order.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use hyper::body::{Body as HttpBody, Frame};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::Stream as _;
+use tonic::body::Body;
+use tonic::server::{Grpc, StreamingService};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::super::answer::of_codec;
+use super::super::peer;
+use super::super::status::status;
+use super::round;
+use super::sent::{Sent, StreamCodec};
+use super::token::Tokens;
+use super::told::{Alike, Patterns};
+use super::traced::ended;
+use mayfly_authority::authority::Authority;
+use mayfly_authority::exchange::Lately;
+use mayfly_base::limits;
+use mayfly_base::refusal::{No, Refusal};
+use mayfly_base::system::Stopwatch;
+use mayfly_base::trace::Traced;
+use mayfly_credential::Issued;
+use mayfly_identity::caller::Caller;
+use mayfly_policy::wanted::Wanted;
+use mayfly_proto::mayfly::v1 as pb;
+
+type Message = Result<Option<Option<Sent>>, Status>;
+
+/// Answers that are sent together.
+#[derive(Default)]
+struct Batch {
+    /// Encoded messages, each with its prefix.
+    messages: Vec<u8>,
+    /// Permits that are held until the messages are sent.
+    places: Vec<OwnedSemaphorePermit>,
+    /// If set, the stream ends after the messages, with this status.
+    over: Option<Status>,
+}
+
+/// The answer body of a stream: all answers that are ready together are sent in one frame, already encoded.
+struct Answers {
+    batches: mpsc::Receiver<Batch>,
+    over: Option<Status>,
+    ended: bool,
+}
+
+impl HttpBody for Answers {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let over = loop {
+            if let Some(over) = self.over.take() {
+                break over;
+            }
+            match ready!(self.batches.poll_recv(cx)) {
+                Some(Batch { messages, over, .. }) => {
+                    self.over = over;
+                    if !messages.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(messages.into()))));
+                    }
+                }
+                None => break Status::ok(""),
+            }
+        };
+        self.ended = true;
+        let mut trailers = HeaderMap::with_capacity(3);
+        // A status that no header can carry is sent without its details.
+        if over.add_header(&mut trailers).is_err() {
+            trailers.insert("grpc-status", (over.code() as i32).into());
+        }
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+}
+
+/// The path of the method.
+pub const PATH: &str = "/mayfly.v1.TokenService/StreamExchange";
+
+/// Receives the batches of a call that tonic accepted.
+struct Method<'a>(&'a Tokens, &'a mut Option<mpsc::Receiver<Batch>>, Traced);
+
+impl StreamingService<Option<Sent>> for Method<'_> {
+    type Response = pb::StreamExchangeResponse;
+    type ResponseStream = tokio_stream::Empty<Result<pb::StreamExchangeResponse, Status>>;
+    type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<Option<Sent>>>) -> Self::Future {
+        std::future::ready(peer::caller(&request).map(|caller| {
+            *self.1 = Some(answer(self.0.0.clone(), caller, request.into_inner(), std::mem::take(&mut self.2)));
+            Response::new(tokio_stream::empty())
+        }))
+    }
+}
+
+/// Answers one call as tonic's own code does, except for the answer body.
+pub async fn exchange<B>(own: &Tokens, call: http::Request<B>, traced: Traced) -> http::Response<Body>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
+    let limits = (Some(limits::REQUEST_BYTES), None);
+    let mut grpc = Grpc::new(StreamCodec(own.0.intake.clone())).apply_max_message_size_config(limits.0, limits.1);
+    let mut batches = None;
+    let response = grpc.streaming(Method(own, &mut batches, traced), call).await;
+    match batches {
+        Some(batches) => response.map(|_| Body::new(Answers { batches, over: None, ended: false })),
+        None => response,
+    }
+}
+
+/// The caller of a stream, and the recent decisions for it.
+struct Sender {
+    caller: Caller,
+    lately: Lately,
+}
+
+/// Answers the requests of a stream until the stream ends.
+fn answer(authority: Arc<Authority>, caller: Caller, asks: Streaming<Option<Sent>>, traced: Traced) -> mpsc::Receiver<Batch> {
+    let (answers, batches) = mpsc::channel(authority.bounds.load().stream_in_flight);
+    tokio::spawn(drive(authority, Arc::new(Sender { caller, lately: Lately::default() }), (asks, traced), answers));
+    batches
+}
+
+async fn drive(
+    authority: Arc<Authority>,
+    sender: Arc<Sender>,
+    (mut asks, traced): (Streaming<Option<Sent>>, Traced),
+    answers: mpsc::Sender<Batch>,
+) {
+    let places = Arc::new(Semaphore::new(authority.bounds.load().stream_in_flight));
+    loop {
+        // At the limit nothing more is read: HTTP/2 flow control holds the caller back.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let message = tokio::select! {
+            message = asks.message() => message,
+            () = answers.closed() => return,
+        };
+        let (mut round, mut held) = (Vec::with_capacity(limits::STREAM_ROUND), Vec::with_capacity(limits::STREAM_ROUND));
+        let (mut next, read) = (Some((message, place)), Stopwatch::start());
+        let most = authority.intake.round(limits::STREAM_ROUND);
+        // Requests that arrived together are decided together: a task for each would cost as much as its decision.
+        let over = loop {
+            let Some((message, place)) = next.take() else { break None };
+            match exchange_of(message) {
+                Ok(ask) => {
+                    round.push(ask);
+                    held.push(place);
+                }
+                Err(over) => break Some(over),
+            }
+            if round.len() < most
+                && let Ok(place) = places.clone().try_acquire_owned()
+            {
+                next = at_hand(&mut asks).await.map(|message| (message, place));
+            }
+        };
+        if !round.is_empty() {
+            match authority.intake.take(round.len()) {
+                Ok(taken) => {
+                    let round = (round, traced.clone(), read);
+                    let all = answer_all(authority.clone(), sender.clone(), round, held, answers.clone());
+                    // Boxed, since a spawned future is copied several times.
+                    drop(tokio::spawn(taken.run(Box::pin(all))));
+                }
+                Err(no) => {
+                    authority.intake.refused(round.len(), read);
+                    let refused = no_time(&authority, &sender.caller, round, held, &no);
+                    let _ = answers.send(refused).await;
+                }
+            }
+        }
+        match over {
+            None => {}
+            Some(None) => return traced.end(0, ""),
+            Some(Some(no)) => {
+                ended(&traced, &no);
+                let _ = answers.send(Batch { over: Some(no), ..Batch::default() }).await;
+                return;
+            }
+        }
+    }
+}
+
+/// Refuses all requests, by overload.
+fn no_time(authority: &Authority, caller: &Caller, asks: Vec<Sent>, places: Vec<OwnedSemaphorePermit>, no: &Refusal) -> Batch {
+    authority.refused_each(caller.id().as_str(), no, asks.iter().map(Sent::upstream), "");
+    authority.exchange_metrics.overloaded(asks.iter().map(Sent::upstream));
+    let (mut messages, alike) = (Vec::new(), Alike::new(No::Refusal(no.clone())));
+    asks.iter().for_each(|ask| alike.tell(ask.request_id(), &mut messages));
+    Batch { messages, places, over: None }
+}
+
+/// The next message, if it has arrived already.
+async fn at_hand(asks: &mut Streaming<Option<Sent>>) -> Option<Message> {
+    std::future::poll_fn(|cx| match Pin::new(&mut *asks).poll_next(cx) {
+        Poll::Ready(message) => Poll::Ready(Some(message.transpose())),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// The exchange in a message, or the end of the stream with its status.
+fn exchange_of(message: Message) -> Result<Sent, Option<Status>> {
+    let field = |field, what| Err(Some(status(No::Refusal(Refusal::field(field, what)))));
+    match message {
+        Ok(Some(Some(ask))) if ask.request_id().is_empty() => {
+            field("exchange.request_id", "is missing: on a stream the answer is found by it")
+        }
+        Ok(Some(Some(ask))) => Ok(ask),
+        Ok(Some(None)) => field("ask", "is missing, or of a sort that this version does not know"),
+        Ok(None) => Err(None),
+        // The caller went away, or sent a malformed message.
+        Err(said) => Err(Some(of_codec(&said).unwrap_or(said))),
+    }
+}
+
+/// Answers each exchange when it is ready: a slow exchange does not delay the others.
+async fn answer_all(
+    authority: Arc<Authority>,
+    sender: Arc<Sender>,
+    (asks, stream, read): (Vec<Sent>, Traced, Stopwatch),
+    places: Vec<OwnedSemaphorePermit>,
+    answers: mpsc::Sender<Batch>,
+) {
+    let (count, Sender { caller, lately }) = (asks.len(), &*sender);
+    let traced = |ask| {
+        let traced = authority.tracer.on_stream(&stream, PATH, read);
+        traced.note(|| vec![("mayfly.caller", caller.id().as_str().into())]);
+        (ask, traced)
+    };
+    let (mut wants, parts, mut round) = round::begin(&authority, (caller, lately), asks.into_iter().map(traced), count);
+    let mut answers_of = authority.answers(&mut round).await;
+    let (mut batch, mut patterns) = (Batch::default(), Patterns::default());
+    for (place, (asked, part)) in places.into_iter().zip(wants.iter_mut().zip(parts)) {
+        // The exchanges are committed in order, so an exchange that is not ready is followed by none that is.
+        match round::end((&authority, lately), part, asked, &mut answers_of).await {
+            Some(end) => {
+                tell(&authority, caller, &mut patterns, asked, end, &mut batch.messages);
+                batch.places.push(place);
+                if batch.places.len() == 1 {
+                    // The other messages mostly have the same length.
+                    batch.messages.reserve(batch.messages.len().saturating_mul(count));
+                }
+            }
+            None => {
+                if let Ok(want) = std::mem::replace(asked, Err(String::new())) {
+                    tokio::spawn(answer_slowly(authority.clone(), sender.clone(), (want, read), place, answers.clone()));
+                }
+            }
+        }
+    }
+    drop(round);
+    took(&authority, read, batch.places.len());
+    let _ = answers.send(batch).await;
+}
+
+/// Counts the latency of the exchanges of a batch, from reading to answering. A stream as a whole has no latency.
+fn took(authority: &Authority, read: Stopwatch, exchanges: usize) {
+    if exchanges > 0 {
+        let metrics = &authority.call_metrics;
+        metrics.took(metrics.method(PATH), read.us(), exchanges as u64);
+    }
+}
+
+async fn answer_slowly(
+    authority: Arc<Authority>,
+    sender: Arc<Sender>,
+    (want, read): (Box<Wanted>, Stopwatch),
+    place: OwnedSemaphorePermit,
+    answers: mpsc::Sender<Batch>,
+) {
+    let end = want.traced.clone().scope(authority.exchange_unless(&sender.caller, &want, || answers.closed())).await;
+    let (mut messages, places) = (Vec::new(), vec![place]);
+    tell(&authority, &sender.caller, &mut Patterns::default(), &mut Ok(want), end, &mut messages);
+    took(&authority, read, 1);
+    let _ = answers.send(Batch { messages, places, over: None }).await;
+}
+
+fn tell(
+    authority: &Authority,
+    caller: &Caller,
+    patterns: &mut Patterns,
+    asked: &mut round::Asked,
+    end: Result<Issued, No>,
+    out: &mut Vec<u8>,
+) {
+    let end = round::noted(authority, caller, asked.as_deref().ok(), end);
+    let request_id = match asked {
+        Ok(want) => want.request_id.take().unwrap_or_default(),
+        Err(id) => (&*id).into(),
+    };
+    match end {
+        Ok(issued) => patterns.tell(&request_id, issued, out),
+        Err(no) => Alike::new(no).tell(&request_id, out),
+    }
+}

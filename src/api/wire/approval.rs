@@ -1,0 +1,179 @@
+//! Approvals on the wire.
+
+use bytes::Bytes;
+
+use super::{
+    BindingPlace, anchor_to_pb, binding_to_pb, duration, identity_of_who, identity_to_pb, policy_to_pb, subject_to_pb, timestamp,
+    upstream_to_pb,
+};
+use mayfly_authority::registry::policies::PolicyVersion;
+use mayfly_base::document::shown::stripped;
+use mayfly_base::refusal::Fault;
+use mayfly_identity::bundle::Bundle;
+use mayfly_identity::spiffe_id::TrustDomain;
+use mayfly_ledger::State;
+use mayfly_ledger::record::{ApprovalAsked, ApprovalOf, BundleSet, Changes, Identity, TaskAsked, UpstreamSet, Who};
+use mayfly_ledger::state::{Approval, Phase, Version};
+use mayfly_ledger::upstream::binding::Binding;
+use mayfly_ledger::upstream::registry::Upstream;
+use mayfly_proto::mayfly::v1 as pb;
+use mayfly_verify::seq::{ApprovalId, Millis, Seq, TaskId};
+
+/// The state of an approval at a moment. An approval for a task that has ended cannot be used any more.
+pub fn approval_state(state: &State, approval: &Approval, now: Millis) -> pb::ApprovalState {
+    let over = || {
+        let task = TaskId::from_slice(&approval.asked.task);
+        task.is_some_and(|id| state.tasks.get(&id).is_none_or(|t| matches!(state.tasks.phase(t, now), Phase::Over(_))))
+    };
+    match &approval.decided {
+        _ if approval.used => pb::ApprovalState::Used,
+        Some(d) if !d.given => pb::ApprovalState::Refused,
+        _ if approval.expires_at() <= now || over() => pb::ApprovalState::Ended,
+        Some(_) => pb::ApprovalState::Given,
+        None => pb::ApprovalState::Waiting,
+    }
+}
+
+/// An approval at a moment, without the arguments.
+pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: Millis) -> pb::Approval {
+    let asked = &approval.asked;
+    let task = TaskId::from_slice(&asked.task);
+    // For a task that is no longer known, only its id is available.
+    let path = match task.and_then(|id| state.tasks.get(&id)) {
+        Some(task) => task.terms.path.iter().map(ToString::to_string).collect(),
+        None => task.iter().map(ToString::to_string).collect(),
+    };
+    let decided = approval.decided.as_ref();
+    pb::Approval {
+        approval_id: id.to_string(),
+        state: approval_state(state, approval, now).into(),
+        request_sha256: Bytes::copy_from_slice(&asked.digest),
+        caller: Some(identity_of_who(&Who::named(&asked.caller))),
+        subject: asked.subject.as_ref().map(subject_to_pb),
+        task_path: path,
+        upstream: asked.upstream.clone(),
+        scopes: asked.scopes.clone(),
+        kind: i32::try_from(asked.kind).unwrap_or_default(),
+        tool: stripped(&asked.tool),
+        purpose: stripped(&asked.purpose),
+        arguments_json: String::new(),
+        asked_at: Some(timestamp(approval.asked_at)),
+        expires_at: Some(timestamp(approval.expires_at())),
+        decided_by: decided.and_then(|d| d.by.as_deref()).map(identity_of_who),
+        seq: approval.seq.as_u64(),
+        of: match asked.of() {
+            ApprovalOf::Unspecified => pb::ApprovalOf::Unspecified,
+            ApprovalOf::Exchange => pb::ApprovalOf::Exchange,
+            ApprovalOf::Task => pb::ApprovalOf::Task,
+            ApprovalOf::Extension => pb::ApprovalOf::Extension,
+            ApprovalOf::Change => pb::ApprovalOf::Change,
+            ApprovalOf::Action => pb::ApprovalOf::Action,
+            ApprovalOf::Call => pb::ApprovalOf::Call,
+        }
+        .into(),
+        environment: asked.environment.clone(),
+        arguments_sha256: Bytes::copy_from_slice(&asked.arguments),
+        ttl: Some(duration(asked.ttl)),
+        approvers: asked.approvers.iter().map(approver).collect(),
+        opens_task: asked.opens,
+        reason: decided.map_or_else(String::new, |d| stripped(&d.reason)),
+        decided_at: decided.map(|d| timestamp(d.at)),
+        change: None,
+        governs: match asked.of() {
+            ApprovalOf::Change | ApprovalOf::Call => asked.policies.clone(),
+            _ => Vec::new(),
+        },
+        asked_because: stripped(&asked.reason),
+        task: asked.terms.as_deref().map(task_asked),
+    }
+}
+
+fn task_asked(terms: &TaskAsked) -> pb::ApprovalTask {
+    let allowance = terms.allowance.clone().unwrap_or_default();
+    let upstreams = allowance.upstreams.into_iter();
+    pb::ApprovalTask {
+        terms: Some(pb::TaskTerms {
+            purpose: stripped(&terms.purpose),
+            upstreams: upstreams.map(|u| pb::Allowance { upstream: u.name, scopes: u.scopes }).collect(),
+            tools: allowance.tools.iter().map(|tool| stripped(tool)).collect(),
+            any_tool: allowance.any_tool,
+            kinds: allowance.kinds.iter().filter_map(|k| i32::try_from(*k).ok()).collect(),
+            callers: terms.callers.clone(),
+            key_bound: allowance.key_bound,
+            ttl: Some(duration(terms.ttl)),
+            max_ttl: Some(duration(terms.max_ttl)),
+            heartbeat_interval: (terms.heartbeat > 0).then(|| duration(terms.heartbeat)),
+            parent_task_id: TaskId::from_slice(&terms.parent).map_or_else(String::new, |id| id.to_string()),
+        }),
+        owner: terms.owner.as_ref().map(identity_to_pb),
+        upstreams: terms.registrations.iter().map(|r| r.upstream.clone()).collect(),
+        deadline: (terms.deadline > 0).then(|| timestamp(Millis(terms.deadline))),
+    }
+}
+
+/// The change that an approval permits.
+pub fn change_to_pb(asked: &ApprovalAsked, at: Millis) -> Result<Option<pb::ApprovalChange>, Fault> {
+    let by = Some(Who::named(&asked.caller));
+    let to = match asked.change.as_ref().and_then(|c| c.to.as_ref()) {
+        None => return Ok(None),
+        Some(Changes::Policy(set)) => {
+            let (number, text) = (set.version, set.text.clone());
+            let version = PolicyVersion { number, text, seq: Seq::ZERO, at, by, narrowing: false };
+            pb::approval_change::To::Policy(policy_to_pb(&set.environment, set.audit_only, &version)?)
+        }
+        Some(Changes::Binding(set)) => {
+            let binding = Binding::from_text(&set.text).map_err(|e| Fault::new(format!("a binding in the ledger: {e}")))?;
+            let (version, environment) = (set.version, asked.environment.clone());
+            let place = BindingPlace { version, environment, at, by, ..BindingPlace::default() };
+            pb::approval_change::To::Binding(binding_to_pb(&binding, &place))
+        }
+        Some(Changes::Upstream(set)) => {
+            let upstream =
+                Upstream::from_text(&set.text).map_err(|e| Fault::new(format!("a registration in the ledger: {e}")))?;
+            pb::approval_change::To::Upstream(upstream_to_pb(&upstream, &version_of(set, at, by)))
+        }
+        Some(Changes::Bundle(set)) => pb::approval_change::To::Bundle(bundle_to_pb(set)?),
+    };
+    Ok(Some(pb::ApprovalChange { to: Some(to) }))
+}
+
+fn version_of(set: &UpstreamSet, at: Millis, by: Option<Who>) -> Version {
+    Version {
+        version: set.version,
+        digest: mayfly_base::document::sha256(set.text.as_bytes()),
+        text: set.text.as_str().into(),
+        active: !set.disabled && !set.retired,
+        retired: set.retired,
+        seq: Seq::ZERO,
+        at,
+        by: by.map(Box::new),
+        claims: None,
+        owner_left: false,
+        due_told: false,
+        narrows: None,
+    }
+}
+
+/// A change of a bundle: the added roots with their certificates, the removed roots by digest.
+fn bundle_to_pb(set: &BundleSet) -> Result<pb::ApprovalBundle, Fault> {
+    let domain = TrustDomain::parse(&set.trust_domain).map_err(|e| Fault::new(format!("a trust domain in the ledger: {e}")))?;
+    let bundle = Bundle::from_jwks(domain, &set.document).map_err(|e| Fault::new(format!("a bundle that was asked for {e}")))?;
+    let fresh = bundle.x509_authorities().iter().filter(|a| set.added.iter().any(|id| id[..] == a.id().as_bytes()[..]));
+    let named = |id: &Vec<u8>| pb::TrustAnchor { sha256: Bytes::copy_from_slice(id), ..pb::TrustAnchor::default() };
+    Ok(pb::ApprovalBundle {
+        trust_domain: set.trust_domain.clone(),
+        added: fresh.map(anchor_to_pb).collect(),
+        removed: set.gone.iter().map(named).collect(),
+        spiffe_jwks: String::from_utf8_lossy(&set.document).into_owned(),
+    })
+}
+
+fn approver(identity: &Identity) -> pb::Approver {
+    use mayfly_proto::mayfly::v1::approver::Who as By;
+    let who = match identity_to_pb(identity).identity {
+        Some(pb::identity::Identity::SpiffeId(id)) => Some(By::SpiffeId(id)),
+        Some(pb::identity::Identity::Person(person)) => Some(By::Person(person)),
+        _ => None,
+    };
+    pb::Approver { who }
+}

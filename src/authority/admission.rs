@@ -1,0 +1,309 @@
+//! Admission, checked on every call: the SVID of the connection is still valid, and an operator is permitted the action by the admin
+//! policy.
+
+pub mod calls;
+pub mod intake;
+pub mod operators;
+pub mod peers;
+pub mod rates;
+pub mod refusals;
+
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+
+use crate::admission::calls::{Call, Waits};
+use crate::admission::operators::Scope;
+use crate::authority::Authority;
+use mayfly_base::limits;
+use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_identity::caller::{Caller, Operator};
+use mayfly_ledger::record::Who;
+use mayfly_ledger::revocation::Hit;
+use mayfly_ledger::state::refused_by;
+use mayfly_policy::catalog::Policy;
+use mayfly_policy::decide::caller_facts;
+use mayfly_policy::person::{Behind, way_out_by_signing_in};
+use mayfly_policy::request::ApprovalFacts;
+use mayfly_policy::{Act, Action, Admin, AdminAction, Question};
+use mayfly_verify::seq::TaskId;
+
+/// The proof that an operator was admitted to the action `A`, made by [`Authority::admit`] only. A function takes the proof of its own
+/// action, so that an operator who was admitted to list cannot be passed to a function that revokes.
+#[derive(Debug, Clone)]
+pub struct Admitted<A: AdminAction> {
+    who: Who,
+    action: PhantomData<A>,
+}
+
+impl<A: AdminAction> Admitted<A> {
+    fn new(who: Who) -> Admitted<A> {
+        Admitted { who, action: PhantomData }
+    }
+
+    /// The operator, in the form that records use.
+    pub fn who(&self) -> Who {
+        self.who.clone()
+    }
+}
+
+impl Authority {
+    /// Checks that the SVID of a connection is still valid: it has not expired, and its root is still trusted. Called on every call and
+    /// every message of a stream.
+    pub fn still_stands(&self, caller: &Caller) -> Result<(), No> {
+        let evidence = caller.evidence();
+        let no = |what: String| {
+            Err(No::Refusal(Refusal::new(Reason::SvidNoLongerValid, what).way_out("connect again with a fresh SVID")))
+        };
+        if evidence.not_after <= self.system.wall() {
+            return no(format!("the SVID of this connection ended at {}", evidence.not_after));
+        }
+        if !self.bundles.load().still_vouch_for(evidence) {
+            return no("the trust anchor of this connection's SVID was removed".to_owned());
+        }
+        self.login_stands(caller)
+    }
+
+    /// Checks that a caller is admitted at all: its SVID is still valid, and no revocation rule targets the caller (design, section 4:
+    /// rules are checked on every call). A rule over everything or an environment only stops grants, whose decisions check it themselves; a
+    /// caller in the middle of its work can still read and end what it began. `what` names the caller in the refusal.
+    pub fn let_in(&self, caller: &Caller, what: &str) -> Result<(), No> {
+        self.still_stands(caller)?;
+        match self.shut_out(caller) {
+            Some(hit) => Err(No::Refusal(refused_by(&hit, what))),
+            None => Ok(()),
+        }
+    }
+
+    /// The revocation rule that targets a caller, if there is one.
+    pub fn shut_out(&self, caller: &Caller) -> Option<Hit> {
+        let view = self.ledger.view();
+        view.read(|state| state.rules.shuts_out(&caller_facts(caller, &view)))
+    }
+
+    /// Admits an operator to an action in an environment; an action without an environment must be permitted by the policy of every
+    /// environment.
+    pub fn admit<A: AdminAction>(&self, operator: &Operator, environment: Option<&str>) -> Result<Admitted<A>, No> {
+        self.admit_to(operator, &Act { environment, now: self.system.wall(), ..Act::default() })
+    }
+
+    /// Like [`Authority::admit`], with the details of the action.
+    pub(crate) fn admit_to<A: AdminAction>(&self, operator: &Operator, act: &Act<'_>) -> Result<Admitted<A>, No> {
+        match operator {
+            Operator::LocalUid(uid) => {
+                let admitted = self.admit_uid(*uid)?;
+                self.one_is_enough(A::ACTION, act)?;
+                Ok(admitted)
+            }
+            Operator::Svid(caller) => self.admit_svid(caller, act),
+        }
+    }
+
+    fn admit_uid<A: AdminAction>(&self, uid: u32) -> Result<Admitted<A>, No> {
+        if uid == limits::OVERFLOW_UID {
+            let what = format!(
+                "local uid {uid} stands for every user whom the server's user namespace does not map, so it identifies nobody, \
+                 whatever admin.uids says"
+            );
+            let way_out = "run the server without PrivateUsers=yes, or use the admin listener with an SVID";
+            return Err(No::Refusal(Refusal::new(Reason::DeniedByPolicy, what).by("overflow uid").way_out(way_out)));
+        }
+        match self.admin_uids.contains(&uid) {
+            true => Ok(Admitted::new(Who::LocalUid(uid))),
+            false => Err(No::Refusal(
+                Refusal::new(Reason::DeniedByPolicy, format!("local uid {uid} is not among admin.uids"))
+                    .by("admin.uids")
+                    .way_out("whoever owns the configuration adds it there"),
+            )),
+        }
+    }
+
+    /// Refuses an action of the local socket for which policy requires two people, since the socket never counts as a person, unless the
+    /// server is configured for a single operator.
+    fn one_is_enough(&self, action: Admin, act: &Act<'_>) -> Result<(), No> {
+        let Some(call) = Call::current().filter(|call| !call.goes_on()) else { return Ok(()) };
+        if self.single_operator || act.approvals.count > 0 || call.approved_by().is_some() {
+            return Ok(());
+        }
+        let compiled = self.catalog.now();
+        let mut concerned = compiled.environments().filter(|(name, _)| act.environment.is_none_or(|e| e == *name));
+        match concerned.find(|(_, policy)| policy.set.forbids_alone(action)) {
+            Some((name, _)) => Err(not_over_the_socket(&format!("policy of {name} wants two operators for it"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Admits an operator to an action that always needs a second operator, whatever policy says. `why` is the reason in words.
+    pub fn admit_two<A: AdminAction>(
+        &self,
+        operator: &Operator,
+        environment: Option<&str>,
+        why: &str,
+    ) -> Result<Admitted<A>, No> {
+        let admitted = self.admit(operator, environment)?;
+        match (operator, Call::current()) {
+            (Operator::LocalUid(_), _) if self.single_operator => Ok(admitted),
+            (Operator::LocalUid(_), _) => Err(not_over_the_socket(why)),
+            (Operator::Svid(_), Some(call)) if call.approved_by().is_some() || call.goes_on() => Ok(admitted),
+            (Operator::Svid(_), Some(call)) => Err(call.asks_for(A::ACTION, environment, why.to_owned())),
+            (Operator::Svid(_), None) => Err(No::Refusal(Refusal::new(Reason::ApprovalNeeded, why).by("two people"))),
+        }
+    }
+
+    fn admit_svid<A: AdminAction>(&self, caller: &Caller, act: &Act<'_>) -> Result<Admitted<A>, No> {
+        self.may_act_at_all::<A>(caller)?;
+        let compiled = self.catalog.now();
+        let mut concerned = compiled.environments().filter(|(name, _)| act.environment.is_none_or(|e| e == *name)).peekable();
+        if concerned.peek().is_none() {
+            let what = act.environment.map_or_else(
+                || "no environment has a policy set that names operators".to_owned(),
+                |name| format!("there is no environment {name} with a policy set that names operators"),
+            );
+            return Err(No::Refusal(Refusal::new(Reason::DeniedByPolicy, what).by("policy")));
+        }
+        let mut waits = None;
+        for environment in concerned {
+            waits = waits.or(self.permitted::<A>(caller, act, environment)?);
+        }
+        match (waits, Call::current()) {
+            (Some(why), Some(call)) => Err(call.asks_for(A::ACTION, act.environment, why)),
+            _ => Ok(Admitted::new(Who::of(caller))),
+        }
+    }
+
+    /// The environments in which an operator is permitted an action. Refused if there are none.
+    pub fn scope<A: AdminAction>(&self, operator: &Operator) -> Result<Scope<A>, No> {
+        let who = match operator {
+            Operator::LocalUid(uid) => self.admit_uid::<A>(*uid)?.who,
+            Operator::Svid(caller) => {
+                self.may_act_at_all::<A>(caller)?;
+                Who::of(caller)
+            }
+        };
+        let (compiled, now) = (self.catalog.now(), self.system.wall());
+        let (mut environments, mut waits, mut refused) = (BTreeSet::new(), None, None);
+        for (name, policy) in compiled.environments() {
+            let act = Act { environment: Some(name), now, ..Act::default() };
+            let asked = match operator {
+                Operator::LocalUid(_) => self.one_is_enough(A::ACTION, &act).map(|()| None),
+                Operator::Svid(caller) => self.permitted::<A>(caller, &act, (name, policy)),
+            };
+            match asked {
+                Ok(None) => drop(environments.insert(name.to_owned())),
+                Ok(Some(why)) => waits = waits.or(Some((name, why))),
+                Err(no) => refused = refused.or(Some(no)),
+            }
+        }
+        match (environments.is_empty(), waits, refused) {
+            (false, None, None) => Ok(Scope::new(who, None)),
+            (false, ..) => Ok(Scope::new(who, Some(environments))),
+            // The call needs an approval, like any other call that needs a second person.
+            (true, Some((name, why)), _) => match Call::current() {
+                Some(call) => Err(call.asks_for(A::ACTION, Some(name), why)),
+                None => Err(No::Refusal(Refusal::new(Reason::ApprovalNeeded, why).by("two people"))),
+            },
+            (true, None, Some(no)) => Err(no),
+            // The local socket can also read the state of a server that has no policy set.
+            (true, None, None) if matches!(operator, Operator::LocalUid(_)) => Ok(Scope::new(who, None)),
+            (true, None, None) => {
+                let what = "no environment has a policy set that names operators";
+                Err(No::Refusal(Refusal::new(Reason::DeniedByPolicy, what).by("policy")))
+            }
+        }
+    }
+
+    /// The checks that apply whatever policy says: the operator is admitted, and an operator in break-glass stays within its bounds.
+    fn may_act_at_all<A: AdminAction>(&self, caller: &Caller) -> Result<(), No> {
+        self.let_in(caller, "this operator")?;
+        match self.acts_in_glass(caller).filter(|_| !leaves_as_it_is(A::ACTION)) {
+            Some(task) => Err(in_break_glass(
+                caller,
+                task,
+                "break-glass changes neither policy, registry, bindings, keys, trust, locks nor approvals",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Evaluates the policy of one environment. Returns why a second person is needed, if one is.
+    fn permitted<A: AdminAction>(
+        &self,
+        caller: &Caller,
+        act: &Act<'_>,
+        (name, policy): (&str, &Policy),
+    ) -> Result<Option<String>, No> {
+        let behind = Behind::of(caller);
+        let break_glass = self.acts_in_glass(caller).is_some();
+        let call = Call::current();
+        let approver = call.as_ref().and_then(|call| call.approved_by());
+        let people: &[&str] = &approver.into_iter().collect::<Vec<_>>();
+        let approvals = if people.is_empty() { act.approvals } else { ApprovalFacts { count: 1, people } };
+        let act = Act { break_glass, person: behind.facts(), approvals, ..*act };
+        let question = Question::admin(caller.id(), A::ACTION, &act);
+        let verdict = self.decider.verdicts.verdict(&policy.set, &question);
+        if verdict.permits() {
+            return Ok(None);
+        }
+        let action = question.action().name();
+        // A call that an incident needs never waits for an approval, and a dry run changes nothing.
+        let call = call.as_ref().filter(|c| c.waits() != Waits::WithItsChange || c.goes_on());
+        if let Some(call) = call.filter(|_| act.approvals.count == 0 && self.approval_helps(policy, caller, A::ACTION, &act)) {
+            return Ok((!call.goes_on()).then(|| format!("policy of {name} wants that for {action}")));
+        }
+        let permits = |behind: &Behind<'_>| {
+            let act = Act { person: behind.facts(), ..act };
+            let verdict = self.decider.verdicts.verdict(&policy.set, &Question::admin(caller.id(), A::ACTION, &act));
+            verdict.permits().then(|| verdict.by().to_vec())
+        };
+        let way_out = way_out_by_signing_in((&policy.set, question.action()), &behind, act.now, verdict.by(), permits);
+        let what = format!("{} may not {action} in {name} (policy version {})", caller.id(), policy.version);
+        Err(No::Refusal(
+            Refusal::new(Reason::DeniedByPolicy, what)
+                .by(format!("policy set {} of {name}", policy.version))
+                .way_out(way_out.unwrap_or_else(|| "whoever owns the policy set names its operators there".to_owned())),
+        ))
+    }
+}
+
+impl Authority {
+    /// Whether an approval would make policy permit what it refuses without one.
+    pub(crate) fn approval_helps(&self, policy: &Policy, caller: &Caller, action: Admin, act: &Act<'_>) -> bool {
+        let set = &policy.set;
+        let with = |people: &[&str]| {
+            let act = Act { approvals: ApprovalFacts { count: 1, people }, ..*act };
+            self.decider.verdicts.verdict(set, &Question::admin(caller.id(), action, &act)).permits()
+        };
+        set.reads(Action::Admin(action)).reads_approvals()
+            && (with(&[]) || set.people_named().iter().any(|name| with(&[name.as_str()])))
+    }
+}
+
+/// The refusal of an action that needs two operators and was requested over the local socket.
+pub(crate) fn not_over_the_socket(why: &str) -> No {
+    No::Refusal(
+        Refusal::new(
+            Reason::NotYours,
+            format!("this takes two operators, each with an SVID; the local socket counts as neither: {why}"),
+        )
+        .by("two people")
+        .way_out("ask over the admin listener, or, where there is one operator only, set admin.single_operator"),
+    )
+}
+
+/// The refusal of a lasting change by an operator in break-glass.
+pub(crate) fn in_break_glass(caller: &Caller, task: TaskId, what: &str) -> No {
+    let no = Refusal::new(Reason::NotYours, format!("{} acts in break-glass task {task}: {what}", caller.id()));
+    No::Refusal(no.by("break-glass").way_out(format!("another operator does it, or you after: mayfly break-glass close {task}")))
+}
+
+/// Whether an action is permitted to an operator in break-glass: reading and revoking, but nothing that changes later grants.
+fn leaves_as_it_is(action: Admin) -> bool {
+    match action {
+        Admin::Revoke | Admin::ManageTasks | Admin::ReadAudit | Admin::Observe => true,
+        Admin::Lock
+        | Admin::ManageKeys
+        | Admin::ManageTrust
+        | Admin::ManagePolicy
+        | Admin::ManageUpstreams
+        | Admin::ApproveChange => false,
+    }
+}

@@ -1,0 +1,363 @@
+//! Approvals, from the request to the decision.
+//!
+//! The approved request is recorded in the ledger, its arguments as a digest. The arguments themselves, which approvers have to see, are
+//! kept sealed beside the ledger until the approval is decided.
+
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use zeroize::Zeroizing;
+
+use crate::admission::in_break_glass;
+use crate::admission::rates::Act;
+use crate::authority::Authority;
+use crate::revocation::narrow::Terms;
+use crate::revocation::revoke::Hits;
+use crate::tasks::Actor;
+use mayfly_base::limits;
+use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_base::trace::{self, Traced};
+use mayfly_identity::caller::{Caller, Operator};
+use mayfly_ledger::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Event, Identity, Record, Who};
+use mayfly_ledger::state::State;
+use mayfly_ledger::upstream::registry::Kind;
+use mayfly_ledger::{Lane, View};
+use mayfly_policy::action::Action;
+use mayfly_policy::person::{Behind, way_out_by_signing_in};
+use mayfly_policy::request::{Decide, Intent, digest_text};
+use mayfly_policy::wanted::Wanted;
+use mayfly_policy::{Question, admin};
+use mayfly_store::Expect;
+use mayfly_verify::seq::ApprovalId;
+
+/// A decision on an approval.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// The id of the approval.
+    pub id: ApprovalId,
+    /// The digest of the request that the approver saw.
+    pub digest: [u8; 32],
+    /// Whether the approval is given; otherwise it is refused.
+    pub given: bool,
+    /// The reason.
+    pub reason: String,
+    /// The request id, if there is one; for a change, how much it may revoke.
+    pub terms: Terms,
+}
+
+/// How much of an approval an operator or approver may see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sees {
+    /// Nothing, not even that the approval exists.
+    Nothing,
+    /// The approval without the arguments.
+    WithoutArguments,
+    /// The whole approval.
+    Whole,
+}
+
+/// The identity of an actor: issuer and subject for a person who signed in, else the SPIFFE ID.
+pub(crate) fn identity(actor: &Actor) -> Option<Identity> {
+    actor.caller().map(Identity::of)
+}
+
+/// Whether registrations name an actor as an approver: a person who signed in by issuer and subject, and any actor by SPIFFE ID.
+fn is_named(actor: &Actor, approvers: &[Identity]) -> bool {
+    let names = actor.caller().map(|caller| [Identity::of(caller), Identity::workload(caller.id())]);
+    names.is_some_and(|names| names.iter().any(|name| approvers.contains(name)))
+}
+
+/// The login that an approval is decided with. A job's login is returned too; the fold refuses it.
+pub(crate) fn login_of(caller: Option<&Caller>) -> Vec<u8> {
+    caller.and_then(Caller::ancestor).map_or_else(Vec::new, |login| login.as_bytes().to_vec())
+}
+
+/// The purpose that sealed arguments are bound to.
+const PURPOSE: &str = "arguments";
+/// The prefix of the names of sealed arguments.
+pub(crate) const PREFIX: &str = "approval/";
+
+fn value_name(id: ApprovalId) -> String {
+    format!("{PREFIX}{id}")
+}
+
+impl Authority {
+    /// Requests the approval that an exchange needs. Repeats of the same request share one approval.
+    pub(crate) async fn ask_approval(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<ApprovalId, No> {
+        let id = ApprovalId::from_bytes(self.system.id16());
+        let asked = self.decider.approval(view, &self.catalog.now(), caller, want, (id, limits::APPROVAL_TTL_DEFAULT_MS))?;
+        if let Some(known) = self.asked_before(&asked).await? {
+            return Ok(known);
+        }
+        self.rates.load().take(Act::Change, caller.id().as_str())?;
+        let shown = shown(want)?;
+        if let Some(arguments) = &shown {
+            self.keep_arguments(id, &asked.environment, arguments).await?;
+        }
+        let who = Who::of(caller);
+        let record = Record::new(who, Event::ApprovalAsked(asked.into())).decided_at(view.revision());
+        match self.ledger.commit(Lane::Grant, vec![record]).await {
+            Ok(_) => Ok(id),
+            Err(no) => {
+                if shown.is_some() {
+                    self.forget_arguments(id).await;
+                }
+                Err(no)
+            }
+        }
+    }
+
+    /// The waiting approval of the same request, if there is one.
+    pub(crate) async fn asked_before(&self, asked: &ApprovalAsked) -> Result<Option<ApprovalId>, No> {
+        let now = self.system.wall();
+        let waits = |s: &State| {
+            let same = |a: &ApprovalAsked| a.caller == asked.caller && a.digest == asked.digest;
+            let mut open = s.approvals.iter().filter(|(_, a)| a.decided.is_none() && a.expires_at() > now);
+            open.find(|(_, a)| same(&a.asked)).map(|(id, _)| *id)
+        };
+        self.ledger.settled(waits).await
+    }
+
+    /// Handles a request that needs an approval: asks for the approval and waits for it once, as long as the caller permits. `Ok` if the
+    /// approval was decided in time, so that the request has to be decided again; otherwise the refusal, with the id of the approval.
+    pub(crate) async fn approved(
+        &self,
+        view: &View,
+        (caller, want): (&Caller, &Wanted),
+        no: No,
+        waited: &mut bool,
+    ) -> Result<(), No> {
+        let id = self.ask_approval(view, caller, want).await?;
+        let ms = want.asking.as_ref().map_or(0, |asking| asking.wait_ms);
+        trace::note(|| vec![("mayfly.approval.id", id.to_string().into())]);
+        if *waited || ms == 0 || !self.decided_within(id, ms).await {
+            return Err(waits_for(no, id));
+        }
+        *waited = true;
+        Ok(())
+    }
+
+    /// Waits at most `ms` milliseconds until the approval is decided. Returns whether it was.
+    pub(crate) async fn decided_within(&self, id: ApprovalId, ms: u64) -> bool {
+        let decided = || self.ledger.peek(|s| s.approvals.get(&id).is_none_or(|a| a.decided.is_some()));
+        let mut commits = self.commits.subscribe();
+        let waiting = async {
+            while !decided() {
+                // After a lag, the state is read like after any other commit.
+                if let Err(RecvError::Closed) = commits.recv().await {
+                    break;
+                }
+            }
+        };
+        let mut part = Traced::part("approval");
+        part.note(|| vec![("mayfly.approval.id", id.to_string().into())]);
+        tokio::time::timeout(Duration::from_millis(ms.min(limits::APPROVAL_WAIT_MS)), waiting).await.is_ok()
+    }
+
+    /// Gives or refuses an approval. An approval is given by an approver whom the registration names and policy permits; it is refused by
+    /// such an approver, or by an operator who manages tasks.
+    pub async fn decide_approval(&self, actor: &Actor, decision: &Decision) -> Result<Hits, No> {
+        let id = decision.id;
+        let none = || No::Refusal(Refusal::new(Reason::NotFound, format!("there is no approval {id} that you may decide")));
+        let asked = self.ledger.settled(|s| s.approvals.get(&id).map(|a| a.asked.clone())).await?.ok_or_else(none)?;
+        if let (true, ApprovalOf::Change, Some(caller)) = (decision.given, asked.of(), actor.caller()) {
+            if let Some(before) = self.remembered(caller.id().as_str(), &decision.terms.named).await? {
+                return self.hit_before(&before, &decision.terms.named).await;
+            }
+            return Ok(self.let_change_through(caller, &asked, decision, &decision.terms).await?.hits);
+        }
+        if let (true, ApprovalOf::Call, Some(caller)) = (decision.given, asked.of(), actor.caller()) {
+            if !decision.terms.dry_run {
+                self.let_call_through(caller, &asked, decision).await?;
+            }
+            return Ok(Hits::default());
+        }
+        let named = is_named(actor, &asked.approvers);
+        let who = match actor {
+            Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) if named => {
+                self.let_in(caller, "this approver")?;
+                if decision.given {
+                    self.may_approve(caller, &asked)?;
+                }
+                Who::of(caller)
+            }
+            Actor::Operator(Operator::Svid(caller)) if matches!(asked.of(), ApprovalOf::Change | ApprovalOf::Call) => {
+                self.may_refuse_change(caller, &asked, decision)?
+            }
+            Actor::Operator(operator) if !decision.given => self.admit::<admin::ManageTasks>(operator, place_of(&asked))?.who(),
+            _ => return Err(none()),
+        };
+        let event = Event::ApprovalDecided(ApprovalDecided {
+            approval: id.as_bytes().to_vec(),
+            given: decision.given,
+            reason: decision.reason.clone(),
+            digest: decision.digest.to_vec(),
+            login: login_of(actor.caller()),
+        });
+        // A refusal only takes away, so it stays possible while nothing can be granted.
+        let lane = if decision.given { Lane::Grant } else { Lane::Change };
+        if decision.terms.dry_run {
+            return Ok(Hits::default());
+        }
+        self.change(who, lane, event, &decision.terms.named).await?;
+        self.forget_arguments(id).await;
+        Ok(Hits::default())
+    }
+
+    /// Checks policy for each upstream that names approvers; policy may require a person, a second factor, or another approver.
+    fn may_approve(&self, caller: &Caller, asked: &ApprovalAsked) -> Result<(), No> {
+        self.may_approve_for(caller, asked, (&asked.upstream, &asked.scopes))?;
+        let Some(terms) = &asked.terms else { return Ok(()) };
+        for wanted in terms.registrations.iter().filter(|r| r.upstream != asked.upstream) {
+            let allowed = terms.allowance.iter().flat_map(|a| &a.upstreams).find(|u| u.name == wanted.upstream);
+            self.may_approve_for(caller, asked, (&wanted.upstream, allowed.map_or(&[][..], |u| &u.scopes)))?;
+        }
+        Ok(())
+    }
+
+    fn may_approve_for(&self, caller: &Caller, asked: &ApprovalAsked, (upstream, scopes): (&str, &[String])) -> Result<(), No> {
+        if let Some(task) = self.acts_in_glass(caller) {
+            return Err(in_break_glass(caller, task, "break-glass approves nothing"));
+        }
+        self.decider.served(&asked.environment)?;
+        let compiled = self.catalog.now();
+        let gone = || Refusal::new(Reason::UpstreamNotActive, format!("upstream {upstream} is no longer registered"));
+        let registered = compiled.upstream(upstream).ok_or_else(gone)?;
+        let policy = compiled.policy(&asked.environment).ok_or_else(gone)?;
+        let (mut digest, behind) = ([0; 43], Behind::of(caller));
+        let arguments = <&[u8; 32]>::try_from(&asked.arguments[..]).ok();
+        let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
+        let decide = Decide {
+            environment: &asked.environment,
+            caller: &asked.caller,
+            intent: Intent {
+                purpose: &asked.purpose,
+                tool: (!asked.tool.is_empty()).then_some(&*asked.tool),
+                arguments_digest: arguments.map(|d| digest_text(d, &mut digest)),
+                kind: u8::try_from(asked.kind).ok().and_then(Kind::from_tag),
+                scopes: &scopes,
+                binding: (!asked.binding.is_empty()).then_some(&*asked.binding),
+            },
+            person: behind.facts(),
+            now: self.system.wall(),
+        };
+        let question = Question::approve(caller.id(), &registered.upstream, &decide);
+        let verdict = self.decider.verdicts.verdict(&policy.set, &question);
+        match verdict.permits() {
+            true => Ok(()),
+            false => {
+                let permits = |behind: &Behind<'_>| {
+                    let question = Decide { person: behind.facts(), ..decide };
+                    let question = Question::approve(caller.id(), &registered.upstream, &question);
+                    let verdict = self.decider.verdicts.verdict(&policy.set, &question);
+                    verdict.permits().then(|| verdict.by().to_vec())
+                };
+                let way_out = way_out_by_signing_in((&policy.set, Action::Approve), &behind, decide.now, verdict.by(), permits);
+                Err(No::Refusal(
+                    Refusal::new(Reason::DeniedByPolicy, format!("Approve: {verdict} (policy version {})", policy.version))
+                        .by(format!("policy set {} of {}", policy.version, asked.environment))
+                        .way_out(way_out.unwrap_or_else(|| "whoever owns the policy set names who may approve".to_owned())),
+                ))
+            }
+        }
+    }
+
+    /// How much of the approval an actor may see.
+    pub fn sees(&self, actor: &Actor, asked: &ApprovalAsked) -> Sees {
+        if is_named(actor, &asked.approvers) {
+            return Sees::Whole;
+        }
+        let asker = actor.caller().is_some_and(|own| own.id().as_str() == asked.caller || Who::of(own).name() == asked.caller);
+        let observes = || match actor {
+            Actor::Operator(operator) => self.admit::<admin::Observe>(operator, place_of(asked)).is_ok(),
+            Actor::Workload(_) => false,
+        };
+        if asker || observes() { Sees::WithoutArguments } else { Sees::Nothing }
+    }
+
+    /// Seals the arguments, and makes them durable before the record that refers to them.
+    async fn keep_arguments(&self, id: ApprovalId, environment: &str, arguments: &str) -> Result<(), No> {
+        let name = value_name(id);
+        let sealed = self.sealer.seal(PURPOSE, environment, &name, arguments.as_bytes())?;
+        let store = self.ledger.store();
+        let kept = tokio::task::spawn_blocking(move || store.put(&name, &sealed, Expect::Absent));
+        let kept = kept.await.map_err(|e| Fault::new(format!("keeping arguments: {e}")))?;
+        kept.map_err(|e| No::Fault(Fault::new(format!("keeping arguments: {e}"))))
+    }
+
+    /// The arguments of a waiting approval, for its approvers.
+    pub async fn arguments_of(&self, id: ApprovalId, environment: &str) -> Result<Option<Zeroizing<String>>, No> {
+        let (name, store) = (value_name(id), self.ledger.store());
+        let asked = name.clone();
+        let sealed = tokio::task::spawn_blocking(move || store.named(&asked));
+        let sealed = sealed.await.map_err(|e| Fault::new(format!("reading arguments: {e}")))?;
+        let Some(sealed) = sealed.map_err(|e| Fault::new(format!("reading arguments: {e}")))? else { return Ok(None) };
+        let plain = self.sealer.open(PURPOSE, environment, &name, &sealed)?;
+        let text = std::str::from_utf8(&plain).map_err(|_| Fault::new("sealed arguments that are no text"))?;
+        Ok(Some(Zeroizing::new(text.to_owned())))
+    }
+
+    /// Deletes the arguments of an approval that nobody has to decide any more.
+    pub(crate) async fn forget_arguments(&self, id: ApprovalId) {
+        let (name, store) = (value_name(id), self.ledger.store());
+        let gone = tokio::task::spawn_blocking(move || store.delete(&name, Expect::Any)).await;
+        if !matches!(gone, Ok(Ok(()))) {
+            tracing::error!(%id, "the arguments of an approval that nobody needs could not be deleted yet");
+        }
+    }
+
+    /// Deletes the arguments of approvals that were decided or have expired. At a start, before callers are served, this includes arguments
+    /// whose approval was never recorded because the server stopped; later such arguments may belong to a request in progress.
+    pub async fn sweep_arguments(&self, at_start: bool) -> Result<(), No> {
+        let store = self.ledger.store();
+        let names = tokio::task::spawn_blocking(move || store.list(PREFIX));
+        let names = names.await.map_err(|e| Fault::new(format!("listing arguments: {e}")))?;
+        let now = self.system.wall();
+        for name in names.map_err(|e| Fault::new(format!("listing arguments: {e}")))? {
+            let Some(id) = name.strip_prefix(PREFIX).and_then(|id| id.parse::<ApprovalId>().ok()) else { continue };
+            let waits = |s: &State| match s.approvals.get(&id) {
+                Some(approval) => approval.decided.is_none() && approval.expires_at() > now,
+                None => !at_start,
+            };
+            if !self.ledger.settled(waits).await? {
+                self.forget_arguments(id).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The environment of a request; `None` for a request that belongs to none, such as a change of a trust domain, for which every
+/// environment's policy is asked.
+pub(crate) fn place_of(asked: &ApprovalAsked) -> Option<&str> {
+    Some(asked.environment.as_str()).filter(|name| !name.is_empty())
+}
+
+/// The arguments in clear text, which approvers are to see. A request with only a digest is refused, since a digest does not tell approvers
+/// what is to be done.
+fn shown(want: &Wanted) -> Result<Option<&str>, No> {
+    match (&want.arguments, want.asking.as_ref().and_then(|a| a.arguments.as_ref())) {
+        (None, _) => Ok(None),
+        (Some(_), Some(json)) => Ok(Some(json)),
+        (Some(_), None) => Err(No::Refusal(Refusal::field(
+            "arguments",
+            "somebody has to approve this, and people see arguments, not digests: send arguments.json",
+        ))),
+    }
+}
+
+/// Adds the id of the waiting approval to the refusal.
+pub(crate) fn waits_for(no: No, id: ApprovalId) -> No {
+    match no {
+        No::Refusal(no) => {
+            let way_out = format!("those whom the registration names as approvers: mayfly approval give {id}");
+            No::Refusal(no.approval(id.to_string()).way_out(way_out))
+        }
+        fault => fault,
+    }
+}
+
+/// Whether a refusal means that an approval is needed first.
+pub(crate) fn needs_approval(no: &No) -> bool {
+    matches!(no, No::Refusal(r) if r.reason == Reason::ApprovalNeeded)
+}

@@ -1,0 +1,61 @@
+//! The use and the problems of registered upstreams, for lists, the status and the log.
+
+use std::collections::BTreeMap;
+
+use crate::authority::Authority;
+use mayfly_base::refusal::No;
+use mayfly_ledger::state::{State, Version};
+use mayfly_ledger::upstream::findings::{Finding, Known, Problem, findings};
+use mayfly_ledger::upstream::registry::Upstream;
+use mayfly_verify::seq::Millis;
+
+/// The use of upstreams, and the owners who left.
+#[derive(Default)]
+pub struct Inventory {
+    uses: BTreeMap<String, (u64, Option<Millis>)>,
+    left: BTreeMap<Box<str>, Millis>,
+}
+
+impl Inventory {
+    fn of(state: &State) -> Inventory {
+        let uses = state.credentials.by_upstream().into_iter().map(|(name, used)| (name.to_owned(), used));
+        Inventory { uses: uses.collect(), left: state.owners_left.clone() }
+    }
+
+    /// The number of live credentials of an upstream and, if there are none, when the last one ended.
+    pub fn used(&self, upstream: &str) -> (u64, Option<Millis>) {
+        let (live, last) = self.uses.get(upstream).copied().unwrap_or_default();
+        (live, last.filter(|_| live == 0))
+    }
+
+    /// All findings about a registration.
+    pub fn findings(&self, upstream: &Upstream, version: &Version, now: Millis) -> Vec<Finding> {
+        if version.retired {
+            return Vec::new();
+        }
+        let (live, last_used) = self.used(&upstream.name);
+        let owner_left = version.owner_left.then(|| self.left.get(upstream.owner.as_str()).copied()).flatten();
+        findings(upstream, &Known { since: version.at, owner_left, live, last_used }, now)
+    }
+}
+
+impl Authority {
+    /// Collects the use of the registry from the durable state.
+    pub async fn inventory(&self) -> Result<Inventory, No> {
+        self.ledger.settled(Inventory::of).await
+    }
+
+    /// The findings that stop an upstream from issuing, now or within 14 days, each with the name of its upstream.
+    pub fn stopping_soon(&self) -> Vec<(String, Finding)> {
+        let (compiled, now) = (self.catalog.now(), self.system.wall());
+        let (inventory, versions) = self.ledger.peek(|s| (Inventory::of(s), s.upstreams.clone()));
+        let mut found = Vec::new();
+        for (name, version) in versions.iter().filter(|(_, v)| v.active) {
+            let Some(registered) = compiled.upstream(name) else { continue };
+            let stops = |f: &Finding| matches!(f.problem, Problem::Expiring | Problem::Overdue | Problem::Ownerless);
+            let of = inventory.findings(&registered.upstream, version, now).into_iter().filter(stops);
+            found.extend(of.map(|finding| (name.to_string(), finding)));
+        }
+        found
+    }
+}

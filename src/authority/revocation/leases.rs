@@ -1,0 +1,55 @@
+//! Operators' view of leases, and the actions on them.
+
+use crate::admission::Admitted;
+use crate::authority::Authority;
+use crate::tasks::Named;
+use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_credential::lease::{Listed, Standing, abandoned};
+use mayfly_identity::caller::Operator;
+use mayfly_ledger::Lane;
+use mayfly_policy::admin;
+use mayfly_verify::seq::LeaseId;
+
+impl Authority {
+    /// Retries removing a lease's object at once, ahead of the schedule. Returns the state of the lease before that.
+    pub async fn retry_lease(&self, operator: &Operator, id: LeaseId) -> Result<Listed, No> {
+        let (listed, _) = self.lease_of(operator, id).await?;
+        self.leases.retry(id);
+        Ok(listed)
+    }
+
+    /// Abandons a lease: from then on the operator has to clean up the object at the upstream. Refused while a credential of the lease is
+    /// live. `None` for a repeat.
+    pub async fn abandon_lease(&self, operator: &Operator, id: LeaseId, why: &str, named: &Named) -> Result<Option<Listed>, No> {
+        let scope = self.scope::<admin::ManageUpstreams>(operator)?;
+        if self.remembered(&scope.who().name(), named).await?.is_some() {
+            return Ok(None);
+        }
+        let (listed, admitted) = self.lease_of(operator, id).await?;
+        if !matches!(listed.standing, Standing::ToUndo(_)) {
+            let no = Refusal::field(
+                "lease_id",
+                format!("{id} is a live credential's or being made: only what is to be undone can be given up"),
+            );
+            return Err(No::Refusal(no.way_out(format!("mayfly revoke --credential {}", listed.lease.credential))));
+        }
+        self.change(admitted.who(), Lane::Change, abandoned(id, why), named).await?;
+        Ok(Some(listed))
+    }
+
+    /// An open lease, for an operator who may manage its upstream.
+    async fn lease_of(&self, operator: &Operator, id: LeaseId) -> Result<(Listed, Admitted<admin::ManageUpstreams>), No> {
+        let found = self.leases.one(id).await?;
+        let compiled = self.catalog.now();
+        let registered = found.as_ref().and_then(|l| compiled.upstream(&l.lease.upstream));
+        let environment = registered.map(|r| r.upstream.environment.as_str());
+        let none = || Refusal::new(Reason::NotFound, format!("there is no open lease {id}"));
+        // An operator without permission is refused before the answer tells whether the lease exists.
+        let admitted = match (&found, environment) {
+            // The environment of a removed upstream is unknown, so every environment must permit the action.
+            (Some(_), None) => Some(self.admit(operator, None)?),
+            (_, environment) => self.admit_to_found(operator, environment)?,
+        };
+        found.zip(admitted).ok_or_else(|| none().into())
+    }
+}

@@ -1,0 +1,18 @@
+//! What every crate of the server stands on.
+//!
+//! - [`limits`]: every number that bounds something, with its source. [`refusal`]: the closed list of reasons that a caller is refused for.
+//! - [`system`]: time and randomness, which come in as values. [`document`]: files that people write, with errors that name the place.
+//! - [`trace`]: spans of calls. [`log_queue`]: the queue of log lines to stderr.
+//!
+//! Nothing here knows records, requests or connections. A limit is a line in `limits`, a refusal reason a line in `refusal`.
+#![forbid(unsafe_code)]
+
+pub mod bounded_file;
+pub mod document;
+pub mod file_path;
+pub mod limits;
+pub mod log_queue;
+pub mod refusal;
+pub mod system;
+pub mod trace;
+pub mod whole_file;

@@ -1,0 +1,83 @@
+//! Generates `docs/configuration.md` from the table of keys.
+
+use super::changes::Takes;
+use super::keys::{Form, KEYS, Key, LISTS, Unset, sections};
+use super::values::ceiling;
+use mayfly_base::document::quantity::{duration_text, size_text};
+
+/// The whole reference, Markdown.
+pub fn reference() -> String {
+    let mut out = String::from(HEAD);
+    for section in sections() {
+        match LISTS.iter().find(|(name, _)| *name == section) {
+            Some((_, about)) => out.push_str(&format!("\n## [[{section}]]\n\n{about}\n\n")),
+            None => out.push_str(&format!("\n## [{section}]\n\n")),
+        }
+        out.push_str("| key | value | default | variable | taken at |\n|---|---|---|---|---|\n");
+        for key in KEYS.iter().filter(|k| k.parts().0 == section) {
+            out.push_str(&row(key));
+        }
+        for key in KEYS.iter().filter(|k| k.parts().0 == section) {
+            out.push_str(&format!("\n- `{}`: {}", key.parts().1, key.about));
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn row(key: &Key) -> String {
+    let default = match key.default {
+        Unset::Required => "required".to_owned(),
+        Unset::Absent(what) => what.to_owned(),
+        Unset::Is(text) => format!("`{text}`"),
+        Unset::Ceiling => format!("`{}`", ceiling(key.form)),
+    };
+    let variable = if key.variable().is_empty() { "none".to_owned() } else { format!("`{}`", key.variable()) };
+    let takes = match key.takes() {
+        Takes::Reload => "reload",
+        Takes::Restart => "restart",
+    };
+    format!("| `{}` | {} | {default} | {variable} | {takes} |\n", key.parts().1, form(key.form))
+}
+
+fn form(form: Form) -> String {
+    match form {
+        Form::Name => "name".to_owned(),
+        Form::Names => "list of names".to_owned(),
+        Form::TrustDomain => "trust domain".to_owned(),
+        Form::HttpsUrl => "https URL, no slash at the end".to_owned(),
+        Form::Path => "path".to_owned(),
+        Form::Paths => "list of paths".to_owned(),
+        Form::WebhookUrl => "https URL, or http on this host".to_owned(),
+        Form::Address => "IP address and port".to_owned(),
+        Form::Number(min, max) => format!("{min} to {max}"),
+        Form::Ratio => "0 to 1".to_owned(),
+        Form::Numbers => "list of numbers".to_owned(),
+        Form::Duration(min, max) => format!("duration, {} to {}", duration_text(min), duration_text(max)),
+        Form::Size(min, max) => format!("size, {} to {}", size_text(min), size_text(max)),
+        Form::Keep => "duration or size".to_owned(),
+        Form::Flag => "`true` or `false`".to_owned(),
+        Form::Text(what) => what.to_owned(),
+        Form::Engine => "`redb`, `sled` or `memory`".to_owned(),
+    }
+}
+
+const HEAD: &str = "# Configuration
+
+One TOML file, `mayfly.toml`. An environment variable overrides its key; lists are separated by commas. `mayfly server validate` checks
+the file, everything that it names, and all that a start opens and binds, without starting.
+
+A running server reads the file again on SIGHUP (`systemctl reload mayfly`). The column \"taken at\" says of each key whether a change takes
+effect then or with the next start. A file that is wrong changes nothing, and the log says what was taken and what waits for a restart
+([operations](operations.md#changing-the-configuration)). Certificates, keys, bundles, and the files that sections name are read again in any case.
+
+An unknown key is an error, and so is a variable that begins like a section (`MAYFLY_STORE_…`) and names no key. Paths begin at the
+directory of the file. Durations are written like `500ms`, `30s`, `5m`, `1h30m` or `7d`, sizes like `64KiB`, `64MiB` or `1GiB`, both in
+quotes. Limits can be lowered, never raised above what is given here; `src/base/limits.rs` says where each number comes from.
+
+A refusal with `LIMIT_REACHED` names the limit. Some limits are fixed and have no key. `history_questions`: at most 2 questions that read history
+(`explain`, `audit search`, `policy diff` and the like) run at once; a third waits for half a second and is refused then. A question ends, and its place
+is free, when its caller disconnects. `readers`: at most 16 calls of `audit tail` and `audit export`.
+
+This page is written from the table of keys in `src/config/config/keys.rs`; a test compares them.
+";

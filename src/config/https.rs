@@ -1,0 +1,272 @@
+//! HTTPS client for other servers: one request, one bounded answer, in bounded time. Redirects are not followed, and only TLS 1.3 is used,
+//! with the given roots. Besides the caller's headers and body only Host, User-Agent and Accept are sent.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderName, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::files::{self, FileProblem};
+use mayfly_base::document::url::WebUrl;
+use mayfly_base::limits;
+use mayfly_base::system::System;
+
+/// The locations of the system's trusted roots: Debian, Fedora, SUSE, Alpine and others.
+const SYSTEM_ROOTS: &[&str] =
+    &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
+
+const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum NoAnswer {
+    /// The URL may not be requested.
+    #[error("{0:?} is no https URL (http only on loopback)")]
+    Url(String),
+    /// The server was not reached, or TLS failed.
+    #[error("{host}: {error}")]
+    Io {
+        /// The server.
+        host: String,
+        /// The error.
+        error: io::Error,
+    },
+    /// The server violated HTTP.
+    #[error("{host}: {what}")]
+    Http {
+        /// The server.
+        host: String,
+        /// The violation.
+        what: String,
+    },
+    /// The server was too slow.
+    #[error("{host} did not answer within {ms} ms")]
+    TooSlow {
+        /// The server.
+        host: String,
+        /// The time limit.
+        ms: u64,
+    },
+}
+
+/// A client with its roots.
+#[derive(Clone)]
+pub struct Https {
+    tls: TlsConnector,
+    patience_ms: u64,
+}
+
+/// A request.
+struct Ask {
+    method: Method,
+    headers: Vec<(HeaderName, String)>,
+    body: Bytes,
+    /// Most bytes of the answer's body; 0: the body is not read.
+    max: usize,
+}
+
+/// A complete answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// The clock for checking the validity of certificates.
+pub struct Time(pub System);
+
+impl std::fmt::Debug for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Time")
+    }
+}
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.wall().seconds())))
+    }
+}
+
+/// The certificates of a file of roots.
+pub fn roots(path: &Path) -> Result<RootCertStore, FileProblem> {
+    let (pem, _) = files::read(path, limits::CA_FILE_BYTES)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate =
+            certificate.map_err(|_| FileProblem::new(path, "has a PEM section that is cut off", "write it anew"))?;
+        // A system's file may contain an unusable certificate; the others are still valid.
+        let _ = roots.add(certificate);
+    }
+    if roots.is_empty() {
+        return Err(FileProblem::new(path, "has no CA certificate in PEM", "name the file that holds the roots"));
+    }
+    Ok(roots)
+}
+
+/// The file of the system's trusted roots.
+pub fn system_roots() -> Option<PathBuf> {
+    SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.is_file())
+}
+
+impl Https {
+    /// A client with the roots of a file, or without a file with those of the system. If there are none, only http on loopback works.
+    pub fn new(ca_file: Option<&Path>, system: &System) -> Result<Https, FileProblem> {
+        let (path, roots) = match ca_file.map(Path::to_owned).or_else(system_roots) {
+            Some(path) => (path.clone(), roots(&path)?),
+            None => (PathBuf::from("ca_file"), RootCertStore::empty()),
+        };
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_details(provider, Arc::new(Time(system.clone())));
+        let builder = builder.with_protocol_versions(&[&TLS13]);
+        let builder =
+            builder.map_err(|e| FileProblem::new(&path, format!("cannot be used: {e}"), "report this as a fault of mayfly"))?;
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(Https { tls: TlsConnector::from(Arc::new(config)), patience_ms: limits::OIDC_FETCH_MS })
+    }
+
+    /// Sets another time limit for one request, milliseconds.
+    pub fn within(self, patience_ms: u64) -> Https {
+        Https { patience_ms, ..self }
+    }
+
+    /// A client with the caller's TLS configuration, which decides how the server is verified. The ALPN is replaced by http/1.1.
+    pub fn over(mut config: ClientConfig) -> Https {
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Https { tls: TlsConnector::from(Arc::new(config)), patience_ms: limits::OIDC_FETCH_MS }
+    }
+
+    /// Posts JSON, and returns the answer with any status.
+    pub async fn post_json(&self, url: &str, json: String, max: usize) -> Result<Answer, NoAnswer> {
+        self.ask(url, posting(JSON, json, Vec::new(), max)).await
+    }
+
+    /// Posts JSON with additional headers. Of the answer only the head is read.
+    pub async fn tell(&self, url: &str, json: String, headers: Vec<(HeaderName, String)>) -> Result<StatusCode, NoAnswer> {
+        Ok(self.ask(url, posting(JSON, json, headers, 0)).await?.status)
+    }
+
+    /// Posts a form, and returns the answer with any status.
+    pub async fn post_form(&self, url: &str, form: String, max: usize) -> Result<Answer, NoAnswer> {
+        self.ask(url, posting(FORM, form, Vec::new(), max)).await
+    }
+
+    /// Posts bytes of another media type, and returns the answer, of the same type, with any status.
+    pub async fn post(&self, url: &str, media_type: &'static str, body: Vec<u8>, max: usize) -> Result<Answer, NoAnswer> {
+        self.ask(url, posting(media_type, body, vec![(ACCEPT, media_type.to_owned())], max)).await
+    }
+
+    /// Sends a GET request, and returns the answer with any status.
+    pub async fn get(&self, url: &str, max: usize) -> Result<Answer, NoAnswer> {
+        self.get_with(url, Vec::new(), max).await
+    }
+
+    /// As [`Https::get`], with additional headers.
+    pub async fn get_with(&self, url: &str, headers: Vec<(HeaderName, String)>, max: usize) -> Result<Answer, NoAnswer> {
+        self.ask(url, Ask { method: Method::GET, headers, body: Bytes::new(), max }).await
+    }
+
+    /// Gets a document: a body of at most `max` bytes, with status 200.
+    pub async fn document(&self, url: &str, max: usize) -> Result<Bytes, NoAnswer> {
+        let answer = self.get(url, max).await?;
+        match answer.status {
+            StatusCode::OK => Ok(answer.body),
+            status => Err(NoAnswer::Http { host: url.to_owned(), what: format!("answered {status}, expected 200") }),
+        }
+    }
+
+    async fn ask(&self, url: &str, ask: Ask) -> Result<Answer, NoAnswer> {
+        let url = WebUrl::parse(url).ok_or_else(|| NoAnswer::Url(url.chars().take(limits::NAME_BYTES).collect()))?;
+        let ms = self.patience_ms;
+        let asked = tokio::time::timeout(Duration::from_millis(ms), self.ask_at_leisure(&url, ask)).await;
+        asked.unwrap_or_else(|_| Err(NoAnswer::TooSlow { host: url.shown().to_owned(), ms }))
+    }
+
+    async fn ask_at_leisure(&self, url: &WebUrl, ask: Ask) -> Result<Answer, NoAnswer> {
+        let failed = |error| NoAnswer::Io { host: url.authority(), error };
+        let tcp = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(failed)?;
+        let Ask { method, headers, body, max } = ask;
+        let mut request = Request::builder().method(method).uri(&url.path).header(HOST, url.authority());
+        request = request.header(USER_AGENT, concat!("mayfly/", env!("CARGO_PKG_VERSION")));
+        if headers.iter().all(|(name, _)| name != ACCEPT) {
+            request = request.header(ACCEPT, JSON);
+        }
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(body)).map_err(|e| failed(io::Error::other(e)))?;
+        if !url.https {
+            // The host name may resolve to the address of another host.
+            return match tcp.peer_addr().map_err(failed)?.ip().is_loopback() {
+                true => exchange(&url.authority(), tcp, request, max).await,
+                false => Err(failed(io::Error::other("http is for this host only"))),
+            };
+        }
+        let name = ServerName::try_from(url.host.clone()).map_err(|e| failed(io::Error::other(e)))?;
+        let tls = self.tls.connect(name, tcp).await.map_err(failed)?;
+        exchange(&url.authority(), tls, request, max).await
+    }
+}
+
+fn posting(media_type: &'static str, body: impl Into<Bytes>, mut headers: Vec<(HeaderName, String)>, max: usize) -> Ask {
+    headers.push((CONTENT_TYPE, media_type.to_owned()));
+    Ask { method: Method::POST, headers, body: body.into(), max }
+}
+
+async fn exchange<S>(host: &str, stream: S, request: Request<Full<Bytes>>, max: usize) -> Result<Answer, NoAnswer>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let wrong = |what: String| NoAnswer::Http { host: host.to_owned(), what };
+    let mut client = hyper::client::conn::http1::Builder::new();
+    client.max_buf_size(limits::ANSWER_HEAD_BYTES);
+    let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(|e| wrong(e.to_string()))?;
+    // The connection is driven within this call, so that dropping the call leaves nothing behind.
+    let asked = async {
+        let answer = sender.send_request(request).await.map_err(|e| wrong(e.to_string()))?;
+        whole(answer, max).await.map_err(wrong)
+    };
+    tokio::pin!(asked);
+    tokio::select! {
+        answer = &mut asked => answer,
+        ended = connection => match ended {
+            // The data received before the server closed may still contain the answer.
+            Ok(()) => asked.await,
+            // The error may be a close without a TLS close_notify: a truncated body is an error of its own.
+            Err(e) => tokio::time::timeout(Duration::ZERO, asked).await.unwrap_or_else(|_| Err(wrong(e.to_string()))),
+        },
+    }
+}
+
+async fn whole(answer: http::Response<Incoming>, max: usize) -> Result<Answer, String> {
+    let status = answer.status();
+    if max == 0 {
+        return Ok(Answer { status, body: Bytes::new() });
+    }
+    if answer.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err("its answer is compressed, which was not asked for".to_owned());
+    }
+    let body = Limited::new(answer.into_body(), max).collect().await;
+    let body = body.map_err(|e| format!("its answer could not be read, or has more than {max} bytes: {e}"))?;
+    Ok(Answer { status, body: body.to_bytes() })
+}

@@ -1,0 +1,240 @@
+//! Leases: every credential made at an upstream is in the ledger before it is made, and its lease ends undone or listed (design, section
+//! 11, invariant 5).
+//!
+//! ```text
+//! LeaseOpened, durable ─▶ make ─▶ Issued, durable and valid ─▶ answer
+//!                           │ failed, dropped, void, killed         │ expired, released, revoked, its task over
+//!                           ▼                                       ▼
+//!                     bar the issuance ─▶ undo ─▶ check ─▶ LeaseClosed      retried until it succeeds
+//! ```
+//!
+//! Failure analysis.
+//! - *Killed anywhere.* The lease is in the ledger. If no issuance of it became valid within `left_ms`, the lease was left behind and is
+//!   undone.
+//! - *An issuance still on its way while its lease is undone* (the caller disconnected during the commit, another replica is slow): before
+//!   a lease is undone whose issuance may have been proposed, its credential is revoked in the ledger. The issuance is then either already
+//!   there and revoked, or arrives later and is void. A live credential that opens nothing cannot exist.
+//! - *A request that arrives late.* The upstream may carry out `make` after mayfly gave up on it, even after an undo that found nothing. A
+//!   lease whose `make` was not answered therefore closes only once [`settles_ms`](crate::remote::Remote::settles_ms) have
+//!   passed and it was undone and checked after that.
+//! - *The same lease undone twice, by two replicas or across a restart.* Undoing is idempotent; the second attempt to close the lease
+//!   learns that it is closed.
+
+mod again;
+mod agenda;
+mod crowd;
+mod desk;
+mod inbox;
+mod listing;
+mod make;
+mod over;
+#[cfg(test)]
+mod tests;
+mod undo;
+
+use std::future::Future;
+use std::sync::Arc;
+
+pub use listing::Listed;
+pub use over::OverLedger;
+
+use crate::Kind;
+use crate::remote::{Remote, Remotes};
+use crowd::{Crowd, Most};
+use desk::Desk;
+use inbox::Inbox;
+use mayfly_base::limits;
+use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_base::system::System;
+use mayfly_ledger::Receipt;
+use mayfly_ledger::record::{Event, LeaseClosed, LeaseEnd, Record};
+use mayfly_ledger::state::{Lease, Phase, State};
+use mayfly_verify::seq::{LeaseId, Millis, Seq};
+
+/// The ledger operations that leases need.
+pub trait Durable: Send + Sync + 'static {
+    /// Commits a group of records. `Ok`: durable and found valid. After a fault, or a refusal for lack of service, it is unknown whether
+    /// the records were committed.
+    fn commit(&self, records: Vec<Record>) -> impl Future<Output = Result<Receipt, No>> + Send;
+
+    /// Reads the state and returns once everything that was read is durable, because undoing at an upstream cannot be reverted.
+    fn settled<T: Send>(&self, read: impl FnOnce(&State) -> T + Send) -> impl Future<Output = Result<T, No>> + Send;
+
+    /// The present time, by a clock that does not follow steps of the wall clock.
+    fn now(&self) -> Millis;
+}
+
+/// Time limits, in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// Limit for making a credential.
+    pub make_ms: u64,
+    /// Limit for one attempt to undo or to check.
+    pub call_ms: u64,
+    /// Time from opening a lease until it counts as left behind. Longer than `make_ms` and than the age at which the fold voids a decision.
+    pub left_ms: u64,
+    /// The first pause between attempts.
+    pub retry_min_ms: u64,
+    /// The longest pause between attempts.
+    pub retry_max_ms: u64,
+    /// Interval between passes when nothing wakes the undoing task.
+    pub look_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            make_ms: limits::LEASE_MAKE_MS,
+            call_ms: limits::LEASE_CALL_MS,
+            left_ms: limits::LEASE_LEFT_MS,
+            retry_min_ms: limits::LEASE_RETRY_MIN_MS,
+            retry_max_ms: limits::LEASE_RETRY_MAX_MS,
+            look_ms: limits::LEASE_LOOK_MS,
+        }
+    }
+}
+
+/// Why a lease is to be undone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// No issuance followed the lease.
+    LeftBehind,
+    /// The credential expired or was released.
+    Ended,
+    /// The credential was revoked, at this sequence number.
+    Revoked(Seq),
+    /// The credential's task is over.
+    TaskOver,
+}
+
+/// The state of a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// The issuance may still follow.
+    InMaking,
+    /// The lease belongs to a live credential.
+    Somebodys,
+    /// The lease has no live credential and is to be undone.
+    ToUndo(Cause),
+}
+
+/// The state of a lease at `now`. A held task keeps its credentials, since a hold is reversible.
+pub fn standing(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> Standing {
+    let now = now.max(state.time);
+    if !lease.issued {
+        let left = now.since(lease.opened_at) >= left_ms;
+        return if left { Standing::ToUndo(Cause::LeftBehind) } else { Standing::InMaking };
+    }
+    let live = state.credentials.get(&lease.credential).filter(|c| !c.released() && c.expires_at() > now);
+    let Some((live, task)) = live.and_then(|c| Some((c, state.tasks.at(c.task())?))) else {
+        return Standing::ToUndo(Cause::Ended);
+    };
+    if let Some(hit) = state.rules.covers(&state.facts(&live, task)) {
+        return Standing::ToUndo(Cause::Revoked(hit.seq));
+    }
+    match state.tasks.phase(task, now) {
+        Phase::Over(_) => Standing::ToUndo(Cause::TaskOver),
+        _ => Standing::Somebodys,
+    }
+}
+
+/// The event by which an operator abandons a lease. Cleaning up at the upstream is then up to the operator.
+pub fn abandoned(lease: LeaseId, why: &str) -> Event {
+    closed(lease, LeaseEnd::Abandoned, why)
+}
+
+fn closed(lease: LeaseId, end: LeaseEnd, detail: &str) -> Event {
+    Event::LeaseClosed(LeaseClosed { lease: lease.as_bytes().to_vec(), end: end as i32, detail: brief(detail) })
+}
+
+/// An upstream's text in a form that may be kept: without control characters and of bounded length.
+fn brief(text: &str) -> String {
+    let mut out: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let end = (0..=limits::LEASE_DETAIL_BYTES.min(out.len())).rev().find(|at| out.is_char_boundary(*at));
+    out.truncate(end.unwrap_or(0));
+    out
+}
+
+/// How many calls may be in progress at once; at most the numbers in `limits.rs`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Places {
+    /// Making, in all.
+    pub making: usize,
+    /// Making at one upstream.
+    pub making_per_upstream: usize,
+    /// Making for one all-or-nothing batch.
+    pub making_per_batch: usize,
+    /// Undoing, in all.
+    pub undoing: usize,
+    /// Undoing at one upstream.
+    pub undoing_per_upstream: usize,
+}
+
+impl Default for Places {
+    fn default() -> Places {
+        Places {
+            making: limits::LEASES_MAKING,
+            making_per_upstream: limits::LEASES_MAKING_PER_UPSTREAM,
+            making_per_batch: limits::LEASES_MAKING_PER_BATCH,
+            undoing: limits::LEASES_UNDOING,
+            undoing_per_upstream: limits::LEASES_UNDOING_PER_UPSTREAM,
+        }
+    }
+}
+
+/// The kinds made at upstreams, with their time limits and numbers of places. The default has no such kind.
+#[derive(Clone, Default)]
+pub struct Elsewhere {
+    /// The kinds.
+    pub remotes: Remotes,
+    /// Time limits.
+    pub timing: Timing,
+    /// How many calls may be in progress at once.
+    pub places: Places,
+}
+
+/// Makes credentials under leases, and undoes leases.
+pub struct Leases<D> {
+    durable: Arc<D>,
+    elsewhere: Elsewhere,
+    system: System,
+    desk: Arc<Desk>,
+    inbox: Inbox,
+    making: Arc<Crowd>,
+    undoing: Arc<Crowd>,
+}
+
+impl<D: Durable> Leases<D> {
+    /// Creates the leases of a process. There is one instance per process.
+    pub fn new(durable: Arc<D>, elsewhere: Elsewhere, system: System) -> Arc<Leases<D>> {
+        let most = |name, places| Most { name, places };
+        let places = elsewhere.places;
+        let making =
+            Crowd::new(most("leases_making", places.making), most("leases_making_per_upstream", places.making_per_upstream));
+        let undoing =
+            Crowd::new(most("leases_undoing", places.undoing), most("leases_undoing_per_upstream", places.undoing_per_upstream));
+        Arc::new(Leases { durable, elsewhere, system, desk: Arc::default(), inbox: Inbox::default(), making, undoing })
+    }
+
+    /// Time limits.
+    pub fn timing(&self) -> &Timing {
+        &self.elsewhere.timing
+    }
+
+    /// How many calls may be in progress at once.
+    pub fn places(&self) -> &Places {
+        &self.elsewhere.places
+    }
+
+    /// Whether any kind is made at an upstream.
+    pub fn any_kind(&self) -> bool {
+        !self.elsewhere.remotes.is_empty()
+    }
+
+    /// The implementation that makes a kind. Refused with NOT_SERVED, before anything is done, where this server has none.
+    pub fn maker(&self, kind: Kind) -> Result<&Arc<dyn Remote>, Refusal> {
+        self.elsewhere.remotes.of(kind).ok_or_else(|| {
+            Refusal::new(Reason::NotServed, format!("credentials of kind {} are not made by this server", kind.name()))
+        })
+    }
+}

@@ -1,0 +1,276 @@
+//! Undoing leases at their upstreams, retried for as long as it takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::agenda::Names;
+use super::desk::{Fate, Found, Given, Next};
+use super::listing::page;
+use super::{Cause, Durable, Leases, Standing, brief, closed, standing};
+use crate::Kind;
+use crate::remote::{Boxed, Remote, UndoError};
+use mayfly_base::limits;
+use mayfly_base::refusal::{No, Reason};
+use mayfly_ledger::record::{Event, LeaseEnd, Record, Revoked, Who};
+use mayfly_ledger::revocation::Target;
+use mayfly_ledger::state::{Lease, State};
+use mayfly_verify::seq::{CredentialId, LeaseId, Millis, Seq};
+
+/// The result of starting the attempts that are due.
+struct Begun {
+    /// Time until the next lease is due, in milliseconds.
+    wait: u64,
+    /// A lease is due but no place is free.
+    full: bool,
+}
+
+enum Done {
+    Closed,
+    /// Undone; to be checked once more after this many milliseconds.
+    Watch(u64),
+}
+
+impl<D: Durable> Leases<D> {
+    /// Undoes leases until the future is dropped; whatever is unfinished is left to the next start. A failed attempt is logged and retried.
+    /// While the ledger cannot be written nothing is undone, because a revocation that is not durable may be lost; that is logged once.
+    pub async fn run(self: Arc<Self>) {
+        let (mut running, mut said) = (JoinSet::new(), String::new());
+        loop {
+            while running.try_join_next().is_some() {}
+            let Begun { wait, full } = match self.begin(&mut running).await {
+                Ok(begun) => {
+                    said.clear();
+                    begun
+                }
+                Err(no) => {
+                    let why = no.to_string();
+                    if said != why {
+                        tracing::warn!(why, "leases could not be looked at; nothing is undone until they can");
+                        said = why;
+                    }
+                    // The news that was discarded with the state may have been the only trace of a lease.
+                    self.inbox.read_again();
+                    Begun { wait: self.timing().look_ms, full: false }
+                }
+            };
+            tokio::select! {
+                () = self.desk.wake.notified() => {}
+                Some(_) = running.join_next(), if full => {}
+                () = tokio::time::sleep(Duration::from_millis(wait.max(1))) => {}
+            }
+        }
+    }
+
+    /// Notes the events of durable records, in order, and wakes the undoing task where they end something. Never waits.
+    pub fn follow<'a>(&self, records: impl Iterator<Item = &'a Record>) {
+        if self.inbox.note(records) {
+            self.desk.wake.notify_one();
+        }
+    }
+
+    /// Checks every lease now, including leases that are not due.
+    pub fn look_at_all(&self) {
+        self.inbox.read_again();
+        self.desk.wake.notify_one();
+    }
+
+    /// Retries a lease at once.
+    pub fn retry(&self, lease: LeaseId) {
+        self.desk.retry(lease);
+    }
+
+    /// Makes one attempt at every lease that is due. Returns the time until the next lease is due, in milliseconds.
+    pub async fn round(self: &Arc<Self>) -> Result<u64, No> {
+        let mut running = JoinSet::new();
+        while self.begin(&mut running).await?.full {
+            while running.join_next().await.is_some() {}
+        }
+        while running.join_next().await.is_some() {}
+        Ok(self.next().0)
+    }
+
+    /// Starts undoing the leases that are due, as far as places are free.
+    async fn begin(self: &Arc<Self>, running: &mut JoinSet<()>) -> Result<Begun, No> {
+        self.take_in().await?;
+        loop {
+            let taken = self.desk.take(self.durable.now(), self.system.steady(), |upstream| self.undoing.room(upstream));
+            if taken.is_empty() {
+                break;
+            }
+            for (id, lease, found) in self.look(taken).await? {
+                let (now, steady) = (self.durable.now(), self.system.steady());
+                let Next::Undo(cause, given) = self.desk.decide(id, &lease, found, now, steady, self.timing().look_ms) else {
+                    continue;
+                };
+                let Ok(place) = self.undoing.enter(&lease.upstream) else {
+                    self.desk.no_place(id, &lease.upstream, steady);
+                    continue;
+                };
+                let this = self.clone();
+                running.spawn(async move {
+                    this.attempt(id, lease, cause, given).await;
+                    drop(place);
+                    // Another lease may be waiting for this place.
+                    this.desk.wake.notify_one();
+                });
+            }
+        }
+        let (wait, full) = self.next();
+        Ok(Begun { wait, full })
+    }
+
+    /// Processes the news since the last call. The first time, and after the inbox overflowed, it reads all leases from the state instead.
+    async fn take_in(&self) -> Result<(), No> {
+        let news = self.inbox.take();
+        if news.read_again {
+            let mut after = None;
+            loop {
+                let page = self.durable.settled(|s| page(s, after, limits::LEASES_LOOK, |_, _| Some(()))).await;
+                let page = page.inspect_err(|_| self.inbox.read_again())?;
+                self.desk.learn(page.found.iter().map(|(id, ..)| *id));
+                after = page.last;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        if !self.desk.take_in(news) {
+            self.inbox.rest();
+        }
+        Ok(())
+    }
+
+    /// Reads the state of leases, a few at a time because the writer waits during the read. Closed leases are forgotten.
+    async fn look(&self, taken: Vec<LeaseId>) -> Result<Vec<(LeaseId, Lease, Found)>, No> {
+        let (now, left) = (self.durable.now(), self.timing().left_ms);
+        let read = |s: &State| -> Vec<(LeaseId, Option<(Lease, Found)>)> {
+            let one = |id: &LeaseId| s.leases.get(id).map(|lease| (Lease::clone(lease), found(s, lease, now, left)));
+            taken.iter().map(|id| (*id, one(id))).collect()
+        };
+        let looked = self.durable.settled(read).await.inspect_err(|_| self.desk.put_back(&taken))?;
+        let mut open = Vec::with_capacity(looked.len());
+        for (id, known) in looked {
+            match known {
+                Some((lease, found)) => open.push((id, lease, found)),
+                None => self.desk.forget(id),
+            }
+        }
+        Ok(open)
+    }
+
+    /// The time until the next known lease is due, in milliseconds, and whether a lease is due but has no place.
+    fn next(&self) -> (u64, bool) {
+        let (next, full) = self.desk.next(self.durable.now(), self.system.steady(), |upstream| self.undoing.room(upstream));
+        (next.map_or(self.timing().look_ms, |wait| wait.min(self.timing().look_ms)), full)
+    }
+
+    async fn attempt(&self, id: LeaseId, lease: Lease, cause: Cause, given: Option<Given>) {
+        match self.undo(id, &lease, cause, given).await {
+            Ok(Done::Closed) => self.desk.forget(id),
+            Ok(Done::Watch(ms)) => self.desk.later(id, &lease.upstream, self.system.steady().saturating_add(ms)),
+            Err(why) => {
+                tracing::warn!(lease = %id, upstream = %lease.upstream, handle = %lease.handle, %why, "not undone yet");
+                self.desk.failed(id, &lease.upstream, brief(&why), self.system.steady(), self.timing());
+            }
+        }
+    }
+
+    async fn undo(&self, id: LeaseId, lease: &Lease, cause: Cause, given: Option<Given>) -> Result<Done, String> {
+        let remote = Kind::from_number(lease.kind).and_then(|k| self.elsewhere.remotes.of(k));
+        let remote = remote.ok_or_else(|| format!("credential kind {} is not served here", lease.kind))?;
+        if !lease.issued && given.is_none_or(|g| g.proposed) {
+            self.bar(lease.credential).await.map_err(|no| format!("its issuance could not be barred: {no}"))?;
+        }
+        // Computed before undoing: a late request must have arrived before the undo to be covered by it.
+        let watch = self.watch_for(lease, given, &**remote);
+        self.call(remote.undo(id, lease)).await?;
+        if !self.call(remote.is_gone(id, lease)).await? {
+            return Err("it is still there after it was undone".to_owned());
+        }
+        if watch > 0 {
+            return Ok(Done::Watch(watch));
+        }
+        let never = given.is_some_and(|g| g.fate == Fate::NeverMade);
+        let end = if never { LeaseEnd::NeverMade } else { LeaseEnd::Undone };
+        let author = Who::Mayfly(match cause {
+            Cause::LeftBehind => "no issuance came of the lease".to_owned(),
+            Cause::Ended => "the credential ended".to_owned(),
+            Cause::Revoked(seq) => format!("the credential was revoked at seq {seq}"),
+            Cause::TaskOver => "the task is over".to_owned(),
+        });
+        match self.durable.commit(vec![Record::new(author, closed(id, end, "verified to be gone"))]).await {
+            Ok(_) => Ok(Done::Closed),
+            // Another replica, or an operator, has closed the lease already.
+            Err(No::Refusal(no)) if no.reason == Reason::NotFound => Ok(Done::Closed),
+            Err(no) => Err(format!("it is undone, but that could not be recorded: {no}")),
+        }
+    }
+
+    /// How long a credential may still appear at the upstream, in milliseconds.
+    fn watch_for(&self, lease: &Lease, given: Option<Given>, remote: &dyn Remote) -> u64 {
+        match given {
+            _ if lease.issued => 0,
+            Some(Given { fate: Fate::Made | Fate::NeverMade, .. }) => 0,
+            Some(Given { at, .. }) => at.saturating_add(remote.settles_ms()).saturating_sub(self.system.steady()),
+            // Made by a process that has ended, or by another replica, which stops making before `left_ms`.
+            None => {
+                let settled = lease.opened_at.plus(self.timing().left_ms).plus(remote.settles_ms());
+                settled.since(self.durable.now())
+            }
+        }
+    }
+
+    async fn call<T>(&self, call: Boxed<'_, Result<T, UndoError>>) -> Result<T, String> {
+        match tokio::time::timeout(Duration::from_millis(self.timing().call_ms), call).await {
+            Ok(answer) => answer.map_err(|e| e.0),
+            Err(_) => Err(format!("the upstream took longer than {} ms", self.timing().call_ms)),
+        }
+    }
+
+    /// Revokes the credential, so that an existing issuance ends and a later one is void.
+    pub(super) async fn bar(&self, credential: CredentialId) -> Result<(), No> {
+        let target = Target::Credential(credential);
+        let barred = self.durable.settled(|s| s.rules.get(&target).is_some_and(|e| e.revoked > Seq::ZERO)).await?;
+        if barred {
+            return Ok(());
+        }
+        let revoked = Revoked {
+            targets: vec![target.to_record()],
+            issued_only: true,
+            reason: "it was never answered: what was made for it is undone".to_owned(),
+            // No issuance decided before this revocation can be valid after the longest lifetime.
+            keep_until: self.keep_until().0,
+            lock_only: false,
+        };
+        let author = Who::Mayfly("a lease is undone".to_owned());
+        self.durable.commit(vec![Record::new(author, Event::Revoked(revoked))]).await.map(|_| ())
+    }
+
+    fn keep_until(&self) -> Millis {
+        self.durable.now().plus(limits::CREDENTIAL_TTL_MS + limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
+    }
+}
+
+/// The finding about a lease, and until when it holds unless a record changes it.
+fn found(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> Found {
+    match standing(state, lease, now, left_ms) {
+        Standing::ToUndo(cause) => Found::Nobodys(cause),
+        Standing::InMaking => Found::Until(lease.opened_at.plus(left_ms), Names::default()),
+        Standing::Somebodys => {
+            let mut names = Names { credentials: vec![lease.credential], tasks: vec![lease.task] };
+            let mut until = Millis(u64::MAX);
+            if let Some(live) = state.credentials.get(&lease.credential) {
+                until = live.expires_at();
+                let ancestors = live.ancestors().iter();
+                names.credentials.extend(ancestors.filter_map(|a| CredentialId::from_slice(&a.credential)));
+                if let Some(task) = state.tasks.at(live.task()) {
+                    names.tasks.clone_from(&task.terms.path);
+                    until = state.tasks.upwards(task).fold(until, |until, task| until.min(task.ends()));
+                }
+            }
+            Found::Until(until, names)
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Revocation events for followers. Targets, rules and followers are defined in [`mayfly_verify::revocation`].
+
+pub mod event;
+
+pub use mayfly_verify::revocation::*;
+
+pub use event::{event_of, snapshot_of};
+
+/// All facts that rules of these sorts match on, as text.
+#[cfg(any(test, feature = "testing"))]
+pub fn answers(facts: &Facts<'_>, of: Sorts) -> std::collections::BTreeSet<String> {
+    let mut out = std::collections::BTreeSet::new();
+    facts.each(of, &mut |probe| {
+        out.insert(format!("{probe:?}"));
+        false
+    });
+    out
+}
