@@ -5,11 +5,11 @@
 
 use std::alloc::System;
 
-use mayfly::exchange::{Begun, Lately};
+use mayfly::exchange::{BegunExchange, DecisionCache};
 use mayfly::pb::mayfly::v1 as pb;
-use mayfly::policy::plain::Reader;
-use mayfly::policy::wanted::Wanted;
-use mayfly::serve::grpc::Patterns;
+use mayfly::policy::exchange_request::ExchangeRequest;
+use mayfly::policy::fast_decode::ExchangeDecoder;
+use mayfly::serve::grpc::AnswerEncoder;
 use prost::Message;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 
@@ -64,14 +64,14 @@ fn main() {
     let authority = &house.authority;
     let caller = house.caller("/agent/a");
     let opened = runtime.block_on(authority.open_task(&caller, &terms(), &None, false)).unwrap().to_string();
-    let (mut counted, mut reader, lately) = (Counted::default(), Reader::default(), Lately::default());
+    let (mut counted, mut reader, lately) = (Counted::default(), ExchangeDecoder::default(), DecisionCache::default());
     for round in 0..2 * ROUNDS {
         if round == ROUNDS {
             counted = Counted::default();
         }
         let sent: Vec<Vec<u8>> = (round * ROUND..(round + 1) * ROUND).map(|n| ask(&opened, n)).collect();
         let region = Region::new(ALLOCATOR);
-        let wants: Vec<Box<Wanted>> = sent.iter().map(|message| Box::new(reader.read(message).unwrap())).collect();
+        let wants: Vec<Box<ExchangeRequest>> = sent.iter().map(|message| Box::new(reader.read(message).unwrap())).collect();
         counted.add(0, region.change());
         let region = Region::new(ALLOCATOR);
         let (mut begun, mut answers) = runtime.block_on(async {
@@ -82,9 +82,9 @@ fn main() {
         counted.add(1, region.change());
         let region = Region::new(ALLOCATOR);
         let message = runtime.block_on(async {
-            let (mut patterns, mut message) = (Patterns::default(), Vec::new());
+            let (mut patterns, mut message) = (AnswerEncoder::default(), Vec::new());
             for one in std::mem::take(&mut begun.begun) {
-                let Ok(Begun::UnderWay(one)) = one else { unreachable!("all are plain") };
+                let Ok(BegunExchange::UnderWay(one)) = one else { unreachable!("all are plain") };
                 let issued = authority.finish_of(one, &mut answers).await.ok().unwrap();
                 patterns.tell("a name", issued, &mut message);
             }

@@ -8,10 +8,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use criterion::{Criterion, criterion_group, criterion_main};
-use mayfly::credential::jwt::{Told, header, signing_input};
+use mayfly::credential::jwt::{TokenContent, header, signing_input};
 use mayfly::credential::reference;
-use mayfly::credential::status::Allocator;
-use mayfly::ledger::record::{Identity, Issued, SvidEvidence};
+use mayfly::credential::status_list::StatusListAllocator;
+use mayfly::ledger::record::{CredentialIssued, Principal, SvidEvidence};
 use mayfly::policy::grant::TaskPath;
 use mayfly::seq::{CredentialId, Millis, Seq, TaskId};
 
@@ -20,8 +20,8 @@ use mayfly::seq::{CredentialId, Millis, Seq, TaskId};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-fn issued() -> Issued {
-    Issued {
+fn issued() -> CredentialIssued {
+    CredentialIssued {
         credential: vec![1; 16],
         task: vec![2; 16],
         kind: 1,
@@ -42,15 +42,15 @@ fn issued() -> Issued {
             not_after: 1_700_003_600_000,
         }),
         policy_version: 12,
-        ..Issued::default()
+        ..CredentialIssued::default()
     }
 }
 
 fn minting(c: &mut Criterion) {
     let issued = issued();
-    let owner = Identity { issuer: "prod.example".into(), sub: issued.caller.clone() };
+    let owner = Principal { issuer: "prod.example".into(), sub: issued.caller.clone() };
     let path = TaskPath::New { tasks: vec![TaskId::from_bytes([2; 16])], owners: vec![owner] };
-    let told = Told {
+    let told = TokenContent {
         issued: &issued,
         revision: Seq::from_u64(123_456).unwrap(),
         path: &path,
@@ -84,7 +84,7 @@ fn minting(c: &mut Criterion) {
         })
     });
 
-    let allocator = Allocator::new(Seq::from_u64(1).unwrap(), &[9; 32]);
+    let allocator = StatusListAllocator::new(Seq::from_u64(1).unwrap(), &[9; 32]);
     let mut now = 0;
     c.bench_function("place in a status list", |b| {
         b.iter(|| {

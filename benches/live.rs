@@ -6,18 +6,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mayfly::credential::series::{Making, Series};
+use mayfly::credential::batch::{BatchSigner, SigningSession};
 use mayfly::identity::caller::Caller;
 use mayfly::ledger::State;
-use mayfly::ledger::commit::Encoded;
-use mayfly::ledger::mold::{Mold, Own, OwnRequest};
+use mayfly::ledger::commit::EncodedRecord;
 use mayfly::ledger::record::{
-    Allowance, AllowedUpstream, Event, Identity, Outcome, Record, Request, TaskClosed, TaskOpened, Who,
+    Allowance, AllowedUpstream, Author, Event, Principal, Record, RequestRecord, TaskClosed, TaskOpened, TaskOutcome,
 };
 use mayfly::ledger::snapshot;
 use mayfly::ledger::state::id_for;
+use mayfly::ledger::template::{IssuanceFields, IssuanceRequest, RecordTemplate};
 use mayfly::pb::mayfly::v1 as pb;
-use mayfly::policy::wanted::{Terms, Wanted};
+use mayfly::policy::exchange_request::{ExchangeRequest, TaskRequest};
 use mayfly::seq::{CredentialId, Millis, TaskId};
 use mayfly::system::thread_cpu_ns;
 
@@ -40,8 +40,8 @@ fn resident() -> f64 {
 }
 
 /// A task's mold: what its issuances share.
-fn mold(house: &House, caller: &Caller, task: TaskId) -> Arc<Mold> {
-    Arc::new(Mold::new(shared(house, caller, task)).unwrap())
+fn mold(house: &House, caller: &Caller, task: TaskId) -> Arc<RecordTemplate> {
+    Arc::new(RecordTemplate::new(shared(house, caller, task)).unwrap())
 }
 
 /// What the issuances of a task share, as a record.
@@ -54,11 +54,11 @@ fn shared(house: &House, caller: &Caller, task: TaskId) -> Record {
         tool: "tool".into(),
         ..Default::default()
     };
-    let want = Wanted::from_pb(ask).unwrap();
+    let want = ExchangeRequest::from_pb(ask).unwrap();
     let (view, compiled) = (authority.ledger.view(), authority.catalog.now());
     let shared = authority.decider.shared(&view, &compiled, caller, &want).unwrap().unwrap();
     let own = shared.grant(&authority.decider, caller, &want, None).unwrap().unwrap();
-    let series = Making::of(Series::new(shared.grants().clone(), &authority.keyring).ok().unwrap().into()).unwrap();
+    let series = SigningSession::of(BatchSigner::new(shared.grants().clone(), &authority.keyring).ok().unwrap().into()).unwrap();
     let (record, _) = series.next(own, CredentialId::from_bytes([0; 16]), &authority.status, view.now()).ok().unwrap();
     let mut record = Arc::unwrap_or_clone(record.whole().unwrap());
     let Some(Event::Issued(e)) = &mut record.event else { panic!("an issuance") };
@@ -71,16 +71,16 @@ fn shared(house: &House, caller: &Caller, task: TaskId) -> Record {
     record
 }
 
-fn issuance(mold: &Arc<Mold>, n: u64) -> Encoded {
+fn issuance(mold: &Arc<RecordTemplate>, n: u64) -> EncodedRecord {
     issuance_of("spiffe://a.example/agent/a", mold, n)
 }
 
-fn issuance_of(caller: &str, mold: &Arc<Mold>, n: u64) -> Encoded {
+fn issuance_of(caller: &str, mold: &Arc<RecordTemplate>, n: u64) -> EncodedRecord {
     let mut id = [0; 16];
     id.copy_from_slice(&mayfly::ledger::commit::sha256(&n.to_be_bytes())[..16]);
     let name = format!("{n:x}");
-    let request = OwnRequest::new(caller, &name, &[1; 32]);
-    let own = Own {
+    let request = IssuanceRequest::new(caller, &name, &[1; 32]);
+    let own = IssuanceFields {
         credential: id_for(Some(&request.key()), id),
         request: Some(request),
         trace: &[],
@@ -90,7 +90,7 @@ fn issuance_of(caller: &str, mold: &Arc<Mold>, n: u64) -> Encoded {
         status: (1, n as u32),
         token_digest: &[2; 32],
     };
-    Encoded::cast(mold, &own, &mut bytes::BytesMut::new()).unwrap()
+    EncodedRecord::cast(mold, &own, &mut bytes::BytesMut::new()).unwrap()
 }
 
 /// The longest of many steps, and all together.
@@ -115,10 +115,10 @@ impl Steps {
     }
 }
 
-fn grow(state: &mut State, molds: &[Arc<Mold>], many: u64, now: Millis) {
+fn grow(state: &mut State, molds: &[Arc<RecordTemplate>], many: u64, now: Millis) {
     let mut steps = Steps::default();
     for from in (0..many).step_by(COMMIT as usize) {
-        let records: Vec<Encoded> =
+        let records: Vec<EncodedRecord> =
             (from..many.min(from + COMMIT)).map(|n| issuance(&molds[(n / OF_A_TASK) as usize], n)).collect();
         steps.step(|| fold_commit(state, &records, now));
     }
@@ -163,7 +163,7 @@ fn task_id(n: u64) -> Vec<u8> {
 
 /// A task comes, by a request with an id, and the one that came `ago` before it goes: both are remembered for ten minutes, and each leaves a rule
 /// for as long as what it issued may live.
-fn task_turns(caller: &Caller, n: u64, ago: u64, state: &State, now: Millis) -> Vec<Encoded> {
+fn task_turns(caller: &Caller, n: u64, ago: u64, state: &State, now: Millis) -> Vec<EncodedRecord> {
     let who = caller.id().as_str().to_owned();
     let allowance = Allowance {
         upstreams: vec![AllowedUpstream { name: "echo".into(), scopes: vec!["echo:read".into()] }],
@@ -171,7 +171,7 @@ fn task_turns(caller: &Caller, n: u64, ago: u64, state: &State, now: Millis) -> 
     };
     let opened = TaskOpened {
         task: task_id(n),
-        owner: Some(Identity { issuer: String::new(), sub: who.clone() }),
+        owner: Some(Principal { issuer: String::new(), sub: who.clone() }),
         opener: who.clone(),
         environment: "dev".into(),
         purpose: "measure".into(),
@@ -182,15 +182,15 @@ fn task_turns(caller: &Caller, n: u64, ago: u64, state: &State, now: Millis) -> 
         policy_version: 1,
         ..Default::default()
     };
-    let request = Request { caller: String::new(), id: format!("task_{n}"), digest: vec![1; 32] };
-    let record = |event| Record::new(Who::SpiffeId(who.clone()), event).decided_at(state.head);
+    let request = RequestRecord { caller: String::new(), id: format!("task_{n}"), digest: vec![1; 32] };
+    let record = |event| Record::new(Author::SpiffeId(who.clone()), event).decided_at(state.head);
     let mut records = vec![record(Event::TaskOpened(opened.into())).for_request(Some(request))];
     if let Some(before) = n.checked_sub(ago) {
-        let outcome = Outcome::Completed as i32;
+        let outcome = TaskOutcome::Completed as i32;
         let closed = TaskClosed { task: task_id(before), outcome, reason: String::new(), keep_until: now.0 + 120_000 };
         records.push(record(Event::TaskClosed(closed)));
     }
-    records.into_iter().map(|record| Encoded::new(record).unwrap()).collect()
+    records.into_iter().map(|record| EncodedRecord::new(record).unwrap()).collect()
 }
 
 fn asked(name: &str, usual: u64) -> u64 {
@@ -210,7 +210,7 @@ fn go_on(house: &House, seconds: u64) {
     const SOON: u64 = 200;
     /// Commits until a task is closed.
     const TASK_COMMITS: u64 = 100;
-    let terms = Terms { ttl_ms: Some(seconds * 1_000 + 100_000), ..terms() };
+    let terms = TaskRequest { ttl_ms: Some(seconds * 1_000 + 100_000), ..terms() };
     let open = async |caller: &Caller| house.authority.open_task(caller, &terms, &None, false).await.unwrap();
     // One caller's request ids are bounded.
     let of_all = [("/agent/a", 0), ("/agent/b", 1), ("/agent/c", 2), ("/agent/d", 3)].map(|(path, n)| {
@@ -230,12 +230,12 @@ fn go_on(house: &House, seconds: u64) {
             let Some(Event::Issued(e)) = &mut record.event else { panic!("an issuance") };
             e.issued_at = now.0;
             (e.expires_at, e.renewable_until) = (now.0 + ttl, now.0 + ttl);
-            (caller, Arc::new(Mold::new(record).unwrap()))
+            (caller, Arc::new(RecordTemplate::new(record).unwrap()))
         });
         let (from, until) = (n, n + each_second);
         while n < until {
             let now = now.plus((n - from) * 1_000 / each_second);
-            let mut records: Vec<Encoded> = (n..until.min(n + COMMIT))
+            let mut records: Vec<EncodedRecord> = (n..until.min(n + COMMIT))
                 .map(|n| {
                     let (caller, mold) = &molds[(n / 32 % 4) as usize];
                     issuance_of(caller, mold, n)
@@ -287,7 +287,7 @@ fn main() {
         all
     });
     println!("{:34} {:8.0} bytes each, with their records", "tasks", (resident() - before_tasks) / tasks.len() as f64);
-    let molds: Vec<Arc<Mold>> = tasks.iter().map(|task| mold(&house, &caller, *task)).collect();
+    let molds: Vec<Arc<RecordTemplate>> = tasks.iter().map(|task| mold(&house, &caller, *task)).collect();
     let mut state = house.authority.ledger.peek(Clone::clone);
     let now = house.authority.ledger.view().now();
     let before = resident();

@@ -4,10 +4,10 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use mayfly::document::Source;
+use mayfly::document::SourceFile;
 use mayfly::identity::spiffe_id::SpiffeId;
-use mayfly::policy::request::{Intent, TaskFacts};
-use mayfly::policy::{Ask, PolicySet, Question, Verdict, Verdicts, Work, sample};
+use mayfly::policy::question::{DeclaredIntent, TaskFacts};
+use mayfly::policy::{PolicySet, PolicyVerdict, Question, VerdictCache, WorkloadAction, WorkloadContext, sample};
 use mayfly::upstream::registry::{Kind, Upstream};
 
 /// The program's: what a stage allocates is part of what it takes.
@@ -15,10 +15,10 @@ use mayfly::upstream::registry::{Kind, Upstream};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-fn ask<'a>(purpose: &'a str, digest: &'a str) -> Ask<'a> {
-    Ask {
+fn ask<'a>(purpose: &'a str, digest: &'a str) -> WorkloadContext<'a> {
+    WorkloadContext {
         environment: sample::ENVIRONMENT,
-        intent: Intent {
+        intent: DeclaredIntent {
             purpose,
             tool: Some("list_invoices"),
             arguments_digest: Some(digest),
@@ -33,14 +33,14 @@ fn ask<'a>(purpose: &'a str, digest: &'a str) -> Ask<'a> {
             owner: "spiffe://bench.mayfly.internal/agent/billing/1",
             ..TaskFacts::default()
         },
-        ..Ask::default()
+        ..WorkloadContext::default()
     }
 }
 
 /// The sample, and one policy more that reads what each request has for itself.
 fn fifty_and(more: &str) -> PolicySet {
     let (mut policies, roles) = sample::fifty();
-    policies.push(Source::new("more.cedar", more));
+    policies.push(SourceFile::new("more.cedar", more));
     PolicySet::compile(policies, roles).unwrap()
 }
 
@@ -49,20 +49,20 @@ fn decisions(c: &mut Criterion) {
     let set = fifty_and("");
     let mut group = c.benchmark_group("policy");
     let fixed = ask("invoices of march", "digest");
-    let question = Question::work(&caller, Work::Exchange, &upstream, &fixed);
+    let question = Question::work(&caller, WorkloadAction::Exchange, &upstream, &fixed);
     assert!(set.verdict(&question).permits());
     group.bench_function("uncached, 50 policies", |b| b.iter(|| black_box(set.verdict(black_box(&question)))));
     group.bench_function("uncached, request checked against the schema, all attributes", |b| {
         b.iter(|| black_box(set.verdict_of_everything(black_box(&question))));
     });
-    let verdicts = Verdicts::new(mayfly::limits::VERDICT_CACHE_BYTES);
+    let verdicts = VerdictCache::new(mayfly::limits::VERDICT_CACHE_BYTES);
     let mut number = 0u64;
     group.bench_function("cached, each request with its own purpose and digest", |b| {
         b.iter(|| {
             number += 1;
             let (purpose, digest) = (number.to_string(), number.to_string());
             let own = ask(&purpose, &digest);
-            black_box(verdicts.verdict(&set, &Question::work(&caller, Work::Exchange, &upstream, &own)))
+            black_box(verdicts.verdict(&set, &Question::work(&caller, WorkloadAction::Exchange, &upstream, &own)))
         });
     });
     // A filter on the command line may have left the cached one out.
@@ -74,14 +74,14 @@ fn decisions(c: &mut Criterion) {
         b.iter(|| black_box(verdicts.verdict(&counting, black_box(&question))));
     });
     let (mut policies, roles) = sample::some(199);
-    policies.push(Source::new("more.cedar", COUNTING));
+    policies.push(SourceFile::new("more.cedar", COUNTING));
     let two_hundred = PolicySet::compile(policies, roles).unwrap();
     let mut number = 0u64;
-    let mut each = |set: &PolicySet, ask_set: fn(&PolicySet, &Question<'_>) -> Verdict| {
+    let mut each = |set: &PolicySet, ask_set: fn(&PolicySet, &Question<'_>) -> PolicyVerdict| {
         number += 1;
         let (purpose, digest) = (number.to_string(), number.to_string());
         let own = ask(&purpose, &digest);
-        black_box(ask_set(set, &Question::work(&caller, Work::Exchange, &upstream, &own)))
+        black_box(ask_set(set, &Question::work(&caller, WorkloadAction::Exchange, &upstream, &own)))
     };
     group.bench_function("200 policies, one reads a digest and a count: every policy", |b| {
         b.iter(|| each(&two_hundred, PolicySet::verdict_unsliced));

@@ -4,21 +4,21 @@
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use mayfly::credential::series::{Making, Series};
-use mayfly::exchange::{Begun, Lately};
+use mayfly::credential::batch::{BatchSigner, SigningSession};
+use mayfly::exchange::{BegunExchange, DecisionCache};
 use mayfly::identity::caller::Caller;
-use mayfly::ledger::commit::{ChainHead, Encoded, pack};
-use mayfly::ledger::mold::OwnRequest;
+use mayfly::ledger::commit::{EncodedRecord, WriterHead, pack};
 use mayfly::ledger::state::id_for;
+use mayfly::ledger::template::IssuanceRequest;
 use mayfly::pb::mayfly::v1 as pb;
-use mayfly::policy::decide::Shared;
-use mayfly::policy::plain::{self, Reader};
-use mayfly::policy::wanted::Wanted;
+use mayfly::policy::decide::BatchDecision;
+use mayfly::policy::exchange_request::ExchangeRequest;
+use mayfly::policy::fast_decode::{self, ExchangeDecoder};
 use mayfly::protobuf::Fields;
 use mayfly::seq::Millis;
-use mayfly::serve::grpc::Patterns;
+use mayfly::serve::grpc::AnswerEncoder;
 use mayfly::store::Store;
-use mayfly::store::redb::{Options, RedbStore};
+use mayfly::store::redb::{RedbStore, StoreOptions};
 use prost::Message;
 use std::hint::black_box;
 
@@ -52,8 +52,8 @@ fn of_stream(ask: pb::ExchangeRequest) -> Vec<u8> {
     pb::StreamExchangeRequest { ask: Some(pb::stream_exchange_request::Ask::Exchange(ask)) }.encode_to_vec()
 }
 
-fn request<'a>(caller: &Caller, want: &'a Wanted) -> Option<OwnRequest<'a>> {
-    want.request_id.as_ref().map(|id| OwnRequest::new(caller.id().as_str(), id, &want.digest))
+fn request<'a>(caller: &Caller, want: &'a ExchangeRequest) -> Option<IssuanceRequest<'a>> {
+    want.request_id.as_ref().map(|id| IssuanceRequest::new(caller.id().as_str(), id, &want.digest))
 }
 
 fn stages(c: &mut Criterion) {
@@ -63,7 +63,7 @@ fn stages(c: &mut Criterion) {
     let opened = runtime().block_on(authority.open_task(&caller, &terms(), &None, false)).unwrap();
     let asks: Vec<pb::ExchangeRequest> = (0..COMMIT).map(|n| ask(&opened.to_string(), n)).collect();
     let sent: Vec<Vec<u8>> = asks.iter().map(Message::encode_to_vec).collect();
-    let wants: Vec<Wanted> = asks.iter().cloned().map(|ask| Wanted::from_pb(ask).unwrap()).collect();
+    let wants: Vec<ExchangeRequest> = asks.iter().cloned().map(|ask| ExchangeRequest::from_pb(ask).unwrap()).collect();
     let (view, compiled) = (authority.ledger.view(), authority.catalog.now());
     let decider = &authority.decider;
 
@@ -74,7 +74,7 @@ fn stages(c: &mut Criterion) {
     let mut turn = (0..COMMIT).cycle();
     let mut next = move || turn.next().unwrap();
     c.bench_function("admission: a request decoded and checked", |b| {
-        b.iter(|| Wanted::from_pb(pb::ExchangeRequest::decode(&sent[next()][..]).unwrap()).unwrap())
+        b.iter(|| ExchangeRequest::from_pb(pb::ExchangeRequest::decode(&sent[next()][..]).unwrap()).unwrap())
     });
     let streamed: Vec<Vec<u8>> = asks.iter().cloned().map(of_stream).collect();
     c.bench_function("admission: one of a stream, by prost", |b| {
@@ -82,17 +82,17 @@ fn stages(c: &mut Criterion) {
             let mut message = Box::<pb::StreamExchangeRequest>::default();
             message.merge(&streamed[next()][..]).unwrap();
             let Some(pb::stream_exchange_request::Ask::Exchange(ask)) = &mut message.ask else { unreachable!() };
-            Wanted::take(ask).unwrap()
+            ExchangeRequest::take(ask).unwrap()
         })
     });
-    let mut reader = Reader::default();
+    let mut reader = ExchangeDecoder::default();
     c.bench_function("admission: one of a stream", |b| {
         b.iter(|| {
             let mut message = Fields::of(&streamed[next()]);
             Box::new(reader.read(message.delimited(1).unwrap()).unwrap())
         })
     });
-    c.bench_function("admission: one by itself", |b| b.iter(|| Box::new(plain::read(&sent[next()]).unwrap())));
+    c.bench_function("admission: one by itself", |b| b.iter(|| Box::new(fast_decode::read(&sent[next()]).unwrap())));
     c.bench_function("caller: still let in", |b| b.iter(|| authority.let_in(black_box(&caller), "issuing").unwrap()));
     c.bench_function("task and policy: decided by itself", |b| {
         b.iter(|| decider.exchange(&view, &compiled, &caller, &wants[next()], || [1; 16]).unwrap())
@@ -100,7 +100,7 @@ fn stages(c: &mut Criterion) {
     c.bench_function("task and policy: what a series has in common", |b| {
         b.iter(|| decider.shared(&view, &compiled, &caller, &wants[next()]).unwrap().unwrap())
     });
-    let shared: Shared<'_> = decider.shared(&view, &compiled, &caller, &wants[0]).unwrap().unwrap();
+    let shared: BatchDecision<'_> = decider.shared(&view, &compiled, &caller, &wants[0]).unwrap().unwrap();
     c.bench_function("task and policy: one of a series", |b| {
         b.iter(|| {
             let want = &wants[next()];
@@ -108,11 +108,11 @@ fn stages(c: &mut Criterion) {
         })
     });
     c.bench_function("claims and record: what a series has in common", |b| {
-        b.iter(|| Series::new(shared.grants().clone(), &authority.keyring).ok().unwrap())
+        b.iter(|| BatchSigner::new(shared.grants().clone(), &authority.keyring).ok().unwrap())
     });
-    let series = Making::of(Series::new(shared.grants().clone(), &authority.keyring).ok().unwrap().into()).unwrap();
+    let series = SigningSession::of(BatchSigner::new(shared.grants().clone(), &authority.keyring).ok().unwrap().into()).unwrap();
     let mut id = 0u128;
-    let mut next_one = |want: &Wanted| {
+    let mut next_one = |want: &ExchangeRequest| {
         id += 1;
         let request = request(&caller, want);
         let own = shared.grant(decider, &caller, want, request).unwrap().unwrap();
@@ -126,7 +126,7 @@ fn stages(c: &mut Criterion) {
             (record, one.finish().ok().unwrap())
         })
     });
-    let records: Vec<Encoded> = wants.iter().map(|want| next_one(want).0).collect();
+    let records: Vec<EncodedRecord> = wants.iter().map(|want| next_one(want).0).collect();
     of_commit(c, &records, &house);
     answers(c, &house, &caller, &opened.to_string());
 }
@@ -136,14 +136,15 @@ const ROUND: usize = 32;
 
 /// What is durable is revealed, and encoded with what the round has in common.
 fn answers(c: &mut Criterion, house: &House, caller: &Caller, task: &str) {
-    let (runtime, authority, lately) = (runtime(), &house.authority, Lately::default());
+    let (runtime, authority, lately) = (runtime(), &house.authority, DecisionCache::default());
     let mut group = c.benchmark_group("a round of 32");
     group.throughput(Throughput::Elements(ROUND as u64)).sample_size(20);
     let mut asked = COMMIT;
     group.bench_function("answer: reveal and encode", |b| {
         b.iter_batched(
             || {
-                let wants: Vec<Wanted> = (asked..asked + ROUND).map(|n| Wanted::from_pb(ask(task, n)).unwrap()).collect();
+                let wants: Vec<ExchangeRequest> =
+                    (asked..asked + ROUND).map(|n| ExchangeRequest::from_pb(ask(task, n)).unwrap()).collect();
                 asked += ROUND;
                 runtime.block_on(async {
                     let mut round = authority.begin_all(caller, wants.iter(), &lately);
@@ -153,9 +154,9 @@ fn answers(c: &mut Criterion, house: &House, caller: &Caller, task: &str) {
             },
             |(mut round, mut answers)| {
                 runtime.block_on(async {
-                    let (mut patterns, mut message) = (Patterns::default(), Vec::with_capacity(ROUND * 1_400));
+                    let (mut patterns, mut message) = (AnswerEncoder::default(), Vec::with_capacity(ROUND * 1_400));
                     for begun in std::mem::take(&mut round.begun) {
-                        let Ok(Begun::UnderWay(one)) = begun else { unreachable!() };
+                        let Ok(BegunExchange::UnderWay(one)) = begun else { unreachable!() };
                         let issued = authority.finish_of(one, &mut answers).await.ok().unwrap();
                         patterns.tell("a name", issued, &mut message);
                     }
@@ -167,11 +168,11 @@ fn answers(c: &mut Criterion, house: &House, caller: &Caller, task: &str) {
     });
 }
 
-fn of_commit(c: &mut Criterion, records: &[Encoded], house: &House) {
+fn of_commit(c: &mut Criterion, records: &[EncodedRecord], house: &House) {
     let mut group = c.benchmark_group("a commit of 256");
     group.throughput(Throughput::Elements(COMMIT as u64)).sample_size(20);
     group.bench_function("pack: tree, molds, bytes", |b| {
-        b.iter(|| pack(1, ChainHead::START, Millis(1), black_box(records).iter()))
+        b.iter(|| pack(1, WriterHead::START, Millis(1), black_box(records).iter()))
     });
     let state = house.authority.ledger.peek(Clone::clone);
     let now = house.authority.ledger.view().now();
@@ -186,8 +187,8 @@ fn of_commit(c: &mut Criterion, records: &[Encoded], house: &House) {
         )
     });
     let dir = tempfile::tempdir().unwrap();
-    let store = RedbStore::open(&dir.path().join("data"), &Options::new([1; 16])).unwrap();
-    let (bytes, _) = pack(1, ChainHead::START, Millis(1), records.iter());
+    let store = RedbStore::open(&dir.path().join("data"), &StoreOptions::new([1; 16])).unwrap();
+    let (bytes, _) = pack(1, WriterHead::START, Millis(1), records.iter());
     let mut position = store.head().unwrap();
     group.bench_function(format!("append: {} KB, durable, redb", bytes.len() / 1024), |b| {
         b.iter(|| {

@@ -8,9 +8,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use mayfly::cli::dev::{Settings, World};
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, Maintained, Record, Who};
+use mayfly::cli::dev::{DevSettings, DevWorld};
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{Author, Event, Maintained, Record};
 use mayfly::sources::config::Config;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -30,17 +30,17 @@ fn main() -> Result<(), Error> {
 
 fn note(n: usize) -> Record {
     // Of many sizes, so that pages and files are filled in many ways.
-    Record::new(Who::LocalUid(0), Event::Maintained(Maintained { what: format!("{n} {}", "x".repeat(n * 97 % 9_000)) }))
+    Record::new(Author::LocalUid(0), Event::Maintained(Maintained { what: format!("{n} {}", "x".repeat(n * 97 % 9_000)) }))
 }
 
 fn make(world: &Path, data: &str, backup: &Path) -> Result<(), Error> {
-    let world = World::create(world, &Settings::default().with("store.path", &format!("{data:?}")))?;
+    let world = DevWorld::create(world, &DevSettings::default().with("store.path", &format!("{data:?}")))?;
     let running = world.start().map_err(|no| no.to_string())?;
     let runtime = tokio::runtime::Runtime::new()?;
     let authority = Arc::clone(running.authority());
     runtime.block_on(async {
         for n in 0..NOTES {
-            authority.ledger.commit(Lane::Change, vec![note(n)]).await.map_err(|no| no.to_string())?;
+            authority.ledger.commit(ProposalKind::Change, vec![note(n)]).await.map_err(|no| no.to_string())?;
         }
         let mut pieces = authority.backup().await.map_err(|no| no.to_string())?;
         let mut file = fs::File::create(backup)?;
@@ -85,7 +85,7 @@ fn check(world: &Path, data: &str, expect: &Path) -> Result<(), Error> {
                     matches!(record.event, Some(Event::Maintained(ref m)) if m.what.contains(" x") || m.what.ends_with(' ')),
                 );
             }
-            place = mayfly::ledger::forward::Place { position: step.position + 1, seq: step.last };
+            place = mayfly::ledger::log_reader::LogCursor { position: step.position + 1, seq: step.last };
         }
     }
     let whole = found == NOTES && ledger.durable().generation() == 2;

@@ -3,34 +3,34 @@
 //! `fuzz_targets/` runs them under libFuzzer, `tests/fuzzish.rs` with bounded mutations of known inputs on a stable compiler.
 
 use bytes::Bytes;
-use mayfly::credential::jwt::{self, Expect, Jwks, Possession};
+use mayfly::credential::jwt::{self, Jwks, Possession, TokenRequirements};
 use mayfly::credential::reference;
-use mayfly::document::Source;
+use mayfly::document::SourceFile;
 use mayfly::identity::bundle::{Bundle, Bundles};
 use mayfly::identity::jwk::Algorithm;
 use mayfly::identity::jwt_svid::{self, Audiences};
-use mayfly::identity::oidc::{self, Issuer, IssuerKeys, Use};
+use mayfly::identity::oidc::{self, Issuer, IssuerKeys, IssuerUse};
 use mayfly::identity::spiffe_id::{SpiffeId, TrustDomain};
 use mayfly::identity::svid::{PeerChain, verify};
-use mayfly::ledger::commit::{ChainHead, Commit, Encoded, pack};
+use mayfly::ledger::commit::{Commit, EncodedRecord, WriterHead, pack};
 use mayfly::ledger::record::Record;
 use mayfly::ledger::state::State;
 use mayfly::limits;
 use mayfly::pb::mayfly::v1 as pb;
-use mayfly::policy::plain::{self, Reader};
-use mayfly::policy::table;
-use mayfly::policy::wanted::{Wanted, digest_of_json};
+use mayfly::policy::exchange_request::{ExchangeRequest, digest_of_json};
+use mayfly::policy::fast_decode::{self, ExchangeDecoder};
+use mayfly::policy::policy_tests;
 use mayfly::proof::check::check;
 use mayfly::proof::key::NoteKey;
-use mayfly::proof::note::{Checkpoint, Note};
+use mayfly::proof::note::{Checkpoint, SignedNote};
 use mayfly::revocation::{FeedEvent, FeedSnapshot, Follower, Target};
 use mayfly::seq::{Millis, Seq};
 use mayfly::serve::wire::target_from_pb;
 use mayfly::sources::config::Config;
 use mayfly::store::memory::MemoryStore;
-use mayfly::store::wal::{Ahead, Medium};
+use mayfly::store::wal::{Medium, WalStore};
 use mayfly::store::{Store, StoreError, StoreId};
-use mayfly::trace::Context;
+use mayfly::trace::TraceContext;
 use prost::Message;
 
 /// The block of a log, bytes.
@@ -75,9 +75,9 @@ pub fn record(data: &[u8]) {
 pub fn commit(data: &[u8]) {
     let Ok(commit) = Commit::from_bytes(&Bytes::copy_from_slice(data)) else { return };
     let header = &commit.header;
-    let encoded: Vec<Encoded> = commit.records.iter().cloned().filter_map(Encoded::new).collect();
+    let encoded: Vec<EncodedRecord> = commit.records.iter().cloned().filter_map(EncodedRecord::new).collect();
     if let Ok(hash) = header.previous.as_slice().try_into() {
-        let after = ChainHead { number: header.number.wrapping_sub(1), hash, time: Millis(0) };
+        let after = WriterHead { number: header.number.wrapping_sub(1), hash, time: Millis(0) };
         if header.number > 0 && header.format == 1 {
             let (_, head) = pack(header.writer, after, Millis(header.time), encoded.iter());
             assert_eq!(head.hash, commit.hash, "another writer would have written it otherwise");
@@ -95,8 +95,8 @@ pub fn fold(data: &[u8]) {
         let (one, after) = more.split_at(length);
         rest = after;
         let Ok(record) = Record::from_bytes(one) else { continue };
-        let Some(encoded) = Encoded::new(record) else { continue };
-        let chain = state.writers.get(&1).copied().unwrap_or(ChainHead::START);
+        let Some(encoded) = EncodedRecord::new(record) else { continue };
+        let chain = state.writers.get(&1).copied().unwrap_or(WriterHead::START);
         let (bytes, _) = pack(1, chain, Millis(1_700_000_000_000), std::iter::once(&encoded));
         let commit = Commit::from_bytes(&Bytes::from(bytes)).expect("what was packed reads back");
         let mut twin = state.clone();
@@ -140,8 +140,8 @@ pub fn token(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let _ = Jwks::parse(text);
     let _ = jwt::peek_kid(text);
-    let _ = reference::Shown::parse(text).map(|shown| shown.id());
-    let expect = Expect {
+    let _ = reference::ReferenceToken::parse(text).map(|shown| shown.id());
+    let expect = TokenRequirements {
         issuer: "https://mayfly.example/dev",
         audience: "https://echo.example",
         now: Millis(1_700_000_000_000),
@@ -163,7 +163,8 @@ pub fn jwt_svid(data: &[u8]) {
     let bundles = Bundles::new([std::sync::Arc::new(bundle)]).expect("one bundle");
     let now = Millis(1_700_000_000_000);
     let audiences = Audiences::Any(&["https://mayfly.example"]);
-    let expect = jwt_svid::Expect { audiences, now, leeway_ms: limits::CLOCK_SKEW_MS, max_ttl_ms: limits::SVID_MAX_TTL_MS };
+    let expect =
+        jwt_svid::JwtSvidRequirements { audiences, now, leeway_ms: limits::CLOCK_SKEW_MS, max_ttl_ms: limits::SVID_MAX_TTL_MS };
     let Ok(svid) = jwt_svid::verify(token, &bundles, &expect) else { return };
     assert_eq!(svid.id().trust_domain(), "example.org");
     assert!(svid.expires_at() > now && svid.expires_at().since(now) <= limits::SVID_MAX_TTL_MS);
@@ -186,7 +187,7 @@ pub fn oidc(data: &[u8]) {
         audience: None,
         audiences: None,
         algorithms: vec![Algorithm::Es256],
-        uses: vec![Use::Subject],
+        uses: vec![IssuerUse::Subject],
         max_life_ms: limits::OIDC_TOKEN_LIFE_DEFAULT_MS,
         scopes_claim: None,
         groups_claim: None,
@@ -194,7 +195,7 @@ pub fn oidc(data: &[u8]) {
         jobs: None,
     };
     let now = Millis(1_700_000_000_000);
-    let expect = oidc::Expect { audiences: &["https://mayfly.example"], now, leeway_ms: limits::CLOCK_SKEW_MS };
+    let expect = oidc::OidcTokenRequirements { audiences: &["https://mayfly.example"], now, leeway_ms: limits::CLOCK_SKEW_MS };
     let Ok(token) = oidc::verify(token, &issuer, &keys, &expect) else { return };
     assert_eq!((token.issuer(), token.audience()), ("https://idp.example", "https://mayfly.example"));
     assert!(token.expires_at() > now && token.expires_at().since(token.issued_at()) <= issuer.max_life_ms);
@@ -222,7 +223,7 @@ pub fn export(data: &[u8]) {
     }
     let Ok(text) = str::from_utf8(data) else { return };
     let keys = NoteKey::read(text).unwrap_or_default();
-    if let Ok(note) = Note::parse(text) {
+    if let Ok(note) = SignedNote::parse(text) {
         let _ = (note.signer(&keys).is_ok(), Checkpoint::parse(&note.text).is_ok());
     }
 }
@@ -239,7 +240,7 @@ pub fn target(data: &[u8]) {
 /// A configuration is accepted, or refused with line numbers that exist in it.
 pub fn config(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    let source = Source::new("mayfly.toml", text);
+    let source = SourceFile::new("mayfly.toml", text);
     if let Err(complaints) = Config::parse(&source, std::path::Path::new("/etc/mayfly"), &[]) {
         assert!(!complaints.is_empty());
         assert!(complaints.iter().all(|c| c.line <= text.lines().count() + 1), "{complaints:?}");
@@ -249,7 +250,7 @@ pub fn config(data: &[u8]) {
 /// A table of policy tests is accepted, or refused with line numbers that exist in it.
 pub fn policy_tests(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    match table::parse(&Source::new("tests.toml", text), Millis(1_800_000_000_000)) {
+    match policy_tests::parse(&SourceFile::new("tests.toml", text), Millis(1_800_000_000_000)) {
         Ok(tests) => assert!(tests.iter().all(|t| t.line > 0 && t.line <= text.lines().count() + 1)),
         Err(complaints) => {
             assert!(!complaints.is_empty());
@@ -261,20 +262,20 @@ pub fn policy_tests(data: &[u8]) {
 /// An exchange as a peer may send it.
 pub fn exchange(data: &[u8]) {
     let Ok(ask) = pb::ExchangeRequest::decode(data) else { return };
-    if let Ok(want) = Wanted::from_pb(ask.clone()) {
+    if let Ok(want) = ExchangeRequest::from_pb(ask.clone()) {
         assert!(want.scopes.len() <= limits::SCOPES && want.purpose.len() <= limits::PURPOSE_BYTES);
     }
 }
 
 /// The fast decoder of exchanges gives the same result as prost, for a single exchange and for one after another.
 pub fn plain(data: &[u8]) {
-    let mut reader = Reader::default();
+    let mut reader = ExchangeDecoder::default();
     for message in [data, data.split_first().map_or(data, |(_, rest)| rest), data] {
-        let read = plain::read(message);
+        let read = fast_decode::read(message);
         assert_eq!(reader.read(message), read);
         if let Some(want) = read {
             let ask = pb::ExchangeRequest::decode(message).expect("what was read is a message");
-            assert_eq!(Wanted::from_pb(ask), Ok(want));
+            assert_eq!(ExchangeRequest::from_pb(ask), Ok(want));
         }
     }
 }
@@ -303,11 +304,11 @@ pub fn feed(data: &[u8]) {
 
 /// A parsed `traceparent` is contained in the input, and is formatted as it was parsed.
 pub fn traceparent(data: &[u8]) {
-    let Some(context) = Context::parse(data) else { return };
+    let Some(context) = TraceContext::parse(data) else { return };
     assert!(context.trace != [0; 16] && context.span != [0; 8]);
     let written = context.header();
     assert_eq!(&written.as_bytes()[2..53], &data[2..53], "the ids, as they stand there");
-    assert_eq!(Context::parse(written.as_bytes()), Some(context));
+    assert_eq!(TraceContext::parse(written.as_bytes()), Some(context));
 }
 
 /// A log file in memory.
@@ -339,9 +340,9 @@ impl Medium for LogFile {
 }
 
 /// A log in the given files, before an empty engine.
-pub fn log_in(files: &[LogFile]) -> Result<Ahead<MemoryStore>, StoreError> {
+pub fn log_in(files: &[LogFile]) -> Result<WalStore<MemoryStore>, StoreError> {
     let media = files.iter().map(|file| Box::new(file.clone()) as Box<dyn Medium>).collect();
-    Ahead::new(MemoryStore::new(StoreId::from_bytes([7; 16])), media)
+    WalStore::new(MemoryStore::new(StoreId::from_bytes([7; 16])), media)
 }
 
 /// Three files of a log: the log is refused as damaged, or its commits follow each other from the first position, and it accepts more.

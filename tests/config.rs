@@ -6,18 +6,18 @@ mod agent;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mayfly::credential::remote::Remotes;
-use mayfly::document::Source;
+use mayfly::credential::connector::UpstreamConnectors;
+use mayfly::document::SourceFile;
 use mayfly::limits;
 use mayfly::sources::config::keys::{self, KEYS};
-use mayfly::sources::config::{Config, Engine, IssuerKeySource, Keep, Seal, reference};
-use mayfly::upstream::lease::{Places, Timing};
+use mayfly::sources::config::{Config, IssuerKeySource, RetentionLimit, SealingKeySource, StoreEngine, reference};
+use mayfly::upstream::lease::{LeaseConcurrency, LeaseTiming};
 
 const WHOLE: &str = include_str!("samples/mayfly.toml");
 
 fn parse_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
     let environment: Vec<(String, String)> = environment.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-    let parsed = Config::parse(&Source::new("mayfly.toml", text), Path::new("/etc/mayfly"), &environment);
+    let parsed = Config::parse(&SourceFile::new("mayfly.toml", text), Path::new("/etc/mayfly"), &environment);
     parsed.map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
@@ -31,8 +31,8 @@ fn what_is_left_out_has_its_default_and_paths_begin_at_the_file() {
     assert_eq!(config.server.issuer_of("dev"), "https://mayfly.example.org/dev");
     assert_eq!(config.tls.unwrap().key, PathBuf::from("/etc/mayfly/svid.key"));
     assert_eq!(config.workload_api, None);
-    assert_eq!(config.store.engine, Engine::Redb("/etc/mayfly/data".into()));
-    assert_eq!(config.seal, Seal::KeyFile("/etc/mayfly/seal.key".into()));
+    assert_eq!(config.store.engine, StoreEngine::Redb("/etc/mayfly/data".into()));
+    assert_eq!(config.seal, SealingKeySource::KeyFile("/etc/mayfly/seal.key".into()));
     assert_eq!(config.listen.workload.to_string(), "127.0.0.1:7443");
     assert_eq!((config.listen.admin_socket, config.public_tls), (None, None));
     assert_eq!(config.limits.tasks, limits::TASKS);
@@ -43,10 +43,10 @@ fn what_is_left_out_has_its_default_and_paths_begin_at_the_file() {
     assert_eq!(config.feed_max_age_ms, limits::FEED_MAX_AGE_MS);
     assert_eq!(config.store.disk_reserve_bytes, limits::DISK_RESERVE_BYTES);
     assert_eq!(config.limits.verdict_cache_bytes, limits::VERDICT_CACHE_BYTES);
-    assert_eq!(config.audit_keep, Keep::Time(90 * 86_400_000));
+    assert_eq!(config.audit_keep, RetentionLimit::Time(90 * 86_400_000));
     assert_eq!(config.admin_uids, Vec::<u32>::new());
-    let elsewhere = mayfly::server::elsewhere(&parse(WHOLE).unwrap(), Remotes::default());
-    assert_eq!((elsewhere.timing, elsewhere.places), (Timing::default(), Places::default()));
+    let elsewhere = mayfly::server::connector_settings(&parse(WHOLE).unwrap(), UpstreamConnectors::default());
+    assert_eq!((elsewhere.timing, elsewhere.places), (LeaseTiming::default(), LeaseConcurrency::default()));
 }
 
 #[test]
@@ -54,16 +54,17 @@ fn what_is_set_for_leases_reaches_those_who_make_and_undo() {
     let set = "[leases]\nmake_timeout = \"2s\"\nundo_timeout = \"3s\"\nleft_behind = \"2m\"\nretry_min = \"4s\"\nretry_max = \"5s\"\n[limits]\nleases_making = 6\n\
                leases_making_per_upstream = 7\nleases_making_per_batch = 8\nleases_undoing = 9\nleases_undoing_per_upstream = 10\n[store]";
     let config = parse(&WHOLE.replacen("[store]", set, 1)).unwrap();
-    let elsewhere = mayfly::server::elsewhere(&config, Remotes::default());
-    let timing = Timing {
+    let elsewhere = mayfly::server::connector_settings(&config, UpstreamConnectors::default());
+    let timing = LeaseTiming {
         make_ms: 2_000,
         call_ms: 3_000,
         left_ms: 120_000,
         retry_min_ms: 4_000,
         retry_max_ms: 5_000,
-        ..Timing::default()
+        ..LeaseTiming::default()
     };
-    let places = Places { making: 6, making_per_upstream: 7, making_per_batch: 8, undoing: 9, undoing_per_upstream: 10 };
+    let places =
+        LeaseConcurrency { making: 6, making_per_upstream: 7, making_per_batch: 8, undoing: 9, undoing_per_upstream: 10 };
     assert_eq!((elsewhere.timing, elsewhere.places), (timing, places));
 }
 
@@ -295,7 +296,7 @@ fn rules_for_runs_compare_an_id_and_a_branch_and_say_what_is_missing() {
 #[test]
 fn all_that_is_missing_is_named_at_once() {
     let said = parse("").unwrap_err();
-    for key in KEYS.iter().filter(|k| k.default == keys::Unset::Required && !keys::is_list(k.parts().0)) {
+    for key in KEYS.iter().filter(|k| k.default == keys::KeyDefault::Required && !keys::is_list(k.parts().0)) {
         assert!(said.contains(key.path), "{} in {said}", key.path);
     }
     for part in ["bundles", "store.path", "seal.key_file or seal.credential"] {
@@ -328,8 +329,8 @@ fn the_environment_overrides_the_file() {
     assert_eq!(config.server.environments, ["dev", "prod"]);
     assert_eq!(config.listen.public.to_string(), "[::]:443");
     assert_eq!((config.limits.tasks, config.ledger.gather_wait_ms), (7, 0));
-    assert_eq!((config.audit_keep, config.admin_uids), (Keep::Size(200 << 30), vec![0, 1000]));
-    assert_eq!(config.seal, Seal::Credential("mayfly-seal".into()));
+    assert_eq!((config.audit_keep, config.admin_uids), (RetentionLimit::Size(200 << 30), vec![0, 1000]));
+    assert_eq!(config.seal, SealingKeySource::Credential("mayfly-seal".into()));
     let bundles: Vec<_> =
         config.bundles.iter().map(|b| (b.trust_domain.as_str(), b.file.as_ref().unwrap().to_str().unwrap())).collect();
     assert_eq!(bundles, [("a.example", "/run/a.pem"), ("b.example", "/etc/mayfly/b.json")]);

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use mayfly::seq::Millis;
-use mayfly::sources::config::{Config, Finding, Severity, validate};
+use mayfly::sources::config::{Config, ConfigFinding, Severity, validate};
 
 /// November 2026.
 const NOW: Millis = Millis(1_795_000_000_000);
@@ -101,7 +101,7 @@ impl Host {
         self.secret("svid.key", &key.serialize_pem());
     }
 
-    fn findings(&self) -> Vec<Finding> {
+    fn findings(&self) -> Vec<ConfigFinding> {
         let config = Config::load(&self.path("mayfly.toml"), []).unwrap_or_else(|wrong| panic!("{wrong:#?}"));
         let findings = validate(&config, NOW);
         for finding in &findings {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mayfly::identity::bundle::{Bundle, Bundles};
-use mayfly::identity::jwt_svid::{self, Audiences, Expect};
+use mayfly::identity::jwt_svid::{self, Audiences, JwtSvidRequirements};
 use mayfly::identity::spiffe_id::TrustDomain;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::seq::Millis;
@@ -170,7 +170,7 @@ fn jwt_svids() -> Vec<Vec<u8>> {
     let good = token(header, claims);
     let accepted = {
         let bundle = Bundle::from_jwt_bundle(TrustDomain::parse("example.org").unwrap(), keys.as_bytes()).unwrap();
-        let expect = Expect {
+        let expect = JwtSvidRequirements {
             audiences: Audiences::Only("https://mayfly.example"),
             now: Millis(1_700_000_000_000),
             leeway_ms: 0,

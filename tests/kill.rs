@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mayfly::cli::dev::{Child, Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld, ServerProcess};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
 use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
@@ -103,27 +103,27 @@ async fn active(client: &mut TokenServiceClient<Channel>, token: &str) -> bool {
     client.introspect(pb::IntrospectRequest { token: token.to_owned() }).await.unwrap().into_inner().active
 }
 
-async fn operator(world: &World, child: &Child) -> Channel {
+async fn operator(world: &DevWorld, child: &ServerProcess) -> Channel {
     client::unix(&world.dir().join(child.addresses().admin_socket.clone().unwrap())).await.unwrap()
 }
 
 #[test]
 fn what_was_acknowledged_outlives_sigkill_and_what_was_revoked_stays_dead() {
-    killed(Engine::Redb);
+    killed(DevEngine::Redb);
 }
 
 #[test]
 fn it_does_so_on_sled() {
-    killed(Engine::Sled);
+    killed(DevEngine::Sled);
 }
 
-fn killed(engine: Engine) {
+fn killed(engine: DevEngine) {
     let kills = setting("MAYFLY_KILLS", 4);
     let seed = setting("MAYFLY_SEED", u64::from(std::process::id()) | 1 << 40);
     println!("seed {seed}");
     let mut dice = Dice::new(seed);
     let dir = tempfile::tempdir().unwrap();
-    let world = World::create(&dir.path().join("world"), &Settings { engine, ..Settings::default() }).unwrap();
+    let world = DevWorld::create(&dir.path().join("world"), &DevSettings { engine, ..DevSettings::default() }).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_mayfly"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let known = Arc::new(Known::default());

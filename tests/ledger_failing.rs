@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mayfly::ledger::record::{Event, Record, Revoked, Who};
-use mayfly::ledger::{Batch, Lane, Ledger, Settings};
-use mayfly::refusal::{No, Reason};
+use mayfly::ledger::record::{Author, Event, Record, TargetsRevoked};
+use mayfly::ledger::{Batch, Ledger, LedgerSettings, ProposalKind};
+use mayfly::refusal::{Error, Reason};
 use mayfly::revocation::{Rules, Target};
 use mayfly::seq::Millis;
 use mayfly::store::memory::MemoryStore;
@@ -26,8 +26,8 @@ fn store() -> Arc<Faulty> {
 fn revocation(tool: &str) -> Vec<Record> {
     let keep_until = Rules::keep_until(Millis(1_800_000_000_000)).0;
     let targets = vec![Target::Tool(tool.into()).to_record()];
-    let revoked = Revoked { targets, keep_until, reason: "test".into(), ..Revoked::default() };
-    vec![Record::new(Who::LocalUid(0), Event::Revoked(revoked))]
+    let revoked = TargetsRevoked { targets, keep_until, reason: "test".into(), ..TargetsRevoked::default() };
+    vec![Record::new(Author::LocalUid(0), Event::Revoked(revoked))]
 }
 
 /// The tools that observers were told of, in order, with their seqs.
@@ -50,9 +50,9 @@ fn listen(ledger: &Ledger) -> Heard {
     heard
 }
 
-fn refused(answer: Result<mayfly::ledger::Receipt, No>) -> String {
+fn refused(answer: Result<mayfly::ledger::Receipt, Error>) -> String {
     match answer {
-        Err(No::Refusal(no)) if no.reason == Reason::NotReady => no.to_string(),
+        Err(Error::Refusal(no)) if no.reason == Reason::NotReady => no.to_string(),
         other => panic!("{:?}", other.map(|r| r.seq()).map_err(|no| no.to_string())),
     }
 }
@@ -68,14 +68,14 @@ fn what_a_failed_append_left_is_told_to_those_who_follow_and_what_it_did_not_is_
             ours.open_again();
             Ok(ours.clone() as Arc<dyn Store>)
         });
-        let ledger = Ledger::open(opener, System::real(), Settings::default()).unwrap();
+        let ledger = Ledger::open(opener, System::real(), LedgerSettings::default()).unwrap();
         let heard = listen(&ledger);
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let first = runtime.block_on(ledger.commit(Lane::Revoke, revocation("first"))).unwrap().seq();
+        let first = runtime.block_on(ledger.commit(ProposalKind::Revoke, revocation("first"))).unwrap().seq();
         faulty.fail_next_append(fault);
-        refused(runtime.block_on(ledger.commit(Lane::Revoke, revocation("failed"))));
+        refused(runtime.block_on(ledger.commit(ProposalKind::Revoke, revocation("failed"))));
         assert_eq!(ledger.durable(), first, "nothing is acknowledged as if it had worked");
-        let last = runtime.block_on(ledger.commit(Lane::Revoke, revocation("last"))).unwrap().seq();
+        let last = runtime.block_on(ledger.commit(ProposalKind::Revoke, revocation("last"))).unwrap().seq();
         let in_force = ledger.peek(|s| s.rules.get(&Target::Tool("failed".into())).is_some());
         assert_eq!(in_force, fault == Fault::Kept);
         let told: Vec<(u64, String)> = heard.lock().clone();
@@ -98,13 +98,13 @@ fn a_store_that_comes_back_without_what_was_acknowledged_is_not_believed() {
         true => Ok(store() as Arc<dyn Store>),
         false => Ok(ours.clone() as Arc<dyn Store>),
     });
-    let ledger = Ledger::open(opener, System::real(), Settings::default()).unwrap();
+    let ledger = Ledger::open(opener, System::real(), LedgerSettings::default()).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(ledger.commit(Lane::Revoke, revocation("acknowledged"))).unwrap();
+    runtime.block_on(ledger.commit(ProposalKind::Revoke, revocation("acknowledged"))).unwrap();
     emptied.store(true, Ordering::SeqCst);
     faulty.fail_next_append(Fault::Lost);
-    refused(runtime.block_on(ledger.commit(Lane::Revoke, revocation("failed"))));
-    let why = refused(runtime.block_on(ledger.commit(Lane::Revoke, revocation("later"))));
+    refused(runtime.block_on(ledger.commit(ProposalKind::Revoke, revocation("failed"))));
+    let why = refused(runtime.block_on(ledger.commit(ProposalKind::Revoke, revocation("later"))));
     assert!(why.contains("it lost its end"), "{why}");
     assert!(!ledger.writes());
     assert!(ledger.peek(|s| s.rules.get(&Target::Tool("acknowledged".into())).is_some()), "the state is that of before");
@@ -118,16 +118,17 @@ fn a_store_that_comes_back_without_what_was_acknowledged_is_not_believed() {
 fn a_disk_that_stands_still_holds_up_nobody_for_longer_than_its_bound() {
     let faulty = store();
     let ours = faulty.clone();
-    let ledger = Ledger::open(Box::new(move || Ok(ours.clone() as Arc<dyn Store>)), System::real(), Settings::default()).unwrap();
+    let ledger =
+        Ledger::open(Box::new(move || Ok(ours.clone() as Arc<dyn Store>)), System::real(), LedgerSettings::default()).unwrap();
     let heard = listen(&ledger);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     assert_eq!(ledger.commit_age_us() / 1_000_000, 0);
     faulty.stand_still(true);
     let began = std::time::Instant::now();
     let (writing, waiting) = runtime.block_on(async {
-        let writing = ledger.propose(Lane::Revoke, revocation("writing")).unwrap();
+        let writing = ledger.propose(ProposalKind::Revoke, revocation("writing")).unwrap();
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        let waiting = ledger.propose(Lane::Change, revocation("waiting")).unwrap();
+        let waiting = ledger.propose(ProposalKind::Change, revocation("waiting")).unwrap();
         let reading = ledger.clone();
         let read = tokio::spawn(async move { reading.settled(|s| s.head).await.is_err() });
         let answers = (ledger.receipt(writing).await, ledger.receipt(waiting).await);
@@ -140,12 +141,12 @@ fn a_disk_that_stands_still_holds_up_nobody_for_longer_than_its_bound() {
     }
     assert!(!ledger.writes() && ledger.stopped().is_some_and(|no| no.reason == Reason::NotReady));
     assert!(ledger.commit_age_us() > 2_000_000);
-    refused(runtime.block_on(ledger.commit(Lane::Revoke, revocation("later"))));
+    refused(runtime.block_on(ledger.commit(ProposalKind::Revoke, revocation("later"))));
     faulty.stand_still(false);
     while !ledger.writes() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    let last = runtime.block_on(ledger.commit(Lane::Revoke, revocation("last"))).unwrap().seq();
+    let last = runtime.block_on(ledger.commit(ProposalKind::Revoke, revocation("last"))).unwrap().seq();
     let told: Vec<String> = heard.lock().iter().map(|(_, tool)| tool.clone()).collect();
     assert_eq!(told, ["writing", "last"], "{last}");
     assert!(ledger.stopped().is_none());
@@ -165,7 +166,7 @@ fn a_sign_of_life_whose_record_was_not_written_is_not_acknowledged_by_the_next_o
         ours.open_again();
         Ok(ours.clone() as Arc<dyn Store>)
     });
-    let ledger = Ledger::open(opener, System::real(), Settings::default()).unwrap();
+    let ledger = Ledger::open(opener, System::real(), LedgerSettings::default()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let heartbeats = mayfly::heartbeats::Heartbeats::default();

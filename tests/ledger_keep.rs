@@ -7,18 +7,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly::ledger::history::{End, Reached};
-use mayfly::ledger::keep::Keep;
-use mayfly::ledger::look::Stop;
+use mayfly::ledger::history::{LogEnd, ScanEnd};
+use mayfly::ledger::history_query::CancelFlag;
 use mayfly::ledger::open::load;
-use mayfly::ledger::record::{Event, Maintained, Record, Revoked, Who};
-use mayfly::ledger::{Lane, Ledger, Settings, StartError, recover, snapshot};
+use mayfly::ledger::record::{Author, Event, Maintained, Record, TargetsRevoked};
+use mayfly::ledger::retention::RetentionLimit;
+use mayfly::ledger::{Ledger, LedgerSettings, ProposalKind, StartError, recover, snapshot};
 use mayfly::limits;
 use mayfly::revocation::{Rules, Target};
 use mayfly::seq::{Millis, Seq};
-use mayfly::store::redb::{Options, RedbStore};
-use mayfly::store::{Expect, Store, StoreError};
-use mayfly::system::{SetClock, System};
+use mayfly::store::redb::{RedbStore, StoreOptions};
+use mayfly::store::{Precondition, Store, StoreError};
+use mayfly::system::{ManualClock, System};
 
 const START: u64 = 1_800_000_000_000;
 /// Bytes that a note adds to the log.
@@ -27,13 +27,13 @@ const KEPT: u64 = 2 << 20;
 
 struct Kept {
     dir: tempfile::TempDir,
-    clock: Arc<SetClock>,
+    clock: Arc<ManualClock>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Kept {
     fn new() -> Kept {
-        let clock = SetClock::at(Millis(START));
+        let clock = ManualClock::at(Millis(START));
         Kept { dir: tempfile::tempdir().unwrap(), clock, runtime: tokio::runtime::Runtime::new().unwrap() }
     }
 
@@ -45,9 +45,13 @@ impl Kept {
         self.dir.path().join("snapshots")
     }
 
-    fn open(&self, keep: impl Into<Option<Keep>>) -> Result<Ledger, StartError> {
-        let settings =
-            Settings { snapshots: Some(self.snapshots()), snapshot_every: 20, keep: keep.into(), ..Settings::default() };
+    fn open(&self, keep: impl Into<Option<RetentionLimit>>) -> Result<Ledger, StartError> {
+        let settings = LedgerSettings {
+            snapshots: Some(self.snapshots()),
+            snapshot_every: 20,
+            keep: keep.into(),
+            ..LedgerSettings::default()
+        };
         let dir = self.data();
         Ledger::open(Box::new(move || Ok(store(&dir)? as Arc<dyn Store>)), System::with_clock(self.clock.clone()), settings)
     }
@@ -57,14 +61,14 @@ impl Kept {
         for n in 0..notes {
             self.clock.advance(500);
             let note = Event::Maintained(Maintained { what: format!("{n:x<TEXT$}") });
-            self.runtime.block_on(ledger.commit(Lane::Change, vec![Record::new(Who::LocalUid(0), note)])).unwrap();
+            self.runtime.block_on(ledger.commit(ProposalKind::Change, vec![Record::new(Author::LocalUid(0), note)])).unwrap();
         }
     }
 
     /// A ledger that began with a lock, whose record was removed.
     fn without_its_beginning(&self) -> Ledger {
-        let ledger = self.open(Keep::Size(KEPT)).unwrap();
-        self.runtime.block_on(ledger.commit(Lane::Revoke, vec![lock("early")])).unwrap();
+        let ledger = self.open(RetentionLimit::Size(KEPT)).unwrap();
+        self.runtime.block_on(ledger.commit(ProposalKind::Revoke, vec![lock("early")])).unwrap();
         self.write(&ledger, 300);
         self.settle(&ledger, SETTLED);
         ledger
@@ -92,16 +96,16 @@ impl Kept {
 
 fn store(dir: &Path) -> Result<Arc<RedbStore>, StoreError> {
     // In several files, as a long history is.
-    Ok(Arc::new(RedbStore::open(dir, &Options { reserve_bytes: 0, segment_bytes: KEPT / 4, ..Options::new([7; 16]) })?))
+    Ok(Arc::new(RedbStore::open(dir, &StoreOptions { reserve_bytes: 0, segment_bytes: KEPT / 4, ..StoreOptions::new([7; 16]) })?))
 }
 
 fn lock(tool: &str) -> Record {
-    let revoked = Revoked {
+    let revoked = TargetsRevoked {
         targets: vec![Target::Tool(tool.into()).to_record()],
         keep_until: Rules::keep_until(Millis(START)).0,
-        ..Revoked::default()
+        ..TargetsRevoked::default()
     };
-    Record::new(Who::LocalUid(0), Event::Revoked(revoked))
+    Record::new(Author::LocalUid(0), Event::Revoked(revoked))
 }
 
 /// Bytes of the log on the disk: the commits of two snapshot intervals in addition to the configured size.
@@ -110,7 +114,7 @@ const SETTLED: u64 = KEPT + 60 * TEXT as u64;
 #[test]
 fn a_store_stops_growing_when_as_much_is_removed_as_is_written() {
     let kept = Kept::new();
-    let ledger = kept.open(Keep::Size(KEPT)).unwrap();
+    let ledger = kept.open(RetentionLimit::Size(KEPT)).unwrap();
     kept.write(&ledger, 200);
     kept.settle(&ledger, SETTLED);
     let mut sizes = Vec::new();
@@ -141,7 +145,7 @@ fn a_store_stops_growing_when_as_much_is_removed_as_is_written() {
 #[test]
 fn what_is_older_goes_and_what_is_younger_stays() {
     let kept = Kept::new();
-    let ledger = kept.open(Keep::Time(100_000)).unwrap();
+    let ledger = kept.open(RetentionLimit::Time(100_000)).unwrap();
     kept.write(&ledger, 150);
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!((ledger.peek(|s| s.removed.before), ledger.store().oldest().unwrap()), (0, 1), "75 seconds are within 100");
@@ -159,12 +163,12 @@ fn what_is_older_goes_and_what_is_younger_stays() {
 fn what_was_not_exported_stays() {
     let kept = Kept::new();
     let open = || {
-        let settings = Settings {
+        let settings = LedgerSettings {
             snapshots: Some(kept.snapshots()),
             snapshot_every: 20,
-            keep: Some(Keep::Size(KEPT)),
+            keep: Some(RetentionLimit::Size(KEPT)),
             export: true,
-            ..Settings::default()
+            ..LedgerSettings::default()
         };
         let dir = kept.data();
         Ledger::open(Box::new(move || Ok(store(&dir)? as Arc<dyn Store>)), System::with_clock(kept.clock.clone()), settings)
@@ -177,7 +181,7 @@ fn what_was_not_exported_stays() {
     let exported = 150u64;
     let seq = Seq::start_of(1).as_u64() + exported;
     let place = [exported.to_be_bytes(), seq.to_be_bytes()].concat();
-    ledger.store().put(mayfly::ledger::keep::EXPORTED, &place, Expect::Any).unwrap();
+    ledger.store().put(mayfly::ledger::retention::EXPORTED, &place, Precondition::Any).unwrap();
     for _ in 0..200 {
         kept.write(&ledger, 2);
         std::thread::sleep(Duration::from_millis(10));
@@ -193,7 +197,7 @@ fn what_was_not_exported_stays() {
 #[test]
 fn the_newest_stays_whatever_is_set() {
     let kept = Kept::new();
-    let ledger = kept.open(Keep::Size(1)).unwrap();
+    let ledger = kept.open(RetentionLimit::Size(1)).unwrap();
     for _ in 0..10 {
         kept.write(&ledger, 30);
         std::thread::sleep(Duration::from_millis(30));
@@ -223,7 +227,7 @@ fn a_start_needs_no_beginning_and_its_history_is_verified_from_where_it_begins()
     assert_eq!((loaded.state.head, loaded.state.digest().unwrap()), (durable, digest));
     std::fs::write(&found[0], &whole).unwrap();
 
-    let ledger = kept.open(Keep::Size(KEPT)).unwrap();
+    let ledger = kept.open(RetentionLimit::Size(KEPT)).unwrap();
     assert!(ledger.peek(|s| s.rules.get(&Target::Tool("early".into())).is_some_and(|e| e.lock.is_some())), "locks stay");
     for _ in 0..500 {
         if ledger.verified() >= durable {
@@ -232,14 +236,14 @@ fn a_start_needs_no_beginning_and_its_history_is_verified_from_where_it_begins()
         std::thread::sleep(Duration::from_millis(10));
     }
     assert!(ledger.verified() >= durable && ledger.stopped().is_none(), "{:?}", ledger.stopped());
-    let end = ledger.peek(|s| End { position: s.position, seq: s.head });
+    let end = ledger.peek(|s| LogEnd { position: s.position, seq: s.head });
     let removed = ledger.peek(|s| s.removed.clone());
     let mut last = Seq::ZERO;
-    let reached = ledger.look_back(end, usize::MAX, &Stop::default(), |past| {
+    let reached = ledger.look_back(end, usize::MAX, &CancelFlag::default(), |past| {
         last = past.seq;
         std::ops::ControlFlow::Continue(())
     });
-    assert_eq!(reached.unwrap(), Reached::Removed(removed.seq), "the removal's seq is what counting back comes to");
+    assert_eq!(reached.unwrap(), ScanEnd::Removed(removed.seq), "the removal's seq is what counting back comes to");
     assert_eq!(Some(last), removed.seq.next());
     let no = ledger.records_at(1).unwrap_err().to_string();
     assert!(no.contains("audit.keep"), "{no}");
@@ -259,7 +263,7 @@ fn a_start_needs_no_beginning_and_its_history_is_verified_from_where_it_begins()
 #[test]
 fn what_a_crash_left_of_a_removal_goes_after_the_next_start() {
     let kept = Kept::new();
-    let ledger = kept.open(Keep::Size(KEPT)).unwrap();
+    let ledger = kept.open(RetentionLimit::Size(KEPT)).unwrap();
     kept.write(&ledger, 200);
     kept.settle(&ledger, SETTLED);
     let before = ledger.peek(|s| s.removed.before);
@@ -281,7 +285,7 @@ fn what_a_crash_left_of_a_removal_goes_after_the_next_start() {
     }
     std::fs::rename(kept.data(), kept.dir.path().join("before")).unwrap();
     std::fs::rename(fresh.path().join("data"), kept.data()).unwrap();
-    let ledger = kept.open(Keep::Size(KEPT)).unwrap();
+    let ledger = kept.open(RetentionLimit::Size(KEPT)).unwrap();
     assert!(ledger.store().oldest().unwrap() <= before);
     for _ in 0..500 {
         if ledger.store().oldest().unwrap() >= before {
@@ -304,7 +308,7 @@ fn a_recovery_of_a_log_without_its_beginning_goes_on_from_a_snapshot() {
     let ledger = kept.open(None).unwrap();
     let after = ledger.durable();
     kept.write(&ledger, 3);
-    kept.runtime.block_on(ledger.commit(Lane::Revoke, vec![lock("late")])).unwrap();
+    kept.runtime.block_on(ledger.commit(ProposalKind::Revoke, vec![lock("late")])).unwrap();
     let removed = ledger.peek(|s| s.removed.clone());
     ledger.stop();
     drop(ledger);

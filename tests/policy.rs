@@ -4,16 +4,16 @@ mod policy_kit;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mayfly::document::Source;
-use mayfly::policy::action::{Action, Admin, Work};
-use mayfly::policy::{PolicySet, SCHEMA, Verdict, facts, sample, unattended};
+use mayfly::document::SourceFile;
+use mayfly::policy::action::{Action, OperatorAction, WorkloadAction};
+use mayfly::policy::{PolicySet, PolicyVerdict, SCHEMA, attributes, sample, unpermitted_actions};
 use mayfly::upstream::file;
 use policy_kit::{Case, ROLES, compile, id, said};
 
-const EXCHANGE: Action = Action::Work(Work::Exchange);
+const EXCHANGE: Action = Action::Work(WorkloadAction::Exchange);
 
 fn refusal(cedar: &str, roles: &str) -> String {
-    match PolicySet::compile(vec![Source::new("t.cedar", cedar)], Source::new("roles.toml", roles)) {
+    match PolicySet::compile(vec![SourceFile::new("t.cedar", cedar)], SourceFile::new("roles.toml", roles)) {
         Ok(_) => panic!("accepted:\n{cedar}"),
         Err(wrong) => said(&wrong),
     }
@@ -184,8 +184,8 @@ fn the_trust_domains_whose_ids_operate_are_those_that_heads_of_policies_name() {
 
 #[test]
 fn all_files_complain_at_once() {
-    let sources = vec![Source::new("a.cedar", "permit (principal, action);"), Source::new("b.cedar", "nonsense")];
-    let wrong = PolicySet::compile(sources, Source::new("roles.toml", "[role.a]\nidz = []\n[environment]\n")).unwrap_err();
+    let sources = vec![SourceFile::new("a.cedar", "permit (principal, action);"), SourceFile::new("b.cedar", "nonsense")];
+    let wrong = PolicySet::compile(sources, SourceFile::new("roles.toml", "[role.a]\nidz = []\n[environment]\n")).unwrap_err();
     let said = said(&wrong);
     for part in ["a.cedar:1:", "b.cedar:1:", "roles.toml:2:", "did you mean ids?"] {
         assert!(said.contains(part), "{part} in\n{said}");
@@ -259,15 +259,15 @@ fn a_stored_set_of_this_version_still_reads() {
 #[test]
 fn nothing_is_permitted_unless_a_policy_says_so_and_forbid_wins() {
     let case = Case::new(EXCHANGE);
-    assert_eq!(case.verdict(&compile("")), Verdict::Deny { by: vec![] });
+    assert_eq!(case.verdict(&compile("")), PolicyVerdict::Deny { by: vec![] });
     let permit = "@id(\"yes\") permit (principal in Role::\"a\", action in Action::\"Work\", resource);";
-    assert_eq!(case.verdict(&compile(permit)), Verdict::Permit { by: vec!["yes".to_owned()] });
+    assert_eq!(case.verdict(&compile(permit)), PolicyVerdict::Permit { by: vec!["yes".to_owned()] });
     let both =
         format!("{permit}\nforbid (principal, action == Action::\"Exchange\", resource) when {{ context.purpose == \"p\" }};");
-    assert_eq!(case.verdict(&compile(&both)), Verdict::Deny { by: vec!["t.cedar#2".to_owned()] });
+    assert_eq!(case.verdict(&compile(&both)), PolicyVerdict::Deny { by: vec!["t.cedar#2".to_owned()] });
     let mut stranger = case.clone();
     stranger.caller = id("spiffe://td/agents/a");
-    assert_eq!(stranger.verdict(&compile(permit)), Verdict::Deny { by: vec![] });
+    assert_eq!(stranger.verdict(&compile(permit)), PolicyVerdict::Deny { by: vec![] });
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn a_policy_that_cannot_be_evaluated_denies_whatever_permits() {
     let mut case = Case::new(EXCHANGE);
     case.ttl = i64::MAX;
     let verdict = case.verdict(&set);
-    assert!(matches!(&verdict, Verdict::EngineError { what } if what.contains("sum")), "{verdict:?}");
+    assert!(matches!(&verdict, PolicyVerdict::EngineError { what } if what.contains("sum")), "{verdict:?}");
     assert!(!verdict.permits());
 }
 
@@ -289,7 +289,7 @@ fn a_moment_beyond_the_calendar_denies() {
     let mut case = Case::new(EXCHANGE);
     assert!(case.verdict(&compile(cedar)).permits());
     case.now = u64::MAX;
-    assert!(matches!(case.verdict(&compile(cedar)), Verdict::EngineError { .. }));
+    assert!(matches!(case.verdict(&compile(cedar)), PolicyVerdict::EngineError { .. }));
 }
 
 #[test]
@@ -311,9 +311,9 @@ fn every_action_of_the_schema_has_its_number_and_the_table_of_facts_is_the_schem
     for context in ["Ask", "Look", "Decide", "Used", "Act"] {
         leaves(&schema, &schema["commonTypes"][context], "context", &mut paths);
     }
-    let table: BTreeSet<String> = facts::all().map(|f| f.path.to_owned()).collect();
+    let table: BTreeSet<String> = attributes::all().map(|f| f.path.to_owned()).collect();
     assert_eq!(table, paths);
-    let volatile: Vec<&str> = facts::all().filter(|f| f.volatile).map(|f| f.path).collect();
+    let volatile: Vec<&str> = attributes::all().filter(|f| f.volatile).map(|f| f.path).collect();
     let moves =
         |p: &&String| p.starts_with("context.now") || p.starts_with("context.counts") || p.starts_with("context.approvals");
     assert_eq!(volatile.iter().map(|p| p.to_string()).collect::<BTreeSet<_>>(), paths.iter().filter(moves).cloned().collect());
@@ -334,7 +334,7 @@ fn leaves(schema: &serde_json::Value, shape: &serde_json::Value, path: &str, out
 #[test]
 fn every_attribute_is_documented() {
     let docs = include_str!("../docs/policy.md");
-    for fact in facts::all() {
+    for fact in attributes::all() {
         assert!(docs.contains(&format!("`{}`", fact.path)), "docs/policy.md lacks {}", fact.path);
     }
     for action in Action::ALL {
@@ -345,7 +345,7 @@ fn every_attribute_is_documented() {
 fn dev() -> (PolicySet, BTreeMap<String, mayfly::upstream::registry::Upstream>) {
     let read = |file: &str| {
         let path = format!("{}/src/cli/samples/{file}", env!("CARGO_MANIFEST_DIR"));
-        Source::new(file, std::fs::read_to_string(path).unwrap())
+        SourceFile::new(file, std::fs::read_to_string(path).unwrap())
     };
     let set =
         PolicySet::compile(vec![read("policy.cedar")], read("roles.toml")).unwrap_or_else(|wrong| panic!("{}", said(&wrong)));
@@ -395,7 +395,7 @@ fn the_dev_samples_do_what_they_say() {
     chain.chain = vec!["spiffe://a/1", "spiffe://a/2", "spiffe://a/3", "spiffe://a/4"];
     assert_eq!(chain.verdict(&set).by(), ["short-chains"]);
     let mut operator = case("/operator/you", "echo", &[]);
-    operator.action = Action::Admin(Admin::Revoke);
+    operator.action = Action::Admin(OperatorAction::Revoke);
     assert!(operator.verdict(&set).permits());
     operator.caller = id("spiffe://dev.mayfly.internal/agent/demo");
     assert!(!operator.verdict(&set).permits());
@@ -419,10 +419,10 @@ fn a_policy_that_fails_is_left_out_only_where_cedar_does_not_get_so_far() {
         let set = compile(&format!(
             "permit (principal, action, resource);\nforbid (principal, action in Action::\"Work\", resource) {conditions};"
         ));
-        let case = Case::new(Action::Work(Work::Exchange));
+        let case = Case::new(Action::Work(WorkloadAction::Exchange));
         let sliced = case.verdict(&set);
         assert_eq!(sliced, case.with(|q| set.verdict_unsliced(q)), "{conditions}");
-        assert_eq!(matches!(sliced, Verdict::EngineError { .. }), error, "{conditions}: {sliced}");
+        assert_eq!(matches!(sliced, PolicyVerdict::EngineError { .. }), error, "{conditions}: {sliced}");
     }
 }
 
@@ -450,21 +450,21 @@ const TEAMS: &str = "[role.operator]\nids = ['spiffe://td/ada', 'spiffe://td/bob
 const OPERATORS: &str = "permit (principal in Role::\"operator\", action in Action::\"Admin\", resource);\n";
 const WORK: &str = "permit (principal in Role::\"team\", action in Action::\"Work\", resource);\n";
 
-fn nobody_may(cedar: &str) -> Vec<Admin> {
-    let compiled = PolicySet::compile(vec![Source::new("t.cedar", cedar)], Source::new("roles.toml", TEAMS));
+fn nobody_may(cedar: &str) -> Vec<OperatorAction> {
+    let compiled = PolicySet::compile(vec![SourceFile::new("t.cedar", cedar)], SourceFile::new("roles.toml", TEAMS));
     compiled.unwrap_or_else(|wrong| panic!("{cedar}\n{wrong:#?}")).nobody_may().to_vec()
 }
 
 #[test]
 fn a_set_without_permits_for_operators_leaves_nobody() {
-    let all = vec![Admin::ManagePolicy, Admin::Revoke, Admin::Lock];
+    let all = vec![OperatorAction::ManagePolicy, OperatorAction::Revoke, OperatorAction::Lock];
     assert_eq!(nobody_may(WORK), all);
     assert_eq!(nobody_may(OPERATORS), []);
     let observe = "permit (principal in Role::\"operator\", action == Action::\"Observe\", resource);";
     assert_eq!(nobody_may(observe), all);
     let some =
         "permit (principal == Workload::\"spiffe://td/ada\", action in [Action::\"ManagePolicy\", Action::\"Lock\"], resource);";
-    assert_eq!(nobody_may(some), [Admin::Revoke]);
+    assert_eq!(nobody_may(some), [OperatorAction::Revoke]);
     // A resource of workloads' actions is none of operators' actions.
     let elsewhere = "permit (principal in Role::\"operator\", action, resource in Environment::\"dev\");";
     assert_eq!(nobody_may(elsewhere), all);
@@ -475,10 +475,13 @@ fn a_set_without_permits_for_operators_leaves_nobody() {
 #[test]
 fn a_forbid_counts_where_it_forbids_for_certain() {
     let with = |more: &str| nobody_may(&format!("{OPERATORS}{more}"));
-    let all = vec![Admin::ManagePolicy, Admin::Revoke, Admin::Lock];
+    let all = vec![OperatorAction::ManagePolicy, OperatorAction::Revoke, OperatorAction::Lock];
     assert_eq!(with("forbid (principal, action in Action::\"Admin\", resource);"), all);
-    assert_eq!(with("forbid (principal, action == Action::\"Lock\", resource);"), [Admin::Lock]);
-    assert_eq!(with("forbid (principal in Role::\"operator\", action == Action::\"Revoke\", resource);"), [Admin::Revoke]);
+    assert_eq!(with("forbid (principal, action == Action::\"Lock\", resource);"), [OperatorAction::Lock]);
+    assert_eq!(
+        with("forbid (principal in Role::\"operator\", action == Action::\"Revoke\", resource);"),
+        [OperatorAction::Revoke]
+    );
     // Bob remains, and a condition may not hold.
     assert_eq!(with("forbid (principal == Workload::\"spiffe://td/ada\", action in Action::\"Admin\", resource);"), []);
     let two = "forbid (principal, action == Action::\"ManagePolicy\", resource) unless { context.approvals.count >= 1 };";
@@ -490,10 +493,13 @@ fn a_forbid_counts_where_it_forbids_for_certain() {
 
 #[test]
 fn the_complaint_names_the_actions_and_a_policy_that_permits_them() {
-    assert_eq!(unattended::complaint(&[], "prod"), None);
-    let one = unattended::complaint(&[Admin::Lock], "prod").unwrap();
+    assert_eq!(unpermitted_actions::complaint(&[], "prod"), None);
+    let one = unpermitted_actions::complaint(&[OperatorAction::Lock], "prod").unwrap();
     assert!(one.what.ends_with("nobody may do Lock in environment prod"), "{one}");
-    let said = unattended::complaint(&[Admin::ManagePolicy, Admin::Revoke, Admin::Lock], "prod").unwrap().to_string();
+    let said =
+        unpermitted_actions::complaint(&[OperatorAction::ManagePolicy, OperatorAction::Revoke, OperatorAction::Lock], "prod")
+            .unwrap()
+            .to_string();
     assert!(said.contains("nobody may do ManagePolicy, Revoke or Lock in environment prod"), "{said}");
     let policy = said.split("like ").nth(1).unwrap().split(';').next().unwrap();
     assert_eq!(nobody_may(&format!("{policy};")), [], "{policy}");

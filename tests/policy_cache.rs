@@ -2,13 +2,13 @@
 
 mod policy_kit;
 
-use mayfly::policy::action::{Action, Admin, Work};
-use mayfly::policy::{PolicySet, Verdicts, cache, facts};
-use mayfly::upstream::registry::{BlastRadius, Kind, Privilege, Scope};
+use mayfly::policy::action::{Action, OperatorAction, WorkloadAction};
+use mayfly::policy::{PolicySet, VerdictCache, attributes, verdict_cache};
+use mayfly::upstream::registry::{BlastRadius, Kind, Privilege, RegisteredScope};
 use policy_kit::{Case, compile, id};
 
-const EXCHANGE: Action = Action::Work(Work::Exchange);
-const REVOKE: Action = Action::Admin(Admin::Revoke);
+const EXCHANGE: Action = Action::Work(WorkloadAction::Exchange);
+const REVOKE: Action = Action::Admin(OperatorAction::Revoke);
 
 type Change = fn(&mut Case);
 
@@ -48,7 +48,7 @@ fn lines() -> Vec<Line> {
         }),
         line("resource.kinds", "resource.kinds.contains(\"ssh\")", |c| c.upstream.kinds.push(Kind::Ssh)),
         line("resource.scopes", "resource.scopes.contains(\"x\")", |c| {
-            c.upstream.scopes.push(Scope { name: "x".into(), sensitive: false });
+            c.upstream.scopes.push(RegisteredScope { name: "x".into(), sensitive: false });
         }),
         line("resource.sensitive_scopes", "resource.sensitive_scopes.contains(\"list\")", |c| {
             c.upstream.scopes[1].sensitive = true
@@ -150,14 +150,14 @@ fn lines() -> Vec<Line> {
 fn verdict_and_key(set: &PolicySet, case: &Case, drop: &[&str]) -> (bool, Vec<u8>) {
     case.with(|question| {
         let reads = drop.iter().fold(set.reads(question.action()).clone(), |reads, path| reads.without(path));
-        (set.verdict(question).permits(), cache::key(set, &reads, question))
+        (set.verdict(question).permits(), verdict_cache::key(set, &reads, question))
     })
 }
 
 #[test]
 fn each_attribute_that_is_read_is_needed_in_the_key() {
     let tried: Vec<&str> = lines().iter().map(|l| l.path).collect();
-    for fact in facts::all().filter(|f| !f.volatile) {
+    for fact in attributes::all().filter(|f| !f.volatile) {
         assert!(tried.contains(&fact.path), "no line for {}", fact.path);
     }
     for line in lines() {
@@ -182,7 +182,7 @@ fn the_cache_answers_each_of_two_questions_with_its_own_verdict() {
     for line in lines() {
         let name = line.action.name();
         let set = compile(&format!("permit (principal, action == Action::\"{name}\", resource) when {{ {} }};", line.when));
-        let verdicts = Verdicts::new(1 << 20);
+        let verdicts = VerdictCache::new(1 << 20);
         let before = Case::new(line.action);
         let mut after = before.clone();
         (line.change)(&mut after);
@@ -214,8 +214,8 @@ fn what_moves_by_itself_is_asked_each_time() {
         let set = compile(&format!("permit (principal, action == Action::\"Exchange\", resource) when {{ {when} }};"));
         assert!(!set.reads(EXCHANGE).cacheable(), "{when}");
         // Another action that the policy cannot apply to is cached nevertheless.
-        assert!(set.reads(Action::Work(Work::OpenTask)).cacheable(), "{when}");
-        let verdicts = Verdicts::new(1 << 20);
+        assert!(set.reads(Action::Work(WorkloadAction::OpenTask)).cacheable(), "{when}");
+        let verdicts = VerdictCache::new(1 << 20);
         Case::new(EXCHANGE).with(|q| [verdicts.verdict(&set, q), verdicts.verdict(&set, q)]);
         assert_eq!(verdicts.counts().not_cacheable, 2, "{when}");
     }
@@ -263,7 +263,7 @@ fn reads_are_exactly_what_is_read() {
 
 #[test]
 fn sets_do_not_share_verdicts_and_order_in_a_list_does_not_count() {
-    let verdicts = Verdicts::new(1 << 20);
+    let verdicts = VerdictCache::new(1 << 20);
     let (yes, no) = (compile("permit (principal, action, resource);"), compile("forbid (principal, action, resource);"));
     let case = Case::new(EXCHANGE);
     for _ in 0..2 {
@@ -278,7 +278,7 @@ fn sets_do_not_share_verdicts_and_order_in_a_list_does_not_count() {
 
 #[test]
 fn a_key_above_the_limit_is_not_kept_and_an_engine_error_neither() {
-    let verdicts = Verdicts::new(1 << 20);
+    let verdicts = VerdictCache::new(1 << 20);
     let set = compile("permit (principal, action == Action::\"Exchange\", resource) when { context.purpose != \"x\" };");
     let mut long = Case::new(EXCHANGE);
     long.purpose = Box::leak("y".repeat(mayfly::limits::VERDICT_KEY_BYTES).into_boxed_str());

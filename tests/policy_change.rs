@@ -2,10 +2,10 @@
 
 mod policy_kit;
 
-use mayfly::document::Source;
+use mayfly::document::SourceFile;
 use mayfly::policy::PolicySet;
-use mayfly::policy::situation::Outcome;
-use mayfly::policy::table::{self, Expect};
+use mayfly::policy::policy_tests::{self, ExpectedOutcome};
+use mayfly::policy::simulation::SimulationOutcome;
 use mayfly::seq::Millis;
 use mayfly::upstream::registry::Upstream;
 use policy_kit::{Case, ROLES, compile, said};
@@ -16,7 +16,7 @@ const BASE: &str = r#"
 "#;
 
 fn set(cedar: &str, roles: &str) -> PolicySet {
-    let compiled = PolicySet::compile(vec![Source::new("t.cedar", cedar)], Source::new("roles.toml", roles));
+    let compiled = PolicySet::compile(vec![SourceFile::new("t.cedar", cedar)], SourceFile::new("roles.toml", roles));
     compiled.unwrap_or_else(|wrong| panic!("{}", said(&wrong)))
 }
 
@@ -63,11 +63,11 @@ fn upstream(case: &Case) -> Upstream {
     Upstream { environment: "dev".into(), ..case.upstream.clone() }
 }
 
-fn outcomes(cedar: &str, tests: &str) -> Vec<(Outcome, Option<String>)> {
-    let tests = table::parse(&Source::new("tests.toml", tests), Millis(1_800_000_000_000));
+fn outcomes(cedar: &str, tests: &str) -> Vec<(SimulationOutcome, Option<String>)> {
+    let tests = policy_tests::parse(&SourceFile::new("tests.toml", tests), Millis(1_800_000_000_000));
     let tests = tests.unwrap_or_else(|wrong| panic!("{}", said(&wrong)));
     let (set, upstream) = (compile(cedar), upstream(&Case::new(mayfly::policy::Action::ALL[0])));
-    let outcome = |test: &table::Test| {
+    let outcome = |test: &policy_tests::PolicyTest| {
         let about = test.upstream.as_ref().map(|_| &upstream);
         let outcome = test.situation.outcome(&set, "dev", about);
         let fails = test.fails(&outcome);
@@ -205,16 +205,16 @@ fn a_test_expects_an_approval_where_one_of_those_named_would_do() {
 @id("ask") forbid (principal, action == Action::"Exchange", resource) unless { context.approvals.count >= 1 };
 "#;
     let text = "[[test]]\nname = 'a'\ncaller = 'spiffe://td/agent/a'\nupstream = 'billing'\nexpect = 'approval'\n";
-    let tests = table::parse(&Source::new("tests.toml", text), Millis(0)).unwrap();
+    let tests = policy_tests::parse(&SourceFile::new("tests.toml", text), Millis(0)).unwrap();
     let set = compile(policy);
     let nobody = Upstream { approvers: Vec::new(), ..upstream(&case) };
     let outcome = tests[0].situation.outcome(&set, "dev", Some(&nobody));
-    assert_eq!(outcome, Outcome::Deny(vec!["ask".into()]), "nobody could give it");
+    assert_eq!(outcome, SimulationOutcome::Deny(vec!["ask".into()]), "nobody could give it");
     let id = policy_kit::id("spiffe://td/agent/b");
     let some = Upstream { approvers: vec![mayfly::upstream::registry::Approver::SpiffeId(id)], ..upstream(&case) };
     let outcome = tests[0].situation.outcome(&set, "dev", Some(&some));
-    assert_eq!(outcome, Outcome::Approval(vec!["spiffe://td/agent/b".into()]));
-    assert_eq!((tests[0].fails(&outcome), outcome.meets()), (None, Some(Expect::Approval)));
+    assert_eq!(outcome, SimulationOutcome::Approval(vec!["spiffe://td/agent/b".into()]));
+    assert_eq!((tests[0].fails(&outcome), outcome.meets()), (None, Some(ExpectedOutcome::Approval)));
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn a_test_expects_an_approval_of_a_task_too() {
         let text = format!(
             "[[test]]\nname = 'a'\ncaller = 'spiffe://td/agent/a'\nupstream = 'billing'\naction = '{action}'\nbreak_glass = {glass}\nexpect = '{expect}'\n"
         );
-        let tests = table::parse(&Source::new("tests.toml", &text), Millis(0)).unwrap();
+        let tests = policy_tests::parse(&SourceFile::new("tests.toml", &text), Millis(0)).unwrap();
         let outcome = tests[0].situation.outcome(&compile(policy), "dev", Some(&upstream));
         assert_eq!(tests[0].fails(&outcome), None, "{action}: {outcome:?}");
     }

@@ -3,12 +3,12 @@
 
 mod policy_kit;
 
-use mayfly::policy::{Action, Verdicts, Work};
+use mayfly::policy::{Action, VerdictCache, WorkloadAction};
 use mayfly::upstream::registry::Kind;
 use policy_kit::{Case, compile, id};
 use proptest::prelude::*;
 
-const EXCHANGE: Action = Action::Work(Work::Exchange);
+const EXCHANGE: Action = Action::Work(WorkloadAction::Exchange);
 
 /// Boolean expressions, with atoms over every kind of attribute and values from small domains, so that they often match.
 fn atom() -> impl Strategy<Value = String> {
@@ -159,7 +159,7 @@ const CHANGES: &[fn(&mut Case, usize)] = &[
     |c, v| c.counts = [[0; 6], [1; 6], [2; 6]][v],
     |c, v| c.approvals.0 = [0, 1, 2][v],
     |c, v| c.now = [1_700_000_000_000, 1_799_999_999_999, 1_800_000_000_001][v],
-    |c, v| c.action = [EXCHANGE, Action::Work(Work::OpenTask), Action::Work(Work::ExtendTask)][v],
+    |c, v| c.action = [EXCHANGE, Action::Work(WorkloadAction::OpenTask), Action::Work(WorkloadAction::ExtendTask)][v],
 ];
 
 /// Cedar without optimization takes a quarter of a second for a case. `./test --long` runs 4,096 of each.
@@ -176,7 +176,7 @@ proptest! {
         walk in prop::collection::vec((0..CHANGES.len(), 0usize..3), 1..60),
     ) {
         let set = compile(&cedar);
-        let verdicts = Verdicts::new(1 << 20);
+        let verdicts = VerdictCache::new(1 << 20);
         let mut case = Case::new(EXCHANGE);
         for (change, value) in walk {
             CHANGES[change](&mut case, value);

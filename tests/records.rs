@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mayfly::identity::spiffe_id::SpiffeId;
-use mayfly::ledger::commit::{ChainHead, Commit, Encoded, Header, pack};
-use mayfly::ledger::mold::{Mold, Own, OwnRequest};
-use mayfly::ledger::record::{Event, Identity, Issued, Record, Who};
+use mayfly::ledger::commit::{Commit, EncodedRecord, Header, WriterHead, pack};
+use mayfly::ledger::record::{Author, CredentialIssued, Event, Principal, Record};
+use mayfly::ledger::template::{IssuanceFields, IssuanceRequest, RecordTemplate};
 use mayfly::seq::{CredentialId, Millis, Seq};
 use prost::Message;
 
@@ -177,8 +177,8 @@ fn no_field_of_a_sample_is_left_out() {
 
 #[test]
 fn a_commit_is_written_as_its_sample_and_continues_its_chain() {
-    let after = ChainHead { number: 6, hash: [0x5e; 32], time: Millis(1_700_000_000_000) };
-    let encoded: Vec<Encoded> = samples::all().into_iter().take(3).map(|(_, r)| Encoded::new(r).unwrap()).collect();
+    let after = WriterHead { number: 6, hash: [0x5e; 32], time: Millis(1_700_000_000_000) };
+    let encoded: Vec<EncodedRecord> = samples::all().into_iter().take(3).map(|(_, r)| EncodedRecord::new(r).unwrap()).collect();
     let (bytes, head) = pack(3, after, Millis(1_700_000_000_123), encoded.iter());
     let kept = stored("v1/commit.hex", &bytes);
     assert_eq!(to_text(&kept), to_text(&bytes), "a tag, a type or a hash changed");
@@ -195,15 +195,21 @@ fn a_commit_is_written_as_its_sample_and_continues_its_chain() {
 
 #[test]
 fn a_commit_with_molds_is_written_as_its_sample() {
-    let after = ChainHead { number: 6, hash: [0x5e; 32], time: Millis(1_700_000_000_000) };
+    let after = WriterHead { number: 6, hash: [0x5e; 32], time: Millis(1_700_000_000_000) };
     let caller = "spiffe://prod.example/agent/a";
-    let issued = Issued { upstream: "github".into(), scopes: vec!["read".into()], caller: caller.into(), ..Issued::default() };
-    let mold = Record::new(Who::SpiffeId(caller.into()), Event::Issued(Box::new(issued))).decided_at(Seq::from_u64(9).unwrap());
-    let mold = Arc::new(Mold::new(mold).unwrap());
+    let issued = CredentialIssued {
+        upstream: "github".into(),
+        scopes: vec!["read".into()],
+        caller: caller.into(),
+        ..CredentialIssued::default()
+    };
+    let mold =
+        Record::new(Author::SpiffeId(caller.into()), Event::Issued(Box::new(issued))).decided_at(Seq::from_u64(9).unwrap());
+    let mold = Arc::new(RecordTemplate::new(mold).unwrap());
     let cast = |n: u8| {
         let (name, digest) = (format!("request-{n}"), [n; 32]);
-        let request = OwnRequest::new(caller, &name, &digest);
-        let own = Own {
+        let request = IssuanceRequest::new(caller, &name, &digest);
+        let own = IssuanceFields {
             credential: CredentialId::from_bytes([n; 16]),
             request: Some(request),
             trace: &[],
@@ -213,9 +219,9 @@ fn a_commit_with_molds_is_written_as_its_sample() {
             status: (77, 1000 + u32::from(n)),
             token_digest: &[0xd0 + n; 32],
         };
-        Encoded::cast(&mold, &own, &mut bytes::BytesMut::new()).unwrap()
+        EncodedRecord::cast(&mold, &own, &mut bytes::BytesMut::new()).unwrap()
     };
-    let other = Encoded::new(samples::all().remove(0).1).unwrap();
+    let other = EncodedRecord::new(samples::all().remove(0).1).unwrap();
     let (bytes, head) = pack(3, after, Millis(1_700_000_000_123), [cast(1), other, cast(2)].iter());
     let kept = stored("v4/commit-molds.hex", &bytes);
     assert_eq!(to_text(&kept), to_text(&bytes), "a tag, a type or a hash changed");
@@ -235,13 +241,16 @@ fn every_event_has_a_name_that_a_search_takes() {
 
 #[test]
 fn persisted_numbers_keep_their_meaning() {
-    use mayfly::ledger::record::{HoldRank, KeyPurpose, KeyState, LeaseEnd, Outcome};
-    use mayfly::policy::bound::Bound;
+    use mayfly::ledger::record::{HoldRank, KeyPurpose, KeyState, LeaseEnd, TaskOutcome};
+    use mayfly::policy::lifetime::LifetimeBound;
     use mayfly::upstream::registry::Kind;
     let kinds: Vec<(u8, String)> = Kind::ALL.iter().map(|k| (k.tag(), k.to_string())).collect();
     let kinds: Vec<(u8, &str)> = kinds.iter().map(|(n, k)| (*n, k.as_str())).collect();
     assert_eq!(kinds, samples::KINDS);
-    assert_eq!([Outcome::Completed, Outcome::Cancelled, Outcome::Expired, Outcome::Revoked].map(|o| o as i32), [1, 2, 3, 4]);
+    assert_eq!(
+        [TaskOutcome::Completed, TaskOutcome::Cancelled, TaskOutcome::Expired, TaskOutcome::Revoked].map(|o| o as i32),
+        [1, 2, 3, 4]
+    );
     assert_eq!([HoldRank::Caller, HoldRank::Policy, HoldRank::Operator].map(|r| r as i32), [1, 2, 3]);
     assert_eq!([LeaseEnd::Undone, LeaseEnd::NeverMade, LeaseEnd::Abandoned].map(|e| e as i32), [1, 2, 3]);
     let purposes = [
@@ -257,18 +266,18 @@ fn persisted_numbers_keep_their_meaning() {
     let states = [KeyState::Next, KeyState::Active, KeyState::Retired, KeyState::Removed, KeyState::Compromised];
     assert_eq!(states.map(|s| s as i32), [1, 2, 3, 4, 5]);
     let bounds = [
-        Bound::Asked,
-        Bound::Policy,
-        Bound::Upstream,
-        Bound::UpstreamExpiry,
-        Bound::Task,
-        Bound::Svid,
-        Bound::ParentCredential,
-        Bound::SubjectToken,
-        Bound::Approval,
-        Bound::BreakGlass,
-        Bound::Renewal,
-        Bound::Server,
+        LifetimeBound::Asked,
+        LifetimeBound::Policy,
+        LifetimeBound::Upstream,
+        LifetimeBound::UpstreamExpiry,
+        LifetimeBound::Task,
+        LifetimeBound::Svid,
+        LifetimeBound::ParentCredential,
+        LifetimeBound::SubjectToken,
+        LifetimeBound::Approval,
+        LifetimeBound::BreakGlass,
+        LifetimeBound::Renewal,
+        LifetimeBound::Server,
     ];
     assert_eq!(bounds.map(|b| b as u32), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
 }
@@ -277,8 +286,8 @@ fn persisted_numbers_keep_their_meaning() {
 #[test]
 fn a_person_who_is_called_like_a_workload_is_not_taken_for_it() {
     let id = SpiffeId::parse("spiffe://acme.test/team/agent").unwrap();
-    let name = |issuer: &str, sub: &str| Identity { issuer: issuer.into(), sub: sub.into() }.name();
-    assert_eq!(Identity::workload(&id).name(), "spiffe://acme.test/team/agent");
+    let name = |issuer: &str, sub: &str| Principal { issuer: issuer.into(), sub: sub.into() }.name();
+    assert_eq!(Principal::workload(&id).name(), "spiffe://acme.test/team/agent");
     assert_eq!(name("https://login.acme.test", "ada"), "https://login.acme.test#ada");
     for issuer in ["https://login.acme.test", "acme", "acme.test/team", "", "spiffe://acme.test"] {
         assert_eq!(name(issuer, id.as_str()), format!("{issuer}#{id}"), "issuer {issuer:?}");

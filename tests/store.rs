@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use mayfly::limits;
 use mayfly::store::redb::RedbStore;
 use mayfly::store::sled::SledStore;
-use mayfly::store::wal::Ahead;
-use mayfly::store::{Entry, Expect, Store, StoreError};
+use mayfly::store::wal::WalStore;
+use mayfly::store::{Precondition, Store, StoreError, StoredCommit};
 
 #[path = "kit/engines.rs"]
 mod engines;
@@ -29,10 +29,10 @@ macro_rules! suite {
         /// A few commits per file.
         mod redb_in_files { $(#[test] fn $clause() { super::$clause::<super::Kept<super::RedbStore, 1_000>>() })* }
         /// As in a server: with a write-ahead log.
-        mod redb_behind_a_log { $(#[test] fn $clause() { super::$clause::<super::Kept<super::Ahead<super::RedbStore>>>() })* }
+        mod redb_behind_a_log { $(#[test] fn $clause() { super::$clause::<super::Kept<super::WalStore<super::RedbStore>>>() })* }
         /// With a write-ahead log whose files hold only a few commits, in front of segment files that hold only a few more.
         mod redb_behind_a_small_log {
-            $(#[test] fn $clause() { super::$clause::<super::Kept<super::Ahead<super::RedbStore>, 60_000, 16_384>>() })*
+            $(#[test] fn $clause() { super::$clause::<super::Kept<super::WalStore<super::RedbStore>, 60_000, 16_384>>() })*
         }
         mod sled { $(#[test] fn $clause() { super::$clause::<super::Kept<super::SledStore>>() })* }
     };
@@ -72,7 +72,7 @@ fn fill(store: &impl Store, upto: u64, len: usize) {
     }
 }
 
-fn places(entries: &[Entry]) -> Vec<u64> {
+fn places(entries: &[StoredCommit]) -> Vec<u64> {
     entries.iter().map(|e| e.at).collect()
 }
 
@@ -197,15 +197,15 @@ fn every_expectation_of_a_put<E: Engine>() {
     let e = E::make(10);
     let s = e.store();
     let conflict = |r: Result<(), StoreError>| assert!(matches!(r, Err(StoreError::Conflict { name }) if name == "a"));
-    conflict(s.put("a", b"1", Expect::Value(b"")));
-    s.put("a", b"1", Expect::Absent).unwrap();
-    conflict(s.put("a", b"2", Expect::Absent));
-    conflict(s.put("a", b"2", Expect::Value(b"0")));
-    conflict(s.put("a", b"2", Expect::Value(b"")));
+    conflict(s.put("a", b"1", Precondition::Value(b"")));
+    s.put("a", b"1", Precondition::Absent).unwrap();
+    conflict(s.put("a", b"2", Precondition::Absent));
+    conflict(s.put("a", b"2", Precondition::Value(b"0")));
+    conflict(s.put("a", b"2", Precondition::Value(b"")));
     assert_eq!(s.named("a").unwrap().as_deref(), Some(&b"1"[..]));
-    s.put("a", b"2", Expect::Value(b"1")).unwrap();
-    s.put("a", b"3", Expect::Any).unwrap();
-    s.put("b", b"", Expect::Any).unwrap();
+    s.put("a", b"2", Precondition::Value(b"1")).unwrap();
+    s.put("a", b"3", Precondition::Any).unwrap();
+    s.put("b", b"", Precondition::Any).unwrap();
     assert_eq!(s.named("a").unwrap().as_deref(), Some(&b"3"[..]));
     assert_eq!(s.named("b").unwrap().as_deref(), Some(&b""[..]));
 }
@@ -213,17 +213,17 @@ fn every_expectation_of_a_put<E: Engine>() {
 fn every_expectation_of_a_delete<E: Engine>() {
     let e = E::make(10);
     let s = e.store();
-    s.delete("a", Expect::Any).unwrap();
-    s.delete("a", Expect::Absent).unwrap();
-    assert!(matches!(s.delete("a", Expect::Value(b"1")), Err(StoreError::Conflict { .. })));
-    s.put("a", b"1", Expect::Any).unwrap();
-    assert!(matches!(s.delete("a", Expect::Absent), Err(StoreError::Conflict { .. })));
-    assert!(matches!(s.delete("a", Expect::Value(b"2")), Err(StoreError::Conflict { .. })));
+    s.delete("a", Precondition::Any).unwrap();
+    s.delete("a", Precondition::Absent).unwrap();
+    assert!(matches!(s.delete("a", Precondition::Value(b"1")), Err(StoreError::Conflict { .. })));
+    s.put("a", b"1", Precondition::Any).unwrap();
+    assert!(matches!(s.delete("a", Precondition::Absent), Err(StoreError::Conflict { .. })));
+    assert!(matches!(s.delete("a", Precondition::Value(b"2")), Err(StoreError::Conflict { .. })));
     assert!(s.named("a").unwrap().is_some());
-    s.delete("a", Expect::Value(b"1")).unwrap();
+    s.delete("a", Precondition::Value(b"1")).unwrap();
     assert_eq!(s.named("a").unwrap(), None);
-    s.put("a", b"1", Expect::Absent).unwrap();
-    s.delete("a", Expect::Any).unwrap();
+    s.put("a", b"1", Precondition::Absent).unwrap();
+    s.delete("a", Precondition::Any).unwrap();
     assert_eq!(s.list("").unwrap(), Vec::<String>::new());
 }
 
@@ -231,7 +231,7 @@ fn names_are_listed_by_prefix_in_byte_order<E: Engine>() {
     let e = E::make(10);
     let s = e.store();
     for name in ["key/b", "key/a", "key", "keys", "Key", "key/B", "0"] {
-        s.put(name, b"v", Expect::Any).unwrap();
+        s.put(name, b"v", Precondition::Any).unwrap();
     }
     assert_eq!(s.list("key/").unwrap(), ["key/B", "key/a", "key/b"]);
     assert_eq!(s.list("key").unwrap(), ["key", "key/B", "key/a", "key/b", "keys"]);
@@ -244,15 +244,15 @@ fn names_and_values_are_bounded<E: Engine>() {
     let e = E::make(10);
     let s = e.store();
     let long = "n".repeat(limits::NAMED_VALUE_NAME_BYTES);
-    s.put(&long, &vec![7; limits::NAMED_VALUE_BYTES], Expect::Any).unwrap();
+    s.put(&long, &vec![7; limits::NAMED_VALUE_BYTES], Precondition::Any).unwrap();
     assert_eq!(s.named(&long).unwrap().map(|v| v.len()), Some(limits::NAMED_VALUE_BYTES));
-    s.put("az.AZ_09/:-", b"", Expect::Any).unwrap();
+    s.put("az.AZ_09/:-", b"", Precondition::Any).unwrap();
     let over = vec![0; limits::NAMED_VALUE_BYTES + 1];
-    assert!(matches!(s.put("v", &over, Expect::Any), Err(StoreError::TooLarge { bound: limits::NAMED_VALUE_BYTES, .. })));
+    assert!(matches!(s.put("v", &over, Precondition::Any), Err(StoreError::TooLarge { bound: limits::NAMED_VALUE_BYTES, .. })));
     for name in ["", &format!("{long}n"), "a b", "a\n", "ä", "a\0", "a*"] {
-        assert!(matches!(s.put(name, b"", Expect::Any), Err(StoreError::BadName(_))), "{name:?}");
+        assert!(matches!(s.put(name, b"", Precondition::Any), Err(StoreError::BadName(_))), "{name:?}");
         assert!(matches!(s.named(name), Err(StoreError::BadName(_))), "{name:?}");
-        assert!(matches!(s.delete(name, Expect::Any), Err(StoreError::BadName(_))), "{name:?}");
+        assert!(matches!(s.delete(name, Precondition::Any), Err(StoreError::BadName(_))), "{name:?}");
     }
     assert_eq!(s.list("").unwrap().len(), 2);
 }
@@ -261,12 +261,12 @@ fn the_number_of_named_values_is_bounded<E: Engine>() {
     let e = E::make(5);
     let s = e.store();
     for i in 0..5 {
-        s.put(&format!("n{i}"), b"v", Expect::Any).unwrap();
+        s.put(&format!("n{i}"), b"v", Precondition::Any).unwrap();
     }
-    assert!(matches!(s.put("n5", b"v", Expect::Any), Err(StoreError::TooLarge { bound: 5, .. })));
-    s.put("n4", b"changing one is no new one", Expect::Any).unwrap();
-    s.delete("n0", Expect::Any).unwrap();
-    s.put("n5", b"v", Expect::Absent).unwrap();
+    assert!(matches!(s.put("n5", b"v", Precondition::Any), Err(StoreError::TooLarge { bound: 5, .. })));
+    s.put("n4", b"changing one is no new one", Precondition::Any).unwrap();
+    s.delete("n0", Precondition::Any).unwrap();
+    s.put("n5", b"v", Precondition::Absent).unwrap();
     assert_eq!(s.list("").unwrap(), ["n1", "n2", "n3", "n4", "n5"]);
 }
 
@@ -274,9 +274,9 @@ fn all_of_it_is_there_after_opening_again<E: Engine>() {
     let e = E::make(10);
     fill(&**e.store(), 20, 5_000);
     e.store().remove_before(4).unwrap();
-    e.store().put("a", b"1", Expect::Any).unwrap();
-    e.store().put("b", b"2", Expect::Any).unwrap();
-    e.store().delete("b", Expect::Any).unwrap();
+    e.store().put("a", b"1", Precondition::Any).unwrap();
+    e.store().put("b", b"2", Precondition::Any).unwrap();
+    e.store().delete("b", Precondition::Any).unwrap();
     let (id, before) = (e.store().id(), e.store().read(0, usize::MAX).unwrap());
     let Some(e) = e.again() else { return };
     let s = e.store();
@@ -328,7 +328,7 @@ fn readers_never_see_a_gap_while_appending_and_removing<E: Engine>() {
 fn one_of_many_wins_each_compare_and_set<E: Engine>() {
     let e = E::make(10);
     let s = e.store();
-    s.put("counter", &0u64.to_be_bytes(), Expect::Absent).unwrap();
+    s.put("counter", &0u64.to_be_bytes(), Precondition::Absent).unwrap();
     let adders: Vec<_> = (0..4)
         .map(|_| {
             let s = Arc::clone(s);
@@ -337,7 +337,7 @@ fn one_of_many_wins_each_compare_and_set<E: Engine>() {
                     loop {
                         let old = s.named("counter").unwrap().unwrap();
                         let new = u64::from_be_bytes(old.clone().try_into().unwrap()) + 1;
-                        match s.put("counter", &new.to_be_bytes(), Expect::Value(&old)) {
+                        match s.put("counter", &new.to_be_bytes(), Precondition::Value(&old)) {
                             Ok(()) => break,
                             Err(StoreError::Conflict { .. }) => {}
                             Err(e) => panic!("{e}"),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use mayfly::store::memory::MemoryStore;
-use mayfly::store::redb::{Options, RedbStore};
-use mayfly::store::{Expect, Store, StoreError, StoreId};
+use mayfly::store::redb::{RedbStore, StoreOptions};
+use mayfly::store::{Precondition, Store, StoreError, StoreId};
 use redb::StorageBackend;
 
 #[path = "kit/dice.rs"]
@@ -19,8 +19,8 @@ mod faulty;
 mod torn_disk;
 use faulty::{Fault, FaultyStore};
 
-fn options() -> Options {
-    Options { reserve_bytes: 0, ..Options::new([9; 16]) }
+fn options() -> StoreOptions {
+    StoreOptions { reserve_bytes: 0, ..StoreOptions::new([9; 16]) }
 }
 
 /// The file of a store with five commits.
@@ -104,7 +104,7 @@ fn after_a_failed_append_nothing_is_taken_until_opened_again() {
         let failing = Failing { disk: disk.clone(), how: Arc::new(AtomicU8::new(WELL)) };
         let store = RedbStore::with_backend(failing.clone(), &options()).unwrap();
         store.append(1, b"one").unwrap();
-        store.put("a", b"1", Expect::Any).unwrap();
+        store.put("a", b"1", Precondition::Any).unwrap();
         failing.how.store(how, Ordering::SeqCst);
         let failed = store.append(2, &[2; 20_000]);
         match how {
@@ -118,8 +118,8 @@ fn after_a_failed_append_nothing_is_taken_until_opened_again() {
             other => panic!("{other:?}"),
         };
         stopped(store.append(2, b"two"));
-        stopped(store.put("a", b"2", Expect::Any));
-        stopped(store.delete("a", Expect::Any));
+        stopped(store.put("a", b"2", Precondition::Any));
+        stopped(store.delete("a", Precondition::Any));
         assert_eq!(store.head().unwrap(), 1);
         drop(store);
         let store = RedbStore::with_backend(disk.crash(&mut dice::Dice::new(1)), &options()).unwrap();
@@ -143,8 +143,8 @@ fn the_faulty_store_fails_as_the_contract_allows() {
             Fault::Lost | Fault::Kept => assert!(matches!(s.append(2, b"two"), Err(StoreError::Failed(_)))),
         }
         assert!(matches!(s.append(2, b"two"), Err(StoreError::Failed(_))));
-        assert!(matches!(s.put("a", b"", Expect::Any), Err(StoreError::Failed(_))));
-        assert!(matches!(s.delete("a", Expect::Any), Err(StoreError::Failed(_))));
+        assert!(matches!(s.put("a", b"", Precondition::Any), Err(StoreError::Failed(_))));
+        assert!(matches!(s.delete("a", Precondition::Any), Err(StoreError::Failed(_))));
         assert!(matches!(s.remove_before(1), Err(StoreError::Failed(_))));
         assert_eq!(s.head().unwrap(), 1);
         s.open_again();

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use mayfly::store::options::Options;
+use mayfly::store::options::StoreOptions;
 use mayfly::store::sled::SledStore;
 
 /// The filter applies to existing threads, later threads and child processes, and does no harm there.
@@ -31,7 +31,7 @@ fn nothing_in_this_process_or_below_it_has_the_call() {
         std::fs::read_to_string("/proc/thread-self/status").unwrap()
     });
     seen.recv().unwrap();
-    drop(SledStore::open(&top.path().join("data"), &Options { reserve_bytes: 0, ..Options::new([9; 16]) }).unwrap());
+    drop(SledStore::open(&top.path().join("data"), &StoreOptions { reserve_bytes: 0, ..StoreOptions::new([9; 16]) }).unwrap());
     go.send(()).unwrap();
     let after = early.join().unwrap();
     assert!(after.contains("Seccomp:\t2"), "{after}");

@@ -5,9 +5,9 @@
 use std::fs::File;
 use std::path::Path;
 
-use mayfly::store::options::Options;
+use mayfly::store::options::StoreOptions;
 use mayfly::store::redb;
-use mayfly::store::reserve::Room;
+use mayfly::store::reserve::DiskSpace;
 use mayfly::store::sled::SledStore;
 use mayfly::store::{Store, StoreError};
 
@@ -17,8 +17,8 @@ use small_disk::{Filler, on_a_small_disk};
 
 const MIB: u64 = 1 << 20;
 
-fn options() -> Options {
-    Options { reserve_bytes: 16 * MIB, low_bytes: 8 * MIB, ..Options::new([1; 16]) }
+fn options() -> StoreOptions {
+    StoreOptions { reserve_bytes: 16 * MIB, low_bytes: 8 * MIB, ..StoreOptions::new([1; 16]) }
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn story(disk: &Path, open: Open) {
     assert_eq!(reserve.held(), 16 * MIB);
     let on_disk = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(dir.join("reserve")).unwrap()) * 512;
     assert!(on_disk >= 16 * MIB, "the reserve is not allocated: {on_disk} bytes");
-    assert_eq!(reserve.state(later()), Room::Plenty);
+    assert_eq!(reserve.state(later()), DiskSpace::Plenty);
     let mut head = 0;
     let append = |store: &dyn Store, head: &mut u64| store.append(*head + 1, &revocation(*head + 1)).map(|()| *head += 1);
     for _ in 0..50 {
@@ -86,10 +86,10 @@ fn story(disk: &Path, open: Open) {
     // The disk is filled. An old result is reused for a moment; then room is low, and nothing is granted any more.
     let mut filler = Filler(File::create(disk.join("somebody-else")).unwrap());
     let before = later();
-    assert_eq!(reserve.state(before), Room::Plenty);
+    assert_eq!(reserve.state(before), DiskSpace::Plenty);
     filler.fill();
-    assert_eq!(reserve.state(before + 1), Room::Plenty);
-    assert_eq!(reserve.state(later()), Room::Low);
+    assert_eq!(reserve.state(before + 1), DiskSpace::Plenty);
+    assert_eq!(reserve.state(later()), DiskSpace::Low);
 
     // Revocations go on, although the other process takes all space that the reserve frees at once. sled has allocated some blocks ahead:
     // it needs the reserve only after those.
@@ -106,7 +106,7 @@ fn story(disk: &Path, open: Open) {
     );
     assert!(left < 16 * MIB, "the disk was never full");
     assert!(left > 0);
-    assert_eq!(reserve.state(later()), Room::Low);
+    assert_eq!(reserve.state(later()), DiskSpace::Low);
 
     // Reopened on the full disk: everything is there, and one more commit is durable.
     drop((store, reserve));
@@ -115,20 +115,20 @@ fn story(disk: &Path, open: Open) {
     expect_all(&*store, head);
     append(&*store, &mut head).unwrap();
     let reserve = store.reserve().unwrap().clone();
-    assert_eq!(reserve.state(later()), Room::Low);
+    assert_eq!(reserve.state(later()), DiskSpace::Low);
 
     // The disk has room again; the reserve is taken back on request, and only then is there plenty.
     filler.0.set_len(0).unwrap();
     filler.0.sync_all().unwrap();
     filler = Filler(File::create(disk.join("somebody-else")).unwrap());
-    assert_eq!(reserve.state(later()), Room::Low);
-    assert_eq!(reserve.tend(later()), Room::Plenty);
-    assert_eq!((reserve.held(), reserve.state(later())), (16 * MIB, Room::Plenty));
+    assert_eq!(reserve.state(later()), DiskSpace::Low);
+    assert_eq!(reserve.tend(later()), DiskSpace::Plenty);
+    assert_eq!((reserve.held(), reserve.state(later())), (16 * MIB, DiskSpace::Plenty));
 
     // With the reserve freed and taken by another process, the next commits fail and say why.
     reserve.release().unwrap();
     filler.fill();
-    assert_eq!(reserve.state(later()), Room::Spent);
+    assert_eq!(reserve.state(later()), DiskSpace::Spent);
     let failed = (0..2000).find_map(|_| append(&*store, &mut head).err()).expect("a full disk takes no end of commits");
     assert!(matches!(failed, StoreError::Full(_)), "{failed:?}");
     assert!(matches!(append(&*store, &mut head), Err(StoreError::Failed(_))));
@@ -143,5 +143,5 @@ fn story(disk: &Path, open: Open) {
     }
     expect_all(&*store, head);
     append(&*store, &mut head).unwrap();
-    assert_eq!(store.reserve().unwrap().state(later()), Room::Plenty);
+    assert_eq!(store.reserve().unwrap().state(later()), DiskSpace::Plenty);
 }

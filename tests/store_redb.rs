@@ -5,16 +5,16 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use mayfly::limits;
-use mayfly::store::redb::{Options, RedbStore};
-use mayfly::store::reserve::{Reserve, Room};
+use mayfly::store::redb::{RedbStore, StoreOptions};
+use mayfly::store::reserve::{DiskSpace, Reserve};
 use mayfly::store::{Store, StoreError};
 use redb::{Database, ReadableDatabase, TableDefinition};
 
 const COMMITS: TableDefinition<u64, &[u8]> = TableDefinition::new("commits");
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
 
-fn options() -> Options {
-    Options { reserve_bytes: 0, ..Options::new([9; 16]) }
+fn options() -> StoreOptions {
+    StoreOptions { reserve_bytes: 0, ..StoreOptions::new([9; 16]) }
 }
 
 fn mode(path: &Path) -> u32 {
@@ -167,8 +167,8 @@ fn a_newer_format_is_refused_by_its_number() {
 fn the_identity_is_given_once() {
     let top = tempfile::tempdir().unwrap();
     let dir = top.path().join("data");
-    let first = RedbStore::open(&dir, &Options { reserve_bytes: 0, ..Options::new([1; 16]) }).unwrap().id();
-    let again = RedbStore::open(&dir, &Options { reserve_bytes: 0, ..Options::new([2; 16]) }).unwrap().id();
+    let first = RedbStore::open(&dir, &StoreOptions { reserve_bytes: 0, ..StoreOptions::new([1; 16]) }).unwrap().id();
+    let again = RedbStore::open(&dir, &StoreOptions { reserve_bytes: 0, ..StoreOptions::new([2; 16]) }).unwrap().id();
     assert_eq!((first.as_bytes(), again), (&[1; 16], first));
 }
 
@@ -232,13 +232,13 @@ fn the_reserve_is_real_blocks_and_is_given_back_and_taken_again() {
     // A possible remainder of an earlier reserve after a crash: the size without the blocks.
     std::fs::File::create(&file).unwrap().set_len(4 * PIECE).unwrap();
     let reserve = Reserve::open(top.path(), 4 * PIECE, 0).unwrap();
-    assert_eq!((reserve.held(), reserve.state(0)), (4 * PIECE, Room::Plenty));
+    assert_eq!((reserve.held(), reserve.state(0)), (4 * PIECE, DiskSpace::Plenty));
     assert!(on_disk(&file) >= 4 * PIECE);
     assert!(reserve.release_piece());
-    assert_eq!((reserve.held(), reserve.state(0)), (3 * PIECE, Room::Low));
+    assert_eq!((reserve.held(), reserve.state(0)), (3 * PIECE, DiskSpace::Low));
     assert!(on_disk(&file) < 4 * PIECE);
     assert!(reserve.restore().unwrap());
-    assert_eq!((reserve.held(), reserve.state(0)), (4 * PIECE, Room::Plenty));
+    assert_eq!((reserve.held(), reserve.state(0)), (4 * PIECE, DiskSpace::Plenty));
     reserve.release().unwrap();
     assert_eq!((reserve.held(), on_disk(&file)), (0, 0));
     assert!(!reserve.release_piece());
@@ -248,5 +248,5 @@ fn the_reserve_is_real_blocks_and_is_given_back_and_taken_again() {
     assert_eq!(Reserve::open(top.path(), 2 * PIECE + 1, 0).unwrap().held(), 2 * PIECE + 1);
     assert!(on_disk(&file) < 4 * PIECE);
     // A threshold that no disk can meet.
-    assert_eq!(Reserve::open(top.path(), PIECE, u64::MAX).unwrap().state(0), Room::Low);
+    assert_eq!(Reserve::open(top.path(), PIECE, u64::MAX).unwrap().state(0), DiskSpace::Low);
 }

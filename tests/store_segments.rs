@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use mayfly::store::redb::{Options, RedbStore};
-use mayfly::store::{Expect, Store, StoreError};
+use mayfly::store::redb::{RedbStore, StoreOptions};
+use mayfly::store::{Precondition, Store, StoreError};
 use redb::{Database, TableDefinition};
 
 const COMMITS: TableDefinition<u64, &[u8]> = TableDefinition::new("commits");
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
 
 /// Files that hold about ten of the commits that `fill` makes.
-fn options() -> Options {
-    Options { reserve_bytes: 0, segment_bytes: 30_000, ..Options::new([9; 16]) }
+fn options() -> StoreOptions {
+    StoreOptions { reserve_bytes: 0, segment_bytes: 30_000, ..StoreOptions::new([9; 16]) }
 }
 
 fn open(dir: &Path) -> RedbStore {
@@ -98,7 +98,7 @@ fn what_is_removed_goes_with_its_file_and_leaves_the_disk() {
     let dir = top.path().join("data");
     let files_before = hundred(&dir);
     let store = open(&dir);
-    store.put("a", b"stays", Expect::Absent).unwrap();
+    store.put("a", b"stays", Precondition::Absent).unwrap();
     let before = store.bytes();
     // Into the middle of a file, and step by step.
     let middle = first_of(&files_before[2]) + 3;
@@ -250,7 +250,7 @@ fn where_the_next_file_cannot_be_made_the_newest_goes_on() {
 fn a_store_of_one_file_goes_on_in_several() {
     let top = tempfile::tempdir().unwrap();
     let dir = top.path().join("data");
-    let one = Options { segment_bytes: u64::MAX, ..options() };
+    let one = StoreOptions { segment_bytes: u64::MAX, ..options() };
     let store = RedbStore::open(&dir, &one).unwrap();
     fill(&store, 50);
     drop(store);

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly::limits;
-use mayfly::store::options::Options;
+use mayfly::store::options::StoreOptions;
 use mayfly::store::sled::SledStore;
-use mayfly::store::{Expect, Store, StoreError};
+use mayfly::store::{Precondition, Store, StoreError};
 
-fn options() -> Options {
-    Options { reserve_bytes: 0, ..Options::new([9; 16]) }
+fn options() -> StoreOptions {
+    StoreOptions { reserve_bytes: 0, ..StoreOptions::new([9; 16]) }
 }
 
 fn open(dir: &Path) -> Result<SledStore, StoreError> {
@@ -28,7 +28,7 @@ fn five(top: &Path) -> PathBuf {
     for at in 1..=5 {
         store.append(at, &[at as u8; 9000]).unwrap();
     }
-    store.put("value", &[7; 20_000], Expect::Absent).unwrap();
+    store.put("value", &[7; 20_000], Precondition::Absent).unwrap();
     dir
 }
 
@@ -98,7 +98,7 @@ fn no_row_goes_to_a_file_of_its_own() {
     for n in 0..300u32 {
         // Names of 512 bytes, all different at their beginning: the most that an index page can hold.
         let name: String = format!("{:08x}", n.wrapping_mul(0x9e37_79b9)).repeat(64);
-        store.put(&name, if n % 50 == 0 { &value } else { b"small" }, Expect::Absent).unwrap();
+        store.put(&name, if n % 50 == 0 { &value } else { b"small" }, Precondition::Absent).unwrap();
     }
     store.append(1, &vec![1; limits::COMMIT_BYTES]).unwrap();
     store.append(2, &vec![2; limits::COMMIT_BYTES]).unwrap();
@@ -199,7 +199,7 @@ fn a_value_that_is_lost_is_missed() {
     let dir = five(top.path());
     let older = top.path().join("older");
     copy(&dir.join("ledger.sled"), &older);
-    open(&dir).unwrap().put("key", b"sealed", Expect::Absent).unwrap();
+    open(&dir).unwrap().put("key", b"sealed", Precondition::Absent).unwrap();
     std::fs::remove_dir_all(dir.join("ledger.sled")).unwrap();
     copy(&older, &dir.join("ledger.sled"));
     damaged(&dir, 6, "it lost its end");
@@ -221,7 +221,7 @@ fn the_head_survives_a_torn_write_and_is_refused_where_nothing_is_left_of_it() {
     damaged(&dir, 0, "says nothing that can be trusted");
     // The head file of another store.
     let other = top.path().join("other");
-    drop(SledStore::open(&other, &Options { reserve_bytes: 0, ..Options::new([8; 16]) }).unwrap());
+    drop(SledStore::open(&other, &StoreOptions { reserve_bytes: 0, ..StoreOptions::new([8; 16]) }).unwrap());
     copy(&other.join("ledger.head"), &head);
     assert!(matches!(open(&dir), Err(StoreError::Foreign(_))));
 }
@@ -309,7 +309,7 @@ fn a_change_that_was_not_finished_is_taken_back_or_finished() {
     });
     let store = open(&dir).unwrap();
     assert_eq!(store.list("").unwrap(), Vec::<String>::new());
-    store.put("a", b"1", Expect::Absent).unwrap();
+    store.put("a", b"1", Precondition::Absent).unwrap();
     drop(store);
     behind_its_back(&dir, |db| assert_eq!(db.scan_prefix(b"v").count(), 0));
 }

@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::process::Command;
 
-use mayfly::store::options::Options;
+use mayfly::store::options::StoreOptions;
 use mayfly::store::sled::SledStore;
-use mayfly::store::{Expect, Store, StoreError};
+use mayfly::store::{Precondition, Store, StoreError};
 
 #[path = "kit/dice.rs"]
 mod dice;
 
 fn open(dir: &Path) -> Result<SledStore, StoreError> {
-    SledStore::open(dir, &Options { reserve_bytes: 0, ..Options::new([9; 16]) })
+    SledStore::open(dir, &StoreOptions { reserve_bytes: 0, ..StoreOptions::new([9; 16]) })
 }
 
 const TEST: &str = "after_a_failed_sync_or_write_nothing_is_taken_until_opened_again";
@@ -51,7 +51,7 @@ fn story(told: &Path, which: &str) {
     let dir = top.path().join("data");
     let store = open(&dir).unwrap();
     store.append(1, b"one").unwrap();
-    store.put("a", b"1", Expect::Any).unwrap();
+    store.put("a", b"1", Precondition::Any).unwrap();
     std::fs::write(told, which).unwrap();
     let failed = store.append(2, b"not acknowledged");
     assert!(matches!(failed, Err(StoreError::Failed(_))), "{} {which}: {failed:?}", told.display());
@@ -62,8 +62,8 @@ fn story(told: &Path, which: &str) {
         other => panic!("{other:?}"),
     };
     stopped(store.append(2, b"two"));
-    stopped(store.put("a", b"2", Expect::Any));
-    stopped(store.delete("a", Expect::Any));
+    stopped(store.put("a", b"2", Precondition::Any));
+    stopped(store.delete("a", Precondition::Any));
     assert_eq!((store.head().unwrap(), &store.read(1, 9).unwrap()[0].bytes[..]), (1, &b"one"[..]));
     // The store does not open while nothing can be synced.
     drop(store);

@@ -2,7 +2,7 @@
 //!
 //! `MAYFLY_CRASHES` sets the number of crashes (default 3000), `MAYFLY_SEED` the first seed. The same seed gives the same run.
 
-use mayfly::store::redb::{Options, RedbStore};
+use mayfly::store::redb::{RedbStore, StoreOptions};
 
 #[path = "kit/dice.rs"]
 mod dice;
@@ -22,7 +22,7 @@ fn one_disk(seed: u64, tally: &mut Tally) {
     let mut dice = Dice::new(seed);
     // Files that are scanned after a crash, that become too large for it, and that always are.
     let quick_repair_bytes = [u64::MAX, 300_000, 0][(seed % 3) as usize];
-    let options = Options { reserve_bytes: 0, cache_bytes: 1 << 20, quick_repair_bytes, ..Options::new([5; 16]) };
+    let options = StoreOptions { reserve_bytes: 0, cache_bytes: 1 << 20, quick_repair_bytes, ..StoreOptions::new([5; 16]) };
     let mut disk = TornDisk::new();
     let mut model = Model::default();
     drop(RedbStore::with_backend(disk.clone(), &options).unwrap());

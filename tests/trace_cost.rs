@@ -3,7 +3,7 @@
 use std::alloc::System as Allocator;
 
 use mayfly::system::{Stopwatch, System};
-use mayfly::trace::{Traced, Tracer, Wanted};
+use mayfly::trace::{CallTrace, Tracer, TracerSettings};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -24,7 +24,7 @@ fn exchange(tracer: &std::sync::Arc<Tracer>, traceparent: Option<&[u8]>) -> bool
         drop(traced.span("decide"));
         traced.waits("durable");
         traced.waited(Vec::new);
-        traced.within(|| drop(Traced::part("below")));
+        traced.within(|| drop(CallTrace::part("below")));
         traced.end(0, "");
         traced.end_one(0, "");
     }
@@ -33,8 +33,8 @@ fn exchange(tracer: &std::sync::Arc<Tracer>, traceparent: Option<&[u8]>) -> bool
 
 #[test]
 fn a_call_that_is_not_traced_allocates_nothing() {
-    let off = Tracer::new(Wanted::default(), System::real());
-    let on = Tracer::new(Wanted { traces: true, per_million: 0, per_second: 10, log_calls: false }, System::real());
+    let off = Tracer::new(TracerSettings::default(), System::real());
+    let on = Tracer::new(TracerSettings { traces: true, per_million: 0, per_second: 10, log_calls: false }, System::real());
     // Once before: what a thread makes for itself is made once.
     exchange(&on, Some(NOT));
     let _ = System::real().id16();
@@ -46,7 +46,7 @@ fn a_call_that_is_not_traced_allocates_nothing() {
         let change = region.change();
         assert_eq!((sampled, change.allocations, change.reallocations), (0, 0, 0), "{header:?}");
     }
-    let drawing = Tracer::new(Wanted { traces: true, per_million: 1, per_second: 10, log_calls: false }, System::real());
+    let drawing = Tracer::new(TracerSettings { traces: true, per_million: 1, per_second: 10, log_calls: false }, System::real());
     let region = Region::new(GLOBAL);
     let sampled = (0..1_000).filter(|_| exchange(&drawing, None)).count();
     assert!(sampled > 0 || region.change().allocations == 0, "nor one that was drawn and lost");

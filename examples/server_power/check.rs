@@ -5,13 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mayfly::cli::dev::{Child, Settings, World};
+use mayfly::cli::dev::{DevSettings, DevWorld, ServerProcess};
 use mayfly::ledger::open::load;
 use mayfly::seq::Millis;
 use mayfly::serve::client;
-use mayfly::server::Running;
+use mayfly::server::RunningServer;
 use mayfly::store::Store;
-use mayfly::store::options::Options;
+use mayfly::store::options::StoreOptions;
 use mayfly::store::redb;
 use mayfly::store::sled::SledStore;
 use mayfly::system::{Clock, System};
@@ -50,8 +50,8 @@ impl Clock for Then {
 }
 
 enum Server {
-    Here(Running),
-    Process(Child),
+    Here(RunningServer),
+    Process(ServerProcess),
 }
 
 impl Server {
@@ -77,7 +77,7 @@ impl Server {
 }
 
 struct Image {
-    world: World,
+    world: DevWorld,
     data: PathBuf,
     in_process: bool,
     clock: System,
@@ -122,7 +122,7 @@ pub fn run(dir: &Path, data: &Path, expect: &Path, names: &Path) -> Result<(), E
 }
 
 /// Copies the server's world beside the image: everything but the store is unchanged.
-fn copy(dir: &Path, data: &Path, to: &Path, system: System) -> Result<World, Error> {
+fn copy(dir: &Path, data: &Path, to: &Path, system: System) -> Result<DevWorld, Error> {
     fn all(from: &Path, to: &Path) -> std::io::Result<()> {
         fs::create_dir(to)?;
         for entry in fs::read_dir(from)? {
@@ -144,7 +144,7 @@ fn copy(dir: &Path, data: &Path, to: &Path, system: System) -> Result<World, Err
         _ => format!("{line}\n"),
     });
     fs::write(&config, lines.collect::<String>())?;
-    Ok(World::create(to, &Settings { system, ..Settings::default() })?)
+    Ok(DevWorld::create(to, &DevSettings { system, ..DevSettings::default() })?)
 }
 
 impl Image {
@@ -245,7 +245,7 @@ async fn goes_on(image: &Image, server: &Server, expected: &Expected, names: &Na
 /// Checks that the log is complete from its first commit to its head, and that folding all of it gives the same state as starting from a
 /// snapshot.
 fn chain(data: &Path) -> Result<(), Error> {
-    let options = Options { reserve_bytes: 0, ..Options::new([0; 16]) };
+    let options = StoreOptions { reserve_bytes: 0, ..StoreOptions::new([0; 16]) };
     let store: Box<dyn Store> = match SledStore::is_in(data) {
         true => Box::new(SledStore::open(data, &options)?),
         false => Box::new(redb::open(data, &options)?),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use mayfly::cli::dev::{Settings, World};
+use mayfly::cli::dev::{DevSettings, DevWorld};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::serve::client;
 use mayfly::server::Addresses;
@@ -40,7 +40,7 @@ pub fn run(dir: &Path, acks: &Path, names: &Path, rounds: usize) -> Result<(), E
     runtime.block_on(async {
         let at = serving(dir).await?;
         // The existing world stays; only the SVIDs are issued again.
-        let world = World::create(dir, &Settings::default())?;
+        let world = DevWorld::create(dir, &DevSettings::default())?;
         let load = Arc::new(Load {
             acks: Acks::new(acks, names)?,
             agent: world.channel("agent/demo", at.workload).await?,
@@ -68,7 +68,7 @@ pub fn run(dir: &Path, acks: &Path, names: &Path, rounds: usize) -> Result<(), E
 
 async fn serving(dir: &Path) -> Result<Addresses, Error> {
     for _ in 0..PATIENCE.as_millis() / 20 {
-        if let Some(at) = World::addresses(dir) {
+        if let Some(at) = DevWorld::addresses(dir) {
             return Ok(at);
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -160,7 +160,7 @@ async fn revoked_by_caller(load: Arc<Load>) -> Result<(), Error> {
         let lock = first + 3;
         load.acks.ending(first, first + 2)?;
         load.acks.sent(lock)?;
-        let seq = calls::revoke(&load.operator, pb::target::Target::Caller(World::id("mcp/echo"))).await?;
+        let seq = calls::revoke(&load.operator, pb::target::Target::Caller(DevWorld::id("mcp/echo"))).await?;
         load.acks.ended(first, first + 2)?;
         load.acks.answered(lock, &Named::Lock { seq })?;
         if calls::exchange(&load.mcp, None).await.is_ok() {

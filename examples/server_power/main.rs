@@ -13,7 +13,7 @@ mod names;
 
 use std::path::Path;
 
-use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
 
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -32,9 +32,10 @@ fn main() -> Result<(), Error> {
 
 /// With a snapshot every few commits, so that some are written, and old ones removed, while power fails.
 fn world(engine: &str, dir: &Path, data: &str) -> Result<(), Error> {
-    let engine = if engine == "sled" { Engine::Sled } else { Engine::Redb };
-    let settings =
-        Settings { engine, ..Settings::default() }.with("store.path", &format!("{data:?}")).with("ledger.snapshot_every", "48");
-    World::create(dir, &settings)?;
+    let engine = if engine == "sled" { DevEngine::Sled } else { DevEngine::Redb };
+    let settings = DevSettings { engine, ..DevSettings::default() }
+        .with("store.path", &format!("{data:?}"))
+        .with("ledger.snapshot_every", "48");
+    DevWorld::create(dir, &settings)?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mayfly::store::{Entry, Expect, Position, Store, StoreError, StoreId};
+use mayfly::store::{Position, Precondition, Store, StoreError, StoreId, StoredCommit};
 
 pub struct Bare(sled::Db);
 
@@ -68,10 +68,10 @@ impl Store for Bare {
         self.end(self.0.scan_prefix(b"c").keys().next())
     }
 
-    fn read(&self, _: Position, _: usize) -> Result<Vec<Entry>, StoreError> {
+    fn read(&self, _: Position, _: usize) -> Result<Vec<StoredCommit>, StoreError> {
         let entry = |row: sled::Result<(sled::IVec, sled::IVec)>| {
             let (key, value) = row.map_err(failed)?;
-            Ok(Entry { at: self.end(Some(Ok(key)))?, bytes: Bytes::copy_from_slice(&value) })
+            Ok(StoredCommit { at: self.end(Some(Ok(key)))?, bytes: Bytes::copy_from_slice(&value) })
         };
         self.0.scan_prefix(b"c").map(entry).collect()
     }
@@ -88,7 +88,7 @@ impl Store for Bare {
         Ok(before)
     }
 
-    fn put(&self, name: &str, value: &[u8], _: Expect<'_>) -> Result<(), StoreError> {
+    fn put(&self, name: &str, value: &[u8], _: Precondition<'_>) -> Result<(), StoreError> {
         self.0.insert(name_key(name), value).map_err(failed)?;
         self.flush()
     }
@@ -104,7 +104,7 @@ impl Store for Bare {
         self.0.scan_prefix(b"n").keys().map(name).collect()
     }
 
-    fn delete(&self, name: &str, _: Expect<'_>) -> Result<(), StoreError> {
+    fn delete(&self, name: &str, _: Precondition<'_>) -> Result<(), StoreError> {
         self.0.remove(name_key(name)).map_err(failed)?;
         self.flush()
     }

@@ -13,10 +13,10 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use mayfly::store::options::Options;
+use mayfly::store::options::StoreOptions;
 use mayfly::store::redb;
 use mayfly::store::sled::SledStore;
-use mayfly::store::{Expect, Store};
+use mayfly::store::{Precondition, Store};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -35,11 +35,13 @@ fn main() -> Result<(), Error> {
 }
 
 fn open(engine: &str, dir: &Path) -> Result<Box<dyn Store>, Error> {
-    let options = Options { reserve_bytes: 1 << 20, low_bytes: 0, ..Options::new([7; 16]) };
+    let options = StoreOptions { reserve_bytes: 1 << 20, low_bytes: 0, ..StoreOptions::new([7; 16]) };
     Ok(match engine {
-        "redb-files" => Box::new(redb::open(dir, &Options { segment_bytes: 400_000, log_file_bytes: 96 * 1024, ..options })?),
+        "redb-files" => {
+            Box::new(redb::open(dir, &StoreOptions { segment_bytes: 400_000, log_file_bytes: 96 * 1024, ..options })?)
+        }
         // Each image contains the log's files; small ones also rotate more often.
-        "redb" => Box::new(redb::open(dir, &Options { log_file_bytes: 512 * 1024, ..options })?),
+        "redb" => Box::new(redb::open(dir, &StoreOptions { log_file_bytes: 512 * 1024, ..options })?),
         "sled" => Box::new(SledStore::open(dir, &options)?),
         "sled-bare" => Box::new(bare::Bare::open(dir)?),
         other => return Err(format!("{other} is no engine").into()),
@@ -88,13 +90,13 @@ fn write(engine: &str, dir: &str, acks: &str, commits: u64, seed: u64) -> Result
             0 | 1 => {
                 named += 1;
                 say(format!("w {named}\n"))?;
-                store.put(&name_of(named), &content(named), Expect::Absent)?;
+                store.put(&name_of(named), &content(named), Precondition::Absent)?;
                 say(format!("W {named}\n"))?;
             }
             2 if gone < named => {
                 gone += 1;
                 say(format!("d {gone} {gone}\n"))?;
-                store.delete(&name_of(gone), Expect::Value(&content(gone)))?;
+                store.delete(&name_of(gone), Precondition::Value(&content(gone)))?;
                 say(format!("D {gone} {gone}\n"))?;
             }
             3 if at > 60 => {

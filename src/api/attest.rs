@@ -8,18 +8,18 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::people::{answered, json, key_of, place, told};
+use super::people::{acquire_login_place, answered, json, key_of, refusal_response};
 use super::public::Published;
-use super::public_body::Client;
+use super::public_body::PublicClient;
 use mayfly_authority::authority::Authority;
-use mayfly_authority::people::logins::{SignedIn, Token};
+use mayfly_authority::people::logins::{LoginResult, LoginToken};
 use mayfly_authority::trust::own_domain::not_configured;
-use mayfly_base::refusal::{No, Reason, Refusal};
-use mayfly_identity::oidc::{Use, peek_issuer};
+use mayfly_base::refusal::{Error, Reason, Refusal};
+use mayfly_identity::oidc::{IssuerUse, peek_issuer};
 
 /// Parameters that a job needs before it asks its platform for a token.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct AttestWays {
+pub struct AttestMethods {
     /// The trust domain of the issued SVIDs.
     pub trust_domain: String,
     /// The `aud` that the tokens must have. For key-bound issuers, `#` and the thumbprint of the key are appended.
@@ -56,7 +56,7 @@ pub struct AttestRequest {
 
 pub(super) async fn ways(State(published): State<Published>) -> Response {
     let authority = published.authority();
-    let Some(own) = &authority.own_domain else { return told(&No::Refusal(not_configured())) };
+    let Some(own) = &authority.own_domain else { return refusal_response(&Error::Refusal(not_configured())) };
     let all = authority.oidc.all();
     let issuers = all.iter().filter_map(|known| {
         let (issuer, jobs) = (&known.issuer, known.issuer.jobs.as_ref()?);
@@ -64,29 +64,33 @@ pub(super) async fn ways(State(published): State<Published>) -> Response {
         Some(AttestIssuer { name, issuer: issuer.issuer.clone(), platform, key_bound: jobs.key_bound })
     });
     let (trust_domain, audience) = (own.trust_domain.as_str().to_owned(), own.audience(None));
-    json(StatusCode::OK, &AttestWays { trust_domain, audience, issuers: issuers.collect() })
+    json(StatusCode::OK, &AttestMethods { trust_domain, audience, issuers: issuers.collect() })
 }
 
-pub(super) async fn attest(State(published): State<Published>, Extension(client): Extension<Client>, body: Bytes) -> Response {
+pub(super) async fn attest(
+    State(published): State<Published>,
+    Extension(client): Extension<PublicClient>,
+    body: Bytes,
+) -> Response {
     answered(attested(published.authority(), &client, &body).await)
 }
 
-async fn attested(authority: &Authority, client: &Client, body: &[u8]) -> Result<SignedIn, No> {
-    let (own, _place) = place(authority, client)?;
+async fn attested(authority: &Authority, client: &PublicClient, body: &[u8]) -> Result<LoginResult, Error> {
+    let (own, _place) = acquire_login_place(authority, client)?;
     let ask: AttestRequest = serde_json::from_slice(body)
         .map_err(|_| Refusal::field("body", "is not JSON with token and csr, perhaps rule, all texts, and nothing else"))?;
     let key = key_of(&ask.csr)?;
-    let no = |what: String| No::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the token is not taken: {what}")));
+    let no = |what: String| Error::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the token is not taken: {what}")));
     let iss = peek_issuer(&ask.token).ok_or_else(|| no("it is no JWS in compact form".to_owned()))?;
-    let known = authority.oidc.find(&iss).filter(|known| known.issuer.serves(Use::Attest));
+    let known = authority.oidc.find(&iss).filter(|known| known.issuer.serves(IssuerUse::Attest));
     let Some(jobs) = known.as_ref().and_then(|known| known.issuer.jobs.as_ref()) else {
         return Err(no("its issuer lets no jobs in here".to_owned()));
     };
     let thumbprint = key.nonce();
     let audience = own.audience(jobs.key_bound.then_some(thumbprint.as_str()));
     let (issuer, token) = authority.oidc.verify(&ask.token, &[&audience]).await.map_err(|why| match why.retry() {
-        Some(wait) => No::Refusal(Refusal::new(Reason::NotReady, why.to_string()).retry(wait)),
+        Some(wait) => Error::Refusal(Refusal::new(Reason::NotReady, why.to_string()).retry(wait)),
         None => no(why.to_string()),
     })?;
-    authority.attest(&issuer, &Token::of(&issuer, &token), ask.rule.as_deref(), &key).await
+    authority.attest(&issuer, &LoginToken::of(&issuer, &token), ask.rule.as_deref(), &key).await
 }

@@ -17,46 +17,53 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::ends::{Ends, Why};
-use super::gather::{Gathered, Turns, in_turn};
-use super::preface::{NoPreface, Replayed, expect_http2};
+use super::connection_end::{ConnectionEndReason, ConnectionEnds};
+use super::preface::{PrefaceError, Replayed, expect_http2};
+use super::write_coalescing::{CoalescedOutput, OutputFlusher, in_turn};
 use mayfly_base::limits;
 
 /// How a connection ended.
 #[derive(Debug)]
-pub enum Ended {
+pub enum ConnectionOutcome {
     /// The peer never spoke HTTP/2.
-    NoPreface(NoPreface),
+    NoPreface(PrefaceError),
     /// The peer's first bytes did not arrive in time.
     Silent,
     /// The peer closed the connection, cleanly or not.
     ByPeer,
     /// The server asked the peer to close, and the connection closed.
-    Went(Why),
+    Went(ConnectionEndReason),
     /// The server asked the peer to close and then dropped the connection, or dropped it at once.
-    Dropped(Why),
+    Dropped(ConnectionEndReason),
 }
 
 /// The result of the protocol negotiation when the connection is established.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Agreed {
+pub enum NegotiatedProtocol {
     /// HTTP/2 was negotiated by ALPN: the server sends first.
     Http2,
     /// Nothing was negotiated: the peer's first bytes determine the protocol.
     Nothing,
 }
 
-impl Agreed {
+impl NegotiatedProtocol {
     /// The result of the handshake's ALPN negotiation.
-    pub fn by_alpn(chosen: Option<&[u8]>) -> Agreed {
-        if chosen == Some(b"h2") { Agreed::Http2 } else { Agreed::Nothing }
+    pub fn by_alpn(chosen: Option<&[u8]>) -> NegotiatedProtocol {
+        if chosen == Some(b"h2") { NegotiatedProtocol::Http2 } else { NegotiatedProtocol::Nothing }
     }
 }
 
 /// Serves HTTP/2 only. A peer that does not begin to speak HTTP/2 in time is dropped.
 ///
 /// `at_once`: announces calls whose answer waits for nothing.
-pub async fn serve_http2<IO, S, B>(io: IO, agreed: Agreed, service: S, at_once: AtOnce, ends: Ends, streams: u32) -> Ended
+pub async fn serve_http2<IO, S, B>(
+    io: IO,
+    agreed: NegotiatedProtocol,
+    service: S,
+    at_once: InlineExecutor,
+    ends: ConnectionEnds,
+    streams: u32,
+) -> ConnectionOutcome
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: HttpService<Incoming, ResBody = B, Error = Infallible>,
@@ -67,24 +74,24 @@ where
 {
     let in_time = Duration::from_millis(limits::HEADER_MS);
     let (io, heard) = match agreed {
-        Agreed::Http2 => {
+        NegotiatedProtocol::Http2 => {
             let (io, heard) = Replayed::unheard(io);
             (io, Some(heard))
         }
-        Agreed::Nothing => match tokio::time::timeout(in_time, expect_http2(io)).await {
+        NegotiatedProtocol::Nothing => match tokio::time::timeout(in_time, expect_http2(io)).await {
             Ok(Ok(io)) => (io, None),
-            Ok(Err(no)) => return Ended::NoPreface(no),
-            Err(_) => return Ended::Silent,
+            Ok(Err(no)) => return ConnectionOutcome::NoPreface(no),
+            Err(_) => return ConnectionOutcome::Silent,
         },
     };
-    let (io, turns) = Gathered::new(io, ends.activity().clone());
+    let (io, turns) = CoalescedOutput::new(io, ends.activity().clone());
     let serving = drive(http2(at_once, streams).serve_connection(TokioIo::new(io), service), &turns, ends);
     let Some(heard) = heard else { return serving.await };
     let mut serving = pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended,
         heard = tokio::time::timeout(in_time, heard) => if heard.is_err() {
-            return Ended::Silent;
+            return ConnectionOutcome::Silent;
         },
     }
     serving.await
@@ -93,16 +100,16 @@ where
 /// Executor for the calls of one connection. Each call gets its own task, except calls announced as ready: those are answered where they
 /// are read, so that a refusal for lack of capacity does not queue behind all the work for which capacity is lacking.
 #[derive(Clone, Default)]
-pub struct AtOnce(Arc<AtomicBool>);
+pub struct InlineExecutor(Arc<AtomicBool>);
 
-impl AtOnce {
+impl InlineExecutor {
     /// Announces that the call just read can be answered without waiting.
     pub fn announce(&self) {
         self.0.store(true, Relaxed);
     }
 }
 
-impl<F> Executor<F> for AtOnce
+impl<F> Executor<F> for InlineExecutor
 where
     F: Future<Output: Send> + Send + 'static,
 {
@@ -121,7 +128,7 @@ where
 }
 
 /// The settings of every HTTP/2 connection. Pings detect vanished peers, even in the middle of a header block.
-fn http2(at_once: AtOnce, streams: u32) -> hyper::server::conn::http2::Builder<AtOnce> {
+fn http2(at_once: InlineExecutor, streams: u32) -> hyper::server::conn::http2::Builder<InlineExecutor> {
     let mut builder = hyper::server::conn::http2::Builder::new(at_once);
     builder
         .timer(TokioTimer::new())
@@ -138,19 +145,23 @@ fn http2(at_once: AtOnce, streams: u32) -> hyper::server::conn::http2::Builder<A
 }
 
 /// Serves until the peer closes or one of the connection's ends is reached.
-pub async fn drive<C: GracefulConnection, IO: AsyncWrite + Unpin>(connection: C, turns: &Turns<IO>, mut ends: Ends) -> Ended {
+pub async fn drive<C: GracefulConnection, IO: AsyncWrite + Unpin>(
+    connection: C,
+    turns: &OutputFlusher<IO>,
+    mut ends: ConnectionEnds,
+) -> ConnectionOutcome {
     let mut connection = pin!(connection);
     let why = tokio::select! {
-        _ = in_turn(connection.as_mut(), turns) => return Ended::ByPeer,
+        _ = in_turn(connection.as_mut(), turns) => return ConnectionOutcome::ByPeer,
         why = ends.soft() => why,
     };
     if why.is_at_once() {
-        return Ended::Dropped(why);
+        return ConnectionOutcome::Dropped(why);
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {
-        _ = in_turn(connection.as_mut(), turns) => Ended::Went(why),
-        () = ends.hard(why) => Ended::Dropped(why),
+        _ = in_turn(connection.as_mut(), turns) => ConnectionOutcome::Went(why),
+        () = ends.hard(why) => ConnectionOutcome::Dropped(why),
     }
 }
 
@@ -160,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_announced_is_answered_where_it_was_read_and_goes_on_as_a_task_where_it_waits() {
-        let (calls, done) = (AtOnce::default(), Arc::new(AtomicBool::new(false)));
+        let (calls, done) = (InlineExecutor::default(), Arc::new(AtomicBool::new(false)));
         let answered = |done: &Arc<AtomicBool>| {
             let done = done.clone();
             async move { done.store(true, Relaxed) }

@@ -11,7 +11,7 @@ const HEADER: &str = "grpc-timeout";
 const DIGITS: usize = 8;
 
 /// The time for which the caller waits, counted from now; `None` if the headers set no deadline.
-pub(super) fn of(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
+pub(super) fn caller_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
     let Some(first) = headers.get(HEADER) else { return Ok(None) };
     let once = headers.get_all(HEADER).iter().nth(1).is_none();
     match parse(first.as_bytes()).filter(|_| once) {
@@ -38,7 +38,7 @@ fn parse(value: &[u8]) -> Option<Duration> {
 }
 
 /// The answer to a call whose deadline has passed. Proposals that the call already made to the ledger are still decided there.
-pub(super) fn passed(within: Duration) -> Refusal {
+pub(super) fn deadline_passed(within: Duration) -> Refusal {
     let what = format!("the deadline of this call, {within:?}, has passed; what it asked for may have been done all the same");
     Refusal::new(Reason::DeadlineExceeded, what)
         .by(HEADER)
@@ -74,11 +74,11 @@ mod tests {
     #[test]
     fn headers_say_it_once_or_not_at_all() {
         let mut headers = HeaderMap::new();
-        assert_eq!(of(&headers), Ok(None));
+        assert_eq!(caller_timeout(&headers), Ok(None));
         headers.insert(HEADER, "2S".parse().unwrap());
-        assert_eq!(of(&headers), Ok(Some(Duration::from_secs(2))));
+        assert_eq!(caller_timeout(&headers), Ok(Some(Duration::from_secs(2))));
         headers.append(HEADER, "2S".parse().unwrap());
-        let no = of(&headers).unwrap_err();
+        let no = caller_timeout(&headers).unwrap_err();
         assert_eq!((no.reason, no.field), (Reason::InvalidField, Some("grpc-timeout")));
     }
 }

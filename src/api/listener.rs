@@ -1,6 +1,6 @@
 //! Accepts connections within limits.
 //!
-//! - Handshakes in progress have separate places (`Arrivals`). Beyond them, new sockets wait in the kernel's backlog, where they cost
+//! - Handshakes in progress have separate places (`PendingHandshakes`). Beyond them, new sockets wait in the kernel's backlog, where they cost
 //!   nothing, and a peer that keeps the server waiting loses its place to them. Clients that reconnect after a restart therefore get in one
 //!   after the other, and sockets that send nothing keep nobody out.
 //! - Open connections are shared fairly among their holders ([`ConnectionTable`]): when all places are taken, the holder with the most
@@ -19,18 +19,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use super::answer;
-use super::arrivals::{Arrivals, Arriving};
-use super::connection::{Agreed, Ended};
-use super::ends::{Ends, Stopping, TrustChanges};
+use super::call_handler;
+use super::connection::{ConnectionOutcome, NegotiatedProtocol};
+use super::connection_end::{ConnectionEnds, Stopping, TrustChanges};
+use super::connection_table::{ConnectionActivity, ConnectionSlot, ConnectionTable};
 use super::grpc::Services;
 use super::handshakes::Handshakes;
 use super::peer::Peer;
+use super::pending_handshakes::{HandshakePlace, PendingHandshakes};
 use super::shares::{Holder, Pool};
-use super::table::{Activity, ConnectionTable, Slot};
-use super::tls::{MtlsAcceptor, NoPeer, defect_of};
+use super::tls::{MtlsAcceptor, PeerError, defect_of};
 use mayfly_authority::authority::Authority;
-use mayfly_authority::metrics::handshakes::{HandshakeClause, LISTENERS, RefusedHandshakes, TlsDefect};
+use mayfly_authority::metrics::handshakes::{HandshakeClause, HandshakeMetrics, LISTENERS, TlsDefect};
 use mayfly_base::limits;
 use mayfly_base::system::System;
 use mayfly_identity::caller::Caller;
@@ -42,7 +42,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The limits of one listener.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct ListenerLimits {
     /// Concurrent open connections.
     pub connections: usize,
     /// Concurrent handshakes.
@@ -53,14 +53,14 @@ pub struct Bounds {
 
 /// The counters of one listener, for the status.
 #[derive(Default, Debug)]
-pub struct Counts {
+pub struct ListenerCounts {
     open: AtomicUsize,
     accepted: AtomicU64,
     refused: AtomicU64,
     full: AtomicU64,
 }
 
-impl Counts {
+impl ListenerCounts {
     /// The number of open connections.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
@@ -124,30 +124,30 @@ impl Role {
 pub struct Gate {
     role: Role,
     connections: Arc<ConnectionTable>,
-    arrivals: Arc<Arrivals>,
+    arrivals: Arc<PendingHandshakes>,
     streams: u32,
-    counts: Arc<Counts>,
+    counts: Arc<ListenerCounts>,
     stopping: Stopping,
     tasks: TaskTracker,
     system: System,
     handshaking: Option<Arc<Handshakes>>,
-    refused: Arc<RefusedHandshakes>,
+    refused: Arc<HandshakeMetrics>,
 }
 
 /// The place of a connection, which is released when this value is dropped.
-pub struct Place {
-    slot: Slot,
-    counts: Arc<Counts>,
+pub struct ConnectionPlace {
+    slot: ConnectionSlot,
+    counts: Arc<ListenerCounts>,
 }
 
-impl Place {
+impl ConnectionPlace {
     /// The activity of the connection.
-    pub fn activity(&self) -> &Arc<Activity> {
+    pub fn activity(&self) -> &Arc<ConnectionActivity> {
         self.slot.activity()
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.counts.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -155,11 +155,11 @@ impl Drop for Place {
 
 impl Gate {
     /// A gate with these limits. `pool` bounds the resources that the admitted connections may hold.
-    pub fn new(role: Role, bounds: Bounds, pool: Pool, stopping: Stopping, system: System) -> Gate {
+    pub fn new(role: Role, bounds: ListenerLimits, pool: Pool, stopping: Stopping, system: System) -> Gate {
         Gate {
             role,
             connections: ConnectionTable::new(bounds.connections, pool),
-            arrivals: Arrivals::new(bounds.handshakes, system.clone()),
+            arrivals: PendingHandshakes::new(bounds.handshakes, system.clone()),
             streams: bounds.streams,
             counts: Arc::default(),
             stopping,
@@ -171,7 +171,7 @@ impl Gate {
     }
 
     /// With the counter of refused handshakes that all listeners share.
-    pub fn refusals_in(self, refused: Arc<RefusedHandshakes>) -> Gate {
+    pub fn refusals_in(self, refused: Arc<HandshakeMetrics>) -> Gate {
         Gate { refused, ..self }
     }
 
@@ -181,7 +181,7 @@ impl Gate {
     }
 
     /// The counters of the listener.
-    pub fn counts(&self) -> Arc<Counts> {
+    pub fn counts(&self) -> Arc<ListenerCounts> {
         self.counts.clone()
     }
 
@@ -201,7 +201,7 @@ impl Gate {
     }
 
     /// A place for another connection of this holder, if the holder may have one.
-    pub fn place(&self, holder: Holder) -> Option<Place> {
+    pub fn place(&self, holder: Holder) -> Option<ConnectionPlace> {
         let Some(slot) = self.connections.enter(holder) else {
             self.refused.refused(self.role.place(), HandshakeClause::Tls(TlsDefect::NoPlace), self.system.steady());
             self.full();
@@ -209,7 +209,7 @@ impl Gate {
         };
         self.counts.open.fetch_add(1, Ordering::Relaxed);
         self.counts.accepted.fetch_add(1, Ordering::Relaxed);
-        Some(Place { slot, counts: self.counts.clone() })
+        Some(ConnectionPlace { slot, counts: self.counts.clone() })
     }
 
     fn full(&self) {
@@ -230,7 +230,7 @@ impl Gate {
     }
 
     /// Accepts connections until the server stops. `each` gets every socket with its handshake place.
-    pub async fn accept(&self, listener: &TcpListener, each: impl Fn(TcpStream, SocketAddr, Arriving)) {
+    pub async fn accept(&self, listener: &TcpListener, each: impl Fn(TcpStream, SocketAddr, HandshakePlace)) {
         let mut stopping = self.stopping.clone();
         loop {
             let next = async {
@@ -294,7 +294,7 @@ impl Gate {
 
     /// Counts and logs a refused handshake. The peer is not authenticated, so the log has only values in which it cannot hide other text:
     /// its address, the clause, the TLS library's own words for the cause, and a SPIFFE ID in its canonical form.
-    fn refused(&self, from: SocketAddr, no: &NoPeer) {
+    fn refused(&self, from: SocketAddr, no: &PeerError) {
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
         let (listener, clause) = (self.role.as_str(), no.clause());
         let (code, why, cause) = (clause.code(), no.to_string(), no.cause());
@@ -306,14 +306,14 @@ impl Gate {
         }
     }
 
-    fn ended(&self, who: &str, ended: &Ended) {
+    fn ended(&self, who: &str, ended: &ConnectionOutcome) {
         tracing::debug!(listener = self.role.as_str(), who, ?ended, "connection ended");
     }
 }
 
 /// The additional parts of an mTLS listener.
 #[derive(Clone)]
-pub struct Mtls {
+pub struct MtlsParts {
     /// Performs the handshake.
     pub acceptor: MtlsAcceptor,
     /// The shared state, with the bundles in effect and the count of open connections.
@@ -325,7 +325,7 @@ pub struct Mtls {
 }
 
 /// Serves gRPC over mTLS until the server stops, and then until the last connection has ended.
-pub async fn serve_mtls(gate: Gate, listener: TcpListener, mtls: Mtls) {
+pub async fn serve_mtls(gate: Gate, listener: TcpListener, mtls: MtlsParts) {
     let accepting = gate.accept(&listener, |tcp, from, arriving| {
         let (gate, mtls) = (gate.clone(), mtls.clone());
         let tracked = gate.clone();
@@ -335,7 +335,7 @@ pub async fn serve_mtls(gate: Gate, listener: TcpListener, mtls: Mtls) {
             let Some((stream, svid)) = handshaken(&gate, handshake, from, arriving).await else { return };
             let who = svid.id().as_str().to_owned();
             let Some(place) = gate.place(Holder::Identity(who.as_str().into())) else { return };
-            let agreed = Agreed::by_alpn(stream.get_ref().1.alpn_protocol());
+            let agreed = NegotiatedProtocol::by_alpn(stream.get_ref().1.alpn_protocol());
             let ended = serve_one(&gate, &mtls, (stream, agreed), (svid, place)).await;
             gate.ended(&who, &ended);
         });
@@ -346,7 +346,12 @@ pub async fn serve_mtls(gate: Gate, listener: TcpListener, mtls: Mtls) {
     gate.finished().await;
 }
 
-async fn serve_one<IO>(gate: &Gate, mtls: &Mtls, (stream, agreed): (IO, Agreed), (svid, place): (VerifiedSvid, Place)) -> Ended
+async fn serve_one<IO>(
+    gate: &Gate,
+    mtls: &MtlsParts,
+    (stream, agreed): (IO, NegotiatedProtocol),
+    (svid, place): (VerifiedSvid, ConnectionPlace),
+) -> ConnectionOutcome
 where
     IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -354,7 +359,7 @@ where
     let jitter = u64::from_be_bytes(random.first_chunk::<8>().copied().unwrap_or_default());
     let _counted = mtls.authority.peers.enter(svid.evidence().trust_anchor);
     let (bundles, changes) = (mtls.authority.bundles.clone(), mtls.changes.clone());
-    let ends = Ends::with_svid(
+    let ends = ConnectionEnds::with_svid(
         svid.evidence().clone(),
         bundles,
         changes,
@@ -363,7 +368,7 @@ where
         (place.activity().clone(), jitter),
     );
     let peer = gate.role.peer(mtls.authority.caller_of(&svid));
-    answer::serve(stream, agreed, mtls.services.clone(), peer, ends, gate.streams).await
+    call_handler::serve(stream, agreed, mtls.services.clone(), peer, ends, gate.streams).await
 }
 
 /// Performs a handshake within its time, on the handshake threads if there are any. The handshake place is released afterwards.
@@ -371,11 +376,11 @@ async fn handshaken<T, F>(
     gate: &Gate,
     (tcp, accept): (TcpStream, impl FnOnce(TcpStream) -> F + Send + 'static),
     from: SocketAddr,
-    arriving: Arriving,
+    arriving: HandshakePlace,
 ) -> Option<T>
 where
     T: Send + 'static,
-    F: Future<Output = Result<T, NoPeer>> + Send + 'static,
+    F: Future<Output = Result<T, PeerError>> + Send + 'static,
 {
     // The time limit includes the wait for a thread.
     let within = Duration::from_millis(limits::HANDSHAKE_MS);
@@ -396,7 +401,7 @@ where
             None
         }
         None => {
-            gate.refused(from, &NoPeer::Tls(TlsDefect::TooSlow, String::new()));
+            gate.refused(from, &PeerError::Tls(TlsDefect::TooSlow, String::new()));
             None
         }
     }
@@ -407,15 +412,15 @@ pub async fn handshake_public(
     gate: &Gate,
     config: Arc<ServerConfig>,
     tcp: TcpStream,
-    (from, arriving): (SocketAddr, Arriving),
+    (from, arriving): (SocketAddr, HandshakePlace),
 ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
     let accept =
-        |tcp| async { TlsAcceptor::from(config).accept(tcp).await.map_err(|e| NoPeer::Tls(defect_of(&e), e.to_string())) };
+        |tcp| async { TlsAcceptor::from(config).accept(tcp).await.map_err(|e| PeerError::Tls(defect_of(&e), e.to_string())) };
     handshaken(gate, (tcp, accept), from, arriving).await
 }
 
 /// The handshake of a plaintext listener: the peer has to send its first bytes within the time of a handshake.
-pub async fn arrive_plain(gate: &Gate, tcp: TcpStream, (from, arriving): (SocketAddr, Arriving)) -> Option<TcpStream> {
+pub async fn arrive_plain(gate: &Gate, tcp: TcpStream, (from, arriving): (SocketAddr, HandshakePlace)) -> Option<TcpStream> {
     handshaken(gate, (tcp, |tcp| async { Ok(tcp) }), from, arriving).await
 }
 

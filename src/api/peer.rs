@@ -3,7 +3,7 @@
 use tonic::{Request, Status};
 
 use super::status::status;
-use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_identity::caller::{Caller, Operator};
 
 /// The peer of a connection, stored in every request's extensions.
@@ -17,8 +17,8 @@ pub enum Peer {
     Local(u32),
 }
 
-fn nobody() -> Status {
-    status(No::Refusal(Refusal::new(Reason::NotAuthenticated, "this listener takes calls over mTLS with an X.509-SVID")))
+fn missing_peer() -> Status {
+    status(Error::Refusal(Refusal::new(Reason::NotAuthenticated, "this listener takes calls over mTLS with an X.509-SVID")))
 }
 
 /// The refusal for a workload's call over the operators' socket, whose peers show no SVID.
@@ -26,7 +26,7 @@ fn no_svid_here() -> Status {
     let what = "this is the operators' local socket (listen.admin_socket), where a caller shows no X.509-SVID; workloads' commands use the \
                 workload listener (listen.workload)";
     let no = Refusal::new(Reason::NotAuthenticated, what).by("a workload is known by its X.509-SVID");
-    status(No::Refusal(
+    status(Error::Refusal(
         no.way_out("workloads call listen.workload: mayfly --address https://HOST:PORT, with --svid, --key and --bundle"),
     ))
 }
@@ -41,7 +41,7 @@ pub fn caller_of(peer: Option<&Peer>) -> Result<Caller, Status> {
     match peer {
         Some(Peer::Workload(caller) | Peer::Admin(caller)) => Ok(caller.clone()),
         Some(Peer::Local(_)) => Err(no_svid_here()),
-        None => Err(nobody()),
+        None => Err(missing_peer()),
     }
 }
 
@@ -50,17 +50,17 @@ pub fn operator<T>(request: &Request<T>) -> Result<Operator, Status> {
     match request.extensions().get::<Peer>() {
         Some(Peer::Admin(caller)) => Ok(Operator::Svid(caller.clone())),
         Some(Peer::Local(uid)) => Ok(Operator::LocalUid(*uid)),
-        Some(Peer::Workload(_)) | None => Err(status(No::Refusal(elsewhere()))),
+        Some(Peer::Workload(_)) | None => Err(status(Error::Refusal(wrong_listener()))),
     }
 }
 
 /// The refusal for an operator's call on the workload listener.
-pub fn elsewhere() -> Refusal {
+pub fn wrong_listener() -> Refusal {
     on_workload_listener(Reason::NotAuthenticated)
 }
 
 /// The refusal for a call of a service that only the admin listener has.
-pub fn service_elsewhere() -> Refusal {
+pub fn wrong_listener_for_service() -> Refusal {
     on_workload_listener(Reason::NotServed)
 }
 

@@ -19,15 +19,15 @@ use tokio::sync::SemaphorePermit;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::public::{Published, cacheable, missing};
-use super::public_body::Client;
+use super::public_body::PublicClient;
 use super::shares::LoginUnderWay;
 use mayfly_authority::authority::Authority;
-use mayfly_authority::people::logins::{SignedIn, Token};
+use mayfly_authority::people::logins::{LoginResult, LoginToken};
 use mayfly_authority::trust::own_domain::{OwnDomain, not_configured};
 use mayfly_base::limits;
-use mayfly_base::refusal::{Code, No, Reason, Refusal};
+use mayfly_base::refusal::{Code, Error, Reason, Refusal};
 use mayfly_credential::x509::Csr;
-use mayfly_identity::oidc::{Use, may_be_id_token, peek_issuer};
+use mayfly_identity::oidc::{IssuerUse, may_be_id_token, peek_issuer};
 
 /// The routes below the issuer's own path.
 pub(super) fn router(base: &str) -> Router<Published> {
@@ -41,7 +41,7 @@ pub(super) fn router(base: &str) -> Router<Published> {
 
 /// One identity provider, with the parameters that a command line needs for asking it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Provider {
+pub struct LoginProvider {
     /// The provider's short name.
     pub name: String,
     /// The provider's issuer URL.
@@ -52,11 +52,11 @@ pub struct Provider {
 
 /// The available ways to sign in.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Ways {
+pub struct LoginMethods {
     /// The trust domain of the issued SVIDs.
     pub trust_domain: String,
     /// The identity providers.
-    pub providers: Vec<Provider>,
+    pub providers: Vec<LoginProvider>,
     /// Whether ID tokens of the device flow are accepted.
     pub device: bool,
 }
@@ -134,24 +134,24 @@ fn try_again() -> Response {
 
 async fn ways(State(published): State<Published>) -> Response {
     let authority = published.authority();
-    let Some(own) = &authority.own_domain else { return told(&No::Refusal(not_configured())) };
+    let Some(own) = &authority.own_domain else { return refusal_response(&Error::Refusal(not_configured())) };
     let all = authority.oidc.all();
-    let issuers = all.iter().map(|known| &known.issuer).filter(|issuer| issuer.serves(Use::Login));
+    let issuers = all.iter().map(|known| &known.issuer).filter(|issuer| issuer.serves(IssuerUse::Login));
     let provider = |issuer: &Arc<mayfly_identity::oidc::Issuer>| {
         let client_id = issuer.audience.clone()?;
-        Some(Provider { name: issuer.name.clone(), issuer: issuer.issuer.clone(), client_id })
+        Some(LoginProvider { name: issuer.name.clone(), issuer: issuer.issuer.clone(), client_id })
     };
     let providers = issuers.filter_map(provider).collect();
     let trust_domain = own.trust_domain.as_str().to_owned();
-    json(StatusCode::OK, &Ways { trust_domain, providers, device: own.settings().device_login })
+    json(StatusCode::OK, &LoginMethods { trust_domain, providers, device: own.settings().device_login })
 }
 
-async fn login(State(published): State<Published>, Extension(client): Extension<Client>, body: Bytes) -> Response {
+async fn login(State(published): State<Published>, Extension(client): Extension<PublicClient>, body: Bytes) -> Response {
     answered(signed_in(published.authority(), &client, &body).await)
 }
 
 /// The response for the result of a sign-in.
-pub(super) fn answered(made: Result<SignedIn, No>) -> Response {
+pub(super) fn answered(made: Result<LoginResult, Error>) -> Response {
     match made {
         Ok(made) => {
             let answer = LoginAnswer {
@@ -163,7 +163,7 @@ pub(super) fn answered(made: Result<SignedIn, No>) -> Response {
             };
             json(StatusCode::OK, &answer)
         }
-        Err(no) => told(&no),
+        Err(no) => refusal_response(&no),
     }
 }
 
@@ -175,7 +175,10 @@ pub(super) struct LoginPlace<'a> {
 
 /// Returns mayfly's own domain and a place among the concurrent logins. Beyond the limit a login is refused instead of queued: a login
 /// holds its place only while signatures are checked or keys fetched.
-pub(super) fn place<'a>(authority: &'a Authority, client: &'a Client) -> Result<(&'a OwnDomain, LoginPlace<'a>), Refusal> {
+pub(super) fn acquire_login_place<'a>(
+    authority: &'a Authority,
+    client: &'a PublicClient,
+) -> Result<(&'a OwnDomain, LoginPlace<'a>), Refusal> {
     let own = authority.own_domain.as_ref().ok_or_else(not_configured)?;
     let full = |name, bound: usize| Refusal::limit(name, bound as u64, Duration::from_secs(1));
     let of_address = client.0.share().login();
@@ -190,8 +193,8 @@ pub(super) fn key_of(csr: &str) -> Result<Csr, Refusal> {
     Csr::check(&der).map_err(|defect| Refusal::field("csr", defect))
 }
 
-async fn signed_in(authority: &Authority, client: &Client, body: &[u8]) -> Result<SignedIn, No> {
-    let (_, _place) = place(authority, client)?;
+async fn signed_in(authority: &Authority, client: &PublicClient, body: &[u8]) -> Result<LoginResult, Error> {
+    let (_, _place) = acquire_login_place(authority, client)?;
     let ask: LoginRequest = serde_json::from_slice(body)
         .map_err(|_| Refusal::field("body", "is not JSON with id_token and csr, both texts, and nothing else"))?;
     let key = key_of(&ask.csr)?;
@@ -200,21 +203,21 @@ async fn signed_in(authority: &Authority, client: &Client, body: &[u8]) -> Resul
 }
 
 /// Verifies an ID token of a provider that is configured for login. No claim is trusted before this check.
-async fn verified(authority: &Authority, token: &str) -> Result<Token, No> {
-    let no = |what: String| No::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the ID token is not taken: {what}")));
+async fn verified(authority: &Authority, token: &str) -> Result<LoginToken, Error> {
+    let no = |what: String| Error::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the ID token is not taken: {what}")));
     if !may_be_id_token(token) {
         return Err(no("its typ is not that of an ID token".to_owned()));
     }
     let iss = peek_issuer(token).ok_or_else(|| no("it is no JWS in compact form".to_owned()))?;
-    let known = authority.oidc.find(&iss).filter(|known| known.issuer.serves(Use::Login));
+    let known = authority.oidc.find(&iss).filter(|known| known.issuer.serves(IssuerUse::Login));
     let Some(audience) = known.as_ref().and_then(|known| known.issuer.audience.as_deref()) else {
         return Err(no("its issuer logs nobody in here".to_owned()));
     };
     let (issuer, token) = authority.oidc.verify(token, &[audience]).await.map_err(|why| match why.retry() {
-        Some(wait) => No::Refusal(Refusal::new(Reason::NotReady, why.to_string()).retry(wait)),
+        Some(wait) => Error::Refusal(Refusal::new(Reason::NotReady, why.to_string()).retry(wait)),
         None => no(why.to_string()),
     })?;
-    Ok(Token::of(&issuer, &token))
+    Ok(LoginToken::of(&issuer, &token))
 }
 
 fn pem(der: &[u8]) -> String {
@@ -229,8 +232,8 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
 }
 
 /// The response for a refusal with its reason; for a fault without the fault's text.
-pub(super) fn told(no: &No) -> Response {
-    let No::Refusal(no) = no else {
+pub(super) fn refusal_response(no: &Error) -> Response {
+    let Error::Refusal(no) = no else {
         tracing::error!(%no, "somebody could not sign in");
         let body = LoginRefused { message: "a fault of the server, which is in its log".to_owned(), ..LoginRefused::default() };
         return json(StatusCode::INTERNAL_SERVER_ERROR, &body);

@@ -16,7 +16,7 @@ content-length: 32\r\n\r\nthis port speaks gRPC (HTTP/2)\r\n";
 
 /// Why there is no HTTP/2 connection.
 #[derive(Debug, thiserror::Error)]
-pub enum NoPreface {
+pub enum PrefaceError {
     /// The peer speaks HTTP/1.
     #[error("the peer speaks HTTP/1")]
     Http1,
@@ -31,13 +31,13 @@ pub enum NoPreface {
 /// Reads the preface. The caller limits the time.
 ///
 /// The preface stays readable for the HTTP/2 layer. A peer that speaks HTTP/1 is answered before this returns.
-pub async fn expect_http2<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO) -> Result<Replayed<IO>, NoPreface> {
+pub async fn expect_http2<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO) -> Result<Replayed<IO>, PrefaceError> {
     let mut seen = [0u8; PREFACE.len()];
     let mut filled = 0;
     while let Some(room) = seen.get_mut(filled..).filter(|room| !room.is_empty()) {
         let n = io.read(room).await?;
         if n == 0 {
-            return Err(NoPreface::Io(io::ErrorKind::UnexpectedEof.into()));
+            return Err(PrefaceError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
         filled += n;
         let so_far = seen.get(..filled).unwrap_or_default();
@@ -45,12 +45,12 @@ pub async fn expect_http2<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO) -> Res
             continue;
         }
         if !looks_like_http1(so_far) {
-            return Err(NoPreface::Other);
+            return Err(PrefaceError::Other);
         }
         // Errors of this answer are ignored; the connection ends either way.
         let _ = io.write_all(USE_HTTP2).await;
         let _ = io.shutdown().await;
-        return Err(NoPreface::Http1);
+        return Err(PrefaceError::Http1);
     }
     Ok(Replayed { preface: PREFACE, io, spoke: None })
 }
@@ -127,7 +127,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Replayed<IO> {
 mod tests {
     use super::*;
 
-    async fn said(bytes: &[u8]) -> (Result<Vec<u8>, NoPreface>, Vec<u8>) {
+    async fn said(bytes: &[u8]) -> (Result<Vec<u8>, PrefaceError>, Vec<u8>) {
         let (mut peer, ours) = tokio::io::duplex(1024);
         peer.write_all(bytes).await.unwrap();
         peer.shutdown().await.unwrap();
@@ -154,7 +154,7 @@ mod tests {
     async fn http1_is_told_to_use_http2() {
         for request in ["GET / HTTP/1.1\r\n\r\n", "POST /mayfly.v1.TokenService/Exchange HTTP/1.1\r\n\r\n", "PRI x"] {
             let (got, answer) = said(request.as_bytes()).await;
-            assert!(matches!(got, Err(NoPreface::Http1)), "{request}: {got:?}");
+            assert!(matches!(got, Err(PrefaceError::Http1)), "{request}: {got:?}");
             assert!(answer.starts_with(b"HTTP/1.1 426 "), "{request}");
         }
         let (head, body) = std::str::from_utf8(USE_HTTP2).unwrap().split_once("\r\n\r\n").unwrap();
@@ -165,7 +165,7 @@ mod tests {
     async fn anything_else_gets_no_answer() {
         for bytes in [&b"\x16\x03\x01\x00\xff"[..], b"SSH-2.0-x", b"", b"PRI * HTTP/2.0\r\n"] {
             let (got, answer) = said(bytes).await;
-            assert!(matches!(got, Err(NoPreface::Other | NoPreface::Io(_))), "{got:?}");
+            assert!(matches!(got, Err(PrefaceError::Other | PrefaceError::Io(_))), "{got:?}");
             assert!(answer.is_empty());
         }
     }

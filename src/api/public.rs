@@ -21,18 +21,18 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 
-use super::connection::{Agreed, AtOnce, drive, serve_http2};
-use super::ends::Ends;
-use super::gather::Gathered;
-use super::listener::{Gate, Place, handshake_public};
+use super::connection::{InlineExecutor, NegotiatedProtocol, drive, serve_http2};
+use super::connection_end::ConnectionEnds;
+use super::listener::{ConnectionPlace, Gate, handshake_public};
 use super::public_body;
 use super::shares::{Holder, Network};
+use super::write_coalescing::CoalescedOutput;
 use mayfly_authority::authority::Authority;
 use mayfly_base::limits;
 use mayfly_identity::sha256;
 
 /// Renders the JWK set of an environment from the durable state.
-pub type Jwks = fn(&mayfly_ledger::State, &str) -> String;
+pub type JwksRenderer = fn(&mayfly_ledger::State, &str) -> String;
 
 /// The data that the public listener serves.
 #[derive(Clone)]
@@ -41,12 +41,12 @@ pub struct Published {
     /// The base of `iss`, without a slash at its end.
     issuer: Arc<str>,
     environments: Arc<[String]>,
-    jwks: Jwks,
+    jwks: JwksRenderer,
 }
 
 impl Published {
     /// `issuer` is the base; the issuer of an environment is the base, a slash and the environment's name.
-    pub fn new(authority: Arc<Authority>, issuer: &str, environments: &[String], jwks: Jwks) -> Published {
+    pub fn new(authority: Arc<Authority>, issuer: &str, environments: &[String], jwks: JwksRenderer) -> Published {
         Published { authority, issuer: issuer.into(), environments: environments.into(), jwks }
     }
 
@@ -160,16 +160,17 @@ pub async fn serve(gate: Gate, listener: TcpListener, tls: Arc<ServerConfig>, ro
     gate.finished().await;
 }
 
-async fn serve_one(gate: &Gate, stream: TlsStream<TcpStream>, (from, place): (SocketAddr, Place), router: Router) {
+async fn serve_one(gate: &Gate, stream: TlsStream<TcpStream>, (from, place): (SocketAddr, ConnectionPlace), router: Router) {
     let activity = place.activity().clone();
-    let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), limits::PUBLIC_CONNECTION_MS, activity.clone());
+    let ends =
+        ConnectionEnds::without_svid(gate.system().clone(), gate.stopping(), limits::PUBLIC_CONNECTION_MS, activity.clone());
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let service = service_fn(move |call: Request<Incoming>| public_body::answer(call, router.clone(), activity.clone()));
     let ended = if is_h2 {
         let streams = gate.streams().min(limits::PUBLIC_STREAMS);
-        serve_http2(stream, Agreed::Http2, service, AtOnce::default(), ends, streams).await
+        serve_http2(stream, NegotiatedProtocol::Http2, service, InlineExecutor::default(), ends, streams).await
     } else {
-        let (io, turns) = Gathered::new(stream, ends.activity().clone());
+        let (io, turns) = CoalescedOutput::new(stream, ends.activity().clone());
         drive(http1().serve_connection(TokioIo::new(io), service), &turns, ends).await
     };
     tracing::debug!(%from, ?ended, "connection of the public listener ended");
@@ -186,13 +187,13 @@ fn http1() -> http1::Builder {
 }
 
 /// Answers one request over HTTP/1.1, and then ends the connection. `life_ms` is the connection's longest life.
-pub async fn serve_once<IO>(gate: &Gate, stream: IO, place: Place, router: Router, life_ms: u64)
+pub async fn serve_once<IO>(gate: &Gate, stream: IO, place: ConnectionPlace, router: Router, life_ms: u64)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = place.activity().clone();
-    let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), life_ms, activity.clone());
-    let (io, turns) = Gathered::new(stream, activity.clone());
+    let ends = ConnectionEnds::without_svid(gate.system().clone(), gate.stopping(), life_ms, activity.clone());
+    let (io, turns) = CoalescedOutput::new(stream, activity.clone());
     let service = service_fn(move |call: Request<Incoming>| public_body::answer(call, router.clone(), activity.clone()));
     let connection = http1().keep_alive(false).serve_connection(TokioIo::new(io), service);
     // The result is ignored: a client that is too slow or goes away has to ask again.

@@ -16,16 +16,16 @@ use hyper::body::Body as HttpBody;
 use tower::Service as _;
 use zeroize::Zeroizing;
 
-use super::table::Activity;
+use super::connection_table::ConnectionActivity;
 use mayfly_base::limits;
 use mayfly_base::refusal::Refusal;
 
 /// The connection of a request, stored in the request's extensions: its share is charged for the request's work.
 #[derive(Clone)]
-pub struct Client(pub Arc<Activity>);
+pub struct PublicClient(pub Arc<ConnectionActivity>);
 
 /// Answers one request.
-pub async fn answer<B>(call: Request<B>, router: Router, activity: Arc<Activity>) -> Result<Response, Infallible>
+pub async fn answer<B>(call: Request<B>, router: Router, activity: Arc<ConnectionActivity>) -> Result<Response, Infallible>
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
@@ -37,7 +37,7 @@ async fn answer_within<B>(
     within: Duration,
     call: Request<B>,
     mut router: Router,
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionActivity>,
 ) -> Result<Response, Infallible>
 where
     B: HttpBody<Data = Bytes> + Unpin,
@@ -49,7 +49,7 @@ where
     };
     let (mut parts, body) = call.into_parts();
     let version = parts.version;
-    let whole = tokio::time::timeout(within, whole(body, &activity)).await;
+    let whole = tokio::time::timeout(within, read_whole_body(body, &activity)).await;
     let late = || plain(StatusCode::REQUEST_TIMEOUT, "the body was not whole in time\n");
     let refused = match whole {
         Ok(Ok(body)) => Ok(body),
@@ -66,7 +66,7 @@ where
             return Ok(no);
         }
     };
-    parts.extensions.insert(Client(activity.clone()));
+    parts.extensions.insert(PublicClient(activity.clone()));
     let Ok(answer) = router.call(Request::from_parts(parts, Body::from(body))).await;
     let answered = counted(answer, &activity).await;
     drop(under_way);
@@ -74,7 +74,10 @@ where
 }
 
 /// Reads a body into one buffer, which counts for its holder until the body has been processed.
-async fn whole<B: HttpBody<Data = Bytes> + Unpin>(mut body: B, activity: &Arc<Activity>) -> Result<Bytes, Response> {
+async fn read_whole_body<B: HttpBody<Data = Bytes> + Unpin>(
+    mut body: B,
+    activity: &Arc<ConnectionActivity>,
+) -> Result<Bytes, Response> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
@@ -106,11 +109,11 @@ async fn whole<B: HttpBody<Data = Bytes> + Unpin>(mut body: B, activity: &Arc<Ac
 struct Unfinished {
     bytes: Zeroizing<Vec<u8>>,
     held: usize,
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionActivity>,
 }
 
 impl Unfinished {
-    fn new(activity: Arc<Activity>) -> Unfinished {
+    fn new(activity: Arc<ConnectionActivity>) -> Unfinished {
         Unfinished { bytes: Zeroizing::default(), held: 0, activity }
     }
 
@@ -134,7 +137,7 @@ impl Drop for Unfinished {
 }
 
 /// Counts an answer until it has been read. Answers of this listener are in memory as a whole.
-async fn counted(answer: Response, activity: &Arc<Activity>) -> Response {
+async fn counted(answer: Response, activity: &Arc<ConnectionActivity>) -> Response {
     let (parts, body) = answer.into_parts();
     let Ok(body) = body.collect().await else { return plain(StatusCode::INTERNAL_SERVER_ERROR, "") };
     let bytes = body.to_bytes();
@@ -161,7 +164,7 @@ fn plain(code: StatusCode, text: &'static str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shares::ShareBounds;
+    use crate::shares::ShareLimits;
     use axum::routing::post;
     use http_body_util::Full;
     use std::collections::VecDeque;
@@ -193,7 +196,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_comes_whole_or_is_refused_in_time() {
-        let activity = Activity::alone(ShareBounds::PUBLIC);
+        let activity = ConnectionActivity::alone(ShareLimits::PUBLIC);
         let ask = |body: Vec<u8>| answer(post_of(Full::new(Bytes::from(body))), router(), activity.clone());
         let whole = ask(vec![7; limits::LOGIN_BODY_BYTES]).await.unwrap();
         assert_eq!(whole.status(), StatusCode::OK);
@@ -207,7 +210,7 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_of_one_address_that_never_end_are_bounded_together() {
-        let activity = Activity::alone(ShareBounds::PUBLIC);
+        let activity = ConnectionActivity::alone(ShareLimits::PUBLIC);
         let mut waiting = Vec::new();
         loop {
             let mut one = Box::pin(answer(post_of(Drip([Bytes::from_static(b"x")].into())), router(), activity.clone()));

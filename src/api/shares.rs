@@ -45,7 +45,7 @@ impl Network {
 
 /// One resource: the names of its limits in refusals, and the limits.
 #[derive(Clone, Copy, Debug)]
-pub struct Bound {
+pub struct ShareLimit {
     /// The name of the limit of one holder.
     pub own_name: &'static str,
     /// The limit of one holder.
@@ -56,7 +56,7 @@ pub struct Bound {
     pub all: usize,
 }
 
-impl Bound {
+impl ShareLimit {
     /// The amount that a holder gets even when all capacity is taken by others: a sixty-fourth of its share.
     fn always(&self) -> usize {
         self.own / 64
@@ -76,25 +76,25 @@ impl Bound {
 
 /// The limits of a listener.
 #[derive(Clone, Copy, Debug)]
-pub struct ShareBounds {
+pub struct ShareLimits {
     /// Bytes of incomplete requests.
-    pub unfinished: Bound,
+    pub unfinished: ShareLimit,
     /// Bytes of unread answers.
-    pub unread: Bound,
+    pub unread: ShareLimit,
     /// Calls in progress of one holder, single exchanges not counted.
     pub calls: usize,
 }
 
-impl ShareBounds {
+impl ShareLimits {
     /// The limits of a listener whose peers present an X.509-SVID, and of the local socket.
-    pub const AUTHENTICATED: ShareBounds = ShareBounds {
-        unfinished: Bound {
+    pub const AUTHENTICATED: ShareLimits = ShareLimits {
+        unfinished: ShareLimit {
             own_name: "unfinished_bytes_per_caller",
             own: limits::UNFINISHED_BYTES_PER_CALLER,
             all_name: "unfinished_bytes",
             all: limits::UNFINISHED_BYTES,
         },
-        unread: Bound {
+        unread: ShareLimit {
             own_name: "unread_bytes_per_caller",
             own: limits::UNREAD_BYTES_PER_CALLER,
             all_name: "unread_bytes",
@@ -104,14 +104,14 @@ impl ShareBounds {
     };
 
     /// The limits of the public listener.
-    pub const PUBLIC: ShareBounds = ShareBounds {
-        unfinished: Bound {
+    pub const PUBLIC: ShareLimits = ShareLimits {
+        unfinished: ShareLimit {
             own_name: "public_unfinished_bytes_per_address",
             own: limits::PUBLIC_UNFINISHED_BYTES_PER_ADDRESS,
             all_name: "public_unfinished_bytes",
             all: limits::PUBLIC_UNFINISHED_BYTES,
         },
-        unread: Bound {
+        unread: ShareLimit {
             own_name: "public_unread_bytes_per_address",
             own: limits::PUBLIC_UNREAD_BYTES_PER_ADDRESS,
             all_name: "public_unread_bytes",
@@ -124,7 +124,7 @@ impl ShareBounds {
 /// The amounts that all holders of one listener hold.
 #[derive(Debug)]
 pub struct Pool {
-    bounds: ShareBounds,
+    bounds: ShareLimits,
     unfinished: AtomicUsize,
     unread: AtomicUsize,
     long: Option<Arc<LongCalls>>,
@@ -132,7 +132,7 @@ pub struct Pool {
 
 impl Pool {
     /// A pool with nothing held.
-    pub fn new(bounds: ShareBounds) -> Pool {
+    pub fn new(bounds: ShareLimits) -> Pool {
         Pool { bounds, unfinished: AtomicUsize::new(0), unread: AtomicUsize::new(0), long: None }
     }
 
@@ -249,8 +249,8 @@ mod tests {
 
     #[test]
     fn one_holder_has_its_share_and_others_have_theirs_when_all_is_taken() {
-        let bound = |own_name, all_name| Bound { own_name, own: 640, all_name, all: 1000 };
-        let bounds = ShareBounds { unfinished: bound("u", "all_u"), unread: bound("r", "all_r"), calls: 2 };
+        let bound = |own_name, all_name| ShareLimit { own_name, own: 640, all_name, all: 1000 };
+        let bounds = ShareLimits { unfinished: bound("u", "all_u"), unread: bound("r", "all_r"), calls: 2 };
         let pool = Arc::new(Pool::new(bounds));
         let [a, b, c] = [0; 3].map(|_| Share::new(pool.clone()));
         a.take_unread(600);

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 
-use mayfly_base::document::shown;
+use mayfly_base::document::terminal_text;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Code, Fault, No, Refusal};
+use mayfly_base::refusal::{Code, Error, Fault, Refusal};
 use mayfly_base::trace;
 use mayfly_proto::mayfly::v1 as pb;
 
@@ -65,7 +65,7 @@ fn retry_after(no: &Refusal) -> Option<Duration> {
 fn bounded(mut no: Refusal) -> Refusal {
     let short = |text: &mut String, most| {
         if text.len() > most {
-            *text = format!("{}…", shown::cut(text, most));
+            *text = format!("{}…", terminal_text::cut(text, most));
         }
     };
     short(&mut no.message, limits::STATUS_MESSAGE_BYTES);
@@ -90,20 +90,20 @@ fn bounded(mut no: Refusal) -> Refusal {
 }
 
 /// The status of a refused or failed call.
-pub fn status(no: No) -> Status {
+pub fn status(no: Error) -> Status {
     match no {
-        No::Refusal(no) => {
+        Error::Refusal(no) => {
             let no = bounded(no);
             Status::with_error_details(code_of(no.reason.code()), no.message.clone(), details(&no))
         }
-        No::Fault(fault) => Status::internal(note(&fault)),
+        Error::Fault(fault) => Status::internal(note(&fault)),
     }
 }
 
 /// As [`status`], as a message for one item of a batch or stream.
-pub fn problem(no: No) -> pb::Problem {
+pub fn problem(no: Error) -> pb::Problem {
     match no {
-        No::Refusal(no) => {
+        Error::Refusal(no) => {
             let no = bounded(no);
             let after = retry_after(&no).and_then(|d| prost_types::Duration::try_from(d).ok());
             let violation = |(field, what): (&str, &str)| pb::FieldViolation { field: field.into(), description: what.into() };
@@ -118,7 +118,7 @@ pub fn problem(no: No) -> pb::Problem {
                 message: no.message,
             }
         }
-        No::Fault(fault) => pb::Problem { code: Code::Internal as i32, message: note(&fault), ..pb::Problem::default() },
+        Error::Fault(fault) => pb::Problem { code: Code::Internal as i32, message: note(&fault), ..pb::Problem::default() },
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
         // The largest message that gRPC clients read by default.
         const READ_BY_CLIENTS: usize = 4 * 1024 * 1024;
         for no in echoes() {
-            let told = problem(No::Refusal(no));
+            let told = problem(Error::Refusal(no));
             assert!(told.message.ends_with('…') && told.message.len() <= limits::STATUS_MESSAGE_BYTES + '…'.len_utf8());
             assert!(told.encoded_len() < 8 * 1024, "{}", told.encoded_len());
             assert!(told.encoded_len() * limits::BATCH < READ_BY_CLIENTS, "{}", told.encoded_len());
@@ -151,7 +151,7 @@ mod tests {
             let of_a_use = told.field_violations.len() == 1;
             assert!(!of_a_use || told.encoded_len() * limits::USES_PER_REPORT < READ_BY_CLIENTS, "{}", told.encoded_len());
         }
-        let short = problem(No::Refusal(Refusal::field("caller", "is not known").by("7")));
+        let short = problem(Error::Refusal(Refusal::field("caller", "is not known").by("7")));
         assert_eq!((short.message.as_str(), short.rule.as_str()), ("caller: is not known", "7"));
     }
 
@@ -159,7 +159,7 @@ mod tests {
     fn a_status_fits_into_headers_whatever_the_caller_sent() {
         for no in echoes() {
             let mut headers = http::HeaderMap::new();
-            status(No::Refusal(no)).add_header(&mut headers).unwrap();
+            status(Error::Refusal(no)).add_header(&mut headers).unwrap();
             let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
             assert!(size < 16 * 1024, "{size}");
         }
@@ -170,7 +170,7 @@ mod tests {
         let exhausted = Reason::ALL.iter().filter(|r| r.code() == Code::ResourceExhausted);
         let mut seen = 0;
         for &reason in exhausted {
-            let no = || No::Refusal(Refusal::new(reason, "no more"));
+            let no = || Error::Refusal(Refusal::new(reason, "no more"));
             assert!(status(no()).get_details_retry_info().is_some(), "{reason:?}");
             assert!(problem(no()).retry_after.is_some(), "{reason:?}");
             seen += 1;

@@ -25,22 +25,22 @@ use tokio_rustls::server::TlsStream;
 use mayfly_authority::metrics::handshakes::{HandshakeClause, TlsDefect};
 use mayfly_base::refusal::{Reason, Refusal};
 use mayfly_base::system::System;
-use mayfly_config::https::Time;
+use mayfly_config::https::TlsClock;
 use mayfly_identity::path::PathDefect;
 use mayfly_identity::profile;
 use mayfly_identity::spiffe_id::SpiffeId;
 use mayfly_identity::svid::{self, PeerChain, SvidDefect, VerifiedSvid};
 
-pub use super::tls_client::{NotThatServer, client_config, not_that_server};
+pub use super::tls_client::{ServerIdentityError, client_config, server_identity_error};
 
-pub use mayfly_client::tls::{BundlesInForce, OwnCertificate};
+pub use mayfly_client::tls::{CurrentBundles, CurrentCertificate};
 
 pub(super) const ALPN_GRPC: &[&[u8]] = &[b"h2"];
 const ALPN_PUBLIC: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// Why a peer got no connection.
 #[derive(Debug, thiserror::Error)]
-pub enum NoPeer {
+pub enum PeerError {
     /// The peer's certificate is no acceptable X509-SVID. The second value is the SPIFFE ID in the certificate, if it has a canonical form;
     /// the ID is not authenticated.
     #[error("{0}")]
@@ -51,28 +51,28 @@ pub enum NoPeer {
     Tls(TlsDefect, String),
 }
 
-impl NoPeer {
+impl PeerError {
     /// The clause that refused the peer.
     pub fn clause(&self) -> HandshakeClause {
         match self {
-            NoPeer::Svid(defect, _) => HandshakeClause::Svid(*defect),
-            NoPeer::Tls(defect, _) => HandshakeClause::Tls(*defect),
+            PeerError::Svid(defect, _) => HandshakeClause::Svid(*defect),
+            PeerError::Tls(defect, _) => HandshakeClause::Tls(*defect),
         }
     }
 
     /// The SPIFFE ID that the peer claims. Safe to print: a canonical SPIFFE ID has only letters, digits, `.`, `-`, `_` and `/`.
     pub fn claimed(&self) -> Option<&SpiffeId> {
         match self {
-            NoPeer::Svid(_, claimed) => claimed.as_ref(),
-            NoPeer::Tls(..) => None,
+            PeerError::Svid(_, claimed) => claimed.as_ref(),
+            PeerError::Tls(..) => None,
         }
     }
 
     /// The cause in the words of the TLS library, for the log. It names no text that the peer chose.
     pub fn cause(&self) -> &str {
         match self {
-            NoPeer::Svid(..) => "",
-            NoPeer::Tls(_, cause) => cause,
+            PeerError::Svid(..) => "",
+            PeerError::Tls(_, cause) => cause,
         }
     }
 
@@ -80,8 +80,8 @@ impl NoPeer {
     pub fn refusal(&self) -> Refusal {
         let no = Refusal::new(Reason::NotAuthenticated, self.to_string());
         match self {
-            NoPeer::Svid(defect, _) => no.by(defect.code()),
-            NoPeer::Tls(..) => no,
+            PeerError::Svid(defect, _) => no.by(defect.code()),
+            PeerError::Tls(..) => no,
         }
     }
 }
@@ -90,20 +90,20 @@ impl NoPeer {
 #[derive(Clone)]
 pub struct MtlsAcceptor {
     provider: Arc<CryptoProvider>,
-    own: OwnCertificate,
-    bundles: BundlesInForce,
+    own: CurrentCertificate,
+    bundles: CurrentBundles,
     system: System,
     max_ttl_ms: u64,
 }
 
 impl MtlsAcceptor {
     /// `max_ttl_ms` is `svid_max_ttl`.
-    pub fn new(own: OwnCertificate, bundles: BundlesInForce, system: System, max_ttl_ms: u64) -> MtlsAcceptor {
+    pub fn new(own: CurrentCertificate, bundles: CurrentBundles, system: System, max_ttl_ms: u64) -> MtlsAcceptor {
         MtlsAcceptor { provider: provider(), own, bundles, system, max_ttl_ms }
     }
 
     /// Performs a handshake. Returns the stream and the verified peer. The caller bounds the time (`limits::HANDSHAKE_MS`).
-    pub async fn accept<IO>(&self, io: IO) -> Result<(TlsStream<IO>, VerifiedSvid), NoPeer>
+    pub async fn accept<IO>(&self, io: IO) -> Result<(TlsStream<IO>, VerifiedSvid), PeerError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
@@ -116,14 +116,14 @@ impl MtlsAcceptor {
             verdict: OnceLock::new(),
         });
         let config = server_config(&self.provider, &self.system, verifier.clone(), &self.own, ALPN_GRPC);
-        let config = config.map_err(|e| NoPeer::Tls(TlsDefect::Internal, e.to_string()))?;
+        let config = config.map_err(|e| PeerError::Tls(TlsDefect::Internal, e.to_string()))?;
         let accepted = TlsAcceptor::from(Arc::new(config)).accept(io).await;
         match (accepted, verifier.verdict.get()) {
-            (_, Some(Err((defect, claimed)))) => Err(NoPeer::Svid(*defect, claimed.clone())),
-            (Err(error), _) => Err(NoPeer::Tls(defect_of(&error), error.to_string())),
+            (_, Some(Err((defect, claimed)))) => Err(PeerError::Svid(*defect, claimed.clone())),
+            (Err(error), _) => Err(PeerError::Tls(defect_of(&error), error.to_string())),
             (Ok(stream), Some(Ok(svid))) if is_of(svid, &stream) => Ok((stream, svid.clone())),
             // No certificate of the session was verified.
-            (Ok(_), _) => Err(NoPeer::Tls(TlsDefect::Internal, String::new())),
+            (Ok(_), _) => Err(PeerError::Tls(TlsDefect::Internal, String::new())),
         }
     }
 }
@@ -178,7 +178,7 @@ fn is_of<IO>(svid: &VerifiedSvid, stream: &TlsStream<IO>) -> bool {
 }
 
 /// The public listener's configuration: no client certificates, ALPN `h2` and `http/1.1`.
-pub fn public_config(own: &OwnCertificate, system: &System) -> Result<ServerConfig, Error> {
+pub fn public_config(own: &CurrentCertificate, system: &System) -> Result<ServerConfig, Error> {
     server_config(&provider(), system, Arc::new(NoClientAuth), own, ALPN_PUBLIC)
 }
 
@@ -190,13 +190,13 @@ fn server_config(
     provider: &Arc<CryptoProvider>,
     system: &System,
     verifier: Arc<dyn ClientCertVerifier>,
-    own: &OwnCertificate,
+    own: &CurrentCertificate,
     alpn: &[&[u8]],
 ) -> Result<ServerConfig, Error> {
-    let mut config = ServerConfig::builder_with_details(provider.clone(), Arc::new(Time(system.clone())))
+    let mut config = ServerConfig::builder_with_details(provider.clone(), Arc::new(TlsClock(system.clone())))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(Own(own.clone())));
+        .with_cert_resolver(Arc::new(CertificateResolver(own.clone())));
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -206,7 +206,7 @@ fn server_config(
 }
 
 struct SvidVerifier {
-    bundles: BundlesInForce,
+    bundles: CurrentBundles,
     system: System,
     max_ttl_ms: u64,
     algorithms: WebPkiSupportedAlgorithms,
@@ -275,9 +275,9 @@ pub(super) fn chain(end_entity: &CertificateDer<'_>, intermediates: &[Certificat
 }
 
 /// Presents the certificate that is current at each handshake.
-pub(super) struct Own(pub(super) OwnCertificate);
+pub(super) struct CertificateResolver(pub(super) CurrentCertificate);
 
-impl ResolvesServerCert for Own {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.load_full())
     }
@@ -293,4 +293,4 @@ macro_rules! opaque {
         }
     )*};
 }
-opaque!(SvidVerifier, Own);
+opaque!(SvidVerifier, CertificateResolver);

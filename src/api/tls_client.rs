@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, Error};
 
-pub use mayfly_client::tls::{NotThatServer, not_that_server};
+pub use mayfly_client::tls::{ServerIdentityError, server_identity_error};
 
-use super::tls::{BundlesInForce, OwnCertificate};
+use super::tls::{CurrentBundles, CurrentCertificate};
 use mayfly_base::system::System;
 use mayfly_identity::spiffe_id::SpiffeId;
 
 /// The configuration of a client that calls a mayfly server ([`mayfly_client::tls::client_config`]).
 pub fn client_config(
-    own: Option<OwnCertificate>,
-    bundles: BundlesInForce,
+    own: Option<CurrentCertificate>,
+    bundles: CurrentBundles,
     expected: SpiffeId,
     system: &System,
 ) -> Result<ClientConfig, Error> {

@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::answer;
-use super::connection::Agreed;
-use super::ends::Ends;
+use super::call_handler;
+use super::connection::NegotiatedProtocol;
+use super::connection_end::ConnectionEnds;
 use super::grpc::Services;
-use super::listener::{Gate, Place};
+use super::listener::{ConnectionPlace, Gate};
 use super::peer::Peer;
 use super::shares::Holder;
-use mayfly_base::document::command::{self, Remedy, typed};
+use mayfly_base::document::remedy::{self, Remedy, shell_quoted};
 use mayfly_base::file_path::directory_of;
 
 /// Why the socket could not be bound.
 #[derive(Debug, thiserror::Error)]
-pub enum NoSocket {
+pub enum SocketError {
     /// The directory is open to other users.
     #[error("the directory of the admin socket, {}, is open to others (mode {mode:03o})", dir.display())]
     OpenDirectory {
@@ -49,24 +49,26 @@ pub enum NoSocket {
     },
 }
 
-impl NoSocket {
+impl SocketError {
     /// The commands that fix the problem.
     pub fn remedies(&self) -> Vec<Remedy> {
         let uid = rustix::process::geteuid().as_raw();
         match self {
-            NoSocket::OpenDirectory { dir, closed, .. } => vec![command::close(dir, *closed, uid, "listen.admin_socket")],
-            NoSocket::InUse(path) => {
-                let shown = typed(path);
+            SocketError::OpenDirectory { dir, closed, .. } => {
+                vec![remedy::restrict_directory(dir, *closed, uid, "listen.admin_socket")]
+            }
+            SocketError::InUse(path) => {
+                let shown = shell_quoted(path);
                 vec![
                     Remedy::new("who it is", format!("ss -xlp src {shown}")),
                     Remedy::new("to end it in good order", format!("fuser -k -TERM {shown}")),
                 ]
             }
-            NoSocket::NotASocket(path) => {
-                vec![Remedy::new("to move it away", format!("mv {} {}.old", typed(path), typed(path)))]
+            SocketError::NotASocket(path) => {
+                vec![Remedy::new("to move it away", format!("mv {} {}.old", shell_quoted(path), shell_quoted(path)))]
             }
-            NoSocket::Io { path, .. } => {
-                let dir = typed(directory_of(path));
+            SocketError::Io { path, .. } => {
+                let dir = shell_quoted(directory_of(path));
                 vec![
                     Remedy::new("who may write there", format!("ls -ld {dir}")),
                     Remedy::new("to make the directory the server's own, as root", format!("install -d -m 700 -o {uid} {dir}")),
@@ -107,8 +109,8 @@ impl Socket {
 ///
 /// `shared`: other uids may use the socket (`admin.uids`). Then other users may enter the directory and open the file: the kernel reports
 /// the peer's uid, and each call is admitted by it.
-pub fn bind(path: &Path, shared: bool) -> Result<Socket, NoSocket> {
-    let failed = |what| move |error| NoSocket::Io { path: path.to_owned(), what, error };
+pub fn bind(path: &Path, shared: bool) -> Result<Socket, SocketError> {
+    let failed = |what| move |error| SocketError::Io { path: path.to_owned(), what, error };
     let dir = directory_of(path);
     if !dir.exists() {
         DirBuilder::new().recursive(true).mode(closed(shared)).create(dir).map_err(failed("making its directory"))?;
@@ -133,8 +135,8 @@ fn closed(shared: bool) -> u32 {
 
 /// Whether the socket could be bound, without creating or removing anything: [`bind`] refuses the same paths. A missing directory is no
 /// error, since [`bind`] creates it.
-pub fn check(path: &Path, shared: bool) -> Result<(), NoSocket> {
-    let failed = |what| move |error| NoSocket::Io { path: path.to_owned(), what, error };
+pub fn check(path: &Path, shared: bool) -> Result<(), SocketError> {
+    let failed = |what| move |error| SocketError::Io { path: path.to_owned(), what, error };
     let dir = directory_of(path);
     if !dir.exists() {
         let above = dir.ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));
@@ -146,7 +148,7 @@ pub fn check(path: &Path, shared: bool) -> Result<(), NoSocket> {
     // A shared socket's directory may be entered and read by others.
     let open = if shared { 0o022 } else { 0o077 };
     if mode & open != 0 {
-        return Err(NoSocket::OpenDirectory { dir: dir.to_owned(), mode, closed: closed(shared) });
+        return Err(SocketError::OpenDirectory { dir: dir.to_owned(), mode, closed: closed(shared) });
     }
     let meta = match fs::symlink_metadata(path) {
         Ok(meta) => meta,
@@ -154,10 +156,10 @@ pub fn check(path: &Path, shared: bool) -> Result<(), NoSocket> {
         Err(e) => return Err(failed("looking at what lies there")(e)),
     };
     if !meta.file_type().is_socket() {
-        return Err(NoSocket::NotASocket(path.to_owned()));
+        return Err(SocketError::NotASocket(path.to_owned()));
     }
     match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Err(NoSocket::InUse(path.to_owned())),
+        Ok(_) => Err(SocketError::InUse(path.to_owned())),
         // A socket file left by a server that was killed: nothing listens there.
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(e) => Err(failed("asking who listens there")(e)),
@@ -191,8 +193,8 @@ pub async fn serve(gate: Gate, socket: Listening, services: Services) {
     gate.finished().await;
 }
 
-async fn serve_one(gate: Gate, place: Place, stream: UnixStream, uid: u32, services: Services) {
-    let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), 0, place.activity().clone());
-    let ended = answer::serve(stream, Agreed::Nothing, services, Peer::Local(uid), ends, gate.streams()).await;
+async fn serve_one(gate: Gate, place: ConnectionPlace, stream: UnixStream, uid: u32, services: Services) {
+    let ends = ConnectionEnds::without_svid(gate.system().clone(), gate.stopping(), 0, place.activity().clone());
+    let ended = call_handler::serve(stream, NegotiatedProtocol::Nothing, services, Peer::Local(uid), ends, gate.streams()).await;
     tracing::debug!(uid, ?ended, "connection of the admin socket ended");
 }

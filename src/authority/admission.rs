@@ -1,47 +1,47 @@
 //! Admission, checked on every call: the SVID of the connection is still valid, and an operator is permitted the action by the admin
 //! policy.
 
-pub mod calls;
-pub mod intake;
+pub mod admission_queue;
+pub mod operator_calls;
 pub mod operators;
 pub mod peers;
-pub mod rates;
+pub mod rate_limits;
 pub mod refusals;
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
 
-use crate::admission::calls::{Call, Waits};
-use crate::admission::operators::Scope;
+use crate::admission::operator_calls::{ApprovalMode, OperatorCall};
+use crate::admission::operators::OperatorScope;
 use crate::authority::Authority;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_identity::caller::{Caller, Operator};
-use mayfly_ledger::record::Who;
+use mayfly_ledger::record::Author;
 use mayfly_ledger::revocation::Hit;
 use mayfly_ledger::state::refused_by;
-use mayfly_policy::catalog::Policy;
+use mayfly_policy::catalog::EnvironmentPolicy;
 use mayfly_policy::decide::caller_facts;
-use mayfly_policy::person::{Behind, way_out_by_signing_in};
-use mayfly_policy::request::ApprovalFacts;
-use mayfly_policy::{Act, Action, Admin, AdminAction, Question};
+use mayfly_policy::person::{CallerPerson, sign_in_hint};
+use mayfly_policy::question::ApprovalFacts;
+use mayfly_policy::{Action, OperatorAction, OperatorActionType, OperatorContext, Question};
 use mayfly_verify::seq::TaskId;
 
 /// The proof that an operator was admitted to the action `A`, made by [`Authority::admit`] only. A function takes the proof of its own
 /// action, so that an operator who was admitted to list cannot be passed to a function that revokes.
 #[derive(Debug, Clone)]
-pub struct Admitted<A: AdminAction> {
-    who: Who,
+pub struct Admitted<A: OperatorActionType> {
+    who: Author,
     action: PhantomData<A>,
 }
 
-impl<A: AdminAction> Admitted<A> {
-    fn new(who: Who) -> Admitted<A> {
+impl<A: OperatorActionType> Admitted<A> {
+    fn new(who: Author) -> Admitted<A> {
         Admitted { who, action: PhantomData }
     }
 
     /// The operator, in the form that records use.
-    pub fn who(&self) -> Who {
+    pub fn who(&self) -> Author {
         self.who.clone()
     }
 }
@@ -49,10 +49,10 @@ impl<A: AdminAction> Admitted<A> {
 impl Authority {
     /// Checks that the SVID of a connection is still valid: it has not expired, and its root is still trusted. Called on every call and
     /// every message of a stream.
-    pub fn still_stands(&self, caller: &Caller) -> Result<(), No> {
+    pub fn still_stands(&self, caller: &Caller) -> Result<(), Error> {
         let evidence = caller.evidence();
         let no = |what: String| {
-            Err(No::Refusal(Refusal::new(Reason::SvidNoLongerValid, what).way_out("connect again with a fresh SVID")))
+            Err(Error::Refusal(Refusal::new(Reason::SvidNoLongerValid, what).way_out("connect again with a fresh SVID")))
         };
         if evidence.not_after <= self.system.wall() {
             return no(format!("the SVID of this connection ended at {}", evidence.not_after));
@@ -66,10 +66,10 @@ impl Authority {
     /// Checks that a caller is admitted at all: its SVID is still valid, and no revocation rule targets the caller (design, section 4:
     /// rules are checked on every call). A rule over everything or an environment only stops grants, whose decisions check it themselves; a
     /// caller in the middle of its work can still read and end what it began. `what` names the caller in the refusal.
-    pub fn let_in(&self, caller: &Caller, what: &str) -> Result<(), No> {
+    pub fn let_in(&self, caller: &Caller, what: &str) -> Result<(), Error> {
         self.still_stands(caller)?;
         match self.shut_out(caller) {
-            Some(hit) => Err(No::Refusal(refused_by(&hit, what))),
+            Some(hit) => Err(Error::Refusal(refused_by(&hit, what))),
             None => Ok(()),
         }
     }
@@ -82,12 +82,16 @@ impl Authority {
 
     /// Admits an operator to an action in an environment; an action without an environment must be permitted by the policy of every
     /// environment.
-    pub fn admit<A: AdminAction>(&self, operator: &Operator, environment: Option<&str>) -> Result<Admitted<A>, No> {
-        self.admit_to(operator, &Act { environment, now: self.system.wall(), ..Act::default() })
+    pub fn admit<A: OperatorActionType>(&self, operator: &Operator, environment: Option<&str>) -> Result<Admitted<A>, Error> {
+        self.admit_to(operator, &OperatorContext { environment, now: self.system.wall(), ..OperatorContext::default() })
     }
 
     /// Like [`Authority::admit`], with the details of the action.
-    pub(crate) fn admit_to<A: AdminAction>(&self, operator: &Operator, act: &Act<'_>) -> Result<Admitted<A>, No> {
+    pub(crate) fn admit_to<A: OperatorActionType>(
+        &self,
+        operator: &Operator,
+        act: &OperatorContext<'_>,
+    ) -> Result<Admitted<A>, Error> {
         match operator {
             Operator::LocalUid(uid) => {
                 let admitted = self.admit_uid(*uid)?;
@@ -98,18 +102,18 @@ impl Authority {
         }
     }
 
-    fn admit_uid<A: AdminAction>(&self, uid: u32) -> Result<Admitted<A>, No> {
+    fn admit_uid<A: OperatorActionType>(&self, uid: u32) -> Result<Admitted<A>, Error> {
         if uid == limits::OVERFLOW_UID {
             let what = format!(
                 "local uid {uid} stands for every user whom the server's user namespace does not map, so it identifies nobody, \
                  whatever admin.uids says"
             );
             let way_out = "run the server without PrivateUsers=yes, or use the admin listener with an SVID";
-            return Err(No::Refusal(Refusal::new(Reason::DeniedByPolicy, what).by("overflow uid").way_out(way_out)));
+            return Err(Error::Refusal(Refusal::new(Reason::DeniedByPolicy, what).by("overflow uid").way_out(way_out)));
         }
         match self.admin_uids.contains(&uid) {
-            true => Ok(Admitted::new(Who::LocalUid(uid))),
-            false => Err(No::Refusal(
+            true => Ok(Admitted::new(Author::LocalUid(uid))),
+            false => Err(Error::Refusal(
                 Refusal::new(Reason::DeniedByPolicy, format!("local uid {uid} is not among admin.uids"))
                     .by("admin.uids")
                     .way_out("whoever owns the configuration adds it there"),
@@ -119,8 +123,8 @@ impl Authority {
 
     /// Refuses an action of the local socket for which policy requires two people, since the socket never counts as a person, unless the
     /// server is configured for a single operator.
-    fn one_is_enough(&self, action: Admin, act: &Act<'_>) -> Result<(), No> {
-        let Some(call) = Call::current().filter(|call| !call.goes_on()) else { return Ok(()) };
+    fn one_is_enough(&self, action: OperatorAction, act: &OperatorContext<'_>) -> Result<(), Error> {
+        let Some(call) = OperatorCall::current().filter(|call| !call.goes_on()) else { return Ok(()) };
         if self.single_operator || act.approvals.count > 0 || call.approved_by().is_some() {
             return Ok(());
         }
@@ -133,23 +137,23 @@ impl Authority {
     }
 
     /// Admits an operator to an action that always needs a second operator, whatever policy says. `why` is the reason in words.
-    pub fn admit_two<A: AdminAction>(
+    pub fn admit_two<A: OperatorActionType>(
         &self,
         operator: &Operator,
         environment: Option<&str>,
         why: &str,
-    ) -> Result<Admitted<A>, No> {
+    ) -> Result<Admitted<A>, Error> {
         let admitted = self.admit(operator, environment)?;
-        match (operator, Call::current()) {
+        match (operator, OperatorCall::current()) {
             (Operator::LocalUid(_), _) if self.single_operator => Ok(admitted),
             (Operator::LocalUid(_), _) => Err(not_over_the_socket(why)),
             (Operator::Svid(_), Some(call)) if call.approved_by().is_some() || call.goes_on() => Ok(admitted),
             (Operator::Svid(_), Some(call)) => Err(call.asks_for(A::ACTION, environment, why.to_owned())),
-            (Operator::Svid(_), None) => Err(No::Refusal(Refusal::new(Reason::ApprovalNeeded, why).by("two people"))),
+            (Operator::Svid(_), None) => Err(Error::Refusal(Refusal::new(Reason::ApprovalNeeded, why).by("two people"))),
         }
     }
 
-    fn admit_svid<A: AdminAction>(&self, caller: &Caller, act: &Act<'_>) -> Result<Admitted<A>, No> {
+    fn admit_svid<A: OperatorActionType>(&self, caller: &Caller, act: &OperatorContext<'_>) -> Result<Admitted<A>, Error> {
         self.may_act_at_all::<A>(caller)?;
         let compiled = self.catalog.now();
         let mut concerned = compiled.environments().filter(|(name, _)| act.environment.is_none_or(|e| e == *name)).peekable();
@@ -158,31 +162,31 @@ impl Authority {
                 || "no environment has a policy set that names operators".to_owned(),
                 |name| format!("there is no environment {name} with a policy set that names operators"),
             );
-            return Err(No::Refusal(Refusal::new(Reason::DeniedByPolicy, what).by("policy")));
+            return Err(Error::Refusal(Refusal::new(Reason::DeniedByPolicy, what).by("policy")));
         }
         let mut waits = None;
         for environment in concerned {
             waits = waits.or(self.permitted::<A>(caller, act, environment)?);
         }
-        match (waits, Call::current()) {
+        match (waits, OperatorCall::current()) {
             (Some(why), Some(call)) => Err(call.asks_for(A::ACTION, act.environment, why)),
-            _ => Ok(Admitted::new(Who::of(caller))),
+            _ => Ok(Admitted::new(Author::of(caller))),
         }
     }
 
     /// The environments in which an operator is permitted an action. Refused if there are none.
-    pub fn scope<A: AdminAction>(&self, operator: &Operator) -> Result<Scope<A>, No> {
+    pub fn scope<A: OperatorActionType>(&self, operator: &Operator) -> Result<OperatorScope<A>, Error> {
         let who = match operator {
             Operator::LocalUid(uid) => self.admit_uid::<A>(*uid)?.who,
             Operator::Svid(caller) => {
                 self.may_act_at_all::<A>(caller)?;
-                Who::of(caller)
+                Author::of(caller)
             }
         };
         let (compiled, now) = (self.catalog.now(), self.system.wall());
         let (mut environments, mut waits, mut refused) = (BTreeSet::new(), None, None);
         for (name, policy) in compiled.environments() {
-            let act = Act { environment: Some(name), now, ..Act::default() };
+            let act = OperatorContext { environment: Some(name), now, ..OperatorContext::default() };
             let asked = match operator {
                 Operator::LocalUid(_) => self.one_is_enough(A::ACTION, &act).map(|()| None),
                 Operator::Svid(caller) => self.permitted::<A>(caller, &act, (name, policy)),
@@ -194,27 +198,27 @@ impl Authority {
             }
         }
         match (environments.is_empty(), waits, refused) {
-            (false, None, None) => Ok(Scope::new(who, None)),
-            (false, ..) => Ok(Scope::new(who, Some(environments))),
+            (false, None, None) => Ok(OperatorScope::new(who, None)),
+            (false, ..) => Ok(OperatorScope::new(who, Some(environments))),
             // The call needs an approval, like any other call that needs a second person.
-            (true, Some((name, why)), _) => match Call::current() {
+            (true, Some((name, why)), _) => match OperatorCall::current() {
                 Some(call) => Err(call.asks_for(A::ACTION, Some(name), why)),
-                None => Err(No::Refusal(Refusal::new(Reason::ApprovalNeeded, why).by("two people"))),
+                None => Err(Error::Refusal(Refusal::new(Reason::ApprovalNeeded, why).by("two people"))),
             },
             (true, None, Some(no)) => Err(no),
             // The local socket can also read the state of a server that has no policy set.
-            (true, None, None) if matches!(operator, Operator::LocalUid(_)) => Ok(Scope::new(who, None)),
+            (true, None, None) if matches!(operator, Operator::LocalUid(_)) => Ok(OperatorScope::new(who, None)),
             (true, None, None) => {
                 let what = "no environment has a policy set that names operators";
-                Err(No::Refusal(Refusal::new(Reason::DeniedByPolicy, what).by("policy")))
+                Err(Error::Refusal(Refusal::new(Reason::DeniedByPolicy, what).by("policy")))
             }
         }
     }
 
     /// The checks that apply whatever policy says: the operator is admitted, and an operator in break-glass stays within its bounds.
-    fn may_act_at_all<A: AdminAction>(&self, caller: &Caller) -> Result<(), No> {
+    fn may_act_at_all<A: OperatorActionType>(&self, caller: &Caller) -> Result<(), Error> {
         self.let_in(caller, "this operator")?;
-        match self.acts_in_glass(caller).filter(|_| !leaves_as_it_is(A::ACTION)) {
+        match self.acts_in_glass(caller).filter(|_| !allowed_in_break_glass(A::ACTION)) {
             Some(task) => Err(in_break_glass(
                 caller,
                 task,
@@ -225,19 +229,19 @@ impl Authority {
     }
 
     /// Evaluates the policy of one environment. Returns why a second person is needed, if one is.
-    fn permitted<A: AdminAction>(
+    fn permitted<A: OperatorActionType>(
         &self,
         caller: &Caller,
-        act: &Act<'_>,
-        (name, policy): (&str, &Policy),
-    ) -> Result<Option<String>, No> {
-        let behind = Behind::of(caller);
+        act: &OperatorContext<'_>,
+        (name, policy): (&str, &EnvironmentPolicy),
+    ) -> Result<Option<String>, Error> {
+        let behind = CallerPerson::of(caller);
         let break_glass = self.acts_in_glass(caller).is_some();
-        let call = Call::current();
+        let call = OperatorCall::current();
         let approver = call.as_ref().and_then(|call| call.approved_by());
         let people: &[&str] = &approver.into_iter().collect::<Vec<_>>();
         let approvals = if people.is_empty() { act.approvals } else { ApprovalFacts { count: 1, people } };
-        let act = Act { break_glass, person: behind.facts(), approvals, ..*act };
+        let act = OperatorContext { break_glass, person: behind.facts(), approvals, ..*act };
         let question = Question::admin(caller.id(), A::ACTION, &act);
         let verdict = self.decider.verdicts.verdict(&policy.set, &question);
         if verdict.permits() {
@@ -245,18 +249,18 @@ impl Authority {
         }
         let action = question.action().name();
         // A call that an incident needs never waits for an approval, and a dry run changes nothing.
-        let call = call.as_ref().filter(|c| c.waits() != Waits::WithItsChange || c.goes_on());
+        let call = call.as_ref().filter(|c| c.waits() != ApprovalMode::WithItsChange || c.goes_on());
         if let Some(call) = call.filter(|_| act.approvals.count == 0 && self.approval_helps(policy, caller, A::ACTION, &act)) {
             return Ok((!call.goes_on()).then(|| format!("policy of {name} wants that for {action}")));
         }
-        let permits = |behind: &Behind<'_>| {
-            let act = Act { person: behind.facts(), ..act };
+        let permits = |behind: &CallerPerson<'_>| {
+            let act = OperatorContext { person: behind.facts(), ..act };
             let verdict = self.decider.verdicts.verdict(&policy.set, &Question::admin(caller.id(), A::ACTION, &act));
             verdict.permits().then(|| verdict.by().to_vec())
         };
-        let way_out = way_out_by_signing_in((&policy.set, question.action()), &behind, act.now, verdict.by(), permits);
+        let way_out = sign_in_hint((&policy.set, question.action()), &behind, act.now, verdict.by(), permits);
         let what = format!("{} may not {action} in {name} (policy version {})", caller.id(), policy.version);
-        Err(No::Refusal(
+        Err(Error::Refusal(
             Refusal::new(Reason::DeniedByPolicy, what)
                 .by(format!("policy set {} of {name}", policy.version))
                 .way_out(way_out.unwrap_or_else(|| "whoever owns the policy set names its operators there".to_owned())),
@@ -266,10 +270,16 @@ impl Authority {
 
 impl Authority {
     /// Whether an approval would make policy permit what it refuses without one.
-    pub(crate) fn approval_helps(&self, policy: &Policy, caller: &Caller, action: Admin, act: &Act<'_>) -> bool {
+    pub(crate) fn approval_helps(
+        &self,
+        policy: &EnvironmentPolicy,
+        caller: &Caller,
+        action: OperatorAction,
+        act: &OperatorContext<'_>,
+    ) -> bool {
         let set = &policy.set;
         let with = |people: &[&str]| {
-            let act = Act { approvals: ApprovalFacts { count: 1, people }, ..*act };
+            let act = OperatorContext { approvals: ApprovalFacts { count: 1, people }, ..*act };
             self.decider.verdicts.verdict(set, &Question::admin(caller.id(), action, &act)).permits()
         };
         set.reads(Action::Admin(action)).reads_approvals()
@@ -278,8 +288,8 @@ impl Authority {
 }
 
 /// The refusal of an action that needs two operators and was requested over the local socket.
-pub(crate) fn not_over_the_socket(why: &str) -> No {
-    No::Refusal(
+pub(crate) fn not_over_the_socket(why: &str) -> Error {
+    Error::Refusal(
         Refusal::new(
             Reason::NotYours,
             format!("this takes two operators, each with an SVID; the local socket counts as neither: {why}"),
@@ -290,20 +300,22 @@ pub(crate) fn not_over_the_socket(why: &str) -> No {
 }
 
 /// The refusal of a lasting change by an operator in break-glass.
-pub(crate) fn in_break_glass(caller: &Caller, task: TaskId, what: &str) -> No {
+pub(crate) fn in_break_glass(caller: &Caller, task: TaskId, what: &str) -> Error {
     let no = Refusal::new(Reason::NotYours, format!("{} acts in break-glass task {task}: {what}", caller.id()));
-    No::Refusal(no.by("break-glass").way_out(format!("another operator does it, or you after: mayfly break-glass close {task}")))
+    Error::Refusal(
+        no.by("break-glass").way_out(format!("another operator does it, or you after: mayfly break-glass close {task}")),
+    )
 }
 
 /// Whether an action is permitted to an operator in break-glass: reading and revoking, but nothing that changes later grants.
-fn leaves_as_it_is(action: Admin) -> bool {
+fn allowed_in_break_glass(action: OperatorAction) -> bool {
     match action {
-        Admin::Revoke | Admin::ManageTasks | Admin::ReadAudit | Admin::Observe => true,
-        Admin::Lock
-        | Admin::ManageKeys
-        | Admin::ManageTrust
-        | Admin::ManagePolicy
-        | Admin::ManageUpstreams
-        | Admin::ApproveChange => false,
+        OperatorAction::Revoke | OperatorAction::ManageTasks | OperatorAction::ReadAudit | OperatorAction::Observe => true,
+        OperatorAction::Lock
+        | OperatorAction::ManageKeys
+        | OperatorAction::ManageTrust
+        | OperatorAction::ManagePolicy
+        | OperatorAction::ManageUpstreams
+        | OperatorAction::ApproveChange => false,
     }
 }

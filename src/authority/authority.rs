@@ -7,18 +7,18 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Notify, Semaphore, broadcast};
 
-use crate::admission::intake::Intake;
-use crate::admission::peers::Peers;
-use crate::admission::rates::{PerSecond, Rates};
-use crate::admission::refusals::Refusals;
+use crate::admission::admission_queue::AdmissionQueue;
+use crate::admission::peers::ConnectionCounter;
+use crate::admission::rate_limits::{CallerRates, RateLimits};
+use crate::admission::refusals::RefusalLog;
 use crate::audit::audit_reads::AuditReads;
-use crate::audit::uses::Uses;
-use crate::metrics::Counted;
+use crate::audit::use_reports::UseReports;
+use crate::metrics::EventCounters;
 use crate::metrics::calls::CallMetrics;
 use crate::metrics::exchanges::ExchangeMetrics;
-use crate::metrics::handshakes::RefusedHandshakes;
-use crate::people::attest::Repeats;
-use crate::people::oidc::Issuers;
+use crate::metrics::handshakes::HandshakeMetrics;
+use crate::people::attestation::JobLoginCache;
+use crate::people::oidc_issuers::Issuers;
 use crate::revocation::feed::{Feed, Followers};
 use crate::source_health::{SourceHealth, SourceKind, SourceState};
 use crate::tasks::heartbeats::Heartbeats;
@@ -29,12 +29,12 @@ use mayfly_base::refusal::Fault;
 use mayfly_base::system::System;
 use mayfly_base::trace::{self, Tracer};
 use mayfly_credential::keyring::{Keyring, Sealer};
-use mayfly_credential::lease::{Elsewhere, Leases, OverLedger};
-use mayfly_credential::status::Allocator;
+use mayfly_credential::lease::{ConnectorSettings, LeaseManager, ReplicaLedger};
+use mayfly_credential::status_list::StatusListAllocator;
 use mayfly_identity::bundle::Bundles;
-use mayfly_ledger::record::{Aim, Event, Record};
+use mayfly_ledger::record::{Event, Record, RecordedTarget};
 use mayfly_ledger::state::{RequestKey, id_for};
-use mayfly_ledger::{Batch, Committed, Ledger, State};
+use mayfly_ledger::{Batch, CommittedRecord, Ledger, State};
 use mayfly_policy::catalog::Catalog;
 use mayfly_policy::decide::Decider;
 use mayfly_verify::seq::{CredentialId, Millis, TaskId};
@@ -58,9 +58,9 @@ pub struct Authority {
     /// Seals and opens the private keys.
     pub sealer: Arc<dyn Sealer>,
     /// Allocates indices in status lists.
-    pub status: Allocator,
+    pub status: StatusListAllocator,
     /// The leases: creates and removes objects at upstreams.
-    pub leases: Arc<Leases<OverLedger>>,
+    pub leases: Arc<LeaseManager<ReplicaLedger>>,
     /// Coalesces heartbeats.
     pub heartbeats: Heartbeats,
     /// The feed of revocation events.
@@ -76,19 +76,19 @@ pub struct Authority {
     /// The server's own SVID, once the server is started.
     pub own: OnceLock<Arc<OwnSvid>>,
     /// The configured bounds. A reload of the configuration replaces them.
-    pub bounds: ArcSwap<Bounds>,
+    pub bounds: ArcSwap<AuthorityLimits>,
     /// The admission queue, which bounds the load.
-    pub intake: Arc<Intake>,
+    pub intake: Arc<AdmissionQueue>,
     /// The rates of a caller's changes other than issuances. A reload of the configuration replaces them.
-    pub rates: ArcSwap<Rates>,
+    pub rates: ArcSwap<RateLimits>,
     /// The refusals, counted for the audit log.
-    pub refusals: Refusals,
+    pub refusals: RefusalLog,
     /// The latest logins of jobs, for jobs that did not receive the answer.
-    pub(crate) attested: Repeats,
+    pub(crate) attested: JobLoginCache,
     /// The uses that servers of upstreams report.
-    pub uses: Uses,
+    pub uses: UseReports,
     /// The open connections.
-    pub peers: Peers,
+    pub peers: ConnectionCounter,
     /// Broadcasts durable commits to watchers. A watcher that lags by more than `limits::WATCH_LAG` gets an error.
     pub commits: broadcast::Sender<Arc<Batch>>,
     /// Whether the server is stopping: endless streams then end, so that their connections can close.
@@ -96,13 +96,13 @@ pub struct Authority {
     /// Bounds the concurrent queries that read history.
     pub questions: Arc<Semaphore>,
     /// The progress of the continuous export, if there is one.
-    pub exported: parking_lot::Mutex<Option<Exported>>,
+    pub exported: parking_lot::Mutex<Option<ExportProgress>>,
     /// The counters of metrics.
-    pub counted: Counted,
+    pub counted: EventCounters,
     /// Selects the calls that are traced.
     pub tracer: Arc<Tracer>,
     /// The senders of webhooks, once the server is started.
-    pub webhooks: OnceLock<Box<dyn crate::webhook::Tellers>>,
+    pub webhooks: OnceLock<Box<dyn crate::webhook::WebhookSenders>>,
     /// The differences between the files of policies and registrations and the ledger, which is authoritative.
     pub drift: ArcSwap<Vec<String>>,
     /// Calls by method and code.
@@ -110,7 +110,7 @@ pub struct Authority {
     /// Exchanges by environment, upstream and outcome.
     pub exchange_metrics: ExchangeMetrics,
     /// The refused handshakes, counted.
-    pub refused_handshakes: Arc<RefusedHandshakes>,
+    pub refused_handshakes: Arc<HandshakeMetrics>,
     /// Reads of the audit that are counted and not yet recorded.
     pub audit_reads: AuditReads,
     /// Files and services that are read again while the server runs, and whether each can be read.
@@ -127,7 +127,7 @@ pub struct Authority {
 
 /// The progress of a continuous export of the audit log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Exported {
+pub struct ExportProgress {
     /// Everything up to this sequence number was exported.
     pub seq: mayfly_verify::seq::Seq,
     /// Why the export is stuck; empty if it is not.
@@ -137,7 +137,7 @@ pub struct Exported {
 }
 
 /// The parts that an authority is made of, besides its ledger.
-pub struct Parts {
+pub struct AuthorityParts {
     /// The state that decisions share.
     pub decider: Decider,
     /// The trust bundles in effect.
@@ -157,22 +157,22 @@ pub struct Parts {
     /// How long a follower may go without a fresh head, milliseconds.
     pub feed_max_age_ms: u64,
     /// The bounds that the operator sets below the ceilings of `limits.rs`.
-    pub bounds: Bounds,
+    pub bounds: AuthorityLimits,
     /// The credential kinds whose credentials are made at upstreams.
-    pub elsewhere: Elsewhere,
+    pub elsewhere: ConnectorSettings,
     /// The tracing that the operator configured.
-    pub traced: trace::Wanted,
+    pub traced: trace::TracerSettings,
 }
 
 /// The bounds of one replica besides those of its ledger ([`Ledger::ceilings`]); at most those of `limits.rs`.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct AuthorityLimits {
     /// The number of revocation rules in total at which callers' own changes that make a rule are refused.
     pub rules: usize,
     /// The number of rules in effect that one caller's own changes may make; beyond it, the caller is locked.
     pub rules_per_caller: usize,
     /// The rate of one caller's changes other than issuances.
-    pub rates: PerSecond,
+    pub rates: CallerRates,
     /// The number of registered followers.
     pub followers: usize,
     /// The number of registered followers of one caller.
@@ -187,12 +187,12 @@ pub struct Bounds {
     pub svid_max_ttl_ms: u64,
 }
 
-impl Default for Bounds {
-    fn default() -> Bounds {
-        Bounds {
+impl Default for AuthorityLimits {
+    fn default() -> AuthorityLimits {
+        AuthorityLimits {
             rules: limits::RULES,
             rules_per_caller: limits::RULES_PER_CALLER,
-            rates: PerSecond::default(),
+            rates: CallerRates::default(),
             followers: limits::FOLLOWERS,
             followers_per_caller: limits::FOLLOWERS_PER_CALLER,
             deciding: std::thread::available_parallelism().map_or(1, usize::from),
@@ -205,14 +205,14 @@ impl Default for Bounds {
 
 impl Authority {
     /// Creates an authority over an open ledger. Its compiled and loaded state follows the ledger from then on.
-    pub fn new(ledger: Ledger, parts: Parts) -> Result<Arc<Authority>, Fault> {
+    pub fn new(ledger: Ledger, parts: AuthorityParts) -> Result<Arc<Authority>, Fault> {
         // Opening the ledger wrote a record, so its durable head is a sequence number of this process.
-        let status = Allocator::new(ledger.durable(), &parts.system.random32());
+        let status = StatusListAllocator::new(ledger.durable(), &parts.system.random32());
         let feed = Feed::new(ledger.durable());
         let began = (parts.system.wall(), parts.system.steady());
-        let over = Arc::new(OverLedger::new(ledger.clone(), parts.system.clone()));
+        let over = Arc::new(ReplicaLedger::new(ledger.clone(), parts.system.clone()));
         let tracer = Tracer::new(parts.traced, parts.system.clone());
-        let leases = Leases::new(over, parts.elsewhere, parts.system.clone());
+        let leases = LeaseManager::new(over, parts.elsewhere, parts.system.clone());
         let authority = Arc::new(Authority {
             ledger,
             catalog: Catalog::new(&parts.decider.issuer),
@@ -227,22 +227,22 @@ impl Authority {
             heartbeats: Heartbeats::default(),
             feed,
             followers: Followers::new(parts.feed_max_age_ms, (parts.bounds.followers, parts.bounds.followers_per_caller)),
-            intake: Intake::new(parts.bounds.deciding),
-            rates: ArcSwap::from_pointee(Rates::new(parts.bounds.rates, parts.system.clone())),
+            intake: AdmissionQueue::new(parts.bounds.deciding),
+            rates: ArcSwap::from_pointee(RateLimits::new(parts.bounds.rates, parts.system.clone())),
             bounds: ArcSwap::from_pointee(parts.bounds),
             system: parts.system,
             admin_uids: parts.admin_uids,
             single_operator: parts.single_operator,
             own: OnceLock::new(),
-            refusals: Refusals::default(),
-            attested: Repeats::default(),
-            uses: Uses::default(),
-            peers: Peers::default(),
+            refusals: RefusalLog::default(),
+            attested: JobLoginCache::default(),
+            uses: UseReports::default(),
+            peers: ConnectionCounter::default(),
             commits: broadcast::Sender::new(limits::WATCH_LAG),
             ending: tokio::sync::watch::Sender::new(false),
             questions: Arc::new(Semaphore::new(limits::HISTORY_QUESTIONS)),
             exported: parking_lot::Mutex::new(None),
-            counted: Counted::default(),
+            counted: EventCounters::default(),
             tracer,
             webhooks: OnceLock::new(),
             drift: ArcSwap::default(),
@@ -280,7 +280,7 @@ impl Authority {
         self.status.learn(batch.head);
         self.ledger.peek(|state| self.feed.take(batch, state));
         // A commit of issuances alone changes none of that state.
-        let changes = || batch.records.iter().filter_map(Committed::change);
+        let changes = || batch.records.iter().filter_map(CommittedRecord::change);
         if changes().any(|r| Catalog::concerns(r)) {
             self.ledger.peek(|state| self.compile(state));
         }
@@ -308,11 +308,11 @@ impl Authority {
     }
 
     /// Replaces the bounds. The counts of a caller's changes start anew where the rate has changed.
-    pub fn set_bounds(&self, bounds: Bounds) {
+    pub fn set_bounds(&self, bounds: AuthorityLimits) {
         let before = self.bounds.swap(Arc::new(bounds));
         self.followers.set_most((bounds.followers, bounds.followers_per_caller));
         if before.rates != bounds.rates {
-            self.rates.store(Arc::new(Rates::new(bounds.rates, self.system.clone())));
+            self.rates.store(Arc::new(RateLimits::new(bounds.rates, self.system.clone())));
         }
     }
 
@@ -366,7 +366,7 @@ fn concerns_keys(record: &Record) -> bool {
 /// Whether a record takes a signing key out of use at once.
 fn revokes_a_key(record: &Record) -> bool {
     match &record.event {
-        Some(Event::Revoked(e)) => e.targets.iter().any(|t| matches!(t.aim, Some(Aim::SigningKey(_)))),
+        Some(Event::Revoked(e)) => e.targets.iter().any(|t| matches!(t.aim, Some(RecordedTarget::SigningKey(_)))),
         _ => false,
     }
 }

@@ -12,28 +12,28 @@ use std::time::Duration;
 use crate::authority::Authority;
 use crate::people::approvals;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_ledger::State;
-use mayfly_ledger::backup::{About, SEALED_FOR, Writer};
-use mayfly_ledger::forward::Place;
-use mayfly_ledger::keep::Pinned;
-use mayfly_ledger::state::Taken;
+use mayfly_ledger::backup::{BackupHeader, BackupWriter, SEALED_FOR};
+use mayfly_ledger::log_reader::LogCursor;
+use mayfly_ledger::retention::HistoryPin;
+use mayfly_ledger::state::SnapshotRef;
 use mayfly_store::{Position, StoreError};
 use mayfly_verify::seq::Seq;
 
 /// A backup in progress. Its methods block and return its bytes in order.
-pub struct Backup {
+pub struct BackupJob {
     authority: Arc<Authority>,
-    about: About,
+    about: BackupHeader,
     /// `None` before the backup begins and after it ended.
-    writer: Option<Writer>,
+    writer: Option<BackupWriter>,
     stage: Stage,
     snapshot: Option<File>,
     /// The names of values still to be read, last first.
     names: Vec<String>,
     next: Position,
     // Dropped last: the pinned history is kept until everything is read.
-    _pinned: Pinned,
+    _pinned: HistoryPin,
 }
 
 #[derive(Clone, Copy)]
@@ -45,17 +45,17 @@ enum Stage {
     Over,
 }
 
-fn failed(error: &StoreError) -> No {
-    No::Fault(Fault::new(format!("reading the store: {error}")))
+fn failed(error: &StoreError) -> Error {
+    Error::Fault(Fault::new(format!("reading the store: {error}")))
 }
 
 impl Authority {
     /// Begins a backup of everything that is durable now. The snapshot that replaces removed history is open when this returns.
-    pub async fn backup(self: &Arc<Self>) -> Result<Backup, No> {
+    pub async fn backup(self: &Arc<Self>) -> Result<BackupJob, Error> {
         let busy = || Refusal::limit("backups", 1, Duration::from_secs(10)).way_out("wait until the other backup is whole");
         let pinned = self.ledger.pin().ok_or_else(busy)?;
         // Only records that vouch for a snapshot up to this point are in the backup.
-        let look = |s: &State| (Place { position: s.position, seq: s.head }, s.vouched().copied().collect::<Vec<_>>());
+        let look = |s: &State| (LogCursor { position: s.position, seq: s.head }, s.vouched().copied().collect::<Vec<_>>());
         let (end, taken) = self.ledger.settled(look).await?;
         let authority = self.clone();
         let opened = tokio::task::spawn_blocking(move || opened(&authority, pinned, end, &taken));
@@ -63,9 +63,9 @@ impl Authority {
     }
 }
 
-fn opened(authority: &Arc<Authority>, pinned: Pinned, end: Place, taken: &[Taken]) -> Result<Backup, No> {
+fn opened(authority: &Arc<Authority>, pinned: HistoryPin, end: LogCursor, taken: &[SnapshotRef]) -> Result<BackupJob, Error> {
     let store = authority.ledger.store();
-    let Place { position: first, seq: before } = pinned.oldest;
+    let LogCursor { position: first, seq: before } = pinned.oldest;
     let snapshot = match first {
         1 => None,
         _ => Some(snapshot(authority, taken, first)?),
@@ -74,7 +74,7 @@ fn opened(authority: &Arc<Authority>, pinned: Pinned, end: Place, taken: &[Taken
     names.retain(|name| !name.starts_with(approvals::PREFIX));
     names.reverse();
     let (seq, file) = snapshot.unzip();
-    let about = About {
+    let about = BackupHeader {
         store: data_encoding::HEXLOWER.encode(store.id().as_bytes()),
         engine: store.engine().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -86,11 +86,11 @@ fn opened(authority: &Arc<Authority>, pinned: Pinned, end: Place, taken: &[Taken
         snapshot: seq,
     };
     let (authority, stage) = (authority.clone(), Stage::Begin);
-    Ok(Backup { authority, about, writer: None, stage, snapshot: file, names, next: first, _pinned: pinned })
+    Ok(BackupJob { authority, about, writer: None, stage, snapshot: file, names, next: first, _pinned: pinned })
 }
 
 /// Opens the snapshot that replaces the removed beginning of the log; without it the backup could not be restored.
-fn snapshot(authority: &Authority, taken: &[Taken], first: Position) -> Result<(Seq, File), No> {
+fn snapshot(authority: &Authority, taken: &[SnapshotRef], first: Position) -> Result<(Seq, File), Error> {
     let none = || {
         let no = Refusal::new(
             Reason::NotReady,
@@ -103,19 +103,19 @@ fn snapshot(authority: &Authority, taken: &[Taken], first: Position) -> Result<(
     Ok((seq, file))
 }
 
-impl Backup {
+impl BackupJob {
     /// The description of the backup.
-    pub fn about(&self) -> &About {
+    pub fn about(&self) -> &BackupHeader {
         &self.about
     }
 
     /// The next bytes, about `limits::BACKUP_PIECE_BYTES`; `None` at the end.
-    pub fn piece(&mut self) -> Result<Option<Vec<u8>>, No> {
+    pub fn piece(&mut self) -> Result<Option<Vec<u8>>, Error> {
         let mut out = Vec::new();
         while out.len() < limits::BACKUP_PIECE_BYTES {
             self.stage = match self.stage {
                 Stage::Begin => {
-                    let (writer, bytes) = Writer::new(&self.about)?;
+                    let (writer, bytes) = BackupWriter::new(&self.about)?;
                     self.writer = Some(writer);
                     out.extend(bytes);
                     Stage::Snapshot
@@ -129,11 +129,11 @@ impl Backup {
         Ok(Some(out).filter(|out| !out.is_empty()))
     }
 
-    fn writer(&mut self) -> Result<&mut Writer, No> {
-        self.writer.as_mut().ok_or_else(|| No::Fault(Fault::new("a backup that has not begun".to_owned())))
+    fn writer(&mut self) -> Result<&mut BackupWriter, Error> {
+        self.writer.as_mut().ok_or_else(|| Error::Fault(Fault::new("a backup that has not begun".to_owned())))
     }
 
-    fn snapshot(&mut self, out: &mut Vec<u8>) -> Result<Stage, No> {
+    fn snapshot(&mut self, out: &mut Vec<u8>) -> Result<Stage, Error> {
         let Some(file) = &mut self.snapshot else { return Ok(Stage::Named) };
         let mut piece = Vec::with_capacity(limits::BACKUP_PIECE_BYTES);
         let read = file.take(limits::BACKUP_PIECE_BYTES as u64).read_to_end(&mut piece);
@@ -145,7 +145,7 @@ impl Backup {
         Ok(Stage::Snapshot)
     }
 
-    fn named(&mut self, out: &mut Vec<u8>) -> Result<Stage, No> {
+    fn named(&mut self, out: &mut Vec<u8>) -> Result<Stage, Error> {
         let Some(name) = self.names.pop() else { return Ok(Stage::Commits) };
         // A value deleted in the meantime is left out.
         if let Some(value) = self.authority.ledger.store().named(&name).map_err(|e| failed(&e))? {
@@ -154,7 +154,7 @@ impl Backup {
         Ok(Stage::Named)
     }
 
-    fn commits(&mut self, out: &mut Vec<u8>) -> Result<Stage, No> {
+    fn commits(&mut self, out: &mut Vec<u8>) -> Result<Stage, Error> {
         if self.next > self.about.last {
             return self.end(out);
         }
@@ -170,7 +170,7 @@ impl Backup {
         if read.is_empty() { Err(gone(self.next)) } else { Ok(Stage::Commits) }
     }
 
-    fn end(&mut self, out: &mut Vec<u8>) -> Result<Stage, No> {
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<Stage, Error> {
         let sealer = self.authority.sealer.clone();
         let seq = self.about.seq.to_string();
         if let Some(writer) = self.writer.take() {
@@ -182,6 +182,6 @@ impl Backup {
 }
 
 /// The error for missing history: retention removed it nevertheless, or the store was reopened without it.
-fn gone(at: Position) -> No {
-    No::Fault(Fault::new(format!("commit {at} is not there any more: take another backup")))
+fn gone(at: Position) -> Error {
+    Error::Fault(Fault::new(format!("commit {at} is not there any more: take another backup")))
 }

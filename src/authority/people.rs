@@ -1,34 +1,34 @@
 //! People: signing in with an ID token, and signing out. `logins` issues the certificate.
 
 pub mod approvals;
-pub mod attest;
+pub mod attestation;
 pub mod break_glass;
 pub mod logins;
-pub mod oidc;
+pub mod oidc_issuers;
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::authority::Authority;
-use crate::people::logins::{Entry, Manner, SignedIn, Token};
+use crate::people::logins::{LoginResult, LoginToken, PendingLogin, SignInDetails};
 use crate::trust::own_domain::{OwnDomain, not_configured, person_id};
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_credential::x509::Csr;
 use mayfly_identity::caller::Caller;
-use mayfly_ledger::Lane;
-use mayfly_ledger::record::{Event, LoggedOut, Record, Who};
+use mayfly_ledger::ProposalKind;
+use mayfly_ledger::record::{Author, Event, LoggedOut, Record};
 use mayfly_verify::seq::{CredentialId, Millis, Seq};
 
-fn denied(reason: Reason, what: impl Into<String>) -> No {
-    No::Refusal(Refusal::new(reason, what))
+fn denied(reason: Reason, what: impl Into<String>) -> Error {
+    Error::Refusal(Refusal::new(reason, what))
 }
 
-impl Token {
+impl LoginToken {
     /// How the person signed in, and the check that the token is for this key: its `nonce` is the key's thumbprint. A token without a nonce
     /// (RFC 8628 has none) is accepted while it is fresh, if the configuration permits it.
-    fn manner(&self, key: &Csr, own: &OwnDomain, now: Millis) -> Result<Manner, No> {
+    fn manner(&self, key: &Csr, own: &OwnDomain, now: Millis) -> Result<SignInDetails, Error> {
         if self.sub.len() > limits::LOGIN_SUB_BYTES {
             return Err(denied(
                 Reason::NotAuthenticated,
@@ -50,7 +50,7 @@ impl Token {
             }
             None if !own.settings().device_login => {
                 let no = Refusal::new(Reason::NotAuthenticated, "the ID token has no nonce, so it is bound to no key");
-                return Err(No::Refusal(
+                return Err(Error::Refusal(
                     no.by("own_domain.device_login").way_out("sign in with a browser on this machine: mayfly login"),
                 ));
             }
@@ -74,10 +74,10 @@ impl Token {
                 Millis::from_seconds(seconds.ok_or_else(wrong)?)
             }
         };
-        Ok(Manner { amr: self.amr()?, acr: text("acr")?.unwrap_or_default(), auth_time, flow })
+        Ok(SignInDetails { amr: self.amr()?, acr: text("acr")?.unwrap_or_default(), auth_time, flow })
     }
 
-    fn amr(&self) -> Result<Vec<String>, No> {
+    fn amr(&self) -> Result<Vec<String>, Error> {
         let wrong = || denied(Reason::NotAuthenticated, "the ID token's amr is no short list of texts");
         let mut all = match self.claims.get("amr") {
             None | Some(Value::Null) => Vec::new(),
@@ -103,19 +103,19 @@ impl Authority {
     ///
     /// Refused: NOT_SERVED without a trust domain of our own, NOT_AUTHENTICATED for a token of another key, EVIDENCE_REVOKED for one that
     /// was used, DENIED_BY_POLICY, LOCKED, LIMIT_REACHED, NOT_READY before the CA has a key.
-    pub async fn sign_in(&self, token: &Token, key: &Csr) -> Result<SignedIn, No> {
+    pub async fn sign_in(&self, token: &LoginToken, key: &Csr) -> Result<LoginResult, Error> {
         let own = self.own_domain.as_ref().ok_or_else(not_configured)?;
         let spiffe_id = person_id(&own.trust_domain, &token.provider, &token.sub)?;
         let entry = |now| {
-            let (author, ttl_ms) = (Who::Person(token.subject()), own.settings().login_ttl_ms);
-            Ok(Entry { own, token, author, manner: token.manner(key, own, now)?, job: None, ttl_ms })
+            let (author, ttl_ms) = (Author::Person(token.subject()), own.settings().login_ttl_ms);
+            Ok(PendingLogin { own, token, author, manner: token.manner(key, own, now)?, job: None, ttl_ms })
         };
         self.log_in(key, &spiffe_id, entry).await
     }
 
     /// Signs out: a person ends a login with any SVID of their own, a job ends the login that it calls with. Tasks opened with the login go
     /// on, since the login owns them and is not their parent. A repeat gets the answer of the first call.
-    pub(crate) async fn sign_out(&self, caller: &Caller, id: CredentialId) -> Result<Option<Seq>, No> {
+    pub(crate) async fn sign_out(&self, caller: &Caller, id: CredentialId) -> Result<Option<Seq>, Error> {
         let own = |login: &Arc<mayfly_ledger::state::Login>| match caller.person() {
             Some(p) => login.job.is_none() && *p.issuer == *login.person.issuer && *p.subject == *login.person.sub,
             None => caller.ancestor() == Some(login.id),
@@ -124,6 +124,6 @@ impl Authority {
             return Ok(None);
         }
         let out = Event::LoggedOut(LoggedOut { credential: id.as_bytes().to_vec() });
-        Ok(Some(self.ledger.commit(Lane::Revoke, vec![Record::new(Who::of(caller), out)]).await?.seq()))
+        Ok(Some(self.ledger.commit(ProposalKind::Revoke, vec![Record::new(Author::of(caller), out)]).await?.seq()))
     }
 }

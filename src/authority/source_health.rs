@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use mayfly_base::document::shown::one_line;
+use mayfly_base::document::terminal_text::one_line;
 use mayfly_verify::seq::Millis;
 
 macro_rules! kinds {

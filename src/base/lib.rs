@@ -7,6 +7,7 @@
 //! Nothing here knows records, requests or connections. A limit is a line in `limits`, a refusal reason a line in `refusal`.
 #![forbid(unsafe_code)]
 
+pub mod atomic_file;
 pub mod bounded_file;
 pub mod document;
 pub mod file_path;
@@ -15,4 +16,3 @@ pub mod log_queue;
 pub mod refusal;
 pub mod system;
 pub mod trace;
-pub mod whole_file;

@@ -5,7 +5,7 @@
 //! and authorized actions in `limits/uses.rs`, of the SPIFFE Workload API in `limits/workload_api.rs`, of memory that peers can make the
 //! listeners hold in `limits/serving.rs`, of traces in `limits/trace.rs`, and of log lines in `limits/log.rs`.
 
-mod glass;
+mod break_glass;
 mod leases;
 mod log;
 mod oidc;
@@ -17,7 +17,7 @@ mod uses;
 mod webhook;
 mod workload_api;
 
-pub use glass::*;
+pub use break_glass::*;
 pub use leases::*;
 pub use log::*;
 pub use oidc::*;

@@ -201,9 +201,9 @@ pub fn dropped() -> u64 {
 
 /// A writer to stderr for log lines: each `write` is one line, as the subscriber formats it. It never fails.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ToStderr;
+pub struct StderrWriter;
 
-impl Write for ToStderr {
+impl Write for StderrWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         write(line);
         Ok(line.len())

@@ -126,7 +126,7 @@ pub struct Refusal {
     /// The invalid field of the request, as a path like `task.deadline`, if there is one.
     pub field: Option<&'static str>,
     /// Details that few refusals have.
-    pub details: Option<Box<Details>>,
+    pub details: Option<Box<RefusalDetails>>,
     /// The rule that refused: a sequence number, a policy id, or the name of a bound.
     pub rule: Option<String>,
     /// The person or role that can lift the refusal, and the command to ask for.
@@ -137,18 +137,18 @@ pub struct Refusal {
 
 /// Details that few refusals have. They are boxed, since refusals are moved often.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Details {
+pub struct RefusalDetails {
     /// If several fields are invalid: each field and its error, instead of `field`.
     pub fields: Vec<(String, String)>,
     /// The id of the approval that is waited for.
     pub approval: Option<String>,
     /// The request that policy evaluated, for the audit log only; not sent to the caller.
-    pub denied: Option<Denied>,
+    pub denied: Option<DeniedExchange>,
 }
 
 /// An exchange that policy refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Denied {
+pub struct DeniedExchange {
     /// The environment.
     pub environment: String,
     /// The upstream, and the version of its registration.
@@ -207,7 +207,7 @@ impl Refusal {
     pub fn fields(wrong: Vec<(String, String)>) -> Refusal {
         let all: Vec<String> = wrong.iter().map(|(field, what)| format!("{field}: {what}")).collect();
         let mut no = Refusal::new(Reason::InvalidField, all.join("; "));
-        no.details = Some(Box::new(Details { fields: wrong, ..Details::default() }));
+        no.details = Some(Box::new(RefusalDetails { fields: wrong, ..RefusalDetails::default() }));
         no
     }
 
@@ -253,7 +253,7 @@ impl Refusal {
     }
 
     /// Attaches the request that policy evaluated.
-    pub fn denied(mut self, denied: Denied) -> Refusal {
+    pub fn denied(mut self, denied: DeniedExchange) -> Refusal {
         self.details.get_or_insert_default().denied = Some(denied);
         self
     }
@@ -296,41 +296,41 @@ impl Fault {
 
 /// Everything that can be returned instead of an answer.
 #[derive(Debug, Clone)]
-pub enum No {
+pub enum Error {
     /// A refusal.
     Refusal(Refusal),
     /// A failure of the server.
     Fault(Fault),
 }
 
-impl No {
+impl Error {
     /// A refusal as [`Refusal::of_part`]. A fault stays as it is: its text is for the log.
     #[must_use]
-    pub fn of_part(self, part: &str) -> No {
+    pub fn of_part(self, part: &str) -> Error {
         match self {
-            No::Refusal(no) => No::Refusal(no.of_part(part)),
-            No::Fault(fault) => No::Fault(fault),
+            Error::Refusal(no) => Error::Refusal(no.of_part(part)),
+            Error::Fault(fault) => Error::Fault(fault),
         }
     }
 }
 
-impl From<Refusal> for No {
-    fn from(no: Refusal) -> No {
-        No::Refusal(no)
+impl From<Refusal> for Error {
+    fn from(no: Refusal) -> Error {
+        Error::Refusal(no)
     }
 }
 
-impl From<Fault> for No {
-    fn from(fault: Fault) -> No {
-        No::Fault(fault)
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Error {
+        Error::Fault(fault)
     }
 }
 
-impl fmt::Display for No {
+impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            No::Refusal(no) => no.fmt(f),
-            No::Fault(fault) => fault.fmt(f),
+            Error::Refusal(no) => no.fmt(f),
+            Error::Fault(fault) => fault.fmt(f),
         }
     }
 }

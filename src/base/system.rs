@@ -18,17 +18,17 @@ pub struct System {
 
 /// A clock that tests set.
 #[derive(Default)]
-pub struct SetClock {
+pub struct ManualClock {
     wall: AtomicU64,
     steady: AtomicU64,
     /// The part of the time for which the machine was suspended.
     suspended: AtomicU64,
 }
 
-impl SetClock {
+impl ManualClock {
     /// A clock whose wall time is `wall`.
-    pub fn at(wall: Millis) -> Arc<SetClock> {
-        Arc::new(SetClock { wall: AtomicU64::new(wall.0), ..SetClock::default() })
+    pub fn at(wall: Millis) -> Arc<ManualClock> {
+        Arc::new(ManualClock { wall: AtomicU64::new(wall.0), ..ManualClock::default() })
     }
 
     /// Advances both clocks by `ms`.
@@ -49,7 +49,7 @@ impl SetClock {
     }
 }
 
-impl Clock for SetClock {
+impl Clock for ManualClock {
     fn wall(&self) -> Millis {
         Millis(self.wall.load(Ordering::SeqCst))
     }
@@ -172,17 +172,17 @@ impl Stopwatch {
 
 /// A point in time by the machine's clock, and how long ago it was. For reporting only, never for decisions.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub struct WallInstant {
     ns: u64,
     watch: Stopwatch,
 }
 
-impl Moment {
+impl WallInstant {
     /// The present.
     #[allow(clippy::disallowed_methods, reason = "this is the one place where the machine's clock is told")]
-    pub fn now() -> Moment {
+    pub fn now() -> WallInstant {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Moment { ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX), watch: Stopwatch::start() }
+        WallInstant { ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX), watch: Stopwatch::start() }
     }
 
     /// The point in time, nanoseconds since 1970.

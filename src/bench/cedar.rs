@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
-use super::Failed;
-use super::raw::median_of_rounds;
-use super::world::{Bench, TEAM};
-use mayfly_base::document::Source;
-use mayfly_cli::dev::{TRUST_DOMAIN, World};
+use super::BenchError;
+use super::raw_cost::median_of_rounds;
+use super::world::{BenchServer, TEAM};
+use mayfly_base::document::SourceFile;
+use mayfly_cli::dev::{DevWorld, TRUST_DOMAIN};
 use mayfly_identity::spiffe_id::SpiffeId;
 use mayfly_ledger::upstream::registry::Kind;
-use mayfly_policy::request::{Intent, TaskFacts};
-use mayfly_policy::{Ask, PolicySet, Question, Work, sample};
+use mayfly_policy::question::{DeclaredIntent, TaskFacts};
+use mayfly_policy::{PolicySet, Question, WorkloadAction, WorkloadContext, sample};
 
 /// A measurement that runs until it is stopped.
 pub struct Cedar {
@@ -22,11 +22,11 @@ pub struct Cedar {
 
 impl Cedar {
     /// Starts the measurement with the policies of the world in `dir`.
-    pub fn start(dir: &Path, stop: Arc<AtomicBool>) -> Result<Cedar, Failed> {
-        let read = |name: &str| std::fs::read_to_string(dir.join("policy").join(name)).map(|text| Source::new(name, text));
+    pub fn start(dir: &Path, stop: Arc<AtomicBool>) -> Result<Cedar, BenchError> {
+        let read = |name: &str| std::fs::read_to_string(dir.join("policy").join(name)).map(|text| SourceFile::new(name, text));
         let set = PolicySet::compile(vec![read("policy.cedar")?], read("roles.toml")?);
         let set = set.map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-        let caller = SpiffeId::parse(&World::id(&Bench::agent(0)))?;
+        let caller = SpiffeId::parse(&DevWorld::id(&BenchServer::agent(0)))?;
         let mut upstream = sample::upstream(TEAM)?;
         upstream.environment = "dev".to_owned();
         let owner = format!("spiffe://{TRUST_DOMAIN}/agent/{TEAM}/0");
@@ -36,9 +36,9 @@ impl Cedar {
             let (purpose, digest) = (format!("measure number {number}"), format!("{number:043}"));
             let task =
                 TaskFacts { id: Some("task"), purpose: &purpose, owner: &owner, environment: "dev", ..TaskFacts::default() };
-            let ask = Ask {
+            let ask = WorkloadContext {
                 environment: "dev",
-                intent: Intent {
+                intent: DeclaredIntent {
                     purpose: &purpose,
                     tool: Some("tool"),
                     arguments_digest: Some(&digest),
@@ -48,9 +48,9 @@ impl Cedar {
                 },
                 ttl_seconds: 300,
                 task,
-                ..Ask::default()
+                ..WorkloadContext::default()
             };
-            set.verdict(&Question::work(&caller, Work::Exchange, &upstream, &ask)).permits()
+            set.verdict(&Question::work(&caller, WorkloadAction::Exchange, &upstream, &ask)).permits()
         };
         if !ask() {
             return Err("the policies do not permit what the load asks for".into());
@@ -62,7 +62,7 @@ impl Cedar {
     }
 
     /// Stops the measurement. Returns the CPU time of one decision, µs.
-    pub fn end(self) -> Result<f64, Failed> {
+    pub fn end(self) -> Result<f64, BenchError> {
         self.thread.join().map_err(|_| "asking Cedar ended by a panic".into())
     }
 }

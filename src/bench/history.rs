@@ -4,12 +4,12 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
-use super::Failed;
+use super::BenchError;
 use mayfly_base::limits;
 use mayfly_base::system::System;
 use mayfly_config::config::Config;
-use mayfly_ledger::record::{Event, Maintained, Record, Refused, Who};
-use mayfly_ledger::{Lane, Ledger, Settings};
+use mayfly_ledger::record::{Author, Event, Maintained, Record, RequestsRefused};
+use mayfly_ledger::{Ledger, LedgerSettings, ProposalKind};
 use mayfly_server::engine;
 use mayfly_verify::seq::TaskId;
 
@@ -20,7 +20,7 @@ const UNDER_WAY: usize = 3;
 
 /// The content of the history's records.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum HistoryKind {
     /// Records with next to no names, where only the amount of history matters.
     Plain,
     /// Records that each name a task, a text of their own and three things that other records name too, as issuances do; for measuring
@@ -29,43 +29,43 @@ pub enum Kind {
 }
 
 /// A synthetic refusal with an id that no other record has.
-fn named(n: u64) -> Refused {
+fn named(n: u64) -> RequestsRefused {
     let task = TaskId::from_bytes(u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes());
-    Refused {
+    RequestsRefused {
         caller: format!("spiffe://bench.example/agent/{}", n % 1_000),
         reason: "DENIED_BY_POLICY".into(),
         rule: format!("{n} {}", "x".repeat(RECORD - 150)),
         asked: format!("upstream-{}", n % 50),
         task: task.to_string(),
         count: 1,
-        ..Refused::default()
+        ..RequestsRefused::default()
     }
 }
 
 /// Writes commits until the ledger has reached `bytes`. Returns the number of records written.
-pub fn fill(config: &Path, bytes: u64, kind: Kind) -> Result<u64, Failed> {
+pub fn fill(config: &Path, bytes: u64, kind: HistoryKind) -> Result<u64, BenchError> {
     let config = Config::load(config, []).map_err(|wrong| format!("{}: {wrong:?}", config.display()))?;
     let system = System::real();
     let (store, opener) = engine::open(&config, &system)?;
     drop(store);
     let (snapshots, history) = (engine::snapshots(&config), engine::history(&config));
-    let settings = Settings { snapshots, history, ..Settings::default() };
+    let settings = LedgerSettings { snapshots, history, ..LedgerSettings::default() };
     let ledger = Ledger::open(opener, system, settings)?;
     let mut count = 0;
     let mut record = || {
         count += 1;
         let event = match kind {
-            Kind::Plain => Event::Maintained(Maintained { what: "x".repeat(RECORD) }),
-            Kind::Named => Event::Refused(named(count)),
+            HistoryKind::Plain => Event::Maintained(Maintained { what: "x".repeat(RECORD) }),
+            HistoryKind::Named => Event::Refused(named(count)),
         };
-        Record::new(Who::Mayfly("bench".into()), event)
+        Record::new(Author::Mayfly("bench".into()), event)
     };
     super::on_runtime(async {
         let mut under_way = VecDeque::new();
         while ledger.peek(|state| state.bytes) < bytes || !under_way.is_empty() {
             if under_way.len() < UNDER_WAY && ledger.peek(|state| state.bytes) < bytes {
                 let commit = (0..limits::GATHER_RECORDS).map(|_| record()).collect();
-                under_way.push_back(ledger.propose(Lane::Change, commit).map_err(|no| no.to_string())?);
+                under_way.push_back(ledger.propose(ProposalKind::Change, commit).map_err(|no| no.to_string())?);
             } else if let Some(first) = under_way.pop_front() {
                 ledger.receipt(first).await.map_err(|no| no.to_string())?;
             }

@@ -6,10 +6,10 @@ use serde::Serialize;
 use tonic::transport::Channel;
 
 use super::process::{cpu_seconds, fds, rss};
-use super::world::{Bench, Plan, prepare};
-use super::{Failed, IdleArgs};
+use super::world::{BenchPlan, BenchServer, prepare};
+use super::{BenchError, IdleArgs};
 use mayfly_api::client;
-use mayfly_cli::out::Noun;
+use mayfly_cli::out::Printable;
 
 /// Connections opened concurrently.
 const AT_ONCE: usize = 64;
@@ -18,7 +18,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 /// The cost of idle connections.
 #[derive(Serialize)]
-pub struct Idle {
+pub struct IdleResult {
     pub scenario: &'static str,
     pub connections: usize,
     pub rss_before_mb: f64,
@@ -33,16 +33,16 @@ pub struct Idle {
     pub met: bool,
 }
 
-impl Noun for Idle {
+impl Printable for IdleResult {
     fn name(&self) -> String {
         "idle".to_owned()
     }
 }
 
 /// Opens the connections, waits, and samples the server.
-pub fn run(args: &IdleArgs) -> Result<Idle, Failed> {
+pub fn run(args: &IdleArgs) -> Result<IdleResult, BenchError> {
     super::process::more_files()?;
-    let bench = prepare(&Plan::usual(args.engine))?;
+    let bench = prepare(&BenchPlan::usual(args.engine))?;
     let idle = super::on_runtime(async {
         let few = open(&bench, 16).await?;
         tokio::time::sleep(SETTLE).await;
@@ -63,7 +63,7 @@ pub fn run(args: &IdleArgs) -> Result<Idle, Failed> {
         drop((few, all));
         let met = kb_per_connection <= 64.0 && cpu_percent <= 2.0;
         let (rss_before_mb, rss_after_mb) = (before as f64 / 1e6, after as f64 / 1e6);
-        Ok(Idle {
+        Ok(IdleResult {
             scenario: "idle",
             connections,
             rss_before_mb,
@@ -81,8 +81,8 @@ pub fn run(args: &IdleArgs) -> Result<Idle, Failed> {
     Ok(idle)
 }
 
-async fn open(bench: &Bench, many: usize) -> Result<Vec<Channel>, Failed> {
-    let tls = bench.world.client_config(&Bench::agent(0))?;
+async fn open(bench: &BenchServer, many: usize) -> Result<Vec<Channel>, BenchError> {
+    let tls = bench.world.client_config(&BenchServer::agent(0))?;
     let opening: Vec<_> = (0..many).map(|_| tokio::spawn(client::mtls(bench.address, tls.clone()))).collect();
     let mut open = Vec::with_capacity(many);
     for one in opening {
@@ -91,7 +91,7 @@ async fn open(bench: &Bench, many: usize) -> Result<Vec<Channel>, Failed> {
     Ok(open)
 }
 
-impl Idle {
+impl IdleResult {
     /// Prints the result for people.
     pub fn print(&self) {
         println!("{} idle connections over mTLS, opened within {:.1} s", self.connections, self.opened_in_s);

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::load::Load;
-use super::run::Running;
-use super::world::{Bench, Plan, prepare};
-use super::{Failed, IncidentArgs, Mode, history};
+use super::load::LoadPlan;
+use super::run::RunningLoad;
+use super::world::{BenchPlan, BenchServer, prepare};
+use super::{BenchError, IncidentArgs, Mode, history};
 use mayfly_cli::dev::TRUST_DOMAIN;
-use mayfly_cli::out::Noun;
+use mayfly_cli::out::Printable;
 
 /// The longest allowed time of each command, seconds (design: budgets).
 const TARGET_S: f64 = 1.0;
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// One measured command.
 #[derive(Serialize, Clone)]
-pub struct Typed {
+pub struct CommandTiming {
     pub command: String,
     pub exit: i32,
     pub expected: bool,
@@ -33,19 +33,19 @@ pub struct Typed {
 
 /// The results of all commands.
 #[derive(Serialize)]
-pub struct Incident {
+pub struct IncidentResult {
     pub scenario: &'static str,
     pub history_gb: f64,
     pub index_mb: f64,
     pub index_built_s: f64,
     pub start_after_kill_s: f64,
-    pub typed: Vec<Typed>,
+    pub typed: Vec<CommandTiming>,
     pub longest_ms: f64,
     pub target_ms: f64,
     pub met: bool,
 }
 
-impl Noun for Incident {
+impl Printable for IncidentResult {
     fn name(&self) -> String {
         "incident".to_owned()
     }
@@ -53,19 +53,19 @@ impl Noun for Incident {
 
 /// Runs the command line as the operator.
 struct Operator<'a> {
-    bench: &'a Bench,
-    typed: Vec<Typed>,
+    bench: &'a BenchServer,
+    typed: Vec<CommandTiming>,
 }
 
 /// The output and exit code of a command.
-struct Said {
+struct CommandOutput {
     out: String,
     exit: i32,
     ms: f64,
 }
 
 impl Operator<'_> {
-    fn run(&self, words: &[&str]) -> Result<Said, Failed> {
+    fn run(&self, words: &[&str]) -> Result<CommandOutput, BenchError> {
         let socket = self.bench.socket.as_ref().ok_or("the server has no socket for operators")?;
         let mut command = Command::new(std::env::current_exe()?);
         let ours = |(name, _): &(std::ffi::OsString, _)| name.as_encoded_bytes().starts_with(b"MAYFLY_");
@@ -77,11 +77,11 @@ impl Operator<'_> {
         let output = command.output()?;
         let ms = began.elapsed().as_secs_f64() * 1000.0;
         let out = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        Ok(Said { out, exit: output.status.code().unwrap_or(-1), ms })
+        Ok(CommandOutput { out, exit: output.status.code().unwrap_or(-1), ms })
     }
 
     /// Runs a command that has to succeed, and returns its output.
-    fn told(&self, words: &[&str]) -> Result<String, Failed> {
+    fn told(&self, words: &[&str]) -> Result<String, BenchError> {
         let said = self.run(words)?;
         match said.exit {
             0 => Ok(said.out),
@@ -90,10 +90,10 @@ impl Operator<'_> {
     }
 
     /// Runs a command and records its duration.
-    fn types(&mut self, words: &[&str], exits: &[i32], unindexed: bool) -> Result<(), Failed> {
-        let Said { exit, ms, .. } = self.run(words)?;
+    fn types(&mut self, words: &[&str], exits: &[i32], unindexed: bool) -> Result<(), BenchError> {
+        let CommandOutput { exit, ms, .. } = self.run(words)?;
         let expected = exits.contains(&exit);
-        self.typed.push(Typed { command: words.join(" "), exit, expected, ms, unindexed });
+        self.typed.push(CommandTiming { command: words.join(" "), exit, expected, ms, unindexed });
         Ok(())
     }
 }
@@ -110,13 +110,13 @@ struct Names {
 const ANOTHER: &str = "\n@id(\"another\")\nforbid (principal, action in Action::\"Work\", resource) when { context has tool && context.tool == \"never\" };\n";
 
 /// Writes the history and measures the commands.
-pub fn run(args: &IncidentArgs) -> Result<Incident, Failed> {
-    let mut bench = prepare(&Plan { dir: args.dir.clone(), ..Plan::usual(args.engine) })?;
+pub fn run(args: &IncidentArgs) -> Result<IncidentResult, BenchError> {
+    let mut bench = prepare(&BenchPlan { dir: args.dir.clone(), ..BenchPlan::usual(args.engine) })?;
     issue(&bench)?;
     let names = names(&Operator { bench: &bench, typed: Vec::new() })?;
     let mut bytes = 0;
     bench.stopped(|config| {
-        bytes = history::fill(config, (args.history * 1e9) as u64, history::Kind::Named)?;
+        bytes = history::fill(config, (args.history * 1e9) as u64, history::HistoryKind::Named)?;
         // The state after a restore: a backup does not contain the index.
         std::fs::remove_dir_all(config.with_file_name("data").join("history/index"))?;
         Ok(())
@@ -139,7 +139,7 @@ pub fn run(args: &IncidentArgs) -> Result<Incident, Failed> {
     let index_mb = files.sum::<u64>() as f64 / 1e6;
     let met = longest_ms <= TARGET_S * 1000.0 && told.iter().all(|typed| typed.expected);
     bench.end()?;
-    Ok(Incident {
+    Ok(IncidentResult {
         scenario: "incident",
         history_gb: bytes as f64 / 1e9,
         index_mb,
@@ -157,10 +157,10 @@ fn unknown(kind: &str) -> String {
 }
 
 /// Issues some thousand credentials in tasks of a hundred, and creates a second version of the policy set.
-fn issue(bench: &Bench) -> Result<(), Failed> {
-    let load = Load { ttl: Some(TTL), ..Load::usual(Mode::Stream) };
+fn issue(bench: &BenchServer) -> Result<(), BenchError> {
+    let load = LoadPlan { ttl: Some(TTL), ..LoadPlan::usual(Mode::Stream) };
     super::on_runtime(async {
-        let running = Running::start(&load, bench, Duration::from_millis(500)).await?;
+        let running = RunningLoad::start(&load, bench, Duration::from_millis(500)).await?;
         tokio::time::sleep(Duration::from_millis(500)).await;
         running.end().await;
         Ok(())
@@ -174,7 +174,7 @@ fn issue(bench: &Bench) -> Result<(), Failed> {
     Ok(())
 }
 
-fn names(operator: &Operator<'_>) -> Result<Names, Failed> {
+fn names(operator: &Operator<'_>) -> Result<Names, BenchError> {
     let found = operator.told(&["audit", "search", "--event", "credential issued", "--limit", "1", "-o", "json"])?;
     let value = |key: &str, begins: &str| {
         let from = found.find(&format!("{key}\"")).map_or(0, |at| at + key.len());
@@ -202,7 +202,7 @@ fn names(operator: &Operator<'_>) -> Result<Names, Failed> {
 }
 
 /// Waits until the index covers the history. A waiting search makes the server build the index without pauses.
-fn wait_for_index(bench: &Bench, began: Instant, gb: f64) -> Result<(), Failed> {
+fn wait_for_index(bench: &BenchServer, began: Instant, gb: f64) -> Result<(), BenchError> {
     let operator = Operator { bench, typed: Vec::new() };
     loop {
         let status = operator.told(&["status", "-o", "json"])?;
@@ -222,7 +222,7 @@ fn wait_for_index(bench: &Bench, began: Instant, gb: f64) -> Result<(), Failed> 
 }
 
 /// Measures each command with ids that exist and with ids that do not.
-fn commands(bench: &Bench, names: &Names) -> Result<Vec<Typed>, Failed> {
+fn commands(bench: &BenchServer, names: &Names) -> Result<Vec<CommandTiming>, BenchError> {
     let mut operator = Operator { bench, typed: Vec::new() };
     let (credential, task, approval, lease) = (unknown("cred"), unknown("task"), unknown("appr"), unknown("lease"));
     let (digest, caller) = ("ab".repeat(32), format!("spiffe://{TRUST_DOMAIN}/agent/nobody"));
@@ -264,7 +264,7 @@ fn commands(bench: &Bench, names: &Names) -> Result<Vec<Typed>, Failed> {
     Ok(operator.typed)
 }
 
-impl Incident {
+impl IncidentResult {
     /// Prints the result for people.
     pub fn print(&self) {
         println!(

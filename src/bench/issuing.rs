@@ -3,25 +3,25 @@
 use std::time::Duration;
 
 use super::cedar::Cedar;
-use super::load::Load;
-use super::raw::stopper;
-use super::report::Report;
-use super::run::Running;
-use super::world::{Plan, prepare};
-use super::{BenchKind, Failed, IssuingArgs, Mode};
-use mayfly_cli::dev::Engine;
+use super::load::LoadPlan;
+use super::raw_cost::stopper;
+use super::report::BenchReport;
+use super::run::RunningLoad;
+use super::world::{BenchPlan, prepare};
+use super::{BenchError, BenchKind, IssuingArgs, Mode};
+use mayfly_cli::dev::DevEngine;
 
 /// One load on one server.
-pub struct Case {
-    pub plan: Plan,
-    pub load: Load,
+pub struct BenchCase {
+    pub plan: BenchPlan,
+    pub load: LoadPlan,
     pub time: Duration,
 }
 
-impl Case {
+impl BenchCase {
     /// The case that the command line describes.
-    pub fn of(args: &IssuingArgs) -> Case {
-        let plan = Plan {
+    pub fn of(args: &IssuingArgs) -> BenchCase {
+        let plan = BenchPlan {
             engine: args.engine,
             policies: args.policies,
             uncached: args.uncached,
@@ -32,7 +32,7 @@ impl Case {
             running: args.running,
             cores: None,
         };
-        let load = Load {
+        let load = LoadPlan {
             mode: args.mode,
             kind: args.kind,
             concurrency: args.concurrency.unwrap_or(args.mode.usual_concurrency()),
@@ -42,11 +42,11 @@ impl Case {
             ttl: None,
             endings: args.endings,
         };
-        Case { plan, load, time: args.seconds }
+        BenchCase { plan, load, time: args.seconds }
     }
 
     /// Runs the case: a warm-up of a fifth of its time, then the measurement.
-    pub fn run(&self) -> Result<Report, Failed> {
+    pub fn run(&self) -> Result<BenchReport, BenchError> {
         let bench = prepare(&self.plan)?;
         let stop = stopper();
         let cedar = match self.plan.uncached {
@@ -54,7 +54,7 @@ impl Case {
             false => None,
         };
         let outcome = super::on_runtime(async {
-            let running = Running::start(&self.load, &bench, self.time / 5).await?;
+            let running = RunningLoad::start(&self.load, &bench, self.time / 5).await?;
             let stretch = running.measure(&bench, self.time).await?;
             running.end().await;
             Ok(stretch)
@@ -62,7 +62,7 @@ impl Case {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         let cedar_us = cedar.map(Cedar::end).transpose()?;
         let name = |v: &dyn std::fmt::Debug| format!("{v:?}").to_lowercase();
-        let report = Report {
+        let report = BenchReport {
             mode: name(&self.load.mode),
             kind: name(&self.load.kind),
             engine: name(&self.plan.engine),
@@ -72,7 +72,7 @@ impl Case {
             workers: self.plan.workers,
             endings_percent: self.load.endings,
             cedar_us,
-            ..Report::of(&outcome?)
+            ..BenchReport::of(&outcome?)
         };
         bench.end()?;
         if report.uncached && report.cache_hit_rate > 0.0 {
@@ -101,23 +101,23 @@ struct TableRow {
     name: &'static str,
     of: Of,
     target: Option<f64>,
-    load: Load,
-    change: fn(&mut Plan),
+    load: LoadPlan,
+    change: fn(&mut BenchPlan),
 }
 
 /// The rows of the table. A row comes after the rows that it is compared with.
 fn rows() -> Vec<TableRow> {
     let row = |name, of, target, load| TableRow { name, of, target, load, change: |_| {} };
-    let stream = || Load::usual(Mode::Stream);
-    let one = Load { concurrency: 1, connections: 1, ..Load::usual(Mode::Unary) };
+    let stream = || LoadPlan::usual(Mode::Stream);
+    let one = LoadPlan { concurrency: 1, connections: 1, ..LoadPlan::usual(Mode::Unary) };
     let two_workers = "stream, two workers";
     vec![
         row("stream", Of::Ratio, Some(1.4), stream()),
-        row("batch of 100", Of::Ratio, Some(1.4), Load::usual(Mode::Batch)),
-        row("unary, 256 in flight", Of::Ratio, Some(2.5), Load::usual(Mode::Unary)),
+        row("batch of 100", Of::Ratio, Some(1.4), LoadPlan::usual(Mode::Batch)),
+        row("unary, 256 in flight", Of::Ratio, Some(2.5), LoadPlan::usual(Mode::Unary)),
         row("unary, 1 in flight", Of::BeyondFlush, Some(0.5), one),
-        row("stream, reference", Of::Cpu, Some(10.0), Load { kind: BenchKind::Reference, ..stream() }),
-        row("stream, 1 % endings", Of::Against("stream"), Some(1.2), Load { endings: Some(1.0), ..stream() }),
+        row("stream, reference", Of::Cpu, Some(10.0), LoadPlan { kind: BenchKind::Reference, ..stream() }),
+        row("stream, 1 % endings", Of::Against("stream"), Some(1.2), LoadPlan { endings: Some(1.0), ..stream() }),
         TableRow {
             change: |plan| (plan.policies, plan.uncached) = (200, true),
             ..row("stream, uncached, 200 policies", Of::Ratio, Some(5.0), stream())
@@ -131,12 +131,16 @@ fn rows() -> Vec<TableRow> {
 }
 
 /// Runs every row of the table, and passes each report to `each` as soon as it is complete.
-pub fn table(engine: Engine, time: Duration, mut each: impl FnMut(&Report) -> Result<(), Failed>) -> Result<Vec<Report>, Failed> {
-    let mut done: Vec<Report> = Vec::new();
+pub fn table(
+    engine: DevEngine,
+    time: Duration,
+    mut each: impl FnMut(&BenchReport) -> Result<(), BenchError>,
+) -> Result<Vec<BenchReport>, BenchError> {
+    let mut done: Vec<BenchReport> = Vec::new();
     for row in rows() {
-        let mut plan = Plan::usual(engine);
+        let mut plan = BenchPlan::usual(engine);
         (row.change)(&mut plan);
-        let mut report = Case { plan, load: row.load, time }.run()?;
+        let mut report = BenchCase { plan, load: row.load, time }.run()?;
         report.row = row.name.to_owned();
         let cpu = report.server_cpu_us_per_issue;
         let (of, value) = match row.of {

@@ -10,7 +10,6 @@
 #![allow(clippy::disallowed_methods, reason = "a load generator measures: its time is the thing itself")]
 
 mod cedar;
-mod ends;
 mod history;
 mod idle;
 mod incident;
@@ -19,13 +18,14 @@ mod live;
 mod load;
 mod overload;
 mod process;
-mod raw;
+mod raw_cost;
 mod report;
 mod run;
 mod scenario;
+mod signals;
 mod soak;
+mod stall_monitor;
 mod storm;
-mod witness;
 mod world;
 
 use std::net::SocketAddr;
@@ -35,10 +35,10 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use mayfly_cli::args;
-use mayfly_cli::dev::Engine;
+use mayfly_cli::dev::DevEngine;
 use mayfly_cli::error::CliError;
 use mayfly_cli::exit::Exit;
-use mayfly_cli::out::{Format, Noun, Out};
+use mayfly_cli::out::{Format, Out, Printable};
 use scenario::{IdleArgs, IncidentArgs, LiveArgs, OverloadArgs, Scenario, SoakArgs, StormArgs};
 
 /// How exchanges are sent.
@@ -96,7 +96,7 @@ pub struct IssuingArgs {
     kind: BenchKind,
     /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
-    engine: Engine,
+    engine: DevEngine,
     /// Exchanges in flight, in batch mode rounded up to whole calls and at least one call per connection [default: 512 on streams, 800 in
     /// batches, 256 in unary calls]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16_384))]
@@ -145,64 +145,64 @@ fn percent(text: &str) -> Result<f64, String> {
 
 /// Runs the measurement on a thread of its own, since it creates its own runtime.
 pub fn run(args: &BenchArgs, out: Out) -> Result<Exit, CliError> {
-    ends::listen().map_err(|error| CliError::Local(format!("no figure: signals are not heard: {error}")))?;
+    signals::listen().map_err(|error| CliError::Local(format!("no figure: signals are not heard: {error}")))?;
     let ended = std::thread::scope(|scope| scope.spawn(|| measure(args, out)).join());
     let ended = ended.unwrap_or_else(|_| Err("it ended by a panic".into()));
     ended.map_err(|error| CliError::Local(format!("no figure: {error}")))?;
     Ok(Exit::Ok)
 }
 
-impl mayfly_cli::Bench for BenchArgs {
+impl mayfly_cli::BenchCommand for BenchArgs {
     fn run(&self, out: Out) -> Result<Exit, CliError> {
         run(self, out)
     }
 }
 
 /// The reason for which there is no result.
-pub type Failed = Box<dyn std::error::Error + Send + Sync>;
+pub type BenchError = Box<dyn std::error::Error + Send + Sync>;
 
-fn measure(args: &BenchArgs, out: Out) -> Result<(), Failed> {
+fn measure(args: &BenchArgs, out: Out) -> Result<(), BenchError> {
     if let Some(scenario) = &args.scenario {
         return scenario::run(scenario, args.json, out);
     }
     if args.issuing.table {
-        let each = |report: &report::Report| match args.json {
-            true => out.line(report).map_err(told),
+        let each = |report: &report::BenchReport| match args.json {
+            true => out.line(report).map_err(cli_to_bench_error),
             false => {
                 out.say(format!("{}: done", report.row));
                 Ok(())
             }
         };
         let rows = issuing::table(args.issuing.engine, args.issuing.seconds, each)?;
-        return if args.json { Ok(()) } else { out.list(&rows).map_err(told) };
+        return if args.json { Ok(()) } else { out.list(&rows).map_err(cli_to_bench_error) };
     }
-    let report = issuing::Case::of(&args.issuing).run()?;
+    let report = issuing::BenchCase::of(&args.issuing).run()?;
     print(args.json, out, &report, || report.print())
 }
 
 /// Prints one result in the requested format.
-fn print(json: bool, out: Out, result: &impl Noun, words: impl Fn()) -> Result<(), Failed> {
+fn print(json: bool, out: Out, result: &impl Printable, words: impl Fn()) -> Result<(), BenchError> {
     match out.format() {
-        _ if json => out.line(result).map_err(told),
+        _ if json => out.line(result).map_err(cli_to_bench_error),
         Format::Table | Format::Wide => {
             words();
             Ok(())
         }
-        Format::Json | Format::Yaml | Format::Name | Format::Csv => out.one(result).map_err(told),
+        Format::Json | Format::Yaml | Format::Name | Format::Csv => out.one(result).map_err(cli_to_bench_error),
     }
 }
 
-fn told(error: CliError) -> Failed {
+fn cli_to_bench_error(error: CliError) -> BenchError {
     format!("{error:?}").into()
 }
 
 /// Runs the generator until it is stopped.
-fn on_runtime<T>(all: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+fn on_runtime<T>(all: impl Future<Output = Result<T, BenchError>>) -> Result<T, BenchError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(async {
         tokio::select! {
             outcome = all => outcome,
-            () = ends::told() => Err("it was told to end".into()),
+            () = signals::wait_for_signal() => Err("it was told to end".into()),
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(2));

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::load::Load;
+use super::load::LoadPlan;
 use super::process::rss;
-use super::run::{Longest, Running, look, ms};
-use super::witness::{Beneath, Witness};
-use super::world::{Plan, prepare};
-use super::{Failed, LiveArgs, Mode, history};
-use mayfly_cli::out::Noun;
+use super::run::{LongestPhases, RunningLoad, ms, read_counters};
+use super::stall_monitor::{RunStalls, StallMonitor};
+use super::world::{BenchPlan, prepare};
+use super::{BenchError, LiveArgs, Mode, history};
+use mayfly_cli::out::Printable;
 use mayfly_server::engine;
 
 /// The first stretch, which later latencies are compared with.
@@ -24,7 +24,7 @@ const REST: Duration = Duration::from_secs(3);
 
 /// The cost of live credentials.
 #[derive(Serialize)]
-pub struct Live {
+pub struct LiveResult {
     pub scenario: &'static str,
     pub credentials: u64,
     pub rss_idle_mb: f64,
@@ -42,9 +42,9 @@ pub struct Live {
     pub p99_ratio: f64,
     pub p99_target: f64,
     pub longest_answer_ms: f64,
-    pub longest: Longest,
+    pub longest: LongestPhases,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub beneath: Option<Beneath>,
+    pub beneath: Option<RunStalls>,
     pub longest_fold_target_ms: f64,
     pub history_gb: f64,
     pub start_after_kill_s: f64,
@@ -55,26 +55,26 @@ pub struct Live {
     pub met: bool,
 }
 
-impl Noun for Live {
+impl Printable for LiveResult {
     fn name(&self) -> String {
         "live".to_owned()
     }
 }
 
 /// Issues the credentials, kills the server and starts it again.
-pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
-    let mut bench = prepare(&Plan { dir: args.dir.clone(), ..Plan::usual(args.engine) })?;
+pub fn run(args: &LiveArgs) -> Result<LiveResult, BenchError> {
+    let mut bench = prepare(&BenchPlan { dir: args.dir.clone(), ..BenchPlan::usual(args.engine) })?;
     let mut history = 0;
     if args.history > 0 {
         bench.stopped(|config| {
-            history = history::fill(config, args.history * 1_000_000_000, history::Kind::Plain)?;
+            history = history::fill(config, args.history * 1_000_000_000, history::HistoryKind::Plain)?;
             Ok(())
         })?;
     }
-    let (idle, witness) = (rss(bench.pid)?, Witness::start()?);
-    let load = Load { ttl: Some(TTL), rate: args.rate.map(f64::from), ..Load::usual(Mode::Stream) };
+    let (idle, witness) = (rss(bench.pid)?, StallMonitor::start()?);
+    let load = LoadPlan { ttl: Some(TTL), rate: args.rate.map(f64::from), ..LoadPlan::usual(Mode::Stream) };
     let mut live = super::on_runtime(async {
-        let running = Running::start(&load, &bench, Duration::from_millis(500)).await?;
+        let running = RunningLoad::start(&load, &bench, Duration::from_millis(500)).await?;
         let began = Instant::now();
         running.outcome.latency.take()?;
         let enough = |issued: u64| issued >= args.credentials;
@@ -98,11 +98,11 @@ pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         tokio::time::sleep(REST).await;
-        let (after, told) = (rss(bench.pid)?, look(operator.as_ref()).await?);
+        let (after, told) = (rss(bench.pid)?, read_counters(operator.as_ref()).await?);
         let credentials = told.credentials;
         let growing = if growing.is_empty() { &first } else { &growing };
         let each = |above: u64, many: u64| after.saturating_sub(above) as f64 / many.max(1) as f64;
-        Ok(Live {
+        Ok(LiveResult {
             scenario: "live",
             credentials,
             rss_idle_mb: idle as f64 / 1e6,
@@ -118,7 +118,7 @@ pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
             p99_target: 1.2,
             longest_answer_ms: growing.max().max(first.max()) as f64 / 1000.0,
             longest: told.longest,
-            beneath: witness.as_ref().map(|witness| Beneath::of(witness, &told.longest)),
+            beneath: witness.as_ref().map(|witness| RunStalls::of(witness, &told.longest)),
             longest_fold_target_ms: 20.0,
             history_gb: 0.0,
             start_after_kill_s: 0.0,
@@ -131,7 +131,7 @@ pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
     })?;
     live.history_gb = history as f64 / 1e9;
     live.start_after_kill_s = bench.kill_and_start()?;
-    live.live_after_start = super::on_runtime(async { Ok(look(bench.operator().await?.as_ref()).await?.credentials) })?;
+    live.live_after_start = super::on_runtime(async { Ok(read_counters(bench.operator().await?.as_ref()).await?.credentials) })?;
     live.rss_after_start_mb = rss(bench.pid)? as f64 / 1e6;
     live.met = live.bytes_per_credential_above_idle <= live.bytes_target
         && live.p99_ratio <= live.p99_target
@@ -147,7 +147,7 @@ fn writing(data: &Path) -> bool {
     files.map(|file| file.path()).any(|path| path.extension().is_some_and(|e| e == "writing"))
 }
 
-impl Live {
+impl LiveResult {
     /// Prints the result for people.
     pub fn print(&self) {
         println!("{} live credentials within {:.0} s, {} errors", self.credentials, self.seconds, self.errors);
@@ -167,7 +167,7 @@ impl Live {
             "  one commit    {:.1} ms at the longest to fold and to begin a snapshot (target ≤ {}), {:.1} ms of a core; {:.1} ms to be written",
             self.longest.fold_ms, self.longest_fold_target_ms, self.longest.fold_cpu_ms, self.longest.append_ms
         );
-        println!("  machine       {}", Beneath::line(self.beneath.as_ref()));
+        println!("  machine       {}", RunStalls::line(self.beneath.as_ref()));
         println!(
             "  after SIGKILL {:.2} s until it answers (target ≤ {} s), with {} live and {:.1} GB of history before them",
             self.start_after_kill_s, self.start_target_s, self.live_after_start, self.history_gb

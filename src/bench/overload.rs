@@ -8,12 +8,12 @@ use serde::Serialize;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::load::{Load, Outcome, micros, revoke};
-use super::run::{Running, Stretch, ms, refused_p99_ms};
-use super::world::{Bench, Plan, halves, prepare};
-use super::{Failed, Mode, OverloadArgs};
+use super::load::{LoadPlan, LoadStats, micros, revoke};
+use super::run::{LoadInterval, RunningLoad, ms, refused_p99_ms};
+use super::world::{BenchPlan, BenchServer, halves, prepare};
+use super::{BenchError, Mode, OverloadArgs};
 use mayfly_base::limits;
-use mayfly_cli::out::Noun;
+use mayfly_cli::out::Printable;
 
 /// The pause between two revocations, and between two health checks: a few hundred of each in a run.
 const PROBE: Duration = Duration::from_millis(25);
@@ -24,7 +24,7 @@ const CLOSED: [u32; 2] = [64, 256];
 
 /// The behaviour of the server under overload.
 #[derive(Serialize, Default)]
-pub struct Overload {
+pub struct OverloadResult {
     pub scenario: &'static str,
     pub mode: String,
     pub peak_per_s: f64,
@@ -57,13 +57,13 @@ pub struct Overload {
     pub met: bool,
 }
 
-impl Noun for Overload {
+impl Printable for OverloadResult {
     fn name(&self) -> String {
         format!("overload {}", self.mode)
     }
 }
 
-impl Overload {
+impl OverloadResult {
     /// Prints the result for people.
     pub fn print(&self) {
         println!("overload, {}: {:.0} a second offered, {:.0} at its peak", self.mode, self.offered_per_s, self.peak_per_s);
@@ -98,17 +98,17 @@ struct Health {
 }
 
 /// Runs the scenario for one mode.
-pub fn run(args: &OverloadArgs, mode: Mode) -> Result<Overload, Failed> {
+pub fn run(args: &OverloadArgs, mode: Mode) -> Result<OverloadResult, BenchError> {
     let (server, generator) = halves()?;
     let cores = Some((server.into_iter().take(1).collect(), generator.into_iter().take(1).collect()));
-    let plan = Plan { policies: args.policies, uncached: true, cores, ..Plan::usual(args.engine) };
+    let plan = BenchPlan { policies: args.policies, uncached: true, cores, ..BenchPlan::usual(args.engine) };
     let bench = prepare(&plan)?;
     let overload = std::thread::scope(|scope| {
         let (tell, outcome) = mpsc::channel();
         let probing = scope.spawn(|| probe(&bench, outcome));
         let (peak, stretch) = under_load(args, mode, &bench, tell)?;
         let health = probing.join().map_err(|_| "probing ended by a panic")??.ok_or("nothing was probed")?;
-        Ok::<_, Failed>(told(mode, peak, &stretch, &health))
+        Ok::<_, BenchError>(overload_result(mode, peak, &stretch, &health))
     })?;
     bench.end()?;
     Ok(overload)
@@ -118,18 +118,18 @@ pub fn run(args: &OverloadArgs, mode: Mode) -> Result<Overload, Failed> {
 fn under_load(
     args: &OverloadArgs,
     mode: Mode,
-    bench: &Bench,
-    tell: mpsc::Sender<Arc<Outcome>>,
-) -> Result<(f64, Stretch), Failed> {
+    bench: &BenchServer,
+    tell: mpsc::Sender<Arc<LoadStats>>,
+) -> Result<(f64, LoadInterval), BenchError> {
     super::on_runtime(async {
         let mut peak = 0.0f64;
         for concurrency in CLOSED {
-            let running = Running::start(&Load { concurrency, ..Load::usual(mode) }, bench, args.seconds / 5).await?;
+            let running = RunningLoad::start(&LoadPlan { concurrency, ..LoadPlan::usual(mode) }, bench, args.seconds / 5).await?;
             peak = peak.max(running.measure(bench, args.seconds / 2).await?.rate());
             running.end().await;
         }
-        let load = Load { rate: Some(peak * args.times), concurrency: 1_024, ..Load::usual(mode) };
-        let running = Running::start(&load, bench, args.seconds / 5).await?;
+        let load = LoadPlan { rate: Some(peak * args.times), concurrency: 1_024, ..LoadPlan::usual(mode) };
+        let running = RunningLoad::start(&load, bench, args.seconds / 5).await?;
         tell.send(running.outcome.clone())?;
         let stretch = running.measure(bench, args.seconds).await;
         running.end().await; // dropping the sender ends the probes
@@ -139,19 +139,19 @@ fn under_load(
 
 /// Probes the server as an operator and as a health checker; in a thread of its own, as the raw flush, so that the probes do not wait for
 /// the generator.
-fn probe(bench: &Bench, outcome: mpsc::Receiver<Arc<Outcome>>) -> Result<Option<Health>, Failed> {
+fn probe(bench: &BenchServer, outcome: mpsc::Receiver<Arc<LoadStats>>) -> Result<Option<Health>, BenchError> {
     // Without a load there is nothing to probe.
     let Ok(outcome) = outcome.recv() else { return Ok(None) };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let operator = bench.operator().await?.ok_or("no operator")?;
-        let channel = bench.world.channel(&Bench::agent(0), bench.address).await?;
+        let channel = bench.world.channel(&BenchServer::agent(0), bench.address).await?;
         let ((), health) = tokio::join!(revocations(outcome.clone(), operator), health(outcome, channel));
         health.map(Some)
     })
 }
 
 /// Repeatedly revokes a recently issued credential as an operator.
-async fn revocations(outcome: Arc<Outcome>, operator: tonic::transport::Channel) {
+async fn revocations(outcome: Arc<LoadStats>, operator: tonic::transport::Channel) {
     while !outcome.stopped() {
         tokio::time::sleep(PROBE).await;
         let Some(id) = outcome.last_issued() else { continue };
@@ -164,7 +164,7 @@ async fn revocations(outcome: Arc<Outcome>, operator: tonic::transport::Channel)
 }
 
 /// Checks health on the workload listener.
-async fn health(outcome: Arc<Outcome>, channel: tonic::transport::Channel) -> Result<Health, Failed> {
+async fn health(outcome: Arc<LoadStats>, channel: tonic::transport::Channel) -> Result<Health, BenchError> {
     let mut health = Health { asked: 0, answered: 0, latency: hdrhistogram::Histogram::new_with_bounds(1, 60_000_000, 3)? };
     let mut client = HealthClient::new(channel);
     while !outcome.stopped() {
@@ -179,11 +179,11 @@ async fn health(outcome: Arc<Outcome>, channel: tonic::transport::Channel) -> Re
     Ok(health)
 }
 
-fn told(mode: Mode, peak: f64, run: &Stretch, health: &Health) -> Overload {
+fn overload_result(mode: Mode, peak: f64, run: &LoadInterval, health: &Health) -> OverloadResult {
     let counted = &run.counted;
     let per_s = |n: u64| n as f64 / run.seconds;
     let goodput_target = if mode == Mode::Stream { 0.85 } else { 0.5 };
-    let mut all = Overload {
+    let mut all = OverloadResult {
         scenario: "overload",
         mode: format!("{mode:?}").to_lowercase(),
         peak_per_s: peak,

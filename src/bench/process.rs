@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::Failed;
+use super::BenchError;
 
 /// The resources of a process.
 #[derive(Clone, Copy, Default)]
@@ -18,12 +18,12 @@ pub struct Usage {
 }
 
 /// Reads the resources of a process.
-pub fn usage(pid: u32) -> Result<Usage, Failed> {
+pub fn usage(pid: u32) -> Result<Usage, BenchError> {
     Ok(Usage { cpu_s: cpu_seconds(pid)?, rss: rss(pid)?, fds: fds(pid), switches: switches(pid) })
 }
 
 /// CPU time, user and system, seconds, from the kernel's counters.
-pub fn cpu_seconds(pid: u32) -> Result<f64, Failed> {
+pub fn cpu_seconds(pid: u32) -> Result<f64, BenchError> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // Fields are counted after the command in parentheses; utime and stime are fields 14 and 15.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -45,7 +45,7 @@ fn stolen_ticks(stat: &str) -> Option<u64> {
 }
 
 /// Resident memory, bytes.
-pub fn rss(pid: u32) -> Result<u64, Failed> {
+pub fn rss(pid: u32) -> Result<u64, BenchError> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     Ok(field(&status, "VmRSS:").ok_or("/proc/PID/status has no VmRSS")? * 1024)
 }
@@ -67,7 +67,7 @@ fn field(status: &str, name: &str) -> Option<u64> {
 }
 
 /// Raises the limit of open files to its maximum.
-pub fn more_files() -> Result<(), Failed> {
+pub fn more_files() -> Result<(), BenchError> {
     let most = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: most.maximum, ..most }).map_err(|e| format!("open files: {e}").into())
 }

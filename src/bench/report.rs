@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use super::run::{Stretch, ms};
-use mayfly_cli::out::{Noun, Row};
+use super::run::{LoadInterval, ms};
+use mayfly_cli::out::{Printable, Row};
 
 /// The figures of one run.
 #[derive(Serialize, Default)]
-pub struct Report {
+pub struct BenchReport {
     pub row: String,
     pub mode: String,
     pub kind: String,
@@ -51,7 +51,7 @@ pub struct Report {
     pub met: Option<bool>,
 }
 
-impl Noun for Report {
+impl Printable for BenchReport {
     fn name(&self) -> String {
         if self.row.is_empty() { self.mode.clone() } else { self.row.clone() }
     }
@@ -59,13 +59,13 @@ impl Noun for Report {
 
 const MB: f64 = 1e6;
 
-impl Report {
+impl BenchReport {
     /// The figures of a stretch. The caller fills in the parameters of the load.
-    pub fn of(run: &Stretch) -> Report {
+    pub fn of(run: &LoadInterval) -> BenchReport {
         let cpu_us = run.cpu_us();
         let ((before, was), (after, is)) = (&run.before, &run.after);
         let (remembered, asked) = (is.remembered - was.remembered, is.asked - was.asked);
-        Report {
+        BenchReport {
             seconds: run.seconds,
             issued: run.counted.issued,
             issued_per_s: run.rate(),
@@ -89,7 +89,7 @@ impl Report {
             stolen_percent: run.stolen_s / run.seconds * 100.0,
             refused: run.counted.refused,
             errors: run.counted.errors,
-            ..Report::default()
+            ..BenchReport::default()
         }
     }
 
@@ -101,7 +101,7 @@ impl Report {
 
     /// Prints the report for people.
     pub fn print(&self) {
-        let Report { mode, kind, engine, concurrency, policies, .. } = self;
+        let BenchReport { mode, kind, engine, concurrency, policies, .. } = self;
         println!("{mode}, {kind}, {engine}, {concurrency} in flight, {policies} policies, {:.1} s", self.seconds);
         println!(
             "  issued        {:>12} durable and audited, {:.0} a second, {} refused, {} errors",
@@ -129,7 +129,7 @@ impl Report {
     }
 }
 
-impl Row for Report {
+impl Row for BenchReport {
     const COLUMNS: &'static [&'static str] =
         &["ROW", "OF", "VALUE", "TARGET", "MET", "IN FLIGHT", "PER S", "P50 MS", "P99 MS", "ERRORS"];
 

@@ -7,12 +7,12 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
-use super::Failed;
-use super::load::{Counted, Load, Outcome, start};
+use super::BenchError;
+use super::load::{LoadCounts, LoadPlan, LoadStats, start};
 use super::process::{Usage, stolen_s, usage};
-use super::raw::{Floor, Raw};
-use super::world::Bench;
-use mayfly_authority::admission::intake::REFUSED_WITHIN_US;
+use super::raw_cost::{LowerBounds, RawMeasurement};
+use super::world::BenchServer;
+use mayfly_authority::admission::admission_queue::REFUSED_WITHIN_US;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::server_service_client::ServerServiceClient;
 
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// The longest phases of a commit since the server's start, ms.
 #[derive(Serialize, Clone, Copy, Default)]
-pub struct Longest {
+pub struct LongestPhases {
     /// Folding, including expiry and starting snapshots.
     pub fold_ms: f64,
     /// The CPU time of that fold.
@@ -35,26 +35,26 @@ pub struct Longest {
 
 /// The counters of the server.
 #[derive(Clone, Copy, Default)]
-pub struct Server {
+pub struct ServerCounters {
     pub commits: u64,
     pub seq: u64,
     /// Decisions answered from the cache, and decisions evaluated by Cedar.
     pub remembered: u64,
     pub asked: u64,
     pub credentials: u64,
-    pub longest: Longest,
+    pub longest: LongestPhases,
     /// Refusals for lack of time, by the classes of `REFUSED_WITHIN_US`.
     pub refused: [u64; REFUSED_WITHIN_US.len() + 1],
 }
 
 /// Reads the server's counters. Without an operator's channel, all are zero.
-pub async fn look(operator: Option<&Channel>) -> Result<Server, Failed> {
-    let mut server = Server::default();
+pub async fn read_counters(operator: Option<&Channel>) -> Result<ServerCounters, BenchError> {
+    let mut server = ServerCounters::default();
     if let Some(channel) = operator {
         let status = ServerServiceClient::new(channel.clone()).get_status(pb::GetStatusRequest {}).await?.into_inner();
         if let Some(ledger) = status.ledger {
             (server.commits, server.seq) = (ledger.commit, ledger.durable_seq);
-            server.longest = Longest {
+            server.longest = LongestPhases {
                 fold_ms: ledger.longest_fold_us as f64 / 1000.0,
                 folded_at_ms: ledger.longest_fold_at.map(|at| at.seconds as f64 * 1000.0 + f64::from(at.nanos) / 1e6),
                 fold_cpu_ms: ledger.longest_fold_cpu_us as f64 / 1000.0,
@@ -73,31 +73,31 @@ pub async fn look(operator: Option<&Channel>) -> Result<Server, Failed> {
 }
 
 /// A running load.
-pub struct Running {
-    pub outcome: std::sync::Arc<Outcome>,
+pub struct RunningLoad {
+    pub outcome: std::sync::Arc<LoadStats>,
     pub operator: Option<Channel>,
     workers: Vec<JoinHandle<()>>,
 }
 
 /// The result of one stretch of a load.
-pub struct Stretch {
+pub struct LoadInterval {
     pub seconds: f64,
-    pub counted: Counted,
+    pub counted: LoadCounts,
     pub latency: Histogram<u64>,
     pub refusals: Histogram<u64>,
     pub revocations: Histogram<u64>,
-    pub before: (Usage, Server),
-    pub after: (Usage, Server),
-    pub floor: Floor,
+    pub before: (Usage, ServerCounters),
+    pub after: (Usage, ServerCounters),
+    pub floor: LowerBounds,
     /// Steal time of the hypervisor during the stretch, seconds of one core.
     pub stolen_s: f64,
 }
 
-impl Running {
+impl RunningLoad {
     /// Starts a load and waits until it is warm.
-    pub async fn start(load: &Load, bench: &Bench, warm: Duration) -> Result<Running, Failed> {
+    pub async fn start(load: &LoadPlan, bench: &BenchServer, warm: Duration) -> Result<RunningLoad, BenchError> {
         let operator = bench.operator().await?;
-        let outcome = Outcome::new()?;
+        let outcome = LoadStats::new()?;
         let workers = start(load, bench, &outcome).await?;
         tokio::time::sleep(warm).await;
         // On a busy machine the first issuance may take a while.
@@ -108,26 +108,26 @@ impl Running {
         if outcome.counts().issued == 0 {
             return Err(outcome.first_error().unwrap_or_else(|| "nothing was issued".to_owned()).into());
         }
-        Ok(Running { outcome, operator, workers })
+        Ok(RunningLoad { outcome, operator, workers })
     }
 
     /// Measures for a time, with raw signatures and flushes beside the load.
-    pub async fn measure(&self, bench: &Bench, time: Duration) -> Result<Stretch, Failed> {
-        let raw = Raw::start(bench.world.dir())?;
+    pub async fn measure(&self, bench: &BenchServer, time: Duration) -> Result<LoadInterval, BenchError> {
+        let raw = RawMeasurement::start(bench.world.dir())?;
         let outcome = &self.outcome;
         for latency in [&outcome.latency, &outcome.refusals, &outcome.revocations] {
             latency.take()?;
         }
-        let before = (usage(bench.pid)?, look(self.operator.as_ref()).await?);
+        let before = (usage(bench.pid)?, read_counters(self.operator.as_ref()).await?);
         let (from, counted, stolen) = (Instant::now(), outcome.counts(), stolen_s());
         tokio::time::sleep(time).await;
         let stolen_s = stolen_s() - stolen;
         let (seconds, counted) = (from.elapsed().as_secs_f64(), outcome.counts().since(counted));
-        let after = (usage(bench.pid)?, look(self.operator.as_ref()).await?);
+        let after = (usage(bench.pid)?, read_counters(self.operator.as_ref()).await?);
         let (latency, refusals) = (outcome.latency.take()?, outcome.refusals.take()?);
         let revocations = outcome.revocations.take()?;
         let floor = raw.end()?;
-        Ok(Stretch { seconds, counted, latency, refusals, revocations, before, after, floor, stolen_s })
+        Ok(LoadInterval { seconds, counted, latency, refusals, revocations, before, after, floor, stolen_s })
     }
 
     /// Stops the load.
@@ -142,7 +142,7 @@ impl Running {
     }
 }
 
-impl Stretch {
+impl LoadInterval {
     /// Issuances per second.
     pub fn rate(&self) -> f64 {
         self.counted.issued as f64 / self.seconds
@@ -156,7 +156,7 @@ impl Stretch {
 
 /// The time within which 99 of 100 refusals between two readings were made, ms, as counted by the server: the upper bound of the histogram
 /// class.
-pub fn refused_p99_ms(before: &Server, after: &Server) -> f64 {
+pub fn refused_p99_ms(before: &ServerCounters, after: &ServerCounters) -> f64 {
     let each: Vec<u64> = after.refused.iter().zip(before.refused).map(|(after, before)| after - before).collect();
     let all: u64 = each.iter().sum();
     let ends = REFUSED_WITHIN_US.iter().map(|us| *us as f64 / 1000.0).chain(std::iter::once(f64::INFINITY));

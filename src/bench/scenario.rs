@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{Failed, Mode, idle, incident, live, overload, print, soak, storm};
+use super::{BenchError, Mode, idle, incident, live, overload, print, soak, storm};
 use mayfly_cli::args;
-use mayfly_cli::dev::Engine;
+use mayfly_cli::dev::DevEngine;
 use mayfly_cli::out::Out;
 
 /// A benchmark other than plain issuing.
@@ -44,7 +44,7 @@ pub struct OverloadArgs {
     pub seconds: Duration,
     /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
-    pub engine: Engine,
+    pub engine: DevEngine,
 }
 
 /// Arguments of `mayfly bench idle`.
@@ -58,7 +58,7 @@ pub struct IdleArgs {
     pub seconds: Duration,
     /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
-    pub engine: Engine,
+    pub engine: DevEngine,
 }
 
 /// Arguments of `mayfly bench storm`.
@@ -75,7 +75,7 @@ pub struct StormArgs {
     pub seconds: Duration,
     /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
-    pub engine: Engine,
+    pub engine: DevEngine,
 }
 
 /// Arguments of `mayfly bench soak`.
@@ -101,7 +101,7 @@ pub struct SoakArgs {
     pub every: Duration,
     /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
-    pub engine: Engine,
+    pub engine: DevEngine,
     /// Directory of the bench world [default: a temporary directory that is removed]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -121,7 +121,7 @@ pub struct LiveArgs {
     pub history: u64,
     /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
-    pub engine: Engine,
+    pub engine: DevEngine,
     /// Directory of the bench world [default: a temporary directory that is removed]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -135,7 +135,7 @@ pub struct IncidentArgs {
     pub history: f64,
     /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
-    pub engine: Engine,
+    pub engine: DevEngine,
     /// Directory of the bench world [default: a temporary directory that is removed]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -147,7 +147,7 @@ fn times(text: &str) -> Result<f64, String> {
 }
 
 /// Runs a scenario and prints its result.
-pub fn run(scenario: &Scenario, json: bool, out: Out) -> Result<(), Failed> {
+pub fn run(scenario: &Scenario, json: bool, out: Out) -> Result<(), BenchError> {
     match scenario {
         Scenario::Overload(args) => {
             let modes = args.mode.map_or_else(|| vec![Mode::Stream, Mode::Unary], |mode| vec![mode]);

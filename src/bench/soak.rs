@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::load::Load;
+use super::load::LoadPlan;
 use super::process::{disk, fds, rss, stolen_s};
-use super::run::{Longest, Running, look, ms};
-use super::witness::{Beneath, StoodStill, Witness, now_ms};
-use super::world::{Bench, Plan, prepare};
-use super::{Failed, SoakArgs};
+use super::run::{LongestPhases, RunningLoad, ms, read_counters};
+use super::stall_monitor::{RunStalls, StallMonitor, StallSummary, now_ms};
+use super::world::{BenchPlan, BenchServer, prepare};
+use super::{BenchError, SoakArgs};
 use mayfly_base::document::quantity::duration_text;
 use mayfly_base::limits;
-use mayfly_cli::out::Noun;
+use mayfly_cli::out::Printable;
 
 /// A slope is flat if it is below this share of the mean per hour …
 const FLAT: f64 = 0.05;
@@ -39,8 +39,8 @@ pub struct Sample {
     pub refused: u64,
     /// Stalls of the cores since the last sample. `None`: not measured.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stood_still: Option<StoodStill>,
-    pub longest: Longest,
+    pub stood_still: Option<StallSummary>,
+    pub longest: LongestPhases,
 }
 
 /// The regression line through the samples.
@@ -58,7 +58,7 @@ pub struct Slope {
 
 /// The result of a soak.
 #[derive(Serialize)]
-pub struct Soak {
+pub struct SoakResult {
     pub scenario: &'static str,
     pub minutes: f64,
     pub full_per_s: f64,
@@ -71,45 +71,45 @@ pub struct Soak {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_refusal: Option<String>,
     pub errors: u64,
-    pub longest: Longest,
+    pub longest: LongestPhases,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub beneath: Option<Beneath>,
+    pub beneath: Option<RunStalls>,
     pub slopes: Vec<Slope>,
     pub flat: bool,
     pub samples: Vec<Sample>,
 }
 
-impl Noun for Soak {
+impl Printable for SoakResult {
     fn name(&self) -> String {
         "soak".to_owned()
     }
 }
 
 /// Measures the full rate first, then issues at a share of it.
-pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Failed> {
-    let mut plan = Plan { dir: args.dir.clone(), ..Plan::usual(args.engine) };
+pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<SoakResult, BenchError> {
+    let mut plan = BenchPlan { dir: args.dir.clone(), ..BenchPlan::usual(args.engine) };
     if let Some(keep) = &args.keep {
         plan = plan.with("audit.keep", format!("\"{keep}\""));
     }
-    let (bench, witness) = (prepare(&plan)?, Witness::start()?);
+    let (bench, witness) = (prepare(&plan)?, StallMonitor::start()?);
     let time = Duration::from_secs_f64(args.minutes * 60.0);
     let soak = super::on_runtime(async {
         // Tasks are completed when they are done, as in production; open tasks would accumulate for as long as a task may live.
-        let usual = Load { ttl: Some(args.ttl), endings: Some(0.0), ..Load::usual(args.mode) };
+        let usual = LoadPlan { ttl: Some(args.ttl), endings: Some(0.0), ..LoadPlan::usual(args.mode) };
         let first = time.min(Duration::from_secs(10)) / 2;
-        let running = Running::start(&usual, &bench, first / 5).await?;
+        let running = RunningLoad::start(&usual, &bench, first / 5).await?;
         let full = running.measure(&bench, first).await?.rate();
         running.end().await;
-        let load = Load { rate: Some(full * args.share), ..usual };
-        let running = Running::start(&load, &bench, args.every.min(time / 10)).await?;
+        let load = LoadPlan { rate: Some(full * args.share), ..usual };
+        let running = RunningLoad::start(&load, &bench, args.every.min(time / 10)).await?;
         let samples = sample(args, &bench, &running, witness.as_ref(), time, &mut each).await?;
         let counted = running.outcome.counts();
         let refusal = running.outcome.first_refusal().map(str::to_owned);
-        let longest = look(running.operator.as_ref()).await?.longest;
+        let longest = read_counters(running.operator.as_ref()).await?.longest;
         running.end().await;
         let fills = args.ttl.max(Duration::from_millis(limits::REQUEST_ID_KEPT_MS)).as_secs_f64() * FILLING;
         let slopes = slopes(&samples, fills.min(time.as_secs_f64() / 2.0));
-        Ok(Soak {
+        Ok(SoakResult {
             scenario: "soak",
             minutes: args.minutes,
             full_per_s: full,
@@ -121,7 +121,7 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
             first_refusal: refusal,
             errors: counted.errors,
             longest,
-            beneath: witness.as_ref().map(|witness| Beneath::of(witness, &longest)),
+            beneath: witness.as_ref().map(|witness| RunStalls::of(witness, &longest)),
             flat: slopes.iter().all(|s| s.flat) && counted.errors == 0,
             slopes,
             samples,
@@ -133,12 +133,12 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
 
 async fn sample(
     args: &SoakArgs,
-    bench: &Bench,
-    running: &Running,
-    witness: Option<&Witness>,
+    bench: &BenchServer,
+    running: &RunningLoad,
+    witness: Option<&StallMonitor>,
     time: Duration,
     each: &mut impl FnMut(&Sample),
-) -> Result<Vec<Sample>, Failed> {
+) -> Result<Vec<Sample>, BenchError> {
     let (began, mut samples) = (Instant::now(), Vec::new());
     let mut last = (running.outcome.counts(), stolen_s(), Instant::now(), now_ms());
     running.outcome.latency.take()?;
@@ -147,7 +147,7 @@ async fn sample(
         tokio::time::sleep(args.every.min(time - began.elapsed())).await;
         let (counted, stolen, now, wall) = (running.outcome.counts(), stolen_s(), Instant::now(), now_ms());
         let between = counted.since(last.0);
-        let server = look(running.operator.as_ref()).await?;
+        let server = read_counters(running.operator.as_ref()).await?;
         let one = Sample {
             at_s: began.elapsed().as_secs_f64(),
             rss_mb: rss(bench.pid)? as f64 / 1e6,
@@ -205,7 +205,7 @@ fn slope(of: &'static str, points: &[(f64, f64)]) -> Slope {
     Slope { of, mean: y, per_hour, error_per_hour, per_hour_of_mean, flat }
 }
 
-impl Soak {
+impl SoakResult {
     /// Prints the result for people.
     pub fn print(&self) {
         let keep = self.keep.as_ref().map_or_else(String::new, |keep| format!(", audit.keep {keep}"));
@@ -231,7 +231,7 @@ impl Soak {
             "  one commit       {:.1} ms at the longest to fold, to expire and to begin a snapshot, {:.1} ms of a core; {:.1} ms to be written",
             self.longest.fold_ms, self.longest.fold_cpu_ms, self.longest.append_ms
         );
-        println!("  machine          {}", Beneath::line(self.beneath.as_ref()));
+        println!("  machine          {}", RunStalls::line(self.beneath.as_ref()));
         println!("flat: a slope of at most {:.0} % of the mean an hour, or of at most {SURE} standard errors", FLAT * 100.0);
     }
 }

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use super::load::{Latency, Load};
+use super::load::{LatencyHistogram, LoadPlan};
 use super::process::cpu_seconds;
-use super::run::{Running, Stretch, ms};
-use super::world::{Bench, Plan, halves, prepare};
-use super::{Failed, Mode, StormArgs};
+use super::run::{LoadInterval, RunningLoad, ms};
+use super::world::{BenchPlan, BenchServer, halves, prepare};
+use super::{BenchError, Mode, StormArgs};
 use mayfly_api::client;
 use mayfly_base::limits;
-use mayfly_cli::out::Noun;
+use mayfly_cli::out::Printable;
 
 /// The maximum number of pending connections. Beyond it the server does not keep up, and further connections are not attempted.
 const WAITING: usize = 4_096;
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The effect of a storm on issuing.
 #[derive(Serialize)]
-pub struct Storm {
+pub struct StormResult {
     pub scenario: &'static str,
     pub rate: u32,
     pub issuing_per_s_without: f64,
@@ -45,7 +45,7 @@ pub struct Storm {
     pub errors: u64,
 }
 
-impl Noun for Storm {
+impl Printable for StormResult {
     fn name(&self) -> String {
         "storm".to_owned()
     }
@@ -63,17 +63,17 @@ struct Tried {
 }
 
 /// Issues at a rate that leaves the server headroom, first alone and then during the storm.
-pub fn run(args: &StormArgs) -> Result<Storm, Failed> {
+pub fn run(args: &StormArgs) -> Result<StormResult, BenchError> {
     super::process::more_files()?;
     // Server and generator have their own cores, since a handshake costs the generator as much as the server.
-    let bench = prepare(&Plan { cores: Some(halves()?), ..Plan::usual(args.engine) })?;
+    let bench = prepare(&BenchPlan { cores: Some(halves()?), ..BenchPlan::usual(args.engine) })?;
     let storm = super::on_runtime(async {
-        let load = Load { rate: Some(f64::from(args.issuing)), concurrency: 4_096, ..Load::usual(Mode::Stream) };
-        let running = Running::start(&load, &bench, args.seconds / 5).await?;
+        let load = LoadPlan { rate: Some(f64::from(args.issuing)), concurrency: 4_096, ..LoadPlan::usual(Mode::Stream) };
+        let running = RunningLoad::start(&load, &bench, args.seconds / 5).await?;
         let without = running.measure(&bench, args.seconds).await?;
-        let (tried, latency) = (Arc::new(Tried::default()), Arc::new(Latency::new()?));
-        let blowing = tokio::spawn(blow(
-            bench.world.client_config(&Bench::agent(0))?,
+        let (tried, latency) = (Arc::new(Tried::default()), Arc::new(LatencyHistogram::new()?));
+        let blowing = tokio::spawn(open_connections(
+            bench.world.client_config(&BenchServer::agent(0))?,
             bench.address,
             args.rate,
             tried.clone(),
@@ -89,21 +89,21 @@ pub fn run(args: &StormArgs) -> Result<Storm, Failed> {
         tried.stop.store(true, Relaxed);
         blowing.await?;
         running.end().await;
-        Ok(told(args, &without, &with, &tried, (handshakes, cpu), &handshaking))
+        Ok(storm_result(args, &without, &with, &tried, (handshakes, cpu), &handshaking))
     })?;
     bench.end()?;
     Ok(storm)
 }
 
-fn told(
+fn storm_result(
     args: &StormArgs,
-    without: &Stretch,
-    with: &Stretch,
+    without: &LoadInterval,
+    with: &LoadInterval,
     tried: &Tried,
     (handshakes, cpu): (u64, f64),
     handshaking: &hdrhistogram::Histogram<u64>,
-) -> Storm {
-    Storm {
+) -> StormResult {
+    StormResult {
         scenario: "storm",
         rate: args.rate,
         issuing_per_s_without: without.rate(),
@@ -125,7 +125,13 @@ fn told(
 }
 
 /// Opens new connections on schedule and closes each as soon as it is open.
-async fn blow(tls: rustls::ClientConfig, address: std::net::SocketAddr, rate: u32, tried: Arc<Tried>, latency: Arc<Latency>) {
+async fn open_connections(
+    tls: rustls::ClientConfig,
+    address: std::net::SocketAddr,
+    rate: u32,
+    tried: Arc<Tried>,
+    latency: Arc<LatencyHistogram>,
+) {
     let places = Arc::new(Semaphore::new(WAITING));
     let began = Instant::now();
     let mut count = 0u32;
@@ -155,7 +161,7 @@ async fn blow(tls: rustls::ClientConfig, address: std::net::SocketAddr, rate: u3
     }
 }
 
-impl Storm {
+impl StormResult {
     /// Prints the result for people.
     pub fn print(&self) {
         println!("{} new connections a second, tried {}", self.rate, self.tried);

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tonic::transport::Channel;
 
-use super::Failed;
+use super::BenchError;
 use mayfly_api::client;
-use mayfly_cli::dev::{Child, Engine, SVID_LIFE_MS, Settings, TRUST_DOMAIN, World};
+use mayfly_cli::dev::{DevEngine, DevSettings, DevWorld, SVID_LIFE_MS, ServerProcess, TRUST_DOMAIN};
 use mayfly_policy::sample;
 
 /// The team whose workloads exchange.
@@ -23,9 +23,9 @@ when { context has arguments_digest && context.arguments_digest == "" && context
 
 /// The parameters of the environment.
 #[derive(Clone)]
-pub struct Plan {
+pub struct BenchPlan {
     /// The storage engine.
-    pub engine: Engine,
+    pub engine: DevEngine,
     /// The number of policies in the set.
     pub policies: u32,
     /// Whether a policy reads values that cannot be cached.
@@ -44,31 +44,31 @@ pub struct Plan {
     pub cores: Option<(Vec<usize>, Vec<usize>)>,
 }
 
-impl Plan {
+impl BenchPlan {
     /// The default of `mayfly bench`.
-    pub fn usual(engine: Engine) -> Plan {
+    pub fn usual(engine: DevEngine) -> BenchPlan {
         let (policies, uncached, workers, agents) = (50, false, None, 4);
-        Plan { engine, policies, uncached, workers, agents, set: Vec::new(), dir: None, running: None, cores: None }
+        BenchPlan { engine, policies, uncached, workers, agents, set: Vec::new(), dir: None, running: None, cores: None }
     }
 
     /// Adds a key of the configuration, its value as TOML.
-    pub fn with(mut self, key: &str, toml: String) -> Plan {
+    pub fn with(mut self, key: &str, toml: String) -> BenchPlan {
         self.set.push((key.to_owned(), toml));
         self
     }
 }
 
 /// The environment and its server.
-pub struct Bench {
-    pub world: World,
+pub struct BenchServer {
+    pub world: DevWorld,
     pub address: SocketAddr,
     pub pid: u32,
     pub socket: Option<PathBuf>,
-    child: Option<Child>,
+    child: Option<ServerProcess>,
     scratch: Option<PathBuf>,
 }
 
-impl Bench {
+impl BenchServer {
     /// The upstream of the load.
     pub fn upstream() -> String {
         format!("{TEAM}-api")
@@ -80,7 +80,7 @@ impl Bench {
     }
 
     /// A channel of the operator of this host, if the server has a socket.
-    pub async fn operator(&self) -> Result<Option<Channel>, Failed> {
+    pub async fn operator(&self) -> Result<Option<Channel>, BenchError> {
         match &self.socket {
             Some(path) => Ok(Some(client::unix(path).await?)),
             None => Ok(None),
@@ -93,7 +93,7 @@ impl Bench {
     }
 
     /// Kills the server with SIGKILL and starts it. Returns the seconds until it answers again.
-    pub fn kill_and_start(&mut self) -> Result<f64, Failed> {
+    pub fn kill_and_start(&mut self) -> Result<f64, BenchError> {
         let child = self.child.take().ok_or("only a server that was started here is killed")?;
         child.kill();
         let from = std::time::Instant::now();
@@ -104,7 +104,7 @@ impl Bench {
     }
 
     /// Stops the server, calls `work` with the path of the server's configuration, and starts the server.
-    pub fn stopped(&mut self, work: impl FnOnce(&Path) -> Result<(), Failed>) -> Result<(), Failed> {
+    pub fn stopped(&mut self, work: impl FnOnce(&Path) -> Result<(), BenchError>) -> Result<(), BenchError> {
         self.child.take().ok_or("only a server that was started here is stopped")?.stop()?;
         work(&self.world.dir().join("mayfly.toml"))?;
         self.child = Some(self.world.spawn(&std::env::current_exe()?)?);
@@ -121,7 +121,7 @@ impl Bench {
     }
 
     /// Stops the server and removes the files made for it.
-    pub fn end(mut self) -> Result<(), Failed> {
+    pub fn end(mut self) -> Result<(), BenchError> {
         if let Some(child) = self.child.take() {
             child.stop()?;
         }
@@ -129,7 +129,7 @@ impl Bench {
     }
 }
 
-impl Drop for Bench {
+impl Drop for BenchServer {
     fn drop(&mut self) {
         drop(self.child.take());
         if let Some(dir) = &self.scratch {
@@ -139,10 +139,10 @@ impl Drop for Bench {
 }
 
 /// Creates the environment and starts its server, or uses a running server.
-pub fn prepare(plan: &Plan) -> Result<Bench, Failed> {
+pub fn prepare(plan: &BenchPlan) -> Result<BenchServer, BenchError> {
     // A connection ends with its SVID, so no measurement may last longer than the SVIDs.
-    let mut settings = Settings { engine: plan.engine, svid_life_ms: 12 * SVID_LIFE_MS, ..Settings::default() };
-    if plan.engine != Engine::Memory {
+    let mut settings = DevSettings { engine: plan.engine, svid_life_ms: 12 * SVID_LIFE_MS, ..DevSettings::default() };
+    if plan.engine != DevEngine::Memory {
         settings = settings.with("store.disk_reserve", "\"64MiB\"");
     }
     if let Some(workers) = plan.workers {
@@ -152,15 +152,15 @@ pub fn prepare(plan: &Plan) -> Result<Bench, Failed> {
     let name = data_encoding::HEXLOWER.encode(&settings.system.random16());
     let scratch = plan.dir.is_none().then(|| std::env::temp_dir().join(format!("mayfly-bench-{name}")));
     let dir = plan.dir.clone().or_else(|| scratch.clone()).unwrap_or_default();
-    let world = World::create(&dir, &settings)?;
+    let world = DevWorld::create(&dir, &settings)?;
     furnish(world.dir(), plan)?;
     for n in 0..plan.agents {
-        world.issue(&Bench::agent(n), world.svid_life_ms())?;
+        world.issue(&BenchServer::agent(n), world.svid_life_ms())?;
     }
     if let Some(address) = plan.running {
-        let addresses = World::addresses(&dir).ok_or("no server of this world answers")?;
+        let addresses = DevWorld::addresses(&dir).ok_or("no server of this world answers")?;
         let socket = addresses.admin_socket.map(|s| world.dir().join(s));
-        return Ok(Bench { world, address, pid: addresses.pid, socket, child: None, scratch });
+        return Ok(BenchServer { world, address, pid: addresses.pid, socket, child: None, scratch });
     }
     if let Some((server, _)) = &plan.cores {
         pin(server)?;
@@ -170,26 +170,26 @@ pub fn prepare(plan: &Plan) -> Result<Bench, Failed> {
         pin(ours)?;
     }
     let (address, pid) = (child.addresses().workload, child.pid());
-    let mut bench = Bench { world, address, pid, socket: None, child: Some(child), scratch };
+    let mut bench = BenchServer { world, address, pid, socket: None, child: Some(child), scratch };
     bench.found();
     Ok(bench)
 }
 
 /// Pins this thread, and threads started by it from now on, to some cores.
-pub fn pin(to: &[usize]) -> Result<(), Failed> {
+pub fn pin(to: &[usize]) -> Result<(), BenchError> {
     let mut cores = CpuSet::new();
     to.iter().for_each(|core| cores.set(*core));
     sched_setaffinity(None, &cores).map_err(|error| format!("cores {to:?}: {error}").into())
 }
 
 /// The cores that this thread may use.
-pub fn cores() -> Result<Vec<usize>, Failed> {
+pub fn cores() -> Result<Vec<usize>, BenchError> {
     let ours = sched_getaffinity(None)?;
     Ok((0..CpuSet::MAX_CPU).filter(|core| ours.is_set(*core)).collect())
 }
 
 /// The cores in two halves, the first of them for the server.
-pub fn halves() -> Result<(Vec<usize>, Vec<usize>), Failed> {
+pub fn halves() -> Result<(Vec<usize>, Vec<usize>), BenchError> {
     let mut server = cores()?;
     if server.len() < 2 {
         return Err("the server and the generator need a core each".into());
@@ -199,7 +199,7 @@ pub fn halves() -> Result<(Vec<usize>, Vec<usize>), Failed> {
 }
 
 /// Writes the measurement's policies in place of the sample policies.
-fn furnish(dir: &Path, plan: &Plan) -> Result<(), Failed> {
+fn furnish(dir: &Path, plan: &BenchPlan) -> Result<(), BenchError> {
     let count = plan.policies.saturating_sub(u32::from(plan.uncached)) as usize;
     let (policies, roles) = sample::some(count);
     // The dev world uses other names for the same policies.

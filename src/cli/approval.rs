@@ -2,16 +2,16 @@
 
 use clap::{Args, Subcommand};
 
-use super::Run;
+use super::CommandContext;
 use super::args::{self, wire_word};
 use super::confirm::{self, ConfirmArgs};
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
-use super::policy::{differences, there};
-use super::server::Server;
-use super::show::Hits;
-use super::show::approval::Approval;
+use super::policy::{differences, fetch_set};
+use super::server::ApiClient;
+use super::show::HitsView;
+use super::show::approval::ApprovalView;
 use mayfly_proto::mayfly::v1::{self as pb, approval_service_client::ApprovalServiceClient};
 use mayfly_verify::seq::ApprovalId;
 
@@ -21,7 +21,7 @@ pub enum ApprovalCommand {
     /// List approvals, newest first
     List(ListApprovalsArgs),
     /// Show an approval with the terms of its task; its possible approvers also see the arguments while it is waiting
-    Show(ShowArgs),
+    Show(ShowApprovalArgs),
     /// Approve the request once; an approved change takes effect at once
     Give(GiveArgs),
     /// Refuse the request
@@ -43,7 +43,7 @@ pub struct ListApprovalsArgs {
 
 /// Arguments of `mayfly approval show`.
 #[derive(Args)]
-pub struct ShowArgs {
+pub struct ShowApprovalArgs {
     /// Id of the approval
     #[arg(value_name = "APPROVAL")]
     approval: ApprovalId,
@@ -83,7 +83,7 @@ pub struct RefuseArgs {
 }
 
 /// Runs the chosen subcommand.
-pub async fn run(command: ApprovalCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: ApprovalCommand, run: &CommandContext) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     match command {
         ApprovalCommand::List(args) => {
@@ -92,14 +92,14 @@ pub async fn run(command: ApprovalCommand, run: &Run) -> Result<Exit, CliError> 
                 let request = pb::ListApprovalsRequest { state, upstream: upstream.clone(), page_size, page_token };
                 let answer =
                     server.call(request, |c, q| async move { ApprovalServiceClient::new(c).list_approvals(q).await }).await?;
-                Ok((answer.approvals.into_iter().map(Approval::from).collect(), answer.next_page_token))
+                Ok((answer.approvals.into_iter().map(ApprovalView::from).collect(), answer.next_page_token))
             };
             list::show(&run.out, &args.list, page).await
         }
         ApprovalCommand::Show(args) => {
             let shown = get(server, args.approval).await?;
             change(&shown, run, server).await?;
-            run.out.one(&Approval::from(shown))?;
+            run.out.one(&ApprovalView::from(shown))?;
             Ok(Exit::Ok)
         }
         ApprovalCommand::Give(args) => decide(args.decide, pb::ApprovalDecision::Give, args.confirm, run, server).await,
@@ -110,18 +110,18 @@ pub async fn run(command: ApprovalCommand, run: &Run) -> Result<Exit, CliError> 
     }
 }
 
-async fn get(server: &Server, id: ApprovalId) -> Result<pb::Approval, CliError> {
+async fn get(server: &ApiClient, id: ApprovalId) -> Result<pb::Approval, CliError> {
     let request = pb::GetApprovalRequest { approval_id: id.to_string() };
     let answer = server.call(request, |c, q| async move { ApprovalServiceClient::new(c).get_approval(q).await }).await?;
     answer.approval.ok_or_else(|| CliError::ours("the server answered without the approval"))
 }
 
 /// Prints the differences that the change makes, line by line.
-async fn change(approval: &pb::Approval, run: &Run, server: &Server) -> Result<(), CliError> {
+async fn change(approval: &pb::Approval, run: &CommandContext, server: &ApiClient) -> Result<(), CliError> {
     match approval.change.as_ref().and_then(|c| c.to.as_ref()) {
         None => return Ok(()),
         Some(pb::approval_change::To::Policy(new)) => {
-            let old = there(server, &new.environment, new.mode()).await?;
+            let old = fetch_set(server, &new.environment, new.mode()).await?;
             run.out.say(differences(old.as_ref().and_then(|old| old.files.as_ref()), new.files.as_ref()));
         }
         Some(pb::approval_change::To::Binding(new)) => {
@@ -146,8 +146,8 @@ async fn decide(
     args: DecideArgs,
     decision: pb::ApprovalDecision,
     confirm: ConfirmArgs,
-    run: &Run,
-    server: &Server,
+    run: &CommandContext,
+    server: &ApiClient,
 ) -> Result<Exit, CliError> {
     let request_sha256 = match args.request_sha256 {
         Some(digest) => digest.to_vec().into(),
@@ -155,7 +155,7 @@ async fn decide(
             let shown = get(server, args.approval).await?;
             change(&shown, run, server).await?;
             let digest = shown.request_sha256.clone();
-            let shown = Approval::from(shown);
+            let shown = ApprovalView::from(shown);
             run.out.say(shown.sentence());
             if let Some(task) = &shown.task {
                 run.out.say(task.sentence());
@@ -180,15 +180,15 @@ async fn decide(
         server.call(request, |c, q| async move { ApprovalServiceClient::new(c).decide_approval(q).await }).await
     };
     let answer = confirm::ask(&run.out, &confirm, |r: &pb::DecideApprovalResponse| r.hits, ask).await?;
-    let hits = Hits::from(answer.hits);
+    let hits = HitsView::from(answer.hits);
     let approval = answer.approval.ok_or_else(|| CliError::ours("the server answered without the approval"))?;
-    let approval = Approval::from(approval);
+    let approval = ApprovalView::from(approval);
     if !confirm.dry_run {
         run.out.say(format_args!("{}: {}", approval.approval_id, approval.state));
     }
     // An approval of a single request revokes nothing.
     if confirm.dry_run || hits.credentials > 0 {
-        confirm::told(&run.out, confirm.dry_run, &hits, 0);
+        confirm::print_hits(&run.out, confirm.dry_run, &hits, 0);
     }
     run.out.one(&approval)?;
     Ok(Exit::Ok)

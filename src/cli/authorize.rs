@@ -9,8 +9,8 @@ use super::args::{self, wire_duration};
 use super::error::CliError;
 use super::exit::Exit;
 use super::get::ToolArguments;
-use super::show::credential::Authorized;
-use super::{Run, token};
+use super::show::credential::AuthorizationView;
+use super::{CommandContext, token};
 use mayfly_proto::mayfly::v1::{self as pb, token_service_client::TokenServiceClient};
 
 /// Arguments of `mayfly authorize`.
@@ -45,7 +45,7 @@ pub struct AuthorizeArgs {
 }
 
 /// Runs the command.
-pub async fn run(args: AuthorizeArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(args: AuthorizeArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let token = args.token.as_deref().map(token::from_file).transpose()?;
     let request = pb::AuthorizeRequest {
         task_id: args.task.filter(|_| token.is_none()).unwrap_or_default(),
@@ -62,7 +62,7 @@ pub async fn run(args: AuthorizeArgs, run: &Run) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let wait = args.wait_for_approval.unwrap_or_default();
     let answer = server.waiting(wait).call(request, |c, q| async move { TokenServiceClient::new(c).authorize(q).await }).await?;
-    let authorized = Authorized::from(answer);
+    let authorized = AuthorizationView::from(answer);
     let until = authorized.expires_at.as_deref().unwrap_or("-");
     run.out.say(format_args!("permitted, to begin before {until}"));
     run.out.one(&authorized)?;

@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args};
 use serde::Serialize;
 
-use super::Run;
-use super::error::{CliError, ServerSaid};
+use super::CommandContext;
+use super::error::{CliError, ServerError};
 use super::exit::Exit;
-use super::out::{Noun, Out};
-use mayfly_base::document::command::typed;
+use super::out::{Out, Printable};
+use mayfly_base::atomic_file::{AtomicFile, PRIVATE};
+use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::file_path::directory_of;
 use mayfly_base::system::System;
-use mayfly_base::whole_file::{NewFile, PRIVATE};
-use mayfly_ledger::backup::Backup;
+use mayfly_ledger::backup::BackupFile;
 use mayfly_ledger::recover::Recovered;
 use mayfly_proto::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
-use mayfly_server::restore::{Wanted, restore};
+use mayfly_server::restore::{RestoreOptions, restore};
 use mayfly_verify::seq::Seq;
 
 /// Arguments of `mayfly server backup`.
@@ -63,7 +63,7 @@ pub struct RestoreArgs {
 
 /// The contents of a backup, as the backup describes them.
 #[derive(Serialize)]
-struct Shown {
+struct BackupView {
     file: String,
     seq: u64,
     generation: u8,
@@ -82,10 +82,10 @@ struct Shown {
     seal_check: Option<String>,
 }
 
-impl Shown {
-    fn of(path: &Path, backup: &Backup, seal_checked: bool) -> Shown {
+impl BackupView {
+    fn of(path: &Path, backup: &BackupFile, seal_checked: bool) -> BackupView {
         let (about, end) = (backup.about(), backup.end());
-        Shown {
+        BackupView {
             file: path.display().to_string(),
             seq: about.seq.as_u64(),
             generation: about.seq.generation(),
@@ -99,22 +99,22 @@ impl Shown {
             engine: about.engine.clone(),
             version: about.version.clone(),
             seal_checked,
-            seal_check: (!seal_checked).then(|| format!("mayfly server restore --config FILE --check {}", typed(path))),
+            seal_check: (!seal_checked).then(|| format!("mayfly server restore --config FILE --check {}", shell_quoted(path))),
         }
     }
 }
 
-impl Noun for Shown {
+impl Printable for BackupView {
     fn name(&self) -> String {
         self.sha256.clone()
     }
 }
 
 /// Takes a backup or verifies one.
-pub async fn backup(args: BackupArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn backup(args: BackupArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let shown = match (&args.to, &args.verify) {
         (Some(to), _) => {
-            let shown = taken(to, run).await?;
+            let shown = take_backup(to, run).await?;
             run.out.say(
                 "keep it apart from the sealing key: whoever has both has the signing keys; without the key it restores nothing",
             );
@@ -136,9 +136,9 @@ pub async fn backup(args: BackupArgs, run: &Run) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-fn whole(path: &Path, shown: &Path) -> Result<Shown, CliError> {
-    let backup = Backup::open(path).map_err(|bad| CliError::Local(format!("{}: {bad}", shown.display())))?;
-    Ok(Shown::of(shown, &backup, false))
+fn whole(path: &Path, shown: &Path) -> Result<BackupView, CliError> {
+    let backup = BackupFile::open(path).map_err(|bad| CliError::Local(format!("{}: {bad}", shown.display())))?;
+    Ok(BackupView::of(shown, &backup, false))
 }
 
 fn cannot(path: &Path) -> impl Fn(io::Error) -> CliError + '_ {
@@ -146,7 +146,7 @@ fn cannot(path: &Path) -> impl Fn(io::Error) -> CliError + '_ {
 }
 
 /// Takes a backup. The backup gets its name once it is complete and was read back.
-async fn taken(to: &Path, run: &Run) -> Result<Shown, CliError> {
+async fn take_backup(to: &Path, run: &CommandContext) -> Result<BackupView, CliError> {
     plain(to)?;
     free(to)?;
     let mut file = received(to, run).await?;
@@ -186,24 +186,24 @@ fn free(to: &Path) -> Result<(), CliError> {
     )))
 }
 
-async fn received(to: &Path, run: &Run) -> Result<NewFile, CliError> {
+async fn received(to: &Path, run: &CommandContext) -> Result<AtomicFile, CliError> {
     let server = run.server().await?;
     let ask = pb::BackupRequest { to: to.display().to_string() };
     let mut stream = server.stream(ask, |c, q| async move { ServerServiceClient::new(c).backup(q).await }).await?;
-    let mut file = NewFile::begin(to, PRIVATE, &run.system).map_err(cannot(to))?;
+    let mut file = AtomicFile::begin(to, PRIVATE, &run.system).map_err(cannot(to))?;
     loop {
         match stream.message().await {
             Ok(Some(part)) => file.write(&part.piece).map_err(cannot(to))?,
             Ok(None) => return Ok(file),
-            Err(status) => return Err(CliError::Server(Box::new(ServerSaid::from_status(&status)))),
+            Err(status) => return Err(CliError::Server(Box::new(ServerError::from_status(&status)))),
         }
     }
 }
 
 /// The result of a restore.
 #[derive(Serialize)]
-struct Begun {
-    backup: Shown,
+struct RestoreView {
+    backup: BackupView,
     data: String,
     /// The new generation; `None` with `--check`, where nothing is restored.
     generation: Option<u8>,
@@ -211,7 +211,7 @@ struct Begun {
     left_read: u64,
 }
 
-impl Noun for Begun {
+impl Printable for RestoreView {
     fn name(&self) -> String {
         self.backup.sha256.clone()
     }
@@ -220,7 +220,7 @@ impl Noun for Begun {
 /// Makes a backup the store of a server.
 pub fn restored(args: &RestoreArgs, out: Out) -> Result<Exit, CliError> {
     let RestoreArgs { left, seen, unlocked, check, replace, .. } = args;
-    let wanted = Wanted {
+    let wanted = RestoreOptions {
         backup: &args.backup,
         left: left.as_deref(),
         replace: *replace,
@@ -231,8 +231,8 @@ pub fn restored(args: &RestoreArgs, out: Out) -> Result<Exit, CliError> {
     let done =
         restore(&args.config, &wanted, &System::real()).map_err(|no| CliError::Local(format!("nothing was restored\n{no}")))?;
     let (recovered, data) = (done.recovered.as_ref(), done.data.display().to_string());
-    let begun = Begun {
-        backup: Shown::of(&args.backup, &done.backup, true),
+    let begun = RestoreView {
+        backup: BackupView::of(&args.backup, &done.backup, true),
         generation: recovered.map(|r| r.generation),
         locks: recovered.map_or(0, |r| r.locks),
         left_read: recovered.map_or(0, |r| r.left),
@@ -248,13 +248,13 @@ pub fn restored(args: &RestoreArgs, out: Out) -> Result<Exit, CliError> {
             if let Some(before) = &done.before {
                 out.say(format_args!("what lay there is in {}; nothing removes it", before.display()));
             }
-            tell(args, recovered, &begun, out);
+            print_restore(args, recovered, &begun, out);
         }
     }
     Ok(Exit::Ok)
 }
 
-fn tell(args: &RestoreArgs, recovered: &Recovered, begun: &Begun, out: Out) {
+fn print_restore(args: &RestoreArgs, recovered: &Recovered, begun: &RestoreView, out: Out) {
     out.say(format_args!("generation {} has begun in {}", recovered.generation, begun.data));
     out.say("revoked: all that was issued before, and the keys that signed it. Open tasks, unused approvals and break-glass are void.");
     if recovered.everything_locked {
@@ -265,7 +265,7 @@ fn tell(args: &RestoreArgs, recovered: &Recovered, begun: &Begun, out: Out) {
     let data = Path::new(&begun.data);
     let owner = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.uid());
     if owner(directory_of(data)) != owner(data) {
-        out.say(format_args!("it is ours now; where the server is another user: chown -R USER {}", typed(data)));
+        out.say(format_args!("it is ours now; where the server is another user: chown -R USER {}", shell_quoted(data)));
     }
-    out.say(format_args!("next: mayfly server run --config {}", typed(&args.config)));
+    out.say(format_args!("next: mayfly server run --config {}", shell_quoted(&args.config)));
 }

@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::Run;
+use super::CommandContext;
 use super::args;
 use super::confirm::{self, ConfirmArgs};
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
-use super::server::Server;
-use super::show::binding::{Binding, BindingChange};
-use mayfly_api::wire::{BindingPlace, binding_to_pb};
-use mayfly_base::document::Source;
+use super::server::ApiClient;
+use super::show::binding::{BindingChange, BindingView};
+use mayfly_api::wire::{BindingMetadata, binding_to_pb};
+use mayfly_base::document::SourceFile;
 use mayfly_base::limits;
 use mayfly_ledger::upstream::binding;
 use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
@@ -22,23 +22,23 @@ use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServ
 #[derive(Subcommand)]
 pub enum BindingCommand {
     /// Add a binding; it takes effect when another operator approves it
-    Add(FileArgs),
+    Add(BindingFileArgs),
     /// List bindings by name
     List(ListBindingsArgs),
     /// Show a binding
-    Show(ShowArgs),
+    Show(ShowBindingArgs),
     /// Replace a binding; a narrower version takes effect at once and revokes what it no longer covers, a wider one needs the approval of
     /// another operator
-    Change(FileArgs),
+    Change(BindingFileArgs),
     /// Remove tools, scopes or callers from a binding at once, and revoke what it no longer covers
     Narrow(NarrowArgs),
     /// Remove a binding and revoke everything issued under it
-    Remove(RemoveArgs),
+    Remove(RemoveBindingArgs),
 }
 
 /// Arguments of `mayfly binding add` and `mayfly binding change`.
 #[derive(Args)]
-pub struct FileArgs {
+pub struct BindingFileArgs {
     /// File with the binding, TOML; `-` is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -61,7 +61,7 @@ pub struct ListBindingsArgs {
 
 /// Arguments of `mayfly binding show`.
 #[derive(Args)]
-pub struct ShowArgs {
+pub struct ShowBindingArgs {
     /// Name of the binding
     #[arg(value_name = "NAME")]
     binding: String,
@@ -91,7 +91,7 @@ pub struct NarrowArgs {
 
 /// Arguments of `mayfly binding remove`.
 #[derive(Args)]
-pub struct RemoveArgs {
+pub struct RemoveBindingArgs {
     /// Name of the binding
     #[arg(value_name = "NAME")]
     binding: String,
@@ -103,7 +103,7 @@ pub struct RemoveArgs {
 }
 
 /// Runs the chosen subcommand.
-pub async fn run(command: BindingCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: BindingCommand, run: &CommandContext) -> Result<Exit, CliError> {
     match command {
         BindingCommand::Add(args) => {
             let new = from_file(&args.file)?;
@@ -121,13 +121,13 @@ pub async fn run(command: BindingCommand, run: &Run) -> Result<Exit, CliError> {
             let page = |page_size, page_token| async move {
                 let request = pb::ListBindingsRequest { upstream: upstream.clone(), page_size, page_token, ..Default::default() };
                 let answer = asked(server, request).await?;
-                Ok((answer.bindings.into_iter().map(Binding::from).collect(), answer.next_page_token))
+                Ok((answer.bindings.into_iter().map(BindingView::from).collect(), answer.next_page_token))
             };
             list::show(&run.out, &args.list, page).await
         }
         BindingCommand::Show(args) => {
             let binding = one(&run.server().await?, &args.binding).await?;
-            run.out.one(&Binding::from(binding))?;
+            run.out.one(&BindingView::from(binding))?;
             Ok(Exit::Ok)
         }
         BindingCommand::Narrow(args) => {
@@ -173,18 +173,18 @@ fn take(what: &str, from: &mut Vec<String>, out: &[String]) -> Result<(), CliErr
 /// Reads a binding from a file. All errors of the file are reported before the server is called.
 fn from_file(path: &Path) -> Result<pb::Binding, CliError> {
     let text = args::read_text(path, limits::UPSTREAM_FILE_BYTES)?;
-    let source = Source::new(path.display().to_string(), text.as_str());
+    let source = SourceFile::new(path.display().to_string(), text.as_str());
     let binding = binding::parse(&source)
         .map_err(|complaints| CliError::Usage(complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
-    Ok(binding_to_pb(&binding, &BindingPlace::default()))
+    Ok(binding_to_pb(&binding, &BindingMetadata::default()))
 }
 
-async fn asked(server: &Server, request: pb::ListBindingsRequest) -> Result<pb::ListBindingsResponse, CliError> {
+async fn asked(server: &ApiClient, request: pb::ListBindingsRequest) -> Result<pb::ListBindingsResponse, CliError> {
     server.call(request, |c, q| async move { UpstreamServiceClient::new(c).list_bindings(q).await }).await
 }
 
 /// Fetches a binding by its name.
-pub(super) async fn one(server: &Server, name: &str) -> Result<pb::Binding, CliError> {
+pub(super) async fn one(server: &ApiClient, name: &str) -> Result<pb::Binding, CliError> {
     let found = asked(server, pb::ListBindingsRequest { binding: name.to_owned(), ..Default::default() }).await?.bindings;
     let missing = || CliError::LocalAs(format!("there is no binding {name}: mayfly binding list"), Exit::NotFound);
     found.into_iter().next().ok_or_else(missing)
@@ -194,8 +194,8 @@ async fn set(
     binding: pb::Binding,
     reason: Option<String>,
     args: ConfirmArgs,
-    run: &Run,
-    server: &Server,
+    run: &CommandContext,
+    server: &ApiClient,
 ) -> Result<Exit, CliError> {
     let request = &pb::SetBindingRequest {
         binding: Some(binding),
@@ -210,7 +210,7 @@ async fn set(
     };
     let answer = confirm::ask(&run.out, &args, |r: &pb::SetBindingResponse| r.hits, ask).await?;
     let changed = BindingChange::of(args.dry_run, answer)?;
-    confirm::told(&run.out, changed.dry_run, &changed.hits, changed.beyond);
+    confirm::print_hits(&run.out, changed.dry_run, &changed.hits, changed.beyond);
     if changed.takes_another {
         run.out.say("it is new or wider: it takes effect when another operator approves it");
     }

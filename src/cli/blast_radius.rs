@@ -4,9 +4,9 @@ use clap::Args;
 
 use super::error::CliError;
 use super::exit::Exit;
-use super::show::blast::BlastRadius;
+use super::show::blast_radius::BlastRadius;
 use super::targets::TargetArgs;
-use super::{Run, revoke};
+use super::{CommandContext, revoke};
 use mayfly_proto::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
 
 /// Arguments of `mayfly blast-radius`.
@@ -23,7 +23,7 @@ pub struct BlastRadiusArgs {
 }
 
 /// Prints the blast radius.
-pub async fn run(args: BlastRadiusArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(args: BlastRadiusArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let mut targets = args.targets.targets()?;
     let found = args.token.as_deref().map(revoke::from_stdin).transpose()?;
     if targets.is_empty() && found.is_none() {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::Run;
+use super::CommandContext;
 use super::args::{self, wire_duration};
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
-use super::server::Server;
-use super::show::break_glass::BreakGlass;
+use super::server::ApiClient;
+use super::show::break_glass::BreakGlassView;
 use mayfly_proto::mayfly::v1::open_break_glass_request::Open;
 use mayfly_proto::mayfly::v1::{self as pb, break_glass_service_client::BreakGlassServiceClient};
 
@@ -19,7 +19,7 @@ use mayfly_proto::mayfly::v1::{self as pb, break_glass_service_client::BreakGlas
 #[derive(Subcommand)]
 pub enum BreakGlassCommand {
     /// Request break-glass rights defined in policy; they become active when a second person joins
-    Open(OpenArgs),
+    Open(OpenBreakGlassArgs),
     /// Join a request of another person, as the second person
     Join(JoinArgs),
     /// Close a break-glass task and revoke everything issued in it
@@ -27,14 +27,14 @@ pub enum BreakGlassCommand {
     /// Record the result of a review of a closed break-glass task, as a third person
     Review(ReviewArgs),
     /// List break-glass tasks, newest first
-    List(ListGlassArgs),
+    List(ListBreakGlassArgs),
     /// Show a break-glass task
-    Show(ShowArgs),
+    Show(ShowBreakGlassArgs),
 }
 
 /// The id of a break-glass task.
 #[derive(Args)]
-pub struct GlassArg {
+pub struct BreakGlassArg {
     /// Id of the break-glass task
     #[arg(value_name = "TASK", value_parser = args::task_id)]
     task: String,
@@ -42,7 +42,7 @@ pub struct GlassArg {
 
 /// Arguments of `mayfly break-glass open`.
 #[derive(Args)]
-pub struct OpenArgs {
+pub struct OpenBreakGlassArgs {
     /// Name of the rights, as defined in policy
     #[arg(value_name = "RIGHTS")]
     rights: String,
@@ -64,7 +64,7 @@ pub struct OpenArgs {
 #[derive(Args)]
 pub struct JoinArgs {
     #[command(flatten)]
-    glass: GlassArg,
+    glass: BreakGlassArg,
     /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -77,7 +77,7 @@ pub struct JoinArgs {
 #[derive(Args)]
 pub struct CloseArgs {
     #[command(flatten)]
-    glass: GlassArg,
+    glass: BreakGlassArg,
     /// Note to record in the audit log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
@@ -87,7 +87,7 @@ pub struct CloseArgs {
 #[derive(Args)]
 pub struct ReviewArgs {
     #[command(flatten)]
-    glass: GlassArg,
+    glass: BreakGlassArg,
     /// Findings of the review
     #[arg(long, value_name = "TEXT")]
     text: String,
@@ -98,7 +98,7 @@ pub struct ReviewArgs {
 
 /// Arguments of `mayfly break-glass list`.
 #[derive(Args)]
-pub struct ListGlassArgs {
+pub struct ListBreakGlassArgs {
     /// Only closed tasks that are not yet reviewed
     #[arg(long)]
     unreviewed: bool,
@@ -108,13 +108,13 @@ pub struct ListGlassArgs {
 
 /// Arguments of `mayfly break-glass show`.
 #[derive(Args)]
-pub struct ShowArgs {
+pub struct ShowBreakGlassArgs {
     #[command(flatten)]
-    glass: GlassArg,
+    glass: BreakGlassArg,
 }
 
 /// Runs the chosen subcommand.
-pub async fn run(command: BreakGlassCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: BreakGlassCommand, run: &CommandContext) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     match command {
         BreakGlassCommand::Open(a) => {
@@ -167,25 +167,25 @@ pub async fn run(command: BreakGlassCommand, run: &Run) -> Result<Exit, CliError
     }
 }
 
-async fn opened(server: &Server, request: pb::OpenBreakGlassRequest) -> Result<BreakGlass, CliError> {
+async fn opened(server: &ApiClient, request: pb::OpenBreakGlassRequest) -> Result<BreakGlassView, CliError> {
     let call = |c, q| async move { BreakGlassServiceClient::new(c).open_break_glass(q).await };
     some(server.call(request, call).await?.break_glass)
 }
 
 /// Fetches one page of break-glass tasks.
 pub async fn page_of(
-    server: &Server,
+    server: &ApiClient,
     unreviewed: bool,
     page_size: i32,
     page_token: String,
-) -> Result<(Vec<BreakGlass>, String), CliError> {
+) -> Result<(Vec<BreakGlassView>, String), CliError> {
     let request = pb::ListBreakGlassRequest { unreviewed, page_size, page_token };
     let call = |c, q| async move { BreakGlassServiceClient::new(c).list_break_glass(q).await };
     let answer = server.call(request, call).await?;
-    Ok((answer.break_glass.into_iter().map(BreakGlass::from).collect(), answer.next_page_token))
+    Ok((answer.break_glass.into_iter().map(BreakGlassView::from).collect(), answer.next_page_token))
 }
 
-fn some(glass: Option<pb::BreakGlass>) -> Result<BreakGlass, CliError> {
+fn some(glass: Option<pb::BreakGlass>) -> Result<BreakGlassView, CliError> {
     let glass = glass.ok_or_else(|| CliError::ours("the server answered without the break-glass task"))?;
-    Ok(BreakGlass::from(glass))
+    Ok(BreakGlassView::from(glass))
 }

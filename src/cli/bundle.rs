@@ -8,10 +8,10 @@ use super::confirm::{self, ConfirmArgs};
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
-use super::server::Server;
-use super::show::trust_domain::{Changed, TrustDomain};
+use super::server::ApiClient;
+use super::show::trust_domain::{BundleChangeView, TrustDomainView};
 use super::wait::{self, WaitArgs};
-use super::{Run, args};
+use super::{CommandContext, args};
 use mayfly_base::limits;
 use mayfly_proto::mayfly::v1::{self as pb, trust_domain_service_client::TrustDomainServiceClient};
 
@@ -19,20 +19,20 @@ use mayfly_proto::mayfly::v1::{self as pb, trust_domain_service_client::TrustDom
 #[derive(Subcommand)]
 pub enum BundleCommand {
     /// Show a trust domain and its roots
-    Show(ShowArgs),
+    Show(ShowBundleArgs),
     /// List trust domains
     List(ListArgs),
     /// Add roots to a trust domain; an unknown trust domain is created
-    Add(AddArgs),
+    Add(AddBundleArgs),
     /// Replace the bundle of a trust domain; roots missing from the new bundle are removed and what they vouched for is revoked
-    Set(SetArgs),
+    Set(SetBundleArgs),
     /// Remove a root or a whole trust domain, and revoke what it vouched for
-    Remove(RemoveArgs),
+    Remove(RemoveBundleArgs),
 }
 
 /// Arguments of `mayfly bundle show`.
 #[derive(Args)]
-pub struct ShowArgs {
+pub struct ShowBundleArgs {
     /// Name of the trust domain
     #[arg(value_name = "TRUST_DOMAIN")]
     trust_domain: String,
@@ -43,7 +43,7 @@ pub struct ShowArgs {
 
 /// Arguments of `mayfly bundle add`.
 #[derive(Args)]
-pub struct AddArgs {
+pub struct AddBundleArgs {
     /// Name of the trust domain
     #[arg(value_name = "TRUST_DOMAIN")]
     trust_domain: String,
@@ -60,7 +60,7 @@ pub struct AddArgs {
 
 /// Arguments of `mayfly bundle set`.
 #[derive(Args)]
-pub struct SetArgs {
+pub struct SetBundleArgs {
     /// Name of the trust domain
     #[arg(value_name = "TRUST_DOMAIN")]
     trust_domain: String,
@@ -78,7 +78,7 @@ pub struct SetArgs {
 
 /// Arguments of `mayfly bundle remove`.
 #[derive(Args)]
-pub struct RemoveArgs {
+pub struct RemoveBundleArgs {
     /// Name of the trust domain
     #[arg(value_name = "TRUST_DOMAIN")]
     trust_domain: String,
@@ -98,7 +98,7 @@ pub struct RemoveArgs {
 }
 
 /// Runs the chosen subcommand.
-pub async fn run(command: BundleCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: BundleCommand, run: &CommandContext) -> Result<Exit, CliError> {
     match command {
         BundleCommand::Show(args) => show(args, run).await,
         BundleCommand::List(args) => show_list(args, run).await,
@@ -116,30 +116,30 @@ fn bundle(path: &Path) -> Result<pb::Bundle, CliError> {
     Ok(pb::Bundle { bundle: Some(form) })
 }
 
-async fn show(args: ShowArgs, run: &Run) -> Result<Exit, CliError> {
+async fn show(args: ShowBundleArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let request = pb::GetBundleRequest { trust_domain: args.trust_domain };
     let answer = server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).get_bundle(q).await }).await?;
     match (args.jwks, answer.trust_domain) {
         (true, _) => run.out.document(&answer.spiffe_jwks)?,
-        (false, Some(domain)) => run.out.one(&TrustDomain::from(domain))?,
+        (false, Some(domain)) => run.out.one(&TrustDomainView::from(domain))?,
         (false, None) => return Err(CliError::ours("the server answered without the trust domain")),
     }
     Ok(Exit::Ok)
 }
 
-async fn show_list(args: ListArgs, run: &Run) -> Result<Exit, CliError> {
+async fn show_list(args: ListArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     let page = |page_size, page_token| async move {
         let request = pb::ListTrustDomainsRequest { page_size, page_token };
         let answer =
             server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).list_trust_domains(q).await }).await?;
-        Ok((answer.trust_domains.into_iter().map(TrustDomain::from).collect(), answer.next_page_token))
+        Ok((answer.trust_domains.into_iter().map(TrustDomainView::from).collect(), answer.next_page_token))
     };
     list::show(&run.out, &args, page).await
 }
 
-async fn add(args: AddArgs, run: &Run) -> Result<Exit, CliError> {
+async fn add(args: AddBundleArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let request = pb::AddBundleRequest {
         trust_domain: args.trust_domain,
         bundle: Some(bundle(&args.file)?),
@@ -149,11 +149,11 @@ async fn add(args: AddArgs, run: &Run) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let answer = server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).add_bundle(q).await }).await?;
     let domain = answer.trust_domain.ok_or_else(|| CliError::ours("the server answered without the trust domain"))?;
-    run.out.one(&TrustDomain::from(domain))?;
+    run.out.one(&TrustDomainView::from(domain))?;
     Ok(Exit::Ok)
 }
 
-async fn set(args: SetArgs, run: &Run) -> Result<Exit, CliError> {
+async fn set(args: SetBundleArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let request = &pb::SetBundleRequest {
         trust_domain: args.trust_domain.clone(),
         bundle: Some(bundle(&args.file)?),
@@ -168,13 +168,13 @@ async fn set(args: SetArgs, run: &Run) -> Result<Exit, CliError> {
         server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).set_bundle(q).await }).await
     };
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::SetBundleResponse| r.hits, ask).await?;
-    let changed =
-        Changed::of(&args.trust_domain, args.confirm.dry_run, answer.seq, answer.hits).with_roots(answer.added, answer.removed);
-    let changed = Changed { trust_domain: answer.trust_domain.map(TrustDomain::from), ..changed };
+    let changed = BundleChangeView::of(&args.trust_domain, args.confirm.dry_run, answer.seq, answer.hits)
+        .with_roots(answer.added, answer.removed);
+    let changed = BundleChangeView { trust_domain: answer.trust_domain.map(TrustDomainView::from), ..changed };
     finish(run, server, &args.wait, changed).await
 }
 
-async fn remove(args: RemoveArgs, run: &Run) -> Result<Exit, CliError> {
+async fn remove(args: RemoveBundleArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     let reason = &args.reason.unwrap_or_else(|| "dry run".to_owned());
     let request_id = &run.request_id(&args.confirm.request_id);
@@ -192,8 +192,12 @@ async fn remove(args: RemoveArgs, run: &Run) -> Result<Exit, CliError> {
             server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).remove_trust_anchor(q).await }).await
         };
         let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::RemoveTrustAnchorResponse| r.hits, ask).await?;
-        let changed = Changed::of(trust_domain, args.confirm.dry_run, answer.seq, answer.hits);
-        Changed { connections: Some(answer.connections), trust_domain: answer.trust_domain.map(TrustDomain::from), ..changed }
+        let changed = BundleChangeView::of(trust_domain, args.confirm.dry_run, answer.seq, answer.hits);
+        BundleChangeView {
+            connections: Some(answer.connections),
+            trust_domain: answer.trust_domain.map(TrustDomainView::from),
+            ..changed
+        }
     } else {
         let ask = |dry_run, confirmation| async move {
             let request = pb::RemoveTrustDomainRequest {
@@ -206,13 +210,18 @@ async fn remove(args: RemoveArgs, run: &Run) -> Result<Exit, CliError> {
             server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).remove_trust_domain(q).await }).await
         };
         let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::RemoveTrustDomainResponse| r.hits, ask).await?;
-        let changed = Changed::of(trust_domain, args.confirm.dry_run, answer.seq, answer.hits);
-        Changed { connections: Some(answer.connections), ..changed }
+        let changed = BundleChangeView::of(trust_domain, args.confirm.dry_run, answer.seq, answer.hits);
+        BundleChangeView { connections: Some(answer.connections), ..changed }
     };
     finish(run, server, &args.wait, changed).await
 }
 
-async fn finish(run: &Run, server: &Server, args: &WaitArgs, mut changed: Changed) -> Result<Exit, CliError> {
+async fn finish(
+    run: &CommandContext,
+    server: &ApiClient,
+    args: &WaitArgs,
+    mut changed: BundleChangeView,
+) -> Result<Exit, CliError> {
     let hits = changed.hits.text();
     match (changed.dry_run, changed.seq) {
         (true, _) => run.out.say(format_args!("dry run, nothing was done: it would hit {hits}")),
@@ -223,6 +232,6 @@ async fn finish(run: &Run, server: &Server, args: &WaitArgs, mut changed: Change
         changed.followers = wait::applied(server, &run.system, args, seq).await?;
     }
     run.out.one(&changed)?;
-    wait::told(&run.out, args, changed.seq.unwrap_or_default(), changed.followers.as_ref())?;
+    wait::print_result(&run.out, args, changed.seq.unwrap_or_default(), changed.followers.as_ref())?;
     Ok(Exit::Ok)
 }

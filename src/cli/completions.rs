@@ -5,7 +5,7 @@ use clap_complete::Shell;
 
 use super::error::CliError;
 use super::exit::Exit;
-use super::{Bench, Cli, Run};
+use super::{BenchCommand, Cli, CommandContext};
 
 /// Arguments of `mayfly completions`.
 #[derive(Args)]
@@ -16,7 +16,7 @@ pub struct CompletionsArgs {
 }
 
 /// Runs the command.
-pub fn run<B: Bench>(args: CompletionsArgs, run: &Run) -> Result<Exit, CliError> {
+pub fn run<B: BenchCommand>(args: CompletionsArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::<B>::command(), "mayfly", &mut script);
     run.out.generated(&script)?;

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::error::CliError;
 use super::out::Out;
-use super::show::Hits;
+use super::show::HitsView;
 use mayfly_authority::revocation::revoke::EVERYTHING;
 use mayfly_base::refusal::Reason;
 use mayfly_proto::mayfly::v1 as pb;
@@ -21,7 +21,7 @@ pub struct ConfirmArgs {
     pub dry_run: bool,
     /// Confirm that this many credentials are revoked, as printed by --dry-run (up to 10 % more are accepted), or `all`
     #[arg(long, value_name = "N|all", conflicts_with = "dry_run")]
-    pub confirm: Option<Agreed>,
+    pub confirm: Option<ConfirmedHits>,
     /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
@@ -29,29 +29,29 @@ pub struct ConfirmArgs {
 
 /// The number of credentials that the operator confirmed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Agreed {
+pub enum ConfirmedHits {
     /// The given number of credentials.
     Credentials(u64),
     /// Any number of credentials.
     All,
 }
 
-impl FromStr for Agreed {
+impl FromStr for ConfirmedHits {
     type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Agreed, Self::Err> {
+    fn from_str(text: &str) -> Result<ConfirmedHits, Self::Err> {
         match text {
-            "all" => Ok(Agreed::All),
-            number => number.parse().map(Agreed::Credentials).map_err(|_| "expected a number of credentials, or all"),
+            "all" => Ok(ConfirmedHits::All),
+            number => number.parse().map(ConfirmedHits::Credentials).map_err(|_| "expected a number of credentials, or all"),
         }
     }
 }
 
-impl Agreed {
+impl ConfirmedHits {
     fn on_the_wire(self) -> pb::Confirmation {
         match self {
-            Agreed::Credentials(credentials) => pb::Confirmation { credentials, all: false },
-            Agreed::All => pb::Confirmation { credentials: 0, all: true },
+            ConfirmedHits::Credentials(credentials) => pb::Confirmation { credentials, all: false },
+            ConfirmedHits::All => pb::Confirmation { credentials: 0, all: true },
         }
     }
 }
@@ -65,12 +65,12 @@ where
     F: Fn(bool, Option<pb::Confirmation>) -> W,
     W: Future<Output = Result<R, CliError>>,
 {
-    let error = match ask(args.dry_run, args.confirm.map(Agreed::on_the_wire)).await {
+    let error = match ask(args.dry_run, args.confirm.map(ConfirmedHits::on_the_wire)).await {
         Err(error) if error.reason() == Some(Reason::ConfirmNeeded) => error,
         other => return other,
     };
     let CliError::Server(mut said) = error else { return Err(error) };
-    let would = Hits::from(hits(&ask(true, None).await?));
+    let would = HitsView::from(hits(&ask(true, None).await?));
     out.say(format_args!("this would hit {}; nothing was done", would.text()));
     let number = match said.rule.as_deref() {
         Some(EVERYTHING) => String::new(),
@@ -82,7 +82,7 @@ where
 
 /// Prints how many credentials a change revoked or would revoke, and how many of them are hit only because no narrower target covers the
 /// rest.
-pub fn told(out: &Out, dry_run: bool, hits: &Hits, beyond: u64) {
+pub fn print_hits(out: &Out, dry_run: bool, hits: &HitsView, beyond: u64) {
     let text = hits.text();
     match (dry_run, hits.credentials) {
         (true, 0) => out.say("dry run, nothing was done: it would revoke nothing"),
@@ -101,12 +101,12 @@ mod tests {
 
     #[test]
     fn a_confirmation_is_a_number_or_all() {
-        assert_eq!("12".parse(), Ok(Agreed::Credentials(12)));
-        assert_eq!("all".parse(), Ok(Agreed::All));
+        assert_eq!("12".parse(), Ok(ConfirmedHits::Credentials(12)));
+        assert_eq!("all".parse(), Ok(ConfirmedHits::All));
         for wrong in ["", "-1", "ALL", "yes", "1.5"] {
-            assert!(wrong.parse::<Agreed>().is_err(), "{wrong:?}");
+            assert!(wrong.parse::<ConfirmedHits>().is_err(), "{wrong:?}");
         }
-        assert_eq!(Agreed::Credentials(12).on_the_wire(), pb::Confirmation { credentials: 12, all: false });
-        assert_eq!(Agreed::All.on_the_wire(), pb::Confirmation { credentials: 0, all: true });
+        assert_eq!(ConfirmedHits::Credentials(12).on_the_wire(), pb::Confirmation { credentials: 12, all: false });
+        assert_eq!(ConfirmedHits::All.on_the_wire(), pb::Confirmation { credentials: 0, all: true });
     }
 }

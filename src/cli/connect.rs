@@ -17,25 +17,25 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
-use super::context::{MtlsTarget, Target};
+use super::context::{MtlsTarget, ServerTarget};
 use super::error::CliError;
-use mayfly_api::tls::{client_config, not_that_server};
+use mayfly_api::tls::{client_config, server_identity_error};
 use mayfly_base::limits;
 use mayfly_base::system::System;
 use mayfly_config::svid_files::SvidFiles;
 use mayfly_identity::bundle::{Bundle, Bundles};
 
 /// Opens a connection and waits until it is established, so that every connection error is reported here with its own error type.
-pub async fn channel(target: &Target, system: &System, deadline: Duration) -> Result<Channel, CliError> {
+pub async fn channel(target: &ServerTarget, system: &System, deadline: Duration) -> Result<Channel, CliError> {
     let connecting = async {
         match target {
-            Target::Unix(path) => {
+            ServerTarget::Unix(path) => {
                 let path = path.clone();
                 // The URI only supplies the `:authority` header; the name is never resolved.
                 let endpoint = Endpoint::from_static("http://mayfly.local");
                 through(endpoint, move || UnixStream::connect(path.clone())).await
             }
-            Target::Mtls(to) => {
+            ServerTarget::Mtls(to) => {
                 let connector = TlsConnector::from(Arc::new(tls(to, system)?));
                 let name = ServerName::try_from(to.host.clone()).map_err(|e| CliError::Usage(format!("{}: {e}", to.host)))?;
                 // tonic is built without its own TLS support and accepts only http here; the connection made below is TLS nevertheless.
@@ -91,7 +91,7 @@ fn tls(to: &MtlsTarget, system: &System) -> Result<rustls::ClientConfig, CliErro
 /// Classifies a failed connection: the server is unreachable, or one of the two sides did not accept the other.
 pub fn no_way(address: &str, error: &(dyn Error + 'static)) -> CliError {
     let handshake = |what: String| CliError::Handshake { address: address.to_owned(), what };
-    if let Some(defect) = not_that_server(error) {
+    if let Some(defect) = server_identity_error(error) {
         return handshake(defect.to_string());
     }
     let mut what = error.to_string();

@@ -10,7 +10,7 @@ use clap::{ArgMatches, Args};
 use serde::{Deserialize, Serialize};
 
 use super::error::CliError;
-use super::login::Kept;
+use super::login::LoginFiles;
 use mayfly_base::bounded_file::read_text;
 use mayfly_base::limits;
 use mayfly_identity::spiffe_id::SpiffeId;
@@ -105,7 +105,7 @@ pub struct ContextFile {
 }
 
 /// The settings that signing in uses.
-pub struct Settings {
+pub struct LoginSettings {
     /// The address of the server's own listener.
     pub address: Option<String>,
     /// The path of the settings file, if there is one.
@@ -123,22 +123,22 @@ pub struct Settings {
     pub beneath: (bool, bool),
 }
 
-impl Settings {
+impl LoginSettings {
     /// Reads the settings from flags, environment variables and the file.
-    pub fn read(identity: &IdentityArgs, at: &AddressArgs) -> Result<Settings, CliError> {
+    pub fn read(identity: &IdentityArgs, at: &AddressArgs) -> Result<LoginSettings, CliError> {
         let (path, file) = ContextFile::chosen(at)?;
         let id = identity.server_id.clone().or(file.server_id);
         let server_id = id.map(|id| id.parse().map_err(|e| CliError::Usage(format!("--server-id {id:?}: {e}")))).transpose()?;
         let bundle = identity.bundle.clone().or(file.bundle);
         let address = at.address.clone().or(file.address);
         let beneath = (at.beneath.public.is_some(), at.beneath.public_ca.is_some());
-        Ok(Settings { file: path, address, public: file.public, public_ca: file.public_ca, bundle, server_id, beneath })
+        Ok(LoginSettings { file: path, address, public: file.public, public_ca: file.public_ca, bundle, server_id, beneath })
     }
 }
 
 /// The server to call, and how to reach it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Target {
+pub enum ServerTarget {
     /// A Unix socket on this machine: the server identifies the client by its uid.
     Unix(PathBuf),
     /// A server that is called over mTLS.
@@ -162,30 +162,30 @@ pub struct MtlsTarget {
     pub server_id: SpiffeId,
 }
 
-impl Target {
+impl ServerTarget {
     /// The address as it was written in the settings.
     pub fn address(&self) -> String {
         match self {
-            Target::Unix(path) => format!("unix:{}", path.display()),
-            Target::Mtls(to) if to.host.contains(':') => format!("https://[{}]:{}", to.host, to.port),
-            Target::Mtls(to) => format!("https://{}:{}", to.host, to.port),
+            ServerTarget::Unix(path) => format!("unix:{}", path.display()),
+            ServerTarget::Mtls(to) if to.host.contains(':') => format!("https://[{}]:{}", to.host, to.port),
+            ServerTarget::Mtls(to) => format!("https://{}:{}", to.host, to.port),
         }
     }
 
     /// Resolves the target from flags and environment variables (which clap merges), and takes missing values from the file.
-    pub fn resolve(identity: &IdentityArgs, at: &AddressArgs, now: Millis) -> Result<Target, CliError> {
+    pub fn resolve(identity: &IdentityArgs, at: &AddressArgs, now: Millis) -> Result<ServerTarget, CliError> {
         let (path, file) = ContextFile::chosen(at)?;
-        let file = file.signed_in(&Kept::beside(path.as_deref()).ok(), identity, now)?;
-        Target::of(identity, at.address.as_deref(), &file)
+        let file = file.signed_in(&LoginFiles::beside(path.as_deref()).ok(), identity, now)?;
+        ServerTarget::of(identity, at.address.as_deref(), &file)
     }
 
-    fn of(identity: &IdentityArgs, address: Option<&str>, file: &ContextFile) -> Result<Target, CliError> {
+    fn of(identity: &IdentityArgs, address: Option<&str>, file: &ContextFile) -> Result<ServerTarget, CliError> {
         let address = address.or(file.address.as_deref()).ok_or_else(|| {
             CliError::Usage("which server? give --address or MAYFLY_ADDRESS, or start one with `mayfly dev up`".to_owned())
         })?;
         if let Some(path) = address.strip_prefix("unix:") {
             return match Path::new(path).is_absolute() {
-                true => Ok(Target::Unix(PathBuf::from(path))),
+                true => Ok(ServerTarget::Unix(PathBuf::from(path))),
                 false => Err(CliError::Usage(format!(
                     "address {address:?}: unix: needs a whole path, like unix:/run/mayfly/admin.sock"
                 ))),
@@ -205,7 +205,7 @@ impl Target {
             ))
         })?;
         let server_id = id.parse().map_err(|e| CliError::Usage(format!("--server-id {id:?}: {e}")))?;
-        Ok(Target::Mtls(Box::new(MtlsTarget {
+        Ok(ServerTarget::Mtls(Box::new(MtlsTarget {
             host,
             port,
             svid: need("--svid", "MAYFLY_SVID", identity.svid.as_ref().or(file.svid.as_ref()))?,
@@ -227,7 +227,7 @@ impl ContextFile {
 
     /// Uses the SVID of the signed-in person or job of this context, unless flags name another identity. An expired login with no other
     /// identity is an error.
-    fn signed_in(self, kept: &Option<Kept>, identity: &IdentityArgs, now: Millis) -> Result<ContextFile, CliError> {
+    fn signed_in(self, kept: &Option<LoginFiles>, identity: &IdentityArgs, now: Millis) -> Result<ContextFile, CliError> {
         let Some((kept, end)) = kept.as_ref().and_then(|kept| Some((kept, kept.ends()?))) else { return Ok(self) };
         match end > now {
             true => Ok(ContextFile { svid: Some(kept.svid()), key: Some(kept.key()), ..self }),
@@ -308,13 +308,13 @@ mod tests {
     fn paths_in_the_file_count_from_its_folder_and_flags_win() {
         let file = load(FILE).unwrap();
         let flags = IdentityArgs { bundle: Some("here.pem".into()), ..IdentityArgs::default() };
-        let Target::Mtls(to) = Target::of(&flags, None, &file).unwrap() else { panic!("not mTLS") };
+        let ServerTarget::Mtls(to) = ServerTarget::of(&flags, None, &file).unwrap() else { panic!("not mTLS") };
         assert_eq!((to.host.as_str(), to.port), ("mayfly.example.org", 8443));
         assert_eq!(to.svid, Path::new("FOLDER/svid.pem"));
         assert_eq!(to.key, Path::new("/keys/key.pem"));
         assert_eq!(to.bundle, Path::new("here.pem"));
-        let socket = Target::of(&flags, Some("unix:/run/mayfly.sock"), &file).unwrap();
-        assert_eq!(socket, Target::Unix("/run/mayfly.sock".into()));
+        let socket = ServerTarget::of(&flags, Some("unix:/run/mayfly.sock"), &file).unwrap();
+        assert_eq!(socket, ServerTarget::Unix("/run/mayfly.sock".into()));
     }
 
     #[test]
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn what_is_missing_or_malformed_is_named() {
         let file = ContextFile { server_id: None, ..toml::from_str(FILE).unwrap() };
-        let says = |address: Option<&str>, file: &ContextFile| match Target::of(&IdentityArgs::default(), address, file) {
+        let says = |address: Option<&str>, file: &ContextFile| match ServerTarget::of(&IdentityArgs::default(), address, file) {
             Err(CliError::Usage(text)) => text,
             other => panic!("{other:?}"),
         };

@@ -3,12 +3,12 @@
 use clap::{Args, Subcommand};
 
 use super::args::{self, wire_word};
-use super::error::{CliError, ServerSaid};
+use super::error::{CliError, ServerError};
 use super::exit::Exit;
 use super::list::{self, ListArgs};
-use super::show::credential::{Change, Credential, Released, Used, upstream_state};
+use super::show::credential::{CredentialChangeView, CredentialView, ReleaseView, UseReportView, upstream_state};
 use super::show::shown_word;
-use super::{Run, server::Server};
+use super::{CommandContext, server::ApiClient};
 use mayfly_proto::mayfly::v1::{
     self as pb, audit_service_client::AuditServiceClient, credential_service_client::CredentialServiceClient,
     token_service_client::TokenServiceClient,
@@ -59,7 +59,7 @@ pub struct CredentialArg {
 
 /// The filters that select credentials.
 #[derive(Args, Clone)]
-pub struct FilterArgs {
+pub struct CredentialFilterArgs {
     /// Only credentials issued to this SPIFFE ID
     #[arg(long, value_name = "SPIFFE_ID")]
     caller: Option<String>,
@@ -84,7 +84,7 @@ pub struct FilterArgs {
 #[derive(Args)]
 pub struct ListCredentialsArgs {
     #[command(flatten)]
-    filter: FilterArgs,
+    filter: CredentialFilterArgs,
     #[command(flatten)]
     list: ListArgs,
 }
@@ -93,7 +93,7 @@ pub struct ListCredentialsArgs {
 #[derive(Args)]
 pub struct WatchCredentialsArgs {
     #[command(flatten)]
-    filter: FilterArgs,
+    filter: CredentialFilterArgs,
     /// Resume after the record with this sequence number [default: start now]
     #[arg(long, value_name = "SEQ")]
     resume_after: Option<Seq>,
@@ -102,7 +102,7 @@ pub struct WatchCredentialsArgs {
     signs_of_life: bool,
 }
 
-impl FilterArgs {
+impl CredentialFilterArgs {
     fn on_the_wire(self) -> pb::CredentialFilter {
         pb::CredentialFilter {
             caller: self.caller.unwrap_or_default(),
@@ -117,7 +117,7 @@ impl FilterArgs {
 }
 
 /// Runs the chosen subcommand.
-pub async fn run(command: CredentialCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: CredentialCommand, run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     match command {
         CredentialCommand::List(args) => show_list(*args, run, &server).await,
@@ -126,7 +126,7 @@ pub async fn run(command: CredentialCommand, run: &Run) -> Result<Exit, CliError
             let answer =
                 server.call(request, |c, q| async move { CredentialServiceClient::new(c).get_credential(q).await }).await?;
             let credential = answer.credential.ok_or_else(|| CliError::ours("the server answered without the credential"))?;
-            run.out.one(&Credential::from(credential))?;
+            run.out.one(&CredentialView::from(credential))?;
             Ok(Exit::Ok)
         }
         CredentialCommand::Watch(args) => watch(*args, run, &server).await,
@@ -134,13 +134,13 @@ pub async fn run(command: CredentialCommand, run: &Run) -> Result<Exit, CliError
         CredentialCommand::Release(args) => {
             let answer = release(&server, &args.credential).await?;
             let upstream_state = upstream_state(answer.upstream_state);
-            run.out.one(&Released { credential_id: args.credential, seq: answer.seq, upstream_state })?;
+            run.out.one(&ReleaseView { credential_id: args.credential, seq: answer.seq, upstream_state })?;
             Ok(Exit::Ok)
         }
     }
 }
 
-async fn used(args: UsedArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+async fn used(args: UsedArgs, run: &CommandContext, server: &ApiClient) -> Result<Exit, CliError> {
     let tool = args.tool.unwrap_or_default();
     let one = pb::Use {
         credential_id: args.of.credential.clone(),
@@ -152,37 +152,37 @@ async fn used(args: UsedArgs, run: &Run, server: &Server) -> Result<Exit, CliErr
     let request = pb::ReportUseRequest { uses: vec![one] };
     let answer = server.call(request, |c, q| async move { AuditServiceClient::new(c).report_use(q).await }).await?;
     if let Some(problem) = answer.problems.into_iter().find_map(|p| p.problem) {
-        return Err(CliError::Server(Box::new(ServerSaid::from_problem(problem))));
+        return Err(CliError::Server(Box::new(ServerError::from_problem(problem))));
     }
     let outcome = shown_word!(pb::UseOutcome, "USE_OUTCOME_", args.outcome.into());
-    run.out.one(&Used { credential_id: args.of.credential, tool, outcome, count: args.count })?;
+    run.out.one(&UseReportView { credential_id: args.of.credential, tool, outcome, count: args.count })?;
     Ok(Exit::Ok)
 }
 
 /// Gives a credential back. The call is idempotent.
-pub async fn release(server: &Server, credential_id: &str) -> Result<pb::ReleaseResponse, CliError> {
+pub async fn release(server: &ApiClient, credential_id: &str) -> Result<pb::ReleaseResponse, CliError> {
     let request = pb::ReleaseRequest { credential_id: credential_id.to_owned() };
     server.call(request, |c, q| async move { TokenServiceClient::new(c).release(q).await }).await
 }
 
-async fn show_list(args: ListCredentialsArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+async fn show_list(args: ListCredentialsArgs, run: &CommandContext, server: &ApiClient) -> Result<Exit, CliError> {
     let filter = &args.filter.on_the_wire();
     let page = |page_size, page_token| async move {
         let request = pb::ListCredentialsRequest { filter: Some(filter.clone()), page_size, page_token };
         let answer =
             server.call(request, |c, q| async move { CredentialServiceClient::new(c).list_credentials(q).await }).await?;
-        Ok((answer.credentials.into_iter().map(Credential::from).collect(), answer.next_page_token))
+        Ok((answer.credentials.into_iter().map(CredentialView::from).collect(), answer.next_page_token))
     };
     list::show(&run.out, &args.list, page).await
 }
 
-async fn watch(args: WatchCredentialsArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+async fn watch(args: WatchCredentialsArgs, run: &CommandContext, server: &ApiClient) -> Result<Exit, CliError> {
     let request =
         pb::WatchCredentialsRequest { filter: Some(args.filter.on_the_wire()), resume_after: args.resume_after.map(Seq::as_u64) };
     let send = |c, q| async move { CredentialServiceClient::new(c).watch_credentials(q).await };
     let stream = server.stream(request, send).await?;
     let show = |event: pb::WatchCredentialsResponse| match args.signs_of_life || event.change() != pb::CredentialChange::None {
-        true => run.out.line(&Change::from(event)),
+        true => run.out.line(&CredentialChangeView::from(event)),
         false => Ok(()),
     };
     list::follow(&run.out, stream, args.resume_after.map(Seq::as_u64), |event| event.seq, show).await

@@ -40,7 +40,7 @@ pub enum CliError {
     /// No answer came before the deadline. The request may have been carried out.
     Late(Duration),
     /// The server answered with a refusal or a fault.
-    Server(Box<ServerSaid>),
+    Server(Box<ServerError>),
     /// The server ended a stream.
     Ended,
     /// The command did part of the work. The rest was already printed.
@@ -51,7 +51,7 @@ pub enum CliError {
 
 /// A gRPC status and its decoded details.
 #[derive(Debug)]
-pub struct ServerSaid {
+pub struct ServerError {
     /// The gRPC code.
     pub code: Code,
     /// The reason from the closed list; `None` for a fault.
@@ -70,17 +70,17 @@ pub struct ServerSaid {
     pub retry_after: Option<Duration>,
 }
 
-impl ServerSaid {
+impl ServerError {
     /// Decodes the details of a status. Details of a domain other than mayfly's give no reason.
-    pub fn from_status(status: &Status) -> ServerSaid {
+    pub fn from_status(status: &Status) -> ServerError {
         let details = status.get_error_details();
         let info = details.error_info().filter(|i| i.domain == "mayfly.dev");
         let reason_text = info.map(|i| i.reason.clone()).unwrap_or_default();
         let reason = Reason::ALL.iter().copied().find(|r| r.as_str() == reason_text);
         let of = |key: &str| info.and_then(|i| i.metadata.get(key)).filter(|v| !v.is_empty()).cloned();
-        let fallback = reason.map(remedy::of);
+        let fallback = reason.map(remedy::remedy_for);
         let fields = details.bad_request().map(|b| b.field_violations.clone()).unwrap_or_default();
-        ServerSaid {
+        ServerError {
             code: status.code(),
             reason,
             reason_text,
@@ -93,11 +93,11 @@ impl ServerSaid {
     }
 
     /// Builds the error of a refusal that was not reported over gRPC.
-    fn of_reason(reason_text: &str, message: String, rule: String, way_out: String) -> ServerSaid {
+    fn of_reason(reason_text: &str, message: String, rule: String, way_out: String) -> ServerError {
         let reason = Reason::ALL.iter().copied().find(|r| r.as_str() == reason_text);
-        let fallback = reason.map(remedy::of);
+        let fallback = reason.map(remedy::remedy_for);
         let some = |text: String| Some(text).filter(|t| !t.is_empty());
-        ServerSaid {
+        ServerError {
             code: reason.map_or(Code::Unknown, |r| Code::from_i32(r.code() as i32)),
             reason,
             reason_text: reason_text.to_owned(),
@@ -110,12 +110,12 @@ impl ServerSaid {
     }
 
     /// Builds the error of one item of a batch.
-    pub fn from_problem(problem: pb::Problem) -> ServerSaid {
-        ServerSaid {
+    pub fn from_problem(problem: pb::Problem) -> ServerError {
+        ServerError {
             code: Code::from_i32(problem.code),
             fields: problem.field_violations.into_iter().map(|v| (v.field, v.description)).collect(),
             retry_after: problem.retry_after.and_then(|d| std::time::Duration::try_from(d).ok()),
-            ..ServerSaid::of_reason(&problem.reason, problem.message, problem.rule, problem.way_out)
+            ..ServerError::of_reason(&problem.reason, problem.message, problem.rule, problem.way_out)
         }
     }
 
@@ -126,7 +126,7 @@ impl ServerSaid {
 
 /// The JSON form of an error, for `-o json`.
 #[derive(Serialize)]
-struct Told<'a> {
+struct ErrorView<'a> {
     kind: &'static str,
     exit_code: u8,
     message: String,
@@ -137,13 +137,13 @@ struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     way_out: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    fields: Vec<ToldField<'a>>,
+    fields: Vec<ErrorFieldView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u128>,
 }
 
 #[derive(Serialize)]
-struct ToldField<'a> {
+struct ErrorFieldView<'a> {
     field: &'a str,
     description: &'a str,
 }
@@ -156,7 +156,7 @@ impl CliError {
 
     /// A refusal of the server that was not reported over gRPC.
     pub fn of_reason(reason: &str, message: String, rule: String, way_out: String) -> CliError {
-        CliError::Server(Box::new(ServerSaid::of_reason(reason, message, rule, way_out)))
+        CliError::Server(Box::new(ServerError::of_reason(reason, message, rule, way_out)))
     }
 
     /// The reason of the refusal, if the server gave one.
@@ -269,14 +269,14 @@ impl CliError {
             _ => None,
         };
         let fields = said.map_or(&[][..], |s| &s.fields);
-        let told = Told {
+        let told = ErrorView {
             kind: self.kind(),
             exit_code: self.exit().code(),
             message: self.message(),
             reason: said.map_or("", |s| &s.reason_text),
             rule: said.and_then(|s| s.rule.as_deref()),
             way_out: said.and_then(|s| s.way_out.as_deref()),
-            fields: fields.iter().map(|(field, description)| ToldField { field, description }).collect(),
+            fields: fields.iter().map(|(field, description)| ErrorFieldView { field, description }).collect(),
             retry_after_ms: said.and_then(|s| s.retry_after).map(|d| d.as_millis()),
         };
         let text = serde_json::json!({ "error": told }).to_string();

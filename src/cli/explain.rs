@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::Run;
+use super::CommandContext;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Format;
@@ -39,7 +39,7 @@ fn named(text: &str) -> Result<Of, String> {
 }
 
 /// Runs the command.
-pub async fn run(args: ExplainArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(args: ExplainArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let of = args.id.unwrap_or_else(|| {
         Of::Request(pb::RequestName { caller: args.caller.unwrap_or_default(), request_id: args.request_id.unwrap_or_default() })
     });

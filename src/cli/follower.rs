@@ -2,11 +2,11 @@
 
 use clap::Subcommand;
 
-use super::Run;
+use super::CommandContext;
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
-use super::show::revocation::Follower;
+use super::show::revocation::FollowerView;
 use mayfly_proto::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
 
 /// The subcommands for followers.
@@ -17,13 +17,13 @@ pub enum FollowerCommand {
 }
 
 /// Runs the command.
-pub async fn run(command: FollowerCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: FollowerCommand, run: &CommandContext) -> Result<Exit, CliError> {
     let FollowerCommand::List(args) = command;
     let server = &run.server().await?;
     let page = |page_size, page_token| async move {
         let request = pb::ListFollowersRequest { page_size, page_token };
         let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).list_followers(q).await }).await?;
-        Ok((answer.followers.into_iter().map(Follower::from).collect(), answer.next_page_token))
+        Ok((answer.followers.into_iter().map(FollowerView::from).collect(), answer.next_page_token))
     };
     list::show(&run.out, &args, page).await
 }

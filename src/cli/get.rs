@@ -14,11 +14,11 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::Format;
 use super::out::escape;
-use super::out::sink::Sink;
-use super::server::Server;
-use super::show::issued::Issued;
+use super::out::sink::SecretSink;
+use super::server::ApiClient;
+use super::show::issued::IssuedView;
 use super::subject::SubjectArgs;
-use super::{Run, credential, task, terms, token};
+use super::{CommandContext, credential, task, terms, token};
 use mayfly_base::limits;
 use mayfly_base::refusal::Reason;
 use mayfly_proto::mayfly::v1::{
@@ -97,9 +97,9 @@ pub struct ToolArguments {
 }
 
 /// Runs the command.
-pub async fn run(args: GetArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(args: GetArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let form = Form::of(run.out.format(), args.header)?;
-    let sink = Sink::decide(args.to.clone(), std::io::stdout().is_terminal(), args.force_terminal)?;
+    let sink = SecretSink::decide(args.to.clone(), std::io::stdout().is_terminal(), args.force_terminal)?;
     let masker = args.mask.then(|| Masker::here(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))).transpose()?;
     let arguments = args.arguments.on_the_wire()?;
     let parent_credential = args.parent_credential.as_deref().map(token::parent_credential).transpose()?;
@@ -115,7 +115,7 @@ pub async fn run(args: GetArgs, run: &Run) -> Result<Exit, CliError> {
         ..request(args, &server).await?
     };
     let answer = server.waiting(wait).call(request, |c, q| async move { TokenServiceClient::new(c).exchange(q).await }).await?;
-    let issued = Issued::of(answer.issued.ok_or_else(|| CliError::ours("the server answered without a credential"))?)?;
+    let issued = IssuedView::of(answer.issued.ok_or_else(|| CliError::ours("the server answered without a credential"))?)?;
     let masked = match masker {
         Some(masker) => masker.hide(&issued.answer.secrets()).await,
         None => Ok(()),
@@ -129,11 +129,11 @@ pub async fn run(args: GetArgs, run: &Run) -> Result<Exit, CliError> {
         }
         return Err(error);
     }
-    tell(run, &issued, opens);
+    print_issued(run, &issued, opens);
     Ok(Exit::Ok)
 }
 
-async fn request(args: GetArgs, server: &Server) -> Result<pb::ExchangeRequest, CliError> {
+async fn request(args: GetArgs, server: &ApiClient) -> Result<pb::ExchangeRequest, CliError> {
     let Chosen { scopes, kind, life } = chosen(&args, server).await?;
     let task = match args.task {
         Some(id) => Task::TaskId(id),
@@ -170,7 +170,7 @@ struct Chosen {
 }
 
 /// Takes scopes and kind from the command line, or else the registration's first scope that is not sensitive and its first kind.
-async fn chosen(args: &GetArgs, server: &Server) -> Result<Chosen, CliError> {
+async fn chosen(args: &GetArgs, server: &ApiClient) -> Result<Chosen, CliError> {
     let life_is_known = args.task.is_some() || args.task_ttl.is_some() || args.ttl.is_some();
     if let (false, Some(kind), true) = (args.scope.is_empty(), args.kind, life_is_known) {
         return Ok(Chosen { scopes: args.scope.clone(), kind, life: None });
@@ -237,7 +237,7 @@ impl Form {
     }
 
     /// The credential as one text that ends with a line feed; a credential of several parts is written as JSON.
-    fn write(self, issued: &Issued) -> Result<Zeroizing<String>, CliError> {
+    fn write(self, issued: &IssuedView) -> Result<Zeroizing<String>, CliError> {
         let text = match self {
             Form::Plain => issued.answer.plain(),
             Form::Json => None,
@@ -257,7 +257,7 @@ impl Form {
     }
 }
 
-fn json(issued: &Issued) -> Result<Zeroizing<String>, CliError> {
+fn json(issued: &IssuedView) -> Result<Zeroizing<String>, CliError> {
     // The capacity covers the largest credential: a growing buffer would leave copies of the secret in memory.
     let mut text = Zeroizing::new(Vec::with_capacity(64 * 1024));
     serde_json::to_writer_pretty(&mut *text, issued).map_err(CliError::ours)?;
@@ -265,7 +265,7 @@ fn json(issued: &Issued) -> Result<Zeroizing<String>, CliError> {
     Ok(Zeroizing::new(escape::json(text).into_owned()))
 }
 
-fn tell(run: &Run, issued: &Issued, opened: bool) {
+fn print_issued(run: &CommandContext, issued: &IssuedView, opened: bool) {
     let until = issued.expires_at.as_deref().unwrap_or("-");
     let by = if issued.bound_by.is_empty() { &issued.bound } else { &issued.bound_by };
     let (id, upstream, scopes) = (&issued.credential_id, &issued.upstream, issued.scopes.join(", "));

@@ -9,10 +9,10 @@ use super::confirm::{self, ConfirmArgs};
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
-use super::show::key::{Gone, Key, Rotated};
+use super::show::key::{KeyRemovalView, KeyRotationView, KeyView};
 use super::show::some_seq;
 use super::wait::{self, WaitArgs};
-use super::{Run, server::Server};
+use super::{CommandContext, server::ApiClient};
 use mayfly_proto::mayfly::v1::{self as pb, get_jwks_request::Of, key_service_client::KeyServiceClient};
 
 /// The subcommands for keys.
@@ -100,7 +100,7 @@ pub struct JwksArgs {
 }
 
 /// Runs the chosen subcommand.
-pub async fn run(command: KeyCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: KeyCommand, run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     match command {
         KeyCommand::List(args) => show(args, run, &server).await,
@@ -120,7 +120,7 @@ pub async fn run(command: KeyCommand, run: &Run) -> Result<Exit, CliError> {
     }
 }
 
-async fn show(args: ListKeysArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+async fn show(args: ListKeysArgs, run: &CommandContext, server: &ApiClient) -> Result<Exit, CliError> {
     let filter = &pb::ListKeysRequest {
         purpose: args.purpose.unwrap_or_default().into(),
         state: args.state.unwrap_or_default().into(),
@@ -131,12 +131,12 @@ async fn show(args: ListKeysArgs, run: &Run, server: &Server) -> Result<Exit, Cl
     let page = |page_size, page_token| async move {
         let request = pb::ListKeysRequest { page_size, page_token, ..filter.clone() };
         let answer = server.call(request, |c, q| async move { KeyServiceClient::new(c).list_keys(q).await }).await?;
-        Ok((answer.keys.into_iter().map(Key::from).collect(), answer.next_page_token))
+        Ok((answer.keys.into_iter().map(KeyView::from).collect(), answer.next_page_token))
     };
     list::show(&run.out, &args.list, page).await
 }
 
-async fn rotate(args: RotateArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+async fn rotate(args: RotateArgs, run: &CommandContext, server: &ApiClient) -> Result<Exit, CliError> {
     let request = pb::RotateKeyRequest {
         purpose: args.purpose.into(),
         issuer: args.issuer.unwrap_or_default(),
@@ -145,7 +145,7 @@ async fn rotate(args: RotateArgs, run: &Run, server: &Server) -> Result<Exit, Cl
         environment: args.environment.unwrap_or_default(),
     };
     let answer = server.call(request, |c, q| async move { KeyServiceClient::new(c).rotate_key(q).await }).await?;
-    let rotated = Rotated { key: answer.key.map(Key::from), previous: answer.previous.map(Key::from) };
+    let rotated = KeyRotationView { key: answer.key.map(KeyView::from), previous: answer.previous.map(KeyView::from) };
     if let Some(from) = rotated.key.as_ref().and_then(|k| k.active_from.as_deref()) {
         run.out.say(format_args!("the new key signs from {from}"));
     }
@@ -171,7 +171,7 @@ fn keys(arguments: &[String]) -> Result<Vec<String>, CliError> {
 /// exit code is that of the first failure.
 async fn each<W: Future<Output = Result<Exit, CliError>>>(
     args: &RetireArgs,
-    run: &Run,
+    run: &CommandContext,
     mut one: impl FnMut(String) -> W,
 ) -> Result<Exit, CliError> {
     let keys = keys(&args.keys)?;
@@ -191,7 +191,7 @@ async fn each<W: Future<Output = Result<Exit, CliError>>>(
     ended
 }
 
-async fn retire(args: &RetireArgs, key: String, run: &Run, server: &Server) -> Result<Exit, CliError> {
+async fn retire(args: &RetireArgs, key: String, run: &CommandContext, server: &ApiClient) -> Result<Exit, CliError> {
     let request = &pb::RetireKeyRequest {
         key_id: key.clone(),
         reason: args.reason.clone().unwrap_or_else(|| "dry run".to_owned()),
@@ -204,12 +204,12 @@ async fn retire(args: &RetireArgs, key: String, run: &Run, server: &Server) -> R
         server.call(request, |c, q| async move { KeyServiceClient::new(c).retire_key(q).await }).await
     };
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::RetireKeyResponse| r.hits, ask).await?;
-    let gone = Gone {
+    let gone = KeyRemovalView {
         key_id: key,
         dry_run: args.confirm.dry_run,
         seq: None,
         hits: answer.hits.into(),
-        key: answer.key.map(Key::from),
+        key: answer.key.map(KeyView::from),
         replacement: None,
         followers: None,
     };
@@ -217,7 +217,7 @@ async fn retire(args: &RetireArgs, key: String, run: &Run, server: &Server) -> R
     Ok(Exit::Ok)
 }
 
-async fn compromise(args: &CompromiseArgs, key: String, run: &Run, server: &Server) -> Result<Exit, CliError> {
+async fn compromise(args: &CompromiseArgs, key: String, run: &CommandContext, server: &ApiClient) -> Result<Exit, CliError> {
     let CompromiseArgs { key: args, wait } = args;
     let request = &pb::CompromiseKeyRequest {
         key_id: key.clone(),
@@ -239,16 +239,16 @@ async fn compromise(args: &CompromiseArgs, key: String, run: &Run, server: &Serv
         Some(seq) => wait::applied(server, &run.system, wait, seq).await?,
         None => None,
     };
-    let gone = Gone {
+    let gone = KeyRemovalView {
         key_id: key,
         dry_run: args.confirm.dry_run,
         seq,
         hits: answer.hits.into(),
         key: None,
-        replacement: answer.replacement.map(Key::from),
+        replacement: answer.replacement.map(KeyView::from),
         followers,
     };
     run.out.one(&gone)?;
-    wait::told(&run.out, wait, answer.seq, gone.followers.as_ref())?;
+    wait::print_result(&run.out, wait, answer.seq, gone.followers.as_ref())?;
     Ok(Exit::Ok)
 }

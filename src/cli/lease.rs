@@ -2,12 +2,12 @@
 
 use clap::{Args, Subcommand};
 
-use super::Run;
+use super::CommandContext;
 use super::args::wire_word;
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
-use super::show::lease::Lease;
+use super::show::lease::LeaseView;
 use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 use mayfly_verify::seq::LeaseId;
 
@@ -58,7 +58,7 @@ pub struct AbandonArgs {
 }
 
 /// Runs the chosen subcommand.
-pub async fn run(command: LeaseCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: LeaseCommand, run: &CommandContext) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     match command {
         LeaseCommand::List(args) => {
@@ -67,7 +67,7 @@ pub async fn run(command: LeaseCommand, run: &Run) -> Result<Exit, CliError> {
                 let request = pb::ListLeasesRequest { upstream: upstream.clone(), state, page_size, page_token };
                 let answer =
                     server.call(request, |c, q| async move { UpstreamServiceClient::new(c).list_leases(q).await }).await?;
-                Ok((answer.leases.into_iter().map(Lease::from).collect(), answer.next_page_token))
+                Ok((answer.leases.into_iter().map(LeaseView::from).collect(), answer.next_page_token))
             };
             list::show(&run.out, &args.list, page).await
         }
@@ -75,14 +75,14 @@ pub async fn run(command: LeaseCommand, run: &Run) -> Result<Exit, CliError> {
             let request = pb::RetryLeaseRequest { lease_id: args.lease.to_string() };
             let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).retry_lease(q).await }).await?;
             run.out.say(format_args!("it is tried now; mayfly lease list shows what came of it"));
-            run.out.one(&Lease::from(answer.lease.unwrap_or_default()))?;
+            run.out.one(&LeaseView::from(answer.lease.unwrap_or_default()))?;
             Ok(Exit::Ok)
         }
         LeaseCommand::Abandon(args) => {
             let request_id = run.request_id(&args.request_id);
             let request = pb::AbandonLeaseRequest { lease_id: args.lease.to_string(), reason: args.reason, request_id };
             let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).abandon_lease(q).await }).await?;
-            let lease = Lease::from(answer.lease.unwrap_or_default());
+            let lease = LeaseView::from(answer.lease.unwrap_or_default());
             run.out.say(format_args!("given up: {} at {} is not undone by mayfly any more", lease.what, lease.upstream));
             run.out.one(&lease)?;
             Ok(Exit::Ok)

@@ -67,11 +67,11 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use context::{AddressArgs, IdentityArgs, Settings, Target};
+use context::{AddressArgs, IdentityArgs, LoginSettings, ServerTarget};
 use error::CliError;
 use exit::Exit;
 use out::{Format, Out};
-use server::Server;
+use server::ApiClient;
 
 use mayfly_base::log_queue;
 use mayfly_base::system::System;
@@ -79,7 +79,7 @@ use mayfly_base::system::System;
 /// Short-lived, task-scoped credentials for workloads
 #[derive(Parser)]
 #[command(name = "mayfly", version, arg_required_else_help = true, after_help = AFTER_HELP)]
-pub struct Cli<B: Bench> {
+pub struct Cli<B: BenchCommand> {
     #[command(flatten)]
     identity: IdentityArgs,
     #[command(flatten)]
@@ -111,7 +111,7 @@ pub struct GlobalArgs {
 }
 
 /// The command `mayfly bench`, which a crate above this one brings: it starts servers as `dev` does and prints as all commands do.
-pub trait Bench: Args {
+pub trait BenchCommand: Args {
     /// Runs the command.
     fn run(&self, out: Out) -> Result<Exit, CliError>;
 }
@@ -120,7 +120,7 @@ pub trait Bench: Args {
 #[derive(Args)]
 pub struct NoBench {}
 
-impl Bench for NoBench {
+impl BenchCommand for NoBench {
     fn run(&self, _: Out) -> Result<Exit, CliError> {
         Err(CliError::Usage("this program was built without the feature `bench`".into()))
     }
@@ -128,7 +128,7 @@ impl Bench for NoBench {
 
 /// Every command, including those that run a server, a demonstration or a benchmark.
 #[derive(Subcommand)]
-pub enum Command<B: Bench> {
+pub enum Command<B: BenchCommand> {
     /// Get a credential and write it to a pipe or a file
     Get(Box<get::GetArgs>),
     /// Run a program with credentials in its environment, issued at its start and given back at its end
@@ -227,7 +227,7 @@ pub enum Command<B: Bench> {
 }
 
 /// The environment of a running command.
-pub struct Run {
+pub struct CommandContext {
     /// The output.
     pub out: Out,
     /// Time and randomness.
@@ -236,22 +236,22 @@ pub struct Run {
     common: GlobalArgs,
 }
 
-impl Run {
+impl CommandContext {
     /// Resolves the server to call and the identity to call it with.
-    pub fn target(&self) -> Result<Target, CliError> {
-        Target::resolve(&self.identity, &self.common.address, self.system.wall())
+    pub fn target(&self) -> Result<ServerTarget, CliError> {
+        ServerTarget::resolve(&self.identity, &self.common.address, self.system.wall())
     }
 
     /// Connects to the server.
-    pub async fn server(&self) -> Result<Server, CliError> {
+    pub async fn server(&self) -> Result<ApiClient, CliError> {
         let target = self.target()?;
         tracing::debug!(address = target.address(), "connecting");
-        Server::connect(&target, self.system.clone(), self.common.deadline).await
+        ApiClient::connect(&target, self.system.clone(), self.common.deadline).await
     }
 
     /// The settings of flags, environment and file, whether or not they suffice to call a server.
-    pub fn settings(&self) -> Result<Settings, CliError> {
-        Settings::read(&self.identity, &self.common.address)
+    pub fn settings(&self) -> Result<LoginSettings, CliError> {
+        LoginSettings::read(&self.identity, &self.common.address)
     }
 
     /// The request id from the command line, or a new one, so that a retry by this program is idempotent.
@@ -264,7 +264,7 @@ impl Run {
 }
 
 /// Runs the program: parses the command line, runs the command, prints errors and returns the exit code.
-pub fn main<B: Bench>(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn main<B: BenchCommand>(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = words.into_iter().collect();
     let cli = match parsed::<B>(&words) {
         Ok(cli) => cli,
@@ -272,7 +272,7 @@ pub fn main<B: Bench>(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let out = Out::new(cli.common.output);
     trace(cli.common.verbose);
-    let run = Run { out, system: System::real(), identity: cli.identity, common: cli.common };
+    let run = CommandContext { out, system: System::real(), identity: cli.identity, common: cli.common };
     let ended = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         // The future is boxed: the runtime polls it from several places, and all commands would be inlined into each of them.
         Ok(runtime) => {
@@ -291,14 +291,14 @@ pub fn main<B: Bench>(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     code
 }
 
-fn parsed<B: Bench>(words: &[OsString]) -> Result<Cli<B>, clap::Error> {
+fn parsed<B: BenchCommand>(words: &[OsString]) -> Result<Cli<B>, clap::Error> {
     let matches = Cli::<B>::command().try_get_matches_from(words)?;
     let mut cli = Cli::<B>::from_arg_matches(&matches).map_err(|e| e.format(&mut Cli::<B>::command()))?;
     context::in_order(&matches, &mut cli.identity, &mut cli.common.address);
     Ok(cli)
 }
 
-async fn dispatch<B: Bench>(command: Command<B>, run: &Run) -> Result<Exit, CliError> {
+async fn dispatch<B: BenchCommand>(command: Command<B>, run: &CommandContext) -> Result<Exit, CliError> {
     match command {
         Command::Get(args) => get::run(*args, run).await,
         Command::Exec(args) => exec::run(*args, run).await,
@@ -342,7 +342,7 @@ async fn dispatch<B: Bench>(command: Command<B>, run: &Run) -> Result<Exit, CliE
 }
 
 /// Prints help and version texts as answers, and everything else as a usage error, in JSON with `-o json`.
-fn not_parsed<B: Bench>(error: &clap::Error, words: &[OsString]) -> ExitCode {
+fn not_parsed<B: BenchCommand>(error: &clap::Error, words: &[OsString]) -> ExitCode {
     if error.use_stderr()
         && let Some(shown) = without_unsafe(words)
     {
@@ -394,7 +394,7 @@ fn trace(verbose: u8) {
     };
     let filter = tracing_subscriber::EnvFilter::new(filter);
     // tracing's own writer reports a failed write with a macro that panics if stderr is closed.
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log_queue::ToStderr::default);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log_queue::StderrWriter::default);
     let _ = builder.log_internal_errors(false).try_init();
 }
 

@@ -8,9 +8,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::args;
-use super::error::{CliError, ServerSaid};
+use super::error::{CliError, ServerError};
 use super::exit::Exit;
-use super::out::{Noun, Out, Row};
+use super::out::{Out, Printable, Row};
 
 /// Rows per page. A page of the largest rows stays far below the message limit of 4 MiB.
 const PAGE: usize = 500;
@@ -84,7 +84,7 @@ where
 /// Prints a line for every row that is new, changed or gone since the previous poll. Ends only by an error or with the process.
 pub async fn watch<N, F, W>(out: &Out, every: Duration, look: F) -> Result<Exit, CliError>
 where
-    N: Noun,
+    N: Printable,
     F: Fn() -> W,
     W: Future<Output = Result<Vec<N>, CliError>>,
 {
@@ -125,7 +125,7 @@ pub async fn follow<T>(
                     out.say(format_args!("to go on where this ended: --resume-after {seq}"));
                 }
                 return match ended {
-                    Err(status) => Err(CliError::Server(Box::new(ServerSaid::from_status(&status)))),
+                    Err(status) => Err(CliError::Server(Box::new(ServerError::from_status(&status)))),
                     Ok(_) => Err(CliError::Ended),
                 };
             }

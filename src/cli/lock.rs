@@ -5,13 +5,13 @@ use std::fmt;
 
 use clap::{Args, Subcommand};
 
-use super::Run;
+use super::CommandContext;
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
-use super::server::Server;
-use super::show::Hits;
-use super::show::revocation::{Lifted, Lock, Locked};
+use super::server::ApiClient;
+use super::show::HitsView;
+use super::show::revocation::{AddedLocksView, LiftedLocksView, LockView};
 use super::targets::LockableArgs;
 use mayfly_proto::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
 use mayfly_verify::seq::Seq;
@@ -20,7 +20,7 @@ use mayfly_verify::seq::Seq;
 #[derive(Subcommand)]
 pub enum LockCommand {
     /// Block new grants for targets; nothing is revoked
-    Add(Box<AddArgs>),
+    Add(Box<AddLockArgs>),
     /// List locks, newest first
     List(Box<ListLocksArgs>),
     /// Lift locks so that new grants are possible again; revoked credentials stay revoked
@@ -29,7 +29,7 @@ pub enum LockCommand {
 
 /// Arguments of `mayfly lock add`.
 #[derive(Args)]
-pub struct AddArgs {
+pub struct AddLockArgs {
     /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -97,7 +97,7 @@ fn lock_name(text: &str) -> Result<LockName, String> {
 }
 
 /// Runs the chosen subcommand.
-pub async fn run(command: LockCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: LockCommand, run: &CommandContext) -> Result<Exit, CliError> {
     match command {
         LockCommand::Add(args) => add(*args, run).await,
         LockCommand::List(args) => show(*args, run).await,
@@ -105,7 +105,7 @@ pub async fn run(command: LockCommand, run: &Run) -> Result<Exit, CliError> {
     }
 }
 
-async fn add(args: AddArgs, run: &Run) -> Result<Exit, CliError> {
+async fn add(args: AddLockArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let targets = args.targets.targets();
     if targets.is_empty() {
         return Err(CliError::Usage(
@@ -116,8 +116,11 @@ async fn add(args: AddArgs, run: &Run) -> Result<Exit, CliError> {
     let request = pb::AddLockRequest { targets, reason: args.reason, request_id, force: args.force };
     let server = run.server().await?;
     let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).add_lock(q).await }).await?;
-    let locked =
-        Locked { seq: answer.seq, hits: Hits::from(answer.hits), locks: answer.locks.into_iter().map(Lock::from).collect() };
+    let locked = AddedLocksView {
+        seq: answer.seq,
+        hits: HitsView::from(answer.hits),
+        locks: answer.locks.into_iter().map(LockView::from).collect(),
+    };
     run.out.say(format_args!(
         "locked at {}: nothing new is granted for what is locked; what was issued for it stays good: {}",
         locked.seq,
@@ -127,18 +130,18 @@ async fn add(args: AddArgs, run: &Run) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-async fn show(args: ListLocksArgs, run: &Run) -> Result<Exit, CliError> {
+async fn show(args: ListLocksArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let target = &super::rules::at_most_one(args.target.targets())?;
     let server = &run.server().await?;
     let page = |page_size, page_token| async move {
         let request = pb::ListLocksRequest { target: target.clone(), page_size, page_token };
         let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).list_locks(q).await }).await?;
-        Ok((answer.locks.into_iter().map(Lock::from).collect(), answer.next_page_token))
+        Ok((answer.locks.into_iter().map(LockView::from).collect(), answer.next_page_token))
     };
     list::show(&run.out, &args.list, page).await
 }
 
-async fn lift(args: LiftArgs, run: &Run) -> Result<Exit, CliError> {
+async fn lift(args: LiftArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let locks = named(&args.locks, args.index)?;
     let server = run.server().await?;
     if let [lock] = locks.as_slice() {
@@ -180,12 +183,18 @@ fn named(locks: &[LockName], index: Option<u32>) -> Result<Vec<LockName>, CliErr
     Ok(locks)
 }
 
-async fn lift_one(lock: LockName, args: &LiftArgs, request_id: String, server: &Server, run: &Run) -> Result<Lifted, CliError> {
+async fn lift_one(
+    lock: LockName,
+    args: &LiftArgs,
+    request_id: String,
+    server: &ApiClient,
+    run: &CommandContext,
+) -> Result<LiftedLocksView, CliError> {
     let (seq, reason) = (lock.seq.as_u64(), args.reason.clone());
     let request = pb::LiftLockRequest { seq, index: lock.index, reason, request_id };
     let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).lift_lock(q).await }).await?;
-    let locks = |list: Vec<pb::Lock>| list.into_iter().map(Lock::from).collect::<Vec<_>>();
-    let lifted = Lifted { seq: answer.seq, lifted: locks(answer.lifted), remaining: locks(answer.remaining) };
+    let locks = |list: Vec<pb::Lock>| list.into_iter().map(LockView::from).collect::<Vec<_>>();
+    let lifted = LiftedLocksView { seq: answer.seq, lifted: locks(answer.lifted), remaining: locks(answer.remaining) };
     run.out.say(format_args!("lifted at {}; what was revoked stays revoked", lifted.seq));
     for lock in &lifted.remaining {
         let target = lock.target.as_ref().map(|t| t.text()).unwrap_or_default();

@@ -6,7 +6,7 @@ use clap::{Args, CommandFactory as _};
 
 use super::error::CliError;
 use super::exit::Exit;
-use super::{Bench, Cli, Run};
+use super::{BenchCommand, Cli, CommandContext};
 
 /// Arguments of `mayfly man`.
 #[derive(Args)]
@@ -17,7 +17,7 @@ pub struct ManArgs {
 }
 
 /// Runs the command.
-pub fn run<B: Bench>(args: ManArgs, run: &Run) -> Result<Exit, CliError> {
+pub fn run<B: BenchCommand>(args: ManArgs, run: &CommandContext) -> Result<Exit, CliError> {
     match args.dir {
         Some(folder) => {
             let cannot = |e| CliError::Local(format!("{}: {e}", folder.display()));

@@ -2,12 +2,12 @@
 
 use clap::{Args, Subcommand};
 
-use super::Run;
+use super::CommandContext;
 use super::confirm::{self, ConfirmArgs};
 use super::error::CliError;
 use super::exit::Exit;
 use super::show::some_seq;
-use super::show::upstream::Owner;
+use super::show::upstream::OwnerChangeView;
 use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 
 /// The subcommands for owners.
@@ -51,7 +51,7 @@ pub struct BackArgs {
 }
 
 /// Runs the chosen subcommand.
-pub async fn run(command: OwnerCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: OwnerCommand, run: &CommandContext) -> Result<Exit, CliError> {
     let owner = match command {
         OwnerCommand::Left(args) => left(args, run).await?,
         OwnerCommand::Back(args) => back(args, run).await?,
@@ -60,7 +60,7 @@ pub async fn run(command: OwnerCommand, run: &Run) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-async fn left(args: LeftArgs, run: &Run) -> Result<Owner, CliError> {
+async fn left(args: LeftArgs, run: &CommandContext) -> Result<OwnerChangeView, CliError> {
     let server = &run.server().await?;
     let person = match args.person.as_deref() {
         Some([issuer, sub]) => Some(pb::Subject { issuer: issuer.clone(), sub: sub.clone() }),
@@ -79,7 +79,7 @@ async fn left(args: LeftArgs, run: &Run) -> Result<Owner, CliError> {
         server.call(request, |c, q| async move { UpstreamServiceClient::new(c).offboard(q).await }).await
     };
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::OffboardResponse| r.hits, ask).await?;
-    let owner = Owner {
+    let owner = OwnerChangeView {
         owner: args.owner,
         left: true,
         dry_run: args.confirm.dry_run,
@@ -87,19 +87,19 @@ async fn left(args: LeftArgs, run: &Run) -> Result<Owner, CliError> {
         upstreams: answer.upstreams,
         hits: answer.hits.into(),
     };
-    confirm::told(&run.out, owner.dry_run, &owner.hits, 0);
+    confirm::print_hits(&run.out, owner.dry_run, &owner.hits, 0);
     for upstream in &owner.upstreams {
         run.out.say(format_args!("{upstream} needs an owner: mayfly upstream change FILE"));
     }
     Ok(owner)
 }
 
-async fn back(args: BackArgs, run: &Run) -> Result<Owner, CliError> {
+async fn back(args: BackArgs, run: &CommandContext) -> Result<OwnerChangeView, CliError> {
     let server = run.server().await?;
     let (owner, request_id) = (args.owner.clone(), run.request_id(&args.request_id));
     let request = pb::ReturnOwnerRequest { owner, reason: args.reason, request_id };
     let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).return_owner(q).await }).await?;
     let seq = some_seq(answer.seq);
     run.out.say("what was revoked stays revoked, and locks stay");
-    Ok(Owner { owner: args.owner, left: false, dry_run: false, seq, upstreams: answer.upstreams, hits: None.into() })
+    Ok(OwnerChangeView { owner: args.owner, left: false, dry_run: false, seq, upstreams: answer.upstreams, hits: None.into() })
 }

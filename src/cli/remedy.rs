@@ -3,7 +3,7 @@
 use mayfly_base::refusal::Reason;
 
 /// The rule behind a reason, and how to get past it.
-pub struct Remedy {
+pub struct RefusalRemedy {
     /// The rule, in words.
     pub rule: &'static str,
     /// The person or role that can lift the refusal, and the command to ask for.
@@ -11,8 +11,8 @@ pub struct Remedy {
 }
 
 /// The remedy for a reason of the closed list.
-pub fn of(reason: Reason) -> Remedy {
-    Remedy { rule: rule(reason), way_out: way_out(reason) }
+pub fn remedy_for(reason: Reason) -> RefusalRemedy {
+    RefusalRemedy { rule: rule(reason), way_out: way_out(reason) }
 }
 
 fn rule(reason: Reason) -> &'static str {
@@ -122,8 +122,8 @@ mod tests {
         let cli = crate::Cli::<crate::NoBench>::command();
         let mut named = 0;
         for &reason in Reason::ALL {
-            let text = of(reason).way_out;
-            assert!(!text.is_empty() && !of(reason).rule.is_empty());
+            let text = remedy_for(reason).way_out;
+            assert!(!text.is_empty() && !remedy_for(reason).rule.is_empty());
             for line in text.split('`').skip(1).step_by(2).filter(|c| c.starts_with("mayfly ")) {
                 let mut at = &cli;
                 for word in line.split(' ').skip(1) {

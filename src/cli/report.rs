@@ -4,10 +4,10 @@ use clap::{Args, ValueEnum};
 
 use super::error::CliError;
 use super::exit::Exit;
-use super::server::Server;
-use super::show::upstream::{Reported, Upstream};
+use super::server::ApiClient;
+use super::show::upstream::{ReportFindingView, UpstreamView};
 use super::upstream::page_of;
-use super::{Run, break_glass};
+use super::{CommandContext, break_glass};
 use mayfly_proto::mayfly::v1 as pb;
 
 /// Arguments of `mayfly report`.
@@ -15,7 +15,7 @@ use mayfly_proto::mayfly::v1 as pb;
 pub struct ReportArgs {
     /// Report to print
     #[arg(value_enum)]
-    report: Report,
+    report: ReportKind,
     /// Only entries of this environment
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
@@ -23,7 +23,7 @@ pub struct ReportArgs {
 
 /// The available reports.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Report {
+pub enum ReportKind {
     /// Every upstream, in any state
     Inventory,
     /// Registrations that expire within 14 days
@@ -40,23 +40,23 @@ pub enum Report {
     Unreviewed,
 }
 
-impl Report {
+impl ReportKind {
     fn problem(self) -> Option<pb::RegistrationProblem> {
         match self {
-            Report::Inventory | Report::Unreviewed => None,
-            Report::Expiring => Some(pb::RegistrationProblem::Expiring),
-            Report::Overdue => Some(pb::RegistrationProblem::Overdue),
-            Report::Ownerless => Some(pb::RegistrationProblem::Ownerless),
-            Report::Unused => Some(pb::RegistrationProblem::Unused),
-            Report::Broad => Some(pb::RegistrationProblem::Broad),
+            ReportKind::Inventory | ReportKind::Unreviewed => None,
+            ReportKind::Expiring => Some(pb::RegistrationProblem::Expiring),
+            ReportKind::Overdue => Some(pb::RegistrationProblem::Overdue),
+            ReportKind::Ownerless => Some(pb::RegistrationProblem::Ownerless),
+            ReportKind::Unused => Some(pb::RegistrationProblem::Unused),
+            ReportKind::Broad => Some(pb::RegistrationProblem::Broad),
         }
     }
 }
 
 /// Prints a report. For reports of problems, the exit code tells whether there are any.
-pub async fn run(args: ReportArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(args: ReportArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = &run.server().await?;
-    if args.report == Report::Unreviewed {
+    if args.report == ReportKind::Unreviewed {
         return unreviewed(&args.environment, server, run).await;
     }
     let (mut all, mut token) = (Vec::new(), String::new());
@@ -69,15 +69,15 @@ pub async fn run(args: ReportArgs, run: &Run) -> Result<Exit, CliError> {
         }
     }
     let Some(problem) = args.report.problem() else {
-        run.out.list::<Upstream>(&all)?;
+        run.out.list::<UpstreamView>(&all)?;
         return Ok(Exit::Ok);
     };
-    let found: Vec<Reported> = all.iter().flat_map(|upstream| Reported::of(upstream, problem)).collect();
+    let found: Vec<ReportFindingView> = all.iter().flat_map(|upstream| ReportFindingView::of(upstream, problem)).collect();
     run.out.list(&found)?;
     Ok(if found.is_empty() { Exit::Ok } else { Exit::Findings })
 }
 
-async fn unreviewed(environment: &Option<String>, server: &Server, run: &Run) -> Result<Exit, CliError> {
+async fn unreviewed(environment: &Option<String>, server: &ApiClient, run: &CommandContext) -> Result<Exit, CliError> {
     let (mut all, mut token) = (Vec::new(), String::new());
     loop {
         let (some, next) = break_glass::page_of(server, true, 1_000, token).await?;

@@ -5,11 +5,11 @@ use clap::Args;
 use super::confirm::{self, ConfirmArgs};
 use super::error::CliError;
 use super::exit::Exit;
-use super::server::Server;
-use super::show::revocation::{Reach, Revoked};
+use super::server::ApiClient;
+use super::show::revocation::{RevocationReachView, RevocationView};
 use super::targets::{TargetArgs, typed};
 use super::wait::{self, WaitArgs};
-use super::{Run, token};
+use super::{CommandContext, token};
 use mayfly_proto::mayfly::v1::{self as pb, lookup_token_request::By, revocation_service_client::RevocationServiceClient};
 
 /// Arguments of `mayfly revoke`.
@@ -37,7 +37,7 @@ pub struct RevokeArgs {
 }
 
 /// Runs the command.
-pub async fn run(args: RevokeArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(args: RevokeArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let mut targets = args.targets.targets()?;
     let found = args.token.as_deref().map(from_stdin).transpose()?;
     if targets.is_empty() && found.is_none() {
@@ -65,8 +65,8 @@ pub async fn run(args: RevokeArgs, run: &Run) -> Result<Exit, CliError> {
     };
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::RevokeResponse| r.hits, ask).await?;
     let typed_locks: Vec<String> = answer.locks.iter().filter_map(|l| l.target.as_ref()).map(typed).collect();
-    let mut revoked = Revoked::of(answer, args.confirm.dry_run, args.issued_only);
-    tell(run, &revoked, &typed_locks);
+    let mut revoked = RevocationView::of(answer, args.confirm.dry_run, args.issued_only);
+    print_revocation(run, &revoked, &typed_locks);
     if let Some(seq) = revoked.seq {
         revoked.followers = wait::applied(&server, &run.system, &args.wait, seq).await?;
         if revoked.followers.is_some() {
@@ -77,14 +77,14 @@ pub async fn run(args: RevokeArgs, run: &Run) -> Result<Exit, CliError> {
                     |c, q| async move { RevocationServiceClient::new(c).get_revocation(q).await },
                 )
                 .await?;
-            revoked.reach = answer.reach.map(Reach::from).or(revoked.reach);
+            revoked.reach = answer.reach.map(RevocationReachView::from).or(revoked.reach);
         }
     }
     if let Some(reach) = revoked.reach {
         run.out.say(three_states(&reach));
     }
     run.out.one_with_rows(&revoked, &revoked.targets)?;
-    wait::told(&run.out, &args.wait, revoked.seq.unwrap_or_default(), revoked.followers.as_ref())?;
+    wait::print_result(&run.out, &args.wait, revoked.seq.unwrap_or_default(), revoked.followers.as_ref())?;
     Ok(Exit::Ok)
 }
 
@@ -98,7 +98,7 @@ pub(super) fn from_stdin(value: &str) -> Result<By, CliError> {
     }
 }
 
-pub(super) async fn of_token(run: &Run, server: &Server, by: By) -> Result<pb::Target, CliError> {
+pub(super) async fn of_token(run: &CommandContext, server: &ApiClient, by: By) -> Result<pb::Target, CliError> {
     let found = token::lookup(server, by).await?;
     let standing = found.standing();
     let credential_id = found.credential.map(|c| c.credential_id).filter(|id| !id.is_empty());
@@ -114,7 +114,7 @@ pub(super) async fn of_token(run: &Run, server: &Server, by: By) -> Result<pb::T
     Ok(pb::Target { target: Some(pb::target::Target::CredentialId(id)) })
 }
 
-fn tell(run: &Run, revoked: &Revoked, locks: &[String]) {
+fn print_revocation(run: &CommandContext, revoked: &RevocationView, locks: &[String]) {
     let hits = &revoked.hits;
     match revoked.seq {
         Some(seq) => run.out.say(format_args!("revoked at {seq}: {}", hits.refused())),
@@ -133,7 +133,7 @@ fn tell(run: &Run, revoked: &Revoked, locks: &[String]) {
 }
 
 /// Three separate states: refused by mayfly, removed at the upstream, and verified as removed there.
-fn three_states(reach: &Reach) -> String {
+fn three_states(reach: &RevocationReachView) -> String {
     format!(
         "refused by mayfly: {}; at upstreams: {} undone, {} pending; verified there: {}",
         reach.refused, reach.upstream_undone, reach.upstream_pending, reach.verified

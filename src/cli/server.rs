@@ -8,8 +8,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::connect::no_way;
-use super::context::Target;
-use super::error::{CliError, ServerSaid};
+use super::context::ServerTarget;
+use super::error::{CliError, ServerError};
 use mayfly_base::refusal::Reason;
 use mayfly_base::system::System;
 
@@ -20,23 +20,23 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// A connection to the server.
 #[derive(Clone)]
-pub struct Server {
+pub struct ApiClient {
     channel: Channel,
     address: String,
     deadline: Duration,
     system: System,
 }
 
-impl Server {
+impl ApiClient {
     /// Connects. `deadline` bounds the connection and each call.
-    pub async fn connect(target: &Target, system: System, deadline: Duration) -> Result<Server, CliError> {
+    pub async fn connect(target: &ServerTarget, system: System, deadline: Duration) -> Result<ApiClient, CliError> {
         let channel = super::connect::channel(target, &system, deadline).await?;
-        Ok(Server { channel, address: target.address(), deadline, system })
+        Ok(ApiClient { channel, address: target.address(), deadline, system })
     }
 
     /// The same connection with a longer deadline, for calls that ask the server to wait.
-    pub fn waiting(&self, more: Duration) -> Server {
-        Server { deadline: self.deadline.saturating_add(more), ..self.clone() }
+    pub fn waiting(&self, more: Duration) -> ApiClient {
+        ApiClient { deadline: self.deadline.saturating_add(more), ..self.clone() }
     }
 
     /// Makes one call. The call is retried within the deadline if the server was not ready or the state changed during the decision.
@@ -86,8 +86,8 @@ impl Server {
         }
     }
 
-    fn said(&self, status: &Status) -> Result<ServerSaid, CliError> {
-        let mut said = ServerSaid::from_status(status);
+    fn said(&self, status: &Status) -> Result<ServerError, CliError> {
+        let mut said = ServerError::from_status(status);
         let broke = status.source().map(|cause| no_way(&self.address, cause));
         match broke {
             Some(error @ CliError::Handshake { .. }) => return Err(error),
@@ -106,7 +106,7 @@ impl Server {
 
 /// Whether a retry may help: the server was not ready, was briefly unreachable, or decided on an old state. A rate limit is not retried,
 /// since more load does not help.
-fn worth_repeating(said: &ServerSaid) -> bool {
+fn worth_repeating(said: &ServerError) -> bool {
     match said.reason {
         Some(reason) => matches!(reason, Reason::NotReady | Reason::DecidedOnOldState),
         None => said.reason_text.is_empty() && said.code == Code::Unavailable,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::backup::{self, BackupArgs, RestoreArgs};
 use super::error::CliError;
 use super::exit::Exit;
-use super::out::{Format, Noun, Out, escape};
+use super::out::{Format, Out, Printable, escape};
 use mayfly_base::system::System;
 use mayfly_config::config::Severity;
 use mayfly_server::{StartProblem, environment, healthcheck, recover, run, telemetry, validate};
@@ -20,7 +20,7 @@ pub enum ServerCommand {
     /// Run a server until SIGTERM or SIGINT
     Run(RunArgs),
     /// Validate a configuration and everything that a start would open and bind, without starting; exits with 0 or 1
-    Validate(ValidateArgs),
+    Validate(ValidateConfigArgs),
     /// Check whether the server of a configuration accepts calls; exits with 0 or 1
     Healthcheck(HealthArgs),
     /// Recover a damaged ledger up to the last trusted record and revoke everything issued before; the server must not be running
@@ -33,7 +33,7 @@ pub enum ServerCommand {
 
 /// Arguments of `mayfly server validate`.
 #[derive(Args)]
-pub struct ValidateArgs {
+pub struct ValidateConfigArgs {
     /// Configuration file of the server, TOML
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -103,7 +103,7 @@ fn here(command: ServerCommand, out: Out) -> Result<Exit, CliError> {
             Err(problem) => Err(problem.into()),
         },
         ServerCommand::Validate(args) => {
-            let report = validate::look(&args.config, environment(), &System::real());
+            let report = validate::validate_config(&args.config, environment(), &System::real());
             match out.format() {
                 Format::Table | Format::Wide => report.findings.iter().try_for_each(|f| lines(out, &f.to_string()))?,
                 _ => out.one(&Validated::from(&report))?,
@@ -211,8 +211,8 @@ struct Found {
     remedy: String,
 }
 
-impl From<&validate::Report> for Validated {
-    fn from(report: &validate::Report) -> Validated {
+impl From<&validate::ValidationReport> for Validated {
+    fn from(report: &validate::ValidationReport) -> Validated {
         let found = report.findings.iter().map(|f| Found {
             severity: match f.severity {
                 Severity::Warning => "warning",
@@ -229,7 +229,7 @@ impl From<&validate::Report> for Validated {
     }
 }
 
-impl Noun for Validated {
+impl Printable for Validated {
     fn name(&self) -> String {
         if self.starts { "starts" } else { "does-not-start" }.to_owned()
     }
@@ -240,7 +240,7 @@ struct Healthy {
     status: &'static str,
 }
 
-impl Noun for Healthy {
+impl Printable for Healthy {
     fn name(&self) -> String {
         self.status.to_owned()
     }
@@ -259,7 +259,7 @@ struct Begun {
     before: String,
 }
 
-impl Noun for Begun {
+impl Printable for Begun {
     fn name(&self) -> String {
         self.generation.to_string()
     }

@@ -2,11 +2,11 @@
 
 use clap::Args;
 
-use super::Run;
+use super::CommandContext;
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, WatchArgs};
-use super::show::status::Status;
+use super::show::status::StatusView;
 use mayfly_proto::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
 
 /// Arguments of `mayfly status`.
@@ -17,11 +17,11 @@ pub struct StatusArgs {
 }
 
 /// Prints the state of the server. A server that does not issue is reported in words; the exit code is 0 all the same.
-pub async fn run(args: StatusArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(args: StatusArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     let look = || async {
         let answer = server.call(pb::GetStatusRequest {}, |c, q| async move { ServerServiceClient::new(c).get_status(q).await });
-        Ok::<_, CliError>(Status::from(answer.await?))
+        Ok::<_, CliError>(StatusView::from(answer.await?))
     };
     if args.watch.watch {
         return list::watch(&run.out, args.watch.every, || async { Ok(vec![look().await?]) }).await;

@@ -8,12 +8,12 @@ use clap::{Args, Subcommand};
 
 use super::error::CliError;
 use super::exit::Exit;
-use super::out::Noun;
+use super::out::Printable;
 use super::svid_fetch::{self, FetchArgs};
-use super::{Run, args};
+use super::{CommandContext, args};
 use mayfly_base::limits;
 use mayfly_identity::bundle::Bundle;
-use mayfly_identity::check::{self, Report};
+use mayfly_identity::check::{self, SvidReport};
 use mayfly_identity::spiffe_id::TrustDomain;
 use mayfly_identity::svid::PeerChain;
 use mayfly_verify::seq::Millis;
@@ -47,21 +47,21 @@ pub struct CheckArgs {
     max_ttl: Duration,
 }
 
-impl Noun for Report {
+impl Printable for SvidReport {
     fn name(&self) -> String {
         self.code.unwrap_or("accepted").to_owned()
     }
 }
 
 /// Runs the command.
-pub async fn run(command: SvidCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: SvidCommand, run: &CommandContext) -> Result<Exit, CliError> {
     match command {
         SvidCommand::Check(args) => checked(args, run),
         SvidCommand::Fetch(args) => svid_fetch::run(args, run).await,
     }
 }
 
-fn checked(args: CheckArgs, run: &Run) -> Result<Exit, CliError> {
+fn checked(args: CheckArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let document = args::read(&args.bundle, limits::BUNDLE_BYTES)?;
     let wrong = |path: &PathBuf, e: &dyn std::fmt::Display| CliError::Local(format!("{} {e}", path.display()));
     let bundle = Bundle::parse(args.trust_domain, &document).map_err(|e| wrong(&args.bundle, &e))?;

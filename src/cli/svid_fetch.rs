@@ -14,14 +14,14 @@ use serde::Serialize;
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
-use super::Run;
+use super::CommandContext;
 use super::error::CliError;
 use super::exit::Exit;
-use super::out::Noun;
+use super::out::Printable;
+use mayfly_base::atomic_file::{self, PRIVATE, may_be_replaced};
 use mayfly_base::bounded_file;
 use mayfly_base::system::System;
-use mayfly_base::whole_file::{self, PRIVATE, may_be_replaced};
-use mayfly_config::svid_files::OwnPair;
+use mayfly_config::svid_files::TlsIdentity;
 use mayfly_identity::spiffe_id::SpiffeId;
 
 /// The wait between two attempts while the agent is unreachable.
@@ -53,14 +53,14 @@ struct Written {
     bundle: PathBuf,
 }
 
-impl Noun for Written {
+impl Printable for Written {
     fn name(&self) -> String {
         self.spiffe_id.clone()
     }
 }
 
 /// Runs the command.
-pub async fn run(args: FetchArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(args: FetchArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let agent = Endpoint::parse(&args.socket).map_err(|wrong| CliError::Usage(format!("--socket: {wrong}")))?;
     loop {
         let ended = follow(&agent, &args, run).await;
@@ -76,7 +76,7 @@ pub async fn run(args: FetchArgs, run: &Run) -> Result<Exit, CliError> {
 }
 
 /// Writes each SVID that the agent sends until the stream ends; without `--watch`, only the first.
-async fn follow(agent: &Endpoint, args: &FetchArgs, run: &Run) -> Result<(), CliError> {
+async fn follow(agent: &Endpoint, args: &FetchArgs, run: &CommandContext) -> Result<(), CliError> {
     let said = |status: Status| {
         let told = format!("the agent at {agent}: {}", status.message());
         if status.code() == Code::Unavailable { CliError::LocalAs(told, Exit::TryAgain) } else { CliError::Local(told) }
@@ -100,7 +100,7 @@ fn write(answer: X509SvidResponse, args: &FetchArgs, system: &System) -> Result<
     let (chain, bundle) = (pems(&svid.x509_svid)?, pems(&svid.bundle)?);
     let key = Zeroizing::new(pem("PRIVATE KEY", &key_der));
     // A pair that a server could not present is never written; the existing files stay.
-    let pair = OwnPair::from_pem(chain.as_bytes(), key.as_bytes()).map_err(|defect| wrong(&defect))?;
+    let pair = TlsIdentity::from_pem(chain.as_bytes(), key.as_bytes()).map_err(|defect| wrong(&defect))?;
     let id = pair.spiffe_id().map_err(|defect| wrong(&defect))?;
     if id.as_str() != svid.spiffe_id || id.as_str().parse::<SpiffeId>().is_err() || bundle.is_empty() {
         return Err(wrong(&"its SPIFFE ID is another, or it has no bundle"));
@@ -148,6 +148,6 @@ fn replace(path: &Path, bytes: &[u8], system: &System) -> Result<(), CliError> {
         return Ok(());
     }
     may_be_replaced(path).map_err(|e| CliError::Usage(format!("{}: {e}; name a file", path.display())))?;
-    let written = whole_file::write(path, bytes, PRIVATE, system);
+    let written = atomic_file::write(path, bytes, PRIVATE, system);
     written.map_err(|e| CliError::Local(format!("{}: cannot be written: {e}", path.display())))
 }

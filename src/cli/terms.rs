@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::args::{self, wire_duration};
 use super::error::CliError;
-use super::server::Server;
+use super::server::ApiClient;
 use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 
 /// The terms that a task is opened with. An omitted term never widens the task.
@@ -56,7 +56,7 @@ fn allowance(text: &str) -> Result<pb::Allowance, String> {
 
 impl TermsArgs {
     /// Converts the terms to their protobuf message. Asks the server about upstreams named without scopes.
-    pub async fn on_the_wire(self, server: &Server, parent: Option<String>) -> Result<pb::TaskTerms, CliError> {
+    pub async fn on_the_wire(self, server: &ApiClient, parent: Option<String>) -> Result<pb::TaskTerms, CliError> {
         let mut upstreams: Vec<pb::Allowance> = Vec::new();
         for mut allowed in self.upstream {
             if allowed.scopes.is_empty() {
@@ -84,7 +84,7 @@ impl TermsArgs {
 }
 
 /// Fetches the registration of an upstream.
-pub async fn registration(server: &Server, upstream: &str) -> Result<pb::Upstream, CliError> {
+pub async fn registration(server: &ApiClient, upstream: &str) -> Result<pb::Upstream, CliError> {
     let request = pb::GetUpstreamRequest { upstream: upstream.to_owned() };
     let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).get_upstream(q).await }).await?;
     answer.upstream.ok_or_else(|| CliError::ours("the server answered without the upstream"))

@@ -9,9 +9,9 @@ use zeroize::Zeroizing;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Format;
-use super::server::Server;
-use super::show::credential::Found;
-use super::{Run, args};
+use super::server::ApiClient;
+use super::show::credential::TokenLookupView;
+use super::{CommandContext, args};
 use mayfly_base::limits;
 use mayfly_proto::mayfly::v1::{self as pb, credential_service_client::CredentialServiceClient, lookup_token_request::By};
 
@@ -31,7 +31,7 @@ pub struct LookupArgs {
 }
 
 /// Runs the chosen subcommand.
-pub async fn run(command: TokenCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: TokenCommand, run: &CommandContext) -> Result<Exit, CliError> {
     let TokenCommand::Lookup(args) = command;
     let by = match args.sha256 {
         Some(digest) => By::Sha256(digest.to_vec().into()),
@@ -41,7 +41,7 @@ pub async fn run(command: TokenCommand, run: &Run) -> Result<Exit, CliError> {
     let answer = lookup(&server, by).await?;
     let typed: Vec<String> = answer.choices.iter().filter_map(|c| c.target.as_ref()).map(super::targets::typed).collect();
     let forged = answer.standing() == pb::TokenStanding::Forged;
-    let found = Found::from(answer);
+    let found = TokenLookupView::from(answer);
     run.out.one(&found)?;
     if matches!(run.out.format(), Format::Table | Format::Wide) {
         for (flag, choice) in typed.iter().zip(&found.choices) {
@@ -58,7 +58,7 @@ pub async fn run(command: TokenCommand, run: &Run) -> Result<Exit, CliError> {
 }
 
 /// Asks the server which credential a token belongs to.
-pub async fn lookup(server: &Server, by: By) -> Result<pb::LookupTokenResponse, CliError> {
+pub async fn lookup(server: &ApiClient, by: By) -> Result<pb::LookupTokenResponse, CliError> {
     let request = pb::LookupTokenRequest { by: Some(by) };
     server.call(request, |c, q| async move { CredentialServiceClient::new(c).lookup_token(q).await }).await
 }

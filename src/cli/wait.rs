@@ -7,9 +7,9 @@ use clap::Args;
 use super::args::{self, duration_text, wire_duration};
 use super::error::CliError;
 use super::out::Out;
-use super::server::Server;
-use super::show::Who;
-use super::show::revocation::{Applied, Follower};
+use super::server::ApiClient;
+use super::show::AuthorView;
+use super::show::revocation::{FollowerView, PropagationView};
 use mayfly_base::limits;
 use mayfly_base::system::System;
 use mayfly_proto::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
@@ -26,7 +26,12 @@ pub struct WaitArgs {
 }
 
 /// Waits until the followers have applied the record `seq`, if `--wait` was given.
-pub async fn applied(server: &Server, system: &System, args: &WaitArgs, seq: u64) -> Result<Option<Applied>, CliError> {
+pub async fn applied(
+    server: &ApiClient,
+    system: &System,
+    args: &WaitArgs,
+    seq: u64,
+) -> Result<Option<PropagationView>, CliError> {
     if !args.wait {
         return Ok(None);
     }
@@ -39,15 +44,15 @@ pub async fn applied(server: &Server, system: &System, args: &WaitArgs, seq: u64
         let answer =
             asked.call(request, |c, q| async move { RevocationServiceClient::new(c).wait_for_revocation(q).await }).await?;
         if answer.applied || slice == left {
-            let behind = answer.behind.into_iter().map(Follower::from).collect();
+            let behind = answer.behind.into_iter().map(FollowerView::from).collect();
             let (applied, behind_count, registered) = (answer.applied, answer.behind_count, answer.followers);
-            return Ok(Some(Applied { applied, behind_count, registered, behind }));
+            return Ok(Some(PropagationView { applied, behind_count, registered, behind }));
         }
     }
 }
 
 /// Prints the result of the wait; an error if some followers have not applied the record.
-pub fn told(out: &Out, args: &WaitArgs, seq: u64, applied: Option<&Applied>) -> Result<(), CliError> {
+pub fn print_result(out: &Out, args: &WaitArgs, seq: u64, applied: Option<&PropagationView>) -> Result<(), CliError> {
     let Some(applied) = applied else { return Ok(()) };
     if applied.applied && applied.registered == Some(0) {
         out.say(format_args!("no follower is registered, so none had to apply {seq}; mayfly itself refuses it"));
@@ -59,7 +64,7 @@ pub fn told(out: &Out, args: &WaitArgs, seq: u64, applied: Option<&Applied>) -> 
     }
     for f in &applied.behind {
         let connected = if f.connected { "connected" } else { "not connected" };
-        let (who, seen) = (Who::text(f.identity.as_ref()), f.last_seen.as_deref().unwrap_or("never"));
+        let (who, seen) = (AuthorView::text(f.identity.as_ref()), f.last_seen.as_deref().unwrap_or("never"));
         out.say(format_args!("not applied yet: {} ({who}), at {}, {connected}, last seen {seen}", f.follower, f.applied_seq));
     }
     let (count, after) = (applied.behind_count, duration_text(args.timeout));

@@ -2,10 +2,10 @@
 
 use clap::{Args, Subcommand};
 
-use super::Run;
+use super::CommandContext;
 use super::error::CliError;
 use super::exit::Exit;
-use super::show::webhook::{Tested, Webhook};
+use super::show::webhook::{WebhookTestView, WebhookView};
 use mayfly_proto::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
 
 /// The subcommands for webhooks.
@@ -14,25 +14,25 @@ pub enum WebhookCommand {
     /// List the webhooks of the server's configuration, with the progress of each and the events given up
     List,
     /// Send a test event to a webhook at once
-    Test(TestArgs),
+    Test(TestWebhookArgs),
 }
 
 /// Arguments of `mayfly webhook test`.
 #[derive(Args)]
-pub struct TestArgs {
+pub struct TestWebhookArgs {
     /// Name of the webhook
     #[arg(value_name = "NAME")]
     name: String,
 }
 
 /// Runs the chosen subcommand.
-pub async fn run(command: WebhookCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: WebhookCommand, run: &CommandContext) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     match command {
         WebhookCommand::List => {
             let call = |c, q| async move { ServerServiceClient::new(c).list_webhooks(q).await };
             let answer = server.call(pb::ListWebhooksRequest {}, call).await?;
-            let all: Vec<Webhook> = answer.webhooks.into_iter().map(Webhook::from).collect();
+            let all: Vec<WebhookView> = answer.webhooks.into_iter().map(WebhookView::from).collect();
             run.out.list(&all)?;
             Ok(Exit::Ok)
         }
@@ -40,7 +40,7 @@ pub async fn run(command: WebhookCommand, run: &Run) -> Result<Exit, CliError> {
             let call = |c, q| async move { ServerServiceClient::new(c).test_webhook(q).await };
             let answer = server.call(pb::TestWebhookRequest { name: args.name.clone() }, call).await?;
             run.out.say(format_args!("it took the test event and answered {}", answer.status));
-            run.out.one(&Tested { webhook: args.name, status: answer.status })?;
+            run.out.one(&WebhookTestView { webhook: args.name, status: answer.status })?;
             Ok(Exit::Ok)
         }
     }

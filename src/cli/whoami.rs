@@ -1,13 +1,13 @@
 //! The command `mayfly whoami`.
 
-use super::Run;
+use super::CommandContext;
 use super::error::CliError;
 use super::exit::Exit;
 use super::show::whoami::Whoami;
 use mayfly_proto::mayfly::v1::{self as pb, token_service_client::TokenServiceClient};
 
 /// Runs the command.
-pub async fn run(run: &Run) -> Result<Exit, CliError> {
+pub async fn run(run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let answer = server.call(pb::WhoamiRequest {}, |c, q| async move { TokenServiceClient::new(c).whoami(q).await }).await?;
     let who = Whoami::from(answer);

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::files::{self, ContentDigest, FileProblem, Polls};
+use super::files::{self, ContentDigest, FileProblem, PollSchedule};
 use mayfly_base::limits;
 use mayfly_identity::bundle::{self, Bundle, BundleDiff, Bundles};
 use mayfly_identity::spiffe_id::TrustDomain;
 
 /// A bundle in a file that is not in effect.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Proposal {
+pub struct BundleFileProposal {
     /// The bundle, a valid successor of the one in effect.
     pub bundle: Arc<Bundle>,
     /// The difference from the bundle in effect.
@@ -26,16 +26,16 @@ pub struct Proposal {
 
 /// The result of polling a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Found {
+pub enum BundleFilePoll {
     /// A bundle to write to the ledger.
-    Proposal(Proposal),
+    Proposal(BundleFileProposal),
     /// A file whose contents are not used; the bundle in effect stays.
     Problem(FileProblem),
 }
 
 /// The result of the last poll of a bundle file.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum FileStanding {
+pub enum BundleFileState {
     /// The file holds the bundle in effect.
     InForce,
     /// The file holds another bundle, which is proposed or will be proposed.
@@ -53,13 +53,13 @@ struct BundleFile {
     trust_domain: TrustDomain,
     path: PathBuf,
     read: Option<(ContentDigest, Result<Arc<Bundle>, FileProblem>)>,
-    standing: FileStanding,
+    standing: BundleFileState,
 }
 
 impl BundleFiles {
     /// Files in PEM or SPIFFE JWKS, each with its trust domain.
     pub fn new(files: impl IntoIterator<Item = (TrustDomain, PathBuf)>) -> BundleFiles {
-        let file = |(trust_domain, path)| BundleFile { trust_domain, path, read: None, standing: FileStanding::Differs };
+        let file = |(trust_domain, path)| BundleFile { trust_domain, path, read: None, standing: BundleFileState::Differs };
         BundleFiles { files: files.into_iter().map(file).collect() }
     }
 
@@ -85,21 +85,21 @@ impl BundleFiles {
     }
 
     /// Reads all files again and compares them with the bundles in effect.
-    pub fn poll(&mut self, in_force: &Bundles) -> Vec<Found> {
+    pub fn poll(&mut self, in_force: &Bundles) -> Vec<BundleFilePoll> {
         self.files.iter_mut().filter_map(|file| file.poll(in_force)).collect()
     }
 
     /// The result of the last poll of each file, with its trust domain.
-    pub fn standing(&self) -> impl Iterator<Item = (&TrustDomain, &Path, &FileStanding)> {
+    pub fn standing(&self) -> impl Iterator<Item = (&TrustDomain, &Path, &BundleFileState)> {
         self.files.iter().map(|file| (&file.trust_domain, file.path.as_path(), &file.standing))
     }
 
     /// Polls for ever. Calls `each` for each proposal, and `all` after each poll. Drop the future to stop.
     pub async fn watch(
         mut self,
-        polls: impl Into<Polls>,
+        polls: impl Into<PollSchedule>,
         in_force: Arc<ArcSwap<Bundles>>,
-        (mut each, mut all): (impl FnMut(Found), impl FnMut(&BundleFiles)),
+        (mut each, mut all): (impl FnMut(BundleFilePoll), impl FnMut(&BundleFiles)),
     ) {
         let mut polls = polls.into();
         loop {
@@ -119,25 +119,25 @@ impl BundleFiles {
 }
 
 impl BundleFile {
-    fn poll(&mut self, in_force: &Bundles) -> Option<Found> {
+    fn poll(&mut self, in_force: &Bundles) -> Option<BundleFilePoll> {
         match self.propose(in_force) {
             Ok((standing, proposal)) => {
                 self.standing = standing;
-                proposal.map(Found::Proposal)
+                proposal.map(BundleFilePoll::Proposal)
             }
             Err(problem) => {
-                let unusable = FileStanding::Unusable(problem.clone());
+                let unusable = BundleFileState::Unusable(problem.clone());
                 let known = std::mem::replace(&mut self.standing, unusable.clone()) == unusable;
-                (!known).then_some(Found::Problem(problem))
+                (!known).then_some(BundleFilePoll::Problem(problem))
             }
         }
     }
 
-    fn propose(&mut self, in_force: &Bundles) -> Result<(FileStanding, Option<Proposal>), FileProblem> {
+    fn propose(&mut self, in_force: &Bundles) -> Result<(BundleFileState, Option<BundleFileProposal>), FileProblem> {
         let (bundle, settled) = self.current()?;
         let old = in_force.get(self.trust_domain.as_str());
         if old.is_some_and(|old| **old == *bundle) {
-            return Ok((FileStanding::InForce, None));
+            return Ok((BundleFileState::InForce, None));
         }
         if let Some(old) = old {
             let remedy =
@@ -147,9 +147,9 @@ impl BundleFile {
         let diff = bundle::diff(old.map(Arc::as_ref), Some(&bundle));
         // A file that is still being written lacks its end. Removing a root revokes credentials, so two consecutive reads must agree.
         if !diff.removed.is_empty() && !settled {
-            return Ok((FileStanding::Differs, None));
+            return Ok((BundleFileState::Differs, None));
         }
-        Ok((FileStanding::Differs, Some(Proposal { bundle, diff, path: self.path.clone() })))
+        Ok((BundleFileState::Differs, Some(BundleFileProposal { bundle, diff, path: self.path.clone() })))
     }
 
     /// The present contents of the file, and whether the previous read found the same.

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use mayfly_base::bounded_file;
-use mayfly_base::document::command::typed;
+use mayfly_base::document::remedy::shell_quoted;
 
 /// A problem of a file, and its remedy. Never contains the file's contents.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -33,26 +33,26 @@ impl FileProblem {
 /// Refuses a secret that other users may read or replace. A file of the server's own user must be readable by that user alone. A file of another
 /// user, such as a Secret that a kubelet mounts, may be readable by a group, through which the server reads it, and by nobody else.
 pub(super) fn closed_to_others(path: &Path) -> Result<(), FileProblem> {
-    let found = std::fs::metadata(path).map_err(|e| FileProblem::new(path, e, &format!("ls -l {}", typed(path))))?;
+    let found = std::fs::metadata(path).map_err(|e| FileProblem::new(path, e, &format!("ls -l {}", shell_quoted(path))))?;
     let ours = found.uid() == rustix::process::geteuid().as_raw();
     let (open, mend) = if ours { (0o077, "600") } else { (0o037, "g-wx,o=") };
     if found.mode() & open == 0 {
         return Ok(());
     }
-    Err(FileProblem::new(path, "may be read by others or replaced by them", &format!("chmod {mend} {}", typed(path))))
+    Err(FileProblem::new(path, "may be read by others or replaced by them", &format!("chmod {mend} {}", shell_quoted(path))))
 }
 
 /// The times at which files are read again: after a pause, and at once on request.
 #[derive(Clone)]
-pub struct Polls {
+pub struct PollSchedule {
     every: Duration,
     asked: Option<watch::Receiver<u64>>,
 }
 
-impl Polls {
+impl PollSchedule {
     /// Polls at the interval `every`, and whenever the number in `asked` changes.
-    pub fn new(every: Duration, asked: watch::Receiver<u64>) -> Polls {
-        Polls { every, asked: Some(asked) }
+    pub fn new(every: Duration, asked: watch::Receiver<u64>) -> PollSchedule {
+        PollSchedule { every, asked: Some(asked) }
     }
 
     /// Waits until the next poll is due.
@@ -71,9 +71,9 @@ impl Polls {
     }
 }
 
-impl From<Duration> for Polls {
-    fn from(every: Duration) -> Polls {
-        Polls { every, asked: None }
+impl From<Duration> for PollSchedule {
+    fn from(every: Duration) -> PollSchedule {
+        PollSchedule { every, asked: None }
     }
 }
 
@@ -86,7 +86,7 @@ pub(super) fn read(path: &Path, max: usize) -> Result<(Zeroizing<Vec<u8>>, Conte
     let cannot = |e: std::io::Error| {
         let remedy = match e.kind() {
             ErrorKind::FileTooLarge => "check that this is the right file".to_owned(),
-            _ => format!("check the path and who may read it: ls -l {}", typed(path)),
+            _ => format!("check the path and who may read it: ls -l {}", shell_quoted(path)),
         };
         FileProblem::new(path, format!("cannot be read: {e}"), &remedy)
     };

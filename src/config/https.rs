@@ -36,7 +36,7 @@ const JSON: &str = "application/json";
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum NoAnswer {
+pub enum HttpsError {
     /// The URL may not be requested.
     #[error("{0:?} is no https URL (http only on loopback)")]
     Url(String),
@@ -68,13 +68,13 @@ pub enum NoAnswer {
 
 /// A client with its roots.
 #[derive(Clone)]
-pub struct Https {
+pub struct HttpsClient {
     tls: TlsConnector,
     patience_ms: u64,
 }
 
 /// A request.
-struct Ask {
+struct HttpsRequest {
     method: Method,
     headers: Vec<(HeaderName, String)>,
     body: Bytes,
@@ -84,7 +84,7 @@ struct Ask {
 
 /// A complete answer.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct HttpsResponse {
     /// The status.
     pub status: StatusCode,
     /// The body.
@@ -92,15 +92,15 @@ pub struct Answer {
 }
 
 /// The clock for checking the validity of certificates.
-pub struct Time(pub System);
+pub struct TlsClock(pub System);
 
-impl std::fmt::Debug for Time {
+impl std::fmt::Debug for TlsClock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Time")
     }
 }
 
-impl TimeProvider for Time {
+impl TimeProvider for TlsClock {
     fn current_time(&self) -> Option<UnixTime> {
         Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.wall().seconds())))
     }
@@ -127,85 +127,91 @@ pub fn system_roots() -> Option<PathBuf> {
     SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.is_file())
 }
 
-impl Https {
+impl HttpsClient {
     /// A client with the roots of a file, or without a file with those of the system. If there are none, only http on loopback works.
-    pub fn new(ca_file: Option<&Path>, system: &System) -> Result<Https, FileProblem> {
+    pub fn new(ca_file: Option<&Path>, system: &System) -> Result<HttpsClient, FileProblem> {
         let (path, roots) = match ca_file.map(Path::to_owned).or_else(system_roots) {
             Some(path) => (path.clone(), roots(&path)?),
             None => (PathBuf::from("ca_file"), RootCertStore::empty()),
         };
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_details(provider, Arc::new(Time(system.clone())));
+        let builder = ClientConfig::builder_with_details(provider, Arc::new(TlsClock(system.clone())));
         let builder = builder.with_protocol_versions(&[&TLS13]);
         let builder =
             builder.map_err(|e| FileProblem::new(&path, format!("cannot be used: {e}"), "report this as a fault of mayfly"))?;
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
-        Ok(Https { tls: TlsConnector::from(Arc::new(config)), patience_ms: limits::OIDC_FETCH_MS })
+        Ok(HttpsClient { tls: TlsConnector::from(Arc::new(config)), patience_ms: limits::OIDC_FETCH_MS })
     }
 
     /// Sets another time limit for one request, milliseconds.
-    pub fn within(self, patience_ms: u64) -> Https {
-        Https { patience_ms, ..self }
+    pub fn within(self, patience_ms: u64) -> HttpsClient {
+        HttpsClient { patience_ms, ..self }
     }
 
     /// A client with the caller's TLS configuration, which decides how the server is verified. The ALPN is replaced by http/1.1.
-    pub fn over(mut config: ClientConfig) -> Https {
+    pub fn over(mut config: ClientConfig) -> HttpsClient {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Https { tls: TlsConnector::from(Arc::new(config)), patience_ms: limits::OIDC_FETCH_MS }
+        HttpsClient { tls: TlsConnector::from(Arc::new(config)), patience_ms: limits::OIDC_FETCH_MS }
     }
 
     /// Posts JSON, and returns the answer with any status.
-    pub async fn post_json(&self, url: &str, json: String, max: usize) -> Result<Answer, NoAnswer> {
+    pub async fn post_json(&self, url: &str, json: String, max: usize) -> Result<HttpsResponse, HttpsError> {
         self.ask(url, posting(JSON, json, Vec::new(), max)).await
     }
 
     /// Posts JSON with additional headers. Of the answer only the head is read.
-    pub async fn tell(&self, url: &str, json: String, headers: Vec<(HeaderName, String)>) -> Result<StatusCode, NoAnswer> {
+    pub async fn tell(&self, url: &str, json: String, headers: Vec<(HeaderName, String)>) -> Result<StatusCode, HttpsError> {
         Ok(self.ask(url, posting(JSON, json, headers, 0)).await?.status)
     }
 
     /// Posts a form, and returns the answer with any status.
-    pub async fn post_form(&self, url: &str, form: String, max: usize) -> Result<Answer, NoAnswer> {
+    pub async fn post_form(&self, url: &str, form: String, max: usize) -> Result<HttpsResponse, HttpsError> {
         self.ask(url, posting(FORM, form, Vec::new(), max)).await
     }
 
     /// Posts bytes of another media type, and returns the answer, of the same type, with any status.
-    pub async fn post(&self, url: &str, media_type: &'static str, body: Vec<u8>, max: usize) -> Result<Answer, NoAnswer> {
+    pub async fn post(
+        &self,
+        url: &str,
+        media_type: &'static str,
+        body: Vec<u8>,
+        max: usize,
+    ) -> Result<HttpsResponse, HttpsError> {
         self.ask(url, posting(media_type, body, vec![(ACCEPT, media_type.to_owned())], max)).await
     }
 
     /// Sends a GET request, and returns the answer with any status.
-    pub async fn get(&self, url: &str, max: usize) -> Result<Answer, NoAnswer> {
+    pub async fn get(&self, url: &str, max: usize) -> Result<HttpsResponse, HttpsError> {
         self.get_with(url, Vec::new(), max).await
     }
 
-    /// As [`Https::get`], with additional headers.
-    pub async fn get_with(&self, url: &str, headers: Vec<(HeaderName, String)>, max: usize) -> Result<Answer, NoAnswer> {
-        self.ask(url, Ask { method: Method::GET, headers, body: Bytes::new(), max }).await
+    /// As [`HttpsClient::get`], with additional headers.
+    pub async fn get_with(&self, url: &str, headers: Vec<(HeaderName, String)>, max: usize) -> Result<HttpsResponse, HttpsError> {
+        self.ask(url, HttpsRequest { method: Method::GET, headers, body: Bytes::new(), max }).await
     }
 
     /// Gets a document: a body of at most `max` bytes, with status 200.
-    pub async fn document(&self, url: &str, max: usize) -> Result<Bytes, NoAnswer> {
+    pub async fn document(&self, url: &str, max: usize) -> Result<Bytes, HttpsError> {
         let answer = self.get(url, max).await?;
         match answer.status {
             StatusCode::OK => Ok(answer.body),
-            status => Err(NoAnswer::Http { host: url.to_owned(), what: format!("answered {status}, expected 200") }),
+            status => Err(HttpsError::Http { host: url.to_owned(), what: format!("answered {status}, expected 200") }),
         }
     }
 
-    async fn ask(&self, url: &str, ask: Ask) -> Result<Answer, NoAnswer> {
-        let url = WebUrl::parse(url).ok_or_else(|| NoAnswer::Url(url.chars().take(limits::NAME_BYTES).collect()))?;
+    async fn ask(&self, url: &str, ask: HttpsRequest) -> Result<HttpsResponse, HttpsError> {
+        let url = WebUrl::parse(url).ok_or_else(|| HttpsError::Url(url.chars().take(limits::NAME_BYTES).collect()))?;
         let ms = self.patience_ms;
         let asked = tokio::time::timeout(Duration::from_millis(ms), self.ask_at_leisure(&url, ask)).await;
-        asked.unwrap_or_else(|_| Err(NoAnswer::TooSlow { host: url.shown().to_owned(), ms }))
+        asked.unwrap_or_else(|_| Err(HttpsError::TooSlow { host: url.shown().to_owned(), ms }))
     }
 
-    async fn ask_at_leisure(&self, url: &WebUrl, ask: Ask) -> Result<Answer, NoAnswer> {
-        let failed = |error| NoAnswer::Io { host: url.authority(), error };
+    async fn ask_at_leisure(&self, url: &WebUrl, ask: HttpsRequest) -> Result<HttpsResponse, HttpsError> {
+        let failed = |error| HttpsError::Io { host: url.authority(), error };
         let tcp = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(failed)?;
-        let Ask { method, headers, body, max } = ask;
+        let HttpsRequest { method, headers, body, max } = ask;
         let mut request = Request::builder().method(method).uri(&url.path).header(HOST, url.authority());
         request = request.header(USER_AGENT, concat!("mayfly/", env!("CARGO_PKG_VERSION")));
         if headers.iter().all(|(name, _)| name != ACCEPT) {
@@ -228,23 +234,23 @@ impl Https {
     }
 }
 
-fn posting(media_type: &'static str, body: impl Into<Bytes>, mut headers: Vec<(HeaderName, String)>, max: usize) -> Ask {
+fn posting(media_type: &'static str, body: impl Into<Bytes>, mut headers: Vec<(HeaderName, String)>, max: usize) -> HttpsRequest {
     headers.push((CONTENT_TYPE, media_type.to_owned()));
-    Ask { method: Method::POST, headers, body: body.into(), max }
+    HttpsRequest { method: Method::POST, headers, body: body.into(), max }
 }
 
-async fn exchange<S>(host: &str, stream: S, request: Request<Full<Bytes>>, max: usize) -> Result<Answer, NoAnswer>
+async fn exchange<S>(host: &str, stream: S, request: Request<Full<Bytes>>, max: usize) -> Result<HttpsResponse, HttpsError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let wrong = |what: String| NoAnswer::Http { host: host.to_owned(), what };
+    let wrong = |what: String| HttpsError::Http { host: host.to_owned(), what };
     let mut client = hyper::client::conn::http1::Builder::new();
     client.max_buf_size(limits::ANSWER_HEAD_BYTES);
     let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(|e| wrong(e.to_string()))?;
     // The connection is driven within this call, so that dropping the call leaves nothing behind.
     let asked = async {
         let answer = sender.send_request(request).await.map_err(|e| wrong(e.to_string()))?;
-        whole(answer, max).await.map_err(wrong)
+        read_response_body(answer, max).await.map_err(wrong)
     };
     tokio::pin!(asked);
     tokio::select! {
@@ -258,15 +264,15 @@ where
     }
 }
 
-async fn whole(answer: http::Response<Incoming>, max: usize) -> Result<Answer, String> {
+async fn read_response_body(answer: http::Response<Incoming>, max: usize) -> Result<HttpsResponse, String> {
     let status = answer.status();
     if max == 0 {
-        return Ok(Answer { status, body: Bytes::new() });
+        return Ok(HttpsResponse { status, body: Bytes::new() });
     }
     if answer.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         return Err("its answer is compressed, which was not asked for".to_owned());
     }
     let body = Limited::new(answer.into_body(), max).collect().await;
     let body = body.map_err(|e| format!("its answer could not be read, or has more than {max} bytes: {e}"))?;
-    Ok(Answer { status, body: body.to_bytes() })
+    Ok(HttpsResponse { status, body: body.to_bytes() })
 }

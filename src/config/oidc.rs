@@ -7,8 +7,8 @@ use tokio::sync::watch;
 
 use super::config::{IssuerKeySource, OidcIssuer};
 use super::files;
-use super::https::Https;
-use mayfly_authority::people::oidc::{Issuers, Known};
+use super::https::HttpsClient;
+use mayfly_authority::people::oidc_issuers::{IssuerState, Issuers};
 use mayfly_authority::source_health::{SourceHealth, SourceKind};
 use mayfly_base::limits;
 use mayfly_base::system::System;
@@ -16,7 +16,7 @@ use mayfly_identity::oidc::IssuerKeys;
 use mayfly_identity::oidc::discovery::{Discovery, document_url};
 
 /// Fetches the keys of all issuers for ever, and follows changes of `configured`. Drop the future to stop.
-pub async fn keep(
+pub async fn refresh_keys(
     issuers: Arc<Issuers>,
     mut configured: watch::Receiver<Arc<Vec<OidcIssuer>>>,
     (health, system): (Arc<SourceHealth>, System),
@@ -30,7 +30,7 @@ pub async fn keep(
             let of = |section: &&OidcIssuer| section.issuer == *known.issuer;
             let Some(section) = sections.iter().find(of).cloned() else { continue };
             let (health, system) = (health.clone(), system.clone());
-            each.spawn(async move { keep_one(&known, &section, (&health, &system)).await });
+            each.spawn(async move { refresh_issuer_keys(&known, &section, (&health, &system)).await });
         }
         if configured.changed().await.is_err() {
             // The sender is gone, so the configuration no longer changes.
@@ -40,7 +40,7 @@ pub async fn keep(
     }
 }
 
-async fn keep_one(known: &Known, configured: &OidcIssuer, (health, system): (&SourceHealth, &System)) {
+async fn refresh_issuer_keys(known: &IssuerState, configured: &OidcIssuer, (health, system): (&SourceHealth, &System)) {
     let (kind, name, place) = (SourceKind::OidcIssuer, known.issuer.name.as_str(), place_of(configured));
     loop {
         known.begin(system);
@@ -92,7 +92,8 @@ pub async fn fetch(configured: &OidcIssuer, system: &System) -> Result<IssuerKey
     }
     // Created for each fetch, since the roots may have changed.
     let (ca_file, system) = (configured.ca_file.clone(), system.clone());
-    let https = tokio::task::spawn_blocking(move || Https::new(ca_file.as_deref(), &system)).await.map_err(|e| e.to_string())?;
+    let https =
+        tokio::task::spawn_blocking(move || HttpsClient::new(ca_file.as_deref(), &system)).await.map_err(|e| e.to_string())?;
     let https = https.map_err(|problem| problem.to_string())?;
     let url = match &configured.keys {
         IssuerKeySource::Url(url) => url.clone(),
@@ -103,7 +104,7 @@ pub async fn fetch(configured: &OidcIssuer, system: &System) -> Result<IssuerKey
 }
 
 /// Fetches the discovery document of an issuer.
-pub async fn discover(https: &Https, issuer: &str) -> Result<Discovery, String> {
+pub async fn discover(https: &HttpsClient, issuer: &str) -> Result<Discovery, String> {
     let url = document_url(issuer);
     let document = https.document(&url, limits::OIDC_DOCUMENT_BYTES).await.map_err(|e| e.to_string())?;
     Discovery::parse(&document, issuer).map_err(|e| format!("{url} {e}"))

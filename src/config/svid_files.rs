@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-pub use mayfly_client::own::{OwnPair, PairDefect};
+pub use mayfly_client::tls_identity::{TlsIdentity, TlsIdentityDefect};
 
-use super::files::{self, ContentDigest, FileProblem, Polls};
+use super::files::{self, ContentDigest, FileProblem, PollSchedule};
 use mayfly_base::limits;
 
 /// The files of a certificate and its key, and their contents at the last poll.
@@ -29,7 +29,7 @@ impl SvidFiles {
     }
 
     /// Reads both files.
-    pub fn load(&mut self) -> Result<OwnPair, FileProblem> {
+    pub fn load(&mut self) -> Result<TlsIdentity, FileProblem> {
         let (certificates, key, digests) = self.read()?;
         let pair = self.pair(&certificates, &key)?;
         self.seen = Some(digests);
@@ -39,7 +39,7 @@ impl SvidFiles {
 
     /// Reads both files again. `None` if nothing changed, or if the same problem was returned before. After a problem the old pair stays in
     /// use; the expiry of the old pair is reported elsewhere.
-    pub fn poll(&mut self) -> Option<Result<OwnPair, FileProblem>> {
+    pub fn poll(&mut self) -> Option<Result<TlsIdentity, FileProblem>> {
         let outcome = self.read().and_then(|(certificates, key, digests)| {
             if self.seen == Some(digests) && self.said.is_none() {
                 return Ok(None);
@@ -63,7 +63,7 @@ impl SvidFiles {
     }
 
     /// Polls for ever, and calls `each` with new pairs and problems. Drop the future to stop.
-    pub async fn watch(mut self, polls: impl Into<Polls>, mut each: impl FnMut(Result<OwnPair, FileProblem>)) {
+    pub async fn watch(mut self, polls: impl Into<PollSchedule>, mut each: impl FnMut(Result<TlsIdentity, FileProblem>)) {
         let mut polls = polls.into();
         loop {
             polls.next().await;
@@ -87,13 +87,15 @@ impl SvidFiles {
         Ok((certificates, key, [a, b]))
     }
 
-    fn pair(&self, certificates: &[u8], key: &[u8]) -> Result<OwnPair, FileProblem> {
-        OwnPair::from_pem(certificates, key).map_err(|defect| {
+    fn pair(&self, certificates: &[u8], key: &[u8]) -> Result<TlsIdentity, FileProblem> {
+        TlsIdentity::from_pem(certificates, key).map_err(|defect| {
             let (path, remedy): (&Path, _) = match defect {
-                PairDefect::Certificates(_) | PairDefect::CertificateMalformed | PairDefect::ChainTooLong => {
+                TlsIdentityDefect::Certificates(_)
+                | TlsIdentityDefect::CertificateMalformed
+                | TlsIdentityDefect::ChainTooLong => {
                     (&self.certificates, "it holds the certificate and the CAs between it and the trust bundle, in PEM")
                 }
-                PairDefect::KeyMismatch => (&self.key, "write the key that the certificate was made for, or both anew"),
+                TlsIdentityDefect::KeyMismatch => (&self.key, "write the key that the certificate was made for, or both anew"),
                 _ => (&self.key, "it holds one private key in PEM"),
             };
             FileProblem::new(path, defect, remedy)

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use super::files::{self, FileProblem};
-use mayfly_base::document::command::typed;
+use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::limits;
 use mayfly_identity::sha256;
 
@@ -30,7 +30,7 @@ impl BearerToken {
         let (bytes, _) = files::read(path, limits::TOKEN_FILE_BYTES)?;
         files::closed_to_others(path)?;
         let token = bytes.trim_ascii_end();
-        let (least, made) = (limits::TOKEN_MIN_BYTES, format!("(umask 077; openssl rand -hex 32 > {})", typed(path)));
+        let (least, made) = (limits::TOKEN_MIN_BYTES, format!("(umask 077; openssl rand -hex 32 > {})", shell_quoted(path)));
         if !token.iter().all(u8::is_ascii_graphic) || token.len() < least {
             let what = format!("holds no token of at least {least} visible ASCII characters in one line");
             return Err(FileProblem::new(path, what, &format!("to make one: {made}")));

@@ -5,7 +5,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::files::{FileProblem, closed_to_others, read};
-use mayfly_base::document::command::typed;
+use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::limits;
 
 /// What a secret begins with (Standard Webhooks).
@@ -13,7 +13,7 @@ const PREFIX: &str = "whsec_";
 
 /// What signs: one secret, or two while they change. Read at each attempt, so that a change takes effect at once.
 pub fn secrets(path: &Path) -> Result<Vec<Zeroizing<Vec<u8>>>, FileProblem> {
-    let made = format!("(umask 077; printf 'whsec_%s\\n' \"$(openssl rand -base64 32)\" > {})", typed(path));
+    let made = format!("(umask 077; printf 'whsec_%s\\n' \"$(openssl rand -base64 32)\" > {})", shell_quoted(path));
     let wrong = |what: &str| Err(FileProblem::new(path, what, &format!("to make one: {made}")));
     let (bytes, _) = read(path, limits::WEBHOOK_SECRET_FILE_BYTES)?;
     closed_to_others(path)?;

@@ -2,24 +2,24 @@
 
 use std::sync::Arc;
 
-use super::Token;
-use super::jwt::{Told, Unsigned};
-use super::keyring::{ES256, Keyring, OwnKey};
-use super::minted::{About, Answer, Lapse, Minted, Novelty, Summary};
+use super::IssuedToken;
+use super::jwt::{SigningInput, TokenContent};
+use super::keyring::{ES256, Keyring, LoadedKey};
+use super::minted::{CredentialDetails, CredentialMaterial, CredentialSummary, MintedCredential, Novelty, OutcomeReporter};
 use super::reference;
-use super::status::Allocator;
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use super::status_list::StatusListAllocator;
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_ledger::commit::sha256;
-use mayfly_ledger::record::{Event, Issued, KeyPurpose, Record, Released};
+use mayfly_ledger::record::{CredentialIssued, CredentialReleased, Event, KeyPurpose, Record};
 use mayfly_ledger::revocation::Rules;
-use mayfly_ledger::state::Ground;
-use mayfly_policy::grant::{Grant, Parts, TaskPath};
+use mayfly_ledger::state::SupportingGrant;
+use mayfly_policy::grant::{Grant, GrantParts, TaskPath};
 use mayfly_verify::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
 /// A credential kind. The numbers are persisted and equal those of `CredentialKind` in the protos.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u32)]
-pub enum Kind {
+pub enum CredentialKind {
     Jwt = 1,
     Reference = 2,
     X509 = 3,
@@ -35,7 +35,7 @@ pub enum Kind {
 
 /// Where credentials of a kind are made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Maker {
+pub enum MintLocation {
     /// By mayfly, with a key of this purpose. Nothing exists at an upstream.
     Here(KeyPurpose),
     /// By an upstream, under a lease.
@@ -44,41 +44,53 @@ pub enum Maker {
 
 /// A kind's line in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Line {
+pub struct KindEntry {
     /// The kind.
-    pub kind: Kind,
+    pub kind: CredentialKind,
     /// The kind's name in registrations, policies and on the command line.
     pub name: &'static str,
     /// Where credentials of the kind are made.
-    pub maker: Maker,
+    pub maker: MintLocation,
     /// How a credential is revoked for verifiers that do not follow revocation rules.
     pub revoked_by: &'static str,
     /// A registration may consent to credentials that cannot be revoked before their expiry.
     pub may_be_irrevocable: bool,
 }
 
-const fn line(kind: Kind, name: &'static str, maker: Maker, revoked_by: &'static str, may_be_irrevocable: bool) -> Line {
-    Line { kind, name, maker, revoked_by, may_be_irrevocable }
+const fn line(
+    kind: CredentialKind,
+    name: &'static str,
+    maker: MintLocation,
+    revoked_by: &'static str,
+    may_be_irrevocable: bool,
+) -> KindEntry {
+    KindEntry { kind, name, maker, revoked_by, may_be_irrevocable }
 }
 
 /// All kinds, ordered by number.
-pub const TABLE: [Line; 11] = [
-    line(Kind::Jwt, "jwt", Maker::Here(KeyPurpose::AccessToken), "status list", false),
-    line(Kind::Reference, "reference", Maker::Here(KeyPurpose::Reference), "introspection", false),
-    line(Kind::X509, "x509", Maker::Here(KeyPurpose::X509Ca), "CRL, or none where the registration consents", true),
-    line(Kind::Ssh, "ssh", Maker::Here(KeyPurpose::SshCa), "KRL", false),
-    line(Kind::Postgres, "postgres", Maker::Elsewhere, "dropping the role and ending its sessions", false),
-    line(Kind::Oauth, "oauth", Maker::Elsewhere, "RFC 7009 at the authorization server", false),
-    line(Kind::Aws, "aws", Maker::Elsewhere, "a deny keyed to the session's tag", true),
-    line(Kind::Github, "github", Maker::Elsewhere, "deleting the installation token", false),
-    line(Kind::Secret, "secret", Maker::Elsewhere, "rotating the secret", false),
-    line(Kind::Mysql, "mysql", Maker::Elsewhere, "dropping the user and ending its sessions", false),
-    line(Kind::Redis, "redis", Maker::Elsewhere, "deleting the user and ending its sessions", false),
+pub const TABLE: [KindEntry; 11] = [
+    line(CredentialKind::Jwt, "jwt", MintLocation::Here(KeyPurpose::AccessToken), "status list", false),
+    line(CredentialKind::Reference, "reference", MintLocation::Here(KeyPurpose::Reference), "introspection", false),
+    line(
+        CredentialKind::X509,
+        "x509",
+        MintLocation::Here(KeyPurpose::X509Ca),
+        "CRL, or none where the registration consents",
+        true,
+    ),
+    line(CredentialKind::Ssh, "ssh", MintLocation::Here(KeyPurpose::SshCa), "KRL", false),
+    line(CredentialKind::Postgres, "postgres", MintLocation::Elsewhere, "dropping the role and ending its sessions", false),
+    line(CredentialKind::Oauth, "oauth", MintLocation::Elsewhere, "RFC 7009 at the authorization server", false),
+    line(CredentialKind::Aws, "aws", MintLocation::Elsewhere, "a deny keyed to the session's tag", true),
+    line(CredentialKind::Github, "github", MintLocation::Elsewhere, "deleting the installation token", false),
+    line(CredentialKind::Secret, "secret", MintLocation::Elsewhere, "rotating the secret", false),
+    line(CredentialKind::Mysql, "mysql", MintLocation::Elsewhere, "dropping the user and ending its sessions", false),
+    line(CredentialKind::Redis, "redis", MintLocation::Elsewhere, "deleting the user and ending its sessions", false),
 ];
 
-impl Kind {
+impl CredentialKind {
     /// The kind's line.
-    pub const fn line(self) -> &'static Line {
+    pub const fn line(self) -> &'static KindEntry {
         // The table is ordered by number; a test checks it.
         &TABLE[self as usize - 1]
     }
@@ -89,18 +101,18 @@ impl Kind {
     }
 
     /// The kind with a persisted number; `None` for a number that this version does not know.
-    pub fn from_number(number: u32) -> Option<Kind> {
+    pub fn from_number(number: u32) -> Option<CredentialKind> {
         TABLE.iter().map(|l| l.kind).find(|k| k.number() == number)
     }
 
     /// The kind with a name.
-    pub fn from_name(name: &str) -> Option<Kind> {
+    pub fn from_name(name: &str) -> Option<CredentialKind> {
         TABLE.iter().find(|l| l.name == name).map(|l| l.kind)
     }
 
     /// Whether mayfly makes the kind itself, so that nothing exists at an upstream.
     pub const fn made_here(self) -> bool {
-        matches!(self.line().maker, Maker::Here(_))
+        matches!(self.line().maker, MintLocation::Here(_))
     }
 
     /// The kind's name.
@@ -110,16 +122,16 @@ impl Kind {
 
     /// Whether this version issues the kind. The other kinds have reserved numbers and names, and are refused with `NOT_SERVED`.
     pub const fn served(self) -> bool {
-        matches!(self, Kind::Jwt | Kind::Reference)
+        matches!(self, CredentialKind::Jwt | CredentialKind::Reference)
     }
 }
 
-pub(super) fn kind_of(number: u32) -> Result<Kind, Fault> {
-    Kind::from_number(number).ok_or_else(|| Fault::new(format!("a record names credential kind {number}")))
+pub(super) fn kind_of(number: u32) -> Result<CredentialKind, Fault> {
+    CredentialKind::from_number(number).ok_or_else(|| Fault::new(format!("a record names credential kind {number}")))
 }
 
-pub(super) fn not_served(kind: Kind, what: &str) -> No {
-    No::Refusal(Refusal::new(Reason::NotServed, format!("credentials of kind {} {what}", kind.name())))
+pub(super) fn not_served(kind: CredentialKind, what: &str) -> Error {
+    Error::Refusal(Refusal::new(Reason::NotServed, format!("credentials of kind {} {what}", kind.name())))
 }
 
 /// Mints a credential of a kind that mayfly makes itself. `group`: the number that ties its records together, greater than 0 and different
@@ -131,9 +143,9 @@ pub fn mint_local(
     id: CredentialId,
     group: u32,
     keyring: &Keyring,
-    status: &Allocator,
+    status: &StatusListAllocator,
     now: Millis,
-) -> Result<Minted, No> {
+) -> Result<MintedCredential, Error> {
     let mut parts = grant.into_parts();
     let kind = kind_of(parts.draft.kind)?;
     let key = key_for(kind, &parts, keyring)?;
@@ -143,7 +155,7 @@ pub fn mint_local(
     draft.key = key.id().to_owned();
     draft.status_list = place.list;
     draft.status_index = place.index;
-    let told = Told {
+    let told = TokenContent {
         issued: &parts.draft,
         revision: parts.revision,
         path: &parts.path,
@@ -155,61 +167,66 @@ pub fn mint_local(
     parts.draft.token_digest = digest;
     let answer = bearer(token, &parts.draft, parts.base_url.clone());
     let summary = summary(&parts.draft, id, kind, parts.revision, Novelty::New, false)?;
-    Ok(Minted::new(records(parts, group), summary, answer, Lapse::none()))
+    Ok(MintedCredential::new(records(parts, group), summary, answer, OutcomeReporter::none()))
 }
 
 /// The key for minting, or the refusal to mint.
-pub(super) fn key_for(kind: Kind, parts: &Parts, keyring: &Keyring) -> Result<Arc<OwnKey>, No> {
-    let Maker::Here(purpose) = kind.line().maker else { return Err(not_served(kind, "are made at their upstream")) };
+pub(super) fn key_for(kind: CredentialKind, parts: &GrantParts, keyring: &Keyring) -> Result<Arc<LoadedKey>, Error> {
+    let MintLocation::Here(purpose) = kind.line().maker else { return Err(not_served(kind, "are made at their upstream")) };
     let environment = &parts.draft.environment;
     let key = keyring.active(purpose, environment).ok_or_else(|| match purpose {
-        KeyPurpose::AccessToken | KeyPurpose::Reference => No::Refusal(
+        KeyPurpose::AccessToken | KeyPurpose::Reference => Error::Refusal(
             Refusal::new(Reason::NotReady, format!("environment {environment} has no active key for {}", kind.name()))
                 .way_out("an operator runs: mayfly key list"),
         ),
         _ => not_served(kind, "are not made by this version"),
     })?;
     if Millis(parts.draft.expires_at).seconds() <= Millis(parts.draft.issued_at).seconds() {
-        return Err(No::Refusal(Refusal::new(Reason::NoLifeLeft, "less than a second of life is left")));
+        return Err(Error::Refusal(Refusal::new(Reason::NoLifeLeft, "less than a second of life is left")));
     }
-    if kind == Kind::Jwt && parts.algorithm != ES256 {
+    if kind == CredentialKind::Jwt && parts.algorithm != ES256 {
         return Err(not_served(kind, "are signed with ES256 only"));
     }
     Ok(key)
 }
 
 /// Makes the token and the digest for its record.
-fn make(kind: Kind, key: &OwnKey, id: CredentialId, told: &Told<'_>) -> Result<(Token, Vec<u8>), No> {
+fn make(
+    kind: CredentialKind,
+    key: &LoadedKey,
+    id: CredentialId,
+    told: &TokenContent<'_>,
+) -> Result<(IssuedToken, Vec<u8>), Error> {
     match kind {
-        Kind::Jwt => {
-            let unsigned = Unsigned::new(key, told)?;
+        CredentialKind::Jwt => {
+            let unsigned = SigningInput::new(key, told)?;
             let digest = unsigned.digest().to_vec();
             Ok((unsigned.sign(key)?, digest))
         }
-        Kind::Reference => {
+        CredentialKind::Reference => {
             let token = reference::make(key, id)?;
             let digest = sha256(token.as_bytes()).to_vec();
-            Ok((Token::secret(token), digest))
+            Ok((IssuedToken::secret(token), digest))
         }
         _ => Err(not_served(kind, "are not made by this version")),
     }
 }
 
-pub(super) fn bearer(token: Token, issued: &Issued, base_url: Arc<str>) -> Answer {
+pub(super) fn bearer(token: IssuedToken, issued: &CredentialIssued, base_url: Arc<str>) -> CredentialMaterial {
     // RFC 9449, section 7.1: a token bound to a DPoP key uses the `DPoP` scheme.
     let scheme = if issued.jkt.is_empty() { "Bearer" } else { "DPoP" };
-    Answer::Bearer { token, header: "authorization".into(), scheme: scheme.into(), base_url }
+    CredentialMaterial::Bearer { token, header: "authorization".into(), scheme: scheme.into(), base_url }
 }
 
 pub(crate) fn summary(
-    issued: &Issued,
+    issued: &CredentialIssued,
     credential: CredentialId,
-    kind: Kind,
+    kind: CredentialKind,
     revision: Seq,
     novelty: Novelty,
     irrevocable: bool,
-) -> Result<Summary, Fault> {
-    let about = About {
+) -> Result<CredentialSummary, Fault> {
+    let about = CredentialDetails {
         task: TaskId::from_slice(&issued.task).ok_or_else(|| Fault::new("an issuance without a task"))?,
         kind,
         issued_at: Millis(issued.issued_at),
@@ -223,16 +240,16 @@ pub(crate) fn summary(
         irrevocable,
         novelty,
     };
-    Ok(Summary { credential, about: Arc::new(about) })
+    Ok(CredentialSummary { credential, about: Arc::new(about) })
 }
 
 /// The records of a grant: the task that it opens or the release of the credential that it replaces, then the issuance. The request is on
 /// the issuance record, which is the last one and by which a repeat is found.
-pub(crate) fn records(parts: Parts, group: u32) -> Vec<Record> {
-    let Parts { draft, revision, request, opens, author, .. } = parts;
+pub(crate) fn records(parts: GrantParts, group: u32) -> Vec<Record> {
+    let GrantParts { draft, revision, request, opens, author, .. } = parts;
     let released = (!draft.replaces.is_empty()).then(|| {
         let keep_until = Rules::keep_until(Millis(draft.issued_at)).0;
-        Record::new(author.clone(), Event::Released(Released { credential: draft.replaces.clone(), keep_until }))
+        Record::new(author.clone(), Event::Released(CredentialReleased { credential: draft.replaces.clone(), keep_until }))
     });
     let opened = opens.map(|task| Record::new(author.clone(), Event::TaskOpened(task)).decided_at(revision));
     let issued = Record::new(author, Event::Issued(draft)).decided_at(revision).for_request(request);
@@ -243,13 +260,13 @@ pub(crate) fn records(parts: Parts, group: u32) -> Vec<Record> {
 }
 
 /// The inputs for making a credential again, besides the keys.
-pub struct Past<'a> {
+pub struct RemintInput<'a> {
     /// The issuance record, with its decision revision.
     pub record: &'a Record,
     /// The task path.
     pub path: &'a TaskPath,
     /// The other grants that the credential depends on.
-    pub grounds: &'a [Ground],
+    pub grounds: &'a [SupportingGrant],
     /// `aud`.
     pub audience: &'a str,
     /// The upstream's base URL.
@@ -262,43 +279,43 @@ pub struct Past<'a> {
 /// is that of its record. The caller must check first whether the credential was revoked meanwhile.
 ///
 /// Refused: NOT_SERVED, KEY_STATE where its key was removed, DECIDED_ON_OLD_STATE where audience or issuer have changed.
-pub fn remake_local(past: &Past<'_>, keyring: &Keyring) -> Result<Minted, No> {
+pub fn remake_local(past: &RemintInput<'_>, keyring: &Keyring) -> Result<MintedCredential, Error> {
     let Some(Event::Issued(issued)) = &past.record.event else { return Err(Fault::new("no issuance to make again").into()) };
     let kind = kind_of(issued.kind)?;
-    let Maker::Here(purpose) = kind.line().maker else { return Err(not_served(kind, "are made at their upstream")) };
+    let MintLocation::Here(purpose) = kind.line().maker else { return Err(not_served(kind, "are made at their upstream")) };
     let id = CredentialId::from_slice(&issued.credential).ok_or_else(|| Fault::new("an issuance without a credential id"))?;
     let key = keyring.get(purpose, &issued.key).ok_or_else(|| {
-        No::Refusal(Refusal::new(Reason::KeyState, format!("key {} is gone, and only it can make {id} again", issued.key)))
+        Error::Refusal(Refusal::new(Reason::KeyState, format!("key {} is gone, and only it can make {id} again", issued.key)))
     })?;
-    let Past { path, grounds, audience, issuer, .. } = *past;
-    let told = Told { issued, revision: past.record.revision(), path, grounds, audience, issuer };
+    let RemintInput { path, grounds, audience, issuer, .. } = *past;
+    let told = TokenContent { issued, revision: past.record.revision(), path, grounds, audience, issuer };
     let (token, digest) = make(kind, &key, id, &told)?;
     if digest != issued.token_digest {
         // Only values outside the record can differ: the registration's audience or the issuer's name.
         let no = Refusal::new(Reason::DecidedOnOldState, format!("{id} cannot be made again: audience or issuer changed since"));
-        return Err(No::Refusal(no.way_out("ask with a new request_id")));
+        return Err(Error::Refusal(no.way_out("ask with a new request_id")));
     }
     let answer = bearer(token, issued, past.base_url.into());
     let summary = summary(issued, id, kind, told.revision, Novelty::Same, false)?;
-    Ok(Minted::new(Vec::new(), summary, answer, Lapse::none()))
+    Ok(MintedCredential::new(Vec::new(), summary, answer, OutcomeReporter::none()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mayfly_proto::mayfly::v1::CredentialKind;
+    use mayfly_proto::mayfly::v1 as pb;
 
     #[test]
     fn the_table_is_in_the_order_of_the_numbers_and_names_what_the_protos_name() {
         for (n, line) in TABLE.iter().enumerate() {
             assert_eq!(line.kind.number() as usize, n + 1);
             assert_eq!(line.kind.line(), line);
-            assert_eq!(Kind::from_number(line.kind.number()), Some(line.kind));
-            assert_eq!(Kind::from_name(line.name), Some(line.kind));
-            let wire = CredentialKind::try_from(line.kind.number() as i32).unwrap();
+            assert_eq!(CredentialKind::from_number(line.kind.number()), Some(line.kind));
+            assert_eq!(CredentialKind::from_name(line.name), Some(line.kind));
+            let wire = pb::CredentialKind::try_from(line.kind.number() as i32).unwrap();
             assert_eq!(wire.as_str_name(), format!("CREDENTIAL_KIND_{}", line.name.to_uppercase()));
         }
-        assert!(CredentialKind::try_from(TABLE.len() as i32 + 1).is_err(), "the protos have no kind beyond the table");
-        assert_eq!((Kind::from_number(0), Kind::from_number(12)), (None, None));
+        assert!(pb::CredentialKind::try_from(TABLE.len() as i32 + 1).is_err(), "the protos have no kind beyond the table");
+        assert_eq!((CredentialKind::from_number(0), CredentialKind::from_number(12)), (None, None));
     }
 }

@@ -1,22 +1,22 @@
-//! Minted credentials. A minted credential is handed out to nobody until a receipt of the ledger turns it into an [`Issued`].
+//! Minted credentials. A minted credential is handed out to nobody until a receipt of the ledger turns it into an [`IssuedCredential`].
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::{Kind, Token};
+use super::{CredentialKind, IssuedToken};
 use mayfly_base::refusal::Fault;
 use mayfly_ledger::Receipt;
 use mayfly_ledger::record::Record;
 use mayfly_verify::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
 /// The credential itself, in the form of its kind. Wiped on drop.
-pub enum Answer {
+pub enum CredentialMaterial {
     /// A token for an HTTP header.
     Bearer {
         /// The token.
-        token: Token,
+        token: IssuedToken,
         /// The header's name, lower case.
         header: Cow<'static, str>,
         /// The scheme before the token. May be empty.
@@ -83,20 +83,20 @@ pub enum Novelty {
 
 /// The description of a credential in an answer.
 #[derive(Clone, Debug)]
-pub struct Summary {
+pub struct CredentialSummary {
     /// The credential's id.
     pub credential: CredentialId,
     /// The rest of the description. The credentials of one series share it.
-    pub about: Arc<About>,
+    pub about: Arc<CredentialDetails>,
 }
 
 /// The description of a credential except its id.
 #[derive(Debug)]
-pub struct About {
+pub struct CredentialDetails {
     /// The task.
     pub task: TaskId,
     /// The kind.
-    pub kind: Kind,
+    pub kind: CredentialKind,
     /// The time of the decision.
     pub issued_at: Millis,
     /// The expiry.
@@ -121,7 +121,7 @@ pub struct About {
 
 /// The end of a minted credential.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum MintOutcome {
     /// The credential was handed out.
     Revealed,
     /// The credential was dropped, and nobody has it.
@@ -132,48 +132,53 @@ pub(crate) enum Outcome {
 }
 
 /// Reports the end of a minted credential to its lease, also when the credential is dropped.
-pub(crate) struct Lapse {
-    tell: Option<Box<dyn FnOnce(Outcome) + Send + Sync>>,
+pub(crate) struct OutcomeReporter {
+    tell: Option<Box<dyn FnOnce(MintOutcome) + Send + Sync>>,
     proposed: bool,
 }
 
-impl Lapse {
+impl OutcomeReporter {
     /// `tell` is called exactly once and must not block.
-    pub(crate) fn new(tell: impl FnOnce(Outcome) + Send + Sync + 'static) -> Lapse {
-        Lapse { tell: Some(Box::new(tell)), proposed: false }
+    pub(crate) fn new(tell: impl FnOnce(MintOutcome) + Send + Sync + 'static) -> OutcomeReporter {
+        OutcomeReporter { tell: Some(Box::new(tell)), proposed: false }
     }
 
     /// For a credential without a lease.
-    pub(crate) fn none() -> Lapse {
-        Lapse { tell: None, proposed: false }
+    pub(crate) fn none() -> OutcomeReporter {
+        OutcomeReporter { tell: None, proposed: false }
     }
 
     fn settle(mut self) {
         if let Some(tell) = self.tell.take() {
-            tell(Outcome::Revealed);
+            tell(MintOutcome::Revealed);
         }
     }
 }
 
-impl Drop for Lapse {
+impl Drop for OutcomeReporter {
     fn drop(&mut self) {
         if let Some(tell) = self.tell.take() {
-            tell(Outcome::Dropped { proposed: self.proposed });
+            tell(MintOutcome::Dropped { proposed: self.proposed });
         }
     }
 }
 
 /// A credential that is made but not committed. Dropping it discards the credential and undoes what was made upstream.
-pub struct Minted {
+pub struct MintedCredential {
     records: Vec<Record>,
-    summary: Summary,
-    answer: Answer,
-    lapse: Lapse,
+    summary: CredentialSummary,
+    answer: CredentialMaterial,
+    lapse: OutcomeReporter,
 }
 
-impl Minted {
-    pub(crate) fn new(records: Vec<Record>, summary: Summary, answer: Answer, lapse: Lapse) -> Minted {
-        Minted { records, summary, answer, lapse }
+impl MintedCredential {
+    pub(crate) fn new(
+        records: Vec<Record>,
+        summary: CredentialSummary,
+        answer: CredentialMaterial,
+        lapse: OutcomeReporter,
+    ) -> MintedCredential {
+        MintedCredential { records, summary, answer, lapse }
     }
 
     /// The credential's id.
@@ -190,27 +195,27 @@ impl Minted {
 
     /// Turns the credential into an answer, given the receipt of its record: from the commit, or of the earlier record of a repeat. A fault
     /// where the receipt is for another credential.
-    pub fn reveal(self, receipt: Receipt) -> Result<Issued, Fault> {
+    pub fn reveal(self, receipt: Receipt) -> Result<IssuedCredential, Fault> {
         if receipt.issued() != Some(self.summary.credential) {
             return Err(Fault::new(format!("the receipt at seq {} is not that of {}", receipt.seq(), self.summary.credential)));
         }
         self.lapse.settle();
-        Ok(Issued { seq: receipt.seq(), summary: self.summary, answer: self.answer })
+        Ok(IssuedCredential { seq: receipt.seq(), summary: self.summary, answer: self.answer })
     }
 }
 
 /// A credential whose record is durable and valid: the only value that an answer can be made of.
-pub struct Issued {
+pub struct IssuedCredential {
     seq: Seq,
-    summary: Summary,
-    answer: Answer,
+    summary: CredentialSummary,
+    answer: CredentialMaterial,
 }
 
-impl Issued {
+impl IssuedCredential {
     /// Constructs an issued credential without a ledger, for tests of later steps.
     #[cfg(any(test, feature = "testing"))]
-    pub fn for_test(seq: Seq, summary: Summary, answer: Answer) -> Issued {
-        Issued { seq, summary, answer }
+    pub fn for_test(seq: Seq, summary: CredentialSummary, answer: CredentialMaterial) -> IssuedCredential {
+        IssuedCredential { seq, summary, answer }
     }
 
     /// The sequence number of the issuance record.
@@ -219,17 +224,17 @@ impl Issued {
     }
 
     /// The description for the answer.
-    pub fn summary(&self) -> &Summary {
+    pub fn summary(&self) -> &CredentialSummary {
         &self.summary
     }
 
     /// The credential itself.
-    pub fn answer(&self) -> &Answer {
+    pub fn answer(&self) -> &CredentialMaterial {
         &self.answer
     }
 
     /// The sequence number of the record, the description, and the credential itself.
-    pub fn into_parts(self) -> (Seq, Summary, Answer) {
+    pub fn into_parts(self) -> (Seq, CredentialSummary, CredentialMaterial) {
         (self.seq, self.summary, self.answer)
     }
 }

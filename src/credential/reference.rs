@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-use super::keyring::OwnKey;
+use super::keyring::LoadedKey;
 use mayfly_base::refusal::Fault;
 use mayfly_verify::seq::CredentialId;
 
@@ -33,7 +33,7 @@ pub fn token(id: CredentialId, mac: &[u8; MAC_BYTES]) -> Zeroizing<String> {
 }
 
 /// The token of a credential under a key.
-pub(super) fn make(key: &OwnKey, id: CredentialId) -> Result<Zeroizing<String>, Fault> {
+pub(super) fn make(key: &LoadedKey, id: CredentialId) -> Result<Zeroizing<String>, Fault> {
     let mac = key.mac().ok_or_else(|| Fault::new(format!("key {} derives nothing", key.id())))?;
     let tag = hmac::sign(mac, id.as_bytes());
     let tag = tag.as_ref().try_into().map_err(|_| Fault::new("HMAC-SHA256 is 32 bytes"))?;
@@ -41,21 +41,21 @@ pub(super) fn make(key: &OwnKey, id: CredentialId) -> Result<Zeroizing<String>, 
 }
 
 /// A text in the form of a reference token. Its claims are unverified until [`made_by`](Shown::made_by).
-pub struct Shown {
+pub struct ReferenceToken {
     id: CredentialId,
     mac: Zeroizing<[u8; MAC_BYTES]>,
 }
 
-impl Shown {
+impl ReferenceToken {
     /// Parses a token; `None` unless it has exactly the right form.
-    pub fn parse(token: &str) -> Option<Shown> {
+    pub fn parse(token: &str) -> Option<ReferenceToken> {
         let rest = token.strip_prefix(PREFIX).filter(|r| r.len() == CHARACTERS)?;
         let mut bytes = Zeroizing::new([0; BYTES]);
         URL_SAFE_NO_PAD.decode_slice(rest, &mut bytes[..]).ok().filter(|n| *n == BYTES)?;
         let id = CredentialId::from_slice(&bytes[..16])?;
         let mut mac = Zeroizing::new([0; MAC_BYTES]);
         mac.copy_from_slice(&bytes[16..]);
-        Some(Shown { id, mac })
+        Some(ReferenceToken { id, mac })
     }
 
     /// The credential id in the token. The credential's record names the key for [`made_by`](Shown::made_by).
@@ -64,7 +64,7 @@ impl Shown {
     }
 
     /// Whether this key made the token. Takes the same time for every wrong MAC.
-    pub fn made_by(&self, key: &OwnKey) -> bool {
+    pub fn made_by(&self, key: &LoadedKey) -> bool {
         key.mac().is_some_and(|mac| hmac::verify(mac, self.id.as_bytes(), &self.mac[..]).is_ok())
     }
 }

@@ -7,33 +7,33 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use super::keyring::{Keyring, Plan, Sealer, due, generate};
+use super::keyring::{Keyring, RotationPlan, Sealer, due, generate};
 use mayfly_base::refusal::Fault;
 use mayfly_base::system::System;
-use mayfly_ledger::commit::{ChainHead, Commit, Encoded, pack};
+use mayfly_ledger::commit::{Commit, EncodedRecord, WriterHead, pack};
 use mayfly_ledger::record::*;
 use mayfly_ledger::state::{State, Verdict};
-use mayfly_policy::grant::{Grant, Parts, TaskPath};
-use mayfly_store::{Entry, Expect, Position, Store, StoreError};
+use mayfly_policy::grant::{Grant, GrantParts, TaskPath};
+use mayfly_store::{Position, Precondition, Store, StoreError, StoredCommit};
 use mayfly_verify::seq::{Millis, Seq, TaskId};
 
 pub const AGENT: &str = "spiffe://a.example/agent";
 pub const TASK: [u8; 16] = [2; 16];
 
 /// An in-memory log and its state. Only `commits` survive a crash.
-pub struct Log {
+pub struct TestLog {
     pub state: State,
     pub commits: Vec<Bytes>,
     pub time: Millis,
 }
 
-impl Log {
+impl TestLog {
     /// A log with a policy, an upstream, a binding and an open task.
-    pub fn new(time: Millis) -> Log {
-        let mut log = Log { state: State::default(), commits: Vec::new(), time };
+    pub fn new(time: Millis) -> TestLog {
+        let mut log = TestLog { state: State::default(), commits: Vec::new(), time };
         let begin = GenerationBegun { generation: 1, cause: "created".into(), store: vec![1; 16], ..Default::default() };
         for event in std::iter::once(Event::GenerationBegun(begin)).chain(world(time)) {
-            let record = Record::new(Who::Mayfly("created".into()), event).decided_at(log.state.head);
+            let record = Record::new(Author::Mayfly("created".into()), event).decided_at(log.state.head);
             log.put(vec![record])[0].clone().unwrap();
         }
         log
@@ -41,8 +41,8 @@ impl Log {
 
     /// Commits records, valid or void.
     pub fn put(&mut self, records: Vec<Record>) -> Vec<Verdict> {
-        let encoded: Vec<Encoded> = records.into_iter().map(|r| Encoded::new(r).unwrap()).collect();
-        let chain = self.state.writers.get(&1).copied().unwrap_or(ChainHead::START);
+        let encoded: Vec<EncodedRecord> = records.into_iter().map(|r| EncodedRecord::new(r).unwrap()).collect();
+        let chain = self.state.writers.get(&1).copied().unwrap_or(WriterHead::START);
         let time = self.time.max(self.state.time);
         let (bytes, _) = pack(1, chain, time, encoded.iter());
         self.commits.push(bytes.into());
@@ -55,8 +55,8 @@ impl Log {
     }
 
     /// The log after a restart on these commits.
-    pub fn replayed(commits: Vec<Bytes>, time: Millis) -> Log {
-        let mut log = Log { state: State::default(), commits, time };
+    pub fn replayed(commits: Vec<Bytes>, time: Millis) -> TestLog {
+        let mut log = TestLog { state: State::default(), commits, time };
         for at in 1..=log.commits.len() {
             log.fold(at);
         }
@@ -78,26 +78,26 @@ pub fn world(time: Millis) -> [Event; 4] {
         ..Default::default()
     };
     [
-        Event::PolicySet(PolicySet { environment: "dev".into(), version: 1, ..Default::default() }),
-        Event::UpstreamSet(UpstreamSet { name: "echo".into(), version: 1, ..Default::default() }),
-        Event::BindingSet(BindingSet { name: "b".into(), version: 1, ..Default::default() }),
+        Event::PolicySet(PolicySetUpdated { environment: "dev".into(), version: 1, ..Default::default() }),
+        Event::UpstreamSet(UpstreamUpdated { name: "echo".into(), version: 1, ..Default::default() }),
+        Event::BindingSet(BindingUpdated { name: "b".into(), version: 1, ..Default::default() }),
         Event::TaskOpened(task.into()),
     ]
 }
 
-pub fn owner() -> Identity {
-    Identity { issuer: "https://idp.example".into(), sub: "grace".into() }
+pub fn owner() -> Principal {
+    Principal { issuer: "https://idp.example".into(), sub: "grace".into() }
 }
 
 /// A store with named values only.
 #[derive(Default)]
-pub struct Named(pub Mutex<BTreeMap<String, Vec<u8>>>);
+pub struct NamedValueStore(pub Mutex<BTreeMap<String, Vec<u8>>>);
 
 fn none<T>() -> Result<T, StoreError> {
     Err(StoreError::Failed("only named values".into()))
 }
 
-impl Store for Named {
+impl Store for NamedValueStore {
     fn id(&self) -> mayfly_store::StoreId {
         mayfly_store::StoreId::from_bytes([0; 16])
     }
@@ -114,7 +114,7 @@ impl Store for Named {
     fn oldest(&self) -> Result<Position, StoreError> {
         none()
     }
-    fn read(&self, _: Position, _: usize) -> Result<Vec<Entry>, StoreError> {
+    fn read(&self, _: Position, _: usize) -> Result<Vec<StoredCommit>, StoreError> {
         none()
     }
     fn follow(&self, _: Position, _: Duration) -> Result<Position, StoreError> {
@@ -123,9 +123,9 @@ impl Store for Named {
     fn remove_some(&self, _: Position) -> Result<Position, StoreError> {
         none()
     }
-    fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError> {
+    fn put(&self, name: &str, value: &[u8], expect: Precondition<'_>) -> Result<(), StoreError> {
         let mut all = self.0.lock();
-        if expect == Expect::Absent && all.contains_key(name) {
+        if expect == Precondition::Absent && all.contains_key(name) {
             return Err(StoreError::Conflict { name: name.into() });
         }
         all.insert(name.into(), value.to_vec());
@@ -137,16 +137,16 @@ impl Store for Named {
     fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         Ok(self.0.lock().keys().filter(|k| k.starts_with(prefix)).cloned().collect())
     }
-    fn delete(&self, name: &str, _: Expect<'_>) -> Result<(), StoreError> {
+    fn delete(&self, name: &str, _: Precondition<'_>) -> Result<(), StoreError> {
         self.0.lock().remove(name);
         Ok(())
     }
 }
 
 /// A sealer that prepends purpose, environment and name, and inverts the bits.
-pub struct Stamp;
+pub struct TestSealer;
 
-impl Sealer for Stamp {
+impl Sealer for TestSealer {
     fn seal(&self, purpose: &str, environment: &str, name: &str, plain: &[u8]) -> Result<Vec<u8>, Fault> {
         let mut out = format!("{purpose}|{environment}|{name}|").into_bytes();
         out.extend(plain.iter().map(|b| !b));
@@ -160,30 +160,30 @@ impl Sealer for Stamp {
 }
 
 /// Carries out a plan.
-pub fn carry_out(log: &mut Log, store: &Named, purpose: KeyPurpose, plan: Plan) {
+pub fn carry_out(log: &mut TestLog, store: &NamedValueStore, purpose: KeyPurpose, plan: RotationPlan) {
     let made = plan.make.map(|state| {
-        generate(purpose, "dev", state, &Stamp, &System::real()).map_err(|e| e.to_string()).unwrap().keep(store).unwrap()
+        generate(purpose, "dev", state, &TestSealer, &System::real()).map_err(|e| e.to_string()).unwrap().keep(store).unwrap()
     });
-    for verdict in log.put(plan.records(made, &Who::Mayfly("rotation".into()), 7)) {
+    for verdict in log.put(plan.records(made, &Author::Mayfly("rotation".into()), 7)) {
         verdict.unwrap();
     }
 }
 
 /// A keyring with an active key for tokens and one for references.
-pub fn keyring(log: &mut Log) -> (Keyring, Named) {
-    let store = Named::default();
+pub fn keyring(log: &mut TestLog) -> (Keyring, NamedValueStore) {
+    let store = NamedValueStore::default();
     for purpose in [KeyPurpose::AccessToken, KeyPurpose::Reference] {
         let plan = due(&log.state.keys, purpose, "dev", log.time);
         carry_out(log, &store, purpose, plan);
     }
     let ring = Keyring::default();
-    ring.sync(&log.state.keys, &store, &Stamp).unwrap();
+    ring.sync(&log.state.keys, &store, &TestSealer).unwrap();
     (ring, store)
 }
 
 /// The smallest grant of a kind.
-pub fn plain(kind: u32, now: Millis, revision: Seq) -> Parts {
-    let draft = Issued {
+pub fn plain(kind: u32, now: Millis, revision: Seq) -> GrantParts {
+    let draft = CredentialIssued {
         task: TASK.to_vec(),
         kind,
         caller: AGENT.into(),
@@ -197,10 +197,10 @@ pub fn plain(kind: u32, now: Millis, revision: Seq) -> Parts {
         upstream_version: 1,
         ..Default::default()
     };
-    Parts {
+    GrantParts {
         draft: draft.into(),
         revision,
-        request: Some(Request { caller: AGENT.into(), id: "req-1".into(), digest: vec![7; 32] }),
+        request: Some(RequestRecord { caller: AGENT.into(), id: "req-1".into(), digest: vec![7; 32] }),
         opens: None,
         path: TaskPath::New { tasks: vec![TaskId::from_bytes(TASK)], owners: vec![owner()] },
         grounds: Vec::new(),
@@ -208,18 +208,18 @@ pub fn plain(kind: u32, now: Millis, revision: Seq) -> Parts {
         base_url: "https://echo.example/api".into(),
         algorithm: "ES256",
         issuer: "https://mayfly.example/dev".into(),
-        author: Who::SpiffeId(AGENT.into()),
+        author: Author::SpiffeId(AGENT.into()),
     }
 }
 
 /// A grant with every field that a token can express.
-pub fn full(now: Millis, revision: Seq) -> Parts {
+pub fn full(now: Millis, revision: Seq) -> GrantParts {
     let mut parts = plain(1, now, revision);
     let e = &mut parts.draft;
-    e.subject = Some(Identity { issuer: "https://idp.example".into(), sub: "ada \"the\" countess".into() });
+    e.subject = Some(Principal { issuer: "https://idp.example".into(), sub: "ada \"the\" countess".into() });
     e.actors = vec![
-        Identity { issuer: "a.example".into(), sub: AGENT.into() },
-        Identity { issuer: "b.example".into(), sub: "spiffe://b.example/front".into() },
+        Principal { issuer: "a.example".into(), sub: AGENT.into() },
+        Principal { issuer: "b.example".into(), sub: "spiffe://b.example/front".into() },
     ];
     e.scopes = vec!["issues:write".into(), "read".into()];
     e.details = r#"[{"type":"repo","actions":["read"]}]"#.into();
@@ -235,6 +235,6 @@ pub fn full(now: Millis, revision: Seq) -> Parts {
     parts
 }
 
-pub fn grant(parts: Parts) -> Grant {
+pub fn grant(parts: GrantParts) -> Grant {
     Grant::for_test(parts)
 }

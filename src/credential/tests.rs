@@ -1,34 +1,34 @@
 //! Tests from a grant to an answer, and of repeats of a request.
 
-use super::kind::{Past, mint_local, remake_local};
-use super::reference::Shown;
-use super::status::Allocator;
-use super::testing::{Log, Stamp, carry_out, full, grant, keyring, plain};
+use super::kind::{RemintInput, mint_local, remake_local};
+use super::reference::ReferenceToken;
+use super::status_list::StatusListAllocator;
+use super::testing::{TestLog, TestSealer, carry_out, full, grant, keyring, plain};
 use super::*;
-use mayfly_base::refusal::{No, Reason};
+use mayfly_base::refusal::{Error, Reason};
 use mayfly_ledger::Receipt;
 use mayfly_ledger::commit::sha256;
 use mayfly_ledger::record::{Event, KeyPurpose, Record, TaskOpened};
 use mayfly_ledger::state::{id_for, request_key};
-use mayfly_policy::grant::{Parts, TaskPath};
+use mayfly_policy::grant::{GrantParts, TaskPath};
 use mayfly_verify::seq::{CredentialId, Millis, Seq};
 
 const T0: Millis = Millis(1_700_000_000_000);
 
-fn status() -> Allocator {
-    Allocator::new(Seq::from_u64(5).unwrap(), &[9; 32])
+fn status() -> StatusListAllocator {
+    StatusListAllocator::new(Seq::from_u64(5).unwrap(), &[9; 32])
 }
 
-fn token(issued: Issued) -> String {
+fn token(issued: IssuedCredential) -> String {
     match issued.into_parts().2 {
-        Answer::Bearer { token, .. } => token.into_text(),
+        CredentialMaterial::Bearer { token, .. } => token.into_text(),
         _ => panic!("no token"),
     }
 }
 
-fn refused(no: Option<No>) -> Reason {
+fn refused(no: Option<Error>) -> Reason {
     match no {
-        Some(No::Refusal(no)) => no.reason,
+        Some(Error::Refusal(no)) => no.reason,
         other => panic!("{other:?}"),
     }
 }
@@ -37,8 +37,8 @@ fn id(n: u8) -> CredentialId {
     id_for(Some(&request_key(super::testing::AGENT, "req-1")), [n; 16])
 }
 
-fn past<'a>(record: &'a Record, parts: &'a Parts) -> Past<'a> {
-    Past {
+fn past<'a>(record: &'a Record, parts: &'a GrantParts) -> RemintInput<'a> {
+    RemintInput {
         record,
         path: &parts.path,
         grounds: &parts.grounds,
@@ -50,9 +50,9 @@ fn past<'a>(record: &'a Record, parts: &'a Parts) -> Past<'a> {
 
 #[test]
 fn a_repeat_gives_the_same_claims_by_the_same_key_or_nothing() {
-    let mut log = Log::new(T0);
+    let mut log = TestLog::new(T0);
     let (ring, store) = keyring(&mut log);
-    for kind in [Kind::Jwt, Kind::Reference] {
+    for kind in [CredentialKind::Jwt, CredentialKind::Reference] {
         let mut parts = full(T0, log.state.head);
         parts.draft.kind = kind.number();
         let mut minted = mint_local(grant(parts.clone()), id(1), 1, &ring, &status(), T0).ok().unwrap();
@@ -69,14 +69,14 @@ fn a_repeat_gives_the_same_claims_by_the_same_key_or_nothing() {
         assert_eq!(again.summary().about.novelty, Novelty::Same);
         let again = token(again);
         match kind {
-            Kind::Jwt => {
+            CredentialKind::Jwt => {
                 assert_eq!(again.rsplit_once('.').unwrap().0, signed);
                 assert_ne!(again, first, "ES256 signatures differ");
             }
             _ => assert_eq!(again, first),
         }
-        let moved = Parts { audience: "https://elsewhere.example".into(), ..parts.clone() };
-        if kind == Kind::Jwt {
+        let moved = GrantParts { audience: "https://elsewhere.example".into(), ..parts.clone() };
+        if kind == CredentialKind::Jwt {
             assert_eq!(refused(remake_local(&past(&records[0], &moved), &ring).err()), Reason::DecidedOnOldState);
         }
         assert_eq!(refused(remake_local(&past(&records[0], &parts), &keyring::Keyring::default()).err()), Reason::KeyState);
@@ -86,7 +86,7 @@ fn a_repeat_gives_the_same_claims_by_the_same_key_or_nothing() {
     let records = mint_local(grant(parts.clone()), id(2), 1, &ring, &status(), T0).ok().unwrap().records();
     let plan = keyring::rotate(&log.state.keys, KeyPurpose::AccessToken, "dev", 0).unwrap();
     carry_out(&mut log, &store, KeyPurpose::AccessToken, plan);
-    ring.sync(&log.state.keys, &store, &Stamp).unwrap();
+    ring.sync(&log.state.keys, &store, &TestSealer).unwrap();
     assert!(remake_local(&past(&records[0], &parts), &ring).is_ok());
     let next = mint_local(grant(parts), id(3), 1, &ring, &status(), T0).ok().unwrap().records();
     let key = |r: &Record| match &r.event {
@@ -100,7 +100,7 @@ fn a_repeat_gives_the_same_claims_by_the_same_key_or_nothing() {
 
 #[test]
 fn an_inline_task_and_its_issuance_are_one_group_and_the_request_is_on_the_issuance() {
-    let mut log = Log::new(T0);
+    let mut log = TestLog::new(T0);
     let (ring, _) = keyring(&mut log);
     let mut parts = plain(2, T0, log.state.head);
     let task = TaskOpened {
@@ -127,7 +127,7 @@ fn an_inline_task_and_its_issuance_are_one_group_and_the_request_is_on_the_issua
 
 #[test]
 fn nobody_is_answered_by_the_receipt_of_another_credential() {
-    let mut log = Log::new(T0);
+    let mut log = TestLog::new(T0);
     let (ring, _store) = keyring(&mut log);
     let mint = || mint_local(grant(plain(1, T0, log.state.head)), id(1), 1, &ring, &status(), T0).ok().unwrap();
     let refused = |receipt| mint().reveal(receipt).err().unwrap().to_string();
@@ -141,32 +141,32 @@ fn nobody_is_answered_by_the_receipt_of_another_credential() {
     assert!(refused(both.of(2)).contains("is not that of"));
 }
 
-fn mint_local_of(log: &Log, ring: &super::keyring::Keyring, n: u8) -> Record {
+fn mint_local_of(log: &TestLog, ring: &super::keyring::Keyring, n: u8) -> Record {
     mint_local(grant(plain(1, T0, log.state.head)), id(n), 1, ring, &status(), T0).ok().unwrap().records().remove(0)
 }
 
 #[test]
 fn a_reference_is_known_by_its_key_alone() {
-    let mut log = Log::new(T0);
+    let mut log = TestLog::new(T0);
     let (ring, store) = keyring(&mut log);
     let minted = mint_local(grant(plain(2, T0, log.state.head)), id(1), 1, &ring, &status(), T0).ok().unwrap();
     let text = token(minted.reveal(Receipt::of_test(id(1))).unwrap());
     assert!(text.starts_with("mfr_") && text.len() == 68);
     let key = ring.active(KeyPurpose::Reference, "dev").unwrap();
-    let shown = Shown::parse(&text).unwrap();
+    let shown = ReferenceToken::parse(&text).unwrap();
     assert_eq!((shown.id(), shown.made_by(&key)), (id(1), true));
     for at in 4..text.len() {
         let mut bad = text.clone().into_bytes();
         bad[at] = if bad[at] == b'A' { b'B' } else { b'A' };
         let bad = String::from_utf8(bad).unwrap();
-        assert!(Shown::parse(&bad).is_none_or(|s| !s.made_by(&key)), "character {at}");
+        assert!(ReferenceToken::parse(&bad).is_none_or(|s| !s.made_by(&key)), "character {at}");
     }
     for bad in ["", "mfr_", "mfr", &text[..67], &format!("{text}A"), &text.replace("mfr_", "mfx_"), &text.replace('_', "+")] {
-        assert!(Shown::parse(bad).is_none(), "{bad}");
+        assert!(ReferenceToken::parse(bad).is_none(), "{bad}");
     }
     let plan = keyring::rotate(&log.state.keys, KeyPurpose::Reference, "dev", 0).unwrap();
     carry_out(&mut log, &store, KeyPurpose::Reference, plan);
-    ring.sync(&log.state.keys, &store, &Stamp).unwrap();
+    ring.sync(&log.state.keys, &store, &TestSealer).unwrap();
     assert!(!shown.made_by(&ring.active(KeyPurpose::Reference, "dev").unwrap()), "another day's key");
     assert!(shown.made_by(&ring.get(KeyPurpose::Reference, key.id()).unwrap()), "the key that the record names");
     assert!(!shown.made_by(&ring.active(KeyPurpose::AccessToken, "dev").unwrap()));
@@ -174,26 +174,26 @@ fn a_reference_is_known_by_its_key_alone() {
 
 #[test]
 fn what_cannot_be_made_is_refused_with_its_reason() {
-    let mut log = Log::new(T0);
+    let mut log = TestLog::new(T0);
     let (ring, _) = keyring(&mut log);
-    let mint = |parts: Parts| refused(mint_local(grant(parts), id(1), 1, &ring, &status(), T0).err());
-    let with = |change: fn(&mut Parts)| {
+    let mint = |parts: GrantParts| refused(mint_local(grant(parts), id(1), 1, &ring, &status(), T0).err());
+    let with = |change: fn(&mut GrantParts)| {
         let mut parts = plain(1, T0, Seq::ZERO);
         change(&mut parts);
         parts
     };
-    assert_eq!(mint(with(|p| p.draft.kind = Kind::Postgres.number())), Reason::NotServed);
-    assert_eq!(mint(with(|p| p.draft.kind = Kind::X509.number())), Reason::NotServed);
+    assert_eq!(mint(with(|p| p.draft.kind = CredentialKind::Postgres.number())), Reason::NotServed);
+    assert_eq!(mint(with(|p| p.draft.kind = CredentialKind::X509.number())), Reason::NotServed);
     assert_eq!(mint(with(|p| p.algorithm = "RS256")), Reason::NotServed);
     assert_eq!(mint(with(|p| p.draft.environment = "prod".into())), Reason::NotReady);
     assert_eq!(mint(with(|p| p.draft.expires_at = p.draft.issued_at)), Reason::NoLifeLeft);
-    let broken = |change: fn(&mut Parts)| mint_local(grant(with(change)), id(1), 1, &ring, &status(), T0).err();
-    assert!(matches!(broken(|p| p.draft.kind = 99), Some(No::Fault(_))));
-    assert!(matches!(broken(|p| p.draft.scopes = vec!["a b".into()]), Some(No::Fault(_))), "it would be read as two");
-    assert!(matches!(broken(|p| p.draft.details = r#"[]}, "sub": ""#.into()), Some(No::Fault(_))));
-    assert!(matches!(broken(|p| p.draft.details = r#"{}"#.into()), Some(No::Fault(_))));
+    let broken = |change: fn(&mut GrantParts)| mint_local(grant(with(change)), id(1), 1, &ring, &status(), T0).err();
+    assert!(matches!(broken(|p| p.draft.kind = 99), Some(Error::Fault(_))));
+    assert!(matches!(broken(|p| p.draft.scopes = vec!["a b".into()]), Some(Error::Fault(_))), "it would be read as two");
+    assert!(matches!(broken(|p| p.draft.details = r#"[]}, "sub": ""#.into()), Some(Error::Fault(_))));
+    assert!(matches!(broken(|p| p.draft.details = r#"{}"#.into()), Some(Error::Fault(_))));
     assert!(
-        matches!(broken(|p| p.path = TaskPath::New { tasks: vec![], owners: vec![] }), Some(No::Fault(_))),
+        matches!(broken(|p| p.path = TaskPath::New { tasks: vec![], owners: vec![] }), Some(Error::Fault(_))),
         "a path that does not end in its task"
     );
 }

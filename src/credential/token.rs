@@ -6,7 +6,7 @@ use bytes::BufMut;
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// A token. Its secret part is wiped on drop.
-pub struct Token {
+pub struct IssuedToken {
     /// The common beginning of the tokens of a series.
     shared: Option<Arc<str>>,
     own: String,
@@ -14,17 +14,17 @@ pub struct Token {
     secret: usize,
 }
 
-impl Token {
+impl IssuedToken {
     /// A token that is secret as a whole.
-    pub fn secret(mut token: Zeroizing<String>) -> Token {
-        Token { shared: None, own: std::mem::take(&mut *token), secret: 0 }
+    pub fn secret(mut token: Zeroizing<String>) -> IssuedToken {
+        IssuedToken { shared: None, own: std::mem::take(&mut *token), secret: 0 }
     }
 
     /// A signed token. Only the signature is secret: the signed part says no more than the record and is useless without the signature.
     /// `own`: the part after `shared`, which ends with a signature of `signature` bytes.
-    pub fn signed(shared: Option<Arc<str>>, own: String, signature: usize) -> Token {
+    pub fn signed(shared: Option<Arc<str>>, own: String, signature: usize) -> IssuedToken {
         let secret = own.len().saturating_sub(signature);
-        Token { shared, own, secret }
+        IssuedToken { shared, own, secret }
     }
 
     /// The two pieces of the token.
@@ -51,7 +51,7 @@ impl Token {
     }
 }
 
-impl Drop for Token {
+impl Drop for IssuedToken {
     fn drop(&mut self) {
         let mut own = std::mem::take(&mut self.own).into_bytes();
         if let Some(secret) = own.get_mut(self.secret..) {
@@ -66,9 +66,11 @@ mod tests {
 
     #[test]
     fn it_is_the_same_in_pieces_and_in_one() {
-        let whole = Token::secret(Zeroizing::new("mfr_abc".to_owned()));
-        let shared = Token::signed(Some("a.b".into()), "c.sig".to_owned(), 3);
-        for (token, text) in [(whole, "mfr_abc"), (shared, "a.bc.sig"), (Token::signed(None, "x.sig".to_owned(), 9), "x.sig")] {
+        let whole = IssuedToken::secret(Zeroizing::new("mfr_abc".to_owned()));
+        let shared = IssuedToken::signed(Some("a.b".into()), "c.sig".to_owned(), 3);
+        for (token, text) in
+            [(whole, "mfr_abc"), (shared, "a.bc.sig"), (IssuedToken::signed(None, "x.sig".to_owned(), 9), "x.sig")]
+        {
             let mut out = Vec::new();
             token.write(&mut out);
             assert_eq!((token.length(), &*out), (text.len(), text.as_bytes()));

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// The report, for people and for `-o json`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Report {
+pub struct SvidReport {
     /// Whether the chain would be accepted as a caller.
     pub accepted: bool,
     /// The defect's stable name; absent where the chain is accepted.
@@ -52,7 +52,7 @@ pub struct Report {
 }
 
 /// Checks a chain against one bundle at one time, as a server with only that bundle would.
-pub fn check(chain: &PeerChain, bundle: &Bundle, at: Millis, max_ttl_ms: u64) -> Report {
+pub fn check(chain: &PeerChain, bundle: &Bundle, at: Millis, max_ttl_ms: u64) -> SvidReport {
     let bundles = Bundles::new([Arc::new(bundle.clone())]).unwrap_or_default();
     let mut report = about(chain, bundle, at);
     match svid::verify(chain, &bundles, at, max_ttl_ms) {
@@ -72,7 +72,7 @@ pub fn check(chain: &PeerChain, bundle: &Bundle, at: Millis, max_ttl_ms: u64) ->
     report
 }
 
-fn about(chain: &PeerChain, bundle: &Bundle, at: Millis) -> Report {
+fn about(chain: &PeerChain, bundle: &Bundle, at: Millis) -> SvidReport {
     let says = profile::check(chain).ok();
     let mut warnings = Vec::new();
     if says.is_some() && !profile::has_dns_name(chain) {
@@ -91,7 +91,7 @@ fn about(chain: &PeerChain, bundle: &Bundle, at: Millis) -> Report {
     if bundle.ignored_keys() > 0 {
         warnings.push(format!("{} keys of the bundle were passed by: their \"use\" is absent or unknown", bundle.ignored_keys()));
     }
-    Report {
+    SvidReport {
         accepted: false,
         code: None,
         clause: None,
@@ -108,7 +108,7 @@ fn about(chain: &PeerChain, bundle: &Bundle, at: Millis) -> Report {
     }
 }
 
-fn detail(defect: SvidDefect, report: &Report, bundle: &Bundle) -> Option<String> {
+fn detail(defect: SvidDefect, report: &SvidReport, bundle: &Bundle) -> Option<String> {
     let text = |found: &Option<String>| found.clone().unwrap_or_default();
     match defect {
         SvidDefect::Id(id) => Some(id.to_string()),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::bundle::Bundles;
 use super::json;
 use super::jwk::Algorithm;
-use super::jws::Compact;
+use super::jws::CompactJws;
 use super::spiffe_id::{IdDefect, SpiffeId};
 use mayfly_base::limits;
 use mayfly_verify::seq::Millis;
@@ -28,7 +28,7 @@ pub enum Audiences<'a> {
 
 /// The requirements on a JWT-SVID.
 #[derive(Clone, Copy, Debug)]
-pub struct Expect<'a> {
+pub struct JwtSvidRequirements<'a> {
     /// The required audience.
     pub audiences: Audiences<'a>,
     /// The present time.
@@ -93,11 +93,11 @@ impl VerifiedJwtSvid {
 }
 
 /// Verifies a JWT-SVID. The error says which clause refuses it.
-pub fn verify(token: &str, bundles: &Bundles, expect: &Expect<'_>) -> Result<VerifiedJwtSvid, JwtSvidDefect> {
+pub fn verify(token: &str, bundles: &Bundles, expect: &JwtSvidRequirements<'_>) -> Result<VerifiedJwtSvid, JwtSvidDefect> {
     if token.len() > limits::JWT_SVID_BYTES {
         return Err(JwtSvidDefect::TooLong);
     }
-    let parts = Compact::split(token).map_err(|_| JwtSvidDefect::Malformed)?;
+    let parts = CompactJws::split(token).map_err(|_| JwtSvidDefect::Malformed)?;
     let (alg, kid) = header(&parts.header)?;
     let claims = object(&parts.payload().ok_or(JwtSvidDefect::Malformed)?)?;
     let id = subject(&claims)?;
@@ -175,7 +175,7 @@ fn check_audience(told: &[String], expected: Audiences<'_>) -> Result<(), JwtSvi
 }
 
 /// Checks the times and returns `exp` and `iat`.
-fn check_times(claims: &Map<String, Value>, expect: &Expect<'_>) -> Result<(Millis, Option<Millis>), JwtSvidDefect> {
+fn check_times(claims: &Map<String, Value>, expect: &JwtSvidRequirements<'_>) -> Result<(Millis, Option<Millis>), JwtSvidDefect> {
     let time = |name: &str| match claims.get(name) {
         None => Ok(None),
         Some(value) => value.as_u64().map(|s| Some(Millis::from_seconds(s))).ok_or(JwtSvidDefect::NotATime),

@@ -3,7 +3,7 @@
 //! Pure: no files, sockets, clocks or randomness. `sources` reads files, and `serve::tls` holds the TLS session. The parts that clients
 //! also need are in [`mayfly_verify::identity`] and re-exported here.
 //! - [`spiffe_id`]: SPIFFE IDs. A form that is not canonical is refused.
-//! - [`bundle`], [`jwks`], [`anchor`], [`written`]: trust bundles. Bundles of different domains are never pooled.
+//! - [`bundle`], [`jwks`], [`anchor`], [`bundle_document`]: trust bundles. Bundles of different domains are never pooled.
 //! - [`svid`] = [`profile`] (the content of the certificates) + [`path`] (their signatures).
 //! - [`jwt_svid`]: verification of JWT-SVIDs, using [`jws`] (the parts of a token) and [`jwk`] (keys and algorithms).
 //! - [`oidc`]: verification of tokens from configured OIDC issuers, using the same modules.
@@ -15,5 +15,5 @@ pub mod jwt_svid;
 pub mod oidc;
 
 pub use mayfly_verify::identity::{
-    anchor, bundle, caller, json, jwk, jwks, jws, path, profile, sha256, spiffe_id, svid, written,
+    anchor, bundle, bundle_document, caller, json, jwk, jwks, jws, path, profile, sha256, spiffe_id, svid,
 };

@@ -18,7 +18,7 @@ const DRIFT: u64 = 2_000;
 const FOLLOW_MS: u64 = 1_000;
 
 /// Tracks the wall clock of one process. As a [`Clock`] it returns the accepted time.
-pub struct Guarded {
+pub struct GuardedClock {
     system: System,
     skew: u64,
     /// The wall time that is taken to be at the monotonic clock's zero, milliseconds since 1970. A single number, so that no reader sees
@@ -32,12 +32,12 @@ fn signed(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
-impl Guarded {
+impl GuardedClock {
     /// Starts from the wall clock's present time.
-    pub fn new(system: System, skew_ms: u64) -> Guarded {
+    pub fn new(system: System, skew_ms: u64) -> GuardedClock {
         let steady = system.steady();
         let zero = AtomicI64::new(signed(system.wall().0).saturating_sub(signed(steady)));
-        Guarded { zero, at: AtomicU64::new(steady), system, skew: skew_ms }
+        GuardedClock { zero, at: AtomicU64::new(steady), system, skew: skew_ms }
     }
 
     fn expected(&self, steady: u64) -> Millis {
@@ -88,7 +88,7 @@ impl Guarded {
     }
 }
 
-impl Clock for Guarded {
+impl Clock for GuardedClock {
     fn wall(&self) -> Millis {
         self.now()
     }
@@ -109,11 +109,11 @@ impl Clock for Guarded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mayfly_base::system::SetClock;
+    use mayfly_base::system::ManualClock;
 
-    fn guarded() -> (std::sync::Arc<SetClock>, Guarded) {
-        let clock = SetClock::at(Millis(1_000_000_000));
-        let guarded = Guarded::new(System::with_clock(clock.clone()), 30_000);
+    fn guarded() -> (std::sync::Arc<ManualClock>, GuardedClock) {
+        let clock = ManualClock::at(Millis(1_000_000_000));
+        let guarded = GuardedClock::new(System::with_clock(clock.clone()), 30_000);
         (clock, guarded)
     }
 
@@ -161,7 +161,7 @@ mod tests {
         assert!(guarded.now().0.abs_diff(honest) <= 31_000, "{}", guarded.now().0);
     }
 
-    fn clock_wall(clock: &SetClock) -> u64 {
+    fn clock_wall(clock: &ManualClock) -> u64 {
         use mayfly_base::system::Clock;
         clock.wall().0
     }
@@ -184,7 +184,7 @@ mod tests {
             clock.advance(500);
             assert_eq!(system.wall(), right.plus(500));
             assert_eq!(system.shown().0 as i64, right.0 as i64 + step + 500);
-            let again = Guarded::new(system.clone(), 30_000);
+            let again = GuardedClock::new(system.clone(), 30_000);
             assert_eq!(again.now(), right.plus(500), "what is guarded already is believed");
             assert!(again.trusted(right).is_err(), "and the step is seen all the same");
             clock.step_to(right.plus(500));

@@ -7,8 +7,8 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use prost::Message;
 
-pub use super::encoded::Encoded;
-use super::packed::{MOLDED, Packed, records_of};
+pub use super::encoded::EncodedRecord;
+use super::packed::{MOLDED, PackedCommit, records_of};
 pub use super::packed::{pack, pack_into};
 use super::record::Record;
 use mayfly_verify::seq::Millis;
@@ -49,7 +49,7 @@ pub struct Header {
 
 /// The head of a writer's chain of commits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
-pub struct ChainHead {
+pub struct WriterHead {
     /// The number of the writer's newest commit, 0 for none.
     pub number: u64,
     /// SHA-256 of that commit's header, zeros for none.
@@ -58,9 +58,9 @@ pub struct ChainHead {
     pub time: Millis,
 }
 
-impl ChainHead {
+impl WriterHead {
     /// The chain head before a writer's first commit.
-    pub const START: ChainHead = ChainHead { number: 0, hash: [0; 32], time: Millis(0) };
+    pub const START: WriterHead = WriterHead { number: 0, hash: [0; 32], time: Millis(0) };
 }
 
 /// A commit that was read back and is internally consistent. Whether it continues its writer's chain is decided by the fold.
@@ -111,7 +111,7 @@ pub enum BadCommit {
 impl Commit {
     /// Decodes only the header, its SHA-256 and leaf hash, and the first record of a commit that was verified before.
     pub(super) fn glance(bytes: &Bytes) -> Result<(Header, [Hash; 2], Record), BadCommit> {
-        let packed = Packed::decode(bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
+        let packed = PackedCommit::decode(bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
         let header = Header::decode(packed.header.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
         let hashes = [sha256(&packed.header), leaf_hash(&packed.header)];
         let records = records_of(packed, header.format)?;
@@ -122,23 +122,23 @@ impl Commit {
 
     /// Reads a commit back and checks it by itself: format, counts, root, and that every record decodes.
     pub fn from_bytes(bytes: &Bytes) -> Result<Commit, BadCommit> {
-        let opened = Opened::from_bytes(bytes)?;
+        let opened = EncodedCommit::from_bytes(bytes)?;
         let records = opened.records.iter().map(|r| decoded(r)).collect::<Result<Vec<_>, _>>()?;
         Ok(Commit { hash: sha256(&opened.header_bytes), header: opened.header, records, size: bytes.len() })
     }
 
     /// The chain head after this commit, if the commit continues `after`.
-    pub fn continues(&self, after: ChainHead) -> Result<ChainHead, BadCommit> {
+    pub fn continues(&self, after: WriterHead) -> Result<WriterHead, BadCommit> {
         if self.header.number != after.number + 1 || self.header.previous != after.hash {
             return Err(BadCommit::Chain { writer: self.header.writer, found: self.header.number, expected_after: after.number });
         }
-        Ok(ChainHead { number: self.header.number, hash: self.hash, time: Millis(self.header.time) })
+        Ok(WriterHead { number: self.header.number, hash: self.hash, time: Millis(self.header.time) })
     }
 }
 
 /// A verified commit with its records left encoded, as proofs need it. A record is decoded only on request.
 #[derive(Debug, Clone)]
-pub struct Opened {
+pub struct EncodedCommit {
     /// The header.
     pub header: Header,
     /// The header's bytes, as they were hashed.
@@ -149,10 +149,10 @@ pub struct Opened {
     pub leaves: Vec<Hash>,
 }
 
-impl Opened {
+impl EncodedCommit {
     /// Checks format, counts and root; decodes no record.
-    pub fn from_bytes(bytes: &Bytes) -> Result<Opened, BadCommit> {
-        let packed = Packed::decode(bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
+    pub fn from_bytes(bytes: &Bytes) -> Result<EncodedCommit, BadCommit> {
+        let packed = PackedCommit::decode(bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
         let header_bytes = packed.header.clone();
         let header = Header::decode(header_bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
         if header.format > MOLDED {
@@ -169,7 +169,7 @@ impl Opened {
         if root_hash(&leaves)[..] != header.root[..] {
             return Err(BadCommit::Root);
         }
-        Ok(Opened { header, header_bytes, records, leaves })
+        Ok(EncodedCommit { header, header_bytes, records, leaves })
     }
 
     /// The commit's leaf in the tree over all commits: the RFC 6962 leaf hash of the header's bytes.
@@ -230,18 +230,18 @@ pub fn root_hash(leaves: &[Hash]) -> Hash {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::mold::{Mold, Own, OwnRequest};
-    use super::super::record::{Event, Issued, Maintained, Who};
+    use super::super::record::{Author, CredentialIssued, Event, Maintained};
+    use super::super::template::{IssuanceFields, IssuanceRequest, RecordTemplate};
     use super::*;
     use mayfly_verify::seq::CredentialId;
 
-    fn record(n: u32) -> Encoded {
-        Encoded::new(Record::new(Who::LocalUid(n), Event::Maintained(Maintained { what: format!("{n}") }))).unwrap()
+    fn record(n: u32) -> EncodedRecord {
+        EncodedRecord::new(Record::new(Author::LocalUid(n), Event::Maintained(Maintained { what: format!("{n}") }))).unwrap()
     }
 
     fn packed(n: u32) -> Bytes {
-        let all: Vec<Encoded> = (0..n).map(record).collect();
-        Bytes::from(pack(1, ChainHead::START, Millis(5), all.iter()).0)
+        let all: Vec<EncodedRecord> = (0..n).map(record).collect();
+        Bytes::from(pack(1, WriterHead::START, Millis(5), all.iter()).0)
     }
 
     /// RFC 6962, section 2.1, implemented literally.
@@ -274,29 +274,30 @@ mod tests {
         let bytes = packed(3);
         let whole = Commit::from_bytes(&bytes).unwrap();
         assert_eq!(whole.records.len(), 3);
-        let head = whole.continues(ChainHead::START).unwrap();
+        let head = whole.continues(WriterHead::START).unwrap();
         for at in 0..bytes.len() * 8 {
             let mut bad = bytes.to_vec();
             bad[at / 8] ^= 1 << (at % 8);
             if let Ok(commit) = Commit::from_bytes(&Bytes::from(bad)) {
                 // A flipped bit in a header that still decodes changes the header's hash, so the next commit does not continue it.
-                assert!(commit.continues(ChainHead::START).map(|h| h.hash) != Ok(head.hash), "bit {at}");
+                assert!(commit.continues(WriterHead::START).map(|h| h.hash) != Ok(head.hash), "bit {at}");
             }
         }
     }
 
     /// Issuances of two record templates, one after the other, with records of other kinds between them.
-    fn molded() -> Vec<Encoded> {
+    fn molded() -> Vec<EncodedRecord> {
         let mold = |upstream: &str| {
-            let issued = Issued { upstream: upstream.into(), scopes: vec!["read".into()], ..Issued::default() };
-            let record = Record::new(Who::SpiffeId("spiffe://a.example/b".into()), Event::Issued(Box::new(issued)));
-            Arc::new(Mold::new(record).unwrap())
+            let issued =
+                CredentialIssued { upstream: upstream.into(), scopes: vec!["read".into()], ..CredentialIssued::default() };
+            let record = Record::new(Author::SpiffeId("spiffe://a.example/b".into()), Event::Issued(Box::new(issued)));
+            Arc::new(RecordTemplate::new(record).unwrap())
         };
         let (one, other) = (mold("one"), mold("other"));
-        let cast = |mold: &Arc<Mold>, n: u8| {
+        let cast = |mold: &Arc<RecordTemplate>, n: u8| {
             let (name, digest) = (format!("r{n}"), [n; 32]);
-            let request = OwnRequest::new("spiffe://a.example/b", &name, &digest);
-            let own = Own {
+            let request = IssuanceRequest::new("spiffe://a.example/b", &name, &digest);
+            let own = IssuanceFields {
                 credential: CredentialId::from_bytes([n; 16]),
                 request: n.is_multiple_of(2).then_some(request),
                 trace: &[],
@@ -306,7 +307,7 @@ mod tests {
                 status: (1, u32::from(n)),
                 token_digest: &[n; 32],
             };
-            Encoded::cast(mold, &own, &mut bytes::BytesMut::new()).unwrap()
+            EncodedRecord::cast(mold, &own, &mut bytes::BytesMut::new()).unwrap()
         };
         vec![record(1), cast(&one, 1), cast(&other, 2), cast(&one, 3), record(2), cast(&other, 4)]
     }
@@ -314,16 +315,16 @@ mod tests {
     #[test]
     fn what_shares_a_mold_reads_back_whole_and_every_flipped_bit_is_refused_or_breaks_the_chain() {
         let all = molded();
-        let plain: Vec<Encoded> = all.iter().map(|e| Encoded::new((*e.whole().unwrap()).clone()).unwrap()).collect();
-        let (bytes, head) = pack(1, ChainHead::START, Millis(5), all.iter());
-        let (longer, _) = pack(1, ChainHead::START, Millis(5), plain.iter());
+        let plain: Vec<EncodedRecord> = all.iter().map(|e| EncodedRecord::new((*e.whole().unwrap()).clone()).unwrap()).collect();
+        let (bytes, head) = pack(1, WriterHead::START, Millis(5), all.iter());
+        let (longer, _) = pack(1, WriterHead::START, Millis(5), plain.iter());
         assert!(bytes.len() < longer.len(), "{} of {}", bytes.len(), longer.len());
         let (bytes, longer) = (Bytes::from(bytes), Bytes::from(longer));
         let (short, long) = (Commit::from_bytes(&bytes).unwrap(), Commit::from_bytes(&longer).unwrap());
         assert_eq!((short.header.format, long.header.format), (2, 1));
         // Both formats give the same records and the same root.
         assert_eq!((&short.records, &short.header.root), (&long.records, &long.header.root));
-        assert_eq!(short.continues(ChainHead::START).unwrap(), head);
+        assert_eq!(short.continues(WriterHead::START).unwrap(), head);
         for (encoded, record) in all.iter().zip(&short.records) {
             assert_eq!(encoded.bytes().len(), encoded.length());
             assert_eq!(*encoded.whole().unwrap(), *record);
@@ -332,15 +333,15 @@ mod tests {
             let mut bad = bytes.to_vec();
             bad[at / 8] ^= 1 << (at % 8);
             if let Ok(commit) = Commit::from_bytes(&Bytes::from(bad)) {
-                assert!(commit.continues(ChainHead::START).map(|h| h.hash) != Ok(head.hash), "bit {at}");
+                assert!(commit.continues(WriterHead::START).map(|h| h.hash) != Ok(head.hash), "bit {at}");
             }
         }
     }
 
     #[test]
     fn a_commit_does_not_grow_beyond_its_bound_when_it_is_read() {
-        let (bytes, _) = pack(1, ChainHead::START, Millis(5), molded().iter());
-        let packed = Packed::decode(&bytes[..]).unwrap();
+        let (bytes, _) = pack(1, WriterHead::START, Millis(5), molded().iter());
+        let packed = PackedCommit::decode(&bytes[..]).unwrap();
         let mut large = packed.clone();
         large.molds[0].pieces[4] = vec![0; 400_000].into();
         let of_it = large.entries.iter().find(|e| e.mold == 1).unwrap().clone();
@@ -348,7 +349,7 @@ mod tests {
         let refused = Commit::from_bytes(&large.encode_to_vec().into()).unwrap_err().to_string();
         assert_eq!(refused, "more records than a commit holds");
         for (change, why) in [
-            ((|p| p.molds[0].pieces.truncate(4)) as fn(&mut Packed), "a mold of another number of pieces"),
+            ((|p| p.molds[0].pieces.truncate(4)) as fn(&mut PackedCommit), "a mold of another number of pieces"),
             (|p| p.entries[1].own.truncate(3), "a record of another number of pieces"),
             (|p| p.entries[1].mold = 9, "a record of a mold that is not there"),
             (|p| p.entries[1].whole = vec![1].into(), "a record that is whole and of a mold"),
@@ -359,7 +360,7 @@ mod tests {
             change(&mut bad);
             assert_eq!(Commit::from_bytes(&bad.encode_to_vec().into()).unwrap_err().to_string(), why);
         }
-        let mut plain = Packed::decode(self::packed(1)).unwrap();
+        let mut plain = PackedCommit::decode(self::packed(1)).unwrap();
         plain.molds = packed.molds;
         let refused = Commit::from_bytes(&plain.encode_to_vec().into()).unwrap_err().to_string();
         assert_eq!(refused, "molds in a commit of format 1");
@@ -367,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_dropped_or_swapped_record_is_refused() {
-        let packed = Packed::decode(packed(3)).unwrap();
+        let packed = PackedCommit::decode(packed(3)).unwrap();
         let mut dropped = packed.clone();
         dropped.records.pop();
         assert!(Commit::from_bytes(&Bytes::from(dropped.encode_to_vec())).is_err());

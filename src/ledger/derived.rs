@@ -11,17 +11,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::commit::{Commit, Hash};
-use super::forward::Place;
-use super::glimpse::Glimpse;
-use super::index::Index;
-use super::index::building::Building;
-use super::index::segment::Segment;
-use super::look::ReadOfHistory;
-use super::standing::in_the_background;
+use super::commit_scan::ScannedCommit;
+use super::durable_summary::mark_background_thread;
+use super::history_query::HistoryReadStats;
+use super::index::HistoryIndex;
+use super::index::segment::IndexSegment;
+use super::index::segment_builder::SegmentBuilder;
+use super::log_reader::LogCursor;
 use super::tree::frontier::Frontier;
-use super::tree::kept::base;
-use super::tree::stored::{Mark, NoProof, Tree};
-use super::{Inner, Ledger, Room};
+use super::tree::retained_frontier::base;
+use super::tree::stored::{CommitEnd, MerkleTree, ProofError};
+use super::{DiskSpace, Inner, Ledger};
 use mayfly_base::limits;
 use mayfly_base::refusal::Fault;
 use mayfly_base::system::Stopwatch;
@@ -32,10 +32,10 @@ use mayfly_verify::seq::Seq;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The tree, or the reason why there is none; and the index.
-pub(super) struct Derived {
-    tree: Mutex<Result<Tree, String>>,
+pub(super) struct DerivedData {
+    tree: Mutex<Result<MerkleTree, String>>,
     /// The index of the names in the history.
-    pub index: Mutex<Index>,
+    pub index: Mutex<HistoryIndex>,
     /// The files are damaged and must be rebuilt.
     rebuild: AtomicBool,
     /// A caller waits for the index: it is built without pauses.
@@ -47,11 +47,11 @@ pub(super) struct Derived {
     thread: std::sync::OnceLock<std::thread::Thread>,
 }
 
-impl Default for Derived {
-    fn default() -> Derived {
+impl Default for DerivedData {
+    fn default() -> DerivedData {
         let thread = std::sync::OnceLock::new();
         let tree = Mutex::new(Err("it was not read yet".to_owned()));
-        Derived {
+        DerivedData {
             tree,
             index: Mutex::default(),
             rebuild: AtomicBool::new(false),
@@ -63,7 +63,7 @@ impl Default for Derived {
     }
 }
 
-impl Derived {
+impl DerivedData {
     /// Counts history that was read to answer a query.
     pub fn count_read(&self, commits: u64, bytes: usize) {
         self.commits_read.fetch_add(commits, Ordering::Relaxed);
@@ -71,8 +71,8 @@ impl Derived {
     }
 
     /// The counts of history read to answer queries.
-    pub fn read(&self) -> ReadOfHistory {
-        ReadOfHistory {
+    pub fn read(&self) -> HistoryReadStats {
+        HistoryReadStats {
             commits: self.commits_read.load(Ordering::Relaxed),
             bytes: self.bytes_read.load(Ordering::Relaxed),
             pages: self.index.lock().pages(),
@@ -84,7 +84,7 @@ impl Ledger {
     pub(super) fn derive_in_background(&self) {
         let inner = self.inner.clone();
         let started = std::thread::Builder::new().name("ledger-derive".into()).spawn(move || {
-            in_the_background();
+            mark_background_thread();
             Deriver {
                 inner,
                 place: None,
@@ -109,7 +109,7 @@ impl Ledger {
     ///
     /// A fault when there is no tree: it is not read yet, it cannot be written, or its beginning was removed by a version that did not keep
     /// the frontier.
-    pub fn tree<T>(&self, read: impl FnOnce(&Tree) -> T) -> Result<T, Fault> {
+    pub fn tree<T>(&self, read: impl FnOnce(&MerkleTree) -> T) -> Result<T, Fault> {
         match &*self.inner.derived.tree.lock() {
             Ok(tree) => Ok(read(tree)),
             Err(why) => Err(Fault::new(format!("there is no tree over the history: {why}"))),
@@ -127,8 +127,8 @@ impl Ledger {
     }
 
     /// Wakes the thread to extend the tree at once; if a proof found the tree damaged, the tree is rebuilt.
-    pub fn tend_tree(&self, damaged: Option<&NoProof>) {
-        if let Some(NoProof::Damaged(what)) = damaged {
+    pub fn tend_tree(&self, damaged: Option<&ProofError>) {
+        if let Some(ProofError::Damaged(what)) = damaged {
             tracing::warn!(what, "the tree over history is damaged and is built again");
             self.inner.derived.rebuild.store(true, Ordering::Relaxed);
             *self.inner.derived.tree.lock() = Err("it is being built again".to_owned());
@@ -143,9 +143,9 @@ impl Ledger {
 struct Deriver {
     inner: Arc<Inner>,
     /// Where the tree goes on; `None`: the tree is still to be opened.
-    place: Option<Place>,
+    place: Option<LogCursor>,
     /// A missing part of the index that is being built, and where that part ends.
-    hole: Option<(Building, Position)>,
+    hole: Option<(SegmentBuilder, Position)>,
     /// When a missing part could last not be written.
     unfilled: Option<Stopwatch>,
     /// The index files were read.
@@ -192,7 +192,7 @@ impl Deriver {
             let index = self.inner.derived.index.lock();
             (index.dir().map(Path::to_owned), index.tail.clone())
         };
-        if self.inner.room() == Room::Plenty
+        if self.inner.room() == DiskSpace::Plenty
             && let (Some(dir), Some(tail)) = (dir, tail)
             && let Err(error) = tail.segment(Some(&dir))
         {
@@ -205,8 +205,8 @@ impl Deriver {
     }
 
     /// Starts a part of the index at a place.
-    fn building(&self, from: Place) -> Building {
-        Building::of_blocks(from, self.inner.settings.index_block)
+    fn building(&self, from: LogCursor) -> SegmentBuilder {
+        SegmentBuilder::of_blocks(from, self.inner.settings.index_block)
     }
 
     fn dir(&self) -> Option<std::path::PathBuf> {
@@ -241,7 +241,7 @@ impl Deriver {
     }
 
     /// Adds commits to the tree.
-    fn grow(&mut self, steps: &[Glimpse]) -> Result<(), String> {
+    fn grow(&mut self, steps: &[ScannedCommit]) -> Result<(), String> {
         let mut held = self.inner.derived.tree.lock();
         let Ok(tree) = &mut *held else { return Ok(()) };
         if let Err(why) = self.rebase(tree) {
@@ -263,7 +263,7 @@ impl Deriver {
         }
         let due = tree.unwritten() >= limits::DERIVE_FLUSH_COMMITS || self.flushed.us() >= limits::DERIVE_FLUSH_MS * 1000;
         // The rest of a nearly full disk is left to revocations.
-        if due && tree.unwritten() > 0 && self.inner.room() == Room::Plenty {
+        if due && tree.unwritten() > 0 && self.inner.room() == DiskSpace::Plenty {
             tree.flush().map_err(|e| e.to_string())?;
             self.flushed = Stopwatch::start();
         }
@@ -271,17 +271,17 @@ impl Deriver {
     }
 
     /// The oldest place that is kept.
-    fn removed(&self) -> Place {
+    fn removed(&self) -> LogCursor {
         self.inner.standing().removed.oldest()
     }
 
     /// Where indexing of new commits continues.
-    fn tail(&mut self) -> Result<Place, String> {
+    fn tail(&mut self) -> Result<LogCursor, String> {
         let removed = self.removed();
         let mut index = self.inner.derived.index.lock();
         if !self.opened {
             let dir = self.inner.settings.history.as_ref().map(|dir| dir.join("index"));
-            let mut found = Index::open(dir.as_deref()).map_err(|e| e.to_string())?;
+            let mut found = HistoryIndex::open(dir.as_deref()).map_err(|e| e.to_string())?;
             if let Some(newest) = found.newest()
                 && !self.is_ours(newest.end().position - 1, newest.leaf())?
             {
@@ -291,13 +291,13 @@ impl Deriver {
             found.resume(self.inner.settings.index_block);
             (*index, self.opened) = (found, true);
         }
-        let begin = index.newest().map_or(removed, Segment::end);
+        let begin = index.newest().map_or(removed, IndexSegment::end);
         let begin = if begin.position < removed.position { removed } else { begin };
         Ok(index.tail.get_or_insert_with(|| self.building(begin)).place())
     }
 
     /// Adds commits to the index.
-    fn index(&self, steps: &[Glimpse]) -> Result<(), String> {
+    fn index(&self, steps: &[ScannedCommit]) -> Result<(), String> {
         let removed = self.removed().position;
         let mut written = self.inner.derived.index.lock().tail.as_ref().map_or(0, |tail| tail.blocks().len());
         for step in steps {
@@ -310,7 +310,7 @@ impl Deriver {
             let blocks = tail.blocks().len();
             if full {
                 let next = self.building(tail.place());
-                let built = index.tail.replace(next).filter(|_| self.inner.room() == Room::Plenty);
+                let built = index.tail.replace(next).filter(|_| self.inner.room() == DiskSpace::Plenty);
                 let Some(built) = built.map(Arc::new) else { continue };
                 // Sorting, writing and syncing take long, so queries must not wait for them. A segment that cannot be written leaves a
                 // hole, which is filled later.
@@ -332,7 +332,7 @@ impl Deriver {
     /// Continues with a missing part of the index. Returns true when there may be more to do.
     fn fill(&mut self, ledger: &Ledger) -> Result<bool, String> {
         let lately = |failed: &Stopwatch| failed.us() < limits::INDEX_RETRY_MS * 1000;
-        if self.inner.room() != Room::Plenty || self.unfilled.as_ref().is_some_and(lately) {
+        if self.inner.room() != DiskSpace::Plenty || self.unfilled.as_ref().is_some_and(lately) {
             return Ok(false);
         }
         if self.hole.is_none() {
@@ -364,7 +364,7 @@ impl Deriver {
     }
 
     /// Opens the tree on the disk if the log still matches it.
-    fn open(&mut self) -> Result<Place, String> {
+    fn open(&mut self) -> Result<LogCursor, String> {
         let store = self.inner.store();
         let dir = self.dir();
         let Some(base) = base(&*store).map_err(|e| e.to_string())? else {
@@ -377,7 +377,7 @@ impl Deriver {
             anew(dir.as_deref(), &base.frontier).map_err(cannot)?;
             self.inner.derived.rebuild.store(false, Ordering::Relaxed);
         }
-        let mut tree = Tree::open(dir.as_deref(), &base.frontier).map_err(cannot)?;
+        let mut tree = MerkleTree::open(dir.as_deref(), &base.frontier).map_err(cannot)?;
         let newest = tree.node((0, tree.size().saturating_sub(1))).unwrap_or_default();
         if tree.size() > base.frontier.size() && !self.is_ours(tree.size(), newest)? {
             tracing::warn!("the tree beside the store is not that of this ledger; it is built again");
@@ -410,7 +410,7 @@ impl Deriver {
     }
 
     /// Drops the part that covers commits removed from the store.
-    fn rebase(&self, tree: &mut Tree) -> Result<(), String> {
+    fn rebase(&self, tree: &mut MerkleTree) -> Result<(), String> {
         let store = self.inner.store();
         let oldest = store.oldest().map_err(|e| e.to_string())?;
         if oldest <= 1 || oldest - 1 <= tree.base() {
@@ -430,19 +430,19 @@ impl Deriver {
     }
 }
 
-fn anew(dir: Option<&Path>, base: &Frontier) -> std::io::Result<Tree> {
+fn anew(dir: Option<&Path>, base: &Frontier) -> std::io::Result<MerkleTree> {
     match dir {
-        Some(dir) => Tree::anew(dir, base),
-        None => Tree::open(None, base),
+        Some(dir) => MerkleTree::anew(dir, base),
+        None => MerkleTree::open(None, base),
     }
 }
 
-fn place_after(tree: &Tree) -> Place {
-    Place { position: tree.size() + 1, seq: Seq::from_u64(tree.mark.seq).unwrap_or(Seq::ZERO) }
+fn place_after(tree: &MerkleTree) -> LogCursor {
+    LogCursor { position: tree.size() + 1, seq: Seq::from_u64(tree.mark.seq).unwrap_or(Seq::ZERO) }
 }
 
-fn take(tree: &mut Tree, step: &Glimpse) -> Result<Place, String> {
+fn take(tree: &mut MerkleTree, step: &ScannedCommit) -> Result<LogCursor, String> {
     tree.push(step.leaf).map_err(|e| e.to_string())?;
-    tree.mark = Mark { seq: step.last.as_u64(), time: step.header.time };
+    tree.mark = CommitEnd { seq: step.last.as_u64(), time: step.header.time };
     Ok(place_after(tree))
 }

@@ -7,17 +7,17 @@ use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 
 use super::commit::{Hash, LEAF, sha256};
-use super::mold::{Cast, Mold, Own, OwnRequest, join};
 use super::receipt::issued_by;
 use super::record::{BadRecord, Record};
 use super::state::{RequestKey, key_of};
+use super::template::{IssuanceFields, IssuanceRequest, RecordTemplate, TemplatedRecord, join};
 use mayfly_base::limits;
 use mayfly_verify::seq::CredentialId;
 
 /// A record with its leaf hash, encoded once by the proposing thread.
 #[derive(Clone, Debug)]
-pub struct Encoded {
-    pub(super) what: What,
+pub struct EncodedRecord {
+    pub(super) what: RecordEncoding,
     /// The record's leaf hash in the commit's tree.
     pub(super) leaf: Hash,
     /// The key of the request that the record answers.
@@ -28,9 +28,9 @@ pub struct Encoded {
 
 /// Records are large and are handed from thread to thread: shared parts are reference-counted, and nothing is copied.
 #[derive(Clone, Debug)]
-pub(super) enum What {
+pub(super) enum RecordEncoding {
     Whole(Arc<Record>, Bytes),
-    Cast(Arc<Mold>, Cast),
+    Cast(Arc<RecordTemplate>, TemplatedRecord),
 }
 
 thread_local! {
@@ -38,9 +38,9 @@ thread_local! {
     static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Encoded {
+impl EncodedRecord {
     /// Encodes and hashes; `None` for a record above `limits::RECORD_BYTES`.
-    pub fn new(record: Record) -> Option<Encoded> {
+    pub fn new(record: Record) -> Option<EncodedRecord> {
         // A leaf is hashed with a zero byte before it (RFC 6962, section 2.1). Writing that byte into the same buffer makes it one pass.
         let mut bytes = Vec::with_capacity(1 + record.encoded_len());
         bytes.push(LEAF);
@@ -48,12 +48,12 @@ impl Encoded {
         let mut bytes = Bytes::from(bytes);
         let (length, leaf) = hashed(&bytes)?;
         bytes.advance(1);
-        Some(Encoded { request: key_of(&record), what: What::Whole(Arc::new(record), bytes), leaf, length })
+        Some(EncodedRecord { request: key_of(&record), what: RecordEncoding::Whole(Arc::new(record), bytes), leaf, length })
     }
 
     /// Encodes an issuance that shares most of its fields with others through a record template. `room`: the buffer that holds the previous
     /// issuance's own bytes.
-    pub fn cast(mold: &Arc<Mold>, own: &Own<'_>, room: &mut BytesMut) -> Option<Encoded> {
+    pub fn cast(mold: &Arc<RecordTemplate>, own: &IssuanceFields<'_>, room: &mut BytesMut) -> Option<EncodedRecord> {
         let cast = mold.cast(own, room);
         let (length, leaf) = JOINED.with_borrow_mut(|bytes| {
             bytes.clear();
@@ -61,30 +61,35 @@ impl Encoded {
             join(mold.pieces(), &cast.pieces(), bytes);
             hashed(bytes)
         })?;
-        Some(Encoded { what: What::Cast(mold.clone(), cast), leaf, request: own.request.as_ref().map(OwnRequest::key), length })
+        Some(EncodedRecord {
+            what: RecordEncoding::Cast(mold.clone(), cast),
+            leaf,
+            request: own.request.as_ref().map(IssuanceRequest::key),
+            length,
+        })
     }
 
     /// The record; for a templated record, the template's record without the issuance's own fields.
     pub(super) fn record(&self) -> &Arc<Record> {
         match &self.what {
-            What::Whole(record, _) => record,
-            What::Cast(mold, _) => mold.record(),
+            RecordEncoding::Whole(record, _) => record,
+            RecordEncoding::Cast(mold, _) => mold.record(),
         }
     }
 
-    /// The issuance's own fields, when [`Encoded::record`] is the template's record.
-    pub(super) fn own(&self) -> Option<&Cast> {
+    /// The issuance's own fields, when [`EncodedRecord::record`] is the template's record.
+    pub(super) fn own(&self) -> Option<&TemplatedRecord> {
         match &self.what {
-            What::Whole(..) => None,
-            What::Cast(_, cast) => Some(cast),
+            RecordEncoding::Whole(..) => None,
+            RecordEncoding::Cast(_, cast) => Some(cast),
         }
     }
 
     /// The complete record.
     pub fn whole(&self) -> Result<Arc<Record>, BadRecord> {
         match &self.what {
-            What::Whole(record, _) => Ok(record.clone()),
-            What::Cast(..) => Record::from_bytes(&self.bytes()).map(Arc::new),
+            RecordEncoding::Whole(record, _) => Ok(record.clone()),
+            RecordEncoding::Cast(..) => Record::from_bytes(&self.bytes()).map(Arc::new),
         }
     }
 
@@ -96,8 +101,8 @@ impl Encoded {
     /// The encoded bytes.
     pub fn bytes(&self) -> Bytes {
         match &self.what {
-            What::Whole(_, bytes) => bytes.clone(),
-            What::Cast(mold, cast) => {
+            RecordEncoding::Whole(_, bytes) => bytes.clone(),
+            RecordEncoding::Cast(mold, cast) => {
                 let mut bytes = Vec::with_capacity(self.length);
                 join(mold.pieces(), &cast.pieces(), &mut bytes);
                 bytes.into()

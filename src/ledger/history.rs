@@ -1,17 +1,17 @@
 //! Reads records back from the store, the newest first, within a bound.
 //!
 //! The backward scan serves recent records of any kind. A single record anywhere in the history is found through the index
-//! ([`super::look`]).
+//! ([`super::history_query`]).
 
 use std::ops::ControlFlow;
 
 use super::Ledger;
 use super::READ_BYTES;
 use super::commit::Commit;
-use super::look::Stop;
+use super::history_query::CancelFlag;
 use super::record::{Event, Record};
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
-use mayfly_store::{Entry, Position, Store};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
+use mayfly_store::{Position, Store, StoredCommit};
 use mayfly_verify::seq::{Millis, Seq};
 
 /// Commits per read. The largest commits are 4.5 MB each.
@@ -19,7 +19,7 @@ pub(super) const PIECE: u64 = 16;
 
 /// A record read back from the history.
 #[derive(Clone, Debug)]
-pub struct Past {
+pub struct HistoryRecord {
     /// The record's sequence number.
     pub seq: Seq,
     /// The time of its commit.
@@ -32,7 +32,7 @@ pub struct Past {
 
 /// How far a backward scan went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reached {
+pub enum ScanEnd {
     /// The scan was told to stop.
     Enough,
     /// The scan reached the first record of the ledger.
@@ -43,12 +43,12 @@ pub enum Reached {
     Removed(Seq),
 }
 
-impl Reached {
+impl ScanEnd {
     /// If the scan ended before the beginning: the newest seq that was not read, and the reason in words.
     pub fn short(&self) -> Option<(Seq, String)> {
         match *self {
-            Reached::Bound(seq) if seq.count() > 0 => Some((seq, format!("history was searched back to seq {seq} only"))),
-            Reached::Removed(seq) if seq.count() > 0 => {
+            ScanEnd::Bound(seq) if seq.count() > 0 => Some((seq, format!("history was searched back to seq {seq} only"))),
+            ScanEnd::Removed(seq) if seq.count() > 0 => {
                 Some((seq, format!("records up to seq {seq} are older than what is kept (audit.keep) and were removed")))
             }
             _ => None,
@@ -58,7 +58,7 @@ impl Reached {
 
 /// The start of a backward scan: the durable end of the log.
 #[derive(Clone, Copy, Debug)]
-pub struct End {
+pub struct LogEnd {
     /// The position of the newest commit.
     pub position: Position,
     /// The seq of that commit's last record.
@@ -68,11 +68,11 @@ pub struct End {
 impl Ledger {
     /// The records of a durable commit, used to make a credential again or to explain one. Refused when the commit was removed
     /// (`audit.keep`); a commit is never removed while one of its credentials is alive.
-    pub fn records_at(&self, position: Position) -> Result<Vec<Record>, No> {
+    pub fn records_at(&self, position: Position) -> Result<Vec<Record>, Error> {
         let removed = self.peek(|s| (position < s.removed.before).then_some(s.removed.seq));
-        if let Some((_, why)) = removed.and_then(|seq| Reached::Removed(seq).short()) {
+        if let Some((_, why)) = removed.and_then(|seq| ScanEnd::Removed(seq).short()) {
             let no = Refusal::new(Reason::Compacted, format!("what it made is in a record that is gone: {why}"));
-            return Err(No::Refusal(no.way_out("an exported audit log may have it: mayfly audit search")));
+            return Err(Error::Refusal(no.way_out("an exported audit log may have it: mayfly audit search")));
         }
         let entries = self.inner.store().read(position, 1).map_err(|e| Fault::new(format!("reading commit {position}: {e}")))?;
         let entry = entries.into_iter().next().filter(|e| e.at == position);
@@ -88,17 +88,22 @@ impl Ledger {
     /// The store is read and everything is hashed and decoded, 10 to 40 MB in a second: call it where blocking is allowed.
     pub fn look_back(
         &self,
-        end: End,
+        end: LogEnd,
         most: usize,
-        stop: &Stop,
-        mut each: impl FnMut(Past) -> ControlFlow<()>,
-    ) -> Result<Reached, Fault> {
-        let bounded = |past: Past| if stop.stopped() { ControlFlow::Break(()) } else { each(past) };
+        stop: &CancelFlag,
+        mut each: impl FnMut(HistoryRecord) -> ControlFlow<()>,
+    ) -> Result<ScanEnd, Fault> {
+        let bounded = |past: HistoryRecord| if stop.stopped() { ControlFlow::Break(()) } else { each(past) };
         look_back(&*self.store(), end, most, bounded)
     }
 }
 
-fn look_back(store: &dyn Store, end: End, most: usize, mut each: impl FnMut(Past) -> ControlFlow<()>) -> Result<Reached, Fault> {
+fn look_back(
+    store: &dyn Store,
+    end: LogEnd,
+    most: usize,
+    mut each: impl FnMut(HistoryRecord) -> ControlFlow<()>,
+) -> Result<ScanEnd, Fault> {
     let failed = |e: mayfly_store::StoreError| Fault::new(format!("reading history: {e}"));
     let oldest = store.oldest().map_err(failed)?.max(1);
     let (mut to, mut seq, mut looked) = (end.position, end.seq, 0);
@@ -106,7 +111,7 @@ fn look_back(store: &dyn Store, end: End, most: usize, mut each: impl FnMut(Past
         let from = to.saturating_sub(PIECE - 1).max(oldest);
         for entry in piece(store, from, to).map_err(failed)?.into_iter().rev() {
             if looked >= most {
-                return Ok(Reached::Bound(seq));
+                return Ok(ScanEnd::Bound(seq));
             }
             looked += entry.bytes.len();
             let commit = Commit::from_bytes(&entry.bytes).map_err(|e| Fault::new(format!("commit {}: {e}", entry.at)))?;
@@ -117,22 +122,22 @@ fn look_back(store: &dyn Store, end: End, most: usize, mut each: impl FnMut(Past
                     // Within a generation the records are consecutive: the record before has the seq less one.
                     _ => Some(Seq::from_u64(seq.as_u64().saturating_sub(1)).unwrap_or(Seq::ZERO)),
                 };
-                let past = Past { seq, at: Millis(commit.header.time), position: entry.at, record };
+                let past = HistoryRecord { seq, at: Millis(commit.header.time), position: entry.at, record };
                 if each(past).is_break() {
-                    return Ok(Reached::Enough);
+                    return Ok(ScanEnd::Enough);
                 }
-                let Some(before) = before else { return Ok(Reached::Beginning) };
+                let Some(before) = before else { return Ok(ScanEnd::Beginning) };
                 seq = before;
             }
         }
         to = from - 1;
     }
-    Ok(if oldest > 1 { Reached::Removed(seq) } else { Reached::Beginning })
+    Ok(if oldest > 1 { ScanEnd::Removed(seq) } else { ScanEnd::Beginning })
 }
 
 /// The commits from `from` to `to`, in order.
-pub(super) fn piece(store: &dyn Store, from: Position, to: Position) -> Result<Vec<Entry>, mayfly_store::StoreError> {
-    let mut all: Vec<Entry> = Vec::new();
+pub(super) fn piece(store: &dyn Store, from: Position, to: Position) -> Result<Vec<StoredCommit>, mayfly_store::StoreError> {
+    let mut all: Vec<StoredCommit> = Vec::new();
     let mut next = from;
     while next <= to {
         let entries = store.read(next, READ_BYTES)?;
@@ -145,27 +150,28 @@ pub(super) fn piece(store: &dyn Store, from: Position, to: Position) -> Result<V
 
 #[cfg(test)]
 mod tests {
-    use super::super::commit::{ChainHead, Encoded, pack};
-    use super::super::record::{GenerationBegun, Maintained, Who};
+    use super::super::commit::{EncodedRecord, WriterHead, pack};
+    use super::super::record::{Author, GenerationBegun, Maintained};
     use super::*;
     use mayfly_store::memory::MemoryStore;
 
-    fn log(commits: &[usize]) -> (MemoryStore, End) {
+    fn log(commits: &[usize]) -> (MemoryStore, LogEnd) {
         let store = MemoryStore::new(mayfly_store::StoreId::from_bytes([1; 16]));
-        let mut head = ChainHead::START;
+        let mut head = WriterHead::START;
         let mut seq = Seq::start_of(1);
         for (n, records) in commits.iter().enumerate() {
             let event = |r: usize| match (n, r) {
                 (0, 0) => Event::GenerationBegun(GenerationBegun::default()),
                 _ => Event::Maintained(Maintained { what: format!("{n} {r}") }),
             };
-            let encoded: Vec<_> = (0..*records).map(|r| Encoded::new(Record::new(Who::LocalUid(0), event(r))).unwrap()).collect();
+            let encoded: Vec<_> =
+                (0..*records).map(|r| EncodedRecord::new(Record::new(Author::LocalUid(0), event(r))).unwrap()).collect();
             let (bytes, next) = pack(1, head, Millis(n as u64), encoded.iter());
             head = next;
             store.append(n as u64 + 1, &bytes).unwrap();
             seq = (0..*records).fold(seq, |s, _| s.next().unwrap());
         }
-        (store, End { position: commits.len() as u64, seq })
+        (store, LogEnd { position: commits.len() as u64, seq })
     }
 
     #[test]
@@ -177,7 +183,7 @@ mod tests {
             seen.push((p.seq.count(), p.position, p.at));
             ControlFlow::Continue(())
         });
-        assert_eq!(reached.unwrap(), Reached::Beginning);
+        assert_eq!(reached.unwrap(), ScanEnd::Beginning);
         let total: usize = sizes.iter().sum();
         assert_eq!(seen.len(), total);
         assert_eq!(seen.first().map(|s| s.0), Some(total as u64));
@@ -189,30 +195,31 @@ mod tests {
     fn it_goes_on_before_a_recovery_with_the_seqs_that_were_given_there() {
         let (store, end) = log(&[2, 3]);
         let begun = GenerationBegun { generation: 4, after: end.seq.as_u64(), ..Default::default() };
-        let encoded = Encoded::new(Record::new(Who::LocalUid(0), Event::GenerationBegun(begun))).unwrap();
-        let (bytes, _) = pack(1, ChainHead::START, Millis(9), std::iter::once(&encoded));
+        let encoded = EncodedRecord::new(Record::new(Author::LocalUid(0), Event::GenerationBegun(begun))).unwrap();
+        let (bytes, _) = pack(1, WriterHead::START, Millis(9), std::iter::once(&encoded));
         store.append(3, &bytes).unwrap();
         let mut seen = Vec::new();
-        let end = End { position: 3, seq: Seq::start_of(4).next().unwrap() };
+        let end = LogEnd { position: 3, seq: Seq::start_of(4).next().unwrap() };
         let reached = look_back(&store, end, usize::MAX, |p| {
             seen.push((p.seq.generation(), p.seq.count()));
             ControlFlow::Continue(())
         });
-        assert_eq!(reached.unwrap(), Reached::Beginning);
+        assert_eq!(reached.unwrap(), ScanEnd::Beginning);
         assert_eq!(seen, [(4, 1), (1, 5), (1, 4), (1, 3), (1, 2), (1, 1)]);
     }
 
     #[test]
     fn it_stops_when_told_at_the_bound_and_at_what_is_no_longer_kept() {
         let (store, end) = log(&[1; 40]);
-        let until = |n: u64| move |p: Past| if p.seq.count() == n { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        assert_eq!(look_back(&store, end, usize::MAX, until(7)).unwrap(), Reached::Enough);
+        let until =
+            |n: u64| move |p: HistoryRecord| if p.seq.count() == n { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        assert_eq!(look_back(&store, end, usize::MAX, until(7)).unwrap(), ScanEnd::Enough);
         let size = store.read(40, 1).unwrap()[0].bytes.len();
-        let Reached::Bound(seq) = look_back(&store, end, size * 5 / 2, until(0)).unwrap() else { panic!("no bound") };
+        let ScanEnd::Bound(seq) = look_back(&store, end, size * 5 / 2, until(0)).unwrap() else { panic!("no bound") };
         assert_eq!(seq.count(), 37, "three were looked at");
         store.remove_before(31).unwrap();
         let reached = look_back(&store, end, usize::MAX, until(0)).unwrap();
-        let Reached::Removed(seq) = reached else { panic!("{reached:?}") };
+        let ScanEnd::Removed(seq) = reached else { panic!("{reached:?}") };
         assert_eq!(seq.count(), 30);
         assert!(reached.short().unwrap().1.contains("audit.keep"));
     }

@@ -6,8 +6,8 @@
 //! - `queue`, `writer`: from a proposal to a [`Receipt`], with one durable append per batch.
 //! - `view`: the state that a decision is made on.
 //! - [`history`]: records read back from the store.
-//! - [`search`], [`forward`], [`index`]: find records in the history and follow the log. [`tree`]: proofs about the log.
-//! - [`keep`]: the retention of old records.
+//! - [`search`], [`log_reader`], [`index`]: find records in the history and follow the log. [`tree`]: proofs about the log.
+//! - [`retention`]: the retention of old records.
 //! - [`open`], [`snapshot`], [`recover`]: build a state from a store, and recover when a store is refused. [`backup`]: copies of the ledger
 //!   kept elsewhere.
 //!
@@ -17,44 +17,44 @@
 //! that batch was answered.
 #![forbid(unsafe_code)]
 
-mod again;
 pub mod backup;
+mod checkpointing;
 pub mod clock;
 pub mod commit;
+mod commit_loop;
+mod commit_scan;
 mod derived;
+mod durable_summary;
 mod encoded;
-pub mod forward;
-mod glimpse;
+mod group_commit;
 pub mod history;
+pub mod history_query;
 pub mod index;
-pub mod keep;
 mod load;
-pub mod look;
-pub mod mold;
+pub mod log_reader;
 pub mod open;
-mod pace;
 mod packed;
-mod pauses;
+mod proposal_queue;
 mod propose;
-mod queue;
 mod receipt;
 pub mod record;
 pub mod recover;
-mod restored;
+mod reopen;
+mod restore;
+pub mod retention;
 pub mod revocation;
+pub mod rollback_check;
 mod salvage;
 pub mod search;
 pub mod snapshot;
 mod stall;
-mod standing;
 pub mod state;
-mod taking;
+pub mod template;
 pub mod tree;
 pub mod upstream;
 mod verify;
 mod view;
-pub mod witness;
-mod writer;
+mod writer_stats;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -64,30 +64,30 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-pub use open::{Settings, StartError};
-pub use pauses::{Longest, WRITES_US, Writes};
-pub use propose::{Proposed, ProposedEach, Ready};
-pub use queue::Lane;
-use receipt::Issues;
+pub use commit_loop::{Batch, CommittedRecord};
+pub use durable_summary::{lower_thread_priority, mark_background_thread};
+pub use open::{LedgerSettings, StartError};
+pub use proposal_queue::ProposalKind;
+pub use propose::{PendingReceipt, PendingReceipts, PreparedProposal};
+use receipt::IssuedIds;
 pub use receipt::Receipt;
-pub use standing::{in_the_background, stand_back};
-pub use state::{Ceilings, State};
+pub use state::{Quotas, State};
 pub use view::View;
-pub use writer::{Batch, Committed};
+pub use writer_stats::{LongestCommit, WRITES_US, WriteHistogram};
 
-use clock::Guarded;
+use clock::GuardedClock;
+use durable_summary::DurableSummary;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_base::system::System;
 use mayfly_store::Store;
 use mayfly_verify::seq::{CredentialId, Millis, Seq};
-use pauses::Pauses;
-use queue::Queue;
+use proposal_queue::ProposalQueue;
 use record::Record;
-use standing::Standing;
+use writer_stats::WriterStats;
 
 /// How much room the disk has, as the store's reserve sees it.
-pub use mayfly_store::reserve::Room;
+pub use mayfly_store::reserve::DiskSpace;
 
 /// Opens the store's engine; called again after a failure.
 pub type Opener = Box<dyn Fn() -> Result<Arc<dyn Store>, mayfly_store::StoreError> + Send + Sync>;
@@ -97,7 +97,7 @@ const READ_BYTES: usize = 8 * 1024 * 1024;
 
 /// The readers of the log (continuous export, webhooks) whose unread history must not be removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Readers {
+pub struct LogReaders {
     /// Continuous export is set: a commit is removed only after it was exported.
     pub export: bool,
     /// Names of the named values in which other followers of the log keep their place (at the beginning of the value). No commit from such
@@ -117,7 +117,7 @@ struct Inner {
     /// The state at the appended head.
     state: RwLock<State>,
     /// The part of the state at the durable head that low-priority threads need.
-    standing: ArcSwap<Standing>,
+    standing: ArcSwap<DurableSummary>,
     /// Every credential that is still alive was issued in this commit or a later one.
     alive_since: AtomicU64,
     durable: AtomicU64,
@@ -126,16 +126,16 @@ struct Inner {
     durable_position: AtomicU64,
     /// How many times the state was thrown away and folded anew.
     folded: AtomicU64,
-    queue: Queue,
+    queue: ProposalQueue,
     store: RwLock<Arc<dyn Store>>,
     opener: Opener,
-    clock: Arc<Guarded>,
+    clock: Arc<GuardedClock>,
     /// The system whose clock is the guarded clock in `clock`.
     system: System,
-    settings: Settings,
+    settings: LedgerSettings,
     /// Limits that the writer applies before it appends: those of the settings until new ones are set.
-    ceilings: ArcSwap<Ceilings>,
-    readers: RwLock<Readers>,
+    ceilings: ArcSwap<Quotas>,
+    readers: RwLock<LogReaders>,
     observers: RwLock<Vec<Observer>>,
     /// Why nothing can be written, if the store has failed.
     broken: RwLock<Option<String>>,
@@ -147,9 +147,9 @@ struct Inner {
     damaged: RwLock<Option<String>>,
     groups: AtomicU32,
     commits: AtomicU64,
-    pauses: Pauses,
+    pauses: WriterStats,
     /// The commit that the writer is working on.
-    under_way: stall::UnderWay,
+    under_way: stall::CommitInProgress,
     /// The position of the newest snapshot, and its last seq.
     snapshot_at: AtomicU64,
     snapshot_seq: AtomicU64,
@@ -162,7 +162,7 @@ struct Inner {
     /// Commits from this position on are not removed, because a backup needs them; `u64::MAX` when no backup is being made.
     pinned: AtomicU64,
     /// Data derived from the history: the tree and the index.
-    derived: derived::Derived,
+    derived: derived::DerivedData,
     /// Set at shutdown; background threads end as soon as they can.
     stopping: AtomicBool,
 }
@@ -194,25 +194,25 @@ impl Ledger {
     /// Proposes a group of records and waits until the group is durable and found valid.
     ///
     /// Refused when the fold finds the group void, when the queue is full, or when grants are stopped. Cost: one place in a durable commit.
-    pub async fn commit(&self, lane: Lane, records: Vec<Record>) -> Result<Receipt, No> {
+    pub async fn commit(&self, lane: ProposalKind, records: Vec<Record>) -> Result<Receipt, Error> {
         self.receipt(self.propose(lane, records)?).await
     }
 
     /// The receipt of an issuance that the fold knows as valid, once that issuance is durable.
-    pub async fn receipt_of(&self, issued: CredentialId, seq: Seq, at: mayfly_store::Position) -> Result<Receipt, No> {
+    pub async fn receipt_of(&self, issued: CredentialId, seq: Seq, at: mayfly_store::Position) -> Result<Receipt, Error> {
         self.wait_durable(seq).await?;
-        Ok(Receipt::new(seq, Issues::One(Some(issued)), at, Millis(0)))
+        Ok(Receipt::new(seq, IssuedIds::One(Some(issued)), at, Millis(0)))
     }
 
     /// Announces that `count` grants are under way, so that the writer may gather them into one commit with others. The guard is held until
     /// the grants are answered.
-    pub fn minting(&self, count: usize) -> Minting {
+    pub fn minting(&self, count: usize) -> InFlightGuard {
         self.inner.queue.begin(count);
-        Minting { inner: self.inner.clone(), count }
+        InFlightGuard { inner: self.inner.clone(), count }
     }
 
     /// Reads the state and waits until everything that was read is durable, so that the answer may leave the process.
-    pub async fn settled<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, No> {
+    pub async fn settled<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, Error> {
         let (out, seen, folded) = {
             let state = self.inner.look();
             (read(&state), state.head, self.inner.folded.load(Ordering::Acquire))
@@ -220,7 +220,7 @@ impl Ledger {
         self.wait_durable(seen).await?;
         if self.inner.folded.load(Ordering::Acquire) != folded {
             // The state that was read may have been thrown away, and another record may have received its seq.
-            return Err(No::Refusal(not_written("the ledger was opened again meanwhile")));
+            return Err(Error::Refusal(not_written("the ledger was opened again meanwhile")));
         }
         Ok(out)
     }
@@ -232,7 +232,7 @@ impl Ledger {
 
     /// Waits until the durable head has reached `seq`. Refused at once when the store has failed, because the head may never reach `seq`
     /// then.
-    pub async fn wait_durable(&self, seq: Seq) -> Result<(), No> {
+    pub async fn wait_durable(&self, seq: Seq) -> Result<(), Error> {
         if self.durable() >= seq {
             return Ok(());
         }
@@ -243,7 +243,7 @@ impl Ledger {
         let waited = tokio::time::timeout(Duration::from_millis(limits::WAIT_MS), watch.wait_for(over)).await;
         match waited.is_ok_and(|head| head.is_ok_and(|head| *head >= seq)) {
             true => Ok(()),
-            false => Err(No::Refusal(not_written("the ledger could not be written"))),
+            false => Err(Error::Refusal(not_written("the ledger could not be written"))),
         }
     }
 
@@ -260,7 +260,7 @@ impl Ledger {
     /// Why grants are refused now, if they are.
     pub fn stopped(&self) -> Option<Refusal> {
         let broken = self.inner.broken_why().map(|why| Refusal::new(Reason::NotReady, why));
-        let stalled = || self.inner.under_way.is_stalled().then(|| stall::held_up(self.inner.under_way.age_us()));
+        let stalled = || self.inner.under_way.is_stalled().then(|| stall::stall_refusal(self.inner.under_way.age_us()));
         broken.or_else(stalled).or_else(|| self.inner.stopped.read().clone())
     }
 
@@ -281,17 +281,17 @@ impl Ledger {
     }
 
     /// The limits that the writer applies before it appends.
-    pub fn ceilings(&self) -> arc_swap::Guard<Arc<Ceilings>> {
+    pub fn ceilings(&self) -> arc_swap::Guard<Arc<Quotas>> {
         self.inner.ceilings.load()
     }
 
     /// Sets the limits that the writer applies from the next commit on.
-    pub fn set_ceilings(&self, ceilings: Ceilings) {
+    pub fn set_ceilings(&self, ceilings: Quotas) {
         self.inner.ceilings.store(Arc::new(ceilings));
     }
 
     /// Sets the readers of the log whose unread history is kept from now on.
-    pub fn set_readers(&self, readers: Readers) {
+    pub fn set_readers(&self, readers: LogReaders) {
         *self.inner.readers.write() = readers;
     }
 
@@ -306,12 +306,12 @@ impl Ledger {
     }
 
     /// The longest time that any single commit took.
-    pub fn longest(&self) -> Longest {
+    pub fn longest(&self) -> LongestCommit {
         self.inner.pauses.longest()
     }
 
     /// Histogram of the durations of durable writes since the start.
-    pub fn writes_took(&self) -> Writes {
+    pub fn writes_took(&self) -> WriteHistogram {
         self.inner.pauses.writes()
     }
 
@@ -346,12 +346,12 @@ fn not_written(what: &str) -> Refusal {
 }
 
 /// A guard that counts grants under way.
-pub struct Minting {
+pub struct InFlightGuard {
     inner: Arc<Inner>,
     count: usize,
 }
 
-impl Drop for Minting {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.inner.queue.end(self.count);
     }
@@ -383,12 +383,12 @@ impl Inner {
         }
     }
 
-    fn room(&self) -> Room {
-        self.store().reserve().map_or(Room::Plenty, |r| r.tend(self.system.steady()))
+    fn room(&self) -> DiskSpace {
+        self.store().reserve().map_or(DiskSpace::Plenty, |r| r.tend(self.system.steady()))
     }
 
     /// Whether grants may be written now.
-    fn granting(&self, ledger: Millis, room: Room) -> Result<(), Refusal> {
+    fn granting(&self, ledger: Millis, room: DiskSpace) -> Result<(), Refusal> {
         let verdict = self.may_grant(ledger, room);
         let mut stopped = self.stopped.write();
         if stopped.as_ref().map(|r| r.reason) != verdict.as_ref().err().map(|r| r.reason) {
@@ -401,12 +401,12 @@ impl Inner {
         verdict
     }
 
-    fn may_grant(&self, ledger: Millis, room: Room) -> Result<(), Refusal> {
+    fn may_grant(&self, ledger: Millis, room: DiskSpace) -> Result<(), Refusal> {
         if let Some(what) = self.damaged.read().as_ref() {
             return Err(Refusal::new(Reason::NotReady, format!("the history is damaged: {what}"))
                 .way_out("an operator runs: mayfly server recover --after SEQ"));
         }
-        if room != Room::Plenty {
+        if room != DiskSpace::Plenty {
             return Err(Refusal::new(
                 Reason::DiskReserve,
                 "the disk is full up to the reserve for revocations: nothing is issued",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use super::commit::{BadCommit, ChainHead, Commit, Hash};
+use super::commit::{BadCommit, Commit, Hash, WriterHead};
 use super::record::Event;
 use super::state::State;
 use super::{READ_BYTES, snapshot};
@@ -85,7 +85,7 @@ pub enum StartError {
 }
 
 /// The result of folding a store.
-pub struct Loaded {
+pub struct LoadedState {
     /// The state at the store's head.
     pub state: State,
     /// The position of the snapshot that the fold began with, if any: the commits before it are not verified yet.
@@ -93,11 +93,11 @@ pub struct Loaded {
     /// The seq of that snapshot's last record.
     pub seq: Seq,
     /// Each writer's chain head at that snapshot.
-    pub heads: BTreeMap<u32, ChainHead>,
+    pub heads: BTreeMap<u32, WriterHead>,
 }
 
 /// Folds a store from its newest snapshot whose digest is in the log, or from its beginning.
-pub fn load(store: &dyn Store, snapshots: Option<&PathBuf>) -> Result<Loaded, StartError> {
+pub fn load(store: &dyn Store, snapshots: Option<&PathBuf>) -> Result<LoadedState, StartError> {
     let (head, oldest) = (store.head()?, store.oldest()?);
     let mut ahead = None;
     let mut loaded = None;
@@ -122,14 +122,14 @@ pub fn load(store: &dyn Store, snapshots: Option<&PathBuf>) -> Result<Loaded, St
             (Err(error), None) => return Err(error),
         };
         if vouched {
-            loaded = Some(Loaded { state, from: Some(from), seq, heads });
+            loaded = Some(LoadedState { state, from: Some(from), seq, heads });
             break;
         }
         tracing::warn!(path = %path.display(), "no record in the log vouches for this snapshot; passed over");
     }
     if loaded.is_none() && oldest <= 1 {
         match (fold(store, State::default(), 1, None), ahead) {
-            (Ok((state, _)), _) => loaded = Some(Loaded { state, from: None, seq: Seq::ZERO, heads: BTreeMap::new() }),
+            (Ok((state, _)), _) => loaded = Some(LoadedState { state, from: None, seq: Seq::ZERO, heads: BTreeMap::new() }),
             (Err(_), Some(_)) => {}
             (Err(error), None) => return Err(error),
         }
@@ -147,7 +147,7 @@ pub fn load(store: &dyn Store, snapshots: Option<&PathBuf>) -> Result<Loaded, St
 pub fn damage(store: &dyn Store, what: String, snapshots: Option<&PathBuf>) -> StartError {
     match load(store, snapshots) {
         Err(error) => error,
-        Ok(Loaded { state, .. }) => {
+        Ok(LoadedState { state, .. }) => {
             StartError::Damaged { after: state.head, position: state.position + 1, what: BadCommit::Malformed(what) }
         }
     }

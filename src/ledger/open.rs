@@ -10,22 +10,22 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use super::clock::Guarded;
-use super::keep::Keep;
-pub use super::load::{Loaded, StartError, damage, load};
-use super::pauses::Pauses;
-use super::record::{Event, GenerationBegun, Record, TaskHeartbeats, Who};
-use super::standing::Standing;
-use super::state::Ceilings;
+use super::clock::GuardedClock;
+use super::commit_loop::WRITER;
+use super::durable_summary::DurableSummary;
+pub use super::load::{LoadedState, StartError, damage, load};
+use super::record::{Author, Event, GenerationBegun, Record, TaskHeartbeats};
+use super::retention::RetentionLimit;
+use super::state::Quotas;
 use super::verify::EVERYTHING;
-use super::writer::WRITER;
-use super::{Inner, Lane, Ledger, Opener, Queue, Readers, writer};
+use super::writer_stats::WriterStats;
+use super::{Inner, Ledger, LogReaders, Opener, ProposalKind, ProposalQueue, commit_loop};
 use mayfly_base::limits;
 use mayfly_base::system::System;
 use mayfly_verify::seq::Millis;
 
 /// Settings of the ledger.
-pub struct Settings {
+pub struct LedgerSettings {
     /// Directory of the snapshots; `None` for no snapshots.
     pub snapshots: Option<PathBuf>,
     /// Directory of the data derived from the history; `None`: kept in memory.
@@ -46,14 +46,14 @@ pub struct Settings {
     /// Commits between snapshots.
     pub snapshot_every: u64,
     /// How much of the history is kept; `None` for all of it.
-    pub keep: Option<Keep>,
+    pub keep: Option<RetentionLimit>,
     /// Limits that this writer applies before it appends: at most those of the fold.
-    pub ceilings: Ceilings,
+    pub ceilings: Quotas,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for LedgerSettings {
+    fn default() -> LedgerSettings {
+        LedgerSettings {
             snapshots: None,
             history: None,
             index_block: limits::INDEX_BLOCK_BYTES,
@@ -64,29 +64,29 @@ impl Default for Settings {
             skew_ms: limits::CLOCK_SKEW_MS,
             snapshot_every: limits::SNAPSHOT_EVERY_COMMITS,
             keep: None,
-            ceilings: Ceilings::FOLD,
+            ceilings: Quotas::FOLD,
         }
     }
 }
 
 impl Ledger {
     /// Opens a store, folds it, begins the first generation if the store is empty, and starts the writer.
-    pub fn open(opener: Opener, system: System, settings: Settings) -> Result<Ledger, StartError> {
+    pub fn open(opener: Opener, system: System, settings: LedgerSettings) -> Result<Ledger, StartError> {
         let store = opener()?;
         let loaded = load(&*store, settings.snapshots.as_ref())?;
         let fresh = loaded.state.position == 0;
         let away_since = loaded.state.time;
-        let clock = Arc::new(Guarded::new(system, settings.skew_ms));
+        let clock = Arc::new(GuardedClock::new(system, settings.skew_ms));
         let system = System::with_clock(clock.clone());
         let (durable, position) = (loaded.state.head, loaded.state.position);
         let (from, heads, removed) = (loaded.from, loaded.heads, loaded.state.removed.clone());
         let inner = Arc::new(Inner {
             ceilings: ArcSwap::from_pointee(settings.ceilings),
-            readers: RwLock::new(Readers { export: settings.export, followed: settings.followed.clone() }),
-            queue: Queue::new(settings.gather_records, settings.gather_wait),
+            readers: RwLock::new(LogReaders { export: settings.export, followed: settings.followed.clone() }),
+            queue: ProposalQueue::new(settings.gather_records, settings.gather_wait),
             snapshot_at: AtomicU64::new(loaded.from.unwrap_or(0)),
             snapshot_seq: AtomicU64::new(loaded.seq.as_u64()),
-            standing: ArcSwap::from_pointee(Standing::of(&loaded.state)),
+            standing: ArcSwap::from_pointee(DurableSummary::of(&loaded.state)),
             alive_since: AtomicU64::new(0),
             state: RwLock::new(loaded.state),
             durable: AtomicU64::new(durable.as_u64()),
@@ -105,18 +105,18 @@ impl Ledger {
             verified: AtomicU64::new(if loaded.from.is_some() { 0 } else { EVERYTHING }),
             groups: AtomicU32::new(1),
             commits: AtomicU64::new(0),
-            pauses: Pauses::default(),
-            under_way: super::stall::UnderWay::default(),
+            pauses: WriterStats::default(),
+            under_way: super::stall::CommitInProgress::default(),
             snapshotting: Mutex::new(false),
             writer: Mutex::new(None),
             background: Mutex::default(),
             keeper: OnceLock::new(),
             pinned: AtomicU64::new(u64::MAX),
-            derived: super::derived::Derived::default(),
+            derived: super::derived::DerivedData::default(),
             stopping: AtomicBool::new(false),
         });
         let for_writer = inner.clone();
-        let thread = std::thread::Builder::new().name("ledger-writer".into()).spawn(move || writer::run(&for_writer));
+        let thread = std::thread::Builder::new().name("ledger-writer".into()).spawn(move || commit_loop::run(&for_writer));
         *inner.writer.lock() = Some(thread.map_err(|e| StartError::Write(e.to_string()))?);
         let ledger = Ledger { inner };
         let watched = ledger.inner.clone();
@@ -142,12 +142,12 @@ impl Ledger {
                 store: self.store().id().as_bytes().to_vec(),
                 ..Default::default()
             };
-            Record::new(Who::Mayfly("created".into()), Event::GenerationBegun(begun))
+            Record::new(Author::Mayfly("created".into()), Event::GenerationBegun(begun))
         } else {
             let alive = TaskHeartbeats { tasks: Vec::new(), all: true, away_since: away_since.0 };
-            Record::new(Who::Mayfly("started".into()), Event::TaskHeartbeats(alive))
+            Record::new(Author::Mayfly("started".into()), Event::TaskHeartbeats(alive))
         };
-        let reply = self.propose(Lane::Revoke, vec![record]).map_err(|e| StartError::Write(e.to_string()))?;
+        let reply = self.propose(ProposalKind::Revoke, vec![record]).map_err(|e| StartError::Write(e.to_string()))?;
         match reply.answer.blocking_recv() {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(no)) => Err(StartError::Write(no.to_string())),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 
-use super::commit::{BadCommit, ChainHead, Hash, Header, root_hash, sha256};
-use super::encoded::{Encoded, What};
-use super::mold::{Mold, OWN_PIECES, PIECES, join};
+use super::commit::{BadCommit, Hash, Header, WriterHead, root_hash, sha256};
+use super::encoded::{EncodedRecord, RecordEncoding};
+use super::template::{OWN_PIECES, PIECES, RecordTemplate, join};
 use mayfly_base::limits;
 use mayfly_proto::protobuf::{begin, message_len, number, number_len};
 use mayfly_verify::seq::Millis;
@@ -19,7 +19,7 @@ pub(super) const MOLDED: u32 = 2;
 
 /// A commit as stored. Tags are frozen.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Packed {
+pub(super) struct PackedCommit {
     #[prost(bytes = "bytes", tag = "1")]
     pub header: Bytes,
     /// Format 1: the records.
@@ -27,22 +27,22 @@ pub(super) struct Packed {
     pub records: Vec<Bytes>,
     /// Format 2: the record templates.
     #[prost(message, repeated, tag = "3")]
-    pub molds: Vec<PackedMold>,
+    pub molds: Vec<PackedTemplate>,
     /// Format 2: the records.
     #[prost(message, repeated, tag = "4")]
-    pub entries: Vec<Entry>,
+    pub entries: Vec<PackedRecord>,
 }
 
 /// A record template: the shared bytes, in pieces.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct PackedMold {
+pub(super) struct PackedTemplate {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub pieces: Vec<Bytes>,
 }
 
 /// A record: complete, or the number of its template, from 1, and the bytes between the template's pieces.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Entry {
+pub(super) struct PackedRecord {
     #[prost(bytes = "bytes", tag = "1")]
     pub whole: Bytes,
     #[prost(uint32, tag = "2")]
@@ -65,10 +65,10 @@ pub(super) const ENTRY_OWN: u32 = 3;
 /// Templated records are written as such: the shared fields are written once per commit.
 pub fn pack<'a>(
     writer: u32,
-    after: ChainHead,
+    after: WriterHead,
     time: Millis,
-    records: impl Iterator<Item = &'a Encoded> + Clone,
-) -> (Vec<u8>, ChainHead) {
+    records: impl Iterator<Item = &'a EncodedRecord> + Clone,
+) -> (Vec<u8>, WriterHead) {
     let mut bytes = Vec::new();
     let head = pack_into(&mut bytes, writer, after, time, records);
     (bytes, head)
@@ -78,17 +78,17 @@ pub fn pack<'a>(
 pub fn pack_into<'a>(
     bytes: &mut Vec<u8>,
     writer: u32,
-    after: ChainHead,
+    after: WriterHead,
     time: Millis,
-    records: impl Iterator<Item = &'a Encoded> + Clone,
-) -> ChainHead {
+    records: impl Iterator<Item = &'a EncodedRecord> + Clone,
+) -> WriterHead {
     let leaves: Vec<Hash> = records.clone().map(|r| r.leaf).collect();
-    let mut molds = Molds::default();
+    let mut molds = TemplateTable::default();
     let (mut wholes, mut own) = (0, 0);
     for record in records.clone() {
         match &record.what {
-            What::Whole(_, bytes) => wholes += message_len(RECORD, bytes.len()) + ENTRY_HEAD,
-            What::Cast(mold, cast) => {
+            RecordEncoding::Whole(_, bytes) => wholes += message_len(RECORD, bytes.len()) + ENTRY_HEAD,
+            RecordEncoding::Cast(mold, cast) => {
                 molds.place(mold);
                 own += cast.pieces().iter().map(|p| p.len()).sum::<usize>() + ENTRY_HEAD;
             }
@@ -105,8 +105,8 @@ pub fn pack_into<'a>(
         records: u32::try_from(leaves.len()).unwrap_or(u32::MAX),
     };
     let header = header.encode_to_vec();
-    let head = ChainHead { number: after.number + 1, hash: sha256(&header), time };
-    // The bytes are those that prost writes for a `Packed`, but without building one: each byte is copied once.
+    let head = WriterHead { number: after.number + 1, hash: sha256(&header), time };
+    // The bytes are those that prost writes for a `PackedCommit`, but without building one: each byte is copied once.
     bytes.reserve(header.len() + ENTRY_HEAD + molds.length() + wholes + own);
     message(HEADER, &header, bytes);
     for mold in &molds.all {
@@ -115,12 +115,12 @@ pub fn pack_into<'a>(
     }
     for record in records {
         match &record.what {
-            What::Whole(_, whole) if !molded => message(RECORD, whole, bytes),
-            What::Whole(_, whole) => {
+            RecordEncoding::Whole(_, whole) if !molded => message(RECORD, whole, bytes),
+            RecordEncoding::Whole(_, whole) => {
                 begin(ENTRY, message_len(ENTRY_WHOLE, whole.len()), bytes);
                 message(ENTRY_WHOLE, whole, bytes);
             }
-            What::Cast(mold, cast) => {
+            RecordEncoding::Cast(mold, cast) => {
                 let (place, own) = (molds.place(mold), cast.pieces());
                 let length = own.iter().map(|p| message_len(ENTRY_OWN, p.len())).sum::<usize>();
                 begin(ENTRY, number_len(ENTRY_MOLD, place) + length, bytes);
@@ -143,13 +143,13 @@ fn message(tag: u32, part: &[u8], out: &mut Vec<u8>) {
 
 /// The record templates of one commit.
 #[derive(Default)]
-struct Molds<'a> {
-    all: Vec<&'a Arc<Mold>>,
+struct TemplateTable<'a> {
+    all: Vec<&'a Arc<RecordTemplate>>,
 }
 
-impl<'a> Molds<'a> {
+impl<'a> TemplateTable<'a> {
     /// The number of a template, from 1. Records of one template mostly follow each other.
-    fn place(&mut self, mold: &'a Arc<Mold>) -> u64 {
+    fn place(&mut self, mold: &'a Arc<RecordTemplate>) -> u64 {
         let known = self.all.iter().rposition(|known| Arc::ptr_eq(known, mold));
         let place = known.unwrap_or_else(|| {
             self.all.push(mold);
@@ -159,13 +159,14 @@ impl<'a> Molds<'a> {
     }
 
     fn length(&self) -> usize {
-        let pieces = |m: &&Arc<Mold>| m.pieces().iter().map(|p| message_len(PIECE, p.len())).sum::<usize>() + ENTRY_HEAD;
+        let pieces =
+            |m: &&Arc<RecordTemplate>| m.pieces().iter().map(|p| message_len(PIECE, p.len())).sum::<usize>() + ENTRY_HEAD;
         self.all.iter().map(pieces).sum()
     }
 }
 
 /// The bytes of each record.
-pub(super) fn records_of(packed: Packed, format: u32) -> Result<Vec<Bytes>, BadCommit> {
+pub(super) fn records_of(packed: PackedCommit, format: u32) -> Result<Vec<Bytes>, BadCommit> {
     let bad = |what: &str| BadCommit::Malformed(what.to_owned());
     if format == PLAIN {
         let plain = packed.molds.is_empty() && packed.entries.is_empty();

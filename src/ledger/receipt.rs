@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::commit::Encoded;
+use super::commit::EncodedRecord;
 use super::record::{Event, Record};
 use mayfly_store::Position;
 use mayfly_verify::seq::{CredentialId, Millis, Seq};
@@ -12,14 +12,14 @@ use mayfly_verify::seq::{CredentialId, Millis, Seq};
 #[derive(Debug)]
 pub struct Receipt {
     first: Seq,
-    issues: Issues,
+    issues: IssuedIds,
     position: Position,
     time: Millis,
 }
 
 /// The credential that each record of a group issues, if any.
 #[derive(Debug, Clone)]
-pub(crate) enum Issues {
+pub(crate) enum IssuedIds {
     One(Option<CredentialId>),
     Each(Arc<[Option<CredentialId>]>),
 }
@@ -31,24 +31,24 @@ pub(super) fn issued_by(record: &Record) -> Option<CredentialId> {
     }
 }
 
-impl Issues {
-    pub(crate) fn of(group: &[Encoded]) -> Issues {
+impl IssuedIds {
+    pub(crate) fn of(group: &[EncodedRecord]) -> IssuedIds {
         match group {
-            [one] => Issues::One(one.issues()),
-            _ => Issues::Each(group.iter().map(Encoded::issues).collect()),
+            [one] => IssuedIds::One(one.issues()),
+            _ => IssuedIds::Each(group.iter().map(EncodedRecord::issues).collect()),
         }
     }
 
     fn as_slice(&self) -> &[Option<CredentialId>] {
         match self {
-            Issues::One(one) => std::slice::from_ref(one),
-            Issues::Each(all) => all,
+            IssuedIds::One(one) => std::slice::from_ref(one),
+            IssuedIds::Each(all) => all,
         }
     }
 }
 
 impl Receipt {
-    pub(crate) fn new(first: Seq, issues: Issues, position: Position, time: Millis) -> Receipt {
+    pub(crate) fn new(first: Seq, issues: IssuedIds, position: Position, time: Millis) -> Receipt {
         Receipt { first, issues, position, time }
     }
 
@@ -71,7 +71,7 @@ impl Receipt {
 
     /// The receipt of the group's record number `n` alone.
     pub fn of(&self, n: usize) -> Receipt {
-        let issues = Issues::One(self.issues.as_slice().get(n).copied().flatten());
+        let issues = IssuedIds::One(self.issues.as_slice().get(n).copied().flatten());
         Receipt { first: self.seq_of(n), issues, position: self.position, time: self.time }
     }
 
@@ -93,12 +93,12 @@ impl Receipt {
     /// A receipt made without a ledger, for tests.
     #[cfg(any(test, feature = "testing"))]
     pub fn for_test(first: Seq, records: &[Record]) -> Receipt {
-        Receipt::new(first, Issues::Each(records.iter().map(issued_by).collect()), 1, Millis(0))
+        Receipt::new(first, IssuedIds::Each(records.iter().map(issued_by).collect()), 1, Millis(0))
     }
 
     /// The receipt of an issuance, for tests.
     #[cfg(any(test, feature = "testing"))]
     pub fn of_test(issued: CredentialId) -> Receipt {
-        Receipt::new(Seq::ZERO, Issues::One(Some(issued)), 1, Millis(0))
+        Receipt::new(Seq::ZERO, IssuedIds::One(Some(issued)), 1, Millis(0))
     }
 }

@@ -11,18 +11,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use super::READ_BYTES;
-use super::commit::{ChainHead, Commit, Encoded, Hash, pack};
-use super::record::{Event, GenerationBegun, Record, Revoked, TargetRecord, Who};
-use super::restored;
-pub use super::restored::Restored;
-use super::salvage::{Lost, remarked, salvage};
+use super::commit::{Commit, EncodedRecord, Hash, WriterHead, pack};
+use super::commit_loop::WRITER;
+use super::record::{Author, Event, GenerationBegun, Record, TargetRecord, TargetsRevoked};
+use super::restore;
+pub use super::restore::RestoreInputs;
+use super::salvage::{SalvagedFacts, remarked, salvage};
 use super::snapshot;
-use super::state::{Removed, State, Taken, seq_after};
+use super::state::{RemovedHistory, SnapshotRef, State, seq_after};
 use super::verify::verify_before;
-use super::writer::WRITER;
 use crate::revocation::{Rules, Target};
 use mayfly_base::limits;
-use mayfly_store::{Expect, Position, Store, StoreError};
+use mayfly_store::{Position, Precondition, Store, StoreError};
 use mayfly_verify::seq::{Millis, Seq};
 
 /// The result of a recovery, for the operator.
@@ -86,7 +86,7 @@ struct Begin<'a> {
     seen: Seq,
     now: Millis,
     reset_time: bool,
-    restored: Option<Restored<'a>>,
+    restored: Option<RestoreInputs<'a>>,
 }
 
 impl Begin<'_> {
@@ -97,9 +97,9 @@ impl Begin<'_> {
 
 /// The base of a recovery's fold: nothing, or a snapshot when the beginning of the log was removed.
 #[derive(Default)]
-struct Base {
+struct RecoveryBase {
     state: State,
-    snapshot: Option<(PathBuf, Taken)>,
+    snapshot: Option<(PathBuf, SnapshotRef)>,
 }
 
 /// Copies the kept part of `old` to the empty store `new` and begins a generation there.
@@ -130,7 +130,7 @@ pub fn restore(
     snapshots: &Path,
     (last, seen): (Seq, Seq),
     now: Millis,
-    restored: Restored<'_>,
+    restored: RestoreInputs<'_>,
 ) -> Result<Recovered, RecoverError> {
     if new.head()? != 0 {
         return Err(RecoverError::NotEmpty);
@@ -171,10 +171,10 @@ fn go_on(
 
 /// If the beginning was removed: the oldest snapshot that reaches back to the remaining commits, so that as much as possible is folded
 /// anew.
-fn base(old: &dyn Store, snapshots: Option<&Path>, after: Seq) -> Result<Base, RecoverError> {
+fn base(old: &dyn Store, snapshots: Option<&Path>, after: Seq) -> Result<RecoveryBase, RecoverError> {
     let oldest = old.oldest()?;
     if oldest <= 1 || after == Seq::ZERO {
-        return Ok(Base::default());
+        return Ok(RecoveryBase::default());
     }
     let head = old.head()?;
     let mut least = None;
@@ -184,8 +184,8 @@ fn base(old: &dyn Store, snapshots: Option<&Path>, after: Seq) -> Result<Base, R
             continue;
         }
         if state.head <= after {
-            let taken = Taken { seq: state.head, position: state.position, digest };
-            return Ok(Base { state, snapshot: Some((path, taken)) });
+            let taken = SnapshotRef { seq: state.head, position: state.position, digest };
+            return Ok(RecoveryBase { state, snapshot: Some((path, taken)) });
         }
         least.get_or_insert(state.head);
     }
@@ -227,7 +227,7 @@ fn trusted(old: &dyn Store, mut state: State, after: Seq) -> Result<(State, Posi
                 Err(_) if trusted >= after => return Ok((state, next)),
                 Err(what) => return Err(untrusted(what)),
             };
-            let chain = state.writers.get(&commit.header.writer).copied().unwrap_or(ChainHead::START);
+            let chain = state.writers.get(&commit.header.writer).copied().unwrap_or(WriterHead::START);
             if end(trusted, &commit) > after && (trusted >= after || commit.continues(chain).is_ok()) {
                 return Ok((state, next));
             }
@@ -244,13 +244,13 @@ fn trusted(old: &dyn Store, mut state: State, after: Seq) -> Result<(State, Posi
 
 /// How much of the beginning is removed. If more is missing than a record announces, or if the remaining commits do not lead up to the
 /// snapshot, everything before the snapshot is left behind.
-fn beginning(old: &dyn Store, base: &State, state: &State) -> Removed {
+fn beginning(old: &dyn Store, base: &State, state: &State) -> RemovedHistory {
     let whole = verify_before(old, base.position, &state.removed, &base.writers, &AtomicBool::new(false), |_| {});
     if base.position == 0 || whole == Ok(true) {
         return state.removed.clone();
     }
     let (before, chains) = (base.position + 1, base.writers.clone());
-    Removed { before, seq: base.head, bytes: base.bytes, time: base.time, chains }
+    RemovedHistory { before, seq: base.head, bytes: base.bytes, time: base.time, chains }
 }
 
 /// Copies commits unchanged, each read as one append: no caller waits for a single commit, and a million flushes would take an hour.
@@ -280,7 +280,7 @@ fn copy_named(old: &dyn Store, new: &dyn Store) -> Result<usize, RecoverError> {
     let mut copied = 0;
     for name in old.list("")? {
         if let Some(value) = old.named(&name)? {
-            new.put(&name, &value, Expect::Absent)?;
+            new.put(&name, &value, Precondition::Absent)?;
             copied += 1;
         }
     }
@@ -292,7 +292,7 @@ fn begin(
     state: &State,
     generation: u8,
     begun: &Begin<'_>,
-    (vouching, lost): (Vec<Event>, Lost),
+    (vouching, lost): (Vec<Event>, SalvagedFacts),
 ) -> Result<(), RecoverError> {
     let (now, reset_time) = (begun.now, begun.reset_time);
     let time = if reset_time { now } else { now.max(state.time) };
@@ -303,7 +303,7 @@ fn begin(
         after: state.head.as_u64(),
         reset_time,
     };
-    let author = || Who::Mayfly(begun.cause().into());
+    let author = || Author::Mayfly(begun.cause().into());
     let mut records = vec![Record::new(author(), Event::GenerationBegun(first))];
     records.extend(vouching.into_iter().map(|event| Record::new(author(), event)));
     let (keys, own, taken_over) = match &begun.restored {
@@ -311,7 +311,7 @@ fn begin(
             let lost = "revoked or locked in what was lost";
             ("so it was in what was lost", lost, lost)
         }
-        Some(_) => ("restored from a backup", restored::REASON, restored::TAKEN_OVER),
+        Some(_) => ("restored from a backup", restore::REASON, restore::TAKEN_OVER),
     };
     records.extend(lost.key_changes(state, keys).into_iter().map(|event| Record::new(author(), event)));
     let keep_until = Rules::keep_until(time).0.max(lost.until);
@@ -325,13 +325,13 @@ fn begin(
         for (reason, targets) in by_reason {
             for targets in targets.chunks(limits::TARGETS) {
                 let (targets, reason) = (targets.to_vec(), reason.clone());
-                let revoked = Revoked { targets, issued_only: !lock_only, reason, keep_until, lock_only };
+                let revoked = TargetsRevoked { targets, issued_only: !lock_only, reason, keep_until, lock_only };
                 records.push(Record::new(author(), Event::Revoked(revoked)));
             }
         }
     }
-    let encoded: Vec<Encoded> = records.into_iter().filter_map(Encoded::new).collect();
-    let chain = state.writers.get(&WRITER).copied().unwrap_or(ChainHead::START);
+    let encoded: Vec<EncodedRecord> = records.into_iter().filter_map(EncodedRecord::new).collect();
+    let chain = state.writers.get(&WRITER).copied().unwrap_or(WriterHead::START);
     let (bytes, _) = pack(WRITER, chain, time, encoded.iter());
     new.append(state.position + 1, &bytes)?;
     Ok(())

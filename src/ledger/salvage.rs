@@ -7,22 +7,22 @@ use std::collections::BTreeMap;
 
 use super::READ_BYTES;
 use super::commit::Commit;
-use super::record::{BundleSet, Event, KeyChanged, KeyState, Record, Who};
+use super::record::{Author, BundleUpdated, Event, KeyChanged, KeyState, Record};
 use super::recover::RecoverError;
 use super::state::State;
-use crate::revocation::{Sort, Target};
+use crate::revocation::{Target, TargetKind};
 use mayfly_base::limits;
 use mayfly_store::{Position, Store};
 
 /// The reason of a lost revocation or lock with its author; `None` where a recovery itself revokes or locks.
-pub(super) type Cause = Option<String>;
+pub(super) type LostReason = Option<String>;
 
 /// The collected facts.
 #[derive(Default)]
-pub(super) struct Lost {
-    pub locks: BTreeMap<Target, Cause>,
+pub(super) struct SalvagedFacts {
+    pub locks: BTreeMap<Target, LostReason>,
     /// Evidence that is revoked, and until when.
-    pub evidence: BTreeMap<Target, Cause>,
+    pub evidence: BTreeMap<Target, LostReason>,
     pub until: u64,
     /// The highest generation found.
     pub generation: u8,
@@ -31,20 +31,20 @@ pub(super) struct Lost {
     /// The latest life-cycle states of keys, reached or scheduled.
     pub keys: BTreeMap<String, KeyState>,
     /// The newest bundle of each trust domain.
-    bundles: BTreeMap<String, BundleSet>,
+    bundles: BTreeMap<String, BundleUpdated>,
 }
 
 /// A lost reason with its author, who is unproven as everything in a lost commit, so it is not the author of the new record. A reason that an
 /// earlier recovery wrote names the author already.
-fn cause(reason: &str, author: Option<&Who>) -> String {
+fn cause(reason: &str, author: Option<&Author>) -> String {
     match author {
-        None | Some(Who::Mayfly(_)) => reason.to_owned(),
+        None | Some(Author::Mayfly(_)) => reason.to_owned(),
         Some(who) => format!("{} (by {})", cut(reason, limits::PURPOSE_BYTES), who.name()),
     }
 }
 
 /// The text of a cause with the remark of this recovery, which is not added twice.
-pub(super) fn remarked(cause: &Cause, remark: &str) -> String {
+pub(super) fn remarked(cause: &LostReason, remark: &str) -> String {
     match cause.as_deref() {
         None | Some("") => remark.to_owned(),
         Some(cause) if cause.contains(remark) => cause.to_owned(),
@@ -68,7 +68,7 @@ fn age(state: KeyState) -> u8 {
     }
 }
 
-impl Lost {
+impl SalvagedFacts {
     fn take(&mut self, record: Record) {
         self.generation = self.generation.max(record.revision().generation());
         let author = record.author.and_then(|author| author.who);
@@ -82,7 +82,7 @@ impl Lost {
                 for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
                     if e.lock_only || (target.sort().locks() && !e.issued_only) {
                         self.locks.insert(target, cause.clone());
-                    } else if matches!(target.sort(), Sort::Svid | Sort::SubjectToken | Sort::SigningKey) {
+                    } else if matches!(target.sort(), TargetKind::Svid | TargetKind::SubjectToken | TargetKind::SigningKey) {
                         self.evidence.insert(target, cause.clone());
                     }
                 }
@@ -136,8 +136,8 @@ impl Lost {
 }
 
 /// Reads from a position to the end of the old store.
-pub(super) fn salvage(old: &dyn Store, mut next: Position) -> Result<Lost, RecoverError> {
-    let mut lost = Lost::default();
+pub(super) fn salvage(old: &dyn Store, mut next: Position) -> Result<SalvagedFacts, RecoverError> {
+    let mut lost = SalvagedFacts::default();
     let head = old.head()?;
     while next <= head {
         let entries = old.read(next, READ_BYTES)?;
@@ -161,17 +161,17 @@ mod tests {
 
     #[test]
     fn a_lock_that_is_taken_over_keeps_its_reason_and_author() {
-        let ada = Who::SpiffeId("spiffe://example.org/ada".to_owned());
+        let ada = Author::SpiffeId("spiffe://example.org/ada".to_owned());
         let kept = Some(cause("stolen laptop", Some(&ada)));
         let first = remarked(&kept, "taken over");
         assert_eq!(first, "stolen laptop (by spiffe://example.org/ada); taken over");
-        let again = Some(cause(&first, Some(&Who::Mayfly("restored".to_owned()))));
+        let again = Some(cause(&first, Some(&Author::Mayfly("restored".to_owned()))));
         assert_eq!(remarked(&again, "taken over"), first, "a second restore adds nothing");
         assert_eq!(remarked(&None, "taken over"), "taken over");
         let long = Some(cause(&"ä".repeat(100_000), Some(&ada)));
         assert!(remarked(&long, "taken over").ends_with("ä (by spiffe://example.org/ada); taken over"));
         assert!(remarked(&long, "taken over").len() < 2 * limits::PURPOSE_BYTES);
-        let unproven = Some(cause(&"ä".repeat(100_000), Some(&Who::Mayfly("restored".to_owned()))));
+        let unproven = Some(cause(&"ä".repeat(100_000), Some(&Author::Mayfly("restored".to_owned()))));
         assert!(remarked(&unproven, "taken over").len() <= limits::PURPOSE_BYTES + limits::SPIFFE_ID_BYTES + 12);
     }
 }

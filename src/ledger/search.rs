@@ -3,12 +3,12 @@
 use super::Ledger;
 use parking_lot::Mutex;
 
-use super::commit::Opened;
-use super::glimpse::Glimpse;
-use super::history::{PIECE, Past, piece};
-use super::index::{Asked, Hint, Index};
-use super::look::Stop;
-use super::record::{Event, Record, Sort, names};
+use super::commit::EncodedCommit;
+use super::commit_scan::ScannedCommit;
+use super::history::{HistoryRecord, PIECE, piece};
+use super::history_query::CancelFlag;
+use super::index::{Hint, HistoryIndex, IndexQuery};
+use super::record::{Event, NameKind, Record, names};
 use super::state::seq_after;
 use mayfly_base::limits;
 use mayfly_base::refusal::Fault;
@@ -17,7 +17,7 @@ use mayfly_verify::seq::{Millis, Seq};
 
 /// A filter for records. All given conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct HistoryFilter {
     /// Committed at this time or later.
     pub since: Option<Millis>,
     /// Committed before this time.
@@ -25,13 +25,13 @@ pub struct Filter {
     /// Exactly this seq.
     pub seq: Option<Seq>,
     /// The record contains each of these names: of the given sort, or of any sort. At most 32.
-    pub names: Vec<(Option<Sort>, String)>,
+    pub names: Vec<(Option<NameKind>, String)>,
 }
 
-impl Filter {
+impl HistoryFilter {
     /// A filter for records that contain this name: of the given sort, or of any sort.
-    pub fn named(sort: Option<Sort>, name: String) -> Filter {
-        Filter { names: vec![(sort, name)], ..Filter::default() }
+    pub fn named(sort: Option<NameKind>, name: String) -> HistoryFilter {
+        HistoryFilter { names: vec![(sort, name)], ..HistoryFilter::default() }
     }
 
     /// Whether a commit of this time may contain a match.
@@ -62,7 +62,7 @@ impl Filter {
 
 /// Where a search step begins: the newest commit that it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn {
+pub struct SearchCursor {
     /// The place of that commit.
     pub position: Position,
     /// The seq of that commit's last record.
@@ -75,18 +75,18 @@ pub struct Turn {
 #[derive(Clone, Debug)]
 pub struct Match {
     /// The record.
-    pub past: Past,
+    pub past: HistoryRecord,
     /// The seq of the first record of its group; zero if it has no group.
     pub group: Seq,
 }
 
 /// The result of one search step.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct SearchPage {
     /// The matches, newest first.
     pub records: Vec<Match>,
     /// Where the next step begins; `None`: there are no older records.
-    pub next: Option<Turn>,
+    pub next: Option<SearchCursor>,
     /// Everything from this seq on was searched.
     pub reached: Seq,
     /// The record with this seq and all before it were removed (`audit.keep`); set if the search came that far.
@@ -104,7 +104,13 @@ impl Ledger {
     /// with the same result as at that bound.
     ///
     /// Reads the store: call it where blocking is allowed.
-    pub fn search(&self, filter: &Filter, from: Turn, most: usize, stop: &Stop) -> Result<Found, Fault> {
+    pub fn search(
+        &self,
+        filter: &HistoryFilter,
+        from: SearchCursor,
+        most: usize,
+        stop: &CancelFlag,
+    ) -> Result<SearchPage, Fault> {
         let bounds = (most, limits::SEARCH_BYTES);
         let found = search(&*self.store(), Some(&self.inner.derived.index), filter, from, bounds, stop)?;
         self.inner.derived.count_read(found.looked_commits, found.looked_bytes);
@@ -114,15 +120,15 @@ impl Ledger {
 
 pub(super) fn search(
     store: &dyn Store,
-    index: Option<&Mutex<Index>>,
-    filter: &Filter,
-    from: Turn,
+    index: Option<&Mutex<HistoryIndex>>,
+    filter: &HistoryFilter,
+    from: SearchCursor,
     (most, bytes): (usize, usize),
-    stop: &Stop,
-) -> Result<Found, Fault> {
+    stop: &CancelFlag,
+) -> Result<SearchPage, Fault> {
     let failed = |e: mayfly_store::StoreError| Fault::new(format!("reading history: {e}"));
     let oldest = store.oldest().map_err(failed)?.max(1);
-    let mut out = Found {
+    let mut out = SearchPage {
         records: Vec::new(),
         next: None,
         reached: from.seq.min(from.before),
@@ -132,7 +138,7 @@ pub(super) fn search(
         looked_bytes: 0,
     };
     let (mut to, mut seq) = (from.position, from.seq);
-    let mut asked = Asked::new(filter);
+    let mut asked = IndexQuery::new(filter);
     while to >= oldest {
         let mut least = oldest;
         match index.and_then(|index| index.lock().hint(&mut asked, to)) {
@@ -150,17 +156,17 @@ pub(super) fn search(
         let first = to.saturating_sub(PIECE - 1).max(least);
         for entry in piece(store, first, to).map_err(failed)?.into_iter().rev() {
             if out.looked_bytes >= bytes || stop.stopped() {
-                out.next = Some(Turn { position: entry.at, seq, before: Seq::LAST });
+                out.next = Some(SearchCursor { position: entry.at, seq, before: Seq::LAST });
                 return Ok(out);
             }
             out.looked_bytes += entry.bytes.len();
             out.looked_commits += 1;
             let damaged = |e| Fault::new(format!("commit {}: {e}", entry.at));
-            let glimpse = Glimpse::ending(entry.at, seq, &entry.bytes).map_err(damaged)?;
+            let glimpse = ScannedCommit::ending(entry.at, seq, &entry.bytes).map_err(damaged)?;
             let before_it = glimpse.before;
             // Most commits of a block contain no match: those are neither hashed nor decoded.
             if asked.may_be_in(&glimpse).map_err(damaged)? {
-                let commit = Opened::from_bytes(&entry.bytes).map_err(damaged)?;
+                let commit = EncodedCommit::from_bytes(&entry.bytes).map_err(damaged)?;
                 let at = Millis(commit.header.time);
                 let fitting = fitting(&commit, filter, before_it, from.before).map_err(damaged)?;
                 if !fitting.is_empty() {
@@ -168,11 +174,11 @@ pub(super) fn search(
                 }
                 for (one, record, group) in fitting.into_iter().rev() {
                     if out.records.len() == most {
-                        out.next = Some(Turn { position: entry.at, seq, before: out.reached });
+                        out.next = Some(SearchCursor { position: entry.at, seq, before: out.reached });
                         return Ok(out);
                     }
                     out.reached = one;
-                    out.records.push(Match { past: Past { seq: one, at, position: entry.at, record }, group });
+                    out.records.push(Match { past: HistoryRecord { seq: one, at, position: entry.at, record }, group });
                 }
             }
             // The records of a commit are consecutive.
@@ -202,8 +208,8 @@ type Fitting = (Seq, Record, Seq);
 
 /// The records of a commit that match, in order, each with its seq and the seq of the first record of its group.
 pub(super) fn fitting(
-    commit: &Opened,
-    filter: &Filter,
+    commit: &EncodedCommit,
+    filter: &HistoryFilter,
     mut seq: Seq,
     before: Seq,
 ) -> Result<Vec<Fitting>, super::commit::BadCommit> {
@@ -225,42 +231,48 @@ pub(super) fn fitting(
 
 #[cfg(test)]
 mod tests {
-    use super::super::commit::{ChainHead, Encoded, pack};
-    use super::super::record::{GenerationBegun, KeyChanged, Who};
+    use super::super::commit::{EncodedRecord, WriterHead, pack};
+    use super::super::record::{Author, GenerationBegun, KeyChanged};
     use super::*;
     use mayfly_store::memory::MemoryStore;
 
     /// Commits of the given sizes; the record with seq n names key `k{n % 3}` and, in pairs, belongs to a group.
-    fn log(sizes: &[usize]) -> (MemoryStore, Turn) {
+    fn log(sizes: &[usize]) -> (MemoryStore, SearchCursor) {
         let store = MemoryStore::new(mayfly_store::StoreId::from_bytes([1; 16]));
-        let (mut head, mut seq) = (ChainHead::START, Seq::start_of(1));
+        let (mut head, mut seq) = (WriterHead::START, Seq::start_of(1));
         for (n, size) in sizes.iter().enumerate() {
             let records = (0..*size).map(|r| {
                 let event = match (n, r) {
                     (0, 0) => Event::GenerationBegun(GenerationBegun { generation: 1, ..Default::default() }),
                     _ => Event::KeyChanged(KeyChanged { key: format!("k{}", (n + r) % 3), ..KeyChanged::default() }),
                 };
-                Encoded::new(Record { group: (r / 2) as u32 + 1, ..Record::new(Who::LocalUid(0), event) }).unwrap()
+                EncodedRecord::new(Record { group: (r / 2) as u32 + 1, ..Record::new(Author::LocalUid(0), event) }).unwrap()
             });
-            let records: Vec<Encoded> = records.collect();
+            let records: Vec<EncodedRecord> = records.collect();
             let (bytes, next) = pack(1, head, Millis(n as u64 * 10), records.iter());
             head = next;
             store.append(n as u64 + 1, &bytes).unwrap();
             seq = (0..*size).fold(seq, |s, _| s.next().unwrap());
         }
-        (store, Turn { position: sizes.len() as u64, seq, before: Seq::LAST })
+        (store, SearchCursor { position: sizes.len() as u64, seq, before: Seq::LAST })
     }
 
-    fn named(name: &str) -> Filter {
-        Filter { names: vec![(None, name.into())], ..Filter::default() }
+    fn named(name: &str) -> HistoryFilter {
+        HistoryFilter { names: vec![(None, name.into())], ..HistoryFilter::default() }
     }
 
     /// Runs all steps of a search with the given page size and bound; returns the matches and the number of steps.
-    fn all(store: &MemoryStore, filter: &Filter, from: Turn, most: usize, bytes: usize) -> (Vec<Match>, usize, Option<Seq>) {
+    fn all(
+        store: &MemoryStore,
+        filter: &HistoryFilter,
+        from: SearchCursor,
+        most: usize,
+        bytes: usize,
+    ) -> (Vec<Match>, usize, Option<Seq>) {
         let (mut found, mut turn, mut calls) = (Vec::new(), Some(from), 0);
         let mut removed = None;
         while let Some(from) = turn {
-            let page = search(store, None, filter, from, (most, bytes), &Stop::default()).unwrap();
+            let page = search(store, None, filter, from, (most, bytes), &CancelFlag::default()).unwrap();
             assert!(page.records.len() <= most);
             assert!(page.records.iter().all(|m| m.past.seq >= page.reached));
             found.extend(page.records);
@@ -282,7 +294,7 @@ mod tests {
             assert_eq!(seqs(&found), seqs(&whole), "{most} {bytes}");
             assert!(calls > 1 && removed.is_none());
         }
-        let (everything, ..) = all(&store, &Filter::default(), end, 10, 500);
+        let (everything, ..) = all(&store, &HistoryFilter::default(), end, 10, 500);
         assert_eq!(everything.len(), sizes.iter().sum::<usize>());
         assert_eq!(everything.last().map(|m| m.past.seq.count()), Some(1));
         // In a commit of five records, the third and the fourth form a group.
@@ -294,18 +306,18 @@ mod tests {
     #[test]
     fn times_and_seqs_bound_it() {
         let (store, end) = log(&[2; 30]);
-        let time = Filter { since: Some(Millis(100)), until: Some(Millis(120)), ..Filter::default() };
+        let time = HistoryFilter { since: Some(Millis(100)), until: Some(Millis(120)), ..HistoryFilter::default() };
         let (found, ..) = all(&store, &time, end, 100, usize::MAX);
         assert_eq!(found.iter().map(|m| m.past.at.0).collect::<Vec<_>>(), [110, 110, 100, 100]);
         for count in [1, 2, 31, 60] {
             let seq = Seq::from_u64(Seq::start_of(1).as_u64() + count);
-            let (found, ..) = all(&store, &Filter { seq, ..Filter::default() }, end, 100, usize::MAX);
+            let (found, ..) = all(&store, &HistoryFilter { seq, ..HistoryFilter::default() }, end, 100, usize::MAX);
             assert_eq!(found.iter().map(|m| m.past.seq.count()).collect::<Vec<_>>(), [count]);
         }
         assert!(all(&store, &named("none"), end, 100, usize::MAX).0.is_empty());
-        let both = Filter {
-            names: vec![(Some(Sort::Event), "key changed".into()), (Some(Sort::Tool), "k1".into())],
-            ..Filter::default()
+        let both = HistoryFilter {
+            names: vec![(Some(NameKind::Event), "key changed".into()), (Some(NameKind::Tool), "k1".into())],
+            ..HistoryFilter::default()
         };
         assert!(all(&store, &both, end, 100, usize::MAX).0.is_empty(), "a key is no tool");
     }
@@ -314,16 +326,16 @@ mod tests {
     fn it_goes_on_before_a_recovery_and_tells_what_was_removed() {
         let (store, end) = log(&[2, 3]);
         let begun = GenerationBegun { generation: 4, after: end.seq.as_u64(), ..Default::default() };
-        let encoded = Encoded::new(Record::new(Who::LocalUid(0), Event::GenerationBegun(begun))).unwrap();
-        let (bytes, _) = pack(1, ChainHead::START, Millis(9), std::iter::once(&encoded));
+        let encoded = EncodedRecord::new(Record::new(Author::LocalUid(0), Event::GenerationBegun(begun))).unwrap();
+        let (bytes, _) = pack(1, WriterHead::START, Millis(9), std::iter::once(&encoded));
         store.append(3, &bytes).unwrap();
-        let end = Turn { position: 3, seq: Seq::start_of(4).next().unwrap(), before: Seq::LAST };
+        let end = SearchCursor { position: 3, seq: Seq::start_of(4).next().unwrap(), before: Seq::LAST };
         let counts = |found: &[Match]| found.iter().map(|m| (m.past.seq.generation(), m.past.seq.count())).collect::<Vec<_>>();
-        let (found, _, removed) = all(&store, &Filter::default(), end, 2, 1);
+        let (found, _, removed) = all(&store, &HistoryFilter::default(), end, 2, 1);
         assert_eq!(counts(&found), [(4, 1), (1, 5), (1, 4), (1, 3), (1, 2), (1, 1)]);
         assert_eq!(removed, None);
         store.remove_before(2).unwrap();
-        let (found, _, removed) = all(&store, &Filter::default(), end, 2, 1);
+        let (found, _, removed) = all(&store, &HistoryFilter::default(), end, 2, 1);
         assert_eq!((found.len(), removed.map(Seq::count)), (4, Some(2)));
     }
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::commit::{Hash, sha256};
-use super::state::{Grounds, State};
+use super::state::{State, SupportingGrants};
 use mayfly_base::system::Stopwatch;
-use mayfly_store::going;
+use mayfly_store::stepwise_deletion;
 use mayfly_verify::seq::Seq;
 
 /// The format of snapshot files. A snapshot of another format is skipped, and the log is folded from an older snapshot or from its
@@ -144,7 +144,7 @@ pub fn read(path: &Path) -> io::Result<(State, Hash)> {
     let body = bytes.strip_prefix(MAGIC).or_else(|| bytes.strip_prefix(BEFORE));
     let digest = sha256(body.ok_or_else(|| io::Error::other("not a snapshot of this version"))?);
     if before {
-        bytes.extend(postcard::to_stdvec(&Grounds::default()).map_err(io::Error::other)?);
+        bytes.extend(postcard::to_stdvec(&SupportingGrants::default()).map_err(io::Error::other)?);
     }
     let body = bytes.get(MAGIC.len()..).unwrap_or_default();
     let (state, rest) = postcard::take_from_bytes(body).map_err(io::Error::other)?;
@@ -162,15 +162,15 @@ pub fn prune(dir: &Path, stay: &[Seq]) -> io::Result<()> {
     let newest = stay.iter().max();
     for old in list(dir)? {
         if seq_of(&old).is_some_and(|seq| !stay.contains(&seq) && Some(&seq) < newest) {
-            going::take_out(&old)?.give_back()?;
+            stepwise_deletion::rename_for_deletion(&old)?.give_back()?;
         }
     }
     for entry in fs::read_dir(dir)?.flatten() {
         if entry.path().extension().is_some_and(|e| e == "writing") {
-            going::take_out(&entry.path())?.give_back()?;
+            stepwise_deletion::rename_for_deletion(&entry.path())?.give_back()?;
         }
     }
-    going::give_back_all(dir)
+    stepwise_deletion::delete_leftovers(dir)
 }
 
 #[cfg(test)]

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::writer::Answer;
+use super::commit_loop::PendingAnswer;
 use super::{Inner, not_written};
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Refusal};
+use mayfly_base::refusal::{Error, Refusal};
 use mayfly_base::system::Stopwatch;
 
 /// How often the writer is checked.
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// The commit that the writer is working on.
 #[derive(Default)]
-pub(super) struct UnderWay {
+pub(super) struct CommitInProgress {
     commit: Mutex<Commit>,
     stalled: AtomicBool,
 }
@@ -31,22 +31,22 @@ pub(super) struct UnderWay {
 struct Commit {
     since: Option<Stopwatch>,
     /// The callers that wait for the commit. Taken by the writer after the write, or by the watching thread when the writer is stalled.
-    answers: Vec<Answer>,
+    answers: Vec<PendingAnswer>,
 }
 
-impl UnderWay {
+impl CommitInProgress {
     /// The writer begins with a batch, or with its idle checks.
     pub fn begins(&self) {
         self.commit.lock().since = Some(Stopwatch::start());
     }
 
     /// Sets the callers to be answered when the commit is written.
-    pub fn waits(&self, answers: Vec<Answer>) {
+    pub fn waits(&self, answers: Vec<PendingAnswer>) {
         self.commit.lock().answers = answers;
     }
 
     /// The commit is written, or has failed: returns the callers that still wait for it.
-    pub fn written(&self) -> Vec<Answer> {
+    pub fn written(&self) -> Vec<PendingAnswer> {
         std::mem::take(&mut self.commit.lock().answers)
     }
 
@@ -68,7 +68,7 @@ impl UnderWay {
     }
 
     /// If the current commit takes too long: the callers that wait for it, and whether the stall is noticed for the first time.
-    fn look(&self) -> Option<(Vec<Answer>, bool)> {
+    fn look(&self) -> Option<(Vec<PendingAnswer>, bool)> {
         let mut commit = self.commit.lock();
         let stalled = commit.since.is_some_and(|since| since.us() / 1_000 >= limits::COMMIT_STALL_MS);
         // Set under the lock: when the writer goes on, it clears the flag under the same lock.
@@ -77,7 +77,7 @@ impl UnderWay {
 }
 
 /// The refusal that callers receive while the writer is stalled.
-pub(super) fn held_up(age_us: u64) -> Refusal {
+pub(super) fn stall_refusal(age_us: u64) -> Refusal {
     not_written(&format!("the disk of the ledger stands still: a write has been under way for {} s", age_us / 1_000_000))
 }
 
@@ -92,12 +92,12 @@ pub(super) fn watch(inner: &Arc<Inner>) {
 impl Inner {
     fn look_at_writer(&self) {
         let Some((answers, first)) = self.under_way.look() else { return };
-        let no = held_up(self.under_way.age_us());
+        let no = stall_refusal(self.under_way.age_us());
         if first {
             tracing::error!(why = %no, "the writer is held up; nothing is taken until it goes on");
         }
         for answer in answers {
-            answer.refuse(&No::Refusal(no.clone()));
+            answer.refuse(&Error::Refusal(no.clone()));
         }
         self.queue.refuse_all(&no);
         // Wakes those that wait for the durable head, so that they notice the stall.

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::Ledger;
-use super::commit::{ChainHead, Commit};
-use super::standing::in_the_background;
-use super::state::{Removed, seq_after};
+use super::commit::{Commit, WriterHead};
+use super::durable_summary::mark_background_thread;
+use super::state::{RemovedHistory, seq_after};
 use mayfly_store::{Position, Store};
 use mayfly_verify::seq::Seq;
 
@@ -29,10 +29,10 @@ impl Ledger {
     }
 
     /// `removed`: what is removed now. `heads`: each writer's chain head according to the snapshot at `until`.
-    pub(super) fn verify_in_background(&self, until: Position, removed: Removed, heads: BTreeMap<u32, ChainHead>) {
+    pub(super) fn verify_in_background(&self, until: Position, removed: RemovedHistory, heads: BTreeMap<u32, WriterHead>) {
         let inner = self.inner.clone();
         let started = std::thread::Builder::new().name("ledger-verify".into()).spawn(move || {
-            in_the_background();
+            mark_background_thread();
             let store = inner.store();
             let reached = |seq: Seq| {
                 inner.verified.store(seq.as_u64(), Ordering::Relaxed);
@@ -62,8 +62,8 @@ impl Ledger {
 pub(super) fn verify_before(
     store: &dyn Store,
     until: Position,
-    removed: &Removed,
-    heads: &BTreeMap<u32, ChainHead>,
+    removed: &RemovedHistory,
+    heads: &BTreeMap<u32, WriterHead>,
     stopping: &AtomicBool,
     mut reached: impl FnMut(Seq),
 ) -> Result<bool, String> {
@@ -91,7 +91,7 @@ pub(super) fn verify_before(
                 return Err(format!("commit {next} is missing"));
             }
             let commit = Commit::from_bytes(&entry.bytes).map_err(|e| format!("commit {next}: {e}"))?;
-            let chain = chains.entry(commit.header.writer).or_insert(ChainHead::START);
+            let chain = chains.entry(commit.header.writer).or_insert(WriterHead::START);
             *chain = commit.continues(*chain).map_err(|e| format!("commit {next}: {e}"))?;
             seq = commit.records.iter().fold(seq, seq_after);
             next += 1;

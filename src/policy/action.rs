@@ -2,7 +2,7 @@
 
 /// An action of a workload on one upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Work {
+pub enum WorkloadAction {
     /// Issuing a credential: exchange, renewal, and `Authorize`.
     Exchange,
     /// Opening a task that includes this upstream. Policy is asked once per upstream that the task names.
@@ -15,7 +15,7 @@ pub enum Work {
 
 /// An action of an operator.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Admin {
+pub enum OperatorAction {
     /// Revoke credentials, tasks, callers and every other target.
     Revoke,
     /// Add and lift locks.
@@ -39,12 +39,12 @@ pub enum Admin {
 }
 
 /// An operator's action as a type, so that the compiler distinguishes an operator admitted to read from one admitted to revoke.
-pub trait AdminAction: Copy + std::fmt::Debug + Send + Sync + 'static {
+pub trait OperatorActionType: Copy + std::fmt::Debug + Send + Sync + 'static {
     /// The action that policy is asked about.
-    const ACTION: Admin;
+    const ACTION: OperatorAction;
 }
 
-/// One type for each action of [`Admin`]. An `Admitted` proves admission for one of these types.
+/// One type for each action of [`OperatorAction`]. An `Admitted` proves admission for one of these types.
 pub mod admin {
     macro_rules! actions {
         ($($name:ident: $what:literal),+ $(,)?) => {$(
@@ -52,8 +52,8 @@ pub mod admin {
             #[derive(Clone, Copy, Debug)]
             pub struct $name;
 
-            impl super::AdminAction for $name {
-                const ACTION: super::Admin = super::Admin::$name;
+            impl super::OperatorActionType for $name {
+                const ACTION: super::OperatorAction = super::OperatorAction::$name;
             }
         )+};
     }
@@ -76,11 +76,11 @@ pub mod admin {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Action {
     /// An action of a workload.
-    Work(Work),
+    Work(WorkloadAction),
     /// Introspect a credential.
     Introspect,
     /// An action of an operator.
-    Admin(Admin),
+    Admin(OperatorAction),
     /// Approve an exchange that somebody else asked for.
     Approve,
     /// Use a credential in the way that a server of its upstream reported.
@@ -92,21 +92,21 @@ pub enum Action {
 impl Action {
     /// All actions, ordered by [`Action::number`].
     pub const ALL: [Action; 18] = [
-        Action::Work(Work::Exchange),
-        Action::Work(Work::OpenTask),
-        Action::Work(Work::ExtendTask),
-        Action::Work(Work::DelegateTask),
+        Action::Work(WorkloadAction::Exchange),
+        Action::Work(WorkloadAction::OpenTask),
+        Action::Work(WorkloadAction::ExtendTask),
+        Action::Work(WorkloadAction::DelegateTask),
         Action::Introspect,
-        Action::Admin(Admin::Revoke),
-        Action::Admin(Admin::Lock),
-        Action::Admin(Admin::ManageKeys),
-        Action::Admin(Admin::ManageTrust),
-        Action::Admin(Admin::ManagePolicy),
-        Action::Admin(Admin::ManageUpstreams),
-        Action::Admin(Admin::ManageTasks),
-        Action::Admin(Admin::ReadAudit),
-        Action::Admin(Admin::Observe),
-        Action::Admin(Admin::ApproveChange),
+        Action::Admin(OperatorAction::Revoke),
+        Action::Admin(OperatorAction::Lock),
+        Action::Admin(OperatorAction::ManageKeys),
+        Action::Admin(OperatorAction::ManageTrust),
+        Action::Admin(OperatorAction::ManagePolicy),
+        Action::Admin(OperatorAction::ManageUpstreams),
+        Action::Admin(OperatorAction::ManageTasks),
+        Action::Admin(OperatorAction::ReadAudit),
+        Action::Admin(OperatorAction::Observe),
+        Action::Admin(OperatorAction::ApproveChange),
         Action::Approve,
         Action::Use,
         Action::SignIn,
@@ -127,24 +127,24 @@ impl Action {
     /// Name of the action in policies.
     pub const fn name(self) -> &'static str {
         match self {
-            Action::Work(Work::Exchange) => "Exchange",
-            Action::Work(Work::OpenTask) => "OpenTask",
-            Action::Work(Work::ExtendTask) => "ExtendTask",
-            Action::Work(Work::DelegateTask) => "DelegateTask",
+            Action::Work(WorkloadAction::Exchange) => "Exchange",
+            Action::Work(WorkloadAction::OpenTask) => "OpenTask",
+            Action::Work(WorkloadAction::ExtendTask) => "ExtendTask",
+            Action::Work(WorkloadAction::DelegateTask) => "DelegateTask",
             Action::Introspect => "Introspect",
             Action::Approve => "Approve",
             Action::Use => "Use",
             Action::SignIn => "SignIn",
-            Action::Admin(Admin::Revoke) => "Revoke",
-            Action::Admin(Admin::Lock) => "Lock",
-            Action::Admin(Admin::ManageKeys) => "ManageKeys",
-            Action::Admin(Admin::ManageTrust) => "ManageTrust",
-            Action::Admin(Admin::ManagePolicy) => "ManagePolicy",
-            Action::Admin(Admin::ManageUpstreams) => "ManageUpstreams",
-            Action::Admin(Admin::ManageTasks) => "ManageTasks",
-            Action::Admin(Admin::ReadAudit) => "ReadAudit",
-            Action::Admin(Admin::Observe) => "Observe",
-            Action::Admin(Admin::ApproveChange) => "ApproveChange",
+            Action::Admin(OperatorAction::Revoke) => "Revoke",
+            Action::Admin(OperatorAction::Lock) => "Lock",
+            Action::Admin(OperatorAction::ManageKeys) => "ManageKeys",
+            Action::Admin(OperatorAction::ManageTrust) => "ManageTrust",
+            Action::Admin(OperatorAction::ManagePolicy) => "ManagePolicy",
+            Action::Admin(OperatorAction::ManageUpstreams) => "ManageUpstreams",
+            Action::Admin(OperatorAction::ManageTasks) => "ManageTasks",
+            Action::Admin(OperatorAction::ReadAudit) => "ReadAudit",
+            Action::Admin(OperatorAction::Observe) => "Observe",
+            Action::Admin(OperatorAction::ApproveChange) => "ApproveChange",
         }
     }
 

@@ -12,13 +12,13 @@ use super::set::PolicySet;
 use mayfly_base::limits;
 use mayfly_identity::spiffe_id::SpiffeId;
 use mayfly_ledger::record::{Event, Record};
-use mayfly_ledger::state::{State, Version};
+use mayfly_ledger::state::{DocumentVersion, State};
 use mayfly_ledger::upstream::binding::Binding;
 use mayfly_ledger::upstream::registry::Upstream;
 
 /// The compiled policy set in force in an environment, with its version.
 #[derive(Clone)]
-pub struct Policy {
+pub struct EnvironmentPolicy {
     /// Version of the policy set.
     pub version: u64,
     /// The policy set.
@@ -26,12 +26,12 @@ pub struct Policy {
     /// `iss` of the environment. Each environment has its own issuer path.
     pub issuer: Arc<str>,
     /// The shadow policy set of the environment, if one is active.
-    pub beside: Option<Beside>,
+    pub beside: Option<ShadowPolicy>,
 }
 
 /// A shadow policy set: evaluated, but never decisive.
 #[derive(Clone)]
-pub struct Beside {
+pub struct ShadowPolicy {
     /// Version of the shadow set, counted separately from the versions of enforcing sets.
     pub version: u64,
     /// The policy set.
@@ -40,7 +40,7 @@ pub struct Beside {
 
 /// A compiled upstream registration with its version.
 #[derive(Clone)]
-pub struct Registered {
+pub struct RegisteredUpstream {
     /// Version of the registration.
     pub version: u64,
     /// `false` if the registration is disabled or retired.
@@ -105,23 +105,23 @@ impl Bindings {
 
 /// An immutable snapshot of everything that is compiled.
 #[derive(Default)]
-pub struct Compiled {
-    policies: BTreeMap<Box<str>, Policy>,
-    upstreams: BTreeMap<Box<str>, Registered>,
+pub struct CompiledCatalog {
+    policies: BTreeMap<Box<str>, EnvironmentPolicy>,
+    upstreams: BTreeMap<Box<str>, RegisteredUpstream>,
     bindings: BTreeMap<Box<str>, Bindings>,
     /// Texts that did not compile. Texts are validated before they are recorded, so each entry is an internal fault. A text that did not
     /// compile permits nothing.
     pub faults: Vec<String>,
 }
 
-impl Compiled {
+impl CompiledCatalog {
     /// The policy set in force in an environment.
-    pub fn policy(&self, environment: &str) -> Option<&Policy> {
+    pub fn policy(&self, environment: &str) -> Option<&EnvironmentPolicy> {
         self.policies.get(environment)
     }
 
     /// The registration of an upstream.
-    pub fn upstream(&self, name: &str) -> Option<&Registered> {
+    pub fn upstream(&self, name: &str) -> Option<&RegisteredUpstream> {
         self.upstreams.get(name)
     }
 
@@ -136,23 +136,23 @@ impl Compiled {
     }
 
     /// All registrations.
-    pub fn upstreams(&self) -> impl Iterator<Item = &Registered> {
+    pub fn upstreams(&self) -> impl Iterator<Item = &RegisteredUpstream> {
         self.upstreams.values()
     }
 
     /// All environments with a policy set.
-    pub fn environments(&self) -> impl Iterator<Item = (&str, &Policy)> {
+    pub fn environments(&self) -> impl Iterator<Item = (&str, &EnvironmentPolicy)> {
         self.policies.iter().map(|(name, policy)| (&**name, policy))
     }
 }
 
-/// The current [`Compiled`] snapshot.
+/// The current [`CompiledCatalog`] snapshot.
 ///
 /// The snapshot may briefly lag behind the ledger's state. A decision records the versions that it was made with, and the fold voids the
 /// record if other versions are in force, so a stale snapshot never issues anything.
 pub struct Catalog {
     issuer: Box<str>,
-    now: ArcSwap<Compiled>,
+    now: ArcSwap<CompiledCatalog>,
     /// Sets that are about to take effect, compiled in advance so that the thread which folds the ledger need not compile them.
     prepared: Mutex<VecDeque<Arc<PolicySet>>>,
 }
@@ -169,7 +169,7 @@ impl Catalog {
     }
 
     /// The current snapshot.
-    pub fn now(&self) -> Arc<Compiled> {
+    pub fn now(&self) -> Arc<CompiledCatalog> {
         self.now.load_full()
     }
 
@@ -200,10 +200,10 @@ impl Catalog {
     /// Compiles everything that changed in the state since the last call.
     pub fn sync(&self, state: &State) {
         let before = self.now();
-        let mut after = Compiled::default();
+        let mut after = CompiledCatalog::default();
         for (environment, version) in &state.policies {
             let beside = state.audit_policies.get(environment).filter(|v| v.active);
-            let beside = beside.map(|v| self.set_of(v).map(|set| Beside { version: v.version, set })).transpose();
+            let beside = beside.map(|v| self.set_of(v).map(|set| ShadowPolicy { version: v.version, set })).transpose();
             let beside = beside.unwrap_or_else(|what| {
                 after.faults.push(format!("the shadow policy set of {environment}: {what}"));
                 None
@@ -211,7 +211,9 @@ impl Catalog {
             match self.set_of(version) {
                 Ok(set) => {
                     let issuer = issuer_of(&self.issuer, environment).into();
-                    after.policies.insert(environment.clone(), Policy { version: version.version, set, issuer, beside });
+                    after
+                        .policies
+                        .insert(environment.clone(), EnvironmentPolicy { version: version.version, set, issuer, beside });
                 }
                 Err(what) => after.faults.push(format!("policy set {} of {environment}: {what}", version.version)),
             }
@@ -247,7 +249,7 @@ impl Catalog {
         found.or_else(|| self.prepared.lock().iter().find(|set| set.digest() == digest).cloned())
     }
 
-    fn set_of(&self, version: &Version) -> Result<Arc<PolicySet>, String> {
+    fn set_of(&self, version: &DocumentVersion) -> Result<Arc<PolicySet>, String> {
         if let Some(known) = self.known(&version.digest) {
             return Ok(known);
         }
@@ -256,12 +258,12 @@ impl Catalog {
     }
 }
 
-fn registered_of(before: &Compiled, name: &str, version: &Version) -> Result<Registered, String> {
+fn registered_of(before: &CompiledCatalog, name: &str, version: &DocumentVersion) -> Result<RegisteredUpstream, String> {
     if let Some(known) = before.upstreams.get(name).filter(|r| r.version == version.version) {
-        return Ok(Registered { active: version.active, owner_left: version.owner_left, ..known.clone() });
+        return Ok(RegisteredUpstream { active: version.active, owner_left: version.owner_left, ..known.clone() });
     }
     let upstream = Arc::new(Upstream::from_text(&version.text)?);
     let (audience, base_url) = (upstream.audience.as_str().into(), upstream.target.as_str().into());
-    let Version { active, owner_left, .. } = *version;
-    Ok(Registered { version: version.version, active, owner_left, upstream, audience, base_url })
+    let DocumentVersion { active, owner_left, .. } = *version;
+    Ok(RegisteredUpstream { version: version.version, active, owner_left, upstream, audience, base_url })
 }

@@ -10,14 +10,14 @@ use cedar_policy::{
 
 use super::ADMIN;
 use super::action::Action;
-use super::facts::{Case, Value};
-use super::reads::Read;
+use super::attribute_reads::AttributeRead;
+use super::attributes::{AttributeValue, ResolvedQuestion};
 use mayfly_base::limits;
 use mayfly_verify::seq::Millis;
 
 /// Cedar's verdict. Everything except `Permit` is a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PolicyVerdict {
     /// Permitted by these policies.
     Permit {
         /// Ids of the policies that permit, sorted.
@@ -35,35 +35,35 @@ pub enum Verdict {
     },
 }
 
-impl Verdict {
+impl PolicyVerdict {
     /// Whether the verdict permits.
     pub fn permits(&self) -> bool {
-        matches!(self, Verdict::Permit { .. })
+        matches!(self, PolicyVerdict::Permit { .. })
     }
 
     /// Ids of the policies that decided, sorted.
     pub fn by(&self) -> &[String] {
         match self {
-            Verdict::Permit { by } | Verdict::Deny { by } => by,
-            Verdict::EngineError { .. } => &[],
+            PolicyVerdict::Permit { by } | PolicyVerdict::Deny { by } => by,
+            PolicyVerdict::EngineError { .. } => &[],
         }
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for PolicyVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Verdict::Permit { by } => write!(f, "permitted by {}", by.join(", ")),
-            Verdict::Deny { by } if by.is_empty() => f.write_str("no policy permits it"),
-            Verdict::Deny { by } => write!(f, "forbidden by {}", by.join(", ")),
-            Verdict::EngineError { what } => write!(f, "refused because a policy could not be evaluated: {what}"),
+            PolicyVerdict::Permit { by } => write!(f, "permitted by {}", by.join(", ")),
+            PolicyVerdict::Deny { by } if by.is_empty() => f.write_str("no policy permits it"),
+            PolicyVerdict::Deny { by } => write!(f, "forbidden by {}", by.join(", ")),
+            PolicyVerdict::EngineError { what } => write!(f, "refused because a policy could not be evaluated: {what}"),
         }
     }
 }
 
 /// The schema's type names, parsed once.
 #[derive(Clone)]
-pub(super) struct Types {
+pub(super) struct SchemaTypes {
     workload: EntityTypeName,
     role: EntityTypeName,
     upstream: EntityTypeName,
@@ -72,10 +72,10 @@ pub(super) struct Types {
     action: EntityTypeName,
 }
 
-impl Types {
-    pub(super) fn new() -> Result<Types, String> {
+impl SchemaTypes {
+    pub(super) fn new() -> Result<SchemaTypes, String> {
         let name = |text: &str| text.parse::<EntityTypeName>().map_err(|e| e.to_string());
-        Ok(Types {
+        Ok(SchemaTypes {
             workload: name("Workload")?,
             role: name("Role")?,
             upstream: name("Upstream")?,
@@ -93,7 +93,7 @@ impl Types {
 }
 
 /// Principal, action and resource as Cedar entities.
-pub(super) struct Sides {
+pub(super) struct RequestEntities {
     principal: EntityUid,
     action: EntityUid,
     resource: EntityUid,
@@ -101,21 +101,21 @@ pub(super) struct Sides {
 }
 
 /// The input of one evaluation: the policies, their entities, and the context attributes to write.
-pub(super) struct Asked<'a> {
+pub(super) struct EvaluationInput<'a> {
     pub policies: &'a PolicySet,
-    pub sides: &'a Sides,
-    pub context: &'a [Read],
+    pub sides: &'a RequestEntities,
+    pub context: &'a [AttributeRead],
 }
 
 /// Builds the principal, action and resource entities with the attributes in `reads` only. Validated against the schema where one is given.
 pub(super) fn sides(
-    types: &Types,
+    types: &SchemaTypes,
     action: &Entity,
-    reads: &[Read],
-    case: &Case<'_>,
+    reads: &[AttributeRead],
+    case: &ResolvedQuestion<'_>,
     schema: Option<&Schema>,
-) -> Result<Sides, String> {
-    let Written { principal, resource, .. } = written(reads, case);
+) -> Result<RequestEntities, String> {
+    let CedarAttributes { principal, resource, .. } = written(reads, case);
     let principal = principal.entity(uid(&types.workload, case.question.caller.as_str()), &types.role)?;
     let resource = match case.question.upstream() {
         Some(upstream) => resource.entity(uid(&types.upstream, &upstream.name), &types.environment)?,
@@ -123,19 +123,19 @@ pub(super) fn sides(
     };
     let (p, a, r) = (principal.uid(), action.uid(), resource.uid());
     let entities = Entities::from_entities([principal, resource, action.clone()], schema).map_err(|e| e.to_string())?;
-    Ok(Sides { principal: p, action: a, resource: r, entities })
+    Ok(RequestEntities { principal: p, action: a, resource: r, entities })
 }
 
 /// Evaluates the policies with the attributes that they read and no others. Validated against the schema where one is given.
-pub(super) fn ask(asked: &Asked<'_>, case: &Case<'_>, schema: Option<&Schema>) -> Verdict {
+pub(super) fn ask(asked: &EvaluationInput<'_>, case: &ResolvedQuestion<'_>, schema: Option<&Schema>) -> PolicyVerdict {
     match respond(asked, case, schema) {
         Ok(response) => verdict(&response),
-        Err(what) => Verdict::EngineError { what },
+        Err(what) => PolicyVerdict::EngineError { what },
     }
 }
 
 /// Ids of the policies whose conditions hold or fail with an error. All policies in `asked` must be permits.
-pub(super) fn holding(asked: &Asked<'_>, case: &Case<'_>) -> Result<HashSet<PolicyId>, String> {
+pub(super) fn satisfied_policies(asked: &EvaluationInput<'_>, case: &ResolvedQuestion<'_>) -> Result<HashSet<PolicyId>, String> {
     let response = respond(asked, case, None)?;
     let mut ids: HashSet<PolicyId> = response.diagnostics().reason().cloned().collect();
     for error in response.diagnostics().errors() {
@@ -145,8 +145,8 @@ pub(super) fn holding(asked: &Asked<'_>, case: &Case<'_>) -> Result<HashSet<Poli
     Ok(ids)
 }
 
-fn respond(asked: &Asked<'_>, case: &Case<'_>, schema: Option<&Schema>) -> Result<Response, String> {
-    let Sides { principal, action, resource, entities } = asked.sides;
+fn respond(asked: &EvaluationInput<'_>, case: &ResolvedQuestion<'_>, schema: Option<&Schema>) -> Result<Response, String> {
+    let RequestEntities { principal, action, resource, entities } = asked.sides;
     let context = context(written(asked.context, case).context)?;
     let request =
         Request::new(principal.clone(), action.clone(), resource.clone(), context, schema).map_err(|e| e.to_string())?;
@@ -157,26 +157,26 @@ fn respond(asked: &Asked<'_>, case: &Case<'_>, schema: Option<&Schema>) -> Resul
     Ok(if failed { stacker::grow(limits::POLICY_STACK_BYTES, evaluated) } else { response })
 }
 
-fn written<'a>(reads: &[Read], case: &Case<'a>) -> Written<'a> {
-    let mut written = Written::default();
+fn written<'a>(reads: &[AttributeRead], case: &ResolvedQuestion<'a>) -> CedarAttributes<'a> {
+    let mut written = CedarAttributes::default();
     for read in reads {
         written.add(read.fact.path, (read.fact.get)(case));
     }
     written
 }
 
-fn verdict(response: &Response) -> Verdict {
+fn verdict(response: &Response) -> PolicyVerdict {
     let mut errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
     errors.sort_unstable();
     if !errors.is_empty() {
         // Cedar skips a policy that fails. Skipping a failed `forbid` would permit the request.
-        return Verdict::EngineError { what: errors.join("; ") };
+        return PolicyVerdict::EngineError { what: errors.join("; ") };
     }
     let mut by: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
     by.sort_unstable();
     match response.decision() {
-        Decision::Allow => Verdict::Permit { by },
-        Decision::Deny => Verdict::Deny { by },
+        Decision::Allow => PolicyVerdict::Permit { by },
+        Decision::Deny => PolicyVerdict::Deny { by },
     }
 }
 
@@ -188,12 +188,12 @@ type Attributes = Vec<(String, RestrictedExpression)>;
 
 /// An entity under construction.
 #[derive(Default)]
-struct Side<'a> {
+struct EntityBuilder<'a> {
     attributes: Attributes,
     parents: Vec<&'a str>,
 }
 
-impl Side<'_> {
+impl EntityBuilder<'_> {
     fn entity(self, name: EntityUid, parent_kind: &EntityTypeName) -> Result<Entity, String> {
         let parents: HashSet<EntityUid> = self.parents.into_iter().map(|id| uid(parent_kind, id)).collect();
         let attributes: HashMap<String, RestrictedExpression> = self.attributes.into_iter().collect();
@@ -203,9 +203,9 @@ impl Side<'_> {
 
 /// Attributes sorted by their place in a request.
 #[derive(Default)]
-struct Written<'a> {
-    principal: Side<'a>,
-    resource: Side<'a>,
+struct CedarAttributes<'a> {
+    principal: EntityBuilder<'a>,
+    resource: EntityBuilder<'a>,
     context: BTreeMap<&'static str, Node>,
 }
 
@@ -215,13 +215,13 @@ enum Node {
     Record(Attributes),
 }
 
-impl<'a> Written<'a> {
-    fn add(&mut self, path: &'static str, value: Option<Value<'a>>) {
+impl<'a> CedarAttributes<'a> {
+    fn add(&mut self, path: &'static str, value: Option<AttributeValue<'a>>) {
         let Some(value) = value else { return };
         match (path.split_once('.'), value) {
             (None, _) => {}
-            (Some(("principal", "in")), Value::Texts(names)) => self.principal.parents = names,
-            (Some(("resource", "in")), Value::Texts(names)) => self.resource.parents = names,
+            (Some(("principal", "in")), AttributeValue::Texts(names)) => self.principal.parents = names,
+            (Some(("resource", "in")), AttributeValue::Texts(names)) => self.resource.parents = names,
             (Some(("principal", name)), value) => self.principal.attributes.push((name.to_owned(), expression(value))),
             (Some(("resource", name)), value) => self.resource.attributes.push((name.to_owned(), expression(value))),
             (Some((_, path)), value) => self.context(path, expression(value)),
@@ -251,15 +251,15 @@ fn context(nodes: BTreeMap<&'static str, Node>) -> Result<Context, String> {
     Context::from_pairs(pairs).map_err(|e| e.to_string())
 }
 
-fn expression(value: Value<'_>) -> RestrictedExpression {
+fn expression(value: AttributeValue<'_>) -> RestrictedExpression {
     match value {
-        Value::Bool(b) => RestrictedExpression::new_bool(b),
-        Value::Long(n) => RestrictedExpression::new_long(n),
-        Value::Text(text) => RestrictedExpression::new_string(text.to_owned()),
-        Value::Texts(texts) => {
+        AttributeValue::Bool(b) => RestrictedExpression::new_bool(b),
+        AttributeValue::Long(n) => RestrictedExpression::new_long(n),
+        AttributeValue::Text(text) => RestrictedExpression::new_string(text.to_owned()),
+        AttributeValue::Texts(texts) => {
             RestrictedExpression::new_set(texts.into_iter().map(|t| RestrictedExpression::new_string(t.to_owned())))
         }
-        Value::Moment(at) => RestrictedExpression::new_datetime(datetime(at)),
+        AttributeValue::Moment(at) => RestrictedExpression::new_datetime(datetime(at)),
     }
 }
 

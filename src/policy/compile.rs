@@ -7,20 +7,23 @@ use cedar_policy::{PolicyId, Schema, ValidationMode, Validator};
 
 use super::SCHEMA;
 use super::action::Action;
-use super::cedar::Types;
+use super::applicable_policies::ActionPolicies;
+use super::cedar::SchemaTypes;
 use super::roles::Roles;
-use super::slice::Part;
-use mayfly_base::document::{Complaint, Source, is_name};
+use mayfly_base::document::{Diagnostic, SourceFile, is_name};
 use mayfly_identity::spiffe_id::SpiffeId;
 
 /// One part per action. A part holds only the policies whose scope can match the action; the verdict and the analysis of reads use no
 /// others.
-pub(super) fn parts(types: &Types, policies: &BTreeMap<String, cedar_policy::Policy>) -> Result<Vec<Part>, String> {
+pub(super) fn parts(
+    types: &SchemaTypes,
+    policies: &BTreeMap<String, cedar_policy::Policy>,
+) -> Result<Vec<ActionPolicies>, String> {
     Action::ALL
         .iter()
         .map(|action| {
             let own = policies.values().filter(|policy| applies(policy, *action));
-            Part::new(types.action(*action)?, own)
+            ActionPolicies::new(types.action(*action)?, own)
         })
         .collect()
 }
@@ -40,7 +43,7 @@ pub(super) fn applies(policy: &cedar_policy::Policy, action: Action) -> bool {
 
 /// Parses files one after the other and collects the complaints about all of them.
 pub(super) struct Compiler<'r> {
-    pub types: Types,
+    pub types: SchemaTypes,
     pub validator: Validator,
     /// The set comes from the ledger. A recorded set must stay loadable, or no server would start on that ledger; checks added after the
     /// set was recorded therefore produce warnings instead of complaints.
@@ -50,9 +53,9 @@ pub(super) struct Compiler<'r> {
     pub policies: BTreeMap<String, cedar_policy::Policy>,
     pub upstreams: Vec<String>,
     /// Texts that policies compare with `context.scopes` and `context.kind`. A mistyped text silently never matches.
-    pub compared: Vec<(Attribute, String)>,
-    pub complaints: Vec<Complaint>,
-    pub warnings: Vec<Complaint>,
+    pub compared: Vec<(EnumeratedAttribute, String)>,
+    pub complaints: Vec<Diagnostic>,
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// Policies may dereference attributes of the principal, the resource and the context only; an entity that a policy names has no attributes
@@ -64,12 +67,12 @@ impl<'r> Compiler<'r> {
     pub fn new(roles: Option<&'r Roles>, recorded: bool) -> Result<Compiler<'r>, String> {
         let (schema, _) = Schema::from_cedarschema_str(SCHEMA).map_err(|e| e.to_string())?;
         let (policies, upstreams, compared, complaints, warnings) = Default::default();
-        let (types, validator) = (Types::new()?, Validator::new(schema));
+        let (types, validator) = (SchemaTypes::new()?, Validator::new(schema));
         Ok(Compiler { types, validator, recorded, roles, policies, upstreams, compared, complaints, warnings })
     }
 
     /// Adds the policies of a file, or complaints about the file.
-    pub fn add(&mut self, source: &Source) {
+    pub fn add(&mut self, source: &SourceFile) {
         let parsed: cedar_policy::PolicySet = match source.text.parse() {
             Ok(parsed) => parsed,
             Err(errors) => {
@@ -80,7 +83,7 @@ impl<'r> Compiler<'r> {
         if parsed.num_of_templates() > 0 {
             let at = source.text.find("?principal").or(source.text.find("?resource")).unwrap_or(0);
             let remedy = "nothing links templates here: write one policy per principal, or use a role";
-            self.complaints.push(Complaint::at(source, at, "a template with ?principal or ?resource", remedy));
+            self.complaints.push(Diagnostic::at(source, at, "a template with ?principal or ?resource", remedy));
         }
         let mut named = cedar_policy::PolicySet::new();
         for (number, policy) in in_order(&parsed) {
@@ -90,12 +93,12 @@ impl<'r> Compiler<'r> {
             if let Ok(json) = policy.to_json() {
                 texts_compared(&json, 0, &mut self.compared);
             }
-            if let Some(what) = super::several::more_than_one(&policy) {
+            if let Some(what) = super::unmeetable_approvals::unmeetable_condition(&policy) {
                 let at = source.text.find(&format!("\"{id}\"")).unwrap_or(0);
                 let remedy =
                     "one person approves a request: compare with 1, and let the registration and the action Approve say who may";
                 let list = if self.recorded { &mut self.warnings } else { &mut self.complaints };
-                list.push(Complaint::at(source, at, format!("policy `{id}` {what}"), remedy));
+                list.push(Diagnostic::at(source, at, format!("policy `{id}` {what}"), remedy));
             }
             // Ids are unique here, so adding cannot fail on a duplicate.
             if named.add(policy.clone()).is_ok() {
@@ -108,24 +111,24 @@ impl<'r> Compiler<'r> {
     }
 
     /// The `@id` of a policy; without one, the file name and the policy's number.
-    fn id(&mut self, source: &Source, number: usize, policy: &cedar_policy::Policy) -> Option<String> {
+    fn id(&mut self, source: &SourceFile, number: usize, policy: &cedar_policy::Policy) -> Option<String> {
         let id = policy.annotation("id").map_or_else(|| format!("{}#{number}", source.file), str::to_owned);
         let at = source.text.find(&format!("\"{id}\"")).unwrap_or(0);
         if policy.annotation("id").is_some() && !is_name(&id) {
             let remedy = "letters, digits and ._:/@+- only, beginning with a letter or digit";
-            self.complaints.push(Complaint::at(source, at, format!("policy id {id:?} is no name"), remedy));
+            self.complaints.push(Diagnostic::at(source, at, format!("policy id {id:?} is no name"), remedy));
             return None;
         }
         if self.policies.contains_key(&id) {
             let what = format!("policy id {id} is there twice");
-            self.complaints.push(Complaint::at(source, at, what, "refusals name the policy by its id: give each its own @id"));
+            self.complaints.push(Diagnostic::at(source, at, what, "refusals name the policy by its id: give each its own @id"));
             return None;
         }
         Some(id)
     }
 
     /// Complains about entity names that are not defined, since they are most likely mistyped.
-    fn literals(&mut self, source: &Source, policy: &str, parsed: &cedar_policy::Policy) {
+    fn literals(&mut self, source: &SourceFile, policy: &str, parsed: &cedar_policy::Policy) {
         for uid in parsed.entity_literals() {
             let name = uid.id().unescaped();
             let wrong = match (uid.type_name().basename(), self.roles) {
@@ -140,7 +143,7 @@ impl<'r> Compiler<'r> {
             }
             if let Some(remedy) = wrong {
                 let at = source.text.find(&uid.to_string()).unwrap_or(0);
-                self.complaints.push(Complaint::at(source, at, format!("for policy `{policy}`, unknown entity {uid}"), remedy));
+                self.complaints.push(Diagnostic::at(source, at, format!("for policy `{policy}`, unknown entity {uid}"), remedy));
             }
         }
     }
@@ -148,7 +151,7 @@ impl<'r> Compiler<'r> {
 
 /// A context attribute whose values come from a closed list: registered scopes or credential kinds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Attribute {
+pub enum EnumeratedAttribute {
     /// `context.scopes`
     Scopes,
     /// `context.kind`
@@ -160,7 +163,7 @@ const DEPTH: usize = 512;
 
 /// Collects the texts that an expression compares with one of these attributes. The expression is in Cedar's JSON form:
 /// `{"==": {"left": …, "right": …}}`.
-fn texts_compared(json: &serde_json::Value, depth: usize, found: &mut Vec<(Attribute, String)>) {
+fn texts_compared(json: &serde_json::Value, depth: usize, found: &mut Vec<(EnumeratedAttribute, String)>) {
     let members = match json {
         serde_json::Value::Array(items) if depth < DEPTH => {
             return items.iter().for_each(|item| texts_compared(item, depth + 1, found));
@@ -183,14 +186,14 @@ fn texts_compared(json: &serde_json::Value, depth: usize, found: &mut Vec<(Attri
 }
 
 /// The attribute that a JSON expression reads, if it is `context.scopes` or `context.kind`.
-fn attribute(json: &serde_json::Value) -> Option<Attribute> {
+fn attribute(json: &serde_json::Value) -> Option<EnumeratedAttribute> {
     let access = json.get(".")?;
     if access.get("left")?.get("Var")? != "context" {
         return None;
     }
     match access.get("attr")?.as_str()? {
-        "scopes" => Some(Attribute::Scopes),
-        "kind" => Some(Attribute::Kind),
+        "scopes" => Some(EnumeratedAttribute::Scopes),
+        "kind" => Some(EnumeratedAttribute::Kind),
         _ => None,
     }
 }
@@ -236,12 +239,12 @@ fn action_meant(complaint: &str) -> Option<String> {
 }
 
 /// A complaint made of Cedar's error and its place in the file. Cedar's text names the policy.
-fn complaint(source: &Source, error: &DetailedError) -> Complaint {
+fn complaint(source: &SourceFile, error: &DetailedError) -> Diagnostic {
     let remedy = action_meant(&error.message)
         .or_else(|| error.help.clone())
         .unwrap_or_else(|| "docs/policy.md lists what a policy may name".to_owned());
     match error.source_locations.first() {
-        Some(label) => Complaint::at(source, label.loc.start, &error.message, remedy),
-        None => Complaint::about(&source.file, &error.message, remedy),
+        Some(label) => Diagnostic::at(source, label.loc.start, &error.message, remedy),
+        None => Diagnostic::about(&source.file, &error.message, remedy),
     }
 }

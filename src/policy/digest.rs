@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use prost::Message;
 
-use super::wanted::Digest;
+use super::exchange_request::Digest;
 use mayfly_ledger::commit::sha256;
 
 /// SHA-256 over the whole message, encoded in protobuf's canonical field order. Messages without maps have exactly one such encoding.

@@ -2,32 +2,32 @@
 
 use std::sync::Arc;
 
-use mayfly_ledger::mold::OwnRequest;
-use mayfly_ledger::record::{Identity, Issued, Request, TaskOpened, Who};
-use mayfly_ledger::state::{Ground, RequestKey, Terms, request_key};
+use mayfly_ledger::record::{Author, CredentialIssued, Principal, RequestRecord, TaskOpened};
+use mayfly_ledger::state::{RequestKey, SupportingGrant, TaskSpec, request_key};
+use mayfly_ledger::template::IssuanceRequest;
 use mayfly_verify::seq::{Seq, TaskId};
 
 /// Permission to mint one credential. Every bound is applied and every claim is settled, except the id and the claims that the kind adds.
 #[derive(Debug)]
 pub struct Grant {
-    parts: Parts,
+    parts: GrantParts,
 }
 
 /// The content of a grant.
 #[derive(Debug, Clone)]
-pub struct Parts {
+pub struct GrantParts {
     /// The issuance record without credential id, key, status, token digest and lease.
-    pub draft: Box<Issued>,
+    pub draft: Box<CredentialIssued>,
     /// The sequence number of the view that the decision was made with.
     pub revision: Seq,
     /// The request, where the caller gave a request id.
-    pub request: Option<Request>,
+    pub request: Option<RequestRecord>,
     /// The task that is opened in the same commit.
     pub opens: Option<Box<TaskOpened>>,
     /// The task path.
     pub path: TaskPath,
     /// The grants that this grant depends on. A grant known to add nothing beyond its own record is left out.
-    pub grounds: Vec<Ground>,
+    pub grounds: Vec<SupportingGrant>,
     /// `aud`: the upstream's audience.
     pub audience: Arc<str>,
     /// The upstream's base URL.
@@ -37,10 +37,10 @@ pub struct Parts {
     /// `iss`: the issuer path of the environment.
     pub issuer: Arc<str>,
     /// The caller, as the record's author.
-    pub author: Who,
+    pub author: Author,
 }
 
-impl Parts {
+impl GrantParts {
     /// The key under which the ledger remembers the request; `None` without a request id.
     pub fn request_key(&self) -> Option<RequestKey> {
         let request = self.request.as_ref()?;
@@ -51,12 +51,12 @@ impl Parts {
 /// The common part of several grants decided on one view that differ in tool, purpose, arguments and request only.
 #[derive(Debug)]
 pub struct SharedGrant {
-    parts: Parts,
+    parts: GrantParts,
 }
 
 /// The part of a grant that is individual, beside a [`SharedGrant`].
 #[derive(Debug)]
-pub struct Own<'a> {
+pub struct IndividualTerms<'a> {
     /// The tool that the credential is restricted to; empty for none.
     pub tool: &'a str,
     /// The purpose.
@@ -64,24 +64,24 @@ pub struct Own<'a> {
     /// SHA-256 of the arguments.
     pub arguments: Option<&'a [u8; 32]>,
     /// The request, where the caller gave a request id.
-    pub request: Option<OwnRequest<'a>>,
+    pub request: Option<IssuanceRequest<'a>>,
     /// The trace context of the call; empty for none.
     pub trace: &'a [u8],
 }
 
 /// Permission to mint one credential; the remaining content is in a [`SharedGrant`].
 #[derive(Debug)]
-pub struct OwnGrant<'a> {
-    own: Own<'a>,
+pub struct IndividualGrant<'a> {
+    own: IndividualTerms<'a>,
 }
 
 impl SharedGrant {
-    pub(crate) fn new(parts: Parts) -> SharedGrant {
+    pub(crate) fn new(parts: GrantParts) -> SharedGrant {
         SharedGrant { parts }
     }
 
     /// The common content.
-    pub fn parts(&self) -> &Parts {
+    pub fn parts(&self) -> &GrantParts {
         &self.parts
     }
 
@@ -94,26 +94,26 @@ impl SharedGrant {
 #[cfg(any(test, feature = "testing"))]
 impl SharedGrant {
     /// Constructs a shared grant without a decision, for tests of later steps.
-    pub fn for_test(parts: Parts) -> SharedGrant {
+    pub fn for_test(parts: GrantParts) -> SharedGrant {
         SharedGrant { parts }
     }
 }
 
 #[cfg(any(test, feature = "testing"))]
-impl<'a> OwnGrant<'a> {
+impl<'a> IndividualGrant<'a> {
     /// Constructs a grant without a decision, for tests of later steps.
-    pub fn for_test(own: Own<'a>) -> OwnGrant<'a> {
-        OwnGrant { own }
+    pub fn for_test(own: IndividualTerms<'a>) -> IndividualGrant<'a> {
+        IndividualGrant { own }
     }
 }
 
-impl<'a> OwnGrant<'a> {
-    pub(crate) fn new(own: Own<'a>) -> OwnGrant<'a> {
-        OwnGrant { own }
+impl<'a> IndividualGrant<'a> {
+    pub(crate) fn new(own: IndividualTerms<'a>) -> IndividualGrant<'a> {
+        IndividualGrant { own }
     }
 
     /// The individual content, for minting the credential.
-    pub fn into_own(self) -> Own<'a> {
+    pub fn into_own(self) -> IndividualTerms<'a> {
         self.own
     }
 }
@@ -122,13 +122,13 @@ impl<'a> OwnGrant<'a> {
 #[derive(Debug, Clone)]
 pub enum TaskPath {
     /// The path of an open task, shared with the state.
-    Open(Arc<Terms>),
+    Open(Arc<TaskSpec>),
     /// The path of a task that is about to be opened.
     New {
         /// The tasks, root first.
         tasks: Vec<TaskId>,
         /// The owner of each task.
-        owners: Vec<Identity>,
+        owners: Vec<Principal>,
     },
 }
 
@@ -142,7 +142,7 @@ impl TaskPath {
     }
 
     /// The owner of each task, in the same order.
-    pub fn owners(&self) -> &[Identity] {
+    pub fn owners(&self) -> &[Principal] {
         match self {
             TaskPath::Open(terms) => &terms.owners,
             TaskPath::New { owners, .. } => owners,
@@ -151,7 +151,7 @@ impl TaskPath {
 }
 
 impl Grant {
-    pub(crate) fn new(parts: Parts) -> Grant {
+    pub(crate) fn new(parts: GrantParts) -> Grant {
         Grant { parts }
     }
 
@@ -166,18 +166,18 @@ impl Grant {
     }
 
     /// The content of the grant.
-    pub fn parts(&self) -> &Parts {
+    pub fn parts(&self) -> &GrantParts {
         &self.parts
     }
 
     /// The content of the grant, for minting the credential.
-    pub fn into_parts(self) -> Parts {
+    pub fn into_parts(self) -> GrantParts {
         self.parts
     }
 
     /// Constructs a grant without a decision, for tests of later steps.
     #[cfg(any(test, feature = "testing"))]
-    pub fn for_test(parts: Parts) -> Grant {
+    pub fn for_test(parts: GrantParts) -> Grant {
         Grant { parts }
     }
 }

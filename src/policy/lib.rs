@@ -2,14 +2,14 @@
 //! go out. Nothing here writes to the ledger.
 //!
 //! - [`set`]: a policy set, validated at construction, with its text form for records.
-//! - [`request`]: the question that Cedar is asked. [`facts`]: the table of all attributes, used by the request, the cache key and the
+//! - [`question`]: the question that Cedar is asked. [`attributes`]: the table of all attributes, used by the request, the cache key and the
 //!   analysis.
-//! - [`cedar`]: evaluation by Cedar. [`reads`]: which attributes a set reads. [`cache`]: the verdict cache.
+//! - [`cedar`]: evaluation by Cedar. [`attribute_reads`]: which attributes a set reads. [`verdict_cache`]: the verdict cache.
 //! - `stem` and `slice`: selecting the policies that can apply to a caller and a resource, so that Cedar evaluates only those.
-//! - [`subject`]: the subject that a caller acts on behalf of. [`rights`]: break-glass rights. [`wanted`]: a caller's request, checked in
-//!   form. [`plain`]: a fast decoder that reads the same request from its bytes.
-//! - [`Governing`]: the part of a set that says who operates and approves. [`situation`]: a hypothetical request, as written in a test.
-//!   [`audits`]: differences between the shadow policy and the policy in force. [`table`]: tests of a policy set.
+//! - [`subject`]: the subject that a caller acts on behalf of. [`break_glass_rights`]: break-glass rights. [`exchange_request`]: a caller's request, checked in
+//!   form. [`fast_decode`]: a fast decoder that reads the same request from its bytes.
+//! - [`GovernanceRules`]: the part of a set that says who operates and approves. [`simulation`]: a hypothetical request, as written in a test.
+//!   [`shadow`]: differences between the shadow policy and the policy in force. [`policy_tests`]: tests of a policy set.
 //! - `two`: who could give an approval that a policy demands of an operator. [`person`]: the person behind a caller. [`grant`]: the result
 //!   of a decision. [`sample`]: fifty policies for benchmarks.
 //!
@@ -18,44 +18,44 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
-mod asked;
-pub mod audits;
-pub mod bound;
-pub mod cache;
+mod applicable_policies;
+pub mod attribute_reads;
+pub mod attributes;
+pub mod break_glass_rights;
 pub mod catalog;
 pub mod cedar;
 mod compile;
 pub mod decide;
 mod digest;
-pub mod facts;
-mod govern;
+mod dual_control;
+pub mod exchange_request;
+pub mod fast_decode;
+mod field_checks;
+mod governance;
 pub mod grant;
+pub mod lifetime;
 mod nesting;
 pub mod person;
-pub mod plain;
-pub mod reads;
-pub mod request;
-pub mod rights;
+pub mod policy_tests;
+pub mod question;
 mod roles;
 pub mod sample;
+mod scope_conditions;
 pub mod set;
-mod several;
-pub mod situation;
-mod slice;
-mod stem;
+pub mod shadow;
+pub mod simulation;
 pub mod subject;
-pub mod table;
-mod two;
-pub mod unattended;
-pub mod wanted;
+mod unmeetable_approvals;
+pub mod unpermitted_actions;
+pub mod verdict_cache;
 
-pub use action::{Action, Admin, AdminAction, Work, admin};
-pub use cache::Verdicts;
-pub use cedar::Verdict;
-pub use govern::Governing;
-pub use request::{Act, Ask, Look, Question};
+pub use action::{Action, OperatorAction, OperatorActionType, WorkloadAction, admin};
+pub use cedar::PolicyVerdict;
+pub use dual_control::OperatorDomains;
+pub use governance::GovernanceRules;
+pub use question::{IntrospectionContext, OperatorContext, Question, WorkloadContext};
 pub use set::PolicySet;
-pub use two::Domains;
+pub use verdict_cache::VerdictCache;
 
 /// The schema that every policy set is validated against.
 pub const SCHEMA: &str = include_str!("schema.cedarschema");

@@ -3,7 +3,7 @@
 //! Cedar's parser, validator and evaluator call themselves for each level of an expression. A text of some hundred bytes could therefore use up
 //! a thread's stack, which ends the process.
 
-use mayfly_base::document::{Complaint, Source};
+use mayfly_base::document::{Diagnostic, SourceFile};
 use mayfly_base::limits;
 
 /// The expression within one pair of brackets, up to the present place.
@@ -50,10 +50,10 @@ impl Group {
 }
 
 /// The complaint about a text whose expressions are too deep; `None` if there is none. A text that is no Cedar gets no complaint here.
-pub(super) fn complaint(source: &Source) -> Option<Complaint> {
+pub(super) fn complaint(source: &SourceFile) -> Option<Diagnostic> {
     let too_deep = |at: usize, what: String| {
         let remedy = "compare with a set, like [\"a\", \"b\"].contains(context.tool), or write several policies";
-        Some(Complaint::at(source, at, what, remedy))
+        Some(Diagnostic::at(source, at, what, remedy))
     };
     let mut groups = vec![Group::default()];
     let (bytes, mut at) = (source.text.as_bytes(), 0);
@@ -121,7 +121,7 @@ mod tests {
 
     fn refused(condition: &str) -> bool {
         let text = format!("@id(\"a\") permit (principal, action, resource) when {{ {condition} }};\n");
-        complaint(&Source::new("policy.cedar", text.repeat(2))).is_some()
+        complaint(&SourceFile::new("policy.cedar", text.repeat(2))).is_some()
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn what_is_no_cedar_is_left_to_the_parser() {
         for text in ["", ")))", "]; }", "\"", "\"\\", "//", "é(ü", "permit"] {
-            assert!(complaint(&Source::new("policy.cedar", text)).is_none(), "{text}");
+            assert!(complaint(&SourceFile::new("policy.cedar", text)).is_none(), "{text}");
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The person behind a caller, as policies read it.
 
 use super::action::Action;
-use super::request::PersonFacts;
+use super::question::PersonFacts;
 use super::set::PolicySet;
 use mayfly_identity::caller::{Caller, Person};
 use mayfly_verify::seq::Millis;
 
 /// The person who signed in for a caller, or nobody.
-pub struct Behind<'a> {
+pub struct CallerPerson<'a> {
     issuer: &'a str,
     id: &'a str,
     amr: Vec<&'a str>,
@@ -18,12 +18,12 @@ pub struct Behind<'a> {
 
 /// A hint for a caller refused by policy, if signing in would help; else `None`. `forbid`: the policies that forbade the action. `permits`:
 /// the policies that would permit the action to a given person, if any would.
-pub fn way_out_by_signing_in(
+pub fn sign_in_hint(
     (set, action): (&PolicySet, Action),
-    behind: &Behind<'_>,
+    behind: &CallerPerson<'_>,
     now: Millis,
     forbid: &[String],
-    permits: impl Fn(&Behind<'_>) -> Option<Vec<String>>,
+    permits: impl Fn(&CallerPerson<'_>) -> Option<Vec<String>>,
 ) -> Option<String> {
     if !set.reads(action).paths().any(|(path, _)| path.starts_with("context.person")) {
         return None;
@@ -37,17 +37,17 @@ pub fn way_out_by_signing_in(
     Some(format!("policy {named} wants a second factor, or a sign-in of late: sign in again with mayfly login"))
 }
 
-impl<'a> Behind<'a> {
+impl<'a> CallerPerson<'a> {
     /// The person behind this caller.
-    pub fn of(caller: &'a Caller) -> Behind<'a> {
-        Behind::person(caller.person())
+    pub fn of(caller: &'a Caller) -> CallerPerson<'a> {
+        CallerPerson::person(caller.person())
     }
 
     /// The given person.
-    pub fn person(person: Option<&'a Person>) -> Behind<'a> {
+    pub fn person(person: Option<&'a Person>) -> CallerPerson<'a> {
         match person {
-            None => Behind { issuer: "", id: "", amr: Vec::new(), acr: None, auth_time: Millis(0), there: false },
-            Some(p) => Behind {
+            None => CallerPerson { issuer: "", id: "", amr: Vec::new(), acr: None, auth_time: Millis(0), there: false },
+            Some(p) => CallerPerson {
                 issuer: &p.issuer,
                 id: &p.subject,
                 amr: p.amr.iter().map(|m| &**m).collect(),
@@ -64,19 +64,19 @@ impl<'a> Behind<'a> {
     }
 
     /// The same person as if just signed in with every method of RFC 8176. Shows whether the policy demands a different sign-in.
-    pub fn signed_in_again(&self, now: Millis) -> Behind<'a> {
+    pub fn signed_in_again(&self, now: Millis) -> CallerPerson<'a> {
         const METHODS: [&str; 19] = [
             "face", "fpt", "geo", "hwk", "iris", "kba", "mca", "mfa", "otp", "pin", "pop", "pwd", "rba", "retina", "sc", "sms",
             "swk", "tel", "user",
         ];
         let methods = METHODS.iter().filter(|method| !self.amr.contains(method)).chain(&self.amr);
-        let Behind { issuer, id, acr, there, .. } = *self;
-        Behind { issuer, id, amr: methods.copied().collect(), acr, auth_time: now, there }
+        let CallerPerson { issuer, id, acr, there, .. } = *self;
+        CallerPerson { issuer, id, amr: methods.copied().collect(), acr, auth_time: now, there }
     }
 
     /// The person's attributes for a question; `None` without a person.
     pub fn facts(&self) -> Option<PersonFacts<'_>> {
-        let Behind { issuer, id, acr, auth_time, .. } = *self;
+        let CallerPerson { issuer, id, acr, auth_time, .. } = *self;
         self.there.then_some(PersonFacts { issuer, id, amr: &self.amr, acr, auth_time })
     }
 }

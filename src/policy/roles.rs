@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
-use super::rights::{Rights, rights};
+use super::break_glass_rights::{BreakGlassRights, rights};
 use super::set::within;
-use mayfly_base::document::{Complaint, Document, Field, Section, Source};
+use mayfly_base::document::{Diagnostic, Document, Field, Section, SourceFile};
 use mayfly_base::limits;
 use mayfly_identity::spiffe_id::{IdDefect, SpiffeId, SpiffePrefix};
 
@@ -34,7 +34,7 @@ pub(super) struct Roles {
     environments: Vec<String>,
     exact: HashMap<String, Found>,
     under: HashMap<String, Found>,
-    rights: BTreeMap<String, Rights>,
+    rights: BTreeMap<String, BreakGlassRights>,
 }
 
 /// The roles and the environment of an id or a prefix, as indexes into the lists of names.
@@ -54,7 +54,7 @@ pub(super) struct Membership<'a> {
 
 impl Roles {
     /// Parses the file. The error lists everything that is wrong with the file.
-    pub fn parse(source: &Source) -> Result<Roles, Vec<Complaint>> {
+    pub fn parse(source: &SourceFile) -> Result<Roles, Vec<Diagnostic>> {
         let document = Document::parse(source)?;
         let root = document.root();
         let mut roles = Roles::default();
@@ -149,7 +149,7 @@ impl Roles {
     }
 
     /// The break-glass rights, by name.
-    pub fn rights(&self) -> &BTreeMap<String, Rights> {
+    pub fn rights(&self) -> &BTreeMap<String, BreakGlassRights> {
         &self.rights
     }
 
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     fn roles(text: &str) -> Roles {
-        Roles::parse(&Source::new("roles.toml", text)).unwrap_or_else(|c| panic!("{c:#?}"))
+        Roles::parse(&SourceFile::new("roles.toml", text)).unwrap_or_else(|c| panic!("{c:#?}"))
     }
 
     fn of<'r>(roles: &'r Roles, id: &str) -> (Vec<&'r str>, Option<&'r str>) {
@@ -250,7 +250,7 @@ mod tests {
             ),
         ];
         for (text, place, what) in cases {
-            let said = match Roles::parse(&Source::new("roles.toml", text)) {
+            let said = match Roles::parse(&SourceFile::new("roles.toml", text)) {
                 Ok(_) => panic!("{text} was accepted"),
                 Err(complaints) => complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
             };

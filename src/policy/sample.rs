@@ -3,10 +3,10 @@
 //! The policies read roles, upstream, scopes, and whether a tool is named, but not purpose, arguments digest or counts. Requests that
 //! differ in purpose, tool and arguments therefore share a verdict.
 
-use mayfly_base::document::Source;
+use mayfly_base::document::SourceFile;
 use mayfly_identity::spiffe_id::{IdDefect, SpiffeId};
 use mayfly_ledger::upstream::registry::{
-    Alg, BlastRadius, Classification, Kind, Privilege, ProofOfPossession, Scope, Ttl, Upstream,
+    Alg, BlastRadius, Classification, Kind, Privilege, ProofOfPossession, RegisteredScope, Ttl, Upstream,
 };
 use mayfly_verify::seq::Millis;
 
@@ -19,13 +19,13 @@ pub const TRUST_DOMAIN: &str = "bench.mayfly.internal";
 pub const ENVIRONMENT: &str = "bench";
 
 /// Fifty policies in one file, and the matching roles file.
-pub fn fifty() -> (Vec<Source>, Source) {
+pub fn fifty() -> (Vec<SourceFile>, SourceFile) {
     some(50)
 }
 
 /// `policies` policies of the same form, and the matching roles file. Each further team adds the same four policies; the last team gets as
 /// many as remain.
-pub fn some(policies: usize) -> (Vec<Source>, Source) {
+pub fn some(policies: usize) -> (Vec<SourceFile>, SourceFile) {
     let mut cedar = String::from(GENERAL);
     let mut roles = format!(
         "[role.agents]\nunder = [\"spiffe://{TRUST_DOMAIN}/agent\"]\n\
@@ -41,7 +41,7 @@ pub fn some(policies: usize) -> (Vec<Source>, Source) {
         roles.push_str(&format!("[role.{team}]\nunder = [\"spiffe://{TRUST_DOMAIN}/agent/{team}\"]\n"));
         roles.push_str(&format!("[role.{team}-leads]\nids = [\"spiffe://{TRUST_DOMAIN}/agent/{team}/lead\"]\n"));
     }
-    (vec![Source::new("bench.cedar", cedar)], Source::new("bench-roles.toml", roles))
+    (vec![SourceFile::new("bench.cedar", cedar)], SourceFile::new("bench-roles.toml", roles))
 }
 
 /// The teams that so many policies are about: those of [`TEAMS`], and generated names beyond them.
@@ -63,7 +63,7 @@ pub fn agent(team: &str, number: usize) -> Result<SpiffeId, IdDefect> {
 
 /// A team's upstream, with the scopes `read`, `list`, `write` and the sensitive scope `admin`, and the kinds `jwt` and `reference`.
 pub fn upstream(team: &str) -> Result<Upstream, IdDefect> {
-    let scope = |name: &str| Scope { name: name.to_owned(), sensitive: name == "admin" };
+    let scope = |name: &str| RegisteredScope { name: name.to_owned(), sensitive: name == "admin" };
     Ok(Upstream {
         name: format!("{team}-api"),
         owner: team.to_owned(),

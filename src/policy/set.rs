@@ -10,20 +10,20 @@ use cedar_policy::Schema;
 use serde::{Deserialize, Serialize};
 
 use super::SCHEMA_VERSION;
-use super::action::{Action, Admin};
-use super::cedar::{Asked, Types, Verdict, ask, sides};
-use super::compile::{Attribute, Compiler, applies, parts};
-use super::facts::Case;
-use super::govern::Governing;
+use super::action::{Action, OperatorAction};
+use super::applicable_policies::{ActionPolicies, SliceCache};
+use super::attribute_reads::AttributeReads;
+use super::attributes::ResolvedQuestion;
+use super::break_glass_rights::BreakGlassRights;
+use super::cedar::{EvaluationInput, PolicyVerdict, SchemaTypes, ask, sides};
+use super::compile::{Compiler, EnumeratedAttribute, applies, parts};
+use super::dual_control::{self, OperatorDomains};
+use super::governance::GovernanceRules;
 use super::nesting;
-use super::reads::Reads;
-use super::request::Question;
-use super::rights::Rights;
+use super::question::Question;
 use super::roles::Roles;
-use super::slice::{Part, Slices};
-use super::two::{self, Domains};
-use super::unattended;
-use mayfly_base::document::{Complaint, Source, sha256};
+use super::unpermitted_actions;
+use mayfly_base::document::{Diagnostic, SourceFile, sha256};
 use mayfly_base::limits;
 use mayfly_identity::spiffe_id::SpiffeId;
 use mayfly_ledger::upstream::registry::Kind;
@@ -32,53 +32,53 @@ use mayfly_ledger::upstream::registry::Kind;
 pub struct PolicySet {
     text: String,
     digest: [u8; 32],
-    types: Types,
+    types: SchemaTypes,
     roles: Roles,
-    parts: Vec<Part>,
-    slices: Slices,
+    parts: Vec<ActionPolicies>,
+    slices: SliceCache,
     schema: Schema,
     policies: cedar_policy::PolicySet,
     upstreams: Vec<String>,
-    compared: Vec<(Attribute, String)>,
+    compared: Vec<(EnumeratedAttribute, String)>,
     ids: Vec<String>,
-    warnings: Vec<Complaint>,
+    warnings: Vec<Diagnostic>,
     /// Analysis results about operators and second persons.
-    two: Two,
+    two: DualControl,
     operators: OnceLock<Vec<String>>,
 }
 
-struct Two {
-    domains: Domains,
-    forbidden_alone: Vec<Admin>,
+struct DualControl {
+    domains: OperatorDomains,
+    forbidden_alone: Vec<OperatorAction>,
     people: Vec<String>,
-    nobody_may: Vec<Admin>,
+    nobody_may: Vec<OperatorAction>,
 }
 
 /// The text form in a record. Fields in this order, without whitespace, so one set has exactly one text.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Recorded {
+struct RecordedText {
     schema: u8,
-    policies: Vec<Source>,
-    roles: Source,
+    policies: Vec<SourceFile>,
+    roles: SourceFile,
 }
 
 /// The policy files and the roles file of a recorded set. Nothing is compiled.
-pub fn files(recorded: &str) -> Result<(Vec<Source>, Source), String> {
-    let recorded: Recorded = serde_json::from_str(recorded).map_err(|e| e.to_string())?;
+pub fn files(recorded: &str) -> Result<(Vec<SourceFile>, SourceFile), String> {
+    let recorded: RecordedText = serde_json::from_str(recorded).map_err(|e| e.to_string())?;
     Ok((recorded.policies, recorded.roles))
 }
 
 impl PolicySet {
     /// Compiles policy files (in this order) and a roles file. The error lists everything that is wrong with them.
-    pub fn compile(policies: Vec<Source>, roles: Source) -> Result<PolicySet, Vec<Complaint>> {
-        PolicySet::from_files(Recorded { schema: SCHEMA_VERSION, policies, roles }, false)
+    pub fn compile(policies: Vec<SourceFile>, roles: SourceFile) -> Result<PolicySet, Vec<Diagnostic>> {
+        PolicySet::from_files(RecordedText { schema: SCHEMA_VERSION, policies, roles }, false)
     }
 
     /// Compiles a set from its text in a record.
-    pub fn from_text(text: &str) -> Result<PolicySet, Vec<Complaint>> {
-        let wrong = |what: String| vec![Complaint::about("recorded policy set", what, "")];
-        let recorded: Recorded = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
+    pub fn from_text(text: &str) -> Result<PolicySet, Vec<Diagnostic>> {
+        let wrong = |what: String| vec![Diagnostic::about("recorded policy set", what, "")];
+        let recorded: RecordedText = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
         if recorded.schema != SCHEMA_VERSION {
             return Err(wrong(format!("schema {}, this version reads {SCHEMA_VERSION}", recorded.schema)));
         }
@@ -86,8 +86,8 @@ impl PolicySet {
     }
 
     /// A recorded set has no bound on its depth: it must stay loadable, or no server would start on that ledger.
-    fn from_files(set: Recorded, recorded: bool) -> Result<PolicySet, Vec<Complaint>> {
-        let deep: Vec<Complaint> = set.policies.iter().filter(|_| !recorded).filter_map(nesting::complaint).collect();
+    fn from_files(set: RecordedText, recorded: bool) -> Result<PolicySet, Vec<Diagnostic>> {
+        let deep: Vec<Diagnostic> = set.policies.iter().filter(|_| !recorded).filter_map(nesting::complaint).collect();
         if !deep.is_empty() {
             return Err(deep);
         }
@@ -95,11 +95,11 @@ impl PolicySet {
         stacker::grow(limits::POLICY_STACK_BYTES, || PolicySet::build(set, recorded))
     }
 
-    fn build(set: Recorded, recorded: bool) -> Result<PolicySet, Vec<Complaint>> {
+    fn build(set: RecordedText, recorded: bool) -> Result<PolicySet, Vec<Diagnostic>> {
         let text = serde_json::to_string(&set).unwrap_or_default();
         if text.len() > limits::POLICY_BYTES {
             let what = format!("policies and roles have {} bytes in their recorded form", text.len());
-            return Err(vec![Complaint::about(&set.roles.file, what, format!("at most {} bytes", limits::POLICY_BYTES))]);
+            return Err(vec![Diagnostic::about(&set.roles.file, what, format!("at most {} bytes", limits::POLICY_BYTES))]);
         }
         let mut complaints = Vec::new();
         let roles = Roles::parse(&set.roles).unwrap_or_else(|wrong| {
@@ -107,14 +107,14 @@ impl PolicySet {
             Roles::default()
         });
         let known = complaints.is_empty().then_some(&roles);
-        let mut compiler = Compiler::new(known, recorded).map_err(|what| vec![Complaint::about("shipped schema", what, "")])?;
+        let mut compiler = Compiler::new(known, recorded).map_err(|what| vec![Diagnostic::about("shipped schema", what, "")])?;
         for source in &set.policies {
             compiler.add(source);
         }
         complaints.append(&mut compiler.complaints);
         if complaints.is_empty() {
             let list = if recorded { &mut compiler.warnings } else { &mut complaints };
-            list.extend(two::complaints(&compiler.policies, &roles));
+            list.extend(dual_control::complaints(&compiler.policies, &roles));
         }
         if !complaints.is_empty() {
             return Err(complaints);
@@ -125,18 +125,18 @@ impl PolicySet {
         upstreams.extend(roles.rights().values().flat_map(|rights| rights.upstreams.iter().map(|(name, _)| name.clone())));
         upstreams.sort_unstable();
         upstreams.dedup();
-        let parts = parts(&types, &policies).map_err(|what| vec![Complaint::about("policies", what, "")])?;
+        let parts = parts(&types, &policies).map_err(|what| vec![Diagnostic::about("policies", what, "")])?;
         let ids = policies.keys().cloned().collect();
         let policies = cedar_policy::PolicySet::from_policies(policies.into_values())
-            .map_err(|e| vec![Complaint::about("policies", e.to_string(), "")])?;
+            .map_err(|e| vec![Diagnostic::about("policies", e.to_string(), "")])?;
         let digest = sha256(text.as_bytes());
         let schema = validator.schema().clone();
-        let (slices, operators) = (Slices::new(), OnceLock::new());
-        let two = Two {
-            domains: Domains::of(&policies, &roles),
-            forbidden_alone: two::forbidden_alone(&policies),
-            people: two::people_named(&policies),
-            nobody_may: unattended::nobody_may(&policies, &roles),
+        let (slices, operators) = (SliceCache::new(), OnceLock::new());
+        let two = DualControl {
+            domains: OperatorDomains::of(&policies, &roles),
+            forbidden_alone: dual_control::forbidden_alone(&policies),
+            people: dual_control::people_named(&policies),
+            nobody_may: unpermitted_actions::nobody_may(&policies, &roles),
         };
         Ok(PolicySet {
             text,
@@ -161,9 +161,9 @@ impl PolicySet {
     pub fn never_asked_for(&self, scopes: impl Fn(&str) -> bool) -> Vec<String> {
         let kind = |name: &str| Kind::ALL.iter().any(|kind| kind.as_str() == name);
         let unknown = self.compared.iter().filter_map(|(attribute, text)| match attribute {
-            Attribute::Scopes if !scopes(text) => Some(format!("scope {text:?}, which no registered upstream has")),
-            Attribute::Kind if !kind(text) => Some(format!("kind {text:?}, which is no kind of credential")),
-            Attribute::Scopes | Attribute::Kind => None,
+            EnumeratedAttribute::Scopes if !scopes(text) => Some(format!("scope {text:?}, which no registered upstream has")),
+            EnumeratedAttribute::Kind if !kind(text) => Some(format!("kind {text:?}, which is no kind of credential")),
+            EnumeratedAttribute::Scopes | EnumeratedAttribute::Kind => None,
         });
         unknown.collect()
     }
@@ -195,17 +195,17 @@ impl PolicySet {
     }
 
     /// The trust domains whose ids may act as operators, or may join and review break-glass tasks.
-    pub fn operator_domains(&self) -> &Domains {
+    pub fn operator_domains(&self) -> &OperatorDomains {
         &self.two.domains
     }
 
     /// Whether some policy forbids this operator's action when there is no approval.
-    pub fn forbids_alone(&self, action: Admin) -> bool {
+    pub fn forbids_alone(&self, action: OperatorAction) -> bool {
         self.two.forbidden_alone.contains(&action)
     }
 
-    /// The operators' actions that an environment cannot be without ([`unattended`]) and that the set permits to nobody.
-    pub fn nobody_may(&self) -> &[Admin] {
+    /// The operators' actions that an environment cannot be without ([`unpermitted_actions`]) and that the set permits to nobody.
+    pub fn nobody_may(&self) -> &[OperatorAction] {
         &self.two.nobody_may
     }
 
@@ -215,12 +215,12 @@ impl PolicySet {
     }
 
     /// The governing part of the set.
-    pub fn governing(&self) -> Governing {
-        Governing::of(&self.policies, &self.roles)
+    pub fn governing(&self) -> GovernanceRules {
+        GovernanceRules::of(&self.policies, &self.roles)
     }
 
     /// Valid but suspicious constructs: policies that can never apply, texts that look alike.
-    pub fn warnings(&self) -> &[Complaint] {
+    pub fn warnings(&self) -> &[Diagnostic] {
         &self.warnings
     }
 
@@ -240,7 +240,7 @@ impl PolicySet {
     }
 
     /// The break-glass rights of an environment, by name.
-    pub fn rights<'a>(&'a self, environment: &'a str) -> impl Iterator<Item = (&'a str, &'a Rights)> {
+    pub fn rights<'a>(&'a self, environment: &'a str) -> impl Iterator<Item = (&'a str, &'a BreakGlassRights)> {
         let all = self.roles.rights().iter().filter(move |(_, rights)| rights.environment == environment);
         all.map(|(name, rights)| (name.as_str(), rights))
     }
@@ -268,7 +268,7 @@ impl PolicySet {
     /// Whether an operator named by a policy, through a role or by SPIFFE ID, is this id or covers this id; with `exact` unset, also
     /// whether an operator is below this prefix.
     pub fn operators_at(&self, id: &str, exact: bool) -> bool {
-        let named = self.operators.get_or_init(|| super::govern::operators(&self.policies, &self.roles));
+        let named = self.operators.get_or_init(|| super::governance::operators(&self.policies, &self.roles));
         named.iter().any(|member| match member.strip_suffix("/*") {
             Some(under) => within(id, under) || (!exact && within(under, id)),
             None => member == id || (!exact && within(member, id)),
@@ -276,47 +276,47 @@ impl PolicySet {
     }
 
     /// The attributes that the policies applicable to an action read.
-    pub fn reads(&self, action: Action) -> &Reads {
-        static NOTHING: std::sync::LazyLock<Reads> = std::sync::LazyLock::new(Reads::default);
+    pub fn reads(&self, action: Action) -> &AttributeReads {
+        static NOTHING: std::sync::LazyLock<AttributeReads> = std::sync::LazyLock::new(AttributeReads::default);
         self.part(action).map_or(&NOTHING, |part| &part.reads)
     }
 
-    /// Cedar's verdict, evaluated anew. [`super::Verdicts`] caches verdicts.
-    pub fn verdict(&self, question: &Question<'_>) -> Verdict {
+    /// Cedar's verdict, evaluated anew. [`super::VerdictCache`] caches verdicts.
+    pub fn verdict(&self, question: &Question<'_>) -> PolicyVerdict {
         self.evaluate(&self.case(question))
     }
 
     /// The same verdict with every policy and every attribute, validated against the schema. Reference for tests of the faster paths.
-    pub fn verdict_of_everything(&self, question: &Question<'_>) -> Verdict {
+    pub fn verdict_of_everything(&self, question: &Question<'_>) -> PolicyVerdict {
         let case = self.case(question);
-        let (schema, (entity, context)) = (Some(&self.schema), Reads::of_everything().split());
+        let (schema, (entity, context)) = (Some(&self.schema), AttributeReads::of_everything().split());
         let written = |action| sides(&self.types, &self.types.action(action)?, &entity, &case, schema);
         match written(question.action()) {
-            Ok(sides) => ask(&Asked { policies: &self.policies, sides: &sides, context: &context }, &case, schema),
-            Err(what) => Verdict::EngineError { what },
+            Ok(sides) => ask(&EvaluationInput { policies: &self.policies, sides: &sides, context: &context }, &case, schema),
+            Err(what) => PolicyVerdict::EngineError { what },
         }
     }
 
     /// The same verdict from all policies of the action, without slicing and without a cache.
-    pub fn verdict_unsliced(&self, question: &Question<'_>) -> Verdict {
+    pub fn verdict_unsliced(&self, question: &Question<'_>) -> PolicyVerdict {
         let case = self.case(question);
         self.part(question.action()).map_or_else(no_such_action, |part| part.evaluate_whole(&self.types, &case))
     }
 
-    pub(super) fn case<'a>(&'a self, question: &Question<'a>) -> Case<'a> {
-        Case { question: *question, member: self.roles.of(question.caller) }
+    pub(super) fn case<'a>(&'a self, question: &Question<'a>) -> ResolvedQuestion<'a> {
+        ResolvedQuestion { question: *question, member: self.roles.of(question.caller) }
     }
 
-    pub(super) fn evaluate(&self, case: &Case<'_>) -> Verdict {
+    pub(super) fn evaluate(&self, case: &ResolvedQuestion<'_>) -> PolicyVerdict {
         self.part(case.question.action()).map_or_else(no_such_action, |part| self.slices.evaluate(&self.types, part, case))
     }
 
     #[cfg(test)]
-    pub(super) fn sliced_ids(&self, case: &Case<'_>) -> Vec<String> {
+    pub(super) fn sliced_ids(&self, case: &ResolvedQuestion<'_>) -> Vec<String> {
         self.part(case.question.action()).map_or_else(Vec::new, |part| self.slices.ids(&self.types, part, case))
     }
 
-    fn part(&self, action: Action) -> Option<&Part> {
+    fn part(&self, action: Action) -> Option<&ActionPolicies> {
         self.parts.get(usize::from(action.number()))
     }
 }
@@ -326,8 +326,8 @@ pub(super) fn within(id: &str, prefix: &str) -> bool {
     id.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn no_such_action() -> Verdict {
-    Verdict::EngineError { what: "the set has no such action".to_owned() }
+fn no_such_action() -> PolicyVerdict {
+    PolicyVerdict::EngineError { what: "the set has no such action".to_owned() }
 }
 
 impl fmt::Debug for PolicySet {

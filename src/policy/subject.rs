@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::wanted::Wanted;
+use super::exchange_request::ExchangeRequest;
 use mayfly_base::limits;
 use mayfly_base::refusal::Refusal;
 use mayfly_identity::oidc::Issuer;
 use mayfly_identity::spiffe_id::SpiffeId;
-use mayfly_ledger::record::{Ancestor, Identity, SubjectClaims, TokenEvidence};
+use mayfly_ledger::record::{Ancestor, Principal, SubjectClaims, TokenEvidence};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::{CredentialId, TaskId};
 
@@ -18,7 +18,7 @@ pub const FIELD: &str = "subject_token";
 
 /// The type of a subject token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TokenType {
+pub enum SubjectTokenKind {
     /// A JWT-SVID.
     JwtSvid,
     /// A token of a configured OIDC issuer.
@@ -29,61 +29,61 @@ pub enum TokenType {
 
 /// A subject token as received; nothing about it is verified yet.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SentToken {
+pub struct UnverifiedToken {
     /// The type that the sender declares.
-    pub kind: TokenType,
+    pub kind: SubjectTokenKind,
     /// The token.
     pub token: Zeroizing<String>,
 }
 
-impl std::fmt::Debug for SentToken {
+impl std::fmt::Debug for UnverifiedToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SentToken").field("kind", &self.kind).finish_non_exhaustive()
     }
 }
 
-impl SentToken {
+impl UnverifiedToken {
     /// Checks the form of the token and moves it out of the message.
-    pub fn take(sent: Option<pb::SubjectToken>) -> Result<Option<SentToken>, Refusal> {
+    pub fn take(sent: Option<pb::SubjectToken>) -> Result<Option<UnverifiedToken>, Refusal> {
         let Some(sent) = sent else { return Ok(None) };
         let token = Zeroizing::new(sent.token);
         let kind = match pb::SubjectTokenType::try_from(sent.r#type) {
-            Ok(pb::SubjectTokenType::JwtSvid) => TokenType::JwtSvid,
-            Ok(pb::SubjectTokenType::Oidc) => TokenType::Oidc,
-            Ok(pb::SubjectTokenType::Mayfly) => TokenType::Mayfly,
+            Ok(pb::SubjectTokenType::JwtSvid) => SubjectTokenKind::JwtSvid,
+            Ok(pb::SubjectTokenType::Oidc) => SubjectTokenKind::Oidc,
+            Ok(pb::SubjectTokenType::Mayfly) => SubjectTokenKind::Mayfly,
             _ => return Err(Refusal::field(FIELD, "has no type that this version knows: JWT_SVID, OIDC or MAYFLY")),
         };
-        let most = if kind == TokenType::Mayfly { limits::TOKEN_BYTES } else { limits::OIDC_TOKEN_BYTES };
+        let most = if kind == SubjectTokenKind::Mayfly { limits::TOKEN_BYTES } else { limits::OIDC_TOKEN_BYTES };
         match token.len() {
             0 => Err(Refusal::field(FIELD, "is empty: give the token, or leave the field out")),
             n if n > most => Err(Refusal::field(FIELD, format!("{n} bytes, at most {most}"))),
-            _ => Ok(Some(SentToken { kind, token })),
+            _ => Ok(Some(UnverifiedToken { kind, token })),
         }
     }
 }
 
 /// The subject of an exchange, before or after verification.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Behalf {
+pub enum RequestedSubject {
     /// A token that is not verified yet.
-    Sent(SentToken),
+    Sent(UnverifiedToken),
     /// A verified subject.
-    Known(Arc<Subject>),
+    Known(Arc<VerifiedSubject>),
 }
 
-impl Behalf {
+impl RequestedSubject {
     /// The subject, once it is verified.
-    pub fn subject(&self) -> Option<&Subject> {
+    pub fn subject(&self) -> Option<&VerifiedSubject> {
         match self {
-            Behalf::Sent(_) => None,
-            Behalf::Known(subject) => Some(subject),
+            RequestedSubject::Sent(_) => None,
+            RequestedSubject::Known(subject) => Some(subject),
         }
     }
 }
 
 /// A mayfly credential that was presented as a subject token. It becomes an ancestor of the issued credential.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Shown {
+pub struct SubjectCredential {
     /// The credential's id.
     pub id: CredentialId,
     /// The credential and its ancestors, the first of the line first.
@@ -100,32 +100,32 @@ pub struct Shown {
 
 /// The content of a subject. Only the code that verifies subject tokens constructs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Parts {
-    pub identity: Identity,
+pub struct SubjectParts {
+    pub identity: Principal,
     /// The actors before the caller, the most recent first.
-    pub before: Vec<Identity>,
+    pub before: Vec<Principal>,
     pub token: TokenEvidence,
     pub claims: SubjectClaims,
     /// The issuer whose configuration bounds the subject, where the token came from an OIDC issuer.
     pub issuer: Option<Arc<Issuer>>,
     /// The environment of the upstream that the token's audience names; `None` where the audience is mayfly itself.
     pub environment: Option<String>,
-    pub shown: Option<Shown>,
+    pub shown: Option<SubjectCredential>,
 }
 
 /// A verified subject that a caller acts on behalf of.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Subject {
-    parts: Parts,
+pub struct VerifiedSubject {
+    parts: SubjectParts,
 }
 
-impl Subject {
-    pub fn new(parts: Parts) -> Subject {
-        Subject { parts }
+impl VerifiedSubject {
+    pub fn new(parts: SubjectParts) -> VerifiedSubject {
+        VerifiedSubject { parts }
     }
 
     /// The subject's identity.
-    pub fn identity(&self) -> &Identity {
+    pub fn identity(&self) -> &Principal {
         &self.parts.identity
     }
 
@@ -140,25 +140,25 @@ impl Subject {
     }
 
     /// The mayfly credential that was presented as the token, if it was one.
-    pub fn shown(&self) -> Option<&Shown> {
+    pub fn shown(&self) -> Option<&SubjectCredential> {
         self.parts.shown.as_ref()
     }
 
     /// Whether the subject is the caller itself.
     pub fn is(&self, caller: &SpiffeId) -> bool {
-        self.parts.identity == Identity::workload(caller)
+        self.parts.identity == Principal::workload(caller)
     }
 
     /// The actors, the caller outermost. Empty where the subject acts for itself.
-    pub fn actors(&self, caller: &SpiffeId) -> Vec<Identity> {
+    pub fn actors(&self, caller: &SpiffeId) -> Vec<Principal> {
         match self.is(caller) {
             true => Vec::new(),
-            false => std::iter::once(Identity::workload(caller)).chain(self.parts.before.iter().cloned()).collect(),
+            false => std::iter::once(Principal::workload(caller)).chain(self.parts.before.iter().cloned()).collect(),
         }
     }
 
     /// The actors before the caller.
-    pub fn before(&self) -> &[Identity] {
+    pub fn before(&self) -> &[Principal] {
         &self.parts.before
     }
 
@@ -177,7 +177,7 @@ impl Subject {
         let claims = &self.parts.claims;
         let Some(issuer) = &self.parts.issuer else { return true };
         let by_scope = issuer.scopes_claim.is_none() || claims.scopes.iter().any(|own| own == scope);
-        let given = |right: &mayfly_identity::oidc::Right| {
+        let given = |right: &mayfly_identity::oidc::GroupScopes| {
             right.upstream == upstream && right.scopes.iter().any(|s| s == scope) && claims.groups.contains(&right.group)
         };
         by_scope && (issuer.rights.is_empty() || issuer.rights.iter().any(given))
@@ -191,16 +191,16 @@ impl Subject {
     }
 }
 
-impl Wanted {
+impl ExchangeRequest {
     /// The subject, once it is verified.
-    pub fn subject(&self) -> Option<&Subject> {
+    pub fn subject(&self) -> Option<&VerifiedSubject> {
         self.behalf.as_ref()?.subject()
     }
 
     /// The subject token that is not verified yet.
-    pub fn sent_token(&self) -> Option<&SentToken> {
+    pub fn sent_token(&self) -> Option<&UnverifiedToken> {
         match self.behalf.as_deref() {
-            Some(Behalf::Sent(token)) => Some(token),
+            Some(RequestedSubject::Sent(token)) => Some(token),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! Checks whether a server can start on a configuration. A start, a reload and `mayfly server validate` all use these checks, so they
 //! refuse the same configurations.
 //!
-//! - Content of files: [`files`], with severities adjusted to what the ledger contains already ([`weigh`]).
+//! - Content of files: [`files`], with severities adjusted to what the ledger contains already ([`downgrade_imported`]).
 //! - Resources that a start opens and binds: [`for_validation`] opens the same (the store with its sealing key, the ledger in it, the socket,
 //!   the ports) and releases them again. A start keeps them.
 //!
@@ -12,15 +12,15 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 
-use super::problem::{StartProblem, Why};
 use super::start::{listen, sealing_key};
+use super::start_problem::{StartFailure, StartProblem};
 use super::{engine, healthcheck, import};
-use mayfly_api::unix::{self, NoSocket};
+use mayfly_api::unix::{self, SocketError};
 use mayfly_authority::authority::Authority;
-use mayfly_base::document::{Complaint, with_key};
+use mayfly_base::document::{Diagnostic, with_key};
 use mayfly_base::system::System;
-use mayfly_config::config::{About, Config, Finding, Seal, Severity, validate_with};
-use mayfly_config::workload_api::Given;
+use mayfly_config::config::{Config, ConfigFinding, FindingSubject, SealingKeySource, Severity, validate_with};
+use mayfly_config::workload_api::AgentMessage;
 use mayfly_ledger::open::load;
 use mayfly_ledger::{StartError, State};
 use mayfly_store::StoreError;
@@ -28,17 +28,17 @@ use mayfly_verify::seq::Millis;
 
 /// The data that the ledger contains already, so that the corresponding files are only compared, or imported later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Known {
+pub struct ImportState {
     /// Whether the ledger has policies of every environment that is served.
     pub policies: bool,
     /// Whether the ledger has a bundle of every configured trust domain.
     pub bundles: bool,
 }
 
-impl Known {
+impl ImportState {
     /// Reads this from a ledger's state.
-    pub fn of(state: &State, config: &Config) -> Known {
-        Known {
+    pub fn of(state: &State, config: &Config) -> ImportState {
+        ImportState {
             policies: import::missing(state, &config.server.environments).is_empty(),
             bundles: config.bundles.iter().all(|bundle| state.bundles.contains_key(bundle.trust_domain.as_str())),
         }
@@ -46,17 +46,17 @@ impl Known {
 }
 
 /// The defects of a configuration's files. A start passes the agent's message.
-pub fn files(config: &Config, now: Millis, given: Option<&Given>) -> Vec<Finding> {
+pub fn files(config: &Config, now: Millis, given: Option<&AgentMessage>) -> Vec<ConfigFinding> {
     validate_with(config, now, given)
 }
 
 /// Downgrades errors that matter for a first start only to warnings if the ledger contains the data already. Returns errors first.
-pub fn weigh(mut found: Vec<Finding>, known: Known) -> Vec<Finding> {
+pub fn downgrade_imported(mut found: Vec<ConfigFinding>, known: ImportState) -> Vec<ConfigFinding> {
     for finding in &mut found {
         let held = match finding.about {
-            About::Everything => false,
-            About::Policy => known.policies,
-            About::Bundle => known.bundles,
+            FindingSubject::Everything => false,
+            FindingSubject::Policy => known.policies,
+            FindingSubject::Bundle => known.bundles,
         };
         if held && finding.severity == Severity::Error {
             finding.severity = Severity::Warning;
@@ -68,15 +68,15 @@ pub fn weigh(mut found: Vec<Finding>, known: Known) -> Vec<Finding> {
 }
 
 /// The complaints of all errors about the given subjects.
-pub fn errors(found: &[Finding], about: impl Fn(About) -> bool) -> Vec<Complaint> {
+pub fn errors(found: &[ConfigFinding], about: impl Fn(FindingSubject) -> bool) -> Vec<Diagnostic> {
     let errors = found.iter().filter(|f| f.severity == Severity::Error && about(f.about));
     errors.map(|finding| finding.complaint.clone()).collect()
 }
 
 /// Everything that prevents a running server from reloading a configuration, one line each.
 pub fn for_reload(config: &Config, authority: &Authority) -> Vec<String> {
-    let known = authority.ledger.peek(|state| Known::of(state, config));
-    let found = weigh(files(config, authority.system.wall(), None), known);
+    let known = authority.ledger.peek(|state| ImportState::of(state, config));
+    let found = downgrade_imported(files(config, authority.system.wall(), None), known);
     errors(&found, |_| true).iter().map(ToString::to_string).collect()
 }
 
@@ -84,7 +84,7 @@ pub fn for_reload(config: &Config, authority: &Authority) -> Vec<String> {
 #[derive(Default)]
 pub struct Checked {
     /// Everything that a start would refuse, or that a reload or a restart would refuse if a server runs on the configuration.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<ConfigFinding>,
     /// Whether a server runs on the configuration.
     pub running: bool,
     /// Everything that could not be checked, since a server runs.
@@ -93,7 +93,7 @@ pub struct Checked {
 
 /// Checks what a start would open and bind, and the contents of all files.
 pub fn for_validation(config: &Config, system: &System) -> Checked {
-    let mut look = Look { config, system, running: false, at_socket: false, found: Vec::new(), unchecked: Vec::new() };
+    let mut look = StartChecker { config, system, running: false, at_socket: false, found: Vec::new(), unchecked: Vec::new() };
     let known = look.store();
     look.listeners();
     let mut found = files(config, system.wall(), None);
@@ -101,29 +101,29 @@ pub fn for_validation(config: &Config, system: &System) -> Checked {
     look.found
         .retain(|own| !found.iter().any(|f| f.complaint.what.starts_with("seal.") && own.complaint.what.starts_with("seal.")));
     found.append(&mut look.found);
-    Checked { findings: weigh(found, known), running: look.running, unchecked: look.unchecked }
+    Checked { findings: downgrade_imported(found, known), running: look.running, unchecked: look.unchecked }
 }
 
-struct Look<'c> {
+struct StartChecker<'c> {
     config: &'c Config,
     system: &'c System,
     /// Whether the store is in use by the server that runs on this configuration.
     running: bool,
     /// Whether that server answers at `listen.admin_socket`.
     at_socket: bool,
-    found: Vec<Finding>,
+    found: Vec<ConfigFinding>,
     unchecked: Vec<String>,
 }
 
-impl Look<'_> {
+impl StartChecker<'_> {
     fn push(&mut self, key: &str, severity: Severity, what: String, remedy: String) {
         let (file, line) = (self.config.file.clone(), self.config.line_of(key));
-        let complaint = Complaint { file, line, column: 0, what: with_key(key, &what), remedy, keys: Vec::new() };
-        self.found.push(Finding { severity, about: About::Everything, complaint });
+        let complaint = Diagnostic { file, line, column: 0, what: with_key(key, &what), remedy, keys: Vec::new() };
+        self.found.push(ConfigFinding { severity, about: FindingSubject::Everything, complaint });
     }
 
     /// Reports a problem in the words of a start.
-    fn refused(&mut self, key: &str, why: Why) {
+    fn refused(&mut self, key: &str, why: StartFailure) {
         let problem = StartProblem::new(why, self.config);
         let remedies: Vec<String> = problem.remedies().iter().map(ToString::to_string).collect();
         let text = problem.to_string();
@@ -135,38 +135,40 @@ impl Look<'_> {
     }
 
     /// Opens the store with its sealing key and replays its ledger, as a start does. Nothing is written.
-    fn store(&mut self) -> Known {
+    fn store(&mut self) -> ImportState {
         let key = match sealing_key(self.config) {
             Ok(key) => Some(key),
             Err(why) => {
-                let name = if matches!(self.config.seal, Seal::Credential(_)) { "seal.credential" } else { "seal.key_file" };
+                let name =
+                    if matches!(self.config.seal, SealingKeySource::Credential(_)) { "seal.credential" } else { "seal.key_file" };
                 self.refused(name, why);
                 None
             }
         };
-        let Some(dir) = engine::data_dir(self.config) else { return Known::default() };
-        if let Err(error) = engine::not_lost(self.config, dir) {
-            self.refused("store.path", Why::Ledger(error.into()));
-            return Known::default();
+        let Some(dir) = engine::data_dir(self.config) else { return ImportState::default() };
+        if let Err(error) = engine::refuse_missing_store(self.config, dir) {
+            self.refused("store.path", StartFailure::Ledger(error.into()));
+            return ImportState::default();
         }
-        if !engine::is_in(self.config, dir) {
-            return Known::default();
+        if !engine::contains_store(self.config, dir) {
+            return ImportState::default();
         }
         let store = match engine::open_damaged(self.config, dir) {
             Ok(store) => store,
             Err(StoreError::InUse(what)) => return self.in_use(what),
             Err(error) => {
-                self.refused("store.path", Why::Ledger(StartError::from(error)));
-                return Known::default();
+                self.refused("store.path", StartFailure::Ledger(StartError::from(error)));
+                return ImportState::default();
             }
         };
         // A store whose first start was interrupted is created anew by the next start.
         if store.head().unwrap_or_default() == 0 {
-            return Known::default();
+            return ImportState::default();
         }
         if let Some(Err(error)) = key.map(|key| key.check(&*store, self.system)) {
-            let name = if matches!(self.config.seal, Seal::Credential(_)) { "seal.credential" } else { "seal.key_file" };
-            self.refused(name, Why::Seal { error, key: self.config.seal.clone() });
+            let name =
+                if matches!(self.config.seal, SealingKeySource::Credential(_)) { "seal.credential" } else { "seal.key_file" };
+            self.refused(name, StartFailure::Seal { error, key: self.config.seal.clone() });
         }
         match load(&*store, engine::snapshots(self.config).as_ref()) {
             Ok(loaded) => {
@@ -174,17 +176,17 @@ impl Look<'_> {
                     let remedy = "mayfly policy set, or mayfly upstream change: the ledger counts, and files are taken in at a first start only";
                     self.push("policy.files", Severity::Warning, what, remedy.to_owned());
                 }
-                Known::of(&loaded.state, self.config)
+                ImportState::of(&loaded.state, self.config)
             }
             Err(error) => {
-                self.refused("store.path", Why::Ledger(error));
-                Known::default()
+                self.refused("store.path", StartFailure::Ledger(error));
+                ImportState::default()
             }
         }
     }
 
     /// The store is open in another process: this configuration's own server, or a different process.
-    fn in_use(&mut self, what: String) -> Known {
+    fn in_use(&mut self, what: String) -> ImportState {
         let answers = answers(self.config, self.system);
         self.at_socket = matches!(answers, Answers::AtSocket);
         match answers {
@@ -203,25 +205,27 @@ impl Look<'_> {
                     "mend that file; the server goes on with what it read before".to_owned(),
                 );
             }
-            Answers::NotAsked(_) | Answers::No => self.refused("store.path", Why::Ledger(StoreError::InUse(what).into())),
+            Answers::NotAsked(_) | Answers::No => {
+                self.refused("store.path", StartFailure::Ledger(StoreError::InUse(what).into()))
+            }
         }
         if self.running {
             self.unchecked.push("the store and the ledger in it, which the running server has open".to_owned());
         }
         // The running server has imported these files; changes of the files are compared or followed.
-        Known { policies: true, bundles: true }
+        ImportState { policies: true, bundles: true }
     }
 
     /// Whether some process listens at the port of the workload listener.
     fn listens(&self) -> bool {
-        let taken = |why: Why| matches!(why, Why::Port { error, .. } if error.kind() == ErrorKind::AddrInUse);
-        free("listen.workload", self.config.listen.workload).is_err_and(taken)
+        let taken = |why: StartFailure| matches!(why, StartFailure::Port { error, .. } if error.kind() == ErrorKind::AddrInUse);
+        check_port_free("listen.workload", self.config.listen.workload).is_err_and(taken)
     }
 
     /// Checks the sockets that a start binds. Those that the running server has already are free for its restart.
     fn listeners(&mut self) {
         for (key, address, shows_svid) in ports(self.config) {
-            let Err(why) = free(key, address) else { continue };
+            let Err(why) = check_port_free(key, address) else { continue };
             let ours = match self.running && may_be_held(&why) {
                 false => Some(false),
                 true if shows_svid => asked(|| healthcheck::shows_own_svid(self.config, address, self.system)).flatten(),
@@ -239,8 +243,8 @@ impl Look<'_> {
         let shared = super::start::socket_is_shared(self.config);
         match self.config.listen.admin_socket.as_deref().map(|path| unix::check(path, shared)) {
             None | Some(Ok(())) => {}
-            Some(Err(NoSocket::InUse(_))) if self.at_socket => {}
-            Some(Err(no)) => self.refused("listen.admin_socket", Why::Socket(no)),
+            Some(Err(SocketError::InUse(_))) if self.at_socket => {}
+            Some(Err(no)) => self.refused("listen.admin_socket", StartFailure::Socket(no)),
         }
     }
 }
@@ -260,12 +264,12 @@ fn ports(config: &Config) -> Vec<(&'static str, SocketAddr, bool)> {
 
 /// Whether a port that could not be bound may be one that the running server has. For a port below 1024, a user without the right of the
 /// server's unit is told of the missing right, whoever has the port.
-fn may_be_held(why: &Why) -> bool {
-    matches!(why, Why::Port { error, .. } if matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied))
+fn may_be_held(why: &StartFailure) -> bool {
+    matches!(why, StartFailure::Port { error, .. } if matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied))
 }
 
 /// Whether a port could be bound now. The port is free again when this returns.
-fn free(key: &'static str, address: SocketAddr) -> Result<(), Why> {
+fn check_port_free(key: &'static str, address: SocketAddr) -> Result<(), StartFailure> {
     if address.port() == 0 {
         return Ok(());
     }

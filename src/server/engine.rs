@@ -6,11 +6,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use mayfly_base::system::System;
-use mayfly_config::config::{Config, Engine};
+use mayfly_config::config::{Config, StoreEngine};
 use mayfly_ledger::open::damage;
 use mayfly_ledger::{Opener, StartError};
 use mayfly_store::memory::MemoryStore;
-use mayfly_store::options::Options;
+use mayfly_store::options::StoreOptions;
 use mayfly_store::redb::{self, RedbStore};
 use mayfly_store::sled::SledStore;
 use mayfly_store::{Store, StoreError};
@@ -37,12 +37,12 @@ pub fn history(config: &Config) -> Option<PathBuf> {
 }
 
 /// The options for opening an embedded engine. `id` is used if there is no store yet.
-fn options(config: &Config, id: StoreId) -> Options {
-    Options {
+fn options(config: &Config, id: StoreId) -> StoreOptions {
+    StoreOptions {
         cache_bytes: usize::try_from(config.store.cache_bytes).unwrap_or(usize::MAX),
         reserve_bytes: config.store.disk_reserve_bytes,
         new_id: id,
-        ..Options::new([0; 16])
+        ..StoreOptions::new([0; 16])
     }
 }
 
@@ -51,8 +51,8 @@ const BESIDE: &[&str] = &["history", "ledger-", "reserve", "snapshots", "wal-"];
 
 /// Refuses a data directory whose store is missing while other entries are there: an empty store in its place would lack all locks,
 /// revocations and keys.
-pub fn not_lost(config: &Config, dir: &Path) -> Result<(), StoreError> {
-    if is_in(config, dir) {
+pub fn refuse_missing_store(config: &Config, dir: &Path) -> Result<(), StoreError> {
+    if contains_store(config, dir) {
         return Ok(());
     }
     let names =
@@ -63,7 +63,7 @@ pub fn not_lost(config: &Config, dir: &Path) -> Result<(), StoreError> {
         return Ok(());
     }
     let store = match &config.store.engine {
-        Engine::Sled(_) => "ledger.sled",
+        StoreEngine::Sled(_) => "ledger.sled",
         _ => "ledger.redb",
     };
     let what = format!("{} is gone, and what lies beside it ({}) is of a ledger", dir.join(store).display(), left.join(", "));
@@ -73,19 +73,19 @@ pub fn not_lost(config: &Config, dir: &Path) -> Result<(), StoreError> {
 /// Opens the store, and returns a function that reopens it for the ledger after a failure. To add an engine: one line here.
 pub fn open(config: &Config, system: &System) -> Result<(Arc<dyn Store>, Opener), StoreError> {
     if let Some(dir) = data_dir(config) {
-        not_lost(config, dir)?;
+        refuse_missing_store(config, dir)?;
     }
     let id = StoreId::from_bytes(system.random16());
     let again: Opener = match &config.store.engine {
-        Engine::Redb(dir) => {
+        StoreEngine::Redb(dir) => {
             let (dir, options) = (dir.clone(), options(config, id));
             Box::new(move || Ok(Arc::new(redb::open(&dir, &options)?)))
         }
-        Engine::Sled(dir) => {
+        StoreEngine::Sled(dir) => {
             let (dir, options) = (dir.clone(), options(config, id));
             Box::new(move || Ok(Arc::new(SledStore::open(&dir, &options)?)))
         }
-        Engine::Memory => {
+        StoreEngine::Memory => {
             let store: Arc<dyn Store> = Arc::new(MemoryStore::new(id));
             Box::new(move || Ok(store.clone()))
         }
@@ -101,11 +101,11 @@ pub fn open(config: &Config, system: &System) -> Result<(Arc<dyn Store>, Opener)
 }
 
 /// Whether `dir` contains a store of the configured engine, or something in its place.
-pub fn is_in(config: &Config, dir: &Path) -> bool {
+pub fn contains_store(config: &Config, dir: &Path) -> bool {
     match &config.store.engine {
-        Engine::Redb(_) => RedbStore::is_in(dir),
-        Engine::Sled(_) => SledStore::is_in(dir),
-        Engine::Memory => false,
+        StoreEngine::Redb(_) => RedbStore::is_in(dir),
+        StoreEngine::Sled(_) => SledStore::is_in(dir),
+        StoreEngine::Memory => false,
     }
 }
 
@@ -113,9 +113,9 @@ pub fn is_in(config: &Config, dir: &Path) -> bool {
 pub fn open_damaged(config: &Config, dir: &Path) -> Result<Box<dyn Store>, StoreError> {
     let options = options(config, StoreId::from_bytes([0; 16]));
     match &config.store.engine {
-        Engine::Redb(_) => Ok(Box::new(redb::open_damaged(dir, &options)?)),
-        Engine::Sled(_) => Ok(Box::new(SledStore::open_damaged(dir, &options)?)),
-        Engine::Memory => Err(StoreError::Failed("engine memory keeps nothing".to_owned())),
+        StoreEngine::Redb(_) => Ok(Box::new(redb::open_damaged(dir, &options)?)),
+        StoreEngine::Sled(_) => Ok(Box::new(SledStore::open_damaged(dir, &options)?)),
+        StoreEngine::Memory => Err(StoreError::Failed("engine memory keeps nothing".to_owned())),
     }
 }
 
@@ -123,14 +123,14 @@ pub fn open_damaged(config: &Config, dir: &Path) -> Result<Box<dyn Store>, Store
 pub fn make(config: &Config, dir: &Path, id: StoreId) -> Result<Box<dyn Store>, StoreError> {
     let options = options(config, id);
     match &config.store.engine {
-        Engine::Redb(_) => Ok(Box::new(redb::open(dir, &options)?)),
-        Engine::Sled(_) => Ok(Box::new(SledStore::open(dir, &options)?)),
-        Engine::Memory => Ok(Box::new(MemoryStore::new(id))),
+        StoreEngine::Redb(_) => Ok(Box::new(redb::open(dir, &options)?)),
+        StoreEngine::Sled(_) => Ok(Box::new(SledStore::open(dir, &options)?)),
+        StoreEngine::Memory => Ok(Box::new(MemoryStore::new(id))),
     }
 }
 
 /// The error for a store that did not open. If commits are missing, it names the last trustworthy sequence number.
-pub fn not_opened(config: &Config, error: StoreError) -> StartError {
+pub fn open_error(config: &Config, error: StoreError) -> StartError {
     let (StoreError::Damaged { what, .. }, Some(dir)) = (&error, data_dir(config)) else { return error.into() };
     match open_damaged(config, dir) {
         Ok(store) => damage(&*store, what.clone(), snapshots(config).as_ref()),

@@ -14,7 +14,7 @@ use tonic_health::pb::health_client::HealthClient;
 use mayfly_api::client;
 use mayfly_api::tls::client_config;
 use mayfly_base::bounded_file;
-use mayfly_base::document::Complaint;
+use mayfly_base::document::Diagnostic;
 use mayfly_base::limits;
 use mayfly_base::system::System;
 use mayfly_config::config::Config;
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum NotHealthy {
     /// The configuration is wrong.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Config(Vec<Complaint>),
+    Config(Vec<Diagnostic>),
     /// There was no answer, or a server with another identity answered.
     #[error("no answer at {address}: {what}\n  whether it runs: mayfly server run --config {config}")]
     NoAnswer {
@@ -91,7 +91,7 @@ pub async fn ask_as(config: &Config, service: &str, system: &System) -> Result<(
 
 /// The client that shows the server's own SVID and accepts this server only. The error names a file that cannot be used.
 fn as_own(config: &Config, system: &System) -> Result<ClientConfig, String> {
-    let (own, _) = super::seen(config, system)?;
+    let (own, _) = super::inspect_svid(config, system)?;
     let id = own.spiffe_id().map_err(|e| e.to_string())?;
     let bundles = Arc::new(ArcSwap::from_pointee(bundles(config, system)?));
     let shown = Arc::new(ArcSwap::new(own.certified_key().clone()));
@@ -137,7 +137,7 @@ fn bundles(config: &Config, system: &System) -> Result<Bundles, String> {
                 Bundle::parse(domain.clone(), &document).map(Arc::new).map_err(|e| named(e.to_string()))
             }
             (None, Some(api)) => {
-                let given = workload_api::look(&api.wanted, system).map_err(|no| no.to_string())?;
+                let given = workload_api::fetch_once(&api.wanted, system).map_err(|no| no.to_string())?;
                 given.bundle(&domain, None).map_err(|e| format!("{}: {e}", api.wanted.endpoint))
             }
             (None, None) => Err(format!("the bundle of {domain} comes from nowhere")),

@@ -6,15 +6,15 @@
 use super::source_check;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::source_health::SourceKind;
-use mayfly_base::document::Complaint;
+use mayfly_base::document::Diagnostic;
 use mayfly_base::limits;
 use mayfly_config::config::{Config, PolicyFiles};
-use mayfly_config::policy_files::{self, Loaded};
-use mayfly_ledger::record::{Event, PolicySet, Record, UpstreamSet, Who};
+use mayfly_config::policy_files::{self, PolicyFileContents};
+use mayfly_ledger::record::{Author, Event, PolicySetUpdated, Record, UpstreamUpdated};
 use mayfly_ledger::state::State;
 
 /// The differences between the files and the ledger. The ledger is authoritative.
-pub fn differences(state: &State, loaded: &Loaded, environments: &[String]) -> Vec<String> {
+pub fn differences(state: &State, loaded: &PolicyFileContents, environments: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     for environment in environments {
         if state.policies.get(environment.as_str()).is_some_and(|v| v.digest != *loaded.policy.digest()) {
@@ -44,7 +44,7 @@ pub fn drift(authority: &Authority, config: &Config) -> Vec<String> {
         Ok(_) => (places(&config.policy), Ok(())),
         Err(wrong) => told(wrong),
     };
-    source_check::tell(authority, (SourceKind::PolicyFiles, ""), place, read);
+    source_check::report_source(authority, (SourceKind::PolicyFiles, ""), place, read);
     let found = |loaded| authority.ledger.peek(|state| differences(state, loaded, &config.server.environments));
     loaded.as_ref().map(found).unwrap_or_default()
 }
@@ -56,7 +56,7 @@ fn places(files: &PolicyFiles) -> String {
 }
 
 /// The file of the first defect, and the defect.
-fn told(wrong: &[Complaint]) -> (String, Result<(), String>) {
+fn told(wrong: &[Diagnostic]) -> (String, Result<(), String>) {
     let Some(first) = wrong.first() else { return (String::new(), Ok(())) };
     let more = match wrong.len() {
         1 => String::new(),
@@ -82,29 +82,29 @@ pub fn missing<'e>(state: &State, environments: &'e [String]) -> Vec<&'e str> {
 
 /// The groups of records of a first start, in order: registrations first, so that the presence of a policy set shows that its import is
 /// complete.
-pub fn groups(state: &State, loaded: &Loaded, missing: &[&str]) -> Vec<Vec<Record>> {
-    let author = || Who::Mayfly("imported".to_owned());
+pub fn groups(state: &State, loaded: &PolicyFileContents, missing: &[&str]) -> Vec<Vec<Record>> {
+    let author = || Author::Mayfly("imported".to_owned());
     let registrations = loaded
         .upstreams
         .iter()
         .filter(|u| missing.contains(&u.environment.as_str()) && !state.upstreams.contains_key(u.name.as_str()));
     let registrations = registrations.map(|u| {
-        let set = UpstreamSet {
+        let set = UpstreamUpdated {
             name: u.name.clone(),
             version: 1,
             digest: u.digest().to_vec(),
             text: u.to_text(),
-            ..UpstreamSet::default()
+            ..UpstreamUpdated::default()
         };
         (set.text.len(), Event::UpstreamSet(set))
     });
     let policies = missing.iter().map(|environment| {
-        let set = PolicySet {
+        let set = PolicySetUpdated {
             environment: (*environment).to_owned(),
             version: 1,
             digest: loaded.policy.digest().to_vec(),
             text: loaded.policy.to_text().to_owned(),
-            ..PolicySet::default()
+            ..PolicySetUpdated::default()
         };
         (set.text.len(), Event::PolicySet(set))
     });

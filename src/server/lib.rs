@@ -1,6 +1,6 @@
 //! A server: builds it from a configuration, runs it, and stops it.
 //!
-//! - [`mod@start`]: opens, checks and binds everything, or fails with one reason and the command that repairs it ([`problem`]).
+//! - [`mod@start`]: opens, checks and binds everything, or fails with one reason and the command that repairs it ([`start_problem`]).
 //! - [`engine`], [`sealer`], [`import`]: the store, the sealing of stored values, and the import of files at a first start.
 //! - `own`, `bundles`: the server's own SVID and the trust bundles at the start; `follow`: their changes.
 //! - `threads`, `upkeep`: the work while the server runs. `reload`: the changes on SIGHUP.
@@ -14,29 +14,29 @@
 
 mod bundles;
 pub mod check;
+mod config_mapping;
 pub mod engine;
-pub mod examine;
 mod export;
-mod files;
-mod follow;
-mod given;
+mod file_limit;
+mod file_owner;
 pub mod harden;
 pub mod healthcheck;
 pub mod import;
 mod memory;
-mod mend;
 mod metrics;
 mod otlp;
-mod own;
-mod owner;
-pub mod problem;
 pub mod recover;
 mod reload;
+mod renewal;
 pub mod restore;
 pub mod run;
 pub mod sealer;
+mod server_identity;
 mod source_check;
 pub mod start;
+pub mod start_problem;
+mod start_remedies;
+pub mod store_check;
 pub mod telemetry;
 mod threads;
 mod traces;
@@ -53,16 +53,16 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-pub use given::elsewhere;
-pub use own::seen;
-pub use problem::{StartProblem, Why};
-pub use reload::{NotTaken, Reloaded};
+pub use config_mapping::connector_settings;
+pub use reload::{ReloadErrors, Reloaded};
+pub use server_identity::inspect_svid;
 pub use start::{start, start_with};
+pub use start_problem::{StartFailure, StartProblem};
 
-use mayfly_api::listener::Counts;
+use mayfly_api::listener::ListenerCounts;
 use mayfly_authority::authority::Authority;
 use mayfly_config::config::Config;
-use reload::{Outlets, Reloading};
+use reload::{Outlets, Reloader};
 
 /// The environment variables that may configure a server. `MAYFLY_SERVER_ID` is excluded: it belongs to the command line, although it
 /// begins like a key of `[server]`. Variables that are not UTF-8 are ignored.
@@ -92,17 +92,17 @@ pub struct Addresses {
 }
 
 /// A running server with its threads. Dropping this value stops the server.
-pub struct Running {
+pub struct RunningServer {
     authority: Arc<Authority>,
     addresses: Addresses,
-    counts: [Arc<Counts>; 4],
+    counts: [Arc<ListenerCounts>; 4],
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
     outlets: Arc<Mutex<Outlets>>,
-    reloading: Arc<Reloading>,
+    reloading: Arc<Reloader>,
 }
 
-impl Running {
+impl RunningServer {
     /// The addresses at which the server answers.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
@@ -121,7 +121,7 @@ impl Running {
 
     /// Applies the changes of another configuration that a running server can apply, or returns all its errors. SIGHUP does the same with
     /// the file that the server was started with.
-    pub fn reload(&self, next: &Config) -> Result<Reloaded, NotTaken> {
+    pub fn reload(&self, next: &Config) -> Result<Reloaded, ReloadErrors> {
         self.reloading.take(next)
     }
 
@@ -155,7 +155,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         self.end();
     }

@@ -22,22 +22,22 @@ use mayfly_api::shares::{Holder, Network};
 use mayfly_authority::authority::Authority;
 use mayfly_authority::source_health::SourceKind;
 use mayfly_base::limits;
-use mayfly_config::config::Metrics;
-use mayfly_config::files::{FileProblem, Polls};
+use mayfly_config::config::MetricsConfig;
+use mayfly_config::files::{FileProblem, PollSchedule};
 use mayfly_config::token_file::{BearerToken, CurrentToken};
 
 const CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The restrictions of access to the listener: TLS and the token.
 #[derive(Clone, Default)]
-pub(super) struct Closed {
+pub(super) struct MetricsAccess {
     tls: Option<PublicTls>,
     token: Option<(PathBuf, CurrentToken)>,
 }
 
-impl Closed {
+impl MetricsAccess {
     /// Reads the token file that the configuration names. `public` is the TLS configuration of the public listener.
-    pub fn of(config: &Metrics, public: &PublicTls) -> Result<Closed, FileProblem> {
+    pub fn of(config: &MetricsConfig, public: &PublicTls) -> Result<MetricsAccess, FileProblem> {
         let load = |path: &PathBuf| Ok((path.clone(), Arc::new(ArcSwap::from_pointee(BearerToken::load(path)?))));
         let token = config.token_file.as_ref().map(load).transpose()?;
         let over_http1 = || {
@@ -45,11 +45,11 @@ impl Closed {
             tls.alpn_protocols = vec![b"http/1.1".to_vec()];
             Arc::new(tls)
         };
-        Ok(Closed { tls: config.tls.then(over_http1), token })
+        Ok(MetricsAccess { tls: config.tls.then(over_http1), token })
     }
 
     /// Reads the token file again for ever. If the file cannot be read, the previous token stays.
-    pub async fn keep(self, authority: &Authority, mut polls: Polls) {
+    pub async fn keep(self, authority: &Authority, mut polls: PollSchedule) {
         let Some((path, current)) = self.token else { return };
         let (kind, place) = (SourceKind::MetricsToken, path.display().to_string());
         loop {
@@ -74,18 +74,18 @@ impl Closed {
 }
 
 #[derive(Clone)]
-struct Told {
+struct MetricsState {
     authority: Arc<Authority>,
     token: Option<CurrentToken>,
 }
 
 /// Serves until the server stops, and then until the last connection has ended.
-pub(super) async fn serve(gate: Gate, listener: std::net::TcpListener, authority: Arc<Authority>, closed: Closed) {
+pub(super) async fn serve(gate: Gate, listener: std::net::TcpListener, authority: Arc<Authority>, closed: MetricsAccess) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the listener for metrics"),
     };
-    let told = Told { authority, token: closed.token.map(|(_, token)| token) };
+    let told = MetricsState { authority, token: closed.token.map(|(_, token)| token) };
     let (router, tls) = (Router::new().fallback(answer).with_state(told), closed.tls);
     let accepting = gate.accept(&listener, |tcp, from, arriving| {
         let (gate, tls, router) = (gate.clone(), tls.clone(), router.clone());
@@ -120,7 +120,7 @@ fn shows(headers: &HeaderMap, token: &BearerToken) -> bool {
     scheme.eq_ignore_ascii_case(b"bearer ") && token.is(shown)
 }
 
-async fn answer(State(told): State<Told>, request: Request) -> Response {
+async fn answer(State(told): State<MetricsState>, request: Request) -> Response {
     let said = |code: StatusCode, text: &'static str| (code, [(CACHE_CONTROL, "no-store")], text).into_response();
     if told.token.as_ref().is_some_and(|token| !shows(request.headers(), &token.load())) {
         let mut refused = said(StatusCode::UNAUTHORIZED, "send the token of metrics.token_file: Authorization: Bearer TOKEN\n");

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{engine, owner};
-use mayfly_base::document::Complaint;
-use mayfly_base::document::command::typed;
+use super::{engine, file_owner};
+use mayfly_base::document::Diagnostic;
+use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::file_path::{beside, directory_of};
 use mayfly_base::system::System;
 use mayfly_config::config::Config;
@@ -23,7 +23,7 @@ use mayfly_verify::seq::{Millis, Seq};
 
 /// The result of a recovery.
 #[derive(Debug)]
-pub struct Done {
+pub struct RecoveryResult {
     /// What was copied.
     pub recovered: Recovered,
     /// The new data directory.
@@ -37,11 +37,11 @@ pub struct Done {
 pub enum NotRecovered {
     /// The configuration is wrong.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Config(Vec<Complaint>),
+    Config(Vec<Diagnostic>),
     /// The engine persists nothing.
     #[error(
         "the engine of this configuration keeps nothing on a disk, so there is nothing to recover\n  \
-         start it: mayfly server run --config {}", typed(.0)
+         start it: mayfly server run --config {}", shell_quoted(.0)
     )]
     NothingKept(PathBuf),
     /// There is no data directory: opening it would create an empty one.
@@ -73,14 +73,14 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> NotRecovered {
 
 /// Copies the commits that end at or before `after` to a new store, begins a generation there, and puts the new store in the place of the
 /// old one.
-pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> Result<Done, NotRecovered> {
+pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> Result<RecoveryResult, NotRecovered> {
     let file = config;
     let config = Config::load(file, super::environment()).map_err(NotRecovered::Config)?;
     let data = engine::data_dir(&config).ok_or_else(|| NotRecovered::NothingKept(file.to_owned()))?;
     // The real path: a link to the data directory stays a link.
     let data = data.canonicalize().map_err(|_| NotRecovered::NoStore(data.to_owned()))?;
-    engine::not_lost(&config, &data).map_err(NotRecovered::Store)?;
-    if !engine::is_in(&config, &data) {
+    engine::refuse_missing_store(&config, &data).map_err(NotRecovered::Store)?;
+    if !engine::contains_store(&config, &data) {
         return Err(NotRecovered::NoStore(data));
     }
     let now = system.wall();
@@ -99,10 +99,10 @@ pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> 
     };
     // The new directory belongs to the server's user even if root ran the command.
     let what = format!("giving {} to whom {} belongs", fresh.display(), data.display());
-    owner::give(&fresh, &data).map_err(failed(what)).inspect_err(|_| drop(fs::remove_dir_all(&fresh)))?;
-    change_places(&fresh, &data, &before).map_err(|(what, error)| NotRecovered::Io { what, error })?;
+    file_owner::change_owner(&fresh, &data).map_err(failed(what)).inspect_err(|_| drop(fs::remove_dir_all(&fresh)))?;
+    exchange_directories(&fresh, &data, &before).map_err(|(what, error)| NotRecovered::Io { what, error })?;
     drop(old);
-    Ok(Done { recovered, data, before })
+    Ok(RecoveryResult { recovered, data, before })
 }
 
 fn not_open(dir: &Path, error: StoreError) -> NotRecovered {
@@ -134,7 +134,7 @@ fn copy_to(
 }
 
 /// Gives `fresh` the name of `data`, and the old directory the name `before`. An error names the operation.
-pub(super) fn change_places(fresh: &Path, data: &Path, before: &Path) -> Result<(), (String, io::Error)> {
+pub(super) fn exchange_directories(fresh: &Path, data: &Path, before: &Path) -> Result<(), (String, io::Error)> {
     let failed = |what: String| move |error: io::Error| (what, error);
     let what = || format!("putting {} in the place of {}", fresh.display(), data.display());
     match renameat_with(CWD, fresh, CWD, data, RenameFlags::EXCHANGE) {

@@ -12,21 +12,21 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::export::Exporter;
-use super::traces::Telling;
+use super::traces::SpanSender;
 use super::webhook::{Webhooks, value_name};
-use super::{check, given, telemetry};
-use mayfly_authority::authority::{Authority, Bounds, Exported};
-use mayfly_base::document::shown::one_line;
-use mayfly_config::config::{Config, OidcIssuer, Takes};
-use mayfly_config::files::Polls;
-use mayfly_ledger::Readers;
+use super::{check, config_mapping, telemetry};
+use mayfly_authority::authority::{Authority, AuthorityLimits, ExportProgress};
+use mayfly_base::document::terminal_text::one_line;
+use mayfly_config::config::{ChangeActivation, Config, OidcIssuer};
+use mayfly_config::files::PollSchedule;
+use mayfly_ledger::LogReaders;
 
 /// The outlets of the ledger: export, webhooks and traces. Each ends when its value is dropped.
 #[derive(Default)]
 pub(super) struct Outlets {
     pub export: Option<Exporter>,
     pub webhooks: Option<Webhooks>,
-    pub traces: Option<Telling>,
+    pub traces: Option<SpanSender>,
 }
 
 /// The result of a reload.
@@ -41,17 +41,17 @@ pub struct Reloaded {
 }
 
 /// The errors of a configuration that was not applied, one per line.
-pub type NotTaken = Vec<String>;
+pub type ReloadErrors = Vec<String>;
 
 /// The sources of the configuration.
-pub(super) struct Origin {
+pub(super) struct ConfigOrigin {
     pub file: PathBuf,
     pub environment: fn() -> Vec<(String, String)>,
 }
 
 /// Channels by which tasks that read files and fetch keys follow a reload.
 #[derive(Clone)]
-pub(super) struct Followed {
+pub(super) struct ReloadChannels {
     /// Changes when files are to be read at once.
     pub files: watch::Receiver<u64>,
     pub issuers: watch::Receiver<Arc<Vec<OidcIssuer>>>,
@@ -59,15 +59,15 @@ pub(super) struct Followed {
     pub config: watch::Receiver<Arc<Config>>,
 }
 
-impl Followed {
+impl ReloadChannels {
     /// Polls at this interval, and whenever a reload asks for it.
-    pub fn polls(&self, every: std::time::Duration) -> Polls {
-        Polls::new(every, self.files.clone())
+    pub fn polls(&self, every: std::time::Duration) -> PollSchedule {
+        PollSchedule::new(every, self.files.clone())
     }
 }
 
 /// Applies reloads to one server.
-pub(super) struct Reloading {
+pub(super) struct Reloader {
     authority: Weak<Authority>,
     outlets: Arc<Mutex<Outlets>>,
     files: watch::Sender<u64>,
@@ -77,9 +77,9 @@ pub(super) struct Reloading {
     configs: watch::Sender<Arc<Config>>,
 }
 
-impl Reloading {
-    pub fn new(config: &Config, authority: &Arc<Authority>, outlets: Arc<Mutex<Outlets>>) -> Reloading {
-        Reloading {
+impl Reloader {
+    pub fn new(config: &Config, authority: &Arc<Authority>, outlets: Arc<Mutex<Outlets>>) -> Reloader {
+        Reloader {
             authority: Arc::downgrade(authority),
             outlets,
             files: watch::Sender::new(0),
@@ -89,12 +89,12 @@ impl Reloading {
         }
     }
 
-    pub fn followed(&self) -> Followed {
-        Followed { files: self.files.subscribe(), issuers: self.issuers.subscribe(), config: self.configs.subscribe() }
+    pub fn followed(&self) -> ReloadChannels {
+        ReloadChannels { files: self.files.subscribe(), issuers: self.issuers.subscribe(), config: self.configs.subscribe() }
     }
 
     /// Reads the configuration again and applies the possible changes. The log has the result. Blocks until previous exports have ended.
-    pub fn again(&self, origin: &Origin) {
+    pub fn again(&self, origin: &ConfigOrigin) {
         let read = Config::load(&origin.file, (origin.environment)());
         let outcome = read.map_err(|wrong| wrong.iter().map(ToString::to_string).collect()).and_then(|next| self.take(&next));
         let Some(authority) = self.authority.upgrade() else { return };
@@ -120,7 +120,7 @@ impl Reloading {
     }
 
     /// Applies the possible changes of a configuration, or returns all its errors.
-    pub fn take(&self, next: &Config) -> Result<Reloaded, NotTaken> {
+    pub fn take(&self, next: &Config) -> Result<Reloaded, ReloadErrors> {
         let Some(authority) = self.authority.upgrade() else { return Err(vec!["the server is stopping".to_owned()]) };
         // The files are read again even if the configuration is refused: their contents may have changed, or they may be gone.
         self.files.send_modify(|n| *n += 1);
@@ -129,7 +129,8 @@ impl Reloading {
             return Err(wrong);
         }
         let mut current = self.current.lock();
-        let (taken, restart): (Vec<_>, Vec<_>) = current.changes(next).into_iter().partition(|c| c.takes == Takes::Reload);
+        let (taken, restart): (Vec<_>, Vec<_>) =
+            current.changes(next).into_iter().partition(|c| c.takes == ChangeActivation::Reload);
         let mut reloaded = Reloaded {
             taken: taken.into_iter().map(|change| change.what).collect(),
             restart: restart.into_iter().map(|change| change.what).collect(),
@@ -152,28 +153,28 @@ impl Reloading {
         if let (Some(own), Some(settings)) = (&authority.own_domain, &next.own_domain) {
             own.set(settings.clone());
         }
-        let settings = given::settings(next);
+        let settings = config_mapping::settings(next);
         authority.ledger.set_ceilings(settings.ceilings);
         authority.set_bounds(bounds(authority, next));
         authority.decider.set_longest(next.limits.credential_ttl_ms, next.limits.task_ttl_ms);
-        authority.tracer.set(given::traced(next));
+        authority.tracer.set(config_mapping::trace_settings(next));
         let mut outlets = self.outlets.lock();
         // New outlets keep history from being removed from now on; removed ones did so until now.
-        let (was, is) = (given::settings(current), &settings);
+        let (was, is) = (config_mapping::settings(current), &settings);
         let both = |one: &[String], other: &[String]| one.iter().chain(other).cloned().collect::<Vec<_>>();
-        authority.ledger.set_readers(Readers { export: was.export || is.export, followed: both(&was.followed, &is.followed) });
+        authority.ledger.set_readers(LogReaders { export: was.export || is.export, followed: both(&was.followed, &is.followed) });
         if let Err(error) = outlets.again(authority, current, next) {
             failed.push(error);
         }
         let followed = next.webhooks.iter().map(|hook| value_name(&hook.name)).collect();
-        authority.ledger.set_readers(Readers { export: is.export, followed });
+        authority.ledger.set_readers(LogReaders { export: is.export, followed });
     }
 }
 
 /// The limits after the reload: some are taken from the new configuration, the others stay.
-fn bounds(authority: &Authority, next: &Config) -> Bounds {
-    let next = given::bounds(next);
-    Bounds {
+fn bounds(authority: &Authority, next: &Config) -> AuthorityLimits {
+    let next = config_mapping::bounds(next);
+    AuthorityLimits {
         rules: next.rules,
         rules_per_caller: next.rules_per_caller,
         rates: next.rates,
@@ -204,7 +205,7 @@ impl Outlets {
         }
         if current.audit_export != next.audit_export {
             self.export = None;
-            *authority.exported.lock() = next.audit_export.as_ref().map(|_| Exported::default());
+            *authority.exported.lock() = next.audit_export.as_ref().map(|_| ExportProgress::default());
             self.export_to(authority, next).map_err(|error| format!("audit.export: {error}"))?;
         }
         if current.traces != next.traces {
@@ -225,7 +226,7 @@ impl Outlets {
         let telling = config.traces.as_ref().map(|traces| {
             // OpenTelemetry requires a new instance id for each start.
             let instance = mayfly_base::trace::hex(&authority.system.id16());
-            Telling::start(authority.tracer.clone(), &traces.to, &authority.system, instance)
+            SpanSender::start(authority.tracer.clone(), &traces.to, &authority.system, instance)
         });
         self.traces = telling.transpose()?;
         Ok(())

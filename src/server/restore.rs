@@ -8,24 +8,24 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::recover::{change_places, stamp};
+use super::recover::{exchange_directories, stamp};
 use super::start::sealing_key;
-use super::{StartProblem, Why, engine, owner};
-use mayfly_base::document::Complaint;
-use mayfly_base::document::command::typed;
+use super::{StartFailure, StartProblem, engine, file_owner};
+use mayfly_base::document::Diagnostic;
+use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::file_path::{beside, directory_of};
 use mayfly_base::system::System;
 use mayfly_config::config::Config;
 use mayfly_credential::keyring::value_name;
-use mayfly_ledger::backup::{Backup, BadBackup, SEALED_FOR};
-use mayfly_ledger::recover::{RecoverError, Recovered, Restored, restore as copy};
+use mayfly_ledger::backup::{BackupFile, BadBackup, SEALED_FOR};
+use mayfly_ledger::recover::{RecoverError, Recovered, RestoreInputs, restore as copy};
 use mayfly_ledger::snapshot;
-use mayfly_store::sealing::{Context, SealingKey};
+use mayfly_store::sealing::{SealingContext, SealingKey};
 use mayfly_store::{Store, StoreError};
 use mayfly_verify::seq::Seq;
 
 /// The parameters of a restore.
-pub struct Wanted<'a> {
+pub struct RestoreOptions<'a> {
     /// The backup's file.
     pub backup: &'a Path,
     /// The remains of the lost data directory, if there are any.
@@ -41,9 +41,9 @@ pub struct Wanted<'a> {
 }
 
 /// The result of a restore or of a check.
-pub struct Done {
+pub struct RestoreResult {
     /// The backup, which is complete and sealed with the configured key.
-    pub backup: Backup,
+    pub backup: BackupFile,
     /// The result of the restore; `None` for a check.
     pub recovered: Option<Recovered>,
     /// The data directory.
@@ -59,7 +59,7 @@ pub struct Done {
 pub enum NotRestored {
     /// The configuration is wrong.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Config(Vec<Complaint>),
+    Config(Vec<Diagnostic>),
     /// The engine persists nothing.
     #[error(
         "the engine of this configuration keeps nothing on a disk, so there is nowhere to restore to\n  name another under store.engine"
@@ -113,17 +113,17 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> NotRestored {
 }
 
 /// Restores a backup to the data directory of the configuration, or checks whether that is possible.
-pub fn restore(config: &Path, wanted: &Wanted<'_>, system: &System) -> Result<Done, NotRestored> {
+pub fn restore(config: &Path, wanted: &RestoreOptions<'_>, system: &System) -> Result<RestoreResult, NotRestored> {
     let config = Config::load(config, super::environment()).map_err(NotRestored::Config)?;
     let named = engine::data_dir(&config).ok_or(NotRestored::NothingKept)?;
     let data = named.canonicalize().unwrap_or_else(|_| named.to_owned());
-    let key = sealing_key(&config).map_err(|why: Why| NotRestored::Key(StartProblem::new(why, &config)))?;
+    let key = sealing_key(&config).map_err(|why: StartFailure| NotRestored::Key(StartProblem::new(why, &config)))?;
     let bad = |bad| NotRestored::Backup { path: wanted.backup.to_owned(), bad };
-    let backup = Backup::open(wanted.backup).map_err(bad)?;
+    let backup = BackupFile::open(wanted.backup).map_err(bad)?;
     sealed_by(&key, &backup).then_some(()).ok_or_else(|| NotRestored::Seal(wanted.backup.to_owned()))?;
     // A check also serves drills, during which the store is in use.
     if wanted.check {
-        return Ok(Done { backup, recovered: None, data, unread: None, before: None });
+        return Ok(RestoreResult { backup, recovered: None, data, unread: None, before: None });
     }
     let replaced = wanted.replace && data.exists();
     if !replaced {
@@ -137,15 +137,17 @@ pub fn restore(config: &Path, wanted: &Wanted<'_>, system: &System) -> Result<Do
             // The new directory belongs to the owner of its place even if root ran the command.
             let like = if data.exists() { &data } else { directory_of(&data) };
             let what = format!("giving {} to whom {} belongs", fresh.display(), like.display());
-            owner::give(&fresh, like).map_err(failed(what)).map_err(without(&fresh))?;
+            file_owner::change_owner(&fresh, like).map_err(failed(what)).map_err(without(&fresh))?;
             let before = replaced.then(|| beside(&data, format!("before-restore-{}", stamp(system.wall()))));
             match &before {
                 // Exchanged in one step, so that no server finds the place empty.
-                Some(before) => change_places(&fresh, &data, before).map_err(|(what, error)| NotRestored::Io { what, error })?,
+                Some(before) => {
+                    exchange_directories(&fresh, &data, before).map_err(|(what, error)| NotRestored::Io { what, error })?
+                }
                 None => named_durably(&fresh, &data).map_err(without(&fresh))?,
             }
             drop((store, old));
-            Ok(Done { backup, recovered: Some(recovered), data, unread, before })
+            Ok(RestoreResult { backup, recovered: Some(recovered), data, unread, before })
         }
         Err(no) => Err(without(&fresh)(no)),
     }
@@ -160,9 +162,9 @@ fn without(fresh: &Path) -> impl Fn(NotRestored) -> NotRestored + '_ {
 }
 
 /// Whether the backup's digest was sealed with this key, for the store that the backup is of.
-fn sealed_by(key: &SealingKey, backup: &Backup) -> bool {
+fn sealed_by(key: &SealingKey, backup: &BackupFile) -> bool {
     let seq = backup.about().seq.to_string();
-    let context = Context { store: backup.id(), environment: "", purpose: SEALED_FOR, name: &seq, version: 1 };
+    let context = SealingContext { store: backup.id(), environment: "", purpose: SEALED_FOR, name: &seq, version: 1 };
     key.open(&context, &backup.sealed()).is_ok_and(|digest| digest[..] == backup.digest()[..])
 }
 
@@ -171,7 +173,7 @@ fn empty(data: &Path) -> Result<(), NotRestored> {
     match fs::read_dir(data) {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),
-            Some(_) => Err(NotRestored::NotEmpty(typed(data))),
+            Some(_) => Err(NotRestored::NotEmpty(shell_quoted(data))),
         },
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(failed(format!("looking into {}", data.display()))(e)),
@@ -200,15 +202,15 @@ type Written = (Recovered, Box<dyn Store>, Left);
 
 fn written(
     fresh: &Path,
-    backup: &Backup,
+    backup: &BackupFile,
     config: &Config,
-    (wanted, rest): (&Wanted<'_>, Option<&Path>),
+    (wanted, rest): (&RestoreOptions<'_>, Option<&Path>),
     system: &System,
 ) -> Result<Written, NotRestored> {
     let store = engine::make(config, fresh, backup.id()).map_err(NotRestored::Store)?;
     let snapshots = engine::snapshots_in(fresh);
     if let Some(seq) = backup.about().snapshot {
-        take_out(backup, &snapshots, seq).map_err(failed(format!("writing to {}", snapshots.display())))?;
+        extract_snapshot(backup, &snapshots, seq).map_err(failed(format!("writing to {}", snapshots.display())))?;
     }
     let (mut left, mut unread) = (None, None);
     if let Some(path) = rest {
@@ -219,7 +221,7 @@ fn written(
         }
     }
     let names: std::collections::BTreeSet<String> = backup.list("").map_err(NotRestored::Store)?.into_iter().collect();
-    let restored = Restored {
+    let restored = RestoreInputs {
         left: left.as_ref().map(|(store, snapshots)| (&**store, snapshots.clone())),
         unlocked: wanted.unlocked,
         has_private: &|kid| names.contains(&value_name(kid)),
@@ -229,7 +231,7 @@ fn written(
     Ok((recovered, store, (left, unread)))
 }
 
-fn take_out(backup: &Backup, snapshots: &Path, seq: Seq) -> io::Result<()> {
+fn extract_snapshot(backup: &BackupFile, snapshots: &Path, seq: Seq) -> io::Result<()> {
     fs::create_dir_all(snapshots)?;
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(snapshot::path(snapshots, seq))?;
     backup.snapshot_to(&mut file)?;
@@ -245,7 +247,7 @@ fn named_durably(fresh: &Path, data: &Path) -> Result<(), NotRestored> {
     File::open(fresh).and_then(|dir| dir.sync_all()).map_err(failed(what()))?;
     fs::rename(fresh, data).map_err(|e| match e.kind() {
         // Another process was faster.
-        io::ErrorKind::DirectoryNotEmpty => NotRestored::NotEmpty(typed(data)),
+        io::ErrorKind::DirectoryNotEmpty => NotRestored::NotEmpty(shell_quoted(data)),
         io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices => {
             let what = format!("{}; a file system begins there: have store.path name a folder in it", what());
             NotRestored::Io { what, error: e }

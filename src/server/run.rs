@@ -8,16 +8,18 @@ use rustix::process::Signal as Number;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::reload::{Origin, Reloading};
+use super::reload::{ConfigOrigin, Reloader};
 use super::start::start_given;
 use super::telemetry::{self, Format};
-use super::{Addresses, Running, StartProblem, Why, elsewhere, files, harden, memory, own};
+use super::{
+    Addresses, RunningServer, StartFailure, StartProblem, connector_settings, file_limit, harden, memory, server_identity,
+};
+use mayfly_base::atomic_file::{self, SHARED, may_be_replaced};
 use mayfly_base::limits;
 use mayfly_base::log_queue;
 use mayfly_base::system::System;
-use mayfly_base::whole_file::{self, SHARED, may_be_replaced};
 use mayfly_config::config::Config;
-use mayfly_credential::remote::Remotes;
+use mayfly_credential::connector::UpstreamConnectors;
 
 /// Runs a server until SIGTERM or SIGINT, which shut it down cleanly. A second signal ends it at once, without losing anything
 /// acknowledged. SIGHUP reloads the configuration.
@@ -35,7 +37,7 @@ pub fn run(
     telemetry::begin();
     let loaded = Config::load(config, super::environment()).map_err(|wrong| StartProblem::config(config, wrong))?;
     telemetry::init(log.or(loaded.log.format), &loaded.log.level);
-    serve(&loaded, ready, on_start, Some(Origin { file: config.to_owned(), environment: super::environment }))
+    serve(&loaded, ready, on_start, Some(ConfigOrigin { file: config.to_owned(), environment: super::environment }))
 }
 
 /// As [`run`], without environment variables: exports made for the command line must not affect a dev server. SIGHUP, sent when its
@@ -97,16 +99,16 @@ fn serve(
     config: &Config,
     ready: Option<&Path>,
     on_start: impl FnOnce(&Addresses),
-    origin: Option<Origin>,
+    origin: Option<ConfigOrigin>,
 ) -> Result<(), StartProblem> {
     harden::harden();
     if let Some(path) = ready {
-        let no_file = |error| StartProblem::new(Why::ReadyFile { path: path.to_owned(), error }, config);
+        let no_file = |error| StartProblem::new(StartFailure::ReadyFile { path: path.to_owned(), error }, config);
         may_be_replaced(path).map_err(no_file)?;
     }
-    memory::take_it_in_small_pages();
-    files::open_as_many_as_allowed(config);
-    let failed = |what| move |error| StartProblem::new(Why::System { what, error }, config);
+    memory::disable_huge_pages();
+    file_limit::open_as_many_as_allowed(config);
+    let failed = |what| move |error| StartProblem::new(StartFailure::System { what, error }, config);
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("a runtime"))?;
     // Before the start, so that a signal during the start is not lost.
     let mut signals = waiting.block_on(async { Signals::new() }).map_err(failed("signals"))?;
@@ -114,7 +116,7 @@ fn serve(
     // Waiting for the agent may take minutes, and a signal ends it.
     let agent = waiting.block_on(async {
         tokio::select! {
-            given = own::from_agent(config, &system) => Some(given),
+            given = server_identity::from_agent(config, &system) => Some(given),
             () = signals.stop() => None,
         }
     });
@@ -123,9 +125,9 @@ fn serve(
         return Ok(());
     };
     let given = given.map_err(|why| StartProblem::new(why, config))?;
-    let running = start_given(config, &system, elsewhere(config, Remotes::default()), given)?;
+    let running = start_given(config, &system, connector_settings(config, UpstreamConnectors::default()), given)?;
     if let Some(path) = ready {
-        let no_file = |error| StartProblem::new(Why::ReadyFile { path: path.to_owned(), error }, config);
+        let no_file = |error| StartProblem::new(StartFailure::ReadyFile { path: path.to_owned(), error }, config);
         write_ready(path, running.addresses(), &system).map_err(no_file)?;
     }
     on_start(running.addresses());
@@ -158,9 +160,9 @@ fn serve(
 }
 
 /// A thread that reloads the configuration on request, so that the thread that waits for signals does not wait for a reload.
-fn reloads(running: &Running, origin: Origin) -> std::io::Result<mpsc::Sender<()>> {
+fn reloads(running: &RunningServer, origin: ConfigOrigin) -> std::io::Result<mpsc::Sender<()>> {
     let (ask, asked) = mpsc::channel();
-    let reloading: std::sync::Arc<Reloading> = running.reloading.clone();
+    let reloading: std::sync::Arc<Reloader> = running.reloading.clone();
     std::thread::Builder::new().name("mayfly-reload".into()).spawn(move || {
         while asked.recv().is_ok() {
             // Several signals received meanwhile cause one reload.
@@ -172,7 +174,7 @@ fn reloads(running: &Running, origin: Origin) -> std::io::Result<mpsc::Sender<()
 }
 
 /// Waits until a signal stops the server; an error if one of the server's threads ended by itself.
-fn wait(runtime: &Runtime, signals: &mut Signals, running: &Running, reloads: Option<&mpsc::Sender<()>>) -> Result<(), ()> {
+fn wait(runtime: &Runtime, signals: &mut Signals, running: &RunningServer, reloads: Option<&mpsc::Sender<()>>) -> Result<(), ()> {
     loop {
         let event = runtime.block_on(async {
             let Signals { terminate, interrupt, hangup, .. } = &mut *signals;
@@ -201,5 +203,5 @@ fn wait(runtime: &Runtime, signals: &mut Signals, running: &Running, reloads: Op
 fn write_ready(path: &Path, addresses: &Addresses, system: &System) -> std::io::Result<()> {
     let mut text = serde_json::to_string(addresses)?;
     text.push('\n');
-    whole_file::write(path, text.as_bytes(), SHARED, system)
+    atomic_file::write(path, text.as_bytes(), SHARED, system)
 }

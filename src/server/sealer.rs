@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use mayfly_base::refusal::Fault;
 use mayfly_base::system::System;
 use mayfly_credential::keyring::Sealer;
-use mayfly_store::sealing::{Context, SealingKey};
+use mayfly_store::sealing::{SealingContext, SealingKey};
 use mayfly_verify::seq::StoreId;
 
 /// The sealing key, bound to one store.
@@ -22,8 +22,8 @@ impl StoreSealer {
     }
 
     /// A key's value is written once under its name, so its version is always the first.
-    fn context<'a>(&self, purpose: &'a str, environment: &'a str, name: &'a str) -> Context<'a> {
-        Context { store: self.store, environment, purpose, name, version: 1 }
+    fn context<'a>(&self, purpose: &'a str, environment: &'a str, name: &'a str) -> SealingContext<'a> {
+        SealingContext { store: self.store, environment, purpose, name, version: 1 }
     }
 }
 

@@ -3,15 +3,16 @@
 
 use mayfly_authority::authority::Authority;
 use mayfly_authority::source_health::SourceKind;
-use mayfly_base::document::shown::one_line;
+use mayfly_base::document::terminal_text::one_line;
 use mayfly_config::config::Config;
-use mayfly_config::https::Https;
+use mayfly_config::https::HttpsClient;
 use mayfly_config::webhook_files::secrets;
 
 /// Checks all of these files once. Blocks while files are read.
 pub(super) fn check(authority: &Authority, config: &Config) {
-    let told = |kind, name: &str, place, read| tell(authority, (kind, name), place, read);
-    let roots = |ca: Option<&std::path::Path>| Https::new(ca, &authority.system).map(drop).map_err(|problem| problem.to_string());
+    let told = |kind, name: &str, place, read| report_source(authority, (kind, name), place, read);
+    let roots =
+        |ca: Option<&std::path::Path>| HttpsClient::new(ca, &authority.system).map(drop).map_err(|problem| problem.to_string());
     authority.source_health.retain(SourceKind::Webhook, |name| config.webhooks.iter().any(|hook| hook.name == name));
     for hook in &config.webhooks {
         let secret = secrets(&hook.secret_file).map(drop).map_err(|problem| problem.to_string());
@@ -29,7 +30,7 @@ pub(super) fn check(authority: &Authority, config: &Config) {
 }
 
 /// Notes whether a source could be read, and logs a problem that is new.
-pub(super) fn tell(authority: &Authority, (kind, name): (SourceKind, &str), place: String, read: Result<(), String>) {
+pub(super) fn report_source(authority: &Authority, (kind, name): (SourceKind, &str), place: String, read: Result<(), String>) {
     match read {
         Ok(()) => drop(authority.source_health.readable(kind, name, &place)),
         Err(problem) => {

@@ -7,76 +7,81 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
-use super::check::{self, Known};
-use super::metrics::Closed;
-use super::problem::{StartProblem, Why};
-use super::reload::{Followed, Outlets, Reloading};
+use super::check::{self, ImportState};
+use super::metrics::MetricsAccess;
+use super::reload::{Outlets, ReloadChannels, Reloader};
 use super::sealer::StoreSealer;
-use super::threads::{Bound, Served};
+use super::start_problem::{StartFailure, StartProblem};
+use super::threads::{BoundListeners, ServiceInputs};
 use super::webhook::Webhooks;
-use super::{Addresses, Running, bundles, engine, given, import, own, threads};
+use super::{Addresses, RunningServer, bundles, config_mapping, engine, import, server_identity, threads};
 use mayfly_api::tls::public_config;
 use mayfly_api::unix;
-use mayfly_authority::authority::{Authority, Parts};
-use mayfly_authority::people::oidc::Issuers;
+use mayfly_authority::authority::{Authority, AuthorityParts};
+use mayfly_authority::people::oidc_issuers::Issuers;
 use mayfly_authority::trust::keys;
 use mayfly_authority::trust::own_domain::OwnDomain;
-use mayfly_base::document::Complaint;
+use mayfly_base::document::Diagnostic;
 use mayfly_base::limits;
 use mayfly_base::system::System;
-use mayfly_config::config::{About, Config, Finding, Seal};
+use mayfly_config::config::{Config, ConfigFinding, FindingSubject, SealingKeySource};
 use mayfly_config::policy_files;
-use mayfly_config::workload_api::Given;
-use mayfly_credential::lease::Elsewhere;
-use mayfly_credential::remote::Remotes;
-use mayfly_ledger::{Lane, Ledger};
-use mayfly_policy::Verdicts;
+use mayfly_config::workload_api::AgentMessage;
+use mayfly_credential::connector::UpstreamConnectors;
+use mayfly_credential::lease::ConnectorSettings;
+use mayfly_ledger::{Ledger, ProposalKind};
+use mayfly_policy::VerdictCache;
 use mayfly_policy::decide::Decider;
 use mayfly_store::sealing::SealingKey;
 
 /// Starts a server in its own threads. Blocks until the server answers; may be called from any context.
-pub fn start(config: &Config, system: &System) -> Result<Running, StartProblem> {
-    start_with(config, system, given::elsewhere(config, Remotes::default()))
+pub fn start(config: &Config, system: &System) -> Result<RunningServer, StartProblem> {
+    start_with(config, system, config_mapping::connector_settings(config, UpstreamConnectors::default()))
 }
 
 /// As [`start`], with credential kinds whose credentials are made at upstreams, and their times and places as
 /// [`elsewhere`](super::elsewhere) returns them.
-pub fn start_with(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Running, StartProblem> {
+pub fn start_with(config: &Config, system: &System, elsewhere: ConnectorSettings) -> Result<RunningServer, StartProblem> {
     start_given(config, system, elsewhere, None)
 }
 
-/// As [`start_with`], with the agent's message if the caller waited for it ([`own::from_agent`]); otherwise this call waits for it.
+/// As [`start_with`], with the agent's message if the caller waited for it ([`server_identity::from_agent`]); otherwise this call waits for it.
 pub(super) fn start_given(
     config: &Config,
     system: &System,
-    elsewhere: Elsewhere,
-    given: Option<Given>,
-) -> Result<Running, StartProblem> {
+    elsewhere: ConnectorSettings,
+    given: Option<AgentMessage>,
+) -> Result<RunningServer, StartProblem> {
     // Opening the ledger blocks, which a caller's own runtime may not allow.
     let started = std::thread::scope(|scope| match scope.spawn(|| start_here(config, system, elsewhere, given)).join() {
         Ok(outcome) => outcome,
-        Err(_) => Err(Why::Panic),
+        Err(_) => Err(StartFailure::Panic),
     });
     started.map_err(|why| StartProblem::new(why, config))
 }
 
-fn start_here(config: &Config, system: &System, elsewhere: Elsewhere, given: Option<Given>) -> Result<Running, Why> {
+fn start_here(
+    config: &Config,
+    system: &System,
+    elsewhere: ConnectorSettings,
+    given: Option<AgentMessage>,
+) -> Result<RunningServer, StartFailure> {
     let given = match given {
-        None => own::wait_for_agent(config, system)?,
+        None => server_identity::wait_for_agent(config, system)?,
         given => given,
     };
-    let own = own::certificate(config, given.as_ref())?;
-    let public = own::public_certificate(config)?;
+    let own = server_identity::certificate(config, given.as_ref())?;
+    let public = server_identity::public_certificate(config)?;
     let public_tls = match &public {
         Some(shown) => public_config(&shown.current, system),
         None => public_config(&own.current, system),
     };
-    let public_tls = public_tls.map_err(|e| Why::Tls(e.to_string()))?;
+    let public_tls = public_tls.map_err(|e| StartFailure::Tls(e.to_string()))?;
     // Checked before the other files, since its error names the repair more precisely.
     sealing_key(config)?;
     let found = check::files(config, system.wall(), given.as_ref());
     // Findings that depend on the ledger are judged after it is open.
-    none(check::errors(&found, |about| about == About::Everything), Why::Found)?;
+    refuse_if_any(check::errors(&found, |about| about == FindingSubject::Everything), StartFailure::Found)?;
     let authority = authority(config, system, elsewhere)?;
     let ledger = authority.ledger.clone();
     let running = opened(config, authority, (found, given), (own, public, public_tls));
@@ -84,7 +89,7 @@ fn start_here(config: &Config, system: &System, elsewhere: Elsewhere, given: Opt
     running.inspect_err(|_| ledger.stop())
 }
 
-fn none(wrong: Vec<Complaint>, why: fn(Vec<Complaint>) -> Why) -> Result<(), Why> {
+fn refuse_if_any(wrong: Vec<Diagnostic>, why: fn(Vec<Diagnostic>) -> StartFailure) -> Result<(), StartFailure> {
     if wrong.is_empty() { Ok(()) } else { Err(why(wrong)) }
 }
 
@@ -93,97 +98,98 @@ fn none(wrong: Vec<Complaint>, why: fn(Vec<Complaint>) -> Why) -> Result<(), Why
 fn opened(
     config: &Config,
     authority: Arc<Authority>,
-    (found, given): (Vec<Finding>, Option<Given>),
-    (own, public, public_tls): (own::Own, Option<own::Shown>, ServerConfig),
-) -> Result<Running, Why> {
-    let found = check::weigh(found, authority.ledger.peek(|state| Known::of(state, config)));
-    none(check::errors(&found, |about| about == About::Policy), Why::Policy)?;
+    (found, given): (Vec<ConfigFinding>, Option<AgentMessage>),
+    (own, public, public_tls): (server_identity::ServerCertificate, Option<server_identity::PublicTlsCertificate>, ServerConfig),
+) -> Result<RunningServer, StartFailure> {
+    let found = check::downgrade_imported(found, authority.ledger.peek(|state| ImportState::of(state, config)));
+    refuse_if_any(check::errors(&found, |about| about == FindingSubject::Policy), StartFailure::Policy)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Why::System { what: "a runtime", error })?;
+    let runtime = runtime.map_err(|error| StartFailure::System { what: "a runtime", error })?;
     let bundles = runtime.block_on(async {
-        let bundles = bundles::take_in(config, &authority, given.as_ref()).await?;
+        let bundles = bundles::import_bundles(config, &authority, given.as_ref()).await?;
         // Must run before a request for another approval can arrive.
         authority.sweep_arguments(true).await.map_err(refused("the arguments of approvals"))?;
         Ok(bundles)
     })?;
     let public_tls = Arc::new(public_tls);
-    let metrics = Closed::of(&config.metrics, &public_tls).map_err(|problem| Why::Files(vec![problem]))?;
+    let metrics = MetricsAccess::of(&config.metrics, &public_tls).map_err(|problem| StartFailure::Files(vec![problem]))?;
     let bound = bind(config)?;
     runtime.block_on(async {
-        take_in_policy(config, &authority).await?;
+        import_policies(config, &authority).await?;
         // Creates the first keys of each environment, and handles everything that became due while the server was down.
-        keys::tend(&authority).await;
+        keys::run_key_maintenance(&authority).await;
         Ok(())
     })?;
     let ours = authority.clone();
-    run(config, bound, &ours, |followed| Served { authority, own, public, public_tls, bundles, followed, metrics })
+    run(config, bound, &ours, |followed| ServiceInputs { authority, own, public, public_tls, bundles, followed, metrics })
 }
 
 /// Starts the threads. A client that connects from here on is answered as soon as the threads run.
 fn run(
     config: &Config,
-    bound: Bound,
+    bound: BoundListeners,
     authority: &Arc<Authority>,
-    serve: impl FnOnce(Followed) -> Served,
-) -> Result<Running, Why> {
+    serve: impl FnOnce(ReloadChannels) -> ServiceInputs,
+) -> Result<RunningServer, StartFailure> {
     let (stop, stopping) = watch::channel(false);
     let addresses = bound.addresses.clone();
     let outlets = Arc::new(Mutex::new(Outlets::default()));
     let authority = authority.clone();
-    let reloading = Arc::new(Reloading::new(config, &authority, outlets.clone()));
+    let reloading = Arc::new(Reloader::new(config, &authority, outlets.clone()));
     let served = serve(reloading.followed());
     // The value is set only here.
     let _ = authority.own.set(served.own.svid.clone());
-    let webhooks = Webhooks::start(&authority, &config.webhooks).map_err(|error| Why::System { what: "the webhooks", error })?;
+    let webhooks =
+        Webhooks::start(&authority, &config.webhooks).map_err(|error| StartFailure::System { what: "the webhooks", error })?;
     outlets.lock().webhooks = Some(webhooks);
     let (threads, counts) =
-        threads::spawn(config, bound, served, stopping).map_err(|error| Why::System { what: "the threads", error })?;
+        threads::spawn(config, bound, served, stopping).map_err(|error| StartFailure::System { what: "the threads", error })?;
     tracing::info!(
         workload = %addresses.workload, admin = %addresses.admin, public = %addresses.public,
         generation = authority.ledger.durable().generation(), seq = authority.ledger.durable().count(), "serving"
     );
     let export = outlets.lock().export_to(&authority, config);
-    export.map_err(|error| Why::System { what: "the export of the audit", error })?;
+    export.map_err(|error| StartFailure::System { what: "the export of the audit", error })?;
     let traces = outlets.lock().trace_to(&authority, config);
-    traces.map_err(|error| Why::System { what: "the traces", error })?;
-    Ok(Running { authority, addresses, counts, stop, threads, outlets, reloading })
+    traces.map_err(|error| StartFailure::System { what: "the traces", error })?;
+    Ok(RunningServer { authority, addresses, counts, stop, threads, outlets, reloading })
 }
 
-pub(super) fn refused(what: &str) -> impl Fn(mayfly_base::refusal::No) -> Why {
+pub(super) fn refused(what: &str) -> impl Fn(mayfly_base::refusal::Error) -> StartFailure {
     let what = what.to_owned();
-    move |no| Why::Refused { what: what.clone(), no: Box::new(no) }
+    move |no| StartFailure::Refused { what: what.clone(), no: Box::new(no) }
 }
 
 /// The sealing key.
-pub(super) fn sealing_key(config: &Config) -> Result<SealingKey, Why> {
+pub(super) fn sealing_key(config: &Config) -> Result<SealingKey, StartFailure> {
     // Without a data directory, the key cannot be inside one.
     let data = engine::data_dir(config).unwrap_or(std::path::Path::new("/dev/null"));
     match &config.seal {
-        Seal::KeyFile(path) => SealingKey::load(path, data).map_err(Why::KeyFile),
-        Seal::Credential(name) => {
-            let dir = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| Why::NoCredentials(name.clone()))?;
-            SealingKey::load_credential(dir.as_ref(), name, data).map_err(Why::KeyFile)
+        SealingKeySource::KeyFile(path) => SealingKey::load(path, data).map_err(StartFailure::KeyFile),
+        SealingKeySource::Credential(name) => {
+            let dir = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| StartFailure::NoCredentials(name.clone()))?;
+            SealingKey::load_credential(dir.as_ref(), name, data).map_err(StartFailure::KeyFile)
         }
     }
 }
 
 /// Opens the ledger and everything that follows it.
-fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Arc<Authority>, Why> {
+fn authority(config: &Config, system: &System, elsewhere: ConnectorSettings) -> Result<Arc<Authority>, StartFailure> {
     let key = sealing_key(config)?;
     if engine::data_dir(config).is_none() {
         tracing::warn!("engine memory: nothing survives a restart, and what was revoked or locked is forgotten with the rest");
     }
-    let (store, opener) = engine::open(config, system).map_err(|e| Why::Ledger(engine::not_opened(config, e)))?;
+    let (store, opener) = engine::open(config, system).map_err(|e| StartFailure::Ledger(engine::open_error(config, e)))?;
     // Before the first append: afterwards a missing check value means that somebody deleted it.
-    key.check(&*store, system).map_err(|error| Why::Seal { error, key: config.seal.clone() })?;
+    key.check(&*store, system).map_err(|error| StartFailure::Seal { error, key: config.seal.clone() })?;
     let sealer = Arc::new(StoreSealer::new(key, store.id(), system.clone()));
     drop(store);
-    let ledger = Ledger::open(opener, system.clone(), given::settings(config)).map_err(Why::Ledger)?;
+    let ledger = Ledger::open(opener, system.clone(), config_mapping::settings(config)).map_err(StartFailure::Ledger)?;
     // All code below uses the ledger's clock.
     let system = ledger.system();
     let decider = Decider {
         audits: Arc::default(),
-        verdicts: Arc::new(Verdicts::new(config.limits.verdict_cache_bytes)),
+        verdicts: Arc::new(VerdictCache::new(config.limits.verdict_cache_bytes)),
         issuer: config.server.issuer.clone(),
         serves: Some(config.server.environments.clone()),
         longest_ms: config.limits.credential_ttl_ms.into(),
@@ -191,7 +197,7 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
     };
     let mut admin_uids = config.admin_uids.clone();
     admin_uids.push(rustix::process::geteuid().as_raw());
-    let parts = Parts {
+    let parts = AuthorityParts {
         decider,
         bundles: Arc::default(),
         oidc: Arc::new(Issuers::new(config.oidc_issuers.iter().map(|i| i.issuer.clone()), system.clone())),
@@ -201,16 +207,16 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
         admin_uids,
         single_operator: config.single_operator,
         feed_max_age_ms: config.feed_max_age_ms,
-        bounds: given::bounds(config),
+        bounds: config_mapping::bounds(config),
         elsewhere,
-        traced: given::traced(config),
+        traced: config_mapping::trace_settings(config),
     };
     let opened = ledger.clone();
-    Authority::new(ledger, parts).inspect_err(|_| opened.stop()).map_err(Why::Keys)
+    Authority::new(ledger, parts).inspect_err(|_| opened.stop()).map_err(StartFailure::Keys)
 }
 
 /// Imports the policy files at a first start. A later start compares them with the ledger, which is authoritative.
-async fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), Why> {
+async fn import_policies(config: &Config, authority: &Authority) -> Result<(), StartFailure> {
     for (name, live) in authority.environments_not_served() {
         tracing::warn!(
             environment = %name, live_credentials = live,
@@ -234,33 +240,33 @@ async fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), Wh
         authority.drift.store(Arc::new(drift));
         return Ok(());
     }
-    let loaded = policy_files::load(&config.policy).map_err(Why::Policy)?;
-    belong_somewhere(config, &loaded)?;
+    let loaded = policy_files::load(&config.policy).map_err(StartFailure::Policy)?;
+    check_environments(config, &loaded)?;
     let groups = authority.ledger.peek(|state| import::groups(state, &loaded, &missing));
     for records in groups {
-        authority.ledger.commit(Lane::Change, records).await.map_err(refused("the policies and registrations"))?;
+        authority.ledger.commit(ProposalKind::Change, records).await.map_err(refused("the policies and registrations"))?;
     }
     tracing::info!(environments = missing.join(","), upstreams = loaded.upstreams.len(), "policies and registrations taken in");
     Ok(())
 }
 
 /// Refuses a registration in an environment that is not served, which could never be used.
-fn belong_somewhere(config: &Config, loaded: &policy_files::Loaded) -> Result<(), Why> {
+fn check_environments(config: &Config, loaded: &policy_files::PolicyFileContents) -> Result<(), StartFailure> {
     let environments = &config.server.environments;
     let strays = loaded.upstreams.iter().filter(|u| !environments.contains(&u.environment)).map(|u| {
         let what = format!("upstream {} is in environment {}, which server.environments has not", u.name, u.environment);
-        Complaint::about(config.policy.upstreams.display().to_string(), what, format!("known: {}", environments.join(", ")))
+        Diagnostic::about(config.policy.upstreams.display().to_string(), what, format!("known: {}", environments.join(", ")))
     });
-    let strays: Vec<Complaint> = strays.collect();
-    if strays.is_empty() { Ok(()) } else { Err(Why::Policy(strays)) }
+    let strays: Vec<Diagnostic> = strays.collect();
+    if strays.is_empty() { Ok(()) } else { Err(StartFailure::Policy(strays)) }
 }
 
 /// Binds a port.
-pub(super) fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, Why> {
+pub(super) fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartFailure> {
     let bound = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| l));
     // Listens again with a larger backlog, for all clients that reconnect after a restart.
     let bound = bound.and_then(|l| rustix::net::listen(&l, limits::BACKLOG).map(|()| l).map_err(Into::into));
-    bound.map_err(|error| Why::Port { key, address, error })
+    bound.map_err(|error| StartFailure::Port { key, address, error })
 }
 
 /// Whether other uids than the server's own may use the operators' socket.
@@ -268,14 +274,15 @@ pub(super) fn socket_is_shared(config: &Config) -> bool {
     config.admin_uids.iter().any(|uid| *uid != rustix::process::geteuid().as_raw())
 }
 
-fn bind(config: &Config) -> Result<Bound, Why> {
+fn bind(config: &Config) -> Result<BoundListeners, StartFailure> {
     let (listen, tcp) = (&config.listen, listen);
-    let local = |key: &'static str, l: &TcpListener, address| l.local_addr().map_err(|error| Why::Port { key, address, error });
+    let local =
+        |key: &'static str, l: &TcpListener, address| l.local_addr().map_err(|error| StartFailure::Port { key, address, error });
     let workload = tcp("listen.workload", listen.workload)?;
     let admin = tcp("listen.admin", listen.admin)?;
     let public = tcp("listen.public", listen.public)?;
     let shared = socket_is_shared(config);
-    let socket = listen.admin_socket.as_deref().map(|path| unix::bind(path, shared)).transpose().map_err(Why::Socket)?;
+    let socket = listen.admin_socket.as_deref().map(|path| unix::bind(path, shared)).transpose().map_err(StartFailure::Socket)?;
     let metrics = listen.metrics.map(|address| tcp("listen.metrics", address).map(|l| (l, address))).transpose()?;
     let addresses = Addresses {
         workload: local("listen.workload", &workload, listen.workload)?,
@@ -285,7 +292,7 @@ fn bind(config: &Config) -> Result<Bound, Why> {
         metrics: metrics.as_ref().map(|(l, address)| local("listen.metrics", l, *address)).transpose()?,
         pid: std::process::id(),
     };
-    Ok(Bound { workload, admin, public, socket, metrics: metrics.map(|(l, _)| l), addresses })
+    Ok(BoundListeners { workload, admin, public, socket, metrics: metrics.map(|(l, _)| l), addresses })
 }
 
 /// The TLS configuration of the public listener.

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use mayfly_config::config::LogFormat as Format;
 
-use mayfly_base::log_queue::{self, ToStderr};
+use mayfly_base::log_queue::{self, StderrWriter};
 use mayfly_config::config::log_filter;
 
 /// Replaces the filter of log lines.
@@ -58,7 +58,7 @@ pub fn init(format: Option<Format>, level: &str) {
     };
     let filter = asked.unwrap_or_else(|| log_filter(level).unwrap_or_default());
     let format = format.unwrap_or(if std::io::stderr().is_terminal() { Format::Text } else { Format::Json });
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(ToStderr::default);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(StderrWriter::default);
     // For a line that cannot be formatted, tracing would use a macro that panics if stderr is closed.
     let builder = builder.log_internal_errors(false);
     let begun = match format {

@@ -11,18 +11,18 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tonic_health::server::HealthReporter;
 
-use super::metrics::Closed;
-use super::own::{Own, Shown};
-use super::reload::Followed;
+use super::metrics::MetricsAccess;
+use super::reload::ReloadChannels;
+use super::server_identity::{PublicTlsCertificate, ServerCertificate};
 use super::start::PublicTls;
 use super::{Addresses, upkeep};
-use mayfly_api::ends::{Stopping, TrustChanges};
+use mayfly_api::connection_end::{Stopping, TrustChanges};
 use mayfly_api::grpc::{admin_routes, workload_routes};
 use mayfly_api::handshakes::Handshakes;
-use mayfly_api::listener::{Bounds, Counts, Gate, Mtls, Role, serve_mtls};
+use mayfly_api::listener::{Gate, ListenerCounts, ListenerLimits, MtlsParts, Role, serve_mtls};
 use mayfly_api::long_calls::LongCalls;
 use mayfly_api::public::{self, Published};
-use mayfly_api::shares::{Pool, ShareBounds};
+use mayfly_api::shares::{Pool, ShareLimits};
 use mayfly_api::tls::MtlsAcceptor;
 use mayfly_api::unix::{self, Socket};
 use mayfly_authority::authority::Authority;
@@ -30,11 +30,11 @@ use mayfly_base::limits::METRICS_CONNECTIONS;
 use mayfly_config::bundles::BundleFiles;
 use mayfly_config::config::Config;
 use mayfly_credential::keyring::jwks;
-use mayfly_ledger::Committed;
+use mayfly_ledger::CommittedRecord;
 use mayfly_ledger::record::Event;
 
 /// Bound ports at which nothing is served yet.
-pub(super) struct Bound {
+pub(super) struct BoundListeners {
     pub workload: TcpListener,
     pub admin: TcpListener,
     pub public: TcpListener,
@@ -44,29 +44,30 @@ pub(super) struct Bound {
 }
 
 /// The services, and the inputs of the background work.
-pub(super) struct Served {
+pub(super) struct ServiceInputs {
     pub authority: Arc<Authority>,
-    pub own: Own,
-    pub public: Option<Shown>,
+    pub own: ServerCertificate,
+    pub public: Option<PublicTlsCertificate>,
     pub public_tls: PublicTls,
     pub bundles: BundleFiles,
-    pub followed: Followed,
+    pub followed: ReloadChannels,
     /// TLS and the token of the metrics listener.
-    pub metrics: Closed,
+    pub metrics: MetricsAccess,
 }
 
 /// Number of workers per thread for workloads' lists.
 const LIST_THREADS_SHARE: usize = 4;
 
-type Spawned = (Vec<JoinHandle<()>>, [Arc<Counts>; 4]);
+type Spawned = (Vec<JoinHandle<()>>, [Arc<ListenerCounts>; 4]);
 
 /// Starts the threads.
-pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Stopping) -> io::Result<Spawned> {
+pub(super) fn spawn(config: &Config, bound: BoundListeners, served: ServiceInputs, stopping: Stopping) -> io::Result<Spawned> {
     let system = served.authority.system.clone();
     let limits = &config.limits;
     let gate = |role, connections: usize, pool| {
         // Handshakes of operators have a separate limit.
-        let bounds = Bounds { connections, handshakes: limits.handshakes.min(connections), streams: limits.connection_streams };
+        let bounds =
+            ListenerLimits { connections, handshakes: limits.handshakes.min(connections), streams: limits.connection_streams };
         let refused = served.authority.refused_handshakes.clone();
         Gate::new(role, bounds, pool, stopping.clone(), system.clone()).refusals_in(refused)
     };
@@ -77,19 +78,19 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
     // Lists of operators have a separate thread, as the calls of operators do.
     let lists = Arc::new(LongCalls::start("mayfly-lists", workers.div_ceil(LIST_THREADS_SHARE))?);
     let operators_lists = Arc::new(LongCalls::start("operators-lists", 1)?);
-    let pool = |long: &Arc<LongCalls>| Pool::new(ShareBounds::AUTHENTICATED).long_calls_on(long.clone());
+    let pool = |long: &Arc<LongCalls>| Pool::new(ShareLimits::AUTHENTICATED).long_calls_on(long.clone());
     let gates = [
         gate(Role::Workload, limits.connections, pool(&lists)).handshaking_on(handshakes.clone()),
         gate(Role::Admin, limits.admin_connections, pool(&operators_lists)),
         gate(Role::Admin, limits.admin_connections, pool(&operators_lists)),
-        gate(Role::Public, limits.public_connections, Pool::new(ShareBounds::PUBLIC)).handshaking_on(handshakes.clone()),
+        gate(Role::Public, limits.public_connections, Pool::new(ShareLimits::PUBLIC)).handshaking_on(handshakes.clone()),
     ];
     let metrics_gate = metrics_gate(&served.authority, &stopping, handshakes);
     let counts = [gates[0].counts(), gates[1].counts(), gates[2].counts(), gates[3].counts()];
     let [workload_gate, admin_gate, socket_gate, public_gate] = gates;
     let health = HealthReporter::new();
     let changes = trust_changes(&served.authority);
-    let mtls = |services| Mtls {
+    let mtls = |services| MtlsParts {
         acceptor: acceptor(config, &served),
         authority: served.authority.clone(),
         changes: changes.clone(),
@@ -165,13 +166,13 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
 /// The gate of the metrics listener, with places that no other listener uses. Anybody may connect there, so its handshakes do not run on the
 /// thread that answers operators' calls.
 fn metrics_gate(authority: &Authority, stopping: &Stopping, handshakes: Arc<Handshakes>) -> Gate {
-    let bounds = Bounds { connections: METRICS_CONNECTIONS, handshakes: METRICS_CONNECTIONS, streams: 1 };
-    let pool = Pool::new(ShareBounds::PUBLIC);
+    let bounds = ListenerLimits { connections: METRICS_CONNECTIONS, handshakes: METRICS_CONNECTIONS, streams: 1 };
+    let pool = Pool::new(ShareLimits::PUBLIC);
     let gate = Gate::new(Role::Metrics, bounds, pool, stopping.clone(), authority.system.clone());
     gate.refusals_in(authority.refused_handshakes.clone()).handshaking_on(handshakes)
 }
 
-fn acceptor(config: &Config, served: &Served) -> MtlsAcceptor {
+fn acceptor(config: &Config, served: &ServiceInputs) -> MtlsAcceptor {
     let authority = &served.authority;
     MtlsAcceptor::new(served.own.current.clone(), authority.bundles.clone(), authority.system.clone(), config.svid_max_ttl_ms)
 }
@@ -182,7 +183,7 @@ fn trust_changes(authority: &Authority) -> TrustChanges {
     let count = watch::Sender::new(0);
     let changes = count.subscribe();
     authority.ledger.observe(move |batch| {
-        if batch.records.iter().filter_map(Committed::change).any(|r| matches!(r.event, Some(Event::BundleSet(_)))) {
+        if batch.records.iter().filter_map(CommittedRecord::change).any(|r| matches!(r.event, Some(Event::BundleSet(_)))) {
             count.send_modify(|n| *n += 1);
         }
     });

@@ -11,25 +11,25 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::follow::{self, Changed, Follow};
-use super::metrics::{Closed, TOKEN_EVERY};
-use super::own::{Own, Shown};
-use super::reload::Followed;
+use super::metrics::{MetricsAccess, TOKEN_EVERY};
+use super::reload::ReloadChannels;
+use super::renewal::{self, AgentFollower, BundleUpdate};
+use super::server_identity::{PublicTlsCertificate, ServerCertificate};
 use super::start::PublicTls;
-use super::threads::Served;
+use super::threads::ServiceInputs;
 use super::{import, source_check};
-use mayfly_api::ends::Stopping;
+use mayfly_api::connection_end::Stopping;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::source_health::SourceKind;
 use mayfly_authority::trust::keys;
 use mayfly_base::limits;
 use mayfly_base::refusal::Reason;
-use mayfly_config::bundles::{BundleFiles, Found};
+use mayfly_config::bundles::{BundleFilePoll, BundleFiles};
 use mayfly_config::config::Config;
 use mayfly_config::oidc;
 use mayfly_ledger::record::Event;
 use mayfly_ledger::state::State;
-use mayfly_ledger::{Committed, Ledger};
+use mayfly_ledger::{CommittedRecord, Ledger};
 use mayfly_verify::seq::{Millis, TaskId};
 
 /// The service whose health tells whether the server issues.
@@ -43,21 +43,21 @@ const TOLD_EVERY_MS: u64 = 24 * 3_600_000;
 /// The background work and its inputs.
 pub(super) struct Upkeep {
     authority: Arc<Authority>,
-    own: Own,
-    follow: Option<Follow>,
-    public: Option<Shown>,
+    own: ServerCertificate,
+    follow: Option<AgentFollower>,
+    public: Option<PublicTlsCertificate>,
     public_tls: PublicTls,
     bundles: BundleFiles,
-    followed: Followed,
-    metrics: Closed,
+    followed: ReloadChannels,
+    metrics: MetricsAccess,
     health: HealthReporter,
     stopping: Stopping,
 }
 
 impl Upkeep {
-    pub fn new(config: &Config, served: Served, health: HealthReporter, stopping: Stopping) -> Upkeep {
-        let Served { authority, own, public, public_tls, bundles, followed, metrics } = served;
-        let follow = Follow::of(config, &authority, &own);
+    pub fn new(config: &Config, served: ServiceInputs, health: HealthReporter, stopping: Stopping) -> Upkeep {
+        let ServiceInputs { authority, own, public, public_tls, bundles, followed, metrics } = served;
+        let follow = AgentFollower::of(config, &authority, &own);
         Upkeep { authority, own, follow, public, public_tls, bundles, followed, metrics, health, stopping }
     }
 
@@ -72,8 +72,8 @@ impl Upkeep {
         let (tell, told) = mpsc::channel(16);
         let system = authority.system.clone();
         let own_watch = async {
-            let Own { files: Some(files), svid, .. } = own else { return };
-            files.watch(polls(), |found| follow::own_file(found, &svid, system.shown())).await;
+            let ServerCertificate { files: Some(files), svid, .. } = own else { return };
+            files.watch(polls(), |found| renewal::own_file(found, &svid, system.shown())).await;
         };
         let to_ledger = tell.clone();
         let agent_watch = async {
@@ -81,23 +81,23 @@ impl Upkeep {
                 follow.run(to_ledger).await;
             }
         };
-        let health_of_sources = follow::Sources::new(&authority);
+        let health_of_sources = renewal::SourceReporter::new(&authority);
         let public_watch = async {
-            let Some(Shown { files, current, .. }) = public else { return };
+            let Some(PublicTlsCertificate { files, current, .. }) = public else { return };
             let place = files.certificates().display().to_string();
             files.watch(polls(), |found| health_of_sources.public(found, &current, &place)).await;
         };
         let found_bundle = move |found| match found {
             // A full queue means that the ledger is behind; the next poll finds the same bundle again.
-            Found::Proposal(proposal) => drop(tell.try_send(Changed::of_file(proposal))),
-            Found::Problem(problem) => tracing::error!(%problem, "a bundle cannot be read; the one in force stays"),
+            BundleFilePoll::Proposal(proposal) => drop(tell.try_send(BundleUpdate::of_file(proposal))),
+            BundleFilePoll::Problem(problem) => tracing::error!(%problem, "a bundle cannot be read; the one in force stays"),
         };
         let in_force = authority.bundles.clone();
         let bundle_watch = bundles.watch(polls(), in_force, (found_bundle, |all: &BundleFiles| health_of_sources.bundles(all)));
-        let silent = Silent::follow(&authority.ledger);
+        let silent = HeartbeatDeadlines::follow(&authority.ledger);
         // Health has its own task: the other tasks may wait for a stalled disk, which health has to report.
         let (ledger, reporter) = (authority.ledger.clone(), health.clone());
-        let telling = tokio::spawn(async move { tell_health(&ledger, &reporter).await });
+        let telling = tokio::spawn(async move { report_health(&ledger, &reporter).await });
         tokio::select! {
             _ = stopping.wait_for(|stops| *stops) => {}
             ((), (), (), (), (), (), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
@@ -105,7 +105,7 @@ impl Upkeep {
                 agent_watch,
                 public_watch,
                 bundle_watch,
-                take_in(&authority, told),
+                record_bundles(&authority, told),
                 heartbeats_written(&authority),
                 counts_written(&authority),
                 uses_followed(&authority),
@@ -116,7 +116,7 @@ impl Upkeep {
                 metrics.keep(&authority, followed.polls(TOKEN_EVERY)),
                 // Undoing that is dropped in progress is repeated after the next start, which is safe.
                 authority.leases.clone().run(),
-                oidc::keep(
+                oidc::refresh_keys(
                     authority.oidc.clone(),
                     followed.issuers.clone(),
                     (authority.source_health.clone(), authority.system.clone()),
@@ -131,10 +131,10 @@ impl Upkeep {
 }
 
 /// Records the bundles that files and the agent propose. Their effect follows from the record.
-async fn take_in(authority: &Authority, mut told: mpsc::Receiver<Changed>) {
+async fn record_bundles(authority: &Authority, mut told: mpsc::Receiver<BundleUpdate>) {
     let mut said: BTreeMap<String, String> = BTreeMap::new();
     let sources = &authority.source_health;
-    while let Some(Changed { bundle, source, place }) = told.recv().await {
+    while let Some(BundleUpdate { bundle, source, place }) = told.recv().await {
         let domain = bundle.trust_domain().as_str().to_owned();
         match authority.found_bundle(&bundle, source, &place).await {
             Ok(None) => {
@@ -160,18 +160,18 @@ async fn take_in(authority: &Authority, mut told: mpsc::Receiver<Changed>) {
 
 /// The times at which tasks with a heartbeat become due for a check, so that not all tasks are checked each second. An ended task is
 /// removed at once, so that there are no more entries than tasks in the ledger.
-struct Silent {
-    looks: Arc<Mutex<Looks>>,
+struct HeartbeatDeadlines {
+    looks: Arc<Mutex<DueTimes>>,
 }
 
 /// Due times, with each task once.
 #[derive(Default)]
-struct Looks {
+struct DueTimes {
     at: BTreeSet<(Millis, TaskId)>,
     of: HashMap<TaskId, Millis>,
 }
 
-impl Looks {
+impl DueTimes {
     fn look(&mut self, id: TaskId, at: Millis) {
         self.forget(id);
         self.at.insert((at, id));
@@ -196,13 +196,13 @@ impl Looks {
     }
 }
 
-impl Silent {
-    fn follow(ledger: &Ledger) -> Silent {
-        let looks: Arc<Mutex<Looks>> = Arc::default();
+impl HeartbeatDeadlines {
+    fn follow(ledger: &Ledger) -> HeartbeatDeadlines {
+        let looks: Arc<Mutex<DueTimes>> = Arc::default();
         let ours = looks.clone();
         // The observer is registered before the state is read: a task that is opened in between is added twice, which does no harm.
         ledger.observe(move |batch| {
-            for record in batch.records.iter().filter_map(Committed::change) {
+            for record in batch.records.iter().filter_map(CommittedRecord::change) {
                 match &record.event {
                     Some(Event::TaskOpened(e)) if e.heartbeat > 0 => {
                         if let Some(id) = TaskId::from_slice(&e.task) {
@@ -224,7 +224,7 @@ impl Silent {
                 looks.look(task.terms.id, task.alive_at.plus(task.terms.heartbeat));
             }
         });
-        Silent { looks }
+        HeartbeatDeadlines { looks }
     }
 
     /// The tasks that are to be ended now. A task whose heartbeat came in time is checked again when the next one is due; a returned task
@@ -290,7 +290,7 @@ async fn uses_followed(authority: &Authority) {
 }
 
 /// Ends tasks without heartbeats, approvals that were not decided in time, and expired break-glass tasks.
-async fn silent_ended(authority: &Authority, silent: &Silent) {
+async fn silent_ended(authority: &Authority, silent: &HeartbeatDeadlines) {
     let mut tick = seconds();
     let mut suspended = suspended_ms(authority);
     loop {
@@ -336,7 +336,7 @@ async fn keys_due(authority: &Authority) {
             _ = tick.tick() => {}
             () = authority.key_revoked.notified() => {}
         }
-        keys::tend(authority).await;
+        keys::run_key_maintenance(authority).await;
     }
 }
 
@@ -366,7 +366,7 @@ async fn registry_due(authority: &Authority) {
 }
 
 /// Compares the files of policies and registrations with the ledger at intervals, since both may change at any time.
-async fn drift(authority: &Arc<Authority>, followed: &Followed) {
+async fn drift(authority: &Arc<Authority>, followed: &ReloadChannels) {
     let (mut polls, mut configs) = (followed.polls(KEYS_EVERY), followed.config.clone());
     loop {
         let (ours, config) = (authority.clone(), configs.borrow_and_update().clone());
@@ -394,7 +394,7 @@ async fn drift(authority: &Arc<Authority>, followed: &Followed) {
     }
 }
 
-async fn tell_health(ledger: &Ledger, health: &HealthReporter) {
+async fn report_health(ledger: &Ledger, health: &HealthReporter) {
     let mut tick = interval(Duration::from_millis(limits::TASK_TICK_MS));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let status = |serves| if serves { ServingStatus::Serving } else { ServingStatus::NotServing };

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use super::check::{self, Checked};
-use mayfly_base::document::Complaint;
+use mayfly_base::document::Diagnostic;
 use mayfly_base::system::System;
-use mayfly_config::config::{About, Config, Finding, Severity};
+use mayfly_config::config::{Config, ConfigFinding, FindingSubject, Severity};
 
 /// The findings, and whether a server would start.
-pub struct Report {
+pub struct ValidationReport {
     /// The findings, errors first.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<ConfigFinding>,
     /// Whether none of the findings is an error.
     pub starts: bool,
     /// Whether a server runs on the configuration.
@@ -20,15 +20,19 @@ pub struct Report {
 }
 
 /// Checks a configuration and everything that it names.
-pub fn look(path: &Path, environment: impl IntoIterator<Item = (String, String)>, system: &System) -> Report {
+pub fn validate_config(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+    system: &System,
+) -> ValidationReport {
     let Checked { findings, running, unchecked } = match Config::load(path, environment) {
         Ok(config) => check::for_validation(&config, system),
         Err(wrong) => Checked { findings: wrong.into_iter().map(error).collect(), ..Checked::default() },
     };
     let starts = findings.iter().all(|f| f.severity != Severity::Error);
-    Report { findings, starts, running, unchecked }
+    ValidationReport { findings, starts, running, unchecked }
 }
 
-fn error(complaint: Complaint) -> Finding {
-    Finding { severity: Severity::Error, about: About::Everything, complaint }
+fn error(complaint: Diagnostic) -> ConfigFinding {
+    ConfigFinding { severity: Severity::Error, about: FindingSubject::Everything, complaint }
 }

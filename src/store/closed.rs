@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::{Entry, Expect, Position, Store, StoreError, StoreId};
+use super::{Position, Precondition, Store, StoreError, StoreId, StoredCommit};
 
 /// A store that is not open.
-pub struct Closed;
+pub struct ClosedStore;
 
 fn closed<T>() -> Result<T, StoreError> {
     Err(StoreError::Failed("the store is being opened again".into()))
 }
 
-impl Store for Closed {
+impl Store for ClosedStore {
     fn engine(&self) -> &'static str {
         "closed"
     }
@@ -32,7 +32,7 @@ impl Store for Closed {
         closed()
     }
 
-    fn read(&self, _: Position, _: usize) -> Result<Vec<Entry>, StoreError> {
+    fn read(&self, _: Position, _: usize) -> Result<Vec<StoredCommit>, StoreError> {
         closed()
     }
 
@@ -44,7 +44,7 @@ impl Store for Closed {
         closed()
     }
 
-    fn put(&self, _: &str, _: &[u8], _: Expect<'_>) -> Result<(), StoreError> {
+    fn put(&self, _: &str, _: &[u8], _: Precondition<'_>) -> Result<(), StoreError> {
         closed()
     }
 
@@ -56,7 +56,7 @@ impl Store for Closed {
         closed()
     }
 
-    fn delete(&self, _: &str, _: Expect<'_>) -> Result<(), StoreError> {
+    fn delete(&self, _: &str, _: Precondition<'_>) -> Result<(), StoreError> {
         closed()
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
-use mayfly_base::document::command::{self, Remedy};
+use mayfly_base::document::remedy::{self, Remedy};
 use mayfly_base::file_path::directory_of;
 
 /// Turns an I/O error into a store error that says what was being done.
@@ -22,9 +22,9 @@ pub(super) fn is_full(err: &io::Error) -> bool {
 
 /// A locked directory that belongs to this store alone until the value is dropped.
 #[derive(Debug)]
-pub(super) struct Owned(File);
+pub(super) struct DirectoryLock(File);
 
-impl Drop for Owned {
+impl Drop for DirectoryLock {
     fn drop(&mut self) {
         // Closing is not enough: a child process that is being started inherits the handle until it runs exec.
         let _ = self.0.unlock();
@@ -34,13 +34,13 @@ impl Drop for Owned {
 /// Creates the directory (0700) if it is missing, refuses a directory that other users can access, and locks it.
 ///
 /// The lock is flock(2) on the directory itself.
-pub(super) fn own_directory(dir: &Path) -> Result<Owned, StoreError> {
+pub(super) fn own_directory(dir: &Path) -> Result<DirectoryLock, StoreError> {
     make(dir)?;
     let handle = File::open(dir).map_err(|e| failed("opening", dir, &e))?;
     let meta = handle.metadata().map_err(|e| failed("looking at", dir, &e))?;
     if meta.mode() & 0o077 != 0 {
         let (shown, mode) = (dir.display(), meta.mode() & 0o777);
-        let remedy = command::close(dir, 0o700, rustix::process::geteuid().as_raw(), "store.path");
+        let remedy = remedy::restrict_directory(dir, 0o700, rustix::process::geteuid().as_raw(), "store.path");
         return Err(StoreError::Unsafe(format!("{shown} is open to others (mode {mode:03o})\n  {remedy}")));
     }
     match handle.try_lock() {
@@ -51,7 +51,7 @@ pub(super) fn own_directory(dir: &Path) -> Result<Owned, StoreError> {
     // At each start, because the start that created the directory may have ended before this.
     sync_directory(dir)?;
     sync_directory(directory_of(dir))?;
-    Ok(Owned(handle))
+    Ok(DirectoryLock(handle))
 }
 
 /// Creates missing directories from the top; each name is synced in its parent before anything is put below it.
@@ -139,7 +139,7 @@ pub(super) fn open_private(path: &Path) -> Result<Option<File>, StoreError> {
     }
     if meta.mode() & 0o077 != 0 {
         let (shown, mode) = (path.display(), meta.mode() & 0o777);
-        let remedy = Remedy::new("to mend it", format!("chmod 600 {}", command::typed(path)));
+        let remedy = Remedy::new("to mend it", format!("chmod 600 {}", remedy::shell_quoted(path)));
         return Err(StoreError::Unsafe(format!("{shown} is open to others (mode {mode:03o})\n  {remedy}")));
     }
     Ok(Some(file))

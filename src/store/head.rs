@@ -25,7 +25,7 @@ const LENGTH: usize = 8 + 8 + 16 + 32;
 
 /// The progress of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Mark {
+pub(super) struct HeadMark {
     /// Number of changes of any kind since the store was made.
     pub change: u64,
     /// The position of the newest commit.
@@ -41,14 +41,14 @@ pub(super) struct HeadFile {
 
 impl HeadFile {
     /// A new file with this mark; replaces a file whose store was never finished. File and name are durable when this returns.
-    pub(super) fn make(path: &Path, id: StoreId, mark: Mark) -> Result<HeadFile, StoreError> {
+    pub(super) fn make(path: &Path, id: StoreId, mark: HeadMark) -> Result<HeadFile, StoreError> {
         let (file, aside) = files::begin_file(path)?;
         let head = HeadFile::format(Box::new(file), path, id, mark)?;
         files::finish_file(&aside, path)?;
         Ok(head)
     }
 
-    fn format(medium: Box<dyn Medium>, path: &Path, id: StoreId, mark: Mark) -> Result<HeadFile, StoreError> {
+    fn format(medium: Box<dyn Medium>, path: &Path, id: StoreId, mark: HeadMark) -> Result<HeadFile, StoreError> {
         let head = HeadFile { medium, path: path.to_owned(), id };
         let mut zeros = Aligned::default();
         let zeros = zeros.room(BLOCK);
@@ -61,7 +61,7 @@ impl HeadFile {
     }
 
     /// Opens the file and reads its mark; `None` if there is no file.
-    pub(super) fn open(path: &Path) -> Result<Option<(HeadFile, Mark)>, StoreError> {
+    pub(super) fn open(path: &Path) -> Result<Option<(HeadFile, HeadMark)>, StoreError> {
         let Some(file) = files::open_private(path)? else { return Ok(None) };
         match newest(&file, path)? {
             Some((mark, id)) => Ok(Some((HeadFile { medium: Box::new(file), path: path.to_owned(), id }, mark))),
@@ -73,8 +73,8 @@ impl HeadFile {
     }
 
     /// A head file on a test's medium; initialized if it is empty.
-    pub(super) fn on(medium: Box<dyn Medium>, id: StoreId) -> Result<(HeadFile, Mark), StoreError> {
-        let (path, new) = (Path::new("the head beside the log"), Mark { change: 0, head: 0 });
+    pub(super) fn on(medium: Box<dyn Medium>, id: StoreId) -> Result<(HeadFile, HeadMark), StoreError> {
+        let (path, new) = (Path::new("the head beside the log"), HeadMark { change: 0, head: 0 });
         match newest(&*medium, path)? {
             Some((mark, id)) => Ok((HeadFile { medium, path: path.to_owned(), id }, mark)),
             None => Ok((HeadFile::format(medium, path, id, new)?, new)),
@@ -87,7 +87,7 @@ impl HeadFile {
     }
 
     /// Writes the mark: another process sees it, also after a SIGKILL; after a power failure only once it was synced.
-    pub(super) fn note(&self, mark: Mark) -> Result<(), StoreError> {
+    pub(super) fn note(&self, mark: HeadMark) -> Result<(), StoreError> {
         let mut block = Aligned::default();
         let block = block.room(BLOCK);
         let (said, rest) = block.split_at_mut(LENGTH);
@@ -102,13 +102,13 @@ impl HeadFile {
     }
 
     /// Writes the mark durably.
-    pub(super) fn write(&self, mark: Mark) -> Result<(), StoreError> {
+    pub(super) fn write(&self, mark: HeadMark) -> Result<(), StoreError> {
         self.note(mark)?;
         self.sync()
     }
 }
 
-fn encode(mark: Mark, id: StoreId) -> [u8; LENGTH] {
+fn encode(mark: HeadMark, id: StoreId) -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
     let (said, sum) = bytes.split_at_mut(LENGTH - 32);
     said.copy_from_slice(&[&mark.change.to_be_bytes()[..], &mark.head.to_be_bytes(), id.as_bytes()].concat());
@@ -117,7 +117,7 @@ fn encode(mark: Mark, id: StoreId) -> [u8; LENGTH] {
 }
 
 /// The newest valid mark in the file, if any.
-fn newest(medium: &dyn Medium, path: &Path) -> Result<Option<(Mark, StoreId)>, StoreError> {
+fn newest(medium: &dyn Medium, path: &Path) -> Result<Option<(HeadMark, StoreId)>, StoreError> {
     let places = [read(medium, 0), read(medium, 1)];
     let mut found = None;
     for read in places {
@@ -127,7 +127,7 @@ fn newest(medium: &dyn Medium, path: &Path) -> Result<Option<(Mark, StoreId)>, S
 }
 
 /// The mark in one slot, if it is valid.
-fn read(medium: &dyn Medium, place: u64) -> io::Result<Option<(Mark, StoreId)>> {
+fn read(medium: &dyn Medium, place: u64) -> io::Result<Option<(HeadMark, StoreId)>> {
     if medium.bytes()? < (place + 1) * BLOCK as u64 {
         return Ok(None);
     }
@@ -137,10 +137,11 @@ fn read(medium: &dyn Medium, place: u64) -> io::Result<Option<(Mark, StoreId)>> 
     Ok(block.first_chunk::<LENGTH>().and_then(decode))
 }
 
-fn decode(bytes: &[u8; LENGTH]) -> Option<(Mark, StoreId)> {
+fn decode(bytes: &[u8; LENGTH]) -> Option<(HeadMark, StoreId)> {
     let (change, rest) = bytes.split_first_chunk::<8>()?;
     let (head, rest) = rest.split_first_chunk::<8>()?;
     let (id, _) = rest.split_first_chunk::<16>()?;
-    let (mark, id) = (Mark { change: u64::from_be_bytes(*change), head: u64::from_be_bytes(*head) }, StoreId::from_bytes(*id));
+    let (mark, id) =
+        (HeadMark { change: u64::from_be_bytes(*change), head: u64::from_be_bytes(*head) }, StoreId::from_bytes(*id));
     (encode(mark, id) == *bytes).then_some((mark, id))
 }

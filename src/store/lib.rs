@@ -5,15 +5,15 @@
 
 pub mod closed;
 mod files;
-pub mod going;
-mod guarded;
 mod head;
 pub mod memory;
 pub mod options;
+mod panic_guard;
 pub mod redb;
 pub mod reserve;
 pub mod sealing;
 pub mod sled;
+pub mod stepwise_deletion;
 pub mod wal;
 
 use std::time::Duration;
@@ -88,7 +88,7 @@ impl StoreError {
 
 /// The state in which a change expects a named value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expect<'a> {
+pub enum Precondition<'a> {
     /// Any state.
     Any,
     /// The value does not exist.
@@ -97,13 +97,13 @@ pub enum Expect<'a> {
     Value(&'a [u8]),
 }
 
-impl Expect<'_> {
+impl Precondition<'_> {
     /// Whether the found value is in the expected state.
     pub fn holds(&self, found: Option<&[u8]>) -> bool {
         match self {
-            Expect::Any => true,
-            Expect::Absent => found.is_none(),
-            Expect::Value(bytes) => found == Some(*bytes),
+            Precondition::Any => true,
+            Precondition::Absent => found.is_none(),
+            Precondition::Value(bytes) => found == Some(*bytes),
         }
     }
 
@@ -114,7 +114,7 @@ impl Expect<'_> {
 
 /// One commit as it was appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct StoredCommit {
     /// The commit's position.
     pub at: Position,
     /// The commit's bytes, unchanged.
@@ -156,7 +156,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Commits from `from` on, in order and without a gap: as many as fit in `max_bytes`, but at least one if there is one. Starts at the
     /// oldest kept commit if `from` is older.
-    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<Entry>, StoreError>;
+    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<StoredCommit>, StoreError>;
 
     /// Waits at most `wait` until there is a commit after `after`; returns the head.
     fn follow(&self, after: Position, wait: Duration) -> Result<Position, StoreError>;
@@ -180,7 +180,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Sets a named value durably if its state is as expected. Name: 1 to 512 bytes of `[a-zA-Z0-9._/:-]`; value ≤ 64 KiB.
-    fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError>;
+    fn put(&self, name: &str, value: &[u8], expect: Precondition<'_>) -> Result<(), StoreError>;
 
     /// A named value, `None` if it does not exist.
     fn named(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
@@ -188,9 +188,9 @@ pub trait Store: Send + Sync + 'static {
     /// The names that begin with `prefix`, in byte order.
     fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
 
-    /// Deletes a named value durably if its state is as expected. Deleting a missing value is `Ok` with [`Expect::Any`] and
-    /// [`Expect::Absent`].
-    fn delete(&self, name: &str, expect: Expect<'_>) -> Result<(), StoreError>;
+    /// Deletes a named value durably if its state is as expected. Deleting a missing value is `Ok` with [`Precondition::Any`] and
+    /// [`Precondition::Absent`].
+    fn delete(&self, name: &str, expect: Precondition<'_>) -> Result<(), StoreError>;
 
     /// Bytes that commits and named values occupy on the disk; 0 if the engine has no disk or the number is unknown.
     fn bytes(&self) -> u64 {

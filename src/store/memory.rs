@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::{Entry, Expect, Position, Store, StoreError, StoreId};
+use super::{Position, Precondition, Store, StoreError, StoreId, StoredCommit};
 use super::{check_commit, check_count, check_empty, check_name, check_named};
 use mayfly_base::limits;
 
@@ -78,7 +78,7 @@ impl Store for MemoryStore {
         Ok(self.kept.lock().oldest)
     }
 
-    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<Entry>, StoreError> {
+    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<StoredCommit>, StoreError> {
         let kept = self.kept.lock();
         let from = from.max(kept.oldest);
         if from > kept.head() {
@@ -91,7 +91,7 @@ impl Store for MemoryStore {
             if used > max_bytes && !out.is_empty() {
                 break;
             }
-            out.push(Entry { at, bytes: bytes.clone() });
+            out.push(StoredCommit { at, bytes: bytes.clone() });
         }
         Ok(out)
     }
@@ -119,7 +119,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError> {
+    fn put(&self, name: &str, value: &[u8], expect: Precondition<'_>) -> Result<(), StoreError> {
         check_named(name, value)?;
         let mut kept = self.kept.lock();
         let found = kept.named.get(name);
@@ -142,7 +142,7 @@ impl Store for MemoryStore {
         Ok(from.map(|(name, _)| name).take_while(|name| name.starts_with(prefix)).cloned().collect())
     }
 
-    fn delete(&self, name: &str, expect: Expect<'_>) -> Result<(), StoreError> {
+    fn delete(&self, name: &str, expect: Precondition<'_>) -> Result<(), StoreError> {
         check_name(name)?;
         let mut kept = self.kept.lock();
         expect.check(name, kept.named.get(name).map(Vec::as_slice))?;

@@ -5,7 +5,7 @@ use mayfly_base::limits;
 
 /// Options for opening a store.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct StoreOptions {
     /// The identity that the store gets if it is created now.
     pub new_id: StoreId,
     /// Memory for the page cache, bytes.
@@ -25,10 +25,10 @@ pub struct Options {
     pub low_bytes: u64,
 }
 
-impl Options {
+impl StoreOptions {
     /// The defaults of `limits.rs`. `new_id`: 16 random bytes, used only if there is no store yet.
-    pub fn new(new_id: [u8; 16]) -> Options {
-        Options {
+    pub fn new(new_id: [u8; 16]) -> StoreOptions {
+        StoreOptions {
             new_id: StoreId::from_bytes(new_id),
             cache_bytes: limits::STORE_CACHE_BYTES,
             segment_bytes: limits::STORE_SEGMENT_BYTES,

@@ -19,7 +19,7 @@ const FILE: &str = "reserve";
 
 /// How much room the disk has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
+pub enum DiskSpace {
     /// Enough for everything.
     Plenty,
     /// No grants. Revocations, closings and retention remain durable as long as the reserve lasts.
@@ -42,12 +42,12 @@ struct Inner {
     file: File,
     held: u64,
     /// The monotonic time of the last check of the disk, and its result.
-    looked: Option<(u64, Room)>,
+    looked: Option<(u64, DiskSpace)>,
 }
 
 impl Reserve {
     /// Allocates a reserve of `want` bytes in `dir`, or as much of it as fits: a server must start on a full disk, in order to revoke. With
-    /// less than `low` bytes of free space besides the reserve, the room is [`Room::Low`].
+    /// less than `low` bytes of free space besides the reserve, the room is [`DiskSpace::Low`].
     pub fn open(dir: &Path, want: u64, low: u64) -> Result<Reserve, StoreError> {
         let path = dir.join(FILE);
         let made = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -66,7 +66,7 @@ impl Reserve {
     }
 
     /// How much room there is. `now`: monotonic time in milliseconds; a result is reused for `limits::DISK_STATE_MS`.
-    pub fn state(&self, now: u64) -> Room {
+    pub fn state(&self, now: u64) -> DiskSpace {
         let mut inner = self.inner.lock();
         if let Some((at, room)) = inner.looked
             && now.saturating_sub(at) < limits::DISK_STATE_MS
@@ -75,10 +75,10 @@ impl Reserve {
         }
         let room = match free(&inner.file) {
             // Unknown counts as low.
-            None => Room::Low,
-            Some(free) if self.is_plenty(inner.held, free) => Room::Plenty,
-            Some(free) if inner.held > 0 || free >= limits::DISK_RESERVE_PIECE_BYTES => Room::Low,
-            Some(_) => Room::Spent,
+            None => DiskSpace::Low,
+            Some(free) if self.is_plenty(inner.held, free) => DiskSpace::Plenty,
+            Some(free) if inner.held > 0 || free >= limits::DISK_RESERVE_PIECE_BYTES => DiskSpace::Low,
+            Some(_) => DiskSpace::Spent,
         };
         inner.looked = Some((now, room));
         room
@@ -95,10 +95,10 @@ impl Reserve {
 
     /// As [`Reserve::state`], and also takes the reserve back as soon as it fits besides the free space that grants need. Under constant
     /// load there is no idle moment in which this could be done elsewhere.
-    pub fn tend(&self, now: u64) -> Room {
+    pub fn tend(&self, now: u64) -> DiskSpace {
         let room = self.state(now);
         let enough = || self.free().is_some_and(|free| free >= self.low.saturating_add(self.want.saturating_sub(self.held())));
-        if room == Room::Low && enough() && self.restore().unwrap_or(false) { self.state(now) } else { room }
+        if room == DiskSpace::Low && enough() && self.restore().unwrap_or(false) { self.state(now) } else { room }
     }
 
     /// Free bytes on the disk; `None` if unknown.

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 pub use key_file::KeyFileError;
 
-use crate::{Expect, Store, StoreError, StoreId};
+use crate::{Precondition, Store, StoreError, StoreId};
 use mayfly_base::system::System;
 
 /// First byte of every sealed value. Frozen: another algorithm or layout gets another number.
@@ -22,7 +22,7 @@ const CHECK_TEXT: &[u8] = b"mayfly sealing key check";
 
 /// The context to which a sealed value is bound. All fields must be equal to open the value.
 #[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
+pub struct SealingContext<'a> {
     /// The store that holds the value.
     pub store: StoreId,
     /// The environment, empty for values that belong to none.
@@ -35,7 +35,7 @@ pub struct Context<'a> {
     pub version: u64,
 }
 
-impl Context<'_> {
+impl SealingContext<'_> {
     /// Each part is preceded by its length, so that no two contexts give the same bytes.
     fn encode(&self) -> Vec<u8> {
         let version = self.version.to_be_bytes();
@@ -96,7 +96,7 @@ impl SealingKey {
     }
 
     /// Seals `plain` for its context: a format byte, a random nonce, the ciphertext, the tag; 29 bytes more than `plain`.
-    pub fn seal(&self, context: &Context<'_>, plain: &[u8], system: &System) -> Result<Vec<u8>, SealError> {
+    pub fn seal(&self, context: &SealingContext<'_>, plain: &[u8], system: &System) -> Result<Vec<u8>, SealError> {
         let random = system.random16();
         let mut nonce = [0u8; NONCE_LEN];
         nonce.copy_from_slice(&random[..NONCE_LEN]);
@@ -113,7 +113,7 @@ impl SealingKey {
     }
 
     /// Opens a value that was sealed for exactly this context.
-    pub fn open(&self, context: &Context<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    pub fn open(&self, context: &SealingContext<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let malformed = || SealError::Malformed(context.name.to_owned());
         let (&format, rest) = sealed.split_first().ok_or_else(malformed)?;
         let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(malformed)?;
@@ -131,7 +131,7 @@ impl SealingKey {
     ///
     /// A store without a commit gets its check value here; call this before the first append.
     pub fn check(&self, store: &dyn Store, system: &System) -> Result<(), SealError> {
-        let context = Context { store: store.id(), environment: "", purpose: "key-check", name: CHECK_NAME, version: 1 };
+        let context = SealingContext { store: store.id(), environment: "", purpose: "key-check", name: CHECK_NAME, version: 1 };
         if let Some(sealed) = store.named(CHECK_NAME)? {
             return match self.open(&context, &sealed) {
                 Ok(text) if *text == CHECK_TEXT => Ok(()),
@@ -143,7 +143,7 @@ impl SealingKey {
             return Err(SealError::NoCheck);
         }
         let sealed = self.seal(&context, CHECK_TEXT, system)?;
-        Ok(store.put(CHECK_NAME, &sealed, Expect::Absent)?)
+        Ok(store.put(CHECK_NAME, &sealed, Precondition::Absent)?)
     }
 }
 

@@ -11,7 +11,7 @@ use mayfly::identity::bundle::Bundles;
 use mayfly::limits::SVID_MAX_TTL_MS;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::serve::tls::MtlsAcceptor;
-use mayfly::sources::svid_files::OwnPair;
+use mayfly::sources::svid_files::TlsIdentity;
 use mayfly::system::System;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -72,7 +72,7 @@ impl World {
     fn new() -> World {
         let root = root();
         let server = root.issue(&spec(SERVER));
-        let pair = OwnPair::from_pem(server.chain_pem().as_bytes(), server.key_pem().as_bytes()).unwrap();
+        let pair = TlsIdentity::from_pem(server.chain_pem().as_bytes(), server.key_pem().as_bytes()).unwrap();
         let own = Arc::new(ArcSwap::new(pair.certified_key().clone()));
         let in_force: Bundles = bundles(&[("example.org", &root)]);
         let acceptor = MtlsAcceptor::new(own, Arc::new(ArcSwap::from_pointee(in_force)), System::real(), SVID_MAX_TTL_MS);

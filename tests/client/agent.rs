@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use bytes::Bytes;
-use mayfly::cli::dev::World;
+use mayfly::cli::dev::DevWorld;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::UnixListener;
@@ -50,7 +50,7 @@ impl SpiffeWorkloadApi for Api {
 
 impl Agent {
     /// Serves the SVID of a name of the world.
-    pub fn begin(world: &World, name: &str, at: &Path) -> Agent {
+    pub fn begin(world: &DevWorld, name: &str, at: &Path) -> Agent {
         let (says, hears) = watch::channel(message(world, name));
         let socket = at.join("agent.sock");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -60,19 +60,19 @@ impl Agent {
     }
 
     /// Sends what the world holds now.
-    pub fn tell(&self, world: &World, name: &str) {
+    pub fn tell(&self, world: &DevWorld, name: &str) {
         self.says.send_replace(message(world, name));
     }
 }
 
-fn message(world: &World, name: &str) -> X509SvidResponse {
+fn message(world: &DevWorld, name: &str) -> X509SvidResponse {
     let paths = world.svid(name);
     let der = |path: &Path| -> Bytes {
         let all = CertificateDer::pem_file_iter(path).unwrap().map(Result::unwrap);
         all.flat_map(|c| c.to_vec()).collect::<Vec<u8>>().into()
     };
     let svid = X509Svid {
-        spiffe_id: World::id(name),
+        spiffe_id: DevWorld::id(name),
         x509_svid: der(&paths.certificate),
         x509_svid_key: PrivateKeyDer::from_pem_file(&paths.key).unwrap().secret_der().to_vec().into(),
         bundle: der(&world.bundle()),

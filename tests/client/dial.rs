@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_client::dial::first_of;
-use mayfly_client::svid::Svid;
+use mayfly_client::svid::SvidSource;
 use mayfly_client::{
     Error, Identity, Mayfly, RealClock, SpiffeId, arguments_sha256, arguments_sha256_of_json, task_of_meta, tls,
 };
@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(8);
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_is_silent_or_away_is_left_for_the_next_one() {
     let up = Up::new();
-    let (svid, _changes) = Svid::begin(&up.files("agent/demo"), Up::server_id().trust_domain_owned()).await.unwrap();
+    let (svid, _changes) = SvidSource::begin(&up.files("agent/demo"), Up::server_id().trust_domain_owned()).await.unwrap();
     let config = tls::client_config(Some(svid.own.clone()), svid.bundles.clone(), Up::server_id(), Arc::new(RealClock::new()));
     let connector = TlsConnector::from(Arc::new(config.unwrap()));
     let name = ServerName::try_from("localhost").unwrap();

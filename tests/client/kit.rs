@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use mayfly::cli::dev::{Child, Engine, SERVER, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld, SERVER, ServerProcess};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
-use mayfly::server::{Addresses, Running};
+use mayfly::server::{Addresses, RunningServer};
 use mayfly_client::{Identity, Mayfly, SpiffeId};
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -21,40 +21,40 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A world and its server in this process.
 pub struct Up {
-    pub running: Running,
-    pub world: World,
+    pub running: RunningServer,
+    pub world: DevWorld,
     _dir: TempDir,
 }
 
 impl Up {
     pub fn new() -> Up {
-        Up::with(Settings::default())
+        Up::with(DevSettings::default())
     }
 
-    pub fn with(settings: Settings) -> Up {
+    pub fn with(settings: DevSettings) -> Up {
         Up::edited(settings, |echo| echo)
     }
 
     /// With another registration of echo.
-    pub fn edited(settings: Settings, change: impl FnOnce(String) -> String) -> Up {
+    pub fn edited(settings: DevSettings, change: impl FnOnce(String) -> String) -> Up {
         Up::changed(settings, "policy/upstreams/echo.toml", change)
     }
 
     /// With additional policies.
     pub fn policed(more: &str) -> Up {
-        Up::changed(Settings::default(), "policy/policy.cedar", |policy| policy + more)
+        Up::changed(DevSettings::default(), "policy/policy.cedar", |policy| policy + more)
     }
 
-    fn changed(settings: Settings, file: &str, change: impl FnOnce(String) -> String) -> Up {
+    fn changed(settings: DevSettings, file: &str, change: impl FnOnce(String) -> String) -> Up {
         let dir = tempfile::tempdir().unwrap();
-        let world = World::create(&dir.path().join("w"), &Settings { engine: Engine::Memory, ..settings }).unwrap();
+        let world = DevWorld::create(&dir.path().join("w"), &DevSettings { engine: DevEngine::Memory, ..settings }).unwrap();
         edit(&world, file, change);
         let running = world.start().unwrap_or_else(|no| panic!("{no}"));
         Up { running, world, _dir: dir }
     }
 
     pub fn server_id() -> SpiffeId {
-        SpiffeId::parse(&World::id(SERVER)).unwrap()
+        SpiffeId::parse(&DevWorld::id(SERVER)).unwrap()
     }
 
     pub fn files(&self, name: &str) -> Identity {
@@ -119,15 +119,15 @@ impl Up {
     }
 }
 
-fn edit(world: &World, file: &str, change: impl FnOnce(String) -> String) {
+fn edit(world: &DevWorld, file: &str, change: impl FnOnce(String) -> String) {
     let file = world.dir().join(file);
     std::fs::write(&file, change(std::fs::read_to_string(&file).unwrap())).unwrap();
 }
 
 /// A world whose server is a process of its own, at the same address each time it starts.
 pub struct Apart {
-    child: Option<Child>,
-    pub world: World,
+    child: Option<ServerProcess>,
+    pub world: DevWorld,
     _dir: TempDir,
     _ports: Ports,
 }
@@ -137,10 +137,10 @@ impl Apart {
         let dir = tempfile::tempdir().unwrap();
         let ports = Ports::hold(3);
         let listens = ["workload", "admin", "public"].into_iter().zip(0..);
-        let settings = listens.fold(Settings::default(), |settings, (name, nth)| {
+        let settings = listens.fold(DevSettings::default(), |settings, (name, nth)| {
             settings.with(&format!("listen.{name}"), &format!("\"{}\"", ports.at(nth)))
         });
-        let world = World::create(&dir.path().join("w"), &settings).unwrap();
+        let world = DevWorld::create(&dir.path().join("w"), &settings).unwrap();
         edit(&world, "policy/policy.cedar", |policy| policy + more);
         let mut apart = Apart { child: None, world, _dir: dir, _ports: ports };
         apart.start();
@@ -177,7 +177,7 @@ impl Apart {
     }
 }
 
-fn operator(world: &World, admin: SocketAddr, args: &[&str]) -> Output {
+fn operator(world: &DevWorld, admin: SocketAddr, args: &[&str]) -> Output {
     let config: PathBuf = world.write_context("operator/you", admin).unwrap();
     Command::new(env!("CARGO_BIN_EXE_mayfly")).arg("--config").arg(config).args(args).output().unwrap()
 }

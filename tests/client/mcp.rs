@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use mayfly::cli::dev::{Settings, World};
+use mayfly::cli::dev::{DevSettings, DevWorld};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
 use mayfly_client::middleware::{Protect, Verified};
@@ -68,7 +68,7 @@ impl Agent {
             purpose: "look something up".into(),
             upstreams: vec![pb::Allowance { upstream: "echo".into(), scopes: vec!["echo:read".into()] }],
             tools: vec!["search".into(), "listen".into()],
-            callers: vec![World::id(SERVER)],
+            callers: vec![DevWorld::id(SERVER)],
             ..Default::default()
         };
         let ask = pb::OpenTaskRequest { terms: Some(terms), ..Default::default() };
@@ -107,7 +107,7 @@ async fn an_mcp_server_works_while_its_svid_rotates_and_its_credential_is_renewe
     let program = tokio::task::spawn_blocking(example).await.unwrap();
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let at = listener.local_addr().unwrap().to_string();
-    let up = Up::edited(Settings::default(), |echo| echo.replace("127.0.0.1:7780", &at));
+    let up = Up::edited(DevSettings::default(), |echo| echo.replace("127.0.0.1:7780", &at));
     serve(listener, &up).await;
     up.world.issue(SERVER, 6_000).unwrap();
     let agent = Agent::begin(&up, &program).await;

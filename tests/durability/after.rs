@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use mayfly::cli::dev::{Settings, World};
+use mayfly::cli::dev::{DevSettings, DevWorld};
 use mayfly::ledger::record::KeyPurpose;
 use mayfly::seq::Seq;
 use redb::TableDefinition;
@@ -16,7 +16,7 @@ const NAMED: TableDefinition<&str, &[u8]> = TableDefinition::new("named");
 /// Invariant 6 holds across generations.
 #[test]
 fn what_was_issued_before_a_recovery_stays_explainable() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let runtime = runtime();
     let running = start(&world);
     let old = issue(&runtime, &world, &running, &["a"]).remove(0);
@@ -54,7 +54,7 @@ fn what_was_issued_before_a_recovery_stays_explainable() {
 /// A signing key whose private part is missing cannot be made again, so the start prints the way to restore a backup.
 #[test]
 fn a_start_without_the_private_part_of_a_key_prints_what_mends_it() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let runtime = runtime();
     let running = start(&world);
     let old = issue(&runtime, &world, &running, &["a"]);
@@ -82,7 +82,7 @@ fn a_start_without_the_private_part_of_a_key_prints_what_mends_it() {
 /// A start from a snapshot verifies the earlier commits while it serves, and reports its progress.
 #[test]
 fn status_tells_how_far_history_is_verified_and_what_the_store_takes() {
-    let (_dir, world) = world(Settings::default().with("ledger.snapshot_every", "16"));
+    let (_dir, world) = world(DevSettings::default().with("ledger.snapshot_every", "16"));
     let runtime = runtime();
     let running = start(&world);
     issue(&runtime, &world, &running, &[""; 40]);
@@ -109,9 +109,9 @@ fn status_tells_how_far_history_is_verified_and_what_the_store_takes() {
 /// The author and reason of a rule or lock are in its record, not in the state: after a restart they are looked up.
 #[test]
 fn rules_and_locks_say_who_made_them_and_why_after_a_restart() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let running = start(&world);
-    let ci = World::id("ci/demo");
+    let ci = DevWorld::id("ci/demo");
     for args in [
         ["lock", "add", "--caller", &ci, "--reason", "a doubt"],
         ["revoke", "--tool", "read", "--reason", "a leak", "--issued-only"],
@@ -134,7 +134,7 @@ fn rules_and_locks_say_who_made_them_and_why_after_a_restart() {
 /// nothing can be trusted, and prints the command that fixes it.
 #[test]
 fn a_bit_that_flipped_in_the_newest_record_of_a_killed_server_drops_nothing_in_silence() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let runtime = runtime();
     let child = world.spawn(MAYFLY.as_ref()).unwrap();
     let workload = child.addresses().workload;

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use mayfly::cli::dev::{Engine, Settings, World};
-use mayfly::ledger::Lane;
-use mayfly::ledger::backup::Backup;
-use mayfly::ledger::record::{Event, Maintained, Record, Who};
-use mayfly::server::Running;
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::backup::BackupFile;
+use mayfly::ledger::record::{Author, Event, Maintained, Record};
+use mayfly::server::RunningServer;
 use mayfly::store::Store;
 use mayfly::system::System;
 
@@ -38,11 +38,11 @@ fn refused(out: &Output, parts: &[&str]) {
     }
 }
 
-fn take(world: &World, running: &Running, to: &Path) -> Output {
+fn take(world: &DevWorld, running: &RunningServer, to: &Path) -> Output {
     as_operator(world, running.addresses().admin, &["server", "backup", "--to", &to.display().to_string()])
 }
 
-fn restore(world: &World, backup: &Path, more: &[&str]) -> Output {
+fn restore(world: &DevWorld, backup: &Path, more: &[&str]) -> Output {
     mayfly(&[&["server", "restore", &backup.display().to_string()], more].concat(), &world.config())
 }
 
@@ -53,7 +53,7 @@ fn verify(backup: &Path) -> Output {
 /// A backup overwrites no existing file and does not change it.
 #[test]
 fn a_backup_never_takes_the_place_of_anything() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let running = start(&world);
     let path = |name: &str| world.dir().join(name);
     let first = path("backup");
@@ -102,12 +102,12 @@ fn a_backup_never_takes_the_place_of_anything() {
 /// The remains of a damaged store are kept beside the restored backup, and their locks are taken over.
 #[test]
 fn a_restore_that_replaces_keeps_what_was_there_and_takes_over_its_locks() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let running = start(&world);
     let backup = world.dir().join("backup");
     ok(&take(&world, &running, &backup));
     let admin = running.addresses().admin;
-    let locked = World::id("agent/stolen");
+    let locked = DevWorld::id("agent/stolen");
     ok(&as_operator(&world, admin, &["lock", "add", "--caller", &locked, "--reason", "stolen"]));
     refused(&restore(&world, &backup, &["--replace"]), &["in use"]);
     running.stop();
@@ -117,7 +117,7 @@ fn a_restore_that_replaces_keeps_what_was_there_and_takes_over_its_locks() {
     let admin = running.addresses().admin;
     let locks = ok(&as_operator(&world, admin, &["lock", "list"]));
     assert!(locks.contains("agent/stolen"), "{locks}");
-    let author = World::id("operator/you");
+    let author = DevWorld::id("operator/you");
     let reason = format!("stolen (by {author}); taken over from the remains at a restore");
     assert!(locks.contains(&reason), "{locks}");
     assert_eq!(running.authority().ledger.durable().generation(), 2);
@@ -128,13 +128,13 @@ fn a_restore_that_replaces_keeps_what_was_there_and_takes_over_its_locks() {
 }
 
 /// Loses the data directory; returns where it is now.
-fn lose(world: &World) -> PathBuf {
+fn lose(world: &DevWorld) -> PathBuf {
     let lost = world.dir().join(format!("lost-{}", fs::read_dir(world.dir()).unwrap().count()));
     fs::rename(world.dir().join("data"), &lost).unwrap();
     lost
 }
 
-fn lift_all(world: &World, running: &Running) {
+fn lift_all(world: &DevWorld, running: &RunningServer) {
     let admin = running.addresses().admin;
     let locks = ok(&as_operator(world, admin, &["lock", "list", "--everything", "-o", "name"]));
     let seq = locks.trim().split(':').next().unwrap().to_owned();
@@ -148,7 +148,7 @@ struct Load {
 }
 
 impl Load {
-    fn begin(runtime: &tokio::runtime::Runtime, world: &World, running: &Running) -> Load {
+    fn begin(runtime: &tokio::runtime::Runtime, world: &DevWorld, running: &RunningServer) -> Load {
         let load = Load { stop: Arc::default(), issued: Arc::default() };
         let callers = Arc::new(runtime.block_on(Callers::new(world, running.addresses().workload)));
         for _ in 0..8 {
@@ -179,7 +179,7 @@ async fn none_is_good(callers: &Callers, old: &[Issued]) {
 
 #[test]
 fn what_was_revoked_after_a_backup_under_load_stays_refused_and_all_before_it_is_revoked() {
-    let (_dir, world) = world(Settings::default().with("limits.tasks_per_caller", "10000"));
+    let (_dir, world) = world(DevSettings::default().with("limits.tasks_per_caller", "10000"));
     let runtime = runtime();
     let running = start(&world);
     let before = issue(&runtime, &world, &running, &["a", "b"]);
@@ -212,7 +212,11 @@ fn what_was_revoked_after_a_backup_under_load_stays_refused_and_all_before_it_is
     let admin = running.addresses().admin;
     let after = issue(&runtime, &world, &running, &["c", "d"]);
     ok(&as_operator(&world, admin, &["revoke", "--credential", &after[0].id, "--reason", "test"]));
-    ok(&as_operator(&world, admin, &["revoke", "--caller", &World::id("agent/demo"), "--reason", "stolen", "--confirm", "all"]));
+    ok(&as_operator(
+        &world,
+        admin,
+        &["revoke", "--caller", &DevWorld::id("agent/demo"), "--reason", "stolen", "--confirm", "all"],
+    ));
     running.stop();
     lose(&world);
 
@@ -257,13 +261,13 @@ fn what_was_revoked_after_a_backup_under_load_stays_refused_and_all_before_it_is
 
 #[test]
 fn what_shuts_out_is_taken_over_from_what_is_left_and_then_nothing_else_is_locked() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let runtime = runtime();
     let running = start(&world);
     let old = issue(&runtime, &world, &running, &["a"]);
     let file = world.dir().join("backup");
     ok(&take(&world, &running, &file));
-    let (admin, ci) = (running.addresses().admin, World::id("ci/demo"));
+    let (admin, ci) = (running.addresses().admin, DevWorld::id("ci/demo"));
     ok(&as_operator(&world, admin, &["lock", "add", "--caller", &ci, "--reason", "test"]));
     running.stop();
     let lost = lose(&world).display().to_string();
@@ -285,7 +289,7 @@ fn what_shuts_out_is_taken_over_from_what_is_left_and_then_nothing_else_is_locke
 /// Two restores of one backup begin generations of the same number: the second one's rule would not cover what the first one issued.
 #[test]
 fn what_an_earlier_restore_of_the_same_backup_issued_is_not_good_after_the_next() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let runtime = runtime();
     let running = start(&world);
     issue(&runtime, &world, &running, &["a"]);
@@ -321,7 +325,7 @@ fn what_an_earlier_restore_of_the_same_backup_issued_is_not_good_after_the_next(
 
 #[test]
 fn what_is_damaged_cut_or_of_another_server_is_refused_and_nothing_is_restored_over_something() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let runtime = runtime();
     let running = start(&world);
     issue(&runtime, &world, &running, &["a", "b", "c"]);
@@ -351,7 +355,7 @@ fn what_is_damaged_cut_or_of_another_server_is_refused_and_nothing_is_restored_o
     gone(&["no backup of mayfly"]);
 
     // A complete backup, sealed with another key.
-    let (_other, elsewhere) = crate::kit::world(Settings::default());
+    let (_other, elsewhere) = crate::kit::world(DevSettings::default());
     refused(&restore(&elsewhere, &file, &[]), &["its seal does not open", "another server"]);
     assert!(!elsewhere.dir().join("data").exists());
     assert!(restore(&world, &file, &["--unlocked"]).status.success());
@@ -361,7 +365,7 @@ fn what_is_damaged_cut_or_of_another_server_is_refused_and_nothing_is_restored_o
 /// An attacker who can write to the backup storage forges a backup with a correct digest.
 #[test]
 fn a_backup_that_was_made_up_does_not_have_the_seal() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let runtime = runtime();
     let running = start(&world);
     issue(&runtime, &world, &running, &["a"]);
@@ -372,9 +376,9 @@ fn a_backup_that_was_made_up_does_not_have_the_seal() {
     ok(&take(&world, &running, &later));
     running.stop();
     lose(&world);
-    let (old, new) = (Backup::open(&file).unwrap(), Backup::open(&later).unwrap());
+    let (old, new) = (BackupFile::open(&file).unwrap(), BackupFile::open(&later).unwrap());
     // A backup that ends earlier than it says, with the seal of a later one.
-    let (mut writer, mut bytes) = mayfly::ledger::backup::Writer::new(old.about()).unwrap();
+    let (mut writer, mut bytes) = mayfly::ledger::backup::BackupWriter::new(old.about()).unwrap();
     for name in old.list("").unwrap() {
         writer.named(&name, &old.named(&name).unwrap().unwrap(), &mut bytes);
     }
@@ -390,13 +394,13 @@ fn a_backup_that_was_made_up_does_not_have_the_seal() {
 
 #[test]
 fn it_goes_from_one_engine_to_another_and_only_operators_with_both_rights_take_one() {
-    let (_dir, world) = world(Settings { engine: Engine::Sled, ..Settings::default() });
+    let (_dir, world) = world(DevSettings { engine: DevEngine::Sled, ..DevSettings::default() });
     let runtime = runtime();
     let running = start(&world);
     let old = issue(&runtime, &world, &running, &["a"]);
     // A commit that is larger than a message.
-    let notes = (0..14).map(|_| Record::new(Who::LocalUid(0), Event::Maintained(Maintained { what: "x".repeat(450_000) })));
-    runtime.block_on(running.authority().ledger.commit(Lane::Change, notes.collect())).unwrap();
+    let notes = (0..14).map(|_| Record::new(Author::LocalUid(0), Event::Maintained(Maintained { what: "x".repeat(450_000) })));
+    runtime.block_on(running.authority().ledger.commit(ProposalKind::Change, notes.collect())).unwrap();
     let file = world.dir().join("backup");
     ok(&take(&world, &running, &file));
     let context = world.write_context("agent/demo", running.addresses().workload).unwrap();
@@ -422,7 +426,7 @@ fn it_goes_from_one_engine_to_another_and_only_operators_with_both_rights_take_o
 /// The operator may be in the directory of the configuration, and name it without one; `store.path` is relative to it.
 #[test]
 fn a_restore_takes_a_configuration_that_is_named_without_a_directory() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let running = start(&world);
     let file = world.dir().join("backup");
     ok(&take(&world, &running, &file));
@@ -445,7 +449,7 @@ fn a_restore_takes_a_configuration_that_is_named_without_a_directory() {
 /// Wherever a restore is killed, there is either no store or all of it, and the next restore continues from there.
 #[test]
 fn a_restore_that_is_killed_leaves_nothing_or_the_whole() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let runtime = runtime();
     let running = start(&world);
     let names: Vec<String> = (0..150).map(|n| format!("n{n}")).collect();

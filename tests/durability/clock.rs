@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly::cli::dev::{Settings, World};
+use mayfly::cli::dev::{DevSettings, DevWorld};
 use mayfly::seq::Millis;
-use mayfly::system::{Clock, SetClock, System};
+use mayfly::system::{Clock, ManualClock, System};
 
 use crate::kit::{Callers, TOKENS, accepts, follower, reason, retry_after, until, way_out, world};
 
 const HOUR: i64 = 3_600_000;
 
 /// A world whose SVIDs were made four hours ago and live for most of a day, so that no step invalidates one.
-fn hours_old() -> (tempfile::TempDir, World, Arc<SetClock>) {
-    let clock = SetClock::at(System::real().wall());
+fn hours_old() -> (tempfile::TempDir, DevWorld, Arc<ManualClock>) {
+    let clock = ManualClock::at(System::real().wall());
     let system = System::with_clock(clock.clone());
-    let (dir, world) = world(Settings { system, svid_life_ms: 23 * HOUR as u64, ..Settings::default() });
+    let (dir, world) = world(DevSettings { system, svid_life_ms: 23 * HOUR as u64, ..DevSettings::default() });
     clock.advance(4 * HOUR as u64);
     (dir, world, clock)
 }
@@ -30,7 +30,7 @@ async fn a_step_of_the_clock_stops_grants_and_neither_lengthens_nor_shortens_a_l
     let running = tokio::task::block_in_place(|| world.start()).unwrap_or_else(|no| panic!("{no}"));
     let callers = Callers::new(&world, running.addresses().workload).await;
     // The relying service has a clock of its own, which is not set.
-    let theirs = SetClock::at(clock.wall());
+    let theirs = ManualClock::at(clock.wall());
     let relying = follower(&world, running.addresses().workload, System::with_clock(theirs.clone())).await;
     let pass = |ms: u64| {
         clock.advance(ms);

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
 
 use crate::kit::{Callers, MAYFLY, TOKENS, as_operator, mayfly, reason, retry_after, until, way_out, world};
 use crate::small_disk::{Filler, on_a_small_disk};
@@ -15,21 +15,21 @@ const DISK_MIB: u64 = 192;
 #[test]
 fn a_server_on_a_full_ext4_issues_nothing_and_revokes_durably() {
     on_a_small_disk("disk::a_server_on_a_full_ext4_issues_nothing_and_revokes_durably", "ext4", DISK_MIB, |disk| {
-        story(disk, Engine::Redb)
+        story(disk, DevEngine::Redb)
     });
 }
 
 #[test]
 fn a_server_on_a_full_tmpfs_issues_nothing_and_revokes_durably() {
     on_a_small_disk("disk::a_server_on_a_full_tmpfs_issues_nothing_and_revokes_durably", "tmpfs", DISK_MIB, |disk| {
-        story(disk, Engine::Redb)
+        story(disk, DevEngine::Redb)
     });
 }
 
 #[test]
 fn a_server_on_sled_and_a_full_ext4_issues_nothing_and_revokes_durably() {
     let test = "disk::a_server_on_sled_and_a_full_ext4_issues_nothing_and_revokes_durably";
-    on_a_small_disk(test, "ext4", DISK_MIB, |disk| story(disk, Engine::Sled));
+    on_a_small_disk(test, "ext4", DISK_MIB, |disk| story(disk, DevEngine::Sled));
 }
 
 #[test]
@@ -41,12 +41,12 @@ fn a_log_and_an_export_on_the_disk_of_the_ledger_that_fills_keep_nobody_from_rev
 /// A server whose log (one line per call) and export are on the same disk as its data.
 fn log_and_export_beside_the_ledger(disk: &Path) {
     let quoted = |name: &str| format!("{:?}", disk.join(name).display().to_string());
-    let settings = Settings::default()
+    let settings = DevSettings::default()
         .with("store.path", &quoted("data"))
         .with("audit.export_file", &quoted("audit.jsonl"))
         .with("log.calls", "true");
     let (_dir, world) = world(settings);
-    let ready = World::ready_file(world.dir());
+    let ready = DevWorld::ready_file(world.dir());
     let mut child = std::process::Command::new(MAYFLY)
         .args(["server", "run", "--config"])
         .arg(world.config())
@@ -60,8 +60,8 @@ fn log_and_export_beside_the_ledger(disk: &Path) {
     let filler = &mut Filler(File::create(disk.join("somebody-else")).unwrap());
     let bytes = |name: &str| std::fs::metadata(disk.join(name)).unwrap().len();
     runtime.block_on(async {
-        until("it serves", || async { World::addresses(world.dir()).is_some() }).await;
-        let addresses = World::addresses(world.dir()).unwrap();
+        until("it serves", || async { DevWorld::addresses(world.dir()).is_some() }).await;
+        let addresses = DevWorld::addresses(world.dir()).unwrap();
         let callers = Callers::new(&world, addresses.workload).await;
         let mut issued = Vec::new();
         for _ in 0..40 {
@@ -99,9 +99,9 @@ fn log_and_export_beside_the_ledger(disk: &Path) {
     let _ = child.wait();
 }
 
-fn story(disk: &Path, engine: Engine) {
+fn story(disk: &Path, engine: DevEngine) {
     let data = disk.join("data");
-    let settings = Settings { engine, ..Settings::default() }
+    let settings = DevSettings { engine, ..DevSettings::default() }
         .with("store.path", &format!("{:?}", data.display().to_string()))
         .with("ledger.snapshot_every", "16");
     let (_dir, world) = world(settings);
@@ -188,12 +188,12 @@ fn half_written(data: &Path) -> Vec<std::path::PathBuf> {
 }
 
 /// A new store does not fit: the start says so, and what to check.
-fn no_first_start(disk: &Path, engine: Engine, filler: &mut Filler) {
+fn no_first_start(disk: &Path, engine: DevEngine, filler: &mut Filler) {
     *filler = Filler(File::create(disk.join("somebody-else")).unwrap());
     filler.fill();
     let fresh = disk.join("fresh");
     let (_dir, world) =
-        world(Settings { engine, ..Settings::default() }.with("store.path", &format!("{:?}", fresh.display().to_string())));
+        world(DevSettings { engine, ..DevSettings::default() }.with("store.path", &format!("{:?}", fresh.display().to_string())));
     let out = mayfly(&["server", "run"], &world.config());
     let said = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(1), "{said}");

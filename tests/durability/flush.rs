@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
 use mayfly::server::Addresses;
 use mayfly::system::System;
 use rustix::process::{Pid, Signal, kill_process};
@@ -31,9 +31,9 @@ fn failing_disk(dir: &Path) -> Option<PathBuf> {
 }
 
 impl Server {
-    async fn start(world: &World, library: &Path, told: &Path) -> Server {
+    async fn start(world: &DevWorld, library: &Path, told: &Path) -> Server {
         std::fs::create_dir_all(told).unwrap();
-        let ready = World::ready_file(world.dir());
+        let ready = DevWorld::ready_file(world.dir());
         let _ = std::fs::remove_file(&ready);
         let log = std::fs::File::create(world.dir().join("server.log")).unwrap();
         let process = Command::new(MAYFLY)
@@ -49,7 +49,7 @@ impl Server {
             .unwrap();
         let mut server = None;
         for _ in 0..PATIENCE.as_millis() / 20 {
-            server = World::addresses(world.dir());
+            server = DevWorld::addresses(world.dir());
             if server.is_some() {
                 break;
             }
@@ -86,16 +86,16 @@ impl Drop for Server {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_failed_flush_nothing_is_issued_until_the_store_was_opened_again() {
-    flush_fails(Engine::Redb).await;
+    flush_fails(DevEngine::Redb).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sled_after_a_failed_flush_nothing_is_issued_until_the_store_was_opened_again() {
-    flush_fails(Engine::Sled).await;
+    flush_fails(DevEngine::Sled).await;
 }
 
-async fn flush_fails(engine: Engine) {
-    let (dir, world) = world(Settings { engine, ..Settings::default() });
+async fn flush_fails(engine: DevEngine) {
+    let (dir, world) = world(DevSettings { engine, ..DevSettings::default() });
     let Some(library) = failing_disk(dir.path()) else { return };
     let server = Server::start(&world, &library, &dir.path().join("told")).await;
     let callers = Callers::new(&world, server.addresses.workload).await;
@@ -138,23 +138,23 @@ async fn flush_fails(engine: Engine) {
 /// know it by then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_that_outlived_its_failed_flush_reaches_the_followers() {
-    outlives(Engine::Redb).await;
+    outlives(DevEngine::Redb).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sled_a_revocation_that_outlived_its_failed_flush_reaches_the_followers() {
-    outlives(Engine::Sled).await;
+    outlives(DevEngine::Sled).await;
 }
 
-async fn outlives(engine: Engine) {
-    let (dir, world) = world(Settings { engine, ..Settings::default() });
+async fn outlives(engine: DevEngine) {
+    let (dir, world) = world(DevSettings { engine, ..DevSettings::default() });
     let Some(library) = failing_disk(dir.path()) else { return };
     let server = Server::start(&world, &library, &dir.path().join("told")).await;
     let callers = Callers::new(&world, server.addresses.workload).await;
     let relying = follower(&world, server.addresses.workload, System::real()).await;
     let mut outlived = 0;
     // redb flushes once per commit; sled once, and once more for its head.
-    let last = if engine == Engine::Redb { "1" } else { "2" };
+    let last = if engine == DevEngine::Redb { "1" } else { "2" };
     for (what, which) in [("sync", "1"), ("sync", last), ("write", "1"), ("sync", last)] {
         let held = callers.exchange("").await.unwrap();
         assert!(accepts(&relying, &held.token));

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mayfly::cli::dev::{Settings, TRUST_DOMAIN, World};
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, Record, Revoked, Who};
+use mayfly::cli::dev::{DevSettings, DevWorld, TRUST_DOMAIN};
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{Author, Event, Record, TargetsRevoked};
 use mayfly::revocation::{Rules, Target};
 use mayfly::seq::CredentialId;
-use mayfly::server::Running;
+use mayfly::server::RunningServer;
 use mayfly::system::System;
 use mayfly::verifier::{self, Need, Verifier};
 use parking_lot::Mutex;
@@ -29,7 +29,7 @@ struct Service {
 }
 
 impl Service {
-    fn begin(runtime: &Runtime, world: &World, running: &Running) -> Service {
+    fn begin(runtime: &Runtime, world: &DevWorld, running: &RunningServer) -> Service {
         let settings = verifier::Settings {
             follower: "echo-1".into(),
             upstreams: vec!["echo".into()],
@@ -44,7 +44,7 @@ impl Service {
         Service { verifier, now }
     }
 
-    fn goes_over(&self, runtime: &Runtime, world: &World, running: &Running) {
+    fn goes_over(&self, runtime: &Runtime, world: &DevWorld, running: &RunningServer) {
         *self.now.lock() = channel(runtime, world, running);
     }
 
@@ -53,7 +53,7 @@ impl Service {
     }
 }
 
-fn channel(runtime: &Runtime, world: &World, running: &Running) -> Channel {
+fn channel(runtime: &Runtime, world: &DevWorld, running: &RunningServer) -> Channel {
     runtime.block_on(world.channel("service/echo", running.addresses().workload)).unwrap()
 }
 
@@ -69,12 +69,12 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn put_back(world: &World, old: &Path) {
+fn put_back(world: &DevWorld, old: &Path) {
     fs::remove_dir_all(world.dir().join("data")).unwrap();
     copy(old, &world.dir().join("data"));
 }
 
-fn revoke(runtime: &Runtime, world: &World, running: &Running, id: &str) {
+fn revoke(runtime: &Runtime, world: &DevWorld, running: &RunningServer, id: &str) {
     let callers = runtime.block_on(Callers::new(world, running.addresses().workload));
     runtime.block_on(callers.revoke(id)).unwrap();
 }
@@ -84,7 +84,7 @@ fn revoke(runtime: &Runtime, world: &World, running: &Running, id: &str) {
 #[test]
 fn an_old_copy_of_the_data_directory_is_believed_by_no_follower_until_a_new_generation() {
     for past in [false, true] {
-        let (_dir, world) = world(Settings::default());
+        let (_dir, world) = world(DevSettings::default());
         let runtime = runtime();
         let running = start(&world);
         let old = issue(&runtime, &world, &running, &["a", "b"]);
@@ -139,7 +139,7 @@ fn an_old_copy_of_the_data_directory_is_believed_by_no_follower_until_a_new_gene
 /// Sending about 40,000 rules again takes a while; until then the follower's former view decides.
 #[test]
 fn a_restart_shows_nowhere_however_many_rules_there_are_to_tell() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let runtime = runtime();
     let running = start(&world);
     let good = issue(&runtime, &world, &running, &["a"]).remove(0);
@@ -148,9 +148,13 @@ fn a_restart_shows_nowhere_however_many_rules_there_are_to_tell() {
     runtime.block_on(async {
         for n in 0..625_u128 {
             let target = |k: u128| Target::Credential(CredentialId::from_bytes((n * 64 + k).to_be_bytes())).to_record();
-            let revoked =
-                Revoked { targets: (0..64).map(target).collect(), keep_until, reason: "test".into(), ..Revoked::default() };
-            ledger.commit(Lane::Revoke, vec![Record::new(Who::LocalUid(0), Event::Revoked(revoked))]).await.unwrap();
+            let revoked = TargetsRevoked {
+                targets: (0..64).map(target).collect(),
+                keep_until,
+                reason: "test".into(),
+                ..TargetsRevoked::default()
+            };
+            ledger.commit(ProposalKind::Revoke, vec![Record::new(Author::LocalUid(0), Event::Revoked(revoked))]).await.unwrap();
         }
     });
     drop(ledger);

@@ -5,11 +5,11 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use mayfly::cli::dev::Settings;
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, Maintained, Record, Who};
-use mayfly::server::Running;
-use mayfly::system::{SetClock, System};
+use mayfly::cli::dev::DevSettings;
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{Author, Event, Maintained, Record};
+use mayfly::server::RunningServer;
+use mayfly::system::{ManualClock, System};
 
 use crate::kit::{Callers, mayfly, reason, world};
 
@@ -22,17 +22,17 @@ const EVERY: u64 = 16;
 /// The commits of two snapshot intervals are kept in any case, and some are added while a snapshot is written.
 const SETTLED: u64 = KEEP + 4 * EVERY * TEXT as u64;
 
-async fn write(running: &Running, clock: &SetClock, notes: usize) {
+async fn write(running: &RunningServer, clock: &ManualClock, notes: usize) {
     let ledger = &running.authority().ledger;
     for _ in 0..notes {
         clock.advance(1_000);
         let note = Event::Maintained(Maintained { what: "x".repeat(TEXT) });
-        ledger.commit(Lane::Change, vec![Record::new(Who::LocalUid(0), note)]).await.unwrap();
+        ledger.commit(ProposalKind::Change, vec![Record::new(Author::LocalUid(0), note)]).await.unwrap();
     }
 }
 
 /// Writes until no more is kept than configured.
-async fn settle(running: &Running, clock: &SetClock) {
+async fn settle(running: &RunningServer, clock: &ManualClock) {
     let ledger = &running.authority().ledger;
     for _ in 0..600 {
         let (before, kept) = ledger.peek(|s| (s.removed.before, s.kept_bytes()));
@@ -61,8 +61,9 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn the_disk_stays_flat_and_neither_a_repeat_nor_a_start_misses_what_is_gone() {
-    let clock = SetClock::at(System::real().wall());
-    let settings = Settings { system: System::with_clock(clock.clone()), svid_life_ms: 20 * 3_600_000, ..Settings::default() };
+    let clock = ManualClock::at(System::real().wall());
+    let settings =
+        DevSettings { system: System::with_clock(clock.clone()), svid_life_ms: 20 * 3_600_000, ..DevSettings::default() };
     let settings = settings.with("audit.keep", "\"64MiB\"").with("ledger.snapshot_every", &EVERY.to_string());
     let (_dir, world) = world(settings);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -156,7 +157,7 @@ fn the_disk_stays_flat_and_neither_a_repeat_nor_a_start_misses_what_is_gone() {
 
 /// A backup of a log whose beginning was removed contains a snapshot; commits that the backup still has to read are kept, however much is
 /// due for removal.
-async fn back_up_while_history_goes(running: &Running, clock: &SetClock, to: &Path) {
+async fn back_up_while_history_goes(running: &RunningServer, clock: &ManualClock, to: &Path) {
     let authority = running.authority();
     settle(running, clock).await;
     let mut backup = authority.backup().await.unwrap();

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly::cli::dev::{Settings, TRUST_DOMAIN, World};
+use mayfly::cli::dev::{DevSettings, DevWorld, TRUST_DOMAIN};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
 use mayfly::pb::mayfly::v1::server_service_client::ServerServiceClient;
@@ -28,9 +28,9 @@ pub const MAYFLY: &str = env!("CARGO_BIN_EXE_mayfly");
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A world without a server.
-pub fn world(settings: Settings) -> (TempDir, World) {
+pub fn world(settings: DevSettings) -> (TempDir, DevWorld) {
     let dir = tempfile::tempdir().unwrap();
-    let world = World::create(&dir.path().join("w"), &settings).unwrap();
+    let world = DevWorld::create(&dir.path().join("w"), &settings).unwrap();
     (dir, world)
 }
 
@@ -41,7 +41,7 @@ pub struct Callers {
 }
 
 impl Callers {
-    pub async fn new(world: &World, workload: SocketAddr) -> Callers {
+    pub async fn new(world: &DevWorld, workload: SocketAddr) -> Callers {
         let operator = client::unix(&world.dir().join("run/admin.sock")).await.unwrap();
         Callers { agent: world.channel("agent/demo", workload).await.unwrap(), operator }
     }
@@ -180,7 +180,7 @@ pub async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) 
 }
 
 /// Runs the command line as an operator, at the admin port.
-pub fn as_operator(world: &World, admin: SocketAddr, args: &[&str]) -> Output {
+pub fn as_operator(world: &DevWorld, admin: SocketAddr, args: &[&str]) -> Output {
     let config = world.write_context("operator/you", admin).unwrap();
     Command::new(MAYFLY).arg("--config").arg(config).args(args).output().unwrap()
 }
@@ -220,7 +220,7 @@ fn within(mut command: Command, patience: Duration) -> Output {
 }
 
 /// A relying service that follows revocations, with a clock of its own.
-pub async fn follower(world: &World, workload: SocketAddr, system: System) -> Arc<Verifier> {
+pub async fn follower(world: &DevWorld, workload: SocketAddr, system: System) -> Arc<Verifier> {
     let settings = verifier::Settings {
         follower: "echo-1".into(),
         upstreams: vec!["echo".into()],

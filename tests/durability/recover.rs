@@ -5,14 +5,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use mayfly::cli::dev::{Settings, World};
+use mayfly::cli::dev::{DevSettings, DevWorld};
 use mayfly::ledger::commit::Commit;
 use mayfly::ledger::record::{Event, KeyPurpose};
 use mayfly::seq::{CredentialId, Millis, Seq};
-use mayfly::server::Running;
+use mayfly::server::RunningServer;
 use mayfly::store::Store;
-use mayfly::store::redb::Options;
-use mayfly::system::{SetClock, System};
+use mayfly::store::redb::StoreOptions;
+use mayfly::system::{ManualClock, System};
 use redb::{Database, ReadableDatabase, TableDefinition};
 use tokio::runtime::Runtime;
 
@@ -21,15 +21,15 @@ use crate::kit::{Callers, Issued, MAYFLY, as_operator, mayfly, reason, world};
 const COMMITS: TableDefinition<u64, &[u8]> = TableDefinition::new("commits");
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
 
-pub fn start(world: &World) -> Running {
+pub fn start(world: &DevWorld) -> RunningServer {
     world.start().unwrap_or_else(|no| panic!("{no}"))
 }
 
-pub fn head(running: &Running) -> Seq {
+pub fn head(running: &RunningServer) -> Seq {
     running.authority().ledger.durable()
 }
 
-pub fn recover(world: &World, after: Seq, more: &[&str]) -> Output {
+pub fn recover(world: &DevWorld, after: Seq, more: &[&str]) -> Output {
     let after = after.to_string();
     mayfly(&[&["server", "recover", "--after", &after], more].concat(), &world.config())
 }
@@ -43,7 +43,7 @@ pub fn recovered(out: &Output) -> String {
 
 /// A start that is refused, with its message.
 #[track_caller]
-pub fn refused(world: &World, parts: &[&str]) -> String {
+pub fn refused(world: &DevWorld, parts: &[&str]) -> String {
     let out = mayfly(&["server", "run"], &world.config());
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert_eq!(out.status.code(), Some(1), "{said}");
@@ -65,7 +65,7 @@ pub fn runtime() -> Runtime {
 }
 
 /// Issues a few credentials.
-pub fn issue(runtime: &Runtime, world: &World, running: &Running, names: &[&str]) -> Vec<Issued> {
+pub fn issue(runtime: &Runtime, world: &DevWorld, running: &RunningServer, names: &[&str]) -> Vec<Issued> {
     runtime.block_on(async {
         let callers = Callers::new(world, running.addresses().workload).await;
         let mut issued = Vec::new();
@@ -77,7 +77,7 @@ pub fn issue(runtime: &Runtime, world: &World, running: &Running, names: &[&str]
 }
 
 /// Checks that none of the old credentials is valid, that a retry of a request makes a new one, and that issuing goes on.
-pub fn all_refused(runtime: &Runtime, world: &World, running: &Running, old: &[Issued], names: &[&str]) {
+pub fn all_refused(runtime: &Runtime, world: &DevWorld, running: &RunningServer, old: &[Issued], names: &[&str]) {
     runtime.block_on(async {
         let callers = Callers::new(world, running.addresses().workload).await;
         for one in old {
@@ -93,7 +93,7 @@ pub fn all_refused(runtime: &Runtime, world: &World, running: &Running, old: &[I
 
 #[test]
 fn a_recovery_revokes_all_before_it_takes_over_what_shuts_out_and_goes_on() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let runtime = runtime();
     let running = start(&world);
     let mut old = issue(&runtime, &world, &running, &["a", "b"]);
@@ -102,7 +102,7 @@ fn a_recovery_revokes_all_before_it_takes_over_what_shuts_out_and_goes_on() {
     let stolen = running.authority().ledger.peek(|s| s.active_key(KeyPurpose::AccessToken, "dev").unwrap().0.to_owned());
     let removed = running.authority().ledger.peek(|s| s.active_key(KeyPurpose::Reference, "dev").unwrap().0.to_owned());
     let admin = running.addresses().admin;
-    let ci = World::id("ci/demo");
+    let ci = DevWorld::id("ci/demo");
     for args in [
         &["lock", "add", "--caller", &ci, "--reason", "test"][..],
         &["key", "compromise", &stolen, "--reason", "test", "--confirm", "all"],
@@ -120,7 +120,8 @@ fn a_recovery_revokes_all_before_it_takes_over_what_shuts_out_and_goes_on() {
     assert!(told.contains("generation 2") && told.contains(&format!("up to seq {kept}")), "{told}");
     assert!(told.contains("locks taken over from them: 1"), "{told}");
     let copy = told.lines().find_map(|l| l.strip_prefix("the old store is in ")?.strip_suffix("; nothing removes it")).unwrap();
-    let copy = mayfly::store::redb::open(&PathBuf::from(copy), &Options { reserve_bytes: 0, ..Options::new([0; 16]) }).unwrap();
+    let copy = mayfly::store::redb::open(&PathBuf::from(copy), &StoreOptions { reserve_bytes: 0, ..StoreOptions::new([0; 16]) })
+        .unwrap();
     assert_eq!((copy.head().unwrap(), copy.id()), (lost, store), "the old store is as it was");
 
     let running = start(&world);
@@ -158,7 +159,7 @@ fn a_recovery_revokes_all_before_it_takes_over_what_shuts_out_and_goes_on() {
 /// A credential of a lost generation has a decision revision of that generation: the next generation must be above it.
 #[test]
 fn no_recovery_gives_a_generation_twice() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let runtime = runtime();
     let running = start(&world);
     issue(&runtime, &world, &running, &["a"]);
@@ -182,7 +183,7 @@ fn no_recovery_gives_a_generation_twice() {
     running.stop();
 }
 
-pub fn raw(world: &World, change: impl FnOnce(&redb::WriteTransaction)) {
+pub fn raw(world: &DevWorld, change: impl FnOnce(&redb::WriteTransaction)) {
     // A blocking task of the server that was stopped in this process may hold the store for a moment longer.
     let opened = (0..600).find_map(|_| match Database::open(world.dir().join("data/ledger.redb")) {
         Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
@@ -200,7 +201,7 @@ pub fn raw(world: &World, change: impl FnOnce(&redb::WriteTransaction)) {
 #[test]
 fn a_gap_and_a_broken_chain_are_refused_with_the_seq_and_the_printed_command_mends_it() {
     for gap in [true, false] {
-        let (_dir, world) = world(Settings::default());
+        let (_dir, world) = world(DevSettings::default());
         let runtime = runtime();
         let running = start(&world);
         let mut old = issue(&runtime, &world, &running, &["a"]);
@@ -227,7 +228,7 @@ fn a_gap_and_a_broken_chain_are_refused_with_the_seq_and_the_printed_command_men
 
 #[test]
 fn a_store_that_lost_its_end_or_was_put_back_is_seen_by_its_snapshots() {
-    let (_dir, world) = world(Settings::default().with("ledger.snapshot_every", "16"));
+    let (_dir, world) = world(DevSettings::default().with("ledger.snapshot_every", "16"));
     let runtime = runtime();
     let running = start(&world);
     let mut old = issue(&runtime, &world, &running, &["a"]);
@@ -253,7 +254,7 @@ fn a_store_that_lost_its_end_or_was_put_back_is_seen_by_its_snapshots() {
 
 #[test]
 fn what_this_version_cannot_read_is_left_as_it_is() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     start(&world).stop();
     let later = 1_000_u32.to_be_bytes();
     raw(&world, |tx| drop(tx.open_table(ABOUT).unwrap().insert("format", later.as_slice()).unwrap()));
@@ -270,7 +271,7 @@ fn what_this_version_cannot_read_is_left_as_it_is() {
 /// As docs/operations.md says: without the key the store cannot be used, and the only way is to begin anew.
 #[test]
 fn when_the_sealing_key_is_lost_recovering_does_not_help_and_beginning_anew_does() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let runtime = runtime();
     let running = start(&world);
     let old = issue(&runtime, &world, &running, &["a"]);
@@ -302,16 +303,17 @@ fn when_the_sealing_key_is_lost_recovering_does_not_help_and_beginning_anew_does
 fn a_ledger_that_a_clock_of_the_future_wrote_goes_on_with_reset_time() {
     let day = 24 * 3_600_000;
     let now = System::real().wall();
-    let clock = SetClock::at(Millis(now.0 + 2 * day));
-    let (_dir, world) = world(Settings::default());
+    let clock = ManualClock::at(Millis(now.0 + 2 * day));
+    let (_dir, world) = world(DevSettings::default());
     // The same world, two days later.
-    let future = World::create(world.dir(), &Settings { system: System::with_clock(clock), ..Settings::default() }).unwrap();
+    let future =
+        DevWorld::create(world.dir(), &DevSettings { system: System::with_clock(clock), ..DevSettings::default() }).unwrap();
     let runtime = runtime();
     let running = start(&future);
     let old = issue(&runtime, &future, &running, &["a"]);
     running.stop();
     // SVIDs made by the right clock again.
-    let world = World::create(world.dir(), &Settings::default()).unwrap();
+    let world = DevWorld::create(world.dir(), &DevSettings::default()).unwrap();
     let running = start(&world);
     let kept = head(&running);
     let stopped = (0..100).find_map(|_| {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
 
 use crate::kit::{Issued, world};
 use crate::recover::{all_refused, as_printed, head, issue, recovered, refused, runtime, start};
@@ -15,7 +15,7 @@ struct Folder {
 }
 
 impl Folder {
-    fn keep(world: &World) -> Folder {
+    fn keep(world: &DevWorld) -> Folder {
         let folder = Folder { now: world.dir().join("data/ledger.sled"), then: world.dir().join("then") };
         copy(&folder.now, &folder.then);
         folder
@@ -40,7 +40,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn a_lost_end_is_refused_with_the_seq_and_the_printed_command_mends_it() {
-    let (_dir, world) = world(Settings { engine: Engine::Sled, ..Settings::default() });
+    let (_dir, world) = world(DevSettings { engine: DevEngine::Sled, ..DevSettings::default() });
     let runtime = runtime();
     let running = start(&world);
     let mut old: Vec<Issued> = issue(&runtime, &world, &running, &["a"]);
@@ -65,7 +65,7 @@ fn a_lost_end_is_refused_with_the_seq_and_the_printed_command_mends_it() {
 
 #[test]
 fn a_store_that_opens_empty_is_refused() {
-    let (_dir, world) = world(Settings { engine: Engine::Sled, ..Settings::default() });
+    let (_dir, world) = world(DevSettings { engine: DevEngine::Sled, ..DevSettings::default() });
     let runtime = runtime();
     let running = start(&world);
     issue(&runtime, &world, &running, &["a"]);

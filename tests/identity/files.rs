@@ -2,9 +2,9 @@
 
 use crate::kit::pki::{Authority, Spec, bundle, bundles, trust_domain};
 use mayfly::identity::bundle::Bundles;
-use mayfly::sources::bundles::{BundleFiles, Found};
+use mayfly::sources::bundles::{BundleFilePoll, BundleFiles};
 use mayfly::sources::files::FileProblem;
-use mayfly::sources::svid_files::{OwnPair, PairDefect, SvidFiles};
+use mayfly::sources::svid_files::{SvidFiles, TlsIdentity, TlsIdentityDefect};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -95,10 +95,13 @@ fn keys_are_read_as_pkcs8_and_sec1() {
     sec1.splice(39..39, curve);
     sec1[1] += curve.len() as u8;
     let text = format!("-----BEGIN EC PRIVATE KEY-----\n{}\n-----END EC PRIVATE KEY-----\n", data_encoding::BASE64.encode(&sec1));
-    assert!(OwnPair::from_pem(svid.chain_pem().as_bytes(), text.as_bytes()).is_ok());
-    assert!(OwnPair::from_pem(svid.chain_pem().as_bytes(), svid.key_pem().as_bytes()).is_ok());
+    assert!(TlsIdentity::from_pem(svid.chain_pem().as_bytes(), text.as_bytes()).is_ok());
+    assert!(TlsIdentity::from_pem(svid.chain_pem().as_bytes(), svid.key_pem().as_bytes()).is_ok());
     let other = root.svid("spiffe://example.org/b");
-    assert_eq!(OwnPair::from_pem(svid.chain_pem().as_bytes(), other.key_pem().as_bytes()).err(), Some(PairDefect::KeyMismatch));
+    assert_eq!(
+        TlsIdentity::from_pem(svid.chain_pem().as_bytes(), other.key_pem().as_bytes()).err(),
+        Some(TlsIdentityDefect::KeyMismatch)
+    );
 }
 
 #[test]
@@ -106,7 +109,7 @@ fn a_server_certificate_without_a_dns_name_is_known() {
     let root = Authority::root("example.org");
     let has = |spec: Spec| {
         let svid = root.issue(&spec);
-        OwnPair::from_pem(svid.chain_pem().as_bytes(), svid.key_pem().as_bytes()).unwrap().has_dns_name()
+        TlsIdentity::from_pem(svid.chain_pem().as_bytes(), svid.key_pem().as_bytes()).unwrap().has_dns_name()
     };
     assert!(!has(Spec::leaf("spiffe://example.org/mayfly")));
     assert!(has(Spec::leaf("spiffe://example.org/mayfly").and_dns("mayfly.example.org")));
@@ -138,16 +141,16 @@ fn one_file(path: &Path) -> BundleFiles {
     BundleFiles::new([(trust_domain("example.org"), path.to_owned())])
 }
 
-fn proposal(found: Vec<Found>) -> mayfly::sources::bundles::Proposal {
-    match <[Found; 1]>::try_from(found) {
-        Ok([Found::Proposal(proposal)]) => proposal,
+fn proposal(found: Vec<BundleFilePoll>) -> mayfly::sources::bundles::BundleFileProposal {
+    match <[BundleFilePoll; 1]>::try_from(found) {
+        Ok([BundleFilePoll::Proposal(proposal)]) => proposal,
         other => panic!("expected one proposal, got {other:?}"),
     }
 }
 
-fn problem(found: Vec<Found>) -> FileProblem {
-    match <[Found; 1]>::try_from(found) {
-        Ok([Found::Problem(problem)]) => problem,
+fn problem(found: Vec<BundleFilePoll>) -> FileProblem {
+    match <[BundleFilePoll; 1]>::try_from(found) {
+        Ok([BundleFilePoll::Problem(problem)]) => problem,
         other => panic!("expected one problem, got {other:?}"),
     }
 }

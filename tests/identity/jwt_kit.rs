@@ -1,7 +1,7 @@
 //! JWT authorities and the tokens they sign. The tokens are valid by default; each test introduces one defect.
 
 use mayfly::identity::bundle::{Bundle, Bundles};
-use mayfly::identity::jwt_svid::{self, Audiences, Expect, JwtSvidDefect, VerifiedJwtSvid};
+use mayfly::identity::jwt_svid::{self, Audiences, JwtSvidDefect, JwtSvidRequirements, VerifiedJwtSvid};
 use mayfly::limits;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -63,8 +63,8 @@ pub fn claims() -> Value {
     json!({"sub": ID, "aud": AUDIENCE, "exp": now + 240, "iat": now - 60})
 }
 
-pub fn expect() -> Expect<'static> {
-    Expect {
+pub fn expect() -> JwtSvidRequirements<'static> {
+    JwtSvidRequirements {
         audiences: Audiences::Any(&["https://other.example", AUDIENCE]),
         now: NOW,
         leeway_ms: limits::CLOCK_SKEW_MS,

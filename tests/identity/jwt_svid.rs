@@ -5,7 +5,7 @@ use crate::kit::pki::{Authority, NOW, trust_domain};
 use data_encoding::BASE64URL_NOPAD;
 use mayfly::identity::bundle::{Bundle, Bundles};
 use mayfly::identity::jwk::{Algorithm, KeyDefect};
-use mayfly::identity::jwt_svid::{self, Audiences, Expect, JwtSvidDefect as No};
+use mayfly::identity::jwt_svid::{self, Audiences, JwtSvidDefect as No, JwtSvidRequirements};
 use mayfly::identity::spiffe_id::IdDefect;
 use mayfly::limits;
 use serde_json::{Value, json};
@@ -187,13 +187,13 @@ fn aud_has_the_value_that_we_are_known_by() {
 #[test]
 fn where_it_logs_in_aud_has_no_other_value() {
     let signer = Signer::new(ES);
-    let expect = Expect { audiences: Audiences::Only(AUDIENCE), ..expect() };
+    let expect = JwtSvidRequirements { audiences: Audiences::Only(AUDIENCE), ..expect() };
     let check = |aud: Value| jwt_svid::verify(&signer.with_claims(|c| c["aud"] = aud), &signer.bundles(), &expect).err();
     assert_eq!(check(json!(AUDIENCE)), None);
     assert_eq!(check(json!([AUDIENCE])), None);
     assert_eq!(check(json!([AUDIENCE, "https://somebody.example"])), Some(No::OtherAudiences));
     assert_eq!(check(json!("https://somebody.example")), Some(No::Audience));
-    let nobody = Expect { audiences: Audiences::Any(&[]), ..expect };
+    let nobody = JwtSvidRequirements { audiences: Audiences::Any(&[]), ..expect };
     assert_eq!(jwt_svid::verify(&signer.good(), &signer.bundles(), &nobody), Err(No::Audience));
 }
 

@@ -6,7 +6,7 @@ use crate::kit::vectors;
 use data_encoding::BASE64URL_NOPAD;
 use mayfly::identity::bundle::{Bundle, BundleDefect, Bundles};
 use mayfly::identity::jwk::{Algorithm, VerifyingKey};
-use mayfly::identity::jws::Compact;
+use mayfly::identity::jws::CompactJws;
 use serde_json::{Value, json};
 
 const ALG: &str = "ES384";
@@ -110,7 +110,7 @@ fn the_algorithms_are_those_of_the_list() {
 
 /// `None`: refused before a signature was checked.
 fn signature_holds(token: &str, jwk: &Value) -> Option<bool> {
-    let parts = Compact::split(token).ok()?;
+    let parts = CompactJws::split(token).ok()?;
     let header: Value = serde_json::from_slice(&parts.header).ok()?;
     let alg = Algorithm::from_name(header["alg"].as_str()?)?;
     let key = VerifyingKey::from_jwk(jwk.as_object()?).ok()?;

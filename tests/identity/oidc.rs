@@ -7,7 +7,7 @@ use data_encoding::BASE64URL_NOPAD;
 use mayfly::identity::jwk::Algorithm;
 use mayfly::identity::oidc::discovery::{Discovery, DiscoveryDefect, document_url, issuer_url};
 use mayfly::identity::oidc::keys::KeysDefect;
-use mayfly::identity::oidc::{self, Expect, Issuer, IssuerKeys, OidcDefect as No, Use, VerifiedOidc};
+use mayfly::identity::oidc::{self, Issuer, IssuerKeys, IssuerUse, OidcDefect as No, OidcTokenRequirements, VerifiedOidc};
 use mayfly::limits;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ fn issuer() -> Issuer {
         audience: None,
         audiences: None,
         algorithms: vec![Algorithm::Es256, Algorithm::Rs256],
-        uses: vec![Use::Subject],
+        uses: vec![IssuerUse::Subject],
         max_life_ms: 3_600_000,
         scopes_claim: None,
         groups_claim: None,
@@ -50,8 +50,8 @@ fn claims() -> Value {
     json!({"iss": ISS, "sub": "ada", "aud": AUD, "iat": now - 60, "exp": now + 240})
 }
 
-fn expect() -> Expect<'static> {
-    Expect { audiences: &[AUD], now: NOW, leeway_ms: limits::CLOCK_SKEW_MS }
+fn expect() -> OidcTokenRequirements<'static> {
+    OidcTokenRequirements { audiences: &[AUD], now: NOW, leeway_ms: limits::CLOCK_SKEW_MS }
 }
 
 fn verify(token: &str, signer: &Signer) -> Result<VerifiedOidc, No> {

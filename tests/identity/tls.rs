@@ -10,10 +10,11 @@ use mayfly::limits::SVID_MAX_TTL_MS;
 use mayfly::metrics::handshakes::TlsDefect;
 use mayfly::refusal::Reason;
 use mayfly::serve::tls::{
-    BundlesInForce, MtlsAcceptor, NoPeer, NotThatServer, OwnCertificate, client_config, not_that_server, public_config,
+    CurrentBundles, CurrentCertificate, MtlsAcceptor, PeerError, ServerIdentityError, client_config, public_config,
+    server_identity_error,
 };
-use mayfly::sources::svid_files::OwnPair;
-use mayfly::system::{SetClock, System};
+use mayfly::sources::svid_files::TlsIdentity;
+use mayfly::system::{ManualClock, System};
 use rustls::client::{ClientSessionMemoryCache, Resumption};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind, NamedGroup};
@@ -27,15 +28,15 @@ const SERVER: &str = "spiffe://example.org/mayfly";
 const CALLER: &str = "spiffe://example.org/a";
 
 fn system() -> System {
-    System::with_clock(SetClock::at(NOW))
+    System::with_clock(ManualClock::at(NOW))
 }
 
-fn own(svid: &Svid) -> OwnCertificate {
-    let pair = OwnPair::from_pem(svid.chain_pem().as_bytes(), svid.key_pem().as_bytes()).unwrap();
+fn own(svid: &Svid) -> CurrentCertificate {
+    let pair = TlsIdentity::from_pem(svid.chain_pem().as_bytes(), svid.key_pem().as_bytes()).unwrap();
     Arc::new(ArcSwap::new(pair.certified_key().clone()))
 }
 
-fn in_force(domains: &[(&str, &Authority)]) -> BundlesInForce {
+fn in_force(domains: &[(&str, &Authority)]) -> CurrentBundles {
     Arc::new(ArcSwap::from_pointee(bundles(domains)))
 }
 
@@ -43,8 +44,8 @@ fn in_force(domains: &[(&str, &Authority)]) -> BundlesInForce {
 struct World {
     ours: Authority,
     partner: Authority,
-    bundles: BundlesInForce,
-    server: OwnCertificate,
+    bundles: CurrentBundles,
+    server: CurrentCertificate,
 }
 
 impl World {
@@ -65,7 +66,7 @@ impl World {
     }
 
     /// One connection of a client with this SVID, and the server's verdict on it.
-    async fn call(&self, shows: Option<&Svid>) -> Result<VerifiedSvid, NoPeer> {
+    async fn call(&self, shows: Option<&Svid>) -> Result<VerifiedSvid, PeerError> {
         connect(&self.acceptor(), self.client(shows)).await.0
     }
 }
@@ -78,7 +79,7 @@ struct Client {
 }
 
 /// A handshake and one byte from the server: only then does a TLS 1.3 client know whether it was accepted.
-async fn connect(acceptor: &MtlsAcceptor, client: ClientConfig) -> (Result<VerifiedSvid, NoPeer>, std::io::Result<Client>) {
+async fn connect(acceptor: &MtlsAcceptor, client: ClientConfig) -> (Result<VerifiedSvid, PeerError>, std::io::Result<Client>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = async {
@@ -104,9 +105,9 @@ async fn connect(acceptor: &MtlsAcceptor, client: ClientConfig) -> (Result<Verif
     tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(server, client) }).await.unwrap()
 }
 
-fn refused(outcome: Result<VerifiedSvid, NoPeer>) -> SvidDefect {
+fn refused(outcome: Result<VerifiedSvid, PeerError>) -> SvidDefect {
     match outcome {
-        Err(no @ NoPeer::Svid(defect, _)) => {
+        Err(no @ PeerError::Svid(defect, _)) => {
             assert_eq!((no.refusal().reason, no.refusal().rule.as_deref()), (Reason::NotAuthenticated, Some(defect.code())));
             defect
         }
@@ -139,7 +140,7 @@ async fn a_partners_svid_is_accepted_for_the_partners_domain() {
 async fn no_certificate_is_refused() {
     let world = World::new();
     let (refused, client) = connect(&world.acceptor(), world.client(None)).await;
-    assert!(matches!(&refused, Err(NoPeer::Tls(TlsDefect::NoCertificate, _))), "{refused:?}");
+    assert!(matches!(&refused, Err(PeerError::Tls(TlsDefect::NoCertificate, _))), "{refused:?}");
     assert!(client.is_err());
 }
 
@@ -186,7 +187,7 @@ async fn a_certificate_without_its_key_is_refused() {
     let config =
         client_config(Some(Arc::new(ArcSwap::from_pointee(stolen))), world.bundles.clone(), expected, &system()).unwrap();
     let (refused, _) = connect(&world.acceptor(), config).await;
-    assert!(matches!(refused, Err(NoPeer::Tls(TlsDefect::Signature, _))), "{refused:?}");
+    assert!(matches!(refused, Err(PeerError::Tls(TlsDefect::Signature, _))), "{refused:?}");
 }
 
 #[tokio::test]
@@ -219,7 +220,7 @@ async fn a_tls_1_2_client_is_refused() {
         client.read_exact(&mut alert).await.unwrap();
         alert
     });
-    assert!(matches!(refused, Err(NoPeer::Tls(TlsDefect::Version, _))), "{refused:?}");
+    assert!(matches!(refused, Err(PeerError::Tls(TlsDefect::Version, _))), "{refused:?}");
     // Record type alert, two bytes of version, length 2, fatal, protocol_version (RFC 8446, section 6).
     assert_eq!((alert[0], &alert[3..]), (21, &[0, 2, 2, 70][..]));
 }
@@ -255,7 +256,7 @@ async fn plain_text_on_the_tls_port_is_refused() {
     let (mut client, server) = tokio::io::duplex(64 * 1024);
     let acceptor = world.acceptor();
     let (refused, _) = tokio::join!(acceptor.accept(server), client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
-    assert!(matches!(refused, Err(NoPeer::Tls(TlsDefect::NotTls, _))), "{refused:?}");
+    assert!(matches!(refused, Err(PeerError::Tls(TlsDefect::NotTls, _))), "{refused:?}");
 }
 
 #[tokio::test]
@@ -265,7 +266,7 @@ async fn a_client_without_h2_is_refused() {
     let mut client = world.client(Some(&svid));
     client.alpn_protocols = vec![b"http/1.1".to_vec()];
     let (refused, _) = connect(&world.acceptor(), client).await;
-    assert!(matches!(refused, Err(NoPeer::Tls(TlsDefect::Alpn, _))), "{refused:?}");
+    assert!(matches!(refused, Err(PeerError::Tls(TlsDefect::Alpn, _))), "{refused:?}");
 }
 
 #[tokio::test]
@@ -281,7 +282,7 @@ async fn a_bundle_that_changes_counts_from_the_next_handshake() {
 
 impl World {
     /// A copy that does not change with the server's bundles.
-    fn bundles_for_clients(&self) -> BundlesInForce {
+    fn bundles_for_clients(&self) -> CurrentBundles {
         Arc::new(ArcSwap::new(self.bundles.load_full()))
     }
 }
@@ -295,7 +296,7 @@ async fn a_server_certificate_that_changes_counts_from_the_next_handshake() {
     let other = own(&world.ours.svid("spiffe://example.org/other"));
     world.server.store(other.load_full());
     let error = connect(&acceptor, client).await.1.err().unwrap();
-    let reason = not_that_server(&error).unwrap().to_string();
+    let reason = server_identity_error(&error).unwrap().to_string();
     assert_eq!(reason, "the server is spiffe://example.org/other, expected spiffe://example.org/mayfly");
 }
 
@@ -306,7 +307,7 @@ async fn a_client_refuses_a_server_that_its_bundle_does_not_vouch_for() {
     let forged = world.partner.issue(&Spec::leaf(SERVER).and_dns("localhost"));
     world.server.store(own(&forged).load_full());
     let error = connect(&world.acceptor(), world.client(Some(&svid))).await.1.err().unwrap();
-    assert_eq!(not_that_server(&error), Some(&NotThatServer::Svid(SvidDefect::Path(PathDefect::UnknownAuthority))));
+    assert_eq!(server_identity_error(&error), Some(&ServerIdentityError::Svid(SvidDefect::Path(PathDefect::UnknownAuthority))));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use mayfly::identity::bundle::{Bundle, BundleDefect, Bundles};
 use mayfly::identity::spiffe_id::{SpiffeId, SpiffePrefix, TrustDomain};
 use mayfly::identity::svid::{self, PeerChain, PemDefect};
 use mayfly::limits::SVID_MAX_TTL_MS;
-use mayfly::sources::svid_files::{OwnPair, PairDefect};
+use mayfly::sources::svid_files::{TlsIdentity, TlsIdentityDefect};
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use std::path::Path;
@@ -100,17 +100,17 @@ fn matches(case: &Value, candidate: &str) -> bool {
 }
 
 /// One name for a refusal while reading a pair or its profile.
-fn pair_reason(outcome: &Result<OwnPair, PairDefect>) -> &'static str {
+fn pair_reason(outcome: &Result<TlsIdentity, TlsIdentityDefect>) -> &'static str {
     match outcome {
         Ok(pair) => pair.spiffe_id().map_or_else(|defect| defect.code(), |_| "accepted"),
-        Err(PairDefect::Certificates(PemDefect::NotPem)) => "cert_not_pem",
-        Err(PairDefect::Certificates(PemDefect::NoCertificate)) => "no_certificate",
-        Err(PairDefect::Certificates(PemDefect::BadSection) | PairDefect::CertificateMalformed) => "cert_asn1",
-        Err(PairDefect::ChainTooLong) => "chain_too_long",
-        Err(PairDefect::KeyNotPem) => "key_not_pem",
-        Err(PairDefect::NoKey) => "no_key",
-        Err(PairDefect::KeyMalformed) => "key_asn1",
-        Err(PairDefect::KeyMismatch) => "key_mismatch",
+        Err(TlsIdentityDefect::Certificates(PemDefect::NotPem)) => "cert_not_pem",
+        Err(TlsIdentityDefect::Certificates(PemDefect::NoCertificate)) => "no_certificate",
+        Err(TlsIdentityDefect::Certificates(PemDefect::BadSection) | TlsIdentityDefect::CertificateMalformed) => "cert_asn1",
+        Err(TlsIdentityDefect::ChainTooLong) => "chain_too_long",
+        Err(TlsIdentityDefect::KeyNotPem) => "key_not_pem",
+        Err(TlsIdentityDefect::NoKey) => "no_key",
+        Err(TlsIdentityDefect::KeyMalformed) => "key_asn1",
+        Err(TlsIdentityDefect::KeyMismatch) => "key_mismatch",
     }
 }
 
@@ -120,7 +120,7 @@ fn all_x509_svid_files() {
     let verdicts = vectors::json(&folder, "verdicts.json");
     let read = |name: &Value| std::fs::read(folder.join(name.as_str().unwrap())).unwrap();
     for case in array(&verdicts, "x509svid_parse") {
-        let outcome = OwnPair::from_pem(&read(&case["certs"]), &read(&case["key"]));
+        let outcome = TlsIdentity::from_pem(&read(&case["certs"]), &read(&case["key"]));
         assert_eq!(pair_reason(&outcome), case["reason"].as_str().unwrap_or("accepted"), "{case}");
         if case["valid"] == true {
             let pair = outcome.unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use bytes::Bytes;
-use mayfly::cli::dev::World;
+use mayfly::cli::dev::DevWorld;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::UnixListener;
@@ -155,10 +155,10 @@ pub fn ders(path: &Path) -> Bytes {
 }
 
 /// A new SVID with this name from the CA of a world, with the roots of these worlds as its bundle.
-pub fn svid(signer: &World, name: &str, life_ms: u64, roots: &[&World]) -> X509Svid {
+pub fn svid(signer: &DevWorld, name: &str, life_ms: u64, roots: &[&DevWorld]) -> X509Svid {
     let paths = signer.issue(name, life_ms).unwrap();
     X509Svid {
-        spiffe_id: World::id(name),
+        spiffe_id: DevWorld::id(name),
         x509_svid: ders(&paths.certificate),
         x509_svid_key: PrivateKeyDer::from_pem_file(&paths.key).unwrap().secret_der().to_vec().into(),
         bundle: roots.iter().flat_map(|world| ders(&world.dir().join("ca.pem")).to_vec()).collect::<Vec<u8>>().into(),

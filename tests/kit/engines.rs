@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mayfly::store::memory::MemoryStore;
-use mayfly::store::options::Options;
+use mayfly::store::options::StoreOptions;
 use mayfly::store::redb::{self, RedbStore};
 use mayfly::store::sled::SledStore;
-use mayfly::store::wal::Ahead;
+use mayfly::store::wal::WalStore;
 use mayfly::store::{Store, StoreError, StoreId};
 
 /// How a test creates a store, and reopens it if the engine is persistent.
@@ -45,30 +45,30 @@ pub struct Kept<S, const SEGMENT: u64 = 0, const LOG: u64 = 0> {
 
 /// How such an engine is opened.
 pub trait Opens: Store + Sized {
-    fn open_in(dir: &Path, options: &Options) -> Result<Self, StoreError>;
+    fn open_in(dir: &Path, options: &StoreOptions) -> Result<Self, StoreError>;
 }
 
 impl Opens for RedbStore {
-    fn open_in(dir: &Path, options: &Options) -> Result<RedbStore, StoreError> {
+    fn open_in(dir: &Path, options: &StoreOptions) -> Result<RedbStore, StoreError> {
         RedbStore::open(dir, options)
     }
 }
 
-impl Opens for Ahead<RedbStore> {
-    fn open_in(dir: &Path, options: &Options) -> Result<Ahead<RedbStore>, StoreError> {
+impl Opens for WalStore<RedbStore> {
+    fn open_in(dir: &Path, options: &StoreOptions) -> Result<WalStore<RedbStore>, StoreError> {
         redb::open(dir, options)
     }
 }
 
 impl Opens for SledStore {
-    fn open_in(dir: &Path, options: &Options) -> Result<SledStore, StoreError> {
+    fn open_in(dir: &Path, options: &StoreOptions) -> Result<SledStore, StoreError> {
         SledStore::open(dir, options)
     }
 }
 
 impl<S: Opens, const SEGMENT: u64, const LOG: u64> Kept<S, SEGMENT, LOG> {
     fn open(dir: tempfile::TempDir, named: usize, id: u8) -> Self {
-        let mut options = Options { named_values: named, reserve_bytes: 0, ..Options::new([id; 16]) };
+        let mut options = StoreOptions { named_values: named, reserve_bytes: 0, ..StoreOptions::new([id; 16]) };
         if SEGMENT > 0 {
             options.segment_bytes = SEGMENT;
         }

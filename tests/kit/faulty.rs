@@ -4,7 +4,7 @@
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use mayfly::store::{Entry, Expect, Position, Store, StoreError, StoreId};
+use mayfly::store::{Position, Precondition, Store, StoreError, StoreId, StoredCommit};
 
 /// The fault of the next append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.oldest()
     }
 
-    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<Entry>, StoreError> {
+    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<StoredCommit>, StoreError> {
         self.inner.read(from, max_bytes)
     }
 
@@ -112,7 +112,7 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.remove_some(before)
     }
 
-    fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError> {
+    fn put(&self, name: &str, value: &[u8], expect: Precondition<'_>) -> Result<(), StoreError> {
         self.check()?;
         self.inner.put(name, value, expect)
     }
@@ -125,7 +125,7 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.list(prefix)
     }
 
-    fn delete(&self, name: &str, expect: Expect<'_>) -> Result<(), StoreError> {
+    fn delete(&self, name: &str, expect: Precondition<'_>) -> Result<(), StoreError> {
         self.check()?;
         self.inner.delete(name, expect)
     }

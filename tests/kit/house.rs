@@ -3,28 +3,28 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use mayfly::authority::{Authority, Bounds, Parts};
+use mayfly::authority::{Authority, AuthorityLimits, AuthorityParts};
 use mayfly::credential::keyring::{Sealer, generate};
-use mayfly::document::Source;
+use mayfly::document::SourceFile;
 use mayfly::identity::bundle::{Bundle, Bundles};
 use mayfly::identity::caller::Caller;
 use mayfly::identity::jwk::Algorithm;
-use mayfly::identity::oidc::{Issuer, IssuerKeys, Right, Use};
+use mayfly::identity::oidc::{GroupScopes, Issuer, IssuerKeys, IssuerUse};
 use mayfly::identity::svid;
-use mayfly::ledger::commit::Encoded;
-use mayfly::ledger::record::{Event, KeyPurpose, KeyState, PolicySet as PolicyRecord, Record, UpstreamSet, Who};
-use mayfly::ledger::{Ceilings, Lane, Ledger, Opener, Settings, State};
+use mayfly::ledger::commit::EncodedRecord;
+use mayfly::ledger::record::{Author, Event, KeyPurpose, KeyState, PolicySetUpdated as PolicyRecord, Record, UpstreamUpdated};
+use mayfly::ledger::{Ledger, LedgerSettings, Opener, ProposalKind, Quotas, State};
 use mayfly::limits;
-use mayfly::oidc::Issuers;
+use mayfly::oidc_issuers::Issuers;
 use mayfly::policy::decide::Decider;
-use mayfly::policy::wanted::{Binding, TaskChoice, Terms, Wanted, digest_of};
-use mayfly::policy::{PolicySet, Verdicts};
+use mayfly::policy::exchange_request::{ExchangeRequest, RequestedKeyBinding, TaskChoice, TaskRequest, digest_of};
+use mayfly::policy::{PolicySet, VerdictCache};
 use mayfly::refusal::Fault;
 use mayfly::seq::Millis;
 use mayfly::store::Store;
 use mayfly::store::memory::MemoryStore;
-use mayfly::system::{Clock, SetClock, System};
-use mayfly::upstream::lease::Elsewhere;
+use mayfly::system::{Clock, ManualClock, System};
+use mayfly::upstream::lease::ConnectorSettings;
 use zeroize::Zeroizing;
 
 use super::pki;
@@ -49,7 +49,7 @@ impl Sealer for Open {
 /// An authority, its clock, and the root that vouches for its callers.
 pub struct House {
     pub authority: Arc<Authority>,
-    pub clock: Arc<SetClock>,
+    pub clock: Arc<ManualClock>,
     pub root: pki::Authority,
     /// The key of both OIDC issuers, `k1`, and of the trust domain's JWT authority, `jwt1`.
     pub signer: Signer,
@@ -69,7 +69,7 @@ fn issuers(signer: &Signer, system: &System) -> Issuers {
         audience: None,
         audiences: None,
         algorithms: vec![Algorithm::Es256],
-        uses: vec![Use::Subject],
+        uses: vec![IssuerUse::Subject],
         max_life_ms: limits::OIDC_TOKEN_LIFE_DEFAULT_MS,
         scopes_claim: None,
         groups_claim: Some("groups".into()),
@@ -77,8 +77,8 @@ fn issuers(signer: &Signer, system: &System) -> Issuers {
         jobs: None,
     };
     let readers =
-        Right { group: "readers".into(), upstream: "repos".into(), scopes: vec!["issues:read".into(), "repo:read".into()] };
-    let writers = Right { group: "writers".into(), upstream: "repos".into(), scopes: vec!["issues:write".into()] };
+        GroupScopes { group: "readers".into(), upstream: "repos".into(), scopes: vec!["issues:read".into(), "repo:read".into()] };
+    let writers = GroupScopes { group: "writers".into(), upstream: "repos".into(), scopes: vec!["issues:write".into()] };
     let bounded = Issuer {
         name: "rights".into(),
         issuer: RIGHTS.into(),
@@ -112,13 +112,13 @@ fn sample(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-pub fn source(file: &str) -> Source {
-    Source { file: file.into(), text: sample(file) }
+pub fn source(file: &str) -> SourceFile {
+    SourceFile { file: file.into(), text: sample(file) }
 }
 
 /// A house with the samples in effect. Must be called outside of a runtime.
 pub fn house() -> House {
-    house_with(Elsewhere::default())
+    house_with(ConnectorSettings::default())
 }
 
 fn in_memory() -> Opener {
@@ -127,53 +127,59 @@ fn in_memory() -> Opener {
 }
 
 /// A house with credential kinds that are made at upstreams.
-pub fn house_with(elsewhere: Elsewhere) -> House {
+pub fn house_with(elsewhere: ConnectorSettings) -> House {
     house_on(in_memory(), elsewhere)
 }
 
 /// A house with other limits.
-pub fn bounded_house(bounds: Bounds, ceilings: Ceilings) -> House {
-    build(in_memory(), Elsewhere::default(), bounds, Settings { ceilings, ..Settings::default() }, (false, None))
+pub fn bounded_house(bounds: AuthorityLimits, ceilings: Quotas) -> House {
+    build(
+        in_memory(),
+        ConnectorSettings::default(),
+        bounds,
+        LedgerSettings { ceilings, ..LedgerSettings::default() },
+        (false, None),
+    )
 }
 
 /// A house that serves these environments, whatever policy sets there are.
 pub fn house_serving(environments: &[&str]) -> House {
     let serves = environments.iter().map(|name| (*name).to_owned()).collect();
-    build(in_memory(), Elsewhere::default(), Bounds::default(), Settings::default(), (false, Some(serves)))
+    build(in_memory(), ConnectorSettings::default(), AuthorityLimits::default(), LedgerSettings::default(), (false, Some(serves)))
 }
 
 /// A house on another store.
-pub fn house_on(opener: Opener, elsewhere: Elsewhere) -> House {
-    build(opener, elsewhere, Bounds::default(), Settings::default(), (false, None))
+pub fn house_on(opener: Opener, elsewhere: ConnectorSettings) -> House {
+    build(opener, elsewhere, AuthorityLimits::default(), LedgerSettings::default(), (false, None))
 }
 
 /// A house with a single operator, who needs no second one over the local socket.
 pub fn house_of_one() -> House {
-    build(in_memory(), Elsewhere::default(), Bounds::default(), Settings::default(), (true, None))
+    build(in_memory(), ConnectorSettings::default(), AuthorityLimits::default(), LedgerSettings::default(), (true, None))
 }
 
 /// A house whose history index is in a directory, with blocks of this many bytes: even a short history then has many blocks.
 pub fn house_with_index(dir: &std::path::Path, index_block: usize) -> House {
-    let settings = Settings { history: Some(dir.to_owned()), index_block, ..Settings::default() };
-    build(in_memory(), Elsewhere::default(), Bounds::default(), settings, (false, None))
+    let settings = LedgerSettings { history: Some(dir.to_owned()), index_block, ..LedgerSettings::default() };
+    build(in_memory(), ConnectorSettings::default(), AuthorityLimits::default(), settings, (false, None))
 }
 
 fn build(
     opener: Opener,
-    elsewhere: Elsewhere,
-    bounds: Bounds,
-    settings: Settings,
+    elsewhere: ConnectorSettings,
+    bounds: AuthorityLimits,
+    settings: LedgerSettings,
     (single_operator, serves): (bool, Option<Vec<String>>),
 ) -> House {
-    let clock = SetClock::at(pki::NOW);
+    let clock = ManualClock::at(pki::NOW);
     let system = System::with_clock(clock.clone());
     let ledger = Ledger::open(opener, system.clone(), settings).unwrap();
     let root = pki::Authority::root(DOMAIN);
     let signer = Signer::new("ES256");
-    let parts = Parts {
+    let parts = AuthorityParts {
         decider: Decider {
             audits: Arc::default(),
-            verdicts: Arc::new(Verdicts::new(1 << 20)),
+            verdicts: Arc::new(VerdictCache::new(1 << 20)),
             issuer: "https://mayfly.test".into(),
             serves,
             longest_ms: limits::CREDENTIAL_TTL_MS.into(),
@@ -205,24 +211,24 @@ fn import(authority: &Authority, system: &System) {
         text: set.to_text().to_owned(),
         ..PolicyRecord::default()
     };
-    let mut records = vec![Record::new(Who::Mayfly("imported".into()), Event::PolicySet(policy))];
+    let mut records = vec![Record::new(Author::Mayfly("imported".into()), Event::PolicySet(policy))];
     for name in ["echo", "repos", "tickets"] {
         let upstream = mayfly::upstream::file::parse(&source(&format!("upstreams/{name}.toml"))).unwrap();
-        let set = UpstreamSet {
+        let set = UpstreamUpdated {
             name: upstream.name.clone(),
             version: 1,
             digest: upstream.digest().to_vec(),
             text: upstream.to_text(),
-            ..UpstreamSet::default()
+            ..UpstreamUpdated::default()
         };
-        records.push(Record::new(Who::Mayfly("imported".into()), Event::UpstreamSet(set)));
+        records.push(Record::new(Author::Mayfly("imported".into()), Event::UpstreamSet(set)));
     }
     for purpose in [KeyPurpose::AccessToken, KeyPurpose::Reference] {
         let key = generate(purpose, "dev", KeyState::Active, &Open, system).unwrap();
         let added = key.keep(&*authority.ledger.store()).unwrap();
-        records.push(Record::new(Who::Mayfly("imported".into()), Event::KeyAdded(added)));
+        records.push(Record::new(Author::Mayfly("imported".into()), Event::KeyAdded(added)));
     }
-    runtime().block_on(authority.ledger.commit(Lane::Change, records)).unwrap();
+    runtime().block_on(authority.ledger.commit(ProposalKind::Change, records)).unwrap();
 }
 
 /// A runtime for one test.
@@ -231,7 +237,7 @@ pub fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// Folds a commit of records, each of which must be valid.
-pub fn fold_commit(state: &mut State, records: &[Encoded], now: Millis) {
+pub fn fold_commit(state: &mut State, records: &[EncodedRecord], now: Millis) {
     state.begin_commit(state.position + 1, now);
     for record in records {
         state.verdict(std::slice::from_ref(record), now).unwrap();
@@ -257,8 +263,8 @@ impl House {
 }
 
 /// Terms of a task for the echo upstream, with any tool.
-pub fn terms() -> Terms {
-    Terms {
+pub fn terms() -> TaskRequest {
+    TaskRequest {
         purpose: "a test".into(),
         upstreams: vec![("echo".into(), vec!["echo:read".into()])],
         tools: Vec::new(),
@@ -274,8 +280,8 @@ pub fn terms() -> Terms {
 }
 
 /// An exchange for the echo upstream.
-pub fn wanted(task: TaskChoice) -> Wanted {
-    Wanted {
+pub fn wanted(task: TaskChoice) -> ExchangeRequest {
+    ExchangeRequest {
         task,
         upstream: "echo".into(),
         scopes: ["echo:read".into()].into(),
@@ -286,7 +292,7 @@ pub fn wanted(task: TaskChoice) -> Wanted {
         arguments: None,
         request_id: None,
         digest: [0; 32],
-        key: Binding::Unasked,
+        key: RequestedKeyBinding::Unasked,
         binding: None,
         renews: None,
         replaces: None,
@@ -297,7 +303,7 @@ pub fn wanted(task: TaskChoice) -> Wanted {
 }
 
 /// The exchange with a request id. The digest covers the upstream, the scopes and the TTL.
-pub fn named(mut want: Wanted, id: &str) -> Wanted {
+pub fn named(mut want: ExchangeRequest, id: &str) -> ExchangeRequest {
     want.request_id = Some(id.into());
     want.digest = digest_of(&format!("{} {:?} {:?}", want.upstream, want.scopes, want.ttl_ms));
     want

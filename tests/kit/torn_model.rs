@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mayfly::store::{Expect, Store, StoreError};
+use mayfly::store::{Precondition, Store, StoreError};
 
 use crate::dice::Dice;
 
@@ -68,8 +68,8 @@ fn draw(dice: &mut Dice, model: &Model) -> Change {
 fn make(store: &impl Store, change: &Change) -> Result<(), StoreError> {
     match change {
         Change::Append(seed, len) => store.append(store.head()? + 1, &bytes(*seed, *len)),
-        Change::Put(name, seed, len) => store.put(name, &bytes(*seed, *len), Expect::Any),
-        Change::Delete(name) => store.delete(name, Expect::Any),
+        Change::Put(name, seed, len) => store.put(name, &bytes(*seed, *len), Precondition::Any),
+        Change::Delete(name) => store.delete(name, Precondition::Any),
         Change::RemoveBefore(at) => store.remove_before(*at),
     }
 }

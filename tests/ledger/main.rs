@@ -8,36 +8,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly::ledger::record::{
-    BundleSet, Event, KeyAdded, KeyChanged, KeyPurpose, KeyState, LockLifted, Maintained, Record, Request, Revoked, Who,
+    Author, BundleUpdated, Event, KeyAdded, KeyChanged, KeyPurpose, KeyState, LockLifted, Maintained, Record, RequestRecord,
+    TargetsRevoked,
 };
-use mayfly::ledger::{Ceilings, Lane, Ledger, Settings, StartError, recover};
-use mayfly::refusal::{No, Reason};
+use mayfly::ledger::{Ledger, LedgerSettings, ProposalKind, Quotas, StartError, recover};
+use mayfly::refusal::{Error, Reason};
 use mayfly::revocation::{Rules, Target};
 use mayfly::seq::{Millis, Seq};
-use mayfly::store::redb::{Options, RedbStore};
+use mayfly::store::redb::{RedbStore, StoreOptions};
 use mayfly::store::{Store, StoreError};
-use mayfly::system::{SetClock, System};
+use mayfly::system::{ManualClock, System};
 
 use join::join_all;
 
 fn note(text: &str) -> Record {
-    Record::new(Who::Mayfly("test".into()), Event::Maintained(Maintained { what: text.into() }))
+    Record::new(Author::Mayfly("test".into()), Event::Maintained(Maintained { what: text.into() }))
 }
 
 fn lock(target: Target) -> Record {
-    let revoked = Revoked {
+    let revoked = TargetsRevoked {
         targets: vec![target.to_record()],
         keep_until: Rules::keep_until(Millis(1_800_000_000_000)).0,
-        ..Revoked::default()
+        ..TargetsRevoked::default()
     };
-    Record::new(Who::LocalUid(0), Event::Revoked(revoked))
+    Record::new(Author::LocalUid(0), Event::Revoked(revoked))
 }
 
-fn options() -> Options {
-    Options { reserve_bytes: 0, ..Options::new([7; 16]) }
+fn options() -> StoreOptions {
+    StoreOptions { reserve_bytes: 0, ..StoreOptions::new([7; 16]) }
 }
 
-fn open(dir: &std::path::Path, settings: Settings) -> Result<Ledger, StartError> {
+fn open(dir: &std::path::Path, settings: LedgerSettings) -> Result<Ledger, StartError> {
     let dir = dir.join("data");
     Ledger::open(Box::new(move || Ok(Arc::new(RedbStore::open(&dir, &options())?) as Arc<dyn Store>)), System::real(), settings)
 }
@@ -49,12 +50,12 @@ fn what_was_acknowledged_is_there_after_a_restart_and_the_state_is_the_same() {
     let mut digests = Vec::new();
     let mut heads = Vec::new();
     for round in 0..3 {
-        let ledger = open(dir.path(), Settings::default()).unwrap();
+        let ledger = open(dir.path(), LedgerSettings::default()).unwrap();
         if let Some(head) = heads.last() {
             assert!(ledger.durable() > *head, "a start is a record");
         }
         let receipts = runtime.block_on(async {
-            let all = (0..200).map(|n| ledger.commit(Lane::Change, vec![note(&format!("{round} {n}"))]));
+            let all = (0..200).map(|n| ledger.commit(ProposalKind::Change, vec![note(&format!("{round} {n}"))]));
             let mut seqs = Vec::new();
             for receipt in join_all(all).await {
                 seqs.push(receipt.unwrap().seq());
@@ -63,7 +64,7 @@ fn what_was_acknowledged_is_there_after_a_restart_and_the_state_is_the_same() {
         });
         let distinct: std::collections::BTreeSet<_> = receipts.iter().copied().collect();
         assert_eq!(distinct.len(), 200, "no seq is given twice");
-        runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Tool(format!("t{round}").into()))])).unwrap();
+        runtime.block_on(ledger.commit(ProposalKind::Revoke, vec![lock(Target::Tool(format!("t{round}").into()))])).unwrap();
         heads.push(ledger.durable());
         digests.push(ledger.peek(|s| s.digest().unwrap()));
         assert!(ledger.commits() < 203, "commits are gathered or not, never more than proposals");
@@ -80,19 +81,23 @@ fn what_was_acknowledged_is_there_after_a_restart_and_the_state_is_the_same() {
 fn a_number_that_is_lowered_voids_nothing_that_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let ids = |count| Settings { ceilings: Ceilings { request_ids_per_caller: count, ..Ceilings::FOLD }, ..Settings::default() };
-    let named = |n: u8| note("named").for_request(Some(Request { caller: "c".into(), id: n.to_string(), digest: vec![n; 32] }));
+    let ids = |count| LedgerSettings {
+        ceilings: Quotas { request_ids_per_caller: count, ..Quotas::FOLD },
+        ..LedgerSettings::default()
+    };
+    let named =
+        |n: u8| note("named").for_request(Some(RequestRecord { caller: "c".into(), id: n.to_string(), digest: vec![n; 32] }));
     let ledger = open(dir.path(), ids(5)).unwrap();
     for n in 0..5 {
-        runtime.block_on(ledger.commit(Lane::Change, vec![named(n)])).unwrap();
+        runtime.block_on(ledger.commit(ProposalKind::Change, vec![named(n)])).unwrap();
     }
     ledger.stop();
     drop(ledger);
     let ledger = open(dir.path(), ids(2)).unwrap();
     assert_eq!(ledger.peek(|s| s.credentials.remembered("c")), 5);
-    let no = runtime.block_on(ledger.commit(Lane::Change, vec![named(5)])).err().unwrap();
-    assert!(matches!(no, No::Refusal(no) if no.reason == Reason::LimitReached && no.message.contains("of 2 ")));
-    runtime.block_on(ledger.commit(Lane::Revoke, vec![named(6)])).unwrap();
+    let no = runtime.block_on(ledger.commit(ProposalKind::Change, vec![named(5)])).err().unwrap();
+    assert!(matches!(no, Error::Refusal(no) if no.reason == Reason::LimitReached && no.message.contains("of 2 ")));
+    runtime.block_on(ledger.commit(ProposalKind::Revoke, vec![named(6)])).unwrap();
     ledger.stop();
 }
 
@@ -100,11 +105,11 @@ fn a_number_that_is_lowered_voids_nothing_that_is_written() {
 fn a_snapshot_shortens_the_start_only_when_the_log_vouches_for_it() {
     let dir = tempfile::tempdir().unwrap();
     let snapshots = dir.path().join("snapshots");
-    let settings = || Settings { snapshots: Some(snapshots.clone()), snapshot_every: 10, ..Settings::default() };
+    let settings = || LedgerSettings { snapshots: Some(snapshots.clone()), snapshot_every: 10, ..LedgerSettings::default() };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let ledger = open(dir.path(), settings()).unwrap();
     for n in 0..40 {
-        runtime.block_on(ledger.commit(Lane::Change, vec![note(&format!("{n}"))])).unwrap();
+        runtime.block_on(ledger.commit(ProposalKind::Change, vec![note(&format!("{n}"))])).unwrap();
     }
     for _ in 0..100 {
         if ledger.peek(|s| s.snapshot.is_some()) {
@@ -115,7 +120,7 @@ fn a_snapshot_shortens_the_start_only_when_the_log_vouches_for_it() {
     assert!(ledger.peek(|s| s.snapshot.is_some()), "its record is in the log");
     // A snapshot that is under way gets its record before the stop.
     std::thread::sleep(Duration::from_millis(300));
-    runtime.block_on(ledger.commit(Lane::Change, vec![note("last")])).unwrap();
+    runtime.block_on(ledger.commit(ProposalKind::Change, vec![note("last")])).unwrap();
     let digest = ledger.peek(|s| s.digest().unwrap());
     ledger.stop();
     drop(ledger);
@@ -148,17 +153,17 @@ fn a_snapshot_shortens_the_start_only_when_the_log_vouches_for_it() {
 fn what_is_folded_again_is_judged_as_it_was_when_it_was_written() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let ledger = open(dir.path(), Settings::default()).unwrap();
+    let ledger = open(dir.path(), LedgerSettings::default()).unwrap();
     let policy = |version: u64, group: u32| {
-        let set = mayfly::ledger::record::PolicySet { environment: "dev".into(), version, ..Default::default() };
-        Record { group, ..Record::new(Who::LocalUid(0), Event::PolicySet(set)) }
+        let set = mayfly::ledger::record::PolicySetUpdated { environment: "dev".into(), version, ..Default::default() };
+        Record { group, ..Record::new(Author::LocalUid(0), Event::PolicySet(set)) }
     };
     // Requests with the same group number: gathered into few commits, each is judged by itself.
-    let asked = (1..=60).map(|n| ledger.commit(Lane::Change, vec![policy(n, 5), Record { group: 5, ..note("with it") }]));
+    let asked = (1..=60).map(|n| ledger.commit(ProposalKind::Change, vec![policy(n, 5), Record { group: 5, ..note("with it") }]));
     let all = runtime.block_on(join_all(asked));
     assert!(all.iter().all(Result::is_ok));
     assert!(ledger.commits() < 60, "some were neighbours");
-    let twice = runtime.block_on(ledger.commit(Lane::Change, vec![policy(61, 0), policy(62, 0)]));
+    let twice = runtime.block_on(ledger.commit(ProposalKind::Change, vec![policy(61, 0), policy(62, 0)]));
     assert!(twice.is_err(), "a group stands or is void together");
     let digest = ledger.peek(|s| s.digest().unwrap());
     ledger.stop();
@@ -192,7 +197,7 @@ impl Store for Failing {
     fn oldest(&self) -> Result<u64, StoreError> {
         self.inner.oldest()
     }
-    fn read(&self, from: u64, max: usize) -> Result<Vec<mayfly::store::Entry>, StoreError> {
+    fn read(&self, from: u64, max: usize) -> Result<Vec<mayfly::store::StoredCommit>, StoreError> {
         self.inner.read(from, max)
     }
     fn follow(&self, after: u64, wait: Duration) -> Result<u64, StoreError> {
@@ -201,7 +206,7 @@ impl Store for Failing {
     fn remove_some(&self, before: u64) -> Result<u64, StoreError> {
         self.inner.remove_some(before)
     }
-    fn put(&self, n: &str, v: &[u8], e: mayfly::store::Expect<'_>) -> Result<(), StoreError> {
+    fn put(&self, n: &str, v: &[u8], e: mayfly::store::Precondition<'_>) -> Result<(), StoreError> {
         self.inner.put(n, v, e)
     }
     fn named(&self, n: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -210,7 +215,7 @@ impl Store for Failing {
     fn list(&self, p: &str) -> Result<Vec<String>, StoreError> {
         self.inner.list(p)
     }
-    fn delete(&self, n: &str, e: mayfly::store::Expect<'_>) -> Result<(), StoreError> {
+    fn delete(&self, n: &str, e: mayfly::store::Precondition<'_>) -> Result<(), StoreError> {
         self.inner.delete(n, e)
     }
 }
@@ -223,7 +228,7 @@ fn failing() -> (tempfile::TempDir, Arc<std::sync::atomic::AtomicBool>, Ledger) 
     let opener = Box::new(move || {
         Ok(Arc::new(Failing { inner: RedbStore::open(&path, &options())?, fail: flag.clone() }) as Arc<dyn Store>)
     });
-    let ledger = Ledger::open(opener, System::real(), Settings::default()).unwrap();
+    let ledger = Ledger::open(opener, System::real(), LedgerSettings::default()).unwrap();
     (dir, fail, ledger)
 }
 
@@ -233,11 +238,11 @@ fn a_failed_flush_answers_nobody_and_leaves_nothing_of_it_in_the_state() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let before = ledger.durable();
     fail.store(true, std::sync::atomic::Ordering::SeqCst);
-    let refused = runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Everything)]));
-    assert!(matches!(refused, Err(No::Refusal(no)) if no.reason == Reason::NotReady));
+    let refused = runtime.block_on(ledger.commit(ProposalKind::Revoke, vec![lock(Target::Everything)]));
+    assert!(matches!(refused, Err(Error::Refusal(no)) if no.reason == Reason::NotReady));
     assert_eq!(ledger.durable(), before);
     // The next commit finds the store reopened, and the state without the records that were not written.
-    let receipt = runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Tool("t".into()))])).unwrap();
+    let receipt = runtime.block_on(ledger.commit(ProposalKind::Revoke, vec![lock(Target::Tool("t".into()))])).unwrap();
     assert_eq!(Some(receipt.seq()), before.next());
     assert!(ledger.peek(|s| s.rules.get(&Target::Everything).is_none() && s.rules.get(&Target::Tool("t".into())).is_some()));
     ledger.stop();
@@ -254,8 +259,8 @@ fn a_store_that_failed_is_opened_again_when_those_who_read_it_are_done() {
         held.read(1, 1).map(|entries| entries.len())
     });
     fail.store(true, std::sync::atomic::Ordering::SeqCst);
-    assert!(runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Everything)])).is_err());
-    runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Tool("t".into()))])).unwrap();
+    assert!(runtime.block_on(ledger.commit(ProposalKind::Revoke, vec![lock(Target::Everything)])).is_err());
+    runtime.block_on(ledger.commit(ProposalKind::Revoke, vec![lock(Target::Tool("t".into()))])).unwrap();
     assert_eq!(reader.join().unwrap().unwrap(), 1);
     ledger.stop();
 }
@@ -263,16 +268,16 @@ fn a_store_that_failed_is_opened_again_when_those_who_read_it_are_done() {
 #[test]
 fn a_stepped_clock_stops_grants_and_not_revocations() {
     let dir = tempfile::tempdir().unwrap();
-    let clock = SetClock::at(Millis(1_800_000_000_000));
+    let clock = ManualClock::at(Millis(1_800_000_000_000));
     let path = dir.path().join("data");
     let opener = Box::new(move || Ok(Arc::new(RedbStore::open(&path, &options())?) as Arc<dyn Store>));
-    let ledger = Ledger::open(opener, System::with_clock(clock.clone()), Settings::default()).unwrap();
+    let ledger = Ledger::open(opener, System::with_clock(clock.clone()), LedgerSettings::default()).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(ledger.commit(Lane::Grant, vec![note("fine")])).unwrap();
+    runtime.block_on(ledger.commit(ProposalKind::Grant, vec![note("fine")])).unwrap();
     clock.step_to(Millis(1_800_000_000_000 + 86_400_000));
-    let refused = runtime.block_on(ledger.commit(Lane::Grant, vec![note("no")]));
-    assert!(matches!(refused, Err(No::Refusal(no)) if no.reason == Reason::ClockSkew));
-    let receipt = runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Everything)])).unwrap();
+    let refused = runtime.block_on(ledger.commit(ProposalKind::Grant, vec![note("no")]));
+    assert!(matches!(refused, Err(Error::Refusal(no)) if no.reason == Reason::ClockSkew));
+    let receipt = runtime.block_on(ledger.commit(ProposalKind::Revoke, vec![lock(Target::Everything)])).unwrap();
     assert!(receipt.time() < Millis(1_800_000_000_000 + 60_000), "the step is not written");
     ledger.stop();
 }
@@ -281,23 +286,23 @@ fn a_stepped_clock_stops_grants_and_not_revocations() {
 fn recovery_keeps_what_can_be_trusted_revokes_all_of_it_and_takes_locks_over() {
     let (dir, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let ledger = open(dir.path(), Settings::default()).unwrap();
-    runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Tool("kept".into()))])).unwrap();
-    let kept = runtime.block_on(ledger.commit(Lane::Change, vec![note("kept")])).unwrap().seq();
-    runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Tool("lost".into()))])).unwrap();
+    let ledger = open(dir.path(), LedgerSettings::default()).unwrap();
+    runtime.block_on(ledger.commit(ProposalKind::Revoke, vec![lock(Target::Tool("kept".into()))])).unwrap();
+    let kept = runtime.block_on(ledger.commit(ProposalKind::Change, vec![note("kept")])).unwrap().seq();
+    runtime.block_on(ledger.commit(ProposalKind::Revoke, vec![lock(Target::Tool("lost".into()))])).unwrap();
     let svid = Target::Svid("a.example".into(), [1; 32], vec![7].into());
     let key = Target::SigningKey("stolen".into());
     for target in [svid.clone(), key.clone()] {
-        runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(target)])).unwrap();
+        runtime.block_on(ledger.commit(ProposalKind::Revoke, vec![lock(target)])).unwrap();
     }
     let lift = LockLifted { targets: vec![Target::Tool("lost".into()).to_record()], reason: String::new() };
     runtime
-        .block_on(
-            ledger
-                .commit(Lane::Change, vec![Record::new(Who::LocalUid(0), Event::LockLifted(lift)).decided_at(ledger.durable())]),
-        )
+        .block_on(ledger.commit(
+            ProposalKind::Change,
+            vec![Record::new(Author::LocalUid(0), Event::LockLifted(lift)).decided_at(ledger.durable())],
+        ))
         .unwrap();
-    ledger.store().put("key/a", b"sealed", mayfly::store::Expect::Absent).unwrap();
+    ledger.store().put("key/a", b"sealed", mayfly::store::Precondition::Absent).unwrap();
     ledger.stop();
     drop(ledger);
 
@@ -317,7 +322,7 @@ fn recovery_keeps_what_can_be_trusted_revokes_all_of_it_and_takes_locks_over() {
     assert!(everything.revoked >= Seq::start_of(2) && everything.lock.is_none());
     assert_eq!(new.named("key/a").unwrap().as_deref(), Some(&b"sealed"[..]));
     drop(new);
-    open(fresh.path(), Settings::default()).unwrap().stop();
+    open(fresh.path(), LedgerSettings::default()).unwrap().stop();
 }
 
 /// The private part of a key is shredded when the key is removed, and a removed root is no longer trusted: a recovery to a place before
@@ -326,15 +331,15 @@ fn recovery_keeps_what_can_be_trusted_revokes_all_of_it_and_takes_locks_over() {
 fn recovery_ages_keys_and_shuts_out_whom_lost_trust_would_let_in() {
     let (dir, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let ledger = open(dir.path(), Settings::default()).unwrap();
+    let ledger = open(dir.path(), LedgerSettings::default()).unwrap();
     let commit = |event: Event| {
-        let record = Record::new(Who::LocalUid(0), event).decided_at(ledger.durable());
-        runtime.block_on(ledger.commit(Lane::Change, vec![record])).unwrap().seq()
+        let record = Record::new(Author::LocalUid(0), event).decided_at(ledger.durable());
+        runtime.block_on(ledger.commit(ProposalKind::Change, vec![record])).unwrap().seq()
     };
     let bundle = |domain: &str, anchors: &[u8]| {
         let anchors = anchors.iter().map(|n| vec![*n; 32]).collect();
         let (digest, source) = (vec![7; 32], "file".to_owned());
-        Event::BundleSet(BundleSet { trust_domain: domain.into(), anchors, digest, source, ..BundleSet::default() })
+        Event::BundleSet(BundleUpdated { trust_domain: domain.into(), anchors, digest, source, ..BundleUpdated::default() })
     };
     let change = |key: &str, state: KeyState| {
         Event::KeyChanged(KeyChanged { key: key.into(), state: state as i32, reason: String::new() })

@@ -1,7 +1,7 @@
 //! The tree over all commits when its beginning is removed and when its files are damaged.
 
-use mayfly::ledger::commit::{Hash, Opened, root_hash};
-use mayfly::ledger::tree::stored::NoProof;
+use mayfly::ledger::commit::{EncodedCommit, Hash, root_hash};
+use mayfly::ledger::tree::stored::ProofError;
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn read(ledger: &Ledger, leaves: &mut Vec<Hash>) {
     while leaves.len() < ledger.durable_position() as usize {
         let entries = ledger.store().read(leaves.len() as u64 + 1, 1 << 20).unwrap();
         assert_eq!(entries[0].at, leaves.len() as u64 + 1);
-        leaves.extend(entries.iter().map(|e| Opened::from_bytes(&e.bytes).unwrap().leaf()));
+        leaves.extend(entries.iter().map(|e| EncodedCommit::from_bytes(&e.bytes).unwrap().leaf()));
     }
 }
 
@@ -44,7 +44,7 @@ fn the_tree_goes_on_when_its_first_commits_are_gone() {
     ledger.stop();
     drop(ledger);
     // First, removal while the tree is built; then a rebuild from the kept frontier, since here the tree is in memory only.
-    for keep in [Some(Keep::Size(KEPT)), None] {
+    for keep in [Some(RetentionLimit::Size(KEPT)), None] {
         let ledger = kept.open(keep).unwrap();
         if keep.is_some() {
             // On a busy machine much is written until the size has settled.
@@ -58,7 +58,7 @@ fn the_tree_goes_on_when_its_first_commits_are_gone() {
     // Removal without a kept frontier, as by a version that did not keep one: there is no tree, and no wrong proof is given.
     let store = store(&kept.data()).unwrap();
     for name in store.list("tree/").unwrap() {
-        store.delete(&name, Expect::Any).unwrap();
+        store.delete(&name, Precondition::Any).unwrap();
     }
     drop(store);
     let ledger = kept.open(None).unwrap();
@@ -73,14 +73,14 @@ fn a_tree_that_is_damaged_is_built_again() {
     let history = kept.dir.path().join("history");
     let open = || {
         let (dir, history) = (kept.data(), Some(history.clone()));
-        let settings = Settings { history, ..Settings::default() };
+        let settings = LedgerSettings { history, ..LedgerSettings::default() };
         Ledger::open(Box::new(move || Ok(store(&dir)? as Arc<dyn Store>)), System::with_clock(kept.clock.clone()), settings)
             .unwrap()
     };
     let ledger = open();
     kept.write(&ledger, 30);
     let entries = ledger.store().read(1, 64 << 20).unwrap();
-    let leaves: Vec<Hash> = entries.iter().map(|e| Opened::from_bytes(&e.bytes).unwrap().leaf()).collect();
+    let leaves: Vec<Hash> = entries.iter().map(|e| EncodedCommit::from_bytes(&e.bytes).unwrap().leaf()).collect();
     has_roots_of(&ledger, &leaves);
     ledger.stop();
     drop(ledger);
@@ -93,7 +93,7 @@ fn a_tree_that_is_damaged_is_built_again() {
     let ledger = open();
     has_roots_of(&ledger, &leaves);
     std::fs::write(&file, &bad).unwrap();
-    ledger.tend_tree(Some(&NoProof::Damaged("a test".into())));
+    ledger.tend_tree(Some(&ProofError::Damaged("a test".into())));
     has_roots_of(&ledger, &leaves);
     ledger.stop();
     assert_eq!(std::fs::read(&file).unwrap()[..whole.len()], whole[..]);

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mayfly::metrics::{Kind, METRICS};
+use mayfly::metrics::{METRICS, MetricKind};
 use mayfly::sources::config::Config;
 
 fn at(path: &str) -> PathBuf {
@@ -20,9 +20,9 @@ fn read(path: &str) -> String {
 /// The series that a scraper has, by the metrics of the code.
 fn series() -> BTreeSet<String> {
     let of = |m: &mayfly::metrics::Metric| match m.kind {
-        Kind::Counter => vec![format!("{}_total", m.name)],
-        Kind::Gauge => vec![m.name.to_owned()],
-        Kind::Histogram => ["_bucket", "_sum", "_count"].map(|end| format!("{}{end}", m.name)).to_vec(),
+        MetricKind::Counter => vec![format!("{}_total", m.name)],
+        MetricKind::Gauge => vec![m.name.to_owned()],
+        MetricKind::Histogram => ["_bucket", "_sum", "_count"].map(|end| format!("{}{end}", m.name)).to_vec(),
     };
     METRICS.iter().flat_map(of).collect()
 }

@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use mayfly::cli::dev::{Settings, World};
-use mayfly::server::Running;
-use mayfly::system::{SetClock, System};
+use mayfly::cli::dev::{DevSettings, DevWorld};
+use mayfly::server::RunningServer;
+use mayfly::system::{ManualClock, System};
 use serde_json::Value;
 
 use crate::kit::{MAYFLY, world};
 use crate::ports::Ports;
 use crate::small_disk::{Filler, on_a_small_disk};
 
-fn start(world: &World) -> Running {
+fn start(world: &DevWorld) -> RunningServer {
     world.start().unwrap_or_else(|no| panic!("{no}"))
 }
 
@@ -58,12 +58,12 @@ fn doctor_with(config: &Path, more: &[&str]) -> Told {
 }
 
 /// Runs doctor as an operator at the admin port.
-fn doctor(world: &World, admin: SocketAddr) -> Told {
+fn doctor(world: &DevWorld, admin: SocketAddr) -> Told {
     doctor_with(&world.write_context("operator/you", admin).unwrap(), &[])
 }
 
 /// As [`doctor`], repeated until the server has noticed a problem.
-fn broken(world: &World, admin: SocketAddr) -> Told {
+fn broken(world: &DevWorld, admin: SocketAddr) -> Told {
     let mut told = doctor(world, admin);
     for _ in 0..crate::kit::PATIENCE.as_millis() / 100 {
         if told.code == Some(1) {
@@ -76,14 +76,14 @@ fn broken(world: &World, admin: SocketAddr) -> Told {
 }
 
 /// Checks the host only, offline.
-fn host(world: &World) -> Told {
+fn host(world: &DevWorld) -> Told {
     let config = world.config().display().to_string();
     doctor_with(&world.dir().join("nothing.toml"), &["--server-config", &config, "--offline"])
 }
 
 #[test]
 fn all_is_well_with_a_server_that_is_well_for_operators_workloads_and_on_its_host() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let running = start(&world);
     let admin = running.addresses().admin;
     let told = doctor(&world, admin);
@@ -102,7 +102,7 @@ fn all_is_well_with_a_server_that_is_well_for_operators_workloads_and_on_its_hos
 
 #[test]
 fn an_svid_that_ended_has_another_key_or_is_missing() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let running = start(&world);
     let admin = running.addresses().admin;
     let paths = world.svid("operator/you");
@@ -123,8 +123,8 @@ fn an_svid_that_ended_has_another_key_or_is_missing() {
 
 #[test]
 fn a_bundle_of_somebody_else_or_none() {
-    let (_dir, world) = world(Settings::default());
-    let (_other, elsewhere) = crate::kit::world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
+    let (_other, elsewhere) = crate::kit::world(DevSettings::default());
     let running = start(&world);
     let admin = running.addresses().admin;
     let good = fs::read(world.bundle()).unwrap();
@@ -141,21 +141,21 @@ fn a_bundle_of_somebody_else_or_none() {
 
 #[test]
 fn a_server_that_is_not_there_or_is_another_one() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     doctor(&world, Ports::hold(1).at(0)).is("reach", "problem", &["whether it runs and listens there"]);
     doctor_with(&world.dir().join("nothing.toml"), &[]).is("context", "problem", &["nothing.toml"]);
     let running = start(&world);
     let context = world.write_context("operator/you", running.addresses().admin).unwrap();
     let text = fs::read_to_string(&context).unwrap();
-    fs::write(&context, text.replace(&World::id("mayfly"), &World::id("somebody"))).unwrap();
+    fs::write(&context, text.replace(&DevWorld::id("mayfly"), &DevWorld::id("somebody"))).unwrap();
     doctor_with(&context, &[]).is("reach", "problem", &["--server-id"]);
     running.stop();
 }
 
 #[test]
 fn a_clock_that_was_set_and_a_lock() {
-    let clock = SetClock::at(System::real().wall());
-    let (_dir, world) = world(Settings { system: System::with_clock(clock.clone()), ..Settings::default() });
+    let clock = ManualClock::at(System::real().wall());
+    let (_dir, world) = world(DevSettings { system: System::with_clock(clock.clone()), ..DevSettings::default() });
     let running = start(&world);
     let admin = running.addresses().admin;
     doctor(&world, admin).well();
@@ -168,9 +168,9 @@ fn a_clock_that_was_set_and_a_lock() {
 /// On the host of a server that is not running.
 #[test]
 fn a_clock_that_stands_behind_the_ledger() {
-    let clock = SetClock::at(System::real().wall());
+    let clock = ManualClock::at(System::real().wall());
     let (_dir, world) =
-        world(Settings { system: System::with_clock(clock.clone()), svid_life_ms: 20 * 3_600_000, ..Settings::default() });
+        world(DevSettings { system: System::with_clock(clock.clone()), svid_life_ms: 20 * 3_600_000, ..DevSettings::default() });
     clock.advance(7_200_000);
     start(&world).stop();
     host(&world).is("clock", "problem", &["behind the ledger", "timedatectl"]);
@@ -178,7 +178,7 @@ fn a_clock_that_stands_behind_the_ledger() {
 
 #[test]
 fn a_sealing_key_that_is_not_the_stores_is_open_to_others_or_gone() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     start(&world).stop();
     let key = world.dir().join("seal.key");
     let good = fs::read(&key).unwrap();
@@ -198,7 +198,7 @@ fn a_sealing_key_that_is_not_the_stores_is_open_to_others_or_gone() {
 
 #[test]
 fn a_configuration_a_policy_or_a_servers_svid_that_is_wrong() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let config = fs::read_to_string(world.config()).unwrap();
     fs::write(world.config(), format!("{config}\n[limits]\ncolour = 3\n")).unwrap();
     let told = host(&world);
@@ -218,7 +218,7 @@ fn a_configuration_a_policy_or_a_servers_svid_that_is_wrong() {
 #[test]
 fn a_disk_that_is_full() {
     on_a_small_disk("doctor::a_disk_that_is_full", "tmpfs", 260, |disk| {
-        let (_dir, world) = world(Settings::default().with("store.path", &format!("{:?}", disk.join("data"))));
+        let (_dir, world) = world(DevSettings::default().with("store.path", &format!("{:?}", disk.join("data"))));
         let running = start(&world);
         let mut filler = Filler(fs::File::create(disk.join("somebody-elses")).unwrap());
         filler.fill();

@@ -6,22 +6,22 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use mayfly::cli::dev::{Settings, World};
-use mayfly::server::Running;
+use mayfly::cli::dev::{DevSettings, DevWorld};
+use mayfly::server::RunningServer;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kit::{Callers, MAYFLY, PATIENCE, as_operator, world};
 
 struct Up {
     _dir: tempfile::TempDir,
-    world: World,
-    running: Running,
+    world: DevWorld,
+    running: RunningServer,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Up {
     fn new() -> Up {
-        let (dir, world) = world(Settings::default());
+        let (dir, world) = world(DevSettings::default());
         let running = world.start().unwrap_or_else(|no| panic!("{no}"));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         Up { _dir: dir, world, running, runtime }
@@ -211,7 +211,7 @@ fn what_becomes_of_a_program_whose_credential_is_revoked_is_as_somebody_said() {
     let next = seen(&up.world.dir().join("seen"), &token);
     assert!(up.active(&next) && !up.active(&token));
     let admin = up.running.addresses().admin;
-    let caller = World::id("agent/demo");
+    let caller = DevWorld::id("agent/demo");
     let out = as_operator(&up.world, admin, &["revoke", "--caller", &caller, "--reason", "stolen", "--confirm", "all"]);
     assert!(out.status.success(), "{out:?}");
     let (code, _, err) = ended(child);

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mayfly::cli::dev::{Settings, TRUST_DOMAIN, World};
+use mayfly::cli::dev::{DevSettings, DevWorld, TRUST_DOMAIN};
 use mayfly::pb::mayfly::v1 as pb;
-use mayfly::server::Running;
-use mayfly::trust::Source;
+use mayfly::server::RunningServer;
+use mayfly::trust::TrustBundleSource;
 use tempfile::TempDir;
 
 use crate::agent::{Agent, JwtBundlesResponse, X509SvidResponse, ders, only, svid};
@@ -19,7 +19,7 @@ use crate::kit::{Callers, until, world};
 pub const HOUR: u64 = 3_600_000;
 
 /// Removes a world's server certificate and bundle from its configuration, and configures the agent instead.
-pub fn by_agent(world: &World, endpoint: &str, more: &str) {
+pub fn by_agent(world: &DevWorld, endpoint: &str, more: &str) {
     let text = std::fs::read_to_string(world.config()).unwrap();
     let kept: Vec<&str> = text
         .lines()
@@ -33,29 +33,29 @@ pub fn by_agent(world: &World, endpoint: &str, more: &str) {
 
 /// A world, and another CA of the same trust domain.
 pub struct Two {
-    pub world: World,
-    pub other: World,
+    pub world: DevWorld,
+    pub other: DevWorld,
     pub dir: TempDir,
 }
 
 impl Two {
     pub fn new() -> Two {
-        let (dir, world) = world(Settings::default());
-        let other = World::create(&dir.path().join("other"), &Settings::default()).unwrap();
+        let (dir, world) = world(DevSettings::default());
+        let other = DevWorld::create(&dir.path().join("other"), &DevSettings::default()).unwrap();
         Two { world, other, dir }
     }
 
-    pub fn start(&self) -> Running {
+    pub fn start(&self) -> RunningServer {
         tokio::task::block_in_place(|| self.world.start()).unwrap_or_else(|no| panic!("{no}"))
     }
 }
 
 /// The SPIFFE Workload API's answer with the server's SVID only.
-pub fn servers(signer: &World, life_ms: u64, roots: &[&World]) -> X509SvidResponse {
+pub fn servers(signer: &DevWorld, life_ms: u64, roots: &[&DevWorld]) -> X509SvidResponse {
     only(svid(signer, "mayfly", life_ms, roots))
 }
 
-fn roots(running: &Running, domain: &str) -> usize {
+fn roots(running: &RunningServer, domain: &str) -> usize {
     running.authority().bundles.load().get(domain).map_or(0, |b| b.x509_authorities().len())
 }
 
@@ -67,13 +67,13 @@ async fn identity(callers: &Callers) -> pb::IdentityStatus {
 struct Load {
     stop: Arc<AtomicBool>,
     made: Arc<AtomicUsize>,
-    by: Arc<Mutex<World>>,
+    by: Arc<Mutex<DevWorld>>,
     workers: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Load {
     fn begin(two: &Two, workload: std::net::SocketAddr) -> Load {
-        let world = World::create(two.world.dir(), &Settings::default()).unwrap();
+        let world = DevWorld::create(two.world.dir(), &DevSettings::default()).unwrap();
         let load = Load { stop: Arc::default(), made: Arc::default(), by: Arc::new(Mutex::new(world)), workers: Vec::new() };
         let socket = two.world.dir().to_owned();
         let workers = (0..4).map(|_| {
@@ -111,7 +111,7 @@ impl Load {
 }
 
 fn both_roots(two: &Two) {
-    let pem = |world: &World| std::fs::read_to_string(world.dir().join("ca.pem")).unwrap();
+    let pem = |world: &DevWorld| std::fs::read_to_string(world.dir().join("ca.pem")).unwrap();
     let both = format!("{}{}", pem(&two.world), pem(&two.other));
     for world in [&two.world, &two.other] {
         std::fs::write(world.bundle(), &both).unwrap();
@@ -128,10 +128,10 @@ async fn no_call_fails_while_svid_and_roots_rotate_and_the_agent_is_killed_and_a
     let workload = running.addresses().workload;
     let callers = Callers::new(&two.world, workload).await;
     let first = identity(&callers).await;
-    assert_eq!((first.source.as_str(), first.spiffe_id), ("workload_api", World::id("mayfly")));
+    assert_eq!((first.source.as_str(), first.spiffe_id), ("workload_api", DevWorld::id("mayfly")));
     assert_eq!((first.place, first.dns_names), (format!("unix:{}", agent.socket.display()), vec!["localhost".to_owned()]));
     let source = running.authority().ledger.peek(|s| s.bundles[TRUST_DOMAIN].source.clone());
-    assert_eq!(Source::from_text(&source), Some(Source::WorkloadApi));
+    assert_eq!(TrustBundleSource::from_text(&source), Some(TrustBundleSource::WorkloadApi));
     let load = Load::begin(&two, workload);
 
     // New certificates, several times, with the agent killed in between.
@@ -155,7 +155,7 @@ async fn no_call_fails_while_svid_and_roots_rotate_and_the_agent_is_killed_and_a
     until("the SVID by the new root is taken", || async { identity(&callers).await.renewals == 6 }).await;
     load.goes_on(40).await;
     let before = callers.exchange("").await.unwrap();
-    *load.by.lock().unwrap() = World::create(two.other.dir(), &Settings::default()).unwrap();
+    *load.by.lock().unwrap() = DevWorld::create(two.other.dir(), &DevSettings::default()).unwrap();
     load.goes_on(80).await;
     let later = Callers { agent: two.other.channel("agent/demo", workload).await.unwrap(), operator: callers.operator.clone() };
     let after = later.exchange("").await.unwrap();
@@ -174,7 +174,7 @@ async fn no_call_fails_while_svid_and_roots_rotate_and_the_agent_is_killed_and_a
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_federated_trust_domain_is_trusted_where_it_is_configured_and_while_it_is_given() {
     let two = Two::new();
-    let given = |federated: &[(&str, &World)]| {
+    let given = |federated: &[(&str, &DevWorld)]| {
         let federated_bundles: HashMap<_, _> =
             federated.iter().map(|(id, w)| ((*id).to_owned(), ders(&w.dir().join("ca.pem")))).collect();
         X509SvidResponse { federated_bundles, ..servers(&two.world, HOUR, &[&two.world]) }
@@ -272,11 +272,11 @@ async fn of_several_svids_the_one_by_id_or_hint_is_shown() {
         X509SvidResponse { svids: vec![hinted("agent/demo", "internal"), hinted("mayfly", "external")], ..Default::default() };
     let agent = Agent::giving(two.dir.path(), all);
     let base = std::fs::read_to_string(two.world.config()).unwrap();
-    for more in ["hint = \"external\"\n".to_owned(), format!("spiffe_id = \"{}\"\n", World::id("mayfly"))] {
+    for more in ["hint = \"external\"\n".to_owned(), format!("spiffe_id = \"{}\"\n", DevWorld::id("mayfly"))] {
         std::fs::write(two.world.config(), &base).unwrap();
         by_agent(&two.world, &agent.endpoint(), &more);
         let running = two.start();
-        assert_eq!(running.authority().own.get().unwrap().id().to_string(), World::id("mayfly"));
+        assert_eq!(running.authority().own.get().unwrap().id().to_string(), DevWorld::id("mayfly"));
         tokio::task::block_in_place(|| running.stop());
     }
     assert!(Path::new(&agent.socket).exists());

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use mayfly::cli::dev::World;
+use mayfly::cli::dev::DevWorld;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 
@@ -13,7 +13,7 @@ use crate::from_agent::{HOUR, Two, by_agent, servers};
 use crate::kit::{Callers, MAYFLY, PATIENCE, as_operator, mayfly, until};
 
 /// A refused start: the exit code and the error text.
-fn refused(world: &World) -> (i32, String) {
+fn refused(world: &DevWorld) -> (i32, String) {
     let out = mayfly(&["server", "run"], &world.config());
     (out.status.code().unwrap(), String::from_utf8(out.stderr).unwrap())
 }
@@ -48,7 +48,7 @@ fn a_start_waits_as_long_as_it_was_told_and_then_says_what_mends_it() {
     type Defect<'a> = &'a dyn Fn(&mut X509Svid);
     let defects: [(&str, Defect<'_>); 4] = [
         ("does not belong", &|svid| svid.x509_svid_key = other.clone().into()),
-        ("by its certificate", &|svid| svid.spiffe_id = World::id("somebody")),
+        ("by its certificate", &|svid| svid.spiffe_id = DevWorld::id("somebody")),
         ("is empty", &|svid| svid.bundle = Default::default()),
         ("cannot be read", &|svid| svid.x509_svid = svid.x509_svid.slice(..40)),
     ];

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use mayfly::cli::dev::{Settings, World};
+use mayfly::cli::dev::{DevSettings, DevWorld};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 
@@ -21,7 +21,7 @@ async fn fetch(socket: &Path, to: &Path, more: &[&str]) -> Output {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_agent_gives_is_written_whole_and_private_and_what_is_no_svid_is_not() {
-    let (dir, world) = world(Settings::default());
+    let (dir, world) = world(DevSettings::default());
     let (socket, to) = (dir.path().join("agent.sock"), dir.path().join("svid"));
     let none = fetch(&socket, &to, &[]).await;
     assert_eq!(none.status.code(), Some(8), "nobody there: {none:?}");
@@ -31,7 +31,7 @@ async fn what_the_agent_gives_is_written_whole_and_private_and_what_is_no_svid_i
     let good = only(svid(&world, "mayfly", 3_600_000, &[&world]));
     agent.say(good.clone());
     let out = fetch(&socket, &to, &["-o", "name"]).await;
-    assert!(out.status.success() && String::from_utf8_lossy(&out.stdout).trim() == World::id("mayfly"), "{out:?}");
+    assert!(out.status.success() && String::from_utf8_lossy(&out.stdout).trim() == DevWorld::id("mayfly"), "{out:?}");
     for name in ["svid.pem", "key.pem", "bundle.pem"] {
         assert_eq!(fs::metadata(to.join(name)).unwrap().permissions().mode() & 0o777, 0o600);
     }
@@ -47,7 +47,7 @@ async fn what_the_agent_gives_is_written_whole_and_private_and_what_is_no_svid_i
     type Defect<'a> = &'a dyn Fn(&mut X509Svid);
     let defects: [Defect<'_>; 4] = [
         &|svid| svid.x509_svid_key = other.secret_der().to_vec().into(),
-        &|svid| svid.spiffe_id = World::id("somebody"),
+        &|svid| svid.spiffe_id = DevWorld::id("somebody"),
         &|svid| svid.bundle = Default::default(),
         &|svid| svid.x509_svid = svid.x509_svid.slice(..40),
     ];
@@ -59,13 +59,13 @@ async fn what_the_agent_gives_is_written_whole_and_private_and_what_is_no_svid_i
         assert_eq!(out.status.code(), Some(1), "{out:?}");
         assert_eq!(fs::read(to.join("svid.pem")).unwrap(), before);
     }
-    let out = fetch(&socket, &to, &["--id", &World::id("nobody")]).await;
+    let out = fetch(&socket, &to, &["--id", &DevWorld::id("nobody")]).await;
     assert!(String::from_utf8_lossy(&out.stderr).contains("no such SVID"), "{out:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_takes_what_the_agent_rotates_to_and_no_call_fails_meanwhile() {
-    let (dir, world) = world(Settings::default());
+    let (dir, world) = world(DevSettings::default());
     let to = world.dir().join("agent");
     let agent = Agent::giving(dir.path(), only(svid(&world, "mayfly", 1_800_000, &[&world])));
     let mut command = Command::new(MAYFLY);

@@ -1,10 +1,14 @@
 //! A whole request as owned values, which tests change one at a time.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use mayfly::document::Source;
+use mayfly::document::SourceFile;
 use mayfly::identity::spiffe_id::SpiffeId;
-use mayfly::policy::request::{ApprovalFacts, AttestedFacts, Counts, Decide, Intent, PersonFacts, SubjectFacts, TaskFacts, Used};
-use mayfly::policy::{Act, Action, Ask, Look, PolicySet, Question, Verdict, sample};
+use mayfly::policy::question::{
+    ApprovalContext, ApprovalFacts, AttestedFacts, DeclaredIntent, PersonFacts, SubjectFacts, TaskFacts, UsageCounts, UseContext,
+};
+use mayfly::policy::{
+    Action, IntrospectionContext, OperatorContext, PolicySet, PolicyVerdict, Question, WorkloadContext, sample,
+};
 use mayfly::seq::Millis;
 use mayfly::upstream::registry::{Kind, Upstream};
 
@@ -101,15 +105,18 @@ impl Case {
                 let details = self.ask(person, approvals, environment);
                 ask(&Question::work(&self.caller, work, &self.upstream, &details))
             }
-            Action::Introspect => ask(&Question::introspect(&self.caller, &self.upstream, &Look { environment, person, now })),
+            Action::Introspect => {
+                ask(&Question::introspect(&self.caller, &self.upstream, &IntrospectionContext { environment, person, now }))
+            }
             Action::Approve => {
-                let decide = Decide { environment, caller: self.asker, intent: self.intent(), person, now };
+                let decide = ApprovalContext { environment, caller: self.asker, intent: self.intent(), person, now };
                 ask(&Question::approve(&self.caller, &self.upstream, &decide))
             }
             Action::Use => {
-                let Ask { task, counts, .. } = self.ask(person, approvals, environment);
+                let WorkloadContext { task, counts, .. } = self.ask(person, approvals, environment);
                 let (outcome, declared, after_end, server) = self.used;
-                let used = Used { environment, intent: self.intent(), task, counts, outcome, declared, after_end, server, now };
+                let used =
+                    UseContext { environment, intent: self.intent(), task, counts, outcome, declared, after_end, server, now };
                 ask(&Question::used(&self.caller, &self.upstream, &used))
             }
             Action::Admin(_) | Action::SignIn => {
@@ -117,8 +124,17 @@ impl Case {
                 let break_glass = self.break_glass;
                 let caller = (!self.asker.is_empty()).then_some(self.asker);
                 let job = self.job.as_ref().map(|([issuer, rule, id], claims)| AttestedFacts { issuer, rule, id, claims });
-                let act =
-                    Act { environment: self.environment, target_kind, target, caller, break_glass, person, job, approvals, now };
+                let act = OperatorContext {
+                    environment: self.environment,
+                    target_kind,
+                    target,
+                    caller,
+                    break_glass,
+                    person,
+                    job,
+                    approvals,
+                    now,
+                };
                 match self.action {
                     Action::Admin(admin) => ask(&Question::admin(&self.caller, admin, &act)),
                     _ => ask(&Question::sign_in(&self.caller, &act)),
@@ -127,8 +143,8 @@ impl Case {
         }
     }
 
-    fn intent(&self) -> Intent<'_> {
-        Intent {
+    fn intent(&self) -> DeclaredIntent<'_> {
+        DeclaredIntent {
             purpose: self.purpose,
             tool: self.tool,
             arguments_digest: self.digest,
@@ -138,9 +154,14 @@ impl Case {
         }
     }
 
-    fn ask<'a>(&'a self, person: Option<PersonFacts<'a>>, approvals: ApprovalFacts<'a>, environment: &'a str) -> Ask<'a> {
+    fn ask<'a>(
+        &'a self,
+        person: Option<PersonFacts<'a>>,
+        approvals: ApprovalFacts<'a>,
+        environment: &'a str,
+    ) -> WorkloadContext<'a> {
         let [issued_in_task, live_in_task, live_of_caller, uses_in_task, refused_uses_in_task, authorized_in_task] = self.counts;
-        Ask {
+        WorkloadContext {
             environment,
             intent: self.intent(),
             ttl_seconds: self.ttl,
@@ -162,7 +183,7 @@ impl Case {
                 callers: &self.task_lists[2],
             },
             person,
-            counts: Counts {
+            counts: UsageCounts {
                 issued_in_task,
                 live_in_task,
                 live_of_caller,
@@ -175,7 +196,7 @@ impl Case {
         }
     }
 
-    pub fn verdict(&self, set: &PolicySet) -> Verdict {
+    pub fn verdict(&self, set: &PolicySet) -> PolicyVerdict {
         self.with(|question| set.verdict(question))
     }
 }
@@ -193,10 +214,10 @@ under = ['spiffe://td/prod']
 ";
 
 pub fn compile(cedar: &str) -> PolicySet {
-    let compiled = PolicySet::compile(vec![Source::new("t.cedar", cedar)], Source::new("roles.toml", ROLES));
+    let compiled = PolicySet::compile(vec![SourceFile::new("t.cedar", cedar)], SourceFile::new("roles.toml", ROLES));
     compiled.unwrap_or_else(|wrong| panic!("{cedar}\n{}", said(&wrong)))
 }
 
-pub fn said(complaints: &[mayfly::document::Complaint]) -> String {
+pub fn said(complaints: &[mayfly::document::Diagnostic]) -> String {
     complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

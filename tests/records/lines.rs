@@ -14,35 +14,40 @@ pub fn all() -> Vec<(String, Record)> {
         ..TaskOpened::default()
     };
     let mut all =
-        vec![(text("v8/11-task-opened-ancestors"), Record::new(Who::SpiffeId(agent()), Event::TaskOpened(opened.into())))];
+        vec![(text("v8/11-task-opened-ancestors"), Record::new(Author::SpiffeId(agent()), Event::TaskOpened(opened.into())))];
     all.extend(trust());
     all
 }
 
 /// What a second operator lets through of trust and registrations, and an operator's call that was approved.
 fn trust() -> impl Iterator<Item = (String, Record)> {
-    let bundle = BundleSet {
+    let bundle = BundleUpdated {
         trust_domain: text("example.org"),
         reason: text("a partner"),
         added: vec![digest(0xa6)],
         gone: vec![digest(0xa7)],
         planned_on: Some((1 << 45) + 5),
-        ..BundleSet::default()
+        ..BundleUpdated::default()
     };
-    let upstream =
-        UpstreamSet { name: text("github"), version: 4, digest: digest(0xe5), text: text("{}"), ..UpstreamSet::default() };
-    let asked = |of: ApprovalOf, to: Option<Changes>| {
-        let change = to.map(|to| Change { to: Some(to) });
+    let upstream = UpstreamUpdated {
+        name: text("github"),
+        version: 4,
+        digest: digest(0xe5),
+        text: text("{}"),
+        ..UpstreamUpdated::default()
+    };
+    let asked = |of: ApprovalKind, to: Option<ProposedChange>| {
+        let change = to.map(|to| ProposedChangeRecord { to: Some(to) });
         let (approval, digest) = (id(8), digest(0xb4));
-        Event::ApprovalAsked(ApprovalAsked { approval, digest, of: of as i32, change, ..ApprovalAsked::default() }.into())
+        Event::ApprovalAsked(ApprovalRequested { approval, digest, of: of as i32, change, ..ApprovalRequested::default() }.into())
     };
     let used = UsedOnce { digest: digest(0xb5), until: 1_700_000_900_000, approval: id(8) };
     let events = [
         ("43-bundle-set-why", Event::BundleSet(bundle.clone())),
-        ("50-approval-asked-bundle", asked(ApprovalOf::Change, Some(Changes::Bundle(bundle.into())))),
-        ("50-approval-asked-upstream", asked(ApprovalOf::Change, Some(Changes::Upstream(upstream)))),
-        ("50-approval-asked-call", asked(ApprovalOf::Call, None)),
+        ("50-approval-asked-bundle", asked(ApprovalKind::Change, Some(ProposedChange::Bundle(bundle.into())))),
+        ("50-approval-asked-upstream", asked(ApprovalKind::Change, Some(ProposedChange::Upstream(upstream)))),
+        ("50-approval-asked-call", asked(ApprovalKind::Call, None)),
         ("52-used-once-approval", Event::UsedOnce(used)),
     ];
-    events.into_iter().map(|(name, event)| (format!("v12/{name}"), Record::new(Who::LocalUid(1000), event)))
+    events.into_iter().map(|(name, event)| (format!("v12/{name}"), Record::new(Author::LocalUid(1000), event)))
 }

@@ -27,8 +27,8 @@ pub fn text(t: &str) -> String {
     t.to_owned()
 }
 
-pub fn person(name: &str) -> Identity {
-    Identity { issuer: text("https://idp.example"), sub: text(name) }
+pub fn person(name: &str) -> Principal {
+    Principal { issuer: text("https://idp.example"), sub: text(name) }
 }
 
 pub fn agent() -> String {
@@ -42,16 +42,20 @@ fn svid() -> SvidEvidence {
 /// Every event with its name, in the order of the tags. The authors take turns.
 pub fn all() -> Vec<(String, Record)> {
     let events = [tasks(), credentials(), revocations(), registry(), approvals(), upkeep()].concat();
-    let authors =
-        [Who::SpiffeId(agent()), Who::Person(person("grace")), Who::LocalUid(1000), Who::Mayfly(text("heartbeat missed"))];
+    let authors = [
+        Author::SpiffeId(agent()),
+        Author::Person(person("grace")),
+        Author::LocalUid(1000),
+        Author::Mayfly(text("heartbeat missed")),
+    ];
     let records = events.into_iter().enumerate().map(|(n, (name, event))| {
-        let request = Request { caller: agent(), id: format!("request-{n}"), digest: digest(0xd0) };
+        let request = RequestRecord { caller: agent(), id: format!("request-{n}"), digest: digest(0xd0) };
         let who = Some(authors[n % authors.len()].clone());
         let revision = (1 << 45) + n as u64;
         (
             text(name),
             Record {
-                author: Some(Author { who }),
+                author: Some(AuthorRecord { who }),
                 revision,
                 request: Some(request),
                 group: 1 << 31 | 9,
@@ -94,7 +98,7 @@ fn tasks() -> Vec<(&'static str, Event)> {
     let begun =
         GenerationBegun { generation: 2, cause: text("recovered"), store: id(9), after: (1 << 45) + 77, reset_time: true };
     let closed =
-        TaskClosed { task: id(2), outcome: Outcome::Cancelled as i32, reason: text("done"), keep_until: 1_700_004_000_000 };
+        TaskClosed { task: id(2), outcome: TaskOutcome::Cancelled as i32, reason: text("done"), keep_until: 1_700_004_000_000 };
     let extended = TaskExtended {
         task: id(2),
         deadline: 1_700_001_200_000,
@@ -120,13 +124,13 @@ fn tasks() -> Vec<(&'static str, Event)> {
 }
 
 fn credentials() -> Vec<(&'static str, Event)> {
-    let issued = Issued {
+    let issued = CredentialIssued {
         credential: id(0xc1),
         task: id(2),
         kind: 1,
         caller: agent(),
         subject: Some(person("grace")),
-        actors: vec![Identity { issuer: text("example.org"), sub: agent() }],
+        actors: vec![Principal { issuer: text("example.org"), sub: agent() }],
         upstream: text("echo"),
         scopes: vec![text("echo:read")],
         details: text("[{\"type\":\"echo\"}]"),
@@ -161,14 +165,14 @@ fn credentials() -> Vec<(&'static str, Event)> {
         renews: id(0xc0),
         shown: id(0xc0),
         replaces: Vec::new(),
-        ..Issued::default()
+        ..CredentialIssued::default()
     };
-    let authorized = Authorized {
+    let authorized = ActionAuthorized {
         credential: id(0xc1),
         tool: text("search"),
         arguments: digest(0xa6),
         policy_version: 3,
-        ..Authorized::default()
+        ..ActionAuthorized::default()
     };
     let uses = UsesReported {
         credential: id(0xc1),
@@ -178,7 +182,7 @@ fn credentials() -> Vec<(&'static str, Event)> {
         count: 12,
         ..UsesReported::default()
     };
-    let refused = Refused {
+    let refused = RequestsRefused {
         caller: agent(),
         reason: text("DENIED_BY_POLICY"),
         rule: text("agents-read"),
@@ -191,7 +195,7 @@ fn credentials() -> Vec<(&'static str, Event)> {
     };
     vec![
         ("20-issued", Event::Issued(issued.into())),
-        ("21-released", Event::Released(Released { credential: id(0xc1), keep_until: 1_700_004_000_000 })),
+        ("21-released", Event::Released(CredentialReleased { credential: id(0xc1), keep_until: 1_700_004_000_000 })),
         ("22-authorized", Event::Authorized(authorized)),
         ("23-uses-reported", Event::UsesReported(uses)),
         ("24-refused", Event::Refused(refused)),
@@ -199,28 +203,28 @@ fn credentials() -> Vec<(&'static str, Event)> {
 }
 
 fn revocations() -> Vec<(&'static str, Event)> {
-    let two = |a: &str, b: &str| Identity { issuer: text(a), sub: text(b) };
+    let two = |a: &str, b: &str| Principal { issuer: text(a), sub: text(b) };
     let aims = [
-        Aim::Credential(id(0xc1)),
-        Aim::Task(id(2)),
-        Aim::Caller(agent()),
-        Aim::Prefix(text("spiffe://example.org/ns/agents")),
-        Aim::TrustDomain(text("example.org")),
-        Aim::TrustAnchor(digest(0xa1)),
-        Aim::Subject(person("grace")),
-        Aim::Upstream(text("echo")),
-        Aim::UpstreamScope(two("echo", "echo:write")),
-        Aim::Binding(text("agents-search")),
-        Aim::Tool(text("search")),
-        Aim::Environment(text("dev")),
-        Aim::PolicyBelow(PolicyBelow { environment: text("dev"), version: 3 }),
-        Aim::SigningKey(text("key-1")),
-        Aim::Svid(SvidTarget { trust_domain: text("example.org"), issuing_key: digest(0xa2), serial: vec![1, 2, 3] }),
-        Aim::SubjectToken(two("https://idp.example", "t-1")),
-        Aim::Everything(true),
+        RecordedTarget::Credential(id(0xc1)),
+        RecordedTarget::Task(id(2)),
+        RecordedTarget::Caller(agent()),
+        RecordedTarget::Prefix(text("spiffe://example.org/ns/agents")),
+        RecordedTarget::TrustDomain(text("example.org")),
+        RecordedTarget::TrustAnchor(digest(0xa1)),
+        RecordedTarget::Subject(person("grace")),
+        RecordedTarget::Upstream(text("echo")),
+        RecordedTarget::UpstreamScope(two("echo", "echo:write")),
+        RecordedTarget::Binding(text("agents-search")),
+        RecordedTarget::Tool(text("search")),
+        RecordedTarget::Environment(text("dev")),
+        RecordedTarget::PolicyBelow(PolicyBelow { environment: text("dev"), version: 3 }),
+        RecordedTarget::SigningKey(text("key-1")),
+        RecordedTarget::Svid(SvidTarget { trust_domain: text("example.org"), issuing_key: digest(0xa2), serial: vec![1, 2, 3] }),
+        RecordedTarget::SubjectToken(two("https://idp.example", "t-1")),
+        RecordedTarget::Everything(true),
     ];
     let targets: Vec<TargetRecord> = aims.into_iter().map(|aim| TargetRecord { aim: Some(aim) }).collect();
-    let revoked = Revoked {
+    let revoked = TargetsRevoked {
         targets: targets.clone(),
         issued_only: true,
         reason: text("laptop lost"),
@@ -234,7 +238,7 @@ fn revocations() -> Vec<(&'static str, Event)> {
 }
 
 fn registry() -> Vec<(&'static str, Event)> {
-    let policy = PolicySet {
+    let policy = PolicySetUpdated {
         environment: text("dev"),
         version: 4,
         digest: digest(0xe1),
@@ -242,7 +246,7 @@ fn registry() -> Vec<(&'static str, Event)> {
         audit_only: true,
         looked: 0,
     };
-    let upstream = UpstreamSet {
+    let upstream = UpstreamUpdated {
         name: text("echo"),
         version: 2,
         digest: digest(0xe2),
@@ -251,9 +255,15 @@ fn registry() -> Vec<(&'static str, Event)> {
         retired: true,
         looked: 0,
     };
-    let binding =
-        BindingSet { name: text("agents-search"), version: 1, digest: digest(0xe3), text: text("{}"), pending: true, looked: 0 };
-    let bundle = BundleSet {
+    let binding = BindingUpdated {
+        name: text("agents-search"),
+        version: 1,
+        digest: digest(0xe3),
+        text: text("{}"),
+        pending: true,
+        looked: 0,
+    };
+    let bundle = BundleUpdated {
         trust_domain: text("example.org"),
         sequence: Some(12),
         anchors: vec![digest(0xa1), digest(0xa3)],
@@ -263,7 +273,7 @@ fn registry() -> Vec<(&'static str, Event)> {
         removed: true,
         kept_out: vec![digest(0xa4)],
         kept_in: vec![digest(0xa5)],
-        ..BundleSet::default()
+        ..BundleUpdated::default()
     };
     let added = KeyAdded {
         key: text("key-1"),
@@ -275,12 +285,12 @@ fn registry() -> Vec<(&'static str, Event)> {
         publish_ahead: 600_000,
     };
     let changed = KeyChanged { key: text("key-1"), state: KeyState::Compromised as i32, reason: text("backup stolen") };
-    let glass = BreakGlass {
+    let glass = BreakGlassStepTaken {
         task: id(2),
         people: vec![person("grace"), person("ada")],
         reviewer: Some(person("mary")),
         text: text("database down"),
-        ..BreakGlass::default()
+        ..BreakGlassStepTaken::default()
     };
     vec![
         ("40-policy-set", Event::PolicySet(policy)),
@@ -294,14 +304,14 @@ fn registry() -> Vec<(&'static str, Event)> {
 }
 
 fn approvals() -> Vec<(&'static str, Event)> {
-    let asked = ApprovalAsked {
+    let asked = ApprovalRequested {
         approval: id(4),
         digest: digest(0xb1),
         caller: agent(),
         task: id(2),
         upstream: text("github"),
         expires_at: 1_700_000_900_000,
-        ..ApprovalAsked::default()
+        ..ApprovalRequested::default()
     };
     vec![
         ("50-approval-asked", Event::ApprovalAsked(asked.into())),

@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mayfly::credential::remote::{Again, Boxed, Made, MakeError, Named, Order, Remote, Remotes, UndoError};
-use mayfly::credential::{Answer, Kind, Token};
+use mayfly::credential::connector::{
+    ConnectorFuture, MakeError, MintOrder, RepeatResponse, UndoError, UpstreamConnector, UpstreamConnectors, UpstreamCredential,
+    UpstreamHandle,
+};
+use mayfly::credential::{CredentialKind, CredentialMaterial, IssuedToken};
 use mayfly::ledger::state::Lease;
 use mayfly::seq::{LeaseId, Millis};
-use mayfly::upstream::lease::{Elsewhere, Places, Timing};
+use mayfly::upstream::lease::{ConnectorSettings, LeaseConcurrency, LeaseTiming};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
@@ -16,23 +19,23 @@ use super::account::{dropped, gone, login, made};
 use super::upstream::say;
 
 /// Short times, in the same proportions as the defaults.
-pub const TIMING: Timing =
-    Timing { make_ms: 2_000, call_ms: 2_000, left_ms: 4_500, retry_min_ms: 20, retry_max_ms: 200, look_ms: 50 };
+pub const TIMING: LeaseTiming =
+    LeaseTiming { make_ms: 2_000, call_ms: 2_000, left_ms: 4_500, retry_min_ms: 20, retry_max_ms: 200, look_ms: 50 };
 /// Far above `upstream::LATE`, even on a busy machine.
 pub const SETTLES_MS: u64 = 600;
 
 pub struct Accounts {
     pub address: SocketAddr,
-    pub kind: Kind,
+    pub kind: CredentialKind,
     /// Reports each step and waits for the answer.
     pub tells: bool,
 }
 
 /// Both kinds.
-pub fn elsewhere(address: SocketAddr, tells: bool) -> Elsewhere {
+pub fn elsewhere(address: SocketAddr, tells: bool) -> ConnectorSettings {
     let of = |kind| Arc::new(Accounts { address, kind, tells });
-    let remotes = Remotes::default().with(of(Kind::Postgres)).with(of(Kind::Oauth));
-    Elsewhere { remotes, timing: TIMING, places: Places::default() }
+    let remotes = UpstreamConnectors::default().with(of(CredentialKind::Postgres)).with(of(CredentialKind::Oauth));
+    ConnectorSettings { remotes, timing: TIMING, places: LeaseConcurrency::default() }
 }
 
 impl Accounts {
@@ -57,11 +60,11 @@ impl Accounts {
         }
     }
 
-    fn answer(&self, name: &str) -> Answer {
+    fn answer(&self, name: &str) -> CredentialMaterial {
         match self.kind {
-            Kind::Postgres => login(name),
-            _ => Answer::Bearer {
-                token: Token::secret(Zeroizing::new(name.to_owned())),
+            CredentialKind::Postgres => login(name),
+            _ => CredentialMaterial::Bearer {
+                token: IssuedToken::secret(Zeroizing::new(name.to_owned())),
                 header: "authorization".into(),
                 scheme: "Bearer".into(),
                 base_url: "".into(),
@@ -70,20 +73,20 @@ impl Accounts {
     }
 }
 
-impl Remote for Accounts {
-    fn kind(&self) -> Kind {
+impl UpstreamConnector for Accounts {
+    fn kind(&self) -> CredentialKind {
         self.kind
     }
 
-    fn name(&self, order: &Order<'_>) -> Result<Named, MakeError> {
+    fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {
         let handle = format!("mayfly_{}", order.lease);
         if self.tells {
             let _ = say(self.address, &format!("NAME {handle}"));
         }
-        Ok(Named { handle, ends_at: Millis(0) })
+        Ok(UpstreamHandle { handle, ends_at: Millis(0) })
     }
 
-    fn make<'a>(&'a self, order: &'a Order<'a>) -> Boxed<'a, Result<Made, MakeError>> {
+    fn make<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<UpstreamCredential, MakeError>> {
         Box::pin(async move {
             self.tell("ABOUT", order.handle).await;
             let made = made(self.call("MAKE", order.handle).await, self.answer(order.handle));
@@ -92,11 +95,11 @@ impl Remote for Accounts {
         })
     }
 
-    fn undo<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<(), UndoError>> {
+    fn undo<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> ConnectorFuture<'a, Result<(), UndoError>> {
         Box::pin(async move { dropped(self.call("DROP", &lease.handle).await) })
     }
 
-    fn is_gone<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<bool, UndoError>> {
+    fn is_gone<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> ConnectorFuture<'a, Result<bool, UndoError>> {
         Box::pin(async move { gone(self.call("HAS", &lease.handle).await) })
     }
 
@@ -104,12 +107,14 @@ impl Remote for Accounts {
         SETTLES_MS
     }
 
-    fn again<'a>(&'a self, order: &'a Order<'a>) -> Boxed<'a, Result<Again, MakeError>> {
+    fn again<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<RepeatResponse, MakeError>> {
         Box::pin(async move {
             self.tell("AGAIN", order.handle).await;
             match self.kind {
-                Kind::Postgres => Ok(Again::Same(Made { answer: self.answer(order.handle), irrevocable: false })),
-                _ => Ok(Again::Replace),
+                CredentialKind::Postgres => {
+                    Ok(RepeatResponse::Same(UpstreamCredential { answer: self.answer(order.handle), irrevocable: false }))
+                }
+                _ => Ok(RepeatResponse::Replace),
             }
         })
     }

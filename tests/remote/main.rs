@@ -6,7 +6,7 @@
 //! moments (default 3), `MAYFLY_SEED` their seed.
 
 // The file beside the unit tests names these as its own crate has them.
-use mayfly::credential::{Answer, remote};
+use mayfly::credential::{CredentialMaterial, connector};
 
 #[path = "../../src/credential/lease/tests/account.rs"]
 mod account;

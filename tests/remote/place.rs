@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use mayfly::credential::{Issued, Novelty};
+use mayfly::credential::{IssuedCredential, Novelty};
 use mayfly::identity::caller::{Caller, Operator};
-use mayfly::ledger::Lane;
+use mayfly::ledger::ProposalKind;
 use mayfly::policy::admin;
-use mayfly::policy::wanted::{TaskChoice, Wanted};
-use mayfly::refusal::{No, Refusal};
+use mayfly::policy::exchange_request::{ExchangeRequest, TaskChoice};
+use mayfly::refusal::{Error, Refusal};
 use mayfly::revocation::Target;
-use mayfly::revoke::{Confirm, Done, Revocation};
+use mayfly::revoke::{RevocationConfirmation, RevocationRequest, RevocationResult};
 use mayfly::seq::{CredentialId, TaskId};
 use mayfly::upstream::registry::Kind;
 use tokio::runtime::Runtime;
@@ -38,21 +38,21 @@ impl Place {
     pub fn of(house: House, upstream: Upstream) -> Place {
         let (runtime, agent) = (runtime(), house.caller("/agent/demo"));
         let text = house.authority.ledger.peek(|s| s.upstreams["echo"].text.to_string());
-        runtime.block_on(house.authority.ledger.commit(Lane::Change, vec![with_both(&text)])).unwrap();
+        runtime.block_on(house.authority.ledger.commit(ProposalKind::Change, vec![with_both(&text)])).unwrap();
         let task = runtime.block_on(house.authority.open_task(&agent, &terms(), &None, false)).unwrap();
         runtime.spawn(house.authority.leases.clone().run());
         Place { upstream, house, runtime, agent, task }
     }
 
-    pub fn want(&self, kind: Kind) -> Wanted {
-        Wanted { kind: Some(kind), ..wanted(TaskChoice::Named(self.task)) }
+    pub fn want(&self, kind: Kind) -> ExchangeRequest {
+        ExchangeRequest { kind: Some(kind), ..wanted(TaskChoice::Named(self.task)) }
     }
 
-    pub fn exchange(&self, want: &Wanted) -> Result<Issued, No> {
+    pub fn exchange(&self, want: &ExchangeRequest) -> Result<IssuedCredential, Error> {
         self.runtime.block_on(self.house.authority.exchange(&self.agent, want))
     }
 
-    pub fn issued(&self, want: &Wanted) -> (CredentialId, Novelty) {
+    pub fn issued(&self, want: &ExchangeRequest) -> (CredentialId, Novelty) {
         told(&self.exchange(want).unwrap_or_else(|no| panic!("{no}")))
     }
 
@@ -84,29 +84,29 @@ impl Place {
         panic!("{:?} alive and {} leases, not {count}", self.upstream.alive(), self.leases());
     }
 
-    pub async fn revoke(&self, target: Target) -> Result<Done, No> {
+    pub async fn revoke(&self, target: Target) -> Result<RevocationResult, Error> {
         let operator = self.house.authority.admit::<admin::Revoke>(&Operator::LocalUid(1000), None).unwrap();
-        let ask = Revocation {
+        let ask = RevocationRequest {
             targets: vec![target],
             issued_only: true,
             force: true,
             reason: "a test".into(),
-            confirm: Confirm::All,
+            confirm: RevocationConfirmation::All,
             named: None,
         };
         self.house.authority.revoke(&operator, None, &ask).await
     }
 }
 
-pub fn told(issued: &Issued) -> (CredentialId, Novelty) {
+pub fn told(issued: &IssuedCredential) -> (CredentialId, Novelty) {
     (issued.summary().credential, issued.summary().about.novelty)
 }
 
 #[track_caller]
-pub fn refusal<T>(answer: Result<T, No>) -> Refusal {
+pub fn refusal<T>(answer: Result<T, Error>) -> Refusal {
     match answer {
         Ok(_) => panic!("it was not refused"),
-        Err(No::Refusal(no)) => no,
-        Err(No::Fault(fault)) => panic!("a fault: {fault}"),
+        Err(Error::Refusal(no)) => no,
+        Err(Error::Fault(fault)) => panic!("a fault: {fault}"),
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use mayfly::cli::dev::{Settings, World};
+use mayfly::cli::dev::{DevSettings, DevWorld};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::credential_service_client::CredentialServiceClient;
 use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
@@ -28,7 +28,7 @@ pub const REPLACE: pb::CredentialKind = pb::CredentialKind::Oauth;
 pub struct Rig {
     pub upstream: Upstream,
     address: SocketAddr,
-    world: World,
+    world: DevWorld,
     process: Option<Child>,
     tells: bool,
     _dir: TempDir,
@@ -49,7 +49,7 @@ impl Rig {
     /// With additional lines at the end of its configuration.
     pub fn with(tells: bool, more: &str) -> Rig {
         let dir = tempfile::tempdir().unwrap();
-        let world = World::create(&dir.path().join("w"), &Settings::default()).unwrap();
+        let world = DevWorld::create(&dir.path().join("w"), &DevSettings::default()).unwrap();
         let config = std::fs::read_to_string(world.config()).unwrap();
         std::fs::write(world.config(), config + more).unwrap();
         let (upstream, address) = Upstream::start();
@@ -61,7 +61,7 @@ impl Rig {
     /// Starts the server, and waits until it answers.
     pub fn start(&mut self) {
         let dir = self.world.dir().to_owned();
-        let _ = std::fs::remove_file(World::ready_file(&dir));
+        let _ = std::fs::remove_file(DevWorld::ready_file(&dir));
         let log = std::fs::File::create(dir.join("server.log")).unwrap();
         let tells = if self.tells { "1" } else { "0" };
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -70,7 +70,7 @@ impl Rig {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         let mut process = command.spawn().unwrap();
         let waiting = System::real();
-        while World::addresses(&dir).is_none_or(|a| a.pid != process.id()) {
+        while DevWorld::addresses(&dir).is_none_or(|a| a.pid != process.id()) {
             let log = || std::fs::read_to_string(dir.join("server.log")).unwrap_or_default();
             assert!(process.try_wait().unwrap().is_none(), "the server ended: {}", log());
             assert!(waiting.steady() < PATIENCE_MS, "the server did not answer: {}", log());
@@ -89,7 +89,7 @@ impl Rig {
     }
 
     pub async fn agent(&self) -> Channel {
-        self.world.channel("agent/demo", World::addresses(self.world.dir()).unwrap().workload).await.unwrap()
+        self.world.channel("agent/demo", DevWorld::addresses(self.world.dir()).unwrap().workload).await.unwrap()
     }
 
     pub async fn operator(&self) -> Channel {

@@ -4,11 +4,11 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use mayfly::cli::dev::World;
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, Record, Revoked, UpstreamSet, Who};
+use mayfly::cli::dev::DevWorld;
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{Author, Event, Record, TargetsRevoked, UpstreamUpdated};
 use mayfly::seq::LeaseId;
-use mayfly::server::{Running, start_with};
+use mayfly::server::{RunningServer, start_with};
 use mayfly::sources::config::Config;
 use mayfly::system::System;
 use mayfly::upstream::registry::{Kind, Upstream};
@@ -39,7 +39,7 @@ fn serve() {
     if tells {
         tell(&running, address);
     }
-    let ready = World::ready_file(dir);
+    let ready = DevWorld::ready_file(dir);
     let aside = ready.with_extension("new");
     std::fs::write(&aside, serde_json::to_string(running.addresses()).unwrap()).unwrap();
     std::fs::rename(aside, ready).unwrap();
@@ -49,13 +49,13 @@ fn serve() {
 }
 
 /// Registers the echo upstream with both kinds. No file could do that, because the shipped program does not serve them.
-fn register(running: &Running) {
+fn register(running: &RunningServer) {
     let ledger = &running.authority().ledger;
     let text = ledger.peek(|s| s.upstreams.get("echo").filter(|v| v.version == 1).map(|v| v.text.to_string()));
     let Some(text) = text else { return };
     let record = with_both(&text);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(ledger.commit(Lane::Change, vec![record])).unwrap();
+    runtime.block_on(ledger.commit(ProposalKind::Change, vec![record])).unwrap();
 }
 
 /// The registration, with both kinds.
@@ -63,21 +63,21 @@ pub fn with_both(text: &str) -> Record {
     let mut upstream = Upstream::from_text(text).unwrap();
     upstream.kinds.extend([Kind::Postgres, Kind::Oauth]);
     let (digest, text) = (upstream.digest().to_vec(), upstream.to_text());
-    let set = UpstreamSet { name: upstream.name, version: 2, digest, text, ..UpstreamSet::default() };
-    Record::new(Who::Mayfly("test".into()), Event::UpstreamSet(set))
+    let set = UpstreamUpdated { name: upstream.name, version: 2, digest, text, ..UpstreamUpdated::default() };
+    Record::new(Author::Mayfly("test".into()), Event::UpstreamSet(set))
 }
 
 /// Reports what has become durable, before any waiting caller is answered.
-fn tell(running: &Running, address: SocketAddr) {
+fn tell(running: &RunningServer, address: SocketAddr) {
     running.authority().ledger.observe(move |batch| {
         for committed in &batch.records {
             let record = committed.whole().expect("what was written can be read");
-            let by_itself = matches!(record.author.as_ref().and_then(|a| a.who.as_ref()), Some(Who::Mayfly(_)));
+            let by_itself = matches!(record.author.as_ref().and_then(|a| a.who.as_ref()), Some(Author::Mayfly(_)));
             let (word, id) = match &record.event {
                 Some(Event::LeaseOpened(e)) => ("OPENED", &e.lease),
                 Some(Event::Issued(e)) if !e.lease.is_empty() => ("ISSUED", &e.lease),
                 Some(Event::LeaseClosed(e)) => ("CLOSED", &e.lease),
-                Some(Event::Revoked(Revoked { issued_only: true, .. })) if by_itself => ("BARRED", &Vec::new()),
+                Some(Event::Revoked(TargetsRevoked { issued_only: true, .. })) if by_itself => ("BARRED", &Vec::new()),
                 _ => continue,
             };
             let name = LeaseId::from_slice(id).map_or_else(|| "-".to_owned(), |id| id.to_string());

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mayfly::credential::Novelty;
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, Maintained, Outcome, Record, Who};
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{Author, Event, Maintained, Record, TaskOutcome};
 use mayfly::limits;
-use mayfly::policy::wanted::{TaskChoice, Wanted};
-use mayfly::reach::Reach;
+use mayfly::policy::exchange_request::{ExchangeRequest, TaskChoice};
 use mayfly::refusal::Reason;
 use mayfly::revocation::Target;
+use mayfly::revocation_reach::RevocationProgress;
 use mayfly::seq::CredentialId;
 use mayfly::tasks::Actor;
-use mayfly::upstream::lease::Elsewhere;
+use mayfly::upstream::lease::ConnectorSettings;
 use mayfly::upstream::registry::Kind;
 
 use super::kind::TIMING;
@@ -23,7 +23,7 @@ use super::upstream::{Upstream, When};
 
 #[test]
 fn a_kind_that_nobody_makes_is_named_and_nothing_is_done_but_policy_speaks_first() {
-    let place = Place::of(house_with(Elsewhere::default()), Upstream::start().0);
+    let place = Place::of(house_with(ConnectorSettings::default()), Upstream::start().0);
     let before = place.house.authority.ledger.commits();
     let no = refusal(place.exchange(&place.want(Kind::Postgres)));
     assert_eq!(no.reason, Reason::NotServed);
@@ -33,7 +33,7 @@ fn a_kind_that_nobody_makes_is_named_and_nothing_is_done_but_policy_speaks_first
     let (at, no) = place.runtime.block_on(place.house.authority.exchange_all(&place.agent, &batch)).map(|_| ()).unwrap_err();
     assert_eq!((at, refusal::<()>(Err(no)).reason), (1, Reason::NotServed));
     let stranger = place.house.caller("/mcp/repos");
-    let inline = Wanted { kind: Some(Kind::Postgres), ..wanted(TaskChoice::Inline(terms().into())) };
+    let inline = ExchangeRequest { kind: Some(Kind::Postgres), ..wanted(TaskChoice::Inline(terms().into())) };
     let no = refusal(place.runtime.block_on(place.house.authority.exchange(&stranger, &inline)));
     assert_eq!(no.reason, Reason::DeniedByPolicy, "who may not have it does not learn whether it is made");
     assert_eq!(place.house.authority.ledger.commits(), before);
@@ -50,7 +50,7 @@ fn it_is_made_renewed_given_back_and_ends_with_its_task() {
     place.runtime.block_on(place.house.authority.release(&place.agent, told(&renewed).0)).unwrap();
     place.until_alive(1);
     let actor = Actor::Workload(place.agent.clone());
-    place.runtime.block_on(place.house.authority.close_task(&actor, place.task, Outcome::Completed, "")).unwrap();
+    place.runtime.block_on(place.house.authority.close_task(&actor, place.task, TaskOutcome::Completed, "")).unwrap();
     place.until_alive(0);
 }
 
@@ -81,7 +81,7 @@ fn a_repeat_is_the_same_where_it_can_be_and_else_replaced_and_never_had_again_wh
 #[test]
 fn a_repeat_of_an_exchange_that_opened_its_task_opens_no_other() {
     let place = Place::new();
-    let want = Wanted { task: TaskChoice::Inline(terms().into()), ..place.want(Kind::Oauth) };
+    let want = ExchangeRequest { task: TaskChoice::Inline(terms().into()), ..place.want(Kind::Oauth) };
     let want = named(want, "inline");
     let first = place.exchange(&want).unwrap();
     let again = place.exchange(&want).unwrap();
@@ -177,11 +177,11 @@ fn a_batch_that_stands_or_falls_together_leaves_nothing_when_it_falls() {
         [local.clone(), place.want(Kind::Postgres), place.want(Kind::Oauth)]
             .into_iter()
             .zip(names)
-            .map(|(want, id)| named(Wanted { ttl_ms: Some(60_000), ..want }, id))
+            .map(|(want, id)| named(ExchangeRequest { ttl_ms: Some(60_000), ..want }, id))
             .collect::<Vec<_>>()
     };
     #[allow(clippy::result_large_err, reason = "the shape is the product's, where no closure returns it")]
-    let ask = |wants: &[Wanted]| place.runtime.block_on(place.house.authority.exchange_all(&place.agent, wants));
+    let ask = |wants: &[ExchangeRequest]| place.runtime.block_on(place.house.authority.exchange_all(&place.agent, wants));
     let first: Vec<_> = ask(&all(["a", "b", "c"])).map_err(|(_, no)| no.to_string()).unwrap().iter().map(told).collect();
     assert_eq!(first.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [Novelty::New; 3]);
     let again: Vec<_> = ask(&all(["a", "b", "c"])).map_err(|(_, no)| no.to_string()).unwrap().iter().map(told).collect();
@@ -214,7 +214,7 @@ fn a_revocation_tells_how_far_it_has_come_also_of_what_has_ended_since() {
     let gone = Target::Credential(first);
     let before = place.runtime.block_on(place.revoke(gone.clone())).unwrap().seq;
     place.until_alive(0);
-    assert_eq!(reach(before, &gone), Some(Reach { refused: 1, undone: 1, verified: 1, pending: 0 }));
+    assert_eq!(reach(before, &gone), Some(RevocationProgress { refused: 1, undone: 1, verified: 1, pending: 0 }));
     let (abandoned, _) = place.issued(&place.want(Kind::Oauth));
     place.issued(&place.want(Kind::Postgres));
     place.issued(&place.want(Kind::Oauth));
@@ -224,22 +224,22 @@ fn a_revocation_tells_how_far_it_has_come_also_of_what_has_ended_since() {
     let caller = Target::Caller(place.agent.id().as_str().into());
     let done = place.runtime.block_on(place.revoke(caller.clone())).unwrap();
     assert_eq!((done.hits.credentials, done.hits.elsewhere), (4, 3));
-    assert_eq!(reach(done.seq, &caller), Some(Reach { refused: 4, pending: 3, undone: 0, verified: 0 }));
+    assert_eq!(reach(done.seq, &caller), Some(RevocationProgress { refused: 4, pending: 3, undone: 0, verified: 0 }));
     let leases = place.runtime.block_on(authority.leases.list(None, 10)).unwrap();
     let lease = leases.iter().find(|l| l.lease.credential == abandoned).unwrap().id;
     let root = mayfly::identity::caller::Operator::LocalUid(1000);
     place.runtime.block_on(authority.abandon_lease(&root, lease, "the database is gone", &None)).unwrap();
-    assert_eq!(reach(done.seq, &caller), Some(Reach { refused: 4, pending: 2, undone: 0, verified: 0 }));
+    assert_eq!(reach(done.seq, &caller), Some(RevocationProgress { refused: 4, pending: 2, undone: 0, verified: 0 }));
     // The credentials have expired and the state no longer contains them, but the logins at the upstream still exist.
     place.house.clock.advance(limits::CREDENTIAL_TTL_MS + 1);
     let note = Event::Maintained(Maintained { what: "time passes".into() });
-    let record = Record::new(Who::Mayfly("test".into()), note);
-    place.runtime.block_on(authority.ledger.commit(Lane::Change, vec![record])).unwrap();
+    let record = Record::new(Author::Mayfly("test".into()), note);
+    place.runtime.block_on(authority.ledger.commit(ProposalKind::Change, vec![record])).unwrap();
     assert_eq!(authority.ledger.peek(|s| s.credentials.len()), 0);
-    assert_eq!(reach(done.seq, &caller), Some(Reach { refused: 0, pending: 2, undone: 0, verified: 0 }));
+    assert_eq!(reach(done.seq, &caller), Some(RevocationProgress { refused: 0, pending: 2, undone: 0, verified: 0 }));
     place.upstream.go_wrong(0, 1);
     place.until_alive(0);
-    assert_eq!(reach(done.seq, &caller), Some(Reach { refused: 0, pending: 0, undone: 2, verified: 2 }));
+    assert_eq!(reach(done.seq, &caller), Some(RevocationProgress { refused: 0, pending: 0, undone: 2, verified: 2 }));
     // The first one has its own revocation.
-    assert_eq!(reach(before, &gone), Some(Reach { refused: 0, undone: 1, verified: 1, pending: 0 }));
+    assert_eq!(reach(before, &gone), Some(RevocationProgress { refused: 0, undone: 1, verified: 1, pending: 0 }));
 }

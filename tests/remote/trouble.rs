@@ -4,18 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mayfly::credential::Kind as Number;
-use mayfly::credential::remote::{Again, Boxed, Made, MakeError, Named, Order, Remote, Remotes, UndoError};
+use mayfly::credential::CredentialKind as Number;
+use mayfly::credential::connector::{
+    ConnectorFuture, MakeError, MintOrder, RepeatResponse, UndoError, UpstreamConnector, UpstreamConnectors, UpstreamCredential,
+    UpstreamHandle,
+};
 use mayfly::identity::caller::Operator;
 use mayfly::ledger::state::Lease;
 use mayfly::limits;
-use mayfly::policy::wanted::TaskChoice;
+use mayfly::policy::exchange_request::TaskChoice;
 use mayfly::refusal::Reason;
 use mayfly::revocation::Target;
 use mayfly::seq::{LeaseId, Millis};
 use mayfly::store::memory::MemoryStore;
 use mayfly::store::{Store, StoreError, StoreId};
-use mayfly::upstream::lease::{Elsewhere, Places, Standing};
+use mayfly::upstream::lease::{ConnectorSettings, LeaseConcurrency, LeaseStatus};
 use mayfly::upstream::registry::Kind;
 
 use super::faulty::{Fault, FaultyStore};
@@ -27,24 +30,24 @@ use super::upstream::{PATIENCE_MS, Upstream};
 /// Makes nothing, and never answers.
 struct Stuck;
 
-impl Remote for Stuck {
+impl UpstreamConnector for Stuck {
     fn kind(&self) -> Number {
         Number::Postgres
     }
 
-    fn name(&self, order: &Order<'_>) -> Result<Named, MakeError> {
-        Ok(Named { handle: order.lease.to_string(), ends_at: Millis(0) })
+    fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {
+        Ok(UpstreamHandle { handle: order.lease.to_string(), ends_at: Millis(0) })
     }
 
-    fn make<'a>(&'a self, _: &'a Order<'a>) -> Boxed<'a, Result<Made, MakeError>> {
+    fn make<'a>(&'a self, _: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<UpstreamCredential, MakeError>> {
         Box::pin(std::future::pending())
     }
 
-    fn undo<'a>(&'a self, _: LeaseId, _: &'a Lease) -> Boxed<'a, Result<(), UndoError>> {
+    fn undo<'a>(&'a self, _: LeaseId, _: &'a Lease) -> ConnectorFuture<'a, Result<(), UndoError>> {
         Box::pin(async { Ok(()) })
     }
 
-    fn is_gone<'a>(&'a self, _: LeaseId, _: &'a Lease) -> Boxed<'a, Result<bool, UndoError>> {
+    fn is_gone<'a>(&'a self, _: LeaseId, _: &'a Lease) -> ConnectorFuture<'a, Result<bool, UndoError>> {
         Box::pin(async { Ok(true) })
     }
 
@@ -52,16 +55,19 @@ impl Remote for Stuck {
         SETTLES_MS
     }
 
-    fn again<'a>(&'a self, _: &'a Order<'a>) -> Boxed<'a, Result<Again, MakeError>> {
-        Box::pin(async { Ok(Again::Replace) })
+    fn again<'a>(&'a self, _: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<RepeatResponse, MakeError>> {
+        Box::pin(async { Ok(RepeatResponse::Replace) })
     }
 }
 
 #[test]
 fn an_upstream_that_hangs_takes_its_own_places_and_holds_up_nobody_else() {
-    let remotes = Remotes::default().with(Arc::new(Stuck));
-    let patient = mayfly::upstream::lease::Timing { make_ms: 60_000, left_ms: 120_000, ..TIMING };
-    let place = Place::of(house_with(Elsewhere { remotes, timing: patient, places: Places::default() }), Upstream::start().0);
+    let remotes = UpstreamConnectors::default().with(Arc::new(Stuck));
+    let patient = mayfly::upstream::lease::LeaseTiming { make_ms: 60_000, left_ms: 120_000, ..TIMING };
+    let place = Place::of(
+        house_with(ConnectorSettings { remotes, timing: patient, places: LeaseConcurrency::default() }),
+        Upstream::start().0,
+    );
     let spawn = || {
         let (authority, agent, want) = (place.house.authority.clone(), place.agent.clone(), place.want(Kind::Postgres));
         place.runtime.spawn(async move { authority.exchange(&agent, &want).await.map(|_| ()) })
@@ -127,7 +133,7 @@ fn an_operator_sees_what_cannot_be_undone_and_may_give_it_up_but_not_what_somebo
     let (id, _) = place.issued(&place.want(Kind::Postgres));
     let authority = &place.house.authority;
     let lease = place.runtime.block_on(authority.leases.list(None, 10)).unwrap().remove(0);
-    assert_eq!((lease.standing, lease.lease.credential), (Standing::Somebodys, id));
+    assert_eq!((lease.standing, lease.lease.credential), (LeaseStatus::Somebodys, id));
     let root = Operator::LocalUid(1000);
     let give_up = || place.runtime.block_on(authority.abandon_lease(&root, lease.id, "the database is gone", &None));
     assert_eq!(refusal(give_up()).field, Some("lease_id"));
@@ -142,7 +148,7 @@ fn an_operator_sees_what_cannot_be_undone_and_may_give_it_up_but_not_what_somebo
     }
     assert_eq!(authority.leases.failing(), 1);
     let listed = place.runtime.block_on(authority.retry_lease(&root, lease.id)).unwrap();
-    assert!(matches!(listed.standing, Standing::ToUndo(_)) && !listed.last.is_empty());
+    assert!(matches!(listed.standing, LeaseStatus::ToUndo(_)) && !listed.last.is_empty());
     let stranger = Operator::LocalUid(1);
     let no = place.runtime.block_on(authority.abandon_lease(&stranger, lease.id, "", &None));
     assert_eq!(refusal(no).reason, Reason::DeniedByPolicy);

@@ -1,10 +1,10 @@
 //! Approvals on a whole server: requested by an agent, shown to the people that the registration names, given once for one request.
 
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::approval_service_client::ApprovalServiceClient;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
-use mayfly::server::Running;
+use mayfly::server::RunningServer;
 use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -29,8 +29,8 @@ permit (principal in Role::"ci", action == Action::"ManageTasks", resource);
 const ARGUMENTS: &str = r#"{"table":"orders","rows":250000}"#;
 
 pub struct Rig {
-    running: Running,
-    world: mayfly::cli::dev::World,
+    running: RunningServer,
+    world: mayfly::cli::dev::DevWorld,
     _dir: TempDir,
 }
 
@@ -41,8 +41,8 @@ impl Rig {
 
     /// A rig with additional text at the end of its configuration.
     pub fn with(more: &str) -> Rig {
-        let engine = mayfly::cli::dev::Engine::Memory;
-        let (dir, world) = world(Settings { engine, ..Settings::default() });
+        let engine = mayfly::cli::dev::DevEngine::Memory;
+        let (dir, world) = world(DevSettings { engine, ..DevSettings::default() });
         let path = world.dir().join("policy/policy.cedar");
         let text = std::fs::read_to_string(&path).unwrap() + POLICY;
         std::fs::write(&path, text).unwrap();

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::approval_service_client::ApprovalServiceClient;
 use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
 use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
-use mayfly::server::Running;
+use mayfly::server::RunningServer;
 use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -37,8 +37,8 @@ unless { context.approvals.people.contains("spiffe://dev.mayfly.internal/operato
 const NAMES: [&str; 2] = ["operator/you", "operator/colleague"];
 
 struct Rig {
-    running: Running,
-    world: World,
+    running: RunningServer,
+    world: DevWorld,
     _dir: TempDir,
 }
 
@@ -68,7 +68,7 @@ fn approval_of(no: &Status) -> String {
 
 impl Rig {
     fn new() -> Rig {
-        let (dir, world) = world(Settings { engine: Engine::Memory, ..Settings::default() });
+        let (dir, world) = world(DevSettings { engine: DevEngine::Memory, ..DevSettings::default() });
         let add = |file: &str, change: &dyn Fn(String) -> String| {
             let path = world.dir().join(file);
             std::fs::write(&path, change(std::fs::read_to_string(&path).unwrap())).unwrap();

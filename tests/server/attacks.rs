@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mayfly::cli::dev::{Child, Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld, ServerProcess};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
@@ -31,8 +31,8 @@ const SLOW: u32 = 20;
 const QUICK: Duration = Duration::from_millis(250);
 
 pub struct Rig {
-    pub child: Child,
-    pub world: Arc<World>,
+    pub child: ServerProcess,
+    pub world: Arc<DevWorld>,
     _dir: TempDir,
 }
 
@@ -52,8 +52,8 @@ pub struct Others {
 }
 
 impl Rig {
-    pub fn new(settings: Settings) -> Rig {
-        let (dir, world) = world(Settings { engine: Engine::Memory, ..settings });
+    pub fn new(settings: DevSettings) -> Rig {
+        let (dir, world) = world(DevSettings { engine: DevEngine::Memory, ..settings });
         let child = world.spawn(Path::new(MAYFLY)).unwrap();
         Rig { child, world: Arc::new(world), _dir: dir }
     }

@@ -3,13 +3,13 @@
 
 use aws_lc_rs::hmac;
 use data_encoding::BASE64URL_NOPAD;
-use mayfly::cli::dev::Engine;
+use mayfly::cli::dev::DevEngine;
 use mayfly::limits;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::audit_service_client::AuditServiceClient;
 use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
-use mayfly::serve::attest::AttestWays;
+use mayfly::serve::attest::AttestMethods;
 use mayfly::serve::people::{LoginAnswer, LoginRefused};
 use serde_json::{Value, json};
 
@@ -40,10 +40,10 @@ pub struct Runs {
 
 impl Runs {
     pub fn new() -> Runs {
-        Runs::on(Engine::Memory)
+        Runs::on(DevEngine::Memory)
     }
 
-    fn on(engine: Engine) -> Runs {
+    fn on(engine: DevEngine) -> Runs {
         let (hub, lab, pods) = (Provider::start(), Provider::start(), Provider::start());
         let section = |p: &Provider, name: &str, platform: &str| {
             p.section(name, &["dev"], &format!("uses = [\"attest\"]\nplatform = \"{platform}\""))
@@ -144,7 +144,7 @@ claims = { "kubernetes.io/serviceaccount/uid" = "0c2b-1" }
 async fn a_run_is_who_its_repository_is_and_works_in_tasks_of_its_own() {
     let jobs = Runs::new();
     let ways = jobs.rig.get("/attest").await;
-    let ways: AttestWays = serde_json::from_slice(&ways.body).unwrap();
+    let ways: AttestMethods = serde_json::from_slice(&ways.body).unwrap();
     assert_eq!((ways.audience.as_str(), ways.trust_domain.as_str()), (ISSUER, DOMAIN));
     let of = |name: &str| ways.issuers.iter().find(|i| i.name == name).unwrap();
     assert_eq!((of("hub").key_bound, of("lab").key_bound, of("hub").platform.as_str()), (true, false, "github"));
@@ -371,7 +371,7 @@ async fn a_platform_whose_runs_choose_no_audience_has_each_token_taken_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_gives_its_svid_back_and_only_its_own() {
-    let mut jobs = Runs::on(Engine::Redb);
+    let mut jobs = Runs::on(DevEngine::Redb);
     let (one, other) = (jobs.run().await, jobs.run().await);
     // The job's SVID is still valid after a restart.
     jobs.rig.again();

@@ -17,7 +17,7 @@ fn in_a_run(jobs: &Runs, home: &std::path::Path, args: &[&str]) -> Output {
         addresses.workload.port(),
         addresses.public.port(),
         world.join("bundle.pem"),
-        mayfly::cli::dev::World::id("mayfly"),
+        mayfly::cli::dev::DevWorld::id("mayfly"),
     );
     std::fs::write(&context, text).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_mayfly"));

@@ -4,11 +4,11 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::audit_service_client::AuditServiceClient;
 use mayfly::pb::mayfly::v1::server_service_client::ServerServiceClient;
-use mayfly::proof::note::{Checkpoint, Note};
+use mayfly::proof::note::{Checkpoint, SignedNote};
 use tonic_types::StatusExt as _;
 
 use crate::kit::{MAYFLY, Up, open_task, until};
@@ -35,7 +35,7 @@ fn ran(context: Option<&Path>, args: &[&str], code: i32) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_wrote_down_is_found_proven_and_checked_with_the_server_gone() {
-    let mut up = Up::on(Settings::default());
+    let mut up = Up::on(DevSettings::default());
     for _ in 0..3 {
         open_task(up.channel("agent/demo").await, None).await.unwrap();
     }
@@ -63,7 +63,7 @@ async fn what_a_server_wrote_down_is_found_proven_and_checked_with_the_server_go
     ran(context, &["audit", "export", "--event", "task opened", "--out", &at("tasks"), "--checkpoint", &at("old")], 0);
     ran(context, &["audit", "prove", &seq, "--out", &at("proof")], 0);
     ran(context, &["audit", "prove", "7"], 3);
-    let seen = Note::parse(&ran(context, &["audit", "checkpoint"], 0)).unwrap();
+    let seen = SignedNote::parse(&ran(context, &["audit", "checkpoint"], 0)).unwrap();
     let seen = Checkpoint::parse(&seen.text).unwrap();
 
     // With the server gone.
@@ -93,7 +93,7 @@ async fn what_a_server_wrote_down_is_found_proven_and_checked_with_the_server_go
         let channel = up.world.channel("operator/you", running.addresses().admin).await.unwrap();
         let request = pb::GetCheckpointRequest { since_size: seen.size };
         let answer = AuditServiceClient::new(channel).get_checkpoint(request).await.unwrap().into_inner();
-        let now = Checkpoint::parse(&Note::parse(&answer.checkpoint).unwrap().text).unwrap();
+        let now = Checkpoint::parse(&SignedNote::parse(&answer.checkpoint).unwrap().text).unwrap();
         let proof: Vec<[u8; 32]> = answer.consistency.iter().map(|h| h[..].try_into().unwrap()).collect();
         assert!(now.size > seen.size && now.origin == seen.origin);
         assert!(mayfly::ledger::tree::proof::consistent(seen.size, now.size, &seen.root, &now.root, &proof));
@@ -113,7 +113,7 @@ fn seqs(path: &Path) -> (Vec<u64>, String) {
 async fn everything_is_exported_in_order_and_nothing_is_lost_over_restarts_and_rotation() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
-    let mut up = Up::on(Settings::default().with("audit.export_file", &format!("\"{}\"", path.display())));
+    let mut up = Up::on(DevSettings::default().with("audit.export_file", &format!("\"{}\"", path.display())));
     let first = (1u64 << 45) + 1;
     let mut kept: Vec<u64> = Vec::new();
     for round in 0..3 {
@@ -147,7 +147,7 @@ async fn everything_is_exported_in_order_and_nothing_is_lost_over_restarts_and_r
 async fn an_export_that_does_not_go_on_holds_nobody_up_and_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("not/there/audit.jsonl");
-    let up = Up::new(Settings::default().with("audit.export_file", &format!("\"{}\"", path.display())));
+    let up = Up::new(DevSettings::default().with("audit.export_file", &format!("\"{}\"", path.display())));
     let problem = || up.running().authority().exported.lock().clone().unwrap().problem;
     until("it is told", || problem().contains("not/there")).await;
     open_task(up.channel("agent/demo").await, None).await.unwrap();
@@ -172,7 +172,7 @@ async fn records(up: &Up, event: &str) -> Vec<(String, serde_json::Value)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_read_the_audit_and_who_took_a_backup_is_in_the_audit() {
-    let up = Up::on(Settings::default());
+    let up = Up::on(DevSettings::default());
     let task = open_task(up.channel("agent/demo").await, None).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

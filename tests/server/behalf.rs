@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::exchange_request::Task;
 use mayfly::pb::mayfly::v1::issued::Answer;
@@ -24,7 +24,7 @@ const SERVER: &str = "spiffe://dev.mayfly.internal/mcp/repos";
 /// A server that trusts the issuer for subjects, once the issuer's keys have been fetched.
 async fn up(provider: &Provider) -> Up {
     let section = "uses = [\"subject\"]\nscopes_claim = \"scope\"";
-    let up = Up::with_config(Settings::default(), &provider.section("idp", &["dev"], section));
+    let up = Up::with_config(DevSettings::default(), &provider.section("idp", &["dev"], section));
     let known = &up.running().authority().oidc.all()[0];
     for _ in 0..500 {
         if known.keys(&System::real()).is_some() {
@@ -184,7 +184,7 @@ async fn nobody_approves_what_is_done_on_their_own_behalf() {
     use mayfly::pb::mayfly::v1::approval_service_client::ApprovalServiceClient;
     use tonic_types::StatusExt as _;
     let (you, colleague) = ("spiffe://dev.mayfly.internal/operator/you", "spiffe://dev.mayfly.internal/operator/colleague");
-    let (_dir, world) = crate::kit::world(Settings { engine: mayfly::cli::dev::Engine::Memory, ..Settings::default() });
+    let (_dir, world) = crate::kit::world(DevSettings { engine: mayfly::cli::dev::DevEngine::Memory, ..DevSettings::default() });
     let add = |path: &str, change: &dyn Fn(String) -> String| {
         let path = world.dir().join(path);
         std::fs::write(&path, change(std::fs::read_to_string(&path).unwrap())).unwrap();

@@ -1,13 +1,13 @@
 //! Break-glass on a whole server: two people open it, act in it and end it; a third person reviews it before either of the two opens
 //! another.
 
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::break_glass_service_client::BreakGlassServiceClient;
 use mayfly::pb::mayfly::v1::open_break_glass_request::Open;
 use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
-use mayfly::server::Running;
+use mayfly::server::RunningServer;
 use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -43,8 +43,8 @@ pub const COLLEAGUE: &str = "operator/colleague";
 pub const AUDITOR: &str = "operator/auditor";
 
 pub struct Rig {
-    pub running: Running,
-    pub world: mayfly::cli::dev::World,
+    pub running: RunningServer,
+    pub world: mayfly::cli::dev::DevWorld,
     _dir: TempDir,
 }
 
@@ -52,8 +52,8 @@ type Told = Result<pb::BreakGlass, Status>;
 
 impl Rig {
     pub fn new() -> Rig {
-        let engine = mayfly::cli::dev::Engine::Memory;
-        let (dir, world) = world(Settings { engine, ..Settings::default() });
+        let engine = mayfly::cli::dev::DevEngine::Memory;
+        let (dir, world) = world(DevSettings { engine, ..DevSettings::default() });
         for (file, more) in [("policy.cedar", POLICY), ("roles.toml", RIGHTS)] {
             let path = world.dir().join("policy").join(file);
             let text = std::fs::read_to_string(&path).unwrap() + more;

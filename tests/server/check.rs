@@ -8,12 +8,12 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use mayfly::cli::dev::{Settings, World};
+use mayfly::cli::dev::{DevSettings, DevWorld};
 
 use crate::kit::{MAYFLY, world};
 use crate::ports::Ports;
 
-fn mayfly(args: &[&str], world: &World) -> Output {
+fn mayfly(args: &[&str], world: &DevWorld) -> Output {
     let mut command = Command::new(MAYFLY);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MAYFLY_")) {
         command.env_remove(name);
@@ -22,14 +22,14 @@ fn mayfly(args: &[&str], world: &World) -> Output {
 }
 
 /// Runs `validate` and returns its result and output.
-fn validate(world: &World, more: &[&str]) -> (bool, String) {
+fn validate(world: &DevWorld, more: &[&str]) -> (bool, String) {
     let out = mayfly(&[&["server", "validate"], more].concat(), world);
     (out.status.success(), format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)))
 }
 
 /// Whether a server starts, and its output. A server that starts is ended.
-fn run(world: &World) -> (bool, String) {
-    let ready = World::ready_file(world.dir());
+fn run(world: &DevWorld) -> (bool, String) {
+    let ready = DevWorld::ready_file(world.dir());
     let _ = fs::remove_file(&ready);
     let log = world.dir().join("run.log");
     let mut command = Command::new(MAYFLY);
@@ -49,7 +49,7 @@ fn run(world: &World) -> (bool, String) {
 
 /// Asserts that both commands refuse the configuration with this text.
 #[track_caller]
-fn both_refuse(world: &World, what: &str, said: &str) {
+fn both_refuse(world: &DevWorld, what: &str, said: &str) {
     let (starts, text) = run(world);
     assert!(!starts && text.contains(said), "run, {what}: {said:?} in\n{text}");
     let (fine, text) = validate(world, &[]);
@@ -57,7 +57,7 @@ fn both_refuse(world: &World, what: &str, said: &str) {
 }
 
 #[track_caller]
-fn both_take(world: &World, what: &str) {
+fn both_take(world: &DevWorld, what: &str) {
     let (fine, text) = validate(world, &[]);
     assert!(fine, "validate, {what}:\n{text}");
     let (starts, text) = run(world);
@@ -68,7 +68,7 @@ fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-fn set(world: &World, from: &str, to: &str) {
+fn set(world: &DevWorld, from: &str, to: &str) {
     let text = fs::read_to_string(world.config()).unwrap();
     assert!(text.contains(from), "{from} in\n{text}");
     fs::write(world.config(), text.replacen(from, to, 1)).unwrap();
@@ -76,7 +76,7 @@ fn set(world: &World, from: &str, to: &str) {
 
 #[test]
 fn what_is_wrong_beside_the_configuration_is_refused_by_both() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     both_take(&world, "a world in order");
     let key = world.svid("mayfly").key;
     mode(&key, 0o644);
@@ -127,14 +127,14 @@ fn what_is_wrong_beside_the_configuration_is_refused_by_both() {
 
 #[test]
 fn an_svid_that_has_expired_is_refused_by_both() {
-    let (_dir, world) = world(Settings { svid_life_ms: 1_000, ..Settings::default() });
+    let (_dir, world) = world(DevSettings { svid_life_ms: 1_000, ..DevSettings::default() });
     std::thread::sleep(Duration::from_millis(2_500));
     both_refuse(&world, "an SVID that has expired", "expired");
 }
 
 #[test]
 fn policies_are_refused_by_both_until_the_ledger_has_them_and_by_neither_afterwards() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let policy = world.dir().join("policy/policy.cedar");
     let good = fs::read_to_string(&policy).unwrap();
     fs::write(&policy, "permit (").unwrap();
@@ -150,7 +150,7 @@ fn policies_are_refused_by_both_until_the_ledger_has_them_and_by_neither_afterwa
 /// A first start that is refused for any reason imports nothing: files that are fixed afterwards are imported by the next start.
 #[test]
 fn a_first_start_that_fails_leaves_the_files_to_be_mended() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let ports = Ports::hold(1);
     let port = ports.at(0).port();
     let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
@@ -181,7 +181,7 @@ fn a_first_start_that_fails_leaves_the_files_to_be_mended() {
 #[test]
 fn a_store_in_use_is_told_apart_by_whose_it_is() {
     let ports = Ports::hold(3);
-    let (_dir, world) = world(Settings { ports: mayfly::cli::dev::Ports::From(ports.at(0).port()), ..Settings::default() });
+    let (_dir, world) = world(DevSettings { ports: mayfly::cli::dev::Ports::From(ports.at(0).port()), ..DevSettings::default() });
     let running = world.start().unwrap_or_else(|no| panic!("{no}"));
     let (fine, text) = validate(&world, &[]);
     assert!(fine && text.contains("the server that runs on it would take it"), "{text}");
@@ -212,7 +212,7 @@ fn a_store_in_use_is_told_apart_by_whose_it_is() {
 #[test]
 fn the_listeners_of_a_changed_configuration_are_checked_while_the_server_runs() {
     let ports = Ports::hold(5);
-    let (_dir, world) = world(Settings { ports: mayfly::cli::dev::Ports::From(ports.at(0).port()), ..Settings::default() });
+    let (_dir, world) = world(DevSettings { ports: mayfly::cli::dev::Ports::From(ports.at(0).port()), ..DevSettings::default() });
     let running = world.start().unwrap_or_else(|no| panic!("{no}"));
     let good = fs::read_to_string(world.config()).unwrap();
     let (public, other, free) = (ports.at(2), ports.at(3), ports.at(4));
@@ -251,7 +251,7 @@ fn the_listeners_of_a_changed_configuration_are_checked_while_the_server_runs() 
 #[test]
 fn a_server_runs_although_the_bundle_file_for_asking_it_is_gone() {
     let ports = Ports::hold(3);
-    let (_dir, world) = world(Settings { ports: mayfly::cli::dev::Ports::From(ports.at(0).port()), ..Settings::default() });
+    let (_dir, world) = world(DevSettings { ports: mayfly::cli::dev::Ports::From(ports.at(0).port()), ..DevSettings::default() });
     let health = || {
         let out = mayfly(&["server", "healthcheck"], &world);
         (out.status.success(), String::from_utf8_lossy(&out.stderr).into_owned())
@@ -287,7 +287,7 @@ fn a_server_runs_although_the_bundle_file_for_asking_it_is_gone() {
 /// effect.
 #[test]
 fn a_main_file_that_is_damaged_cut_or_gone_leads_to_a_backup_and_names_what_would_be_forgotten() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     world.start().unwrap_or_else(|no| panic!("{no}")).stop();
     let file = world.dir().join("data/ledger.redb");
     let whole = fs::read(&file).unwrap();

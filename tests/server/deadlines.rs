@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::system::System;
 use parking_lot::{Condvar, Mutex};
@@ -88,7 +88,7 @@ impl Hold {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_that_is_none_is_the_callers_mistake_and_nothing_is_done() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let to = connect(&up).await;
     for wrong in [&["5"][..], &["S"], &["5s"], &["123456789S"], &["-1S"], &["1.5S"], &["+1S"], &["1S", "2S"]] {
         for path in [OPEN, EXCHANGE, HEALTH] {
@@ -109,7 +109,7 @@ async fn a_timeout_that_is_none_is_the_callers_mistake_and_nothing_is_done() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_ends_at_its_deadline_and_a_repeat_gets_what_the_ledger_had_taken() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let to = connect(&up).await;
     let hold = Hold::on(&up);
     hold.set(true);
@@ -131,7 +131,7 @@ async fn a_call_ends_at_its_deadline_and_a_repeat_gets_what_the_ledger_had_taken
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_does_not_end_has_its_deadline_too() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let tls = TokioIo::new(up.tls("agent/demo").await);
     let (mut sender, connection) = handshake(TokioExecutor::new(), tls).await.unwrap();
     tokio::spawn(connection);

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use mayfly::cli::dev::{NoWorld, Settings, WORKLOADS, World};
+use mayfly::cli::dev::{DevSettings, DevWorld, DevWorldError, WORKLOADS};
 use mayfly::identity::svid;
 use mayfly::limits::SVID_MAX_TTL_MS;
 use mayfly::sources::svid_files::SvidFiles;
@@ -15,13 +15,13 @@ use crate::kit::{MAYFLY, healthy, world};
 
 #[test]
 fn every_svid_of_a_world_is_accepted_by_its_bundle_and_every_file_is_private() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     for name in WORKLOADS.iter().chain(&["mayfly"]) {
         let paths = world.svid(name);
         let pair = SvidFiles::new(&paths.certificate, &paths.key).load().unwrap();
         let bundles = world.bundles().unwrap();
         let svid = svid::verify(pair.chain(), &bundles.load(), System::real().wall(), SVID_MAX_TTL_MS).unwrap();
-        assert_eq!(svid.id().as_str(), World::id(name));
+        assert_eq!(svid.id().as_str(), DevWorld::id(name));
         assert_eq!(pair.has_dns_name(), *name == "mayfly");
     }
     fn walk(dir: &Path, each: &mut impl FnMut(&Path)) {
@@ -40,17 +40,17 @@ fn every_svid_of_a_world_is_accepted_by_its_bundle_and_every_file_is_private() {
 
 #[test]
 fn a_world_that_is_there_keeps_its_root_and_what_was_changed_and_gets_fresh_svids() {
-    let (dir, world) = world(Settings::default());
+    let (dir, world) = world(DevSettings::default());
     let path = dir.path().join("w");
     let (root, svid) = (fs::read(world.bundle()).unwrap(), fs::read(world.svid("agent/demo").certificate).unwrap());
     fs::write(world.config(), "# mine").unwrap();
-    let again = World::create(&path, &Settings::default()).unwrap();
+    let again = DevWorld::create(&path, &DevSettings::default()).unwrap();
     assert_eq!((fs::read(again.bundle()).unwrap(), fs::read(again.config()).unwrap()), (root, b"# mine".to_vec()));
     assert_ne!(fs::read(again.svid("agent/demo").certificate).unwrap(), svid);
     let other = dir.path().join("photos");
     fs::create_dir(&other).unwrap();
     fs::write(other.join("cat.jpg"), "meow").unwrap();
-    assert!(matches!(World::create(&other, &Settings::default()), Err(NoWorld::NotOurs(_))));
+    assert!(matches!(DevWorld::create(&other, &DevSettings::default()), Err(DevWorldError::NotOurs(_))));
 }
 
 struct Home(tempfile::TempDir);
@@ -90,15 +90,15 @@ async fn up_detached_serves_says_what_to_type_and_down_ends_it() {
     let up = home.mayfly(&["dev", "up", "--detach", "--port", "0"]);
     assert!(up.status.success(), "{}", told(&up));
     assert!(told(&up).contains("mayfly status") && told(&up).contains("mayfly dev down"), "{}", told(&up));
-    let addresses = World::addresses(&home.dir()).unwrap();
-    let world = World::create(&home.dir(), &Settings::default()).unwrap();
+    let addresses = DevWorld::addresses(&home.dir()).unwrap();
+    let world = DevWorld::create(&home.dir(), &DevSettings::default()).unwrap();
     assert!(healthy(world.channel("agent/demo", addresses.workload).await.unwrap()).await);
     // The command line finds the server by itself.
     let who = home.mayfly(&["whoami"]);
     assert!(told(&who).contains("operator/you"), "{}", told(&who));
     let again = home.mayfly(&["dev", "up", "--detach"]);
     assert!(again.status.success() && told(&again).contains("runs already"), "{}", told(&again));
-    assert_eq!(World::addresses(&home.dir()).unwrap(), addresses);
+    assert_eq!(DevWorld::addresses(&home.dir()).unwrap(), addresses);
     let down = home.mayfly(&["dev", "down"]);
     assert!(down.status.success() && told(&down).contains("has ended"), "{}", told(&down));
     assert!(!healthy_at(&world, addresses.workload).await);
@@ -108,7 +108,7 @@ async fn up_detached_serves_says_what_to_type_and_down_ends_it() {
     assert!(!home.dir().exists() && !home.config().exists(), "nothing is left");
 }
 
-async fn healthy_at(world: &World, address: std::net::SocketAddr) -> bool {
+async fn healthy_at(world: &DevWorld, address: std::net::SocketAddr) -> bool {
     match world.channel("agent/demo", address).await {
         Ok(channel) => healthy(channel).await,
         Err(_) => false,
@@ -202,7 +202,7 @@ fn down_touches_nothing_that_is_no_dev_world() {
 #[test]
 fn a_stale_number_ends_nobody() {
     let home = Home(tempfile::tempdir().unwrap());
-    World::create(&home.dir(), &Settings::default()).unwrap();
+    DevWorld::create(&home.dir(), &DevSettings::default()).unwrap();
     fs::write(home.dir().join("mayfly.pid"), format!("{}\n", std::process::id())).unwrap();
     let down = home.mayfly(&["dev", "down"]);
     assert!(down.status.success() && told(&down).contains("was not running"), "{}", told(&down));
@@ -227,7 +227,7 @@ fn up_and_down_tell_programs_what_they_did() {
     assert_eq!(none, serde_json::json!({"dir": dir, "state": "none", "purged": false}));
     let up = home.mayfly(&["dev", "up", "--detach", "--port", "0", "-o", "json"]);
     let (up, words) = (json(&up), told(&up));
-    let addresses = World::addresses(&dir).unwrap();
+    let addresses = DevWorld::addresses(&dir).unwrap();
     assert_eq!((up["state"].as_str(), up["pid"].as_u64()), (Some("started"), Some(addresses.pid.into())), "{up}");
     assert_eq!(up["workload"], addresses.workload.to_string());
     assert_eq!(up["admin"], addresses.admin.to_string());
@@ -237,7 +237,7 @@ fn up_and_down_tell_programs_what_they_did() {
     // The named configuration is sufficient for a command.
     let config = up["operator_config"].as_str().unwrap().to_owned();
     let who = home.mayfly(&["whoami", "--config", &config, "-o", "json"]);
-    assert_eq!(json(&who)["identity"]["spiffe_id"], World::id("operator/you"), "{}", told(&who));
+    assert_eq!(json(&who)["identity"]["spiffe_id"], DevWorld::id("operator/you"), "{}", told(&who));
     let again = json(&home.mayfly(&["dev", "up", "-o", "json"]));
     assert_eq!((again["state"].as_str(), &again["pid"]), (Some("running"), &up["pid"]));
     assert_eq!(home.mayfly(&["dev", "up", "-o", "name"]).stdout, format!("{}\n", dir.display()).into_bytes());
@@ -256,7 +256,7 @@ fn a_dev_server_that_does_not_start_tells_programs_why() {
     assert_eq!((up.status.code(), error(&up)["error"]["exit_code"].as_u64()), (Some(1), Some(1)), "{}", told(&up));
     let down = home.mayfly(&["dev", "down", "--dir", dir, "-o", "json"]);
     assert_eq!((down.status.code(), error(&down)["error"]["kind"].as_str()), (Some(2), Some("usage")), "{}", told(&down));
-    let world = World::create(&home.dir(), &Settings::default()).unwrap();
+    let world = DevWorld::create(&home.dir(), &DevSettings::default()).unwrap();
     fs::write(world.config(), "[store]\nspeed = 11\n").unwrap();
     for what in [&["dev", "up", "-o", "json"][..], &["server", "run", "-o", "json", "--config", world.config().to_str().unwrap()]]
     {

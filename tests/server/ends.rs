@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use mayfly::cli::dev::{Settings, World};
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, Maintained, Record, Who};
+use mayfly::cli::dev::{DevSettings, DevWorld};
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{Author, Event, Maintained, Record};
 use mayfly::limits;
 
 use crate::kit::{GOAWAY, PATIENCE, Up, begin_http2, frames, healthy, open_task, reason, until, until_closed, world};
@@ -12,7 +12,7 @@ use crate::kit::{GOAWAY, PATIENCE, Up, begin_http2, frames, healthy, open_task, 
 #[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::disallowed_methods, reason = "a test that measures when a connection ends")]
 async fn a_connection_is_asked_to_go_before_its_svid_ends_and_is_gone_then() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     up.world.issue("agent/demo", 4_000).unwrap();
     let began = Instant::now();
     let mut stream = up.tls("agent/demo").await;
@@ -26,7 +26,7 @@ async fn a_connection_is_asked_to_go_before_its_svid_ends_and_is_gone_then() {
 
 /// Replaces a world's bundle with the certificate of another CA, and moves the server to an SVID of that CA.
 fn change_root(up: &Up, keep_old: bool) {
-    let (_dir, other) = world(Settings::default());
+    let (_dir, other) = world(DevSettings::default());
     let mut bundle = std::fs::read_to_string(other.bundle()).unwrap();
     if keep_old {
         bundle.push_str(&std::fs::read_to_string(up.world.bundle()).unwrap());
@@ -36,7 +36,7 @@ fn change_root(up: &Up, keep_old: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn removing_a_root_ends_its_connections_and_revokes_what_it_vouched_for() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let mut stream = up.tls("agent/demo").await;
     begin_http2(&mut stream).await;
     let channel = up.channel("ci/demo").await;
@@ -55,7 +55,7 @@ async fn removing_a_root_ends_its_connections_and_revokes_what_it_vouched_for() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn adding_a_root_ends_nothing() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let channel = up.channel("agent/demo").await;
     assert!(healthy(channel.clone()).await);
     change_root(&up, true);
@@ -70,7 +70,7 @@ async fn adding_a_root_ends_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_servers_certificate_is_renewed_without_a_restart() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let shown = |up: &Up| {
         let (address, config) = (up.workload(), up.world.client_config("agent/demo").unwrap());
         async move {
@@ -96,7 +96,7 @@ async fn the_servers_certificate_is_renewed_without_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_finishes_what_is_under_way_and_refuses_what_is_new() {
-    let mut up = Up::new(Settings::default());
+    let mut up = Up::new(DevSettings::default());
     let mut stream = up.tls("agent/demo").await;
     begin_http2(&mut stream).await;
     until("it is open", || up.running().connections()[0] == 1).await;
@@ -107,13 +107,13 @@ async fn stopping_finishes_what_is_under_way_and_refuses_what_is_new() {
     assert!(frames(&told).contains(&GOAWAY));
     stopping.await.unwrap();
     assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens");
-    let note = Record::new(Who::Mayfly("test".into()), Event::Maintained(Maintained { what: "late".into() }));
-    assert!(authority.ledger.commit(Lane::Change, vec![note]).await.is_err(), "the ledger is closed");
+    let note = Record::new(Author::Mayfly("test".into()), Event::Maintained(Maintained { what: "late".into() }));
+    assert!(authority.ledger.commit(ProposalKind::Change, vec![note]).await.is_err(), "the ledger is closed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_svid_that_lives_too_long_is_refused() {
-    let up = Up::new(Settings::default().with("svid.max_ttl", "\"2h\""));
+    let up = Up::new(DevSettings::default().with("svid.max_ttl", "\"2h\""));
     up.world.issue("agent/demo", 3 * 3600 * 1000).unwrap();
     // In TLS 1.3 the client has finished its handshake before it learns of the refusal.
     let refused = match up.world.channel("agent/demo", up.workload()).await {
@@ -126,17 +126,17 @@ async fn an_svid_that_lives_too_long_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_caller_is_refused_on_the_connection_that_it_has() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let channel = up.channel("agent/demo").await;
     open_task(channel.clone(), None).await.unwrap();
-    let revoked = mayfly::ledger::record::Revoked {
-        targets: vec![mayfly::revocation::Target::Caller(World::id("agent/demo").into()).to_record()],
+    let revoked = mayfly::ledger::record::TargetsRevoked {
+        targets: vec![mayfly::revocation::Target::Caller(DevWorld::id("agent/demo").into()).to_record()],
         reason: "test".into(),
         keep_until: mayfly::revocation::Rules::keep_until(mayfly::system::System::real().wall()).0,
         ..Default::default()
     };
-    let record = Record::new(Who::LocalUid(0), Event::Revoked(revoked));
-    up.running().authority().ledger.commit(Lane::Revoke, vec![record]).await.unwrap();
+    let record = Record::new(Author::LocalUid(0), Event::Revoked(revoked));
+    up.running().authority().ledger.commit(ProposalKind::Revoke, vec![record]).await.unwrap();
     let refused = open_task(channel, None).await.unwrap_err();
     assert_eq!(reason(&refused), "LOCKED", "{refused:?}");
 }

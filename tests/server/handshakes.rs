@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
 use mayfly::identity::spiffe_id::SpiffeId;
 use mayfly::serve::tls;
 use mayfly::sources::svid_files::SvidFiles;
@@ -17,13 +17,13 @@ use crate::kit::{MAYFLY, tls as connect, until, world};
 use crate::metrics::scraped;
 
 /// A client that presents the SVID of one world and trusts the server of another.
-fn showing(own: Option<(&World, &str)>, trusts: &World) -> ClientConfig {
+fn showing(own: Option<(&DevWorld, &str)>, trusts: &DevWorld) -> ClientConfig {
     let own = own.map(|(world, name)| {
         let paths = world.svid(name);
         let pair = SvidFiles::new(&paths.certificate, &paths.key).load().unwrap();
         Arc::new(ArcSwap::new(pair.certified_key().clone()))
     });
-    let server = SpiffeId::parse(&World::id("mayfly")).unwrap();
+    let server = SpiffeId::parse(&DevWorld::id("mayfly")).unwrap();
     tls::client_config(own, trusts.bundles().unwrap(), server, &System::real()).unwrap()
 }
 
@@ -34,9 +34,9 @@ fn count(told: &str, listener: &str, clause: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_refused_handshake_is_counted_by_its_clause_and_a_few_of_a_clause_are_logged() {
-    let settings = Settings { engine: Engine::Memory, ..Settings::default() }.with("listen.metrics", "\"127.0.0.1:0\"");
+    let settings = DevSettings { engine: DevEngine::Memory, ..DevSettings::default() }.with("listen.metrics", "\"127.0.0.1:0\"");
     let (_dir, ours) = world(settings);
-    let (_other, strangers) = world(Settings::default());
+    let (_other, strangers) = world(DevSettings::default());
     let child = ours.spawn(Path::new(MAYFLY)).unwrap();
     let addresses = child.addresses().clone();
     let metrics = addresses.metrics.unwrap();
@@ -91,7 +91,7 @@ async fn each_refused_handshake_is_counted_by_its_clause_and_a_few_of_a_clause_a
     // Lines of two listeners, in at most two minutes.
     assert!((2..=2 * 2 * mayfly::limits::HANDSHAKE_LOG_LINES as usize).contains(&of.len()), "{of:#?}");
     let expired = lines("clause=\"expired\"");
-    assert!(expired[0].contains(&format!("claimed_id=\"{}\"", World::id("agent/brief"))), "{expired:#?}");
+    assert!(expired[0].contains(&format!("claimed_id=\"{}\"", DevWorld::id("agent/brief"))), "{expired:#?}");
     assert!(expired[0].contains("127.0.0.1:") && expired[0].contains("listener=\"workload\""), "{expired:#?}");
     assert!(lines("clause=\"closed\"").is_empty(), "a probe of the port is no line");
 

@@ -6,8 +6,8 @@ mod sent;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use mayfly::cli::dev::{Child, Settings, World};
-use mayfly::document::shown::is_unsafe;
+use mayfly::cli::dev::{DevSettings, DevWorld, ServerProcess};
+use mayfly::document::terminal_text::is_unsafe;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
@@ -49,15 +49,15 @@ any_tool = true
 "#;
 
 struct Rig {
-    child: Child,
+    child: ServerProcess,
     provider: Provider,
-    world: World,
+    world: DevWorld,
     _dir: TempDir,
 }
 
 fn rig() -> Rig {
     let provider = Provider::start();
-    let (dir, world) = world(Settings::default());
+    let (dir, world) = world(DevSettings::default());
     let add = |path: &str, more: &str| {
         let path = world.dir().join(path);
         std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + more).unwrap();

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
-use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
 use mayfly::pb::mayfly::v1 as pb;
-use mayfly::server::Running;
+use mayfly::server::RunningServer;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ServerConfig};
@@ -30,20 +30,20 @@ pub const MAYFLY: &str = env!("CARGO_BIN_EXE_mayfly");
 
 /// A world and its server in this process.
 pub struct Up {
-    pub running: Option<Running>,
-    pub world: World,
+    pub running: Option<RunningServer>,
+    pub world: DevWorld,
     _dir: TempDir,
 }
 
 impl Up {
     /// A server whose store is in memory.
-    pub fn new(settings: Settings) -> Up {
-        Up::on(Settings { engine: Engine::Memory, ..settings })
+    pub fn new(settings: DevSettings) -> Up {
+        Up::on(DevSettings { engine: DevEngine::Memory, ..settings })
     }
 
     /// A server whose store is in memory, with more text at the end of its configuration.
-    pub fn with_config(settings: Settings, more: &str) -> Up {
-        let (dir, world) = world(Settings { engine: Engine::Memory, ..settings });
+    pub fn with_config(settings: DevSettings, more: &str) -> Up {
+        let (dir, world) = world(DevSettings { engine: DevEngine::Memory, ..settings });
         let text = std::fs::read_to_string(world.config()).unwrap();
         std::fs::write(world.config(), format!("{text}{more}")).unwrap();
         let running = world.start().unwrap_or_else(|no| panic!("{no}"));
@@ -51,18 +51,18 @@ impl Up {
     }
 
     /// Wraps a server that was started already. The caller removes the server's directory.
-    pub fn of(running: Running, world: World) -> Up {
+    pub fn of(running: RunningServer, world: DevWorld) -> Up {
         Up { running: Some(running), world, _dir: tempfile::tempdir().unwrap() }
     }
 
     /// A server by the settings.
-    pub fn on(settings: Settings) -> Up {
+    pub fn on(settings: DevSettings) -> Up {
         let (dir, world) = world(settings);
         let running = world.start().unwrap_or_else(|no| panic!("{no}"));
         Up { running: Some(running), world, _dir: dir }
     }
 
-    pub fn running(&self) -> &Running {
+    pub fn running(&self) -> &RunningServer {
         self.running.as_ref().unwrap()
     }
 
@@ -90,9 +90,9 @@ impl Up {
 }
 
 /// A world without a server.
-pub fn world(settings: Settings) -> (TempDir, World) {
+pub fn world(settings: DevSettings) -> (TempDir, DevWorld) {
     let dir = tempfile::tempdir().unwrap();
-    let world = World::create(&dir.path().join("w"), &settings).unwrap();
+    let world = DevWorld::create(&dir.path().join("w"), &settings).unwrap();
     (dir, world)
 }
 

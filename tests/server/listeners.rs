@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 use mayfly::limits;
 use mayfly::serve::client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +12,7 @@ use crate::kit::{PATIENCE, SETTINGS, Up, begin_http2, call, healthy, reason, tls
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_workload_calls_over_mtls_and_operators_have_a_port_of_their_own() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let (workload, operator) = (up.channel("agent/demo").await, up.world.channel("operator/you", up.admin()).await.unwrap());
     assert!(healthy(workload.clone()).await && healthy(operator.clone()).await);
     assert_eq!(up.running().connections()[..2], [1, 1]);
@@ -21,7 +21,7 @@ async fn a_workload_calls_over_mtls_and_operators_have_a_port_of_their_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_caller_is_the_tls_peer_whatever_the_headers_say() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let mut client = mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient::new(up.channel("agent/demo").await);
     let mut asked = tonic::Request::new(mayfly::pb::mayfly::v1::WhoamiRequest::default());
     for name in ["x-forwarded-client-cert", "x-spiffe-id", "x-forwarded-for", "forwarded", "authorization"] {
@@ -33,7 +33,7 @@ async fn the_caller_is_the_tls_peer_whatever_the_headers_say() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_without_a_certificate_gets_an_alert() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let server = mayfly::identity::spiffe_id::SpiffeId::parse("spiffe://dev.mayfly.internal/mayfly").unwrap();
     let config = mayfly::serve::tls::client_config(None, up.world.bundles().unwrap(), server, &mayfly::system::System::real());
     // In TLS 1.3 the client has finished its handshake before it learns of the refusal.
@@ -48,8 +48,8 @@ async fn tls_without_a_certificate_gets_an_alert() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_svid_of_another_trust_domain_is_refused() {
-    let up = Up::new(Settings::default());
-    let (_dir, other) = crate::kit::world(Settings::default());
+    let up = Up::new(DevSettings::default());
+    let (_dir, other) = crate::kit::world(DevSettings::default());
     // The other world has the same names, and another root.
     let mut config = up.world.client_config("agent/demo").unwrap();
     config.client_auth_cert_resolver = other.client_config("agent/demo").unwrap().client_auth_cert_resolver;
@@ -63,7 +63,7 @@ async fn an_svid_of_another_trust_domain_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http1_on_the_grpc_port_is_refused_by_alpn_or_told_to_use_http2() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let mut config = up.world.client_config("agent/demo").unwrap();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let refused = tls(up.workload(), config.clone()).await.unwrap_err().to_string();
@@ -77,7 +77,7 @@ async fn http1_on_the_grpc_port_is_refused_by_alpn_or_told_to_use_http2() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_agreed_on_http2_is_spoken_to_first() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let mut stream = up.tls("agent/demo").await;
     // The command line waits for this frame in order to learn of a refused SVID.
     let mut frame = [0; 9];
@@ -87,7 +87,7 @@ async fn who_agreed_on_http2_is_spoken_to_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_tls_is_closed() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let mut tcp = TcpStream::connect(up.workload()).await.unwrap();
     tcp.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let answer = until_closed(&mut tcp).await.expect("closed");
@@ -97,7 +97,7 @@ async fn what_is_no_tls_is_closed() {
 #[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::disallowed_methods, reason = "a test that measures how long somebody is kept waiting")]
 async fn a_peer_that_stalls_holds_its_place_for_the_handshakes_time_and_gives_it_to_whoever_comes() {
-    let up = Up::new(Settings::default().with("limits.handshakes", "1"));
+    let up = Up::new(DevSettings::default().with("limits.handshakes", "1"));
     let began = Instant::now();
     let mut silent = TcpStream::connect(up.workload()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -115,7 +115,7 @@ async fn a_peer_that_stalls_holds_its_place_for_the_handshakes_time_and_gives_it
 #[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::disallowed_methods, reason = "a test that measures how long somebody is kept waiting")]
 async fn a_peer_that_says_nothing_after_the_handshake_is_dropped() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let began = Instant::now();
     let mut half_open = up.tls("agent/demo").await;
     // Half of the preface, and then nothing.
@@ -127,7 +127,7 @@ async fn a_peer_that_says_nothing_after_the_handshake_is_dropped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_bound_a_connection_is_closed_at_once_and_a_place_comes_back() {
-    let up = Up::new(Settings::default().with("limits.connections", "2"));
+    let up = Up::new(DevSettings::default().with("limits.connections", "2"));
     let (first, second) = (up.channel("agent/demo").await, up.channel("ci/demo").await);
     assert!(healthy(first.clone()).await && healthy(second.clone()).await);
     assert!(up.world.channel("mcp/echo", up.workload()).await.is_err(), "closed");
@@ -140,7 +140,7 @@ async fn beyond_the_bound_a_connection_is_closed_at_once_and_a_place_comes_back(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_only_is_not_served_to_workloads() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let list = "/mayfly.v1.RevocationService/ListRules";
     let refused = call(up.channel("agent/demo").await, list, bytes::Bytes::new()).await.unwrap_err();
     assert!(["NOT_AUTHENTICATED", "DENIED_BY_POLICY"].contains(&reason(&refused).as_str()), "{refused:?}");

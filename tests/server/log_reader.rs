@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kit::{MAYFLY, open_task, until, world};
@@ -18,17 +18,17 @@ const ENDS_WITHIN: Duration = Duration::from_secs(18);
 /// A server process that logs each call into a pipe, and the other end of the pipe.
 struct Piped {
     child: Child,
-    world: World,
+    world: DevWorld,
     reader: Option<File>,
     _dir: tempfile::TempDir,
 }
 
 impl Piped {
     async fn new() -> Piped {
-        Piped::with(Settings { engine: Engine::Memory, ..Settings::default() }).await
+        Piped::with(DevSettings { engine: DevEngine::Memory, ..DevSettings::default() }).await
     }
 
-    async fn with(settings: Settings) -> Piped {
+    async fn with(settings: DevSettings) -> Piped {
         let (dir, world) = world(settings.with("log.calls", "true"));
         let (reader, writer) = std::io::pipe().unwrap();
         let mut command = Command::new(MAYFLY);
@@ -36,16 +36,16 @@ impl Piped {
             command.env_remove(name);
         }
         command.args(["server", "run", "--config"]).arg(world.config());
-        command.arg("--ready-file").arg(World::ready_file(world.dir()));
+        command.arg("--ready-file").arg(DevWorld::ready_file(world.dir()));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(OwnedFd::from(writer)).spawn().unwrap();
         drop(command);
-        until("it serves", || World::addresses(world.dir()).is_some()).await;
+        until("it serves", || DevWorld::addresses(world.dir()).is_some()).await;
         Piped { child, world, reader: Some(File::from(OwnedFd::from(reader))), _dir: dir }
     }
 
     /// Makes calls, each with a log line.
     async fn call(&self, calls: usize) {
-        let address = World::addresses(self.world.dir()).unwrap().workload;
+        let address = DevWorld::addresses(self.world.dir()).unwrap().workload;
         let channel = self.world.channel("agent/demo", address).await.unwrap();
         for n in 0..calls {
             let answered = tokio::time::timeout(Duration::from_secs(20), open_task(channel.clone(), None)).await;
@@ -85,7 +85,7 @@ async fn a_reader_of_the_log_that_went_away_ends_neither_the_server_nor_its_list
     server.world.renew().unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
     server.call(5).await;
-    revoke(&server.world, World::addresses(server.world.dir()).unwrap().admin, 1).await;
+    revoke(&server.world, DevWorld::addresses(server.world.dir()).unwrap().admin, 1).await;
     for ignored in [Signal::USR1, Signal::USR2, Signal::XFSZ, Signal::ALARM] {
         server.signal(ignored);
     }
@@ -97,11 +97,13 @@ async fn a_reader_of_the_log_that_went_away_ends_neither_the_server_nor_its_list
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_of_the_log_that_stalls_keeps_nobody_and_is_told_what_it_missed() {
-    let mut server =
-        Piped::with(Settings { engine: Engine::Memory, ..Settings::default() }.with("listen.metrics", "\"127.0.0.1:0\"")).await;
+    let mut server = Piped::with(
+        DevSettings { engine: DevEngine::Memory, ..DevSettings::default() }.with("listen.metrics", "\"127.0.0.1:0\""),
+    )
+    .await;
     // A pipe holds 64 KiB and the queue 4 MiB: 400 bytes or more for each call.
     server.call(800).await;
-    revoke(&server.world, World::addresses(server.world.dir()).unwrap().admin, 1).await;
+    revoke(&server.world, DevWorld::addresses(server.world.dir()).unwrap().admin, 1).await;
     // The reader reads again, and gets every line whole and in order.
     let mut reader = server.reader.take().unwrap();
     let reading = std::thread::spawn(move || {
@@ -129,7 +131,7 @@ async fn with_a_reader_of_the_log_that_stalls_a_server_ends_when_it_is_told_to()
 
 #[test]
 fn a_refusal_to_start_is_told_to_nobody_and_ends_all_the_same() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let (_reader, writer) = std::io::pipe().unwrap();
     // Fill the pipe to the last byte.
     let full = File::from(OwnedFd::from(writer));

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
 use mayfly::pb::mayfly::v1 as pb;
 
 use crate::kit::{MAYFLY, open_task, reason, until, world};
@@ -11,13 +11,13 @@ use crate::traces_of_calls::*;
 /// A server process that writes its log lines as JSON to a file.
 struct Logged {
     child: std::process::Child,
-    world: World,
+    world: DevWorld,
     dir: tempfile::TempDir,
 }
 
 impl Logged {
     async fn new(section: &str) -> Logged {
-        let (dir, world) = world(Settings { engine: Engine::Memory, ..Settings::default() });
+        let (dir, world) = world(DevSettings { engine: DevEngine::Memory, ..DevSettings::default() });
         let text = std::fs::read_to_string(world.config()).unwrap();
         std::fs::write(world.config(), text + section).unwrap();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
@@ -26,9 +26,9 @@ impl Logged {
             command.env_remove(name);
         }
         command.args(["server", "run", "--config"]).arg(world.config());
-        command.arg("--ready-file").arg(World::ready_file(world.dir()));
+        command.arg("--ready-file").arg(DevWorld::ready_file(world.dir()));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        until("it serves", || World::addresses(world.dir()).is_some()).await;
+        until("it serves", || DevWorld::addresses(world.dir()).is_some()).await;
         Logged { child, world, dir }
     }
 
@@ -47,7 +47,7 @@ impl Drop for Logged {
 #[tokio::test(flavor = "multi_thread")]
 async fn log_lines_are_json_with_fields_and_those_of_calls_have_the_ids_of_the_audit() {
     let logged = Logged::new("\n[log]\nformat = \"json\"\ncalls = true\n").await;
-    let address = World::addresses(logged.world.dir()).unwrap().workload;
+    let address = DevWorld::addresses(logged.world.dir()).unwrap().workload;
     let channel = logged.world.channel("agent/demo", address).await.unwrap();
     let task = open_task(channel.clone(), None).await.unwrap();
     let id = "r-1 \"quoted\" \u{202e}";
@@ -66,7 +66,7 @@ async fn log_lines_are_json_with_fields_and_those_of_calls_have_the_ids_of_the_a
     assert_eq!((&one["code"], &one["seq"], &one["trace_id"]), (&0.into(), &issued.seq.into(), &TRACE.into()));
     assert_eq!((&one["credential_id"], &one["task_id"]), (&issued.credential_id.as_str().into(), &task.as_str().into()));
     assert_eq!(one["request_id"], id.escape_default().to_string(), "what a caller wrote acts on no terminal");
-    assert_eq!((&one["caller"], one["took_us"].is_u64()), (&World::id("agent/demo").into(), true));
+    assert_eq!((&one["caller"], one["took_us"].is_u64()), (&DevWorld::id("agent/demo").into(), true));
     assert!(one.get("span_id").is_none(), "nothing is told to a collector");
     let two = of("TokenService/Exchange", 1);
     assert_eq!((&two["code"], &two["reason"], two.get("seq")), (&7.into(), &reason(&no).into(), None));
@@ -82,7 +82,7 @@ async fn log_lines_are_json_with_fields_and_those_of_calls_have_the_ids_of_the_a
 #[tokio::test(flavor = "multi_thread")]
 async fn log_lines_are_text_where_that_is_configured_and_calls_have_none_unless_it_is() {
     let logged = Logged::new("\n[log]\nformat = \"text\"\n").await;
-    let address = World::addresses(logged.world.dir()).unwrap().workload;
+    let address = DevWorld::addresses(logged.world.dir()).unwrap().workload;
     open_task(logged.world.channel("agent/demo", address).await.unwrap(), None).await.unwrap();
     let text = logged.text();
     assert!(text.contains("serving") && !text.starts_with('{') && !text.contains("mayfly::call"), "{text}");

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 use mayfly::limits;
 use tonic::Code;
 use tonic::body::Body;
@@ -18,7 +18,7 @@ const EXCHANGE: &str = "/mayfly.v1.TokenService/Exchange";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_messages_are_the_callers_mistake_and_each_is_told_apart_from_ours() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let channel = up.channel("agent/demo").await;
     // A length beyond the message's end; a field of an unknown wire type; text that is not UTF-8; a group without an end.
     for message in [&b"\x0a\x7f"[..], b"\x0f", b"\x0a\x02\xff\xfe", b"\x0b"] {
@@ -35,7 +35,7 @@ async fn bad_messages_are_the_callers_mistake_and_each_is_told_apart_from_ours()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_above_the_limit_is_refused_by_its_limit() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     for path in [OPEN, EXCHANGE] {
         for (size, code) in [(limits::REQUEST_BYTES, Code::InvalidArgument), (limits::REQUEST_BYTES + 1, Code::ResourceExhausted)]
         {
@@ -67,7 +67,7 @@ async fn framed(up: &Up, path: &str, encoding: Option<&str>, frames: Vec<Frame<B
 /// However a message is cut into frames, `Exchange` answers as every other method does.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exchange_is_answered_however_its_message_comes() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let message =
         |flag: u8, length: u32, content: &[u8]| -> Bytes { [&[flag][..], &length.to_be_bytes(), content].concat().into() };
     // Field 1 with an empty text: well formed, and asks for nothing.
@@ -100,7 +100,7 @@ async fn an_exchange_is_answered_however_its_message_comes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn methods_and_services_that_are_not_there_are_named() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     for path in ["/mayfly.v1.TaskService/Steal", "/nobody.v1.Service/Call", "/x"] {
         let refused = call(up.channel("agent/demo").await, path, Bytes::new()).await.unwrap_err();
         assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unimplemented, "NOT_SERVED"), "{path}");
@@ -110,7 +110,7 @@ async fn methods_and_services_that_are_not_there_are_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reflection_is_for_operators() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
     // list_services: ""
     let list = Bytes::from_static(b"\x3a\x00");
@@ -130,7 +130,7 @@ async fn raw(up: &Up, method: Method, media: &str, body: &'static [u8]) -> http:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_grpc_gets_an_http_answer() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let get = raw(&up, Method::GET, "application/grpc", b"").await;
     assert_eq!((get.status(), get.headers()["allow"].to_str().unwrap()), (StatusCode::METHOD_NOT_ALLOWED, "POST"));
     assert_eq!(raw(&up, Method::POST, "text/plain", b"hello").await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
@@ -138,7 +138,7 @@ async fn what_is_no_grpc_gets_an_http_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_frames_are_refused() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     // No message at all; truncated; an unknown compression flag; compressed without a named encoding.
     for body in [&b""[..], b"\0\0\0\0\x05ab", b"\x07\0\0\0\0", b"\x01\0\0\0\0"] {
         let answer = raw(&up, Method::POST, "application/grpc", body).await;
@@ -149,7 +149,7 @@ async fn bad_frames_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_message_on_a_stream_ends_it_with_the_reason() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     // Not protobuf; no ask; an exchange without a request id for its answer.
     for message in [&b"\x0f"[..], b"", b"\x0a\x00"] {
         let body: Vec<u8> = [&[0][..], &(message.len() as u32).to_be_bytes(), message].concat();
@@ -166,7 +166,7 @@ async fn what_is_no_message_on_a_stream_ends_it_with_the_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_that_never_end_are_held_up_to_a_bound() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     // As many calls as it takes, each with a message of the largest size that lacks its last byte.
     let almost = [&[0][..], &(limits::REQUEST_BYTES as u32).to_be_bytes(), &vec![0; limits::REQUEST_BYTES - 1]].concat();
     let almost = Bytes::from(almost);

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use std::sync::Arc;
 
-use mayfly::cli::dev::{Engine, SERVER, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld, SERVER};
 use mayfly::identity::spiffe_id::SpiffeId;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
 use mayfly::pb::mayfly::v1::{self as pb};
@@ -33,7 +33,7 @@ pub fn scraped(address: SocketAddr) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scraper_on_this_host_reads_what_the_server_did_and_how_it_stands() {
-    let (_dir, world) = world(Settings { engine: Engine::Memory, ..Settings::default() });
+    let (_dir, world) = world(DevSettings { engine: DevEngine::Memory, ..DevSettings::default() });
     let config = world.dir().join("mayfly.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("[listen]\n", "[listen]\nmetrics = \"127.0.0.1:0\"\n")).unwrap();
@@ -65,7 +65,7 @@ async fn a_scraper_on_this_host_reads_what_the_server_did_and_how_it_stands() {
 /// writes of a start.
 #[test]
 fn durable_writes_are_a_histogram() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let config = world.dir().join("mayfly.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("[listen]\n", "[listen]\nmetrics = \"127.0.0.1:0\"\n")).unwrap();
@@ -93,7 +93,7 @@ fn value(told: &str, series: &str) -> f64 {
 /// Names that callers make up create no series.
 #[tokio::test(flavor = "multi_thread")]
 async fn exchanges_and_calls_are_counted_by_what_an_objective_is_made_of() {
-    let up = Up::new(Settings::default().with("listen.metrics", "\"127.0.0.1:0\""));
+    let up = Up::new(DevSettings::default().with("listen.metrics", "\"127.0.0.1:0\""));
     let metrics = up.running().addresses().metrics.unwrap();
     let channel = up.channel("agent/demo").await;
     let task = open_task(channel.clone(), None).await.unwrap();
@@ -163,7 +163,7 @@ async fn over_tls(address: SocketAddr, config: ClientConfig, header: &str) -> st
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_that_others_reach_are_told_over_tls_to_whoever_shows_the_token_of_the_file() {
     use std::os::unix::fs::PermissionsExt as _;
-    let (_dir, world) = world(Settings { engine: Engine::Memory, ..Settings::default() });
+    let (_dir, world) = world(DevSettings { engine: DevEngine::Memory, ..DevSettings::default() });
     let token = world.dir().join("token");
     let write = |text: &str| {
         std::fs::write(&token, text).unwrap();
@@ -182,7 +182,7 @@ async fn metrics_that_others_reach_are_told_over_tls_to_whoever_shows_the_token_
     write("first-token-0123456789\n");
     let running = world.start().unwrap_or_else(|no| panic!("{no}"));
     let address = SocketAddr::from(([127, 0, 0, 1], running.addresses().metrics.unwrap().port()));
-    let server = SpiffeId::parse(&World::id(SERVER)).unwrap();
+    let server = SpiffeId::parse(&DevWorld::id(SERVER)).unwrap();
     let client = || {
         let mut config =
             mayfly::serve::tls::client_config(None, world.bundles().unwrap(), server.clone(), &System::real()).unwrap();

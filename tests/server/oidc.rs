@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 use mayfly::identity::oidc::OidcDefect;
 use mayfly::limits;
-use mayfly::oidc::{Issuers, NotTaken};
-use mayfly::sources::https::{Https, NoAnswer};
+use mayfly::oidc_issuers::{Issuers, TokenRejection};
+use mayfly::sources::https::{HttpsClient, HttpsError};
 use mayfly::system::System;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,13 +19,13 @@ use crate::signer::Signer;
 const AUD: &str = "https://echo.example.org";
 const SUBJECT: &str = "uses = [\"subject\"]";
 
-async fn taken(issuers: &Issuers, token: &str) -> Result<String, NotTaken> {
+async fn taken(issuers: &Issuers, token: &str) -> Result<String, TokenRejection> {
     issuers.verify(token, &[AUD]).await.map(|(_, token)| token.sub().to_owned())
 }
 
 /// A server that trusts the issuer, once its keys have been fetched.
 async fn up(provider: &Provider, more: &str) -> (Up, Arc<Issuers>) {
-    let up = Up::with_config(Settings::default(), &provider.section("idp", &["dev"], more));
+    let up = Up::with_config(DevSettings::default(), &provider.section("idp", &["dev"], more));
     let issuers = up.running().authority().oidc.clone();
     let system = System::real();
     let known = &issuers.all()[0];
@@ -44,13 +44,13 @@ async fn keys_are_discovered_and_a_token_is_taken_for_what_it_says() {
     let (_up, issuers) = up(&provider, SUBJECT).await;
     assert_eq!(taken(&issuers, &provider.token(&provider.claims("ada", AUD))).await, Ok("ada".into()));
     let other = provider.token(&provider.claims("ada", "https://github.example.org"));
-    assert_eq!(taken(&issuers, &other).await, Err(NotTaken::Defect(OidcDefect::Audience)));
+    assert_eq!(taken(&issuers, &other).await, Err(TokenRejection::Defect(OidcDefect::Audience)));
     let stranger = Provider::start();
     let token = stranger.token(&stranger.claims("ada", AUD));
-    assert_eq!(taken(&issuers, &token).await, Err(NotTaken::UnknownIssuer(stranger.issuer.clone())));
+    assert_eq!(taken(&issuers, &token).await, Err(TokenRejection::UnknownIssuer(stranger.issuer.clone())));
     // Another server claims to be the issuer and signs with its own key.
     let forged = stranger.token(&provider.claims("ada", AUD));
-    assert_eq!(taken(&issuers, &forged).await, Err(NotTaken::Defect(OidcDefect::BadSignature)));
+    assert_eq!(taken(&issuers, &forged).await, Err(TokenRejection::Defect(OidcDefect::BadSignature)));
     assert!(stranger.asked("/keys").is_empty(), "nobody asks whom a token names");
 }
 
@@ -62,8 +62,10 @@ async fn a_key_that_is_not_known_is_fetched_once_for_everybody_and_then_not_for_
     provider.rotate_to("k2", Signer::new("ES256"), true);
     let token = provider.token(&provider.claims("ada", AUD));
     // The keys were just fetched: they are not fetched again before the interval has passed, and the caller is told when to retry.
-    let later = |answer: Result<String, NotTaken>| match answer {
-        Err(no @ NotTaken::Later(..)) => no.retry().is_some_and(|wait| wait <= Duration::from_millis(limits::OIDC_REFETCH_MS)),
+    let later = |answer: Result<String, TokenRejection>| match answer {
+        Err(no @ TokenRejection::Later(..)) => {
+            no.retry().is_some_and(|wait| wait <= Duration::from_millis(limits::OIDC_REFETCH_MS))
+        }
         _ => false,
     };
     assert!(later(taken(&issuers, &token).await));
@@ -83,7 +85,7 @@ async fn a_key_that_is_not_known_is_fetched_once_for_everybody_and_then_not_for_
     let made_up = provider.token(&provider.claims("ada", AUD));
     tokio::time::sleep(Duration::from_millis(limits::OIDC_REFETCH_MS + 200)).await;
     for _ in 0..2 {
-        assert_eq!(taken(&issuers, &made_up).await, Err(NotTaken::Defect(OidcDefect::UnknownKid)));
+        assert_eq!(taken(&issuers, &made_up).await, Err(TokenRejection::Defect(OidcDefect::UnknownKid)));
     }
     assert_eq!(provider.asked("/keys").len(), 3);
 }
@@ -108,39 +110,39 @@ async fn keys_at_a_url_or_in_a_file_need_no_discovery() {
 async fn what_is_no_document_of_the_issuer_gives_no_keys() {
     let get = |provider: &Provider| {
         let url = format!("{}/keys", provider.issuer);
-        async move { Https::new(None, &System::real()).unwrap().document(&url, limits::OIDC_DOCUMENT_BYTES).await }
+        async move { HttpsClient::new(None, &System::real()).unwrap().document(&url, limits::OIDC_DOCUMENT_BYTES).await }
     };
     let provider = Provider::start();
     let elsewhere = Provider::start();
     let to = format!("Location: {}/keys\r\n", elsewhere.issuer);
     provider.lay("/keys", move |_| (302, to.clone(), String::new()));
-    assert!(matches!(get(&provider).await, Err(NoAnswer::Http { .. })), "a redirect is no answer");
+    assert!(matches!(get(&provider).await, Err(HttpsError::Http { .. })), "a redirect is no answer");
     assert!(elsewhere.asked("/keys").is_empty(), "and is not followed");
     provider.lay("/keys", |_| (200, String::new(), "x".repeat(limits::OIDC_DOCUMENT_BYTES + 1)));
-    assert!(matches!(get(&provider).await, Err(NoAnswer::Http { .. })), "too much is no answer");
+    assert!(matches!(get(&provider).await, Err(HttpsError::Http { .. })), "too much is no answer");
     provider.lay("/keys", |_| (200, "Content-Encoding: gzip\r\n".into(), "x".into()));
-    assert!(matches!(get(&provider).await, Err(NoAnswer::Http { .. })), "nothing is unpacked");
+    assert!(matches!(get(&provider).await, Err(HttpsError::Http { .. })), "nothing is unpacked");
     let mut document = provider.document();
     document["jwks_uri"] = format!("{}/keys", elsewhere.issuer).into();
     provider.lay("/.well-known/openid-configuration", move |_| answer_json(&document));
-    let asked = mayfly::sources::oidc::discover(&Https::new(None, &System::real()).unwrap(), &provider.issuer).await;
+    let asked = mayfly::sources::oidc::discover(&HttpsClient::new(None, &System::real()).unwrap(), &provider.issuer).await;
     assert!(asked.unwrap_err().contains("another host or port"));
     let (_up, issuers) = {
-        let up = Up::with_config(Settings::default(), &provider.section("idp", &["dev"], SUBJECT));
+        let up = Up::with_config(DevSettings::default(), &provider.section("idp", &["dev"], SUBJECT));
         let issuers = up.running().authority().oidc.clone();
         (up, issuers)
     };
     let token = provider.token(&provider.claims("ada", AUD));
-    assert_eq!(taken(&issuers, &token).await, Err(NotTaken::NoKeys("idp".into())), "without keys nobody is believed");
+    assert_eq!(taken(&issuers, &token).await, Err(TokenRejection::NoKeys("idp".into())), "without keys nobody is believed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_bridged_for_a_bounded_time() {
-    use mayfly::identity::oidc::{Issuer, IssuerKeys, Use};
+    use mayfly::identity::oidc::{Issuer, IssuerKeys, IssuerUse};
     use mayfly::seq::Millis;
-    use mayfly::system::SetClock;
+    use mayfly::system::ManualClock;
     let provider = Provider::start();
-    let clock = SetClock::at(Millis(1_795_132_800_000));
+    let clock = ManualClock::at(Millis(1_795_132_800_000));
     let system = System::with_clock(clock.clone());
     let issuer = Issuer {
         name: "idp".into(),
@@ -149,7 +151,7 @@ async fn an_outage_is_bridged_for_a_bounded_time() {
         audience: None,
         audiences: None,
         algorithms: vec![mayfly::identity::jwk::Algorithm::Es256],
-        uses: vec![Use::Subject],
+        uses: vec![IssuerUse::Subject],
         max_life_ms: 3_600_000,
         scopes_claim: None,
         groups_claim: None,
@@ -198,16 +200,16 @@ async fn over_tls_only_the_roots_that_were_named_vouch_for_the_issuer() {
     std::fs::write(roots.path(), cert.pem()).unwrap();
     let url = format!("https://localhost:{port}/keys");
     let system = System::real();
-    let body = Https::new(Some(roots.path()), &system).unwrap().document(&url, 100).await.unwrap();
+    let body = HttpsClient::new(Some(roots.path()), &system).unwrap().document(&url, 100).await.unwrap();
     assert_eq!(&body[..], b"{\"hello\":true}");
     let by_others = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
     std::fs::write(roots.path(), by_others.pem().replace('A', "B")).unwrap();
-    assert!(Https::new(Some(roots.path()), &system).is_err(), "a file without a root is told");
+    assert!(HttpsClient::new(Some(roots.path()), &system).is_err(), "a file without a root is told");
     let other = rcgen::KeyPair::generate().unwrap();
     let other = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&other).unwrap();
     std::fs::write(roots.path(), other.pem()).unwrap();
-    let refused = Https::new(Some(roots.path()), &system).unwrap().document(&url, 100).await;
-    assert!(matches!(refused, Err(NoAnswer::Io { .. })), "{refused:?}");
-    let plain = Https::new(None, &system).unwrap().document("http://example.org/keys", 100).await;
-    assert!(matches!(plain, Err(NoAnswer::Url(_))), "nothing is asked in clear beyond this machine");
+    let refused = HttpsClient::new(Some(roots.path()), &system).unwrap().document(&url, 100).await;
+    assert!(matches!(refused, Err(HttpsError::Io { .. })), "{refused:?}");
+    let plain = HttpsClient::new(None, &system).unwrap().document("http://example.org/keys", 100).await;
+    assert!(matches!(plain, Err(HttpsError::Url(_))), "nothing is asked in clear beyond this machine");
 }

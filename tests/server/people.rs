@@ -1,6 +1,6 @@
 //! People on a whole server: who can sign in, what the login permits, and how it ends.
 
-use mayfly::cli::dev::Engine;
+use mayfly::cli::dev::DevEngine;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::approval_service_client::ApprovalServiceClient;
 use mayfly::pb::mayfly::v1::audit_service_client::AuditServiceClient;
@@ -181,7 +181,7 @@ async fn each_forged_id_token_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_token_is_taken_where_that_is_allowed_once_and_while_it_is_fresh() {
-    let rig = Rig::with(Engine::Memory, "device_login = true");
+    let rig = Rig::with(DevEngine::Memory, "device_login = true");
     let device = |change: &dyn Fn(&mut Value)| {
         let mut claims = rig.claims("ada", &Key::new());
         claims.as_object_mut().unwrap().remove("nonce");
@@ -275,7 +275,7 @@ async fn signing_out_ends_the_login_and_leaves_what_it_opened() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_ca_stays_in_the_bundle_and_a_stolen_one_takes_its_logins_along() {
     // Another operator approves changes, including an operator who did not sign in.
-    let mut rig = Rig::edited(Engine::Redb, "", &|world| {
+    let mut rig = Rig::edited(DevEngine::Redb, "", &|world| {
         let path = world.dir().join("policy/policy.cedar");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text.replace("action == Action::\"ApproveChange\"", "action == Action::\"Approve\"")).unwrap();
@@ -350,12 +350,12 @@ async fn whoever_leaves_is_out_and_does_not_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_trust_domain_of_its_own_nobody_signs_in() {
-    let up = crate::kit::Up::new(mayfly::cli::dev::Settings::default());
+    let up = crate::kit::Up::new(mayfly::cli::dev::DevSettings::default());
     let port = up.running().addresses().public.port();
-    let server = mayfly::cli::dev::World::id("mayfly").parse().unwrap();
+    let server = mayfly::cli::dev::DevWorld::id("mayfly").parse().unwrap();
     let system = mayfly::system::System::real();
     let config = mayfly::serve::tls::client_config(None, up.world.bundles().unwrap(), server, &system).unwrap();
-    let https = mayfly::sources::https::Https::over(config);
+    let https = mayfly::sources::https::HttpsClient::over(config);
     for path in ["/login", "/spiffe/bundle.json", "/spiffe/crl/k"] {
         let answer = https.get(&format!("https://localhost:{port}{path}"), 4096).await.unwrap();
         assert!([404, 501].contains(&answer.status.as_u16()), "{path}: {}", answer.status);

@@ -1,7 +1,7 @@
 //! Ownership: a person can see and end a task on their behalf, a requested change stays requested when its requester signs out, and a
 //! renewed credential ends with the first credential of its chain and with the login.
 
-use mayfly::cli::dev::Engine;
+use mayfly::cli::dev::DevEngine;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::approval_service_client::ApprovalServiceClient;
 use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
@@ -18,7 +18,7 @@ const SERVER: &str = "mcp/repos";
 
 /// A server whose delegated users sign in at the same provider as its people.
 fn rig() -> Rig {
-    Rig::edited(Engine::Memory, "", &|world| {
+    Rig::edited(DevEngine::Memory, "", &|world| {
         let path = world.dir().join("mayfly.toml");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text.replace("uses = [\"login\"]", "uses = [\"login\", \"subject\"]")).unwrap();

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use data_encoding::{BASE64, BASE64URL_NOPAD};
-use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
 use mayfly::document::sha256;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
 use mayfly::serve::people::{LoginAnswer, LoginRefused};
 use mayfly::serve::tls::client_config;
-use mayfly::server::Running;
-use mayfly::sources::https::{Answer, Https};
+use mayfly::server::RunningServer;
+use mayfly::sources::https::{HttpsClient, HttpsResponse};
 use mayfly::sources::svid_files::SvidFiles;
 use mayfly::system::System;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
@@ -64,8 +64,8 @@ unless { context has person && context.person.amr.contains("mfa") };
 /// The server and the provider.
 pub struct Rig {
     pub provider: Provider,
-    pub running: Option<Running>,
-    pub world: World,
+    pub running: Option<RunningServer>,
+    pub world: DevWorld,
     _dir: TempDir,
 }
 
@@ -96,16 +96,16 @@ impl Key {
 
 impl Rig {
     pub fn new() -> Rig {
-        Rig::with(Engine::Memory, "")
+        Rig::with(DevEngine::Memory, "")
     }
 
-    pub fn with(engine: Engine, more: &str) -> Rig {
+    pub fn with(engine: DevEngine, more: &str) -> Rig {
         Rig::edited(engine, more, &|_| {})
     }
 
     /// A rig with additional policies and additional text in the roles file, in which `ISSUER` stands for the provider.
     pub fn governed((policies, roles): (&str, &str)) -> Rig {
-        Rig::edited(Engine::Memory, "", &|world| {
+        Rig::edited(DevEngine::Memory, "", &|world| {
             let file = |name: &str| world.dir().join("policy").join(name);
             let read = |name: &str| std::fs::read_to_string(file(name)).unwrap();
             let echo = read("upstreams/echo.toml");
@@ -116,9 +116,9 @@ impl Rig {
     }
 
     /// A rig whose world's files are changed before the server starts.
-    pub fn edited(engine: Engine, more: &str, change: &dyn Fn(&World)) -> Rig {
+    pub fn edited(engine: DevEngine, more: &str, change: &dyn Fn(&DevWorld)) -> Rig {
         let provider = Provider::start();
-        let (dir, world) = world(Settings { engine, ..Settings::default() });
+        let (dir, world) = world(DevSettings { engine, ..DevSettings::default() });
         let edit = |path: &str, change: &dyn Fn(String) -> String| {
             let path = world.dir().join(path);
             std::fs::write(&path, change(std::fs::read_to_string(&path).unwrap())).unwrap();
@@ -146,7 +146,7 @@ impl Rig {
         Rig { provider, running: Some(running), world, _dir: dir }
     }
 
-    pub fn running(&self) -> &Running {
+    pub fn running(&self) -> &RunningServer {
         self.running.as_ref().unwrap()
     }
 
@@ -157,13 +157,13 @@ impl Rig {
     }
 
     /// An unauthenticated client of the public listener.
-    pub fn public(&self) -> (Https, String) {
-        let server = World::id("mayfly").parse().unwrap();
+    pub fn public(&self) -> (HttpsClient, String) {
+        let server = DevWorld::id("mayfly").parse().unwrap();
         let config = client_config(None, self.world.bundles().unwrap(), server, &System::real()).unwrap();
-        (Https::over(config), format!("https://localhost:{}", self.running().addresses().public.port()))
+        (HttpsClient::over(config), format!("https://localhost:{}", self.running().addresses().public.port()))
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> HttpsResponse {
         let (https, base) = self.public();
         https.get(&format!("{base}{path}"), 1 << 20).await.unwrap()
     }
@@ -212,7 +212,7 @@ impl Rig {
         let at = if admin { addresses.admin } else { addresses.workload };
         let own = SvidFiles::new(who.svid(), who.key()).load().unwrap();
         let own = Arc::new(ArcSwap::new(own.certified_key().clone()));
-        let server = World::id("mayfly").parse().unwrap();
+        let server = DevWorld::id("mayfly").parse().unwrap();
         let config = client_config(Some(own), self.world.bundles().unwrap(), server, &System::real()).unwrap();
         mayfly::serve::client::mtls(at, config).await.unwrap()
     }

@@ -1,8 +1,8 @@
 //! Changes of policy sets by operators: what they revoke, who has to agree, and what they would have decided.
 
-use mayfly::cli::dev::Settings;
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, PolicySet, Record, Who};
+use mayfly::cli::dev::DevSettings;
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{Author, Event, PolicySetUpdated, Record};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::policy_service_client::PolicyServiceClient;
 use mayfly::policy::set::files;
@@ -103,7 +103,7 @@ async fn narrowing_that_a_stop_cut_short_goes_on() {
     let (mut policies, roles) = files(&text).unwrap();
     policies[0].text = forbidding("echo:write")(policies[0].text.clone());
     let stricter = mayfly::policy::PolicySet::compile(policies, roles).unwrap();
-    let set = PolicySet {
+    let set = PolicySetUpdated {
         environment: "dev".into(),
         version: 2,
         digest: stricter.digest().to_vec(),
@@ -111,7 +111,7 @@ async fn narrowing_that_a_stop_cut_short_goes_on() {
         audit_only: false,
         looked: looked.as_u64(),
     };
-    authority.ledger.commit(Lane::Change, vec![Record::new(Who::LocalUid(0), Event::PolicySet(set))]).await.unwrap();
+    authority.ledger.commit(ProposalKind::Change, vec![Record::new(Author::LocalUid(0), Event::PolicySet(set))]).await.unwrap();
     assert!(rig.get(pb::PolicyMode::Enforce, None).await.unwrap().narrowing && rig.good(&late).await);
     authority.finish_narrowings().await.unwrap();
     assert_eq!((rig.good(&early).await, rig.good(&late).await), (true, false), "what the first look saw was its to revoke");
@@ -206,7 +206,7 @@ async fn policy_may_want_a_second_operator_for_any_change() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_who_is_alone_says_so_in_the_configuration() {
     let set = vec![("admin.single_operator".to_owned(), "true".to_owned())];
-    let rig = Rig { up: Up::new(Settings { set, ..Settings::default() }) };
+    let rig = Rig { up: Up::new(DevSettings { set, ..DevSettings::default() }) };
     let request =
         rig.request(Some(rig.changed(&|text: String| text.replace("action in Action::\"Admin\"", "action")).await)).await;
     approval_of(&rig.set(request.clone()).await.unwrap_err());
@@ -307,7 +307,7 @@ async fn a_set_that_leaves_nobody_who_may_act_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_may_already_does_not_keep_a_set_from_being_changed() {
-    let (dir, world) = crate::kit::world(Settings { engine: mayfly::cli::dev::Engine::Memory, ..Settings::default() });
+    let (dir, world) = crate::kit::world(DevSettings { engine: mayfly::cli::dev::DevEngine::Memory, ..DevSettings::default() });
     let file = world.dir().join("policy/policy.cedar");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text + "\nforbid (principal, action == Action::\"Lock\", resource);").unwrap();
@@ -325,12 +325,12 @@ async fn what_nobody_may_already_does_not_keep_a_set_from_being_changed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_operator_over_the_socket_may_leave_no_other() {
     let set = vec![("admin.single_operator".to_owned(), "true".to_owned())];
-    let mut rig = Rig { up: Up::on(Settings { set, ..Settings::default() }) };
+    let mut rig = Rig { up: Up::on(DevSettings { set, ..DevSettings::default() }) };
     let change: Change<'_> =
         &|text: String| text.replace(OPERATORS, "action in [Action::\"Observe\", Action::\"ApproveChange\"]");
     let id = approval_of(&rig.put(change).await.unwrap_err());
     let running = rig.up.running.take().unwrap();
-    let restarted = |running: mayfly::server::Running, world: &mayfly::cli::dev::World| {
+    let restarted = |running: mayfly::server::RunningServer, world: &mayfly::cli::dev::DevWorld| {
         running.stop();
         let text = std::fs::read_to_string(world.config()).unwrap();
         assert!(text.contains("single_operator = true"), "{text}");
@@ -343,7 +343,7 @@ async fn one_operator_over_the_socket_may_leave_no_other() {
     assert_eq!(rig.get(pb::PolicyMode::Enforce, None).await.unwrap().version, 1);
 
     let set = vec![("admin.single_operator".to_owned(), "true".to_owned())];
-    let rig = Rig { up: Up::new(Settings { set, ..Settings::default() }) };
+    let rig = Rig { up: Up::new(DevSettings { set, ..DevSettings::default() }) };
     let request = rig.request(Some(rig.changed(change).await)).await;
     let mut socket = PolicyServiceClient::new(client::unix(&rig.up.socket()).await.unwrap());
     let done = socket.set_policy(request).await.unwrap().into_inner();

@@ -1,6 +1,6 @@
 //! Shared parts of the tests of policy sets.
 
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::approval_service_client::ApprovalServiceClient;
 use mayfly::pb::mayfly::v1::policy_service_client::PolicyServiceClient;
@@ -21,7 +21,7 @@ pub type Change<'a> = &'a dyn Fn(String) -> String;
 
 impl Rig {
     pub fn new() -> Rig {
-        Rig { up: Up::new(Settings::default()) }
+        Rig { up: Up::new(DevSettings::default()) }
     }
 
     pub async fn policies(&self, who: &str) -> PolicyServiceClient<Channel> {

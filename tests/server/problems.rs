@@ -9,42 +9,42 @@ use std::process::Command;
 
 use clap::Parser;
 use mayfly::cli::Cli;
-use mayfly::cli::dev::{Settings, World};
-use mayfly::document::Complaint;
+use mayfly::cli::dev::{DevSettings, DevWorld};
+use mayfly::document::Diagnostic;
 use mayfly::ledger::StartError;
 use mayfly::ledger::commit::BadCommit;
-use mayfly::refusal::{Fault, No, Reason, Refusal};
+use mayfly::refusal::{Error, Fault, Reason, Refusal};
 use mayfly::sealing::{KeyFileError, SealError};
 use mayfly::seq::Seq;
-use mayfly::serve::unix::NoSocket;
-use mayfly::server::{StartProblem, Why};
-use mayfly::sources::config::{Config, Seal};
+use mayfly::serve::unix::SocketError;
+use mayfly::server::{StartFailure, StartProblem};
+use mayfly::sources::config::{Config, SealingKeySource};
 use mayfly::sources::files::FileProblem;
-use mayfly::sources::workload_api::{Endpoint, NoSvid, WhyNot};
+use mayfly::sources::workload_api::{AgentError, AgentErrorReason, Endpoint};
 use mayfly::store::StoreError;
 
 use crate::kit::world;
 
 /// The name of each reason. A new reason does not compile until it is named here, and then the test fails until the reason is in the table.
-fn name(why: &Why) -> &'static str {
+fn name(why: &StartFailure) -> &'static str {
     match why {
-        Why::Config(_) => "config",
-        Why::Found(_) => "found",
-        Why::Files(_) => "files",
-        Why::Agent(_) => "agent",
-        Why::Policy(_) => "policy",
-        Why::KeyFile(_) => "key file",
-        Why::NoCredentials(_) => "no credentials",
-        Why::Seal { .. } => "seal",
-        Why::Ledger(_) => "ledger",
-        Why::Keys(_) => "keys",
-        Why::Port { .. } => "port",
-        Why::Socket(_) => "socket",
-        Why::Refused { .. } => "refused",
-        Why::Tls(_) => "tls",
-        Why::ReadyFile { .. } => "ready file",
-        Why::System { .. } => "system",
-        Why::Panic => "panic",
+        StartFailure::Config(_) => "config",
+        StartFailure::Found(_) => "found",
+        StartFailure::Files(_) => "files",
+        StartFailure::Agent(_) => "agent",
+        StartFailure::Policy(_) => "policy",
+        StartFailure::KeyFile(_) => "key file",
+        StartFailure::NoCredentials(_) => "no credentials",
+        StartFailure::Seal { .. } => "seal",
+        StartFailure::Ledger(_) => "ledger",
+        StartFailure::Keys(_) => "keys",
+        StartFailure::Port { .. } => "port",
+        StartFailure::Socket(_) => "socket",
+        StartFailure::Refused { .. } => "refused",
+        StartFailure::Tls(_) => "tls",
+        StartFailure::ReadyFile { .. } => "ready file",
+        StartFailure::System { .. } => "system",
+        StartFailure::Panic => "panic",
     }
 }
 
@@ -54,20 +54,23 @@ fn os(errno: rustix::io::Errno) -> io::Error {
     errno.into()
 }
 
-fn in_the_ledger() -> Vec<(Why, &'static str)> {
+fn in_the_ledger() -> Vec<(StartFailure, &'static str)> {
     let after: Seq = "41".parse().unwrap();
-    let store = |error| Why::Ledger(StartError::Store(error));
+    let store = |error| StartFailure::Ledger(StartError::Store(error));
     let text = || "what it is".to_owned();
     let bad = || BadCommit::Malformed("not a commit".to_owned());
     vec![
         (
-            Why::Ledger(StartError::Damaged { after, position: 9, what: bad() }),
+            StartFailure::Ledger(StartError::Damaged { after, position: 9, what: bad() }),
             "mayfly server recover --config CONFIG --after 41",
         ),
-        (Why::Ledger(StartError::NoSnapshot { oldest: 3, after }), "mayfly server recover --config CONFIG --after 41"),
-        (Why::Ledger(StartError::Behind { head: 3, seen: 9, after }), "mayfly server recover --config CONFIG --after 41"),
-        (Why::Ledger(StartError::Lost { head: 3, seen: 9, after }), "mayfly server recover --config CONFIG --after 41"),
-        (Why::Ledger(StartError::Write(text())), "df -h DATA"),
+        (StartFailure::Ledger(StartError::NoSnapshot { oldest: 3, after }), "mayfly server recover --config CONFIG --after 41"),
+        (
+            StartFailure::Ledger(StartError::Behind { head: 3, seen: 9, after }),
+            "mayfly server recover --config CONFIG --after 41",
+        ),
+        (StartFailure::Ledger(StartError::Lost { head: 3, seen: 9, after }), "mayfly server recover --config CONFIG --after 41"),
+        (StartFailure::Ledger(StartError::Write(text())), "df -h DATA"),
         (store(StoreError::InUse(text())), "fuser -k -TERM DATA/ledger.redb"),
         (store(StoreError::Full(text())), "df -h DATA"),
         (store(StoreError::Foreign(text())), "mayfly server restore --config CONFIG --replace BACKUP"),
@@ -75,30 +78,36 @@ fn in_the_ledger() -> Vec<(Why, &'static str)> {
         (store(StoreError::Damaged { at: 0, what: text() }), "mayfly server restore --config CONFIG --replace BACKUP"),
         (store(StoreError::Failed(text())), "install -d -m 700 -o "),
         (store(StoreError::TooLarge { what: "x", bound: 1 }), "ls -ld DATA"),
-        (Why::Keys(Fault::new("no key")), "mayfly server restore --config CONFIG --replace BACKUP"),
+        (StartFailure::Keys(Fault::new("no key")), "mayfly server restore --config CONFIG --replace BACKUP"),
     ]
 }
 
-fn of_the_key() -> Vec<(Why, &'static str)> {
+fn of_the_key() -> Vec<(StartFailure, &'static str)> {
     let path = || PathBuf::from("/etc/mayfly/seal.key");
-    let seal = |error| Why::Seal { error, key: Seal::KeyFile(path()) };
+    let seal = |error| StartFailure::Seal { error, key: SealingKeySource::KeyFile(path()) };
     vec![
-        (Why::KeyFile(KeyFileError::Missing(path())), "umask 077 && head -c 32 /dev/urandom > /etc/mayfly/seal.key"),
-        (Why::KeyFile(KeyFileError::WrongSize { path: path(), found: "3 bytes".into() }), "install -m 600 "),
-        (Why::KeyFile(KeyFileError::NotRandom(path())), "install -m 600 "),
-        (Why::KeyFile(KeyFileError::InsideData { key: "/d/data/key".into(), data: "/d/data".into() }), "mv /d/data/key /d"),
-        (Why::KeyFile(KeyFileError::OpenToOthers { path: path(), mode: 0o644 }), "chmod 600 /etc/mayfly/seal.key"),
-        (Why::KeyFile(KeyFileError::NotAFile(path())), "head -c 32 /dev/urandom > /etc/mayfly/seal.key.key"),
+        (StartFailure::KeyFile(KeyFileError::Missing(path())), "umask 077 && head -c 32 /dev/urandom > /etc/mayfly/seal.key"),
+        (StartFailure::KeyFile(KeyFileError::WrongSize { path: path(), found: "3 bytes".into() }), "install -m 600 "),
+        (StartFailure::KeyFile(KeyFileError::NotRandom(path())), "install -m 600 "),
         (
-            Why::KeyFile(KeyFileError::Unreadable { path: path(), why: os(rustix::io::Errno::ACCESS) }),
+            StartFailure::KeyFile(KeyFileError::InsideData { key: "/d/data/key".into(), data: "/d/data".into() }),
+            "mv /d/data/key /d",
+        ),
+        (StartFailure::KeyFile(KeyFileError::OpenToOthers { path: path(), mode: 0o644 }), "chmod 600 /etc/mayfly/seal.key"),
+        (StartFailure::KeyFile(KeyFileError::NotAFile(path())), "head -c 32 /dev/urandom > /etc/mayfly/seal.key.key"),
+        (
+            StartFailure::KeyFile(KeyFileError::Unreadable { path: path(), why: os(rustix::io::Errno::ACCESS) }),
             "ls -l /etc/mayfly/seal.key",
         ),
         (
-            Why::NoCredentials("mayfly-seal".into()),
+            StartFailure::NoCredentials("mayfly-seal".into()),
             "systemd-run --pipe -p LoadCredential=mayfly-seal:/etc/mayfly/seal.key mayfly",
         ),
         (seal(SealError::WrongKey), "install -m 600 BACKUP-OF-THE-KEY /etc/mayfly/seal.key"),
-        (Why::Seal { error: SealError::WrongKey, key: Seal::Credential("mayfly-seal".into()) }, "systemctl cat mayfly"),
+        (
+            StartFailure::Seal { error: SealError::WrongKey, key: SealingKeySource::Credential("mayfly-seal".into()) },
+            "systemctl cat mayfly",
+        ),
         (seal(SealError::NoCheck), "mayfly server restore --config CONFIG --replace BACKUP"),
         (seal(SealError::Malformed("x".into())), "--replace BACKUP"),
         (seal(SealError::NotOpened("x".into())), "--replace BACKUP"),
@@ -107,49 +116,58 @@ fn of_the_key() -> Vec<(Why, &'static str)> {
     ]
 }
 
-fn of_the_host() -> Vec<(Why, &'static str)> {
+fn of_the_host() -> Vec<(StartFailure, &'static str)> {
     use rustix::io::Errno;
-    let port = |errno| Why::Port { key: "listen.public", address: "0.0.0.0:443".parse().unwrap(), error: os(errno) };
-    let system = |errno| Why::System { what: "a thread", error: os(errno) };
+    let port = |errno| StartFailure::Port { key: "listen.public", address: "0.0.0.0:443".parse().unwrap(), error: os(errno) };
+    let system = |errno| StartFailure::System { what: "a thread", error: os(errno) };
     let socket = || PathBuf::from("/run/mayfly/admin.sock");
     vec![
         (port(Errno::ADDRINUSE), "ss -ltnp 'sport = :443'"),
         (port(Errno::ACCESS), "setcap cap_net_bind_service=+ep \"$(command -v mayfly)\""),
         (port(Errno::ADDRNOTAVAIL), "ip -brief address"),
-        (Why::Socket(NoSocket::OpenDirectory { dir: "/run/mayfly".into(), mode: 0o755, closed: 0o700 }), "chmod 700 /run/mayfly"),
-        (Why::Socket(NoSocket::OpenDirectory { dir: "/run".into(), mode: 0o755, closed: 0o711 }), "install -d -m 711 -o "),
-        (Why::Socket(NoSocket::InUse(socket())), "ss -xlp src /run/mayfly/admin.sock"),
-        (Why::Socket(NoSocket::NotASocket(socket())), "mv /run/mayfly/admin.sock /run/mayfly/admin.sock.old"),
-        (Why::Socket(NoSocket::Io { path: socket(), what: "binding", error: os(Errno::ACCESS) }), "install -d -m 700 -o "),
-        (Why::ReadyFile { path: "/run/mayfly/ready.json".into(), error: os(Errno::NOENT) }, "install -d -m 700 -o "),
+        (
+            StartFailure::Socket(SocketError::OpenDirectory { dir: "/run/mayfly".into(), mode: 0o755, closed: 0o700 }),
+            "chmod 700 /run/mayfly",
+        ),
+        (
+            StartFailure::Socket(SocketError::OpenDirectory { dir: "/run".into(), mode: 0o755, closed: 0o711 }),
+            "install -d -m 711 -o ",
+        ),
+        (StartFailure::Socket(SocketError::InUse(socket())), "ss -xlp src /run/mayfly/admin.sock"),
+        (StartFailure::Socket(SocketError::NotASocket(socket())), "mv /run/mayfly/admin.sock /run/mayfly/admin.sock.old"),
+        (
+            StartFailure::Socket(SocketError::Io { path: socket(), what: "binding", error: os(Errno::ACCESS) }),
+            "install -d -m 700 -o ",
+        ),
+        (StartFailure::ReadyFile { path: "/run/mayfly/ready.json".into(), error: os(Errno::NOENT) }, "install -d -m 700 -o "),
         (system(Errno::MFILE), "ulimit -n 65536"),
         (system(Errno::NFILE), "sysctl -w fs.file-max="),
         (system(Errno::AGAIN), "ulimit -u 4096"),
         (system(Errno::NOMEM), "free -m"),
         (system(Errno::PERM), "ulimit -a"),
-        (Why::Tls("no".into()), "mayfly server validate --config CONFIG"),
-        (Why::Panic, "RUST_BACKTRACE=1 MAYFLY_LOG=debug mayfly server run --config CONFIG"),
+        (StartFailure::Tls("no".into()), "mayfly server validate --config CONFIG"),
+        (StartFailure::Panic, "RUST_BACKTRACE=1 MAYFLY_LOG=debug mayfly server run --config CONFIG"),
     ]
 }
 
 /// Every reason, with a command that must be present. CONFIG and DATA stand for the paths.
-fn table() -> Vec<(Why, &'static str)> {
-    let complaint = || vec![Complaint::about("mayfly.toml", "lacks x", "each is required")];
+fn table() -> Vec<(StartFailure, &'static str)> {
+    let complaint = || vec![Diagnostic::about("mayfly.toml", "lacks x", "each is required")];
     let file = || vec![FileProblem::new(Path::new("/etc/mayfly/svid.pem"), "is empty", "it holds the certificate")];
     let agent = || {
         let (endpoint, what, remedy) = (Endpoint::Unix("/run/agent.sock".into()), "it is away".to_owned(), "start it".to_owned());
-        Box::new(NoSvid { why: WhyNot::Away, endpoint, what, remedy })
+        Box::new(AgentError { why: AgentErrorReason::Away, endpoint, what, remedy })
     };
-    let refused = |no: No| Why::Refused { what: "the policies".into(), no: Box::new(no) };
-    let refusal = |reason| No::Refusal(Refusal::new(reason, "no"));
+    let refused = |no: Error| StartFailure::Refused { what: "the policies".into(), no: Box::new(no) };
+    let refusal = |reason| Error::Refusal(Refusal::new(reason, "no"));
     let mut all = vec![
-        (Why::Config(complaint()), "mayfly server validate --config CONFIG"),
-        (Why::Found(complaint()), "mayfly server validate --config CONFIG"),
-        (Why::Files(file()), "mayfly server validate --config CONFIG"),
-        (Why::Agent(agent()), "mayfly server validate --config CONFIG"),
-        (Why::Policy(complaint()), "mayfly server validate --config CONFIG"),
+        (StartFailure::Config(complaint()), "mayfly server validate --config CONFIG"),
+        (StartFailure::Found(complaint()), "mayfly server validate --config CONFIG"),
+        (StartFailure::Files(file()), "mayfly server validate --config CONFIG"),
+        (StartFailure::Agent(agent()), "mayfly server validate --config CONFIG"),
+        (StartFailure::Policy(complaint()), "mayfly server validate --config CONFIG"),
         (refused(refusal(Reason::InvalidField)), "mayfly server validate --config CONFIG"),
-        (refused(No::Fault(Fault::new("broke"))), "mayfly server run --config CONFIG"),
+        (refused(Error::Fault(Fault::new("broke"))), "mayfly server run --config CONFIG"),
         (refused(refusal(Reason::DiskReserve)), "df -h DATA"),
         (refused(refusal(Reason::ClockSkew)), "timedatectl"),
     ];
@@ -177,7 +195,7 @@ fn of_ours(text: &str) -> Vec<String> {
 #[test]
 fn every_refusal_to_start_prints_a_command_that_can_be_typed_as_it_stands() {
     // A path that a shell would split.
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let path = world.dir().join("my mayfly's.toml");
     let text = fs::read_to_string(world.config()).unwrap().replace("path = \"data\"", "path = \"my data\"");
     fs::write(&path, text).unwrap();
@@ -205,7 +223,7 @@ fn every_refusal_to_start_prints_a_command_that_can_be_typed_as_it_stands() {
 }
 
 /// Runs a remedy of a refused start as an operator would type it.
-fn mend(world: &World, which: usize) {
+fn mend(world: &DevWorld, which: usize) {
     let problem = match world.start() {
         Ok(_) => panic!("it starts"),
         Err(problem) => problem,
@@ -224,7 +242,7 @@ fn mend(world: &World, which: usize) {
 fn what_a_refusal_prints_mends_it() {
     let mode = |path: PathBuf, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let started = || {
-        let (dir, world) = world(Settings::default());
+        let (dir, world) = world(DevSettings::default());
         world.start().unwrap_or_else(|no| panic!("{no}")).stop();
         (dir, world)
     };
@@ -252,7 +270,7 @@ fn what_a_refusal_prints_mends_it() {
 
 #[test]
 fn a_backup_that_is_put_back_as_it_is_printed_goes_on_in_a_new_generation() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let running = world.start().unwrap_or_else(|no| panic!("{no}"));
     let context = world.write_context("operator/you", running.addresses().admin).unwrap();
     let mut take = Command::new(crate::kit::MAYFLY);

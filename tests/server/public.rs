@@ -1,6 +1,6 @@
 //! The public HTTPS listener.
 
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 use mayfly::serve::tls::client_config;
 use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt;
@@ -35,7 +35,7 @@ async fn ask(up: &Up, line: &str, more: &str) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_keys_of_an_environment_are_there_for_everybody() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let jwks = ask(&up, "GET /dev/jwks.json", "").await;
     assert_eq!(jwks.code, 200, "{}", jwks.head);
     for header in
@@ -55,7 +55,7 @@ async fn the_keys_of_an_environment_are_there_for_everybody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn discovery_names_the_issuer_that_stands_in_tokens() {
-    let up = Up::new(Settings::default().with("server.issuer", "\"https://sts.example.org/mayfly\""));
+    let up = Up::new(DevSettings::default().with("server.issuer", "\"https://sts.example.org/mayfly\""));
     let found = ask(&up, "GET /.well-known/oauth-authorization-server/mayfly/dev", "").await;
     assert_eq!(found.code, 200);
     let document: serde_json::Value = serde_json::from_str(&found.body).unwrap();
@@ -66,7 +66,7 @@ async fn discovery_names_the_issuer_that_stands_in_tokens() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_what_is_not_there() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let health = ask(&up, "GET /healthz", "").await;
     assert_eq!((health.code, health.body.as_str()), (200, "ok\n"));
     assert!(health.head.contains("cache-control: no-store"));
@@ -84,7 +84,7 @@ async fn health_and_what_is_not_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_beyond_the_bound_are_refused() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let mut stream = tls(up.running().addresses().public, anybody(&up, &[b"http/1.1"])).await.unwrap();
     let head = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-large: {}", "x".repeat(64 * 1024));
     // The server may close while the client still writes, perhaps before its answer was read.
@@ -95,7 +95,7 @@ async fn headers_beyond_the_bound_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_speaks_http2_and_stops_in_good_order() {
-    let mut up = Up::new(Settings::default());
+    let mut up = Up::new(DevSettings::default());
     let mut stream = tls(up.running().addresses().public, anybody(&up, &[b"h2"])).await.unwrap();
     begin_http2(&mut stream).await;
     crate::kit::until("it is open", || up.running().connections()[3] == 1).await;
@@ -108,7 +108,7 @@ async fn it_speaks_http2_and_stops_in_good_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_header_that_never_ends_is_cut_off() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let mut stream = tls(up.running().addresses().public, anybody(&up, &[b"http/1.1"])).await.unwrap();
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: loc").await.unwrap();
     until_closed(&mut stream).await.expect("closed");

@@ -1,8 +1,8 @@
 //! Changes of the registry by operators: what is refused, what a change revokes, and the findings for an auditor.
 
-use mayfly::cli::dev::Settings;
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, Record, UpstreamSet, Who};
+use mayfly::cli::dev::DevSettings;
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{Author, Event, Record, UpstreamUpdated};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::approval_service_client::ApprovalServiceClient;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
@@ -21,7 +21,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Rig {
-        Rig { up: Up::new(Settings::default()) }
+        Rig { up: Up::new(DevSettings::default()) }
     }
 
     async fn upstreams(&self) -> UpstreamServiceClient<Channel> {
@@ -230,15 +230,15 @@ async fn narrowing_that_a_stop_cut_short_goes_on() {
     let text = authority.ledger.peek(|s| s.upstreams["echo"].text.clone());
     let mut shorter = Upstream::from_text(&text).unwrap();
     shorter.ttl.max = 300;
-    let set = UpstreamSet {
+    let set = UpstreamUpdated {
         name: "echo".into(),
         version: 2,
         digest: shorter.digest().to_vec(),
         text: shorter.to_text(),
         looked: looked.as_u64(),
-        ..UpstreamSet::default()
+        ..UpstreamUpdated::default()
     };
-    authority.ledger.commit(Lane::Change, vec![Record::new(Who::LocalUid(0), Event::UpstreamSet(set))]).await.unwrap();
+    authority.ledger.commit(ProposalKind::Change, vec![Record::new(Author::LocalUid(0), Event::UpstreamSet(set))]).await.unwrap();
     assert!(rig.good(&late).await);
     authority.finish_narrowings().await.unwrap();
     assert_eq!((rig.good(&early).await, rig.good(&late).await), (true, false), "what the first look saw was its to revoke");

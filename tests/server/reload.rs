@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
 use mayfly::server::Reloaded;
 use mayfly::sources::config::Config;
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,13 +13,13 @@ use crate::kit::{MAYFLY, Up, open_task, reason, until, world};
 use crate::receiver::{Receiver, hook};
 use crate::webhooks::{revoke, standing};
 
-fn changed(world: &World, from: &str, to: &str) {
+fn changed(world: &DevWorld, from: &str, to: &str) {
     let text = fs::read_to_string(world.config()).unwrap();
     assert!(text.contains(from), "{from} in\n{text}");
     fs::write(world.config(), text.replacen(from, to, 1)).unwrap();
 }
 
-fn add(world: &World, more: &str) {
+fn add(world: &DevWorld, more: &str) {
     let text = fs::read_to_string(world.config()).unwrap();
     fs::write(world.config(), format!("{text}\n{more}\n")).unwrap();
 }
@@ -31,7 +31,7 @@ fn reload(up: &Up) -> Result<Reloaded, Vec<String>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_issuers_rules_and_settings_of_calls_take_effect_and_the_rest_waits_for_a_restart() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let channel = up.channel("agent/demo").await;
     open_task(channel.clone(), None).await.unwrap();
     assert_eq!(reload(&up).unwrap(), Reloaded::default(), "nothing is different");
@@ -73,7 +73,7 @@ async fn limits_issuers_rules_and_settings_of_calls_take_effect_and_the_rest_wai
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_that_is_wrong_changes_nothing() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let good = fs::read_to_string(up.world.config()).unwrap();
     let wrong = [
         ("[limits]\ntasks_per_caller = 1\nspeed = 11", "speed"),
@@ -101,7 +101,7 @@ async fn a_configuration_that_is_wrong_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn webhooks_and_exports_begin_move_and_end() {
-    let up = Up::on(Settings::default());
+    let up = Up::on(DevSettings::default());
     let admin = up.running().addresses().admin;
     let (one, two) = (Receiver::new(), Receiver::new());
     let before = fs::read_to_string(up.world.config()).unwrap();
@@ -139,17 +139,17 @@ async fn webhooks_and_exports_begin_move_and_end() {
 /// SIGHUP, as a service manager sends it.
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_reads_the_configuration_again_and_the_log_says_what_came_of_it() {
-    let (dir, world) = world(Settings { engine: Engine::Memory, ..Settings::default() });
+    let (dir, world) = world(DevSettings { engine: DevEngine::Memory, ..DevSettings::default() });
     let log = dir.path().join("log");
     let mut command = std::process::Command::new(MAYFLY);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MAYFLY_")) {
         command.env_remove(name);
     }
-    command.args(["server", "run", "--config"]).arg(world.config()).arg("--ready-file").arg(World::ready_file(world.dir()));
+    command.args(["server", "run", "--config"]).arg(world.config()).arg("--ready-file").arg(DevWorld::ready_file(world.dir()));
     let mut child = command.stderr(fs::File::create(&log).unwrap()).stdout(std::process::Stdio::null()).spawn().unwrap();
     let pid = Pid::from_raw(child.id() as i32).unwrap();
     let said = |what: &str| fs::read_to_string(&log).unwrap().matches(what).count();
-    until("it serves", || World::addresses(world.dir()).is_some()).await;
+    until("it serves", || DevWorld::addresses(world.dir()).is_some()).await;
     kill_process(pid, Signal::HUP).unwrap();
     until("nothing changed", || said("the configuration was read again") == 1).await;
     let good = fs::read_to_string(world.config()).unwrap();
@@ -161,7 +161,7 @@ async fn sighup_reads_the_configuration_again_and_the_log_says_what_came_of_it()
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!((line["needs_restart"].as_str(), line["level"].as_str()), (Some("feed.max_age"), Some("WARN")), "{line}");
     assert!(line["changed"].as_str().unwrap().contains("log.level"), "{line}");
-    let address = World::addresses(world.dir()).unwrap().workload;
+    let address = DevWorld::addresses(world.dir()).unwrap().workload;
     let channel = world.channel("agent/demo", address).await.unwrap();
     open_task(channel.clone(), None).await.unwrap();
     assert_eq!(reason(&open_task(channel.clone(), None).await.unwrap_err()), "LIMIT_REACHED");

@@ -8,7 +8,7 @@ mod glass;
 use std::process::Command;
 use std::time::Duration;
 
-use mayfly::cli::dev::{Engine, World};
+use mayfly::cli::dev::{DevEngine, DevWorld};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::approval_service_client::ApprovalServiceClient;
 use mayfly::pb::mayfly::v1::audit_service_client::AuditServiceClient;
@@ -49,7 +49,7 @@ permit (principal == Workload::"spiffe://dev.mayfly.internal/mcp/repos", action 
 "#;
 
 /// The world of two environments. The webhook `pager` receives urgent events.
-fn world(world: &World, pager: &Receiver) {
+fn world(world: &DevWorld, pager: &Receiver) {
     let edit = |path: &str, change: &dyn Fn(String) -> String| {
         let path = world.dir().join(path);
         std::fs::write(&path, change(std::fs::read_to_string(&path).unwrap())).unwrap();
@@ -271,7 +271,7 @@ async fn an_owner_leaves(story: &Story, task: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_day_of_governance_from_the_wall_to_the_audit() {
     let pager = Receiver::new();
-    let story = Story(Rig::edited(Engine::Redb, "", &|of| world(of, &pager)));
+    let story = Story(Rig::edited(DevEngine::Redb, "", &|of| world(of, &pager)));
     let ada = story.0.sign_in("ada", second_factor).await;
     environments_are_walls(&story).await;
     tools_are_bound(&story, &ada).await;

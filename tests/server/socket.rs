@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
 use bytes::Bytes;
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 use mayfly::serve::client;
-use mayfly::serve::unix::{NoSocket, bind};
+use mayfly::serve::unix::{SocketError, bind};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
@@ -15,7 +15,7 @@ use crate::kit::{Up, call, healthy, until_closed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_owns_the_server_is_an_operator_by_uid() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&up.socket()), mode(up.socket().parent().unwrap())), (0o600, 0o700));
     let channel = client::unix(&up.socket()).await.unwrap();
@@ -32,7 +32,7 @@ async fn whoever_owns_the_server_is_an_operator_by_uid() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http1_is_told_to_use_http2_here_too() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let mut stream = UnixStream::connect(up.socket()).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     assert!(until_closed(&mut stream).await.unwrap().starts_with(b"HTTP/1.1 426 "));
@@ -40,7 +40,7 @@ async fn http1_is_told_to_use_http2_here_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_file_goes_with_the_server() {
-    let mut up = Up::new(Settings::default());
+    let mut up = Up::new(DevSettings::default());
     assert!(up.socket().exists());
     let running = up.running.take().unwrap();
     tokio::task::spawn_blocking(move || running.stop()).await.unwrap();
@@ -57,11 +57,11 @@ fn what_a_killed_server_left_is_replaced_and_a_living_one_is_not() {
     assert!(path.exists());
     let held = bind(&path, false).unwrap();
     let no = bind(&path, false).err().unwrap();
-    assert!(matches!(no, NoSocket::InUse(_)) && no.remedies()[0].command.contains("ss -xlp"), "{no}");
+    assert!(matches!(no, SocketError::InUse(_)) && no.remedies()[0].command.contains("ss -xlp"), "{no}");
     drop(held);
     fs::write(&path, "precious").unwrap();
     let no = bind(&path, false).err().unwrap();
-    assert!(matches!(no, NoSocket::NotASocket(_)) && no.remedies()[0].command.contains("mv "), "{no}");
+    assert!(matches!(no, SocketError::NotASocket(_)) && no.remedies()[0].command.contains("mv "), "{no}");
     assert_eq!(fs::read(&path).unwrap(), b"precious");
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use mayfly::cli::dev::{Settings, TRUST_DOMAIN};
+use mayfly::cli::dev::{DevSettings, TRUST_DOMAIN};
 use mayfly::pb::mayfly::v1::server_service_client::ServerServiceClient;
 use mayfly::pb::mayfly::v1::{self as pb};
 use mayfly::sources::config::Config;
@@ -69,7 +69,7 @@ fn private(path: &std::path::Path, text: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bundle_that_can_no_longer_be_read_is_told_with_its_domain_its_file_since_when_and_what_mends_it() {
-    let up = Up::new(Settings::default().with("listen.metrics", "\"127.0.0.1:0\""));
+    let up = Up::new(DevSettings::default().with("listen.metrics", "\"127.0.0.1:0\""));
     let metrics = up.running().addresses().metrics.unwrap();
     let (agent, workload) = (up.world.client_config("agent/demo").unwrap(), up.workload());
     let up = Watched::new(up).await;
@@ -107,7 +107,7 @@ async fn a_bundle_that_can_no_longer_be_read_is_told_with_its_domain_its_file_si
 #[tokio::test(flavor = "multi_thread")]
 async fn every_other_source_that_is_read_again_is_told_of_too() {
     let receiver = Receiver::new();
-    let (_dir, world) = crate::kit::world(Settings { engine: mayfly::cli::dev::Engine::Memory, ..Settings::default() });
+    let (_dir, world) = crate::kit::world(DevSettings { engine: mayfly::cli::dev::DevEngine::Memory, ..DevSettings::default() });
     let dir = world.dir().to_owned();
     hook(&dir, "pager", receiver.address, "events = [\"revoked\"]");
     private(&dir.join("token"), "0123456789abcdef0123");

@@ -6,11 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
 use mayfly::ledger::recover::RecoverError;
 use mayfly::server::recover::{NotRecovered, recover};
 use mayfly::store::Store;
-use mayfly::store::redb::{self, Options};
+use mayfly::store::redb::{self, StoreOptions};
 use mayfly::system::System;
 
 use crate::kit::{MAYFLY, healthy, open_task, world};
@@ -26,13 +26,13 @@ fn mayfly(args: &[&str], config: &Path) -> Output {
 }
 
 /// A refused start: the exit code and the error text.
-fn refused(world: &World) -> (i32, String) {
+fn refused(world: &DevWorld) -> (i32, String) {
     let out = mayfly(&["server", "run"], &world.config());
     (out.status.code().unwrap(), String::from_utf8(out.stderr).unwrap())
 }
 
 #[track_caller]
-fn refuses(world: &World, code: i32, all: &[&str]) {
+fn refuses(world: &DevWorld, code: i32, all: &[&str]) {
     let (got, said) = refused(world);
     assert_eq!(got, code, "{said}");
     for part in all {
@@ -40,7 +40,7 @@ fn refuses(world: &World, code: i32, all: &[&str]) {
     }
 }
 
-fn set(world: &World, from: &str, to: &str) {
+fn set(world: &DevWorld, from: &str, to: &str) {
     let text = fs::read_to_string(world.config()).unwrap();
     assert!(text.contains(from));
     fs::write(world.config(), text.replace(from, to)).unwrap();
@@ -48,7 +48,7 @@ fn set(world: &World, from: &str, to: &str) {
 
 #[test]
 fn a_configuration_that_is_wrong_is_told_with_its_line() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     set(&world, "[store]", "[store]\nspeed = 11");
     refuses(&world, 2, &["mayfly.toml:", "speed"]);
     let out = mayfly(&["server", "validate"], &world.config());
@@ -59,7 +59,7 @@ fn a_configuration_that_is_wrong_is_told_with_its_line() {
 
 #[test]
 fn validate_looks_at_what_is_named_and_starts_nothing() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let good = mayfly(&["server", "validate"], &world.config());
     assert_eq!((good.status.code(), good.stdout.len()), (Some(0), 0), "{}", String::from_utf8_lossy(&good.stdout));
     assert!(!world.dir().join("data").exists());
@@ -71,7 +71,7 @@ fn validate_looks_at_what_is_named_and_starts_nothing() {
 
 #[test]
 fn what_server_commands_say_comes_as_json_too() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let json = |out: &Output| serde_json::from_slice::<serde_json::Value>(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
     let good = mayfly(&["server", "validate", "-o", "json"], &world.config());
     assert_eq!((good.status.code(), json(&good)), (Some(0), serde_json::json!({"starts": true, "findings": []})));
@@ -93,7 +93,7 @@ fn what_server_commands_say_comes_as_json_too() {
 
 #[test]
 fn certificates_that_are_missing_or_somebody_elses() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let own = world.svid("mayfly");
     set(&world, "trust_domain = \"dev.mayfly.internal\"\n\n[store]", "trust_domain = \"other.example\"\n\n[store]");
     refuses(&world, 1, &["spiffe://dev.mayfly.internal/mayfly", "other.example"]);
@@ -106,7 +106,7 @@ fn certificates_that_are_missing_or_somebody_elses() {
 
 #[test]
 fn a_first_start_needs_its_policies_and_bundles() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     fs::write(world.bundle(), "").unwrap();
     refuses(&world, 1, &["bundle.pem", "is empty", "keys"]);
     fs::write(world.dir().join("policy/policy.cedar"), "permit (").unwrap();
@@ -115,7 +115,7 @@ fn a_first_start_needs_its_policies_and_bundles() {
 
 #[test]
 fn the_sealing_key_lies_outside_the_data_is_closed_and_is_the_right_one() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let key = world.dir().join("seal.key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     refuses(&world, 1, &["seal.key", "chmod 600"]);
@@ -138,7 +138,7 @@ fn the_sealing_key_lies_outside_the_data_is_closed_and_is_the_right_one() {
 
 #[test]
 fn a_store_that_is_in_use_or_no_store() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let running = world.start().unwrap_or_else(|no| panic!("{no}"));
     refuses(&world, 1, &["in use", "fuser -v"]);
     drop(running);
@@ -150,7 +150,7 @@ fn a_store_that_is_in_use_or_no_store() {
 
 #[test]
 fn memory_beside_a_store_would_forget_its_rules_and_is_refused() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     world.start().unwrap_or_else(|no| panic!("{no}")).stop();
     let before = fs::read_to_string(world.config()).unwrap();
     let mend = |said: &str| {
@@ -179,8 +179,10 @@ fn memory_beside_a_store_would_forget_its_rules_and_is_refused() {
 
 #[test]
 fn another_engines_store_would_be_forgotten_and_is_refused() {
-    for (kept, other) in [(Engine::Redb, Engine::Sled), (Engine::Sled, Engine::Redb), (Engine::Sled, Engine::Memory)] {
-        let (_dir, world) = world(Settings { engine: kept, ..Settings::default() });
+    for (kept, other) in
+        [(DevEngine::Redb, DevEngine::Sled), (DevEngine::Sled, DevEngine::Redb), (DevEngine::Sled, DevEngine::Memory)]
+    {
+        let (_dir, world) = world(DevSettings { engine: kept, ..DevSettings::default() });
         world.start().unwrap_or_else(|no| panic!("{no}")).stop();
         let before = fs::read_to_string(world.config()).unwrap();
         let (had, has) = (format!("engine = \"{}\"", kept.name()), format!("engine = \"{}\"", other.name()));
@@ -196,20 +198,20 @@ fn another_engines_store_would_be_forgotten_and_is_refused() {
 
 #[test]
 fn a_port_that_is_taken() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     set(&world, "admin = \"127.0.0.1:0\"", &format!("admin = \"127.0.0.1:{port}\""));
     refuses(&world, 1, &["listen.admin", &format!("ss -ltnp 'sport = :{port}'")]);
 }
 
-fn damaged(world: &World) -> u64 {
+fn damaged(world: &DevWorld) -> u64 {
     let (head, opened) = {
         let running = world.start().unwrap_or_else(|no| panic!("{no}"));
         let ledger = &running.authority().ledger;
         (ledger.durable().as_u64(), ledger.store().head().unwrap())
     };
-    let options = Options { reserve_bytes: 0, ..Options::new([0; 16]) };
+    let options = StoreOptions { reserve_bytes: 0, ..StoreOptions::new([0; 16]) };
     let store = redb::open(&world.dir().join("data"), &options).unwrap();
     store.append(opened + 1, b"not a commit").unwrap();
     head
@@ -217,7 +219,7 @@ fn damaged(world: &World) -> u64 {
 
 #[test]
 fn a_damaged_ledger_is_refused_with_the_command_that_mends_it_and_the_command_does() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let head = damaged(&world);
     let (code, said) = refused(&world);
     assert_eq!(code, 1);
@@ -240,7 +242,7 @@ fn a_damaged_ledger_is_refused_with_the_command_that_mends_it_and_the_command_do
 
 #[test]
 fn a_recovery_needs_the_store_for_itself_and_a_place_that_can_be_trusted() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let system = System::real();
     assert!(matches!(recover(&world.config(), "5".parse().unwrap(), false, &system), Err(NotRecovered::NoStore(_))));
     let running = world.start().unwrap_or_else(|no| panic!("{no}"));
@@ -258,7 +260,7 @@ fn a_recovery_needs_the_store_for_itself_and_a_place_that_can_be_trusted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn as_a_process_it_serves_and_sigterm_ends_it_in_good_order() {
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     let child = world.spawn(Path::new(MAYFLY)).unwrap_or_else(|no| panic!("{no}"));
     assert!(healthy(world.channel("agent/demo", child.addresses().workload).await.unwrap()).await);
     let task = open_task(world.channel("agent/demo", child.addresses().workload).await.unwrap(), None).await.unwrap();
@@ -269,7 +271,7 @@ async fn as_a_process_it_serves_and_sigterm_ends_it_in_good_order() {
     assert!(about.lines().any(|l| l == "THP_enabled:\t0"), "no huge pages: {about}");
     let status = tokio::task::spawn_blocking(move || child.stop()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(0));
-    assert!(!World::ready_file(world.dir()).exists());
+    assert!(!DevWorld::ready_file(world.dir()).exists());
     assert!(!world.dir().join("run/admin.sock").exists());
     // After a kill during operation, the server restarts with everything that it acknowledged.
     world.spawn(Path::new(MAYFLY)).unwrap_or_else(|no| panic!("{no}")).kill();
@@ -280,7 +282,7 @@ async fn as_a_process_it_serves_and_sigterm_ends_it_in_good_order() {
 #[test]
 fn healthcheck_asks_the_way_that_a_workload_would() {
     let ports = Ports::hold(1);
-    let (_dir, world) = world(Settings::default().with("listen.workload", &format!("\"{}\"", ports.at(0))));
+    let (_dir, world) = world(DevSettings::default().with("listen.workload", &format!("\"{}\"", ports.at(0))));
     let asleep = mayfly(&["server", "healthcheck"], &world.config());
     assert_eq!(asleep.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&asleep.stderr).contains("mayfly server run"), "{asleep:?}");

@@ -1,6 +1,6 @@
 //! Traces of a whole server, as a collector receives them.
 
-use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
@@ -14,7 +14,7 @@ use crate::receiver::{Receiver, hook};
 use crate::traces_of_calls::*;
 
 fn up(collector: &Collector, more: &str) -> Up {
-    Up::with_config(Settings::default(), &collector.section(more))
+    Up::with_config(DevSettings::default(), &collector.section(more))
 }
 
 fn below<'a>(all: &'a [Span], parent: &Span) -> Vec<&'a Span> {
@@ -37,7 +37,7 @@ async fn a_call_is_told_under_its_callers_span_with_the_ids_that_the_audit_finds
         ("rpc.service", "mayfly.v1.TokenService"),
         ("rpc.method", "Exchange"),
         ("rpc.grpc.status_code", "0"),
-        ("mayfly.caller", World::id("agent/demo").as_str()),
+        ("mayfly.caller", DevWorld::id("agent/demo").as_str()),
         ("mayfly.request.id", "r-1"),
         ("mayfly.task.id", &task),
         ("mayfly.upstream", "echo"),
@@ -110,7 +110,7 @@ async fn what_is_refused_says_why_is_no_error_and_its_record_has_the_trace() {
     let root = &collector.named("mayfly.v1.TaskService/OpenTask")[0];
     assert_eq!(
         (root.of("mayfly.reason"), root.of("mayfly.caller")),
-        (reason(&no_task).as_str(), World::id("service/echo").as_str())
+        (reason(&no_task).as_str(), DevWorld::id("service/echo").as_str())
     );
     let mut found = recorded(&up, TRACE).await;
     for _ in 0..100 {
@@ -213,7 +213,7 @@ async fn exchanges_on_a_stream_without_a_trace_are_drawn_each_by_itself() {
 async fn over_tls_a_collector_is_known_by_its_roots_and_a_stop_hands_over_what_waits() {
     let (config, own) = self_signed("localhost");
     let collector = Collector::answering("200 OK", Some(config));
-    let (_dir, world) = world(Settings { engine: Engine::Memory, ..Settings::default() });
+    let (_dir, world) = world(DevSettings { engine: DevEngine::Memory, ..DevSettings::default() });
     std::fs::write(world.dir().join("traces-ca.pem"), own).unwrap();
     let text = std::fs::read_to_string(world.config()).unwrap();
     let port = collector.address.port();
@@ -229,8 +229,8 @@ async fn over_tls_a_collector_is_known_by_its_roots_and_a_stop_hands_over_what_w
 }
 
 /// A server with metrics, and with traces as `section` configures them.
-fn metered(section: &str) -> (tempfile::TempDir, World, mayfly::server::Running) {
-    let (dir, world) = world(Settings { engine: Engine::Memory, ..Settings::default() });
+fn metered(section: &str) -> (tempfile::TempDir, DevWorld, mayfly::server::RunningServer) {
+    let (dir, world) = world(DevSettings { engine: DevEngine::Memory, ..DevSettings::default() });
     let text = std::fs::read_to_string(world.config()).unwrap().replace("[listen]\n", "[listen]\nmetrics = \"127.0.0.1:0\"\n");
     std::fs::write(world.config(), text + section).unwrap();
     let running = world.start().unwrap();
@@ -278,7 +278,7 @@ async fn what_a_collector_rejects_and_what_is_beyond_the_rate_is_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_a_webhook_is_told_is_traced_and_its_receiver_is_told_of_the_trace() {
     let (collector, receiver) = (Collector::new(), Receiver::new());
-    let (_dir, world) = world(Settings { engine: Engine::Memory, ..Settings::default() });
+    let (_dir, world) = world(DevSettings { engine: DevEngine::Memory, ..DevSettings::default() });
     hook(world.dir(), "pager", receiver.address, "events = [\"revoked\"]");
     let text = std::fs::read_to_string(world.config()).unwrap();
     std::fs::write(world.config(), text + &collector.section("ratio = 1")).unwrap();

@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use mayfly::cli::dev::{Engine, Settings};
-use mayfly::ledger::record::Outcome;
+use mayfly::cli::dev::{DevEngine, DevSettings};
+use mayfly::ledger::record::TaskOutcome;
 use mayfly::seq::TaskId;
 use mayfly::server::import;
 use mayfly::sources::config::Config;
@@ -14,7 +14,7 @@ use crate::kit::{Up, open_task, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_misses_its_heartbeat_is_closed_and_one_without_is_not() {
-    let up = Up::new(Settings::default());
+    let up = Up::new(DevSettings::default());
     let channel = up.channel("agent/demo").await;
     let watched: TaskId = open_task(channel.clone(), Some(5)).await.unwrap().parse().unwrap();
     let free: TaskId = open_task(channel, None).await.unwrap().parse().unwrap();
@@ -24,13 +24,13 @@ async fn a_task_that_misses_its_heartbeat_is_closed_and_one_without_is_not() {
     assert!(how(&watched).is_none());
     until("it is closed", || how(&watched).is_some()).await;
     let closed = how(&watched).unwrap();
-    assert_eq!((closed.outcome, &*closed.reason), (Outcome::Expired, "missed its heartbeat"));
+    assert_eq!((closed.outcome, &*closed.reason), (TaskOutcome::Expired, "missed its heartbeat"));
     assert!(how(&free).is_none());
 }
 
 #[test]
 fn the_first_start_takes_in_the_files_and_later_ones_only_compare() {
-    let mut up = Up::on(Settings::default());
+    let mut up = Up::on(DevSettings::default());
     let versions = |up: &Up| {
         up.running().authority().ledger.peek(|s| {
             let upstreams: Vec<_> = s.upstreams.iter().map(|(name, v)| (name.to_string(), v.version)).collect();
@@ -63,19 +63,19 @@ fn the_first_start_takes_in_the_files_and_later_ones_only_compare() {
 
 #[test]
 fn a_root_that_was_removed_stays_out_after_a_restart_whatever_the_file_says() {
-    let mut up = Up::on(Settings { engine: Engine::Redb, ..Settings::default() });
+    let mut up = Up::on(DevSettings { engine: DevEngine::Redb, ..DevSettings::default() });
     let in_force =
         |up: &Up| up.running().authority().bundles.load().get("dev.mayfly.internal").map_or(0, |b| b.x509_authorities().len());
     assert_eq!(in_force(&up), 1);
     let authority = up.running().authority().clone();
     let root = authority.ledger.peek(|s| s.bundles["dev.mayfly.internal"].anchors[0]);
-    let change = mayfly::trust::Change {
+    let change = mayfly::trust::BundleChangeRequest {
         operator: None,
         domain: mayfly::identity::spiffe_id::TrustDomain::parse("dev.mayfly.internal").unwrap(),
-        proposal: mayfly::trust::Proposal::RemoveRoot(root),
-        author: mayfly::ledger::record::Who::LocalUid(0),
+        proposal: mayfly::trust::BundleProposal::RemoveRoot(root),
+        author: mayfly::ledger::record::Author::LocalUid(0),
         reason: "test".into(),
-        confirm: mayfly::revoke::Confirm::All,
+        confirm: mayfly::revoke::RevocationConfirmation::All,
         dry_run: false,
         named: None,
     };

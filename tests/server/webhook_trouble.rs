@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
 use mayfly::limits;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
 use mayfly::serve::client;
-use mayfly::server::Running;
-use mayfly::system::{SetClock, Stopwatch, System};
-use mayfly::webhook::Standing;
+use mayfly::server::RunningServer;
+use mayfly::system::{ManualClock, Stopwatch, System};
+use mayfly::webhook::WebhookStatus;
 
 use crate::kit::{PATIENCE, self_signed, until, world};
 use crate::receiver::{Answer, Receiver, hook, hook_at};
@@ -18,15 +18,15 @@ use crate::webhooks::revoke;
 
 const HOUR: u64 = 3_600_000;
 
-fn standing(running: &Running, name: &str) -> Standing {
+fn standing(running: &RunningServer, name: &str) -> WebhookStatus {
     let all = running.authority().webhooks.get().unwrap().standing();
     all.into_iter().find(|standing| standing.name == name).unwrap()
 }
 
 /// Over the socket, where no SVID expires by the clock.
-async fn revoked(world: &World, n: usize) -> u64 {
+async fn revoked(world: &DevWorld, n: usize) -> u64 {
     let socket = client::unix(&world.dir().join("run/admin.sock")).await.unwrap();
-    let target = pb::Target { target: Some(pb::target::Target::Caller(World::id(&format!("agent/nobody-{n}")))) };
+    let target = pb::Target { target: Some(pb::target::Target::Caller(DevWorld::id(&format!("agent/nobody-{n}")))) };
     let request = pb::RevokeRequest { targets: vec![target], reason: "drill".into(), ..Default::default() };
     RevocationServiceClient::new(socket).revoke(request).await.unwrap().into_inner().seq
 }
@@ -37,9 +37,9 @@ fn told(receiver: &Receiver) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_day_an_event_is_given_up_counted_and_listed_and_what_is_younger_is_told() {
-    let clock = SetClock::at(System::real().wall());
+    let clock = ManualClock::at(System::real().wall());
     let system = System::with_clock(clock.clone());
-    let (_dir, world) = world(Settings { system, svid_life_ms: 24 * HOUR, ..Settings::default() });
+    let (_dir, world) = world(DevSettings { system, svid_life_ms: 24 * HOUR, ..DevSettings::default() });
     let receiver = Receiver::new();
     hook(world.dir(), "pager", receiver.address, "events = [\"revoked\"]");
     let running = tokio::task::block_in_place(|| world.start()).unwrap();
@@ -83,7 +83,7 @@ async fn over_tls_a_receiver_is_known_by_the_operators_own_ca_and_by_its_name_an
     let (config, own) = self_signed("localhost");
     let (_, others) = self_signed("localhost");
     let receiver = Receiver::with_tls(config);
-    let (_dir, world) = world(Settings { engine: Engine::Memory, ..Settings::default() });
+    let (_dir, world) = world(DevSettings { engine: DevEngine::Memory, ..DevSettings::default() });
     told_by_tls(world.dir(), &receiver, &others);
     let running = world.start().unwrap();
     let seq = revoke(&world, running.addresses().admin, 0).await;
@@ -95,7 +95,7 @@ async fn over_tls_a_receiver_is_known_by_the_operators_own_ca_and_by_its_name_an
 
     let (config, own) = self_signed("elsewhere.example");
     let receiver = Receiver::with_tls(config);
-    let (_dir, other) = crate::kit::world(Settings { engine: Engine::Memory, ..Settings::default() });
+    let (_dir, other) = crate::kit::world(DevSettings { engine: DevEngine::Memory, ..DevSettings::default() });
     told_by_tls(other.dir(), &receiver, &own);
     let running = other.start().unwrap();
     revoke(&other, running.addresses().admin, 0).await;
@@ -109,7 +109,7 @@ async fn no_answer_costs_more_than_its_bound_however_long_it_gets() {
     silent.answers(Answer::Nothing);
     head.answers(Answer::Endless(String::new(), format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(4096))));
     body.answers(Answer::Endless("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n".into(), "x".repeat(4096)));
-    let (_dir, world) = world(Settings { engine: Engine::Memory, ..Settings::default() });
+    let (_dir, world) = world(DevSettings { engine: DevEngine::Memory, ..DevSettings::default() });
     for (name, receiver) in [("silent", &silent), ("head", &head), ("body", &body)] {
         hook(world.dir(), name, receiver.address, "events = [\"revoked\"]");
     }

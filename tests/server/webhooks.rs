@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use mayfly::cli::dev::{Settings, World};
+use mayfly::cli::dev::{DevSettings, DevWorld};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
 use mayfly::pb::mayfly::v1::server_service_client::ServerServiceClient;
@@ -13,9 +13,9 @@ use mayfly::system::Stopwatch;
 use crate::kit::{MAYFLY, open_task, reason, until, world};
 use crate::receiver::{Answer, Got, Receiver, SECRET, hook};
 
-pub async fn revoke(world: &World, admin: SocketAddr, n: usize) -> u64 {
+pub async fn revoke(world: &DevWorld, admin: SocketAddr, n: usize) -> u64 {
     let mut client = RevocationServiceClient::new(world.channel("operator/you", admin).await.unwrap());
-    let target = pb::Target { target: Some(pb::target::Target::Caller(World::id(&format!("agent/nobody-{n}")))) };
+    let target = pb::Target { target: Some(pb::target::Target::Caller(DevWorld::id(&format!("agent/nobody-{n}")))) };
     let request = pb::RevokeRequest { targets: vec![target], reason: format!("drill {n} \u{202e}"), ..Default::default() };
     client.revoke(request).await.unwrap().into_inner().seq
 }
@@ -24,7 +24,7 @@ fn seqs(events: &[Got]) -> Vec<u64> {
     events.iter().map(|e| e.json()["data"]["seq"].as_u64().unwrap()).collect()
 }
 
-pub async fn standing(world: &World, admin: SocketAddr) -> pb::Webhook {
+pub async fn standing(world: &DevWorld, admin: SocketAddr) -> pb::Webhook {
     let mut client = ServerServiceClient::new(world.channel("operator/you", admin).await.unwrap());
     client.list_webhooks(pb::ListWebhooksRequest {}).await.unwrap().into_inner().webhooks.remove(0)
 }
@@ -32,7 +32,7 @@ pub async fn standing(world: &World, admin: SocketAddr) -> pb::Webhook {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_signed_and_come_in_order_and_a_receiver_that_was_down_misses_none() {
     let receiver = Receiver::new();
-    let (_dir, world) = world(Settings { engine: mayfly::cli::dev::Engine::Memory, ..Settings::default() });
+    let (_dir, world) = world(DevSettings { engine: mayfly::cli::dev::DevEngine::Memory, ..DevSettings::default() });
     hook(world.dir(), "pager", receiver.address, "events = [\"revoked\"]");
     let running = world.start().unwrap();
     let admin = running.addresses().admin;
@@ -81,7 +81,7 @@ fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
 async fn a_receiver_that_hangs_or_sends_elsewhere_holds_up_nobody_and_is_not_followed() {
     let (elsewhere, receiver) = (Receiver::new(), Receiver::new());
     receiver.answers(Answer::Nothing);
-    let (_dir, world) = world(Settings { engine: mayfly::cli::dev::Engine::Memory, ..Settings::default() });
+    let (_dir, world) = world(DevSettings { engine: mayfly::cli::dev::DevEngine::Memory, ..DevSettings::default() });
     hook(world.dir(), "pager", receiver.address, "");
     let running = world.start().unwrap();
     let (admin, workload) = (running.addresses().admin, running.addresses().workload);
@@ -108,7 +108,7 @@ async fn a_receiver_that_hangs_or_sends_elsewhere_holds_up_nobody_and_is_not_fol
 async fn killed_while_its_receiver_is_down_the_server_tells_all_of_it_after_its_next_start() {
     let receiver = Receiver::new();
     let address = receiver.address;
-    let (_dir, world) = world(Settings::default());
+    let (_dir, world) = world(DevSettings::default());
     hook(world.dir(), "pager", address, "events = [\"revoked\", \"break_glass.*\"]\nenvironments = [\"dev\"]");
     let child = world.spawn(Path::new(MAYFLY)).unwrap();
     let admin = child.addresses().admin;
@@ -136,7 +136,7 @@ async fn killed_while_its_receiver_is_down_the_server_tells_all_of_it_after_its_
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_of_a_revocation_has_the_numbers_that_its_operator_was_told() {
     let receiver = Receiver::new();
-    let (_dir, world) = world(Settings { engine: mayfly::cli::dev::Engine::Memory, ..Settings::default() });
+    let (_dir, world) = world(DevSettings { engine: mayfly::cli::dev::DevEngine::Memory, ..DevSettings::default() });
     hook(world.dir(), "pager", receiver.address, "events = [\"revoked\", \"lock.added\"]");
     let running = world.start().unwrap();
     let (workload, admin) = (running.addresses().workload, running.addresses().admin);
@@ -146,7 +146,7 @@ async fn an_event_of_a_revocation_has_the_numbers_that_its_operator_was_told() {
             open_task(world.channel("agent/demo", workload).await.unwrap(), None).await.unwrap();
         }
         let mut client = RevocationServiceClient::new(world.channel("operator/you", admin).await.unwrap());
-        let target = pb::Target { target: Some(pb::target::Target::Caller(World::id("agent/demo"))) };
+        let target = pb::Target { target: Some(pb::target::Target::Caller(DevWorld::id("agent/demo"))) };
         let mut request =
             pb::RevokeRequest { targets: vec![target], reason: "drill".into(), issued_only: true, ..Default::default() };
         request.confirmation = (confirm == "all").then_some(pb::Confirmation { credentials: 0, all: true });

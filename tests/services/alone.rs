@@ -8,24 +8,24 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use http_body_util::{BodyExt, Full};
-use mayfly::calls::Waits;
-use mayfly::document::Source as File;
+use mayfly::document::SourceFile as File;
 use mayfly::identity::caller::Caller;
 use mayfly::identity::svid;
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, PolicySet as PolicyRecord, Record, Who};
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{Author, Event, PolicySetUpdated as PolicyRecord, Record};
 use mayfly::limits;
+use mayfly::operator_calls::ApprovalMode;
 use mayfly::pb::FILE_DESCRIPTOR_SET;
 use mayfly::pb::mayfly::v1 as pb;
-use mayfly::policy::{Governing, PolicySet};
+use mayfly::policy::{GovernanceRules, PolicySet};
+use mayfly::serve::connection_table::ConnectionActivity;
 use mayfly::serve::grpc::{Services, admin_routes};
 use mayfly::serve::peer::Peer;
-use mayfly::serve::shares::ShareBounds;
-use mayfly::serve::table::Activity;
+use mayfly::serve::shares::ShareLimits;
 use mayfly::serve::wire::upstream_to_pb;
-use mayfly::trust::Source;
+use mayfly::trust::TrustBundleSource;
 use mayfly::upstream::registry::Upstream;
-use mayfly::upstream::wider::widened;
+use mayfly::upstream::widening::widened;
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use tonic::Status;
@@ -95,7 +95,7 @@ struct Person {
 
 /// The state that one person must not be able to change.
 struct Start {
-    governing: Governing,
+    governing: GovernanceRules,
     upstreams: BTreeMap<String, Upstream>,
     anchors: Vec<[u8; 32]>,
 }
@@ -105,7 +105,7 @@ impl Person {
         let w = world();
         let second_root = pki::Authority::root_from(&pki::Spec::ca(DOMAIN, "the second root"));
         let bundle = pki::bundle(DOMAIN, &[&w.house.root, &second_root]);
-        w.run(w.authority().found_bundle(&bundle, Source::File, "dev.pem")).unwrap();
+        w.run(w.authority().found_bundle(&bundle, TrustBundleSource::File, "dev.pem")).unwrap();
         let files = vec![File { file: "policy.cedar".into(), text: sample.policies.clone() }];
         let roles = File { file: "roles.toml".into(), text: sample.roles.clone() };
         let set = PolicySet::compile(files, roles).unwrap_or_else(|wrong| panic!("{}: {wrong:?}", sample.name));
@@ -116,8 +116,8 @@ impl Person {
             text: set.to_text().to_owned(),
             ..PolicyRecord::default()
         };
-        let record = Record::new(Who::Mayfly("imported".into()), Event::PolicySet(record));
-        w.run(w.authority().ledger.commit(Lane::Change, vec![record])).unwrap();
+        let record = Record::new(Author::Mayfly("imported".into()), Event::PolicySet(record));
+        w.run(w.authority().ledger.commit(ProposalKind::Change, vec![record])).unwrap();
         let services = admin_routes(w.authority(), &tonic_health::server::HealthReporter::new());
         let own_roots = [DOMAIN, ELSEWHERE]
             .map(|domain| (domain.to_owned(), pki::Authority::root_from(&pki::Spec::ca(domain, "a root of one's own"))));
@@ -169,7 +169,7 @@ impl Person {
         let path = format!("/mayfly.v1.{service}/{method}");
         let request =
             http::Request::post(path).header("content-type", "application/grpc").body(Full::new(body.freeze())).unwrap();
-        let calls = self.services.clone().on_connection(peer.clone(), Activity::alone(ShareBounds::AUTHENTICATED));
+        let calls = self.services.clone().on_connection(peer.clone(), ConnectionActivity::alone(ShareLimits::AUTHENTICATED));
         let said = self.w.run(async {
             let arrived = calls.arrived(&request);
             let answer = calls.answer(request, arrived, &Default::default());
@@ -190,7 +190,7 @@ impl Person {
             said.map_or_else(String::new, |s| s.get_details_error_info().map_or(format!("{:?}", s.code()), |i| i.reason));
         *self.refused.entry(reason.clone()).or_default() += 1;
         let rpc = format!("{service}.{method}");
-        assert!(Waits::of(&rpc) != Waits::Never || reason != "APPROVAL_NEEDED", "{rpc} waits");
+        assert!(ApprovalMode::of(&rpc) != ApprovalMode::Never || reason != "APPROVAL_NEEDED", "{rpc} waits");
         reason
     }
 
@@ -532,7 +532,9 @@ impl Person {
             | ("TokenService", "Exchange" | "BatchExchange" | "Renew" | "Release" | "Introspect" | "Authorize" | "Whoami") => {
                 return none();
             }
-            _ => panic!("{service}.{method} is new: give it a request here, and say in src/authority/admission/calls.rs how it stands to approvals"),
+            _ => panic!(
+                "{service}.{method} is new: give it a request here, and say in src/authority/admission/operator_calls.rs how it stands to approvals"
+            ),
         })
     }
 }

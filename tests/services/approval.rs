@@ -1,11 +1,11 @@
 //! Tasks that wait for an approval while time passes.
 
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, PolicySet as PolicyRecord, Record, Who};
-use mayfly::ledger::state::Phase;
-use mayfly::openings::How;
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{Author, Event, PolicySetUpdated as PolicyRecord, Record};
+use mayfly::ledger::state::TaskPhase;
+use mayfly::openings::OpenTaskOptions;
 use mayfly::policy::PolicySet;
-use mayfly::policy::wanted::Terms;
+use mayfly::policy::exchange_request::TaskRequest;
 
 use super::kit::house::source;
 use super::*;
@@ -23,8 +23,8 @@ fn asking() -> World {
     let set = PolicySet::compile(vec![policy], source("roles.toml")).unwrap();
     let (digest, text) = (set.digest().to_vec(), set.to_text().to_owned());
     let record = PolicyRecord { environment: "dev".into(), version: 2, digest, text, ..PolicyRecord::default() };
-    let record = Record::new(Who::Mayfly("test".into()), Event::PolicySet(record));
-    w.run(w.authority().ledger.commit(Lane::Change, vec![record])).unwrap();
+    let record = Record::new(Author::Mayfly("test".into()), Event::PolicySet(record));
+    w.run(w.authority().ledger.commit(ProposalKind::Change, vec![record])).unwrap();
     w
 }
 
@@ -32,18 +32,18 @@ fn asking() -> World {
 fn a_task_that_nobody_approved_within_an_hour_is_closed_and_says_why() {
     let w = asking();
     let caller = w.house.caller("/agent/a");
-    let terms = Terms { ttl_ms: Some(3_600_000), max_ttl_ms: Some(7_200_000), heartbeat_ms: 5_000, ..terms() };
-    let id = w.run(w.authority().open_task(&caller, &terms, &None, How::default())).unwrap();
+    let terms = TaskRequest { ttl_ms: Some(3_600_000), max_ttl_ms: Some(7_200_000), heartbeat_ms: 5_000, ..terms() };
+    let id = w.run(w.authority().open_task(&caller, &terms, &None, OpenTaskOptions::default())).unwrap();
     let phase = || w.authority().ledger.peek(|s| s.tasks.phase(s.tasks.get(&id).unwrap(), w.house.now()));
     w.pass(limits::APPROVAL_TTL_DEFAULT_MS - 1);
     w.authority().end_unapproved(w.house.now());
-    assert_eq!(phase(), Phase::PendingApproval, "nobody has to show life in it");
+    assert_eq!(phase(), TaskPhase::PendingApproval, "nobody has to show life in it");
     w.pass(1);
-    assert!(matches!(phase(), Phase::Over(_)), "by its time alone");
+    assert!(matches!(phase(), TaskPhase::Over(_)), "by its time alone");
     w.authority().end_unapproved(w.house.now());
     w.pass(1);
     let closed = w.authority().ledger.peek(|s| s.tasks.get(&id).unwrap().closed.clone()).unwrap();
-    assert_eq!((closed.outcome, &*closed.reason), (mayfly::ledger::record::Outcome::Expired, "nobody approved it in time"));
+    assert_eq!((closed.outcome, &*closed.reason), (mayfly::ledger::record::TaskOutcome::Expired, "nobody approved it in time"));
 }
 
 #[test]
@@ -52,12 +52,12 @@ fn whoever_looks_at_an_approval_sees_no_words_that_act_on_a_screen() {
     use mayfly::pb::mayfly::v1::approval_service_server::ApprovalService as _;
     let w = asking();
     let caller = w.house.caller("/agent/a");
-    let terms = Terms { purpose: "for user\u{202e}nimda\u{200b}".into(), ..terms() };
-    w.run(w.authority().open_task(&caller, &terms, &None, How::default())).unwrap();
-    let service = mayfly::serve::grpc::approval::Approvals(w.authority().clone());
+    let terms = TaskRequest { purpose: "for user\u{202e}nimda\u{200b}".into(), ..terms() };
+    w.run(w.authority().open_task(&caller, &terms, &None, OpenTaskOptions::default())).unwrap();
+    let service = mayfly::serve::grpc::approval::ApprovalApi(w.authority().clone());
     let listed = ok(w.run(service.list_approvals(ask(&ROOT, pb::ListApprovalsRequest::default()))));
     let [approval] = &listed.approvals[..] else { panic!("{listed:?}") };
     assert_eq!(approval.task.as_ref().unwrap().terms.as_ref().unwrap().purpose, "for usernimda");
-    let unsafe_in = |text: &str| text.chars().any(mayfly::document::shown::is_unsafe);
+    let unsafe_in = |text: &str| text.chars().any(mayfly::document::terminal_text::is_unsafe);
     assert!(!unsafe_in(&approval.purpose), "{approval:?}");
 }

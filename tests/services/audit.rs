@@ -1,16 +1,18 @@
 //! AuditService, and the records of refusals.
 
-use mayfly::credential::Issued;
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, Outcome, Record, Refused, Released, Revoked, TaskClosed, Who};
+use mayfly::credential::IssuedCredential;
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{
+    Author, CredentialReleased, Event, Record, RequestsRefused, TargetsRevoked, TaskClosed, TaskOutcome,
+};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::audit_service_server::AuditService;
 use mayfly::pb::mayfly::v1::explain_request::Of;
-use mayfly::policy::wanted::TaskChoice;
-use mayfly::refusal::{No, Reason};
+use mayfly::policy::exchange_request::TaskChoice;
+use mayfly::refusal::{Error, Reason};
 use mayfly::revocation::Target;
 use mayfly::seq::{CredentialId, TaskId};
-use mayfly::serve::grpc::audit::Audit;
+use mayfly::serve::grpc::audit::AuditApi;
 
 use super::kit::house::{named, terms, wanted};
 use super::{Peer, ROOT, World, ask, bad, ok, refused, world};
@@ -20,20 +22,20 @@ const AGENT: &str = "spiffe://dev.mayfly.internal/agent/a";
 type Answer = Result<tonic::Response<pb::ExplainResponse>, tonic::Status>;
 
 fn explain(w: &World, peer: &Peer, of: Of) -> Answer {
-    w.run(Audit(w.authority().clone()).explain(ask(peer, pb::ExplainRequest { of: Some(of) })))
+    w.run(AuditApi(w.authority().clone()).explain(ask(peer, pb::ExplainRequest { of: Some(of) })))
 }
 
 fn put(w: &World, event: Event) -> u64 {
-    let record = Record::new(Who::SpiffeId("spiffe://dev.mayfly.internal/operator/you".into()), event);
-    w.run(w.authority().ledger.commit(Lane::Revoke, vec![record])).unwrap().seq().as_u64()
+    let record = Record::new(Author::SpiffeId("spiffe://dev.mayfly.internal/operator/you".into()), event);
+    w.run(w.authority().ledger.commit(ProposalKind::Revoke, vec![record])).unwrap().seq().as_u64()
 }
 
 fn revoke(w: &World, target: Target) -> u64 {
     let targets = vec![target.to_record()];
-    put(w, Event::Revoked(Revoked { targets, issued_only: true, reason: "it leaked".into(), ..Default::default() }))
+    put(w, Event::Revoked(TargetsRevoked { targets, issued_only: true, reason: "it leaked".into(), ..Default::default() }))
 }
 
-fn of_credential(issued: &Issued) -> Of {
+fn of_credential(issued: &IssuedCredential) -> Of {
     Of::CredentialId(issued.summary().credential.to_string())
 }
 
@@ -67,7 +69,7 @@ fn a_grant_is_explained_with_what_it_was_decided_with() {
 #[test]
 fn what_ended_a_credential_is_named() {
     let w = world();
-    let issued: Vec<Issued> = (0..4).map(|_| w.issue("/agent/a")).collect();
+    let issued: Vec<IssuedCredential> = (0..4).map(|_| w.issue("/agent/a")).collect();
     let rule = revoke(&w, Target::Credential(issued[0].summary().credential));
     let answer = ok(explain(&w, &ROOT, of_credential(&issued[0])));
     assert!(answer.summary.contains(&format!("revoked by rule {rule}")), "{}", answer.summary);
@@ -76,12 +78,12 @@ fn what_ended_a_credential_is_named() {
     assert_eq!(events(&answer), ["task opened", "credential issued", "revoked"]);
 
     let credential = issued[1].summary().credential.as_bytes().to_vec();
-    put(&w, Event::Released(Released { credential, keep_until: 0 }));
+    put(&w, Event::Released(CredentialReleased { credential, keep_until: 0 }));
     let answer = ok(explain(&w, &ROOT, of_credential(&issued[1])));
     assert!(answer.summary.contains("given back"), "{}", answer.summary);
 
     let task = issued[2].summary().about.task.as_bytes().to_vec();
-    let closed = TaskClosed { task, outcome: Outcome::Completed as i32, reason: "done".into(), ..Default::default() };
+    let closed = TaskClosed { task, outcome: TaskOutcome::Completed as i32, reason: "done".into(), ..Default::default() };
     put(&w, Event::TaskClosed(closed));
     let answer = ok(explain(&w, &ROOT, of_credential(&issued[2])));
     assert!(answer.summary.contains("done"), "{}", answer.summary);
@@ -151,7 +153,7 @@ fn a_refusal_is_explained_by_its_rule() {
     let caller = w.house.caller("/agent/a");
     let mut want = wanted(TaskChoice::Inline(terms().into()));
     want.scopes = ["echo:none".into()].into();
-    let Err(No::Refusal(no)) = w.run(w.authority().exchange(&caller, &want)) else { panic!("it was not refused") };
+    let Err(Error::Refusal(no)) = w.run(w.authority().exchange(&caller, &want)) else { panic!("it was not refused") };
     w.authority().refused(AGENT, &no.clone().by("the rule"), "echo", "");
     w.pass(1);
     let of = Of::Request(pb::RequestName { caller: AGENT.into(), request_id: "r9".into() });
@@ -188,7 +190,8 @@ fn refusals_are_recorded_up_to_a_number_and_counted_beyond() {
 fn any_record_is_shown_by_its_seq() {
     let w = world();
     let issued = w.issue("/agent/a");
-    let refusal = Refused { caller: AGENT.into(), reason: "LOCKED".into(), rule: "seq 7".into(), count: 1, ..Default::default() };
+    let refusal =
+        RequestsRefused { caller: AGENT.into(), reason: "LOCKED".into(), rule: "seq 7".into(), count: 1, ..Default::default() };
     let seq = put(&w, Event::Refused(refusal));
     let answer = ok(explain(&w, &ROOT, Of::Seq(seq)));
     assert!(answer.findings[0].text.contains("seq 7"), "{answer:?}");
@@ -211,7 +214,7 @@ fn what_is_asked_is_checked() {
     bad(explain(&w, &ROOT, Of::LeaseId("x".into())), "lease_id");
     bad(explain(&w, &ROOT, Of::ApprovalId(String::new())), "approval_id");
     bad(explain(&w, &ROOT, Of::Request(pb::RequestName::default())), "request.request_id");
-    let empty = w.run(Audit(w.authority().clone()).explain(ask(&ROOT, pb::ExplainRequest { of: None })));
+    let empty = w.run(AuditApi(w.authority().clone()).explain(ask(&ROOT, pb::ExplainRequest { of: None })));
     bad(empty, "of");
     refused(explain(&w, &ROOT, Of::TaskId(TaskId::from_bytes([1; 16]).to_string())), Reason::NotFound);
     let lease = mayfly::seq::LeaseId::from_bytes([1; 16]).to_string();

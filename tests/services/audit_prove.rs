@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use mayfly::keys;
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, Maintained, Record, Refused, Who};
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{Author, Event, Maintained, Record, RequestsRefused};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::audit_service_server::AuditService;
-use mayfly::proof::check::{Right, Wrong, check};
+use mayfly::proof::check::{ExportError, VerifiedExport, check};
 use mayfly::proof::key::NoteKey;
-use mayfly::proof::note::{Checkpoint, Note};
+use mayfly::proof::note::{Checkpoint, SignedNote};
 use mayfly::refusal::Reason;
-use mayfly::serve::grpc::audit::Audit;
+use mayfly::serve::grpc::audit::AuditApi;
 use tokio_stream::StreamExt as _;
 
 use super::{Peer, ROOT, World, ask, bad, ok, refused, world};
@@ -19,17 +19,17 @@ use super::{Peer, ROOT, World, ask, bad, ok, refused, world};
 /// A world with a checkpoint key.
 fn signing() -> World {
     let w = world();
-    w.run(keys::tend(w.authority()));
+    w.run(keys::run_key_maintenance(w.authority()));
     w
 }
 
 fn checkpoint(w: &World, since_size: u64) -> Result<tonic::Response<pb::GetCheckpointResponse>, tonic::Status> {
-    w.run(Audit(w.authority().clone()).get_checkpoint(ask(&ROOT, pb::GetCheckpointRequest { since_size })))
+    w.run(AuditApi(w.authority().clone()).get_checkpoint(ask(&ROOT, pb::GetCheckpointRequest { since_size })))
 }
 
 fn read(answer: &pb::GetCheckpointResponse) -> (Checkpoint, Vec<NoteKey>) {
     let keys = NoteKey::read(&answer.jwks).unwrap();
-    let note = Note::parse(&answer.checkpoint).unwrap();
+    let note = SignedNote::parse(&answer.checkpoint).unwrap();
     note.signer(&keys).unwrap();
     (Checkpoint::parse(&note.text).unwrap(), keys)
 }
@@ -37,7 +37,7 @@ fn read(answer: &pb::GetCheckpointResponse) -> (Checkpoint, Vec<NoteKey>) {
 fn try_export(w: &World, peer: &Peer, filter: pb::RecordFilter, since_size: u64) -> Result<String, tonic::Status> {
     let request = pb::ExportRecordsRequest { filter: Some(filter), since_size };
     w.run(async {
-        let mut stream = Audit(w.authority().clone()).export_records(ask(peer, request)).await?.into_inner();
+        let mut stream = AuditApi(w.authority().clone()).export_records(ask(peer, request)).await?.into_inner();
         let mut text = String::new();
         while let Some(part) = stream.next().await {
             text.push_str(std::str::from_utf8(&part?.lines).unwrap());
@@ -51,7 +51,7 @@ fn export(w: &World, filter: pb::RecordFilter) -> (String, Vec<NoteKey>) {
     (try_export(w, &ROOT, filter, 0).unwrap(), keys)
 }
 
-fn checked(text: &str, keys: &[NoteKey]) -> Result<Right, Wrong> {
+fn checked(text: &str, keys: &[NoteKey]) -> Result<VerifiedExport, ExportError> {
     check(text.as_bytes(), keys)
 }
 
@@ -60,15 +60,15 @@ fn busy() -> World {
     let w = signing();
     for n in 0..4 {
         w.issue(if n % 2 == 0 { "/agent/a" } else { "/agent/b" });
-        let note = |what: String| Record::new(Who::Mayfly("test".into()), Event::Maintained(Maintained { what }));
+        let note = |what: String| Record::new(Author::Mayfly("test".into()), Event::Maintained(Maintained { what }));
         let mixed = |n: usize| match n % 3 {
             0 => Record::new(
-                Who::LocalUid(7),
-                Event::Refused(Refused { reason: "LOCKED".into(), asked: format!("\u{202e}{n}"), ..Default::default() }),
+                Author::LocalUid(7),
+                Event::Refused(RequestsRefused { reason: "LOCKED".into(), asked: format!("\u{202e}{n}"), ..Default::default() }),
             ),
             _ => note(format!("{n}")),
         };
-        w.run(w.authority().ledger.commit(Lane::Change, (0..7).map(mixed).collect())).unwrap();
+        w.run(w.authority().ledger.commit(ProposalKind::Change, (0..7).map(mixed).collect())).unwrap();
         w.pass(1);
     }
     w
@@ -283,7 +283,7 @@ fn an_export_goes_on_from_a_checkpoint_that_was_kept() {
 fn the_ledger_is_verified_where_it_lies() {
     let w = busy();
     let verify = |from_seq, to_seq| {
-        w.run(Audit(w.authority().clone()).verify_ledger(ask(&ROOT, pb::VerifyLedgerRequest { from_seq, to_seq })))
+        w.run(AuditApi(w.authority().clone()).verify_ledger(ask(&ROOT, pb::VerifyLedgerRequest { from_seq, to_seq })))
     };
     let head = w.authority().ledger.durable();
     let all = ok(verify(0, 0));
@@ -293,7 +293,7 @@ fn the_ledger_is_verified_where_it_lies() {
     bad(verify(head.as_u64() + 1, 0), "from_seq");
     bad(verify(head.as_u64(), 5), "to_seq");
     refused(
-        w.run(Audit(w.authority().clone()).verify_ledger(ask(&w.admin("/agent/a"), Default::default()))),
+        w.run(AuditApi(w.authority().clone()).verify_ledger(ask(&w.admin("/agent/a"), Default::default()))),
         Reason::DeniedByPolicy,
     );
     assert!(try_export(&w, &w.admin("/agent/a"), locked_out(), 0).is_err());
@@ -316,7 +316,7 @@ fn the_sample_of_an_export_is_found_right() {
     let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let keys = NoteKey::read(&text("keys.json")).unwrap();
     let right = checked(&text("export.jsonl"), &keys).unwrap();
-    let old = Note::parse(&text("checkpoint.txt")).unwrap();
+    let old = SignedNote::parse(&text("checkpoint.txt")).unwrap();
     old.signer(&keys).unwrap();
     assert_eq!(right.goes_on_from(&Checkpoint::parse(&old.text).unwrap()), Ok(()));
     assert_eq!(right.counts.records, 12);

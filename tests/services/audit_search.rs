@@ -1,11 +1,11 @@
 //! Searching and following records.
 
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, Maintained, Record, Refused, Who};
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{Author, Event, Maintained, Record, RequestsRefused};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::audit_service_server::AuditService;
 use mayfly::refusal::Reason;
-use mayfly::serve::grpc::audit::Audit;
+use mayfly::serve::grpc::audit::AuditApi;
 use tokio_stream::StreamExt as _;
 
 use super::{Peer, ROOT, World, ask, bad, ok, refused, world};
@@ -16,7 +16,7 @@ type Answer = Result<tonic::Response<pb::SearchRecordsResponse>, tonic::Status>;
 
 fn page(w: &World, peer: &Peer, filter: pb::RecordFilter, page_size: i32, page_token: &str) -> Answer {
     let request = pb::SearchRecordsRequest { filter: Some(filter), page_size, page_token: page_token.into() };
-    w.run(Audit(w.authority().clone()).search_records(ask(peer, request)))
+    w.run(AuditApi(w.authority().clone()).search_records(ask(peer, request)))
 }
 
 fn search(w: &World, filter: pb::RecordFilter) -> Vec<pb::Record> {
@@ -32,7 +32,7 @@ fn events(records: &[pb::Record]) -> Vec<&str> {
 }
 
 fn put(w: &World, record: Record) {
-    w.run(w.authority().ledger.commit(Lane::Change, vec![record])).unwrap();
+    w.run(w.authority().ledger.commit(ProposalKind::Change, vec![record])).unwrap();
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn pages_go_on_where_the_one_before_ended_and_are_for_the_same_request() {
     let w = world();
     let first = search(&w, pb::RecordFilter::default());
     for n in 0..30 {
-        put(&w, Record::new(Who::Mayfly("test".into()), Event::Maintained(Maintained { what: format!("{n}") })));
+        put(&w, Record::new(Author::Mayfly("test".into()), Event::Maintained(Maintained { what: format!("{n}") })));
     }
     let all = pb::RecordFilter::default;
     let (mut seen, mut token) = (Vec::new(), String::new());
@@ -83,7 +83,7 @@ fn pages_go_on_where_the_one_before_ended_and_are_for_the_same_request() {
             break;
         }
         // A record written in the meantime comes before the first page.
-        put(&w, Record::new(Who::Mayfly("test".into()), Event::Maintained(Maintained { what: "later".into() })));
+        put(&w, Record::new(Author::Mayfly("test".into()), Event::Maintained(Maintained { what: "later".into() })));
         bad(page(&w, &ROOT, pb::RecordFilter { names: "x".into(), ..all() }, 7, &token), "page_token");
     }
     // The first question has a record, too; the same question again is counted.
@@ -96,9 +96,10 @@ fn pages_go_on_where_the_one_before_ended_and_are_for_the_same_request() {
 #[test]
 fn a_page_of_large_records_stays_within_one_message() {
     let w = world();
-    let large = |n: usize| Refused { caller: AGENT.into(), rule: format!("{n}{}", "x".repeat(200_000)), ..Default::default() };
-    let records = (0..20).map(|n| Record::new(Who::Mayfly("test".into()), Event::Refused(large(n)))).collect();
-    w.run(w.authority().ledger.commit(Lane::Change, records)).unwrap();
+    let large =
+        |n: usize| RequestsRefused { caller: AGENT.into(), rule: format!("{n}{}", "x".repeat(200_000)), ..Default::default() };
+    let records = (0..20).map(|n| Record::new(Author::Mayfly("test".into()), Event::Refused(large(n)))).collect();
+    w.run(w.authority().ledger.commit(ProposalKind::Change, records)).unwrap();
     let filter = || pb::RecordFilter { event: "refused".into(), ..Default::default() };
     let (mut seen, mut token, mut pages) = (Vec::new(), String::new(), 0);
     loop {
@@ -118,7 +119,7 @@ fn only_those_who_may_read_the_audit_search_and_tail() {
     let w = world();
     refused(page(&w, &w.admin("/agent/a"), pb::RecordFilter::default(), 0, ""), Reason::DeniedByPolicy);
     refused(page(&w, &w.workload("/agent/a"), pb::RecordFilter::default(), 0, ""), Reason::NotAuthenticated);
-    let tail = |peer: &Peer| w.run(Audit(w.authority().clone()).tail_records(ask(peer, pb::TailRecordsRequest::default())));
+    let tail = |peer: &Peer| w.run(AuditApi(w.authority().clone()).tail_records(ask(peer, pb::TailRecordsRequest::default())));
     assert!(tail(&w.admin("/agent/a")).is_err() && tail(&w.workload("/agent/a")).is_err());
     ok(page(&w, &w.admin("/operator/you"), pb::RecordFilter::default(), 0, ""));
     assert!(tail(&w.admin("/operator/you")).is_ok());
@@ -136,7 +137,7 @@ fn what_is_asked_is_checked() {
     with("filter.names", pb::RecordFilter { names: "x".repeat(3000), ..Default::default() });
     with("filter.seq", pb::RecordFilter { seq: u64::MAX, ..Default::default() });
     let later = pb::TailRecordsRequest { resume_after: Some((1 << 45) + 1_000_000), filter: None };
-    let beyond = w.run(Audit(w.authority().clone()).tail_records(ask(&ROOT, later)));
+    let beyond = w.run(AuditApi(w.authority().clone()).tail_records(ask(&ROOT, later)));
     bad(beyond.map(|_| tonic::Response::new(())), "resume_after");
 }
 
@@ -156,7 +157,7 @@ async fn take(
 fn a_tail_tells_each_record_once_in_order_also_what_came_before_it() {
     let w = world();
     let all = search(&w, pb::RecordFilter::default());
-    let audit = Audit(w.authority().clone());
+    let audit = AuditApi(w.authority().clone());
     let from = |resume_after: Option<u64>, filter: pb::RecordFilter| {
         ok(w.run(audit.tail_records(ask(&ROOT, pb::TailRecordsRequest { resume_after, filter: Some(filter) }))))
     };
@@ -179,7 +180,7 @@ fn a_tail_tells_each_record_once_in_order_also_what_came_before_it() {
 #[test]
 fn readers_are_bounded_and_a_place_is_free_again_when_one_goes() {
     let w = world();
-    let audit = Audit(w.authority().clone());
+    let audit = AuditApi(w.authority().clone());
     let begin = || w.run(audit.tail_records(ask(&ROOT, pb::TailRecordsRequest::default())));
     let mut all: Vec<_> = (0..mayfly::limits::READERS).map(|_| ok(begin())).collect();
     let full = begin().map(|_| tonic::Response::new(()));

@@ -1,15 +1,15 @@
 //! CredentialService.
 
-use mayfly::credential::Issued;
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, Outcome, Record, Released, Revoked, TaskClosed, TaskHeld, Who};
+use mayfly::credential::IssuedCredential;
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{Author, CredentialReleased, Event, Record, TargetsRevoked, TaskClosed, TaskHeld, TaskOutcome};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::credential_service_server::CredentialService;
-use mayfly::policy::wanted::TaskChoice;
+use mayfly::policy::exchange_request::TaskChoice;
 use mayfly::refusal::Reason;
 use mayfly::revocation::{Rules, Target};
 use mayfly::seq::{CredentialId, TaskId};
-use mayfly::serve::grpc::credential::Credentials;
+use mayfly::serve::grpc::credential::CredentialApi;
 use mayfly::serve::wire::target_to_pb;
 use mayfly::upstream::registry::Kind;
 use tokio_stream::StreamExt;
@@ -17,15 +17,15 @@ use tokio_stream::StreamExt;
 use super::kit::house::{terms, wanted};
 use super::{ROOT, World, ask, bad, ok, refused, world};
 
-pub fn service(w: &World) -> Credentials {
-    Credentials(w.authority().clone())
+pub fn service(w: &World) -> CredentialApi {
+    CredentialApi(w.authority().clone())
 }
 
-pub fn id(issued: &Issued) -> CredentialId {
+pub fn id(issued: &IssuedCredential) -> CredentialId {
     issued.summary().credential
 }
 
-pub fn task(issued: &Issued) -> TaskId {
+pub fn task(issued: &IssuedCredential) -> TaskId {
     issued.summary().about.task
 }
 
@@ -43,16 +43,17 @@ fn list(w: &World, filter: pb::CredentialFilter) -> Vec<String> {
 
 fn put(w: &World, event: Event) {
     let revision = w.authority().ledger.durable();
-    let record = Record::new(Who::LocalUid(0), event).decided_at(revision);
-    w.run(w.authority().ledger.commit(Lane::Revoke, vec![record])).unwrap();
+    let record = Record::new(Author::LocalUid(0), event).decided_at(revision);
+    w.run(w.authority().ledger.commit(ProposalKind::Revoke, vec![record])).unwrap();
 }
 
 fn revoke(w: &World, target: Target) {
-    let revoked = Revoked { targets: vec![target.to_record()], issued_only: true, reason: "a test".into(), ..Default::default() };
-    put(w, Event::Revoked(Revoked { keep_until: Rules::keep_until(w.house.now()).0, ..revoked }));
+    let revoked =
+        TargetsRevoked { targets: vec![target.to_record()], issued_only: true, reason: "a test".into(), ..Default::default() };
+    put(w, Event::Revoked(TargetsRevoked { keep_until: Rules::keep_until(w.house.now()).0, ..revoked }));
 }
 
-pub fn reference(w: &World, path: &str) -> Issued {
+pub fn reference(w: &World, path: &str) -> IssuedCredential {
     let mut want = wanted(TaskChoice::Inline(terms().into()));
     want.kind = Some(Kind::Reference);
     w.run(w.authority().exchange(&w.house.caller(path), &want)).unwrap()
@@ -87,13 +88,13 @@ fn a_credential_is_shown_whole_to_operators_and_to_whom_it_was_issued() {
 #[test]
 fn its_state_says_what_ended_it() {
     let w = world();
-    let issued: Vec<Issued> = (0..5).map(|_| w.issue("/agent/a")).collect();
+    let issued: Vec<IssuedCredential> = (0..5).map(|_| w.issue("/agent/a")).collect();
     let state = |n: usize| get(&w, id(&issued[n]));
-    let released = Released { credential: id(&issued[0]).as_bytes().to_vec(), keep_until: 0 };
+    let released = CredentialReleased { credential: id(&issued[0]).as_bytes().to_vec(), keep_until: 0 };
     put(&w, Event::Released(released));
     revoke(&w, Target::Credential(id(&issued[1])));
     let task_of = |n: usize| task(&issued[n]).as_bytes().to_vec();
-    put(&w, Event::TaskClosed(TaskClosed { task: task_of(2), outcome: Outcome::Completed as i32, ..Default::default() }));
+    put(&w, Event::TaskClosed(TaskClosed { task: task_of(2), outcome: TaskOutcome::Completed as i32, ..Default::default() }));
     put(&w, Event::TaskHeld(TaskHeld { task: task_of(3), rank: 3, reason: "look".into() }));
     let expected = [
         pb::CredentialState::Released,
@@ -130,7 +131,7 @@ fn a_list_shows_what_is_good_and_what_fits() {
     let w = world();
     let (a, b) = (w.issue("/agent/a"), w.issue("/agent/b"));
     let r = reference(&w, "/agent/a");
-    let ids = |all: &[&Issued]| all.iter().map(|i| id(i).to_string()).collect::<Vec<_>>();
+    let ids = |all: &[&IssuedCredential]| all.iter().map(|i| id(i).to_string()).collect::<Vec<_>>();
     let filter = pb::CredentialFilter::default;
     assert_eq!(list(&w, filter()), ids(&[&r, &b, &a]), "newest first");
     let caller = "spiffe://dev.mayfly.internal/agent/b".to_owned();
@@ -239,7 +240,7 @@ fn a_watcher_is_asked_at_each_commit_and_one_that_lags_is_told() {
     let mut stream = ok(w.run(service(&w).watch_credentials(ask(&w.admin("/operator/you"), request.clone()))));
     revoke(&w, Target::Caller("spiffe://dev.mayfly.internal/nobody".into()));
     let lock = Target::Caller("spiffe://dev.mayfly.internal/operator/you".into());
-    let revoked = Revoked { targets: vec![lock.to_record()], reason: "stolen".into(), ..Default::default() };
+    let revoked = TargetsRevoked { targets: vec![lock.to_record()], reason: "stolen".into(), ..Default::default() };
     put(&w, Event::Revoked(revoked));
     let ended = w.run(stream.next()).unwrap().unwrap_err();
     assert_eq!(ended.code(), tonic::Code::PermissionDenied);

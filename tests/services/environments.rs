@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mayfly::credential::keyring::generate;
-use mayfly::document::Source;
-use mayfly::ledger::Lane;
+use mayfly::document::SourceFile;
+use mayfly::ledger::ProposalKind;
 use mayfly::ledger::record::{
-    ApprovalAsked, ApprovalOf, Event, Identity, KeyPurpose, KeyState, LeaseOpened, PolicySet as PolicyRecord, Record,
-    UpstreamSet, Who,
+    ApprovalKind, ApprovalRequested, Author, Event, KeyPurpose, KeyState, LeaseOpened, PolicySetUpdated as PolicyRecord,
+    Principal, Record, UpstreamUpdated,
 };
 use mayfly::pb::FILE_DESCRIPTOR_SET;
 use mayfly::pb::mayfly::v1 as pb;
@@ -26,7 +26,7 @@ use mayfly::pb::mayfly::v1::token_service_server::TokenService;
 use mayfly::pb::mayfly::v1::trust_domain_service_server::TrustDomainService;
 use mayfly::pb::mayfly::v1::upstream_service_server::UpstreamService;
 use mayfly::policy::PolicySet;
-use mayfly::refusal::No;
+use mayfly::refusal::Error;
 use mayfly::revocation::Target;
 use mayfly::seq::LeaseId;
 use mayfly::serve::grpc::{
@@ -95,8 +95,8 @@ impl Land {
     }
 
     fn commit(&self, events: Vec<Event>) {
-        let records = events.into_iter().map(|event| Record::new(Who::Mayfly("test".into()), event)).collect();
-        self.w.run(self.w.authority().ledger.commit(Lane::Change, records)).unwrap();
+        let records = events.into_iter().map(|event| Record::new(Author::Mayfly("test".into()), event)).collect();
+        self.w.run(self.w.authority().ledger.commit(ProposalKind::Change, records)).unwrap();
     }
 
     fn environment(&self, name: &str) -> Vec<Event> {
@@ -108,7 +108,8 @@ impl Land {
              open = ['spiffe://{DOMAIN}/{name}/ada', 'spiffe://{DOMAIN}/{name}/bob']\n\
              upstreams = {{ echo-{name} = ['echo:read'] }}\n"
         );
-        let set = PolicySet::compile(vec![Source::new("policy.cedar", POLICY)], Source::new("roles.toml", roles)).unwrap();
+        let set =
+            PolicySet::compile(vec![SourceFile::new("policy.cedar", POLICY)], SourceFile::new("roles.toml", roles)).unwrap();
         let policy = PolicyRecord {
             environment: name.into(),
             version: 1,
@@ -121,13 +122,13 @@ impl Land {
         let text =
             text.replace("7780", if name == "prod" { "7781" } else { "7782" }).replace("\"you\"", &format!("\"you-{name}\""));
         let text = text.replace("/operator/you", &format!("/{name}/mary"));
-        let upstream = mayfly::upstream::file::parse(&Source::new("echo.toml", text)).unwrap();
-        let set = UpstreamSet {
+        let upstream = mayfly::upstream::file::parse(&SourceFile::new("echo.toml", text)).unwrap();
+        let set = UpstreamUpdated {
             name: upstream.name.clone(),
             version: 1,
             digest: upstream.digest().to_vec(),
             text: upstream.to_text(),
-            ..UpstreamSet::default()
+            ..UpstreamUpdated::default()
         };
         let mut events = vec![Event::PolicySet(policy), Event::UpstreamSet(set)];
         for purpose in [KeyPurpose::AccessToken, KeyPurpose::Reference] {
@@ -144,7 +145,11 @@ impl Land {
         let (upstream, path) = (format!("echo-{environment}"), format!("/{environment}/agent-{n}"));
         let caller = w.house.caller(&path);
         let mut want = wanted(TaskChoice::Inline(
-            mayfly::policy::wanted::Terms { upstreams: vec![(upstream.clone(), vec!["echo:read".into()])], ..terms() }.into(),
+            mayfly::policy::exchange_request::TaskRequest {
+                upstreams: vec![(upstream.clone(), vec!["echo:read".into()])],
+                ..terms()
+            }
+            .into(),
         ));
         want.upstream = upstream.as_str().into();
         let issued = w.run(w.authority().exchange(&caller, &want)).unwrap();
@@ -152,7 +157,7 @@ impl Land {
         want.task = TaskChoice::Named(task);
         want.tool = "asks".into();
         let asked = w.run(w.authority().exchange(&caller, &want));
-        let Err(No::Refusal(_)) = asked else { panic!("nobody has to approve") };
+        let Err(Error::Refusal(_)) = asked else { panic!("nobody has to approve") };
         let approval = w.authority().ledger.peek(|s| {
             let mine = s.approvals.iter().find(|(_, a)| a.asked.caller == caller.id().as_str());
             mine.map(|(id, a)| (id.to_string(), a.asked.digest.clone())).unwrap()
@@ -166,9 +171,9 @@ impl Land {
             handle: format!("role-{environment}-{n}"),
             ends_at: 0,
         };
-        let record = Record::new(Who::LocalUid(0), Event::LeaseOpened(lease));
-        w.run(w.authority().ledger.commit(Lane::Grant, vec![record])).unwrap();
-        let service = break_glass::BreakGlasses(w.authority().clone());
+        let record = Record::new(Author::LocalUid(0), Event::LeaseOpened(lease));
+        w.run(w.authority().ledger.commit(ProposalKind::Grant, vec![record])).unwrap();
+        let service = break_glass::BreakGlassApi(w.authority().clone());
         let open = pb::OpenBreakGlassRequest {
             reason: "down".into(),
             environment: environment.into(),
@@ -177,17 +182,18 @@ impl Land {
         };
         let glass = w.run(service.open_break_glass(ask(&w.admin(&format!("/{environment}/ada")), open)));
         let idle = |n: &str| Target::Caller(format!("spiffe://{DOMAIN}/{environment}/{n}").as_str().into());
-        let locked = w.run(revocation::Revocations(w.authority().clone()).add_lock(ask(&ROOT, lock(&[idle("idle")]))));
-        let ruled = w.run(revocation::Revocations(w.authority().clone()).revoke(ask(&ROOT, revoke(&[idle("gone")], true))));
+        let locked = w.run(revocation::RevocationApi(w.authority().clone()).add_lock(ask(&ROOT, lock(&[idle("idle")]))));
+        let ruled = w.run(revocation::RevocationApi(w.authority().clone()).revoke(ask(&ROOT, revoke(&[idle("gone")], true))));
         let key = w.authority().ledger.peek(|s| {
-            let of = |k: &mayfly::ledger::state::Key| *k.environment == *environment && k.purpose == KeyPurpose::AccessToken;
+            let of =
+                |k: &mayfly::ledger::state::ManagedKey| *k.environment == *environment && k.purpose == KeyPurpose::AccessToken;
             s.keys.iter().find(|(_, k)| of(k)).map(|(id, _)| id.to_string()).unwrap()
         });
         let glass = match glass {
             Ok(opened) => opened.into_inner().break_glass.unwrap().task.unwrap().task_id,
             // Only one break-glass task may wait for its second person at a time.
             Err(_) => {
-                let of = |g: &mayfly::ledger::state::Glass| *g.environment == *environment;
+                let of = |g: &mayfly::ledger::state::BreakGlassTask| *g.environment == *environment;
                 w.authority()
                     .ledger
                     .peek(|s| s.glasses.iter().find(|(_, g)| of(g)).map(|(id, _)| id.to_string()).unwrap_or_default())
@@ -271,9 +277,9 @@ fn only(environment: &str) -> Option<pb::RecordFilter> {
 
 struct Hooks;
 
-impl mayfly::webhook::Tellers for Hooks {
-    fn standing(&self) -> Vec<mayfly::webhook::Standing> {
-        let hook = |environment: &str| mayfly::webhook::Standing {
+impl mayfly::webhook::WebhookSenders for Hooks {
+    fn standing(&self) -> Vec<mayfly::webhook::WebhookStatus> {
+        let hook = |environment: &str| mayfly::webhook::WebhookStatus {
             name: format!("echo-{environment}"),
             environments: vec![environment.to_owned()],
             problem: format!("spiffe://{DOMAIN}/{environment}/agent did not answer"),
@@ -282,7 +288,7 @@ impl mayfly::webhook::Tellers for Hooks {
         vec![hook("prod"), hook("stage")]
     }
 
-    fn test(&self, _: &str) -> Option<mayfly::webhook::Tested<'_>> {
+    fn test(&self, _: &str) -> Option<mayfly::webhook::TestDelivery<'_>> {
         Some(Box::pin(async { Ok(204) }))
     }
 }
@@ -362,7 +368,7 @@ fn every_rpc_asks_policy_of_the_environment_that_it_is_about_and_of_no_other() {
 #[test]
 fn whoami_says_which_environments_one_operates() {
     let land = Land::new();
-    let service = tokens::Tokens(land.w.authority().clone());
+    let service = tokens::TokenApi(land.w.authority().clone());
     let who = |path: &str| ok(land.w.run(service.whoami(ask(&land.w.admin(path), pb::WhoamiRequest {}))));
     let operates = |answer: &pb::WhoamiResponse| answer.operates.iter().map(|o| o.environment.clone()).collect::<Vec<_>>();
     let one = who("/operator/prod");
@@ -378,8 +384,8 @@ fn whoami_says_which_environments_one_operates() {
 fn an_environment_that_was_taken_out_of_the_configuration_is_not_served() {
     let land = Land::of(World { house: house_serving(&["dev", "prod"]), runtime: runtime() });
     let w = &land.w;
-    let names_the_setting = |no: &No| {
-        let No::Refusal(no) = no else { panic!("{no}") };
+    let names_the_setting = |no: &Error| {
+        let Error::Refusal(no) = no else { panic!("{no}") };
         assert_eq!(no.reason, Reason::EnvironmentWall, "{no}");
         assert!(no.message.contains("stage is not in server.environments"), "{no}");
         assert_eq!(no.rule.as_deref(), Some("server.environments"));
@@ -388,26 +394,26 @@ fn an_environment_that_was_taken_out_of_the_configuration_is_not_served() {
     // Nothing is issued, and no task is opened.
     let agent = w.house.caller("/stage/agent");
     let upstreams = vec![("echo-stage".to_owned(), vec!["echo:read".to_owned()])];
-    let terms = mayfly::policy::wanted::Terms { upstreams, ..terms() };
+    let terms = mayfly::policy::exchange_request::TaskRequest { upstreams, ..terms() };
     let mut want = wanted(TaskChoice::Inline(terms.clone().into()));
     want.upstream = "echo-stage".into();
     names_the_setting(&w.run(w.authority().exchange(&agent, &want)).map(drop).unwrap_err());
-    let opened = w.run(w.authority().open_task(&agent, &terms, &None, mayfly::openings::How::default()));
+    let opened = w.run(w.authority().open_task(&agent, &terms, &None, mayfly::openings::OpenTaskOptions::default()));
     names_the_setting(&opened.map(drop).unwrap_err());
     // An approval requested before is not given.
     let mary = format!("spiffe://{DOMAIN}/stage/mary");
-    land.commit(vec![Event::ApprovalAsked(Box::new(ApprovalAsked {
+    land.commit(vec![Event::ApprovalAsked(Box::new(ApprovalRequested {
         approval: vec![9; 16],
         digest: vec![8; 32],
         caller: format!("spiffe://{DOMAIN}/stage/agent"),
         expires_at: w.house.now().plus(60_000).0,
-        of: ApprovalOf::Exchange as i32,
+        of: ApprovalKind::Exchange as i32,
         environment: "stage".into(),
         upstream: "echo-stage".into(),
         upstream_version: 1,
         scopes: vec!["echo:read".into()],
-        approvers: vec![Identity { issuer: DOMAIN.into(), sub: mary }],
-        ..ApprovalAsked::default()
+        approvers: vec![Principal { issuer: DOMAIN.into(), sub: mary }],
+        ..ApprovalRequested::default()
     }))]);
     let request = pb::DecideApprovalRequest {
         approval_id: mayfly::seq::ApprovalId::from_bytes([9; 16]).to_string(),
@@ -416,18 +422,18 @@ fn an_environment_that_was_taken_out_of_the_configuration_is_not_served() {
         reason: "yes".into(),
         ..Default::default()
     };
-    let service = approval::Approvals(w.authority().clone());
+    let service = approval::ApprovalApi(w.authority().clone());
     let no = refused(w.run(service.decide_approval(ask(&w.admin("/stage/mary"), request))), Reason::EnvironmentWall);
     assert!(no.message().contains("server.environments"), "{no}");
     // The status reports the environment, and its operators can still inspect and revoke.
     let status =
-        ok(w.run(server::Server(w.authority().clone()).get_status(ask(&w.admin("/operator/stage"), pb::GetStatusRequest {}))));
+        ok(w.run(server::ServerApi(w.authority().clone()).get_status(ask(&w.admin("/operator/stage"), pb::GetStatusRequest {}))));
     assert_eq!((status.environments, status.environments_not_served), (vec!["dev".to_owned()], vec!["stage".to_owned()]));
     assert!(status.warnings.iter().any(|warning| warning.contains("mayfly revoke --environment stage")), "{:?}", status.warnings);
     let all = revoke(&[Target::Environment("stage".into())], true);
-    ok(w.run(revocation::Revocations(w.authority().clone()).revoke(ask(&w.admin("/operator/stage"), all))));
+    ok(w.run(revocation::RevocationApi(w.authority().clone()).revoke(ask(&w.admin("/operator/stage"), all))));
     // Nothing can be registered in it either.
-    let upstreams = upstream::Upstreams(w.authority().clone());
+    let upstreams = upstream::UpstreamApi(w.authority().clone());
     let get = upstreams.get_upstream(ask(&ROOT, pb::GetUpstreamRequest { upstream: "echo-stage".into() }));
     let upstream = ok(w.run(get)).upstream.map(|u| pb::Upstream { purpose: "another one".into(), ..u });
     bad(
@@ -448,7 +454,7 @@ fn a_revocation_that_leaves_a_lock_takes_the_right_to_lock() {
         "{POLICY}\n@id(\"revokes\") permit (principal in Role::\"revoker\", action in [Action::\"Revoke\", Action::\"Observe\"], resource);\n"
     )
     .replace("@id(\"operators\") permit (principal in Role::\"operator\", action in Action::\"Admin\", resource);", "");
-    let set = PolicySet::compile(vec![Source::new("policy.cedar", policy)], Source::new("roles.toml", roles)).unwrap();
+    let set = PolicySet::compile(vec![SourceFile::new("policy.cedar", policy)], SourceFile::new("roles.toml", roles)).unwrap();
     land.commit(vec![Event::PolicySet(PolicyRecord {
         environment: "prod".into(),
         version: 2,
@@ -456,7 +462,7 @@ fn a_revocation_that_leaves_a_lock_takes_the_right_to_lock() {
         text: set.to_text().to_owned(),
         ..PolicyRecord::default()
     })]);
-    let service = revocation::Revocations(w.authority().clone());
+    let service = revocation::RevocationApi(w.authority().clone());
     let who = w.admin("/operator/revoker");
     let t = land.things("prod");
     let of_agent = [Target::UpstreamScope(t.upstream.as_str().into(), "echo:read".into())];
@@ -477,7 +483,7 @@ fn a_revocation_that_leaves_a_lock_takes_the_right_to_lock() {
 #[test]
 fn the_uid_of_users_whom_nobody_knows_is_no_operator() {
     let land = Land::new();
-    let service = server::Server(land.w.authority().clone());
+    let service = server::ServerApi(land.w.authority().clone());
     let status = land.w.run(service.get_status(ask(&Peer::Local(limits::OVERFLOW_UID), pb::GetStatusRequest {})));
     let no = refused(status, Reason::DeniedByPolicy);
     assert!(no.message().contains("identifies nobody"), "{no}");
@@ -492,8 +498,8 @@ fn a_task_names_no_callers_of_other_environments() {
     let open = |callers: &[&str], delegate| {
         let callers = callers.iter().map(|path| format!("spiffe://{path}")).collect();
         let upstreams = vec![("echo-prod".to_owned(), vec!["echo:read".to_owned()])];
-        let terms = mayfly::policy::wanted::Terms { upstreams, callers, ..terms() };
-        let how = mayfly::openings::How { delegate, ..Default::default() };
+        let terms = mayfly::policy::exchange_request::TaskRequest { upstreams, callers, ..terms() };
+        let how = mayfly::openings::OpenTaskOptions { delegate, ..Default::default() };
         w.run(w.authority().open_task(&agent, &terms, &None, how))
     };
     let prod = format!("{DOMAIN}/prod/other");
@@ -501,16 +507,16 @@ fn a_task_names_no_callers_of_other_environments() {
         for (callers, delegate) in
             [(vec![outside.as_str()], false), (vec![prod.as_str(), outside.as_str()], false), (vec![outside.as_str()], true)]
         {
-            let Err(No::Refusal(no)) = open(&callers, delegate) else { panic!("{callers:?}") };
+            let Err(Error::Refusal(no)) = open(&callers, delegate) else { panic!("{callers:?}") };
             assert_eq!(no.reason, Reason::EnvironmentWall, "{no}");
             assert!(no.message.contains(&outside), "{no}");
         }
     }
     open(&[&prod], false).unwrap();
     ok(w.run(
-        revocation::Revocations(w.authority().clone())
+        revocation::RevocationApi(w.authority().clone())
             .add_lock(ask(&ROOT, lock(&[Target::Caller(format!("spiffe://{prod}").as_str().into())]))),
     ));
-    let Err(No::Refusal(no)) = open(&[&prod], false) else { panic!("it is locked out") };
+    let Err(Error::Refusal(no)) = open(&[&prod], false) else { panic!("it is locked out") };
     assert_eq!(no.reason, Reason::Locked, "{no}");
 }

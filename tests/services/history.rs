@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use mayfly::ledger::Lane;
-use mayfly::ledger::look::ReadOfHistory;
-use mayfly::ledger::record::{Aim, Event, PolicySet, Record, Refused, Revoked, TargetRecord, Who};
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::history_query::HistoryReadStats;
+use mayfly::ledger::record::{
+    Author, Event, PolicySetUpdated, Record, RecordedTarget, RequestsRefused, TargetRecord, TargetsRevoked,
+};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::audit_service_server::AuditService;
 use mayfly::pb::mayfly::v1::credential_service_server::CredentialService;
@@ -13,9 +15,9 @@ use mayfly::pb::mayfly::v1::explain_request::Of;
 use mayfly::pb::mayfly::v1::policy_service_server::PolicyService;
 use mayfly::pb::mayfly::v1::revocation_service_server::RevocationService;
 use mayfly::seq::{ApprovalId, CredentialId, LeaseId, Seq, TaskId};
-use mayfly::serve::grpc::audit::Audit;
-use mayfly::serve::grpc::policy::Policies;
-use mayfly::serve::grpc::revocation::Revocations;
+use mayfly::serve::grpc::audit::AuditApi;
+use mayfly::serve::grpc::policy::PolicyApi;
+use mayfly::serve::grpc::revocation::RevocationApi;
 use tonic::{Code, Status};
 
 use super::credential::{id, service, task};
@@ -39,15 +41,20 @@ struct Aged {
 }
 
 fn put(w: &World, records: Vec<Record>) {
-    w.run(w.authority().ledger.commit(Lane::Change, records)).unwrap();
+    w.run(w.authority().ledger.commit(ProposalKind::Change, records)).unwrap();
 }
 
 fn revoked(upstream: &str) -> Record {
-    let target = TargetRecord { aim: Some(Aim::Upstream(upstream.into())) };
+    let target = TargetRecord { aim: Some(RecordedTarget::Upstream(upstream.into())) };
     let keep_until = u64::MAX >> 12;
     Record::new(
-        Who::LocalUid(0),
-        Event::Revoked(Revoked { targets: vec![target], reason: "a test".into(), keep_until, ..Revoked::default() }),
+        Author::LocalUid(0),
+        Event::Revoked(TargetsRevoked {
+            targets: vec![target],
+            reason: "a test".into(),
+            keep_until,
+            ..TargetsRevoked::default()
+        }),
     )
 }
 
@@ -56,8 +63,9 @@ fn refused_elsewhere(n: u64) -> Record {
     let task = TaskId::from_bytes(u128::from(n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes());
     let caller = format!("spiffe://dev.mayfly.internal/agent/{}", n % 7);
     let rule = format!("{n} {}", "x".repeat(300));
-    let refused = Refused { caller, task: task.to_string(), rule, reason: "LOCKED".into(), count: 1, ..Refused::default() };
-    Record::new(Who::Mayfly("test".into()), Event::Refused(refused))
+    let refused =
+        RequestsRefused { caller, task: task.to_string(), rule, reason: "LOCKED".into(), count: 1, ..RequestsRefused::default() };
+    Record::new(Author::Mayfly("test".into()), Event::Refused(refused))
 }
 
 fn aged(dir: &Path, commits: u64) -> Aged {
@@ -66,8 +74,8 @@ fn aged(dir: &Path, commits: u64) -> Aged {
     let (credential, of) = (id(&issued), task(&issued));
     let token = token(issued);
     let text = w.authority().ledger.peek(|s| s.policies["dev"].text.to_string());
-    let set = PolicySet { environment: "dev".into(), version: 2, text, ..PolicySet::default() };
-    put(&w, vec![Record::new(Who::LocalUid(0), Event::PolicySet(set))]);
+    let set = PolicySetUpdated { environment: "dev".into(), version: 2, text, ..PolicySetUpdated::default() };
+    put(&w, vec![Record::new(Author::LocalUid(0), Event::PolicySet(set))]);
     put(&w, vec![revoked("elsewhere")]);
     let rule = w.authority().ledger.durable().as_u64();
     w.pass(3_000_000);
@@ -102,7 +110,7 @@ type Question = (&'static str, Code, Box<dyn Fn(&Aged) -> Asked>);
 /// Each query, with its expected code.
 fn questions() -> Vec<Question> {
     fn explain(a: &Aged, of: Of) -> Asked {
-        a.w.run(Audit(a.w.authority().clone()).explain(ask(&ROOT, pb::ExplainRequest { of: Some(of) }))).map(drop)
+        a.w.run(AuditApi(a.w.authority().clone()).explain(ask(&ROOT, pb::ExplainRequest { of: Some(of) }))).map(drop)
     }
     fn show(a: &Aged, credential_id: String) -> Asked {
         a.w.run(service(&a.w).get_credential(ask(&ROOT, pb::GetCredentialRequest { credential_id }))).map(drop)
@@ -112,11 +120,11 @@ fn questions() -> Vec<Question> {
     }
     fn policy(a: &Aged, version: u64) -> Asked {
         let request = pb::GetPolicyRequest { environment: "dev".into(), version: Some(version), ..Default::default() };
-        a.w.run(Policies(a.w.authority().clone()).get_policy(ask(&ROOT, request))).map(drop)
+        a.w.run(PolicyApi(a.w.authority().clone()).get_policy(ask(&ROOT, request))).map(drop)
     }
     fn search(a: &Aged, filter: pb::RecordFilter) -> Asked {
         let request = pb::SearchRecordsRequest { filter: Some(filter), page_size: 10, page_token: String::new() };
-        let found = a.w.run(Audit(a.w.authority().clone()).search_records(ask(&ROOT, request)))?.into_inner();
+        let found = a.w.run(AuditApi(a.w.authority().clone()).search_records(ask(&ROOT, request)))?.into_inner();
         match found.records.is_empty() && found.next_page_token.is_empty() {
             true => Err(Status::not_found("nothing fits")),
             false => Ok(()),
@@ -166,7 +174,7 @@ fn questions() -> Vec<Question> {
             Code::NotFound,
             Box::new(|a| {
                 let request = pb::LiftLockRequest { seq: 5, reason: "mistyped".into(), ..Default::default() };
-                a.w.run(Revocations(a.w.authority().clone()).lift_lock(ask(&ROOT, request))).map(drop)
+                a.w.run(RevocationApi(a.w.authority().clone()).lift_lock(ask(&ROOT, request))).map(drop)
             }),
         ),
         (
@@ -174,7 +182,7 @@ fn questions() -> Vec<Question> {
             Code::Ok,
             Box::new(|a| {
                 let request = pb::GetRevocationRequest { seq: a.rule };
-                a.w.run(Revocations(a.w.authority().clone()).get_revocation(ask(&ROOT, request))).map(drop)
+                a.w.run(RevocationApi(a.w.authority().clone()).get_revocation(ask(&ROOT, request))).map(drop)
             }),
         ),
         ("search a name", Code::Ok, Box::new(move |a| search(a, names(a.credential.to_string())))),
@@ -192,13 +200,13 @@ fn questions() -> Vec<Question> {
 }
 
 /// The amount that one query reads.
-fn read(a: &Aged, what: &str, ends: Code, question: &dyn Fn(&Aged) -> Asked) -> ReadOfHistory {
+fn read(a: &Aged, what: &str, ends: Code, question: &dyn Fn(&Aged) -> Asked) -> HistoryReadStats {
     let ledger = &a.w.authority().ledger;
     let before = ledger.read_of_history();
     let code = question(a).map_or_else(|status| status.code(), |()| Code::Ok);
     assert_eq!(code, ends, "{what}");
     let after = ledger.read_of_history();
-    ReadOfHistory {
+    HistoryReadStats {
         commits: after.commits - before.commits,
         bytes: after.bytes - before.bytes,
         pages: after.pages - before.pages,
@@ -230,8 +238,8 @@ fn a_question_that_nobody_waits_for_gives_its_place_back() {
     let all = mayfly::limits::HISTORY_QUESTIONS as u32;
     a.w.run(async {
         for _ in 0..20 {
-            let of = mayfly::explain::Of::Seq(Seq::from_u64(a.rule).unwrap());
-            let question = authority.explain(&of, mayfly::explain::Depth::History);
+            let of = mayfly::explain::ExplainTarget::Seq(Seq::from_u64(a.rule).unwrap());
+            let question = authority.explain(&of, mayfly::explain::SearchDepth::History);
             // The caller goes away at once.
             let _ = tokio::time::timeout(Duration::ZERO, question).await;
         }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use mayfly::intake::Taken;
+use mayfly::admission_queue::Ticket;
 use mayfly::pb::mayfly::v1 as pb;
+use mayfly::serve::connection_table::ConnectionActivity;
 use mayfly::serve::grpc::workload_routes;
-use mayfly::serve::shares::ShareBounds;
-use mayfly::serve::table::Activity;
+use mayfly::serve::shares::ShareLimits;
 use prost::Message;
 use tonic_health::pb::HealthCheckRequest;
 
@@ -25,7 +25,7 @@ fn without_time_every_exchange_is_refused_and_the_rest_is_answered() {
     let health = tonic_health::server::HealthReporter::new();
     let services = workload_routes(w.authority(), &health);
     let peer = w.workload("/agent/demo");
-    let crowd: Vec<Taken> = std::iter::from_fn(|| w.authority().intake.take(1).ok()).collect();
+    let crowd: Vec<Ticket> = std::iter::from_fn(|| w.authority().intake.take(1).ok()).collect();
     w.run(async {
         assert_eq!(call(&services, &peer, EXCHANGE, &exchange("")).await.reason, "LIMIT_REACHED");
         let batch = pb::BatchExchangeRequest { exchanges: vec![exchange("")], ..Default::default() };
@@ -63,7 +63,8 @@ fn whoever_does_not_send_what_he_wants_takes_nobodys_place() {
     let never = StreamBody::new(tokio_stream::pending::<Result<Frame<Bytes>, Infallible>>());
     let stalls = http::Request::post(EXCHANGE).header("content-type", "application/grpc").body(never).unwrap();
     w.run(async {
-        let calls = services.clone().on_connection(w.workload("/agent/demo"), Activity::alone(ShareBounds::AUTHENTICATED));
+        let calls =
+            services.clone().on_connection(w.workload("/agent/demo"), ConnectionActivity::alone(ShareLimits::AUTHENTICATED));
         let arrived = calls.arrived(&stalls);
         assert_eq!(w.authority().intake.load().waiting, 1, "it is counted when it is read");
         let answered = calls.answer(stalls, arrived, &Default::default());

@@ -1,23 +1,23 @@
 //! KeyService.
 
-use mayfly::credential::keyring::Schedule;
+use mayfly::credential::keyring::RotationSchedule;
 use mayfly::identity::caller::Operator;
-use mayfly::introspect::Asker;
-use mayfly::keys::tend;
+use mayfly::introspect::IntrospectionCaller;
+use mayfly::keys::run_key_maintenance;
 use mayfly::ledger::record::KeyPurpose;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::key_service_server::KeyService;
 use mayfly::refusal::Reason;
 use mayfly::revocation::Facts;
 use mayfly::seq::Seq;
-use mayfly::serve::grpc::key::Keys;
+use mayfly::serve::grpc::key::KeyApi;
 
 use super::{ROOT, World, ask, bad, ok, refused, token, world};
 
 const ISSUER: &str = "https://mayfly.test/dev";
 
-fn keys(w: &World) -> Keys {
-    Keys(w.authority().clone())
+fn keys(w: &World) -> KeyApi {
+    KeyApi(w.authority().clone())
 }
 
 fn kids(w: &World) -> Vec<String> {
@@ -44,7 +44,7 @@ fn at_once() -> pb::RotateKeyRequest {
 }
 
 fn active(w: &World, token: &str) -> bool {
-    let asker = Asker::Operator(Operator::LocalUid(1000));
+    let asker = IntrospectionCaller::Operator(Operator::LocalUid(1000));
     w.run(w.authority().introspect(&asker, token, |_, _| ())).unwrap().is_some()
 }
 
@@ -122,18 +122,18 @@ fn a_rotation_publishes_first_and_signs_when_verifiers_had_time() {
     assert_eq!(kids(&w).len(), 2);
     assert_eq!(new.active_from.unwrap(), mayfly::serve::wire::timestamp(w.house.now().plus(600_000)));
     refused(w.run(keys(&w).rotate_key(ask(&ROOT, rotation()))), Reason::KeyState);
-    w.run(tend(w.authority()));
+    w.run(run_key_maintenance(w.authority()));
     assert_eq!(list(&w, tokens()).iter().filter(|k| k.state == pb::KeyState::Active as i32).count(), 1);
     assert_eq!(w.authority().keyring.active(KeyPurpose::AccessToken, "dev").unwrap().id(), old[0]);
     w.pass(600_000);
-    w.run(tend(w.authority()));
+    w.run(run_key_maintenance(w.authority()));
     assert_eq!(w.authority().keyring.active(KeyPurpose::AccessToken, "dev").unwrap().id(), new.key_id);
     let before = list(&w, tokens()).into_iter().find(|k| k.key_id == old[0]).unwrap();
     assert_eq!(before.state, pb::KeyState::Verifying as i32);
-    let verifies = Schedule::of(KeyPurpose::AccessToken).verifies_ms;
+    let verifies = RotationSchedule::of(KeyPurpose::AccessToken).verifies_ms;
     assert_eq!(before.verifies_until.unwrap(), mayfly::serve::wire::timestamp(w.house.now().plus(verifies)));
     w.pass(verifies);
-    w.run(tend(w.authority()));
+    w.run(run_key_maintenance(w.authority()));
     assert_eq!(kids(&w), [new.key_id]);
     let names = w.authority().ledger.store().list("key/").unwrap();
     assert!(!names.contains(&format!("key/{}", old[0])), "its private part is gone: {names:?}");
@@ -147,10 +147,10 @@ fn an_operator_says_how_long_a_key_is_published() {
     let id = new.key.unwrap().key_id;
     let signs = || w.authority().keyring.active(KeyPurpose::AccessToken, "dev").unwrap().id().to_owned();
     w.pass(3_600_000);
-    w.run(tend(w.authority()));
+    w.run(run_key_maintenance(w.authority()));
     assert_ne!(signs(), id);
     w.pass(3_600_000);
-    w.run(tend(w.authority()));
+    w.run(run_key_maintenance(w.authority()));
     assert_eq!(signs(), id);
     let at_once = ok(w.run(keys(&w).rotate_key(ask(&ROOT, at_once()))));
     assert_eq!(signs(), at_once.key.unwrap().key_id);
@@ -278,9 +278,9 @@ fn reference_keys_change_with_the_day() {
     let w = world();
     let id = || w.authority().keyring.active(KeyPurpose::Reference, "dev").unwrap().id().to_owned();
     let first = id();
-    w.run(tend(w.authority()));
+    w.run(run_key_maintenance(w.authority()));
     assert_eq!(id(), first);
     w.pass(24 * 3_600_000);
-    w.run(tend(w.authority()));
+    w.run(run_key_maintenance(w.authority()));
     assert_ne!(id(), first);
 }

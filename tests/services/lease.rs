@@ -1,12 +1,12 @@
 //! Leases: listed in pages, retried, abandoned.
 
-use mayfly::ledger::record::{Event, LeaseOpened, Record, Who};
-use mayfly::ledger::{Lane, record};
+use mayfly::ledger::record::{Author, Event, LeaseOpened, Record};
+use mayfly::ledger::{ProposalKind, record};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::upstream_service_server::UpstreamService;
 use mayfly::refusal::Reason;
 use mayfly::seq::LeaseId;
-use mayfly::serve::grpc::upstream::Upstreams;
+use mayfly::serve::grpc::upstream::UpstreamApi;
 
 use super::{ROOT, World, ask, bad, ok, refused, world};
 
@@ -22,13 +22,13 @@ fn opened(w: &World, n: u8, upstream: &str) -> String {
         handle: format!("role_{n}"),
         ends_at: 0,
     };
-    let record = Record::new(Who::LocalUid(0), Event::LeaseOpened(lease));
-    w.run(w.authority().ledger.commit(Lane::Grant, vec![record])).unwrap();
+    let record = Record::new(Author::LocalUid(0), Event::LeaseOpened(lease));
+    w.run(w.authority().ledger.commit(ProposalKind::Grant, vec![record])).unwrap();
     LeaseId::from_bytes([n; 16]).to_string()
 }
 
-fn service(w: &World) -> Upstreams {
-    Upstreams(w.authority().clone())
+fn service(w: &World) -> UpstreamApi {
+    UpstreamApi(w.authority().clone())
 }
 
 fn list(w: &World, request: pb::ListLeasesRequest) -> pb::ListLeasesResponse {
@@ -102,6 +102,6 @@ fn a_lease_is_given_up_once_and_with_a_reason() {
         _ => None,
     });
     let (author, end, detail) = end.unwrap();
-    assert_eq!(author.unwrap().who, Some(Who::LocalUid(1000)));
+    assert_eq!(author.unwrap().who, Some(Author::LocalUid(1000)));
     assert_eq!((end, detail.as_str()), (record::LeaseEnd::Abandoned as i32, "the database is gone"));
 }

@@ -5,10 +5,10 @@ use std::pin::pin;
 use std::task::Poll;
 
 use mayfly::pb::mayfly::v1 as pb;
-use mayfly::serve::grpc::{Calls, Services, workload_routes};
+use mayfly::serve::connection_table::ConnectionActivity;
+use mayfly::serve::grpc::{ConnectionServices, Services, workload_routes};
 use mayfly::serve::peer::Peer;
-use mayfly::serve::shares::ShareBounds;
-use mayfly::serve::table::Activity;
+use mayfly::serve::shares::ShareLimits;
 use prost::Message;
 
 use super::locked::{Came, call_on, exchange};
@@ -32,7 +32,7 @@ fn claims(issued: &pb::Issued) -> serde_json::Value {
 }
 
 /// Makes all calls at once, as on one connection, each in a task of its own.
-async fn together(calls: &Calls, asks: Vec<pb::ExchangeRequest>) -> Vec<Came> {
+async fn together(calls: &ConnectionServices, asks: Vec<pb::ExchangeRequest>) -> Vec<Came> {
     let spawned = asks.into_iter().map(|ask| {
         let calls = calls.clone();
         tokio::spawn(async move { call_on(&calls, EXCHANGE, &ask).await })
@@ -52,7 +52,7 @@ fn in_task(task: &str, n: usize) -> pb::ExchangeRequest {
 #[test]
 fn each_of_those_that_came_together_has_its_own_answer() {
     let w = world();
-    let calls = services(&w).on_connection(w.workload("/agent/demo"), Activity::alone(ShareBounds::AUTHENTICATED));
+    let calls = services(&w).on_connection(w.workload("/agent/demo"), ConnectionActivity::alone(ShareLimits::AUTHENTICATED));
     w.run(async {
         let opened = together(&calls, vec![exchange(""), exchange("")]).await;
         let tasks: Vec<String> = opened.iter().map(|came| issued(came).task_id).collect();
@@ -101,8 +101,8 @@ fn each_connection_acts_for_its_own_peer() {
     let w = world();
     let (peer, other) = (w.workload("/agent/demo"), w.workload("/agent/a"));
     let services = services(&w);
-    let [calls, others] =
-        [&peer, &other].map(|peer| services.clone().on_connection(peer.clone(), Activity::alone(ShareBounds::AUTHENTICATED)));
+    let [calls, others] = [&peer, &other]
+        .map(|peer| services.clone().on_connection(peer.clone(), ConnectionActivity::alone(ShareLimits::AUTHENTICATED)));
     let id = |peer: &Peer| match peer {
         Peer::Workload(caller) => caller.id().as_str().to_owned(),
         _ => panic!("no workload"),
@@ -120,7 +120,7 @@ fn each_connection_acts_for_its_own_peer() {
 #[test]
 fn who_goes_before_the_round_asked_for_nothing() {
     let w = world();
-    let calls = services(&w).on_connection(w.workload("/agent/demo"), Activity::alone(ShareBounds::AUTHENTICATED));
+    let calls = services(&w).on_connection(w.workload("/agent/demo"), ConnectionActivity::alone(ShareLimits::AUTHENTICATED));
     // On one thread, so that the batch cannot begin before the call is dropped.
     let one = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     one.block_on(async {

@@ -14,11 +14,11 @@ use mayfly::pb::mayfly::v1::revocation_service_server::RevocationService;
 use mayfly::pb::mayfly::v1::watch_revocations_response::Event as Told;
 use mayfly::refusal::Reason;
 use mayfly::revocation::Target;
-use mayfly::serve::grpc::revocation::Revocations;
-use mayfly::serve::grpc::{Calls, Services, workload_routes};
+use mayfly::serve::connection_table::ConnectionActivity;
+use mayfly::serve::grpc::revocation::RevocationApi;
+use mayfly::serve::grpc::{ConnectionServices, Services, workload_routes};
 use mayfly::serve::peer::Peer;
-use mayfly::serve::shares::ShareBounds;
-use mayfly::serve::table::Activity;
+use mayfly::serve::shares::ShareLimits;
 use mayfly::serve::wire::target_to_pb;
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -57,11 +57,12 @@ pub(super) struct Came {
 
 /// Makes one call on a connection of its own.
 pub(super) async fn call(services: &Services, peer: &Peer, path: &str, message: &impl Message) -> Came {
-    call_on(&services.clone().on_connection(peer.clone(), Activity::alone(ShareBounds::AUTHENTICATED)), path, message).await
+    call_on(&services.clone().on_connection(peer.clone(), ConnectionActivity::alone(ShareLimits::AUTHENTICATED)), path, message)
+        .await
 }
 
 /// Makes one call, as the listener does for a connection.
-pub(super) async fn call_on(calls: &Calls, path: &str, message: &impl Message) -> Came {
+pub(super) async fn call_on(calls: &ConnectionServices, path: &str, message: &impl Message) -> Came {
     let (mut body, bytes) = (BytesMut::new(), message.encode_to_vec());
     body.put_u8(0);
     body.put_u32(u32::try_from(bytes.len()).unwrap());
@@ -160,7 +161,7 @@ fn begin(w: &World, peer: &Peer) -> String {
 }
 
 fn revoke(w: &World, target: Target) {
-    let service = Revocations(w.authority().clone());
+    let service = RevocationApi(w.authority().clone());
     let confirmation = Some(pb::Confirmation { credentials: 0, all: true });
     let targets = vec![target_to_pb(&target)];
     let request = pb::RevokeRequest { targets, reason: "a test".into(), confirmation, force: true, ..Default::default() };
@@ -168,7 +169,7 @@ fn revoke(w: &World, target: Target) {
 }
 
 fn lock(w: &World, target: Target) {
-    let service = Revocations(w.authority().clone());
+    let service = RevocationApi(w.authority().clone());
     let request =
         pb::AddLockRequest { targets: vec![target_to_pb(&target)], reason: "a test".into(), force: true, ..Default::default() };
     ok(w.run(service.add_lock(ask(&ROOT, request))));
@@ -270,7 +271,7 @@ fn a_lock_over_everything_lets_callers_end_what_they_began() {
 #[test]
 fn a_follower_that_a_rule_hits_is_told_of_it_and_let_go() {
     let w = world();
-    let service = || Revocations(w.authority().clone());
+    let service = || RevocationApi(w.authority().clone());
     let server = w.workload("/service/echo");
     let watch = |peer: &Peer| {
         let request =

@@ -1,8 +1,8 @@
 //! CredentialService.LookupToken: looks up a token that was found.
 
-use mayfly::credential::Issued;
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, GenerationBegun, KeyPurpose, Record, Who};
+use mayfly::credential::IssuedCredential;
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{Author, Event, GenerationBegun, KeyPurpose, Record};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::credential_service_server::CredentialService;
 use mayfly::refusal::Reason;
@@ -109,7 +109,7 @@ fn what_our_key_signed_and_nobody_issued_is_forged() {
 #[test]
 fn reference_tokens_are_found_too() {
     let w = world();
-    let issued: Issued = reference(&w, "/agent/a");
+    let issued: IssuedCredential = reference(&w, "/agent/a");
     let name = id(&issued).to_string();
     let text = token(issued);
     let found = ok(look_up(&w, by_token(&text)));
@@ -137,8 +137,8 @@ fn a_reference_token_is_forged_unless_its_record_may_be_lost() {
     assert_eq!(ok(look_up(&w, by_token(&text))).standing, pb::TokenStanding::Forged as i32);
 
     let begun = GenerationBegun { generation: 2, cause: "recovered".into(), store: vec![1; 16], ..Default::default() };
-    let record = Record::new(Who::Mayfly("recovered".into()), Event::GenerationBegun(begun));
-    w.run(w.authority().ledger.commit(Lane::Change, vec![record])).map_err(|no| no.to_string()).unwrap();
+    let record = Record::new(Author::Mayfly("recovered".into()), Event::GenerationBegun(begun));
+    w.run(w.authority().ledger.commit(ProposalKind::Change, vec![record])).map_err(|no| no.to_string()).unwrap();
     refused(look_up(&w, by_token(&text)), Reason::Compacted);
 }
 

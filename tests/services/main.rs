@@ -28,14 +28,14 @@ mod trust;
 
 use kit::house::{House, house, house_of_one, runtime, terms, wanted};
 use mayfly::authority::Authority;
-use mayfly::credential::Issued;
+use mayfly::credential::IssuedCredential;
 use mayfly::identity::caller::Caller;
 use mayfly::identity::svid;
-use mayfly::ledger::history::{End, Past};
-use mayfly::ledger::look::Stop;
+use mayfly::ledger::history::{HistoryRecord, LogEnd};
+use mayfly::ledger::history_query::CancelFlag;
 use mayfly::ledger::record::Event;
 use mayfly::limits;
-use mayfly::policy::wanted::TaskChoice;
+use mayfly::policy::exchange_request::TaskChoice;
 use mayfly::refusal::Reason;
 use mayfly::serve::peer::Peer;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl World {
     }
 
     /// Issues a credential for echo in a task of its own.
-    fn issue(&self, path: &str) -> Issued {
+    fn issue(&self, path: &str) -> IssuedCredential {
         let caller = self.house.caller(path);
         self.run(self.authority().exchange(&caller, &wanted(TaskChoice::Inline(terms().into())))).unwrap()
     }
@@ -95,10 +95,10 @@ impl World {
         self.house.clock.advance(ms);
         let note = mayfly::ledger::record::Maintained { what: "time passes".into() };
         let record = mayfly::ledger::record::Record::new(
-            mayfly::ledger::record::Who::Mayfly("test".into()),
+            mayfly::ledger::record::Author::Mayfly("test".into()),
             mayfly::ledger::record::Event::Maintained(note),
         );
-        self.run(self.authority().ledger.commit(mayfly::ledger::Lane::Change, vec![record])).unwrap();
+        self.run(self.authority().ledger.commit(mayfly::ledger::ProposalKind::Change, vec![record])).unwrap();
     }
 }
 
@@ -109,9 +109,9 @@ fn ask<T>(peer: &Peer, message: T) -> Request<T> {
 }
 
 /// The token of a bearer credential.
-fn token(issued: Issued) -> String {
+fn token(issued: IssuedCredential) -> String {
     match issued.into_parts().2 {
-        mayfly::credential::Answer::Bearer { token, .. } => token.into_text(),
+        mayfly::credential::CredentialMaterial::Bearer { token, .. } => token.into_text(),
         _ => panic!("not a bearer token"),
     }
 }
@@ -147,14 +147,14 @@ fn ok<T>(answer: Result<Response<T>, Status>) -> T {
 /// The refusals in the audit log, newest first: caller, the subject of the request, reason.
 fn refusals(w: &World) -> Vec<(String, String, String)> {
     let ledger = &w.authority().ledger;
-    let end = ledger.peek(|s| End { position: s.position, seq: s.head });
+    let end = ledger.peek(|s| LogEnd { position: s.position, seq: s.head });
     let mut found = Vec::new();
-    let note = |past: Past| {
+    let note = |past: HistoryRecord| {
         if let Some(Event::Refused(e)) = past.record.event {
             found.push((e.caller, e.asked, e.reason));
         }
         std::ops::ControlFlow::Continue(())
     };
-    ledger.look_back(end, usize::MAX, &Stop::default(), note).unwrap();
+    ledger.look_back(end, usize::MAX, &CancelFlag::default(), note).unwrap();
     found
 }

@@ -4,8 +4,8 @@ use mayfly::identity::caller::Caller;
 use mayfly::identity::svid;
 use mayfly::ledger::record::Event;
 use mayfly::limits;
-use mayfly::policy::wanted::TaskChoice;
-use mayfly::trust::Source;
+use mayfly::policy::exchange_request::TaskChoice;
+use mayfly::trust::TrustBundleSource;
 
 use super::kit::house::{DOMAIN, terms, wanted};
 use super::kit::pki;
@@ -17,7 +17,7 @@ fn removing_more_roots_than_a_record_has_targets_revokes_under_all_of_them() {
     let roots: Vec<_> =
         (0..limits::TARGETS + 6).map(|n| pki::Authority::root_from(&pki::Spec::ca(DOMAIN, &format!("root {n}")))).collect();
     let found = |roots: &[&pki::Authority]| {
-        w.run(w.authority().found_bundle(&pki::bundle(DOMAIN, roots), Source::File, "dev.pem")).unwrap().unwrap()
+        w.run(w.authority().found_bundle(&pki::bundle(DOMAIN, roots), TrustBundleSource::File, "dev.pem")).unwrap().unwrap()
     };
     found(&roots.iter().chain([&w.house.root]).collect::<Vec<_>>());
     let caller = |root: &pki::Authority| {

@@ -6,14 +6,14 @@ use mayfly::pb::mayfly::v1::server_service_server::ServerService;
 use mayfly::pb::mayfly::v1::upstream_service_server::UpstreamService;
 use mayfly::refusal::Reason;
 use mayfly::revocation::Target;
-use mayfly::serve::grpc::policy::Policies;
-use mayfly::serve::grpc::server::Server;
-use mayfly::serve::grpc::upstream::Upstreams;
+use mayfly::serve::grpc::policy::PolicyApi;
+use mayfly::serve::grpc::server::ServerApi;
+use mayfly::serve::grpc::upstream::UpstreamApi;
 
 use super::{Peer, ROOT, World, ask, bad, ok, refused, world};
 
 fn status(w: &World, peer: &Peer) -> Result<tonic::Response<pb::GetStatusResponse>, tonic::Status> {
-    w.run(Server(w.authority().clone()).get_status(ask(peer, pb::GetStatusRequest {})))
+    w.run(ServerApi(w.authority().clone()).get_status(ask(peer, pb::GetStatusRequest {})))
 }
 
 #[test]
@@ -24,14 +24,14 @@ fn the_status_counts_what_is_live() {
     let rank = mayfly::ledger::record::HoldRank::Operator as i32;
     let hold =
         mayfly::ledger::record::TaskHeld { task: held.summary().about.task.as_bytes().to_vec(), rank, reason: "look".into() };
-    let lock = mayfly::ledger::record::Revoked {
+    let lock = mayfly::ledger::record::TargetsRevoked {
         targets: vec![Target::Tool("t".into()).to_record()],
         lock_only: true,
         ..Default::default()
     };
     for event in [mayfly::ledger::record::Event::TaskHeld(hold), mayfly::ledger::record::Event::Revoked(lock)] {
-        let record = mayfly::ledger::record::Record::new(mayfly::ledger::record::Who::LocalUid(0), event);
-        w.run(w.authority().ledger.commit(mayfly::ledger::Lane::Revoke, vec![record])).unwrap();
+        let record = mayfly::ledger::record::Record::new(mayfly::ledger::record::Author::LocalUid(0), event);
+        w.run(w.authority().ledger.commit(mayfly::ledger::ProposalKind::Revoke, vec![record])).unwrap();
     }
     let _open = w.authority().peers.enter(w.svid("/agent/a").evidence().trust_anchor);
     w.house.clock.advance(5_000);
@@ -74,8 +74,8 @@ fn the_status_is_for_operators() {
     refused(status(&w, &Peer::Local(1)), Reason::DeniedByPolicy);
 }
 
-fn upstreams(w: &World) -> Upstreams {
-    Upstreams(w.authority().clone())
+fn upstreams(w: &World) -> UpstreamApi {
+    UpstreamApi(w.authority().clone())
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn registrations_are_shown_to_operators_and_to_the_workloads_of_their_environmen
 #[test]
 fn a_policy_set_is_shown_with_its_roles() {
     let w = world();
-    let get = |peer: &Peer, request: pb::GetPolicyRequest| w.run(Policies(w.authority().clone()).get_policy(ask(peer, request)));
+    let get = |peer: &Peer, request: pb::GetPolicyRequest| w.run(PolicyApi(w.authority().clone()).get_policy(ask(peer, request)));
     let dev = pb::GetPolicyRequest { environment: "dev".into(), ..Default::default() };
     let policy = ok(get(&ROOT, dev.clone())).policy.unwrap();
     assert_eq!((policy.version, policy.mode), (1, pb::PolicyMode::Enforce as i32));
@@ -128,10 +128,10 @@ fn a_policy_set_is_shown_with_its_roles() {
 
     // A version that is not in effect any more is in history.
     let text = w.authority().ledger.peek(|s| s.policies["dev"].text.to_string());
-    let set = mayfly::ledger::record::PolicySet { environment: "dev".into(), version: 2, text, ..Default::default() };
+    let set = mayfly::ledger::record::PolicySetUpdated { environment: "dev".into(), version: 2, text, ..Default::default() };
     let set = mayfly::ledger::record::Event::PolicySet(set);
-    let record = mayfly::ledger::record::Record::new(mayfly::ledger::record::Who::LocalUid(0), set);
-    w.run(w.authority().ledger.commit(mayfly::ledger::Lane::Change, vec![record])).unwrap();
+    let record = mayfly::ledger::record::Record::new(mayfly::ledger::record::Author::LocalUid(0), set);
+    w.run(w.authority().ledger.commit(mayfly::ledger::ProposalKind::Change, vec![record])).unwrap();
     assert_eq!(ok(get(&ROOT, first)).policy.unwrap(), policy);
     assert_eq!(ok(get(&ROOT, dev.clone())).policy.unwrap().version, 2);
 

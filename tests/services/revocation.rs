@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mayfly::feed::Followers;
-use mayfly::ledger::record::Who;
+use mayfly::ledger::record::Author;
 use mayfly::limits;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::revocation_service_server::RevocationService;
@@ -12,7 +12,7 @@ use mayfly::pb::mayfly::v1::watch_revocations_response::Event as Told;
 use mayfly::refusal::Reason;
 use mayfly::revocation::Target;
 use mayfly::seq::{CredentialId, Seq, TaskId};
-use mayfly::serve::grpc::revocation::Revocations;
+use mayfly::serve::grpc::revocation::RevocationApi;
 use mayfly::serve::peer::Peer;
 use mayfly::serve::wire::target_to_pb;
 use tokio_stream::StreamExt;
@@ -20,8 +20,8 @@ use tonic_types::StatusExt;
 
 use super::{ROOT, World, ask, bad, ok, refusals, refused, world};
 
-fn service(w: &World) -> Revocations {
-    Revocations(w.authority().clone())
+fn service(w: &World) -> RevocationApi {
+    RevocationApi(w.authority().clone())
 }
 
 fn request(targets: &[Target]) -> pb::RevokeRequest {
@@ -335,7 +335,7 @@ fn a_follower_that_has_seen_more_or_another_history_is_refused_and_told_of() {
     let many = other(&seen, |s| s.heads = vec![s.heads[0].clone(); limits::CHAIN_HEADS + 1]);
     bad(follow_having_seen(&w, &server, "four", None, Some(many)).map(|_| tonic::Response::new(())), "seen.heads");
     let status =
-        ok(w.run(mayfly::serve::grpc::server::Server(w.authority().clone()).get_status(ask(&ROOT, pb::GetStatusRequest {}))));
+        ok(w.run(mayfly::serve::grpc::server::ServerApi(w.authority().clone()).get_status(ask(&ROOT, pb::GetStatusRequest {}))));
     assert_eq!(status.counts.unwrap().followers_beyond, 5);
     assert!(status.warnings.iter().any(|w| w.contains("mayfly server recover") && w.contains("lie 0")), "{:?}", status.warnings);
     assert!(w.authority().metrics().unwrap().contains("mayfly_followers_beyond 5"));
@@ -441,10 +441,11 @@ fn after_a_start_nobody_is_said_to_have_applied_it_until_those_of_before_are_bac
 #[test]
 fn followers_are_bounded_and_one_more_is_told_when_to_come_again() {
     let followers = Followers::new(30_000, (2, 2));
-    let register = |name: &str, now| followers.register(&Who::LocalUid(1), name, Vec::new(), Seq::ZERO, mayfly::seq::Millis(now));
+    let register =
+        |name: &str, now| followers.register(&Author::LocalUid(1), name, Vec::new(), Seq::ZERO, mayfly::seq::Millis(now));
     let first = register("a", 0).unwrap();
     register("b", 0).unwrap();
-    let Err(mayfly::refusal::No::Refusal(no)) = register("c", 0) else { panic!("a third one") };
+    let Err(mayfly::refusal::Error::Refusal(no)) = register("c", 0) else { panic!("a third one") };
     assert_eq!((no.reason, no.retry_after), (Reason::LimitReached, Some(Duration::from_secs(30))));
     register("b", 0).unwrap();
     followers.ended(&first, mayfly::seq::Millis(1_000));

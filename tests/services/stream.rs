@@ -7,10 +7,10 @@ use http_body_util::{BodyExt, Full};
 use mayfly::identity::caller::Caller;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::stream_exchange_response::Result as Answer;
+use mayfly::serve::connection_table::ConnectionActivity;
 use mayfly::serve::grpc::{Services, workload_routes};
 use mayfly::serve::peer::Peer;
-use mayfly::serve::shares::ShareBounds;
-use mayfly::serve::table::Activity;
+use mayfly::serve::shares::ShareLimits;
 use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -53,7 +53,7 @@ async fn ask(services: &Services, peer: &Peer, messages: &[Vec<u8>]) -> (BTreeMa
     }
     let request = http::Request::post("/mayfly.v1.TokenService/StreamExchange").header("content-type", "application/grpc");
     let request = request.body(Full::new(Bytes::from(body))).unwrap();
-    let calls = services.clone().on_connection(peer.clone(), Activity::alone(ShareBounds::AUTHENTICATED));
+    let calls = services.clone().on_connection(peer.clone(), ConnectionActivity::alone(ShareLimits::AUTHENTICATED));
     let arrived = calls.arrived(&request);
     let response = calls.answer(request, arrived, &Default::default()).await;
     let collected = response.into_body().collect().await.unwrap();

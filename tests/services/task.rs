@@ -2,17 +2,17 @@
 
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::task_service_server::TaskService;
-use mayfly::policy::wanted::TaskChoice;
+use mayfly::policy::exchange_request::TaskChoice;
 use mayfly::refusal::Reason;
 use mayfly::seq::TaskId;
-use mayfly::serve::grpc::task::Tasks;
+use mayfly::serve::grpc::task::TaskApi;
 use mayfly::serve::peer::Peer;
 
 use super::kit::house::wanted;
 use super::{ROOT, World, ask, bad, ok, refused, world};
 
-fn service(w: &World) -> Tasks {
-    Tasks(w.authority().clone())
+fn service(w: &World) -> TaskApi {
+    TaskApi(w.authority().clone())
 }
 
 fn open(w: &World, change: impl FnOnce(&mut pb::TaskTerms)) -> Result<tonic::Response<pb::OpenTaskResponse>, tonic::Status> {

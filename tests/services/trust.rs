@@ -3,28 +3,28 @@
 use mayfly::identity::bundle::Bundle;
 use mayfly::identity::caller::{Caller, Operator};
 use mayfly::identity::svid;
-use mayfly::introspect::Asker;
+use mayfly::introspect::IntrospectionCaller;
 use mayfly::limits;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::trust_domain_service_server::TrustDomainService;
-use mayfly::policy::wanted::TaskChoice;
+use mayfly::policy::exchange_request::TaskChoice;
 use mayfly::refusal::Reason;
 use mayfly::revocation::Target;
-use mayfly::serve::grpc::trust_domain::TrustDomains;
+use mayfly::serve::grpc::trust_domain::TrustDomainApi;
 use mayfly::serve::peer::Peer;
-use mayfly::trust::Source;
+use mayfly::trust::TrustBundleSource;
 
 use super::kit::house::{DOMAIN, terms, wanted};
 use super::kit::pki;
 use super::{ROOT, World, ask, bad, ok, refused, token, world_of_one as world};
 
-fn domains(w: &World) -> TrustDomains {
-    TrustDomains(w.authority().clone())
+fn domains(w: &World) -> TrustDomainApi {
+    TrustDomainApi(w.authority().clone())
 }
 
 /// Loads the bundle of the test's own domain from a file, as at a start.
 fn from_file(w: &World, roots: &[&pki::Authority]) -> Option<mayfly::seq::Seq> {
-    w.run(w.authority().found_bundle(&pki::bundle(DOMAIN, roots), Source::File, "dev.pem")).unwrap()
+    w.run(w.authority().found_bundle(&pki::bundle(DOMAIN, roots), TrustBundleSource::File, "dev.pem")).unwrap()
 }
 
 fn started() -> (World, pki::Authority) {
@@ -66,7 +66,7 @@ fn caller_under(w: &World, root: &pki::Authority) -> Result<Caller, svid::SvidDe
     svid::verify(&chain, &w.authority().bundles.load(), w.house.now(), limits::SVID_MAX_TTL_MS).map(|s| Caller::from(&s))
 }
 
-fn issue(w: &World, caller: &Caller) -> Result<mayfly::credential::Issued, mayfly::refusal::No> {
+fn issue(w: &World, caller: &Caller) -> Result<mayfly::credential::IssuedCredential, mayfly::refusal::Error> {
     w.run(w.authority().exchange(caller, &wanted(TaskChoice::Inline(terms().into()))))
 }
 
@@ -158,7 +158,7 @@ fn removing_a_root_ends_what_it_vouched_for() {
     assert!(w.authority().still_stands(&b).is_err(), "its connections end");
     assert!(issue(&w, &b).is_err());
     assert!(caller_under(&w, &second).is_err());
-    let asker = Asker::Operator(Operator::LocalUid(1000));
+    let asker = IntrospectionCaller::Operator(Operator::LocalUid(1000));
     let active = |token: &str| w.run(w.authority().introspect(&asker, token, |_, _| ())).unwrap().is_some();
     assert!(active(&under_a) && !active(&under_b));
     assert!(issue(&w, &a).is_ok());
@@ -247,7 +247,7 @@ fn a_sequence_never_goes_down_nor_missing() {
     let (w, _) = started();
     let document = |sequence: Option<u64>| {
         let bundle = pki::bundle("s.example", &[&pki::Authority::root("s.example")]);
-        let document = mayfly::identity::written::Document { sequence, ..(&*bundle).into() };
+        let document = mayfly::identity::bundle_document::BundleDocument { sequence, ..(&*bundle).into() };
         document.to_text()
     };
     let given = |sequence| Some(pb::Bundle { bundle: Some(pb::bundle::Bundle::SpiffeJwks(document(sequence))) });

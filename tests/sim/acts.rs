@@ -24,7 +24,7 @@ pub fn authorize(writer: &Writer, op: &Op) -> Option<Record> {
     }
     // Sometimes for longer than an authorization may last.
     let longest = decided.issued_at + if op.once_in(3, 20, 6) { 10 * AUTHORIZATION_MS } else { AUTHORIZATION_MS };
-    let authorized = Authorized {
+    let authorized = ActionAuthorized {
         // Sometimes another credential than the one that the action is about.
         credential: match shown {
             Some(_) if op.once_in(3, 16, 8) => live(writer, op, 2).map_or(vec![], |l| l.id().as_bytes().to_vec()),
@@ -58,7 +58,7 @@ pub fn report(world: &mut World, w: usize, op: &Op) {
         undeclared,
         ..Default::default()
     };
-    let (durable, by) = (writer.durable, |what: &str| Who::Mayfly(what.into()));
+    let (durable, by) = (writer.durable, |what: &str| Author::Mayfly(what.into()));
     let held = TaskHeld { task, rank: HoldRank::Policy as i32, reason: "an undeclared tool".into() };
     world.propose(w, vec![Record::new(by("uses"), Event::UsesReported(used)).decided_at(durable)], false, false);
     if undeclared {
@@ -68,7 +68,7 @@ pub fn report(world: &mut World, w: usize, op: &Op) {
 
 impl Model {
     /// An action is decided like an issuance, with nothing issued.
-    pub fn authorizes(&self, e: &Authorized, r: u64, time: u64) -> Says {
+    pub fn authorizes(&self, e: &ActionAuthorized, r: u64, time: u64) -> Says {
         let Some(i) = e.decided.as_deref() else { return Says::Void };
         let Some((_, t)) = self.task(&i.task) else { return Says::Void };
         let end = i.expires_at.min(self.deadline(&i.task)).min(time + AUTHORIZATION_MS);

@@ -12,14 +12,14 @@ use crate::world::Writer;
 const DIGEST: [u8; 32] = [1; 32];
 
 /// Asks for approval of what an exchange would be granted.
-pub fn ask(writer: &Writer, op: &Op, id: &[u8]) -> Option<ApprovalAsked> {
+pub fn ask(writer: &Writer, op: &Op, id: &[u8]) -> Option<ApprovalRequested> {
     let wanted = issue(writer, op, id, task(writer, op, 1)?)?;
     let Some(Event::Issued(i)) = wanted.event else { return None };
     let named = if op.once_in(3, 2, 3) { &PEOPLE[..1] } else { &PEOPLE[..] };
-    Some(ApprovalAsked {
+    Some(ApprovalRequested {
         approval: id.to_vec(),
         digest: DIGEST.to_vec(),
-        of: ApprovalOf::Exchange as i32,
+        of: ApprovalKind::Exchange as i32,
         caller: i.caller,
         subject: i.subject,
         actors: i.actors,
@@ -67,14 +67,14 @@ pub fn decide(writer: &Writer, op: &Op) -> Option<Record> {
     let digest = if op.once_in(2, 6, 12) { vec![9; 32] } else { op.pick(1, &all).map(|id| asked(id))? };
     let decided = ApprovalDecided { approval, given: !op.once_in(2, 0, 5), reason: String::new(), digest, login: Vec::new() };
     let who = match op.n[3] % 9 {
-        0 => Who::LocalUid(0),
-        n => Who::Person(person(PEOPLE[n as usize % 2])),
+        0 => Author::LocalUid(0),
+        n => Author::Person(person(PEOPLE[n as usize % 2])),
     };
     Some(Record::new(who, Event::ApprovalDecided(decided)))
 }
 
 impl Model {
-    pub fn asks(&self, a: &ApprovalAsked, time: u64) -> Says {
+    pub fn asks(&self, a: &ApprovalRequested, time: u64) -> Says {
         let whole = a.digest.len() == 32 && a.expires_at <= time + DAY;
         let about = self.asks_about_task(a, time);
         let known = match self.approval(&a.approval) {
@@ -94,8 +94,8 @@ impl Model {
         }
     }
 
-    fn approves(&self, a: &ApprovalAsked, record: &Record, time: u64) -> Says {
-        let Some(Who::Person(who)) = record.author.as_ref().and_then(|a| a.who.as_ref()) else { return Says::Void };
+    fn approves(&self, a: &ApprovalRequested, record: &Record, time: u64) -> Says {
+        let Some(Author::Person(who)) = record.author.as_ref().and_then(|a| a.who.as_ref()) else { return Says::Void };
         let Some((_, t)) = self.task(&a.task) else { return Says::Void };
         if self.phase(&a.task, time) == Phase::Over {
             return Says::Void;
@@ -122,10 +122,10 @@ impl Model {
     }
 
     /// The revision of the approval that an issuance uses, if it may use it.
-    pub fn approved(&self, i: &Issued, revision: u64, time: u64) -> Option<u64> {
+    pub fn approved(&self, i: &CredentialIssued, revision: u64, time: u64) -> Option<u64> {
         let (a, given, used) = self.approval(&i.approval)?;
         let given = given.flatten().filter(|given| !used && a.expires_at > time && *given <= revision)?;
-        let same = a.of == ApprovalOf::Exchange as i32
+        let same = a.of == ApprovalKind::Exchange as i32
             && i.task == a.task
             && i.caller == a.caller
             && (&i.subject, &i.actors) == (&a.subject, &a.actors)

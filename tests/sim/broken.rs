@@ -1,7 +1,7 @@
 //! Possible defects of the fold or the feed. With each of them the simulation must find a violation: a check that cannot fail shows
 //! nothing.
 
-use mayfly::ledger::record::{ApprovalOf, Author, Event, GlassStep, Maintained, Record, Who};
+use mayfly::ledger::record::{ApprovalKind, Author, AuthorRecord, BreakGlassStep, Event, Maintained, Record};
 
 use crate::model::lockable;
 
@@ -101,10 +101,10 @@ impl Broken {
             (Broken::GlassLasts, Event::PolicySet(_) | Event::UpstreamSet(_) | Event::BindingSet(_) | Event::LockLifted(_))
                 if record.request.is_none() =>
             {
-                record.author = Some(Author { who: Some(Who::LocalUid(0)) });
+                record.author = Some(AuthorRecord { who: Some(Author::LocalUid(0)) });
             }
             (Broken::GlassUnreviewed, event @ Event::BreakGlass(_)) => {
-                if matches!(event, Event::BreakGlass(e) if e.step == GlassStep::Reviewed as i32) {
+                if matches!(event, Event::BreakGlass(e) if e.step == BreakGlassStep::Reviewed as i32) {
                     *event = nothing;
                 }
             }
@@ -117,7 +117,7 @@ impl Broken {
             (Broken::ApprovalsAgain, Event::Issued(e)) => e.approval.clear(),
             (Broken::OpensAnyhow, Event::TaskOpened(e)) => e.approval.clear(),
             (Broken::OpensAnyhow, event @ Event::ApprovalAsked(_)) => {
-                if matches!(event, Event::ApprovalAsked(e) if e.of() == ApprovalOf::Task) {
+                if matches!(event, Event::ApprovalAsked(e) if e.of() == ApprovalKind::Task) {
                     *event = nothing;
                 }
             }

@@ -19,37 +19,40 @@ fn target(writer: &Writer, op: &Op, i: usize) -> TargetRecord {
     let aim = match n % 40 {
         // Sometimes a login, which is a credential, too.
         0..=2 if n & 64 == 0 && !writer.state.logins.is_empty() => {
-            Aim::Credential(login(writer, op, i).map_or(vec![3; 16], |l| l.id.as_bytes().to_vec()))
+            RecordedTarget::Credential(login(writer, op, i).map_or(vec![3; 16], |l| l.id.as_bytes().to_vec()))
         }
-        0..=2 | 20..=29 => Aim::Credential(live(writer, op, i).map_or(vec![3; 16], |l| l.id().as_bytes().to_vec())),
-        3 | 4 | 30..=33 => Aim::Task(task(writer, op, i).map_or(vec![3; 16], |t| t.terms.id.as_bytes().to_vec())),
-        5 | 34 => Aim::Caller(whose.into()),
-        6 => {
-            Aim::Prefix(name(&["spiffe://a.example", "spiffe://a.example/agent", "spiffe://a.example/age", "spiffe://b.example"]))
-        }
-        7 => Aim::TrustDomain(name(&["a.example", "b.example"])),
-        8 => Aim::TrustAnchor(svid(whose, 0).anchor),
-        9 => Aim::Subject(if n & 64 == 0 { person("ada") } else { workload(whose) }),
-        10 => Aim::Upstream(name(&["echo", "git", "bank"])),
-        11 | 38 => Aim::UpstreamScope(Identity { issuer: name(&["echo", "git"]), sub: "write".into() }),
-        12 => Aim::Binding("b".into()),
-        13 | 35 => Aim::Tool(name(&TOOLS)),
-        14 => Aim::Environment(name(&ENVIRONMENTS)),
+        0..=2 | 20..=29 => RecordedTarget::Credential(live(writer, op, i).map_or(vec![3; 16], |l| l.id().as_bytes().to_vec())),
+        3 | 4 | 30..=33 => RecordedTarget::Task(task(writer, op, i).map_or(vec![3; 16], |t| t.terms.id.as_bytes().to_vec())),
+        5 | 34 => RecordedTarget::Caller(whose.into()),
+        6 => RecordedTarget::Prefix(name(&[
+            "spiffe://a.example",
+            "spiffe://a.example/agent",
+            "spiffe://a.example/age",
+            "spiffe://b.example",
+        ])),
+        7 => RecordedTarget::TrustDomain(name(&["a.example", "b.example"])),
+        8 => RecordedTarget::TrustAnchor(svid(whose, 0).anchor),
+        9 => RecordedTarget::Subject(if n & 64 == 0 { person("ada") } else { workload(whose) }),
+        10 => RecordedTarget::Upstream(name(&["echo", "git", "bank"])),
+        11 | 38 => RecordedTarget::UpstreamScope(Principal { issuer: name(&["echo", "git"]), sub: "write".into() }),
+        12 => RecordedTarget::Binding("b".into()),
+        13 | 35 => RecordedTarget::Tool(name(&TOOLS)),
+        14 => RecordedTarget::Environment(name(&ENVIRONMENTS)),
         15 => {
             let environment = name(&ENVIRONMENTS);
             let version = policy_in_force(&writer.state, &environment) + u64::from(n >> 9) % 2;
-            Aim::PolicyBelow(PolicyBelow { environment, version })
+            RecordedTarget::PolicyBelow(PolicyBelow { environment, version })
         }
-        16 => Aim::SigningKey(name(&["k0", "k0", CA])),
+        16 => RecordedTarget::SigningKey(name(&["k0", "k0", CA])),
         17 | 36 => {
             let s = svid(whose, n >> 9);
-            Aim::Svid(SvidTarget { trust_domain: domain(whose), issuing_key: s.issuing_key, serial: s.serial })
+            RecordedTarget::Svid(SvidTarget { trust_domain: domain(whose), issuing_key: s.issuing_key, serial: s.serial })
         }
         18 | 37 => {
             let sub = format!("{}{}", if n & 64 == 0 { "t" } else { "id" }, (n >> 9) % 3);
-            Aim::SubjectToken(Identity { issuer: "https://idp.example".into(), sub })
+            RecordedTarget::SubjectToken(Principal { issuer: "https://idp.example".into(), sub })
         }
-        _ => Aim::Everything(true),
+        _ => RecordedTarget::Everything(true),
     };
     TargetRecord { aim: Some(aim) }
 }
@@ -61,17 +64,16 @@ pub fn changes(world: &World, w: usize, op: &Op, ids: &[Vec<u8>; 3]) -> Vec<Reco
     // By the ledger's time, as the product does, or by a clock that may be wrong.
     let keep_until = if op.once_in(3, 9, 3) { now } else { state.time.0 + DAY + 2 * 60 * MINUTE };
     let event = match op.kind {
-        Kind::Release => {
-            live(writer, op, 1).map(|l| Event::Released(Released { credential: l.id().as_bytes().to_vec(), keep_until }))
-        }
+        Kind::Release => live(writer, op, 1)
+            .map(|l| Event::Released(CredentialReleased { credential: l.id().as_bytes().to_vec(), keep_until })),
         Kind::Revoke => {
             let targets = (0..1 + (op.n[0] >> 8) as usize % 3).map(|i| target(writer, op, 1 + i)).collect();
             let issued_only = op.once_in(0, 4, 2);
-            Some(Event::Revoked(Revoked { targets, issued_only, reason: String::new(), keep_until, lock_only: false }))
+            Some(Event::Revoked(TargetsRevoked { targets, issued_only, reason: String::new(), keep_until, lock_only: false }))
         }
         Kind::Lock => {
             let targets = vec![target(writer, op, 1)];
-            Some(Event::Revoked(Revoked { targets, lock_only: true, keep_until, ..Default::default() }))
+            Some(Event::Revoked(TargetsRevoked { targets, lock_only: true, keep_until, ..Default::default() }))
         }
         Kind::Lift => {
             let locked: Vec<Target> =
@@ -113,11 +115,16 @@ pub fn changes(world: &World, w: usize, op: &Op, ids: &[Vec<u8>; 3]) -> Vec<Reco
         Kind::SetPolicy => {
             let environment = ENVIRONMENTS[op.n[1] as usize % 2].to_owned();
             let version = policy_in_force(state, &environment) + 1;
-            Some(Event::PolicySet(PolicySet { environment, version, ..Default::default() }))
+            Some(Event::PolicySet(PolicySetUpdated { environment, version, ..Default::default() }))
         }
         Kind::SetBinding => {
             let version = state.bindings.get("b").map_or(1, |b| b.version + 1);
-            Some(Event::BindingSet(BindingSet { name: "b".into(), version, pending: op.once_in(2, 0, 3), ..Default::default() }))
+            Some(Event::BindingSet(BindingUpdated {
+                name: "b".into(),
+                version,
+                pending: op.once_in(2, 0, 3),
+                ..Default::default()
+            }))
         }
         Kind::SetUpstream => return narrowed(writer, op, keep_until),
         Kind::RotateKey => return rotated(writer),
@@ -126,7 +133,7 @@ pub fn changes(world: &World, w: usize, op: &Op, ids: &[Vec<u8>; 3]) -> Vec<Reco
         _ => None,
     };
     let caller = CALLERS[op.n[0] as usize % CALLERS.len()];
-    event.map(|e| Record::new(Who::SpiffeId(caller.into()), e).for_request(request(op, caller))).into_iter().collect()
+    event.map(|e| Record::new(Author::SpiffeId(caller.into()), e).for_request(request(op, caller))).into_iter().collect()
 }
 
 /// A new version of an upstream's registration, or its disabling: narrowing revokes in the same group.
@@ -135,10 +142,10 @@ fn narrowed(writer: &Writer, op: &Op, keep_until: u64) -> Vec<Record> {
     let version = writer.state.upstreams.get(&*name).map_or(1, |u| u.version + 1);
     let disabled = op.once_in(2, 0, 3);
     let mut group =
-        vec![by_operator(Event::UpstreamSet(UpstreamSet { name: name.clone(), version, disabled, ..Default::default() }))];
+        vec![by_operator(Event::UpstreamSet(UpstreamUpdated { name: name.clone(), version, disabled, ..Default::default() }))];
     if disabled {
-        let targets = vec![TargetRecord { aim: Some(Aim::Upstream(name)) }];
-        let revoked = Revoked { targets, issued_only: true, keep_until, ..Default::default() };
+        let targets = vec![TargetRecord { aim: Some(RecordedTarget::Upstream(name)) }];
+        let revoked = TargetsRevoked { targets, issued_only: true, keep_until, ..Default::default() };
         group.push(by_operator(Event::Revoked(revoked)));
     }
     group
@@ -161,8 +168,8 @@ fn compromised(writer: &Writer, op: &Op, keep_until: u64) -> Vec<Record> {
     let Some(stolen) = op.pick(1, &keys) else { return vec![] };
     let mut group = vec![change(stolen, KeyState::Compromised)];
     if op.once_in(2, 0, 2) {
-        let targets = vec![TargetRecord { aim: Some(Aim::SigningKey(stolen.to_string())) }];
-        group.insert(0, by_operator(Event::Revoked(Revoked { targets, keep_until, ..Default::default() })));
+        let targets = vec![TargetRecord { aim: Some(RecordedTarget::SigningKey(stolen.to_string())) }];
+        group.insert(0, by_operator(Event::Revoked(TargetsRevoked { targets, keep_until, ..Default::default() })));
     }
     group.push(by_operator(Event::KeyAdded(key(writer.state.keys.len(), KeyState::Active))));
     group
@@ -199,8 +206,8 @@ pub fn replaced(world: &World, w: usize, op: &Op, id: &[u8]) -> Vec<Record> {
     let (caller, first) = (first.caller().to_owned(), first.id().as_bytes().to_vec());
     let Some(again) = crate::make::issue(writer, op, id, task) else { return vec![] };
     let again = crate::make::with(again, |i| (i.caller, i.replaces) = (caller, first.clone()));
-    let released = Released { credential: first, keep_until: writer.now() + DAY };
-    let released = Record::new(Who::Mayfly("replaced".into()), Event::Released(released));
+    let released = CredentialReleased { credential: first, keep_until: writer.now() + DAY };
+    let released = Record::new(Author::Mayfly("replaced".into()), Event::Released(released));
     let again = again.for_request(before.request.clone());
     if op.once_in(2, 24, 8) { vec![again] } else { vec![released, again] }
 }

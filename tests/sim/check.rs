@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use mayfly::ledger::record::{Aim, Event};
-use mayfly::ledger::state::{Live, Phase as RealPhase, State, Task, id_token_used};
-use mayfly::revocation::{Facts, FollowerRefusal, Life, SvidFacts};
+use mayfly::ledger::record::{Event, RecordedTarget};
+use mayfly::ledger::state::{LiveCredential, State, Task, TaskPhase as RealPhase, id_token_used};
+use mayfly::revocation::{Facts, FollowerRefusal, Lifetime, SvidFacts};
 use mayfly::seq::{CredentialId, Millis, Seq, TaskId};
 use mayfly::system::Clock;
 
@@ -173,7 +173,7 @@ fn tasks(world: &World) -> Result<(), Found> {
     Ok(())
 }
 
-fn lives(state: &State) -> impl Iterator<Item = Live<'_>> {
+fn lives(state: &State) -> impl Iterator<Item = LiveCredential<'_>> {
     (0..state.credentials.places()).filter_map(|at| state.credentials.at(at))
 }
 
@@ -244,7 +244,7 @@ pub fn follower(world: &mut World, f: usize) -> Result<(), Found> {
     for line in &issued {
         let (Some(Event::Issued(i)), Some(grant)) = (&line.record.event, line.grant.as_deref()) else { continue };
         world.counts.checks += 1;
-        let life = Life { issued_at: Millis(i.issued_at), expires_at: Millis(i.expires_at) };
+        let life = Lifetime { issued_at: Millis(i.issued_at), expires_at: Millis(i.expires_at) };
         let says = world.watchers[f].follower.check(&facts(grant, line.record.revision), life, now);
         let should = expected(world, f, line, grant);
         let same = match (&says, should) {
@@ -274,7 +274,7 @@ fn expected(world: &World, f: usize, line: &Line, grant: &Grant) -> &'static str
     let (watcher, model) = (&world.watchers[f], &world.model);
     let now = watcher.moment();
     let (Some(Event::Issued(i)), known) = (&line.record.event, watcher.applied) else { return "" };
-    let key = Aim::SigningKey(grant.key.clone());
+    let key = RecordedTarget::SigningKey(grant.key.clone());
     let lines = || model.log.iter().filter(|l| l.valid && l.seq <= known);
     if lines().filter_map(|l| l.record.event.as_ref()).any(|e| revokes(e).contains(&key)) {
         return "key";

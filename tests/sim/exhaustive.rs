@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use mayfly::ledger::State;
-use mayfly::ledger::commit::{ChainHead, Commit, Encoded, Hash, pack, sha256};
+use mayfly::ledger::commit::{Commit, EncodedRecord, Hash, WriterHead, pack, sha256};
 use mayfly::ledger::record::*;
 use mayfly::seq::Millis;
 
@@ -23,7 +23,7 @@ struct Place {
     /// The state after each commit.
     states: Vec<Rc<State>>,
     model: Rc<Model>,
-    chain: ChainHead,
+    chain: WriterHead,
     /// How many commits each writer has folded.
     views: [usize; 2],
     pending: [Option<Rc<Record>>; 2],
@@ -46,14 +46,14 @@ fn id(n: u8) -> Vec<u8> {
 }
 
 fn operator(event: Event) -> Record {
-    Record::new(Who::LocalUid(0), event)
+    Record::new(Author::LocalUid(0), event)
 }
 
 fn opened(n: u8, parent: &[u8]) -> Event {
     Event::TaskOpened(Box::new(TaskOpened {
         task: id(n),
         parent: parent.to_vec(),
-        owner: Some(Identity { issuer: "a.example".into(), sub: CALLER.into() }),
+        owner: Some(Principal { issuer: "a.example".into(), sub: CALLER.into() }),
         opener: CALLER.into(),
         environment: "dev".into(),
         opened_at: START,
@@ -64,10 +64,10 @@ fn opened(n: u8, parent: &[u8]) -> Event {
     }))
 }
 
-fn issued(n: u8, task: &[u8], shown: Option<&Issued>, approval: bool) -> Event {
+fn issued(n: u8, task: &[u8], shown: Option<&CredentialIssued>, approval: bool) -> Event {
     let mut ancestors = shown.map_or_else(Vec::new, |s| s.ancestors.clone());
     ancestors.extend(shown.map(|s| Ancestor { credential: s.credential.clone(), caller: s.caller.clone() }));
-    Event::Issued(Box::new(Issued {
+    Event::Issued(Box::new(CredentialIssued {
         credential: id(n),
         task: task.to_vec(),
         kind: 1,
@@ -92,7 +92,7 @@ impl Place {
         let place = Place {
             states: vec![Rc::new(State::default())],
             model: Rc::new(Model::default()),
-            chain: ChainHead::START,
+            chain: WriterHead::START,
             views: [0, 0],
             pending: [None, None],
             grants: 0,
@@ -103,8 +103,8 @@ impl Place {
         let key = KeyAdded { key: "k".into(), purpose: 1, state: KeyState::Active as i32, ..Default::default() };
         let first = [
             Event::GenerationBegun(GenerationBegun { generation: 1, store: vec![1; 16], ..Default::default() }),
-            Event::PolicySet(PolicySet { environment: "dev".into(), version: 1, ..Default::default() }),
-            Event::UpstreamSet(UpstreamSet { name: "echo".into(), version: 1, ..Default::default() }),
+            Event::PolicySet(PolicySetUpdated { environment: "dev".into(), version: 1, ..Default::default() }),
+            Event::UpstreamSet(UpstreamUpdated { name: "echo".into(), version: 1, ..Default::default() }),
             Event::KeyAdded(key),
         ];
         let (mut place, _) = place.append(first.map(operator).to_vec());
@@ -120,7 +120,7 @@ impl Place {
 
     /// Appends a commit and checks all invariants.
     fn append(&self, records: Vec<Record>) -> (Place, bool) {
-        let encoded: Vec<Encoded> = records.iter().map(|r| Encoded::new(r.clone()).expect("small")).collect();
+        let encoded: Vec<EncodedRecord> = records.iter().map(|r| EncodedRecord::new(r.clone()).expect("small")).collect();
         let (bytes, chain) = pack(1, self.chain, Millis(START), encoded.iter());
         let mut state = self.head().clone();
         let folded =
@@ -157,7 +157,7 @@ impl Place {
         bytes.extend(self.views.iter().map(|v| *v as u8));
         for pending in &self.pending {
             bytes.push(u8::from(pending.is_some()));
-            bytes.extend(pending.iter().flat_map(|r| Encoded::new((**r).clone()).expect("small").bytes()));
+            bytes.extend(pending.iter().flat_map(|r| EncodedRecord::new((**r).clone()).expect("small").bytes()));
         }
         bytes.extend([self.grants, self.takings]);
         sha256(&bytes)
@@ -194,17 +194,17 @@ impl Place {
             change(&mut place);
             out.push(place);
         };
-        let caller = || TargetRecord { aim: Some(Aim::Caller(CALLER.into())) };
+        let caller = || TargetRecord { aim: Some(RecordedTarget::Caller(CALLER.into())) };
         let root = self.model.log.iter().filter(|l| l.valid).find_map(|l| match &l.record.event {
             Some(Event::TaskOpened(t)) => Some(t.task.clone()),
             _ => None,
         });
         if let (false, Some(task)) = (self.asked, root) {
-            let ada = Identity { issuer: "https://idp.example".into(), sub: "ada".into() };
-            let asked = ApprovalAsked {
+            let ada = Principal { issuer: "https://idp.example".into(), sub: "ada".into() };
+            let asked = ApprovalRequested {
                 approval: id(200),
                 digest: vec![1; 32],
-                of: ApprovalOf::Exchange as i32,
+                of: ApprovalKind::Exchange as i32,
                 caller: CALLER.into(),
                 task,
                 upstream: "echo".into(),
@@ -217,20 +217,20 @@ impl Place {
                 ..Default::default()
             };
             let given = ApprovalDecided { approval: id(200), given: true, digest: vec![1; 32], ..Default::default() };
-            let given = Record::new(Who::Person(ada), Event::ApprovalDecided(given)).decided_at(self.head().head);
+            let given = Record::new(Author::Person(ada), Event::ApprovalDecided(given)).decided_at(self.head().head);
             then(vec![operator(Event::ApprovalAsked(asked.into())), given], &|p| p.asked = true);
         }
         if self.takings < 2 {
-            let revoke = |target: TargetRecord| Event::Revoked(Revoked { targets: vec![target], ..Default::default() });
+            let revoke = |target: TargetRecord| Event::Revoked(TargetsRevoked { targets: vec![target], ..Default::default() });
             let mut events = vec![revoke(caller())];
             for line in self.model.log.iter().filter(|l| l.valid) {
                 match &line.record.event {
                     Some(Event::Issued(i)) => {
-                        events.push(revoke(TargetRecord { aim: Some(Aim::Credential(i.credential.clone())) }))
+                        events.push(revoke(TargetRecord { aim: Some(RecordedTarget::Credential(i.credential.clone())) }))
                     }
                     Some(Event::TaskOpened(t)) if !self.model.closed(&t.task) => {
                         let closed =
-                            TaskClosed { task: t.task.clone(), outcome: Outcome::Completed as i32, ..Default::default() };
+                            TaskClosed { task: t.task.clone(), outcome: TaskOutcome::Completed as i32, ..Default::default() };
                         events.push(Event::TaskClosed(closed));
                     }
                     _ => {}

@@ -28,7 +28,7 @@ pub fn step(writer: &Writer, op: &Op, id: &[u8]) -> Vec<Record> {
         Some((task, glass)) => (glass.environment.to_string(), task.as_bytes().to_vec()),
         None => (ENVIRONMENTS[usize::from(op.once_in(2, 4, 5))].to_owned(), id.to_vec()),
     };
-    let glass = BreakGlass {
+    let glass = BreakGlassStepTaken {
         task,
         rights: if op.once_in(3, 6, 12) { "others".into() } else { "down".into() },
         text: "it burns".into(),
@@ -39,20 +39,22 @@ pub fn step(writer: &Writer, op: &Op, id: &[u8]) -> Vec<Record> {
         environment,
         ..Default::default()
     };
-    let record = |event| Record::new(Who::Person(person(name)), event);
-    let Some((_, known)) = known else { return opening(writer, op, name, BreakGlass { rights: "down".into(), ..glass }) };
-    let mut people: Vec<Identity> = known.people.iter().map(|p| p.who.clone()).collect();
+    let record = |event| Record::new(Author::Person(person(name)), event);
+    let Some((_, known)) = known else {
+        return opening(writer, op, name, BreakGlassStepTaken { rights: "down".into(), ..glass });
+    };
+    let mut people: Vec<Principal> = known.people.iter().map(|p| p.who.clone()).collect();
     let review = known.joined() && !op.once_in(3, 9, 8);
     people.truncate(if review { 2 } else { 1 });
     if !review {
         people.push(person(name));
     }
     let reviewer = review.then(|| person(name));
-    let step = if review { GlassStep::Reviewed } else { GlassStep::Joined } as i32;
-    vec![record(Event::BreakGlass(BreakGlass { people, reviewer, step, ..glass }))]
+    let step = if review { BreakGlassStep::Reviewed } else { BreakGlassStep::Joined } as i32;
+    vec![record(Event::BreakGlass(BreakGlassStepTaken { people, reviewer, step, ..glass }))]
 }
 
-fn opening(writer: &Writer, op: &Op, name: &str, glass: BreakGlass) -> Vec<Record> {
+fn opening(writer: &Writer, op: &Op, name: &str, glass: BreakGlassStepTaken) -> Vec<Record> {
     let now = writer.now();
     // Sometimes for longer than a break-glass task may last, or wait.
     let longest = now + [10 * MINUTE, BREAK_GLASS_MS, BREAK_GLASS_MS, BREAK_GLASS_MS + 1][(op.n[2] >> 8) as usize % 4];
@@ -78,8 +80,8 @@ fn opening(writer: &Writer, op: &Op, name: &str, glass: BreakGlass) -> Vec<Recor
         break_glass: true,
         ..Default::default()
     };
-    let asks = BreakGlass { people: vec![person(name)], step: GlassStep::Opened as i32, ..glass };
-    let record = |event| Record::new(Who::Person(person(name)), event);
+    let asks = BreakGlassStepTaken { people: vec![person(name)], step: BreakGlassStep::Opened as i32, ..glass };
+    let record = |event| Record::new(Author::Person(person(name)), event);
     let mut group = vec![record(Event::TaskOpened(opened.into())), record(Event::BreakGlass(asks))];
     // Sometimes without a person who asks for it.
     if op.once_in(3, 12, 9) {
@@ -107,7 +109,7 @@ pub fn within(op: &Op, record: Record, task: &Task) -> Record {
         (i.caller, i.break_glass) = (who.clone(), true);
         i.svid = Some(svid(&who, 0));
     });
-    Record { author: Some(Author { who: Some(Who::SpiffeId(who)) }), request: None, ..record }
+    Record { author: Some(AuthorRecord { who: Some(Author::SpiffeId(who)) }), request: None, ..record }
 }
 
 fn one_of(op: &Op, task: &Task) -> String {
@@ -120,15 +122,15 @@ pub fn by_somebody(op: &Op, record: Record) -> Record {
     if record.request.is_some() || !op.once_in(3, 17, 3) {
         return record;
     }
-    Record { author: Some(Author { who: Some(Who::Person(person(named(op, 0)))) }), ..record }
+    Record { author: Some(AuthorRecord { who: Some(Author::Person(person(named(op, 0)))) }), ..record }
 }
 
 /// A break-glass task, derived from all records about it.
 struct Told<'a> {
     task: &'a [u8],
     opened: &'a TaskOpened,
-    asked: Option<&'a BreakGlass>,
-    joined: Option<(&'a Line, &'a BreakGlass)>,
+    asked: Option<&'a BreakGlassStepTaken>,
+    joined: Option<(&'a Line, &'a BreakGlassStepTaken)>,
     reviewed: bool,
     ended: bool,
 }
@@ -138,16 +140,16 @@ impl Told<'_> {
         self.ended || now >= if self.joined.is_some() { self.opened.max_deadline } else { self.opened.deadline }
     }
 
-    fn is_of(&self, who: &Identity, caller: &str) -> bool {
+    fn is_of(&self, who: &Principal, caller: &str) -> bool {
         let first = self.opened.owner.as_ref() == Some(who) || self.opened.opener == caller;
         first || self.joined.is_some_and(|(_, j)| j.people.get(1) == Some(who) || j.caller == caller)
     }
 }
 
-fn author(record: &Record) -> Option<Identity> {
+fn author(record: &Record) -> Option<Principal> {
     match record.author.as_ref()?.who.as_ref()? {
-        Who::Person(person) => Some(person.clone()),
-        Who::SpiffeId(id) => Some(Identity { issuer: domain(id), sub: id.clone() }),
+        Author::Person(person) => Some(person.clone()),
+        Author::SpiffeId(id) => Some(Principal { issuer: domain(id), sub: id.clone() }),
         _ => None,
     }
 }
@@ -163,9 +165,9 @@ impl Model {
                 }
                 Event::BreakGlass(e) => {
                     let Some(told) = all.iter_mut().find(|g| *g.task == *e.task) else { continue };
-                    match GlassStep::try_from(e.step) {
-                        Ok(GlassStep::Opened) => told.asked = Some(e),
-                        Ok(GlassStep::Joined) => told.joined = Some((line, e)),
+                    match BreakGlassStep::try_from(e.step) {
+                        Ok(BreakGlassStep::Opened) => told.asked = Some(e),
+                        Ok(BreakGlassStep::Joined) => told.joined = Some((line, e)),
                         _ => told.reviewed = true,
                     }
                 }
@@ -175,14 +177,14 @@ impl Model {
                 }
                 _ => {}
             }
-            let closes = |aim: &Aim, task: &[u8]| matches!(aim, Aim::Task(id) if id == task);
+            let closes = |aim: &RecordedTarget, task: &[u8]| matches!(aim, RecordedTarget::Task(id) if id == task);
             let ended = matches!(event, Event::TaskClosed(_) | Event::Revoked(_)).then(|| revokes(event)).unwrap_or_default();
             all.iter_mut().filter(|g| ended.iter().any(|aim| closes(aim, g.task))).for_each(|g| g.ended = true);
         }
         all
     }
 
-    fn joined(&self, task: &[u8]) -> Option<(&Line, &BreakGlass)> {
+    fn joined(&self, task: &[u8]) -> Option<(&Line, &BreakGlassStepTaken)> {
         self.glasses().into_iter().find(|g| g.task == task)?.joined
     }
 
@@ -204,7 +206,7 @@ impl Model {
         Some(self.of_glass(e, t.policy_version, vec![]))
     }
 
-    fn of_glass(&self, e: &BreakGlass, policy: u64, tasks: Vec<Vec<u8>>) -> Grant {
+    fn of_glass(&self, e: &BreakGlassStepTaken, policy: u64, tasks: Vec<Vec<u8>>) -> Grant {
         let who = e.people.get(1).cloned().unwrap_or_default();
         Grant {
             tasks,
@@ -226,7 +228,7 @@ impl Model {
     }
 
     /// An issuance must say whether it is in a break-glass task, and only its people receive one.
-    pub fn issued_in_glass(&self, i: &Issued, t: &TaskOpened) -> bool {
+    pub fn issued_in_glass(&self, i: &CredentialIssued, t: &TaskOpened) -> bool {
         i.break_glass == t.break_glass && (!t.break_glass || (i.approval.is_empty() && self.admits(t, &i.caller)))
     }
 
@@ -274,7 +276,7 @@ impl Model {
         self.glasses().iter().any(|g| g.joined.is_some() && !g.over(time) && g.is_of(&who, &who.sub))
     }
 
-    pub fn glass_step(&self, e: &BreakGlass, record: &Record, time: u64) -> Says {
+    pub fn glass_step(&self, e: &BreakGlassStepTaken, record: &Record, time: u64) -> Says {
         let Some(who) = author(record) else { return Says::Void };
         let in_force = e.policy_version > 0 && e.policy_version == self.policy(&e.environment);
         if !self.timely(e.decided_at, record.revision, time) || !in_force {
@@ -283,19 +285,19 @@ impl Model {
         let all = self.glasses();
         let Some(told) = all.iter().find(|g| g.task == e.task) else { return Says::Void };
         let others = || all.iter().filter(|g| g.task != e.task);
-        let free = |who: &Identity, caller: &str| !others().any(|g| g.joined.is_some() && !g.reviewed && g.is_of(who, caller));
+        let free = |who: &Principal, caller: &str| !others().any(|g| g.joined.is_some() && !g.reviewed && g.is_of(who, caller));
         let first = told.opened.owner.clone().unwrap_or_default();
         let same = told.opened.environment == e.environment && told.asked.is_none_or(|a| a.rights == e.rights);
         let people = e.people.first() == Some(&first) && e.people.len() == 2;
-        match GlassStep::try_from(e.step) {
-            Ok(GlassStep::Opened) => {
+        match BreakGlassStep::try_from(e.step) {
+            Ok(BreakGlassStep::Opened) => {
                 let here = self.in_group().any(|x| matches!(x, Event::TaskOpened(t) if t.task == e.task));
                 let waits = others().any(|g| g.joined.is_none() && !g.over(time) && g.is_of(&who, &e.caller));
                 let open = others().filter(|g| !g.reviewed && (g.joined.is_some() || !g.over(time))).count();
                 let own = first == who && told.opened.opener == e.caller && e.people == [who.clone()] && same;
                 yes(here && told.asked.is_none() && own && free(&who, &e.caller) && !waits && open < BREAK_GLASS)
             }
-            Ok(GlassStep::Joined) => {
+            Ok(BreakGlassStep::Joined) => {
                 let stands = self.task(&e.task).is_some_and(|(line, t)| {
                     !self.closed(&e.task) && self.covered(&self.opening(t), line.record.revision, self.head).is_none()
                 });
@@ -305,7 +307,7 @@ impl Model {
                 let grant = self.of_glass(e, e.policy_version, vec![e.task.clone()]);
                 both(yes(fits && both_free), self.blocked(&grant, record.revision, time))
             }
-            Ok(GlassStep::Reviewed) => {
+            Ok(BreakGlassStep::Reviewed) => {
                 let second = told.joined.and_then(|(_, j)| j.people.get(1));
                 let fits = second.is_some() && e.people.get(1) == second && told.over(time) && !told.reviewed;
                 let third = e.reviewer.as_ref() == Some(&who) && !told.is_of(&who, &e.caller);

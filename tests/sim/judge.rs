@@ -176,7 +176,7 @@ impl Model {
             Event::TaskClosed(c) => {
                 let lapsed = self.task(&c.task).is_some_and(|(_, t)| self.waited(t, time) == Some(Phase::Over));
                 let late = self.silent(&c.task, time) || time >= self.deadline(&c.task) || lapsed;
-                let missed = c.outcome != Outcome::Expired as i32 || late;
+                let missed = c.outcome != TaskOutcome::Expired as i32 || late;
                 self.known(&c.task, !self.closed(&c.task) && missed, time)
             }
             Event::TaskHeld(h) => {
@@ -246,7 +246,7 @@ impl Model {
         both(yes(bounds && parent && ancestor && behind && self.opens_in_glass(t)), self.blocked(&self.opening(t), r, time))
     }
 
-    fn issues(&self, i: &Issued, r: u64, time: u64) -> Says {
+    fn issues(&self, i: &CredentialIssued, r: u64, time: u64) -> Says {
         let approved = match i.approval.is_empty() {
             true => Some(r),
             false => self.approved(i, r, time),
@@ -279,7 +279,7 @@ impl Model {
 
 impl Model {
     /// The replaced credential must have been valid until its group gave it back, and must be the same caller's.
-    fn replaces(&self, i: &Issued, time: u64) -> bool {
+    fn replaces(&self, i: &CredentialIssued, time: u64) -> bool {
         let back =
             |l: &Line| l.seq == IN_GROUP && matches!(&l.record.event, Some(Event::Released(x)) if x.credential == i.replaces);
         let mut before = self.clone();

@@ -2,7 +2,7 @@
 //! that can change between the decision and its place in the order is left to the fold.
 
 use mayfly::ledger::record::*;
-use mayfly::ledger::state::{Live, Task, id_for, policy_in_force, request_key};
+use mayfly::ledger::state::{LiveCredential, Task, id_for, policy_in_force, request_key};
 use mayfly::seq::TaskId;
 
 use crate::dice::Dice;
@@ -19,12 +19,12 @@ pub const TOOLS: [&str; 2] = ["t", "u"];
 pub const ENVIRONMENTS: [&str; 2] = ["dev", "prod"];
 pub const PEOPLE: [&str; 2] = ["ada", "bob"];
 
-pub fn person(name: &str) -> Identity {
-    Identity { issuer: "https://idp.example".into(), sub: name.into() }
+pub fn person(name: &str) -> Principal {
+    Principal { issuer: "https://idp.example".into(), sub: name.into() }
 }
 
-pub fn workload(id: &str) -> Identity {
-    Identity { issuer: domain(id), sub: id.into() }
+pub fn workload(id: &str) -> Principal {
+    Principal { issuer: domain(id), sub: id.into() }
 }
 
 pub fn svid(caller: &str, which: u32) -> SvidEvidence {
@@ -39,17 +39,22 @@ pub fn svid(caller: &str, which: u32) -> SvidEvidence {
 }
 
 /// A request id out of a few, so that ids repeat.
-pub fn request(op: &Op, caller: &str) -> Option<Request> {
-    op.once_in(3, 4, 3).then(|| Request { caller: caller.into(), id: format!("r{}", (op.n[3] >> 8) % 12), digest: vec![1; 32] })
+pub fn request(op: &Op, caller: &str) -> Option<RequestRecord> {
+    op.once_in(3, 4, 3).then(|| RequestRecord {
+        caller: caller.into(),
+        id: format!("r{}", (op.n[3] >> 8) % 12),
+        digest: vec![1; 32],
+    })
 }
 
 pub fn begin(world: &mut World) {
     let begun = GenerationBegun { generation: 1, cause: "created".into(), store: vec![1; 16], ..Default::default() };
     let mut events = vec![Event::GenerationBegun(begun)];
-    let policy = |e: &str| Event::PolicySet(PolicySet { environment: e.into(), version: 1, ..Default::default() });
+    let policy = |e: &str| Event::PolicySet(PolicySetUpdated { environment: e.into(), version: 1, ..Default::default() });
     events.extend(ENVIRONMENTS.map(policy));
-    events.extend(UPSTREAMS.map(|(n, _)| Event::UpstreamSet(UpstreamSet { name: n.into(), version: 1, ..Default::default() })));
-    events.push(Event::BindingSet(BindingSet { name: "b".into(), version: 1, ..Default::default() }));
+    events
+        .extend(UPSTREAMS.map(|(n, _)| Event::UpstreamSet(UpstreamUpdated { name: n.into(), version: 1, ..Default::default() })));
+    events.push(Event::BindingSet(BindingUpdated { name: "b".into(), version: 1, ..Default::default() }));
     events.push(Event::KeyAdded(key(0, KeyState::Active)));
     events.push(Event::KeyAdded(crate::people::ca()));
     for event in events {
@@ -74,7 +79,7 @@ pub fn key(number: usize, state: KeyState) -> KeyAdded {
 }
 
 pub fn by_operator(event: Event) -> Record {
-    Record::new(Who::LocalUid(0), event)
+    Record::new(Author::LocalUid(0), event)
 }
 
 /// Proposes the operation's records at a writer.
@@ -144,14 +149,14 @@ pub fn task<'a>(writer: &'a Writer, op: &Op, i: usize) -> Option<&'a Task> {
     op.pick(i, half).copied()
 }
 
-pub fn live<'a>(writer: &'a Writer, op: &Op, i: usize) -> Option<Live<'a>> {
+pub fn live<'a>(writer: &'a Writer, op: &Op, i: usize) -> Option<LiveCredential<'a>> {
     op.pick(i, &lives(writer)).copied()
 }
 
 /// All credentials in memory in the order of issuance, independent of their slots.
-pub fn lives(writer: &Writer) -> Vec<Live<'_>> {
+pub fn lives(writer: &Writer) -> Vec<LiveCredential<'_>> {
     let credentials = &writer.state.credentials;
-    let mut all: Vec<Live<'_>> = (0..credentials.places()).filter_map(|at| credentials.at(at)).collect();
+    let mut all: Vec<LiveCredential<'_>> = (0..credentials.places()).filter_map(|at| credentials.at(at)).collect();
     all.sort_unstable_by_key(|live| live.seq());
     all
 }
@@ -209,7 +214,7 @@ fn open(writer: &Writer, op: &Op, id: &[u8], parent: Option<&Task>) -> Option<Re
     crate::glass::below(op, &mut opened, parent);
     let opener = opened.opener.clone();
     let asked = request(op, &opener);
-    Some(Record::new(Who::SpiffeId(opener), Event::TaskOpened(opened.into())).for_request(asked))
+    Some(Record::new(Author::SpiffeId(opener), Event::TaskOpened(opened.into())).for_request(asked))
 }
 
 pub fn issue(writer: &Writer, op: &Op, id: &[u8], task: &Task) -> Option<Record> {
@@ -232,7 +237,7 @@ fn issue_in(writer: &Writer, op: &Op, id: &[u8], (task, environment, deadline): 
     let (signer, _) = writer.state.active_key(KeyPurpose::AccessToken, "dev")?;
     let token = TokenEvidence { issuer: "https://idp.example".into(), id: format!("t{}", op.n[3] % 3), expires_at: now + DAY };
     let ada = op.once_in(2, 16, 4);
-    let issued = Issued {
+    let issued = CredentialIssued {
         credential: id.to_vec(),
         task: task.as_bytes().to_vec(),
         kind: 1,
@@ -255,7 +260,7 @@ fn issue_in(writer: &Writer, op: &Op, id: &[u8], (task, environment, deadline): 
         binding_version: writer.state.bindings.get(binding).map_or(0, |b| b.version),
         ..Default::default()
     };
-    Some(Record::new(Who::SpiffeId(caller.into()), Event::Issued(issued.into())).for_request(request(op, caller)))
+    Some(Record::new(Author::SpiffeId(caller.into()), Event::Issued(issued.into())).for_request(request(op, caller)))
 }
 
 fn inline(writer: &Writer, op: &Op, ids: &[Vec<u8>; 3]) -> Vec<Record> {
@@ -271,7 +276,7 @@ fn inline(writer: &Writer, op: &Op, ids: &[Vec<u8>; 3]) -> Vec<Record> {
 }
 
 /// Changes an issuance that is about to be made.
-pub fn with(record: Record, change: impl FnOnce(&mut Issued)) -> Record {
+pub fn with(record: Record, change: impl FnOnce(&mut CredentialIssued)) -> Record {
     let mut record = record;
     if let Some(Event::Issued(i)) = &mut record.event {
         change(i);

@@ -67,71 +67,73 @@ pub fn domain(id: &str) -> String {
     id.strip_prefix("spiffe://").unwrap_or_default().split('/').next().unwrap_or_default().to_owned()
 }
 
-fn identity(i: &Identity) -> (String, String) {
+fn identity(i: &Principal) -> (String, String) {
     (i.issuer.clone(), i.sub.clone())
 }
 
 impl Grant {
     /// Whether a rule with this aim covers the grant, or one that it is based on.
-    pub fn matches(&self, aim: &Aim) -> bool {
+    pub fn matches(&self, aim: &RecordedTarget) -> bool {
         self.matches_itself(aim) || self.rests_on.iter().any(|ground| ground.matches_itself(aim))
     }
 
     /// Whether a rule with this aim covers the grant itself.
-    fn matches_itself(&self, aim: &Aim) -> bool {
+    fn matches_itself(&self, aim: &RecordedTarget) -> bool {
         let workload = |f: &dyn Fn(&str) -> bool| self.identities.iter().any(|(_, s)| s.starts_with("spiffe://") && f(s));
         match aim {
-            Aim::Everything(_) => true,
-            Aim::Credential(id) => self.credentials.contains(id),
-            Aim::Task(id) => self.tasks.contains(id),
-            Aim::Caller(id) => workload(&|s| s == id),
-            Aim::Prefix(id) => workload(&|s| s == id || s.starts_with(&format!("{id}/"))),
-            Aim::TrustDomain(td) => workload(&|s| domain(s) == *td) || self.svid.as_ref().is_some_and(|(domain, _)| domain == td),
-            Aim::Subject(i) => self.identities.contains(&identity(i)),
-            Aim::TrustAnchor(a) => self.svid.as_ref().is_some_and(|(_, s)| s.anchor == *a),
-            Aim::Svid(t) => self
+            RecordedTarget::Everything(_) => true,
+            RecordedTarget::Credential(id) => self.credentials.contains(id),
+            RecordedTarget::Task(id) => self.tasks.contains(id),
+            RecordedTarget::Caller(id) => workload(&|s| s == id),
+            RecordedTarget::Prefix(id) => workload(&|s| s == id || s.starts_with(&format!("{id}/"))),
+            RecordedTarget::TrustDomain(td) => {
+                workload(&|s| domain(s) == *td) || self.svid.as_ref().is_some_and(|(domain, _)| domain == td)
+            }
+            RecordedTarget::Subject(i) => self.identities.contains(&identity(i)),
+            RecordedTarget::TrustAnchor(a) => self.svid.as_ref().is_some_and(|(_, s)| s.anchor == *a),
+            RecordedTarget::Svid(t) => self
                 .svid
                 .as_ref()
                 .is_some_and(|(domain, s)| *domain == t.trust_domain && s.issuing_key == t.issuing_key && s.serial == t.serial),
-            Aim::SubjectToken(i) => self.token.as_ref() == Some(&identity(i)),
-            Aim::Upstream(u) => self.upstream == *u,
-            Aim::UpstreamScope(i) => self.upstream == i.issuer && self.scopes.contains(&i.sub),
-            Aim::Binding(b) => self.binding == *b,
-            Aim::Tool(t) => self.tool == *t,
-            Aim::Environment(e) => self.environment == *e,
-            Aim::PolicyBelow(p) => self.environment == p.environment && self.policy < p.version,
-            Aim::SigningKey(k) => self.key == *k,
+            RecordedTarget::SubjectToken(i) => self.token.as_ref() == Some(&identity(i)),
+            RecordedTarget::Upstream(u) => self.upstream == *u,
+            RecordedTarget::UpstreamScope(i) => self.upstream == i.issuer && self.scopes.contains(&i.sub),
+            RecordedTarget::Binding(b) => self.binding == *b,
+            RecordedTarget::Tool(t) => self.tool == *t,
+            RecordedTarget::Environment(e) => self.environment == *e,
+            RecordedTarget::PolicyBelow(p) => self.environment == p.environment && self.policy < p.version,
+            RecordedTarget::SigningKey(k) => self.key == *k,
         }
     }
 }
 
-pub fn aims(targets: &[TargetRecord]) -> Vec<Aim> {
+pub fn aims(targets: &[TargetRecord]) -> Vec<RecordedTarget> {
     targets.iter().filter_map(|t| t.aim.clone()).collect()
 }
 
-pub fn lockable(aim: &Aim) -> bool {
+pub fn lockable(aim: &RecordedTarget) -> bool {
     matches!(
         aim,
-        Aim::Caller(_)
-            | Aim::Prefix(_)
-            | Aim::TrustDomain(_)
-            | Aim::Subject(_)
-            | Aim::Upstream(_)
-            | Aim::UpstreamScope(_)
-            | Aim::Tool(_)
-            | Aim::Environment(_)
-            | Aim::Everything(_)
+        RecordedTarget::Caller(_)
+            | RecordedTarget::Prefix(_)
+            | RecordedTarget::TrustDomain(_)
+            | RecordedTarget::Subject(_)
+            | RecordedTarget::Upstream(_)
+            | RecordedTarget::UpstreamScope(_)
+            | RecordedTarget::Tool(_)
+            | RecordedTarget::Environment(_)
+            | RecordedTarget::Everything(_)
     )
 }
 
 /// The targets that a valid record revokes.
-pub fn revokes(event: &Event) -> Vec<Aim> {
+pub fn revokes(event: &Event) -> Vec<RecordedTarget> {
     match event {
         Event::Revoked(e) if !e.lock_only => aims(&e.targets),
-        Event::Released(e) => vec![Aim::Credential(e.credential.clone())],
-        Event::TaskClosed(e) => vec![Aim::Task(e.task.clone())],
-        Event::KeyChanged(e) if e.state == KeyState::Compromised as i32 => vec![Aim::SigningKey(e.key.clone())],
-        Event::GenerationBegun(e) if e.generation > 1 => vec![Aim::Everything(true)],
+        Event::Released(e) => vec![RecordedTarget::Credential(e.credential.clone())],
+        Event::TaskClosed(e) => vec![RecordedTarget::Task(e.task.clone())],
+        Event::KeyChanged(e) if e.state == KeyState::Compromised as i32 => vec![RecordedTarget::SigningKey(e.key.clone())],
+        Event::GenerationBegun(e) if e.generation > 1 => vec![RecordedTarget::Everything(true)],
         _ => vec![],
     }
 }
@@ -158,11 +160,11 @@ impl Model {
         self.now_valid().filter_map(|(l, e)| if let Event::TaskOpened(t) = e { Some((l, &**t)) } else { None }).collect()
     }
 
-    pub fn credential(&self, id: &[u8]) -> Option<(&Line, &Issued)> {
+    pub fn credential(&self, id: &[u8]) -> Option<(&Line, &CredentialIssued)> {
         self.credentials().into_iter().find(|(_, i)| i.credential == id)
     }
 
-    pub fn credentials(&self) -> Vec<(&Line, &Issued)> {
+    pub fn credentials(&self) -> Vec<(&Line, &CredentialIssued)> {
         self.now_valid().filter_map(|(l, e)| if let Event::Issued(i) = e { Some((l, &**i)) } else { None }).collect()
     }
 
@@ -213,7 +215,7 @@ impl Model {
     pub fn closed(&self, id: &[u8]) -> bool {
         self.now_valid().any(|(_, e)| match e {
             Event::TaskClosed(c) => c.task == id,
-            Event::Revoked(r) => !r.lock_only && aims(&r.targets).contains(&Aim::Task(id.to_vec())),
+            Event::Revoked(r) => !r.lock_only && aims(&r.targets).contains(&RecordedTarget::Task(id.to_vec())),
             Event::ApprovalDecided(d) => !d.given && self.task(id).is_some_and(|(_, t)| t.approval == d.approval),
             _ => false,
         })
@@ -254,7 +256,7 @@ impl Model {
     }
 
     /// The facts of a credential according to its claims.
-    pub fn grant(&self, i: &Issued) -> Grant {
+    pub fn grant(&self, i: &CredentialIssued) -> Grant {
         let mut grant = self.grant_itself(i);
         for (_, task) in grant.tasks.iter().filter_map(|id| self.task(id)) {
             grant.rests_on.push(self.opening_itself(task));
@@ -273,7 +275,7 @@ impl Model {
         issued.or_else(|| self.login(id).map(|(_, login)| self.of_login(login)))
     }
 
-    fn grant_itself(&self, i: &Issued) -> Grant {
+    fn grant_itself(&self, i: &CredentialIssued) -> Grant {
         let path = self.path(&i.task);
         let mut identities = vec![(domain(&i.caller), i.caller.clone())];
         identities.extend(self.owners(&path));
@@ -328,16 +330,17 @@ impl Model {
     }
 
     /// The first rule up to a place that revokes a grant decided at `r`. A rule on a key ignores `r`.
-    pub fn covered(&self, grant: &Grant, r: u64, upto: Seq) -> Option<(Seq, Aim)> {
+    pub fn covered(&self, grant: &Grant, r: u64, upto: Seq) -> Option<(Seq, RecordedTarget)> {
         self.valid().filter(|(l, _)| l.seq <= upto).find_map(|(l, e)| {
-            let hits = |a: &Aim| grant.matches(a) && (matches!(a, Aim::SigningKey(_)) || r < l.seq.as_u64());
+            let hits =
+                |a: &RecordedTarget| grant.matches(a) && (matches!(a, RecordedTarget::SigningKey(_)) || r < l.seq.as_u64());
             revokes(e).into_iter().find(hits).map(|a| (l.seq, a))
         })
     }
 
     /// The seq of each lock in effect.
-    pub fn locks(&self) -> Vec<(Aim, Seq)> {
-        let mut locks: Vec<(Aim, Seq)> = Vec::new();
+    pub fn locks(&self) -> Vec<(RecordedTarget, Seq)> {
+        let mut locks: Vec<(RecordedTarget, Seq)> = Vec::new();
         for (l, e) in self.valid() {
             match e {
                 Event::Revoked(r) if r.lock_only || !r.issued_only => {
@@ -366,10 +369,20 @@ impl Model {
             for aim in revokes(e).iter().filter(|a| grant.matches(a)) {
                 let kept = l.time + DAY + 60 * MINUTE + 70_000;
                 match aim {
-                    Aim::SigningKey(_) => return Says::Void,
+                    RecordedTarget::SigningKey(_) => return Says::Void,
                     // The rule is kept longer than the named thing can be presented.
-                    Aim::Credential(_) | Aim::Task(_) | Aim::Svid(_) | Aim::SubjectToken(_) if now <= kept => return Says::Void,
-                    Aim::Credential(_) | Aim::Task(_) | Aim::Svid(_) | Aim::SubjectToken(_) => says = Says::Either,
+                    RecordedTarget::Credential(_)
+                    | RecordedTarget::Task(_)
+                    | RecordedTarget::Svid(_)
+                    | RecordedTarget::SubjectToken(_)
+                        if now <= kept =>
+                    {
+                        return Says::Void;
+                    }
+                    RecordedTarget::Credential(_)
+                    | RecordedTarget::Task(_)
+                    | RecordedTarget::Svid(_)
+                    | RecordedTarget::SubjectToken(_) => says = Says::Either,
                     _ => {}
                 }
             }

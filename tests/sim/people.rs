@@ -60,7 +60,7 @@ pub fn sign_in(writer: &Writer, op: &Op, id: &[u8]) -> Vec<Record> {
         until: token.expires_at + 2 * CLOCK_SKEW_MS,
         ..UsedOnce::default()
     };
-    let record = |event| Record::new(Who::Person(person(name)), event);
+    let record = |event| Record::new(Author::Person(person(name)), event);
     let mut group = vec![record(Event::UsedOnce(used)), record(Event::LoggedIn(login.into()))];
     // Sometimes without using up the token.
     if op.once_in(3, 0, 9) {
@@ -72,7 +72,7 @@ pub fn sign_in(writer: &Writer, op: &Op, id: &[u8]) -> Vec<Record> {
 pub fn sign_out(writer: &Writer, op: &Op) -> Option<Record> {
     let login = login(writer, op, 1)?;
     let out = LoggedOut { credential: login.id.as_bytes().to_vec() };
-    Some(Record::new(Who::Person(login.person.clone()), Event::LoggedOut(out)))
+    Some(Record::new(Author::Person(login.person.clone()), Event::LoggedOut(out)))
 }
 
 /// Sets on whose behalf a task is opened, or by whose login.

@@ -11,7 +11,7 @@ pub type Name<'a> = (&'a str, &'a str);
 pub fn name_of(record: &Record) -> Option<Name<'_>> {
     let request = record.request.as_ref()?;
     let author = match record.author.as_ref()?.who.as_ref()? {
-        Who::SpiffeId(id) => id,
+        Author::SpiffeId(id) => id,
         _ => "",
     };
     Some((if request.caller.is_empty() { author } else { &request.caller }, &request.id))
@@ -59,7 +59,7 @@ impl Model {
             match e {
                 Event::KeyAdded(k) if k.key == id => state = Some(k.state),
                 Event::KeyChanged(k) if k.key == id => state = Some(k.state),
-                Event::Revoked(r) if aims(&r.targets).contains(&Aim::SigningKey(id.to_owned())) && state.is_some() => {
+                Event::Revoked(r) if aims(&r.targets).contains(&RecordedTarget::SigningKey(id.to_owned())) && state.is_some() => {
                     state = Some(KeyState::Compromised as i32);
                 }
                 _ => {}
@@ -69,8 +69,8 @@ impl Model {
     }
 
     /// The approval request; the revision of the approval, if it was given; and whether it was used.
-    pub fn approval(&self, id: &[u8]) -> Option<(&ApprovalAsked, Option<Option<u64>>, bool)> {
-        let mut found: Option<(&ApprovalAsked, Option<Option<u64>>, bool)> = None;
+    pub fn approval(&self, id: &[u8]) -> Option<(&ApprovalRequested, Option<Option<u64>>, bool)> {
+        let mut found: Option<(&ApprovalRequested, Option<Option<u64>>, bool)> = None;
         for (l, e) in self.now_valid() {
             match e {
                 Event::ApprovalAsked(a) if a.approval == id => found = Some((a, None, false)),
@@ -78,7 +78,7 @@ impl Model {
                     if let Some(f) = &mut found {
                         f.1 = Some(d.given.then_some(l.record.revision));
                         // The approval of a task is used up when the task opens with it.
-                        f.2 |= d.given && f.0.of == ApprovalOf::Task as i32;
+                        f.2 |= d.given && f.0.of == ApprovalKind::Task as i32;
                     }
                 }
                 Event::TaskExtended(x) if x.approval == id => {

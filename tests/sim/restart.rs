@@ -1,9 +1,9 @@
 //! Process ends and starts: what a process loses, and the state that it restarts with.
 
 use mayfly::ledger::State;
-use mayfly::ledger::clock::Guarded;
-use mayfly::ledger::commit::ChainHead;
-use mayfly::ledger::record::{Event, Record, TaskHeartbeats, Who};
+use mayfly::ledger::clock::GuardedClock;
+use mayfly::ledger::commit::WriterHead;
+use mayfly::ledger::record::{Author, Event, Record, TaskHeartbeats};
 use mayfly::limits;
 use mayfly::system::System;
 
@@ -37,8 +37,8 @@ impl World {
         }
         let writer = &mut self.writers[w];
         let clock = writer.clock.clone();
-        writer.chain = state.writers.get(&writer.id).copied().unwrap_or(ChainHead::START);
-        writer.guard = Guarded::new(System::with_clock(clock), limits::CLOCK_SKEW_MS);
+        writer.chain = state.writers.get(&writer.id).copied().unwrap_or(WriterHead::START);
+        writer.guard = GuardedClock::new(System::with_clock(clock), limits::CLOCK_SKEW_MS);
         writer.durable = state.head;
         let away_since = state.time.0;
         writer.state = state;
@@ -46,7 +46,7 @@ impl World {
         writer.flying.clear();
         writer.awaited.clear();
         let alive = TaskHeartbeats { tasks: Vec::new(), all: true, away_since };
-        let record = Record::new(Who::Mayfly("started".into()), Event::TaskHeartbeats(alive));
+        let record = Record::new(Author::Mayfly("started".into()), Event::TaskHeartbeats(alive));
         self.propose(w, vec![record], false, false);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Runs one operation.
 
 use mayfly::seq::Millis;
-use mayfly::system::{Clock, SetClock};
+use mayfly::system::{Clock, ManualClock};
 
 use crate::op::{Kind, Op};
 use crate::world::{Found, World};
@@ -60,7 +60,7 @@ fn some(op: &Op, most: usize) -> usize {
     if op.once_in(2, 0, 2) { usize::MAX } else { 1 + op.n[1] as usize % most }
 }
 
-fn step_clock(clock: &SetClock, op: &Op) {
+fn step_clock(clock: &ManualClock, op: &Op) {
     const BY: [i64; 6] = [10_000, 40_000, 3_600_000, 200_000_000, 29_000, 61_000];
     let by = BY[op.n[1] as usize % BY.len()] * if op.once_in(2, 0, 2) { 1 } else { -1 };
     clock.step_to(Millis(clock.wall().0.saturating_add_signed(by)));

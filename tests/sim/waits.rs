@@ -9,17 +9,17 @@ use crate::model::{MINUTE, Model, Phase, Says};
 use crate::op::Op;
 use crate::world::Writer;
 
-fn registrations(writer: &Writer, allowance: Option<&Allowance>, op: &Op) -> Vec<RegistrationAsked> {
+fn registrations(writer: &Writer, allowance: Option<&Allowance>, op: &Op) -> Vec<RequestedRegistration> {
     let names = allowance.iter().flat_map(|a| &a.upstreams).map(|u| u.name.as_str());
     let version = |name: &str| writer.state.upstreams.get(name).map_or(0, |u| u.version);
-    let all = names.map(|name| RegistrationAsked { upstream: name.into(), version: version(name) });
+    let all = names.map(|name| RequestedRegistration { upstream: name.into(), version: version(name) });
     all.take(1 + op.n[3] as usize % 2).collect()
 }
 
-fn asking(writer: &Writer, op: &Op, id: &[u8], of: ApprovalOf, terms: TaskAsked) -> ApprovalAsked {
+fn asking(writer: &Writer, op: &Op, id: &[u8], of: ApprovalKind, terms: RequestedTask) -> ApprovalRequested {
     let first = terms.registrations.first().cloned().unwrap_or_default();
     let named = if op.once_in(3, 2, 3) { &PEOPLE[..1] } else { &PEOPLE[..] };
-    ApprovalAsked {
+    ApprovalRequested {
         approval: id.to_vec(),
         of: of as i32,
         upstream: first.upstream,
@@ -31,7 +31,7 @@ fn asking(writer: &Writer, op: &Op, id: &[u8], of: ApprovalOf, terms: TaskAsked)
     }
 }
 
-fn bound(mut asked: ApprovalAsked, op: &Op) -> ApprovalAsked {
+fn bound(mut asked: ApprovalRequested, op: &Op) -> ApprovalRequested {
     asked.digest = if op.once_in(3, 13, 12) { vec![1; 32] } else { digest_of_task(&asked).to_vec() };
     asked
 }
@@ -44,18 +44,18 @@ pub fn ask(writer: &Writer, op: &Op, opened: &Record) -> Option<Record> {
     if op.once_in(3, 9, 8) {
         terms.callers.pop();
     }
-    let asked = asking(writer, op, &t.approval, ApprovalOf::Task, terms);
+    let asked = asking(writer, op, &t.approval, ApprovalKind::Task, terms);
     let (caller, environment, task) = (t.opener.clone(), t.environment.clone(), t.task.clone());
-    let asked = bound(ApprovalAsked { caller, environment, task, actors: t.actors.clone(), ..asked }, op);
-    Some(Record::new(Who::SpiffeId(t.opener.clone()), Event::ApprovalAsked(asked.into())))
+    let asked = bound(ApprovalRequested { caller, environment, task, actors: t.actors.clone(), ..asked }, op);
+    Some(Record::new(Author::SpiffeId(t.opener.clone()), Event::ApprovalAsked(asked.into())))
 }
 
 /// Asks for approval of an extension.
-pub fn ask_more(writer: &Writer, op: &Op, id: &[u8]) -> Option<ApprovalAsked> {
+pub fn ask_more(writer: &Writer, op: &Op, id: &[u8]) -> Option<ApprovalRequested> {
     let task = task(writer, op, 1)?;
     let known = &task.terms;
     let deadline = (task.deadline.0 + [1_000, 30_000, 10 * MINUTE][op.n[2] as usize % 3]).min(known.max_deadline.0);
-    let terms = TaskAsked {
+    let terms = RequestedTask {
         owner: known.owners.last().cloned(),
         callers: known.callers.iter().map(ToString::to_string).collect(),
         allowance: if op.once_in(3, 9, 8) { None } else { Some((*known.allowance).clone()) },
@@ -67,14 +67,14 @@ pub fn ask_more(writer: &Writer, op: &Op, id: &[u8]) -> Option<ApprovalAsked> {
         deadline,
         ..Default::default()
     };
-    let asked = asking(writer, op, id, ApprovalOf::Extension, terms);
+    let asked = asking(writer, op, id, ApprovalKind::Extension, terms);
     let (caller, environment) = (known.opener.to_string(), known.environment.to_string());
-    Some(bound(ApprovalAsked { caller, environment, task: known.id.as_bytes().to_vec(), ..asked }, op))
+    Some(bound(ApprovalRequested { caller, environment, task: known.id.as_bytes().to_vec(), ..asked }, op))
 }
 
 /// Uses an approval for an extension, if there is one: the right one, and sometimes another.
 pub fn extend(writer: &Writer, op: &Op, extended: TaskExtended) -> TaskExtended {
-    let more = |a: &&mayfly::ledger::state::Approval| a.asked.of == ApprovalOf::Extension as i32;
+    let more = |a: &&mayfly::ledger::state::Approval| a.asked.of == ApprovalKind::Extension as i32;
     let all: Vec<_> = writer.state.approvals.values().filter(more).collect();
     let Some(found) = op.pick(3, &all).filter(|_| op.once_in(3, 4, 2)) else { return extended };
     let asked = &found.asked;
@@ -92,8 +92,8 @@ pub fn extension(writer: &Writer, op: &Op, task: &Task, extended: TaskExtended) 
     by_operator(Event::TaskExtended(extended)).for_request(crate::make::request(op, &task.terms.opener))
 }
 
-fn terms_of(t: &TaskOpened) -> TaskAsked {
-    TaskAsked {
+fn terms_of(t: &TaskOpened) -> RequestedTask {
+    RequestedTask {
         owner: t.owner.clone(),
         parent: t.parent.clone(),
         callers: t.callers.clone(),
@@ -129,18 +129,18 @@ impl Model {
         self.now_valid().find(given).map(|(l, _)| l.time)
     }
 
-    pub fn asks_about_task(&self, a: &ApprovalAsked, time: u64) -> Says {
-        let Some(terms) = &a.terms else { return yes(a.of == ApprovalOf::Exchange as i32) };
+    pub fn asks_about_task(&self, a: &ApprovalRequested, time: u64) -> Says {
+        let Some(terms) = &a.terms else { return yes(a.of == ApprovalKind::Exchange as i32) };
         let Some((line, t)) = self.task(&a.task) else { return Says::Void };
-        let stand = |r: &RegistrationAsked| self.upstream(&r.upstream) == Some((r.version, true));
+        let stand = |r: &RequestedRegistration| self.upstream(&r.upstream) == Some((r.version, true));
         let own = a.environment == t.environment && terms.owner == t.owner && terms.callers == self.callers(t);
         let same = own && terms.allowance == t.allowance && terms.purpose == t.purpose && a.digest == digest_of_task(a);
         let shown = !terms.registrations.is_empty() && terms.registrations.iter().all(stand);
         yes(same
             && shown
-            && match a.of == ApprovalOf::Task as i32 {
+            && match a.of == ApprovalKind::Task as i32 {
                 true => {
-                    let whole = TaskAsked { registrations: terms.registrations.clone(), ..terms_of(t) };
+                    let whole = RequestedTask { registrations: terms.registrations.clone(), ..terms_of(t) };
                     line.seq == IN_GROUP
                         && t.approval == a.approval
                         && (&a.caller, &a.actors) == (&t.opener, &t.actors)
@@ -161,17 +161,17 @@ impl Model {
             _ => None,
         });
         let asked = |id: &[u8]| {
-            let of = |e: &Event| matches!(e, Event::ApprovalAsked(a) if a.approval == id && a.of == ApprovalOf::Task as i32);
+            let of = |e: &Event| matches!(e, Event::ApprovalAsked(a) if a.approval == id && a.of == ApprovalKind::Task as i32);
             self.log.iter().filter(own).any(|l| l.record.event.as_ref().is_some_and(of))
         };
         opened.into_iter().all(|t| !t.break_glass && asked(&t.approval))
     }
 
     /// With its approval a task opens as it was decided.
-    pub fn opens_with(&self, a: &ApprovalAsked, time: u64) -> Says {
-        let stand = |r: &RegistrationAsked| self.upstream(&r.upstream) == Some((r.version, true));
+    pub fn opens_with(&self, a: &ApprovalRequested, time: u64) -> Says {
+        let stand = |r: &RequestedRegistration| self.upstream(&r.upstream) == Some((r.version, true));
         let registered = a.terms.iter().flat_map(|t| &t.registrations).all(stand);
-        if a.of != ApprovalOf::Task as i32 {
+        if a.of != ApprovalKind::Task as i32 {
             return yes(registered);
         }
         let Some((line, t)) = self.task(&a.task) else { return Says::Void };
@@ -192,9 +192,9 @@ impl Model {
         }
         let (a, given, used) = self.approval(&x.approval)?;
         let given = given.flatten().filter(|given| !used && a.expires_at > time && *given <= revision)?;
-        let stand = |r: &RegistrationAsked| self.upstream(&r.upstream) == Some((r.version, true));
+        let stand = |r: &RequestedRegistration| self.upstream(&r.upstream) == Some((r.version, true));
         let until = a.terms.as_ref().map(|t| t.deadline);
-        let same = a.of == ApprovalOf::Extension as i32
+        let same = a.of == ApprovalKind::Extension as i32
             && (&a.task, &a.caller, until) == (&x.task, &x.caller, Some(x.deadline))
             && a.terms.iter().flat_map(|t| &t.registrations).all(stand);
         same.then_some(given.min(revision))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mayfly::limits;
 use mayfly::revocation::{FeedEvent, Follower, Heartbeat, Moment};
 use mayfly::seq::{Millis, Seq};
-use mayfly::system::{Clock, SetClock};
+use mayfly::system::{Clock, ManualClock};
 
 use crate::broken::Broken;
 use crate::world::{Found, START};
@@ -19,7 +19,7 @@ pub enum Message {
 
 pub struct Watcher {
     pub follower: Follower,
-    pub clock: Arc<SetClock>,
+    pub clock: Arc<ManualClock>,
     pub channel: VecDeque<Message>,
     /// The replica that the follower is connected to.
     pub source: usize,
@@ -36,7 +36,7 @@ impl Watcher {
     pub fn new() -> Watcher {
         Watcher {
             follower: Follower::new(),
-            clock: SetClock::at(Millis(START)),
+            clock: ManualClock::at(Millis(START)),
             channel: VecDeque::new(),
             source: 0,
             applied: Seq::ZERO,

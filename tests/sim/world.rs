@@ -4,15 +4,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mayfly::ledger::clock::Guarded;
-use mayfly::ledger::commit::{ChainHead, Commit, Encoded, Hash, pack, sha256};
-use mayfly::ledger::record::{Event, Issued, Record};
+use mayfly::ledger::clock::GuardedClock;
+use mayfly::ledger::commit::{Commit, EncodedRecord, Hash, WriterHead, pack, sha256};
+use mayfly::ledger::record::{CredentialIssued, Event, Record};
 use mayfly::ledger::state::{Verdict, groups};
 use mayfly::ledger::{State, record};
 use mayfly::limits;
 use mayfly::revocation::{FeedEvent, event_of};
 use mayfly::seq::{Millis, Seq};
-use mayfly::system::{Clock, SetClock, System};
+use mayfly::system::{Clock, ManualClock, System};
 
 use crate::broken::Broken;
 use crate::model::Model;
@@ -38,14 +38,14 @@ pub struct Flight {
 pub struct Writer {
     pub id: u32,
     pub state: State,
-    pub clock: Arc<SetClock>,
-    pub guard: Guarded,
+    pub clock: Arc<ManualClock>,
+    pub guard: GuardedClock,
     /// With one writer: the durable head, up to which answers may leave the process. With several: the state's head.
     pub durable: Seq,
     pub pending: Vec<Proposal>,
     pub flying: VecDeque<Flight>,
     pub awaited: HashMap<u64, Vec<(usize, usize, usize)>>,
-    pub chain: ChainHead,
+    pub chain: WriterHead,
     /// When the writer was last known to have folded everything.
     pub fresh: Millis,
 }
@@ -69,12 +69,12 @@ pub struct World {
     /// A follower's clock was set.
     pub followers_stepped: bool,
     pub watchers: Vec<Watcher>,
-    pub truth: Arc<SetClock>,
+    pub truth: Arc<ManualClock>,
     pub broken: Broken,
     pub snapshot: Option<(usize, Vec<u8>)>,
     pub groups: Vec<Vec<Record>>,
     pub answered: Vec<usize>,
-    pub known: HashMap<Vec<u8>, Issued>,
+    pub known: HashMap<Vec<u8>, CredentialIssued>,
     pub next: u64,
     pub transcript: Hash,
     pub counts: Counts,
@@ -95,7 +95,7 @@ pub struct Counts {
 
 impl World {
     pub fn new(writers: u32, broken: Broken) -> World {
-        let truth = SetClock::at(Millis(START));
+        let truth = ManualClock::at(Millis(START));
         let mut world = World {
             writers: Vec::new(),
             store: Vec::new(),
@@ -202,7 +202,7 @@ impl World {
         if records.is_empty() {
             return;
         }
-        let encoded: Vec<Encoded> = records.into_iter().map(|r| Encoded::new(r).expect("small")).collect();
+        let encoded: Vec<EncodedRecord> = records.into_iter().map(|r| EncodedRecord::new(r).expect("small")).collect();
         let (bytes, chain) = pack(writer.id, writer.chain, time, encoded.iter());
         if !several {
             writer.state.end_commit();
@@ -355,8 +355,8 @@ pub fn fold(state: &mut State, at: u64, bytes: &Bytes, broken: Broken) -> Result
 
 impl Writer {
     fn new(id: u32) -> Writer {
-        let clock = SetClock::at(Millis(START));
-        let guard = Guarded::new(System::with_clock(clock.clone()), limits::CLOCK_SKEW_MS);
+        let clock = ManualClock::at(Millis(START));
+        let guard = GuardedClock::new(System::with_clock(clock.clone()), limits::CLOCK_SKEW_MS);
         Writer {
             id,
             state: State::default(),
@@ -366,7 +366,7 @@ impl Writer {
             pending: Vec::new(),
             flying: VecDeque::new(),
             awaited: HashMap::new(),
-            chain: ChainHead::START,
+            chain: WriterHead::START,
             fresh: Millis(START),
         }
     }

@@ -2,25 +2,25 @@
 
 use mayfly::credential::jwt::Claims;
 use mayfly::identity::caller::Caller;
-use mayfly::openings::How;
-use mayfly::policy::subject::{SentToken, TokenType};
-use mayfly::policy::wanted::Terms;
+use mayfly::openings::OpenTaskOptions;
+use mayfly::policy::exchange_request::TaskRequest;
+use mayfly::policy::subject::{SubjectTokenKind, UnverifiedToken};
 use mayfly::seq::{CredentialId, TaskId};
 
 use super::behalf::{SERVER, claims, oidc, sent, within};
 use super::*;
 use crate::kit::house::IDP;
 
-fn repos(parent: Option<TaskId>) -> Terms {
+fn repos(parent: Option<TaskId>) -> TaskRequest {
     let upstreams = vec![("repos".to_owned(), vec!["issues:read".to_owned()])];
     let callers = if parent.is_none() { vec![SERVER.to_owned()] } else { Vec::new() };
-    Terms { upstreams, callers, parent, ttl_ms: Some(200_000), max_ttl_ms: None, ..terms() }
+    TaskRequest { upstreams, callers, parent, ttl_ms: Some(200_000), max_ttl_ms: None, ..terms() }
 }
 
 /// An exchange without a subject.
-fn plain(task: TaskChoice) -> Wanted {
-    let any = sent(TokenType::Mayfly, "none");
-    Wanted { behalf: None, ..within(task, any) }
+fn plain(task: TaskChoice) -> ExchangeRequest {
+    let any = sent(SubjectTokenKind::Mayfly, "none");
+    ExchangeRequest { behalf: None, ..within(task, any) }
 }
 
 /// A task that a server opened with a presented credential, and credentials issued in it, in an existing child task, and in a child task
@@ -31,10 +31,10 @@ struct Derived {
     claims: Vec<Claims>,
 }
 
-async fn derived(house: &House, server: &Caller, parent: TaskId, shown: &SentToken) -> Derived {
+async fn derived(house: &House, server: &Caller, parent: TaskId, shown: &UnverifiedToken) -> Derived {
     let task = house
         .authority
-        .open_task(server, &repos(Some(parent)), &None, How { token: Some(shown), ..How::default() })
+        .open_task(server, &repos(Some(parent)), &None, OpenTaskOptions { token: Some(shown), ..OpenTaskOptions::default() })
         .await
         .unwrap();
     let below = house.authority.open_task(server, &repos(Some(task)), &None, false).await.unwrap();
@@ -77,7 +77,7 @@ fn a_task_opened_on_a_credential_ends_with_every_ancestor_of_that() {
             let first = id(&house.authority.exchange(&agent, &plain(TaskChoice::Named(task))).await.unwrap());
             let renewed = house.authority.renew(&agent, first, None, None).await.unwrap();
             let line = [first, id(&renewed)];
-            let shown = sent(TokenType::Mayfly, token(renewed));
+            let shown = sent(SubjectTokenKind::Mayfly, token(renewed));
             let derived = derived(&house, &server, task, &shown).await;
             for (n, claims) in derived.claims.iter().enumerate() {
                 let ids: Vec<CredentialId> = claims.own.ancestors.iter().map(|a| a.id).collect();
@@ -99,7 +99,7 @@ fn it_ends_with_the_subject_token_that_what_was_shown_rests_on() {
         let task = house.authority.open_task(&agent, &repos(None), &None, false).await.unwrap();
         let of_ada = oidc(&house, &claims(&house, IDP));
         let issued = house.authority.exchange(&server, &within(TaskChoice::Named(task), of_ada)).await.unwrap();
-        let shown = sent(TokenType::Mayfly, token(issued));
+        let shown = sent(SubjectTokenKind::Mayfly, token(issued));
         let again = house.authority.exchange(&server, &within(TaskChoice::Named(task), shown.clone())).await.unwrap();
         let again_token = token(again);
         let derived = derived(&house, &server, task, &shown).await;
@@ -121,7 +121,7 @@ fn giving_back_the_first_of_a_line_ends_what_was_opened_on_the_last() {
         let task = house.authority.open_task(&agent, &repos(None), &None, false).await.unwrap();
         let first = id(&house.authority.exchange(&agent, &plain(TaskChoice::Named(task))).await.unwrap());
         let renewed = house.authority.renew(&agent, first, None, None).await.unwrap();
-        let derived = derived(&house, &server, task, &sent(TokenType::Mayfly, token(renewed))).await;
+        let derived = derived(&house, &server, task, &sent(SubjectTokenKind::Mayfly, token(renewed))).await;
         house.authority.release(&agent, first).await.unwrap();
         derived.is_over(&house, &server, "given back").await;
     });

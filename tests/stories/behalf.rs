@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use mayfly::credential::jwt::{Claims, Jwks, authentic};
 use mayfly::credential::keyring::jwks;
-use mayfly::policy::bound::Bound;
-use mayfly::policy::subject::{Behalf, SentToken, TokenType};
-use mayfly::policy::wanted::Terms;
+use mayfly::policy::exchange_request::TaskRequest;
+use mayfly::policy::lifetime::LifetimeBound;
+use mayfly::policy::subject::{RequestedSubject, SubjectTokenKind, UnverifiedToken};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -18,8 +18,8 @@ pub(super) const REPOS: &str = "https://repos.dev.mayfly.internal";
 const MAYFLY: &str = "https://mayfly.test";
 pub(super) const SERVER: &str = "spiffe://dev.mayfly.internal/mcp/repos";
 
-pub(super) fn sent(kind: TokenType, token: impl Into<String>) -> SentToken {
-    SentToken { kind, token: Zeroizing::new(token.into()) }
+pub(super) fn sent(kind: SubjectTokenKind, token: impl Into<String>) -> UnverifiedToken {
+    UnverifiedToken { kind, token: Zeroizing::new(token.into()) }
 }
 
 /// Valid claims of the subject ada at an issuer, for the repos server, for five minutes.
@@ -28,40 +28,40 @@ pub(super) fn claims(house: &House, iss: &str) -> Value {
     json!({"iss": iss, "sub": "ada", "aud": REPOS, "iat": now - 10, "exp": now + 240, "jti": "t-1"})
 }
 
-pub(super) fn oidc(house: &House, claims: &Value) -> SentToken {
-    sent(TokenType::Oidc, house.signer.token(&json!({"alg": "ES256", "kid": "k1", "typ": "JWT"}), claims))
+pub(super) fn oidc(house: &House, claims: &Value) -> UnverifiedToken {
+    sent(SubjectTokenKind::Oidc, house.signer.token(&json!({"alg": "ES256", "kid": "k1", "typ": "JWT"}), claims))
 }
 
-pub(super) fn jwt_svid(house: &House, sub: &str, change: impl FnOnce(&mut Value)) -> SentToken {
+pub(super) fn jwt_svid(house: &House, sub: &str, change: impl FnOnce(&mut Value)) -> UnverifiedToken {
     let now = house.now().seconds();
     let mut claims = json!({"sub": sub, "aud": [REPOS], "iat": now - 10, "exp": now + 300});
     change(&mut claims);
-    sent(TokenType::JwtSvid, house.signer.token(&json!({"alg": "ES256", "kid": "jwt1", "typ": "JWT"}), &claims))
+    sent(SubjectTokenKind::JwtSvid, house.signer.token(&json!({"alg": "ES256", "kid": "jwt1", "typ": "JWT"}), &claims))
 }
 
 /// A request for issues at repos, in an inline task, on a subject's behalf.
-pub(super) fn ask(token: SentToken) -> Wanted {
-    let terms = Terms { upstreams: Vec::new(), callers: Vec::new(), max_ttl_ms: None, ttl_ms: None, ..terms() };
+pub(super) fn ask(token: UnverifiedToken) -> ExchangeRequest {
+    let terms = TaskRequest { upstreams: Vec::new(), callers: Vec::new(), max_ttl_ms: None, ttl_ms: None, ..terms() };
     within(TaskChoice::Inline(Box::new(terms)), token)
 }
 
-pub(super) fn within(task: TaskChoice, token: SentToken) -> Wanted {
+pub(super) fn within(task: TaskChoice, token: UnverifiedToken) -> ExchangeRequest {
     let scopes: Arc<[String]> = ["issues:read".to_owned()].into();
-    let behalf = Some(Box::new(Behalf::Sent(token)));
-    Wanted { upstream: "repos".into(), scopes, tool: "".into(), ttl_ms: None, behalf, ..wanted(task) }
+    let behalf = Some(Box::new(RequestedSubject::Sent(token)));
+    ExchangeRequest { upstream: "repos".into(), scopes, tool: "".into(), ttl_ms: None, behalf, ..wanted(task) }
 }
 
-pub(super) fn said(house: &House, issued: Issued) -> Claims {
+pub(super) fn said(house: &House, issued: IssuedCredential) -> Claims {
     let keys = house.authority.ledger.peek(|s| jwks(&s.keys, "dev"));
     authentic(&token(issued), &Jwks::parse(&keys).unwrap()).unwrap().0
 }
 
 /// The message of a refusal for the field of the subject token.
-fn refused_token(answer: Result<Issued, No>) -> String {
+fn refused_token(answer: Result<IssuedCredential, Error>) -> String {
     match answer {
-        Err(No::Refusal(no)) if no.reason == Reason::InvalidField && no.field == Some("subject_token") => no.message,
+        Err(Error::Refusal(no)) if no.reason == Reason::InvalidField && no.field == Some("subject_token") => no.message,
         // The issuer may have published the key since, so its keys are fetched again in a few seconds.
-        Err(No::Refusal(no)) if no.reason == Reason::NotReady && no.retry_after.is_some() => {
+        Err(Error::Refusal(no)) if no.reason == Reason::NotReady && no.retry_after.is_some() => {
             assert!(no.message.contains("its key is not among those of issuer"), "{no}");
             "kid".to_owned()
         }
@@ -76,7 +76,7 @@ fn a_server_acts_on_behalf_of_who_sent_the_token_and_the_claims_say_so() {
     runtime().block_on(async {
         let server = house.caller("/mcp/repos");
         let issued = house.authority.exchange(&server, &ask(oidc(&house, &claims(&house, IDP)))).await.unwrap();
-        assert_eq!(issued.summary().about.bound, Bound::SubjectToken as u32, "the token ends first, and is told");
+        assert_eq!(issued.summary().about.bound, LifetimeBound::SubjectToken as u32, "the token ends first, and is told");
         let said = said(&house, issued);
         assert_eq!((said.sub.as_str(), said.subject_issuer(), said.client_id.as_str()), ("ada", IDP, SERVER));
         let act = said.act.clone().unwrap();
@@ -134,7 +134,7 @@ fn what_is_forged_or_for_somebody_else_is_refused_as_a_bad_subject_token() {
         let header = |change: &dyn Fn(&mut Value)| {
             let mut header = json!({"alg": "ES256", "kid": "k1", "typ": "JWT"});
             change(&mut header);
-            sent(TokenType::Oidc, house.signer.token(&header, &claims(&house, IDP)))
+            sent(SubjectTokenKind::Oidc, house.signer.token(&header, &claims(&house, IDP)))
         };
         let other = Signer::new("ES256");
         let cases = [
@@ -144,7 +144,10 @@ fn what_is_forged_or_for_somebody_else_is_refused_as_a_bad_subject_token() {
             (header(&|h| h["kid"] = "other".into()), "kid"),
             (header(&|h| h["jku"] = "https://evil.example".into()), "jku"),
             (header(&|h| h["crit"] = json!(["exp"])), "crit"),
-            (sent(TokenType::Oidc, other.token(&json!({"alg": "ES256", "kid": "k1"}), &claims(&house, IDP))), "the issuer's key"),
+            (
+                sent(SubjectTokenKind::Oidc, other.token(&json!({"alg": "ES256", "kid": "k1"}), &claims(&house, IDP))),
+                "the issuer's key",
+            ),
             (with(&|c| c["iss"] = "https://other.example".into()), "none that this server is configured with"),
             (with(&|c| c["aud"] = json!([REPOS])), "aud is one text"),
             (with(&|c| c["aud"] = json!([REPOS, "x"])), "several audiences"),
@@ -162,14 +165,17 @@ fn what_is_forged_or_for_somebody_else_is_refused_as_a_bad_subject_token() {
             (with(&|c| c["act"] = json!({"sub": "spiffe://dev.mayfly.internal/agent/demo"})), "does not vouch"),
             (with(&|c| c["act"] = json!({"iss": "x"})), "act without a sub"),
             (with(&|c| c["groups"] = 7.into()), "groups"),
-            (sent(TokenType::Oidc, "a.b.c"), "no JWT"),
+            (sent(SubjectTokenKind::Oidc, "a.b.c"), "no JWT"),
             (
-                sent(TokenType::JwtSvid, house.signer.token(&json!({"alg": "ES256", "kid": "jwt1"}), &claims(&house, IDP))),
+                sent(
+                    SubjectTokenKind::JwtSvid,
+                    house.signer.token(&json!({"alg": "ES256", "kid": "jwt1"}), &claims(&house, IDP)),
+                ),
                 "SPIFFE ID",
             ),
             (
                 sent(
-                    TokenType::Mayfly,
+                    SubjectTokenKind::Mayfly,
                     house.signer.token(&json!({"alg": "ES256", "kid": "k1", "typ": "at+jwt"}), &claims(&house, IDP)),
                 ),
                 "mayfly issued",
@@ -201,17 +207,17 @@ fn a_credential_of_ours_is_evidence_within_its_task_while_it_is_good() {
     runtime().block_on(async {
         let (agent, server) = (house.caller("/agent/demo"), house.caller("/mcp/repos"));
         let repos = || vec![("repos".to_owned(), vec!["issues:read".to_owned(), "issues:write".to_owned()])];
-        let own = Terms { upstreams: repos(), callers: vec![SERVER.into()], ..terms() };
+        let own = TaskRequest { upstreams: repos(), callers: vec![SERVER.into()], ..terms() };
         let task = house.authority.open_task(&agent, &own, &None, false).await.unwrap();
         let scopes: Arc<[String]> = ["issues:read".to_owned()].into();
-        let plain = Wanted { upstream: "repos".into(), scopes, tool: "".into(), ..wanted(TaskChoice::Named(task)) };
+        let plain = ExchangeRequest { upstream: "repos".into(), scopes, tool: "".into(), ..wanted(TaskChoice::Named(task)) };
         let mut got = Vec::new();
         for _ in 0..3 {
             let issued = house.authority.exchange(&agent, &plain).await.unwrap();
             got.push((id(&issued), token(issued)));
         }
         let [(first, one), (second, two), (third, three)] = got.try_into().unwrap();
-        let shown = |token: &str| sent(TokenType::Mayfly, token);
+        let shown = |token: &str| sent(SubjectTokenKind::Mayfly, token);
         let derived = house.authority.exchange(&server, &within(TaskChoice::Named(task), shown(&one))).await.unwrap();
         let derived_id = id(&derived);
         let claims = said(&house, derived);
@@ -247,7 +253,7 @@ fn a_credential_of_ours_is_evidence_within_its_task_while_it_is_good() {
         let altered = format!("{signed}.{first}{}", &signature[1..]);
         refused_token(house.authority.exchange(&server, &within(TaskChoice::Named(task), shown(&altered))).await);
         let third = third.to_string();
-        house.authority.close_task(&Actor::Workload(agent.clone()), task, Outcome::Completed, "done").await.unwrap();
+        house.authority.close_task(&Actor::Workload(agent.clone()), task, TaskOutcome::Completed, "done").await.unwrap();
         let late = house.authority.exchange(&server, &within(TaskChoice::Named(task), shown(&three))).await;
         assert!(late.is_err(), "{third} ended with its task");
     });
@@ -291,8 +297,8 @@ fn a_repeat_is_the_same_credential_and_another_token_another_request() {
             let mut claims = claims(&house, IDP);
             claims["jti"] = jti.into();
             let token = oidc(&house, &claims);
-            let digest = mayfly::policy::wanted::digest_of(&*token.token);
-            Wanted { request_id: Some("r-1".into()), digest, ..ask(token) }
+            let digest = mayfly::policy::exchange_request::digest_of(&*token.token);
+            ExchangeRequest { request_id: Some("r-1".into()), digest, ..ask(token) }
         };
         let want = by("t-1");
         let one = house.authority.exchange(&server, &want).await.unwrap();
@@ -301,7 +307,7 @@ fn a_repeat_is_the_same_credential_and_another_token_another_request() {
         assert_eq!(reason(house.authority.exchange(&server, &by("t-2")).await), Reason::RequestIdReused);
         let renewed = house.authority.renew(&server, id(&one), None, None).await;
         assert_eq!(reason(renewed), Reason::NoLifeLeft, "the token has to be shown again");
-        let all = [by("t-3"), by("t-4")].map(|want| Wanted { request_id: None, ..want });
+        let all = [by("t-3"), by("t-4")].map(|want| ExchangeRequest { request_id: None, ..want });
         let issued = house.authority.exchange_all(&server, &all).await.unwrap();
         assert_eq!(issued.len(), 2, "a batch may have several subjects");
     });

@@ -11,7 +11,7 @@ fn more_than_one_needs_a_confirmation_that_may_be_a_tenth_off() {
         for _ in 0..21 {
             house.authority.exchange(&agent, &wanted(TaskChoice::Named(task))).await.unwrap();
         }
-        let ask = |confirm| Revocation {
+        let ask = |confirm| RevocationRequest {
             targets: vec![Target::Task(task)],
             issued_only: false,
             force: true,
@@ -20,14 +20,15 @@ fn more_than_one_needs_a_confirmation_that_may_be_a_tenth_off() {
             named: None,
         };
         let admitted = operator(&house);
-        for too_little in [Confirm::None, Confirm::Count(19)] {
+        for too_little in [RevocationConfirmation::None, RevocationConfirmation::Count(19)] {
             assert_eq!(
                 reason(house.authority.revoke(&admitted, Some(&locks(&house)), &ask(too_little)).await),
                 Reason::ConfirmNeeded
             );
         }
         assert_eq!(house.authority.hits(&[Target::Task(task)]).await.unwrap().0.credentials, 21, "nothing was revoked");
-        let done = house.authority.revoke(&admitted, Some(&locks(&house)), &ask(Confirm::Count(20))).await.unwrap();
+        let done =
+            house.authority.revoke(&admitted, Some(&locks(&house)), &ask(RevocationConfirmation::Count(20))).await.unwrap();
         assert_eq!(done.hits.credentials, 21);
         assert_eq!(house.authority.hits(&[Target::Task(task)]).await.unwrap().0.credentials, 0);
     });
@@ -44,12 +45,12 @@ fn what_was_hit_is_told_also_where_nothing_was_counted_first() {
             let at = TaskChoice::Named(if n < 3 { task } else { other });
             house.authority.exchange(&agent, &wanted(at)).await.unwrap();
         }
-        let all = |targets: Vec<Target>, name: &str| Revocation {
+        let all = |targets: Vec<Target>, name: &str| RevocationRequest {
             targets,
             issued_only: true,
             force: true,
             reason: "a test".into(),
-            confirm: Confirm::All,
+            confirm: RevocationConfirmation::All,
             named: Some((name.into(), [1; 32])),
         };
         // The target task closes the task; credentials in it must still be counted as live before that.
@@ -81,9 +82,9 @@ fn a_reference_is_found_by_introspection_and_a_forged_one_is_not() {
         forged[last] = if forged[last] == b'A' { b'B' } else { b'A' };
         assert!(!active(&house, &String::from_utf8(forged).unwrap()).await);
         // A server of the credential's upstream may introspect it; another workload gets the answer for an unknown token.
-        let server = Asker::Workload(house.caller("/service/echo"));
+        let server = IntrospectionCaller::Workload(house.caller("/service/echo"));
         assert!(house.authority.introspect(&server, &good, |_, _| ()).await.unwrap().is_some());
-        let stranger = Asker::Workload(house.caller("/ci/demo"));
+        let stranger = IntrospectionCaller::Workload(house.caller("/ci/demo"));
         assert!(house.authority.introspect(&stranger, &good, |_, _| ()).await.unwrap().is_none());
     });
 }
@@ -94,12 +95,12 @@ fn walls_and_bounds_hold() {
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
-        let refused = |change: &dyn Fn(&mut mayfly::policy::wanted::Wanted)| {
+        let refused = |change: &dyn Fn(&mut mayfly::policy::exchange_request::ExchangeRequest)| {
             let mut want = wanted(TaskChoice::Named(task));
             change(&mut want);
             want
         };
-        let cases: Vec<(Reason, mayfly::policy::wanted::Wanted)> = vec![
+        let cases: Vec<(Reason, mayfly::policy::exchange_request::ExchangeRequest)> = vec![
             (Reason::NotFound, refused(&|w| w.upstream = "nothing".into())),
             (Reason::OutsideTask, refused(&|w| (w.upstream, w.scopes) = ("tickets".into(), ["tickets:read".into()].into()))),
             (Reason::OutsideTask, refused(&|w| w.scopes = ["echo:write".into()].into())),
@@ -146,7 +147,7 @@ fn all_or_nothing_is_one_group() {
         assert_eq!((n, reason::<()>(Err(no))), (1, Reason::OutsideTask));
         assert_eq!(house.authority.ledger.peek(|s| s.issued), 0);
         let all = house.authority.exchange_all(&agent, &[good(), good(), good()]).await.map_err(|e| e.0).unwrap();
-        let seqs: std::collections::BTreeSet<_> = all.iter().map(Issued::seq).collect();
+        let seqs: std::collections::BTreeSet<_> = all.iter().map(IssuedCredential::seq).collect();
         assert_eq!(seqs.len(), 3, "each has a seq of its own");
     });
 }
@@ -165,7 +166,7 @@ fn arguments_written_otherwise_or_sent_as_their_digest_are_the_same_request() {
         request_id: "r".into(),
         ..Default::default()
     };
-    let wanted = |arguments| mayfly::policy::wanted::Wanted::from_pb(ask(arguments)).unwrap();
+    let wanted = |arguments| mayfly::policy::exchange_request::ExchangeRequest::from_pb(ask(arguments)).unwrap();
     let one = wanted(Arguments::Json("{\"b\":1,\"a\":[2]}".into()));
     let digest = mayfly::ledger::commit::sha256(b"{\"a\":[2],\"b\":1}");
     assert_eq!(one.arguments, Some(digest), "RFC 8785");
@@ -174,7 +175,10 @@ fn arguments_written_otherwise_or_sent_as_their_digest_are_the_same_request() {
     }
     assert_ne!(wanted(Arguments::Json("{\"b\":1,\"a\":[3]}".into())).digest, one.digest);
     let largest = format!("\"{}\"", "x".repeat(mayfly::limits::ARGUMENTS_BYTES - 2));
-    assert!(mayfly::policy::wanted::Wanted::from_pb(ask(Arguments::Json(largest.clone() + " "))).is_err(), "16 KiB and one");
+    assert!(
+        mayfly::policy::exchange_request::ExchangeRequest::from_pb(ask(Arguments::Json(largest.clone() + " "))).is_err(),
+        "16 KiB and one"
+    );
     wanted(Arguments::Json(largest));
     // Arguments that round to the same number are different: an approval for one must not serve for the other.
     for other in [
@@ -183,7 +187,7 @@ fn arguments_written_otherwise_or_sent_as_their_digest_are_the_same_request() {
         "{\"id\":9007199254740993}",
         "{\"n\":1.0000000000000001}",
     ] {
-        let no = mayfly::policy::wanted::Wanted::from_pb(ask(Arguments::Json(other.into()))).err().unwrap();
+        let no = mayfly::policy::exchange_request::ExchangeRequest::from_pb(ask(Arguments::Json(other.into()))).err().unwrap();
         assert!(no.to_string().contains("a double does not hold"), "{no}");
     }
 }
@@ -193,7 +197,7 @@ fn arguments_written_otherwise_or_sent_as_their_digest_are_the_same_request() {
 fn no_two_sets_of_arguments_have_one_digest() {
     let text = include_str!("../vectors/arguments/cases.json");
     let cases: serde_json::Value = serde_json::from_str(text).unwrap();
-    let digest = mayfly::policy::wanted::digest_of_json;
+    let digest = mayfly::policy::exchange_request::digest_of_json;
     let texts = |of: &serde_json::Value| -> Vec<String> {
         of.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
     };
@@ -217,7 +221,8 @@ fn a_renewal_lives_as_long_as_was_asked_for() {
         let agent = house.caller("/agent/demo");
         let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
         // In seconds, since a signed credential expires at a whole second.
-        let life = |issued: &Issued| issued.summary().about.expires_at.since(issued.summary().about.issued_at).div_ceil(1_000);
+        let life =
+            |issued: &IssuedCredential| issued.summary().about.expires_at.since(issued.summary().about.issued_at).div_ceil(1_000);
         let mut ask = wanted(TaskChoice::Named(task));
         ask.ttl_ms = Some(10_000);
         let short = house.authority.exchange(&agent, &ask).await.unwrap();
@@ -241,10 +246,10 @@ fn the_shortest_ttl_that_may_be_asked_for_is_issued_at_whatever_part_of_a_second
         let agent = house.caller("/agent/demo");
         for ms in [0, 1, 498, 500, 999] {
             house.clock.advance(ms);
-            let ask = |ttl_ms| Wanted { ttl_ms: Some(ttl_ms), ..wanted(TaskChoice::Inline(terms().into())) };
+            let ask = |ttl_ms| ExchangeRequest { ttl_ms: Some(ttl_ms), ..wanted(TaskChoice::Inline(terms().into())) };
             let least = mayfly::limits::CREDENTIAL_TTL_MIN_MS;
             house.authority.exchange(&agent, &ask(least)).await.unwrap();
-            let Err(No::Refusal(no)) = house.authority.exchange(&agent, &ask(least - 1)).await else { panic!("{ms}") };
+            let Err(Error::Refusal(no)) = house.authority.exchange(&agent, &ask(least - 1)).await else { panic!("{ms}") };
             assert_eq!((no.reason, no.field), (Reason::InvalidField, Some("ttl")), "{no}");
             assert!(no.message.contains("at least 2 s"), "{no}");
         }

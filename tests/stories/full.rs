@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use mayfly::authority::Bounds;
-use mayfly::credential::Issued;
-use mayfly::document::Source;
-use mayfly::ledger::record::{Event, PolicySet as PolicyRecord, Record, Who};
-use mayfly::ledger::{Ceilings, Lane};
+use mayfly::authority::AuthorityLimits;
+use mayfly::credential::IssuedCredential;
+use mayfly::document::SourceFile;
+use mayfly::ledger::record::{Author, Event, PolicySetUpdated as PolicyRecord, Record};
+use mayfly::ledger::{ProposalKind, Quotas};
 use mayfly::policy::PolicySet;
-use mayfly::refusal::{No, Refusal};
+use mayfly::refusal::{Error, Refusal};
 
 use super::join::join_all;
 use super::kit::house::bounded_house;
@@ -16,8 +16,8 @@ use super::*;
 
 /// Checks that a call was refused at this bound, with a retry time.
 #[track_caller]
-fn at_bound<T>(answer: Result<T, No>, bound: &str) -> Refusal {
-    let Err(No::Refusal(no)) = answer else { panic!("no refusal at {bound}") };
+fn at_bound<T>(answer: Result<T, Error>, bound: &str) -> Refusal {
+    let Err(Error::Refusal(no)) = answer else { panic!("no refusal at {bound}") };
     assert_eq!(no.reason, Reason::LimitReached, "{no:?}");
     assert!(no.message.contains(bound) && no.rule.as_deref().is_none_or(|r| r == bound), "{no:?}");
     assert!(no.retry_after.is_some_and(|after| after > Duration::ZERO), "{no:?}");
@@ -27,10 +27,10 @@ fn at_bound<T>(answer: Result<T, No>, bound: &str) -> Refusal {
 #[test]
 fn tasks_and_credentials_of_a_caller_and_in_all_are_bounded() {
     for (bounds, bound, other_is_full) in [
-        (Ceilings { tasks_per_caller: 2, ..Ceilings::FOLD }, "tasks_per_caller", false),
-        (Ceilings { tasks: 2, ..Ceilings::FOLD }, "tasks", true),
+        (Quotas { tasks_per_caller: 2, ..Quotas::FOLD }, "tasks_per_caller", false),
+        (Quotas { tasks: 2, ..Quotas::FOLD }, "tasks", true),
     ] {
-        let house = bounded_house(Bounds::default(), bounds);
+        let house = bounded_house(AuthorityLimits::default(), bounds);
         runtime().block_on(async {
             let (agent, other) = (house.caller("/agent/demo"), house.caller("/agent/other"));
             let first = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
@@ -43,10 +43,10 @@ fn tasks_and_credentials_of_a_caller_and_in_all_are_bounded() {
         });
     }
     for (bounds, bound, other_is_full) in [
-        (Ceilings { credentials_per_caller: 2, ..Ceilings::FOLD }, "credentials_per_caller", false),
-        (Ceilings { credentials: 2, ..Ceilings::FOLD }, "credentials", true),
+        (Quotas { credentials_per_caller: 2, ..Quotas::FOLD }, "credentials_per_caller", false),
+        (Quotas { credentials: 2, ..Quotas::FOLD }, "credentials", true),
     ] {
-        let house = bounded_house(Bounds::default(), bounds);
+        let house = bounded_house(AuthorityLimits::default(), bounds);
         runtime().block_on(async {
             let (agent, other) = (house.caller("/agent/demo"), house.caller("/agent/other"));
             let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
@@ -63,7 +63,7 @@ fn tasks_and_credentials_of_a_caller_and_in_all_are_bounded() {
 
 #[test]
 fn a_caller_at_its_bound_of_remembered_ids_is_refused_and_none_is_forgotten() {
-    let house = bounded_house(Bounds::default(), Ceilings { request_ids_per_caller: 2, ..Ceilings::FOLD });
+    let house = bounded_house(AuthorityLimits::default(), Quotas { request_ids_per_caller: 2, ..Quotas::FOLD });
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
@@ -73,7 +73,7 @@ fn a_caller_at_its_bound_of_remembered_ids_is_refused_and_none_is_forgotten() {
         at_bound(house.authority.exchange(&agent, &ask("three")).await, "request_ids_per_caller");
         // Repeats of the caller's earlier requests are still answered, and requests without an id are not affected.
         let again = house.authority.exchange(&agent, &ask("one")).await.unwrap();
-        let id = |issued: &Issued| issued.summary().credential;
+        let id = |issued: &IssuedCredential| issued.summary().credential;
         assert_eq!(id(&again), id(&one));
         house.authority.exchange(&agent, &wanted(TaskChoice::Named(task))).await.unwrap();
         house
@@ -85,7 +85,7 @@ fn a_caller_at_its_bound_of_remembered_ids_is_refused_and_none_is_forgotten() {
 }
 
 /// The number of concurrent requests that were granted. The others must have been refused at this bound.
-fn given_of<T>(answers: Vec<Result<T, No>>, bound: &str) -> usize {
+fn given_of<T>(answers: Vec<Result<T, Error>>, bound: &str) -> usize {
     let (given, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     for no in refused {
         at_bound(no, bound);
@@ -97,27 +97,27 @@ fn given_of<T>(answers: Vec<Result<T, No>>, bound: &str) -> usize {
 #[test]
 fn a_burst_is_given_exactly_what_fits() {
     const BURST: usize = 40;
-    let fold = Ceilings::FOLD;
+    let fold = Quotas::FOLD;
     for (ceilings, bound) in
-        [(Ceilings { tasks_per_caller: 5, ..fold }, "tasks_per_caller"), (Ceilings { tasks: 5, ..fold }, "tasks")]
+        [(Quotas { tasks_per_caller: 5, ..fold }, "tasks_per_caller"), (Quotas { tasks: 5, ..fold }, "tasks")]
     {
-        let house = bounded_house(Bounds::default(), ceilings);
+        let house = bounded_house(AuthorityLimits::default(), ceilings);
         let agent = house.caller("/agent/demo");
         let (terms, none) = (terms(), None);
         let burst = (0..BURST).map(|_| house.authority.open_task(&agent, &terms, &none, false));
         assert_eq!(given_of(runtime().block_on(join_all(burst)), bound), 5, "{bound}");
-        let house = bounded_house(Bounds::default(), ceilings);
+        let house = bounded_house(AuthorityLimits::default(), ceilings);
         let agent = house.caller("/agent/demo");
         let inline = wanted(TaskChoice::Inline(terms.into()));
         let burst = (0..BURST).map(|_| house.authority.exchange(&agent, &inline));
         assert_eq!(given_of(runtime().block_on(join_all(burst)), bound), 5, "{bound} inline");
     }
     for (ceilings, bound) in [
-        (Ceilings { credentials_per_caller: 5, ..fold }, "credentials_per_caller"),
-        (Ceilings { credentials: 5, ..fold }, "credentials"),
-        (Ceilings { request_ids_per_caller: 5, ..fold }, "request_ids_per_caller"),
+        (Quotas { credentials_per_caller: 5, ..fold }, "credentials_per_caller"),
+        (Quotas { credentials: 5, ..fold }, "credentials"),
+        (Quotas { request_ids_per_caller: 5, ..fold }, "request_ids_per_caller"),
     ] {
-        let house = bounded_house(Bounds::default(), ceilings);
+        let house = bounded_house(AuthorityLimits::default(), ceilings);
         let agent = house.caller("/agent/demo");
         let runtime = runtime();
         let task = runtime.block_on(house.authority.open_task(&agent, &terms(), &None, false)).unwrap();
@@ -131,13 +131,13 @@ fn a_burst_is_given_exactly_what_fits() {
 
 #[test]
 fn a_batch_that_does_not_fit_as_a_whole_is_refused_as_a_whole() {
-    let fold = Ceilings::FOLD;
+    let fold = Quotas::FOLD;
     for (ceilings, bound) in [
-        (Ceilings { credentials_per_caller: 2, ..fold }, "credentials_per_caller"),
-        (Ceilings { request_ids_per_caller: 2, ..fold }, "request_ids_per_caller"),
-        (Ceilings { tasks_per_caller: 2, ..fold }, "tasks_per_caller"),
+        (Quotas { credentials_per_caller: 2, ..fold }, "credentials_per_caller"),
+        (Quotas { request_ids_per_caller: 2, ..fold }, "request_ids_per_caller"),
+        (Quotas { tasks_per_caller: 2, ..fold }, "tasks_per_caller"),
     ] {
-        let house = bounded_house(Bounds::default(), ceilings);
+        let house = bounded_house(AuthorityLimits::default(), ceilings);
         let agent = house.caller("/agent/demo");
         let asks: Vec<_> = (0..3).map(|n| named(wanted(TaskChoice::Inline(terms().into())), &n.to_string())).collect();
         let runtime = runtime();
@@ -151,7 +151,7 @@ fn a_batch_that_does_not_fit_as_a_whole_is_refused_as_a_whole() {
 /// Changes of tasks remember their request ids, as exchanges do.
 #[test]
 fn every_request_id_of_a_caller_counts_and_none_keeps_an_operator_from_revoking() {
-    let house = bounded_house(Bounds::default(), Ceilings { request_ids_per_caller: 2, ..Ceilings::FOLD });
+    let house = bounded_house(AuthorityLimits::default(), Quotas { request_ids_per_caller: 2, ..Quotas::FOLD });
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let id = |n: u8| Some((format!("r-{n}"), [n; 32]));
@@ -162,12 +162,12 @@ fn every_request_id_of_a_caller_counts_and_none_keeps_an_operator_from_revoking(
         house.authority.resume_task(&actor, task, "", &None).await.unwrap();
         for n in 0..5 {
             let targets = vec![Target::Tool(format!("tool-{n}").into())];
-            let ask = Revocation {
+            let ask = RevocationRequest {
                 targets,
                 issued_only: true,
                 force: true,
                 reason: "a test".into(),
-                confirm: Confirm::All,
+                confirm: RevocationConfirmation::All,
                 named: id(10 + n),
             };
             house.authority.revoke(&operator(&house), Some(&locks(&house)), &ask).await.unwrap();
@@ -177,7 +177,7 @@ fn every_request_id_of_a_caller_counts_and_none_keeps_an_operator_from_revoking(
 
 #[test]
 fn a_caller_beyond_its_rule_budget_becomes_one_lock() {
-    let house = bounded_house(Bounds { rules_per_caller: 2, ..Bounds::default() }, Ceilings::FOLD);
+    let house = bounded_house(AuthorityLimits { rules_per_caller: 2, ..AuthorityLimits::default() }, Quotas::FOLD);
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let rules = || house.authority.ledger.peek(|s| s.rules.entries().len());
@@ -185,7 +185,7 @@ fn a_caller_beyond_its_rule_budget_becomes_one_lock() {
         for _ in 0..6 {
             let Ok(issued) = house.authority.exchange(&agent, &wanted(TaskChoice::Inline(terms().into()))).await else { break };
             let actor = Actor::Workload(agent.clone());
-            house.authority.close_task(&actor, issued.summary().about.task, Outcome::Completed, "done").await.unwrap();
+            house.authority.close_task(&actor, issued.summary().about.task, TaskOutcome::Completed, "done").await.unwrap();
             closed += 1;
         }
         assert!((2..6).contains(&closed), "{closed}");
@@ -209,12 +209,12 @@ fn a_policy_that_counts_is_told_what_there_is() {
             forbid (principal, action in Action::"Work", resource) when { context.counts.live_of_caller >= 3 };
         "#;
         let policy = kit::house::source("policy.cedar");
-        let both = Source { text: format!("{}{forbid}", policy.text), ..policy };
+        let both = SourceFile { text: format!("{}{forbid}", policy.text), ..policy };
         let set = PolicySet::compile(vec![both], kit::house::source("roles.toml")).unwrap();
         let (digest, text) = (set.digest().to_vec(), set.to_text().to_owned());
         let record = Event::PolicySet(PolicyRecord { environment: "dev".into(), version: 2, digest, text, ..Default::default() });
-        let record = Record::new(Who::Mayfly("a test".into()), record);
-        house.authority.ledger.commit(Lane::Change, vec![record]).await.unwrap();
+        let record = Record::new(Author::Mayfly("a test".into()), record);
+        house.authority.ledger.commit(ProposalKind::Change, vec![record]).await.unwrap();
         let agent = house.caller("/agent/demo");
         let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
         let other = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();

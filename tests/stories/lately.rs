@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mayfly::credential::Issued;
-use mayfly::credential::minted::About;
-use mayfly::exchange::{Begun, Lately};
+use mayfly::credential::IssuedCredential;
+use mayfly::credential::minted::CredentialDetails;
+use mayfly::exchange::{BegunExchange, DecisionCache};
 use mayfly::identity::caller::{Caller, Operator};
-use mayfly::ledger::Lane;
-use mayfly::ledger::record::{Event, Outcome, PolicySet as PolicyRecord, Record, Who};
+use mayfly::ledger::ProposalKind;
+use mayfly::ledger::record::{Author, Event, PolicySetUpdated as PolicyRecord, Record, TaskOutcome};
 use mayfly::limits;
 use mayfly::policy::PolicySet;
-use mayfly::policy::wanted::{TaskChoice, Wanted};
-use mayfly::refusal::{No, Reason};
+use mayfly::policy::exchange_request::{ExchangeRequest, TaskChoice};
+use mayfly::refusal::{Error, Reason};
 use mayfly::revocation::Target;
 use mayfly::seq::TaskId;
 use mayfly::tasks::Actor;
@@ -23,24 +23,29 @@ use super::{id, locks, reason, revoke};
 const AGENT: &str = "spiffe://dev.mayfly.internal/agent/demo";
 
 /// Runs one batch as a stream does: an exchange that the batch does not settle is decided individually.
-async fn round(house: &House, caller: &Caller, wants: &[Wanted], lately: &Lately) -> Vec<Result<Issued, Reason>> {
+async fn round(
+    house: &House,
+    caller: &Caller,
+    wants: &[ExchangeRequest],
+    lately: &DecisionCache,
+) -> Vec<Result<IssuedCredential, Reason>> {
     let authority = &house.authority;
     let mut round = authority.begin_all(caller, wants.iter(), lately);
     let mut answers = authority.answers(&mut round).await;
     let mut all = Vec::new();
     for (begun, want) in std::mem::take(&mut round.begun).into_iter().zip(wants) {
         let end = match begun {
-            Ok(Begun::UnderWay(one)) => match authority.finish_of(one, &mut answers).await {
+            Ok(BegunExchange::UnderWay(one)) => match authority.finish_of(one, &mut answers).await {
                 Err(no) => {
                     lately.refused(&no);
                     if mayfly::authority::Authority::takes_another_look(&no) { None } else { Some(Err(no)) }
                 }
                 end => Some(end),
             },
-            Ok(Begun::Waits) => None,
+            Ok(BegunExchange::Waits) => None,
             Err(no) => Some(Err(no)),
         };
-        let end: Result<Issued, No> = match end {
+        let end: Result<IssuedCredential, Error> = match end {
             Some(end) => end,
             None => authority.exchange(caller, want).await,
         };
@@ -53,7 +58,7 @@ async fn opened(house: &House, caller: &Caller) -> TaskId {
     house.authority.open_task(caller, &terms(), &None, false).await.unwrap()
 }
 
-fn about(of: &Result<Issued, Reason>) -> Arc<About> {
+fn about(of: &Result<IssuedCredential, Reason>) -> Arc<CredentialDetails> {
     of.as_ref().unwrap().summary().about.clone()
 }
 
@@ -69,7 +74,12 @@ async fn policy(house: &House, version: u64, more: &str) {
         text: set.to_text().to_owned(),
         ..PolicyRecord::default()
     };
-    house.authority.ledger.commit(Lane::Change, vec![Record::new(Who::LocalUid(0), Event::PolicySet(record))]).await.unwrap();
+    house
+        .authority
+        .ledger
+        .commit(ProposalKind::Change, vec![Record::new(Author::LocalUid(0), Event::PolicySet(record))])
+        .await
+        .unwrap();
 }
 
 #[test]
@@ -78,8 +88,9 @@ fn a_round_shares_what_the_one_before_it_decided_for_some_milliseconds() {
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let task = opened(&house, &agent).await;
-        let wants = [wanted(TaskChoice::Named(task)), Wanted { tool: "other".into(), ..wanted(TaskChoice::Named(task)) }];
-        let lately = Lately::default();
+        let wants =
+            [wanted(TaskChoice::Named(task)), ExchangeRequest { tool: "other".into(), ..wanted(TaskChoice::Named(task)) }];
+        let lately = DecisionCache::default();
         let first = round(&house, &agent, &wants, &lately).await;
         assert!(Arc::ptr_eq(&about(&first[0]), &about(&first[1])));
         house.clock.advance(limits::SERIES_LASTS_MS);
@@ -96,7 +107,7 @@ fn a_round_shares_what_the_one_before_it_decided_for_some_milliseconds() {
         let again = house.caller("/agent/demo");
         let theirs = round(&house, &again, &wants, &lately).await;
         assert!(!Arc::ptr_eq(&about(&third[0]), &about(&theirs[0])));
-        let fourth = round(&house, &agent, &wants, &Lately::default()).await;
+        let fourth = round(&house, &agent, &wants, &DecisionCache::default()).await;
         assert!(!Arc::ptr_eq(&about(&third[0]), &about(&fourth[0])));
     });
 }
@@ -107,9 +118,9 @@ fn what_changes_between_two_rounds_is_seen_by_the_second() {
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let task = opened(&house, &agent).await;
-        let with = |tool: &str| Wanted { tool: tool.into(), ..wanted(TaskChoice::Named(task)) };
+        let with = |tool: &str| ExchangeRequest { tool: tool.into(), ..wanted(TaskChoice::Named(task)) };
         let wants = [with("one"), with("two")];
-        let lately = Lately::default();
+        let lately = DecisionCache::default();
         let told = async || round(&house, &agent, &wants, &lately).await.into_iter().map(|end| end.map(drop)).collect::<Vec<_>>();
         assert_eq!(told().await, [Ok(()), Ok(())]);
 
@@ -152,15 +163,16 @@ fn a_repeat_is_the_same_credential_also_where_nobody_looked_for_it_first() {
         let task = opened(&house, &agent).await;
         let all =
             |from: usize| (from..from + 3).map(|n| named(wanted(TaskChoice::Named(task)), &format!("r-{n}"))).collect::<Vec<_>>();
-        let ids = |ends: &[Result<Issued, Reason>]| ends.iter().map(|end| id(end.as_ref().unwrap())).collect::<Vec<_>>();
-        let lately = Lately::default();
+        let ids =
+            |ends: &[Result<IssuedCredential, Reason>]| ends.iter().map(|end| id(end.as_ref().unwrap())).collect::<Vec<_>>();
+        let lately = DecisionCache::default();
         let first = ids(&round(&house, &agent, &all(0), &lately).await);
         // The first batch had no repeats, so in the next one the fold finds them.
         assert_eq!(ids(&round(&house, &agent, &all(0), &lately).await), first);
         // After that, repeats are found before anything is made.
         let again = all(0);
         let seen = house.authority.begin_all(&agent, again.iter(), &lately);
-        assert!(seen.begun.iter().all(|begun| matches!(begun, Ok(Begun::Waits))));
+        assert!(seen.begun.iter().all(|begun| matches!(begun, Ok(BegunExchange::Waits))));
         drop(seen);
         let others = ids(&round(&house, &agent, &all(10), &lately).await);
         assert!(others.iter().all(|id| !first.contains(id)));
@@ -168,7 +180,7 @@ fn a_repeat_is_the_same_credential_also_where_nobody_looked_for_it_first() {
         // A repeat gets its earlier answer, whatever the decision is now.
         policy(&house, 2, "forbid (principal, action == Action::\"Exchange\", resource == Upstream::\"echo\");").await;
         assert_eq!(ids(&round(&house, &agent, &all(0), &lately).await), first);
-        let fresh = Lately::default();
+        let fresh = DecisionCache::default();
         assert!(round(&house, &agent, &all(20), &fresh).await.iter().all(|end| matches!(end, Err(Reason::DeniedByPolicy))));
         assert_eq!(ids(&round(&house, &agent, &all(0), &fresh).await), first);
     });
@@ -201,11 +213,11 @@ fn whatever_happens_between_rounds_each_is_told_what_it_is_told_by_itself() {
 /// The number of batches that shared a decision with an earlier one.
 async fn of_a_seed(house: &House, seed: u64) -> usize {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let (agent, lately) = (house.caller("/agent/demo"), Lately::default());
+    let (agent, lately) = (house.caller("/agent/demo"), DecisionCache::default());
     let op = Actor::Operator(Operator::LocalUid(1000));
     let mut tasks = vec![opened(house, &agent).await];
     let (mut version, mut shared, mut asked) = (1, 0, 0);
-    let mut decisions: HashMap<*const About, (usize, Arc<About>)> = HashMap::new();
+    let mut decisions: HashMap<*const CredentialDetails, (usize, Arc<CredentialDetails>)> = HashMap::new();
     for step in 0..60 {
         let n = usize::try_from(dice.below(tasks.len() as u64)).unwrap();
         let (task, tool) = (tasks[n], TOOLS[usize::try_from(dice.below(3)).unwrap()]);
@@ -215,7 +227,7 @@ async fn of_a_seed(house: &House, seed: u64) -> usize {
             2 => drop(revoke(house, Target::Task(task), true).await),
             3 => drop(house.authority.hold_task(&op, task, "look", &None).await),
             4 => drop(house.authority.resume_task(&op, task, "fine", &None).await),
-            5 => drop(house.authority.close_task(&op, task, Outcome::Completed, "done").await),
+            5 => drop(house.authority.close_task(&op, task, TaskOutcome::Completed, "done").await),
             6 if dice.below(3) == 0 => drop(revoke(house, Target::Caller(AGENT.into()), true).await),
             7 | 8 => {
                 if let Ok(task) = house.authority.open_task(&agent, &terms(), &None, false).await {
@@ -241,7 +253,7 @@ async fn of_a_seed(house: &House, seed: u64) -> usize {
             // Mostly the newest task, as in production.
             let task = if dice.below(4) > 0 { tasks[tasks.len() - 1] } else { task };
             let tool = TOOLS[usize::try_from(dice.below(3)).unwrap()];
-            let want = Wanted { tool: tool.into(), ..wanted(TaskChoice::Named(task)) };
+            let want = ExchangeRequest { tool: tool.into(), ..wanted(TaskChoice::Named(task)) };
             wants.push(match dice.below(4) {
                 0 => want,
                 1 if before == 0 => want,
@@ -261,10 +273,10 @@ async fn of_a_seed(house: &House, seed: u64) -> usize {
                 (Err(one), Err(other)) => one == other,
                 _ => false,
             };
-            let text = |end: &Result<Issued, Reason>| format!("{:?}", end.as_ref().map(id));
+            let text = |end: &Result<IssuedCredential, Reason>| format!("{:?}", end.as_ref().map(id));
             assert!(same, "seed {seed}, step {step}: {} in its round, {} alone, for {want:?}", text(end), text(&alone));
         }
-        let found: Vec<Arc<About>> = ends.iter().flatten().map(|issued| issued.summary().about.clone()).collect();
+        let found: Vec<Arc<CredentialDetails>> = ends.iter().flatten().map(|issued| issued.summary().about.clone()).collect();
         shared += usize::from(found.iter().any(|about| decisions.get(&Arc::as_ptr(about)).is_some_and(|(then, _)| *then < step)));
         for about in found {
             decisions.entry(Arc::as_ptr(&about)).or_insert((step, about));

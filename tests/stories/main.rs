@@ -16,33 +16,33 @@ use std::sync::Arc;
 
 use kit::house::{House, house, named, runtime, terms, wanted};
 use mayfly::admission::Admitted;
-use mayfly::credential::{Answer, Issued, Novelty};
+use mayfly::credential::{CredentialMaterial, IssuedCredential, Novelty};
 use mayfly::identity::caller::Operator;
-use mayfly::introspect::Asker;
-use mayfly::ledger::record::Outcome;
+use mayfly::introspect::IntrospectionCaller;
+use mayfly::ledger::record::TaskOutcome;
 use mayfly::policy::admin;
-use mayfly::policy::wanted::{TaskChoice, Wanted};
-use mayfly::refusal::{No, Reason};
+use mayfly::policy::exchange_request::{ExchangeRequest, TaskChoice};
+use mayfly::refusal::{Error, Reason};
 use mayfly::revocation::Target;
-use mayfly::revoke::{Confirm, Revocation};
+use mayfly::revoke::{RevocationConfirmation, RevocationRequest};
 use mayfly::seq::{CredentialId, TaskId};
 use mayfly::tasks::Actor;
 
-fn reason<T>(answer: Result<T, No>) -> Reason {
+fn reason<T>(answer: Result<T, Error>) -> Reason {
     match answer {
         Ok(_) => panic!("it was not refused"),
-        Err(No::Refusal(no)) => no.reason,
-        Err(No::Fault(fault)) => panic!("a fault: {fault}"),
+        Err(Error::Refusal(no)) => no.reason,
+        Err(Error::Fault(fault)) => panic!("a fault: {fault}"),
     }
 }
 
-fn id(issued: &Issued) -> CredentialId {
+fn id(issued: &IssuedCredential) -> CredentialId {
     issued.summary().credential
 }
 
-fn token(issued: Issued) -> String {
+fn token(issued: IssuedCredential) -> String {
     match issued.into_parts().2 {
-        Answer::Bearer { token, .. } => token.into_text(),
+        CredentialMaterial::Bearer { token, .. } => token.into_text(),
         _ => panic!("not a bearer token"),
     }
 }
@@ -56,19 +56,19 @@ fn locks(house: &House) -> Admitted<admin::Lock> {
 }
 
 async fn revoke(house: &House, target: Target, issued_only: bool) -> mayfly::seq::Seq {
-    let ask = Revocation {
+    let ask = RevocationRequest {
         targets: vec![target],
         issued_only,
         force: true,
         reason: "a test".into(),
-        confirm: Confirm::All,
+        confirm: RevocationConfirmation::All,
         named: None,
     };
     house.authority.revoke(&operator(house), Some(&locks(house)), &ask).await.unwrap().seq
 }
 
 async fn active(house: &House, token: &str) -> bool {
-    let asker = Asker::Operator(Operator::LocalUid(1000));
+    let asker = IntrospectionCaller::Operator(Operator::LocalUid(1000));
     house.authority.introspect(&asker, token, |_, _| ()).await.unwrap().is_some()
 }
 
@@ -245,11 +245,11 @@ fn ending_a_task_ends_everything_under_it_and_a_hold_is_reversible() {
         house.authority.hold_task(&op, root, "stop", &None).await.unwrap();
         assert_eq!(reason(house.authority.resume_task(&actor, root, "please", &None).await), Reason::NotYours);
         house.authority.resume_task(&op, root, "go on", &None).await.unwrap();
-        let seq = house.authority.close_task(&actor, root, Outcome::Completed, "done").await.unwrap();
+        let seq = house.authority.close_task(&actor, root, TaskOutcome::Completed, "done").await.unwrap();
         assert!(!active(&house, &held).await);
         assert_eq!(reason(house.authority.exchange(&agent, &wanted(TaskChoice::Named(under))).await), Reason::TaskNotActive);
         assert_eq!(reason(house.authority.open_task(&agent, &child(root), &None, false).await), Reason::TaskNotActive);
-        let again = house.authority.close_task(&actor, root, Outcome::Cancelled, "again").await.unwrap();
+        let again = house.authority.close_task(&actor, root, TaskOutcome::Cancelled, "again").await.unwrap();
         assert_eq!(seq, again, "a repeat gets the first ending");
     });
 }
@@ -320,7 +320,7 @@ fn a_heartbeat_that_is_missed_ends_the_task() {
         house.authority.end_silent(task, house.authority.system.wall());
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         let closed = house.authority.ledger.peek(|s| s.tasks.get(&task).and_then(|t| t.closed.as_ref().map(|c| c.outcome)));
-        assert_eq!(closed, Some(Outcome::Expired));
+        assert_eq!(closed, Some(TaskOutcome::Expired));
     });
 }
 
@@ -330,19 +330,19 @@ fn of_exchanges_that_came_together_a_rule_hits_those_whose_tool_it_is_about() {
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
-        let with = |tool: &str| Wanted { tool: tool.into(), ..wanted(TaskChoice::Named(task)) };
-        let lately = mayfly::exchange::Lately::default();
+        let with = |tool: &str| ExchangeRequest { tool: tool.into(), ..wanted(TaskChoice::Named(task)) };
+        let lately = mayfly::exchange::DecisionCache::default();
         let together = async |tools: &[&str]| {
-            let wants: Vec<Wanted> = tools.iter().map(|tool| with(tool)).collect();
+            let wants: Vec<ExchangeRequest> = tools.iter().map(|tool| with(tool)).collect();
             let mut issued = Vec::new();
             let mut round = house.authority.begin_all(&agent, wants.iter(), &lately);
             let mut answers = house.authority.answers(&mut round).await;
             for begun in std::mem::take(&mut round.begun) {
                 issued.push(match begun {
-                    Ok(mayfly::exchange::Begun::UnderWay(one)) => {
+                    Ok(mayfly::exchange::BegunExchange::UnderWay(one)) => {
                         house.authority.finish_of(one, &mut answers).await.map(drop).map_err(|no| reason(Err::<(), _>(no)))
                     }
-                    Ok(mayfly::exchange::Begun::Waits) => panic!("nothing of it waits"),
+                    Ok(mayfly::exchange::BegunExchange::Waits) => panic!("nothing of it waits"),
                     Err(no) => Err(reason(Err::<(), _>(no))),
                 });
             }

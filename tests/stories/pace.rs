@@ -1,10 +1,10 @@
 //! Calls of workloads that leave a record or a rule without issuing: they are rate-limited, or bounded by the number of things that can be
 //! ended.
 
-use mayfly::authority::Bounds;
-use mayfly::ledger::Ceilings;
+use mayfly::authority::AuthorityLimits;
+use mayfly::ledger::Quotas;
 use mayfly::limits;
-use mayfly::rates::PerSecond;
+use mayfly::rate_limits::CallerRates;
 use mayfly::refusal::Refusal;
 use mayfly::seq::Millis;
 
@@ -13,25 +13,25 @@ use super::*;
 
 const BURST: u32 = limits::RATE_BURST_S;
 
-fn rated(rates: PerSecond) -> House {
-    bounded_house(Bounds { rates, ..Bounds::default() }, Ceilings::FOLD)
+fn rated(rates: CallerRates) -> House {
+    bounded_house(AuthorityLimits { rates, ..AuthorityLimits::default() }, Quotas::FOLD)
 }
 
 #[track_caller]
-fn too_fast<T>(answer: Result<T, No>, rate: &str) -> Refusal {
-    let Err(No::Refusal(no)) = answer else { panic!("no refusal at {rate}") };
+fn too_fast<T>(answer: Result<T, Error>, rate: &str) -> Refusal {
+    let Err(Error::Refusal(no)) = answer else { panic!("no refusal at {rate}") };
     assert_eq!((no.reason, no.rule.as_deref()), (Reason::LimitReached, Some(rate)), "{no}");
     assert!(no.retry_after.is_some_and(|after| !after.is_zero()), "{no}");
     no
 }
 
-fn terms_with_heartbeat() -> mayfly::policy::wanted::Terms {
-    mayfly::policy::wanted::Terms { heartbeat_ms: 60_000, ..terms() }
+fn terms_with_heartbeat() -> mayfly::policy::exchange_request::TaskRequest {
+    mayfly::policy::exchange_request::TaskRequest { heartbeat_ms: 60_000, ..terms() }
 }
 
 #[test]
 fn holding_and_resuming_have_a_rate_for_workloads_and_none_for_operators() {
-    let house = rated(PerSecond { holds: 1, ..PerSecond::default() });
+    let house = rated(CallerRates { holds: 1, ..CallerRates::default() });
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
@@ -59,11 +59,15 @@ fn holding_and_resuming_have_a_rate_for_workloads_and_none_for_operators() {
 
 #[test]
 fn opening_handing_on_and_extending_share_a_rate_and_an_exchange_has_none() {
-    let house = rated(PerSecond { changes: 1, ..PerSecond::default() });
+    let house = rated(CallerRates { changes: 1, ..CallerRates::default() });
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let task = house.authority.open_task(&agent, &terms(), &Some(("first".into(), [1; 32])), false).await.unwrap();
-        let child = mayfly::policy::wanted::Terms { parent: Some(task), callers: vec![agent.id().to_string()], ..terms() };
+        let child = mayfly::policy::exchange_request::TaskRequest {
+            parent: Some(task),
+            callers: vec![agent.id().to_string()],
+            ..terms()
+        };
         house.authority.open_task(&agent, &child, &None, true).await.unwrap();
         house.authority.extend_task(&agent, (task, house.now().plus(1_000_000)), &None, 0).await.unwrap();
         for _ in 3..BURST {
@@ -84,7 +88,7 @@ fn opening_handing_on_and_extending_share_a_rate_and_an_exchange_has_none() {
 
 #[test]
 fn signs_of_life_have_a_rate_of_their_own() {
-    let house = rated(PerSecond { heartbeats: 1, changes: 1, ..PerSecond::default() });
+    let house = rated(CallerRates { heartbeats: 1, changes: 1, ..CallerRates::default() });
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let task = house.authority.open_task(&agent, &terms_with_heartbeat(), &None, false).await.unwrap();
@@ -108,7 +112,7 @@ fn signs_of_life_have_a_rate_of_their_own() {
 /// A caller that issues fast can end as fast, even under the tightest rates.
 #[test]
 fn ending_has_no_rate() {
-    let house = rated(PerSecond { changes: 1, holds: 1, heartbeats: 1 });
+    let house = rated(CallerRates { changes: 1, holds: 1, heartbeats: 1 });
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let own = Actor::Workload(agent.clone());
@@ -116,7 +120,7 @@ fn ending_has_no_rate() {
             let issued = house.authority.exchange(&agent, &wanted(TaskChoice::Inline(terms().into()))).await.unwrap();
             let task = issued.summary().about.task;
             house.authority.release(&agent, id(&issued)).await.unwrap();
-            let outcome = if n % 2 == 0 { Outcome::Completed } else { Outcome::Cancelled };
+            let outcome = if n % 2 == 0 { TaskOutcome::Completed } else { TaskOutcome::Cancelled };
             house.authority.close_task(&own, task, outcome, "done").await.unwrap();
         }
     });
@@ -126,17 +130,17 @@ fn ending_has_no_rate() {
 #[test]
 fn a_rule_of_a_callers_own_act_goes_with_what_it_ended() {
     let margin = limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS;
-    let house = bounded_house(Bounds { rules_per_caller: 5, ..Bounds::default() }, Ceilings::FOLD);
+    let house = bounded_house(AuthorityLimits { rules_per_caller: 5, ..AuthorityLimits::default() }, Quotas::FOLD);
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let own = Actor::Workload(agent.clone());
         let held = || house.authority.ledger.peek(|s| (s.rules.len(), s.rules_by_caller.get(agent.id().as_str()).copied()));
-        let short = mayfly::policy::wanted::Terms { ttl_ms: Some(120_000), ..terms() };
+        let short = mayfly::policy::exchange_request::TaskRequest { ttl_ms: Some(120_000), ..terms() };
         for round in 0..10 {
             let issued = house.authority.exchange(&agent, &wanted(TaskChoice::Inline(short.clone().into()))).await.unwrap();
             house.authority.release(&agent, id(&issued)).await.unwrap();
             assert_eq!(held(), (1, Some(1)), "round {round}: the rule of the round before is gone");
-            house.authority.close_task(&own, issued.summary().about.task, Outcome::Completed, "done").await.unwrap();
+            house.authority.close_task(&own, issued.summary().about.task, TaskOutcome::Completed, "done").await.unwrap();
             assert_eq!(held(), (2, Some(2)));
             house.clock.advance(60_000 + margin - 1_000);
             house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
@@ -166,7 +170,7 @@ fn what_is_revoked_already_is_given_back_without_another_rule() {
 
 #[test]
 fn with_rules_in_all_at_their_bound_callers_make_no_more_and_operators_do() {
-    let house = bounded_house(Bounds { rules: 2, ..Bounds::default() }, Ceilings::FOLD);
+    let house = bounded_house(AuthorityLimits { rules: 2, ..AuthorityLimits::default() }, Quotas::FOLD);
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let own = Actor::Workload(agent.clone());
@@ -179,9 +183,9 @@ fn with_rules_in_all_at_their_bound_callers_make_no_more_and_operators_do() {
         house.authority.release(&agent, held[0]).await.unwrap();
         house.authority.release(&agent, held[1]).await.unwrap();
         too_fast(house.authority.release(&agent, held[2]).await, "rules");
-        too_fast(house.authority.close_task(&own, task, Outcome::Completed, "done").await, "rules");
-        house.authority.close_task(&own, empty, Outcome::Completed, "it never issued: no rule").await.unwrap();
-        house.authority.close_task(&Actor::Operator(Operator::LocalUid(1000)), task, Outcome::Cancelled, "").await.unwrap();
+        too_fast(house.authority.close_task(&own, task, TaskOutcome::Completed, "done").await, "rules");
+        house.authority.close_task(&own, empty, TaskOutcome::Completed, "it never issued: no rule").await.unwrap();
+        house.authority.close_task(&Actor::Operator(Operator::LocalUid(1000)), task, TaskOutcome::Cancelled, "").await.unwrap();
         revoke(&house, Target::Tool("search".into()), true).await;
         let lives = house.authority.ledger.peek(|s| s.credentials.get(&held[2]).map(|l| l.expires_at()));
         assert!(lives.is_some_and(|end| end > Millis(0)));

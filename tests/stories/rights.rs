@@ -1,10 +1,10 @@
 //! Grants on a subject's behalf are bounded and ended by the subject's rights, the token, revocation rules, and the tree of tasks.
 use mayfly::credential::jwt::Claims;
 use mayfly::identity::caller::Caller;
-use mayfly::ledger::record::Identity;
-use mayfly::openings::How;
-use mayfly::policy::subject::{SentToken, TokenType};
-use mayfly::policy::wanted::Terms;
+use mayfly::ledger::record::Principal;
+use mayfly::openings::OpenTaskOptions;
+use mayfly::policy::exchange_request::TaskRequest;
+use mayfly::policy::subject::{SubjectTokenKind, UnverifiedToken};
 use mayfly::seq::Millis;
 use proptest::prelude::*;
 use serde_json::json;
@@ -14,8 +14,8 @@ use super::{token as token_of, *};
 use crate::kit::house::{IDP, RIGHTS};
 
 /// Options for opening a task on a subject's behalf.
-fn by(token: &SentToken) -> How<'_> {
-    How { token: Some(token), ..How::default() }
+fn by(token: &UnverifiedToken) -> OpenTaskOptions<'_> {
+    OpenTaskOptions { token: Some(token), ..OpenTaskOptions::default() }
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn rules_on_the_subject_its_token_and_its_actors_end_and_block() {
             let opened = house.authority.open_task(&server, &repos_task(), &None, by(&oidc(&house, &good))).await;
             assert!(opened.is_err(), "{target}");
             // A task opened with the token takes no more grants, even without the token.
-            let within = Wanted { behalf: None, ..within(TaskChoice::Named(task), oidc(&house, &good)) };
+            let within = ExchangeRequest { behalf: None, ..within(TaskChoice::Named(task), oidc(&house, &good)) };
             assert!(house.authority.exchange(&server, &within).await.is_err(), "{target}");
             // Another subject's token is as valid as before.
             let mut other = claims(&house, IDP);
@@ -52,8 +52,8 @@ fn rules_on_the_subject_its_token_and_its_actors_end_and_block() {
     }
 }
 
-fn repos_task() -> Terms {
-    Terms { upstreams: vec![("repos".into(), vec!["issues:read".into()])], ttl_ms: None, max_ttl_ms: None, ..terms() }
+fn repos_task() -> TaskRequest {
+    TaskRequest { upstreams: vec![("repos".into(), vec!["issues:read".into()])], ttl_ms: None, max_ttl_ms: None, ..terms() }
 }
 
 #[test]
@@ -74,17 +74,17 @@ fn a_task_on_somebodys_behalf_is_theirs_and_ends_with_the_token() {
     runtime().block_on(async {
         let server = house.caller("/mcp/repos");
         let token = oidc(&house, &claims(&house, IDP));
-        let terms = Terms { ttl_ms: Some(600_000), max_ttl_ms: Some(3_600_000), ..repos_task() };
+        let terms = TaskRequest { ttl_ms: Some(600_000), max_ttl_ms: Some(3_600_000), ..repos_task() };
         let task = house.authority.open_task(&server, &terms, &None, by(&token)).await.unwrap();
         let ends = Millis::from_seconds(house.now().seconds() + 240);
         house.authority.ledger.peek(|s| {
             let task = s.tasks.get(&task).unwrap();
-            assert_eq!(task.terms.owners.last(), Some(&Identity { issuer: IDP.into(), sub: "ada".into() }));
+            assert_eq!(task.terms.owners.last(), Some(&Principal { issuer: IDP.into(), sub: "ada".into() }));
             assert_eq!((task.deadline, task.terms.max_deadline), (ends, ends));
         });
         assert!(house.authority.extend_task(&server, (task, ends.plus(60_000)), &None, 0).await.is_err());
         // A credential issued in the task depends on the token, so a revocation of the token reaches it at every verifier.
-        let plain = Wanted { behalf: None, ..within(TaskChoice::Named(task), token.clone()) };
+        let plain = ExchangeRequest { behalf: None, ..within(TaskChoice::Named(task), token.clone()) };
         let claims = said(&house, house.authority.exchange(&server, &plain).await.unwrap());
         assert_eq!((claims.sub.as_str(), claims.own.subject_token.unwrap().id.as_str()), (SERVER, "t-1"));
         house.clock.advance(301_000);
@@ -110,18 +110,18 @@ fn the_users_rights_bound_the_grant_also_through_a_second_server() {
         }
         // A task opened on the subject's behalf has no more rights than the subject.
         let token = with("issues:read repo:read", &["readers"]);
-        let all = Terms { upstreams: vec![("repos".into(), Vec::new())], ..repos_task() };
+        let all = TaskRequest { upstreams: vec![("repos".into(), Vec::new())], ..repos_task() };
         let task = house.authority.open_task(&server, &all, &None, by(&token)).await.unwrap();
         let scopes = house.authority.ledger.peek(|s| s.tasks.get(&task).unwrap().terms.allowance.upstreams[0].scopes.clone());
         assert_eq!(scopes, ["repo:read", "issues:read"]);
-        let none = Terms { upstreams: vec![("echo".into(), vec!["echo:read".into()])], ..repos_task() };
+        let none = TaskRequest { upstreams: vec![("echo".into(), vec!["echo:read".into()])], ..repos_task() };
         let opened = house.authority.open_task(&server, &none, &None, by(&token)).await;
         assert_eq!(reason(opened), Reason::WiderThanParent);
         // The rights go with the credential: a server that was presented the credential never saw the subject token and is bounded
         // nevertheless.
         let issued = house.authority.exchange(&server, &ask(with("issues:read", &["readers"]))).await.unwrap();
         let (task, first) = (issued.summary().about.task, token_of(issued));
-        let shown = SentToken { kind: TokenType::Mayfly, token: first.into() };
+        let shown = UnverifiedToken { kind: SubjectTokenKind::Mayfly, token: first.into() };
         let second = house.authority.exchange(&server, &within(TaskChoice::Named(task), shown)).await.unwrap();
         let found = house.authority.issuance(id(&second)).await.unwrap().unwrap();
         let issued = found.issued().unwrap();
@@ -130,7 +130,7 @@ fn the_users_rights_bound_the_grant_also_through_a_second_server() {
         // A task opened inline by an exchange belongs to the subject too.
         let terms = repos_task();
         let mut first = ask(with("issues:read", &["readers"]));
-        first.task = TaskChoice::Inline(Box::new(Terms {
+        first.task = TaskChoice::Inline(Box::new(TaskRequest {
             upstreams: vec![("repos".into(), vec!["issues:read".into(), "issues:write".into()])],
             ..terms
         }));
@@ -138,7 +138,7 @@ fn the_users_rights_bound_the_grant_also_through_a_second_server() {
     });
 }
 
-async fn any(house: &House, server: &Caller, want: &Wanted) -> Option<Claims> {
+async fn any(house: &House, server: &Caller, want: &ExchangeRequest) -> Option<Claims> {
     house.authority.exchange(server, want).await.ok().map(|issued| said(house, issued))
 }
 
@@ -163,9 +163,9 @@ proptest! {
             (claims["exp"], claims["scope"], claims["groups"]) = ((house.now().seconds() + life).into(), json!(has), json!(groups));
             let token = oidc(&house, &claims);
             let whole = vec![("repos".to_owned(), ["issues:read", "issues:write", "repo:read"].map(str::to_owned).to_vec())];
-            let terms = Terms { upstreams: whole, ttl_ms: Some(task_ttl * 1000), max_ttl_ms: None, ..terms() };
+            let terms = TaskRequest { upstreams: whole, ttl_ms: Some(task_ttl * 1000), max_ttl_ms: None, ..terms() };
             let task = match inline {
-                true => TaskChoice::Inline(Box::new(Terms { upstreams: Vec::new(), ..terms })),
+                true => TaskChoice::Inline(Box::new(TaskRequest { upstreams: Vec::new(), ..terms })),
                 false => TaskChoice::Named(house.authority.open_task(&server, &terms, &None, false).await.unwrap()),
             };
             let mut want = within(task, token);
@@ -193,7 +193,7 @@ async fn tree(house: &House) -> ([TaskId; 3], [String; 3]) {
         let task = match n {
             0 => house.authority.open_task(caller, &terms(), &None, false).await.unwrap(),
             _ => {
-                let child = Terms { parent: tasks.last().copied(), callers: vec![caller.id().as_str().into()], ..terms() };
+                let child = TaskRequest { parent: tasks.last().copied(), callers: vec![caller.id().as_str().into()], ..terms() };
                 house.authority.open_task(&callers[n - 1], &child, &None, true).await.unwrap()
             }
         };
@@ -220,9 +220,9 @@ fn the_whole_tree_is_held_resumed_completed_and_revoked_together() {
         house.authority.hold_task(&agent, middle, "wait", &None).await.unwrap();
         assert_eq!(all_active(&house, &tokens).await, [true, false, false], "what is above goes on");
         house.authority.resume_task(&agent, middle, "go on", &None).await.unwrap();
-        house.authority.close_task(&agent, leaf, Outcome::Completed, "done").await.unwrap();
+        house.authority.close_task(&agent, leaf, TaskOutcome::Completed, "done").await.unwrap();
         assert_eq!(all_active(&house, &tokens).await, [true, true, false]);
-        house.authority.close_task(&agent, root, Outcome::Completed, "done").await.unwrap();
+        house.authority.close_task(&agent, root, TaskOutcome::Completed, "done").await.unwrap();
         assert_eq!(all_active(&house, &tokens).await, [false; 3]);
         let server = house.caller("/mcp/echo");
         assert_eq!(reason(house.authority.exchange(&server, &wanted(TaskChoice::Named(leaf))).await), Reason::TaskNotActive);

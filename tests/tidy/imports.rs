@@ -5,19 +5,25 @@ use std::collections::BTreeMap;
 use super::source::File;
 
 /// What clients and the server check by: `clients/rust/verify`.
-const VERIFY: &[&[&str]] =
-    &[&["limits", "seq"], &["persistent"], &["identity"], &["arguments", "revocation"], &["clock", "seen", "token"], &["check"]];
+const VERIFY: &[&[&str]] = &[
+    &["limits", "seq"],
+    &["persistent"],
+    &["identity"],
+    &["arguments", "revocation"],
+    &["clock", "token_cache", "token"],
+    &["check"],
+];
 
 /// The client: `clients/rust`.
 const CLIENT: &[&[&str]] = &[
     &["limits", "pb", "secret"],
-    &["agent", "error", "own", "random", "tls", "wire"],
+    &["agent", "error", "tls_identity", "random", "tls", "wire"],
     &["settings"],
     // Who reads an SVID from somewhere gives it to `svid`, which chooses where to read.
-    &["svid", "workload"],
-    &["dial", "finite"],
+    &["svid", "workload_api"],
+    &["dial", "json_floats"],
     &["link"],
-    &["background", "lane", "uses"],
+    &["background", "exchange_stream", "uses"],
     &["exchange"],
     // The client, what is asked of it and what it hands out know each other.
     &["cache", "client", "credential", "request"],

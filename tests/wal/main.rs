@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use mayfly::store::memory::MemoryStore;
-use mayfly::store::redb::{self, Options, RedbStore};
-use mayfly::store::wal::{Ahead, Medium};
-use mayfly::store::{Expect, Store, StoreError, StoreId};
+use mayfly::store::redb::{self, RedbStore, StoreOptions};
+use mayfly::store::wal::{Medium, WalStore};
+use mayfly::store::{Precondition, Store, StoreError, StoreId};
 
 #[path = "../kit/dice.rs"]
 mod dice;
@@ -29,9 +29,9 @@ fn empty() -> TornDisk {
     TornDisk::holding(vec![0; 16 * BLOCK])
 }
 
-fn before(files: &[TornDisk]) -> Result<Ahead<MemoryStore>, StoreError> {
+fn before(files: &[TornDisk]) -> Result<WalStore<MemoryStore>, StoreError> {
     let media = files.iter().map(|f| Box::new(f.clone()) as Box<dyn Medium>).collect();
-    Ahead::new(MemoryStore::new(StoreId::from_bytes(ID)), media)
+    WalStore::new(MemoryStore::new(StoreId::from_bytes(ID)), media)
 }
 
 /// Log files with the commits 1 to `upto`, none of which the engine has.
@@ -76,8 +76,8 @@ fn after_a_failed_flush_nothing_is_taken_until_opened_again() {
     };
     stopped(store.append(2, b"two"));
     stopped(store.append_all(2, &[b"two"]));
-    stopped(store.put("a", b"2", Expect::Any));
-    stopped(store.delete("a", Expect::Any));
+    stopped(store.put("a", b"2", Precondition::Any));
+    stopped(store.delete("a", Precondition::Any));
     assert_eq!((store.head().unwrap(), places(&store)), (1, vec![1]));
 }
 
@@ -170,7 +170,7 @@ fn what_stood_in_a_file_before_is_not_taken() {
         let engine = MemoryStore::new(StoreId::from_bytes(ID));
         (1..=moved).for_each(|at| engine.append(at, &[at as u8; 100]).unwrap());
         let media = image.into_iter().map(|f| Box::new(TornDisk::holding(f)) as Box<dyn Medium>).collect();
-        let store = Ahead::new(engine, media).unwrap();
+        let store = WalStore::new(engine, media).unwrap();
         assert_eq!(places(&store), (1..=upto).collect::<Vec<_>>());
     }
 }
@@ -179,12 +179,12 @@ fn what_stood_in_a_file_before_is_not_taken() {
 fn another_stores_log_is_not_taken() {
     let files: Vec<TornDisk> = filled(5, 100).into_iter().map(TornDisk::holding).collect();
     let media = files.iter().map(|f| Box::new(f.clone()) as Box<dyn Medium>).collect();
-    let store = Ahead::new(MemoryStore::new(StoreId::from_bytes([8; 16])), media).unwrap();
+    let store = WalStore::new(MemoryStore::new(StoreId::from_bytes([8; 16])), media).unwrap();
     assert_eq!(store.head().unwrap(), 0);
 }
 
-fn options() -> Options {
-    Options { reserve_bytes: 0, ..Options::new([9; 16]) }
+fn options() -> StoreOptions {
+    StoreOptions { reserve_bytes: 0, ..StoreOptions::new([9; 16]) }
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn a_damaged_record_that_was_acknowledged_is_damage_and_a_torn_one_that_was_not_
     let head = TornDisk::holding(vec![0; 2 * BLOCK]);
     let open = |files: &[TornDisk], head: &TornDisk| {
         let media = files.iter().map(|f| Box::new(f.clone()) as Box<dyn Medium>).collect();
-        Ahead::with_head(MemoryStore::new(StoreId::from_bytes(ID)), media, Box::new(head.clone()))
+        WalStore::with_head(MemoryStore::new(StoreId::from_bytes(ID)), media, Box::new(head.clone()))
     };
     let store = open(&files, &head).unwrap();
     (1..=4).for_each(|at| store.append(at, &[at as u8; 500]).unwrap());

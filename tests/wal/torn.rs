@@ -4,8 +4,8 @@
 //! crashes; when commits are moved from the log depends on the machine.
 
 use mayfly::store::StoreError;
-use mayfly::store::redb::{Options, RedbStore};
-use mayfly::store::wal::{Ahead, Medium};
+use mayfly::store::redb::{RedbStore, StoreOptions};
+use mayfly::store::wal::{Medium, WalStore};
 
 use crate::dice::{Dice, setting};
 use crate::torn_disk::TornDisk;
@@ -30,9 +30,9 @@ impl Machine {
         Machine { log: (0..FILES).map(|_| main.beside(vec![0; file])).collect(), head, main }
     }
 
-    fn open(&self, options: &Options) -> Result<Ahead<RedbStore>, StoreError> {
+    fn open(&self, options: &StoreOptions) -> Result<WalStore<RedbStore>, StoreError> {
         let media = self.log.iter().map(|disk| Box::new(disk.clone()) as Box<dyn Medium>).collect();
-        Ahead::with_head(RedbStore::with_backend(self.main.clone(), options)?, media, Box::new(self.head.clone()))
+        WalStore::with_head(RedbStore::with_backend(self.main.clone(), options)?, media, Box::new(self.head.clone()))
     }
 
     fn fails_after(&self, operations: u64) {
@@ -48,7 +48,7 @@ impl Machine {
 
 fn one_machine(seed: u64, tally: &mut Tally) {
     let mut dice = Dice::new(seed);
-    let options = Options { reserve_bytes: 0, cache_bytes: 1 << 20, ..Options::new([5; 16]) };
+    let options = StoreOptions { reserve_bytes: 0, cache_bytes: 1 << 20, ..StoreOptions::new([5; 16]) };
     // Files that one commit fills, that hold a few, that hold many; some commits fit in none.
     let mut machine = Machine::new([5, 13, 40][(seed % 3) as usize] * BLOCK);
     let mut model = Model::default();

@@ -9,16 +9,16 @@ use mayfly_verify::revocation::Moment;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::credential::Live;
+use crate::credential::ObtainedCredential;
 use crate::error::Error;
 use crate::limits;
 
-pub(crate) type Key = [u8; 32];
-pub(crate) type Outcome = Result<Arc<Live>, Error>;
+pub(crate) type ExchangeKey = [u8; 32];
+pub(crate) type CachedResult = Result<Arc<ObtainedCredential>, Error>;
 
 /// A shared credential.
 struct Shared {
-    live: Arc<Live>,
+    live: Arc<ObtainedCredential>,
     /// From this time on, by either clock, the next caller gets a new credential.
     renew_at: Moment,
     holders: usize,
@@ -27,21 +27,21 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct Place {
+struct CacheEntry {
     current: Option<Shared>,
     /// Replaced credentials that still have holders, with the number of holders.
-    old: Vec<(Arc<Live>, usize)>,
-    under_way: Option<watch::Receiver<Option<Outcome>>>,
+    old: Vec<(Arc<ObtainedCredential>, usize)>,
+    under_way: Option<watch::Receiver<Option<CachedResult>>>,
 }
 
 /// The result of a look-up.
-pub(crate) enum Found {
+pub(crate) enum CacheLookup {
     /// The shared credential. The caller is counted as a holder.
-    Here(Arc<Live>),
+    Here(Arc<ObtainedCredential>),
     /// Another caller's exchange is in progress; its result arrives here.
-    Wait(watch::Receiver<Option<Outcome>>),
+    Wait(watch::Receiver<Option<CachedResult>>),
     /// The caller must exchange and send the result here.
-    Ask(watch::Sender<Option<Outcome>>),
+    Ask(watch::Sender<Option<CachedResult>>),
     /// The cache is full; the caller must exchange for a credential of its own.
     Full,
 }
@@ -49,33 +49,39 @@ pub(crate) enum Found {
 /// The shared credentials of one client.
 #[derive(Default)]
 pub(crate) struct Cache {
-    places: Mutex<HashMap<Key, Place>>,
+    places: Mutex<HashMap<ExchangeKey, CacheEntry>>,
 }
 
 impl Cache {
     /// Looks up the credential for a key.
-    pub fn find(&self, key: Key, now: Moment) -> Found {
+    pub fn find(&self, key: ExchangeKey, now: Moment) -> CacheLookup {
         let mut places = self.places.lock();
         if places.len() >= limits::SHARED && !places.contains_key(&key) {
-            return Found::Full;
+            return CacheLookup::Full;
         }
         let place = places.entry(key).or_default();
         if let Some(shared) = place.current.as_mut().filter(|s| now.steady < s.renew_at.steady && now.wall < s.renew_at.wall) {
             shared.holders += 1;
             shared.visits += 1;
-            return Found::Here(shared.live.clone());
+            return CacheLookup::Here(shared.live.clone());
         }
         if let Some(under_way) = &place.under_way {
-            return Found::Wait(under_way.clone());
+            return CacheLookup::Wait(under_way.clone());
         }
         let (says, hears) = watch::channel(None);
         place.under_way = Some(hears);
-        Found::Ask(says)
+        CacheLookup::Ask(says)
     }
 
     /// Stores the result of an exchange; it has no holder yet. Returns the credential that it replaces where that one has no holder;
     /// otherwise the replaced credential is released by its last holder.
-    pub fn put(&self, key: Key, live: Arc<Live>, now: Moment, jitter: f64) -> Option<Arc<Live>> {
+    pub fn put(
+        &self,
+        key: ExchangeKey,
+        live: Arc<ObtainedCredential>,
+        now: Moment,
+        jitter: f64,
+    ) -> Option<Arc<ObtainedCredential>> {
         // Renewed after 80 to 90 % of the lifetime, so that clients of the same server do not all renew at once.
         let fresh = millis(live.life.mul_f64(0.8 + jitter * 0.1));
         let renew_at = Moment { wall: now.wall.plus(fresh), steady: now.steady.saturating_add(fresh) };
@@ -91,7 +97,7 @@ impl Cache {
     }
 
     /// Records that an exchange failed.
-    pub fn failed(&self, key: Key) {
+    pub fn failed(&self, key: ExchangeKey) {
         let mut places = self.places.lock();
         if let Some(place) = places.get_mut(&key) {
             place.under_way = None;
@@ -103,7 +109,7 @@ impl Cache {
 
     /// Removes a holder. `Ok`: it was the last holder of a replaced credential, which must be released now. `Err(Some)`: it was the last
     /// holder of the current credential, with the number of visits so far.
-    pub fn leave(&self, key: Key, live: &Arc<Live>) -> Result<Arc<Live>, Option<u64>> {
+    pub fn leave(&self, key: ExchangeKey, live: &Arc<ObtainedCredential>) -> Result<Arc<ObtainedCredential>, Option<u64>> {
         let mut places = self.places.lock();
         let Some(place) = places.get_mut(&key) else { return Err(None) };
         if let Some(shared) = place.current.as_mut().filter(|s| Arc::ptr_eq(&s.live, live)) {
@@ -119,7 +125,7 @@ impl Cache {
     }
 
     /// Removes the current credential if it has no holder and was not handed out since.
-    pub fn forget(&self, key: Key, visits: u64) -> Option<Arc<Live>> {
+    pub fn forget(&self, key: ExchangeKey, visits: u64) -> Option<Arc<ObtainedCredential>> {
         let mut places = self.places.lock();
         let place = places.get_mut(&key)?;
         let shared = place.current.take_if(|s| s.holders == 0 && s.visits == visits)?;
@@ -130,7 +136,7 @@ impl Cache {
     }
 
     /// Removes all credentials, with or without holders.
-    pub fn drain(&self) -> Vec<Arc<Live>> {
+    pub fn drain(&self) -> Vec<Arc<ObtainedCredential>> {
         let places = std::mem::take(&mut *self.places.lock());
         let all =
             places.into_values().flat_map(|p| p.current.map(|s| s.live).into_iter().chain(p.old.into_iter().map(|(l, _)| l)));

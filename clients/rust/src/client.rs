@@ -9,10 +9,10 @@ use mayfly_verify::seq::TaskId;
 use tokio::sync::{oneshot, watch};
 
 use crate::background::Background;
-use crate::cache::{Cache, Found, Key, Outcome};
-use crate::credential::{Credential, Live};
+use crate::cache::{Cache, CacheLookup, CachedResult, ExchangeKey};
+use crate::credential::{Credential, ObtainedCredential};
 use crate::error::Error;
-use crate::exchange::{Calls, Parent};
+use crate::exchange::{RetryingClient, Traceparent};
 use crate::limits;
 use crate::link::Link;
 use crate::pb::mayfly::v1 as pb;
@@ -20,7 +20,7 @@ use crate::pb::mayfly::v1::exchange_request::Task;
 use crate::random;
 use crate::request::{self, CredentialRequest};
 use crate::settings::Settings;
-use crate::uses::Uses;
+use crate::uses::UseReporter;
 
 /// A client of mayfly. Clones share the same connection, credentials and use reports.
 #[derive(Clone)]
@@ -29,9 +29,9 @@ pub struct Mayfly {
 }
 
 pub(crate) struct Inner {
-    calls: Calls,
+    calls: RetryingClient,
     cache: Cache,
-    uses: Uses,
+    uses: UseReporter,
     background: Background,
     clock: RealClock,
     settings: Settings,
@@ -62,9 +62,9 @@ impl Mayfly {
     pub async fn connect(settings: Settings) -> Result<Mayfly, Error> {
         let link = Link::connect(&settings).await?;
         let inner = Inner {
-            calls: Calls::new(link.clone(), settings.streaming),
+            calls: RetryingClient::new(link.clone(), settings.streaming),
             cache: Cache::default(),
-            uses: Uses::begin(link),
+            uses: UseReporter::begin(link),
             background: Background::here(),
             clock: RealClock::new(),
             settings,
@@ -120,10 +120,10 @@ impl Mayfly {
                 return Err(Error::Closed);
             }
             let mut hears = match inner.cache.find(key, inner.clock.moment()) {
-                Found::Here(live) => return Ok(inner.held(live, Some(key))),
-                Found::Full => return inner.alone(ask, parent).await,
-                Found::Wait(hears) => hears,
-                Found::Ask(says) => {
+                CacheLookup::Here(live) => return Ok(inner.held(live, Some(key))),
+                CacheLookup::Full => return inner.alone(ask, parent).await,
+                CacheLookup::Wait(hears) => hears,
+                CacheLookup::Ask(says) => {
                     let hears = says.subscribe();
                     inner.ask(key, (ask.clone(), parent.clone()), says);
                     hears
@@ -141,17 +141,17 @@ impl Mayfly {
 }
 
 impl Inner {
-    pub(crate) fn uses(&self) -> &Uses {
+    pub(crate) fn uses(&self) -> &UseReporter {
         &self.uses
     }
 
-    fn held(self: &Arc<Self>, live: Arc<Live>, shared: Option<Key>) -> Credential {
+    fn held(self: &Arc<Self>, live: Arc<ObtainedCredential>, shared: Option<ExchangeKey>) -> Credential {
         Credential { live, inner: self.clone(), shared, given_back: false }
     }
 
     /// Obtains a credential that is not shared. The exchange continues when its caller is dropped, and the credential is then released on
     /// its own; the caller may also be dropped after the result was sent but before it was received.
-    async fn alone(self: &Arc<Self>, ask: pb::ExchangeRequest, parent: Parent) -> Result<Credential, Error> {
+    async fn alone(self: &Arc<Self>, ask: pb::ExchangeRequest, parent: Traceparent) -> Result<Credential, Error> {
         let inner = self.clone();
         let (says, hears) = oneshot::channel();
         self.background.begin(async move {
@@ -162,7 +162,12 @@ impl Inner {
     }
 
     /// Obtains a shared credential in the background.
-    fn ask(self: &Arc<Self>, key: Key, (ask, parent): (pb::ExchangeRequest, Parent), says: watch::Sender<Option<Outcome>>) {
+    fn ask(
+        self: &Arc<Self>,
+        key: ExchangeKey,
+        (ask, parent): (pb::ExchangeRequest, Traceparent),
+        says: watch::Sender<Option<CachedResult>>,
+    ) {
         let inner = self.clone();
         self.background.begin(async move {
             // The lifetime counts from before the exchange, by both clocks: the steady clock may stop while the machine is suspended, and
@@ -187,14 +192,14 @@ impl Inner {
         });
     }
 
-    async fn exchange(&self, ask: pb::ExchangeRequest, parent: Parent) -> Outcome {
+    async fn exchange(&self, ask: pb::ExchangeRequest, parent: Traceparent) -> CachedResult {
         let (own_task, tool) = (matches!(ask.task, Some(Task::OpenTask(_))), ask.tool.clone());
         let issued = self.calls.exchange(ask, parent).await?;
-        Live::of(issued, own_task, &tool).map(Arc::new)
+        ObtainedCredential::of(issued, own_task, &tool).map(Arc::new)
     }
 
     /// Removes a holder of a shared credential.
-    pub(crate) fn leave(self: &Arc<Self>, key: Key, live: &Arc<Live>) {
+    pub(crate) fn leave(self: &Arc<Self>, key: ExchangeKey, live: &Arc<ObtainedCredential>) {
         match self.cache.leave(key, live) {
             Ok(old) => self.give_back_later(old),
             Err(Some(visits)) => self.linger(key, visits, self.settings.idle),
@@ -203,7 +208,7 @@ impl Inner {
     }
 
     /// Releases the current shared credential unless it is handed out again within `time`.
-    fn linger(self: &Arc<Self>, key: Key, visits: u64, time: Duration) {
+    fn linger(self: &Arc<Self>, key: ExchangeKey, visits: u64, time: Duration) {
         if self.closed.load(Ordering::SeqCst) {
             return;
         }
@@ -225,17 +230,17 @@ impl Inner {
     }
 
     /// Releases a credential and waits for it. The release continues when the caller is dropped.
-    pub(crate) async fn give_back(&self, live: Arc<Live>) -> Result<(), Error> {
+    pub(crate) async fn give_back(&self, live: Arc<ObtainedCredential>) -> Result<(), Error> {
         self.begin_giving_back(live).await.unwrap_or(Err(Error::Closed))
     }
 
     /// Releases a credential without waiting.
-    pub(crate) fn give_back_later(&self, live: Arc<Live>) {
+    pub(crate) fn give_back_later(&self, live: Arc<ObtainedCredential>) {
         drop(self.begin_giving_back(live));
     }
 
     /// Uses only `calls`, since the client itself may already be dropped.
-    fn begin_giving_back(&self, live: Arc<Live>) -> oneshot::Receiver<Result<(), Error>> {
+    fn begin_giving_back(&self, live: Arc<ObtainedCredential>) -> oneshot::Receiver<Result<(), Error>> {
         let calls = self.calls.clone();
         let (says, hears) = oneshot::channel();
         self.background.begin(async move {
@@ -248,7 +253,7 @@ impl Inner {
 }
 
 /// Completes a task that was opened for the credential, which ends the credential too; otherwise releases the credential.
-async fn give_back(calls: &Calls, live: &Live) -> Result<(), Error> {
+async fn give_back(calls: &RetryingClient, live: &ObtainedCredential) -> Result<(), Error> {
     match live.own_task {
         true => calls.complete(&live.task).await,
         false => calls.release(&live.id).await,

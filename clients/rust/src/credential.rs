@@ -14,7 +14,7 @@ use crate::secret::Secret;
 use crate::uses::Outcome;
 
 /// An issued credential, independent of its holders.
-pub(crate) struct Live {
+pub(crate) struct ObtainedCredential {
     pub id: String,
     pub task: String,
     /// The task was opened for this credential alone and ends with it.
@@ -28,9 +28,9 @@ pub(crate) struct Live {
     pub life: Duration,
 }
 
-impl Live {
+impl ObtainedCredential {
     /// Converts an answer that goes into a header.
-    pub fn of(issued: pb::Issued, own_task: bool, tool: &str) -> Result<Live, Error> {
+    pub fn of(issued: pb::Issued, own_task: bool, tool: &str) -> Result<ObtainedCredential, Error> {
         let at = |t: Option<prost_types::Timestamp>| t.and_then(|t| SystemTime::try_from(t).ok()).unwrap_or(UNIX_EPOCH);
         let (expires_at, issued_at) = (at(issued.expires_at), at(issued.issued_at));
         let Some(Answer::BearerToken(bearer)) = issued.answer else {
@@ -47,7 +47,7 @@ impl Live {
         let mut value = HeaderValue::from_str(&text).map_err(bad)?;
         // Marked as sensitive, so that the value stays out of request logs and of header compression tables.
         value.set_sensitive(true);
-        Ok(Live {
+        Ok(ObtainedCredential {
             id: issued.credential_id,
             task: issued.task_id,
             own_task,
@@ -64,7 +64,7 @@ impl Live {
 /// A credential in use. Dropping it releases it in the background; [`release`](Credential::release) waits for the release.
 #[must_use = "a credential that is dropped is given back"]
 pub struct Credential {
-    pub(crate) live: Arc<Live>,
+    pub(crate) live: Arc<ObtainedCredential>,
     pub(crate) inner: Arc<Inner>,
     /// The cache key of a shared credential; `None` for one that is not shared.
     pub(crate) shared: Option<[u8; 32]>,

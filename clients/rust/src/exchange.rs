@@ -6,7 +6,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tonic::Request;
 
 use crate::error::Error;
-use crate::lane::Lane;
+use crate::exchange_stream::ExchangeStream;
 use crate::limits;
 use crate::link::Link;
 use crate::pb::mayfly::v1 as pb;
@@ -15,20 +15,20 @@ use crate::pb::mayfly::v1::token_service_client::TokenServiceClient;
 use crate::random;
 
 /// The caller's `traceparent`.
-pub type Parent = Option<String>;
+pub type Traceparent = Option<String>;
 
 /// The calls over one connection.
 #[derive(Clone)]
-pub struct Calls {
+pub struct RetryingClient {
     link: Link,
-    lane: Option<Lane>,
+    lane: Option<ExchangeStream>,
 }
 
-impl Calls {
+impl RetryingClient {
     /// Calls over a connection. `streaming`: exchanges go over one stream.
-    pub fn new(link: Link, streaming: bool) -> Calls {
-        let lane = streaming.then(|| Lane::begin(link.clone()));
-        Calls { link, lane }
+    pub fn new(link: Link, streaming: bool) -> RetryingClient {
+        let lane = streaming.then(|| ExchangeStream::begin(link.clone()));
+        RetryingClient { link, lane }
     }
 
     /// The connection.
@@ -37,7 +37,7 @@ impl Calls {
     }
 
     /// Exchanges for a credential. The request id is generated here.
-    pub async fn exchange(&self, mut ask: pb::ExchangeRequest, parent: Parent) -> Result<pb::Issued, Error> {
+    pub async fn exchange(&self, mut ask: pb::ExchangeRequest, parent: Traceparent) -> Result<pb::Issued, Error> {
         ask.request_id = random::request_id()?;
         let wait = ask.wait_for_approval.as_ref().and_then(|d| Duration::try_from(*d).ok()).unwrap_or_default();
         again(limits::ATTEMPTS + wait, || async {

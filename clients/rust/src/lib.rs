@@ -15,15 +15,14 @@ mod client;
 mod credential;
 pub mod dial;
 mod exchange;
-mod finite;
-mod lane;
+mod exchange_stream;
+mod json_floats;
 mod request;
 mod uses;
 
 pub mod agent;
 mod error;
 pub mod link;
-pub mod own;
 #[doc(hidden)]
 pub mod pb;
 mod random;
@@ -31,8 +30,9 @@ mod secret;
 pub mod settings;
 pub mod svid;
 pub mod tls;
+pub mod tls_identity;
 mod wire;
-pub mod workload;
+pub mod workload_api;
 
 pub mod limits;
 

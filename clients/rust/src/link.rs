@@ -16,7 +16,7 @@ use crate::dial::dial;
 use crate::error::Error;
 use crate::limits;
 use crate::settings::Settings;
-use crate::svid::Svid;
+use crate::svid::SvidSource;
 use crate::tls;
 
 /// A connection that renews itself.
@@ -29,11 +29,11 @@ pub struct Link {
 impl Link {
     /// Connects, and follows the rotation of the SVID in the background until the link is dropped.
     pub async fn connect(settings: &Settings) -> Result<Link, Error> {
-        let (svid, changes) = Svid::begin(&settings.identity, settings.server_id.trust_domain_owned()).await?;
+        let (svid, changes) = SvidSource::begin(&settings.identity, settings.server_id.trust_domain_owned()).await?;
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
         let config = tls::client_config(Some(svid.own.clone()), svid.bundles.clone(), settings.server_id.clone(), clock);
         let config = config.map_err(|e| Error::Settings(format!("TLS: {e}")))?;
-        let way = Way { connector: TlsConnector::from(Arc::new(config)), address: settings.address.clone() };
+        let way = ServerAddress { connector: TlsConnector::from(Arc::new(config)), address: settings.address.clone() };
         let channel = Arc::new(ArcSwap::from_pointee(way.open().await?));
         let (says, renewed) = watch::channel(0);
         tokio::spawn(renew(way, channel.clone(), changes, says));
@@ -52,7 +52,7 @@ impl Link {
 }
 
 /// Opens a new connection for each change of the SVID.
-async fn renew(way: Way, channel: Arc<ArcSwap<Channel>>, mut changes: watch::Receiver<u64>, says: watch::Sender<u64>) {
+async fn renew(way: ServerAddress, channel: Arc<ArcSwap<Channel>>, mut changes: watch::Receiver<u64>, says: watch::Sender<u64>) {
     const AGAIN: Duration = Duration::from_millis(500);
     loop {
         tokio::select! {
@@ -79,12 +79,12 @@ async fn renew(way: Way, channel: Arc<ArcSwap<Channel>>, mut changes: watch::Rec
 
 /// The address and TLS configuration of the server.
 #[derive(Clone)]
-struct Way {
+struct ServerAddress {
     connector: TlsConnector,
     address: String,
 }
 
-impl Way {
+impl ServerAddress {
     /// Opens a connection. If it breaks, tonic opens another one with the SVID of that time.
     async fn open(&self) -> Result<Channel, Error> {
         let wrong =
@@ -105,14 +105,14 @@ impl Way {
         };
         match tokio::time::timeout(limits::CONNECT, endpoint.connect_with_connector(tower::service_fn(dialling))).await {
             Ok(Ok(channel)) => Ok(channel),
-            Ok(Err(error)) => Err(no_way(&self.address, &error)),
+            Ok(Err(error)) => Err(connect_error(&self.address, &error)),
             Err(_) => Err(Error::unavailable(format!("no connection to {} within 10 s", self.address))),
         }
     }
 }
 
-fn no_way(address: &str, error: &(dyn std::error::Error + 'static)) -> Error {
-    if let Some(defect) = tls::not_that_server(error) {
+fn connect_error(address: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    if let Some(defect) = tls::server_identity_error(error) {
         return Error::Handshake(format!("no connection to {address}: {defect}"));
     }
     let causes = || std::iter::successors(Some(error), |e| e.source());

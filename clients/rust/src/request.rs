@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::client::Mayfly;
 use crate::credential::Credential;
 use crate::error::Error;
-use crate::finite;
+use crate::json_floats;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::exchange_request::Task;
 use crate::secret::Secret;
@@ -45,7 +45,7 @@ pub fn arguments_sha256_of_json(text: &str) -> Result<[u8; 32], Error> {
 /// The arguments as JSON.
 fn written<T: Serialize>(arguments: &T) -> Result<String, Error> {
     // serde_json writes NaN as null, which is a different argument.
-    finite::check(arguments).map_err(|e| Error::Settings(format!("arguments: {e}")))?;
+    json_floats::check(arguments).map_err(|e| Error::Settings(format!("arguments: {e}")))?;
     let text = serde_json::to_string(arguments).map_err(|e| Error::Settings(format!("arguments: {e}")))?;
     arguments::parse(&text).map_err(|e| Error::Settings(format!("arguments: {e}")))?;
     Ok(text)

@@ -13,55 +13,55 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::limits;
-use crate::own::OwnPair;
 use crate::settings::Identity;
-use crate::tls::{BundlesInForce, OwnCertificate};
-use crate::workload;
+use crate::tls::{CurrentBundles, CurrentCertificate};
+use crate::tls_identity::TlsIdentity;
+use crate::workload_api;
 
 /// A consistent reading: the client's certificate and key, and the bundle of the server's trust domain.
-pub(crate) struct Current {
+pub(crate) struct SvidSnapshot {
     /// The client's certificate and key.
-    pub pair: OwnPair,
+    pub pair: TlsIdentity,
     /// The bundle of the server's trust domain.
     pub bundle: Arc<Bundle>,
 }
 
 /// The current SVID and bundle, as TLS uses them at each handshake, with a signal for each change.
 #[derive(Clone)]
-pub struct Svid {
+pub struct SvidSource {
     /// The client's certificate and key.
-    pub own: OwnCertificate,
+    pub own: CurrentCertificate,
     /// The bundle of the server's trust domain.
-    pub bundles: BundlesInForce,
+    pub bundles: CurrentBundles,
     changed: watch::Sender<u64>,
 }
 
-impl Svid {
+impl SvidSource {
     /// Reads the identity for the first time and keeps it up to date in the background until the last receiver of changes is dropped. The
     /// first receiver is created here, before the background task checks whether any exists.
-    pub async fn begin(identity: &Identity, domain: TrustDomain) -> Result<(Svid, watch::Receiver<u64>), Error> {
+    pub async fn begin(identity: &Identity, domain: TrustDomain) -> Result<(SvidSource, watch::Receiver<u64>), Error> {
         match identity {
             Identity::Files { svid, key, bundle } => {
                 let mut files = Files { svid: svid.clone(), key: key.clone(), bundle: bundle.clone(), domain, seen: None };
                 let first = files.first().await.map_err(Error::Settings)?;
                 let first = first.ok_or_else(|| Error::Settings("the SVID's files could not be read".to_owned()))?;
-                let (held, changes) = Svid::of(first);
+                let (held, changes) = SvidSource::of(first);
                 tokio::spawn(files.watch(held.clone()));
                 Ok((held, changes))
             }
-            Identity::WorkloadApi { socket } => workload::begin(socket.clone(), domain).await,
+            Identity::WorkloadApi { socket } => workload_api::begin(socket.clone(), domain).await,
         }
     }
 
-    pub(crate) fn of(current: Current) -> (Svid, watch::Receiver<u64>) {
+    pub(crate) fn of(current: SvidSnapshot) -> (SvidSource, watch::Receiver<u64>) {
         let bundles = Bundles::new([current.bundle]).unwrap_or_default();
         let (changed, changes) = watch::channel(0);
         let own = Arc::new(ArcSwap::new(current.pair.certified_key().clone()));
-        (Svid { own, bundles: Arc::new(ArcSwap::from_pointee(bundles)), changed }, changes)
+        (SvidSource { own, bundles: Arc::new(ArcSwap::from_pointee(bundles)), changed }, changes)
     }
 
     /// Puts a new reading into effect and signals the change.
-    pub(crate) fn set(&self, current: Current) {
+    pub(crate) fn set(&self, current: SvidSnapshot) {
         self.own.store(current.pair.certified_key().clone());
         self.bundles.store(Arc::new(Bundles::new([current.bundle]).unwrap_or_default()));
         self.changed.send_modify(|n| *n += 1);
@@ -83,7 +83,7 @@ struct Files {
 
 impl Files {
     /// The first reading. In the middle of a rotation the certificate and the key may not match yet, so reading is retried.
-    async fn first(&mut self) -> Result<Option<Current>, String> {
+    async fn first(&mut self) -> Result<Option<SvidSnapshot>, String> {
         for _ in 0..limits::HALVES {
             match self.read().await {
                 Ok(found) => return Ok(found),
@@ -94,21 +94,21 @@ impl Files {
     }
 
     /// Reads the files; `None` where nothing has changed.
-    async fn read(&mut self) -> Result<Option<Current>, String> {
+    async fn read(&mut self) -> Result<Option<SvidSnapshot>, String> {
         let (svid, key, bundle) = (bytes(&self.svid).await?, bytes(&self.key).await?, bytes(&self.bundle).await?);
         let digest = sha256(&[sha256(&svid), sha256(&key), sha256(&bundle)].concat());
         if self.seen == Some(digest) {
             return Ok(None);
         }
         let pair =
-            OwnPair::from_pem(&svid, &key).map_err(|e| format!("{} and {}: {e}", self.svid.display(), self.key.display()))?;
+            TlsIdentity::from_pem(&svid, &key).map_err(|e| format!("{} and {}: {e}", self.svid.display(), self.key.display()))?;
         let bundle = Bundle::parse(self.domain.clone(), &bundle).map_err(|e| format!("{} {e}", self.bundle.display()))?;
         self.seen = Some(digest);
-        Ok(Some(Current { pair, bundle: Arc::new(bundle) }))
+        Ok(Some(SvidSnapshot { pair, bundle: Arc::new(bundle) }))
     }
 
     /// Reads the files periodically. While a rotation is in progress the files may not match; the previous reading then stays in use.
-    async fn watch(mut self, held: Svid) {
+    async fn watch(mut self, held: SvidSource) {
         while !held.is_forgotten() {
             tokio::time::sleep(limits::POLL).await;
             match self.read().await {

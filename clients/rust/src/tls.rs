@@ -19,16 +19,16 @@ use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, PeerIncompatible, SignatureScheme};
 
 /// The trust bundles in effect. A change applies from the next handshake.
-pub type BundlesInForce = Arc<ArcSwap<Bundles>>;
+pub type CurrentBundles = Arc<ArcSwap<Bundles>>;
 
 /// The client's certificate and key in effect. A change applies from the next handshake.
-pub type OwnCertificate = Arc<ArcSwap<CertifiedKey>>;
+pub type CurrentCertificate = Arc<ArcSwap<CertifiedKey>>;
 
 /// The TLS configuration of a client that calls a mayfly server: ALPN `h2`, and the server must have the SPIFFE ID `expected`, verified
 /// with the bundle of its trust domain. The connection's host name is not compared. `own` is the client's certificate, if it presents one.
 pub fn client_config(
-    own: Option<OwnCertificate>,
-    bundles: BundlesInForce,
+    own: Option<CurrentCertificate>,
+    bundles: CurrentBundles,
     expected: SpiffeId,
     clock: Arc<dyn Clock>,
 ) -> Result<ClientConfig, Error> {
@@ -40,7 +40,7 @@ pub fn client_config(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match own {
-        Some(own) => builder.with_client_cert_resolver(Arc::new(Own(own))),
+        Some(own) => builder.with_client_cert_resolver(Arc::new(ClientCertResolver(own))),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -51,7 +51,7 @@ pub fn client_config(
 
 /// Why the server is not the expected one.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NotThatServer {
+pub enum ServerIdentityError {
     /// The server's certificate is not a valid X509-SVID under the current bundle.
     #[error("the server's certificate was refused: {0}")]
     Svid(SvidDefect),
@@ -66,31 +66,31 @@ pub enum NotThatServer {
 }
 
 /// Finds the reason in an error of a connection attempt, at any depth of its sources. rustls itself shows only the debug form.
-pub fn not_that_server<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a NotThatServer> {
+pub fn server_identity_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a ServerIdentityError> {
     if let Some(Error::InvalidCertificate(CertificateError::Other(OtherError(inner)))) = error.downcast_ref::<Error>() {
         return inner.downcast_ref();
     }
     // The source of an io::Error skips the error that it carries, so the carried error is checked separately.
     match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-        Some(carried) => not_that_server(carried),
-        None => error.source().and_then(not_that_server),
+        Some(carried) => server_identity_error(carried),
+        None => error.source().and_then(server_identity_error),
     }
 }
 
 struct ServerVerifier {
-    bundles: BundlesInForce,
+    bundles: CurrentBundles,
     expected: SpiffeId,
     clock: Arc<dyn Clock>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ServerVerifier {
-    fn check(&self, chain: &PeerChain) -> Result<(), NotThatServer> {
-        let server = svid::verify_server(chain, &self.bundles.load(), self.clock.wall()).map_err(NotThatServer::Svid)?;
+    fn check(&self, chain: &PeerChain) -> Result<(), ServerIdentityError> {
+        let server = svid::verify_server(chain, &self.bundles.load(), self.clock.wall()).map_err(ServerIdentityError::Svid)?;
         if *server.id() == self.expected {
             return Ok(());
         }
-        Err(NotThatServer::OtherId { expected: self.expected.clone(), found: server.id().clone() })
+        Err(ServerIdentityError::OtherId { expected: self.expected.clone(), found: server.id().clone() })
     }
 }
 
@@ -133,9 +133,9 @@ impl ServerCertVerifier for ServerVerifier {
 }
 
 /// Presents the certificate that is current at each handshake.
-struct Own(OwnCertificate);
+struct ClientCertResolver(CurrentCertificate);
 
-impl ResolvesClientCert for Own {
+impl ResolvesClientCert for ClientCertResolver {
     fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let own = self.0.load_full();
         own.key.choose_scheme(schemes).map(|_| own)
@@ -164,4 +164,4 @@ macro_rules! opaque {
         }
     )*};
 }
-opaque!(ServerVerifier, Own, Time);
+opaque!(ServerVerifier, ClientCertResolver, Time);

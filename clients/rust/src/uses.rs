@@ -44,29 +44,29 @@ impl From<http::StatusCode> for Outcome {
     }
 }
 
-enum Said {
+enum ReporterMessage {
     Use { credential: String, tool: String, outcome: Outcome },
     Flush(oneshot::Sender<()>),
 }
 
 /// The entry point for reporting uses.
-pub struct Uses {
-    to: mpsc::Sender<Said>,
+pub struct UseReporter {
+    to: mpsc::Sender<ReporterMessage>,
     lost: Arc<AtomicU64>,
 }
 
-impl Uses {
+impl UseReporter {
     /// Starts collecting and sending.
-    pub fn begin(link: Link) -> Uses {
+    pub fn begin(link: Link) -> UseReporter {
         let (to, from) = mpsc::channel(limits::USES_WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         tokio::spawn(Reporter { link, lost: lost.clone(), gathered: Gathered::new() }.run(from));
-        Uses { to, lost }
+        UseReporter { to, lost }
     }
 
     /// Adds a use without blocking. If too many uses are queued, it is only counted as lost.
     pub fn add(&self, credential: &str, tool: &str, outcome: Outcome) {
-        let said = Said::Use { credential: credential.to_owned(), tool: tool.to_owned(), outcome };
+        let said = ReporterMessage::Use { credential: credential.to_owned(), tool: tool.to_owned(), outcome };
         if self.to.try_send(said).is_err() {
             lose(&self.lost, 1);
         }
@@ -80,7 +80,7 @@ impl Uses {
     /// Sends the collected uses once.
     pub async fn flush(&self) {
         let (done, sent) = oneshot::channel();
-        if self.to.send(Said::Flush(done)).await.is_ok() {
+        if self.to.send(ReporterMessage::Flush(done)).await.is_ok() {
             let _ = sent.await;
         }
     }
@@ -105,14 +105,14 @@ struct Reporter {
 }
 
 impl Reporter {
-    async fn run(mut self, mut from: mpsc::Receiver<Said>) {
+    async fn run(mut self, mut from: mpsc::Receiver<ReporterMessage>) {
         let mut pause = limits::USES_EVERY;
         let mut due = Box::pin(tokio::time::sleep(pause));
         loop {
             let (done, ended) = tokio::select! {
                 () = &mut due => (None, false),
                 said = from.recv() => match said {
-                    Some(Said::Use { credential, tool, outcome }) => {
+                    Some(ReporterMessage::Use { credential, tool, outcome }) => {
                         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(RealClock::new().wall().0);
                         self.gather((credential, tool, number(outcome)), 1, at);
                         // A full report is sent at once, except to a server that does not respond.
@@ -121,7 +121,7 @@ impl Reporter {
                         }
                         (None, false)
                     }
-                    Some(Said::Flush(done)) => (Some(done), false),
+                    Some(ReporterMessage::Flush(done)) => (Some(done), false),
                     None => (None, true),
                 },
             };

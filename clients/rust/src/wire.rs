@@ -2,7 +2,7 @@
 
 use mayfly_verify::check::Message;
 use mayfly_verify::limits;
-use mayfly_verify::revocation::record::{Aim, Identity, PolicyBelow, SvidTarget, TargetRecord};
+use mayfly_verify::revocation::record::{PolicyBelow, Principal, RecordedTarget, SvidTarget, TargetRecord};
 use mayfly_verify::revocation::{ChainHead, FeedEvent, FeedSnapshot, Heartbeat, Target};
 use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
@@ -101,35 +101,37 @@ fn targets(all: &[pb::Target]) -> Result<Vec<Target>, NotRead> {
 /// Parses a target by way of its persisted form, which checks lengths and canonical names. A target that fails there would match nothing.
 fn target(target: &pb::Target) -> Result<Target, NotRead> {
     let of = |e: &dyn std::fmt::Display| bad(format!("a target: {e}"));
-    let two = |issuer: &str, sub: &str| Identity { issuer: issuer.to_owned(), sub: sub.to_owned() };
+    let two = |issuer: &str, sub: &str| Principal { issuer: issuer.to_owned(), sub: sub.to_owned() };
     let aim = match target.target.as_ref().ok_or_else(|| bad("a target of a sort that is not known"))? {
-        Wire::CredentialId(id) => Aim::Credential(id.parse::<CredentialId>().map_err(|e| of(&e))?.as_bytes().to_vec()),
-        Wire::TaskId(id) => Aim::Task(id.parse::<TaskId>().map_err(|e| of(&e))?.as_bytes().to_vec()),
-        Wire::Caller(id) => Aim::Caller(id.clone()),
-        Wire::SpiffeIdPrefix(id) => Aim::Prefix(id.clone()),
-        Wire::TrustDomain(name) => Aim::TrustDomain(name.clone()),
+        Wire::CredentialId(id) => RecordedTarget::Credential(id.parse::<CredentialId>().map_err(|e| of(&e))?.as_bytes().to_vec()),
+        Wire::TaskId(id) => RecordedTarget::Task(id.parse::<TaskId>().map_err(|e| of(&e))?.as_bytes().to_vec()),
+        Wire::Caller(id) => RecordedTarget::Caller(id.clone()),
+        Wire::SpiffeIdPrefix(id) => RecordedTarget::Prefix(id.clone()),
+        Wire::TrustDomain(name) => RecordedTarget::TrustDomain(name.clone()),
         // A root is identified by its digest alone; the domain is informational.
-        Wire::TrustAnchor(t) => Aim::TrustAnchor(t.sha256.to_vec()),
+        Wire::TrustAnchor(t) => RecordedTarget::TrustAnchor(t.sha256.to_vec()),
         Wire::Subject(t) => {
             // On the wire the issuer of a workload is its trust domain's SPIFFE ID; in tokens it is the bare name.
             let workload = t.sub.starts_with(SPIFFE);
             let bare = t.issuer.strip_prefix(SPIFFE).filter(|_| workload);
-            Aim::Subject(two(bare.unwrap_or(&t.issuer), &t.sub))
+            RecordedTarget::Subject(two(bare.unwrap_or(&t.issuer), &t.sub))
         }
-        Wire::Upstream(name) => Aim::Upstream(name.clone()),
-        Wire::UpstreamScope(t) => Aim::UpstreamScope(two(&t.upstream, &t.scope)),
-        Wire::Binding(name) => Aim::Binding(name.clone()),
-        Wire::Tool(name) => Aim::Tool(name.clone()),
-        Wire::Environment(name) => Aim::Environment(name.clone()),
-        Wire::PolicyBelow(t) => Aim::PolicyBelow(PolicyBelow { environment: t.environment.clone(), version: t.version }),
-        Wire::SigningKey(key) => Aim::SigningKey(key.clone()),
-        Wire::Svid(t) => Aim::Svid(SvidTarget {
+        Wire::Upstream(name) => RecordedTarget::Upstream(name.clone()),
+        Wire::UpstreamScope(t) => RecordedTarget::UpstreamScope(two(&t.upstream, &t.scope)),
+        Wire::Binding(name) => RecordedTarget::Binding(name.clone()),
+        Wire::Tool(name) => RecordedTarget::Tool(name.clone()),
+        Wire::Environment(name) => RecordedTarget::Environment(name.clone()),
+        Wire::PolicyBelow(t) => {
+            RecordedTarget::PolicyBelow(PolicyBelow { environment: t.environment.clone(), version: t.version })
+        }
+        Wire::SigningKey(key) => RecordedTarget::SigningKey(key.clone()),
+        Wire::Svid(t) => RecordedTarget::Svid(SvidTarget {
             trust_domain: t.trust_domain.clone(),
             issuing_key: t.issuing_key_sha256.to_vec(),
             serial: t.serial.to_vec(),
         }),
-        Wire::SubjectToken(t) => Aim::SubjectToken(two(&t.issuer, &t.id)),
-        Wire::Everything(_) => Aim::Everything(true),
+        Wire::SubjectToken(t) => RecordedTarget::SubjectToken(two(&t.issuer, &t.id)),
+        Wire::Everything(_) => RecordedTarget::Everything(true),
     };
     Target::from_record(&TargetRecord { aim: Some(aim) }).map_err(|e| of(&e))
 }

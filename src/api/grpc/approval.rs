@@ -9,58 +9,58 @@ use tonic::{Request, Response, Status};
 
 use super::super::status::status;
 use super::super::wire;
-use super::ask::{self, refused};
-use super::page::{Page, within_bytes};
-use mayfly_authority::admission::calls;
+use super::page::{PageRequest, within_bytes};
+use super::request_checks::{self, refused};
+use mayfly_authority::admission::operator_calls;
 use mayfly_authority::authority::Authority;
-use mayfly_authority::people::approvals::{Decision, Sees};
-use mayfly_authority::revocation::narrow::Terms;
+use mayfly_authority::people::approvals::{ApprovalVisibility, ApproverDecision};
+use mayfly_authority::revocation::revoke_excess::ChangeOptions;
 use mayfly_authority::tasks::Actor;
-use mayfly_base::document::shown;
+use mayfly_base::document::terminal_text;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason, Refusal};
-use mayfly_ledger::record::{ApprovalAsked, Event};
+use mayfly_base::refusal::{Error, Reason, Refusal};
+use mayfly_ledger::record::{ApprovalRequested, Event};
 use mayfly_ledger::state::Approval;
-use mayfly_ledger::{Batch, Committed, State};
-use mayfly_policy::wanted;
+use mayfly_ledger::{Batch, CommittedRecord, State};
+use mayfly_policy::exchange_request;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::approval_service_server::ApprovalService;
 use mayfly_verify::seq::{ApprovalId, Seq};
 
 /// The gRPC service.
-pub struct Approvals(pub Arc<Authority>);
+pub struct ApprovalApi(pub Arc<Authority>);
 
-fn none(id: ApprovalId) -> No {
-    ask::not_found(format!("there is no approval {id} that you may see"))
+fn none(id: ApprovalId) -> Error {
+    request_checks::not_found(format!("there is no approval {id} that you may see"))
 }
 
 /// Whether an approval concerns an upstream. An approval of a task concerns every upstream for which policy requires the approval.
-fn about(asked: &ApprovalAsked, upstream: &str) -> bool {
+fn about(asked: &ApprovalRequested, upstream: &str) -> bool {
     let mut others = asked.terms.iter().flat_map(|t| &t.registrations);
     asked.upstream == upstream || others.any(|r| r.upstream == upstream)
 }
 
-impl Approvals {
-    async fn list(&self, actor: &Actor, ask: pb::ListApprovalsRequest) -> Result<pb::ListApprovalsResponse, No> {
-        let upstream = ask::filter("upstream", &ask.upstream)?;
+impl ApprovalApi {
+    async fn list(&self, actor: &Actor, ask: pb::ListApprovalsRequest) -> Result<pb::ListApprovalsResponse, Error> {
+        let upstream = request_checks::filter("upstream", &ask.upstream)?;
         let wanted = match pb::ApprovalState::try_from(ask.state) {
             Ok(pb::ApprovalState::Unspecified) => pb::ApprovalState::Waiting,
             Ok(state) => state,
             Err(_) => return Err(Refusal::field("state", format!("{} is no state of an approval", ask.state)).into()),
         };
-        let page = Page::from(ask.page_size, &ask.page_token)?;
+        let page = PageRequest::from(ask.page_size, &ask.page_token)?;
         let now = self.0.system.wall();
         let all = self.0.ledger.settled(|s| {
             let fits = |a: &&Approval| upstream.is_none_or(|u| about(&a.asked, u)) && wire::approval_state(s, a, now) == wanted;
             let found = s.approvals.iter().filter(|(_, a)| fits(a));
             found.map(|(id, a)| (a.seq, (a.asked.clone(), wire::approval_to_pb(s, *id, a, now)))).collect::<Vec<_>>()
         });
-        let sees = |(asked, _): &(Arc<ApprovalAsked>, pb::Approval)| self.0.sees(actor, asked) != Sees::Nothing;
+        let sees = |(asked, _): &(Arc<ApprovalRequested>, pb::Approval)| self.0.sees(actor, asked) != ApprovalVisibility::Nothing;
         let (found, next_page_token) = page.newest(all.await?.into_iter(), sees);
         Ok(pb::ListApprovalsResponse { approvals: found.into_iter().map(|(_, shown)| shown).collect(), next_page_token })
     }
 
-    async fn get(&self, actor: &Actor, id: ApprovalId) -> Result<pb::Approval, No> {
+    async fn get(&self, actor: &Actor, id: ApprovalId) -> Result<pb::Approval, Error> {
         let now = self.0.system.wall();
         let found = self.0.ledger.settled(|s| {
             let approval = s.approvals.get(&id)?;
@@ -69,13 +69,13 @@ impl Approvals {
         let (asked, mut shown) = found.await?.ok_or_else(|| none(id))?;
         let waits = shown.state() == pb::ApprovalState::Waiting;
         match self.0.sees(actor, &asked) {
-            Sees::Nothing => return Err(none(id)),
-            Sees::WithoutArguments => {}
-            Sees::Whole if waits => {
+            ApprovalVisibility::Nothing => return Err(none(id)),
+            ApprovalVisibility::WithoutArguments => {}
+            ApprovalVisibility::Whole if waits => {
                 let arguments = self.0.arguments_of(id, &asked.environment).await?;
-                shown.arguments_json = arguments.map_or_else(String::new, |json| shown::json(&json).into_owned());
+                shown.arguments_json = arguments.map_or_else(String::new, |json| terminal_text::json(&json).into_owned());
             }
-            Sees::Whole => {}
+            ApprovalVisibility::Whole => {}
         }
         if waits {
             shown.change = wire::change_to_pb(&asked, now)?;
@@ -83,8 +83,8 @@ impl Approvals {
         Ok(shown)
     }
 
-    async fn decide(&self, actor: &Actor, ask: &pb::DecideApprovalRequest) -> Result<pb::DecideApprovalResponse, No> {
-        let id: ApprovalId = wanted::id("approval_id", &ask.approval_id)?;
+    async fn decide(&self, actor: &Actor, ask: &pb::DecideApprovalRequest) -> Result<pb::DecideApprovalResponse, Error> {
+        let id: ApprovalId = exchange_request::id("approval_id", &ask.approval_id)?;
         let digest = ask.request_sha256.as_ref().try_into();
         let digest = digest.map_err(|_| Refusal::field("request_sha256", "is the digest of what was shown, 32 bytes"))?;
         let given = match pb::ApprovalDecision::try_from(ask.decision) {
@@ -94,13 +94,13 @@ impl Approvals {
                 return Err(Refusal::field("decision", "is missing or unknown: GIVE or REFUSE").into());
             }
         };
-        let terms = Terms {
+        let terms = ChangeOptions {
             dry_run: ask.dry_run,
-            confirm: ask::confirm(ask.confirmation.as_ref()),
-            named: super::token::named(&ask.request_id, ask)?,
+            confirm: request_checks::confirm(ask.confirmation.as_ref()),
+            named: super::token::idempotency_key_of(&ask.request_id, ask)?,
         };
-        let reason = ask::reason(&ask.reason)?;
-        let hits = self.0.decide_approval(actor, &Decision { id, digest, given, reason, terms }).await?;
+        let reason = request_checks::reason(&ask.reason)?;
+        let hits = self.0.decide_approval(actor, &ApproverDecision { id, digest, given, reason, terms }).await?;
         // The decision is made: the approver gets the result, regardless of what else the approver may see and even if the approval ends
         // right now.
         let now = self.0.system.wall();
@@ -142,7 +142,7 @@ impl Watch {
                 Ok(batch) => batch,
                 Err(RecvError::Lagged(_)) => {
                     let no = Refusal::new(Reason::LimitReached, "this stream cannot keep up");
-                    return drop(self.to.send(Err(status(No::Refusal(no)))).await);
+                    return drop(self.to.send(Err(status(Error::Refusal(no)))).await);
                 }
                 Err(RecvError::Closed) => return,
             };
@@ -150,7 +150,7 @@ impl Watch {
             if !self.let_in() {
                 return;
             }
-            for record in batch.records.iter().filter_map(Committed::change) {
+            for record in batch.records.iter().filter_map(CommittedRecord::change) {
                 let id = match &record.event {
                     Some(Event::ApprovalAsked(e)) => ApprovalId::from_slice(&e.approval),
                     Some(Event::ApprovalDecided(e)) => ApprovalId::from_slice(&e.approval),
@@ -191,7 +191,7 @@ impl Watch {
             }
         };
         let of = self.upstream.as_ref().is_none_or(|u| about(&asked, u));
-        if !of || self.authority.sees(&self.actor, &asked) == Sees::Nothing {
+        if !of || self.authority.sees(&self.actor, &asked) == ApprovalVisibility::Nothing {
             return true;
         }
         self.to.send(Ok(pb::WatchApprovalsResponse { approval: Some(shown) })).await.is_ok()
@@ -199,20 +199,20 @@ impl Watch {
 }
 
 #[tonic::async_trait]
-impl ApprovalService for Approvals {
+impl ApprovalService for ApprovalApi {
     async fn list_approvals(
         &self,
         request: Request<pb::ListApprovalsRequest>,
     ) -> Result<Response<pb::ListApprovalsResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "list_approvals")?;
+        let actor = request_checks::actor(&self.0, &request, "list_approvals")?;
         let listed = within_bytes(request.get_ref(), |ask| self.list(&actor, ask));
         listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_approvals"))
     }
 
     async fn get_approval(&self, request: Request<pb::GetApprovalRequest>) -> Result<Response<pb::GetApprovalResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "get_approval")?;
+        let actor = request_checks::actor(&self.0, &request, "get_approval")?;
         let no = refused(&self.0, &actor, "get_approval");
-        let id = wanted::id("approval_id", &request.get_ref().approval_id).map_err(|e| no(e.into()))?;
+        let id = exchange_request::id("approval_id", &request.get_ref().approval_id).map_err(|e| no(e.into()))?;
         let approval = self.get(&actor, id).await.map_err(no)?;
         Ok(Response::new(pb::GetApprovalResponse { approval: Some(approval) }))
     }
@@ -221,7 +221,7 @@ impl ApprovalService for Approvals {
         &self,
         request: Request<pb::DecideApprovalRequest>,
     ) -> Result<Response<pb::DecideApprovalResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "decide_approval")?;
+        let actor = request_checks::actor(&self.0, &request, "decide_approval")?;
         let answer = self.decide(&actor, request.get_ref()).await;
         answer.map(Response::new).map_err(refused(&self.0, &actor, "decide_approval"))
     }
@@ -232,14 +232,14 @@ impl ApprovalService for Approvals {
         &self,
         request: Request<pb::WatchApprovalsRequest>,
     ) -> Result<Response<Self::WatchApprovalsStream>, Status> {
-        let actor = ask::actor(&self.0, &request, "watch_approvals")?;
-        let upstream = ask::filter("upstream", &request.get_ref().upstream);
+        let actor = request_checks::actor(&self.0, &request, "watch_approvals")?;
+        let upstream = request_checks::filter("upstream", &request.get_ref().upstream);
         let upstream = upstream.map_err(|no| refused(&self.0, &actor, "watch_approvals")(no.into()))?.map(str::to_owned);
         // Subscribe to new commits first, then list existing approvals, so that none is missed.
         let commits = self.0.commits.subscribe();
         let (to, stream) = mpsc::channel(limits::WATCH_QUEUE);
         let watch = Watch { authority: self.0.clone(), actor, upstream, to };
-        tokio::spawn(calls::within(calls::Call::current(), watch.run(commits)));
+        tokio::spawn(operator_calls::within(operator_calls::OperatorCall::current(), watch.run(commits)));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

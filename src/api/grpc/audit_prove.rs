@@ -9,13 +9,13 @@ use tonic::Status;
 
 use super::super::status::status;
 use super::super::wire;
-use super::ask;
 use super::audit_search::filter;
-use mayfly_authority::admission::calls;
+use super::request_checks;
+use mayfly_authority::admission::operator_calls;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::tasks::Actor;
-use mayfly_base::refusal::No;
-use mayfly_ledger::record::{ReadOf, Who};
+use mayfly_base::refusal::Error;
+use mayfly_ledger::record::{AuditReadKind, Author};
 use mayfly_policy::admin;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::Seq;
@@ -28,8 +28,8 @@ pub async fn checkpoint(
     a: &Arc<Authority>,
     actor: &Actor,
     ask: &pb::GetCheckpointRequest,
-) -> Result<pb::GetCheckpointResponse, No> {
-    a.scope::<admin::ReadAudit>(ask::operator(actor)?)?;
+) -> Result<pb::GetCheckpointResponse, Error> {
+    a.scope::<admin::ReadAudit>(request_checks::operator(actor)?)?;
     let signed = a.checkpoint().await?;
     let consistency = match ask.since_size {
         0 => Vec::new(),
@@ -40,7 +40,7 @@ pub async fn checkpoint(
 }
 
 /// The filter of a request, for people and for the signed statement.
-pub(super) fn told(asked: Option<&pb::RecordFilter>) -> Map<String, Value> {
+pub(super) fn filter_to_json(asked: Option<&pb::RecordFilter>) -> Map<String, Value> {
     let f = asked.cloned().unwrap_or_default();
     let time = |at: Option<prost_types::Timestamp>| at.as_ref().and_then(wire::millis).map(|at| json!(at.0));
     let text = |text: String| Some(text).filter(|t| !t.is_empty()).map(Value::from);
@@ -62,22 +62,22 @@ pub(super) fn told(asked: Option<&pb::RecordFilter>) -> Map<String, Value> {
 type Part = Result<pb::ExportRecordsResponse, Status>;
 
 /// Begins an export.
-pub async fn export(a: &Arc<Authority>, actor: &Actor, ask: &pb::ExportRecordsRequest) -> Result<ReceiverStream<Part>, No> {
+pub async fn export(a: &Arc<Authority>, actor: &Actor, ask: &pb::ExportRecordsRequest) -> Result<ReceiverStream<Part>, Error> {
     let (filter, environment) = filter(ask.filter.as_ref())?;
-    let operator = ask::operator(actor)?.clone();
+    let operator = request_checks::operator(actor)?.clone();
     a.admit::<admin::ReadAudit>(&operator, environment.as_deref()).map_err(|no| name_one(no, &environment))?;
-    let mut export = a.export(filter, told(ask.filter.as_ref()), ask.since_size).await?;
+    let mut export = a.export(filter, filter_to_json(ask.filter.as_ref()), ask.since_size).await?;
     // The read is recorded before the first line is sent.
-    let (who, asked) = (a.scope::<admin::ReadAudit>(&operator)?.who(), asked(ask.filter.as_ref()));
-    let own = a.audit_read(&who, ReadOf::Export, &asked, 0).await;
+    let (who, asked) = (a.scope::<admin::ReadAudit>(&operator)?.who(), filter_text(ask.filter.as_ref()));
+    let own = a.audit_read(&who, AuditReadKind::Export, &asked, 0).await;
     let (to, stream) = mpsc::channel(WAITING);
     let authority = a.clone();
-    let call = calls::Call::current();
+    let call = operator_calls::OperatorCall::current();
     tokio::task::spawn_blocking(move || {
-        let mut told = Over { authority: authority.clone(), who, asked, records: 0, own };
+        let mut told = ExportRecorder { authority: authority.clone(), who, asked, records: 0, own };
         loop {
             let admit = || authority.admit::<admin::ReadAudit>(&operator, environment.as_deref());
-            let admitted = calls::within_sync(call.clone(), admit);
+            let admitted = operator_calls::within_sync(call.clone(), admit);
             let part = match admitted.and_then(|_| export.lines()) {
                 Ok(None) => return,
                 Ok(Some(text)) => {
@@ -97,43 +97,43 @@ pub async fn export(a: &Arc<Authority>, actor: &Actor, ask: &pb::ExportRecordsRe
 }
 
 /// Records the number of sent records when an export ends, completely or not.
-struct Over {
+struct ExportRecorder {
     authority: Arc<Authority>,
-    who: Who,
+    who: Author,
     asked: String,
     records: u64,
     /// Whether the beginning has a record of its own.
     own: bool,
 }
 
-impl Drop for Over {
+impl Drop for ExportRecorder {
     fn drop(&mut self) {
-        self.authority.audit_read_over(&self.who, ReadOf::Export, &self.asked, self.records, self.own);
+        self.authority.audit_read_over(&self.who, AuditReadKind::Export, &self.asked, self.records, self.own);
     }
 }
 
 /// The filter of the request, in one line.
-pub(super) fn asked(filter: Option<&pb::RecordFilter>) -> String {
-    match told(filter) {
+pub(super) fn filter_text(filter: Option<&pb::RecordFilter>) -> String {
+    match filter_to_json(filter) {
         all if all.is_empty() => "everything".to_owned(),
         some => Value::Object(some).to_string(),
     }
 }
 
 /// An operator who may not export everything is told to name one environment.
-fn name_one(no: No, environment: &Option<String>) -> No {
+fn name_one(no: Error, environment: &Option<String>) -> Error {
     match no {
-        No::Refusal(no) if environment.is_none() => {
-            No::Refusal(no.way_out("export one environment that you operate: mayfly audit export --environment NAME"))
+        Error::Refusal(no) if environment.is_none() => {
+            Error::Refusal(no.way_out("export one environment that you operate: mayfly audit export --environment NAME"))
         }
         no => no,
     }
 }
 
 /// Verifies a part of the ledger.
-pub async fn verify(a: &Authority, actor: &Actor, ask: &pb::VerifyLedgerRequest) -> Result<pb::VerifyLedgerResponse, No> {
+pub async fn verify(a: &Authority, actor: &Actor, ask: &pb::VerifyLedgerRequest) -> Result<pb::VerifyLedgerResponse, Error> {
     let (from, to) = (wire::seq("from_seq", ask.from_seq)?, wire::seq("to_seq", ask.to_seq)?);
-    a.scope::<admin::ReadAudit>(ask::operator(actor)?)?;
+    a.scope::<admin::ReadAudit>(request_checks::operator(actor)?)?;
     let verified = a.verify(from, to).await?;
     let (broken_at, problem) = verified.broken.unwrap_or((Seq::ZERO, String::new()));
     Ok(pb::VerifyLedgerResponse {

@@ -3,23 +3,23 @@
 use prost::Message as _;
 
 use super::super::wire;
-use super::ask;
 use super::audit::record_to_pb;
-use super::audit_prove::asked;
-use super::page::{Page, foreign_token, same_request};
+use super::audit_prove::filter_text;
+use super::page::{PageRequest, foreign_token, same_request};
+use super::request_checks;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Refusal};
-use mayfly_ledger::record::{EVENT_NAMES, ReadOf, Sort};
-use mayfly_ledger::search::{Filter, Match, Turn};
-use mayfly_policy::{admin, wanted};
+use mayfly_base::refusal::{Error, Refusal};
+use mayfly_ledger::record::{AuditReadKind, EVENT_NAMES, NameKind};
+use mayfly_ledger::search::{HistoryFilter, Match, SearchCursor};
+use mayfly_policy::{admin, exchange_request};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::{Seq, TaskId};
 
 /// A checked filter, and the environment that it keeps to.
-pub fn filter(asked: Option<&pb::RecordFilter>) -> Result<(Filter, Option<String>), Refusal> {
-    let Some(f) = asked else { return Ok((Filter::default(), None)) };
+pub fn filter(asked: Option<&pb::RecordFilter>) -> Result<(HistoryFilter, Option<String>), Refusal> {
+    let Some(f) = asked else { return Ok((HistoryFilter::default(), None)) };
     let moment = |field, at: &Option<prost_types::Timestamp>| match at {
         None => Ok(None),
         Some(at) => wire::millis(at).map(Some).ok_or_else(|| Refusal::field(field, "is no moment since 1970")),
@@ -34,34 +34,34 @@ pub fn filter(asked: Option<&pb::RecordFilter>) -> Result<(Filter, Option<String
             let known = EVENT_NAMES.join(", ");
             return Err(Refusal::field("filter.event", format!("is no event of this version; known: {known}")));
         }
-        names.push((Some(Sort::Event), f.event.clone()));
+        names.push((Some(NameKind::Event), f.event.clone()));
     }
     if !f.task_id.is_empty() {
-        let id: TaskId = wanted::id("filter.task_id", &f.task_id)?;
-        names.push((Some(Sort::Task), id.to_string()));
+        let id: TaskId = exchange_request::id("filter.task_id", &f.task_id)?;
+        names.push((Some(NameKind::Task), id.to_string()));
     }
     let texts = [
         ("filter.names", None, &f.names),
-        ("filter.workload", Some(Sort::Workload), &f.workload),
-        ("filter.upstream", Some(Sort::Upstream), &f.upstream),
-        ("filter.tool", Some(Sort::Tool), &f.tool),
-        ("filter.environment", Some(Sort::Environment), &f.environment),
+        ("filter.workload", Some(NameKind::Workload), &f.workload),
+        ("filter.upstream", Some(NameKind::Upstream), &f.upstream),
+        ("filter.tool", Some(NameKind::Tool), &f.tool),
+        ("filter.environment", Some(NameKind::Environment), &f.environment),
     ];
     for (field, sort, value) in texts {
-        names.extend(ask::filter(field, value)?.map(|text| (sort, text.to_owned())));
+        names.extend(request_checks::filter(field, value)?.map(|text| (sort, text.to_owned())));
     }
     let seq = match f.seq {
         0 => None,
         seq => Some(wire::seq("filter.seq", seq)?),
     };
-    Ok((Filter { since, until, seq, names }, Some(f.environment.clone()).filter(|e| !e.is_empty())))
+    Ok((HistoryFilter { since, until, seq, names }, Some(f.environment.clone()).filter(|e| !e.is_empty())))
 }
 
 /// One page.
-pub async fn search(a: &Authority, actor: &Actor, ask: &pb::SearchRecordsRequest) -> Result<pb::SearchRecordsResponse, No> {
+pub async fn search(a: &Authority, actor: &Actor, ask: &pb::SearchRecordsRequest) -> Result<pb::SearchRecordsResponse, Error> {
     let (filter, environment) = filter(ask.filter.as_ref())?;
-    let scope = a.scope_of::<admin::ReadAudit>(ask::operator(actor)?, environment.as_deref())?;
-    let size = Page::from(ask.page_size, "")?.size();
+    let scope = a.scope_of::<admin::ReadAudit>(request_checks::operator(actor)?, environment.as_deref())?;
+    let size = PageRequest::from(ask.page_size, "")?.size();
     let of = same_request(ask);
     let from = match ask.page_token.as_str() {
         "" => None,
@@ -75,14 +75,14 @@ pub async fn search(a: &Authority, actor: &Actor, ask: &pb::SearchRecordsRequest
     let mut next = found.next;
     let (mut records, mut bytes) = (Vec::new(), 0);
     for one in std::mem::take(&mut found.records) {
-        let (position, record) = (one.past.position, told(&one));
+        let (position, record) = (one.past.position, match_to_pb(&one));
         bytes += record.encoded_len();
         if bytes > limits::SEARCH_PAGE_BYTES && !records.is_empty() {
             // Its commit is looked at again: what was told of it stands after this one.
             let last_of = found.ends.iter().find(|(at, _)| *at == position).map(|(_, seq)| *seq);
             let before: Option<Seq> = records.last().and_then(|r: &pb::Record| Seq::from_u64(r.seq));
             if let (Some(seq), Some(before)) = (last_of, before) {
-                next = Some(Turn { position, seq, before });
+                next = Some(SearchCursor { position, seq, before });
                 found.reached = before;
             }
             break;
@@ -90,8 +90,8 @@ pub async fn search(a: &Authority, actor: &Actor, ask: &pb::SearchRecordsRequest
         records.push(record);
     }
     let removed = found.removed.filter(|_| records.len() == whole);
-    let who = a.scope::<admin::ReadAudit>(ask::operator(actor)?)?.who();
-    a.audit_read(&who, ReadOf::Search, &asked(ask.filter.as_ref()), records.len() as u64).await;
+    let who = a.scope::<admin::ReadAudit>(request_checks::operator(actor)?)?.who();
+    a.audit_read(&who, AuditReadKind::Search, &filter_text(ask.filter.as_ref()), records.len() as u64).await;
     Ok(pb::SearchRecordsResponse {
         records,
         next_page_token: next.map_or_else(String::new, |turn| token(&of, turn)),
@@ -101,20 +101,23 @@ pub async fn search(a: &Authority, actor: &Actor, ask: &pb::SearchRecordsRequest
 }
 
 /// As the wire has it.
-pub fn told(one: &Match) -> pb::Record {
+pub fn match_to_pb(one: &Match) -> pb::Record {
     pb::Record { group: one.group.as_u64(), ..record_to_pb(&one.past) }
 }
 
-fn token(of: &str, turn: Turn) -> String {
+fn token(of: &str, turn: SearchCursor) -> String {
     let text = format!("{of}:{}:{}:{}", turn.position, turn.seq, turn.before);
     data_encoding::BASE64URL_NOPAD.encode(text.as_bytes())
 }
 
 /// A token of the same request. One that somebody made up leads to wrong seqs or to nothing, in the answer to whoever made it up.
-fn turn(of: &str, token: &str) -> Option<Turn> {
+fn turn(of: &str, token: &str) -> Option<SearchCursor> {
     let text = String::from_utf8(data_encoding::BASE64URL_NOPAD.decode(token.as_bytes()).ok()?).ok()?;
     let mut parts = text.strip_prefix(of)?.strip_prefix(':')?.split(':');
-    let turn =
-        Turn { position: parts.next()?.parse().ok()?, seq: parts.next()?.parse().ok()?, before: parts.next()?.parse().ok()? };
+    let turn = SearchCursor {
+        position: parts.next()?.parse().ok()?,
+        seq: parts.next()?.parse().ok()?,
+        before: parts.next()?.parse().ok()?,
+    };
     parts.next().is_none().then_some(turn)
 }

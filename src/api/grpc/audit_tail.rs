@@ -13,54 +13,54 @@ use tonic::Status;
 
 use super::super::status::status;
 use super::super::wire;
-use super::ask;
-use super::audit_prove::asked;
-use super::audit_search::{filter, told};
-use mayfly_authority::admission::calls;
-use mayfly_authority::admission::operators::Scope;
-use mayfly_authority::audit::Reader;
+use super::audit_prove::filter_text;
+use super::audit_search::{filter, match_to_pb};
+use super::request_checks;
+use mayfly_authority::admission::operator_calls;
+use mayfly_authority::admission::operators::OperatorScope;
+use mayfly_authority::audit::AuditReader;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Refusal};
+use mayfly_base::refusal::{Error, Refusal};
 use mayfly_identity::caller::Operator;
-use mayfly_ledger::record::{ReadOf, Record};
-use mayfly_ledger::search::Filter;
+use mayfly_ledger::record::{AuditReadKind, Record};
+use mayfly_ledger::search::HistoryFilter;
 use mayfly_ledger::stopping;
 use mayfly_policy::admin;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::Seq;
 
-type Told = Result<pb::TailRecordsResponse, Status>;
+type TailItem = Result<pb::TailRecordsResponse, Status>;
 
 /// Whether the stream continues.
-type Goes = ControlFlow<Option<No>>;
+type TailControl = ControlFlow<Option<Error>>;
 
 struct Tail {
     authority: Arc<Authority>,
     operator: Operator,
     environment: Option<String>,
     /// The environments that the operator may see; `None`: all records that match.
-    scope: Option<Scope<admin::ReadAudit>>,
-    filter: Filter,
-    reader: Reader,
+    scope: Option<OperatorScope<admin::ReadAudit>>,
+    filter: HistoryFilter,
+    reader: AuditReader,
     after: Seq,
-    to: mpsc::Sender<Told>,
+    to: mpsc::Sender<TailItem>,
 }
 
 /// Begins a stream.
-pub async fn begin(a: &Arc<Authority>, actor: &Actor, ask: &pb::TailRecordsRequest) -> Result<ReceiverStream<Told>, No> {
+pub async fn begin(a: &Arc<Authority>, actor: &Actor, ask: &pb::TailRecordsRequest) -> Result<ReceiverStream<TailItem>, Error> {
     let (filter, environment) = filter(ask.filter.as_ref())?;
-    let operator = ask::operator(actor)?.clone();
+    let operator = request_checks::operator(actor)?.clone();
     let scope = a.scope_of(&operator, environment.as_deref())?;
     let after = ask.resume_after.map(|seq| wire::seq("resume_after", seq)).transpose()?;
     let reader = a.read_after(after).await?;
     let who = a.scope::<admin::ReadAudit>(&operator)?.who();
-    a.audit_read(&who, ReadOf::Tail, &asked(ask.filter.as_ref()), 0).await;
+    a.audit_read(&who, AuditReadKind::Tail, &filter_text(ask.filter.as_ref()), 0).await;
     let (to, stream) = mpsc::channel(limits::WATCH_QUEUE);
     let after = after.unwrap_or(reader.seq());
     let tail = Tail { authority: a.clone(), operator, environment, scope, filter, reader, after, to };
-    tokio::spawn(calls::within(calls::Call::current(), tail.run()));
+    tokio::spawn(operator_calls::within(operator_calls::OperatorCall::current(), tail.run()));
     Ok(ReceiverStream::new(stream))
 }
 
@@ -71,7 +71,7 @@ impl Tail {
         }
     }
 
-    async fn follow(&mut self) -> Result<(), Option<No>> {
+    async fn follow(&mut self) -> Result<(), Option<Error>> {
         let mut durable = self.authority.ledger.durable_watch();
         let mut sign = tokio::time::interval(Duration::from_millis(limits::WATCH_SIGN_MS));
         sign.reset();
@@ -79,29 +79,29 @@ impl Tail {
         loop {
             // Marked before reading: records that become durable from here on wake the stream again.
             durable.mark_unchanged();
-            goes(self.admitted())?;
+            to_result(self.admitted())?;
             if caught_up && self.reader.behind() > limits::TAIL_LAG {
                 return Err(Some(lagged()));
             }
             let steps = self.reader.next().await.map_err(Some)?;
             if !steps.is_empty() {
                 for step in steps {
-                    goes(self.tell(step).await)?;
+                    to_result(self.tell(step).await)?;
                 }
                 continue;
             }
             caught_up = true;
             tokio::select! {
                 changed = durable.changed() => changed.map_err(|_| None)?,
-                _ = sign.tick() => goes(self.send(None, self.reader.seq()).await)?,
+                _ = sign.tick() => to_result(self.send(None, self.reader.seq()).await)?,
                 () = self.to.closed() => return Ok(()),
-                () = self.authority.ends() => return Err(Some(No::Refusal(stopping()))),
+                () = self.authority.ends() => return Err(Some(Error::Refusal(stopping()))),
             }
         }
     }
 
     /// Whether the operator is still permitted to read, and which environments: policy may have changed.
-    fn admitted(&mut self) -> Goes {
+    fn admitted(&mut self) -> TailControl {
         match self.authority.scope_of(&self.operator, self.environment.as_deref()) {
             Ok(scope) => {
                 self.scope = scope;
@@ -111,21 +111,21 @@ impl Tail {
         }
     }
 
-    async fn tell(&self, step: mayfly_ledger::forward::Step) -> Goes {
+    async fn tell(&self, step: mayfly_ledger::log_reader::LogCommit) -> TailControl {
         let matches = match step.matches(&self.filter) {
             Ok(matches) => matches,
-            Err(fault) => return ControlFlow::Break(Some(No::Fault(fault))),
+            Err(fault) => return ControlFlow::Break(Some(Error::Fault(fault))),
         };
         let seen = |record: &Record| {
             self.scope.as_ref().is_none_or(|scope| scope.has_all(&self.authority.environments_of_record(record)))
         };
         for one in matches.into_iter().filter(|m| m.past.seq > self.after && seen(&m.past.record)) {
-            self.send(Some(told(&one)), one.past.seq).await?;
+            self.send(Some(match_to_pb(&one)), one.past.seq).await?;
         }
         ControlFlow::Continue(())
     }
 
-    async fn send(&self, record: Option<pb::Record>, seq: Seq) -> Goes {
+    async fn send(&self, record: Option<pb::Record>, seq: Seq) -> TailControl {
         match self.to.send(Ok(pb::TailRecordsResponse { record, seq: seq.as_u64() })).await {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(None),
@@ -133,14 +133,14 @@ impl Tail {
     }
 }
 
-fn goes(goes: Goes) -> Result<(), Option<No>> {
+fn to_result(goes: TailControl) -> Result<(), Option<Error>> {
     match goes {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(why) => Err(why),
     }
 }
 
-fn lagged() -> No {
+fn lagged() -> Error {
     let no = Refusal::limit("tail_lag", limits::TAIL_LAG, Duration::from_secs(1));
-    No::Refusal(no.way_out("read faster, or filter more; go on with resume_after"))
+    Error::Refusal(no.way_out("read faster, or filter more; go on with resume_after"))
 }

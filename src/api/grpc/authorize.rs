@@ -2,17 +2,17 @@
 
 use super::super::wire;
 use mayfly_authority::authority::Authority;
-use mayfly_authority::exchange::authorize::Permitted;
-use mayfly_base::refusal::{No, Refusal};
+use mayfly_authority::exchange::authorize::ActionPermit;
+use mayfly_base::refusal::{Error, Refusal};
 use mayfly_base::trace;
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::commit::sha256;
 use mayfly_policy::decide::plain_action;
-use mayfly_policy::wanted::Wanted;
+use mayfly_policy::exchange_request::ExchangeRequest;
 use mayfly_proto::mayfly::v1 as pb;
 
 /// The exchange that corresponds to an authorization request. The digest of the request covers the token.
-fn wanted(ask: pb::AuthorizeRequest) -> Result<Wanted, Refusal> {
+fn wanted(ask: pb::AuthorizeRequest) -> Result<ExchangeRequest, Refusal> {
     let shown = sha256(ask.token.as_bytes());
     let mut exchange = pb::ExchangeRequest {
         task: (!ask.task_id.is_empty()).then_some(pb::exchange_request::Task::TaskId(ask.task_id)),
@@ -28,7 +28,7 @@ fn wanted(ask: pb::AuthorizeRequest) -> Result<Wanted, Refusal> {
         key_binding: Some(pb::KeyBinding { key: Some(pb::key_binding::Key::CallerSvid(pb::CallerSvid {})) }),
         ..pb::ExchangeRequest::default()
     };
-    let mut want = Wanted::take(&mut exchange)?;
+    let mut want = ExchangeRequest::take(&mut exchange)?;
     plain_action(&want)?;
     want.digest = sha256(&[&b"authorize"[..], &want.digest, &shown].concat());
     want.asking.get_or_insert_default().action = true;
@@ -39,7 +39,7 @@ pub(super) async fn authorize(
     authority: &Authority,
     caller: &Caller,
     ask: pb::AuthorizeRequest,
-) -> Result<pb::AuthorizeResponse, No> {
+) -> Result<pb::AuthorizeResponse, Error> {
     let mut ask = ask;
     let shown = match ask.token.as_str() {
         "" => None,
@@ -51,13 +51,13 @@ pub(super) async fn authorize(
             match given.as_str() {
                 "" => *given = own,
                 same if same == own => {}
-                _ => return Err(No::Refusal(Refusal::field(field, "is another one than the token's; leave it out"))),
+                _ => return Err(Error::Refusal(Refusal::field(field, "is another one than the token's; leave it out"))),
             }
         }
     }
-    let want = Wanted { traced: trace::current(), ..wanted(ask)? };
+    let want = ExchangeRequest { traced: trace::current(), ..wanted(ask)? };
     trace::note(|| want.request_id.iter().map(|id| ("mayfly.request.id", trace::plain(id).into())).collect());
-    let Permitted { seq, revision, until } = authority.authorize(caller, &want, shown.as_ref()).await?;
+    let ActionPermit { seq, revision, until } = authority.authorize(caller, &want, shown.as_ref()).await?;
     Ok(pb::AuthorizeResponse {
         seq: seq.as_u64(),
         decision_revision: revision.as_u64(),

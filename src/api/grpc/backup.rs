@@ -10,62 +10,62 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::super::status::status;
-use super::ask;
-use mayfly_authority::admission::calls;
+use super::request_checks;
+use mayfly_authority::admission::operator_calls;
 use mayfly_authority::authority::Authority;
-use mayfly_authority::backup::Backup;
+use mayfly_authority::backup::BackupJob;
 use mayfly_authority::tasks::Actor;
-use mayfly_base::document::shown::{cut, stripped};
+use mayfly_base::document::terminal_text::{cut, stripped};
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No};
+use mayfly_base::refusal::{Error, Fault};
 use mayfly_identity::caller::Operator;
-use mayfly_ledger::record::{BackedUp, Event, Record, Who};
-use mayfly_ledger::{in_the_background, stopping};
-use mayfly_policy::{admin, wanted};
+use mayfly_ledger::record::{Author, BackedUp, Event, Record};
+use mayfly_ledger::{mark_background_thread, stopping};
+use mayfly_policy::{admin, exchange_request};
 use mayfly_proto::mayfly::v1 as pb;
 
 /// Pieces queued for the client: about `limits::BACKUP_PIECE_BYTES` each, and one more piece is being made.
 const WAITING: usize = 1;
 
 /// A piece of a backup.
-pub type Piece = Result<pb::BackupResponse, Status>;
+pub type BackupPiece = Result<pb::BackupResponse, Status>;
 
 /// The operator, and the operator's call, which may have been approved.
-type Asker = (Operator, Option<Arc<calls::Call>>);
+type Asker = (Operator, Option<Arc<operator_calls::OperatorCall>>);
 
 /// A backup has the audit of all environments and the private parts of keys, so it needs both permissions.
-fn admitted(a: &Authority, operator: &Operator) -> Result<Who, No> {
+fn admitted(a: &Authority, operator: &Operator) -> Result<Author, Error> {
     a.admit::<admin::ReadAudit>(operator, None)?;
     Ok(a.admit::<admin::ManageKeys>(operator, None)?.who())
 }
 
 /// Checks the permission again, on the runtime: the check reads the state, and other threads would wait for a low-priority thread that
 /// holds the state.
-fn still_admitted(a: &Arc<Authority>, (operator, call): &Asker, runtime: &Handle) -> Result<(), No> {
+fn still_admitted(a: &Arc<Authority>, (operator, call): &Asker, runtime: &Handle) -> Result<(), Error> {
     let (a, operator) = (a.clone(), operator.clone());
-    let admitted = calls::within(call.clone(), async move { admitted(&a, &operator).map(drop) });
+    let admitted = operator_calls::within(call.clone(), async move { admitted(&a, &operator).map(drop) });
     let asked = runtime.block_on(runtime.spawn(admitted));
-    asked.unwrap_or_else(|_| Err(No::Refusal(stopping())))
+    asked.unwrap_or_else(|_| Err(Error::Refusal(stopping())))
 }
 
 /// Begins a backup.
-pub async fn begin(a: &Arc<Authority>, actor: &Actor, ask: &pb::BackupRequest) -> Result<ReceiverStream<Piece>, No> {
-    let operator = ask::operator(actor)?.clone();
+pub async fn begin(a: &Arc<Authority>, actor: &Actor, ask: &pb::BackupRequest) -> Result<ReceiverStream<BackupPiece>, Error> {
+    let operator = request_checks::operator(actor)?.clone();
     let who = admitted(a, &operator)?;
     // A long path is recorded in part; that must not prevent a backup.
-    let to = stripped(&wanted::text("to", &cut(&ask.to, limits::NAME_BYTES), limits::NAME_BYTES)?);
+    let to = stripped(&exchange_request::text("to", &cut(&ask.to, limits::NAME_BYTES), limits::NAME_BYTES)?);
     let backup = a.backup().await?;
     let head = backup.about().seq;
     tracing::info!(seq = %head, by = who.name(), to, "a backup is being made");
     // The record is written before the first piece is sent, so that an incomplete backup is recorded, too.
-    let noted = Noted { who, to, head: head.as_u64() };
+    let noted = BackupRecorder { who, to, head: head.as_u64() };
     noted.write(a, false).await;
     let (pieces, stream) = mpsc::channel(WAITING);
-    let call = calls::Call::current();
+    let call = operator_calls::OperatorCall::current();
     let (authority, runtime) = (a.clone(), tokio::runtime::Handle::current());
     // A backup has its own thread, whose priority is below that of serving.
     let run = move || {
-        in_the_background();
+        mark_background_thread();
         if run(&authority, &(operator, call), backup, &pieces, &runtime) {
             // The stream ends after the record of the complete backup is written.
             runtime.block_on(noted.write(&authority, true));
@@ -77,13 +77,13 @@ pub async fn begin(a: &Arc<Authority>, actor: &Actor, ask: &pb::BackupRequest) -
 }
 
 /// The record of a backup.
-struct Noted {
-    who: Who,
+struct BackupRecorder {
+    who: Author,
     to: String,
     head: u64,
 }
 
-impl Noted {
+impl BackupRecorder {
     async fn write(&self, a: &Authority, whole: bool) {
         let event = BackedUp { to: self.to.clone(), head: self.head, whole };
         if let Err(why) = a.note_in_time(Record::new(self.who.clone(), Event::BackedUp(event))).await {
@@ -101,7 +101,7 @@ impl Noted {
 }
 
 /// Sends the backup. Returns whether it was sent completely.
-fn run(a: &Arc<Authority>, operator: &Asker, mut backup: Backup, to: &mpsc::Sender<Piece>, runtime: &Handle) -> bool {
+fn run(a: &Arc<Authority>, operator: &Asker, mut backup: BackupJob, to: &mpsc::Sender<BackupPiece>, runtime: &Handle) -> bool {
     loop {
         let piece = match still_admitted(a, operator, runtime).and_then(|()| backup.piece()) {
             Ok(None) => return true,
@@ -122,6 +122,6 @@ fn run(a: &Arc<Authority>, operator: &Asker, mut backup: Backup, to: &mpsc::Send
 }
 
 /// Somebody who does not read would hold up what is due to go.
-fn sent(piece: Piece, to: &mpsc::Sender<Piece>, runtime: &Handle) -> bool {
+fn sent(piece: BackupPiece, to: &mpsc::Sender<BackupPiece>, runtime: &Handle) -> bool {
     runtime.block_on(to.send_timeout(piece, Duration::from_millis(limits::BACKUP_STALL_MS))).is_ok()
 }

@@ -8,28 +8,28 @@ use tonic::body::Body;
 use tonic::server::{Grpc, UnaryService};
 use tonic::{Request, Response, Status};
 
-use super::sent::SentBatch;
-use super::token::Tokens;
-use super::told::{BatchCodec, ToldResult};
+use super::fast_encode::{BatchCodec, EncodedResult};
+use super::raw_request::RawBatch;
+use super::token::TokenApi;
 use mayfly_base::limits;
 
 /// The path of the method.
 pub const PATH: &str = "/mayfly.v1.TokenService/BatchExchange";
 
-struct Method(Tokens);
+struct Method(TokenApi);
 
-impl UnaryService<SentBatch> for Method {
-    type Response = Vec<ToldResult>;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Vec<ToldResult>>, Status>> + Send>>;
+impl UnaryService<RawBatch> for Method {
+    type Response = Vec<EncodedResult>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Vec<EncodedResult>>, Status>> + Send>>;
 
-    fn call(&mut self, request: Request<SentBatch>) -> Self::Future {
+    fn call(&mut self, request: Request<RawBatch>) -> Self::Future {
         let own = self.0.clone();
         Box::pin(async move { own.answer_batch(request).await.map(Response::new) })
     }
 }
 
 /// Answers one call.
-pub async fn exchange<B>(own: &Tokens, call: http::Request<B>) -> http::Response<Body>
+pub async fn exchange<B>(own: &TokenApi, call: http::Request<B>) -> http::Response<Body>
 where
     B: HttpBody<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,

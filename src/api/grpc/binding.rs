@@ -1,29 +1,29 @@
 //! The binding rpcs of UpstreamService.
 
-use super::super::wire::{self, BindingPlace};
-use super::ask;
-use super::page::ByName;
+use super::super::wire::{self, BindingMetadata};
+use super::page::NamePageRequest;
+use super::request_checks;
 use mayfly_authority::authority::Authority;
-use mayfly_authority::registry::bindings::BindingChanged;
-use mayfly_authority::revocation::narrow::Terms;
+use mayfly_authority::registry::bindings::BindingChangeResult;
+use mayfly_authority::revocation::revoke_excess::ChangeOptions;
 use mayfly_authority::tasks::Actor;
-use mayfly_base::refusal::{No, Refusal};
+use mayfly_base::refusal::{Error, Refusal};
 use mayfly_ledger::upstream::binding::Binding;
 use mayfly_policy::admin;
 use mayfly_proto::mayfly::v1 as pb;
 
 /// Lists bindings, removed ones included.
-pub async fn list(authority: &Authority, actor: &Actor, ask: pb::ListBindingsRequest) -> Result<pb::ListBindingsResponse, No> {
-    let sees = authority.scope::<admin::Observe>(ask::operator(actor)?)?;
-    let (upstream, name) = (ask::filter("upstream", &ask.upstream)?, ask::filter("binding", &ask.binding)?);
-    let page = ByName::of(ask.page_size, &ask.page_token, &ask)?;
+pub async fn list(authority: &Authority, actor: &Actor, ask: pb::ListBindingsRequest) -> Result<pb::ListBindingsResponse, Error> {
+    let sees = authority.scope::<admin::Observe>(request_checks::operator(actor)?)?;
+    let (upstream, name) = (request_checks::filter("upstream", &ask.upstream)?, request_checks::filter("binding", &ask.binding)?);
+    let page = NamePageRequest::of(ask.page_size, &ask.page_token, &ask)?;
     let compiled = authority.catalog.now();
     let of = |b: &Binding| compiled.upstream(&b.upstream).map_or_else(String::new, |u| u.upstream.environment.clone());
     let fits = |b: &Binding| upstream.is_none_or(|u| b.upstream == u) && name.is_none_or(|n| b.name == n) && sees.has(&of(b));
     let all = authority.bindings().await?.into_iter().filter(|(b, _)| fits(b));
     let (found, next_page_token) = page.take(all.map(|(b, v)| (b.name.clone(), (b, v))).collect());
     let shown = found.iter().map(|(binding, version)| {
-        let place = BindingPlace {
+        let place = BindingMetadata {
             version: version.version,
             environment: of(binding),
             seq: Some(version.seq),
@@ -37,8 +37,8 @@ pub async fn list(authority: &Authority, actor: &Actor, ask: pb::ListBindingsReq
 }
 
 /// Adds a binding, or puts another version of it in effect.
-pub async fn set(authority: &Authority, actor: &Actor, ask: &pb::SetBindingRequest) -> Result<pb::SetBindingResponse, No> {
-    let operator = ask::operator(actor)?;
+pub async fn set(authority: &Authority, actor: &Actor, ask: &pb::SetBindingRequest) -> Result<pb::SetBindingResponse, Error> {
+    let operator = request_checks::operator(actor)?;
     let given = ask.binding.as_ref().ok_or_else(|| Refusal::field("binding", "is missing: the binding"))?;
     let new = match wire::binding_from_pb(given) {
         Ok(new) => new,
@@ -48,18 +48,18 @@ pub async fn set(authority: &Authority, actor: &Actor, ask: &pb::SetBindingReque
             return Err(no.into());
         }
     };
-    let terms = Terms {
+    let terms = ChangeOptions {
         dry_run: ask.dry_run,
-        confirm: ask::confirm(ask.confirmation.as_ref()),
-        named: super::token::named(&ask.request_id, ask)?,
+        confirm: request_checks::confirm(ask.confirmation.as_ref()),
+        named: super::token::idempotency_key_of(&ask.request_id, ask)?,
     };
-    let reason = ask::reason(&ask.reason)?;
-    let BindingChanged { binding, version, seq, hits, beyond, wider } =
+    let reason = request_checks::reason(&ask.reason)?;
+    let BindingChangeResult { binding, version, seq, hits, beyond, wider } =
         authority.set_binding(operator, new, given.version, &reason, &terms).await?;
     let compiled = authority.catalog.now();
     let environment = compiled.upstream(&binding.upstream).map_or_else(String::new, |u| u.upstream.environment.clone());
     let not_read = !authority.bindings_are_read(&environment);
-    let place = BindingPlace { version, environment, seq, ..BindingPlace::default() };
+    let place = BindingMetadata { version, environment, seq, ..BindingMetadata::default() };
     Ok(pb::SetBindingResponse {
         binding: Some(wire::binding_to_pb(&binding, &place)),
         hits: Some(super::hits_to_pb(&hits)),

@@ -5,39 +5,39 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::super::wire;
-use super::ask::{self, refused, refused_in};
-use super::page::{Page, within_bytes};
+use super::page::{PageRequest, within_bytes};
+use super::request_checks::{self, refused, refused_in};
 use mayfly_authority::authority::Authority;
 use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Refusal};
-use mayfly_ledger::state::Glass;
-use mayfly_policy::decide::GlassAsk;
-use mayfly_policy::wanted;
+use mayfly_base::refusal::{Error, Refusal};
+use mayfly_ledger::state::BreakGlassTask;
+use mayfly_policy::decide::BreakGlassRequest;
+use mayfly_policy::exchange_request;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::break_glass_service_server::BreakGlassService;
 use mayfly_verify::seq::TaskId;
 
 /// The gRPC service.
-pub struct BreakGlasses(pub Arc<Authority>);
+pub struct BreakGlassApi(pub Arc<Authority>);
 
-impl BreakGlasses {
-    async fn open(&self, actor: &Actor, ask: &pb::OpenBreakGlassRequest) -> Result<pb::BreakGlass, No> {
-        let reason = ask::reason(&ask.reason)?;
-        let named = super::token::named(&ask.request_id, ask)?;
-        let ttl_ms = wanted::duration("ttl", ask.ttl.as_ref())?;
+impl BreakGlassApi {
+    async fn open(&self, actor: &Actor, ask: &pb::OpenBreakGlassRequest) -> Result<pb::BreakGlass, Error> {
+        let reason = request_checks::reason(&ask.reason)?;
+        let named = super::token::idempotency_key_of(&ask.request_id, ask)?;
+        let ttl_ms = exchange_request::duration("ttl", ask.ttl.as_ref())?;
         let id = match &ask.open {
             None => return Err(Refusal::field("open", "is missing: name rights to open, or task_id to join").into()),
             Some(pb::open_break_glass_request::Open::Rights(rights)) => {
-                let environment = ask::filter("environment", &ask.environment)?.map(str::to_owned);
-                let ask = GlassAsk { rights: wanted::name("rights", rights)?, environment, reason, ttl_ms };
+                let environment = request_checks::filter("environment", &ask.environment)?.map(str::to_owned);
+                let ask = BreakGlassRequest { rights: exchange_request::name("rights", rights)?, environment, reason, ttl_ms };
                 self.0.open_glass(actor, &ask, &named).await?
             }
             Some(pb::open_break_glass_request::Open::TaskId(_)) if ttl_ms.is_some() => {
                 return Err(Refusal::field("ttl", "was settled when it was opened; leave it out").into());
             }
             Some(pb::open_break_glass_request::Open::TaskId(id)) => {
-                let id: TaskId = wanted::id("task_id", id)?;
+                let id: TaskId = exchange_request::id("task_id", id)?;
                 self.0.join_glass(actor, id, &reason, &named).await?;
                 id
             }
@@ -46,49 +46,49 @@ impl BreakGlasses {
     }
 
     /// The current state of a break-glass task; the caller has been found to take part in it.
-    async fn one(&self, id: TaskId) -> Result<pb::BreakGlass, No> {
+    async fn one(&self, id: TaskId) -> Result<pb::BreakGlass, Error> {
         let now = self.0.system.wall();
         let found = self.0.ledger.settled(|s| s.glasses.get(&id).map(|glass| wire::glass_to_pb(s, id, glass, now))).await?;
-        found.ok_or_else(|| ask::not_found(format!("there is no break-glass task {id}")))
+        found.ok_or_else(|| request_checks::not_found(format!("there is no break-glass task {id}")))
     }
 
-    async fn close(&self, actor: &Actor, ask: &pb::CloseBreakGlassRequest) -> Result<pb::BreakGlass, No> {
-        let id: TaskId = wanted::id("task_id", &ask.task_id)?;
-        let reason = wanted::text("reason", &ask.reason, limits::PURPOSE_BYTES)?;
+    async fn close(&self, actor: &Actor, ask: &pb::CloseBreakGlassRequest) -> Result<pb::BreakGlass, Error> {
+        let id: TaskId = exchange_request::id("task_id", &ask.task_id)?;
+        let reason = exchange_request::text("reason", &ask.reason, limits::PURPOSE_BYTES)?;
         self.0.close_glass(actor, id, &reason).await?;
         self.one(id).await
     }
 
-    async fn review(&self, actor: &Actor, ask: &pb::ReviewBreakGlassRequest) -> Result<pb::BreakGlass, No> {
-        let id: TaskId = wanted::id("task_id", &ask.task_id)?;
+    async fn review(&self, actor: &Actor, ask: &pb::ReviewBreakGlassRequest) -> Result<pb::BreakGlass, Error> {
+        let id: TaskId = exchange_request::id("task_id", &ask.task_id)?;
         if ask.review.is_empty() {
             return Err(Refusal::field("review", "is missing: say what was found, for the audit").into());
         }
-        let text = wanted::text("review", &ask.review, limits::PURPOSE_BYTES)?;
-        let named = super::token::named(&ask.request_id, ask)?;
+        let text = exchange_request::text("review", &ask.review, limits::PURPOSE_BYTES)?;
+        let named = super::token::idempotency_key_of(&ask.request_id, ask)?;
         self.0.review_glass(actor, id, &text, &named).await?;
         self.one(id).await
     }
 
-    async fn list(&self, actor: &Actor, ask: pb::ListBreakGlassRequest) -> Result<pb::ListBreakGlassResponse, No> {
-        let page = Page::from(ask.page_size, &ask.page_token)?;
+    async fn list(&self, actor: &Actor, ask: pb::ListBreakGlassRequest) -> Result<pb::ListBreakGlassResponse, Error> {
+        let page = PageRequest::from(ask.page_size, &ask.page_token)?;
         let now = self.0.system.wall();
         let all = self.0.ledger.settled(|s| {
-            let fits = |(_, glass): &(&TaskId, &Glass)| !ask.unreviewed || glass.unreviewed(now);
+            let fits = |(_, glass): &(&TaskId, &BreakGlassTask)| !ask.unreviewed || glass.unreviewed(now);
             let each = s.glasses.iter().filter(fits);
             each.map(|(id, glass)| (glass.seq, (glass.clone(), wire::glass_to_pb(s, *id, glass, now)))).collect::<Vec<_>>()
         });
-        let sees = |(glass, _): &(Glass, pb::BreakGlass)| self.0.sees_glass(actor, glass);
+        let sees = |(glass, _): &(BreakGlassTask, pb::BreakGlass)| self.0.sees_glass(actor, glass);
         let (found, next_page_token) = page.newest(all.await?.into_iter(), sees);
         Ok(pb::ListBreakGlassResponse { break_glass: found.into_iter().map(|(_, told)| told).collect(), next_page_token })
     }
 
-    async fn get(&self, actor: &Actor, ask: &pb::GetBreakGlassRequest) -> Result<pb::BreakGlass, No> {
-        let id: TaskId = wanted::id("task_id", &ask.task_id)?;
+    async fn get(&self, actor: &Actor, ask: &pb::GetBreakGlassRequest) -> Result<pb::BreakGlass, Error> {
+        let id: TaskId = exchange_request::id("task_id", &ask.task_id)?;
         let glass = self.0.ledger.settled(|s| s.glasses.get(&id).cloned()).await?;
         match glass.is_some_and(|glass| self.0.sees_glass(actor, &glass)) {
             true => self.one(id).await,
-            false => Err(ask::not_found(format!("there is no break-glass task {id} that you may see"))),
+            false => Err(request_checks::not_found(format!("there is no break-glass task {id} that you may see"))),
         }
     }
 }
@@ -102,12 +102,12 @@ fn joined(ask: &pb::OpenBreakGlassRequest) -> &str {
 }
 
 #[tonic::async_trait]
-impl BreakGlassService for BreakGlasses {
+impl BreakGlassService for BreakGlassApi {
     async fn open_break_glass(
         &self,
         request: Request<pb::OpenBreakGlassRequest>,
     ) -> Result<Response<pb::OpenBreakGlassResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "open_break_glass")?;
+        let actor = request_checks::actor(&self.0, &request, "open_break_glass")?;
         let opened = self.open(&actor, request.get_ref()).await;
         let opened = opened.map_err(refused_in(&self.0, &actor, "open_break_glass", joined(request.get_ref())))?;
         Ok(Response::new(pb::OpenBreakGlassResponse { break_glass: Some(opened) }))
@@ -117,7 +117,7 @@ impl BreakGlassService for BreakGlasses {
         &self,
         request: Request<pb::CloseBreakGlassRequest>,
     ) -> Result<Response<pb::CloseBreakGlassResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "close_break_glass")?;
+        let actor = request_checks::actor(&self.0, &request, "close_break_glass")?;
         let closed = self.close(&actor, request.get_ref()).await;
         let closed = closed.map_err(refused_in(&self.0, &actor, "close_break_glass", &request.get_ref().task_id))?;
         Ok(Response::new(pb::CloseBreakGlassResponse { break_glass: Some(closed) }))
@@ -127,7 +127,7 @@ impl BreakGlassService for BreakGlasses {
         &self,
         request: Request<pb::ReviewBreakGlassRequest>,
     ) -> Result<Response<pb::ReviewBreakGlassResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "review_break_glass")?;
+        let actor = request_checks::actor(&self.0, &request, "review_break_glass")?;
         let reviewed = self.review(&actor, request.get_ref()).await;
         let reviewed = reviewed.map_err(refused_in(&self.0, &actor, "review_break_glass", &request.get_ref().task_id))?;
         Ok(Response::new(pb::ReviewBreakGlassResponse { break_glass: Some(reviewed) }))
@@ -137,7 +137,7 @@ impl BreakGlassService for BreakGlasses {
         &self,
         request: Request<pb::ListBreakGlassRequest>,
     ) -> Result<Response<pb::ListBreakGlassResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "list_break_glass")?;
+        let actor = request_checks::actor(&self.0, &request, "list_break_glass")?;
         let listed = within_bytes(request.get_ref(), |ask| self.list(&actor, ask));
         listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_break_glass"))
     }
@@ -146,7 +146,7 @@ impl BreakGlassService for BreakGlasses {
         &self,
         request: Request<pb::GetBreakGlassRequest>,
     ) -> Result<Response<pb::GetBreakGlassResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "get_break_glass")?;
+        let actor = request_checks::actor(&self.0, &request, "get_break_glass")?;
         let found = self.get(&actor, request.get_ref()).await;
         let found = found.map_err(refused_in(&self.0, &actor, "get_break_glass", &request.get_ref().task_id))?;
         Ok(Response::new(pb::GetBreakGlassResponse { break_glass: Some(found) }))

@@ -6,38 +6,38 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::super::wire;
-use super::ask::{self, refused};
-use super::credential_filter::Filter;
+use super::credential_filter::CredentialCriteria;
 use super::credential_watch;
-use super::page::{Newest, Page};
+use super::page::{Newest, PageRequest};
+use super::request_checks::{self, refused};
 use mayfly_authority::authority::Authority;
-use mayfly_authority::exchange::lookup::{Found, Standing, key_named};
+use mayfly_authority::exchange::lookup::{FoundIssuance, TokenStatus, key_named};
 use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Refusal};
+use mayfly_base::refusal::{Error, Refusal};
 use mayfly_ledger::State;
-use mayfly_ledger::record::ReadOf;
+use mayfly_ledger::record::AuditReadKind;
 use mayfly_ledger::revocation::Target;
-use mayfly_policy::{admin, wanted};
+use mayfly_policy::{admin, exchange_request};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::credential_service_server::CredentialService;
 use mayfly_verify::seq::{CredentialId, Millis, TaskId};
 
 /// The service.
-pub struct Credentials(pub Arc<Authority>);
+pub struct CredentialApi(pub Arc<Authority>);
 
-impl Credentials {
+impl CredentialApi {
     /// The present state of a credential, with all its fields.
-    async fn show(&self, found: &Found) -> Result<pb::Credential, No> {
+    async fn show(&self, found: &FoundIssuance) -> Result<pb::Credential, Error> {
         let now = self.0.system.wall();
         let issued = found.issued()?;
         let at = (found.seq, found.record.revision());
         self.0.ledger.settled(|s| wire::credential_of_record(s, issued, at, &found.path, now)).await
     }
 
-    async fn get(&self, actor: &Actor, ask: &pb::GetCredentialRequest) -> Result<pb::GetCredentialResponse, No> {
-        let id: CredentialId = wanted::id("credential_id", &ask.credential_id)?;
-        let none = || ask::not_found(format!("there is no credential {id} that you may see"));
+    async fn get(&self, actor: &Actor, ask: &pb::GetCredentialRequest) -> Result<pb::GetCredentialResponse, Error> {
+        let id: CredentialId = exchange_request::id("credential_id", &ask.credential_id)?;
+        let none = || request_checks::not_found(format!("there is no credential {id} that you may see"));
         // An operator who may see no credential is refused before the search.
         if let Actor::Operator(operator) = actor {
             self.0.admit_to_found::<admin::Observe>(operator, self.0.environment_of_credential(&id).as_deref())?;
@@ -57,17 +57,17 @@ impl Credentials {
             Actor::Workload(caller) if issued.caller != caller.id().as_str() => return Err(none()),
             Actor::Operator(operator) => {
                 let admitted = self.0.admit::<admin::Observe>(operator, Some(&issued.environment))?;
-                self.0.audit_read(&admitted.who(), ReadOf::Credential, &format!("credential {id}"), 1).await;
+                self.0.audit_read(&admitted.who(), AuditReadKind::Credential, &format!("credential {id}"), 1).await;
             }
             Actor::Workload(_) => {}
         }
         Ok(pb::GetCredentialResponse { credential: Some(self.show(&found).await?) })
     }
 
-    async fn list(&self, actor: &Actor, ask: &pb::ListCredentialsRequest) -> Result<pb::ListCredentialsResponse, No> {
-        let mut filter = Filter::of(ask.filter.as_ref())?;
-        filter.keep_to(self.0.scope_of(ask::operator(actor)?, filter.environment())?);
-        let page = Page::from(ask.page_size, &ask.page_token)?;
+    async fn list(&self, actor: &Actor, ask: &pb::ListCredentialsRequest) -> Result<pb::ListCredentialsResponse, Error> {
+        let mut filter = CredentialCriteria::of(ask.filter.as_ref())?;
+        filter.keep_to(self.0.scope_of(request_checks::operator(actor)?, filter.environment())?);
+        let page = PageRequest::from(ask.page_size, &ask.page_token)?;
         let now = self.0.system.wall();
         let mut newest = Newest::of(page);
         let mut at = 0;
@@ -87,31 +87,31 @@ impl Credentials {
         Ok(pb::ListCredentialsResponse { credentials, next_page_token, total: Some(newest.total()) })
     }
 
-    async fn look_up(&self, actor: &Actor, ask: &pb::LookupTokenRequest) -> Result<pb::LookupTokenResponse, No> {
+    async fn look_up(&self, actor: &Actor, ask: &pb::LookupTokenRequest) -> Result<pb::LookupTokenResponse, Error> {
         // An operator who may see nothing is refused before the search; the result is shown to operators who may see its environment.
-        let operator = ask::operator(actor)?;
+        let operator = request_checks::operator(actor)?;
         self.0.scope::<admin::Observe>(operator)?;
-        let none = || ask::not_found("it is nothing that mayfly issued");
+        let none = || request_checks::not_found("it is nothing that mayfly issued");
         let (standing, key) = match &ask.by {
-            None => return Err(No::Refusal(Refusal::field("by", "is missing: give a token or its sha256"))),
+            None => return Err(Error::Refusal(Refusal::field("by", "is missing: give a token or its sha256"))),
             Some(pb::lookup_token_request::By::Token(token)) => {
                 (self.0.look_up(token).await?.ok_or_else(none)?, key_named(token))
             }
             Some(pb::lookup_token_request::By::Sha256(digest)) => {
                 let digest = digest[..].try_into();
                 let digest = digest.map_err(|_| Refusal::field("sha256", "has not 32 bytes"))?;
-                (Standing::Issued(self.0.look_up_digest(digest).await?.ok_or_else(none)?), String::new())
+                (TokenStatus::Issued(self.0.look_up_digest(digest).await?.ok_or_else(none)?), String::new())
             }
         };
-        if let Standing::Issued(found) | Standing::Altered(found) = &standing {
+        if let TokenStatus::Issued(found) | TokenStatus::Altered(found) = &standing {
             let issued = found.issued()?;
             let admitted = self.0.admit::<admin::Observe>(operator, Some(&issued.environment))?;
             // The presented token is not recorded; the id of the credential that it names is.
             let asked = CredentialId::from_slice(&issued.credential).map_or_else(String::new, |id| format!("credential {id}"));
-            self.0.audit_read(&admitted.who(), ReadOf::Lookup, &asked, 1).await;
+            self.0.audit_read(&admitted.who(), AuditReadKind::Lookup, &asked, 1).await;
         }
         let answer = match standing {
-            Standing::Forged { key } => {
+            TokenStatus::Forged { key } => {
                 self.0.admit_to_targets::<admin::Observe>(operator, &[Target::SigningKey(key.as_str().into())]).await?;
                 let target = Target::SigningKey(key.as_str().into());
                 pb::LookupTokenResponse {
@@ -121,13 +121,18 @@ impl Credentials {
                     ..pb::LookupTokenResponse::default()
                 }
             }
-            Standing::Issued(found) => self.found(pb::TokenStanding::Issued, found, key).await?,
-            Standing::Altered(found) => self.found(pb::TokenStanding::Altered, found, key).await?,
+            TokenStatus::Issued(found) => self.found(pb::TokenStanding::Issued, found, key).await?,
+            TokenStatus::Altered(found) => self.found(pb::TokenStanding::Altered, found, key).await?,
         };
         Ok(answer)
     }
 
-    async fn found(&self, standing: pb::TokenStanding, found: Found, named: String) -> Result<pb::LookupTokenResponse, No> {
+    async fn found(
+        &self,
+        standing: pb::TokenStanding,
+        found: FoundIssuance,
+        named: String,
+    ) -> Result<pb::LookupTokenResponse, Error> {
         let credential = self.show(&found).await?;
         let issued = found.issued()?;
         let id = CredentialId::from_slice(&issued.credential).ok_or_else(none_such)?;
@@ -148,9 +153,9 @@ impl Credentials {
         })
     }
 
-    async fn choices(&self, targets: Vec<Target>) -> Result<Vec<pb::TargetChoice>, No> {
+    async fn choices(&self, targets: Vec<Target>) -> Result<Vec<pb::TargetChoice>, Error> {
         let (_, each) = self.0.hits(&targets).await?;
-        let choice = |(target, hits): (&Target, &mayfly_authority::revocation::revoke::Hits)| pb::TargetChoice {
+        let choice = |(target, hits): (&Target, &mayfly_authority::revocation::revoke::RevocationHits)| pb::TargetChoice {
             target: Some(wire::target_to_pb(target)),
             hits: Some(super::hits_to_pb(hits)),
         };
@@ -163,20 +168,20 @@ fn none_such() -> mayfly_base::refusal::Fault {
 }
 
 /// Adds the logins of people, which are few and belong to no task.
-fn offer_logins(newest: &mut Newest<CredentialId>, state: &State, filter: &Filter, now: Millis) {
+fn offer_logins(newest: &mut Newest<CredentialId>, state: &State, filter: &CredentialCriteria, now: Millis) {
     for login in state.logins.values() {
-        if filter.fits_login(login) && filter.lists(wire::login_standing(state, login, now).0) {
+        if filter.fits_login(login) && filter.lists(wire::login_state(state, login, now).0) {
             newest.offer(login.seq, login.id);
         }
     }
 }
 
 /// Continues from `at` for a bounded number of entries. Returns the total number of entries.
-fn walk(newest: &mut Newest<CredentialId>, state: &State, filter: &Filter, at: &mut u32, now: Millis) -> u32 {
+fn walk(newest: &mut Newest<CredentialId>, state: &State, filter: &CredentialCriteria, at: &mut u32, now: Millis) -> u32 {
     let places = state.credentials.places();
     let end = at.saturating_add(limits::LIST_WALK as u32).min(places);
     for live in (*at..end).filter_map(|slot| state.credentials.at(slot)) {
-        if filter.fits(state, &live) && filter.lists(wire::standing(state, &live, now).0) {
+        if filter.fits(state, &live) && filter.lists(wire::credential_state(state, &live, now).0) {
             newest.offer(live.seq(), live.id());
         }
     }
@@ -185,14 +190,14 @@ fn walk(newest: &mut Newest<CredentialId>, state: &State, filter: &Filter, at: &
 }
 
 #[tonic::async_trait]
-impl CredentialService for Credentials {
+impl CredentialService for CredentialApi {
     type WatchCredentialsStream = ReceiverStream<Result<pb::WatchCredentialsResponse, Status>>;
 
     async fn get_credential(
         &self,
         request: Request<pb::GetCredentialRequest>,
     ) -> Result<Response<pb::GetCredentialResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "get_credential")?;
+        let actor = request_checks::actor(&self.0, &request, "get_credential")?;
         self.get(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "get_credential"))
     }
 
@@ -200,7 +205,7 @@ impl CredentialService for Credentials {
         &self,
         request: Request<pb::ListCredentialsRequest>,
     ) -> Result<Response<pb::ListCredentialsResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "list_credentials")?;
+        let actor = request_checks::actor(&self.0, &request, "list_credentials")?;
         self.list(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "list_credentials"))
     }
 
@@ -208,13 +213,13 @@ impl CredentialService for Credentials {
         &self,
         request: Request<pb::WatchCredentialsRequest>,
     ) -> Result<Response<Self::WatchCredentialsStream>, Status> {
-        let actor = ask::actor(&self.0, &request, "watch_credentials")?;
+        let actor = request_checks::actor(&self.0, &request, "watch_credentials")?;
         let stream = credential_watch::begin(&self.0, &actor, request.get_ref()).await;
         stream.map(Response::new).map_err(refused(&self.0, &actor, "watch_credentials"))
     }
 
     async fn lookup_token(&self, request: Request<pb::LookupTokenRequest>) -> Result<Response<pb::LookupTokenResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "lookup_token")?;
+        let actor = request_checks::actor(&self.0, &request, "lookup_token")?;
         self.look_up(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "lookup_token"))
     }
 }

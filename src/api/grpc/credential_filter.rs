@@ -1,21 +1,21 @@
 //! The filter of credential lists and watches.
 
 use super::super::wire;
-use super::ask;
-use mayfly_authority::admission::operators::Scope;
+use super::request_checks;
+use mayfly_authority::admission::operators::OperatorScope;
 use mayfly_base::refusal::Refusal;
 use mayfly_ledger::State;
-use mayfly_ledger::record::Issued;
+use mayfly_ledger::record::CredentialIssued;
 use mayfly_ledger::revocation::{Facts, Rules};
-use mayfly_ledger::state::{Live, Login, facts_of_record};
+use mayfly_ledger::state::{LiveCredential, Login, facts_of_record};
 use mayfly_ledger::upstream::registry::Kind;
-use mayfly_policy::{admin, wanted};
+use mayfly_policy::{admin, exchange_request};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::{Millis, Seq, TaskId};
 
 /// A checked filter. A credential must match all fields that were given.
 #[derive(Default)]
-pub struct Filter {
+pub struct CredentialCriteria {
     caller: Option<String>,
     task: Option<TaskId>,
     upstream: Option<String>,
@@ -24,11 +24,11 @@ pub struct Filter {
     state: Option<pb::CredentialState>,
     covered_by: Option<Rules>,
     /// The environments that the operator may see. `None`: all, or the environment that the filter names.
-    sees: Option<Scope<admin::Observe>>,
+    sees: Option<OperatorScope<admin::Observe>>,
 }
 
 /// The attributes that are compared first: cheap to get, and the same for credentials in memory and in records.
-struct Outside<'a> {
+struct CommonAttributes<'a> {
     caller: &'a str,
     upstream: &'a str,
     environment: &'a str,
@@ -36,26 +36,26 @@ struct Outside<'a> {
     path: &'a [TaskId],
 }
 
-impl Filter {
+impl CredentialCriteria {
     /// Checks the filter of a request.
-    pub fn of(filter: Option<&pb::CredentialFilter>) -> Result<Filter, Refusal> {
-        let Some(f) = filter else { return Ok(Filter::default()) };
-        let named = |field, value| Ok::<_, Refusal>(ask::filter(field, value)?.map(str::to_owned));
+    pub fn of(filter: Option<&pb::CredentialFilter>) -> Result<CredentialCriteria, Refusal> {
+        let Some(f) = filter else { return Ok(CredentialCriteria::default()) };
+        let named = |field, value| Ok::<_, Refusal>(request_checks::filter(field, value)?.map(str::to_owned));
         let state = match pb::CredentialState::try_from(f.state) {
             Ok(pb::CredentialState::Unspecified) => None,
             Ok(state) => Some(state),
             Err(_) => return Err(Refusal::field("filter.state", format!("{} is no state that this version knows", f.state))),
         };
         let covered_by = f.covered_by.as_ref().map(|t| wire::target_from_pb("filter.covered_by", t)).transpose()?;
-        Ok(Filter {
+        Ok(CredentialCriteria {
             caller: named("filter.caller", &f.caller)?,
             task: match &*f.task_id {
                 "" => None,
-                id => Some(wanted::id("filter.task_id", id)?),
+                id => Some(exchange_request::id("filter.task_id", id)?),
             },
             upstream: named("filter.upstream", &f.upstream)?,
             environment: named("filter.environment", &f.environment)?,
-            kind: wanted::kind("filter.kind", f.kind)?.map(|k| k.tag()),
+            kind: exchange_request::kind("filter.kind", f.kind)?.map(|k| k.tag()),
             state,
             covered_by: covered_by.map(|target| {
                 // As if the target were revoked after everything else: the rule covers every matching credential.
@@ -69,7 +69,7 @@ impl Filter {
     }
 
     /// Restricts the filter to the environments that the operator may see.
-    pub fn keep_to(&mut self, sees: Option<Scope<admin::Observe>>) {
+    pub fn keep_to(&mut self, sees: Option<OperatorScope<admin::Observe>>) {
         self.sees = sees;
     }
 
@@ -78,7 +78,7 @@ impl Filter {
         self.environment.as_deref()
     }
 
-    fn outside(&self, o: &Outside<'_>) -> bool {
+    fn outside(&self, o: &CommonAttributes<'_>) -> bool {
         let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|w| w == value);
         is(&self.caller, o.caller)
             && is(&self.upstream, o.upstream)
@@ -93,9 +93,9 @@ impl Filter {
     }
 
     /// Whether a credential in memory matches, regardless of its state.
-    pub fn fits(&self, state: &State, live: &Live<'_>) -> bool {
+    pub fn fits(&self, state: &State, live: &LiveCredential<'_>) -> bool {
         let Some(task) = state.tasks.at(live.task()) else { return false };
-        let outside = Outside {
+        let outside = CommonAttributes {
             caller: live.caller(),
             upstream: live.upstream(),
             environment: live.environment(),
@@ -108,13 +108,13 @@ impl Filter {
     /// Whether a person's login matches, regardless of its state.
     pub fn fits_login(&self, login: &Login) -> bool {
         let (caller, environment) = (&*login.caller, &*login.environment);
-        let outside = Outside { caller, upstream: "", environment, kind: Kind::X509.tag(), path: &[] };
+        let outside = CommonAttributes { caller, upstream: "", environment, kind: Kind::X509.tag(), path: &[] };
         self.outside(&outside) && (self.covered_by.is_none() || self.covered(&login.facts()))
     }
 
     /// Whether a credential known by its record matches, regardless of its state.
-    pub fn fits_record(&self, issued: &Issued, revision: Seq, path: &[TaskId]) -> bool {
-        let outside = Outside {
+    pub fn fits_record(&self, issued: &CredentialIssued, revision: Seq, path: &[TaskId]) -> bool {
+        let outside = CommonAttributes {
             caller: &issued.caller,
             upstream: &issued.upstream,
             environment: &issued.environment,

@@ -14,46 +14,46 @@ use tonic::Status;
 
 use super::super::status::status;
 use super::super::wire;
-use super::ask;
-use super::credential_filter::Filter;
-use mayfly_authority::admission::calls;
+use super::credential_filter::CredentialCriteria;
+use super::request_checks;
+use mayfly_authority::admission::operator_calls;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_identity::caller::Operator;
 use mayfly_ledger::Batch;
-use mayfly_ledger::history::{Past, Reached};
-use mayfly_ledger::record::{Event, Issued, Record};
+use mayfly_ledger::history::{HistoryRecord, ScanEnd};
+use mayfly_ledger::record::{CredentialIssued, Event, Record};
 use mayfly_ledger::revocation::{Rules, Target};
-use mayfly_ledger::state::{Live, State, Task};
+use mayfly_ledger::state::{LiveCredential, State, Task};
 use mayfly_ledger::stopping;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
-type Told = Result<pb::WatchCredentialsResponse, Status>;
+type WatchItem = Result<pb::WatchCredentialsResponse, Status>;
 
 /// One watcher.
 struct Watch {
     authority: Arc<Authority>,
     operator: Operator,
-    filter: Filter,
-    to: mpsc::Sender<Told>,
+    filter: CredentialCriteria,
+    to: mpsc::Sender<WatchItem>,
     /// The newest record that was sent or skipped.
     seen: Seq,
 }
 
 /// Whether the stream continues.
-type Goes = ControlFlow<Option<No>>;
+type WatchControl = ControlFlow<Option<Error>>;
 
 /// Begins to watch.
 pub async fn begin(
     authority: &Arc<Authority>,
     actor: &Actor,
     ask: &pb::WatchCredentialsRequest,
-) -> Result<ReceiverStream<Told>, No> {
-    let operator = ask::operator(actor)?.clone();
-    let mut filter = Filter::of(ask.filter.as_ref())?;
+) -> Result<ReceiverStream<WatchItem>, Error> {
+    let operator = request_checks::operator(actor)?.clone();
+    let mut filter = CredentialCriteria::of(ask.filter.as_ref())?;
     filter.keep_to(authority.scope_of(&operator, filter.environment())?);
     let after = ask.resume_after.map(|seq| wire::seq("resume_after", seq)).transpose()?;
     // Subscribe before reading the head, so that no record falls between the two.
@@ -61,19 +61,19 @@ pub async fn begin(
     let head = authority.ledger.durable();
     let missed = match after {
         Some(after) if after > head => {
-            return Err(No::Refusal(Refusal::field("resume_after", format!("is beyond the head, which is {head}"))));
+            return Err(Error::Refusal(Refusal::field("resume_after", format!("is beyond the head, which is {head}"))));
         }
         Some(after) => missed(authority, after).await?,
         None => Vec::new(),
     };
     let (to, stream) = mpsc::channel(limits::WATCH_QUEUE);
     let watch = Watch { authority: authority.clone(), operator, filter, to, seen: after.unwrap_or(head) };
-    tokio::spawn(calls::within(calls::Call::current(), watch.run(missed, commits)));
+    tokio::spawn(operator_calls::within(operator_calls::OperatorCall::current(), watch.run(missed, commits)));
     Ok(ReceiverStream::new(stream))
 }
 
 /// The records after a sequence number, in order. Refused with COMPACTED if there are too many, or if they are no longer kept.
-async fn missed(authority: &Authority, after: Seq) -> Result<Vec<Past>, No> {
+async fn missed(authority: &Authority, after: Seq) -> Result<Vec<HistoryRecord>, Error> {
     let (mut records, recovered, reached) = authority
         .question(move |look| {
             let (mut records, mut recovered) = (Vec::new(), false);
@@ -95,13 +95,13 @@ async fn missed(authority: &Authority, after: Seq) -> Result<Vec<Past>, No> {
         })
         .await?;
     let whole = match reached {
-        Reached::Enough => records.len() < limits::WATCH_RESUME,
-        Reached::Beginning => true,
-        Reached::Bound(seq) | Reached::Removed(seq) => seq <= after,
+        ScanEnd::Enough => records.len() < limits::WATCH_RESUME,
+        ScanEnd::Beginning => true,
+        ScanEnd::Bound(seq) | ScanEnd::Removed(seq) => seq <= after,
     };
     if recovered || !whole {
         let no = Refusal::new(Reason::Compacted, format!("what happened after seq {after} is more than a stream goes back"));
-        return Err(No::Refusal(no.way_out("list the credentials, then watch from now on")));
+        return Err(Error::Refusal(no.way_out("list the credentials, then watch from now on")));
     }
     records.reverse();
     Ok(records)
@@ -122,7 +122,7 @@ fn concerns(record: &Record) -> bool {
 }
 
 impl Watch {
-    async fn run(mut self, missed: Vec<Past>, mut commits: broadcast::Receiver<Arc<Batch>>) {
+    async fn run(mut self, missed: Vec<HistoryRecord>, mut commits: broadcast::Receiver<Arc<Batch>>) {
         for past in missed {
             if let ControlFlow::Break(why) = self.tell(&past.record, past.seq, past.at).await {
                 return self.end(why).await;
@@ -140,7 +140,7 @@ impl Watch {
                 },
                 _ = sign.tick() => self.sign().await,
                 () = self.to.closed() => ControlFlow::Break(None),
-                () = authority.ends() => ControlFlow::Break(Some(No::Refusal(stopping()))),
+                () = authority.ends() => ControlFlow::Break(Some(Error::Refusal(stopping()))),
             };
             if let ControlFlow::Break(why) = goes {
                 return self.end(why).await;
@@ -148,14 +148,14 @@ impl Watch {
         }
     }
 
-    async fn end(self, why: Option<No>) {
+    async fn end(self, why: Option<Error>) {
         if let Some(no) = why {
             let _ = self.to.send(Err(status(no))).await;
         }
     }
 
     /// Checks again whether and where the operator may observe: policy may have changed.
-    fn admitted(&mut self) -> Goes {
+    fn admitted(&mut self) -> WatchControl {
         match self.authority.scope_of(&self.operator, self.filter.environment()) {
             Ok(sees) => {
                 self.filter.keep_to(sees);
@@ -165,10 +165,10 @@ impl Watch {
         }
     }
 
-    async fn batch(&mut self, batch: &Batch) -> Goes {
+    async fn batch(&mut self, batch: &Batch) -> WatchControl {
         self.admitted()?;
         for committed in &batch.records {
-            let record = committed.whole().map_err(|fault| Some(No::Fault(fault)));
+            let record = committed.whole().map_err(|fault| Some(Error::Fault(fault)));
             match record {
                 Ok(record) => self.tell(&record, committed.seq, batch.time).await?,
                 Err(why) => return ControlFlow::Break(why),
@@ -177,7 +177,7 @@ impl Watch {
         ControlFlow::Continue(())
     }
 
-    async fn sign(&mut self) -> Goes {
+    async fn sign(&mut self) -> WatchControl {
         self.admitted()?;
         let head = self.authority.ledger.durable();
         let at = Some(wire::timestamp(self.authority.system.wall()));
@@ -185,7 +185,7 @@ impl Watch {
         self.send(pb::WatchCredentialsResponse { seq: head.as_u64(), at, change, credential: None }).await
     }
 
-    async fn send(&self, told: pb::WatchCredentialsResponse) -> Goes {
+    async fn send(&self, told: pb::WatchCredentialsResponse) -> WatchControl {
         match self.to.send(Ok(told)).await {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(None),
@@ -193,7 +193,7 @@ impl Watch {
     }
 
     /// Sends the events of one record.
-    async fn tell(&mut self, record: &Record, seq: Seq, at: Millis) -> Goes {
+    async fn tell(&mut self, record: &Record, seq: Seq, at: Millis) -> WatchControl {
         if seq <= self.seen {
             return ControlFlow::Continue(());
         }
@@ -221,7 +221,7 @@ impl Watch {
         }
     }
 
-    async fn issued(&self, e: &Issued, record: &Record, seq: Seq, at: Millis) -> Goes {
+    async fn issued(&self, e: &CredentialIssued, record: &Record, seq: Seq, at: Millis) -> WatchControl {
         let now = self.authority.system.wall();
         let shown = self.authority.ledger.settled(|s| {
             let task = TaskId::from_slice(&e.task).and_then(|id| s.tasks.get(&id));
@@ -239,7 +239,7 @@ impl Watch {
     }
 
     /// Goes through the live credentials in pieces and sends those that the record affected.
-    async fn changed(&self, seq: Seq, at: Millis, hit: impl Fn(&State, &Live<'_>, &Task) -> bool) -> Goes {
+    async fn changed(&self, seq: Seq, at: Millis, hit: impl Fn(&State, &LiveCredential<'_>, &Task) -> bool) -> WatchControl {
         let now = self.authority.system.wall();
         let mut place = 0;
         loop {
@@ -266,14 +266,14 @@ impl Watch {
         }
     }
 
-    async fn say(&self, change: pb::CredentialChange, credential: pb::Credential, seq: Seq, at: Millis) -> Goes {
+    async fn say(&self, change: pb::CredentialChange, credential: pb::Credential, seq: Seq, at: Millis) -> WatchControl {
         let at = Some(wire::timestamp(at));
         let change = change.into();
         self.send(pb::WatchCredentialsResponse { seq: seq.as_u64(), at, change, credential: Some(credential) }).await
     }
 }
 
-fn lagged() -> No {
+fn lagged() -> Error {
     let no = Refusal::limit("watch_lag", limits::WATCH_LAG as u64, Duration::from_secs(1));
-    No::Refusal(no.way_out("read faster, or filter more; go on with resume_after"))
+    Error::Refusal(no.way_out("read faster, or filter more; go on with resume_after"))
 }

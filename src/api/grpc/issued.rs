@@ -1,14 +1,14 @@
 //! The answer of an exchange. It can be made from a [`credential::Issued`](mayfly_credential::Issued) only.
 
 use super::super::wire::timestamp;
-use mayfly_credential::minted::About;
-use mayfly_credential::{Answer, Issued, Novelty, Summary};
+use mayfly_credential::minted::CredentialDetails;
+use mayfly_credential::{CredentialMaterial, CredentialSummary, IssuedCredential, Novelty};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::Millis;
 
 /// The answer to the caller.
-pub fn issued_to_pb(issued: Issued) -> pb::Issued {
-    let (seq, Summary { credential, about }, answer) = issued.into_parts();
+pub fn issued_to_pb(issued: IssuedCredential) -> pb::Issued {
+    let (seq, CredentialSummary { credential, about }, answer) = issued.into_parts();
     pb::Issued {
         answer: Some(answer_to_pb(answer)),
         credential_id: credential.to_text(),
@@ -19,7 +19,7 @@ pub fn issued_to_pb(issued: Issued) -> pb::Issued {
 
 /// The part of the answer that is the same for all credentials of a batch: everything but the credential itself, its id and its sequence
 /// number.
-pub fn about_to_pb(about: &About) -> pb::Issued {
+pub fn about_to_pb(about: &CredentialDetails) -> pb::Issued {
     let bound = i32::try_from(about.bound).ok().and_then(|n| pb::LifeBound::try_from(n).ok());
     let bound = bound.unwrap_or(pb::LifeBound::Unspecified);
     pb::Issued {
@@ -64,35 +64,39 @@ pub const fn words(bound: pb::LifeBound) -> &'static str {
     }
 }
 
-fn answer_to_pb(answer: Answer) -> pb::issued::Answer {
+fn answer_to_pb(answer: CredentialMaterial) -> pb::issued::Answer {
     use mayfly_proto::mayfly::v1::issued::Answer as A;
     match answer {
-        Answer::Bearer { token, header, scheme, base_url } => A::BearerToken(pb::BearerToken {
+        CredentialMaterial::Bearer { token, header, scheme, base_url } => A::BearerToken(pb::BearerToken {
             token: token.into_text(),
             header_name: header.into(),
             scheme: scheme.into(),
             base_url: (*base_url).to_owned(),
         }),
-        Answer::Database { host, port, database, user, mut password, server_ca_pem } => A::DatabaseLogin(pb::DatabaseLogin {
-            host,
-            port: port.into(),
-            database,
-            user,
-            password: std::mem::take(&mut *password),
-            server_ca_pem,
-        }),
-        Answer::Certificate { chain, root } => {
+        CredentialMaterial::Database { host, port, database, user, mut password, server_ca_pem } => {
+            A::DatabaseLogin(pb::DatabaseLogin {
+                host,
+                port: port.into(),
+                database,
+                user,
+                password: std::mem::take(&mut *password),
+                server_ca_pem,
+            })
+        }
+        CredentialMaterial::Certificate { chain, root } => {
             A::Certificate(pb::Certificate { chain: chain.into_iter().map(Into::into).collect(), root: root.into() })
         }
-        Answer::SshCertificate { certificate, authority, principals } => {
+        CredentialMaterial::SshCertificate { certificate, authority, principals } => {
             A::SshCertificate(pb::SshCertificate { certificate, authority, principals })
         }
-        Answer::AwsKeys { access_key_id, mut secret_access_key, mut session_token, region } => A::AwsKeys(pb::AwsKeys {
-            access_key_id,
-            secret_access_key: std::mem::take(&mut *secret_access_key),
-            session_token: std::mem::take(&mut *session_token),
-            region,
-        }),
-        Answer::Secret(mut value) => A::StaticSecret(pb::StaticSecret { value: std::mem::take(&mut *value).into() }),
+        CredentialMaterial::AwsKeys { access_key_id, mut secret_access_key, mut session_token, region } => {
+            A::AwsKeys(pb::AwsKeys {
+                access_key_id,
+                secret_access_key: std::mem::take(&mut *secret_access_key),
+                session_token: std::mem::take(&mut *session_token),
+                region,
+            })
+        }
+        CredentialMaterial::Secret(mut value) => A::StaticSecret(pb::StaticSecret { value: std::mem::take(&mut *value).into() }),
     }
 }

@@ -5,23 +5,23 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::super::wire;
-use super::ask::{self, refused};
-use super::page::{ByName, within_bytes};
-use super::token::named;
+use super::page::{NamePageRequest, within_bytes};
+use super::request_checks::{self, refused};
+use super::token::idempotency_key_of;
 use mayfly_authority::admission::Admitted;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::tasks::Actor;
-use mayfly_authority::trust::keys::{Going, Gone};
+use mayfly_authority::trust::keys::{KeyRemoval, KeyRemovalResult};
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Refusal};
+use mayfly_base::refusal::{Error, Refusal};
 use mayfly_credential::keyring;
 use mayfly_ledger::record::{KeyPurpose, KeyState};
-use mayfly_policy::{admin, wanted};
+use mayfly_policy::{admin, exchange_request};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::key_service_server::KeyService;
 
 /// The gRPC service.
-pub struct Keys(pub Arc<Authority>);
+pub struct KeyApi(pub Arc<Authority>);
 
 /// Purposes whose key serves all environments, instead of one key per environment.
 fn of_none(purpose: KeyPurpose) -> bool {
@@ -35,19 +35,19 @@ struct Rotation {
     ahead_ms: Option<u64>,
 }
 
-impl Keys {
+impl KeyApi {
     /// The environment of an issuer.
-    fn of_issuer(&self, issuer: &str) -> Result<String, No> {
+    fn of_issuer(&self, issuer: &str) -> Result<String, Error> {
         let compiled = self.0.catalog.now();
         let found = compiled.environments().find(|(name, _)| self.0.decider.issuer_of(name) == issuer);
-        found.map(|(name, _)| name.to_owned()).ok_or_else(|| ask::not_found(format!("there is no issuer {issuer}")))
+        found.map(|(name, _)| name.to_owned()).ok_or_else(|| request_checks::not_found(format!("there is no issuer {issuer}")))
     }
 
     /// Checks that an environment exists.
-    fn known(&self, environment: &str) -> Result<String, No> {
+    fn known(&self, environment: &str) -> Result<String, Error> {
         match self.0.catalog.now().policy(environment) {
             Some(_) => Ok(environment.to_owned()),
-            None => Err(ask::not_found(format!("there is no environment {environment}"))),
+            None => Err(request_checks::not_found(format!("there is no environment {environment}"))),
         }
     }
 
@@ -56,18 +56,18 @@ impl Keys {
         if environment.is_empty() { String::new() } else { self.0.decider.issuer_of(environment) }
     }
 
-    async fn show(&self, id: &str) -> Result<Option<pb::Key>, No> {
+    async fn show(&self, id: &str) -> Result<Option<pb::Key>, Error> {
         let key = self.0.ledger.settled(|s| s.keys.get(id).cloned()).await?;
         Ok(key.map(|k| wire::key_to_pb(id, &k, &self.issuer_of(&k.environment))))
     }
 
-    async fn jwks(&self, ask: &pb::GetJwksRequest) -> Result<pb::GetJwksResponse, No> {
+    async fn jwks(&self, ask: &pb::GetJwksRequest) -> Result<pb::GetJwksResponse, Error> {
         let environment = match &ask.of {
             Some(pb::get_jwks_request::Of::Issuer(issuer)) => {
-                self.of_issuer(&wanted::text("issuer", issuer, limits::NAME_BYTES * 4)?)?
+                self.of_issuer(&exchange_request::text("issuer", issuer, limits::NAME_BYTES * 4)?)?
             }
-            Some(pb::get_jwks_request::Of::Environment(name)) => self.known(&wanted::name("environment", name)?)?,
-            None => return Err(No::Refusal(Refusal::field("of", "is missing: name an issuer or an environment"))),
+            Some(pb::get_jwks_request::Of::Environment(name)) => self.known(&exchange_request::name("environment", name)?)?,
+            None => return Err(Error::Refusal(Refusal::field("of", "is missing: name an issuer or an environment"))),
         };
         let (jwks, head) = self.0.ledger.settled(|s| (keyring::jwks(&s.keys, &environment), s.head)).await?;
         Ok(pb::GetJwksResponse {
@@ -78,14 +78,14 @@ impl Keys {
         })
     }
 
-    async fn list(&self, actor: &Actor, ask: pb::ListKeysRequest) -> Result<pb::ListKeysResponse, No> {
-        let issuer = ask::filter("issuer", &ask.issuer)?;
+    async fn list(&self, actor: &Actor, ask: pb::ListKeysRequest) -> Result<pb::ListKeysResponse, Error> {
+        let issuer = request_checks::filter("issuer", &ask.issuer)?;
         let environment = issuer.map(|i| self.of_issuer(i)).transpose()?;
-        let sees = self.0.scope_of::<admin::Observe>(ask::operator(actor)?, environment.as_deref())?;
+        let sees = self.0.scope_of::<admin::Observe>(request_checks::operator(actor)?, environment.as_deref())?;
         let purpose = wire::purpose_from_pb("purpose", ask.purpose)?;
         let state = wire::key_state_from_pb("state", ask.state)?;
-        let page = ByName::of(ask.page_size, &ask.page_token, &ask)?;
-        let fits = |k: &mayfly_ledger::state::Key| {
+        let page = NamePageRequest::of(ask.page_size, &ask.page_token, &ask)?;
+        let fits = |k: &mayfly_ledger::state::ManagedKey| {
             purpose.is_none_or(|p| k.purpose == p)
                 && sees.as_ref().is_none_or(|sees| sees.has(&k.environment))
                 && environment.as_ref().is_none_or(|e| *k.environment == **e && k.purpose == KeyPurpose::AccessToken)
@@ -108,49 +108,56 @@ impl Keys {
         Ok(pb::ListKeysResponse { keys, next_page_token })
     }
 
-    fn rotation(&self, ask: &pb::RotateKeyRequest) -> Result<Rotation, No> {
+    fn rotation(&self, ask: &pb::RotateKeyRequest) -> Result<Rotation, Error> {
         let purpose = wire::purpose_from_pb("purpose", ask.purpose)?;
         let purpose = purpose.ok_or_else(|| Refusal::field("purpose", "is missing"))?;
         if purpose == KeyPurpose::X509Ca && self.0.own_domain.is_none() {
-            return Err(No::Refusal(mayfly_authority::trust::own_domain::not_configured()));
+            return Err(Error::Refusal(mayfly_authority::trust::own_domain::not_configured()));
         }
-        let environment = match (ask::filter("issuer", &ask.issuer)?, ask::filter("environment", &ask.environment)?) {
-            (Some(_), _) | (_, Some(_)) if of_none(purpose) => {
-                let what = "must be empty: checkpoints and the CA of our own trust domain are of no environment";
-                return Err(No::Refusal(Refusal::field("environment", what)));
-            }
-            (Some(issuer), None) => self.of_issuer(issuer)?,
-            (None, Some(name)) => self.known(name)?,
-            (Some(issuer), Some(name)) if self.of_issuer(issuer)? == name => name.to_owned(),
-            (Some(_), Some(_)) => {
-                return Err(No::Refusal(Refusal::field("environment", "is not that of the issuer; one of them is enough")));
-            }
-            // One key for all environments.
-            (None, None) if of_none(purpose) => String::new(),
-            (None, None) => return Err(No::Refusal(Refusal::field("issuer", "is missing: name an issuer or an environment"))),
-        };
+        let environment =
+            match (request_checks::filter("issuer", &ask.issuer)?, request_checks::filter("environment", &ask.environment)?) {
+                (Some(_), _) | (_, Some(_)) if of_none(purpose) => {
+                    let what = "must be empty: checkpoints and the CA of our own trust domain are of no environment";
+                    return Err(Error::Refusal(Refusal::field("environment", what)));
+                }
+                (Some(issuer), None) => self.of_issuer(issuer)?,
+                (None, Some(name)) => self.known(name)?,
+                (Some(issuer), Some(name)) if self.of_issuer(issuer)? == name => name.to_owned(),
+                (Some(_), Some(_)) => {
+                    return Err(Error::Refusal(Refusal::field(
+                        "environment",
+                        "is not that of the issuer; one of them is enough",
+                    )));
+                }
+                // One key for all environments.
+                (None, None) if of_none(purpose) => String::new(),
+                (None, None) => {
+                    return Err(Error::Refusal(Refusal::field("issuer", "is missing: name an issuer or an environment")));
+                }
+            };
         let ahead_ms = match &ask.publish_ahead {
             // 0 means at once here, although `duration` elsewhere refuses 0.
             Some(d) if d.seconds == 0 && d.nanos == 0 => Some(0),
-            other => wanted::duration("publish_ahead", other.as_ref())?,
+            other => exchange_request::duration("publish_ahead", other.as_ref())?,
         };
         if ahead_ms.is_some_and(|ms| ms > limits::KEY_PUBLISHED_AHEAD_MAX_MS) {
             let most = limits::KEY_PUBLISHED_AHEAD_MAX_MS / 86_400_000;
-            return Err(No::Refusal(Refusal::field("publish_ahead", format!("is longer than {most} days"))));
+            return Err(Error::Refusal(Refusal::field("publish_ahead", format!("is longer than {most} days"))));
         }
         Ok(Rotation { purpose, environment, ahead_ms })
     }
 
-    async fn rotate(&self, actor: &Actor, ask: &pb::RotateKeyRequest) -> Result<pb::RotateKeyResponse, No> {
+    async fn rotate(&self, actor: &Actor, ask: &pb::RotateKeyRequest) -> Result<pb::RotateKeyResponse, Error> {
         let rotation = self.rotation(ask)?;
-        let (operator, environment) = (ask::operator(actor)?, Some(&*rotation.environment).filter(|e| !e.is_empty()));
+        let (operator, environment) = (request_checks::operator(actor)?, Some(&*rotation.environment).filter(|e| !e.is_empty()));
         let admitted = match rotation.purpose {
             // The CA key vouches for everybody in mayfly's own trust domain, including people who sign in.
             KeyPurpose::X509Ca => self.0.admit_two(operator, environment, "it makes a root of our own CA")?,
             _ => self.0.admit::<admin::ManageKeys>(operator, environment)?,
         };
         let line = (rotation.purpose, &*rotation.environment);
-        let (key, previous) = self.0.rotate_key(&admitted, line, rotation.ahead_ms, &named(&ask.request_id, ask)?).await?;
+        let (key, previous) =
+            self.0.rotate_key(&admitted, line, rotation.ahead_ms, &idempotency_key_of(&ask.request_id, ask)?).await?;
         self.0.tend_own_bundle().await?;
         let previous = match previous {
             Some(id) => self.show(&id).await?,
@@ -165,29 +172,35 @@ impl Keys {
         actor: &Actor,
         key: &str,
         ask: (&str, bool, Option<&pb::Confirmation>),
-    ) -> Result<(Going, Admitted<admin::ManageKeys>), No> {
-        let key = wanted::name("key_id", key)?;
+    ) -> Result<(KeyRemoval, Admitted<admin::ManageKeys>), Error> {
+        let key = exchange_request::name("key_id", key)?;
         let environment = self.0.ledger.peek(|s| s.keys.get(key.as_str()).map(|k| k.environment.to_string()));
-        let none = || ask::not_found(format!("there is no key {key}"));
+        let none = || request_checks::not_found(format!("there is no key {key}"));
         // For a key that belongs to no environment, the operator needs the permission in all environments.
-        let admitted = self.0.admit_to_found(ask::operator(actor)?, environment.as_deref())?.ok_or_else(none)?;
+        let admitted = self.0.admit_to_found(request_checks::operator(actor)?, environment.as_deref())?.ok_or_else(none)?;
         let (reason, dry_run, confirmation) = ask;
-        let going = Going { key, reason: ask::reason(reason)?, dry_run, confirm: ask::confirm(confirmation), named: None };
+        let going = KeyRemoval {
+            key,
+            reason: request_checks::reason(reason)?,
+            dry_run,
+            confirm: request_checks::confirm(confirmation),
+            named: None,
+        };
         Ok((going, admitted))
     }
 
-    async fn retire(&self, actor: &Actor, ask: &pb::RetireKeyRequest) -> Result<pb::RetireKeyResponse, No> {
+    async fn retire(&self, actor: &Actor, ask: &pb::RetireKeyRequest) -> Result<pb::RetireKeyResponse, Error> {
         let (going, admitted) = self.going(actor, &ask.key_id, (&ask.reason, ask.dry_run, ask.confirmation.as_ref()))?;
-        let going = Going { named: named(&ask.request_id, ask)?, ..going };
+        let going = KeyRemoval { named: idempotency_key_of(&ask.request_id, ask)?, ..going };
         let gone = self.0.retire_key(&admitted, &going).await?;
         self.0.tend_own_bundle().await?;
         Ok(pb::RetireKeyResponse { key: self.show(&going.key).await?, hits: Some(super::hits_to_pb(&gone.hits)) })
     }
 
-    async fn compromise(&self, actor: &Actor, ask: &pb::CompromiseKeyRequest) -> Result<pb::CompromiseKeyResponse, No> {
+    async fn compromise(&self, actor: &Actor, ask: &pb::CompromiseKeyRequest) -> Result<pb::CompromiseKeyResponse, Error> {
         let (going, admitted) = self.going(actor, &ask.key_id, (&ask.reason, ask.dry_run, ask.confirmation.as_ref()))?;
-        let going = Going { named: named(&ask.request_id, ask)?, ..going };
-        let Gone { seq, hits, replacement } = self.0.compromise_key(&admitted, &going).await?;
+        let going = KeyRemoval { named: idempotency_key_of(&ask.request_id, ask)?, ..going };
+        let KeyRemovalResult { seq, hits, replacement } = self.0.compromise_key(&admitted, &going).await?;
         // The revocation rule is durable. Removing the root from the bundle comes second, and is retried within a minute.
         if let Err(error) = self.0.tend_own_bundle().await {
             tracing::error!(%error, "the bundle of our own trust domain could not follow a key that was compromised");
@@ -202,25 +215,25 @@ impl Keys {
 }
 
 #[tonic::async_trait]
-impl KeyService for Keys {
+impl KeyService for KeyApi {
     async fn get_jwks(&self, request: Request<pb::GetJwksRequest>) -> Result<Response<pb::GetJwksResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "get_jwks")?;
+        let actor = request_checks::actor(&self.0, &request, "get_jwks")?;
         self.jwks(request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "get_jwks"))
     }
 
     async fn list_keys(&self, request: Request<pb::ListKeysRequest>) -> Result<Response<pb::ListKeysResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "list_keys")?;
+        let actor = request_checks::actor(&self.0, &request, "list_keys")?;
         let listed = within_bytes(request.get_ref(), |ask| self.list(&actor, ask));
         listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_keys"))
     }
 
     async fn rotate_key(&self, request: Request<pb::RotateKeyRequest>) -> Result<Response<pb::RotateKeyResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "rotate_key")?;
+        let actor = request_checks::actor(&self.0, &request, "rotate_key")?;
         self.rotate(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "rotate_key"))
     }
 
     async fn retire_key(&self, request: Request<pb::RetireKeyRequest>) -> Result<Response<pb::RetireKeyResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "retire_key")?;
+        let actor = request_checks::actor(&self.0, &request, "retire_key")?;
         self.retire(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "retire_key"))
     }
 
@@ -228,7 +241,7 @@ impl KeyService for Keys {
         &self,
         request: Request<pb::CompromiseKeyRequest>,
     ) -> Result<Response<pb::CompromiseKeyResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "compromise_key")?;
+        let actor = request_checks::actor(&self.0, &request, "compromise_key")?;
         self.compromise(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "compromise_key"))
     }
 }

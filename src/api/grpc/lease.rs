@@ -1,21 +1,21 @@
 //! The lease rpcs of UpstreamService.
 
 use super::super::wire;
-use super::ask;
-use super::page::Page;
+use super::page::PageRequest;
+use super::request_checks;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Refusal};
-use mayfly_credential::lease::{Listed, Standing};
-use mayfly_policy::{admin, wanted};
+use mayfly_base::refusal::{Error, Refusal};
+use mayfly_credential::lease::{LeaseStatus, ListedLease};
+use mayfly_policy::{admin, exchange_request};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::LeaseId;
 
 /// One page of leases, in the order of their ids.
-pub async fn list(a: &Authority, actor: &Actor, ask: pb::ListLeasesRequest) -> Result<pb::ListLeasesResponse, No> {
-    let upstream = ask::filter("upstream", &ask.upstream)?;
-    let sees = a.scope::<admin::Observe>(ask::operator(actor)?)?;
+pub async fn list(a: &Authority, actor: &Actor, ask: pb::ListLeasesRequest) -> Result<pb::ListLeasesResponse, Error> {
+    let upstream = request_checks::filter("upstream", &ask.upstream)?;
+    let sees = a.scope::<admin::Observe>(request_checks::operator(actor)?)?;
     let compiled = a.catalog.now();
     let seen = |upstream: &str| match compiled.upstream(upstream) {
         Some(registered) => sees.has(&registered.upstream.environment),
@@ -25,13 +25,13 @@ pub async fn list(a: &Authority, actor: &Actor, ask: pb::ListLeasesRequest) -> R
         Ok(pb::UpstreamState::Unspecified) => None,
         Ok(state @ (pb::UpstreamState::Live | pb::UpstreamState::Pending)) => Some(state),
         _ => {
-            return Err(No::Refusal(Refusal::field(
+            return Err(Error::Refusal(Refusal::field(
                 "state",
                 "must be LIVE or PENDING: what was undone or given up is in the audit",
             )));
         }
     };
-    let size = Page::from(ask.page_size, "")?.size();
+    let size = PageRequest::from(ask.page_size, "")?.size();
     let mut after: Option<LeaseId> = match ask.page_token.as_str() {
         "" => None,
         token => Some(token.parse().map_err(|_| Refusal::field("page_token", "is not one that a page before gave"))?),
@@ -60,31 +60,31 @@ pub async fn list(a: &Authority, actor: &Actor, ask: pb::ListLeasesRequest) -> R
 }
 
 /// Has the deletion of a lease's credential tried at once.
-pub async fn retry(a: &Authority, actor: &Actor, ask: &pb::RetryLeaseRequest) -> Result<pb::RetryLeaseResponse, No> {
-    let id = wanted::id("lease_id", &ask.lease_id)?;
-    let listed = a.retry_lease(ask::operator(actor)?, id).await?;
-    Ok(pb::RetryLeaseResponse { lease: Some(lease_to_pb(a, &Listed { next_in_ms: 0, ..listed })) })
+pub async fn retry(a: &Authority, actor: &Actor, ask: &pb::RetryLeaseRequest) -> Result<pb::RetryLeaseResponse, Error> {
+    let id = exchange_request::id("lease_id", &ask.lease_id)?;
+    let listed = a.retry_lease(request_checks::operator(actor)?, id).await?;
+    Ok(pb::RetryLeaseResponse { lease: Some(lease_to_pb(a, &ListedLease { next_in_ms: 0, ..listed })) })
 }
 
 /// Gives up deleting a lease's credential at its upstream.
-pub async fn abandon(a: &Authority, actor: &Actor, ask: &pb::AbandonLeaseRequest) -> Result<pb::AbandonLeaseResponse, No> {
-    let id: LeaseId = wanted::id("lease_id", &ask.lease_id)?;
-    let reason = ask::reason(&ask.reason)?;
-    let named = super::token::named(&ask.request_id, ask)?;
-    let listed = a.abandon_lease(ask::operator(actor)?, id, &reason, &named).await?;
+pub async fn abandon(a: &Authority, actor: &Actor, ask: &pb::AbandonLeaseRequest) -> Result<pb::AbandonLeaseResponse, Error> {
+    let id: LeaseId = exchange_request::id("lease_id", &ask.lease_id)?;
+    let reason = request_checks::reason(&ask.reason)?;
+    let named = super::token::idempotency_key_of(&ask.request_id, ask)?;
+    let listed = a.abandon_lease(request_checks::operator(actor)?, id, &reason, &named).await?;
     let known = listed.map_or_else(|| pb::Lease { lease_id: id.to_string(), ..pb::Lease::default() }, |l| lease_to_pb(a, &l));
     let lease = pb::Lease { state: pb::UpstreamState::Abandoned.into(), next_attempt: None, ..known };
     Ok(pb::AbandonLeaseResponse { lease: Some(lease) })
 }
 
-fn state(listed: &Listed) -> pb::UpstreamState {
+fn state(listed: &ListedLease) -> pb::UpstreamState {
     match listed.standing {
-        Standing::InMaking | Standing::Somebodys => pb::UpstreamState::Live,
-        Standing::ToUndo(_) => pb::UpstreamState::Pending,
+        LeaseStatus::InMaking | LeaseStatus::Somebodys => pb::UpstreamState::Live,
+        LeaseStatus::ToUndo(_) => pb::UpstreamState::Pending,
     }
 }
 
-fn lease_to_pb(a: &Authority, listed: &Listed) -> pb::Lease {
+fn lease_to_pb(a: &Authority, listed: &ListedLease) -> pb::Lease {
     let state = state(listed);
     let next = a.system.wall().plus(listed.next_in_ms);
     pb::Lease {

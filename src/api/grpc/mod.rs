@@ -1,13 +1,12 @@
 //! The gRPC services, one file each.
 
 use mayfly_authority::authority::Authority;
-use mayfly_authority::revocation::revoke::Hits;
-use mayfly_base::refusal::No;
+use mayfly_authority::revocation::revoke::RevocationHits;
+use mayfly_base::refusal::Error;
 use mayfly_identity::caller::Caller;
 use mayfly_proto::mayfly::v1 as pb;
 
 pub mod approval;
-mod ask;
 pub mod audit;
 mod audit_prove;
 mod audit_search;
@@ -17,48 +16,51 @@ mod backup;
 mod batch;
 mod binding;
 pub mod break_glass;
+mod call_approval;
+mod call_trace;
 pub mod credential;
 mod credential_filter;
 mod credential_watch;
-mod gate;
+mod exchange_batch;
+mod fast_encode;
 mod issued;
 pub mod key;
 pub mod lease;
-mod line;
 mod page;
 pub mod policy;
+mod raw_request;
+mod request_checks;
 pub mod revocation;
-mod round;
+mod revocation_watch;
 mod routes;
-mod sent;
 pub mod server;
 mod stream;
 pub mod task;
 pub mod token;
-mod told;
-mod traced;
 pub mod trust_domain;
 mod unary;
+mod unary_batcher;
 pub mod upstream;
-mod uses;
-mod watch;
+mod use_report;
 mod webhook;
 
 pub use batch::PATH as BATCH_EXCHANGE;
-pub use routes::{Answering, Arrived, Calls, Services, admin_routes, answers_of, streams_messages, workload_routes};
-pub use told::Patterns;
-pub use traced::over;
+pub use call_trace::end_trace_by_headers;
+pub use fast_encode::AnswerEncoder;
+pub use routes::{
+    CallArrival, ConnectionServices, PendingCall, Services, admin_routes, answers_of, streams_messages, workload_routes,
+};
 pub use unary::PATH as EXCHANGE;
 
 /// Counts of what was hit.
-fn hits_to_pb(hits: &Hits) -> pb::Hits {
-    let Hits { credentials, tasks, tasks_ended, callers, elsewhere: _ } = *hits;
+fn hits_to_pb(hits: &RevocationHits) -> pb::Hits {
+    let RevocationHits { credentials, tasks, tasks_ended, callers, elsewhere: _ } = *hits;
     pb::Hits { credentials, tasks, callers, overlapping: false, tasks_ended }
 }
 
 /// Notes a refusal for the audit.
-fn note(authority: &Authority, caller: &Caller, no: &No, asked: &str, task: &str) {
-    if let No::Refusal(no) = no {
+fn note(authority: &Authority, caller: &Caller, no: &Error, asked: &str, task: &str) {
+    if let Error::Refusal(no) = no {
         authority.refused(caller.id().as_str(), no, asked, task);
     }
 }

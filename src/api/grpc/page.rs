@@ -5,22 +5,22 @@ use std::collections::BTreeSet;
 use prost::Message;
 
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Refusal};
+use mayfly_base::refusal::{Error, Refusal};
 use mayfly_ledger::commit::sha256;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::Seq;
 
 /// A requested page.
 #[derive(Clone, Copy, Debug)]
-pub struct Page {
+pub struct PageRequest {
     size: usize,
     /// Only entries older than this one.
     before: Option<Seq>,
 }
 
-impl Page {
+impl PageRequest {
     /// Parses the page fields of a request. The token is the one that the previous page returned.
-    pub fn from(size: i32, token: &str) -> Result<Page, Refusal> {
+    pub fn from(size: i32, token: &str) -> Result<PageRequest, Refusal> {
         let size = match size {
             0 => limits::PAGE_DEFAULT,
             n => usize::try_from(n).ok().filter(|n| *n <= limits::PAGE).ok_or_else(|| {
@@ -31,7 +31,7 @@ impl Page {
             "" => None,
             token => Some(token.parse().map_err(|_| Refusal::field("page_token", "is not one that a page before gave"))?),
         };
-        Ok(Page { size, before })
+        Ok(PageRequest { size, before })
     }
 
     /// The number of rows per page.
@@ -52,14 +52,14 @@ impl Page {
 
 /// The newest matching entries, found by going once through all entries in pieces: only the keys of one page are held in memory.
 pub struct Newest<K: Ord + Copy> {
-    page: Page,
+    page: PageRequest,
     found: BTreeSet<(Seq, K)>,
     total: u64,
 }
 
 impl<K: Ord + Copy> Newest<K> {
     /// Collects this page.
-    pub fn of(page: Page) -> Newest<K> {
+    pub fn of(page: PageRequest) -> Newest<K> {
         Newest { page, found: BTreeSet::new(), total: 0 }
     }
 
@@ -104,11 +104,11 @@ impl<K: Ord + Copy> Newest<K> {
 
 /// Builds a list, and builds it again with fewer rows while its rows exceed `limits::PAGE_BYTES`. For lists that operators fill, which are
 /// nearly always small.
-pub async fn within_bytes<Q, A, F>(ask: &Q, list: impl Fn(Q) -> F) -> Result<A, No>
+pub async fn within_bytes<Q, A, F>(ask: &Q, list: impl Fn(Q) -> F) -> Result<A, Error>
 where
     Q: Sized + PageSize,
     A: Rows,
-    F: Future<Output = Result<A, No>>,
+    F: Future<Output = Result<A, Error>>,
 {
     let mut answer = list(ask.clone()).await?;
     // Each iteration has fewer rows; one row is a page whatever its size.
@@ -182,17 +182,17 @@ lists!(
 
 /// One page of a list by name: the entries after the last name of the previous page.
 #[derive(Clone, Debug)]
-pub struct ByName {
+pub struct NamePageRequest {
     size: usize,
     after: Option<String>,
     /// Digest of the request: a token is valid for the same request only.
     of: String,
 }
 
-impl ByName {
+impl NamePageRequest {
     /// Parses the page fields of a request.
-    pub fn of(size: i32, token: &str, request: &impl Paged) -> Result<ByName, Refusal> {
-        let Page { size, .. } = Page::from(size, "")?;
+    pub fn of(size: i32, token: &str, request: &impl Paged) -> Result<NamePageRequest, Refusal> {
+        let PageRequest { size, .. } = PageRequest::from(size, "")?;
         let (of, foreign) = (same_request(request), foreign_token);
         let after = match token {
             "" => None,
@@ -203,7 +203,7 @@ impl ByName {
                 Some(name.to_owned())
             }
         };
-        Ok(ByName { size, after, of })
+        Ok(NamePageRequest { size, after, of })
     }
 
     /// The first entries of `all` by name, after the previous page, and the next page's token.
@@ -265,19 +265,19 @@ mod tests {
         let request = pb::ListUpstreamsRequest { environment: "dev".into(), ..Default::default() };
         let (mut seen, mut token) = (Vec::new(), String::new());
         loop {
-            let (found, next) = ByName::of(10, &token, &request).unwrap().take(all());
+            let (found, next) = NamePageRequest::of(10, &token, &request).unwrap().take(all());
             seen.extend(found);
             token = next;
             if token.is_empty() {
                 break;
             }
             let other = pb::ListUpstreamsRequest { environment: "prod".into(), ..Default::default() };
-            assert_eq!(ByName::of(10, &token, &other).unwrap_err().field, Some("page_token"));
+            assert_eq!(NamePageRequest::of(10, &token, &other).unwrap_err().field, Some("page_token"));
             let larger = pb::ListUpstreamsRequest { page_size: 500, ..request.clone() };
-            assert!(ByName::of(500, &token, &larger).is_ok(), "another size is the same request");
+            assert!(NamePageRequest::of(500, &token, &larger).is_ok(), "another size is the same request");
         }
         assert_eq!(seen, (10..35).collect::<Vec<_>>());
-        assert!(ByName::of(10, "x", &request).is_err() && ByName::of(-1, "", &request).is_err());
+        assert!(NamePageRequest::of(10, "x", &request).is_err() && NamePageRequest::of(-1, "", &request).is_err());
     }
 
     #[test]
@@ -285,7 +285,7 @@ mod tests {
         let all: Vec<(Seq, u64)> = (1..=25).filter_map(|n| Some((Seq::from_u64(n)?, n))).collect();
         let (mut seen, mut token) = (Vec::new(), String::new());
         loop {
-            let page = Page::from(10, &token).unwrap();
+            let page = PageRequest::from(10, &token).unwrap();
             let (found, next) = page.newest(all.iter().copied(), |n| *n != 7);
             let mut newest = Newest::of(page);
             all.iter().filter(|(_, n)| *n != 7).for_each(|(seq, n)| newest.offer(*seq, *n));
@@ -300,7 +300,9 @@ mod tests {
             }
         }
         assert_eq!(seen, (1..=25).rev().filter(|n| *n != 7).collect::<Vec<_>>());
-        assert!(Page::from(-1, "").is_err() && Page::from(0, "x").is_err() && Page::from(1_000_000, "").is_err());
+        assert!(
+            PageRequest::from(-1, "").is_err() && PageRequest::from(0, "x").is_err() && PageRequest::from(1_000_000, "").is_err()
+        );
     }
 
     /// A row of at least `bytes` bytes.
@@ -313,7 +315,7 @@ mod tests {
         let large = limits::PAGE_BYTES / 3;
         let (mut seen, mut token, mut pages) = (Vec::new(), String::new(), 0);
         loop {
-            let mut newest = Newest::of(Page::from(10, &token).unwrap());
+            let mut newest = Newest::of(PageRequest::from(10, &token).unwrap());
             (1..=20).for_each(|n| newest.offer(Seq::from_u64(n).unwrap(), n));
             // One row is larger than a page, and one entry was removed meanwhile.
             let of = |n| (n != 15).then(|| row(n, if n == 12 { 5 * limits::PAGE_BYTES } else { large }));

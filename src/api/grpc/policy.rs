@@ -5,26 +5,26 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::super::wire;
-use super::ask::{self, refused};
+use super::request_checks::{self, refused};
 use mayfly_authority::authority::Authority;
-use mayfly_authority::registry::policies::{PolicyFrom, Setting};
-use mayfly_authority::registry::replay::Replay;
-use mayfly_authority::revocation::narrow::Terms;
+use mayfly_authority::registry::policies::{PolicyChangeRequest, PolicySetSource};
+use mayfly_authority::registry::replay::PolicyReplay;
+use mayfly_authority::revocation::revoke_excess::ChangeOptions;
 use mayfly_authority::tasks::Actor;
-use mayfly_base::document::Source;
+use mayfly_base::document::SourceFile;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Refusal};
+use mayfly_base::refusal::{Error, Refusal};
 use mayfly_identity::spiffe_id::SpiffeId;
-use mayfly_policy::action::{Action, Work};
-use mayfly_policy::request::digest_text;
-use mayfly_policy::situation::{Outcome, Situation};
-use mayfly_policy::{admin, wanted};
+use mayfly_policy::action::{Action, WorkloadAction};
+use mayfly_policy::question::digest_text;
+use mayfly_policy::simulation::{SimulatedRequest, SimulationOutcome};
+use mayfly_policy::{admin, exchange_request};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::policy_service_server::PolicyService;
 use mayfly_verify::seq::Millis;
 
 /// The gRPC service.
-pub struct Policies(pub Arc<Authority>);
+pub struct PolicyApi(pub Arc<Authority>);
 
 /// Whether the requested mode is audit.
 fn audit(mode: i32) -> Result<bool, Refusal> {
@@ -35,12 +35,12 @@ fn audit(mode: i32) -> Result<bool, Refusal> {
     }
 }
 
-fn source(file: &pb::PolicyFile) -> Result<Source, Refusal> {
-    Ok(Source::new(wanted::name("set.files.name", &file.name)?, file.text.as_str()))
+fn source(file: &pb::PolicyFile) -> Result<SourceFile, Refusal> {
+    Ok(SourceFile::new(exchange_request::name("set.files.name", &file.name)?, file.text.as_str()))
 }
 
 /// The source of a policy set.
-fn from(set: Option<&pb::PolicySource>) -> Result<Option<PolicyFrom>, Refusal> {
+fn from(set: Option<&pb::PolicySource>) -> Result<Option<PolicySetSource>, Refusal> {
     use mayfly_proto::mayfly::v1::policy_source::From;
     Ok(match set.and_then(|s| s.from.as_ref()) {
         None => None,
@@ -51,11 +51,11 @@ fn from(set: Option<&pb::PolicySource>) -> Result<Option<PolicyFrom>, Refusal> {
                 return Err(Refusal::field("set.files", what));
             }
             let policies = files.policies.iter().map(source).collect::<Result<_, _>>()?;
-            Some(PolicyFrom::Files(policies, files.roles.as_ref().map(source).transpose()?))
+            Some(PolicySetSource::Files(policies, files.roles.as_ref().map(source).transpose()?))
         }
-        Some(From::Version(number)) => Some(PolicyFrom::Version(*number)),
-        Some(From::Audited(true)) => Some(PolicyFrom::Audited),
-        Some(From::InForce(true)) => Some(PolicyFrom::InForce),
+        Some(From::Version(number)) => Some(PolicySetSource::Version(*number)),
+        Some(From::Audited(true)) => Some(PolicySetSource::Audited),
+        Some(From::InForce(true)) => Some(PolicySetSource::InForce),
         Some(From::Audited(false) | From::InForce(false)) => {
             return Err(Refusal::field("set", "is false: say true, or name another one"));
         }
@@ -63,11 +63,11 @@ fn from(set: Option<&pb::PolicySource>) -> Result<Option<PolicyFrom>, Refusal> {
 }
 
 /// A hypothetical request, whose decision is to be explained.
-fn situation(given: Option<&pb::Situation>, now: Millis) -> Result<(Situation, Option<String>), Refusal> {
+fn situation(given: Option<&pb::Situation>, now: Millis) -> Result<(SimulatedRequest, Option<String>), Refusal> {
     let given = given.ok_or_else(|| Refusal::field("situation", "is missing: the request to explain"))?;
     let caller = SpiffeId::parse(&given.caller).map_err(|e| Refusal::field("situation.caller", e.to_string()))?;
     let action = match given.action.as_str() {
-        "" => Action::Work(Work::Exchange),
+        "" => Action::Work(WorkloadAction::Exchange),
         name => Action::ALL.iter().copied().find(|a| a.name() == name).ok_or_else(|| {
             let all: Vec<&str> = Action::ALL.iter().map(|a| a.name()).collect();
             Refusal::field("situation.action", format!("{name:?} is none of {}", all.join(", ")))
@@ -81,41 +81,41 @@ fn situation(given: Option<&pb::Situation>, now: Millis) -> Result<(Situation, O
     }
     let text = |field, value: &str, most| match value {
         "" => Ok(None),
-        value => wanted::text(field, value, most).map(Some),
+        value => exchange_request::text(field, value, most).map(Some),
     };
     let digest = match given.arguments_json.as_str() {
         "" => None,
-        json => Some(digest_text(&wanted::digest_of_json(json)?, &mut [0; 43]).to_owned()),
+        json => Some(digest_text(&exchange_request::digest_of_json(json)?, &mut [0; 43]).to_owned()),
     };
-    let ttl = wanted::duration("situation.ttl", given.ttl.as_ref())?;
-    let situation = Situation {
+    let ttl = exchange_request::duration("situation.ttl", given.ttl.as_ref())?;
+    let situation = SimulatedRequest {
         purpose: text("situation.purpose", &given.purpose, limits::PURPOSE_BYTES)?.unwrap_or_default(),
         tool: text("situation.tool", &given.tool, limits::NAME_BYTES)?,
         arguments_digest: digest,
-        kind: wanted::kind("situation.kind", given.kind)?,
-        scopes: given.scopes.iter().map(|s| wanted::name("situation.scopes", s)).collect::<Result<_, _>>()?,
+        kind: exchange_request::kind("situation.kind", given.kind)?,
+        scopes: given.scopes.iter().map(|s| exchange_request::name("situation.scopes", s)).collect::<Result<_, _>>()?,
         ttl_seconds: ttl.and_then(|ms| i64::try_from(ms / 1000).ok()).unwrap_or(0),
         approvals: given.approvals.clone(),
         target: (
             text("situation.target_kind", &given.target_kind, limits::NAME_BYTES)?,
             text("situation.target", &given.target, limits::SPIFFE_ID_BYTES)?,
         ),
-        ..Situation::new(caller, action, now)
+        ..SimulatedRequest::new(caller, action, now)
     };
     let upstream = match given.upstream.as_str() {
         "" if situation.about_upstream() => {
             return Err(Refusal::field("situation.upstream", format!("is missing: {} is asked about one", action.name())));
         }
         "" => None,
-        name => Some(wanted::name("situation.upstream", name)?),
+        name => Some(exchange_request::name("situation.upstream", name)?),
     };
     Ok((situation, upstream))
 }
 
-impl Policies {
-    async fn get(&self, actor: &Actor, ask: &pb::GetPolicyRequest) -> Result<pb::GetPolicyResponse, No> {
-        let (environment, audit) = (wanted::name("environment", &ask.environment)?, audit(ask.mode)?);
-        self.0.admit::<admin::Observe>(ask::operator(actor)?, Some(&environment))?;
+impl PolicyApi {
+    async fn get(&self, actor: &Actor, ask: &pb::GetPolicyRequest) -> Result<pb::GetPolicyResponse, Error> {
+        let (environment, audit) = (exchange_request::name("environment", &ask.environment)?, audit(ask.mode)?);
+        self.0.admit::<admin::Observe>(request_checks::operator(actor)?, Some(&environment))?;
         let version = self.0.policy_version(&environment, audit, ask.version).await?;
         let mut policy = wire::policy_to_pb(&environment, audit, &version)?;
         policy.audited = audit.then(|| {
@@ -125,14 +125,14 @@ impl Policies {
         Ok(pb::GetPolicyResponse { policy: Some(policy) })
     }
 
-    async fn validate(&self, actor: &Actor, ask: &pb::ValidatePolicyRequest) -> Result<pb::ValidatePolicyResponse, No> {
-        let environment = wanted::name("environment", &ask.environment)?;
-        self.0.admit::<admin::Observe>(ask::operator(actor)?, Some(&environment))?;
+    async fn validate(&self, actor: &Actor, ask: &pb::ValidatePolicyRequest) -> Result<pb::ValidatePolicyResponse, Error> {
+        let environment = exchange_request::name("environment", &ask.environment)?;
+        self.0.admit::<admin::Observe>(request_checks::operator(actor)?, Some(&environment))?;
         let from = from(ask.set.as_ref())?.ok_or_else(|| Refusal::field("set", "is missing: the set to check"))?;
         let checked = self.0.policy_from(&environment, &from).await;
         let set = match checked.and_then(|(set, _)| self.0.stays_attended(&environment, &set).map(|()| set)) {
             Ok(set) => set,
-            Err(No::Refusal(no)) if no.wrong().next().is_some() => {
+            Err(Error::Refusal(no)) if no.wrong().next().is_some() => {
                 let violations = no.wrong().map(|(field, what)| wire::violation(field, what)).collect();
                 return Ok(pb::ValidatePolicyResponse { violations, ..Default::default() });
             }
@@ -146,24 +146,26 @@ impl Policies {
         })
     }
 
-    async fn explain(&self, actor: &Actor, ask: &pb::ExplainPolicyRequest) -> Result<pb::ExplainPolicyResponse, No> {
-        let environment = wanted::name("environment", &ask.environment)?;
-        self.0.admit::<admin::Observe>(ask::operator(actor)?, Some(&environment))?;
+    async fn explain(&self, actor: &Actor, ask: &pb::ExplainPolicyRequest) -> Result<pb::ExplainPolicyResponse, Error> {
+        let environment = exchange_request::name("environment", &ask.environment)?;
+        self.0.admit::<admin::Observe>(request_checks::operator(actor)?, Some(&environment))?;
         let (situation, upstream) = situation(ask.situation.as_ref(), self.0.system.wall())?;
-        let from = from(ask.set.as_ref())?.unwrap_or(PolicyFrom::InForce);
+        let from = from(ask.set.as_ref())?.unwrap_or(PolicySetSource::InForce);
         let (set, version) = self.0.policy_from(&environment, &from).await?;
         let compiled = self.0.catalog.now();
         let upstream = match &upstream {
             None => None,
-            Some(name) => Some(compiled.upstream(name).ok_or_else(|| ask::not_found(format!("there is no upstream {name}")))?),
+            Some(name) => {
+                Some(compiled.upstream(name).ok_or_else(|| request_checks::not_found(format!("there is no upstream {name}")))?)
+            }
         };
         let outcome = situation.outcome(&set, &environment, upstream.map(|u| &*u.upstream));
         let (said, approvers) = match &outcome {
-            Outcome::Permit(_) => (pb::PolicyOutcome::Permit, Vec::new()),
-            Outcome::Deny(_) => (pb::PolicyOutcome::Deny, Vec::new()),
-            Outcome::Approval(people) => (pb::PolicyOutcome::Approval, people.clone()),
-            Outcome::Wall(_) => (pb::PolicyOutcome::Wall, Vec::new()),
-            Outcome::EngineError(_) => (pb::PolicyOutcome::EngineError, Vec::new()),
+            SimulationOutcome::Permit(_) => (pb::PolicyOutcome::Permit, Vec::new()),
+            SimulationOutcome::Deny(_) => (pb::PolicyOutcome::Deny, Vec::new()),
+            SimulationOutcome::Approval(people) => (pb::PolicyOutcome::Approval, people.clone()),
+            SimulationOutcome::Wall(_) => (pb::PolicyOutcome::Wall, Vec::new()),
+            SimulationOutcome::EngineError(_) => (pb::PolicyOutcome::EngineError, Vec::new()),
         };
         let reads = set.reads(situation.action);
         let written = |(path, value): (&str, bool)| if value { path.to_owned() } else { format!("has {path}") };
@@ -180,15 +182,15 @@ impl Policies {
         })
     }
 
-    async fn diff(&self, actor: &Actor, ask: &pb::DiffPolicyRequest) -> Result<pb::DiffPolicyResponse, No> {
-        let environment = wanted::name("environment", &ask.environment)?;
-        self.0.admit::<admin::ReadAudit>(ask::operator(actor)?, Some(&environment))?;
+    async fn diff(&self, actor: &Actor, ask: &pb::DiffPolicyRequest) -> Result<pb::DiffPolicyResponse, Error> {
+        let environment = exchange_request::name("environment", &ask.environment)?;
+        self.0.admit::<admin::ReadAudit>(request_checks::operator(actor)?, Some(&environment))?;
         let from = from(ask.set.as_ref())?.ok_or_else(|| Refusal::field("set", "is missing: the set to compare"))?;
         let since = match &ask.since {
             Some(since) => wire::millis(since).ok_or_else(|| Refusal::field("since", "is no moment since 1970"))?,
             None => Millis(self.0.system.wall().0.saturating_sub(limits::POLICY_DIFF_MS)),
         };
-        let Replay { decisions, newly_refused, newly_permitted, undetermined, samples, reached } =
+        let PolicyReplay { decisions, newly_refused, newly_permitted, undetermined, samples, reached } =
             self.0.replay_policy(&environment, &from, since).await?;
         Ok(pb::DiffPolicyResponse {
             decisions,
@@ -200,20 +202,20 @@ impl Policies {
         })
     }
 
-    async fn set(&self, actor: &Actor, ask: &pb::SetPolicyRequest) -> Result<pb::SetPolicyResponse, No> {
-        let setting = Setting {
-            environment: wanted::name("environment", &ask.environment)?,
+    async fn set(&self, actor: &Actor, ask: &pb::SetPolicyRequest) -> Result<pb::SetPolicyResponse, Error> {
+        let setting = PolicyChangeRequest {
+            environment: exchange_request::name("environment", &ask.environment)?,
             audit: audit(ask.mode)?,
             from: from(ask.set.as_ref())?,
             read: ask.read_version,
-            reason: ask::reason(&ask.reason)?,
+            reason: request_checks::reason(&ask.reason)?,
         };
-        let terms = Terms {
+        let terms = ChangeOptions {
             dry_run: ask.dry_run,
-            confirm: ask::confirm(ask.confirmation.as_ref()),
-            named: super::token::named(&ask.request_id, ask)?,
+            confirm: request_checks::confirm(ask.confirmation.as_ref()),
+            named: super::token::idempotency_key_of(&ask.request_id, ask)?,
         };
-        let set = self.0.set_policy(ask::operator(actor)?, &setting, &terms).await?;
+        let set = self.0.set_policy(request_checks::operator(actor)?, &setting, &terms).await?;
         Ok(pb::SetPolicyResponse {
             policy: Some(wire::policy_to_pb(&setting.environment, setting.audit, &set.version)?),
             hits: Some(super::hits_to_pb(&set.hits)),
@@ -224,9 +226,9 @@ impl Policies {
 }
 
 #[tonic::async_trait]
-impl PolicyService for Policies {
+impl PolicyService for PolicyApi {
     async fn get_policy(&self, request: Request<pb::GetPolicyRequest>) -> Result<Response<pb::GetPolicyResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "get_policy")?;
+        let actor = request_checks::actor(&self.0, &request, "get_policy")?;
         self.get(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "get_policy"))
     }
 
@@ -234,7 +236,7 @@ impl PolicyService for Policies {
         &self,
         request: Request<pb::ValidatePolicyRequest>,
     ) -> Result<Response<pb::ValidatePolicyResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "validate_policy")?;
+        let actor = request_checks::actor(&self.0, &request, "validate_policy")?;
         self.validate(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "validate_policy"))
     }
 
@@ -242,17 +244,17 @@ impl PolicyService for Policies {
         &self,
         request: Request<pb::ExplainPolicyRequest>,
     ) -> Result<Response<pb::ExplainPolicyResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "explain_policy")?;
+        let actor = request_checks::actor(&self.0, &request, "explain_policy")?;
         self.explain(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "explain_policy"))
     }
 
     async fn diff_policy(&self, request: Request<pb::DiffPolicyRequest>) -> Result<Response<pb::DiffPolicyResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "diff_policy")?;
+        let actor = request_checks::actor(&self.0, &request, "diff_policy")?;
         self.diff(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "diff_policy"))
     }
 
     async fn set_policy(&self, request: Request<pb::SetPolicyRequest>) -> Result<Response<pb::SetPolicyResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "set_policy")?;
+        let actor = request_checks::actor(&self.0, &request, "set_policy")?;
         self.set(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "set_policy"))
     }
 }

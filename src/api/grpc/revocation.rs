@@ -9,27 +9,27 @@ use tonic::{Request, Response, Status};
 use super::super::peer::{self, Peer};
 use super::super::status::status;
 use super::super::wire;
-use super::ask::{self, refused};
-use super::page::{self, Page, within_bytes};
-use super::token::named;
-use super::watch;
-use mayfly_authority::admission::operators::Scope;
+use super::page::{self, PageRequest, within_bytes};
+use super::request_checks::{self, refused};
+use super::revocation_watch;
+use super::token::idempotency_key_of;
+use mayfly_authority::admission::operators::OperatorScope;
 use mayfly_authority::authority::Authority;
-use mayfly_authority::revocation::feed::{Follower, Made};
-use mayfly_authority::revocation::revoke::{BlastOf, Done, Hits, Locking, Revocation};
+use mayfly_authority::revocation::feed::{FeedFollower, RuleOrigin};
+use mayfly_authority::revocation::revoke::{AffectedKind, LockRequest, RevocationHits, RevocationRequest, RevocationResult};
 use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_identity::caller::Operator;
 use mayfly_ledger::commit::sha256;
-use mayfly_ledger::revocation::{Entry, Target};
-use mayfly_policy::{admin, wanted};
+use mayfly_ledger::revocation::{RevocationEntry, Target};
+use mayfly_policy::{admin, exchange_request};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::revocation_service_server::RevocationService;
 use mayfly_verify::seq::Seq;
 
 /// The gRPC service.
-pub struct Revocations(pub Arc<Authority>);
+pub struct RevocationApi(pub Arc<Authority>);
 
 /// Identifies a lock among the locks of its record, permanently: a hash of the locked target.
 pub(super) fn lock_index(target: &Target) -> u32 {
@@ -48,12 +48,12 @@ fn why(text: &str) -> Result<String, Refusal> {
     if text.trim().is_empty() {
         return Err(Refusal::field("reason", "is missing: say why, the audit keeps it"));
     }
-    wanted::text("reason", text, limits::PURPOSE_BYTES)
+    exchange_request::text("reason", text, limits::PURPOSE_BYTES)
 }
 
-impl Revocations {
+impl RevocationApi {
     /// The environments that an operator may observe; an operator who may observe none is noted for the audit.
-    fn scope(&self, request: &Request<impl Sized>, rpc: &'static str) -> Result<(Actor, Scope<admin::Observe>), Status> {
+    fn scope(&self, request: &Request<impl Sized>, rpc: &'static str) -> Result<(Actor, OperatorScope<admin::Observe>), Status> {
         let operator = peer::operator(request)?;
         let actor = Actor::Operator(operator.clone());
         let scope = self.0.scope(&operator).map_err(refused(&self.0, &actor, rpc))?;
@@ -62,7 +62,7 @@ impl Revocations {
 
     /// Whether a follower follows for an upstream of an environment that the operator may see. A follower that names no upstream follows
     /// for all.
-    fn sees_follower(&self, scope: &Scope<admin::Observe>, follower: &Follower) -> bool {
+    fn sees_follower(&self, scope: &OperatorScope<admin::Observe>, follower: &FeedFollower) -> bool {
         let compiled = self.0.catalog.now();
         let of = |name: &String| compiled.upstream(name).is_some_and(|r| scope.has(&r.upstream.environment));
         scope.everywhere() || follower.upstreams.is_empty() || follower.upstreams.iter().any(of)
@@ -70,7 +70,7 @@ impl Revocations {
 
     /// The locks that the revocation at `seq` of these targets made. Only these targets are looked up, since there may be very many rules
     /// in effect.
-    async fn locks_of(&self, seq: Seq, targets: &[Target]) -> Result<Vec<pb::Lock>, No> {
+    async fn locks_of(&self, seq: Seq, targets: &[Target]) -> Result<Vec<pb::Lock>, Error> {
         let mut locked: Vec<&Target> = targets.iter().filter(|t| t.sort().locks()).collect();
         if locked.is_empty() {
             return Ok(Vec::new());
@@ -82,7 +82,7 @@ impl Revocations {
         Ok(locked.iter().map(|t| lock_to_pb(seq, t, &made)).collect())
     }
 
-    async fn do_blast_radius(&self, operator: &Operator, ask: &pb::BlastRadiusRequest) -> Result<pb::BlastRadiusResponse, No> {
+    async fn do_blast_radius(&self, operator: &Operator, ask: &pb::BlastRadiusRequest) -> Result<pb::BlastRadiusResponse, Error> {
         self.0.scope::<admin::Observe>(operator)?;
         let targets = targets("targets", &ask.targets)?;
         self.0.admit_to_targets::<admin::Observe>(operator, &targets).await?;
@@ -95,12 +95,12 @@ impl Revocations {
         self.0.known(&targets, false).await?;
         let radius = self.0.blast_radius(&targets).await?;
         let sorts = [
-            (BlastOf::Upstream, pb::BlastOf::Upstream),
-            (BlastOf::Caller, pb::BlastOf::Caller),
-            (BlastOf::Owner, pb::BlastOf::Owner),
-            (BlastOf::Task, pb::BlastOf::Task),
-            (BlastOf::Tool, pb::BlastOf::Tool),
-            (BlastOf::Environment, pb::BlastOf::Environment),
+            (AffectedKind::Upstream, pb::BlastOf::Upstream),
+            (AffectedKind::Caller, pb::BlastOf::Caller),
+            (AffectedKind::Owner, pb::BlastOf::Owner),
+            (AffectedKind::Task, pb::BlastOf::Task),
+            (AffectedKind::Tool, pb::BlastOf::Tool),
+            (AffectedKind::Environment, pb::BlastOf::Environment),
         ];
         let sorts = sorts.map(|(of, shown)| {
             let (count, most) = radius.most(of, most);
@@ -116,7 +116,7 @@ impl Revocations {
     }
 
     /// The credentials that a revocation would revoke, and the locks that it would set.
-    async fn would_revoke(&self, operator: &Operator, ask: &pb::RevokeRequest) -> Result<pb::RevokeResponse, No> {
+    async fn would_revoke(&self, operator: &Operator, ask: &pb::RevokeRequest) -> Result<pb::RevokeResponse, Error> {
         self.0.scope::<admin::Observe>(operator)?;
         let targets = targets("targets", &ask.targets)?;
         self.0.admit_to_targets::<admin::Observe>(operator, &targets).await?;
@@ -128,7 +128,7 @@ impl Revocations {
         Ok(pb::RevokeResponse { hits, targets: hits_of_each(&targets, each), locks, ..Default::default() })
     }
 
-    async fn do_revoke(&self, operator: &Operator, ask: &pb::RevokeRequest) -> Result<pb::RevokeResponse, No> {
+    async fn do_revoke(&self, operator: &Operator, ask: &pb::RevokeRequest) -> Result<pb::RevokeResponse, Error> {
         if ask.dry_run {
             return self.would_revoke(operator, ask).await;
         }
@@ -139,15 +139,15 @@ impl Revocations {
             true => None,
             false => Some(self.0.admit_to_targets::<admin::Lock>(operator, &targets).await.map_err(without_locks)?),
         };
-        let revocation = Revocation {
+        let revocation = RevocationRequest {
             targets: targets.clone(),
             issued_only: ask.issued_only,
             reason: why(&ask.reason)?,
             force: ask.force,
-            confirm: ask::confirm(ask.confirmation.as_ref()),
-            named: named(&ask.request_id, ask)?,
+            confirm: request_checks::confirm(ask.confirmation.as_ref()),
+            named: idempotency_key_of(&ask.request_id, ask)?,
         };
-        let Done { seq, hits: found, each } = self.0.revoke(&admitted, lock.as_ref(), &revocation).await?;
+        let RevocationResult { seq, hits: found, each } = self.0.revoke(&admitted, lock.as_ref(), &revocation).await?;
         let locks = if ask.issued_only { Vec::new() } else { self.locks_of(seq, &targets).await? };
         let mut hits = super::hits_to_pb(&found);
         hits.overlapping = targets.len() > 1;
@@ -157,22 +157,22 @@ impl Revocations {
         Ok(pb::RevokeResponse { seq: seq.as_u64(), targets, hits: Some(hits), locks, reach: Some(reach) })
     }
 
-    async fn do_lock(&self, operator: &Operator, ask: &pb::AddLockRequest) -> Result<pb::AddLockResponse, No> {
+    async fn do_lock(&self, operator: &Operator, ask: &pb::AddLockRequest) -> Result<pb::AddLockResponse, Error> {
         self.0.scope::<admin::Lock>(operator)?;
         let targets = targets("targets", &ask.targets)?;
         let admitted = self.0.admit_to_targets::<admin::Lock>(operator, &targets).await?;
         let reason = why(&ask.reason)?;
-        let named = named(&ask.request_id, ask)?;
-        let locking = Locking { targets: targets.clone(), force: ask.force, reason, named };
+        let named = idempotency_key_of(&ask.request_id, ask)?;
+        let locking = LockRequest { targets: targets.clone(), force: ask.force, reason, named };
         let done = self.0.lock(&admitted, &locking).await?;
         let locks = self.locks_of(done.seq, &targets).await?;
         Ok(pb::AddLockResponse { seq: done.seq.as_u64(), locks, hits: Some(super::hits_to_pb(&done.hits)) })
     }
 
-    async fn do_lift(&self, operator: &Operator, ask: &pb::LiftLockRequest) -> Result<pb::LiftLockResponse, No> {
+    async fn do_lift(&self, operator: &Operator, ask: &pb::LiftLockRequest) -> Result<pb::LiftLockResponse, Error> {
         let scope = self.0.scope::<admin::Lock>(operator)?;
         let seq = wire::seq("seq", ask.seq)?;
-        let named = named(&ask.request_id, ask)?;
+        let named = idempotency_key_of(&ask.request_id, ask)?;
         let all = self
             .0
             .ledger
@@ -186,7 +186,7 @@ impl Revocations {
         let (lifted, remaining): (Vec<Target>, Vec<Target>) =
             all.into_iter().partition(|t| ask.index.is_none_or(|index| index == lock_index(t)));
         if lifted.is_empty() {
-            return Err(No::Refusal(
+            return Err(Error::Refusal(
                 Refusal::new(Reason::NotFound, format!("there is no such lock of seq {seq}")).way_out("mayfly lock list"),
             ));
         }
@@ -202,9 +202,9 @@ impl Revocations {
     }
 
     /// The rules in effect by sequence number, newest first, each with its targets.
-    async fn rules(&self, scope: &Scope<admin::Observe>) -> Result<Vec<(Seq, Vec<(Target, Entry)>)>, No> {
+    async fn rules(&self, scope: &OperatorScope<admin::Observe>) -> Result<Vec<(Seq, Vec<(Target, RevocationEntry)>)>, Error> {
         let entries = self.0.ledger.settled(|s| s.rules.entries()).await?;
-        let mut by_seq: BTreeMap<Seq, Vec<(Target, Entry)>> = Default::default();
+        let mut by_seq: BTreeMap<Seq, Vec<(Target, RevocationEntry)>> = Default::default();
         let in_force = entries.into_iter().filter(|(_, e)| e.revoked > Seq::ZERO);
         for (target, entry) in in_force.filter(|(target, _)| self.0.sees_target(scope, target)) {
             by_seq.entry(entry.revoked).or_default().push((target, entry));
@@ -212,7 +212,7 @@ impl Revocations {
         Ok(by_seq.into_iter().rev().collect())
     }
 
-    async fn rules_to_pb(&self, rules: &[(Seq, Vec<(Target, Entry)>)]) -> Vec<pb::Rule> {
+    async fn rules_to_pb(&self, rules: &[(Seq, Vec<(Target, RevocationEntry)>)]) -> Vec<pb::Rule> {
         let made = self.0.made(rules.iter().map(|(seq, _)| *seq)).await;
         rules.iter().map(|(seq, targets)| rule_to_pb(*seq, targets, &made)).collect()
     }
@@ -225,31 +225,31 @@ fn operator(request: &Request<impl Sized>) -> Result<(Actor, Operator), Status> 
 }
 
 /// Tells an operator who may revoke but not lock how to revoke without a lock.
-fn without_locks(no: No) -> No {
+fn without_locks(no: Error) -> Error {
     match no {
-        No::Refusal(mut no) => {
+        Error::Refusal(mut no) => {
             no.message = format!("{no}; a revocation of these targets also locks them, and nothing was revoked");
             let way_out = "revoke what was issued and lock nothing: mayfly revoke … --issued-only";
-            No::Refusal(no.way_out(way_out))
+            Error::Refusal(no.way_out(way_out))
         }
         fault => fault,
     }
 }
 
-fn hits_of_each(targets: &[Target], all: Vec<Hits>) -> Vec<pb::TargetHits> {
+fn hits_of_each(targets: &[Target], all: Vec<RevocationHits>) -> Vec<pb::TargetHits> {
     let pairs = targets.iter().zip(all);
     pairs.map(|(t, h)| pb::TargetHits { target: Some(wire::target_to_pb(t)), hits: Some(super::hits_to_pb(&h)) }).collect()
 }
 
-fn cause_of(seq: Seq, made: &BTreeMap<Seq, Made>) -> Option<wire::Cause> {
-    made.get(&seq).and_then(|m| wire::Cause::of(&m.record, m.at))
+fn cause_of(seq: Seq, made: &BTreeMap<Seq, RuleOrigin>) -> Option<wire::RuleCause> {
+    made.get(&seq).and_then(|m| wire::RuleCause::of(&m.record, m.at))
 }
 
-fn lock_to_pb(seq: Seq, target: &Target, made: &BTreeMap<Seq, Made>) -> pb::Lock {
+fn lock_to_pb(seq: Seq, target: &Target, made: &BTreeMap<Seq, RuleOrigin>) -> pb::Lock {
     wire::lock_to_pb(seq, lock_index(target), target, cause_of(seq, made).as_ref())
 }
 
-fn rule_to_pb(seq: Seq, targets: &[(Target, Entry)], made: &BTreeMap<Seq, Made>) -> pb::Rule {
+fn rule_to_pb(seq: Seq, targets: &[(Target, RevocationEntry)], made: &BTreeMap<Seq, RuleOrigin>) -> pb::Rule {
     let until = targets.iter().map(|(_, e)| e.until).max().unwrap_or_default();
     let issued_only = targets.iter().all(|(_, e)| e.lock.is_none());
     let targets: Vec<Target> = targets.iter().map(|(t, _)| t.clone()).collect();
@@ -257,7 +257,7 @@ fn rule_to_pb(seq: Seq, targets: &[(Target, Entry)], made: &BTreeMap<Seq, Made>)
     pb::Rule { hits, ..wire::rule_to_pb(seq, &targets, until, issued_only, cause_of(seq, made).as_ref()) }
 }
 
-pub(super) fn follower_to_pb(f: &Follower) -> pb::Follower {
+pub(super) fn follower_to_pb(f: &FeedFollower) -> pb::Follower {
     pb::Follower {
         follower: f.name.clone(),
         identity: Some(wire::identity_of_who(&f.who)),
@@ -270,7 +270,7 @@ pub(super) fn follower_to_pb(f: &Follower) -> pb::Follower {
 }
 
 #[tonic::async_trait]
-impl RevocationService for Revocations {
+impl RevocationService for RevocationApi {
     async fn revoke(&self, request: Request<pb::RevokeRequest>) -> Result<Response<pb::RevokeResponse>, Status> {
         let (actor, operator) = operator(&request)?;
         let done = self.do_revoke(&operator, request.get_ref()).await;
@@ -292,10 +292,11 @@ impl RevocationService for Revocations {
             let seq = wire::seq("seq", request.get_ref().seq)?;
             let rules = self.rules(&scope).await?;
             let rule: Vec<_> = rules.into_iter().filter(|(s, _)| *s == seq).collect();
-            let no = || No::Refusal(Refusal::new(Reason::NotFound, format!("no rule of seq {seq} is in force that you may see")));
+            let no =
+                || Error::Refusal(Refusal::new(Reason::NotFound, format!("no rule of seq {seq} is in force that you may see")));
             let targets: Vec<Target> = rule.iter().flat_map(|(_, targets)| targets).map(|(target, _)| target.clone()).collect();
             let shown = self.rules_to_pb(&rule).await.pop().ok_or_else(no)?;
-            Ok::<_, No>((seq, shown, self.0.reach(seq, &targets).await?))
+            Ok::<_, Error>((seq, shown, self.0.reach(seq, &targets).await?))
         };
         let (seq, rule, reach) = found.await.map_err(refused(&self.0, &actor, "get_revocation"))?;
         let followers = self.0.followers.list(self.0.system.wall());
@@ -317,14 +318,15 @@ impl RevocationService for Revocations {
         let (actor, scope) = self.scope(&request, "list_rules")?;
         let scope = &scope;
         let listed = within_bytes(request.get_ref(), |ask: pb::ListRulesRequest| async move {
-            let page = Page::from(ask.page_size, &ask.page_token)?;
+            let page = PageRequest::from(ask.page_size, &ask.page_token)?;
             let only = ask.target.as_ref().map(|t| wire::target_from_pb("target", t)).transpose()?;
             let rules = self.rules(scope).await?;
-            let fits =
-                |(_, targets): &(Seq, Vec<(Target, Entry)>)| only.as_ref().is_none_or(|o| targets.iter().any(|(t, _)| t == o));
+            let fits = |(_, targets): &(Seq, Vec<(Target, RevocationEntry)>)| {
+                only.as_ref().is_none_or(|o| targets.iter().any(|(t, _)| t == o))
+            };
             let (found, next_page_token) = page.newest(rules.into_iter().map(|r| (r.0, r)), fits);
             let rules = self.rules_to_pb(&found).await;
-            Ok::<_, No>(pb::ListRulesResponse { rules, next_page_token })
+            Ok::<_, Error>(pb::ListRulesResponse { rules, next_page_token })
         });
         listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_rules"))
     }
@@ -339,7 +341,7 @@ impl RevocationService for Revocations {
         let (actor, scope) = self.scope(&request, "list_locks")?;
         let scope = &scope;
         let listed = within_bytes(request.get_ref(), |ask: pb::ListLocksRequest| async move {
-            let page = Page::from(ask.page_size, &ask.page_token)?;
+            let page = PageRequest::from(ask.page_size, &ask.page_token)?;
             let only = ask.target.as_ref().map(|t| wire::target_from_pb("target", t)).transpose()?;
             let entries = self.0.ledger.settled(|s| s.rules.entries()).await?;
             let locks = entries.into_iter().filter_map(|(t, e)| Some((e.lock?, t)));
@@ -348,7 +350,7 @@ impl RevocationService for Revocations {
                 page.newest(locks.map(|(seq, t)| (seq, (seq, t))), |(_, t)| only.as_ref().is_none_or(|o| o == t));
             let made = self.0.made(found.iter().map(|(seq, _)| *seq)).await;
             let locks = found.iter().map(|(seq, t)| lock_to_pb(*seq, t, &made)).collect();
-            Ok::<_, No>(pb::ListLocksResponse { locks, next_page_token })
+            Ok::<_, Error>(pb::ListLocksResponse { locks, next_page_token })
         });
         listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_locks"))
     }
@@ -359,14 +361,14 @@ impl RevocationService for Revocations {
         done.map(Response::new).map_err(refused(&self.0, &actor, "lift_lock"))
     }
 
-    type WatchRevocationsStream = watch::Events;
+    type WatchRevocationsStream = revocation_watch::Events;
 
     async fn watch_revocations(
         &self,
         request: Request<pb::WatchRevocationsRequest>,
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
-        let follows = watch::Follows::of(&self.0, &request, "watch_revocations")?;
-        let events = watch::start(self.0.clone(), follows, request.into_inner()).await.map_err(status)?;
+        let follows = revocation_watch::FeedCaller::of(&self.0, &request, "watch_revocations")?;
+        let events = revocation_watch::start(self.0.clone(), follows, request.into_inner()).await.map_err(status)?;
         Ok(Response::new(events))
     }
 
@@ -374,9 +376,9 @@ impl RevocationService for Revocations {
         &self,
         request: Request<pb::AcknowledgeRevocationsRequest>,
     ) -> Result<Response<pb::AcknowledgeRevocationsResponse>, Status> {
-        let who = watch::Follows::of(&self.0, &request, "acknowledge_revocations")?.who();
+        let who = revocation_watch::FeedCaller::of(&self.0, &request, "acknowledge_revocations")?.who();
         let ask = request.get_ref();
-        let applied = wire::seq("applied_seq", ask.applied_seq).map_err(|no| status(No::Refusal(no)))?;
+        let applied = wire::seq("applied_seq", ask.applied_seq).map_err(|no| status(Error::Refusal(no)))?;
         let head = self.0.ledger.durable();
         if applied > head {
             self.0.followers.seen_beyond(&who, &ask.follower, applied, head);
@@ -391,7 +393,7 @@ impl RevocationService for Revocations {
     ) -> Result<Response<pb::WaitForRevocationResponse>, Status> {
         let mut scope = None;
         if matches!(request.extensions().get::<Peer>(), Some(Peer::Workload(_))) {
-            ask::caller(&self.0, &request, "wait_for_revocation")?;
+            request_checks::caller(&self.0, &request, "wait_for_revocation")?;
         } else {
             scope = Some(self.scope(&request, "wait_for_revocation")?.1);
         }
@@ -400,9 +402,9 @@ impl RevocationService for Revocations {
             let seq = wire::seq("seq", ask.seq)?;
             let head = self.0.ledger.durable();
             if seq > head {
-                return Err(No::Refusal(Refusal::field("seq", format!("is beyond the head {head}"))));
+                return Err(Error::Refusal(Refusal::field("seq", format!("is beyond the head {head}"))));
             }
-            let timeout = wanted::duration("timeout", ask.timeout.as_ref())?.unwrap_or(0).min(limits::WAIT_MS);
+            let timeout = exchange_request::duration("timeout", ask.timeout.as_ref())?.unwrap_or(0).min(limits::WAIT_MS);
             Ok(self.0.followers.wait(seq, Duration::from_millis(timeout), || self.0.system.wall()).await)
         };
         let (behind, known) = waited.await.map_err(status)?;
@@ -423,12 +425,15 @@ impl RevocationService for Revocations {
         let (_, scope) = self.scope(&request, "list_followers")?;
         let scope = &scope;
         let listed = within_bytes(request.get_ref(), |ask: pb::ListFollowersRequest| async move {
-            let page = Page::from(ask.page_size, &ask.page_token)?;
+            let page = PageRequest::from(ask.page_size, &ask.page_token)?;
             let all = self.0.followers.list(self.0.system.wall());
             // Numbered from the end, so that the numbers of existing followers stay when another one joins.
             let numbered = all.iter().enumerate().filter_map(|(n, f)| Some((Seq::from_u64(n as u64 + 1)?, f)));
             let (found, next_page_token) = page.newest(numbered, |f| self.sees_follower(scope, f));
-            Ok::<_, No>(pb::ListFollowersResponse { followers: found.into_iter().map(follower_to_pb).collect(), next_page_token })
+            Ok::<_, Error>(pb::ListFollowersResponse {
+                followers: found.into_iter().map(follower_to_pb).collect(),
+                next_page_token,
+            })
         });
         listed.await.map(Response::new).map_err(status)
     }

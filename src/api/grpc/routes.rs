@@ -15,31 +15,31 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use tower::Service as _;
 
+use super::super::connection_table::ConnectionActivity;
 use super::super::peer::{self, Peer};
 use super::super::status::status;
-use super::super::table::Activity;
-use super::super::unread::{Answers, counted};
-use super::approval::Approvals;
-use super::audit::Audit;
-use super::break_glass::BreakGlasses;
-use super::credential::Credentials;
-use super::key::Keys;
-use super::line::Line;
-use super::policy::Policies;
-use super::revocation::Revocations;
-use super::server::Server;
-use super::task::Tasks;
-use super::token::Tokens;
-use super::trust_domain::TrustDomains;
-use super::upstream::Upstreams;
-use super::{batch, gate, stream, traced, unary};
-use mayfly_authority::admission::intake::Taken;
+use super::super::unread_answers::{AnswerMessages, counted};
+use super::approval::ApprovalApi;
+use super::audit::AuditApi;
+use super::break_glass::BreakGlassApi;
+use super::credential::CredentialApi;
+use super::key::KeyApi;
+use super::policy::PolicyApi;
+use super::revocation::RevocationApi;
+use super::server::ServerApi;
+use super::task::TaskApi;
+use super::token::TokenApi;
+use super::trust_domain::TrustDomainApi;
+use super::unary_batcher::UnaryBatcher;
+use super::upstream::UpstreamApi;
+use super::{batch, call_approval, call_trace, stream, unary};
+use mayfly_authority::admission::admission_queue::Ticket;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::metrics::calls::CountedCall;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_base::system::Stopwatch;
-use mayfly_base::trace::Traced;
+use mayfly_base::trace::CallTrace;
 use mayfly_proto as pb;
 use mayfly_proto::mayfly::v1::approval_service_server::ApprovalServiceServer;
 use mayfly_proto::mayfly::v1::audit_service_server::AuditServiceServer;
@@ -55,13 +55,13 @@ use mayfly_proto::mayfly::v1::trust_domain_service_server::TrustDomainServiceSer
 use mayfly_proto::mayfly::v1::upstream_service_server::UpstreamServiceServer;
 
 /// The data of a call at the time when it is read.
-pub struct Arrived {
+pub struct CallArrival {
     pub(super) read: Stopwatch,
     /// The result of the admission queue, for a single exchange.
-    pub(super) taken: Option<Result<Taken, Refusal>>,
+    pub(super) taken: Option<Result<Ticket, Refusal>>,
 }
 
-impl Arrived {
+impl CallArrival {
     /// Whether the call is refused by overload.
     pub fn is_refused(&self) -> bool {
         matches!(self.taken, Some(Err(_)))
@@ -77,35 +77,35 @@ impl Arrived {
 #[derive(Clone)]
 pub struct Services {
     /// The token service. Nearly all calls are for it, so they bypass the router, which saves its work for each call.
-    tokens: TokenServiceServer<Tokens>,
+    tokens: TokenServiceServer<TokenApi>,
     /// The same service without tonic's server around it.
-    own: Tokens,
+    own: TokenApi,
     others: Routes,
 }
 
 /// The services for the calls of one connection; clones share their state.
 #[derive(Clone)]
-pub struct Calls(Arc<OnConnection>);
+pub struct ConnectionServices(Arc<OnConnection>);
 
 struct OnConnection {
     services: Services,
     peer: Peer,
     /// The resources that the connection holds: unread answers, calls in progress.
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionActivity>,
     /// Batches the connection's single exchanges; `None` for a peer that may not exchange.
-    line: Option<Arc<Line>>,
+    line: Option<Arc<UnaryBatcher>>,
 }
 
 /// The pending answer of one call.
 #[allow(clippy::large_enum_variant, reason = "nearly all are exchanges; a box would cost each an allocation")]
-pub enum Answering<B: HttpBody> {
+pub enum PendingCall<B: HttpBody> {
     /// A single exchange, as nearly all calls are.
-    Exchange(unary::Exchange<B>),
+    Exchange(unary::UnaryExchange<B>),
     /// Boxed: otherwise the router's future would enlarge the future of every call.
     Other(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }
 
-impl<B> Future for Answering<B>
+impl<B> Future for PendingCall<B>
 where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
@@ -114,27 +114,27 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<Body>> {
         match self.get_mut() {
-            Answering::Exchange(exchange) => Pin::new(exchange).poll(cx),
-            Answering::Other(other) => other.as_mut().poll(cx),
+            PendingCall::Exchange(exchange) => Pin::new(exchange).poll(cx),
+            PendingCall::Other(other) => other.as_mut().poll(cx),
         }
     }
 }
 
 impl Services {
     fn new(authority: &Arc<Authority>, others: Routes) -> Services {
-        let own = Tokens(authority.clone());
+        let own = TokenApi(authority.clone());
         let tokens = TokenServiceServer::new(own.clone()).max_decoding_message_size(limits::REQUEST_BYTES);
         Services { tokens, own, others: others.prepare() }
     }
 
     /// The services for one connection of this peer.
-    pub fn on_connection(self, peer: Peer, activity: Arc<Activity>) -> Calls {
+    pub fn on_connection(self, peer: Peer, activity: Arc<ConnectionActivity>) -> ConnectionServices {
         let caller = peer::caller_of(Some(&peer)).ok();
-        let line = caller.map(|caller| Line::new(self.own.0.clone(), caller));
-        Calls(Arc::new(OnConnection { services: self, peer, activity, line }))
+        let line = caller.map(|caller| UnaryBatcher::new(self.own.0.clone(), caller));
+        ConnectionServices(Arc::new(OnConnection { services: self, peer, activity, line }))
     }
 
-    async fn answer<B>(self, peer: Peer, mut call: Request<B>, traced: Traced) -> Response<Body>
+    async fn answer<B>(self, peer: Peer, mut call: Request<B>, traced: CallTrace) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
@@ -148,15 +148,15 @@ impl Services {
         }
         if let Peer::Admin(_) | Peer::Local(_) = &peer {
             let authority = self.own.0.clone();
-            return gate::through(&authority, &peer, call, |call| self.route(call, traced)).await;
+            return call_approval::serve_with_approval(&authority, &peer, call, |call| self.route(call, traced)).await;
         }
         if is_for_operators(call.uri().path()) {
-            return status(No::Refusal(peer::service_elsewhere())).into_http();
+            return status(Error::Refusal(peer::wrong_listener_for_service())).into_http();
         }
         self.route(call, traced).await
     }
 
-    async fn route<B>(mut self, call: Request<B>, traced: Traced) -> Response<Body>
+    async fn route<B>(mut self, call: Request<B>, traced: CallTrace) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
@@ -170,43 +170,43 @@ impl Services {
     }
 }
 
-impl Calls {
+impl ConnectionServices {
     /// Admits a call that was just read. Called when the call is read, since calls that wait for their first poll have to be counted.
-    pub fn arrived<B>(&self, call: &Request<B>) -> Arrived {
+    pub fn arrived<B>(&self, call: &Request<B>) -> CallArrival {
         let one = call.uri().path() == unary::PATH;
-        Arrived { read: Stopwatch::start(), taken: one.then(|| self.authority().intake.take(1)) }
+        CallArrival { read: Stopwatch::start(), taken: one.then(|| self.authority().intake.take(1)) }
     }
 
     /// Counts a call that was just read.
-    pub fn counted(&self, path: &str, arrived: &Arrived) -> CountedCall {
+    pub fn counted(&self, path: &str, arrived: &CallArrival) -> CountedCall {
         CountedCall::new(self.authority().call_metrics.clone(), path, arrived.read())
     }
 
     /// The trace of a call that was just read.
-    pub fn traced<B>(&self, call: &Request<B>, arrived: &Arrived) -> Traced {
-        traced::begun(&self.authority().tracer, self.peer(), call, arrived.read)
+    pub fn traced<B>(&self, call: &Request<B>, arrived: &CallArrival) -> CallTrace {
+        call_trace::begin_trace(&self.authority().tracer, self.peer(), call, arrived.read)
     }
 
     /// Answers one call.
-    pub fn answer<B>(&self, call: Request<B>, arrived: Arrived, traced: &Traced) -> Answering<B>
+    pub fn answer<B>(&self, call: Request<B>, arrived: CallArrival, traced: &CallTrace) -> PendingCall<B>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
     {
         if call.uri().path() == unary::PATH {
             self.activity().exchanged();
-            return Answering::Exchange(unary::Exchange::new(self.clone(), call, arrived, traced.clone()));
+            return PendingCall::Exchange(unary::UnaryExchange::new(self.clone(), call, arrived, traced.clone()));
         }
         let activity = self.activity();
         let admitted = activity.share().may_answer(0).and_then(|()| activity.call());
         let under_way = match admitted {
             Ok(under_way) => under_way,
-            Err(no) => return Answering::Other(Box::pin(ready(status(No::Refusal(no)).into_http()))),
+            Err(no) => return PendingCall::Other(Box::pin(ready(status(Error::Refusal(no)).into_http()))),
         };
         let (long, answers) = (is_long(call.uri().path()), answers_of(call.uri().path()));
         let activity = activity.clone();
         let answer = self.0.services.clone().answer(self.peer().clone(), call, traced.clone());
-        Answering::Other(Box::pin(async move {
+        PendingCall::Other(Box::pin(async move {
             let answer = match long {
                 true => activity.share().long(answer).await.unwrap_or_else(|| stopped().into_http()),
                 false => answer.await,
@@ -216,7 +216,7 @@ impl Calls {
     }
 
     /// The resources that the connection holds.
-    pub fn activity(&self) -> &Arc<Activity> {
+    pub fn activity(&self) -> &Arc<ConnectionActivity> {
         &self.0.activity
     }
 
@@ -228,12 +228,12 @@ impl Calls {
         &self.0.peer
     }
 
-    pub(super) fn line(&self) -> Option<&Arc<Line>> {
+    pub(super) fn line(&self) -> Option<&Arc<UnaryBatcher>> {
         self.0.line.as_ref()
     }
 
     /// The server of the token service.
-    pub(super) fn tokens(&self) -> TokenServiceServer<Tokens> {
+    pub(super) fn tokens(&self) -> TokenServiceServer<TokenApi> {
         self.0.services.tokens.clone()
     }
 }
@@ -246,7 +246,7 @@ fn is_for_operators(path: &str) -> bool {
 }
 
 fn stopped() -> tonic::Status {
-    status(No::Refusal(Refusal::new(Reason::NotReady, "the server stops")))
+    status(Error::Refusal(Refusal::new(Reason::NotReady, "the server stops")))
 }
 
 /// Whether a call of this path sends a stream of messages.
@@ -255,10 +255,10 @@ pub fn streams_messages(path: &str) -> bool {
 }
 
 /// Whether a call of this path is answered with a stream of messages.
-pub fn answers_of(path: &str) -> Answers {
+pub fn answers_of(path: &str) -> AnswerMessages {
     const MANY: &[&str] = &["Watch", "Tail", "Export", "Backup", "Stream", "ServerReflection"];
     let method = path.rsplit('/').next().unwrap_or_default();
-    if MANY.iter().any(|word| method.starts_with(word)) { Answers::Many } else { Answers::One }
+    if MANY.iter().any(|word| method.starts_with(word)) { AnswerMessages::Many } else { AnswerMessages::One }
 }
 
 /// Whether a call of this path may read much of the state: lists, searches, counts. Such calls run on separate threads.
@@ -275,8 +275,8 @@ pub fn workload_routes(authority: &Arc<Authority>, health: &HealthReporter) -> S
 
 /// The services for operators: all services for workloads, and those for operators only. Reflection is served here only.
 pub fn admin_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Services {
-    let server = ServerServiceServer::new(Server(authority.clone()));
-    let policies = PolicyServiceServer::new(Policies(authority.clone()));
+    let server = ServerServiceServer::new(ServerApi(authority.clone()));
+    let policies = PolicyServiceServer::new(PolicyApi(authority.clone()));
     let routes = on_both(authority, health)
         .add_service(server.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(policies.max_decoding_message_size(limits::REQUEST_BYTES));
@@ -286,15 +286,15 @@ pub fn admin_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Serv
 /// The services of both listeners, except the token service.
 fn on_both(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
     let health = HealthServer::new(HealthService::from_health_reporter(health.clone()));
-    let revocations = RevocationServiceServer::new(Revocations(authority.clone()));
-    let tasks = TaskServiceServer::new(Tasks(authority.clone()));
-    let keys = KeyServiceServer::new(Keys(authority.clone()));
-    let domains = TrustDomainServiceServer::new(TrustDomains(authority.clone()));
-    let credentials = CredentialServiceServer::new(Credentials(authority.clone()));
-    let audit = AuditServiceServer::new(Audit(authority.clone()));
-    let upstreams = UpstreamServiceServer::new(Upstreams(authority.clone()));
-    let approvals = ApprovalServiceServer::new(Approvals(authority.clone()));
-    let break_glass = BreakGlassServiceServer::new(BreakGlasses(authority.clone()));
+    let revocations = RevocationServiceServer::new(RevocationApi(authority.clone()));
+    let tasks = TaskServiceServer::new(TaskApi(authority.clone()));
+    let keys = KeyServiceServer::new(KeyApi(authority.clone()));
+    let domains = TrustDomainServiceServer::new(TrustDomainApi(authority.clone()));
+    let credentials = CredentialServiceServer::new(CredentialApi(authority.clone()));
+    let audit = AuditServiceServer::new(AuditApi(authority.clone()));
+    let upstreams = UpstreamServiceServer::new(UpstreamApi(authority.clone()));
+    let approvals = ApprovalServiceServer::new(ApprovalApi(authority.clone()));
+    let break_glass = BreakGlassServiceServer::new(BreakGlassApi(authority.clone()));
     Routes::new(health.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(revocations.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(tasks.max_decoding_message_size(limits::REQUEST_BYTES))

@@ -7,26 +7,26 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::super::wire;
-use super::ask::{self, refused};
+use super::request_checks::{self, refused};
 use super::{backup, webhook};
-use mayfly_authority::admission::operators::Scope;
+use mayfly_authority::admission::operators::OperatorScope;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::source_health::{SourceKind, SourceState};
 use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
-use mayfly_base::refusal::No;
+use mayfly_base::refusal::Error;
 use mayfly_ledger::State;
 use mayfly_ledger::open::writer_number;
 use mayfly_ledger::revocation::Target;
-use mayfly_ledger::state::Phase;
-use mayfly_ledger::upstream::findings::Finding;
+use mayfly_ledger::state::TaskPhase;
+use mayfly_ledger::upstream::findings::UpstreamFinding;
 use mayfly_policy::admin;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::server_service_server::ServerService;
 use mayfly_verify::seq::{Millis, Seq};
 
 /// The service.
-pub struct Server(pub Arc<Authority>);
+pub struct ServerApi(pub Arc<Authority>);
 
 /// Counts tasks, in pieces.
 #[derive(Default)]
@@ -37,14 +37,14 @@ struct TaskCount {
 }
 
 impl TaskCount {
-    fn walk(&mut self, state: &State, at: &mut u32, (now, sees): (Millis, &Scope<admin::Observe>)) -> u32 {
+    fn walk(&mut self, state: &State, at: &mut u32, (now, sees): (Millis, &OperatorScope<admin::Observe>)) -> u32 {
         let places = state.tasks.places();
         let end = at.saturating_add(limits::LIST_WALK as u32).min(places);
         for task in (*at..end).filter_map(|slot| state.tasks.at(slot)).filter(|t| sees.has(&t.terms.environment)) {
             match state.tasks.phase(task, now) {
-                Phase::Over(_) => continue,
-                Phase::Held => self.held += 1,
-                Phase::Active | Phase::PendingApproval => {}
+                TaskPhase::Over(_) => continue,
+                TaskPhase::Held => self.held += 1,
+                TaskPhase::Active | TaskPhase::PendingApproval => {}
             }
             self.open += 1;
             // A caller with a live credential is counted by its credentials, which do not tell their environments.
@@ -57,10 +57,10 @@ impl TaskCount {
     }
 }
 
-impl Server {
-    async fn status(&self, actor: &Actor) -> Result<pb::GetStatusResponse, No> {
+impl ServerApi {
+    async fn status(&self, actor: &Actor) -> Result<pb::GetStatusResponse, Error> {
         let a = &self.0;
-        let sees = a.scope::<admin::Observe>(ask::operator(actor)?)?;
+        let sees = a.scope::<admin::Observe>(request_checks::operator(actor)?)?;
         let (wall, steady) = (a.system.shown(), a.system.steady());
         let (began, began_steady) = a.began;
         let up = steady.saturating_sub(began_steady);
@@ -138,12 +138,12 @@ impl Server {
     }
 
     /// Environments that were removed from the configuration, with the number of their live credentials.
-    fn not_served(&self, sees: &Scope<admin::Observe>) -> Vec<(String, u64)> {
+    fn not_served(&self, sees: &OperatorScope<admin::Observe>) -> Vec<(String, u64)> {
         self.0.environments_not_served().into_iter().filter(|(name, _)| sees.has(name)).collect()
     }
 
     /// The locks that refuse every new grant, or every one of an environment. A restore leaves one when the remains cannot be read.
-    async fn locked(&self, sees: &Scope<admin::Observe>) -> Vec<String> {
+    async fn locked(&self, sees: &OperatorScope<admin::Observe>) -> Vec<String> {
         let compiled = self.0.catalog.now();
         let environments = compiled.environments().filter(|(name, _)| sees.has(name));
         let mut targets = vec![(Target::Everything, "on everything refuses all new grants".to_owned())];
@@ -157,7 +157,7 @@ impl Server {
         let locks: Vec<(Seq, String)> = targets.into_iter().filter_map(|(t, what)| Some((lock(&t)?, what))).collect();
         let made = self.0.made(locks.iter().map(|(seq, _)| *seq)).await;
         let warning = |(seq, what): &(Seq, String)| {
-            let cause = made.get(seq).and_then(|made| wire::Cause::of(&made.record, made.at));
+            let cause = made.get(seq).and_then(|made| wire::RuleCause::of(&made.record, made.at));
             let cause = cause.map_or_else(String::new, |c| format!(", since {}: {}", c.at, c.reason));
             format!(
                 "a lock {what} (number {seq}){cause}; mayfly lock list shows it, mayfly lock lift {seq} --reason TEXT lifts it"
@@ -166,11 +166,11 @@ impl Server {
         locks.iter().take(limits::PAGE_DEFAULT).map(warning).collect()
     }
 
-    fn warnings(&self, sees: &Scope<admin::Observe>) -> Vec<String> {
+    fn warnings(&self, sees: &OperatorScope<admin::Observe>) -> Vec<String> {
         let compiled = self.0.catalog.now();
         let of = |upstream: &str| compiled.upstream(upstream).is_none_or(|r| sees.has(&r.upstream.environment));
         let found = self.0.stopping_soon().into_iter().filter(|(name, _)| of(name)).take(limits::PAGE_DEFAULT);
-        let at = |f: &Finding| f.at.map_or_else(String::new, |at| format!(" ({at})"));
+        let at = |f: &UpstreamFinding| f.at.map_or_else(String::new, |at| format!(" ({at})"));
         let mut warnings: Vec<String> = found.map(|(name, f)| format!("upstream {name}: {}{}", f.text, at(&f))).collect();
         warnings.extend(self.not_served(sees).into_iter().map(|(name, live)| {
             format!(
@@ -220,7 +220,7 @@ impl Server {
     }
 
     /// The sources that this operator may see. The files of policies name upstreams and environments of all.
-    fn sources(&self, sees: &Scope<admin::Observe>) -> Vec<SourceState> {
+    fn sources(&self, sees: &OperatorScope<admin::Observe>) -> Vec<SourceState> {
         let hooks = self.0.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default();
         let hidden = |name: &str| hooks.iter().any(|hook| hook.name == name && !webhook::concerns(hook, sees));
         let mut sources = self.0.sources();
@@ -249,7 +249,7 @@ impl Server {
 
     /// Counts credentials, tasks, leases and upstreams of the environments that the operator may see; all other numbers are those of the
     /// whole server.
-    async fn counts(&self, now: Millis, sees: &Scope<admin::Observe>) -> pb::Counts {
+    async fn counts(&self, now: Millis, sees: &OperatorScope<admin::Observe>) -> pb::Counts {
         let a = &self.0;
         let (mut tasks, mut at) = (TaskCount::default(), 0);
         while at < a.ledger.peek(|s| tasks.walk(s, &mut at, (now, sees))) {
@@ -303,7 +303,7 @@ fn refused_handshakes(authority: &Authority) -> Vec<pb::RefusedHandshakes> {
 }
 
 /// The problem of a webhook, in words.
-fn troubled(hook: &mayfly_authority::webhook::Standing) -> Option<String> {
+fn troubled(hook: &mayfly_authority::webhook::WebhookStatus) -> Option<String> {
     let name = &hook.name;
     match (&hook.since, hook.dead) {
         (Some(since), _) => Some(format!("webhook {name}: events are not taken since {since}: {}", hook.problem)),
@@ -313,16 +313,16 @@ fn troubled(hook: &mayfly_authority::webhook::Standing) -> Option<String> {
 }
 
 #[tonic::async_trait]
-impl ServerService for Server {
-    type BackupStream = ReceiverStream<backup::Piece>;
+impl ServerService for ServerApi {
+    type BackupStream = ReceiverStream<backup::BackupPiece>;
 
     async fn backup(&self, request: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
-        let actor = ask::actor(&self.0, &request, "backup")?;
+        let actor = request_checks::actor(&self.0, &request, "backup")?;
         backup::begin(&self.0, &actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "backup"))
     }
 
     async fn get_status(&self, request: Request<pb::GetStatusRequest>) -> Result<Response<pb::GetStatusResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "get_status")?;
+        let actor = request_checks::actor(&self.0, &request, "get_status")?;
         self.status(&actor).await.map(Response::new).map_err(refused(&self.0, &actor, "get_status"))
     }
 
@@ -330,12 +330,12 @@ impl ServerService for Server {
         &self,
         request: Request<pb::ListWebhooksRequest>,
     ) -> Result<Response<pb::ListWebhooksResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "list_webhooks")?;
+        let actor = request_checks::actor(&self.0, &request, "list_webhooks")?;
         webhook::list(&self.0, &actor).await.map(Response::new).map_err(refused(&self.0, &actor, "list_webhooks"))
     }
 
     async fn test_webhook(&self, request: Request<pb::TestWebhookRequest>) -> Result<Response<pb::TestWebhookResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "test_webhook")?;
+        let actor = request_checks::actor(&self.0, &request, "test_webhook")?;
         let tested = webhook::test(&self.0, &actor, request.get_ref()).await;
         tested.map(Response::new).map_err(refused(&self.0, &actor, "test_webhook"))
     }

@@ -14,26 +14,26 @@ use tonic::body::Body;
 use tonic::server::{Grpc, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::super::answer::of_codec;
+use super::super::call_handler::codec_refusal;
 use super::super::peer;
 use super::super::status::status;
-use super::round;
-use super::sent::{Sent, StreamCodec};
-use super::token::Tokens;
-use super::told::{Alike, Patterns};
-use super::traced::ended;
+use super::call_trace::end_trace;
+use super::exchange_batch;
+use super::fast_encode::{AnswerEncoder, SharedRefusal};
+use super::raw_request::{RawRequest, StreamCodec};
+use super::token::TokenApi;
 use mayfly_authority::authority::Authority;
-use mayfly_authority::exchange::Lately;
+use mayfly_authority::exchange::DecisionCache;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Refusal};
+use mayfly_base::refusal::{Error, Refusal};
 use mayfly_base::system::Stopwatch;
-use mayfly_base::trace::Traced;
-use mayfly_credential::Issued;
+use mayfly_base::trace::CallTrace;
+use mayfly_credential::IssuedCredential;
 use mayfly_identity::caller::Caller;
-use mayfly_policy::wanted::Wanted;
+use mayfly_policy::exchange_request::ExchangeRequest;
 use mayfly_proto::mayfly::v1 as pb;
 
-type Message = Result<Option<Option<Sent>>, Status>;
+type Message = Result<Option<Option<RawRequest>>, Status>;
 
 /// Answers that are sent together.
 #[derive(Default)]
@@ -93,14 +93,14 @@ impl HttpBody for Answers {
 pub const PATH: &str = "/mayfly.v1.TokenService/StreamExchange";
 
 /// Receives the batches of a call that tonic accepted.
-struct Method<'a>(&'a Tokens, &'a mut Option<mpsc::Receiver<Batch>>, Traced);
+struct Method<'a>(&'a TokenApi, &'a mut Option<mpsc::Receiver<Batch>>, CallTrace);
 
-impl StreamingService<Option<Sent>> for Method<'_> {
+impl StreamingService<Option<RawRequest>> for Method<'_> {
     type Response = pb::StreamExchangeResponse;
     type ResponseStream = tokio_stream::Empty<Result<pb::StreamExchangeResponse, Status>>;
     type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
 
-    fn call(&mut self, request: Request<Streaming<Option<Sent>>>) -> Self::Future {
+    fn call(&mut self, request: Request<Streaming<Option<RawRequest>>>) -> Self::Future {
         std::future::ready(peer::caller(&request).map(|caller| {
             *self.1 = Some(answer(self.0.0.clone(), caller, request.into_inner(), std::mem::take(&mut self.2)));
             Response::new(tokio_stream::empty())
@@ -109,7 +109,7 @@ impl StreamingService<Option<Sent>> for Method<'_> {
 }
 
 /// Answers one call as tonic's own code does, except for the answer body.
-pub async fn exchange<B>(own: &Tokens, call: http::Request<B>, traced: Traced) -> http::Response<Body>
+pub async fn exchange<B>(own: &TokenApi, call: http::Request<B>, traced: CallTrace) -> http::Response<Body>
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
@@ -127,20 +127,25 @@ where
 /// The caller of a stream, and the recent decisions for it.
 struct Sender {
     caller: Caller,
-    lately: Lately,
+    lately: DecisionCache,
 }
 
 /// Answers the requests of a stream until the stream ends.
-fn answer(authority: Arc<Authority>, caller: Caller, asks: Streaming<Option<Sent>>, traced: Traced) -> mpsc::Receiver<Batch> {
+fn answer(
+    authority: Arc<Authority>,
+    caller: Caller,
+    asks: Streaming<Option<RawRequest>>,
+    traced: CallTrace,
+) -> mpsc::Receiver<Batch> {
     let (answers, batches) = mpsc::channel(authority.bounds.load().stream_in_flight);
-    tokio::spawn(drive(authority, Arc::new(Sender { caller, lately: Lately::default() }), (asks, traced), answers));
+    tokio::spawn(drive(authority, Arc::new(Sender { caller, lately: DecisionCache::default() }), (asks, traced), answers));
     batches
 }
 
 async fn drive(
     authority: Arc<Authority>,
     sender: Arc<Sender>,
-    (mut asks, traced): (Streaming<Option<Sent>>, Traced),
+    (mut asks, traced): (Streaming<Option<RawRequest>>, CallTrace),
     answers: mpsc::Sender<Batch>,
 ) {
     let places = Arc::new(Semaphore::new(authority.bounds.load().stream_in_flight));
@@ -167,7 +172,7 @@ async fn drive(
             if round.len() < most
                 && let Ok(place) = places.clone().try_acquire_owned()
             {
-                next = at_hand(&mut asks).await.map(|message| (message, place));
+                next = next_if_ready(&mut asks).await.map(|message| (message, place));
             }
         };
         if !round.is_empty() {
@@ -180,7 +185,7 @@ async fn drive(
                 }
                 Err(no) => {
                     authority.intake.refused(round.len(), read);
-                    let refused = no_time(&authority, &sender.caller, round, held, &no);
+                    let refused = refuse_overloaded(&authority, &sender.caller, round, held, &no);
                     let _ = answers.send(refused).await;
                 }
             }
@@ -189,7 +194,7 @@ async fn drive(
             None => {}
             Some(None) => return traced.end(0, ""),
             Some(Some(no)) => {
-                ended(&traced, &no);
+                end_trace(&traced, &no);
                 let _ = answers.send(Batch { over: Some(no), ..Batch::default() }).await;
                 return;
             }
@@ -198,16 +203,22 @@ async fn drive(
 }
 
 /// Refuses all requests, by overload.
-fn no_time(authority: &Authority, caller: &Caller, asks: Vec<Sent>, places: Vec<OwnedSemaphorePermit>, no: &Refusal) -> Batch {
-    authority.refused_each(caller.id().as_str(), no, asks.iter().map(Sent::upstream), "");
-    authority.exchange_metrics.overloaded(asks.iter().map(Sent::upstream));
-    let (mut messages, alike) = (Vec::new(), Alike::new(No::Refusal(no.clone())));
+fn refuse_overloaded(
+    authority: &Authority,
+    caller: &Caller,
+    asks: Vec<RawRequest>,
+    places: Vec<OwnedSemaphorePermit>,
+    no: &Refusal,
+) -> Batch {
+    authority.refused_each(caller.id().as_str(), no, asks.iter().map(RawRequest::upstream), "");
+    authority.exchange_metrics.overloaded(asks.iter().map(RawRequest::upstream));
+    let (mut messages, alike) = (Vec::new(), SharedRefusal::new(Error::Refusal(no.clone())));
     asks.iter().for_each(|ask| alike.tell(ask.request_id(), &mut messages));
     Batch { messages, places, over: None }
 }
 
 /// The next message, if it has arrived already.
-async fn at_hand(asks: &mut Streaming<Option<Sent>>) -> Option<Message> {
+async fn next_if_ready(asks: &mut Streaming<Option<RawRequest>>) -> Option<Message> {
     std::future::poll_fn(|cx| match Pin::new(&mut *asks).poll_next(cx) {
         Poll::Ready(message) => Poll::Ready(Some(message.transpose())),
         Poll::Pending => Poll::Ready(None),
@@ -216,8 +227,8 @@ async fn at_hand(asks: &mut Streaming<Option<Sent>>) -> Option<Message> {
 }
 
 /// The exchange in a message, or the end of the stream with its status.
-fn exchange_of(message: Message) -> Result<Sent, Option<Status>> {
-    let field = |field, what| Err(Some(status(No::Refusal(Refusal::field(field, what)))));
+fn exchange_of(message: Message) -> Result<RawRequest, Option<Status>> {
+    let field = |field, what| Err(Some(status(Error::Refusal(Refusal::field(field, what)))));
     match message {
         Ok(Some(Some(ask))) if ask.request_id().is_empty() => {
             field("exchange.request_id", "is missing: on a stream the answer is found by it")
@@ -226,7 +237,7 @@ fn exchange_of(message: Message) -> Result<Sent, Option<Status>> {
         Ok(Some(None)) => field("ask", "is missing, or of a sort that this version does not know"),
         Ok(None) => Err(None),
         // The caller went away, or sent a malformed message.
-        Err(said) => Err(Some(of_codec(&said).unwrap_or(said))),
+        Err(said) => Err(Some(codec_refusal(&said).unwrap_or(said))),
     }
 }
 
@@ -234,7 +245,7 @@ fn exchange_of(message: Message) -> Result<Sent, Option<Status>> {
 async fn answer_all(
     authority: Arc<Authority>,
     sender: Arc<Sender>,
-    (asks, stream, read): (Vec<Sent>, Traced, Stopwatch),
+    (asks, stream, read): (Vec<RawRequest>, CallTrace, Stopwatch),
     places: Vec<OwnedSemaphorePermit>,
     answers: mpsc::Sender<Batch>,
 ) {
@@ -244,14 +255,14 @@ async fn answer_all(
         traced.note(|| vec![("mayfly.caller", caller.id().as_str().into())]);
         (ask, traced)
     };
-    let (mut wants, parts, mut round) = round::begin(&authority, (caller, lately), asks.into_iter().map(traced), count);
+    let (mut wants, parts, mut round) = exchange_batch::begin(&authority, (caller, lately), asks.into_iter().map(traced), count);
     let mut answers_of = authority.answers(&mut round).await;
-    let (mut batch, mut patterns) = (Batch::default(), Patterns::default());
+    let (mut batch, mut patterns) = (Batch::default(), AnswerEncoder::default());
     for (place, (asked, part)) in places.into_iter().zip(wants.iter_mut().zip(parts)) {
         // The exchanges are committed in order, so an exchange that is not ready is followed by none that is.
-        match round::end((&authority, lately), part, asked, &mut answers_of).await {
+        match exchange_batch::end((&authority, lately), part, asked, &mut answers_of).await {
             Some(end) => {
-                tell(&authority, caller, &mut patterns, asked, end, &mut batch.messages);
+                append_answer(&authority, caller, &mut patterns, asked, end, &mut batch.messages);
                 batch.places.push(place);
                 if batch.places.len() == 1 {
                     // The other messages mostly have the same length.
@@ -266,12 +277,12 @@ async fn answer_all(
         }
     }
     drop(round);
-    took(&authority, read, batch.places.len());
+    count_latency(&authority, read, batch.places.len());
     let _ = answers.send(batch).await;
 }
 
 /// Counts the latency of the exchanges of a batch, from reading to answering. A stream as a whole has no latency.
-fn took(authority: &Authority, read: Stopwatch, exchanges: usize) {
+fn count_latency(authority: &Authority, read: Stopwatch, exchanges: usize) {
     if exchanges > 0 {
         let metrics = &authority.call_metrics;
         metrics.took(metrics.method(PATH), read.us(), exchanges as u64);
@@ -281,32 +292,32 @@ fn took(authority: &Authority, read: Stopwatch, exchanges: usize) {
 async fn answer_slowly(
     authority: Arc<Authority>,
     sender: Arc<Sender>,
-    (want, read): (Box<Wanted>, Stopwatch),
+    (want, read): (Box<ExchangeRequest>, Stopwatch),
     place: OwnedSemaphorePermit,
     answers: mpsc::Sender<Batch>,
 ) {
     let end = want.traced.clone().scope(authority.exchange_unless(&sender.caller, &want, || answers.closed())).await;
     let (mut messages, places) = (Vec::new(), vec![place]);
-    tell(&authority, &sender.caller, &mut Patterns::default(), &mut Ok(want), end, &mut messages);
-    took(&authority, read, 1);
+    append_answer(&authority, &sender.caller, &mut AnswerEncoder::default(), &mut Ok(want), end, &mut messages);
+    count_latency(&authority, read, 1);
     let _ = answers.send(Batch { messages, places, over: None }).await;
 }
 
-fn tell(
+fn append_answer(
     authority: &Authority,
     caller: &Caller,
-    patterns: &mut Patterns,
-    asked: &mut round::Asked,
-    end: Result<Issued, No>,
+    patterns: &mut AnswerEncoder,
+    asked: &mut exchange_batch::DecodedRequest,
+    end: Result<IssuedCredential, Error>,
     out: &mut Vec<u8>,
 ) {
-    let end = round::noted(authority, caller, asked.as_deref().ok(), end);
+    let end = exchange_batch::record_outcome(authority, caller, asked.as_deref().ok(), end);
     let request_id = match asked {
         Ok(want) => want.request_id.take().unwrap_or_default(),
         Err(id) => (&*id).into(),
     };
     match end {
         Ok(issued) => patterns.tell(&request_id, issued, out),
-        Err(no) => Alike::new(no).tell(&request_id, out),
+        Err(no) => SharedRefusal::new(no).tell(&request_id, out),
     }
 }

@@ -6,41 +6,41 @@ use tonic::{Request, Response, Status};
 
 use super::super::status::status;
 use super::super::wire;
-use super::ask::{self, refused_in};
-use super::page::{Newest, Page};
-use super::token::named;
+use super::page::{Newest, PageRequest};
+use super::request_checks::{self, refused_in};
+use super::token::idempotency_key_of;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::tasks::Actor;
-use mayfly_authority::tasks::openings::How;
+use mayfly_authority::tasks::openings::OpenTaskOptions;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_ledger::State;
-use mayfly_ledger::record::Outcome;
-use mayfly_ledger::state::{Live, Phase, Task};
+use mayfly_ledger::record::TaskOutcome;
+use mayfly_ledger::state::{LiveCredential, Task, TaskPhase};
 use mayfly_policy::admin;
-use mayfly_policy::subject::SentToken;
-use mayfly_policy::wanted::{self, Terms};
+use mayfly_policy::exchange_request::{self, TaskRequest};
+use mayfly_policy::subject::UnverifiedToken;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::task_service_server::TaskService;
 use mayfly_verify::seq::{Seq, TaskId};
 
 /// The gRPC service.
-pub struct Tasks(pub Arc<Authority>);
+pub struct TaskApi(pub Arc<Authority>);
 
 /// A task that was ended, the record that ended it, and what ended with it.
 type Ended = (pb::Task, Seq, Option<pb::Hits>);
 
 fn reason(text: &str) -> Result<String, Refusal> {
-    wanted::text("reason", text, limits::PURPOSE_BYTES)
+    exchange_request::text("reason", text, limits::PURPOSE_BYTES)
 }
 
 fn not_served(present: bool, field: &'static str) -> Result<(), Refusal> {
     if present { Err(Refusal::field(field, "this version does not serve it; leave it out")) } else { Ok(()) }
 }
 
-impl Tasks {
+impl TaskApi {
     /// The task, if the actor may see it: callers that may act in it or steer it, and operators.
-    async fn show(&self, actor: &Actor, id: TaskId) -> Result<pb::Task, No> {
+    async fn show(&self, actor: &Actor, id: TaskId) -> Result<pb::Task, Error> {
         let now = self.0.system.wall();
         let found = self
             .0
@@ -55,11 +55,11 @@ impl Tasks {
         }
         found
             .map(|(task, _)| task)
-            .ok_or_else(|| No::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} that you may see"))))
+            .ok_or_else(|| Error::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} that you may see"))))
     }
 
-    async fn end(&self, actor: &Actor, task: &str, why: &str, outcome: Outcome) -> Result<Ended, No> {
-        let id: TaskId = wanted::id("task_id", task)?;
+    async fn end(&self, actor: &Actor, task: &str, why: &str, outcome: TaskOutcome) -> Result<Ended, Error> {
+        let id: TaskId = exchange_request::id("task_id", task)?;
         let why = reason(why)?;
         let hits = self.0.ends_with(actor, id).await?;
         let seq = self.0.close_task(actor, id, outcome, &why).await?;
@@ -76,19 +76,19 @@ fn sees(state: &mayfly_ledger::State, task: &Task, actor: &Actor) -> bool {
 }
 
 #[tonic::async_trait]
-impl TaskService for Tasks {
+impl TaskService for TaskApi {
     async fn open_task(&self, request: Request<pb::OpenTaskRequest>) -> Result<Response<pb::OpenTaskResponse>, Status> {
-        let caller = ask::caller(&self.0, &request, "open_task")?;
+        let caller = request_checks::caller(&self.0, &request, "open_task")?;
         let ask = request.get_ref();
         let opened = async {
-            let token = SentToken::take(ask.subject_token.clone())?;
+            let token = UnverifiedToken::take(ask.subject_token.clone())?;
             not_served(ask.parent_credential.is_some(), "parent_credential")?;
             let terms = ask.terms.as_ref().ok_or_else(|| Refusal::field("terms", "is missing"))?;
-            let terms = Terms::from_pb(terms)?;
+            let terms = TaskRequest::from_pb(terms)?;
             // The time to wait for an approval is not part of the request's identity.
-            let named = named(&ask.request_id, &pb::OpenTaskRequest { wait_for_approval: None, ..ask.clone() })?;
-            let wait_ms = wanted::wait_ms(ask.wait_for_approval.as_ref())?;
-            let how = How { delegate: false, token: token.as_ref(), wait_ms };
+            let named = idempotency_key_of(&ask.request_id, &pb::OpenTaskRequest { wait_for_approval: None, ..ask.clone() })?;
+            let wait_ms = exchange_request::wait_ms(ask.wait_for_approval.as_ref())?;
+            let how = OpenTaskOptions { delegate: false, token: token.as_ref(), wait_ms };
             let id = self.0.open_task(&caller, &terms, &named, how).await?;
             self.show(&Actor::Workload(caller.clone()), id).await
         };
@@ -100,21 +100,21 @@ impl TaskService for Tasks {
         &self,
         request: Request<pb::DelegateTaskRequest>,
     ) -> Result<Response<pb::DelegateTaskResponse>, Status> {
-        let caller = ask::caller(&self.0, &request, "delegate_task")?;
+        let caller = request_checks::caller(&self.0, &request, "delegate_task")?;
         let ask = request.get_ref();
         let opened = async {
             let terms = ask.terms.as_ref().ok_or_else(|| Refusal::field("terms", "is missing"))?;
-            let mut terms = Terms::from_pb(terms)?;
+            let mut terms = TaskRequest::from_pb(terms)?;
             if terms.parent.is_none() {
-                return Err(No::Refusal(Refusal::field("terms.parent_task_id", "is missing: a delegated task is a child")));
+                return Err(Error::Refusal(Refusal::field("terms.parent_task_id", "is missing: a delegated task is a child")));
             }
-            let delegate = wanted::name("caller", &ask.caller)?;
+            let delegate = exchange_request::name("caller", &ask.caller)?;
             mayfly_identity::spiffe_id::SpiffeId::parse(&delegate).map_err(|e| Refusal::field("caller", e))?;
             terms.callers.retain(|c| *c != delegate);
             terms.callers.insert(0, delegate);
-            let named = named(&ask.request_id, &pb::DelegateTaskRequest { wait_for_approval: None, ..ask.clone() })?;
-            let wait_ms = wanted::wait_ms(ask.wait_for_approval.as_ref())?;
-            let how = How { delegate: true, token: None, wait_ms };
+            let named = idempotency_key_of(&ask.request_id, &pb::DelegateTaskRequest { wait_for_approval: None, ..ask.clone() })?;
+            let wait_ms = exchange_request::wait_ms(ask.wait_for_approval.as_ref())?;
+            let how = OpenTaskOptions { delegate: true, token: None, wait_ms };
             let id = self.0.open_task(&caller, &terms, &named, how).await?;
             self.show(&Actor::Workload(caller.clone()), id).await
         };
@@ -123,25 +123,25 @@ impl TaskService for Tasks {
     }
 
     async fn get_task(&self, request: Request<pb::GetTaskRequest>) -> Result<Response<pb::GetTaskResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "get_task")?;
-        let task = async { self.show(&actor, wanted::id("task_id", &request.get_ref().task_id)?).await };
+        let actor = request_checks::actor(&self.0, &request, "get_task")?;
+        let task = async { self.show(&actor, exchange_request::id("task_id", &request.get_ref().task_id)?).await };
         Ok(Response::new(pb::GetTaskResponse { task: Some(task.await.map_err(status)?) }))
     }
 
     async fn list_tasks(&self, request: Request<pb::ListTasksRequest>) -> Result<Response<pb::ListTasksResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "list_tasks")?;
+        let actor = request_checks::actor(&self.0, &request, "list_tasks")?;
         self.list(&actor, request.get_ref()).await.map(Response::new).map_err(status)
     }
 
     async fn extend_task(&self, request: Request<pb::ExtendTaskRequest>) -> Result<Response<pb::ExtendTaskResponse>, Status> {
-        let caller = ask::caller(&self.0, &request, "extend_task")?;
+        let caller = request_checks::caller(&self.0, &request, "extend_task")?;
         let ask = request.get_ref();
         let extended = async {
-            let id = wanted::id("task_id", &ask.task_id)?;
+            let id = exchange_request::id("task_id", &ask.task_id)?;
             let deadline = ask.deadline.as_ref().ok_or_else(|| Refusal::field("deadline", "is missing"))?;
             let deadline = wire::millis(deadline).ok_or_else(|| Refusal::field("deadline", "is before 1970 or no time"))?;
-            let named = named(&ask.request_id, &pb::ExtendTaskRequest { wait_for_approval: None, ..ask.clone() })?;
-            let wait_ms = wanted::wait_ms(ask.wait_for_approval.as_ref())?;
+            let named = idempotency_key_of(&ask.request_id, &pb::ExtendTaskRequest { wait_for_approval: None, ..ask.clone() })?;
+            let wait_ms = exchange_request::wait_ms(ask.wait_for_approval.as_ref())?;
             self.0.extend_task(&caller, (id, deadline), &named, wait_ms).await?;
             self.show(&Actor::Workload(caller.clone()), id).await
         };
@@ -154,18 +154,18 @@ impl TaskService for Tasks {
         &self,
         request: Request<pb::HeartbeatTaskRequest>,
     ) -> Result<Response<pb::HeartbeatTaskResponse>, Status> {
-        let caller = ask::caller(&self.0, &request, "heartbeat_task")?;
+        let caller = request_checks::caller(&self.0, &request, "heartbeat_task")?;
         let (actor, named) = (Actor::Workload(caller.clone()), &request.get_ref().task_id);
         let beat = async {
-            let id: TaskId = wanted::id("task_id", named)?;
+            let id: TaskId = exchange_request::id("task_id", named)?;
             let now = self.0.system.wall();
             let phase = self.0.ledger.peek(|s| s.tasks.get(&id).map(|t| (s.tasks.phase(t, now), t.terms.heartbeat)));
             match phase {
-                Some((Phase::Over(_), _)) => {
-                    return Err(No::Refusal(Refusal::new(Reason::TaskNotActive, format!("task {id} is over"))));
+                Some((TaskPhase::Over(_), _)) => {
+                    return Err(Error::Refusal(Refusal::new(Reason::TaskNotActive, format!("task {id} is over"))));
                 }
                 Some((_, 0)) => {
-                    return Err(No::Refusal(Refusal::field("task_id", "was opened without a heartbeat interval")));
+                    return Err(Error::Refusal(Refusal::field("task_id", "was opened without a heartbeat interval")));
                 }
                 _ => {}
             }
@@ -177,11 +177,14 @@ impl TaskService for Tasks {
     }
 
     async fn hold_task(&self, request: Request<pb::HoldTaskRequest>) -> Result<Response<pb::HoldTaskResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "hold_task")?;
+        let actor = request_checks::actor(&self.0, &request, "hold_task")?;
         let ask = request.get_ref();
         let held = async {
-            let id = wanted::id("task_id", &ask.task_id)?;
-            let seq = self.0.hold_task(&actor, id, &ask::reason(&ask.reason)?, &named(&ask.request_id, ask)?).await?;
+            let id = exchange_request::id("task_id", &ask.task_id)?;
+            let seq = self
+                .0
+                .hold_task(&actor, id, &request_checks::reason(&ask.reason)?, &idempotency_key_of(&ask.request_id, ask)?)
+                .await?;
             Ok((self.show(&actor, id).await?, seq))
         };
         let (task, seq) = held.await.map_err(refused_in(&self.0, &actor, "hold_task", &ask.task_id))?;
@@ -189,11 +192,11 @@ impl TaskService for Tasks {
     }
 
     async fn resume_task(&self, request: Request<pb::ResumeTaskRequest>) -> Result<Response<pb::ResumeTaskResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "resume_task")?;
+        let actor = request_checks::actor(&self.0, &request, "resume_task")?;
         let ask = request.get_ref();
         let resumed = async {
-            let id = wanted::id("task_id", &ask.task_id)?;
-            let seq = self.0.resume_task(&actor, id, &reason(&ask.reason)?, &named(&ask.request_id, ask)?).await?;
+            let id = exchange_request::id("task_id", &ask.task_id)?;
+            let seq = self.0.resume_task(&actor, id, &reason(&ask.reason)?, &idempotency_key_of(&ask.request_id, ask)?).await?;
             Ok((self.show(&actor, id).await?, seq))
         };
         let (task, seq) = resumed.await.map_err(refused_in(&self.0, &actor, "resume_task", &ask.task_id))?;
@@ -204,9 +207,9 @@ impl TaskService for Tasks {
         &self,
         request: Request<pb::CompleteTaskRequest>,
     ) -> Result<Response<pb::CompleteTaskResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "complete_task")?;
+        let actor = request_checks::actor(&self.0, &request, "complete_task")?;
         let ask = request.get_ref();
-        let (task, seq, hits) = self.end(&actor, &ask.task_id, &ask.reason, Outcome::Completed).await.map_err(refused_in(
+        let (task, seq, hits) = self.end(&actor, &ask.task_id, &ask.reason, TaskOutcome::Completed).await.map_err(refused_in(
             &self.0,
             &actor,
             "complete_task",
@@ -216,9 +219,9 @@ impl TaskService for Tasks {
     }
 
     async fn cancel_task(&self, request: Request<pb::CancelTaskRequest>) -> Result<Response<pb::CancelTaskResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "cancel_task")?;
+        let actor = request_checks::actor(&self.0, &request, "cancel_task")?;
         let ask = request.get_ref();
-        let (task, seq, hits) = self.end(&actor, &ask.task_id, &ask.reason, Outcome::Cancelled).await.map_err(refused_in(
+        let (task, seq, hits) = self.end(&actor, &ask.task_id, &ask.reason, TaskOutcome::Cancelled).await.map_err(refused_in(
             &self.0,
             &actor,
             "cancel_task",
@@ -231,13 +234,13 @@ impl TaskService for Tasks {
         &self,
         request: Request<pb::ListTaskCredentialsRequest>,
     ) -> Result<Response<pb::ListTaskCredentialsResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "list_task_credentials")?;
+        let actor = request_checks::actor(&self.0, &request, "list_task_credentials")?;
         self.credentials(&actor, request.get_ref()).await.map(Response::new).map_err(status)
     }
 }
 
-impl Tasks {
-    async fn list(&self, actor: &Actor, ask: &pb::ListTasksRequest) -> Result<pb::ListTasksResponse, No> {
+impl TaskApi {
+    async fn list(&self, actor: &Actor, ask: &pb::ListTasksRequest) -> Result<pb::ListTasksResponse, Error> {
         let states = states(&ask.states)?;
         let scope = match actor {
             Actor::Operator(operator) => {
@@ -245,14 +248,14 @@ impl Tasks {
             }
             Actor::Workload(_) => None,
         };
-        let page = Page::from(ask.page_size, &ask.page_token)?;
+        let page = PageRequest::from(ask.page_size, &ask.page_token)?;
         let parent = match &*ask.parent_task_id {
             "" => None,
-            id => Some(wanted::id::<TaskId>("parent_task_id", id)?),
+            id => Some(exchange_request::id::<TaskId>("parent_task_id", id)?),
         };
         let under = match &*ask.under_task_id {
             "" => None,
-            id => Some(wanted::id::<TaskId>("under_task_id", id)?),
+            id => Some(exchange_request::id::<TaskId>("under_task_id", id)?),
         };
         let now = self.0.system.wall();
         let fits = |s: &State, t: &Task| {
@@ -265,7 +268,7 @@ impl Tasks {
                 && under.is_none_or(|u| terms.path.contains(&u))
                 && parent.is_none_or(|p| terms.path.iter().rev().nth(1) == Some(&p))
                 && match s.tasks.phase(t, now) {
-                    phase if states.is_empty() => !matches!(phase, Phase::Over(_)),
+                    phase if states.is_empty() => !matches!(phase, TaskPhase::Over(_)),
                     phase => states.contains(&wire::phase_to_pb(phase)),
                 }
         };
@@ -289,21 +292,21 @@ impl Tasks {
         &self,
         actor: &Actor,
         ask: &pb::ListTaskCredentialsRequest,
-    ) -> Result<pb::ListTaskCredentialsResponse, No> {
-        let id: TaskId = wanted::id("task_id", &ask.task_id)?;
+    ) -> Result<pb::ListTaskCredentialsResponse, Error> {
+        let id: TaskId = exchange_request::id("task_id", &ask.task_id)?;
         self.show(actor, id).await?;
-        let page = Page::from(ask.page_size, &ask.page_token)?;
+        let page = PageRequest::from(ask.page_size, &ask.page_token)?;
         let now = self.0.system.wall();
         // A caller that may act in the task and not steer it sees only credentials issued to itself.
         let only = match actor {
             Actor::Workload(caller) if self.0.may_steer(actor, id).is_err() => Some(caller.id().as_str()),
             _ => None,
         };
-        let told = |live: &Live<'_>| only.is_none_or(|own| live.caller() == own);
-        let alive = |s: &State, live: &Live<'_>| {
-            [pb::CredentialState::Active, pb::CredentialState::Held].contains(&wire::standing(s, live, now).0)
+        let told = |live: &LiveCredential<'_>| only.is_none_or(|own| live.caller() == own);
+        let alive = |s: &State, live: &LiveCredential<'_>| {
+            [pb::CredentialState::Active, pb::CredentialState::Held].contains(&wire::credential_state(s, live, now).0)
         };
-        let of_task = |s: &State, live: &Live<'_>| {
+        let of_task = |s: &State, live: &LiveCredential<'_>| {
             let task = s.tasks.at(live.task());
             task.is_some_and(|t| t.terms.id == id || (ask.include_children && t.terms.path.contains(&id)))
         };
@@ -312,7 +315,7 @@ impl Tasks {
             &self.0,
             |s| s.credentials.places(),
             |s, slot| {
-                let fits = |l: &Live<'_>| of_task(s, l) && told(l) && (ask.include_ended || alive(s, l));
+                let fits = |l: &LiveCredential<'_>| of_task(s, l) && told(l) && (ask.include_ended || alive(s, l));
                 if let Some(live) = s.credentials.at(slot).filter(fits) {
                     newest.offer(live.seq(), live.id());
                 }
@@ -335,7 +338,7 @@ fn states(asked: &[i32]) -> Result<Vec<pb::TaskState>, Refusal> {
 }
 
 /// Examines every slot of a table, a bounded number per lock, so that the writer can continue in between.
-async fn pieces(authority: &Authority, places: impl Fn(&State) -> u32, mut look: impl FnMut(&State, u32)) -> Result<(), No> {
+async fn pieces(authority: &Authority, places: impl Fn(&State) -> u32, mut look: impl FnMut(&State, u32)) -> Result<(), Error> {
     let mut at = 0;
     loop {
         let all = authority.ledger.settled(|s| {

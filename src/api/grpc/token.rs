@@ -7,23 +7,23 @@ use tonic::{Request, Response, Status, Streaming};
 use super::super::peer::{self, Peer};
 use super::super::status::{problem, status};
 use super::super::wire;
-use super::ask;
+use super::fast_encode::{AnswerEncoder, EncodedResult};
 use super::issued::issued_to_pb;
-use super::sent::{Sent, SentBatch};
-use super::told::{Patterns, ToldResult};
-use super::{authorize, note, round};
-use mayfly_authority::admission::intake::Taken;
+use super::raw_request::{RawBatch, RawRequest};
+use super::request_checks;
+use super::{authorize, exchange_batch, note};
+use mayfly_authority::admission::admission_queue::Ticket;
 use mayfly_authority::authority::Authority;
-use mayfly_authority::exchange::introspect::Asker;
-use mayfly_authority::metrics::exchanges::Outcome;
+use mayfly_authority::exchange::introspect::IntrospectionCaller;
+use mayfly_authority::metrics::exchanges::ExchangeOutcome;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_base::system::Stopwatch;
 use mayfly_base::trace;
-use mayfly_credential::{Issued, Kind};
+use mayfly_credential::{CredentialKind, IssuedCredential};
 use mayfly_identity::caller::{Caller, Operator};
 use mayfly_ledger::state::refused_by;
-use mayfly_policy::wanted::{self, TaskChoice, Wanted, digest_of};
+use mayfly_policy::exchange_request::{self, ExchangeRequest, TaskChoice, digest_of};
 use mayfly_policy::{admin, decide::caller_facts};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::token_service_server::TokenService;
@@ -31,61 +31,63 @@ use mayfly_verify::seq::CredentialId;
 
 /// The service.
 #[derive(Clone)]
-pub struct Tokens(pub Arc<Authority>);
+pub struct TokenApi(pub Arc<Authority>);
 
-impl Tokens {
-    pub(super) async fn one(authority: &Authority, caller: &Caller, ask: pb::ExchangeRequest) -> Result<pb::Issued, No> {
-        let want = Wanted::from_pb(ask).inspect_err(|_| authority.exchange_metrics.count_stray(Outcome::Refused))?;
-        let want = Wanted { traced: trace::current(), ..want };
+impl TokenApi {
+    pub(super) async fn one(authority: &Authority, caller: &Caller, ask: pb::ExchangeRequest) -> Result<pb::Issued, Error> {
+        let want =
+            ExchangeRequest::from_pb(ask).inspect_err(|_| authority.exchange_metrics.count_stray(ExchangeOutcome::Refused))?;
+        let want = ExchangeRequest { traced: trace::current(), ..want };
         let end = authority.exchange(caller, &want).await;
-        round::told(authority, caller, Some(&want), end)
+        exchange_batch::recorded_answer(authority, caller, Some(&want), end)
     }
 
     /// Admits a batch and answers it.
-    pub(super) async fn answer_batch(&self, request: Request<SentBatch>) -> Result<Vec<ToldResult>, Status> {
+    pub(super) async fn answer_batch(&self, request: Request<RawBatch>) -> Result<Vec<EncodedResult>, Status> {
         let caller = peer::caller(&request)?;
-        let taken = self.take_in(&caller, request.get_ref().exchanges.iter().map(Sent::upstream))?;
+        let taken = self.take_in(&caller, request.get_ref().exchanges.iter().map(RawRequest::upstream))?;
         taken.run(self.batch(&caller, request.into_inner())).await.map_err(status)
     }
 
     /// Admits exchanges with these upstreams, if there is time for them.
-    fn take_in<'a>(&self, caller: &Caller, upstreams: impl ExactSizeIterator<Item = &'a str>) -> Result<Taken, Status> {
+    fn take_in<'a>(&self, caller: &Caller, upstreams: impl ExactSizeIterator<Item = &'a str>) -> Result<Ticket, Status> {
         let (read, count) = (Stopwatch::start(), upstreams.len().min(limits::BATCH));
         let taken = self.0.intake.take(count);
         if taken.is_err() {
             self.0.intake.refused(count, read);
             self.0.exchange_metrics.overloaded(upstreams.take(count));
         }
-        taken.map_err(No::Refusal).inspect_err(|no| note(&self.0, caller, no, "exchange", "")).map_err(status)
+        taken.map_err(Error::Refusal).inspect_err(|no| note(&self.0, caller, no, "exchange", "")).map_err(status)
     }
 
-    async fn batch(&self, caller: &Caller, ask: SentBatch) -> Result<Vec<ToldResult>, No> {
-        let mut patterns = Patterns::default();
-        let mut told = |end: Result<Issued, No>| match end {
+    async fn batch(&self, caller: &Caller, ask: RawBatch) -> Result<Vec<EncodedResult>, Error> {
+        let mut patterns = AnswerEncoder::default();
+        let mut told = |end: Result<IssuedCredential, Error>| match end {
             Ok(issued) => patterns.result(issued),
-            Err(no) => ToldResult::Whole(Box::new(refused(problem(no)))),
+            Err(no) => EncodedResult::Whole(Box::new(refused(problem(no)))),
         };
         let count = ask.exchanges.len();
         if count == 0 || count > limits::BATCH {
-            return Err(No::Refusal(Refusal::field("exchanges", format!("1 to {} of them, not {count}", limits::BATCH))));
+            return Err(Error::Refusal(Refusal::field("exchanges", format!("1 to {} of them, not {count}", limits::BATCH))));
         }
         let authority = &self.0;
         if !ask.all_or_nothing {
-            return Ok(round::ends(authority, caller, ask.exchanges).await.into_iter().map(told).collect());
+            return Ok(exchange_batch::exchange_each(authority, caller, ask.exchanges).await.into_iter().map(told).collect());
         }
         self.all_or_none(caller, ask.exchanges).await.map(|all| all.into_iter().map(|issued| told(Ok(issued))).collect())
     }
 
     /// Issues all exchanges of a batch or none. The first refusal is that of the batch and names its exchange.
-    async fn all_or_none(&self, caller: &Caller, asks: Vec<Sent>) -> Result<Vec<Issued>, No> {
+    async fn all_or_none(&self, caller: &Caller, asks: Vec<RawRequest>) -> Result<Vec<IssuedCredential>, Error> {
         let (authority, call, count) = (&self.0, trace::current(), asks.len());
-        let asked: Vec<_> = asks.into_iter().map(Sent::want).collect();
+        let asked: Vec<_> = asks.into_iter().map(RawRequest::want).collect();
         let malformed = asked.iter().enumerate().find_map(|(n, want)| Some((n, want.as_ref().err()?.1.clone())));
-        let known: Vec<Wanted> = asked.into_iter().flatten().map(|want| Wanted { traced: call.clone(), ..*want }).collect();
+        let known: Vec<ExchangeRequest> =
+            asked.into_iter().flatten().map(|want| ExchangeRequest { traced: call.clone(), ..*want }).collect();
         if let Some((n, no)) = malformed {
-            let end = Err(No::Refusal(no.of_part(&item(n))));
+            let end = Err(Error::Refusal(no.of_part(&item(n))));
             known.iter().for_each(|want| authority.exchange_metrics.count(&want.upstream, &end));
-            (known.len()..count).for_each(|_| authority.exchange_metrics.count_stray(Outcome::Refused));
+            (known.len()..count).for_each(|_| authority.exchange_metrics.count_stray(ExchangeOutcome::Refused));
             return end;
         }
         let wants = known;
@@ -95,7 +97,7 @@ impl Tokens {
         wants.iter().for_each(|want| authority.exchange_metrics.count(&want.upstream, &end));
         outcome.map_err(|(n, no)| {
             if let Some(want) = wants.get(n) {
-                round::refused(authority, caller, want, &no);
+                exchange_batch::refused(authority, caller, want, &no);
             }
             no.of_part(&item(n))
         })
@@ -107,7 +109,7 @@ fn item(n: usize) -> String {
     format!("exchanges[{n}]")
 }
 
-pub(super) fn task_of(want: &Wanted) -> String {
+pub(super) fn task_of(want: &ExchangeRequest) -> String {
     match &want.task {
         TaskChoice::Named(id) => id.to_string(),
         TaskChoice::Inline(_) => String::new(),
@@ -119,11 +121,11 @@ fn refused(problem: pb::Problem) -> pb::ExchangeResult {
 }
 
 #[tonic::async_trait]
-impl TokenService for Tokens {
+impl TokenService for TokenApi {
     async fn exchange(&self, request: Request<pb::ExchangeRequest>) -> Result<Response<pb::ExchangeResponse>, Status> {
         let caller = peer::caller(&request)?;
         let taken = self.take_in(&caller, std::iter::once(request.get_ref().upstream.as_str()))?;
-        let issued = taken.run(Tokens::one(&self.0, &caller, request.into_inner())).await.map_err(status)?;
+        let issued = taken.run(TokenApi::one(&self.0, &caller, request.into_inner())).await.map_err(status)?;
         Ok(Response::new(pb::ExchangeResponse { issued: Some(issued) }))
     }
 
@@ -132,7 +134,7 @@ impl TokenService for Tokens {
         &self,
         request: Request<pb::BatchExchangeRequest>,
     ) -> Result<Response<pb::BatchExchangeResponse>, Status> {
-        let results = self.answer_batch(request.map(SentBatch::from)).await?.into_iter().map(ToldResult::into_pb).collect();
+        let results = self.answer_batch(request.map(RawBatch::from)).await?.into_iter().map(EncodedResult::into_pb).collect();
         Ok(Response::new(pb::BatchExchangeResponse { results }))
     }
 
@@ -145,7 +147,7 @@ impl TokenService for Tokens {
         request: Request<Streaming<pb::StreamExchangeRequest>>,
     ) -> Result<Response<Self::StreamExchangeStream>, Status> {
         peer::caller(&request)?;
-        Err(status(No::Refusal(Refusal::new(Reason::NotServed, "a stream is answered by the listener that it is on"))))
+        Err(status(Error::Refusal(Refusal::new(Reason::NotServed, "a stream is answered by the listener that it is on"))))
     }
 
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {
@@ -153,11 +155,11 @@ impl TokenService for Tokens {
         let ask = request.get_ref();
         let issued = async {
             if ask.public_key.is_some() {
-                return Err(No::Refusal(Refusal::field("public_key", "this version does not serve it; leave it out")));
+                return Err(Error::Refusal(Refusal::field("public_key", "this version does not serve it; leave it out")));
             }
-            let id: CredentialId = wanted::id("credential_id", &ask.credential_id)?;
-            let ttl = wanted::duration("ttl", ask.ttl.as_ref())?;
-            let named = named(&ask.request_id, ask)?;
+            let id: CredentialId = exchange_request::id("credential_id", &ask.credential_id)?;
+            let ttl = exchange_request::duration("ttl", ask.ttl.as_ref())?;
+            let named = idempotency_key_of(&ask.request_id, ask)?;
             self.0.renew(&caller, id, ttl, named).await
         };
         let issued = issued.await.inspect_err(|no| note(&self.0, &caller, no, "renew", "")).map_err(status)?;
@@ -165,11 +167,11 @@ impl TokenService for Tokens {
     }
 
     async fn release(&self, request: Request<pb::ReleaseRequest>) -> Result<Response<pb::ReleaseResponse>, Status> {
-        let caller = ask::caller(&self.0, &request, "release")?;
+        let caller = request_checks::caller(&self.0, &request, "release")?;
         let released = async {
-            let id: CredentialId = wanted::id("credential_id", &request.get_ref().credential_id)?;
+            let id: CredentialId = exchange_request::id("credential_id", &request.get_ref().credential_id)?;
             let seq = self.0.release(&caller, id).await?;
-            Ok((seq, self.0.ledger.peek(|s| s.credentials.get(&id).and_then(|l| Kind::from_number(l.kind().into())))))
+            Ok((seq, self.0.ledger.peek(|s| s.credentials.get(&id).and_then(|l| CredentialKind::from_number(l.kind().into())))))
         };
         let (seq, kind) = released.await.map_err(status)?;
         // A credential that mayfly makes has no object at an upstream. An object at an upstream is undone from now on.
@@ -182,11 +184,12 @@ impl TokenService for Tokens {
 
     async fn introspect(&self, request: Request<pb::IntrospectRequest>) -> Result<Response<pb::IntrospectResponse>, Status> {
         let asker = match request.extensions().get::<Peer>() {
-            Some(Peer::Workload(_)) => Asker::Workload(ask::caller(&self.0, &request, "introspect")?),
-            _ => Asker::Operator(peer::operator(&request)?),
+            Some(Peer::Workload(_)) => IntrospectionCaller::Workload(request_checks::caller(&self.0, &request, "introspect")?),
+            _ => IntrospectionCaller::Operator(peer::operator(&request)?),
         };
         let now = self.0.system.wall();
-        let show = |state: &mayfly_ledger::State, live: &mayfly_ledger::state::Live| wire::credential_to_pb(state, live, now);
+        let show =
+            |state: &mayfly_ledger::State, live: &mayfly_ledger::state::LiveCredential| wire::credential_to_pb(state, live, now);
         let found = self.0.introspect(&asker, &request.get_ref().token, show).await.map_err(status)?;
         Ok(Response::new(match found {
             Some((credential, seq)) => {
@@ -197,7 +200,7 @@ impl TokenService for Tokens {
     }
 
     async fn authorize(&self, request: Request<pb::AuthorizeRequest>) -> Result<Response<pb::AuthorizeResponse>, Status> {
-        let caller = ask::caller(&self.0, &request, "authorize")?;
+        let caller = request_checks::caller(&self.0, &request, "authorize")?;
         let ask = request.into_inner();
         let (upstream, task) = (ask.upstream.clone(), ask.task_id.clone());
         let answer = authorize::authorize(&self.0, &caller, ask).await;
@@ -209,7 +212,7 @@ impl TokenService for Tokens {
 
     async fn whoami(&self, request: Request<pb::WhoamiRequest>) -> Result<Response<pb::WhoamiResponse>, Status> {
         if let Some(Peer::Local(uid)) = request.extensions().get::<Peer>() {
-            let identity = wire::identity_of_who(&mayfly_ledger::record::Who::LocalUid(*uid));
+            let identity = wire::identity_of_who(&mayfly_ledger::record::Author::LocalUid(*uid));
             let operates = self.operates(&Operator::LocalUid(*uid));
             let operator = self.0.admit::<admin::Observe>(&Operator::LocalUid(*uid), None).is_ok();
             return Ok(Response::new(pb::WhoamiResponse { identity: Some(identity), operator, operates, ..Default::default() }));
@@ -218,13 +221,13 @@ impl TokenService for Tokens {
         self.0.still_stands(&caller).map_err(status)?;
         match self.0.shut_out(&caller) {
             // A caller with a revoked SVID gets no information; a locked caller gets the rule that locks it.
-            Some(hit) if !hit.lock => Err(status(No::Refusal(refused_by(&hit, "this caller")))),
+            Some(hit) if !hit.lock => Err(status(Error::Refusal(refused_by(&hit, "this caller")))),
             _ => Ok(Response::new(self.who(&caller))),
         }
     }
 }
 
-impl Tokens {
+impl TokenApi {
     fn operates(&self, operator: &Operator) -> Vec<pb::OperatedEnvironment> {
         let shown = |(environment, actions): (String, Vec<&str>)| pb::OperatedEnvironment {
             environment,
@@ -243,7 +246,7 @@ impl Tokens {
         let locks = view.read(|s| s.rules.blocks(&caller_facts(caller, &view))).filter(|hit| hit.lock);
         let evidence = mayfly_policy::decide::svid_of(caller);
         pb::WhoamiResponse {
-            identity: Some(wire::identity_of_who(&mayfly_ledger::record::Who::of(caller))),
+            identity: Some(wire::identity_of_who(&mayfly_ledger::record::Author::of(caller))),
             environment: own.map_or_else(String::new, |(e, _)| e.to_owned()),
             roles,
             svid: Some(wire::svid_to_pb(caller.id().trust_domain(), &evidence)),
@@ -257,11 +260,14 @@ impl Tokens {
 }
 
 /// The request id with the digest of the whole request, if the request has an id.
-pub(super) fn named(request_id: &str, message: &impl prost::Message) -> Result<mayfly_authority::tasks::Named, Refusal> {
+pub(super) fn idempotency_key_of(
+    request_id: &str,
+    message: &impl prost::Message,
+) -> Result<mayfly_authority::tasks::IdempotencyKey, Refusal> {
     if request_id.is_empty() {
         return Ok(None);
     }
-    let id = wanted::text("request_id", request_id, limits::REQUEST_ID_BYTES)?;
+    let id = exchange_request::text("request_id", request_id, limits::REQUEST_ID_BYTES)?;
     trace::note(|| vec![("mayfly.request.id", trace::plain(&id).into())]);
     Ok(Some((id, digest_of(message))))
 }

@@ -1,4 +1,4 @@
-//! `Exchange`, the most frequent call, answered without tonic's preparations for a stream of messages, which cost a tenth of the CPU of a
+//! `UnaryExchange`, the most frequent call, answered without tonic's preparations for a stream of messages, which cost a tenth of the CPU of a
 //! unary issuance.
 //!
 //! Only calls with exactly one uncompressed message are answered here. All other calls, including malformed ones, are passed to tonic
@@ -21,27 +21,27 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service as _;
 
+use super::super::connection_table::ConnectionActivity;
 use super::super::peer::{self, Peer};
 use super::super::status::status;
-use super::super::table::Activity;
-use super::line::Said;
-use super::routes::{Arrived, Calls};
-use super::sent::Sent;
-use super::told::PREFIX;
+use super::fast_encode::PREFIX;
+use super::raw_request::RawRequest;
+use super::routes::{CallArrival, ConnectionServices};
+use super::unary_batcher::Reply;
 use mayfly_authority::authority::Authority;
-use mayfly_authority::metrics::exchanges::Outcome;
+use mayfly_authority::metrics::exchanges::ExchangeOutcome;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No, Refusal};
+use mayfly_base::refusal::{Error, Fault, Refusal};
 use mayfly_base::system::Stopwatch;
-use mayfly_base::trace::Traced;
+use mayfly_base::trace::CallTrace;
 
 /// The path of the method.
 pub const PATH: &str = "/mayfly.v1.TokenService/Exchange";
 
 /// One call. The future is written by hand: it is moved a few times before its first poll, and as an async function it has 4 KB.
-pub struct Exchange<B: HttpBody> {
-    calls: Calls,
-    traced: Traced,
+pub struct UnaryExchange<B: HttpBody> {
+    calls: ConnectionServices,
+    traced: CallTrace,
     state: State<B>,
 }
 
@@ -50,7 +50,7 @@ enum State<B: HttpBody> {
     /// Reads the request.
     Reads(Reading<B>),
     /// Waits for the result of its batch.
-    Waits(oneshot::Receiver<Said>),
+    Waits(oneshot::Receiver<Reply>),
     /// The slow path, which few calls need.
     Other(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
     Over,
@@ -62,7 +62,7 @@ struct Reading<B: HttpBody> {
     body: B,
     only: Option<Bytes>,
     came: VecDeque<Result<Frame<Bytes>, B::Error>>,
-    arrived: Arrived,
+    arrived: CallArrival,
 }
 
 impl<B: HttpBody<Data = Bytes> + Unpin> Reading<B> {
@@ -90,15 +90,15 @@ impl<B: HttpBody<Data = Bytes> + Unpin> Reading<B> {
     }
 }
 
-impl<B> Exchange<B>
+impl<B> UnaryExchange<B>
 where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
 {
     /// A call of this method, batched with others of its connection.
-    pub(super) fn new(calls: Calls, call: Request<B>, arrived: Arrived, traced: Traced) -> Exchange<B> {
+    pub(super) fn new(calls: ConnectionServices, call: Request<B>, arrived: CallArrival, traced: CallTrace) -> UnaryExchange<B> {
         let (parts, body) = call.into_parts();
-        Exchange { calls, traced, state: State::Reads(Reading { parts, body, only: None, came: VecDeque::new(), arrived }) }
+        UnaryExchange { calls, traced, state: State::Reads(Reading { parts, body, only: None, came: VecDeque::new(), arrived }) }
     }
 
     /// Decodes the request, if there is time for it.
@@ -112,12 +112,12 @@ where
         };
         // A caller that does not read its answers is refused before anything is issued.
         if let Err(no) = calls.activity().share().may_answer(0) {
-            return ControlFlow::Break(status(No::Refusal(no)).into_http());
+            return ControlFlow::Break(status(Error::Refusal(no)).into_http());
         }
         let taken = match taken {
             Ok(taken) => taken,
             Err(no) => {
-                let no = no_time(authority, calls.peer(), no);
+                let no = overload_response(authority, calls.peer(), no);
                 authority.intake.refused(1, read);
                 return ControlFlow::Break(no);
             }
@@ -144,19 +144,19 @@ where
     }
 
     /// Handles the result of the batch.
-    fn heard(&self, said: Option<Said>) -> ControlFlow<Response<Body>, State<B>> {
+    fn heard(&self, said: Option<Reply>) -> ControlFlow<Response<Body>, State<B>> {
         match (said, self.calls.line()) {
-            (Some(Said::Over(end)), _) => ControlFlow::Break(told(end, self.calls.activity())),
-            (Some(Said::Slow(want)), Some(line)) => {
+            (Some(Reply::Over(end)), _) => ControlFlow::Break(unary_response(end, self.calls.activity())),
+            (Some(Reply::Slow(want)), Some(line)) => {
                 let (slowly, activity) = (line.clone().slowly(want), self.calls.activity().clone());
-                ControlFlow::Continue(State::Other(Box::pin(async move { told(slowly.await, &activity) })))
+                ControlFlow::Continue(State::Other(Box::pin(async move { unary_response(slowly.await, &activity) })))
             }
-            (Some(Said::Slow(_)) | None, _) => ControlFlow::Break(fault("a round ended without an answer").into_http()),
+            (Some(Reply::Slow(_)) | None, _) => ControlFlow::Break(fault("a round ended without an answer").into_http()),
         }
     }
 }
 
-impl<B> Future for Exchange<B>
+impl<B> Future for UnaryExchange<B>
 where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
@@ -193,7 +193,7 @@ where
     }
 }
 
-fn told(end: Result<Bytes, No>, activity: &Arc<Activity>) -> Response<Body> {
+fn unary_response(end: Result<Bytes, Error>, activity: &Arc<ConnectionActivity>) -> Response<Body> {
     match end {
         Ok(message) => response(activity.unread(message)),
         Err(no) => status(no).into_http(),
@@ -205,39 +205,40 @@ fn fault(what: &str) -> Status {
 }
 
 /// The refusal of an overloaded server: the answer is the same for all callers and is encoded once.
-fn no_time(authority: &Authority, peer: &Peer, no: Refusal) -> Response<Body> {
+fn overload_response(authority: &Authority, peer: &Peer, no: Refusal) -> Response<Body> {
     static HEADERS: OnceLock<HeaderMap> = OnceLock::new();
     if let Peer::Workload(caller) | Peer::Admin(caller) = peer {
         authority.refused(caller.id().as_str(), &no, "exchange", "");
     }
     // The request is not decoded, so its upstream is unknown.
-    authority.exchange_metrics.count_stray(Outcome::Overloaded);
+    authority.exchange_metrics.count_stray(ExchangeOutcome::Overloaded);
     let mut response = Response::new(Body::empty());
-    *response.headers_mut() = HEADERS.get_or_init(|| status(No::Refusal(no)).into_http::<Body>().into_parts().0.headers).clone();
+    *response.headers_mut() =
+        HEADERS.get_or_init(|| status(Error::Refusal(no)).into_http::<Body>().into_parts().0.headers).clone();
     response
 }
 
 /// Decodes a body that consists of one message.
-fn message(body: &[u8]) -> Option<Sent> {
+fn message(body: &[u8]) -> Option<RawRequest> {
     let (prefix, message) = body.split_at_checked(PREFIX)?;
     let length = u32::try_from(message.len()).ok()?.to_be_bytes();
     let plain = prefix[0] == 0 && prefix[1..] == length && message.len() <= limits::REQUEST_BYTES;
-    if plain { Sent::read(message) } else { None }
+    if plain { RawRequest::read(message) } else { None }
 }
 
 fn response(message: Bytes) -> Response<Body> {
-    let mut response = Response::new(Body::new(Whole { message: Some(message), ended: false }));
+    let mut response = Response::new(Body::new(UnaryBody { message: Some(message), ended: false }));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
 /// An answer of one message with the status OK.
-struct Whole {
+struct UnaryBody {
     message: Option<Bytes>,
     ended: bool,
 }
 
-impl HttpBody for Whole {
+impl HttpBody for UnaryBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -5,63 +5,65 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::super::wire;
-use super::ask::{self, not_served, refused};
-use super::page::{ByName, within_bytes};
+use super::page::{NamePageRequest, within_bytes};
+use super::request_checks::{self, not_served, refused};
 use super::{binding, lease};
-use mayfly_authority::admission::operators::Scope;
+use mayfly_authority::admission::operators::OperatorScope;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::registry::inventory::Inventory;
-use mayfly_authority::registry::registrations::{Leaving, Standing};
-use mayfly_authority::revocation::narrow::Terms;
+use mayfly_authority::registry::registrations::{OwnerDeparture, UpstreamStatus};
+use mayfly_authority::revocation::revoke_excess::ChangeOptions;
 use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No, Refusal};
-use mayfly_ledger::state::Version;
+use mayfly_base::refusal::{Error, Fault, Refusal};
+use mayfly_ledger::state::DocumentVersion;
 use mayfly_ledger::upstream::registry::Upstream;
-use mayfly_policy::{admin, wanted};
+use mayfly_policy::{admin, exchange_request};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::upstream_service_server::UpstreamService;
 
 /// The gRPC service.
-pub struct Upstreams(pub Arc<Authority>);
+pub struct UpstreamApi(pub Arc<Authority>);
 
 /// The environments whose upstreams an actor may see.
-struct Sees {
+struct VisibleEnvironments {
     /// `None`: all environments, unless `only` restricts them.
-    scope: Option<Scope<admin::Observe>>,
+    scope: Option<OperatorScope<admin::Observe>>,
     only: Option<String>,
 }
 
-impl Sees {
+impl VisibleEnvironments {
     fn has(&self, environment: &str) -> bool {
         self.scope.as_ref().is_none_or(|scope| scope.has(environment)) && self.only.as_ref().is_none_or(|own| own == environment)
     }
 }
 
-impl Upstreams {
+impl UpstreamApi {
     /// The environments that the caller may see: a workload's own; for an operator, the requested one of those that the operator may
     /// observe.
-    fn environments(&self, actor: &Actor, asked: Option<&str>) -> Result<Sees, No> {
+    fn environments(&self, actor: &Actor, asked: Option<&str>) -> Result<VisibleEnvironments, Error> {
         match actor {
             Actor::Operator(operator) => {
                 let scope = self.0.scope_of(operator, asked)?;
-                Ok(Sees { scope, only: asked.map(str::to_owned) })
+                Ok(VisibleEnvironments { scope, only: asked.map(str::to_owned) })
             }
             Actor::Workload(caller) => {
                 let compiled = self.0.catalog.now();
                 let mut own = compiled.environments().filter(|(name, p)| p.set.environment_of(caller.id()) == Some(*name));
                 let own = own.next().map(|(name, _)| name.to_owned());
                 match own {
-                    Some(own) if asked.is_none_or(|asked| asked == own) => Ok(Sees { scope: None, only: Some(own) }),
-                    _ => Err(ask::not_found("you belong to no environment with upstreams that you may see")),
+                    Some(own) if asked.is_none_or(|asked| asked == own) => {
+                        Ok(VisibleEnvironments { scope: None, only: Some(own) })
+                    }
+                    _ => Err(request_checks::not_found("you belong to no environment with upstreams that you may see")),
                 }
             }
         }
     }
 
-    async fn get(&self, actor: &Actor, ask: &pb::GetUpstreamRequest) -> Result<pb::GetUpstreamResponse, No> {
-        let name = wanted::name("upstream", &ask.upstream)?;
-        let none = || ask::not_found(format!("there is no upstream {name} that you may see"));
+    async fn get(&self, actor: &Actor, ask: &pb::GetUpstreamRequest) -> Result<pb::GetUpstreamResponse, Error> {
+        let name = exchange_request::name("upstream", &ask.upstream)?;
+        let none = || request_checks::not_found(format!("there is no upstream {name} that you may see"));
         let found = self.0.ledger.settled(|s| s.upstreams.get(name.as_str()).cloned()).await?;
         let found = found.map(|version| registered(&version).map(|u| (u, version))).transpose()?;
         let environment = found.as_ref().map(|(u, _)| u.environment.clone());
@@ -74,14 +76,16 @@ impl Upstreams {
         Ok(pb::GetUpstreamResponse { upstream: Some(self.shown(actor, &upstream, &version).await?) })
     }
 
-    async fn list(&self, actor: &Actor, ask: pb::ListUpstreamsRequest) -> Result<pb::ListUpstreamsResponse, No> {
-        let may_see = self.environments(actor, ask::filter("environment", &ask.environment)?)?;
+    async fn list(&self, actor: &Actor, ask: pb::ListUpstreamsRequest) -> Result<pb::ListUpstreamsResponse, Error> {
+        let may_see = self.environments(actor, request_checks::filter("environment", &ask.environment)?)?;
         let wanted = match pb::RegistrationState::try_from(ask.state) {
             Ok(pb::RegistrationState::Unspecified) => None,
             Ok(state) => Some(state),
-            Err(_) => return Err(No::Refusal(Refusal::field("state", format!("{} is no state of a registration", ask.state)))),
+            Err(_) => {
+                return Err(Error::Refusal(Refusal::field("state", format!("{} is no state of a registration", ask.state))));
+            }
         };
-        let page = ByName::of(ask.page_size, &ask.page_token, &ask)?;
+        let page = NamePageRequest::of(ask.page_size, &ask.page_token, &ask)?;
         let all = self.0.ledger.settled(|s| s.upstreams.iter().map(|(n, v)| (n.to_string(), v.clone())).collect::<Vec<_>>());
         let all = all.await?.into_iter().filter(|(_, v)| wanted.is_none_or(|w| wire::registration_state(v) == w));
         let mut fitting = Vec::new();
@@ -102,20 +106,20 @@ impl Upstreams {
     }
 
     /// The usage of the registry, if an operator asks.
-    async fn inventory(&self, actor: &Actor) -> Result<Option<Inventory>, No> {
+    async fn inventory(&self, actor: &Actor) -> Result<Option<Inventory>, Error> {
         match actor {
             Actor::Workload(_) => Ok(None),
             Actor::Operator(_) => self.0.inventory().await.map(Some),
         }
     }
 
-    async fn shown(&self, actor: &Actor, upstream: &Upstream, version: &Version) -> Result<pb::Upstream, No> {
+    async fn shown(&self, actor: &Actor, upstream: &Upstream, version: &DocumentVersion) -> Result<pb::Upstream, Error> {
         let inventory = self.inventory(actor).await?;
         Ok(self.with_findings(upstream, version, inventory.as_ref()))
     }
 
     /// A registration; for operators with findings for an auditor.
-    fn with_findings(&self, upstream: &Upstream, version: &Version, inventory: Option<&Inventory>) -> pb::Upstream {
+    fn with_findings(&self, upstream: &Upstream, version: &DocumentVersion, inventory: Option<&Inventory>) -> pb::Upstream {
         let shown = wire::upstream_to_pb(upstream, version);
         let Some(inventory) = inventory else { return shown };
         let (live, last_used) = inventory.used(&upstream.name);
@@ -128,8 +132,8 @@ impl Upstreams {
         }
     }
 
-    async fn set(&self, actor: &Actor, ask: &pb::SetUpstreamRequest) -> Result<pb::SetUpstreamResponse, No> {
-        let operator = ask::operator(actor)?;
+    async fn set(&self, actor: &Actor, ask: &pb::SetUpstreamRequest) -> Result<pb::SetUpstreamResponse, Error> {
+        let operator = request_checks::operator(actor)?;
         let missing = || Refusal::field("upstream", "is missing: the registration");
         let given = ask.upstream.as_ref().ok_or_else(missing)?;
         let new = match wire::upstream_from_pb(given) {
@@ -140,80 +144,80 @@ impl Upstreams {
                 return Err(no.into());
             }
         };
-        let terms = Terms {
+        let terms = ChangeOptions {
             dry_run: ask.dry_run,
-            confirm: ask::confirm(ask.confirmation.as_ref()),
-            named: super::token::named(&ask.request_id, ask)?,
+            confirm: request_checks::confirm(ask.confirmation.as_ref()),
+            named: super::token::idempotency_key_of(&ask.request_id, ask)?,
         };
-        let reason = wanted::text("reason", &ask.reason, limits::PURPOSE_BYTES)?;
+        let reason = exchange_request::text("reason", &ask.reason, limits::PURPOSE_BYTES)?;
         let changed = self.0.set_upstream(operator, new, given.version, &reason, &terms).await?;
         let upstream = self.shown(actor, &changed.upstream, &changed.version).await?;
         let hits = Some(super::hits_to_pb(&changed.hits));
         Ok(pb::SetUpstreamResponse { upstream: Some(upstream), hits, beyond: changed.beyond })
     }
 
-    async fn set_state(&self, actor: &Actor, ask: &pb::SetUpstreamStateRequest) -> Result<pb::SetUpstreamStateResponse, No> {
-        let name = wanted::name("upstream", &ask.upstream)?;
+    async fn set_state(&self, actor: &Actor, ask: &pb::SetUpstreamStateRequest) -> Result<pb::SetUpstreamStateResponse, Error> {
+        let name = exchange_request::name("upstream", &ask.upstream)?;
         let standing = match pb::RegistrationState::try_from(ask.state) {
-            Ok(pb::RegistrationState::Active) => Standing::Active,
-            Ok(pb::RegistrationState::Disabled) => Standing::Disabled,
-            Ok(pb::RegistrationState::Retired) => Standing::Retired,
+            Ok(pb::RegistrationState::Active) => UpstreamStatus::Active,
+            Ok(pb::RegistrationState::Disabled) => UpstreamStatus::Disabled,
+            Ok(pb::RegistrationState::Retired) => UpstreamStatus::Retired,
             Ok(pb::RegistrationState::Unspecified) | Err(_) => {
                 return Err(Refusal::field("state", "is missing or unknown: ACTIVE, DISABLED or RETIRED").into());
             }
         };
-        let terms = Terms {
+        let terms = ChangeOptions {
             dry_run: ask.dry_run,
-            confirm: ask::confirm(ask.confirmation.as_ref()),
-            named: super::token::named(&ask.request_id, ask)?,
+            confirm: request_checks::confirm(ask.confirmation.as_ref()),
+            named: super::token::idempotency_key_of(&ask.request_id, ask)?,
         };
-        let reason = ask::reason(&ask.reason)?;
-        let changed = self.0.set_upstream_state(ask::operator(actor)?, &name, standing, &reason, &terms).await?;
+        let reason = request_checks::reason(&ask.reason)?;
+        let changed = self.0.set_upstream_state(request_checks::operator(actor)?, &name, standing, &reason, &terms).await?;
         let upstream = self.shown(actor, &changed.upstream, &changed.version).await?;
         Ok(pb::SetUpstreamStateResponse { upstream: Some(upstream), hits: Some(super::hits_to_pb(&changed.hits)) })
     }
 
-    async fn leaves(&self, actor: &Actor, ask: &pb::OffboardRequest) -> Result<pb::OffboardResponse, No> {
-        let leaving = Leaving {
-            owner: wanted::name("owner", &ask.owner)?,
+    async fn leaves(&self, actor: &Actor, ask: &pb::OffboardRequest) -> Result<pb::OffboardResponse, Error> {
+        let leaving = OwnerDeparture {
+            owner: exchange_request::name("owner", &ask.owner)?,
             person: ask.person.as_ref().map(wire::subject_from_pb),
-            reason: ask::reason(&ask.reason)?,
+            reason: request_checks::reason(&ask.reason)?,
         };
         if leaving.person.as_ref().is_some_and(|p| p.issuer.is_empty() || p.sub.is_empty()) {
             return Err(Refusal::field("person", "needs both: issuer and sub").into());
         }
-        let terms = Terms {
+        let terms = ChangeOptions {
             dry_run: ask.dry_run,
-            confirm: ask::confirm(ask.confirmation.as_ref()),
-            named: super::token::named(&ask.request_id, ask)?,
+            confirm: request_checks::confirm(ask.confirmation.as_ref()),
+            named: super::token::idempotency_key_of(&ask.request_id, ask)?,
         };
-        let left = self.0.offboard(ask::operator(actor)?, &leaving, &terms).await?;
+        let left = self.0.offboard(request_checks::operator(actor)?, &leaving, &terms).await?;
         let seq = left.seq.map_or(0, |seq| seq.as_u64());
         Ok(pb::OffboardResponse { seq, upstreams: left.upstreams, hits: Some(super::hits_to_pb(&left.hits)) })
     }
 
-    async fn owner_back(&self, actor: &Actor, ask: &pb::ReturnOwnerRequest) -> Result<pb::ReturnOwnerResponse, No> {
-        let (owner, reason) = (wanted::name("owner", &ask.owner)?, ask::reason(&ask.reason)?);
-        let named = super::token::named(&ask.request_id, ask)?;
-        let (seq, upstreams) = self.0.owner_returned(ask::operator(actor)?, &owner, &reason, &named).await?;
+    async fn owner_back(&self, actor: &Actor, ask: &pb::ReturnOwnerRequest) -> Result<pb::ReturnOwnerResponse, Error> {
+        let (owner, reason) = (exchange_request::name("owner", &ask.owner)?, request_checks::reason(&ask.reason)?);
+        let named = super::token::idempotency_key_of(&ask.request_id, ask)?;
+        let (seq, upstreams) = self.0.owner_returned(request_checks::operator(actor)?, &owner, &reason, &named).await?;
         Ok(pb::ReturnOwnerResponse { seq: seq.as_u64(), upstreams })
     }
 
     /// The compiled registration from the catalog, if it is of this version.
-    fn compiled(&self, name: &str, version: &Version) -> Option<Arc<Upstream>> {
+    fn compiled(&self, name: &str, version: &DocumentVersion) -> Option<Arc<Upstream>> {
         let compiled = self.0.catalog.now();
         compiled.upstream(name).filter(|r| r.version == version.version).map(|r| r.upstream.clone())
     }
 }
 
-fn registered(version: &Version) -> Result<Upstream, Fault> {
+fn registered(version: &DocumentVersion) -> Result<Upstream, Fault> {
     Upstream::from_text(&version.text).map_err(|e| Fault::new(format!("a registration in the ledger: {e}")))
 }
 
 #[tonic::async_trait]
-impl UpstreamService for Upstreams {
+impl UpstreamService for UpstreamApi {
     async fn get_upstream(&self, request: Request<pb::GetUpstreamRequest>) -> Result<Response<pb::GetUpstreamResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "get_upstream")?;
+        let actor = request_checks::actor(&self.0, &request, "get_upstream")?;
         self.get(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "get_upstream"))
     }
 
@@ -221,13 +225,13 @@ impl UpstreamService for Upstreams {
         &self,
         request: Request<pb::ListUpstreamsRequest>,
     ) -> Result<Response<pb::ListUpstreamsResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "list_upstreams")?;
+        let actor = request_checks::actor(&self.0, &request, "list_upstreams")?;
         let listed = within_bytes(request.get_ref(), |ask| self.list(&actor, ask));
         listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_upstreams"))
     }
 
     async fn set_upstream(&self, request: Request<pb::SetUpstreamRequest>) -> Result<Response<pb::SetUpstreamResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "set_upstream")?;
+        let actor = request_checks::actor(&self.0, &request, "set_upstream")?;
         self.set(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "set_upstream"))
     }
 
@@ -235,18 +239,18 @@ impl UpstreamService for Upstreams {
         &self,
         request: Request<pb::SetUpstreamStateRequest>,
     ) -> Result<Response<pb::SetUpstreamStateResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "set_upstream_state")?;
+        let actor = request_checks::actor(&self.0, &request, "set_upstream_state")?;
         let answer = self.set_state(&actor, request.get_ref()).await;
         answer.map(Response::new).map_err(refused(&self.0, &actor, "set_upstream_state"))
     }
 
     async fn offboard(&self, request: Request<pb::OffboardRequest>) -> Result<Response<pb::OffboardResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "offboard")?;
+        let actor = request_checks::actor(&self.0, &request, "offboard")?;
         self.leaves(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "offboard"))
     }
 
     async fn return_owner(&self, request: Request<pb::ReturnOwnerRequest>) -> Result<Response<pb::ReturnOwnerResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "return_owner")?;
+        let actor = request_checks::actor(&self.0, &request, "return_owner")?;
         self.owner_back(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "return_owner"))
     }
 
@@ -262,25 +266,25 @@ impl UpstreamService for Upstreams {
         &self,
         request: Request<pb::ListBindingsRequest>,
     ) -> Result<Response<pb::ListBindingsResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "list_bindings")?;
+        let actor = request_checks::actor(&self.0, &request, "list_bindings")?;
         let answer = within_bytes(request.get_ref(), |ask| binding::list(&self.0, &actor, ask)).await;
         answer.map(Response::new).map_err(refused(&self.0, &actor, "list_bindings"))
     }
 
     async fn set_binding(&self, request: Request<pb::SetBindingRequest>) -> Result<Response<pb::SetBindingResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "set_binding")?;
+        let actor = request_checks::actor(&self.0, &request, "set_binding")?;
         let answer = binding::set(&self.0, &actor, request.get_ref()).await;
         answer.map(Response::new).map_err(refused(&self.0, &actor, "set_binding"))
     }
 
     async fn list_leases(&self, request: Request<pb::ListLeasesRequest>) -> Result<Response<pb::ListLeasesResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "list_leases")?;
+        let actor = request_checks::actor(&self.0, &request, "list_leases")?;
         let listed = within_bytes(request.get_ref(), |ask| lease::list(&self.0, &actor, ask));
         listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_leases"))
     }
 
     async fn retry_lease(&self, request: Request<pb::RetryLeaseRequest>) -> Result<Response<pb::RetryLeaseResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "retry_lease")?;
+        let actor = request_checks::actor(&self.0, &request, "retry_lease")?;
         lease::retry(&self.0, &actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "retry_lease"))
     }
 
@@ -288,7 +292,7 @@ impl UpstreamService for Upstreams {
         &self,
         request: Request<pb::AbandonLeaseRequest>,
     ) -> Result<Response<pb::AbandonLeaseResponse>, Status> {
-        let actor = ask::actor(&self.0, &request, "abandon_lease")?;
+        let actor = request_checks::actor(&self.0, &request, "abandon_lease")?;
         let answer = lease::abandon(&self.0, &actor, request.get_ref()).await;
         answer.map(Response::new).map_err(refused(&self.0, &actor, "abandon_lease"))
     }

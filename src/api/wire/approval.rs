@@ -3,17 +3,19 @@
 use bytes::Bytes;
 
 use super::{
-    BindingPlace, anchor_to_pb, binding_to_pb, duration, identity_of_who, identity_to_pb, policy_to_pb, subject_to_pb, timestamp,
-    upstream_to_pb,
+    BindingMetadata, anchor_to_pb, binding_to_pb, duration, identity_of_who, identity_to_pb, policy_to_pb, subject_to_pb,
+    timestamp, upstream_to_pb,
 };
 use mayfly_authority::registry::policies::PolicyVersion;
-use mayfly_base::document::shown::stripped;
+use mayfly_base::document::terminal_text::stripped;
 use mayfly_base::refusal::Fault;
 use mayfly_identity::bundle::Bundle;
 use mayfly_identity::spiffe_id::TrustDomain;
 use mayfly_ledger::State;
-use mayfly_ledger::record::{ApprovalAsked, ApprovalOf, BundleSet, Changes, Identity, TaskAsked, UpstreamSet, Who};
-use mayfly_ledger::state::{Approval, Phase, Version};
+use mayfly_ledger::record::{
+    ApprovalKind, ApprovalRequested, Author, BundleUpdated, Principal, ProposedChange, RequestedTask, UpstreamUpdated,
+};
+use mayfly_ledger::state::{Approval, DocumentVersion, TaskPhase};
 use mayfly_ledger::upstream::binding::Binding;
 use mayfly_ledger::upstream::registry::Upstream;
 use mayfly_proto::mayfly::v1 as pb;
@@ -23,7 +25,7 @@ use mayfly_verify::seq::{ApprovalId, Millis, Seq, TaskId};
 pub fn approval_state(state: &State, approval: &Approval, now: Millis) -> pb::ApprovalState {
     let over = || {
         let task = TaskId::from_slice(&approval.asked.task);
-        task.is_some_and(|id| state.tasks.get(&id).is_none_or(|t| matches!(state.tasks.phase(t, now), Phase::Over(_))))
+        task.is_some_and(|id| state.tasks.get(&id).is_none_or(|t| matches!(state.tasks.phase(t, now), TaskPhase::Over(_))))
     };
     match &approval.decided {
         _ if approval.used => pb::ApprovalState::Used,
@@ -48,7 +50,7 @@ pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: M
         approval_id: id.to_string(),
         state: approval_state(state, approval, now).into(),
         request_sha256: Bytes::copy_from_slice(&asked.digest),
-        caller: Some(identity_of_who(&Who::named(&asked.caller))),
+        caller: Some(identity_of_who(&Author::named(&asked.caller))),
         subject: asked.subject.as_ref().map(subject_to_pb),
         task_path: path,
         upstream: asked.upstream.clone(),
@@ -62,13 +64,13 @@ pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: M
         decided_by: decided.and_then(|d| d.by.as_deref()).map(identity_of_who),
         seq: approval.seq.as_u64(),
         of: match asked.of() {
-            ApprovalOf::Unspecified => pb::ApprovalOf::Unspecified,
-            ApprovalOf::Exchange => pb::ApprovalOf::Exchange,
-            ApprovalOf::Task => pb::ApprovalOf::Task,
-            ApprovalOf::Extension => pb::ApprovalOf::Extension,
-            ApprovalOf::Change => pb::ApprovalOf::Change,
-            ApprovalOf::Action => pb::ApprovalOf::Action,
-            ApprovalOf::Call => pb::ApprovalOf::Call,
+            ApprovalKind::Unspecified => pb::ApprovalOf::Unspecified,
+            ApprovalKind::Exchange => pb::ApprovalOf::Exchange,
+            ApprovalKind::Task => pb::ApprovalOf::Task,
+            ApprovalKind::Extension => pb::ApprovalOf::Extension,
+            ApprovalKind::Change => pb::ApprovalOf::Change,
+            ApprovalKind::Action => pb::ApprovalOf::Action,
+            ApprovalKind::Call => pb::ApprovalOf::Call,
         }
         .into(),
         environment: asked.environment.clone(),
@@ -80,7 +82,7 @@ pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: M
         decided_at: decided.map(|d| timestamp(d.at)),
         change: None,
         governs: match asked.of() {
-            ApprovalOf::Change | ApprovalOf::Call => asked.policies.clone(),
+            ApprovalKind::Change | ApprovalKind::Call => asked.policies.clone(),
             _ => Vec::new(),
         },
         asked_because: stripped(&asked.reason),
@@ -88,7 +90,7 @@ pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: M
     }
 }
 
-fn task_asked(terms: &TaskAsked) -> pb::ApprovalTask {
+fn task_asked(terms: &RequestedTask) -> pb::ApprovalTask {
     let allowance = terms.allowance.clone().unwrap_or_default();
     let upstreams = allowance.upstreams.into_iter();
     pb::ApprovalTask {
@@ -112,33 +114,33 @@ fn task_asked(terms: &TaskAsked) -> pb::ApprovalTask {
 }
 
 /// The change that an approval permits.
-pub fn change_to_pb(asked: &ApprovalAsked, at: Millis) -> Result<Option<pb::ApprovalChange>, Fault> {
-    let by = Some(Who::named(&asked.caller));
+pub fn change_to_pb(asked: &ApprovalRequested, at: Millis) -> Result<Option<pb::ApprovalChange>, Fault> {
+    let by = Some(Author::named(&asked.caller));
     let to = match asked.change.as_ref().and_then(|c| c.to.as_ref()) {
         None => return Ok(None),
-        Some(Changes::Policy(set)) => {
+        Some(ProposedChange::Policy(set)) => {
             let (number, text) = (set.version, set.text.clone());
             let version = PolicyVersion { number, text, seq: Seq::ZERO, at, by, narrowing: false };
             pb::approval_change::To::Policy(policy_to_pb(&set.environment, set.audit_only, &version)?)
         }
-        Some(Changes::Binding(set)) => {
+        Some(ProposedChange::Binding(set)) => {
             let binding = Binding::from_text(&set.text).map_err(|e| Fault::new(format!("a binding in the ledger: {e}")))?;
             let (version, environment) = (set.version, asked.environment.clone());
-            let place = BindingPlace { version, environment, at, by, ..BindingPlace::default() };
+            let place = BindingMetadata { version, environment, at, by, ..BindingMetadata::default() };
             pb::approval_change::To::Binding(binding_to_pb(&binding, &place))
         }
-        Some(Changes::Upstream(set)) => {
+        Some(ProposedChange::Upstream(set)) => {
             let upstream =
                 Upstream::from_text(&set.text).map_err(|e| Fault::new(format!("a registration in the ledger: {e}")))?;
             pb::approval_change::To::Upstream(upstream_to_pb(&upstream, &version_of(set, at, by)))
         }
-        Some(Changes::Bundle(set)) => pb::approval_change::To::Bundle(bundle_to_pb(set)?),
+        Some(ProposedChange::Bundle(set)) => pb::approval_change::To::Bundle(bundle_to_pb(set)?),
     };
     Ok(Some(pb::ApprovalChange { to: Some(to) }))
 }
 
-fn version_of(set: &UpstreamSet, at: Millis, by: Option<Who>) -> Version {
-    Version {
+fn version_of(set: &UpstreamUpdated, at: Millis, by: Option<Author>) -> DocumentVersion {
+    DocumentVersion {
         version: set.version,
         digest: mayfly_base::document::sha256(set.text.as_bytes()),
         text: set.text.as_str().into(),
@@ -155,7 +157,7 @@ fn version_of(set: &UpstreamSet, at: Millis, by: Option<Who>) -> Version {
 }
 
 /// A change of a bundle: the added roots with their certificates, the removed roots by digest.
-fn bundle_to_pb(set: &BundleSet) -> Result<pb::ApprovalBundle, Fault> {
+fn bundle_to_pb(set: &BundleUpdated) -> Result<pb::ApprovalBundle, Fault> {
     let domain = TrustDomain::parse(&set.trust_domain).map_err(|e| Fault::new(format!("a trust domain in the ledger: {e}")))?;
     let bundle = Bundle::from_jwks(domain, &set.document).map_err(|e| Fault::new(format!("a bundle that was asked for {e}")))?;
     let fresh = bundle.x509_authorities().iter().filter(|a| set.added.iter().any(|id| id[..] == a.id().as_bytes()[..]));
@@ -168,7 +170,7 @@ fn bundle_to_pb(set: &BundleSet) -> Result<pb::ApprovalBundle, Fault> {
     })
 }
 
-fn approver(identity: &Identity) -> pb::Approver {
+fn approver(identity: &Principal) -> pb::Approver {
     use mayfly_proto::mayfly::v1::approver::Who as By;
     let who = match identity_to_pb(identity).identity {
         Some(pb::identity::Identity::SpiffeId(id)) => Some(By::SpiffeId(id)),

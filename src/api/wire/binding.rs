@@ -4,15 +4,15 @@ use super::{identity_of_who, timestamp_or_none};
 use mayfly_base::limits;
 use mayfly_base::refusal::Refusal;
 use mayfly_identity::spiffe_id::{IdDefect, SpiffeId, SpiffePrefix};
-use mayfly_ledger::record::Who;
+use mayfly_ledger::record::Author;
 use mayfly_ledger::upstream::binding::Binding;
-use mayfly_policy::wanted;
+use mayfly_policy::exchange_request;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::{Millis, Seq};
 
 /// Metadata of a version of a binding.
 #[derive(Clone, Debug, Default)]
-pub struct BindingPlace {
+pub struct BindingMetadata {
     /// The version number.
     pub version: u64,
     /// The environment of the binding.
@@ -22,13 +22,13 @@ pub struct BindingPlace {
     /// When the version came into effect; 0 if it did not.
     pub at: Millis,
     /// The author of the version.
-    pub by: Option<Who>,
+    pub by: Option<Author>,
     /// Whether credentials that this version no longer permits are still being searched for.
     pub narrowing: bool,
 }
 
 /// A binding with its metadata.
-pub fn binding_to_pb(binding: &Binding, place: &BindingPlace) -> pb::Binding {
+pub fn binding_to_pb(binding: &Binding, place: &BindingMetadata) -> pb::Binding {
     pb::Binding {
         binding: binding.name.clone(),
         version: place.version,
@@ -57,10 +57,11 @@ pub fn binding_from_pb(given: &pb::Binding) -> Result<Binding, Refusal> {
     if let Some((field, len)) = lists.into_iter().find(|(_, len)| *len > limits::TASK_LIST) {
         return Err(Refusal::field(field, format!("has {len} values: at most {}", limits::TASK_LIST)));
     }
-    let names = |field, list: &[String]| list.iter().map(|name| wanted::name(field, name)).collect::<Result<Vec<_>, _>>();
+    let names =
+        |field, list: &[String]| list.iter().map(|name| exchange_request::name(field, name)).collect::<Result<Vec<_>, _>>();
     let binding = Binding {
-        name: wanted::name("binding.binding", &given.binding)?,
-        upstream: wanted::name("binding.upstream", &given.upstream)?,
+        name: exchange_request::name("binding.binding", &given.binding)?,
+        upstream: exchange_request::name("binding.upstream", &given.upstream)?,
         ids: parsed("binding.callers", &given.callers, SpiffeId::parse)?,
         under: parsed("binding.callers_under", &given.callers_under, SpiffePrefix::parse)?,
         tools: names("binding.tools", &given.tools)?,

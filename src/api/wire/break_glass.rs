@@ -2,17 +2,17 @@
 
 use super::{identity_to_pb, task_to_pb, timestamp};
 use mayfly_ledger::State;
-use mayfly_ledger::state::Glass;
+use mayfly_ledger::state::BreakGlassTask;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::{Millis, TaskId};
 
 /// A break-glass task at a moment. If the task itself is no longer in memory, the remembered break-glass data is used.
-pub fn glass_to_pb(state: &State, id: TaskId, glass: &Glass, now: Millis) -> pb::BreakGlass {
+pub fn glass_to_pb(state: &State, id: TaskId, glass: &BreakGlassTask, now: Millis) -> pb::BreakGlass {
     let by_time = if glass.joined() { glass.deadline } else { glass.join_by };
     let ended = glass.ended.map(|(at, _)| at).or_else(|| glass.over(now).then_some(by_time));
     let review = glass.review.as_ref();
     pb::BreakGlass {
-        task: Some(state.tasks.get(&id).map_or_else(|| gone(id, glass), |task| task_to_pb(state, task, now))),
+        task: Some(state.tasks.get(&id).map_or_else(|| removed_task(id, glass), |task| task_to_pb(state, task, now))),
         rights: glass.rights.to_string(),
         people: glass.people.iter().map(|p| identity_to_pb(&p.who)).collect(),
         reviewer: review.map(|r| identity_to_pb(&r.by)),
@@ -26,7 +26,7 @@ pub fn glass_to_pb(state: &State, id: TaskId, glass: &Glass, now: Millis) -> pb:
     }
 }
 
-fn gone(id: TaskId, glass: &Glass) -> pb::Task {
+fn removed_task(id: TaskId, glass: &BreakGlassTask) -> pb::Task {
     let purpose = glass.people.first().map_or_else(String::new, |p| p.reason.to_string());
     pb::Task {
         task_id: id.to_string(),

@@ -3,16 +3,16 @@
 use bytes::Bytes;
 
 use super::{subject_to_pb, timestamp};
-use mayfly_credential::Kind;
+use mayfly_credential::CredentialKind;
 use mayfly_ledger::State;
-use mayfly_ledger::record::{Ancestor, Identity, Issued, Outcome, SvidEvidence};
+use mayfly_ledger::record::{Ancestor, CredentialIssued, Principal, SvidEvidence, TaskOutcome};
 use mayfly_ledger::revocation::Target;
-use mayfly_ledger::state::{Live, Phase, Task, facts_of_record, trust_domain_of};
+use mayfly_ledger::state::{LiveCredential, Task, TaskPhase, facts_of_record, trust_domain_of};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
 /// The state of a credential in memory at `now`, and the record that ended it before its expiry.
-pub fn standing(state: &State, live: &Live<'_>, now: Millis) -> (pb::CredentialState, Option<Seq>) {
+pub fn credential_state(state: &State, live: &LiveCredential<'_>, now: Millis) -> (pb::CredentialState, Option<Seq>) {
     use mayfly_proto::mayfly::v1::CredentialState as S;
     // A credential keeps its task in memory; without a task the credential cannot be valid.
     let Some(task) = state.tasks.at(live.task()) else { return (S::TaskEnded, None) };
@@ -24,10 +24,10 @@ pub fn standing(state: &State, live: &Live<'_>, now: Millis) -> (pb::CredentialS
         return (if ended_with_task(state, &hit.target) { S::TaskEnded } else { S::Revoked }, Some(hit.seq));
     }
     match state.tasks.phase(task, now) {
-        Phase::Over(_) => (S::TaskEnded, closing(state, task)),
+        TaskPhase::Over(_) => (S::TaskEnded, closing(state, task)),
         _ if live.expires_at() <= now => (S::Expired, None),
-        Phase::Held => (S::Held, None),
-        Phase::Active | Phase::PendingApproval => (S::Active, None),
+        TaskPhase::Held => (S::Held, None),
+        TaskPhase::Active | TaskPhase::PendingApproval => (S::Active, None),
     }
 }
 
@@ -35,7 +35,7 @@ pub fn standing(state: &State, live: &Live<'_>, now: Millis) -> (pb::CredentialS
 fn ended_with_task(state: &State, target: &Target) -> bool {
     let Target::Task(id) = target else { return false };
     let closed = state.tasks.get(id).and_then(|t| t.closed.as_ref());
-    closed.is_some_and(|c| c.outcome != Outcome::Revoked)
+    closed.is_some_and(|c| c.outcome != TaskOutcome::Revoked)
 }
 
 fn closing(state: &State, task: &Task) -> Option<Seq> {
@@ -43,8 +43,8 @@ fn closing(state: &State, task: &Task) -> Option<Seq> {
 }
 
 /// A credential from memory: without purpose, arguments, key binding, approval and decision time, which are in its record only.
-pub fn credential_to_pb(state: &State, live: &Live<'_>, now: Millis) -> pb::Credential {
-    let (standing, ended_by) = standing(state, live, now);
+pub fn credential_to_pb(state: &State, live: &LiveCredential<'_>, now: Millis) -> pb::Credential {
+    let (standing, ended_by) = credential_state(state, live, now);
     let caller = live.caller();
     let terms = state.tasks.at(live.task()).map(|t| &t.terms);
     let lineage = live.lineage();
@@ -82,12 +82,18 @@ pub fn credential_to_pb(state: &State, live: &Live<'_>, now: Millis) -> pb::Cred
 /// its time.
 ///
 /// `path`: the ids of the task's path, root first, if they are known.
-pub fn credential_of_record(state: &State, issued: &Issued, at: (Seq, Seq), path: &[TaskId], now: Millis) -> pb::Credential {
+pub fn credential_of_record(
+    state: &State,
+    issued: &CredentialIssued,
+    at: (Seq, Seq),
+    path: &[TaskId],
+    now: Millis,
+) -> pb::Credential {
     let id = CredentialId::from_slice(&issued.credential);
     let live = id.and_then(|id| state.credentials.get(&id)).filter(|l| l.seq() == at.0);
     let (standing, ended_by) = match live {
-        Some(live) => standing(state, &live, now),
-        None => past_standing(state, issued, at.1, path),
+        Some(live) => credential_state(state, &live, now),
+        None => past_credential_state(state, issued, at.1, path),
     };
     let id_text = |bytes: &[u8]| TaskId::from_slice(bytes).map_or_else(String::new, |t| t.to_string());
     let kind = u8::try_from(issued.kind).unwrap_or(0);
@@ -128,7 +134,12 @@ pub fn credential_of_record(state: &State, issued: &Issued, at: (Seq, Seq), path
 }
 
 /// The state of a credential that is no longer in memory: memory drops a credential only after its expiry, or with its generation.
-fn past_standing(state: &State, issued: &Issued, revision: Seq, path: &[TaskId]) -> (pb::CredentialState, Option<Seq>) {
+fn past_credential_state(
+    state: &State,
+    issued: &CredentialIssued,
+    revision: Seq,
+    path: &[TaskId],
+) -> (pb::CredentialState, Option<Seq>) {
     let facts = facts_of_record(issued, revision, path);
     match state.rules.covers(&facts) {
         Some(hit) => (pb::CredentialState::Revoked, Some(hit.seq)),
@@ -138,7 +149,7 @@ fn past_standing(state: &State, issued: &Issued, revision: Seq, path: &[TaskId])
 
 /// The state of the credential at its upstream: credentials that mayfly makes itself have none there.
 fn upstream_state(state: &State, kind: u8, lease: Option<LeaseId>, standing: pb::CredentialState) -> pb::UpstreamState {
-    if Kind::from_number(kind.into()).is_some_and(Kind::made_here) {
+    if CredentialKind::from_number(kind.into()).is_some_and(CredentialKind::made_here) {
         return pb::UpstreamState::None;
     }
     let good = matches!(standing, pb::CredentialState::Active | pb::CredentialState::Held);
@@ -150,7 +161,7 @@ fn upstream_state(state: &State, kind: u8, lease: Option<LeaseId>, standing: pb:
     }
 }
 
-fn key_binding(issued: &Issued) -> Option<pb::KeyBinding> {
+fn key_binding(issued: &CredentialIssued) -> Option<pb::KeyBinding> {
     let key = if !issued.x5t.is_empty() {
         pb::key_binding::Key::CallerSvid(pb::CallerSvid {})
     } else if !issued.jkt.is_empty() {
@@ -161,10 +172,10 @@ fn key_binding(issued: &Issued) -> Option<pb::KeyBinding> {
     Some(pb::KeyBinding { key: Some(key) })
 }
 
-fn subject_of(subject: Option<&Identity>, caller: &str) -> pb::Subject {
+fn subject_of(subject: Option<&Principal>, caller: &str) -> pb::Subject {
     match subject {
         Some(subject) => subject_to_pb(subject),
-        None => subject_to_pb(&Identity { issuer: trust_domain_of(caller).to_owned(), sub: caller.to_owned() }),
+        None => subject_to_pb(&Principal { issuer: trust_domain_of(caller).to_owned(), sub: caller.to_owned() }),
     }
 }
 

@@ -2,23 +2,23 @@
 
 use super::{timestamp, timestamp_or_none};
 use mayfly_base::refusal::Refusal;
-use mayfly_credential::keyring::{Schedule, jwk};
+use mayfly_credential::keyring::{RotationSchedule, jwk};
 use mayfly_ledger::record::{KeyPurpose, KeyState};
-use mayfly_ledger::state::Key;
+use mayfly_ledger::state::ManagedKey;
 use mayfly_proto::mayfly::v1 as pb;
 
 /// A key without its private part. `issuer`: the issuer of its environment.
-pub fn key_to_pb(id: &str, key: &Key, issuer: &str) -> pb::Key {
+pub fn key_to_pb(id: &str, key: &ManagedKey, issuer: &str) -> pb::Key {
     let tokens = key.purpose == KeyPurpose::AccessToken;
     let verifies_until = match key.state {
-        KeyState::Retired => timestamp_or_none(key.since.plus(Schedule::of(key.purpose).verifies_ms)),
+        KeyState::Retired => timestamp_or_none(key.since.plus(RotationSchedule::of(key.purpose).verifies_ms)),
         KeyState::Removed | KeyState::Compromised => Some(timestamp(key.since)),
         KeyState::Next | KeyState::Active | KeyState::Unspecified => None,
     };
     // A waiting key becomes active at its scheduled time; for other keys this is the time at which the key became active.
     let active_from = match key.state {
         KeyState::Next if key.publish_ahead > 0 => timestamp_or_none(key.since.plus(key.publish_ahead)),
-        KeyState::Next => timestamp_or_none(key.since.plus(Schedule::of(key.purpose).ahead_ms)),
+        KeyState::Next => timestamp_or_none(key.since.plus(RotationSchedule::of(key.purpose).ahead_ms)),
         _ => timestamp_or_none(key.active_from),
     };
     pb::Key {

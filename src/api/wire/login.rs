@@ -8,7 +8,7 @@ use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::{Millis, Seq};
 
 /// The state of a login at `now`, and the record that ended it before its expiry.
-pub fn login_standing(state: &State, login: &Login, now: Millis) -> (pb::CredentialState, Option<Seq>) {
+pub fn login_state(state: &State, login: &Login, now: Millis) -> (pb::CredentialState, Option<Seq>) {
     use mayfly_proto::mayfly::v1::CredentialState as S;
     match state.rules.covers(&login.facts()) {
         _ if login.ended_at.is_some() => (S::Released, None),
@@ -20,7 +20,7 @@ pub fn login_standing(state: &State, login: &Login, now: Millis) -> (pb::Credent
 
 /// A login as a credential without task and upstream. The caller is the login's SPIFFE ID, and the subject is the person who signed in.
 pub fn login_to_pb(state: &State, login: &Login, now: Millis) -> pb::Credential {
-    let (standing, ended_by) = login_standing(state, login, now);
+    let (standing, ended_by) = login_state(state, login, now);
     pb::Credential {
         credential_id: login.id.to_string(),
         kind: i32::from(Kind::X509.tag()),

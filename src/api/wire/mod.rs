@@ -19,13 +19,13 @@ mod trust;
 mod upstream;
 
 pub use approval::{approval_state, approval_to_pb, change_to_pb};
-pub use binding::{BindingPlace, binding_from_pb, binding_to_pb};
+pub use binding::{BindingMetadata, binding_from_pb, binding_to_pb};
 pub use break_glass::glass_to_pb;
-pub use credential::{credential_of_record, credential_to_pb, standing, svid_to_pb};
+pub use credential::{credential_of_record, credential_state, credential_to_pb, svid_to_pb};
 pub use key::{key_state_from_pb, key_to_pb, purpose_from_pb};
-pub use login::{login_standing, login_to_pb};
+pub use login::{login_state, login_to_pb};
 pub use policy::{decision_diff_to_pb, policy_files, policy_to_pb, violation};
-pub use rule::{Cause, lock_to_pb, rule_to_pb};
+pub use rule::{RuleCause, lock_to_pb, rule_to_pb};
 pub use target::{target_from_pb, target_to_pb};
 pub use task::{phase_to_pb, task_to_pb};
 pub use trust::{anchor_to_pb, bundle_from_pb, own_svid_to_pb, read_source_to_pb, trust_domain_to_pb};
@@ -33,7 +33,7 @@ pub use upstream::{finding_to_pb, registration_state, upstream_document, upstrea
 
 use mayfly_base::refusal::Refusal;
 use mayfly_identity::caller::Person;
-use mayfly_ledger::record::{Identity, Who};
+use mayfly_ledger::record::{Author, Principal};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::{Millis, Seq};
 
@@ -68,12 +68,12 @@ pub fn seq(field: &'static str, value: u64) -> Result<Seq, Refusal> {
 }
 
 /// The author of a record.
-pub fn identity_of_who(who: &Who) -> pb::Identity {
+pub fn identity_of_who(who: &Author) -> pb::Identity {
     let identity = match who {
-        Who::SpiffeId(id) => pb::identity::Identity::SpiffeId(id.clone()),
-        Who::Person(person) => pb::identity::Identity::Person(subject_to_pb(person)),
-        Who::LocalUid(uid) => pb::identity::Identity::LocalUid(*uid),
-        Who::Mayfly(cause) => pb::identity::Identity::Mayfly(cause.clone()),
+        Author::SpiffeId(id) => pb::identity::Identity::SpiffeId(id.clone()),
+        Author::Person(person) => pb::identity::Identity::Person(subject_to_pb(person)),
+        Author::LocalUid(uid) => pb::identity::Identity::LocalUid(*uid),
+        Author::Mayfly(cause) => pb::identity::Identity::Mayfly(cause.clone()),
     };
     pb::Identity { identity: Some(identity) }
 }
@@ -91,7 +91,7 @@ pub fn person_to_pb(spiffe_id: &str, person: &Person) -> pb::PersonLogin {
 }
 
 /// An owner: a workload by its SPIFFE ID, a person by issuer and subject.
-pub fn identity_to_pb(identity: &Identity) -> pb::Identity {
+pub fn identity_to_pb(identity: &Principal) -> pb::Identity {
     let identity = match is_spiffe(&identity.sub) {
         true => pb::identity::Identity::SpiffeId(identity.sub.clone()),
         false => pb::identity::Identity::Person(subject_to_pb(identity)),
@@ -100,7 +100,7 @@ pub fn identity_to_pb(identity: &Identity) -> pb::Identity {
 }
 
 /// A subject. In messages the issuer of a workload is its trust domain's SPIFFE ID, in records the bare name.
-pub fn subject_to_pb(subject: &Identity) -> pb::Subject {
+pub fn subject_to_pb(subject: &Principal) -> pb::Subject {
     let issuer = match is_spiffe(&subject.sub) {
         true => format!("{SPIFFE}{}", subject.issuer),
         false => subject.issuer.clone(),
@@ -109,12 +109,12 @@ pub fn subject_to_pb(subject: &Identity) -> pb::Subject {
 }
 
 /// A subject in the form of records. Both forms of a workload's issuer are accepted.
-pub fn subject_from_pb(subject: &pb::Subject) -> Identity {
+pub fn subject_from_pb(subject: &pb::Subject) -> Principal {
     let issuer = match is_spiffe(&subject.sub) {
         true => subject.issuer.strip_prefix(SPIFFE).unwrap_or(&subject.issuer),
         false => &subject.issuer,
     };
-    Identity { issuer: issuer.to_owned(), sub: subject.sub.clone() }
+    Principal { issuer: issuer.to_owned(), sub: subject.sub.clone() }
 }
 
 const SPIFFE: &str = "spiffe://";

@@ -2,13 +2,13 @@
 
 use super::{identity_of_who, timestamp, timestamp_or_none};
 use mayfly_authority::registry::policies::PolicyVersion;
-use mayfly_authority::registry::replay::Differs;
-use mayfly_base::document::Source;
+use mayfly_authority::registry::replay::ChangedDecision;
+use mayfly_base::document::SourceFile;
 use mayfly_base::refusal::Fault;
 use mayfly_policy::set::files;
 use mayfly_proto::mayfly::v1 as pb;
 
-fn file(source: Source) -> pb::PolicyFile {
+fn file(source: SourceFile) -> pb::PolicyFile {
     pb::PolicyFile { name: source.file, text: source.text }
 }
 
@@ -43,8 +43,8 @@ pub fn violation(field: &str, what: &str) -> pb::FieldViolation {
 }
 
 /// A decision that would differ.
-pub fn decision_diff_to_pb(differs: Differs) -> pb::DecisionDiff {
-    let Differs { seq, at, situation, upstream, permitted, now } = differs;
+pub fn decision_diff_to_pb(differs: ChangedDecision) -> pb::DecisionDiff {
+    let ChangedDecision { seq, at, situation, upstream, permitted, now } = differs;
     pb::DecisionDiff {
         seq: seq.as_u64(),
         at: Some(timestamp(at)),

@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use super::{subject_from_pb, subject_to_pb};
 use mayfly_base::refusal::Refusal;
-use mayfly_ledger::record::Identity;
+use mayfly_ledger::record::Principal;
 use mayfly_ledger::revocation::Target;
 use mayfly_ledger::revocation::target::BadTarget;
-use mayfly_policy::wanted;
+use mayfly_policy::exchange_request;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::target::Target as Wire;
 
@@ -17,15 +17,15 @@ pub fn target_from_pb(field: &'static str, target: &pb::Target) -> Result<Target
         return Err(Refusal::field(field, "is empty, or of a sort that this version does not know"));
     };
     let found = match aim {
-        Wire::CredentialId(id) => Target::Credential(wanted::id(field, id)?),
-        Wire::TaskId(id) => Target::Task(wanted::id(field, id)?),
+        Wire::CredentialId(id) => Target::Credential(exchange_request::id(field, id)?),
+        Wire::TaskId(id) => Target::Task(exchange_request::id(field, id)?),
         Wire::Caller(id) => Target::Caller(id.as_str().into()),
         Wire::SpiffeIdPrefix(id) => Target::Prefix(id.as_str().into()),
         Wire::TrustDomain(name) => Target::TrustDomain(name.as_str().into()),
         // A root is identified by its digest alone; the trust domain in the message is informational.
         Wire::TrustAnchor(t) => Target::TrustAnchor(digest(field, "sha256", &t.sha256)?),
         Wire::Subject(subject) => {
-            let Identity { issuer, sub } = subject_from_pb(subject);
+            let Principal { issuer, sub } = subject_from_pb(subject);
             Target::Subject(issuer.into(), sub.into())
         }
         Wire::Upstream(name) => Target::Upstream(name.as_str().into()),
@@ -63,7 +63,7 @@ pub fn target_to_pb(target: &Target) -> pb::Target {
             Wire::TrustAnchor(pb::TrustAnchorTarget { trust_domain: String::new(), sha256: sha256(digest) })
         }
         Target::Subject(issuer, sub) => {
-            Wire::Subject(subject_to_pb(&Identity { issuer: issuer.to_string(), sub: sub.to_string() }))
+            Wire::Subject(subject_to_pb(&Principal { issuer: issuer.to_string(), sub: sub.to_string() }))
         }
         Target::Upstream(name) => Wire::Upstream(name.to_string()),
         Target::UpstreamScope(upstream, scope) => {

@@ -2,21 +2,21 @@
 
 use super::{duration, identity_of_who, identity_to_pb, timestamp};
 use mayfly_ledger::State;
-use mayfly_ledger::record::{HoldRank, Outcome, Who};
-use mayfly_ledger::state::{Phase, Task};
+use mayfly_ledger::record::{Author, HoldRank, TaskOutcome};
+use mayfly_ledger::state::{Task, TaskPhase};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::{Millis, Seq};
 
 /// The state of a task.
-pub const fn phase_to_pb(phase: Phase) -> pb::TaskState {
+pub const fn phase_to_pb(phase: TaskPhase) -> pb::TaskState {
     match phase {
-        Phase::PendingApproval => pb::TaskState::PendingApproval,
-        Phase::Active => pb::TaskState::Active,
-        Phase::Held => pb::TaskState::Held,
-        Phase::Over(Outcome::Completed) => pb::TaskState::Completed,
-        Phase::Over(Outcome::Cancelled) => pb::TaskState::Cancelled,
-        Phase::Over(Outcome::Expired) => pb::TaskState::Expired,
-        Phase::Over(Outcome::Revoked | Outcome::Unspecified) => pb::TaskState::Revoked,
+        TaskPhase::PendingApproval => pb::TaskState::PendingApproval,
+        TaskPhase::Active => pb::TaskState::Active,
+        TaskPhase::Held => pb::TaskState::Held,
+        TaskPhase::Over(TaskOutcome::Completed) => pb::TaskState::Completed,
+        TaskPhase::Over(TaskOutcome::Cancelled) => pb::TaskState::Cancelled,
+        TaskPhase::Over(TaskOutcome::Expired) => pb::TaskState::Expired,
+        TaskPhase::Over(TaskOutcome::Revoked | TaskOutcome::Unspecified) => pb::TaskState::Revoked,
     }
 }
 
@@ -24,14 +24,14 @@ pub const fn phase_to_pb(phase: Phase) -> pb::TaskState {
 pub fn task_to_pb(state: &State, task: &Task, now: Millis) -> pb::Task {
     let terms = &task.terms;
     let phase = state.tasks.phase(task, now);
-    let over = matches!(phase, Phase::Over(_));
+    let over = matches!(phase, TaskPhase::Over(_));
     pb::Task {
         task_id: terms.id.to_string(),
         state: phase_to_pb(phase).into(),
         terms: Some(terms_to_pb(task)),
         path: terms.path.iter().map(ToString::to_string).collect(),
         owner: terms.owners.last().map(identity_to_pb),
-        opener: Some(identity_of_who(&Who::SpiffeId(terms.opener.to_string()))),
+        opener: Some(identity_of_who(&Author::SpiffeId(terms.opener.to_string()))),
         environment: terms.environment.to_string(),
         depth: u32::try_from(terms.path.len().saturating_sub(1)).unwrap_or(u32::MAX),
         opened_at: Some(timestamp(terms.opened_at)),
@@ -99,7 +99,7 @@ fn end(state: &State, task: &Task, now: Millis) -> Option<pb::TaskEnd> {
         }
         let by_time = |cause: &str, at: Millis| pb::TaskEnd {
             seq: Seq::ZERO.as_u64(),
-            author: Some(identity_of_who(&Who::Mayfly(cause.to_owned()))),
+            author: Some(identity_of_who(&Author::Mayfly(cause.to_owned()))),
             reason: cause.to_owned(),
             at: Some(timestamp(at)),
         };

@@ -2,7 +2,7 @@
 
 use super::*;
 use mayfly_base::refusal::Reason;
-use mayfly_ledger::revocation::{Sort, Target};
+use mayfly_ledger::revocation::{Target, TargetKind};
 
 #[test]
 fn every_target_comes_back_as_it_went() {
@@ -15,7 +15,7 @@ fn every_target_comes_back_as_it_went() {
         mayfly_verify::seq::TaskId::from_bytes([2; 16])
     );
     let all: Vec<Target> = pairs.split('|').chain(more.split('|')).map(|t| Target::parse(t).unwrap()).collect();
-    assert!(Sort::ALL.iter().all(|sort| all.iter().any(|t| t.sort() == *sort)), "one of each sort");
+    assert!(TargetKind::ALL.iter().all(|sort| all.iter().any(|t| t.sort() == *sort)), "one of each sort");
     for target in all {
         assert_eq!(target_from_pb("targets", &target_to_pb(&target)), Ok(target));
     }

@@ -7,7 +7,7 @@ use x509_parser::prelude::FromDer;
 use super::timestamp;
 use mayfly_authority::source_health::SourceState;
 use mayfly_authority::trust::own_svid::OwnSvid;
-use mayfly_authority::trust::{Source, bundle_of};
+use mayfly_authority::trust::{TrustBundleSource, bundle_of};
 use mayfly_base::refusal::{Fault, Refusal};
 use mayfly_identity::anchor::TrustAnchor;
 use mayfly_identity::bundle::Bundle;
@@ -78,13 +78,13 @@ pub fn trust_domain_to_pb(name: &str, state: &BundleState) -> Result<pb::TrustDo
 }
 
 fn source_to_pb(text: &str) -> pb::BundleSource {
-    match Source::from_text(text) {
-        Some(Source::Api) => pb::BundleSource::Api,
+    match TrustBundleSource::from_text(text) {
+        Some(TrustBundleSource::Api) => pb::BundleSource::Api,
         // `Configuration` is a removal: the configuration, and with it the file, no longer names the trust domain.
-        Some(Source::File | Source::Configuration) => pb::BundleSource::File,
-        Some(Source::WorkloadApi) => pb::BundleSource::WorkloadApi,
-        Some(Source::Federation) => pb::BundleSource::Federation,
-        Some(Source::Own) => pb::BundleSource::Own,
+        Some(TrustBundleSource::File | TrustBundleSource::Configuration) => pb::BundleSource::File,
+        Some(TrustBundleSource::WorkloadApi) => pb::BundleSource::WorkloadApi,
+        Some(TrustBundleSource::Federation) => pb::BundleSource::Federation,
+        Some(TrustBundleSource::Own) => pb::BundleSource::Own,
         None => pb::BundleSource::Unspecified,
     }
 }

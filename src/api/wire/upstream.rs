@@ -4,17 +4,17 @@ use toml::{Table, Value};
 
 use super::{millis, timestamp};
 use mayfly_base::document::quantity::duration_text;
-use mayfly_base::document::{Complaint, Source};
+use mayfly_base::document::{Diagnostic, SourceFile};
 use mayfly_base::refusal::Refusal;
-use mayfly_ledger::state::Version;
+use mayfly_ledger::state::DocumentVersion;
 use mayfly_ledger::upstream::file;
-use mayfly_ledger::upstream::findings::{Finding, Problem};
+use mayfly_ledger::upstream::findings::{FindingKind, UpstreamFinding};
 use mayfly_ledger::upstream::registry::{Approver, Kind, ProofOfPossession, Upstream};
-use mayfly_policy::wanted;
+use mayfly_policy::exchange_request;
 use mayfly_proto::mayfly::v1 as pb;
 
 /// The state of a registration.
-pub fn registration_state(version: &Version) -> pb::RegistrationState {
+pub fn registration_state(version: &DocumentVersion) -> pb::RegistrationState {
     match (version.active, version.retired) {
         (_, true) => pb::RegistrationState::Retired,
         (true, false) => pb::RegistrationState::Active,
@@ -23,7 +23,7 @@ pub fn registration_state(version: &Version) -> pb::RegistrationState {
 }
 
 /// A registration and its version.
-pub fn upstream_to_pb(upstream: &Upstream, version: &Version) -> pb::Upstream {
+pub fn upstream_to_pb(upstream: &Upstream, version: &DocumentVersion) -> pb::Upstream {
     let (scopes, c) = (upstream.scopes.iter(), &upstream.classification);
     let seconds = |s: u64| Some(super::duration(s.saturating_mul(1000)));
     pb::Upstream {
@@ -68,13 +68,13 @@ fn approver_to_pb(approver: &Approver) -> pb::Approver {
 }
 
 /// A finding about a registration, for auditors.
-pub fn finding_to_pb(finding: &Finding) -> pb::RegistrationFinding {
+pub fn finding_to_pb(finding: &UpstreamFinding) -> pb::RegistrationFinding {
     let problem = match finding.problem {
-        Problem::Expiring => pb::RegistrationProblem::Expiring,
-        Problem::Overdue => pb::RegistrationProblem::Overdue,
-        Problem::Ownerless => pb::RegistrationProblem::Ownerless,
-        Problem::Unused => pb::RegistrationProblem::Unused,
-        Problem::Broad => pb::RegistrationProblem::Broad,
+        FindingKind::Expiring => pb::RegistrationProblem::Expiring,
+        FindingKind::Overdue => pb::RegistrationProblem::Overdue,
+        FindingKind::Ownerless => pb::RegistrationProblem::Ownerless,
+        FindingKind::Unused => pb::RegistrationProblem::Unused,
+        FindingKind::Broad => pb::RegistrationProblem::Broad,
     };
     pb::RegistrationFinding { problem: problem.into(), text: finding.text.clone(), at: finding.at.map(timestamp) }
 }
@@ -82,7 +82,7 @@ pub fn finding_to_pb(finding: &Finding) -> pb::RegistrationFinding {
 /// The registration that a message gives, or everything that is wrong with it. The message is converted to the file format and parsed by
 /// the same rules.
 pub fn upstream_from_pb(upstream: &pb::Upstream) -> Result<Upstream, Refusal> {
-    let source = Source::new("upstream", upstream_document(upstream)?);
+    let source = SourceFile::new("upstream", upstream_document(upstream)?);
     file::parse(&source).map_err(|complaints| Refusal::fields(complaints.iter().flat_map(violations).collect()))
 }
 
@@ -200,14 +200,14 @@ fn ttl(upstream: &pb::Upstream) -> Result<Table, Refusal> {
         ("max", "upstream.max_ttl", &upstream.max_ttl),
     ];
     for (key, field, bound) in bounds {
-        let Some(ms) = wanted::duration(field, bound.as_ref())? else { continue };
+        let Some(ms) = exchange_request::duration(field, bound.as_ref())? else { continue };
         put(&mut section, key, duration_text(ms));
     }
     Ok(section)
 }
 
 /// The defects, by field of the message.
-fn violations(complaint: &Complaint) -> Vec<(String, String)> {
+fn violations(complaint: &Diagnostic) -> Vec<(String, String)> {
     let lacks = complaint.keys.len() > 1 || complaint.what.starts_with("lacks ");
     let what = if lacks { "is missing".to_owned() } else { format!("{}; {}", complaint.what, complaint.remedy) };
     let keys = complaint.keys.iter().map(|key| (field_of(key), what.clone())).collect::<Vec<_>>();
@@ -237,11 +237,11 @@ mod tests {
 
     fn registered() -> Upstream {
         let text = include_str!("../../cli/samples/upstreams/repos.toml");
-        file::parse(&Source::new("repos.toml", text)).unwrap()
+        file::parse(&SourceFile::new("repos.toml", text)).unwrap()
     }
 
-    fn version(upstream: &Upstream) -> Version {
-        Version {
+    fn version(upstream: &Upstream) -> DocumentVersion {
+        DocumentVersion {
             version: 3,
             digest: upstream.digest(),
             text: upstream.to_text().into(),

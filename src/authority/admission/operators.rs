@@ -6,13 +6,13 @@ use std::marker::PhantomData;
 
 use crate::admission::Admitted;
 use crate::authority::Authority;
-use mayfly_base::refusal::No;
+use mayfly_base::refusal::Error;
 use mayfly_identity::caller::Operator;
 use mayfly_identity::spiffe_id::SpiffeId;
-use mayfly_ledger::record::{Event, Record, Sort, TargetRecord, Who, names};
+use mayfly_ledger::record::{Author, Event, NameKind, Record, TargetRecord, names};
 use mayfly_ledger::revocation::Target;
-use mayfly_policy::catalog::Compiled;
-use mayfly_policy::{AdminAction, admin};
+use mayfly_policy::catalog::CompiledCatalog;
+use mayfly_policy::{OperatorActionType, admin};
 use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, TaskId};
 
 /// The environments that an object belongs to.
@@ -53,20 +53,20 @@ impl Environments {
 
 /// The environments in which an operator is permitted the action `A`: at least one. Made by [`Authority::scope`] only.
 #[derive(Clone, Debug)]
-pub struct Scope<A: AdminAction> {
-    who: Who,
+pub struct OperatorScope<A: OperatorActionType> {
+    who: Author,
     /// `None`: all environments.
     environments: Option<BTreeSet<String>>,
     action: PhantomData<A>,
 }
 
-impl<A: AdminAction> Scope<A> {
-    pub(crate) fn new(who: Who, environments: Option<BTreeSet<String>>) -> Scope<A> {
-        Scope { who, environments, action: PhantomData }
+impl<A: OperatorActionType> OperatorScope<A> {
+    pub(crate) fn new(who: Author, environments: Option<BTreeSet<String>>) -> OperatorScope<A> {
+        OperatorScope { who, environments, action: PhantomData }
     }
 
     /// The operator, in the form that records use.
-    pub fn who(&self) -> Who {
+    pub fn who(&self) -> Author {
         self.who.clone()
     }
 
@@ -101,7 +101,11 @@ impl<A: AdminAction> Scope<A> {
 
 impl Authority {
     /// Admits an operator to an action on an object of these environments.
-    pub fn admit_in<A: AdminAction>(&self, operator: &Operator, environments: &Environments) -> Result<Admitted<A>, No> {
+    pub fn admit_in<A: OperatorActionType>(
+        &self,
+        operator: &Operator,
+        environments: &Environments,
+    ) -> Result<Admitted<A>, Error> {
         let Environments::Of(names) = environments else { return self.admit(operator, None) };
         let mut last = None;
         for name in names {
@@ -112,7 +116,7 @@ impl Authority {
     }
 
     /// Whether an operator may see an object of these environments.
-    pub fn may_see<A: AdminAction>(&self, operator: &Operator, environments: &Environments) -> Result<(), No> {
+    pub fn may_see<A: OperatorActionType>(&self, operator: &Operator, environments: &Environments) -> Result<(), Error> {
         match environments {
             Environments::Server => self.scope::<A>(operator).map(drop),
             _ => self.admit_in::<A>(operator, environments).map(drop),
@@ -121,7 +125,11 @@ impl Authority {
 
     /// Admits an operator to an action on an object that was looked up. An operator who is permitted the action nowhere is refused before
     /// the answer tells whether the object exists; `None`: it does not exist, and the operator may know that.
-    pub fn admit_to_found<A: AdminAction>(&self, operator: &Operator, found: Option<&str>) -> Result<Option<Admitted<A>>, No> {
+    pub fn admit_to_found<A: OperatorActionType>(
+        &self,
+        operator: &Operator,
+        found: Option<&str>,
+    ) -> Result<Option<Admitted<A>>, Error> {
         match found {
             Some(environment) => self.admit(operator, Some(environment).filter(|e| !e.is_empty())).map(Some),
             None => self.scope::<A>(operator).map(|_| None),
@@ -129,7 +137,11 @@ impl Authority {
     }
 
     /// Admits an operator to revoke, lock or inspect these targets: in each environment that a target reaches.
-    pub async fn admit_to_targets<A: AdminAction>(&self, operator: &Operator, targets: &[Target]) -> Result<Admitted<A>, No> {
+    pub async fn admit_to_targets<A: OperatorActionType>(
+        &self,
+        operator: &Operator,
+        targets: &[Target],
+    ) -> Result<Admitted<A>, Error> {
         // An operator who is permitted the action nowhere triggers no search.
         self.scope::<A>(operator)?;
         let (mut all, mut ended) = (Environments::Server, Vec::new());
@@ -157,7 +169,11 @@ impl Authority {
     }
 
     /// The part of a list that an operator may see. `None`: all of it, or all of the requested environment.
-    pub fn scope_of<A: AdminAction>(&self, operator: &Operator, asked: Option<&str>) -> Result<Option<Scope<A>>, No> {
+    pub fn scope_of<A: OperatorActionType>(
+        &self,
+        operator: &Operator,
+        asked: Option<&str>,
+    ) -> Result<Option<OperatorScope<A>>, Error> {
         match asked {
             Some(environment) => self.admit::<A>(operator, Some(environment)).map(|_| None),
             None => Ok(Some(self.scope(operator)?).filter(|scope| !scope.everywhere())),
@@ -212,7 +228,7 @@ impl Authority {
     }
 
     /// Whether a rule over a target may be shown: the target reaches an environment of the scope.
-    pub fn sees_target(&self, scope: &Scope<admin::Observe>, target: &Target) -> bool {
+    pub fn sees_target(&self, scope: &OperatorScope<admin::Observe>, target: &Target) -> bool {
         scope.everywhere() || self.environments_of_target(target).is_some_and(|environments| scope.has_some(&environments))
     }
 
@@ -231,12 +247,14 @@ impl Authority {
         }
         let (mut found, mut callers) = (BTreeSet::new(), BTreeSet::new());
         names(record, &mut |sort, text| match sort {
-            Sort::Environment => drop(found.insert(text.to_owned())),
-            Sort::Upstream => found.extend(compiled.upstream(text).map(|r| r.upstream.environment.clone())),
-            Sort::Task => found.extend(text.parse().ok().and_then(|id| self.environment_of_task(&id))),
-            Sort::Workload => callers.extend(SpiffeId::parse(text).ok().map(|id| walls_of(&compiled, &id)).into_iter().flatten()),
-            Sort::Other => found.extend(self.environment_of_other(&compiled, text)),
-            Sort::Event | Sort::Tool | Sort::About => {}
+            NameKind::Environment => drop(found.insert(text.to_owned())),
+            NameKind::Upstream => found.extend(compiled.upstream(text).map(|r| r.upstream.environment.clone())),
+            NameKind::Task => found.extend(text.parse().ok().and_then(|id| self.environment_of_task(&id))),
+            NameKind::Workload => {
+                callers.extend(SpiffeId::parse(text).ok().map(|id| walls_of(&compiled, &id)).into_iter().flatten())
+            }
+            NameKind::Other => found.extend(self.environment_of_other(&compiled, text)),
+            NameKind::Event | NameKind::Tool | NameKind::About => {}
         });
         match (found.is_empty(), &record.event) {
             (false, _) => Environments::Of(found),
@@ -246,7 +264,7 @@ impl Authority {
     }
 
     /// The environment of a credential, approval, lease, key or binding in memory, by the name that a record gives it.
-    fn environment_of_other(&self, compiled: &Compiled, name: &str) -> Option<String> {
+    fn environment_of_other(&self, compiled: &CompiledCatalog, name: &str) -> Option<String> {
         if let Some(environment) = name.parse().ok().and_then(|id| self.environment_of_credential(&id)) {
             return Some(environment);
         }
@@ -312,13 +330,13 @@ impl Authority {
 }
 
 /// The environments whose own policy set assigns a workload to them.
-fn walls_of(compiled: &Compiled, id: &SpiffeId) -> Vec<String> {
+fn walls_of(compiled: &CompiledCatalog, id: &SpiffeId) -> Vec<String> {
     let within = compiled.environments().filter(|(name, policy)| policy.set.environment_of(id) == Some(*name));
     within.map(|(name, _)| name.to_owned()).collect()
 }
 
 /// The environments where a caller belongs and those that it operates: locking out an operator concerns each environment that it operates.
-fn environments_of_caller(compiled: &Compiled, id: &str) -> Environments {
+fn environments_of_caller(compiled: &CompiledCatalog, id: &str) -> Environments {
     let Ok(caller) = SpiffeId::parse(id) else { return Environments::Every };
     let mut names: BTreeSet<String> = walls_of(compiled, &caller).into_iter().collect();
     names.extend(operated_under(compiled, id, true));
@@ -326,14 +344,14 @@ fn environments_of_caller(compiled: &Compiled, id: &str) -> Environments {
 }
 
 /// The environments of all callers under a prefix of whole segments.
-fn environments_under(compiled: &Compiled, prefix: &str) -> Environments {
+fn environments_under(compiled: &CompiledCatalog, prefix: &str) -> Environments {
     let walls = compiled.environments().filter(|(name, policy)| policy.set.has_members_under(name, prefix));
     let mut names: BTreeSet<String> = walls.map(|(name, _)| name.to_owned()).collect();
     names.extend(operated_under(compiled, prefix, false));
     Environments::these_or_every(names)
 }
 
-fn operated_under(compiled: &Compiled, id: &str, exact: bool) -> Vec<String> {
+fn operated_under(compiled: &CompiledCatalog, id: &str, exact: bool) -> Vec<String> {
     let operated = compiled.environments().filter(|(_, policy)| policy.set.operators_at(id, exact));
     operated.map(|(name, _)| name.to_owned()).collect()
 }

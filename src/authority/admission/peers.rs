@@ -9,19 +9,19 @@ use mayfly_identity::anchor::AnchorId;
 
 /// Counts open connections. Listeners [`enter`](Peers::enter) each.
 #[derive(Clone, Default)]
-pub struct Peers(Arc<Mutex<HashMap<AnchorId, u64>>>);
+pub struct ConnectionCounter(Arc<Mutex<HashMap<AnchorId, u64>>>);
 
 /// One open connection. It ends with this.
-pub struct Connected {
-    peers: Peers,
+pub struct CountedConnection {
+    peers: ConnectionCounter,
     anchor: AnchorId,
 }
 
-impl Peers {
+impl ConnectionCounter {
     /// A connection begins whose peer this root vouched for.
-    pub fn enter(&self, anchor: AnchorId) -> Connected {
+    pub fn enter(&self, anchor: AnchorId) -> CountedConnection {
         *self.0.lock().entry(anchor).or_default() += 1;
-        Connected { peers: self.clone(), anchor }
+        CountedConnection { peers: self.clone(), anchor }
     }
 
     /// How many are open.
@@ -41,7 +41,7 @@ impl Peers {
     }
 }
 
-impl Drop for Connected {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         let mut open = self.peers.0.lock();
         if let Some(n) = open.get_mut(&self.anchor) {
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_connection_counts_while_it_is_open() {
-        let (peers, a, b) = (Peers::default(), AnchorId::from_bytes([1; 32]), AnchorId::from_bytes([2; 32]));
+        let (peers, a, b) = (ConnectionCounter::default(), AnchorId::from_bytes([1; 32]), AnchorId::from_bytes([2; 32]));
         let (first, second, third) = (peers.enter(a), peers.enter(a), peers.enter(b));
         assert_eq!((peers.len(), peers.resting_on(&[[1; 32]]), peers.resting_on(&[[1; 32], [2; 32]])), (3, 2, 3));
         drop((first, third));

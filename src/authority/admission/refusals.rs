@@ -6,18 +6,18 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use crate::authority::Authority;
-use mayfly_base::document::shown::cut;
+use mayfly_base::document::terminal_text::cut;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Denied, Reason, Refusal};
-use mayfly_ledger::Lane;
-use mayfly_ledger::record::{Event, Identity, PolicyDiffered, Record, Refused, SubjectClaims, Wanted, Who};
+use mayfly_base::refusal::{DeniedExchange, Reason, Refusal};
+use mayfly_ledger::ProposalKind;
+use mayfly_ledger::record::{Author, Event, PolicyDiffered, Principal, Record, RefusedExchange, RequestsRefused, SubjectClaims};
 use mayfly_verify::seq::Millis;
 
 const MINUTE: u64 = 60_000;
 
 /// The refusals of the current minute, by caller and reason.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct RefusalCounters {
     minute: u64,
     /// The counters by caller and reason. Beyond `limits::REFUSAL_COUNTERS` counters, callers share those with the empty name.
     each: BTreeMap<(Box<str>, &'static str), Counter>,
@@ -31,7 +31,7 @@ struct Counter {
     since: Millis,
 }
 
-impl Counters {
+impl RefusalCounters {
     /// Counts `times` refusals of a caller. Returns how many of them get a record each; the others are only counted. The counts of the
     /// previous minute must be taken out first, with [`over`](Counters::over).
     pub fn take(&mut self, caller: &str, reason: Reason, now: Millis, times: usize) -> usize {
@@ -56,19 +56,19 @@ impl Counters {
     }
 
     /// At the end of a minute, returns one record for each caller and reason with counted refusals.
-    pub fn over(&mut self, now: Millis) -> Vec<Refused> {
+    pub fn over(&mut self, now: Millis) -> Vec<RequestsRefused> {
         let minute = now.0 / MINUTE;
         if minute == self.minute {
             return Vec::new();
         }
         self.minute = minute;
         let counted = std::mem::take(&mut self.each).into_iter().filter(|(_, c)| c.counted > 0);
-        let refused = counted.map(|((caller, reason), c)| Refused {
+        let refused = counted.map(|((caller, reason), c)| RequestsRefused {
             caller: caller.into(),
             reason: reason.to_owned(),
             since: c.since.0,
             count: c.counted,
-            ..Refused::default()
+            ..RequestsRefused::default()
         });
         refused.collect()
     }
@@ -85,7 +85,7 @@ impl Counter {
 
 /// The counters of one replica.
 #[derive(Default)]
-pub struct Refusals(Mutex<Counters>);
+pub struct RefusalLog(Mutex<RefusalCounters>);
 
 impl Authority {
     /// Notes a refusal for the audit log. `asked`: the requested upstream, or the rpc. `task`: the named task, may be empty.
@@ -102,7 +102,7 @@ impl Authority {
     }
 
     fn record_refusal(&self, caller: &str, no: &Refusal, asked: &str, task: &str, now: Millis) {
-        let refused = Refused {
+        let refused = RequestsRefused {
             caller: caller.to_owned(),
             reason: no.reason.as_str().to_owned(),
             rule: cut(no.rule.as_deref().unwrap_or_default(), limits::NAME_BYTES),
@@ -141,28 +141,28 @@ impl Authority {
                 since: since.0,
                 count,
             };
-            let record = Record::new(Who::Mayfly("policy".into()), Event::PolicyDiffered(Box::new(differed)));
+            let record = Record::new(Author::Mayfly("policy".into()), Event::PolicyDiffered(Box::new(differed)));
             if self.ledger.stopped().is_none() {
                 // A difference whose record is not accepted is still counted in the metrics.
-                let _ = self.ledger.propose(Lane::Note, vec![record]);
+                let _ = self.ledger.propose(ProposalKind::Note, vec![record]);
             }
         }
     }
 
-    fn write_refusal(&self, refused: Refused) -> bool {
+    fn write_refusal(&self, refused: RequestsRefused) -> bool {
         // The remaining disk space is reserved for revocations.
         if self.ledger.stopped().is_some_and(|no| no.reason == Reason::DiskReserve) {
             return false;
         }
-        let record = Record::new(Who::Mayfly("refused".into()), Event::Refused(refused));
-        self.ledger.propose(Lane::Note, vec![record]).is_ok()
+        let record = Record::new(Author::Mayfly("refused".into()), Event::Refused(refused));
+        self.ledger.propose(ProposalKind::Note, vec![record]).is_ok()
     }
 }
 
-fn wanted(denied: &Denied) -> Wanted {
+fn wanted(denied: &DeniedExchange) -> RefusedExchange {
     let subject = denied.subject.as_ref();
-    let identity = |(issuer, sub): &(String, String)| Identity { issuer: issuer.clone(), sub: sub.clone() };
-    Wanted {
+    let identity = |(issuer, sub): &(String, String)| Principal { issuer: issuer.clone(), sub: sub.clone() };
+    RefusedExchange {
         environment: denied.environment.clone(),
         upstream: denied.upstream.0.clone(),
         upstream_version: denied.upstream.1,
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn the_first_few_are_recorded_and_the_others_counted_until_the_minute_is_over() {
-        let mut counters = Counters::default();
+        let mut counters = RefusalCounters::default();
         assert!(counters.over(T).is_empty());
         for n in 0..10 {
             let expected = usize::from(n < limits::REFUSALS_RECORDED);
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn of_several_at_once_the_first_are_recorded_and_the_others_counted() {
-        let (mut counters, most) = (Counters::default(), limits::REFUSALS_RECORDED as usize);
+        let (mut counters, most) = (RefusalCounters::default(), limits::REFUSALS_RECORDED as usize);
         counters.over(T);
         assert_eq!(counters.take("a", Reason::Locked, T, 1), 1);
         assert_eq!(counters.take("a", Reason::Locked, T.plus(1), 32), most - 1);
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn callers_beyond_the_bound_are_counted_together() {
-        let mut counters = Counters::default();
+        let mut counters = RefusalCounters::default();
         counters.over(T);
         for n in 0..limits::REFUSAL_COUNTERS + 100 {
             counters.take(&format!("c{n}"), Reason::Locked, T, 1);
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_when_a_record_could_not_be_written() {
-        let mut counters = Counters::default();
+        let mut counters = RefusalCounters::default();
         counters.over(T);
         counters.take("a", Reason::Locked, T, 1);
         counters.missed("a", Reason::Locked, T);

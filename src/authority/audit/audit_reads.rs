@@ -14,17 +14,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::authority::Authority;
-use mayfly_base::document::shown::{cut, stripped};
+use mayfly_base::document::terminal_text::{cut, stripped};
 use mayfly_base::limits;
 use mayfly_base::refusal::Reason;
-use mayfly_ledger::Lane;
-use mayfly_ledger::record::{AuditRead, Event, ReadOf, Record, Who};
+use mayfly_ledger::ProposalKind;
+use mayfly_ledger::record::{AuditRead, AuditReadKind, Author, Event, Record};
 use mayfly_verify::seq::Millis;
 
 /// Reads of one kind by one reader in a minute.
 struct Minute {
-    who: Who,
-    of: ReadOf,
+    who: Author,
+    of: AuditReadKind,
     number: u64,
     /// Questions that have a record of their own.
     recorded: Vec<String>,
@@ -35,12 +35,12 @@ struct Minute {
 /// The audit reads of a server.
 #[derive(Default)]
 pub struct AuditReads {
-    minutes: Mutex<HashMap<(String, ReadOf), Minute>>,
+    minutes: Mutex<HashMap<(String, AuditReadKind), Minute>>,
     unrecorded: AtomicU64,
 }
 
 impl Minute {
-    fn new(who: Who, of: ReadOf, number: u64) -> Minute {
+    fn new(who: Author, of: AuditReadKind, number: u64) -> Minute {
         Minute { who, of, number, recorded: Vec::new(), counted: AuditRead::default() }
     }
 
@@ -76,7 +76,7 @@ impl AuditReads {
     }
 
     /// Notes a read. Returns the records to be written, and whether the last of them is the read's own record.
-    fn note(&self, (who, of): (&Who, ReadOf), asked: &str, returned: u64, now: Millis) -> (Vec<Record>, bool) {
+    fn note(&self, (who, of): (&Author, AuditReadKind), asked: &str, returned: u64, now: Millis) -> (Vec<Record>, bool) {
         let (number, key) = (now.0 / 60_000, (who.name(), of));
         let mut minutes = self.minutes.lock();
         let mut due = Vec::new();
@@ -102,7 +102,7 @@ impl AuditReads {
     }
 
     /// Adds the number of records of a read that took its time and was counted when it began.
-    fn note_end(&self, (who, of): (&Who, ReadOf), returned: u64, now: Millis) {
+    fn note_end(&self, (who, of): (&Author, AuditReadKind), returned: u64, now: Millis) {
         let mut minutes = self.minutes.lock();
         let key = (who.name(), of);
         // Another minute, and its place is taken: the number belongs to no record any more.
@@ -128,7 +128,7 @@ impl AuditReads {
 impl Authority {
     /// Notes a read of the audit. Its record is durable when this call returns, if the ledger accepts records. `asked` is the question, which
     /// never contains a token. The result says whether the read has a record of its own.
-    pub async fn audit_read(&self, who: &Who, of: ReadOf, asked: &str, returned: u64) -> bool {
+    pub async fn audit_read(&self, who: &Author, of: AuditReadKind, asked: &str, returned: u64) -> bool {
         let asked = cut(&stripped(asked), limits::AUDIT_ASKED_BYTES);
         let (mut due, own) = self.audit_reads.note((who, of), &asked, returned, self.system.wall());
         let last = if own { due.pop() } else { None };
@@ -140,7 +140,7 @@ impl Authority {
     }
 
     /// Notes the number of records that a long read returned: in a record, if the read has one of its own, otherwise with the counts.
-    pub fn audit_read_over(&self, who: &Who, of: ReadOf, asked: &str, returned: u64, own: bool) {
+    pub fn audit_read_over(&self, who: &Author, of: AuditReadKind, asked: &str, returned: u64, own: bool) {
         let now = self.system.wall();
         if !own {
             return self.audit_reads.note_end((who, of), returned, now);
@@ -163,7 +163,7 @@ impl Authority {
     /// Gives a record of counted reads to the writer. Nobody waits for it.
     fn propose_read(&self, record: Record) {
         let proposed = match self.takes_notes() {
-            Ok(()) => self.ledger.propose(Lane::Note, vec![record.clone()]).map(drop).map_err(|no| no.to_string()),
+            Ok(()) => self.ledger.propose(ProposalKind::Note, vec![record.clone()]).map(drop).map_err(|no| no.to_string()),
             Err(why) => Err(why),
         };
         if let Err(why) = proposed {
@@ -195,7 +195,7 @@ impl Authority {
     pub async fn note_in_time(&self, record: Record) -> Result<(), String> {
         self.takes_notes()?;
         let within = Duration::from_millis(limits::AUDIT_READ_MS);
-        match tokio::time::timeout(within, self.ledger.commit(Lane::Change, vec![record])).await {
+        match tokio::time::timeout(within, self.ledger.commit(ProposalKind::Change, vec![record])).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(no)) => Err(no.to_string()),
             Err(_) => Err("it was not durable in time, and may yet be".to_owned()),
@@ -216,30 +216,35 @@ mod tests {
 
     #[test]
     fn different_questions_have_records_and_the_same_again_is_counted_until_the_minute_is_over() {
-        let (reads, who) = (AuditReads::default(), Who::LocalUid(1000));
+        let (reads, who) = (AuditReads::default(), Author::LocalUid(1000));
         let at = |ms: u64| Millis(600_000 + ms);
-        let note = |asked: &str, ms: u64| reads.note((&who, ReadOf::Search), asked, 5, at(ms));
+        let note = |asked: &str, ms: u64| reads.note((&who, AuditReadKind::Search), asked, 5, at(ms));
         let (due, own) = note("event=revoked", 0);
         assert!(own && due.len() == 1 && read(&due[0]).asked == ["event=revoked"]);
         for page in 1..4 {
             assert_eq!(note("event=revoked", page), (Vec::new(), false), "the next page");
         }
         assert!(note("names=x", 10).1, "another question");
-        assert!(reads.note((&who, ReadOf::Explain), "seq 4", 1, at(11)).1, "another sort");
+        assert!(reads.note((&who, AuditReadKind::Explain), "seq 4", 1, at(11)).1, "another sort");
         assert!(reads.over(at(59_000)).is_empty());
         let over: Vec<AuditRead> = reads.over(at(60_000)).iter().map(read).collect();
-        let counted =
-            AuditRead { of: ReadOf::Search as i32, asked: vec!["event=revoked".into()], reads: 3, returned: 15, since: at(1).0 };
+        let counted = AuditRead {
+            of: AuditReadKind::Search as i32,
+            asked: vec!["event=revoked".into()],
+            reads: 3,
+            returned: 15,
+            since: at(1).0,
+        };
         assert_eq!(over, [counted]);
         assert!(note("event=revoked", 60_001).1, "another minute");
     }
 
     #[test]
     fn a_reader_that_asks_without_end_makes_a_bounded_number_of_records_and_none_is_lost() {
-        let (reads, who) = (AuditReads::default(), Who::LocalUid(1000));
+        let (reads, who) = (AuditReads::default(), Author::LocalUid(1000));
         let mut written: Vec<Record> = Vec::new();
         for n in 0..1_000u64 {
-            written.extend(reads.note((&who, ReadOf::Explain), &format!("seq {n}"), 1, Millis(1_000 + n)).0);
+            written.extend(reads.note((&who, AuditReadKind::Explain), &format!("seq {n}"), 1, Millis(1_000 + n)).0);
         }
         assert_eq!(written.len(), limits::AUDIT_READS_RECORDED);
         written.extend(reads.over(Millis(60_000)));
@@ -251,9 +256,9 @@ mod tests {
         );
         // A looped export has one record at its beginning, one at its end, and one for all others of the minute.
         let reads = AuditReads::default();
-        let all: Vec<bool> = (0..100).map(|_| reads.note((&who, ReadOf::Export), "everything", 0, Millis(1)).1).collect();
+        let all: Vec<bool> = (0..100).map(|_| reads.note((&who, AuditReadKind::Export), "everything", 0, Millis(1)).1).collect();
         assert_eq!(all.iter().filter(|own| **own).count(), 1);
-        all.iter().filter(|own| !**own).for_each(|_| reads.note_end((&who, ReadOf::Export), 7, Millis(2)));
+        all.iter().filter(|own| !**own).for_each(|_| reads.note_end((&who, AuditReadKind::Export), 7, Millis(2)));
         let over: Vec<_> = reads.over(Millis(60_000)).iter().map(|record| (read(record).reads, read(record).returned)).collect();
         assert_eq!(over, [(99, 99 * 7)]);
         // Many readers do not exceed the limit either: the counted reads of the oldest one are written.
@@ -261,7 +266,7 @@ mod tests {
         let mut written = 0;
         for n in 0..2 * limits::AUDIT_READERS as u32 {
             for _ in 0..2 {
-                written += reads.note((&Who::LocalUid(n), ReadOf::Search), "all", 1, Millis(1)).0.len();
+                written += reads.note((&Author::LocalUid(n), AuditReadKind::Search), "all", 1, Millis(1)).0.len();
             }
         }
         assert_eq!(reads.minutes.lock().len(), limits::AUDIT_READERS);

@@ -11,23 +11,23 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::gone;
 use crate::audit::proof::key::NoteKey;
-use crate::audit::proof::note::{self, Checkpoint, Note};
+use crate::audit::proof::note::{self, Checkpoint, SignedNote};
 use crate::authority::Authority;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_credential::keyring::jwks_of;
 use mayfly_ledger::commit::Hash;
-use mayfly_ledger::history::Reached;
+use mayfly_ledger::history::ScanEnd;
 use mayfly_ledger::record::KeyPurpose;
-use mayfly_ledger::tree::stored::NoProof;
-use mayfly_store::Expect;
+use mayfly_ledger::tree::stored::ProofError;
+use mayfly_store::Precondition;
 use mayfly_verify::seq::Seq;
 
 const NEWEST: &str = "checkpoint/newest";
 
 /// A signed checkpoint.
 #[derive(Clone, Debug)]
-pub struct Signed {
+pub struct SignedCheckpoint {
     /// The content of the checkpoint.
     pub checkpoint: Checkpoint,
     /// The signed note.
@@ -41,12 +41,12 @@ impl Authority {
     }
 
     /// The public keys of checkpoints, including those that no longer sign.
-    pub async fn checkpoint_keys(&self) -> Result<String, No> {
+    pub async fn checkpoint_keys(&self) -> Result<String, Error> {
         self.ledger.settled(|s| jwks_of(&s.keys, KeyPurpose::Checkpoint)).await
     }
 
     /// Signs a checkpoint of everything that is durable now. Refused with NOT_READY while the tree is still being built.
-    pub async fn checkpoint(self: &Arc<Self>) -> Result<Signed, No> {
+    pub async fn checkpoint(self: &Arc<Self>) -> Result<SignedCheckpoint, Error> {
         let end = self.ledger.settled(|s| s.position).await?;
         self.tree_reaches(end).await?;
         let (origin, authority) = (self.origin(), self.clone());
@@ -61,9 +61,11 @@ impl Authority {
             let note = authority.sign(&checkpoint.text())?;
             if is_new {
                 let store = authority.ledger.store();
-                store.put(NEWEST, note.as_bytes(), Expect::Any).map_err(|e| Fault::new(format!("writing {NEWEST}: {e}")))?;
+                store
+                    .put(NEWEST, note.as_bytes(), Precondition::Any)
+                    .map_err(|e| Fault::new(format!("writing {NEWEST}: {e}")))?;
             }
-            Ok(Signed { checkpoint, note })
+            Ok(SignedCheckpoint { checkpoint, note })
         };
         // Checkpoints are signed one after the other, since each extends the one before.
         let _one = self.changing.lock().await;
@@ -71,34 +73,34 @@ impl Authority {
     }
 
     /// Waits until the tree contains a commit.
-    async fn tree_reaches(&self, position: u64) -> Result<(), No> {
+    async fn tree_reaches(&self, position: u64) -> Result<(), Error> {
         let steady = || self.system.steady();
         let began = steady();
         loop {
             self.ledger.tend_tree(None);
-            let size = self.ledger.tree(mayfly_ledger::tree::stored::Tree::size);
+            let size = self.ledger.tree(mayfly_ledger::tree::stored::MerkleTree::size);
             if size.as_ref().is_ok_and(|size| *size >= position) {
                 return Ok(());
             }
             if steady().saturating_sub(began) >= limits::CHECKPOINT_WAIT_MS {
                 let why = size.map_or_else(|fault| fault.what, |size| format!("the tree has {size} of {position} commits"));
                 let no = Refusal::new(Reason::NotReady, format!("there is no checkpoint yet: {why}"));
-                return Err(No::Refusal(no.retry(Duration::from_secs(10))));
+                return Err(Error::Refusal(no.retry(Duration::from_secs(10))));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
     /// Checks that a checkpoint extends the last signed one. `false` if it is the same.
-    fn goes_on(&self, next: &Checkpoint) -> Result<bool, No> {
+    fn goes_on(&self, next: &Checkpoint) -> Result<bool, Error> {
         let store = self.ledger.store();
         let kept = store.named(NEWEST).map_err(|e| Fault::new(format!("reading {NEWEST}: {e}")))?;
         let Some(last) = kept.and_then(|bytes| checkpoint_in(&bytes)) else { return Ok(true) };
         let same = match self.ledger.tree(|tree| tree.consistency(last.size))? {
             Ok((root, _)) => root == last.root,
             // The commits that the last checkpoint covers were removed in the meantime.
-            Err(NoProof::Gone(at)) if at <= last.size && last.size <= next.size => true,
-            Err(NoProof::Gone(_)) => false,
+            Err(ProofError::Gone(at)) if at <= last.size && last.size <= next.size => true,
+            Err(ProofError::Gone(_)) => false,
             Err(damaged) => return Err(self.no_proof(&damaged)),
         };
         let generation = |c: &Checkpoint| c.said("seq").and_then(|seq| seq.parse::<Seq>().ok()).map(Seq::generation);
@@ -109,19 +111,21 @@ impl Authority {
                 Ok(true)
             }
             false => {
-                self.ledger
-                    .tend_tree(Some(&NoProof::Damaged(format!("it does not lead to the checkpoint of {} commits", last.size))));
+                self.ledger.tend_tree(Some(&ProofError::Damaged(format!(
+                    "it does not lead to the checkpoint of {} commits",
+                    last.size
+                ))));
                 let what =
                     format!("the ledger does not go on from the checkpoint of {} commits that was signed before", last.size);
-                Err(No::Fault(Fault::new(what)))
+                Err(Error::Fault(Fault::new(what)))
             }
         }
     }
 
     /// The consistency proof from the tree of `old` commits to the tree of `size` commits.
-    pub async fn consistency(self: &Arc<Self>, old: u64, size: u64) -> Result<Vec<Hash>, No> {
+    pub async fn consistency(self: &Arc<Self>, old: u64, size: u64) -> Result<Vec<Hash>, Error> {
         if old > size {
-            return Err(No::Refusal(Refusal::field("since_size", format!("is beyond the newest commit, which is {size}"))));
+            return Err(Error::Refusal(Refusal::field("since_size", format!("is beyond the newest commit, which is {size}"))));
         }
         let authority = self.clone();
         let proof = tokio::task::spawn_blocking(move || {
@@ -132,19 +136,21 @@ impl Authority {
     }
 
     /// The answer if the tree has no proof. A damaged tree is rebuilt.
-    pub(super) fn no_proof(&self, why: &NoProof) -> No {
+    pub(super) fn no_proof(&self, why: &ProofError) -> Error {
         match why {
-            NoProof::Gone(_) => gone(self.ledger.peek(|s| s.removed.seq), Reached::Removed(self.ledger.peek(|s| s.removed.seq))),
-            NoProof::Damaged(_) => {
+            ProofError::Gone(_) => {
+                gone(self.ledger.peek(|s| s.removed.seq), ScanEnd::Removed(self.ledger.peek(|s| s.removed.seq)))
+            }
+            ProofError::Damaged(_) => {
                 self.ledger.tend_tree(Some(why));
                 let no = Refusal::new(Reason::NotReady, format!("{why}; it is built again"));
-                No::Refusal(no.retry(Duration::from_secs(10)))
+                Error::Refusal(no.retry(Duration::from_secs(10)))
             }
         }
     }
 
     /// Signs a text with the checkpoint key.
-    pub(super) fn sign(&self, text: &str) -> Result<String, No> {
+    pub(super) fn sign(&self, text: &str) -> Result<String, Error> {
         let no_key = || Refusal::new(Reason::NotReady, "there is no key for checkpoints yet").retry(Duration::from_secs(60));
         let key = self.keyring.active(KeyPurpose::Checkpoint, "").ok_or_else(no_key)?;
         let public = key.public().and_then(|point| NoteKey::from_point(key.id(), point)).ok_or_else(no_key)?;
@@ -154,5 +160,5 @@ impl Authority {
 }
 
 fn checkpoint_in(bytes: &[u8]) -> Option<Checkpoint> {
-    Checkpoint::parse(&Note::parse(std::str::from_utf8(bytes).ok()?).ok()?.text).ok()
+    Checkpoint::parse(&SignedNote::parse(std::str::from_utf8(bytes).ok()?).ok()?.text).ok()
 }

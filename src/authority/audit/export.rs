@@ -4,28 +4,28 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{Signed, gone, reader};
+use super::{SignedCheckpoint, gone, reader};
 use crate::audit::proof::line::statement;
-use crate::audit::proof::write::Writer;
+use crate::audit::proof::write::ExportWriter;
 use crate::authority::Authority;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
-use mayfly_ledger::forward::{Place, Step};
-use mayfly_ledger::history::Reached;
-use mayfly_ledger::index::Asked;
-use mayfly_ledger::search::Filter;
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
+use mayfly_ledger::history::ScanEnd;
+use mayfly_ledger::index::IndexQuery;
+use mayfly_ledger::log_reader::{LogCommit, LogCursor};
+use mayfly_ledger::search::HistoryFilter;
 use mayfly_ledger::tree::proof::Node;
 use mayfly_verify::seq::Seq;
 
 /// An export in progress. It reads the store, so it must be driven where blocking is allowed.
-pub struct Export {
+pub struct AuditExport {
     authority: Arc<Authority>,
-    filter: Filter,
-    asked: Asked,
-    signed: Signed,
+    filter: HistoryFilter,
+    asked: IndexQuery,
+    signed: SignedCheckpoint,
     since: Option<(u64, Vec<mayfly_ledger::commit::Hash>)>,
-    place: Place,
-    writer: Writer,
+    place: LogCursor,
+    writer: ExportWriter,
     first: Option<String>,
     found: u64,
     over: bool,
@@ -35,7 +35,12 @@ pub struct Export {
 impl Authority {
     /// Begins an export of all durable records that match. `told`: the filter as it was requested. `since`: the size of an older
     /// checkpoint.
-    pub async fn export(self: &Arc<Self>, filter: Filter, told: Map<String, Value>, since: u64) -> Result<Export, No> {
+    pub async fn export(
+        self: &Arc<Self>,
+        filter: HistoryFilter,
+        told: Map<String, Value>,
+        since: u64,
+    ) -> Result<AuditExport, Error> {
         let permit = reader(self)?;
         let signed = self.checkpoint().await?;
         let size = signed.checkpoint.size;
@@ -44,18 +49,18 @@ impl Authority {
             old => Some((old, self.consistency(old, size).await?)),
         };
         let place = self.begin_of(&filter).await?;
-        let (writer, first) = Writer::new(&self.origin(), told, place.position);
-        let (authority, first, asked) = (self.clone(), Some(first), Asked::new(&filter));
-        Ok(Export { authority, filter, asked, signed, since, place, writer, first, found: 0, over: false, _permit: permit })
+        let (writer, first) = ExportWriter::new(&self.origin(), told, place.position);
+        let (authority, first, asked) = (self.clone(), Some(first), IndexQuery::new(&filter));
+        Ok(AuditExport { authority, filter, asked, signed, since, place, writer, first, found: 0, over: false, _permit: permit })
     }
 
     /// The position to start at: that of the requested record, or the oldest that is kept.
-    async fn begin_of(&self, filter: &Filter) -> Result<Place, No> {
+    async fn begin_of(&self, filter: &HistoryFilter) -> Result<LogCursor, Error> {
         let Some(seq) = filter.seq else {
             return Ok(self.ledger.peek(|s| s.removed.oldest()));
         };
-        let end = self.ledger.settled(|s| Place { position: s.position + 1, seq: s.head }).await?;
-        let none = || No::Refusal(Refusal::new(Reason::NotFound, format!("there is no record {seq}")));
+        let end = self.ledger.settled(|s| LogCursor { position: s.position + 1, seq: s.head }).await?;
+        let none = || Error::Refusal(Refusal::new(Reason::NotFound, format!("there is no record {seq}")));
         if seq > end.seq || seq == Seq::ZERO {
             return Err(none());
         }
@@ -64,20 +69,20 @@ impl Authority {
         let found = tokio::task::spawn_blocking(move || ledger.place_of(before, end));
         match found.await.map_err(|e| Fault::new(format!("reading history: {e}")))?? {
             Ok(place) => Ok(place),
-            Err(Reached::Beginning) => Ok(Place { position: 1, seq: Seq::ZERO }),
+            Err(ScanEnd::Beginning) => Ok(LogCursor { position: 1, seq: Seq::ZERO }),
             Err(reached) => Err(gone(before, reached)),
         }
     }
 }
 
-impl Export {
+impl AuditExport {
     /// The number of records exported so far.
     pub fn records(&self) -> u64 {
         self.found
     }
 
     /// The next lines; `None` after the last.
-    pub fn lines(&mut self) -> Result<Option<String>, No> {
+    pub fn lines(&mut self) -> Result<Option<String>, Error> {
         if self.over {
             return Ok(None);
         }
@@ -90,12 +95,12 @@ impl Export {
             }
             let steps = self.authority.ledger.steps(self.place, limits::READER_BYTES)?;
             let removed = || self.authority.ledger.peek(|s| s.removed.seq);
-            let steps = steps.ok_or_else(|| gone(self.place.seq, Reached::Removed(removed())))?;
+            let steps = steps.ok_or_else(|| gone(self.place.seq, ScanEnd::Removed(removed())))?;
             if steps.is_empty() {
-                return Err(No::Fault(Fault::new(format!("commit {} is not there", self.place.position))));
+                return Err(Error::Fault(Fault::new(format!("commit {} is not there", self.place.position))));
             }
             for step in steps.into_iter().filter(|step| step.position <= size) {
-                self.place = Place { position: step.position + 1, seq: step.last };
+                self.place = LogCursor { position: step.position + 1, seq: step.last };
                 text.push_str(&self.told(&step)?);
                 if self.filter.seq.is_some() {
                     self.place.position = size + 1;
@@ -110,7 +115,7 @@ impl Export {
         Ok(Some(text))
     }
 
-    fn told(&mut self, step: &Step) -> Result<String, No> {
+    fn told(&mut self, step: &LogCommit) -> Result<String, Error> {
         let matches = step.matches(&self.filter)?;
         if matches.is_empty() {
             return Ok(String::new());
@@ -121,22 +126,22 @@ impl Export {
         Ok(text)
     }
 
-    fn gap(&mut self, to: u64) -> Result<String, No> {
+    fn gap(&mut self, to: u64) -> Result<String, Error> {
         let authority = &self.authority;
         let give = |node: Node| authority.ledger.tree(|tree| tree.node(node))?.map_err(|e| authority.no_proof(&e));
         self.writer.gap(to, give)
     }
 
-    fn end(&mut self) -> Result<String, No> {
+    fn end(&mut self) -> Result<String, Error> {
         if let Some(seq) = self.filter.seq.filter(|_| self.found == 0) {
-            return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("there is no record {seq}"))));
+            return Err(Error::Refusal(Refusal::new(Reason::NotFound, format!("there is no record {seq}"))));
         }
         let checkpoint = &self.signed.checkpoint;
         let (size, root, origin) = (checkpoint.size, checkpoint.root, checkpoint.origin.clone());
         let mut text = self.gap(size)?;
         let (counts, digest) = self.writer.sum(size);
         let said = self.authority.sign(&statement(&origin, size, &root, &counts, &digest))?;
-        text.push_str(&Writer::end(self.signed.note.clone(), said, self.since.take()));
+        text.push_str(&ExportWriter::end(self.signed.note.clone(), said, self.since.take()));
         Ok(text)
     }
 }

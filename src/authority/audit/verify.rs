@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use crate::authority::Authority;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No, Refusal};
+use mayfly_base::refusal::{Error, Fault, Refusal};
 use mayfly_ledger::Ledger;
-use mayfly_ledger::commit::{ChainHead, Hash, Opened, sha256};
-use mayfly_ledger::forward::{Place, last_of};
-use mayfly_ledger::history::Reached;
-use mayfly_ledger::look::Stop;
+use mayfly_ledger::commit::{EncodedCommit, Hash, WriterHead, sha256};
+use mayfly_ledger::history::ScanEnd;
+use mayfly_ledger::history_query::CancelFlag;
+use mayfly_ledger::log_reader::{LogCursor, last_seq_of};
 use mayfly_verify::seq::{Millis, Seq};
 
 /// The result of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verified {
+pub struct LedgerVerification {
     /// The number of verified records.
     pub records: u64,
     /// The sequence number up to which was verified.
@@ -28,31 +28,31 @@ pub struct Verified {
 impl Authority {
     /// Verifies from one sequence number to another; zero stands for the oldest that is kept and for the head. One call reads a bounded
     /// amount.
-    pub async fn verify(&self, from: Seq, to: Seq) -> Result<Verified, No> {
+    pub async fn verify(&self, from: Seq, to: Seq) -> Result<LedgerVerification, Error> {
         let permit = self.one_question().await?;
         let (end, removed) =
-            self.ledger.settled(|s| (Place { position: s.position + 1, seq: s.head }, s.removed.clone())).await?;
+            self.ledger.settled(|s| (LogCursor { position: s.position + 1, seq: s.head }, s.removed.clone())).await?;
         if from > end.seq {
-            return Err(No::Refusal(Refusal::field("from_seq", format!("is beyond the head, which is {}", end.seq))));
+            return Err(Error::Refusal(Refusal::field("from_seq", format!("is beyond the head, which is {}", end.seq))));
         }
         let to = if to == Seq::ZERO { end.seq } else { to };
         if to < from {
-            return Err(No::Refusal(Refusal::field("to_seq", "is before from_seq")));
+            return Err(Error::Refusal(Refusal::field("to_seq", "is before from_seq")));
         }
-        let (ledger, (stop, _waiting)) = (self.ledger.clone(), Stop::waiting());
+        let (ledger, (stop, _waiting)) = (self.ledger.clone(), CancelFlag::waiting());
         let verified = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let oldest = removed.oldest();
             let before = Seq::from_u64(from.as_u64().saturating_sub(1)).unwrap_or(Seq::ZERO);
             let place = if before <= oldest.seq {
                 if from > Seq::ZERO && from < oldest.seq {
-                    return Err(super::gone(before, Reached::Removed(oldest.seq)));
+                    return Err(super::gone(before, ScanEnd::Removed(oldest.seq)));
                 }
                 oldest
             } else {
                 match ledger.place_of(before, end)? {
                     Ok(place) => place,
-                    Err(Reached::Beginning) => oldest,
+                    Err(ScanEnd::Beginning) => oldest,
                     Err(reached) => return Err(super::gone(before, reached)),
                 }
             };
@@ -64,7 +64,7 @@ impl Authority {
                 place,
                 chains,
                 begins,
-                out: Verified { to: place.seq, head: end.seq, ..Verified::default() },
+                out: LedgerVerification { to: place.seq, head: end.seq, ..LedgerVerification::default() },
             };
             walk.run(to, end.position)?;
             Ok(walk.out)
@@ -75,12 +75,12 @@ impl Authority {
 
 struct Walk<'a> {
     ledger: &'a Ledger,
-    stop: Stop,
-    place: Place,
-    chains: BTreeMap<u32, ChainHead>,
+    stop: CancelFlag,
+    place: LogCursor,
+    chains: BTreeMap<u32, WriterHead>,
     /// Verification starts at the very first commit, where the chain begins.
     begins: bool,
-    out: Verified,
+    out: LedgerVerification,
 }
 
 impl Walk<'_> {
@@ -123,9 +123,9 @@ impl Walk<'_> {
             return Err(format!("commit {place} is missing"));
         }
         let named = |e| format!("commit {place}: {e}");
-        let commit = Opened::from_bytes(bytes).map_err(named)?;
+        let commit = EncodedCommit::from_bytes(bytes).map_err(named)?;
         let header = &commit.header;
-        let known = self.chains.get(&header.writer).copied().or(self.begins.then_some(ChainHead::START));
+        let known = self.chains.get(&header.writer).copied().or(self.begins.then_some(WriterHead::START));
         if let Some(after) = known.filter(|after| header.number != after.number + 1 || header.previous != after.hash) {
             return Err(format!("commit {place}: it does not continue commit {} of writer {}", after.number, header.writer));
         }
@@ -137,9 +137,9 @@ impl Walk<'_> {
             return Err(format!("commit {place}: it is not the one that the tree of checkpoints has"));
         }
         let hash = sha256(&commit.header_bytes);
-        self.chains.insert(header.writer, ChainHead { number: header.number, hash, time: Millis(header.time) });
-        let last = last_of(&commit, self.place.seq).map_err(named)?;
-        self.place = Place { position: place + 1, seq: last };
+        self.chains.insert(header.writer, WriterHead { number: header.number, hash, time: Millis(header.time) });
+        let last = last_seq_of(&commit, self.place.seq).map_err(named)?;
+        self.place = LogCursor { position: place + 1, seq: last };
         self.out.records += commit.records.len() as u64;
         self.out.to = last;
         Ok(())

@@ -3,15 +3,15 @@
 
 use crate::authority::Authority;
 use crate::people::approvals::needs_approval;
-use crate::tasks::{Named, is_reuse, request_of};
+use crate::tasks::{IdempotencyKey, is_reuse, request_of};
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_identity::caller::Caller;
-use mayfly_ledger::record::{Authorized, Event, Record, Who};
-use mayfly_ledger::state::Remembered;
-use mayfly_ledger::{Lane, View};
-use mayfly_policy::decide::{Held, decided_on_old_state};
-use mayfly_policy::wanted::Wanted;
+use mayfly_ledger::record::{ActionAuthorized, Author, Event, Record};
+use mayfly_ledger::state::RememberedRequest;
+use mayfly_ledger::{ProposalKind, View};
+use mayfly_policy::decide::{CredentialSnapshot, decided_on_stale_state};
+use mayfly_policy::exchange_request::ExchangeRequest;
 use mayfly_verify::seq::{Millis, Seq};
 
 /// The attempts to decide. A decision that a concurrent change made void is repeated before the caller is told to try again.
@@ -19,7 +19,7 @@ const TRIES: usize = 3;
 
 /// A permitted action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Permitted {
+pub struct ActionPermit {
     /// The sequence number of the decision's record.
     pub seq: Seq,
     /// The decision revision: the decision saw everything up to this sequence number.
@@ -29,11 +29,11 @@ pub struct Permitted {
 }
 
 /// The current state of a credential that was presented to a server.
-pub struct Shown {
-    held: Held,
+pub struct PresentedCredential {
+    held: CredentialSnapshot,
 }
 
-impl Shown {
+impl PresentedCredential {
     /// The task and the upstream of the credential.
     pub fn names(&self) -> (String, String) {
         (self.held.task().to_string(), self.held.upstream.to_string())
@@ -41,32 +41,32 @@ impl Shown {
 }
 
 /// The refusal of a token that is invalid or that the caller may not know of; both get the same answer.
-fn not_active() -> No {
+fn not_active() -> Error {
     let no = Refusal::new(Reason::CredentialNotActive, "the token is no good one of an upstream whose server you are");
-    No::Refusal(no.way_out("whoever showed it asks for another one"))
+    Error::Refusal(no.way_out("whoever showed it asks for another one"))
 }
 
 impl Authority {
     /// Looks up a token that was presented to a server of its upstream, and checks that it is valid.
-    pub async fn shown(&self, caller: &Caller, token: &str) -> Result<Shown, No> {
+    pub async fn shown(&self, caller: &Caller, token: &str) -> Result<PresentedCredential, Error> {
         self.still_stands(caller)?;
         let id = self.identify(token)?.ok_or_else(not_active)?;
         let now = self.system.wall();
         let held = self.ledger.settled(|s| {
             let live = s.credentials.get(&id)?;
             s.evidence_alive(&id, now).ok()?;
-            Some(Held::of(s, &live, s.tasks.at(live.task())?))
+            Some(CredentialSnapshot::of(s, &live, s.tasks.at(live.task())?))
         });
         let mut held = held.await?.ok_or_else(not_active)?;
         if !self.serves(caller, &held.upstream) {
             return Err(not_active());
         }
         self.with_record(&mut held).await?;
-        Ok(Shown { held })
+        Ok(PresentedCredential { held })
     }
 
     /// Loads the details that only the issuance record has: the arguments that the credential serves for, and its approvers.
-    async fn with_record(&self, held: &mut Held) -> Result<(), No> {
+    async fn with_record(&self, held: &mut CredentialSnapshot) -> Result<(), Error> {
         let found = self.issuance(held.id).await?.ok_or_else(not_active)?;
         let issued = found.issued()?;
         let approval = mayfly_verify::seq::ApprovalId::from_slice(&issued.approval);
@@ -76,9 +76,14 @@ impl Authority {
     }
 
     /// Decides an action of the caller's own, or one with a credential that was presented to the caller.
-    pub async fn authorize(&self, caller: &Caller, want: &Wanted, shown: Option<&Shown>) -> Result<Permitted, No> {
+    pub async fn authorize(
+        &self,
+        caller: &Caller,
+        want: &ExchangeRequest,
+        shown: Option<&PresentedCredential>,
+    ) -> Result<ActionPermit, Error> {
         let who = caller.id().as_str();
-        let named: Named = want.request_id.as_ref().map(|id| (id.to_string(), want.digest));
+        let named: IdempotencyKey = want.request_id.as_ref().map(|id| (id.to_string(), want.digest));
         let mut waited = false;
         for again in 1.. {
             self.still_stands(caller)?;
@@ -101,7 +106,7 @@ impl Authority {
                 decided => decided?,
             };
             let until = Millis(decided.expires_at).min(view.now().plus(limits::AUTHORIZATION_MS));
-            let authorized = Authorized {
+            let authorized = ActionAuthorized {
                 credential: shown.map_or_else(Vec::new, |shown| shown.held.id.as_bytes().to_vec()),
                 tool: decided.tool.clone(),
                 arguments: decided.arguments.clone(),
@@ -110,28 +115,34 @@ impl Authority {
                 good_until: until.0,
             };
             match self.note_authorized(&view, who, authorized, &named).await {
-                Ok(seq) => return Ok(Permitted { seq, revision: view.revision(), until }),
-                Err(no) if again < TRIES && (decided_on_old_state(&no) || is_reuse(&no)) => self.ledger.settled(|_| ()).await?,
+                Ok(seq) => return Ok(ActionPermit { seq, revision: view.revision(), until }),
+                Err(no) if again < TRIES && (decided_on_stale_state(&no) || is_reuse(&no)) => self.ledger.settled(|_| ()).await?,
                 Err(no) => return Err(no),
             }
         }
-        Err(No::Fault(Fault::new("authorizing: tries ran out")))
+        Err(Error::Fault(Fault::new("authorizing: tries ran out")))
     }
 
-    async fn note_authorized(&self, view: &View, who: &str, authorized: Authorized, named: &Named) -> Result<Seq, No> {
+    async fn note_authorized(
+        &self,
+        view: &View,
+        who: &str,
+        authorized: ActionAuthorized,
+        named: &IdempotencyKey,
+    ) -> Result<Seq, Error> {
         let under_way = self.ledger.minting(1);
-        let record = Record::new(Who::SpiffeId(who.to_owned()), Event::Authorized(authorized))
+        let record = Record::new(Author::SpiffeId(who.to_owned()), Event::Authorized(authorized))
             .decided_at(view.revision())
             .for_request(request_of(who, named));
-        let receipt = self.ledger.commit(Lane::Grant, vec![record]).await;
+        let receipt = self.ledger.commit(ProposalKind::Grant, vec![record]).await;
         drop(under_way);
         Ok(receipt?.seq())
     }
 
     /// Handles a repeated request: returns the earlier permission if it is still valid and not revoked.
-    fn authorized_before(&self, before: &Remembered, named: &Named) -> Result<Permitted, No> {
+    fn authorized_before(&self, before: &RememberedRequest, named: &IdempotencyKey) -> Result<ActionPermit, Error> {
         let (at, seq) = (before.at, before.seq);
-        let no_such = || No::Fault(Fault::new(format!("commit {at} does not hold the authorization at seq {seq}")));
+        let no_such = || Error::Fault(Fault::new(format!("commit {at} does not hold the authorization at seq {seq}")));
         let records = self.ledger.records_at(at)?;
         let own = |r: &&Record| {
             let id = r.request.as_ref().map(|request| &request.id);
@@ -142,6 +153,6 @@ impl Authority {
         let revision = record.revision();
         let now = self.system.wall();
         self.ledger.peek(|s| s.still_authorized(e, revision, now))?;
-        Ok(Permitted { seq, revision, until: Millis(e.good_until) })
+        Ok(ActionPermit { seq, revision, until: Millis(e.good_until) })
     }
 }

@@ -2,45 +2,49 @@
 
 use std::time::Duration;
 
-use super::again::Before;
-use super::{TRIES, beaten, beaten_by_a_twin, made_here, worth_another_try};
+use super::repeat::RepeatOutcome;
+use super::{TRIES, beaten, lost_to_concurrent_repeat, made_here, should_retry};
 use crate::authority::Authority;
 use crate::people::approvals::{needs_approval, waits_for};
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
-use mayfly_credential::{Issued, Minted};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
+use mayfly_credential::{IssuedCredential, MintedCredential};
 use mayfly_identity::caller::Caller;
-use mayfly_ledger::Lane;
+use mayfly_ledger::ProposalKind;
 use mayfly_ledger::record::Record;
+use mayfly_policy::exchange_request::ExchangeRequest;
 use mayfly_policy::grant::Grant;
-use mayfly_policy::wanted::Wanted;
 use mayfly_verify::seq::Millis;
 
 /// An issued credential of the batch: its index in the batch, the index of its issuance among the records, and the credential.
-type Fresh = (usize, usize, Minted);
+type BatchedMint = (usize, usize, MintedCredential);
 
 impl Authority {
     /// Exchanges a batch in one group of records and one commit. A refusal comes with the index of the exchange that caused it.
-    pub async fn exchange_all(&self, caller: &Caller, wants: &[Wanted]) -> Result<Vec<Issued>, (usize, No)> {
+    pub async fn exchange_all(
+        &self,
+        caller: &Caller,
+        wants: &[ExchangeRequest],
+    ) -> Result<Vec<IssuedCredential>, (usize, Error)> {
         for again in 1.. {
             match self.try_all(caller, wants).await {
-                Err((_, no)) if again < TRIES && worth_another_try(&no, false) => {
+                Err((_, no)) if again < TRIES && should_retry(&no, false) => {
                     self.ledger.settled(|_| ()).await.map_err(|no| (0, no))?;
                 }
                 answer => return answer,
             }
         }
-        Err((0, No::Fault(Fault::new("exchange: tries ran out"))))
+        Err((0, Error::Fault(Fault::new("exchange: tries ran out"))))
     }
 
-    async fn try_all(&self, caller: &Caller, wants: &[Wanted]) -> Result<Vec<Issued>, (usize, No)> {
+    async fn try_all(&self, caller: &Caller, wants: &[ExchangeRequest]) -> Result<Vec<IssuedCredential>, (usize, Error)> {
         self.still_stands(caller).map_err(|no| (0, no))?;
         let mut view = self.ledger.view();
         let (mut done, mut instead) = (Vec::with_capacity(wants.len()), Vec::new());
         for (n, want) in wants.iter().enumerate() {
             done.push(match self.made_for(&view, caller, want).await.map_err(|no| (n, no))? {
-                Before::Same(issued) => Some(issued),
-                Before::Nothing => None,
-                Before::Replace(replacing) => {
+                RepeatOutcome::Same(issued) => Some(issued),
+                RepeatOutcome::Nothing => None,
+                RepeatOutcome::Replace(replacing) => {
                     instead.push((n, replacing));
                     None
                 }
@@ -85,14 +89,14 @@ impl Authority {
         }
         if !fresh.is_empty() {
             let committed = self.commit_all(fresh, &mut done).await;
-            committed.map_err(|no| (0, if replaces && beaten_by_a_twin(&no, true) { beaten() } else { no }))?;
+            committed.map_err(|no| (0, if replaces && lost_to_concurrent_repeat(&no, true) { beaten() } else { no }))?;
         }
         Ok(done.into_iter().flatten().collect())
     }
 
     /// Creates the credentials that upstreams make, a few at a time, after all exchanges were decided, so that a refused batch creates
     /// nothing. If one fails, the others are dropped, which removes them at the upstreams.
-    async fn mint_all_elsewhere(&self, grants: Vec<(usize, Grant)>, decided: Millis) -> Result<Vec<Fresh>, (usize, No)> {
+    async fn mint_all_elsewhere(&self, grants: Vec<(usize, Grant)>, decided: Millis) -> Result<Vec<BatchedMint>, (usize, Error)> {
         let mut minted = Vec::with_capacity(grants.len());
         let mut grants = grants.into_iter();
         loop {
@@ -101,7 +105,7 @@ impl Authority {
             if self.system.wall().since(decided) > self.leases.timing().make_ms {
                 // The rest would take as long again, and the fold would find the decisions too old.
                 let no = Refusal::new(Reason::UpstreamFailed, "the upstreams are too slow for a batch of this size");
-                return Err((*next, No::Refusal(no.way_out("ask for fewer at once").retry(Duration::from_secs(1)))));
+                return Err((*next, Error::Refusal(no.way_out("ask for fewer at once").retry(Duration::from_secs(1)))));
             }
             let each = some.into_iter().map(|(n, grant)| async move {
                 self.leases.mint(grant, self.ledger.new_group()).await.map(|minted| (n, 0, minted)).map_err(|no| (n, no))
@@ -112,7 +116,7 @@ impl Authority {
         }
     }
 
-    async fn commit_all(&self, mut fresh: Vec<Fresh>, done: &mut [Option<Issued>]) -> Result<(), No> {
+    async fn commit_all(&self, mut fresh: Vec<BatchedMint>, done: &mut [Option<IssuedCredential>]) -> Result<(), Error> {
         let group = self.ledger.new_group();
         let mut records: Vec<Record> = Vec::with_capacity(fresh.len());
         for (_, at, minted) in &mut fresh {
@@ -120,7 +124,7 @@ impl Authority {
             // The issuance is the last of this exchange's records.
             *at = records.len() - 1;
         }
-        let receipt = self.ledger.receipt(self.ledger.propose(Lane::Grant, records)?).await?;
+        let receipt = self.ledger.receipt(self.ledger.propose(ProposalKind::Grant, records)?).await?;
         for (n, at, minted) in fresh {
             // One receipt covers the group; each credential is revealed with the sequence number of its own record.
             if let Some(place) = done.get_mut(n) {

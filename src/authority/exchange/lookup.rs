@@ -1,6 +1,6 @@
 //! Looks up issued credentials: by id, by a token or the rest of one, or by a token's digest.
 //!
-//! Live credentials are in memory. Ended credentials are searched in history by the index of names ([`mayfly_ledger::look`]). If the index
+//! Live credentials are in memory. Ended credentials are searched in history by the index of names ([`mayfly_ledger::history_query`]). If the index
 //! does not cover all of history yet, the answer says so and makes no claim.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,24 +12,24 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::authority::Authority;
-use crate::revocation::feed::Made;
+use crate::revocation::feed::RuleOrigin;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_base::system::Stopwatch;
 use mayfly_credential::jwt::{Jwks, authentic, peek_kid, signed_by};
 use mayfly_credential::keyring::jwk;
-use mayfly_credential::reference::{PREFIX, Shown};
+use mayfly_credential::reference::{PREFIX, ReferenceToken};
 use mayfly_ledger::commit::sha256;
-use mayfly_ledger::forward::Place;
-use mayfly_ledger::history::Past;
-use mayfly_ledger::look::{Look, Stop};
-use mayfly_ledger::record::{Event, Issued, KeyPurpose, KeyState, Record, Sort, about};
-use mayfly_ledger::search::Filter;
+use mayfly_ledger::history::HistoryRecord;
+use mayfly_ledger::history_query::{CancelFlag, HistoryQuery};
+use mayfly_ledger::log_reader::LogCursor;
+use mayfly_ledger::record::{CredentialIssued, Event, KeyPurpose, KeyState, NameKind, Record, main_objects};
+use mayfly_ledger::search::HistoryFilter;
 use mayfly_verify::seq::{CredentialId, Seq, TaskId};
 
 /// An issuance, with the ids of its task path as far as they are known, root first.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundIssuance {
     /// Its record.
     pub record: Record,
     /// The sequence number of the record.
@@ -38,9 +38,9 @@ pub struct Found {
     pub path: Vec<TaskId>,
 }
 
-impl Found {
+impl FoundIssuance {
     /// The issuance event of the record.
-    pub fn issued(&self) -> Result<&Issued, Fault> {
+    pub fn issued(&self) -> Result<&CredentialIssued, Fault> {
         match &self.record.event {
             Some(Event::Issued(issued)) => Ok(issued),
             _ => Err(Fault::new("an issuance that is none")),
@@ -50,21 +50,21 @@ impl Found {
 
 /// The relation of a token to mayfly.
 #[derive(Clone, Debug)]
-pub enum Standing {
+pub enum TokenStatus {
     /// The token is exactly what was issued.
-    Issued(Found),
+    Issued(FoundIssuance),
     /// A key of the server signed the token, but no record issued it.
     Forged {
         /// The key.
         key: String,
     },
     /// The token names a credential but differs from what was issued: it was altered or truncated.
-    Altered(Found),
+    Altered(FoundIssuance),
 }
 
 impl Authority {
     /// Waits for one of the few permits for queries that hold a core. The wait is short, since each query ends within a second.
-    pub(crate) async fn one_question(&self) -> Result<OwnedSemaphorePermit, No> {
+    pub(crate) async fn one_question(&self) -> Result<OwnedSemaphorePermit, Error> {
         let wait = Duration::from_millis(limits::HISTORY_QUESTION_WAIT_MS);
         let busy = || Refusal::limit("history_questions", limits::HISTORY_QUESTIONS as u64, Duration::from_secs(1));
         match tokio::time::timeout(wait, self.questions.clone().acquire_owned()).await {
@@ -74,20 +74,23 @@ impl Authority {
     }
 
     /// Runs one query on history on a thread that may block. If the returned future is dropped, the query stops and its permit is released.
-    pub async fn question<T: Send + 'static>(&self, ask: impl FnOnce(&Look) -> Result<T, No> + Send + 'static) -> Result<T, No> {
+    pub async fn question<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&HistoryQuery) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         let permit = self.one_question().await?;
-        let ends = self.ledger.settled(|s| (s.removed.oldest(), Place { position: s.position + 1, seq: s.head })).await?;
-        let (ledger, (stop, _waiting)) = (self.ledger.clone(), Stop::waiting());
+        let ends = self.ledger.settled(|s| (s.removed.oldest(), LogCursor { position: s.position + 1, seq: s.head })).await?;
+        let (ledger, (stop, _waiting)) = (self.ledger.clone(), CancelFlag::waiting());
         let asked = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            ask(&Look::new(&ledger, ends, stop))
+            ask(&HistoryQuery::new(&ledger, ends, stop))
         });
         asked.await.map_err(|e| Fault::new(format!("reading history: {e}")))?
     }
 
     /// The issuance of a credential, found by its position in memory or in history. Refused with NOT_FOUND, and a sequence number, if it is
     /// not among the kept records and some records were removed.
-    pub async fn issuance(&self, id: CredentialId) -> Result<Option<Found>, No> {
+    pub async fn issuance(&self, id: CredentialId) -> Result<Option<FoundIssuance>, Error> {
         match self.issuance_or_removed(id).await? {
             (None, Some(removed)) => Err(not_kept(&format!("credential {id}"), removed)),
             (found, _) => Ok(found),
@@ -95,7 +98,7 @@ impl Authority {
     }
 
     /// Like `issuance`, but for a search in history also returns the sequence number up to which records were removed.
-    async fn issuance_or_removed(&self, id: CredentialId) -> Result<(Option<Found>, Option<Seq>), No> {
+    async fn issuance_or_removed(&self, id: CredentialId) -> Result<(Option<FoundIssuance>, Option<Seq>), Error> {
         let known = self
             .ledger
             .settled(|s| {
@@ -107,26 +110,26 @@ impl Authority {
             let of = |r: &Record| matches!(&r.event, Some(Event::Issued(e)) if e.credential == id.as_bytes());
             let record = self.ledger.records_at(at)?.into_iter().find(of);
             let record = record.ok_or_else(|| Fault::new(format!("commit {at} does not hold the issuance of {id}")))?;
-            return Ok((Some(Found { record, seq, path }), None));
+            return Ok((Some(FoundIssuance { record, seq, path }), None));
         }
-        let named = Filter::named(None, id.to_string());
+        let named = HistoryFilter::named(None, id.to_string());
         self.issuance_where(named, id.to_string(), move |e| e.credential == id.as_bytes()).await
     }
 
     /// The issuance in history that has a name and satisfies a condition.
     async fn issuance_where(
         &self,
-        named: Filter,
+        named: HistoryFilter,
         what: String,
-        fits: impl Fn(&Issued) -> bool + Send + 'static,
-    ) -> Result<(Option<Found>, Option<Seq>), No> {
+        fits: impl Fn(&CredentialIssued) -> bool + Send + 'static,
+    ) -> Result<(Option<FoundIssuance>, Option<Seq>), Error> {
         self.question(move |look| {
-            let issued = |past: &Past| matches!(&past.record.event, Some(Event::Issued(e)) if fits(e));
+            let issued = |past: &HistoryRecord| matches!(&past.record.event, Some(Event::Issued(e)) if fits(e));
             let Some(past) = look.first(&[named], issued)? else {
                 look.saw_all(&what)?;
                 return Ok((None, look.removed()));
             };
-            let mut found = Found { record: past.record, seq: past.seq, path: Vec::new() };
+            let mut found = FoundIssuance { record: past.record, seq: past.seq, path: Vec::new() };
             found.path = path_to(look, TaskId::from_slice(&found.issued()?.task))?;
             Ok((Some(found), None))
         })
@@ -135,7 +138,7 @@ impl Authority {
 
     /// The origins of rules and locks: author, time and reason. Origins that the feed does not have, as after a restart, are searched in
     /// history and kept; those not found quickly are left out.
-    pub async fn made(&self, seqs: impl IntoIterator<Item = Seq>) -> BTreeMap<Seq, Made> {
+    pub async fn made(&self, seqs: impl IntoIterator<Item = Seq>) -> BTreeMap<Seq, RuleOrigin> {
         let (mut known, mut missing) = (BTreeMap::new(), BTreeSet::new());
         for seq in seqs {
             match self.feed.made(seq) {
@@ -155,7 +158,7 @@ impl Authority {
                     break;
                 }
                 if let Some(past) = look.at(seq)? {
-                    found.push((past.seq, Made { record: Arc::new(past.record), at: past.at, hits: None }));
+                    found.push((past.seq, RuleOrigin { record: Arc::new(past.record), at: past.at, hits: None }));
                 }
             }
             Ok(found)
@@ -169,10 +172,10 @@ impl Authority {
     }
 
     /// The relation of a token to mayfly. `None`: the token has none.
-    pub async fn look_up(&self, token: &str) -> Result<Option<Standing>, No> {
+    pub async fn look_up(&self, token: &str) -> Result<Option<TokenStatus>, Error> {
         if token.is_empty() || token.len() > limits::TOKEN_BYTES {
             let what = format!("has {} bytes, expected 1 to {}", token.len(), limits::TOKEN_BYTES);
-            return Err(No::Refusal(Refusal::field("token", what)));
+            return Err(Error::Refusal(Refusal::field("token", what)));
         }
         match token.strip_prefix(PREFIX) {
             Some(rest) => self.look_up_reference(token, rest).await,
@@ -180,15 +183,15 @@ impl Authority {
         }
     }
 
-    async fn look_up_reference(&self, token: &str, rest: &str) -> Result<Option<Standing>, No> {
+    async fn look_up_reference(&self, token: &str, rest: &str) -> Result<Option<TokenStatus>, Error> {
         // The 16 bytes of the id are the first 21 characters and part of the next.
         let id = rest.get(..22).and_then(leading_bytes).and_then(|b| CredentialId::from_slice(b.get(..16)?));
         let Some(id) = id else { return Ok(None) };
         if let Some(found) = self.issuance(id).await? {
             let same = found.issued()?.token_digest == sha256(token.as_bytes());
-            return Ok(Some(if same { Standing::Issued(found) } else { Standing::Altered(found) }));
+            return Ok(Some(if same { TokenStatus::Issued(found) } else { TokenStatus::Altered(found) }));
         }
-        let Some(shown) = Shown::parse(token) else { return Ok(None) };
+        let Some(shown) = ReferenceToken::parse(token) else { return Ok(None) };
         let keys = self.ledger.peek(|s| {
             let of = s.keys.iter().filter(|(_, k)| k.purpose == KeyPurpose::Reference);
             of.map(|(id, _)| id.to_string()).collect::<Vec<_>>()
@@ -197,9 +200,9 @@ impl Authority {
         let Some(key) = made else { return Ok(None) };
         if self.in_use_before_this_generation(&key) {
             let what = format!("the token was made with key {key}, which was in use before this generation of the ledger began");
-            return Err(lost_perhaps(what));
+            return Err(possibly_lost(what));
         }
-        Ok(Some(Standing::Forged { key }))
+        Ok(Some(TokenStatus::Forged { key }))
     }
 
     /// Whether a key may have made tokens whose records were lost in a recovery. A key that is active since this generation began was not used
@@ -210,7 +213,7 @@ impl Authority {
         begun.generation() > 1 && since.is_none_or(|seq| seq < begun)
     }
 
-    async fn look_up_jwt(&self, token: &str) -> Result<Option<Standing>, No> {
+    async fn look_up_jwt(&self, token: &str) -> Result<Option<TokenStatus>, Error> {
         let key = signed_by(token, &self.every_key()?);
         let named = named_in(token);
         let (found, removed) = match named {
@@ -219,12 +222,14 @@ impl Authority {
         };
         let input = token.rsplit_once('.').map_or(token, |(input, _)| input);
         Ok(match (key, found) {
-            (Some(_), Some(found)) if found.issued()?.token_digest == sha256(input.as_bytes()) => Some(Standing::Issued(found)),
+            (Some(_), Some(found)) if found.issued()?.token_digest == sha256(input.as_bytes()) => {
+                Some(TokenStatus::Issued(found))
+            }
             (Some(key), _) => {
                 self.has_to_have_a_record(token, removed)?;
-                Some(Standing::Forged { key })
+                Some(TokenStatus::Forged { key })
             }
-            (None, Some(found)) => Some(Standing::Altered(found)),
+            (None, Some(found)) => Some(TokenStatus::Altered(found)),
             (None, None) => match (named, removed) {
                 (Some(id), Some(removed)) => return Err(not_kept(&format!("credential {id}"), removed)),
                 _ => None,
@@ -233,8 +238,8 @@ impl Authority {
     }
 
     /// The issuance of a token by its SHA-256; of a JWT, without its last dot and signature.
-    pub async fn look_up_digest(&self, digest: [u8; 32]) -> Result<Option<Found>, No> {
-        let named = Filter::named(None, data_encoding::HEXLOWER.encode(&digest));
+    pub async fn look_up_digest(&self, digest: [u8; 32]) -> Result<Option<FoundIssuance>, Error> {
+        let named = HistoryFilter::named(None, data_encoding::HEXLOWER.encode(&digest));
         let what = "a token of that digest".to_owned();
         match self.issuance_where(named, what.clone(), move |e| e.token_digest == digest).await? {
             (None, Some(removed)) => Err(not_kept(&what, removed)),
@@ -244,14 +249,14 @@ impl Authority {
 
     /// Refuses to call a token forged if a token signed by the server's key may legitimately have no record: one issued before this
     /// generation may have been lost in a recovery, and records up to `removed` are not kept.
-    fn has_to_have_a_record(&self, token: &str, removed: Option<Seq>) -> Result<(), No> {
+    fn has_to_have_a_record(&self, token: &str, removed: Option<Seq>) -> Result<(), Error> {
         let revision = authentic(token, &self.every_key()?).ok().map(|(claims, _)| claims.own.r);
         let begun = Seq::start_of(self.ledger.durable().generation());
         match (revision, removed) {
             (Some(revision), _) if revision < begun => {
                 let what =
                     format!("the token says that it was decided at seq {revision}, before this generation of the ledger began");
-                Err(lost_perhaps(what))
+                Err(possibly_lost(what))
             }
             (Some(revision), Some(removed)) if revision <= removed => {
                 Err(not_kept(&format!("what the token says was decided at seq {revision}"), removed))
@@ -272,18 +277,18 @@ impl Authority {
 }
 
 /// The refusal to call a token forged that may have been issued and lost with the records of an earlier generation.
-fn lost_perhaps(what: String) -> No {
+fn possibly_lost(what: String) -> Error {
     let no = Refusal::new(Reason::Compacted, what);
-    No::Refusal(no.way_out("whatever it is, it is refused: all that was issued before is revoked"))
+    Error::Refusal(no.way_out("whatever it is, it is refused: all that was issued before is revoked"))
 }
 
 /// The path to a task, root first, as far as its records are kept.
-pub(crate) fn path_to(look: &Look, task: Option<TaskId>) -> Result<Vec<TaskId>, No> {
+pub(crate) fn path_to(look: &HistoryQuery, task: Option<TaskId>) -> Result<Vec<TaskId>, Error> {
     let (mut path, mut above) = (Vec::new(), task);
     while let Some(task) = above.filter(|_| path.len() < limits::TASK_DEPTH) {
         path.insert(0, task);
-        let opens = |past: &Past| matches!(&past.record.event, Some(Event::TaskOpened(e)) if e.task == task.as_bytes());
-        let opened = look.first(&[Filter::named(Some(Sort::About), about::id(task))], opens)?;
+        let opens = |past: &HistoryRecord| matches!(&past.record.event, Some(Event::TaskOpened(e)) if e.task == task.as_bytes());
+        let opened = look.first(&[HistoryFilter::named(Some(NameKind::About), main_objects::id(task))], opens)?;
         above = match opened.and_then(|past| past.record.event) {
             Some(Event::TaskOpened(e)) => TaskId::from_slice(&e.parent),
             _ => None,
@@ -293,9 +298,9 @@ pub(crate) fn path_to(look: &Look, task: Option<TaskId>) -> Result<Vec<TaskId>, 
 }
 
 /// The refusal for an object that no kept record names.
-pub(crate) fn not_kept(what: &str, removed: Seq) -> No {
+pub(crate) fn not_kept(what: &str, removed: Seq) -> Error {
     let why = format!("{what} is in no record that is kept; records up to seq {removed} were removed (audit.keep)");
-    No::Refusal(Refusal::new(Reason::NotFound, why).way_out("an exported audit log may have it"))
+    Error::Refusal(Refusal::new(Reason::NotFound, why).way_out("an exported audit log may have it"))
 }
 
 /// The id of the credential that a JWT names, if it can be decoded, even if its signature was cut off. Nothing is verified.

@@ -1,14 +1,14 @@
 //! Renewals: a new decision for the same line of credentials.
 
 use crate::authority::Authority;
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_base::trace;
-use mayfly_credential::Issued;
+use mayfly_credential::IssuedCredential;
 use mayfly_identity::caller::Caller;
-use mayfly_ledger::record::{Ancestor, Event, Issued as Issuance, Record};
+use mayfly_ledger::record::{Ancestor, CredentialIssued as Issuance, Event, Record};
 use mayfly_ledger::upstream::registry::Kind;
-use mayfly_policy::bound::Bound;
-use mayfly_policy::wanted::{Binding, TaskChoice, Wanted};
+use mayfly_policy::exchange_request::{ExchangeRequest, RequestedKeyBinding, TaskChoice};
+use mayfly_policy::lifetime::LifetimeBound;
 use mayfly_verify::seq::{CredentialId, Millis};
 
 impl Authority {
@@ -20,10 +20,12 @@ impl Authority {
         id: CredentialId,
         ttl_ms: Option<u64>,
         request: Option<(String, [u8; 32])>,
-    ) -> Result<Issued, No> {
+    ) -> Result<IssuedCredential, Error> {
         self.still_stands(caller)?;
         let record = self.own_issuance(caller, id).await?;
-        let Some(Event::Issued(old)) = &record.event else { return Err(No::Fault(Fault::new("an issuance without its record"))) };
+        let Some(Event::Issued(old)) = &record.event else {
+            return Err(Error::Fault(Fault::new("an issuance without its record")));
+        };
         let task = mayfly_verify::seq::TaskId::from_slice(&old.task).ok_or_else(|| Fault::new("an issuance without a task"))?;
         let kind = u8::try_from(old.kind).ok().and_then(Kind::from_tag);
         let of_task = self.ledger.peek(|s| s.tasks.get(&task)?.terms.behalf.as_ref()?.token.clone());
@@ -31,15 +33,17 @@ impl Authority {
             // The subject's rights came from the subject token, which is not presented again.
             let no =
                 Refusal::new(Reason::NoLifeLeft, format!("credential {id} was issued on somebody's behalf and is not renewed"));
-            return Err(No::Refusal(no.way_out("exchange the subject token again")));
+            return Err(Error::Refusal(no.way_out("exchange the subject token again")));
         }
         let (request_id, digest) = request.map_or((None, [0; 32]), |(id, digest)| (Some(id), digest));
         let key = match (&old.x5t[..], &old.jkt[..]) {
-            ([], []) => Binding::Unasked,
-            ([], jkt) => Binding::Thumbprint(jkt.try_into().map_err(|_| Fault::new("a thumbprint that is not 32 bytes"))?),
-            _ => Binding::CallerSvid,
+            ([], []) => RequestedKeyBinding::Unasked,
+            ([], jkt) => {
+                RequestedKeyBinding::Thumbprint(jkt.try_into().map_err(|_| Fault::new("a thumbprint that is not 32 bytes"))?)
+            }
+            _ => RequestedKeyBinding::CallerSvid,
         };
-        let want = Wanted {
+        let want = ExchangeRequest {
             task: TaskChoice::Named(task),
             upstream: old.upstream.as_str().into(),
             scopes: old.scopes.as_slice().into(),
@@ -56,7 +60,7 @@ impl Authority {
             behalf: None,
             asking: None,
             traced: trace::current(),
-            renews: Some(Box::new(mayfly_policy::wanted::Renews {
+            renews: Some(Box::new(mayfly_policy::exchange_request::RenewedCredential {
                 id,
                 line: first_of_line(old),
                 until: Millis(old.renewable_until),
@@ -69,13 +73,13 @@ impl Authority {
     }
 
     /// The issuance of a credential of this caller. For other callers the credential does not exist.
-    async fn own_issuance(&self, caller: &Caller, id: CredentialId) -> Result<Record, No> {
+    async fn own_issuance(&self, caller: &Caller, id: CredentialId) -> Result<Record, Error> {
         let found = self.ledger.peek(|state| {
             let live = state.credentials.get(&id).filter(|l| l.caller() == caller.id().as_str())?;
             Some((live.at(), live.seq()))
         });
         let Some((at, seq)) = found else {
-            return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("you hold no credential {id}"))));
+            return Err(Error::Refusal(Refusal::new(Reason::NotFound, format!("you hold no credential {id}"))));
         };
         self.ledger.wait_durable(seq).await?;
         self.issuance_at(at, id)
@@ -86,7 +90,7 @@ impl Authority {
 /// another bound shortened it, the result is the granted lifetime, which is at most the requested one; in whole seconds, like requests,
 /// since a signed credential expires at a whole second.
 fn life_asked_for(old: &Issuance) -> Option<u64> {
-    (old.bound != Bound::Upstream as u32).then(|| old.expires_at.saturating_sub(old.issued_at).div_ceil(1_000) * 1_000)
+    (old.bound != LifetimeBound::Upstream as u32).then(|| old.expires_at.saturating_sub(old.issued_at).div_ceil(1_000) * 1_000)
 }
 
 /// The first credential of a line: the one being renewed, or the one that it renews itself. Other ancestors come after it.

@@ -11,35 +11,37 @@ use serde_json::{Map, Value};
 
 use crate::authority::Authority;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_credential::jwt::{Jwks, authentic};
 use mayfly_credential::keyring;
 use mayfly_identity::caller::Caller;
 use mayfly_identity::json;
-use mayfly_identity::jws::Compact;
-use mayfly_identity::jwt_svid::{self, Audiences, Expect};
-use mayfly_identity::oidc::Use;
+use mayfly_identity::jws::CompactJws;
+use mayfly_identity::jwt_svid::{self, Audiences, JwtSvidRequirements};
+use mayfly_identity::oidc::IssuerUse;
 use mayfly_identity::spiffe_id::TrustDomain;
-use mayfly_ledger::record::{Ancestor, Event, Identity, Issued, SubjectClaims, TokenEvidence};
+use mayfly_ledger::record::{Ancestor, CredentialIssued, Event, Principal, SubjectClaims, TokenEvidence};
 use mayfly_ledger::state::trust_domain_of;
-use mayfly_policy::catalog::Compiled;
-use mayfly_policy::subject::{Behalf, FIELD, Parts, SentToken, Shown, Subject, TokenType};
-use mayfly_policy::wanted::Wanted;
+use mayfly_policy::catalog::CompiledCatalog;
+use mayfly_policy::exchange_request::ExchangeRequest;
+use mayfly_policy::subject::{
+    FIELD, RequestedSubject, SubjectCredential, SubjectParts, SubjectTokenKind, UnverifiedToken, VerifiedSubject,
+};
 use mayfly_verify::seq::{CredentialId, TaskId};
 
-fn bad(what: impl std::fmt::Display) -> No {
-    No::Refusal(Refusal::field(FIELD, what))
+fn bad(what: impl std::fmt::Display) -> Error {
+    Error::Refusal(Refusal::field(FIELD, what))
 }
 
 /// The audience of a token.
-struct Aud {
+struct TokenAudience {
     /// `aud`.
     text: String,
     /// The upstream that `aud` names, and its environment; `None` if it is mayfly itself.
     upstream: Option<(String, String)>,
 }
 
-impl Aud {
+impl TokenAudience {
     fn environment(&self) -> Option<String> {
         self.upstream.as_ref().map(|(_, environment)| environment.clone())
     }
@@ -47,29 +49,29 @@ impl Aud {
 
 impl Authority {
     /// Adds the subject to an exchange. `None`: the exchange has no subject token.
-    pub(crate) async fn on_behalf(&self, caller: &Caller, want: &Wanted) -> Result<Option<Wanted>, No> {
+    pub(crate) async fn on_behalf(&self, caller: &Caller, want: &ExchangeRequest) -> Result<Option<ExchangeRequest>, Error> {
         let Some(token) = want.sent_token() else { return Ok(None) };
         // A locked or revoked caller must not cause keys to be fetched.
         self.let_in(caller, "issuing")?;
         let mut part = want.traced.span("subject");
         let subject = part.of(Box::pin(self.subject(caller, token)).await)?;
-        Ok(Some(Wanted { behalf: Some(Box::new(Behalf::Known(subject))), ..want.clone() }))
+        Ok(Some(ExchangeRequest { behalf: Some(Box::new(RequestedSubject::Known(subject))), ..want.clone() }))
     }
 
     /// The subject of a subject token, if the token is valid and for this caller.
-    pub(crate) async fn subject(&self, caller: &Caller, sent: &SentToken) -> Result<Arc<Subject>, No> {
+    pub(crate) async fn subject(&self, caller: &Caller, sent: &UnverifiedToken) -> Result<Arc<VerifiedSubject>, Error> {
         let claims = unchecked(&sent.token)?;
         let aud = self.audience(&self.catalog.now(), caller, &claims)?;
         let parts = match sent.kind {
-            TokenType::JwtSvid => self.jwt_svid_subject(caller, &sent.token, aud)?,
-            TokenType::Oidc => self.oidc_subject(caller, &sent.token, aud).await?,
-            TokenType::Mayfly => self.own_subject(&sent.token, aud).await?,
+            SubjectTokenKind::JwtSvid => self.jwt_svid_subject(caller, &sent.token, aud)?,
+            SubjectTokenKind::Oidc => self.oidc_subject(caller, &sent.token, aud).await?,
+            SubjectTokenKind::Mayfly => self.own_subject(&sent.token, aud).await?,
         };
-        Ok(Arc::new(Subject::new(parts)))
+        Ok(Arc::new(VerifiedSubject::new(parts)))
     }
 
     /// The audience according to the unverified token; it is verified later with the rest of the token.
-    fn audience(&self, compiled: &Compiled, caller: &Caller, claims: &Map<String, Value>) -> Result<Aud, No> {
+    fn audience(&self, compiled: &CompiledCatalog, caller: &Caller, claims: &Map<String, Value>) -> Result<TokenAudience, Error> {
         let text = match claims.get("aud") {
             Some(Value::String(one)) => one.clone(),
             // A single audience in an array, as in JWT-SVIDs (JWT-SVID, section 3.2); for other tokens the verification refuses it.
@@ -80,11 +82,11 @@ impl Authority {
             _ => return Err(bad("has no aud")),
         };
         if text == self.decider.issuer {
-            return Ok(Aud { text, upstream: None });
+            return Ok(TokenAudience { text, upstream: None });
         }
         let served = compiled.upstreams().find(|r| r.active && *r.audience == *text && r.upstream.served_by(caller.id()));
         match served {
-            Some(r) => Ok(Aud { text, upstream: Some((r.upstream.name.clone(), r.upstream.environment.clone())) }),
+            Some(r) => Ok(TokenAudience { text, upstream: Some((r.upstream.name.clone(), r.upstream.environment.clone())) }),
             None => Err(bad(format!(
                 "is for somebody else: its aud is the audience of an upstream whose registration names {} among its servers, or {} with \
                  may_act",
@@ -94,8 +96,8 @@ impl Authority {
         }
     }
 
-    fn jwt_svid_subject(&self, caller: &Caller, token: &str, aud: Aud) -> Result<Parts, No> {
-        let expect = Expect {
+    fn jwt_svid_subject(&self, caller: &Caller, token: &str, aud: TokenAudience) -> Result<SubjectParts, Error> {
+        let expect = JwtSvidRequirements {
             audiences: Audiences::Only(&aud.text),
             now: self.system.wall(),
             leeway_ms: limits::CLOCK_SKEW_MS,
@@ -113,8 +115,8 @@ impl Authority {
         let issuer = svid.id().trust_domain().to_owned();
         let before = actors(svid.claims(), &issuer, true)?;
         may_act(svid.claims(), caller, &aud)?;
-        Ok(Parts {
-            identity: Identity::workload(svid.id()),
+        Ok(SubjectParts {
+            identity: Principal::workload(svid.id()),
             before,
             token: TokenEvidence { issuer, id, expires_at: svid.expires_at().0 },
             claims: SubjectClaims::default(),
@@ -124,17 +126,17 @@ impl Authority {
         })
     }
 
-    async fn oidc_subject(&self, caller: &Caller, token: &str, aud: Aud) -> Result<Parts, No> {
+    async fn oidc_subject(&self, caller: &Caller, token: &str, aud: TokenAudience) -> Result<SubjectParts, Error> {
         let taken = self.oidc.verify(token, &[&aud.text]).await;
         let (issuer, verified) = taken.map_err(|not| match not.retry() {
             Some(wait) => {
                 let no =
                     Refusal::new(Reason::NotReady, format!("{FIELD}: {not}")).way_out("an operator looks at the server's log");
-                No::Refusal(no.retry(wait))
+                Error::Refusal(no.retry(wait))
             }
             None => bad(not),
         })?;
-        if !issuer.serves(Use::Subject) {
+        if !issuer.serves(IssuerUse::Subject) {
             return Err(bad(format!(
                 "is of issuer {}, whose tokens are not taken for subjects (oidc_issuers.uses)",
                 issuer.name
@@ -142,8 +144,8 @@ impl Authority {
         }
         may_act(verified.claims(), caller, &aud)?;
         let values = |claim: &Option<String>| claim.as_ref().map_or(Ok(Vec::new()), |claim| verified.values(claim)).map_err(bad);
-        Ok(Parts {
-            identity: Identity { issuer: verified.issuer().to_owned(), sub: verified.sub().to_owned() },
+        Ok(SubjectParts {
+            identity: Principal { issuer: verified.issuer().to_owned(), sub: verified.sub().to_owned() },
             before: actors(verified.claims(), verified.issuer(), false)?,
             token: TokenEvidence {
                 issuer: verified.issuer().to_owned(),
@@ -158,7 +160,7 @@ impl Authority {
     }
 
     /// The subject of a mayfly credential. Its record has more than the token itself: the rights that bounded it.
-    async fn own_subject(&self, token: &str, aud: Aud) -> Result<Parts, No> {
+    async fn own_subject(&self, token: &str, aud: TokenAudience) -> Result<SubjectParts, Error> {
         // The holder presents a credential to a server of its upstream; none is meant for mayfly itself.
         let Some((upstream, environment)) = aud.upstream else {
             return Err(bad("is a credential of mayfly's that is for mayfly"));
@@ -185,8 +187,8 @@ impl Authority {
     }
 }
 
-fn own_parts(authority: &Authority, issued: &Issued, id: CredentialId) -> Result<Parts, No> {
-    let caller = Identity { issuer: trust_domain_of(&issued.caller).to_owned(), sub: issued.caller.clone() };
+fn own_parts(authority: &Authority, issued: &CredentialIssued, id: CredentialId) -> Result<SubjectParts, Error> {
+    let caller = Principal { issuer: trust_domain_of(&issued.caller).to_owned(), sub: issued.caller.clone() };
     let mut line = issued.ancestors.clone();
     line.push(Ancestor { credential: issued.credential.clone(), caller: issued.caller.clone() });
     // If the credential was issued on behalf of a subject, its holder is already an actor.
@@ -197,7 +199,7 @@ fn own_parts(authority: &Authority, issued: &Issued, id: CredentialId) -> Result
     let issuer = match trust_domain_of(&identity.sub).is_empty() {
         false => None,
         true => {
-            let known = authority.oidc.find(&identity.issuer).filter(|known| known.issuer.serves(Use::Subject));
+            let known = authority.oidc.find(&identity.issuer).filter(|known| known.issuer.serves(IssuerUse::Subject));
             let gone = || bad(format!("speaks for {}, whose issuer is no longer trusted with that", identity.name()));
             Some(known.ok_or_else(gone)?.issuer.clone())
         }
@@ -209,14 +211,14 @@ fn own_parts(authority: &Authority, issued: &Issued, id: CredentialId) -> Result
         id: id.to_string(),
         expires_at: issued.expires_at,
     });
-    Ok(Parts {
+    Ok(SubjectParts {
         identity,
         before,
         token: TokenEvidence { expires_at: token.expires_at.min(issued.expires_at), ..token },
         claims: issued.subject_claims.clone().unwrap_or_default(),
         issuer,
         environment: Some(issued.environment.clone()),
-        shown: Some(Shown {
+        shown: Some(SubjectCredential {
             id,
             line,
             task,
@@ -228,24 +230,24 @@ fn own_parts(authority: &Authority, issued: &Issued, id: CredentialId) -> Result
 }
 
 /// Converts the refusal of an unsuitable credential to an invalid field, except if a revocation rule refused it, whose reason is kept.
-fn of_field(no: Refusal) -> No {
+fn of_field(no: Refusal) -> Error {
     match no.reason {
         Reason::CredentialNotActive => bad(no.message),
-        _ => No::Refusal(no),
+        _ => Error::Refusal(no),
     }
 }
 
 /// The claims of a token before any verification.
-fn unchecked(token: &str) -> Result<Map<String, Value>, No> {
-    let claims = Compact::split(token).ok().and_then(|parts| parts.payload()).and_then(|payload| json::parse(&payload).ok());
+fn unchecked(token: &str) -> Result<Map<String, Value>, Error> {
+    let claims = CompactJws::split(token).ok().and_then(|parts| parts.payload()).and_then(|payload| json::parse(&payload).ok());
     match claims {
         Some(Value::Object(claims)) => Ok(claims),
         _ => Err(bad("is no JWT in compact form")),
     }
 }
 
-fn digest_id(token: &str) -> Result<String, No> {
-    Ok(Compact::split(token).map_err(bad)?.digest_id())
+fn digest_id(token: &str) -> Result<String, Error> {
+    Ok(CompactJws::split(token).map_err(bad)?.digest_id())
 }
 
 fn plain(text: &str) -> bool {
@@ -254,7 +256,7 @@ fn plain(text: &str) -> bool {
 
 /// Checks that `may_act` names this caller; it is required if the token is for mayfly itself (RFC 8693, section 4.4). An unknown member
 /// could restrict it to somebody else, so it is refused.
-fn may_act(claims: &Map<String, Value>, caller: &Caller, aud: &Aud) -> Result<(), No> {
+fn may_act(claims: &Map<String, Value>, caller: &Caller, aud: &TokenAudience) -> Result<(), Error> {
     let Some(named) = claims.get("may_act") else {
         return match aud.upstream {
             Some(_) => Ok(()),
@@ -277,7 +279,7 @@ fn may_act(claims: &Map<String, Value>, caller: &Caller, aud: &Aud) -> Result<()
 
 /// The actors before the caller, from the nested `act` claims, the most recent first (RFC 8693, section 4.1). `workloads`: the issuer may
 /// name SPIFFE IDs of its own trust domain.
-fn actors(claims: &Map<String, Value>, issuer: &str, workloads: bool) -> Result<Vec<Identity>, No> {
+fn actors(claims: &Map<String, Value>, issuer: &str, workloads: bool) -> Result<Vec<Principal>, Error> {
     let (mut found, mut at) = (Vec::new(), claims.get("act"));
     while let Some(act) = at {
         if found.len() >= limits::ACT_CHAIN {
@@ -295,7 +297,7 @@ fn actors(claims: &Map<String, Value>, issuer: &str, workloads: bool) -> Result<
             return Err(bad("has an act that names a SPIFFE ID for which its issuer does not vouch"));
         }
         let named = if spiffe { issuer } else { named };
-        found.push(Identity { issuer: named.to_owned(), sub: sub.to_owned() });
+        found.push(Principal { issuer: named.to_owned(), sub: sub.to_owned() });
         at = act.get("act");
     }
     Ok(found)

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
-use super::latency::{Histogram, Latency};
+use super::latency::{Histogram, LatencyRecorder};
 use mayfly_base::system::Stopwatch;
 use mayfly_proto as pb;
 
@@ -53,12 +53,12 @@ struct Method {
     /// Whether a call has one answer: neither side streams.
     single: bool,
     codes: [AtomicU64; CODES.len()],
-    took: Latency,
+    took: LatencyRecorder,
 }
 
 impl Method {
     fn new(name: String, single: bool) -> Method {
-        Method { name, single, codes: [const { AtomicU64::new(0) }; CODES.len()], took: Latency::default() }
+        Method { name, single, codes: [const { AtomicU64::new(0) }; CODES.len()], took: LatencyRecorder::default() }
     }
 }
 

@@ -11,12 +11,12 @@ use arc_swap::ArcSwap;
 
 use super::calls::OTHER;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason};
+use mayfly_base::refusal::{Error, Reason};
 
 /// The outcome of an exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
-pub enum Outcome {
+pub enum ExchangeOutcome {
     /// A credential was issued, or a repeat was answered with the credential of the first request.
     Issued,
     /// The exchange waits for an approval.
@@ -35,43 +35,45 @@ pub enum Outcome {
     Failed,
 }
 
-impl Outcome {
+impl ExchangeOutcome {
     /// All outcomes, in the order of their numbers.
-    pub const ALL: [Outcome; 8] = [
-        Outcome::Issued,
-        Outcome::AwaitsApproval,
-        Outcome::Refused,
-        Outcome::Limited,
-        Outcome::Overloaded,
-        Outcome::Unavailable,
-        Outcome::UpstreamFailed,
-        Outcome::Failed,
+    pub const ALL: [ExchangeOutcome; 8] = [
+        ExchangeOutcome::Issued,
+        ExchangeOutcome::AwaitsApproval,
+        ExchangeOutcome::Refused,
+        ExchangeOutcome::Limited,
+        ExchangeOutcome::Overloaded,
+        ExchangeOutcome::Unavailable,
+        ExchangeOutcome::UpstreamFailed,
+        ExchangeOutcome::Failed,
     ];
 
     /// The label.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Outcome::Issued => "issued",
-            Outcome::AwaitsApproval => "awaits_approval",
-            Outcome::Refused => "refused",
-            Outcome::Limited => "limited",
-            Outcome::Overloaded => "overloaded",
-            Outcome::Unavailable => "unavailable",
-            Outcome::UpstreamFailed => "upstream_failed",
-            Outcome::Failed => "failed",
+            ExchangeOutcome::Issued => "issued",
+            ExchangeOutcome::AwaitsApproval => "awaits_approval",
+            ExchangeOutcome::Refused => "refused",
+            ExchangeOutcome::Limited => "limited",
+            ExchangeOutcome::Overloaded => "overloaded",
+            ExchangeOutcome::Unavailable => "unavailable",
+            ExchangeOutcome::UpstreamFailed => "upstream_failed",
+            ExchangeOutcome::Failed => "failed",
         }
     }
 
-    fn of<T>(end: &Result<T, No>) -> Outcome {
+    fn of<T>(end: &Result<T, Error>) -> ExchangeOutcome {
         match end {
-            Ok(_) => Outcome::Issued,
-            Err(No::Fault(_)) => Outcome::Failed,
-            Err(No::Refusal(no)) => match no.reason {
-                Reason::ApprovalNeeded => Outcome::AwaitsApproval,
-                Reason::LimitReached => Outcome::Limited,
-                Reason::NotReady | Reason::ClockSkew | Reason::DiskReserve | Reason::DecidedOnOldState => Outcome::Unavailable,
-                Reason::UpstreamFailed => Outcome::UpstreamFailed,
-                _ => Outcome::Refused,
+            Ok(_) => ExchangeOutcome::Issued,
+            Err(Error::Fault(_)) => ExchangeOutcome::Failed,
+            Err(Error::Refusal(no)) => match no.reason {
+                Reason::ApprovalNeeded => ExchangeOutcome::AwaitsApproval,
+                Reason::LimitReached => ExchangeOutcome::Limited,
+                Reason::NotReady | Reason::ClockSkew | Reason::DiskReserve | Reason::DecidedOnOldState => {
+                    ExchangeOutcome::Unavailable
+                }
+                Reason::UpstreamFailed => ExchangeOutcome::UpstreamFailed,
+                _ => ExchangeOutcome::Refused,
             },
         }
     }
@@ -82,16 +84,16 @@ impl Outcome {
 struct UpstreamCounts {
     environment: Box<str>,
     upstream: Box<str>,
-    outcomes: [AtomicU64; Outcome::ALL.len()],
+    outcomes: [AtomicU64; ExchangeOutcome::ALL.len()],
 }
 
 impl UpstreamCounts {
     fn new(environment: &str, upstream: &str) -> Arc<UpstreamCounts> {
-        let outcomes = [const { AtomicU64::new(0) }; Outcome::ALL.len()];
+        let outcomes = [const { AtomicU64::new(0) }; ExchangeOutcome::ALL.len()];
         Arc::new(UpstreamCounts { environment: environment.into(), upstream: upstream.into(), outcomes })
     }
 
-    fn count(&self, outcome: Outcome) {
+    fn count(&self, outcome: ExchangeOutcome) {
         if let Some(count) = self.outcomes.get(outcome as usize) {
             count.fetch_add(1, Relaxed);
         }
@@ -102,7 +104,7 @@ impl UpstreamCounts {
 type Labelled = BTreeMap<(Box<str>, Box<str>), Arc<UpstreamCounts>>;
 
 #[derive(Default)]
-struct Known {
+struct UpstreamLabels {
     /// The counts of each registered upstream.
     of: HashMap<Box<str>, Arc<UpstreamCounts>>,
     /// All counts since the start, so that no counter goes down.
@@ -111,7 +113,7 @@ struct Known {
 
 /// The counters of all exchanges of a server.
 pub struct ExchangeMetrics {
-    known: ArcSwap<Known>,
+    known: ArcSwap<UpstreamLabels>,
     /// Exchanges for upstreams that are not registered.
     stray: Arc<UpstreamCounts>,
 }
@@ -126,7 +128,7 @@ impl ExchangeMetrics {
     /// Sets the registered upstreams, each with its environment. Must not be called concurrently.
     pub fn sync<'a>(&self, registered: impl Iterator<Item = (&'a str, &'a str)>) {
         let before = self.known.load_full();
-        let mut known = Known { of: HashMap::new(), all: before.all.clone() };
+        let mut known = UpstreamLabels { of: HashMap::new(), all: before.all.clone() };
         let mut own = known.all.keys().filter(|(_, upstream)| **upstream != *OTHER).count();
         for (name, environment) in registered {
             let label = if name == OTHER { OTHER } else { name };
@@ -141,21 +143,21 @@ impl ExchangeMetrics {
     }
 
     /// Counts an exchange that ended.
-    pub fn count<T>(&self, upstream: &str, end: &Result<T, No>) {
-        self.add(upstream, Outcome::of(end));
+    pub fn count<T>(&self, upstream: &str, end: &Result<T, Error>) {
+        self.add(upstream, ExchangeOutcome::of(end));
     }
 
     /// Counts an exchange that was not decoded, or that is malformed.
-    pub fn count_stray(&self, outcome: Outcome) {
+    pub fn count_stray(&self, outcome: ExchangeOutcome) {
         self.stray.count(outcome);
     }
 
     /// Counts exchanges that were refused by overload.
     pub fn overloaded<'a>(&self, upstreams: impl Iterator<Item = &'a str>) {
-        upstreams.for_each(|upstream| self.add(upstream, Outcome::Overloaded));
+        upstreams.for_each(|upstream| self.add(upstream, ExchangeOutcome::Overloaded));
     }
 
-    fn add(&self, upstream: &str, outcome: Outcome) {
+    fn add(&self, upstream: &str, outcome: ExchangeOutcome) {
         self.known.load().of.get(upstream).unwrap_or(&self.stray).count(outcome);
     }
 
@@ -164,7 +166,7 @@ impl ExchangeMetrics {
         let known = self.known.load_full();
         let mut rows = Vec::new();
         for counts in known.all.values().chain([&self.stray]) {
-            for (outcome, count) in Outcome::ALL.iter().zip(&counts.outcomes) {
+            for (outcome, count) in ExchangeOutcome::ALL.iter().zip(&counts.outcomes) {
                 let label = [counts.environment.to_string(), counts.upstream.to_string(), outcome.as_str().to_owned()];
                 rows.push((label, count.load(Relaxed)));
             }
@@ -179,8 +181,8 @@ mod tests {
     use super::*;
     use mayfly_base::refusal::Refusal;
 
-    fn no(reason: Reason) -> Result<(), No> {
-        Err(No::Refusal(Refusal::new(reason, "no")))
+    fn no(reason: Reason) -> Result<(), Error> {
+        Err(Error::Refusal(Refusal::new(reason, "no")))
     }
 
     #[test]
@@ -224,16 +226,19 @@ mod tests {
     #[test]
     fn outcomes_tell_what_is_the_servers_from_what_is_the_callers() {
         for (reason, outcome) in [
-            (Reason::DeniedByPolicy, Outcome::Refused),
-            (Reason::InvalidField, Outcome::Refused),
-            (Reason::ApprovalNeeded, Outcome::AwaitsApproval),
-            (Reason::LimitReached, Outcome::Limited),
-            (Reason::NotReady, Outcome::Unavailable),
-            (Reason::UpstreamFailed, Outcome::UpstreamFailed),
+            (Reason::DeniedByPolicy, ExchangeOutcome::Refused),
+            (Reason::InvalidField, ExchangeOutcome::Refused),
+            (Reason::ApprovalNeeded, ExchangeOutcome::AwaitsApproval),
+            (Reason::LimitReached, ExchangeOutcome::Limited),
+            (Reason::NotReady, ExchangeOutcome::Unavailable),
+            (Reason::UpstreamFailed, ExchangeOutcome::UpstreamFailed),
         ] {
-            assert_eq!(Outcome::of(&no(reason)), outcome, "{reason:?}");
+            assert_eq!(ExchangeOutcome::of(&no(reason)), outcome, "{reason:?}");
         }
-        assert_eq!(Outcome::of(&Err::<(), _>(No::Fault(mayfly_base::refusal::Fault::new("x")))), Outcome::Failed);
-        assert!(Outcome::ALL.iter().enumerate().all(|(n, outcome)| *outcome as usize == n));
+        assert_eq!(
+            ExchangeOutcome::of(&Err::<(), _>(Error::Fault(mayfly_base::refusal::Fault::new("x")))),
+            ExchangeOutcome::Failed
+        );
+        assert!(ExchangeOutcome::ALL.iter().enumerate().all(|(n, outcome)| *outcome as usize == n));
     }
 }

@@ -118,22 +118,22 @@ struct Sample {
 }
 
 /// The refused handshakes of a server.
-pub struct RefusedHandshakes {
+pub struct HandshakeMetrics {
     counts: Vec<AtomicU64>,
     samples: Mutex<Vec<Sample>>,
 }
 
-impl Default for RefusedHandshakes {
-    fn default() -> RefusedHandshakes {
+impl Default for HandshakeMetrics {
+    fn default() -> HandshakeMetrics {
         let all = LISTENERS.len() * HandshakeClause::codes().len();
-        RefusedHandshakes {
+        HandshakeMetrics {
             counts: (0..all).map(|_| AtomicU64::new(0)).collect(),
             samples: Mutex::new(vec![Sample::default(); all]),
         }
     }
 }
 
-impl RefusedHandshakes {
+impl HandshakeMetrics {
     /// Counts a refusal. Returns whether the refusal is to be logged.
     pub fn refused(&self, listener: usize, clause: HandshakeClause, steady_ms: u64) -> bool {
         let codes = HandshakeClause::codes();
@@ -195,7 +195,7 @@ mod tests {
         let svid = SvidDefect::ALL.iter().map(|defect| HandshakeClause::Svid(*defect));
         let path = PathDefect::ALL.iter().map(|defect| HandshakeClause::Svid(SvidDefect::Path(*defect)));
         let tls = TlsDefect::ALL.iter().map(|defect| HandshakeClause::Tls(*defect));
-        let refused = RefusedHandshakes::default();
+        let refused = HandshakeMetrics::default();
         for clause in svid.chain(path).chain(tls).chain([HandshakeClause::Svid(SvidDefect::Id(IdDefect::Port))]) {
             assert!(codes.contains(&clause.code()), "{clause:?}");
             refused.refused(1, clause, 0);
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_flood_has_a_few_lines_a_minute_and_the_number_of_the_others() {
-        let refused = RefusedHandshakes::default();
+        let refused = HandshakeMetrics::default();
         let (expired, closed) = (HandshakeClause::Svid(SvidDefect::Expired), HandshakeClause::Tls(TlsDefect::Closed));
         let lines = |at: u64, clause| (0..1_000).filter(|_| refused.refused(0, clause, at)).count();
         let most = limits::HANDSHAKE_LOG_LINES as usize;

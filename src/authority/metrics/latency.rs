@@ -9,7 +9,7 @@ pub const LATENCY_US: [u64; 15] = [
 
 /// A histogram that is being filled.
 #[derive(Default, Debug)]
-pub struct Latency {
+pub struct LatencyRecorder {
     counts: [AtomicU64; LATENCY_US.len() + 1],
     sum_us: AtomicU64,
 }
@@ -25,7 +25,7 @@ pub struct Histogram {
     pub sum_us: u64,
 }
 
-impl Latency {
+impl LatencyRecorder {
     /// Counts `times` latencies of `us` microseconds each.
     pub fn observe(&self, us: u64, times: u64) {
         let place = LATENCY_US.partition_point(|bound| *bound < us);
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn each_is_counted_at_the_first_bound_that_it_is_not_above() {
-        let latency = Latency::default();
+        let latency = LatencyRecorder::default();
         for us in [0, 250, 251, 10_000_000, 10_000_001] {
             latency.observe(us, 1);
         }

@@ -2,7 +2,7 @@
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// A number that only grows.
     Counter,
     /// A number that grows and shrinks.
@@ -17,7 +17,7 @@ pub struct Metric {
     /// The name, without the suffix `_total` of a counter.
     pub name: &'static str,
     /// The type.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The names of the labels.
     pub labels: &'static [&'static str],
     /// The help text.
@@ -27,20 +27,20 @@ pub struct Metric {
 impl Metric {
     /// The name of the metric's series, without the suffixes of a histogram.
     pub fn series(&self) -> String {
-        format!("{}{}", self.name, if self.kind == Kind::Counter { "_total" } else { "" })
+        format!("{}{}", self.name, if self.kind == MetricKind::Counter { "_total" } else { "" })
     }
 }
 
 const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Counter, labels, help }
+    Metric { name, kind: MetricKind::Counter, labels, help }
 }
 
 const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Gauge, labels, help }
+    Metric { name, kind: MetricKind::Gauge, labels, help }
 }
 
 const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Histogram, labels, help }
+    Metric { name, kind: MetricKind::Histogram, labels, help }
 }
 
 /// All of them, in the order of the documentation.

@@ -21,31 +21,31 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use latency::Histogram;
-pub use list::{Kind, METRICS, Metric};
+pub use list::{METRICS, Metric, MetricKind};
 
 use crate::authority::Authority;
 use crate::source_health::SourceState;
-use crate::webhook::Standing;
+use crate::webhook::WebhookStatus;
 use mayfly_base::refusal::{Fault, Reason};
 use mayfly_ledger::record::{Event, Record};
 use mayfly_ledger::{State, WRITES_US};
 
 /// The counters of refusals, revocations, backups and reloads.
-pub struct Counted {
+pub struct EventCounters {
     refusals: [AtomicU64; Reason::ALL.len()],
     revocations: AtomicU64,
     pub(crate) backups: AtomicU64,
     reloads: [AtomicU64; 2],
 }
 
-impl Default for Counted {
-    fn default() -> Counted {
+impl Default for EventCounters {
+    fn default() -> EventCounters {
         let refusals = [const { AtomicU64::new(0) }; Reason::ALL.len()];
-        Counted { refusals, revocations: AtomicU64::new(0), backups: AtomicU64::new(0), reloads: Default::default() }
+        EventCounters { refusals, revocations: AtomicU64::new(0), backups: AtomicU64::new(0), reloads: Default::default() }
     }
 }
 
-impl Counted {
+impl EventCounters {
     /// Counts a reload of the configuration, which was applied or refused.
     pub fn reloaded(&self, taken: bool) {
         let [refused, taken_in] = &self.reloads;
@@ -72,7 +72,7 @@ type Row = (Vec<String>, u64);
 
 /// The values of all metrics at one scrape.
 #[derive(Debug)]
-struct Seen(Vec<(&'static Metric, Values)>);
+struct MetricsScrape(Vec<(&'static Metric, Values)>);
 
 /// The values of one metric.
 #[derive(Debug)]
@@ -81,13 +81,13 @@ enum Values {
     Histograms(Vec<(Vec<String>, Histogram)>),
 }
 
-impl Collector for Seen {
+impl Collector for MetricsScrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for (metric, values) in &self.0 {
             let kind = match metric.kind {
-                Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
-                Kind::Histogram => MetricType::Histogram,
+                MetricKind::Counter => MetricType::Counter,
+                MetricKind::Gauge => MetricType::Gauge,
+                MetricKind::Histogram => MetricType::Histogram,
             };
             let labelled = |labels: &[String]| -> Vec<(&'static str, String)> {
                 metric.labels.iter().copied().zip(labels.iter().cloned()).collect()
@@ -125,7 +125,7 @@ impl Collector for Seen {
 
 fn write(metric: &Metric, to: &mut MetricEncoder<'_>, value: u64) -> Result<(), fmt::Error> {
     match metric.kind {
-        Kind::Counter => to.encode_counter::<NoLabelSet, u64, f64>(&value, None),
+        MetricKind::Counter => to.encode_counter::<NoLabelSet, u64, f64>(&value, None),
         // Durations are kept in microseconds and converted here.
         _ if metric.name.ends_with("_seconds") => to.encode_gauge(&(value as f64 / 1e6)),
         _ => to.encode_gauge(&(value as f64)),
@@ -153,10 +153,10 @@ impl Authority {
         let mut registry = Registry::default();
         let hooks = self.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default();
         let values = |metric: &'static Metric| match metric.kind {
-            Kind::Histogram => Values::Histograms(self.histograms(metric.name)),
+            MetricKind::Histogram => Values::Histograms(self.histograms(metric.name)),
             _ => Values::Numbers(self.told(metric.name, &hooks)),
         };
-        registry.register_collector(Box::new(Seen(METRICS.iter().map(|metric| (metric, values(metric))).collect())));
+        registry.register_collector(Box::new(MetricsScrape(METRICS.iter().map(|metric| (metric, values(metric))).collect())));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).map_err(|e| Fault::new(format!("metrics: {e}")))?;
         Ok(text)
@@ -210,11 +210,11 @@ impl Authority {
         }
     }
 
-    fn told(&self, name: &str, hooks: &[Standing]) -> Vec<Row> {
+    fn told(&self, name: &str, hooks: &[WebhookStatus]) -> Vec<Row> {
         let durable = self.ledger.durable();
         let now = self.system.wall();
         let state = |look: fn(&State) -> usize| one(self.ledger.peek(look));
-        let each = |value: &dyn Fn(&Standing) -> u64| by(hooks.iter().map(|h| (h.name.clone(), value(h))));
+        let each = |value: &dyn Fn(&WebhookStatus) -> u64| by(hooks.iter().map(|h| (h.name.clone(), value(h))));
         match name {
             "mayfly_issuing" => one(u64::from(self.ledger.stopped().is_none())),
             "mayfly_credentials_issued" => one(self.ledger.peek(|s| s.issued)),
@@ -230,7 +230,7 @@ impl Authority {
             "mayfly_followers" => one(self.followers.list(now).len()),
             "mayfly_followers_beyond" => one(self.followers.beyond().len()),
             "mayfly_followers_stale" => {
-                let stale = |f: &&crate::revocation::feed::Follower| now.since(f.last_seen) > self.followers.max_age_ms();
+                let stale = |f: &&crate::revocation::feed::FeedFollower| now.since(f.last_seen) > self.followers.max_age_ms();
                 one(self.followers.list(now).iter().filter(stale).count())
             }
             "mayfly_approvals_waiting" => {

@@ -9,30 +9,30 @@ use tokio::sync::broadcast::error::RecvError;
 use zeroize::Zeroizing;
 
 use crate::admission::in_break_glass;
-use crate::admission::rates::Act;
+use crate::admission::rate_limits::RateLimitedAct;
 use crate::authority::Authority;
-use crate::revocation::narrow::Terms;
-use crate::revocation::revoke::Hits;
+use crate::revocation::revoke::RevocationHits;
+use crate::revocation::revoke_excess::ChangeOptions;
 use crate::tasks::Actor;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
-use mayfly_base::trace::{self, Traced};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
+use mayfly_base::trace::{self, CallTrace};
 use mayfly_identity::caller::{Caller, Operator};
-use mayfly_ledger::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Event, Identity, Record, Who};
+use mayfly_ledger::record::{ApprovalDecided, ApprovalKind, ApprovalRequested, Author, Event, Principal, Record};
 use mayfly_ledger::state::State;
 use mayfly_ledger::upstream::registry::Kind;
-use mayfly_ledger::{Lane, View};
+use mayfly_ledger::{ProposalKind, View};
 use mayfly_policy::action::Action;
-use mayfly_policy::person::{Behind, way_out_by_signing_in};
-use mayfly_policy::request::{Decide, Intent, digest_text};
-use mayfly_policy::wanted::Wanted;
+use mayfly_policy::exchange_request::ExchangeRequest;
+use mayfly_policy::person::{CallerPerson, sign_in_hint};
+use mayfly_policy::question::{ApprovalContext, DeclaredIntent, digest_text};
 use mayfly_policy::{Question, admin};
-use mayfly_store::Expect;
+use mayfly_store::Precondition;
 use mayfly_verify::seq::ApprovalId;
 
 /// A decision on an approval.
 #[derive(Clone, Debug)]
-pub struct Decision {
+pub struct ApproverDecision {
     /// The id of the approval.
     pub id: ApprovalId,
     /// The digest of the request that the approver saw.
@@ -42,12 +42,12 @@ pub struct Decision {
     /// The reason.
     pub reason: String,
     /// The request id, if there is one; for a change, how much it may revoke.
-    pub terms: Terms,
+    pub terms: ChangeOptions,
 }
 
 /// How much of an approval an operator or approver may see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sees {
+pub enum ApprovalVisibility {
     /// Nothing, not even that the approval exists.
     Nothing,
     /// The approval without the arguments.
@@ -57,13 +57,13 @@ pub enum Sees {
 }
 
 /// The identity of an actor: issuer and subject for a person who signed in, else the SPIFFE ID.
-pub(crate) fn identity(actor: &Actor) -> Option<Identity> {
-    actor.caller().map(Identity::of)
+pub(crate) fn identity(actor: &Actor) -> Option<Principal> {
+    actor.caller().map(Principal::of)
 }
 
 /// Whether registrations name an actor as an approver: a person who signed in by issuer and subject, and any actor by SPIFFE ID.
-fn is_named(actor: &Actor, approvers: &[Identity]) -> bool {
-    let names = actor.caller().map(|caller| [Identity::of(caller), Identity::workload(caller.id())]);
+fn is_named(actor: &Actor, approvers: &[Principal]) -> bool {
+    let names = actor.caller().map(|caller| [Principal::of(caller), Principal::workload(caller.id())]);
     names.is_some_and(|names| names.iter().any(|name| approvers.contains(name)))
 }
 
@@ -83,20 +83,20 @@ fn value_name(id: ApprovalId) -> String {
 
 impl Authority {
     /// Requests the approval that an exchange needs. Repeats of the same request share one approval.
-    pub(crate) async fn ask_approval(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<ApprovalId, No> {
+    pub(crate) async fn ask_approval(&self, view: &View, caller: &Caller, want: &ExchangeRequest) -> Result<ApprovalId, Error> {
         let id = ApprovalId::from_bytes(self.system.id16());
         let asked = self.decider.approval(view, &self.catalog.now(), caller, want, (id, limits::APPROVAL_TTL_DEFAULT_MS))?;
         if let Some(known) = self.asked_before(&asked).await? {
             return Ok(known);
         }
-        self.rates.load().take(Act::Change, caller.id().as_str())?;
+        self.rates.load().take(RateLimitedAct::Change, caller.id().as_str())?;
         let shown = shown(want)?;
         if let Some(arguments) = &shown {
             self.keep_arguments(id, &asked.environment, arguments).await?;
         }
-        let who = Who::of(caller);
+        let who = Author::of(caller);
         let record = Record::new(who, Event::ApprovalAsked(asked.into())).decided_at(view.revision());
-        match self.ledger.commit(Lane::Grant, vec![record]).await {
+        match self.ledger.commit(ProposalKind::Grant, vec![record]).await {
             Ok(_) => Ok(id),
             Err(no) => {
                 if shown.is_some() {
@@ -108,10 +108,10 @@ impl Authority {
     }
 
     /// The waiting approval of the same request, if there is one.
-    pub(crate) async fn asked_before(&self, asked: &ApprovalAsked) -> Result<Option<ApprovalId>, No> {
+    pub(crate) async fn asked_before(&self, asked: &ApprovalRequested) -> Result<Option<ApprovalId>, Error> {
         let now = self.system.wall();
         let waits = |s: &State| {
-            let same = |a: &ApprovalAsked| a.caller == asked.caller && a.digest == asked.digest;
+            let same = |a: &ApprovalRequested| a.caller == asked.caller && a.digest == asked.digest;
             let mut open = s.approvals.iter().filter(|(_, a)| a.decided.is_none() && a.expires_at() > now);
             open.find(|(_, a)| same(&a.asked)).map(|(id, _)| *id)
         };
@@ -123,10 +123,10 @@ impl Authority {
     pub(crate) async fn approved(
         &self,
         view: &View,
-        (caller, want): (&Caller, &Wanted),
-        no: No,
+        (caller, want): (&Caller, &ExchangeRequest),
+        no: Error,
         waited: &mut bool,
-    ) -> Result<(), No> {
+    ) -> Result<(), Error> {
         let id = self.ask_approval(view, caller, want).await?;
         let ms = want.asking.as_ref().map_or(0, |asking| asking.wait_ms);
         trace::note(|| vec![("mayfly.approval.id", id.to_string().into())]);
@@ -149,28 +149,28 @@ impl Authority {
                 }
             }
         };
-        let mut part = Traced::part("approval");
+        let mut part = CallTrace::part("approval");
         part.note(|| vec![("mayfly.approval.id", id.to_string().into())]);
         tokio::time::timeout(Duration::from_millis(ms.min(limits::APPROVAL_WAIT_MS)), waiting).await.is_ok()
     }
 
     /// Gives or refuses an approval. An approval is given by an approver whom the registration names and policy permits; it is refused by
     /// such an approver, or by an operator who manages tasks.
-    pub async fn decide_approval(&self, actor: &Actor, decision: &Decision) -> Result<Hits, No> {
+    pub async fn decide_approval(&self, actor: &Actor, decision: &ApproverDecision) -> Result<RevocationHits, Error> {
         let id = decision.id;
-        let none = || No::Refusal(Refusal::new(Reason::NotFound, format!("there is no approval {id} that you may decide")));
+        let none = || Error::Refusal(Refusal::new(Reason::NotFound, format!("there is no approval {id} that you may decide")));
         let asked = self.ledger.settled(|s| s.approvals.get(&id).map(|a| a.asked.clone())).await?.ok_or_else(none)?;
-        if let (true, ApprovalOf::Change, Some(caller)) = (decision.given, asked.of(), actor.caller()) {
+        if let (true, ApprovalKind::Change, Some(caller)) = (decision.given, asked.of(), actor.caller()) {
             if let Some(before) = self.remembered(caller.id().as_str(), &decision.terms.named).await? {
                 return self.hit_before(&before, &decision.terms.named).await;
             }
             return Ok(self.let_change_through(caller, &asked, decision, &decision.terms).await?.hits);
         }
-        if let (true, ApprovalOf::Call, Some(caller)) = (decision.given, asked.of(), actor.caller()) {
+        if let (true, ApprovalKind::Call, Some(caller)) = (decision.given, asked.of(), actor.caller()) {
             if !decision.terms.dry_run {
                 self.let_call_through(caller, &asked, decision).await?;
             }
-            return Ok(Hits::default());
+            return Ok(RevocationHits::default());
         }
         let named = is_named(actor, &asked.approvers);
         let who = match actor {
@@ -179,9 +179,9 @@ impl Authority {
                 if decision.given {
                     self.may_approve(caller, &asked)?;
                 }
-                Who::of(caller)
+                Author::of(caller)
             }
-            Actor::Operator(Operator::Svid(caller)) if matches!(asked.of(), ApprovalOf::Change | ApprovalOf::Call) => {
+            Actor::Operator(Operator::Svid(caller)) if matches!(asked.of(), ApprovalKind::Change | ApprovalKind::Call) => {
                 self.may_refuse_change(caller, &asked, decision)?
             }
             Actor::Operator(operator) if !decision.given => self.admit::<admin::ManageTasks>(operator, place_of(&asked))?.who(),
@@ -195,17 +195,17 @@ impl Authority {
             login: login_of(actor.caller()),
         });
         // A refusal only takes away, so it stays possible while nothing can be granted.
-        let lane = if decision.given { Lane::Grant } else { Lane::Change };
+        let lane = if decision.given { ProposalKind::Grant } else { ProposalKind::Change };
         if decision.terms.dry_run {
-            return Ok(Hits::default());
+            return Ok(RevocationHits::default());
         }
         self.change(who, lane, event, &decision.terms.named).await?;
         self.forget_arguments(id).await;
-        Ok(Hits::default())
+        Ok(RevocationHits::default())
     }
 
     /// Checks policy for each upstream that names approvers; policy may require a person, a second factor, or another approver.
-    fn may_approve(&self, caller: &Caller, asked: &ApprovalAsked) -> Result<(), No> {
+    fn may_approve(&self, caller: &Caller, asked: &ApprovalRequested) -> Result<(), Error> {
         self.may_approve_for(caller, asked, (&asked.upstream, &asked.scopes))?;
         let Some(terms) = &asked.terms else { return Ok(()) };
         for wanted in terms.registrations.iter().filter(|r| r.upstream != asked.upstream) {
@@ -215,7 +215,12 @@ impl Authority {
         Ok(())
     }
 
-    fn may_approve_for(&self, caller: &Caller, asked: &ApprovalAsked, (upstream, scopes): (&str, &[String])) -> Result<(), No> {
+    fn may_approve_for(
+        &self,
+        caller: &Caller,
+        asked: &ApprovalRequested,
+        (upstream, scopes): (&str, &[String]),
+    ) -> Result<(), Error> {
         if let Some(task) = self.acts_in_glass(caller) {
             return Err(in_break_glass(caller, task, "break-glass approves nothing"));
         }
@@ -224,13 +229,13 @@ impl Authority {
         let gone = || Refusal::new(Reason::UpstreamNotActive, format!("upstream {upstream} is no longer registered"));
         let registered = compiled.upstream(upstream).ok_or_else(gone)?;
         let policy = compiled.policy(&asked.environment).ok_or_else(gone)?;
-        let (mut digest, behind) = ([0; 43], Behind::of(caller));
+        let (mut digest, behind) = ([0; 43], CallerPerson::of(caller));
         let arguments = <&[u8; 32]>::try_from(&asked.arguments[..]).ok();
         let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
-        let decide = Decide {
+        let decide = ApprovalContext {
             environment: &asked.environment,
             caller: &asked.caller,
-            intent: Intent {
+            intent: DeclaredIntent {
                 purpose: &asked.purpose,
                 tool: (!asked.tool.is_empty()).then_some(&*asked.tool),
                 arguments_digest: arguments.map(|d| digest_text(d, &mut digest)),
@@ -246,14 +251,14 @@ impl Authority {
         match verdict.permits() {
             true => Ok(()),
             false => {
-                let permits = |behind: &Behind<'_>| {
-                    let question = Decide { person: behind.facts(), ..decide };
+                let permits = |behind: &CallerPerson<'_>| {
+                    let question = ApprovalContext { person: behind.facts(), ..decide };
                     let question = Question::approve(caller.id(), &registered.upstream, &question);
                     let verdict = self.decider.verdicts.verdict(&policy.set, &question);
                     verdict.permits().then(|| verdict.by().to_vec())
                 };
-                let way_out = way_out_by_signing_in((&policy.set, Action::Approve), &behind, decide.now, verdict.by(), permits);
-                Err(No::Refusal(
+                let way_out = sign_in_hint((&policy.set, Action::Approve), &behind, decide.now, verdict.by(), permits);
+                Err(Error::Refusal(
                     Refusal::new(Reason::DeniedByPolicy, format!("Approve: {verdict} (policy version {})", policy.version))
                         .by(format!("policy set {} of {}", policy.version, asked.environment))
                         .way_out(way_out.unwrap_or_else(|| "whoever owns the policy set names who may approve".to_owned())),
@@ -263,30 +268,30 @@ impl Authority {
     }
 
     /// How much of the approval an actor may see.
-    pub fn sees(&self, actor: &Actor, asked: &ApprovalAsked) -> Sees {
+    pub fn sees(&self, actor: &Actor, asked: &ApprovalRequested) -> ApprovalVisibility {
         if is_named(actor, &asked.approvers) {
-            return Sees::Whole;
+            return ApprovalVisibility::Whole;
         }
-        let asker = actor.caller().is_some_and(|own| own.id().as_str() == asked.caller || Who::of(own).name() == asked.caller);
+        let asker = actor.caller().is_some_and(|own| own.id().as_str() == asked.caller || Author::of(own).name() == asked.caller);
         let observes = || match actor {
             Actor::Operator(operator) => self.admit::<admin::Observe>(operator, place_of(asked)).is_ok(),
             Actor::Workload(_) => false,
         };
-        if asker || observes() { Sees::WithoutArguments } else { Sees::Nothing }
+        if asker || observes() { ApprovalVisibility::WithoutArguments } else { ApprovalVisibility::Nothing }
     }
 
     /// Seals the arguments, and makes them durable before the record that refers to them.
-    async fn keep_arguments(&self, id: ApprovalId, environment: &str, arguments: &str) -> Result<(), No> {
+    async fn keep_arguments(&self, id: ApprovalId, environment: &str, arguments: &str) -> Result<(), Error> {
         let name = value_name(id);
         let sealed = self.sealer.seal(PURPOSE, environment, &name, arguments.as_bytes())?;
         let store = self.ledger.store();
-        let kept = tokio::task::spawn_blocking(move || store.put(&name, &sealed, Expect::Absent));
+        let kept = tokio::task::spawn_blocking(move || store.put(&name, &sealed, Precondition::Absent));
         let kept = kept.await.map_err(|e| Fault::new(format!("keeping arguments: {e}")))?;
-        kept.map_err(|e| No::Fault(Fault::new(format!("keeping arguments: {e}"))))
+        kept.map_err(|e| Error::Fault(Fault::new(format!("keeping arguments: {e}"))))
     }
 
     /// The arguments of a waiting approval, for its approvers.
-    pub async fn arguments_of(&self, id: ApprovalId, environment: &str) -> Result<Option<Zeroizing<String>>, No> {
+    pub async fn arguments_of(&self, id: ApprovalId, environment: &str) -> Result<Option<Zeroizing<String>>, Error> {
         let (name, store) = (value_name(id), self.ledger.store());
         let asked = name.clone();
         let sealed = tokio::task::spawn_blocking(move || store.named(&asked));
@@ -300,7 +305,7 @@ impl Authority {
     /// Deletes the arguments of an approval that nobody has to decide any more.
     pub(crate) async fn forget_arguments(&self, id: ApprovalId) {
         let (name, store) = (value_name(id), self.ledger.store());
-        let gone = tokio::task::spawn_blocking(move || store.delete(&name, Expect::Any)).await;
+        let gone = tokio::task::spawn_blocking(move || store.delete(&name, Precondition::Any)).await;
         if !matches!(gone, Ok(Ok(()))) {
             tracing::error!(%id, "the arguments of an approval that nobody needs could not be deleted yet");
         }
@@ -308,7 +313,7 @@ impl Authority {
 
     /// Deletes the arguments of approvals that were decided or have expired. At a start, before callers are served, this includes arguments
     /// whose approval was never recorded because the server stopped; later such arguments may belong to a request in progress.
-    pub async fn sweep_arguments(&self, at_start: bool) -> Result<(), No> {
+    pub async fn sweep_arguments(&self, at_start: bool) -> Result<(), Error> {
         let store = self.ledger.store();
         let names = tokio::task::spawn_blocking(move || store.list(PREFIX));
         let names = names.await.map_err(|e| Fault::new(format!("listing arguments: {e}")))?;
@@ -329,17 +334,17 @@ impl Authority {
 
 /// The environment of a request; `None` for a request that belongs to none, such as a change of a trust domain, for which every
 /// environment's policy is asked.
-pub(crate) fn place_of(asked: &ApprovalAsked) -> Option<&str> {
+pub(crate) fn place_of(asked: &ApprovalRequested) -> Option<&str> {
     Some(asked.environment.as_str()).filter(|name| !name.is_empty())
 }
 
 /// The arguments in clear text, which approvers are to see. A request with only a digest is refused, since a digest does not tell approvers
 /// what is to be done.
-fn shown(want: &Wanted) -> Result<Option<&str>, No> {
+fn shown(want: &ExchangeRequest) -> Result<Option<&str>, Error> {
     match (&want.arguments, want.asking.as_ref().and_then(|a| a.arguments.as_ref())) {
         (None, _) => Ok(None),
         (Some(_), Some(json)) => Ok(Some(json)),
-        (Some(_), None) => Err(No::Refusal(Refusal::field(
+        (Some(_), None) => Err(Error::Refusal(Refusal::field(
             "arguments",
             "somebody has to approve this, and people see arguments, not digests: send arguments.json",
         ))),
@@ -347,17 +352,17 @@ fn shown(want: &Wanted) -> Result<Option<&str>, No> {
 }
 
 /// Adds the id of the waiting approval to the refusal.
-pub(crate) fn waits_for(no: No, id: ApprovalId) -> No {
+pub(crate) fn waits_for(no: Error, id: ApprovalId) -> Error {
     match no {
-        No::Refusal(no) => {
+        Error::Refusal(no) => {
             let way_out = format!("those whom the registration names as approvers: mayfly approval give {id}");
-            No::Refusal(no.approval(id.to_string()).way_out(way_out))
+            Error::Refusal(no.approval(id.to_string()).way_out(way_out))
         }
         fault => fault,
     }
 }
 
 /// Whether a refusal means that an approval is needed first.
-pub(crate) fn needs_approval(no: &No) -> bool {
-    matches!(no, No::Refusal(r) if r.reason == Reason::ApprovalNeeded)
+pub(crate) fn needs_approval(no: &Error) -> bool {
+    matches!(no, Error::Refusal(r) if r.reason == Reason::ApprovalNeeded)
 }

@@ -8,33 +8,33 @@
 //! Closing the task revokes everything issued in it. A static secret that was revealed would also have to be rotated, but no kind of
 //! credential reveals one in this version (the `secret` kind, design, section 7).
 
-use crate::admission::rates::Act;
+use crate::admission::rate_limits::RateLimitedAct;
 use crate::authority::Authority;
 use crate::people::approvals::identity;
-use crate::tasks::{Actor, Named, request_of};
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use crate::tasks::{Actor, IdempotencyKey, request_of};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_identity::caller::Caller;
-use mayfly_ledger::Lane;
-use mayfly_ledger::record::{BreakGlass, Event, Identity, Outcome, Record, Who};
-use mayfly_ledger::state::Glass;
+use mayfly_ledger::ProposalKind;
+use mayfly_ledger::record::{Author, BreakGlassStepTaken, Event, Principal, Record, TaskOutcome};
+use mayfly_ledger::state::BreakGlassTask;
 use mayfly_policy::admin;
-use mayfly_policy::decide::{GlassAsk, decided_on_old_state};
+use mayfly_policy::decide::{BreakGlassRequest, decided_on_stale_state};
 use mayfly_verify::seq::{Seq, TaskId};
 
 /// The attempts to decide. A decision that a concurrent change made void is repeated before the caller is told to try again.
 const TRIES: usize = 2;
 
 /// A person or workload with an SVID, and the identity under which it acts.
-fn somebody(actor: &Actor) -> Result<(&Caller, Identity), No> {
+fn somebody(actor: &Actor) -> Result<(&Caller, Principal), Error> {
     actor.caller().zip(identity(actor)).ok_or_else(|| {
         let no = Refusal::new(Reason::NotYours, "break-glass takes somebody with a name; the local socket counts as nobody");
-        No::Refusal(no.by("two people").way_out("ask over a listener, with an SVID"))
+        Error::Refusal(no.by("two people").way_out("ask over a listener, with an SVID"))
     })
 }
 
-fn none(id: TaskId) -> No {
+fn none(id: TaskId) -> Error {
     let no = Refusal::new(Reason::NotFound, format!("there is no break-glass task {id} that you may know of"));
-    No::Refusal(no.way_out("mayfly break-glass list shows those there are"))
+    Error::Refusal(no.way_out("mayfly break-glass list shows those there are"))
 }
 
 impl Authority {
@@ -46,20 +46,20 @@ impl Authority {
     /// The open break-glass task of a caller.
     pub(crate) fn acts_in_glass(&self, caller: &Caller) -> Option<TaskId> {
         let now = self.system.wall();
-        self.ledger.peek(|s| s.glasses.acts(&Identity::of(caller), caller.id().as_str(), now))
+        self.ledger.peek(|s| s.glasses.acts(&Principal::of(caller), caller.id().as_str(), now))
     }
 
     /// Opens a break-glass task, which then waits for its second person.
-    pub async fn open_glass(&self, actor: &Actor, ask: &GlassAsk, named: &Named) -> Result<TaskId, No> {
+    pub async fn open_glass(&self, actor: &Actor, ask: &BreakGlassRequest, named: &IdempotencyKey) -> Result<TaskId, Error> {
         let (caller, who) = somebody(actor)?;
-        let author = Who::of(caller);
+        let author = Author::of(caller);
         for again in 1.. {
             self.let_in(caller, "this caller")?;
             if let Some(before) = self.remembered(&author.name(), named).await? {
                 return Ok(TaskId::from_bytes(before.task));
             }
             if again == 1 {
-                self.rates.load().take(Act::Change, caller.id().as_str())?;
+                self.rates.load().take(RateLimitedAct::Change, caller.id().as_str())?;
             }
             let view = self.ledger.view();
             let id = self.new_task_id();
@@ -67,52 +67,52 @@ impl Authority {
             let group = self.ledger.new_group();
             let record = |event| Record { group, ..Record::new(author.clone(), event).decided_at(view.revision()) };
             let opens = record(Event::TaskOpened(opened)).for_request(request_of(&author.name(), named));
-            match self.ledger.commit(Lane::Grant, vec![opens, record(Event::BreakGlass(step))]).await {
+            match self.ledger.commit(ProposalKind::Grant, vec![opens, record(Event::BreakGlass(step))]).await {
                 Ok(_) => {
                     tracing::warn!(task = %id, rights = ask.rights, who = %who.name(), "break-glass was asked for");
                     return Ok(id);
                 }
-                Err(no) if again < TRIES && decided_on_old_state(&no) => self.ledger.settled(|_| ()).await?,
+                Err(no) if again < TRIES && decided_on_stale_state(&no) => self.ledger.settled(|_| ()).await?,
                 Err(no) => return Err(no),
             }
         }
-        Err(No::Fault(Fault::new("opening break-glass: tries ran out")))
+        Err(Error::Fault(Fault::new("opening break-glass: tries ran out")))
     }
 
     /// Joins a break-glass task as the second person, which activates it.
-    pub async fn join_glass(&self, actor: &Actor, id: TaskId, reason: &str, named: &Named) -> Result<(), No> {
+    pub async fn join_glass(&self, actor: &Actor, id: TaskId, reason: &str, named: &IdempotencyKey) -> Result<(), Error> {
         let (caller, who) = somebody(actor)?;
         let decide =
             |view: &_, glass: &_| self.decider.join_glass(view, &self.catalog.now(), (caller, &who), (id, glass), reason);
-        self.step_glass(Lane::Grant, caller, id, named, decide).await?;
+        self.step_glass(ProposalKind::Grant, caller, id, named, decide).await?;
         tracing::warn!(task = %id, who = %who.name(), "break-glass is open");
         Ok(())
     }
 
     /// Records the review of a break-glass task by a third person.
-    pub async fn review_glass(&self, actor: &Actor, id: TaskId, text: &str, named: &Named) -> Result<(), No> {
+    pub async fn review_glass(&self, actor: &Actor, id: TaskId, text: &str, named: &IdempotencyKey) -> Result<(), Error> {
         let (caller, who) = somebody(actor)?;
         let decide =
             |view: &_, glass: &_| self.decider.review_glass(view, &self.catalog.now(), (caller, &who), (id, glass), text);
-        self.step_glass(Lane::Change, caller, id, named, decide).await
+        self.step_glass(ProposalKind::Change, caller, id, named, decide).await
     }
 
     async fn step_glass(
         &self,
-        lane: Lane,
+        lane: ProposalKind,
         caller: &Caller,
         id: TaskId,
-        named: &Named,
-        decide: impl Fn(&mayfly_ledger::View, &Glass) -> Result<BreakGlass, No>,
-    ) -> Result<(), No> {
-        let author = Who::of(caller);
+        named: &IdempotencyKey,
+        decide: impl Fn(&mayfly_ledger::View, &BreakGlassTask) -> Result<BreakGlassStepTaken, Error>,
+    ) -> Result<(), Error> {
+        let author = Author::of(caller);
         for again in 1.. {
             self.let_in(caller, "this caller")?;
             if self.remembered(&author.name(), named).await?.is_some() {
                 return Ok(());
             }
             if again == 1 {
-                self.rates.load().take(Act::Change, caller.id().as_str())?;
+                self.rates.load().take(RateLimitedAct::Change, caller.id().as_str())?;
             }
             let view = self.ledger.view();
             let glass = view.read(|s| s.glasses.get(&id).cloned()).ok_or_else(|| none(id))?;
@@ -120,29 +120,29 @@ impl Authority {
             let record = Record::new(author.clone(), Event::BreakGlass(step)).decided_at(view.revision());
             match self.ledger.commit(lane, vec![record.for_request(request_of(&author.name(), named))]).await {
                 Ok(_) => return Ok(()),
-                Err(no) if again < TRIES && decided_on_old_state(&no) => self.ledger.settled(|_| ()).await?,
+                Err(no) if again < TRIES && decided_on_stale_state(&no) => self.ledger.settled(|_| ()).await?,
                 Err(no) => return Err(no),
             }
         }
-        Err(No::Fault(Fault::new("a step of break-glass: tries ran out")))
+        Err(Error::Fault(Fault::new("a step of break-glass: tries ran out")))
     }
 
     /// Closes a break-glass task and revokes everything issued in it. A repeat returns the sequence number of the first closing.
-    pub async fn close_glass(&self, actor: &Actor, id: TaskId, reason: &str) -> Result<Seq, No> {
+    pub async fn close_glass(&self, actor: &Actor, id: TaskId, reason: &str) -> Result<Seq, Error> {
         let glass = self.ledger.peek(|s| s.glasses.get(&id).filter(|_| s.tasks.get(&id).is_some()).cloned());
         let glass = glass.filter(|glass| self.sees_glass(actor, glass)).ok_or_else(|| none(id))?;
         match somebody(actor) {
             // The people of the task close it under that identity, even if they are operators too.
             Ok((caller, who)) if glass.is_of(&who, caller.id().as_str()) => {
-                self.close_task(&Actor::Workload(caller.clone()), id, Outcome::Completed, reason).await
+                self.close_task(&Actor::Workload(caller.clone()), id, TaskOutcome::Completed, reason).await
             }
-            _ => self.close_task(actor, id, Outcome::Completed, reason).await,
+            _ => self.close_task(actor, id, TaskOutcome::Completed, reason).await,
         }
     }
 
     /// Whether an actor may see a break-glass task: its people, those whom policy names for it, and operators.
-    pub fn sees_glass(&self, actor: &Actor, glass: &Glass) -> bool {
-        let own = |(caller, who): (&Caller, Identity)| {
+    pub fn sees_glass(&self, actor: &Actor, glass: &BreakGlassTask) -> bool {
+        let own = |(caller, who): (&Caller, Principal)| {
             glass.is_of(&who, caller.id().as_str()) || self.decider.named_for_glass(&self.catalog.now(), (caller, &who), glass)
         };
         if somebody(actor).is_ok_and(own) {

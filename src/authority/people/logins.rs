@@ -10,19 +10,19 @@ use crate::authority::Authority;
 use crate::trust::bundle_of;
 use crate::trust::own_domain::OwnDomain;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
-use mayfly_credential::x509::{Ca, Csr, Leaf, Signed};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
+use mayfly_credential::x509::{Ca, Csr, SignedCertificate, SvidTemplate};
 use mayfly_identity::anchor::TrustAnchor;
 use mayfly_identity::oidc::{Issuer, VerifiedOidc};
 use mayfly_identity::spiffe_id::SpiffeId;
 use mayfly_ledger::record::{
-    Attestation, Event, Identity, KeyPurpose, LoggedIn, Record, SvidEvidence, TokenEvidence, UsedOnce, Who,
+    Attestation, Author, Event, KeyPurpose, LoggedIn, Principal, Record, SvidEvidence, TokenEvidence, UsedOnce,
 };
 use mayfly_ledger::state::{id_token_used, serial_of_login};
-use mayfly_ledger::{Lane, View};
-use mayfly_policy::decide::decided_on_old_state;
-use mayfly_policy::request::{AttestedFacts, PersonFacts};
-use mayfly_policy::{Act, Question};
+use mayfly_ledger::{ProposalKind, View};
+use mayfly_policy::decide::decided_on_stale_state;
+use mayfly_policy::question::{AttestedFacts, PersonFacts};
+use mayfly_policy::{OperatorContext, Question};
 use mayfly_verify::seq::{CredentialId, Millis, Seq};
 
 /// The attempts to decide. A decision that a concurrent change made void is repeated before the caller is told to try again.
@@ -30,7 +30,7 @@ const TRIES: usize = 2;
 
 /// A verified token: signed by its issuer, intended for this server, and not expired.
 #[derive(Clone, Debug)]
-pub struct Token {
+pub struct LoginToken {
     /// The short name of the provider.
     pub provider: String,
     /// The environments in which the provider's tokens are accepted.
@@ -49,10 +49,10 @@ pub struct Token {
     pub claims: Map<String, Value>,
 }
 
-impl Token {
+impl LoginToken {
     /// Converts a verified token.
-    pub fn of(issuer: &Issuer, token: &VerifiedOidc) -> Token {
-        Token {
+    pub fn of(issuer: &Issuer, token: &VerifiedOidc) -> LoginToken {
+        LoginToken {
             provider: issuer.name.clone(),
             environments: issuer.environments.clone(),
             issuer: token.issuer().to_owned(),
@@ -65,14 +65,14 @@ impl Token {
     }
 
     /// The subject of the token.
-    pub fn subject(&self) -> Identity {
-        Identity { issuer: self.issuer.clone(), sub: self.sub.clone() }
+    pub fn subject(&self) -> Principal {
+        Principal { issuer: self.issuer.clone(), sub: self.sub.clone() }
     }
 }
 
 /// A login with its certificate.
 #[derive(Clone, Debug)]
-pub struct SignedIn {
+pub struct LoginResult {
     /// The id of the login.
     pub credential: CredentialId,
     /// Its record.
@@ -86,7 +86,7 @@ pub struct SignedIn {
 }
 
 /// How the person signed in, according to the token.
-pub(crate) struct Manner {
+pub(crate) struct SignInDetails {
     pub amr: Vec<String>,
     pub acr: String,
     pub auth_time: Millis,
@@ -94,18 +94,18 @@ pub(crate) struct Manner {
 }
 
 /// The person or job that logs in, and the token.
-pub(crate) struct Entry<'a> {
+pub(crate) struct PendingLogin<'a> {
     pub own: &'a OwnDomain,
-    pub token: &'a Token,
+    pub token: &'a LoginToken,
     /// The identity, as policies and records name it.
-    pub author: Who,
-    pub manner: Manner,
+    pub author: Author,
+    pub manner: SignInDetails,
     pub job: Option<Attestation>,
     pub ttl_ms: u64,
 }
 
 /// The terms of a permitted login.
-struct Decided {
+struct LoginTerms {
     environment: String,
     policy_version: u64,
     policies: Vec<String>,
@@ -117,11 +117,11 @@ impl Authority {
         &self,
         key: &Csr,
         id: &SpiffeId,
-        entry: impl FnMut(Millis) -> Result<Entry<'a>, No>,
-    ) -> Result<SignedIn, No> {
+        entry: impl FnMut(Millis) -> Result<PendingLogin<'a>, Error>,
+    ) -> Result<LoginResult, Error> {
         // Everybody with a token of the provider can come here, so refusals are recorded for the audit.
         self.try_login(key, id, entry).await.inspect_err(|no| {
-            if let No::Refusal(no) = no {
+            if let Error::Refusal(no) = no {
                 self.refused(id.as_str(), no, "login", "");
             }
         })
@@ -131,8 +131,8 @@ impl Authority {
         &self,
         key: &Csr,
         id: &SpiffeId,
-        mut entry: impl FnMut(Millis) -> Result<Entry<'a>, No>,
-    ) -> Result<SignedIn, No> {
+        mut entry: impl FnMut(Millis) -> Result<PendingLogin<'a>, Error>,
+    ) -> Result<LoginResult, Error> {
         for again in 1.. {
             let view = self.ledger.view();
             let entry = entry(view.now())?;
@@ -148,22 +148,22 @@ impl Authority {
             };
             let records = [Event::UsedOnce(used), Event::LoggedIn(Box::new(login))];
             let record = |event| Record::new(entry.author.clone(), event).decided_at(view.revision());
-            match self.ledger.commit(Lane::Grant, records.map(record).to_vec()).await {
+            match self.ledger.commit(ProposalKind::Grant, records.map(record).to_vec()).await {
                 Ok(receipt) => {
                     let (spiffe_id, certificate) = (id.clone(), signed.der.to_vec());
-                    return Ok(SignedIn { credential, seq: receipt.seq(), spiffe_id, certificate, expires_at });
+                    return Ok(LoginResult { credential, seq: receipt.seq(), spiffe_id, certificate, expires_at });
                 }
-                Err(no) if again < TRIES && decided_on_old_state(&no) => {}
+                Err(no) if again < TRIES && decided_on_stale_state(&no) => {}
                 Err(no) => return Err(no),
             }
         }
-        Err(No::Fault(Fault::new("signing in: tries ran out")))
+        Err(Error::Fault(Fault::new("signing in: tries ran out")))
     }
 
     /// Evaluates policy: an environment in which the provider's tokens are accepted must permit the login; the caller's own environment is
     /// tried first.
-    fn decide_login(&self, entry: &Entry<'_>, id: &SpiffeId, now: Millis) -> Result<Decided, No> {
-        let Entry { token, manner, job, .. } = entry;
+    fn decide_login(&self, entry: &PendingLogin<'_>, id: &SpiffeId, now: Millis) -> Result<LoginTerms, Error> {
+        let PendingLogin { token, manner, job, .. } = entry;
         let compiled = self.catalog.now();
         let mut sets: Vec<_> = compiled
             .environments()
@@ -178,11 +178,11 @@ impl Authority {
         let person = Some(person).filter(|_| job.is_none());
         let mut said = Vec::new();
         for (name, policy) in sets {
-            let act = Act { environment: Some(name), person, job, now, ..Act::default() };
+            let act = OperatorContext { environment: Some(name), person, job, now, ..OperatorContext::default() };
             let verdict = self.decider.verdicts.verdict(&policy.set, &Question::sign_in(id, &act));
             if verdict.permits() {
                 let (environment, policies) = (name.to_owned(), verdict.by().to_vec());
-                return Ok(Decided { environment, policy_version: policy.version, policies });
+                return Ok(LoginTerms { environment, policy_version: policy.version, policies });
             }
             said.push(format!("{name} (version {}): {verdict}", policy.version));
         }
@@ -191,7 +191,7 @@ impl Authority {
             false => format!("SignIn: {}", said.join("; ")),
         };
         let no = Refusal::new(Reason::DeniedByPolicy, what).by("policy SignIn");
-        Err(No::Refusal(
+        Err(Error::Refusal(
             no.way_out("whoever owns the policy set permits the action SignIn; docs/people.md and docs/ci.md have examples"),
         ))
     }
@@ -199,12 +199,12 @@ impl Authority {
     /// Signs the certificate, which is not sent before the login is durable.
     fn make_login(
         &self,
-        (entry, spiffe_id): (&Entry<'_>, &SpiffeId),
-        decided: &Decided,
+        (entry, spiffe_id): (&PendingLogin<'_>, &SpiffeId),
+        decided: &LoginTerms,
         key: &Csr,
         view: &View,
-    ) -> Result<(LoggedIn, Signed), No> {
-        let Entry { own, token, manner, .. } = entry;
+    ) -> Result<(LoggedIn, SignedCertificate), Error> {
+        let PendingLogin { own, token, manner, .. } = entry;
         let not_ready = || Refusal::new(Reason::NotReady, "the CA of our own trust domain has no key yet");
         let ca_key = self.keyring.active(KeyPurpose::X509Ca, "").ok_or_else(not_ready)?;
         let domain = &own.trust_domain;
@@ -217,7 +217,7 @@ impl Authority {
         let expires_at = Millis::from_seconds(end.seconds());
         let id = CredentialId::from_bytes(self.system.random16());
         let crl_url = own.crl_url(ca_key.id());
-        let leaf = Leaf { id, key, spiffe_id, crl_url: &crl_url, issued_at: now, expires_at };
+        let leaf = SvidTemplate { id, key, spiffe_id, crl_url: &crl_url, issued_at: now, expires_at };
         let signed = leaf.sign(&Ca::new(&ca_key, anchor)?)?;
         let login = LoggedIn {
             credential: id.as_bytes().to_vec(),

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::authority::Authority;
-use mayfly_base::refusal::No;
-use mayfly_ledger::state::{State, Version};
-use mayfly_ledger::upstream::findings::{Finding, Known, Problem, findings};
+use mayfly_base::refusal::Error;
+use mayfly_ledger::state::{DocumentVersion, State};
+use mayfly_ledger::upstream::findings::{FindingKind, RegistrationFacts, UpstreamFinding, findings};
 use mayfly_ledger::upstream::registry::Upstream;
 use mayfly_verify::seq::Millis;
 
@@ -29,30 +29,31 @@ impl Inventory {
     }
 
     /// All findings about a registration.
-    pub fn findings(&self, upstream: &Upstream, version: &Version, now: Millis) -> Vec<Finding> {
+    pub fn findings(&self, upstream: &Upstream, version: &DocumentVersion, now: Millis) -> Vec<UpstreamFinding> {
         if version.retired {
             return Vec::new();
         }
         let (live, last_used) = self.used(&upstream.name);
         let owner_left = version.owner_left.then(|| self.left.get(upstream.owner.as_str()).copied()).flatten();
-        findings(upstream, &Known { since: version.at, owner_left, live, last_used }, now)
+        findings(upstream, &RegistrationFacts { since: version.at, owner_left, live, last_used }, now)
     }
 }
 
 impl Authority {
     /// Collects the use of the registry from the durable state.
-    pub async fn inventory(&self) -> Result<Inventory, No> {
+    pub async fn inventory(&self) -> Result<Inventory, Error> {
         self.ledger.settled(Inventory::of).await
     }
 
     /// The findings that stop an upstream from issuing, now or within 14 days, each with the name of its upstream.
-    pub fn stopping_soon(&self) -> Vec<(String, Finding)> {
+    pub fn stopping_soon(&self) -> Vec<(String, UpstreamFinding)> {
         let (compiled, now) = (self.catalog.now(), self.system.wall());
         let (inventory, versions) = self.ledger.peek(|s| (Inventory::of(s), s.upstreams.clone()));
         let mut found = Vec::new();
         for (name, version) in versions.iter().filter(|(_, v)| v.active) {
             let Some(registered) = compiled.upstream(name) else { continue };
-            let stops = |f: &Finding| matches!(f.problem, Problem::Expiring | Problem::Overdue | Problem::Ownerless);
+            let stops =
+                |f: &UpstreamFinding| matches!(f.problem, FindingKind::Expiring | FindingKind::Overdue | FindingKind::Ownerless);
             let of = inventory.findings(&registered.upstream, version, now).into_iter().filter(stops);
             found.extend(of.map(|finding| (name.to_string(), finding)));
         }

@@ -1,35 +1,40 @@
 //! Operators' changes of policy sets: the set in effect, and the shadow set.
 //!
-//! Credentials that a new set refuses and the previous one permitted are revoked with the change (see [`crate::revocation::narrow`]). Changes of what
-//! governs (see [`mayfly_policy::Governing`]), and changes for which policy requires an approval, need another operator first (see
+//! Credentials that a new set refuses and the previous one permitted are revoked with the change (see [`crate::revocation::revoke_excess`]). Changes of what
+//! governs (see [`mayfly_policy::GovernanceRules`]), and changes for which policy requires an approval, need another operator first (see
 //! [`crate::registry::changes`]).
 
 use std::sync::Arc;
 
 use crate::authority::Authority;
 use crate::exchange::lookup::not_kept;
-use crate::registry::changes::{Alone, Asking};
-use crate::revocation::narrow::{Change, Fate, Judge, Look, Takes, Terms, Took};
-use crate::revocation::revoke::Hits;
-use mayfly_base::document::{Complaint, Source};
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use crate::registry::changes::{ApprovalRequest, ChangePermission};
+use crate::revocation::revoke::RevocationHits;
+use crate::revocation::revoke_excess::{
+    CausedRevocation, ChangeEffect, ChangeOptions, ExcessJudge, ExcessSearch, ExcessVerdict, NarrowingChange,
+};
+use mayfly_base::document::{Diagnostic, SourceFile};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_identity::caller::Operator;
-use mayfly_ledger::history::Past;
-use mayfly_ledger::record::{Change as Recorded, Changes, Event, Narrowing, PolicySet as SetRecord, Sort, Who, about};
+use mayfly_ledger::history::HistoryRecord;
+use mayfly_ledger::record::{
+    Author, Event, NameKind, NarrowedKind, PolicySetUpdated as SetRecord, ProposedChange, ProposedChangeRecord as Recorded,
+    main_objects,
+};
 use mayfly_ledger::revocation::Target;
-use mayfly_ledger::search::Filter;
-use mayfly_ledger::state::{State, Version};
-use mayfly_policy::decide::{Anew, reads_records};
+use mayfly_ledger::search::HistoryFilter;
+use mayfly_ledger::state::{DocumentVersion, State};
+use mayfly_policy::decide::{PolicyComparison, reads_records};
 use mayfly_policy::set::files;
-use mayfly_policy::unattended;
-use mayfly_policy::{Admin, PolicySet, admin};
+use mayfly_policy::unpermitted_actions;
+use mayfly_policy::{OperatorAction, PolicySet, admin};
 use mayfly_verify::seq::{Millis, Seq};
 
 /// The source of a policy set.
 #[derive(Clone, Debug)]
-pub enum PolicyFrom {
+pub enum PolicySetSource {
     /// Files; without roles, the roles in effect are used.
-    Files(Vec<Source>, Option<Source>),
+    Files(Vec<SourceFile>, Option<SourceFile>),
     /// An earlier version of the enforced set.
     Version(u64),
     /// The shadow policy set.
@@ -40,13 +45,13 @@ pub enum PolicyFrom {
 
 /// A requested change of a policy set.
 #[derive(Clone, Debug)]
-pub struct Setting {
+pub struct PolicyChangeRequest {
     /// The environment.
     pub environment: String,
     /// Change the shadow policy set.
     pub audit: bool,
     /// The new set; `None` removes the shadow policy set.
-    pub from: Option<PolicyFrom>,
+    pub from: Option<PolicySetSource>,
     /// The version that the operator read, 0 for none.
     pub read: u64,
     /// The reason.
@@ -65,18 +70,18 @@ pub struct PolicyVersion {
     /// When it took effect.
     pub at: Millis,
     /// The author of the change.
-    pub by: Option<Who>,
+    pub by: Option<Author>,
     /// The search for credentials that it refuses is still running.
     pub narrowing: bool,
 }
 
 /// The result of a change, or of a dry run.
 #[derive(Clone, Debug)]
-pub struct PolicySetting {
+pub struct PolicyChangeResult {
     /// The version in effect; for a dry run, the version that would be.
     pub version: PolicyVersion,
     /// The numbers of what was revoked, or would be.
-    pub hits: Hits,
+    pub hits: RevocationHits,
     /// How many of the revoked credentials the set would not have refused.
     pub beyond: u64,
     /// The parts of the change that need a second operator.
@@ -84,7 +89,7 @@ pub struct PolicySetting {
 }
 
 impl PolicyVersion {
-    fn of(version: &Version) -> PolicyVersion {
+    fn of(version: &DocumentVersion) -> PolicyVersion {
         PolicyVersion {
             number: version.version,
             text: version.text.to_string(),
@@ -96,12 +101,12 @@ impl PolicyVersion {
     }
 }
 
-fn nowhere(environment: &str) -> No {
-    No::Refusal(Refusal::new(Reason::NotFound, format!("environment {environment} has no policy set")))
+fn nowhere(environment: &str) -> Error {
+    Error::Refusal(Refusal::new(Reason::NotFound, format!("environment {environment} has no policy set")))
 }
 
 /// A complaint as a field error: its place in the files, and the error.
-fn place(c: &Complaint) -> (String, String) {
+fn place(c: &Diagnostic) -> (String, String) {
     let place = match (c.line, c.column) {
         (0, _) => c.file.clone(),
         (line, 0) => format!("{}:{line}", c.file),
@@ -111,13 +116,13 @@ fn place(c: &Complaint) -> (String, String) {
     (place, format!("{}{right}", c.what))
 }
 
-fn wrong(complaints: Vec<Complaint>) -> No {
-    No::Refusal(Refusal::fields(complaints.iter().map(place).collect()))
+fn wrong(complaints: Vec<Diagnostic>) -> Error {
+    Error::Refusal(Refusal::fields(complaints.iter().map(place).collect()))
 }
 
 impl Authority {
     /// A version of a policy set. `None`: the version in effect.
-    pub async fn policy_version(&self, environment: &str, audit: bool, number: Option<u64>) -> Result<PolicyVersion, No> {
+    pub async fn policy_version(&self, environment: &str, audit: bool, number: Option<u64>) -> Result<PolicyVersion, Error> {
         let in_force = self.ledger.settled(|s| table(s, audit).get(environment).cloned()).await?;
         match (in_force, number) {
             (Some(v), None) => Ok(PolicyVersion::of(&v)),
@@ -125,17 +130,17 @@ impl Authority {
             (_, Some(n)) => self.past_policy(environment, audit, n).await,
             (_, None) if audit => {
                 let what = format!("environment {environment} has no shadow policy set");
-                Err(No::Refusal(Refusal::new(Reason::NotFound, what)))
+                Err(Error::Refusal(Refusal::new(Reason::NotFound, what)))
             }
             (_, None) => Err(nowhere(environment)),
         }
     }
 
     /// A version that is not in effect, from history.
-    async fn past_policy(&self, environment: &str, audit: bool, number: u64) -> Result<PolicyVersion, No> {
+    async fn past_policy(&self, environment: &str, audit: bool, number: u64) -> Result<PolicyVersion, Error> {
         let none = {
             let what = format!("environment {environment} has no version {number} of its policy set");
-            move || No::Refusal(Refusal::new(Reason::NotFound, what.clone()))
+            move || Error::Refusal(Refusal::new(Reason::NotFound, what.clone()))
         };
         // A version that never took effect is not in history, even if an operator requested it.
         let newest = self.ledger.settled(|s| table(s, audit).get(environment).map_or(0, |v| v.version)).await?;
@@ -144,10 +149,10 @@ impl Authority {
         }
         let of = environment.to_owned();
         let version = move |e: &SetRecord| e.environment == of && e.audit_only == audit && e.version == number;
-        let named = Filter::named(Some(Sort::About), about::policy(environment, audit, number));
+        let named = HistoryFilter::named(Some(NameKind::About), main_objects::policy(environment, audit, number));
         let what = format!("version {number} of the policy set of {environment}");
         self.question(move |look| {
-            let fits = |past: &Past| set_in(past).is_some_and(&version);
+            let fits = |past: &HistoryRecord| set_in(past).is_some_and(&version);
             let Some(past) = look.newest(&[named], 1, fits)?.pop() else {
                 look.saw_all(&what)?;
                 return Err(look.removed().map_or_else(none, |removed| not_kept(&what, removed)));
@@ -161,25 +166,25 @@ impl Authority {
 
     /// Builds a set from its source, with its version if it was in effect before. Compiling takes milliseconds of CPU, so it runs apart
     /// from the threads that answer.
-    pub async fn policy_from(&self, environment: &str, from: &PolicyFrom) -> Result<(Arc<PolicySet>, Option<u64>), No> {
+    pub async fn policy_from(&self, environment: &str, from: &PolicySetSource) -> Result<(Arc<PolicySet>, Option<u64>), Error> {
         let compiled = self.catalog.now();
         let now = compiled.policy(environment).ok_or_else(|| nowhere(environment))?;
         let (policies, roles) = match from {
-            PolicyFrom::InForce => return Ok((now.set.clone(), Some(now.version))),
-            PolicyFrom::Audited => {
+            PolicySetSource::InForce => return Ok((now.set.clone(), Some(now.version))),
+            PolicySetSource::Audited => {
                 let version = self.policy_version(environment, true, None).await?;
                 if version.text.is_empty() {
                     let what = format!("the shadow policy set of {environment} was taken away");
-                    return Err(No::Refusal(Refusal::new(Reason::NotFound, what)));
+                    return Err(Error::Refusal(Refusal::new(Reason::NotFound, what)));
                 }
                 return Ok((self.recorded_set(version.text).await?, Some(version.number)));
             }
-            PolicyFrom::Version(number) => {
+            PolicySetSource::Version(number) => {
                 let version = self.policy_version(environment, false, Some(*number)).await?;
                 return Ok((self.recorded_set(version.text).await?, Some(*number)));
             }
-            PolicyFrom::Files(policies, Some(roles)) => (policies.clone(), roles.clone()),
-            PolicyFrom::Files(policies, None) => {
+            PolicySetSource::Files(policies, Some(roles)) => (policies.clone(), roles.clone()),
+            PolicySetSource::Files(policies, None) => {
                 let in_force = files(now.set.to_text()).map_err(|e| Fault::new(format!("the policy set in force: {e}")))?;
                 (policies.clone(), in_force.1)
             }
@@ -189,7 +194,7 @@ impl Authority {
         Ok((Arc::new(set), None))
     }
 
-    async fn recorded_set(&self, text: String) -> Result<Arc<PolicySet>, No> {
+    async fn recorded_set(&self, text: String) -> Result<Arc<PolicySet>, Error> {
         if let Some(known) = self.catalog.known(&mayfly_base::document::sha256(text.as_bytes())) {
             return Ok(known);
         }
@@ -199,11 +204,11 @@ impl Authority {
     }
 
     /// The parts of a set that need a second operator before it takes effect.
-    pub fn governs(&self, environment: &str, from: &PolicyFrom, new: &PolicySet) -> Vec<String> {
+    pub fn governs(&self, environment: &str, from: &PolicySetSource, new: &PolicySet) -> Vec<String> {
         let compiled = self.catalog.now();
         let Some(now) = compiled.policy(environment) else { return Vec::new() };
         let mut all = now.set.governing().differences(&new.governing());
-        if matches!(from, PolicyFrom::Audited) {
+        if matches!(from, PolicySetSource::Audited) {
             all.push("mode".to_owned());
         }
         all.extend(self.roots_taken_in(|domain| new.operator_domains().has(domain)));
@@ -222,32 +227,37 @@ impl Authority {
             all.push(("roles".to_owned(), format!("nobody belongs to environment {environment}: its wall refuses everybody")));
         }
         if !self.single_operator {
-            all.extend(unattended::complaint(set.nobody_may(), environment).as_ref().map(place));
+            all.extend(unpermitted_actions::complaint(set.nobody_may(), environment).as_ref().map(place));
         }
         all
     }
 
     /// Whether a set may replace the one in effect: it must leave somebody who may change policy, revoke and lock in the environment, if the
     /// set in effect does. Otherwise no operator could undo the change, and only `admin.single_operator` and a restart would help.
-    pub fn stays_attended(&self, environment: &str, new: &PolicySet) -> Result<(), No> {
+    pub fn stays_attended(&self, environment: &str, new: &PolicySet) -> Result<(), Error> {
         let compiled = self.catalog.now();
         let before = compiled.policy(environment).map_or(&[][..], |now| now.set.nobody_may());
-        let lost: Vec<Admin> = new.nobody_may().iter().filter(|admin| !before.contains(admin)).copied().collect();
-        match unattended::complaint(&lost, environment).filter(|_| !self.single_operator) {
+        let lost: Vec<OperatorAction> = new.nobody_may().iter().filter(|admin| !before.contains(admin)).copied().collect();
+        match unpermitted_actions::complaint(&lost, environment).filter(|_| !self.single_operator) {
             Some(complaint) => Err(wrong(vec![complaint])),
             None => Ok(()),
         }
     }
 
     /// Puts a policy set in effect, or makes it the shadow policy set.
-    pub async fn set_policy(&self, operator: &Operator, setting: &Setting, terms: &Terms) -> Result<PolicySetting, No> {
-        let Setting { environment, audit, .. } = setting;
+    pub async fn set_policy(
+        &self,
+        operator: &Operator,
+        setting: &PolicyChangeRequest,
+        terms: &ChangeOptions,
+    ) -> Result<PolicyChangeResult, Error> {
+        let PolicyChangeRequest { environment, audit, .. } = setting;
         let may = self.may_change_alone::<admin::ManagePolicy>(operator, ("policy", environment), Some(environment))?;
         let _one = self.changing.lock().await;
         if let Some(before) = self.remembered(&may.who().name(), &terms.named).await? {
             let hits = self.hit_before(&before, &terms.named).await?;
             let version = self.policy_in_place(environment, *audit).await?;
-            return Ok(PolicySetting { version, hits, beyond: 0, governs: Vec::new() });
+            return Ok(PolicyChangeResult { version, hits, beyond: 0, governs: Vec::new() });
         }
         let new = match &setting.from {
             Some(from) => Some(self.policy_from(environment, from).await?.0),
@@ -258,12 +268,12 @@ impl Authority {
         let version = now.as_ref().map_or(0, |v| v.version);
         if version != setting.read {
             let what = format!("version {version} is the newest of {environment}, the change was made from {}", setting.read);
-            return Err(No::Refusal(Refusal::new(Reason::DecidedOnOldState, what)));
+            return Err(Error::Refusal(Refusal::new(Reason::DecidedOnOldState, what)));
         }
         let same = now.as_ref().filter(|v| new.as_ref().map(|set| *set.digest()) == v.active.then_some(v.digest));
         if let Some(now) = same {
             let version = PolicyVersion::of(now);
-            return Ok(PolicySetting { version, hits: Hits::default(), beyond: 0, governs: Vec::new() });
+            return Ok(PolicyChangeResult { version, hits: RevocationHits::default(), beyond: 0, governs: Vec::new() });
         }
         let text = new.as_ref().map_or("", |set| set.to_text());
         let set = SetRecord {
@@ -282,24 +292,24 @@ impl Authority {
             _ => Vec::new(),
         };
         let second = match may {
-            Alone::Yes(who) if governs.is_empty() => Alone::Yes(who),
-            Alone::Yes(who) | Alone::With(who) => self.with_another(operator, who)?,
+            ChangePermission::Yes(who) if governs.is_empty() => ChangePermission::Yes(who),
+            ChangePermission::Yes(who) | ChangePermission::With(who) => self.with_another(operator, who)?,
         };
         let takes = match new {
             Some(new) if !audit => self.policy_takes(environment, new),
-            _ => Takes::Nothing,
+            _ => CausedRevocation::Nothing,
         };
         let who = second.who().clone();
         let event = |looked: Seq| Event::PolicySet(SetRecord { looked: looked.as_u64(), ..set.clone() });
         let coarse = coarse(environment, set.version);
-        let change = Change { who: &who, event: &event, version: set.version, takes, coarse, reason: REASON };
-        if let (Alone::With(_), false) = (&second, terms.dry_run) {
+        let change = NarrowingChange { who: &who, event: &event, version: set.version, takes, coarse, reason: REASON };
+        if let (ChangePermission::With(_), false) = (&second, terms.dry_run) {
             // The operator confirms what the change will hit when requesting it, as for a change that needs no approval.
-            let asked = Recorded { to: Some(Changes::Policy(set.clone())) };
-            let asking = Asking { environment, reason: &setting.reason, why: governs };
+            let asked = Recorded { to: Some(ProposedChange::Policy(set.clone())) };
+            let asking = ApprovalRequest { environment, reason: &setting.reason, why: governs };
             return Err(self.ask_another(change, asked, asking, terms).await);
         }
-        let Took { hits, beyond } = self.put_in_force(change, terms).await?;
+        let ChangeEffect { hits, beyond } = self.put_in_force(change, terms).await?;
         let version = match terms.dry_run {
             true => PolicyVersion {
                 number: set.version,
@@ -311,27 +321,27 @@ impl Authority {
             },
             false => self.policy_in_place(environment, *audit).await?,
         };
-        Ok(PolicySetting { version, hits, beyond, governs })
+        Ok(PolicyChangeResult { version, hits, beyond, governs })
     }
 
     /// The authoritative version of a set; it may be one that removed the set.
-    async fn policy_in_place(&self, environment: &str, audit: bool) -> Result<PolicyVersion, No> {
+    async fn policy_in_place(&self, environment: &str, audit: bool) -> Result<PolicyVersion, Error> {
         let found = self.ledger.settled(|s| table(s, audit).get(environment).map(|v| PolicyVersion::of(v))).await?;
         found.ok_or_else(|| nowhere(environment))
     }
 
     /// The revocation that a policy set causes when it takes effect: a search of all live credentials of its environment. The compiled set
     /// is kept for the code that follows the ledger.
-    fn policy_takes(&self, environment: &str, new: Arc<PolicySet>) -> Takes {
+    fn policy_takes(&self, environment: &str, new: Arc<PolicySet>) -> CausedRevocation {
         let old = self.catalog.now().policy(environment).map(|p| p.set.clone());
         self.catalog.prepare(new.clone());
-        Takes::Found(self.look_of_policy(environment, old, new), Vec::new())
+        CausedRevocation::Found(self.look_of_policy(environment, old, new), Vec::new())
     }
 
     /// The revocation that a requested set causes, with the set's version and the target that covers its environment.
-    pub(crate) async fn asked_policy_takes(&self, set: &SetRecord) -> Result<(u64, Takes, Target), No> {
+    pub(crate) async fn asked_policy_takes(&self, set: &SetRecord) -> Result<(u64, CausedRevocation, Target), Error> {
         let takes = match set.audit_only {
-            true => Takes::Nothing,
+            true => CausedRevocation::Nothing,
             false => {
                 let new = self.recorded_set(set.text.clone()).await?;
                 self.stays_attended(&set.environment, &new)?;
@@ -341,36 +351,36 @@ impl Authority {
         Ok((set.version, takes, coarse(&set.environment, set.version)))
     }
 
-    fn look_of_policy(&self, environment: &str, old: Option<Arc<PolicySet>>, new: Arc<PolicySet>) -> Look {
+    fn look_of_policy(&self, environment: &str, old: Option<Arc<PolicySet>>, new: Arc<PolicySet>) -> ExcessSearch {
         let (compiled, verdicts) = (self.catalog.now(), self.decider.verdicts.clone());
         let records = reads_records(&new) || old.as_ref().is_some_and(|old| reads_records(old));
-        let anew = Anew::new(old, new);
-        let judge: Judge = Arc::new(move |held, now| {
-            let Some(registered) = compiled.upstream(&held.upstream) else { return Fate::Goes };
-            if anew.refuses(&verdicts, &registered.upstream, held, now) { Fate::Goes } else { Fate::Stays }
+        let anew = PolicyComparison::new(old, new);
+        let judge: ExcessJudge = Arc::new(move |held, now| {
+            let Some(registered) = compiled.upstream(&held.upstream) else { return ExcessVerdict::Goes };
+            if anew.refuses(&verdicts, &registered.upstream, held, now) { ExcessVerdict::Goes } else { ExcessVerdict::Stays }
         });
-        Look { among: Narrowing::Policy, name: environment.into(), since: Seq::ZERO, records, judge }
+        ExcessSearch { among: NarrowedKind::Policy, name: environment.into(), since: Seq::ZERO, records, judge }
     }
 
     /// Completes the narrowing of an environment's policy set that a stop interrupted.
-    pub(crate) async fn finish_policy(&self, environment: &str) -> Result<(), No> {
+    pub(crate) async fn finish_policy(&self, environment: &str) -> Result<(), Error> {
         let _one = self.changing.lock().await;
         let Some(version) = self.ledger.settled(|s| s.policies.get(environment).cloned()).await? else { return Ok(()) };
         let Some(since) = version.narrows else { return Ok(()) };
         let new = self.recorded_set(version.text.to_string()).await?;
-        let look = Look { since, ..self.look_of_policy(environment, None, new) };
-        let who = Who::Mayfly("narrowing goes on".to_owned());
+        let look = ExcessSearch { since, ..self.look_of_policy(environment, None, new) };
+        let who = Author::Mayfly("narrowing goes on".to_owned());
         self.finish_narrowing(look, version.version, &who, coarse(environment, version.version), REASON).await?;
         Ok(())
     }
 }
 
 /// The policy set in a record. If the record approves a requested change, the set is in the request.
-fn set_in(past: &Past) -> Option<&SetRecord> {
+fn set_in(past: &HistoryRecord) -> Option<&SetRecord> {
     match &past.record.event {
         Some(Event::PolicySet(set)) => Some(set),
         Some(Event::ApprovalAsked(e)) => match e.change.as_ref().and_then(|c| c.to.as_ref()) {
-            Some(Changes::Policy(set)) => Some(set),
+            Some(ProposedChange::Policy(set)) => Some(set),
             _ => None,
         },
         _ => None,
@@ -384,6 +394,6 @@ fn coarse(environment: &str, version: u64) -> Target {
     Target::PolicyBelow(environment.into(), version)
 }
 
-fn table(state: &State, audit: bool) -> &std::collections::BTreeMap<Box<str>, Arc<Version>> {
+fn table(state: &State, audit: bool) -> &std::collections::BTreeMap<Box<str>, Arc<DocumentVersion>> {
     if audit { &state.audit_policies } else { &state.policies }
 }

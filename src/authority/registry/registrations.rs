@@ -1,24 +1,28 @@
 //! Operators' changes of upstream registrations: registering, changing, disabling, retiring, and owners who leave.
 //!
-//! A version that is narrower than the one before revokes what it refuses, in the same group of records (see [`crate::revocation::narrow`]).
+//! A version that is narrower than the one before revokes what it refuses, in the same group of records (see [`crate::revocation::revoke_excess`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::admission::operators::Environments;
 use crate::authority::Authority;
-use crate::registry::changes::{Alone, Asking};
-use crate::revocation::narrow::{Change, Fate, Judge, Look, Takes, Terms, Took};
-use crate::revocation::revoke::{Hits, confirm_needed};
-use crate::tasks::{Named, request_of};
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use crate::registry::changes::{ApprovalRequest, ChangePermission};
+use crate::revocation::revoke::{RevocationHits, confirm_needed};
+use crate::revocation::revoke_excess::{
+    CausedRevocation, ChangeEffect, ChangeOptions, ExcessJudge, ExcessSearch, ExcessVerdict, NarrowingChange,
+};
+use crate::tasks::{IdempotencyKey, request_of};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_identity::caller::Operator;
-use mayfly_ledger::Lane;
-use mayfly_ledger::record::{Change as Recorded, Changes, Event, Identity, Narrowing, OwnerLeft, Record, UpstreamSet, Who};
+use mayfly_ledger::ProposalKind;
+use mayfly_ledger::record::{
+    Author, Event, NarrowedKind, OwnerLeft, Principal, ProposedChange, ProposedChangeRecord as Recorded, Record, UpstreamUpdated,
+};
 use mayfly_ledger::revocation::Target;
-use mayfly_ledger::state::{State, Version};
+use mayfly_ledger::state::{DocumentVersion, State};
 use mayfly_ledger::upstream::registry::{Approver, Upstream};
-use mayfly_ledger::upstream::wider;
+use mayfly_ledger::upstream::widening;
 use mayfly_policy::decide::{reads_records, still_permits};
 use mayfly_policy::{Action, admin};
 use mayfly_verify::seq::Seq;
@@ -27,7 +31,7 @@ const NARROWED: &str = "the registration was narrowed";
 
 /// The requested state of an upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Standing {
+pub enum UpstreamStatus {
     /// Credentials are issued for the upstream.
     Active,
     /// Nothing is issued until the upstream is enabled.
@@ -38,51 +42,51 @@ pub enum Standing {
 
 /// The result of a change, or of a dry run.
 #[derive(Clone, Debug)]
-pub struct Changed {
+pub struct RegistrationChangeResult {
     /// The registration.
     pub upstream: Arc<Upstream>,
     /// The version in effect; for a dry run, the version that would be.
-    pub version: Arc<Version>,
+    pub version: Arc<DocumentVersion>,
     /// The numbers of what was revoked, or would be.
-    pub hits: Hits,
+    pub hits: RevocationHits,
     /// How many of the revoked credentials the new version would not have refused.
     pub beyond: u64,
 }
 
 /// An owner who leaves.
 #[derive(Clone, Debug)]
-pub struct Leaving {
+pub struct OwnerDeparture {
     /// The owner's name in registrations.
     pub owner: String,
     /// The person, if the owner is one; the person's tasks and credentials end, and new ones are refused.
-    pub person: Option<Identity>,
+    pub person: Option<Principal>,
     /// The reason.
     pub reason: String,
 }
 
 /// The result of an owner's leaving.
 #[derive(Clone, Debug)]
-pub struct Left {
+pub struct OwnerDepartureResult {
     /// The record; `None` for a dry run.
     pub seq: Option<Seq>,
     /// The names of the upstreams for which nothing is issued now.
     pub upstreams: Vec<String>,
     /// The numbers of what was revoked, or would be.
-    pub hits: Hits,
+    pub hits: RevocationHits,
 }
 
 /// A registration before and after a change.
 struct Step {
-    old: Option<(Arc<Upstream>, Arc<Version>)>,
+    old: Option<(Arc<Upstream>, Arc<DocumentVersion>)>,
     new: Arc<Upstream>,
-    set: UpstreamSet,
+    set: UpstreamUpdated,
 }
 
 impl Authority {
     /// Registers an upstream, or puts a new version of its registration in effect. `read`: the version that the change is based on, 0 for
     /// none.
     ///
-    /// A version that grants more than the one before needs a second operator (see [`mayfly_ledger::upstream::wider`]), and so does a change for
+    /// A version that grants more than the one before needs a second operator (see [`mayfly_ledger::upstream::widening`]), and so does a change for
     /// which policy requires an approval.
     pub async fn set_upstream(
         &self,
@@ -90,8 +94,8 @@ impl Authority {
         new: Upstream,
         read: u64,
         reason: &str,
-        terms: &Terms,
-    ) -> Result<Changed, No> {
+        terms: &ChangeOptions,
+    ) -> Result<RegistrationChangeResult, Error> {
         // An operator who may register upstreams may learn that an environment does not exist.
         if self.catalog.now().policy(&new.environment).is_none() {
             self.scope::<admin::ManageUpstreams>(operator)?;
@@ -111,7 +115,7 @@ impl Authority {
         }
         match (&old, read) {
             (Some((_, now)), 0) => {
-                return Err(No::Refusal(
+                return Err(Error::Refusal(
                     Refusal::new(
                         Reason::AlreadyExists,
                         format!("upstream {} is registered, as version {}", new.name, now.version),
@@ -122,17 +126,19 @@ impl Authority {
             (Some((_, now)), read) if now.version != read => {
                 let what =
                     format!("version {} of {} is in force, the change was made from version {read}", now.version, new.name);
-                return Err(No::Refusal(Refusal::new(Reason::DecidedOnOldState, what)));
+                return Err(Error::Refusal(Refusal::new(Reason::DecidedOnOldState, what)));
             }
-            (None, 1..) => return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("there is no upstream {}", new.name)))),
+            (None, 1..) => {
+                return Err(Error::Refusal(Refusal::new(Reason::NotFound, format!("there is no upstream {}", new.name))));
+            }
             (Some((old, version)), _) if **old == new => {
                 let (upstream, version) = (old.clone(), version.clone());
-                return Ok(Changed { upstream, version, hits: Hits::default(), beyond: 0 });
+                return Ok(RegistrationChangeResult { upstream, version, hits: RevocationHits::default(), beyond: 0 });
             }
             _ => {}
         }
         let (disabled, retired) = old.as_ref().map_or((false, false), |(_, v)| (!v.active && !v.retired, v.retired));
-        let set = UpstreamSet {
+        let set = UpstreamUpdated {
             name: new.name.clone(),
             version: read + 1,
             digest: new.digest().to_vec(),
@@ -143,25 +149,25 @@ impl Authority {
         };
         let why = self.widens(old.as_ref().map(|(old, _)| &**old), &new).await?;
         let alone = match may {
-            Alone::Yes(who) if why.is_empty() => Alone::Yes(who),
-            Alone::Yes(who) | Alone::With(who) => self.with_another(operator, who)?,
+            ChangePermission::Yes(who) if why.is_empty() => ChangePermission::Yes(who),
+            ChangePermission::Yes(who) | ChangePermission::With(who) => self.with_another(operator, who)?,
         };
         let (who, environment) = (alone.who().clone(), new.environment.clone());
         let asking = match alone {
-            Alone::With(_) => Some(Asking { environment: &environment, reason, why }),
-            Alone::Yes(_) => None,
+            ChangePermission::With(_) => Some(ApprovalRequest { environment: &environment, reason, why }),
+            ChangePermission::Yes(_) => None,
         };
         self.step(&who, Step { old, new: Arc::new(new), set }, asking, terms, NARROWED).await
     }
 
     /// The permissions of a registration that its previous version did not grant, in words.
-    async fn widens(&self, old: Option<&Upstream>, new: &Upstream) -> Result<Vec<String>, No> {
+    async fn widens(&self, old: Option<&Upstream>, new: &Upstream) -> Result<Vec<String>, Error> {
         let why = match old {
             Some(old) => {
                 let compiled = self.catalog.now();
                 let set = compiled.policy(&new.environment).map(|p| p.set.clone());
                 let read = |path: &str| set.as_ref().is_none_or(|set| Action::ALL.iter().any(|a| set.reads(*a).may_read(path)));
-                wider::widened(old, new, read)
+                widening::widened(old, new, read)
             }
             None => {
                 let retired = |s: &State| {
@@ -170,7 +176,7 @@ impl Authority {
                 };
                 let retired = self.ledger.settled(retired).await?;
                 let had = |audience: &str, target: &str| retired.iter().any(|(a, t)| a == audience || t == target);
-                wider::of_new(new, had).into_iter().collect()
+                widening::takeover_reason(new, had).into_iter().collect()
             }
         };
         let of = |what: String| format!("{what} of upstream {}", new.name);
@@ -192,83 +198,95 @@ impl Authority {
         &self,
         operator: &Operator,
         name: &str,
-        standing: Standing,
+        standing: UpstreamStatus,
         reason: &str,
-        terms: &Terms,
-    ) -> Result<Changed, No> {
+        terms: &ChangeOptions,
+    ) -> Result<RegistrationChangeResult, Error> {
         let _one = self.changing.lock().await;
         let old = self.standing_of(name).await?;
         let environment = old.as_ref().map(|(u, _)| u.environment.clone());
         // An operator who may manage no upstreams must not learn which upstreams exist.
         let admitted = self.admit_to_found::<admin::ManageUpstreams>(operator, environment.as_deref())?;
         let (Some(admitted), Some((upstream, version))) = (admitted, old) else {
-            return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("there is no upstream {name}"))));
+            return Err(Error::Refusal(Refusal::new(Reason::NotFound, format!("there is no upstream {name}"))));
         };
         let who = admitted.who();
         if let Some(before) = self.registered_before(&who, name, terms).await? {
             return Ok(before);
         }
         let now = match (version.active, version.retired) {
-            (_, true) => Standing::Retired,
-            (true, false) => Standing::Active,
-            (false, false) => Standing::Disabled,
+            (_, true) => UpstreamStatus::Retired,
+            (true, false) => UpstreamStatus::Active,
+            (false, false) => UpstreamStatus::Disabled,
         };
         if now == standing {
-            return Ok(Changed { upstream, version, hits: Hits::default(), beyond: 0 });
+            return Ok(RegistrationChangeResult { upstream, version, hits: RevocationHits::default(), beyond: 0 });
         }
-        let set = UpstreamSet {
+        let set = UpstreamUpdated {
             name: name.to_owned(),
             version: version.version + 1,
             digest: version.digest.to_vec(),
             text: version.text.to_string(),
-            disabled: standing == Standing::Disabled,
-            retired: standing == Standing::Retired,
+            disabled: standing == UpstreamStatus::Disabled,
+            retired: standing == UpstreamStatus::Retired,
             looked: 0,
         };
         self.step(&who, Step { old: Some((upstream.clone(), version)), new: upstream, set }, None, terms, reason).await
     }
 
     /// Puts a new version in effect, and revokes what it takes back.
-    async fn step(&self, who: &Who, step: Step, asking: Option<Asking<'_>>, terms: &Terms, reason: &str) -> Result<Changed, No> {
+    async fn step(
+        &self,
+        who: &Author,
+        step: Step,
+        asking: Option<ApprovalRequest<'_>>,
+        terms: &ChangeOptions,
+        reason: &str,
+    ) -> Result<RegistrationChangeResult, Error> {
         let Step { old, new, set } = step;
         let takes = self.upstream_takes(old.as_ref(), &new, &set);
-        let event = |looked: Seq| Event::UpstreamSet(UpstreamSet { looked: looked.as_u64(), ..set.clone() });
+        let event = |looked: Seq| Event::UpstreamSet(UpstreamUpdated { looked: looked.as_u64(), ..set.clone() });
         let coarse = Target::Upstream(new.name.as_str().into());
-        let change = Change { who, event: &event, version: set.version, takes, coarse, reason };
+        let change = NarrowingChange { who, event: &event, version: set.version, takes, coarse, reason };
         if let (Some(asking), false) = (asking, terms.dry_run) {
-            let asked = Recorded { to: Some(Changes::Upstream(set.clone())) };
+            let asked = Recorded { to: Some(ProposedChange::Upstream(set.clone())) };
             return Err(self.ask_another(change, asked, asking, terms).await);
         }
-        let Took { hits, beyond } = self.put_in_force(change, terms).await?;
+        let ChangeEffect { hits, beyond } = self.put_in_force(change, terms).await?;
         if terms.dry_run {
             let version = self.would_be(&set, who);
-            return Ok(Changed { upstream: new, version, hits, beyond });
+            return Ok(RegistrationChangeResult { upstream: new, version, hits, beyond });
         }
         let (upstream, version) = self.standing_of(&new.name).await?.ok_or_else(|| Fault::new("a registration that is gone"))?;
-        Ok(Changed { upstream, version, hits, beyond })
+        Ok(RegistrationChangeResult { upstream, version, hits, beyond })
     }
 
     /// What a version of a registration takes back.
-    fn upstream_takes(&self, old: Option<&(Arc<Upstream>, Arc<Version>)>, new: &Arc<Upstream>, set: &UpstreamSet) -> Takes {
+    fn upstream_takes(
+        &self,
+        old: Option<&(Arc<Upstream>, Arc<DocumentVersion>)>,
+        new: &Arc<Upstream>,
+        set: &UpstreamUpdated,
+    ) -> CausedRevocation {
         match old {
-            None => Takes::Nothing,
+            None => CausedRevocation::Nothing,
             // A disabled or retired upstream keeps no credential, including those issued in the meantime, so no decision per credential is
             // needed.
             Some((_, before)) if set.disabled || set.retired => {
                 if before.active {
-                    Takes::All
+                    CausedRevocation::All
                 } else {
-                    Takes::Nothing
+                    CausedRevocation::Nothing
                 }
             }
-            Some((old, _)) if old.other_credentials(new) => Takes::All,
-            Some((old, before)) if before.active => Takes::Found(self.look_of(Some(old), new), scopes_gone(old, new)),
-            Some(_) => Takes::Nothing,
+            Some((old, _)) if old.other_credentials(new) => CausedRevocation::All,
+            Some((old, before)) if before.active => CausedRevocation::Found(self.look_of(Some(old), new), scopes_gone(old, new)),
+            Some(_) => CausedRevocation::Nothing,
         }
     }
 
     /// The revocation that a requested version causes, with its version number and the target that covers the upstream.
-    pub(crate) async fn asked_upstream_takes(&self, set: &UpstreamSet) -> Result<(u64, Takes, Target), No> {
+    pub(crate) async fn asked_upstream_takes(&self, set: &UpstreamUpdated) -> Result<(u64, CausedRevocation, Target), Error> {
         let new = Upstream::from_text(&set.text).map_err(|e| Fault::new(format!("a registration that was asked for: {e}")))?;
         let old = self.standing_of(&set.name).await?;
         let takes = self.upstream_takes(old.as_ref(), &Arc::new(new), set);
@@ -277,38 +295,43 @@ impl Authority {
 
     /// Decides which credentials of an upstream may stay under its new registration. A removed scope has a revocation target of its own. A
     /// credential that policy refuses under the old registration too, as far as that is known, is not attributed to the change.
-    fn look_of(&self, old: Option<&Arc<Upstream>>, new: &Arc<Upstream>) -> Look {
+    fn look_of(&self, old: Option<&Arc<Upstream>>, new: &Arc<Upstream>) -> ExcessSearch {
         let set = self.catalog.now().policy(&new.environment).map(|p| p.set.clone());
         let (verdicts, old, new) = (self.decider.verdicts.clone(), old.cloned(), new.clone());
         let records = set.as_ref().is_some_and(|set| reads_records(set));
         let name = new.name.as_str().into();
-        let judge: Judge = Arc::new(move |held, now| {
+        let judge: ExcessJudge = Arc::new(move |held, now| {
             if held.scopes.iter().any(|scope| new.scope(scope).is_none()) {
-                return Fate::Covered;
+                return ExcessVerdict::Covered;
             }
             let permits =
                 |upstream: &Upstream| set.as_ref().is_some_and(|set| still_permits(&verdicts, set, upstream, held, now));
             let stays = held.within(&new, now) && (permits(&new) || old.as_ref().is_some_and(|old| !permits(old)));
-            if stays { Fate::Stays } else { Fate::Goes }
+            if stays { ExcessVerdict::Stays } else { ExcessVerdict::Goes }
         });
-        Look { among: Narrowing::Upstream, name, since: Seq::ZERO, records, judge }
+        ExcessSearch { among: NarrowedKind::Upstream, name, since: Seq::ZERO, records, judge }
     }
 
     /// Completes the narrowing of a registration that a stop interrupted.
-    pub(crate) async fn finish_registration(&self, name: &str) -> Result<(), No> {
+    pub(crate) async fn finish_registration(&self, name: &str) -> Result<(), Error> {
         let _one = self.changing.lock().await;
         let Some((upstream, version)) = self.standing_of(name).await? else { return Ok(()) };
         let Some(since) = version.narrows else { return Ok(()) };
-        let look = Look { since, ..self.look_of(None, &upstream) };
-        let (who, whole) = (Who::Mayfly("narrowing goes on".to_owned()), Target::Upstream(name.into()));
+        let look = ExcessSearch { since, ..self.look_of(None, &upstream) };
+        let (who, whole) = (Author::Mayfly("narrowing goes on".to_owned()), Target::Upstream(name.into()));
         self.finish_narrowing(look, version.version, &who, whole, NARROWED).await?;
         Ok(())
     }
 
     /// Records that an owner of upstreams leaves: nothing is issued for these upstreams until another owner takes over, and what was issued
     /// for them is revoked.
-    pub async fn offboard(&self, operator: &Operator, leaving: &Leaving, terms: &Terms) -> Result<Left, No> {
-        let Leaving { owner, reason, .. } = leaving;
+    pub async fn offboard(
+        &self,
+        operator: &Operator,
+        leaving: &OwnerDeparture,
+        terms: &ChangeOptions,
+    ) -> Result<OwnerDepartureResult, Error> {
+        let OwnerDeparture { owner, reason, .. } = leaving;
         let _one = self.changing.lock().await;
         let upstreams = self.owned_by(owner).await?;
         let environments = match &leaving.person {
@@ -326,14 +349,14 @@ impl Authority {
         let targets: Vec<Target> = upstreams.iter().map(|u| Target::Upstream(u.as_str().into())).collect();
         if let Some(before) = self.remembered(&who.name(), &terms.named).await? {
             let hits = self.hit_before(&before, &terms.named).await?;
-            return Ok(Left { seq: Some(before.seq), upstreams, hits });
+            return Ok(OwnerDepartureResult { seq: Some(before.seq), upstreams, hits });
         }
         let person: Vec<Target> =
             leaving.person.iter().map(|p| Target::Subject(p.issuer.as_str().into(), p.sub.as_str().into())).collect();
         let all: Vec<Target> = targets.iter().chain(&person).cloned().collect();
         let (hits, _) = self.hits(&all).await?;
         if terms.dry_run {
-            return Ok(Left { seq: None, upstreams, hits });
+            return Ok(OwnerDepartureResult { seq: None, upstreams, hits });
         }
         if !terms.confirm.allows(hits.credentials) {
             return Err(confirm_needed(&hits, terms.confirm));
@@ -348,9 +371,9 @@ impl Authority {
             // The lock for the person, so that no new grants are made.
             records.push(self.takes_back(&who, &person, reason, false));
         }
-        let lane = if records.len() > 1 { Lane::Revoke } else { Lane::Change };
+        let lane = if records.len() > 1 { ProposalKind::Revoke } else { ProposalKind::Change };
         let receipt = self.ledger.commit(lane, records).await?;
-        Ok(Left { seq: Some(receipt.first()), upstreams, hits })
+        Ok(OwnerDepartureResult { seq: Some(receipt.first()), upstreams, hits })
     }
 
     /// Records that an owner is back: upstreams that nobody took over issue again.
@@ -359,12 +382,12 @@ impl Authority {
         operator: &Operator,
         owner: &str,
         reason: &str,
-        named: &Named,
-    ) -> Result<(Seq, Vec<String>), No> {
+        named: &IdempotencyKey,
+    ) -> Result<(Seq, Vec<String>), Error> {
         let environments = self.environments_of_upstreams(&self.owned_by(owner).await?);
         let admitted = self.admit_in::<admin::ManageUpstreams>(operator, &environments)?;
         let back = OwnerLeft { owner: owner.to_owned(), reason: reason.to_owned(), returned: true };
-        let seq = self.change(admitted.who(), Lane::Change, Event::OwnerLeft(back), named).await?;
+        let seq = self.change(admitted.who(), ProposalKind::Change, Event::OwnerLeft(back), named).await?;
         Ok((seq, self.owned_by(owner).await?))
     }
 
@@ -379,16 +402,16 @@ impl Authority {
     }
 
     /// The names of the upstreams of an owner.
-    async fn owned_by(&self, owner: &str) -> Result<Vec<String>, No> {
+    async fn owned_by(&self, owner: &str) -> Result<Vec<String>, Error> {
         let owned = |s: &State| {
-            let of = |v: &Version| !v.retired && v.claims.as_ref().is_some_and(|c| *c.owner == *owner);
+            let of = |v: &DocumentVersion| !v.retired && v.claims.as_ref().is_some_and(|c| *c.owner == *owner);
             s.upstreams.iter().filter(|(_, v)| of(v)).map(|(name, _)| name.to_string()).collect()
         };
         self.ledger.settled(owned).await
     }
 
     /// Checks that this server can serve a registration.
-    fn may_be_registered(&self, new: &Upstream) -> Result<(), No> {
+    fn may_be_registered(&self, new: &Upstream) -> Result<(), Error> {
         let compiled = self.catalog.now();
         let mut wrong = Vec::new();
         if compiled.policy(&new.environment).is_none() {
@@ -406,19 +429,19 @@ impl Authority {
         if new.expires <= self.system.wall() {
             wrong.push(("upstream.expires_at".to_owned(), format!("{} is past", new.expires)));
         }
-        if wrong.is_empty() { Ok(()) } else { Err(No::Refusal(Refusal::fields(wrong))) }
+        if wrong.is_empty() { Ok(()) } else { Err(Error::Refusal(Refusal::fields(wrong))) }
     }
 
     /// A durable registration in effect.
-    async fn standing_of(&self, name: &str) -> Result<Option<(Arc<Upstream>, Arc<Version>)>, No> {
+    async fn standing_of(&self, name: &str) -> Result<Option<(Arc<Upstream>, Arc<DocumentVersion>)>, Error> {
         let Some(version) = self.ledger.settled(|s| s.upstreams.get(name).cloned()).await? else { return Ok(None) };
         let upstream =
             Upstream::from_text(&version.text).map_err(|e| Fault::new(format!("a registration in the ledger: {e}")))?;
         Ok(Some((Arc::new(upstream), version)))
     }
 
-    fn would_be(&self, set: &UpstreamSet, who: &Who) -> Arc<Version> {
-        Arc::new(Version {
+    fn would_be(&self, set: &UpstreamUpdated, who: &Author) -> Arc<DocumentVersion> {
+        Arc::new(DocumentVersion {
             version: set.version,
             digest: mayfly_base::document::sha256(set.text.as_bytes()),
             text: set.text.as_str().into(),
@@ -436,11 +459,16 @@ impl Authority {
     }
 
     /// The result of an earlier request with the same id, if there is one.
-    async fn registered_before(&self, who: &Who, name: &str, terms: &Terms) -> Result<Option<Changed>, No> {
+    async fn registered_before(
+        &self,
+        who: &Author,
+        name: &str,
+        terms: &ChangeOptions,
+    ) -> Result<Option<RegistrationChangeResult>, Error> {
         let Some(before) = self.remembered(&who.name(), &terms.named).await? else { return Ok(None) };
         let hits = self.hit_before(&before, &terms.named).await?;
         let found = self.standing_of(name).await?;
-        Ok(found.map(|(upstream, version)| Changed { upstream, version, hits, beyond: 0 }))
+        Ok(found.map(|(upstream, version)| RegistrationChangeResult { upstream, version, hits, beyond: 0 }))
     }
 }
 

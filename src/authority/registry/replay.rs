@@ -8,43 +8,46 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::authority::Authority;
-use crate::registry::policies::PolicyFrom;
+use crate::registry::policies::PolicySetSource;
 use mayfly_base::limits;
-use mayfly_base::refusal::No;
+use mayfly_base::refusal::Error;
 use mayfly_identity::spiffe_id::SpiffeId;
 use mayfly_ledger::Ledger;
-use mayfly_ledger::history::{Past, Reached};
-use mayfly_ledger::look::Look;
-use mayfly_ledger::record::{Event, Identity, Issued, Refused, Sort, SubjectClaims, TaskOpened, UpstreamSet, Who, about};
-use mayfly_ledger::search::Filter;
-use mayfly_ledger::state::Terms as TaskTerms;
+use mayfly_ledger::history::{HistoryRecord, ScanEnd};
+use mayfly_ledger::history_query::HistoryQuery;
+use mayfly_ledger::record::{
+    Author, CredentialIssued, Event, NameKind, Principal, RequestsRefused, SubjectClaims, TaskOpened, UpstreamUpdated,
+    main_objects,
+};
+use mayfly_ledger::search::HistoryFilter;
+use mayfly_ledger::state::TaskSpec as TaskTerms;
 use mayfly_ledger::upstream::registry::{Kind, Upstream};
 use mayfly_policy::PolicySet;
-use mayfly_policy::action::{Action, Work};
-use mayfly_policy::request::digest_text;
-use mayfly_policy::situation::{Outcome, Situation, SituationSubject, SituationTask};
+use mayfly_policy::action::{Action, WorkloadAction};
+use mayfly_policy::question::digest_text;
+use mayfly_policy::simulation::{SimulatedRequest, SimulatedSubject, SimulatedTask, SimulationOutcome};
 use mayfly_verify::seq::{ApprovalId, Millis, Seq, TaskId};
 
 /// A decision that would differ.
 #[derive(Clone, Debug)]
-pub struct Differs {
+pub struct ChangedDecision {
     /// Its record.
     pub seq: Seq,
     /// The time of the decision.
     pub at: Millis,
     /// The request.
-    pub situation: Situation,
+    pub situation: SimulatedRequest,
     /// The upstream.
     pub upstream: String,
     /// The recorded decision: permitted or refused.
     pub permitted: bool,
     /// The decision of the new set.
-    pub now: Outcome,
+    pub now: SimulationOutcome,
 }
 
 /// The result.
 #[derive(Clone, Debug, Default)]
-pub struct Replay {
+pub struct PolicyReplay {
     /// The number of decisions that were evaluated.
     pub decisions: u64,
     /// Permitted then, refused now.
@@ -54,16 +57,16 @@ pub struct Replay {
     /// Decisions that stay undetermined.
     pub undetermined: u64,
     /// The newest decisions that differ.
-    pub samples: Vec<Differs>,
+    pub samples: Vec<ChangedDecision>,
     /// Decisions before this time were not evaluated.
     pub reached: Option<Millis>,
 }
 
 /// A decision, as its record has it.
-struct Decision {
+struct RecordedDecision {
     seq: Seq,
     at: Millis,
-    situation: Situation,
+    situation: SimulatedRequest,
     task: Option<TaskId>,
     upstream: (String, u64),
     policy: u64,
@@ -71,12 +74,12 @@ struct Decision {
 }
 
 /// The decisions collected from history, newest first.
-struct Gathered {
+struct RecordedHistory {
     environment: String,
     since: Millis,
     ledger: Ledger,
-    decisions: Vec<Decision>,
-    tasks: HashMap<TaskId, Option<SituationTask>>,
+    decisions: Vec<RecordedDecision>,
+    tasks: HashMap<TaskId, Option<SimulatedTask>>,
     upstreams: HashMap<(String, u64), Option<String>>,
     policies: BTreeMap<u64, Option<String>>,
     /// The time of the oldest record that was read.
@@ -85,8 +88,8 @@ struct Gathered {
     full: Option<Millis>,
 }
 
-impl Gathered {
-    fn take(&mut self, past: &Past) -> ControlFlow<()> {
+impl RecordedHistory {
+    fn take(&mut self, past: &HistoryRecord) -> ControlFlow<()> {
         if past.at < self.since || self.full.is_some() {
             return ControlFlow::Break(());
         }
@@ -100,7 +103,7 @@ impl Gathered {
     }
 
     /// Takes a registration, task or policy set from a record, if a decision needs it.
-    fn note(&mut self, past: &Past) {
+    fn note(&mut self, past: &HistoryRecord) {
         match &past.record.event {
             Some(Event::TaskOpened(e)) => {
                 let id = TaskId::from_slice(&e.task);
@@ -124,7 +127,7 @@ impl Gathered {
         }
     }
 
-    fn registration(&mut self, e: &UpstreamSet) {
+    fn registration(&mut self, e: &UpstreamUpdated) {
         let known = self.upstreams.get_mut(&(e.name.clone(), e.version)).filter(|known| known.is_none());
         known.into_iter().for_each(|known| *known = Some(e.text.clone()));
     }
@@ -137,31 +140,35 @@ impl Gathered {
 
     /// Searches history for objects that decisions need and that are neither in memory nor among the records read: sets and registrations
     /// first, which many decisions share. Decisions whose objects are not found stay undetermined.
-    fn complete(&mut self, look: &Look) -> Result<(), No> {
+    fn complete(&mut self, look: &HistoryQuery) -> Result<(), Error> {
         let mut names: Vec<String> = Vec::new();
         let lacking = |known: &Option<String>| known.is_none();
-        names.extend(self.policies.iter().filter(|(_, k)| lacking(k)).map(|(n, _)| about::policy(&self.environment, false, *n)));
-        names.extend(self.upstreams.iter().filter(|(_, k)| lacking(k)).map(|((name, n), _)| about::upstream(name, *n)));
-        names.extend(self.tasks.iter().filter(|(_, k)| k.is_none()).map(|(id, _)| about::id(id)));
+        names.extend(
+            self.policies.iter().filter(|(_, k)| lacking(k)).map(|(n, _)| main_objects::policy(&self.environment, false, *n)),
+        );
+        names.extend(self.upstreams.iter().filter(|(_, k)| lacking(k)).map(|((name, n), _)| main_objects::upstream(name, *n)));
+        names.extend(self.tasks.iter().filter(|(_, k)| k.is_none()).map(|(id, _)| main_objects::id(id)));
         for name in names.into_iter().take(limits::POLICY_DIFF_LOOKS) {
-            let rests_on = |past: &Past| {
+            let rests_on = |past: &HistoryRecord| {
                 matches!(
                     past.record.event,
                     Some(Event::TaskOpened(_) | Event::UpstreamSet(_) | Event::PolicySet(_) | Event::ApprovalAsked(_))
                 )
             };
-            look.newest(&[Filter::named(Some(Sort::About), name)], 1, rests_on)?.iter().for_each(|past| self.note(past));
+            look.newest(&[HistoryFilter::named(Some(NameKind::About), name)], 1, rests_on)?
+                .iter()
+                .for_each(|past| self.note(past));
         }
         Ok(())
     }
 
-    fn issued(&mut self, e: &Issued, past: &Past) {
+    fn issued(&mut self, e: &CredentialIssued, past: &HistoryRecord) {
         let Ok(caller) = SpiffeId::parse(&e.caller) else { return };
         let approved = ApprovalId::from_slice(&e.approval).and_then(|id| {
             let by = self.ledger.peek(|s| s.approvals.get(&id)?.decided.as_ref()?.by.clone());
-            by.map(|by: Box<Who>| by.name())
+            by.map(|by: Box<Author>| by.name())
         });
-        let situation = Situation {
+        let situation = SimulatedRequest {
             purpose: e.purpose.clone(),
             tool: (!e.tool.is_empty()).then(|| e.tool.clone()),
             arguments_digest: digest(&e.arguments),
@@ -174,16 +181,16 @@ impl Gathered {
             act_chain: before(&e.caller, &e.actors),
             subject: subject(e.subject.as_ref(), e.subject_claims.as_ref()),
             approvals: approved.into_iter().collect(),
-            ..Situation::new(caller, Action::Work(Work::Exchange), Millis(e.issued_at))
+            ..SimulatedRequest::new(caller, Action::Work(WorkloadAction::Exchange), Millis(e.issued_at))
         };
         let upstream = (e.upstream.clone(), e.upstream_version);
         self.push(past, situation, TaskId::from_slice(&e.task), upstream, e.policy_version, true);
     }
 
-    fn refused(&mut self, e: &Refused, past: &Past) {
+    fn refused(&mut self, e: &RequestsRefused, past: &HistoryRecord) {
         let Some(wanted) = e.wanted.as_ref().filter(|w| w.environment == self.environment) else { return };
         let Ok(caller) = SpiffeId::parse(&e.caller) else { return };
-        let situation = Situation {
+        let situation = SimulatedRequest {
             purpose: wanted.purpose.clone(),
             tool: (!wanted.tool.is_empty()).then(|| wanted.tool.clone()),
             arguments_digest: digest(&wanted.arguments),
@@ -195,7 +202,7 @@ impl Gathered {
             break_glass: e.break_glass,
             act_chain: before(&e.caller, &wanted.actors),
             subject: subject(wanted.subject.as_ref(), wanted.subject_claims.as_ref()),
-            ..Situation::new(caller, Action::Work(Work::Exchange), Millis(e.since))
+            ..SimulatedRequest::new(caller, Action::Work(WorkloadAction::Exchange), Millis(e.since))
         };
         let upstream = (wanted.upstream.clone(), wanted.upstream_version);
         self.push(past, situation, TaskId::from_slice(&wanted.task), upstream, wanted.policy_version, false);
@@ -203,8 +210,8 @@ impl Gathered {
 
     fn push(
         &mut self,
-        past: &Past,
-        situation: Situation,
+        past: &HistoryRecord,
+        situation: SimulatedRequest,
         task: Option<TaskId>,
         upstream: (String, u64),
         policy: u64,
@@ -233,25 +240,25 @@ impl Gathered {
             let known = self.ledger.peek(in_force);
             self.policies.insert(policy, known);
         }
-        self.decisions.push(Decision { seq: past.seq, at: past.at, situation, task, upstream, policy, permitted });
+        self.decisions.push(RecordedDecision { seq: past.seq, at: past.at, situation, task, upstream, policy, permitted });
     }
 }
 
 /// The chain of actors without the caller.
-fn before(caller: &str, actors: &[Identity]) -> Vec<String> {
-    actors.iter().map(Identity::name).filter(|name| name != caller).collect()
+fn before(caller: &str, actors: &[Principal]) -> Vec<String> {
+    actors.iter().map(Principal::name).filter(|name| name != caller).collect()
 }
 
-fn subject(who: Option<&Identity>, claims: Option<&SubjectClaims>) -> Option<SituationSubject> {
+fn subject(who: Option<&Principal>, claims: Option<&SubjectClaims>) -> Option<SimulatedSubject> {
     let groups = claims.map(|c| c.groups.clone()).unwrap_or_default();
-    who.map(|s| SituationSubject { issuer: s.issuer.clone(), id: s.sub.clone(), groups })
+    who.map(|s| SimulatedSubject { issuer: s.issuer.clone(), id: s.sub.clone(), groups })
 }
 
-fn of_terms(terms: &TaskTerms, deadline: Millis) -> SituationTask {
-    SituationTask {
+fn of_terms(terms: &TaskTerms, deadline: Millis) -> SimulatedTask {
+    SimulatedTask {
         id: Some(terms.id.to_string()),
         purpose: terms.purpose.to_string(),
-        owner: terms.owners.last().map_or_else(String::new, Identity::name),
+        owner: terms.owners.last().map_or_else(String::new, Principal::name),
         depth: i64::try_from(terms.path.len().saturating_sub(1)).unwrap_or(0),
         ttl_seconds: seconds(deadline.since(terms.opened_at)),
         heartbeat: terms.heartbeat > 0,
@@ -261,12 +268,12 @@ fn of_terms(terms: &TaskTerms, deadline: Millis) -> SituationTask {
     }
 }
 
-fn of_opened(e: &TaskOpened) -> SituationTask {
+fn of_opened(e: &TaskOpened) -> SimulatedTask {
     let allowance = e.allowance.clone().unwrap_or_default();
-    SituationTask {
+    SimulatedTask {
         id: TaskId::from_slice(&e.task).map(|id| id.to_string()),
         purpose: e.purpose.clone(),
-        owner: e.owner.as_ref().map_or_else(String::new, Identity::name),
+        owner: e.owner.as_ref().map_or_else(String::new, Principal::name),
         // For a child task the record only tells that it is one; its depth follows from the records of its parents.
         depth: i64::from(!e.parent.is_empty()),
         ttl_seconds: seconds(e.deadline.saturating_sub(e.opened_at)),
@@ -287,9 +294,9 @@ fn seconds(ms: u64) -> i64 {
 
 impl Authority {
     /// Decides the requests recorded since a time again, with another policy set.
-    pub async fn replay_policy(&self, environment: &str, from: &PolicyFrom, since: Millis) -> Result<Replay, No> {
+    pub async fn replay_policy(&self, environment: &str, from: &PolicySetSource, since: Millis) -> Result<PolicyReplay, Error> {
         let (new, _) = self.policy_from(environment, from).await?;
-        let gathered = Gathered {
+        let gathered = RecordedHistory {
             environment: environment.to_owned(),
             since,
             ledger: self.ledger.clone(),
@@ -310,14 +317,14 @@ impl Authority {
     }
 }
 
-fn decide(gathered: Gathered, reached: Reached, new: &PolicySet, look: &Look) -> Result<Replay, No> {
-    let Gathered { environment, decisions, mut tasks, upstreams, policies, oldest, full, .. } = gathered;
+fn decide(gathered: RecordedHistory, reached: ScanEnd, new: &PolicySet, look: &HistoryQuery) -> Result<PolicyReplay, Error> {
+    let RecordedHistory { environment, decisions, mut tasks, upstreams, policies, oldest, full, .. } = gathered;
     let compiled = |text: Option<String>| text.and_then(|text| PolicySet::from_text(&text).ok()).map(Arc::new);
     let policies: BTreeMap<u64, Option<Arc<PolicySet>>> = policies.into_iter().map(|(n, text)| (n, compiled(text))).collect();
     let read = |text: Option<String>| text.and_then(|text| Upstream::from_text(&text).ok());
     let upstreams: HashMap<_, Option<Upstream>> = upstreams.into_iter().map(|(name, text)| (name, read(text))).collect();
-    let mut replay = Replay { decisions: decisions.len() as u64, ..Replay::default() };
-    for Decision { seq, at, mut situation, task, upstream, policy, permitted } in decisions {
+    let mut replay = PolicyReplay { decisions: decisions.len() as u64, ..PolicyReplay::default() };
+    for RecordedDecision { seq, at, mut situation, task, upstream, policy, permitted } in decisions {
         look.waited_for()?;
         let known = (upstreams.get(&upstream).and_then(Option::as_ref), policies.get(&policy).and_then(Option::as_ref));
         let (Some(registered), Some(then)) = known else {
@@ -328,18 +335,18 @@ fn decide(gathered: Gathered, reached: Reached, new: &PolicySet, look: &Look) ->
             situation.task = known.clone().unwrap_or_default();
         }
         let permits = |set: &PolicySet| situation.outcome(set, &environment, Some(registered));
-        if matches!(permits(then), Outcome::Permit(_)) != permitted {
+        if matches!(permits(then), SimulationOutcome::Permit(_)) != permitted {
             replay.undetermined += 1;
             continue;
         }
         let now = permits(new);
-        if matches!(now, Outcome::Permit(_)) == permitted {
+        if matches!(now, SimulationOutcome::Permit(_)) == permitted {
             continue;
         }
         let counter = if permitted { &mut replay.newly_refused } else { &mut replay.newly_permitted };
         *counter += 1;
         if replay.samples.len() < limits::POLICY_DIFF_SAMPLES {
-            replay.samples.push(Differs { seq, at, situation, upstream: upstream.0, permitted, now });
+            replay.samples.push(ChangedDecision { seq, at, situation, upstream: upstream.0, permitted, now });
         }
     }
     // The decisions that were not read: beyond the bound, or removed from history.

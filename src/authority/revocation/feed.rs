@@ -10,17 +10,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 
-use crate::revocation::revoke::Hits;
+use crate::revocation::revoke::RevocationHits;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason, Refusal};
-use mayfly_ledger::record::{Record, Who};
+use mayfly_base::refusal::{Error, Reason, Refusal};
+use mayfly_ledger::record::{Author, Record};
 use mayfly_ledger::revocation::event::{FeedEvent, event_of};
 use mayfly_ledger::{Batch, State};
 use mayfly_verify::seq::{Millis, Seq};
 
 /// An event in the form in which it is sent.
 #[derive(Debug)]
-pub struct Sent {
+pub struct SentEvent {
     /// The sequence number of the event before it.
     pub previous: Seq,
     /// The event.
@@ -29,37 +29,37 @@ pub struct Sent {
 
 /// The origin of a rule or lock: its author, time and reason.
 #[derive(Clone, Debug)]
-pub struct Made {
+pub struct RuleOrigin {
     /// The record that made the rule or lock.
     pub record: Arc<Record>,
     /// The time of its commit.
     pub at: Millis,
     /// The numbers of what it hit, if they were counted.
-    pub hits: Option<Hits>,
+    pub hits: Option<RevocationHits>,
 }
 
 /// Sends revocations, holds and locks to followers.
 pub struct Feed {
     ring: Mutex<Ring>,
-    live: broadcast::Sender<Arc<Sent>>,
+    live: broadcast::Sender<Arc<SentEvent>>,
 }
 
 struct Ring {
-    events: VecDeque<Arc<Sent>>,
+    events: VecDeque<Arc<SentEvent>>,
     /// The highest sequence number whose event is no longer in the ring.
     floor: Seq,
     last: Seq,
     /// The durable head up to which commits have been processed.
     head: Seq,
-    made: BTreeMap<Seq, Made>,
+    made: BTreeMap<Seq, RuleOrigin>,
 }
 
 /// The first message to a follower.
-pub enum Beginning {
+pub enum FeedStart {
     /// Everything in effect, including live events up to the snapshot's sequence number.
     Snapshot,
     /// The events that the follower missed since its last connection.
-    Missed(Vec<Arc<Sent>>),
+    Missed(Vec<Arc<SentEvent>>),
 }
 
 impl Feed {
@@ -75,9 +75,9 @@ impl Feed {
         for committed in &batch.records {
             let Some(record) = committed.change() else { continue };
             let Some(event) = event_of(record, committed.seq, batch.time, state) else { continue };
-            let sent = Arc::new(Sent { previous: ring.last, event });
+            let sent = Arc::new(SentEvent { previous: ring.last, event });
             ring.last = committed.seq;
-            ring.made.insert(committed.seq, Made { record: record.clone(), at: batch.time, hits: None });
+            ring.made.insert(committed.seq, RuleOrigin { record: record.clone(), at: batch.time, hits: None });
             ring.events.push_back(sent.clone());
             if ring.events.len() > limits::FEED_EVENTS
                 && let Some(old) = ring.events.pop_front()
@@ -97,10 +97,14 @@ impl Feed {
     }
 
     /// Subscribes to live events, and decides what the follower gets first. The subscription begins first, so that no event is missed.
-    pub fn follow(&self, resume_after: Option<Seq>, head: Seq) -> Result<(broadcast::Receiver<Arc<Sent>>, Beginning), Refusal> {
+    pub fn follow(
+        &self,
+        resume_after: Option<Seq>,
+        head: Seq,
+    ) -> Result<(broadcast::Receiver<Arc<SentEvent>>, FeedStart), Refusal> {
         let ring = self.ring.lock();
         let live = self.live.subscribe();
-        let Some(after) = resume_after else { return Ok((live, Beginning::Snapshot)) };
+        let Some(after) = resume_after else { return Ok((live, FeedStart::Snapshot)) };
         if after > head {
             return Err(rolled_back(format!("this follower has seen seq {after}, and this server stands at {head}")));
         }
@@ -111,25 +115,25 @@ impl Feed {
             ));
         }
         let missed = ring.events.iter().filter(|s| s.event.seq() > after).cloned().collect();
-        Ok((live, Beginning::Missed(missed)))
+        Ok((live, FeedStart::Missed(missed)))
     }
 
     /// Stores the numbers of what a rule hit when it was made.
-    pub fn hit(&self, seq: Seq, hits: Hits) {
+    pub fn hit(&self, seq: Seq, hits: RevocationHits) {
         if let Some(made) = self.ring.lock().made.get_mut(&seq) {
             made.hits = Some(hits);
         }
     }
 
     /// Loads the origins of rules and locks made before this start, up to the number of events in the ring.
-    pub fn recall(&self, found: &[(Seq, Made)]) {
+    pub fn recall(&self, found: &[(Seq, RuleOrigin)]) {
         let mut ring = self.ring.lock();
         let room = limits::FEED_EVENTS.saturating_sub(ring.made.len());
         ring.made.extend(found.iter().take(room).cloned());
     }
 
     /// The origin of a rule or lock, if it is still in memory.
-    pub fn made(&self, seq: Seq) -> Option<Made> {
+    pub fn made(&self, seq: Seq) -> Option<RuleOrigin> {
         self.ring.lock().made.get(&seq).cloned()
     }
 }
@@ -143,11 +147,11 @@ pub fn rolled_back(found: String) -> Refusal {
 
 /// A registered follower.
 #[derive(Clone, Debug)]
-pub struct Follower {
+pub struct FeedFollower {
     /// The name that the follower gives itself.
     pub name: String,
     /// The identity of the follower.
-    pub who: Who,
+    pub who: Author,
     /// The upstreams that the follower verifies credentials for.
     pub upstreams: Vec<String>,
     /// The follower refuses everything that the feed revoked up to this sequence number.
@@ -163,11 +167,11 @@ pub struct Follower {
 
 /// A follower that has seen more of the ledger than this server has, or another history.
 #[derive(Clone, Debug)]
-pub struct SeenBeyond {
+pub struct DivergedFollower {
     /// The name that the follower gives itself.
     pub name: String,
     /// The identity of the follower.
-    pub who: Who,
+    pub who: Author,
     /// The highest sequence number that the follower has seen.
     pub seen: Seq,
     /// The durable head of this server at that time.
@@ -176,9 +180,9 @@ pub struct SeenBeyond {
 
 /// The list of followers. A follower stays on the list for a while after it disconnects, during which `revoke --wait` waits for it.
 pub struct Followers {
-    all: Mutex<BTreeMap<(String, String), Follower>>,
+    all: Mutex<BTreeMap<(String, String), FeedFollower>>,
     /// The followers found since the start that have seen more than this server has; as many as there may be followers.
-    beyond: Mutex<BTreeMap<(String, String), SeenBeyond>>,
+    beyond: Mutex<BTreeMap<(String, String), DivergedFollower>>,
     /// By this time, every follower from before this start has either reconnected or refuses everything.
     known_from: Mutex<Millis>,
     changed: watch::Sender<u64>,
@@ -188,7 +192,7 @@ pub struct Followers {
 }
 
 /// The right to feed one follower. A newer stream of the same follower ends it.
-pub struct Registered {
+pub struct FollowerSession {
     key: (String, String),
     stream: u64,
 }
@@ -221,7 +225,7 @@ impl Followers {
 
     /// Notes that a follower has seen the ledger up to `seen`, beyond this server's head. Operators learn from this that an old copy of the
     /// data directory was started. It is reported as long as the process runs, since the follower itself may restart and forget it.
-    pub fn seen_beyond(&self, who: &Who, name: &str, seen: Seq, head: Seq) {
+    pub fn seen_beyond(&self, who: &Author, name: &str, seen: Seq, head: Seq) {
         let key = (who.name(), name.to_owned());
         let mut beyond = self.beyond.lock();
         let own = beyond.range((key.0.clone(), String::new())..).take_while(|((who, _), _)| *who == key.0).count();
@@ -237,22 +241,29 @@ impl Followers {
             "a follower has seen more of the ledger than this server has: an older copy of the data directory was started, and revocations \
              are missing; stop the server and put the newest data directory back, or run: mayfly server recover"
         );
-        beyond.insert(key, SeenBeyond { name: name.to_owned(), who: who.clone(), seen, head });
+        beyond.insert(key, DivergedFollower { name: name.to_owned(), who: who.clone(), seen, head });
     }
 
     /// The followers that have seen more of the ledger than this server has.
-    pub fn beyond(&self) -> Vec<SeenBeyond> {
+    pub fn beyond(&self) -> Vec<DivergedFollower> {
         self.beyond.lock().values().cloned().collect()
     }
 
     /// Whether a follower was found to have seen more than this server has.
-    pub fn is_beyond(&self, who: &Who, name: &str) -> bool {
+    pub fn is_beyond(&self, who: &Author, name: &str) -> bool {
         self.beyond.lock().contains_key(&(who.name(), name.to_owned()))
     }
 
     /// Registers a stream of a follower. `applied`: what the follower has applied of this history, as far as that is proven; a mere claim
     /// is only acknowledged for events that this process sent.
-    pub fn register(&self, who: &Who, name: &str, upstreams: Vec<String>, applied: Seq, now: Millis) -> Result<Registered, No> {
+    pub fn register(
+        &self,
+        who: &Author,
+        name: &str,
+        upstreams: Vec<String>,
+        applied: Seq,
+        now: Millis,
+    ) -> Result<FollowerSession, Error> {
         let key = (who.name(), name.to_owned());
         let mut all = self.all.lock();
         self.forget(&mut all, now);
@@ -264,14 +275,14 @@ impl Followers {
             let own = all.range((key.0.clone(), String::new())..).take_while(|((who, _), _)| *who == key.0).count();
             let bounds = [("followers_per_caller", own, most_of_one), ("followers", all.len(), most)];
             if let Some((name, _, bound)) = bounds.into_iter().find(|(_, now, bound)| now >= bound) {
-                return Err(No::Refusal(Refusal::limit(name, bound as u64, wait)));
+                return Err(Error::Refusal(Refusal::limit(name, bound as u64, wait)));
             }
         }
         let before = all.get(&key);
         let stream = before.map_or(1, |f| f.stream + 1);
         let applied = before.map_or(applied, |f| f.applied.max(applied));
         let sent = before.map_or(applied, |f| f.sent.max(applied));
-        let follower = Follower {
+        let follower = FeedFollower {
             name: name.to_owned(),
             who: who.clone(),
             upstreams,
@@ -284,11 +295,11 @@ impl Followers {
         all.insert(key.clone(), follower);
         drop(all);
         self.tell();
-        Ok(Registered { key, stream })
+        Ok(FollowerSession { key, stream })
     }
 
     /// Notes what was sent on a stream. `false`: a newer stream has taken its place.
-    pub fn sent(&self, registered: &Registered, seq: Seq, now: Millis) -> bool {
+    pub fn sent(&self, registered: &FollowerSession, seq: Seq, now: Millis) -> bool {
         let mut all = self.all.lock();
         let Some(follower) = all.get_mut(&registered.key).filter(|f| f.stream == registered.stream) else { return false };
         follower.sent = follower.sent.max(seq);
@@ -297,7 +308,7 @@ impl Followers {
     }
 
     /// Notes that a stream ended.
-    pub fn ended(&self, registered: &Registered, now: Millis) {
+    pub fn ended(&self, registered: &FollowerSession, now: Millis) {
         if let Some(follower) = self.all.lock().get_mut(&registered.key).filter(|f| f.stream == registered.stream) {
             follower.connected = false;
             follower.last_seen = now;
@@ -306,14 +317,14 @@ impl Followers {
     }
 
     /// Notes what a follower has applied.
-    pub fn acknowledge(&self, who: &Who, name: &str, applied: Seq, now: Millis) -> Result<(), No> {
+    pub fn acknowledge(&self, who: &Author, name: &str, applied: Seq, now: Millis) -> Result<(), Error> {
         let mut all = self.all.lock();
         let key = (who.name(), name.to_owned());
         let Some(follower) = all.get_mut(&key) else {
-            return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("you have no follower {name:?}: watch first"))));
+            return Err(Error::Refusal(Refusal::new(Reason::NotFound, format!("you have no follower {name:?}: watch first"))));
         };
         if applied > follower.sent {
-            return Err(No::Refusal(Refusal::field("applied_seq", format!("is beyond what was sent, {}", follower.sent))));
+            return Err(Error::Refusal(Refusal::field("applied_seq", format!("is beyond what was sent, {}", follower.sent))));
         }
         follower.applied = follower.applied.max(applied);
         follower.last_seen = now;
@@ -323,7 +334,7 @@ impl Followers {
     }
 
     /// All followers on the list.
-    pub fn list(&self, now: Millis) -> Vec<Follower> {
+    pub fn list(&self, now: Millis) -> Vec<FeedFollower> {
         let mut all = self.all.lock();
         self.forget(&mut all, now);
         all.values().cloned().collect()
@@ -331,9 +342,9 @@ impl Followers {
 
     /// Waits until every follower on the list has applied `seq`. Returns the followers that have not in time, and whether the list is
     /// complete, which it is not for a while after a start.
-    pub async fn wait(&self, seq: Seq, timeout: std::time::Duration, now: impl Fn() -> Millis) -> (Vec<Follower>, bool) {
+    pub async fn wait(&self, seq: Seq, timeout: std::time::Duration, now: impl Fn() -> Millis) -> (Vec<FeedFollower>, bool) {
         let mut changed = self.changed.subscribe();
-        let behind = || -> Vec<Follower> { self.list(now()).into_iter().filter(|f| f.applied < seq).collect() };
+        let behind = || -> Vec<FeedFollower> { self.list(now()).into_iter().filter(|f| f.applied < seq).collect() };
         let known = || now() >= *self.known_from.lock();
         // Evaluated at each change for each waiting call, so it must not copy the list.
         let waits = || {
@@ -358,7 +369,7 @@ impl Followers {
         all.len() as u64
     }
 
-    fn forget(&self, all: &mut BTreeMap<(String, String), Follower>, now: Millis) {
+    fn forget(&self, all: &mut BTreeMap<(String, String), FeedFollower>, now: Millis) {
         all.retain(|_, f| f.connected || now.since(f.last_seen) <= self.max_age_ms);
     }
 

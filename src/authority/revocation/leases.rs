@@ -2,17 +2,17 @@
 
 use crate::admission::Admitted;
 use crate::authority::Authority;
-use crate::tasks::Named;
-use mayfly_base::refusal::{No, Reason, Refusal};
-use mayfly_credential::lease::{Listed, Standing, abandoned};
+use crate::tasks::IdempotencyKey;
+use mayfly_base::refusal::{Error, Reason, Refusal};
+use mayfly_credential::lease::{LeaseStatus, ListedLease, abandoned};
 use mayfly_identity::caller::Operator;
-use mayfly_ledger::Lane;
+use mayfly_ledger::ProposalKind;
 use mayfly_policy::admin;
 use mayfly_verify::seq::LeaseId;
 
 impl Authority {
     /// Retries removing a lease's object at once, ahead of the schedule. Returns the state of the lease before that.
-    pub async fn retry_lease(&self, operator: &Operator, id: LeaseId) -> Result<Listed, No> {
+    pub async fn retry_lease(&self, operator: &Operator, id: LeaseId) -> Result<ListedLease, Error> {
         let (listed, _) = self.lease_of(operator, id).await?;
         self.leases.retry(id);
         Ok(listed)
@@ -20,25 +20,31 @@ impl Authority {
 
     /// Abandons a lease: from then on the operator has to clean up the object at the upstream. Refused while a credential of the lease is
     /// live. `None` for a repeat.
-    pub async fn abandon_lease(&self, operator: &Operator, id: LeaseId, why: &str, named: &Named) -> Result<Option<Listed>, No> {
+    pub async fn abandon_lease(
+        &self,
+        operator: &Operator,
+        id: LeaseId,
+        why: &str,
+        named: &IdempotencyKey,
+    ) -> Result<Option<ListedLease>, Error> {
         let scope = self.scope::<admin::ManageUpstreams>(operator)?;
         if self.remembered(&scope.who().name(), named).await?.is_some() {
             return Ok(None);
         }
         let (listed, admitted) = self.lease_of(operator, id).await?;
-        if !matches!(listed.standing, Standing::ToUndo(_)) {
+        if !matches!(listed.standing, LeaseStatus::ToUndo(_)) {
             let no = Refusal::field(
                 "lease_id",
                 format!("{id} is a live credential's or being made: only what is to be undone can be given up"),
             );
-            return Err(No::Refusal(no.way_out(format!("mayfly revoke --credential {}", listed.lease.credential))));
+            return Err(Error::Refusal(no.way_out(format!("mayfly revoke --credential {}", listed.lease.credential))));
         }
-        self.change(admitted.who(), Lane::Change, abandoned(id, why), named).await?;
+        self.change(admitted.who(), ProposalKind::Change, abandoned(id, why), named).await?;
         Ok(Some(listed))
     }
 
     /// An open lease, for an operator who may manage its upstream.
-    async fn lease_of(&self, operator: &Operator, id: LeaseId) -> Result<(Listed, Admitted<admin::ManageUpstreams>), No> {
+    async fn lease_of(&self, operator: &Operator, id: LeaseId) -> Result<(ListedLease, Admitted<admin::ManageUpstreams>), Error> {
         let found = self.leases.one(id).await?;
         let compiled = self.catalog.now();
         let registered = found.as_ref().and_then(|l| compiled.upstream(&l.lease.upstream));

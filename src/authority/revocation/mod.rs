@@ -6,6 +6,6 @@
 
 pub mod feed;
 pub mod leases;
-pub mod narrow;
-pub mod reach;
+pub mod revocation_reach;
 pub mod revoke;
+pub mod revoke_excess;

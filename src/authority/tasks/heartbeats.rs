@@ -8,9 +8,9 @@ use tokio::sync::watch;
 
 use crate::authority::Authority;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason, Refusal};
-use mayfly_ledger::record::{Event, Record, TaskHeartbeats, Who};
-use mayfly_ledger::{Lane, Ledger};
+use mayfly_base::refusal::{Error, Reason, Refusal};
+use mayfly_ledger::record::{Author, Event, Record, TaskHeartbeats};
+use mayfly_ledger::{Ledger, ProposalKind};
 use mayfly_verify::seq::TaskId;
 
 /// The heartbeats received since the last record.
@@ -37,22 +37,22 @@ impl Default for Batch {
 impl Authority {
     /// Records that the machine was suspended for `slept_ms` and received no heartbeats: every task that was not overdue before gets one
     /// more interval, as after a start.
-    pub async fn resumed_after(&self, slept_ms: u64) -> Result<(), No> {
+    pub async fn resumed_after(&self, slept_ms: u64) -> Result<(), Error> {
         let away_since = self.system.wall().minus(slept_ms);
         tracing::warn!(slept_ms, "the machine was suspended; every heartbeat gets one interval more");
         let alive = TaskHeartbeats { tasks: Vec::new(), all: true, away_since: away_since.0 };
-        let record = Record::new(Who::Mayfly("resumed".into()), Event::TaskHeartbeats(alive));
-        self.ledger.commit(Lane::Revoke, vec![record]).await.map(drop)
+        let record = Record::new(Author::Mayfly("resumed".into()), Event::TaskHeartbeats(alive));
+        self.ledger.commit(ProposalKind::Revoke, vec![record]).await.map(drop)
     }
 }
 
 impl Heartbeats {
     /// Takes a heartbeat, and waits for the record that contains it.
-    pub async fn beat(&self, id: TaskId) -> Result<(), No> {
+    pub async fn beat(&self, id: TaskId) -> Result<(), Error> {
         let mut written = {
             let mut waiting = self.waiting.lock();
             if waiting.tasks.len() >= limits::TASKS {
-                return Err(No::Refusal(Refusal::limit("tasks", limits::TASKS as u64, Duration::from_secs(1))));
+                return Err(Error::Refusal(Refusal::limit("tasks", limits::TASKS as u64, Duration::from_secs(1))));
             }
             waiting.tasks.insert(id);
             waiting.written.subscribe()
@@ -60,7 +60,7 @@ impl Heartbeats {
         let known = tokio::time::timeout(Duration::from_secs(10), written.wait_for(Option::is_some)).await;
         match known.map(|said| said.map(|written| *written)) {
             Ok(Ok(Some(true))) => Ok(()),
-            _ => Err(No::Refusal(
+            _ => Err(Error::Refusal(
                 Refusal::new(Reason::NotReady, "the sign of life could not be written").retry(Duration::from_secs(1)),
             )),
         }
@@ -82,8 +82,8 @@ impl Heartbeats {
         // 18 bytes per task: 16,384 stay well below the bound of a record.
         for tasks in all.chunks(16_384) {
             let beats = TaskHeartbeats { tasks: tasks.to_vec(), all: false, away_since: 0 };
-            let record = Record::new(Who::Mayfly("heartbeats".into()), Event::TaskHeartbeats(beats));
-            written &= ledger.commit(Lane::Change, vec![record]).await.is_ok();
+            let record = Record::new(Author::Mayfly("heartbeats".into()), Event::TaskHeartbeats(beats));
+            written &= ledger.commit(ProposalKind::Change, vec![record]).await.is_ok();
         }
         self.writing.lock().clear();
         batch.written.send_replace(Some(written));

@@ -3,18 +3,18 @@
 //! A task that needs an approval exists from the request on, and takes no grants until it is approved. An extension that needs an approval
 //! works as for an exchange: the same request is sent again after the approval.
 
-use crate::admission::rates::Act;
+use crate::admission::rate_limits::RateLimitedAct;
 use crate::authority::Authority;
 use crate::people::approvals::{needs_approval, waits_for};
-use crate::tasks::{Actor, Named, is_reuse, request_of};
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use crate::tasks::{Actor, IdempotencyKey, is_reuse, request_of};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_identity::caller::Caller;
-use mayfly_ledger::record::{ApprovalAsked, Event, Record, TaskExtended, Who};
+use mayfly_ledger::record::{ApprovalRequested, Author, Event, Record, TaskExtended};
 use mayfly_ledger::state::{State, Task};
-use mayfly_ledger::{Lane, View};
-use mayfly_policy::decide::{Extends, Opening, Opens, decided_on_old_state};
-use mayfly_policy::subject::SentToken;
-use mayfly_policy::wanted::Terms;
+use mayfly_ledger::{ProposalKind, View};
+use mayfly_policy::decide::{ExtensionDecision, TaskOpenDecision, TaskOpenMode, decided_on_stale_state};
+use mayfly_policy::exchange_request::TaskRequest;
+use mayfly_policy::subject::UnverifiedToken;
 use mayfly_verify::seq::{ApprovalId, Millis, TaskId};
 
 /// The attempts to decide. A decision that a concurrent change made void is repeated before the caller is told to try again.
@@ -22,19 +22,19 @@ const TRIES: usize = 2;
 
 /// The options of opening a task.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct How<'a> {
+pub struct OpenTaskOptions<'a> {
     /// Open a child task for another caller.
     pub delegate: bool,
     /// The token of the subject on whose behalf the task is opened.
-    pub token: Option<&'a SentToken>,
+    pub token: Option<&'a UnverifiedToken>,
     /// How long to wait for the approval, milliseconds.
     pub wait_ms: u64,
 }
 
 /// Options with only `delegate` set.
-impl From<bool> for How<'_> {
+impl From<bool> for OpenTaskOptions<'_> {
     fn from(delegate: bool) -> Self {
-        How { delegate, ..How::default() }
+        OpenTaskOptions { delegate, ..OpenTaskOptions::default() }
     }
 }
 
@@ -43,10 +43,10 @@ impl Authority {
     pub async fn open_task<'a>(
         &self,
         caller: &Caller,
-        terms: &Terms,
-        named: &Named,
-        how: impl Into<How<'a>>,
-    ) -> Result<TaskId, No> {
+        terms: &TaskRequest,
+        named: &IdempotencyKey,
+        how: impl Into<OpenTaskOptions<'a>>,
+    ) -> Result<TaskId, Error> {
         let how = how.into();
         let id = self.open(caller, terms, named, how).await?;
         let waits = |s: &State| s.tasks.get(&id).filter(|t| t.pending).and_then(|t| t.approved.as_ref().map(|a| a.id));
@@ -59,14 +59,20 @@ impl Authority {
         }
     }
 
-    async fn open(&self, caller: &Caller, terms: &Terms, named: &Named, how: How<'_>) -> Result<TaskId, No> {
+    async fn open(
+        &self,
+        caller: &Caller,
+        terms: &TaskRequest,
+        named: &IdempotencyKey,
+        how: OpenTaskOptions<'_>,
+    ) -> Result<TaskId, Error> {
         for again in 1.. {
             self.still_stands(caller)?;
             if let Some(before) = self.remembered(caller.id().as_str(), named).await? {
                 return Ok(TaskId::from_bytes(before.task));
             }
             if again == 1 {
-                self.rates.load().take(Act::Change, caller.id().as_str())?;
+                self.rates.load().take(RateLimitedAct::Change, caller.id().as_str())?;
             }
             let subject = match how.token {
                 Some(token) => Some(Box::pin(self.subject(caller, token)).await?),
@@ -75,26 +81,26 @@ impl Authority {
             let view = self.ledger.view();
             view.read(|state| self.ledger.ceilings().task(state, caller.id().as_str(), (0, 0)))?;
             let (id, approval) = (self.new_task_id(), ApprovalId::from_bytes(self.system.id16()));
-            let opens = Opens { delegate: how.delegate, subject: subject.as_deref() };
+            let opens = TaskOpenMode { delegate: how.delegate, subject: subject.as_deref() };
             let opening = self.decider.open_task(&view, &self.catalog.now(), caller, terms, (id, approval), opens)?;
             if let (None, Some(asked)) = (named, &opening.asked)
                 && let Some(known) = view.read(|s| waiting_for(s, asked))
             {
                 return Ok(known);
             }
-            match self.ledger.commit(Lane::Grant, self.opening(caller, &view, opening, named)).await {
+            match self.ledger.commit(ProposalKind::Grant, self.opening(caller, &view, opening, named)).await {
                 Ok(_) => return Ok(id),
-                Err(no) if again < TRIES && (decided_on_old_state(&no) || is_reuse(&no)) => {}
+                Err(no) if again < TRIES && (decided_on_stale_state(&no) || is_reuse(&no)) => {}
                 Err(no) => return Err(no),
             }
         }
-        Err(No::Fault(Fault::new("opening a task: tries ran out")))
+        Err(Error::Fault(Fault::new("opening a task: tries ran out")))
     }
 
     /// The records of an opened or waiting task, which form one group.
-    fn opening(&self, caller: &Caller, view: &View, opening: Opening, named: &Named) -> Vec<Record> {
+    fn opening(&self, caller: &Caller, view: &View, opening: TaskOpenDecision, named: &IdempotencyKey) -> Vec<Record> {
         let group = if opening.asked.is_some() { self.ledger.new_group() } else { 0 };
-        let record = |event| Record { group, ..Record::new(Who::of(caller), event).decided_at(view.revision()) };
+        let record = |event| Record { group, ..Record::new(Author::of(caller), event).decided_at(view.revision()) };
         let opens = record(Event::TaskOpened(opening.opened)).for_request(request_of(caller.id().as_str(), named));
         let asks = opening.asked.map(|asked| record(Event::ApprovalAsked(asked)));
         std::iter::once(opens).chain(asks).collect()
@@ -105,12 +111,12 @@ impl Authority {
         &self,
         caller: &Caller,
         (id, deadline): (TaskId, Millis),
-        named: &Named,
+        named: &IdempotencyKey,
         wait_ms: u64,
-    ) -> Result<(), No> {
+    ) -> Result<(), Error> {
         let actor = Actor::Workload(caller.clone());
         let (who, _) = self.may_steer(&actor, id)?;
-        self.rates.load().take(Act::Change, caller.id().as_str())?;
+        self.rates.load().take(RateLimitedAct::Change, caller.id().as_str())?;
         let mut waited = false;
         for again in 1.. {
             if self.remembered(&who.name(), named).await?.is_some() {
@@ -129,7 +135,7 @@ impl Authority {
                 }
                 decided => decided?,
             };
-            let Some(Extends { policy_version, approval }) = extends else { return Ok(()) };
+            let Some(ExtensionDecision { policy_version, approval }) = extends else { return Ok(()) };
             let extended = TaskExtended {
                 task: id.as_bytes().to_vec(),
                 deadline: deadline.0,
@@ -141,25 +147,25 @@ impl Authority {
             let record = Record::new(who.clone(), Event::TaskExtended(extended))
                 .decided_at(view.revision())
                 .for_request(request_of(&who.name(), named));
-            match self.ledger.commit(Lane::Grant, vec![record]).await {
+            match self.ledger.commit(ProposalKind::Grant, vec![record]).await {
                 Ok(_) => return Ok(()),
-                Err(no) if again < TRIES + usize::from(waited) && (decided_on_old_state(&no) || is_reuse(&no)) => {}
+                Err(no) if again < TRIES + usize::from(waited) && (decided_on_stale_state(&no) || is_reuse(&no)) => {}
                 Err(no) => return Err(no),
             }
         }
-        Err(No::Fault(Fault::new("extending a task: tries ran out")))
+        Err(Error::Fault(Fault::new("extending a task: tries ran out")))
     }
 
     /// Requests the approval of a later deadline; repeats for the same deadline share one approval.
-    async fn ask_for_more(&self, view: &View, caller: &Caller, more: (TaskId, Millis)) -> Result<ApprovalId, No> {
+    async fn ask_for_more(&self, view: &View, caller: &Caller, more: (TaskId, Millis)) -> Result<ApprovalId, Error> {
         let id = ApprovalId::from_bytes(self.system.id16());
         let asked = self.decider.extension_approval(view, &self.catalog.now(), caller, more, id)?;
         if let Some(known) = self.asked_before(&asked).await? {
             return Ok(known);
         }
-        self.rates.load().take(Act::Change, caller.id().as_str())?;
-        let record = Record::new(Who::of(caller), Event::ApprovalAsked(asked.into())).decided_at(view.revision());
-        self.ledger.commit(Lane::Grant, vec![record]).await?;
+        self.rates.load().take(RateLimitedAct::Change, caller.id().as_str())?;
+        let record = Record::new(Author::of(caller), Event::ApprovalAsked(asked.into())).decided_at(view.revision());
+        self.ledger.commit(ProposalKind::Grant, vec![record]).await?;
         Ok(id)
     }
 
@@ -178,8 +184,8 @@ impl Authority {
 }
 
 /// The task that already waits for an approval of the same request, if nothing has changed since.
-fn waiting_for(state: &State, asked: &ApprovalAsked) -> Option<TaskId> {
-    let same = |known: &ApprovalAsked| {
+fn waiting_for(state: &State, asked: &ApprovalRequested) -> Option<TaskId> {
+    let same = |known: &ApprovalRequested| {
         known.caller == asked.caller
             && known.subject == asked.subject
             && known.actors == asked.actors
@@ -191,18 +197,18 @@ fn waiting_for(state: &State, asked: &ApprovalAsked) -> Option<TaskId> {
     let now = state.time;
     let waits = |t: &&Task| {
         t.pending
-            && matches!(state.tasks.phase(t, now), mayfly_ledger::state::Phase::PendingApproval)
+            && matches!(state.tasks.phase(t, now), mayfly_ledger::state::TaskPhase::PendingApproval)
             && t.terms.policy == mayfly_ledger::state::policy_in_force(state, &t.terms.environment)
     };
     tasks.find(waits).map(|t| t.terms.id)
 }
 
 /// The refusal of a task whose approval was refused.
-fn refused_to(state: &State, id: TaskId) -> Option<No> {
+fn refused_to(state: &State, id: TaskId) -> Option<Error> {
     let task = state.tasks.get(&id).filter(|t| t.pending)?;
     let approval = task.approved.as_ref().map(|a| a.id)?;
     let decided = state.approvals.get(&approval)?.decided.as_ref().filter(|d| !d.given)?;
-    let who = decided.by.as_deref().map_or_else(String::new, Who::name);
+    let who = decided.by.as_deref().map_or_else(String::new, Author::name);
     let what = format!("approval {approval} was refused by {who}: {}", decided.reason);
-    Some(No::Refusal(Refusal::new(Reason::DeniedByPolicy, what)))
+    Some(Error::Refusal(Refusal::new(Reason::DeniedByPolicy, what)))
 }

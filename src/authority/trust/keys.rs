@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::admission::Admitted;
 use crate::authority::Authority;
-use crate::revocation::revoke::{Confirm, Hits, confirm_needed};
-use crate::tasks::{Named, request_of};
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
-use mayfly_credential::keyring::{self, Keyring, Plan, Schedule, value_name};
-use mayfly_ledger::Lane;
-use mayfly_ledger::record::{Event, KeyAdded, KeyPurpose, KeyState, Record, Who};
+use crate::revocation::revoke::{RevocationConfirmation, RevocationHits, confirm_needed};
+use crate::tasks::{IdempotencyKey, request_of};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
+use mayfly_credential::keyring::{self, Keyring, RotationPlan, RotationSchedule, value_name};
+use mayfly_ledger::ProposalKind;
+use mayfly_ledger::record::{Author, Event, KeyAdded, KeyPurpose, KeyState, Record};
 use mayfly_ledger::revocation::Target;
-use mayfly_ledger::state::Key;
+use mayfly_ledger::state::ManagedKey;
 use mayfly_policy::admin;
 use mayfly_verify::seq::Seq;
 
@@ -22,11 +22,11 @@ pub const PURPOSES: [KeyPurpose; 2] = [KeyPurpose::AccessToken, KeyPurpose::Refe
 const STEPS: usize = 4;
 
 /// All keys, by id.
-pub type Keys = BTreeMap<Box<str>, Key>;
+pub type KeyTable = BTreeMap<Box<str>, ManagedKey>;
 
 /// The removal of a key.
 #[derive(Clone, Debug)]
-pub struct Going {
+pub struct KeyRemoval {
     /// The id of the key.
     pub key: String,
     /// The reason.
@@ -34,18 +34,18 @@ pub struct Going {
     /// Only report what would be hit.
     pub dry_run: bool,
     /// The confirmed number of credentials.
-    pub confirm: Confirm,
+    pub confirm: RevocationConfirmation,
     /// The request id, if there is one.
-    pub named: Named,
+    pub named: IdempotencyKey,
 }
 
 /// The result of removing a key.
 #[derive(Clone, Debug)]
-pub struct Gone {
+pub struct KeyRemovalResult {
     /// The sequence number of the revocation rule; `None` for a dry run.
     pub seq: Option<Seq>,
     /// The live credentials that the key had signed.
-    pub hits: Hits,
+    pub hits: RevocationHits,
     /// The key in use now, if the removed key was in use.
     pub replacement: Option<String>,
 }
@@ -59,31 +59,31 @@ impl Authority {
         operator: &Admitted<admin::ManageKeys>,
         (purpose, environment): (KeyPurpose, &str),
         ahead_ms: Option<u64>,
-        named: &Named,
-    ) -> Result<(String, Option<String>), No> {
+        named: &IdempotencyKey,
+    ) -> Result<(String, Option<String>), Error> {
         let _one = self.changing.lock().await;
         let name = operator.who().name();
         if let Some(before) = self.remembered(&name, named).await? {
             return self.rotated_before(before.at, named);
         }
         let keys = self.ledger.peek(|s| s.keys.clone());
-        let ahead = ahead_ms.unwrap_or(Schedule::of(purpose).ahead_ms);
+        let ahead = ahead_ms.unwrap_or(RotationSchedule::of(purpose).ahead_ms);
         let plan = keyring::rotate(&keys, purpose, environment, ahead)?;
         let previous = in_use(&keys, purpose, environment);
         let made = match plan.make {
             Some(state) => self.make_key(purpose, environment, state, ahead_ms.unwrap_or(0)).await?,
-            None => return Err(No::Fault(Fault::new("a rotation without a new key"))),
+            None => return Err(Error::Fault(Fault::new("a rotation without a new key"))),
         };
         let id = made.key.clone();
         let mut records = plan.records(Some(made), &operator.who(), 0);
         if let Some(last) = records.last_mut() {
             last.request = request_of(&name, named);
         }
-        self.ledger.commit(Lane::Change, records).await?;
+        self.ledger.commit(ProposalKind::Change, records).await?;
         Ok((id, previous))
     }
 
-    fn rotated_before(&self, at: mayfly_store::Position, named: &Named) -> Result<(String, Option<String>), No> {
+    fn rotated_before(&self, at: mayfly_store::Position, named: &IdempotencyKey) -> Result<(String, Option<String>), Error> {
         let records = self.ledger.records_at(at)?;
         let mine = |r: &&Record| r.request.as_ref().map(|r| &r.id) == named.as_ref().map(|(id, _)| id);
         match records.iter().find(mine).map(|r| &r.event) {
@@ -93,21 +93,37 @@ impl Authority {
                 let others = in_use(&keys, purpose, &added.environment).filter(|id| *id != added.key);
                 Ok((added.key.clone(), others))
             }
-            _ => Err(No::Refusal(Refusal::new(Reason::RequestIdReused, "that request_id was used before for another request"))),
+            _ => {
+                Err(Error::Refusal(Refusal::new(Reason::RequestIdReused, "that request_id was used before for another request")))
+            }
         }
     }
 
     /// Removes a key that no longer signs, ahead of schedule.
-    pub async fn retire_key(&self, operator: &Admitted<admin::ManageKeys>, going: &Going) -> Result<Gone, No> {
+    pub async fn retire_key(
+        &self,
+        operator: &Admitted<admin::ManageKeys>,
+        going: &KeyRemoval,
+    ) -> Result<KeyRemovalResult, Error> {
         self.end_key(operator, going, keyring::retire, false).await
     }
 
     /// Revokes a compromised key: in one group of records it leaves the JWKS, its revocation rule takes effect and a replacement is made.
-    pub async fn compromise_key(&self, operator: &Admitted<admin::ManageKeys>, going: &Going) -> Result<Gone, No> {
+    pub async fn compromise_key(
+        &self,
+        operator: &Admitted<admin::ManageKeys>,
+        going: &KeyRemoval,
+    ) -> Result<KeyRemovalResult, Error> {
         self.end_key(operator, going, keyring::compromise, true).await
     }
 
-    async fn end_key(&self, operator: &Admitted<admin::ManageKeys>, going: &Going, end: End, replace: bool) -> Result<Gone, No> {
+    async fn end_key(
+        &self,
+        operator: &Admitted<admin::ManageKeys>,
+        going: &KeyRemoval,
+        end: RemovalPlanner,
+        replace: bool,
+    ) -> Result<KeyRemovalResult, Error> {
         let _one = self.changing.lock().await;
         let who = operator.who();
         let name = who.name();
@@ -115,16 +131,16 @@ impl Authority {
         let keys = self.ledger.peek(|s| s.keys.clone());
         if let Some(before) = self.remembered(&name, &going.named).await? {
             let hits = self.hit_since(&targets, before.seq).await?;
-            return Ok(Gone { seq: Some(before.seq), hits, replacement: replacement(&keys, &going.key) });
+            return Ok(KeyRemovalResult { seq: Some(before.seq), hits, replacement: replacement(&keys, &going.key) });
         }
         let now = self.system.wall();
         let mut records = end(&keys, &going.key, &going.reason, now, &who, 0)?;
-        let mut hits = Hits::default();
-        if going.dry_run || going.confirm != Confirm::All {
+        let mut hits = RevocationHits::default();
+        if going.dry_run || going.confirm != RevocationConfirmation::All {
             hits = self.hits(&targets).await?.0;
         }
         if going.dry_run {
-            return Ok(Gone { seq: None, hits, replacement: None });
+            return Ok(KeyRemovalResult { seq: None, hits, replacement: None });
         }
         if !going.confirm.allows(hits.credentials) {
             return Err(confirm_needed(&hits, going.confirm));
@@ -135,20 +151,20 @@ impl Authority {
         if replace {
             records.extend(self.following(&keys, &going.key, &who).await);
         }
-        let seq = self.ledger.commit(Lane::Revoke, records).await?.first();
-        if going.confirm == Confirm::All {
+        let seq = self.ledger.commit(ProposalKind::Revoke, records).await?.first();
+        if going.confirm == RevocationConfirmation::All {
             // An emergency does not wait for the count; the credentials are counted afterwards.
             hits = self.hit_since(&targets, seq).await?;
         }
         self.feed.hit(seq, hits);
         self.shred_keys().await;
         let keys = self.ledger.settled(|s| s.keys.clone()).await?;
-        Ok(Gone { seq: Some(seq), hits, replacement: if replace { replacement(&keys, &going.key) } else { None } })
+        Ok(KeyRemovalResult { seq: Some(seq), hits, replacement: if replace { replacement(&keys, &going.key) } else { None } })
     }
 
-    /// The records of a replacement for a compromised key. Empty if it cannot be made: the revocation does not wait for it, and [`tend`]
+    /// The records of a replacement for a compromised key. Empty if it cannot be made: the revocation does not wait for it, and [`run_key_maintenance`]
     /// tries again.
-    async fn following(&self, keys: &Keys, going: &str, who: &Who) -> Vec<Record> {
+    async fn following(&self, keys: &KeyTable, going: &str, who: &Author) -> Vec<Record> {
         let mut after = keys.clone();
         let Some(key) = after.get_mut(going).filter(|k| k.state == KeyState::Active) else { return Vec::new() };
         key.state = KeyState::Compromised;
@@ -163,7 +179,13 @@ impl Authority {
         }
     }
 
-    async fn carry_out(&self, plan: Plan, purpose: KeyPurpose, environment: &str, who: &Who) -> Result<Vec<Record>, No> {
+    async fn carry_out(
+        &self,
+        plan: RotationPlan,
+        purpose: KeyPurpose,
+        environment: &str,
+        who: &Author,
+    ) -> Result<Vec<Record>, Error> {
         let made = match plan.make {
             Some(state) => Some(self.make_key(purpose, environment, state, 0).await?),
             None => None,
@@ -172,13 +194,13 @@ impl Authority {
     }
 
     /// Makes a key, and stores its private part sealed and durable before any record names the key.
-    async fn make_key(&self, purpose: KeyPurpose, environment: &str, state: KeyState, ahead_ms: u64) -> Result<KeyAdded, No> {
+    async fn make_key(&self, purpose: KeyPurpose, environment: &str, state: KeyState, ahead_ms: u64) -> Result<KeyAdded, Error> {
         let (store, sealer, system) = (self.ledger.store(), self.sealer.clone(), self.system.clone());
         let environment = environment.to_owned();
         let ahead_ms = if state == KeyState::Next { ahead_ms } else { 0 };
         let made = tokio::task::spawn_blocking(move || {
             let new = keyring::generate(purpose, &environment, state, &*sealer, &system)?;
-            new.published_ahead(ahead_ms).keep(&*store).map_err(No::Fault)
+            new.published_ahead(ahead_ms).keep(&*store).map_err(Error::Fault)
         });
         made.await.map_err(|e| Fault::new(format!("making a key: {e}")))?
     }
@@ -188,7 +210,7 @@ impl Authority {
         let (store, keys) = (self.ledger.store(), self.ledger.peek(|s| s.keys.clone()));
         let done = tokio::task::spawn_blocking(move || {
             let kept = store.list("key/").map_err(|e| Fault::new(format!("listing keys: {e}")))?;
-            let kept: Keys = keys.into_iter().filter(|(id, _)| kept.contains(&value_name(id))).collect();
+            let kept: KeyTable = keys.into_iter().filter(|(id, _)| kept.contains(&value_name(id))).collect();
             Keyring::shred(&kept, &*store)
         });
         match done.await {
@@ -198,25 +220,25 @@ impl Authority {
         }
     }
 
-    async fn tend_line(&self, purpose: KeyPurpose, environment: &str) -> Result<(), No> {
+    async fn tend_line(&self, purpose: KeyPurpose, environment: &str) -> Result<(), Error> {
         for _ in 0..STEPS {
             let keys = self.ledger.peek(|s| s.keys.clone());
             let plan = keyring::due(&keys, purpose, environment, self.system.wall());
             if plan.is_empty() {
                 return Ok(());
             }
-            let records = self.carry_out(plan, purpose, environment, &Who::Mayfly("key schedule".into())).await?;
-            self.ledger.commit(Lane::Change, records).await?;
+            let records = self.carry_out(plan, purpose, environment, &Author::Mayfly("key schedule".into())).await?;
+            self.ledger.commit(ProposalKind::Change, records).await?;
         }
         Ok(())
     }
 }
 
-type End = fn(&Keys, &str, &str, mayfly_verify::seq::Millis, &Who, u32) -> Result<Vec<Record>, Refusal>;
+type RemovalPlanner = fn(&KeyTable, &str, &str, mayfly_verify::seq::Millis, &Author, u32) -> Result<Vec<Record>, Refusal>;
 
 /// Takes the steps that are due by time in every environment: makes first keys, activates and removes keys, makes the daily keys. Called
 /// once a minute and at the start.
-pub async fn tend(authority: &Authority) {
+pub async fn run_key_maintenance(authority: &Authority) {
     // After a step of the clock, keys would be activated or removed too early.
     if authority.ledger.stopped().is_some() {
         return;
@@ -246,13 +268,13 @@ pub async fn tend(authority: &Authority) {
     }
 }
 
-fn in_use(keys: &Keys, purpose: KeyPurpose, environment: &str) -> Option<String> {
+fn in_use(keys: &KeyTable, purpose: KeyPurpose, environment: &str) -> Option<String> {
     let mut of = keys.iter().filter(|(_, k)| k.purpose == purpose && *k.environment == *environment);
     of.find(|(_, k)| k.state == KeyState::Active).map(|(id, _)| id.to_string())
 }
 
 /// The key in use that replaces a removed one.
-fn replacement(keys: &Keys, gone: &str) -> Option<String> {
+fn replacement(keys: &KeyTable, gone: &str) -> Option<String> {
     let key = keys.get(gone)?;
     in_use(keys, key.purpose, &key.environment).filter(|id| id != gone)
 }

@@ -4,30 +4,30 @@
 //! that the root vouched for ("narrowing revokes"). The bundles against which connections are checked are updated after the durable commit
 //! and before the change is answered.
 
+mod bundle_plan;
+mod dual_control;
 pub mod keys;
 pub mod own_domain;
 pub mod own_svid;
-mod plan;
-mod second;
 
 use std::sync::Arc;
 
-pub use plan::{Planned, Proposal, Root, Source, bundle_of};
+pub use bundle_plan::{BundleProposal, PlannedBundle, RootDigest, TrustBundleSource, bundle_of};
 
 use crate::authority::Authority;
-use crate::registry::changes::Alone;
-use crate::revocation::revoke::{Confirm, Hits, confirm_needed};
-use crate::tasks::{Named, request_of};
+use crate::registry::changes::ChangePermission;
+use crate::revocation::revoke::{RevocationConfirmation, RevocationHits, confirm_needed};
+use crate::tasks::{IdempotencyKey, request_of};
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No, Refusal};
+use mayfly_base::refusal::{Error, Fault, Refusal};
 use mayfly_identity::bundle::{Bundle, Bundles};
 use mayfly_identity::caller::Operator;
 use mayfly_identity::spiffe_id::TrustDomain;
-use mayfly_ledger::Lane;
-use mayfly_ledger::record::{Event, Record, Who};
+use mayfly_ledger::ProposalKind;
+use mayfly_ledger::record::{Author, Event, Record};
 use mayfly_ledger::revocation::Target;
 use mayfly_ledger::state::BundleState;
-use mayfly_policy::decide::decided_on_old_state;
+use mayfly_policy::decide::decided_on_stale_state;
 use mayfly_verify::seq::Seq;
 
 /// A change decided on an old state is decided once more before the caller is told to retry.
@@ -35,28 +35,28 @@ const TRIES: usize = 2;
 
 /// A change of a trust domain's bundle.
 #[derive(Clone, Debug)]
-pub struct Change {
+pub struct BundleChangeRequest {
     /// The trust domain.
     pub domain: TrustDomain,
     /// The proposed change.
-    pub proposal: Proposal,
+    pub proposal: BundleProposal,
     /// The author of the change.
-    pub author: Who,
+    pub author: Author,
     /// The reason, also used in the revocation of removed roots.
     pub reason: String,
     /// How many credentials may be hit.
-    pub confirm: Confirm,
+    pub confirm: RevocationConfirmation,
     /// Only report what would be hit.
     pub dry_run: bool,
     /// The request id and digest, where the caller gave a request id.
-    pub named: Named,
+    pub named: IdempotencyKey,
     /// The operator who makes the change and who may need a second one; `None` where a source makes it.
     pub operator: Option<Operator>,
 }
 
 /// The result of a change or a dry run.
 #[derive(Clone, Debug, Default)]
-pub struct Changed {
+pub struct BundleChangeResult {
     /// The sequence number of the change's record, or of its revocation rule where something was revoked. `None` for a dry run and where
     /// nothing changed.
     pub seq: Option<Seq>,
@@ -67,7 +67,7 @@ pub struct Changed {
     /// Removed roots.
     pub removed: Vec<mayfly_identity::anchor::TrustAnchor>,
     /// The target of the revocation.
-    pub hits: Hits,
+    pub hits: RevocationHits,
     /// The connections that end with the removed roots.
     pub connections: u64,
     /// The resulting state of the domain, for a dry run.
@@ -76,7 +76,7 @@ pub struct Changed {
 
 impl Authority {
     /// Changes a bundle. Refused with CONFIRM_NEEDED, without any effect, where more credentials would be hit than confirmed.
-    pub async fn change_bundle(&self, change: &Change) -> Result<Changed, No> {
+    pub async fn change_bundle(&self, change: &BundleChangeRequest) -> Result<BundleChangeResult, Error> {
         let may = change.operator.as_ref().map(|operator| self.may_change_trust(operator, change)).transpose()?;
         // One change at a time, because each is planned on the bundle that the previous one left.
         let _one = self.changing.lock().await;
@@ -86,37 +86,44 @@ impl Authority {
         }
         for again in 1.. {
             match self.try_change(change, &name, may.clone()).await {
-                Err(no) if again < TRIES && decided_on_old_state(&no) => {}
+                Err(no) if again < TRIES && decided_on_stale_state(&no) => {}
                 answer => return answer,
             }
         }
-        Err(No::Fault(Fault::new("changing a bundle: tries ran out")))
+        Err(Error::Fault(Fault::new("changing a bundle: tries ran out")))
     }
 
-    async fn try_change(&self, change: &Change, name: &str, may: Option<Alone>) -> Result<Changed, No> {
+    async fn try_change(
+        &self,
+        change: &BundleChangeRequest,
+        name: &str,
+        may: Option<ChangePermission>,
+    ) -> Result<BundleChangeResult, Error> {
         let domain = &change.domain;
         self.whose_roots(change)?;
         let view = self.ledger.view();
         let bundles = view.read(|s| s.bundles.clone());
         let before = bundles.get(domain.as_str());
         let others = || bundles.iter().filter(|(name, b)| ***name != *domain.as_str() && !b.removed);
-        let elsewhere = |id: &Root| others().any(|(_, b)| b.anchors.contains(id));
-        let Some(planned) = plan::plan(domain, before, &change.proposal, elsewhere)? else { return Ok(Changed::default()) };
+        let elsewhere = |id: &RootDigest| others().any(|(_, b)| b.anchors.contains(id));
+        let Some(planned) = bundle_plan::plan(domain, before, &change.proposal, elsewhere)? else {
+            return Ok(BundleChangeResult::default());
+        };
         if planned.after.is_some() && others().count() >= limits::TRUST_DOMAINS {
             let no = Refusal::limit("trust_domains", limits::TRUST_DOMAINS as u64, std::time::Duration::ZERO);
-            return Err(No::Refusal(no));
+            return Err(Error::Refusal(no));
         }
-        let gone: Vec<Root> = planned.removed.iter().map(|a| *a.id().as_bytes()).collect();
-        let mut changed = Changed {
+        let gone: Vec<RootDigest> = planned.removed.iter().map(|a| *a.id().as_bytes()).collect();
+        let mut changed = BundleChangeResult {
             narrowed: !planned.targets.is_empty(),
             connections: self.peers.resting_on(&gone),
             added: planned.added.clone(),
             removed: planned.removed.clone(),
-            ..Changed::default()
+            ..BundleChangeResult::default()
         };
         // Hits are counted only where somebody has to confirm them: not for a change by a source, and not in an emergency that confirms
         // all.
-        if changed.narrowed && (change.dry_run || change.confirm != Confirm::All) {
+        if changed.narrowed && (change.dry_run || change.confirm != RevocationConfirmation::All) {
             changed.hits = self.hits(&planned.targets).await?.0;
         }
         let now = self.system.wall();
@@ -136,16 +143,16 @@ impl Authority {
             last.request = request_of(name, &change.named);
         }
         let records = records.into_iter().map(|r| r.decided_at(view.revision())).collect();
-        let lane = if changed.narrowed { Lane::Revoke } else { Lane::Change };
+        let lane = if changed.narrowed { ProposalKind::Revoke } else { ProposalKind::Change };
         changed.seq = Some(self.ledger.commit(lane, records).await?.seq());
         Ok(changed)
     }
 
     /// The roots of mayfly's own trust domain are its CA keys and cannot be set otherwise.
-    fn whose_roots(&self, change: &Change) -> Result<(), Refusal> {
+    fn whose_roots(&self, change: &BundleChangeRequest) -> Result<(), Refusal> {
         let own = self.own_domain.as_ref().is_some_and(|own| own.trust_domain == change.domain);
         match &change.proposal {
-            Proposal::Found(_, Source::Own) => Ok(()),
+            BundleProposal::Found(_, TrustBundleSource::Own) => Ok(()),
             _ if own => {
                 let what =
                     format!("{} is the trust domain that this server is the CA of: its roots are its own keys", change.domain);
@@ -156,7 +163,12 @@ impl Authority {
     }
 
     /// A repeat of a completed change, answered from its records.
-    async fn changed_before(&self, change: &Change, seq: Seq, at: mayfly_store::Position) -> Result<Changed, No> {
+    async fn changed_before(
+        &self,
+        change: &BundleChangeRequest,
+        seq: Seq,
+        at: mayfly_store::Position,
+    ) -> Result<BundleChangeResult, Error> {
         let records = self.ledger.records_at(at)?;
         let mine = |r: &&Record| r.request.as_ref().is_some_and(|r| Some(&r.id) == change.named.as_ref().map(|(id, _)| id));
         let narrowed = records.iter().find(mine).and_then(|r| match &r.event {
@@ -165,22 +177,22 @@ impl Authority {
         });
         let hits = match &narrowed {
             Some(targets) => self.hits(targets).await?.0,
-            None => Hits::default(),
+            None => RevocationHits::default(),
         };
-        Ok(Changed { seq: Some(seq), narrowed: narrowed.is_some(), hits, ..Changed::default() })
+        Ok(BundleChangeResult { seq: Some(seq), narrowed: narrowed.is_some(), hits, ..BundleChangeResult::default() })
     }
 
     /// Applies a source's present bundle. Returns the sequence number of the change's record, `None` where nothing changed.
     ///
     /// `place`: where the bundle was found, for the audit. Refused where the bundle's sequence went down or is missing; the bundle in force
     /// then stays.
-    pub async fn found_bundle(&self, bundle: &Bundle, source: Source, place: &str) -> Result<Option<Seq>, No> {
-        let change = Change {
+    pub async fn found_bundle(&self, bundle: &Bundle, source: TrustBundleSource, place: &str) -> Result<Option<Seq>, Error> {
+        let change = BundleChangeRequest {
             domain: bundle.trust_domain().clone(),
-            proposal: Proposal::Found(bundle.clone(), source),
-            author: Who::Mayfly(format!("bundle {}: {place}", source.as_str())),
+            proposal: BundleProposal::Found(bundle.clone(), source),
+            author: Author::Mayfly(format!("bundle {}: {place}", source.as_str())),
             reason: format!("the root is no longer in {place}"),
-            confirm: Confirm::All,
+            confirm: RevocationConfirmation::All,
             dry_run: false,
             named: None,
             operator: None,
@@ -190,13 +202,13 @@ impl Authority {
 
     /// Applies that the configuration no longer names a trust domain whose bundle came from a file: everything that the bundle vouched for
     /// is revoked.
-    pub async fn no_longer_named(&self, domain: &TrustDomain) -> Result<Option<Seq>, No> {
-        let change = Change {
+    pub async fn no_longer_named(&self, domain: &TrustDomain) -> Result<Option<Seq>, Error> {
+        let change = BundleChangeRequest {
             domain: domain.clone(),
-            proposal: Proposal::NoLongerNamed,
-            author: Who::Mayfly("no longer configured".to_owned()),
+            proposal: BundleProposal::NoLongerNamed,
+            author: Author::Mayfly("no longer configured".to_owned()),
             reason: "the trust domain is no longer configured".to_owned(),
-            confirm: Confirm::All,
+            confirm: RevocationConfirmation::All,
             dry_run: false,
             named: None,
             operator: None,

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use mayfly_client::own::OwnPair;
-use mayfly_client::tls::OwnCertificate;
+use mayfly_client::tls::CurrentCertificate;
+use mayfly_client::tls_identity::TlsIdentity;
 use parking_lot::Mutex;
 
-use crate::trust::Source;
+use crate::trust::TrustBundleSource;
 use mayfly_identity::anchor::TrustAnchor;
 use mayfly_identity::profile;
 use mayfly_identity::spiffe_id::{SpiffeId, TrustDomain};
@@ -16,15 +16,15 @@ use mayfly_verify::seq::Millis;
 /// The server's own SVID. The source that renews it reports renewals and problems here.
 pub struct OwnSvid {
     id: SpiffeId,
-    source: Source,
+    source: TrustBundleSource,
     place: String,
-    shown: OwnCertificate,
-    renewing: Mutex<Renewing>,
+    shown: CurrentCertificate,
+    renewing: Mutex<RenewalState>,
 }
 
 /// The state of the renewal.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Renewing {
+pub struct RenewalState {
     /// The number of renewed certificates since the start.
     pub renewals: u64,
     /// The problem of the source; empty if there is none.
@@ -35,7 +35,7 @@ pub struct Renewing {
 
 impl OwnSvid {
     /// Creates the state for a verified SVID. `place`: the files, or the agent's endpoint.
-    pub fn new(id: SpiffeId, source: Source, place: String, shown: OwnCertificate) -> OwnSvid {
+    pub fn new(id: SpiffeId, source: TrustBundleSource, place: String, shown: CurrentCertificate) -> OwnSvid {
         OwnSvid { id, source, place, shown, renewing: Mutex::default() }
     }
 
@@ -50,7 +50,7 @@ impl OwnSvid {
     }
 
     /// The source: files, or the Workload API.
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> TrustBundleSource {
         self.source
     }
 
@@ -60,7 +60,7 @@ impl OwnSvid {
     }
 
     /// The state of the renewal.
-    pub fn renewing(&self) -> Renewing {
+    pub fn renewing(&self) -> RenewalState {
         self.renewing.lock().clone()
     }
 
@@ -81,7 +81,7 @@ impl OwnSvid {
     }
 
     /// Replaces the SVID. Open connections keep the one they were made with. Returns whether the SVID is a different one.
-    pub fn renew(&self, pair: &OwnPair) -> bool {
+    pub fn renew(&self, pair: &TlsIdentity) -> bool {
         let another = self.shown.load().cert != pair.certified_key().cert;
         if another {
             self.shown.store(Arc::clone(pair.certified_key()));
@@ -106,7 +106,7 @@ impl OwnSvid {
     /// Warnings for operators.
     pub fn warnings(&self, now: Millis) -> Vec<String> {
         let Some((begins, ends)) = self.life() else { return Vec::new() };
-        let Renewing { problem, since, .. } = self.renewing();
+        let RenewalState { problem, since, .. } = self.renewing();
         let mut warnings = Vec::new();
         if ends <= now {
             warnings.push(format!("the server's SVID ended at {ends}: every caller refuses it"));

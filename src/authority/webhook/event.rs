@@ -2,39 +2,39 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Where;
-use crate::revocation::revoke::Hits;
-use mayfly_base::document::shown::stripped;
+use super::EventEnvironment;
+use crate::revocation::revoke::RevocationHits;
+use mayfly_base::document::terminal_text::stripped;
 use mayfly_base::limits;
 use mayfly_ledger::State;
 use mayfly_ledger::record::*;
 use mayfly_ledger::revocation::Target;
-use mayfly_ledger::state::{Approval, Glass};
+use mayfly_ledger::state::{Approval, BreakGlassTask};
 use mayfly_verify::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
 /// One event.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Told {
+pub struct WebhookEvent {
     /// The type of the event.
     pub kind: &'static str,
     /// The environment of the event.
-    pub of: Where,
+    pub of: EventEnvironment,
     /// The data of the event.
     data: Map<String, Value>,
 }
 
-impl Told {
-    fn new(kind: &'static str, of: Where, data: Value) -> Told {
+impl WebhookEvent {
+    fn new(kind: &'static str, of: EventEnvironment, data: Value) -> WebhookEvent {
         let data = match data {
             Value::Object(data) => data,
             _ => Map::new(),
         };
-        Told { kind, of, data }
+        WebhookEvent { kind, of, data }
     }
 
     /// Adds the hits of a revocation: the same numbers that the operator got.
-    pub fn hit(&mut self, hits: &Hits) {
-        let Hits { credentials, tasks, tasks_ended, callers, elsewhere: _ } = *hits;
+    pub fn hit(&mut self, hits: &RevocationHits) {
+        let RevocationHits { credentials, tasks, tasks_ended, callers, elsewhere: _ } = *hits;
         let hits = json!({ "credentials": credentials, "tasks": tasks, "tasks_ended": tasks_ended, "callers": callers });
         self.data.insert("hits".to_owned(), hits);
     }
@@ -44,7 +44,7 @@ impl Told {
     pub fn body(&self, seq: Seq, at: Millis) -> String {
         let with = |mut data: Map<String, Value>| {
             data.insert("seq".into(), seq.as_u64().into());
-            if let Where::In(environment) = &self.of {
+            if let EventEnvironment::In(environment) = &self.of {
                 data.insert("environment".into(), Value::String(stripped(environment)));
             }
             json!({ "type": self.kind, "timestamp": at.to_string(), "data": data }).to_string()
@@ -67,12 +67,12 @@ fn clean(value: &Value) -> Value {
     }
 }
 
-fn who(identity: &Identity) -> String {
+fn who(identity: &Principal) -> String {
     identity.name()
 }
 
 fn author(record: &Record) -> String {
-    record.author.as_ref().and_then(|a| a.who.as_ref()).map_or_else(String::new, Who::name)
+    record.author.as_ref().and_then(|a| a.who.as_ref()).map_or_else(String::new, Author::name)
 }
 
 fn time(ms: u64) -> String {
@@ -80,17 +80,17 @@ fn time(ms: u64) -> String {
 }
 
 /// The environment of that name. An event without one, like a change of trust, concerns all environments.
-fn place(environment: &str) -> Where {
-    if environment.is_empty() { Where::Everywhere } else { Where::In(environment.to_owned()) }
+fn place(environment: &str) -> EventEnvironment {
+    if environment.is_empty() { EventEnvironment::Everywhere } else { EventEnvironment::In(environment.to_owned()) }
 }
 
-fn trust(e: &BundleSet, record: &Record) -> Told {
+fn trust(e: &BundleUpdated, record: &Record) -> WebhookEvent {
     let hexes = |all: &[Vec<u8>]| all.iter().map(|id| hex(id)).collect::<Vec<_>>();
     let data = json!({
         "trust_domain": e.trust_domain, "added": hexes(&e.added), "gone": hexes(&e.gone), "trust_anchors": hexes(&e.anchors),
         "removed": e.removed, "source": e.source, "reason": e.reason, "by": author(record),
     });
-    Told::new("trust.changed", Where::Everywhere, data)
+    WebhookEvent::new("trust.changed", EventEnvironment::Everywhere, data)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -102,7 +102,7 @@ fn task_text(bytes: &[u8]) -> String {
 }
 
 /// Whether a record can be an event; checked before the record is converted. Does not depend on anything specific to one issuance.
-pub fn may_be_told(record: &Record) -> bool {
+pub fn may_be_event(record: &Record) -> bool {
     match &record.event {
         Some(Event::Issued(e)) => e.break_glass,
         Some(Event::Authorized(e)) => e.decided.as_deref().is_some_and(|decided| decided.break_glass),
@@ -128,14 +128,16 @@ pub fn may_be_told(record: &Record) -> bool {
             | Event::FellDue(_),
         ) => true,
         // Single searches are not sent to webhooks, since there are many; exports and tails of the audit are.
-        Some(Event::AuditRead(e)) => matches!(ReadOf::try_from(e.of), Ok(ReadOf::Export | ReadOf::Tail)) && e.reads > 0,
+        Some(Event::AuditRead(e)) => {
+            matches!(AuditReadKind::try_from(e.of), Ok(AuditReadKind::Export | AuditReadKind::Tail)) && e.reads > 0
+        }
         _ => false,
     }
 }
 
 /// The event of a record, if it is one.
-pub fn told(record: &Record, state: &State) -> Option<Told> {
-    match record.event.as_ref().filter(|_| may_be_told(record))? {
+pub fn webhook_event(record: &Record, state: &State) -> Option<WebhookEvent> {
+    match record.event.as_ref().filter(|_| may_be_event(record))? {
         Event::ApprovalAsked(e) => Some(asked(e)),
         Event::ApprovalDecided(e) => Some(decided(e, record, state)),
         Event::BreakGlass(e) => glass(e),
@@ -147,11 +149,11 @@ pub fn told(record: &Record, state: &State) -> Option<Told> {
         Event::Revoked(e) => Some(revoked(e, record, state)),
         Event::LockLifted(e) => {
             let data = json!({ "targets": targets(&e.targets), "reason": e.reason, "by": author(record) });
-            Some(Told::new("lock.lifted", place_of(&e.targets, state), data))
+            Some(WebhookEvent::new("lock.lifted", place_of(&e.targets, state), data))
         }
         Event::OwnerLeft(e) if !e.returned => {
             let data = json!({ "owner": e.owner, "reason": e.reason, "by": author(record) });
-            Some(Told::new("owner.left", Where::Everywhere, data))
+            Some(WebhookEvent::new("owner.left", EventEnvironment::Everywhere, data))
         }
         Event::BundleSet(e) => Some(trust(e, record)),
         Event::PolicySet(e) => Some(policy(e, record)),
@@ -160,99 +162,99 @@ pub fn told(record: &Record, state: &State) -> Option<Told> {
         Event::KeyAdded(e) => Some(key_added(e, record)),
         Event::KeyChanged(e) => {
             let data = json!({ "key": e.key, "state": key_state(e.state), "reason": e.reason, "by": author(record) });
-            Some(Told::new("key.changed", Where::Everywhere, data))
+            Some(WebhookEvent::new("key.changed", EventEnvironment::Everywhere, data))
         }
         Event::LoggedIn(e) => Some(logged_in(e)),
         Event::GenerationBegun(e) => {
             let data = json!({ "generation": e.generation, "cause": e.cause, "after": e.after, "reset_time": e.reset_time });
-            Some(Told::new("generation.begun", Where::Everywhere, data))
+            Some(WebhookEvent::new("generation.begun", EventEnvironment::Everywhere, data))
         }
         Event::FellDue(e) => fell_due(e, state),
         Event::AuditRead(e) => {
-            let of = if e.of() == ReadOf::Tail { "tail" } else { "export" };
+            let of = if e.of() == AuditReadKind::Tail { "tail" } else { "export" };
             let data = json!({ "of": of, "asked": e.asked, "reads": e.reads, "by": author(record) });
             // The question can name objects of any environment.
-            Some(Told::new("audit.exported", Where::Unknown, data))
+            Some(WebhookEvent::new("audit.exported", EventEnvironment::Unknown, data))
         }
         Event::BackedUp(e) => {
             let data = json!({ "to": e.to, "head": e.head, "by": author(record) });
-            Some(Told::new(if e.whole { "backup.taken" } else { "backup.begun" }, Where::Everywhere, data))
+            Some(WebhookEvent::new(if e.whole { "backup.taken" } else { "backup.begun" }, EventEnvironment::Everywhere, data))
         }
         _ => None,
     }
 }
 
 /// The text of the set is left out, since it may have 256 KiB; `mayfly policy show` prints it.
-fn policy(e: &PolicySet, record: &Record) -> Told {
+fn policy(e: &PolicySetUpdated, record: &Record) -> WebhookEvent {
     let data = json!({
         "version": e.version, "sha256": hex(&e.digest), "audit_only": e.audit_only, "by": author(record),
     });
-    Told::new("policy.changed", place(&e.environment), data)
+    WebhookEvent::new("policy.changed", place(&e.environment), data)
 }
 
-fn registration(e: &UpstreamSet, record: &Record, state: &State) -> Told {
+fn registration(e: &UpstreamUpdated, record: &Record, state: &State) -> WebhookEvent {
     let of = state.upstreams.get(e.name.as_str()).and_then(|version| version.claims.as_ref());
-    let of = of.map_or(Where::Everywhere, |claims| Where::In(claims.environment.to_string()));
+    let of = of.map_or(EventEnvironment::Everywhere, |claims| EventEnvironment::In(claims.environment.to_string()));
     let now = match (e.retired, e.disabled) {
         (true, _) => "retired",
         (_, true) => "disabled",
         _ => "active",
     };
     let data = json!({ "upstream": e.name, "version": e.version, "state": now, "sha256": hex(&e.digest), "by": author(record) });
-    Told::new("upstream.changed", of, data)
+    WebhookEvent::new("upstream.changed", of, data)
 }
 
-fn binding(e: &BindingSet, record: &Record) -> Told {
+fn binding(e: &BindingUpdated, record: &Record) -> WebhookEvent {
     let data = json!({
         "binding": e.name, "version": e.version, "pending": e.pending, "by": author(record),
     });
-    Told::new("binding.changed", Where::Everywhere, data)
+    WebhookEvent::new("binding.changed", EventEnvironment::Everywhere, data)
 }
 
-fn key_added(e: &KeyAdded, record: &Record) -> Told {
+fn key_added(e: &KeyAdded, record: &Record) -> WebhookEvent {
     let purpose = KeyPurpose::try_from(e.purpose).map_or_else(|_| String::new(), |purpose| format!("{purpose:?}"));
     let data = json!({
         "key": e.key, "purpose": purpose, "algorithm": e.algorithm, "state": key_state(e.state), "by": author(record),
     });
-    Told::new("key.changed", place(&e.environment), data)
+    WebhookEvent::new("key.changed", place(&e.environment), data)
 }
 
 fn key_state(state: i32) -> String {
     KeyState::try_from(state).map_or_else(|_| String::new(), |state| format!("{state:?}").to_lowercase())
 }
 
-fn logged_in(e: &LoggedIn) -> Told {
+fn logged_in(e: &LoggedIn) -> WebhookEvent {
     let data = json!({
         "login": CredentialId::from_slice(&e.credential).map(|id| id.to_string()), "spiffe_id": e.caller,
         "subject": e.person.as_ref().map(who), "provider": e.provider, "flow": e.flow, "amr": e.amr,
         "rule": e.job.as_ref().map(|job| job.rule.clone()), "expires_at": time(e.expires_at),
     });
-    Told::new("login", place(&e.environment), data)
+    WebhookEvent::new("login", place(&e.environment), data)
 }
 
-fn asked(e: &ApprovalAsked) -> Told {
+fn asked(e: &ApprovalRequested) -> WebhookEvent {
     let data = json!({
         "approval": ApprovalId::from_slice(&e.approval).map(|id| id.to_string()),
         "of": match e.of() {
-            ApprovalOf::Exchange => "exchange",
-            ApprovalOf::Task => "task",
-            ApprovalOf::Extension => "extension",
-            ApprovalOf::Change => "change",
-            ApprovalOf::Action => "action",
-            ApprovalOf::Call => "call",
-            ApprovalOf::Unspecified => "",
+            ApprovalKind::Exchange => "exchange",
+            ApprovalKind::Task => "task",
+            ApprovalKind::Extension => "extension",
+            ApprovalKind::Change => "change",
+            ApprovalKind::Action => "action",
+            ApprovalKind::Call => "call",
+            ApprovalKind::Unspecified => "",
         },
         "caller": e.caller, "upstream": e.upstream, "scopes": e.scopes, "tool": e.tool, "purpose": e.purpose, "task": task_text(&e.task),
         "arguments_sha256": hex(&e.arguments), "request_sha256": hex(&e.digest), "expires_at": time(e.expires_at), "reason": e.reason,
         "approvers": e.approvers.iter().map(who).collect::<Vec<_>>(),
-        "governs": if matches!(e.of(), ApprovalOf::Change | ApprovalOf::Call) { e.policies.clone() } else { Vec::new() },
+        "governs": if matches!(e.of(), ApprovalKind::Change | ApprovalKind::Call) { e.policies.clone() } else { Vec::new() },
         "opens_task": e.opens, "terms": e.terms.as_deref().map(terms),
     });
-    Told::new("approval.asked", place(&e.environment), data)
+    WebhookEvent::new("approval.asked", place(&e.environment), data)
 }
 
 /// A summary of a task for people.
-fn terms(e: &TaskAsked) -> Value {
+fn terms(e: &RequestedTask) -> Value {
     let allowance = e.allowance.clone().unwrap_or_default();
     let upstreams = allowance.upstreams.iter().map(|u| json!({ "upstream": u.name, "scopes": u.scopes }));
     json!({
@@ -262,10 +264,10 @@ fn terms(e: &TaskAsked) -> Value {
     })
 }
 
-fn of_approval(state: &State, id: &[u8]) -> (Where, Value) {
+fn of_approval(state: &State, id: &[u8]) -> (EventEnvironment, Value) {
     let id = ApprovalId::from_slice(id);
     let known: Option<&Approval> = id.and_then(|id| state.approvals.get(&id));
-    let of = known.map_or(Where::Unknown, |a| place(&a.asked.environment));
+    let of = known.map_or(EventEnvironment::Unknown, |a| place(&a.asked.environment));
     let data = json!({
         "approval": id.map(|id| id.to_string()),
         "caller": known.map(|a| a.asked.caller.clone()),
@@ -276,26 +278,26 @@ fn of_approval(state: &State, id: &[u8]) -> (Where, Value) {
     (of, data)
 }
 
-fn decided(e: &ApprovalDecided, record: &Record, state: &State) -> Told {
+fn decided(e: &ApprovalDecided, record: &Record, state: &State) -> WebhookEvent {
     let (of, data) = of_approval(state, &e.approval);
-    let mut told = Told::new(if e.given { "approval.given" } else { "approval.refused" }, of, data);
+    let mut told = WebhookEvent::new(if e.given { "approval.given" } else { "approval.refused" }, of, data);
     told.data.insert("by".into(), author(record).into());
     told.data.insert("reason".into(), e.reason.clone().into());
     told
 }
 
-fn glass(e: &BreakGlass) -> Option<Told> {
-    let kind = match GlassStep::try_from(e.step) {
-        Ok(GlassStep::Opened) => "break_glass.opened",
-        Ok(GlassStep::Joined) => "break_glass.joined",
-        Ok(GlassStep::Reviewed) => "break_glass.reviewed",
-        Ok(GlassStep::Unspecified) | Err(_) => return None,
+fn glass(e: &BreakGlassStepTaken) -> Option<WebhookEvent> {
+    let kind = match BreakGlassStep::try_from(e.step) {
+        Ok(BreakGlassStep::Opened) => "break_glass.opened",
+        Ok(BreakGlassStep::Joined) => "break_glass.joined",
+        Ok(BreakGlassStep::Reviewed) => "break_glass.reviewed",
+        Ok(BreakGlassStep::Unspecified) | Err(_) => return None,
     };
     let data = json!({
         "task": task_text(&e.task), "rights": e.rights, "people": e.people.iter().map(who).collect::<Vec<_>>(),
         "reviewer": e.reviewer.as_ref().map(who), "text": e.text,
     });
-    Some(Told::new(kind, Where::In(e.environment.clone()), data))
+    Some(WebhookEvent::new(kind, EventEnvironment::In(e.environment.clone()), data))
 }
 
 /// The person of a break-glass task who acts with this SPIFFE ID.
@@ -306,17 +308,17 @@ fn person_of(state: &State, task: Option<TaskId>, caller: &str) -> String {
     party.map_or_else(|| caller.to_owned(), |party| party.who.name())
 }
 
-fn used(e: &Issued, state: &State) -> Told {
+fn used(e: &CredentialIssued, state: &State) -> WebhookEvent {
     let data = json!({
         "task": task_text(&e.task), "credential": CredentialId::from_slice(&e.credential).map(|id| id.to_string()), "caller": e.caller,
         "upstream": e.upstream, "scopes": e.scopes, "tool": e.tool, "purpose": e.purpose, "expires_at": time(e.expires_at),
         "by": person_of(state, TaskId::from_slice(&e.task), &e.caller),
     });
-    Told::new("break_glass.used", Where::In(e.environment.clone()), data)
+    WebhookEvent::new("break_glass.used", EventEnvironment::In(e.environment.clone()), data)
 }
 
 /// An authorization without issuance: the credential is the presented one, if there was one.
-fn authorized(e: &Authorized, decided: &Issued, state: &State) -> Told {
+fn authorized(e: &ActionAuthorized, decided: &CredentialIssued, state: &State) -> WebhookEvent {
     let mut told = used(decided, state);
     told.data.insert("credential".into(), CredentialId::from_slice(&e.credential).map(|id| id.to_string()).into());
     told.data.insert("expires_at".into(), time(e.good_until).into());
@@ -324,45 +326,45 @@ fn authorized(e: &Authorized, decided: &Issued, state: &State) -> Told {
     told
 }
 
-fn of_task(state: &State, id: Option<TaskId>) -> Where {
-    let Some(id) = id else { return Where::Unknown };
+fn of_task(state: &State, id: Option<TaskId>) -> EventEnvironment {
+    let Some(id) = id else { return EventEnvironment::Unknown };
     let task = || state.tasks.get(&id).map(|t| t.terms.environment.to_string());
     let known = state.glasses.get(&id).map(|g| g.environment.to_string()).or_else(task);
-    known.map_or(Where::Unknown, Where::In)
+    known.map_or(EventEnvironment::Unknown, EventEnvironment::In)
 }
 
-fn refused(e: &Refused, state: &State) -> Told {
+fn refused(e: &RequestsRefused, state: &State) -> WebhookEvent {
     let data = json!({
         "task": e.task, "caller": e.caller, "reason": e.reason, "rule": e.rule, "asked": e.asked,
         "scopes": e.wanted.as_ref().map(|w| w.scopes.clone()), "tool": e.wanted.as_ref().map(|w| w.tool.clone()),
         "by": person_of(state, e.task.parse().ok(), &e.caller),
     });
-    let known = e.wanted.as_ref().map(|w| Where::In(w.environment.clone()));
-    Told::new("break_glass.refused", known.unwrap_or_else(|| of_task(state, e.task.parse().ok())), data)
+    let known = e.wanted.as_ref().map(|w| EventEnvironment::In(w.environment.clone()));
+    WebhookEvent::new("break_glass.refused", known.unwrap_or_else(|| of_task(state, e.task.parse().ok())), data)
 }
 
-fn closed(e: &TaskClosed, record: &Record, state: &State) -> Option<Told> {
+fn closed(e: &TaskClosed, record: &Record, state: &State) -> Option<WebhookEvent> {
     let glass = TaskId::from_slice(&e.task).and_then(|id| state.glasses.get(&id))?;
-    let outcome = Outcome::try_from(e.outcome).map_or_else(|_| String::new(), |o| format!("{o:?}").to_lowercase());
+    let outcome = TaskOutcome::try_from(e.outcome).map_or_else(|_| String::new(), |o| format!("{o:?}").to_lowercase());
     Some(ended(glass, task_text(&e.task), &outcome, &e.reason, record))
 }
 
-fn ended(glass: &Glass, task: String, outcome: &str, reason: &str, record: &Record) -> Told {
+fn ended(glass: &BreakGlassTask, task: String, outcome: &str, reason: &str, record: &Record) -> WebhookEvent {
     let data = json!({
         "task": task, "rights": *glass.rights, "people": glass.people.iter().map(|p| who(&p.who)).collect::<Vec<_>>(),
         "outcome": outcome, "reason": reason, "by": author(record), "unreviewed": glass.joined() && glass.review.is_none(),
     });
-    Told::new("break_glass.closed", Where::In(glass.environment.to_string()), data)
+    WebhookEvent::new("break_glass.closed", EventEnvironment::In(glass.environment.to_string()), data)
 }
 
-fn held(e: &TaskHeld, state: &State) -> Told {
+fn held(e: &TaskHeld, state: &State) -> WebhookEvent {
     let id = TaskId::from_slice(&e.task);
     let task = id.and_then(|id| state.tasks.get(&id));
     let data = json!({
         "task": task_text(&e.task), "reason": e.reason, "owner": task.and_then(|t| t.terms.owners.last().map(who)),
         "purpose": task.map(|t| t.terms.purpose.to_string()),
     });
-    Told::new("task.held", of_task(state, id), data)
+    WebhookEvent::new("task.held", of_task(state, id), data)
 }
 
 fn targets(targets: &[TargetRecord]) -> Vec<String> {
@@ -370,34 +372,36 @@ fn targets(targets: &[TargetRecord]) -> Vec<String> {
 }
 
 /// The environment of the revoked targets, if all belong to one.
-fn place_of(targets: &[TargetRecord], state: &State) -> Where {
+fn place_of(targets: &[TargetRecord], state: &State) -> EventEnvironment {
     let of = |target: &TargetRecord| match target.aim.as_ref() {
-        Some(Aim::Environment(name)) => Some(name.clone()),
-        Some(Aim::PolicyBelow(of)) => Some(of.environment.clone()),
-        Some(Aim::Upstream(name)) => state.upstreams.get(name.as_str())?.claims.as_ref().map(|c| c.environment.to_string()),
-        Some(Aim::UpstreamScope(of)) => {
+        Some(RecordedTarget::Environment(name)) => Some(name.clone()),
+        Some(RecordedTarget::PolicyBelow(of)) => Some(of.environment.clone()),
+        Some(RecordedTarget::Upstream(name)) => {
+            state.upstreams.get(name.as_str())?.claims.as_ref().map(|c| c.environment.to_string())
+        }
+        Some(RecordedTarget::UpstreamScope(of)) => {
             state.upstreams.get(of.issuer.as_str())?.claims.as_ref().map(|c| c.environment.to_string())
         }
-        Some(Aim::Credential(id)) => {
+        Some(RecordedTarget::Credential(id)) => {
             let live = CredentialId::from_slice(id).and_then(|id| state.credentials.get(&id))?;
             state.tasks.at(live.task()).map(|t| t.terms.environment.to_string())
         }
-        Some(Aim::Task(id)) => {
+        Some(RecordedTarget::Task(id)) => {
             TaskId::from_slice(id).and_then(|id| state.tasks.get(&id)).map(|t| t.terms.environment.to_string())
         }
         _ => None,
     };
     let mut all = targets.iter().map(of);
     match all.next() {
-        Some(Some(first)) if all.all(|other| other.as_ref() == Some(&first)) => Where::In(first),
-        _ => Where::Everywhere,
+        Some(Some(first)) if all.all(|other| other.as_ref() == Some(&first)) => EventEnvironment::In(first),
+        _ => EventEnvironment::Everywhere,
     }
 }
 
-fn revoked(e: &Revoked, record: &Record, state: &State) -> Told {
+fn revoked(e: &TargetsRevoked, record: &Record, state: &State) -> WebhookEvent {
     // A revocation that closed a break-glass task is reported as that.
     let task = e.targets.iter().find_map(|t| match &t.aim {
-        Some(Aim::Task(id)) => TaskId::from_slice(id).and_then(|id| Some((id, state.glasses.get(&id)?))),
+        Some(RecordedTarget::Task(id)) => TaskId::from_slice(id).and_then(|id| Some((id, state.glasses.get(&id)?))),
         _ => None,
     });
     if let (Some((id, glass)), false, 1) = (task, e.lock_only, e.targets.len()) {
@@ -406,22 +410,22 @@ fn revoked(e: &Revoked, record: &Record, state: &State) -> Told {
     let data = json!({
         "targets": targets(&e.targets), "reason": e.reason, "by": author(record), "issued_only": e.issued_only,
     });
-    Told::new(if e.lock_only { "lock.added" } else { "revoked" }, place_of(&e.targets, state), data)
+    WebhookEvent::new(if e.lock_only { "lock.added" } else { "revoked" }, place_of(&e.targets, state), data)
 }
 
-fn fell_due(e: &FellDue, state: &State) -> Option<Told> {
-    match DueOf::try_from(e.of) {
-        Ok(DueOf::Approval) => {
+fn fell_due(e: &DeadlineReached, state: &State) -> Option<WebhookEvent> {
+    match DeadlineKind::try_from(e.of) {
+        Ok(DeadlineKind::Approval) => {
             let (of, data) = of_approval(state, &e.id);
-            let of = if e.environment.is_empty() { of } else { Where::In(e.environment.clone()) };
-            let mut told = Told::new("approval.expired", of, data);
+            let of = if e.environment.is_empty() { of } else { EventEnvironment::In(e.environment.clone()) };
+            let mut told = WebhookEvent::new("approval.expired", of, data);
             told.data.insert("expired_at".into(), time(e.at).into());
             Some(told)
         }
-        Ok(DueOf::Upstream) => {
+        Ok(DeadlineKind::Upstream) => {
             let data = json!({ "upstream": e.name, "version": e.version, "expires_at": time(e.at), "owner": e.owner });
-            Some(Told::new("upstream.expiring", Where::In(e.environment.clone()), data))
+            Some(WebhookEvent::new("upstream.expiring", EventEnvironment::In(e.environment.clone()), data))
         }
-        Ok(DueOf::Unspecified) | Err(_) => None,
+        Ok(DeadlineKind::Unspecified) | Err(_) => None,
     }
 }

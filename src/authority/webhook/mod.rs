@@ -12,7 +12,7 @@ use std::pin::Pin;
 
 use mayfly_verify::seq::{Millis, Seq};
 
-pub use event::{Told, may_be_told, told};
+pub use event::{WebhookEvent, may_be_event, webhook_event};
 
 /// All types of events, in the order of the documentation.
 pub const TYPES: &[&str] = &[
@@ -62,7 +62,7 @@ pub fn names_some(pattern: &str) -> bool {
 
 /// The environment of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Where {
+pub enum EventEnvironment {
     /// One environment.
     In(String),
     /// All environments, as for a revocation of everything.
@@ -71,21 +71,21 @@ pub enum Where {
     Unknown,
 }
 
-impl Where {
+impl EventEnvironment {
     /// Whether a webhook for these environments gets the event; an empty list stands for all.
     pub fn fits(&self, environments: &[String]) -> bool {
         environments.is_empty()
             || match self {
-                Where::In(of) => environments.contains(of),
-                Where::Everywhere => true,
-                Where::Unknown => false,
+                EventEnvironment::In(of) => environments.contains(of),
+                EventEnvironment::Everywhere => true,
+                EventEnvironment::Unknown => false,
             }
     }
 }
 
 /// An event whose delivery was given up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Dead {
+pub struct DeadLetter {
     /// The id of the event, as sent in `webhook-id`.
     pub id: String,
     /// The type of the event.
@@ -100,7 +100,7 @@ pub struct Dead {
 
 /// The state of a webhook.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct WebhookStatus {
     /// The name of the webhook.
     pub name: String,
     /// The URL without its query, which may be a secret.
@@ -122,17 +122,17 @@ pub struct Standing {
     /// The number of events ever given up.
     pub dead: u64,
     /// The latest events given up, newest last.
-    pub dead_newest: Vec<Dead>,
+    pub dead_newest: Vec<DeadLetter>,
 }
 
 /// The result of a test: the status that the receiver answered, or why there was none.
-pub type Tested<'a> = Pin<Box<dyn Future<Output = Result<u16, String>> + Send + 'a>>;
+pub type TestDelivery<'a> = Pin<Box<dyn Future<Output = Result<u16, String>> + Send + 'a>>;
 
 /// The senders of webhooks.
-pub trait Tellers: Send + Sync {
+pub trait WebhookSenders: Send + Sync {
     /// The state of each webhook.
-    fn standing(&self) -> Vec<Standing>;
+    fn standing(&self) -> Vec<WebhookStatus>;
 
     /// Sends a test event to a webhook at once; `None` if there is none of that name.
-    fn test(&self, name: &str) -> Option<Tested<'_>>;
+    fn test(&self, name: &str) -> Option<TestDelivery<'_>>;
 }

@@ -6,58 +6,59 @@ use mayfly_ledger::State;
 use mayfly_ledger::record::*;
 
 fn record(event: Event) -> Record {
-    Record::new(Who::SpiffeId("spiffe://td/ada".into()), event)
+    Record::new(Author::SpiffeId("spiffe://td/ada".into()), event)
 }
 
-fn of(event: Event) -> Option<Told> {
-    told(&record(event), &State::default())
+fn of(event: Event) -> Option<WebhookEvent> {
+    webhook_event(&record(event), &State::default())
 }
 
-fn json(told: &Told) -> serde_json::Value {
+fn json(told: &WebhookEvent) -> serde_json::Value {
     serde_json::from_str(&told.body(Seq::start_of(1), Millis(1_795_161_600_000))).unwrap()
 }
 
 #[test]
 fn every_type_is_one_that_some_record_is() {
-    let step = |step: GlassStep| {
-        Event::BreakGlass(BreakGlass {
+    let step = |step: BreakGlassStep| {
+        Event::BreakGlass(BreakGlassStepTaken {
             step: step as i32,
             environment: "prod".into(),
             rights: "down".into(),
             ..Default::default()
         })
     };
-    let glass = Issued { break_glass: true, environment: "prod".into(), ..Default::default() };
-    let due = |of: DueOf| Event::FellDue(FellDue { of: of as i32, environment: "prod".into(), ..Default::default() });
+    let glass = CredentialIssued { break_glass: true, environment: "prod".into(), ..Default::default() };
+    let due =
+        |of: DeadlineKind| Event::FellDue(DeadlineReached { of: of as i32, environment: "prod".into(), ..Default::default() });
     let decided = |given| Event::ApprovalDecided(ApprovalDecided { given, ..Default::default() });
     let lock = LockLifted::default();
-    let read = |of: ReadOf, reads| Event::AuditRead(AuditRead { of: of as i32, reads, ..Default::default() });
+    let read = |of: AuditReadKind, reads| Event::AuditRead(AuditRead { of: of as i32, reads, ..Default::default() });
     let events = [
-        Event::ApprovalAsked(ApprovalAsked { environment: "prod".into(), ..Default::default() }.into()),
+        Event::ApprovalAsked(ApprovalRequested { environment: "prod".into(), ..Default::default() }.into()),
         decided(true),
         decided(false),
-        due(DueOf::Approval),
-        step(GlassStep::Opened),
-        step(GlassStep::Joined),
+        due(DeadlineKind::Approval),
+        step(BreakGlassStep::Opened),
+        step(BreakGlassStep::Joined),
         Event::Issued(glass.into()),
-        Event::Refused(Refused { break_glass: true, ..Default::default() }),
-        step(GlassStep::Reviewed),
+        Event::Refused(RequestsRefused { break_glass: true, ..Default::default() }),
+        step(BreakGlassStep::Reviewed),
         Event::TaskHeld(TaskHeld { rank: HoldRank::Policy as i32, ..Default::default() }),
-        Event::Revoked(Revoked::default()),
-        Event::Revoked(Revoked { lock_only: true, ..Default::default() }),
+        Event::Revoked(TargetsRevoked::default()),
+        Event::Revoked(TargetsRevoked { lock_only: true, ..Default::default() }),
         Event::LockLifted(lock),
-        due(DueOf::Upstream),
+        due(DeadlineKind::Upstream),
         Event::OwnerLeft(OwnerLeft::default()),
-        Event::BundleSet(BundleSet::default()),
-        Event::PolicySet(PolicySet::default()),
-        Event::UpstreamSet(UpstreamSet::default()),
-        Event::BindingSet(BindingSet::default()),
+        Event::BundleSet(BundleUpdated::default()),
+        Event::PolicySet(PolicySetUpdated::default()),
+        Event::UpstreamSet(UpstreamUpdated::default()),
+        Event::BindingSet(BindingUpdated::default()),
         Event::KeyAdded(KeyAdded::default()),
         Event::LoggedIn(LoggedIn::default().into()),
         Event::GenerationBegun(GenerationBegun::default()),
         Event::BackedUp(BackedUp::default()),
         Event::BackedUp(BackedUp { whole: true, ..Default::default() }),
-        read(ReadOf::Export, 1),
+        read(AuditReadKind::Export, 1),
     ];
     assert_eq!(of(Event::KeyChanged(KeyChanged::default())).map(|told| told.kind), Some("key.changed"));
     let mut kinds: Vec<&str> = events.into_iter().filter_map(of).map(|told| told.kind).collect();
@@ -65,15 +66,15 @@ fn every_type_is_one_that_some_record_is() {
     kinds.insert(8, "break_glass.closed");
     assert_eq!(kinds, TYPES);
     for quiet in [
-        Event::Issued(Issued::default().into()),
-        Event::Refused(Refused::default()),
+        Event::Issued(CredentialIssued::default().into()),
+        Event::Refused(RequestsRefused::default()),
         Event::TaskHeld(TaskHeld { rank: HoldRank::Operator as i32, ..Default::default() }),
         Event::OwnerLeft(OwnerLeft { returned: true, ..Default::default() }),
         Event::TaskClosed(TaskClosed::default()),
-        step(GlassStep::Unspecified),
-        read(ReadOf::Search, 1),
-        read(ReadOf::Explain, 4),
-        read(ReadOf::Export, 0),
+        step(BreakGlassStep::Unspecified),
+        read(AuditReadKind::Search, 1),
+        read(AuditReadKind::Explain, 4),
+        read(AuditReadKind::Export, 0),
     ] {
         assert_eq!(of(quiet), None);
     }
@@ -82,8 +83,9 @@ fn every_type_is_one_that_some_record_is() {
 #[test]
 fn an_action_that_was_authorized_in_break_glass_is_a_use_of_it() {
     let decided = |break_glass| {
-        let decided = Issued { break_glass, caller: "spiffe://td/ada".into(), environment: "prod".into(), ..Default::default() };
-        Event::Authorized(Authorized { decided: Some(decided.into()), good_until: 1_795_161_600_000, ..Default::default() })
+        let decided =
+            CredentialIssued { break_glass, caller: "spiffe://td/ada".into(), environment: "prod".into(), ..Default::default() };
+        Event::Authorized(ActionAuthorized { decided: Some(decided.into()), good_until: 1_795_161_600_000, ..Default::default() })
     };
     assert_eq!(of(decided(false)), None);
     let told = of(decided(true)).unwrap();
@@ -94,10 +96,10 @@ fn an_action_that_was_authorized_in_break_glass_is_a_use_of_it() {
 
 #[test]
 fn a_body_says_what_and_when_in_texts_that_do_nothing_to_a_screen() {
-    let joined = BreakGlass {
-        step: GlassStep::Joined as i32,
+    let joined = BreakGlassStepTaken {
+        step: BreakGlassStep::Joined as i32,
         task: vec![1; 16],
-        people: vec![Identity { issuer: "https://idp".into(), sub: "a\u{202e}da".into() }],
+        people: vec![Principal { issuer: "https://idp".into(), sub: "a\u{202e}da".into() }],
         text: "it\u{1b}[2J burns\u{200b}".into(),
         rights: "down".into(),
         environment: "prod".into(),
@@ -114,7 +116,7 @@ fn a_body_says_what_and_when_in_texts_that_do_nothing_to_a_screen() {
 #[test]
 fn arguments_are_told_by_their_digest_and_a_body_that_would_be_too_large_by_its_record() {
     let mut asked =
-        ApprovalAsked { environment: "prod".into(), arguments: vec![7; 32], purpose: "export".into(), ..Default::default() };
+        ApprovalRequested { environment: "prod".into(), arguments: vec![7; 32], purpose: "export".into(), ..Default::default() };
     let told = of(Event::ApprovalAsked(asked.clone().into())).unwrap();
     assert_eq!(json(&told)["data"]["arguments_sha256"].as_str().unwrap(), "07".repeat(32));
     asked.purpose = "x".repeat(limits::WEBHOOK_BODY_BYTES);
@@ -127,12 +129,16 @@ fn arguments_are_told_by_their_digest_and_a_body_that_would_be_too_large_by_its_
 #[test]
 fn environments_are_walls_here_too() {
     let (dev, all) = (["dev".to_owned()], []);
-    assert!(Where::In("dev".into()).fits(&dev) && !Where::In("prod".into()).fits(&dev) && Where::In("prod".into()).fits(&all));
-    assert!(Where::Everywhere.fits(&dev), "what concerns all concerns each");
-    assert!(!Where::Unknown.fits(&dev) && Where::Unknown.fits(&all));
-    let aim = |aim| Event::Revoked(Revoked { targets: vec![TargetRecord { aim: Some(aim) }], ..Default::default() });
-    assert_eq!(of(aim(Aim::Environment("prod".into()))).unwrap().of, Where::In("prod".into()));
-    assert_eq!(of(aim(Aim::Caller("spiffe://td/x".into()))).unwrap().of, Where::Everywhere);
+    assert!(
+        EventEnvironment::In("dev".into()).fits(&dev)
+            && !EventEnvironment::In("prod".into()).fits(&dev)
+            && EventEnvironment::In("prod".into()).fits(&all)
+    );
+    assert!(EventEnvironment::Everywhere.fits(&dev), "what concerns all concerns each");
+    assert!(!EventEnvironment::Unknown.fits(&dev) && EventEnvironment::Unknown.fits(&all));
+    let aim = |aim| Event::Revoked(TargetsRevoked { targets: vec![TargetRecord { aim: Some(aim) }], ..Default::default() });
+    assert_eq!(of(aim(RecordedTarget::Environment("prod".into()))).unwrap().of, EventEnvironment::In("prod".into()));
+    assert_eq!(of(aim(RecordedTarget::Caller("spiffe://td/x".into()))).unwrap().of, EventEnvironment::Everywhere);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Reads TOML that people write. Every complaint names the file, the line, what is wrong and what would be right, and all complaints are
 //! reported at once. Unknown keys are refused with the nearest known key. Pure: text in, values out.
 
-pub mod command;
 mod field;
 pub mod quantity;
-pub mod shown;
+pub mod remedy;
+pub mod terminal_text;
 pub mod url;
 
 use std::cell::RefCell;
@@ -20,23 +20,23 @@ pub use field::{Field, Section, is_name};
 /// A named text, as read from a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Source {
+pub struct SourceFile {
     /// The file's name, for complaints.
     pub file: String,
     /// The file's content.
     pub text: String,
 }
 
-impl Source {
+impl SourceFile {
     /// A text, with the name under which complaints mention it.
-    pub fn new(file: impl Into<String>, text: impl Into<String>) -> Source {
-        Source { file: file.into(), text: text.into() }
+    pub fn new(file: impl Into<String>, text: impl Into<String>) -> SourceFile {
+        SourceFile { file: file.into(), text: text.into() }
     }
 }
 
 /// An error in a file, with what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
+pub struct Diagnostic {
     /// The file's name.
     pub file: String,
     /// The line, from 1; 0 if the whole file is meant.
@@ -51,25 +51,25 @@ pub struct Complaint {
     pub keys: Vec<String>,
 }
 
-impl Complaint {
+impl Diagnostic {
     /// A complaint about the byte offset `at` of a source.
-    pub fn at(source: &Source, at: usize, what: impl Into<String>, remedy: impl Into<String>) -> Complaint {
+    pub fn at(source: &SourceFile, at: usize, what: impl Into<String>, remedy: impl Into<String>) -> Diagnostic {
         let (line, column) = line_and_column(&source.text, at);
-        Complaint { file: source.file.clone(), line, column, what: what.into(), remedy: remedy.into(), keys: Vec::new() }
+        Diagnostic { file: source.file.clone(), line, column, what: what.into(), remedy: remedy.into(), keys: Vec::new() }
     }
 
     /// A complaint about a whole file.
-    pub fn about(file: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Complaint {
-        Complaint { file: file.into(), line: 0, column: 0, what: what.into(), remedy: remedy.into(), keys: Vec::new() }
+    pub fn about(file: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Diagnostic {
+        Diagnostic { file: file.into(), line: 0, column: 0, what: what.into(), remedy: remedy.into(), keys: Vec::new() }
     }
 
     /// The complaint, with these affected keys.
-    fn of(self, keys: Vec<String>) -> Complaint {
-        Complaint { keys, ..self }
+    fn of(self, keys: Vec<String>) -> Diagnostic {
+        Diagnostic { keys, ..self }
     }
 }
 
-impl fmt::Display for Complaint {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
         if self.line > 0 {
@@ -102,18 +102,18 @@ pub fn with_key(key: &str, what: &str) -> String {
 
 /// A parsed TOML file, with the complaints so far.
 pub struct Document<'s> {
-    source: &'s Source,
+    source: &'s SourceFile,
     root: Spanned<DeTable<'s>>,
     /// The byte offset of each line's end.
     line_ends: Vec<usize>,
-    complaints: RefCell<Vec<Complaint>>,
+    complaints: RefCell<Vec<Diagnostic>>,
     /// The missing keys, by the byte offset of their section; `None`: keys of the whole file.
     lacks: RefCell<BTreeMap<Option<usize>, Vec<String>>>,
 }
 
 impl<'s> Document<'s> {
     /// Parses a source, with one complaint per syntax error.
-    pub fn parse(source: &'s Source) -> Result<Document<'s>, Vec<Complaint>> {
+    pub fn parse(source: &'s SourceFile) -> Result<Document<'s>, Vec<Diagnostic>> {
         let (root, errors) = DeTable::parse_recoverable(&source.text);
         if errors.is_empty() {
             let line_ends = source.text.match_indices('\n').map(|(at, _)| at).collect();
@@ -121,7 +121,7 @@ impl<'s> Document<'s> {
         }
         Err(errors
             .iter()
-            .map(|e| Complaint::at(source, e.span().map_or(0, |s| s.start), e.message(), "this is not TOML (https://toml.io)"))
+            .map(|e| Diagnostic::at(source, e.span().map_or(0, |s| s.start), e.message(), "this is not TOML (https://toml.io)"))
             .collect())
     }
 
@@ -132,7 +132,7 @@ impl<'s> Document<'s> {
 
     /// Reports the value of a key, or the key, at a byte offset.
     pub fn complain(&self, at: usize, key: &str, what: impl Into<String>, remedy: impl Into<String>) {
-        self.complaints.borrow_mut().push(Complaint::at(self.source, at, what, remedy).of(vec![key.to_owned()]));
+        self.complaints.borrow_mut().push(Diagnostic::at(self.source, at, what, remedy).of(vec![key.to_owned()]));
     }
 
     fn lack(&self, section: Option<usize>, path: String) {
@@ -145,20 +145,20 @@ impl<'s> Document<'s> {
     }
 
     /// The value, unless there were complaints.
-    pub fn finish<T>(self, value: Option<T>) -> Result<T, Vec<Complaint>> {
+    pub fn finish<T>(self, value: Option<T>) -> Result<T, Vec<Diagnostic>> {
         let mut complaints = self.complaints.into_inner();
         for (section, keys) in self.lacks.into_inner() {
             let (what, remedy) = (format!("lacks {}", keys.join(", ")), "each of these is required");
             let complaint = match section {
-                Some(at) => Complaint::at(self.source, at, what, remedy),
-                None => Complaint::about(self.source.file.clone(), what, remedy),
+                Some(at) => Diagnostic::at(self.source, at, what, remedy),
+                None => Diagnostic::about(self.source.file.clone(), what, remedy),
             };
             complaints.push(complaint.of(keys));
         }
         complaints.sort_by_key(|c| (c.line, c.column));
         match value {
             Some(value) if complaints.is_empty() => Ok(value),
-            _ if complaints.is_empty() => Err(vec![Complaint::about(self.source.file.clone(), "cannot be read", "")]),
+            _ if complaints.is_empty() => Err(vec![Diagnostic::about(self.source.file.clone(), "cannot be read", "")]),
             _ => Err(complaints),
         }
     }
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn every_syntax_error_is_named_with_its_line() {
-        let source = Source::new("x.toml", "a = 1\nb = = 2\nc = 'x\n");
+        let source = SourceFile::new("x.toml", "a = 1\nb = = 2\nc = 'x\n");
         let complaints = Document::parse(&source).err().unwrap_or_default();
         assert!(complaints.iter().any(|c| c.line == 2), "{complaints:?}");
         assert!(complaints.iter().any(|c| c.line == 3), "{complaints:?}");
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn what_a_section_lacks_is_told_with_the_line_of_the_section() {
         let text = "\n[[hooks]]\nname = 'a'\n\n[[hooks]]\nurl = 'ü'\nmore = { on = true }\n[plain]\n";
-        let source = Source::new("x.toml", text);
+        let source = SourceFile::new("x.toml", text);
         let document = Document::parse(&source).unwrap_or_else(|c| panic!("{c:?}"));
         let root = document.root();
         for hook in root.required("hooks").and_then(|f| f.list(9)).unwrap_or_default() {
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn all_complaints_come_at_once_in_order_of_lines() {
-        let source = Source::new("x.toml", "coulour = 'red'\nsize = 'big'\n[more]\nthing = 1\n");
+        let source = SourceFile::new("x.toml", "coulour = 'red'\nsize = 'big'\n[more]\nthing = 1\n");
         let document = Document::parse(&source).unwrap_or_else(|c| panic!("{c:?}"));
         let root = document.root();
         let _ = root.required("colour");

@@ -9,7 +9,7 @@ pub type SpanId = [u8; 8];
 
 /// The trace context that a caller sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Context {
+pub struct TraceContext {
     /// The trace id.
     pub trace: TraceId,
     /// The caller's span id.
@@ -21,10 +21,10 @@ pub struct Context {
 /// Length of version 00, in bytes.
 const LENGTH: usize = 55;
 
-impl Context {
+impl TraceContext {
     /// Parses a `traceparent`. `None`: malformed, upper-case digits, an id of zeros, or version ff. A version above 00 may continue after a
     /// further hyphen; of its flags only the one that version 00 defines is used.
-    pub fn parse(text: &[u8]) -> Option<Context> {
+    pub fn parse(text: &[u8]) -> Option<TraceContext> {
         if text.len() > limits::TRACEPARENT_BYTES {
             return None;
         }
@@ -38,7 +38,7 @@ impl Context {
         };
         let (trace, span) = (id::<16>(trace)?, id::<8>(span)?);
         let sampled = byte(flags)? & 1 == 1;
-        fits.then_some(Context { trace, span, sampled })
+        fits.then_some(TraceContext { trace, span, sampled })
     }
 
     /// The header text, version 00.
@@ -91,10 +91,11 @@ mod tests {
 
     #[test]
     fn the_example_of_the_specification_is_read_and_written() {
-        let context = Context::parse(GOOD.as_bytes()).unwrap();
+        let context = TraceContext::parse(GOOD.as_bytes()).unwrap();
         assert_eq!((hex(&context.trace).as_str(), context.sampled), ("4bf92f3577b34da6a3ce929d0e0e4736", true));
         assert_eq!(context.header(), GOOD);
-        let not = Context::parse(&GOOD.as_bytes().iter().rev().skip(1).rev().copied().chain(*b"0").collect::<Vec<_>>()).unwrap();
+        let not =
+            TraceContext::parse(&GOOD.as_bytes().iter().rev().skip(1).rev().copied().chain(*b"0").collect::<Vec<_>>()).unwrap();
         assert!(!not.sampled);
     }
 
@@ -106,7 +107,7 @@ mod tests {
             ("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-fe", false),
             ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff", true),
         ] {
-            assert_eq!(Context::parse(text.as_bytes()).map(|c| c.sampled), Some(sampled), "{text}");
+            assert_eq!(TraceContext::parse(text.as_bytes()).map(|c| c.sampled), Some(sampled), "{text}");
         }
     }
 
@@ -129,24 +130,24 @@ mod tests {
             " 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-+1",
         ] {
-            assert_eq!(Context::parse(text.as_bytes()), None, "{text}");
+            assert_eq!(TraceContext::parse(text.as_bytes()), None, "{text}");
         }
-        assert_eq!(Context::parse(format!("cc{}-{}", &GOOD[2..], "x".repeat(limits::TRACEPARENT_BYTES)).as_bytes()), None);
+        assert_eq!(TraceContext::parse(format!("cc{}-{}", &GOOD[2..], "x".repeat(limits::TRACEPARENT_BYTES)).as_bytes()), None);
     }
 
     proptest! {
         #[test]
         fn what_is_written_is_read(trace: [u8; 16], span: [u8; 8], sampled: bool) {
-            let context = Context { trace, span, sampled };
+            let context = TraceContext { trace, span, sampled };
             let zero = trace == [0; 16] || span == [0; 8];
-            prop_assert_eq!(Context::parse(context.header().as_bytes()), (!zero).then_some(context));
+            prop_assert_eq!(TraceContext::parse(context.header().as_bytes()), (!zero).then_some(context));
         }
 
         #[test]
         fn one_wrong_byte_never_gives_another_trace(at in 0usize..55, byte: u8) {
             let mut text = GOOD.as_bytes().to_vec();
             text[at] = byte;
-            if let Some(context) = Context::parse(&text) {
+            if let Some(context) = TraceContext::parse(&text) {
                 let written = context.header();
                 prop_assert_eq!(&written.as_bytes()[3..52], &text[3..52], "read as what stands there");
             }

@@ -10,14 +10,14 @@ use crate::limits;
 
 /// The queue.
 #[derive(Default)]
-pub struct Queue {
+pub struct SpanQueue {
     waiting: Mutex<VecDeque<Span>>,
-    pub(super) counts: Counts,
+    pub(super) counts: SpanCounters,
 }
 
 /// Counters of spans and calls since the start.
 #[derive(Default)]
-pub struct Counts {
+pub struct SpanCounters {
     /// Spans that the collector accepted.
     pub sent: AtomicU64,
     /// Spans that were dropped because the queue, or a call's limit, was full.
@@ -32,7 +32,7 @@ pub struct Counts {
     pub failing: AtomicBool,
 }
 
-impl Queue {
+impl SpanQueue {
     /// Adds a span if there is room.
     pub fn push(&self, span: Span) {
         let mut waiting = self.waiting.lock();
@@ -57,7 +57,7 @@ impl Queue {
     }
 
     /// The counters.
-    pub fn counts(&self) -> &Counts {
+    pub fn counts(&self) -> &SpanCounters {
         &self.counts
     }
 }
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_counted_and_what_waits_stays() {
-        let queue = Queue::default();
+        let queue = SpanQueue::default();
         for n in 0..limits::TRACE_SPANS_WAITING as u64 + 7 {
             queue.push(Span { start_ns: n, ..Span::default() });
         }

@@ -3,15 +3,15 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A number per second, by a clock that never steps. An unused remainder does not carry over to the next second.
-pub(super) struct PerSecond {
+pub(super) struct CallRateLimit {
     most: AtomicU64,
     /// The second, and the number taken in it: 32 bits each.
     taken: AtomicU64,
 }
 
-impl PerSecond {
-    pub fn new(most: u64) -> PerSecond {
-        PerSecond { most: AtomicU64::new(most.min(u64::from(u32::MAX))), taken: AtomicU64::new(0) }
+impl CallRateLimit {
+    pub fn new(most: u64) -> CallRateLimit {
+        CallRateLimit { most: AtomicU64::new(most.min(u64::from(u32::MAX))), taken: AtomicU64::new(0) }
     }
 
     /// Changes the number per second.
@@ -34,13 +34,13 @@ impl PerSecond {
 
 #[cfg(test)]
 mod tests {
-    use super::PerSecond;
+    use super::CallRateLimit;
 
     #[test]
     fn so_many_are_taken_in_each_second_and_no_more() {
-        let rate = PerSecond::new(3);
+        let rate = CallRateLimit::new(3);
         let taken = |ms| (0..10).filter(|_| rate.take(ms)).count();
         assert_eq!([taken(0), taken(999), taken(1_000), taken(1_001), taken(7_000)], [3, 0, 3, 0, 3]);
-        assert!(!PerSecond::new(0).take(5_000));
+        assert!(!CallRateLimit::new(0).take(5_000));
     }
 }

@@ -6,7 +6,7 @@ use super::context::{SpanId, TraceId};
 
 /// The kind of a span, by OpenTelemetry's numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Kind {
+pub enum SpanKind {
     /// Work within this server.
     #[default]
     Internal = 1,
@@ -18,33 +18,33 @@ pub enum Kind {
 
 /// The value of an attribute.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Value {
+pub enum SpanValue {
     /// A text. Never a secret, and never a caller's free text.
     Text(String),
     /// A number.
     Number(i64),
 }
 
-impl From<&str> for Value {
-    fn from(text: &str) -> Value {
-        Value::Text(text.to_owned())
+impl From<&str> for SpanValue {
+    fn from(text: &str) -> SpanValue {
+        SpanValue::Text(text.to_owned())
     }
 }
 
-impl From<String> for Value {
-    fn from(text: String) -> Value {
-        Value::Text(text)
+impl From<String> for SpanValue {
+    fn from(text: String) -> SpanValue {
+        SpanValue::Text(text)
     }
 }
 
-impl From<u64> for Value {
-    fn from(number: u64) -> Value {
-        Value::Number(i64::try_from(number).unwrap_or(i64::MAX))
+impl From<u64> for SpanValue {
+    fn from(number: u64) -> SpanValue {
+        SpanValue::Number(i64::try_from(number).unwrap_or(i64::MAX))
     }
 }
 
 /// An attribute: name and value.
-pub type Attribute = (&'static str, Value);
+pub type SpanAttribute = (&'static str, SpanValue);
 
 /// A finished span.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -58,13 +58,13 @@ pub struct Span {
     /// The span's name.
     pub name: Cow<'static, str>,
     /// The span's kind.
-    pub kind: Kind,
+    pub kind: SpanKind,
     /// The start, in nanoseconds since 1970.
     pub start_ns: u64,
     /// The end, in nanoseconds since 1970.
     pub end_ns: u64,
     /// The attributes.
-    pub attributes: Vec<Attribute>,
+    pub attributes: Vec<SpanAttribute>,
     /// The error, if mayfly or a server that it called failed. A correct refusal is not an error.
     pub failed: Option<Cow<'static, str>>,
 }

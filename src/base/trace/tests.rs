@@ -3,24 +3,24 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::context::Context;
-use super::{Kind, Span, Tracer, Value, Wanted, current};
+use super::context::TraceContext;
+use super::{Span, SpanKind, SpanValue, Tracer, TracerSettings, current};
 use crate::limits;
-use crate::refusal::{Fault, No, Reason, Refusal};
-use crate::system::{SetClock, Stopwatch, System};
+use crate::refusal::{Error, Fault, Reason, Refusal};
+use crate::system::{ManualClock, Stopwatch, System};
 use mayfly_verify::seq::Millis;
 
 const PATH: &str = "/mayfly.v1.TokenService/Exchange";
 const ASKED: &[u8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const NOT: &[u8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
-fn tracer(wanted: Wanted) -> (Arc<Tracer>, Arc<SetClock>) {
-    let clock = SetClock::at(Millis(1_795_161_600_000));
+fn tracer(wanted: TracerSettings) -> (Arc<Tracer>, Arc<ManualClock>) {
+    let clock = ManualClock::at(Millis(1_795_161_600_000));
     (Tracer::new(wanted, System::with_clock(clock.clone())), clock)
 }
 
-fn traces(per_million: u64, per_second: u64) -> Wanted {
-    Wanted { traces: true, per_million, per_second, log_calls: false }
+fn traces(per_million: u64, per_second: u64) -> TracerSettings {
+    TracerSettings { traces: true, per_million, per_second, log_calls: false }
 }
 
 fn told(tracer: &Tracer) -> Vec<Span> {
@@ -29,8 +29,8 @@ fn told(tracer: &Tracer) -> Vec<Span> {
 
 fn text(span: &Span, key: &str) -> Option<String> {
     span.attributes.iter().find(|(known, _)| *known == key).map(|(_, value)| match value {
-        Value::Text(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
+        SpanValue::Text(text) => text.clone(),
+        SpanValue::Number(number) => number.to_string(),
     })
 }
 
@@ -75,10 +75,10 @@ fn a_call_is_told_with_its_parts_below_it_and_its_caller_above() {
     call.note(|| vec![("mayfly.caller", "spiffe://a/b".into()), ("mayfly.seq", 1u64.into())]);
     call.since_its_begin("turn");
     let mut part = call.span("decide");
-    assert!(part.of(Err::<(), _>(No::Refusal(Refusal::new(Reason::ApprovalNeeded, "somebody")))).is_err());
+    assert!(part.of(Err::<(), _>(Error::Refusal(Refusal::new(Reason::ApprovalNeeded, "somebody")))).is_err());
     drop(part);
     let mut part = call.span("upstream").of_another();
-    assert!(part.of(Err::<(), _>(No::Fault(Fault::new("broke")))).is_err());
+    assert!(part.of(Err::<(), _>(Error::Fault(Fault::new("broke")))).is_err());
     drop(part);
     call.waits("durable");
     call.waited(|| vec![("mayfly.seq", 7u64.into())]);
@@ -88,9 +88,9 @@ fn a_call_is_told_with_its_parts_below_it_and_its_caller_above() {
     drop(call);
     let spans = told(&tracer);
     let [turn, decide, upstream, durable, root] = &spans[..] else { panic!("{spans:?}") };
-    let parent = Context::parse(ASKED).unwrap();
+    let parent = TraceContext::parse(ASKED).unwrap();
     assert_eq!((root.trace, root.parent, &*root.name), (parent.trace, Some(parent.span), "mayfly.v1.TokenService/Exchange"));
-    assert_eq!((root.kind, text(root, "rpc.grpc.status_code").as_deref()), (Kind::Server, Some("0")), "the first end counts");
+    assert_eq!((root.kind, text(root, "rpc.grpc.status_code").as_deref()), (SpanKind::Server, Some("0")), "the first end counts");
     assert_eq!(
         (text(root, "rpc.service"), text(root, "rpc.method")),
         (Some("mayfly.v1.TokenService".into()), Some("Exchange".into()))
@@ -105,7 +105,7 @@ fn a_call_is_told_with_its_parts_below_it_and_its_caller_above() {
         (Some("APPROVAL_NEEDED"), &None),
         "a refusal is no error"
     );
-    assert_eq!((upstream.kind, upstream.failed.as_deref()), (Kind::Client, Some("FAULT")));
+    assert_eq!((upstream.kind, upstream.failed.as_deref()), (SpanKind::Client, Some("FAULT")));
     assert_eq!(text(durable, "mayfly.seq").as_deref(), Some("7"));
 }
 
@@ -150,7 +150,7 @@ fn exchanges_of_a_stream_are_parts_of_it_or_drawn_each_by_itself() {
     assert!(a.is_sampled() && b.is_sampled() && a.id() != b.id());
     a.end_one(0, "");
     let root = told(&tracer).remove(0);
-    assert_eq!((root.parent, root.kind, &*root.name), (None, Kind::Server, "exchange"));
+    assert_eq!((root.parent, root.kind, &*root.name), (None, SpanKind::Server, "exchange"));
     let not = tracer.stream(Some(NOT), PATH, Stopwatch::start());
     assert!(!one(&not).is_sampled() && one(&not).id() == not.id());
 }
@@ -169,7 +169,7 @@ async fn what_is_far_below_knows_the_call_that_it_works_for() {
     let call = tracer.call(Some(ASKED), PATH, Stopwatch::start());
     assert!(current().is_nothing());
     call.clone().scope(async { assert!(current().is_sampled()) }).await;
-    call.within(|| drop(super::Traced::part("below")));
+    call.within(|| drop(super::CallTrace::part("below")));
     assert!(current().is_nothing());
     assert_eq!(told(&tracer)[0].name, "below");
 }

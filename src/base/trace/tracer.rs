@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use super::context::{Context, SpanId, TraceId};
-use super::live::{Begin, Live, Traced};
-use super::queue::Queue;
-use super::rate::PerSecond;
-use super::span::{Attribute, Kind, Span};
+use super::call::{CallStart, CallTrace, RecordedCall};
+use super::context::{SpanId, TraceContext, TraceId};
+use super::queue::SpanQueue;
+use super::rate::CallRateLimit;
+use super::span::{Span, SpanAttribute, SpanKind};
 use crate::limits;
-use crate::system::{Moment, Stopwatch, System};
+use crate::system::{Stopwatch, System, WallInstant};
 
 /// The tracing settings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Wanted {
+pub struct TracerSettings {
     /// Spans are exported to a collector.
     pub traces: bool,
     /// How many of a million calls without a caller's trace are traced.
@@ -35,29 +35,29 @@ pub struct Tracer {
     log_calls: AtomicBool,
     /// A generated trace id is traced if its last eight bytes are not above this.
     below: AtomicU64,
-    asked: PerSecond,
-    drawn: PerSecond,
-    queue: Queue,
+    asked: CallRateLimit,
+    drawn: CallRateLimit,
+    queue: SpanQueue,
 }
 
 impl Tracer {
     /// A tracer with these settings.
-    pub fn new(wanted: Wanted, system: System) -> Arc<Tracer> {
+    pub fn new(wanted: TracerSettings, system: System) -> Arc<Tracer> {
         let tracer = Tracer {
             system,
             traces: AtomicBool::new(false),
             log_calls: AtomicBool::new(false),
             below: AtomicU64::new(0),
-            asked: PerSecond::new(0),
-            drawn: PerSecond::new(0),
-            queue: Queue::default(),
+            asked: CallRateLimit::new(0),
+            drawn: CallRateLimit::new(0),
+            queue: SpanQueue::default(),
         };
         tracer.set(wanted);
         Arc::new(tracer)
     }
 
     /// Changes the settings for later calls.
-    pub fn set(&self, wanted: Wanted) {
+    pub fn set(&self, wanted: TracerSettings) {
         let part = u128::from(wanted.per_million.min(1_000_000)) * u128::from(u64::MAX) / 1_000_000;
         let per_second = wanted.per_second.min(limits::TRACES_PER_SECOND as u64);
         self.asked.set(per_second);
@@ -68,7 +68,7 @@ impl Tracer {
     }
 
     /// The finished spans.
-    pub fn queue(&self) -> &Queue {
+    pub fn queue(&self) -> &SpanQueue {
         &self.queue
     }
 
@@ -97,75 +97,82 @@ impl Tracer {
 
     /// Begins a call that was just read. `traceparent`: its header, where it has exactly one. `path` is copied only where the call is
     /// traced or logged.
-    pub fn call(self: &Arc<Tracer>, traceparent: Option<&[u8]>, path: &str, read: Stopwatch) -> Traced {
-        let named = traceparent.and_then(Context::parse);
+    pub fn call(self: &Arc<Tracer>, traceparent: Option<&[u8]>, path: &str, read: Stopwatch) -> CallTrace {
+        let named = traceparent.and_then(TraceContext::parse);
         if !self.tells() && !self.logs() {
-            return Traced::named(named.map(|context| context.trace));
+            return CallTrace::named(named.map(|context| context.trace));
         }
         let begin = |trace, parent, sampled| {
             let (path, ago_ns) = (Cow::Owned(known(path).to_owned()), read.ns());
-            Begin { trace, parent, sampled, path, one_of: false, ago_ns }
+            CallStart { trace, parent, sampled, path, one_of: false, ago_ns }
         };
         match named {
             Some(context) if context.sampled && self.is_asked() => {
-                Traced::live(Live::new(self, begin(Some(context.trace), Some(context.span), true)))
+                CallTrace::live(RecordedCall::new(self, begin(Some(context.trace), Some(context.span), true)))
             }
             Some(context) => self.only_logged(Some(context.trace), || begin(Some(context.trace), None, false)),
             None => match self.draw() {
-                Some(trace) => Traced::live(Live::new(self, begin(Some(trace), None, true))),
+                Some(trace) => CallTrace::live(RecordedCall::new(self, begin(Some(trace), None, true))),
                 None => self.only_logged(None, || begin(None, None, false)),
             },
         }
     }
 
     /// Begins a stream. Where its caller sent no trace, each exchange on it is sampled by itself, so the stream is not.
-    pub fn stream(self: &Arc<Tracer>, traceparent: Option<&[u8]>, path: &'static str, read: Stopwatch) -> Traced {
-        let named = traceparent.and_then(Context::parse);
+    pub fn stream(self: &Arc<Tracer>, traceparent: Option<&[u8]>, path: &'static str, read: Stopwatch) -> CallTrace {
+        let named = traceparent.and_then(TraceContext::parse);
         match named {
             Some(context) if self.tells() && context.sampled && self.is_asked() => {
                 let (path, parent) = (Cow::Borrowed(path), Some(context.span));
-                let begin = Begin { trace: Some(context.trace), parent, sampled: true, path, one_of: false, ago_ns: read.ns() };
-                Traced::live(Live::new(self, begin))
+                let begin =
+                    CallStart { trace: Some(context.trace), parent, sampled: true, path, one_of: false, ago_ns: read.ns() };
+                CallTrace::live(RecordedCall::new(self, begin))
             }
-            named => Traced::named(named.map(|context| context.trace)),
+            named => CallTrace::named(named.map(|context| context.trace)),
         }
     }
 
     /// Begins one exchange on a stream.
-    pub fn on_stream(self: &Arc<Tracer>, stream: &Traced, path: &'static str, read: Stopwatch) -> Traced {
+    pub fn on_stream(self: &Arc<Tracer>, stream: &CallTrace, path: &'static str, read: Stopwatch) -> CallTrace {
         if !self.tells() && !self.logs() {
             return stream.clone();
         }
         if let Some((_, live)) = stream.parts() {
             return self.one_read(live, read.ns());
         }
-        let begin =
-            |trace, sampled| Begin { trace, parent: None, sampled, path: Cow::Borrowed(path), one_of: true, ago_ns: read.ns() };
+        let begin = |trace, sampled| CallStart {
+            trace,
+            parent: None,
+            sampled,
+            path: Cow::Borrowed(path),
+            one_of: true,
+            ago_ns: read.ns(),
+        };
         match stream.id() {
             Some(trace) => self.only_logged(Some(trace), || begin(Some(trace), false)),
             None => match self.draw() {
-                Some(trace) => Traced::live(Live::new(self, begin(Some(trace), true))),
+                Some(trace) => CallTrace::live(RecordedCall::new(self, begin(Some(trace), true))),
                 None => self.only_logged(None, || begin(None, false)),
             },
         }
     }
 
     /// Begins one of several exchanges of a call that is traced or logged. It is treated like the call, up to the rate limit.
-    pub(super) fn one_of(self: &Arc<Tracer>, live: &Live) -> Traced {
+    pub(super) fn one_of(self: &Arc<Tracer>, live: &RecordedCall) -> CallTrace {
         self.one_read(live, 0)
     }
 
-    fn one_read(self: &Arc<Tracer>, live: &Live, ago_ns: u64) -> Traced {
-        let begin = Begin { ago_ns, ..live.beginning_of_one() };
+    fn one_read(self: &Arc<Tracer>, live: &RecordedCall, ago_ns: u64) -> CallTrace {
+        let begin = CallStart { ago_ns, ..live.beginning_of_one() };
         if begin.sampled && !self.is_asked() {
             let trace = begin.trace;
-            return self.only_logged(trace, || Begin { sampled: false, parent: None, ..begin });
+            return self.only_logged(trace, || CallStart { sampled: false, parent: None, ..begin });
         }
-        Traced::live(Live::new(self, begin))
+        CallTrace::live(RecordedCall::new(self, begin))
     }
 
-    fn only_logged(self: &Arc<Tracer>, trace: Option<TraceId>, begin: impl FnOnce() -> Begin) -> Traced {
-        if self.logs() { Traced::live(Live::new(self, begin())) } else { Traced::named(trace) }
+    fn only_logged(self: &Arc<Tracer>, trace: Option<TraceId>, begin: impl FnOnce() -> CallStart) -> CallTrace {
+        if self.logs() { CallTrace::live(RecordedCall::new(self, begin())) } else { CallTrace::named(trace) }
     }
 
     /// Whether the rate limit allows one more call whose caller asked for tracing.
@@ -173,7 +180,7 @@ impl Tracer {
         self.tells() && self.has_room(&self.asked)
     }
 
-    fn has_room(&self, rate: &PerSecond) -> bool {
+    fn has_room(&self, rate: &CallRateLimit) -> bool {
         let room = rate.take(self.system.steady());
         if !room {
             self.queue.counts().over_rate.fetch_add(1, Relaxed);
@@ -193,30 +200,30 @@ impl Tracer {
     }
 
     /// Begins a trace of mayfly's own work that calls another server, if it is sampled.
-    pub fn own(self: &Arc<Tracer>, name: &'static str) -> Option<Own> {
+    pub fn own(self: &Arc<Tracer>, name: &'static str) -> Option<RootSpan> {
         let trace = self.draw()?;
-        let began = Moment::now();
+        let began = WallInstant::now();
         let (id, start_ns) = (self.new_span(), began.ns());
-        let span = Span { trace, id, name: name.into(), kind: Kind::Client, start_ns, ..Span::default() };
-        Some(Own { tracer: self.clone(), span, began })
+        let span = Span { trace, id, name: name.into(), kind: SpanKind::Client, start_ns, ..Span::default() };
+        Some(RootSpan { tracer: self.clone(), span, began })
     }
 }
 
 /// A trace with one span, which ends on drop.
-pub struct Own {
+pub struct RootSpan {
     tracer: Arc<Tracer>,
     span: Span,
-    began: Moment,
+    began: WallInstant,
 }
 
-impl Own {
+impl RootSpan {
     /// The trace context to send to the called server.
-    pub fn context(&self) -> Context {
-        Context { trace: self.span.trace, span: self.span.id, sampled: true }
+    pub fn context(&self) -> TraceContext {
+        TraceContext { trace: self.span.trace, span: self.span.id, sampled: true }
     }
 
     /// Adds attributes.
-    pub fn note(&mut self, attributes: impl IntoIterator<Item = Attribute>) {
+    pub fn note(&mut self, attributes: impl IntoIterator<Item = SpanAttribute>) {
         self.span.attributes.extend(attributes);
     }
 
@@ -227,7 +234,7 @@ impl Own {
     }
 }
 
-impl Drop for Own {
+impl Drop for RootSpan {
     fn drop(&mut self) {
         self.span.end_ns = self.began.now_ns();
         self.tracer.push(std::mem::take(&mut self.span));

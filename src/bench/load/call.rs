@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::direct::{Direct, encoded};
-use super::{Answer, One};
+use super::{LoadAnswer, LoadConnection};
 use mayfly_base::limits;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::token_service_client::TokenServiceClient;
@@ -15,21 +15,21 @@ use mayfly_proto::mayfly::v1::token_service_client::TokenServiceClient;
 /// The maximum number of calls of an open loop in flight on one connection. Further calls that are due are counted and not sent.
 const UNDER_WAY: usize = 8 * limits::CONNECTION_STREAMS as usize;
 
-fn answer(answered: Result<tonic::Response<pb::ExchangeResponse>, Status>) -> Answer {
+fn answer(answered: Result<tonic::Response<pb::ExchangeResponse>, Status>) -> LoadAnswer {
     match answered {
-        Ok(answer) => answer.into_inner().issued.map_or_else(Answer::empty, Answer::of_issued),
-        Err(status) => Answer::of_status(&status),
+        Ok(answer) => answer.into_inner().issued.map_or_else(LoadAnswer::empty, LoadAnswer::of_issued),
+        Err(status) => LoadAnswer::of_status(&status),
     }
 }
 
 /// A closed loop of unary calls: each call follows an answer. After a refusal the loop waits a little, as a real caller would.
-pub async fn unary(one: One) {
+pub async fn unary(one: LoadConnection) {
     let mut client = TokenServiceClient::new(one.channel.clone());
     while !one.outcome.stopped() {
         let Some((place, request)) = one.next().await else { return };
         let sent = Instant::now();
         let answer = answer(client.exchange(request).await);
-        let refused = matches!(answer, Answer::Refused(_));
+        let refused = matches!(answer, LoadAnswer::Refused(_));
         one.done(sent, &place, answer);
         if refused {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -38,7 +38,7 @@ pub async fn unary(one: One) {
 }
 
 /// An open loop of unary calls, each sent at its scheduled time. Latency counts from that time, even if the generator was late.
-pub async fn unary_at(one: One, direct: Direct, rate: f64) {
+pub async fn unary_at(one: LoadConnection, direct: Direct, rate: f64) {
     let (one, all) = (Arc::new(one), Arc::new(Semaphore::new(UNDER_WAY)));
     let began = Instant::now();
     let mut count = 0u32;
@@ -65,7 +65,7 @@ pub async fn unary_at(one: One, direct: Direct, rate: f64) {
 }
 
 /// A closed loop of batch calls of a hundred exchanges.
-pub async fn batch(one: One) {
+pub async fn batch(one: LoadConnection) {
     let mut client = TokenServiceClient::new(one.channel.clone());
     while !one.outcome.stopped() {
         let (mut exchanges, mut places) = (Vec::with_capacity(limits::BATCH), Vec::with_capacity(limits::BATCH));
@@ -84,14 +84,14 @@ pub async fn batch(one: One) {
             Ok(answer) => {
                 for (result, place) in answer.into_inner().results.into_iter().zip(&places) {
                     let answer = match result.result {
-                        Some(pb::exchange_result::Result::Issued(issued)) => Answer::of_issued(issued),
-                        Some(pb::exchange_result::Result::Problem(p)) => Answer::of_problem(p),
-                        None => Answer::empty(),
+                        Some(pb::exchange_result::Result::Issued(issued)) => LoadAnswer::of_issued(issued),
+                        Some(pb::exchange_result::Result::Problem(p)) => LoadAnswer::of_problem(p),
+                        None => LoadAnswer::empty(),
                     };
                     one.done(sent, place, answer);
                 }
             }
-            Err(status) => places.iter().for_each(|place| one.done(sent, place, Answer::of_status(&status))),
+            Err(status) => places.iter().for_each(|place| one.done(sent, place, LoadAnswer::of_status(&status))),
         }
     }
 }

@@ -15,9 +15,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::Status;
 
-use super::super::Failed;
-use super::super::world::Bench;
-use super::Answer;
+use super::super::BenchError;
+use super::super::world::BenchServer;
+use super::LoadAnswer;
 use mayfly_proto::mayfly::v1 as pb;
 
 /// The flow control window for answers of a connection, bytes: 1,024 answers of 4 KB.
@@ -35,7 +35,7 @@ pub struct Direct {
 }
 
 /// The encoded message of a call.
-pub fn encoded(request: &pb::ExchangeRequest) -> Result<Bytes, Failed> {
+pub fn encoded(request: &pb::ExchangeRequest) -> Result<Bytes, BenchError> {
     // A gRPC message over HTTP/2: a flag (not compressed), the length, the message.
     let length = request.encoded_len();
     let mut body = BytesMut::with_capacity(5 + length);
@@ -47,7 +47,7 @@ pub fn encoded(request: &pb::ExchangeRequest) -> Result<Bytes, Failed> {
 
 impl Direct {
     /// Connects a workload to the server.
-    pub async fn connect(bench: &Bench, name: &str) -> Result<Direct, Failed> {
+    pub async fn connect(bench: &BenchServer, name: &str) -> Result<Direct, BenchError> {
         let tcp = TcpStream::connect(bench.address).await?;
         tcp.set_nodelay(true)?;
         let config = Arc::new(bench.world.client_config(name)?);
@@ -59,11 +59,11 @@ impl Direct {
     }
 
     /// Makes one call.
-    pub async fn exchange(&self, message: Bytes) -> Answer {
-        self.call(message).await.unwrap_or_else(|error| Answer::Failed(error.to_string()))
+    pub async fn exchange(&self, message: Bytes) -> LoadAnswer {
+        self.call(message).await.unwrap_or_else(|error| LoadAnswer::Failed(error.to_string()))
     }
 
-    async fn call(&self, message: Bytes) -> Result<Answer, Failed> {
+    async fn call(&self, message: Bytes) -> Result<LoadAnswer, BenchError> {
         let mut call = Request::new(());
         *call.method_mut() = Method::POST;
         *call.uri_mut() = self.uri.clone();
@@ -79,7 +79,7 @@ impl Direct {
         }
     }
 
-    async fn issued(&self, mut body: RecvStream) -> Result<Answer, Failed> {
+    async fn issued(&self, mut body: RecvStream) -> Result<LoadAnswer, BenchError> {
         let mut message = BytesMut::new();
         while let Some(piece) = body.data().await {
             let piece = piece?;
@@ -91,19 +91,19 @@ impl Direct {
             return Ok(self.ended(&trailers));
         }
         let answer = pb::ExchangeResponse::decode(message.get(5..).unwrap_or_default())?;
-        Ok(answer.issued.map_or_else(Answer::empty, Answer::of_issued))
+        Ok(answer.issued.map_or_else(LoadAnswer::empty, LoadAnswer::of_issued))
     }
 
     /// The answer of a call that failed.
-    fn ended(&self, headers: &HeaderMap) -> Answer {
+    fn ended(&self, headers: &HeaderMap) -> LoadAnswer {
         let details = headers.get("grpc-status-details-bin");
         let exhausted = headers.get("grpc-status").is_some_and(|status| status == "8");
         if exhausted && details.is_some() && self.told.lock().as_ref() == details {
-            return Answer::Refused(None);
+            return LoadAnswer::Refused(None);
         }
-        let Some(status) = Status::from_header_map(headers) else { return Answer::empty() };
-        let answer = Answer::of_status(&status);
-        if matches!(answer, Answer::Refused(_)) {
+        let Some(status) = Status::from_header_map(headers) else { return LoadAnswer::empty() };
+        let answer = LoadAnswer::of_status(&status);
+        if matches!(answer, LoadAnswer::Refused(_)) {
             *self.told.lock() = details.cloned();
         }
         answer

@@ -9,10 +9,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::super::Failed;
-use super::super::world::Bench;
-use super::tasks::Task;
-use super::{Answer, Outcome, micros};
+use super::super::BenchError;
+use super::super::world::BenchServer;
+use super::tasks::LoadTask;
+use super::{LoadAnswer, LoadStats, micros};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::revocation_service_client::RevocationServiceClient;
 use mayfly_proto::mayfly::v1::task_service_client::TaskServiceClient;
@@ -31,7 +31,7 @@ pub struct Endings {
 
 impl Endings {
     /// Starts revoking `percent` of the issued credentials, as the operator of the local socket.
-    pub async fn start(percent: f64, bench: &Bench, outcome: &Arc<Outcome>) -> Result<Endings, Failed> {
+    pub async fn start(percent: f64, bench: &BenchServer, outcome: &Arc<LoadStats>) -> Result<Endings, BenchError> {
         let operator = bench.operator().await?.ok_or("endings need the server's socket for operators")?;
         let (tell, mut to_revoke) = mpsc::unbounded_channel::<String>();
         let (complete, mut to_complete) = mpsc::unbounded_channel::<(Channel, String)>();
@@ -67,8 +67,8 @@ impl Endings {
     }
 
     /// Takes note of an answered exchange.
-    pub fn answered(&self, channel: &Channel, task: Option<&Task>, answer: &Answer) {
-        if let Answer::Issued { credential: id, .. } = answer {
+    pub fn answered(&self, channel: &Channel, task: Option<&LoadTask>, answer: &LoadAnswer) {
+        if let LoadAnswer::Issued { credential: id, .. } = answer {
             let n = self.answered.fetch_add(1, Relaxed) as f64;
             if ((n + 1.0) * self.share).floor() > (n * self.share).floor() {
                 let _ = self.revoke.send(id.clone());

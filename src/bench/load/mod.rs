@@ -14,20 +14,20 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
 pub use endings::revoke;
-pub use outcome::{Answer, Counted, Latency, Outcome, micros};
+pub use outcome::{LatencyHistogram, LoadAnswer, LoadCounts, LoadStats, micros};
 
-use super::world::Bench;
-use super::{BenchKind, Failed, Mode};
+use super::world::BenchServer;
+use super::{BenchError, BenchKind, Mode};
 use direct::Direct;
 use endings::Endings;
 use mayfly_base::limits;
 use mayfly_ledger::commit::sha256;
 use mayfly_proto::mayfly::v1 as pb;
-use tasks::{Place, Tasks};
+use tasks::{TaskAssignment, TaskPool};
 
 /// The kind, mode and rate of the requests.
 #[derive(Clone)]
-pub struct Load {
+pub struct LoadPlan {
     /// How exchanges are sent.
     pub mode: Mode,
     /// The kind of credential.
@@ -46,11 +46,11 @@ pub struct Load {
     pub endings: Option<f64>,
 }
 
-impl Load {
+impl LoadPlan {
     /// The default load of `mayfly bench`.
-    pub fn usual(mode: Mode) -> Load {
+    pub fn usual(mode: Mode) -> LoadPlan {
         let (kind, concurrency) = (BenchKind::Jwt, mode.usual_concurrency());
-        Load { mode, kind, concurrency, connections: 4, rate: None, per_task: 100, ttl: None, endings: None }
+        LoadPlan { mode, kind, concurrency, connections: 4, rate: None, per_task: 100, ttl: None, endings: None }
     }
 
     /// The number of connections, and of exchanges in flight on each.
@@ -67,12 +67,12 @@ impl Load {
         connections.saturating_mul(each)
     }
 
-    fn ask(&self, outcome: &Outcome, place: &Place) -> pb::ExchangeRequest {
+    fn ask(&self, outcome: &LoadStats, place: &TaskAssignment) -> pb::ExchangeRequest {
         let n = outcome.next_number();
         let digest = sha256(&n.to_be_bytes());
         pb::ExchangeRequest {
             task: Some(place.named()),
-            upstream: Bench::upstream(),
+            upstream: BenchServer::upstream(),
             scopes: vec!["read".into()],
             kind: match self.kind {
                 BenchKind::Jwt => pb::CredentialKind::Jwt,
@@ -91,20 +91,20 @@ impl Load {
 
 /// The part of a load on one connection.
 #[derive(Clone)]
-struct One {
-    load: Load,
+struct LoadConnection {
+    load: LoadPlan,
     channel: Channel,
     /// The connection for unary exchanges of an open loop.
     direct: Option<Direct>,
-    tasks: Arc<Tasks>,
-    outcome: Arc<Outcome>,
+    tasks: Arc<TaskPool>,
+    outcome: Arc<LoadStats>,
     endings: Option<Endings>,
     in_flight: u32,
     rate: Option<f64>,
 }
 
 /// Starts a load on connections of its own. The load ends when the outcome is stopped.
-pub async fn start(load: &Load, bench: &Bench, outcome: &Arc<Outcome>) -> Result<Vec<JoinHandle<()>>, Failed> {
+pub async fn start(load: &LoadPlan, bench: &BenchServer, outcome: &Arc<LoadStats>) -> Result<Vec<JoinHandle<()>>, BenchError> {
     let mut workers = Vec::new();
     let (connections, in_flight) = load.split();
     let endings = match load.endings {
@@ -112,22 +112,22 @@ pub async fn start(load: &Load, bench: &Bench, outcome: &Arc<Outcome>) -> Result
         None => None,
     };
     for n in 0..connections {
-        let channel = bench.world.channel(&Bench::agent(n), bench.address).await?;
+        let channel = bench.world.channel(&BenchServer::agent(n), bench.address).await?;
         let rate = load.rate.map(|r| r / f64::from(connections));
         let direct = match (load.mode, rate) {
-            (Mode::Unary, Some(_)) => Some(Direct::connect(bench, &Bench::agent(n)).await?),
+            (Mode::Unary, Some(_)) => Some(Direct::connect(bench, &BenchServer::agent(n)).await?),
             _ => None,
         };
         // In an open loop, the exchanges of one second.
         let under_way = rate.map_or(in_flight, |rate| rate.ceil() as u32);
-        let tasks = Tasks::new(load.per_task, under_way, outcome.clone());
+        let tasks = TaskPool::new(load.per_task, under_way, outcome.clone());
         let (load, outcome, endings) = (load.clone(), outcome.clone(), endings.clone());
-        workers.extend(One { load, channel, direct, tasks, outcome, endings, in_flight, rate }.start());
+        workers.extend(LoadConnection { load, channel, direct, tasks, outcome, endings, in_flight, rate }.start());
     }
     Ok(workers)
 }
 
-impl One {
+impl LoadConnection {
     fn start(self) -> Vec<JoinHandle<()>> {
         match (self.load.mode, self.rate.zip(self.direct.clone())) {
             (Mode::Stream, _) => vec![tokio::spawn(stream::run(self))],
@@ -140,23 +140,23 @@ impl One {
         }
     }
 
-    async fn next(&self) -> Option<(Place, pb::ExchangeRequest)> {
+    async fn next(&self) -> Option<(TaskAssignment, pb::ExchangeRequest)> {
         let place = self.tasks.next().await?;
         Some(self.ask(place))
     }
 
     /// The next exchange, if it does not have to wait for a task to be opened.
-    fn at_hand(&self) -> Option<(Place, pb::ExchangeRequest)> {
+    fn at_hand(&self) -> Option<(TaskAssignment, pb::ExchangeRequest)> {
         self.tasks.take().map(|place| self.ask(place))
     }
 
-    fn ask(&self, place: Place) -> (Place, pb::ExchangeRequest) {
+    fn ask(&self, place: TaskAssignment) -> (TaskAssignment, pb::ExchangeRequest) {
         let request = self.load.ask(&self.outcome, &place);
         (place, request)
     }
 
     /// Records that an exchange was answered or will never be.
-    fn done(&self, sent: std::time::Instant, place: &Place, answer: Answer) {
+    fn done(&self, sent: std::time::Instant, place: &TaskAssignment, answer: LoadAnswer) {
         let task = self.tasks.answered(place, &answer);
         if let Some(endings) = &self.endings {
             endings.answered(&self.channel, task.as_deref(), &answer);

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::super::Failed;
+use super::super::BenchError;
 use mayfly_base::system::System;
 use mayfly_proto::mayfly::v1 as pb;
 
@@ -17,7 +17,7 @@ use mayfly_proto::mayfly::v1 as pb;
 const LONGEST_US: u64 = 120_000_000;
 
 /// The answer to one exchange.
-pub enum Answer {
+pub enum LoadAnswer {
     /// A credential was issued: its id and that of its task.
     Issued { credential: String, task: String },
     /// RESOURCE_EXHAUSTED with a retry time; with the error text, if it was decoded.
@@ -26,38 +26,38 @@ pub enum Answer {
     Failed(String),
 }
 
-impl Answer {
+impl LoadAnswer {
     /// The answer of a granted exchange.
-    pub fn of_issued(issued: pb::Issued) -> Answer {
-        Answer::Issued { credential: issued.credential_id, task: issued.task_id }
+    pub fn of_issued(issued: pb::Issued) -> LoadAnswer {
+        LoadAnswer::Issued { credential: issued.credential_id, task: issued.task_id }
     }
 
     /// The answer of a call that failed.
-    pub fn of_status(status: &Status) -> Answer {
+    pub fn of_status(status: &Status) -> LoadAnswer {
         let told = status.code() == Code::ResourceExhausted && status.get_details_retry_info().is_some();
         let why = status.message().to_owned();
-        if told { Answer::Refused(Some(why)) } else { Answer::Failed(why) }
+        if told { LoadAnswer::Refused(Some(why)) } else { LoadAnswer::Failed(why) }
     }
 
     /// The answer of a failed item of a batch.
-    pub fn of_problem(problem: pb::Problem) -> Answer {
+    pub fn of_problem(problem: pb::Problem) -> LoadAnswer {
         let told = problem.code == Code::ResourceExhausted as i32 && problem.retry_after.is_some();
-        if told { Answer::Refused(Some(problem.message)) } else { Answer::Failed(problem.message) }
+        if told { LoadAnswer::Refused(Some(problem.message)) } else { LoadAnswer::Failed(problem.message) }
     }
 
     /// The answer for a response that lacks its result.
-    pub fn empty() -> Answer {
-        Answer::Failed("an empty result".to_owned())
+    pub fn empty() -> LoadAnswer {
+        LoadAnswer::Failed("an empty result".to_owned())
     }
 }
 
 /// Latencies, µs.
-pub struct Latency(Mutex<Histogram<u64>>);
+pub struct LatencyHistogram(Mutex<Histogram<u64>>);
 
-impl Latency {
+impl LatencyHistogram {
     /// An empty histogram.
-    pub fn new() -> Result<Latency, Failed> {
-        Ok(Latency(Mutex::new(Histogram::new_with_bounds(1, LONGEST_US, 3)?)))
+    pub fn new() -> Result<LatencyHistogram, BenchError> {
+        Ok(LatencyHistogram(Mutex::new(Histogram::new_with_bounds(1, LONGEST_US, 3)?)))
     }
 
     /// Records one latency.
@@ -66,7 +66,7 @@ impl Latency {
     }
 
     /// Returns the histogram and starts a new one.
-    pub fn take(&self) -> Result<Histogram<u64>, Failed> {
+    pub fn take(&self) -> Result<Histogram<u64>, BenchError> {
         Ok(std::mem::replace(&mut *self.0.lock(), Histogram::new_with_bounds(1, LONGEST_US, 3)?))
     }
 }
@@ -78,7 +78,7 @@ pub fn micros(since: Instant) -> u64 {
 
 /// The counters.
 #[derive(Clone, Copy, Default)]
-pub struct Counted {
+pub struct LoadCounts {
     /// Credentials issued.
     pub issued: u64,
     /// RESOURCE_EXHAUSTED with RetryInfo.
@@ -93,10 +93,10 @@ pub struct Counted {
     pub completed: u64,
 }
 
-impl Counted {
+impl LoadCounts {
     /// The counts since `then`.
-    pub fn since(self, then: Counted) -> Counted {
-        Counted {
+    pub fn since(self, then: LoadCounts) -> LoadCounts {
+        LoadCounts {
             issued: self.issued - then.issued,
             refused: self.refused - then.refused,
             errors: self.errors - then.errors,
@@ -108,7 +108,7 @@ impl Counted {
 }
 
 /// The state of a running load.
-pub struct Outcome {
+pub struct LoadStats {
     issued: AtomicU64,
     refused: AtomicU64,
     errors: AtomicU64,
@@ -116,11 +116,11 @@ pub struct Outcome {
     completed: AtomicU64,
     revoked: AtomicU64,
     /// Latencies of issuances.
-    pub latency: Latency,
+    pub latency: LatencyHistogram,
     /// Latencies of refusals.
-    pub refusals: Latency,
+    pub refusals: LatencyHistogram,
     /// Latencies of the operator's revocations.
-    pub revocations: Latency,
+    pub revocations: LatencyHistogram,
     last_issued: Mutex<String>,
     first_refusal: OnceLock<String>,
     first_error: Mutex<Option<String>>,
@@ -129,20 +129,20 @@ pub struct Outcome {
     run: String,
 }
 
-impl Outcome {
+impl LoadStats {
     /// An outcome without counts.
-    pub fn new() -> Result<Arc<Outcome>, Failed> {
+    pub fn new() -> Result<Arc<LoadStats>, BenchError> {
         let zero = || AtomicU64::new(0);
-        Ok(Arc::new(Outcome {
+        Ok(Arc::new(LoadStats {
             issued: zero(),
             refused: zero(),
             errors: zero(),
             unsent: zero(),
             completed: zero(),
             revoked: zero(),
-            latency: Latency::new()?,
-            refusals: Latency::new()?,
-            revocations: Latency::new()?,
+            latency: LatencyHistogram::new()?,
+            refusals: LatencyHistogram::new()?,
+            revocations: LatencyHistogram::new()?,
             last_issued: Mutex::default(),
             first_refusal: OnceLock::new(),
             first_error: Mutex::new(None),
@@ -153,9 +153,9 @@ impl Outcome {
     }
 
     /// The counts so far.
-    pub fn counts(&self) -> Counted {
+    pub fn counts(&self) -> LoadCounts {
         let of = |n: &AtomicU64| n.load(Relaxed);
-        Counted {
+        LoadCounts {
             issued: of(&self.issued),
             refused: of(&self.refused),
             errors: of(&self.errors),
@@ -220,14 +220,14 @@ impl Outcome {
         self.revoked.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn done(&self, sent: Instant, answer: Answer) {
+    pub(super) fn done(&self, sent: Instant, answer: LoadAnswer) {
         match answer {
-            Answer::Issued { credential, .. } => {
+            LoadAnswer::Issued { credential, .. } => {
                 *self.last_issued.lock() = credential;
                 self.issued.fetch_add(1, Relaxed);
                 self.latency.record(micros(sent));
             }
-            Answer::Refused(why) => {
+            LoadAnswer::Refused(why) => {
                 if let Some(why) = why {
                     self.first_refusal.get_or_init(|| why);
                 }
@@ -235,8 +235,8 @@ impl Outcome {
                 self.refusals.record(micros(sent));
             }
             // An exchange in flight at the end is not counted as an error.
-            Answer::Failed(_) if self.stopped() => {}
-            Answer::Failed(error) => {
+            LoadAnswer::Failed(_) if self.stopped() => {}
+            LoadAnswer::Failed(error) => {
                 self.errors.fetch_add(1, Relaxed);
                 self.wrong(error);
             }

@@ -9,16 +9,16 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::tasks::Place;
-use super::{Answer, One};
+use super::tasks::TaskAssignment;
+use super::{LoadAnswer, LoadConnection};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::token_service_client::TokenServiceClient;
 
 /// The exchanges sent and not answered, with their scheduled times.
-type UnderWay = Mutex<HashMap<String, (Instant, Place)>>;
+type UnderWay = Mutex<HashMap<String, (Instant, TaskAssignment)>>;
 
 struct Sender {
-    one: One,
+    one: LoadConnection,
     send: mpsc::Sender<pb::StreamExchangeRequest>,
     under_way: UnderWay,
     /// In a closed loop, the number of exchanges that may still be sent.
@@ -26,7 +26,7 @@ struct Sender {
 }
 
 /// Runs the load on a stream. A closed loop sends the next exchange on an answer, an open loop on schedule.
-pub async fn run(one: One) {
+pub async fn run(one: LoadConnection) {
     let (send, asks) = mpsc::channel(one.in_flight as usize);
     let answers = TokenServiceClient::new(one.channel.clone()).stream_exchange(ReceiverStream::new(asks)).await;
     let answers = match answers {
@@ -54,9 +54,9 @@ async fn read(sender: &Sender, mut answers: Streaming<pb::StreamExchangeResponse
         let known = sender.under_way.lock().remove(&answer.request_id);
         let Some((sent, place)) = known else { return outcome.wrong("an answer to what nobody asked".to_owned()) };
         let answer = match answer.result {
-            Some(pb::stream_exchange_response::Result::Issued(issued)) => Answer::of_issued(issued),
-            Some(pb::stream_exchange_response::Result::Problem(p)) => Answer::of_problem(p),
-            None => Answer::empty(),
+            Some(pb::stream_exchange_response::Result::Issued(issued)) => LoadAnswer::of_issued(issued),
+            Some(pb::stream_exchange_response::Result::Problem(p)) => LoadAnswer::of_problem(p),
+            None => LoadAnswer::empty(),
         };
         sender.one.done(sent, &place, answer);
         if outcome.stopped() {

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::super::world::Bench;
-use super::{Answer, Outcome};
+use super::super::world::BenchServer;
+use super::{LoadAnswer, LoadStats};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::exchange_request::Task as Named;
 
@@ -19,12 +19,12 @@ use mayfly_proto::mayfly::v1::exchange_request::Task as Named;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// An open task.
-pub struct Task {
+pub struct LoadTask {
     pub id: String,
     left: AtomicU32,
 }
 
-impl Task {
+impl LoadTask {
     /// Counts one more answer. Returns whether it was the last of the task.
     pub fn answered(&self) -> bool {
         self.left.fetch_sub(1, Relaxed) == 1
@@ -33,51 +33,51 @@ impl Task {
 
 /// The task of an exchange.
 #[derive(Clone)]
-pub enum Place {
+pub enum TaskAssignment {
     /// The exchange belongs to an open task.
-    In(Arc<Task>),
+    In(Arc<LoadTask>),
     /// The exchange opens its task inline.
     Opens,
 }
 
-impl Place {
+impl TaskAssignment {
     /// How the request names the task.
     pub fn named(&self) -> Named {
         match self {
-            Place::In(task) => Named::TaskId(task.id.clone()),
-            Place::Opens => Named::OpenTask(terms()),
+            TaskAssignment::In(task) => Named::TaskId(task.id.clone()),
+            TaskAssignment::Opens => Named::OpenTask(terms()),
         }
     }
 }
 
 /// Assigns tasks to exchanges.
-pub struct Tasks {
+pub struct TaskPool {
     /// Exchanges per task.
     per_task: u32,
     /// The number of tasks that are open or being opened beside the current one.
     ahead: usize,
     open: Mutex<Open>,
     changed: Notify,
-    outcome: Arc<Outcome>,
+    outcome: Arc<LoadStats>,
 }
 
 #[derive(Default)]
 struct Open {
     /// The current task, and the number of exchanges that it still takes.
-    current: Option<(Arc<Task>, u32)>,
-    next: VecDeque<Arc<Task>>,
+    current: Option<(Arc<LoadTask>, u32)>,
+    next: VecDeque<Arc<LoadTask>>,
     opening: usize,
 }
 
-impl Tasks {
+impl TaskPool {
     /// Creates the tasks of one connection with `under_way` exchanges in flight.
-    pub fn new(per_task: u32, under_way: u32, outcome: Arc<Outcome>) -> Arc<Tasks> {
+    pub fn new(per_task: u32, under_way: u32, outcome: Arc<LoadStats>) -> Arc<TaskPool> {
         let ahead = under_way.div_ceil(per_task) as usize + 1;
-        Arc::new(Tasks { per_task, ahead, open: Mutex::default(), changed: Notify::new(), outcome })
+        Arc::new(TaskPool { per_task, ahead, open: Mutex::default(), changed: Notify::new(), outcome })
     }
 
     /// The place of the next exchange, which may have to wait for a task. `None`: the load has stopped.
-    pub async fn next(&self) -> Option<Place> {
+    pub async fn next(&self) -> Option<TaskAssignment> {
         while !self.outcome.stopped() {
             let changed = self.changed.notified();
             if let Some(place) = self.take() {
@@ -89,11 +89,11 @@ impl Tasks {
     }
 
     /// The place of the next exchange, if one is available without waiting.
-    pub fn take(&self) -> Option<Place> {
+    pub fn take(&self) -> Option<TaskAssignment> {
         let mut open = self.open.lock();
         if self.per_task == 1 || open.next.len() + open.opening < self.ahead {
             open.opening += 1;
-            return Some(Place::Opens);
+            return Some(TaskAssignment::Opens);
         }
         if open.current.as_ref().is_none_or(|(_, left)| *left == 0) {
             // The exchange that opened the task counts as its first.
@@ -101,18 +101,18 @@ impl Tasks {
         }
         let (task, left) = open.current.as_mut()?;
         *left -= 1;
-        Some(Place::In(task.clone()))
+        Some(TaskAssignment::In(task.clone()))
     }
 
     /// Handles the answer to an exchange. Returns the task of the exchange, if there is one.
-    pub fn answered(&self, place: &Place, answer: &Answer) -> Option<Arc<Task>> {
-        if let Place::In(task) = place {
+    pub fn answered(&self, place: &TaskAssignment, answer: &LoadAnswer) -> Option<Arc<LoadTask>> {
+        if let TaskAssignment::In(task) = place {
             return Some(task.clone());
         }
         let opened = match answer {
-            Answer::Issued { task, .. } => Some(Arc::new(Task { id: task.clone(), left: AtomicU32::new(self.per_task) })),
+            LoadAnswer::Issued { task, .. } => Some(Arc::new(LoadTask { id: task.clone(), left: AtomicU32::new(self.per_task) })),
             // Another exchange opens the task.
-            Answer::Refused(_) | Answer::Failed(_) => None,
+            LoadAnswer::Refused(_) | LoadAnswer::Failed(_) => None,
         };
         let mut open = self.open.lock();
         open.opening -= 1;
@@ -128,7 +128,7 @@ impl Tasks {
 fn terms() -> pb::TaskTerms {
     pb::TaskTerms {
         purpose: "a measurement".into(),
-        upstreams: vec![pb::Allowance { upstream: Bench::upstream(), scopes: vec!["read".into(), "list".into()] }],
+        upstreams: vec![pb::Allowance { upstream: BenchServer::upstream(), scopes: vec!["read".into(), "list".into()] }],
         any_tool: true,
         ..Default::default()
     }
@@ -138,18 +138,18 @@ fn terms() -> pb::TaskTerms {
 mod tests {
     use super::*;
 
-    fn issued(task: &str) -> Answer {
-        Answer::Issued { credential: "cred".into(), task: task.into() }
+    fn issued(task: &str) -> LoadAnswer {
+        LoadAnswer::Issued { credential: "cred".into(), task: task.into() }
     }
 
     #[tokio::test]
     async fn each_task_has_its_number_of_exchanges_with_the_one_that_opened_it() {
         for per_task in [1, 2, 3, 100] {
-            let tasks = Tasks::new(per_task, 7, Outcome::new().unwrap());
+            let tasks = TaskPool::new(per_task, 7, LoadStats::new().unwrap());
             let (mut opened, mut ended) = (0, 0);
             for _ in 0..10 * per_task {
                 let place = tasks.next().await.unwrap();
-                if matches!(place, Place::Opens) {
+                if matches!(place, TaskAssignment::Opens) {
                     opened += 1;
                 }
                 ended += usize::from(tasks.answered(&place, &issued(&opened.to_string())).unwrap().answered());
@@ -162,12 +162,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_refused_opens_nothing_and_another_one_does() {
-        let tasks = Tasks::new(100, 1, Outcome::new().unwrap());
+        let tasks = TaskPool::new(100, 1, LoadStats::new().unwrap());
         for _ in 0..5 {
             let places = [tasks.next().await.unwrap(), tasks.next().await.unwrap()];
             for place in places {
-                assert!(matches!(place, Place::Opens));
-                assert!(tasks.answered(&place, &Answer::Refused(None)).is_none());
+                assert!(matches!(place, TaskAssignment::Opens));
+                assert!(tasks.answered(&place, &LoadAnswer::Refused(None)).is_none());
             }
         }
         // All tasks that may be opened ahead are being opened: the next caller waits until one is open or the load stops.
@@ -179,8 +179,8 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waits.is_finished());
         tasks.answered(&places[0], &issued("t"));
-        assert!(matches!(waits.await.unwrap(), Some(Place::In(task)) if task.id == "t"));
-        assert!(matches!(tasks.take(), Some(Place::Opens)), "it is in use, so the next one is opened");
+        assert!(matches!(waits.await.unwrap(), Some(TaskAssignment::In(task)) if task.id == "t"));
+        assert!(matches!(tasks.take(), Some(TaskAssignment::Opens)), "it is in use, so the next one is opened");
         tasks.outcome.stop();
         assert!(tasks.next().await.is_none());
     }

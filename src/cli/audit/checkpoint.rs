@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::{kept, keys};
-use crate::Run;
+use super::{keys, read_checkpoint};
+use crate::CommandContext;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::out::{Format, Noun};
+use crate::out::{Format, Printable};
 use crate::show::hex;
-use mayfly_authority::audit::proof::note::{BadNote, Checkpoint, Note};
-use mayfly_base::whole_file::{self, PRIVATE};
+use mayfly_authority::audit::proof::note::{Checkpoint, NoteError, SignedNote};
+use mayfly_base::atomic_file::{self, PRIVATE};
 use mayfly_ledger::commit::Hash;
 use mayfly_ledger::tree::proof::consistent;
 use mayfly_proto::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
@@ -37,7 +37,7 @@ pub struct CheckpointArgs {
 
 /// The printed form of a checkpoint.
 #[derive(Serialize)]
-struct Shown {
+struct CheckpointView {
     origin: String,
     commits: u64,
     root: String,
@@ -48,21 +48,21 @@ struct Shown {
     checkpoint: String,
 }
 
-impl Noun for Shown {
+impl Printable for CheckpointView {
     fn name(&self) -> String {
         self.root.clone()
     }
 }
 
 /// Runs the command.
-pub async fn checkpoint(args: &CheckpointArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn checkpoint(args: &CheckpointArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let given = keys(args.key.as_deref())?;
-    let old = args.since.as_deref().map(|path| kept(path, &given)).transpose()?;
+    let old = args.since.as_deref().map(|path| read_checkpoint(path, &given)).transpose()?;
     let server = run.server().await?;
     let request = pb::GetCheckpointRequest { since_size: old.as_ref().map_or(0, |old| old.size) };
     let answer = server.call(request, |c, q| async move { AuditServiceClient::new(c).get_checkpoint(q).await }).await?;
-    let theirs = |e: BadNote| CliError::ours(format!("the server's checkpoint: {e}"));
-    let note = Note::parse(&answer.checkpoint).map_err(theirs)?;
+    let theirs = |e: NoteError| CliError::ours(format!("the server's checkpoint: {e}"));
+    let note = SignedNote::parse(&answer.checkpoint).map_err(theirs)?;
     let checkpoint = Checkpoint::parse(&note.text).map_err(theirs)?;
     let known = match given.is_empty() {
         true => mayfly_authority::audit::proof::key::NoteKey::read(&answer.jwks).map_err(CliError::ours)?,
@@ -76,12 +76,12 @@ pub async fn checkpoint(args: &CheckpointArgs, run: &Run) -> Result<Exit, CliErr
         return Ok(Exit::Findings);
     }
     let write = |path: &PathBuf, text: &str| {
-        let written = whole_file::write(path, text.as_bytes(), PRIVATE, &run.system);
+        let written = atomic_file::write(path, text.as_bytes(), PRIVATE, &run.system);
         written.map_err(|e| CliError::Local(format!("{}: cannot be written: {e}", path.display())))
     };
     args.out.as_ref().map_or(Ok(()), |path| write(path, &answer.checkpoint))?;
     args.keys_out.as_ref().map_or(Ok(()), |path| write(path, &answer.jwks))?;
-    let shown = Shown {
+    let shown = CheckpointView {
         commits: checkpoint.size,
         root: hex(&checkpoint.root),
         seq: checkpoint.said("seq").and_then(|seq| seq.parse().ok()),
@@ -101,7 +101,7 @@ pub async fn checkpoint(args: &CheckpointArgs, run: &Run) -> Result<Exit, CliErr
     Ok(Exit::Ok)
 }
 
-/// A note has no control characters except line ends (`Note::parse`); other characters that act on a terminal are removed.
+/// A note has no control characters except line ends (`SignedNote::parse`); other characters that act on a terminal are removed.
 fn printable(note: &str) -> String {
     note.lines().map(|line| format!("{}\n", crate::out::escape::for_terminal(line))).collect()
 }

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{FilterArgs, kept, only};
-use crate::Run;
-use crate::error::{CliError, ServerSaid};
+use super::{RecordFilterArgs, only, read_checkpoint};
+use crate::CommandContext;
+use crate::error::{CliError, ServerError};
 use crate::exit::Exit;
-use mayfly_base::whole_file::{NewFile, PRIVATE, may_be_replaced};
+use mayfly_base::atomic_file::{AtomicFile, PRIVATE, may_be_replaced};
 use mayfly_proto::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 use mayfly_verify::seq::Seq;
 
@@ -17,7 +17,7 @@ use mayfly_verify::seq::Seq;
 #[derive(Args)]
 pub struct ExportArgs {
     #[command(flatten)]
-    filter: FilterArgs,
+    filter: RecordFilterArgs,
     /// Write the export to this file once it is complete [default: stdout]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -41,19 +41,19 @@ pub struct ProveArgs {
 }
 
 /// Exports the records that match the filter.
-pub async fn export(args: ExportArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn export(args: ExportArgs, run: &CommandContext) -> Result<Exit, CliError> {
     write(args.filter.on_the_wire(run.system.wall()), args.out.as_deref(), args.checkpoint.as_deref(), run).await
 }
 
 /// Exports the proof of one record.
-pub async fn prove(args: &ProveArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn prove(args: &ProveArgs, run: &CommandContext) -> Result<Exit, CliError> {
     write(only(args.seq)?, args.out.as_deref(), args.checkpoint.as_deref(), run).await
 }
 
 /// The destination of an export. A file gets its name once it is complete.
 enum To<'a> {
     Stdout,
-    File { file: Box<NewFile>, path: &'a Path },
+    File { file: Box<AtomicFile>, path: &'a Path },
 }
 
 fn cannot(path: &Path) -> impl Fn(io::Error) -> CliError + '_ {
@@ -61,14 +61,14 @@ fn cannot(path: &Path) -> impl Fn(io::Error) -> CliError + '_ {
 }
 
 impl To<'_> {
-    fn open<'a>(path: Option<&'a Path>, run: &Run) -> Result<To<'a>, CliError> {
+    fn open<'a>(path: Option<&'a Path>, run: &CommandContext) -> Result<To<'a>, CliError> {
         let Some(path) = path else { return Ok(To::Stdout) };
         may_be_replaced(path).map_err(|e| CliError::Usage(format!("{}: {e}; name a file", path.display())))?;
-        let file = NewFile::begin(path, PRIVATE, &run.system).map_err(cannot(path))?;
+        let file = AtomicFile::begin(path, PRIVATE, &run.system).map_err(cannot(path))?;
         Ok(To::File { file: Box::new(file), path })
     }
 
-    fn write(&mut self, lines: &[u8], run: &Run) -> Result<(), CliError> {
+    fn write(&mut self, lines: &[u8], run: &CommandContext) -> Result<(), CliError> {
         match self {
             To::Stdout => run.out.generated(lines),
             To::File { file, path } => file.write(lines).map_err(cannot(path)),
@@ -81,8 +81,13 @@ impl To<'_> {
     }
 }
 
-async fn write(filter: pb::RecordFilter, out: Option<&Path>, since: Option<&Path>, run: &Run) -> Result<Exit, CliError> {
-    let since_size = since.map(|path| kept(path, &[])).transpose()?.map_or(0, |checkpoint| checkpoint.size);
+async fn write(
+    filter: pb::RecordFilter,
+    out: Option<&Path>,
+    since: Option<&Path>,
+    run: &CommandContext,
+) -> Result<Exit, CliError> {
+    let since_size = since.map(|path| read_checkpoint(path, &[])).transpose()?.map_or(0, |checkpoint| checkpoint.size);
     let server = run.server().await?;
     let request = pb::ExportRecordsRequest { filter: Some(filter), since_size };
     let mut stream = server.stream(request, |c, q| async move { AuditServiceClient::new(c).export_records(q).await }).await?;
@@ -92,7 +97,7 @@ async fn write(filter: pb::RecordFilter, out: Option<&Path>, since: Option<&Path
             Ok(Some(part)) => to.write(&part.lines, run)?,
             Ok(None) => break,
             // An incomplete export is useless: its file is removed when `to` is dropped.
-            Err(status) => return Err(CliError::Server(Box::new(ServerSaid::from_status(&status)))),
+            Err(status) => return Err(CliError::Server(Box::new(ServerError::from_status(&status)))),
         }
     }
     to.end()?;

@@ -11,12 +11,12 @@ use std::path::Path;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 
-use super::Run;
+use super::CommandContext;
 use super::args;
 use super::exit::Exit;
 use crate::error::CliError;
 use mayfly_authority::audit::proof::key::NoteKey;
-use mayfly_authority::audit::proof::note::{BadNote, Checkpoint, Note};
+use mayfly_authority::audit::proof::note::{Checkpoint, NoteError, SignedNote};
 use mayfly_base::limits;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::{Millis, Seq};
@@ -27,7 +27,7 @@ pub enum AuditCommand {
     /// Search records, newest first; reports how far back it searched if it did not reach the beginning
     Search(Box<search::SearchArgs>),
     /// Show the record with a sequence number
-    Show(search::ShowArgs),
+    Show(search::ShowRecordArgs),
     /// Follow records as they become durable, one JSON line each
     Tail(Box<tail::TailArgs>),
     /// Export matching records with their proofs to a file that `verify` checks offline
@@ -42,7 +42,7 @@ pub enum AuditCommand {
 
 /// The filters that select records. A record must match all of them.
 #[derive(Args, Clone)]
-pub struct FilterArgs {
+pub struct RecordFilterArgs {
     /// Only records that name exactly this: any id, SPIFFE ID, person, upstream, tool, scope, binding, policy, key, request id, refusal
     /// reason or digest
     #[arg(value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
@@ -73,7 +73,7 @@ pub struct FilterArgs {
     until: Option<args::When>,
 }
 
-impl FilterArgs {
+impl RecordFilterArgs {
     /// Converts the filter to its protobuf message. Durations count back from `now`.
     fn on_the_wire(self, now: Millis) -> pb::RecordFilter {
         let moment = |when: args::When| args::timestamp(when.past(now));
@@ -93,9 +93,9 @@ impl FilterArgs {
 }
 
 /// Reads a checkpoint from a file. If keys are given, one of them must have signed it.
-fn kept(path: &Path, keys: &[NoteKey]) -> Result<Checkpoint, CliError> {
-    let bad = |e: BadNote| CliError::Usage(format!("{}: {e}", path.display()));
-    let note = Note::parse(&args::read_text(path, limits::NOTE_BYTES)?).map_err(bad)?;
+fn read_checkpoint(path: &Path, keys: &[NoteKey]) -> Result<Checkpoint, CliError> {
+    let bad = |e: NoteError| CliError::Usage(format!("{}: {e}", path.display()));
+    let note = SignedNote::parse(&args::read_text(path, limits::NOTE_BYTES)?).map_err(bad)?;
     if !keys.is_empty() {
         note.signer(keys).map_err(bad)?;
     }
@@ -120,7 +120,7 @@ fn only(seq: Seq) -> Result<pb::RecordFilter, CliError> {
 }
 
 /// Runs the chosen subcommand.
-pub async fn run(command: AuditCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: AuditCommand, run: &CommandContext) -> Result<Exit, CliError> {
     match command {
         AuditCommand::Search(args) => search::search(*args, run).await,
         AuditCommand::Show(args) => search::show(&args, run).await,

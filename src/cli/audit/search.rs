@@ -2,13 +2,13 @@
 
 use clap::Args;
 
-use super::{FilterArgs, only};
-use crate::Run;
+use super::{RecordFilterArgs, only};
+use crate::CommandContext;
 use crate::args;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::server::Server;
-use crate::show::explain::Record;
+use crate::server::ApiClient;
+use crate::show::explain::RecordView;
 use mayfly_proto::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 use mayfly_verify::seq::Seq;
 
@@ -19,7 +19,7 @@ const PAGE: usize = 500;
 #[derive(Args)]
 pub struct SearchArgs {
     #[command(flatten)]
-    filter: FilterArgs,
+    filter: RecordFilterArgs,
     /// Maximum number of records
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = args::limit)]
     limit: usize,
@@ -27,40 +27,40 @@ pub struct SearchArgs {
 
 /// Arguments of `mayfly audit show`.
 #[derive(Args)]
-pub struct ShowArgs {
+pub struct ShowRecordArgs {
     /// Sequence number of the record
     #[arg(value_name = "SEQ")]
     seq: Seq,
 }
 
 /// The records found, and how far back the search reached.
-struct Found {
-    records: Vec<Record>,
+struct FoundRecords {
+    records: Vec<RecordView>,
     /// There are more matching records.
     more: bool,
     removed: u64,
 }
 
-async fn find(server: &Server, filter: &pb::RecordFilter, limit: usize) -> Result<Found, CliError> {
+async fn find(server: &ApiClient, filter: &pb::RecordFilter, limit: usize) -> Result<FoundRecords, CliError> {
     let (mut records, mut page_token) = (Vec::new(), String::new());
     loop {
         let size = PAGE.min(limit.saturating_sub(records.len()).max(1));
         let page_size = i32::try_from(size).unwrap_or(i32::MAX);
         let request = pb::SearchRecordsRequest { filter: Some(filter.clone()), page_size, page_token };
         let answer = server.call(request, |c, q| async move { AuditServiceClient::new(c).search_records(q).await }).await?;
-        records.extend(answer.records.into_iter().map(Record::from));
+        records.extend(answer.records.into_iter().map(RecordView::from));
         page_token = answer.next_page_token;
         let done = page_token.is_empty();
         if done || records.len() >= limit {
             let more = !done || records.len() > limit;
             records.truncate(limit);
-            return Ok(Found { records, more, removed: answer.removed_up_to });
+            return Ok(FoundRecords { records, more, removed: answer.removed_up_to });
         }
     }
 }
 
 /// Prints matching records, newest first.
-pub async fn search(args: SearchArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn search(args: SearchArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let found = find(&server, &args.filter.on_the_wire(run.system.wall()), args.limit).await?;
     run.out.list(&found.records)?;
@@ -74,7 +74,7 @@ pub async fn search(args: SearchArgs, run: &Run) -> Result<Exit, CliError> {
 }
 
 /// Prints one record.
-pub async fn show(args: &ShowArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn show(args: &ShowRecordArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let filter = only(args.seq)?;
     let server = run.server().await?;
     let found = find(&server, &filter, 1).await?;

@@ -2,11 +2,11 @@
 
 use clap::Args;
 
-use super::FilterArgs;
+use super::RecordFilterArgs;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::show::explain::Record;
-use crate::{Run, list};
+use crate::show::explain::RecordView;
+use crate::{CommandContext, list};
 use mayfly_proto::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 use mayfly_verify::seq::Seq;
 
@@ -14,18 +14,18 @@ use mayfly_verify::seq::Seq;
 #[derive(Args)]
 pub struct TailArgs {
     #[command(flatten)]
-    filter: FilterArgs,
+    filter: RecordFilterArgs,
     /// Resume after the record with this sequence number [default: start now]
     #[arg(long, value_name = "SEQ")]
     resume_after: Option<Seq>,
 }
 
 /// Prints a line for each record until the stream ends.
-pub async fn tail(args: TailArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn tail(args: TailArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let last = args.resume_after.map(Seq::as_u64);
     let request = pb::TailRecordsRequest { resume_after: last, filter: Some(args.filter.on_the_wire(run.system.wall())) };
     let stream = server.stream(request, |c, q| async move { AuditServiceClient::new(c).tail_records(q).await }).await?;
-    let show = |told: pb::TailRecordsResponse| told.record.map_or(Ok(()), |record| run.out.line(&Record::from(record)));
+    let show = |told: pb::TailRecordsResponse| told.record.map_or(Ok(()), |record| run.out.line(&RecordView::from(record)));
     list::follow(&run.out, stream, last, |told| told.seq, show).await
 }

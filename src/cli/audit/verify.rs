@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::{kept, keys};
-use crate::Run;
+use super::{keys, read_checkpoint};
+use crate::CommandContext;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::out::Noun;
-use mayfly_authority::audit::proof::check::{Right, check};
+use crate::out::Printable;
+use mayfly_authority::audit::proof::check::{VerifiedExport, check};
 use mayfly_base::bounded_file;
 use mayfly_proto::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 
@@ -46,7 +46,7 @@ struct Verdict {
     signed_by: Option<String>,
 }
 
-impl Noun for Verdict {
+impl Printable for Verdict {
     fn name(&self) -> String {
         if self.verified { "verified" } else { "broken" }.to_owned()
     }
@@ -70,8 +70,8 @@ impl Verdict {
         }
     }
 
-    fn right(right: Right) -> Verdict {
-        let Right { filter, counts, checkpoint, signer, .. } = right;
+    fn right(right: VerifiedExport) -> Verdict {
+        let VerifiedExport { filter, counts, checkpoint, signer, .. } = right;
         Verdict {
             verified: true,
             line: 0,
@@ -88,10 +88,10 @@ impl Verdict {
 }
 
 /// Runs the command.
-pub async fn verify(args: &VerifyArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn verify(args: &VerifyArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let Some(path) = &args.file else { return of_server(run).await };
     let keys = keys(args.key.as_deref())?;
-    let old = args.checkpoint.as_deref().map(|path| kept(path, &keys)).transpose()?;
+    let old = args.checkpoint.as_deref().map(|path| read_checkpoint(path, &keys)).transpose()?;
     let file = bounded_file::open_named(path).map_err(|e| CliError::Local(format!("{}: cannot be read: {e}", path.display())))?;
     let verdict = match check(BufReader::new(file), &keys) {
         Ok(right) => match old.map_or(Ok(()), |old| right.goes_on_from(&old)) {
@@ -121,13 +121,13 @@ struct Ledger {
     problem: String,
 }
 
-impl Noun for Ledger {
+impl Printable for Ledger {
     fn name(&self) -> String {
         if self.verified { "verified" } else { "broken" }.to_owned()
     }
 }
 
-async fn of_server(run: &Run) -> Result<Exit, CliError> {
+async fn of_server(run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let mut told = Ledger { verified: true, records: 0, verified_to: 0, broken_at: None, problem: String::new() };
     let (mut from_seq, mut to_seq) = (0, 0);

@@ -8,18 +8,18 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::sync::oneshot;
 
-use super::super::Run;
+use super::super::CommandContext;
 use super::super::error::CliError;
 use super::super::exit::Exit;
-use super::super::login::Kept;
-use super::super::show::task::{Heartbeat, state};
+use super::super::login::LoginFiles;
+use super::super::show::task::{HeartbeatView, state};
 use super::super::task::{TaskArg, interval};
 use super::CiLoginArgs;
 use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
 /// Arguments of `mayfly ci heartbeat`.
 #[derive(Args)]
-pub struct HeartbeatArgs {
+pub struct CiHeartbeatArgs {
     #[command(flatten)]
     task: TaskArg,
     /// Interval between two heartbeats
@@ -62,7 +62,7 @@ fn due(life_ms: u64, left_ms: u64, every: Duration) -> bool {
 }
 
 /// Sends heartbeats until the server says that the task takes no more from this caller, or until the work is over.
-pub async fn run(args: HeartbeatArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(args: CiHeartbeatArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let over = ended(args.process)?;
     tokio::select! {
         ended = beats(&args, run) => ended,
@@ -73,8 +73,8 @@ pub async fn run(args: HeartbeatArgs, run: &Run) -> Result<Exit, CliError> {
     }
 }
 
-async fn beats(args: &HeartbeatArgs, run: &Run) -> Result<Exit, CliError> {
-    let kept = Kept::beside(run.settings()?.file.as_deref())?;
+async fn beats(args: &CiHeartbeatArgs, run: &CommandContext) -> Result<Exit, CliError> {
+    let kept = LoginFiles::beside(run.settings()?.file.as_deref())?;
     let left = || kept.ends().map(|end| end.since(run.system.wall()));
     let mut life = left().unwrap_or_default();
     let mut told = false;
@@ -102,12 +102,12 @@ async fn beats(args: &HeartbeatArgs, run: &Run) -> Result<Exit, CliError> {
 }
 
 /// Sends one heartbeat on a new connection, which uses the SVID as it is on disk now.
-async fn beat(task: &str, run: &Run) -> Result<Heartbeat, CliError> {
+async fn beat(task: &str, run: &CommandContext) -> Result<HeartbeatView, CliError> {
     let server = run.server().await?;
     let request = pb::HeartbeatTaskRequest { task_id: task.to_owned() };
     let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).heartbeat_task(q).await }).await?;
     let heartbeat_due = super::super::show::time(answer.heartbeat_due);
-    Ok(Heartbeat { task_id: task.to_owned(), state: state(answer.state), heartbeat_due })
+    Ok(HeartbeatView { task_id: task.to_owned(), state: state(answer.state), heartbeat_due })
 }
 
 #[cfg(test)]

@@ -8,17 +8,17 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
-use super::super::Run;
+use super::super::CommandContext;
 use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::super::login::PublicArgs;
-use super::super::out::Noun;
-use mayfly_api::attest::AttestWays;
+use super::super::out::Printable;
+use mayfly_api::attest::AttestMethods;
+use mayfly_base::atomic_file::{self, SHARED};
 use mayfly_base::system::System;
-use mayfly_base::whole_file::{self, SHARED};
 
 /// A file: its path, its content, and whether it is executable.
-type Laid = (&'static str, &'static str, bool);
+type FileTemplate = (&'static str, &'static str, bool);
 
 macro_rules! laid {
     ($path:literal, $from:literal) => {
@@ -30,19 +30,19 @@ macro_rules! laid {
 }
 
 /// The first file of each list is the workflow, whose placeholders are filled in.
-const GITHUB: &[Laid] = &[
+const GITHUB: &[FileTemplate] = &[
     laid!(".github/workflows/mayfly.yml", "workflows/github.yml"),
     laid!(".github/actions/mayfly/action.yml", "github/action.yml"),
     laid!(".github/actions/mayfly/begin.mjs", "github/begin.mjs"),
     laid!(".github/actions/mayfly/end.mjs", "github/end.mjs"),
 ];
-const GITLAB: &[Laid] = &[
+const GITLAB: &[FileTemplate] = &[
     laid!(".gitlab-ci.yml", "workflows/gitlab.yml"),
     laid!(".gitlab/mayfly/mayfly.yml", "gitlab.yml"),
     laid!(".gitlab/mayfly/begin.sh", "begin.sh"),
     laid!(".gitlab/mayfly/end.sh", "end.sh", true),
 ];
-const BUILDKITE: &[Laid] = &[
+const BUILDKITE: &[FileTemplate] = &[
     laid!(".buildkite/pipeline.yml", "workflows/buildkite.yml"),
     laid!(".buildkite/mayfly/plugin.yml", "buildkite/plugin.yml"),
     laid!(".buildkite/mayfly/hooks/pre-command", "buildkite/hooks/pre-command", true),
@@ -77,14 +77,14 @@ struct Written {
     files: Vec<PathBuf>,
 }
 
-impl Noun for Written {
+impl Printable for Written {
     fn name(&self) -> String {
         self.files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join("\n")
     }
 }
 
 /// Runs the command.
-pub async fn run(args: InitArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(args: InitArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let files = match args.platform.as_str() {
         "github" => GITHUB,
         "gitlab" => GITLAB,
@@ -98,7 +98,7 @@ pub async fn run(args: InitArgs, run: &Run) -> Result<Exit, CliError> {
         .as_ref()
         .ok_or_else(|| CliError::Usage("who has the server to be? give --server-id or MAYFLY_SERVER_ID".to_owned()))?;
     let (public, server) = args.public.listener(&settings, run)?;
-    let ways: AttestWays = super::ways(&server, &public).await?;
+    let ways: AttestMethods = super::ways(&server, &public).await?;
     if !ways.issuers.iter().any(|issuer| issuer.platform == args.platform) {
         run.out.say(format_args!("the server takes no tokens of {} yet: docs/ci.md says how to set that up", args.platform));
     }
@@ -162,7 +162,7 @@ fn write(path: &Path, bytes: &[u8], runs: bool, system: &System) -> Result<(), C
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    whole_file::write(path, bytes, SHARED, system).map_err(failed)?;
+    atomic_file::write(path, bytes, SHARED, system).map_err(failed)?;
     let mode = if runs { 0o755 } else { 0o644 };
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)
 }

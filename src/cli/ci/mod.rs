@@ -15,16 +15,16 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use zeroize::Zeroizing;
 
-use super::Run;
+use super::CommandContext;
 use super::error::CliError;
 use super::exit::Exit;
-use super::login::{Fresh, Kept, PublicArgs, Told, answer, unreachable};
+use super::login::{KeyAndCsr, LoginFiles, LoginView, PublicArgs, answer, unreachable};
 use super::out::escape;
-use mayfly_api::attest::{AttestIssuer, AttestRequest, AttestWays};
+use mayfly_api::attest::{AttestIssuer, AttestMethods, AttestRequest};
 use mayfly_api::people::LoginAnswer;
 use mayfly_base::limits;
-use mayfly_config::https::Https;
-use token::{Found, Given};
+use mayfly_config::https::HttpsClient;
+use token::{JobToken, TokenSource};
 
 /// The subcommands of `mayfly ci`.
 #[derive(Subcommand)]
@@ -35,7 +35,7 @@ pub enum CiCommand {
     /// other platforms, --token names the file with the token, such as a projected service account token of Kubernetes.
     Login(CiLoginArgs),
     /// Send heartbeats for a task until its work is over, and renew this job's SVID before it expires
-    Heartbeat(heartbeat::HeartbeatArgs),
+    Heartbeat(heartbeat::CiHeartbeatArgs),
     /// Write a workflow and its files to a repository, for jobs that get a credential for each run
     Init(init::InitArgs),
 }
@@ -57,7 +57,7 @@ pub struct CiLoginArgs {
 }
 
 /// Runs the chosen subcommand.
-pub async fn run(command: CiCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: CiCommand, run: &CommandContext) -> Result<Exit, CliError> {
     match command {
         CiCommand::Login(args) => login(args, run).await,
         CiCommand::Heartbeat(args) => heartbeat::run(args, run).await,
@@ -65,32 +65,36 @@ pub async fn run(command: CiCommand, run: &Run) -> Result<Exit, CliError> {
     }
 }
 
-async fn login(args: CiLoginArgs, run: &Run) -> Result<Exit, CliError> {
-    let kept = Kept::beside(run.settings()?.file.as_deref())?;
+async fn login(args: CiLoginArgs, run: &CommandContext) -> Result<Exit, CliError> {
+    let kept = LoginFiles::beside(run.settings()?.file.as_deref())?;
     // Some platforms give a job only one token, so the token is not used before the place for the certificate is known to be writable.
     kept.prepare(&run.system)?;
-    let fresh = Fresh::make()?;
+    let fresh = KeyAndCsr::make()?;
     let (made, ways, issuer) = attested(&args, &fresh, run).await?;
     kept.write(&made, &fresh.pem, &fresh.spki, &run.system)?;
-    let told = Told::of(made, ways.trust_domain, issuer, &kept);
+    let told = LoginView::of(made, ways.trust_domain, issuer, &kept);
     run.out.one(&told)?;
     run.out.say(format_args!("this job is {} until {}", told.spiffe_id, told.expires_at));
     Ok(Exit::Ok)
 }
 
 /// Gets a new certificate for the existing key.
-async fn renewed(args: &CiLoginArgs, kept: &Kept, run: &Run) -> Result<(), CliError> {
+async fn renewed(args: &CiLoginArgs, kept: &LoginFiles, run: &CommandContext) -> Result<(), CliError> {
     kept.prepare(&run.system)?;
-    let fresh = Fresh::again(kept)?;
+    let fresh = KeyAndCsr::again(kept)?;
     let (made, ..) = attested(args, &fresh, run).await?;
     kept.renew(&made, &fresh.spki, &run.system)
 }
 
 /// Presents the job's token to the server. Returns the certificate, the server's attestation settings, and the issuer of the token.
-async fn attested(args: &CiLoginArgs, fresh: &Fresh, run: &Run) -> Result<(LoginAnswer, AttestWays, String), CliError> {
+async fn attested(
+    args: &CiLoginArgs,
+    fresh: &KeyAndCsr,
+    run: &CommandContext,
+) -> Result<(LoginAnswer, AttestMethods, String), CliError> {
     let (public, server) = args.public.listener(&run.settings()?, run)?;
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let given = Given::here(args.token.clone(), variable)?;
+    let given = TokenSource::here(args.token.clone(), variable)?;
     let ways = ways(&server, &public).await?;
     let issuer = choose(&ways, args.issuer.as_deref(), given.platform())?;
     let audience = match issuer.key_bound {
@@ -98,7 +102,7 @@ async fn attested(args: &CiLoginArgs, fresh: &Fresh, run: &Run) -> Result<(Login
         false => ways.audience.clone(),
     };
     let name = issuer.name.clone();
-    let Found(token) = given.token(&audience, run).await?;
+    let JobToken(token) = given.token(&audience, run).await?;
     let ask = AttestRequest { token: token.to_string(), csr: STANDARD.encode(&fresh.csr), rule: args.rule.clone() };
     let body = Zeroizing::new(serde_json::to_string(&ask).map_err(CliError::ours)?);
     let url = at(&public);
@@ -116,13 +120,13 @@ fn at(public: &str) -> String {
 }
 
 /// Fetches the server's attestation settings.
-async fn ways(server: &Https, public: &str) -> Result<AttestWays, CliError> {
+async fn ways(server: &HttpsClient, public: &str) -> Result<AttestMethods, CliError> {
     let said = server.get(&at(public), limits::LOGIN_BODY_BYTES).await.map_err(|e| unreachable(public, &e))?;
     answer(&said)
 }
 
 /// The named issuer, or the only issuer of the detected platform.
-fn choose<'a>(ways: &'a AttestWays, named: Option<&str>, platform: Option<&str>) -> Result<&'a AttestIssuer, CliError> {
+fn choose<'a>(ways: &'a AttestMethods, named: Option<&str>, platform: Option<&str>) -> Result<&'a AttestIssuer, CliError> {
     let names = |all: &[&AttestIssuer]| all.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", ");
     let all: Vec<&AttestIssuer> = ways.issuers.iter().collect();
     if let Some(name) = named {
@@ -156,7 +160,7 @@ mod tests {
             platform: platform.into(),
             key_bound: false,
         };
-        let ways = AttestWays {
+        let ways = AttestMethods {
             trust_domain: "t".into(),
             audience: "a".into(),
             issuers: vec![issuer("hub", "github"), issuer("lab", "gitlab"), issuer("lab2", "gitlab")],

@@ -10,18 +10,18 @@ use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 use zeroize::Zeroizing;
 
-use super::super::Run;
+use super::super::CommandContext;
 use super::super::args;
 use super::super::error::CliError;
 use super::super::login::form;
 use mayfly_base::limits;
-use mayfly_config::https::Https;
+use mayfly_config::https::HttpsClient;
 
 /// A token.
-pub(super) struct Found(pub Zeroizing<String>);
+pub(super) struct JobToken(pub Zeroizing<String>);
 
 /// The source of a token.
-pub(super) enum Given {
+pub(super) enum TokenSource {
     /// A file.
     File(PathBuf),
     /// GitHub's token endpoint, and the bearer token that authenticates the job there.
@@ -38,14 +38,14 @@ struct GithubToken {
     value: String,
 }
 
-impl Given {
+impl TokenSource {
     /// The token source of this job: the file from the command line, or else the detected platform. `variable` reads the environment.
-    pub fn here(file: Option<PathBuf>, variable: impl Fn(&str) -> Option<String>) -> Result<Given, CliError> {
+    pub fn here(file: Option<PathBuf>, variable: impl Fn(&str) -> Option<String>) -> Result<TokenSource, CliError> {
         if let Some(path) = file {
-            return Ok(Given::File(path));
+            return Ok(TokenSource::File(path));
         }
         match (variable("ACTIONS_ID_TOKEN_REQUEST_URL"), variable("ACTIONS_ID_TOKEN_REQUEST_TOKEN")) {
-            (Some(url), Some(bearer)) => return Ok(Given::Github { url, bearer: bearer.into() }),
+            (Some(url), Some(bearer)) => return Ok(TokenSource::Github { url, bearer: bearer.into() }),
             _ if variable("GITHUB_ACTIONS").is_some() => {
                 let what = "GitHub gives this job no ID tokens: it needs `permissions: id-token: write`";
                 return Err(CliError::Usage(what.to_owned()));
@@ -53,14 +53,14 @@ impl Given {
             _ => {}
         }
         if let Some(token) = variable("MAYFLY_ID_TOKEN") {
-            return Ok(Given::Gitlab(token.into()));
+            return Ok(TokenSource::Gitlab(token.into()));
         }
         if variable("GITLAB_CI").is_some() {
             let what = "GitLab gave this job no token of ours: it needs `id_tokens: MAYFLY_ID_TOKEN: aud: ISSUER`";
             return Err(CliError::Usage(what.to_owned()));
         }
         if variable("BUILDKITE_AGENT_ACCESS_TOKEN").is_some() {
-            return Ok(Given::Buildkite);
+            return Ok(TokenSource::Buildkite);
         }
         Err(CliError::Usage(
             "this is no job of GitHub Actions, GitLab or Buildkite: name the file with the token, --token FILE".to_owned(),
@@ -70,28 +70,28 @@ impl Given {
     /// The platform, if it is known.
     pub fn platform(&self) -> Option<&'static str> {
         match self {
-            Given::File(_) => None,
-            Given::Github { .. } => Some("github"),
-            Given::Gitlab(_) => Some("gitlab"),
-            Given::Buildkite => Some("buildkite"),
+            TokenSource::File(_) => None,
+            TokenSource::Github { .. } => Some("github"),
+            TokenSource::Gitlab(_) => Some("gitlab"),
+            TokenSource::Buildkite => Some("buildkite"),
         }
     }
 
     /// Gets the token, for this audience if the platform lets a job choose one.
-    pub async fn token(self, audience: &str, run: &Run) -> Result<Found, CliError> {
+    pub async fn token(self, audience: &str, run: &CommandContext) -> Result<JobToken, CliError> {
         let text = match self {
-            Given::File(path) => args::read_text(&path, limits::OIDC_TOKEN_BYTES)?,
-            Given::Gitlab(token) => token,
-            Given::Github { url, bearer } => github(&url, &bearer, audience, run).await?,
-            Given::Buildkite => buildkite(audience).await?,
+            TokenSource::File(path) => args::read_text(&path, limits::OIDC_TOKEN_BYTES)?,
+            TokenSource::Gitlab(token) => token,
+            TokenSource::Github { url, bearer } => github(&url, &bearer, audience, run).await?,
+            TokenSource::Buildkite => buildkite(audience).await?,
         };
-        Ok(Found(Zeroizing::new(text.trim().to_owned())))
+        Ok(JobToken(Zeroizing::new(text.trim().to_owned())))
     }
 }
 
-async fn github(url: &str, bearer: &str, audience: &str, run: &Run) -> Result<Zeroizing<String>, CliError> {
+async fn github(url: &str, bearer: &str, audience: &str, run: &CommandContext) -> Result<Zeroizing<String>, CliError> {
     let asked = format!("{url}{}{}", if url.contains('?') { '&' } else { '?' }, form(&[("audience", audience)]));
-    let https = Https::new(None, &run.system).map_err(|e| CliError::Local(e.to_string()))?;
+    let https = HttpsClient::new(None, &run.system).map_err(|e| CliError::Local(e.to_string()))?;
     let failed = |what: String| CliError::Unreachable { address: "GitHub's token service".to_owned(), what };
     let headers: Vec<(HeaderName, String)> = vec![(AUTHORIZATION, format!("Bearer {bearer}"))];
     let answer = https.get_with(&asked, headers, limits::LOGIN_BODY_BYTES).await.map_err(|e| failed(e.to_string()))?;
@@ -124,8 +124,8 @@ async fn buildkite(audience: &str) -> Result<Zeroizing<String>, CliError> {
 mod tests {
     use super::*;
 
-    fn here(variables: &[(&str, &str)]) -> Result<Given, CliError> {
-        Given::here(None, |name| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+    fn here(variables: &[(&str, &str)]) -> Result<TokenSource, CliError> {
+        TokenSource::here(None, |name| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
     }
 
     #[test]

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::files::{read, write_private};
-use super::world::NoWorld;
+use super::world::DevWorldError;
 use mayfly_base::system::System;
 use mayfly_identity::anchor::TrustAnchor;
 use mayfly_identity::bundle::Bundle;
@@ -39,33 +39,33 @@ const BUNDLE: &str = "bundle.pem";
 impl DevCa {
     /// Opens the CA in a directory; creates it in a new world. A CA that is missing from a world that has a bundle is not replaced: the bundle
     /// and the ledger trust the former one.
-    pub fn open(dir: &Path, trust_domain: &str, system: &System) -> Result<DevCa, NoWorld> {
+    pub fn open(dir: &Path, trust_domain: &str, system: &System) -> Result<DevCa, DevWorldError> {
         let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
         match (certificate.exists(), key.exists()) {
             (true, true) => {}
             // An interrupted creation may have left a key without a certificate.
             (false, _) if !dir.join(BUNDLE).exists() => return DevCa::create(dir, trust_domain, system),
-            (true, false) => return Err(NoWorld::Ca(format!("{} is missing", key.display()))),
-            (false, _) => return Err(NoWorld::Ca(format!("{} is missing", certificate.display()))),
+            (true, false) => return Err(DevWorldError::Ca(format!("{} is missing", key.display()))),
+            (false, _) => return Err(DevWorldError::Ca(format!("{} is missing", certificate.display()))),
         }
         let pem = read(&certificate)?.as_str().to_owned();
-        let key = KeyPair::from_pem(&read(&key)?).map_err(|e| NoWorld::Ca(e.to_string()))?;
-        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|e| NoWorld::Ca(e.to_string()))?;
+        let key = KeyPair::from_pem(&read(&key)?).map_err(|e| DevWorldError::Ca(e.to_string()))?;
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|e| DevWorldError::Ca(e.to_string()))?;
         Ok(DevCa { pem, issuer })
     }
 
-    fn create(dir: &Path, trust_domain: &str, system: &System) -> Result<DevCa, NoWorld> {
+    fn create(dir: &Path, trust_domain: &str, system: &System) -> Result<DevCa, DevWorldError> {
         let (pem, key) = make(trust_domain, system)?;
         // The key is written first: a key without a CA certificate is replaced at the next start.
         write_private(&dir.join(KEY), Zeroizing::new(key.serialize_pem()).as_bytes())?;
         write_private(&dir.join(CERTIFICATE), pem.as_bytes())?;
-        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|e| NoWorld::Ca(e.to_string()))?;
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|e| DevWorldError::Ca(e.to_string()))?;
         Ok(DevCa { pem, issuer })
     }
 
     /// Replaces the CA and the bundle of a world without a ledger, unless they can be used: the files are there, they belong together, and the
     /// bundle has the certificate. Returns whether they were replaced.
-    pub fn mend(dir: &Path, trust_domain: &str, system: &System) -> Result<bool, NoWorld> {
+    pub fn mend(dir: &Path, trust_domain: &str, system: &System) -> Result<bool, DevWorldError> {
         if DevCa::is_usable(dir, trust_domain) {
             return Ok(false);
         }
@@ -93,8 +93,8 @@ impl DevCa {
     }
 
     /// Issues an X.509-SVID for a key, PEM.
-    pub fn svid(&self, id: &str, dns: &[String], key: &KeyPair, life_ms: u64, system: &System) -> Result<String, NoWorld> {
-        let name = |text: &str| text.try_into().map_err(|_| NoWorld::Ca(format!("{text:?} is no name for a certificate")));
+    pub fn svid(&self, id: &str, dns: &[String], key: &KeyPair, life_ms: u64, system: &System) -> Result<String, DevWorldError> {
+        let name = |text: &str| text.try_into().map_err(|_| DevWorldError::Ca(format!("{text:?} is no name for a certificate")));
         let now = system.wall();
         let mut params = named(id.rsplit('/').next().unwrap_or("workload"), system);
         params.subject_alt_names = vec![SanType::URI(name(id)?)];
@@ -106,13 +106,13 @@ impl DevCa {
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
         (params.not_before, params.not_after) = (at(now.minus(EARLIER_MS))?, at(now.plus(life_ms))?);
-        let leaf = params.signed_by(key, &self.issuer).map_err(|e| NoWorld::Ca(e.to_string()))?;
+        let leaf = params.signed_by(key, &self.issuer).map_err(|e| DevWorldError::Ca(e.to_string()))?;
         Ok(leaf.pem())
     }
 }
 
-fn make(trust_domain: &str, system: &System) -> Result<(String, KeyPair), NoWorld> {
-    let wrong = |e: rcgen::Error| NoWorld::Ca(e.to_string());
+fn make(trust_domain: &str, system: &System) -> Result<(String, KeyPair), DevWorldError> {
+    let wrong = |e: rcgen::Error| DevWorldError::Ca(e.to_string());
     let now = system.wall();
     let mut params = named(&format!("dev CA of {trust_domain}"), system);
     let id = format!("spiffe://{trust_domain}");
@@ -133,7 +133,7 @@ fn named(common_name: &str, system: &System) -> CertificateParams {
     params
 }
 
-fn at(time: Millis) -> Result<OffsetDateTime, NoWorld> {
+fn at(time: Millis) -> Result<OffsetDateTime, DevWorldError> {
     let seconds = i64::try_from(time.seconds()).unwrap_or(i64::MAX);
-    OffsetDateTime::from_unix_timestamp(seconds).map_err(|e| NoWorld::Ca(e.to_string()))
+    OffsetDateTime::from_unix_timestamp(seconds).map_err(|e| DevWorldError::Ca(e.to_string()))
 }

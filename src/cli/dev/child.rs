@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::world::{NoWorld, World};
+use super::world::{DevWorld, DevWorldError};
 use mayfly_base::bounded_file;
 use mayfly_server::Addresses;
 
@@ -18,18 +18,18 @@ const LOOK: Duration = Duration::from_millis(20);
 const LOG_SHOWN: usize = 4096;
 
 /// A server process, which is killed when dropped.
-pub struct Child {
+pub struct ServerProcess {
     process: std::process::Child,
     addresses: Addresses,
     log: PathBuf,
 }
 
-impl Child {
-    pub(super) fn spawn(program: &Path, config: &Path, dir: &Path) -> Result<Child, NoWorld> {
-        let (ready, log) = (World::ready_file(dir), dir.join("server.log"));
+impl ServerProcess {
+    pub(super) fn spawn(program: &Path, config: &Path, dir: &Path) -> Result<ServerProcess, DevWorldError> {
+        let (ready, log) = (DevWorld::ready_file(dir), dir.join("server.log"));
         let io = |what: &'static str, path: &Path| {
             let path = path.to_owned();
-            move |error| NoWorld::Io { what, path, error }
+            move |error| DevWorldError::Io { what, path, error }
         };
         let _ = std::fs::remove_file(&ready);
         let file = File::create(&log).map_err(io("making", &log))?;
@@ -43,17 +43,17 @@ impl Child {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         let mut process = command.spawn().map_err(io("starting", program))?;
         for _ in 0..PATIENCE_S * 1000 / 20 {
-            if let Some(addresses) = World::addresses(dir).filter(|a| a.pid == process.id()) {
-                return Ok(Child { process, addresses, log });
+            if let Some(addresses) = DevWorld::addresses(dir).filter(|a| a.pid == process.id()) {
+                return Ok(ServerProcess { process, addresses, log });
             }
             if matches!(process.try_wait(), Ok(Some(_)) | Err(_)) {
-                return Err(NoWorld::Ended(end_of(&log)));
+                return Err(DevWorldError::Ended(end_of(&log)));
             }
             std::thread::sleep(LOOK);
         }
         let _ = process.kill();
         let _ = process.wait();
-        Err(NoWorld::Silent { seconds: PATIENCE_S, log })
+        Err(DevWorldError::Silent { seconds: PATIENCE_S, log })
     }
 
     /// The addresses of the server.
@@ -96,7 +96,7 @@ impl Child {
     }
 }
 
-impl Drop for Child {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         if self.ended().is_none() {
             let _ = self.process.kill();

@@ -7,13 +7,13 @@ use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
-use super::up::Lock;
-use super::world::{NoWorld, World, is_world};
+use super::up::ServerLock;
+use super::world::{DevWorld, DevWorldError, is_world};
 use super::{DirArgs, no_dir};
 use crate::context::default_path;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::out::{Format, Noun, Out};
+use crate::out::{Format, Out, Printable};
 use mayfly_base::bounded_file;
 use mayfly_base::limits;
 
@@ -46,7 +46,7 @@ pub(super) fn reset(args: &ResetArgs, out: Out) -> Result<Exit, CliError> {
         down.purged = true;
         out.say("mayfly: its ledger is gone; to start anew: mayfly dev up");
     }
-    if down.state != "none" && World::mend_ca(&dir)? {
+    if down.state != "none" && DevWorld::mend_ca(&dir)? {
         down.ca_replaced = true;
         out.say(
             "mayfly: its CA was missing or damaged and is replaced, with bundle.pem; the SVIDs are issued anew by: mayfly dev up",
@@ -71,7 +71,7 @@ struct Down {
     ca_replaced: bool,
 }
 
-impl Noun for Down {
+impl Printable for Down {
     fn name(&self) -> String {
         self.dir.display().to_string()
     }
@@ -115,11 +115,11 @@ fn down(dir: &Path, and_purge: bool, out: Out) -> Result<Down, CliError> {
 
 /// Ends the process that holds the lock. `false` if there is none.
 fn end(dir: &Path) -> Result<bool, String> {
-    let free = || Lock::take(dir).map(|lock| lock.is_some()).map_err(|no: NoWorld| no.to_string());
+    let free = || ServerLock::take(dir).map(|lock| lock.is_some()).map_err(|no: DevWorldError| no.to_string());
     if free()? {
         return Ok(false);
     }
-    let path = Lock::path(dir);
+    let path = ServerLock::path(dir);
     let pid = bounded_file::read_text(&path, limits::CONTEXT_FILE_BYTES).map_err(|e| format!("{}: {e}", path.display()))?;
     let pid: i32 = pid.trim().parse().map_err(|_| format!("{} holds no process id; try again", path.display()))?;
     let known = Pid::from_raw(pid).ok_or_else(|| format!("{} holds no process id; try again", path.display()))?;

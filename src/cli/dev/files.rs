@@ -7,22 +7,22 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::world::NoWorld;
+use super::world::DevWorldError;
 use mayfly_base::bounded_file;
 use mayfly_base::limits;
 
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> NoWorld {
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> DevWorldError {
     let path = path.to_owned();
-    move |error| NoWorld::Io { what, path, error }
+    move |error| DevWorldError::Io { what, path, error }
 }
 
 /// Creates a directory that only its owner can enter.
-pub(super) fn private_dir(path: &Path) -> Result<(), NoWorld> {
+pub(super) fn private_dir(path: &Path) -> Result<(), DevWorldError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("making", path))
 }
 
 /// Writes a file with mode 0600: to a temporary file that is then renamed, so that a reader gets either the old or the new content.
-pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), NoWorld> {
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), DevWorldError> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".new");
     let aside = Path::new(&aside);
@@ -36,11 +36,11 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), NoWorld> {
 }
 
 /// Writes a private file, unless it exists.
-pub(super) fn write_once(path: &Path, bytes: &[u8]) -> Result<(), NoWorld> {
+pub(super) fn write_once(path: &Path, bytes: &[u8]) -> Result<(), DevWorldError> {
     if path.exists() { Ok(()) } else { write_private(path, bytes) }
 }
 
 /// Reads a text file. The largest is the trust bundle, to which a user may have added roots.
-pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, NoWorld> {
+pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, DevWorldError> {
     bounded_file::read_text(path, limits::BUNDLE_BYTES).map_err(failed("reading", path))
 }

@@ -13,9 +13,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-pub use child::Child;
-pub use settings::{Engine, Ports, SVID_LIFE_MS, Settings};
-pub use world::{NoWorld, SERVER, SvidPaths, TRUST_DOMAIN, WORKLOADS, World, is_world};
+pub use child::ServerProcess;
+pub use settings::{DevEngine, DevSettings, Ports, SVID_LIFE_MS};
+pub use world::{DevWorld, DevWorldError, SERVER, SvidPaths, TRUST_DOMAIN, WORKLOADS, is_world};
 
 use super::error::CliError;
 use super::exit::Exit;
@@ -69,8 +69,8 @@ fn no_dir() -> CliError {
     CliError::Usage("there is no home directory; name a directory with --dir".to_owned())
 }
 
-impl From<NoWorld> for CliError {
-    fn from(no: NoWorld) -> CliError {
+impl From<DevWorldError> for CliError {
+    fn from(no: DevWorldError) -> CliError {
         CliError::Local(no.to_string())
     }
 }

@@ -11,7 +11,7 @@ pub const SVID_LIFE_MS: u64 = 3600 * 1000;
 
 /// The storage engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
-pub enum Engine {
+pub enum DevEngine {
     /// redb, in the world's directory
     #[default]
     Redb,
@@ -21,13 +21,13 @@ pub enum Engine {
     Memory,
 }
 
-impl Engine {
+impl DevEngine {
     /// The name of the engine in the configuration.
     pub fn name(self) -> &'static str {
         match self {
-            Engine::Redb => "redb",
-            Engine::Sled => "sled",
-            Engine::Memory => "memory",
+            DevEngine::Redb => "redb",
+            DevEngine::Sled => "sled",
+            DevEngine::Memory => "memory",
         }
     }
 }
@@ -43,9 +43,9 @@ pub enum Ports {
 
 /// The parameters of a world.
 #[derive(Clone)]
-pub struct Settings {
+pub struct DevSettings {
     /// The engine.
-    pub engine: Engine,
+    pub engine: DevEngine,
     /// The ports.
     pub ports: Ports,
     /// Lifetime of SVIDs, milliseconds.
@@ -56,23 +56,23 @@ pub struct Settings {
     pub system: System,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
+impl Default for DevSettings {
+    fn default() -> DevSettings {
         let system = System::real();
-        Settings { engine: Engine::Redb, ports: Ports::Free, svid_life_ms: SVID_LIFE_MS, set: Vec::new(), system }
+        DevSettings { engine: DevEngine::Redb, ports: Ports::Free, svid_life_ms: SVID_LIFE_MS, set: Vec::new(), system }
     }
 }
 
-impl Settings {
+impl DevSettings {
     /// Sets a key of the configuration, its value as TOML.
-    pub fn with(mut self, key: &str, toml: &str) -> Settings {
+    pub fn with(mut self, key: &str, toml: &str) -> DevSettings {
         self.set.push((key.to_owned(), toml.to_owned()));
         self
     }
 }
 
 /// The text of the configuration. Paths are relative to the world's directory.
-pub(super) fn config_text(settings: &Settings) -> String {
+pub(super) fn config_text(settings: &DevSettings) -> String {
     let ports = match settings.ports {
         Ports::Free => [0, 0, 0],
         Ports::From(first) => [first, first.saturating_add(1), first.saturating_add(2)],
@@ -95,7 +95,7 @@ pub(super) fn config_text(settings: &Settings) -> String {
         ("policy.roles", quoted("policy/roles.toml")),
         ("policy.upstreams", quoted("policy/upstreams")),
     ]);
-    if settings.engine != Engine::Memory {
+    if settings.engine != DevEngine::Memory {
         keys.insert("store.path", quoted("data"));
         keys.insert("store.disk_reserve", quoted("8MiB"));
     }

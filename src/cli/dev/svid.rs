@@ -7,12 +7,12 @@ use clap::Args;
 use serde::Serialize;
 
 use super::files::write_private;
-use super::world::{NoWorld, World, is_world};
+use super::world::{DevWorld, DevWorldError, is_world};
 use super::{DirArgs, no_dir};
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::out::{Format, Noun, Out};
-use mayfly_base::document::command::typed;
+use crate::out::{Format, Out, Printable};
+use mayfly_base::document::remedy::shell_quoted;
 
 /// Arguments of `mayfly dev svid`.
 #[derive(Args)]
@@ -30,7 +30,7 @@ pub struct SvidArgs {
 
 /// The files of an SVID, as JSON output.
 #[derive(Serialize)]
-struct Made {
+struct CreatedSvid {
     spiffe_id: String,
     svid: PathBuf,
     key: PathBuf,
@@ -41,7 +41,7 @@ struct Made {
     env: Option<PathBuf>,
 }
 
-impl Noun for Made {
+impl Printable for CreatedSvid {
     fn name(&self) -> String {
         self.spiffe_id.clone()
     }
@@ -54,21 +54,21 @@ pub(super) fn run(args: &SvidArgs, out: Out) -> Result<Exit, CliError> {
         return Err(CliError::Usage(format!(
             "there is no dev world in {}\n  to make one: mayfly dev up --detach --dir {}",
             dir.display(),
-            typed(&dir)
+            shell_quoted(&dir)
         )));
     }
-    let world = World::open(&dir)?;
-    let name = World::workload_name(&args.name).map_err(CliError::Usage)?;
+    let world = DevWorld::open(&dir)?;
+    let name = DevWorld::workload_name(&args.name).map_err(CliError::Usage)?;
     let paths = world.issue_named(name, &args.dns)?;
-    let mut made = Made {
-        spiffe_id: World::id(name),
+    let mut made = CreatedSvid {
+        spiffe_id: DevWorld::id(name),
         svid: paths.certificate,
         key: paths.key,
         bundle: world.bundle(),
         config: None,
         env: None,
     };
-    if let Some(addresses) = World::addresses(world.dir()) {
+    if let Some(addresses) = DevWorld::addresses(world.dir()) {
         // Operators have a listener of their own.
         let address = if name.starts_with("operator/") { addresses.admin } else { addresses.workload };
         made.config = Some(world.write_context(name, address)?);
@@ -77,12 +77,12 @@ pub(super) fn run(args: &SvidArgs, out: Out) -> Result<Exit, CliError> {
     out.say(format_args!("{}: the SVID is renewed for as long as the dev server runs", made.spiffe_id));
     match (&made.config, &made.env) {
         (Some(config), Some(env)) => {
-            out.say(format_args!("  command line: mayfly --config {} whoami", typed(config)));
-            out.say(format_args!("  programs:     set -a; . {}; set +a", typed(env)));
+            out.say(format_args!("  command line: mayfly --config {} whoami", shell_quoted(config)));
+            out.say(format_args!("  programs:     set -a; . {}; set +a", shell_quoted(env)));
         }
         _ => out.say(format_args!(
             "  no dev server runs: start it, then repeat this command for its addresses: mayfly dev up --dir {}",
-            typed(&dir)
+            shell_quoted(&dir)
         )),
     }
     if !matches!(out.format(), Format::Table | Format::Wide) {
@@ -92,14 +92,14 @@ pub(super) fn run(args: &SvidArgs, out: Out) -> Result<Exit, CliError> {
 }
 
 /// Writes the environment variables that the command line and the clients of all languages read.
-fn write_env(world: &World, made: &Made, name: &str, address: std::net::SocketAddr) -> Result<PathBuf, NoWorld> {
+fn write_env(world: &DevWorld, made: &CreatedSvid, name: &str, address: std::net::SocketAddr) -> Result<PathBuf, DevWorldError> {
     let path = world.dir().join(format!("{}.env", name.replace('/', "-")));
     let variables = [
         ("MAYFLY_ADDRESS", format!("https://{address}")),
         ("MAYFLY_SVID", made.svid.display().to_string()),
         ("MAYFLY_KEY", made.key.display().to_string()),
         ("MAYFLY_BUNDLE", made.bundle.display().to_string()),
-        ("MAYFLY_SERVER_ID", World::id(super::SERVER)),
+        ("MAYFLY_SERVER_ID", DevWorld::id(super::SERVER)),
     ];
     let quoted = |value: &str| format!("'{}'", value.replace('\'', r"'\''"));
     let text: String = variables.iter().map(|(name, value)| format!("{name}={}\n", quoted(value))).collect();

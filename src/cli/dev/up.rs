@@ -15,13 +15,13 @@ use serde::Serialize;
 
 use super::child::end_of;
 use super::files::write_private;
-use super::settings::{Engine, Ports, Settings};
-use super::world::{NoWorld, Starting, World};
+use super::settings::{DevEngine, DevSettings, Ports};
+use super::world::{DevWorld, DevWorldError, StartLock};
 use super::{DirArgs, no_dir};
 use crate::context::default_path;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::out::{Format, Noun, Out};
+use crate::out::{Format, Out, Printable};
 use mayfly_base::bounded_file;
 use mayfly_base::limits;
 use mayfly_base::system::System;
@@ -42,7 +42,7 @@ pub struct UpArgs {
     detach: bool,
     /// Storage engine of a new dev server
     #[arg(long, value_enum, default_value_t)]
-    engine: Engine,
+    engine: DevEngine,
     /// First of three loopback ports of a new dev server, whose issuer is https://localhost with the third port; 0 picks free ports at each
     /// start, and the issuer is then only a name
     #[arg(long, value_name = "PORT", default_value_t = PORT)]
@@ -56,24 +56,24 @@ pub struct UpArgs {
 pub(super) fn run(args: &UpArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
     if args.created {
-        return foreground(&World::open(&dir)?, None, out);
+        return foreground(&DevWorld::open(&dir)?, None, out);
     }
     let starting = starting(&dir, out)?;
-    if Lock::take(&dir)?.is_none() {
-        return already(&World::open(&dir)?, out);
+    if ServerLock::take(&dir)?.is_none() {
+        return report_running(&DevWorld::open(&dir)?, out);
     }
-    let world = World::create(&dir, &settings(args))?;
+    let world = DevWorld::create(&dir, &settings(args))?;
     // In the background the lock is held until the server answers; in the foreground until the server holds its own lock.
     if args.detach { background(&world, out) } else { foreground(&world, Some(starting), out) }
 }
 
 /// Waits for the lock on creating and starting the world.
-fn starting(dir: &Path, out: Out) -> Result<Starting, NoWorld> {
+fn starting(dir: &Path, out: Out) -> Result<StartLock, DevWorldError> {
     let began = System::real();
     let mut told = false;
     // The other `dev up` ends within its own patience.
     while began.steady() < 2 * u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX) {
-        if let Some(starting) = Starting::take(dir)? {
+        if let Some(starting) = StartLock::take(dir)? {
             return Ok(starting);
         }
         if !std::mem::replace(&mut told, true) {
@@ -84,29 +84,29 @@ fn starting(dir: &Path, out: Out) -> Result<Starting, NoWorld> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    Err(NoWorld::Busy(dir.to_owned()))
+    Err(DevWorldError::Busy(dir.to_owned()))
 }
 
-fn settings(args: &UpArgs) -> Settings {
+fn settings(args: &UpArgs) -> DevSettings {
     let ports = if args.port == 0 { Ports::Free } else { Ports::From(args.port) };
-    Settings { engine: args.engine, ports, ..Settings::default() }
+    DevSettings { engine: args.engine, ports, ..DevSettings::default() }
 }
 
-fn foreground(world: &World, starting: Option<Starting>, out: Out) -> Result<Exit, CliError> {
-    let Some(_lock) = Lock::take(world.dir())? else {
-        return already(world, out);
+fn foreground(world: &DevWorld, starting: Option<StartLock>, out: Out) -> Result<Exit, CliError> {
+    let Some(_lock) = ServerLock::take(world.dir())? else {
+        return report_running(world, out);
     };
     drop(starting);
     // Logging starts before the server does, so that the renewal of SVIDs never waits for a reader of stderr either.
     telemetry::begin();
-    let ready = World::ready_file(world.dir());
+    let ready = DevWorld::ready_file(world.dir());
     let config = world.config();
     std::thread::scope(|scope| {
         let (stop, stopped) = mpsc::channel::<()>();
         let renewed = world;
         scope.spawn(move || keep_renewed(renewed, &stopped));
         let ended = run::run_without_environment(&config, Some(&ready), |addresses| {
-            if let Err(error) = invite(renewed, addresses, "started", None, out) {
+            if let Err(error) = print_next_steps(renewed, addresses, "started", None, out) {
                 out.fail(&error);
             }
         });
@@ -116,7 +116,7 @@ fn foreground(world: &World, starting: Option<Starting>, out: Out) -> Result<Exi
 }
 
 /// Renews SVIDs at half of their lifetime, until the other end of the channel is dropped.
-fn keep_renewed(world: &World, stopped: &mpsc::Receiver<()>) {
+fn keep_renewed(world: &DevWorld, stopped: &mpsc::Receiver<()>) {
     let half = Duration::from_millis((world.svid_life_ms() / 2).max(1000));
     while stopped.recv_timeout(half) == Err(RecvTimeoutError::Timeout) {
         match world.renew() {
@@ -126,15 +126,15 @@ fn keep_renewed(world: &World, stopped: &mpsc::Receiver<()>) {
     }
 }
 
-fn background(world: &World, out: Out) -> Result<Exit, CliError> {
+fn background(world: &DevWorld, out: Out) -> Result<Exit, CliError> {
     let io = |what: &'static str, path: &Path| {
         let path = path.to_owned();
-        move |error| NoWorld::Io { what, path, error }
+        move |error| DevWorldError::Io { what, path, error }
     };
     let log = world.dir().join("mayfly.log");
     let file = || OpenOptions::new().create(true).append(true).mode(0o600).open(&log).map_err(io("making", &log));
     let program = std::env::current_exe().map_err(io("finding", Path::new("this program")))?;
-    let _ = std::fs::remove_file(World::ready_file(world.dir()));
+    let _ = std::fs::remove_file(DevWorld::ready_file(world.dir()));
     let mut command = Command::new(program);
     command.args(["dev", "up", "--created", "--dir"]).arg(world.dir()).stdin(Stdio::null()).stdout(file()?).stderr(file()?);
     // A process group of its own: Ctrl-C at this terminal must not reach the server.
@@ -142,25 +142,25 @@ fn background(world: &World, out: Out) -> Result<Exit, CliError> {
     let mut child = command.spawn().map_err(io("starting", Path::new("the server")))?;
     let began = System::real();
     while began.steady() < u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX) {
-        if let Some(addresses) = World::addresses(world.dir()).filter(|a| a.pid == child.id()) {
-            invite(world, &addresses, "started", Some(&log), out)?;
+        if let Some(addresses) = DevWorld::addresses(world.dir()).filter(|a| a.pid == child.id()) {
+            print_next_steps(world, &addresses, "started", Some(&log), out)?;
             return Ok(Exit::Ok);
         }
         if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
-            return Err(NoWorld::Ended(end_of(&log)).into());
+            return Err(DevWorldError::Ended(end_of(&log)).into());
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     let _ = child.kill();
     let _ = child.wait();
-    Err(NoWorld::Silent { seconds: PATIENCE.as_secs(), log }.into())
+    Err(DevWorldError::Silent { seconds: PATIENCE.as_secs(), log }.into())
 }
 
-fn already(world: &World, out: Out) -> Result<Exit, CliError> {
+fn report_running(world: &DevWorld, out: Out) -> Result<Exit, CliError> {
     out.say(format_args!("mayfly: the dev server of {} runs already", world.dir().display()));
     // The server may be starting or stopping, and then reports no addresses.
-    if let Some(addresses) = World::addresses(world.dir()) {
-        invite(world, &addresses, "running", None, out)?;
+    if let Some(addresses) = DevWorld::addresses(world.dir()) {
+        print_next_steps(world, &addresses, "running", None, out)?;
     }
     Ok(Exit::Ok)
 }
@@ -187,14 +187,20 @@ struct Serving {
     log: Option<PathBuf>,
 }
 
-impl Noun for Serving {
+impl Printable for Serving {
     fn name(&self) -> String {
         self.dir.display().to_string()
     }
 }
 
 /// Prints how to continue. stdout gets commands for a shell to evaluate, or the whole as JSON; stderr gets the text for people.
-fn invite(world: &World, addresses: &Addresses, state: &'static str, log: Option<&Path>, out: Out) -> Result<(), CliError> {
+fn print_next_steps(
+    world: &DevWorld,
+    addresses: &Addresses,
+    state: &'static str,
+    log: Option<&Path>,
+    out: Out,
+) -> Result<(), CliError> {
     let serving = Serving {
         state,
         trust_domain: super::TRUST_DOMAIN,
@@ -227,7 +233,7 @@ fn invite(world: &World, addresses: &Addresses, state: &'static str, log: Option
     out.say(format_args!("  mayfly --config {} get echo --purpose \"first try\" | cat", serving.agent_config.display()));
     out.say("  mayfly credential list");
     // Without --issued-only the sample workload would be locked until an operator lifts the lock.
-    out.say(format_args!("  mayfly revoke --caller {} --issued-only --reason \"done\"", World::id("agent/demo")));
+    out.say(format_args!("  mayfly revoke --caller {} --issued-only --reason \"done\"", DevWorld::id("agent/demo")));
     out.say("  mayfly dev svid mcp/notes        # an SVID for a workload of your own");
     if let Some(log) = log {
         out.say(format_args!("\nlog: {}\nto end it: mayfly dev down --dir {}", log.display(), world.dir().display()));
@@ -237,7 +243,7 @@ fn invite(world: &World, addresses: &Addresses, state: &'static str, log: Option
 
 /// Whether the command line uses this world by default: the default context file names it, or there was none and it was written now. A file
 /// with other content belongs to the user and is kept.
-fn known_by_default(world: &World, addresses: &Addresses) -> bool {
+fn known_by_default(world: &DevWorld, addresses: &Addresses) -> bool {
     let Some(path) = default_path() else { return false };
     let text = world.context_text("operator/you", addresses.admin);
     match bounded_file::read_text(&path, limits::CONTEXT_FILE_BYTES) {
@@ -252,22 +258,22 @@ fn known_by_default(world: &World, addresses: &Addresses) -> bool {
 
 /// A lock held for as long as the dev server runs, so that `dev down` ends the process that holds it, and never another process with the
 /// same id.
-pub(super) struct Lock {
+pub(super) struct ServerLock {
     _file: File,
 }
 
-impl Lock {
+impl ServerLock {
     /// The path of the lock file.
     pub fn path(dir: &Path) -> PathBuf {
         dir.join("mayfly.pid")
     }
 
     /// Takes the lock and writes the process id; `None` if a server holds the lock.
-    pub fn take(dir: &Path) -> Result<Option<Lock>, NoWorld> {
-        let path = Lock::path(dir);
+    pub fn take(dir: &Path) -> Result<Option<ServerLock>, DevWorldError> {
+        let path = ServerLock::path(dir);
         let io = |what| {
             let path = path.clone();
-            move |error| NoWorld::Io { what, path, error }
+            move |error| DevWorldError::Io { what, path, error }
         };
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut file = open.map_err(io("opening"))?;
@@ -278,6 +284,6 @@ impl Lock {
         }
         let write = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
         write.map_err(io("writing"))?;
-        Ok(Some(Lock { _file: file }))
+        Ok(Some(ServerLock { _file: file }))
     }
 }

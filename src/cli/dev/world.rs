@@ -14,18 +14,18 @@ use rustls::ClientConfig;
 use tonic::transport::Channel;
 
 use super::ca::DevCa;
-use super::child::Child;
+use super::child::ServerProcess;
 use super::files::{private_dir, read, write_once, write_private};
-use super::settings::{Settings, config_text};
+use super::settings::{DevSettings, config_text};
 use crate::context::ContextFile;
 use mayfly_api::{client, tls};
-use mayfly_base::document::command::typed;
+use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::system::System;
 use mayfly_config::config::Config;
 use mayfly_config::svid_files::SvidFiles;
 use mayfly_identity::bundle::{Bundle, Bundles};
 use mayfly_identity::spiffe_id::{SpiffeId, TrustDomain};
-use mayfly_server::{Addresses, Running, StartProblem, start};
+use mayfly_server::{Addresses, RunningServer, StartProblem, start};
 
 /// The name of the dev trust domain.
 pub const TRUST_DOMAIN: &str = "dev.mayfly.internal";
@@ -49,9 +49,9 @@ const UPSTREAMS: &[(&str, &str)] = &[
 
 /// The error of creating, opening or starting a dev world.
 #[derive(Debug, thiserror::Error)]
-pub enum NoWorld {
+pub enum DevWorldError {
     /// A file or directory could not be used.
-    #[error("{what} {}: {error}\n  who may use it: ls -ld {}", path.display(), typed(path))]
+    #[error("{what} {}: {error}\n  who may use it: ls -ld {}", path.display(), shell_quoted(path))]
     Io {
         /// The action.
         what: &'static str,
@@ -73,10 +73,10 @@ pub enum NoWorld {
     #[error("the server ended before it answered\n{0}")]
     Ended(String),
     /// Another `dev up` is creating or starting the world.
-    #[error("another `mayfly dev up` is still creating or starting the dev world of {}\n  to try again: mayfly dev up --dir {}", .0.display(), typed(.0))]
+    #[error("another `mayfly dev up` is still creating or starting the dev world of {}\n  to try again: mayfly dev up --dir {}", .0.display(), shell_quoted(.0))]
     Busy(PathBuf),
     /// The server did not answer in time.
-    #[error("the server did not answer within {seconds} s\n  what it did: tail -n 50 {}", typed(log))]
+    #[error("the server did not answer within {seconds} s\n  what it did: tail -n 50 {}", shell_quoted(log))]
     Silent {
         /// How long the command waited.
         seconds: u64,
@@ -95,24 +95,24 @@ pub struct SvidPaths {
 }
 
 /// A trust domain in a directory.
-pub struct World {
+pub struct DevWorld {
     dir: PathBuf,
     ca: DevCa,
     life_ms: u64,
     system: System,
 }
 
-impl World {
+impl DevWorld {
     /// Opens the world in a directory, or creates it. Existing files are kept, but all SVIDs are issued anew.
     ///
     /// `settings` apply to a world that is created now.
-    pub fn create(dir: &Path, settings: &Settings) -> Result<World, NoWorld> {
+    pub fn create(dir: &Path, settings: &DevSettings) -> Result<DevWorld, DevWorldError> {
         private_dir(dir)?;
-        let dir = dir.canonicalize().map_err(|error| NoWorld::Io { what: "finding", path: dir.to_owned(), error })?;
-        ours(&dir)?;
+        let dir = dir.canonicalize().map_err(|error| DevWorldError::Io { what: "finding", path: dir.to_owned(), error })?;
+        refuse_foreign_dir(&dir)?;
         write_once(&dir.join(MARKER), MARKER_TEXT.as_bytes())?;
         let ca = DevCa::open(&dir, TRUST_DOMAIN, &settings.system)?;
-        let world = World { dir, ca, life_ms: settings.svid_life_ms, system: settings.system.clone() };
+        let world = DevWorld { dir, ca, life_ms: settings.svid_life_ms, system: settings.system.clone() };
         world.furnish(settings)?;
         world.renew()?;
         Ok(world)
@@ -120,21 +120,21 @@ impl World {
 
     /// Replaces the CA of a world whose ledger is gone, if the CA is missing or damaged. Returns whether it was replaced. The SVIDs are issued
     /// anew when the world is started.
-    pub(super) fn mend_ca(dir: &Path) -> Result<bool, NoWorld> {
+    pub(super) fn mend_ca(dir: &Path) -> Result<bool, DevWorldError> {
         DevCa::mend(dir, TRUST_DOMAIN, &System::real())
     }
 
     /// Opens an existing world without changing it.
-    pub fn open(dir: &Path) -> Result<World, NoWorld> {
-        let dir = dir.canonicalize().map_err(|error| NoWorld::Io { what: "finding", path: dir.to_owned(), error })?;
-        let settings = Settings::default();
+    pub fn open(dir: &Path) -> Result<DevWorld, DevWorldError> {
+        let dir = dir.canonicalize().map_err(|error| DevWorldError::Io { what: "finding", path: dir.to_owned(), error })?;
+        let settings = DevSettings::default();
         let ca = DevCa::open(&dir, TRUST_DOMAIN, &settings.system)?;
-        Ok(World { dir, ca, life_ms: settings.svid_life_ms, system: settings.system })
+        Ok(DevWorld { dir, ca, life_ms: settings.svid_life_ms, system: settings.system })
     }
 
     /// Validates a name that can be the path of a SPIFFE ID in the dev trust domain, and a folder.
     pub fn workload_name(name: &str) -> Result<&str, String> {
-        match SpiffeId::parse(&World::id(name)) {
+        match SpiffeId::parse(&DevWorld::id(name)) {
             Err(defect) => Err(format!("{:?} is no path of a SPIFFE ID: {defect}", name)),
             Ok(_) if name == SERVER => Err(format!("{name} is the server's own name; name a workload, like mcp/notes")),
             Ok(_) => Ok(name),
@@ -142,7 +142,7 @@ impl World {
     }
 
     /// Issues the SVID of a workload beside the samples. Its DNS names are kept for renewals.
-    pub fn issue_named(&self, name: &str, dns: &[String]) -> Result<SvidPaths, NoWorld> {
+    pub fn issue_named(&self, name: &str, dns: &[String]) -> Result<SvidPaths, DevWorldError> {
         private_dir(&self.dir.join("svid").join(name))?;
         if !dns.is_empty() {
             write_private(&self.dns_file(name), format!("{}\n", dns.join("\n")).as_bytes())?;
@@ -155,7 +155,7 @@ impl World {
     }
 
     /// The DNS names of a workload's SVID. Many gRPC clients require one of a server.
-    fn dns_names(&self, name: &str) -> Result<Vec<String>, NoWorld> {
+    fn dns_names(&self, name: &str) -> Result<Vec<String>, DevWorldError> {
         let file = self.dns_file(name);
         match name {
             SERVER => Ok(vec!["localhost".to_owned()]),
@@ -181,7 +181,7 @@ impl World {
         names
     }
 
-    fn furnish(&self, settings: &Settings) -> Result<(), NoWorld> {
+    fn furnish(&self, settings: &DevSettings) -> Result<(), DevWorldError> {
         let dir = &self.dir;
         for name in ["run", "policy", "policy/upstreams"] {
             private_dir(&dir.join(name))?;
@@ -229,22 +229,22 @@ impl World {
     }
 
     /// Issues the SVID of a name, or renews it. The key is kept, so that certificate and key always match.
-    pub fn issue(&self, name: &str, life_ms: u64) -> Result<SvidPaths, NoWorld> {
+    pub fn issue(&self, name: &str, life_ms: u64) -> Result<SvidPaths, DevWorldError> {
         let paths = self.svid(name);
         private_dir(&self.dir.join("svid").join(name))?;
         if !paths.key.exists() {
-            let key = KeyPair::generate().map_err(|e| NoWorld::Ca(e.to_string()))?;
+            let key = KeyPair::generate().map_err(|e| DevWorldError::Ca(e.to_string()))?;
             write_private(&paths.key, zeroize::Zeroizing::new(key.serialize_pem()).as_bytes())?;
         }
-        let spoilt = |e: rcgen::Error| NoWorld::Spoilt(format!("the key {}: {e}", paths.key.display()));
+        let spoilt = |e: rcgen::Error| DevWorldError::Spoilt(format!("the key {}: {e}", paths.key.display()));
         let key = KeyPair::from_pem(&read(&paths.key)?).map_err(spoilt)?;
-        let pem = self.ca.svid(&World::id(name), &self.dns_names(name)?, &key, life_ms, &self.system)?;
+        let pem = self.ca.svid(&DevWorld::id(name), &self.dns_names(name)?, &key, life_ms, &self.system)?;
         write_private(&paths.certificate, pem.as_bytes())?;
         Ok(paths)
     }
 
     /// Renews the SVIDs of the server, of the sample workloads and of the workloads added by `mayfly dev svid`.
-    pub fn renew(&self) -> Result<(), NoWorld> {
+    pub fn renew(&self) -> Result<(), DevWorldError> {
         for name in std::iter::once(&SERVER).chain(WORKLOADS) {
             self.issue(name, self.life_ms)?;
         }
@@ -252,42 +252,42 @@ impl World {
     }
 
     /// Starts the server in threads of this process. Environment variables do not configure it.
-    pub fn start(&self) -> Result<Running, StartProblem> {
+    pub fn start(&self) -> Result<RunningServer, StartProblem> {
         let config = Config::load(&self.config(), []).map_err(|wrong| StartProblem::config(&self.config(), wrong))?;
         start(&config, &self.system)
     }
 
     /// Starts the server as a process of its own, which may be killed, and waits until it answers. `program` is the mayfly binary.
-    pub fn spawn(&self, program: &Path) -> Result<Child, NoWorld> {
-        Child::spawn(program, &self.config(), &self.dir)
+    pub fn spawn(&self, program: &Path) -> Result<ServerProcess, DevWorldError> {
+        ServerProcess::spawn(program, &self.config(), &self.dir)
     }
 
     /// The TLS configuration of a workload's connection to the server.
-    pub fn client_config(&self, name: &str) -> Result<ClientConfig, NoWorld> {
-        let spoilt = |e: &dyn std::fmt::Display| NoWorld::Spoilt(e.to_string());
+    pub fn client_config(&self, name: &str) -> Result<ClientConfig, DevWorldError> {
+        let spoilt = |e: &dyn std::fmt::Display| DevWorldError::Spoilt(e.to_string());
         let paths = self.svid(name);
         let pair = SvidFiles::new(&paths.certificate, &paths.key).load().map_err(|e| spoilt(&e))?;
         let own = Arc::new(ArcSwap::new(pair.certified_key().clone()));
-        let server = SpiffeId::parse(&World::id(SERVER)).map_err(|e| spoilt(&e))?;
+        let server = SpiffeId::parse(&DevWorld::id(SERVER)).map_err(|e| spoilt(&e))?;
         tls::client_config(Some(own), self.bundles()?, server, &self.system).map_err(|e| spoilt(&e))
     }
 
     /// The bundles that the workloads trust.
-    pub fn bundles(&self) -> Result<tls::BundlesInForce, NoWorld> {
-        let spoilt = |e: &dyn std::fmt::Display| NoWorld::Spoilt(e.to_string());
+    pub fn bundles(&self) -> Result<tls::CurrentBundles, DevWorldError> {
+        let spoilt = |e: &dyn std::fmt::Display| DevWorldError::Spoilt(e.to_string());
         let domain = TrustDomain::parse(TRUST_DOMAIN).map_err(|e| spoilt(&e))?;
         let bundle = Bundle::parse(domain, read(&self.bundle())?.as_bytes()).map_err(|e| spoilt(&e))?;
         Ok(Arc::new(ArcSwap::from_pointee(Bundles::new([Arc::new(bundle)]).unwrap_or_default())))
     }
 
     /// A channel over mTLS to one of the server's addresses, as one of the workloads.
-    pub async fn channel(&self, name: &str, address: SocketAddr) -> Result<Channel, NoWorld> {
+    pub async fn channel(&self, name: &str, address: SocketAddr) -> Result<Channel, DevWorldError> {
         let connected = client::mtls(address, self.client_config(name)?).await;
-        connected.map_err(|e| NoWorld::Spoilt(format!("no connection to {address}: {e:?}")))
+        connected.map_err(|e| DevWorldError::Spoilt(format!("no connection to {address}: {e:?}")))
     }
 
     /// Writes the context file for calling as a workload, and returns its path.
-    pub fn write_context(&self, name: &str, address: SocketAddr) -> Result<PathBuf, NoWorld> {
+    pub fn write_context(&self, name: &str, address: SocketAddr) -> Result<PathBuf, DevWorldError> {
         let path = self.dir.join(format!("{}.toml", name.replace('/', "-")));
         write_private(&path, self.context_text(name, address).as_bytes())?;
         Ok(path)
@@ -301,7 +301,7 @@ impl World {
             svid: Some(paths.certificate),
             key: Some(paths.key),
             bundle: Some(self.bundle()),
-            server_id: Some(World::id(SERVER)),
+            server_id: Some(DevWorld::id(SERVER)),
             ..ContextFile::default()
         };
         // All values are texts, which TOML can always represent.
@@ -315,45 +315,45 @@ impl World {
 
     /// The addresses of a server in the background, if it answers.
     pub fn addresses(dir: &Path) -> Option<Addresses> {
-        serde_json::from_str(&read(&World::ready_file(dir)).ok()?).ok()
+        serde_json::from_str(&read(&DevWorld::ready_file(dir)).ok()?).ok()
     }
 }
 
 /// The names that an interrupted or concurrent `dev up` may have created in a directory before the marker.
-const BEFORE_THE_MARKER: &[&str] = &[Starting::NAME, "mayfly.pid", ".mayfly-dev.new"];
+const BEFORE_THE_MARKER: &[&str] = &[StartLock::NAME, "mayfly.pid", ".mayfly-dev.new"];
 
 /// Refuses a directory with files of somebody else.
-fn ours(dir: &Path) -> Result<(), NoWorld> {
+fn refuse_foreign_dir(dir: &Path) -> Result<(), DevWorldError> {
     let foreign = |entry: io::Result<std::fs::DirEntry>| {
         entry.is_ok_and(|entry| !BEFORE_THE_MARKER.iter().any(|name| entry.file_name() == *name))
     };
     match !is_world(dir) && std::fs::read_dir(dir).is_ok_and(|mut entries| entries.any(foreign)) {
         // Another `dev up` may have written the marker while the names were read.
-        true if !is_world(dir) => Err(NoWorld::NotOurs(dir.to_owned())),
+        true if !is_world(dir) => Err(DevWorldError::NotOurs(dir.to_owned())),
         _ => Ok(()),
     }
 }
 
 /// A lock on a world that is being created or started. Concurrent `dev up` wait for it: two of them would each make a CA, and the
 /// certificates of one would not match the root of the other.
-pub(super) struct Starting {
+pub(super) struct StartLock {
     _file: std::fs::File,
 }
 
-impl Starting {
+impl StartLock {
     const NAME: &str = "mayfly.starting";
 
     /// Creates the directory and takes the lock, unless another process holds it. `None` if one does.
-    pub fn take(dir: &Path) -> Result<Option<Starting>, NoWorld> {
+    pub fn take(dir: &Path) -> Result<Option<StartLock>, DevWorldError> {
         private_dir(dir)?;
-        ours(dir)?;
-        let path = dir.join(Starting::NAME);
+        refuse_foreign_dir(dir)?;
+        let path = dir.join(StartLock::NAME);
         let open = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = open.map_err(|error| NoWorld::Io { what: "opening", path: path.clone(), error })?;
+        let file = open.map_err(|error| DevWorldError::Io { what: "opening", path: path.clone(), error })?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Starting { _file: file })),
+            Ok(()) => Ok(Some(StartLock { _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(NoWorld::Io { what: "locking", path, error }),
+            Err(TryLockError::Error(error)) => Err(DevWorldError::Io { what: "locking", path, error }),
         }
     }
 }

@@ -3,16 +3,16 @@
 
 use std::path::Path;
 
-use super::super::Run;
-use super::{Found, State, ours};
-use mayfly_base::document::Complaint;
-use mayfly_base::document::command::typed;
-use mayfly_config::config::{Config, Finding, Severity, validate};
-use mayfly_server::examine::{Store, store};
-use mayfly_server::{environment, healthcheck, seen};
+use super::super::CommandContext;
+use super::{CheckResults, State, client_identity};
+use mayfly_base::document::Diagnostic;
+use mayfly_base::document::remedy::shell_quoted;
+use mayfly_config::config::{Config, ConfigFinding, Severity, validate};
+use mayfly_server::store_check::{StoreCondition, store};
+use mayfly_server::{environment, healthcheck, inspect_svid};
 
 /// Runs all checks.
-pub(super) fn look(path: &Path, run: &Run, found: &mut Found) {
+pub(super) fn check_host(path: &Path, run: &CommandContext, found: &mut CheckResults) {
     let config = match Config::load(path, environment()) {
         Ok(config) => config,
         Err(wrong) => {
@@ -20,7 +20,7 @@ pub(super) fn look(path: &Path, run: &Run, found: &mut Found) {
         }
     };
     let findings = validate(&config, run.system.wall());
-    findings.iter().for_each(|finding| tell(finding, &config, found));
+    findings.iter().for_each(|finding| add_finding(finding, &config, found));
     let worst = |check: &str| findings.iter().filter(|f| about(f, &config) == check).map(|f| f.severity).max();
     for (check, shown) in [
         ("configuration", config.file.clone()),
@@ -32,14 +32,14 @@ pub(super) fn look(path: &Path, run: &Run, found: &mut Found) {
         }
     }
     if worst("svid") != Some(Severity::Error)
-        && let Ok((pair, place)) = seen(&config, &run.system)
+        && let Ok((pair, place)) = inspect_svid(&config, &run.system)
     {
         let mend =
             if config.tls.is_some() { "whoever renews it has to write it there in time" } else { "look at what the agent logs" };
-        ours::life(&format!("the server's, {place}"), &pair, run.system.wall(), mend, found);
+        client_identity::life(&format!("the server's, {place}"), &pair, run.system.wall(), mend, found);
     }
     if worst("sealing key") != Some(Severity::Error) {
-        kept(path, &config, run, found);
+        check_store(path, &config, run, found);
     }
     if worst("disk").is_none() {
         found.ok("disk", "there is room beyond the reserve");
@@ -47,7 +47,7 @@ pub(super) fn look(path: &Path, run: &Run, found: &mut Found) {
 }
 
 /// The subject of a finding, taken from the key at its beginning.
-fn about(finding: &Finding, config: &Config) -> &'static str {
+fn about(finding: &ConfigFinding, config: &Config) -> &'static str {
     let what = &finding.complaint.what;
     let begins = |word: &str| what.starts_with(word);
     match () {
@@ -62,11 +62,11 @@ fn about(finding: &Finding, config: &Config) -> &'static str {
 }
 
 /// The place and text of a complaint; the remedy is printed apart.
-fn place(complaint: &Complaint) -> String {
+fn place(complaint: &Diagnostic) -> String {
     complaint.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-fn tell(finding: &Finding, config: &Config, found: &mut Found) {
+fn add_finding(finding: &ConfigFinding, config: &Config, found: &mut CheckResults) {
     let state = match finding.severity {
         Severity::Warning => State::Warning,
         Severity::Error => State::Problem,
@@ -75,26 +75,26 @@ fn tell(finding: &Finding, config: &Config, found: &mut Found) {
 }
 
 /// Opens the store with its sealing key if no server has it open; otherwise checks whether that server answers.
-fn kept(path: &Path, config: &Config, run: &Run, found: &mut Found) {
-    let start = format!("mayfly server run --config {}", typed(path));
+fn check_store(path: &Path, config: &Config, run: &CommandContext, found: &mut CheckResults) {
+    let start = format!("mayfly server run --config {}", shell_quoted(path));
     match store(config, run.system.wall()) {
-        Store::None => found.ok("sealing key", "it can be read; there is no store yet"),
-        Store::InUse => running(path, run, found),
-        Store::Sound { behind_ms: 0 } => {
+        StoreCondition::None => found.ok("sealing key", "it can be read; there is no store yet"),
+        StoreCondition::InUse => running(path, run, found),
+        StoreCondition::Sound { behind_ms: 0 } => {
             found.ok("sealing key", "it is the store's");
             found.push("server", State::Problem, "it does not run: its store is open to nobody", start);
         }
-        Store::Sound { behind_ms } => {
+        StoreCondition::Sound { behind_ms } => {
             found.ok("sealing key", "it is the store's");
             let what = format!("this host's clock stands {} s behind the ledger: nothing would be issued", behind_ms / 1_000);
             found.problem("clock", what, "set the clock: timedatectl");
         }
-        Store::Key(problem) => found.problem("sealing key", lines(&problem.0), lines(&problem.1)),
-        Store::Broken(problem) => found.problem("store", lines(&problem.0), lines(&problem.1)),
+        StoreCondition::Key(problem) => found.problem("sealing key", lines(&problem.0), lines(&problem.1)),
+        StoreCondition::Broken(problem) => found.problem("store", lines(&problem.0), lines(&problem.1)),
     }
 }
 
-fn running(path: &Path, run: &Run, found: &mut Found) {
+fn running(path: &Path, run: &CommandContext, found: &mut CheckResults) {
     found.ok("sealing key", "a server has the store open, so it is the store's");
     let asked = std::thread::scope(|scope| {
         let asking = || {

@@ -4,8 +4,8 @@
 //! - `ours`: the client's SVID and the bundle. `server`: the connection and the server's own status. `host`: a server's configuration and
 //!   store.
 
+mod client_identity;
 mod host;
-mod ours;
 mod server;
 
 use std::path::PathBuf;
@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::Run;
+use super::CommandContext;
 use super::error::CliError;
 use super::exit::Exit;
-use super::out::{Format, Noun, Row};
+use super::out::{Format, Printable, Row};
 
 /// Arguments of `mayfly doctor`.
 #[derive(Args)]
@@ -53,7 +53,7 @@ struct Check {
     mend: String,
 }
 
-impl Noun for Check {
+impl Printable for Check {
     fn name(&self) -> String {
         self.check.to_owned()
     }
@@ -75,9 +75,9 @@ impl Row for Check {
 
 /// The results of all checks, in the order in which problems should be solved.
 #[derive(Default)]
-struct Found(Vec<Check>);
+struct CheckResults(Vec<Check>);
 
-impl Found {
+impl CheckResults {
     fn push(&mut self, check: &'static str, state: State, found: impl ToString, mend: impl Into<String>) {
         self.0.push(Check { check, state, found: found.to_string(), mend: mend.into() });
     }
@@ -111,15 +111,15 @@ struct Report {
     checks: Vec<Check>,
 }
 
-impl Noun for Report {
+impl Printable for Report {
     fn name(&self) -> String {
         self.checks.iter().filter(|c| c.state > State::Unknown).map(|c| c.check).collect::<Vec<_>>().join("\n")
     }
 }
 
 /// Runs the command. Exits with 0, with 10 if there are only warnings, and with 1 if something does not work.
-pub async fn run(args: DoctorArgs, run: &Run) -> Result<Exit, CliError> {
-    let mut found = Found::default();
+pub async fn run(args: DoctorArgs, run: &CommandContext) -> Result<Exit, CliError> {
+    let mut found = CheckResults::default();
     if !args.offline {
         let reached = match run.target() {
             Err(error) => {
@@ -131,8 +131,8 @@ pub async fn run(args: DoctorArgs, run: &Run) -> Result<Exit, CliError> {
                 None
             }
             Ok(target) => {
-                ours::look(&target, run, &mut found);
-                server::look(&target, run, &mut found).await
+                client_identity::check_client(&target, run, &mut found);
+                server::check_connection(&target, run, &mut found).await
             }
         };
         if reached.is_none() && args.server_config.is_none() {
@@ -140,7 +140,7 @@ pub async fn run(args: DoctorArgs, run: &Run) -> Result<Exit, CliError> {
         }
     }
     if let Some(config) = &args.server_config {
-        host::look(config, run, &mut found);
+        host::check_host(config, run, &mut found);
     }
     let worst = found.0.iter().map(|c| c.state).max().unwrap_or(State::Ok);
     let report = Report { worst, checks: found.0 };

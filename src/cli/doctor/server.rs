@@ -1,21 +1,21 @@
 //! Checks the connection to the server, the identity that the server sees, and the status that it reports to operators.
 
-use super::super::Run;
-use super::super::context::Target;
+use super::super::CommandContext;
+use super::super::context::ServerTarget;
 use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::super::remedy;
-use super::super::server::Server;
-use super::super::show::status::Status;
+use super::super::server::ApiClient;
+use super::super::show::status::StatusView;
 use super::super::show::whoami::Whoami;
-use super::Found;
+use super::CheckResults;
 use mayfly_base::refusal::Reason;
 use mayfly_proto::mayfly::v1::{
     self as pb, server_service_client::ServerServiceClient, token_service_client::TokenServiceClient,
 };
 
 /// Calls the server. `None` if there is no connection.
-pub(super) async fn look(target: &Target, run: &Run, found: &mut Found) -> Option<()> {
+pub(super) async fn check_connection(target: &ServerTarget, run: &CommandContext, found: &mut CheckResults) -> Option<()> {
     let server = match run.server().await {
         Ok(server) => server,
         Err(error) => {
@@ -35,24 +35,24 @@ pub(super) async fn look(target: &Target, run: &Run, found: &mut Found) -> Optio
     Some(())
 }
 
-fn mend_of(error: &CliError, target: &Target) -> String {
+fn mend_of(error: &CliError, target: &ServerTarget) -> String {
     match (error.exit(), target) {
         (Exit::NotAuthenticated, _) => {
             "look at svid and bundle above, and whether --server-id names this server; where the server refused the SVID, its log names the clause"
                 .to_owned()
         }
-        (_, Target::Unix(path)) => {
+        (_, ServerTarget::Unix(path)) => {
             format!("whether it runs, and where its socket is: listen.admin_socket; ls -l {}", path.display())
         }
-        (_, Target::Mtls(to)) => format!(
+        (_, ServerTarget::Mtls(to)) => format!(
             "whether it runs and listens there, and what lies between: mayfly server healthcheck; nc -vz {} {}",
             to.host, to.port
         ),
     }
 }
 
-fn admitted(who: &Whoami, target: &Target, found: &mut Found) {
-    found.ok("reach", format!("{}: it takes us for {}", target.address(), crate::out::Noun::name(who)));
+fn admitted(who: &Whoami, target: &ServerTarget, found: &mut CheckResults) {
+    found.ok("reach", format!("{}: it takes us for {}", target.address(), crate::out::Printable::name(who)));
     for lock in &who.locks {
         let mend = format!("whoever may lift it: mayfly lock lift {} --reason TEXT", lock.seq);
         found.problem("policy", format!("a lock keeps us from new grants: {}", lock.why()), mend);
@@ -65,11 +65,11 @@ fn admitted(who: &Whoami, target: &Target, found: &mut Found) {
     }
 }
 
-async fn status(server: &Server, found: &mut Found) {
+async fn status(server: &ApiClient, found: &mut CheckResults) {
     let answer =
         server.call(pb::GetStatusRequest {}, |c, q| async move { ServerServiceClient::new(c).get_status(q).await }).await;
     let status = match answer {
-        Ok(answer) => Status::from(answer),
+        Ok(answer) => StatusView::from(answer),
         // The status is for operators, and is served on their listener only.
         Err(error) => {
             let why = match error.exit() {
@@ -86,13 +86,13 @@ async fn status(server: &Server, found: &mut Found) {
 }
 
 /// Reports that all sources of the server can be read. A source that cannot be read is among the server's warnings.
-fn sources(status: &Status, found: &mut Found) {
+fn sources(status: &StatusView, found: &mut CheckResults) {
     if !status.sources.is_empty() && status.sources.iter().all(|source| source.problem.is_empty()) {
         found.ok("sources", format!("{} files and services that the server reads again can be read", status.sources.len()));
     }
 }
 
-fn clock(status: &Status, found: &mut Found) {
+fn clock(status: &StatusView, found: &mut CheckResults) {
     let clock = &status.clock;
     let (skew, allowed) = (clock.skew_ms.unwrap_or_default(), clock.allowed_skew_ms.unwrap_or_default());
     let shown = clock.wall.clone().unwrap_or_default();
@@ -104,7 +104,7 @@ fn clock(status: &Status, found: &mut Found) {
     }
 }
 
-fn disk(status: &Status, found: &mut Found) {
+fn disk(status: &StatusView, found: &mut CheckResults) {
     let Some(disk) = &status.disk else { return found.ok("disk", "its store has none") };
     let shown = format!("{} MiB free, {} MiB held in reserve", disk.free_bytes >> 20, disk.reserve_bytes >> 20);
     let mend = "free space beside the data directory, or keep less history (audit.keep)";
@@ -117,13 +117,13 @@ fn disk(status: &Status, found: &mut Found) {
     }
 }
 
-fn issuing(status: &Status, found: &mut Found) {
+fn issuing(status: &StatusView, found: &mut CheckResults) {
     let known = [Reason::ClockSkew, Reason::DiskReserve].map(Reason::as_str);
     if status.issuing {
         found.ok("issuing", format!("generation {}, seq {}", status.ledger.generation, status.ledger.durable_seq));
     } else if !known.contains(&status.not_issuing_reason.as_str()) {
         let reason = Reason::ALL.iter().find(|r| r.as_str() == status.not_issuing_reason);
-        let mend = reason.map_or("", |reason| remedy::of(*reason).way_out);
+        let mend = reason.map_or("", |reason| remedy::remedy_for(*reason).way_out);
         found.problem("issuing", &status.not_issuing_message, mend);
     }
     if !status.ledger.export_problem.is_empty() {

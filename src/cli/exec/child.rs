@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child as Process, Command};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-use super::credentials::Credentials;
+use super::credentials::ProgramCredentials;
 
 /// A program that could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -29,13 +29,13 @@ impl NotStarted {
 }
 
 /// A running program.
-pub(super) struct Child {
+pub(super) struct ChildProgram {
     process: Process,
 }
 
-impl Child {
+impl ChildProgram {
     /// Starts the program. It inherits only the three standard streams.
-    pub fn spawn(words: &[OsString], credentials: &Credentials) -> Result<Child, NotStarted> {
+    pub fn spawn(words: &[OsString], credentials: &ProgramCredentials) -> Result<ChildProgram, NotStarted> {
         let Some((program, rest)) = words.split_first() else {
             return Err(NotStarted { program: String::new(), error: io::ErrorKind::NotFound.into() });
         };
@@ -47,7 +47,7 @@ impl Child {
         });
         let process = command.spawn();
         let process = process.map_err(|error| NotStarted { program: program.to_string_lossy().into_owned(), error })?;
-        Ok(Child { process })
+        Ok(ChildProgram { process })
     }
 
     /// Waits until the program ends.

@@ -8,9 +8,9 @@ use zeroize::Zeroizing;
 use super::super::args::wire_duration;
 use super::super::error::CliError;
 use super::super::exit::Exit;
-use super::super::server::Server;
-use super::super::show::issued::{Answer, Issued};
-use super::super::{Run, credential, terms};
+use super::super::server::ApiClient;
+use super::super::show::issued::{IssuedAnswerView, IssuedView};
+use super::super::{CommandContext, credential, terms};
 use super::ExecArgs;
 use mayfly_base::limits;
 use mayfly_base::refusal::Reason;
@@ -88,7 +88,7 @@ fn distinct(injected: &[Injected]) -> Result<(), CliError> {
 
 /// Why the credentials are no longer usable.
 #[derive(Debug)]
-pub(super) enum Gone {
+pub(super) enum CredentialLoss {
     /// A credential was ended before it expired.
     Ended(String),
     /// A credential expires now.
@@ -97,18 +97,18 @@ pub(super) enum Gone {
     Refused(Box<CliError>),
 }
 
-impl fmt::Display for Gone {
+impl fmt::Display for CredentialLoss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Gone::Ended(id) => write!(f, "{id} was revoked or its task is over; why: mayfly explain {id}"),
-            Gone::Expires(id) => write!(f, "{id} has ended by its time"),
-            Gone::Refused(error) => f.write_str(error.words(false).trim_end()),
+            CredentialLoss::Ended(id) => write!(f, "{id} was revoked or its task is over; why: mayfly explain {id}"),
+            CredentialLoss::Expires(id) => write!(f, "{id} has ended by its time"),
+            CredentialLoss::Refused(error) => f.write_str(error.words(false).trim_end()),
         }
     }
 }
 
 /// An issued credential.
-struct Held {
+struct HeldCredential {
     variable: String,
     upstream: String,
     value: Zeroizing<String>,
@@ -119,11 +119,11 @@ struct Held {
 }
 
 /// The credentials of a program.
-pub(super) struct Credentials {
-    server: Server,
+pub(super) struct ProgramCredentials {
+    server: ApiClient,
     system: mayfly_base::system::System,
     injected: Vec<Injected>,
-    held: Vec<Held>,
+    held: Vec<HeldCredential>,
     task: String,
     /// The task was opened for this program and ends with it.
     own_task: bool,
@@ -133,9 +133,13 @@ pub(super) struct Credentials {
     ttl: Option<Duration>,
 }
 
-impl Credentials {
+impl ProgramCredentials {
     /// Opens the task if none is given, and issues a credential for each variable. Either all credentials are issued or none.
-    pub async fn mint(mut injected: Vec<Injected>, args: &ExecArgs, run: &Run) -> Result<Credentials, CliError> {
+    pub async fn mint(
+        mut injected: Vec<Injected>,
+        args: &ExecArgs,
+        run: &CommandContext,
+    ) -> Result<ProgramCredentials, CliError> {
         if injected.len() > limits::EXEC_CREDENTIALS {
             return Err(CliError::Usage(format!("{} credentials at the most for one program", limits::EXEC_CREDENTIALS)));
         }
@@ -150,7 +154,8 @@ impl Credentials {
             None => (open(&server, &injected, args, run).await?, true),
         };
         let (purpose, system) = (args.purpose.clone().unwrap_or_default(), run.system.clone());
-        let mut all = Credentials { server, system, injected, held: Vec::new(), task, own_task, beat: 0, purpose, ttl: args.ttl };
+        let mut all =
+            ProgramCredentials { server, system, injected, held: Vec::new(), task, own_task, beat: 0, purpose, ttl: args.ttl };
         all.beat = all.system.steady() + HEARTBEAT.as_millis() as u64 / 3;
         match all.minted().await {
             Ok(held) => all.held = held,
@@ -162,8 +167,8 @@ impl Credentials {
         Ok(all)
     }
 
-    async fn minted(&self) -> Result<Vec<Held>, CliError> {
-        let mut held: Vec<Held> = Vec::new();
+    async fn minted(&self) -> Result<Vec<HeldCredential>, CliError> {
+        let mut held: Vec<HeldCredential> = Vec::new();
         for one in &self.injected {
             match self.one(one).await {
                 Ok(minted) => held.push(minted),
@@ -178,7 +183,7 @@ impl Credentials {
         Ok(held)
     }
 
-    async fn one(&self, of: &Injected) -> Result<Held, CliError> {
+    async fn one(&self, of: &Injected) -> Result<HeldCredential, CliError> {
         let request = pb::ExchangeRequest {
             task: Some(Task::TaskId(self.task.clone())),
             upstream: of.upstream.clone(),
@@ -195,7 +200,7 @@ impl Credentials {
             (Some(from), Some(to)) => (to.seconds - from.seconds).max(0).unsigned_abs() * 1_000,
             _ => 0,
         };
-        let issued = Issued::of(issued)?;
+        let issued = IssuedView::of(issued)?;
         let Some(value) = issued.answer.plain() else {
             let _ = credential::release(&self.server, &issued.credential_id).await;
             return Err(CliError::Usage(format!(
@@ -204,11 +209,11 @@ impl Credentials {
             )));
         };
         let base_url = match &issued.answer {
-            Answer::BearerToken { base_url, .. } => base_url.clone(),
+            IssuedAnswerView::BearerToken { base_url, .. } => base_url.clone(),
             _ => String::new(),
         };
         let (variable, upstream, id) = (of.variable.clone(), of.upstream.clone(), issued.credential_id);
-        Ok(Held { variable, upstream, value, base_url, id, ends: asked + life })
+        Ok(HeldCredential { variable, upstream, value, base_url, id, ends: asked + life })
     }
 
     /// The environment variables: the credentials, the addresses where they are accepted, and the task.
@@ -224,7 +229,7 @@ impl Credentials {
 
     /// Checks that all credentials are usable, and sends a heartbeat if one is due. With `early`, a credential that is about to expire
     /// counts as gone.
-    pub async fn look(&mut self, early: bool) -> Option<Gone> {
+    pub async fn look(&mut self, early: bool) -> Option<CredentialLoss> {
         let now = self.system.steady();
         if self.own_task && now >= self.beat {
             self.beat = now + HEARTBEAT.as_millis() as u64 / 3;
@@ -234,15 +239,15 @@ impl Credentials {
         }
         let ahead = if early { limits::EXEC_AHEAD_MS } else { 0 };
         if let Some(one) = self.held.iter().find(|one| one.ends <= now + ahead) {
-            return Some(Gone::Expires(one.id.clone()));
+            return Some(CredentialLoss::Expires(one.id.clone()));
         }
         for one in &self.held {
             match self.state(&one.id).await {
                 // A hold is temporary.
                 Ok(pb::CredentialState::Active | pb::CredentialState::Held) => {}
-                Ok(pb::CredentialState::Expired) => return Some(Gone::Expires(one.id.clone())),
-                Ok(_) => return Some(Gone::Ended(one.id.clone())),
-                Err(error) if shut_out(&error) => return Some(Gone::Refused(Box::new(error))),
+                Ok(pb::CredentialState::Expired) => return Some(CredentialLoss::Expires(one.id.clone())),
+                Ok(_) => return Some(CredentialLoss::Ended(one.id.clone())),
+                Err(error) if shut_out(&error) => return Some(CredentialLoss::Refused(Box::new(error))),
                 // A server that is briefly unreachable does not end a credential.
                 Err(_) => {}
             }
@@ -285,7 +290,7 @@ impl Credentials {
     }
 }
 
-async fn open(server: &Server, injected: &[Injected], args: &ExecArgs, run: &Run) -> Result<String, CliError> {
+async fn open(server: &ApiClient, injected: &[Injected], args: &ExecArgs, run: &CommandContext) -> Result<String, CliError> {
     let mut upstreams: Vec<pb::Allowance> = Vec::new();
     for one in injected {
         match upstreams.iter_mut().find(|a| a.upstream == one.upstream) {

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Run;
+use super::CommandContext;
 use super::args;
 use super::error::CliError;
 use super::exit::Exit;
-use child::Child;
-use credentials::{Credentials, Gone, Injected};
+use child::ChildProgram;
+use credentials::{CredentialLoss, Injected, ProgramCredentials};
 
 /// Arguments of `mayfly exec`.
 #[derive(Args)]
@@ -79,22 +79,22 @@ enum OnExpiry {
 enum Ended {
     Itself(ExitStatus),
     /// `mayfly exec` ended the program, since its credentials were no longer usable.
-    ByUs(Gone),
+    ByUs(CredentialLoss),
     /// New credentials were issued for the next run.
     Anew,
 }
 
 /// Runs the command. The exit code is that of the program; 128 plus the signal's number if a signal ended it; 5 if its credentials had
 /// ended.
-pub async fn run(args: ExecArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(args: ExecArgs, run: &CommandContext) -> Result<Exit, CliError> {
     // Prevents other processes of the same user from reading the credentials from this process's memory.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let Way::Env = args.inject;
     let injected: Vec<Injected> = args.upstream.iter().chain(&args.env).cloned().collect();
     let mut signals = child::Signals::new().map_err(|e| CliError::Local(format!("signals: {e}")))?;
-    let mut credentials = Credentials::mint(injected, &args, run).await?;
+    let mut credentials = ProgramCredentials::mint(injected, &args, run).await?;
     let ended = loop {
-        let spawned = Child::spawn(&args.command, &credentials);
+        let spawned = ChildProgram::spawn(&args.command, &credentials);
         let mut child = match spawned {
             Ok(child) => child,
             Err(no) => {
@@ -121,8 +121,8 @@ pub async fn run(args: ExecArgs, run: &Run) -> Result<Exit, CliError> {
 
 /// Runs the program once, from its start to its end.
 async fn alive(
-    child: &mut Child,
-    credentials: &mut Credentials,
+    child: &mut ChildProgram,
+    credentials: &mut ProgramCredentials,
     signals: &mut child::Signals,
     args: &ExecArgs,
 ) -> Result<Ended, CliError> {

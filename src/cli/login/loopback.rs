@@ -24,7 +24,7 @@ pub struct Loopback {
 }
 
 /// The content of a request.
-enum Came {
+enum Callback {
     /// The authorization code.
     Code(Zeroizing<String>),
     /// The provider refused.
@@ -52,11 +52,11 @@ impl Loopback {
         loop {
             let Ok((mut tcp, _)) = self.listener.accept().await else { continue };
             let Ok(Ok(target)) = tokio::time::timeout(READ, target(&mut tcp)).await else { continue };
-            let came = came(&target, state, issuer);
+            let came = parse_callback(&target, state, issuer);
             let (status, text) = match &came {
-                Came::Code(_) => ("200 OK", "You are signed in. Close this window and go back to the terminal."),
-                Came::Refused(_) => ("200 OK", "You are not signed in. The terminal says why."),
-                Came::Nothing(why) => ("400 Bad Request", *why),
+                Callback::Code(_) => ("200 OK", "You are signed in. Close this window and go back to the terminal."),
+                Callback::Refused(_) => ("200 OK", "You are not signed in. The terminal says why."),
+                Callback::Nothing(why) => ("400 Bad Request", *why),
             };
             let answer = format!(
                 "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\ncache-control: no-store\r\n\
@@ -67,9 +67,9 @@ impl Loopback {
             let _ = tcp.write_all(answer.as_bytes()).await;
             let _ = tcp.shutdown().await;
             match came {
-                Came::Code(code) => return Ok(code),
-                Came::Refused(why) => return Err(CliError::Local(format!("the provider refused: {}", for_terminal(&why)))),
-                Came::Nothing(_) => {}
+                Callback::Code(code) => return Ok(code),
+                Callback::Refused(why) => return Err(CliError::Local(format!("the provider refused: {}", for_terminal(&why)))),
+                Callback::Nothing(_) => {}
             }
         }
     }
@@ -91,9 +91,9 @@ async fn target(tcp: &mut TcpStream) -> std::io::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(target.to_owned()))
 }
 
-fn came(target: &str, state: &str, issuer: &str) -> Came {
+fn parse_callback(target: &str, state: &str, issuer: &str) -> Callback {
     let Some(query) = target.strip_prefix(PATH).and_then(|rest| rest.strip_prefix('?')) else {
-        return Came::Nothing("nothing is here");
+        return Callback::Nothing("nothing is here");
     };
     let value = |name: &str| {
         let mut all = query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(key, _)| *key == name);
@@ -102,16 +102,16 @@ fn came(target: &str, state: &str, issuer: &str) -> Came {
         if all.next().is_some() { None } else { one }
     };
     if value("state").as_deref() != Some(state) {
-        return Came::Nothing("this is not the answer that is waited for");
+        return Callback::Nothing("this is not the answer that is waited for");
     }
     // A response of another provider, in a mix-up attack (RFC 9207, section 2.4).
     if value("iss").is_some_and(|iss| iss != issuer) {
-        return Came::Nothing("this is another provider's answer");
+        return Callback::Nothing("this is another provider's answer");
     }
     match (value("code"), value("error")) {
-        (Some(code), None) => Came::Code(Zeroizing::new(code)),
-        (_, Some(error)) => Came::Refused(value("error_description").map_or(error.clone(), |why| format!("{error}: {why}"))),
-        (None, None) => Came::Nothing("there is no code in this answer"),
+        (Some(code), None) => Callback::Code(Zeroizing::new(code)),
+        (_, Some(error)) => Callback::Refused(value("error_description").map_or(error.clone(), |why| format!("{error}: {why}"))),
+        (None, None) => Callback::Nothing("there is no code in this answer"),
     }
 }
 
@@ -154,8 +154,8 @@ mod tests {
     #[test]
     fn only_the_answer_that_is_waited_for_counts() {
         let issuer = "https://idp.example";
-        let code = |target: &str| match came(target, "st", issuer) {
-            Came::Code(code) => Some(code.to_string()),
+        let code = |target: &str| match parse_callback(target, "st", issuer) {
+            Callback::Code(code) => Some(code.to_string()),
             _ => None,
         };
         assert_eq!(code("/callback?code=a%2Fb+c&state=st").as_deref(), Some("a/b c"));
@@ -176,8 +176,8 @@ mod tests {
         ] {
             assert_eq!(code(wrong), None, "{wrong}");
         }
-        let refused = came("/callback?error=access_denied&error_description=no+way&state=st", "st", issuer);
-        assert!(matches!(refused, Came::Refused(why) if why == "access_denied: no way"));
+        let refused = parse_callback("/callback?error=access_denied&error_description=no+way&state=st", "st", issuer);
+        assert!(matches!(refused, Callback::Refused(why) if why == "access_denied: no way"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! - `provider`: requests an ID token from the OIDC provider, with a browser (RFC 8252) or a device code (RFC 8628).
 //! - `loopback`: the redirect listener for the browser. `kept`: the files of a login.
 
-mod kept;
+mod files;
 mod loopback;
 mod provider;
 
@@ -20,25 +20,25 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-pub(super) use kept::Kept;
+pub(super) use files::LoginFiles;
 pub(super) use loopback::form;
 
-use super::Run;
+use super::CommandContext;
 use super::args;
-use super::context::Settings;
+use super::context::LoginSettings;
 use super::error::CliError;
 use super::exit::Exit;
-use super::out::Noun;
-use mayfly_api::people::{LoginAnswer, LoginRefused, LoginRequest, Provider, Ways};
+use super::out::Printable;
+use mayfly_api::people::{LoginAnswer, LoginMethods, LoginProvider, LoginRefused, LoginRequest};
 use mayfly_api::tls::client_config;
 use mayfly_base::limits;
-use mayfly_config::https::{Answer, Https};
+use mayfly_config::https::{HttpsClient, HttpsResponse};
 use mayfly_credential::x509::Csr;
 use mayfly_identity::bundle::{Bundle, Bundles};
 use mayfly_identity::oidc::discovery::{Discovery, document_url};
 use mayfly_proto::mayfly::v1::{self as pb, token_service_client::TokenServiceClient};
 use mayfly_verify::seq::Millis;
-use provider::Asking;
+use provider::IdTokenRequest;
 
 /// Arguments of `mayfly login`.
 #[derive(Args)]
@@ -81,7 +81,7 @@ pub(super) struct PublicArgs {
 
 impl PublicArgs {
     /// The base URL of the public listener, and a client for it.
-    pub(super) fn listener(&self, settings: &Settings, run: &Run) -> Result<(String, Https), CliError> {
+    pub(super) fn listener(&self, settings: &LoginSettings, run: &CommandContext) -> Result<(String, HttpsClient), CliError> {
         let base = ordered(&self.public, &settings.public, settings.beneath.0).ok_or_else(|| {
             CliError::Usage("which server? give --public or MAYFLY_PUBLIC, or `public` in the context's file".to_owned())
         })?;
@@ -97,7 +97,7 @@ fn ordered<'a, T>(given: &'a Option<T>, file: &'a Option<T>, beneath: bool) -> O
 
 /// The printed form of a login.
 #[derive(Serialize)]
-pub(super) struct Told {
+pub(super) struct LoginView {
     pub spiffe_id: String,
     trust_domain: String,
     provider: String,
@@ -107,22 +107,22 @@ pub(super) struct Told {
     key: PathBuf,
 }
 
-impl Told {
-    pub fn of(made: LoginAnswer, trust_domain: String, provider: String, kept: &Kept) -> Told {
+impl LoginView {
+    pub fn of(made: LoginAnswer, trust_domain: String, provider: String, kept: &LoginFiles) -> LoginView {
         let expires_at = Millis(made.expires_at).to_string();
         let (svid, key) = (kept.svid(), kept.key());
-        Told { spiffe_id: made.spiffe_id, trust_domain, provider, credential: made.credential, expires_at, svid, key }
+        LoginView { spiffe_id: made.spiffe_id, trust_domain, provider, credential: made.credential, expires_at, svid, key }
     }
 }
 
-impl Noun for Told {
+impl Printable for LoginView {
     fn name(&self) -> String {
         self.spiffe_id.clone()
     }
 }
 
 /// A new private key, and the request for its certificate.
-pub(super) struct Fresh {
+pub(super) struct KeyAndCsr {
     pub pem: Zeroizing<String>,
     pub spki: Vec<u8>,
     pub csr: Vec<u8>,
@@ -130,46 +130,46 @@ pub(super) struct Fresh {
     pub nonce: String,
 }
 
-impl Fresh {
-    pub fn make() -> Result<Fresh, CliError> {
-        Fresh::of(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(CliError::ours)?)
+impl KeyAndCsr {
+    pub fn make() -> Result<KeyAndCsr, CliError> {
+        KeyAndCsr::of(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(CliError::ours)?)
     }
 
     /// Builds a request for another certificate of the stored key.
-    pub fn again(kept: &Kept) -> Result<Fresh, CliError> {
+    pub fn again(kept: &LoginFiles) -> Result<KeyAndCsr, CliError> {
         let pem = args::read_text(&kept.key(), limits::PEM_FILE_BYTES)?;
-        Fresh::of(&KeyPair::from_pem(&pem).map_err(|_| CliError::Local(format!("{}: is no key", kept.key().display())))?)
+        KeyAndCsr::of(&KeyPair::from_pem(&pem).map_err(|_| CliError::Local(format!("{}: is no key", kept.key().display())))?)
     }
 
-    fn of(key: &KeyPair) -> Result<Fresh, CliError> {
+    fn of(key: &KeyPair) -> Result<KeyAndCsr, CliError> {
         let csr = CertificateParams::default().serialize_request(key).map_err(CliError::ours)?.der().to_vec();
         let checked = Csr::check(&csr).map_err(CliError::ours)?;
         let pem = Zeroizing::new(key.serialize_pem());
-        Ok(Fresh { pem, spki: key.subject_public_key_info(), nonce: checked.nonce(), csr })
+        Ok(KeyAndCsr { pem, spki: key.subject_public_key_info(), nonce: checked.nonce(), csr })
     }
 }
 
 /// Runs `mayfly login`.
-pub async fn login(args: LoginArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn login(args: LoginArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let settings = run.settings()?;
     let (public, server) = args.public.listener(&settings, run)?;
-    let ways: Ways =
+    let ways: LoginMethods =
         answer(&server.get(&format!("{public}/login"), limits::LOGIN_BODY_BYTES).await.map_err(|e| unreachable(&public, &e))?)?;
     let provider = choose(&ways, args.provider.as_deref())?;
     // The directory is checked first, so that nobody signs in for a login that cannot be stored.
-    let kept = Kept::beside(settings.file.as_deref())?;
+    let kept = LoginFiles::beside(settings.file.as_deref())?;
     kept.prepare(&run.system)?;
     if args.device && !ways.device {
         return Err(CliError::Usage(
             "this server takes no device logins (own_domain.device_login); leave --device out".to_owned(),
         ));
     }
-    let client = Https::new(args.provider_ca.as_deref(), &run.system).map_err(|e| CliError::Usage(e.to_string()))?;
+    let client = HttpsClient::new(args.provider_ca.as_deref(), &run.system).map_err(|e| CliError::Usage(e.to_string()))?;
     let url = document_url(&provider.issuer);
     let document = client.document(&url, limits::OIDC_DOCUMENT_BYTES).await.map_err(|e| unreachable(&url, &e))?;
     let known = Discovery::parse(&document, &provider.issuer).map_err(|e| CliError::Local(format!("{url} {e}")))?;
-    let fresh = Fresh::make()?;
-    let asking = Asking {
+    let fresh = KeyAndCsr::make()?;
+    let asking = IdTokenRequest {
         client: &client,
         known: &known,
         provider,
@@ -188,15 +188,15 @@ pub async fn login(args: LoginArgs, run: &Run) -> Result<Exit, CliError> {
     let said = server.post_json(&format!("{public}/login"), body.to_string(), limits::LOGIN_BODY_BYTES).await;
     let made: LoginAnswer = answer(&said.map_err(|e| unreachable(&public, &e))?)?;
     kept.write(&made, &fresh.pem, &fresh.spki, &run.system)?;
-    let told = Told::of(made, ways.trust_domain.clone(), provider.name.clone(), &kept);
+    let told = LoginView::of(made, ways.trust_domain.clone(), provider.name.clone(), &kept);
     run.out.one(&told)?;
     run.out.say(format_args!("signed in until {}; what runs with this context is us: mayfly whoami", told.expires_at));
     Ok(Exit::Ok)
 }
 
 /// Runs `mayfly logout`: the server ends the login, and its files are removed whether or not the server was reached.
-pub async fn logout(run: &Run) -> Result<Exit, CliError> {
-    let kept = Kept::beside(run.settings()?.file.as_deref())?;
+pub async fn logout(run: &CommandContext) -> Result<Exit, CliError> {
+    let kept = LoginFiles::beside(run.settings()?.file.as_deref())?;
     let Some(credential) = kept.credential()? else {
         run.out.say("nobody is signed in with this context");
         return Ok(Exit::Ok);
@@ -216,16 +216,16 @@ pub async fn logout(run: &Run) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-async fn give_back(run: &Run, credential_id: String) -> Result<(), CliError> {
+async fn give_back(run: &CommandContext, credential_id: String) -> Result<(), CliError> {
     let server = run.server().await?;
     let ask = pb::ReleaseRequest { credential_id };
     server.call(ask, |c, q| async move { TokenServiceClient::new(c).release(q).await }).await.map(drop)
 }
 
 /// The client of the public listener. The server is authenticated by its SVID or, if roots are given, by its DNS name.
-fn public_client(args: &PublicArgs, settings: &Settings, run: &Run) -> Result<Https, CliError> {
+fn public_client(args: &PublicArgs, settings: &LoginSettings, run: &CommandContext) -> Result<HttpsClient, CliError> {
     if let Some(ca) = ordered(&args.public_ca, &settings.public_ca, settings.beneath.1) {
-        return Https::new(Some(ca), &run.system).map_err(|e| CliError::Usage(e.to_string()));
+        return HttpsClient::new(Some(ca), &run.system).map_err(|e| CliError::Usage(e.to_string()));
     }
     let (Some(bundle), Some(id)) = (&settings.bundle, &settings.server_id) else {
         let what =
@@ -237,10 +237,10 @@ fn public_client(args: &PublicArgs, settings: &Settings, run: &Run) -> Result<Ht
     let parsed = parsed.map_err(|e| CliError::Usage(format!("{} {e}", bundle.display())))?;
     let bundles = Bundles::new([Arc::new(parsed)]).unwrap_or_default();
     let config = client_config(None, Arc::new(ArcSwap::from_pointee(bundles)), id.clone(), &run.system);
-    Ok(Https::over(config.map_err(CliError::ours)?))
+    Ok(HttpsClient::over(config.map_err(CliError::ours)?))
 }
 
-fn choose<'a>(ways: &'a Ways, named: Option<&str>) -> Result<&'a Provider, CliError> {
+fn choose<'a>(ways: &'a LoginMethods, named: Option<&str>) -> Result<&'a LoginProvider, CliError> {
     let names = || ways.providers.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
     match (named, ways.providers.as_slice()) {
         (_, []) => {
@@ -260,7 +260,7 @@ pub(super) fn unreachable(address: &str, error: &dyn std::fmt::Display) -> CliEr
 }
 
 /// Decodes the server's answer, or its error.
-pub(super) fn answer<T: serde::de::DeserializeOwned>(said: &Answer) -> Result<T, CliError> {
+pub(super) fn answer<T: serde::de::DeserializeOwned>(said: &HttpsResponse) -> Result<T, CliError> {
     if said.status.is_success() {
         return serde_json::from_slice(&said.body).map_err(|_| CliError::Local("the server's answer makes no sense".to_owned()));
     }
@@ -271,7 +271,7 @@ pub(super) fn answer<T: serde::de::DeserializeOwned>(said: &Answer) -> Result<T,
 }
 
 /// Descriptions of the login for other commands.
-impl Kept {
+impl LoginFiles {
     fn credential(&self) -> Result<Option<String>, CliError> {
         let Some(serial) = self.serial()? else { return Ok(None) };
         let id = mayfly_ledger::state::login_of_serial(&serial)
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_fresh_key_is_asked_for_with_its_own_nonce_and_never_shown() {
-        let (one, other) = (Fresh::make().unwrap(), Fresh::make().unwrap());
+        let (one, other) = (KeyAndCsr::make().unwrap(), KeyAndCsr::make().unwrap());
         assert_ne!(one.nonce, other.nonce);
         assert_eq!(Csr::check(&one.csr).unwrap().spki(), one.spki);
         assert_eq!(one.nonce, data_encoding::BASE64URL_NOPAD.encode(&mayfly_identity::sha256(&one.spki)));
@@ -294,8 +294,8 @@ mod tests {
 
     #[test]
     fn one_provider_is_chosen_by_itself_and_several_by_name() {
-        let provider = |name: &str| Provider { name: name.into(), issuer: "https://i".into(), client_id: "c".into() };
-        let ways = |names: &[&str]| Ways {
+        let provider = |name: &str| LoginProvider { name: name.into(), issuer: "https://i".into(), client_id: "c".into() };
+        let ways = |names: &[&str]| LoginMethods {
             trust_domain: "t".into(),
             providers: names.iter().map(|n| provider(n)).collect(),
             device: false,

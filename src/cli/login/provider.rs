@@ -9,14 +9,14 @@ use std::time::Duration;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::super::Run;
+use super::super::CommandContext;
 use super::super::error::CliError;
 use super::super::out::escape::for_terminal;
 use super::loopback::{Loopback, form};
-use mayfly_api::people::Provider;
+use mayfly_api::people::LoginProvider;
 use mayfly_base::document::url::WebUrl;
 use mayfly_base::limits;
-use mayfly_config::https::{Answer, Https};
+use mayfly_config::https::{HttpsClient, HttpsResponse};
 use mayfly_identity::oidc::discovery::Discovery;
 use mayfly_identity::{json, sha256};
 
@@ -26,18 +26,18 @@ const PAUSE: Duration = Duration::from_secs(5);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// A request to one provider.
-pub struct Asking<'a> {
-    pub client: &'a Https,
+pub struct IdTokenRequest<'a> {
+    pub client: &'a HttpsClient,
     pub known: &'a Discovery,
-    pub provider: &'a Provider,
+    pub provider: &'a LoginProvider,
     pub nonce: &'a str,
     pub acr: &'a [String],
     pub max_age: Duration,
     pub patience: Duration,
-    pub run: &'a Run,
+    pub run: &'a CommandContext,
 }
 
-impl Asking<'_> {
+impl IdTokenRequest<'_> {
     fn endpoint<'b>(&self, what: &str, url: Option<&'b String>) -> Result<&'b str, CliError> {
         url.map(String::as_str).ok_or_else(|| {
             CliError::Local(format!("provider {} names no {what} in its discovery document", for_terminal(&self.provider.name)))
@@ -90,9 +90,9 @@ impl Asking<'_> {
             ("code_verifier", &verifier),
         ]));
         let answer = self.token(&asked).await?;
-        match said(&answer)? {
-            Said::Token(token) => Ok(token),
-            Said::Error(error, why) => Err(refused(&error, &why)),
+        match parse_token_response(&answer)? {
+            TokenResponse::Token(token) => Ok(token),
+            TokenResponse::Error(error, why) => Err(refused(&error, &why)),
         }
     }
 
@@ -133,16 +133,16 @@ impl Asking<'_> {
         ]));
         loop {
             tokio::time::sleep(pause).await;
-            match said(&self.token(&asked).await?)? {
-                Said::Token(token) => return Ok(token),
-                Said::Error(error, _) if error == "authorization_pending" => {}
-                Said::Error(error, _) if error == "slow_down" => pause = (pause + PAUSE).min(PAUSE_MAX),
-                Said::Error(error, why) => return Err(refused(&error, &why)),
+            match parse_token_response(&self.token(&asked).await?)? {
+                TokenResponse::Token(token) => return Ok(token),
+                TokenResponse::Error(error, _) if error == "authorization_pending" => {}
+                TokenResponse::Error(error, _) if error == "slow_down" => pause = (pause + PAUSE).min(PAUSE_MAX),
+                TokenResponse::Error(error, why) => return Err(refused(&error, &why)),
             }
         }
     }
 
-    async fn token(&self, form: &str) -> Result<Answer, CliError> {
+    async fn token(&self, form: &str) -> Result<HttpsResponse, CliError> {
         let url = self.endpoint("token_endpoint", self.known.token_endpoint.as_ref())?;
         let answer = self.client.post_form(url, form.to_owned(), limits::OIDC_DOCUMENT_BYTES).await;
         answer.map_err(|e| super::unreachable(url, &e))
@@ -150,24 +150,24 @@ impl Asking<'_> {
 }
 
 /// The answer of a token endpoint.
-enum Said {
+enum TokenResponse {
     Token(Zeroizing<String>),
     Error(String, String),
 }
 
-fn said(answer: &Answer) -> Result<Said, CliError> {
+fn parse_token_response(answer: &HttpsResponse) -> Result<TokenResponse, CliError> {
     let mut document = document(answer)?;
     if !answer.status.is_success() {
         let (error, why) = error_of(&document);
-        return Ok(Said::Error(error, why));
+        return Ok(TokenResponse::Error(error, why));
     }
     match document.get_mut("id_token").map(Value::take) {
-        Some(Value::String(token)) => Ok(Said::Token(Zeroizing::new(token))),
+        Some(Value::String(token)) => Ok(TokenResponse::Token(Zeroizing::new(token))),
         _ => Err(CliError::Local("the provider gave no ID token: its client needs the scope openid".to_owned())),
     }
 }
 
-fn document(answer: &Answer) -> Result<Value, CliError> {
+fn document(answer: &HttpsResponse) -> Result<Value, CliError> {
     json::parse(&answer.body).map_err(|_| CliError::Local(format!("the provider answered {} and no JSON", answer.status)))
 }
 

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-pub use mayfly_base::document::shown::{is_unsafe, json};
+pub use mayfly_base::document::terminal_text::{is_unsafe, json};
 
 /// Escapes every unsafe character, like `\n` or `\u{202e}`.
 pub fn for_terminal(text: &str) -> Cow<'_, str> {

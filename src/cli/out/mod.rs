@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::error::CliError;
 use mayfly_base::log_queue;
-use tree::Tree;
+use tree::OrderedJson;
 
 /// The format of the data on stdout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
@@ -38,13 +38,13 @@ pub enum Format {
 }
 
 /// An object that commands print. Its serialized fields are the interface of `-o json`.
-pub trait Noun: Serialize {
+pub trait Printable: Serialize {
     /// The text that `-o name` prints.
     fn name(&self) -> String;
 }
 
 /// An object that can also be a row of a table.
-pub trait Row: Noun {
+pub trait Row: Printable {
     /// The columns that are always shown.
     const COLUMNS: &'static [&'static str];
     /// The columns that `-o wide` adds.
@@ -85,7 +85,7 @@ impl Out {
     }
 
     /// Prints one object with all its fields.
-    pub fn one<N: Noun>(&self, row: &N) -> Result<(), CliError> {
+    pub fn one<N: Printable>(&self, row: &N) -> Result<(), CliError> {
         match self.format {
             Format::Table => print(&fields(&to_tree(row)?, false)),
             Format::Wide => print(&fields(&to_tree(row)?, true)),
@@ -97,7 +97,7 @@ impl Out {
     }
 
     /// Prints one object, in the table formats as a table of `rows`; the other formats show the whole object.
-    pub fn one_with_rows<N: Noun, R: Row>(&self, whole: &N, rows: &[R]) -> Result<(), CliError> {
+    pub fn one_with_rows<N: Printable, R: Row>(&self, whole: &N, rows: &[R]) -> Result<(), CliError> {
         match self.format {
             Format::Table | Format::Wide if !rows.is_empty() => print(&table(rows, self.format)),
             _ => self.one(whole),
@@ -105,7 +105,7 @@ impl Out {
     }
 
     /// Prints several objects, in the table formats and as CSV as one table of the rows of all; the other formats show the whole objects.
-    pub fn list_with_rows<N: Noun, R: Row>(&self, whole: Vec<N>, rows: impl Fn(N) -> Vec<R>) -> Result<(), CliError> {
+    pub fn list_with_rows<N: Printable, R: Row>(&self, whole: Vec<N>, rows: impl Fn(N) -> Vec<R>) -> Result<(), CliError> {
         match self.format {
             Format::Table | Format::Wide | Format::Csv => self.list(&whole.into_iter().flat_map(rows).collect::<Vec<R>>()),
             Format::Json => print(&to_json(&whole)?),
@@ -161,7 +161,7 @@ fn print(text: &str) -> Result<(), CliError> {
     })
 }
 
-fn names<N: Noun>(rows: &[N]) -> String {
+fn names<N: Printable>(rows: &[N]) -> String {
     rows.iter().map(|r| format!("{}\n", escape::for_terminal(&r.name()))).collect()
 }
 
@@ -170,7 +170,7 @@ fn to_json(value: &impl Serialize) -> Result<String, CliError> {
     Ok(format!("{}\n", escape::json(&text)))
 }
 
-pub(super) fn to_tree(value: &impl Serialize) -> Result<Tree, CliError> {
+pub(super) fn to_tree(value: &impl Serialize) -> Result<OrderedJson, CliError> {
     let text = serde_json::to_string(value).map_err(CliError::ours)?;
     serde_json::from_str(&text).map_err(CliError::ours)
 }
@@ -182,7 +182,7 @@ fn csv_rows<R: Row>(rows: &[R]) -> Result<String, CliError> {
     csv(std::iter::once(head.collect()).chain(lines))
 }
 
-fn csv_fields(tree: &Tree) -> Result<String, CliError> {
+fn csv_fields(tree: &OrderedJson) -> Result<String, CliError> {
     let (names, values) = tree.fields(true).into_iter().unzip();
     csv([names, values].into_iter())
 }
@@ -201,7 +201,7 @@ fn csv(lines: impl Iterator<Item = Vec<String>>) -> Result<String, CliError> {
     String::from_utf8(bytes).map_err(CliError::ours)
 }
 
-fn fields(tree: &Tree, all: bool) -> String {
+fn fields(tree: &OrderedJson, all: bool) -> String {
     let rows = tree.fields(all).into_iter().map(|(name, value)| vec![name.replace('_', " "), value]);
     layout(None, rows.collect())
 }
@@ -239,7 +239,7 @@ mod tests {
         purpose: &'static str,
     }
 
-    impl Noun for Thing {
+    impl Printable for Thing {
         fn name(&self) -> String {
             self.id.to_owned()
         }

@@ -5,40 +5,40 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use crate::error::CliError;
+use mayfly_base::atomic_file::{self, PRIVATE};
 use mayfly_base::system::System;
-use mayfly_base::whole_file::{self, PRIVATE};
 
 /// The destination of a secret.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Sink {
+pub enum SecretSink {
     /// stdout.
     Stdout,
     /// A file, replaced atomically.
     File(PathBuf),
 }
 
-impl Sink {
+impl SecretSink {
     /// Chooses the destination before the server is called, so that no credential is issued that cannot be delivered.
-    pub fn decide(to: Option<PathBuf>, stdout_is_terminal: bool, force_terminal: bool) -> Result<Sink, CliError> {
+    pub fn decide(to: Option<PathBuf>, stdout_is_terminal: bool, force_terminal: bool) -> Result<SecretSink, CliError> {
         match to {
             Some(path) => match fs::symlink_metadata(&path) {
                 Ok(found) if !found.is_file() => Err(CliError::Usage(format!(
                     "--to {}: there is something that is no regular file; name a file, or use a pipe",
                     path.display()
                 ))),
-                _ => Ok(Sink::File(path)),
+                _ => Ok(SecretSink::File(path)),
             },
             None if stdout_is_terminal && !force_terminal => Err(CliError::Usage(
                 "a credential is not written to a terminal: use a pipe, `--to FILE`, or `--force-terminal`".to_owned(),
             )),
-            None => Ok(Sink::Stdout),
+            None => Ok(SecretSink::Stdout),
         }
     }
 
     /// Writes the secret. A file is created with mode 0600, synced, and then replaces the old file atomically.
     pub fn write(&self, secret: &[u8], system: &System) -> Result<(), CliError> {
         match self {
-            Sink::Stdout => {
+            SecretSink::Stdout => {
                 let mut stdout = io::stdout().lock();
                 stdout.write_all(secret).and_then(|()| stdout.flush()).map_err(|e| match e.kind() {
                     io::ErrorKind::BrokenPipe => {
@@ -47,8 +47,8 @@ impl Sink {
                     _ => CliError::Local(format!("stdout: {e}")),
                 })
             }
-            Sink::File(path) => {
-                whole_file::write(path, secret, PRIVATE, system).map_err(|e| CliError::Local(format!("{}: {e}", path.display())))
+            SecretSink::File(path) => {
+                atomic_file::write(path, secret, PRIVATE, system).map_err(|e| CliError::Local(format!("{}: {e}", path.display())))
             }
         }
     }
@@ -64,10 +64,10 @@ mod tests {
 
     #[test]
     fn a_terminal_gets_no_secret_unless_it_is_asked_for() {
-        assert!(matches!(Sink::decide(None, true, false), Err(CliError::Usage(_))));
-        assert_eq!(Sink::decide(None, true, true).unwrap(), Sink::Stdout);
-        assert_eq!(Sink::decide(None, false, false).unwrap(), Sink::Stdout);
-        assert_eq!(Sink::decide(Some("x".into()), true, false).unwrap(), Sink::File("x".into()));
+        assert!(matches!(SecretSink::decide(None, true, false), Err(CliError::Usage(_))));
+        assert_eq!(SecretSink::decide(None, true, true).unwrap(), SecretSink::Stdout);
+        assert_eq!(SecretSink::decide(None, false, false).unwrap(), SecretSink::Stdout);
+        assert_eq!(SecretSink::decide(Some("x".into()), true, false).unwrap(), SecretSink::File("x".into()));
     }
 
     #[test]
@@ -76,7 +76,11 @@ mod tests {
         let link = folder.path().join("link");
         symlink("/dev/stdout", &link).unwrap();
         for path in [folder.path(), Path::new("/dev/null"), &link] {
-            assert!(matches!(Sink::decide(Some(path.to_owned()), false, false), Err(CliError::Usage(_))), "{}", path.display());
+            assert!(
+                matches!(SecretSink::decide(Some(path.to_owned()), false, false), Err(CliError::Usage(_))),
+                "{}",
+                path.display()
+            );
         }
     }
 
@@ -87,7 +91,7 @@ mod tests {
         fs::write(&path, "old, and longer than the new one").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let held_open = File::open(&path).unwrap();
-        Sink::File(path.clone()).write(b"new", &System::real()).unwrap();
+        SecretSink::File(path.clone()).write(b"new", &System::real()).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -100,7 +104,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("there");
         fs::create_dir(&path).unwrap();
-        assert!(Sink::File(path).write(b"new", &System::real()).is_err());
+        assert!(SecretSink::File(path).write(b"new", &System::real()).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

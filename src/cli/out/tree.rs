@@ -8,7 +8,7 @@ use super::escape;
 
 /// A JSON value that keeps the order of its names.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Tree {
+pub enum OrderedJson {
     /// null
     Null,
     /// true or false
@@ -18,58 +18,58 @@ pub enum Tree {
     /// A text.
     Text(String),
     /// A list.
-    List(Vec<Tree>),
+    List(Vec<OrderedJson>),
     /// Names and values.
-    Map(Vec<(String, Tree)>),
+    Map(Vec<(String, OrderedJson)>),
 }
 
-impl<'de> Deserialize<'de> for Tree {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Tree, D::Error> {
+impl<'de> Deserialize<'de> for OrderedJson {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<OrderedJson, D::Error> {
         struct Builds;
         impl<'de> Visitor<'de> for Builds {
-            type Value = Tree;
+            type Value = OrderedJson;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON value")
             }
-            fn visit_unit<E>(self) -> Result<Tree, E> {
-                Ok(Tree::Null)
+            fn visit_unit<E>(self) -> Result<OrderedJson, E> {
+                Ok(OrderedJson::Null)
             }
-            fn visit_bool<E>(self, value: bool) -> Result<Tree, E> {
-                Ok(Tree::Bool(value))
+            fn visit_bool<E>(self, value: bool) -> Result<OrderedJson, E> {
+                Ok(OrderedJson::Bool(value))
             }
-            fn visit_u64<E>(self, value: u64) -> Result<Tree, E> {
-                Ok(Tree::Number(value.to_string()))
+            fn visit_u64<E>(self, value: u64) -> Result<OrderedJson, E> {
+                Ok(OrderedJson::Number(value.to_string()))
             }
-            fn visit_i64<E>(self, value: i64) -> Result<Tree, E> {
-                Ok(Tree::Number(value.to_string()))
+            fn visit_i64<E>(self, value: i64) -> Result<OrderedJson, E> {
+                Ok(OrderedJson::Number(value.to_string()))
             }
-            fn visit_f64<E>(self, value: f64) -> Result<Tree, E> {
-                Ok(Tree::Number(format!("{value:?}")))
+            fn visit_f64<E>(self, value: f64) -> Result<OrderedJson, E> {
+                Ok(OrderedJson::Number(format!("{value:?}")))
             }
-            fn visit_str<E>(self, value: &str) -> Result<Tree, E> {
-                Ok(Tree::Text(value.to_owned()))
+            fn visit_str<E>(self, value: &str) -> Result<OrderedJson, E> {
+                Ok(OrderedJson::Text(value.to_owned()))
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Tree, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<OrderedJson, A::Error> {
                 let mut list = Vec::new();
                 while let Some(value) = from.next_element()? {
                     list.push(value);
                 }
-                Ok(Tree::List(list))
+                Ok(OrderedJson::List(list))
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Tree, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<OrderedJson, A::Error> {
                 let mut map = Vec::new();
                 while let Some(entry) = from.next_entry()? {
                     map.push(entry);
                 }
-                Ok(Tree::Map(map))
+                Ok(OrderedJson::Map(map))
             }
         }
         from.deserialize_any(Builds)
     }
 }
 
-impl Tree {
+impl OrderedJson {
     /// Block YAML 1.2, which a YAML 1.1 reader understands in the same way. A text is quoted if a reader could take it for another type.
     pub fn yaml(&self) -> String {
         let mut out = String::new();
@@ -79,14 +79,14 @@ impl Tree {
 
     fn write_yaml(&self, out: &mut String, depth: usize) {
         match self {
-            Tree::List(list) if !list.is_empty() => {
+            OrderedJson::List(list) if !list.is_empty() => {
                 for value in list {
                     indent(out, depth);
                     out.push('-');
                     value.write_after_dash(out, depth);
                 }
             }
-            Tree::Map(map) if !map.is_empty() => {
+            OrderedJson::Map(map) if !map.is_empty() => {
                 for (name, value) in map {
                     indent(out, depth);
                     write_field(out, name, value, depth);
@@ -102,7 +102,7 @@ impl Tree {
     /// Writes a map's first field on the line of its dash.
     fn write_after_dash(&self, out: &mut String, depth: usize) {
         match self {
-            Tree::Map(map) if !map.is_empty() => {
+            OrderedJson::Map(map) if !map.is_empty() => {
                 for (at, (name, value)) in map.iter().enumerate() {
                     match at {
                         0 => out.push(' '),
@@ -111,7 +111,7 @@ impl Tree {
                     write_field(out, name, value, depth + 1);
                 }
             }
-            Tree::List(list) if !list.is_empty() => {
+            OrderedJson::List(list) if !list.is_empty() => {
                 out.push('\n');
                 self.write_yaml(out, depth + 1);
             }
@@ -124,12 +124,12 @@ impl Tree {
 
     fn scalar(&self) -> String {
         match self {
-            Tree::Null => "null".to_owned(),
-            Tree::Bool(value) => value.to_string(),
-            Tree::Number(text) => text.clone(),
-            Tree::Text(text) => yaml_text(text),
-            Tree::List(_) => "[]".to_owned(),
-            Tree::Map(_) => "{}".to_owned(),
+            OrderedJson::Null => "null".to_owned(),
+            OrderedJson::Bool(value) => value.to_string(),
+            OrderedJson::Number(text) => text.clone(),
+            OrderedJson::Text(text) => yaml_text(text),
+            OrderedJson::List(_) => "[]".to_owned(),
+            OrderedJson::Map(_) => "{}".to_owned(),
         }
     }
 
@@ -142,32 +142,32 @@ impl Tree {
 
     fn walk(&self, name: String, all: bool, out: &mut Vec<(String, String)>) {
         match self {
-            Tree::Map(map) => {
+            OrderedJson::Map(map) => {
                 for (part, value) in map {
                     let name = if name.is_empty() { part.clone() } else { format!("{name}.{part}") };
                     value.walk(name, all, out);
                 }
             }
-            Tree::List(list) if list.iter().any(|v| matches!(v, Tree::Map(_) | Tree::List(_))) => {
+            OrderedJson::List(list) if list.iter().any(|v| matches!(v, OrderedJson::Map(_) | OrderedJson::List(_))) => {
                 for (at, value) in list.iter().enumerate() {
                     value.walk(format!("{name}[{at}]"), all, out);
                 }
             }
-            Tree::List(list) => {
+            OrderedJson::List(list) => {
                 if all || !list.is_empty() {
-                    out.push((name, list.iter().map(Tree::plain).collect::<Vec<_>>().join(", ")));
+                    out.push((name, list.iter().map(OrderedJson::plain).collect::<Vec<_>>().join(", ")));
                 }
             }
-            Tree::Null if !all => {}
-            Tree::Text(text) if text.is_empty() && !all => {}
+            OrderedJson::Null if !all => {}
+            OrderedJson::Text(text) if text.is_empty() && !all => {}
             flat => out.push((name, flat.plain())),
         }
     }
 
     fn plain(&self) -> String {
         match self {
-            Tree::Text(text) => text.clone(),
-            Tree::Null => String::new(),
+            OrderedJson::Text(text) => text.clone(),
+            OrderedJson::Null => String::new(),
             other => other.scalar(),
         }
     }
@@ -177,15 +177,15 @@ fn indent(out: &mut String, depth: usize) {
     out.extend(std::iter::repeat_n("  ", depth));
 }
 
-fn write_field(out: &mut String, name: &str, value: &Tree, depth: usize) {
+fn write_field(out: &mut String, name: &str, value: &OrderedJson, depth: usize) {
     out.push_str(&yaml_text(name));
     out.push(':');
     match value {
-        Tree::Map(map) if !map.is_empty() => {
+        OrderedJson::Map(map) if !map.is_empty() => {
             out.push('\n');
             value.write_yaml(out, depth + 1);
         }
-        Tree::List(list) if !list.is_empty() => {
+        OrderedJson::List(list) if !list.is_empty() => {
             out.push('\n');
             value.write_yaml(out, depth + 1);
         }
@@ -220,7 +220,7 @@ fn is_url(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn tree(json: &str) -> Tree {
+    fn tree(json: &str) -> OrderedJson {
         serde_json::from_str(json).unwrap()
     }
 

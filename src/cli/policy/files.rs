@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::CliError;
-use crate::server::Server;
-use mayfly_base::document::{Complaint, Source};
+use crate::server::ApiClient;
+use mayfly_base::document::{Diagnostic, SourceFile};
 use mayfly_config::policy_files;
 use mayfly_policy::PolicySet;
 use mayfly_proto::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
 
 /// The files of a policy set.
 #[derive(Args, Clone)]
-pub struct FileArgs {
+pub struct PolicyFileArgs {
     /// Cedar policies: files, or directories whose `*.cedar` files are read
     #[arg(value_name = "PATH")]
     pub files: Vec<PathBuf>,
@@ -26,7 +26,7 @@ pub struct FileArgs {
 #[derive(Args, Clone)]
 pub struct SetSource {
     #[command(flatten)]
-    pub files: FileArgs,
+    pub files: PolicyFileArgs,
     /// Use an earlier version of the enforced policy set; `policy set` rolls back to it
     #[arg(long, value_name = "N", conflicts_with_all = ["files", "audited"], value_parser = clap::value_parser!(u64).range(1..))]
     pub version: Option<u64>,
@@ -36,17 +36,17 @@ pub struct SetSource {
 }
 
 /// The error that lists all complaints about files, one per line.
-pub fn complaints(all: &[Complaint]) -> CliError {
+pub fn complaints(all: &[Diagnostic]) -> CliError {
     CliError::Usage(all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
-fn wire_file(source: Source) -> pb::PolicyFile {
+fn wire_file(source: SourceFile) -> pb::PolicyFile {
     pb::PolicyFile { name: source.file, text: source.text }
 }
 
-impl FileArgs {
+impl PolicyFileArgs {
     /// Reads the files.
-    pub fn read(&self) -> Result<(Vec<Source>, Option<Source>), CliError> {
+    pub fn read(&self) -> Result<(Vec<SourceFile>, Option<SourceFile>), CliError> {
         let policies = policy_files::cedar(&self.files).map_err(|wrong| complaints(&wrong))?;
         let roles = self.roles.as_ref().map(|path| policy_files::roles(path)).transpose();
         Ok((policies, roles.map_err(|wrong| complaints(&[wrong]))?))
@@ -86,7 +86,7 @@ impl SetSource {
 }
 
 /// Fetches a set from the server. `None`: there is none.
-pub async fn there(server: &Server, environment: &str, mode: pb::PolicyMode) -> Result<Option<pb::PolicySet>, CliError> {
+pub async fn fetch_set(server: &ApiClient, environment: &str, mode: pb::PolicyMode) -> Result<Option<pb::PolicySet>, CliError> {
     let request = pb::GetPolicyRequest { environment: environment.to_owned(), mode: mode.into(), version: None };
     let answer = server.call(request, |c, q| async move { PolicyServiceClient::new(c).get_policy(q).await }).await;
     match answer {
@@ -97,10 +97,10 @@ pub async fn there(server: &Server, environment: &str, mode: pb::PolicyMode) -> 
 }
 
 /// The files of a set as sources: policies and roles.
-pub fn sources(files: Option<&pb::PolicyFiles>) -> (Vec<Source>, Source) {
-    let source = |file: &pb::PolicyFile| Source::new(file.name.as_str(), file.text.as_str());
+pub fn sources(files: Option<&pb::PolicyFiles>) -> (Vec<SourceFile>, SourceFile) {
+    let source = |file: &pb::PolicyFile| SourceFile::new(file.name.as_str(), file.text.as_str());
     let policies = files.map(|f| f.policies.iter().map(source).collect()).unwrap_or_default();
-    (policies, files.and_then(|f| f.roles.as_ref()).map_or_else(|| Source::new("roles.toml", ""), source))
+    (policies, files.and_then(|f| f.roles.as_ref()).map_or_else(|| SourceFile::new("roles.toml", ""), source))
 }
 
 /// The differences between two sets of files, line by line as in `diff -u`; empty if there are none.

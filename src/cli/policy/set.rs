@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::files::{self, SetSource};
-use crate::Run;
+use crate::CommandContext;
 use crate::confirm::{self, ConfirmArgs};
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -12,7 +12,7 @@ use mayfly_proto::mayfly::v1::{self as pb, policy_service_client::PolicyServiceC
 
 /// Arguments of `mayfly policy set`.
 #[derive(Args)]
-pub struct SetArgs {
+pub struct SetPolicyArgs {
     /// Environment of the policy set
     #[arg(value_name = "ENVIRONMENT")]
     environment: String,
@@ -67,15 +67,15 @@ struct Setting {
 }
 
 /// Puts a set in effect, or makes it the shadow policy set.
-pub async fn set(args: SetArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn set(args: SetPolicyArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let source = Some(args.source.needed()?);
     let mode = if args.audit { pb::PolicyMode::Audit } else { pb::PolicyMode::Enforce };
-    let SetArgs { environment, read_version, reason, confirm, .. } = args;
+    let SetPolicyArgs { environment, read_version, reason, confirm, .. } = args;
     put(Setting { environment, mode, source, read_version, reason, confirm }, run).await
 }
 
 /// Puts the shadow policy set in effect, or removes it.
-pub async fn mode(args: ModeArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn mode(args: ModeArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let (mode, source) = match args.mode {
         Mode::Enforce => {
             let from = Some(pb::policy_source::From::Audited(true));
@@ -87,9 +87,9 @@ pub async fn mode(args: ModeArgs, run: &Run) -> Result<Exit, CliError> {
     put(Setting { environment, mode, source, read_version: None, reason, confirm }, run).await
 }
 
-async fn put(setting: Setting, run: &Run) -> Result<Exit, CliError> {
+async fn put(setting: Setting, run: &CommandContext) -> Result<Exit, CliError> {
     let server = &run.server().await?;
-    let before = files::there(server, &setting.environment, setting.mode).await?;
+    let before = files::fetch_set(server, &setting.environment, setting.mode).await?;
     // A removed set still has a version; if there never was a set, the version is 0.
     let read_version = setting.read_version.or(before.as_ref().map(|b| b.version)).unwrap_or(0);
     let request = &pb::SetPolicyRequest {
@@ -111,7 +111,7 @@ async fn put(setting: Setting, run: &Run) -> Result<Exit, CliError> {
         files::differences(before.as_ref().and_then(|b| b.files.as_ref()), answer.policy.as_ref().and_then(|p| p.files.as_ref()));
     run.out.say(if differs.is_empty() { "nothing differs from what was there\n" } else { &differs });
     let changed = PolicyChange::of(setting.confirm.dry_run, answer)?;
-    confirm::told(&run.out, changed.dry_run, &changed.hits, changed.beyond);
+    confirm::print_hits(&run.out, changed.dry_run, &changed.hits, changed.beyond);
     if !changed.governs.is_empty() {
         run.out.say(format_args!("it takes a second operator, since it changes {}", changed.governs.join(", ")));
     }

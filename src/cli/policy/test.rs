@@ -4,30 +4,30 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::files::{FileArgs, complaints, sources, there};
+use super::files::{PolicyFileArgs, complaints, fetch_set, sources};
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::server::Server;
-use crate::show::policy::Tested;
-use crate::{Run, args};
+use crate::server::ApiClient;
+use crate::show::policy::PolicyTestView;
+use crate::{CommandContext, args};
 use mayfly_api::wire::upstream_from_pb;
-use mayfly_base::document::Source;
+use mayfly_base::document::SourceFile;
 use mayfly_base::limits;
 use mayfly_config::policy_files;
 use mayfly_ledger::upstream::registry::{Registry, Upstream};
 use mayfly_policy::PolicySet;
-use mayfly_policy::situation::Outcome;
-use mayfly_policy::table::{self, Test};
+use mayfly_policy::policy_tests::{self, PolicyTest};
+use mayfly_policy::simulation::SimulationOutcome;
 use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 
 /// Arguments of `mayfly policy test`.
 #[derive(Args)]
-pub struct TestArgs {
+pub struct TestPolicyArgs {
     /// File with the tests, TOML, in the format of docs/policy.md
     #[arg(value_name = "TESTS")]
     tests: PathBuf,
     #[command(flatten)]
-    files: FileArgs,
+    files: PolicyFileArgs,
     /// Directory of `*.toml` registrations [default: those of the server]
     #[arg(long, value_name = "DIR")]
     upstreams: Option<PathBuf>,
@@ -37,10 +37,10 @@ pub struct TestArgs {
 }
 
 /// Runs the tests.
-pub async fn run(args: TestArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(args: TestPolicyArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let text = args::read_text(&args.tests, limits::POLICY_TESTS_BYTES)?;
-    let source = Source::new(args.tests.display().to_string(), text.as_str());
-    let tests = table::parse(&source, run.system.wall()).map_err(|wrong| complaints(&wrong))?;
+    let source = SourceFile::new(args.tests.display().to_string(), text.as_str());
+    let tests = policy_tests::parse(&source, run.system.wall()).map_err(|wrong| complaints(&wrong))?;
     let here = !args.files.files.is_empty() && args.files.roles.is_some();
     let server = if here && args.upstreams.is_some() { None } else { Some(run.server().await?) };
     let set = match &server {
@@ -56,7 +56,7 @@ pub async fn run(args: TestArgs, run: &Run) -> Result<Exit, CliError> {
     for test in &tests {
         let outcome = outcome(test, &set, &upstreams, args.environment.as_deref())
             .map_err(|what| CliError::Usage(format!("{}:{}: test {:?}: {what}", source.file, test.line, test.name)))?;
-        rows.push(Tested::of(test, &outcome));
+        rows.push(PolicyTestView::of(test, &outcome));
     }
     let failed = rows.iter().filter(|row| !row.passed).count();
     run.out.list(&rows)?;
@@ -64,7 +64,12 @@ pub async fn run(args: TestArgs, run: &Run) -> Result<Exit, CliError> {
     Ok(if failed == 0 { Exit::Ok } else { Exit::Findings })
 }
 
-fn outcome(test: &Test, set: &PolicySet, upstreams: &Registry, environment: Option<&str>) -> Result<Outcome, String> {
+fn outcome(
+    test: &PolicyTest,
+    set: &PolicySet,
+    upstreams: &Registry,
+    environment: Option<&str>,
+) -> Result<SimulationOutcome, String> {
     let upstream = match &test.upstream {
         None => None,
         Some(name) => Some(upstreams.get(name).ok_or_else(|| format!("there is no upstream {name}"))?),
@@ -76,18 +81,18 @@ fn outcome(test: &Test, set: &PolicySet, upstreams: &Registry, environment: Opti
 }
 
 /// Fetches the set in effect. Policies from local files replace its policies if any are given.
-async fn fetched(server: &Server, args: &TestArgs) -> Result<PolicySet, CliError> {
+async fn fetched(server: &ApiClient, args: &TestPolicyArgs) -> Result<PolicySet, CliError> {
     let Some(environment) = &args.environment else {
         return Err(CliError::Usage("--environment NAME says whose roles or policies are tested".to_owned()));
     };
-    let set = there(server, environment, pb::PolicyMode::Enforce).await?;
+    let set = fetch_set(server, environment, pb::PolicyMode::Enforce).await?;
     let set = set.ok_or_else(|| CliError::Usage(format!("environment {environment} has no policy set")))?;
     let (own, roles) = sources(set.files.as_ref());
     let policies = if args.files.files.is_empty() { own } else { args.files.read()?.0 };
     PolicySet::compile(policies, roles).map_err(|wrong| complaints(&wrong))
 }
 
-async fn registered(server: &Server) -> Result<Registry, CliError> {
+async fn registered(server: &ApiClient) -> Result<Registry, CliError> {
     let (mut all, mut page_token): (Vec<Upstream>, String) = (Vec::new(), String::new());
     loop {
         let request = pb::ListUpstreamsRequest { page_size: 1_000, page_token, ..Default::default() };

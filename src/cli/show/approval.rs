@@ -2,19 +2,19 @@
 
 use serde::Serialize;
 
-use super::task::Allowance;
-use super::{Subject, Who, hex, ms, or_dash, shown_word, time};
-use crate::out::{Noun, Row};
+use super::task::AllowanceView;
+use super::{AuthorView, SubjectView, hex, ms, or_dash, shown_word, time};
+use crate::out::{Printable, Row};
 use mayfly_proto::mayfly::v1 as pb;
 
 /// An approval, as `approval show` and `approval list` print it.
 #[derive(Serialize, Debug)]
-pub struct Approval {
+pub struct ApprovalView {
     pub approval_id: String,
     pub state: String,
     pub of: String,
-    pub caller: Option<Who>,
-    pub subject: Option<Subject>,
+    pub caller: Option<AuthorView>,
+    pub subject: Option<SubjectView>,
     pub upstream: String,
     pub environment: String,
     pub scopes: Vec<String>,
@@ -31,7 +31,7 @@ pub struct Approval {
     pub approvers: Vec<String>,
     pub asked_at: Option<String>,
     pub expires_at: Option<String>,
-    pub decided_by: Option<Who>,
+    pub decided_by: Option<AuthorView>,
     pub decided_at: Option<String>,
     pub reason: String,
     pub governs: Vec<String>,
@@ -44,8 +44,8 @@ pub struct Approval {
 #[derive(Serialize, Debug)]
 pub struct TaskTerms {
     pub purpose: String,
-    pub owner: Option<Who>,
-    pub upstreams: Vec<Allowance>,
+    pub owner: Option<AuthorView>,
+    pub upstreams: Vec<AllowanceView>,
     pub tools: Vec<String>,
     pub any_tool: bool,
     pub kinds: Vec<String>,
@@ -66,8 +66,8 @@ impl From<pb::ApprovalTask> for TaskTerms {
         let terms = t.terms.unwrap_or_default();
         TaskTerms {
             purpose: terms.purpose,
-            owner: Who::of(t.owner),
-            upstreams: terms.upstreams.into_iter().map(|a| Allowance { upstream: a.upstream, scopes: a.scopes }).collect(),
+            owner: AuthorView::of(t.owner),
+            upstreams: terms.upstreams.into_iter().map(|a| AllowanceView { upstream: a.upstream, scopes: a.scopes }).collect(),
             tools: terms.tools,
             any_tool: terms.any_tool,
             kinds: terms.kinds.into_iter().map(super::credential::kind).collect(),
@@ -96,7 +96,8 @@ impl TaskTerms {
             let ms = ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or_default();
             crate::args::duration_text(std::time::Duration::from_millis(ms))
         };
-        let mut text = format!("task of {}: {}; {tools}", Who::text(self.owner.as_ref()), each.collect::<Vec<_>>().join(" "));
+        let mut text =
+            format!("task of {}: {}; {tools}", AuthorView::text(self.owner.as_ref()), each.collect::<Vec<_>>().join(" "));
         if !self.callers.is_empty() {
             text.push_str(&format!("; also for {}", self.callers.join(", ")));
         }
@@ -111,14 +112,14 @@ impl TaskTerms {
     }
 }
 
-impl From<pb::Approval> for Approval {
-    fn from(a: pb::Approval) -> Approval {
-        Approval {
+impl From<pb::Approval> for ApprovalView {
+    fn from(a: pb::Approval) -> ApprovalView {
+        ApprovalView {
             approval_id: a.approval_id,
             state: shown_word!(pb::ApprovalState, "APPROVAL_STATE_", a.state),
             of: shown_word!(pb::ApprovalOf, "APPROVAL_OF_", a.of),
-            caller: Who::of(a.caller),
-            subject: a.subject.map(Subject::from),
+            caller: AuthorView::of(a.caller),
+            subject: a.subject.map(SubjectView::from),
             upstream: a.upstream,
             environment: a.environment,
             scopes: a.scopes,
@@ -134,7 +135,7 @@ impl From<pb::Approval> for Approval {
             approvers: a.approvers.into_iter().map(super::upstream::approver).collect(),
             asked_at: time(a.asked_at),
             expires_at: time(a.expires_at),
-            decided_by: Who::of(a.decided_by),
+            decided_by: AuthorView::of(a.decided_by),
             decided_at: time(a.decided_at),
             reason: a.reason,
             governs: a.governs,
@@ -145,26 +146,26 @@ impl From<pb::Approval> for Approval {
     }
 }
 
-impl Approval {
+impl ApprovalView {
     /// The request, as one line for people.
     pub fn sentence(&self) -> String {
         if self.of == "call" {
-            return format!("{} asks to call {}: {}", Who::text(self.caller.as_ref()), self.tool, self.purpose);
+            return format!("{} asks to call {}: {}", AuthorView::text(self.caller.as_ref()), self.tool, self.purpose);
         }
         if self.of == "change" && self.environment.is_empty() {
             return format!(
                 "{} asks to change who is trusted: {}",
-                Who::text(self.caller.as_ref()),
+                AuthorView::text(self.caller.as_ref()),
                 or_dash(Some(&self.asked_because))
             );
         }
         if self.of == "change" || !self.asked_because.is_empty() {
-            let caller = Who::text(self.caller.as_ref());
+            let caller = AuthorView::text(self.caller.as_ref());
             let because = or_dash(Some(&self.asked_because));
             return format!("{caller} asks to change what decides in {}: {because}", self.environment);
         }
         let tool = if self.tool.is_empty() { String::new() } else { format!(" for tool {}", self.tool) };
-        let caller = Who::text(self.caller.as_ref());
+        let caller = AuthorView::text(self.caller.as_ref());
         if let (Some(task), "task" | "extension") = (&self.task, &*self.of) {
             let what = if task.deadline.is_some() { "more time for a task" } else { "a task" };
             return format!("{caller} asks for {what} in {}: {}", self.environment, task.purpose);
@@ -174,13 +175,13 @@ impl Approval {
     }
 }
 
-impl Noun for Approval {
+impl Printable for ApprovalView {
     fn name(&self) -> String {
         self.approval_id.clone()
     }
 }
 
-impl Row for Approval {
+impl Row for ApprovalView {
     const COLUMNS: &'static [&'static str] = &["APPROVAL", "STATE", "CALLER", "UPSTREAM", "SCOPES", "TOOL", "PURPOSE", "EXPIRES"];
     const WIDE: &'static [&'static str] = &["ENVIRONMENT", "ASKED", "DECIDED BY", "REASON", "OF"];
 
@@ -188,7 +189,7 @@ impl Row for Approval {
         vec![
             self.approval_id.clone(),
             self.state.clone(),
-            Who::text(self.caller.as_ref()),
+            AuthorView::text(self.caller.as_ref()),
             self.upstream.clone(),
             self.scopes.join(","),
             or_dash(Some(&self.tool)),
@@ -196,7 +197,7 @@ impl Row for Approval {
             or_dash(self.expires_at.as_deref()),
             self.environment.clone(),
             or_dash(self.asked_at.as_deref()),
-            Who::text(self.decided_by.as_ref()),
+            AuthorView::text(self.decided_by.as_ref()),
             or_dash(Some(&self.reason)),
             self.of.clone(),
         ]

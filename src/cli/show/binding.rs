@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-use super::{Hits, Who, or_dash, time};
+use super::{AuthorView, HitsView, or_dash, time};
 use crate::error::CliError;
-use crate::out::{Noun, Row};
+use crate::out::{Printable, Row};
 use mayfly_proto::mayfly::v1 as pb;
 
 /// A binding, as `binding show` and `binding list` print it.
 #[derive(Serialize, Debug)]
-pub struct Binding {
+pub struct BindingView {
     pub binding: String,
     pub version: u64,
     pub environment: String,
@@ -19,15 +19,15 @@ pub struct Binding {
     pub tools: Vec<String>,
     pub any_tool: bool,
     pub scopes: Vec<String>,
-    pub author: Option<Who>,
+    pub author: Option<AuthorView>,
     pub at: Option<String>,
     pub seq: u64,
     pub narrowing: bool,
 }
 
-impl From<pb::Binding> for Binding {
-    fn from(b: pb::Binding) -> Binding {
-        Binding {
+impl From<pb::Binding> for BindingView {
+    fn from(b: pb::Binding) -> BindingView {
+        BindingView {
             binding: b.binding,
             version: b.version,
             environment: b.environment,
@@ -37,7 +37,7 @@ impl From<pb::Binding> for Binding {
             tools: b.tools,
             any_tool: b.any_tool,
             scopes: b.scopes,
-            author: Who::of(b.author),
+            author: AuthorView::of(b.author),
             at: time(b.at),
             seq: b.seq,
             narrowing: b.narrowing,
@@ -47,20 +47,20 @@ impl From<pb::Binding> for Binding {
 
 /// The differences between two versions, line by line.
 pub fn differences(old: Option<pb::Binding>, new: pb::Binding) -> Result<String, CliError> {
-    let text = |b: pb::Binding| serde_json::to_string_pretty(&Binding::from(b)).map_err(CliError::ours);
+    let text = |b: pb::Binding| serde_json::to_string_pretty(&BindingView::from(b)).map_err(CliError::ours);
     // Time and author are not part of what is compared.
     let bare = |b: pb::Binding| pb::Binding { at: None, author: None, seq: 0, narrowing: false, version: 0, ..b };
     let (old, new) = (old.map(|b| text(bare(b))).transpose()?.unwrap_or_default(), text(bare(new))?);
     Ok(similar::TextDiff::from_lines(&old, &new).unified_diff().context_radius(2).header("in force", "asked for").to_string())
 }
 
-impl Noun for Binding {
+impl Printable for BindingView {
     fn name(&self) -> String {
         self.binding.clone()
     }
 }
 
-impl Row for Binding {
+impl Row for BindingView {
     const COLUMNS: &'static [&'static str] = &["BINDING", "UPSTREAM", "CALLERS", "TOOLS", "SCOPES"];
     const WIDE: &'static [&'static str] = &["ENVIRONMENT", "VERSION", "AUTHOR", "AT"];
 
@@ -75,7 +75,7 @@ impl Row for Binding {
             or_dash(Some(&self.scopes.join(","))),
             self.environment.clone(),
             self.version.to_string(),
-            Who::text(self.author.as_ref()),
+            AuthorView::text(self.author.as_ref()),
             or_dash(self.at.as_deref()),
         ]
     }
@@ -90,7 +90,7 @@ pub struct BindingChange {
     pub upstream: String,
     pub dry_run: bool,
     pub seq: u64,
-    pub hits: Hits,
+    pub hits: HitsView,
     pub beyond: u64,
     pub takes_another: bool,
     pub not_read: bool,
@@ -115,7 +115,7 @@ impl BindingChange {
     }
 }
 
-impl Noun for BindingChange {
+impl Printable for BindingChange {
     fn name(&self) -> String {
         self.binding.clone()
     }

@@ -2,19 +2,19 @@
 
 use serde::Serialize;
 
-use super::{Hits, Subject, Target, hex, or_dash, shown_word, some_seq, time};
-use crate::out::{Noun, Row};
+use super::{HitsView, SubjectView, TargetView, hex, or_dash, shown_word, some_seq, time};
+use crate::out::{Printable, Row};
 use mayfly_proto::mayfly::v1 as pb;
 
 /// A credential, as `credential show` and `credential list` print it.
 #[derive(Serialize, Debug)]
-pub struct Credential {
+pub struct CredentialView {
     pub credential_id: String,
     pub kind: String,
     pub state: String,
     pub caller: String,
-    pub subject: Option<Subject>,
-    pub act: Vec<Subject>,
+    pub subject: Option<SubjectView>,
+    pub act: Vec<SubjectView>,
     pub upstream: String,
     pub scopes: Vec<String>,
     pub tool: String,
@@ -28,8 +28,8 @@ pub struct Credential {
     pub key_binding: Option<String>,
     pub issued_at: Option<String>,
     pub expires_at: Option<String>,
-    pub ancestors: Vec<Ancestor>,
-    pub svid: Option<SvidEvidence>,
+    pub ancestors: Vec<AncestorView>,
+    pub svid: Option<SvidEvidenceView>,
     pub subject_token: Option<SubjectTokenId>,
     pub signing_key: String,
     pub status_list: Option<StatusListEntry>,
@@ -44,14 +44,14 @@ pub struct Credential {
 
 /// An ancestor of a credential.
 #[derive(Serialize, Debug)]
-pub struct Ancestor {
+pub struct AncestorView {
     pub credential_id: String,
     pub caller: String,
 }
 
 /// The SVID that the caller proved.
 #[derive(Serialize, Debug)]
-pub struct SvidEvidence {
+pub struct SvidEvidenceView {
     pub trust_domain: String,
     pub trust_anchor_sha256: String,
     pub issuing_key_sha256: String,
@@ -83,9 +83,9 @@ pub fn upstream_state(number: i32) -> String {
     shown_word!(pb::UpstreamState, "UPSTREAM_STATE_", number)
 }
 
-impl From<pb::SvidEvidence> for SvidEvidence {
-    fn from(s: pb::SvidEvidence) -> SvidEvidence {
-        SvidEvidence {
+impl From<pb::SvidEvidence> for SvidEvidenceView {
+    fn from(s: pb::SvidEvidence) -> SvidEvidenceView {
+        SvidEvidenceView {
             trust_domain: s.trust_domain,
             trust_anchor_sha256: hex(&s.trust_anchor_sha256),
             issuing_key_sha256: hex(&s.issuing_key_sha256),
@@ -102,15 +102,15 @@ fn key_binding(binding: pb::KeyBinding) -> Option<String> {
     })
 }
 
-impl From<pb::Credential> for Credential {
-    fn from(c: pb::Credential) -> Credential {
-        Credential {
+impl From<pb::Credential> for CredentialView {
+    fn from(c: pb::Credential) -> CredentialView {
+        CredentialView {
             credential_id: c.credential_id,
             kind: kind(c.kind),
             state: shown_word!(pb::CredentialState, "CREDENTIAL_STATE_", c.state),
             caller: c.caller,
-            subject: c.subject.map(Subject::from),
-            act: c.act.into_iter().map(Subject::from).collect(),
+            subject: c.subject.map(SubjectView::from),
+            act: c.act.into_iter().map(SubjectView::from).collect(),
             upstream: c.upstream,
             scopes: c.scopes,
             tool: c.tool,
@@ -124,8 +124,12 @@ impl From<pb::Credential> for Credential {
             key_binding: c.key_binding.and_then(key_binding),
             issued_at: time(c.issued_at),
             expires_at: time(c.expires_at),
-            ancestors: c.ancestors.into_iter().map(|a| Ancestor { credential_id: a.credential_id, caller: a.caller }).collect(),
-            svid: c.svid.map(SvidEvidence::from),
+            ancestors: c
+                .ancestors
+                .into_iter()
+                .map(|a| AncestorView { credential_id: a.credential_id, caller: a.caller })
+                .collect(),
+            svid: c.svid.map(SvidEvidenceView::from),
             subject_token: c.subject_token.map(|t| SubjectTokenId { issuer: t.issuer, id: t.id }),
             signing_key: c.signing_key,
             status_list: c.status.map(|s| StatusListEntry { uri: s.uri, index: s.index }),
@@ -140,13 +144,13 @@ impl From<pb::Credential> for Credential {
     }
 }
 
-impl Noun for Credential {
+impl Printable for CredentialView {
     fn name(&self) -> String {
         self.credential_id.clone()
     }
 }
 
-impl Row for Credential {
+impl Row for CredentialView {
     const COLUMNS: &'static [&'static str] = &["CREDENTIAL", "KIND", "STATE", "UPSTREAM", "SCOPES", "EXPIRES", "CALLER"];
     const WIDE: &'static [&'static str] = &["TASK", "TOOL", "ENVIRONMENT", "AT UPSTREAM", "SEQ", "PURPOSE"];
 
@@ -171,30 +175,30 @@ impl Row for Credential {
 
 /// One line of `credential watch`.
 #[derive(Serialize, Debug)]
-pub struct Change {
+pub struct CredentialChangeView {
     pub seq: u64,
     pub at: Option<String>,
     pub change: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub credential: Option<Credential>,
+    pub credential: Option<CredentialView>,
 }
 
-impl From<pb::WatchCredentialsResponse> for Change {
-    fn from(w: pb::WatchCredentialsResponse) -> Change {
+impl From<pb::WatchCredentialsResponse> for CredentialChangeView {
+    fn from(w: pb::WatchCredentialsResponse) -> CredentialChangeView {
         let change = shown_word!(pb::CredentialChange, "CREDENTIAL_CHANGE_", w.change);
-        Change { seq: w.seq, at: time(w.at), change, credential: w.credential.map(Credential::from) }
+        CredentialChangeView { seq: w.seq, at: time(w.at), change, credential: w.credential.map(CredentialView::from) }
     }
 }
 
 /// The result of giving a credential back.
 #[derive(Serialize, Debug)]
-pub struct Released {
+pub struct ReleaseView {
     pub credential_id: String,
     pub seq: u64,
     pub upstream_state: String,
 }
 
-impl Noun for Released {
+impl Printable for ReleaseView {
     fn name(&self) -> String {
         self.credential_id.clone()
     }
@@ -202,19 +206,19 @@ impl Noun for Released {
 
 /// The result of `authorize`.
 #[derive(Serialize, Debug)]
-pub struct Authorized {
+pub struct AuthorizationView {
     pub seq: u64,
     pub decision_revision: u64,
     pub expires_at: Option<String>,
 }
 
-impl From<pb::AuthorizeResponse> for Authorized {
-    fn from(a: pb::AuthorizeResponse) -> Authorized {
-        Authorized { seq: a.seq, decision_revision: a.decision_revision, expires_at: time(a.expires_at) }
+impl From<pb::AuthorizeResponse> for AuthorizationView {
+    fn from(a: pb::AuthorizeResponse) -> AuthorizationView {
+        AuthorizationView { seq: a.seq, decision_revision: a.decision_revision, expires_at: time(a.expires_at) }
     }
 }
 
-impl Noun for Authorized {
+impl Printable for AuthorizationView {
     fn name(&self) -> String {
         self.seq.to_string()
     }
@@ -222,14 +226,14 @@ impl Noun for Authorized {
 
 /// The result of a use report.
 #[derive(Serialize, Debug)]
-pub struct Used {
+pub struct UseReportView {
     pub credential_id: String,
     pub tool: String,
     pub outcome: String,
     pub count: u32,
 }
 
-impl Noun for Used {
+impl Printable for UseReportView {
     fn name(&self) -> String {
         self.credential_id.clone()
     }
@@ -237,38 +241,38 @@ impl Noun for Used {
 
 /// The result of a token lookup.
 #[derive(Serialize, Debug)]
-pub struct Found {
+pub struct TokenLookupView {
     pub standing: String,
     pub signing_key: String,
     pub base_url: String,
     pub derived_credentials: u64,
-    pub credential: Option<Credential>,
-    pub choices: Vec<Choice>,
+    pub credential: Option<CredentialView>,
+    pub choices: Vec<RevocationChoice>,
 }
 
 /// One way to revoke the token.
 #[derive(Serialize, Debug)]
-pub struct Choice {
-    pub target: Option<Target>,
-    pub hits: Hits,
+pub struct RevocationChoice {
+    pub target: Option<TargetView>,
+    pub hits: HitsView,
 }
 
-impl From<pb::LookupTokenResponse> for Found {
-    fn from(l: pb::LookupTokenResponse) -> Found {
-        let choice = |c: pb::TargetChoice| Choice { target: Target::of(c.target.as_ref()), hits: c.hits.into() };
-        Found {
+impl From<pb::LookupTokenResponse> for TokenLookupView {
+    fn from(l: pb::LookupTokenResponse) -> TokenLookupView {
+        let choice = |c: pb::TargetChoice| RevocationChoice { target: TargetView::of(c.target.as_ref()), hits: c.hits.into() };
+        TokenLookupView {
             standing: shown_word!(pb::TokenStanding, "TOKEN_STANDING_", l.standing),
             signing_key: l.signing_key,
             base_url: l.base_url,
             derived_credentials: l.derived_credentials,
-            credential: l.credential.map(Credential::from),
+            credential: l.credential.map(CredentialView::from),
             choices: l.choices.into_iter().map(choice).collect(),
         }
     }
 }
 
-impl Noun for Found {
+impl Printable for TokenLookupView {
     fn name(&self) -> String {
-        self.credential.as_ref().map_or_else(|| self.signing_key.clone(), Noun::name)
+        self.credential.as_ref().map_or_else(|| self.signing_key.clone(), Printable::name)
     }
 }

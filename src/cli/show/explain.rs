@@ -2,23 +2,23 @@
 
 use serde::Serialize;
 
-use super::{Who, number_or_dash, or_dash, some_seq, time, yes_no};
-use crate::out::{Noun, Row};
+use super::{AuthorView, number_or_dash, or_dash, some_seq, time, yes_no};
+use crate::out::{Printable, Row};
 use mayfly_proto::mayfly::v1 as pb;
 
 /// An explanation.
 #[derive(Serialize, Debug)]
 pub struct Explanation {
     pub summary: String,
-    pub findings: Vec<Finding>,
-    pub records: Vec<Record>,
+    pub findings: Vec<ExplanationStepView>,
+    pub records: Vec<RecordView>,
     /// No record names the request; the findings are the newest refusals of its caller.
     pub request_unknown: bool,
 }
 
 /// One step of the explanation.
 #[derive(Serialize, Debug)]
-pub struct Finding {
+pub struct ExplanationStepView {
     pub subject: String,
     pub permits: bool,
     pub text: String,
@@ -27,11 +27,11 @@ pub struct Finding {
 
 /// A record that supports the explanation.
 #[derive(Serialize, Debug)]
-pub struct Record {
+pub struct RecordView {
     pub seq: u64,
     pub at: Option<String>,
     pub event: String,
-    pub author: Option<Who>,
+    pub author: Option<AuthorView>,
     pub void_because: String,
     pub group: Option<u64>,
     pub body: serde_json::Value,
@@ -39,23 +39,24 @@ pub struct Record {
 
 impl From<pb::ExplainResponse> for Explanation {
     fn from(e: pb::ExplainResponse) -> Explanation {
-        let finding = |f: pb::Finding| Finding { subject: f.subject, permits: f.permits, text: f.text, seq: some_seq(f.seq) };
+        let finding =
+            |f: pb::Finding| ExplanationStepView { subject: f.subject, permits: f.permits, text: f.text, seq: some_seq(f.seq) };
         Explanation {
             summary: e.summary,
             findings: e.findings.into_iter().map(finding).collect(),
-            records: e.records.into_iter().map(Record::from).collect(),
+            records: e.records.into_iter().map(RecordView::from).collect(),
             request_unknown: e.request_unknown,
         }
     }
 }
 
-impl From<pb::Record> for Record {
-    fn from(r: pb::Record) -> Record {
-        Record {
+impl From<pb::Record> for RecordView {
+    fn from(r: pb::Record) -> RecordView {
+        RecordView {
             seq: r.seq,
             at: time(r.at),
             event: r.event,
-            author: Who::of(r.author),
+            author: AuthorView::of(r.author),
             void_because: r.void_because,
             group: some_seq(r.group),
             // A body that is not JSON is shown as text.
@@ -64,19 +65,19 @@ impl From<pb::Record> for Record {
     }
 }
 
-impl Noun for Explanation {
+impl Printable for Explanation {
     fn name(&self) -> String {
         self.summary.clone()
     }
 }
 
-impl Noun for Finding {
+impl Printable for ExplanationStepView {
     fn name(&self) -> String {
         self.subject.clone()
     }
 }
 
-impl Row for Finding {
+impl Row for ExplanationStepView {
     const COLUMNS: &'static [&'static str] = &["LOOKED AT", "PERMITS", "WHAT CAME OF IT", "RECORD"];
 
     fn cells(&self) -> Vec<String> {
@@ -84,13 +85,13 @@ impl Row for Finding {
     }
 }
 
-impl Noun for Record {
+impl Printable for RecordView {
     fn name(&self) -> String {
         self.seq.to_string()
     }
 }
 
-impl Row for Record {
+impl Row for RecordView {
     const COLUMNS: &'static [&'static str] = &["RECORD", "AT", "EVENT", "AUTHOR", "VOID BECAUSE"];
     const WIDE: &'static [&'static str] = &["CONTENT"];
 
@@ -99,7 +100,7 @@ impl Row for Record {
             self.seq.to_string(),
             or_dash(self.at.as_deref()),
             self.event.clone(),
-            Who::text(self.author.as_ref()),
+            AuthorView::text(self.author.as_ref()),
             or_dash(Some(&self.void_because)),
             self.body.to_string(),
         ]

@@ -10,12 +10,12 @@ use crate::error::CliError;
 use mayfly_proto::mayfly::v1::{self as pb, issued::Answer as Wire};
 
 /// A text that is wiped from memory when dropped, and that is only revealed by serializing it.
-pub struct Secret(Zeroizing<String>);
+pub struct SecretText(Zeroizing<String>);
 
-impl Secret {
+impl SecretText {
     /// Takes over the text, of which no copy remains.
-    pub fn new(text: String) -> Secret {
-        Secret(Zeroizing::new(text))
+    pub fn new(text: String) -> SecretText {
+        SecretText(Zeroizing::new(text))
     }
 
     /// The text itself.
@@ -24,13 +24,13 @@ impl Secret {
     }
 }
 
-impl Serialize for Secret {
+impl Serialize for SecretText {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&self.0)
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("<redacted>")
     }
@@ -38,7 +38,7 @@ impl fmt::Debug for Secret {
 
 /// An issued credential, as `get -o json` writes it.
 #[derive(Serialize, Debug)]
-pub struct Issued {
+pub struct IssuedView {
     pub credential_id: String,
     pub task_id: String,
     pub kind: String,
@@ -55,27 +55,27 @@ pub struct Issued {
     pub seq: u64,
     pub decision_revision: u64,
     #[serde(flatten)]
-    pub answer: Answer,
+    pub answer: IssuedAnswerView,
 }
 
 /// The credential, by its form.
 #[derive(Serialize, Debug)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
-    BearerToken { token: Secret, header_name: String, scheme: String, base_url: String },
-    DatabaseLogin { host: String, port: u32, database: String, user: String, password: Secret, server_ca_pem: String },
+pub enum IssuedAnswerView {
+    BearerToken { token: SecretText, header_name: String, scheme: String, base_url: String },
+    DatabaseLogin { host: String, port: u32, database: String, user: String, password: SecretText, server_ca_pem: String },
     Certificate { chain_pem: String, root_pem: String },
     SshCertificate { certificate: String, authority: String, principals: Vec<String> },
-    AwsKeys { access_key_id: String, secret_access_key: Secret, session_token: Secret, region: String },
-    StaticSecret { value: Secret },
+    AwsKeys { access_key_id: String, secret_access_key: SecretText, session_token: SecretText, region: String },
+    StaticSecret { value: SecretText },
 }
 
-impl Issued {
+impl IssuedView {
     /// Converts the answer. An answer without a credential, or with one of an unknown kind, is an error.
-    pub fn of(from: pb::Issued) -> Result<Issued, CliError> {
+    pub fn of(from: pb::Issued) -> Result<IssuedView, CliError> {
         let none = || CliError::ours("the server answered with a kind of credential that this version does not know");
-        Ok(Issued {
-            answer: Answer::of(from.answer.ok_or_else(none)?)?,
+        Ok(IssuedView {
+            answer: IssuedAnswerView::of(from.answer.ok_or_else(none)?)?,
             credential_id: from.credential_id,
             task_id: from.task_id,
             kind: super::credential::kind(from.kind),
@@ -95,39 +95,39 @@ impl Issued {
     }
 }
 
-impl Answer {
-    fn of(wire: Wire) -> Result<Answer, CliError> {
+impl IssuedAnswerView {
+    fn of(wire: Wire) -> Result<IssuedAnswerView, CliError> {
         Ok(match wire {
-            Wire::BearerToken(t) => Answer::BearerToken {
-                token: Secret::new(t.token),
+            Wire::BearerToken(t) => IssuedAnswerView::BearerToken {
+                token: SecretText::new(t.token),
                 header_name: t.header_name,
                 scheme: t.scheme,
                 base_url: t.base_url,
             },
-            Wire::DatabaseLogin(d) => Answer::DatabaseLogin {
+            Wire::DatabaseLogin(d) => IssuedAnswerView::DatabaseLogin {
                 host: d.host,
                 port: d.port,
                 database: d.database,
                 user: d.user,
-                password: Secret::new(d.password),
+                password: SecretText::new(d.password),
                 server_ca_pem: d.server_ca_pem,
             },
             Wire::Certificate(c) => {
-                Answer::Certificate { chain_pem: c.chain.iter().map(|der| pem(der)).collect(), root_pem: pem(&c.root) }
+                IssuedAnswerView::Certificate { chain_pem: c.chain.iter().map(|der| pem(der)).collect(), root_pem: pem(&c.root) }
             }
             Wire::SshCertificate(s) => {
-                Answer::SshCertificate { certificate: s.certificate, authority: s.authority, principals: s.principals }
+                IssuedAnswerView::SshCertificate { certificate: s.certificate, authority: s.authority, principals: s.principals }
             }
-            Wire::AwsKeys(k) => Answer::AwsKeys {
+            Wire::AwsKeys(k) => IssuedAnswerView::AwsKeys {
                 access_key_id: k.access_key_id,
-                secret_access_key: Secret::new(k.secret_access_key),
-                session_token: Secret::new(k.session_token),
+                secret_access_key: SecretText::new(k.secret_access_key),
+                session_token: SecretText::new(k.session_token),
                 region: k.region,
             },
             Wire::StaticSecret(s) => {
                 let text = std::str::from_utf8(&s.value);
                 let text = text.map_err(|_| CliError::ours("the secret is no text, which this command cannot hand over"))?;
-                Answer::StaticSecret { value: Secret::new(text.to_owned()) }
+                IssuedAnswerView::StaticSecret { value: SecretText::new(text.to_owned()) }
             }
         })
     }
@@ -135,11 +135,11 @@ impl Answer {
     /// The default output for a pipe: the credential as one text, or `None` if it has several parts.
     pub fn plain(&self) -> Option<Zeroizing<String>> {
         let text = match self {
-            Answer::BearerToken { token, .. } => token.expose(),
-            Answer::Certificate { chain_pem, .. } => chain_pem,
-            Answer::SshCertificate { certificate, .. } => certificate,
-            Answer::StaticSecret { value } => value.expose(),
-            Answer::DatabaseLogin { .. } | Answer::AwsKeys { .. } => return None,
+            IssuedAnswerView::BearerToken { token, .. } => token.expose(),
+            IssuedAnswerView::Certificate { chain_pem, .. } => chain_pem,
+            IssuedAnswerView::SshCertificate { certificate, .. } => certificate,
+            IssuedAnswerView::StaticSecret { value } => value.expose(),
+            IssuedAnswerView::DatabaseLogin { .. } | IssuedAnswerView::AwsKeys { .. } => return None,
         };
         Some(Zeroizing::new(text.to_owned()))
     }
@@ -147,18 +147,20 @@ impl Answer {
     /// The secret parts of the credential.
     pub fn secrets(&self) -> Vec<&str> {
         match self {
-            Answer::BearerToken { token, .. } => vec![token.expose()],
-            Answer::DatabaseLogin { password, .. } => vec![password.expose()],
-            Answer::AwsKeys { secret_access_key, session_token, .. } => vec![secret_access_key.expose(), session_token.expose()],
-            Answer::StaticSecret { value } => vec![value.expose()],
+            IssuedAnswerView::BearerToken { token, .. } => vec![token.expose()],
+            IssuedAnswerView::DatabaseLogin { password, .. } => vec![password.expose()],
+            IssuedAnswerView::AwsKeys { secret_access_key, session_token, .. } => {
+                vec![secret_access_key.expose(), session_token.expose()]
+            }
+            IssuedAnswerView::StaticSecret { value } => vec![value.expose()],
             // A certificate is useless without the private key, which the caller has.
-            Answer::Certificate { .. } | Answer::SshCertificate { .. } => Vec::new(),
+            IssuedAnswerView::Certificate { .. } | IssuedAnswerView::SshCertificate { .. } => Vec::new(),
         }
     }
 
     /// The header line, if the credential is sent in a header: `authorization: Bearer …`.
     pub fn header(&self) -> Option<Zeroizing<String>> {
-        let Answer::BearerToken { token, header_name, scheme, .. } = self else { return None };
+        let IssuedAnswerView::BearerToken { token, header_name, scheme, .. } = self else { return None };
         let space = if scheme.is_empty() { "" } else { " " };
         Some(Zeroizing::new(format!("{header_name}: {scheme}{space}{}", token.expose())))
     }
@@ -175,14 +177,14 @@ fn pem(der: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn bearer() -> Answer {
+    fn bearer() -> IssuedAnswerView {
         let token = pb::BearerToken {
             token: "s3cr3t".to_owned(),
             header_name: "authorization".to_owned(),
             scheme: "Bearer".to_owned(),
             base_url: "https://echo.example.org".to_owned(),
         };
-        Answer::of(Wire::BearerToken(token)).unwrap()
+        IssuedAnswerView::of(Wire::BearerToken(token)).unwrap()
     }
 
     #[test]

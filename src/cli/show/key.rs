@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-use super::revocation::Applied;
-use super::{Hits, or_dash, shown_word, time};
-use crate::out::{Noun, Row};
+use super::revocation::PropagationView;
+use super::{HitsView, or_dash, shown_word, time};
+use crate::out::{Printable, Row};
 use mayfly_proto::mayfly::v1 as pb;
 
 /// A key, as `key list` prints it.
 #[derive(Serialize, Debug)]
-pub struct Key {
+pub struct KeyView {
     pub key_id: String,
     pub purpose: String,
     pub state: String,
@@ -23,9 +23,9 @@ pub struct Key {
     pub seq: u64,
 }
 
-impl From<pb::Key> for Key {
-    fn from(k: pb::Key) -> Key {
-        Key {
+impl From<pb::Key> for KeyView {
+    fn from(k: pb::Key) -> KeyView {
+        KeyView {
             key_id: k.key_id,
             purpose: shown_word!(pb::KeyPurpose, "KEY_PURPOSE_", k.purpose),
             state: shown_word!(pb::KeyState, "KEY_STATE_", k.state),
@@ -41,13 +41,13 @@ impl From<pb::Key> for Key {
     }
 }
 
-impl Noun for Key {
+impl Printable for KeyView {
     fn name(&self) -> String {
         self.key_id.clone()
     }
 }
 
-impl Row for Key {
+impl Row for KeyView {
     const COLUMNS: &'static [&'static str] = &["KEY", "PURPOSE", "STATE", "ALGORITHM", "ENVIRONMENT", "SIGNS FROM"];
     const WIDE: &'static [&'static str] = &["VERIFIES UNTIL", "CREATED", "ISSUER", "SEQ"];
 
@@ -69,35 +69,35 @@ impl Row for Key {
 
 /// The result of a rotation.
 #[derive(Serialize, Debug)]
-pub struct Rotated {
-    pub key: Option<Key>,
-    pub previous: Option<Key>,
+pub struct KeyRotationView {
+    pub key: Option<KeyView>,
+    pub previous: Option<KeyView>,
 }
 
-impl Noun for Rotated {
+impl Printable for KeyRotationView {
     fn name(&self) -> String {
-        self.key.as_ref().map(Noun::name).unwrap_or_default()
+        self.key.as_ref().map(Printable::name).unwrap_or_default()
     }
 }
 
 /// A key that was retired or revoked as compromised.
 #[derive(Serialize, Debug)]
-pub struct Gone {
+pub struct KeyRemovalView {
     pub key_id: String,
     pub dry_run: bool,
     /// The sequence number of the revocation rule, for a compromised key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
-    pub hits: Hits,
+    pub hits: HitsView,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<Key>,
+    pub key: Option<KeyView>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub replacement: Option<Key>,
+    pub replacement: Option<KeyView>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub followers: Option<Applied>,
+    pub followers: Option<PropagationView>,
 }
 
-impl Noun for Gone {
+impl Printable for KeyRemovalView {
     fn name(&self) -> String {
         self.key_id.clone()
     }

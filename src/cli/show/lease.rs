@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::{or_dash, shown_word, time};
-use crate::out::{Noun, Row};
+use crate::out::{Printable, Row};
 use mayfly_proto::mayfly::v1 as pb;
 
 /// A lease, as `lease list` prints it.
 #[derive(Serialize, Debug)]
-pub struct Lease {
+pub struct LeaseView {
     pub lease_id: String,
     pub state: String,
     pub upstream: String,
@@ -19,9 +19,9 @@ pub struct Lease {
     pub last_error: String,
 }
 
-impl From<pb::Lease> for Lease {
-    fn from(l: pb::Lease) -> Lease {
-        Lease {
+impl From<pb::Lease> for LeaseView {
+    fn from(l: pb::Lease) -> LeaseView {
+        LeaseView {
             lease_id: l.lease_id,
             state: shown_word!(pb::UpstreamState, "UPSTREAM_STATE_", l.state),
             upstream: l.upstream,
@@ -34,13 +34,13 @@ impl From<pb::Lease> for Lease {
     }
 }
 
-impl Noun for Lease {
+impl Printable for LeaseView {
     fn name(&self) -> String {
         self.lease_id.clone()
     }
 }
 
-impl Row for Lease {
+impl Row for LeaseView {
     const COLUMNS: &'static [&'static str] = &["LEASE", "STATE", "UPSTREAM", "WHAT", "ATTEMPTS", "LAST ERROR"];
     const WIDE: &'static [&'static str] = &["CREDENTIAL", "NEXT ATTEMPT"];
 

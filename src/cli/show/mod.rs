@@ -7,7 +7,7 @@
 
 pub mod approval;
 pub mod binding;
-pub mod blast;
+pub mod blast_radius;
 pub mod break_glass;
 pub mod credential;
 pub mod explain;
@@ -86,32 +86,32 @@ pub fn yes_no(yes: bool) -> String {
 /// The author of an action: one field, as in the protobuf message.
 #[derive(Serialize, Clone, PartialEq, Eq, Debug)]
 #[serde(rename_all = "snake_case")]
-pub enum Who {
+pub enum AuthorView {
     SpiffeId(String),
-    Person(Subject),
+    Person(SubjectView),
     LocalUid(u32),
     Mayfly(String),
 }
 
-impl Who {
+impl AuthorView {
     /// Converts an identity; `None` if the server sent none.
-    pub fn of(identity: Option<pb::Identity>) -> Option<Who> {
+    pub fn of(identity: Option<pb::Identity>) -> Option<AuthorView> {
         use mayfly_proto::mayfly::v1::identity::Identity;
         Some(match identity?.identity? {
-            Identity::SpiffeId(id) => Who::SpiffeId(id),
-            Identity::Person(subject) => Who::Person(subject.into()),
-            Identity::LocalUid(uid) => Who::LocalUid(uid),
-            Identity::Mayfly(cause) => Who::Mayfly(cause),
+            Identity::SpiffeId(id) => AuthorView::SpiffeId(id),
+            Identity::Person(subject) => AuthorView::Person(subject.into()),
+            Identity::LocalUid(uid) => AuthorView::LocalUid(uid),
+            Identity::Mayfly(cause) => AuthorView::Mayfly(cause),
         })
     }
 
     /// A table cell.
-    pub fn text(who: Option<&Who>) -> String {
+    pub fn text(who: Option<&AuthorView>) -> String {
         match who {
-            Some(Who::SpiffeId(id)) => id.clone(),
-            Some(Who::Person(subject)) => format!("{} at {}", subject.sub, subject.issuer),
-            Some(Who::LocalUid(uid)) => format!("uid {uid}"),
-            Some(Who::Mayfly(cause)) => format!("mayfly ({cause})"),
+            Some(AuthorView::SpiffeId(id)) => id.clone(),
+            Some(AuthorView::Person(subject)) => format!("{} at {}", subject.sub, subject.issuer),
+            Some(AuthorView::LocalUid(uid)) => format!("uid {uid}"),
+            Some(AuthorView::Mayfly(cause)) => format!("mayfly ({cause})"),
             None => "-".to_owned(),
         }
     }
@@ -119,20 +119,20 @@ impl Who {
 
 /// A subject: always issuer and subject.
 #[derive(Serialize, Clone, PartialEq, Eq, Debug)]
-pub struct Subject {
+pub struct SubjectView {
     pub issuer: String,
     pub sub: String,
 }
 
-impl From<pb::Subject> for Subject {
-    fn from(from: pb::Subject) -> Subject {
-        Subject { issuer: from.issuer, sub: from.sub }
+impl From<pb::Subject> for SubjectView {
+    fn from(from: pb::Subject) -> SubjectView {
+        SubjectView { issuer: from.issuer, sub: from.sub }
     }
 }
 
 /// The numbers of objects that a revocation covers.
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Hits {
+pub struct HitsView {
     pub credentials: u64,
     pub tasks: u64,
     pub callers: u64,
@@ -140,15 +140,15 @@ pub struct Hits {
     pub tasks_ended: u64,
 }
 
-impl From<Option<pb::Hits>> for Hits {
-    fn from(from: Option<pb::Hits>) -> Hits {
+impl From<Option<pb::Hits>> for HitsView {
+    fn from(from: Option<pb::Hits>) -> HitsView {
         let from = from.unwrap_or_default();
         let pb::Hits { credentials, tasks, callers, overlapping, tasks_ended } = from;
-        Hits { credentials, tasks, callers, overlapping, tasks_ended }
+        HitsView { credentials, tasks, callers, overlapping, tasks_ended }
     }
 }
 
-impl Hits {
+impl HitsView {
     /// The text for people.
     pub fn text(&self) -> String {
         let most = if self.overlapping { "at most " } else { "" };
@@ -201,7 +201,7 @@ fn many(n: u64, one: &str) -> String {
 
 /// A target: its kind and its values.
 #[derive(Serialize, Clone, PartialEq, Eq, Debug)]
-pub struct Target {
+pub struct TargetView {
     /// The kind, as its flag is named.
     pub kind: &'static str,
     /// The values, in the order in which the flag takes them.
@@ -210,12 +210,12 @@ pub struct Target {
     pub flag: String,
 }
 
-impl Target {
+impl TargetView {
     /// Converts a target; `None` if the server sent none.
-    pub fn of(target: Option<&pb::Target>) -> Option<Target> {
+    pub fn of(target: Option<&pb::Target>) -> Option<TargetView> {
         let target = target?;
         let (kind, values) = super::targets::flag_and_values(target);
-        Some(Target { kind, values, flag: super::targets::typed(target) })
+        Some(TargetView { kind, values, flag: super::targets::typed(target) })
     }
 
     /// A table cell.

@@ -2,22 +2,22 @@
 
 use serde::Serialize;
 
-use super::{Hits, Who, or_dash, shown_word, time};
+use super::{AuthorView, HitsView, or_dash, shown_word, time};
 use crate::error::CliError;
-use crate::out::{Noun, Row};
+use crate::out::{Printable, Row};
 use mayfly_base::document::with_key;
-use mayfly_policy::situation::Outcome;
-use mayfly_policy::table::Test;
+use mayfly_policy::policy_tests::PolicyTest;
+use mayfly_policy::simulation::SimulationOutcome;
 use mayfly_proto::mayfly::v1 as pb;
 
 /// A policy set, as `policy show` prints it.
 #[derive(Serialize, Debug)]
-pub struct Policy {
+pub struct PolicySetView {
     pub environment: String,
     pub mode: String,
     pub version: u64,
-    pub files: Vec<File>,
-    pub author: Option<Who>,
+    pub files: Vec<PolicyFileView>,
+    pub author: Option<AuthorView>,
     pub at: Option<String>,
     pub seq: u64,
     pub narrowing: bool,
@@ -28,20 +28,20 @@ pub struct Policy {
 
 /// A file of a policy set.
 #[derive(Serialize, Debug)]
-pub struct File {
+pub struct PolicyFileView {
     pub name: String,
     pub text: String,
 }
 
-impl From<pb::PolicySet> for Policy {
-    fn from(p: pb::PolicySet) -> Policy {
-        let file = |f: pb::PolicyFile| File { name: f.name, text: f.text };
-        Policy {
+impl From<pb::PolicySet> for PolicySetView {
+    fn from(p: pb::PolicySet) -> PolicySetView {
+        let file = |f: pb::PolicyFile| PolicyFileView { name: f.name, text: f.text };
+        PolicySetView {
             environment: p.environment,
             mode: shown_word!(pb::PolicyMode, "POLICY_MODE_", p.mode),
             version: p.version,
             files: p.files.into_iter().flat_map(|f| f.policies.into_iter().chain(f.roles)).map(file).collect(),
-            author: Who::of(p.author),
+            author: AuthorView::of(p.author),
             at: time(p.at),
             seq: p.seq,
             narrowing: p.narrowing,
@@ -52,10 +52,11 @@ impl From<pb::PolicySet> for Policy {
     }
 }
 
-impl Policy {
+impl PolicySetView {
     /// The set with only the names of its files.
     pub fn without_texts(&self) -> PolicySummary<'_> {
-        let Policy { environment, mode, version, files, author, at, seq, narrowing, same, would_refuse, would_permit } = self;
+        let PolicySetView { environment, mode, version, files, author, at, seq, narrowing, same, would_refuse, would_permit } =
+            self;
         PolicySummary {
             environment,
             mode,
@@ -79,7 +80,7 @@ pub struct PolicySummary<'a> {
     mode: &'a str,
     version: u64,
     files: Vec<&'a str>,
-    author: &'a Option<Who>,
+    author: &'a Option<AuthorView>,
     at: &'a Option<String>,
     seq: u64,
     narrowing: bool,
@@ -88,13 +89,13 @@ pub struct PolicySummary<'a> {
     would_permit: Option<u64>,
 }
 
-impl Noun for PolicySummary<'_> {
+impl Printable for PolicySummary<'_> {
     fn name(&self) -> String {
         format!("{}/{}", self.environment, self.version)
     }
 }
 
-impl Noun for Policy {
+impl Printable for PolicySetView {
     fn name(&self) -> String {
         format!("{}/{}", self.environment, self.version)
     }
@@ -108,7 +109,7 @@ pub struct PolicyChange {
     pub version: u64,
     pub dry_run: bool,
     pub seq: u64,
-    pub hits: Hits,
+    pub hits: HitsView,
     pub beyond: u64,
     pub governs: Vec<String>,
 }
@@ -130,7 +131,7 @@ impl PolicyChange {
     }
 }
 
-impl Noun for PolicyChange {
+impl Printable for PolicyChange {
     fn name(&self) -> String {
         format!("{}/{}", self.environment, self.version)
     }
@@ -138,17 +139,17 @@ impl Noun for PolicyChange {
 
 /// The result of validating a policy set.
 #[derive(Serialize, Debug, Default)]
-pub struct Checked {
+pub struct PolicyValidationView {
     pub policies: Vec<String>,
     pub violations: Vec<String>,
     pub warnings: Vec<String>,
     pub governs: Vec<String>,
 }
 
-impl From<pb::ValidatePolicyResponse> for Checked {
-    fn from(v: pb::ValidatePolicyResponse) -> Checked {
+impl From<pb::ValidatePolicyResponse> for PolicyValidationView {
+    fn from(v: pb::ValidatePolicyResponse) -> PolicyValidationView {
         let text = |v: pb::FieldViolation| with_key(&v.field, &v.description);
-        Checked {
+        PolicyValidationView {
             policies: v.policies,
             violations: v.violations.into_iter().map(text).collect(),
             warnings: v.warnings.into_iter().map(text).collect(),
@@ -157,7 +158,7 @@ impl From<pb::ValidatePolicyResponse> for Checked {
     }
 }
 
-impl Noun for Checked {
+impl Printable for PolicyValidationView {
     fn name(&self) -> String {
         self.policies.join("\n")
     }
@@ -165,18 +166,18 @@ impl Noun for Checked {
 
 /// The result of deciding recorded requests again.
 #[derive(Serialize, Debug)]
-pub struct DiffWhole {
+pub struct PolicyDiffView {
     pub decisions: u64,
     pub newly_refused: u64,
     pub newly_permitted: u64,
     pub undetermined: u64,
     pub reached: Option<String>,
-    pub samples: Vec<Differs>,
+    pub samples: Vec<DecisionDiffView>,
 }
 
 /// A decision that would differ.
 #[derive(Serialize, Debug)]
-pub struct Differs {
+pub struct DecisionDiffView {
     pub seq: u64,
     pub at: Option<String>,
     pub caller: String,
@@ -187,9 +188,9 @@ pub struct Differs {
     pub now: String,
 }
 
-impl From<pb::DiffPolicyResponse> for DiffWhole {
-    fn from(d: pb::DiffPolicyResponse) -> DiffWhole {
-        let differs = |d: pb::DecisionDiff| Differs {
+impl From<pb::DiffPolicyResponse> for PolicyDiffView {
+    fn from(d: pb::DiffPolicyResponse) -> PolicyDiffView {
+        let differs = |d: pb::DecisionDiff| DecisionDiffView {
             seq: d.seq,
             at: time(d.at),
             caller: d.caller,
@@ -199,7 +200,7 @@ impl From<pb::DiffPolicyResponse> for DiffWhole {
             permitted: d.permitted,
             now: d.now,
         };
-        DiffWhole {
+        PolicyDiffView {
             decisions: d.decisions,
             newly_refused: d.newly_refused,
             newly_permitted: d.newly_permitted,
@@ -210,19 +211,19 @@ impl From<pb::DiffPolicyResponse> for DiffWhole {
     }
 }
 
-impl Noun for DiffWhole {
+impl Printable for PolicyDiffView {
     fn name(&self) -> String {
         self.samples.iter().map(|s| s.seq.to_string()).collect::<Vec<_>>().join("\n")
     }
 }
 
-impl Noun for Differs {
+impl Printable for DecisionDiffView {
     fn name(&self) -> String {
         self.seq.to_string()
     }
 }
 
-impl Row for Differs {
+impl Row for DecisionDiffView {
     const COLUMNS: &'static [&'static str] = &["SEQ", "CALLER", "UPSTREAM", "SCOPES", "TOOL", "THEN", "NOW"];
     const WIDE: &'static [&'static str] = &["AT"];
 
@@ -242,7 +243,7 @@ impl Row for Differs {
 
 /// The explanation of a decision.
 #[derive(Serialize, Debug)]
-pub struct Explained {
+pub struct DecisionExplanationView {
     pub outcome: String,
     pub text: String,
     pub policies: Vec<String>,
@@ -254,9 +255,9 @@ pub struct Explained {
     pub version: u64,
 }
 
-impl From<pb::ExplainPolicyResponse> for Explained {
-    fn from(e: pb::ExplainPolicyResponse) -> Explained {
-        Explained {
+impl From<pb::ExplainPolicyResponse> for DecisionExplanationView {
+    fn from(e: pb::ExplainPolicyResponse) -> DecisionExplanationView {
+        DecisionExplanationView {
             outcome: shown_word!(pb::PolicyOutcome, "POLICY_OUTCOME_", e.outcome),
             text: e.text,
             policies: e.policies,
@@ -270,7 +271,7 @@ impl From<pb::ExplainPolicyResponse> for Explained {
     }
 }
 
-impl Noun for Explained {
+impl Printable for DecisionExplanationView {
     fn name(&self) -> String {
         self.outcome.clone()
     }
@@ -278,7 +279,7 @@ impl Noun for Explained {
 
 /// The result of a test.
 #[derive(Serialize, Debug)]
-pub struct Tested {
+pub struct PolicyTestView {
     pub test: String,
     pub line: usize,
     pub passed: bool,
@@ -288,11 +289,11 @@ pub struct Tested {
     pub problem: Option<String>,
 }
 
-impl Tested {
+impl PolicyTestView {
     /// Converts a test and its outcome.
-    pub fn of(test: &Test, outcome: &Outcome) -> Tested {
+    pub fn of(test: &PolicyTest, outcome: &SimulationOutcome) -> PolicyTestView {
         let problem = test.fails(outcome);
-        Tested {
+        PolicyTestView {
             test: test.name.clone(),
             line: test.line,
             passed: problem.is_none(),
@@ -304,13 +305,13 @@ impl Tested {
     }
 }
 
-impl Noun for Tested {
+impl Printable for PolicyTestView {
     fn name(&self) -> String {
         self.test.clone()
     }
 }
 
-impl Row for Tested {
+impl Row for PolicyTestView {
     const COLUMNS: &'static [&'static str] = &["TEST", "PASSED", "EXPECTED", "OUTCOME"];
     const WIDE: &'static [&'static str] = &["LINE", "PROBLEM"];
 

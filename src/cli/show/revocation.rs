@@ -2,35 +2,35 @@
 
 use serde::Serialize;
 
-use super::{Hits, Target, Who, or_dash, some_seq, time, yes_no};
-use crate::out::{Noun, Row};
+use super::{AuthorView, HitsView, TargetView, or_dash, some_seq, time, yes_no};
+use crate::out::{Printable, Row};
 use mayfly_proto::mayfly::v1 as pb;
 
 /// The result of a revocation or its dry run.
 #[derive(Serialize, Debug)]
-pub struct Revoked {
+pub struct RevocationView {
     /// `None` for a dry run.
     pub seq: Option<u64>,
     pub dry_run: bool,
     pub issued_only: bool,
-    pub hits: Hits,
+    pub hits: HitsView,
     pub targets: Vec<TargetHits>,
-    pub locks: Vec<Lock>,
-    pub reach: Option<Reach>,
+    pub locks: Vec<LockView>,
+    pub reach: Option<RevocationReachView>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub followers: Option<Applied>,
+    pub followers: Option<PropagationView>,
 }
 
 /// The hits of one target.
 #[derive(Serialize, Debug)]
 pub struct TargetHits {
-    pub target: Option<Target>,
-    pub hits: Hits,
+    pub target: Option<TargetView>,
+    pub hits: HitsView,
 }
 
 /// The progress of a revocation: refused by mayfly, removed at upstreams, verified as removed.
 #[derive(Serialize, Clone, Copy, Debug)]
-pub struct Reach {
+pub struct RevocationReachView {
     pub refused: u64,
     pub upstream_pending: u64,
     pub upstream_undone: u64,
@@ -39,34 +39,34 @@ pub struct Reach {
 
 /// The followers that have applied a record.
 #[derive(Serialize, Debug)]
-pub struct Applied {
+pub struct PropagationView {
     pub applied: bool,
     pub behind_count: u64,
     /// The number of registered followers; `None`: the server does not say it.
     pub registered: Option<u64>,
-    pub behind: Vec<Follower>,
+    pub behind: Vec<FollowerView>,
 }
 
-impl Revoked {
+impl RevocationView {
     /// Converts the answer. `dry_run` and `issued_only` are those of the request, which the answer does not repeat.
-    pub fn of(answer: pb::RevokeResponse, dry_run: bool, issued_only: bool) -> Revoked {
-        let hits = |t: pb::TargetHits| TargetHits { target: Target::of(t.target.as_ref()), hits: t.hits.into() };
-        Revoked {
+    pub fn of(answer: pb::RevokeResponse, dry_run: bool, issued_only: bool) -> RevocationView {
+        let hits = |t: pb::TargetHits| TargetHits { target: TargetView::of(t.target.as_ref()), hits: t.hits.into() };
+        RevocationView {
             seq: some_seq(answer.seq),
             dry_run,
             issued_only,
             hits: answer.hits.into(),
             targets: answer.targets.into_iter().map(hits).collect(),
-            locks: answer.locks.into_iter().map(Lock::from).collect(),
-            reach: answer.reach.map(Reach::from),
+            locks: answer.locks.into_iter().map(LockView::from).collect(),
+            reach: answer.reach.map(RevocationReachView::from),
             followers: None,
         }
     }
 }
 
-impl From<pb::Reach> for Reach {
-    fn from(r: pb::Reach) -> Reach {
-        Reach {
+impl From<pb::Reach> for RevocationReachView {
+    fn from(r: pb::Reach) -> RevocationReachView {
+        RevocationReachView {
             refused: r.refused,
             upstream_pending: r.upstream_pending,
             upstream_undone: r.upstream_undone,
@@ -75,15 +75,15 @@ impl From<pb::Reach> for Reach {
     }
 }
 
-impl Noun for Revoked {
+impl Printable for RevocationView {
     fn name(&self) -> String {
         self.seq.unwrap_or_default().to_string()
     }
 }
 
-impl Noun for TargetHits {
+impl Printable for TargetHits {
     fn name(&self) -> String {
-        self.target.as_ref().map(Target::text).unwrap_or_default()
+        self.target.as_ref().map(TargetView::text).unwrap_or_default()
     }
 }
 
@@ -97,24 +97,24 @@ impl Row for TargetHits {
 
 /// A revocation rule in effect.
 #[derive(Serialize, Debug)]
-pub struct Rule {
+pub struct RuleView {
     pub seq: u64,
-    pub targets: Vec<Target>,
-    pub author: Option<Who>,
+    pub targets: Vec<TargetView>,
+    pub author: Option<AuthorView>,
     pub reason: String,
     pub at: Option<String>,
     pub kept_until: Option<String>,
     pub issued_only: bool,
     /// `None`: the hits were not counted.
-    pub hits: Option<Hits>,
+    pub hits: Option<HitsView>,
 }
 
-impl From<pb::Rule> for Rule {
-    fn from(r: pb::Rule) -> Rule {
-        Rule {
+impl From<pb::Rule> for RuleView {
+    fn from(r: pb::Rule) -> RuleView {
+        RuleView {
             seq: r.seq,
-            targets: r.targets.iter().filter_map(|t| Target::of(Some(t))).collect(),
-            author: Who::of(r.author),
+            targets: r.targets.iter().filter_map(|t| TargetView::of(Some(t))).collect(),
+            author: AuthorView::of(r.author),
             reason: r.reason,
             at: time(r.at),
             kept_until: time(r.kept_until),
@@ -124,24 +124,24 @@ impl From<pb::Rule> for Rule {
     }
 }
 
-impl Noun for Rule {
+impl Printable for RuleView {
     fn name(&self) -> String {
         self.seq.to_string()
     }
 }
 
-impl Row for Rule {
+impl Row for RuleView {
     const COLUMNS: &'static [&'static str] = &["SEQ", "TARGETS", "HIT", "AT", "AUTHOR", "REASON"];
     const WIDE: &'static [&'static str] = &["KEPT UNTIL", "ISSUED ONLY"];
 
     fn cells(&self) -> Vec<String> {
-        let targets: Vec<String> = self.targets.iter().map(Target::text).collect();
+        let targets: Vec<String> = self.targets.iter().map(TargetView::text).collect();
         vec![
             self.seq.to_string(),
             targets.join("; "),
             or_dash(self.hits.as_ref().map(|h| h.credentials.to_string()).as_deref()),
             or_dash(self.at.as_deref()),
-            Who::text(self.author.as_ref()),
+            AuthorView::text(self.author.as_ref()),
             self.reason.clone(),
             self.kept_until.clone().unwrap_or_else(|| "for ever".to_owned()),
             yes_no(self.issued_only),
@@ -151,47 +151,47 @@ impl Row for Rule {
 
 /// A lock.
 #[derive(Serialize, Debug)]
-pub struct Lock {
+pub struct LockView {
     pub seq: u64,
     pub index: u32,
-    pub target: Option<Target>,
-    pub author: Option<Who>,
+    pub target: Option<TargetView>,
+    pub author: Option<AuthorView>,
     pub reason: String,
     pub since: Option<String>,
 }
 
-impl Lock {
+impl LockView {
     /// Why it locks: its reason, where the server says it, and in any case its number and its target.
     pub fn why(&self) -> String {
-        let target = self.target.as_ref().map_or_else(|| "an unknown target".to_owned(), Target::text);
+        let target = self.target.as_ref().map_or_else(|| "an unknown target".to_owned(), TargetView::text);
         let named = format!("lock {} on {target}", self.seq);
         if self.reason.is_empty() { named } else { format!("{} ({named})", self.reason) }
     }
 }
 
-impl From<pb::Lock> for Lock {
-    fn from(l: pb::Lock) -> Lock {
-        let (target, author) = (Target::of(l.target.as_ref()), Who::of(l.author));
-        Lock { seq: l.seq, index: l.index, target, author, reason: l.reason, since: time(l.since) }
+impl From<pb::Lock> for LockView {
+    fn from(l: pb::Lock) -> LockView {
+        let (target, author) = (TargetView::of(l.target.as_ref()), AuthorView::of(l.author));
+        LockView { seq: l.seq, index: l.index, target, author, reason: l.reason, since: time(l.since) }
     }
 }
 
-impl Noun for Lock {
+impl Printable for LockView {
     fn name(&self) -> String {
         format!("{}:{}", self.seq, self.index)
     }
 }
 
-impl Row for Lock {
+impl Row for LockView {
     const COLUMNS: &'static [&'static str] = &["SEQ", "INDEX", "TARGET", "SINCE", "AUTHOR", "REASON"];
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.seq.to_string(),
             self.index.to_string(),
-            self.target.as_ref().map(Target::text).unwrap_or_default(),
+            self.target.as_ref().map(TargetView::text).unwrap_or_default(),
             or_dash(self.since.as_deref()),
-            Who::text(self.author.as_ref()),
+            AuthorView::text(self.author.as_ref()),
             self.reason.clone(),
         ]
     }
@@ -199,13 +199,13 @@ impl Row for Lock {
 
 /// The result of adding locks.
 #[derive(Serialize, Debug)]
-pub struct Locked {
+pub struct AddedLocksView {
     pub seq: u64,
-    pub hits: Hits,
-    pub locks: Vec<Lock>,
+    pub hits: HitsView,
+    pub locks: Vec<LockView>,
 }
 
-impl Noun for Locked {
+impl Printable for AddedLocksView {
     fn name(&self) -> String {
         self.seq.to_string()
     }
@@ -213,13 +213,13 @@ impl Noun for Locked {
 
 /// The result of lifting locks.
 #[derive(Serialize, Debug)]
-pub struct Lifted {
+pub struct LiftedLocksView {
     pub seq: u64,
-    pub lifted: Vec<Lock>,
-    pub remaining: Vec<Lock>,
+    pub lifted: Vec<LockView>,
+    pub remaining: Vec<LockView>,
 }
 
-impl Noun for Lifted {
+impl Printable for LiftedLocksView {
     fn name(&self) -> String {
         self.seq.to_string()
     }
@@ -227,9 +227,9 @@ impl Noun for Lifted {
 
 /// A registered follower.
 #[derive(Serialize, Debug)]
-pub struct Follower {
+pub struct FollowerView {
     pub follower: String,
-    pub identity: Option<Who>,
+    pub identity: Option<AuthorView>,
     pub connected: bool,
     pub applied_seq: u64,
     pub sent_seq: u64,
@@ -237,11 +237,11 @@ pub struct Follower {
     pub upstreams: Vec<String>,
 }
 
-impl From<pb::Follower> for Follower {
-    fn from(f: pb::Follower) -> Follower {
-        Follower {
+impl From<pb::Follower> for FollowerView {
+    fn from(f: pb::Follower) -> FollowerView {
+        FollowerView {
             follower: f.follower,
-            identity: Who::of(f.identity),
+            identity: AuthorView::of(f.identity),
             connected: f.connected,
             applied_seq: f.applied_seq,
             sent_seq: f.sent_seq,
@@ -251,20 +251,20 @@ impl From<pb::Follower> for Follower {
     }
 }
 
-impl Noun for Follower {
+impl Printable for FollowerView {
     fn name(&self) -> String {
         self.follower.clone()
     }
 }
 
-impl Row for Follower {
+impl Row for FollowerView {
     const COLUMNS: &'static [&'static str] = &["FOLLOWER", "IDENTITY", "CONNECTED", "APPLIED", "LAST SEEN"];
     const WIDE: &'static [&'static str] = &["SENT", "UPSTREAMS"];
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.follower.clone(),
-            Who::text(self.identity.as_ref()),
+            AuthorView::text(self.identity.as_ref()),
             yes_no(self.connected),
             self.applied_seq.to_string(),
             or_dash(self.last_seen.as_deref()),

@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::{hex, ms, some_seq, time};
-use crate::out::Noun;
+use crate::out::Printable;
 use mayfly_proto::mayfly::v1 as pb;
 
 /// The status of the server.
 #[derive(Serialize, Debug)]
-pub struct Status {
+pub struct StatusView {
     pub version: String,
     pub issuing: bool,
     pub not_issuing_reason: String,
@@ -16,25 +16,25 @@ pub struct Status {
     pub started_at: Option<String>,
     pub uptime_ms: Option<i64>,
     pub certificate_not_after: Option<String>,
-    pub identity: Option<Identity>,
+    pub identity: Option<ServerIdentityView>,
     pub environments: Vec<String>,
     pub environments_not_served: Vec<String>,
     pub own_trust_domain: String,
-    pub ledger: Ledger,
-    pub clock: Clock,
-    pub disk: Option<Disk>,
-    pub counts: Counts,
-    pub load: Option<Load>,
+    pub ledger: LedgerView,
+    pub clock: ClockView,
+    pub disk: Option<DiskView>,
+    pub counts: ObjectCountsView,
+    pub load: Option<LoadView>,
     pub warnings: Vec<String>,
     /// The files and services that the server reads again while it runs.
-    pub sources: Vec<Source>,
+    pub sources: Vec<SourceView>,
     /// Handshakes that were refused since the server's start.
-    pub refused_handshakes: Vec<RefusedHandshakes>,
+    pub refused_handshakes: Vec<RefusedHandshakesView>,
 }
 
 /// Handshakes that one clause refused at one listener.
 #[derive(Serialize, Debug)]
-pub struct RefusedHandshakes {
+pub struct RefusedHandshakesView {
     pub listener: String,
     pub clause: String,
     pub count: u64,
@@ -42,7 +42,7 @@ pub struct RefusedHandshakes {
 
 /// A file or a service that the server reads again while it runs.
 #[derive(Serialize, Debug)]
-pub struct Source {
+pub struct SourceView {
     pub kind: String,
     pub name: String,
     pub place: String,
@@ -51,15 +51,15 @@ pub struct Source {
     pub problem_since: Option<String>,
 }
 
-impl From<pb::SourceStatus> for Source {
-    fn from(s: pb::SourceStatus) -> Source {
-        Source { kind: s.kind, name: s.name, place: s.place, problem: s.problem, problem_since: time(s.problem_since) }
+impl From<pb::SourceStatus> for SourceView {
+    fn from(s: pb::SourceStatus) -> SourceView {
+        SourceView { kind: s.kind, name: s.name, place: s.place, problem: s.problem, problem_since: time(s.problem_since) }
     }
 }
 
 /// The server's own SVID and its source.
 #[derive(Serialize, Debug)]
-pub struct Identity {
+pub struct ServerIdentityView {
     pub spiffe_id: String,
     pub source: String,
     pub place: String,
@@ -71,9 +71,9 @@ pub struct Identity {
     pub problem_since: Option<String>,
 }
 
-impl From<pb::IdentityStatus> for Identity {
-    fn from(i: pb::IdentityStatus) -> Identity {
-        Identity {
+impl From<pb::IdentityStatus> for ServerIdentityView {
+    fn from(i: pb::IdentityStatus) -> ServerIdentityView {
+        ServerIdentityView {
             spiffe_id: i.spiffe_id,
             source: i.source,
             place: i.place,
@@ -89,7 +89,7 @@ impl From<pb::IdentityStatus> for Identity {
 
 /// The load of the server.
 #[derive(Serialize, Debug)]
-pub struct Load {
+pub struct LoadView {
     pub waiting: u64,
     pub decision_us: f64,
     pub refused: Vec<u64>,
@@ -97,7 +97,7 @@ pub struct Load {
 
 /// The ledger and its store.
 #[derive(Serialize, Debug)]
-pub struct Ledger {
+pub struct LedgerView {
     pub engine: String,
     pub generation: u32,
     pub durable_seq: u64,
@@ -121,7 +121,7 @@ pub struct Ledger {
 
 /// The clocks.
 #[derive(Serialize, Debug)]
-pub struct Clock {
+pub struct ClockView {
     pub wall: Option<String>,
     pub ledger: Option<String>,
     pub skew_ms: Option<i64>,
@@ -130,7 +130,7 @@ pub struct Clock {
 
 /// The store's disk.
 #[derive(Serialize, Debug)]
-pub struct Disk {
+pub struct DiskView {
     pub free_bytes: u64,
     pub reserve_bytes: u64,
     pub store_bytes: u64,
@@ -138,7 +138,7 @@ pub struct Disk {
 
 /// The numbers of live objects.
 #[derive(Serialize, Debug)]
-pub struct Counts {
+pub struct ObjectCountsView {
     pub credentials: u64,
     pub tasks: u64,
     pub held_tasks: u64,
@@ -157,11 +157,11 @@ pub struct Counts {
     pub request_ids: u64,
 }
 
-impl From<pb::GetStatusResponse> for Status {
-    fn from(s: pb::GetStatusResponse) -> Status {
+impl From<pb::GetStatusResponse> for StatusView {
+    fn from(s: pb::GetStatusResponse) -> StatusView {
         let issuing = s.issuing.unwrap_or_default();
         let clock = s.clock.unwrap_or_default();
-        Status {
+        StatusView {
             version: s.version,
             issuing: issuing.issuing,
             not_issuing_reason: issuing.reason,
@@ -169,34 +169,38 @@ impl From<pb::GetStatusResponse> for Status {
             started_at: time(s.started_at),
             uptime_ms: ms(s.uptime),
             certificate_not_after: time(s.certificate_not_after),
-            identity: s.identity.map(Identity::from),
+            identity: s.identity.map(ServerIdentityView::from),
             environments: s.environments,
             environments_not_served: s.environments_not_served,
             own_trust_domain: s.own_trust_domain,
             ledger: s.ledger.unwrap_or_default().into(),
-            clock: Clock {
+            clock: ClockView {
                 wall: time(clock.wall),
                 ledger: time(clock.ledger),
                 skew_ms: ms(clock.skew),
                 allowed_skew_ms: ms(clock.allowed_skew),
             },
-            disk: s.disk.map(|d| Disk { free_bytes: d.free_bytes, reserve_bytes: d.reserve_bytes, store_bytes: d.store_bytes }),
+            disk: s.disk.map(|d| DiskView {
+                free_bytes: d.free_bytes,
+                reserve_bytes: d.reserve_bytes,
+                store_bytes: d.store_bytes,
+            }),
             counts: s.counts.unwrap_or_default().into(),
-            load: s.load.map(|l| Load { waiting: l.waiting, decision_us: l.decision_ns as f64 / 1000.0, refused: l.refused }),
+            load: s.load.map(|l| LoadView { waiting: l.waiting, decision_us: l.decision_ns as f64 / 1000.0, refused: l.refused }),
             warnings: s.warnings,
-            sources: s.sources.into_iter().map(Source::from).collect(),
+            sources: s.sources.into_iter().map(SourceView::from).collect(),
             refused_handshakes: s
                 .refused_handshakes
                 .into_iter()
-                .map(|r| RefusedHandshakes { listener: r.listener, clause: r.clause, count: r.count })
+                .map(|r| RefusedHandshakesView { listener: r.listener, clause: r.clause, count: r.count })
                 .collect(),
         }
     }
 }
 
-impl From<pb::LedgerStatus> for Ledger {
-    fn from(l: pb::LedgerStatus) -> Ledger {
-        Ledger {
+impl From<pb::LedgerStatus> for LedgerView {
+    fn from(l: pb::LedgerStatus) -> LedgerView {
+        LedgerView {
             engine: l.engine,
             generation: l.generation,
             durable_seq: l.durable_seq,
@@ -220,9 +224,9 @@ impl From<pb::LedgerStatus> for Ledger {
     }
 }
 
-impl From<pb::Counts> for Counts {
-    fn from(c: pb::Counts) -> Counts {
-        Counts {
+impl From<pb::Counts> for ObjectCountsView {
+    fn from(c: pb::Counts) -> ObjectCountsView {
+        ObjectCountsView {
             credentials: c.credentials,
             tasks: c.tasks,
             held_tasks: c.held_tasks,
@@ -242,7 +246,7 @@ impl From<pb::Counts> for Counts {
     }
 }
 
-impl Noun for Status {
+impl Printable for StatusView {
     fn name(&self) -> String {
         if self.issuing { "issuing".to_owned() } else { self.not_issuing_reason.clone() }
     }

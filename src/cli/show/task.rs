@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::revocation::Applied;
-use super::{Hits, Who, ms, or_dash, shown_word, time};
-use crate::out::{Noun, Row};
+use super::revocation::PropagationView;
+use super::{AuthorView, HitsView, ms, or_dash, shown_word, time};
+use crate::out::{Printable, Row};
 use mayfly_proto::mayfly::v1 as pb;
 
 /// A task, as `task show` and `task list` print it.
 #[derive(Serialize, Debug)]
-pub struct Task {
+pub struct TaskView {
     pub task_id: String,
     pub state: String,
     pub purpose: String,
     pub environment: String,
-    pub owner: Option<Who>,
-    pub opener: Option<Who>,
-    pub upstreams: Vec<Allowance>,
+    pub owner: Option<AuthorView>,
+    pub opener: Option<AuthorView>,
+    pub upstreams: Vec<AllowanceView>,
     pub tools: Vec<String>,
     pub any_tool: bool,
     pub kinds: Vec<String>,
@@ -31,29 +31,29 @@ pub struct Task {
     pub max_deadline: Option<String>,
     pub heartbeat_interval_ms: Option<i64>,
     pub heartbeat_due: Option<String>,
-    pub holds: Vec<Hold>,
+    pub holds: Vec<HoldView>,
     pub live_credentials: u64,
     pub issued_credentials: u64,
     pub open_children: u64,
     pub seq: u64,
     pub decision_revision: u64,
     pub approval_id: String,
-    pub end: Option<End>,
+    pub end: Option<TaskEndView>,
 }
 
 /// An upstream and scopes that the task may get credentials for.
 #[derive(Serialize, Debug)]
-pub struct Allowance {
+pub struct AllowanceView {
     pub upstream: String,
     pub scopes: Vec<String>,
 }
 
 /// Why a task is held.
 #[derive(Serialize, Debug)]
-pub struct Hold {
+pub struct HoldView {
     pub task_id: String,
     pub seq: u64,
-    pub author: Option<Who>,
+    pub author: Option<AuthorView>,
     pub reason: String,
     pub since: Option<String>,
     pub operator_only: bool,
@@ -61,9 +61,9 @@ pub struct Hold {
 
 /// How a task ended.
 #[derive(Serialize, Debug)]
-pub struct End {
+pub struct TaskEndView {
     pub seq: u64,
-    pub author: Option<Who>,
+    pub author: Option<AuthorView>,
     pub reason: String,
     pub at: Option<String>,
 }
@@ -73,17 +73,17 @@ pub fn state(number: i32) -> String {
     shown_word!(pb::TaskState, "TASK_STATE_", number)
 }
 
-impl From<pb::Task> for Task {
-    fn from(t: pb::Task) -> Task {
+impl From<pb::Task> for TaskView {
+    fn from(t: pb::Task) -> TaskView {
         let terms = t.terms.unwrap_or_default();
-        Task {
+        TaskView {
             task_id: t.task_id,
             state: state(t.state),
             purpose: terms.purpose,
             environment: t.environment,
-            owner: Who::of(t.owner),
-            opener: Who::of(t.opener),
-            upstreams: terms.upstreams.into_iter().map(|a| Allowance { upstream: a.upstream, scopes: a.scopes }).collect(),
+            owner: AuthorView::of(t.owner),
+            opener: AuthorView::of(t.opener),
+            upstreams: terms.upstreams.into_iter().map(|a| AllowanceView { upstream: a.upstream, scopes: a.scopes }).collect(),
             tools: terms.tools,
             any_tool: terms.any_tool,
             kinds: terms.kinds.into_iter().map(super::credential::kind).collect(),
@@ -96,32 +96,32 @@ impl From<pb::Task> for Task {
             max_deadline: time(t.max_deadline),
             heartbeat_interval_ms: ms(terms.heartbeat_interval),
             heartbeat_due: time(t.heartbeat_due),
-            holds: t.holds.into_iter().map(Hold::from).collect(),
+            holds: t.holds.into_iter().map(HoldView::from).collect(),
             live_credentials: t.live_credentials,
             issued_credentials: t.issued_credentials,
             open_children: t.open_children,
             seq: t.seq,
             decision_revision: t.decision_revision,
             approval_id: t.approval_id,
-            end: t.end.map(|e| End { seq: e.seq, author: Who::of(e.author), reason: e.reason, at: time(e.at) }),
+            end: t.end.map(|e| TaskEndView { seq: e.seq, author: AuthorView::of(e.author), reason: e.reason, at: time(e.at) }),
         }
     }
 }
 
-impl From<pb::Hold> for Hold {
-    fn from(h: pb::Hold) -> Hold {
-        let (author, since) = (Who::of(h.author), time(h.since));
-        Hold { task_id: h.task_id, seq: h.seq, author, reason: h.reason, since, operator_only: h.operator_only }
+impl From<pb::Hold> for HoldView {
+    fn from(h: pb::Hold) -> HoldView {
+        let (author, since) = (AuthorView::of(h.author), time(h.since));
+        HoldView { task_id: h.task_id, seq: h.seq, author, reason: h.reason, since, operator_only: h.operator_only }
     }
 }
 
-impl Noun for Task {
+impl Printable for TaskView {
     fn name(&self) -> String {
         self.task_id.clone()
     }
 }
 
-impl Row for Task {
+impl Row for TaskView {
     const COLUMNS: &'static [&'static str] = &["TASK", "STATE", "LIVE", "DEADLINE", "OWNER", "PURPOSE"];
     const WIDE: &'static [&'static str] = &["UPSTREAMS", "ENVIRONMENT", "PARENT", "HEARTBEAT DUE", "SEQ"];
 
@@ -133,7 +133,7 @@ impl Row for Task {
             self.state.clone(),
             self.live_credentials.to_string(),
             or_dash(self.deadline.as_deref()),
-            Who::text(self.owner.as_ref()),
+            AuthorView::text(self.owner.as_ref()),
             self.purpose.clone(),
             allowances.join(" "),
             self.environment.clone(),
@@ -148,7 +148,7 @@ impl Row for Task {
 #[derive(Serialize, Debug)]
 pub struct Branch {
     #[serde(flatten)]
-    task: Task,
+    task: TaskView,
     /// The depth below the first task.
     #[serde(skip)]
     below: usize,
@@ -156,10 +156,10 @@ pub struct Branch {
 
 impl Branch {
     /// Sorts each task below its parent, and siblings by age, oldest first.
-    pub fn sorted(mut tasks: Vec<Task>) -> Vec<Branch> {
+    pub fn sorted(mut tasks: Vec<TaskView>) -> Vec<Branch> {
         let seqs: BTreeMap<String, u64> = tasks.iter().map(|t| (t.task_id.clone(), t.seq)).collect();
         // The place of a parent that is not listed is unknown; its children are still kept next to each other.
-        let place = |t: &Task| -> Vec<(u64, String)> {
+        let place = |t: &TaskView| -> Vec<(u64, String)> {
             t.path.iter().map(|id| (seqs.get(id).copied().unwrap_or(0), id.clone())).collect()
         };
         tasks.sort_by_cached_key(place);
@@ -168,15 +168,15 @@ impl Branch {
     }
 }
 
-impl Noun for Branch {
+impl Printable for Branch {
     fn name(&self) -> String {
         self.task.name()
     }
 }
 
 impl Row for Branch {
-    const COLUMNS: &'static [&'static str] = Task::COLUMNS;
-    const WIDE: &'static [&'static str] = Task::WIDE;
+    const COLUMNS: &'static [&'static str] = TaskView::COLUMNS;
+    const WIDE: &'static [&'static str] = TaskView::WIDE;
 
     fn cells(&self) -> Vec<String> {
         let mut cells = self.task.cells();
@@ -189,13 +189,13 @@ impl Row for Branch {
 
 /// The answer to a heartbeat.
 #[derive(Serialize, Debug)]
-pub struct Heartbeat {
+pub struct HeartbeatView {
     pub task_id: String,
     pub state: String,
     pub heartbeat_due: Option<String>,
 }
 
-impl Noun for Heartbeat {
+impl Printable for HeartbeatView {
     fn name(&self) -> String {
         self.task_id.clone()
     }
@@ -203,17 +203,17 @@ impl Noun for Heartbeat {
 
 /// The result of changing a task.
 #[derive(Serialize, Debug)]
-pub struct Changed {
+pub struct TaskChangeView {
     pub seq: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub hits: Option<Hits>,
+    pub hits: Option<HitsView>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub followers: Option<Applied>,
-    pub task: Option<Task>,
+    pub followers: Option<PropagationView>,
+    pub task: Option<TaskView>,
 }
 
-impl Noun for Changed {
+impl Printable for TaskChangeView {
     fn name(&self) -> String {
-        self.task.as_ref().map_or_else(|| self.seq.to_string(), Noun::name)
+        self.task.as_ref().map_or_else(|| self.seq.to_string(), Printable::name)
     }
 }

@@ -2,34 +2,34 @@
 
 use serde::Serialize;
 
-use super::revocation::Applied;
-use super::{Hits, hex, number_or_dash, or_dash, shown_word, some_seq, time};
-use crate::out::{Noun, Row};
+use super::revocation::PropagationView;
+use super::{HitsView, hex, number_or_dash, or_dash, shown_word, some_seq, time};
+use crate::out::{Printable, Row};
 use mayfly_proto::mayfly::v1 as pb;
 
 /// A trust domain, as `bundle show` and `bundle list` print it.
 #[derive(Serialize, Debug)]
-pub struct TrustDomain {
+pub struct TrustDomainView {
     pub trust_domain: String,
     pub source: String,
     pub sequence: Option<u64>,
-    pub trust_anchors: Vec<TrustAnchor>,
-    pub removed_trust_anchors: Vec<TrustAnchor>,
+    pub trust_anchors: Vec<TrustAnchorView>,
+    pub removed_trust_anchors: Vec<TrustAnchorView>,
     pub changed_at: Option<String>,
     pub seq: u64,
 }
 
 /// A root certificate.
 #[derive(Serialize, Debug)]
-pub struct TrustAnchor {
+pub struct TrustAnchorView {
     pub sha256: String,
     pub subject: String,
     pub not_after: Option<String>,
-    pub vouches_for: Hits,
+    pub vouches_for: HitsView,
 }
 
-fn anchors(from: Vec<pb::TrustAnchor>) -> Vec<TrustAnchor> {
-    let one = |a: pb::TrustAnchor| TrustAnchor {
+fn anchors(from: Vec<pb::TrustAnchor>) -> Vec<TrustAnchorView> {
+    let one = |a: pb::TrustAnchor| TrustAnchorView {
         sha256: hex(&a.sha256),
         subject: a.subject,
         not_after: time(a.not_after),
@@ -38,9 +38,9 @@ fn anchors(from: Vec<pb::TrustAnchor>) -> Vec<TrustAnchor> {
     from.into_iter().map(one).collect()
 }
 
-impl From<pb::TrustDomain> for TrustDomain {
-    fn from(d: pb::TrustDomain) -> TrustDomain {
-        TrustDomain {
+impl From<pb::TrustDomain> for TrustDomainView {
+    fn from(d: pb::TrustDomain) -> TrustDomainView {
+        TrustDomainView {
             trust_domain: d.trust_domain,
             source: shown_word!(pb::BundleSource, "BUNDLE_SOURCE_", d.source),
             sequence: d.sequence,
@@ -61,13 +61,13 @@ pub fn change(of: &pb::ApprovalBundle) -> String {
     domain.chain(lines).collect::<Vec<_>>().join("\n")
 }
 
-impl Noun for TrustDomain {
+impl Printable for TrustDomainView {
     fn name(&self) -> String {
         self.trust_domain.clone()
     }
 }
 
-impl Row for TrustDomain {
+impl Row for TrustDomainView {
     const COLUMNS: &'static [&'static str] = &["TRUST DOMAIN", "SOURCE", "ROOTS", "REMOVED", "SEQUENCE", "CHANGED"];
     const WIDE: &'static [&'static str] = &["SEQ"];
 
@@ -86,25 +86,25 @@ impl Row for TrustDomain {
 
 /// The result of changing a bundle, or of its dry run.
 #[derive(Serialize, Debug)]
-pub struct Changed {
+pub struct BundleChangeView {
     pub name: String,
     pub dry_run: bool,
-    pub hits: Hits,
-    pub added: Vec<TrustAnchor>,
-    pub removed: Vec<TrustAnchor>,
+    pub hits: HitsView,
+    pub added: Vec<TrustAnchorView>,
+    pub removed: Vec<TrustAnchorView>,
     /// The sequence number of the revocation rule; `None` if nothing was revoked.
     pub seq: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u64>,
-    pub trust_domain: Option<TrustDomain>,
+    pub trust_domain: Option<TrustDomainView>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub followers: Option<Applied>,
+    pub followers: Option<PropagationView>,
 }
 
-impl Changed {
+impl BundleChangeView {
     /// The result for this trust domain, without the roots that were added and removed.
-    pub fn of(name: &str, dry_run: bool, seq: u64, hits: Option<pb::Hits>) -> Changed {
-        Changed {
+    pub fn of(name: &str, dry_run: bool, seq: u64, hits: Option<pb::Hits>) -> BundleChangeView {
+        BundleChangeView {
             name: name.to_owned(),
             dry_run,
             hits: hits.into(),
@@ -118,12 +118,12 @@ impl Changed {
     }
 
     /// Adds the roots that were added and removed.
-    pub fn with_roots(self, added: Vec<pb::TrustAnchor>, removed: Vec<pb::TrustAnchor>) -> Changed {
-        Changed { added: anchors(added), removed: anchors(removed), ..self }
+    pub fn with_roots(self, added: Vec<pb::TrustAnchor>, removed: Vec<pb::TrustAnchor>) -> BundleChangeView {
+        BundleChangeView { added: anchors(added), removed: anchors(removed), ..self }
     }
 }
 
-impl Noun for Changed {
+impl Printable for BundleChangeView {
     fn name(&self) -> String {
         self.name.clone()
     }

@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-use super::{Hits, Who, ms, or_dash, shown_word, time};
+use super::{AuthorView, HitsView, ms, or_dash, shown_word, time};
 use crate::error::CliError;
-use crate::out::{Noun, Row};
+use crate::out::{Printable, Row};
 use mayfly_proto::mayfly::v1 as pb;
 
 /// An upstream, as `upstream show` and `upstream list` print it.
 #[derive(Serialize, Debug)]
-pub struct Upstream {
+pub struct UpstreamView {
     pub upstream: String,
     pub state: String,
     pub environment: String,
@@ -32,32 +32,32 @@ pub struct Upstream {
     pub expires_at: Option<String>,
     pub key_bound: bool,
     pub algorithm: String,
-    pub author: Option<Who>,
+    pub author: Option<AuthorView>,
     pub at: Option<String>,
     pub seq: u64,
     pub live_credentials: u64,
     pub last_used_at: Option<String>,
-    pub findings: Vec<Finding>,
+    pub findings: Vec<RegistrationFindingView>,
 }
 
 /// A problem of a registration, as the reports list it.
 #[derive(Serialize, Debug)]
-pub struct Finding {
+pub struct RegistrationFindingView {
     pub problem: String,
     pub text: String,
     pub at: Option<String>,
 }
 
-impl From<pb::Upstream> for Upstream {
-    fn from(u: pb::Upstream) -> Upstream {
+impl From<pb::Upstream> for UpstreamView {
+    fn from(u: pb::Upstream) -> UpstreamView {
         let sensitive = u.scopes.iter().filter(|s| s.sensitive).map(|s| s.scope.clone()).collect();
         let c = u.classification.unwrap_or_default();
-        let finding = |f: pb::RegistrationFinding| Finding {
+        let finding = |f: pb::RegistrationFinding| RegistrationFindingView {
             problem: shown_word!(pb::RegistrationProblem, "REGISTRATION_PROBLEM_", f.problem),
             text: f.text,
             at: time(f.at),
         };
-        Upstream {
+        UpstreamView {
             upstream: u.upstream,
             state: shown_word!(pb::RegistrationState, "REGISTRATION_STATE_", u.state),
             environment: u.environment,
@@ -80,7 +80,7 @@ impl From<pb::Upstream> for Upstream {
             expires_at: time(u.expires_at),
             key_bound: u.key_bound,
             algorithm: u.algorithm,
-            author: Who::of(u.author),
+            author: AuthorView::of(u.author),
             at: time(u.at),
             seq: u.seq,
             live_credentials: u.live_credentials,
@@ -101,7 +101,7 @@ pub fn approver(approver: pb::Approver) -> String {
 
 /// The differences between two versions, line by line.
 pub fn differences(old: Option<pb::Upstream>, new: pb::Upstream) -> Result<String, CliError> {
-    let text = |u: pb::Upstream| serde_json::to_string_pretty(&Upstream::from(u)).map_err(CliError::ours);
+    let text = |u: pb::Upstream| serde_json::to_string_pretty(&UpstreamView::from(u)).map_err(CliError::ours);
     // Time, author and use are not part of what is compared.
     let bare = |u: pb::Upstream| pb::Upstream {
         at: None,
@@ -117,13 +117,13 @@ pub fn differences(old: Option<pb::Upstream>, new: pb::Upstream) -> Result<Strin
     Ok(similar::TextDiff::from_lines(&old, &new).unified_diff().context_radius(2).header("in force", "asked for").to_string())
 }
 
-impl Noun for Upstream {
+impl Printable for UpstreamView {
     fn name(&self) -> String {
         self.upstream.clone()
     }
 }
 
-impl Row for Upstream {
+impl Row for UpstreamView {
     const COLUMNS: &'static [&'static str] = &["UPSTREAM", "STATE", "ENVIRONMENT", "KINDS", "SCOPES", "OWNER", "FINDINGS"];
     const WIDE: &'static [&'static str] = &[
         "PURPOSE",
@@ -173,24 +173,29 @@ impl Row for Upstream {
 
 /// The result of changing a registration.
 #[derive(Serialize, Debug)]
-pub struct Changed {
+pub struct RegistrationChangeView {
     pub dry_run: bool,
-    pub hits: Hits,
+    pub hits: HitsView,
     /// The number of revoked credentials that the new version would still permit.
     pub beyond: u64,
     #[serde(flatten)]
-    pub upstream: Upstream,
+    pub upstream: UpstreamView,
 }
 
-impl Changed {
+impl RegistrationChangeView {
     /// Converts the server's answer.
-    pub fn of(dry_run: bool, upstream: Option<pb::Upstream>, hits: Option<pb::Hits>, beyond: u64) -> Result<Changed, CliError> {
+    pub fn of(
+        dry_run: bool,
+        upstream: Option<pb::Upstream>,
+        hits: Option<pb::Hits>,
+        beyond: u64,
+    ) -> Result<RegistrationChangeView, CliError> {
         let upstream = upstream.ok_or_else(|| CliError::ours("the server answered without the upstream"))?;
-        Ok(Changed { dry_run, hits: hits.into(), beyond, upstream: upstream.into() })
+        Ok(RegistrationChangeView { dry_run, hits: hits.into(), beyond, upstream: upstream.into() })
     }
 }
 
-impl Noun for Changed {
+impl Printable for RegistrationChangeView {
     fn name(&self) -> String {
         self.upstream.name()
     }
@@ -198,16 +203,16 @@ impl Noun for Changed {
 
 /// The result of recording that an owner left or is back.
 #[derive(Serialize, Debug)]
-pub struct Owner {
+pub struct OwnerChangeView {
     pub owner: String,
     pub left: bool,
     pub dry_run: bool,
     pub seq: Option<u64>,
     pub upstreams: Vec<String>,
-    pub hits: Hits,
+    pub hits: HitsView,
 }
 
-impl Noun for Owner {
+impl Printable for OwnerChangeView {
     fn name(&self) -> String {
         self.owner.clone()
     }
@@ -215,7 +220,7 @@ impl Noun for Owner {
 
 /// One finding of a report.
 #[derive(Serialize, Debug)]
-pub struct Reported {
+pub struct ReportFindingView {
     pub upstream: String,
     pub environment: String,
     pub owner: String,
@@ -225,12 +230,12 @@ pub struct Reported {
     pub text: String,
 }
 
-impl Reported {
+impl ReportFindingView {
     /// The findings for an upstream.
-    pub fn of(upstream: &Upstream, problem: pb::RegistrationProblem) -> Vec<Reported> {
+    pub fn of(upstream: &UpstreamView, problem: pb::RegistrationProblem) -> Vec<ReportFindingView> {
         let word = shown_word!(pb::RegistrationProblem, "REGISTRATION_PROBLEM_", problem.into());
         let found = upstream.findings.iter().filter(|f| f.problem == word);
-        let row = |f: &Finding| Reported {
+        let row = |f: &RegistrationFindingView| ReportFindingView {
             upstream: upstream.upstream.clone(),
             environment: upstream.environment.clone(),
             owner: upstream.owner.clone(),
@@ -243,13 +248,13 @@ impl Reported {
     }
 }
 
-impl Noun for Reported {
+impl Printable for ReportFindingView {
     fn name(&self) -> String {
         self.upstream.clone()
     }
 }
 
-impl Row for Reported {
+impl Row for ReportFindingView {
     const COLUMNS: &'static [&'static str] = &["UPSTREAM", "ENVIRONMENT", "OWNER", "AT", "FINDING"];
     const WIDE: &'static [&'static str] = &["STATE"];
 

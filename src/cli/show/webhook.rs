@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::{or_dash, time};
-use crate::out::{Noun, Row};
+use crate::out::{Printable, Row};
 use mayfly_proto::mayfly::v1 as pb;
 
 /// A webhook, as `webhook list` prints it.
 #[derive(Serialize, Debug)]
-pub struct Webhook {
+pub struct WebhookView {
     pub name: String,
     pub url: String,
     pub events: Vec<String>,
@@ -20,12 +20,12 @@ pub struct Webhook {
     pub problem: String,
     pub since: Option<String>,
     pub given_up: u64,
-    pub given_up_newest: Vec<GivenUp>,
+    pub given_up_newest: Vec<GivenUpEventView>,
 }
 
 /// An event whose delivery was given up.
 #[derive(Serialize, Debug)]
-pub struct GivenUp {
+pub struct GivenUpEventView {
     pub event_id: String,
     #[serde(rename = "type")]
     pub kind: String,
@@ -34,16 +34,16 @@ pub struct GivenUp {
     pub problem: String,
 }
 
-impl From<pb::Webhook> for Webhook {
-    fn from(w: pb::Webhook) -> Webhook {
-        let given_up = |e: pb::GivenUpEvent| GivenUp {
+impl From<pb::Webhook> for WebhookView {
+    fn from(w: pb::Webhook) -> WebhookView {
+        let given_up = |e: pb::GivenUpEvent| GivenUpEventView {
             event_id: e.event_id,
             kind: e.r#type,
             seq: e.seq,
             at: time(e.at),
             problem: e.problem,
         };
-        Webhook {
+        WebhookView {
             name: w.name,
             url: w.url,
             events: w.events,
@@ -60,13 +60,13 @@ impl From<pb::Webhook> for Webhook {
     }
 }
 
-impl Noun for Webhook {
+impl Printable for WebhookView {
     fn name(&self) -> String {
         self.name.clone()
     }
 }
 
-impl Row for Webhook {
+impl Row for WebhookView {
     const COLUMNS: &'static [&'static str] = &["NAME", "URL", "DELIVERED", "FAILED", "GIVEN UP", "PROBLEM"];
     const WIDE: &'static [&'static str] = &["EVENTS", "ENVIRONMENTS", "SEQ", "BEHIND", "SINCE"];
 
@@ -90,12 +90,12 @@ impl Row for Webhook {
 
 /// The result of a test event.
 #[derive(Serialize, Debug)]
-pub struct Tested {
+pub struct WebhookTestView {
     pub webhook: String,
     pub status: u32,
 }
 
-impl Noun for Tested {
+impl Printable for WebhookTestView {
     fn name(&self) -> String {
         self.webhook.clone()
     }

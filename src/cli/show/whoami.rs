@@ -4,24 +4,24 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::credential::SvidEvidence;
-use super::revocation::Lock;
-use super::{Who, time};
-use crate::out::Noun;
+use super::credential::SvidEvidenceView;
+use super::revocation::LockView;
+use super::{AuthorView, time};
+use crate::out::Printable;
 use mayfly_proto::mayfly::v1 as pb;
 
 /// The caller.
 #[derive(Serialize, Debug)]
 pub struct Whoami {
-    pub identity: Option<Who>,
+    pub identity: Option<AuthorView>,
     pub environment: String,
     pub operator: bool,
     /// The environments that the caller operates, each with the actions that policy permits there.
     pub operates: BTreeMap<String, Vec<String>>,
     pub roles: Vec<String>,
     pub serves: Vec<String>,
-    pub svid: Option<SvidEvidence>,
-    pub locks: Vec<Lock>,
+    pub svid: Option<SvidEvidenceView>,
+    pub locks: Vec<LockView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub person: Option<PersonLogin>,
 }
@@ -45,21 +45,21 @@ impl From<pb::PersonLogin> for PersonLogin {
 impl From<pb::WhoamiResponse> for Whoami {
     fn from(w: pb::WhoamiResponse) -> Whoami {
         Whoami {
-            identity: Who::of(w.identity),
+            identity: AuthorView::of(w.identity),
             environment: w.environment,
             operator: w.operator,
             operates: w.operates.into_iter().map(|o| (o.environment, o.actions)).collect(),
             roles: w.roles,
             serves: w.serves,
-            svid: w.svid.map(SvidEvidence::from),
-            locks: w.locks.into_iter().map(Lock::from).collect(),
+            svid: w.svid.map(SvidEvidenceView::from),
+            locks: w.locks.into_iter().map(LockView::from).collect(),
             person: w.person.map(PersonLogin::from),
         }
     }
 }
 
-impl Noun for Whoami {
+impl Printable for Whoami {
     fn name(&self) -> String {
-        Who::text(self.identity.as_ref())
+        AuthorView::text(self.identity.as_ref())
     }
 }

@@ -2,11 +2,11 @@
 
 use clap::Args;
 
-use super::super::Run;
+use super::super::CommandContext;
 use super::super::error::CliError;
 use super::super::exit::Exit;
-use super::super::server::Server;
-use super::super::show::task::{Changed, Task};
+use super::super::server::ApiClient;
+use super::super::show::task::{TaskChangeView, TaskView};
 use super::super::wait::{self, WaitArgs};
 use super::TaskArg;
 use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
@@ -23,14 +23,14 @@ pub struct EndArgs {
     wait: WaitArgs,
 }
 
-pub async fn complete(args: EndArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn complete(args: EndArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let request = pb::CompleteTaskRequest { task_id: args.task.task, reason: args.reason };
     let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).complete_task(q).await }).await?;
     ended(run, &server, &args.wait, answer.seq, answer.task, answer.hits).await
 }
 
-pub async fn cancel(args: EndArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn cancel(args: EndArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let request = pb::CancelTaskRequest { task_id: args.task.task, reason: args.reason };
     let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).cancel_task(q).await }).await?;
@@ -38,22 +38,22 @@ pub async fn cancel(args: EndArgs, run: &Run) -> Result<Exit, CliError> {
 }
 
 async fn ended(
-    run: &Run,
-    server: &Server,
+    run: &CommandContext,
+    server: &ApiClient,
     args: &WaitArgs,
     seq: u64,
     task: Option<pb::Task>,
     hits: Option<pb::Hits>,
 ) -> Result<Exit, CliError> {
     // A server with many credentials does not count the hits for a workload.
-    let hits = hits.map(|hits| super::super::show::Hits::from(Some(hits)));
+    let hits = hits.map(|hits| super::super::show::HitsView::from(Some(hits)));
     match &hits {
         Some(hits) => run.out.say(format_args!("ended at {seq}; with it ended {}", hits.text())),
         None => run.out.say(format_args!("ended at {seq}, with everything under it")),
     }
     let followers = wait::applied(server, &run.system, args, seq).await?;
-    let changed = Changed { seq, hits, followers, task: task.map(Task::from) };
+    let changed = TaskChangeView { seq, hits, followers, task: task.map(TaskView::from) };
     run.out.one(&changed)?;
-    wait::told(&run.out, args, seq, changed.followers.as_ref())?;
+    wait::print_result(&run.out, args, seq, changed.followers.as_ref())?;
     Ok(Exit::Ok)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::super::Run;
+use super::super::CommandContext;
 use super::super::args::{self, timestamp, wire_duration};
 use super::super::error::CliError;
 use super::super::exit::Exit;
@@ -31,7 +31,7 @@ pub struct ExtendArgs {
     request_id: Option<String>,
 }
 
-pub async fn run(args: ExtendArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(args: ExtendArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let deadline = match (args.until, args.by) {
         (Some(at), _) => timestamp(at.future(run.system.wall())),

@@ -6,15 +6,15 @@ use clap::Args;
 
 use super::super::error::CliError;
 use super::super::exit::Exit;
-use super::super::show::task::{Heartbeat, state};
-use super::super::{Run, args};
+use super::super::show::task::{HeartbeatView, state};
+use super::super::{CommandContext, args};
 use super::TaskArg;
 use mayfly_base::limits;
 use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
 /// Arguments of `mayfly task heartbeat`.
 #[derive(Args)]
-pub struct HeartbeatArgs {
+pub struct TaskHeartbeatArgs {
     #[command(flatten)]
     task: TaskArg,
     /// Keep sending a heartbeat at this interval until the task is over, and print a JSON line for each
@@ -31,12 +31,12 @@ pub fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub async fn run(args: HeartbeatArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(args: TaskHeartbeatArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     loop {
         let request = pb::HeartbeatTaskRequest { task_id: args.task.task.clone() };
         let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).heartbeat_task(q).await }).await?;
-        let beat = Heartbeat {
+        let beat = HeartbeatView {
             task_id: args.task.task.clone(),
             state: state(answer.state),
             heartbeat_due: super::super::show::time(answer.heartbeat_due),

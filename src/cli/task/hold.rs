@@ -4,9 +4,9 @@ use clap::Args;
 
 use super::super::error::CliError;
 use super::super::exit::Exit;
-use super::super::show::task::{Changed, Task};
+use super::super::show::task::{TaskChangeView, TaskView};
 use super::super::wait::{self, WaitArgs};
-use super::super::{Run, out};
+use super::super::{CommandContext, out};
 use super::TaskArg;
 use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
@@ -38,7 +38,7 @@ pub struct ResumeArgs {
     request_id: Option<String>,
 }
 
-pub async fn hold(args: HoldArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn hold(args: HoldArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let request =
         pb::HoldTaskRequest { task_id: args.task.task, reason: args.reason, request_id: run.request_id(&args.request_id) };
@@ -46,25 +46,25 @@ pub async fn hold(args: HoldArgs, run: &Run) -> Result<Exit, CliError> {
     let seq = answer.seq;
     run.out.say(format_args!("held at {seq}: what was issued is refused until `mayfly task resume`"));
     let followers = wait::applied(&server, &run.system, &args.wait, seq).await?;
-    let changed = Changed { seq, hits: None, followers, task: answer.task.map(Task::from) };
+    let changed = TaskChangeView { seq, hits: None, followers, task: answer.task.map(TaskView::from) };
     run.out.one(&changed)?;
-    wait::told(&run.out, &args.wait, seq, changed.followers.as_ref())?;
+    wait::print_result(&run.out, &args.wait, seq, changed.followers.as_ref())?;
     Ok(Exit::Ok)
 }
 
-pub async fn resume(args: ResumeArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn resume(args: ResumeArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let request =
         pb::ResumeTaskRequest { task_id: args.task.task, reason: args.reason, request_id: run.request_id(&args.request_id) };
     let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).resume_task(q).await }).await?;
-    let changed = Changed { seq: answer.seq, hits: None, followers: None, task: answer.task.map(Task::from) };
+    let changed = TaskChangeView { seq: answer.seq, hits: None, followers: None, task: answer.task.map(TaskView::from) };
     still_held(&run.out, &changed);
     run.out.one(&changed)?;
     Ok(Exit::Ok)
 }
 
 /// Warns if the task is still held by another person or through a parent task.
-fn still_held(out: &out::Out, changed: &Changed) {
+fn still_held(out: &out::Out, changed: &TaskChangeView) {
     for hold in changed.task.iter().flat_map(|t| &t.holds) {
         out.say(format_args!("still held by {} at {}: {}", hold.task_id, hold.seq, hold.reason));
     }

@@ -6,15 +6,15 @@ use super::super::args::{self, wire_word};
 use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::super::list::{self, ListArgs, WatchArgs};
-use super::super::show::credential::Credential;
-use super::super::show::task::{Branch, Task};
-use super::super::{Run, server::Server};
+use super::super::show::credential::CredentialView;
+use super::super::show::task::{Branch, TaskView};
+use super::super::{CommandContext, server::ApiClient};
 use super::TaskArg;
 use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
 /// Arguments of `mayfly task show`.
 #[derive(Args)]
-pub struct ShowArgs {
+pub struct ShowTaskArgs {
     #[command(flatten)]
     task: TaskArg,
     /// Show the credentials of the task instead
@@ -55,7 +55,7 @@ pub struct ListTasksArgs {
     list: ListArgs,
 }
 
-pub async fn show(args: ShowArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn show(args: ShowTaskArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let task_id = &args.task.task;
     if args.credentials {
@@ -68,14 +68,14 @@ pub async fn show(args: ShowArgs, run: &Run) -> Result<Exit, CliError> {
         return Err(CliError::Usage("--ended goes with --tree or --credentials".to_owned()));
     }
     if args.watch.watch {
-        let look = || async { Ok(vec![Task::from(super::get(&server, task_id).await?)]) };
+        let look = || async { Ok(vec![TaskView::from(super::get(&server, task_id).await?)]) };
         return list::watch(&run.out, args.watch.every, look).await;
     }
     super::print(run, Some(super::get(&server, task_id).await?))
 }
 
 /// Prints the task and all its child tasks. Finished tasks must be requested by their states, since a list without states omits them.
-async fn tree(args: &ShowArgs, server: &Server, run: &Run) -> Result<Exit, CliError> {
+async fn tree(args: &ShowTaskArgs, server: &ApiClient, run: &CommandContext) -> Result<Exit, CliError> {
     use mayfly_proto::mayfly::v1::TaskState::{Active, Cancelled, Completed, Expired, Held, PendingApproval, Revoked};
     let states: &[pb::TaskState] =
         if args.ended { &[PendingApproval, Active, Held, Completed, Cancelled, Expired, Revoked] } else { &[] };
@@ -87,18 +87,18 @@ async fn tree(args: &ShowArgs, server: &Server, run: &Run) -> Result<Exit, CliEr
     let page = |page_size, page_token| async move {
         let request = pb::ListTasksRequest { page_size, page_token, ..filter.clone() };
         let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).list_tasks(q).await }).await?;
-        Ok((answer.tasks.into_iter().map(Task::from).collect(), answer.next_page_token))
+        Ok((answer.tasks.into_iter().map(TaskView::from).collect(), answer.next_page_token))
     };
     let (mut tasks, _) = list::all(usize::MAX, &page).await?;
     if tasks.is_empty() {
         // The task is over or does not exist; the server's answer tells which.
-        tasks.push(Task::from(super::get(server, &args.task.task).await?));
+        tasks.push(TaskView::from(super::get(server, &args.task.task).await?));
     }
     run.out.list(&Branch::sorted(tasks))?;
     Ok(Exit::Ok)
 }
 
-async fn credentials(args: &ShowArgs, server: &Server, run: &Run) -> Result<Exit, CliError> {
+async fn credentials(args: &ShowTaskArgs, server: &ApiClient, run: &CommandContext) -> Result<Exit, CliError> {
     let page = |page_size, page_token| async move {
         let request = pb::ListTaskCredentialsRequest {
             task_id: args.task.task.clone(),
@@ -108,12 +108,12 @@ async fn credentials(args: &ShowArgs, server: &Server, run: &Run) -> Result<Exit
             page_token,
         };
         let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).list_task_credentials(q).await }).await?;
-        Ok((answer.credentials.into_iter().map(Credential::from).collect(), answer.next_page_token))
+        Ok((answer.credentials.into_iter().map(CredentialView::from).collect(), answer.next_page_token))
     };
     list::show(&run.out, &ListArgs { limit: usize::MAX, watch: args.watch.clone() }, page).await
 }
 
-pub async fn list(args: ListTasksArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn list(args: ListTasksArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     let filter = &pb::ListTasksRequest {
         states: args.state.into_iter().map(i32::from).collect(),
@@ -128,7 +128,7 @@ pub async fn list(args: ListTasksArgs, run: &Run) -> Result<Exit, CliError> {
     let page = |page_size, page_token| async move {
         let request = pb::ListTasksRequest { page_size, page_token, ..filter.clone() };
         let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).list_tasks(q).await }).await?;
-        Ok((answer.tasks.into_iter().map(Task::from).collect(), answer.next_page_token))
+        Ok((answer.tasks.into_iter().map(TaskView::from).collect(), answer.next_page_token))
     };
     list::show(&run.out, &args.list, page).await
 }

@@ -14,17 +14,17 @@ pub use heartbeat::interval;
 use super::args;
 use super::error::CliError;
 use super::exit::Exit;
-use super::server::Server;
-use super::{Run, show};
+use super::server::ApiClient;
+use super::{CommandContext, show};
 use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
 /// The subcommands for tasks.
 #[derive(Subcommand)]
 pub enum TaskCommand {
     /// Open a task
-    Open(Box<open::OpenArgs>),
+    Open(Box<open::OpenTaskArgs>),
     /// Show a task
-    Show(list::ShowArgs),
+    Show(list::ShowTaskArgs),
     /// List tasks, newest first
     List(list::ListTasksArgs),
     /// Extend the deadline of a task
@@ -36,7 +36,7 @@ pub enum TaskCommand {
     /// Resume a held task
     Resume(hold::ResumeArgs),
     /// Send a heartbeat, which tells that the work goes on
-    Heartbeat(heartbeat::HeartbeatArgs),
+    Heartbeat(heartbeat::TaskHeartbeatArgs),
     /// Complete a task whose work is done, with its child tasks
     Complete(end::EndArgs),
     /// Cancel a task, with its child tasks
@@ -52,7 +52,7 @@ pub struct TaskArg {
 }
 
 /// Runs the chosen subcommand.
-pub async fn run(command: TaskCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: TaskCommand, run: &CommandContext) -> Result<Exit, CliError> {
     match command {
         TaskCommand::Open(args) => open::open(*args, run).await,
         TaskCommand::Show(args) => list::show(args, run).await,
@@ -68,7 +68,7 @@ pub async fn run(command: TaskCommand, run: &Run) -> Result<Exit, CliError> {
 }
 
 /// Fetches a task.
-pub async fn get(server: &Server, task_id: &str) -> Result<pb::Task, CliError> {
+pub async fn get(server: &ApiClient, task_id: &str) -> Result<pb::Task, CliError> {
     let request = pb::GetTaskRequest { task_id: task_id.to_owned() };
     let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).get_task(q).await }).await?;
     some(answer.task)
@@ -80,7 +80,7 @@ fn some(task: Option<pb::Task>) -> Result<pb::Task, CliError> {
 }
 
 /// Prints a task that was opened or changed.
-fn print(run: &Run, task: Option<pb::Task>) -> Result<Exit, CliError> {
-    run.out.one(&show::task::Task::from(some(task)?))?;
+fn print(run: &CommandContext, task: Option<pb::Task>) -> Result<Exit, CliError> {
+    run.out.one(&show::task::TaskView::from(some(task)?))?;
     Ok(Exit::Ok)
 }

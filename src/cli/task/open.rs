@@ -10,12 +10,12 @@ use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::super::subject::SubjectArgs;
 use super::super::terms::TermsArgs;
-use super::super::{Run, token};
+use super::super::{CommandContext, token};
 use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
 /// Arguments of `mayfly task open`.
 #[derive(Args)]
-pub struct OpenArgs {
+pub struct OpenTaskArgs {
     #[command(flatten)]
     terms: TermsArgs,
     /// Parent task
@@ -53,7 +53,7 @@ pub struct DelegateArgs {
     request_id: Option<String>,
 }
 
-pub async fn open(args: OpenArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn open(args: OpenTaskArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let parent_credential = args.parent_credential.as_deref().map(token::parent_credential).transpose()?;
     let subject_token = args.subject.token()?;
     let server = run.server().await?;
@@ -69,7 +69,7 @@ pub async fn open(args: OpenArgs, run: &Run) -> Result<Exit, CliError> {
     opened(run, super::some(answer.task)?)
 }
 
-pub async fn delegate(args: DelegateArgs, run: &Run) -> Result<Exit, CliError> {
+pub async fn delegate(args: DelegateArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let request = pb::DelegateTaskRequest {
         terms: Some(args.terms.on_the_wire(&server, Some(args.parent)).await?),
@@ -83,7 +83,7 @@ pub async fn delegate(args: DelegateArgs, run: &Run) -> Result<Exit, CliError> {
 }
 
 /// Prints the opened task, and whether credentials can be issued in it yet.
-fn opened(run: &Run, task: pb::Task) -> Result<Exit, CliError> {
+fn opened(run: &CommandContext, task: pb::Task) -> Result<Exit, CliError> {
     let (id, approval) = (task.task_id.clone(), task.approval_id.clone());
     let pending = task.state() == pb::TaskState::PendingApproval;
     super::print(run, Some(task))?;

@@ -10,7 +10,7 @@ use axum::routing::get;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 
-use super::Failed;
+use super::TourError;
 use mayfly_client::verifier::Verifier;
 use mayfly_verify::check::Need;
 
@@ -32,7 +32,7 @@ async fn echo(State(verifier): State<Arc<Verifier>>, headers: HeaderMap) -> (Sta
 }
 
 /// Serves on a loopback port until the runtime ends.
-pub async fn serve(verifier: Arc<Verifier>) -> Result<SocketAddr, Failed> {
+pub async fn serve(verifier: Arc<Verifier>) -> Result<SocketAddr, TourError> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
     let router = Router::new().route("/echo", get(echo)).with_state(verifier);
@@ -43,7 +43,7 @@ pub async fn serve(verifier: Arc<Verifier>) -> Result<SocketAddr, Failed> {
 }
 
 /// Calls the service with a token, as a workload would.
-pub async fn call(address: SocketAddr, token: &str) -> Result<(StatusCode, String), Failed> {
+pub async fn call(address: SocketAddr, token: &str) -> Result<(StatusCode, String), TourError> {
     let stream = tokio::net::TcpStream::connect(address).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);

@@ -10,15 +10,15 @@ use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::token_service_client::TokenServiceClient;
 
 /// Workers that exchange until they are stopped or the server is gone.
-pub struct Load {
+pub struct TourLoad {
     acknowledged: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
     workers: Vec<tokio::task::JoinHandle<()>>,
 }
 
-impl Load {
+impl TourLoad {
     /// Starts `workers` workers.
-    pub fn start(channel: &Channel, task: &str, workers: usize) -> Load {
+    pub fn start(channel: &Channel, task: &str, workers: usize) -> TourLoad {
         let (acknowledged, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let workers = (0..workers).map(|n| {
             let (acknowledged, stop) = (acknowledged.clone(), stop.clone());
@@ -36,7 +36,7 @@ impl Load {
             })
         });
         let workers = workers.collect();
-        Load { acknowledged, stop, workers }
+        TourLoad { acknowledged, stop, workers }
     }
 
     /// The number of acknowledged exchanges so far.

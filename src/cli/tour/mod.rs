@@ -11,23 +11,23 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::dev::{Settings, World};
+use super::dev::{DevSettings, DevWorld};
 use super::error::CliError;
 use super::exit::Exit;
-use super::out::{Format, Noun, Out};
+use super::out::{Format, Out, Printable};
 
 /// Why a step does not hold.
-pub type Failed = Box<dyn std::error::Error + Send + Sync>;
+pub type TourError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Prints what happened and what that proves.
-pub struct Teller {
+pub struct Narrator {
     out: Out,
-    told: Told,
+    told: TourView,
 }
 
 /// A step, for JSON output.
 #[derive(Serialize)]
-struct Told {
+struct TourView {
     /// Whether the step holds.
     holds: bool,
     steps: Vec<Step>,
@@ -44,13 +44,13 @@ struct Step {
     failed: Option<String>,
 }
 
-impl Noun for Told {
+impl Printable for TourView {
     fn name(&self) -> String {
         if self.holds { "holds" } else { "does-not-hold" }.to_owned()
     }
 }
 
-impl Teller {
+impl Narrator {
     fn step(&mut self, title: &str) {
         let step = self.told.steps.len() + 1;
         self.told.steps.push(Step { step, title: title.to_owned(), said: Vec::new(), proves: Vec::new(), failed: None });
@@ -113,7 +113,7 @@ impl Drop for Scratch {
 
 /// Runs the tour.
 pub fn run(out: Out) -> Result<Exit, CliError> {
-    let mut teller = Teller { out, told: Told { holds: false, steps: Vec::new() } };
+    let mut teller = Narrator { out, told: TourView { holds: false, steps: Vec::new() } };
     // The tour runs on a thread of its own: a server creates its own runtimes, which cannot start inside another runtime.
     let ended = std::thread::scope(|scope| scope.spawn(|| tour(&mut teller)).join());
     let failed = match ended {
@@ -123,12 +123,12 @@ pub fn run(out: Out) -> Result<Exit, CliError> {
     teller.end(failed)
 }
 
-fn tour(teller: &mut Teller) -> Result<(), Failed> {
+fn tour(teller: &mut Narrator) -> Result<(), TourError> {
     teller.line("mayfly: the whole life of a credential, on this machine");
-    let settings = Settings::default();
+    let settings = DevSettings::default();
     let name = data_encoding::HEXLOWER.encode(&settings.system.random16());
     let scratch = Scratch(std::env::temp_dir().join(format!("mayfly-try-{name}")));
-    let world = World::create(&scratch.0, &settings)?;
+    let world = DevWorld::create(&scratch.0, &settings)?;
     let program = std::env::current_exe()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let child = world.spawn(&program)?;

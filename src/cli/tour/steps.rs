@@ -8,9 +8,9 @@ use axum::http::StatusCode;
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 
-use super::load::{Load, exchange, token_of};
-use super::{Failed, Teller, echo};
-use crate::dev::{Child, TRUST_DOMAIN, World};
+use super::load::{TourLoad, exchange, token_of};
+use super::{Narrator, TourError, echo};
+use crate::dev::{DevWorld, ServerProcess, TRUST_DOMAIN};
 use mayfly_api::client;
 use mayfly_base::system::System;
 use mayfly_client::verifier::{Settings, Verifier};
@@ -26,20 +26,20 @@ const BEFORE_KILL: usize = 300;
 
 /// Runs all steps; one of them kills the server.
 pub fn run(
-    teller: &mut Teller,
-    world: &World,
+    teller: &mut Narrator,
+    world: &DevWorld,
     program: &Path,
-    child: Child,
+    child: ServerProcess,
     runtime: &Runtime,
     system: &System,
-) -> Result<(), Failed> {
+) -> Result<(), TourError> {
     let tour = runtime.block_on(Tour::begin(teller, world, &child, system))?;
     let dead = runtime.block_on(async {
         let first = tour.issue(teller).await?;
         tour.revoke(teller, &first).await?;
         let second = tour.complete(teller).await?;
         tour.hold(teller).await?;
-        Ok::<_, Failed>(vec![first, second])
+        Ok::<_, TourError>(vec![first, second])
     })?;
     let (task, alive) = runtime.block_on(tour.kill(teller, child))?;
     let child = world.spawn(program)?;
@@ -54,12 +54,12 @@ struct Tour {
     echo: SocketAddr,
 }
 
-fn missing(what: &str) -> Failed {
+fn missing(what: &str) -> TourError {
     format!("the answer has no {what}").into()
 }
 
 /// Checks that a call was refused, for the expected reason.
-fn refused<T>(answer: Result<T, tonic::Status>, why: &str) -> Result<tonic::Status, Failed> {
+fn refused<T>(answer: Result<T, tonic::Status>, why: &str) -> Result<tonic::Status, TourError> {
     use tonic_types::StatusExt;
     let Err(status) = answer else { return Err(format!("it was not refused; {why} was expected").into()) };
     let reason = status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default();
@@ -67,7 +67,7 @@ fn refused<T>(answer: Result<T, tonic::Status>, why: &str) -> Result<tonic::Stat
 }
 
 impl Tour {
-    async fn begin(teller: &mut Teller, world: &World, child: &Child, system: &System) -> Result<Tour, Failed> {
+    async fn begin(teller: &mut Narrator, world: &DevWorld, child: &ServerProcess, system: &System) -> Result<Tour, TourError> {
         teller.step("Start a server: redb, mTLS, its own trust domain");
         let at = child.addresses();
         teller.say(format_args!("trust domain {TRUST_DOMAIN}; workloads at {}, process {}", at.workload, at.pid));
@@ -96,7 +96,7 @@ impl Tour {
         Ok(Tour { agent, operator, echo })
     }
 
-    async fn open(&self, purpose: &str) -> Result<String, Failed> {
+    async fn open(&self, purpose: &str) -> Result<String, TourError> {
         let terms = pb::TaskTerms {
             purpose: purpose.to_owned(),
             upstreams: vec![pb::Allowance { upstream: "echo".into(), scopes: vec!["echo:read".into()] }],
@@ -108,36 +108,36 @@ impl Tour {
         Ok(opened.task.ok_or_else(|| missing("task"))?.task_id)
     }
 
-    async fn get(&self, task: &str) -> Result<pb::Issued, Failed> {
+    async fn get(&self, task: &str) -> Result<pb::Issued, TourError> {
         let answer = TokenServiceClient::new(self.agent.clone()).exchange(exchange(task, "a step of mayfly try")).await?;
         answer.into_inner().issued.ok_or_else(|| missing("credential"))
     }
 
-    async fn token(&self, task: &str) -> Result<String, Failed> {
+    async fn token(&self, task: &str) -> Result<String, TourError> {
         token_of(Some(self.get(task).await?)).ok_or_else(|| missing("token"))
     }
 
-    async fn accepted(&self, token: &str) -> Result<String, Failed> {
+    async fn accepted(&self, token: &str) -> Result<String, TourError> {
         let (status, said) = echo::call(self.echo, token).await?;
         expect(status, StatusCode::OK, &said)?;
         Ok(said)
     }
 
-    async fn rejected(&self, token: &str) -> Result<String, Failed> {
+    async fn rejected(&self, token: &str) -> Result<String, TourError> {
         let (status, why) = echo::call(self.echo, token).await?;
         expect(status, StatusCode::UNAUTHORIZED, &why)?;
         Ok(why)
     }
 
     /// Waits until every follower has applied a sequence number.
-    async fn applied(&self, seq: u64) -> Result<(), Failed> {
+    async fn applied(&self, seq: u64) -> Result<(), TourError> {
         let timeout = prost_types::Duration::try_from(PATIENCE).ok();
         let ask = pb::WaitForRevocationRequest { seq, timeout };
         let answer = RevocationServiceClient::new(self.operator.clone()).wait_for_revocation(ask).await?.into_inner();
         if answer.applied { Ok(()) } else { Err(format!("{} followers have not applied seq {seq}", answer.behind_count).into()) }
     }
 
-    async fn issue(&self, teller: &mut Teller) -> Result<String, Failed> {
+    async fn issue(&self, teller: &mut Narrator) -> Result<String, TourError> {
         teller.step("Open a task, and exchange the SVID for a credential in it");
         let task = self.open("show the life of a credential").await?;
         let issued = self.get(&task).await?;
@@ -165,9 +165,9 @@ impl Tour {
         Ok(token)
     }
 
-    async fn revoke(&self, teller: &mut Teller, token: &str) -> Result<(), Failed> {
+    async fn revoke(&self, teller: &mut Narrator, token: &str) -> Result<(), TourError> {
         teller.step("Revoke the workload: one record, whatever it hits");
-        let target = pb::Target { target: Some(pb::target::Target::Caller(World::id("agent/demo"))) };
+        let target = pb::Target { target: Some(pb::target::Target::Caller(DevWorld::id("agent/demo"))) };
         let ask = pb::RevokeRequest {
             targets: vec![target],
             reason: "mayfly try".into(),
@@ -199,7 +199,7 @@ impl Tour {
         Ok(())
     }
 
-    async fn complete(&self, teller: &mut Teller) -> Result<String, Failed> {
+    async fn complete(&self, teller: &mut Narrator) -> Result<String, TourError> {
         teller.step("Complete a second task: everything under it is dead");
         let task = self.open("three credentials").await?;
         let mut tokens = Vec::new();
@@ -220,7 +220,7 @@ impl Tour {
         tokens.pop().ok_or_else(|| missing("token"))
     }
 
-    async fn hold(&self, teller: &mut Teller) -> Result<(), Failed> {
+    async fn hold(&self, teller: &mut Narrator) -> Result<(), TourError> {
         teller.step("Hold a third task, and resume it");
         let task = self.open("held for a moment").await?;
         let token = self.token(&task).await?;
@@ -238,10 +238,10 @@ impl Tour {
         Ok(())
     }
 
-    async fn kill(&self, teller: &mut Teller, child: Child) -> Result<(String, Vec<String>), Failed> {
+    async fn kill(&self, teller: &mut Narrator, child: ServerProcess) -> Result<(String, Vec<String>), TourError> {
         teller.step("Kill the server with SIGKILL in the middle of its work, and start it again");
         let task = self.open("load").await?;
-        let load = Load::start(&self.agent, &task, 16);
+        let load = TourLoad::start(&self.agent, &task, 16);
         let enough = wait_until("exchanges", || load.count() >= BEFORE_KILL).await;
         child.kill();
         let acknowledged = load.end().await;
@@ -252,13 +252,13 @@ impl Tour {
 
     async fn after(
         &self,
-        teller: &mut Teller,
-        world: &World,
-        child: &Child,
+        teller: &mut Narrator,
+        world: &DevWorld,
+        child: &ServerProcess,
         task: &str,
         alive: &[String],
         dead: &[String],
-    ) -> Result<(), Failed> {
+    ) -> Result<(), TourError> {
         let socket = child.addresses().admin_socket.clone().ok_or_else(|| missing("admin socket"))?;
         let mut operator = TokenServiceClient::new(client::unix(&world.dir().join(socket)).await?);
         let mut lost = 0;
@@ -281,11 +281,11 @@ impl Tour {
     }
 }
 
-fn expect(status: StatusCode, expected: StatusCode, said: &str) -> Result<(), Failed> {
+fn expect(status: StatusCode, expected: StatusCode, said: &str) -> Result<(), TourError> {
     if status == expected { Ok(()) } else { Err(format!("the upstream answered {status}, not {expected}: {said}").into()) }
 }
 
-async fn wait_until(what: &str, holds: impl Fn() -> bool) -> Result<(), Failed> {
+async fn wait_until(what: &str, holds: impl Fn() -> bool) -> Result<(), TourError> {
     let looking = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(10)).await;

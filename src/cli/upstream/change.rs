@@ -5,24 +5,24 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use zeroize::Zeroizing;
 
-use super::based;
+use super::base_version;
 use crate::confirm::{self, ConfirmArgs};
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::server::Server;
-use crate::show::upstream::Changed;
-use crate::{Run, args, terms};
+use crate::server::ApiClient;
+use crate::show::upstream::RegistrationChangeView;
+use crate::{CommandContext, args, terms};
 use mayfly_api::wire::upstream_to_pb;
-use mayfly_base::document::Source;
+use mayfly_base::document::SourceFile;
 use mayfly_base::limits;
-use mayfly_ledger::state::Version;
+use mayfly_ledger::state::DocumentVersion;
 use mayfly_ledger::upstream::file;
 use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 use mayfly_verify::seq::{Millis, Seq};
 
 /// Arguments of `mayfly upstream add`.
 #[derive(Args)]
-pub struct AddArgs {
+pub struct AddUpstreamArgs {
     /// File with the registration, TOML; `-` is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -69,11 +69,11 @@ pub struct StateArgs {
 /// Reads a registration from a file, with the text of the file. All errors of the file are reported before the server is called.
 fn registration(path: &Path) -> Result<(pb::Upstream, Zeroizing<String>), CliError> {
     let text = args::read_text(path, limits::UPSTREAM_FILE_BYTES)?;
-    let source = Source::new(path.display().to_string(), text.as_str());
+    let source = SourceFile::new(path.display().to_string(), text.as_str());
     let upstream = file::parse(&source)
         .map_err(|complaints| CliError::Usage(complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     // The server assigns the version.
-    let none = Version {
+    let none = DocumentVersion {
         version: 0,
         digest: [0; 32],
         text: Box::default(),
@@ -90,12 +90,12 @@ fn registration(path: &Path) -> Result<(pb::Upstream, Zeroizing<String>), CliErr
     Ok((upstream_to_pb(&upstream, &none), text))
 }
 
-async fn set(server: &Server, request: pb::SetUpstreamRequest) -> Result<pb::SetUpstreamResponse, CliError> {
+async fn set(server: &ApiClient, request: pb::SetUpstreamRequest) -> Result<pb::SetUpstreamResponse, CliError> {
     server.call(request, |c, q| async move { UpstreamServiceClient::new(c).set_upstream(q).await }).await
 }
 
 /// Registers an upstream.
-pub async fn add(args: AddArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+pub async fn add(args: AddUpstreamArgs, run: &CommandContext, server: &ApiClient) -> Result<Exit, CliError> {
     let request = pb::SetUpstreamRequest {
         upstream: Some(registration(&args.file)?.0),
         dry_run: args.dry_run,
@@ -104,14 +104,14 @@ pub async fn add(args: AddArgs, run: &Run, server: &Server) -> Result<Exit, CliE
         reason: args.reason,
     };
     let answer = set(server, request).await?;
-    tell(run, Changed::of(args.dry_run, answer.upstream, answer.hits, answer.beyond)?)
+    print_registration_change(run, RegistrationChangeView::of(args.dry_run, answer.upstream, answer.hits, answer.beyond)?)
 }
 
 /// Puts a new version of a registration in effect.
-pub async fn change(args: ChangeArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+pub async fn change(args: ChangeArgs, run: &CommandContext, server: &ApiClient) -> Result<Exit, CliError> {
     let (mut upstream, text) = registration(&args.file)?;
     let name = upstream.upstream.clone();
-    upstream.version = match based::version(&args.file.display().to_string(), &text, args.version)? {
+    upstream.version = match base_version::version(&args.file.display().to_string(), &text, args.version)? {
         Some(version) => version,
         None => terms::registration(server, &name).await?.version,
     };
@@ -124,12 +124,17 @@ pub async fn change(args: ChangeArgs, run: &Run, server: &Server) -> Result<Exit
     };
     let ask = |dry_run, confirmation| set(server, pb::SetUpstreamRequest { dry_run, confirmation, ..request.clone() });
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::SetUpstreamResponse| r.hits, ask).await;
-    let answer = answer.map_err(|error| based::stale(error, &name))?;
-    tell(run, Changed::of(args.confirm.dry_run, answer.upstream, answer.hits, answer.beyond)?)
+    let answer = answer.map_err(|error| base_version::stale(error, &name))?;
+    print_registration_change(run, RegistrationChangeView::of(args.confirm.dry_run, answer.upstream, answer.hits, answer.beyond)?)
 }
 
 /// Disables, enables or retires an upstream.
-pub async fn state(args: StateArgs, state: pb::RegistrationState, run: &Run, server: &Server) -> Result<Exit, CliError> {
+pub async fn state(
+    args: StateArgs,
+    state: pb::RegistrationState,
+    run: &CommandContext,
+    server: &ApiClient,
+) -> Result<Exit, CliError> {
     let request = &pb::SetUpstreamStateRequest {
         upstream: args.upstream,
         state: state.into(),
@@ -143,11 +148,11 @@ pub async fn state(args: StateArgs, state: pb::RegistrationState, run: &Run, ser
         server.call(request, |c, q| async move { UpstreamServiceClient::new(c).set_upstream_state(q).await }).await
     };
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::SetUpstreamStateResponse| r.hits, ask).await?;
-    tell(run, Changed::of(args.confirm.dry_run, answer.upstream, answer.hits, 0)?)
+    print_registration_change(run, RegistrationChangeView::of(args.confirm.dry_run, answer.upstream, answer.hits, 0)?)
 }
 
-fn tell(run: &Run, changed: Changed) -> Result<Exit, CliError> {
-    confirm::told(&run.out, changed.dry_run, &changed.hits, changed.beyond);
+fn print_registration_change(run: &CommandContext, changed: RegistrationChangeView) -> Result<Exit, CliError> {
+    confirm::print_hits(&run.out, changed.dry_run, &changed.hits, changed.beyond);
     for finding in &changed.upstream.findings {
         run.out.say(format_args!("{}: {}", finding.problem, finding.text));
     }

@@ -1,6 +1,6 @@
 //! `mayfly upstream`: manages the registry of upstreams that credentials are issued for.
 
-mod based;
+mod base_version;
 mod change;
 
 use clap::{Args, Subcommand};
@@ -9,9 +9,9 @@ use super::args::wire_word;
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
-use super::server::Server;
-use super::show::upstream::Upstream;
-use super::{Run, terms};
+use super::server::ApiClient;
+use super::show::upstream::UpstreamView;
+use super::{CommandContext, terms};
 use mayfly_api::wire::upstream_document;
 use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 
@@ -21,9 +21,9 @@ pub enum UpstreamCommand {
     /// List upstreams by name
     List(ListUpstreamsArgs),
     /// Show an upstream
-    Show(ShowArgs),
+    Show(ShowUpstreamArgs),
     /// Register an upstream from a file
-    Add(change::AddArgs),
+    Add(change::AddUpstreamArgs),
     /// Change a registration; everything that the new version would refuse is revoked
     Change(change::ChangeArgs),
     /// Disable an upstream: revoke everything issued for it, and issue nothing until it is enabled
@@ -49,7 +49,7 @@ pub struct ListUpstreamsArgs {
 
 /// Arguments of `mayfly upstream show`.
 #[derive(Args)]
-pub struct ShowArgs {
+pub struct ShowUpstreamArgs {
     /// Name of the upstream
     #[arg(value_name = "NAME")]
     upstream: String,
@@ -59,7 +59,7 @@ pub struct ShowArgs {
 }
 
 /// Runs the chosen subcommand.
-pub async fn run(command: UpstreamCommand, run: &Run) -> Result<Exit, CliError> {
+pub async fn run(command: UpstreamCommand, run: &CommandContext) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     match command {
         UpstreamCommand::Show(args) => {
@@ -67,9 +67,9 @@ pub async fn run(command: UpstreamCommand, run: &Run) -> Result<Exit, CliError> 
             match args.file {
                 true => {
                     let document = upstream_document(&upstream).map_err(CliError::ours)?;
-                    run.out.document(&based::with_version(&document, upstream.version))?;
+                    run.out.document(&base_version::with_version(&document, upstream.version))?;
                 }
-                false => run.out.one(&Upstream::from(upstream))?,
+                false => run.out.one(&UpstreamView::from(upstream))?,
             }
             Ok(Exit::Ok)
         }
@@ -87,14 +87,14 @@ pub async fn run(command: UpstreamCommand, run: &Run) -> Result<Exit, CliError> 
 
 /// Fetches one page of upstreams.
 pub(super) async fn page_of(
-    server: &Server,
+    server: &ApiClient,
     environment: &Option<String>,
     state: Option<pb::RegistrationState>,
     page_size: i32,
     page_token: String,
-) -> Result<(Vec<Upstream>, String), CliError> {
+) -> Result<(Vec<UpstreamView>, String), CliError> {
     let environment = environment.clone().unwrap_or_default();
     let request = pb::ListUpstreamsRequest { environment, state: state.unwrap_or_default().into(), page_size, page_token };
     let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).list_upstreams(q).await }).await?;
-    Ok((answer.upstreams.into_iter().map(Upstream::from).collect(), answer.next_page_token))
+    Ok((answer.upstreams.into_iter().map(UpstreamView::from).collect(), answer.next_page_token))
 }

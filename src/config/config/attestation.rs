@@ -4,13 +4,13 @@ use super::oidc::{OidcIssuer, short_name};
 use super::values::LIST;
 use mayfly_base::document::{Field, Section};
 use mayfly_base::limits;
-use mayfly_identity::oidc::{AttestRule, Platform, Use};
+use mayfly_identity::oidc::{AttestationRule, IssuerUse, Platform};
 
 /// One section as written.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RuleEntry {
     /// The rule; its life is unlimited if the section sets none.
-    rule: AttestRule,
+    rule: AttestationRule,
     pub(super) line: usize,
 }
 
@@ -33,7 +33,7 @@ fn entry(section: &Section<'_>, line: usize) -> Option<RuleEntry> {
     let claims = section.required("claims").and_then(|f| claims(&f));
     let ttl = section.optional("svid_ttl");
     let ttl_ms = ttl.map_or(Some(u64::MAX), |f| f.duration(limits::LOGIN_TTL_MIN_MS, limits::LOGIN_TTL_MS));
-    Some(RuleEntry { rule: AttestRule { name: name?, issuer: issuer?, claims: claims?, ttl_ms: ttl_ms? }, line })
+    Some(RuleEntry { rule: AttestationRule { name: name?, issuer: issuer?, claims: claims?, ttl_ms: ttl_ms? }, line })
 }
 
 /// Reads `claims = { repository_id = "1", ref = ["refs/heads/main", "refs/tags/*"] }`.
@@ -67,16 +67,16 @@ fn values(field: &Field<'_>) -> Option<Vec<String>> {
 
 impl RuleEntry {
     /// The rule, with its SVIDs' life limited to the longest one of this server.
-    pub fn rule(&self, most_ms: u64) -> AttestRule {
-        AttestRule { ttl_ms: self.rule.ttl_ms.min(most_ms), ..self.rule.clone() }
+    pub fn rule(&self, most_ms: u64) -> AttestationRule {
+        AttestationRule { ttl_ms: self.rule.ttl_ms.min(most_ms), ..self.rule.clone() }
     }
 
     /// A defect of the rule and its correction, given the configured issuers.
     pub fn defect(&self, issuers: &[OidcIssuer]) -> Option<(String, String)> {
-        let AttestRule { name, issuer, claims, .. } = &self.rule;
+        let AttestationRule { name, issuer, claims, .. } = &self.rule;
         let Some(known) = issuers.iter().find(|i| i.issuer.name == *issuer) else {
             let names: Vec<&str> =
-                issuers.iter().filter(|i| i.issuer.serves(Use::Attest)).map(|i| i.issuer.name.as_str()).collect();
+                issuers.iter().filter(|i| i.issuer.serves(IssuerUse::Attest)).map(|i| i.issuer.name.as_str()).collect();
             return Some((format!("{name} is for issuer {issuer}, which [[oidc_issuers]] has not"), format!("one of {names:?}")));
         };
         let Some(jobs) = &known.issuer.jobs else {

@@ -2,35 +2,35 @@
 
 use std::path::Path;
 
-use super::export::{Export, export};
-use super::observed::{self, Log, Metrics, Traces};
-use super::values::{self, Value, Values};
+use super::export::{ExportDestination, export};
+use super::observability::{self, LogConfig, MetricsConfig, TraceConfig};
+use super::values::{self, ConfigValue, Values};
 use super::workload_api::identity;
 use super::{
-    BundleFile, Config, ConfigError, Engine, Keep, KeyPair, Leases, Ledger, Limits, Listen, PolicyFiles, Seal, Server, Store,
-    WorkloadApi,
+    BundleFile, Config, ConfigError, KeyPair, LeaseConfig, LedgerConfig, Limits, Listen, PolicyFiles, RetentionLimit,
+    SealingKeySource, ServerSettings, StoreConfig, StoreEngine, WorkloadApiConfig,
 };
-use mayfly_authority::trust::own_domain::Settings;
-use mayfly_base::document::command::typed;
+use mayfly_authority::trust::own_domain::OwnDomainSettings;
 use mayfly_base::document::quantity::duration_text;
-use mayfly_base::document::{Complaint, Source};
+use mayfly_base::document::remedy::shell_quoted;
+use mayfly_base::document::{Diagnostic, SourceFile};
 use mayfly_identity::spiffe_id::TrustDomain;
 use mayfly_store::redb::RedbStore;
 use mayfly_store::sled::SledStore;
 
 /// Builds the configuration from the file's text and the environment, or returns all errors in them.
-pub(super) fn config(source: &Source, base: &Path, environment: &[(String, String)]) -> Result<Config, Vec<ConfigError>> {
+pub(super) fn config(source: &SourceFile, base: &Path, environment: &[(String, String)]) -> Result<Config, Vec<ConfigError>> {
     let values = Values::gather(source, environment)?;
-    let mut wrong: Vec<Complaint> = Vec::new();
+    let mut wrong: Vec<Diagnostic> = Vec::new();
     for (line, missing) in values.missing() {
         let what = format!("lacks {}", missing.join(", "));
         let remedy = "each of these is required; docs/configuration.md says what they are";
-        wrong.push(Complaint { line, ..Complaint::about(&source.file, what, remedy) });
+        wrong.push(Diagnostic { line, ..Diagnostic::about(&source.file, what, remedy) });
     }
     let mut conflict = |key: &'static str, what: &str, remedy: &str| {
         let line = values.lines.get(key).copied().unwrap_or(0);
         let (file, what, remedy) = (source.file.clone(), what.to_owned(), remedy.to_owned());
-        wrong.push(Complaint { file, line, column: 0, what, remedy, keys: Vec::new() });
+        wrong.push(Diagnostic { file, line, column: 0, what, remedy, keys: Vec::new() });
     };
     let seal = seal(&values, base, &mut conflict);
     let engine = engine(&source.file, &values, base, &mut conflict);
@@ -39,9 +39,9 @@ pub(super) fn config(source: &Source, base: &Path, environment: &[(String, Strin
     pauses(&values, &mut conflict);
     own_issuer(&values, &mut conflict);
     let export = export(&values, base, &mut conflict);
-    let metrics = observed::metrics(&values, base, &mut conflict);
-    let observed = (observed::traces(&values, base, &mut conflict), observed::log(&values, &mut conflict), metrics);
-    own_domain_apart(&values, &mut conflict);
+    let metrics = observability::metrics(&values, base, &mut conflict);
+    let observed = (observability::traces(&values, base, &mut conflict), observability::log(&values, &mut conflict), metrics);
+    refuse_own_domain_sources(&values, &mut conflict);
     let stray = attestation(&source.file, &values);
     wrong.extend(stray);
     if !wrong.is_empty() {
@@ -49,13 +49,13 @@ pub(super) fn config(source: &Source, base: &Path, environment: &[(String, Strin
     }
     let build = || build(&source.file, &values, base, (seal?, engine?, (tls, public_tls, workload_api), export, observed));
     // Every key has a default or was checked to be set; any other case is an error in the table, which the tests would find.
-    build().ok_or_else(|| vec![Complaint::about(&source.file, "cannot be read", "report this as a fault of mayfly")])
+    build().ok_or_else(|| vec![Diagnostic::about(&source.file, "cannot be read", "report this as a fault of mayfly")])
 }
 
-fn seal(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Seal> {
+fn seal(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<SealingKeySource> {
     match (values.path("seal.key_file", base), values.text("seal.credential")) {
-        (Some(file), None) => Some(Seal::KeyFile(file)),
-        (None, Some(name)) => Some(Seal::Credential(name)),
+        (Some(file), None) => Some(SealingKeySource::KeyFile(file)),
+        (None, Some(name)) => Some(SealingKeySource::Credential(name)),
         (Some(_), Some(_)) => {
             conflict("seal.credential", "seal.key_file and seal.credential are both set", "leave one of them out");
             None
@@ -67,7 +67,7 @@ fn seal(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &s
     }
 }
 
-fn engine(file: &str, values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Engine> {
+fn engine(file: &str, values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<StoreEngine> {
     let name = values.text("store.engine")?;
     let Some(path) = values.path("store.path", base) else {
         if name != "memory" {
@@ -75,7 +75,7 @@ fn engine(file: &str, values: &Values, base: &Path, conflict: &mut impl FnMut(&'
             conflict("store.engine", "lacks store.path", &remedy);
             return None;
         }
-        return Some(Engine::Memory);
+        return Some(StoreEngine::Memory);
     };
     // The data of another engine would not be in effect, and nobody would notice until the data is missed.
     let kept = [("redb", RedbStore::is_in(&path)), ("sled", SledStore::is_in(&path))];
@@ -86,8 +86,8 @@ fn engine(file: &str, values: &Values, base: &Path, conflict: &mut impl FnMut(&'
         return None;
     }
     match name.as_str() {
-        "redb" => Some(Engine::Redb(path)),
-        "sled" => Some(Engine::Sled(path)),
+        "redb" => Some(StoreEngine::Redb(path)),
+        "sled" => Some(StoreEngine::Sled(path)),
         _ => {
             let remedy = "leave it out, or set engine = \"redb\"";
             conflict("store.path", "store.path is set, but engine memory keeps nothing", remedy);
@@ -115,7 +115,7 @@ fn another_engines(
     );
     // If the file does not set the engine, the environment or the default does.
     let command = match values.lines.get("store.engine") {
-        Some(line) => format!("sed -i '{line}s/{name}/{other}/' {}", typed(Path::new(file))),
+        Some(line) => format!("sed -i '{line}s/{name}/{other}/' {}", shell_quoted(Path::new(file))),
         None if other == "redb" => "unset MAYFLY_STORE_ENGINE".to_owned(),
         None => format!("export MAYFLY_STORE_ENGINE={other}"),
     };
@@ -160,7 +160,7 @@ fn own_issuer(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &st
 }
 
 /// Refuses another source of roots for the server's own trust domain: that source could name people of the domain.
-fn own_domain_apart(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) {
+fn refuse_own_domain_sources(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) {
     let Some(own) = values.text("own_domain.trust_domain") else { return };
     let remedy = "give it a name of its own, like people.example.org: its bundle is made here";
     if values.bundles.iter().any(|b| b.trust_domain == own) {
@@ -171,8 +171,8 @@ fn own_domain_apart(values: &Values, conflict: &mut impl FnMut(&'static str, &st
 }
 
 /// Checks that each attestation rule names an issuer for attestation, and is narrow enough.
-fn attestation(file: &str, values: &Values) -> Vec<Complaint> {
-    let about = |line, what: String, remedy: String| Complaint {
+fn attestation(file: &str, values: &Values) -> Vec<Diagnostic> {
+    let about = |line, what: String, remedy: String| Diagnostic {
         file: file.to_owned(),
         line,
         column: 0,
@@ -192,10 +192,10 @@ fn attestation(file: &str, values: &Values) -> Vec<Complaint> {
     homeless.into_iter().chain(wrong).collect()
 }
 
-fn own_domain(v: &Values) -> Option<Option<Settings>> {
+fn own_domain(v: &Values) -> Option<Option<OwnDomainSettings>> {
     let Some(name) = v.text("own_domain.trust_domain") else { return Some(None) };
     let login_ttl_ms = v.number("own_domain.login_ttl")?.min(v.number("svid.max_ttl")?);
-    Some(Some(Settings {
+    Some(Some(OwnDomainSettings {
         trust_domain: TrustDomain::parse(&name).ok()?,
         login_ttl_ms,
         attest_rules: v.attestation.iter().map(|rule| rule.rule(login_ttl_ms)).collect(),
@@ -203,9 +203,9 @@ fn own_domain(v: &Values) -> Option<Option<Settings>> {
     }))
 }
 
-type Identity = (Option<KeyPair>, Option<KeyPair>, Option<WorkloadApi>);
-type Observed = (Option<Traces>, Option<Log>, Option<Metrics>);
-type Parts = (Seal, Engine, Identity, Option<Export>, Observed);
+type Identity = (Option<KeyPair>, Option<KeyPair>, Option<WorkloadApiConfig>);
+type Observed = (Option<TraceConfig>, Option<LogConfig>, Option<MetricsConfig>);
+type Parts = (SealingKeySource, StoreEngine, Identity, Option<ExportDestination>, Observed);
 
 fn build(
     file: &str,
@@ -221,7 +221,7 @@ fn build(
     };
     Some(Config {
         file: file.to_owned(),
-        server: Server {
+        server: ServerSettings {
             trust_domain: v.text("server.trust_domain")?,
             environments: v.texts("server.environments")?,
             issuer: v.text("server.issuer")?,
@@ -239,7 +239,7 @@ fn build(
         public_tls,
         bundles: v.bundles.iter().map(bundle).collect(),
         oidc_issuers: v.oidc_issuers.iter().map(|issuer| issuer.below(base)).collect(),
-        store: Store { engine, cache_bytes: v.number("store.cache")?, disk_reserve_bytes: v.number("store.disk_reserve")? },
+        store: StoreConfig { engine, cache_bytes: v.number("store.cache")?, disk_reserve_bytes: v.number("store.disk_reserve")? },
         seal,
         policy: PolicyFiles {
             files: paths(v.texts("policy.files")?),
@@ -248,14 +248,14 @@ fn build(
         },
         limits: limits(v)?,
         svid_max_ttl_ms: v.number("svid.max_ttl")?,
-        ledger: Ledger {
+        ledger: LedgerConfig {
             gather_records: usize::try_from(v.number("ledger.gather_records")?).ok()?,
             gather_wait_ms: v.number("ledger.gather_wait")?,
             snapshot_every: v.number("ledger.snapshot_every")?,
             skew_ms: v.number("ledger.skew")?,
             view_max_age_ms: v.number("ledger.view_max_age")?,
         },
-        leases: Leases {
+        leases: LeaseConfig {
             make_timeout_ms: v.number("leases.make_timeout")?,
             undo_timeout_ms: v.number("leases.undo_timeout")?,
             left_behind_ms: v.number("leases.left_behind")?,
@@ -264,8 +264,8 @@ fn build(
         },
         feed_max_age_ms: v.number("feed.max_age")?,
         audit_keep: match v.values.get("audit.keep")? {
-            Value::KeepTime(ms) => Keep::Time(*ms),
-            Value::KeepSize(bytes) => Keep::Size(*bytes),
+            ConfigValue::KeepTime(ms) => RetentionLimit::Time(*ms),
+            ConfigValue::KeepSize(bytes) => RetentionLimit::Size(*bytes),
             _ => return None,
         },
         audit_export,
@@ -275,7 +275,7 @@ fn build(
         webhooks: v.webhooks.iter().map(|w| w.joined(base)).collect(),
         own_domain: own_domain(v)?,
         admin_uids: match v.values.get("admin.uids")? {
-            Value::Numbers(uids) => uids.iter().filter_map(|uid| u32::try_from(*uid).ok()).collect(),
+            ConfigValue::Numbers(uids) => uids.iter().filter_map(|uid| u32::try_from(*uid).ok()).collect(),
             _ => return None,
         },
         single_operator: v.flag("admin.single_operator")?,

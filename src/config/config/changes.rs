@@ -1,11 +1,11 @@
 //! The differences between two versions of a configuration, and whether a running server applies them.
 
-use super::keys::{KEYS, Key};
-use super::{BundleFile, Config, Limits, Log, OidcIssuer, Webhook};
+use super::keys::{ConfigKey, KEYS};
+use super::{BundleFile, Config, Limits, LogConfig, OidcIssuer, WebhookConfig};
 
 /// When a changed key takes effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Takes {
+pub enum ChangeActivation {
     /// A reload (SIGHUP) applies it.
     Reload,
     /// The next start applies it.
@@ -47,42 +47,44 @@ const RELOADED: &[&str] = &[
     "webhooks",
 ];
 
-impl Key {
+impl ConfigKey {
     /// When a change of this key takes effect.
-    pub fn takes(&self) -> Takes {
+    pub fn takes(&self) -> ChangeActivation {
         let section = self.parts().0;
         let reloaded = RELOADED.iter().any(|name| *name == self.path || *name == section);
-        if reloaded { Takes::Reload } else { Takes::Restart }
+        if reloaded { ChangeActivation::Reload } else { ChangeActivation::Restart }
     }
 }
 
 /// One changed key, or one changed section of a list.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Change {
+pub struct ConfigChange {
     /// `limits.tasks`, or `webhooks.pager`.
     pub what: String,
     /// When the change takes effect.
-    pub takes: Takes,
+    pub takes: ChangeActivation,
 }
 
 impl Config {
     /// The differences to another version. Values are never included: an address may contain a secret.
-    pub fn changes(&self, next: &Config) -> Vec<Change> {
+    pub fn changes(&self, next: &Config) -> Vec<ConfigChange> {
         let alone = KEYS.iter().filter(|key| self.settings.get(key.path) != next.settings.get(key.path));
-        let mut changes: Vec<Change> = alone.map(|key| Change { what: key.path.to_owned(), takes: key.takes() }).collect();
+        let mut changes: Vec<ConfigChange> =
+            alone.map(|key| ConfigChange { what: key.path.to_owned(), takes: key.takes() }).collect();
         let bundle = |b: &BundleFile| (b.trust_domain.clone(), b.clone());
         changes.extend(lists("bundles", &self.bundles, &next.bundles, bundle));
         let issuer = |i: &OidcIssuer| (i.issuer.name.clone(), i.clone());
         changes.extend(lists("oidc_issuers", &self.oidc_issuers, &next.oidc_issuers, issuer));
-        let hook = |w: &Webhook| (w.name.clone(), w.clone());
+        let hook = |w: &WebhookConfig| (w.name.clone(), w.clone());
         changes.extend(lists("webhooks", &self.webhooks, &next.webhooks, hook));
         let rules = |config: &Config| config.own_domain.as_ref().map(|own| own.attest_rules.clone()).unwrap_or_default();
         changes.extend(lists("attestation", &rules(self), &rules(next), |rule| (rule.name.clone(), rule.clone())));
         // mayfly's own trust domain, and everything that belongs to it, is set up at the start and not changed afterwards.
         let name = |config: &Config| config.own_domain.as_ref().map(|own| own.trust_domain.clone());
         if name(self) != name(next) {
-            let of_it = |change: &&mut Change| change.what.starts_with("attestation.") || change.what.starts_with("own_domain.");
-            changes.iter_mut().filter(of_it).for_each(|change| change.takes = Takes::Restart);
+            let of_it =
+                |change: &&mut ConfigChange| change.what.starts_with("attestation.") || change.what.starts_with("own_domain.");
+            changes.iter_mut().filter(of_it).for_each(|change| change.takes = ChangeActivation::Restart);
         }
         changes
     }
@@ -90,7 +92,7 @@ impl Config {
     /// A copy of this configuration with the changes in `next` that a reload applies.
     pub fn with_reloaded(&self, next: &Config) -> Config {
         let mut merged = self.clone();
-        for key in KEYS.iter().filter(|key| key.takes() == Takes::Reload) {
+        for key in KEYS.iter().filter(|key| key.takes() == ChangeActivation::Reload) {
             match next.settings.get(key.path) {
                 Some(value) => drop(merged.settings.insert(key.path, value.clone())),
                 None => drop(merged.settings.remove(key.path)),
@@ -105,7 +107,7 @@ impl Config {
         merged.policy.clone_from(&next.policy);
         merged.audit_export.clone_from(&next.audit_export);
         merged.traces.clone_from(&next.traces);
-        merged.log = Log { format: self.log.format, ..next.log.clone() };
+        merged.log = LogConfig { format: self.log.format, ..next.log.clone() };
         let limits = &next.limits;
         merged.limits = Limits {
             tasks: limits.tasks,
@@ -133,10 +135,10 @@ impl Config {
 }
 
 /// The sections of a list that were added, removed or changed, each by its name; the list itself if only the order changed.
-fn lists<T, S: PartialEq>(list: &'static str, before: &[T], next: &[T], named: impl Fn(&T) -> (String, S)) -> Vec<Change> {
+fn lists<T, S: PartialEq>(list: &'static str, before: &[T], next: &[T], named: impl Fn(&T) -> (String, S)) -> Vec<ConfigChange> {
     let of = |sections: &[T]| sections.iter().map(&named).collect::<Vec<_>>();
     let (before, next) = (of(before), of(next));
-    let takes = if RELOADED.contains(&list) { Takes::Reload } else { Takes::Restart };
+    let takes = if RELOADED.contains(&list) { ChangeActivation::Reload } else { ChangeActivation::Restart };
     let mut what: Vec<String> = Vec::new();
     for (name, section) in before.iter().chain(&next) {
         let in_both = [&before, &next].iter().all(|side| side.iter().any(|(n, s)| n == name && s == section));
@@ -148,5 +150,5 @@ fn lists<T, S: PartialEq>(list: &'static str, before: &[T], next: &[T], named: i
     if what.is_empty() && before != next {
         what.push(list.to_owned());
     }
-    what.into_iter().map(|what| Change { what, takes }).collect()
+    what.into_iter().map(|what| ConfigChange { what, takes }).collect()
 }

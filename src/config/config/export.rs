@@ -8,7 +8,7 @@ use mayfly_base::document::url::WebUrl;
 
 /// A destination of the continuous export.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Export {
+pub enum ExportDestination {
     /// `audit.export_file`
     File(PathBuf),
     /// `audit.export_syslog`
@@ -64,17 +64,21 @@ fn syslog(text: &str) -> Option<Syslog> {
 }
 
 /// The configured destination; at most one may be set.
-pub(super) fn export(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Export> {
+pub(super) fn export(
+    values: &Values,
+    base: &Path,
+    conflict: &mut impl FnMut(&'static str, &str, &str),
+) -> Option<ExportDestination> {
     const KEYS: [&str; 3] = ["audit.export_file", "audit.export_syslog", "audit.export_otlp"];
     let [file, syslog_to, otlp] = KEYS;
     let mut found = Vec::new();
-    found.extend(values.path(file, base).map(|path| (file, Some(Export::File(path)))));
-    found.extend(values.text(syslog_to).map(|text| (syslog_to, syslog(&text).map(Export::Syslog))));
+    found.extend(values.path(file, base).map(|path| (file, Some(ExportDestination::File(path)))));
+    found.extend(values.text(syslog_to).map(|text| (syslog_to, syslog(&text).map(ExportDestination::Syslog))));
     let ca = values.path("audit.export_ca", base);
     if let (Some(_), None) = (&ca, values.text(otlp)) {
         conflict("audit.export_ca", "audit.export_ca is set, and audit.export_otlp is not", "it is for that alone: leave it out");
     }
-    let collector = |text: &str| WebUrl::parse(text).map(|url| Export::Otlp(Collector { url, ca: ca.clone() }));
+    let collector = |text: &str| WebUrl::parse(text).map(|url| ExportDestination::Otlp(Collector { url, ca: ca.clone() }));
     found.extend(values.text(otlp).map(|text| (otlp, collector(&text))));
     for (key, to) in &found {
         if to.is_none() {

@@ -9,7 +9,7 @@ pub const KEEP_MIN_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The form of a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Form {
+pub enum ValueForm {
     /// A name of letters, digits and `._:/@+-`.
     Name,
     /// A list of names.
@@ -48,7 +48,7 @@ pub enum Form {
 
 /// The value of a key that is not set.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Unset {
+pub enum KeyDefault {
     /// The key must be set.
     Required,
     /// No value. The text says what follows from that.

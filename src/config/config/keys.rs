@@ -1,39 +1,39 @@
 //! The table of all configuration keys, used for reading, defaults, environment variables and the reference in docs.
 
-pub use super::form::{Form, Unset};
+pub use super::form::{KeyDefault, ValueForm};
 pub use super::lists::{BUNDLES_VARIABLE, LISTS, is_list};
-use super::observed;
+use super::observability;
 use mayfly_base::limits as l;
 
 /// A key.
 #[derive(Clone, Copy, Debug)]
-pub struct Key {
+pub struct ConfigKey {
     /// `section.key`.
     pub path: &'static str,
     /// The form of the value.
-    pub form: Form,
+    pub form: ValueForm,
     /// The value if the key is not set.
-    pub default: Unset,
+    pub default: KeyDefault,
     /// The description, in one or two sentences.
     pub about: &'static str,
 }
 
-pub(super) const fn key(path: &'static str, form: Form, default: Unset, about: &'static str) -> Key {
-    Key { path, form, default, about }
+pub(super) const fn key(path: &'static str, form: ValueForm, default: KeyDefault, about: &'static str) -> ConfigKey {
+    ConfigKey { path, form, default, about }
 }
 
-const fn limit(path: &'static str, ceiling: usize, about: &'static str) -> Key {
-    key(path, Form::Number(1, ceiling as u64), Unset::Ceiling, about)
+const fn limit(path: &'static str, ceiling: usize, about: &'static str) -> ConfigKey {
+    key(path, ValueForm::Number(1, ceiling as u64), KeyDefault::Ceiling, about)
 }
 
 const MINUTE: u64 = 60_000;
 const MIB: u64 = 1 << 20;
 
-use Form::*;
-use Unset::{Absent, Ceiling, Is, Required};
+use KeyDefault::{Absent, Ceiling, Is, Required};
+use ValueForm::*;
 
 /// All keys, in the order of the reference. The sections in [`LISTS`] may occur several times, each with the same keys.
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[ConfigKey] = &[
     key(
         "server.trust_domain",
         TrustDomain,
@@ -326,15 +326,15 @@ pub const KEYS: &[Key] = &[
         "The same to an OpenTelemetry collector, as logs: `https://HOST/v1/logs`, or http on this host.",
     ),
     key("audit.export_ca", Path, Absent("those of the system"), "The roots that vouch for the collector, PEM."),
-    observed::METRICS_TLS,
-    observed::METRICS_TOKEN,
-    observed::OTLP,
-    observed::CA,
-    observed::RATIO,
-    observed::PER_SECOND,
-    observed::FORMAT,
-    observed::LEVEL,
-    observed::CALLS,
+    observability::METRICS_TLS,
+    observability::METRICS_TOKEN,
+    observability::OTLP,
+    observability::CA,
+    observability::RATIO,
+    observability::PER_SECOND,
+    observability::FORMAT,
+    observability::LEVEL,
+    observability::CALLS,
     key(
         "own_domain.trust_domain",
         TrustDomain,
@@ -397,7 +397,7 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
-impl Key {
+impl ConfigKey {
     /// The section, and the name within the section.
     pub fn parts(&self) -> (&'static str, &'static str) {
         self.path.split_once('.').unwrap_or(("", self.path))
@@ -415,7 +415,7 @@ impl Key {
 }
 
 /// The key at a path.
-pub fn find(path: &str) -> Option<&'static Key> {
+pub fn find(path: &str) -> Option<&'static ConfigKey> {
     KEYS.iter().find(|k| k.path == path)
 }
 

@@ -11,7 +11,7 @@ mod export;
 mod form;
 pub mod keys;
 mod lists;
-mod observed;
+mod observability;
 mod oidc;
 mod reference;
 pub mod validate;
@@ -23,24 +23,24 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-pub use changes::{Change, Takes};
-pub use export::{Collector, Export, Syslog};
-pub use observed::{Log, LogFormat, Metrics, Traces, log_filter};
+pub use changes::{ChangeActivation, ConfigChange};
+pub use export::{Collector, ExportDestination, Syslog};
+pub use observability::{LogConfig, LogFormat, MetricsConfig, TraceConfig, log_filter};
 pub use oidc::{IssuerKeySource, OidcIssuer};
 pub use reference::reference;
-pub use validate::{About, Finding, Severity, validate, validate_with};
-pub use webhooks::Webhook;
+pub use validate::{ConfigFinding, FindingSubject, Severity, validate, validate_with};
+pub use webhooks::WebhookConfig;
 
-use crate::workload_api::Wanted;
-use mayfly_authority::trust::own_domain::Settings;
+use crate::workload_api::AgentRequest;
+use mayfly_authority::trust::own_domain::OwnDomainSettings;
 use mayfly_base::bounded_file;
-use mayfly_base::document::command::typed;
-use mayfly_base::document::{Complaint, Source};
+use mayfly_base::document::remedy::shell_quoted;
+use mayfly_base::document::{Diagnostic, SourceFile};
 use mayfly_base::limits;
-pub use mayfly_ledger::keep::Keep;
+pub use mayfly_ledger::retention::RetentionLimit;
 
 /// An error in the configuration.
-pub type ConfigError = Complaint;
+pub type ConfigError = Diagnostic;
 
 /// The server's configuration. Relative paths of the file are joined to the file's directory.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,13 +48,13 @@ pub struct Config {
     /// The path of the file, as given.
     pub file: String,
     /// `[server]`
-    pub server: Server,
+    pub server: ServerSettings,
     /// `[listen]`
     pub listen: Listen,
     /// `[tls]`; `None` if the SVID comes from the Workload API.
     pub tls: Option<KeyPair>,
     /// `[workload_api]`, if the SVID or a bundle comes from there.
-    pub workload_api: Option<WorkloadApi>,
+    pub workload_api: Option<WorkloadApiConfig>,
     /// `[public_tls]`, if the public listener has its own certificate.
     pub public_tls: Option<KeyPair>,
     /// `[[bundles]]`
@@ -62,9 +62,9 @@ pub struct Config {
     /// `[[oidc_issuers]]`
     pub oidc_issuers: Vec<OidcIssuer>,
     /// `[store]`
-    pub store: Store,
+    pub store: StoreConfig,
     /// `[seal]`
-    pub seal: Seal,
+    pub seal: SealingKeySource,
     /// `[policy]`
     pub policy: PolicyFiles,
     /// `[limits]`
@@ -72,25 +72,25 @@ pub struct Config {
     /// `svid.max_ttl`, milliseconds.
     pub svid_max_ttl_ms: u64,
     /// `[ledger]`
-    pub ledger: Ledger,
+    pub ledger: LedgerConfig,
     /// `[leases]`
-    pub leases: Leases,
+    pub leases: LeaseConfig,
     /// `feed.max_age`, milliseconds.
     pub feed_max_age_ms: u64,
     /// `audit.keep`
-    pub audit_keep: Keep,
+    pub audit_keep: RetentionLimit,
     /// `audit.export_…`, if one is set.
-    pub audit_export: Option<Export>,
+    pub audit_export: Option<ExportDestination>,
     /// `[traces]`, if `traces.otlp` is set.
-    pub traces: Option<Traces>,
+    pub traces: Option<TraceConfig>,
     /// `[log]`
-    pub log: Log,
+    pub log: LogConfig,
     /// `[metrics]`
-    pub metrics: Metrics,
+    pub metrics: MetricsConfig,
     /// `[[webhooks]]`
-    pub webhooks: Vec<Webhook>,
+    pub webhooks: Vec<WebhookConfig>,
     /// `[own_domain]`, if it is set.
-    pub own_domain: Option<Settings>,
+    pub own_domain: Option<OwnDomainSettings>,
     /// `admin.uids`: the uids that may use the socket in addition to the server's own uid.
     pub admin_uids: Vec<u32>,
     /// `admin.single_operator`: over the socket, one operator suffices where two are needed otherwise.
@@ -98,12 +98,12 @@ pub struct Config {
     lines: BTreeMap<&'static str, usize>,
     list_lines: BTreeMap<(&'static str, usize), usize>,
     /// Every key outside of lists, with its value.
-    settings: BTreeMap<&'static str, values::Value>,
+    settings: BTreeMap<&'static str, values::ConfigValue>,
 }
 
 /// `[server]`
 #[derive(Clone, Debug, PartialEq)]
-pub struct Server {
+pub struct ServerSettings {
     /// The server's trust domain.
     pub trust_domain: String,
     /// The environments that the server serves.
@@ -114,7 +114,7 @@ pub struct Server {
     pub workers: Option<usize>,
 }
 
-impl Server {
+impl ServerSettings {
     /// `iss` of an environment's credentials.
     pub fn issuer_of(&self, environment: &str) -> String {
         format!("{}/{environment}", self.issuer)
@@ -147,9 +147,9 @@ pub struct KeyPair {
 
 /// `[workload_api]`
 #[derive(Clone, Debug, PartialEq)]
-pub struct WorkloadApi {
+pub struct WorkloadApiConfig {
     /// The agent, and the parameters of the request.
-    pub wanted: Wanted,
+    pub wanted: AgentRequest,
     /// Longest wait of a start, milliseconds.
     pub start_timeout_ms: u64,
 }
@@ -165,9 +165,9 @@ pub struct BundleFile {
 
 /// `[store]`
 #[derive(Clone, Debug, PartialEq)]
-pub struct Store {
+pub struct StoreConfig {
     /// The engine, with its directory if it has one.
-    pub engine: Engine,
+    pub engine: StoreEngine,
     /// Size of the cache, bytes.
     pub cache_bytes: u64,
     /// Disk space that is kept free, bytes.
@@ -176,7 +176,7 @@ pub struct Store {
 
 /// The storage engine.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Engine {
+pub enum StoreEngine {
     /// Stored in a directory.
     Redb(PathBuf),
     /// Stored in a directory.
@@ -185,19 +185,19 @@ pub enum Engine {
     Memory,
 }
 
-impl Engine {
+impl StoreEngine {
     /// The data directory, if the engine has one.
     pub fn data(&self) -> Option<&Path> {
         match self {
-            Engine::Redb(dir) | Engine::Sled(dir) => Some(dir),
-            Engine::Memory => None,
+            StoreEngine::Redb(dir) | StoreEngine::Sled(dir) => Some(dir),
+            StoreEngine::Memory => None,
         }
     }
 }
 
 /// The source of the sealing key.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Seal {
+pub enum SealingKeySource {
     /// A file outside the data directory.
     KeyFile(PathBuf),
     /// A systemd credential, by name.
@@ -252,7 +252,7 @@ pub struct Limits {
 
 /// `[ledger]`
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ledger {
+pub struct LedgerConfig {
     /// Records gathered into one commit.
     pub gather_records: usize,
     /// The longest wait while gathering, milliseconds.
@@ -267,7 +267,7 @@ pub struct Ledger {
 
 /// `[leases]`, milliseconds
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Leases {
+pub struct LeaseConfig {
     /// Time for making a credential at an upstream.
     pub make_timeout_ms: u64,
     /// Time for one attempt to undo or inspect a credential.
@@ -285,17 +285,17 @@ impl Config {
     pub fn load(path: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, Vec<ConfigError>> {
         let name = path.display().to_string();
         let unreadable = |e: std::io::Error| {
-            let remedy = format!("name the file with --config; what is there: ls -l {}", typed(path));
-            vec![Complaint::about(&name, format!("cannot be read: {e}"), remedy)]
+            let remedy = format!("name the file with --config; what is there: ls -l {}", shell_quoted(path));
+            vec![Diagnostic::about(&name, format!("cannot be read: {e}"), remedy)]
         };
         let text = bounded_file::read_text(path, limits::CONFIG_FILE_BYTES).map_err(unreadable)?;
         let base = path.parent().unwrap_or(Path::new(""));
         let environment: Vec<(String, String)> = environment.into_iter().collect();
-        Config::parse(&Source::new(&name, text.as_str()), base, &environment)
+        Config::parse(&SourceFile::new(&name, text.as_str()), base, &environment)
     }
 
     /// As [`load`](Config::load), from a text; relative paths begin at `base`.
-    pub fn parse(source: &Source, base: &Path, environment: &[(String, String)]) -> Result<Config, Vec<ConfigError>> {
+    pub fn parse(source: &SourceFile, base: &Path, environment: &[(String, String)]) -> Result<Config, Vec<ConfigError>> {
         build::config(source, base, environment)
     }
 

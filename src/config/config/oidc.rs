@@ -8,7 +8,7 @@ use mayfly_base::document::{Field, Section};
 use mayfly_base::limits;
 use mayfly_identity::jwk::Algorithm;
 use mayfly_identity::oidc::discovery::issuer_url;
-use mayfly_identity::oidc::{Attesting, Issuer, Platform, Right, Use};
+use mayfly_identity::oidc::{AttestationProfile, GroupScopes, Issuer, IssuerUse, Platform};
 
 /// One section of `[[oidc_issuers]]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,17 +65,17 @@ fn issuer(section: &Section<'_>) -> Option<OidcIssuer> {
     let rights = section.optional("rights").map_or(Some(Vec::new()), |f| rights(&f, groups.is_some()));
     let jobs = attesting(section);
     let uses = uses?;
-    if uses.contains(&Use::Attest) && uses.contains(&Use::Login) {
+    if uses.contains(&IssuerUse::Attest) && uses.contains(&IssuerUse::Login) {
         section.required("uses").and_then(|f| f.wrong::<()>("has login and attest", "people and jobs have issuers of their own"));
     }
-    let jobs = match (jobs?, uses.contains(&Use::Attest)) {
+    let jobs = match (jobs?, uses.contains(&IssuerUse::Attest)) {
         (None, true) => section.required("platform").map(|_| None)?,
         (Some(_), false) => section
             .required("platform")
             .and_then(|f| f.wrong(r#"is set without the use "attest""#, "add it to uses, or leave platform out"))?,
         (jobs, _) => jobs,
     };
-    if audience.is_none() && uses.contains(&Use::Login) {
+    if audience.is_none() && uses.contains(&IssuerUse::Login) {
         // A missing audience is reported together with everything else that is missing.
         section.required("audience")?;
     }
@@ -97,7 +97,7 @@ fn issuer(section: &Section<'_>) -> Option<OidcIssuer> {
 }
 
 /// Reads `platform`, and for an unknown platform its properties.
-fn attesting(section: &Section<'_>) -> Option<Option<Attesting>> {
+fn attesting(section: &Section<'_>) -> Option<Option<AttestationProfile>> {
     let (id, bound) = (section.optional("id_claim"), section.optional("key_bound"));
     let Some(field) = section.optional("platform") else {
         for field in id.iter().chain(&bound) {
@@ -111,11 +111,15 @@ fn attesting(section: &Section<'_>) -> Option<Option<Attesting>> {
             field.wrong::<()>("is known of this platform", "leave it out: it is for platform = \"other\"");
         }
         let id_claim = platform.ids().first().filter(|_| id.or(bound).is_none())?;
-        return Some(Some(Attesting { platform, id_claim: (*id_claim).to_owned(), key_bound: platform.chooses_audience() }));
+        return Some(Some(AttestationProfile {
+            platform,
+            id_claim: (*id_claim).to_owned(),
+            key_bound: platform.chooses_audience(),
+        }));
     }
     let id_claim = id.or_else(|| section.required("id_claim"))?.text(limits::NAME_BYTES)?;
     let key_bound = bound.map_or(Some(false), |f| f.boolean())?;
-    Some(Some(Attesting { platform, id_claim, key_bound }))
+    Some(Some(AttestationProfile { platform, id_claim, key_bound }))
 }
 
 /// The value of an optional field: absent is fine, a defective value is not.
@@ -141,12 +145,15 @@ fn audiences(field: &Field<'_>) -> Option<Vec<String>> {
     field.list(limits::OIDC_AUDIENCES)?.iter().map(|item| item.text(limits::NAME_BYTES)).collect()
 }
 
-fn uses(field: &Field<'_>) -> Option<Vec<Use>> {
+fn uses(field: &Field<'_>) -> Option<Vec<IssuerUse>> {
     let items = field.list(3)?;
     if items.is_empty() {
         return field.wrong("is empty", "some of login, subject, attest");
     }
-    items.iter().map(|item| item.one_of(&[("login", Use::Login), ("subject", Use::Subject), ("attest", Use::Attest)])).collect()
+    items
+        .iter()
+        .map(|item| item.one_of(&[("login", IssuerUse::Login), ("subject", IssuerUse::Subject), ("attest", IssuerUse::Attest)]))
+        .collect()
 }
 
 fn algorithms(field: &Field<'_>) -> Option<Vec<Algorithm>> {
@@ -167,12 +174,12 @@ fn key_source(field: &Field<'_>) -> Option<IssuerKeySource> {
 }
 
 /// Reads `rights = [{ group = "g", upstream = "u", scopes = ["s"] }]`.
-fn rights(field: &Field<'_>, groups: bool) -> Option<Vec<Right>> {
+fn rights(field: &Field<'_>, groups: bool) -> Option<Vec<GroupScopes>> {
     let right = |section: &Section<'_>| {
         let group = section.required("group").and_then(|f| f.text(limits::NAME_BYTES));
         let upstream = section.required("upstream").and_then(|f| f.name());
         let scopes = section.required("scopes").and_then(|f| names(&f));
-        Some(Right { group: group?, upstream: upstream?, scopes: scopes? })
+        Some(GroupScopes { group: group?, upstream: upstream?, scopes: scopes? })
     };
     if !groups {
         return field.wrong("is set without groups_claim", "name the claim that holds the groups");

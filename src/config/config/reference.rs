@@ -1,7 +1,7 @@
 //! Generates `docs/configuration.md` from the table of keys.
 
-use super::changes::Takes;
-use super::keys::{Form, KEYS, Key, LISTS, Unset, sections};
+use super::changes::ChangeActivation;
+use super::keys::{ConfigKey, KEYS, KeyDefault, LISTS, ValueForm, sections};
 use super::values::ceiling;
 use mayfly_base::document::quantity::{duration_text, size_text};
 
@@ -25,40 +25,40 @@ pub fn reference() -> String {
     out
 }
 
-fn row(key: &Key) -> String {
+fn row(key: &ConfigKey) -> String {
     let default = match key.default {
-        Unset::Required => "required".to_owned(),
-        Unset::Absent(what) => what.to_owned(),
-        Unset::Is(text) => format!("`{text}`"),
-        Unset::Ceiling => format!("`{}`", ceiling(key.form)),
+        KeyDefault::Required => "required".to_owned(),
+        KeyDefault::Absent(what) => what.to_owned(),
+        KeyDefault::Is(text) => format!("`{text}`"),
+        KeyDefault::Ceiling => format!("`{}`", ceiling(key.form)),
     };
     let variable = if key.variable().is_empty() { "none".to_owned() } else { format!("`{}`", key.variable()) };
     let takes = match key.takes() {
-        Takes::Reload => "reload",
-        Takes::Restart => "restart",
+        ChangeActivation::Reload => "reload",
+        ChangeActivation::Restart => "restart",
     };
     format!("| `{}` | {} | {default} | {variable} | {takes} |\n", key.parts().1, form(key.form))
 }
 
-fn form(form: Form) -> String {
+fn form(form: ValueForm) -> String {
     match form {
-        Form::Name => "name".to_owned(),
-        Form::Names => "list of names".to_owned(),
-        Form::TrustDomain => "trust domain".to_owned(),
-        Form::HttpsUrl => "https URL, no slash at the end".to_owned(),
-        Form::Path => "path".to_owned(),
-        Form::Paths => "list of paths".to_owned(),
-        Form::WebhookUrl => "https URL, or http on this host".to_owned(),
-        Form::Address => "IP address and port".to_owned(),
-        Form::Number(min, max) => format!("{min} to {max}"),
-        Form::Ratio => "0 to 1".to_owned(),
-        Form::Numbers => "list of numbers".to_owned(),
-        Form::Duration(min, max) => format!("duration, {} to {}", duration_text(min), duration_text(max)),
-        Form::Size(min, max) => format!("size, {} to {}", size_text(min), size_text(max)),
-        Form::Keep => "duration or size".to_owned(),
-        Form::Flag => "`true` or `false`".to_owned(),
-        Form::Text(what) => what.to_owned(),
-        Form::Engine => "`redb`, `sled` or `memory`".to_owned(),
+        ValueForm::Name => "name".to_owned(),
+        ValueForm::Names => "list of names".to_owned(),
+        ValueForm::TrustDomain => "trust domain".to_owned(),
+        ValueForm::HttpsUrl => "https URL, no slash at the end".to_owned(),
+        ValueForm::Path => "path".to_owned(),
+        ValueForm::Paths => "list of paths".to_owned(),
+        ValueForm::WebhookUrl => "https URL, or http on this host".to_owned(),
+        ValueForm::Address => "IP address and port".to_owned(),
+        ValueForm::Number(min, max) => format!("{min} to {max}"),
+        ValueForm::Ratio => "0 to 1".to_owned(),
+        ValueForm::Numbers => "list of numbers".to_owned(),
+        ValueForm::Duration(min, max) => format!("duration, {} to {}", duration_text(min), duration_text(max)),
+        ValueForm::Size(min, max) => format!("size, {} to {}", size_text(min), size_text(max)),
+        ValueForm::Keep => "duration or size".to_owned(),
+        ValueForm::Flag => "`true` or `false`".to_owned(),
+        ValueForm::Text(what) => what.to_owned(),
+        ValueForm::Engine => "`redb`, `sled` or `memory`".to_owned(),
     }
 }
 

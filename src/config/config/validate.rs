@@ -12,16 +12,16 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-use super::{Config, Export, Seal};
+use super::{Config, ExportDestination, SealingKeySource};
 use crate::https::roots;
-use crate::policy_files::{self, Loaded};
+use crate::policy_files::{self, PolicyFileContents};
 use crate::token_file::BearerToken;
 use crate::webhook_files::secrets;
-use crate::workload_api::Given;
-use mayfly_base::document::{Complaint, with_key};
+use crate::workload_api::AgentMessage;
+use mayfly_base::document::{Diagnostic, with_key};
 use mayfly_base::limits;
 use mayfly_identity::spiffe_id::SpiffeId;
-use mayfly_policy::{PolicySet, unattended};
+use mayfly_policy::{PolicySet, unpermitted_actions};
 use mayfly_store::sealing::SealingKey;
 use mayfly_verify::seq::Millis;
 
@@ -36,7 +36,7 @@ pub enum Severity {
 
 /// The subject of a finding, on which its severity may depend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum About {
+pub enum FindingSubject {
     /// Data that every start needs.
     #[default]
     Everything,
@@ -48,16 +48,16 @@ pub enum About {
 
 /// A finding.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Finding {
+pub struct ConfigFinding {
     /// The severity.
     pub severity: Severity,
     /// The subject.
-    pub about: About,
+    pub about: FindingSubject,
     /// The file, the line, the problem, and the remedy.
-    pub complaint: Complaint,
+    pub complaint: Diagnostic,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for ConfigFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let severity = match self.severity {
             Severity::Error => "error",
@@ -68,13 +68,13 @@ impl fmt::Display for Finding {
 }
 
 /// All findings as for a first start, errors first. `now` is the time for checks of expiry.
-pub fn validate(config: &Config, now: Millis) -> Vec<Finding> {
+pub fn validate(config: &Config, now: Millis) -> Vec<ConfigFinding> {
     validate_with(config, now, None)
 }
 
 /// As [`validate`], with an agent's message that the caller already has.
-pub fn validate_with(config: &Config, now: Millis, given: Option<&Given>) -> Vec<Finding> {
-    let mut look = Look { config, now, about: About::default(), findings: Vec::new() };
+pub fn validate_with(config: &Config, now: Millis, given: Option<&AgentMessage>) -> Vec<ConfigFinding> {
+    let mut look = ConfigValidator { config, now, about: FindingSubject::default(), findings: Vec::new() };
     look.listeners();
     let given = look.agent(given.cloned());
     let own = match &config.tls {
@@ -96,16 +96,16 @@ pub fn validate_with(config: &Config, now: Millis, given: Option<&Given>) -> Vec
     look.findings
 }
 
-struct Look<'c> {
+struct ConfigValidator<'c> {
     config: &'c Config,
     now: Millis,
-    about: About,
-    findings: Vec<Finding>,
+    about: FindingSubject,
+    findings: Vec<ConfigFinding>,
 }
 
-impl Look<'_> {
-    fn push(&mut self, severity: Severity, complaint: Complaint) {
-        self.findings.push(Finding { severity, about: self.about, complaint });
+impl ConfigValidator<'_> {
+    fn push(&mut self, severity: Severity, complaint: Diagnostic) {
+        self.findings.push(ConfigFinding { severity, about: self.about, complaint });
     }
 
     fn at(&mut self, severity: Severity, key: &str, what: impl fmt::Display, remedy: impl Into<String>) {
@@ -125,7 +125,7 @@ impl Look<'_> {
 
     fn at_line(&mut self, severity: Severity, line: usize, what: String, remedy: impl Into<String>) {
         let (file, remedy) = (self.config.file.clone(), remedy.into());
-        let complaint = Complaint { file, line, column: 0, what, remedy, keys: Vec::new() };
+        let complaint = Diagnostic { file, line, column: 0, what, remedy, keys: Vec::new() };
         self.push(severity, complaint);
     }
 
@@ -212,7 +212,7 @@ impl Look<'_> {
     /// Checks the files of the continuous export, which the server would otherwise read only when it connects.
     fn export(&mut self) {
         let audit = match &self.config.audit_export {
-            Some(Export::Otlp(to)) => to.ca.as_ref(),
+            Some(ExportDestination::Otlp(to)) => to.ca.as_ref(),
             _ => None,
         };
         let traces = self.config.traces.as_ref().and_then(|traces| traces.to.ca.as_ref());
@@ -250,7 +250,7 @@ impl Look<'_> {
 
     /// Checks the sealing key's file by the rules that the start applies again.
     fn seal(&mut self) {
-        let Seal::KeyFile(path) = &self.config.seal else { return };
+        let SealingKeySource::KeyFile(path) = &self.config.seal else { return };
         let before = self.errors();
         self.key_file(path);
         // Without a data directory, the key cannot be inside one.
@@ -288,17 +288,17 @@ impl Look<'_> {
     }
 
     fn policy(&mut self) {
-        self.about = About::Policy;
+        self.about = FindingSubject::Policy;
         match policy_files::load(&self.config.policy) {
             Err(complaints) => complaints.into_iter().for_each(|c| self.of_policy(c)),
             Ok(loaded) => self.loaded(&loaded),
         }
-        self.about = About::default();
+        self.about = FindingSubject::default();
     }
 
     /// Adds an error of a policy file. An error in an existing file has its own line; for a missing file, the line that names the file is
     /// used.
-    fn of_policy(&mut self, complaint: Complaint) {
+    fn of_policy(&mut self, complaint: Diagnostic) {
         let policy = &self.config.policy;
         let is = |path: &Path| path.display().to_string() == complaint.file;
         let key = match () {
@@ -319,7 +319,7 @@ impl Look<'_> {
             return;
         }
         let names = self.config.server.environments.join(", ");
-        let Some(complaint) = unattended::complaint(policy.nobody_may(), &names) else { return };
+        let Some(complaint) = unpermitted_actions::complaint(policy.nobody_may(), &names) else { return };
         let alone =
             "for a host with one operator, who uses the local socket: listen.admin_socket and admin.single_operator = true";
         let remedy = format!("{}; or, {alone}", complaint.remedy);
@@ -330,7 +330,7 @@ impl Look<'_> {
     }
 
     /// Checks that need all files: names in one file that another file must define.
-    fn loaded(&mut self, loaded: &Loaded) {
+    fn loaded(&mut self, loaded: &PolicyFileContents) {
         self.attended(&loaded.policy);
         let environments = self.config.server.environments.clone();
         let known = |name: &str| environments.iter().any(|e| e == name);

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use super::attestation::{self, RuleEntry};
 use super::form;
-use super::keys::{self, BUNDLES_VARIABLE, Form, KEYS, Key, Unset, is_list};
+use super::keys::{self, BUNDLES_VARIABLE, ConfigKey, KEYS, KeyDefault, ValueForm, is_list};
 use super::oidc::{self, OidcIssuer};
 pub(super) use super::webhooks::WebhookEntry;
 use super::webhooks::{webhook_url, webhooks};
 use mayfly_base::document::quantity::{duration_ms, duration_text, size_bytes, size_text};
-use mayfly_base::document::{Complaint, Document, Field, Section, Source, nearest};
+use mayfly_base::document::{Diagnostic, Document, Field, Section, SourceFile, nearest};
 use mayfly_base::limits;
 use mayfly_identity::spiffe_id::TrustDomain;
 
@@ -22,7 +22,7 @@ pub(super) const LIST: usize = 1024;
 
 /// A value that conforms to its key's form.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(super) enum ConfigValue {
     Text(String),
     Texts(Vec<String>),
     Number(u64),
@@ -46,7 +46,7 @@ pub(super) struct BundleEntry {
 /// All values that were set, on top of the defaults.
 #[derive(Default, Debug)]
 pub(super) struct Values {
-    pub values: BTreeMap<&'static str, Value>,
+    pub values: BTreeMap<&'static str, ConfigValue>,
     pub bundles: Vec<BundleEntry>,
     pub oidc_issuers: Vec<OidcIssuer>,
     pub attestation: Vec<RuleEntry>,
@@ -59,14 +59,14 @@ pub(super) struct Values {
 
 impl Values {
     /// Reads the defaults, then the file, then the environment.
-    pub fn gather(source: &Source, environment: &[(String, String)]) -> Result<Values, Vec<Complaint>> {
+    pub fn gather(source: &SourceFile, environment: &[(String, String)]) -> Result<Values, Vec<Diagnostic>> {
         let mut all = Values::default();
         let mut complaints = Vec::new();
         for key in KEYS.iter().filter(|k| !is_list(k.parts().0)) {
             let text = match key.default {
-                Unset::Is(text) => text.to_owned(),
-                Unset::Ceiling => ceiling(key.form),
-                Unset::Required | Unset::Absent(_) => continue,
+                KeyDefault::Is(text) => text.to_owned(),
+                KeyDefault::Ceiling => ceiling(key.form),
+                KeyDefault::Required | KeyDefault::Absent(_) => continue,
             };
             all.read_one(key, "default", &text, &mut complaints);
         }
@@ -82,7 +82,7 @@ impl Values {
     /// The required keys that are not set, by the line of their section; 0 if the file does not have the section. The list of bundles counts
     /// as one key.
     pub fn missing(&self) -> BTreeMap<usize, Vec<&'static str>> {
-        let required = KEYS.iter().filter(|k| k.default == Unset::Required && !is_list(k.parts().0));
+        let required = KEYS.iter().filter(|k| k.default == KeyDefault::Required && !is_list(k.parts().0));
         let mut missing: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
         for key in required.filter(|key| !self.values.contains_key(key.path)) {
             let line = self.list_lines.get(&(key.parts().0, 0)).copied().unwrap_or(0);
@@ -94,7 +94,7 @@ impl Values {
         missing
     }
 
-    fn read_file(&mut self, source: &Source) -> Result<(), Vec<Complaint>> {
+    fn read_file(&mut self, source: &SourceFile) -> Result<(), Vec<Diagnostic>> {
         let document = Document::parse(source)?;
         let root = document.root();
         for name in keys::sections() {
@@ -129,16 +129,16 @@ impl Values {
         document.finish(Some(()))
     }
 
-    fn set(&mut self, key: &'static Key, field: &Field<'_>) {
+    fn set(&mut self, key: &'static ConfigKey, field: &Field<'_>) {
         if let Some(value) = value(key.form, field) {
             self.values.insert(key.path, value);
         }
     }
 
     /// Reads one key from a separate text, with the file's parser.
-    fn read_one(&mut self, key: &'static Key, origin: &str, toml: &str, complaints: &mut Vec<Complaint>) {
+    fn read_one(&mut self, key: &'static ConfigKey, origin: &str, toml: &str, complaints: &mut Vec<Diagnostic>) {
         let (section, name) = key.parts();
-        let source = Source::new(origin, format!("[{section}]\n{name} = {toml}\n"));
+        let source = SourceFile::new(origin, format!("[{section}]\n{name} = {toml}\n"));
         let read = Document::parse(&source).and_then(|document| {
             let field = document.root().required(section).and_then(|f| f.section()).and_then(|s| s.required(name));
             if let Some(field) = &field {
@@ -147,11 +147,11 @@ impl Values {
             document.finish(Some(()))
         });
         // The line refers to the generated text above, which is of no use to the user.
-        let nowhere = |c: Complaint| Complaint { line: 0, column: 0, ..c };
+        let nowhere = |c: Diagnostic| Diagnostic { line: 0, column: 0, ..c };
         complaints.extend(read.err().into_iter().flatten().map(nowhere));
     }
 
-    fn read_variable(&mut self, name: &str, text: &str, complaints: &mut Vec<Complaint>) {
+    fn read_variable(&mut self, name: &str, text: &str, complaints: &mut Vec<Diagnostic>) {
         if name == BUNDLES_VARIABLE {
             return self.read_bundles(text, complaints);
         }
@@ -162,16 +162,16 @@ impl Values {
         // Other variables with this prefix belong to the clients; only a variable that begins like one of the sections is a mistake.
         let ours = |section: &str| name.starts_with(&format!("MAYFLY_{}_", section.to_ascii_uppercase()));
         if keys::sections().into_iter().any(ours) {
-            let variables: Vec<String> = KEYS.iter().map(Key::variable).filter(|v| !v.is_empty()).collect();
+            let variables: Vec<String> = KEYS.iter().map(ConfigKey::variable).filter(|v| !v.is_empty()).collect();
             let remedy = match nearest(name, variables.iter().map(String::as_str)) {
                 Some(near) => format!("did you mean {near}?"),
                 None => "docs/configuration.md lists all of them".to_owned(),
             };
-            complaints.push(Complaint::about(name, "unknown environment variable", remedy));
+            complaints.push(Diagnostic::about(name, "unknown environment variable", remedy));
         }
     }
 
-    fn read_bundles(&mut self, text: &str, complaints: &mut Vec<Complaint>) {
+    fn read_bundles(&mut self, text: &str, complaints: &mut Vec<Diagnostic>) {
         self.bundles.clear();
         self.list_lines.retain(|(key, _), _| key.split('.').next() != Some("bundles"));
         for entry in text.split(',').map(str::trim).filter(|e| !e.is_empty()) {
@@ -181,7 +181,7 @@ impl Values {
                 self.bundles.push(BundleEntry { trust_domain: domain.to_owned(), file });
             } else {
                 let remedy = "domain=file,domain=file; a domain alone where the Workload API gives its bundle";
-                complaints.push(Complaint::about(BUNDLES_VARIABLE, format!("has {entry:?}"), remedy));
+                complaints.push(Diagnostic::about(BUNDLES_VARIABLE, format!("has {entry:?}"), remedy));
             }
         }
     }
@@ -196,7 +196,7 @@ fn lines_of(name: &'static str, field: &Field<'_>) -> Vec<((&'static str, usize)
     for (place, item) in field.list(usize::MAX).unwrap_or_default().iter().enumerate().filter(|(_, item)| item.is_section()) {
         lines.push(((name, place), item.line()));
         let Some(section) = item.section() else { continue };
-        let set = |key: &'static Key| Some(((key.path, place), section.optional(key.parts().1)?.line()));
+        let set = |key: &'static ConfigKey| Some(((key.path, place), section.optional(key.parts().1)?.line()));
         lines.extend(KEYS.iter().filter(|key| key.parts().0 == name).filter_map(set));
     }
     lines
@@ -224,28 +224,28 @@ fn bundles(field: &Field<'_>) -> Option<Vec<BundleEntry>> {
     Some(entries)
 }
 
-fn value(form: Form, field: &Field<'_>) -> Option<Value> {
+fn value(form: ValueForm, field: &Field<'_>) -> Option<ConfigValue> {
     match form {
-        Form::Path => field.text(TEXT).map(Value::Text),
-        Form::Name => field.name().map(Value::Text),
-        Form::Text(_) => field.text(TEXT).map(Value::Text),
-        Form::Names => names(field).map(Value::Texts),
-        Form::Paths => list(field, |f| f.text(TEXT)).map(Value::Texts),
-        Form::TrustDomain => trust_domain(field).map(Value::Text),
-        Form::HttpsUrl => https_url(field).map(Value::Text),
-        Form::Address => address(field).map(Value::Address),
-        Form::Number(min, max) => field.integer(min, max).map(Value::Number),
-        Form::Ratio => field.millionths().map(Value::Number),
-        Form::Numbers => {
-            field.list(LIST)?.iter().map(|f| f.integer(0, u64::from(u32::MAX))).collect::<Option<_>>().map(Value::Numbers)
+        ValueForm::Path => field.text(TEXT).map(ConfigValue::Text),
+        ValueForm::Name => field.name().map(ConfigValue::Text),
+        ValueForm::Text(_) => field.text(TEXT).map(ConfigValue::Text),
+        ValueForm::Names => names(field).map(ConfigValue::Texts),
+        ValueForm::Paths => list(field, |f| f.text(TEXT)).map(ConfigValue::Texts),
+        ValueForm::TrustDomain => trust_domain(field).map(ConfigValue::Text),
+        ValueForm::HttpsUrl => https_url(field).map(ConfigValue::Text),
+        ValueForm::Address => address(field).map(ConfigValue::Address),
+        ValueForm::Number(min, max) => field.integer(min, max).map(ConfigValue::Number),
+        ValueForm::Ratio => field.millionths().map(ConfigValue::Number),
+        ValueForm::Numbers => {
+            field.list(LIST)?.iter().map(|f| f.integer(0, u64::from(u32::MAX))).collect::<Option<_>>().map(ConfigValue::Numbers)
         }
-        Form::Duration(min, max) => field.duration(min, max).map(Value::Number),
-        Form::Size(min, max) => field.size(min, max).map(Value::Number),
-        Form::Keep => keep(field),
-        Form::Engine => engine(field).map(Value::Text),
-        Form::Flag => field.boolean().map(Value::Flag),
+        ValueForm::Duration(min, max) => field.duration(min, max).map(ConfigValue::Number),
+        ValueForm::Size(min, max) => field.size(min, max).map(ConfigValue::Number),
+        ValueForm::Keep => keep(field),
+        ValueForm::Engine => engine(field).map(ConfigValue::Text),
+        ValueForm::Flag => field.boolean().map(ConfigValue::Flag),
         // A key of a list section: it is parsed with its section.
-        Form::WebhookUrl => webhook_url(field).map(|url| Value::Text(url.as_str().to_owned())),
+        ValueForm::WebhookUrl => webhook_url(field).map(|url| ConfigValue::Text(url.as_str().to_owned())),
     }
 }
 
@@ -293,11 +293,11 @@ fn address(field: &Field<'_>) -> Option<SocketAddr> {
     text.parse().ok().or_else(|| field.wrong(format!("is {text:?}"), remedy))
 }
 
-fn keep(field: &Field<'_>) -> Option<Value> {
+fn keep(field: &Field<'_>) -> Option<ConfigValue> {
     let text = field.text(TEXT)?;
     match (duration_ms(&text), size_bytes(&text)) {
-        (Some(ms), _) if (form::KEEP_MIN_MS..=form::KEEP_MAX_MS).contains(&ms) => Some(Value::KeepTime(ms)),
-        (_, Some(bytes)) if bytes >= form::KEEP_MIN_BYTES => Some(Value::KeepSize(bytes)),
+        (Some(ms), _) if (form::KEEP_MIN_MS..=form::KEEP_MAX_MS).contains(&ms) => Some(ConfigValue::KeepTime(ms)),
+        (_, Some(bytes)) if bytes >= form::KEEP_MIN_BYTES => Some(ConfigValue::KeepSize(bytes)),
         _ => field.wrong(format!("is {text:?}"), "a duration of at least 1d, like 90d, or a size of at least 64MiB, like 200GiB"),
     }
 }
@@ -311,27 +311,27 @@ fn engine(field: &Field<'_>) -> Option<String> {
 }
 
 /// A variable's text as TOML: numbers unquoted, lists split at commas, everything else as a string.
-fn as_toml(form: Form, text: &str) -> String {
+fn as_toml(form: ValueForm, text: &str) -> String {
     let quoted = |text: &str| toml::Value::from(text).to_string();
     let items = || text.split(',').map(str::trim).filter(|t| !t.is_empty());
     let number =
         |text: &str| if text.parse::<u64>().is_ok() { text.parse::<u64>().unwrap_or(0).to_string() } else { quoted(text) };
     match form {
-        Form::Number(..) => number(text),
-        Form::Ratio if text.parse::<f64>().is_ok_and(f64::is_finite) => text.to_owned(),
-        Form::Flag if matches!(text, "true" | "false") => text.to_owned(),
-        Form::Numbers => format!("[{}]", items().map(number).collect::<Vec<_>>().join(", ")),
-        Form::Names | Form::Paths => format!("[{}]", items().map(quoted).collect::<Vec<_>>().join(", ")),
+        ValueForm::Number(..) => number(text),
+        ValueForm::Ratio if text.parse::<f64>().is_ok_and(f64::is_finite) => text.to_owned(),
+        ValueForm::Flag if matches!(text, "true" | "false") => text.to_owned(),
+        ValueForm::Numbers => format!("[{}]", items().map(number).collect::<Vec<_>>().join(", ")),
+        ValueForm::Names | ValueForm::Paths => format!("[{}]", items().map(quoted).collect::<Vec<_>>().join(", ")),
         _ => quoted(text),
     }
 }
 
 /// The largest value of a form, as TOML.
-pub(super) fn ceiling(form: Form) -> String {
+pub(super) fn ceiling(form: ValueForm) -> String {
     match form {
-        Form::Number(_, max) => max.to_string(),
-        Form::Duration(_, max) => format!("\"{}\"", duration_text(max)),
-        Form::Size(_, max) => format!("\"{}\"", size_text(max)),
+        ValueForm::Number(_, max) => max.to_string(),
+        ValueForm::Duration(_, max) => format!("\"{}\"", duration_text(max)),
+        ValueForm::Size(_, max) => format!("\"{}\"", size_text(max)),
         _ => String::new(),
     }
 }
@@ -339,35 +339,35 @@ pub(super) fn ceiling(form: Form) -> String {
 impl Values {
     pub fn text(&self, path: &str) -> Option<String> {
         match self.values.get(path) {
-            Some(Value::Text(text)) => Some(text.clone()),
+            Some(ConfigValue::Text(text)) => Some(text.clone()),
             _ => None,
         }
     }
 
     pub fn texts(&self, path: &str) -> Option<Vec<String>> {
         match self.values.get(path) {
-            Some(Value::Texts(texts)) => Some(texts.clone()),
+            Some(ConfigValue::Texts(texts)) => Some(texts.clone()),
             _ => None,
         }
     }
 
     pub fn number(&self, path: &str) -> Option<u64> {
         match self.values.get(path) {
-            Some(Value::Number(number)) => Some(*number),
+            Some(ConfigValue::Number(number)) => Some(*number),
             _ => None,
         }
     }
 
     pub fn flag(&self, path: &str) -> Option<bool> {
         match self.values.get(path) {
-            Some(Value::Flag(flag)) => Some(*flag),
+            Some(ConfigValue::Flag(flag)) => Some(*flag),
             _ => None,
         }
     }
 
     pub fn address(&self, path: &str) -> Option<SocketAddr> {
         match self.values.get(path) {
-            Some(Value::Address(address)) => Some(*address),
+            Some(ConfigValue::Address(address)) => Some(*address),
             _ => None,
         }
     }

@@ -10,7 +10,7 @@ use mayfly_base::limits;
 
 /// One section of `[[webhooks]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Webhook {
+pub struct WebhookConfig {
     /// The webhook's name.
     pub name: String,
     /// The URL to which events are posted.
@@ -37,8 +37,8 @@ pub(crate) struct WebhookEntry {
 }
 
 impl WebhookEntry {
-    pub(super) fn joined(&self, base: &Path) -> Webhook {
-        Webhook {
+    pub(super) fn joined(&self, base: &Path) -> WebhookConfig {
+        WebhookConfig {
             name: self.name.clone(),
             url: self.url.clone(),
             ca: self.ca.as_ref().map(|ca| base.join(ca)),

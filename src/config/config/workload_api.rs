@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::values::Values;
-use super::{KeyPair, WorkloadApi};
-use crate::workload_api::{Endpoint, Wanted};
+use super::{KeyPair, WorkloadApiConfig};
+use crate::workload_api::{AgentRequest, Endpoint};
 use mayfly_identity::spiffe_id::{SpiffeId, TrustDomain};
 
 /// The standard variable for the agent's address (SPIFFE Workload Endpoint, section 4).
@@ -16,7 +16,7 @@ pub(super) fn identity(
     base: &Path,
     environment: &[(String, String)],
     conflict: &mut impl FnMut(&'static str, &str, &str),
-) -> (Option<KeyPair>, Option<WorkloadApi>) {
+) -> (Option<KeyPair>, Option<WorkloadApiConfig>) {
     let files = match (values.path("tls.certificate", base), values.path("tls.key", base)) {
         (Some(certificate), Some(key)) => Some(KeyPair { certificate, key }),
         (None, None) => None,
@@ -53,7 +53,7 @@ pub(super) fn identity(
     (files, agent(values, &socket, conflict))
 }
 
-fn agent(values: &Values, socket: &str, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<WorkloadApi> {
+fn agent(values: &Values, socket: &str, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<WorkloadApiConfig> {
     let (key, name) = match values.values.contains_key("workload_api.socket") {
         true => ("workload_api.socket", "workload_api.socket"),
         false => ("workload_api.socket", VARIABLE),
@@ -86,6 +86,7 @@ fn agent(values: &Values, socket: &str, conflict: &mut impl FnMut(&'static str, 
             return None;
         }
     };
-    let wanted = Wanted { endpoint, trust_domain: TrustDomain::parse(&own?).ok()?, id, hint: values.text("workload_api.hint") };
-    Some(WorkloadApi { wanted, start_timeout_ms: values.number("workload_api.start_timeout")? })
+    let wanted =
+        AgentRequest { endpoint, trust_domain: TrustDomain::parse(&own?).ok()?, id, hint: values.text("workload_api.hint") };
+    Some(WorkloadApiConfig { wanted, start_timeout_ms: values.number("workload_api.start_timeout")? })
 }

@@ -1,10 +1,10 @@
 //! The SPIFFE Workload API as a source of the server's own SVID and of the bundles that come with it, with updates whenever one of them
 //! changes.
 //!
-//! - [`Agent`]: keeps the streams open, and reopens them after growing pauses; [`first`] waits for what a start needs.
-//! - [`Given`]: the content of one message, each part checked separately. A defect in one part leaves the others usable.
+//! - [`Agent`]: keeps the streams open, and reopens them after growing pauses; [`wait_for_first_message`] waits for what a start needs.
+//! - [`AgentMessage`]: the content of one message, each part checked separately. A defect in one part leaves the others usable.
 
-mod given;
+mod message;
 
 use std::fmt;
 use std::pin::Pin;
@@ -17,16 +17,16 @@ use mayfly_client::pb::workload::{JwtBundlesResponse, X509SvidResponse};
 use tokio::time::sleep;
 use tonic::{Code, Status, Streaming};
 
-pub use given::{Given, bundle_of};
+pub use message::{AgentMessage, bundle_of};
 
-use mayfly_base::document::command::typed;
+use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::limits;
 use mayfly_base::system::System;
 use mayfly_identity::spiffe_id::{SpiffeId, TrustDomain};
 
 /// The parameters of a request to an agent.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Wanted {
+pub struct AgentRequest {
     /// The agent's address.
     pub endpoint: Endpoint,
     /// The trust domain of the server's SVID.
@@ -39,7 +39,7 @@ pub struct Wanted {
 
 /// Why no SVID arrives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum WhyNot {
+pub enum AgentErrorReason {
     /// No agent answers there, or not in time.
     Away,
     /// The agent has no identity for this process.
@@ -52,9 +52,9 @@ pub enum WhyNot {
 
 /// Why there is no SVID, and the remedy. Never contains received data.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NoSvid {
+pub struct AgentError {
     /// The kind of problem.
-    pub why: WhyNot,
+    pub why: AgentErrorReason,
     /// The agent's address.
     pub endpoint: Endpoint,
     /// The problem.
@@ -63,19 +63,19 @@ pub struct NoSvid {
     pub remedy: String,
 }
 
-impl fmt::Display for NoSvid {
+impl fmt::Display for AgentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the SPIFFE Workload API at {}: {}; {}", self.endpoint, self.what, self.remedy)
     }
 }
 
-impl Wanted {
-    pub(super) fn no(&self, why: WhyNot, what: impl ToString, remedy: impl Into<String>) -> NoSvid {
-        NoSvid { why, endpoint: self.endpoint.clone(), what: what.to_string(), remedy: remedy.into() }
+impl AgentRequest {
+    pub(super) fn no(&self, why: AgentErrorReason, what: impl ToString, remedy: impl Into<String>) -> AgentError {
+        AgentError { why, endpoint: self.endpoint.clone(), what: what.to_string(), remedy: remedy.into() }
     }
 
     /// The meaning of the agent's status.
-    fn said(&self, status: &Status) -> NoSvid {
+    fn said(&self, status: &Status) -> AgentError {
         let uid = rustix::process::geteuid().as_raw();
         match status.code() {
             Code::PermissionDenied => {
@@ -83,15 +83,15 @@ impl Wanted {
                 let entry =
                     format!("spire-server entry create -parentID AGENT -spiffeID {id} -selector unix:uid:{uid} -dns NAME");
                 let what = format!("it has no identity for this process (uid {uid}): {}", status.message());
-                self.no(WhyNot::NotKnown, what, format!("register it: {entry}"))
+                self.no(AgentErrorReason::NotKnown, what, format!("register it: {entry}"))
             }
             _ => {
                 let look = match &self.endpoint {
-                    Endpoint::Unix(path) => format!("ls -l {}", typed(path)),
+                    Endpoint::Unix(path) => format!("ls -l {}", shell_quoted(path)),
                     Endpoint::Tcp(address) => format!("nc -vz {} {}", address.ip(), address.port()),
                 };
                 let remedy = format!("start the agent, or mend workload_api.socket; whether anybody is there: {look}");
-                self.no(WhyNot::Away, status.message(), remedy)
+                self.no(AgentErrorReason::Away, status.message(), remedy)
             }
         }
     }
@@ -99,7 +99,7 @@ impl Wanted {
 
 /// A connection to an agent, with reconnection.
 pub struct Agent {
-    wanted: Wanted,
+    wanted: AgentRequest,
     system: System,
     streams: Option<Streams>,
     pauses: ExponentialBackoff,
@@ -129,19 +129,19 @@ enum Jwt {
 }
 
 /// An event of this stream.
-enum Told {
+enum JwtStreamEvent {
     Begun(Result<Streaming<JwtBundlesResponse>, Status>),
     Said(Result<JwtBundlesResponse, Status>),
 }
 
 impl Agent {
     /// Creates the agent; the first request is made by [`Agent::next`].
-    pub fn new(wanted: Wanted, system: System) -> Agent {
+    pub fn new(wanted: AgentRequest, system: System) -> Agent {
         Agent { wanted, system, streams: None, pauses: pauses(), pause: None }
     }
 
     /// The next message, or why there is none. After an error the next call reconnects, after a pause.
-    pub async fn next(&mut self) -> Result<Given, NoSvid> {
+    pub async fn next(&mut self) -> Result<AgentMessage, AgentError> {
         if let Some(pause) = self.pause.take() {
             tokio::time::sleep(pause).await;
         }
@@ -158,7 +158,7 @@ impl Agent {
         }
     }
 
-    async fn heard(&mut self) -> Result<Given, Status> {
+    async fn heard(&mut self) -> Result<AgentMessage, Status> {
         let streams = match &mut self.streams {
             Some(streams) => {
                 streams.next().await?;
@@ -173,7 +173,7 @@ impl Agent {
             }
         };
         let svids = streams.last_svids.clone().unwrap_or_default();
-        Ok(Given::read(&self.wanted, &svids, streams.last_jwt.as_ref(), self.system.wall()))
+        Ok(AgentMessage::read(&self.wanted, &svids, streams.last_jwt.as_ref(), self.system.wall()))
     }
 }
 
@@ -184,7 +184,7 @@ fn pauses() -> ExponentialBackoff {
 }
 
 /// Whether the agent has no JWT bundles for this process; the rest of its data is used nonetheless.
-fn has_none(status: &Status) -> bool {
+fn lacks_jwt_bundles(status: &Status) -> bool {
     matches!(status.code(), Code::Unimplemented | Code::PermissionDenied | Code::InvalidArgument)
 }
 
@@ -214,18 +214,18 @@ impl Streams {
 
     /// Handles an event and returns whether there is new content. A failure of the JWT bundles does not affect the SVIDs: the last bundles
     /// stay in effect, and the stream is reopened, so that a withdrawn key is not trusted for the agent's whole life.
-    fn take(&mut self, told: Told) -> bool {
+    fn take(&mut self, told: JwtStreamEvent) -> bool {
         match told {
-            Told::Begun(Ok(stream)) => self.jwt = Jwt::Open(Box::new(stream)),
-            Told::Said(Ok(said)) => {
+            JwtStreamEvent::Begun(Ok(stream)) => self.jwt = Jwt::Open(Box::new(stream)),
+            JwtStreamEvent::Said(Ok(said)) => {
                 (self.last_jwt, self.pauses) = (Some(said), pauses());
                 return true;
             }
-            Told::Begun(Err(status)) | Told::Said(Err(status)) if has_none(&status) => {
+            JwtStreamEvent::Begun(Err(status)) | JwtStreamEvent::Said(Err(status)) if lacks_jwt_bundles(&status) => {
                 (self.jwt, self.last_jwt) = (Jwt::NotServed, Some(JwtBundlesResponse::default()));
                 return true;
             }
-            Told::Begun(Err(status)) | Told::Said(Err(status)) => {
+            JwtStreamEvent::Begun(Err(status)) | JwtStreamEvent::Said(Err(status)) => {
                 let pause = self.pauses.next().unwrap_or(Duration::from_millis(limits::WORKLOAD_API_RETRY_MAX_MS));
                 tracing::info!(agent = %self.endpoint, problem = status.message(), ?pause, "no JWT bundles: those in force stay");
                 self.jwt = Jwt::coming(&self.endpoint, pause);
@@ -245,10 +245,10 @@ impl Jwt {
     }
 
     /// Cancel-safe: dropping the future loses no message.
-    async fn next(&mut self) -> Told {
+    async fn next(&mut self) -> JwtStreamEvent {
         match self {
-            Jwt::Coming(stream) => Told::Begun(stream.await),
-            Jwt::Open(stream) => Told::Said(stream.message().await.and_then(|said| said.ok_or_else(ended))),
+            Jwt::Coming(stream) => JwtStreamEvent::Begun(stream.await),
+            Jwt::Open(stream) => JwtStreamEvent::Said(stream.message().await.and_then(|said| said.ok_or_else(ended))),
             Jwt::NotServed => std::future::pending().await,
         }
     }
@@ -266,7 +266,12 @@ fn ended() -> Status {
 }
 
 /// Waits at most `patience` for a first message, with a usable SVID if one is needed. Each distinct problem meanwhile is logged once.
-pub async fn first(wanted: &Wanted, svid_needed: bool, patience: Duration, system: &System) -> Result<Given, NoSvid> {
+pub async fn wait_for_first_message(
+    wanted: &AgentRequest,
+    svid_needed: bool,
+    patience: Duration,
+    system: &System,
+) -> Result<AgentMessage, AgentError> {
     let mut agent = Agent::new(wanted.clone(), system.clone());
     let mut last = None;
     let waiting = async {
@@ -278,7 +283,7 @@ pub async fn first(wanted: &Wanted, svid_needed: bool, patience: Duration, syste
                 },
                 Err(no) => no,
             };
-            if no.why == WhyNot::OtherDomain {
+            if no.why == AgentErrorReason::OtherDomain {
                 return Err(no);
             }
             if last.as_ref() != Some(&no) {
@@ -292,7 +297,7 @@ pub async fn first(wanted: &Wanted, svid_needed: bool, patience: Duration, syste
 }
 
 /// Asks once, for commands: works on any thread, also on one that runs a runtime.
-pub fn look(wanted: &Wanted, system: &System) -> Result<Given, NoSvid> {
+pub fn fetch_once(wanted: &AgentRequest, system: &System) -> Result<AgentMessage, AgentError> {
     let asked = std::thread::scope(|scope| {
         let asking = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;

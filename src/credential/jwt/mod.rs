@@ -17,28 +17,28 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 pub use mayfly_verify::token::{
-    Act, BadJwks, Claims, Cnf, Expect, Jwks, OWN_CLAIMS, OWN_VERSION, Own, PLAIN_VERSION, Possession, TYP, TokenDefect,
-    authentic, peek_kid, signed_by, verify,
+    Act, BadJwks, Claims, Cnf, Jwks, MayflyClaims, OWN_CLAIMS, OWN_VERSION, PLAIN_VERSION, Possession, TYP, TokenDefect,
+    TokenRequirements, authentic, peek_kid, signed_by, verify,
 };
 
-use super::Token;
-use super::keyring::OwnKey;
+use super::IssuedToken;
+use super::keyring::LoadedKey;
 use mayfly_base::refusal::Fault;
-use mayfly_ledger::record::Issued;
-use mayfly_ledger::state::Ground;
+use mayfly_ledger::record::CredentialIssued;
+use mayfly_ledger::state::SupportingGrant;
 use mayfly_policy::grant::TaskPath;
 use mayfly_verify::seq::{CredentialId, Seq};
 
 /// The content of a token.
-pub struct Told<'a> {
+pub struct TokenContent<'a> {
     /// The issuance record.
-    pub issued: &'a Issued,
+    pub issued: &'a CredentialIssued,
     /// The record's decision revision.
     pub revision: Seq,
     /// The task path.
     pub path: &'a TaskPath,
     /// The other grants that the token's credential depends on.
-    pub grounds: &'a [Ground],
+    pub grounds: &'a [SupportingGrant],
     /// `aud`.
     pub audience: &'a str,
     /// `iss`.
@@ -62,7 +62,7 @@ pub fn header(kid: &str) -> String {
 }
 
 /// The common beginning of the tokens of a series, encoded and hashed once.
-pub(super) struct Beginning {
+pub(super) struct TokenPrefix {
     /// Header and claims in base64url, up to a multiple of three bytes of claims.
     text: Arc<str>,
     /// The remaining fewer than three bytes of common claims.
@@ -71,9 +71,9 @@ pub(super) struct Beginning {
     hash: digest::Context,
 }
 
-impl Beginning {
+impl TokenPrefix {
     /// The common beginning of all tokens that differ from `told` in tool, arguments and id only.
-    pub(super) fn new(key: &OwnKey, told: &Told<'_>) -> Result<Beginning, Fault> {
+    pub(super) fn new(key: &LoadedKey, told: &TokenContent<'_>) -> Result<TokenPrefix, Fault> {
         CLAIMS.with_borrow_mut(|claims| {
             claims.clear();
             write::shared(claims, told)?;
@@ -83,12 +83,12 @@ impl Beginning {
             base64_simd::URL_SAFE_NO_PAD.encode_append(&claims[..], &mut text);
             let mut hash = digest::Context::new(&digest::SHA256);
             hash.update(text.as_bytes());
-            Ok(Beginning { text: text.into(), rest, hash })
+            Ok(TokenPrefix { text: text.into(), rest, hash })
         })
     }
 
     /// The signing input of one token.
-    pub(super) fn unsigned(&self, id: CredentialId, tool: &str, arguments: &[u8]) -> Unsigned {
+    pub(super) fn unsigned(&self, id: CredentialId, tool: &str, arguments: &[u8]) -> SigningInput {
         CLAIMS.with_borrow_mut(|claims| {
             claims.clear();
             claims.extend_from_slice(&self.rest);
@@ -97,7 +97,7 @@ impl Beginning {
             base64_simd::URL_SAFE_NO_PAD.encode_append(&claims[..], &mut own);
             let mut hash = self.hash.clone();
             hash.update(own.as_bytes());
-            Unsigned { shared: Some(self.text.clone()), own, digest: hash.finish() }
+            SigningInput { shared: Some(self.text.clone()), own, digest: hash.finish() }
         })
     }
 }
@@ -108,7 +108,7 @@ const SIGNATURE_ROOM: usize = 96;
 /// The signing input (RFC 7515, section 5.1): the header as from [`header`], and the claims.
 ///
 /// A fault where the record holds a value that no claim can express exactly.
-pub fn signing_input(header: &str, told: &Told<'_>) -> Result<String, Fault> {
+pub fn signing_input(header: &str, told: &TokenContent<'_>) -> Result<String, Fault> {
     CLAIMS.with_borrow_mut(|claims| {
         claims.clear();
         write::claims(claims, told)?;
@@ -120,16 +120,16 @@ pub fn signing_input(header: &str, told: &Told<'_>) -> Result<String, Fault> {
 }
 
 /// A signing input, possibly in two pieces, and its SHA-256. ES256 signs this digest, and the record keeps it.
-pub(super) struct Unsigned {
+pub(super) struct SigningInput {
     shared: Option<Arc<str>>,
     own: String,
     digest: digest::Digest,
 }
 
-impl Unsigned {
-    pub(super) fn new(key: &OwnKey, told: &Told<'_>) -> Result<Unsigned, Fault> {
+impl SigningInput {
+    pub(super) fn new(key: &LoadedKey, told: &TokenContent<'_>) -> Result<SigningInput, Fault> {
         let own = signing_input(key.header(), told)?;
-        Ok(Unsigned { shared: None, digest: digest::digest(&digest::SHA256, own.as_bytes()), own })
+        Ok(SigningInput { shared: None, digest: digest::digest(&digest::SHA256, own.as_bytes()), own })
     }
 
     /// SHA-256 of the signing input.
@@ -138,7 +138,7 @@ impl Unsigned {
     }
 
     /// Signs the input. A second signature over the same input differs; both are valid.
-    pub(super) fn sign(self, key: &OwnKey) -> Result<Token, Fault> {
+    pub(super) fn sign(self, key: &LoadedKey) -> Result<IssuedToken, Fault> {
         let signature = key.sign(&self.digest)?;
         let mut own = self.own;
         own.push('.');
@@ -147,6 +147,6 @@ impl Unsigned {
         // in memory.
         base64_simd::URL_SAFE_NO_PAD.encode_append(signature, &mut own);
         let signature = own.len() - signed;
-        Ok(Token::signed(self.shared, own, signature))
+        Ok(IssuedToken::signed(self.shared, own, signature))
     }
 }

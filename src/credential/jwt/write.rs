@@ -4,27 +4,27 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::json::{Object, array, plain, string};
-use super::{OWN_CLAIMS, OWN_VERSION, PLAIN_VERSION, Told};
+use super::{OWN_CLAIMS, OWN_VERSION, PLAIN_VERSION, TokenContent};
 use mayfly_base::refusal::Fault;
-use mayfly_ledger::record::{Identity, Issued};
-use mayfly_ledger::state::{Ground, facts_of_record, trust_domain_of};
+use mayfly_ledger::record::{CredentialIssued, Principal};
+use mayfly_ledger::state::{SupportingGrant, facts_of_record, trust_domain_of};
 use mayfly_verify::seq::{CredentialId, Millis, TaskId};
 
-fn unsayable(what: &str) -> Fault {
+fn inexpressible(what: &str) -> Fault {
     Fault::new(format!("a grant reached the minting of a token with {what}"))
 }
 
 /// Writes all claims. Order and form are fixed, because a retry must give the same bytes.
-pub(super) fn claims(out: &mut Vec<u8>, told: &Told<'_>) -> Result<(), Fault> {
+pub(super) fn claims(out: &mut Vec<u8>, told: &TokenContent<'_>) -> Result<(), Fault> {
     let e = told.issued;
-    let id = CredentialId::from_slice(&e.credential).ok_or_else(|| unsayable("no credential id"))?;
+    let id = CredentialId::from_slice(&e.credential).ok_or_else(|| inexpressible("no credential id"))?;
     shared(out, told)?;
     own(out, &e.tool, &e.arguments, id);
     Ok(())
 }
 
 /// Writes the common claims, which come first. The object of mayfly's own claims is left open.
-pub(super) fn shared(out: &mut Vec<u8>, told: &Told<'_>) -> Result<(), Fault> {
+pub(super) fn shared(out: &mut Vec<u8>, told: &TokenContent<'_>) -> Result<(), Fault> {
     let e = told.issued;
     let domain = trust_domain_of(&e.caller);
     let subject = subject(e);
@@ -42,7 +42,7 @@ pub(super) fn shared(out: &mut Vec<u8>, told: &Told<'_>) -> Result<(), Fault> {
         all.member("authorization_details").extend_from_slice(details(&e.details)?);
     }
     if subject.is_some() {
-        let own = Identity { issuer: domain.to_owned(), sub: e.caller.clone() };
+        let own = Principal { issuer: domain.to_owned(), sub: e.caller.clone() };
         act(all.member("act"), &own, &e.actors);
     }
     confirm(&mut all, e);
@@ -62,8 +62,8 @@ pub(super) fn own(out: &mut Vec<u8>, tool: &str, arguments: &[u8], id: Credentia
 }
 
 /// The subject, where it is not the caller.
-fn subject(e: &Issued) -> Option<&Identity> {
-    let own = |s: &&Identity| s.sub == e.caller && s.issuer == trust_domain_of(&e.caller);
+fn subject(e: &CredentialIssued) -> Option<&Principal> {
+    let own = |s: &&Principal| s.sub == e.caller && s.issuer == trust_domain_of(&e.caller);
     e.subject.as_ref().filter(|s| !own(s))
 }
 
@@ -72,7 +72,7 @@ fn subject(e: &Issued) -> Option<&Identity> {
 fn scope(out: &mut Vec<u8>, scopes: &[String]) -> Result<(), Fault> {
     let sayable = |s: &String| !s.is_empty() && s.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
     if !scopes.iter().all(sayable) {
-        return Err(unsayable("a scope that RFC 6749 has no form for"));
+        return Err(inexpressible("a scope that RFC 6749 has no form for"));
     }
     out.push(b'"');
     for (n, scope) in scopes.iter().enumerate() {
@@ -89,12 +89,12 @@ fn scope(out: &mut Vec<u8>, scopes: &[String]) -> Result<(), Fault> {
 fn details(text: &str) -> Result<&[u8], Fault> {
     match serde_json::from_str::<Vec<serde::de::IgnoredAny>>(text) {
         Ok(_) => Ok(text.as_bytes()),
-        Err(_) => Err(unsayable("authorization details that are no JSON array")),
+        Err(_) => Err(inexpressible("authorization details that are no JSON array")),
     }
 }
 
 /// The actors, the caller outermost (RFC 8693, section 4.1).
-fn act(out: &mut Vec<u8>, caller: &Identity, actors: &[Identity]) {
+fn act(out: &mut Vec<u8>, caller: &Principal, actors: &[Principal]) {
     let rest = actors.strip_prefix(std::slice::from_ref(caller)).unwrap_or(actors);
     for (n, actor) in std::iter::once(caller).chain(rest).enumerate() {
         if n > 0 {
@@ -109,7 +109,7 @@ fn act(out: &mut Vec<u8>, caller: &Identity, actors: &[Identity]) {
 }
 
 /// `cnf`: `x5t#S256` (RFC 8705, section 3.1) or `jkt` (RFC 9449, section 6.1).
-fn confirm(all: &mut Object<'_>, e: &Issued) {
+fn confirm(all: &mut Object<'_>, e: &CredentialIssued) {
     if e.x5t.is_empty() && e.jkt.is_empty() {
         return;
     }
@@ -122,10 +122,10 @@ fn confirm(all: &mut Object<'_>, e: &Issued) {
     cnf.end();
 }
 
-fn own_claims(out: &mut Vec<u8>, told: &Told<'_>, subject: Option<&Identity>, domain: &str) -> Result<(), Fault> {
+fn own_claims(out: &mut Vec<u8>, told: &TokenContent<'_>, subject: Option<&Principal>, domain: &str) -> Result<(), Fault> {
     let e = told.issued;
     if told.path.tasks().last().is_none_or(|task| task.as_bytes()[..] != e.task[..]) {
-        return Err(unsayable("a task path that does not end in its task"));
+        return Err(inexpressible("a task path that does not end in its task"));
     }
     let grounds = beyond_own(told);
     let mut own = Object::begin(out);
@@ -151,7 +151,7 @@ fn own_claims(out: &mut Vec<u8>, told: &Told<'_>, subject: Option<&Identity>, do
     if !e.ancestors.is_empty() {
         let ids: Option<Vec<_>> =
             e.ancestors.iter().map(|a| Some((CredentialId::from_slice(&a.credential)?, a.caller.as_str()))).collect();
-        let ids = ids.ok_or_else(|| unsayable("an ancestor that is no credential id"))?;
+        let ids = ids.ok_or_else(|| inexpressible("an ancestor that is no credential id"))?;
         array(own.member("ancestors"), ids, |out, (id, caller)| {
             let mut member = Object::begin(out);
             member.ascii("id", &id.text());
@@ -173,16 +173,16 @@ fn own_claims(out: &mut Vec<u8>, told: &Told<'_>, subject: Option<&Identity>, do
 }
 
 /// The facts that the token's grounds add to its own claims; usually none.
-fn beyond_own(told: &Told<'_>) -> Vec<Ground> {
+fn beyond_own(told: &TokenContent<'_>) -> Vec<SupportingGrant> {
     if told.grounds.is_empty() {
         return Vec::new();
     }
     let mut facts = facts_of_record(told.issued, told.revision, told.path.tasks());
     facts.identities.extend(told.path.owners().iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
-    Ground::beyond_own(&facts, told.grounds)
+    SupportingGrant::beyond_own(&facts, told.grounds)
 }
 
-fn ground(out: &mut Vec<u8>, ground: &Ground) {
+fn ground(out: &mut Vec<u8>, ground: &SupportingGrant) {
     let mut all = Object::begin(out);
     if !ground.credentials.is_empty() {
         array(all.member("credentials"), &ground.credentials, |out, id| string(out, &id.to_string()));
@@ -224,7 +224,7 @@ fn ground(out: &mut Vec<u8>, ground: &Ground) {
     all.end();
 }
 
-fn task(out: &mut Vec<u8>, (id, owner): (&TaskId, &Identity)) {
+fn task(out: &mut Vec<u8>, (id, owner): (&TaskId, &Principal)) {
     out.extend_from_slice(br#"{"id":""#);
     plain(out, id);
     out.extend_from_slice(br#"","owner":{"iss":"#);

@@ -7,12 +7,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::jwt::json;
 use mayfly_ledger::record::{KeyPurpose, KeyState};
-use mayfly_ledger::state::Key;
+use mayfly_ledger::state::ManagedKey;
 
 /// The JWK set of one environment's issuer, ordered by key id; the same keys give the same bytes.
 ///
 /// The set contains access-token keys only: next, active and retired ones. A compromised or removed key disappears at once.
-pub fn jwks(keys: &BTreeMap<Box<str>, Key>, environment: &str) -> String {
+pub fn jwks(keys: &BTreeMap<Box<str>, ManagedKey>, environment: &str) -> String {
     let mut out = Vec::with_capacity(64 + 256 * keys.len());
     out.extend_from_slice(br#"{"keys":["#);
     let mut first = true;
@@ -34,14 +34,14 @@ pub fn jwks(keys: &BTreeMap<Box<str>, Key>, environment: &str) -> String {
 }
 
 /// The JWK set of all keys of a purpose that are not compromised, including keys that no longer sign.
-pub fn jwks_of(keys: &BTreeMap<Box<str>, Key>, purpose: KeyPurpose) -> String {
+pub fn jwks_of(keys: &BTreeMap<Box<str>, ManagedKey>, purpose: KeyPurpose) -> String {
     let known = keys.iter().filter(|(_, k)| k.purpose == purpose && k.state != KeyState::Compromised);
     let all: Vec<String> = known.filter_map(|(kid, key)| String::from_utf8(jwk(kid, key)?).ok()).collect();
     format!("{{\"keys\":[{}]}}", all.join(","))
 }
 
 /// A key's public part as a JWK; `None` for a key without one, such as a key that derives.
-pub fn jwk(kid: &str, key: &Key) -> Option<Vec<u8>> {
+pub fn jwk(kid: &str, key: &ManagedKey) -> Option<Vec<u8>> {
     let (x, y) = point(&key.public)?;
     let mut out = Vec::with_capacity(256);
     out.extend_from_slice(br#"{"kty":"EC","crv":"P-256","x":""#);

@@ -3,11 +3,11 @@
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use zeroize::Zeroizing;
 
-use super::{ES256, HS256, Sealer, Sort, purpose_name, value_name};
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use super::{ES256, HS256, KeyOperation, Sealer, purpose_name, value_name};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_base::system::System;
 use mayfly_ledger::record::{KeyAdded, KeyPurpose, KeyState};
-use mayfly_store::{Expect, Store};
+use mayfly_store::{Precondition, Store};
 
 /// A generated key that is not stored yet.
 pub struct NewKey {
@@ -24,19 +24,19 @@ pub fn generate(
     state: KeyState,
     sealer: &dyn Sealer,
     system: &System,
-) -> Result<NewKey, No> {
-    let sort = Sort::of(purpose)
+) -> Result<NewKey, Error> {
+    let sort = KeyOperation::of(purpose)
         .ok_or_else(|| Refusal::new(Reason::NotServed, format!("this version makes no key for {}", purpose_name(purpose))))?;
     // 80 random bits: keys of one store do not collide by chance, and the id stays short in every token.
     let kid = data_encoding::BASE32_NOPAD.encode(&system.random16()[..10]).to_ascii_lowercase();
     let (plain, public, algorithm) = match sort {
-        Sort::Signs => {
+        KeyOperation::Signs => {
             let failed = |_| Fault::new("a P-256 key could not be made");
             let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(failed)?;
             let document = pair.to_pkcs8v1().map_err(failed)?;
             (Zeroizing::new(document.as_ref().to_vec()), pair.public_key().as_ref().to_vec(), ES256)
         }
-        Sort::Derives => (Zeroizing::new(Zeroizing::new(system.random32()).to_vec()), Vec::new(), HS256),
+        KeyOperation::Derives => (Zeroizing::new(Zeroizing::new(system.random32()).to_vec()), Vec::new(), HS256),
     };
     let sealed = sealer.seal(purpose_name(purpose), environment, &value_name(&kid), &plain)?;
     let record = KeyAdded {
@@ -66,7 +66,7 @@ impl NewKey {
     /// Writes the sealed private part durably and then returns the record, so that the ledger never names a key that is not stored.
     pub fn keep(self, store: &dyn Store) -> Result<KeyAdded, Fault> {
         let name = value_name(&self.record.key);
-        store.put(&name, &self.sealed, Expect::Absent).map_err(|e| Fault::new(format!("writing {name}: {e}")))?;
+        store.put(&name, &self.sealed, Precondition::Absent).map_err(|e| Fault::new(format!("writing {name}: {e}")))?;
         Ok(self.record)
     }
 }

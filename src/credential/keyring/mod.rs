@@ -5,7 +5,7 @@
 
 mod jwks;
 mod make;
-mod plan;
+mod rotation;
 #[cfg(test)]
 mod tests;
 
@@ -22,13 +22,13 @@ use zeroize::Zeroizing;
 
 pub use jwks::{jwk, jwks, jwks_of};
 pub use make::{NewKey, generate};
-pub use plan::{Plan, Schedule, compromise, due, retire, rotate};
+pub use rotation::{RotationPlan, RotationSchedule, compromise, due, retire, rotate};
 
 use super::jwt;
 use mayfly_base::refusal::Fault;
 use mayfly_ledger::record::{KeyPurpose, KeyState};
-use mayfly_ledger::state::Key;
-use mayfly_store::{Expect, Store};
+use mayfly_ledger::state::ManagedKey;
+use mayfly_store::{Precondition, Store};
 
 /// Seals values for the store. A sealed value opens only under the same purpose, environment and name.
 pub trait Sealer: Send + Sync {
@@ -44,17 +44,19 @@ pub const HS256: &str = "HS256";
 
 /// How keys of a purpose work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Sort {
+enum KeyOperation {
     Signs,
     Derives,
 }
 
-impl Sort {
+impl KeyOperation {
     /// `None` for purposes that no kind of this version uses.
-    const fn of(purpose: KeyPurpose) -> Option<Sort> {
+    const fn of(purpose: KeyPurpose) -> Option<KeyOperation> {
         match purpose {
-            KeyPurpose::AccessToken | KeyPurpose::StatusList | KeyPurpose::Checkpoint | KeyPurpose::X509Ca => Some(Sort::Signs),
-            KeyPurpose::Reference | KeyPurpose::Password => Some(Sort::Derives),
+            KeyPurpose::AccessToken | KeyPurpose::StatusList | KeyPurpose::Checkpoint | KeyPurpose::X509Ca => {
+                Some(KeyOperation::Signs)
+            }
+            KeyPurpose::Reference | KeyPurpose::Password => Some(KeyOperation::Derives),
             KeyPurpose::Unspecified | KeyPurpose::SshCa => None,
         }
     }
@@ -79,38 +81,40 @@ pub fn value_name(kid: &str) -> String {
     format!("key/{kid}")
 }
 
-enum Private {
+enum KeyMaterial {
     Ec(EcdsaKeyPair),
     Mac(Box<hmac::Key>),
 }
 
 /// A key with its private part. The private part never leaves the process unsealed.
-pub struct OwnKey {
+pub struct LoadedKey {
     id: Box<str>,
     purpose: KeyPurpose,
     environment: Box<str>,
-    private: Private,
+    private: KeyMaterial,
     /// The JWS header in base64url with the dot after it.
     header: Box<str>,
 }
 
-impl OwnKey {
-    fn parse(id: &str, key: &Key, plain: &[u8]) -> Result<OwnKey, Fault> {
+impl LoadedKey {
+    fn parse(id: &str, key: &ManagedKey, plain: &[u8]) -> Result<LoadedKey, Fault> {
         let bad = |what: &str| Fault::new(format!("key {id}: {what}"));
-        let private = match (Sort::of(key.purpose), &*key.algorithm) {
-            (Some(Sort::Signs), ES256) => {
+        let private = match (KeyOperation::of(key.purpose), &*key.algorithm) {
+            (Some(KeyOperation::Signs), ES256) => {
                 let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, plain)
                     .map_err(|_| bad("its sealed value is no P-256 key"))?;
                 if pair.public_key().as_ref() != &*key.public {
                     return Err(bad("its sealed value does not belong to the public key in its record"));
                 }
-                Private::Ec(pair)
+                KeyMaterial::Ec(pair)
             }
-            (Some(Sort::Derives), HS256) if plain.len() == 32 => Private::Mac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, plain))),
+            (Some(KeyOperation::Derives), HS256) if plain.len() == 32 => {
+                KeyMaterial::Mac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, plain)))
+            }
             _ => return Err(bad("this version knows no such purpose and algorithm")),
         };
         let header = jwt::header(id).into();
-        Ok(OwnKey { id: id.into(), purpose: key.purpose, environment: key.environment.clone(), private, header })
+        Ok(LoadedKey { id: id.into(), purpose: key.purpose, environment: key.environment.clone(), private, header })
     }
 
     /// The key's id, `kid`.
@@ -135,7 +139,7 @@ impl OwnKey {
     /// Signs a SHA-256 digest with ES256. Returns r and s, 32 bytes each (RFC 7518, section 3.4).
     pub(super) fn sign(&self, digest: &Digest) -> Result<[u8; 64], Fault> {
         let failed = || Fault::new(format!("key {} could not sign", self.id));
-        let Private::Ec(pair) = &self.private else { return Err(failed()) };
+        let KeyMaterial::Ec(pair) = &self.private else { return Err(failed()) };
         // Matched by reference: the type has room for the longest signature of all algorithms, 4.6 KB, and each move would copy that.
         match &pair.sign_digest(digest) {
             Ok(signature) => fixed(signature.as_ref()).ok_or_else(failed),
@@ -146,22 +150,22 @@ impl OwnKey {
     /// Signs a SHA-256 digest with ES256, in DER (RFC 3279, section 2.2.3) as signed notes need it.
     pub fn sign_der(&self, digest: &Digest) -> Result<Vec<u8>, Fault> {
         let failed = || Fault::new(format!("key {} could not sign", self.id));
-        let Private::Ec(pair) = &self.private else { return Err(failed()) };
+        let KeyMaterial::Ec(pair) = &self.private else { return Err(failed()) };
         pair.sign_digest(digest).map(|signature| signature.as_ref().to_vec()).map_err(|_| failed())
     }
 
     /// The public part, an uncompressed point (SEC 1, section 2.3.3); `None` for a key that derives.
     pub fn public(&self) -> Option<&[u8]> {
         match &self.private {
-            Private::Ec(pair) => Some(pair.public_key().as_ref()),
-            Private::Mac(_) => None,
+            KeyMaterial::Ec(pair) => Some(pair.public_key().as_ref()),
+            KeyMaterial::Mac(_) => None,
         }
     }
 
     pub(super) fn mac(&self) -> Option<&hmac::Key> {
         match &self.private {
-            Private::Mac(key) => Some(key),
-            Private::Ec(_) => None,
+            KeyMaterial::Mac(key) => Some(key),
+            KeyMaterial::Ec(_) => None,
         }
     }
 }
@@ -182,18 +186,18 @@ fn fixed(der: &[u8]) -> Option<[u8; 64]> {
     (after.is_empty() && end.is_empty()).then_some(out)
 }
 
-type ByEnvironment = HashMap<Box<str>, Arc<OwnKey>>;
+type ByEnvironment = HashMap<Box<str>, Arc<LoadedKey>>;
 
 #[derive(Default)]
-struct Held {
-    by_id: BTreeMap<Box<str>, (KeyState, Arc<OwnKey>)>,
+struct LoadedKeys {
+    by_id: BTreeMap<Box<str>, (KeyState, Arc<LoadedKey>)>,
     active: BTreeMap<KeyPurpose, ByEnvironment>,
 }
 
 /// The loaded keys. Reading takes no lock.
 #[derive(Default)]
 pub struct Keyring {
-    held: ArcSwap<Held>,
+    held: ArcSwap<LoadedKeys>,
     changing: Mutex<()>,
 }
 
@@ -201,10 +205,10 @@ impl Keyring {
     /// Loads new keys, updates the states of all keys, and drops keys that were removed or compromised. A loaded key is not read again.
     ///
     /// A key that cannot be loaded is left out and the others are loaded; the fault names the first such key.
-    pub fn sync(&self, keys: &BTreeMap<Box<str>, Key>, store: &dyn Store, sealer: &dyn Sealer) -> Result<(), Fault> {
+    pub fn sync(&self, keys: &BTreeMap<Box<str>, ManagedKey>, store: &dyn Store, sealer: &dyn Sealer) -> Result<(), Fault> {
         let _one = self.changing.lock();
         let before = self.held.load_full();
-        let mut held = Held::default();
+        let mut held = LoadedKeys::default();
         let mut fault = None;
         for (id, key) in keys {
             if !matches!(key.state, KeyState::Next | KeyState::Active | KeyState::Retired) {
@@ -229,30 +233,30 @@ impl Keyring {
     }
 
     /// The active key of a purpose in an environment.
-    pub fn active(&self, purpose: KeyPurpose, environment: &str) -> Option<Arc<OwnKey>> {
+    pub fn active(&self, purpose: KeyPurpose, environment: &str) -> Option<Arc<LoadedKey>> {
         self.held.load().active.get(&purpose)?.get(environment).cloned()
     }
 
     /// A key by id, if it has this purpose.
-    pub fn get(&self, purpose: KeyPurpose, id: &str) -> Option<Arc<OwnKey>> {
+    pub fn get(&self, purpose: KeyPurpose, id: &str) -> Option<Arc<LoadedKey>> {
         self.held.load().by_id.get(id).map(|(_, key)| key).filter(|key| key.purpose == purpose).cloned()
     }
 
     /// Deletes the private parts of keys that are recorded as removed or compromised. A stored key without a record is kept, since its
     /// record may be on its way.
-    pub fn shred(keys: &BTreeMap<Box<str>, Key>, store: &dyn Store) -> Result<(), Fault> {
+    pub fn shred(keys: &BTreeMap<Box<str>, ManagedKey>, store: &dyn Store) -> Result<(), Fault> {
         let gone = keys.iter().filter(|(_, k)| matches!(k.state, KeyState::Removed | KeyState::Compromised));
         for (id, _) in gone {
-            store.delete(&value_name(id), Expect::Any).map_err(|e| Fault::new(format!("deleting key {id}: {e}")))?;
+            store.delete(&value_name(id), Precondition::Any).map_err(|e| Fault::new(format!("deleting key {id}: {e}")))?;
         }
         Ok(())
     }
 }
 
-fn load(id: &str, key: &Key, store: &dyn Store, sealer: &dyn Sealer) -> Result<OwnKey, Fault> {
+fn load(id: &str, key: &ManagedKey, store: &dyn Store, sealer: &dyn Sealer) -> Result<LoadedKey, Fault> {
     let name = value_name(id);
     let sealed = store.named(&name).map_err(|e| Fault::new(format!("reading {name}: {e}")))?;
     let sealed = sealed.ok_or_else(|| Fault::new(format!("the private part of key {id} is not in the store")))?;
     let plain = sealer.open(purpose_name(key.purpose), &key.environment, &name, &sealed)?;
-    OwnKey::parse(id, key, &plain)
+    LoadedKey::parse(id, key, &plain)
 }

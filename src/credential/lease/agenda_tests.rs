@@ -6,14 +6,14 @@ fn lease(n: u8) -> LeaseId {
     LeaseId::from_bytes([n; 16])
 }
 
-fn names(credential: u8, tasks: &[u8]) -> Option<Names> {
+fn names(credential: u8, tasks: &[u8]) -> Option<LeaseDependencies> {
     let credentials = vec![CredentialId::from_bytes([credential; 16])];
-    Some(Names { credentials, tasks: tasks.iter().map(|t| TaskId::from_bytes([*t; 16])).collect() })
+    Some(LeaseDependencies { credentials, tasks: tasks.iter().map(|t| TaskId::from_bytes([*t; 16])).collect() })
 }
 
 /// Leases 1, 2 and 3, each with an end: 1 in task 10, 2 in task 11 below it, 3 in task 12 and depending on credential 1.
-fn three() -> Agenda {
-    let mut agenda = Agenda::default();
+fn three() -> LeaseSchedule {
+    let mut agenda = LeaseSchedule::default();
     (1..=3).for_each(|n| agenda.learn(lease(n)));
     assert_eq!(take(&mut agenda, 0), [1, 2, 3], "what is new is looked at");
     agenda.later(lease(1), Millis(100), Millis(0), names(1, &[10]));
@@ -28,7 +28,7 @@ fn numbers(ids: Vec<LeaseId>) -> Vec<u8> {
     ids.iter().map(|id| id.as_bytes()[0]).collect()
 }
 
-fn take(agenda: &mut Agenda, now: u64) -> Vec<u8> {
+fn take(agenda: &mut LeaseSchedule, now: u64) -> Vec<u8> {
     numbers(agenda.take(Millis(now), now, 100, |_| 100))
 }
 
@@ -66,7 +66,7 @@ fn looking_at_all_comes_in_pieces_and_to_an_end() {
     let mut agenda = three();
     agenda.touch_all();
     assert_eq!(agenda.next(Millis(0), 0, |_| 1).0, Some(0));
-    let piece = |agenda: &mut Agenda| numbers(agenda.take(Millis(1), 1, 2, |_| 100));
+    let piece = |agenda: &mut LeaseSchedule| numbers(agenda.take(Millis(1), 1, 2, |_| 100));
     assert_eq!(piece(&mut agenda), [1, 2]);
     [1, 2].iter().for_each(|n| agenda.later(lease(*n), Millis(500), Millis(1), None));
     assert_eq!(piece(&mut agenda), [3]);

@@ -2,20 +2,20 @@
 
 use std::ops::Bound;
 
-use super::{Durable, Leases, Standing, standing};
-use mayfly_base::refusal::No;
+use super::{LeaseLedger, LeaseManager, LeaseStatus, standing};
+use mayfly_base::refusal::Error;
 use mayfly_ledger::state::{Lease, State};
 use mayfly_verify::seq::LeaseId;
 
 /// A lease and the progress of undoing it.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub struct ListedLease {
     /// The lease's id.
     pub id: LeaseId,
     /// The lease.
     pub lease: Lease,
     /// The state of the lease.
-    pub standing: Standing,
+    pub standing: LeaseStatus,
     /// Failed attempts of this process.
     pub attempts: u32,
     /// The upstream's answer to the most recent failed attempt.
@@ -24,9 +24,9 @@ pub struct Listed {
     pub next_in_ms: u64,
 }
 
-impl<D: Durable> Leases<D> {
+impl<D: LeaseLedger> LeaseManager<D> {
     /// Up to `most` leases after the given one, ordered by id, with the progress of undoing.
-    pub async fn list(&self, after: Option<LeaseId>, most: usize) -> Result<Vec<Listed>, No> {
+    pub async fn list(&self, after: Option<LeaseId>, most: usize) -> Result<Vec<ListedLease>, Error> {
         let now = self.durable.now();
         let left = self.timing().left_ms;
         let page = self.durable.settled(|s| page(s, after, most, |_, l| Some(standing(s, l, now, left)))).await?;
@@ -34,7 +34,7 @@ impl<D: Durable> Leases<D> {
     }
 
     /// One open lease; `None` if it is not open.
-    pub async fn one(&self, id: LeaseId) -> Result<Option<Listed>, No> {
+    pub async fn one(&self, id: LeaseId) -> Result<Option<ListedLease>, Error> {
         let (now, left) = (self.durable.now(), self.timing().left_ms);
         let found = self.durable.settled(|s| s.leases.get(&id).map(|l| (Lease::clone(l), standing(s, l, now, left)))).await?;
         Ok(found.map(|(lease, standing)| self.listed(id, lease, standing)))
@@ -45,24 +45,24 @@ impl<D: Durable> Leases<D> {
         self.desk.failing()
     }
 
-    fn listed(&self, id: LeaseId, lease: Lease, standing: Standing) -> Listed {
+    fn listed(&self, id: LeaseId, lease: Lease, standing: LeaseStatus) -> ListedLease {
         let progress = self.desk.progress(id);
         let next_in_ms = progress.next_at.saturating_sub(self.system.steady());
-        Listed { id, lease, standing, attempts: progress.attempts, last: progress.last, next_in_ms }
+        ListedLease { id, lease, standing, attempts: progress.attempts, last: progress.last, next_in_ms }
     }
 }
 
 /// A page of leases.
-pub(super) struct Page<T> {
+pub(super) struct LeasePage<T> {
     pub found: Vec<(LeaseId, Lease, T)>,
     /// Where the next page begins; `None` at the end.
     pub last: Option<LeaseId>,
 }
 
 /// Up to `most` leases after the given one for which `of` returns a value, each with that value.
-pub(super) fn page<T>(s: &State, after: Option<LeaseId>, most: usize, of: impl Fn(LeaseId, &Lease) -> Option<T>) -> Page<T> {
+pub(super) fn page<T>(s: &State, after: Option<LeaseId>, most: usize, of: impl Fn(LeaseId, &Lease) -> Option<T>) -> LeasePage<T> {
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-    let mut page = Page { found: Vec::new(), last: None };
+    let mut page = LeasePage { found: Vec::new(), last: None };
     let mut looked = 0;
     for (id, lease) in s.leases.range((from, Bound::Unbounded)).take(most) {
         looked += 1;

@@ -2,44 +2,45 @@
 
 use std::time::Duration;
 
-use super::desk::{Fate, Making};
-use super::{Durable, Leases, brief};
-use crate::kind::{Kind, records, summary};
-use crate::minted::Lapse;
-use crate::remote::{Made, MakeError, Named, Order, Remote};
-use crate::{Minted, Novelty};
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use super::worker_queue::{CreationGuard, CreationResult};
+use super::{LeaseLedger, LeaseManager, brief};
+use crate::connector::{MakeError, MintOrder, UpstreamConnector, UpstreamCredential, UpstreamHandle};
+use crate::kind::{CredentialKind, records, summary};
+use crate::minted::OutcomeReporter;
+use crate::{MintedCredential, Novelty};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_ledger::record::{Event, LeaseOpened, Record};
 use mayfly_ledger::state::id_for;
-use mayfly_policy::grant::{Grant, Parts};
+use mayfly_policy::grant::{Grant, GrantParts};
 use mayfly_verify::seq::{CredentialId, LeaseId};
 
 /// Refuses an irrevocable credential of a kind that is always revocable; an upstream's answer must not change that.
-pub(super) fn fitting(kind: Kind, made: Made) -> Result<Made, Fault> {
+pub(super) fn fitting(kind: CredentialKind, made: UpstreamCredential) -> Result<UpstreamCredential, Fault> {
     match made.irrevocable && !kind.line().may_be_irrevocable {
         true => Err(Fault::new(format!("an upstream made an irrevocable credential of kind {}", kind.name()))),
         false => Ok(made),
     }
 }
 
-pub(super) fn failed(kind: Kind, why: &str) -> No {
+pub(super) fn failed(kind: CredentialKind, why: &str) -> Error {
     let no = Refusal::new(
         Reason::UpstreamFailed,
         format!("the upstream did not give a credential of kind {}: {}", kind.name(), brief(why)),
     );
-    No::Refusal(no.retry(Duration::from_secs(1)))
+    Error::Refusal(no.retry(Duration::from_secs(1)))
 }
 
-impl<D: Durable> Leases<D> {
+impl<D: LeaseLedger> LeaseManager<D> {
     /// Makes a credential of a kind that an upstream makes. The lease is durable before the upstream is asked. `group`: the number that
     /// ties the credential's records together.
     ///
-    /// Dropping this future, or the returned [`Minted`], undoes what was made.
+    /// Dropping this future, or the returned [`MintedCredential`], undoes what was made.
     ///
     /// Refused: NOT_SERVED, UPSTREAM_FAILED, LIMIT_REACHED, and as the ledger refuses the lease.
-    pub async fn mint(&self, grant: Grant, group: u32) -> Result<Minted, No> {
+    pub async fn mint(&self, grant: Grant, group: u32) -> Result<MintedCredential, Error> {
         let mut parts = grant.into_parts();
-        let kind = Kind::from_number(parts.draft.kind).ok_or_else(|| Fault::new("a grant of an unknown credential kind"))?;
+        let kind =
+            CredentialKind::from_number(parts.draft.kind).ok_or_else(|| Fault::new("a grant of an unknown credential kind"))?;
         let remote = self.maker(kind)?.clone();
         let credential = id_for(parts.request_key().as_ref(), self.system.random16());
         let lease = LeaseId::from_bytes(self.system.random16());
@@ -56,13 +57,13 @@ impl<D: Durable> Leases<D> {
         let made = fitting(kind, made.map_err(|e| failed(kind, &e.to_string()))?)?;
         let novelty = if parts.draft.replaces.is_empty() { Novelty::New } else { Novelty::Replaced };
         let summary = summary(&parts.draft, credential, kind, parts.revision, novelty, made.irrevocable)?;
-        let lapse = Lapse::new(move |outcome| making.end(outcome));
-        Ok(Minted::new(records(parts, group), summary, made.answer, lapse))
+        let lapse = OutcomeReporter::new(move |outcome| making.end(outcome));
+        Ok(MintedCredential::new(records(parts, group), summary, made.answer, lapse))
     }
 
     /// Makes the lease durable. If that takes too long the exchange is refused, because another replica could consider the lease left
     /// behind while the credential is still being made.
-    async fn open(&self, lease: LeaseId, named: &Named, parts: &Parts) -> Result<(), No> {
+    async fn open(&self, lease: LeaseId, named: &UpstreamHandle, parts: &GrantParts) -> Result<(), Error> {
         let opened = LeaseOpened {
             lease: lease.as_bytes().to_vec(),
             credential: parts.draft.credential.clone(),
@@ -77,28 +78,33 @@ impl<D: Durable> Leases<D> {
         let took = self.system.steady().saturating_sub(began);
         if took.saturating_add(self.timing().make_ms) >= self.timing().left_ms {
             let no = Refusal::new(Reason::NotReady, format!("the ledger took {took} ms for a lease"));
-            return Err(No::Refusal(no.retry(Duration::from_secs(1))));
+            return Err(Error::Refusal(no.retry(Duration::from_secs(1))));
         }
         Ok(())
     }
 
-    async fn ask(&self, remote: &dyn Remote, order: &Order<'_>, making: &mut Making) -> Result<Made, MakeError> {
+    async fn ask(
+        &self,
+        remote: &dyn UpstreamConnector,
+        order: &MintOrder<'_>,
+        making: &mut CreationGuard,
+    ) -> Result<UpstreamCredential, MakeError> {
         // From here on a credential may appear upstream, even if this future is dropped while it waits.
-        making.fate = Fate::Unknown;
+        making.fate = CreationResult::Unknown;
         let limit = Duration::from_millis(self.timing().make_ms);
         let made = match tokio::time::timeout(limit, remote.make(order)).await {
             Ok(made) => made,
             Err(_) => Err(MakeError::Unknown(format!("it took longer than {} ms", self.timing().make_ms))),
         };
         match &made {
-            Ok(_) => making.fate = Fate::Made,
-            Err(MakeError::Refused(_)) => making.fate = Fate::NeverMade,
+            Ok(_) => making.fate = CreationResult::Made,
+            Err(MakeError::Refused(_)) => making.fate = CreationResult::NeverMade,
             Err(MakeError::Unknown(_)) => {}
         }
         made
     }
 }
 
-fn order<'a>(credential: CredentialId, lease: LeaseId, handle: &'a str, parts: &'a Parts) -> Order<'a> {
-    Order { credential, lease, handle, issued: &parts.draft, audience: &parts.audience, base_url: &parts.base_url }
+fn order<'a>(credential: CredentialId, lease: LeaseId, handle: &'a str, parts: &'a GrantParts) -> MintOrder<'a> {
+    MintOrder { credential, lease, handle, issued: &parts.draft, audience: &parts.audience, base_url: &parts.base_url }
 }

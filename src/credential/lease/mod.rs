@@ -20,45 +20,45 @@
 //! - *The same lease undone twice, by two replicas or across a restart.* Undoing is idempotent; the second attempt to close the lease
 //!   learns that it is closed.
 
-mod again;
-mod agenda;
-mod crowd;
-mod desk;
-mod inbox;
+mod concurrency;
+mod event_queue;
 mod listing;
 mod make;
-mod over;
+mod replica_ledger;
+mod retry;
+mod schedule;
 #[cfg(test)]
 mod tests;
 mod undo;
+mod worker_queue;
 
 use std::future::Future;
 use std::sync::Arc;
 
-pub use listing::Listed;
-pub use over::OverLedger;
+pub use listing::ListedLease;
+pub use replica_ledger::ReplicaLedger;
 
-use crate::Kind;
-use crate::remote::{Remote, Remotes};
-use crowd::{Crowd, Most};
-use desk::Desk;
-use inbox::Inbox;
+use crate::CredentialKind;
+use crate::connector::{UpstreamConnector, UpstreamConnectors};
+use concurrency::{ConcurrencyLimit, ConcurrencyLimiter};
+use event_queue::EventQueue;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_base::system::System;
 use mayfly_ledger::Receipt;
 use mayfly_ledger::record::{Event, LeaseClosed, LeaseEnd, Record};
-use mayfly_ledger::state::{Lease, Phase, State};
+use mayfly_ledger::state::{Lease, State, TaskPhase};
 use mayfly_verify::seq::{LeaseId, Millis, Seq};
+use worker_queue::WorkerQueue;
 
 /// The ledger operations that leases need.
-pub trait Durable: Send + Sync + 'static {
+pub trait LeaseLedger: Send + Sync + 'static {
     /// Commits a group of records. `Ok`: durable and found valid. After a fault, or a refusal for lack of service, it is unknown whether
     /// the records were committed.
-    fn commit(&self, records: Vec<Record>) -> impl Future<Output = Result<Receipt, No>> + Send;
+    fn commit(&self, records: Vec<Record>) -> impl Future<Output = Result<Receipt, Error>> + Send;
 
     /// Reads the state and returns once everything that was read is durable, because undoing at an upstream cannot be reverted.
-    fn settled<T: Send>(&self, read: impl FnOnce(&State) -> T + Send) -> impl Future<Output = Result<T, No>> + Send;
+    fn settled<T: Send>(&self, read: impl FnOnce(&State) -> T + Send) -> impl Future<Output = Result<T, Error>> + Send;
 
     /// The present time, by a clock that does not follow steps of the wall clock.
     fn now(&self) -> Millis;
@@ -66,7 +66,7 @@ pub trait Durable: Send + Sync + 'static {
 
 /// Time limits, in milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Timing {
+pub struct LeaseTiming {
     /// Limit for making a credential.
     pub make_ms: u64,
     /// Limit for one attempt to undo or to check.
@@ -81,9 +81,9 @@ pub struct Timing {
     pub look_ms: u64,
 }
 
-impl Default for Timing {
-    fn default() -> Timing {
-        Timing {
+impl Default for LeaseTiming {
+    fn default() -> LeaseTiming {
+        LeaseTiming {
             make_ms: limits::LEASE_MAKE_MS,
             call_ms: limits::LEASE_CALL_MS,
             left_ms: limits::LEASE_LEFT_MS,
@@ -96,7 +96,7 @@ impl Default for Timing {
 
 /// Why a lease is to be undone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Cause {
+pub enum UndoCause {
     /// No issuance followed the lease.
     LeftBehind,
     /// The credential expired or was released.
@@ -109,32 +109,32 @@ pub enum Cause {
 
 /// The state of a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Standing {
+pub enum LeaseStatus {
     /// The issuance may still follow.
     InMaking,
     /// The lease belongs to a live credential.
     Somebodys,
     /// The lease has no live credential and is to be undone.
-    ToUndo(Cause),
+    ToUndo(UndoCause),
 }
 
 /// The state of a lease at `now`. A held task keeps its credentials, since a hold is reversible.
-pub fn standing(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> Standing {
+pub fn standing(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> LeaseStatus {
     let now = now.max(state.time);
     if !lease.issued {
         let left = now.since(lease.opened_at) >= left_ms;
-        return if left { Standing::ToUndo(Cause::LeftBehind) } else { Standing::InMaking };
+        return if left { LeaseStatus::ToUndo(UndoCause::LeftBehind) } else { LeaseStatus::InMaking };
     }
     let live = state.credentials.get(&lease.credential).filter(|c| !c.released() && c.expires_at() > now);
     let Some((live, task)) = live.and_then(|c| Some((c, state.tasks.at(c.task())?))) else {
-        return Standing::ToUndo(Cause::Ended);
+        return LeaseStatus::ToUndo(UndoCause::Ended);
     };
     if let Some(hit) = state.rules.covers(&state.facts(&live, task)) {
-        return Standing::ToUndo(Cause::Revoked(hit.seq));
+        return LeaseStatus::ToUndo(UndoCause::Revoked(hit.seq));
     }
     match state.tasks.phase(task, now) {
-        Phase::Over(_) => Standing::ToUndo(Cause::TaskOver),
-        _ => Standing::Somebodys,
+        TaskPhase::Over(_) => LeaseStatus::ToUndo(UndoCause::TaskOver),
+        _ => LeaseStatus::Somebodys,
     }
 }
 
@@ -157,7 +157,7 @@ fn brief(text: &str) -> String {
 
 /// How many calls may be in progress at once; at most the numbers in `limits.rs`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Places {
+pub struct LeaseConcurrency {
     /// Making, in all.
     pub making: usize,
     /// Making at one upstream.
@@ -170,9 +170,9 @@ pub struct Places {
     pub undoing_per_upstream: usize,
 }
 
-impl Default for Places {
-    fn default() -> Places {
-        Places {
+impl Default for LeaseConcurrency {
+    fn default() -> LeaseConcurrency {
+        LeaseConcurrency {
             making: limits::LEASES_MAKING,
             making_per_upstream: limits::LEASES_MAKING_PER_UPSTREAM,
             making_per_batch: limits::LEASES_MAKING_PER_BATCH,
@@ -184,45 +184,49 @@ impl Default for Places {
 
 /// The kinds made at upstreams, with their time limits and numbers of places. The default has no such kind.
 #[derive(Clone, Default)]
-pub struct Elsewhere {
+pub struct ConnectorSettings {
     /// The kinds.
-    pub remotes: Remotes,
+    pub remotes: UpstreamConnectors,
     /// Time limits.
-    pub timing: Timing,
+    pub timing: LeaseTiming,
     /// How many calls may be in progress at once.
-    pub places: Places,
+    pub places: LeaseConcurrency,
 }
 
 /// Makes credentials under leases, and undoes leases.
-pub struct Leases<D> {
+pub struct LeaseManager<D> {
     durable: Arc<D>,
-    elsewhere: Elsewhere,
+    elsewhere: ConnectorSettings,
     system: System,
-    desk: Arc<Desk>,
-    inbox: Inbox,
-    making: Arc<Crowd>,
-    undoing: Arc<Crowd>,
+    desk: Arc<WorkerQueue>,
+    inbox: EventQueue,
+    making: Arc<ConcurrencyLimiter>,
+    undoing: Arc<ConcurrencyLimiter>,
 }
 
-impl<D: Durable> Leases<D> {
+impl<D: LeaseLedger> LeaseManager<D> {
     /// Creates the leases of a process. There is one instance per process.
-    pub fn new(durable: Arc<D>, elsewhere: Elsewhere, system: System) -> Arc<Leases<D>> {
-        let most = |name, places| Most { name, places };
+    pub fn new(durable: Arc<D>, elsewhere: ConnectorSettings, system: System) -> Arc<LeaseManager<D>> {
+        let most = |name, places| ConcurrencyLimit { name, places };
         let places = elsewhere.places;
-        let making =
-            Crowd::new(most("leases_making", places.making), most("leases_making_per_upstream", places.making_per_upstream));
-        let undoing =
-            Crowd::new(most("leases_undoing", places.undoing), most("leases_undoing_per_upstream", places.undoing_per_upstream));
-        Arc::new(Leases { durable, elsewhere, system, desk: Arc::default(), inbox: Inbox::default(), making, undoing })
+        let making = ConcurrencyLimiter::new(
+            most("leases_making", places.making),
+            most("leases_making_per_upstream", places.making_per_upstream),
+        );
+        let undoing = ConcurrencyLimiter::new(
+            most("leases_undoing", places.undoing),
+            most("leases_undoing_per_upstream", places.undoing_per_upstream),
+        );
+        Arc::new(LeaseManager { durable, elsewhere, system, desk: Arc::default(), inbox: EventQueue::default(), making, undoing })
     }
 
     /// Time limits.
-    pub fn timing(&self) -> &Timing {
+    pub fn timing(&self) -> &LeaseTiming {
         &self.elsewhere.timing
     }
 
     /// How many calls may be in progress at once.
-    pub fn places(&self) -> &Places {
+    pub fn places(&self) -> &LeaseConcurrency {
         &self.elsewhere.places
     }
 
@@ -232,7 +236,7 @@ impl<D: Durable> Leases<D> {
     }
 
     /// The implementation that makes a kind. Refused with NOT_SERVED, before anything is done, where this server has none.
-    pub fn maker(&self, kind: Kind) -> Result<&Arc<dyn Remote>, Refusal> {
+    pub fn maker(&self, kind: CredentialKind) -> Result<&Arc<dyn UpstreamConnector>, Refusal> {
         self.elsewhere.remotes.of(kind).ok_or_else(|| {
             Refusal::new(Reason::NotServed, format!("credentials of kind {} are not made by this server", kind.name()))
         })

@@ -5,41 +5,41 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::agenda::Names;
-use super::desk::{Fate, Found, Given, Next};
 use super::listing::page;
-use super::{Cause, Durable, Leases, Standing, brief, closed, standing};
-use crate::Kind;
-use crate::remote::{Boxed, Remote, UndoError};
+use super::schedule::LeaseDependencies;
+use super::worker_queue::{CreationResult, LeaseCheck, NextStep, UndoRequest};
+use super::{LeaseLedger, LeaseManager, LeaseStatus, UndoCause, brief, closed, standing};
+use crate::CredentialKind;
+use crate::connector::{ConnectorFuture, UndoError, UpstreamConnector};
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason};
-use mayfly_ledger::record::{Event, LeaseEnd, Record, Revoked, Who};
+use mayfly_base::refusal::{Error, Reason};
+use mayfly_ledger::record::{Author, Event, LeaseEnd, Record, TargetsRevoked};
 use mayfly_ledger::revocation::Target;
 use mayfly_ledger::state::{Lease, State};
 use mayfly_verify::seq::{CredentialId, LeaseId, Millis, Seq};
 
 /// The result of starting the attempts that are due.
-struct Begun {
+struct UndoPass {
     /// Time until the next lease is due, in milliseconds.
     wait: u64,
     /// A lease is due but no place is free.
     full: bool,
 }
 
-enum Done {
+enum UndoResult {
     Closed,
     /// Undone; to be checked once more after this many milliseconds.
     Watch(u64),
 }
 
-impl<D: Durable> Leases<D> {
+impl<D: LeaseLedger> LeaseManager<D> {
     /// Undoes leases until the future is dropped; whatever is unfinished is left to the next start. A failed attempt is logged and retried.
     /// While the ledger cannot be written nothing is undone, because a revocation that is not durable may be lost; that is logged once.
     pub async fn run(self: Arc<Self>) {
         let (mut running, mut said) = (JoinSet::new(), String::new());
         loop {
             while running.try_join_next().is_some() {}
-            let Begun { wait, full } = match self.begin(&mut running).await {
+            let UndoPass { wait, full } = match self.begin(&mut running).await {
                 Ok(begun) => {
                     said.clear();
                     begun
@@ -52,7 +52,7 @@ impl<D: Durable> Leases<D> {
                     }
                     // The news that was discarded with the state may have been the only trace of a lease.
                     self.inbox.read_again();
-                    Begun { wait: self.timing().look_ms, full: false }
+                    UndoPass { wait: self.timing().look_ms, full: false }
                 }
             };
             tokio::select! {
@@ -82,7 +82,7 @@ impl<D: Durable> Leases<D> {
     }
 
     /// Makes one attempt at every lease that is due. Returns the time until the next lease is due, in milliseconds.
-    pub async fn round(self: &Arc<Self>) -> Result<u64, No> {
+    pub async fn round(self: &Arc<Self>) -> Result<u64, Error> {
         let mut running = JoinSet::new();
         while self.begin(&mut running).await?.full {
             while running.join_next().await.is_some() {}
@@ -92,7 +92,7 @@ impl<D: Durable> Leases<D> {
     }
 
     /// Starts undoing the leases that are due, as far as places are free.
-    async fn begin(self: &Arc<Self>, running: &mut JoinSet<()>) -> Result<Begun, No> {
+    async fn begin(self: &Arc<Self>, running: &mut JoinSet<()>) -> Result<UndoPass, Error> {
         self.take_in().await?;
         loop {
             let taken = self.desk.take(self.durable.now(), self.system.steady(), |upstream| self.undoing.room(upstream));
@@ -101,7 +101,7 @@ impl<D: Durable> Leases<D> {
             }
             for (id, lease, found) in self.look(taken).await? {
                 let (now, steady) = (self.durable.now(), self.system.steady());
-                let Next::Undo(cause, given) = self.desk.decide(id, &lease, found, now, steady, self.timing().look_ms) else {
+                let NextStep::Undo(cause, given) = self.desk.decide(id, &lease, found, now, steady, self.timing().look_ms) else {
                     continue;
                 };
                 let Ok(place) = self.undoing.enter(&lease.upstream) else {
@@ -118,11 +118,11 @@ impl<D: Durable> Leases<D> {
             }
         }
         let (wait, full) = self.next();
-        Ok(Begun { wait, full })
+        Ok(UndoPass { wait, full })
     }
 
     /// Processes the news since the last call. The first time, and after the inbox overflowed, it reads all leases from the state instead.
-    async fn take_in(&self) -> Result<(), No> {
+    async fn take_in(&self) -> Result<(), Error> {
         let news = self.inbox.take();
         if news.read_again {
             let mut after = None;
@@ -143,9 +143,9 @@ impl<D: Durable> Leases<D> {
     }
 
     /// Reads the state of leases, a few at a time because the writer waits during the read. Closed leases are forgotten.
-    async fn look(&self, taken: Vec<LeaseId>) -> Result<Vec<(LeaseId, Lease, Found)>, No> {
+    async fn look(&self, taken: Vec<LeaseId>) -> Result<Vec<(LeaseId, Lease, LeaseCheck)>, Error> {
         let (now, left) = (self.durable.now(), self.timing().left_ms);
-        let read = |s: &State| -> Vec<(LeaseId, Option<(Lease, Found)>)> {
+        let read = |s: &State| -> Vec<(LeaseId, Option<(Lease, LeaseCheck)>)> {
             let one = |id: &LeaseId| s.leases.get(id).map(|lease| (Lease::clone(lease), found(s, lease, now, left)));
             taken.iter().map(|id| (*id, one(id))).collect()
         };
@@ -166,10 +166,10 @@ impl<D: Durable> Leases<D> {
         (next.map_or(self.timing().look_ms, |wait| wait.min(self.timing().look_ms)), full)
     }
 
-    async fn attempt(&self, id: LeaseId, lease: Lease, cause: Cause, given: Option<Given>) {
+    async fn attempt(&self, id: LeaseId, lease: Lease, cause: UndoCause, given: Option<UndoRequest>) {
         match self.undo(id, &lease, cause, given).await {
-            Ok(Done::Closed) => self.desk.forget(id),
-            Ok(Done::Watch(ms)) => self.desk.later(id, &lease.upstream, self.system.steady().saturating_add(ms)),
+            Ok(UndoResult::Closed) => self.desk.forget(id),
+            Ok(UndoResult::Watch(ms)) => self.desk.later(id, &lease.upstream, self.system.steady().saturating_add(ms)),
             Err(why) => {
                 tracing::warn!(lease = %id, upstream = %lease.upstream, handle = %lease.handle, %why, "not undone yet");
                 self.desk.failed(id, &lease.upstream, brief(&why), self.system.steady(), self.timing());
@@ -177,8 +177,8 @@ impl<D: Durable> Leases<D> {
         }
     }
 
-    async fn undo(&self, id: LeaseId, lease: &Lease, cause: Cause, given: Option<Given>) -> Result<Done, String> {
-        let remote = Kind::from_number(lease.kind).and_then(|k| self.elsewhere.remotes.of(k));
+    async fn undo(&self, id: LeaseId, lease: &Lease, cause: UndoCause, given: Option<UndoRequest>) -> Result<UndoResult, String> {
+        let remote = CredentialKind::from_number(lease.kind).and_then(|k| self.elsewhere.remotes.of(k));
         let remote = remote.ok_or_else(|| format!("credential kind {} is not served here", lease.kind))?;
         if !lease.issued && given.is_none_or(|g| g.proposed) {
             self.bar(lease.credential).await.map_err(|no| format!("its issuance could not be barred: {no}"))?;
@@ -190,30 +190,30 @@ impl<D: Durable> Leases<D> {
             return Err("it is still there after it was undone".to_owned());
         }
         if watch > 0 {
-            return Ok(Done::Watch(watch));
+            return Ok(UndoResult::Watch(watch));
         }
-        let never = given.is_some_and(|g| g.fate == Fate::NeverMade);
+        let never = given.is_some_and(|g| g.fate == CreationResult::NeverMade);
         let end = if never { LeaseEnd::NeverMade } else { LeaseEnd::Undone };
-        let author = Who::Mayfly(match cause {
-            Cause::LeftBehind => "no issuance came of the lease".to_owned(),
-            Cause::Ended => "the credential ended".to_owned(),
-            Cause::Revoked(seq) => format!("the credential was revoked at seq {seq}"),
-            Cause::TaskOver => "the task is over".to_owned(),
+        let author = Author::Mayfly(match cause {
+            UndoCause::LeftBehind => "no issuance came of the lease".to_owned(),
+            UndoCause::Ended => "the credential ended".to_owned(),
+            UndoCause::Revoked(seq) => format!("the credential was revoked at seq {seq}"),
+            UndoCause::TaskOver => "the task is over".to_owned(),
         });
         match self.durable.commit(vec![Record::new(author, closed(id, end, "verified to be gone"))]).await {
-            Ok(_) => Ok(Done::Closed),
+            Ok(_) => Ok(UndoResult::Closed),
             // Another replica, or an operator, has closed the lease already.
-            Err(No::Refusal(no)) if no.reason == Reason::NotFound => Ok(Done::Closed),
+            Err(Error::Refusal(no)) if no.reason == Reason::NotFound => Ok(UndoResult::Closed),
             Err(no) => Err(format!("it is undone, but that could not be recorded: {no}")),
         }
     }
 
     /// How long a credential may still appear at the upstream, in milliseconds.
-    fn watch_for(&self, lease: &Lease, given: Option<Given>, remote: &dyn Remote) -> u64 {
+    fn watch_for(&self, lease: &Lease, given: Option<UndoRequest>, remote: &dyn UpstreamConnector) -> u64 {
         match given {
             _ if lease.issued => 0,
-            Some(Given { fate: Fate::Made | Fate::NeverMade, .. }) => 0,
-            Some(Given { at, .. }) => at.saturating_add(remote.settles_ms()).saturating_sub(self.system.steady()),
+            Some(UndoRequest { fate: CreationResult::Made | CreationResult::NeverMade, .. }) => 0,
+            Some(UndoRequest { at, .. }) => at.saturating_add(remote.settles_ms()).saturating_sub(self.system.steady()),
             // Made by a process that has ended, or by another replica, which stops making before `left_ms`.
             None => {
                 let settled = lease.opened_at.plus(self.timing().left_ms).plus(remote.settles_ms());
@@ -222,7 +222,7 @@ impl<D: Durable> Leases<D> {
         }
     }
 
-    async fn call<T>(&self, call: Boxed<'_, Result<T, UndoError>>) -> Result<T, String> {
+    async fn call<T>(&self, call: ConnectorFuture<'_, Result<T, UndoError>>) -> Result<T, String> {
         match tokio::time::timeout(Duration::from_millis(self.timing().call_ms), call).await {
             Ok(answer) => answer.map_err(|e| e.0),
             Err(_) => Err(format!("the upstream took longer than {} ms", self.timing().call_ms)),
@@ -230,13 +230,13 @@ impl<D: Durable> Leases<D> {
     }
 
     /// Revokes the credential, so that an existing issuance ends and a later one is void.
-    pub(super) async fn bar(&self, credential: CredentialId) -> Result<(), No> {
+    pub(super) async fn bar(&self, credential: CredentialId) -> Result<(), Error> {
         let target = Target::Credential(credential);
         let barred = self.durable.settled(|s| s.rules.get(&target).is_some_and(|e| e.revoked > Seq::ZERO)).await?;
         if barred {
             return Ok(());
         }
-        let revoked = Revoked {
+        let revoked = TargetsRevoked {
             targets: vec![target.to_record()],
             issued_only: true,
             reason: "it was never answered: what was made for it is undone".to_owned(),
@@ -244,7 +244,7 @@ impl<D: Durable> Leases<D> {
             keep_until: self.keep_until().0,
             lock_only: false,
         };
-        let author = Who::Mayfly("a lease is undone".to_owned());
+        let author = Author::Mayfly("a lease is undone".to_owned());
         self.durable.commit(vec![Record::new(author, Event::Revoked(revoked))]).await.map(|_| ())
     }
 
@@ -254,12 +254,12 @@ impl<D: Durable> Leases<D> {
 }
 
 /// The finding about a lease, and until when it holds unless a record changes it.
-fn found(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> Found {
+fn found(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> LeaseCheck {
     match standing(state, lease, now, left_ms) {
-        Standing::ToUndo(cause) => Found::Nobodys(cause),
-        Standing::InMaking => Found::Until(lease.opened_at.plus(left_ms), Names::default()),
-        Standing::Somebodys => {
-            let mut names = Names { credentials: vec![lease.credential], tasks: vec![lease.task] };
+        LeaseStatus::ToUndo(cause) => LeaseCheck::Nobodys(cause),
+        LeaseStatus::InMaking => LeaseCheck::Until(lease.opened_at.plus(left_ms), LeaseDependencies::default()),
+        LeaseStatus::Somebodys => {
+            let mut names = LeaseDependencies { credentials: vec![lease.credential], tasks: vec![lease.task] };
             let mut until = Millis(u64::MAX);
             if let Some(live) = state.credentials.get(&lease.credential) {
                 until = live.expires_at();
@@ -270,7 +270,7 @@ fn found(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> Found {
                     until = state.tasks.upwards(task).fold(until, |until, task| until.min(task.ends()));
                 }
             }
-            Found::Until(until, names)
+            LeaseCheck::Until(until, names)
         }
     }
 }

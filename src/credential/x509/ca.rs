@@ -7,7 +7,7 @@ use rcgen::{
 use rcgen::{SerialNumber, SignatureAlgorithm, SigningKey};
 
 use super::{failed, moment, uri};
-use crate::keyring::OwnKey;
+use crate::keyring::LoadedKey;
 use mayfly_base::limits;
 use mayfly_base::refusal::Fault;
 use mayfly_identity::anchor::TrustAnchor;
@@ -15,19 +15,19 @@ use mayfly_identity::spiffe_id::TrustDomain;
 use mayfly_verify::seq::Millis;
 
 /// Signs certificates with a key of mayfly.
-pub(super) struct Signs<'a> {
-    key: &'a OwnKey,
+pub(super) struct CaSigner<'a> {
+    key: &'a LoadedKey,
     point: &'a [u8],
 }
 
-impl<'a> Signs<'a> {
-    fn by(key: &'a OwnKey) -> Result<Signs<'a>, Fault> {
+impl<'a> CaSigner<'a> {
+    fn by(key: &'a LoadedKey) -> Result<CaSigner<'a>, Fault> {
         let point = key.public().ok_or_else(|| Fault::new(format!("key {} signs nothing", key.id())))?;
-        Ok(Signs { key, point })
+        Ok(CaSigner { key, point })
     }
 }
 
-impl PublicKeyData for Signs<'_> {
+impl PublicKeyData for CaSigner<'_> {
     fn der_bytes(&self) -> &[u8] {
         self.point
     }
@@ -37,7 +37,7 @@ impl PublicKeyData for Signs<'_> {
     }
 }
 
-impl SigningKey for Signs<'_> {
+impl SigningKey for CaSigner<'_> {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         self.key.sign_der(&digest(&SHA256, message)).map_err(|_| rcgen::Error::RemoteKeyError)
     }
@@ -45,15 +45,16 @@ impl SigningKey for Signs<'_> {
 
 /// A CA that can sign: its key, and its certificate as in the bundle.
 pub struct Ca<'a> {
-    issuer: Issuer<'static, Signs<'a>>,
+    issuer: Issuer<'static, CaSigner<'a>>,
     anchor: &'a TrustAnchor,
 }
 
 impl<'a> Ca<'a> {
     /// A CA for a key and its certificate. The names and identifiers in signed certificates are read from the CA certificate and never
     /// built a second time.
-    pub fn new(key: &'a OwnKey, anchor: &'a TrustAnchor) -> Result<Ca<'a>, Fault> {
-        let issuer = Issuer::from_ca_cert_der(anchor.der(), Signs::by(key)?).map_err(failed("reading our own CA certificate"))?;
+    pub fn new(key: &'a LoadedKey, anchor: &'a TrustAnchor) -> Result<Ca<'a>, Fault> {
+        let issuer =
+            Issuer::from_ca_cert_der(anchor.der(), CaSigner::by(key)?).map_err(failed("reading our own CA certificate"))?;
         Ok(Ca { issuer, anchor })
     }
 
@@ -62,13 +63,13 @@ impl<'a> Ca<'a> {
         self.anchor
     }
 
-    pub(super) fn issuer(&self) -> &Issuer<'static, Signs<'a>> {
+    pub(super) fn issuer(&self) -> &Issuer<'static, CaSigner<'a>> {
         &self.issuer
     }
 }
 
 /// Makes the certificate of a CA key. To be called once per key, since a second certificate would be a different trust anchor.
-pub fn certificate(key: &OwnKey, domain: &TrustDomain, serial: [u8; 16], now: Millis) -> Result<TrustAnchor, Fault> {
+pub fn certificate(key: &LoadedKey, domain: &TrustDomain, serial: [u8; 16], now: Millis) -> Result<TrustAnchor, Fault> {
     let mut params = CertificateParams::default();
     params.not_before = moment(now.minus(limits::SVID_BACKDATED_MS))?;
     params.not_after = moment(now.plus(limits::CA_LIFE_MS))?;
@@ -82,7 +83,7 @@ pub fn certificate(key: &OwnKey, domain: &TrustDomain, serial: [u8; 16], now: Mi
     params.subject_alt_names = vec![SanType::URI(uri(&format!("spiffe://{domain}"))?)];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let made = params.self_signed(&Signs::by(key)?).map_err(failed("making a CA certificate"))?;
+    let made = params.self_signed(&CaSigner::by(key)?).map_err(failed("making a CA certificate"))?;
     TrustAnchor::from_der(made.der()).ok_or_else(|| Fault::new("a CA certificate that we cannot read"))
 }
 

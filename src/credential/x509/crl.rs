@@ -10,7 +10,7 @@ use mayfly_verify::seq::{CredentialId, Millis};
 
 /// A revoked certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ended {
+pub struct RevokedCertificate {
     /// The serial number.
     pub id: CredentialId,
     /// The time of revocation.
@@ -18,8 +18,8 @@ pub struct Ended {
 }
 
 /// Signs a CRL. `number` must be higher than in every earlier CRL of the key. `url` is the CRL's URL, byte for byte as in the certificates.
-pub fn crl(ca: &Ca<'_>, number: u128, url: &str, ended: &[Ended], now: Millis) -> Result<Vec<u8>, Fault> {
-    let entry = |e: &Ended| {
+pub fn crl(ca: &Ca<'_>, number: u128, url: &str, ended: &[RevokedCertificate], now: Millis) -> Result<Vec<u8>, Fault> {
+    let entry = |e: &RevokedCertificate| {
         Ok(RevokedCertParams {
             serial_number: SerialNumber::from_slice(e.id.as_bytes()),
             revocation_time: moment(e.since.min(now))?,

@@ -10,9 +10,9 @@ mod svid;
 mod tests;
 
 pub use ca::{Ca, certificate};
-pub use crl::{Ended, crl};
+pub use crl::{RevokedCertificate, crl};
 pub use csr::{Csr, CsrDefect};
-pub use svid::{Leaf, Signed};
+pub use svid::{SignedCertificate, SvidTemplate};
 
 use time::OffsetDateTime;
 

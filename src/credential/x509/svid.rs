@@ -15,7 +15,7 @@ use mayfly_verify::seq::{CredentialId, Millis};
 
 /// The content of an SVID.
 #[derive(Clone, Copy, Debug)]
-pub struct Leaf<'a> {
+pub struct SvidTemplate<'a> {
     /// The credential id, which is the serial number.
     pub id: CredentialId,
     /// The verified request that holds the public key.
@@ -31,16 +31,16 @@ pub struct Leaf<'a> {
 }
 
 /// A signed certificate that is not handed out yet.
-pub struct Signed {
+pub struct SignedCertificate {
     /// The certificate in DER.
     pub der: CertificateDer<'static>,
     /// SHA-256 of the certificate.
     pub sha256: [u8; 32],
 }
 
-impl Leaf<'_> {
+impl SvidTemplate<'_> {
     /// Signs the SVID.
-    pub fn sign(&self, ca: &Ca<'_>) -> Result<Signed, Fault> {
+    pub fn sign(&self, ca: &Ca<'_>) -> Result<SignedCertificate, Fault> {
         let mut params = CertificateParams::default();
         params.not_before = moment(self.issued_at.minus(limits::SVID_BACKDATED_MS))?;
         params.not_after = moment(self.expires_at)?;
@@ -56,6 +56,6 @@ impl Leaf<'_> {
         let key = SubjectPublicKeyInfo::from_der(self.key.spki()).map_err(failed("reading a public key"))?;
         let made = params.signed_by(&key, ca.issuer()).map_err(failed("signing an SVID"))?;
         let der = made.der().clone();
-        Ok(Signed { sha256: sha256(&der), der })
+        Ok(SignedCertificate { sha256: sha256(&der), der })
     }
 }

@@ -8,16 +8,16 @@ use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtensio
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::*;
-use crate::keyring::{Keyring, OwnKey, generate};
-use crate::testing::{Log, Named, Stamp};
+use crate::keyring::{Keyring, LoadedKey, generate};
+use crate::testing::{NamedValueStore, TestLog, TestSealer};
 use mayfly_base::limits;
 use mayfly_base::system::System;
 use mayfly_identity::anchor::TrustAnchor;
 use mayfly_identity::bundle::{Bundle, Bundles};
+use mayfly_identity::bundle_document::BundleDocument;
 use mayfly_identity::spiffe_id::{SpiffeId, TrustDomain};
 use mayfly_identity::svid::{PeerChain, verify, verify_server};
-use mayfly_identity::written::Document;
-use mayfly_ledger::record::{Event, KeyPurpose, KeyState, Record, Who};
+use mayfly_ledger::record::{Author, Event, KeyPurpose, KeyState, Record};
 use mayfly_verify::seq::{CredentialId, Millis};
 
 const NOW: Millis = Millis(1_700_000_000_000);
@@ -27,12 +27,12 @@ fn domain() -> TrustDomain {
     TrustDomain::parse("people.example").unwrap()
 }
 
-fn ca_key() -> Arc<OwnKey> {
-    let (mut log, store, ring) = (Log::new(NOW), Named::default(), Keyring::default());
-    let new = generate(KeyPurpose::X509Ca, "", KeyState::Active, &Stamp, &System::real()).ok().unwrap();
+fn ca_key() -> Arc<LoadedKey> {
+    let (mut log, store, ring) = (TestLog::new(NOW), NamedValueStore::default(), Keyring::default());
+    let new = generate(KeyPurpose::X509Ca, "", KeyState::Active, &TestSealer, &System::real()).ok().unwrap();
     let added = new.keep(&store).unwrap();
-    log.put(vec![Record::new(Who::LocalUid(0), Event::KeyAdded(added))]).remove(0).unwrap();
-    ring.sync(&log.state.keys, &store, &Stamp).unwrap();
+    log.put(vec![Record::new(Author::LocalUid(0), Event::KeyAdded(added))]).remove(0).unwrap();
+    ring.sync(&log.state.keys, &store, &TestSealer).unwrap();
     ring.active(KeyPurpose::X509Ca, "").unwrap()
 }
 
@@ -43,16 +43,23 @@ fn request(key: &KeyPair) -> Vec<u8> {
     asked.serialize_request(key).unwrap().der().to_vec()
 }
 
-fn svid(ca: &Ca<'_>, id: [u8; 16], key: &KeyPair) -> Signed {
+fn svid(ca: &Ca<'_>, id: [u8; 16], key: &KeyPair) -> SignedCertificate {
     let (csr, name) =
         (Csr::check(&request(key)).unwrap(), "spiffe://people.example/people/corp/ada".parse::<SpiffeId>().unwrap());
     let id = CredentialId::from_bytes(id);
-    let leaf = Leaf { id, key: &csr, spiffe_id: &name, crl_url: URL, issued_at: NOW, expires_at: NOW.plus(limits::LOGIN_TTL_MS) };
+    let leaf = SvidTemplate {
+        id,
+        key: &csr,
+        spiffe_id: &name,
+        crl_url: URL,
+        issued_at: NOW,
+        expires_at: NOW.plus(limits::LOGIN_TTL_MS),
+    };
     leaf.sign(ca).unwrap()
 }
 
 fn bundles(anchor: &TrustAnchor) -> Bundles {
-    let document = Document { sequence: Some(1), refresh_hint_s: None, anchors: vec![anchor], jwt: vec![] }.to_text();
+    let document = BundleDocument { sequence: Some(1), refresh_hint_s: None, anchors: vec![anchor], jwt: vec![] }.to_text();
     Bundles::new([Arc::new(Bundle::from_jwks(domain(), document.as_bytes()).unwrap())]).unwrap()
 }
 
@@ -142,7 +149,7 @@ fn a_crl_revokes_for_webpki_what_it_lists_and_says_where_it_lies() {
     let ca = Ca::new(&own, &anchor).unwrap();
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     let (bad, good) = (svid(&ca, [0x81; 16], &key), svid(&ca, [0x12; 16], &key));
-    let ended = [Ended { id: CredentialId::from_bytes([0x81; 16]), since: NOW }];
+    let ended = [RevokedCertificate { id: CredentialId::from_bytes([0x81; 16]), since: NOW }];
     let number = (u128::from(u64::MAX >> 11) << 40) | 5;
     let der = crl(&ca, number, URL, &ended, NOW).unwrap();
     let (rest, list) = CertificateRevocationList::from_der(&der).unwrap();

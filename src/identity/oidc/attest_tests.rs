@@ -12,19 +12,19 @@ fn issuer(platform: Platform, id_claim: &str) -> Issuer {
         audience: None,
         audiences: None,
         algorithms: Vec::new(),
-        uses: vec![super::super::Use::Attest],
+        uses: vec![super::super::IssuerUse::Attest],
         max_life_ms: 600_000,
         scopes_claim: None,
         groups_claim: None,
         rights: Vec::new(),
-        jobs: Some(Attesting { platform, id_claim: id_claim.into(), key_bound: platform.chooses_audience() }),
+        jobs: Some(AttestationProfile { platform, id_claim: id_claim.into(), key_bound: platform.chooses_audience() }),
     }
 }
 
-fn rule(name: &str, claims: &[(&str, &[&str])]) -> AttestRule {
+fn rule(name: &str, claims: &[(&str, &[&str])]) -> AttestationRule {
     let values = |values: &[&str]| values.iter().map(|v| (*v).to_owned()).collect();
     let claims = claims.iter().map(|(name, all)| ((*name).to_owned(), values(all))).collect();
-    AttestRule { name: name.into(), issuer: "hub".into(), claims, ttl_ms: 600_000 }
+    AttestationRule { name: name.into(), issuer: "hub".into(), claims, ttl_ms: 600_000 }
 }
 
 fn object(value: Value) -> Map<String, Value> {
@@ -105,7 +105,8 @@ fn a_tag_is_no_branch_of_the_same_name_and_an_environment_counts_where_it_is_pro
         claims
     };
     let id: (&str, &[&str]) = ("project_id", &["22"]);
-    let fits = |rule: &AttestRule, claims: &Map<String, Value>| attested(&lab, std::slice::from_ref(rule), None, claims).is_ok();
+    let fits =
+        |rule: &AttestationRule, claims: &Map<String, Value>| attested(&lab, std::slice::from_ref(rule), None, claims).is_ok();
     let (branch, tag) = (claims(json!({})), claims(json!({"ref_type": "tag", "ref_path": "refs/tags/main"})));
     let by_ref = rule("a", &[id, ("ref", &["main"])]);
     assert!(fits(&by_ref, &branch) && !fits(&by_ref, &tag), "whoever may make a tag may name it like a branch");
@@ -140,7 +141,8 @@ fn a_build_of_a_tag_is_none_of_the_branch_of_its_name() {
         claims
     };
     let id: (&str, &[&str]) = ("pipeline_id", &["0186-77"]);
-    let fits = |rule: &AttestRule, claims: &Map<String, Value>| attested(&kite, std::slice::from_ref(rule), None, claims).is_ok();
+    let fits =
+        |rule: &AttestationRule, claims: &Map<String, Value>| attested(&kite, std::slice::from_ref(rule), None, claims).is_ok();
     let branch = rule("a", &[id, ("build_branch", &["main"])]);
     for none in [json!({}), json!({"build_tag": null}), json!({"build_tag": ""})] {
         assert!(fits(&branch, &claims(none)));
@@ -174,7 +176,7 @@ fn the_first_rule_that_fits_counts_or_the_one_that_is_named() {
     assert_eq!(attested(&hub, &rules, Some("all"), &tag).unwrap().rule.name, "all");
     assert!(attested(&hub, &rules, Some("other"), &claims).is_err(), "who names a rule is not let in by it");
     assert!(attested(&hub, &rules, Some("none"), &claims).is_err());
-    let Err(NotAttested::Rules(why)) = attested(&hub, &rules, Some("tags"), &claims) else { panic!() };
+    let Err(AttestationError::Rules(why)) = attested(&hub, &rules, Some("tags"), &claims) else { panic!() };
     assert_eq!(why, ["tags: ref is \"refs/heads/main\""]);
     rules.iter_mut().for_each(|r| r.issuer = "lab".into());
     assert!(attested(&hub, &rules, None, &claims).is_err(), "another issuer's rules");
@@ -233,14 +235,14 @@ fn numbers_and_flags_are_compared_as_they_are_written() {
 #[test]
 fn an_issuer_without_runs_lets_none_in() {
     let hub = Issuer { jobs: None, ..issuer(Platform::Github, "repository_id") };
-    assert_eq!(attested(&hub, &[], None, &github(|_| {})), Err(NotAttested::Issuer));
+    assert_eq!(attested(&hub, &[], None, &github(|_| {})), Err(AttestationError::Issuer));
     let odd = issuer(Platform::Other, "project");
-    assert_eq!(attested(&odd, &[], None, &github(|_| {})), Err(NotAttested::Id("project".into())));
+    assert_eq!(attested(&odd, &[], None, &github(|_| {})), Err(AttestationError::Id("project".into())));
 }
 
 #[test]
 fn a_rule_that_stands_behind_a_wider_one_is_found() {
-    let rule = |name: &str, claims: &[(&str, &[&str])]| AttestRule {
+    let rule = |name: &str, claims: &[(&str, &[&str])]| AttestationRule {
         name: name.into(),
         issuer: "hub".into(),
         claims: claims.iter().map(|(n, v)| ((*n).to_owned(), v.iter().map(|v| (*v).to_owned()).collect())).collect(),
@@ -257,6 +259,6 @@ fn a_rule_that_stands_behind_a_wider_one_is_found() {
     assert!(!main.includes(&wide, hub) && !wide.includes(&tags, hub) && !wide.includes(&other, hub));
     // The wide rule does not name `event_name`, so it does not cover pull requests.
     assert!(!wide.includes(&requests, hub));
-    let elsewhere = AttestRule { issuer: "lab".into(), ..main };
+    let elsewhere = AttestationRule { issuer: "lab".into(), ..main };
     assert!(!wide.includes(&elsewhere, hub));
 }

@@ -4,7 +4,7 @@
 //! Nothing is fetched here: the caller passes the issuer's keys as [`IssuerKeys`]. The caller also decides what a verified token may be
 //! used for.
 
-pub mod attest;
+pub mod attestation;
 mod defect;
 pub mod discovery;
 pub mod keys;
@@ -13,17 +13,17 @@ use serde_json::{Map, Value};
 
 use super::json;
 use super::jwk::Algorithm;
-use super::jws::Compact;
+use super::jws::CompactJws;
 use mayfly_base::limits;
 use mayfly_verify::seq::Millis;
 
-pub use attest::{AttestRule, Attested, Attesting, NotAttested, Platform};
+pub use attestation::{AttestationError, AttestationProfile, AttestationRule, AttestedJob, Platform};
 pub use defect::OidcDefect;
 pub use keys::IssuerKeys;
 
 /// A use for which an issuer's tokens are accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Use {
+pub enum IssuerUse {
     /// Logging a person in.
     Login,
     /// Naming the subject of an exchange.
@@ -34,7 +34,7 @@ pub enum Use {
 
 /// The scopes that members of a group may use.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Right {
+pub struct GroupScopes {
     /// A value of the groups claim.
     pub group: String,
     /// The upstream.
@@ -59,7 +59,7 @@ pub struct Issuer {
     /// The accepted signature algorithms.
     pub algorithms: Vec<Algorithm>,
     /// The uses for which the issuer's tokens are accepted.
-    pub uses: Vec<Use>,
+    pub uses: Vec<IssuerUse>,
     /// The longest lifetime of a token, `exp − iat`, in milliseconds.
     pub max_life_ms: u64,
     /// The claim with the scopes that a subject may have.
@@ -67,14 +67,14 @@ pub struct Issuer {
     /// The claim with the groups of a subject.
     pub groups_claim: Option<String>,
     /// The rights of groups. Unless the list is empty, a right that is not listed is not given.
-    pub rights: Vec<Right>,
+    pub rights: Vec<GroupScopes>,
     /// How to read the claims about a job, where the tokens are accepted for attestation.
-    pub jobs: Option<Attesting>,
+    pub jobs: Option<AttestationProfile>,
 }
 
 impl Issuer {
     /// Whether the issuer's tokens are accepted for a use.
-    pub fn serves(&self, what: Use) -> bool {
+    pub fn serves(&self, what: IssuerUse) -> bool {
         self.uses.contains(&what)
     }
 
@@ -86,7 +86,7 @@ impl Issuer {
 
 /// The requirements on a token in addition to the issuer's configuration.
 #[derive(Clone, Copy, Debug)]
-pub struct Expect<'a> {
+pub struct OidcTokenRequirements<'a> {
     /// The accepted audiences: one must be the value of `aud`, or be in its list where the issuer's configuration accepts lists.
     pub audiences: &'a [&'a str],
     /// The present time.
@@ -179,7 +179,7 @@ pub fn peek_issuer(token: &str) -> Option<String> {
     if token.len() > limits::OIDC_TOKEN_BYTES {
         return None;
     }
-    let claims = object(&Compact::split(token).ok()?.payload()?).ok()?;
+    let claims = object(&CompactJws::split(token).ok()?.payload()?).ok()?;
     claims.get("iss")?.as_str().map(str::to_owned)
 }
 
@@ -188,13 +188,13 @@ pub fn peek_kid(token: &str) -> Option<String> {
     if token.len() > limits::OIDC_TOKEN_BYTES {
         return None;
     }
-    object(&Compact::split(token).ok()?.header).ok()?.get("kid")?.as_str().map(str::to_owned)
+    object(&CompactJws::split(token).ok()?.header).ok()?.get("kid")?.as_str().map(str::to_owned)
 }
 
 /// Whether the token may be an ID token by its header: `typ` is `JWT` or absent (OpenID Connect Core, section 2). An access token declares
 /// its type (RFC 9068, section 2.1) and is no evidence that a user signed in.
 pub fn may_be_id_token(token: &str) -> bool {
-    let header = Compact::split(token).ok().and_then(|parts| object(&parts.header).ok());
+    let header = CompactJws::split(token).ok().and_then(|parts| object(&parts.header).ok());
     header.is_some_and(|header| match header.get("typ") {
         None => true,
         Some(typ) => typ.as_str().is_some_and(|typ| typ.eq_ignore_ascii_case("JWT")),
@@ -202,11 +202,16 @@ pub fn may_be_id_token(token: &str) -> bool {
 }
 
 /// Verifies a token of an issuer. The error says which clause refuses it.
-pub fn verify(token: &str, issuer: &Issuer, keys: &IssuerKeys, expect: &Expect<'_>) -> Result<VerifiedOidc, OidcDefect> {
+pub fn verify(
+    token: &str,
+    issuer: &Issuer,
+    keys: &IssuerKeys,
+    expect: &OidcTokenRequirements<'_>,
+) -> Result<VerifiedOidc, OidcDefect> {
     if token.len() > limits::OIDC_TOKEN_BYTES {
         return Err(OidcDefect::TooLong);
     }
-    let parts = Compact::split(token).map_err(|_| OidcDefect::Malformed)?;
+    let parts = CompactJws::split(token).map_err(|_| OidcDefect::Malformed)?;
     let (alg, kid) = header(&parts.header)?;
     if !issuer.algorithms.contains(&alg) {
         return Err(OidcDefect::Algorithm);
@@ -294,7 +299,11 @@ fn time(value: &Value, up: bool) -> Option<Millis> {
 }
 
 /// Checks the times and returns `iat` and `exp`.
-fn times(claims: &Map<String, Value>, expect: &Expect<'_>, max_life_ms: u64) -> Result<(Millis, Millis), OidcDefect> {
+fn times(
+    claims: &Map<String, Value>,
+    expect: &OidcTokenRequirements<'_>,
+    max_life_ms: u64,
+) -> Result<(Millis, Millis), OidcDefect> {
     let time = |name: &str, up: bool| match claims.get(name) {
         None => Ok(None),
         Some(value) => time(value, up).map(Some).ok_or(OidcDefect::NotATime),
@@ -328,7 +337,7 @@ fn subject(claims: &Map<String, Value>) -> Result<String, OidcDefect> {
     if scheme { Err(OidcDefect::SpiffeSub) } else { Ok(sub.to_owned()) }
 }
 
-fn token_id(claims: &Map<String, Value>, parts: &Compact<'_>) -> Result<String, OidcDefect> {
+fn token_id(claims: &Map<String, Value>, parts: &CompactJws<'_>) -> Result<String, OidcDefect> {
     match claims.get("jti") {
         None => Ok(parts.digest_id()),
         Some(jti) => jti.as_str().filter(|jti| plain(jti)).map(str::to_owned).ok_or(OidcDefect::Jti),

@@ -4,9 +4,9 @@
 //! - `write`: produces the pieces of a backup as a server sends them. `read`: verifies the whole file before anything in it is used, then
 //!   reads it like a store.
 //!
-//! The file begins with [`MAGIC`]. Pieces follow, each with a type byte, a length of four bytes, and the content. `About` comes first, in
+//! The file begins with [`MAGIC`]. Pieces follow, each with a type byte, a length of four bytes, and the content. `BackupHeader` comes first, in
 //! JSON, then pieces of the snapshot, named values (two bytes of length, name, value), commits (eight bytes of position, then the commit as
-//! stored), and last `End`, in JSON, with the SHA-256 of all bytes before it. The digest is also sealed with the store's sealing key: an
+//! stored), and last `BackupTrailer`, in JSON, with the SHA-256 of all bytes before it. The digest is also sealed with the store's sealing key: an
 //! attacker who can write to the backup storage can truncate or forge a backup, and a restore detects it.
 
 mod read;
@@ -14,8 +14,8 @@ mod write;
 
 use serde::{Deserialize, Serialize};
 
-pub use read::{Backup, BadBackup};
-pub use write::Writer;
+pub use read::{BackupFile, BadBackup};
+pub use write::BackupWriter;
 
 use mayfly_base::limits;
 use mayfly_store::Position;
@@ -56,7 +56,7 @@ impl Piece {
 /// The description of a backup: its header.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct About {
+pub struct BackupHeader {
     /// The store's identity, hex; sealed values are bound to it.
     pub store: String,
     /// The engine that the backup was read from. It can be restored to any engine.
@@ -80,7 +80,7 @@ pub struct About {
 /// The end of a backup.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct End {
+pub struct BackupTrailer {
     /// Number of commits.
     pub commits: u64,
     /// Number of named values.

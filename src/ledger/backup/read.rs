@@ -12,11 +12,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::{About, End, MAGIC, Piece, hex};
-use crate::commit::{ChainHead, Commit, Hash};
+use super::{BackupHeader, BackupTrailer, MAGIC, Piece, hex};
+use crate::commit::{Commit, Hash, WriterHead};
 use crate::state::seq_after;
 use mayfly_base::bounded_file;
-use mayfly_store::{Entry, Expect, Position, Store, StoreError, StoreId};
+use mayfly_store::{Position, Precondition, Store, StoreError, StoreId, StoredCommit};
 use mayfly_verify::seq::Seq;
 
 /// Why a file cannot be used as a backup. Nothing in it was used.
@@ -49,20 +49,20 @@ fn damaged(what: impl Into<String>) -> BadBackup {
 }
 
 /// The offset and length of a piece in the file.
-type Place = (u64, u32);
+type PieceLocation = (u64, u32);
 
 /// A verified backup, readable like a store.
-pub struct Backup {
+pub struct BackupFile {
     file: File,
-    about: About,
-    end: End,
+    about: BackupHeader,
+    end: BackupTrailer,
     digest: Hash,
     bytes: u64,
     id: StoreId,
     /// One entry per commit, from the first.
-    commits: Vec<Place>,
-    named: BTreeMap<String, Place>,
-    snapshot: Vec<Place>,
+    commits: Vec<PieceLocation>,
+    named: BTreeMap<String, PieceLocation>,
+    snapshot: Vec<PieceLocation>,
 }
 
 /// Reads pieces and hashes what it reads.
@@ -103,10 +103,10 @@ impl<R: Read> Reading<R> {
     }
 }
 
-impl Backup {
+impl BackupFile {
     /// Reads a file from end to end and checks its digest, that no commit is missing, each commit by itself, and that each commit continues
     /// the one before.
-    pub fn open(path: &Path) -> Result<Backup, BadBackup> {
+    pub fn open(path: &Path) -> Result<BackupFile, BadBackup> {
         let file = bounded_file::open(path)?;
         let bytes = file.metadata()?.len();
         let from = BufReader::with_capacity(mayfly_base::limits::BACKUP_PIECE_BYTES, file.try_clone()?);
@@ -120,11 +120,11 @@ impl Backup {
             return Err(BadBackup::Foreign);
         }
         let (Piece::About, _, text) = reading.next()? else { return Err(damaged("it does not say what it is of")) };
-        let about: About = serde_json::from_slice(&text).map_err(|e| damaged(format!("what it says of itself: {e}")))?;
+        let about: BackupHeader = serde_json::from_slice(&text).map_err(|e| damaged(format!("what it says of itself: {e}")))?;
         let store = data_encoding::HEXLOWER.decode(about.store.as_bytes()).ok().and_then(|id| id.try_into().ok());
         let id = StoreId::from_bytes(store.ok_or_else(|| damaged("the store's identity"))?);
-        let end = End { commits: 0, named: 0, sha256: String::new(), sealed: String::new() };
-        let mut backup = Backup {
+        let end = BackupTrailer { commits: 0, named: 0, sha256: String::new(), sealed: String::new() };
+        let mut backup = BackupFile {
             file,
             end,
             digest: [0; 32],
@@ -186,12 +186,12 @@ impl Backup {
     }
 
     /// The description of the backup.
-    pub fn about(&self) -> &About {
+    pub fn about(&self) -> &BackupHeader {
         &self.about
     }
 
     /// The end of the backup.
-    pub fn end(&self) -> &End {
+    pub fn end(&self) -> &BackupTrailer {
         &self.end
     }
 
@@ -218,7 +218,7 @@ impl Backup {
         Ok(!self.snapshot.is_empty())
     }
 
-    fn at(&self, (from, length): Place) -> io::Result<Vec<u8>> {
+    fn at(&self, (from, length): PieceLocation) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length as usize];
         self.file.read_exact_at(&mut bytes, from)?;
         Ok(bytes)
@@ -229,7 +229,7 @@ impl Backup {
 struct Chain {
     seq: Seq,
     next: Position,
-    heads: BTreeMap<u32, ChainHead>,
+    heads: BTreeMap<u32, WriterHead>,
 }
 
 impl Chain {
@@ -244,9 +244,9 @@ impl Chain {
         let writer = commit.header.writer;
         let head = match self.heads.get(&writer) {
             Some(head) => commit.continues(*head),
-            None if first == 1 => commit.continues(ChainHead::START),
+            None if first == 1 => commit.continues(WriterHead::START),
             // The commit that it continues was removed. The snapshot has that chain head, and it is checked when the snapshot is restored.
-            None => Ok(ChainHead {
+            None => Ok(WriterHead {
                 number: commit.header.number,
                 hash: commit.hash,
                 time: mayfly_verify::seq::Millis(commit.header.time),
@@ -273,7 +273,7 @@ fn unreadable(error: &io::Error) -> StoreError {
     StoreError::Failed(format!("reading the backup: {error}"))
 }
 
-impl Store for Backup {
+impl Store for BackupFile {
     fn id(&self) -> StoreId {
         self.id
     }
@@ -294,7 +294,7 @@ impl Store for Backup {
         Ok(self.about.first)
     }
 
-    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<Entry>, StoreError> {
+    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<StoredCommit>, StoreError> {
         let from = from.max(self.about.first);
         let skipped = usize::try_from(from - self.about.first).unwrap_or(usize::MAX);
         let (mut out, mut bytes) = (Vec::new(), 0);
@@ -303,7 +303,7 @@ impl Store for Backup {
             if !out.is_empty() && bytes > max_bytes {
                 break;
             }
-            out.push(Entry { at, bytes: self.at(*place).map_err(|e| unreadable(&e))?.into() });
+            out.push(StoredCommit { at, bytes: self.at(*place).map_err(|e| unreadable(&e))?.into() });
         }
         Ok(out)
     }
@@ -316,7 +316,7 @@ impl Store for Backup {
         Err(no_change())
     }
 
-    fn put(&self, _: &str, _: &[u8], _: Expect<'_>) -> Result<(), StoreError> {
+    fn put(&self, _: &str, _: &[u8], _: Precondition<'_>) -> Result<(), StoreError> {
         Err(no_change())
     }
 
@@ -328,7 +328,7 @@ impl Store for Backup {
         Ok(self.named.keys().filter(|name| name.starts_with(prefix)).cloned().collect())
     }
 
-    fn delete(&self, _: &str, _: Expect<'_>) -> Result<(), StoreError> {
+    fn delete(&self, _: &str, _: Precondition<'_>) -> Result<(), StoreError> {
         Err(no_change())
     }
 }

@@ -4,22 +4,22 @@ use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{About, End, MAGIC, Piece, hex};
+use super::{BackupHeader, BackupTrailer, MAGIC, Piece, hex};
 use crate::commit::Hash;
 use mayfly_base::refusal::Fault;
-use mayfly_store::Entry;
+use mayfly_store::StoredCommit;
 
 /// Writes a backup. The output of each call must be written unchanged: the final digest covers all of it.
-pub struct Writer {
+pub struct BackupWriter {
     hash: Context,
     commits: u64,
     named: u64,
 }
 
-impl Writer {
+impl BackupWriter {
     /// Begins a backup and returns its first bytes.
-    pub fn new(about: &About) -> Result<(Writer, Vec<u8>), Fault> {
-        let mut writer = Writer { hash: Context::new(&SHA256), commits: 0, named: 0 };
+    pub fn new(about: &BackupHeader) -> Result<(BackupWriter, Vec<u8>), Fault> {
+        let mut writer = BackupWriter { hash: Context::new(&SHA256), commits: 0, named: 0 };
         let mut bytes = MAGIC.to_vec();
         put(&mut bytes, Piece::About, &[&text(about)?]);
         writer.hash.update(&bytes);
@@ -45,7 +45,7 @@ impl Writer {
     }
 
     /// The next commit.
-    pub fn commit(&mut self, entry: &Entry, to: &mut Vec<u8>) {
+    pub fn commit(&mut self, entry: &StoredCommit, to: &mut Vec<u8>) {
         self.take(Piece::Commit, &[&entry.at.to_be_bytes(), &entry.bytes], to);
         self.commits += 1;
     }
@@ -55,7 +55,7 @@ impl Writer {
         let mut digest: Hash = [0; 32];
         digest.copy_from_slice(self.hash.finish().as_ref());
         let sealed = STANDARD.encode(seal(&digest)?);
-        let end = End { commits: self.commits, named: self.named, sha256: hex(&digest), sealed };
+        let end = BackupTrailer { commits: self.commits, named: self.named, sha256: hex(&digest), sealed };
         put(to, Piece::End, &[&text(&end)?]);
         Ok(())
     }

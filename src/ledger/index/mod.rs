@@ -1,13 +1,13 @@
 //! The index of names: for about each MiB of history it holds the fingerprints of all names in its records, so that a search reads little
 //! of the history.
 //!
-//! - [`building`]: builds a segment from commits, in memory. [`segment`]: a segment in its file.
+//! - [`segment_builder`]: builds a segment from commits, in memory. [`segment`]: a segment in its file.
 //!
 //! The index is derived data and only says where a name may occur: the commits that it points to are read and checked. The part that it
 //! does not cover is scanned. A missing or damaged file is rebuilt from the store.
 
-pub mod building;
 pub mod segment;
+pub mod segment_builder;
 #[cfg(test)]
 mod tests;
 
@@ -17,22 +17,22 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use super::commit::BadCommit;
-use super::forward::Place;
-use super::glimpse::Glimpse;
-use super::record::{Named, about};
-use super::search::Filter;
-use building::Building;
+use super::commit_scan::ScannedCommit;
+use super::log_reader::LogCursor;
+use super::record::{RecordName, main_objects};
+use super::search::HistoryFilter;
 use mayfly_store::Position;
 use mayfly_verify::seq::{Millis, Seq};
-use segment::{Block, Entries, Segment};
+use segment::{Block, Entries, IndexSegment};
+use segment_builder::SegmentBuilder;
 
 /// The fingerprint of a name. It is not secret, and two names may share one; then a block is read needlessly.
 ///
-/// Names of revocation targets ([`about::RULE`]) are sorted together at the beginning: the query which revocation covers a credential asks
+/// Names of revocation targets ([`main_objects::RULE`]) are sorted together at the beginning: the query which revocation covers a credential asks
 /// for about twenty of them.
 pub fn fingerprint(name: &str) -> u32 {
     let mut digest = [0; 32];
-    if name.starts_with(about::RULE) {
+    if name.starts_with(main_objects::RULE) {
         return mixed(name.as_bytes()) >> 8;
     }
     match name.len() == 64 && data_encoding::HEXLOWER.decode_mut(name.as_bytes(), &mut digest).is_ok() {
@@ -63,14 +63,14 @@ fn mixed(bytes: &[u8]) -> u32 {
 
 /// The index of the whole history.
 #[derive(Debug, Default)]
-pub struct Index {
+pub struct HistoryIndex {
     dir: Option<PathBuf>,
     /// By their first commit. Consecutive except for holes, which are filled later.
-    segments: BTreeMap<Position, Segment>,
+    segments: BTreeMap<Position, IndexSegment>,
     /// The newest part, which is not in a segment yet.
-    pub tail: Option<Building>,
+    pub tail: Option<SegmentBuilder>,
     /// The part that is being written as a segment now.
-    sealing: Option<Arc<Building>>,
+    sealing: Option<Arc<SegmentBuilder>>,
     /// Number of segment pages read.
     pages: u64,
 }
@@ -81,32 +81,32 @@ pub enum Hint {
     /// The commit may contain a match, and so may the commits before it down to this one, which belong to the same block.
     Look(Position),
     /// Neither this commit nor any commit back to this place contains a match.
-    Skip(Place),
+    Skip(LogCursor),
 }
 
 /// A part of the history that a query searches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stretch {
+pub struct HistoryRange {
     /// The place where it begins.
-    pub from: Place,
+    pub from: LogCursor,
     /// The place after the stretch.
-    pub end: Place,
+    pub end: LogCursor,
     /// The index covers it and says that it may contain a match. If false, nothing is known about it.
     pub covered: bool,
 }
 
 /// A block, its number in its segment, where the segment begins and ends, and the place after the block.
-struct Found {
+struct BlockLocation {
     block: Block,
     number: usize,
     segment: (Position, Position),
-    end: Place,
+    end: LogCursor,
 }
 
 /// A search request: the records that match at least one of several filters.
 #[derive(Debug, Default)]
-pub struct Asked {
-    filters: Vec<Wanted>,
+pub struct IndexQuery {
+    filters: Vec<QueryFilter>,
     /// The fingerprints of all names, sorted and without duplicates.
     names: Vec<u32>,
     /// The segment consulted last, and the blocks that may contain each name. Identified by its end as well, because the newest segment
@@ -116,40 +116,40 @@ pub struct Asked {
 
 /// One filter; its names as indexes into the sorted names.
 #[derive(Debug)]
-struct Wanted {
+struct QueryFilter {
     names: Vec<usize>,
     since: Option<Millis>,
     until: Option<Millis>,
     seq: Option<Seq>,
 }
 
-impl Asked {
+impl IndexQuery {
     /// A request for one filter.
-    pub fn new(filter: &Filter) -> Asked {
-        Asked::any(std::slice::from_ref(filter))
+    pub fn new(filter: &HistoryFilter) -> IndexQuery {
+        IndexQuery::any(std::slice::from_ref(filter))
     }
 
     /// A request for the records that match any of these filters.
-    pub fn any(filters: &[Filter]) -> Asked {
-        let prints = |filter: &Filter| filter.names.iter().map(|(_, name)| fingerprint(name)).collect::<Vec<_>>();
+    pub fn any(filters: &[HistoryFilter]) -> IndexQuery {
+        let prints = |filter: &HistoryFilter| filter.names.iter().map(|(_, name)| fingerprint(name)).collect::<Vec<_>>();
         let mut names: Vec<u32> = filters.iter().flat_map(prints).collect();
         names.sort_unstable();
         names.dedup();
-        let wanted = |filter: &Filter| Wanted {
+        let wanted = |filter: &HistoryFilter| QueryFilter {
             names: prints(filter).iter().filter_map(|name| names.binary_search(name).ok()).collect(),
             since: filter.since,
             until: filter.until,
             seq: filter.seq,
         };
-        Asked { filters: filters.iter().map(wanted).collect(), names, segment: None }
+        IndexQuery { filters: filters.iter().map(wanted).collect(), names, segment: None }
     }
 
     /// Whether a commit may contain a match, judged by its time and by the names in its records: far less work than decoding it.
-    pub fn may_be_in(&self, commit: &Glimpse) -> Result<bool, BadCommit> {
+    pub fn may_be_in(&self, commit: &ScannedCommit) -> Result<bool, BadCommit> {
         let (at, before, last) = (Millis(commit.header.time), commit.before, commit.last);
-        let in_time = |f: &&Wanted| f.since.is_none_or(|since| at >= since) && f.until.is_none_or(|until| at < until);
-        let has_seq = |f: &&Wanted| f.seq.is_none_or(|seq| seq > before && seq <= last);
-        let left: Vec<&Wanted> = self.filters.iter().filter(in_time).filter(has_seq).collect();
+        let in_time = |f: &&QueryFilter| f.since.is_none_or(|since| at >= since) && f.until.is_none_or(|until| at < until);
+        let has_seq = |f: &&QueryFilter| f.seq.is_none_or(|seq| seq > before && seq <= last);
+        let left: Vec<&QueryFilter> = self.filters.iter().filter(in_time).filter(has_seq).collect();
         if left.is_empty() || left.iter().any(|f| f.names.is_empty()) {
             return Ok(!left.is_empty());
         }
@@ -164,8 +164,8 @@ impl Asked {
     }
 
     /// Whether a block may contain a match, judged by its segment's entries for the names.
-    fn may_be_in_block(&self, found: &Found, masks: &[u64]) -> bool {
-        let Found { block, number, end, .. } = found;
+    fn may_be_in_block(&self, found: &BlockLocation, masks: &[u64]) -> bool {
+        let BlockLocation { block, number, end, .. } = found;
         self.filters.iter().any(|f| {
             let named = f.names.iter().all(|name| masks.get(*name).is_some_and(|mask| mask >> number & 1 == 1));
             let since = f.since.is_none_or(|since| block.newest >= since.0);
@@ -177,17 +177,17 @@ impl Asked {
 }
 
 /// The fingerprint of a name in a record.
-pub fn fingerprint_of_named(named: &Named<'_>) -> u32 {
+pub fn fingerprint_of_named(named: &RecordName<'_>) -> u32 {
     match named {
-        Named::Text(_, name) => fingerprint(name),
-        Named::Digest(digest) => fingerprint_of(digest),
+        RecordName::Text(_, name) => fingerprint(name),
+        RecordName::Digest(digest) => fingerprint_of(digest),
     }
 }
 
-impl Index {
+impl HistoryIndex {
     /// Opens the index in a directory. Files that cannot be read are skipped and rebuilt.
-    pub fn open(dir: Option<&Path>) -> io::Result<Index> {
-        let mut index = Index { dir: dir.map(Path::to_owned), ..Index::default() };
+    pub fn open(dir: Option<&Path>) -> io::Result<HistoryIndex> {
+        let mut index = HistoryIndex { dir: dir.map(Path::to_owned), ..HistoryIndex::default() };
         let Some(dir) = dir else { return Ok(index) };
         fs::create_dir_all(dir)?;
         for entry in fs::read_dir(dir)? {
@@ -200,7 +200,7 @@ impl Index {
             if path.extension().is_none_or(|e| e != "names") {
                 continue;
             }
-            match Segment::load(&path) {
+            match IndexSegment::load(&path) {
                 Ok(segment) => drop(index.segments.insert(segment.from().position, segment)),
                 Err(error) => tracing::warn!(path = %path.display(), %error, "a part of the index of history is made again"),
             }
@@ -213,7 +213,7 @@ impl Index {
         let Some((first, newest)) = self.segments.iter().next_back().filter(|(_, s)| s.blocks().len() < segment::BLOCKS) else {
             return;
         };
-        match Building::resume(newest, block_bytes) {
+        match SegmentBuilder::resume(newest, block_bytes) {
             Ok(tail) => self.tail = Some(tail),
             Err(error) => tracing::warn!(%error, "the newest part of the index of history is made again"),
         }
@@ -223,7 +223,7 @@ impl Index {
     }
 
     /// The newest segment.
-    pub fn newest(&self) -> Option<&Segment> {
+    pub fn newest(&self) -> Option<&IndexSegment> {
         self.segments.values().next_back()
     }
 
@@ -248,7 +248,7 @@ impl Index {
     }
 
     /// The first stretch from a place on that the index does not cover, and where it ends; `None`: it ends at the newest commit.
-    pub fn hole(&self, from: Place) -> (Place, Option<Position>) {
+    pub fn hole(&self, from: LogCursor) -> (LogCursor, Option<Position>) {
         let mut place = from;
         for segment in self.segments.values().filter(|s| s.end().position > from.position) {
             if segment.from().position > place.position {
@@ -261,30 +261,30 @@ impl Index {
 
     /// Adds a finished segment.
     #[cfg(test)]
-    pub fn add(&mut self, built: &Building) -> io::Result<()> {
+    pub fn add(&mut self, built: &SegmentBuilder) -> io::Result<()> {
         let made = built.segment(self.dir.as_deref())?;
         self.put(made);
         Ok(())
     }
 
-    /// Begins to write a finished segment: searches still use it in memory until [`Index::sealed`]. Returns the directory for its file.
-    pub fn seal(&mut self, built: Arc<Building>) -> Option<PathBuf> {
+    /// Begins to write a finished segment: searches still use it in memory until [`HistoryIndex::sealed`]. Returns the directory for its file.
+    pub fn seal(&mut self, built: Arc<SegmentBuilder>) -> Option<PathBuf> {
         self.sealing = Some(built);
         self.dir.clone()
     }
 
     /// Adds the written segment; `None` leaves a hole, which is filled later.
-    pub fn sealed(&mut self, made: Option<Segment>) {
+    pub fn sealed(&mut self, made: Option<IndexSegment>) {
         self.sealing = None;
         self.put(made);
     }
 
     /// Adds the segment that fills a hole.
-    pub fn fill(&mut self, made: Option<Segment>) {
+    pub fn fill(&mut self, made: Option<IndexSegment>) {
         self.put(made);
     }
 
-    fn put(&mut self, made: Option<Segment>) {
+    fn put(&mut self, made: Option<IndexSegment>) {
         if let Some(segment) = made {
             self.segments.insert(segment.from().position, segment);
         }
@@ -301,7 +301,7 @@ impl Index {
     }
 
     /// Where a search at a commit continues; `None`: the index does not cover the commit.
-    pub fn hint(&mut self, asked: &mut Asked, at: Position) -> Option<Hint> {
+    pub fn hint(&mut self, asked: &mut IndexQuery, at: Position) -> Option<Hint> {
         let mut at = at;
         let mut skipped = None;
         loop {
@@ -312,7 +312,7 @@ impl Index {
                 Some(true) => return Some(skipped.map_or(Hint::Look(block.first), Hint::Skip)),
                 Some(false) => {}
             }
-            let place = Place { position: block.first, seq: Seq::from_u64(block.before).unwrap_or(Seq::ZERO) };
+            let place = LogCursor { position: block.first, seq: Seq::from_u64(block.before).unwrap_or(Seq::ZERO) };
             skipped = Some(place);
             if block.first <= 1 {
                 return skipped.map(Hint::Skip);
@@ -322,7 +322,7 @@ impl Index {
     }
 
     /// Where a forward reader continues: at this place, or after the blocks that cannot contain a match.
-    pub fn next(&mut self, asked: &mut Asked, from: Place) -> Place {
+    pub fn next(&mut self, asked: &mut IndexQuery, from: LogCursor) -> LogCursor {
         let mut place = from;
         while let Some(found) = self.block_of(place.position) {
             if self.may_hold(asked, &found) != Some(false) {
@@ -334,7 +334,7 @@ impl Index {
     }
 
     /// The parts of history between two places that may contain a match, oldest first: blocks, and stretches that are not covered.
-    pub fn stretches(&mut self, asked: &mut Asked, from: Place, end: Place) -> Vec<Stretch> {
+    pub fn stretches(&mut self, asked: &mut IndexQuery, from: LogCursor, end: LogCursor) -> Vec<HistoryRange> {
         let (mut place, mut out) = (from, Vec::new());
         while place.position < end.position {
             let found = self.block_of(place.position);
@@ -345,7 +345,7 @@ impl Index {
             };
             let next = if next.position < end.position { next } else { end };
             if verdict.is_none_or(|(may, _)| may) {
-                out.push(Stretch { from: place, end: next, covered: verdict.is_some() });
+                out.push(HistoryRange { from: place, end: next, covered: verdict.is_some() });
             }
             place = next;
         }
@@ -353,9 +353,9 @@ impl Index {
     }
 
     /// The beginning of the next segment after a commit that none covers.
-    fn covered_after(&self, at: Position) -> Option<Place> {
+    fn covered_after(&self, at: Position) -> Option<LogCursor> {
         let segments = self.segments.range(at + 1..).next().map(|(_, segment)| segment.from());
-        let building = [self.tail.as_ref(), self.sealing.as_deref()].into_iter().flatten().map(Building::from);
+        let building = [self.tail.as_ref(), self.sealing.as_deref()].into_iter().flatten().map(SegmentBuilder::from);
         building.filter(|place| place.position > at).chain(segments).min_by_key(|place| place.position)
     }
 
@@ -368,13 +368,13 @@ impl Index {
     }
 
     /// Whether a block may contain a match; `None` if that cannot be read.
-    fn may_hold(&mut self, asked: &mut Asked, found: &Found) -> Option<bool> {
+    fn may_hold(&mut self, asked: &mut IndexQuery, found: &BlockLocation) -> Option<bool> {
         if asked.segment.as_ref().is_none_or(|(known, _)| *known != found.segment) {
             match self.masks(found.segment.0, &asked.names) {
                 Ok(masks) => asked.segment = Some((found.segment, masks)),
                 Err(error) => {
                     tracing::warn!(%error, "a part of the index of history is damaged and is made again");
-                    self.segments.remove(&found.segment.0).into_iter().for_each(Segment::remove);
+                    self.segments.remove(&found.segment.0).into_iter().for_each(IndexSegment::remove);
                     return None;
                 }
             }
@@ -383,12 +383,12 @@ impl Index {
     }
 
     /// The in-memory part that covers a commit.
-    fn in_memory(&self, covers: impl Fn(&Building) -> bool) -> Option<&Building> {
+    fn in_memory(&self, covers: impl Fn(&SegmentBuilder) -> bool) -> Option<&SegmentBuilder> {
         [self.tail.as_ref(), self.sealing.as_deref()].into_iter().flatten().find(|building| covers(building))
     }
 
     /// The block of a commit, and its segment.
-    fn block_of(&self, at: Position) -> Option<Found> {
+    fn block_of(&self, at: Position) -> Option<BlockLocation> {
         let (found, blocks, segment, last) = match self.in_memory(|building| building.covers(at)) {
             Some(building) => (building.block_of(at)?, building.blocks(), building.from().position, building.place()),
             None => {
@@ -397,9 +397,9 @@ impl Index {
             }
         };
         let (block, number) = found;
-        let place = |next: &Block| Some(Place { position: next.first, seq: Seq::from_u64(next.before)? });
+        let place = |next: &Block| Some(LogCursor { position: next.first, seq: Seq::from_u64(next.before)? });
         let end = blocks.get(number + 1).map_or(Some(last), place)?;
-        Some(Found { block, number, segment: (segment, last.position), end })
+        Some(BlockLocation { block, number, segment: (segment, last.position), end })
     }
 
     fn masks(&mut self, segment: Position, names: &[u32]) -> io::Result<Vec<u64>> {
@@ -413,17 +413,17 @@ impl Index {
     }
 
     /// A place from which a forward scan reaches the record: the beginning of its block, if the record is covered.
-    pub fn place_of(&self, seq: Seq) -> Option<Place> {
+    pub fn place_of(&self, seq: Seq) -> Option<LogCursor> {
         let seq = seq.as_u64();
         let building = [self.tail.as_ref(), self.sealing.as_deref()].into_iter().flatten();
         let blocks = building.flat_map(|building| building.blocks().iter().rev());
         let mut all = blocks.chain(self.segments.values().rev().flat_map(|s| s.blocks().iter().rev()));
-        let end = self.tail.as_ref().map(|tail| tail.place()).or(self.newest().map(Segment::end))?;
+        let end = self.tail.as_ref().map(|tail| tail.place()).or(self.newest().map(IndexSegment::end))?;
         if seq > end.seq.as_u64() {
             return None;
         }
         let block = all.find(|block| block.before <= seq)?;
-        Some(Place { position: block.first, seq: Seq::from_u64(block.before)? })
+        Some(LogCursor { position: block.first, seq: Seq::from_u64(block.before)? })
     }
 
     /// Bytes on the disk, and number of segments.

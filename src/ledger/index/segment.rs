@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::commit::{Hash, sha256};
-use crate::forward::Place;
+use crate::log_reader::LogCursor;
 use mayfly_store::Position;
 use mayfly_verify::seq::Seq;
 
@@ -49,9 +49,9 @@ pub enum Entries {
 
 /// A segment of the index.
 #[derive(Debug)]
-pub struct Segment {
-    from: Place,
-    end: Place,
+pub struct IndexSegment {
+    from: LogCursor,
+    end: LogCursor,
     blocks: Vec<Block>,
     entries: Entries,
     /// The tree leaf of its last commit; shows whether the segment belongs to this ledger.
@@ -142,14 +142,14 @@ fn write_page(file: &mut impl io::Write, page: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-impl Segment {
+impl IndexSegment {
     /// The place before its first commit.
-    pub fn from(&self) -> Place {
+    pub fn from(&self) -> LogCursor {
         self.from
     }
 
     /// The place after its last commit.
-    pub fn end(&self) -> Place {
+    pub fn end(&self) -> LogCursor {
         self.end
     }
 
@@ -179,13 +179,13 @@ impl Segment {
     /// renamed.
     pub fn make(
         dir: Option<&Path>,
-        (from, end): (Place, Place),
+        (from, end): (LogCursor, LogCursor),
         blocks: Vec<Block>,
         rows: Vec<Box<[u32]>>,
         leaf: Hash,
-    ) -> io::Result<Segment> {
+    ) -> io::Result<IndexSegment> {
         let Some(dir) = dir else {
-            return Ok(Segment { from, end, blocks, entries: Entries::Memory(rows), leaf });
+            return Ok(IndexSegment { from, end, blocks, entries: Entries::Memory(rows), leaf });
         };
         let path = dir.join(format!("{:016x}.names", from.position));
         let aside = path.with_extension(WRITING);
@@ -199,11 +199,11 @@ impl Segment {
         }
         File::open(dir)?.sync_all()?;
         let pages = entries.div_ceil(ENTRIES) as u64;
-        Ok(Segment { from, end, blocks, entries: Entries::File { path, at: head.len() as u64, pages }, leaf })
+        Ok(IndexSegment { from, end, blocks, entries: Entries::File { path, at: head.len() as u64, pages }, leaf })
     }
 
     /// Reads the head of a file, without the names.
-    pub fn load(path: &Path) -> io::Result<Segment> {
+    pub fn load(path: &Path) -> io::Result<IndexSegment> {
         let mut file = File::open(path)?;
         let mut bytes = vec![0; HEAD];
         file.read_exact(&mut bytes)?;
@@ -327,7 +327,7 @@ impl Pages {
     }
 }
 
-fn head((from, end): (Place, Place), blocks: &[Block], entries: usize, leaf: &Hash) -> Vec<u8> {
+fn head((from, end): (LogCursor, LogCursor), blocks: &[Block], entries: usize, leaf: &Hash) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     let numbers = [from.position, from.seq.as_u64(), end.position, end.seq.as_u64(), blocks.len() as u64, entries as u64];
     numbers.iter().for_each(|n| bytes.extend(n.to_be_bytes()));
@@ -346,14 +346,14 @@ fn number(bytes: &[u8], n: usize) -> io::Result<u64> {
 }
 
 /// Decodes a head and verifies it. The caller sets where the names are.
-pub fn read_head(bytes: &[u8]) -> io::Result<Segment> {
+pub fn read_head(bytes: &[u8]) -> io::Result<IndexSegment> {
     let (body, digest) = bytes.split_last_chunk::<32>().ok_or_else(|| bad("cut off"))?;
     if sha256(body) != *digest || !body.starts_with(MAGIC) {
         return Err(bad("not what was written there"));
     }
-    let place = |n: usize| -> io::Result<Place> {
+    let place = |n: usize| -> io::Result<LogCursor> {
         let seq = Seq::from_u64(number(body, n + 1)?).ok_or_else(|| bad("a seq that no store gives"))?;
-        Ok(Place { position: number(body, n)?, seq })
+        Ok(LogCursor { position: number(body, n)?, seq })
     };
     let entries = number(body, 5)?;
     let leaf: Hash = body.get(HEAD - 32..HEAD).and_then(|b| b.try_into().ok()).ok_or_else(|| bad("cut off"))?;
@@ -365,7 +365,7 @@ pub fn read_head(bytes: &[u8]) -> io::Result<Segment> {
         blocks.push(Block { first: at(0)?, before: at(1)?, oldest: at(2)?, newest: at(3)? });
     }
     let pages = entries.div_ceil(ENTRIES as u64);
-    Ok(Segment { from, end, blocks, entries: Entries::File { path: PathBuf::new(), at: bytes.len() as u64, pages }, leaf })
+    Ok(IndexSegment { from, end, blocks, entries: Entries::File { path: PathBuf::new(), at: bytes.len() as u64, pages }, leaf })
 }
 
 fn read_page(file: &File, at: u64) -> io::Result<Vec<(u32, u8)>> {

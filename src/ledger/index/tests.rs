@@ -4,15 +4,15 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 
-use super::building::Building;
-use super::segment::{BLOCKS, Block, Segment};
-use super::{Asked, Index};
-use crate::commit::{ChainHead, Encoded, Opened, pack};
-use crate::forward::{Place, Step, last_of};
-use crate::glimpse::Glimpse;
-use crate::look::Stop;
-use crate::record::{Event, GenerationBegun, KeyChanged, Record, Who};
-use crate::search::{Filter, Turn, search};
+use super::segment::{BLOCKS, Block, IndexSegment};
+use super::segment_builder::SegmentBuilder;
+use super::{HistoryIndex, IndexQuery};
+use crate::commit::{EncodedCommit, EncodedRecord, WriterHead, pack};
+use crate::commit_scan::ScannedCommit;
+use crate::history_query::CancelFlag;
+use crate::log_reader::{LogCommit, LogCursor, last_seq_of};
+use crate::record::{Author, Event, GenerationBegun, KeyChanged, Record};
+use crate::search::{HistoryFilter, SearchCursor, search};
 use mayfly_store::memory::MemoryStore;
 use mayfly_store::{Store, StoreId};
 use mayfly_verify::seq::{Millis, Seq};
@@ -26,53 +26,53 @@ fn rare(n: u64) -> String {
 }
 
 /// Commits of one to four records; each record names a key of its own and one of a few keys that many records name.
-fn log() -> (MemoryStore, Turn) {
+fn log() -> (MemoryStore, SearchCursor) {
     let store = MemoryStore::new(StoreId::from_bytes([1; 16]));
-    let (mut head, mut seq) = (ChainHead::START, Seq::start_of(1));
+    let (mut head, mut seq) = (WriterHead::START, Seq::start_of(1));
     for n in 0..COMMITS {
         let event = |r: u64| match (n, r) {
             (0, 0) => Event::GenerationBegun(GenerationBegun { generation: 1, ..Default::default() }),
             (_, 0) => Event::KeyChanged(KeyChanged { key: rare(n), ..Default::default() }),
             _ => Event::KeyChanged(KeyChanged { key: format!("k{}", (n * 7 + r) % (40 + n / 100)), ..Default::default() }),
         };
-        let records: Vec<Encoded> =
-            (0..1 + n % 4).map(|r| Encoded::new(Record::new(Who::LocalUid(0), event(r))).unwrap()).collect();
+        let records: Vec<EncodedRecord> =
+            (0..1 + n % 4).map(|r| EncodedRecord::new(Record::new(Author::LocalUid(0), event(r))).unwrap()).collect();
         let (bytes, next) = pack(1, head, Millis(n * 10), records.iter());
         head = next;
         store.append(n + 1, &bytes).unwrap();
         seq = records.iter().fold(seq, |s, _| s.next().unwrap());
     }
-    (store, Turn { position: COMMITS, seq, before: Seq::LAST })
+    (store, SearchCursor { position: COMMITS, seq, before: Seq::LAST })
 }
 
-fn glimpses(store: &dyn Store) -> Vec<Glimpse> {
+fn glimpses(store: &dyn Store) -> Vec<ScannedCommit> {
     let mut seq = Seq::ZERO;
     let all = store.read(1, usize::MAX).unwrap();
-    let glimpse = |entry: mayfly_store::Entry| {
-        let glimpse = Glimpse::of(entry.at, seq, &entry.bytes).unwrap();
+    let glimpse = |entry: mayfly_store::StoredCommit| {
+        let glimpse = ScannedCommit::of(entry.at, seq, &entry.bytes).unwrap();
         seq = glimpse.last;
         glimpse
     };
     all.into_iter().map(glimpse).collect()
 }
 
-fn steps(store: &dyn Store) -> Vec<Step> {
+fn steps(store: &dyn Store) -> Vec<LogCommit> {
     let mut seq = Seq::ZERO;
     let all = store.read(1, usize::MAX).unwrap();
-    let step = |entry: mayfly_store::Entry| {
-        let commit = Opened::from_bytes(&entry.bytes).unwrap();
+    let step = |entry: mayfly_store::StoredCommit| {
+        let commit = EncodedCommit::from_bytes(&entry.bytes).unwrap();
         let before = seq;
-        seq = last_of(&commit, seq).unwrap();
-        Step { position: entry.at, before, last: seq, commit }
+        seq = last_seq_of(&commit, seq).unwrap();
+        LogCommit { position: entry.at, before, last: seq, commit }
     };
     all.into_iter().map(step).collect()
 }
 
 /// Adds commits as the background thread does.
-fn feed(index: &mut Index, steps: &[Glimpse]) {
+fn feed(index: &mut HistoryIndex, steps: &[ScannedCommit]) {
     for step in steps {
-        let begin = Place { position: step.position, seq: step.before };
-        let tail = index.tail.get_or_insert_with(|| Building::of_blocks(begin, BLOCK));
+        let begin = LogCursor { position: step.position, seq: step.before };
+        let tail = index.tail.get_or_insert_with(|| SegmentBuilder::of_blocks(begin, BLOCK));
         if tail.take(step).unwrap() {
             let built = index.tail.take().unwrap();
             index.add(&built).unwrap();
@@ -80,9 +80,12 @@ fn feed(index: &mut Index, steps: &[Glimpse]) {
     }
 }
 
-fn filters() -> Vec<Filter> {
-    let named = |names: &[&str]| Filter { names: names.iter().map(|n| (None, (*n).to_owned())).collect(), ..Filter::default() };
-    let seq = |count: u64| Filter { seq: Seq::from_u64(Seq::start_of(1).as_u64() + count), ..Filter::default() };
+fn filters() -> Vec<HistoryFilter> {
+    let named = |names: &[&str]| HistoryFilter {
+        names: names.iter().map(|n| (None, (*n).to_owned())).collect(),
+        ..HistoryFilter::default()
+    };
+    let seq = |count: u64| HistoryFilter { seq: Seq::from_u64(Seq::start_of(1).as_u64() + count), ..HistoryFilter::default() };
     vec![
         named(&["rare-3"]),
         named(&["rare-1499"]),
@@ -91,27 +94,33 @@ fn filters() -> Vec<Filter> {
         named(&["k52"]),
         named(&["k3", "k4"]),
         named(&["nobody"]),
-        Filter { since: Some(Millis(5_000)), until: Some(Millis(5_200)), ..Filter::default() },
-        Filter { since: Some(Millis(14_000)), ..named(&["k5"]) },
-        Filter { until: Some(Millis(900)), ..named(&["k5"]) },
+        HistoryFilter { since: Some(Millis(5_000)), until: Some(Millis(5_200)), ..HistoryFilter::default() },
+        HistoryFilter { since: Some(Millis(14_000)), ..named(&["k5"]) },
+        HistoryFilter { until: Some(Millis(900)), ..named(&["k5"]) },
         seq(1),
         seq(1_800),
-        Filter::default(),
+        HistoryFilter::default(),
     ]
 }
 
 /// The seqs that match each filter, read in pages of a given size, and how much was read.
-fn found(store: &MemoryStore, index: Option<&Mutex<Index>>, end: Turn, filter: &Filter, most: usize) -> Vec<u64> {
+fn found(
+    store: &MemoryStore,
+    index: Option<&Mutex<HistoryIndex>>,
+    end: SearchCursor,
+    filter: &HistoryFilter,
+    most: usize,
+) -> Vec<u64> {
     let (mut all, mut turn) = (Vec::new(), Some(end));
     while let Some(from) = turn {
-        let page = search(store, index, filter, from, (most, 2_000), &Stop::default()).unwrap();
+        let page = search(store, index, filter, from, (most, 2_000), &CancelFlag::default()).unwrap();
         all.extend(page.records.iter().map(|m| m.past.seq.count()));
         turn = page.next;
     }
     all
 }
 
-fn same(store: &MemoryStore, index: &Mutex<Index>, end: Turn, what: &str) {
+fn same(store: &MemoryStore, index: &Mutex<HistoryIndex>, end: SearchCursor, what: &str) {
     let all = steps(store);
     for filter in filters() {
         let expected = found(store, None, end, &filter, 1_000);
@@ -119,20 +128,23 @@ fn same(store: &MemoryStore, index: &Mutex<Index>, end: Turn, what: &str) {
             assert_eq!(found(store, Some(index), end, &filter, most), expected, "{what}: {filter:?}");
         }
         // Forward, as an export reads.
-        let (mut asked, mut place, mut forward) = (Asked::new(&filter), Place { position: 1, seq: Seq::ZERO }, Vec::new());
+        let (mut asked, mut place, mut forward) =
+            (IndexQuery::new(&filter), LogCursor { position: 1, seq: Seq::ZERO }, Vec::new());
         loop {
             place = index.lock().next(&mut asked, place);
             let Some(step) = all.get(place.position as usize - 1) else { break };
             assert_eq!(step.before, place.seq, "{what}");
             forward.extend(step.matches(&filter).unwrap().iter().map(|m| m.past.seq.count()));
-            place = Place { position: step.position + 1, seq: step.last };
+            place = LogCursor { position: step.position + 1, seq: step.last };
         }
         forward.reverse();
         assert_eq!(forward, expected, "{what}, forward: {filter:?}");
         // Through all stretches that may contain a match, as a query reads them, including those that are not covered.
-        let (mut asked, begin) =
-            (Asked::any(&[filter.clone(), Filter::named(None, "nobody".into())]), Place { position: 1, seq: Seq::ZERO });
-        let after = Place { position: end.position + 1, seq: end.seq };
+        let (mut asked, begin) = (
+            IndexQuery::any(&[filter.clone(), HistoryFilter::named(None, "nobody".into())]),
+            LogCursor { position: 1, seq: Seq::ZERO },
+        );
+        let after = LogCursor { position: end.position + 1, seq: end.seq };
         let stretches = index.lock().stretches(&mut asked, begin, after);
         assert!(stretches.windows(2).all(|w| w[0].end.position <= w[1].from.position), "{what}: in order, none twice");
         let mut found = Vec::new();
@@ -157,18 +169,18 @@ fn a_part_that_cannot_be_written_leaves_nothing_behind_and_is_made_later() {
     let (store, end) = log();
     let all = glimpses(&store);
     let (dir, good) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut index = Index::open(Some(good.path())).unwrap();
+    let mut index = HistoryIndex::open(Some(good.path())).unwrap();
     feed(&mut index, &all);
     // The second segment cannot be written, because a directory stands at its path.
     let names = files(good.path());
     let taken = dir.path().join(names[1].file_name().unwrap());
     std::fs::create_dir_all(taken.join("x")).unwrap();
-    let mut index = Index::open(Some(dir.path())).unwrap();
+    let mut index = HistoryIndex::open(Some(dir.path())).unwrap();
     let mut failed = 0;
     for step in &all {
-        let tail = index.tail.get_or_insert_with(|| Building::of_blocks(Place { position: 1, seq: Seq::ZERO }, BLOCK));
+        let tail = index.tail.get_or_insert_with(|| SegmentBuilder::of_blocks(LogCursor { position: 1, seq: Seq::ZERO }, BLOCK));
         if tail.take(step).unwrap() {
-            let next = Building::of_blocks(tail.place(), BLOCK);
+            let next = SegmentBuilder::of_blocks(tail.place(), BLOCK);
             failed += usize::from(index.tail.replace(next).is_some_and(|built| index.add(&built).is_err()));
         }
     }
@@ -179,7 +191,7 @@ fn a_part_that_cannot_be_written_leaves_nothing_behind_and_is_made_later() {
     // A file left half written by a kill is removed at the next start.
     std::fs::remove_dir_all(&taken).unwrap();
     std::fs::write(dir.path().join("0000000000000001.writing"), [0; 4096]).unwrap();
-    let again = Index::open(Some(dir.path())).unwrap();
+    let again = HistoryIndex::open(Some(dir.path())).unwrap();
     assert_eq!(writing(dir.path()), 0);
     same(&store, &Mutex::new(again), end, "read again");
 }
@@ -189,17 +201,17 @@ fn it_leads_to_all_that_is_there_also_with_parts_missing_or_damaged() {
     let (store, end) = log();
     let all = glimpses(&store);
     let dir = tempfile::tempdir().unwrap();
-    let mut index = Index::open(Some(dir.path())).unwrap();
+    let mut index = HistoryIndex::open(Some(dir.path())).unwrap();
     feed(&mut index, &all);
     assert!(files(dir.path()).len() > 3 && index.tail.is_some(), "several segments, and what is new");
     let index = Mutex::new(index);
     same(&store, &index, end, "whole");
     // After a restart, before the new commits are indexed.
-    let again = Mutex::new(Index::open(Some(dir.path())).unwrap());
+    let again = Mutex::new(HistoryIndex::open(Some(dir.path())).unwrap());
     same(&store, &again, end, "read again");
     assert_eq!(again.lock().size(), index.lock().size());
     // In memory.
-    let mut memory = Index::default();
+    let mut memory = HistoryIndex::default();
     feed(&mut memory, &all);
     same(&store, &Mutex::new(memory), end, "in memory");
     // One segment that is lost, and one with a changed byte in its names or in its head.
@@ -212,15 +224,15 @@ fn it_leads_to_all_that_is_there_also_with_parts_missing_or_damaged() {
     let mut bytes = std::fs::read(&names[0]).unwrap();
     bytes[100] ^= 1;
     std::fs::write(&names[0], bytes).unwrap();
-    let holed = Mutex::new(Index::open(Some(dir.path())).unwrap());
+    let holed = Mutex::new(HistoryIndex::open(Some(dir.path())).unwrap());
     same(&store, &holed, end, "with holes");
     assert!(!names[2].exists(), "what is damaged goes, to be made again");
     // Filled again, the index is equal to the original.
     let mut index = holed.into_inner();
     loop {
-        let (from, until) = index.hole(Place { position: 1, seq: Seq::ZERO });
+        let (from, until) = index.hole(LogCursor { position: 1, seq: Seq::ZERO });
         let Some(until) = until else { break };
-        let mut built = Building::of_blocks(from, BLOCK);
+        let mut built = SegmentBuilder::of_blocks(from, BLOCK);
         for step in all.iter().filter(|s| (from.position..until).contains(&s.position)) {
             if built.take(step).unwrap() {
                 break;
@@ -236,15 +248,15 @@ fn what_was_written_at_a_stop_is_gone_on_with_after_it() {
     let (store, end) = log();
     let all = glimpses(&store);
     let dir = tempfile::tempdir().unwrap();
-    let mut index = Index::open(Some(dir.path())).unwrap();
+    let mut index = HistoryIndex::open(Some(dir.path())).unwrap();
     let (before, after) = all.split_at(1_003);
     feed(&mut index, before);
     let tail = index.tail.take().unwrap();
     tail.segment(Some(dir.path())).unwrap();
     let (count, place) = (files(dir.path()).len(), tail.place());
-    let mut again = Index::open(Some(dir.path())).unwrap();
+    let mut again = HistoryIndex::open(Some(dir.path())).unwrap();
     again.resume(BLOCK);
-    assert_eq!(again.tail.as_ref().map(Building::place), Some(place), "nothing is read again");
+    assert_eq!(again.tail.as_ref().map(SegmentBuilder::place), Some(place), "nothing is read again");
     assert_eq!(again.covered(1, end.position + 1), 1_003);
     feed(&mut again, after);
     assert_eq!(again.covered(1, end.position + 1), COMMITS);
@@ -256,17 +268,17 @@ fn what_was_written_at_a_stop_is_gone_on_with_after_it() {
 fn one_name_leads_to_few_blocks_and_a_seq_to_its_own() {
     let (store, end) = log();
     let all = glimpses(&store);
-    let mut index = Index::default();
+    let mut index = HistoryIndex::default();
     feed(&mut index, &all);
     let total = index.segments.values().map(|s| s.blocks().len()).sum::<usize>();
     assert!(total > 150);
     let index = Mutex::new(index);
     for n in [3, 500, 1_400] {
-        let filter = Filter { names: vec![(None, rare(n))], ..Filter::default() };
+        let filter = HistoryFilter { names: vec![(None, rare(n))], ..HistoryFilter::default() };
         // One step reads at most the bound; with the index one step is enough.
-        let page = search(&store, Some(&index), &filter, end, (10, 4_000), &Stop::default()).unwrap();
+        let page = search(&store, Some(&index), &filter, end, (10, 4_000), &CancelFlag::default()).unwrap();
         assert_eq!((page.records.len(), page.next), (1, None));
-        assert!(search(&store, None, &filter, end, (10, 4_000), &Stop::default()).unwrap().next.is_some());
+        assert!(search(&store, None, &filter, end, (10, 4_000), &CancelFlag::default()).unwrap().next.is_some());
     }
     for step in &all {
         for seq in [step.before, step.last] {
@@ -278,7 +290,7 @@ fn one_name_leads_to_few_blocks_and_a_seq_to_its_own() {
     let mut index = index.into_inner();
     index.forget_before(700);
     assert!(index.segments.values().all(|s| s.end().position > 700));
-    assert!(index.hint(&mut Asked::new(&Filter::default()), 1).is_none());
+    assert!(index.hint(&mut IndexQuery::new(&HistoryFilter::default()), 1).is_none());
 }
 
 proptest::proptest! {
@@ -292,12 +304,12 @@ proptest::proptest! {
         ),
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let place = |position| Place { position, seq: Seq::start_of(1) };
+        let place = |position| LogCursor { position, seq: Seq::start_of(1) };
         let blocks = vec![Block { first: 1, before: 0, oldest: 0, newest: 0 }; rows.len()];
         let boxed = || rows.iter().map(|row| row.iter().copied().collect()).collect();
-        let make = |dir| Segment::make(dir, (place(1), place(2)), blocks.clone(), boxed(), [0; 32]).unwrap();
+        let make = |dir| IndexSegment::make(dir, (place(1), place(2)), blocks.clone(), boxed(), [0; 32]).unwrap();
         let (file, memory) = (make(Some(dir.path())), make(None));
-        let one = |segment: &Segment, name| segment.masks(&[name], &mut 0).unwrap()[0];
+        let one = |segment: &IndexSegment, name| segment.masks(&[name], &mut 0).unwrap()[0];
         proptest::prop_assert_eq!(file.rows().unwrap(), memory.rows().unwrap());
         for name in rows.iter().flatten().step_by(13).copied().chain([0, 41, u32::MAX / 2, u32::MAX]) {
             let of = (0..).zip(&rows).filter(|(_, row)| row.contains(&name)).fold(0, |mask, (block, _)| mask | 1_u64 << block);

@@ -3,12 +3,12 @@
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::{Allowance, BindingSet, BundleSet, Event, Identity, PolicySet, TaskOpened, UpstreamSet};
+use super::{Allowance, BindingUpdated, BundleUpdated, Event, PolicySetUpdated, Principal, TaskOpened, UpstreamUpdated};
 
 /// The kind of action that an approval permits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
 #[repr(i32)]
-pub enum ApprovalOf {
+pub enum ApprovalKind {
     /// Never written.
     Unspecified = 0,
     /// One issuance.
@@ -27,32 +27,32 @@ pub enum ApprovalOf {
 
 /// A change that waits for a second person.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
-pub struct Change {
+pub struct ProposedChangeRecord {
     /// The change.
-    #[prost(oneof = "Changes", tags = "1, 2, 3, 4")]
-    pub to: Option<Changes>,
+    #[prost(oneof = "ProposedChange", tags = "1, 2, 3, 4")]
+    pub to: Option<ProposedChange>,
 }
 
 /// The kinds of change that need a second person.
 #[derive(Clone, PartialEq, prost::Oneof, Serialize, Deserialize)]
-pub enum Changes {
+pub enum ProposedChange {
     /// A policy set.
     #[prost(message, tag = "1")]
-    Policy(PolicySet),
+    Policy(PolicySetUpdated),
     /// A binding.
     #[prost(message, tag = "2")]
-    Binding(BindingSet),
+    Binding(BindingUpdated),
     /// An upstream's registration.
     #[prost(message, tag = "3")]
-    Upstream(UpstreamSet),
+    Upstream(UpstreamUpdated),
     /// A trust domain's bundle.
     #[prost(message, boxed, tag = "4")]
-    Bundle(Box<BundleSet>),
+    Bundle(Box<BundleUpdated>),
 }
 
 /// An approval was asked for: everything that it binds, and who may give it.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
-pub struct ApprovalAsked {
+pub struct ApprovalRequested {
     /// The approval's id.
     #[prost(bytes = "vec", tag = "1")]
     pub approval: Vec<u8>,
@@ -72,7 +72,7 @@ pub struct ApprovalAsked {
     #[prost(uint64, tag = "6")]
     pub expires_at: u64,
     /// The kind of action that the approval permits.
-    #[prost(enumeration = "ApprovalOf", tag = "7")]
+    #[prost(enumeration = "ApprovalKind", tag = "7")]
     pub of: i32,
     /// The environment.
     #[prost(string, tag = "8")]
@@ -106,16 +106,16 @@ pub struct ApprovalAsked {
     pub binding_version: u64,
     /// The approvers: people by issuer and subject, others by trust domain and SPIFFE ID. Empty for a change: policy names its approvers.
     #[prost(message, repeated, tag = "18")]
-    pub approvers: Vec<Identity>,
+    pub approvers: Vec<Principal>,
     /// The policies that require the approval, by id.
     #[prost(string, repeated, tag = "19")]
     pub policies: Vec<String>,
     /// The subject on whose behalf the caller acts, if it is not the caller.
     #[prost(message, optional, tag = "20")]
-    pub subject: Option<Identity>,
+    pub subject: Option<Principal>,
     /// The actors, outermost first, if there is a subject.
     #[prost(message, repeated, tag = "21")]
-    pub actors: Vec<Identity>,
+    pub actors: Vec<Principal>,
     /// Rich authorization details (RFC 9396), JSON.
     #[prost(string, tag = "22")]
     pub details: String,
@@ -124,21 +124,21 @@ pub struct ApprovalAsked {
     pub opens: bool,
     /// The change that takes effect with the approval.
     #[prost(message, optional, tag = "24")]
-    pub change: Option<Change>,
+    pub change: Option<ProposedChangeRecord>,
     /// The reason in the requester's words; for a change.
     #[prost(string, tag = "25")]
     pub reason: String,
     /// The task that the approval lets be opened, by itself or with the issuance, or that it gives more time.
     #[prost(message, optional, boxed, tag = "26")]
-    pub terms: Option<Box<TaskAsked>>,
+    pub terms: Option<Box<RequestedTask>>,
 }
 
 /// The task of an approval, as it is shown to approvers.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
-pub struct TaskAsked {
+pub struct RequestedTask {
     /// The task's owner.
     #[prost(message, optional, tag = "1")]
-    pub owner: Option<Identity>,
+    pub owner: Option<Principal>,
     /// The parent task, empty for a root.
     #[prost(bytes = "vec", tag = "2")]
     pub parent: Vec<u8>,
@@ -162,7 +162,7 @@ pub struct TaskAsked {
     pub heartbeat: u64,
     /// The upstreams that require the approval; each registration names its approvers.
     #[prost(message, repeated, tag = "9")]
-    pub registrations: Vec<RegistrationAsked>,
+    pub registrations: Vec<RequestedRegistration>,
     /// The later deadline, milliseconds; 0 when the task is being opened.
     #[prost(uint64, tag = "10")]
     pub deadline: u64,
@@ -170,7 +170,7 @@ pub struct TaskAsked {
 
 /// A version of a registration that names approvers.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
-pub struct RegistrationAsked {
+pub struct RequestedRegistration {
     /// The upstream.
     #[prost(string, tag = "1")]
     pub upstream: String,
@@ -179,10 +179,10 @@ pub struct RegistrationAsked {
     pub version: u64,
 }
 
-impl TaskAsked {
+impl RequestedTask {
     /// Describes the task that a record opens; `allowance` is what the task may reach, which the record may not contain yet.
-    pub fn opening(opened: &TaskOpened, allowance: &Allowance) -> TaskAsked {
-        TaskAsked {
+    pub fn opening(opened: &TaskOpened, allowance: &Allowance) -> RequestedTask {
+        RequestedTask {
             owner: opened.owner.clone(),
             parent: opened.parent.clone(),
             callers: opened.callers.clone(),
@@ -197,7 +197,7 @@ impl TaskAsked {
     }
 
     /// The first field of `other` that this approved task does not cover. A shorter life is covered by a longer one.
-    pub fn differs(&self, other: &TaskAsked) -> Option<&'static str> {
+    pub fn differs(&self, other: &RequestedTask) -> Option<&'static str> {
         let same = [
             ("owner", self.owner == other.owner),
             ("parent", self.parent == other.parent),
@@ -211,14 +211,14 @@ impl TaskAsked {
     }
 }
 
-impl Change {
+impl ProposedChangeRecord {
     /// The event that records the change once it takes effect.
     pub fn event(&self) -> Option<Event> {
         match self.to.as_ref()? {
-            Changes::Policy(set) => Some(Event::PolicySet(set.clone())),
-            Changes::Binding(set) => Some(Event::BindingSet(set.clone())),
-            Changes::Upstream(set) => Some(Event::UpstreamSet(set.clone())),
-            Changes::Bundle(set) => Some(Event::BundleSet(BundleSet::clone(set))),
+            ProposedChange::Policy(set) => Some(Event::PolicySet(set.clone())),
+            ProposedChange::Binding(set) => Some(Event::BindingSet(set.clone())),
+            ProposedChange::Upstream(set) => Some(Event::UpstreamSet(set.clone())),
+            ProposedChange::Bundle(set) => Some(Event::BundleSet(BundleUpdated::clone(set))),
         }
     }
 }

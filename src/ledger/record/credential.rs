@@ -3,7 +3,7 @@
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::Identity;
+use super::Principal;
 
 /// The SVID that a grant is based on.
 #[derive(Clone, PartialEq, Eq, Hash, Message, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ pub struct Ancestor {
 
 /// A credential was issued: every claim that no other record contains.
 #[derive(Clone, PartialEq, Message)]
-pub struct Issued {
+pub struct CredentialIssued {
     /// The credential's id: `jti`.
     #[prost(bytes = "vec", tag = "1")]
     pub credential: Vec<u8>,
@@ -75,10 +75,10 @@ pub struct Issued {
     pub caller: String,
     /// The subject on whose behalf the caller acts, if it is not the caller.
     #[prost(message, optional, tag = "5")]
-    pub subject: Option<Identity>,
+    pub subject: Option<Principal>,
     /// The actors, outermost first, if there is a subject.
     #[prost(message, repeated, tag = "6")]
-    pub actors: Vec<Identity>,
+    pub actors: Vec<Principal>,
     /// The upstream.
     #[prost(string, tag = "7")]
     pub upstream: String,
@@ -180,7 +180,7 @@ pub struct Issued {
 
 /// A holder gave its credential back.
 #[derive(Clone, PartialEq, Message)]
-pub struct Released {
+pub struct CredentialReleased {
     /// The credential.
     #[prost(bytes = "vec", tag = "1")]
     pub credential: Vec<u8>,
@@ -191,7 +191,7 @@ pub struct Released {
 
 /// An action was authorized without issuing a credential.
 #[derive(Clone, PartialEq, Message)]
-pub struct Authorized {
+pub struct ActionAuthorized {
     /// The credential presented for the action. Empty: the acting workload asked by itself.
     #[prost(bytes = "vec", tag = "1")]
     pub credential: Vec<u8>,
@@ -206,7 +206,7 @@ pub struct Authorized {
     pub policy_version: u64,
     /// The decision, in the form of an issuance without an id and a key.
     #[prost(message, optional, boxed, tag = "5")]
-    pub decided: Option<Box<Issued>>,
+    pub decided: Option<Box<CredentialIssued>>,
     /// The authorization is valid for an action begun before this, milliseconds.
     #[prost(uint64, tag = "6")]
     pub good_until: u64,
@@ -249,7 +249,7 @@ pub const USE_OUTCOMES: [&str; 3] = ["accepted", "refused", "failed"];
 
 /// Refusals: a single one with what was asked for, or a count of refusals with one reason.
 #[derive(Clone, PartialEq, Message)]
-pub struct Refused {
+pub struct RequestsRefused {
     /// The caller that was refused.
     #[prost(string, tag = "1")]
     pub caller: String,
@@ -273,7 +273,7 @@ pub struct Refused {
     pub count: u64,
     /// The request, when policy refused a single exchange.
     #[prost(message, optional, boxed, tag = "8")]
-    pub wanted: Option<Box<Wanted>>,
+    pub wanted: Option<Box<RefusedExchange>>,
     /// The task named in the request is a break-glass task, or below one.
     #[prost(bool, tag = "9")]
     pub break_glass: bool,
@@ -281,7 +281,7 @@ pub struct Refused {
 
 /// The exchange request that policy refused.
 #[derive(Clone, PartialEq, Message)]
-pub struct Wanted {
+pub struct RefusedExchange {
     /// The environment.
     #[prost(string, tag = "1")]
     pub environment: String,
@@ -323,10 +323,10 @@ pub struct Wanted {
     pub binding: String,
     /// The subject on whose behalf the caller acts, if it is not the caller.
     #[prost(message, optional, tag = "21")]
-    pub subject: Option<Identity>,
+    pub subject: Option<Principal>,
     /// The actors, outermost first, if there is a subject.
     #[prost(message, repeated, tag = "22")]
-    pub actors: Vec<Identity>,
+    pub actors: Vec<Principal>,
     /// The rights of the subject according to its subject token.
     #[prost(message, optional, tag = "23")]
     pub subject_claims: Option<SubjectClaims>,

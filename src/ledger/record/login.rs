@@ -2,7 +2,7 @@
 
 use prost::Message;
 
-use super::{Identity, SvidEvidence, TokenEvidence};
+use super::{Principal, SvidEvidence, TokenEvidence};
 
 /// A person or a job signed in and received an X.509-SVID of mayfly's own trust domain: everything that the certificate says, and the
 /// evidence for it.
@@ -13,7 +13,7 @@ pub struct LoggedIn {
     pub credential: Vec<u8>,
     /// The person or job: the provider's issuer URL and `sub` there.
     #[prost(message, optional, tag = "2")]
-    pub person: Option<Identity>,
+    pub person: Option<Principal>,
     /// The SPIFFE ID of the certificate.
     #[prost(string, tag = "3")]
     pub caller: String,

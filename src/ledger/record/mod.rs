@@ -4,30 +4,30 @@
 //! version. A record whose event this version does not know prevents the start.
 
 mod approval;
+mod audit_read;
+mod break_glass;
 mod credential;
-mod due;
+mod deadline;
 mod event_names;
-mod glass;
 mod login;
 mod names;
-mod reading;
 mod registry;
 mod revocation;
 mod task;
 
 pub use approval::*;
+pub use audit_read::*;
+pub use break_glass::*;
 pub use credential::*;
-pub use due::*;
+pub use deadline::*;
 pub use event_names::{EVENT_NAMES, event_name};
-pub use glass::*;
 pub use login::*;
-pub use names::{Named, OwnNames, Sort, about, names, own_names};
-pub use reading::*;
+pub use names::{IssuanceNames, NameKind, RecordName, issuance_names, main_objects, names};
 pub use registry::*;
 pub use revocation::*;
 pub use task::*;
 
-pub use mayfly_verify::revocation::record::Identity;
+pub use mayfly_verify::revocation::record::Principal;
 
 use prost::Message;
 
@@ -40,13 +40,13 @@ use mayfly_verify::seq::Seq;
 pub struct Record {
     /// The author.
     #[prost(message, optional, tag = "1")]
-    pub author: Option<Author>,
+    pub author: Option<AuthorRecord>,
     /// Decision revision: the decision saw everything up to this seq. 0 for records that are not grants.
     #[prost(uint64, tag = "2")]
     pub revision: u64,
     /// The request that caused the record, if the caller named one.
     #[prost(message, optional, tag = "3")]
-    pub request: Option<Request>,
+    pub request: Option<RequestRecord>,
     /// Records of one commit with the same number above 0 take effect together or are void together.
     #[prost(uint32, tag = "4")]
     pub group: u32,
@@ -63,21 +63,21 @@ pub struct Record {
 
 /// The author of a record.
 #[derive(Clone, PartialEq, Message)]
-pub struct Author {
+pub struct AuthorRecord {
     /// The kind of author, with its name.
-    #[prost(oneof = "Who", tags = "1, 2, 3, 4")]
-    pub who: Option<Who>,
+    #[prost(oneof = "Author", tags = "1, 2, 3, 4")]
+    pub who: Option<Author>,
 }
 
 /// The kinds of author.
 #[derive(Clone, PartialEq, Eq, prost::Oneof, serde::Serialize, serde::Deserialize)]
-pub enum Who {
+pub enum Author {
     /// A workload or operator, by SPIFFE ID.
     #[prost(string, tag = "1")]
     SpiffeId(String),
     /// A person, by issuer and subject.
     #[prost(message, tag = "2")]
-    Person(Identity),
+    Person(Principal),
     /// A peer of the local socket, by uid.
     #[prost(uint32, tag = "3")]
     LocalUid(u32),
@@ -88,7 +88,7 @@ pub enum Who {
 
 /// A request that may be retried.
 #[derive(Clone, PartialEq, Message)]
-pub struct Request {
+pub struct RequestRecord {
     /// The sender: request ids of different callers are independent. Empty if the sender is the record's author by SPIFFE ID, as in nearly
     /// every record ([`Record::requester`]).
     #[prost(string, tag = "1")]
@@ -128,37 +128,37 @@ pub enum Event {
     TaskHeartbeats(TaskHeartbeats),
     /// A credential was issued.
     #[prost(message, boxed, tag = "20")]
-    Issued(Box<Issued>),
+    Issued(Box<CredentialIssued>),
     /// A holder gave its credential back.
     #[prost(message, tag = "21")]
-    Released(Released),
+    Released(CredentialReleased),
     /// An action was authorized; nothing was issued.
     #[prost(message, tag = "22")]
-    Authorized(Authorized),
+    Authorized(ActionAuthorized),
     /// Uses of a credential.
     #[prost(message, tag = "23")]
     UsesReported(UsesReported),
     /// Refusals, single or counted.
     #[prost(message, tag = "24")]
-    Refused(Refused),
+    Refused(RequestsRefused),
     /// Targets were revoked.
     #[prost(message, tag = "30")]
-    Revoked(Revoked),
+    Revoked(TargetsRevoked),
     /// Locks were lifted.
     #[prost(message, tag = "31")]
     LockLifted(LockLifted),
     /// The policy set of an environment.
     #[prost(message, tag = "40")]
-    PolicySet(PolicySet),
+    PolicySet(PolicySetUpdated),
     /// An upstream's registration.
     #[prost(message, tag = "41")]
-    UpstreamSet(UpstreamSet),
+    UpstreamSet(UpstreamUpdated),
     /// Which tool may use which upstream.
     #[prost(message, tag = "42")]
-    BindingSet(BindingSet),
+    BindingSet(BindingUpdated),
     /// A trust domain's bundle.
     #[prost(message, tag = "43")]
-    BundleSet(BundleSet),
+    BundleSet(BundleUpdated),
     /// A key of mayfly.
     #[prost(message, tag = "44")]
     KeyAdded(KeyAdded),
@@ -167,19 +167,19 @@ pub enum Event {
     KeyChanged(KeyChanged),
     /// A break-glass task was opened, joined or reviewed.
     #[prost(message, tag = "46")]
-    BreakGlass(BreakGlass),
+    BreakGlass(BreakGlassStepTaken),
     /// An owner of registrations left, or returned.
     #[prost(message, tag = "47")]
     OwnerLeft(OwnerLeft),
     /// The revocation of everything that a narrower version would refuse is complete.
     #[prost(message, tag = "48")]
-    Narrowed(Narrowed),
+    Narrowed(NarrowingCompleted),
     /// The shadow policy set would have decided differently.
     #[prost(message, boxed, tag = "49")]
     PolicyDiffered(Box<PolicyDiffered>),
     /// An approval was asked for.
     #[prost(message, boxed, tag = "50")]
-    ApprovalAsked(Box<ApprovalAsked>),
+    ApprovalAsked(Box<ApprovalRequested>),
     /// An approval was given or refused.
     #[prost(message, tag = "51")]
     ApprovalDecided(ApprovalDecided),
@@ -209,7 +209,7 @@ pub enum Event {
     LoggedOut(LoggedOut),
     /// A deadline was reached.
     #[prost(message, tag = "82")]
-    FellDue(FellDue),
+    FellDue(DeadlineReached),
     /// The audit was read.
     #[prost(message, tag = "90")]
     AuditRead(AuditRead),
@@ -223,45 +223,45 @@ pub enum Event {
 #[error("not a record: {0}")]
 pub struct BadRecord(pub String);
 
-impl Who {
+impl Author {
     /// The caller as an author: the person who signed in, else the workload.
-    pub fn of(caller: &Caller) -> Who {
+    pub fn of(caller: &Caller) -> Author {
         match caller.person() {
-            Some(person) => Who::Person(Identity { issuer: person.issuer.to_string(), sub: person.subject.to_string() }),
-            None => Who::SpiffeId(caller.id().as_str().to_owned()),
+            Some(person) => Author::Person(Principal { issuer: person.issuer.to_string(), sub: person.subject.to_string() }),
+            None => Author::SpiffeId(caller.id().as_str().to_owned()),
         }
     }
 
     /// The author's SPIFFE ID, if it has one.
     pub fn spiffe_id(&self) -> Option<&str> {
         match self {
-            Who::SpiffeId(id) => Some(id),
+            Author::SpiffeId(id) => Some(id),
             _ => None,
         }
     }
 
-    /// The author with this name, as [`Who::name`] writes those of workloads and people.
-    pub fn named(name: &str) -> Who {
+    /// The author with this name, as [`Author::name`] writes those of workloads and people.
+    pub fn named(name: &str) -> Author {
         match name.split_once('#').filter(|_| !name.starts_with("spiffe://")) {
-            Some((issuer, sub)) => Who::Person(Identity { issuer: issuer.to_owned(), sub: sub.to_owned() }),
-            None => Who::SpiffeId(name.to_owned()),
+            Some((issuer, sub)) => Author::Person(Principal { issuer: issuer.to_owned(), sub: sub.to_owned() }),
+            None => Author::SpiffeId(name.to_owned()),
         }
     }
 
     /// The author's name, as it is written for senders of requests and in `context.approvals.people`.
     pub fn name(&self) -> String {
         match self {
-            Who::SpiffeId(id) => id.clone(),
-            Who::Person(person) => person.name(),
-            Who::LocalUid(uid) => format!("local-uid:{uid}"),
-            Who::Mayfly(cause) => format!("mayfly:{cause}"),
+            Author::SpiffeId(id) => id.clone(),
+            Author::Person(person) => person.name(),
+            Author::LocalUid(uid) => format!("local-uid:{uid}"),
+            Author::Mayfly(cause) => format!("mayfly:{cause}"),
         }
     }
 }
 
-impl Request {
+impl RequestRecord {
     /// The name of the request's sender: the stored one, or the record's author if none is stored. `None`: the request has no sender.
-    pub fn sender<'a>(&'a self, author: &'a Who) -> Option<&'a str> {
+    pub fn sender<'a>(&'a self, author: &'a Author) -> Option<&'a str> {
         match self.caller.as_str() {
             "" => author.spiffe_id(),
             caller => Some(caller),
@@ -271,9 +271,9 @@ impl Request {
 
 impl Record {
     /// A record with this author.
-    pub fn new(author: Who, event: Event) -> Record {
+    pub fn new(author: Author, event: Event) -> Record {
         Record {
-            author: Some(Author { who: Some(author) }),
+            author: Some(AuthorRecord { who: Some(author) }),
             revision: 0,
             request: None,
             group: 0,
@@ -289,9 +289,9 @@ impl Record {
     }
 
     /// Sets the request. A sender who is the author is not stored a second time.
-    pub fn for_request(mut self, request: Option<Request>) -> Record {
-        let own = |r: &Request| self.author_id() == Some(r.caller.as_str());
-        self.request = request.map(|r| if own(&r) { Request { caller: String::new(), ..r } } else { r });
+    pub fn for_request(mut self, request: Option<RequestRecord>) -> Record {
+        let own = |r: &RequestRecord| self.author_id() == Some(r.caller.as_str());
+        self.request = request.map(|r| if own(&r) { RequestRecord { caller: String::new(), ..r } } else { r });
         self
     }
 
@@ -327,10 +327,10 @@ impl Record {
     /// The author in readable form, for people and the audit.
     pub fn author_text(&self) -> String {
         match self.author.as_ref().and_then(|a| a.who.as_ref()) {
-            Some(Who::SpiffeId(id)) => id.clone(),
-            Some(Who::Person(p)) => format!("{} ({})", p.sub, p.issuer),
-            Some(Who::LocalUid(uid)) => format!("local uid {uid}"),
-            Some(Who::Mayfly(cause)) => format!("mayfly ({cause})"),
+            Some(Author::SpiffeId(id)) => id.clone(),
+            Some(Author::Person(p)) => format!("{} ({})", p.sub, p.issuer),
+            Some(Author::LocalUid(uid)) => format!("local uid {uid}"),
+            Some(Author::Mayfly(cause)) => format!("mayfly ({cause})"),
             None => String::new(),
         }
     }

@@ -1,15 +1,15 @@
 //! The names in a record: ids, callers, upstreams, tools, digests, each in its readable form. Searches find records by these names, and the
 //! history index stores them.
 
-pub mod about;
-mod large;
+mod large_records;
+pub mod main_objects;
 
 use super::*;
 use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, StoreId, TaskId};
 
 /// The sort of a name. A filter on one sort does not match the same text of another sort.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Sort {
+pub enum NameKind {
     /// The event.
     Event,
     /// A task.
@@ -22,18 +22,18 @@ pub enum Sort {
     Tool,
     /// An environment.
     Environment,
-    /// The main object of the record, a subset of the names in it ([`about`]).
+    /// The main object of the record, a subset of the names in it ([`main_objects`]).
     About,
     /// All others: credentials, approvals, leases, people, keys, bindings, policies, scopes, trust domains, digests, request ids, traces.
     Other,
 }
 
 /// Calls `see` with every name in a record; empty names are left out. A name may come more than once.
-pub fn names(record: &Record, see: &mut dyn FnMut(Sort, &str)) {
+pub fn names(record: &Record, see: &mut dyn FnMut(NameKind, &str)) {
     let mut n = Namer { see };
     match record.author.as_ref().and_then(|a| a.who.as_ref()) {
-        Some(Who::SpiffeId(id)) => n.who(id),
-        Some(Who::Person(person)) => n.identity(person),
+        Some(Author::SpiffeId(id)) => n.who(id),
+        Some(Author::Person(person)) => n.identity(person),
         Some(who) => n.other(&who.name()),
         None => {}
     }
@@ -43,15 +43,15 @@ pub fn names(record: &Record, see: &mut dyn FnMut(Sort, &str)) {
     }
     n.hex(&record.trace);
     if let Some(event) = &record.event {
-        n.name(Sort::Event, event_name(event));
+        n.name(NameKind::Event, event_name(event));
         n.event(event);
-        about::of(event, &mut |text| n.name(Sort::About, text));
+        main_objects::of(event, &mut |text| n.name(NameKind::About, text));
     }
 }
 
 /// The names that an issuance has in addition to its template's.
 #[derive(Clone, Copy, Debug)]
-pub struct OwnNames<'a> {
+pub struct IssuanceNames<'a> {
     /// The credential's id.
     pub credential: &'a [u8],
     /// The request id; empty for none.
@@ -66,24 +66,24 @@ pub struct OwnNames<'a> {
     pub token_digest: &'a [u8],
 }
 
-/// A name in its readable form, or a SHA-256 that is still to be written in lower-case hex: a name of [`Sort::Other`].
+/// A name in its readable form, or a SHA-256 that is still to be written in lower-case hex: a name of [`NameKind::Other`].
 #[derive(Clone, Copy, Debug)]
-pub enum Named<'a> {
+pub enum RecordName<'a> {
     /// The readable form.
-    Text(Sort, &'a str),
+    Text(NameKind, &'a str),
     /// A digest, not yet written in hex.
     Digest(&'a [u8; 32]),
 }
 
 /// Calls `see` with the names that are one issuance's own.
-pub fn own_names(own: &OwnNames<'_>, see: &mut dyn FnMut(Named<'_>)) {
+pub fn issuance_names(own: &IssuanceNames<'_>, see: &mut dyn FnMut(RecordName<'_>)) {
     for digest in [own.arguments, own.token_digest] {
         match digest.try_into() {
-            Ok(digest) => see(Named::Digest(digest)),
-            Err(_) => Namer { see: &mut |sort, name| see(Named::Text(sort, name)) }.hex(digest),
+            Ok(digest) => see(RecordName::Digest(digest)),
+            Err(_) => Namer { see: &mut |sort, name| see(RecordName::Text(sort, name)) }.hex(digest),
         }
     }
-    let mut n = Namer { see: &mut |sort, name| see(Named::Text(sort, name)) };
+    let mut n = Namer { see: &mut |sort, name| see(RecordName::Text(sort, name)) };
     n.other(own.request_id);
     n.hex(own.trace);
     n.credential(own.credential);
@@ -91,14 +91,14 @@ pub fn own_names(own: &OwnNames<'_>, see: &mut dyn FnMut(Named<'_>)) {
 }
 
 struct Namer<'a> {
-    see: &'a mut dyn FnMut(Sort, &str),
+    see: &'a mut dyn FnMut(NameKind, &str),
 }
 
 macro_rules! ids {
     ($($name:ident: $id:ident as $sort:ident),*) => {$(
         fn $name(&mut self, bytes: &[u8]) {
             if let Some(id) = $id::from_slice(bytes) {
-                self.name(Sort::$sort, id.write(&mut [0; $id::TEXT]));
+                self.name(NameKind::$sort, id.write(&mut [0; $id::TEXT]));
             }
         }
     )*};
@@ -107,14 +107,14 @@ macro_rules! ids {
 impl Namer<'_> {
     ids!(task: TaskId as Task, credential: CredentialId as Other, approval: ApprovalId as Other, lease: LeaseId as Other, store: StoreId as Other);
 
-    fn name(&mut self, sort: Sort, text: &str) {
+    fn name(&mut self, sort: NameKind, text: &str) {
         if !text.is_empty() {
             (self.see)(sort, text);
         }
     }
 
     fn other(&mut self, text: &str) {
-        self.name(Sort::Other, text);
+        self.name(NameKind::Other, text);
     }
 
     fn others(&mut self, texts: &[String]) {
@@ -123,17 +123,17 @@ impl Namer<'_> {
 
     /// A workload by its SPIFFE ID; any other author by its name.
     fn who(&mut self, text: &str) {
-        let sort = if text.starts_with("spiffe://") { Sort::Workload } else { Sort::Other };
+        let sort = if text.starts_with("spiffe://") { NameKind::Workload } else { NameKind::Other };
         self.name(sort, text);
     }
 
     /// A workload by its SPIFFE ID; a person as `issuer#sub` and by the subject alone.
-    fn identity(&mut self, identity: &Identity) {
+    fn identity(&mut self, identity: &Principal) {
         self.who(&identity.name());
         self.who(&identity.sub);
     }
 
-    fn identities(&mut self, all: &[Identity]) {
+    fn identities(&mut self, all: &[Principal]) {
         all.iter().for_each(|one| self.identity(one));
     }
 
@@ -146,15 +146,15 @@ impl Namer<'_> {
     }
 
     fn upstream(&mut self, text: &str) {
-        self.name(Sort::Upstream, text);
+        self.name(NameKind::Upstream, text);
     }
 
     fn tool(&mut self, text: &str) {
-        self.name(Sort::Tool, text);
+        self.name(NameKind::Tool, text);
     }
 
     fn environment(&mut self, text: &str) {
-        self.name(Sort::Environment, text);
+        self.name(NameKind::Environment, text);
     }
 
     fn svid(&mut self, evidence: Option<&SvidEvidence>) {
@@ -167,26 +167,28 @@ impl Namer<'_> {
     fn targets(&mut self, targets: &[TargetRecord]) {
         for aim in targets.iter().filter_map(|t| t.aim.as_ref()) {
             match aim {
-                Aim::Credential(id) => self.credential(id),
-                Aim::Task(id) => self.task(id),
-                Aim::Caller(id) | Aim::Prefix(id) => self.who(id),
-                Aim::TrustDomain(name) | Aim::Binding(name) | Aim::SigningKey(name) => self.other(name),
-                Aim::TrustAnchor(hash) => self.hex(hash),
-                Aim::Subject(who) => self.identity(who),
-                Aim::SubjectToken(token) => self.other(&token.sub),
-                Aim::Upstream(name) => self.upstream(name),
-                Aim::UpstreamScope(of) => {
+                RecordedTarget::Credential(id) => self.credential(id),
+                RecordedTarget::Task(id) => self.task(id),
+                RecordedTarget::Caller(id) | RecordedTarget::Prefix(id) => self.who(id),
+                RecordedTarget::TrustDomain(name) | RecordedTarget::Binding(name) | RecordedTarget::SigningKey(name) => {
+                    self.other(name)
+                }
+                RecordedTarget::TrustAnchor(hash) => self.hex(hash),
+                RecordedTarget::Subject(who) => self.identity(who),
+                RecordedTarget::SubjectToken(token) => self.other(&token.sub),
+                RecordedTarget::Upstream(name) => self.upstream(name),
+                RecordedTarget::UpstreamScope(of) => {
                     self.upstream(&of.issuer);
                     self.other(&of.sub);
                 }
-                Aim::Tool(name) => self.tool(name),
-                Aim::Environment(name) => self.environment(name),
-                Aim::PolicyBelow(of) => self.environment(&of.environment),
-                Aim::Svid(of) => {
+                RecordedTarget::Tool(name) => self.tool(name),
+                RecordedTarget::Environment(name) => self.environment(name),
+                RecordedTarget::PolicyBelow(of) => self.environment(&of.environment),
+                RecordedTarget::Svid(of) => {
                     self.other(&of.trust_domain);
                     self.hex(&of.serial);
                 }
-                Aim::Everything(_) => {}
+                RecordedTarget::Everything(_) => {}
             }
         }
     }
@@ -223,7 +225,7 @@ impl Namer<'_> {
                 self.other(&e.reason);
                 self.other(&e.rule);
                 self.upstream(&e.asked);
-                self.name(Sort::Task, &e.task);
+                self.name(NameKind::Task, &e.task);
                 if let Some(wanted) = &e.wanted {
                     self.environment(&wanted.environment);
                     self.upstream(&wanted.upstream);
@@ -278,9 +280,9 @@ impl Namer<'_> {
                 self.hex(&e.digest);
             }
             Event::OwnerLeft(e) => self.who(&e.owner),
-            Event::Narrowed(e) => match Narrowing::try_from(e.what) {
-                Ok(Narrowing::Upstream) => self.upstream(&e.name),
-                Ok(Narrowing::Policy) => self.environment(&e.name),
+            Event::Narrowed(e) => match NarrowedKind::try_from(e.what) {
+                Ok(NarrowedKind::Upstream) => self.upstream(&e.name),
+                Ok(NarrowedKind::Policy) => self.environment(&e.name),
                 _ => self.other(&e.name),
             },
             Event::PolicyDiffered(e) => {
@@ -321,7 +323,7 @@ impl Namer<'_> {
         }
     }
 
-    fn asked(&mut self, e: &ApprovalAsked) {
+    fn asked(&mut self, e: &ApprovalRequested) {
         self.approval(&e.approval);
         self.hex(&e.digest);
         self.who(&e.caller);
@@ -336,7 +338,7 @@ impl Namer<'_> {
         self.others(&e.policies);
         e.subject.iter().for_each(|one| self.identity(one));
         self.identities(&e.actors);
-        if let Some(event) = e.change.as_ref().and_then(Change::event) {
+        if let Some(event) = e.change.as_ref().and_then(ProposedChangeRecord::event) {
             self.registry(&event);
         }
         e.terms.iter().for_each(|terms| self.task_asked(terms));

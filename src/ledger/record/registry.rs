@@ -25,7 +25,7 @@ pub struct GenerationBegun {
 
 /// The policy set of an environment.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
-pub struct PolicySet {
+pub struct PolicySetUpdated {
     /// The environment.
     #[prost(string, tag = "1")]
     pub environment: String,
@@ -49,7 +49,7 @@ pub struct PolicySet {
 
 /// An upstream's registration.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
-pub struct UpstreamSet {
+pub struct UpstreamUpdated {
     /// The name.
     #[prost(string, tag = "1")]
     pub name: String,
@@ -68,7 +68,7 @@ pub struct UpstreamSet {
     /// The upstream is retired: nothing will ever be issued for it again.
     #[prost(bool, tag = "6")]
     pub retired: bool,
-    /// As [`PolicySet::looked`].
+    /// As [`PolicySetUpdated::looked`].
     #[prost(uint64, tag = "7")]
     pub looked: u64,
 }
@@ -111,7 +111,7 @@ pub struct PolicyDiffered {
 /// The kinds of object that can be narrowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
 #[repr(i32)]
-pub enum Narrowing {
+pub enum NarrowedKind {
     /// Never written.
     Unspecified = 0,
     /// The policy set of an environment.
@@ -124,9 +124,9 @@ pub enum Narrowing {
 
 /// Everything that a narrower version would refuse was searched for and revoked, up to the place where that version took effect.
 #[derive(Clone, PartialEq, Message)]
-pub struct Narrowed {
+pub struct NarrowingCompleted {
     /// The kind of object.
-    #[prost(enumeration = "Narrowing", tag = "1")]
+    #[prost(enumeration = "NarrowedKind", tag = "1")]
     pub what: i32,
     /// The object's environment or name.
     #[prost(string, tag = "2")]
@@ -152,7 +152,7 @@ pub struct OwnerLeft {
 
 /// Which workload's tool may use which upstream.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
-pub struct BindingSet {
+pub struct BindingUpdated {
     /// The name.
     #[prost(string, tag = "1")]
     pub name: String,
@@ -168,14 +168,14 @@ pub struct BindingSet {
     /// The binding is a proposal: it permits nothing until somebody approves it.
     #[prost(bool, tag = "5")]
     pub pending: bool,
-    /// As [`PolicySet::looked`].
+    /// As [`PolicySetUpdated::looked`].
     #[prost(uint64, tag = "6")]
     pub looked: u64,
 }
 
 /// A trust domain's bundle.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
-pub struct BundleSet {
+pub struct BundleUpdated {
     /// The trust domain.
     #[prost(string, tag = "1")]
     pub trust_domain: String,
@@ -314,7 +314,7 @@ pub struct SnapshotTaken {
 
 /// The head of a writer's chain.
 #[derive(Clone, PartialEq, Message)]
-pub struct ChainEnd {
+pub struct WriterHeadRecord {
     /// The writer.
     #[prost(uint32, tag = "1")]
     pub writer: u32,
@@ -344,7 +344,7 @@ pub struct HistoryRemoved {
     pub time: u64,
     /// Each writer's chain head before that position; the kept commits continue it.
     #[prost(message, repeated, tag = "5")]
-    pub chains: Vec<ChainEnd>,
+    pub chains: Vec<WriterHeadRecord>,
 }
 
 /// The store moved to another engine, or was exported.

@@ -2,11 +2,11 @@
 
 use prost::Message;
 
-pub use mayfly_verify::revocation::record::{Aim, PolicyBelow, SvidTarget, TargetRecord};
+pub use mayfly_verify::revocation::record::{PolicyBelow, RecordedTarget, SvidTarget, TargetRecord};
 
 /// Targets were revoked.
 #[derive(Clone, PartialEq, Message)]
-pub struct Revoked {
+pub struct TargetsRevoked {
     /// 1 to 64 targets.
     #[prost(message, repeated, tag = "1")]
     pub targets: Vec<TargetRecord>,

@@ -46,7 +46,7 @@ pub struct TaskOpened {
     pub parent: Vec<u8>,
     /// The owner: a person, or the workload that opened the task.
     #[prost(message, optional, tag = "3")]
-    pub owner: Option<super::Identity>,
+    pub owner: Option<super::Principal>,
     /// The workload that opened the task.
     #[prost(string, tag = "4")]
     pub opener: String,
@@ -94,7 +94,7 @@ pub struct TaskOpened {
     pub subject_token: Option<super::TokenEvidence>,
     /// The actors, outermost first, if the task itself was opened with a subject token.
     #[prost(message, repeated, tag = "22")]
-    pub actors: Vec<super::Identity>,
+    pub actors: Vec<super::Principal>,
     /// The rights of the subject according to the subject token.
     #[prost(message, optional, tag = "23")]
     pub subject_claims: Option<super::SubjectClaims>,
@@ -106,7 +106,7 @@ pub struct TaskOpened {
 /// How a task ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
 #[repr(i32)]
-pub enum Outcome {
+pub enum TaskOutcome {
     /// Never written.
     Unspecified = 0,
     /// The work was completed.
@@ -126,7 +126,7 @@ pub struct TaskClosed {
     #[prost(bytes = "vec", tag = "1")]
     pub task: Vec<u8>,
     /// How the task ended.
-    #[prost(enumeration = "Outcome", tag = "2")]
+    #[prost(enumeration = "TaskOutcome", tag = "2")]
     pub outcome: i32,
     /// The reason, in the closer's words.
     #[prost(string, tag = "3")]

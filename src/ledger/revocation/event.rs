@@ -3,7 +3,7 @@
 //! The messages are those of `proto/mayfly/v1/feed.proto`; the fields that each stream adds (the previous seq, heartbeats) are set by the
 //! feed.
 
-use super::{Rules, Sort, Target};
+use super::{Rules, Target, TargetKind};
 use crate::State;
 use crate::record::{Event, KeyState, Record};
 use mayfly_base::limits;
@@ -31,7 +31,7 @@ pub fn drop_after(time: Millis) -> Millis {
 /// followers.
 pub fn event_of(record: &Record, seq: Seq, time: Millis, state: &State) -> Option<FeedEvent> {
     let rule = |targets: Vec<Target>, locks: bool| {
-        let forever = targets.iter().any(|t| t.sort() == Sort::SigningKey);
+        let forever = targets.iter().any(|t| t.sort() == TargetKind::SigningKey);
         FeedEvent::Rule { seq, targets, drop_after: (!forever).then(|| drop_after(time)), locks }
     };
     let all = |records: &[crate::record::TargetRecord]| -> Vec<Target> {

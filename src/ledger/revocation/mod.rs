@@ -8,7 +8,7 @@ pub use event::{event_of, snapshot_of};
 
 /// All facts that rules of these sorts match on, as text.
 #[cfg(any(test, feature = "testing"))]
-pub fn answers(facts: &Facts<'_>, of: Sorts) -> std::collections::BTreeSet<String> {
+pub fn answers(facts: &Facts<'_>, of: TargetKinds) -> std::collections::BTreeSet<String> {
     let mut out = std::collections::BTreeSet::new();
     facts.each(of, &mut |probe| {
         out.insert(format!("{probe:?}"));

@@ -2,25 +2,26 @@
 
 use std::sync::Arc;
 
-use super::tasks::{Closed, Hold};
+use super::tasks::{TaskClosure, TaskHold};
 use super::{
-    Approval, BundleState, Claims, End, Issuance, Judged, Key, Lease, Removed, RequestKey, State, Taken, Version, hash_of,
+    Approval, BundleState, DocumentVersion, ExpiringEntry, FoldInput, Issuance, Lease, ManagedKey, RegistrationFields,
+    RemovedHistory, RequestKey, SnapshotRef, State, hash_of,
 };
 use crate::record::{
-    ApprovalAsked, BundleSet, Event, FellDue, GenerationBegun, HoldRank, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Narrowed,
-    Narrowing, Outcome, OwnerLeft, Record, Revoked, TaskClosed, Who,
+    ApprovalRequested, Author, BundleUpdated, DeadlineReached, Event, GenerationBegun, HoldRank, KeyAdded, KeyPurpose, KeyState,
+    LeaseOpened, NarrowedKind, NarrowingCompleted, OwnerLeft, Record, TargetsRevoked, TaskClosed, TaskOutcome,
 };
 use crate::revocation::{Rules, Target};
 use mayfly_base::limits;
 use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
-pub(super) fn author(record: &Record) -> Option<Box<Who>> {
+pub(super) fn author(record: &Record) -> Option<Box<Author>> {
     record.author.as_ref().and_then(|a| a.who.clone()).map(Box::new)
 }
 
 impl State {
     /// Applies a record that was found valid. Its seq is the head.
-    pub fn apply(&mut self, judged: &impl Judged) {
+    pub fn apply(&mut self, judged: &impl FoldInput) {
         let (seq, now) = (self.head, self.time);
         let record = judged.record();
         let request = judged.request();
@@ -48,7 +49,7 @@ impl State {
             Event::TaskHeld(e) => {
                 if let Some(task) = TaskId::from_slice(&e.task).and_then(|id| self.tasks.get_mut(&id)) {
                     let rank = HoldRank::try_from(e.rank).unwrap_or(HoldRank::Operator);
-                    task.holds.push(Hold { rank, reason: e.reason.as_str().into(), seq, by: author(record), since: now });
+                    task.holds.push(TaskHold { rank, reason: e.reason.as_str().into(), seq, by: author(record), since: now });
                 }
             }
             Event::TaskResumed(e) => {
@@ -93,9 +94,9 @@ impl State {
     }
 
     /// `by`: the author of the change.
-    pub(super) fn apply_registry(&mut self, event: &Event, record: &Record, by: Option<Box<Who>>) {
+    pub(super) fn apply_registry(&mut self, event: &Event, record: &Record, by: Option<Box<Author>>) {
         let (seq, at) = (self.head, self.time);
-        let version = |version: u64, digest: &[u8], text: &str, active: bool, looked: u64| Version {
+        let version = |version: u64, digest: &[u8], text: &str, active: bool, looked: u64| DocumentVersion {
             version,
             digest: hash_of(digest),
             text: text.into(),
@@ -118,9 +119,9 @@ impl State {
             }
             Event::UpstreamSet(e) => {
                 let version = version(e.version, &e.digest, &e.text, !e.disabled && !e.retired, e.looked);
-                let claims = Claims::of(&e.text);
+                let claims = RegistrationFields::of(&e.text);
                 let owner_left = claims.as_ref().is_some_and(|c| self.owners_left.contains_key(&c.owner));
-                let version = Version { retired: e.retired, claims, owner_left, ..version };
+                let version = DocumentVersion { retired: e.retired, claims, owner_left, ..version };
                 self.upstreams.insert(e.name.as_str().into(), Arc::new(version));
             }
             Event::BindingSet(e) => {
@@ -154,9 +155,9 @@ impl State {
             }
             Event::ApprovalAsked(e) => {
                 if let Some(id) = ApprovalId::from_slice(&e.approval) {
-                    let asked = Arc::new(ApprovalAsked::clone(e));
+                    let asked = Arc::new(ApprovalRequested::clone(e));
                     let approval = Approval { asked, asked_at: at, seq, decided: None, used: false, due_told: false };
-                    self.ends.after(approval.expires_at().plus(limits::REQUEST_ID_KEPT_MS), End::Approval(id));
+                    self.ends.after(approval.expires_at().plus(limits::REQUEST_ID_KEPT_MS), ExpiringEntry::Approval(id));
                     self.approvals.insert(id, approval);
                     self.waits_for(id, e);
                 }
@@ -169,21 +170,21 @@ impl State {
                     (approval.used, approval.seq) = (true, seq);
                 }
                 self.used_once.insert(hash_of(&e.digest), Millis(e.until));
-                self.ends.after(Millis(e.until), End::UsedOnce(hash_of(&e.digest)));
+                self.ends.after(Millis(e.until), ExpiringEntry::UsedOnce(hash_of(&e.digest)));
             }
             Event::SnapshotTaken(e) => {
-                if let Some(taken) = Taken::of(e) {
+                if let Some(taken) = SnapshotRef::of(e) {
                     self.snapshot_before = self.snapshot.replace(taken);
                 }
             }
-            Event::HistoryRemoved(e) => self.removed = Removed::of(e),
+            Event::HistoryRemoved(e) => self.removed = RemovedHistory::of(e),
             Event::LoggedIn(e) => self.log_in(e, record.revision()),
             Event::LoggedOut(e) => self.log_out(&e.credential),
             _ => {}
         }
     }
 
-    fn fell_due(&mut self, e: &FellDue) {
+    fn fell_due(&mut self, e: &DeadlineReached) {
         if let Some(approval) = ApprovalId::from_slice(&e.id).and_then(|id| self.approvals.get_mut(&id)) {
             approval.due_told = true;
         }
@@ -192,12 +193,12 @@ impl State {
         }
     }
 
-    fn version_mut(&mut self, e: &Narrowed) -> Option<&mut Arc<Version>> {
-        let found = match Narrowing::try_from(e.what) {
-            Ok(Narrowing::Policy) => self.policies.get_mut(e.name.as_str()),
-            Ok(Narrowing::Upstream) => self.upstreams.get_mut(e.name.as_str()),
-            Ok(Narrowing::Binding) => self.bindings.get_mut(e.name.as_str()),
-            Ok(Narrowing::Unspecified) | Err(_) => None,
+    fn version_mut(&mut self, e: &NarrowingCompleted) -> Option<&mut Arc<DocumentVersion>> {
+        let found = match NarrowedKind::try_from(e.what) {
+            Ok(NarrowedKind::Policy) => self.policies.get_mut(e.name.as_str()),
+            Ok(NarrowedKind::Upstream) => self.upstreams.get_mut(e.name.as_str()),
+            Ok(NarrowedKind::Binding) => self.bindings.get_mut(e.name.as_str()),
+            Ok(NarrowedKind::Unspecified) | Err(_) => None,
         };
         found.filter(|v| v.version == e.version)
     }
@@ -233,12 +234,12 @@ impl State {
         self.glasses.void(self.time, self.head);
         self.requests.clear();
         self.descent.clear();
-        self.grounds = super::Grounds::default();
+        self.grounds = super::SupportingGrants::default();
         self.logins.clear();
         self.logins_by_caller.clear();
         self.rules_by_caller.clear();
         // The entries behind these end times are gone; a leftover end time would remove a new entry with the same name.
-        self.ends.retain(|end| matches!(end, End::UsedOnce(_)));
+        self.ends.retain(|end| matches!(end, ExpiringEntry::UsedOnce(_)));
         for lease in self.leases.values_mut() {
             Arc::make_mut(lease).issued = false;
         }
@@ -268,8 +269,8 @@ impl State {
         let Some(id) = TaskId::from_slice(&e.task) else { return };
         let (now, seq) = (self.time, self.head);
         let Some(task) = self.tasks.get_mut(&id) else { return };
-        let outcome = Outcome::try_from(e.outcome).unwrap_or(Outcome::Revoked);
-        task.closed = Some(Closed { outcome, reason: e.reason.as_str().into(), at: now, seq, by: author(record) });
+        let outcome = TaskOutcome::try_from(e.outcome).unwrap_or(TaskOutcome::Revoked);
+        task.closed = Some(TaskClosure { outcome, reason: e.reason.as_str().into(), at: now, seq, by: author(record) });
         let issued = task.issued_under > 0;
         self.glasses.ended(&id, now, seq);
         // Nothing is issued under the task any more, so the rule only concerns what was issued. It is not dropped before the last view that
@@ -283,7 +284,7 @@ impl State {
         }
     }
 
-    fn revoke(&mut self, e: &Revoked, record: &Record) {
+    fn revoke(&mut self, e: &TargetsRevoked, record: &Record) {
         let seq = self.head;
         let until = Millis(e.keep_until).max(Rules::keep_until(self.time));
         for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
@@ -318,13 +319,14 @@ impl State {
             && let Some(task) = self.tasks.get_mut(id)
             && task.closed.is_none()
         {
-            task.closed = Some(Closed { outcome: Outcome::Revoked, reason: reason.into(), at: now, seq, by: author(record) });
+            task.closed =
+                Some(TaskClosure { outcome: TaskOutcome::Revoked, reason: reason.into(), at: now, seq, by: author(record) });
             self.tasks.closed(*id, now);
             self.glasses.ended(id, now, seq);
         }
     }
 
-    fn set_bundle(&mut self, e: &BundleSet) {
+    fn set_bundle(&mut self, e: &BundleUpdated) {
         let before = self.bundles.get(e.trust_domain.as_str()).and_then(|b| b.sequence);
         let bundle = BundleState {
             // Also when the bundle is removed: if the trust domain returns, its sequence continues above the last one seen.
@@ -344,7 +346,7 @@ impl State {
 
     fn add_key(&mut self, e: &KeyAdded) {
         let state = KeyState::try_from(e.state).unwrap_or(KeyState::Removed);
-        let key = Key {
+        let key = ManagedKey {
             purpose: KeyPurpose::try_from(e.purpose).unwrap_or(KeyPurpose::Unspecified),
             algorithm: e.algorithm.as_str().into(),
             public: e.public.as_slice().into(),

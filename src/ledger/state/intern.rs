@@ -7,18 +7,18 @@ use hashbrown::{DefaultHashBuilder, Equivalent};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use mayfly_verify::persistent::Slot;
-use mayfly_verify::persistent::{Pages, Places};
+use mayfly_verify::persistent::{PagedVec, SlotIndex};
 
 /// Values per page: counts change all the time, and after a snapshot each changed page is copied once.
 const PAGE: usize = 64;
 
-type Values<K> = Pages<Option<(Arc<K>, u32)>, PAGE>;
+type Values<K> = PagedVec<Option<(Arc<K>, u32)>, PAGE>;
 
 /// Interned values with their counts. A value whose count falls to 0 is forgotten, and its slot is reused.
 pub struct Interner<K> {
     slots: Values<K>,
     free: Vec<Slot>,
-    index: Places,
+    index: SlotIndex,
     hasher: DefaultHashBuilder,
     /// The sum of all counts.
     held: u64,
@@ -33,9 +33,9 @@ const RECENT: usize = 4;
 impl<K> Default for Interner<K> {
     fn default() -> Self {
         Interner {
-            slots: Pages::default(),
+            slots: PagedVec::default(),
             free: Vec::new(),
-            index: Places::default(),
+            index: SlotIndex::default(),
             hasher: DefaultHashBuilder::default(),
             held: 0,
             recent: [0; RECENT],

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{End, State, hash_of, svid_facts, trust_domain_of};
-use crate::record::{Identity, LoggedIn, SvidEvidence, TokenEvidence};
+use super::{ExpiringEntry, State, hash_of, svid_facts, trust_domain_of};
+use crate::record::{LoggedIn, Principal, SvidEvidence, TokenEvidence};
 use crate::revocation::Facts;
 use mayfly_verify::seq::{CredentialId, Millis, Seq};
 
@@ -15,7 +15,7 @@ pub struct Login {
     /// The login's id.
     pub id: CredentialId,
     /// The person or job: the provider's issuer URL and `sub` there.
-    pub person: Identity,
+    pub person: Principal,
     /// The SPIFFE ID of the certificate.
     pub caller: Box<str>,
     /// How the person signed in.
@@ -95,7 +95,7 @@ impl Login {
 }
 
 /// The same facts for a login that is about to be recorded.
-pub(super) fn facts_of_login<'a>(e: &'a LoggedIn, id: CredentialId, person: &'a Identity, revision: Seq) -> Facts<'a> {
+pub(super) fn facts_of_login<'a>(e: &'a LoggedIn, id: CredentialId, person: &'a Principal, revision: Seq) -> Facts<'a> {
     let domain = trust_domain_of(&e.caller);
     Facts {
         revision,
@@ -130,7 +130,7 @@ impl State {
         let Some(id) = CredentialId::from_slice(&e.credential) else { return };
         self.logins.insert(id, Arc::new(Login::of(e, id, self.head, revision)));
         *self.logins_by_caller.or_insert(e.caller.as_str().into(), 0) += 1;
-        self.ends.after(Millis(e.expires_at), End::Login(id));
+        self.ends.after(Millis(e.expires_at), ExpiringEntry::Login(id));
     }
 
     pub(super) fn log_out(&mut self, credential: &[u8]) {
@@ -152,7 +152,7 @@ impl State {
     }
 
     /// A person's logins that have not expired, in no order.
-    pub fn logins_of<'a>(&'a self, person: &'a Identity) -> impl Iterator<Item = &'a Arc<Login>> {
+    pub fn logins_of<'a>(&'a self, person: &'a Principal) -> impl Iterator<Item = &'a Arc<Login>> {
         self.logins.values().filter(move |login| login.job.is_none() && login.person == *person)
     }
 }

@@ -3,23 +3,23 @@
 //! [`State::verdict`] decides whether a group of records takes effect at this place in the order; [`State::apply`] applies it. Neither
 //! reads a clock: time is in the commits.
 
-mod alive;
 mod apply;
-mod approved;
 #[cfg(test)]
 mod attacks;
-mod ceilings;
+pub mod break_glass;
 pub mod credentials;
-pub mod glass;
-pub mod grounds;
-mod held;
+mod expiring_entries;
+mod fold_input;
+mod heartbeats;
 pub mod intern;
-mod judged;
 mod logins;
 mod parts;
-mod small;
+mod quotas;
+pub mod supporting_grants;
+mod task_approval;
+mod task_hold;
+mod task_spec;
 pub mod tasks;
-mod terms;
 #[cfg(test)]
 mod tests;
 mod uses;
@@ -30,25 +30,30 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use ceilings::Ceilings;
+pub use break_glass::{BreakGlassPerson, BreakGlassTask, BreakGlassTasks};
 use credentials::facts_of;
-pub use credentials::{Asked, Credentials, Live, RequestKey, add_lineage, facts_of_record, id_for, svid_facts, trust_domain_of};
-pub use glass::{Glass, Glasses, Party};
-pub use grounds::{Ground, Grounds};
-pub use judged::{Issuance, Judged};
+pub use credentials::{
+    AnsweredRequest, Credentials, LiveCredential, RequestKey, add_lineage, facts_of_record, id_for, svid_facts, trust_domain_of,
+};
+pub use fold_input::{FoldInput, Issuance};
 pub use logins::{Login, login_of_serial, serial_of_login};
-pub use parts::{Approval, BundleState, Claims, Decided, Key, Lease, Remembered, Removed, Taken, Version};
-pub use tasks::{Approved, Closed, Hold, Phase, Task, Tasks, Terms};
+pub use parts::{
+    Approval, ApprovalResult, BundleState, DocumentVersion, Lease, ManagedKey, RegistrationFields, RememberedRequest,
+    RemovedHistory, SnapshotRef,
+};
+pub use quotas::Quotas;
+pub use supporting_grants::{SupportingGrant, SupportingGrants};
+pub use tasks::{Task, TaskApproval, TaskClosure, TaskHold, TaskPhase, TaskSpec, Tasks};
 pub use verdict::refused_by;
 pub use verdict::{digest_of_task, expired, id_token_used, policy_in_force};
 
-use super::commit::{BadCommit, ChainHead, Commit};
-use super::record::{Event, KeyPurpose, KeyState, Narrowing, Record};
-use crate::revocation::{Entry, Rules, Target};
+use super::commit::{BadCommit, Commit, WriterHead};
+use super::record::{Event, KeyPurpose, KeyState, NarrowedKind, Record};
+use crate::revocation::{RevocationEntry, Rules, Target};
 use mayfly_base::limits;
 use mayfly_base::refusal::Refusal;
 use mayfly_store::Position;
-use mayfly_verify::persistent::{Calendar, Map};
+use mayfly_verify::persistent::{Calendar, PersistentMap};
 use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
 
 /// All state in memory.
@@ -65,7 +70,7 @@ pub struct State {
     /// The store's id.
     pub store: [u8; 16],
     /// The head of each writer's chain.
-    pub writers: BTreeMap<u32, ChainHead>,
+    pub writers: BTreeMap<u32, WriterHead>,
     /// Tasks.
     pub tasks: Tasks,
     /// Credentials.
@@ -74,57 +79,57 @@ pub struct State {
     #[serde(with = "rules_as_entries")]
     pub rules: Rules,
     /// The policy set in effect, by environment.
-    pub policies: BTreeMap<Box<str>, Arc<Version>>,
+    pub policies: BTreeMap<Box<str>, Arc<DocumentVersion>>,
     /// The shadow policy set, by environment.
-    pub audit_policies: BTreeMap<Box<str>, Arc<Version>>,
+    pub audit_policies: BTreeMap<Box<str>, Arc<DocumentVersion>>,
     /// The registration in effect, by upstream.
-    pub upstreams: BTreeMap<Box<str>, Arc<Version>>,
+    pub upstreams: BTreeMap<Box<str>, Arc<DocumentVersion>>,
     /// Owners who have left, and since when.
     pub owners_left: BTreeMap<Box<str>, Millis>,
     /// The binding in effect, by name.
-    pub bindings: BTreeMap<Box<str>, Arc<Version>>,
+    pub bindings: BTreeMap<Box<str>, Arc<DocumentVersion>>,
     /// Bundles, by trust domain.
     pub bundles: BTreeMap<Box<str>, BundleState>,
     /// Keys, by id.
-    pub keys: BTreeMap<Box<str>, Key>,
+    pub keys: BTreeMap<Box<str>, ManagedKey>,
     /// Open leases.
     pub leases: BTreeMap<LeaseId, Arc<Lease>>,
     /// Approvals.
     pub approvals: BTreeMap<ApprovalId, Approval>,
     /// Break-glass tasks: open ones, those not reviewed yet, and the newest reviewed ones.
-    pub glasses: Glasses,
+    pub glasses: BreakGlassTasks,
     /// Single-use ids that were used, and until when they are remembered.
-    pub used_once: Map<[u8; 32], Millis>,
+    pub used_once: PersistentMap<[u8; 32], Millis>,
     /// Remembered requests whose result is not a credential.
-    pub requests: Map<RequestKey, Remembered>,
+    pub requests: PersistentMap<RequestKey, RememberedRequest>,
     /// For credentials with descendants (by a renewal, a derivation or a task), which may outlive them: when the last descendant ends.
-    pub descent: Map<CredentialId, Millis>,
+    pub descent: PersistentMap<CredentialId, Millis>,
     /// Number of revocation rules in effect that each caller's own acts made.
-    pub rules_by_caller: Map<Box<str>, u32>,
+    pub rules_by_caller: PersistentMap<Box<str>, u32>,
     /// Number of refusals recorded or counted so far.
     pub refusals: u64,
     /// Number of credentials ever issued.
     pub issued: u64,
     /// The newest snapshot.
-    pub snapshot: Option<Taken>,
+    pub snapshot: Option<SnapshotRef>,
     /// The snapshot before the newest one: the commits after it are kept, so that a start is possible without the newest.
-    pub snapshot_before: Option<Taken>,
+    pub snapshot_before: Option<SnapshotRef>,
     /// Bytes of all commits so far, including removed ones.
     pub bytes: u64,
     /// The part of the log that retention removed from the store, or is about to remove.
-    pub removed: Removed,
+    pub removed: RemovedHistory,
     /// People and jobs that signed in, until their certificates expire.
-    pub logins: Map<CredentialId, Arc<Login>>,
+    pub logins: PersistentMap<CredentialId, Arc<Login>>,
     /// Number of logins of each SPIFFE ID.
-    pub logins_by_caller: Map<Box<str>, u32>,
+    pub logins_by_caller: PersistentMap<Box<str>, u32>,
     /// Small entries that expire, by their end.
-    ends: Calendar<End>,
+    ends: Calendar<ExpiringEntry>,
     /// The facts of ancestors. The last field, so that older snapshots can be read: `snapshot::read` adds an empty value.
-    grounds: Grounds,
+    grounds: SupportingGrants,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-enum End {
+enum ExpiringEntry {
     Request(RequestKey),
     UsedOnce([u8; 32]),
     Approval(ApprovalId),
@@ -134,7 +139,7 @@ enum End {
 }
 
 mod rules_as_entries {
-    use super::{Calendar, Entry, Rules, Seq, Target};
+    use super::{Calendar, RevocationEntry, Rules, Seq, Target};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub fn serialize<S: Serializer>(rules: &Rules, s: S) -> Result<S::Ok, S::Error> {
@@ -142,7 +147,7 @@ mod rules_as_entries {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Rules, D::Error> {
-        let (entries, ends, dropped) = <(Vec<(Target, Entry)>, Calendar<Target>, Seq)>::deserialize(d)?;
+        let (entries, ends, dropped) = <(Vec<(Target, RevocationEntry)>, Calendar<Target>, Seq)>::deserialize(d)?;
         Ok(Rules::from_parts(entries, ends, dropped))
     }
 }
@@ -152,7 +157,7 @@ pub type Verdict = Result<(), Refusal>;
 
 /// The effect of a commit on the state.
 #[derive(Debug)]
-pub struct Folded {
+pub struct FoldedCommit {
     /// One verdict per record, in order; the records of a group have the same verdict.
     pub verdicts: Vec<Verdict>,
     /// The seq of the commit's first record.
@@ -206,9 +211,9 @@ impl State {
     }
 
     /// Folds the next commit of the store: checks its place in its writer's chain and its time, then judges and applies each group.
-    pub fn fold(&mut self, at: Position, commit: &Commit) -> Result<Folded, BadCommit> {
+    pub fn fold(&mut self, at: Position, commit: &Commit) -> Result<FoldedCommit, BadCommit> {
         let writer = commit.header.writer;
-        let chain = self.writers.get(&writer).copied().unwrap_or(ChainHead::START);
+        let chain = self.writers.get(&writer).copied().unwrap_or(WriterHead::START);
         let head = commit.continues(chain)?;
         let written = Millis(commit.header.time);
         let time = match written < self.time {
@@ -233,11 +238,11 @@ impl State {
             }
         }
         self.end_commit();
-        Ok(Folded { verdicts, first: first.unwrap_or(self.head) })
+        Ok(FoldedCommit { verdicts, first: first.unwrap_or(self.head) })
     }
 
     /// A commit was packed: sets its writer's chain head, and counts the commit's size.
-    pub fn appended(&mut self, writer: u32, head: ChainHead, bytes: usize) {
+    pub fn appended(&mut self, writer: u32, head: WriterHead, bytes: usize) {
         self.writers.insert(writer, head);
         self.bytes += bytes as u64;
     }
@@ -259,7 +264,7 @@ impl State {
     }
 
     /// Assigns the next seq to a record that was found valid.
-    pub fn take_seq(&mut self, judged: &impl Judged) -> Seq {
+    pub fn take_seq(&mut self, judged: &impl FoldInput) -> Seq {
         self.head = seq_after(self.head, judged.record());
         self.head
     }
@@ -288,15 +293,18 @@ impl State {
     }
 
     /// The snapshots whose digest is in the log and whose files are kept, newest first.
-    pub fn vouched(&self) -> impl Iterator<Item = &Taken> {
+    pub fn vouched(&self) -> impl Iterator<Item = &SnapshotRef> {
         self.snapshot.iter().chain(&self.snapshot_before)
     }
 
     /// Versions that may be narrower than the one before, for which no record says yet that everything they would refuse is revoked.
-    pub fn narrowing(&self) -> Vec<(Narrowing, Box<str>, Arc<Version>)> {
-        let tables =
-            [(Narrowing::Policy, &self.policies), (Narrowing::Upstream, &self.upstreams), (Narrowing::Binding, &self.bindings)];
-        let open = |(what, table): (Narrowing, &'_ BTreeMap<Box<str>, Arc<Version>>)| {
+    pub fn narrowing(&self) -> Vec<(NarrowedKind, Box<str>, Arc<DocumentVersion>)> {
+        let tables = [
+            (NarrowedKind::Policy, &self.policies),
+            (NarrowedKind::Upstream, &self.upstreams),
+            (NarrowedKind::Binding, &self.bindings),
+        ];
+        let open = |(what, table): (NarrowedKind, &'_ BTreeMap<Box<str>, Arc<DocumentVersion>>)| {
             let open = table.iter().filter(|(_, v)| v.narrows.is_some());
             open.map(|(name, v)| (what, name.clone(), v.clone())).collect::<Vec<_>>()
         };
@@ -304,7 +312,7 @@ impl State {
     }
 
     /// The active key for a purpose in an environment.
-    pub fn active_key(&self, purpose: KeyPurpose, environment: &str) -> Option<(&str, &Key)> {
+    pub fn active_key(&self, purpose: KeyPurpose, environment: &str) -> Option<(&str, &ManagedKey)> {
         let mut of = self.keys.iter().filter(|(_, k)| k.purpose == purpose && *k.environment == *environment);
         of.find(|(_, k)| k.state == KeyState::Active).map(|(id, k)| (&**id, k))
     }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::commit::ChainHead;
-use crate::forward::Place;
-use crate::record::{ApprovalAsked, ChainEnd, HistoryRemoved, KeyPurpose, KeyState, SnapshotTaken, Who};
+use crate::commit::WriterHead;
+use crate::log_reader::LogCursor;
+use crate::record::{ApprovalRequested, Author, HistoryRemoved, KeyPurpose, KeyState, SnapshotTaken, WriterHeadRecord};
 use crate::upstream::registry::Upstream;
 use mayfly_store::Position;
 use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// One version of a policy set, registration or binding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version {
+pub struct DocumentVersion {
     /// The version number; 1 is the first.
     pub version: u64,
     /// SHA-256 of the text.
@@ -30,9 +30,9 @@ pub struct Version {
     /// The time of that record.
     pub at: Millis,
     /// The author of that record.
-    pub by: Option<Box<Who>>,
+    pub by: Option<Box<Author>>,
     /// For a registration: the fields that the fold compares.
-    pub claims: Option<Claims>,
+    pub claims: Option<RegistrationFields>,
     /// The owner has left: nothing is issued until another owner takes over.
     pub owner_left: bool,
     /// The coming expiry was recorded already.
@@ -41,7 +41,7 @@ pub struct Version {
     pub narrows: Option<Seq>,
 }
 
-impl Version {
+impl DocumentVersion {
     /// Whether grants may be made with this version.
     pub fn in_force(&self) -> bool {
         self.active && !self.owner_left
@@ -50,7 +50,7 @@ impl Version {
 
 /// The fields of a registration that the fold compares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claims {
+pub struct RegistrationFields {
     /// The environment, which is the same in all versions.
     pub environment: Box<str>,
     /// The audience, which no other upstream may have.
@@ -61,11 +61,11 @@ pub struct Claims {
     pub owner: Box<str>,
 }
 
-impl Claims {
+impl RegistrationFields {
     /// The fields of a registration's text. `None` if this version of mayfly cannot read the text; nothing is issued for the upstream then.
-    pub(super) fn of(text: &str) -> Option<Claims> {
+    pub(super) fn of(text: &str) -> Option<RegistrationFields> {
         let upstream = Upstream::from_text(text).ok()?;
-        Some(Claims {
+        Some(RegistrationFields {
             environment: upstream.environment.into(),
             audience: upstream.audience.into(),
             target: upstream.target.into(),
@@ -101,7 +101,7 @@ pub struct BundleState {
 
 /// A key of mayfly. Its private part is sealed in the store's named values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Key {
+pub struct ManagedKey {
     /// The key's purpose.
     pub purpose: KeyPurpose,
     /// The JOSE name of the algorithm.
@@ -149,13 +149,13 @@ pub struct Lease {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Approval {
     /// The approval request.
-    pub asked: Arc<ApprovalAsked>,
+    pub asked: Arc<ApprovalRequested>,
     /// When the approval was asked for.
     pub asked_at: Millis,
     /// The seq of the newest record about the approval.
     pub seq: Seq,
     /// The decision; `None` while the approval waits.
-    pub decided: Option<Decided>,
+    pub decided: Option<ApprovalResult>,
     /// Whether the approval was used up.
     pub used: bool,
     /// Whether it is already recorded that nobody decided in time.
@@ -164,11 +164,11 @@ pub struct Approval {
 
 /// The decision about an approval.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Decided {
+pub struct ApprovalResult {
     /// True: given; false: refused.
     pub given: bool,
     /// The author of the decision.
-    pub by: Option<Box<Who>>,
+    pub by: Option<Box<Author>>,
     /// The reason.
     pub reason: Box<str>,
     /// The time of the decision.
@@ -192,7 +192,7 @@ impl Approval {
 
 /// A remembered request whose result is not a credential.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Remembered {
+pub struct RememberedRequest {
     /// The sender.
     pub caller: Box<str>,
     /// The first 16 bytes of the digest over all fields of the request.
@@ -209,7 +209,7 @@ pub struct Remembered {
 
 /// A snapshot whose digest is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Taken {
+pub struct SnapshotRef {
     /// The last seq in the snapshot.
     pub seq: Seq,
     /// The position of the last commit in the snapshot.
@@ -218,9 +218,9 @@ pub struct Taken {
     pub digest: [u8; 32],
 }
 
-impl Taken {
-    pub(super) fn of(e: &SnapshotTaken) -> Option<Taken> {
-        Some(Taken { seq: Seq::from_u64(e.seq)?, position: e.position, digest: super::hash_of(&e.digest) })
+impl SnapshotRef {
+    pub(super) fn of(e: &SnapshotTaken) -> Option<SnapshotRef> {
+        Some(SnapshotRef { seq: Seq::from_u64(e.seq)?, position: e.position, digest: super::hash_of(&e.digest) })
     }
 
     /// The record that announces the snapshot.
@@ -231,7 +231,7 @@ impl Taken {
 
 /// The part of the log's beginning that is removed or may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Removed {
+pub struct RemovedHistory {
     /// The position of the oldest commit that stays; 0 as long as none was removed.
     pub before: Position,
     /// The seq of the last record before that position.
@@ -241,25 +241,25 @@ pub struct Removed {
     /// The time of the newest commit before that position.
     pub time: Millis,
     /// Each writer's chain head before that position.
-    pub chains: BTreeMap<u32, ChainHead>,
+    pub chains: BTreeMap<u32, WriterHead>,
 }
 
-impl Removed {
+impl RemovedHistory {
     /// The place of the oldest commit that stays.
-    pub fn oldest(&self) -> Place {
-        Place { position: self.before.max(1), seq: self.seq }
+    pub fn oldest(&self) -> LogCursor {
+        LogCursor { position: self.before.max(1), seq: self.seq }
     }
 
-    pub(super) fn of(e: &HistoryRemoved) -> Removed {
+    pub(super) fn of(e: &HistoryRemoved) -> RemovedHistory {
         let time = Millis(e.time);
-        let head = |c: &ChainEnd| (c.writer, ChainHead { number: c.number, hash: super::hash_of(&c.header), time });
+        let head = |c: &WriterHeadRecord| (c.writer, WriterHead { number: c.number, hash: super::hash_of(&c.header), time });
         let seq = Seq::from_u64(e.seq).unwrap_or(Seq::ZERO);
-        Removed { before: e.before, seq, bytes: e.bytes, time, chains: e.chains.iter().map(head).collect() }
+        RemovedHistory { before: e.before, seq, bytes: e.bytes, time, chains: e.chains.iter().map(head).collect() }
     }
 
     /// The record that announces the removal.
     pub fn to_record(&self) -> HistoryRemoved {
-        let end = |(w, c): (&u32, &ChainHead)| ChainEnd { writer: *w, number: c.number, header: c.hash.to_vec() };
+        let end = |(w, c): (&u32, &WriterHead)| WriterHeadRecord { writer: *w, number: c.number, header: c.hash.to_vec() };
         let chains = self.chains.iter().map(end).collect();
         HistoryRemoved { before: self.before, seq: self.seq.as_u64(), bytes: self.bytes, time: self.time.0, chains }
     }

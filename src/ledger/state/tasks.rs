@@ -4,34 +4,34 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use super::approved::Approved;
-pub use super::held::{Closed, Hold};
 use super::intern::Slot;
-pub use super::terms::{Behalf, Terms};
-use super::uses::Done;
-use crate::record::{Identity, Outcome, TaskOpened};
+pub use super::task_approval::TaskApproval;
+pub use super::task_hold::{TaskClosure, TaskHold};
+pub use super::task_spec::{TaskDelegation, TaskSpec};
+use super::uses::TaskUseCounts;
+use crate::record::{Principal, TaskOpened, TaskOutcome};
 use mayfly_base::limits;
 use mayfly_identity::caller::Caller;
-use mayfly_verify::persistent::{Calendar, Map, Pages};
+use mayfly_verify::persistent::{Calendar, PagedVec, PersistentMap};
 use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// A task.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Task {
     /// The terms that the task was opened with.
-    pub terms: Arc<Terms>,
+    pub terms: Arc<TaskSpec>,
     /// When the task ends.
     pub deadline: Millis,
     /// The last heartbeat.
     pub alive_at: Millis,
     /// Holds on this task itself.
-    pub holds: Vec<Hold>,
+    pub holds: Vec<TaskHold>,
     /// The end of the task, if it was closed.
-    pub closed: Option<Closed>,
+    pub closed: Option<TaskClosure>,
     /// The task waits for an approval.
     pub pending: bool,
     /// The approval that the task waits for or was opened with.
-    pub approved: Option<Arc<Approved>>,
+    pub approved: Option<Arc<TaskApproval>>,
     /// The task is not known to be over, and counts towards its opener's limit.
     pub counted: bool,
     /// Number of credentials ever issued in the task.
@@ -41,7 +41,7 @@ pub struct Task {
     /// The latest expiry of those credentials.
     pub ends_under: Millis,
     /// Uses and authorizations in the task.
-    pub done: Done,
+    pub done: TaskUseCounts,
     /// Number of credentials in memory that name the task.
     pub credentials: u32,
     /// Number of tasks in memory that have this task as their parent.
@@ -51,7 +51,7 @@ pub struct Task {
 
 /// The phase of a task, as it is shown to people and callers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Phase {
+pub enum TaskPhase {
     /// The task waits for an approval.
     PendingApproval,
     /// The task accepts grants.
@@ -59,7 +59,7 @@ pub enum Phase {
     /// The task or one above it is on hold.
     Held,
     /// The task or one above it ended.
-    Over(Outcome),
+    Over(TaskOutcome),
 }
 
 /// Tasks per page: even the largest page, with holds and ends, is copied in a microsecond.
@@ -68,19 +68,19 @@ const PAGE: usize = 32;
 /// All tasks in memory.
 #[derive(Clone, Default)]
 pub struct Tasks {
-    slots: Pages<Option<Task>, PAGE>,
+    slots: PagedVec<Option<Task>, PAGE>,
     free: Vec<Slot>,
-    index: Map<TaskId, Slot>,
+    index: PersistentMap<TaskId, Slot>,
     /// When each task is to be checked for removal from memory.
     checks: Calendar<TaskId>,
     /// Number of tasks that each caller opened and that are not known to be over.
-    opened_by: Map<Arc<str>, u32>,
-    /// Bytes of the terms of each caller's tasks in memory, as far as they count ([`Terms::counted_bytes`]), and of all tasks. Computed
+    opened_by: PersistentMap<Arc<str>, u32>,
+    /// Bytes of the terms of each caller's tasks in memory, as far as they count ([`TaskSpec::counted_bytes`]), and of all tasks. Computed
     /// from the terms, so snapshots do not contain them.
-    bytes_of: Map<Arc<str>, u64>,
+    bytes_of: PersistentMap<Arc<str>, u64>,
     bytes: u64,
     /// Terms of recently opened tasks, with which the next task shares equal parts. Affects only memory use.
-    recent: Vec<Arc<Terms>>,
+    recent: Vec<Arc<TaskSpec>>,
 }
 
 /// Number of recent terms: a few callers with a few kinds of task each.
@@ -94,13 +94,13 @@ impl Serialize for Tasks {
 
 impl<'de> Deserialize<'de> for Tasks {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let (slots, free, checks, opened_by): (Pages<Option<Task>, PAGE>, _, _, _) = Deserialize::deserialize(d)?;
+        let (slots, free, checks, opened_by): (PagedVec<Option<Task>, PAGE>, _, _, _) = Deserialize::deserialize(d)?;
         let index = slots.iter().enumerate().filter_map(|(i, t)| t.as_ref().map(|t| (t.terms.id, i as Slot))).collect();
         let mut tasks = Tasks { free, index, checks, opened_by, ..Tasks::default() };
         for mut task in slots.iter().cloned() {
             if let Some(task) = &mut task {
                 // Terms that were decoded individually share nothing yet.
-                task.terms = tasks.shared(Terms::clone(&task.terms));
+                task.terms = tasks.shared(TaskSpec::clone(&task.terms));
                 let terms = task.terms.clone();
                 tasks.count_bytes(&terms);
             }
@@ -165,7 +165,7 @@ impl Tasks {
         self.bytes
     }
 
-    fn count_bytes(&mut self, terms: &Terms) {
+    fn count_bytes(&mut self, terms: &TaskSpec) {
         let bytes = terms.counted_bytes();
         if bytes > 0 {
             *self.bytes_of.or_insert(terms.opener.clone(), 0) += bytes;
@@ -173,7 +173,7 @@ impl Tasks {
         }
     }
 
-    fn uncount_bytes(&mut self, terms: &Terms) {
+    fn uncount_bytes(&mut self, terms: &TaskSpec) {
         let bytes = terms.counted_bytes();
         if bytes == 0 {
             return;
@@ -198,23 +198,23 @@ impl Tasks {
     }
 
     /// The phase of a task at a moment, taking the tasks above it into account.
-    pub fn phase(&self, task: &Task, now: Millis) -> Phase {
+    pub fn phase(&self, task: &Task, now: Millis) -> TaskPhase {
         let (mut held, mut pending) = (false, false);
         for t in self.upwards(task) {
             if let Some(closed) = &t.closed {
-                return Phase::Over(closed.outcome);
+                return TaskPhase::Over(closed.outcome);
             }
             if now >= t.deadline || t.silent(now) || t.lapsed(now) {
-                return Phase::Over(Outcome::Expired);
+                return TaskPhase::Over(TaskOutcome::Expired);
             }
             pending |= t.pending;
             held |= !t.holds.is_empty();
         }
         // If a task above is over, this task is over, whatever it waits for.
         match (pending, held) {
-            (true, _) => Phase::PendingApproval,
-            (false, true) => Phase::Held,
-            (false, false) => Phase::Active,
+            (true, _) => TaskPhase::PendingApproval,
+            (false, true) => TaskPhase::Held,
+            (false, false) => TaskPhase::Active,
         }
     }
 
@@ -226,7 +226,7 @@ impl Tasks {
         };
         path.push(id);
         owners.push(opened.owner.clone().unwrap_or_default());
-        let terms = Terms {
+        let terms = TaskSpec {
             id,
             path,
             owners: owners.into(),
@@ -240,7 +240,7 @@ impl Tasks {
             heartbeat: opened.heartbeat,
             policy: opened.policy_version,
             svid: opened.svid.clone().map(Arc::new),
-            behalf: Behalf::of(opened),
+            behalf: TaskDelegation::of(opened),
             ancestor: CredentialId::from_slice(&opened.ancestor),
             break_glass: opened.break_glass,
             seq,
@@ -265,7 +265,7 @@ impl Tasks {
             counted: true,
             issued: 0,
             issued_under: 0,
-            done: Done::default(),
+            done: TaskUseCounts::default(),
             ends_under: Millis(0),
             credentials: 0,
             children: 0,
@@ -284,8 +284,8 @@ impl Tasks {
         self.index.insert(id, slot);
     }
 
-    fn shared(&mut self, mut terms: Terms) -> Arc<Terms> {
-        let of_opener = |known: &&Arc<Terms>| known.opener == terms.opener;
+    fn shared(&mut self, mut terms: TaskSpec) -> Arc<TaskSpec> {
+        let of_opener = |known: &&Arc<TaskSpec>| known.opener == terms.opener;
         let alike = self.recent.iter().filter(of_opener).position(|known| known.is_like(&terms));
         let known = self.recent.iter().enumerate().filter(|(_, known)| of_opener(known)).nth(alike.unwrap_or(0));
         if let Some((at, known)) = known.map(|(at, known)| (at, known.clone())) {
@@ -389,7 +389,7 @@ impl Tasks {
         self.uncount(&terms);
     }
 
-    fn uncount(&mut self, terms: &Terms) {
+    fn uncount(&mut self, terms: &TaskSpec) {
         if let Some(n) = self.opened_by.value_mut(&terms.opener) {
             *n -= 1;
             if *n == 0 {
@@ -424,7 +424,7 @@ impl Task {
     pub fn is_whose(&self, caller: &Caller) -> bool {
         let owner = self.terms.owners.last();
         *self.terms.opener == *caller.id().as_str()
-            || owner.is_some_and(|owner| *owner == Identity::of(caller) || *owner == Identity::workload(caller.id()))
+            || owner.is_some_and(|owner| *owner == Principal::of(caller) || *owner == Principal::workload(caller.id()))
     }
 
     /// Whether this workload may act in the task.

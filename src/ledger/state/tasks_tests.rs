@@ -13,7 +13,7 @@ fn opened(tasks: &mut Tasks, n: u8, deadline: u64, now: u64) -> TaskId {
 
 fn close(tasks: &mut Tasks, id: TaskId, now: u64) {
     tasks.get_mut(&id).unwrap().closed =
-        Some(Closed { outcome: Outcome::Completed, reason: "".into(), at: Millis(now), seq: Seq::ZERO, by: None });
+        Some(TaskClosure { outcome: TaskOutcome::Completed, reason: "".into(), at: Millis(now), seq: Seq::ZERO, by: None });
     tasks.closed(id, Millis(now));
 }
 

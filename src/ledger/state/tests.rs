@@ -1,12 +1,12 @@
 //! Tests of the fold on small logs, one per sentence of the design.
 
-use super::super::commit::{ChainHead, Commit, Encoded, pack};
+use super::super::commit::{Commit, EncodedRecord, WriterHead, pack};
 use super::super::record::*;
 use super::*;
 
 pub(super) struct Log {
     pub(super) state: State,
-    pub(super) chain: ChainHead,
+    pub(super) chain: WriterHead,
     pub(super) time: Millis,
     next: u8,
 }
@@ -15,10 +15,10 @@ const ANCHOR: [u8; 32] = [9; 32];
 
 impl Log {
     pub(super) fn new() -> Log {
-        let mut log = Log { state: State::default(), chain: ChainHead::START, time: Millis(1_000_000), next: 0 };
+        let mut log = Log { state: State::default(), chain: WriterHead::START, time: Millis(1_000_000), next: 0 };
         let begin = GenerationBegun { generation: 1, cause: "created".into(), store: vec![1; 16], ..Default::default() };
-        let policy = PolicySet { environment: "dev".into(), version: 1, ..Default::default() };
-        let upstream = UpstreamSet { name: "echo".into(), version: 1, ..Default::default() };
+        let policy = PolicySetUpdated { environment: "dev".into(), version: 1, ..Default::default() };
+        let upstream = UpstreamUpdated { name: "echo".into(), version: 1, ..Default::default() };
         let key = KeyAdded {
             key: "k1".into(),
             purpose: KeyPurpose::AccessToken as i32,
@@ -28,13 +28,13 @@ impl Log {
         };
         for event in [Event::GenerationBegun(begin), Event::PolicySet(policy), Event::UpstreamSet(upstream), Event::KeyAdded(key)]
         {
-            log.put(vec![Record::new(Who::Mayfly("created".into()), event)])[0].clone().unwrap();
+            log.put(vec![Record::new(Author::Mayfly("created".into()), event)])[0].clone().unwrap();
         }
         log
     }
 
     pub(super) fn put(&mut self, records: Vec<Record>) -> Vec<Verdict> {
-        let encoded: Vec<Encoded> = records.into_iter().map(|r| Encoded::new(r).unwrap()).collect();
+        let encoded: Vec<EncodedRecord> = records.into_iter().map(|r| EncodedRecord::new(r).unwrap()).collect();
         let (bytes, chain) = pack(1, self.chain, self.time, encoded.iter());
         self.chain = chain;
         let commit = Commit::from_bytes(&bytes.into()).unwrap();
@@ -50,7 +50,7 @@ impl Log {
         let opened = TaskOpened {
             task: self.id(),
             parent: parent.to_vec(),
-            owner: Some(Identity { issuer: "a.example".into(), sub: "spiffe://a.example/agent".into() }),
+            owner: Some(Principal { issuer: "a.example".into(), sub: "spiffe://a.example/agent".into() }),
             opener: "spiffe://a.example/agent".into(),
             environment: "dev".into(),
             allowance: Some(Allowance {
@@ -64,7 +64,7 @@ impl Log {
             svid: Some(self.svid()),
             ..Default::default()
         };
-        Record::new(Who::SpiffeId(opened.opener.clone()), Event::TaskOpened(opened.into())).decided_at(self.state.head)
+        Record::new(Author::SpiffeId(opened.opener.clone()), Event::TaskOpened(opened.into())).decided_at(self.state.head)
     }
 
     pub(super) fn svid(&self) -> SvidEvidence {
@@ -72,7 +72,7 @@ impl Log {
     }
 
     pub(super) fn issue(&mut self, task: &[u8]) -> Record {
-        let issued = Issued {
+        let issued = CredentialIssued {
             credential: self.id(),
             task: task.to_vec(),
             kind: 1,
@@ -90,7 +90,7 @@ impl Log {
             upstream_version: 1,
             ..Default::default()
         };
-        Record::new(Who::SpiffeId(issued.caller.clone()), Event::Issued(issued.into())).decided_at(self.state.head)
+        Record::new(Author::SpiffeId(issued.caller.clone()), Event::Issued(issued.into())).decided_at(self.state.head)
     }
 
     pub(super) fn opened(&mut self, parent: &[u8]) -> Vec<u8> {
@@ -101,13 +101,13 @@ impl Log {
     }
 
     pub(super) fn revoke(&mut self, target: Target, issued_only: bool) {
-        let revoked = Revoked {
+        let revoked = TargetsRevoked {
             targets: vec![target.to_record()],
             issued_only,
             keep_until: Rules::keep_until(self.time).0,
             ..Default::default()
         };
-        self.put(vec![Record::new(Who::LocalUid(0), Event::Revoked(revoked))])[0].clone().unwrap();
+        self.put(vec![Record::new(Author::LocalUid(0), Event::Revoked(revoked))])[0].clone().unwrap();
     }
 
     pub(super) fn covered(&self, credential: &[u8]) -> bool {
@@ -164,7 +164,7 @@ fn a_lock_blocks_new_grants_until_it_is_lifted_and_lifting_brings_nothing_back()
     let fresh = log.issue(&task);
     assert_eq!(reason(&log.put(vec![fresh])[0]), Reason::Locked);
     let lift = LockLifted { targets: vec![Target::Prefix("spiffe://a.example".into()).to_record()], reason: String::new() };
-    log.put(vec![Record::new(Who::LocalUid(0), Event::LockLifted(lift)).decided_at(log.state.head)])[0].clone().unwrap();
+    log.put(vec![Record::new(Author::LocalUid(0), Event::LockLifted(lift)).decided_at(log.state.head)])[0].clone().unwrap();
     let in_old_task = log.issue(&task);
     assert_eq!(reason(&log.put(vec![in_old_task])[0]), Reason::Revoked, "the task is not brought back either");
     let task = log.opened(&[]);
@@ -184,11 +184,11 @@ fn a_closed_task_takes_nothing_and_ends_everything_under_it() {
     let grandchild = log.task(&child);
     let close = TaskClosed {
         task: root,
-        outcome: Outcome::Completed as i32,
+        outcome: TaskOutcome::Completed as i32,
         keep_until: Rules::keep_until(log.time).0,
         ..Default::default()
     };
-    log.put(vec![Record::new(Who::LocalUid(0), Event::TaskClosed(close))])[0].clone().unwrap();
+    log.put(vec![Record::new(Author::LocalUid(0), Event::TaskClosed(close))])[0].clone().unwrap();
     assert!(log.covered(&id_of(&under)));
     assert_eq!(reason(&log.put(vec![flying])[0]), Reason::TaskNotActive);
     assert_eq!(reason(&log.put(vec![grandchild])[0]), Reason::TaskNotActive, "a child opened from a stale view");
@@ -231,7 +231,7 @@ fn a_generation_revokes_all_that_was_issued_before() {
     log.put(vec![old.clone()])[0].clone().unwrap();
     let facts_of_old = Facts { revision: old.revision(), key: "k1", ..Facts::default() };
     let begin = GenerationBegun { generation: 2, cause: "recovered".into(), store: vec![1; 16], ..Default::default() };
-    log.put(vec![Record::new(Who::Mayfly("recovered".into()), Event::GenerationBegun(begin))])[0].clone().unwrap();
+    log.put(vec![Record::new(Author::Mayfly("recovered".into()), Event::GenerationBegun(begin))])[0].clone().unwrap();
     assert_eq!((log.state.head.generation(), log.state.head.count()), (2, 1));
     assert!(log.state.rules.covers(&facts_of_old).is_some());
     let flying = log.issue(&task);
@@ -268,13 +268,13 @@ fn what_has_ended_is_forgotten_and_nothing_else() {
     log.put(vec![issue.clone()])[0].clone().unwrap();
     assert_eq!((log.state.credentials.len(), log.state.credentials.ended()), (1, 0));
     log.time = log.time.plus(29_000);
-    log.put(vec![Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))]);
+    log.put(vec![Record::new(Author::LocalUid(0), Event::Maintained(Maintained::default()))]);
     assert_eq!(log.state.credentials.len(), 1);
     log.time = log.time.plus(10_000);
-    log.put(vec![Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))]);
+    log.put(vec![Record::new(Author::LocalUid(0), Event::Maintained(Maintained::default()))]);
     assert_eq!((log.state.credentials.len(), log.state.tasks.len()), (0, 1));
     log.time = log.time.plus(limits::REQUEST_ID_KEPT_MS + 60_000);
-    log.put(vec![Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))]);
+    log.put(vec![Record::new(Author::LocalUid(0), Event::Maintained(Maintained::default()))]);
     assert_eq!(log.state.tasks.len(), 0);
 }
 
@@ -294,7 +294,7 @@ fn a_commit_looks_at_few_pages_however_little_of_them_ends() {
         };
         assert!(log.put((from..from + 1_000).map(issue).collect()).iter().all(Result::is_ok));
     }
-    let note = || vec![Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))];
+    let note = || vec![Record::new(Author::LocalUid(0), Event::Maintained(Maintained::default()))];
     // The entries that expire in one second are spread over all of the 110 pages.
     log.time = log.time.plus(2_000);
     log.put(note());
@@ -315,16 +315,16 @@ fn what_is_over_does_not_count_for_who_opened_it() {
     let extended = e.task.clone();
     log.put(vec![record])[0].clone().unwrap();
     let opener = "spiffe://a.example/agent";
-    let note = || Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()));
+    let note = || Record::new(Author::LocalUid(0), Event::Maintained(Maintained::default()));
     assert_eq!(log.state.tasks.opened_by(opener), 3);
-    let closing = TaskClosed { task: closed, outcome: Outcome::Completed.into(), ..Default::default() };
-    log.put(vec![Record::new(Who::LocalUid(0), Event::TaskClosed(closing))])[0].clone().unwrap();
+    let closing = TaskClosed { task: closed, outcome: TaskOutcome::Completed.into(), ..Default::default() };
+    log.put(vec![Record::new(Author::LocalUid(0), Event::TaskClosed(closing))])[0].clone().unwrap();
     assert_eq!(log.state.tasks.opened_by(opener), 2);
     let deadline = |log: &Log| log.state.tasks.get(&TaskId::from_slice(&extended).unwrap()).unwrap().deadline;
     let (end, decided_at) = (deadline(&log).plus(10_000).0, log.time.0);
     let longer = TaskExtended { task: extended.clone(), deadline: end, decided_at, policy_version: 1, ..Default::default() };
     let (first, head) = (deadline(&log), log.state.head);
-    log.put(vec![Record::new(Who::LocalUid(0), Event::TaskExtended(longer)).decided_at(head)])[0].clone().unwrap();
+    log.put(vec![Record::new(Author::LocalUid(0), Event::TaskExtended(longer)).decided_at(head)])[0].clone().unwrap();
     log.time = first;
     log.put(vec![note()]);
     assert_eq!(log.state.tasks.opened_by(opener), 2, "a task lives up to its deadline");
@@ -340,13 +340,13 @@ fn what_is_over_does_not_count_for_who_opened_it() {
 fn time_never_goes_back_but_in_a_new_generation_that_says_so() {
     let mut log = Log::new();
     log.time = Millis(10);
-    let encoded = Encoded::new(Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))).unwrap();
+    let encoded = EncodedRecord::new(Record::new(Author::LocalUid(0), Event::Maintained(Maintained::default()))).unwrap();
     let (bytes, _) = pack(1, log.chain, log.time, std::iter::once(&encoded));
     let commit = Commit::from_bytes(&bytes.into()).unwrap();
     assert!(matches!(log.state.fold(9, &commit), Err(BadCommit::TimeBack { .. })));
     let begin =
         GenerationBegun { generation: 2, cause: "recovered".into(), store: vec![1; 16], reset_time: true, ..Default::default() };
-    log.put(vec![Record::new(Who::Mayfly("recovered".into()), Event::GenerationBegun(begin))])[0].clone().unwrap();
+    log.put(vec![Record::new(Author::Mayfly("recovered".into()), Event::GenerationBegun(begin))])[0].clone().unwrap();
     assert_eq!(log.state.time, Millis(10));
 }
 
@@ -357,7 +357,7 @@ fn every_sort_of_target_is_answered_by_what_a_credential_knows() {
     let mut record = log.issue(&task);
     if let Some(Event::Issued(e)) = &mut record.event {
         e.binding = String::new();
-        e.subject = Some(Identity { issuer: "https://idp.example".into(), sub: "ada".into() });
+        e.subject = Some(Principal { issuer: "https://idp.example".into(), sub: "ada".into() });
         e.subject_token = Some(TokenEvidence { issuer: "https://idp.example".into(), id: "t-1".into(), expires_at: u64::MAX });
     }
     log.put(vec![record.clone()])[0].clone().unwrap();

@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use crate::record::{Authorized, UsesReported};
+use crate::record::{ActionAuthorized, UsesReported};
 use mayfly_verify::seq::{ApprovalId, TaskId};
 
 /// Uses and authorizations in a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {
+pub struct TaskUseCounts {
     /// Reported uses of the task's credentials.
     pub uses: u64,
     /// Reported uses that were refused.
@@ -18,7 +18,7 @@ pub struct Done {
 }
 
 impl State {
-    pub(super) fn authorized(&mut self, e: &Authorized) {
+    pub(super) fn authorized(&mut self, e: &ActionAuthorized) {
         let Some(decided) = &e.decided else { return };
         self.glasses.uses += u64::from(decided.break_glass);
         if let Some(task) = TaskId::from_slice(&decided.task).and_then(|id| self.tasks.get_mut(&id)) {

@@ -7,8 +7,8 @@
 //! - [`stored`]: the tree in files. `kept`: the frontier that remains when the beginning of the log was removed.
 
 pub mod frontier;
-pub(super) mod kept;
 pub mod proof;
+pub(super) mod retained_frontier;
 pub mod stored;
 #[cfg(test)]
 mod stored_tests;

@@ -23,7 +23,7 @@ const MAGIC: &[u8; 8] = b"mayflyt\x01";
 
 /// Why a proof cannot be made.
 #[derive(Debug, thiserror::Error)]
-pub enum NoProof {
+pub enum ProofError {
     /// The commit was removed from the ledger, or is not there yet.
     #[error("commit {0} is not in the tree, or was removed")]
     Gone(u64),
@@ -32,15 +32,15 @@ pub enum NoProof {
     Damaged(String),
 }
 
-impl From<io::Error> for NoProof {
-    fn from(error: io::Error) -> NoProof {
-        NoProof::Damaged(error.to_string())
+impl From<io::Error> for ProofError {
+    fn from(error: io::Error) -> ProofError {
+        ProofError::Damaged(error.to_string())
     }
 }
 
 /// The end of the newest leaf's commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Mark {
+pub struct CommitEnd {
     /// The seq of the commit's last record.
     pub seq: u64,
     /// The commit's time, milliseconds.
@@ -49,9 +49,9 @@ pub struct Mark {
 
 /// The tree.
 #[derive(Debug)]
-pub struct Tree {
+pub struct MerkleTree {
     /// The end of the newest leaf's commit, set by the thread that grows the tree.
-    pub mark: Mark,
+    pub mark: CommitEnd,
     /// `None`: all leaves stay in memory.
     dir: Option<PathBuf>,
     base: Frontier,
@@ -66,27 +66,27 @@ pub struct Tree {
     written: u64,
 }
 
-impl Tree {
+impl MerkleTree {
     /// Opens the tree on the disk if it reaches the base; begins a new one over `base` if there is none or it is damaged.
-    pub fn open(dir: Option<&Path>, base: &Frontier) -> io::Result<Tree> {
-        let Some(dir) = dir else { return Ok(Tree::over(None, base.clone())) };
+    pub fn open(dir: Option<&Path>, base: &Frontier) -> io::Result<MerkleTree> {
+        let Some(dir) = dir else { return Ok(MerkleTree::over(None, base.clone())) };
         fs::create_dir_all(dir)?;
-        match Tree::load(dir) {
+        match MerkleTree::load(dir) {
             Ok(tree) if tree.top.size() >= base.size() => Ok(tree),
-            Ok(_) => Tree::anew(dir, base),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Tree::anew(dir, base),
+            Ok(_) => MerkleTree::anew(dir, base),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => MerkleTree::anew(dir, base),
             Err(error) => {
                 tracing::warn!(%error, "the tree over history is built again");
-                Tree::anew(dir, base)
+                MerkleTree::anew(dir, base)
             }
         }
     }
 
-    fn over(dir: Option<PathBuf>, base: Frontier) -> Tree {
+    fn over(dir: Option<PathBuf>, base: Frontier) -> MerkleTree {
         let from = base.size();
         let based = base.nodes().collect();
-        Tree {
-            mark: Mark::default(),
+        MerkleTree {
+            mark: CommitEnd::default(),
             dir,
             based,
             top: base.clone(),
@@ -99,7 +99,7 @@ impl Tree {
     }
 
     /// Deletes the files and begins a new tree over `base`.
-    pub fn anew(dir: &Path, base: &Frontier) -> io::Result<Tree> {
+    pub fn anew(dir: &Path, base: &Frontier) -> io::Result<MerkleTree> {
         // The head first: without it the other files are ignored.
         for name in std::iter::once(head_path(dir)).chain(files(dir)?.into_values()) {
             match fs::remove_file(name) {
@@ -107,14 +107,14 @@ impl Tree {
                 _ => {}
             }
         }
-        Ok(Tree::over(Some(dir.to_owned()), base.clone()))
+        Ok(MerkleTree::over(Some(dir.to_owned()), base.clone()))
     }
 
-    fn load(dir: &Path) -> io::Result<Tree> {
+    fn load(dir: &Path) -> io::Result<MerkleTree> {
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
         let bytes = fs::read(head_path(dir))?;
         let (base, top, mark) = read_head(&bytes).ok_or_else(|| bad("its head is not one"))?;
-        let mut tree = Tree { mark, ..Tree::over(Some(dir.to_owned()), base) };
+        let mut tree = MerkleTree { mark, ..MerkleTree::over(Some(dir.to_owned()), base) };
         let from = tree.base.size() / LEAVES;
         let whole = top.size() / LEAVES;
         for number in from..whole {
@@ -248,13 +248,13 @@ impl Tree {
     }
 
     /// The hash of a complete subtree.
-    pub fn node(&self, (level, place): Node) -> Result<Hash, NoProof> {
+    pub fn node(&self, (level, place): Node) -> Result<Hash, ProofError> {
         if let Some(hash) = self.based.get(&(level, place)) {
             return Ok(*hash);
         }
         let (from, to) = (place << level, (place + 1) << level);
         if to <= self.base.size() || to > self.top.size() {
-            return Err(NoProof::Gone(from + 1));
+            return Err(ProofError::Gone(from + 1));
         }
         if level == LEVEL
             && let Some(root) = self.roots.get(&place)
@@ -267,39 +267,39 @@ impl Tree {
         }
         if from >= self.newest_from {
             let range = (from - self.newest_from) as usize..(to - self.newest_from) as usize;
-            return self.newest.get(range).map(root_hash).ok_or(NoProof::Gone(from + 1));
+            return self.newest.get(range).map(root_hash).ok_or(ProofError::Gone(from + 1));
         }
-        let Some(dir) = &self.dir else { return Err(NoProof::Gone(from + 1)) };
+        let Some(dir) = &self.dir else { return Err(ProofError::Gone(from + 1)) };
         Ok(root_hash(&read_leaves(&File::open(path(dir, from / LEAVES))?, from, to)?))
     }
 
     /// The audit path of a leaf, counted from 0, in the whole tree.
-    pub fn inclusion(&self, at: u64) -> Result<Vec<Hash>, NoProof> {
+    pub fn inclusion(&self, at: u64) -> Result<Vec<Hash>, ProofError> {
         if at < self.base.size() || at >= self.top.size() {
-            return Err(NoProof::Gone(at + 1));
+            return Err(ProofError::Gone(at + 1));
         }
         let path = inclusion(at, self.top.size(), &mut |node| self.node(node))?;
         let leads = root_by_inclusion(at, self.top.size(), self.node((0, at))?, &path);
-        if leads == Some(self.top.root()) { Ok(path) } else { Err(NoProof::Damaged(format!("around commit {}", at + 1))) }
+        if leads == Some(self.top.root()) { Ok(path) } else { Err(ProofError::Damaged(format!("around commit {}", at + 1))) }
     }
 
     /// The proof that the tree over `old` leaves is a prefix of that over `size` leaves; both must not be larger than this tree.
-    pub fn consistency_to(&self, old: u64, size: u64) -> Result<Vec<Hash>, NoProof> {
+    pub fn consistency_to(&self, old: u64, size: u64) -> Result<Vec<Hash>, ProofError> {
         if old == 0 || old > size || size > self.top.size() {
-            return Err(NoProof::Gone(old));
+            return Err(ProofError::Gone(old));
         }
         consistency(old, size, &mut |node| self.node(node))
     }
 
     /// The root of the tree over `old` leaves, with the proof that it is a prefix of this tree.
-    pub fn consistency(&self, old: u64) -> Result<(Hash, Vec<Hash>), NoProof> {
+    pub fn consistency(&self, old: u64) -> Result<(Hash, Vec<Hash>), ProofError> {
         if old == 0 || old > self.top.size() {
-            return Err(NoProof::Gone(old));
+            return Err(ProofError::Gone(old));
         }
         let root = root_of(0, old, &mut |node| self.node(node))?;
         let proof = consistency(old, self.top.size(), &mut |node| self.node(node))?;
         let shows = consistent(old, self.top.size(), &root, &self.top.root(), &proof);
-        if shows { Ok((root, proof)) } else { Err(NoProof::Damaged(format!("before commit {}", old + 1))) }
+        if shows { Ok((root, proof)) } else { Err(ProofError::Damaged(format!("before commit {}", old + 1))) }
     }
 }
 
@@ -330,7 +330,7 @@ fn read_leaves(file: &File, from: u64, to: u64) -> io::Result<Vec<Hash>> {
     Ok(leaves)
 }
 
-fn head(base: &Frontier, top: &Frontier, mark: Mark) -> Vec<u8> {
+fn head(base: &Frontier, top: &Frontier, mark: CommitEnd) -> Vec<u8> {
     let base = base.to_bytes();
     let mut bytes = MAGIC.to_vec();
     for number in [mark.seq, mark.time, base.len() as u64] {
@@ -343,7 +343,7 @@ fn head(base: &Frontier, top: &Frontier, mark: Mark) -> Vec<u8> {
 }
 
 /// Base, top and mark of a head that is undamaged.
-pub fn read_head(bytes: &[u8]) -> Option<(Frontier, Frontier, Mark)> {
+pub fn read_head(bytes: &[u8]) -> Option<(Frontier, Frontier, CommitEnd)> {
     let (body, digest) = bytes.split_last_chunk::<32>()?;
     if sha256(body) != *digest {
         return None;
@@ -352,5 +352,5 @@ pub fn read_head(bytes: &[u8]) -> Option<(Frontier, Frontier, Mark)> {
     let number = |n: usize| Some(u64::from_be_bytes(numbers.get(n * 8..n * 8 + 8)?.try_into().ok()?));
     let (base, top) = rest.split_at_checked(usize::try_from(number(2)?).ok()?)?;
     let (base, top) = (Frontier::from_bytes(base)?, Frontier::from_bytes(top)?);
-    (base.size() <= top.size()).then_some((base, top, Mark { seq: number(0)?, time: number(1)? }))
+    (base.size() <= top.size()).then_some((base, top, CommitEnd { seq: number(0)?, time: number(1)? }))
 }

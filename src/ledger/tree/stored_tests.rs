@@ -2,7 +2,7 @@
 
 use super::frontier::Frontier;
 use super::proof::{consistent, root_by_inclusion};
-use super::stored::{NoProof, Tree, read_head};
+use super::stored::{MerkleTree, ProofError, read_head};
 use crate::commit::{Hash, leaf_hash, root_hash};
 
 fn leaf(n: u64) -> Hash {
@@ -13,7 +13,7 @@ fn leaves(n: u64) -> Vec<Hash> {
     (0..n).map(leaf).collect()
 }
 
-fn grow(tree: &mut Tree, to: u64) {
+fn grow(tree: &mut MerkleTree, to: u64) {
     (tree.size()..to).for_each(|n| tree.push(leaf(n)).unwrap());
 }
 
@@ -25,7 +25,7 @@ fn frontier(n: u64) -> Frontier {
 
 const FILE: u64 = 65_536;
 
-fn proves(tree: &Tree, at: u64) {
+fn proves(tree: &MerkleTree, at: u64) {
     let path = tree.inclusion(at).unwrap();
     assert_eq!(root_by_inclusion(at, tree.size(), leaf(at), &path), Some(tree.root()), "{at}");
 }
@@ -34,13 +34,13 @@ fn proves(tree: &Tree, at: u64) {
 fn it_says_the_same_after_a_restart_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let size = 2 * FILE + 100;
-    let mut tree = Tree::open(Some(dir.path()), &Frontier::default()).unwrap();
+    let mut tree = MerkleTree::open(Some(dir.path()), &Frontier::default()).unwrap();
     for step in [7, 300, FILE, FILE + 5, size] {
         grow(&mut tree, step);
         tree.flush().unwrap();
         let root = tree.root();
         drop(tree);
-        tree = Tree::open(Some(dir.path()), &Frontier::default()).unwrap();
+        tree = MerkleTree::open(Some(dir.path()), &Frontier::default()).unwrap();
         assert_eq!((tree.size(), tree.root()), (step, root));
     }
     assert_eq!(tree.root(), root_hash(&leaves(size)));
@@ -52,12 +52,12 @@ fn it_says_the_same_after_a_restart_and_goes_on() {
         assert_eq!(root, root_hash(&leaves(old)));
         assert!(consistent(old, size, &root, &tree.root(), &proof));
     }
-    assert!(matches!(tree.inclusion(size), Err(NoProof::Gone(_))));
-    assert!(matches!(tree.consistency(size + 1), Err(NoProof::Gone(_))));
+    assert!(matches!(tree.inclusion(size), Err(ProofError::Gone(_))));
+    assert!(matches!(tree.consistency(size + 1), Err(ProofError::Gone(_))));
     // Leaves that were not flushed are missing after the restart, and the flushed ones are right.
     grow(&mut tree, size + 50);
     drop(tree);
-    assert_eq!(Tree::open(Some(dir.path()), &Frontier::default()).unwrap().size(), size);
+    assert_eq!(MerkleTree::open(Some(dir.path()), &Frontier::default()).unwrap().size(), size);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn it_goes_on_after_what_is_before_was_removed() {
         let folder = dir.map(|()| tempfile::tempdir().unwrap());
         let path = folder.as_ref().map(tempfile::TempDir::path);
         let size = 2 * FILE + 100;
-        let mut tree = Tree::open(path, &Frontier::default()).unwrap();
+        let mut tree = MerkleTree::open(path, &Frontier::default()).unwrap();
         grow(&mut tree, size);
         let root = tree.root();
         assert!(!tree.rebase(&frontier(size + 1)).unwrap(), "it is not there yet");
@@ -76,13 +76,13 @@ fn it_goes_on_after_what_is_before_was_removed() {
         assert!(tree.rebase(&frontier(removed)).unwrap());
         for again in [false, true] {
             if again && let Some(path) = path {
-                tree = Tree::open(Some(path), &frontier(removed)).unwrap();
+                tree = MerkleTree::open(Some(path), &frontier(removed)).unwrap();
             }
             assert_eq!((tree.size(), tree.root(), tree.base()), (size, root, removed));
             for at in [removed, removed + 1, size - 1] {
                 proves(&tree, at);
             }
-            assert!(matches!(tree.inclusion(removed - 1), Err(NoProof::Gone(_))));
+            assert!(matches!(tree.inclusion(removed - 1), Err(ProofError::Gone(_))));
             for old in [removed, removed + 1, size - 1] {
                 assert_eq!(tree.consistency(old).unwrap().0, root_hash(&leaves(old)));
             }
@@ -95,7 +95,7 @@ fn it_goes_on_after_what_is_before_was_removed() {
         }
     }
     // Built over a base alone, as after its files were lost.
-    let mut tree = Tree::open(None, &frontier(1000)).unwrap();
+    let mut tree = MerkleTree::open(None, &frontier(1000)).unwrap();
     grow(&mut tree, 1500);
     assert_eq!(tree.root(), root_hash(&leaves(1500)));
     (1000..1500).for_each(|at| proves(&tree, at));
@@ -104,7 +104,7 @@ fn it_goes_on_after_what_is_before_was_removed() {
 #[test]
 fn damage_is_noticed_and_the_tree_begins_anew() {
     let dir = tempfile::tempdir().unwrap();
-    let mut tree = Tree::open(Some(dir.path()), &Frontier::default()).unwrap();
+    let mut tree = MerkleTree::open(Some(dir.path()), &Frontier::default()).unwrap();
     grow(&mut tree, FILE + 100);
     tree.flush().unwrap();
     let flip = |name: &str, at: usize| {
@@ -115,7 +115,7 @@ fn damage_is_noticed_and_the_tree_begins_anew() {
     };
     // A damaged leaf of a completed file is noticed by the proof that needs it.
     flip("000000000000.leaves", 32 * 500);
-    assert!(matches!(tree.inclusion(501), Err(NoProof::Damaged(_))));
+    assert!(matches!(tree.inclusion(501), Err(ProofError::Damaged(_))));
     proves(&tree, FILE + 3);
     flip("000000000000.leaves", 32 * 500);
     proves(&tree, 501);
@@ -125,10 +125,10 @@ fn damage_is_noticed_and_the_tree_begins_anew() {
         let saved: Vec<_> = ["head", "000000000000.leaves", "000000000001.leaves"]
             .map(|n| (n, std::fs::read(dir.path().join(n)).unwrap()))
             .into();
-        assert_eq!(Tree::open(Some(dir.path()), &Frontier::default()).unwrap().size(), 0, "{name}");
+        assert_eq!(MerkleTree::open(Some(dir.path()), &Frontier::default()).unwrap().size(), 0, "{name}");
         saved.into_iter().for_each(|(n, bytes)| std::fs::write(dir.path().join(n), bytes).unwrap());
         flip(name, at);
     }
-    assert_eq!(Tree::open(Some(dir.path()), &Frontier::default()).unwrap().size(), FILE + 100);
+    assert_eq!(MerkleTree::open(Some(dir.path()), &Frontier::default()).unwrap().size(), FILE + 100);
     assert!(read_head(b"").is_none());
 }

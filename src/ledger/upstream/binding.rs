@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::file::{each, spiffe_id};
-use mayfly_base::document::{Complaint, Document, Section, Source};
+use mayfly_base::document::{Diagnostic, Document, Section, SourceFile};
 use mayfly_base::limits;
 use mayfly_identity::spiffe_id::{SpiffeId, SpiffePrefix};
 
@@ -116,7 +116,7 @@ impl Binding {
 }
 
 /// Parses the binding in a file. The error lists everything that is wrong with the file.
-pub fn parse(source: &Source) -> Result<Binding, Vec<Complaint>> {
+pub fn parse(source: &SourceFile) -> Result<Binding, Vec<Diagnostic>> {
     let document = Document::parse(source)?;
     let root = document.root();
     let binding = read(&root);
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn its_text_is_read_back_and_mistakes_are_named_with_their_lines() {
         let text = "name = 'b'\nupstream = 'u'\nids = ['spiffe://td/b', 'spiffe://td/a']\ntools = ['t']\nscopes = ['r']\n";
-        let read = parse(&Source::new("b.toml", text)).unwrap();
+        let read = parse(&SourceFile::new("b.toml", text)).unwrap();
         assert_eq!(read, binding(&["spiffe://td/a", "spiffe://td/b"], &[], &["t"], &["r"]));
         assert_eq!(Binding::from_text(&read.to_text()).unwrap(), read);
         for (right, wrong, said) in [
@@ -265,7 +265,7 @@ mod tests {
             ("tools = ['t']", "tools = ['t']\nany_tool = true", "leave one of them out"),
             ("tools", "tool", "did you mean tools?"),
         ] {
-            let complaints = parse(&Source::new("b.toml", text.replace(right, wrong))).unwrap_err();
+            let complaints = parse(&SourceFile::new("b.toml", text.replace(right, wrong))).unwrap_err();
             let all = complaints.iter().map(ToString::to_string).collect::<String>();
             assert!(all.contains(said), "{wrong}: {all}");
         }

@@ -1,8 +1,10 @@
 //! The TOML form of a registration, one per file. A file that lacks required fields is refused with the list of all missing fields.
 
-use super::registry::{Alg, Approver, BlastRadius, Classification, Kind, Privilege, ProofOfPossession, Scope, Ttl, Upstream};
+use super::registry::{
+    Alg, Approver, BlastRadius, Classification, Kind, Privilege, ProofOfPossession, RegisteredScope, Ttl, Upstream,
+};
 use super::target::target_url;
-use mayfly_base::document::{Complaint, Document, Field, Section, Source};
+use mayfly_base::document::{Diagnostic, Document, Field, Section, SourceFile};
 use mayfly_base::limits;
 use mayfly_identity::spiffe_id::SpiffeId;
 
@@ -10,7 +12,7 @@ use mayfly_identity::spiffe_id::SpiffeId;
 const LIST: usize = limits::TASK_LIST;
 
 /// Parses the registration in a file. The error lists everything that is wrong with the file.
-pub fn parse(source: &Source) -> Result<Upstream, Vec<Complaint>> {
+pub fn parse(source: &SourceFile) -> Result<Upstream, Vec<Diagnostic>> {
     let document = Document::parse(source)?;
     let root = document.root();
     let upstream = read(&root);
@@ -106,7 +108,7 @@ pub fn kind(field: &Field<'_>) -> Option<Kind> {
     field.wrong(format!("is {kind}, a kind that is not served by this version"), "jwt or reference")
 }
 
-fn scopes(field: &Field<'_>) -> Option<Vec<Scope>> {
+fn scopes(field: &Field<'_>) -> Option<Vec<RegisteredScope>> {
     let scopes = each(field, 1, scope)?;
     let twice = scopes.iter().enumerate().find(|(i, s)| scopes.iter().take(*i).any(|before| before.name == s.name));
     match twice {
@@ -115,15 +117,15 @@ fn scopes(field: &Field<'_>) -> Option<Vec<Scope>> {
     }
 }
 
-fn scope(field: &Field<'_>) -> Option<Scope> {
+fn scope(field: &Field<'_>) -> Option<RegisteredScope> {
     if field.is_section() {
         return field.inside(|scope| {
             let name = scope.required("name").and_then(|f| scope_name(&f));
             let sensitive = scope.optional("sensitive").map_or(Some(false), |f| f.boolean());
-            Some(Scope { name: name?, sensitive: sensitive? })
+            Some(RegisteredScope { name: name?, sensitive: sensitive? })
         });
     }
-    Some(Scope { name: scope_name(field)?, sensitive: false })
+    Some(RegisteredScope { name: scope_name(field)?, sensitive: false })
 }
 
 /// scope-token of RFC 6749, section 3.3: visible ASCII without quote and backslash.

@@ -6,7 +6,7 @@ use mayfly_verify::seq::Millis;
 
 /// The kind of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Problem {
+pub enum FindingKind {
     /// The registration expires soon.
     Expiring,
     /// The registration has expired.
@@ -21,9 +21,9 @@ pub enum Problem {
 
 /// One finding.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Finding {
+pub struct UpstreamFinding {
     /// The kind of the finding.
-    pub problem: Problem,
+    pub problem: FindingKind,
     /// A description with a remedy.
     pub text: String,
     /// Since when the problem exists, or when it will begin.
@@ -32,7 +32,7 @@ pub struct Finding {
 
 /// Facts about a registration that are not in its text.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Known {
+pub struct RegistrationFacts {
     /// When this version took effect.
     pub since: Millis,
     /// When the owner left.
@@ -44,29 +44,29 @@ pub struct Known {
 }
 
 /// All findings about a registration that is not retired.
-pub fn findings(upstream: &Upstream, known: &Known, now: Millis) -> Vec<Finding> {
+pub fn findings(upstream: &Upstream, known: &RegistrationFacts, now: Millis) -> Vec<UpstreamFinding> {
     let mut found = Vec::new();
-    let mut say = |problem, text: String, at| found.push(Finding { problem, text, at });
+    let mut say = |problem, text: String, at| found.push(UpstreamFinding { problem, text, at });
     let (name, owner) = (&upstream.name, &upstream.owner);
     if upstream.expires <= now {
         let text = format!("nothing is issued: it ended; {owner} renews it: mayfly upstream change FILE");
-        say(Problem::Overdue, text, Some(upstream.expires));
+        say(FindingKind::Overdue, text, Some(upstream.expires));
     } else if upstream.expires < now.plus(limits::REGISTRATION_WARN_MS) {
         let text = format!("nothing will be issued from then on; {owner} renews it: mayfly upstream change FILE");
-        say(Problem::Expiring, text, Some(upstream.expires));
+        say(FindingKind::Expiring, text, Some(upstream.expires));
     }
     if let Some(left) = known.owner_left {
         let text = format!("nothing is issued: {owner} has left; whoever takes over says so: mayfly upstream change FILE");
-        say(Problem::Ownerless, text, Some(left));
+        say(FindingKind::Ownerless, text, Some(left));
     }
     let used = known.last_used.unwrap_or_default().max(known.since);
     if known.live == 0 && now.since(used) >= limits::UNUSED_AFTER_MS {
         let text =
             format!("no credential of it was live since then; if nobody needs it: mayfly upstream retire {name} --reason TEXT");
-        say(Problem::Unused, text, Some(used));
+        say(FindingKind::Unused, text, Some(used));
     }
     for text in breadth(upstream) {
-        say(Problem::Broad, text, None);
+        say(FindingKind::Broad, text, None);
     }
     found
 }
@@ -112,24 +112,24 @@ fn breadth(upstream: &Upstream) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::upstream::file;
-    use mayfly_base::document::Source;
+    use mayfly_base::document::SourceFile;
 
     const NOW: Millis = Millis(1_800_000_000_000);
     const DAY: u64 = 86_400_000;
 
     fn upstream(change: impl Fn(&mut Upstream)) -> Upstream {
         let text = include_str!("../../cli/samples/upstreams/repos.toml");
-        let mut upstream = file::parse(&Source::new("repos.toml", text)).unwrap();
+        let mut upstream = file::parse(&SourceFile::new("repos.toml", text)).unwrap();
         change(&mut upstream);
         upstream
     }
 
-    fn problems(upstream: &Upstream, known: Known) -> Vec<Problem> {
+    fn problems(upstream: &Upstream, known: RegistrationFacts) -> Vec<FindingKind> {
         findings(upstream, &known, NOW).into_iter().map(|f| f.problem).collect()
     }
 
-    fn used() -> Known {
-        Known { live: 1, ..Known::default() }
+    fn used() -> RegistrationFacts {
+        RegistrationFacts { live: 1, ..RegistrationFacts::default() }
     }
 
     #[test]
@@ -141,35 +141,38 @@ mod tests {
     fn it_warns_from_fourteen_days_before_its_end_and_is_overdue_from_then_on() {
         let ends = |ms: u64| upstream(move |u| u.expires = Millis(ms));
         assert_eq!(problems(&ends(NOW.0 + 14 * DAY), used()), []);
-        assert_eq!(problems(&ends(NOW.0 + 14 * DAY - 1), used()), [Problem::Expiring]);
-        assert_eq!(problems(&ends(NOW.0 + 1), used()), [Problem::Expiring]);
-        assert_eq!(problems(&ends(NOW.0), used()), [Problem::Overdue]);
+        assert_eq!(problems(&ends(NOW.0 + 14 * DAY - 1), used()), [FindingKind::Expiring]);
+        assert_eq!(problems(&ends(NOW.0 + 1), used()), [FindingKind::Expiring]);
+        assert_eq!(problems(&ends(NOW.0), used()), [FindingKind::Overdue]);
     }
 
     #[test]
     fn an_owner_who_left_and_thirty_idle_days_are_told() {
-        let known =
-            |ago: u64| Known { since: Millis(NOW.0 - 90 * DAY), last_used: Some(Millis(NOW.0 - ago)), ..Known::default() };
+        let known = |ago: u64| RegistrationFacts {
+            since: Millis(NOW.0 - 90 * DAY),
+            last_used: Some(Millis(NOW.0 - ago)),
+            ..RegistrationFacts::default()
+        };
         assert_eq!(problems(&upstream(|_| {}), known(30 * DAY - 1)), []);
-        assert_eq!(problems(&upstream(|_| {}), known(30 * DAY)), [Problem::Unused]);
-        let fresh = Known { since: Millis(NOW.0 - DAY), ..Known::default() };
+        assert_eq!(problems(&upstream(|_| {}), known(30 * DAY)), [FindingKind::Unused]);
+        let fresh = RegistrationFacts { since: Millis(NOW.0 - DAY), ..RegistrationFacts::default() };
         assert_eq!(problems(&upstream(|_| {}), fresh), [], "it is new");
-        let left = Known { owner_left: Some(NOW), ..used() };
-        assert_eq!(problems(&upstream(|_| {}), left), [Problem::Ownerless]);
+        let left = RegistrationFacts { owner_left: Some(NOW), ..used() };
+        assert_eq!(problems(&upstream(|_| {}), left), [FindingKind::Ownerless]);
     }
 
     #[test]
     fn what_does_harm_is_to_be_short_bound_and_approved() {
         let admin = upstream(|u| u.classification.privilege = Privilege::Admin);
-        assert_eq!(problems(&admin, used()), [Problem::Broad], "not bound to a key");
+        assert_eq!(problems(&admin, used()), [FindingKind::Broad], "not bound to a key");
         let bare = upstream(|u| {
             u.classification.blast_radius = BlastRadius::High;
             u.approvers.clear();
             u.scopes.iter_mut().for_each(|s| s.sensitive = false);
             u.ttl.max = 3600;
         });
-        assert_eq!(problems(&bare, used()), [Problem::Broad; 3]);
+        assert_eq!(problems(&bare, used()), [FindingKind::Broad; 3]);
         let star = upstream(|u| u.scopes[0].name = "repo:*".into());
-        assert_eq!(problems(&star, used()), [Problem::Broad]);
+        assert_eq!(problems(&star, used()), [FindingKind::Broad]);
     }
 }

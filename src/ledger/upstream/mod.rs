@@ -1,7 +1,7 @@
 //! Upstreams: the systems that mayfly issues credentials for.
 //!
 //! [`registry`] defines registrations and their clashes; [`mod@file`] parses the TOML form of a registration; [`target`] normalizes target
-//! URLs; [`findings`] lists findings that an auditor would raise. [`binding`] defines which workload's tool may use an upstream. [`wider`]
+//! URLs; [`findings`] lists findings that an auditor would raise. [`binding`] defines which workload's tool may use an upstream. [`widening`]
 //! determines what a registration grants beyond another one. `mayfly_credential::lease` tracks credentials that were
 //! made at upstreams, and undoes them.
 
@@ -12,4 +12,4 @@ pub mod registry;
 pub mod target;
 #[cfg(test)]
 mod tests;
-pub mod wider;
+pub mod widening;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::Identity;
+use crate::record::Principal;
 use mayfly_identity::spiffe_id::SpiffeId;
 use mayfly_verify::seq::Millis;
 
@@ -138,7 +138,7 @@ pub struct Classification {
 /// A right at the upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Scope {
+pub struct RegisteredScope {
     /// The scope's name, as in the `scope` claim.
     pub name: String,
     /// Whether policy treats the scope as sensitive (`context.sensitive`).
@@ -174,10 +174,10 @@ pub enum Approver {
 
 impl Approver {
     /// The approver in the form of records.
-    pub fn identity(&self) -> Identity {
+    pub fn identity(&self) -> Principal {
         match self {
-            Approver::SpiffeId(id) => Identity::workload(id),
-            Approver::Person { issuer, subject } => Identity { issuer: issuer.clone(), sub: subject.clone() },
+            Approver::SpiffeId(id) => Principal::workload(id),
+            Approver::Person { issuer, subject } => Principal { issuer: issuer.clone(), sub: subject.clone() },
         }
     }
 
@@ -213,7 +213,7 @@ pub struct Upstream {
     /// The credential kinds that can be issued.
     pub kinds: Vec<Kind>,
     /// The scopes that can be requested.
-    pub scopes: Vec<Scope>,
+    pub scopes: Vec<RegisteredScope>,
     /// Bounds of a credential's lifetime.
     pub ttl: Ttl,
     /// The end of the registration. No credential outlives it.
@@ -259,7 +259,7 @@ impl Upstream {
     }
 
     /// The registered scope of this name.
-    pub fn scope(&self, name: &str) -> Option<&Scope> {
+    pub fn scope(&self, name: &str) -> Option<&RegisteredScope> {
         self.scopes.iter().find(|s| s.name == name)
     }
 
@@ -285,7 +285,7 @@ impl Upstream {
 
 /// A clash between two registrations that cannot both exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Clash {
+pub struct RegistrationConflict {
     /// The upstream of the later registration.
     pub name: String,
     /// The upstream of the earlier registration.
@@ -296,7 +296,7 @@ pub struct Clash {
     pub value: String,
 }
 
-impl fmt::Display for Clash {
+impl fmt::Display for RegistrationConflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "upstream {} has the same {} as upstream {}: {}", self.name, self.what, self.with, self.value)
     }
@@ -311,7 +311,7 @@ pub struct Registry {
 
 impl Registry {
     /// Builds the registry. The error lists every clash.
-    pub fn new(upstreams: impl IntoIterator<Item = Upstream>) -> Result<Registry, Vec<Clash>> {
+    pub fn new(upstreams: impl IntoIterator<Item = Upstream>) -> Result<Registry, Vec<RegistrationConflict>> {
         let (mut registry, mut clashes) = (Registry::default(), Vec::new());
         let (mut audiences, mut targets) = (BTreeMap::new(), BTreeMap::new());
         for upstream in upstreams {
@@ -321,7 +321,7 @@ impl Registry {
                 ("target", upstream.target.clone(), targets.insert(upstream.target.clone(), upstream.name.clone())),
             ];
             let clash = |(what, value, with): (&'static str, String, Option<String>)| {
-                Some(Clash { name: upstream.name.clone(), with: with?, what, value })
+                Some(RegistrationConflict { name: upstream.name.clone(), with: with?, what, value })
             };
             clashes.extend(seen.into_iter().filter_map(clash));
             registry.upstreams.insert(upstream.name.clone(), Arc::new(upstream));
@@ -330,9 +330,9 @@ impl Registry {
     }
 
     /// The clash of a registration, new or replacing the one of the same name, with the other registrations.
-    pub fn clash(&self, new: &Upstream) -> Option<Clash> {
+    pub fn clash(&self, new: &Upstream) -> Option<RegistrationConflict> {
         let others = || self.upstreams.values().filter(|u| u.name != new.name);
-        let clash = |with: &Arc<Upstream>, what, value: &str| Clash {
+        let clash = |with: &Arc<Upstream>, what, value: &str| RegistrationConflict {
             name: new.name.clone(),
             with: with.name.clone(),
             what,

@@ -3,7 +3,7 @@
 use super::file::parse;
 use super::registry::{Alg, Approver, BlastRadius, Kind, Privilege, ProofOfPossession, Registry, Upstream};
 use super::target::target_url;
-use mayfly_base::document::Source;
+use mayfly_base::document::SourceFile;
 use mayfly_verify::seq::Millis;
 
 const WHOLE: &str = r#"
@@ -31,14 +31,14 @@ proof_of_possession = "x5t"
 "#;
 
 fn said(text: &str) -> String {
-    match parse(&Source::new("u.toml", text)) {
+    match parse(&SourceFile::new("u.toml", text)) {
         Ok(_) => panic!("accepted:\n{text}"),
         Err(wrong) => wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
     }
 }
 
 fn whole() -> Upstream {
-    parse(&Source::new("u.toml", WHOLE)).unwrap_or_else(|wrong| panic!("{wrong:#?}"))
+    parse(&SourceFile::new("u.toml", WHOLE)).unwrap_or_else(|wrong| panic!("{wrong:#?}"))
 }
 
 #[test]

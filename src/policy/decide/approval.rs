@@ -1,43 +1,43 @@
 //! Approvals of exchanges: what an approval binds, who may give it, and which approval a decision may use.
 
-use super::demand::{Demand, TaskAsk};
-use super::place::Place;
-use super::{Decided, Decider, denied};
-use crate::action::{Action, Work};
-use crate::catalog::Compiled;
-use crate::request::ApprovalFacts;
-use crate::wanted::{self, Digest, TaskChoice, Wanted};
-use mayfly_base::refusal::{No, Reason, Refusal};
+use super::approval_requirement::{ApprovalRequirement, TaskQuestion};
+use super::task_context::TaskContext;
+use super::{Decider, ExchangeDecision, denied};
+use crate::action::{Action, WorkloadAction};
+use crate::catalog::CompiledCatalog;
+use crate::exchange_request::{self, Digest, ExchangeRequest, TaskChoice};
+use crate::question::ApprovalFacts;
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::View;
 use mayfly_ledger::commit::sha256;
-use mayfly_ledger::record::{ApprovalAsked, ApprovalOf, Identity, Who};
+use mayfly_ledger::record::{ApprovalKind, ApprovalRequested, Author, Principal};
 use mayfly_ledger::state;
 use mayfly_ledger::upstream::registry::{Approver, Upstream};
 use mayfly_verify::seq::{ApprovalId, Millis};
 
 /// An approval that a decision uses up.
 #[derive(Clone, Debug)]
-pub(super) struct Given {
+pub(super) struct UsableApproval {
     pub id: ApprovalId,
     /// The issued credential expires no later than this.
     pub until: Millis,
 }
 
 /// The state of the approval for one request.
-pub(super) enum Known {
+pub(super) enum ApprovalProgress {
     /// No approval was asked for, or it expired.
     Nothing,
     /// An approval was asked for and is not decided yet.
     Waits(ApprovalId),
     /// The approval was given, by the named person, and may be used.
-    Given(Given, String),
+    Given(UsableApproval, String),
     /// The approval was refused: id, person and reason.
     Refused(ApprovalId, String, String),
 }
 
 /// The refusal for a request whose approval was refused.
-pub(super) fn refused(id: ApprovalId, person: &str, reason: &str) -> No {
+pub(super) fn refused(id: ApprovalId, person: &str, reason: &str) -> Error {
     denied(Reason::DeniedByPolicy, format!("approval {id} was refused by {person}: {reason}"))
 }
 
@@ -45,11 +45,11 @@ impl Decider {
     /// The policies that permit the exchange, either alone or with an approval. The returned approval is used up.
     pub(super) fn permitted(
         &self,
-        (view, compiled): (&View, &Compiled),
+        (view, compiled): (&View, &CompiledCatalog),
         caller: &Caller,
-        want: &Wanted,
-        standing: &Decided<'_>,
-    ) -> Result<(Vec<String>, Option<Given>), No> {
+        want: &ExchangeRequest,
+        standing: &ExchangeDecision<'_>,
+    ) -> Result<(Vec<String>, Option<UsableApproval>), Error> {
         let mut approved = None;
         let outcome = self.permitted_with((view, compiled), caller, want, standing, &mut approved);
         self.beside(caller, want, standing, approved.as_deref(), outcome.is_ok());
@@ -58,19 +58,19 @@ impl Decider {
 
     fn permitted_with(
         &self,
-        (view, compiled): (&View, &Compiled),
+        (view, compiled): (&View, &CompiledCatalog),
         caller: &Caller,
-        want: &Wanted,
-        standing: &Decided<'_>,
+        want: &ExchangeRequest,
+        standing: &ExchangeDecision<'_>,
         approved: &mut Option<String>,
-    ) -> Result<(Vec<String>, Option<Given>), No> {
+    ) -> Result<(Vec<String>, Option<UsableApproval>), Error> {
         let opening = standing.place.asks.as_deref();
         let (own, without) = match (self.permits(caller, want, standing, ApprovalFacts::default()), opening) {
             (Ok(policies), None) => return Ok((policies, None)),
-            (Ok(_), Some(demand)) => (false, No::Refusal(demand.needed())),
+            (Ok(_), Some(demand)) => (false, Error::Refusal(demand.needed())),
             (Err(no), _) => (true, no),
         };
-        let helps = standing.policy.set.reads(Action::Work(Work::Exchange)).reads_approvals();
+        let helps = standing.policy.set.reads(Action::Work(WorkloadAction::Exchange)).reads_approvals();
         // A break-glass task gives the rights that it was opened with; no approval widens them.
         if standing.place.glass.is_some() || (own && !helps) {
             return Err(without);
@@ -84,28 +84,28 @@ impl Decider {
         };
         let known = known(view, caller, &bound(caller, want, standing));
         match known {
-            Known::Given(given, person) => {
+            ApprovalProgress::Given(given, person) => {
                 let outcome = with(&person).map(|policies| (policies, Some(given)));
                 *approved = Some(person);
                 return outcome;
             }
-            Known::Refused(id, person, reason) => return Err(refused(id, &person, &reason)),
-            Known::Nothing | Known::Waits(_) => {}
+            ApprovalProgress::Refused(id, person, reason) => return Err(refused(id, &person, &reason)),
+            ApprovalProgress::Nothing | ApprovalProgress::Waits(_) => {}
         }
         if !approvers(&standing.registered.upstream, own, opening).iter().any(|approver| with(&approver.name()).is_ok()) {
             // No approval would change the verdict.
             return Err(match without {
-                No::Refusal(no) if no.reason == Reason::ApprovalNeeded => nobody(&standing.registered.upstream.name),
+                Error::Refusal(no) if no.reason == Reason::ApprovalNeeded => nobody(&standing.registered.upstream.name),
                 no => no,
             });
         }
         let rule = match &without {
-            No::Refusal(no) => no.rule.clone().unwrap_or_default(),
-            No::Fault(_) => String::new(),
+            Error::Refusal(no) => no.rule.clone().unwrap_or_default(),
+            Error::Fault(_) => String::new(),
         };
         let no = Refusal::new(Reason::ApprovalNeeded, "somebody has to approve this first").by(rule);
-        Err(No::Refusal(match known {
-            Known::Waits(id) => no.approval(id.to_string()),
+        Err(Error::Refusal(match known {
+            ApprovalProgress::Waits(id) => no.approval(id.to_string()),
             _ => no,
         }))
     }
@@ -113,15 +113,24 @@ impl Decider {
     /// Whether the inline task may be opened with this person's approval.
     fn opens_with(
         &self,
-        compiled: &Compiled,
+        compiled: &CompiledCatalog,
         caller: &Caller,
-        want: &Wanted,
-        standing: &Decided<'_>,
-        (demand, person): (&Demand, &str),
-    ) -> Result<(), No> {
+        want: &ExchangeRequest,
+        standing: &ExchangeDecision<'_>,
+        (demand, person): (&ApprovalRequirement, &str),
+    ) -> Result<(), Error> {
         let place = &standing.place;
         let (purpose, subject, ttl_ms) = (place.purpose(), want.subject(), place.ttl_ms);
-        let of = TaskAsk { caller, place, work: Work::OpenTask, purpose, subject, delegate: None, ttl_ms, now: standing.now };
+        let of = TaskQuestion {
+            caller,
+            place,
+            work: WorkloadAction::OpenTask,
+            purpose,
+            subject,
+            delegate: None,
+            ttl_ms,
+            now: standing.now,
+        };
         self.task_permitted_with(compiled, standing.policy, &of, demand, person)
     }
 
@@ -129,18 +138,18 @@ impl Decider {
     pub fn approval(
         &self,
         view: &View,
-        compiled: &Compiled,
+        compiled: &CompiledCatalog,
         caller: &Caller,
-        want: &Wanted,
+        want: &ExchangeRequest,
         (id, ttl_ms): (ApprovalId, u64),
-    ) -> Result<ApprovalAsked, No> {
+    ) -> Result<ApprovalRequested, Error> {
         let standing = self.standing(view, compiled, caller, want, || [0; 16])?;
         let own = self.permits(caller, want, &standing, ApprovalFacts::default()).is_err();
         let (upstream, place) = (&standing.registered.upstream, &standing.place);
         let now = standing.now;
         let parent = place.tasks().len().checked_sub(2).and_then(|n| place.tasks().get(n));
         let task = if place.is_new() { parent } else { Some(&place.id) };
-        Ok(ApprovalAsked {
+        Ok(ApprovalRequested {
             approval: id.as_bytes().to_vec(),
             digest: bound(caller, want, &standing).to_vec(),
             caller: caller.id().as_str().to_owned(),
@@ -148,7 +157,7 @@ impl Decider {
             upstream: upstream.name.clone(),
             // An approval cannot be used after its task has ended.
             expires_at: now.plus(ttl_ms).min(if place.is_new() { Millis(u64::MAX) } else { place.deadline }).0,
-            of: if want.is_action() { ApprovalOf::Action } else { ApprovalOf::Exchange } as i32,
+            of: if want.is_action() { ApprovalKind::Action } else { ApprovalKind::Exchange } as i32,
             environment: upstream.environment.clone(),
             scopes: standing.scopes.clone(),
             kind: standing.kind.tag().into(),
@@ -164,14 +173,14 @@ impl Decider {
             binding_version: standing.binding.map_or(0, |b| b.version),
             subject: want.subject().filter(|s| !s.is(caller.id())).map(|s| s.identity().clone()),
             actors: want.subject().map_or_else(Vec::new, |s| s.actors(caller.id())),
-            ..ApprovalAsked::default()
+            ..ApprovalRequested::default()
         })
     }
 }
 
 /// The people whose approval suffices: those of the upstream's registration where the exchange itself needs an approval, and those common
 /// to all upstreams that need one where the task's opening does.
-fn approvers(upstream: &Upstream, own: bool, opening: Option<&Demand>) -> Vec<Approver> {
+fn approvers(upstream: &Upstream, own: bool, opening: Option<&ApprovalRequirement>) -> Vec<Approver> {
     match opening {
         None => upstream.approvers.clone(),
         Some(demand) => {
@@ -180,25 +189,25 @@ fn approvers(upstream: &Upstream, own: bool, opening: Option<&Demand>) -> Vec<Ap
     }
 }
 
-fn nobody(upstream: &str) -> No {
+fn nobody(upstream: &str) -> Error {
     let what = format!("somebody has to approve the exchange for {upstream} and the task that it opens, and nobody may do both");
-    No::Refusal(Refusal::new(Reason::DeniedByPolicy, what).way_out("open the task first: mayfly task open"))
+    Error::Refusal(Refusal::new(Reason::DeniedByPolicy, what).way_out("open the task first: mayfly task open"))
 }
 
-pub(super) fn known(view: &View, caller: &Caller, digest: &Digest) -> Known {
+pub(super) fn known(view: &View, caller: &Caller, digest: &Digest) -> ApprovalProgress {
     let now = view.now();
-    let who = |d: &state::Decided| d.by.as_deref().map_or_else(String::new, Who::name);
+    let who = |d: &state::ApprovalResult| d.by.as_deref().map_or_else(String::new, Author::name);
     view.read(|state| {
         let own = |a: &&state::Approval| a.asked.caller == caller.id().as_str() && a.asked.digest == digest;
-        let mut found = Known::Nothing;
+        let mut found = ApprovalProgress::Nothing;
         for (id, approval) in state.approvals.iter().filter(|(_, a)| own(a) && a.expires_at() > now && !a.used) {
             match &approval.decided {
                 Some(d) if d.given => {
                     let until = now.plus(approval.asked.ttl);
-                    return Known::Given(Given { id: *id, until }, who(d));
+                    return ApprovalProgress::Given(UsableApproval { id: *id, until }, who(d));
                 }
-                Some(d) => found = Known::Refused(*id, who(d), d.reason.to_string()),
-                None if matches!(found, Known::Nothing) => found = Known::Waits(*id),
+                Some(d) => found = ApprovalProgress::Refused(*id, who(d), d.reason.to_string()),
+                None if matches!(found, ApprovalProgress::Nothing) => found = ApprovalProgress::Waits(*id),
                 None => {}
             }
         }
@@ -208,7 +217,7 @@ pub(super) fn known(view: &View, caller: &Caller, digest: &Digest) -> Known {
 
 /// SHA-256 over everything that an approval binds (design, section 6). Each part is prefixed with its length, so that no two requests have
 /// the same digest. The request id and the wait time are not included.
-fn bound(caller: &Caller, want: &Wanted, standing: &Decided<'_>) -> Digest {
+fn bound(caller: &Caller, want: &ExchangeRequest, standing: &ExchangeDecision<'_>) -> Digest {
     let mut parts = Parts(Vec::with_capacity(512));
     let of = if want.is_action() { "mayfly approval of an action 1" } else { "mayfly approval 1" };
     parts.text(of).text(caller.id().as_str());
@@ -227,9 +236,9 @@ fn bound(caller: &Caller, want: &Wanted, standing: &Decided<'_>) -> Digest {
         }
     }
     match &want.key {
-        wanted::Binding::Unasked => parts.number(0),
-        wanted::Binding::CallerSvid => parts.number(1),
-        wanted::Binding::Thumbprint(jkt) => parts.number(2).bytes(jkt),
+        exchange_request::RequestedKeyBinding::Unasked => parts.number(0),
+        exchange_request::RequestedKeyBinding::CallerSvid => parts.number(1),
+        exchange_request::RequestedKeyBinding::Thumbprint(jkt) => parts.number(2).bytes(jkt),
     };
     for wanted in standing.place.asks.iter().flat_map(|demand| &demand.registrations) {
         parts.text("opening").text(&wanted.upstream).number(wanted.version);
@@ -264,7 +273,7 @@ impl Parts {
         self.bytes(text.as_bytes())
     }
 
-    fn identity(&mut self, identity: &Identity) -> &mut Parts {
+    fn identity(&mut self, identity: &Principal) -> &mut Parts {
         self.text(&identity.issuer).text(&identity.sub)
     }
 
@@ -282,7 +291,7 @@ impl Parts {
     }
 
     /// The task path. For an inline task only the path of its parents, since the task has no id yet.
-    fn path(&mut self, place: &Place) -> &mut Parts {
+    fn path(&mut self, place: &TaskContext) -> &mut Parts {
         let path = place.tasks();
         let path = if place.is_new() { path.get(..path.len().saturating_sub(1)).unwrap_or(path) } else { path };
         self.number(u64::from(place.is_new())).number(path.len() as u64);

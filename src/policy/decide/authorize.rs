@@ -1,25 +1,31 @@
 //! Decides an action without issuing anything (`Authorize`): for a caller about to act, and for a server that received a credential.
 
-use super::again::{Doing, Held, question};
-use super::place::within_task;
-use super::settle::{active, binding_of, scopes_of};
-use super::{Decider, denied, glass};
-use crate::catalog::Compiled;
-use crate::wanted::Wanted;
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use super::credential_draft::{active, binding_of, scopes_of};
+use super::redecide::{CredentialSnapshot, IntendedUse, question};
+use super::task_context::within_task;
+use super::{Decider, break_glass, denied};
+use crate::catalog::CompiledCatalog;
+use crate::exchange_request::ExchangeRequest;
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_identity::caller::Caller;
 use mayfly_identity::spiffe_id::SpiffeId;
 use mayfly_ledger::View;
-use mayfly_ledger::record::Issued;
+use mayfly_ledger::record::CredentialIssued;
 use mayfly_ledger::upstream::registry::Kind;
 
-fn not_for(held: &Held, what: impl std::fmt::Display) -> No {
+fn not_for(held: &CredentialSnapshot, what: impl std::fmt::Display) -> Error {
     denied(Reason::OutsideTask, format!("credential {} does not serve for {what}", held.id))
 }
 
 impl Decider {
     /// Decides like an exchange and returns the record that would be issued. The task must be open already.
-    pub fn authorize(&self, view: &View, compiled: &Compiled, caller: &Caller, want: &Wanted) -> Result<Box<Issued>, No> {
+    pub fn authorize(
+        &self,
+        view: &View,
+        compiled: &CompiledCatalog,
+        caller: &Caller,
+        want: &ExchangeRequest,
+    ) -> Result<Box<CredentialIssued>, Error> {
         Ok(self.exchange(view, compiled, caller, want, || [0; 16])?.into_parts().draft)
     }
 
@@ -28,7 +34,13 @@ impl Decider {
     ///
     /// The approval that the credential used up counts. No further approval is asked for, because the server that presents the credential
     /// is not the caller that would ask.
-    pub fn authorize_held(&self, view: &View, compiled: &Compiled, held: &Held, want: &Wanted) -> Result<Box<Issued>, No> {
+    pub fn authorize_held(
+        &self,
+        view: &View,
+        compiled: &CompiledCatalog,
+        held: &CredentialSnapshot,
+        want: &ExchangeRequest,
+    ) -> Result<Box<CredentialIssued>, Error> {
         let now = view.now();
         let registered = self.registered(compiled, &held.upstream)?;
         let upstream = &registered.upstream;
@@ -51,10 +63,10 @@ impl Decider {
         }
         let kind = Kind::from_tag(held.kind).ok_or_else(|| Fault::new("a credential of an unknown kind"))?;
         within_task(held.place(), want, &scopes, kind)?;
-        glass::still_named(policy, held.place(), upstream, &scopes)?;
+        break_glass::check_rights(policy, held.place(), upstream, &scopes)?;
         let binding = binding_of(compiled, &caller, want, &scopes)?;
         let purpose = if want.purpose.is_empty() { held.place().purpose() } else { &want.purpose };
-        let doing = Doing {
+        let doing = IntendedUse {
             scopes: scopes.iter().map(String::as_str).collect(),
             tool: &want.tool,
             purpose,
@@ -62,7 +74,7 @@ impl Decider {
             binding: binding.map(|b| &*b.binding.name),
         };
         let policies = question(&caller, upstream, held, &doing, now, |question| self.ask_once(policy, question))?;
-        Ok(Box::new(Issued {
+        Ok(Box::new(CredentialIssued {
             task: held.place().id.as_bytes().to_vec(),
             kind: kind.tag().into(),
             caller: held.caller.to_string(),
@@ -81,13 +93,13 @@ impl Decider {
             purpose: purpose.to_owned(),
             arguments: want.arguments.map_or_else(Vec::new, |d| d.to_vec()),
             break_glass: held.place().glass.is_some(),
-            ..Issued::default()
+            ..CredentialIssued::default()
         }))
     }
 }
 
 /// Checks the fields that an action needs although an exchange checks them elsewhere.
-pub fn plain(want: &Wanted) -> Result<(), Refusal> {
+pub fn plain(want: &ExchangeRequest) -> Result<(), Refusal> {
     match want.scopes.is_empty() {
         true => Err(Refusal::field("scopes", "is missing: say which scopes the action needs")),
         false => Ok(()),

@@ -2,64 +2,64 @@
 //!
 //! Anything unknown refuses. Cedar's verdict can only narrow: the walls and bounds hold whatever Cedar permits.
 
-mod activity;
-mod again;
 mod approval;
+mod approval_requirement;
 mod authorize;
+mod batch;
+mod break_glass;
 mod caller;
-mod demand;
-mod extend;
-mod glass;
-mod lasting;
-mod place;
-mod settle;
-mod shared;
+mod credential_draft;
+mod extension;
+mod redecide;
+mod reported_use;
+mod reusable_decision;
 mod subject;
 mod task;
+mod task_context;
 
-pub use activity::Activity;
-pub use again::{Anew, Held, reads_records, still_permits};
 pub use authorize::plain as plain_action;
+pub use batch::BatchDecision;
+pub use break_glass::BreakGlassRequest;
 pub use caller::{caller_facts, svid_of};
-pub use extend::Extends;
-pub use glass::GlassAsk;
-pub use lasting::{Alike, Lasting};
-pub use shared::Shared;
-pub use task::{Opening, Opens};
+pub use extension::ExtensionDecision;
+pub use redecide::{CredentialSnapshot, PolicyComparison, reads_records, still_permits};
+pub use reported_use::ReportedUse;
+pub use reusable_decision::{ReusableDecision, SharedDecision};
+pub use task::{TaskOpenDecision, TaskOpenMode};
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::action::Work;
-use super::audits::Audits;
-use super::bound::{Bound, Life};
-use super::cache::Verdicts;
-use super::catalog::{self, Compiled, Policy, Registered, issuer_of};
-use super::grant::{Grant, Parts, TaskPath};
+use super::action::WorkloadAction;
+use super::catalog::{self, CompiledCatalog, EnvironmentPolicy, RegisteredUpstream, issuer_of};
+use super::exchange_request::{ExchangeRequest, TaskChoice};
+use super::grant::{Grant, GrantParts, TaskPath};
+use super::lifetime::{BoundedExpiry, LifetimeBound};
 use super::person;
-use super::request::{self, Question};
-use super::subject::Subject;
-use super::wanted::{TaskChoice, Wanted};
-use approval::Given;
-use mayfly_base::refusal::{Denied, Fault, No, Reason, Refusal};
+use super::question::{self, Question};
+use super::shadow::ShadowRecorder;
+use super::subject::VerifiedSubject;
+use super::verdict_cache::VerdictCache;
+use approval::UsableApproval;
+use credential_draft::{active, binding_of, kind_of, scopes_of};
+use mayfly_base::refusal::{DeniedExchange, Error, Fault, Reason, Refusal};
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::View;
-use mayfly_ledger::record::{self, Request, Who};
-use mayfly_ledger::revocation::Sorts;
-use mayfly_ledger::state::Ground;
+use mayfly_ledger::record::{self, Author, RequestRecord};
+use mayfly_ledger::revocation::TargetKinds;
+use mayfly_ledger::state::SupportingGrant;
 use mayfly_ledger::upstream::registry::{Kind, Upstream};
 use mayfly_verify::seq::{Millis, TaskId};
-use place::{Lists, Place, named, named_and_blocked, within_task};
-use settle::{active, binding_of, kind_of, scopes_of};
-use subject::OnBehalf;
+use subject::SubjectAttributes;
+use task_context::{TaskContext, TaskLists, named, named_and_blocked, within_task};
 
 /// The state that the decisions of one server share.
 pub struct Decider {
     /// The cache of Cedar's verdicts.
-    pub verdicts: Arc<Verdicts>,
+    pub verdicts: Arc<VerdictCache>,
     /// Differences of shadow policy sets.
-    pub audits: Arc<Audits>,
+    pub audits: Arc<ShadowRecorder>,
     /// Base of `iss`, without the environment's path.
     pub issuer: String,
     /// The environments that this server serves (`server.environments`). `None`: every environment that has a policy set.
@@ -70,18 +70,18 @@ pub struct Decider {
     pub longest_task_ms: AtomicU64,
 }
 
-fn denied(reason: Reason, what: impl Into<String>) -> No {
-    No::Refusal(Refusal::new(reason, what))
+fn denied(reason: Reason, what: impl Into<String>) -> Error {
+    Error::Refusal(Refusal::new(reason, what))
 }
 
 /// The settled part of an exchange.
-struct Decided<'a> {
-    registered: &'a Registered,
-    policy: &'a Policy,
-    place: Place,
+struct ExchangeDecision<'a> {
+    registered: &'a RegisteredUpstream,
+    policy: &'a EnvironmentPolicy,
+    place: TaskContext,
     kind: Kind,
     scopes: Vec<String>,
-    life: Life,
+    life: BoundedExpiry,
     /// The binding that covers the exchange.
     binding: Option<&'a catalog::BindingInForce>,
     /// Thumbprints of the certificate and of the key that the credential is bound to. Both are empty where it is bound to neither.
@@ -89,17 +89,17 @@ struct Decided<'a> {
     /// The policies that permit the exchange.
     policies: Vec<String>,
     /// The approval that the exchange uses up.
-    approval: Option<Given>,
+    approval: Option<UsableApproval>,
     now: Millis,
     /// The sorts of revocation rules that may block a decision on this view.
-    may_block: Sorts,
+    may_block: TargetKinds,
 }
 
-impl Decided<'_> {
+impl ExchangeDecision<'_> {
     /// The question that policy was asked, for the audit record of a refusal.
-    fn denied(&self, caller: &Caller, want: &Wanted) -> Denied {
+    fn denied(&self, caller: &Caller, want: &ExchangeRequest) -> DeniedExchange {
         let upstream = &self.registered.upstream;
-        Denied {
+        DeniedExchange {
             environment: upstream.environment.clone(),
             upstream: (upstream.name.clone(), self.registered.version),
             policy: self.policy.version,
@@ -116,7 +116,7 @@ impl Decided<'_> {
         }
     }
 
-    fn purpose<'b>(&'b self, want: &'b Wanted) -> &'b str {
+    fn purpose<'b>(&'b self, want: &'b ExchangeRequest) -> &'b str {
         self.place.purpose_of(want)
     }
 }
@@ -124,12 +124,12 @@ impl Decided<'_> {
 fn parts(
     view: &View,
     caller: &Caller,
-    registered: &Registered,
-    policy: &Policy,
-    draft: Box<record::Issued>,
-    (path, grounds): (TaskPath, Vec<Ground>),
-) -> Parts {
-    Parts {
+    registered: &RegisteredUpstream,
+    policy: &EnvironmentPolicy,
+    draft: Box<record::CredentialIssued>,
+    (path, grounds): (TaskPath, Vec<SupportingGrant>),
+) -> GrantParts {
+    GrantParts {
         draft,
         revision: view.revision(),
         request: None,
@@ -140,7 +140,7 @@ fn parts(
         base_url: registered.base_url.clone(),
         algorithm: registered.upstream.alg.as_str(),
         issuer: policy.issuer.clone(),
-        author: Who::of(caller),
+        author: Author::of(caller),
     }
 }
 
@@ -155,41 +155,41 @@ impl Decider {
     pub fn exchange(
         &self,
         view: &View,
-        compiled: &Compiled,
+        compiled: &CompiledCatalog,
         caller: &Caller,
-        want: &Wanted,
+        want: &ExchangeRequest,
         id: impl FnOnce() -> [u8; 16],
-    ) -> Result<Grant, No> {
+    ) -> Result<Grant, Error> {
         let decided = self.decide(view, compiled, caller, want, id)?;
         let mut draft = self.draft(caller, want, &decided);
         draft.tool = want.tool.to_string();
         draft.purpose = decided.purpose(want).to_owned();
         draft.arguments = want.arguments.map_or_else(Vec::new, |d| d.to_vec());
-        let request = want.request_id.as_ref().map(|rid| Request {
+        let request = want.request_id.as_ref().map(|rid| RequestRecord {
             // Empty where the record's author is the workload itself. A person's record names the workload separately.
             caller: caller.person().map_or_else(String::new, |_| caller.id().as_str().to_owned()),
             id: rid.to_string(),
             digest: want.digest.to_vec(),
         });
-        let Decided { registered, policy, place, .. } = decided;
+        let ExchangeDecision { registered, policy, place, .. } = decided;
         let grounds = place.grounds(view, &draft);
         let (path, opens) = place.settle();
-        Ok(Grant::new(Parts { request, opens, ..parts(view, caller, registered, policy, draft, (path, grounds)) }))
+        Ok(Grant::new(GrantParts { request, opens, ..parts(view, caller, registered, policy, draft, (path, grounds)) }))
     }
 
     /// Runs the checks in order: the checks that are independent of policy, then policy, then approvals.
     fn decide<'a>(
         &self,
         view: &View,
-        compiled: &'a Compiled,
+        compiled: &'a CompiledCatalog,
         caller: &Caller,
-        want: &Wanted,
+        want: &ExchangeRequest,
         id: impl FnOnce() -> [u8; 16],
-    ) -> Result<Decided<'a>, No> {
+    ) -> Result<ExchangeDecision<'a>, Error> {
         let mut decided = self.standing(view, compiled, caller, want, id)?;
         let (policies, approval) = self.permitted((view, compiled), caller, want, &decided)?;
         if let Some(given) = &approval {
-            decided.life = decided.life.within(given.until, Bound::Approval);
+            decided.life = decided.life.within(given.until, LifetimeBound::Approval);
         }
         (decided.policies, decided.approval) = (policies, approval);
         Ok(decided)
@@ -199,11 +199,11 @@ impl Decider {
     fn standing<'a>(
         &self,
         view: &View,
-        compiled: &'a Compiled,
+        compiled: &'a CompiledCatalog,
         caller: &Caller,
-        want: &Wanted,
+        want: &ExchangeRequest,
         id: impl FnOnce() -> [u8; 16],
-    ) -> Result<Decided<'a>, No> {
+    ) -> Result<ExchangeDecision<'a>, Error> {
         let now = view.now();
         let registered = self.registered(compiled, &want.upstream)?;
         let upstream = &registered.upstream;
@@ -211,13 +211,13 @@ impl Decider {
         active(registered, now)?;
         if let Some(behalf) = want.behalf.as_deref() {
             let subject = behalf.subject().ok_or_else(|| Fault::new("a subject token that nobody has looked at"))?;
-            subject::stands(subject, caller, want, policy, &upstream.environment)?;
+            subject::check_subject(subject, caller, want, policy, &upstream.environment)?;
         }
         let open = match &want.task {
             TaskChoice::Named(task) => Some(named_and_blocked(view, caller, *task)),
             TaskChoice::Inline(_) => None,
         };
-        let may_block = open.as_ref().map_or(Sorts::ALL, |(_, sorts)| *sorts);
+        let may_block = open.as_ref().map_or(TargetKinds::ALL, |(_, sorts)| *sorts);
         if !may_block.is_empty() {
             self.not_locked(view, caller, want, upstream)?;
         }
@@ -230,17 +230,25 @@ impl Decider {
             (None, TaskChoice::Inline(terms)) => {
                 let mut terms = terms.with_default(&want.upstream, &want.scopes, &want.tool, &want.purpose);
                 let subject = want.subject();
-                terms.parent = terms.parent.or(subject.and_then(Subject::shown).map(|shown| shown.task));
-                self.opening(view, compiled, policy, caller, &terms, TaskId::from_bytes(id()), (Work::OpenTask, subject))?
+                terms.parent = terms.parent.or(subject.and_then(VerifiedSubject::shown).map(|shown| shown.task));
+                self.opening(
+                    view,
+                    compiled,
+                    policy,
+                    caller,
+                    &terms,
+                    TaskId::from_bytes(id()),
+                    (WorkloadAction::OpenTask, subject),
+                )?
             }
         };
         want.subject().map_or(Ok(()), |subject| subject::within_line(subject, &place))?;
         within_task(&place, want, &scopes, kind)?;
-        glass::still_named(policy, &place, upstream, &scopes)?;
+        break_glass::check_rights(policy, &place, upstream, &scopes)?;
         let binding = binding_of(compiled, caller.id(), want, &scopes)?;
         let life = self.life(caller, want, upstream, &place, now)?;
         let bound = self.key_binding(caller, want, upstream, &place)?;
-        Ok(Decided {
+        Ok(ExchangeDecision {
             registered,
             policy,
             place,
@@ -261,9 +269,9 @@ impl Decider {
         issuer_of(&self.issuer, environment)
     }
 
-    fn registered<'a>(&self, compiled: &'a Compiled, name: &str) -> Result<&'a Registered, No> {
+    fn registered<'a>(&self, compiled: &'a CompiledCatalog, name: &str) -> Result<&'a RegisteredUpstream, Error> {
         compiled.upstream(name).ok_or_else(|| {
-            No::Refusal(
+            Error::Refusal(
                 Refusal::new(Reason::NotFound, format!("there is no upstream {name}"))
                     .way_out("an operator registers it; mayfly upstream list shows those there are"),
             )
@@ -276,17 +284,22 @@ impl Decider {
     }
 
     /// Refuses an environment that this server does not serve.
-    pub fn served(&self, environment: &str) -> Result<(), No> {
+    pub fn served(&self, environment: &str) -> Result<(), Error> {
         if self.serves(environment) {
             return Ok(());
         }
         let what = format!("environment {environment} is not in server.environments: this server does not serve it");
         let no = Refusal::new(Reason::EnvironmentWall, what).by("server.environments");
-        Err(No::Refusal(no.way_out("whoever owns the configuration adds it to server.environments and restarts the server")))
+        Err(Error::Refusal(no.way_out("whoever owns the configuration adds it to server.environments and restarts the server")))
     }
 
     /// The environment wall: caller and upstream must belong to the same environment, whatever a policy says.
-    fn inside_wall<'a>(&self, compiled: &'a Compiled, caller: &Caller, environment: &str) -> Result<&'a Policy, No> {
+    fn inside_wall<'a>(
+        &self,
+        compiled: &'a CompiledCatalog,
+        caller: &Caller,
+        environment: &str,
+    ) -> Result<&'a EnvironmentPolicy, Error> {
         let policy = compiled
             .policy(environment)
             .ok_or_else(|| denied(Reason::EnvironmentWall, format!("environment {environment} has no policy")))?;
@@ -296,14 +309,14 @@ impl Decider {
             Some(own) => {
                 Err(denied(Reason::EnvironmentWall, format!("{} belongs to {own}, the upstream to {environment}", caller.id())))
             }
-            None => Err(No::Refusal(
+            None => Err(Error::Refusal(
                 Refusal::new(Reason::EnvironmentWall, format!("{} belongs to no environment", caller.id()))
                     .way_out("an operator adds it to an environment in the roles file"),
             )),
         }
     }
 
-    fn not_locked(&self, view: &View, caller: &Caller, want: &Wanted, upstream: &Upstream) -> Result<(), No> {
+    fn not_locked(&self, view: &View, caller: &Caller, want: &ExchangeRequest, upstream: &Upstream) -> Result<(), Error> {
         let mut facts = caller_facts(caller, view);
         subject::add_facts(&mut facts, want.subject());
         facts.upstream = &upstream.name;
@@ -312,7 +325,7 @@ impl Decider {
         facts.environment = &upstream.environment;
         facts.policy = u64::MAX;
         match view.read(|s| s.rules.blocks(&facts)) {
-            Some(hit) => Err(No::Refusal(mayfly_ledger::state::refused_by(&hit, "issuing"))),
+            Some(hit) => Err(Error::Refusal(mayfly_ledger::state::refused_by(&hit, "issuing"))),
             None => Ok(()),
         }
     }
@@ -321,22 +334,29 @@ impl Decider {
     fn permits(
         &self,
         caller: &Caller,
-        want: &Wanted,
-        standing: &Decided<'_>,
-        approvals: request::ApprovalFacts<'_>,
-    ) -> Result<Vec<String>, No> {
+        want: &ExchangeRequest,
+        standing: &ExchangeDecision<'_>,
+        approvals: question::ApprovalFacts<'_>,
+    ) -> Result<Vec<String>, Error> {
         let ask = |question: &Question<'_>| self.ask(standing.policy, question);
         self.asking(caller, want, standing, approvals, ask).map_err(|no| match no {
-            No::Refusal(no) => No::Refusal(no.denied(standing.denied(caller, want))),
+            Error::Refusal(no) => Error::Refusal(no.denied(standing.denied(caller, want))),
             fault => fault,
         })
     }
 
     /// Asks the shadow policy set about the exchange and records whether its verdict differs.
-    fn beside(&self, caller: &Caller, want: &Wanted, standing: &Decided<'_>, approved: Option<&str>, permitted: bool) {
+    fn beside(
+        &self,
+        caller: &Caller,
+        want: &ExchangeRequest,
+        standing: &ExchangeDecision<'_>,
+        approved: Option<&str>,
+        permitted: bool,
+    ) {
         let policy = standing.policy;
         if policy.beside.is_some() {
-            let approvals = request::ApprovalFacts { count: approved.map_or(0, |_| 1), people: approved.as_slice() };
+            let approvals = question::ApprovalFacts { count: approved.map_or(0, |_| 1), people: approved.as_slice() };
             self.asking(caller, want, standing, approvals, |q| self.audits.ask(&self.verdicts, policy, q, permitted));
         }
     }
@@ -345,26 +365,26 @@ impl Decider {
     fn asking<T>(
         &self,
         caller: &Caller,
-        want: &Wanted,
-        standing: &Decided<'_>,
-        approvals: request::ApprovalFacts<'_>,
+        want: &ExchangeRequest,
+        standing: &ExchangeDecision<'_>,
+        approvals: question::ApprovalFacts<'_>,
         ask_it: impl FnOnce(&Question<'_>) -> T,
     ) -> T {
-        let Decided { place, kind, scopes, life, now, .. } = standing;
+        let ExchangeDecision { place, kind, scopes, life, now, .. } = standing;
         let (upstream, kind, now) = (&standing.registered.upstream, *kind, *now);
         let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
         let (mut digest, mut id) = ([0; 43], [0; TaskId::TEXT]);
-        let digest = want.arguments.as_ref().map(|d| request::digest_text(d, &mut digest));
+        let digest = want.arguments.as_ref().map(|d| question::digest_text(d, &mut digest));
         let id = (!place.is_new()).then(|| place.id.write(&mut id));
-        let lists = Lists::of(place);
-        let behind = OnBehalf::of(want.subject(), caller);
+        let lists = TaskLists::of(place);
+        let behind = SubjectAttributes::of(want.subject(), caller);
         let (chain, groups) = behind.texts();
-        let person = person::Behind::of(caller);
-        let ask = request::Ask {
+        let person = person::CallerPerson::of(caller);
+        let ask = question::WorkloadContext {
             environment: &upstream.environment,
             act_chain: &chain,
             subject: behind.facts(&groups),
-            intent: request::Intent {
+            intent: question::DeclaredIntent {
                 purpose: standing.purpose(want),
                 tool: (!want.tool.is_empty()).then_some(&*want.tool),
                 arguments_digest: digest,
@@ -380,33 +400,33 @@ impl Decider {
             counts: place.counts,
             approvals,
             now,
-            ..request::Ask::default()
+            ..question::WorkloadContext::default()
         };
-        ask_it(&Question::work(caller.id(), Work::Exchange, upstream, &ask))
+        ask_it(&Question::work(caller.id(), WorkloadAction::Exchange, upstream, &ask))
     }
 
     /// Asks the policy set in force, and the shadow set, about a question that is asked only once.
-    fn ask_once(&self, policy: &Policy, question: &Question<'_>) -> Result<Vec<String>, No> {
+    fn ask_once(&self, policy: &EnvironmentPolicy, question: &Question<'_>) -> Result<Vec<String>, Error> {
         let outcome = self.ask(policy, question);
         self.audits.ask(&self.verdicts, policy, question, outcome.is_ok());
         outcome
     }
 
-    fn ask(&self, policy: &Policy, question: &Question<'_>) -> Result<Vec<String>, No> {
+    fn ask(&self, policy: &EnvironmentPolicy, question: &Question<'_>) -> Result<Vec<String>, Error> {
         let verdict = self.verdicts.verdict(&policy.set, question);
         if verdict.permits() {
             return Ok(verdict.by().to_vec());
         }
         let by = verdict.by();
         let (what, rule) = match &*verdict {
-            super::Verdict::EngineError { .. } => {
+            super::PolicyVerdict::EngineError { .. } => {
                 ("the policy engine failed, which means no".to_owned(), "policy engine".to_owned())
             }
             _ if by.is_empty() => ("no policy permits it".to_owned(), "no policy permits it".to_owned()),
             _ => (format!("policy {} forbids it", by.join(", ")), by.join(", ")),
         };
         let action = question.action().name();
-        Err(No::Refusal(
+        Err(Error::Refusal(
             Refusal::new(Reason::DeniedByPolicy, format!("{action}: {what} (policy version {})", policy.version))
                 .by(rule)
                 .way_out("whoever owns the policy set changes it"),
@@ -419,6 +439,6 @@ fn seconds(ms: u64) -> i64 {
 }
 
 /// Whether a decision was refused because it was made on an old state, so that deciding again may succeed.
-pub fn decided_on_old_state(no: &No) -> bool {
-    matches!(no, No::Refusal(r) if r.reason == Reason::DecidedOnOldState)
+pub fn decided_on_stale_state(no: &Error) -> bool {
+    matches!(no, Error::Refusal(r) if r.reason == Reason::DecidedOnOldState)
 }

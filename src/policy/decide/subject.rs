@@ -3,32 +3,32 @@
 
 use std::time::Duration;
 
-use super::place::Place;
-use super::{Policy, denied as refused};
-use crate::request::SubjectFacts;
-use crate::subject::{FIELD, Subject};
-use crate::wanted::Wanted;
+use super::task_context::TaskContext;
+use super::{EnvironmentPolicy, denied as refused};
+use crate::exchange_request::ExchangeRequest;
+use crate::question::SubjectFacts;
+use crate::subject::{FIELD, VerifiedSubject};
 use mayfly_base::limits;
-use mayfly_base::refusal::{DeniedSubject, No, Reason, Refusal};
+use mayfly_base::refusal::{DeniedSubject, Error, Reason, Refusal};
 use mayfly_identity::caller::Caller;
 use mayfly_identity::spiffe_id::SpiffeId;
-use mayfly_ledger::record::{Ancestor, Identity, Issued, SubjectClaims, TaskOpened};
+use mayfly_ledger::record::{Ancestor, CredentialIssued, Principal, SubjectClaims, TaskOpened};
 use mayfly_ledger::revocation::Facts;
 use mayfly_ledger::state::trust_domain_of;
 use mayfly_ledger::upstream::registry::Upstream;
 use mayfly_verify::seq::CredentialId;
 
 /// The attributes of the subject and the actors that policy reads.
-pub(super) struct OnBehalf<'a> {
-    subject: Option<&'a Subject>,
+pub(super) struct SubjectAttributes<'a> {
+    subject: Option<&'a VerifiedSubject>,
     before: Vec<String>,
 }
 
-impl<'a> OnBehalf<'a> {
+impl<'a> SubjectAttributes<'a> {
     /// A subject equal to the caller counts as no subject.
-    pub fn of(subject: Option<&'a Subject>, caller: &Caller) -> OnBehalf<'a> {
+    pub fn of(subject: Option<&'a VerifiedSubject>, caller: &Caller) -> SubjectAttributes<'a> {
         let subject = subject.filter(|s| !s.is(caller.id()));
-        OnBehalf { subject, before: subject.map_or_else(Vec::new, |s| s.before().iter().map(Identity::name).collect()) }
+        SubjectAttributes { subject, before: subject.map_or_else(Vec::new, |s| s.before().iter().map(Principal::name).collect()) }
     }
 
     /// The actor chain and the groups.
@@ -45,7 +45,13 @@ impl<'a> OnBehalf<'a> {
 }
 
 /// Checks the environment wall for the subject, the bounds on chains, and that a presented credential is not exceeded.
-pub(super) fn stands(subject: &Subject, caller: &Caller, want: &Wanted, policy: &Policy, environment: &str) -> Result<(), No> {
+pub(super) fn check_subject(
+    subject: &VerifiedSubject,
+    caller: &Caller,
+    want: &ExchangeRequest,
+    policy: &EnvironmentPolicy,
+    environment: &str,
+) -> Result<(), Error> {
     in_environment(subject, policy, environment)?;
     bounded(subject, caller)?;
     let Some(shown) = subject.shown() else { return Ok(()) };
@@ -63,7 +69,7 @@ pub(super) fn stands(subject: &Subject, caller: &Caller, want: &Wanted, policy: 
 }
 
 /// The environment wall for a subject.
-pub(super) fn in_environment(subject: &Subject, policy: &Policy, environment: &str) -> Result<(), No> {
+pub(super) fn in_environment(subject: &VerifiedSubject, policy: &EnvironmentPolicy, environment: &str) -> Result<(), Error> {
     let who = subject.identity();
     let by_roles = match trust_domain_of(&who.sub) {
         // For a workload the roles file decides, as for a caller.
@@ -82,15 +88,15 @@ pub(super) fn in_environment(subject: &Subject, policy: &Policy, environment: &s
 }
 
 /// Bounds the number of actors and ancestors, since revocation rules are matched against each of them.
-pub(super) fn bounded(subject: &Subject, caller: &Caller) -> Result<(), No> {
-    let over = |name, most: usize| Err(No::Refusal(Refusal::limit(name, most as u64, Duration::ZERO)));
+pub(super) fn bounded(subject: &VerifiedSubject, caller: &Caller) -> Result<(), Error> {
+    let over = |name, most: usize| Err(Error::Refusal(Refusal::limit(name, most as u64, Duration::ZERO)));
     if subject.actors(caller.id()).len() > limits::ACT_CHAIN {
         return over("act_chain", limits::ACT_CHAIN);
     }
     match subject.shown() {
         Some(shown) if shown.line.len() > limits::ANCESTORS => over("ancestors", limits::ANCESTORS),
         // An issuance record names one presented credential, and the fold checks that one.
-        Some(_) if caller.ancestor().is_some() => Err(No::Refusal(Refusal::field(
+        Some(_) if caller.ancestor().is_some() => Err(Error::Refusal(Refusal::field(
             FIELD,
             "is a credential of mayfly's, and so is the caller's own SVID: one of them can be shown at a time",
         ))),
@@ -99,7 +105,7 @@ pub(super) fn bounded(subject: &Subject, caller: &Caller) -> Result<(), No> {
 }
 
 /// Nothing is issued on behalf of a subject that the subject has no right to itself.
-pub(super) fn within_rights(subject: &Subject, upstream: &Upstream, scopes: &[String]) -> Result<(), No> {
+pub(super) fn within_rights(subject: &VerifiedSubject, upstream: &Upstream, scopes: &[String]) -> Result<(), Error> {
     let name = &upstream.name;
     let what = match scopes.iter().find(|scope| !subject.may(name, scope)) {
         Some(scope) => format!("scope {scope} of {name}"),
@@ -107,13 +113,13 @@ pub(super) fn within_rights(subject: &Subject, upstream: &Upstream, scopes: &[St
         None => return Ok(()),
     };
     let no = Refusal::new(Reason::WiderThanParent, format!("{} has no right to {what}", subject.identity().name()));
-    Err(No::Refusal(
+    Err(Error::Refusal(
         no.by("the subject's rights").way_out("its issuer gives the right; the configuration says which claim holds it"),
     ))
 }
 
 /// A presented mayfly credential is valid only within its own task and the tasks below it.
-pub(super) fn within_line(subject: &Subject, place: &Place) -> Result<(), No> {
+pub(super) fn within_line(subject: &VerifiedSubject, place: &TaskContext) -> Result<(), Error> {
     match subject.shown() {
         Some(shown) if !place.tasks().contains(&shown.task) => {
             let what = format!("{FIELD}: credential {} is of task {}, and {} is not under that", shown.id, shown.task, place.id);
@@ -124,7 +130,7 @@ pub(super) fn within_line(subject: &Subject, place: &Place) -> Result<(), No> {
 }
 
 /// Adds the facts about a subject and its token that revocation rules match.
-pub(super) fn add_facts<'a>(facts: &mut Facts<'a>, subject: Option<&'a Subject>) {
+pub(super) fn add_facts<'a>(facts: &mut Facts<'a>, subject: Option<&'a VerifiedSubject>) {
     let Some(subject) = subject else { return };
     let chain = std::iter::once(subject.identity()).chain(subject.before());
     facts.identities.extend(chain.map(|i| (i.issuer.as_str(), i.sub.as_str())));
@@ -135,13 +141,13 @@ pub(super) fn add_facts<'a>(facts: &mut Facts<'a>, subject: Option<&'a Subject>)
     }
 }
 
-fn claims(subject: &Subject) -> Option<SubjectClaims> {
+fn claims(subject: &VerifiedSubject) -> Option<SubjectClaims> {
     let claims = subject.claims();
     (!claims.groups.is_empty() || !claims.scopes.is_empty()).then(|| claims.clone())
 }
 
 /// Writes the subject into an issuance record.
-pub(super) fn write(draft: &mut Issued, caller: &Caller, subject: Option<&Subject>, place: &Place) {
+pub(super) fn write(draft: &mut CredentialIssued, caller: &Caller, subject: Option<&VerifiedSubject>, place: &TaskContext) {
     let Some(subject) = subject else {
         draft.subject_token = place.token().cloned();
         return;
@@ -168,7 +174,7 @@ fn line(own: &[Ancestor], shown: &[Ancestor]) -> Vec<Ancestor> {
 }
 
 /// Writes the subject into the record of a task that is opened. The subject owns the task.
-pub(super) fn write_opened(opened: &mut TaskOpened, caller: &Caller, subject: &Subject) {
+pub(super) fn write_opened(opened: &mut TaskOpened, caller: &Caller, subject: &VerifiedSubject) {
     opened.actors = subject.actors(caller.id());
     opened.subject_token = Some(subject.token().clone());
     opened.subject_claims = claims(subject);
@@ -179,8 +185,8 @@ pub(super) fn write_opened(opened: &mut TaskOpened, caller: &Caller, subject: &S
 }
 
 /// The subject in the audit record of a refusal.
-pub(super) fn denied(subject: &Subject, caller: &Caller) -> DeniedSubject {
-    let pair = |i: &Identity| (i.issuer.clone(), i.sub.clone());
+pub(super) fn denied(subject: &VerifiedSubject, caller: &Caller) -> DeniedSubject {
+    let pair = |i: &Principal| (i.issuer.clone(), i.sub.clone());
     DeniedSubject {
         subject: pair(subject.identity()),
         actors: subject.actors(caller.id()).iter().map(pair).collect(),

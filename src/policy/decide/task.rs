@@ -2,40 +2,40 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::demand::TaskAsk;
-use super::place::{Place, live_of, named};
-use super::{Decider, caller_facts, denied, glass, settle::scopes_of, subject, svid_of};
-use crate::action::Work;
-use crate::catalog::{Compiled, Policy};
+use super::approval_requirement::TaskQuestion;
+use super::task_context::{TaskContext, live_of, named};
+use super::{Decider, break_glass, caller_facts, credential_draft::scopes_of, denied, subject, svid_of};
+use crate::action::WorkloadAction;
+use crate::catalog::{CompiledCatalog, EnvironmentPolicy};
+use crate::exchange_request::TaskRequest;
 use crate::grant::TaskPath;
-use crate::subject::Subject;
-use crate::wanted::Terms;
+use crate::subject::VerifiedSubject;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_identity::caller::Caller;
 use mayfly_identity::spiffe_id::SpiffeId;
 use mayfly_ledger::View;
-use mayfly_ledger::record::{self, Allowance, ApprovalAsked, Identity, TaskOpened};
+use mayfly_ledger::record::{self, Allowance, ApprovalRequested, Principal, TaskOpened};
 use mayfly_ledger::revocation::Facts;
-use mayfly_ledger::upstream::registry::Scope;
+use mayfly_ledger::upstream::registry::RegisteredScope;
 use mayfly_verify::seq::{ApprovalId, Millis, TaskId};
 
 /// How a separately opened task (not an inline task) is opened.
 #[derive(Clone, Copy, Default)]
-pub struct Opens<'a> {
+pub struct TaskOpenMode<'a> {
     /// The task is opened for another caller.
     pub delegate: bool,
     /// The subject, where the opener acts on behalf of one.
-    pub subject: Option<&'a Subject>,
+    pub subject: Option<&'a VerifiedSubject>,
 }
 
 /// The decision to open a task.
 #[derive(Debug)]
-pub struct Opening {
+pub struct TaskOpenDecision {
     /// The record that opens the task.
     pub opened: Box<TaskOpened>,
     /// The approval that is asked for. The task waits for it.
-    pub asked: Option<Box<ApprovalAsked>>,
+    pub asked: Option<Box<ApprovalRequested>>,
 }
 
 impl Decider {
@@ -43,23 +43,23 @@ impl Decider {
     pub fn open_task(
         &self,
         view: &View,
-        compiled: &Compiled,
+        compiled: &CompiledCatalog,
         caller: &Caller,
-        terms: &Terms,
+        terms: &TaskRequest,
         (id, approval): (TaskId, ApprovalId),
-        opens: Opens<'_>,
-    ) -> Result<Opening, No> {
+        opens: TaskOpenMode<'_>,
+    ) -> Result<TaskOpenDecision, Error> {
         let Some((first, _)) = terms.upstreams.first() else {
-            return Err(No::Refusal(Refusal::field("upstreams", "is empty: name at least one upstream with its scopes")));
+            return Err(Error::Refusal(Refusal::field("upstreams", "is empty: name at least one upstream with its scopes")));
         };
         let environment = self.registered(compiled, first)?.upstream.environment.clone();
         let policy = self.inside_wall(compiled, caller, &environment)?;
         let mut facts = caller_facts(caller, view);
         subject::add_facts(&mut facts, opens.subject);
         if let Some(hit) = view.read(|s| s.rules.blocks(&facts)) {
-            return Err(No::Refusal(mayfly_ledger::state::refused_by(&hit, "opening a task")));
+            return Err(Error::Refusal(mayfly_ledger::state::refused_by(&hit, "opening a task")));
         }
-        let work = if opens.delegate { Work::DelegateTask } else { Work::OpenTask };
+        let work = if opens.delegate { WorkloadAction::DelegateTask } else { WorkloadAction::OpenTask };
         let mut terms = terms.clone();
         if let Some(subject) = opens.subject {
             subject::in_environment(subject, policy, &environment)?;
@@ -70,11 +70,11 @@ impl Decider {
         opens.subject.map_or(Ok(()), |subject| subject::within_line(subject, &place))?;
         let asked =
             place.asks.as_ref().map(|demand| self.opening_asked(caller, &place, demand, (approval, view.now()), opens.subject));
-        let mut opened = place.settle().1.ok_or_else(|| No::Fault(Fault::new("a task that is opened has no record")))?;
+        let mut opened = place.settle().1.ok_or_else(|| Error::Fault(Fault::new("a task that is opened has no record")))?;
         if asked.is_some() {
             opened.approval = approval.as_bytes().to_vec();
         }
-        Ok(Opening { opened, asked: asked.map(Box::new) })
+        Ok(TaskOpenDecision { opened, asked: asked.map(Box::new) })
     }
 
     /// A task that is about to be opened, with its record.
@@ -82,13 +82,13 @@ impl Decider {
     pub(super) fn opening(
         &self,
         view: &View,
-        compiled: &Compiled,
-        policy: &Policy,
+        compiled: &CompiledCatalog,
+        policy: &EnvironmentPolicy,
         caller: &Caller,
-        terms: &Terms,
+        terms: &TaskRequest,
         id: TaskId,
-        (work, subject): (Work, Option<&Subject>),
-    ) -> Result<Place, No> {
+        (work, subject): (WorkloadAction, Option<&VerifiedSubject>),
+    ) -> Result<TaskContext, Error> {
         let now = view.now();
         let (allowance, environment) = self.allowance(compiled, terms, subject)?;
         let parent = terms.parent.map(|p| named(view, caller, p)).transpose()?;
@@ -97,14 +97,14 @@ impl Decider {
         let max = terms.max_ttl_ms.unwrap_or(ttl);
         for (field, ms) in [("ttl", ttl), ("max_ttl", max)] {
             if ms > longest {
-                return Err(No::Refusal(Refusal::field(
+                return Err(Error::Refusal(Refusal::field(
                     field,
                     format!("{} s, a task lives at most {} s", ms / 1000, longest / 1000),
                 )));
             }
         }
         if max < ttl {
-            return Err(No::Refusal(Refusal::field("max_ttl", "is shorter than ttl")));
+            return Err(Error::Refusal(Refusal::field("max_ttl", "is shorter than ttl")));
         }
         let mut deadline = now.plus(ttl);
         let mut max_deadline = now.plus(max);
@@ -126,12 +126,12 @@ impl Decider {
             (deadline, max_deadline) = (deadline.min(ends), max_deadline.min(ends));
         }
         if tasks.len() >= limits::TASK_DEPTH {
-            return Err(No::Refusal(Refusal::limit("task_depth", limits::TASK_DEPTH as u64, std::time::Duration::ZERO)));
+            return Err(Error::Refusal(Refusal::limit("task_depth", limits::TASK_DEPTH as u64, std::time::Duration::ZERO)));
         }
         callers_belong(view, policy, caller, &environment, &terms.callers)?;
         let glass = parent.as_ref().and_then(|p| p.glass.clone());
         if let (Some(_), Some(parent)) = (&glass, terms.parent) {
-            glass::only_its_people(view, parent, caller, &terms.callers)?;
+            break_glass::check_participants(view, parent, caller, &terms.callers)?;
         }
         let owner = subject.map_or_else(|| owner_of(caller, terms, work), |subject| Ok(subject.identity().clone()))?;
         tasks.push(id);
@@ -157,21 +157,27 @@ impl Decider {
         match subject {
             Some(subject) => subject::write_opened(&mut opened, caller, subject),
             // A child task depends on everything that its parent depends on.
-            None => opened.subject_token = parent.as_ref().and_then(Place::token).cloned(),
+            None => opened.subject_token = parent.as_ref().and_then(TaskContext::token).cloned(),
         }
         let live = view.read(|s| live_of(s, caller.id().as_str()));
         let place =
-            Place::new(id, opened, allowance, TaskPath::New { tasks, owners }, live).below(parent.as_ref()).in_glass(glass);
-        let delegate = (work == Work::DelegateTask).then(|| terms.callers.first().map(String::as_str)).flatten();
-        let of = TaskAsk { caller, place: &place, work, purpose: &terms.purpose, subject, delegate, ttl_ms: place.ttl_ms, now };
+            TaskContext::new(id, opened, allowance, TaskPath::New { tasks, owners }, live).below(parent.as_ref()).in_glass(glass);
+        let delegate = (work == WorkloadAction::DelegateTask).then(|| terms.callers.first().map(String::as_str)).flatten();
+        let of =
+            TaskQuestion { caller, place: &place, work, purpose: &terms.purpose, subject, delegate, ttl_ms: place.ttl_ms, now };
         let asks = self.task_permitted(compiled, policy, &of, &[])?;
         Ok(place.asking(asks))
     }
 
     /// Asks policy once for each upstream of the task. A task that needs an approval is refused here.
-    pub(super) fn may_open(&self, compiled: &Compiled, policy: &Policy, of: &TaskAsk<'_>) -> Result<(), No> {
+    pub(super) fn may_open(
+        &self,
+        compiled: &CompiledCatalog,
+        policy: &EnvironmentPolicy,
+        of: &TaskQuestion<'_>,
+    ) -> Result<(), Error> {
         match self.task_permitted(compiled, policy, of, &[])? {
-            Some(demand) => Err(No::Refusal(demand.needed())),
+            Some(demand) => Err(Error::Refusal(demand.needed())),
             None => Ok(()),
         }
     }
@@ -179,10 +185,10 @@ impl Decider {
     /// The upstreams and scopes of a task. All upstreams must belong to one environment.
     pub(super) fn allowance(
         &self,
-        compiled: &Compiled,
-        terms: &Terms,
-        subject: Option<&Subject>,
-    ) -> Result<(Allowance, String), No> {
+        compiled: &CompiledCatalog,
+        terms: &TaskRequest,
+        subject: Option<&VerifiedSubject>,
+    ) -> Result<(Allowance, String), Error> {
         let mut environment: Option<String> = None;
         let mut upstreams = Vec::with_capacity(terms.upstreams.len());
         for (name, scopes) in &terms.upstreams {
@@ -194,7 +200,7 @@ impl Decider {
                     format!("a task's upstreams belong to one environment; {name} belongs to {own}"),
                 ));
             }
-            let may = |scope: &&Scope| subject.is_none_or(|subject| subject.may(&upstream.name, &scope.name));
+            let may = |scope: &&RegisteredScope| subject.is_none_or(|subject| subject.may(&upstream.name, &scope.name));
             let scopes = if scopes.is_empty() {
                 upstream.scopes.iter().filter(|s| !s.sensitive).filter(may).map(|s| s.name.clone()).collect()
             } else {
@@ -215,12 +221,18 @@ impl Decider {
 }
 
 /// The callers that a task names must belong to its environment. A caller that a revocation rule shuts out is refused too.
-fn callers_belong(view: &View, policy: &Policy, opener: &Caller, environment: &str, named: &[String]) -> Result<(), No> {
+fn callers_belong(
+    view: &View,
+    policy: &EnvironmentPolicy,
+    opener: &Caller,
+    environment: &str,
+    named: &[String],
+) -> Result<(), Error> {
     for name in named.iter().filter(|name| **name != *opener.id().as_str()) {
         let id = SpiffeId::parse(name).map_err(|e| Refusal::field("callers", format!("{name}: {e}")))?;
         let wall = |what: String| {
             let no = Refusal::new(Reason::EnvironmentWall, what).by(format!("environment {environment}"));
-            Err(No::Refusal(no.way_out("name callers that the roles file puts into the environment of the task")))
+            Err(Error::Refusal(no.way_out("name callers that the roles file puts into the environment of the task")))
         };
         match policy.set.environment_of(&id) {
             Some(own) if own != environment => return wall(format!("caller {id} belongs to {own}, the task to {environment}")),
@@ -229,7 +241,7 @@ fn callers_belong(view: &View, policy: &Policy, opener: &Caller, environment: &s
         }
         let facts = Facts { revision: view.revision(), identities: vec![(id.trust_domain(), id.as_str())], ..Facts::default() };
         if let Some(hit) = view.read(|s| s.rules.shuts_out(&facts)) {
-            return Err(No::Refusal(mayfly_ledger::state::refused_by(&hit, &format!("caller {id}"))));
+            return Err(Error::Refusal(mayfly_ledger::state::refused_by(&hit, &format!("caller {id}"))));
         }
     }
     Ok(())
@@ -237,19 +249,19 @@ fn callers_belong(view: &View, policy: &Policy, opener: &Caller, environment: &s
 
 /// The owner of a task is its opener. A task opened for another caller belongs to that caller, so that revoking the caller or listing its
 /// tasks includes it.
-fn owner_of(caller: &Caller, terms: &Terms, work: Work) -> Result<Identity, No> {
-    if work != Work::DelegateTask {
-        return Ok(Identity::of(caller));
+fn owner_of(caller: &Caller, terms: &TaskRequest, work: WorkloadAction) -> Result<Principal, Error> {
+    if work != WorkloadAction::DelegateTask {
+        return Ok(Principal::of(caller));
     }
-    let missing = || No::Refusal(Refusal::field("caller", "is missing: the SPIFFE ID that the task is opened for"));
+    let missing = || Error::Refusal(Refusal::field("caller", "is missing: the SPIFFE ID that the task is opened for"));
     let id = SpiffeId::parse(terms.callers.first().ok_or_else(missing)?);
-    let id = id.map_err(|e| No::Refusal(Refusal::field("caller", e)))?;
-    Ok(Identity::workload(&id))
+    let id = id.map_err(|e| Error::Refusal(Refusal::field("caller", e)))?;
+    Ok(Principal::workload(&id))
 }
 
-impl Terms {
+impl TaskRequest {
     /// Adds to the terms of an inline task what its exchange asks for.
-    pub(super) fn with_default(&self, upstream: &str, scopes: &[String], tool: &str, purpose: &str) -> Terms {
+    pub(super) fn with_default(&self, upstream: &str, scopes: &[String], tool: &str, purpose: &str) -> TaskRequest {
         let mut terms = self.clone();
         if terms.upstreams.is_empty() {
             terms.upstreams.push((upstream.to_owned(), scopes.to_vec()));

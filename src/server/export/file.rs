@@ -5,21 +5,21 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::{Sink, Told};
+use super::{ExportRecord, ExportSink};
 use mayfly_base::log_queue::has_room;
 
 /// The destination file.
-pub struct ToFile {
+pub struct FileSink {
     path: PathBuf,
     file: Option<File>,
     /// Whether the last write found the disk full.
     full: bool,
 }
 
-impl ToFile {
+impl FileSink {
     /// A destination at this path; a missing file is created.
-    pub fn new(path: PathBuf) -> ToFile {
-        ToFile { path, file: None, full: false }
+    pub fn new(path: PathBuf) -> FileSink {
+        FileSink { path, file: None, full: false }
     }
 
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
@@ -43,8 +43,8 @@ impl ToFile {
     }
 }
 
-impl Sink for ToFile {
-    fn hand_over(&mut self, batch: &[Told]) -> io::Result<()> {
+impl ExportSink for FileSink {
+    fn hand_over(&mut self, batch: &[ExportRecord]) -> io::Result<()> {
         let lines: String = batch.iter().map(|one| format!("{}\n", one.json)).collect();
         self.write(lines.as_bytes()).map_err(|e| {
             // Reopening the file completes a partial line with a line end.

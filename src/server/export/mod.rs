@@ -4,7 +4,7 @@
 //! value of the store, written after the records were handed over: after a stop or a crash the export resumes there, and may export the
 //! records of the last second again; their `seq` identifies duplicates. Retention keeps records that were not exported yet.
 //!
-//! To add a destination: a file here, and a line in [`Sink`].
+//! To add a destination: a file here, and a line in [`ExportSink`].
 
 mod file;
 mod otlp;
@@ -19,19 +19,19 @@ use std::time::Duration;
 
 use mayfly_authority::audit::proof::line::ascii;
 use mayfly_authority::audit::proof::write::readable;
-use mayfly_authority::authority::{Authority, Exported};
+use mayfly_authority::authority::{Authority, ExportProgress};
 use mayfly_base::limits;
 use mayfly_base::refusal::Fault;
 use mayfly_base::system::{Stopwatch, System};
-use mayfly_config::config::Export;
-use mayfly_ledger::forward::{Place, Step};
-use mayfly_ledger::keep::{EXPORTED, exported};
-use mayfly_ledger::search::Filter;
-use mayfly_store::Expect;
+use mayfly_config::config::ExportDestination;
+use mayfly_ledger::log_reader::{LogCommit, LogCursor};
+use mayfly_ledger::retention::{EXPORTED, export_position};
+use mayfly_ledger::search::HistoryFilter;
+use mayfly_store::Precondition;
 use mayfly_verify::seq::Millis;
 
 /// One record in export form.
-pub(super) struct Told {
+pub(super) struct ExportRecord {
     /// The time of its commit.
     pub at: Millis,
     /// The event's name.
@@ -41,32 +41,32 @@ pub(super) struct Told {
 }
 
 /// A destination. A batch that was handed over without an error counts as exported.
-pub(super) trait Sink: Send {
+pub(super) trait ExportSink: Send {
     /// Hands over a batch, in order. After an error the same batch, and perhaps more, is handed over again.
-    fn hand_over(&mut self, batch: &[Told]) -> io::Result<()>;
+    fn hand_over(&mut self, batch: &[ExportRecord]) -> io::Result<()>;
 
-    /// Number of records since the start that were larger than the destination accepts: each was handed over as [`Told::cut`].
+    /// Number of records since the start that were larger than the destination accepts: each was handed over as [`ExportRecord::cut`].
     fn cut(&self) -> u64 {
         0
     }
 }
 
-impl Told {
+impl ExportRecord {
     /// A substitute for a record that its destination refuses for its size; it identifies the record, which can be read in the ledger. One
     /// oversized record must not stop the export, since history is retained until it was exported.
-    fn cut(&self) -> Told {
+    fn cut(&self) -> ExportRecord {
         let whole: serde_json::Value = serde_json::from_str(&self.json).unwrap_or_default();
         let seq = whole.get("seq").cloned().unwrap_or_default();
         let json = serde_json::json!({ "seq": seq, "event": self.event, "truncated": true, "bytes": self.json.len() });
-        Told { at: self.at, event: self.event.clone(), json: ascii(&json.to_string()) }
+        ExportRecord { at: self.at, event: self.event.clone(), json: ascii(&json.to_string()) }
     }
 }
 
-fn sink(to: &Export, system: &System) -> Box<dyn Sink> {
+fn sink(to: &ExportDestination, system: &System) -> Box<dyn ExportSink> {
     match to {
-        Export::File(path) => Box::new(file::ToFile::new(path.clone())),
-        Export::Syslog(to) => Box::new(syslog::ToSyslog::new(to.clone())),
-        Export::Otlp(to) => Box::new(otlp::ToCollector::new(to.clone(), system.clone())),
+        ExportDestination::File(path) => Box::new(file::FileSink::new(path.clone())),
+        ExportDestination::Syslog(to) => Box::new(syslog::SyslogSink::new(to.clone())),
+        ExportDestination::Otlp(to) => Box::new(otlp::CollectorSink::new(to.clone(), system.clone())),
     }
 }
 
@@ -78,9 +78,9 @@ pub struct Exporter {
 
 impl Exporter {
     /// Begins where the previous export ended, or with the oldest record that is kept.
-    pub fn start(authority: &Arc<Authority>, to: &Export) -> io::Result<Exporter> {
+    pub fn start(authority: &Arc<Authority>, to: &ExportDestination) -> io::Result<Exporter> {
         let stopping = Arc::new(AtomicBool::new(false));
-        *authority.exported.lock() = Some(Exported::default());
+        *authority.exported.lock() = Some(ExportProgress::default());
         let (authority, stops, to) = (Arc::downgrade(authority), stopping.clone(), sink(to, &authority.system));
         let thread = std::thread::Builder::new().name("mayfly-export".into()).spawn(move || {
             let mut run = Run { to, at: None, noted: None, watch: Stopwatch::start() };
@@ -121,11 +121,11 @@ impl Drop for Exporter {
 }
 
 struct Run {
-    to: Box<dyn Sink>,
+    to: Box<dyn ExportSink>,
     /// The position up to which records were handed over.
-    at: Option<Place>,
+    at: Option<LogCursor>,
     /// The position stored in the store.
-    noted: Option<Place>,
+    noted: Option<LogCursor>,
     watch: Stopwatch,
 }
 
@@ -167,10 +167,10 @@ impl Run {
         if let Some(last) = steps.last() {
             let mut batch = Vec::new();
             for step in &steps {
-                batch.extend(told(step)?);
+                batch.extend(records_of_commit(step)?);
             }
             self.to.hand_over(&batch).map_err(|e| Fault::new(e.to_string()))?;
-            self.at = Some(Place { position: last.position + 1, seq: last.last });
+            self.at = Some(LogCursor { position: last.position + 1, seq: last.last });
         }
         if self.at != self.noted && (self.noted.is_none() || self.watch.us() >= limits::EXPORT_NOTE_MS * 1000) {
             self.note(authority)?;
@@ -179,9 +179,9 @@ impl Run {
     }
 
     /// The position at which the previous export ended.
-    fn begin(&mut self, authority: &Authority) -> Result<Place, Fault> {
+    fn begin(&mut self, authority: &Authority) -> Result<LogCursor, Fault> {
         let failed = |e| Fault::new(format!("reading {EXPORTED}: {e}"));
-        self.noted = exported(&*authority.ledger.store()).map_err(failed)?;
+        self.noted = export_position(&*authority.ledger.store()).map_err(failed)?;
         let Some(noted) = self.noted else { return Ok(authority.ledger.ends().0) };
         Ok(authority.ledger.resume(noted.seq)?.unwrap_or_else(|oldest| {
             tracing::error!(after = %noted.seq, until = %oldest.seq, "records were removed that were never exported");
@@ -192,8 +192,8 @@ impl Run {
     /// Stores the position durably.
     fn note(&mut self, authority: &Authority) -> Result<(), Fault> {
         let Some(at) = self.at else { return Ok(()) };
-        let before = self.noted.map(Place::to_bytes);
-        let expect = before.as_ref().map_or(Expect::Absent, |bytes| Expect::Value(bytes));
+        let before = self.noted.map(LogCursor::to_bytes);
+        let expect = before.as_ref().map_or(Precondition::Absent, |bytes| Precondition::Value(bytes));
         let put = authority.ledger.store().put(EXPORTED, &at.to_bytes(), expect);
         put.map_err(|e| Fault::new(format!("writing {EXPORTED}: {e}")))?;
         (self.noted, self.watch) = (Some(at), Stopwatch::start());
@@ -211,15 +211,15 @@ impl Run {
 }
 
 /// The records of a commit.
-fn told(step: &Step) -> Result<Vec<Told>, Fault> {
-    let all = step.matches(&Filter::default())?;
+fn records_of_commit(step: &LogCommit) -> Result<Vec<ExportRecord>, Fault> {
+    let all = step.matches(&HistoryFilter::default())?;
     let one = |one: mayfly_ledger::search::Match| {
         let told = readable(&one.past.record, one.past.at);
         let json = serde_json::json!({
             "seq": one.past.seq.as_u64(), "at": told.at, "event": told.event, "author": told.author, "body": told.body,
             "group": one.group.as_u64(), "commit": step.position,
         });
-        Told { at: one.past.at, event: told.event, json: ascii(&json.to_string()) }
+        ExportRecord { at: one.past.at, event: told.event, json: ascii(&json.to_string()) }
     };
     Ok(all.into_iter().map(one).collect())
 }

@@ -9,15 +9,15 @@ use http::StatusCode;
 use prost::Message;
 use tokio::runtime::Runtime;
 
-use super::{Sink, Told};
+use super::{ExportRecord, ExportSink};
 use crate::otlp::{AnyValue, PROTOBUF, Resource, attribute, rejected, text};
 use mayfly_base::limits;
 use mayfly_base::system::System;
 use mayfly_config::config::Collector;
-use mayfly_config::https::Https;
+use mayfly_config::https::HttpsClient;
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Request {
+pub(super) struct ExportLogsRequest {
     #[prost(message, repeated, tag = "1")]
     pub resource_logs: Vec<ResourceLogs>,
 }
@@ -50,11 +50,11 @@ pub(super) struct LogRecord {
 }
 
 /// The destination collector.
-pub struct ToCollector {
+pub struct CollectorSink {
     to: Collector,
     system: System,
     /// The HTTP client and its runtime, created for the first batch.
-    client: Option<(Https, Runtime)>,
+    client: Option<(HttpsClient, Runtime)>,
     cut: u64,
 }
 
@@ -65,10 +65,10 @@ enum NotPosted {
     Error(io::Error),
 }
 
-impl ToCollector {
+impl CollectorSink {
     /// A destination at this address.
-    pub fn new(to: Collector, system: System) -> ToCollector {
-        ToCollector { to, system, client: None, cut: 0 }
+    pub fn new(to: Collector, system: System) -> CollectorSink {
+        CollectorSink { to, system, client: None, cut: 0 }
     }
 
     /// Posts a request and returns the body of an answer with status 200.
@@ -87,8 +87,8 @@ impl ToCollector {
     }
 
     /// Hands over a batch, split in halves if the collector finds it too large; a single record that is too large is replaced by its
-    /// substitute ([`Told::cut`]).
-    fn post_fitting(&mut self, batch: &[Told]) -> io::Result<()> {
+    /// substitute ([`ExportRecord::cut`]).
+    fn post_fitting(&mut self, batch: &[ExportRecord]) -> io::Result<()> {
         let body = match self.post(request(batch).encode_to_vec()) {
             Ok(body) => body,
             Err(NotPosted::Error(error)) => return Err(error),
@@ -123,15 +123,15 @@ impl ToCollector {
 }
 
 /// A client for blocking use: the export thread waits for each answer.
-fn client(to: &Collector, system: &System) -> io::Result<(Https, Runtime)> {
-    let https = Https::new(to.ca.as_deref(), system).map_err(|e| io::Error::other(e.to_string()))?;
+fn client(to: &Collector, system: &System) -> io::Result<(HttpsClient, Runtime)> {
+    let https = HttpsClient::new(to.ca.as_deref(), system).map_err(|e| io::Error::other(e.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok((https.within(limits::EXPORT_CALL_MS), runtime))
 }
 
 /// The records of a batch, as resource `mayfly`.
-pub(super) fn request(batch: &[Told]) -> Request {
-    let record = |one: &Told| LogRecord {
+pub(super) fn request(batch: &[ExportRecord]) -> ExportLogsRequest {
+    let record = |one: &ExportRecord| LogRecord {
         time_unix_nano: one.at.0.saturating_mul(1_000_000),
         severity_number: 9,
         body: Some(text(&one.json)),
@@ -139,11 +139,11 @@ pub(super) fn request(batch: &[Told]) -> Request {
     };
     let attributes = vec![attribute("service.name", text("mayfly"))];
     let scope_logs = vec![ScopeLogs { log_records: batch.iter().map(record).collect() }];
-    Request { resource_logs: vec![ResourceLogs { resource: Some(Resource { attributes }), scope_logs }] }
+    ExportLogsRequest { resource_logs: vec![ResourceLogs { resource: Some(Resource { attributes }), scope_logs }] }
 }
 
-impl Sink for ToCollector {
-    fn hand_over(&mut self, batch: &[Told]) -> io::Result<()> {
+impl ExportSink for CollectorSink {
+    fn hand_over(&mut self, batch: &[ExportRecord]) -> io::Result<()> {
         self.post_fitting(batch).map_err(|e| {
             // Roots that were replaced take effect with the next attempt.
             self.client = None;

@@ -8,7 +8,7 @@ use std::net::{TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use super::{Sink, Told};
+use super::{ExportRecord, ExportSink};
 use mayfly_base::limits;
 use mayfly_config::config::Syslog;
 
@@ -22,7 +22,7 @@ enum Open {
 }
 
 /// The destination syslog.
-pub struct ToSyslog {
+pub struct SyslogSink {
     to: Syslog,
     host: String,
     open: Option<Open>,
@@ -34,12 +34,12 @@ fn too_large(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
 }
 
-impl ToSyslog {
+impl SyslogSink {
     /// A destination at this address.
-    pub fn new(to: Syslog) -> ToSyslog {
+    pub fn new(to: Syslog) -> SyslogSink {
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host: String = name.chars().filter(char::is_ascii_graphic).take(255).collect();
-        ToSyslog { to, host: if host.is_empty() { "-".to_owned() } else { host }, open: None, cut: 0 }
+        SyslogSink { to, host: if host.is_empty() { "-".to_owned() } else { host }, open: None, cut: 0 }
     }
 
     fn connect(&self) -> io::Result<Open> {
@@ -66,13 +66,13 @@ impl ToSyslog {
     }
 
     /// HEADER, no structured data, and the record as JSON, which is ASCII.
-    fn message(&self, one: &Told) -> String {
+    fn message(&self, one: &ExportRecord) -> String {
         // MSGID has no spaces (section 6.2.7).
         let event = one.event.replace(' ', "-");
         format!("<{PRIORITY}>1 {} {} mayfly {} {event} - {}", one.at, self.host, std::process::id(), one.json)
     }
 
-    fn send(&mut self, batch: &[Told]) -> io::Result<()> {
+    fn send(&mut self, batch: &[ExportRecord]) -> io::Result<()> {
         if self.open.is_none() {
             self.open = Some(self.connect()?);
         }
@@ -90,8 +90,8 @@ impl ToSyslog {
         }
     }
 
-    /// Sends one record as one datagram; a record that is too large is replaced by its substitute ([`Told::cut`]).
-    fn send_datagram(&mut self, one: &Told) -> io::Result<()> {
+    /// Sends one record as one datagram; a record that is too large is replaced by its substitute ([`ExportRecord::cut`]).
+    fn send_datagram(&mut self, one: &ExportRecord) -> io::Result<()> {
         let send = |message: String| match &self.open {
             Some(Open::Udp(socket)) => socket.send(message.as_bytes()).map(|_| ()),
             Some(Open::Unix(socket)) => socket.send(message.as_bytes()).map(|_| ()),
@@ -119,8 +119,8 @@ pub(super) fn resolved(address: &str) -> io::Result<std::net::SocketAddr> {
     address.to_socket_addrs()?.next().ok_or_else(none)
 }
 
-impl Sink for ToSyslog {
-    fn hand_over(&mut self, batch: &[Told]) -> io::Result<()> {
+impl ExportSink for SyslogSink {
+    fn hand_over(&mut self, batch: &[ExportRecord]) -> io::Result<()> {
         self.send(batch).map_err(|e| {
             self.open = None;
             io::Error::new(e.kind(), format!("syslog {}: {e}", self.to))

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use prost::Message as _;
 use rustls::pki_types::PrivateKeyDer;
 
-use super::file::ToFile;
-use super::otlp::{Request, ToCollector};
-use super::syslog::ToSyslog;
-use super::{Sink as _, Told};
+use super::file::FileSink;
+use super::otlp::{CollectorSink, ExportLogsRequest};
+use super::syslog::SyslogSink;
+use super::{ExportRecord, ExportSink as _};
 use crate::otlp::{attribute, text};
 use mayfly_base::document::url::WebUrl;
 use mayfly_base::limits;
@@ -19,8 +19,9 @@ use mayfly_base::system::System;
 use mayfly_config::config::{Collector, Syslog};
 use mayfly_verify::seq::Millis;
 
-fn batch(of: std::ops::Range<u64>) -> Vec<Told> {
-    let one = |n| Told { at: Millis(1_795_161_600_000 + n), event: "task opened".into(), json: format!("{{\"seq\":{n}}}") };
+fn batch(of: std::ops::Range<u64>) -> Vec<ExportRecord> {
+    let one =
+        |n| ExportRecord { at: Millis(1_795_161_600_000 + n), event: "task opened".into(), json: format!("{{\"seq\":{n}}}") };
     of.map(one).collect()
 }
 
@@ -29,7 +30,7 @@ fn a_file_gets_a_line_each_also_after_it_was_renamed_and_after_a_line_was_cut() 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit.jsonl");
     std::fs::write(&path, "{\"seq\":1}\n{\"se").unwrap();
-    let mut file = ToFile::new(path.clone());
+    let mut file = FileSink::new(path.clone());
     file.hand_over(&batch(2..4)).unwrap();
     let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap();
     assert_eq!(read(&path), "{\"seq\":1}\n{\"se\n{\"seq\":2}\n{\"seq\":3}\n");
@@ -37,7 +38,7 @@ fn a_file_gets_a_line_each_also_after_it_was_renamed_and_after_a_line_was_cut() 
     file.hand_over(&batch(4..5)).unwrap();
     file.hand_over(&batch(5..6)).unwrap();
     assert_eq!(read(&path), "{\"seq\":4}\n{\"seq\":5}\n");
-    let mut nowhere = ToFile::new(dir.path().join("none/audit.jsonl"));
+    let mut nowhere = FileSink::new(dir.path().join("none/audit.jsonl"));
     assert!(nowhere.hand_over(&batch(1..2)).unwrap_err().to_string().contains("none/audit.jsonl"));
 }
 
@@ -52,7 +53,7 @@ fn syslog_gets_messages_of_rfc_5424() {
         assert_eq!(parts[7], format!("{{\"seq\":{n}}}"));
     };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut to = ToSyslog::new(Syslog::Tcp(listener.local_addr().unwrap().to_string()));
+    let mut to = SyslogSink::new(Syslog::Tcp(listener.local_addr().unwrap().to_string()));
     to.hand_over(&batch(1..3)).unwrap();
     let mut stream = BufReader::new(listener.accept().unwrap().0);
     for n in 1..3 {
@@ -64,14 +65,14 @@ fn syslog_gets_messages_of_rfc_5424() {
         is_one(std::str::from_utf8(&message).unwrap(), n);
     }
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let mut to = ToSyslog::new(Syslog::Udp(socket.local_addr().unwrap().to_string()));
+    let mut to = SyslogSink::new(Syslog::Udp(socket.local_addr().unwrap().to_string()));
     to.hand_over(&batch(3..4)).unwrap();
     let mut bytes = [0; 2048];
     let length = socket.recv(&mut bytes).unwrap();
     is_one(std::str::from_utf8(&bytes[..length]).unwrap(), 3);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let mut to = ToSyslog::new(Syslog::Unix(path.clone()));
+    let mut to = SyslogSink::new(Syslog::Unix(path.clone()));
     assert!(to.hand_over(&batch(4..5)).unwrap_err().to_string().contains("unix:"), "nobody is there yet");
     let socket = UnixDatagram::bind(&path).unwrap();
     to.hand_over(&batch(4..5)).unwrap();
@@ -113,8 +114,8 @@ fn collector(answers: Vec<String>) -> (Collector, std::thread::JoinHandle<Sent>)
     (Collector { url: WebUrl::parse(&url).unwrap(), ca: None }, served)
 }
 
-fn exporter(to: Collector) -> ToCollector {
-    ToCollector::new(to, System::real())
+fn exporter(to: Collector) -> CollectorSink {
+    CollectorSink::new(to, System::real())
 }
 
 const TAKEN: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -129,7 +130,7 @@ fn a_collector_gets_log_records_and_an_answer_other_than_200_is_an_error() {
     let told = served.join().unwrap();
     assert!(told[2].0.starts_with("POST /v1/logs HTTP/1.1\r\n") && told[2].0.contains("content-type: application/x-protobuf"));
     assert!(told.iter().all(|(_, body)| *body == told[0].1), "the same again");
-    let request = Request::decode(&told[2].1[..]).unwrap();
+    let request = ExportLogsRequest::decode(&told[2].1[..]).unwrap();
     let of = &request.resource_logs[0];
     assert_eq!(of.resource.as_ref().unwrap().attributes, [attribute("service.name", text("mayfly"))]);
     let logs = &of.scope_logs[0].log_records;
@@ -181,14 +182,14 @@ fn a_collector_over_tls_is_told_under_the_roots_that_were_given() {
     to.hand_over(&batch(1..3)).unwrap();
     let (no, body) = served.join().unwrap();
     assert!(no, "nothing was said under other roots");
-    assert_eq!(Request::decode(&body[..]).unwrap().resource_logs[0].scope_logs[0].log_records.len(), 2);
+    assert_eq!(ExportLogsRequest::decode(&body[..]).unwrap().resource_logs[0].scope_logs[0].log_records.len(), 2);
 }
 
 #[test]
 fn a_record_that_no_datagram_holds_is_cut_and_counted_and_those_behind_it_go_on() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
-    let mut to = ToSyslog::new(Syslog::Udp(socket.local_addr().unwrap().to_string()));
+    let mut to = SyslogSink::new(Syslog::Udp(socket.local_addr().unwrap().to_string()));
     let mut records = batch(1..4);
     records[1].json = format!("{{\"seq\":2,\"reason\":\"{}\"}}", "x".repeat(70_000));
     to.hand_over(&records).unwrap();

@@ -24,10 +24,10 @@ use mayfly_base::limits;
 use mayfly_base::system::{Stopwatch, System};
 use mayfly_base::trace::{Span, Tracer};
 use mayfly_config::config::Collector;
-use mayfly_config::https::Https;
+use mayfly_config::https::HttpsClient;
 
 /// The sender of spans. Dropping it sends the queued spans first.
-pub struct Telling {
+pub struct SpanSender {
     stopping: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -43,18 +43,18 @@ enum Fate {
     Later(String),
 }
 
-impl Telling {
+impl SpanSender {
     /// Starts the thread. `instance`: identifies this server among those of the service.
-    pub fn start(tracer: Arc<Tracer>, to: &Collector, system: &System, instance: String) -> io::Result<Telling> {
+    pub fn start(tracer: Arc<Tracer>, to: &Collector, system: &System, instance: String) -> io::Result<SpanSender> {
         let stopping = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = Run { tracer, to: to.clone(), system: system.clone(), instance, runtime, stopping: stopping.clone() };
         let thread = std::thread::Builder::new().name("mayfly-traces".into()).spawn(move || run.run())?;
-        Ok(Telling { stopping, thread: Some(thread) })
+        Ok(SpanSender { stopping, thread: Some(thread) })
     }
 }
 
-impl Drop for Telling {
+impl Drop for SpanSender {
     fn drop(&mut self) {
         self.stopping.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -77,7 +77,7 @@ struct Run {
 
 impl Run {
     fn run(self) {
-        mayfly_ledger::in_the_background();
+        mayfly_ledger::mark_background_thread();
         while !self.stopping.load(Relaxed) {
             let spans = self.tracer.queue().take(limits::TRACE_BATCH);
             match spans.is_empty() {
@@ -183,7 +183,7 @@ impl Run {
 
     fn post(&self, body: Vec<u8>, within_ms: u64) -> Fate {
         // Created for each attempt, so that replaced roots take effect at once.
-        let https = match Https::new(self.to.ca.as_deref(), &self.system) {
+        let https = match HttpsClient::new(self.to.ca.as_deref(), &self.system) {
             Ok(https) => https.within(within_ms),
             Err(problem) => return Fate::Later(problem.to_string()),
         };

@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use super::otlp::{OneSpan, Request, request};
+use super::otlp::{ExportTraceRequest, OtlpSpan, request};
 use super::*;
 use crate::otlp::{Any, PartialSuccess, Response};
 use mayfly_base::document::url::WebUrl;
-use mayfly_base::trace::{Kind, Wanted};
+use mayfly_base::trace::{SpanKind, TracerSettings};
 
-fn wanted() -> Wanted {
-    Wanted { traces: true, per_million: 1_000_000, per_second: 1_000, log_calls: false }
+fn wanted() -> TracerSettings {
+    TracerSettings { traces: true, per_million: 1_000_000, per_second: 1_000, log_calls: false }
 }
 
 /// A collector that gives each request the next of these answers, and passes on the decoded requests.
-fn collector(answers: &'static [&'static str]) -> (Collector, mpsc::Receiver<Request>) {
+fn collector(answers: &'static [&'static str]) -> (Collector, mpsc::Receiver<ExportTraceRequest>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1/traces", listener.local_addr().unwrap());
     let (to, got) = mpsc::channel();
@@ -44,13 +44,13 @@ fn collector(answers: &'static [&'static str]) -> (Collector, mpsc::Receiver<Req
             let said = if answer.ends_with("partly") { partial } else { Vec::new() };
             stream.get_mut().write_all(format!("{head}Content-Length: {}\r\n\r\n", said.len()).as_bytes()).unwrap();
             stream.get_mut().write_all(&said).unwrap();
-            let _ = to.send(Request::decode(&body[..]).unwrap());
+            let _ = to.send(ExportTraceRequest::decode(&body[..]).unwrap());
         }
     });
     (Collector { url: WebUrl::parse(&url).unwrap(), ca: None }, got)
 }
 
-fn spans(request: &Request) -> &[OneSpan] {
+fn spans(request: &ExportTraceRequest) -> &[OtlpSpan] {
     &request.resource_spans[0].scope_spans[0].spans
 }
 
@@ -63,7 +63,7 @@ fn a_span_is_told_with_its_place_its_times_and_its_attributes() {
         id: [8; 8],
         parent: Some([9; 8]),
         name: "decide".into(),
-        kind: Kind::Client,
+        kind: SpanKind::Client,
         start_ns: 5,
         end_ns: 3,
         attributes: vec![("mayfly.upstream", "echo".into()), ("mayfly.seq", 12u64.into())],
@@ -86,7 +86,7 @@ fn what_waits_is_told_and_once_more_where_the_collector_is_busy_and_the_rest_whe
     let (to, got) = collector(&["503 Busy", "200 OK", "200 OK"]);
     let tracer = Tracer::new(wanted(), System::real());
     drop(tracer.own("one").unwrap());
-    let telling = Telling::start(tracer.clone(), &to, &System::real(), "i1".into()).unwrap();
+    let telling = SpanSender::start(tracer.clone(), &to, &System::real(), "i1".into()).unwrap();
     let first = got.recv_timeout(SOON).unwrap();
     assert_eq!(got.recv_timeout(SOON).unwrap(), first, "the same once more");
     drop(tracer.own("two").unwrap());
@@ -101,7 +101,7 @@ fn what_a_collector_rejects_is_counted_and_not_told_again() {
     let (to, got) = collector(&["400 Bad", "200 partly"]);
     let tracer = Tracer::new(wanted(), System::real());
     drop(tracer.own("bad").unwrap());
-    let telling = Telling::start(tracer.clone(), &to, &System::real(), "i1".into()).unwrap();
+    let telling = SpanSender::start(tracer.clone(), &to, &System::real(), "i1".into()).unwrap();
     assert_eq!(spans(&got.recv_timeout(SOON).unwrap())[0].name, "bad");
     ["a", "b"].into_iter().for_each(|name| drop(tracer.own(name).unwrap()));
     drop(telling);
@@ -116,7 +116,7 @@ fn a_collector_that_is_not_there_holds_up_no_stop_for_long_and_is_counted() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let to = Collector { url: WebUrl::parse(&format!("http://{nobody}/v1/traces")).unwrap(), ca: None };
     let tracer = Tracer::new(wanted(), System::real());
-    let telling = Telling::start(tracer.clone(), &to, &System::real(), "i1".into()).unwrap();
+    let telling = SpanSender::start(tracer.clone(), &to, &System::real(), "i1".into()).unwrap();
     (0..700).for_each(|_| drop(tracer.own("x").unwrap()));
     let watch = Stopwatch::start();
     drop(telling);
@@ -126,7 +126,7 @@ fn a_collector_that_is_not_there_holds_up_no_stop_for_long_and_is_counted() {
 
 #[test]
 fn nothing_is_counted_twice_by_several_who_end_spans_at_once() {
-    let tracer = Tracer::new(Wanted { per_second: 1_000, ..wanted() }, System::real());
+    let tracer = Tracer::new(TracerSettings { per_second: 1_000, ..wanted() }, System::real());
     let each: Vec<_> = (0..4)
         .map(|_| {
             let tracer: Arc<Tracer> = tracer.clone();

@@ -5,9 +5,9 @@
 //! not confirmed is retried with growing pauses for a day; then the event is given up, counted and listed. Retention keeps records that
 //! were not delivered yet.
 
-mod call;
-mod kept;
-mod run;
+mod delivery;
+mod position;
+mod sender;
 
 use std::io;
 use std::sync::Arc;
@@ -16,24 +16,24 @@ use std::thread::JoinHandle;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-pub(super) use kept::value_name;
 use mayfly_authority::authority::Authority;
-use mayfly_authority::webhook::{Standing, TEST, Tellers, Tested};
+use mayfly_authority::webhook::{TEST, TestDelivery, WebhookSenders, WebhookStatus};
 use mayfly_base::system::System;
 use mayfly_base::trace::Tracer;
-use mayfly_config::config::Webhook;
+use mayfly_config::config::WebhookConfig;
 use mayfly_verify::seq::Millis;
+pub(super) use position::value_name;
 
 /// The running webhooks of a server. Dropping them ends their threads; all positions are stored.
 pub struct Webhooks {
-    running: Vec<Teller>,
+    running: Vec<WebhookThread>,
     all: Arc<RwLock<Vec<Arc<Hook>>>>,
     /// Number of threads ever started, used for their names.
     begun: usize,
 }
 
 /// The thread of one webhook.
-struct Teller {
+struct WebhookThread {
     hook: Arc<Hook>,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
@@ -41,17 +41,17 @@ struct Teller {
 
 /// The data of one webhook that other threads read.
 struct Hook {
-    of: Webhook,
+    of: WebhookConfig,
     system: System,
     tracer: Arc<Tracer>,
-    standing: Mutex<Standing>,
+    standing: Mutex<WebhookStatus>,
 }
 
 struct All(Arc<RwLock<Vec<Arc<Hook>>>>);
 
 impl Webhooks {
     /// Starts each webhook at its stored position; a new webhook begins with the next commit.
-    pub fn start(authority: &Arc<Authority>, hooks: &[Webhook]) -> io::Result<Webhooks> {
+    pub fn start(authority: &Arc<Authority>, hooks: &[WebhookConfig]) -> io::Result<Webhooks> {
         let mut webhooks = Webhooks { running: Vec::new(), all: Arc::default(), begun: 0 };
         // Set once, here.
         let _ = authority.webhooks.set(Box::new(All(webhooks.all.clone())));
@@ -60,8 +60,8 @@ impl Webhooks {
     }
 
     /// Replaces the set of webhooks: a webhook whose section changed or was removed is ended first; an unchanged one continues.
-    pub fn set(&mut self, authority: &Arc<Authority>, hooks: &[Webhook]) -> io::Result<()> {
-        let goes_on = |teller: &Teller| hooks.contains(&teller.hook.of);
+    pub fn set(&mut self, authority: &Arc<Authority>, hooks: &[WebhookConfig]) -> io::Result<()> {
+        let goes_on = |teller: &WebhookThread| hooks.contains(&teller.hook.of);
         let (stay, end): (Vec<_>, Vec<_>) = std::mem::take(&mut self.running).into_iter().partition(goes_on);
         self.running = stay;
         Self::end(end);
@@ -72,34 +72,34 @@ impl Webhooks {
             }
         }
         // In the order of the configuration.
-        let place = |teller: &Teller| hooks.iter().position(|hook| hook.name == teller.hook.of.name);
+        let place = |teller: &WebhookThread| hooks.iter().position(|hook| hook.name == teller.hook.of.name);
         self.running.sort_by_key(place);
         *self.all.write() = self.running.iter().map(|teller| teller.hook.clone()).collect();
         Ok(())
     }
 
-    fn begin(&mut self, authority: &Arc<Authority>, of: &Webhook) -> io::Result<Teller> {
-        let standing = Standing {
+    fn begin(&mut self, authority: &Arc<Authority>, of: &WebhookConfig) -> io::Result<WebhookThread> {
+        let standing = WebhookStatus {
             name: of.name.clone(),
             url: of.url.shown().to_owned(),
             events: of.events.clone(),
             environments: of.environments.clone(),
-            ..Standing::default()
+            ..WebhookStatus::default()
         };
         let (system, tracer) = (authority.system.clone(), authority.tracer.clone());
         let hook = Arc::new(Hook { of: of.clone(), system, tracer, standing: Mutex::new(standing) });
         // Before the server accepts calls, so that every later event is delivered.
-        let kept = kept::begin(authority, &of.name).map_err(io::Error::other)?;
+        let kept = position::begin(authority, &of.name).map_err(io::Error::other)?;
         let (stop, stopping) = watch::channel(false);
-        let run = run::Run::new(hook.clone(), kept, stopping)?;
+        let run = sender::WebhookSender::new(hook.clone(), kept, stopping)?;
         let authority = Arc::downgrade(authority);
         let name = format!("webhook-{}", self.begun);
         self.begun += 1;
         let thread = std::thread::Builder::new().name(name).spawn(move || run.run(&authority))?;
-        Ok(Teller { hook, stop, thread })
+        Ok(WebhookThread { hook, stop, thread })
     }
 
-    fn end(tellers: Vec<Teller>) {
+    fn end(tellers: Vec<WebhookThread>) {
         for teller in &tellers {
             teller.stop.send_replace(true);
             teller.thread.thread().unpark();
@@ -118,18 +118,18 @@ impl Drop for Webhooks {
     }
 }
 
-impl Tellers for All {
-    fn standing(&self) -> Vec<Standing> {
+impl WebhookSenders for All {
+    fn standing(&self) -> Vec<WebhookStatus> {
         self.0.read().iter().map(|hook| hook.standing.lock().clone()).collect()
     }
 
-    fn test(&self, name: &str) -> Option<Tested<'_>> {
+    fn test(&self, name: &str) -> Option<TestDelivery<'_>> {
         let hook = self.0.read().iter().find(|hook| hook.of.name == name).cloned()?;
         Some(Box::pin(async move {
             let now: Millis = hook.system.wall();
             let body = serde_json::json!({ "type": TEST, "timestamp": now.to_string(), "data": { "webhook": hook.of.name } });
             let id = format!("msg_test_{}", data_encoding::HEXLOWER.encode(&hook.system.id16()));
-            call::post(&hook.of, &hook.system, &id, &body.to_string(), None).await
+            delivery::post(&hook.of, &hook.system, &id, &body.to_string(), None).await
         }))
     }
 }

@@ -9,13 +9,13 @@
 //! own and are flushed in two phases. A file is small enough to be scanned after a crash; a larger one records with each change what the
 //! scan would find (quick-repair).
 
-mod disk;
+mod backend;
 mod open;
 mod reading;
 mod rotation;
 mod segments;
 
-pub use super::options::Options;
+pub use super::options::StoreOptions;
 pub use open::{open, open_damaged};
 
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use std::time::Duration;
 use ::redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use parking_lot::{Condvar, Mutex};
 
-use super::going::Going;
-use super::guarded::{guarded, stopped};
+use super::panic_guard::{guarded, stopped};
 use super::reserve::Reserve;
-use super::{Entry, Expect, Position, Store, StoreError, StoreId};
+use super::stepwise_deletion::PendingDeletion;
+use super::{Position, Precondition, Store, StoreError, StoreId, StoredCommit};
 use super::{check_commit, check_count, check_empty, check_name, check_named, files};
 use mayfly_base::limits;
 use rotation::Rotation;
-use segments::{Segment, Segments};
+use segments::{SegmentFile, Segments};
 
 const COMMITS: TableDefinition<u64, &[u8]> = TableDefinition::new("commits");
 const NAMED: TableDefinition<&str, &[u8]> = TableDefinition::new("named");
@@ -56,7 +56,7 @@ pub struct RedbStore {
     /// The format of the main file when it was opened.
     format: u32,
     // The last field, so that the directory lock is dropped after the files are closed.
-    _lock: Option<super::files::Owned>,
+    _lock: Option<super::files::DirectoryLock>,
 }
 
 struct Writer {
@@ -95,7 +95,7 @@ impl Writer {
 
 impl RedbStore {
     /// One durable transaction on the commits of one file.
-    fn transact(&self, segment: &Segment, make: impl FnOnce(&WriteTransaction) -> Done) -> Result<(), StoreError> {
+    fn transact(&self, segment: &SegmentFile, make: impl FnOnce(&WriteTransaction) -> Done) -> Result<(), StoreError> {
         let db = self.segments.opened(segment)?.ok_or_else(segments::closed)?;
         let large = segment.filled() >= self.segments.files().large;
         transact(&db, if large { Flush::Marked } else { Flush::Once }, make).map_err(engine)
@@ -109,7 +109,7 @@ impl RedbStore {
     }
 
     /// The file for the next commit: a new one if the newest is full.
-    fn newest_for(&self, at: Position, writer: &mut Writer) -> Result<Arc<Segment>, StoreError> {
+    fn newest_for(&self, at: Position, writer: &mut Writer) -> Result<Arc<SegmentFile>, StoreError> {
         let newest = self.segments.newest()?;
         let fresh = if writer.stopped.is_none() { writer.rotation.due(&newest) } else { None };
         let Some(fresh) = fresh else { return Ok(newest) };
@@ -189,7 +189,7 @@ impl Store for RedbStore {
         Ok(self.ends.lock().oldest)
     }
 
-    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<Entry>, StoreError> {
+    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<StoredCommit>, StoreError> {
         guarded("reading", || self.read_from(from, max_bytes))
     }
 
@@ -232,7 +232,7 @@ impl Store for RedbStore {
         self.ends.lock().oldest = oldest;
         drop(writer);
         // Nothing waits for the freed space, and a failure here does no harm.
-        if let Some(Err(error)) = going.map(Going::give_back) {
+        if let Some(Err(error)) = going.map(PendingDeletion::give_back) {
             tracing::warn!(%error, "the room of commits that were removed is given back at the next start");
         }
         Ok(oldest)
@@ -246,7 +246,7 @@ impl Store for RedbStore {
         Ok(())
     }
 
-    fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError> {
+    fn put(&self, name: &str, value: &[u8], expect: Precondition<'_>) -> Result<(), StoreError> {
         check_named(name, value)?;
         let mut writer = self.writer.lock();
         // Nothing changes while the writer is locked, so reading first is as good as reading inside the transaction.
@@ -278,7 +278,7 @@ impl Store for RedbStore {
         })
     }
 
-    fn delete(&self, name: &str, expect: Expect<'_>) -> Result<(), StoreError> {
+    fn delete(&self, name: &str, expect: Precondition<'_>) -> Result<(), StoreError> {
         check_name(name)?;
         let mut writer = self.writer.lock();
         let found = self.value(name)?;

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use ::redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, WriteTransaction};
 use parking_lot::{Condvar, Mutex};
 
-use super::disk::Disk;
-use super::rotation::{Fresh, Rotation};
-use super::segments::{self, Segment, Segments};
+use super::backend::ReserveBackend;
+use super::rotation::{NextSegment, Rotation};
+use super::segments::{self, SegmentFile, Segments};
 use super::{ABOUT, COMMITS, Ends, Flush, NAMED, RedbStore, Writer, engine, gap, transact};
-use crate::files::{self, Owned};
-use crate::going;
-use crate::guarded::guarded;
-use crate::options::Options;
+use crate::files::{self, DirectoryLock};
+use crate::options::StoreOptions;
+use crate::panic_guard::guarded;
 use crate::reserve::Reserve;
-use crate::wal::Ahead;
+use crate::stepwise_deletion;
+use crate::wal::WalStore;
 use crate::{Position, StoreError, StoreId};
 use mayfly_base::limits;
 
@@ -34,14 +34,14 @@ const HEADED: u32 = 4;
 
 /// Opens the store in `dir` with a write-ahead log; [`RedbStore::open`] opens one without. A store that had no log gets one, and older
 /// versions refuse it from then on.
-pub fn open(dir: &Path, options: &Options) -> Result<Ahead<RedbStore>, StoreError> {
+pub fn open(dir: &Path, options: &StoreOptions) -> Result<WalStore<RedbStore>, StoreError> {
     let store = RedbStore::open_as(dir, options, true)?;
     if store.format < LOGGED {
-        Ahead::<RedbStore>::make_in(dir, options.log_file_bytes)?;
+        WalStore::<RedbStore>::make_in(dir, options.log_file_bytes)?;
         store.set_format(LOGGED)?;
     }
     let headed = store.format >= HEADED;
-    let ahead = Ahead::open_in(dir, store, headed)?;
+    let ahead = WalStore::open_in(dir, store, headed)?;
     if !headed {
         ahead.engine_behind().set_format(HEADED)?;
     }
@@ -49,8 +49,8 @@ pub fn open(dir: &Path, options: &Options) -> Result<Ahead<RedbStore>, StoreErro
 }
 
 /// Opens the store in `dir` and its write-ahead log for salvage: commits may be missing. Read-only.
-pub fn open_damaged(dir: &Path, options: &Options) -> Result<Ahead<RedbStore>, StoreError> {
-    Ahead::open_damaged_in(dir, RedbStore::open_damaged(dir, options)?)
+pub fn open_damaged(dir: &Path, options: &StoreOptions) -> Result<WalStore<RedbStore>, StoreError> {
+    WalStore::open_damaged_in(dir, RedbStore::open_damaged(dir, options)?)
 }
 
 impl RedbStore {
@@ -63,13 +63,13 @@ impl RedbStore {
     ///
     /// Created files are private and durable before this returns. A start that fails leaves nothing that prevents a later one. A store with
     /// a write-ahead log is refused.
-    pub fn open(dir: &Path, options: &Options) -> Result<RedbStore, StoreError> {
+    pub fn open(dir: &Path, options: &StoreOptions) -> Result<RedbStore, StoreError> {
         RedbStore::open_as(dir, options, false)
     }
 
-    fn open_as(dir: &Path, options: &Options, logged: bool) -> Result<RedbStore, StoreError> {
+    fn open_as(dir: &Path, options: &StoreOptions, logged: bool) -> Result<RedbStore, StoreError> {
         let lock = files::own_directory(dir)?;
-        going::give_back_all(dir).map_err(|e| files::failed("giving back what was removed from", dir, &e))?;
+        stepwise_deletion::delete_leftovers(dir).map_err(|e| files::failed("giving back what was removed from", dir, &e))?;
         let path = dir.join(FILE);
         let existing = match files::open_private(&path)? {
             Some(file) => file,
@@ -85,7 +85,7 @@ impl RedbStore {
     }
 
     /// Opens the store in `dir` for salvage: commits may be missing. Read-only.
-    pub fn open_damaged(dir: &Path, options: &Options) -> Result<RedbStore, StoreError> {
+    pub fn open_damaged(dir: &Path, options: &StoreOptions) -> Result<RedbStore, StoreError> {
         let lock = files::own_directory(dir)?;
         let path = dir.join(FILE);
         let shown = path.display();
@@ -95,7 +95,7 @@ impl RedbStore {
     }
 
     /// Opens or creates a store on any redb backend, for the simulation's disks. Such a store has a single file of any size.
-    pub fn with_backend(backend: impl StorageBackend, options: &Options) -> Result<RedbStore, StoreError> {
+    pub fn with_backend(backend: impl StorageBackend, options: &StoreOptions) -> Result<RedbStore, StoreError> {
         const SHOWN: &str = "the disk";
         let cache = options.cache_bytes;
         let db = guarded("opening", || builder(cache).create_with_backend(backend).map_err(|e| of_open(SHOWN, e)))?;
@@ -124,10 +124,10 @@ struct Opening {
 }
 
 impl Opening {
-    fn adopt(self, main: File, path: &Path, options: &Options, lock: Owned) -> Result<RedbStore, StoreError> {
+    fn adopt(self, main: File, path: &Path, options: &StoreOptions, lock: DirectoryLock) -> Result<RedbStore, StoreError> {
         let shown = path.display().to_string();
         files::from_disk(&main, path)?;
-        let disk = Disk::new(main, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
+        let disk = ReserveBackend::new(main, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
         let mut store = guarded("opening", || {
             let db = builder(options.cache_bytes).create_with_backend(disk).map_err(|e| of_open(&shown, e))?;
             self.store(db, Some(path.to_owned()), &shown, options)
@@ -137,7 +137,7 @@ impl Opening {
     }
 
     /// Checks an opened database and makes the store from it.
-    fn store(self, db: Database, path: Option<PathBuf>, shown: &str, options: &Options) -> Result<RedbStore, StoreError> {
+    fn store(self, db: Database, path: Option<PathBuf>, shown: &str, options: &StoreOptions) -> Result<RedbStore, StoreError> {
         let (gaps, reserve) = (self.gaps, self.reserve);
         let (id, format) = identity(&db, shown)?;
         db.begin_read().map_err(engine)?.open_table(NAMED).map_err(engine)?;
@@ -149,7 +149,7 @@ impl Opening {
             transact(&db, Flush::Marked, |tx| set_format(tx, FORMAT)).map_err(engine)?;
         }
         let (cache_bytes, large) = (options.cache_bytes, options.quick_repair_bytes);
-        let files = Files { dir: self.dir, id, cache_bytes, large, reserve: reserve.clone(), gaps };
+        let files = SegmentOpener { dir: self.dir, id, cache_bytes, large, reserve: reserve.clone(), gaps };
         let segments = Arc::new(Segments::open(db, path, files)?);
         let ends = ends(&segments, gaps)?;
         let rotation = Rotation::new(options.segment_bytes);
@@ -169,7 +169,7 @@ impl Opening {
 }
 
 /// How the files of one store are opened and created.
-pub(super) struct Files {
+pub(super) struct SegmentOpener {
     /// The directory; `None` if the store has a single file and cannot get another.
     pub dir: Option<PathBuf>,
     id: StoreId,
@@ -180,13 +180,13 @@ pub(super) struct Files {
     gaps: bool,
 }
 
-impl Files {
+impl SegmentOpener {
     /// Opens a segment file, whose name contains its first position.
     pub fn open(&self, path: &Path, first: Position) -> Result<Database, StoreError> {
         let shown = path.display().to_string();
         let file = files::open_private(path)?.ok_or_else(|| StoreError::Failed(format!("there is no {shown}")))?;
         files::from_disk(&file, path)?;
-        let disk = Disk::new(file, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
+        let disk = ReserveBackend::new(file, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
         let db = builder(self.cache_bytes).create_with_backend(disk).map_err(|e| of_open(&shown, e))?;
         let (found, _) = identity(&db, &shown)?;
         if found != self.id {
@@ -201,7 +201,7 @@ impl Files {
     }
 
     /// Creates the next segment file under a temporary name; its content is durable.
-    pub fn make_next(&self) -> Result<Fresh, StoreError> {
+    pub fn make_next(&self) -> Result<NextSegment, StoreError> {
         let dir = self.dir.as_deref().ok_or_else(segments::closed)?;
         if self.reserve.as_ref().is_some_and(|r| r.is_low()) {
             return Err(StoreError::Full("what is left is kept for revocations".to_owned()));
@@ -209,12 +209,12 @@ impl Files {
         let (file, aside) = files::begin_file(&dir.join(NEXT))?;
         let shown = aside.display().to_string();
         let synced = file.try_clone().map_err(|e| files::failed("sharing", &aside, &e))?;
-        let disk = Disk::new(file, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
+        let disk = ReserveBackend::new(file, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
         let create = || builder(self.cache_bytes).create_with_backend(disk).map_err(|e| of_open(&shown, e));
         let database = guarded("making", create)?;
         write_tables(&database, self.id, false)?;
         synced.sync_all().map_err(|e| files::failed("syncing", &aside, &e))?;
-        Ok(Fresh { database, aside })
+        Ok(NextSegment { database, aside })
     }
 }
 
@@ -227,7 +227,7 @@ fn builder(cache_bytes: usize) -> ::redb::Builder {
 
 /// Creates a file under a temporary name, and closes and syncs it before the rename, because redb refuses a file that a crash left half
 /// made.
-fn make(path: &Path, options: &Options) -> Result<std::fs::File, StoreError> {
+fn make(path: &Path, options: &StoreOptions) -> Result<std::fs::File, StoreError> {
     let (file, aside) = files::begin_file(path)?;
     let shown = aside.display().to_string();
     let db = guarded("making", || builder(options.cache_bytes).create_file(file).map_err(|e| of_open(&shown, e)))?;
@@ -300,7 +300,7 @@ fn rows(db: &Database, gaps: bool) -> Result<Option<(Position, Position)>, Store
 /// First and last position of all files. The files between the two oldest and the two newest are checked when they are read.
 fn ends(segments: &Segments, gaps: bool) -> Result<Ends, StoreError> {
     let all = segments.all();
-    let rows = |segment: &Segment| match segments.opened(segment)? {
+    let rows = |segment: &SegmentFile| match segments.opened(segment)? {
         Some(db) => rows(&db, gaps),
         None => Ok(None),
     };

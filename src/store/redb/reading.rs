@@ -5,15 +5,15 @@ use std::sync::Arc;
 use ::redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 use bytes::Bytes;
 
-use super::segments::Segment;
+use super::segments::SegmentFile;
 use super::{COMMITS, RedbStore, engine, gap};
-use crate::{Entry, Position, StoreError};
+use crate::{Position, StoreError, StoredCommit};
 
 /// The commits of one file.
 type Commits = ReadOnlyTable<u64, &'static [u8]>;
 
 impl RedbStore {
-    pub(super) fn read_from(&self, from: Position, max_bytes: usize) -> Result<Vec<Entry>, StoreError> {
+    pub(super) fn read_from(&self, from: Position, max_bytes: usize) -> Result<Vec<StoredCommit>, StoreError> {
         // Read before the transactions begin: all commits up to this head are durable and visible in them.
         let head = self.ends.lock().head;
         if from > head {
@@ -36,7 +36,7 @@ fn commits(db: &Database) -> Result<Commits, StoreError> {
 /// A read in progress.
 struct Read<'a> {
     store: &'a RedbStore,
-    out: Vec<Entry>,
+    out: Vec<StoredCommit>,
     bytes: usize,
     /// The next position.
     next: Position,
@@ -86,7 +86,7 @@ impl Read<'_> {
             if at != self.next && !self.store.gaps {
                 return Err(gap(self.next));
             }
-            self.out.push(Entry { at, bytes: Bytes::copy_from_slice(value) });
+            self.out.push(StoredCommit { at, bytes: Bytes::copy_from_slice(value) });
             self.next = at + 1;
         }
         if self.store.gaps {
@@ -99,7 +99,7 @@ impl Read<'_> {
 
     /// Whether a file begins later because the commits before it were removed: then no earlier file has any. `None` if a file was removed
     /// in the meantime.
-    fn nothing_before(&self, all: &Arc<Vec<Arc<Segment>>>, n: usize) -> Result<Option<bool>, StoreError> {
+    fn nothing_before(&self, all: &Arc<Vec<Arc<SegmentFile>>>, n: usize) -> Result<Option<bool>, StoreError> {
         if !self.out.is_empty() {
             return Ok(Some(false));
         }

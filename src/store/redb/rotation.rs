@@ -6,11 +6,11 @@ use std::thread::JoinHandle;
 
 use ::redb::Database;
 
-use super::segments::{Segment, Segments};
+use super::segments::{SegmentFile, Segments};
 use crate::StoreError;
 
 /// An empty segment file under its temporary name.
-pub(super) struct Fresh {
+pub(super) struct NextSegment {
     pub database: Database,
     pub aside: PathBuf,
 }
@@ -21,7 +21,7 @@ pub(super) struct Rotation {
     enough: u64,
     /// The newest file is left at so many bytes: raised when the next file could not be created.
     at: u64,
-    next: Option<JoinHandle<Result<Fresh, StoreError>>>,
+    next: Option<JoinHandle<Result<NextSegment, StoreError>>>,
 }
 
 impl Rotation {
@@ -31,7 +31,7 @@ impl Rotation {
     }
 
     /// The newest file grew: half a file before it is full, the creation of the next file begins.
-    pub fn grew(&mut self, newest: &Segment, segments: &Arc<Segments>) {
+    pub fn grew(&mut self, newest: &SegmentFile, segments: &Arc<Segments>) {
         let early = self.at.saturating_sub(self.enough / 2);
         if self.next.is_some() || newest.filled() < early || segments.files().dir.is_none() {
             return;
@@ -49,7 +49,7 @@ impl Rotation {
     }
 
     /// The next file, if it is time to leave the newest.
-    pub fn due(&mut self, newest: &Segment) -> Option<Fresh> {
+    pub fn due(&mut self, newest: &SegmentFile) -> Option<NextSegment> {
         let late = newest.filled() >= self.at.saturating_add(self.enough);
         let due = newest.filled() >= self.at && self.next.as_ref().is_some_and(|next| late || next.is_finished());
         if !due {
@@ -72,7 +72,7 @@ impl Rotation {
     }
 
     /// Nothing is lost: the newest file is used further, and creation is retried when that much more is in it.
-    fn later(&mut self, newest: &Segment, error: &StoreError) {
+    fn later(&mut self, newest: &SegmentFile, error: &StoreError) {
         tracing::warn!(%error, "the next file of commits could not be made; the newest one goes on");
         self.at = newest.filled().saturating_add(self.enough);
     }

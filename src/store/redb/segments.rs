@@ -13,13 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use ::redb::Database;
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::open::Files;
-use crate::going::{self, Going};
+use super::open::SegmentOpener;
+use crate::stepwise_deletion::{self, PendingDeletion};
 use crate::{Position, StoreError, files};
 use mayfly_base::limits;
 
 /// One segment file.
-pub(super) struct Segment {
+pub(super) struct SegmentFile {
     /// 0 for the main file.
     number: u32,
     /// All its commits are at or after this position, and all commits of earlier files are before it. 0 for the main file.
@@ -41,13 +41,13 @@ enum State {
 }
 
 /// A file that stays open while this guard is held.
-pub(super) type Opened<'a> = MappedRwLockReadGuard<'a, Database>;
+pub(super) type OpenSegment<'a> = MappedRwLockReadGuard<'a, Database>;
 
-impl Segment {
-    fn new(number: u32, first: Position, path: Option<PathBuf>, database: Option<Database>) -> Segment {
+impl SegmentFile {
+    fn new(number: u32, first: Position, path: Option<PathBuf>, database: Option<Database>) -> SegmentFile {
         let database = RwLock::new(database.map_or(State::Closed, |db| State::Open(Box::new(db))));
         let filled = AtomicU64::new(path.as_deref().map_or(0, files::on_disk));
-        Segment { number, first, path, database, asked: AtomicU64::new(0), filled }
+        SegmentFile { number, first, path, database, asked: AtomicU64::new(0), filled }
     }
 
     /// Counts bytes that were added.
@@ -83,15 +83,15 @@ impl Segment {
 /// All segment files of a store.
 pub(super) struct Segments {
     /// In the order of their positions.
-    all: RwLock<Arc<Vec<Arc<Segment>>>>,
-    files: Files,
+    all: RwLock<Arc<Vec<Arc<SegmentFile>>>>,
+    files: SegmentOpener,
     askings: AtomicU64,
 }
 
 impl Segments {
     /// The main file, which stays open, and the segment files in its directory.
-    pub fn open(main: Database, path: Option<PathBuf>, files: Files) -> Result<Segments, StoreError> {
-        let mut all = vec![Arc::new(Segment::new(0, 0, path, Some(main)))];
+    pub fn open(main: Database, path: Option<PathBuf>, files: SegmentOpener) -> Result<Segments, StoreError> {
+        let mut all = vec![Arc::new(SegmentFile::new(0, 0, path, Some(main)))];
         if let Some(dir) = &files.dir {
             let mut before: Option<(u32, Position)> = None;
             for (number, (first, path)) in found(dir)? {
@@ -102,34 +102,34 @@ impl Segments {
                     return Err(StoreError::Damaged { at: start, what });
                 }
                 before = Some((number, first));
-                all.push(Arc::new(Segment::new(number, first, Some(path), None)));
+                all.push(Arc::new(SegmentFile::new(number, first, Some(path), None)));
             }
         }
         Ok(Segments { all: RwLock::new(Arc::new(all)), files, askings: AtomicU64::new(0) })
     }
 
     /// How segment files are created and opened.
-    pub fn files(&self) -> &Files {
+    pub fn files(&self) -> &SegmentOpener {
         &self.files
     }
 
     /// All segment files now, in the order of their positions.
-    pub fn all(&self) -> Arc<Vec<Arc<Segment>>> {
+    pub fn all(&self) -> Arc<Vec<Arc<SegmentFile>>> {
         self.all.read().clone()
     }
 
     /// The file with the named values.
-    pub fn main(&self) -> Result<Arc<Segment>, StoreError> {
+    pub fn main(&self) -> Result<Arc<SegmentFile>, StoreError> {
         self.all.read().first().cloned().ok_or_else(closed)
     }
 
     /// The file that takes appends.
-    pub fn newest(&self) -> Result<Arc<Segment>, StoreError> {
+    pub fn newest(&self) -> Result<Arc<SegmentFile>, StoreError> {
         self.all.read().last().cloned().ok_or_else(closed)
     }
 
     /// Opens a file if it is closed. `None` if it was removed in the meantime.
-    pub fn opened<'a>(&self, segment: &'a Segment) -> Result<Option<Opened<'a>>, StoreError> {
+    pub fn opened<'a>(&self, segment: &'a SegmentFile) -> Result<Option<OpenSegment<'a>>, StoreError> {
         segment.asked.store(self.askings.fetch_add(1, Relaxed) + 1, Relaxed);
         if let Ok(open) = RwLockReadGuard::try_map(segment.database.read(), State::database) {
             return Ok(Some(open));
@@ -167,14 +167,14 @@ impl Segments {
         let number = self.newest()?.number.checked_add(1).ok_or_else(closed)?;
         let path = dir.join(name(number, first));
         files::give_name(aside, &path)?;
-        let segment = Segment::new(number, first, Some(path), Some(database));
+        let segment = SegmentFile::new(number, first, Some(path), Some(database));
         let mut all = self.all.write();
         *all = Arc::new(all.iter().cloned().chain([Arc::new(segment)]).collect());
         Ok(())
     }
 
     /// Removes a file with its commits, durably, after waiting for its readers. Its blocks are still to be freed.
-    pub fn remove(&self, segment: &Arc<Segment>) -> Result<Going, StoreError> {
+    pub fn remove(&self, segment: &Arc<SegmentFile>) -> Result<PendingDeletion, StoreError> {
         let Some(path) = &segment.path else { return Err(closed()) };
         {
             let mut all = self.all.write();
@@ -183,7 +183,7 @@ impl Segments {
         let mut state = segment.database.write();
         state.close();
         *state = State::Removed;
-        going::take_out(path).map_err(|e| files::failed("removing", path, &e))
+        stepwise_deletion::rename_for_deletion(path).map_err(|e| files::failed("removing", path, &e))
     }
 
     /// Bytes that all files occupy on the disk.
@@ -210,7 +210,7 @@ impl State {
     /// Closing writes the allocator's state once more, and panics on a damaged file. Nothing that was acknowledged depends on it.
     fn close(&mut self) {
         if let State::Open(database) = std::mem::replace(self, State::Closed) {
-            let closed = crate::guarded::guarded("closing", || {
+            let closed = crate::panic_guard::guarded("closing", || {
                 drop(database);
                 Ok(())
             });

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 use zeroize::Zeroizing;
 
 use super::SealingKey;
-use mayfly_base::document::command::{Remedy, typed};
+use mayfly_base::document::remedy::{Remedy, shell_quoted};
 use mayfly_base::file_path::directory_of;
 use mayfly_base::limits;
 
@@ -70,7 +70,7 @@ impl KeyFileError {
     /// Commands that fix the problem. A store that is in use needs its own key back: another key opens nothing.
     pub fn remedies(&self) -> Vec<Remedy> {
         let new = |path: &Path| {
-            let key = typed(path);
+            let key = shell_quoted(path);
             vec![
                 Remedy::new("for a store that is in use, put its key back", format!("install -m 600 BACKUP-OF-THE-KEY {key}")),
                 Remedy::new(
@@ -91,12 +91,14 @@ impl KeyFileError {
             KeyFileError::InsideData { key, data } => {
                 let above = directory_of(data);
                 let what = "to move it out, and name the new place in the configuration";
-                vec![Remedy::new(what, format!("mv {} {}", typed(key), typed(above)))]
+                vec![Remedy::new(what, format!("mv {} {}", shell_quoted(key), shell_quoted(above)))]
             }
-            KeyFileError::OpenToOthers { path, .. } => vec![Remedy::new("to mend it", format!("chmod 600 {}", typed(path)))],
+            KeyFileError::OpenToOthers { path, .. } => {
+                vec![Remedy::new("to mend it", format!("chmod 600 {}", shell_quoted(path)))]
+            }
             KeyFileError::Unreadable { path, .. } => {
                 let uid = rustix::process::geteuid().as_raw();
-                let (shown, mine) = (typed(path), format!("chown {uid} {}", typed(path)));
+                let (shown, mine) = (shell_quoted(path), format!("chown {uid} {}", shell_quoted(path)));
                 vec![
                     Remedy::new("who may read it", format!("ls -l {shown}")),
                     Remedy::new("to give it to the server's user, as root", mine),

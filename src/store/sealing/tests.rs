@@ -6,9 +6,9 @@ use std::path::Path;
 use super::*;
 use crate::memory::MemoryStore;
 
-fn context(store: u8) -> Context<'static> {
+fn context(store: u8) -> SealingContext<'static> {
     let store = StoreId::from_bytes([store; 16]);
-    Context { store, environment: "prod", purpose: "signing-key", name: "key/1", version: 3 }
+    SealingContext { store, environment: "prod", purpose: "signing-key", name: "key/1", version: 3 }
 }
 
 fn key(byte: u8) -> SealingKey {
@@ -35,13 +35,13 @@ fn each_part_of_the_context_is_bound() {
     let right = context(1);
     let others = [
         ("store", context(2)),
-        ("environment", Context { environment: "test", ..right }),
-        ("purpose", Context { purpose: "secret", ..right }),
-        ("name", Context { name: "key/2", ..right }),
-        ("version", Context { version: 2, ..right }),
-        ("border of environment and purpose", Context { environment: "prodsigning", purpose: "-key", ..right }),
-        ("border of purpose and name", Context { purpose: "signing", name: "-keykey/1", ..right }),
-        ("environment empty", Context { environment: "", purpose: "prodsigning-key", ..right }),
+        ("environment", SealingContext { environment: "test", ..right }),
+        ("purpose", SealingContext { purpose: "secret", ..right }),
+        ("name", SealingContext { name: "key/2", ..right }),
+        ("version", SealingContext { version: 2, ..right }),
+        ("border of environment and purpose", SealingContext { environment: "prodsigning", purpose: "-key", ..right }),
+        ("border of purpose and name", SealingContext { purpose: "signing", name: "-keykey/1", ..right }),
+        ("environment empty", SealingContext { environment: "", purpose: "prodsigning-key", ..right }),
     ];
     for (part, other) in others {
         assert!(matches!(right_key.open(&other, &sealed), Err(SealError::NotOpened(_))), "{part}");
@@ -87,11 +87,11 @@ fn a_wrong_key_is_told_apart_from_damage() {
     // The check value of another store is not accepted.
     let other = MemoryStore::new(StoreId::from_bytes([2; 16]));
     let moved = store.named(CHECK_NAME).unwrap().unwrap();
-    other.put(CHECK_NAME, &moved, Expect::Any).unwrap();
+    other.put(CHECK_NAME, &moved, Precondition::Any).unwrap();
     assert!(matches!(key(1).check(&other, &system), Err(SealError::WrongKey)));
-    store.put(CHECK_NAME, b"\x01short", Expect::Any).unwrap();
+    store.put(CHECK_NAME, b"\x01short", Precondition::Any).unwrap();
     assert!(matches!(key(1).check(&store, &system), Err(SealError::Malformed(_))));
-    store.delete(CHECK_NAME, Expect::Any).unwrap();
+    store.delete(CHECK_NAME, Precondition::Any).unwrap();
     assert!(matches!(key(2).check(&store, &system), Err(SealError::NoCheck)));
 }
 

@@ -9,14 +9,14 @@
 //! Rows become durable in the order in which they were written. A change therefore takes effect with the last row that it writes, and an
 //! intent row is written first (`rows.rs`). sled's own batches would depend on more than the order of its log (docs/decisions.md).
 
-mod filter;
+mod crash_recovery;
 mod open;
-mod room;
+mod preallocation;
 mod rows;
-mod settle;
+mod seccomp_filter;
 mod tree;
 
-pub use super::options::Options;
+pub use super::options::StoreOptions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,13 +26,13 @@ use ::sled::Db;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use self::room::Room;
-use self::rows::{Intent, Pieces, What};
+use self::preallocation::Preallocator;
+use self::rows::{ChangeIntent, CommitPieces, IntendedChange};
 use self::tree::{bad_key, bad_value, engine, gap, insert, intend, named, remove, remove_commits, remove_value};
-use super::guarded::{guarded, stopped};
-use super::head::{HeadFile, Mark};
+use super::head::{HeadFile, HeadMark};
+use super::panic_guard::{guarded, stopped};
 use super::reserve::Reserve;
-use super::{Entry, Expect, Position, Store, StoreError, StoreId};
+use super::{Position, Precondition, Store, StoreError, StoreId, StoredCommit};
 use super::{check_commit, check_count, check_empty, check_name, check_named, files};
 use mayfly_base::limits;
 
@@ -55,7 +55,7 @@ pub struct SledStore {
     /// Opened for salvage: missing commits are skipped, and nothing is written.
     gaps: bool,
     // The last field, so that the directory lock is dropped after the files are closed.
-    _lock: super::files::Owned,
+    _lock: super::files::DirectoryLock,
 }
 
 /// The writer's state between changes.
@@ -67,7 +67,7 @@ struct Writer {
     /// Number of named values.
     named: u64,
     /// `None` if the store is read-only.
-    safety: Option<(HeadFile, Room)>,
+    safety: Option<(HeadFile, Preallocator)>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -106,7 +106,7 @@ impl SledStore {
             room.ahead(bytes)?;
             make(db, change)?;
             db.flush().map_err(engine)?;
-            mark.write(Mark { change, head })
+            mark.write(HeadMark { change, head })
         });
         match &done {
             Ok(()) => w.change = change,
@@ -192,7 +192,7 @@ impl Store for SledStore {
         Ok(self.ends.lock().oldest)
     }
 
-    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<Entry>, StoreError> {
+    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<StoredCommit>, StoreError> {
         let _not_while_removing = self.rows.read();
         let ends = *self.ends.lock();
         let mut next = from.max(ends.oldest);
@@ -200,7 +200,7 @@ impl Store for SledStore {
             return Ok(Vec::new());
         }
         guarded("reading", || {
-            let (mut out, mut used, mut pieces) = (Vec::new(), 0usize, Pieces::default());
+            let (mut out, mut used, mut pieces) = (Vec::new(), 0usize, CommitPieces::default());
             for row in self.db()?.range(rows::commits_from(next)) {
                 let (key, row) = row.map_err(engine)?;
                 let (at, piece) = rows::placed(&key).ok_or_else(|| bad_key(next))?;
@@ -220,7 +220,7 @@ impl Store for SledStore {
                 if at != next && !self.gaps {
                     return Err(gap(next));
                 }
-                out.push(Entry { at, bytes: Bytes::from(bytes) });
+                out.push(StoredCommit { at, bytes: Bytes::from(bytes) });
                 next = at + 1;
             }
             if out.is_empty() { Err(gap(next)) } else { Ok(out) }
@@ -245,7 +245,7 @@ impl Store for SledStore {
         let named = w.named;
         // Removed rows are not written again: removal takes 0.6 to 1.4 bytes of log for each (measured).
         self.change(&mut w, bytes / 4, ends.head, |db, change| {
-            intend(db, &Intent { change, named, what: What::Remove(upto) })?;
+            intend(db, &ChangeIntent { change, named, what: IntendedChange::Remove(upto) })?;
             remove_commits(db, ends.oldest, upto)
         })?;
         self.ends.lock().oldest = upto;
@@ -260,7 +260,7 @@ impl Store for SledStore {
         Ok(())
     }
 
-    fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError> {
+    fn put(&self, name: &str, value: &[u8], expect: Precondition<'_>) -> Result<(), StoreError> {
         check_named(name, value)?;
         let mut w = self.writer.lock();
         let found = self.value(name)?;
@@ -272,7 +272,7 @@ impl Store for SledStore {
         let _alone = self.rows.write();
         let (named, head) = (w.named, self.ends.lock().head);
         self.change(&mut w, value.len(), head, |db, change| {
-            intend(db, &Intent { change, named, what: What::Put { name: name.to_owned(), old } })?;
+            intend(db, &ChangeIntent { change, named, what: IntendedChange::Put { name: name.to_owned(), old } })?;
             rows::named_rows(name, change, value).into_iter().try_for_each(|(key, row)| insert(db, &key, row))?;
             old.map_or(Ok(()), |old| remove_value(db, old))
         })?;
@@ -301,7 +301,7 @@ impl Store for SledStore {
         })
     }
 
-    fn delete(&self, name: &str, expect: Expect<'_>) -> Result<(), StoreError> {
+    fn delete(&self, name: &str, expect: Precondition<'_>) -> Result<(), StoreError> {
         check_name(name)?;
         let mut w = self.writer.lock();
         let found = self.value(name)?;
@@ -310,7 +310,7 @@ impl Store for SledStore {
         let _alone = self.rows.write();
         let (named, head) = (w.named, self.ends.lock().head);
         self.change(&mut w, 0, head, |db, change| {
-            intend(db, &Intent { change, named, what: What::Delete { name: name.to_owned(), old } })?;
+            intend(db, &ChangeIntent { change, named, what: IntendedChange::Delete { name: name.to_owned(), old } })?;
             remove(db, &rows::name_key(name))?;
             remove_value(db, old)
         })?;

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use ::sled::Db;
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::room::Room;
-use super::rows::{self, END, FORMAT_KEY, ID_KEY, Intent, What};
-use super::settle::{commit, known, settle};
+use super::crash_recovery::{commit, find_last_change, finish_or_undo};
+use super::preallocation::Preallocator;
+use super::rows::{self, ChangeIntent, END, FORMAT_KEY, ID_KEY, IntendedChange};
 use super::tree::{bad_key, engine, gap, insert, intend};
-use super::{Ends, Options, SledStore, Writer, filter};
-use crate::files::{self, Owned};
-use crate::guarded::guarded;
-use crate::head::{HeadFile, Mark};
+use super::{Ends, SledStore, StoreOptions, Writer, seccomp_filter};
+use crate::files::{self, DirectoryLock};
+use crate::head::{HeadFile, HeadMark};
+use crate::panic_guard::guarded;
 use crate::reserve::Reserve;
 use crate::{Position, StoreError, StoreId};
-use mayfly_base::document::command::{Remedy, typed};
+use mayfly_base::document::remedy::{Remedy, shell_quoted};
 use mayfly_base::limits;
 
 /// The folder's name in the data directory.
@@ -38,9 +38,9 @@ impl SledStore {
     /// Opens the store in `dir`, creating it if it is missing.
     ///
     /// Created files are private and durable before this returns. A start that fails leaves nothing that prevents a later one.
-    pub fn open(dir: &Path, options: &Options) -> Result<SledStore, StoreError> {
+    pub fn open(dir: &Path, options: &StoreOptions) -> Result<SledStore, StoreError> {
         let lock = files::own_directory(dir)?;
-        filter::in_force(dir)?;
+        seccomp_filter::in_force(dir)?;
         let folder = dir.join(FOLDER);
         if folder.symlink_metadata().is_err() {
             make(dir, &folder, options)?;
@@ -56,7 +56,7 @@ impl SledStore {
         };
         let db = start(&folder, options, reserve.as_deref())?;
         sync_all(dir, &folder)?;
-        let room = Room::new(&folder.join("db"), reserve.clone())?;
+        let room = Preallocator::new(&folder.join("db"), reserve.clone())?;
         let mut store = adopt(db, &folder, options, lock, seen.head)?;
         if store.id != head.id() {
             return Err(StoreError::Foreign(format!("{} is the head of another store", dir.join(HEAD).display())));
@@ -67,9 +67,9 @@ impl SledStore {
     }
 
     /// Opens the store in `dir` for salvage: commits may be missing, also at its end. Read-only.
-    pub fn open_damaged(dir: &Path, options: &Options) -> Result<SledStore, StoreError> {
+    pub fn open_damaged(dir: &Path, options: &StoreOptions) -> Result<SledStore, StoreError> {
         let lock = files::own_directory(dir)?;
-        filter::in_force(dir)?;
+        seccomp_filter::in_force(dir)?;
         let folder = dir.join(FOLDER);
         let db = start(&folder, options, None)?;
         let mut store = adopt(db, &folder, options, lock, 0)?;
@@ -78,10 +78,10 @@ impl SledStore {
     }
 
     /// Finishes or undoes an interrupted change, refuses a store that is behind its head file, and enables writing.
-    fn take_up(&mut self, head: HeadFile, mut room: Room, seen: Mark) -> Result<(), StoreError> {
+    fn take_up(&mut self, head: HeadFile, mut room: Preallocator, seen: HeadMark) -> Result<(), StoreError> {
         let at_end = self.ends.lock().head;
         let db = self.db()?.clone();
-        let known = guarded("opening", || known(&db, at_end))?;
+        let known = guarded("opening", || find_last_change(&db, at_end))?;
         if known.change < seen.change || at_end < seen.head {
             let (changes, commits) = (seen.change, seen.head);
             let what = format!(
@@ -94,19 +94,19 @@ impl SledStore {
         let change = known.change.max(known.intent.change).max(seen.change) + 1;
         guarded("opening", || {
             room.ahead(limits::SLED_ROW_BYTES)?;
-            settle(&db, &known.intent, known.done, at_end)?;
-            intend(&db, &Intent { change, named: known.named, what: What::Opened })?;
+            finish_or_undo(&db, &known.intent, known.done, at_end)?;
+            intend(&db, &ChangeIntent { change, named: known.named, what: IntendedChange::Opened })?;
             db.flush().map(drop).map_err(engine)
         })?;
         *self.ends.get_mut() = guarded("opening", || ends(&db, at_end))?;
-        head.write(Mark { change, head: at_end })?;
+        head.write(HeadMark { change, head: at_end })?;
         *self.writer.get_mut() = Writer { stopped: None, change, named: known.named, safety: Some((head, room)) };
         Ok(())
     }
 }
 
 /// Creates a folder under a temporary name, and syncs it; its head file is created before the rename.
-fn make(dir: &Path, folder: &Path, options: &Options) -> Result<(), StoreError> {
+fn make(dir: &Path, folder: &Path, options: &StoreOptions) -> Result<(), StoreError> {
     if let Some((_, seen)) = HeadFile::open(&dir.join(HEAD))?
         && seen.change > 0
     {
@@ -125,22 +125,22 @@ fn make(dir: &Path, folder: &Path, options: &Options) -> Result<(), StoreError> 
         let db = config(&aside, options).open().map_err(engine)?;
         insert(&db, FORMAT_KEY, FORMAT.to_be_bytes().to_vec())?;
         insert(&db, ID_KEY, options.new_id.as_bytes().to_vec())?;
-        intend(&db, &Intent { change: 0, named: 0, what: What::Opened })?;
+        intend(&db, &ChangeIntent { change: 0, named: 0, what: IntendedChange::Opened })?;
         db.flush().map(drop).map_err(engine)
     })?;
     sync_all(dir, &aside)?;
-    HeadFile::make(&dir.join(HEAD), options.new_id, Mark { change: 0, head: 0 })?;
+    HeadFile::make(&dir.join(HEAD), options.new_id, HeadMark { change: 0, head: 0 })?;
     files::give_name(&aside, folder)
 }
 
-fn config(folder: &Path, options: &Options) -> ::sled::Config {
+fn config(folder: &Path, options: &StoreOptions) -> ::sled::Config {
     let cache = u64::try_from(options.cache_bytes).unwrap_or(u64::MAX);
     // mayfly flushes at each change: sled's own timer would only write half a change.
     ::sled::Config::new().path(folder).cache_capacity(cache).flush_every_ms(None)
 }
 
 /// Opens sled on a folder that contains a store.
-fn start(folder: &Path, options: &Options, reserve: Option<&Reserve>) -> Result<Db, StoreError> {
+fn start(folder: &Path, options: &StoreOptions, reserve: Option<&Reserve>) -> Result<Db, StoreError> {
     let shown = folder.display();
     for file in ["conf", "db"] {
         // Without these files sled would begin an empty store.
@@ -183,7 +183,7 @@ fn no_blobs(folder: &Path) -> Result<(), StoreError> {
     if found.next().is_none() {
         return Ok(());
     }
-    let remedy = Remedy::new("to see what is there, which mayfly did not write", format!("ls -l {}", typed(&blobs)));
+    let remedy = Remedy::new("to see what is there, which mayfly did not write", format!("ls -l {}", shell_quoted(&blobs)));
     Err(StoreError::Foreign(format!("{} is not empty: what lies there may be torn\n  {remedy}", blobs.display())))
 }
 
@@ -215,7 +215,13 @@ fn sync_all(dir: &Path, folder: &Path) -> Result<(), StoreError> {
 }
 
 /// Checks an opened database and makes a read-only store from it. Up to the position `acknowledged`, an incomplete commit is damage.
-fn adopt(db: Db, folder: &Path, options: &Options, lock: Owned, acknowledged: Position) -> Result<SledStore, StoreError> {
+fn adopt(
+    db: Db,
+    folder: &Path,
+    options: &StoreOptions,
+    lock: DirectoryLock,
+    acknowledged: Position,
+) -> Result<SledStore, StoreError> {
     let (id, ends) = guarded("opening", || {
         let id = identity(&db, folder)?;
         let head = whole_end(&db, acknowledged)?;

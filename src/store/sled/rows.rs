@@ -33,16 +33,16 @@ const PLAIN_NAME: usize = 200;
 
 /// The intent of a change, written before it: after a crash the change is either finished or undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Intent {
+pub(super) struct ChangeIntent {
     pub change: u64,
     /// Number of named values before the change.
     pub named: u64,
-    pub what: What,
+    pub what: IntendedChange,
 }
 
 /// Persisted: new variants are added at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum What {
+pub(super) enum IntendedChange {
     /// None: the store was opened.
     Opened,
     /// Removing all commits before a position.
@@ -53,12 +53,12 @@ pub(super) enum What {
     Delete { name: String, old: u64 },
 }
 
-impl Intent {
+impl ChangeIntent {
     pub(super) fn encode(&self) -> Result<Vec<u8>, StoreError> {
         postcard::to_stdvec(self).map_err(|e| StoreError::Failed(format!("an intent cannot be written: {e}")))
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Intent, StoreError> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<ChangeIntent, StoreError> {
         let no = |e| StoreError::Damaged { at: 0, what: format!("the row of what was last begun cannot be read: {e}") };
         postcard::from_bytes(bytes).map_err(no)
     }
@@ -114,14 +114,14 @@ pub(super) fn untagged(row: &[u8]) -> Option<(u64, &[u8])> {
 
 /// Collects the pieces of one commit as they are read, in the order of their keys.
 #[derive(Default)]
-pub(super) struct Pieces {
+pub(super) struct CommitPieces {
     at: Position,
     change: u64,
     count: u16,
     bytes: Vec<u8>,
 }
 
-impl Pieces {
+impl CommitPieces {
     /// Takes the next row. Returns the commit with its change when the row is the last one; an error when the row does not belong to the
     /// ones before.
     pub(super) fn take(&mut self, at: Position, piece: u16, row: &[u8]) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
@@ -141,7 +141,7 @@ impl Pieces {
                 return Err(torn("is missing"));
             }
             bytes.extend(rest);
-            *self = Pieces { at, change, count: piece + 1, bytes };
+            *self = CommitPieces { at, change, count: piece + 1, bytes };
             return Ok(None);
         }
         let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(|| torn("is too short"))?;
@@ -153,27 +153,27 @@ impl Pieces {
 
 /// The content of the row with a value's name.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Named {
+pub(super) struct NamedValueRow {
     pub change: u64,
     pub length: usize,
     pub name: String,
     pub first: Vec<u8>,
 }
 
-impl Named {
+impl NamedValueRow {
     /// Number of `v` rows that belong to the value.
     pub(super) fn pieces(&self) -> u16 {
         u16::try_from(self.length.saturating_sub(FIRST).div_ceil(PIECE)).unwrap_or(u16::MAX)
     }
 
-    pub(super) fn decode(row: &[u8]) -> Option<Named> {
+    pub(super) fn decode(row: &[u8]) -> Option<NamedValueRow> {
         let (change, rest) = untagged(row)?;
         let (length, rest) = rest.split_first_chunk::<4>()?;
         let (name, rest) = rest.split_first_chunk::<2>()?;
         let (name, first) = rest.split_at_checked(usize::from(u16::from_be_bytes(*name)))?;
         let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
         let (name, first) = (std::str::from_utf8(name).ok()?.to_owned(), first.to_vec());
-        (first.len() == length.min(FIRST)).then_some(Named { change, length, name, first })
+        (first.len() == length.min(FIRST)).then_some(NamedValueRow { change, length, name, first })
     }
 }
 
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     fn join(at: Position, bytes: &[u8]) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-        let mut pieces = Pieces::default();
+        let mut pieces = CommitPieces::default();
         let mut last = Ok(None);
         for (key, row) in commit_rows(at, 9, bytes) {
             let (at, piece) = placed(&key).unwrap();
@@ -237,7 +237,7 @@ mod tests {
         let other: Vec<_> = commit_rows(7, 8, &bytes).collect();
         assert_eq!(rows.len(), 3);
         let take = |rows: &[&([u8; 11], Vec<u8>)]| {
-            let mut pieces = Pieces::default();
+            let mut pieces = CommitPieces::default();
             rows.iter().try_fold(None, |_, (key, row)| {
                 let (at, piece) = placed(key).unwrap();
                 pieces.take(at, piece, row)
@@ -263,7 +263,7 @@ mod tests {
             let rows = named_rows(&name, 3, &value);
             assert!(rows.iter().all(|(key, row)| key.len() + row.len() <= limits::SLED_ROW_BYTES));
             let (last, pieces) = rows.split_last().unwrap();
-            let head = Named::decode(&last.1).unwrap();
+            let head = NamedValueRow::decode(&last.1).unwrap();
             assert_eq!((head.name.as_str(), head.length, head.change), (name.as_str(), len, 3));
             assert_eq!((last.0.clone(), usize::from(head.pieces())), (name_key(&name), pieces.len()));
             let more: Vec<u8> = pieces.iter().flat_map(|(_, row)| untagged(row).unwrap().1.to_vec()).collect();
@@ -284,16 +284,16 @@ mod tests {
     /// Persisted: later versions must read these bytes.
     #[test]
     fn intents_keep_their_bytes() {
-        let put = What::Put { name: "k".into(), old: Some(3) };
+        let put = IntendedChange::Put { name: "k".into(), old: Some(3) };
         for (what, bytes) in [
-            (What::Opened, &[7, 2, 0][..]),
-            (What::Remove(300), &[7, 2, 1, 172, 2]),
+            (IntendedChange::Opened, &[7, 2, 0][..]),
+            (IntendedChange::Remove(300), &[7, 2, 1, 172, 2]),
             (put, &[7, 2, 2, 1, b'k', 1, 3]),
-            (What::Delete { name: "k".into(), old: 3 }, &[7, 2, 3, 1, b'k', 3]),
+            (IntendedChange::Delete { name: "k".into(), old: 3 }, &[7, 2, 3, 1, b'k', 3]),
         ] {
-            let intent = Intent { change: 7, named: 2, what };
+            let intent = ChangeIntent { change: 7, named: 2, what };
             assert_eq!(intent.encode().unwrap(), bytes);
-            assert_eq!(Intent::decode(bytes).unwrap(), intent);
+            assert_eq!(ChangeIntent::decode(bytes).unwrap(), intent);
         }
     }
 }

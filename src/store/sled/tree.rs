@@ -2,7 +2,7 @@
 
 use ::sled::{Db, IVec};
 
-use super::rows::{self, INTENT_KEY, Intent, Named};
+use super::rows::{self, ChangeIntent, INTENT_KEY, NamedValueRow};
 use crate::{Position, StoreError, files};
 
 pub(super) fn insert(db: &Db, key: &[u8], row: Vec<u8>) -> Result<(), StoreError> {
@@ -13,7 +13,7 @@ pub(super) fn remove(db: &Db, key: &[u8]) -> Result<(), StoreError> {
     db.remove(key).map(drop).map_err(engine)
 }
 
-pub(super) fn intend(db: &Db, intent: &Intent) -> Result<(), StoreError> {
+pub(super) fn intend(db: &Db, intent: &ChangeIntent) -> Result<(), StoreError> {
     insert(db, INTENT_KEY, intent.encode()?)
 }
 
@@ -33,8 +33,8 @@ pub(super) fn remove_all(db: &Db, keys: std::ops::Range<Vec<u8>>) -> Result<(), 
     keys.iter().try_for_each(|key| remove(db, key))
 }
 
-pub(super) fn named(row: &[u8]) -> Result<Named, StoreError> {
-    Named::decode(row).ok_or_else(|| StoreError::Damaged { at: 0, what: "a named value's row cannot be read".to_owned() })
+pub(super) fn named(row: &[u8]) -> Result<NamedValueRow, StoreError> {
+    NamedValueRow::decode(row).ok_or_else(|| StoreError::Damaged { at: 0, what: "a named value's row cannot be read".to_owned() })
 }
 
 pub(super) fn bad_value(name: &str) -> StoreError {

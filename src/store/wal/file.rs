@@ -5,8 +5,8 @@
 //! record.
 
 use super::medium::{BLOCK, Medium};
-use super::mover::Shared;
 use super::of_file;
+use super::write_back::WalState;
 use crate::{Position, StoreError, StoreId};
 use mayfly_base::system;
 
@@ -17,7 +17,7 @@ const HEAD: usize = 8 + 16 + 16 + 8 + 8 + 4 + SUM;
 
 /// Identifies the records of one file since it was last started over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Turn {
+pub(super) struct LogEpoch {
     pub salt: [u8; 16],
     /// Higher than that of every earlier turn.
     pub number: u64,
@@ -32,11 +32,11 @@ pub(super) struct LogFile {
 }
 
 /// All log files.
-pub(super) struct Log {
+pub(super) struct LogFiles {
     id: StoreId,
     files: Vec<LogFile>,
     current: usize,
-    turn: Turn,
+    turn: LogEpoch,
     /// Offset of the next record. At the end of the file if the current file must not be written to.
     end: u64,
     record: Aligned,
@@ -49,15 +49,15 @@ impl LogFile {
     }
 }
 
-impl Log {
+impl LogFiles {
     /// A log with the content found in the files, of which `current` was started last. Nothing more is written to that file.
-    pub fn new(id: StoreId, files: Vec<LogFile>, current: usize, number: u64) -> Log {
-        Log { id, files, current, turn: Turn { salt: [0; 16], number }, end: u64::MAX, record: Aligned::default() }
+    pub fn new(id: StoreId, files: Vec<LogFile>, current: usize, number: u64) -> LogFiles {
+        LogFiles { id, files, current, turn: LogEpoch { salt: [0; 16], number }, end: u64::MAX, record: Aligned::default() }
     }
 
     /// A log that accepts nothing.
-    pub fn none(id: StoreId) -> Log {
-        Log::new(id, Vec::new(), 0, 0)
+    pub fn none(id: StoreId) -> LogFiles {
+        LogFiles::new(id, Vec::new(), 0, 0)
     }
 
     pub fn bytes(&self) -> u64 {
@@ -77,7 +77,7 @@ impl Log {
 
     /// Leaves the current file, which is to be moved to the engine, for the next one. Returns the position up to which commits must have
     /// been moved before the next file is written to.
-    pub fn turn_to_next(&mut self, shared: &Shared) -> Position {
+    pub fn turn_to_next(&mut self, shared: &WalState) -> Position {
         if let Some(left) = self.files.get(self.current) {
             shared.due(left.last);
         }
@@ -119,7 +119,7 @@ fn on_disk(len: usize) -> usize {
     (HEAD + len).next_multiple_of(BLOCK)
 }
 
-fn write_record(room: &mut [u8], id: StoreId, turn: Turn, at: Position, bytes: &[u8]) {
+fn write_record(room: &mut [u8], id: StoreId, turn: LogEpoch, at: Position, bytes: &[u8]) {
     let (head, rest) = room.split_at_mut(HEAD);
     let (body, padding) = rest.split_at_mut(bytes.len());
     body.copy_from_slice(bytes);
@@ -139,8 +139,8 @@ fn checksum(head: &[u8], body: &[u8]) -> u32 {
 }
 
 /// A record that was found.
-pub(super) struct Found<'a> {
-    pub turn: Turn,
+pub(super) struct WalRecord<'a> {
+    pub turn: LogEpoch,
     pub at: Position,
     pub bytes: &'a [u8],
     /// Bytes that it takes in the file.
@@ -148,18 +148,18 @@ pub(super) struct Found<'a> {
 }
 
 /// The record that begins here, if there is a valid one of this store.
-pub(super) fn read_record(from: &[u8], id: StoreId) -> Option<Found<'_>> {
+pub(super) fn read_record(from: &[u8], id: StoreId) -> Option<WalRecord<'_>> {
     let (head, rest) = from.split_at_checked(HEAD)?;
     let mut fields = Fields(head);
     if fields.take::<8>()? != MAGIC || fields.take::<16>()? != *id.as_bytes() {
         return None;
     }
-    let turn = Turn { salt: fields.take()?, number: u64::from_le_bytes(fields.take()?) };
+    let turn = LogEpoch { salt: fields.take()?, number: u64::from_le_bytes(fields.take()?) };
     let at = Position::from_le_bytes(fields.take()?);
     let len = usize::try_from(u32::from_le_bytes(fields.take()?)).ok()?;
     let sum = u32::from_le_bytes(fields.take()?);
     let bytes = rest.get(..len)?;
-    (checksum(head.get(..HEAD - SUM)?, bytes) == sum).then(|| Found { turn, at, bytes, on_disk: on_disk(len) })
+    (checksum(head.get(..HEAD - SUM)?, bytes) == sum).then(|| WalRecord { turn, at, bytes, on_disk: on_disk(len) })
 }
 
 struct Fields<'a>(&'a [u8]);

@@ -15,9 +15,9 @@
 
 mod file;
 mod medium;
-mod mover;
 mod recover;
 mod tail;
+mod write_back;
 
 pub(super) use file::Aligned;
 pub(super) use medium::BLOCK;
@@ -31,25 +31,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::head::{HeadFile, Mark};
+use super::head::{HeadFile, HeadMark};
 use super::reserve::Reserve;
-use super::{Entry, Expect, Position, Store, StoreError, StoreId, check_commit, files};
-use file::Log;
+use super::{Position, Precondition, Store, StoreError, StoreId, StoredCommit, check_commit, files};
+use file::LogFiles;
 use mayfly_base::limits;
-use mover::Shared;
+use write_back::WalState;
 
 /// An engine with a write-ahead log in front of it.
-pub struct Ahead<S: Store> {
+pub struct WalStore<S: Store> {
     inner: Arc<S>,
-    shared: Arc<Shared>,
+    shared: Arc<WalState>,
     /// Held during each append.
-    log: Mutex<Log>,
+    log: Mutex<LogFiles>,
     /// Bytes that the log files occupy on the disk.
     log_bytes: u64,
     mover: Option<JoinHandle<()>>,
 }
 
-impl<S: Store> Ahead<S> {
+impl<S: Store> WalStore<S> {
     /// Creates the log files in `dir`, full of zeros and durable, replacing existing ones. The commits of existing ones must be in the
     /// engine already.
     pub(super) fn make_in(dir: &Path, file_bytes: u64) -> Result<(), StoreError> {
@@ -57,7 +57,7 @@ impl<S: Store> Ahead<S> {
     }
 
     /// Opens the log in `dir` in front of an engine. `headed`: the head file must exist; a store of an earlier version gets one.
-    pub(super) fn open_in(dir: &Path, inner: S, headed: bool) -> Result<Ahead<S>, StoreError> {
+    pub(super) fn open_in(dir: &Path, inner: S, headed: bool) -> Result<WalStore<S>, StoreError> {
         let media = (0..limits::STORE_LOG_FILES).map(|n| medium::open(dir, n)).collect::<Result<Vec<_>, _>>()?;
         let path = dir.join(medium::HEAD);
         let head = match HeadFile::open(&path)? {
@@ -70,53 +70,59 @@ impl<S: Store> Ahead<S> {
                 return Err(StoreError::Damaged { at: 0, what });
             }
             None => {
-                let mark = Mark { change: 0, head: 0 };
+                let mark = HeadMark { change: 0, head: 0 };
                 (HeadFile::make(&path, inner.id(), mark)?, mark)
             }
         };
-        Ahead::begin(inner, media, Some(head))
+        WalStore::begin(inner, media, Some(head))
     }
 
     /// Opens the log for salvage: nothing is written. Commits of the log are read behind those of the engine, even if some between are
     /// missing.
-    pub(super) fn open_damaged_in(dir: &Path, inner: S) -> Result<Ahead<S>, StoreError> {
+    pub(super) fn open_damaged_in(dir: &Path, inner: S) -> Result<WalStore<S>, StoreError> {
         let id = inner.id();
         let mut found = Vec::new();
         for n in 0..limits::STORE_LOG_FILES {
             // Nothing can be salvaged from a file that cannot be read.
             if let Ok(medium) = medium::open(dir, n) {
-                found.extend(recover::left(&*medium, n, id));
+                found.extend(recover::valid_records(&*medium, n, id));
             }
         }
         let head = inner.head()?;
-        found.sort_unstable_by_key(|(turn, e): &(u64, Entry)| (e.at, std::cmp::Reverse(*turn)));
-        let mut found: Vec<Entry> = found.into_iter().map(|(_, e)| e).filter(|e| e.at > head).collect();
+        found.sort_unstable_by_key(|(turn, e): &(u64, StoredCommit)| (e.at, std::cmp::Reverse(*turn)));
+        let mut found: Vec<StoredCommit> = found.into_iter().map(|(_, e)| e).filter(|e| e.at > head).collect();
         found.dedup_by_key(|e| e.at);
-        let shared = Shared::new(head, found, None);
+        let shared = WalState::new(head, found, None);
         shared.stop(&StoreError::Failed("the store was opened for reading".to_owned()));
-        Ok(Ahead { inner: Arc::new(inner), shared: Arc::new(shared), log: Mutex::new(Log::none(id)), log_bytes: 0, mover: None })
+        Ok(WalStore {
+            inner: Arc::new(inner),
+            shared: Arc::new(shared),
+            log: Mutex::new(LogFiles::none(id)),
+            log_bytes: 0,
+            mover: None,
+        })
     }
 
     /// A log on these media (at least two) in front of an engine; each may contain what an earlier log left there.
-    pub fn new(inner: S, media: Vec<Box<dyn Medium>>) -> Result<Ahead<S>, StoreError> {
-        Ahead::begin(inner, media, None)
+    pub fn new(inner: S, media: Vec<Box<dyn Medium>>) -> Result<WalStore<S>, StoreError> {
+        WalStore::begin(inner, media, None)
     }
 
-    /// As [`Ahead::new`], with a head file of two blocks, which says which commits were acknowledged.
-    pub fn with_head(inner: S, media: Vec<Box<dyn Medium>>, head: Box<dyn Medium>) -> Result<Ahead<S>, StoreError> {
+    /// As [`WalStore::new`], with a head file of two blocks, which says which commits were acknowledged.
+    pub fn with_head(inner: S, media: Vec<Box<dyn Medium>>, head: Box<dyn Medium>) -> Result<WalStore<S>, StoreError> {
         let head = HeadFile::on(head, inner.id())?;
-        Ahead::begin(inner, media, Some(head))
+        WalStore::begin(inner, media, Some(head))
     }
 
-    fn begin(inner: S, media: Vec<Box<dyn Medium>>, beside: Option<(HeadFile, Mark)>) -> Result<Ahead<S>, StoreError> {
+    fn begin(inner: S, media: Vec<Box<dyn Medium>>, beside: Option<(HeadFile, HeadMark)>) -> Result<WalStore<S>, StoreError> {
         let (id, head) = (inner.id(), inner.head()?);
         let (mut log, found) = recover::recover(media, id, head)?;
         let newest = found.last().map_or(head, |e| e.at);
         let beside = beside.map(|(file, seen)| nothing_acknowledged_lost(&mut log, file, seen, newest)).transpose()?;
-        let (inner, shared) = (Arc::new(inner), Arc::new(Shared::new(head, found, beside)));
-        let mover = mover::start(inner.clone(), shared.clone())?;
+        let (inner, shared) = (Arc::new(inner), Arc::new(WalState::new(head, found, beside)));
+        let mover = write_back::start(inner.clone(), shared.clone())?;
         let log_bytes = log.bytes();
-        Ok(Ahead { inner, shared, log: Mutex::new(log), log_bytes, mover: Some(mover) })
+        Ok(WalStore { inner, shared, log: Mutex::new(log), log_bytes, mover: Some(mover) })
     }
 
     /// The engine behind the log.
@@ -125,7 +131,7 @@ impl<S: Store> Ahead<S> {
     }
 
     /// Appends commits to the engine directly; everything before them is moved to the engine first.
-    fn past(&self, log: &mut Log, first: Position, commits: &[&[u8]]) -> Result<(), StoreError> {
+    fn past(&self, log: &mut LogFiles, first: Position, commits: &[&[u8]]) -> Result<(), StoreError> {
         self.shared.drain(Position::MAX)?;
         self.stopping(self.inner.append_all(first, commits))?;
         let last = first + (commits.len() as u64).saturating_sub(1);
@@ -150,7 +156,7 @@ impl<S: Store> Ahead<S> {
     }
 }
 
-impl<S: Store> Store for Ahead<S> {
+impl<S: Store> Store for WalStore<S> {
     fn id(&self) -> StoreId {
         self.inner.id()
     }
@@ -174,7 +180,7 @@ impl<S: Store> Store for Ahead<S> {
         }
         log.append(at, bytes).inspect_err(|e| self.shared.stop(e))?;
         self.shared.acknowledges(at)?;
-        self.shared.appended(Entry { at, bytes: Bytes::copy_from_slice(bytes) });
+        self.shared.appended(StoredCommit { at, bytes: Bytes::copy_from_slice(bytes) });
         Ok(())
     }
 
@@ -199,7 +205,7 @@ impl<S: Store> Store for Ahead<S> {
         }
     }
 
-    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<Entry>, StoreError> {
+    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<StoredCommit>, StoreError> {
         let head = self.shared.head();
         let (mut next, mut left, mut out) = (from, max_bytes, Vec::new());
         while next <= head {
@@ -253,7 +259,7 @@ impl<S: Store> Store for Ahead<S> {
         Ok(())
     }
 
-    fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError> {
+    fn put(&self, name: &str, value: &[u8], expect: Precondition<'_>) -> Result<(), StoreError> {
         self.shared.running()?;
         self.stopping(self.inner.put(name, value, expect))
     }
@@ -266,7 +272,7 @@ impl<S: Store> Store for Ahead<S> {
         self.inner.list(prefix)
     }
 
-    fn delete(&self, name: &str, expect: Expect<'_>) -> Result<(), StoreError> {
+    fn delete(&self, name: &str, expect: Precondition<'_>) -> Result<(), StoreError> {
         self.shared.running()?;
         self.stopping(self.inner.delete(name, expect))
     }
@@ -280,7 +286,7 @@ impl<S: Store> Store for Ahead<S> {
     }
 }
 
-impl<S: Store> Drop for Ahead<S> {
+impl<S: Store> Drop for WalStore<S> {
     fn drop(&mut self) {
         self.shared.close();
         if let Some(mover) = self.mover.take() {
@@ -293,11 +299,11 @@ impl<S: Store> Drop for Ahead<S> {
 /// Compares the recovered commits with those that were acknowledged. A recovered commit that was not acknowledged is visible from now on,
 /// so it is made durable first.
 fn nothing_acknowledged_lost(
-    log: &mut Log,
+    log: &mut LogFiles,
     file: HeadFile,
-    seen: Mark,
+    seen: HeadMark,
     newest: Position,
-) -> Result<(HeadFile, Mark), StoreError> {
+) -> Result<(HeadFile, HeadMark), StoreError> {
     if newest < seen.head {
         let lost = if newest + 1 == seen.head { "it is".to_owned() } else { format!("{} to {} are", newest + 1, seen.head) };
         let what =
@@ -308,7 +314,7 @@ fn nothing_acknowledged_lost(
         return Ok((file, seen));
     }
     log.flush()?;
-    let mark = Mark { change: seen.change + 1, head: newest };
+    let mark = HeadMark { change: seen.change + 1, head: newest };
     file.write(mark)?;
     Ok((file, mark))
 }

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use super::file::{Aligned, Found, Log, LogFile, Turn, read_record};
+use super::file::{Aligned, LogEpoch, LogFile, LogFiles, WalRecord, read_record};
 use super::medium::{self, BLOCK, Medium};
 use super::of_file;
-use crate::{Entry, Position, StoreError, StoreId};
+use crate::{Position, StoreError, StoreId, StoredCommit};
 use mayfly_base::limits;
 
 /// The content of one log file.
@@ -13,23 +13,27 @@ struct Content {
     /// The length, bytes.
     bytes: usize,
     /// The turn of its records.
-    turn: Option<Turn>,
-    entries: Vec<Entry>,
+    turn: Option<LogEpoch>,
+    entries: Vec<StoredCommit>,
     /// Valid records behind an invalid one.
-    behind: Vec<(Turn, Position)>,
+    behind: Vec<(LogEpoch, Position)>,
 }
 
 /// Scans all files of a log in front of an engine whose head is `head`. Returns the log, and the commits that the engine lacks, in order.
-pub(super) fn recover(media: Vec<Box<dyn Medium>>, id: StoreId, head: Position) -> Result<(Log, Vec<Entry>), StoreError> {
+pub(super) fn recover(
+    media: Vec<Box<dyn Medium>>,
+    id: StoreId,
+    head: Position,
+) -> Result<(LogFiles, Vec<StoredCommit>), StoreError> {
     let contents = media.iter().enumerate().map(|(n, medium)| content(&**medium, n, id)).collect::<Result<Vec<_>, _>>()?;
     let newest = contents.iter().enumerate().filter_map(|(n, c)| Some((c.turn?.number, n))).max().unwrap_or_default();
     contents.iter().try_for_each(|content| nothing_lost(content, newest.0, head))?;
     let files =
         media.into_iter().zip(&contents).map(|(medium, c)| LogFile::new(medium, c.bytes, c.entries.last().map_or(0, |e| e.at)));
-    let log = Log::new(id, files.collect(), newest.1, newest.0);
+    let log = LogFiles::new(id, files.collect(), newest.1, newest.0);
     let mut in_order: Vec<Content> = contents.into_iter().filter(|c| c.turn.is_some()).collect();
     in_order.sort_by_key(|c| c.turn.map(|t| t.number));
-    let mut found: Vec<Entry> = Vec::new();
+    let mut found: Vec<StoredCommit> = Vec::new();
     for entry in in_order.into_iter().flat_map(|c| c.entries).filter(|e| e.at > head) {
         let expected = found.last().map_or(head, |e| e.at) + 1;
         if entry.at != expected {
@@ -44,7 +48,7 @@ pub(super) fn recover(media: Vec<Box<dyn Medium>>, id: StoreId, head: Position) 
 /// file that was about to be started over may have lost any part, since the engine has all of it. A loss of its first record shows by the
 /// turn numbers.
 fn nothing_lost(content: &Content, newest: u64, head: Position) -> Result<(), StoreError> {
-    let of_this_turn = |turn: Turn| content.turn.map_or(turn.number > newest, |own| own == turn);
+    let of_this_turn = |turn: LogEpoch| content.turn.map_or(turn.number > newest, |own| own == turn);
     match content.behind.iter().find(|(turn, at)| *at > head && of_this_turn(*turn)) {
         Some((_, at)) => Err(lost(content.entries.last().map_or(0, |last| last.at + 1), *at)),
         None => Ok(()),
@@ -56,7 +60,7 @@ fn lost(at: Position, next: Position) -> StoreError {
 }
 
 /// All valid records of one file, whatever else is wrong with it, with their turn's number.
-pub(super) fn left(medium: &dyn Medium, n: usize, id: StoreId) -> Vec<(u64, Entry)> {
+pub(super) fn valid_records(medium: &dyn Medium, n: usize, id: StoreId) -> Vec<(u64, StoredCommit)> {
     let mut whole = Aligned::default();
     let Ok(bytes) = read(medium, n, &mut whole) else { return Vec::new() };
     let (mut rest, mut out) = (&*bytes, Vec::new());
@@ -99,8 +103,8 @@ fn read<'a>(medium: &dyn Medium, n: usize, whole: &'a mut Aligned) -> Result<&'a
     Ok(bytes)
 }
 
-impl Found<'_> {
-    fn entry(&self) -> Entry {
-        Entry { at: self.at, bytes: Bytes::copy_from_slice(self.bytes) }
+impl WalRecord<'_> {
+    fn entry(&self) -> StoredCommit {
+        StoredCommit { at: self.at, bytes: Bytes::copy_from_slice(self.bytes) }
     }
 }

@@ -7,33 +7,33 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
-use crate::{Entry, Position};
+use crate::{Position, StoredCommit};
 
 /// Positions per piece. A piece is freed as a whole once all its commits were moved; until then moved commits keep their memory, up to 32
 /// MiB if each commit fills a log file.
 const PIECE: u64 = 16;
 
-pub(super) struct Piece {
+pub(super) struct TailChunk {
     number: u64,
-    entries: [OnceLock<Entry>; PIECE as usize],
+    entries: [OnceLock<StoredCommit>; PIECE as usize],
 }
 
-impl Piece {
-    fn new(number: u64) -> Piece {
-        Piece { number, entries: Default::default() }
+impl TailChunk {
+    fn new(number: u64) -> TailChunk {
+        TailChunk { number, entries: Default::default() }
     }
 
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
+    fn entries(&self) -> impl Iterator<Item = &StoredCommit> {
         self.entries.iter().filter_map(OnceLock::get)
     }
 }
 
-pub(super) type Pieces = Arc<Vec<Arc<Piece>>>;
+pub(super) type TailChunks = Arc<Vec<Arc<TailChunk>>>;
 
 /// The newest commits. Changed under the lock of the owner's state.
 pub(super) struct Tail {
     /// The pieces, in order; none is empty.
-    pieces: ArcSwap<Vec<Arc<Piece>>>,
+    pieces: ArcSwap<Vec<Arc<TailChunk>>>,
     head: AtomicU64,
     /// All commits up to this position are in the engine.
     moved: AtomicU64,
@@ -41,7 +41,7 @@ pub(super) struct Tail {
 
 impl Tail {
     /// `found`: the commits that the engine, whose head is `head`, lacks.
-    pub fn new(head: Position, found: Vec<Entry>) -> Tail {
+    pub fn new(head: Position, found: Vec<StoredCommit>) -> Tail {
         let tail = Tail { pieces: ArcSwap::default(), head: AtomicU64::new(head), moved: AtomicU64::new(head) };
         found.into_iter().for_each(|entry| tail.push(entry));
         tail
@@ -62,13 +62,13 @@ impl Tail {
     }
 
     /// A commit is durable in the log.
-    pub fn push(&self, entry: Entry) {
+    pub fn push(&self, entry: StoredCommit) {
         let (at, number) = (entry.at, entry.at / PIECE);
         let pieces = self.pieces.load();
         let last = match pieces.last().filter(|piece| piece.number == number) {
             Some(last) => last.clone(),
             None => {
-                let piece = Arc::new(Piece::new(number));
+                let piece = Arc::new(TailChunk::new(number));
                 let mut more = Vec::clone(&pieces);
                 more.push(piece.clone());
                 self.pieces.store(Arc::new(more));
@@ -92,7 +92,7 @@ impl Tail {
     /// All commits up to this position are in the engine. Returns the pieces that are not needed any more, to be freed where no append
     /// waits.
     #[must_use]
-    pub fn moved(&self, last: Position) -> Option<Pieces> {
+    pub fn moved(&self, last: Position) -> Option<TailChunks> {
         self.moved.store(last, Ordering::Release);
         let pieces = self.pieces.load();
         let gone = pieces.iter().take_while(|piece| (piece.number + 1) * PIECE <= last + 1).count();
@@ -101,7 +101,7 @@ impl Tail {
 
     /// Some commits that are not in the engine, from a position on; at least one if `at_least_one`. `None` if the commit at `from` is in
     /// the engine.
-    pub fn read(&self, from: Position, max_bytes: usize, at_least_one: bool) -> Option<Vec<Entry>> {
+    pub fn read(&self, from: Position, max_bytes: usize, at_least_one: bool) -> Option<Vec<StoredCommit>> {
         // Load the head before the pieces: the pieces contain everything up to it. Beyond it, a commit may be visible while the one before
         // it is not yet.
         let head = self.head();
@@ -132,11 +132,11 @@ mod tests {
 
     use super::*;
 
-    fn entry(at: Position) -> Entry {
-        Entry { at, bytes: Bytes::copy_from_slice(&[at as u8; 10]) }
+    fn entry(at: Position) -> StoredCommit {
+        StoredCommit { at, bytes: Bytes::copy_from_slice(&[at as u8; 10]) }
     }
 
-    fn places(some: Option<Vec<Entry>>) -> Option<Vec<Position>> {
+    fn places(some: Option<Vec<StoredCommit>>) -> Option<Vec<Position>> {
         some.map(|some| some.iter().map(|e| e.at).collect())
     }
 

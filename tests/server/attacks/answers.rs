@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::{Rig, ask, terms};
 use crate::kit::PATIENCE;
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 
 const JWKS: &str = "/mayfly.v1.KeyService/GetJwks";
 const TASKS: &str = "/mayfly.v1.TaskService/ListTasks";
@@ -43,7 +43,7 @@ async fn unread(rig: &Rig, connections: usize, path: &str, message: &[u8]) -> Ve
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_keys_on_many_connections_that_are_never_read_are_bounded_and_ended() {
-    let rig = Rig::new(Settings::default());
+    let rig = Rig::new(DevSettings::default());
     let before = rig.memory();
     let others = rig.others();
     let message = pb::GetJwksRequest { of: Some(pb::get_jwks_request::Of::Environment("dev".into())) }.encode_to_vec();
@@ -74,7 +74,7 @@ async fn a_thousand_keys_on_many_connections_that_are_never_read_are_bounded_and
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_that_are_never_read_are_pages_of_bounded_bytes_within_a_callers_share() {
-    let rig = Rig::new(Settings::default());
+    let rig = Rig::new(DevSettings::default());
     let channel = rig.world.channel("agent/demo", rig.child.addresses().workload).await.unwrap();
     let mut tasks = TaskServiceClient::new(channel);
     for n in 0..400 {

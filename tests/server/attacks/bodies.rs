@@ -9,11 +9,11 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::Rig;
 use crate::kit::{tls, until_closed};
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_public_body_that_comes_byte_by_byte_costs_what_one_buffer_costs_and_ends_in_time() {
-    let rig = Rig::new(Settings::default());
+    let rig = Rig::new(DevSettings::default());
     let before = rig.memory();
     let others = rig.others();
     let server = mayfly::identity::spiffe_id::SpiffeId::parse("spiffe://dev.mayfly.internal/mayfly").unwrap();
@@ -50,7 +50,7 @@ async fn a_public_body_that_comes_byte_by_byte_costs_what_one_buffer_costs_and_e
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_whose_message_never_ends_are_refused_in_time_and_counted_until_then() {
-    let rig = Rig::new(Settings::default());
+    let rig = Rig::new(DevSettings::default());
     let before = rig.memory();
     let others = rig.others();
     let (mut held, mut answers) = (Vec::new(), Vec::new());

@@ -7,7 +7,7 @@ use mayfly::limits;
 use tokio::net::TcpStream;
 
 use super::Rig;
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 
 async fn silent(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     let mut all = Vec::new();
@@ -22,7 +22,7 @@ async fn silent(address: SocketAddr, count: usize) -> Vec<TcpStream> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_silent_sockets_at_every_listener_keep_nobody_out() {
-    let rig = Rig::new(Settings::default());
+    let rig = Rig::new(DevSettings::default());
     let addresses = rig.child.addresses().clone();
     let before = rig.memory();
     let others = rig.others();
@@ -45,7 +45,7 @@ async fn a_thousand_silent_sockets_at_every_listener_keep_nobody_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_workload_that_holds_every_place_loses_them_to_others() {
-    let settings = Settings::default().with("limits.connections", "200").with("limits.admin_connections", "50");
+    let settings = DevSettings::default().with("limits.connections", "200").with("limits.admin_connections", "50");
     let rig = Rig::new(settings);
     let addresses = rig.child.addresses().clone();
     let mut held = Vec::new();

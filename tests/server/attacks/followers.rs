@@ -6,12 +6,13 @@ use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
 
 use super::Rig;
 use crate::kit::reason;
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_service_that_opens_names_without_end_keeps_nobody_from_following() {
     let few = limits::FOLLOWERS_PER_CALLER.min(50);
-    let rig = Rig::new(Settings::default().with("limits.followers_per_caller", &few.to_string()).with("limits.followers", "100"));
+    let rig =
+        Rig::new(DevSettings::default().with("limits.followers_per_caller", &few.to_string()).with("limits.followers", "100"));
     let address = rig.child.addresses().workload;
     let others = rig.others();
     let follow =

@@ -8,7 +8,7 @@ use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
 
 use super::{Rig, terms};
 use crate::kit::{MAYFLY, reason};
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 
 /// 64 callers and 64 tools, each as long as a name may be, and different from those of every other task.
 fn long(n: usize) -> pb::OpenTaskRequest {
@@ -20,7 +20,7 @@ fn long(n: usize) -> pb::OpenTaskRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_with_long_terms_are_bounded_in_bytes_and_listed_page_by_page() {
-    let rig = Rig::new(Settings::default().with("limits.task_bytes_per_caller", "\"16MiB\""));
+    let rig = Rig::new(DevSettings::default().with("limits.task_bytes_per_caller", "\"16MiB\""));
     let others = rig.others();
     let before = rig.memory();
     let address = rig.child.addresses().workload;

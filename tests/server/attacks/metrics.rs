@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::Rig;
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 
 async fn scrape(address: std::net::SocketAddr) -> String {
     let mut tcp = TcpStream::connect(address).await.unwrap();
@@ -18,7 +18,7 @@ async fn scrape(address: std::net::SocketAddr) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_to_the_metrics_stop_no_scrape() {
-    let rig = Rig::new(Settings::default().with("listen.metrics", "\"127.0.0.1:0\""));
+    let rig = Rig::new(DevSettings::default().with("listen.metrics", "\"127.0.0.1:0\""));
     let address = rig.child.addresses().metrics.unwrap();
     let others = rig.others();
     let mut idle = Vec::new();

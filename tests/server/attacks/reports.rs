@@ -7,7 +7,7 @@ use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
 
 use super::{Rig, exchange, terms};
 use crate::kit::{PATIENCE, reason};
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::DevSettings;
 
 fn used(issued: &pb::Issued, tool: String) -> pb::Use {
     let now = mayfly::system::System::real().wall().0;
@@ -22,7 +22,7 @@ fn used(issued: &pb::Issued, tool: String) -> pb::Use {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_makes_up_tools_stops_neither_reports_of_others_nor_signs_of_life() {
-    let rig = Rig::new(Settings::default());
+    let rig = Rig::new(DevSettings::default());
     let address = rig.child.addresses().workload;
     let channel = async |name: &'static str| rig.world.channel(name, address).await.unwrap();
     let issued = exchange(channel("ci/demo").await).await;

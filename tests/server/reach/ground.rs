@@ -1,6 +1,6 @@
 //! The grants on which a credential rests, by all the names that a revocation can use for them.
 
-use mayfly::revocation::Sort;
+use mayfly::revocation::TargetKind;
 use serde_json::{Value, json};
 
 /// A grant: the credential itself, or another grant that it rests on. A name that the grant does not have is empty.
@@ -25,36 +25,36 @@ pub struct Ground {
 
 /// The target of this sort that names the ground, as proto3 JSON; `None` if the ground has no such name. A new sort does not compile
 /// without its line.
-pub fn target(sort: Sort, g: &Ground) -> Option<Value> {
+pub fn target(sort: TargetKind, g: &Ground) -> Option<Value> {
     let named = |name: &str, value: &str| (!value.is_empty()).then(|| json!({ name: value }));
     let base64 = |hex: &str| data_encoding::BASE64.encode(&data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap());
     let pair = |(a, b): &(String, String)| (!a.is_empty()).then(|| (a.clone(), b.clone()));
     let [anchor, issuing_key, serial] = &g.svid;
     match sort {
-        Sort::Credential => named("credentialId", &g.credential),
-        Sort::Task => named("taskId", &g.task),
-        Sort::Caller => named("caller", &g.caller),
-        Sort::Prefix => g.caller.starts_with("spiffe://").then(|| json!({"spiffeIdPrefix": g.caller})),
-        Sort::TrustDomain => named("trustDomain", &g.trust_domain),
-        Sort::TrustAnchor => (!anchor.is_empty())
+        TargetKind::Credential => named("credentialId", &g.credential),
+        TargetKind::Task => named("taskId", &g.task),
+        TargetKind::Caller => named("caller", &g.caller),
+        TargetKind::Prefix => g.caller.starts_with("spiffe://").then(|| json!({"spiffeIdPrefix": g.caller})),
+        TargetKind::TrustDomain => named("trustDomain", &g.trust_domain),
+        TargetKind::TrustAnchor => (!anchor.is_empty())
             .then(|| json!({"trustAnchor": {"trustDomain": g.trust_domain, "sha256": base64(anchor)}})),
-        Sort::Subject => pair(&g.subject).map(|(issuer, sub)| json!({"subject": {"issuer": issuer, "sub": sub}})),
-        Sort::Upstream => named("upstream", &g.upstream),
-        Sort::UpstreamScope => {
+        TargetKind::Subject => pair(&g.subject).map(|(issuer, sub)| json!({"subject": {"issuer": issuer, "sub": sub}})),
+        TargetKind::Upstream => named("upstream", &g.upstream),
+        TargetKind::UpstreamScope => {
             (!g.scope.is_empty()).then(|| json!({"upstreamScope": {"upstream": g.upstream, "scope": g.scope}}))
         }
-        Sort::Binding => named("binding", &g.binding),
-        Sort::Tool => named("tool", &g.tool),
-        Sort::Environment => named("environment", &g.environment),
-        Sort::PolicyBelow => {
+        TargetKind::Binding => named("binding", &g.binding),
+        TargetKind::Tool => named("tool", &g.tool),
+        TargetKind::Environment => named("environment", &g.environment),
+        TargetKind::PolicyBelow => {
             (g.policy > 0).then(|| json!({"policyBelow": {"environment": g.environment, "version": (g.policy + 1).to_string()}}))
         }
-        Sort::SigningKey => named("signingKey", &g.key),
-        Sort::Svid => (!serial.is_empty()).then(|| {
+        TargetKind::SigningKey => named("signingKey", &g.key),
+        TargetKind::Svid => (!serial.is_empty()).then(|| {
             json!({"svid": {"trustDomain": g.trust_domain, "issuingKeySha256": base64(issuing_key), "serial": base64(serial)}})
         }),
-        Sort::SubjectToken => pair(&g.token).map(|(issuer, id)| json!({"subjectToken": {"issuer": issuer, "id": id}})),
-        Sort::Everything => Some(json!({"everything": {}})),
+        TargetKind::SubjectToken => pair(&g.token).map(|(issuer, id)| json!({"subjectToken": {"issuer": issuer, "id": id}})),
+        TargetKind::Everything => Some(json!({"everything": {}})),
     }
 }
 

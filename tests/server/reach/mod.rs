@@ -15,7 +15,7 @@ mod ways;
 
 use std::collections::BTreeSet;
 
-use mayfly::revocation::Sort;
+use mayfly::revocation::TargetKind;
 
 use asked::ask;
 use ground::target;
@@ -28,7 +28,7 @@ async fn every_target_reaches_whatever_rests_on_it_in_every_way() {
     let mut world = World::new().await;
     let (mut vectors, mut wrong, mut targets) = (Vectors::default(), Vec::new(), BTreeSet::new());
     for way in Way::ALL {
-        for sort in Sort::ALL {
+        for sort in TargetKind::ALL {
             let expected = way.expected(sort);
             if expected == Expected::NotAsked {
                 continue;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mayfly::revocation::Sort;
+use mayfly::revocation::TargetKind;
 
 use super::table::{Expected, Way};
 
@@ -15,7 +15,8 @@ fn table() -> String {
     );
     for way in Way::ALL {
         let of = |expected: Expected| {
-            let words: Vec<&str> = Sort::ALL.into_iter().filter(|sort| way.expected(*sort) == expected).map(Sort::word).collect();
+            let words: Vec<&str> =
+                TargetKind::ALL.into_iter().filter(|sort| way.expected(*sort) == expected).map(TargetKind::word).collect();
             words.join(", ")
         };
         out += &format!("| {} | {} | {} |\n", way.words(), of(Expected::Reached), of(Expected::NotReached));

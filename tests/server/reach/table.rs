@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use mayfly::ledger::record::{Issued, TaskOpened};
-use mayfly::revocation::{Facts, Sort};
+use mayfly::ledger::record::{CredentialIssued, TaskOpened};
+use mayfly::revocation::{Facts, TargetKind};
 
 /// The relation of a credential to the grant that is revoked.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -44,57 +44,57 @@ pub enum Expected {
 }
 
 /// The names of a credential that a workload got for its own work, with a binding and a tool.
-const CREDENTIAL: &[Sort] = &[
-    Sort::Credential,
-    Sort::Task,
-    Sort::Caller,
-    Sort::Prefix,
-    Sort::TrustDomain,
-    Sort::TrustAnchor,
-    Sort::Subject,
-    Sort::Upstream,
-    Sort::UpstreamScope,
-    Sort::Binding,
-    Sort::Tool,
-    Sort::Environment,
-    Sort::PolicyBelow,
-    Sort::SigningKey,
-    Sort::Svid,
-    Sort::Everything,
+const CREDENTIAL: &[TargetKind] = &[
+    TargetKind::Credential,
+    TargetKind::Task,
+    TargetKind::Caller,
+    TargetKind::Prefix,
+    TargetKind::TrustDomain,
+    TargetKind::TrustAnchor,
+    TargetKind::Subject,
+    TargetKind::Upstream,
+    TargetKind::UpstreamScope,
+    TargetKind::Binding,
+    TargetKind::Tool,
+    TargetKind::Environment,
+    TargetKind::PolicyBelow,
+    TargetKind::SigningKey,
+    TargetKind::Svid,
+    TargetKind::Everything,
 ];
 
 /// The names of the opening of a task by a workload.
-const OPENING: &[Sort] = &[
-    Sort::Task,
-    Sort::Caller,
-    Sort::Prefix,
-    Sort::TrustDomain,
-    Sort::TrustAnchor,
-    Sort::Subject,
-    Sort::Environment,
-    Sort::PolicyBelow,
-    Sort::Svid,
-    Sort::Everything,
+const OPENING: &[TargetKind] = &[
+    TargetKind::Task,
+    TargetKind::Caller,
+    TargetKind::Prefix,
+    TargetKind::TrustDomain,
+    TargetKind::TrustAnchor,
+    TargetKind::Subject,
+    TargetKind::Environment,
+    TargetKind::PolicyBelow,
+    TargetKind::Svid,
+    TargetKind::Everything,
 ];
 
 /// The names of a login, of a person or a CI job.
-const LOGIN: &[Sort] = &[
-    Sort::Credential,
-    Sort::Caller,
-    Sort::Prefix,
-    Sort::TrustDomain,
-    Sort::TrustAnchor,
-    Sort::Subject,
-    Sort::Environment,
-    Sort::PolicyBelow,
-    Sort::SigningKey,
-    Sort::Svid,
-    Sort::SubjectToken,
-    Sort::Everything,
+const LOGIN: &[TargetKind] = &[
+    TargetKind::Credential,
+    TargetKind::Caller,
+    TargetKind::Prefix,
+    TargetKind::TrustDomain,
+    TargetKind::TrustAnchor,
+    TargetKind::Subject,
+    TargetKind::Environment,
+    TargetKind::PolicyBelow,
+    TargetKind::SigningKey,
+    TargetKind::Svid,
+    TargetKind::SubjectToken,
+    TargetKind::Everything,
 ];
 
 /// The names of a subject token of an OIDC issuer.
-const TOKEN: &[Sort] = &[Sort::Subject, Sort::SubjectToken, Sort::Everything];
+const TOKEN: &[TargetKind] = &[TargetKind::Subject, TargetKind::SubjectToken, TargetKind::Everything];
 
 impl Way {
     pub const ALL: [Way; 23] = [
@@ -157,24 +157,24 @@ impl Way {
     }
 
     /// The names of the grant that the credential rests on.
-    const fn names(self) -> &'static [Sort] {
+    const fn names(self) -> &'static [TargetKind] {
         match self {
             Way::Itself | Way::Renewed => CREDENTIAL,
             Way::Opener | Way::OpenerAbove | Way::OpenerOfTheRoot | Way::OpenerAboveInline | Way::Delegated => OPENING,
-            Way::Shown | Way::ShownBefore | Way::ShownAtOpening => &Sort::ALL,
+            Way::Shown | Way::ShownBefore | Way::ShownAtOpening => &TargetKind::ALL,
             Way::SubjectToken | Way::TokenOfTheShown => TOKEN,
             Way::TokenAtOpening => &[
-                Sort::Task,
-                Sort::Caller,
-                Sort::Prefix,
-                Sort::TrustDomain,
-                Sort::TrustAnchor,
-                Sort::Subject,
-                Sort::Environment,
-                Sort::PolicyBelow,
-                Sort::Svid,
-                Sort::SubjectToken,
-                Sort::Everything,
+                TargetKind::Task,
+                TargetKind::Caller,
+                TargetKind::Prefix,
+                TargetKind::TrustDomain,
+                TargetKind::TrustAnchor,
+                TargetKind::Subject,
+                TargetKind::Environment,
+                TargetKind::PolicyBelow,
+                TargetKind::Svid,
+                TargetKind::SubjectToken,
+                TargetKind::Everything,
             ],
             Way::Login
             | Way::LoginOfTheOpener
@@ -186,33 +186,33 @@ impl Way {
             | Way::GlassJoiner => LOGIN,
             // Only the names of the descendant itself: the rows above cover names that it shares with the credential.
             Way::Descendant => &[
-                Sort::Credential,
-                Sort::Task,
-                Sort::Caller,
-                Sort::Prefix,
-                Sort::Upstream,
-                Sort::UpstreamScope,
-                Sort::Tool,
-                Sort::SigningKey,
-                Sort::Svid,
+                TargetKind::Credential,
+                TargetKind::Task,
+                TargetKind::Caller,
+                TargetKind::Prefix,
+                TargetKind::Upstream,
+                TargetKind::UpstreamScope,
+                TargetKind::Tool,
+                TargetKind::SigningKey,
+                TargetKind::Svid,
             ],
             // An approval is used once and is then a fact of the record. The approver's login is no ancestor.
             Way::Approver => &[
-                Sort::Credential,
-                Sort::Caller,
-                Sort::Prefix,
-                Sort::TrustDomain,
-                Sort::TrustAnchor,
-                Sort::Subject,
-                Sort::SigningKey,
-                Sort::Svid,
-                Sort::SubjectToken,
+                TargetKind::Credential,
+                TargetKind::Caller,
+                TargetKind::Prefix,
+                TargetKind::TrustDomain,
+                TargetKind::TrustAnchor,
+                TargetKind::Subject,
+                TargetKind::SigningKey,
+                TargetKind::Svid,
+                TargetKind::SubjectToken,
             ],
         }
     }
 
     /// The required effect of a revocation by this name.
-    pub fn expected(self, sort: Sort) -> Expected {
+    pub fn expected(self, sort: TargetKind) -> Expected {
         match self {
             _ if !self.names().contains(&sort) => Expected::NotAsked,
             Way::Descendant | Way::Approver => Expected::NotReached,
@@ -221,7 +221,7 @@ impl Way {
     }
 
     /// Whether the credential of an unrelated workload stays good.
-    pub fn is_beside(self, sort: Sort) -> bool {
+    pub fn is_beside(self, sort: TargetKind) -> bool {
         let of_people = matches!(
             self,
             Way::Login
@@ -235,12 +235,18 @@ impl Way {
                 | Way::Approver
         );
         match sort {
-            Sort::Credential | Sort::Task | Sort::Caller | Sort::Prefix | Sort::Subject | Sort::Svid | Sort::SubjectToken => true,
+            TargetKind::Credential
+            | TargetKind::Task
+            | TargetKind::Caller
+            | TargetKind::Prefix
+            | TargetKind::Subject
+            | TargetKind::Svid
+            | TargetKind::SubjectToken => true,
             // The unrelated workload uses another upstream, and another tool without a binding.
-            Sort::Upstream | Sort::UpstreamScope | Sort::Binding | Sort::Tool => self != Way::Descendant,
+            TargetKind::Upstream | TargetKind::UpstreamScope | TargetKind::Binding | TargetKind::Tool => self != Way::Descendant,
             // People and CI jobs belong to the server's own trust domain, which has its own CA.
-            Sort::TrustDomain | Sort::TrustAnchor | Sort::SigningKey => of_people,
-            Sort::Environment | Sort::PolicyBelow | Sort::Everything => false,
+            TargetKind::TrustDomain | TargetKind::TrustAnchor | TargetKind::SigningKey => of_people,
+            TargetKind::Environment | TargetKind::PolicyBelow | TargetKind::Everything => false,
         }
     }
 
@@ -250,7 +256,7 @@ impl Way {
 }
 
 /// The sorts of targets that name each fact that rules can match. A new fact does not compile without its line.
-fn sorts_of(facts: &Facts<'_>) -> Vec<Sort> {
+fn sorts_of(facts: &Facts<'_>) -> Vec<TargetKind> {
     let Facts {
         revision: _,
         credentials: _,
@@ -269,27 +275,27 @@ fn sorts_of(facts: &Facts<'_>) -> Vec<Sort> {
         rests_on: _,
     } = facts;
     [
-        &[Sort::Credential][..],
-        &[Sort::Task],
-        &[Sort::Caller, Sort::Prefix, Sort::TrustDomain, Sort::Subject],
-        &[Sort::Upstream],
-        &[Sort::UpstreamScope],
-        &[Sort::Binding],
-        &[Sort::Tool],
-        &[Sort::Environment],
-        &[Sort::PolicyBelow],
-        &[Sort::SigningKey],
-        &[Sort::TrustAnchor, Sort::TrustDomain, Sort::Svid],
-        &[Sort::SubjectToken],
+        &[TargetKind::Credential][..],
+        &[TargetKind::Task],
+        &[TargetKind::Caller, TargetKind::Prefix, TargetKind::TrustDomain, TargetKind::Subject],
+        &[TargetKind::Upstream],
+        &[TargetKind::UpstreamScope],
+        &[TargetKind::Binding],
+        &[TargetKind::Tool],
+        &[TargetKind::Environment],
+        &[TargetKind::PolicyBelow],
+        &[TargetKind::SigningKey],
+        &[TargetKind::TrustAnchor, TargetKind::TrustDomain, TargetKind::Svid],
+        &[TargetKind::SubjectToken],
         // `everything` matches whatever the facts are.
-        &[Sort::Everything],
+        &[TargetKind::Everything],
     ]
     .concat()
 }
 
 /// The ways in which the record of a credential can name another grant. A new field does not compile without its line.
-fn ways_of_a_credential(issued: &Issued) -> Vec<Way> {
-    let Issued {
+fn ways_of_a_credential(issued: &CredentialIssued) -> Vec<Way> {
+    let CredentialIssued {
         credential: _,
         // The openings of the task and of the tasks above it: `ways_of_a_task`.
         task: _,
@@ -374,12 +380,12 @@ fn ways_of_a_task(opened: &TaskOpened) -> Vec<Way> {
 
 #[test]
 fn the_table_has_each_sort_of_target_and_each_way_to_rest_on_something() {
-    let sorts: BTreeSet<Sort> = sorts_of(&Facts::default()).into_iter().collect();
-    assert_eq!(sorts, Sort::ALL.into_iter().collect());
-    let ways = [ways_of_a_credential(&Issued::default()), ways_of_a_task(&TaskOpened::default())].concat();
+    let sorts: BTreeSet<TargetKind> = sorts_of(&Facts::default()).into_iter().collect();
+    assert_eq!(sorts, TargetKind::ALL.into_iter().collect());
+    let ways = [ways_of_a_credential(&CredentialIssued::default()), ways_of_a_task(&TaskOpened::default())].concat();
     assert_eq!(ways.len(), Way::ALL.len(), "each way once");
     assert_eq!(ways.into_iter().collect::<BTreeSet<Way>>(), Way::ALL.into_iter().collect());
-    for sort in Sort::ALL {
+    for sort in TargetKind::ALL {
         let reached = |way: &Way| way.expected(sort) == Expected::Reached;
         assert!(Way::ALL.iter().filter(|way| reached(way)).count() > 1, "{sort:?} reaches more than what it names");
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mayfly::cli::dev::{Engine, World as Dev};
+use mayfly::cli::dev::{DevEngine, DevWorld as Dev};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::exchange_request::Task;
 use mayfly::pb::mayfly::v1::issued::Answer;
@@ -12,7 +12,7 @@ use mayfly::pb::mayfly::v1::policy_service_client::PolicyServiceClient;
 use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
 use mayfly::pb::mayfly::v1::upstream_service_client::UpstreamServiceClient;
-use mayfly::revocation::Sort;
+use mayfly::revocation::TargetKind;
 use mayfly::seq::CredentialId;
 use serde_json::json;
 use tokio::sync::OnceCell;
@@ -151,7 +151,7 @@ impl World {
             users.section("users", &["dev"], "uses = [\"subject\"]\nscopes_claim = \"scope\""),
             hub.section("hub", &["dev"], "uses = [\"attest\"]\nplatform = \"github\""),
         ];
-        let rig = Rig::edited(Engine::Redb, "", &|world| {
+        let rig = Rig::edited(DevEngine::Redb, "", &|world| {
             let edit = |path: &str, change: &dyn Fn(String) -> String| {
                 let path = world.dir().join(path);
                 std::fs::write(&path, change(std::fs::read_to_string(&path).unwrap())).unwrap();
@@ -253,10 +253,10 @@ impl World {
     }
 
     /// Separates a credential's ground from the credentials that rest on it: by new SVIDs, another key, or another version of the policy.
-    async fn between(&self, sort: Sort) {
+    async fn between(&self, sort: TargetKind) {
         [REPOS, ECHO].iter().for_each(|name| self.fresh(name));
         match sort {
-            Sort::SigningKey => {
+            TargetKind::SigningKey => {
                 let rotate = pb::RotateKeyRequest {
                     purpose: pb::KeyPurpose::AccessToken.into(),
                     environment: "dev".into(),
@@ -265,7 +265,7 @@ impl World {
                 };
                 KeyServiceClient::new(self.admin().await).rotate_key(rotate).await.unwrap();
             }
-            Sort::PolicyBelow => self.next_policy().await,
+            TargetKind::PolicyBelow => self.next_policy().await,
             _ => {}
         }
     }
@@ -361,7 +361,7 @@ impl World {
     }
 
     /// A new agent opens a task in which the given callers act. Returns the agent, the task, and the ground of the opening.
-    async fn opened(&mut self, sort: Sort, callers: &[&str]) -> (String, String, Ground) {
+    async fn opened(&mut self, sort: TargetKind, callers: &[&str]) -> (String, String, Ground) {
         let opener = self.agent();
         let task = self.open(&opener, terms(callers, ""), None).await;
         let own = self.exchange(&opener, within(&task, "echo")).await;
@@ -371,7 +371,7 @@ impl World {
     }
 
     /// An agent's credential for repos, in a task in which both servers act: the task, the token, and the ground.
-    async fn shown(&mut self, sort: Sort) -> (String, String, Ground) {
+    async fn shown(&mut self, sort: TargetKind) -> (String, String, Ground) {
         let agent = self.agent();
         let task = self.open(&agent, terms(&[REPOS, ECHO], ""), None).await;
         let token = token_of(&self.exchange(&agent, within(&task, "repos")).await);
@@ -392,7 +392,7 @@ impl World {
     }
 
     /// A credential that rests on a grant in this way, and that grant.
-    pub async fn make(&mut self, way: Way, sort: Sort) -> Case {
+    pub async fn make(&mut self, way: Way, sort: TargetKind) -> Case {
         match way {
             Way::Itself => {
                 let agent = self.agent();
@@ -475,7 +475,7 @@ impl World {
         }
     }
 
-    async fn of_a_user(&mut self, way: Way, sort: Sort) -> Case {
+    async fn of_a_user(&mut self, way: Way, sort: TargetKind) -> Case {
         let token = self.user();
         let (issuer, n) = (self.users.issuer.clone(), self.n);
         let ground =
@@ -497,7 +497,7 @@ impl World {
         made(self.show(&token_of(&first), &first.task_id).await, ground)
     }
 
-    async fn of_a_login(&mut self, who: &Person, way: Way, sort: Sort) -> Case {
+    async fn of_a_login(&mut self, who: &Person, way: Way, sort: TargetKind) -> Case {
         let ground = self.login(who);
         if matches!(way, Way::Login | Way::Job) {
             self.between(sort).await;
@@ -518,7 +518,7 @@ impl World {
     }
 
     /// A credential for an export that Ada approved.
-    async fn approved(&mut self, sort: Sort) -> Case {
+    async fn approved(&mut self, sort: TargetKind) -> Case {
         let agent = self.agent();
         let ask =
             pb::ExchangeRequest { kind: pb::CredentialKind::Jwt.into(), ..crate::people_rig::exchange("echo:admin", "export") };
@@ -529,7 +529,7 @@ impl World {
         made(self.exchange(&agent, ask).await, self.login(&ada))
     }
 
-    async fn in_glass(&mut self, way: Way, sort: Sort) -> Case {
+    async fn in_glass(&mut self, way: Way, sort: TargetKind) -> Case {
         let [opens, joins, _] = glass_people(self.glass.1);
         let (opener, joiner) = (self.rig.sign_in(&opens, no_change).await, self.rig.sign_in(&joins, no_change).await);
         let opened = self.rig.glass(&opener, Open::Rights("echo-down".into())).await.unwrap();

@@ -32,17 +32,17 @@ fn approval() -> Vec<(&'static str, Row)> {
     vec![
         (
             "ApprovalService.ListApprovals",
-            Environment(call!(approval::Approvals, list_approvals, _t => pb::ListApprovalsRequest::default())),
+            Environment(call!(approval::ApprovalApi, list_approvals, _t => pb::ListApprovalsRequest::default())),
         ),
         (
             "ApprovalService.GetApproval",
             Environment(
-                call!(approval::Approvals, get_approval, t => pb::GetApprovalRequest { approval_id: t.approval.clone() }),
+                call!(approval::ApprovalApi, get_approval, t => pb::GetApprovalRequest { approval_id: t.approval.clone() }),
             ),
         ),
         (
             "ApprovalService.DecideApproval",
-            Environment(call!(approval::Approvals, decide_approval, t => pb::DecideApprovalRequest {
+            Environment(call!(approval::ApprovalApi, decide_approval, t => pb::DecideApprovalRequest {
                 approval_id: t.approval.clone(),
                 request_sha256: t.digest.clone().into(),
                 decision: pb::ApprovalDecision::Refuse.into(),
@@ -52,7 +52,7 @@ fn approval() -> Vec<(&'static str, Row)> {
         ),
         (
             "ApprovalService.WatchApprovals",
-            Environment(stream!(approval::Approvals, watch_approvals, _t => pb::WatchApprovalsRequest::default())),
+            Environment(stream!(approval::ApprovalApi, watch_approvals, _t => pb::WatchApprovalsRequest::default())),
         ),
     ]
 }
@@ -61,61 +61,63 @@ fn audit() -> Vec<(&'static str, Row)> {
     vec![
         (
             "AuditService.Explain",
-            Environment(call!(audit::Audit, explain, t => pb::ExplainRequest {
+            Environment(call!(audit::AuditApi, explain, t => pb::ExplainRequest {
                 of: Some(pb::explain_request::Of::CredentialId(t.credential.clone())),
             })),
         ),
         (
             "AuditService.Explain",
             Environment(
-                call!(audit::Audit, explain, t => pb::ExplainRequest { of: Some(pb::explain_request::Of::TaskId(t.task.clone())) }),
+                call!(audit::AuditApi, explain, t => pb::ExplainRequest { of: Some(pb::explain_request::Of::TaskId(t.task.clone())) }),
             ),
         ),
         (
             "AuditService.Explain",
-            Environment(call!(audit::Audit, explain, t => pb::ExplainRequest { of: Some(pb::explain_request::Of::Seq(t.rule)) })),
+            Environment(
+                call!(audit::AuditApi, explain, t => pb::ExplainRequest { of: Some(pb::explain_request::Of::Seq(t.rule)) }),
+            ),
         ),
         (
             "AuditService.Explain",
-            Environment(call!(audit::Audit, explain, t => pb::ExplainRequest {
+            Environment(call!(audit::AuditApi, explain, t => pb::ExplainRequest {
                 of: Some(pb::explain_request::Of::ApprovalId(t.approval.clone())),
             })),
         ),
         (
             "AuditService.Explain",
             Environment(
-                call!(audit::Audit, explain, t => pb::ExplainRequest { of: Some(pb::explain_request::Of::LeaseId(t.lease.clone())) }),
+                call!(audit::AuditApi, explain, t => pb::ExplainRequest { of: Some(pb::explain_request::Of::LeaseId(t.lease.clone())) }),
             ),
         ),
         (
             "AuditService.SearchRecords",
             Environment(
-                call!(audit::Audit, search_records, _t => pb::SearchRecordsRequest { page_size: 100, ..Default::default() }),
+                call!(audit::AuditApi, search_records, _t => pb::SearchRecordsRequest { page_size: 100, ..Default::default() }),
             ),
         ),
         (
             "AuditService.SearchRecords",
             Environment(
-                call!(audit::Audit, search_records, t => pb::SearchRecordsRequest { filter: only(t.environment), ..Default::default() }),
+                call!(audit::AuditApi, search_records, t => pb::SearchRecordsRequest { filter: only(t.environment), ..Default::default() }),
             ),
         ),
         (
             "AuditService.TailRecords",
             Environment(
-                stream!(audit::Audit, tail_records, _t => pb::TailRecordsRequest { resume_after: Some(1 << 45), ..Default::default() }),
+                stream!(audit::AuditApi, tail_records, _t => pb::TailRecordsRequest { resume_after: Some(1 << 45), ..Default::default() }),
             ),
         ),
-        ("AuditService.GetCheckpoint", Server(call!(audit::Audit, get_checkpoint, _t => pb::GetCheckpointRequest::default()))),
+        ("AuditService.GetCheckpoint", Server(call!(audit::AuditApi, get_checkpoint, _t => pb::GetCheckpointRequest::default()))),
         (
             "AuditService.ExportRecords",
             Environment(
-                stream!(audit::Audit, export_records, t => pb::ExportRecordsRequest { filter: only(t.environment), ..Default::default() }),
+                stream!(audit::AuditApi, export_records, t => pb::ExportRecordsRequest { filter: only(t.environment), ..Default::default() }),
             ),
         ),
-        ("AuditService.ExportRecords", Each(stream!(audit::Audit, export_records, _t => pb::ExportRecordsRequest::default()))),
+        ("AuditService.ExportRecords", Each(stream!(audit::AuditApi, export_records, _t => pb::ExportRecordsRequest::default()))),
         (
             "AuditService.VerifyLedger",
-            Server(call!(audit::Audit, verify_ledger, t => pb::VerifyLedgerRequest { from_seq: t.lock, to_seq: t.rule })),
+            Server(call!(audit::AuditApi, verify_ledger, t => pb::VerifyLedgerRequest { from_seq: t.lock, to_seq: t.rule })),
         ),
         ("AuditService.ReportUse", workloads()),
     ]
@@ -128,19 +130,19 @@ fn break_glass() -> Vec<(&'static str, Row)> {
         ("BreakGlassService.ReviewBreakGlass", named()),
         (
             "BreakGlassService.CloseBreakGlass",
-            Environment(call!(break_glass::BreakGlasses, close_break_glass, t => pb::CloseBreakGlassRequest {
+            Environment(call!(break_glass::BreakGlassApi, close_break_glass, t => pb::CloseBreakGlassRequest {
                 task_id: t.glass.clone(),
                 reason: "done".into(),
             })),
         ),
         (
             "BreakGlassService.ListBreakGlass",
-            Environment(call!(break_glass::BreakGlasses, list_break_glass, _t => pb::ListBreakGlassRequest::default())),
+            Environment(call!(break_glass::BreakGlassApi, list_break_glass, _t => pb::ListBreakGlassRequest::default())),
         ),
         (
             "BreakGlassService.GetBreakGlass",
             Environment(
-                call!(break_glass::BreakGlasses, get_break_glass, t => pb::GetBreakGlassRequest { task_id: t.glass.clone() }),
+                call!(break_glass::BreakGlassApi, get_break_glass, t => pb::GetBreakGlassRequest { task_id: t.glass.clone() }),
             ),
         ),
     ]
@@ -151,30 +153,30 @@ fn credential() -> Vec<(&'static str, Row)> {
         (
             "CredentialService.GetCredential",
             Environment(
-                call!(credential::Credentials, get_credential, t => pb::GetCredentialRequest { credential_id: t.credential.clone() }),
+                call!(credential::CredentialApi, get_credential, t => pb::GetCredentialRequest { credential_id: t.credential.clone() }),
             ),
         ),
         (
             "CredentialService.ListCredentials",
-            Environment(call!(credential::Credentials, list_credentials, _t => pb::ListCredentialsRequest::default())),
+            Environment(call!(credential::CredentialApi, list_credentials, _t => pb::ListCredentialsRequest::default())),
         ),
         (
             "CredentialService.ListCredentials",
-            Environment(call!(credential::Credentials, list_credentials, t => pb::ListCredentialsRequest {
+            Environment(call!(credential::CredentialApi, list_credentials, t => pb::ListCredentialsRequest {
                 filter: Some(pb::CredentialFilter { environment: t.environment.into(), ..Default::default() }),
                 ..Default::default()
             })),
         ),
         (
             "CredentialService.WatchCredentials",
-            Environment(stream!(credential::Credentials, watch_credentials, t => pb::WatchCredentialsRequest {
+            Environment(stream!(credential::CredentialApi, watch_credentials, t => pb::WatchCredentialsRequest {
                 resume_after: Some(t.lock.min(t.rule) - 8),
                 ..Default::default()
             })),
         ),
         (
             "CredentialService.LookupToken",
-            Environment(call!(credential::Credentials, lookup_token, t => pb::LookupTokenRequest {
+            Environment(call!(credential::CredentialApi, lookup_token, t => pb::LookupTokenRequest {
                 by: Some(pb::lookup_token_request::By::Token(t.token.clone())),
             })),
         ),
@@ -184,10 +186,10 @@ fn credential() -> Vec<(&'static str, Row)> {
 fn key() -> Vec<(&'static str, Row)> {
     vec![
         ("KeyService.GetJwks", NotOperators("the public keys are for everybody")),
-        ("KeyService.ListKeys", Environment(call!(key::Keys, list_keys, _t => pb::ListKeysRequest::default()))),
+        ("KeyService.ListKeys", Environment(call!(key::KeyApi, list_keys, _t => pb::ListKeysRequest::default()))),
         (
             "KeyService.RotateKey",
-            Environment(call!(key::Keys, rotate_key, t => pb::RotateKeyRequest {
+            Environment(call!(key::KeyApi, rotate_key, t => pb::RotateKeyRequest {
                 purpose: pb::KeyPurpose::AccessToken.into(),
                 environment: t.environment.into(),
                 ..Default::default()
@@ -196,12 +198,12 @@ fn key() -> Vec<(&'static str, Row)> {
         (
             "KeyService.RotateKey",
             Each(
-                call!(key::Keys, rotate_key, _t => pb::RotateKeyRequest { purpose: pb::KeyPurpose::Checkpoint.into(), ..Default::default() }),
+                call!(key::KeyApi, rotate_key, _t => pb::RotateKeyRequest { purpose: pb::KeyPurpose::Checkpoint.into(), ..Default::default() }),
             ),
         ),
         (
             "KeyService.RetireKey",
-            Environment(call!(key::Keys, retire_key, t => pb::RetireKeyRequest {
+            Environment(call!(key::KeyApi, retire_key, t => pb::RetireKeyRequest {
                 key_id: t.key.clone(),
                 reason: "a test".into(),
                 dry_run: true,
@@ -210,7 +212,7 @@ fn key() -> Vec<(&'static str, Row)> {
         ),
         (
             "KeyService.CompromiseKey",
-            Environment(call!(key::Keys, compromise_key, t => pb::CompromiseKeyRequest {
+            Environment(call!(key::KeyApi, compromise_key, t => pb::CompromiseKeyRequest {
                 key_id: t.key.clone(),
                 reason: "a test".into(),
                 dry_run: true,
@@ -225,18 +227,18 @@ fn policy() -> Vec<(&'static str, Row)> {
         (
             "PolicyService.GetPolicy",
             Environment(
-                call!(policy::Policies, get_policy, t => pb::GetPolicyRequest { environment: t.environment.into(), ..Default::default() }),
+                call!(policy::PolicyApi, get_policy, t => pb::GetPolicyRequest { environment: t.environment.into(), ..Default::default() }),
             ),
         ),
         (
             "PolicyService.ValidatePolicy",
             Environment(
-                call!(policy::Policies, validate_policy, t => pb::ValidatePolicyRequest { environment: t.environment.into(), set: in_force() }),
+                call!(policy::PolicyApi, validate_policy, t => pb::ValidatePolicyRequest { environment: t.environment.into(), set: in_force() }),
             ),
         ),
         (
             "PolicyService.ExplainPolicy",
-            Environment(call!(policy::Policies, explain_policy, t => pb::ExplainPolicyRequest {
+            Environment(call!(policy::PolicyApi, explain_policy, t => pb::ExplainPolicyRequest {
                 environment: t.environment.into(),
                 set: None,
                 situation: Some(pb::Situation {
@@ -248,7 +250,7 @@ fn policy() -> Vec<(&'static str, Row)> {
         ),
         (
             "PolicyService.DiffPolicy",
-            Environment(call!(policy::Policies, diff_policy, t => pb::DiffPolicyRequest {
+            Environment(call!(policy::PolicyApi, diff_policy, t => pb::DiffPolicyRequest {
                 environment: t.environment.into(),
                 set: in_force(),
                 since: None,
@@ -256,7 +258,7 @@ fn policy() -> Vec<(&'static str, Row)> {
         ),
         (
             "PolicyService.SetPolicy",
-            Environment(call!(policy::Policies, set_policy, t => pb::SetPolicyRequest {
+            Environment(call!(policy::PolicyApi, set_policy, t => pb::SetPolicyRequest {
                 environment: t.environment.into(),
                 mode: pb::PolicyMode::Enforce.into(),
                 set: in_force(),
@@ -274,16 +276,16 @@ fn revocation() -> Vec<(&'static str, Row)> {
         (
             "RevocationService.Revoke",
             Environment(
-                call!(revocation::Revocations, revoke, t => revoke(&[Target::Credential(t.credential.parse().unwrap())], false)),
+                call!(revocation::RevocationApi, revoke, t => revoke(&[Target::Credential(t.credential.parse().unwrap())], false)),
             ),
         ),
         (
             "RevocationService.Revoke",
-            Environment(call!(revocation::Revocations, revoke, t => revoke(&[Target::Task(t.task.parse().unwrap())], false))),
+            Environment(call!(revocation::RevocationApi, revoke, t => revoke(&[Target::Task(t.task.parse().unwrap())], false))),
         ),
         (
             "RevocationService.Revoke",
-            Environment(call!(revocation::Revocations, revoke, t => revoke(&[
+            Environment(call!(revocation::RevocationApi, revoke, t => revoke(&[
                 Target::Caller(t.agent.as_str().into()),
                 Target::Prefix(format!("spiffe://{DOMAIN}/{}/x", t.environment).as_str().into()),
                 Target::UpstreamScope(t.upstream.as_str().into(), "echo:admin".into()),
@@ -292,7 +294,7 @@ fn revocation() -> Vec<(&'static str, Row)> {
         ),
         (
             "RevocationService.Revoke",
-            Environment(call!(revocation::Revocations, revoke, t => pb::RevokeRequest {
+            Environment(call!(revocation::RevocationApi, revoke, t => pb::RevokeRequest {
                 dry_run: true,
                 ..revoke(&[Target::Environment(t.environment.into())], false)
             })),
@@ -300,58 +302,58 @@ fn revocation() -> Vec<(&'static str, Row)> {
         (
             "RevocationService.Revoke",
             Each(
-                call!(revocation::Revocations, revoke, _t => pb::RevokeRequest { dry_run: true, ..revoke(&[Target::Everything], false) }),
+                call!(revocation::RevocationApi, revoke, _t => pb::RevokeRequest { dry_run: true, ..revoke(&[Target::Everything], false) }),
             ),
         ),
         (
             "RevocationService.Revoke",
-            Each(call!(revocation::Revocations, revoke, _t => revoke(&[Target::Tool("no-such-tool".into())], true))),
+            Each(call!(revocation::RevocationApi, revoke, _t => revoke(&[Target::Tool("no-such-tool".into())], true))),
         ),
         (
             "RevocationService.Revoke",
-            Each(call!(revocation::Revocations, revoke, _t => pb::RevokeRequest {
+            Each(call!(revocation::RevocationApi, revoke, _t => pb::RevokeRequest {
                 dry_run: true,
                 ..revoke(&[Target::Caller(format!("spiffe://{DOMAIN}/operator/all").as_str().into())], true)
             })),
         ),
         (
             "RevocationService.Revoke",
-            Each(call!(revocation::Revocations, revoke, _t => pb::RevokeRequest {
+            Each(call!(revocation::RevocationApi, revoke, _t => pb::RevokeRequest {
                 dry_run: true,
                 ..revoke(&[Target::Environment("prod".into()), Target::Environment("stage".into())], true)
             })),
         ),
         (
             "RevocationService.GetRevocation",
-            Environment(call!(revocation::Revocations, get_revocation, t => pb::GetRevocationRequest { seq: t.rule })),
+            Environment(call!(revocation::RevocationApi, get_revocation, t => pb::GetRevocationRequest { seq: t.rule })),
         ),
         (
             "RevocationService.BlastRadius",
-            Environment(call!(revocation::Revocations, blast_radius, t => pb::BlastRadiusRequest {
+            Environment(call!(revocation::RevocationApi, blast_radius, t => pb::BlastRadiusRequest {
                 targets: vec![target_to_pb(&Target::Upstream(t.upstream.as_str().into()))],
                 ..Default::default()
             })),
         ),
         (
             "RevocationService.ListRules",
-            Environment(call!(revocation::Revocations, list_rules, _t => pb::ListRulesRequest::default())),
+            Environment(call!(revocation::RevocationApi, list_rules, _t => pb::ListRulesRequest::default())),
         ),
         (
             "RevocationService.AddLock",
-            Environment(call!(revocation::Revocations, add_lock, t => lock(&[Target::Caller(t.agent.as_str().into())]))),
+            Environment(call!(revocation::RevocationApi, add_lock, t => lock(&[Target::Caller(t.agent.as_str().into())]))),
         ),
         (
             "RevocationService.AddLock",
-            Each(call!(revocation::Revocations, add_lock, _t => lock(&[Target::Tool("no-such-tool".into())]))),
+            Each(call!(revocation::RevocationApi, add_lock, _t => lock(&[Target::Tool("no-such-tool".into())]))),
         ),
         (
             "RevocationService.ListLocks",
-            Environment(call!(revocation::Revocations, list_locks, _t => pb::ListLocksRequest::default())),
+            Environment(call!(revocation::RevocationApi, list_locks, _t => pb::ListLocksRequest::default())),
         ),
         (
             "RevocationService.LiftLock",
             Environment(
-                call!(revocation::Revocations, lift_lock, t => pb::LiftLockRequest { seq: t.lock, reason: "a test".into(), ..Default::default() }),
+                call!(revocation::RevocationApi, lift_lock, t => pb::LiftLockRequest { seq: t.lock, reason: "a test".into(), ..Default::default() }),
             ),
         ),
     ]
@@ -361,7 +363,7 @@ fn revocation_2() -> Vec<(&'static str, Row)> {
     vec![
         (
             "RevocationService.WatchRevocations",
-            Environment(stream!(revocation::Revocations, watch_revocations, t => pb::WatchRevocationsRequest {
+            Environment(stream!(revocation::RevocationApi, watch_revocations, t => pb::WatchRevocationsRequest {
                 follower: "one".into(),
                 upstreams: vec![t.upstream.clone()],
                 ..Default::default()
@@ -370,7 +372,7 @@ fn revocation_2() -> Vec<(&'static str, Row)> {
         (
             "RevocationService.WatchRevocations",
             Each(
-                stream!(revocation::Revocations, watch_revocations, _t => pb::WatchRevocationsRequest { follower: "all".into(), ..Default::default() }),
+                stream!(revocation::RevocationApi, watch_revocations, _t => pb::WatchRevocationsRequest { follower: "all".into(), ..Default::default() }),
             ),
         ),
         (
@@ -380,29 +382,29 @@ fn revocation_2() -> Vec<(&'static str, Row)> {
         (
             "RevocationService.WaitForRevocation",
             Server(
-                call!(revocation::Revocations, wait_for_revocation, t => pb::WaitForRevocationRequest { seq: t.rule, timeout: None }),
+                call!(revocation::RevocationApi, wait_for_revocation, t => pb::WaitForRevocationRequest { seq: t.rule, timeout: None }),
             ),
         ),
         (
             "RevocationService.ListFollowers",
-            Environment(call!(revocation::Revocations, list_followers, _t => pb::ListFollowersRequest::default())),
+            Environment(call!(revocation::RevocationApi, list_followers, _t => pb::ListFollowersRequest::default())),
         ),
     ]
 }
 
 fn server() -> Vec<(&'static str, Row)> {
     vec![
-        ("ServerService.GetStatus", Environment(call!(server::Server, get_status, _t => pb::GetStatusRequest {}))),
-        ("ServerService.ListWebhooks", Environment(call!(server::Server, list_webhooks, _t => pb::ListWebhooksRequest {}))),
+        ("ServerService.GetStatus", Environment(call!(server::ServerApi, get_status, _t => pb::GetStatusRequest {}))),
+        ("ServerService.ListWebhooks", Environment(call!(server::ServerApi, list_webhooks, _t => pb::ListWebhooksRequest {}))),
         (
             "ServerService.TestWebhook",
-            Environment(call!(server::Server, test_webhook, t => pb::TestWebhookRequest { name: t.upstream.clone() })),
+            Environment(call!(server::ServerApi, test_webhook, t => pb::TestWebhookRequest { name: t.upstream.clone() })),
         ),
         (
             "ServerService.Backup",
             Each(Box::new(|l: &Land, _: &Things, who: &Peer| {
                 l.w.run(async {
-                    server::Server(l.w.authority().clone())
+                    server::ServerApi(l.w.authority().clone())
                         .backup(ask(who, pb::BackupRequest::default()))
                         .await
                         .map(|_| String::new())
@@ -418,36 +420,36 @@ fn task() -> Vec<(&'static str, Row)> {
         ("TaskService.DelegateTask", workloads()),
         ("TaskService.ExtendTask", workloads()),
         ("TaskService.HeartbeatTask", workloads()),
-        ("TaskService.GetTask", Environment(call!(task::Tasks, get_task, t => pb::GetTaskRequest { task_id: t.task.clone() }))),
-        ("TaskService.ListTasks", Environment(call!(task::Tasks, list_tasks, _t => pb::ListTasksRequest::default()))),
+        ("TaskService.GetTask", Environment(call!(task::TaskApi, get_task, t => pb::GetTaskRequest { task_id: t.task.clone() }))),
+        ("TaskService.ListTasks", Environment(call!(task::TaskApi, list_tasks, _t => pb::ListTasksRequest::default()))),
         (
             "TaskService.HoldTask",
             Environment(
-                call!(task::Tasks, hold_task, t => pb::HoldTaskRequest { task_id: t.task.clone(), reason: "a test".into(), ..Default::default() }),
+                call!(task::TaskApi, hold_task, t => pb::HoldTaskRequest { task_id: t.task.clone(), reason: "a test".into(), ..Default::default() }),
             ),
         ),
         (
             "TaskService.ResumeTask",
             Environment(
-                call!(task::Tasks, resume_task, t => pb::ResumeTaskRequest { task_id: t.task.clone(), reason: "a test".into(), ..Default::default() }),
+                call!(task::TaskApi, resume_task, t => pb::ResumeTaskRequest { task_id: t.task.clone(), reason: "a test".into(), ..Default::default() }),
             ),
         ),
         (
             "TaskService.CompleteTask",
             Environment(
-                call!(task::Tasks, complete_task, t => pb::CompleteTaskRequest { task_id: t.task.clone(), reason: "a test".into() }),
+                call!(task::TaskApi, complete_task, t => pb::CompleteTaskRequest { task_id: t.task.clone(), reason: "a test".into() }),
             ),
         ),
         (
             "TaskService.CancelTask",
             Environment(
-                call!(task::Tasks, cancel_task, t => pb::CancelTaskRequest { task_id: t.task.clone(), reason: "a test".into() }),
+                call!(task::TaskApi, cancel_task, t => pb::CancelTaskRequest { task_id: t.task.clone(), reason: "a test".into() }),
             ),
         ),
         (
             "TaskService.ListTaskCredentials",
             Environment(
-                call!(task::Tasks, list_task_credentials, t => pb::ListTaskCredentialsRequest { task_id: t.task.clone(), ..Default::default() }),
+                call!(task::TaskApi, list_task_credentials, t => pb::ListTaskCredentialsRequest { task_id: t.task.clone(), ..Default::default() }),
             ),
         ),
     ]
@@ -463,9 +465,9 @@ fn token() -> Vec<(&'static str, Row)> {
         ("TokenService.Authorize", workloads()),
         (
             "TokenService.Introspect",
-            Environment(call!(tokens::Tokens, introspect, t => pb::IntrospectRequest { token: t.token.clone() })),
+            Environment(call!(tokens::TokenApi, introspect, t => pb::IntrospectRequest { token: t.token.clone() })),
         ),
-        ("TokenService.Whoami", Environment(call!(tokens::Tokens, whoami, _t => pb::WhoamiRequest {}))),
+        ("TokenService.Whoami", Environment(call!(tokens::TokenApi, whoami, _t => pb::WhoamiRequest {}))),
     ]
 }
 
@@ -473,15 +475,15 @@ fn trust_domain() -> Vec<(&'static str, Row)> {
     vec![
         (
             "TrustDomainService.ListTrustDomains",
-            Server(call!(trust_domain::TrustDomains, list_trust_domains, _t => pb::ListTrustDomainsRequest::default())),
+            Server(call!(trust_domain::TrustDomainApi, list_trust_domains, _t => pb::ListTrustDomainsRequest::default())),
         ),
         (
             "TrustDomainService.GetBundle",
-            Server(call!(trust_domain::TrustDomains, get_bundle, _t => pb::GetBundleRequest { trust_domain: DOMAIN.into() })),
+            Server(call!(trust_domain::TrustDomainApi, get_bundle, _t => pb::GetBundleRequest { trust_domain: DOMAIN.into() })),
         ),
         (
             "TrustDomainService.AddBundle",
-            Each(call!(trust_domain::TrustDomains, add_bundle, _t => pb::AddBundleRequest {
+            Each(call!(trust_domain::TrustDomainApi, add_bundle, _t => pb::AddBundleRequest {
                 trust_domain: "other.example".into(),
                 bundle: Some(pb::Bundle { bundle: Some(pb::bundle::Bundle::SpiffeJwks(JWT_BUNDLE.into())) }),
                 ..Default::default()
@@ -489,7 +491,7 @@ fn trust_domain() -> Vec<(&'static str, Row)> {
         ),
         (
             "TrustDomainService.SetBundle",
-            Each(call!(trust_domain::TrustDomains, set_bundle, _t => pb::SetBundleRequest {
+            Each(call!(trust_domain::TrustDomainApi, set_bundle, _t => pb::SetBundleRequest {
                 trust_domain: DOMAIN.into(),
                 bundle: Some(pb::Bundle { bundle: Some(pb::bundle::Bundle::SpiffeJwks(JWT_BUNDLE.into())) }),
                 dry_run: true,
@@ -498,7 +500,7 @@ fn trust_domain() -> Vec<(&'static str, Row)> {
         ),
         (
             "TrustDomainService.RemoveTrustAnchor",
-            Each(call!(trust_domain::TrustDomains, remove_trust_anchor, _t => pb::RemoveTrustAnchorRequest {
+            Each(call!(trust_domain::TrustDomainApi, remove_trust_anchor, _t => pb::RemoveTrustAnchorRequest {
                 trust_domain: DOMAIN.into(),
                 sha256: vec![7; 32].into(),
                 reason: "a test".into(),
@@ -508,7 +510,7 @@ fn trust_domain() -> Vec<(&'static str, Row)> {
         ),
         (
             "TrustDomainService.RemoveTrustDomain",
-            Each(call!(trust_domain::TrustDomains, remove_trust_domain, _t => pb::RemoveTrustDomainRequest {
+            Each(call!(trust_domain::TrustDomainApi, remove_trust_domain, _t => pb::RemoveTrustDomainRequest {
                 trust_domain: DOMAIN.into(),
                 reason: "a test".into(),
                 dry_run: true,
@@ -522,16 +524,16 @@ fn upstream() -> Vec<(&'static str, Row)> {
     vec![
         (
             "UpstreamService.GetUpstream",
-            Environment(call!(upstream::Upstreams, get_upstream, t => pb::GetUpstreamRequest { upstream: t.upstream.clone() })),
+            Environment(call!(upstream::UpstreamApi, get_upstream, t => pb::GetUpstreamRequest { upstream: t.upstream.clone() })),
         ),
         (
             "UpstreamService.ListUpstreams",
-            Environment(call!(upstream::Upstreams, list_upstreams, _t => pb::ListUpstreamsRequest::default())),
+            Environment(call!(upstream::UpstreamApi, list_upstreams, _t => pb::ListUpstreamsRequest::default())),
         ),
         (
             "UpstreamService.SetUpstream",
             Environment(Box::new(|l: &Land, t: &Things, who: &Peer| {
-                let service = upstream::Upstreams(l.w.authority().clone());
+                let service = upstream::UpstreamApi(l.w.authority().clone());
                 let get = service.get_upstream(ask(&ROOT, pb::GetUpstreamRequest { upstream: t.upstream.clone() }));
                 let upstream = ok(l.w.run(get)).upstream.map(|u| pb::Upstream { purpose: "another one".into(), ..u });
                 let set =
@@ -541,7 +543,7 @@ fn upstream() -> Vec<(&'static str, Row)> {
         ),
         (
             "UpstreamService.SetUpstreamState",
-            Environment(call!(upstream::Upstreams, set_upstream_state, t => pb::SetUpstreamStateRequest {
+            Environment(call!(upstream::UpstreamApi, set_upstream_state, t => pb::SetUpstreamStateRequest {
                 upstream: t.upstream.clone(),
                 state: pb::RegistrationState::Disabled.into(),
                 reason: "a test".into(),
@@ -551,7 +553,7 @@ fn upstream() -> Vec<(&'static str, Row)> {
         ),
         (
             "UpstreamService.Offboard",
-            Environment(call!(upstream::Upstreams, offboard, t => pb::OffboardRequest {
+            Environment(call!(upstream::UpstreamApi, offboard, t => pb::OffboardRequest {
                 owner: format!("you-{}", t.environment),
                 reason: "a test".into(),
                 dry_run: true,
@@ -560,7 +562,7 @@ fn upstream() -> Vec<(&'static str, Row)> {
         ),
         (
             "UpstreamService.Offboard",
-            Each(call!(upstream::Upstreams, offboard, _t => pb::OffboardRequest {
+            Each(call!(upstream::UpstreamApi, offboard, _t => pb::OffboardRequest {
                 owner: "you-prod".into(),
                 person: Some(pb::Subject { issuer: "https://idp.test".into(), sub: "ada".into() }),
                 reason: "a test".into(),
@@ -571,7 +573,7 @@ fn upstream() -> Vec<(&'static str, Row)> {
         (
             "UpstreamService.ReturnOwner",
             Environment(Box::new(|l: &Land, t: &Things, who: &Peer| {
-                let service = upstream::Upstreams(l.w.authority().clone());
+                let service = upstream::UpstreamApi(l.w.authority().clone());
                 let (owner, reason) = (format!("you-{}", t.environment), "a test".to_owned());
                 let confirmation = Some(pb::Confirmation { all: true, ..Default::default() });
                 let leaves =
@@ -588,11 +590,11 @@ fn upstream() -> Vec<(&'static str, Row)> {
         ("UpstreamService.PutSecret", NotOperators("this version does not serve it")),
         (
             "UpstreamService.ListBindings",
-            Environment(call!(upstream::Upstreams, list_bindings, _t => pb::ListBindingsRequest::default())),
+            Environment(call!(upstream::UpstreamApi, list_bindings, _t => pb::ListBindingsRequest::default())),
         ),
         (
             "UpstreamService.SetBinding",
-            Environment(call!(upstream::Upstreams, set_binding, t => pb::SetBindingRequest {
+            Environment(call!(upstream::UpstreamApi, set_binding, t => pb::SetBindingRequest {
                 binding: Some(pb::Binding {
                     binding: format!("b-{}", t.environment),
                     upstream: t.upstream.clone(),
@@ -608,7 +610,7 @@ fn upstream() -> Vec<(&'static str, Row)> {
         ),
         (
             "UpstreamService.ListLeases",
-            Environment(call!(upstream::Upstreams, list_leases, _t => pb::ListLeasesRequest::default())),
+            Environment(call!(upstream::UpstreamApi, list_leases, _t => pb::ListLeasesRequest::default())),
         ),
     ]
 }
@@ -617,11 +619,11 @@ fn upstream_2() -> Vec<(&'static str, Row)> {
     vec![
         (
             "UpstreamService.RetryLease",
-            Environment(call!(upstream::Upstreams, retry_lease, t => pb::RetryLeaseRequest { lease_id: t.lease.clone() })),
+            Environment(call!(upstream::UpstreamApi, retry_lease, t => pb::RetryLeaseRequest { lease_id: t.lease.clone() })),
         ),
         (
             "UpstreamService.AbandonLease",
-            Environment(call!(upstream::Upstreams, abandon_lease, t => pb::AbandonLeaseRequest {
+            Environment(call!(upstream::UpstreamApi, abandon_lease, t => pb::AbandonLeaseRequest {
                 lease_id: t.lease.clone(),
                 reason: "a test".into(),
                 ..Default::default()

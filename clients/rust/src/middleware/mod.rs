@@ -4,7 +4,7 @@
 //! The layer removes the credential from the request's headers, so that it is never forwarded; calls to an upstream use a credential of
 //! their own. The handler finds the credential as [`Verified`] in the request's extensions.
 
-mod answer;
+mod responses;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -89,8 +89,8 @@ pub enum NotForThis {
 impl Protect {
     /// Protects the resource with this URL. The URL is the `resource` of the metadata, for which clients request a credential.
     pub fn new(verifier: Arc<Verifier>, resource: &str) -> Protect {
-        let (origin, path) = answer::split(resource);
-        let path = format!("{}{}", answer::WELL_KNOWN, path.trim_end_matches('/'));
+        let (origin, path) = responses::split(resource);
+        let path = format!("{}{}", responses::WELL_KNOWN, path.trim_end_matches('/'));
         Protect {
             verifier,
             resource: resource.into(),
@@ -115,10 +115,10 @@ impl Protect {
 
     /// Admits a request and adds [`Verified`] to its extensions, or returns the response.
     fn judge<B, R: From<String>>(&self, request: &mut Request<B>) -> Result<(), Response<R>> {
-        if *request.uri().path() == *self.metadata_path || request.uri().path() == answer::WELL_KNOWN {
+        if *request.uri().path() == *self.metadata_path || request.uri().path() == responses::WELL_KNOWN {
             return Err(match *request.method() {
                 Method::GET | Method::HEAD => self.metadata(),
-                _ => answer::method_not_allowed(),
+                _ => responses::method_not_allowed(),
             });
         }
         let token = taken(request.headers_mut()).map_err(|()| self.challenge(None))?;

@@ -21,7 +21,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mayfly_verify::check::{Checked, Checker, Message, Need};
 use mayfly_verify::limits;
-use mayfly_verify::revocation::{Asked, Facts, FeedSnapshot, Follower, Heartbeat, Life, Moment, SvidFacts, Target};
+use mayfly_verify::revocation::{Facts, FeedSnapshot, Follower, Heartbeat, Lifetime, Moment, ProbeHashes, SvidFacts, Target};
 use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 use mayfly_verify::token::Jwks;
 
@@ -115,7 +115,7 @@ fn measure(what: &str, tokens: usize, mut check: impl FnMut(usize) -> bool) {
 }
 
 fn rules(follower: &Follower) {
-    let life = Life { issued_at: NOW.wall, expires_at: NOW.wall.plus(300_000) };
+    let life = Lifetime { issued_at: NOW.wall, expires_at: NOW.wall.plus(300_000) };
     for (which, revision) in [("the decision saw all rules", 2_000_000), ("all rules are newer", 500_000)] {
         let token = |n| Token {
             credential: CredentialId::from_bytes(id(n, 1)),
@@ -124,14 +124,14 @@ fn rules(follower: &Follower) {
         };
         let tokens: Vec<Token> = (0..TOKENS).map(token).collect();
         let gathered: Vec<Facts<'_>> = tokens.iter().map(facts).collect();
-        let asked: Vec<Asked> = gathered.iter().map(Facts::asked).collect();
+        let asked: Vec<ProbeHashes> = gathered.iter().map(Facts::asked).collect();
         // Two names may have the same hash, so a token that is touched is checked by name, as `Checker` does.
-        let quick = |asked: &Asked, n: usize| match follower.touches(asked) {
+        let quick = |asked: &ProbeHashes, n: usize| match follower.touches(asked) {
             true => follower.check(&gathered[n], life, NOW).is_ok(),
             false => follower.lives(life, NOW).is_ok(),
         };
         measure(&format!("seen before, nothing happened since; {which}"), tokens.len(), |n| quick(&asked[n], n));
-        let rounds: Vec<Vec<Asked>> = (0..ROUNDS).map(|_| asked.clone()).collect();
+        let rounds: Vec<Vec<ProbeHashes>> = (0..ROUNDS).map(|_| asked.clone()).collect();
         let (mut round, last) = (0, tokens.len() - 1);
         measure(&format!("seen before, something happened since; {which}"), tokens.len(), |n| {
             let good = quick(&rounds[round][n], n);

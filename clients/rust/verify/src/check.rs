@@ -10,12 +10,14 @@
 use std::sync::Arc;
 
 use crate::limits;
-use crate::revocation::Asked;
+use crate::revocation::ProbeHashes;
 use crate::revocation::event::{FeedEvent, FeedSnapshot};
-use crate::revocation::follower::{Building, ChainHead, Follower, FollowerRefusal, Heartbeat, Life, Missed, Moment, RolledBack};
-use crate::seen::Seen;
+use crate::revocation::follower::{
+    ChainHead, Follower, FollowerRefusal, Heartbeat, Lifetime, Missed, Moment, PartialSnapshot, RolledBack,
+};
 use crate::seq::{Millis, Seq};
-use crate::token::{self, Claims, Expect, Jwks, Possession, TokenDefect};
+use crate::token::{self, Claims, Jwks, Possession, TokenDefect, TokenRequirements};
+use crate::token_cache::TokenCache;
 
 /// Why a credential is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -121,7 +123,7 @@ pub struct Checked {
     claims: Claims,
     kid: String,
     /// The hashes of the facts, computed together with the claims.
-    asked: Asked,
+    asked: ProbeHashes,
 }
 
 impl Checked {
@@ -158,9 +160,9 @@ pub struct Checker {
     follower: Follower,
     keys: Jwks,
     /// The received parts of a snapshot that is not whole yet.
-    parts: Building,
+    parts: PartialSnapshot,
     /// The tokens that were verified with the present keys.
-    seen: Seen<Checked>,
+    seen: TokenCache<Checked>,
 }
 
 impl Checker {
@@ -176,7 +178,7 @@ impl Checker {
 
     /// Begins a stream of the feed. Returns the sequence number after which it may resume; `None`: it must begin with a snapshot.
     pub fn begin_stream(&mut self) -> Option<Seq> {
-        self.parts = Building::default();
+        self.parts = PartialSnapshot::default();
         self.follower.resumes_after()
     }
 
@@ -241,7 +243,7 @@ impl Checker {
             return Err(TokenDefect::TooLong.into());
         }
         let known = self.seen.known_or(token, || {
-            let (claims, kid) = token::signed(token, &self.keys, |kid| self.follower.revokes_key(kid))?;
+            let (claims, kid) = token::verify_signature(token, &self.keys, |kid| self.follower.revokes_key(kid))?;
             Ok::<_, TokenDefect>(Checked::of(claims, kid))
         })?;
         self.stands(&known, need, now)?;
@@ -255,7 +257,7 @@ impl Checker {
         if touched && self.follower.revokes_key(&known.kid) {
             return Err(TokenDefect::KeyRevoked(known.kid.clone()).into());
         }
-        let expect = Expect {
+        let expect = TokenRequirements {
             issuer: &self.issuer,
             audience: &self.audience,
             now: self.follower.time(now),
@@ -263,8 +265,8 @@ impl Checker {
             skew_ms: limits::CLOCK_SKEW_MS,
             possession: need.certificate.map_or(Possession::None, Possession::Certificate),
         };
-        token::fits(claims, &expect)?;
-        let life = Life { issued_at: Millis::from_seconds(claims.iat), expires_at: Millis::from_seconds(claims.exp) };
+        token::check_claims(claims, &expect)?;
+        let life = Lifetime { issued_at: Millis::from_seconds(claims.iat), expires_at: Millis::from_seconds(claims.exp) };
         match touched {
             true => self.follower.check(&claims.facts(&known.kid), life, now)?,
             false => self.follower.lives(life, now)?,

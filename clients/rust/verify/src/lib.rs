@@ -15,5 +15,5 @@ pub mod identity;
 pub mod clock;
 pub mod limits;
 pub mod persistent;
-mod seen;
 pub mod seq;
+mod token_cache;

@@ -68,7 +68,7 @@ fn approval(bytes: &[u8]) -> String {
     ApprovalId::from_slice(bytes).map_or_else(String::new, |id| id.to_string())
 }
 
-fn who(identity: &Identity) -> Value {
+fn who(identity: &Principal) -> Value {
     json!({ "issuer": identity.issuer, "sub": identity.sub })
 }
 
@@ -91,7 +91,7 @@ fn event(event: &Event) -> Value {
         }),
         Event::TaskOpened(e) => opened(e),
         Event::TaskClosed(e) => json!({
-            "task": task(&e.task), "outcome": text(Outcome::try_from(e.outcome)), "reason": e.reason, "kept_until": time(e.keep_until),
+            "task": task(&e.task), "outcome": text(TaskOutcome::try_from(e.outcome)), "reason": e.reason, "kept_until": time(e.keep_until),
         }),
         Event::TaskHeld(e) => json!({ "task": task(&e.task), "rank": text(HoldRank::try_from(e.rank)), "reason": e.reason }),
         Event::TaskResumed(e) => json!({ "task": task(&e.task), "rank": text(HoldRank::try_from(e.rank)), "reason": e.reason }),
@@ -130,20 +130,20 @@ fn event(event: &Event) -> Value {
     }
 }
 
-fn asked(e: &ApprovalAsked) -> Value {
+fn asked(e: &ApprovalRequested) -> Value {
     json!({
-        "approval": approval(&e.approval), "of": text(ApprovalOf::try_from(e.of)), "request_sha256": hex(&e.digest), "caller": e.caller,
+        "approval": approval(&e.approval), "of": text(ApprovalKind::try_from(e.of)), "request_sha256": hex(&e.digest), "caller": e.caller,
         "subject": e.subject.as_ref().map(who), "actors": e.actors.iter().map(who).collect::<Vec<_>>(), "task": task(&e.task),
         "opens_task": e.opens, "upstream": e.upstream, "upstream_version": e.upstream_version, "environment": e.environment,
         "binding": e.binding, "binding_version": e.binding_version, "scopes": e.scopes, "kind": e.kind, "ttl_ms": e.ttl, "tool": e.tool,
         "arguments_sha256": hex(&e.arguments), "purpose": e.purpose, "details": e.details,
         "approvers": e.approvers.iter().map(who).collect::<Vec<_>>(), "policies": e.policies,
-        "change": e.change.as_ref().and_then(Change::event).as_ref().map(registry), "reason": e.reason, "expires_at": time(e.expires_at),
+        "change": e.change.as_ref().and_then(ProposedChangeRecord::event).as_ref().map(registry), "reason": e.reason, "expires_at": time(e.expires_at),
         "terms": e.terms.as_deref().map(task_asked),
     })
 }
 
-fn task_asked(e: &TaskAsked) -> Value {
+fn task_asked(e: &RequestedTask) -> Value {
     let allowance = e.allowance.clone().unwrap_or_default();
     let upstreams = allowance.upstreams.iter().map(|u| json!({ "upstream": u.name, "scopes": u.scopes }));
     let asks = e.registrations.iter().map(|r| json!({ "upstream": r.upstream, "version": r.version }));
@@ -166,7 +166,7 @@ fn registry(event: &Event) -> Value {
         Event::BindingSet(e) => {
             json!({ "binding": e.name, "version": e.version, "sha256": hex(&e.digest), "pending": e.pending })
         }
-        Event::Narrowed(e) => json!({ "what": text(Narrowing::try_from(e.what)), "name": e.name, "version": e.version }),
+        Event::Narrowed(e) => json!({ "what": text(NarrowedKind::try_from(e.what)), "name": e.name, "version": e.version }),
         Event::PolicyDiffered(e) => json!({
             "environment": e.environment, "version": e.version, "enforced": e.enforced, "caller": e.caller, "action": e.action,
             "upstream": e.upstream, "would_permit": e.permits, "policies": e.policies, "since": time(e.since), "count": e.count,
@@ -184,7 +184,7 @@ fn registry(event: &Event) -> Value {
         Event::KeyChanged(e) => json!({ "key": e.key, "state": text(KeyState::try_from(e.state)), "reason": e.reason }),
         Event::BreakGlass(e) => json!({
             "task": task(&e.task), "people": e.people.iter().map(who).collect::<Vec<_>>(), "reviewer": e.reviewer.as_ref().map(who),
-            "text": e.text, "rights": e.rights, "step": text(GlassStep::try_from(e.step)), "caller": e.caller,
+            "text": e.text, "rights": e.rights, "step": text(BreakGlassStep::try_from(e.step)), "caller": e.caller,
             "policy_version": e.policy_version, "decided_at": time(e.decided_at), "environment": e.environment, "svid": svid(e.svid.as_ref()),
             "ancestor": credential(&e.ancestor),
         }),
@@ -200,18 +200,18 @@ fn registry(event: &Event) -> Value {
         }),
         Event::LeaseClosed(e) => json!({ "lease": lease(&e.lease), "end": text(LeaseEnd::try_from(e.end)), "detail": e.detail }),
         Event::FellDue(e) => json!({
-            "of": text(DueOf::try_from(e.of)), "approval": approval(&e.id), "upstream": e.name, "version": e.version, "at": time(e.at),
+            "of": text(DeadlineKind::try_from(e.of)), "approval": approval(&e.id), "upstream": e.name, "version": e.version, "at": time(e.at),
             "environment": e.environment, "owner": e.owner,
         }),
         Event::SnapshotTaken(e) => json!({ "seq": e.seq, "position": e.position, "sha256": hex(&e.digest) }),
         Event::Maintained(e) => json!({ "what": e.what }),
         Event::HistoryRemoved(e) => {
-            let chain = |c: &ChainEnd| json!({ "writer": c.writer, "commit": c.number, "header_sha256": hex(&c.header) });
+            let chain = |c: &WriterHeadRecord| json!({ "writer": c.writer, "commit": c.number, "header_sha256": hex(&c.header) });
             let chains: Vec<Value> = e.chains.iter().map(chain).collect();
             json!({ "before": e.before, "seq": e.seq, "bytes": e.bytes, "newest": time(e.time), "chains": chains })
         }
         Event::AuditRead(e) => json!({
-            "of": text(ReadOf::try_from(e.of)), "asked": e.asked, "reads": e.reads, "returned": e.returned, "since": time(e.since),
+            "of": text(AuditReadKind::try_from(e.of)), "asked": e.asked, "reads": e.reads, "returned": e.returned, "since": time(e.since),
         }),
         Event::BackedUp(e) => json!({ "to": e.to, "head": e.head, "whole": e.whole }),
         Event::LoggedIn(e) => logged_in(e),
@@ -265,7 +265,7 @@ fn subject_claims(claims: Option<&SubjectClaims>) -> Option<Value> {
     claims.map(|c| json!({ "groups": c.groups, "scopes": c.scopes }))
 }
 
-fn issued(e: &Issued) -> Value {
+fn issued(e: &CredentialIssued) -> Value {
     let mut body = json!({
         "credential": credential(&e.credential), "task": task(&e.task), "kind": e.kind, "caller": e.caller,
         "subject": e.subject.as_ref().map(who), "actors": e.actors.iter().map(who).collect::<Vec<_>>(), "upstream": e.upstream,
@@ -295,14 +295,14 @@ mod tests {
     #[test]
     fn a_record_is_told_in_written_ids_and_without_what_is_empty() {
         let held = TaskHeld { task: vec![1; 16], rank: HoldRank::Operator as i32, reason: "look".into() };
-        let record = Record::new(Who::LocalUid(0), Event::TaskHeld(held));
+        let record = Record::new(Author::LocalUid(0), Event::TaskHeld(held));
         assert_eq!(
             json(&record),
             json!({ "task": TaskId::from_bytes([1; 16]).to_string(), "rank": "operator", "reason": "look" })
         );
-        let request = Request { caller: "c".into(), id: "r".into(), digest: vec![0; 32] };
-        let set = Event::BundleSet(BundleSet { trust_domain: "a".into(), anchors: vec![vec![1]], ..Default::default() });
-        let record = Record::new(Who::LocalUid(0), set).for_request(Some(request));
+        let request = RequestRecord { caller: "c".into(), id: "r".into(), digest: vec![0; 32] };
+        let set = Event::BundleSet(BundleUpdated { trust_domain: "a".into(), anchors: vec![vec![1]], ..Default::default() });
+        let record = Record::new(Author::LocalUid(0), set).for_request(Some(request));
         assert_eq!(
             json(&record),
             json!({ "trust_domain": "a", "trust_anchors": ["01"], "request": { "caller": "c", "id": "r" } })

@@ -4,24 +4,24 @@
 //! operator gets an explanation from memory only, so that workloads cannot make the server read history.
 
 pub mod body;
+mod finding_texts;
 mod related;
-mod words;
 
 use crate::authority::Authority;
-use crate::exchange::lookup::{Found, not_kept, path_to};
+use crate::exchange::lookup::{FoundIssuance, not_kept, path_to};
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason, Refusal};
-use mayfly_ledger::history::Past;
-use mayfly_ledger::look::Unseen;
-use mayfly_ledger::record::{Event, Record, Sort, about};
-use mayfly_ledger::search::Filter;
-use mayfly_ledger::state::{Ground, request_key};
+use mayfly_base::refusal::{Error, Reason, Refusal};
+use mayfly_ledger::history::HistoryRecord;
+use mayfly_ledger::history_query::QueryGap;
+use mayfly_ledger::record::{Event, NameKind, Record, main_objects};
+use mayfly_ledger::search::HistoryFilter;
+use mayfly_ledger::state::{SupportingGrant, request_key};
 use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, Seq, TaskId};
-use related::About;
+use related::ExplainScope;
 
 /// The object to explain.
 #[derive(Clone, Debug)]
-pub enum Of {
+pub enum ExplainTarget {
     /// A credential.
     Credential(CredentialId),
     /// A task.
@@ -43,7 +43,7 @@ pub enum Of {
 
 /// One finding of the explanation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct ExplainFinding {
     /// The subject of the finding.
     pub subject: &'static str,
     /// The text of the finding.
@@ -56,13 +56,13 @@ pub struct Finding {
 
 /// An explanation.
 #[derive(Clone, Debug, Default)]
-pub struct Explained {
+pub struct GrantExplanation {
     /// The explanation in one sentence.
     pub summary: String,
     /// The findings, in the order in which a decision checks them.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<ExplainFinding>,
     /// The records, oldest first.
-    pub records: Vec<Past>,
+    pub records: Vec<HistoryRecord>,
     /// The environment of the object, if it has one.
     pub environment: Option<String>,
     /// The workloads that may see the explanation.
@@ -71,27 +71,27 @@ pub struct Explained {
     pub request_unknown: bool,
 }
 
-fn none(what: &str) -> No {
-    No::Refusal(Refusal::new(Reason::NotFound, format!("there is no {what} that you may see")))
+fn none(what: &str) -> Error {
+    Error::Refusal(Refusal::new(Reason::NotFound, format!("there is no {what} that you may see")))
 }
 
 /// The parts of history that were not read.
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
+struct UnreadHistory {
     /// Records up to this sequence number were removed, and with them something that was searched for.
     removed: Option<Seq>,
     /// The part that was not searched, and why.
-    unseen: Option<Unseen>,
+    unseen: Option<QueryGap>,
 }
 
 /// The refusal if nothing was found.
-fn not_found(what: &str, kind: &str, removed: Option<Seq>) -> No {
+fn not_found(what: &str, kind: &str, removed: Option<Seq>) -> Error {
     removed.map_or_else(|| none(kind), |removed| not_kept(what, removed))
 }
 
 /// How far the search may go: only operators may have history read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Depth {
+pub enum SearchDepth {
     /// Memory only.
     Memory,
     /// Memory and history.
@@ -100,57 +100,65 @@ pub enum Depth {
 
 impl Authority {
     /// Explains an object. The service must check by environment and holders whether the caller may see the explanation.
-    pub async fn explain(&self, of: &Of, depth: Depth) -> Result<Explained, No> {
+    pub async fn explain(&self, of: &ExplainTarget, depth: SearchDepth) -> Result<GrantExplanation, Error> {
         match of {
-            Of::Credential(id) => self.explain_credential(*id, depth).await,
-            Of::Task(id) => self.explain_task(*id, depth).await,
-            Of::Request { caller, id } => self.explain_request(caller, id, depth).await,
-            Of::Seq(_) | Of::Approval(_) | Of::Lease(_) if depth == Depth::Memory => Err(none("such record")),
-            Of::Seq(seq) => self.explain_seq(*seq).await,
-            Of::Approval(id) => {
-                self.explain_records(About { approval: id.as_bytes().to_vec(), ..About::default() }, &id.to_string()).await
+            ExplainTarget::Credential(id) => self.explain_credential(*id, depth).await,
+            ExplainTarget::Task(id) => self.explain_task(*id, depth).await,
+            ExplainTarget::Request { caller, id } => self.explain_request(caller, id, depth).await,
+            ExplainTarget::Seq(_) | ExplainTarget::Approval(_) | ExplainTarget::Lease(_) if depth == SearchDepth::Memory => {
+                Err(none("such record"))
             }
-            Of::Lease(id) => {
-                self.explain_records(About { lease: id.as_bytes().to_vec(), ..About::default() }, &id.to_string()).await
+            ExplainTarget::Seq(seq) => self.explain_seq(*seq).await,
+            ExplainTarget::Approval(id) => {
+                self.explain_records(
+                    ExplainScope { approval: id.as_bytes().to_vec(), ..ExplainScope::default() },
+                    &id.to_string(),
+                )
+                .await
+            }
+            ExplainTarget::Lease(id) => {
+                self.explain_records(ExplainScope { lease: id.as_bytes().to_vec(), ..ExplainScope::default() }, &id.to_string())
+                    .await
             }
         }
     }
 
-    async fn explain_credential(&self, id: CredentialId, depth: Depth) -> Result<Explained, No> {
+    async fn explain_credential(&self, id: CredentialId, depth: SearchDepth) -> Result<GrantExplanation, Error> {
         let (known, login) = self
             .ledger
             .peek(|s| (s.credentials.get(&id).is_some(), s.logins.get(&id).map(|l| (l.seq, l.environment.to_string()))));
-        if let (Some((seq, environment)), Depth::History) = (login, depth) {
-            return Ok(Explained { environment: Some(environment), ..self.explain_seq(seq).await? });
+        if let (Some((seq, environment)), SearchDepth::History) = (login, depth) {
+            return Ok(GrantExplanation { environment: Some(environment), ..self.explain_seq(seq).await? });
         }
-        if depth == Depth::Memory && !known {
+        if depth == SearchDepth::Memory && !known {
             return Err(none("such credential"));
         }
         match self.issuance(id).await {
             Ok(Some(found)) => self.explain_found(found, depth).await,
             Ok(None) => Box::pin(self.explain_login(id)).await?.ok_or_else(|| none("such credential")),
-            Err(No::Refusal(no)) if no.reason == Reason::NotFound => {
-                Box::pin(self.explain_login(id)).await?.ok_or(No::Refusal(no))
+            Err(Error::Refusal(no)) if no.reason == Reason::NotFound => {
+                Box::pin(self.explain_login(id)).await?.ok_or(Error::Refusal(no))
             }
             Err(no) => Err(no),
         }
     }
 
     /// Explains a login that is no longer in memory. The credential of a login was not issued for an upstream.
-    async fn explain_login(&self, id: CredentialId) -> Result<Option<Explained>, No> {
-        let logs_in = move |past: &Past| matches!(&past.record.event, Some(Event::LoggedIn(e)) if e.credential == id.as_bytes());
-        let found = self.question(move |look| look.first(&[Filter::named(None, id.to_string())], logs_in)).await?;
-        let environment = |past: &Past| match &past.record.event {
+    async fn explain_login(&self, id: CredentialId) -> Result<Option<GrantExplanation>, Error> {
+        let logs_in =
+            move |past: &HistoryRecord| matches!(&past.record.event, Some(Event::LoggedIn(e)) if e.credential == id.as_bytes());
+        let found = self.question(move |look| look.first(&[HistoryFilter::named(None, id.to_string())], logs_in)).await?;
+        let environment = |past: &HistoryRecord| match &past.record.event {
             Some(Event::LoggedIn(e)) => Some(e.environment.clone()),
             _ => None,
         };
-        Ok(found.map(|past| Explained { environment: environment(&past), ..words::of_record(past) }))
+        Ok(found.map(|past| GrantExplanation { environment: environment(&past), ..finding_texts::of_record(past) }))
     }
 
-    async fn explain_found(&self, found: Found, depth: Depth) -> Result<Explained, No> {
+    async fn explain_found(&self, found: FoundIssuance, depth: SearchDepth) -> Result<GrantExplanation, Error> {
         let issued = found.issued()?.clone();
         let revision = found.record.revision();
-        let about = About {
+        let about = ExplainScope {
             path: found.path.clone(),
             lease: issued.lease.clone(),
             approval: issued.approval.clone(),
@@ -158,18 +166,19 @@ impl Authority {
             from: found.seq,
             grounds: self.ledger.peek(|s| {
                 let facts = s.facts_of_record(&issued, revision, &found.path);
-                facts.rests_on.iter().map(|ground| (Ground::of(ground), revision)).collect()
+                facts.rests_on.iter().map(|ground| (SupportingGrant::of(ground), revision)).collect()
             }),
-            ..About::default()
+            ..ExplainScope::default()
         };
         let (records, seen) = match depth {
-            Depth::Memory => (Vec::new(), Seen::default()),
-            Depth::History => self.story(about, format!("record {}", found.seq)).await?,
+            SearchDepth::Memory => (Vec::new(), UnreadHistory::default()),
+            SearchDepth::History => self.story(about, format!("record {}", found.seq)).await?,
         };
         let now = self.system.wall();
-        let (mut findings, summary) = self.ledger.settled(|s| words::of_credential(s, &issued, &found, &records, now)).await?;
-        findings.extend(words::reach(seen));
-        Ok(Explained {
+        let (mut findings, summary) =
+            self.ledger.settled(|s| finding_texts::of_credential(s, &issued, &found, &records, now)).await?;
+        findings.extend(finding_texts::reach(seen));
+        Ok(GrantExplanation {
             summary,
             findings,
             records,
@@ -179,7 +188,7 @@ impl Authority {
         })
     }
 
-    async fn explain_task(&self, id: TaskId, depth: Depth) -> Result<Explained, No> {
+    async fn explain_task(&self, id: TaskId, depth: SearchDepth) -> Result<GrantExplanation, Error> {
         let known = self.ledger.settled(|s| {
             let task = s.tasks.get(&id)?;
             // Includes approvals that are unused, or never will be used.
@@ -191,30 +200,31 @@ impl Authority {
         let (path, used) = known.await?.unzip();
         let (path, from) = match (path, depth) {
             (Some(known), _) => known,
-            (None, Depth::Memory) => return Err(none("such task")),
-            (None, Depth::History) => (vec![id], Seq::ZERO),
+            (None, SearchDepth::Memory) => return Err(none("such task")),
+            (None, SearchDepth::History) => (vec![id], Seq::ZERO),
         };
         let used = used.unwrap_or_default();
         let grounds = self.ledger.peek(|s| {
             let openings = s.tasks.get(&id).map_or_else(Vec::new, |task| s.openings(task));
-            let each =
-                openings.iter().flat_map(|o| std::iter::once(o).chain(&o.rests_on).map(move |of| (Ground::of(of), o.revision)));
+            let each = openings
+                .iter()
+                .flat_map(|o| std::iter::once(o).chain(&o.rests_on).map(move |of| (SupportingGrant::of(of), o.revision)));
             each.collect()
         });
-        let about = About { path, from, used, refusals_of: id.to_string(), grounds, ..About::default() };
+        let about = ExplainScope { path, from, used, refusals_of: id.to_string(), grounds, ..ExplainScope::default() };
         let (records, seen) = match depth {
-            Depth::Memory => (Vec::new(), Seen::default()),
-            Depth::History => self.story(about, id.to_string()).await?,
+            SearchDepth::Memory => (Vec::new(), UnreadHistory::default()),
+            SearchDepth::History => self.story(about, id.to_string()).await?,
         };
         let now = self.system.wall();
-        let told = self.ledger.settled(|s| words::of_task(s, id, &records, now)).await?;
+        let told = self.ledger.settled(|s| finding_texts::of_task(s, id, &records, now)).await?;
         let mut explained = told.ok_or_else(|| not_found(&id.to_string(), "such task", seen.removed))?;
-        explained.findings.extend(words::reach(seen));
+        explained.findings.extend(finding_texts::reach(seen));
         explained.records = records;
         Ok(explained)
     }
 
-    async fn explain_request(&self, caller: &str, id: &str, depth: Depth) -> Result<Explained, No> {
+    async fn explain_request(&self, caller: &str, id: &str, depth: SearchDepth) -> Result<GrantExplanation, Error> {
         let key = request_key(caller, id);
         let made = self.ledger.peek(|s| (s.credentials.asked(&key).map(|made| made.id()), s.requests.get(&key).cloned()));
         match made {
@@ -222,8 +232,8 @@ impl Authority {
             (None, Some(known)) if known.task != [0; 16] => {
                 return self.explain_task(TaskId::from_bytes(known.task), depth).await;
             }
-            (None, Some(known)) if depth == Depth::History => return self.explain_seq(known.seq).await,
-            _ if depth == Depth::Memory => return Err(none("such request")),
+            (None, Some(known)) if depth == SearchDepth::History => return self.explain_seq(known.seq).await,
+            _ if depth == SearchDepth::Memory => return Err(none("such request")),
             _ => {}
         }
         let (caller, id) = (caller.to_owned(), id.to_owned());
@@ -234,29 +244,30 @@ impl Authority {
                 let named = |r: &Record| {
                     r.requester() == Some(caller.as_str()) && r.request.as_ref().is_some_and(|request| request.id == id)
                 };
-                let found = look.newest(&[Filter { names, ..Filter::default() }], 1, |past| named(&past.record))?.pop();
+                let found =
+                    look.newest(&[HistoryFilter { names, ..HistoryFilter::default() }], 1, |past| named(&past.record))?.pop();
                 if found.is_some() {
-                    return Ok((found, Vec::new(), Seen::default()));
+                    return Ok((found, Vec::new(), UnreadHistory::default()));
                 }
-                let mine = |past: &Past| matches!(&past.record.event, Some(Event::Refused(e)) if e.caller == caller);
-                let of = [Filter::named(Some(Sort::About), about::refused(&caller))];
+                let mine = |past: &HistoryRecord| matches!(&past.record.event, Some(Event::Refused(e)) if e.caller == caller);
+                let of = [HistoryFilter::named(Some(NameKind::About), main_objects::refused(&caller))];
                 let refused = look.newest(&of, limits::EXPLAIN_RECORDS, mine)?;
                 if refused.is_empty() {
                     look.saw_all(&format!("request {id:?} of {caller}"))?;
                 }
-                Ok((None, refused, Seen { removed: look.removed(), unseen: look.unseen() }))
+                Ok((None, refused, UnreadHistory { removed: look.removed(), unseen: look.unseen() }))
             })
             .await?
         };
         if let Some(past) = found {
             return self.explain_past(past).await;
         }
-        let mut explained = words::of_refusals(&caller, &id, refused);
-        explained.findings.extend(words::reach(seen));
+        let mut explained = finding_texts::of_refusals(&caller, &id, refused);
+        explained.findings.extend(finding_texts::reach(seen));
         if explained.records.is_empty() { Err(not_found("the request", "such request", seen.removed)) } else { Ok(explained) }
     }
 
-    async fn explain_seq(&self, seq: Seq) -> Result<Explained, No> {
+    async fn explain_seq(&self, seq: Seq) -> Result<GrantExplanation, Error> {
         let what = format!("record {seq}");
         let none = none(&what);
         let past = self.question(move |look| match look.at(seq)? {
@@ -269,7 +280,7 @@ impl Authority {
         self.explain_past(past.await?).await
     }
 
-    async fn explain_past(&self, past: Past) -> Result<Explained, No> {
+    async fn explain_past(&self, past: HistoryRecord) -> Result<GrantExplanation, Error> {
         match &past.record.event {
             Some(Event::Issued(e)) => {
                 let task = TaskId::from_slice(&e.task);
@@ -278,24 +289,25 @@ impl Authority {
                     Some(path) => path,
                     None => self.question(move |look| path_to(look, task)).await?,
                 };
-                self.explain_found(Found { record: past.record, seq: past.seq, path }, Depth::History).await
+                self.explain_found(FoundIssuance { record: past.record, seq: past.seq, path }, SearchDepth::History).await
             }
             Some(Event::TaskOpened(e)) => match TaskId::from_slice(&e.task) {
-                Some(id) => self.explain_task(id, Depth::History).await,
+                Some(id) => self.explain_task(id, SearchDepth::History).await,
                 None => Err(none("such task")),
             },
-            _ => Ok(words::of_record(past)),
+            _ => Ok(finding_texts::of_record(past)),
         }
     }
 
-    async fn explain_records(&self, about: About, what: &str) -> Result<Explained, No> {
+    async fn explain_records(&self, about: ExplainScope, what: &str) -> Result<GrantExplanation, Error> {
         let (records, seen) = self.story(about, what.to_owned()).await?;
         if records.is_empty() {
             return Err(not_found(what, what, seen.removed));
         }
-        let mut explained = Explained { summary: format!("{} records name {what}", records.len()), ..Explained::default() };
-        explained.findings = records.iter().map(words::of_one).collect();
-        explained.findings.extend(words::reach(seen));
+        let mut explained =
+            GrantExplanation { summary: format!("{} records name {what}", records.len()), ..GrantExplanation::default() };
+        explained.findings = records.iter().map(finding_texts::of_one).collect();
+        explained.findings.extend(finding_texts::reach(seen));
         explained.records = records;
         Ok(explained)
     }

@@ -1,22 +1,22 @@
 //! Selects the records that belong to the story of an object.
 
-use super::Seen;
+use super::UnreadHistory;
 use crate::authority::Authority;
 use mayfly_base::limits;
-use mayfly_base::refusal::No;
-use mayfly_ledger::history::Past;
-use mayfly_ledger::look::Look;
-use mayfly_ledger::record::{Event, Issued, Record, Sort, about};
-use mayfly_ledger::revocation::{Facts, Rules, Sorts, Target};
-use mayfly_ledger::search::Filter;
-use mayfly_ledger::state::{Ground, facts_of_record};
+use mayfly_base::refusal::Error;
+use mayfly_ledger::history::HistoryRecord;
+use mayfly_ledger::history_query::HistoryQuery;
+use mayfly_ledger::record::{CredentialIssued, Event, NameKind, Record, main_objects};
+use mayfly_ledger::revocation::{Facts, Rules, Target, TargetKinds};
+use mayfly_ledger::search::HistoryFilter;
+use mayfly_ledger::state::{SupportingGrant, facts_of_record};
 use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
 /// The object of a story. Unknown parts stay empty.
 #[derive(Clone, Debug, Default)]
-pub(super) struct About {
+pub(super) struct ExplainScope {
     /// The issued credential, and its decision revision.
-    pub credential: Option<(Issued, Seq)>,
+    pub credential: Option<(CredentialIssued, Seq)>,
     /// The tasks of the path, root first.
     pub path: Vec<TaskId>,
     /// An approval, 16 bytes.
@@ -29,12 +29,12 @@ pub(super) struct About {
     pub refusals_of: String,
     /// The other grants that the credential depends on, each with the relevant decision revision: a revocation of one of them belongs to
     /// the story.
-    pub grounds: Vec<(Ground, Seq)>,
+    pub grounds: Vec<(SupportingGrant, Seq)>,
     /// The sequence number of the record where the story begins.
     pub from: Seq,
 }
 
-impl About {
+impl ExplainScope {
     fn is_credential(&self, id: &[u8]) -> bool {
         self.credential.as_ref().is_some_and(|(issued, _)| issued.credential == id)
     }
@@ -62,7 +62,7 @@ impl About {
     }
 
     fn has_approval(&self, id: &[u8]) -> bool {
-        About::has(&self.approval, id) || self.used.iter().any(|used| used == id)
+        ExplainScope::has(&self.approval, id) || self.used.iter().any(|used| used == id)
     }
 
     fn has(given: &[u8], found: &[u8]) -> bool {
@@ -92,8 +92,8 @@ impl About {
             Some(Event::GenerationBegun(e)) if e.generation > 1 => self.credential.is_some() || !self.path.is_empty(),
             Some(Event::ApprovalAsked(e)) => self.has_approval(&e.approval) || (e.terms.is_some() && self.is_about(&e.task)),
             Some(Event::ApprovalDecided(e)) => self.has_approval(&e.approval),
-            Some(Event::LeaseOpened(e)) => About::has(&self.lease, &e.lease) || self.is_credential(&e.credential),
-            Some(Event::LeaseClosed(e)) => About::has(&self.lease, &e.lease),
+            Some(Event::LeaseOpened(e)) => ExplainScope::has(&self.lease, &e.lease) || self.is_credential(&e.credential),
+            Some(Event::LeaseClosed(e)) => ExplainScope::has(&self.lease, &e.lease),
             Some(Event::Refused(e)) => !self.refusals_of.is_empty() && e.task == self.refusals_of,
             _ => false,
         }
@@ -120,14 +120,14 @@ impl About {
 
     /// The names to search for: every record of the story has one of these.
     fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.path.iter().map(about::id).collect();
+        let mut names: Vec<String> = self.path.iter().map(main_objects::id).collect();
         if let Some((issued, _)) = &self.credential {
-            names.extend(CredentialId::from_slice(&issued.credential).map(about::id));
-            names.push(about::key(&issued.key));
+            names.extend(CredentialId::from_slice(&issued.credential).map(main_objects::id));
+            names.push(main_objects::key(&issued.key));
         }
         if let Some(facts) = self.facts() {
             rules_of(&facts, &mut names);
-            names.push(about::GENERATION.to_owned());
+            names.push(main_objects::GENERATION.to_owned());
         }
         for (ground, revision) in &self.grounds {
             rules_of(&ground.facts(*revision), &mut names);
@@ -135,16 +135,16 @@ impl About {
         names.sort_unstable();
         names.dedup();
         names.extend(approval(&self.approval));
-        names.extend(LeaseId::from_slice(&self.lease).map(about::id));
+        names.extend(LeaseId::from_slice(&self.lease).map(main_objects::id));
         names
     }
 
     /// The records of a story, oldest first, at most `limits::EXPLAIN_RECORDS`: the newest, and those where it began.
-    fn story(mut self, look: &Look) -> Result<(Vec<Past>, Seen), No> {
+    fn story(mut self, look: &HistoryQuery) -> Result<(Vec<HistoryRecord>, UnreadHistory), Error> {
         // The beginning has at most the records of a credential and of the tasks of one path.
         let most = limits::EXPLAIN_RECORDS - limits::TASK_DEPTH - 1;
         let mut filters = filters_of(self.names());
-        filters.extend(self.credential.as_ref().map(|_| Filter { seq: Some(self.from), ..Filter::default() }));
+        filters.extend(self.credential.as_ref().map(|_| HistoryFilter { seq: Some(self.from), ..HistoryFilter::default() }));
         let mut records = look.newest(&filters, most, |past| self.concerns(&past.record, past.seq))?;
         records.iter().filter_map(|past| past.record.event.as_ref()).for_each(|event| self.notes(event));
         // The approvals that the task was opened or extended with are known only after the first search.
@@ -155,9 +155,10 @@ impl About {
         }
         let mut whole = true;
         for task in &self.path {
-            let opens = |past: &Past| matches!(&past.record.event, Some(Event::TaskOpened(e)) if e.task == task.as_bytes());
+            let opens =
+                |past: &HistoryRecord| matches!(&past.record.event, Some(Event::TaskOpened(e)) if e.task == task.as_bytes());
             if !records.iter().any(opens) {
-                let opened = look.first(&filters_of(vec![about::id(task)]), opens)?;
+                let opened = look.first(&filters_of(vec![main_objects::id(task)]), opens)?;
                 whole &= opened.is_some();
                 records.extend(opened);
             }
@@ -168,33 +169,33 @@ impl About {
         records.sort_by_key(|past| past.seq);
         records.dedup_by_key(|past| past.seq);
         whole &= self.path.is_empty() || look.unseen().is_none();
-        let asked = |past: &Past| matches!(&past.record.event, Some(Event::ApprovalAsked(_) | Event::LeaseOpened(_)));
+        let asked = |past: &HistoryRecord| matches!(&past.record.event, Some(Event::ApprovalAsked(_) | Event::LeaseOpened(_)));
         whole &= !self.path.is_empty() || records.iter().any(asked);
-        Ok((records, Seen { removed: look.removed().filter(|_| !whole), unseen: look.unseen() }))
+        Ok((records, UnreadHistory { removed: look.removed().filter(|_| !whole), unseen: look.unseen() }))
     }
 }
 
 /// Adds the names of every rule that can cover these facts.
 fn rules_of(facts: &Facts<'_>, names: &mut Vec<String>) {
-    facts.each(Sorts::ALL, &mut |probe| {
-        names.push(about::rule(&probe));
+    facts.each(TargetKinds::ALL, &mut |probe| {
+        names.push(main_objects::rule(&probe));
         false
     });
 }
 
 fn approval(id: &[u8]) -> Option<String> {
-    ApprovalId::from_slice(id).map(about::id)
+    ApprovalId::from_slice(id).map(main_objects::id)
 }
 
 /// One filter for each name.
-fn filters_of(names: Vec<String>) -> Vec<Filter> {
-    names.into_iter().map(|name| Filter::named(Some(Sort::About), name)).collect()
+fn filters_of(names: Vec<String>) -> Vec<HistoryFilter> {
+    names.into_iter().map(|name| HistoryFilter::named(Some(NameKind::About), name)).collect()
 }
 
 impl Authority {
     /// The records of a story, oldest first, at most `limits::EXPLAIN_RECORDS`: the newest, and those where it began. If none were found
     /// and not all of history was searched, the request is refused, since the object may exist.
-    pub(super) async fn story(&self, about: About, what: String) -> Result<(Vec<Past>, Seen), No> {
+    pub(super) async fn story(&self, about: ExplainScope, what: String) -> Result<(Vec<HistoryRecord>, UnreadHistory), Error> {
         self.question(move |look| {
             let (records, seen) = about.story(look)?;
             if records.is_empty() {

@@ -9,8 +9,11 @@ use aws_lc_rs::digest::{Context, SHA256};
 use prost::Message as _;
 
 use super::key::NoteKey;
-use super::line::{Begin, Counts, End, FORMAT, Gap, Line, Since, Told, Whole, bytes, hash, statement};
-use super::note::{BadNote, Checkpoint, Note};
+use super::line::{
+    ConsistencyProof, ExportCounts, ExportFooter, ExportHeader, ExportLine, ExportedCommit, ExportedRecord, FORMAT, OmittedRange,
+    bytes, hash, statement,
+};
+use super::note::{Checkpoint, NoteError, SignedNote};
 use super::write::readable;
 use mayfly_base::limits;
 use mayfly_ledger::commit::{Hash, Header, leaf_hash};
@@ -22,7 +25,7 @@ use mayfly_verify::seq::Millis;
 /// An error, and its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}{}: {what}", .seq.map_or_else(String::new, |s| format!(", seq {s}")))]
-pub struct Wrong {
+pub struct ExportError {
     /// The line, from 1; for something missing, the line after it.
     pub line: u64,
     /// The record, if the error concerns one.
@@ -33,20 +36,20 @@ pub struct Wrong {
 
 /// The content of a valid export.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Right {
+pub struct VerifiedExport {
     /// The requested filter.
     pub filter: serde_json::Map<String, serde_json::Value>,
     /// The numbers of what it contains.
-    pub counts: Counts,
+    pub counts: ExportCounts,
     /// The checkpoint that the proofs lead to.
     pub checkpoint: Checkpoint,
     /// The key that signed both notes; `None`: no keys were given.
     pub signer: Option<String>,
     /// The proof from an older checkpoint, if there is one.
-    pub since: Option<Since>,
+    pub since: Option<ConsistencyProof>,
 }
 
-impl Right {
+impl VerifiedExport {
     /// Checks that the ledger extends an older checkpoint that was kept elsewhere.
     pub fn goes_on_from(&self, old: &Checkpoint) -> Result<(), String> {
         let new = &self.checkpoint;
@@ -76,8 +79,8 @@ impl Right {
 }
 
 /// A commit whose lines are being read.
-struct Open {
-    told: Told,
+struct OpenCommit {
+    told: ExportedCommit,
     header: Header,
     records: Frontier,
     /// The first record whose readable part differs from its bytes.
@@ -85,21 +88,21 @@ struct Open {
 }
 
 /// A verification in progress.
-pub struct Check {
+pub struct ExportVerifier {
     line: u64,
     hash: Context,
     tree: Frontier,
-    begin: Option<Begin>,
-    open: Option<Open>,
+    begin: Option<ExportHeader>,
+    open: Option<OpenCommit>,
     newest: u64,
     records: u64,
     misread: Option<(u64, u64)>,
-    end: Option<End>,
+    end: Option<ExportFooter>,
 }
 
-impl Default for Check {
-    fn default() -> Check {
-        Check {
+impl Default for ExportVerifier {
+    fn default() -> ExportVerifier {
+        ExportVerifier {
             line: 0,
             hash: Context::new(&SHA256),
             tree: Frontier::default(),
@@ -114,8 +117,8 @@ impl Default for Check {
 }
 
 /// Verifies a whole export. `keys`: the keys that may have signed it; empty to skip the check of the signatures.
-pub fn check(mut from: impl BufRead, keys: &[NoteKey]) -> Result<Right, Wrong> {
-    let mut check = Check::default();
+pub fn check(mut from: impl BufRead, keys: &[NoteKey]) -> Result<VerifiedExport, ExportError> {
+    let mut check = ExportVerifier::default();
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -129,17 +132,17 @@ pub fn check(mut from: impl BufRead, keys: &[NoteKey]) -> Result<Right, Wrong> {
     }
 }
 
-impl Check {
-    fn wrong(&self, what: impl Into<String>) -> Wrong {
-        Wrong { line: self.line, seq: None, what: what.into() }
+impl ExportVerifier {
+    fn wrong(&self, what: impl Into<String>) -> ExportError {
+        ExportError { line: self.line, seq: None, what: what.into() }
     }
 
-    fn wrong_at(&self, seq: u64, what: impl Into<String>) -> Wrong {
-        Wrong { seq: Some(seq), ..self.wrong(what) }
+    fn wrong_at(&self, seq: u64, what: impl Into<String>) -> ExportError {
+        ExportError { seq: Some(seq), ..self.wrong(what) }
     }
 
     /// Takes one line, with its line end.
-    pub fn take(&mut self, line: &[u8]) -> Result<(), Wrong> {
+    pub fn take(&mut self, line: &[u8]) -> Result<(), ExportError> {
         self.line += 1;
         if self.end.is_some() {
             return Err(self.wrong("something stands after the end"));
@@ -147,27 +150,28 @@ impl Check {
         let Some(text) = line.strip_suffix(b"\n") else {
             return Err(self.wrong(format!("it is cut off, or longer than {} bytes", limits::EXPORT_LINE_BYTES)));
         };
-        let read: Line = serde_json::from_slice(text).map_err(|e| self.wrong(format!("it is no line of an export: {e}")))?;
-        if self.begin.is_none() != matches!(read, Line::Export(_)) {
+        let read: ExportLine =
+            serde_json::from_slice(text).map_err(|e| self.wrong(format!("it is no line of an export: {e}")))?;
+        if self.begin.is_none() != matches!(read, ExportLine::Export(_)) {
             return Err(self.wrong("an export has exactly one first line, which says what it is of"));
         }
         match read {
-            Line::End(end) => {
+            ExportLine::End(end) => {
                 self.close()?;
                 self.end = Some(end);
                 return Ok(());
             }
-            Line::Export(begin) => self.begin(begin)?,
-            Line::Gap(gap) => self.gap(&gap)?,
-            Line::Commit(told) => self.commit(told)?,
-            Line::Leaves(gap) => self.leaves(&gap)?,
-            Line::Record(record) => self.record(&record)?,
+            ExportLine::Export(begin) => self.begin(begin)?,
+            ExportLine::Gap(gap) => self.gap(&gap)?,
+            ExportLine::Commit(told) => self.commit(told)?,
+            ExportLine::Leaves(gap) => self.leaves(&gap)?,
+            ExportLine::Record(record) => self.record(&record)?,
         }
         self.hash.update(line);
         Ok(())
     }
 
-    fn begin(&mut self, begin: Begin) -> Result<(), Wrong> {
+    fn begin(&mut self, begin: ExportHeader) -> Result<(), ExportError> {
         if begin.format != FORMAT {
             return Err(self.wrong(format!("format {} is not one that this version reads ({FORMAT})", begin.format)));
         }
@@ -175,7 +179,7 @@ impl Check {
         Ok(())
     }
 
-    fn gap(&mut self, gap: &Gap) -> Result<(), Wrong> {
+    fn gap(&mut self, gap: &OmittedRange) -> Result<(), ExportError> {
         self.close()?;
         let mut tree = std::mem::take(&mut self.tree);
         let pushed = self.push(&mut tree, gap, "commit");
@@ -184,7 +188,7 @@ impl Check {
     }
 
     /// Adds the roots of adjacent subtrees to a tree.
-    fn push(&self, tree: &mut Frontier, gap: &Gap, of: &str) -> Result<(), Wrong> {
+    fn push(&self, tree: &mut Frontier, gap: &OmittedRange, of: &str) -> Result<(), ExportError> {
         let next = tree.size() + 1;
         if gap.from != next || gap.to < gap.from || gap.to >> 62 != 0 {
             return Err(self.wrong(format!("{of} {next} is missing: this goes on with {}", gap.from)));
@@ -206,7 +210,7 @@ impl Check {
         Ok(())
     }
 
-    fn commit(&mut self, told: Told) -> Result<(), Wrong> {
+    fn commit(&mut self, told: ExportedCommit) -> Result<(), ExportError> {
         self.close()?;
         let next = self.tree.size() + 1;
         if told.commit != next {
@@ -221,11 +225,11 @@ impl Check {
             return Err(self.wrong("a header that no writer writes"));
         }
         self.tree.push(leaf_hash(&raw));
-        self.open = Some(Open { told, header, records: Frontier::default(), misread: None });
+        self.open = Some(OpenCommit { told, header, records: Frontier::default(), misread: None });
         Ok(())
     }
 
-    fn leaves(&mut self, gap: &Gap) -> Result<(), Wrong> {
+    fn leaves(&mut self, gap: &OmittedRange) -> Result<(), ExportError> {
         let Some(mut open) = self.open.take() else { return Err(self.wrong("hashes of records outside of a commit")) };
         if gap.to > u64::from(open.header.records) {
             return Err(self.wrong(format!("commit {} has {} records", open.told.commit, open.header.records)));
@@ -242,7 +246,7 @@ impl Check {
         Ok(())
     }
 
-    fn record(&mut self, told: &Whole) -> Result<(), Wrong> {
+    fn record(&mut self, told: &ExportedRecord) -> Result<(), ExportError> {
         let Some(mut open) = self.open.take() else { return Err(self.wrong_at(told.seq, "a record outside of a commit")) };
         let expected = open.told.first.saturating_add(open.records.size());
         if told.seq != expected {
@@ -266,9 +270,9 @@ impl Check {
     }
 
     /// Closes a commit: its records must match its header.
-    fn close(&mut self) -> Result<(), Wrong> {
+    fn close(&mut self) -> Result<(), ExportError> {
         let Some(open) = self.open.take() else { return Ok(()) };
-        let Open { told, header, records, misread } = open;
+        let OpenCommit { told, header, records, misread } = open;
         let (count, whole) = (records.size(), u64::from(header.records));
         if count < whole {
             let seq = told.first.saturating_add(count);
@@ -279,7 +283,7 @@ impl Check {
         if records.root()[..] != header.root[..] {
             let what = format!("the records of commit {} are not those that its header names", told.commit);
             return Err(match misread {
-                Some((line, seq)) => Wrong { line, seq: Some(seq), what: format!("this record was changed: {what}") },
+                Some((line, seq)) => ExportError { line, seq: Some(seq), what: format!("this record was changed: {what}") },
                 None => self.wrong(format!(
                     "{what}: one of seq {} to {} was changed",
                     told.first,
@@ -293,15 +297,18 @@ impl Check {
     }
 
     /// Completes the verification after the last line.
-    pub fn finish(self, keys: &[NoteKey]) -> Result<Right, Wrong> {
+    pub fn finish(self, keys: &[NoteKey]) -> Result<VerifiedExport, ExportError> {
         let (Some(end), Some(begin)) = (&self.end, &self.begin) else {
-            return Err(Wrong { line: self.line + 1, ..self.wrong("it is cut off: the last line of an export is missing") });
+            return Err(ExportError {
+                line: self.line + 1,
+                ..self.wrong("it is cut off: the last line of an export is missing")
+            });
         };
         let opened = |text: &str, what: &str| {
-            let of_note = |e: BadNote| self.wrong(format!("{what}: {e}"));
-            let note = Note::parse(text).map_err(of_note)?;
+            let of_note = |e: NoteError| self.wrong(format!("{what}: {e}"));
+            let note = SignedNote::parse(text).map_err(of_note)?;
             let signer = if keys.is_empty() { None } else { Some(note.signer(keys).map_err(of_note)?.name.clone()) };
-            Ok::<_, Wrong>((note.text, signer))
+            Ok::<_, ExportError>((note.text, signer))
         };
         let (text, signer) = opened(&end.checkpoint, "its checkpoint")?;
         let (said, _) = opened(&end.statement, "its statement")?;
@@ -318,12 +325,12 @@ impl Check {
         if self.tree.root() != checkpoint.root {
             return Err(self.wrong("a commit, or a root that stands for some, was changed: they do not lead to the checkpoint"));
         }
-        let counts = Counts { from: begin.from, to: checkpoint.size, records: self.records };
+        let counts = ExportCounts { from: begin.from, to: checkpoint.size, records: self.records };
         let mut digest: Hash = [0; 32];
         digest.copy_from_slice(self.hash.clone().finish().as_ref());
         if said != statement(&begin.origin, checkpoint.size, &checkpoint.root, &counts, &digest) {
             return Err(match self.misread {
-                Some((line, seq)) => Wrong { line, seq: Some(seq), what: "what it says for people is not what its bytes say".into() },
+                Some((line, seq)) => ExportError { line, seq: Some(seq), what: "what it says for people is not what its bytes say".into() },
                 None => self.wrong(format!(
                     "it is not what the server's statement is about: records were turned into hashes, or a line was changed; {} records \
                      are told, the statement says: {}",
@@ -332,6 +339,6 @@ impl Check {
                 )),
             });
         }
-        Ok(Right { filter: begin.filter.clone(), counts, checkpoint, signer, since: end.since.clone() })
+        Ok(VerifiedExport { filter: begin.filter.clone(), counts, checkpoint, signer, since: end.since.clone() })
     }
 }

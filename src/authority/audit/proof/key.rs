@@ -25,7 +25,7 @@ pub struct NoteKey {
 /// Why a file contains no keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct BadKeys(pub String);
+pub struct NoteKeyError(pub String);
 
 #[derive(serde::Deserialize)]
 struct Set {
@@ -53,9 +53,9 @@ impl NoteKey {
     }
 
     /// Reads the keys of a JWK set, of one JWK, or of a PEM file with public keys. Keys that are not P-256 are skipped.
-    pub fn read(text: &str) -> Result<Vec<NoteKey>, BadKeys> {
+    pub fn read(text: &str) -> Result<Vec<NoteKey>, NoteKeyError> {
         let found = if text.contains("-----BEGIN") { pem(text)? } else { jwks(text)? };
-        if found.is_empty() { Err(BadKeys("there is no P-256 key in it".to_owned())) } else { Ok(found) }
+        if found.is_empty() { Err(NoteKeyError("there is no P-256 key in it".to_owned())) } else { Ok(found) }
     }
 
     /// The key id in a note's signature: the first four bytes of the SHA-256 of the SubjectPublicKeyInfo, as in Sigstore's logs.
@@ -70,17 +70,17 @@ impl NoteKey {
     }
 }
 
-fn pem(text: &str) -> Result<Vec<NoteKey>, BadKeys> {
+fn pem(text: &str) -> Result<Vec<NoteKey>, NoteKeyError> {
     let mut found = Vec::new();
     for der in SubjectPublicKeyInfoDer::pem_slice_iter(text.as_bytes()) {
-        let der = der.map_err(|e| BadKeys(format!("it is no PEM: {e}")))?;
+        let der = der.map_err(|e| NoteKeyError(format!("it is no PEM: {e}")))?;
         found.extend(der.as_ref().strip_prefix(&SPKI[..]).and_then(|point| NoteKey::from_point("", point)));
     }
     Ok(found)
 }
 
-fn jwks(text: &str) -> Result<Vec<NoteKey>, BadKeys> {
-    let bad = |e: serde_json::Error| BadKeys(format!("it is no JWK set, JWK or PEM: {e}"));
+fn jwks(text: &str) -> Result<Vec<NoteKey>, NoteKeyError> {
+    let bad = |e: serde_json::Error| NoteKeyError(format!("it is no JWK set, JWK or PEM: {e}"));
     let keys = match serde_json::from_str::<Set>(text) {
         Ok(set) => set.keys,
         Err(_) => vec![serde_json::from_str::<Jwk>(text).map_err(bad)?],
@@ -89,7 +89,7 @@ fn jwks(text: &str) -> Result<Vec<NoteKey>, BadKeys> {
     for jwk in keys.into_iter().filter(|k| k.kty == "EC" && k.crv == "P-256") {
         let coordinate = |text: &str| URL_SAFE_NO_PAD.decode(text).ok().filter(|b| b.len() == 32);
         let (Some(x), Some(y)) = (coordinate(&jwk.x), coordinate(&jwk.y)) else {
-            return Err(BadKeys(format!("key {:?}: x and y must be 32 bytes each", jwk.kid)));
+            return Err(NoteKeyError(format!("key {:?}: x and y must be 32 bytes each", jwk.kid)));
         };
         found.extend(NoteKey::from_point(&jwk.kid, &[&[4][..], &x, &y].concat()));
     }

@@ -14,25 +14,25 @@ pub const FORMAT: u32 = 1;
 /// One line.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Line {
+pub enum ExportLine {
     /// The first line.
-    Export(Begin),
+    Export(ExportHeader),
     /// Commits without any exported record.
-    Gap(Gap),
+    Gap(OmittedRange),
     /// A commit with exported records, which follow.
-    Commit(Told),
+    Commit(ExportedCommit),
     /// Records of that commit that are not exported.
-    Leaves(Gap),
+    Leaves(OmittedRange),
     /// An exported record of that commit.
-    Record(Box<Whole>),
+    Record(Box<ExportedRecord>),
     /// The last line.
-    End(End),
+    End(ExportFooter),
 }
 
 /// The parameters of an export.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub struct Begin {
+pub struct ExportHeader {
     /// The format.
     pub format: u32,
     /// The name of the ledger.
@@ -46,7 +46,7 @@ pub struct Begin {
 /// Adjacent items that are not exported, as the roots of complete subtrees over them, as few as possible.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub struct Gap {
+pub struct OmittedRange {
     /// The first item.
     pub from: u64,
     /// The last item.
@@ -58,7 +58,7 @@ pub struct Gap {
 /// A commit.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub struct Told {
+pub struct ExportedCommit {
     /// The position of the commit.
     pub commit: u64,
     /// The sequence number of its first record.
@@ -70,7 +70,7 @@ pub struct Told {
 /// A record.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub struct Whole {
+pub struct ExportedRecord {
     /// The sequence number.
     pub seq: u64,
     /// The bytes of the record, base64.
@@ -88,27 +88,27 @@ pub struct Whole {
 /// The server's statement about the export.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub struct End {
+pub struct ExportFooter {
     /// The checkpoint that the proofs lead to: a signed note.
     pub checkpoint: String,
     /// The numbers of what was exported, and the claim that it is complete: a signed note.
     pub statement: String,
     /// The proof that the checkpoint extends an older one, if one was requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<Since>,
+    pub since: Option<ConsistencyProof>,
 }
 
 /// The consistency proof from an older checkpoint (RFC 9162, section 2.1.4).
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
-pub struct Since {
+pub struct ConsistencyProof {
     /// The number of commits of the older checkpoint.
     pub size: u64,
     /// The hashes of the proof, base64.
     pub nodes: Vec<String>,
 }
 
-impl Line {
+impl ExportLine {
     /// The line with its line end. Characters outside ASCII are JSON escapes, so that a line cannot act on a terminal.
     pub fn text(&self) -> String {
         // Maps of strings and numbers always serialize.
@@ -150,15 +150,15 @@ pub fn hash(text: &str) -> Option<Hash> {
 }
 
 /// The text of the server's statement about an export, which is then signed. Its first line differs from that of a checkpoint.
-pub fn statement(origin: &str, size: u64, root: &Hash, counts: &Counts, digest: &Hash) -> String {
-    let Counts { from, to, records } = counts;
+pub fn statement(origin: &str, size: u64, root: &Hash, counts: &ExportCounts, digest: &Hash) -> String {
+    let ExportCounts { from, to, records } = counts;
     let (root, digest) = (base64(root), base64(digest));
     format!("{origin}/export\n{size}\n{root}\ncommits {from} {to}\nrecords {records}\nsha256 {digest}\n")
 }
 
 /// The numbers of what an export contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
+pub struct ExportCounts {
     /// The first commit that was searched.
     pub from: u64,
     /// The last commit that was searched.

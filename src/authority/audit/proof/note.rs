@@ -14,7 +14,7 @@ use mayfly_ledger::commit::Hash;
 
 /// Why a text is not a note, or not one signed by a known key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadNote {
+pub enum NoteError {
     /// The text does not have the form of a note.
     #[error("it is no signed note: {0}")]
     Malformed(String),
@@ -26,21 +26,21 @@ pub enum BadNote {
     NotSigned,
 }
 
-fn bad(what: impl Into<String>) -> BadNote {
-    BadNote::Malformed(what.into())
+fn bad(what: impl Into<String>) -> NoteError {
+    NoteError::Malformed(what.into())
 }
 
 /// A note: its text with the last line end, and its signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
+pub struct SignedNote {
     /// The signed text.
     pub text: String,
     signatures: Vec<(String, Vec<u8>)>,
 }
 
-impl Note {
+impl SignedNote {
     /// Parses a note without verifying it.
-    pub fn parse(note: &str) -> Result<Note, BadNote> {
+    pub fn parse(note: &str) -> Result<SignedNote, NoteError> {
         if note.len() > limits::NOTE_BYTES {
             return Err(bad(format!("{} bytes, above the limit of {}", note.len(), limits::NOTE_BYTES)));
         }
@@ -64,19 +64,19 @@ impl Note {
         if signatures.len() > limits::NOTE_SIGNATURES {
             return Err(bad(format!("more than {} signatures", limits::NOTE_SIGNATURES)));
         }
-        Ok(Note { text: format!("{text}\n"), signatures })
+        Ok(SignedNote { text: format!("{text}\n"), signatures })
     }
 
     /// The key that signed the note. Signatures by unknown keys are skipped; an invalid signature by a known key is an error.
-    pub fn signer<'a>(&self, keys: &'a [NoteKey]) -> Result<&'a NoteKey, BadNote> {
+    pub fn signer<'a>(&self, keys: &'a [NoteKey]) -> Result<&'a NoteKey, NoteError> {
         for (_, value) in &self.signatures {
             let Some((id, signature)) = value.split_first_chunk::<4>() else { continue };
             if let Some(key) = keys.iter().find(|k| k.id() == *id) {
                 let signed = key.signed(self.text.as_bytes(), signature);
-                return if signed { Ok(key) } else { Err(BadNote::Signature(key.name.clone())) };
+                return if signed { Ok(key) } else { Err(NoteError::Signature(key.name.clone())) };
             }
         }
-        Err(BadNote::NotSigned)
+        Err(NoteError::NotSigned)
     }
 }
 
@@ -111,7 +111,7 @@ impl Checkpoint {
     }
 
     /// Parses the text of a note.
-    pub fn parse(text: &str) -> Result<Checkpoint, BadNote> {
+    pub fn parse(text: &str) -> Result<Checkpoint, NoteError> {
         let body = text.strip_suffix('\n').ok_or_else(|| bad("its last line does not end"))?;
         let mut lines = body.split('\n');
         let mut next = |what: &str| lines.next().filter(|l| !l.is_empty()).ok_or_else(|| bad(format!("no line with its {what}")));

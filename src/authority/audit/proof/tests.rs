@@ -4,7 +4,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 
 use super::key::NoteKey;
-use super::note::{BadNote, Checkpoint, Note, signed};
+use super::note::{Checkpoint, NoteError, SignedNote, signed};
 
 fn key(name: &str) -> (EcdsaKeyPair, NoteKey) {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
@@ -23,15 +23,15 @@ fn a_note_is_believed_when_a_known_key_signed_it_and_only_then() {
     let text = checkpoint().text();
     let signature = pair.sign(&SystemRandom::new(), text.as_bytes()).unwrap();
     let note = signed(&text, "mayfly.ledger/store_a", &public, signature.as_ref());
-    let read = Note::parse(&note).unwrap();
+    let read = SignedNote::parse(&note).unwrap();
     assert_eq!(Checkpoint::parse(&read.text), Ok(checkpoint()));
     assert_eq!(read.signer(&[other.clone(), public.clone()]).map(|k| k.name.as_str()), Ok("k1"));
-    assert_eq!(read.signer(std::slice::from_ref(&other)), Err(BadNote::NotSigned));
+    assert_eq!(read.signer(std::slice::from_ref(&other)), Err(NoteError::NotSigned));
     for at in 0..note.len() {
         let mut bytes = note.clone().into_bytes();
         bytes[at] ^= 1;
         let Ok(text) = String::from_utf8(bytes) else { continue };
-        let believed = Note::parse(&text).ok().filter(|n| n.signer(std::slice::from_ref(&public)).is_ok());
+        let believed = SignedNote::parse(&text).ok().filter(|n| n.signer(std::slice::from_ref(&public)).is_ok());
         // The name on a signature line is not signed; a key is identified by its id.
         let name = note.rfind('\u{2014}').unwrap() + 4..note.rfind(' ').unwrap();
         assert!(believed.is_none() || name.contains(&at), "byte {at}");

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use super::radius::Radius;
+use super::blast_radius::RevocationRadius;
 use crate::authority::Authority;
 use crate::tasks::Actor;
 use mayfly_base::limits;
-use mayfly_base::refusal::No;
-use mayfly_credential::Kind;
+use mayfly_base::refusal::Error;
+use mayfly_credential::CredentialKind;
 use mayfly_ledger::record::HoldRank;
 use mayfly_ledger::revocation::{Facts, Rules, Target};
-use mayfly_ledger::state::{Live, State, Task};
+use mayfly_ledger::state::{LiveCredential, State, Task};
 use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// The number of credentials, tasks and callers that a revocation covers, or would cover.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Hits {
+pub struct RevocationHits {
     /// Live credentials.
     pub credentials: u64,
     /// Open tasks that hold one of these credentials, or that end.
@@ -32,7 +32,7 @@ impl Authority {
     /// The number of credentials and tasks that end with a task, if the actor may end the task. For an operator the number is always
     /// counted. For a workload the number is counted only if one piece suffices: otherwise counting would cost a thousand times as much as
     /// ending the task, as often as the workload likes.
-    pub async fn ends_with(&self, actor: &Actor, id: TaskId) -> Result<Option<Hits>, No> {
+    pub async fn ends_with(&self, actor: &Actor, id: TaskId) -> Result<Option<RevocationHits>, Error> {
         let (_, rank) = self.may_steer(actor, id)?;
         let few = |s: &State| s.tasks.places() as usize + s.credentials.to_walk() <= limits::LIST_WALK;
         if rank == HoldRank::Caller && !self.ledger.peek(few) {
@@ -42,15 +42,15 @@ impl Authority {
     }
 
     /// The hits of the given targets, in all and for each target. Visits the live credentials in pieces, so that issuing goes on.
-    pub async fn hits(&self, targets: &[Target]) -> Result<(Hits, Vec<Hits>), No> {
-        self.counted(Count::ahead(targets)).await
+    pub async fn hits(&self, targets: &[Target]) -> Result<(RevocationHits, Vec<RevocationHits>), Error> {
+        self.counted(HitCounter::ahead(targets)).await
     }
 
-    pub(super) async fn counted(&self, count: Count) -> Result<(Hits, Vec<Hits>), No> {
+    pub(super) async fn counted(&self, count: HitCounter) -> Result<(RevocationHits, Vec<RevocationHits>), Error> {
         Ok(self.walked(count).await?.done())
     }
 
-    pub(super) async fn walked(&self, mut count: Count) -> Result<Count, No> {
+    pub(super) async fn walked(&self, mut count: HitCounter) -> Result<HitCounter, Error> {
         let now = self.system.wall();
         self.ledger.settled(|state| count.logins(state, now)).await?;
         // Revoking one of a million credentials must not visit all of them.
@@ -66,9 +66,9 @@ impl Authority {
 }
 
 /// One target as a rule, and what it covers.
-struct One {
+struct TargetCount {
     rules: Rules,
-    hits: Hits,
+    hits: RevocationHits,
     names: Names,
 }
 
@@ -81,16 +81,16 @@ struct Names {
 }
 
 impl Names {
-    fn count(&self, hits: Hits) -> Hits {
+    fn count(&self, hits: RevocationHits) -> RevocationHits {
         let tasks = self.tasks.union(&self.ended).count() as u64;
-        Hits { tasks, tasks_ended: self.ended.len() as u64, callers: self.callers.len() as u64, ..hits }
+        RevocationHits { tasks, tasks_ended: self.ended.len() as u64, callers: self.callers.len() as u64, ..hits }
     }
 }
 
 /// Counts what each target covers, by the same rules that a verifier applies.
-pub(super) struct Count {
-    each: Vec<One>,
-    all: Hits,
+pub(super) struct HitCounter {
+    each: Vec<TargetCount>,
+    all: RevocationHits,
     names: Names,
     /// The seq of the revocation, if it was made already.
     made: Seq,
@@ -99,44 +99,44 @@ pub(super) struct Count {
     /// The targets, if all of them are credentials.
     credentials: Option<BTreeSet<CredentialId>>,
     /// The covered names, if they were asked for.
-    radius: Option<Radius>,
+    radius: Option<RevocationRadius>,
 }
 
-impl Count {
+impl HitCounter {
     /// Counts what these targets would cover.
-    pub(super) fn ahead(targets: &[Target]) -> Count {
-        Count::new(targets, Seq::LAST, Rules::default())
+    pub(super) fn ahead(targets: &[Target]) -> HitCounter {
+        HitCounter::new(targets, Seq::LAST, Rules::default())
     }
 
     /// Also collects the covered names.
-    pub(super) fn with_radius(self) -> Count {
-        Count { radius: Some(Radius::default()), ..self }
+    pub(super) fn with_radius(self) -> HitCounter {
+        HitCounter { radius: Some(RevocationRadius::default()), ..self }
     }
 
     /// The counts in all and by name.
-    pub(super) fn radius(mut self) -> (Hits, Radius) {
+    pub(super) fn radius(mut self) -> (RevocationHits, RevocationRadius) {
         let radius = self.radius.take().unwrap_or_default();
         (self.done().0, radius)
     }
 
     /// Counts what a revocation at `made` covered: everything decided before it, however late that was committed.
-    pub(super) fn since(targets: &[Target], made: Seq, before: Rules) -> Count {
-        Count::new(targets, made, before)
+    pub(super) fn since(targets: &[Target], made: Seq, before: Rules) -> HitCounter {
+        HitCounter::new(targets, made, before)
     }
 
-    fn new(targets: &[Target], made: Seq, before: Rules) -> Count {
+    fn new(targets: &[Target], made: Seq, before: Rules) -> HitCounter {
         let each = targets.iter().map(|t| {
             let mut rules = Rules::default();
             rules.add(t, Some(made), None, Millis(u64::MAX));
-            One { rules, hits: Hits::default(), names: Names::default() }
+            TargetCount { rules, hits: RevocationHits::default(), names: Names::default() }
         });
         let credential = |target: &Target| match target {
             Target::Credential(id) => Some(*id),
             _ => None,
         };
-        Count {
+        HitCounter {
             each: each.collect(),
-            all: Hits::default(),
+            all: RevocationHits::default(),
             names: Names::default(),
             made,
             before,
@@ -208,7 +208,7 @@ impl Count {
         }
     }
 
-    fn look(&mut self, state: &State, live: &Live<'_>, now: Millis) {
+    fn look(&mut self, state: &State, live: &LiveCredential<'_>, now: Millis) {
         let Some(task) = state.tasks.at(live.task()) else { return };
         if live.released() || live.expires_at() <= now || !self.was_alive(state, task, now) {
             return;
@@ -217,7 +217,7 @@ impl Count {
         if self.was_covered(state, &facts) {
             return;
         }
-        let elsewhere = u64::from(Kind::from_number(live.kind().into()).is_some_and(|kind| !kind.made_here()));
+        let elsewhere = u64::from(CredentialKind::from_number(live.kind().into()).is_some_and(|kind| !kind.made_here()));
         let mut hit = false;
         for one in self.each.iter_mut().filter(|one| one.rules.covers(&facts).is_some()) {
             hit = true;
@@ -254,7 +254,7 @@ impl Count {
         }
     }
 
-    fn done(self) -> (Hits, Vec<Hits>) {
+    fn done(self) -> (RevocationHits, Vec<RevocationHits>) {
         let each = self.each.iter().map(|one| one.names.count(one.hits));
         (self.names.count(self.all), each.collect())
     }

@@ -1,21 +1,21 @@
 //! Revocation by operators and by holders of credentials: one record, whatever it covers.
 
+mod blast_radius;
 mod hits;
-mod known;
-mod radius;
+mod known_targets;
 
-pub use hits::Hits;
-pub use radius::{BlastOf, Radius};
+pub use blast_radius::{AffectedKind, RevocationRadius};
+pub use hits::RevocationHits;
 
 use crate::admission::Admitted;
 use crate::authority::Authority;
-use crate::tasks::Named;
-use hits::Count;
+use crate::tasks::IdempotencyKey;
+use hits::HitCounter;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_identity::caller::Caller;
-use mayfly_ledger::Lane;
-use mayfly_ledger::record::{Event, LockLifted, Record, Released, Revoked, Who};
+use mayfly_ledger::ProposalKind;
+use mayfly_ledger::record::{Author, CredentialReleased, Event, LockLifted, Record, TargetsRevoked};
 use mayfly_ledger::revocation::{Rules, Target};
 use mayfly_policy::admin;
 use mayfly_verify::seq::{CredentialId, Millis, Seq};
@@ -25,7 +25,7 @@ pub const EVERYTHING: &str = "everything";
 
 /// How many credentials the caller confirms to revoke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Confirm {
+pub enum RevocationConfirmation {
     /// No confirmation: at most one credential.
     None,
     /// The given number plus a tenth, because the number changes under load.
@@ -34,19 +34,19 @@ pub enum Confirm {
     All,
 }
 
-impl Confirm {
+impl RevocationConfirmation {
     pub(crate) fn allows(self, hits: u64) -> bool {
         match self {
-            Confirm::None => hits <= 1,
-            Confirm::Count(n) => hits <= n.saturating_add(n / 10).max(1),
-            Confirm::All => true,
+            RevocationConfirmation::None => hits <= 1,
+            RevocationConfirmation::Count(n) => hits <= n.saturating_add(n / 10).max(1),
+            RevocationConfirmation::All => true,
         }
     }
 }
 
 /// A revocation request.
 #[derive(Clone, Debug)]
-pub struct Revocation {
+pub struct RevocationRequest {
     /// 1 to 64 targets.
     pub targets: Vec<Target>,
     /// New grants are not blocked.
@@ -56,14 +56,14 @@ pub struct Revocation {
     /// The reason.
     pub reason: String,
     /// How many credentials may be revoked.
-    pub confirm: Confirm,
+    pub confirm: RevocationConfirmation,
     /// The request, if it has an id.
-    pub named: Named,
+    pub named: IdempotencyKey,
 }
 
 /// A lock request: new grants are blocked, and nothing that was issued is revoked.
 #[derive(Clone, Debug)]
-pub struct Locking {
+pub struct LockRequest {
     /// 1 to 64 targets.
     pub targets: Vec<Target>,
     /// Skips the check that targets are known.
@@ -71,18 +71,18 @@ pub struct Locking {
     /// The reason.
     pub reason: String,
     /// The request, if it has an id.
-    pub named: Named,
+    pub named: IdempotencyKey,
 }
 
 /// The result of a revocation.
 #[derive(Clone, Debug)]
-pub struct Done {
+pub struct RevocationResult {
     /// The rule's seq.
     pub seq: Seq,
     /// The hits in all.
-    pub hits: Hits,
+    pub hits: RevocationHits,
     /// The hits of each target, in the order of the targets.
-    pub each: Vec<Hits>,
+    pub each: Vec<RevocationHits>,
 }
 
 impl Authority {
@@ -94,11 +94,11 @@ impl Authority {
         &self,
         operator: &Admitted<admin::Revoke>,
         lock: Option<&Admitted<admin::Lock>>,
-        ask: &Revocation,
-    ) -> Result<Done, No> {
+        ask: &RevocationRequest,
+    ) -> Result<RevocationResult, Error> {
         if lock.is_none() && !ask.issued_only && ask.targets.iter().any(|t| t.sort().locks()) {
             let what = "a revocation of these targets also locks them, which takes the action Lock; nothing was revoked";
-            return Err(No::Refusal(
+            return Err(Error::Refusal(
                 Refusal::new(Reason::DeniedByPolicy, what).by("Lock").way_out("--issued-only locks nothing"),
             ));
         }
@@ -107,13 +107,13 @@ impl Authority {
         }
         self.known(&ask.targets, ask.force).await?;
         // A revocation of everything also locks everybody out, which no number of credentials expresses.
-        if ask.targets.contains(&Target::Everything) && ask.confirm != Confirm::All {
+        if ask.targets.contains(&Target::Everything) && ask.confirm != RevocationConfirmation::All {
             let (hits, _) = self.hits(&ask.targets).await?;
             return Err(all_confirmed(&hits));
         }
         // With `all` confirmed nothing is counted first: an emergency must not wait for a number.
         let counted = match ask.confirm {
-            Confirm::All => None,
+            RevocationConfirmation::All => None,
             confirm => {
                 let (hits, each) = self.hits(&ask.targets).await?;
                 if !confirm.allows(hits.credentials) {
@@ -123,53 +123,58 @@ impl Authority {
             }
         };
         let before = self.ledger.peek(|s| rules_of(&s.rules, &ask.targets));
-        let revoked = Revoked { issued_only: ask.issued_only, ..self.revoked(&ask.targets, &ask.reason) };
-        let seq = self.change(operator.who(), Lane::Revoke, Event::Revoked(revoked), &ask.named).await?;
+        let revoked = TargetsRevoked { issued_only: ask.issued_only, ..self.revoked(&ask.targets, &ask.reason) };
+        let seq = self.change(operator.who(), ProposalKind::Revoke, Event::Revoked(revoked), &ask.named).await?;
         let (hits, each) = match counted {
             Some(counted) => counted,
-            None => self.counted(Count::since(&ask.targets, seq, before)).await?,
+            None => self.counted(HitCounter::since(&ask.targets, seq, before)).await?,
         };
         self.feed.hit(seq, hits);
-        Ok(Done { seq, hits, each })
+        Ok(RevocationResult { seq, hits, each })
     }
 
     /// Blocks new grants. Issued credentials stay valid; the result says how many they are.
-    pub async fn lock(&self, operator: &Admitted<admin::Lock>, ask: &Locking) -> Result<Done, No> {
+    pub async fn lock(&self, operator: &Admitted<admin::Lock>, ask: &LockRequest) -> Result<RevocationResult, Error> {
         if let Some(done) = self.done_before(&operator.who(), &ask.targets, &ask.named).await? {
             return Ok(done);
         }
         self.known(&ask.targets, ask.force).await?;
-        let locked = Revoked { lock_only: true, ..self.revoked(&ask.targets, &ask.reason) };
-        let seq = self.change(operator.who(), Lane::Revoke, Event::Revoked(locked), &ask.named).await?;
+        let locked = TargetsRevoked { lock_only: true, ..self.revoked(&ask.targets, &ask.reason) };
+        let seq = self.change(operator.who(), ProposalKind::Revoke, Event::Revoked(locked), &ask.named).await?;
         let (hits, each) = self.hits(&ask.targets).await?;
         self.feed.hit(seq, hits);
-        Ok(Done { seq, hits, each })
+        Ok(RevocationResult { seq, hits, each })
     }
 
     /// The result of the same request if it was seen before. Refused if the number of targets does not fit one record.
-    async fn done_before(&self, who: &Who, targets: &[Target], named: &Named) -> Result<Option<Done>, No> {
+    async fn done_before(
+        &self,
+        who: &Author,
+        targets: &[Target],
+        named: &IdempotencyKey,
+    ) -> Result<Option<RevocationResult>, Error> {
         if targets.is_empty() || targets.len() > limits::TARGETS {
             let what = format!("1 to {} of them, not {}", limits::TARGETS, targets.len());
-            return Err(No::Refusal(Refusal::field("targets", what)));
+            return Err(Error::Refusal(Refusal::field("targets", what)));
         }
         let Some(before) = self.remembered(&who.name(), named).await? else { return Ok(None) };
-        let (hits, each) = self.counted(Count::since(targets, before.seq, Rules::default())).await?;
-        Ok(Some(Done { seq: before.seq, hits, each }))
+        let (hits, each) = self.counted(HitCounter::since(targets, before.seq, Rules::default())).await?;
+        Ok(Some(RevocationResult { seq: before.seq, hits, each }))
     }
 
     /// The record of a rule over these targets.
-    fn revoked(&self, targets: &[Target], reason: &str) -> Revoked {
-        Revoked {
+    fn revoked(&self, targets: &[Target], reason: &str) -> TargetsRevoked {
+        TargetsRevoked {
             targets: targets.iter().map(Target::to_record).collect(),
             reason: reason.to_owned(),
             keep_until: Rules::keep_until(self.system.wall()).0,
-            ..Revoked::default()
+            ..TargetsRevoked::default()
         }
     }
 
     /// The hits of a revocation that was recorded at `made`.
-    pub(crate) async fn hit_since(&self, targets: &[Target], made: Seq) -> Result<Hits, No> {
-        Ok(self.counted(Count::since(targets, made, Rules::default())).await?.0)
+    pub(crate) async fn hit_since(&self, targets: &[Target], made: Seq) -> Result<RevocationHits, Error> {
+        Ok(self.counted(HitCounter::since(targets, made, Rules::default())).await?.0)
     }
 
     /// Lifts locks. Revoked credentials stay revoked.
@@ -178,15 +183,15 @@ impl Authority {
         operator: &Admitted<admin::Lock>,
         targets: &[Target],
         reason: &str,
-        named: &Named,
-    ) -> Result<Seq, No> {
+        named: &IdempotencyKey,
+    ) -> Result<Seq, Error> {
         let lifted = LockLifted { targets: targets.iter().map(Target::to_record).collect(), reason: reason.to_owned() };
-        self.change(operator.who(), Lane::Change, Event::LockLifted(lifted), named).await
+        self.change(operator.who(), ProposalKind::Change, Event::LockLifted(lifted), named).await
     }
 
     /// A holder gives its own credential back. A retry receives the first one's seq; for a credential that is revoked already, the result
     /// is the seq of the revocation.
-    pub async fn release(&self, caller: &Caller, id: CredentialId) -> Result<Seq, No> {
+    pub async fn release(&self, caller: &Caller, id: CredentialId) -> Result<Seq, Error> {
         self.still_stands(caller)?;
         if let Some(seq) = self.sign_out(caller, id).await? {
             return Ok(seq);
@@ -201,26 +206,26 @@ impl Authority {
             })
             .await?;
         match found {
-            None => Err(No::Refusal(Refusal::new(Reason::NotFound, format!("you hold no credential {id}")))),
+            None => Err(Error::Refusal(Refusal::new(Reason::NotFound, format!("you hold no credential {id}")))),
             // A further rule would have no effect.
             Some((Some(seq), _)) => Ok(seq),
             Some((None, expires_at)) => {
-                let who = Who::of(caller);
+                let who = Author::of(caller);
                 self.within_rule_budget(&who)?;
                 let keep_until = Rules::outlasting(expires_at).0;
-                let released = Released { credential: id.as_bytes().to_vec(), keep_until };
-                Ok(self.ledger.commit(Lane::Change, vec![Record::new(who, Event::Released(released))]).await?.seq())
+                let released = CredentialReleased { credential: id.as_bytes().to_vec(), keep_until };
+                Ok(self.ledger.commit(ProposalKind::Change, vec![Record::new(who, Event::Released(released))]).await?.seq())
             }
         }
     }
 }
 
-pub(crate) fn confirm_needed(hits: &Hits, confirm: Confirm) -> No {
+pub(crate) fn confirm_needed(hits: &RevocationHits, confirm: RevocationConfirmation) -> Error {
     let asked = match confirm {
-        Confirm::Count(n) => format!("{n} were confirmed"),
+        RevocationConfirmation::Count(n) => format!("{n} were confirmed"),
         _ => "more than one needs a confirmation".to_owned(),
     };
-    No::Refusal(
+    Error::Refusal(
         Refusal::new(
             Reason::ConfirmNeeded,
             format!(
@@ -232,12 +237,12 @@ pub(crate) fn confirm_needed(hits: &Hits, confirm: Confirm) -> No {
     )
 }
 
-fn all_confirmed(hits: &Hits) -> No {
+fn all_confirmed(hits: &RevocationHits) -> Error {
     let what = format!(
         "this would revoke everything: {} live credentials of {} callers in {} tasks; nothing was revoked",
         hits.credentials, hits.callers, hits.tasks
     );
-    No::Refusal(Refusal::new(Reason::ConfirmNeeded, what).by(EVERYTHING).way_out("--confirm all, whatever the number is"))
+    Error::Refusal(Refusal::new(Reason::ConfirmNeeded, what).by(EVERYTHING).way_out("--confirm all, whatever the number is"))
 }
 
 /// The rules in effect for these targets.

@@ -4,16 +4,16 @@ use std::sync::atomic::Ordering;
 
 use super::OwnDomain;
 use crate::authority::Authority;
-use crate::trust::{Source, bundle_of};
+use crate::trust::{TrustBundleSource, bundle_of};
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No};
+use mayfly_base::refusal::{Error, Fault};
 use mayfly_credential::x509;
 use mayfly_identity::anchor::TrustAnchor;
 use mayfly_identity::bundle::Bundle;
+use mayfly_identity::bundle_document::BundleDocument;
 use mayfly_identity::sha256;
-use mayfly_identity::written::Document;
 use mayfly_ledger::record::{Event, KeyPurpose, KeyState, Record};
-use mayfly_ledger::state::{BundleState, Key};
+use mayfly_ledger::state::{BundleState, ManagedKey};
 
 /// The source of the bundle, as records name it.
 const PLACE: &str = "our own CA";
@@ -60,14 +60,14 @@ fn spki_sha256(point: &[u8]) -> Option<[u8; 32]> {
     (point.len() == 65).then(|| sha256(&[&BEFORE[..], point].concat()))
 }
 
-fn published(key: &Key) -> bool {
+fn published(key: &ManagedKey) -> bool {
     key.purpose == KeyPurpose::X509Ca && matches!(key.state, KeyState::Next | KeyState::Active | KeyState::Retired)
 }
 
 impl Authority {
     /// Adapts the bundle of the own trust domain to the keys of its CA. The certificate of a removed key leaves the bundle, and what the
     /// key signed is revoked.
-    pub async fn tend_own_bundle(&self) -> Result<(), No> {
+    pub async fn tend_own_bundle(&self) -> Result<(), Error> {
         let Some(own) = &self.own_domain else { return Ok(()) };
         let domain = own.trust_domain.as_str();
         let (keys, before) = self.ledger.settled(|s| (s.keys.clone(), s.bundles.get(domain).cloned())).await?;
@@ -86,12 +86,14 @@ impl Authority {
                 }
             }
         }
-        let there = before.as_ref().is_some_and(|b| !b.removed && Source::from_text(&b.source) == Some(Source::Own));
+        let there = before
+            .as_ref()
+            .is_some_and(|b| !b.removed && TrustBundleSource::from_text(&b.source) == Some(TrustBundleSource::Own));
         if there && !made && anchors.len() == known.len() {
             return Ok(());
         }
         let sequence = Some(before.and_then(|b| b.sequence).map_or(1, |seen| seen + 1));
-        let document = Document {
+        let document = BundleDocument {
             sequence,
             refresh_hint_s: Some(limits::OWN_BUNDLE_REFRESH_S),
             anchors: anchors.iter().collect(),
@@ -99,12 +101,12 @@ impl Authority {
         };
         let bundle = Bundle::from_jwks(own.trust_domain.clone(), document.to_text().as_bytes());
         let bundle = bundle.map_err(|e| Fault::new(format!("our own bundle {e}")))?;
-        self.found_bundle(&bundle, Source::Own, PLACE).await?;
+        self.found_bundle(&bundle, TrustBundleSource::Own, PLACE).await?;
         Ok(())
     }
 
     /// The durable bundle document of the own trust domain.
-    pub async fn own_bundle(&self) -> Result<Option<String>, No> {
+    pub async fn own_bundle(&self) -> Result<Option<String>, Error> {
         let Some(own) = &self.own_domain else { return Ok(None) };
         let domain = own.trust_domain.as_str();
         let found = self.ledger.settled(|s| s.bundles.get(domain).filter(|b| !b.removed).map(|b| b.document.clone())).await?;

@@ -11,14 +11,14 @@ use std::sync::atomic::Ordering;
 use super::bundle::anchor_of;
 use crate::authority::Authority;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Fault, No};
-use mayfly_credential::x509::{Ca, Ended, crl};
+use mayfly_base::refusal::{Error, Fault};
+use mayfly_credential::x509::{Ca, RevokedCertificate, crl};
 use mayfly_ledger::record::KeyPurpose;
 use mayfly_verify::seq::{CredentialId, Millis};
 
 /// The last signed CRL of a key.
 #[derive(Clone)]
-pub(super) struct Held {
+pub(super) struct SignedCrl {
     der: Arc<[u8]>,
     number: u128,
     /// The value of the change counter when it was signed.
@@ -30,7 +30,7 @@ pub(super) struct Held {
 
 impl Authority {
     /// The CRL of a CA key; `None` if the key's certificates are not valid in this domain.
-    pub async fn own_crl(&self, key: &str) -> Result<Option<Arc<[u8]>>, No> {
+    pub async fn own_crl(&self, key: &str) -> Result<Option<Arc<[u8]>>, Error> {
         let Some(own) = &self.own_domain else { return Ok(None) };
         let Some(signs) = self.keyring.get(KeyPurpose::X509Ca, key) else { return Ok(None) };
         let now = self.system.wall();
@@ -59,7 +59,8 @@ impl Authority {
         let anchors = own.anchors(bundle.as_ref())?;
         let public = signs.public().ok_or_else(|| Fault::new("a CA without a public key"))?;
         let Some(anchor) = anchor_of(&anchors, public) else { return Ok(None) };
-        let entries: Vec<Ended> = ended.iter().map(|(id, since)| Ended { id: *id, since: *since }).collect();
+        let entries: Vec<RevokedCertificate> =
+            ended.iter().map(|(id, since)| RevokedCertificate { id: *id, since: *since }).collect();
         // The number is given and the CRL stored under one lock, so that a CRL with a later number is never followed by an earlier one.
         let mut crls = own.crls.lock();
         if let Some(newer) = crls.get(key).filter(|held| held.number >> 40 > u128::from(head.as_u64())) {
@@ -67,7 +68,7 @@ impl Authority {
         }
         let number = (u128::from(head.as_u64()) << 40) | u128::from(own.signed.fetch_add(1, Ordering::AcqRel));
         let der: Arc<[u8]> = crl(&Ca::new(&signs, anchor)?, number, &own.crl_url(key), &entries, now)?.into();
-        crls.insert(key.into(), Held { der: der.clone(), number, changes, signed_at: now, ended });
+        crls.insert(key.into(), SignedCrl { der: der.clone(), number, changes, signed_at: now, ended });
         crls.retain(|id, _| self.keyring.get(KeyPurpose::X509Ca, id).is_some());
         Ok(Some(der))
     }

@@ -22,18 +22,18 @@ pub use names::{attested_id, person_id};
 
 use crate::authority::Authority;
 use mayfly_base::limits;
-use mayfly_base::refusal::{No, Reason, Refusal};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_identity::caller::{Caller, Person};
-use mayfly_identity::oidc::AttestRule;
+use mayfly_identity::oidc::AttestationRule;
 use mayfly_identity::spiffe_id::{SpiffeId, TrustDomain};
 use mayfly_identity::svid::VerifiedSvid;
-use mayfly_ledger::record::Who;
+use mayfly_ledger::record::Author;
 use mayfly_ledger::state::{Login, login_of_serial};
 use mayfly_verify::seq::CredentialId;
 
 /// The configuration of the trust domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct OwnDomainSettings {
     /// Its name.
     pub trust_domain: TrustDomain,
     /// The maximum lifetime of a person's SVID, milliseconds.
@@ -41,17 +41,17 @@ pub struct Settings {
     /// ID tokens without a `nonce` are accepted, since the device flow has none.
     pub device_login: bool,
     /// The rules by which jobs are admitted.
-    pub attest_rules: Vec<AttestRule>,
+    pub attest_rules: Vec<AttestationRule>,
 }
 
 /// The trust domain that this server is the CA of.
 pub struct OwnDomain {
     /// The name, which does not change while the process runs.
     pub trust_domain: TrustDomain,
-    settings: ArcSwap<Settings>,
+    settings: ArcSwap<OwnDomainSettings>,
     /// The address of the public listener, the base of `iss`, without a trailing slash.
     base: String,
-    crls: Mutex<BTreeMap<Box<str>, crl::Held>>,
+    crls: Mutex<BTreeMap<Box<str>, crl::SignedCrl>>,
     /// Counts the events that may have ended a certificate.
     changes: AtomicU64,
     /// The number of CRLs signed by this process.
@@ -62,7 +62,7 @@ pub struct OwnDomain {
 
 impl OwnDomain {
     /// Creates the state. `issuer` is the base of `iss`: the public listener's own name.
-    pub fn new(settings: Settings, issuer: &str) -> OwnDomain {
+    pub fn new(settings: OwnDomainSettings, issuer: &str) -> OwnDomain {
         OwnDomain {
             trust_domain: settings.trust_domain.clone(),
             settings: ArcSwap::from_pointee(settings),
@@ -75,12 +75,12 @@ impl OwnDomain {
     }
 
     /// The configuration.
-    pub fn settings(&self) -> Arc<Settings> {
+    pub fn settings(&self) -> Arc<OwnDomainSettings> {
         self.settings.load_full()
     }
 
     /// Replaces the settings of the same trust domain after a reload of the configuration.
-    pub fn set(&self, settings: Settings) {
+    pub fn set(&self, settings: OwnDomainSettings) {
         if settings.trust_domain == self.trust_domain {
             self.settings.store(Arc::new(settings));
         }
@@ -113,16 +113,16 @@ pub fn not_configured() -> Refusal {
 }
 
 /// The login behind an SVID.
-enum Behind {
+enum SvidLogin {
     Person(Person),
     Attested(CredentialId),
 }
 
-impl Behind {
+impl SvidLogin {
     fn login(&self) -> CredentialId {
         match self {
-            Behind::Person(person) => person.login,
-            Behind::Attested(login) => *login,
+            SvidLogin::Person(person) => person.login,
+            SvidLogin::Attested(login) => *login,
         }
     }
 }
@@ -132,25 +132,27 @@ impl Authority {
     pub fn caller_of(&self, svid: &VerifiedSvid) -> Caller {
         let caller = Caller::from(svid);
         match self.login_of(&caller) {
-            Some(Ok(Behind::Person(person))) => caller.with_person(person),
-            Some(Ok(Behind::Attested(login))) => caller.with_attested(login),
+            Some(Ok(SvidLogin::Person(person))) => caller.with_person(person),
+            Some(Ok(SvidLogin::Attested(login))) => caller.with_attested(login),
             _ => caller,
         }
     }
 
     /// Checks that the login of a caller is still valid, if its SVID is of the own trust domain. Called on every call.
-    pub(crate) fn login_stands(&self, caller: &Caller) -> Result<(), No> {
+    pub(crate) fn login_stands(&self, caller: &Caller) -> Result<(), Error> {
         match self.login_of(caller) {
             None => Ok(()),
             Some(Ok(behind)) if caller.ancestor() == Some(behind.login()) => Ok(()),
-            Some(Ok(_)) => Err(No::Refusal(Refusal::new(Reason::SvidNoLongerValid, "the login of this connection is not known"))),
-            Some(Err(no)) => Err(No::Refusal(no.way_out("sign in again: mayfly login, or mayfly ci login"))),
+            Some(Ok(_)) => {
+                Err(Error::Refusal(Refusal::new(Reason::SvidNoLongerValid, "the login of this connection is not known")))
+            }
+            Some(Err(no)) => Err(Error::Refusal(no.way_out("sign in again: mayfly login, or mayfly ci login"))),
         }
     }
 
     /// The login behind an SVID; `None` for an SVID of another trust domain. An SVID that the ledger does not know byte for byte has no
     /// login, so a stolen CA key cannot make one.
-    fn login_of(&self, caller: &Caller) -> Option<Result<Behind, Refusal>> {
+    fn login_of(&self, caller: &Caller) -> Option<Result<SvidLogin, Refusal>> {
         let own = self.own_domain.as_ref()?;
         let evidence = caller.evidence();
         if evidence.trust_domain != own.trust_domain {
@@ -162,8 +164,8 @@ impl Authority {
         Some(self.ledger.peek(|state| {
             let login = state.login_alive(&id, now)?;
             match login.certificate == evidence.leaf_sha256 && *login.caller == *caller.id().as_str() {
-                true if login.job.is_some() => Ok(Behind::Attested(login.id)),
-                true => Ok(Behind::Person(person(login))),
+                true if login.job.is_some() => Ok(SvidLogin::Attested(login.id)),
+                true => Ok(SvidLogin::Person(person(login))),
                 false => Err(unknown()),
             }
         }))
@@ -175,8 +177,8 @@ impl Authority {
     /// since signing out does not withdraw the person's requests. `None` for a person whose logins have all expired, and for a name that is
     /// no caller's.
     pub(crate) fn who_is(&self, name: &str) -> Option<(SpiffeId, Option<Person>)> {
-        let of = match Who::named(name) {
-            Who::Person(of) => of,
+        let of = match Author::named(name) {
+            Author::Person(of) => of,
             _ => return SpiffeId::parse(name).ok().map(|id| (id, None)),
         };
         let now = self.system.wall();

@@ -1,22 +1,22 @@
 //! Asks the agent of the SPIFFE Workload API once: what a start would get now.
 
-use super::{Look, Severity};
-use crate::workload_api::{Given, WhyNot, look};
+use super::{ConfigValidator, Severity};
+use crate::workload_api::{AgentErrorReason, AgentMessage, fetch_once};
 use mayfly_authority::trust::own_svid::NO_DNS;
 use mayfly_base::system::System;
 
-impl Look<'_> {
+impl ConfigValidator<'_> {
     /// The agent's message. An unreachable agent, or an agent that does not know this process, is no error: a start waits for the agent,
     /// and may run as another user.
-    pub(super) fn agent(&mut self, given: Option<Given>) -> Option<Given> {
+    pub(super) fn agent(&mut self, given: Option<AgentMessage>) -> Option<AgentMessage> {
         let api = self.config.workload_api.clone()?;
         let key = "workload_api.socket";
-        let found = given.map_or_else(|| look(&api.wanted, &System::real()), Ok);
+        let found = given.map_or_else(|| fetch_once(&api.wanted, &System::real()), Ok);
         let given = match found {
             Ok(given) => given,
             Err(no) => {
                 let waits = match no.why {
-                    WhyNot::NotKnown => "; a start waits for that",
+                    AgentErrorReason::NotKnown => "; a start waits for that",
                     _ => ", and a start waits for it",
                 };
                 let what =

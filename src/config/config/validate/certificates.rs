@@ -6,19 +6,19 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::{About, Look, Severity};
+use super::{ConfigValidator, FindingSubject, Severity};
 use crate::bundles::BundleFiles;
 use crate::config::{BundleFile, KeyPair};
-use crate::svid_files::{OwnPair, SvidFiles};
-use crate::workload_api::Given;
+use crate::svid_files::{SvidFiles, TlsIdentity};
+use crate::workload_api::AgentMessage;
 use mayfly_base::bounded_file;
-use mayfly_base::document::command::typed;
+use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::limits;
 use mayfly_identity::bundle::Bundles;
 use mayfly_identity::spiffe_id::{SpiffeId, TrustDomain};
 use mayfly_identity::svid::{self, SvidDefect};
 
-impl Look<'_> {
+impl ConfigValidator<'_> {
     fn read(&mut self, key: &str, path: &Path, max: usize) -> Option<Zeroizing<Vec<u8>>> {
         let remedy = |e: &std::io::Error| match e.kind() {
             ErrorKind::NotFound | ErrorKind::InvalidInput => "name a file that is there".to_owned(),
@@ -30,7 +30,7 @@ impl Look<'_> {
     }
 
     /// The content of the two files, if they have no defect.
-    pub(super) fn pair(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) -> Option<OwnPair> {
+    pub(super) fn pair(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) -> Option<TlsIdentity> {
         let before = self.errors();
         self.each(pair, certificate, key, is_svid);
         // Check the pair only if the single files are fine, so that no defect is reported twice.
@@ -54,7 +54,7 @@ impl Look<'_> {
     }
 
     /// Defects of two files that are fine each by itself and that a start would refuse.
-    fn together(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) -> Option<OwnPair> {
+    fn together(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) -> Option<TlsIdentity> {
         match SvidFiles::new(&pair.certificate, &pair.key).load() {
             Err(problem) => {
                 let place = if problem.path == pair.key { key } else { certificate };
@@ -124,7 +124,7 @@ impl Look<'_> {
     }
 
     /// `own`: the server's own certificate from its files, if it has no defect by itself; the agent's SVID was checked when it arrived.
-    pub(super) fn bundles(&mut self, own: Option<&OwnPair>, given: Option<&Given>) {
+    pub(super) fn bundles(&mut self, own: Option<&TlsIdentity>, given: Option<&AgentMessage>) {
         let us = &self.config.server.trust_domain;
         for (place_in_list, bundle) in self.config.bundles.iter().enumerate() {
             let Ok(domain) = TrustDomain::parse(&bundle.trust_domain) else { continue };
@@ -144,12 +144,12 @@ impl Look<'_> {
                 }
                 Ok(_) => {}
                 Err(problems) => {
-                    self.about = About::Bundle;
+                    self.about = FindingSubject::Bundle;
                     for problem in problems {
                         let what = format!("{} {}", problem.path.display(), problem.what);
                         self.in_list(Severity::Error, ("bundles.file", place_in_list), what, problem.remedy);
                     }
-                    self.about = About::default();
+                    self.about = FindingSubject::default();
                 }
             }
         }
@@ -173,8 +173,8 @@ impl Look<'_> {
                 "write the CAs between the two into {}, or the bundle that its CA belongs to into {place}; then: mayfly svid check --bundle {} \
                  --trust-domain {domain} {}",
                 chain.display(),
-                typed(roots),
-                typed(chain)
+                shell_quoted(roots),
+                shell_quoted(chain)
             ),
             None => "leave tls out: the agent gives an SVID of its bundle, too".to_owned(),
         };

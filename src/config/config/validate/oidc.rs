@@ -1,13 +1,13 @@
 //! Checks the sections of OIDC issuers and the files that they name. No network access: a start does not wait for the issuers either.
 
-use super::{Look, Severity};
+use super::{ConfigValidator, Severity};
 use crate::config::{IssuerKeySource, OidcIssuer};
 use crate::files::{self, FileProblem};
 use crate::https;
 use mayfly_base::limits;
-use mayfly_identity::oidc::{IssuerKeys, Use};
+use mayfly_identity::oidc::{IssuerKeys, IssuerUse};
 
-impl Look<'_> {
+impl ConfigValidator<'_> {
     pub(super) fn oidc_issuers(&mut self) {
         for (place, issuer) in self.config.oidc_issuers.iter().enumerate() {
             self.oidc_issuer(place, issuer);
@@ -67,7 +67,7 @@ impl Look<'_> {
             }
         }
         let bounded = issuer.scopes_claim.is_some() || !issuer.rights.is_empty();
-        if issuer.serves(Use::Subject) && !bounded {
+        if issuer.serves(IssuerUse::Subject) && !bounded {
             let what = format!("{name} has neither scopes_claim nor rights: policy alone bounds what is done for its users");
             let remedy = "name the claim that holds their scopes, or rights of their groups";
             self.in_list(Severity::Warning, ("oidc_issuers", place), what, remedy);

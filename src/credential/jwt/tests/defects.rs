@@ -9,7 +9,7 @@ fn the_key_rule_comes_before_all_else() {
     let mut rules = Rules::default();
     rules.add(&Target::SigningKey(c.kid().into()), Some(Seq::from_u64(1).unwrap()), None, T0);
     let revoked = |kid: &str| rules.get(&Target::SigningKey(kid.into())).is_some();
-    let wrong = Expect { issuer: "https://other.example", now: Millis(0), ..expect() };
+    let wrong = TokenRequirements { issuer: "https://other.example", now: Millis(0), ..expect() };
     for token in [token.clone(), token[..token.len() - 4].to_owned()] {
         assert_eq!(verify(&token, &Jwks::default(), &wrong, revoked).unwrap_err(), TokenDefect::KeyRevoked(c.kid()));
     }
@@ -103,7 +103,8 @@ fn a_bound_token_needs_its_key() {
     let free = mint(&c.ring, parts.clone()).0;
     parts.draft.jkt = vec![0xee; 32];
     let dpop = mint(&c.ring, parts).0;
-    let check = |token: &str, possession| verify(token, &c.keys, &Expect { possession, ..expect() }, |_| false).map(|_| ());
+    let check =
+        |token: &str, possession| verify(token, &c.keys, &TokenRequirements { possession, ..expect() }, |_| false).map(|_| ());
     let no = Err(TokenDefect::Possession);
     assert_eq!(check(&bound, Possession::Certificate(&[0xcd; 32])), Ok(()));
     assert_eq!(check(&bound, Possession::Certificate(&[0xce; 32])), no);

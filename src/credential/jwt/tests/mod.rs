@@ -6,35 +6,35 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::Answer;
+use crate::CredentialMaterial;
 use crate::keyring::{Keyring, jwks};
 use crate::kind::mint_local;
-use crate::status::Allocator;
-use crate::testing::{AGENT, Log, full, grant, keyring, owner, plain};
+use crate::status_list::StatusListAllocator;
+use crate::testing::{AGENT, TestLog, full, grant, keyring, owner, plain};
 use mayfly_ledger::Receipt;
-use mayfly_ledger::record::{Ancestor, Identity, KeyPurpose, Record};
-use mayfly_ledger::revocation::sort::SORTS;
+use mayfly_ledger::record::{Ancestor, KeyPurpose, Principal, Record};
 use mayfly_ledger::revocation::target::Target;
-use mayfly_ledger::revocation::{Rules, Sort, Sorts, answers};
-use mayfly_policy::grant::Parts;
+use mayfly_ledger::revocation::target_kind::SORTS;
+use mayfly_ledger::revocation::{Rules, TargetKind, TargetKinds, answers};
+use mayfly_policy::grant::GrantParts;
 use mayfly_verify::seq::{CredentialId, Millis, TaskId};
 
 const T0: Millis = Millis(1_700_000_000_999);
 const SELF: [u8; 16] = [0xc1; 16];
 
-fn mint(ring: &Keyring, parts: Parts) -> (String, Record) {
-    let status = Allocator::new(Seq::from_u64(5).unwrap(), &[9; 32]);
+fn mint(ring: &Keyring, parts: GrantParts) -> (String, Record) {
+    let status = StatusListAllocator::new(Seq::from_u64(5).unwrap(), &[9; 32]);
     let id = CredentialId::from_bytes(SELF);
     let mut minted = mint_local(grant(parts), id, 1, ring, &status, T0).map_err(|e| e.to_string()).unwrap();
     let record = minted.records().remove(0);
     match minted.reveal(Receipt::of_test(id)).unwrap().into_parts().2 {
-        Answer::Bearer { token, .. } => (token.into_text(), record),
+        CredentialMaterial::Bearer { token, .. } => (token.into_text(), record),
         _ => panic!("no token"),
     }
 }
 
-fn expect() -> Expect<'static> {
-    Expect {
+fn expect() -> TokenRequirements<'static> {
+    TokenRequirements {
         issuer: "https://mayfly.example/dev",
         audience: "https://echo.example",
         now: T0.plus(5_000),
@@ -45,13 +45,13 @@ fn expect() -> Expect<'static> {
 }
 
 struct Case {
-    log: Log,
+    log: TestLog,
     ring: Keyring,
     keys: Jwks,
 }
 
 fn case() -> Case {
-    let mut log = Log::new(T0);
+    let mut log = TestLog::new(T0);
     let (ring, _) = keyring(&mut log);
     let keys = Jwks::parse(&jwks(&log.state.keys, "dev")).unwrap();
     Case { log, ring, keys }
@@ -126,13 +126,13 @@ fn the_claims_are_those_of_the_standard_and_nothing_else() {
 #[test]
 fn act_is_there_if_and_only_if_sub_is_not_the_caller() {
     let c = case();
-    let me = Identity { issuer: "a.example".into(), sub: AGENT.into() };
+    let me = Principal { issuer: "a.example".into(), sub: AGENT.into() };
     let mut parts = plain(1, T0, Seq::ZERO);
     parts.draft.subject = Some(me.clone());
     let claims = decoded(&mint(&c.ring, parts.clone()).0);
     assert!(claims.get("act").is_none() && claims[OWN_CLAIMS].get("sub_iss").is_none());
     // The same `sub` under another issuer is a different subject.
-    parts.draft.subject = Some(Identity { issuer: "https://idp.example".into(), ..me });
+    parts.draft.subject = Some(Principal { issuer: "https://idp.example".into(), ..me });
     let claims = decoded(&mint(&c.ring, parts).0);
     assert_eq!(claims["act"], json!({"sub": AGENT, "iss": "a.example"}), "the caller acts, also where no actor is named");
 }
@@ -149,8 +149,8 @@ fn each_revocation_target_is_answerable_from_claims() {
     let live = c.log.state.credentials.get(&CredentialId::from_bytes(SELF)).unwrap();
     let known = c.log.state.facts(&live, c.log.state.tasks.at(live.task()).unwrap());
     assert_eq!(
-        answers(&said, Sorts::ALL),
-        answers(&known, Sorts::ALL),
+        answers(&said, TargetKinds::ALL),
+        answers(&known, TargetKinds::ALL),
         "a verifier can ask what the fold can ask, no more and no less"
     );
     assert_eq!(said.revision, known.revision);
@@ -175,7 +175,7 @@ fn each_revocation_target_is_answerable_from_claims() {
         Target::Everything,
     ];
     assert_eq!(targets.len(), SORTS);
-    for (sort, target) in Sort::ALL.into_iter().zip(targets) {
+    for (sort, target) in TargetKind::ALL.into_iter().zip(targets) {
         assert_eq!(target.sort(), sort, "a sort of target that no claim is shown to answer");
         let mut rules = Rules::default();
         rules.add(&target, c.log.state.head.next(), None, T0.plus(1));
@@ -211,16 +211,16 @@ proptest! {
         let mut parts = full(T0, Seq::from_u64(r).unwrap());
         let e = &mut parts.draft;
         e.credential = SELF.to_vec();
-        e.subject = Some(Identity { issuer: issuer.clone(), sub: sub.clone() });
-        e.actors = actors.iter().map(|a| Identity { issuer: issuer.clone(), sub: a.clone() }).collect();
+        e.subject = Some(Principal { issuer: issuer.clone(), sub: sub.clone() });
+        e.actors = actors.iter().map(|a| Principal { issuer: issuer.clone(), sub: a.clone() }).collect();
         e.tool = tool.clone();
         e.upstream = upstream.clone();
         if let Some(svid) = &mut e.svid { svid.serial = serial.clone(); }
         parts.path = TaskPath::New {
             tasks: [parts.path.tasks(), parts.path.tasks()].concat(),
-            owners: vec![Identity { issuer: issuer.clone(), sub: sub.clone() }, parts.path.owners()[0].clone()],
+            owners: vec![Principal { issuer: issuer.clone(), sub: sub.clone() }, parts.path.owners()[0].clone()],
         };
-        let told = Told { issued: &parts.draft, revision: parts.revision, path: &parts.path, grounds: &[], audience: &audience, issuer: &issuer };
+        let told = TokenContent { issued: &parts.draft, revision: parts.revision, path: &parts.path, grounds: &[], audience: &audience, issuer: &issuer };
         let mut out = Vec::new();
         write::claims(&mut out, &told).unwrap();
         let value: Value = serde_json::from_slice(&out).unwrap();

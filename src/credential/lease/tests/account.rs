@@ -3,15 +3,15 @@
 
 use zeroize::Zeroizing;
 
-use crate::Answer;
-use crate::remote::{Made, MakeError, UndoError};
+use crate::CredentialMaterial;
+use crate::connector::{MakeError, UndoError, UpstreamCredential};
 
 /// One line from the upstream, or the error that prevented it.
 pub type Line = Result<String, String>;
 
 /// The login of an account.
-pub fn login(name: &str) -> Answer {
-    Answer::Database {
+pub fn login(name: &str) -> CredentialMaterial {
+    CredentialMaterial::Database {
         host: "localhost".into(),
         port: 1,
         database: String::new(),
@@ -21,9 +21,9 @@ pub fn login(name: &str) -> Answer {
     }
 }
 
-pub fn made(line: Line, answer: Answer) -> Result<Made, MakeError> {
+pub fn made(line: Line, answer: CredentialMaterial) -> Result<UpstreamCredential, MakeError> {
     match line.map_err(MakeError::Unknown)?.as_str() {
-        "OK" => Ok(Made { answer, irrevocable: false }),
+        "OK" => Ok(UpstreamCredential { answer, irrevocable: false }),
         other => Err(MakeError::Refused(other.to_owned())),
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::testing::{grant, plain};
 use mayfly_ledger::record::{LeaseOpened, TaskExtended, TaskHeartbeats, TaskOpened};
 
-fn told<T>(answer: Result<T, No>) -> T {
+fn told<T>(answer: Result<T, Error>) -> T {
     answer.map_err(|e| e.to_string()).unwrap()
 }
 
@@ -16,7 +16,7 @@ async fn round(process: &Process) {
 
 async fn put(process: &Process, event: Event) {
     let head = process.disk.log.lock().state.head;
-    told(process.disk.commit(vec![Record::new(Who::LocalUid(0), event).decided_at(head)]).await);
+    told(process.disk.commit(vec![Record::new(Author::LocalUid(0), event).decided_at(head)]).await);
 }
 
 /// Issues in a task, with a lifetime of `ttl_ms`, and returns the account's name. Retries, because a busy machine may be too slow for the
@@ -24,16 +24,16 @@ async fn put(process: &Process, event: Event) {
 async fn issue(process: &Process, task: [u8; 16], ttl_ms: u64) -> String {
     for _ in 0..100 {
         let now = process.disk.now();
-        let mut parts = plain(Kind::Postgres.number(), now, process.disk.log.lock().state.head);
+        let mut parts = plain(CredentialKind::Postgres.number(), now, process.disk.log.lock().state.head);
         (parts.request, parts.draft.task, parts.draft.expires_at) = (None, task.to_vec(), now.0 + ttl_ms);
         let mut minted = match process.leases.mint(grant(parts), 1).await {
             Ok(minted) => minted,
-            Err(No::Refusal(no)) if [Reason::UpstreamFailed, Reason::NotReady].contains(&no.reason) => continue,
+            Err(Error::Refusal(no)) if [Reason::UpstreamFailed, Reason::NotReady].contains(&no.reason) => continue,
             Err(no) => panic!("{no}"),
         };
         let receipt = told(process.disk.commit(minted.records()).await);
         match minted.reveal(receipt).unwrap().into_parts().2 {
-            crate::Answer::Database { user, .. } => return user,
+            crate::CredentialMaterial::Database { user, .. } => return user,
             _ => panic!("no login"),
         }
     }
@@ -50,14 +50,14 @@ async fn stand(process: &Process, count: u32) {
             credential: id(8),
             task: TASK.to_vec(),
             upstream: "echo".into(),
-            kind: Kind::Postgres.number(),
+            kind: CredentialKind::Postgres.number(),
             handle: format!("stands {n}"),
             ends_at: 0,
         };
-        let mut issued = plain(Kind::Postgres.number(), now, head).draft;
+        let mut issued = plain(CredentialKind::Postgres.number(), now, head).draft;
         (issued.lease, issued.credential) = (id(7), id(8));
         let records = [Event::LeaseOpened(opened), Event::Issued(issued)];
-        let records = records.map(|event| Record::new(Who::SpiffeId(AGENT.into()), event).decided_at(head));
+        let records = records.map(|event| Record::new(Author::SpiffeId(AGENT.into()), event).decided_at(head));
         told(process.disk.commit(records.to_vec()).await);
     }
 }
@@ -105,7 +105,7 @@ async fn what_stands_is_not_looked_at_before_it_is_due() {
 
     // One credential is released: its lease is checked, and no other.
     let credential = lease_of(&process, &name).unwrap().1.credential;
-    put(&process, Event::Released(Released { credential: credential.as_bytes().to_vec(), keep_until: u64::MAX })).await;
+    put(&process, Event::Released(CredentialReleased { credential: credential.as_bytes().to_vec(), keep_until: u64::MAX })).await;
     told(process.leases.round().await);
     assert!(reads() <= before + 2, "{} reads for one", reads() - before);
     until_gone(&server, &process, &name).await;
@@ -117,7 +117,7 @@ async fn after_a_start_what_ended_meanwhile_is_undone_and_what_stands_stays() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
     let (stays, goes) = (issue(&process, TASK, 300_000).await, issue(&process, TASK, 300_000).await);
     let credential = lease_of(&process, &goes).unwrap().1.credential;
-    put(&process, Event::Released(Released { credential: credential.as_bytes().to_vec(), keep_until: u64::MAX })).await;
+    put(&process, Event::Released(CredentialReleased { credential: credential.as_bytes().to_vec(), keep_until: u64::MAX })).await;
     let again = Process::start(process.commits(), &server, Life::of(u64::MAX));
     drop(process);
     until_gone(&server, &again, &goes).await;

@@ -7,13 +7,16 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::super::{Durable, Elsewhere, Leases, Places, Standing, Timing, standing};
+use super::super::{ConnectorSettings, LeaseConcurrency, LeaseLedger, LeaseManager, LeaseStatus, LeaseTiming, standing};
 use super::account::{dropped, gone, login, made};
 use super::server::{Server, call};
-use crate::remote::{Again, Boxed, Made, MakeError, Named, Order, Remote, Remotes, UndoError};
-use crate::testing::{Log, grant, plain};
-use crate::{Answer, Kind, Minted, Novelty};
-use mayfly_base::refusal::No;
+use crate::connector::{
+    ConnectorFuture, MakeError, MintOrder, RepeatResponse, UndoError, UpstreamConnector, UpstreamConnectors, UpstreamCredential,
+    UpstreamHandle,
+};
+use crate::testing::{TestLog, grant, plain};
+use crate::{CredentialKind, CredentialMaterial, MintedCredential, Novelty};
+use mayfly_base::refusal::Error;
 use mayfly_base::system::System;
 use mayfly_ledger::Receipt;
 use mayfly_ledger::record::Record;
@@ -21,9 +24,10 @@ use mayfly_ledger::state::{Lease, State};
 use mayfly_policy::grant::Grant;
 use mayfly_verify::seq::{LeaseId, Millis};
 
-pub const TIMING: Timing = Timing { make_ms: 120, call_ms: 120, left_ms: 260, retry_min_ms: 2, retry_max_ms: 20, look_ms: 5 };
-pub fn elsewhere(remotes: Remotes, timing: Timing) -> Elsewhere {
-    Elsewhere { remotes, timing, places: Places::default() }
+pub const TIMING: LeaseTiming =
+    LeaseTiming { make_ms: 120, call_ms: 120, left_ms: 260, retry_min_ms: 2, retry_max_ms: 20, look_ms: 5 };
+pub fn elsewhere(remotes: UpstreamConnectors, timing: LeaseTiming) -> ConnectorSettings {
+    ConnectorSettings { remotes, timing, places: LeaseConcurrency::default() }
 }
 
 /// Well above `server::LATE`, also on a busy machine.
@@ -62,16 +66,16 @@ impl Life {
 
 /// The ledger of one process.
 pub struct Disk {
-    pub log: Mutex<Log>,
+    pub log: Mutex<TestLog>,
     /// How often the state was read.
     pub reads: AtomicU64,
-    follows: OnceLock<Weak<Leases<Disk>>>,
+    follows: OnceLock<Weak<LeaseManager<Disk>>>,
     life: Life,
     system: System,
 }
 
-impl Durable for Disk {
-    async fn commit(&self, records: Vec<Record>) -> Result<Receipt, No> {
+impl LeaseLedger for Disk {
+    async fn commit(&self, records: Vec<Record>) -> Result<Receipt, Error> {
         self.life.step().await;
         let (verdict, head) = {
             let mut log = self.log.lock();
@@ -84,11 +88,11 @@ impl Durable for Disk {
             leases.follow(records.iter());
         }
         self.life.step().await;
-        verdict.map_err(No::Refusal)?;
+        verdict.map_err(Error::Refusal)?;
         Ok(Receipt::for_test(head, &records))
     }
 
-    async fn settled<T: Send>(&self, read: impl FnOnce(&State) -> T + Send) -> Result<T, No> {
+    async fn settled<T: Send>(&self, read: impl FnOnce(&State) -> T + Send) -> Result<T, Error> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         Ok(read(&self.log.lock().state))
     }
@@ -113,24 +117,24 @@ impl Accounts {
     }
 }
 
-impl Remote for Accounts {
-    fn kind(&self) -> Kind {
-        Kind::Postgres
+impl UpstreamConnector for Accounts {
+    fn kind(&self) -> CredentialKind {
+        CredentialKind::Postgres
     }
 
-    fn name(&self, order: &Order<'_>) -> Result<Named, MakeError> {
-        Ok(Named { handle: format!("mayfly_{}", order.lease), ends_at: Millis(0) })
+    fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {
+        Ok(UpstreamHandle { handle: format!("mayfly_{}", order.lease), ends_at: Millis(0) })
     }
 
-    fn make<'a>(&'a self, order: &'a Order<'a>) -> Boxed<'a, Result<Made, MakeError>> {
+    fn make<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<UpstreamCredential, MakeError>> {
         Box::pin(async move { made(self.call("MAKE", order.handle).await, login(order.handle)) })
     }
 
-    fn undo<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<(), UndoError>> {
+    fn undo<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> ConnectorFuture<'a, Result<(), UndoError>> {
         Box::pin(async move { dropped(self.call("DROP", &lease.handle).await) })
     }
 
-    fn is_gone<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<bool, UndoError>> {
+    fn is_gone<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> ConnectorFuture<'a, Result<bool, UndoError>> {
         Box::pin(async move { gone(self.call("HAS", &lease.handle).await) })
     }
 
@@ -138,8 +142,8 @@ impl Remote for Accounts {
         SETTLES_MS
     }
 
-    fn again<'a>(&'a self, order: &'a Order<'a>) -> Boxed<'a, Result<Again, MakeError>> {
-        Box::pin(async move { Ok(Again::Same(Made { answer: login(order.handle), irrevocable: false })) })
+    fn again<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<RepeatResponse, MakeError>> {
+        Box::pin(async move { Ok(RepeatResponse::Same(UpstreamCredential { answer: login(order.handle), irrevocable: false })) })
     }
 }
 
@@ -152,7 +156,7 @@ impl Accounts {
 /// A process. Dropping it loses everything that it holds in memory.
 pub struct Process {
     pub disk: Arc<Disk>,
-    pub leases: Arc<Leases<Disk>>,
+    pub leases: Arc<LeaseManager<Disk>>,
     pub life: Life,
 }
 
@@ -160,31 +164,31 @@ impl Process {
     /// Starts a process on the commits of a ledger.
     pub fn start(commits: Vec<Bytes>, server: &Server, life: Life) -> Process {
         let system = System::real();
-        let log = Log::replayed(commits, system.wall());
+        let log = TestLog::replayed(commits, system.wall());
         let (reads, follows) = (AtomicU64::default(), OnceLock::new());
         let disk = Arc::new(Disk { log: Mutex::new(log), reads, follows, life: life.clone(), system: system.clone() });
         let accounts = Accounts::at(server, life.clone());
-        let leases = Leases::new(disk.clone(), elsewhere(Remotes::default().with(accounts), TIMING), system);
+        let leases = LeaseManager::new(disk.clone(), elsewhere(UpstreamConnectors::default().with(accounts), TIMING), system);
         disk.follows.set(Arc::downgrade(&leases)).unwrap_or_else(|_| panic!("set once"));
         Process { disk, leases, life }
     }
 
     pub fn grant(&self) -> Grant {
         let log = self.disk.log.lock();
-        let mut parts = plain(Kind::Postgres.number(), self.disk.now(), log.state.head);
+        let mut parts = plain(CredentialKind::Postgres.number(), self.disk.now(), log.state.head);
         parts.request = None;
         grant(parts)
     }
 
     /// Runs an exchange: make, commit, reveal. Returns the name of the account that the caller received.
-    pub async fn exchange(&self, before_commit: impl AsyncFnOnce(&Minted)) -> Result<String, No> {
+    pub async fn exchange(&self, before_commit: impl AsyncFnOnce(&MintedCredential)) -> Result<String, Error> {
         let mut minted = self.leases.mint(self.grant(), 1).await?;
         before_commit(&minted).await;
         let receipt = self.disk.commit(minted.records()).await?;
         let (_, summary, answer) = minted.reveal(receipt)?.into_parts();
         assert_eq!(summary.about.novelty, Novelty::New);
         match answer {
-            Answer::Database { user, .. } => Ok(user),
+            CredentialMaterial::Database { user, .. } => Ok(user),
             _ => panic!("no login"),
         }
     }
@@ -197,7 +201,7 @@ impl Process {
     pub fn somebodys(&self) -> std::collections::BTreeSet<String> {
         let log = self.disk.log.lock();
         let now = self.disk.now();
-        let live = |l: &&std::sync::Arc<Lease>| standing(&log.state, l, now, TIMING.left_ms) == Standing::Somebodys;
+        let live = |l: &&std::sync::Arc<Lease>| standing(&log.state, l, now, TIMING.left_ms) == LeaseStatus::Somebodys;
         log.state.leases.values().filter(live).map(|l| l.handle.to_string()).collect()
     }
 

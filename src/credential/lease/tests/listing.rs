@@ -19,9 +19,9 @@ async fn what_cannot_be_undone_is_listed_with_the_upstreams_words_and_an_operato
         tokio::time::sleep(Duration::from_millis(2 * TIMING.retry_max_ms)).await;
     }
     let listed = process.leases.list(None, 10).await.map_err(|e| e.to_string()).unwrap().remove(0);
-    assert!(matches!(listed.standing, Standing::ToUndo(Cause::Revoked(_))) && listed.attempts >= 3, "{listed:?}");
+    assert!(matches!(listed.standing, LeaseStatus::ToUndo(UndoCause::Revoked(_))) && listed.attempts >= 3, "{listed:?}");
     assert_eq!((&*listed.last, &*listed.lease.handle), ("REFUSED", &*name));
-    let record = Record::new(Who::LocalUid(0), abandoned(listed.id, "the database is gone\nfor good"));
+    let record = Record::new(Author::LocalUid(0), abandoned(listed.id, "the database is gone\nfor good"));
     process.disk.commit(vec![record]).await.map_err(|e| e.to_string()).unwrap();
     process.leases.round().await.map_err(|e| e.to_string()).unwrap();
     assert_eq!(open_leases(&process), 0);
@@ -32,8 +32,9 @@ async fn what_cannot_be_undone_is_listed_with_the_upstreams_words_and_an_operato
 #[tokio::test]
 async fn pauses_grow_and_a_retry_does_not_wait() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
-    let slow = Timing { retry_min_ms: 60_000, retry_max_ms: 600_000, ..TIMING };
-    let leases = Leases::new(process.disk.clone(), elsewhere(process.leases.elsewhere.remotes.clone(), slow), System::real());
+    let slow = LeaseTiming { retry_min_ms: 60_000, retry_max_ms: 600_000, ..TIMING };
+    let leases =
+        LeaseManager::new(process.disk.clone(), elsewhere(process.leases.elsewhere.remotes.clone(), slow), System::real());
     process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
     server.shared.lock().wrong = [("DROP", vec![Wrong::Refuses; 2])].into();
     process.disk.commit(vec![revoke(Target::Everything)]).await.map_err(|e| e.to_string()).unwrap();
@@ -54,7 +55,7 @@ async fn pauses_grow_and_a_retry_does_not_wait() {
 #[tokio::test]
 async fn a_kind_that_nobody_serves_is_refused_and_its_leases_are_listed() {
     let (_, process) = fresh(Life::of(u64::MAX)).await;
-    let bare = Leases::new(process.disk.clone(), elsewhere(Remotes::default(), TIMING), System::real());
+    let bare = LeaseManager::new(process.disk.clone(), elsewhere(UpstreamConnectors::default(), TIMING), System::real());
     assert_eq!(reason(bare.mint(process.grant(), 1).await), Reason::NotServed);
     assert_eq!(open_leases(&process), 0);
     process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
@@ -67,13 +68,13 @@ async fn a_kind_that_nobody_serves_is_refused_and_its_leases_are_listed() {
 #[tokio::test]
 async fn as_many_are_made_at_once_as_is_set() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
-    let places = Places { making_per_upstream: 1, ..Places::default() };
-    let elsewhere = Elsewhere { places, ..elsewhere(process.leases.elsewhere.remotes.clone(), TIMING) };
-    let leases = Leases::new(process.disk.clone(), elsewhere, System::real());
+    let places = LeaseConcurrency { making_per_upstream: 1, ..LeaseConcurrency::default() };
+    let elsewhere = ConnectorSettings { places, ..elsewhere(process.leases.elsewhere.remotes.clone(), TIMING) };
+    let leases = LeaseManager::new(process.disk.clone(), elsewhere, System::real());
     server.shared.lock().wrong = [("MAKE", vec![Wrong::IsSlow])].into();
     let both = tokio::join!(leases.mint(process.grant(), 1), leases.mint(process.grant(), 2));
     let no = match both {
-        (Err(No::Refusal(slow)), Err(No::Refusal(full))) if slow.reason == Reason::UpstreamFailed => full,
+        (Err(Error::Refusal(slow)), Err(Error::Refusal(full))) if slow.reason == Reason::UpstreamFailed => full,
         _ => panic!("one is slow, and the other finds no place"),
     };
     assert_eq!((no.reason, no.rule.as_deref()), (Reason::LimitReached, Some("leases_making_per_upstream")));

@@ -17,28 +17,29 @@ use kit::{Life, Process, SETTLES_MS, TIMING};
 use server::{Server, Wrong};
 
 use super::*;
-use crate::testing::{AGENT, Log, TASK};
+use crate::testing::{AGENT, TASK, TestLog};
 use mayfly_base::refusal::Reason;
-use mayfly_ledger::record::{Released, Revoked, TaskHeld, Who};
+use mayfly_ledger::record::{Author, CredentialReleased, TargetsRevoked, TaskHeld};
 use mayfly_ledger::revocation::Target;
 use mayfly_policy::grant::TaskPath;
 use mayfly_verify::seq::TaskId;
 
 async fn fresh(life: Life) -> (Server, Process) {
     let server = Server::start().await;
-    let commits = Log::new(System::real().wall()).commits;
+    let commits = TestLog::new(System::real().wall()).commits;
     let process = Process::start(commits, &server, life);
     (server, process)
 }
 
 fn revoke(target: Target) -> Record {
-    let revoked = Revoked { targets: vec![target.to_record()], issued_only: true, keep_until: u64::MAX, ..Default::default() };
-    Record::new(Who::LocalUid(0), Event::Revoked(revoked))
+    let revoked =
+        TargetsRevoked { targets: vec![target.to_record()], issued_only: true, keep_until: u64::MAX, ..Default::default() };
+    Record::new(Author::LocalUid(0), Event::Revoked(revoked))
 }
 
-fn reason<T>(no: Result<T, No>) -> Reason {
+fn reason<T>(no: Result<T, Error>) -> Reason {
     match no.map(|_| ()) {
-        Err(No::Refusal(no)) => no.reason,
+        Err(Error::Refusal(no)) => no.reason,
         other => panic!("{other:?}"),
     }
 }
@@ -152,14 +153,14 @@ async fn what_is_handed_out_stays_until_it_ends_and_a_hold_is_no_end() {
         names
     };
     let held = TaskHeld { task: TASK.to_vec(), rank: 3, reason: String::new() };
-    process.disk.commit(vec![Record::new(Who::LocalUid(0), Event::TaskHeld(held))]).await.map_err(|e| e.to_string()).unwrap();
+    process.disk.commit(vec![Record::new(Author::LocalUid(0), Event::TaskHeld(held))]).await.map_err(|e| e.to_string()).unwrap();
     tokio::time::sleep(Duration::from_millis(TIMING.left_ms + 50)).await;
     process.leases.round().await.map_err(|e| e.to_string()).unwrap();
     assert_eq!(server.alive(), names.iter().cloned().collect());
 
     let credential = lease_of(&process, &names[0]).unwrap().1.credential;
-    let released = Released { credential: credential.as_bytes().to_vec(), keep_until: u64::MAX };
-    let record = Record::new(Who::SpiffeId(AGENT.into()), Event::Released(released));
+    let released = CredentialReleased { credential: credential.as_bytes().to_vec(), keep_until: u64::MAX };
+    let record = Record::new(Author::SpiffeId(AGENT.into()), Event::Released(released));
     process.disk.commit(vec![record]).await.map_err(|e| e.to_string()).unwrap();
     process.clean_up().await;
     assert_eq!(server.alive(), names[1..].iter().cloned().collect(), "given back");
@@ -258,7 +259,7 @@ async fn a_new_generation_undoes_all_that_stood_before() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
     process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
     let begin = GenerationBegun { generation: 2, cause: "recovered".into(), store: vec![1; 16], ..Default::default() };
-    let record = Record::new(Who::Mayfly("recovered".into()), Event::GenerationBegun(begin));
+    let record = Record::new(Author::Mayfly("recovered".into()), Event::GenerationBegun(begin));
     process.disk.commit(vec![record]).await.map_err(|e| e.to_string()).unwrap();
     process.clean_up().await;
     assert!(server.alive().is_empty());
@@ -266,7 +267,7 @@ async fn a_new_generation_undoes_all_that_stood_before() {
 
 #[test]
 fn times_and_words_are_within_their_bounds() {
-    let timing = Timing::default();
+    let timing = LeaseTiming::default();
     assert!(timing.make_ms < timing.left_ms);
     // Longer than the age of any decision that the fold accepts (`State::timely`), including the maximum clock skew.
     assert!(timing.left_ms > limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS);

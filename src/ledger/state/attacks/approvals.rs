@@ -11,7 +11,7 @@ fn approved(log: &mut Log, task: &[u8]) -> Vec<u8> {
     approval
 }
 
-fn using(log: &mut Log, task: &[u8], approval: &[u8], change: impl Fn(&mut Issued)) -> Verdict {
+fn using(log: &mut Log, task: &[u8], approval: &[u8], change: impl Fn(&mut CredentialIssued)) -> Verdict {
     let mut record = log.issue(task);
     if let Some(Event::Issued(e)) = &mut record.event {
         e.approval = approval.to_vec();
@@ -25,7 +25,7 @@ fn an_approval_is_used_for_what_it_was_given_for_and_nothing_else() {
     let mut log = Log::new();
     let (task, other) = (log.opened(&[]), log.opened(&[]));
     let approval = approved(&mut log, &task);
-    let changes: [fn(&mut Issued); 8] = [
+    let changes: [fn(&mut CredentialIssued); 8] = [
         |e| e.tool = "export_all".into(),
         |e| e.arguments = vec![1; 32],
         |e| e.scopes.push("write".into()),
@@ -75,18 +75,18 @@ fn nobody_approves_who_is_not_named_or_has_a_part_in_it() {
     log.put(vec![opening])[0].clone().unwrap();
     let (approval, ask) = asked(&mut log, &owned);
     log.put(vec![ask])[0].clone().unwrap();
-    let by = |log: &mut Log, who: Who, approval: &[u8]| {
+    let by = |log: &mut Log, who: Author, approval: &[u8]| {
         let give = given_by(log, who, approval);
         log.put(vec![give])[0].clone()
     };
-    let person = |sub: &str| Who::Person(Identity { issuer: "https://idp.example".into(), sub: sub.into() });
+    let person = |sub: &str| Author::Person(Principal { issuer: "https://idp.example".into(), sub: sub.into() });
     assert_eq!(reason(&by(&mut log, person("ada"), &approval)), Reason::NotYours, "she owns the task");
     assert_eq!(reason(&by(&mut log, person("bob"), &approval)), Reason::NotYours, "nobody named him");
-    assert_eq!(reason(&by(&mut log, Who::LocalUid(0), &approval)), Reason::NotYours, "root is no second person");
-    assert_eq!(reason(&by(&mut log, Who::Mayfly("x".into()), &approval)), Reason::NotYours);
+    assert_eq!(reason(&by(&mut log, Author::LocalUid(0), &approval)), Reason::NotYours, "root is no second person");
+    assert_eq!(reason(&by(&mut log, Author::Mayfly("x".into()), &approval)), Reason::NotYours);
     // The same for the requester, and for those on whose behalf the request is.
     let task = log.opened(&[]);
-    let own: [fn(&mut ApprovalAsked); 3] =
+    let own: [fn(&mut ApprovalRequested); 3] =
         [|a| a.caller = "https://idp.example#ada".into(), |a| a.subject = Some(ada()), |a| a.actors = vec![ada()]];
     for (n, change) in own.iter().enumerate() {
         let (approval, mut ask) = asked(&mut log, &task);
@@ -118,7 +118,7 @@ fn an_approval_is_decided_once_for_what_was_shown_while_the_registration_stands(
     assert_eq!(reason(&verdicts[1]), Reason::AlreadyExists);
     let (late, ask) = asked(&mut log, &task);
     log.put(vec![ask])[0].clone().unwrap();
-    let changed = UpstreamSet { name: "echo".into(), version: 2, ..Default::default() };
+    let changed = UpstreamUpdated { name: "echo".into(), version: 2, ..Default::default() };
     log.put(vec![by_operator(Event::UpstreamSet(changed))])[0].clone().unwrap();
     let give = given(&log, &late);
     assert_eq!(reason(&log.put(vec![give])[0]), Reason::DecidedOnOldState, "others may be named now");
@@ -131,19 +131,19 @@ fn an_approval_is_decided_once_for_what_was_shown_while_the_registration_stands(
 #[test]
 fn a_change_takes_effect_when_somebody_else_approves_it_and_where_nothing_came_between() {
     let mut log = Log::new();
-    let set = |version| Changes::Binding(BindingSet { name: "b".into(), version, ..Default::default() });
+    let set = |version| ProposedChange::Binding(BindingUpdated { name: "b".into(), version, ..Default::default() });
     let ask = |log: &mut Log, version| {
         let (approval, mut ask) = asked(log, &[]);
         if let Some(Event::ApprovalAsked(e)) = &mut ask.event {
-            (e.of, e.caller) = (ApprovalOf::Change as i32, "https://idp.example#bob".into());
-            e.change = Some(Change { to: Some(set(version)) });
+            (e.of, e.caller) = (ApprovalKind::Change as i32, "https://idp.example#bob".into());
+            e.change = Some(ProposedChangeRecord { to: Some(set(version)) });
         }
         log.put(vec![ask])[0].clone().unwrap();
         approval
     };
     let (first, second) = (ask(&mut log, 1), ask(&mut log, 1));
     assert!(log.state.bindings.is_empty(), "asking changes nothing");
-    let bob = Who::Person(Identity { issuer: "https://idp.example".into(), sub: "bob".into() });
+    let bob = Author::Person(Principal { issuer: "https://idp.example".into(), sub: "bob".into() });
     let give = given_by(&log, bob, &first);
     assert_eq!(reason(&log.put(vec![give])[0]), Reason::NotYours, "its author is not the second person");
     let give = given(&log, &first);
@@ -155,11 +155,11 @@ fn a_change_takes_effect_when_somebody_else_approves_it_and_where_nothing_came_b
 
 /// Asks for approval of a policy set of that version.
 fn asked_set(log: &mut Log, version: u64, caller: &str) -> (Vec<u8>, Verdict) {
-    let set = PolicySet { environment: "prod".into(), version, text: "{}".into(), ..Default::default() };
+    let set = PolicySetUpdated { environment: "prod".into(), version, text: "{}".into(), ..Default::default() };
     let (approval, mut ask) = asked(log, &[]);
     if let Some(Event::ApprovalAsked(e)) = &mut ask.event {
-        (e.of, e.caller) = (ApprovalOf::Change as i32, caller.into());
-        e.change = Some(Change { to: Some(Changes::Policy(set)) });
+        (e.of, e.caller) = (ApprovalKind::Change as i32, caller.into());
+        e.change = Some(ProposedChangeRecord { to: Some(ProposedChange::Policy(set)) });
     }
     (approval, log.put(vec![ask])[0].clone())
 }
@@ -175,7 +175,7 @@ fn a_change_is_asked_for_from_what_there_is_and_is_its_askers() {
     let give = given(&log, &approval);
     log.put(vec![give.clone()])[0].clone().unwrap();
     let set = log.state.policies["prod"].clone();
-    assert_eq!((set.version, set.by.as_deref()), (now + 1, Some(&Who::SpiffeId(asker.into()))));
+    assert_eq!((set.version, set.by.as_deref()), (now + 1, Some(&Author::SpiffeId(asker.into()))));
     let known = &log.state.approvals[&ApprovalId::from_slice(&approval).unwrap()];
     assert!(known.used && known.asked.change.is_none(), "whoever looks at it later looks into the ledger");
     assert_eq!(reason(&log.put(vec![give])[0]), Reason::AlreadyExists);
@@ -224,7 +224,7 @@ fn few_changes_wait() {
 #[test]
 fn a_policy_set_without_a_text_takes_away_the_one_that_is_only_watched() {
     let mut log = Log::new();
-    let set = |version, text: &str| PolicySet {
+    let set = |version, text: &str| PolicySetUpdated {
         environment: "prod".into(),
         version,
         text: text.into(),
@@ -256,7 +256,7 @@ fn an_approval_outlives_the_rules_that_ended_tasks_and_credentials_leave() {
     log.put(vec![ask])[0].clone().unwrap();
     let give = given(&log, &approval);
     log.put(vec![give])[0].clone().unwrap();
-    let closed = TaskClosed { task: other.clone(), outcome: Outcome::Completed as i32, ..Default::default() };
+    let closed = TaskClosed { task: other.clone(), outcome: TaskOutcome::Completed as i32, ..Default::default() };
     log.put(vec![by_operator(Event::TaskClosed(closed))])[0].clone().unwrap();
     let target = Target::Task(TaskId::from_slice(&other).unwrap());
     assert!(log.state.rules.get(&target).is_some());

@@ -5,11 +5,11 @@ use mayfly_base::limits;
 use mayfly_verify::seq::{CredentialId, TaskId};
 
 /// An authorization with the contents of what [`Log::issue`] would issue.
-pub(super) fn action(log: &mut Log, task: &[u8], change: impl Fn(&mut Authorized)) -> Record {
+pub(super) fn action(log: &mut Log, task: &[u8], change: impl Fn(&mut ActionAuthorized)) -> Record {
     let mut record = log.issue(task);
     let Some(Event::Issued(issued)) = record.event.take() else { panic!("no issuance") };
-    let decided = Issued { credential: Vec::new(), key: String::new(), ..*issued };
-    let mut e = Authorized {
+    let decided = CredentialIssued { credential: Vec::new(), key: String::new(), ..*issued };
+    let mut e = ActionAuthorized {
         tool: decided.tool.clone(),
         arguments: decided.arguments.clone(),
         policy_version: decided.policy_version,
@@ -23,7 +23,7 @@ pub(super) fn action(log: &mut Log, task: &[u8], change: impl Fn(&mut Authorized
     record
 }
 
-fn put(log: &mut Log, task: &[u8], change: impl Fn(&mut Authorized)) -> Verdict {
+fn put(log: &mut Log, task: &[u8], change: impl Fn(&mut ActionAuthorized)) -> Verdict {
     let record = action(log, task, change);
     log.put(vec![record])[0].clone()
 }
@@ -36,7 +36,7 @@ fn authorized(log: &Log, task: &[u8]) -> u64 {
 fn an_action_is_decided_like_an_issuance_and_issues_nothing() {
     let mut log = Log::new();
     let task = log.opened(&[]);
-    type Change = fn(&mut Authorized);
+    type Change = fn(&mut ActionAuthorized);
     let changes: [(&str, Change); 10] = [
         ("nothing", |e| e.decided = None),
         ("an id", |e| e.decided.as_mut().unwrap().credential = vec![1; 16]),
@@ -64,7 +64,7 @@ fn a_revocation_and_a_lock_reach_actions_as_they_reach_issuances() {
         let task = log.opened(&[]);
         let before = action(&mut log, &task, |_| {});
         let target = Target::Caller("spiffe://a.example/agent".into());
-        let revoked = Revoked { targets: vec![target.to_record()], reason: "x".into(), lock_only, ..Default::default() };
+        let revoked = TargetsRevoked { targets: vec![target.to_record()], reason: "x".into(), lock_only, ..Default::default() };
         log.put(vec![by_operator(Event::Revoked(revoked))])[0].clone().unwrap();
         assert_eq!(reason(&log.put(vec![before])[0]), Reason::Locked, "decided before it");
         assert_eq!(authorized(&log, &task), 0);
@@ -84,10 +84,10 @@ fn what_is_shown_is_good_and_of_the_same_caller_upstream_and_task() {
     log.put(vec![issue.clone()])[0].clone().unwrap();
     put(&mut log, &task, |e| e.credential = id.clone()).unwrap();
     assert!(put(&mut log, &other, |e| e.credential = id.clone()).is_err(), "another task");
-    let caller = |e: &mut Authorized| e.decided.as_mut().unwrap().caller = "spiffe://a.example/other".into();
+    let caller = |e: &mut ActionAuthorized| e.decided.as_mut().unwrap().caller = "spiffe://a.example/other".into();
     assert!(put(&mut log, &task, |e| (e.credential, ()) = (id.clone(), caller(e))).is_err(), "another caller");
-    let release = Released { credential: id.clone(), keep_until: 0 };
-    log.put(vec![Record::new(Who::SpiffeId("spiffe://a.example/agent".into()), Event::Released(release))])[0].clone().unwrap();
+    let release = CredentialReleased { credential: id.clone(), keep_until: 0 };
+    log.put(vec![Record::new(Author::SpiffeId("spiffe://a.example/agent".into()), Event::Released(release))])[0].clone().unwrap();
     assert_eq!(reason(&put(&mut log, &task, |e| e.credential = id.clone())), Reason::CredentialNotActive);
     assert!(log.state.credentials.get(&CredentialId::from_slice(&id).unwrap()).is_some(), "it was given back, not forgotten");
 }
@@ -98,7 +98,7 @@ fn an_approval_of_an_action_serves_for_one_action_and_for_no_issuance() {
     let task = log.opened(&[]);
     let (approval, mut ask) = asked(&mut log, &task);
     if let Some(Event::ApprovalAsked(e)) = &mut ask.event {
-        e.of = ApprovalOf::Action as i32;
+        e.of = ApprovalKind::Action as i32;
     }
     log.put(vec![ask])[0].clone().unwrap();
     let give = super::given(&log, &approval);
@@ -108,7 +108,7 @@ fn an_approval_of_an_action_serves_for_one_action_and_for_no_issuance() {
         e.approval = approval.clone();
     }
     assert_eq!(reason(&log.put(vec![issue])[0]), Reason::ApprovalNeeded, "it issues nothing");
-    let with = |e: &mut Authorized| e.decided.as_mut().unwrap().approval = approval.clone();
+    let with = |e: &mut ActionAuthorized| e.decided.as_mut().unwrap().approval = approval.clone();
     let (mut a, mut b) = (action(&mut log, &task, with), action(&mut log, &task, with));
     (a.group, b.group) = (1, 1);
     assert_eq!(reason(&log.put(vec![a, b])[0]), Reason::ApprovalNeeded, "twice in one group");
@@ -129,7 +129,7 @@ fn uses_are_counted_by_task_and_what_says_nothing_is_void() {
             tool: "t".into(),
             ..Default::default()
         };
-        Record::new(Who::SpiffeId("spiffe://a.example/server".into()), Event::UsesReported(e))
+        Record::new(Author::SpiffeId("spiffe://a.example/server".into()), Event::UsesReported(e))
     };
     for bad in [report(&task, "ok", 1), report(&task, "accepted", 0), report(&[1], "accepted", 1)] {
         assert!(log.put(vec![bad])[0].is_err());

@@ -62,7 +62,7 @@ fn what_cannot_be_locked_is_not_locked_and_a_lock_ends_no_task() {
     let mut log = Log::new();
     let task = log.opened(&[]);
     let target = Target::Task(TaskId::from_slice(&task).unwrap());
-    let lock = |t: &Target| Revoked { targets: vec![t.to_record()], lock_only: true, ..Default::default() };
+    let lock = |t: &Target| TargetsRevoked { targets: vec![t.to_record()], lock_only: true, ..Default::default() };
     assert_eq!(reason(&log.put(vec![by_operator(Event::Revoked(lock(&target)))])[0]), Reason::InvalidField);
     log.put(vec![by_operator(Event::Revoked(lock(&Target::Everything)))])[0].clone().unwrap();
     assert!(log.state.tasks.iter().all(|t| t.closed.is_none()));
@@ -82,17 +82,17 @@ fn a_task_that_showed_life_does_not_expire_by_an_older_look() {
     let alive = TaskHeartbeats { tasks: vec![task.clone()], ..Default::default() };
     log.put(vec![by_operator(Event::TaskHeartbeats(alive))])[0].clone().unwrap();
     log.time = log.time.plus(5_000);
-    assert_eq!(reason(&log.put(vec![close(Outcome::Expired as i32)])[0]), Reason::TaskNotActive);
+    assert_eq!(reason(&log.put(vec![close(TaskOutcome::Expired as i32)])[0]), Reason::TaskNotActive);
     assert!(log.put(vec![close(0)])[0].is_err() && log.put(vec![close(9)])[0].is_err());
     log.time = log.time.plus(1);
-    log.put(vec![close(Outcome::Expired as i32)])[0].clone().unwrap();
+    log.put(vec![close(TaskOutcome::Expired as i32)])[0].clone().unwrap();
 }
 
 #[test]
 fn a_removed_bundle_comes_back_above_its_sequence_only() {
     let mut log = Log::new();
     let mut put = |sequence: Option<u64>, removed: bool| {
-        let set = BundleSet { trust_domain: "b.example".into(), sequence, removed, ..Default::default() };
+        let set = BundleUpdated { trust_domain: "b.example".into(), sequence, removed, ..Default::default() };
         let head = log.state.head;
         log.put(vec![by_operator(Event::BundleSet(set)).decided_at(head)])[0].clone()
     };
@@ -106,14 +106,15 @@ fn a_removed_bundle_comes_back_above_its_sequence_only() {
 fn a_root_that_an_operator_removed_comes_back_by_an_operator_only() {
     let mut log = Log::new();
     let (a, b) = (vec![1; 32], vec![2; 32]);
-    let set = |anchors: &[&Vec<u8>], kept_out: &[&Vec<u8>]| BundleSet {
+    let set = |anchors: &[&Vec<u8>], kept_out: &[&Vec<u8>]| BundleUpdated {
         trust_domain: "b.example".into(),
         anchors: anchors.iter().map(|a| a.to_vec()).collect(),
         kept_out: kept_out.iter().map(|a| a.to_vec()).collect(),
         ..Default::default()
     };
-    let by_file = |set: BundleSet, seq| Record::new(Who::Mayfly("bundle file".into()), Event::BundleSet(set)).decided_at(seq);
-    let by_operator = |set: BundleSet, seq| by_operator(Event::BundleSet(set)).decided_at(seq);
+    let by_file =
+        |set: BundleUpdated, seq| Record::new(Author::Mayfly("bundle file".into()), Event::BundleSet(set)).decided_at(seq);
+    let by_operator = |set: BundleUpdated, seq| by_operator(Event::BundleSet(set)).decided_at(seq);
     let start = log.state.head;
     log.put(vec![by_file(set(&[&a, &b], &[]), start)])[0].clone().unwrap();
     let seen = log.state.head;
@@ -133,9 +134,9 @@ fn a_root_that_an_operator_removed_comes_back_by_an_operator_only() {
 fn every_request_id_is_bound_by_its_first_record_and_counted() {
     let mut log = Log::new();
     let task = log.opened(&[]);
-    let request = |id: &str| Some(Request { caller: "c".into(), id: id.into(), digest: vec![0; 32] });
+    let request = |id: &str| Some(RequestRecord { caller: "c".into(), id: id.into(), digest: vec![0; 32] });
     let hold = |rank: i32| by_operator(Event::TaskHeld(TaskHeld { task: task.clone(), rank, reason: String::new() }));
-    let policy = PolicySet { environment: "e".into(), version: 1, ..Default::default() };
+    let policy = PolicySetUpdated { environment: "e".into(), version: 1, ..Default::default() };
     log.put(vec![hold(1).for_request(request("1"))])[0].clone().unwrap();
     assert_eq!(reason(&log.put(vec![hold(2).for_request(request("1"))])[0]), Reason::RequestIdReused);
     log.put(vec![by_operator(Event::PolicySet(policy)).for_request(request("2"))])[0].clone().unwrap();
@@ -152,9 +153,9 @@ fn no_writer_drops_a_rule_by_writing_an_early_end() {
     let task = log.opened(&[]);
     let (a, b) = (log.issue(&task), log.issue(&task));
     log.put(vec![a.clone(), b.clone()]);
-    let released = Released { credential: id_of(&a), keep_until: 0 };
-    let revoked = Revoked { targets: vec![Target::Tool("t".into()).to_record()], issued_only: true, ..Default::default() };
-    let closed = TaskClosed { task: task.clone(), outcome: Outcome::Completed as i32, ..Default::default() };
+    let released = CredentialReleased { credential: id_of(&a), keep_until: 0 };
+    let revoked = TargetsRevoked { targets: vec![Target::Tool("t".into()).to_record()], issued_only: true, ..Default::default() };
+    let closed = TaskClosed { task: task.clone(), outcome: TaskOutcome::Completed as i32, ..Default::default() };
     for event in [Event::Released(released), Event::Revoked(revoked), Event::TaskClosed(closed)] {
         log.put(vec![by_operator(event)])[0].clone().unwrap();
     }
@@ -211,9 +212,9 @@ fn commits_of_several_writers_may_land_out_of_the_order_of_their_clocks() {
     assert_eq!(log.state.time, log.time, "time stands still, it does not go back");
 }
 
-fn pack_note(writer: u32, time: Millis) -> (Vec<u8>, ChainHead) {
-    let encoded = Encoded::new(note()).unwrap();
-    pack(writer, ChainHead::START, time, std::iter::once(&encoded))
+fn pack_note(writer: u32, time: Millis) -> (Vec<u8>, WriterHead) {
+    let encoded = EncodedRecord::new(note()).unwrap();
+    pack(writer, WriterHead::START, time, std::iter::once(&encoded))
 }
 
 #[test]
@@ -227,10 +228,10 @@ fn a_task_that_waits_for_an_approval_ends_with_its_parent() {
     });
     let id = TaskId::from_slice(&waiting.task).unwrap();
     log.put(waiting.records).into_iter().for_each(Result::unwrap);
-    let close = TaskClosed { task: root, outcome: Outcome::Completed as i32, ..Default::default() };
+    let close = TaskClosed { task: root, outcome: TaskOutcome::Completed as i32, ..Default::default() };
     log.put(vec![by_operator(Event::TaskClosed(close))])[0].clone().unwrap();
     let phase = log.state.tasks.phase(log.state.tasks.get(&id).unwrap(), log.time);
-    assert_eq!(phase, Phase::Over(Outcome::Completed));
+    assert_eq!(phase, TaskPhase::Over(TaskOutcome::Completed));
 }
 
 #[test]
@@ -239,7 +240,7 @@ fn nothing_is_approved_in_a_task_that_is_over() {
     let task = log.opened(&[]);
     let (approval, ask) = asked(&mut log, &task);
     log.put(vec![ask])[0].clone().unwrap();
-    let close = TaskClosed { task, outcome: Outcome::Completed as i32, ..Default::default() };
+    let close = TaskClosed { task, outcome: TaskOutcome::Completed as i32, ..Default::default() };
     log.put(vec![by_operator(Event::TaskClosed(close))])[0].clone().unwrap();
     let give = given(&log, &approval);
     assert_eq!(reason(&log.put(vec![give])[0]), Reason::TaskNotActive);
@@ -249,7 +250,7 @@ fn nothing_is_approved_in_a_task_that_is_over() {
 fn a_retired_upstream_never_issues_again() {
     let mut log = Log::new();
     let set = |version: u64, retired: bool| {
-        by_operator(Event::UpstreamSet(UpstreamSet { name: "echo".into(), version, retired, ..Default::default() }))
+        by_operator(Event::UpstreamSet(UpstreamUpdated { name: "echo".into(), version, retired, ..Default::default() }))
     };
     log.put(vec![set(2, true)])[0].clone().unwrap();
     assert_eq!(reason(&log.put(vec![set(3, false)])[0]), Reason::UpstreamNotActive);
@@ -277,7 +278,7 @@ fn closing_a_task_long_after_its_end_keeps_no_other_grant_from_being_judged() {
     log.put(vec![issue])[0].clone().unwrap();
     log.time = log.time.plus(300_000);
     let other = log.task(&[]);
-    let outcome = Outcome::Expired as i32;
+    let outcome = TaskOutcome::Expired as i32;
     let close = by_operator(Event::TaskClosed(TaskClosed { task: task.clone(), outcome, ..Default::default() }));
     log.put(vec![close])[0].clone().unwrap();
     log.time = log.time.plus(limits::VIEW_MAX_AGE_MS);
@@ -309,8 +310,8 @@ fn what_was_renewed_from_a_credential_that_was_given_back_stays_dead_until_its_o
     }
     let second = id_of(&renewed);
     log.put(vec![renewed])[0].clone().unwrap();
-    let back = Released { credential: id, ..Default::default() };
-    log.put(vec![Record::new(Who::SpiffeId("spiffe://a.example/agent".into()), Event::Released(back))])[0].clone().unwrap();
+    let back = CredentialReleased { credential: id, ..Default::default() };
+    log.put(vec![Record::new(Author::SpiffeId("spiffe://a.example/agent".into()), Event::Released(back))])[0].clone().unwrap();
     for _ in 0..4 {
         assert!(log.covered(&second), "at {}", log.time);
         log.time = log.time.plus(120_000);
@@ -333,7 +334,7 @@ fn a_task_whose_parent_ended_is_remembered_for_its_own_time() {
     let head = log.state.head;
     log.put(vec![by_operator(Event::TaskExtended(extended)).decided_at(head)])[0].clone().unwrap();
     log.time = log.time.plus(60_000 + limits::REQUEST_ID_KEPT_MS + 1);
-    let close = TaskClosed { task: parent, outcome: Outcome::Completed as i32, ..Default::default() };
+    let close = TaskClosed { task: parent, outcome: TaskOutcome::Completed as i32, ..Default::default() };
     log.put(vec![by_operator(Event::TaskClosed(close))])[0].clone().unwrap();
     log.put(vec![note()]);
     assert!(log.state.tasks.get(&TaskId::from_slice(&child).unwrap()).is_some());
@@ -372,7 +373,7 @@ fn one_key_of_each_purpose_is_active() {
         assert!(log.put(group(turn)).iter().all(Result::is_ok), "{next}");
     }
     // A revocation of the key by name removes it as well.
-    let stolen = Revoked { targets: vec![Target::SigningKey("k3".into()).to_record()], ..Default::default() };
+    let stolen = TargetsRevoked { targets: vec![Target::SigningKey("k3".into()).to_record()], ..Default::default() };
     let after = log.put(group(vec![by_operator(Event::Revoked(stolen)), key("k4", "dev", KeyState::Active)]));
     assert!(after.iter().all(Result::is_ok));
     assert_eq!(log.state.active_key(KeyPurpose::AccessToken, "dev").unwrap().0, "k4");

@@ -17,7 +17,7 @@ fn a_void_generation_does_not_let_time_go_back() {
     let mut log = Log::new();
     let (now, chain) = (log.time, log.chain);
     log.time = Millis(10);
-    let encoded = Encoded::new(generation(1, true)).unwrap();
+    let encoded = EncodedRecord::new(generation(1, true)).unwrap();
     let (bytes, _) = pack(1, chain, log.time, std::iter::once(&encoded));
     let commit = Commit::from_bytes(&bytes.into()).unwrap();
     assert!(log.state.fold(9, &commit).is_err());
@@ -40,8 +40,8 @@ fn a_generation_goes_on_above_what_others_have_seen_and_names_its_store() {
 #[test]
 fn a_generation_in_an_empty_store_revokes_too() {
     let mut state = State::default();
-    let encoded = Encoded::new(generation(4, false)).unwrap();
-    let (bytes, _) = pack(1, ChainHead::START, Millis(10), std::iter::once(&encoded));
+    let encoded = EncodedRecord::new(generation(4, false)).unwrap();
+    let (bytes, _) = pack(1, WriterHead::START, Millis(10), std::iter::once(&encoded));
     state.fold(1, &Commit::from_bytes(&bytes.into()).unwrap()).unwrap();
     let old = crate::revocation::Facts { revision: Seq::start_of(3), ..Default::default() };
     assert!(state.rules.covers(&old).is_some());
@@ -66,7 +66,7 @@ fn the_rule_of_a_generation_outlasts_a_time_that_was_too_late() {
 #[test]
 fn a_request_id_of_the_generation_before_does_not_make_its_namesake_forgotten() {
     let mut log = Log::new();
-    let request = Request { caller: "c".into(), id: "1".into(), digest: vec![0; 32] };
+    let request = RequestRecord { caller: "c".into(), id: "1".into(), digest: vec![0; 32] };
     let ask = |log: &mut Log| {
         let task = log.task(&[]);
         log.put(vec![task.for_request(Some(request.clone()))])[0].clone()

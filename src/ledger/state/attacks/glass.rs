@@ -27,27 +27,27 @@ impl Whom {
         }
     }
 
-    fn who(self) -> Who {
+    fn who(self) -> Author {
         match self {
-            Person(name) => Who::Person(Identity { issuer: "https://idp.example".into(), sub: name.into() }),
-            Svid(_) => Who::SpiffeId(self.caller()),
-            Local => Who::LocalUid(0),
+            Person(name) => Author::Person(Principal { issuer: "https://idp.example".into(), sub: name.into() }),
+            Svid(_) => Author::SpiffeId(self.caller()),
+            Local => Author::LocalUid(0),
         }
     }
 
-    fn identity(self) -> Identity {
+    fn identity(self) -> Principal {
         match self.who() {
-            Who::Person(person) => person,
-            _ => Identity { issuer: "a.example".into(), sub: self.caller() },
+            Author::Person(person) => person,
+            _ => Principal { issuer: "a.example".into(), sub: self.caller() },
         }
     }
 }
 
-fn step(log: &Log, task: &[u8], step: GlassStep, who: Whom, people: &[Whom]) -> Record {
-    let glass = BreakGlass {
+fn step(log: &Log, task: &[u8], step: BreakGlassStep, who: Whom, people: &[Whom]) -> Record {
+    let glass = BreakGlassStepTaken {
         task: task.to_vec(),
         people: people.iter().map(|p| p.identity()).collect(),
-        reviewer: (step == GlassStep::Reviewed).then(|| who.identity()),
+        reviewer: (step == BreakGlassStep::Reviewed).then(|| who.identity()),
         text: "it burns".into(),
         rights: "down".into(),
         step: step as i32,
@@ -64,13 +64,13 @@ fn step(log: &Log, task: &[u8], step: GlassStep, who: Whom, people: &[Whom]) -> 
 /// The records that open a break-glass task: the task, and the person who asks for it.
 fn asking(log: &mut Log, who: Whom) -> (Vec<u8>, Vec<Record>) {
     let mut opens = log.task(&[]);
-    opens.author = Some(Author { who: Some(who.who()) });
+    opens.author = Some(AuthorRecord { who: Some(who.who()) });
     if let Some(Event::TaskOpened(e)) = &mut opens.event {
         (e.opener, e.owner, e.break_glass) = (who.caller(), Some(who.identity()), true);
         e.max_deadline = log.time.0 + limits::BREAK_GLASS_MS;
     }
     let task = id_of(&opens);
-    let asks = step(log, &task, GlassStep::Opened, who, &[who]);
+    let asks = step(log, &task, BreakGlassStep::Opened, who, &[who]);
     let group = |r| Record { group: 1, ..r };
     (task, vec![group(opens), group(asks)])
 }
@@ -81,12 +81,12 @@ fn open(log: &mut Log, who: Whom) -> Result<Vec<u8>, Refusal> {
 }
 
 fn join(log: &mut Log, task: &[u8], first: Whom, second: Whom) -> Verdict {
-    let joins = step(log, task, GlassStep::Joined, second, &[first, second]);
+    let joins = step(log, task, BreakGlassStep::Joined, second, &[first, second]);
     log.put(vec![joins])[0].clone()
 }
 
 fn review(log: &mut Log, task: &[u8], who: Whom) -> Verdict {
-    let reviews = step(log, task, GlassStep::Reviewed, who, &[ADA, BEN]);
+    let reviews = step(log, task, BreakGlassStep::Reviewed, who, &[ADA, BEN]);
     log.put(vec![reviews])[0].clone()
 }
 
@@ -98,11 +98,11 @@ fn active(log: &mut Log) -> Vec<u8> {
 }
 
 fn close(log: &mut Log, task: &[u8]) {
-    let closed = TaskClosed { task: task.to_vec(), outcome: Outcome::Completed as i32, ..Default::default() };
+    let closed = TaskClosed { task: task.to_vec(), outcome: TaskOutcome::Completed as i32, ..Default::default() };
     log.put(vec![Record::new(BEN.who(), Event::TaskClosed(closed))])[0].clone().unwrap();
 }
 
-fn issue(log: &mut Log, task: &[u8], change: impl Fn(&mut Issued)) -> Verdict {
+fn issue(log: &mut Log, task: &[u8], change: impl Fn(&mut CredentialIssued)) -> Verdict {
     let mut record = log.issue(task);
     if let Some(Event::Issued(e)) = &mut record.event {
         (e.caller, e.break_glass) = (ADA.caller(), true);
@@ -134,8 +134,8 @@ fn it_is_active_with_two_different_people_and_not_before() {
 fn of_two_who_join_at_once_one_is_in() {
     let mut log = Log::new();
     let task = open(&mut log, ADA).unwrap();
-    let one = step(&log, &task, GlassStep::Joined, BEN, &[ADA, BEN]);
-    let other = step(&log, &task, GlassStep::Joined, MARY, &[ADA, MARY]);
+    let one = step(&log, &task, BreakGlassStep::Joined, BEN, &[ADA, BEN]);
+    let other = step(&log, &task, BreakGlassStep::Joined, MARY, &[ADA, MARY]);
     let verdicts = log.put(vec![one, other]);
     assert!(verdicts[0].is_ok());
     assert_eq!(reason(&verdicts[1]), Reason::AlreadyExists);
@@ -154,7 +154,7 @@ fn nobody_joins_after_its_time_and_nothing_but_a_person_opens_it() {
     assert_eq!(reason(&log.put(vec![records[0].clone()])[0]), Reason::InvalidField, "a task that nobody asked for");
     assert_eq!(reason(&log.put(vec![records[1].clone()])[0]), Reason::InvalidField, "asked for without its task");
     let (_, mut records) = asking(&mut log, MARY);
-    records[1].author = Some(Author { who: Some(BEN.who()) });
+    records[1].author = Some(AuthorRecord { who: Some(BEN.who()) });
     assert_eq!(reason(&log.put(records)[1]), Reason::InvalidField, "in another one's name");
 }
 
@@ -197,7 +197,7 @@ fn nobody_else_acts_in_it_and_no_approval_widens_it() {
     assert_eq!(reason(&issue(&mut log, &task, |e| e.break_glass = false)), Reason::InvalidField, "each use says so");
     let (approval, ask) = asked(&mut log, &task);
     log.put(vec![ask])[0].clone().unwrap();
-    let give = given_by(&log, Who::Person(super::ada()), &approval);
+    let give = given_by(&log, Author::Person(super::ada()), &approval);
     // A person in the task gives no approval for it, and an approval given by somebody else cannot be used in it.
     assert_eq!(reason(&log.put(vec![give])[0]), Reason::NotYours);
     assert_eq!(reason(&issue(&mut log, &task, |e| e.approval = approval.clone())), Reason::ApprovalNeeded);
@@ -209,7 +209,7 @@ fn nobody_else_acts_in_it_and_no_approval_widens_it() {
 fn an_action_in_it_is_authorized_for_its_people_alone_and_no_approval_widens_it() {
     let mut log = Log::new();
     let task = active(&mut log);
-    let acts = |log: &mut Log, task: &[u8], change: &dyn Fn(&mut Issued)| {
+    let acts = |log: &mut Log, task: &[u8], change: &dyn Fn(&mut CredentialIssued)| {
         let act = authorize::action(log, task, |e| {
             let decided = e.decided.as_mut().unwrap();
             (decided.caller, decided.break_glass) = (ADA.caller(), true);
@@ -222,7 +222,7 @@ fn an_action_in_it_is_authorized_for_its_people_alone_and_no_approval_widens_it(
     assert_eq!(reason(&acts(&mut log, &task, &|e| e.approval = vec![7; 16])), Reason::ApprovalNeeded);
     let (approval, mut ask) = asked(&mut log, &task);
     if let Some(Event::ApprovalAsked(e)) = &mut ask.event {
-        (e.of, e.caller) = (ApprovalOf::Action as i32, BEN.caller());
+        (e.of, e.caller) = (ApprovalKind::Action as i32, BEN.caller());
         e.approvers = vec![MARY.identity()];
     }
     log.put(vec![ask])[0].clone().unwrap();
@@ -256,7 +256,7 @@ fn by_a_login_nobody_steps_but_its_person_and_two_logins_are_one() {
     };
     let own = "spiffe://people.example/people/corp/ada";
     let task = open(&mut log, BEN).unwrap();
-    let joins = |log: &Log, who: Whom| step(log, &task, GlassStep::Joined, who, &[BEN, who]);
+    let joins = |log: &Log, who: Whom| step(log, &task, BreakGlassStep::Joined, who, &[BEN, who]);
     let record = by(joins(&log, MARY), 1, own);
     assert_eq!(reason(&log.put(vec![record])[0]), Reason::NotYours, "ada's login is not mary's");
     let record = by(joins(&log, ADA), 1, "spiffe://people.example/people/corp/eve");
@@ -268,12 +268,12 @@ fn by_a_login_nobody_steps_but_its_person_and_two_logins_are_one() {
     let record = by(joins(&log, ADA), 1, own);
     log.put(vec![record])[0].clone().unwrap();
     close(&mut log, &task);
-    let record = by(step(&log, &task, GlassStep::Reviewed, ADA, &[BEN, ADA]), 2, own);
+    let record = by(step(&log, &task, BreakGlassStep::Reviewed, ADA, &[BEN, ADA]), 2, own);
     assert_eq!(reason(&log.put(vec![record])[0]), Reason::NotYours, "with her other login she is no third person");
     log.revoke(Target::Credential(logins::id(2)), true);
-    let record = by(step(&log, &task, GlassStep::Reviewed, MARY, &[BEN, ADA]), 2, own);
+    let record = by(step(&log, &task, BreakGlassStep::Reviewed, MARY, &[BEN, ADA]), 2, own);
     assert!(log.put(vec![record])[0].is_err(), "nor is a login that was revoked anybody's");
-    let record = step(&log, &task, GlassStep::Reviewed, MARY, &[BEN, ADA]);
+    let record = step(&log, &task, BreakGlassStep::Reviewed, MARY, &[BEN, ADA]);
     log.put(vec![record])[0].clone().unwrap();
 }
 
@@ -368,8 +368,8 @@ fn a_review_is_decided_with_the_policy_in_force() {
     let mut log = Log::new();
     let task = active(&mut log);
     close(&mut log, &task);
-    let reviews = step(&log, &task, GlassStep::Reviewed, MARY, &[ADA, BEN]);
-    let policy = PolicySet { environment: "dev".into(), version: 2, ..Default::default() };
+    let reviews = step(&log, &task, BreakGlassStep::Reviewed, MARY, &[ADA, BEN]);
+    let policy = PolicySetUpdated { environment: "dev".into(), version: 2, ..Default::default() };
     log.put(vec![by_operator(Event::PolicySet(policy))])[0].clone().unwrap();
     assert_eq!(reason(&log.put(vec![reviews])[0]), Reason::DecidedOnOldState);
 }

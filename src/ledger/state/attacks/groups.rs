@@ -3,7 +3,7 @@
 use super::*;
 
 /// A group that opens a task and issues a credential in it, after `change`.
-fn inline(log: &mut Log, change: impl Fn(&mut TaskOpened, &mut Issued)) -> Vec<Verdict> {
+fn inline(log: &mut Log, change: impl Fn(&mut TaskOpened, &mut CredentialIssued)) -> Vec<Verdict> {
     let mut open = log.task(&[]);
     let mut issue = log.issue(&id_of(&open));
     (open.group, issue.group) = (1, 1);
@@ -16,8 +16,8 @@ fn inline(log: &mut Log, change: impl Fn(&mut TaskOpened, &mut Issued)) -> Vec<V
 #[test]
 fn a_task_opened_inline_has_walls_too() {
     let mut log = Log::new();
-    let policy = PolicySet { environment: "prod".into(), version: 1, ..Default::default() };
-    log.put(vec![Record::new(Who::LocalUid(0), Event::PolicySet(policy))])[0].clone().unwrap();
+    let policy = PolicySetUpdated { environment: "prod".into(), version: 1, ..Default::default() };
+    log.put(vec![Record::new(Author::LocalUid(0), Event::PolicySet(policy))])[0].clone().unwrap();
     let other = inline(&mut log, |_, i| i.environment = "prod".into());
     assert_eq!(reason(&other[0]), Reason::EnvironmentWall);
     inline(&mut log, |_, _| {})[0].clone().unwrap();
@@ -42,7 +42,7 @@ fn a_batch_may_open_several_tasks_but_none_twice() {
 fn a_token_is_used_once_also_within_a_group() {
     let mut log = Log::new();
     let used = UsedOnce { digest: vec![1; 32], until: log.time.0 + 60_000, ..UsedOnce::default() };
-    let mut record = Record::new(Who::LocalUid(0), Event::UsedOnce(used));
+    let mut record = Record::new(Author::LocalUid(0), Event::UsedOnce(used));
     record.group = 1;
     assert_eq!(reason(&log.put(vec![record.clone(), record.clone()])[0]), Reason::EvidenceRevoked);
     log.put(vec![record.clone()])[0].clone().unwrap();
@@ -55,7 +55,7 @@ fn a_lease_of_the_same_group_is_for_its_credential_only() {
     let task = log.opened(&[]);
     let mut issue = log.issue(&task);
     let lease = LeaseOpened { lease: vec![1; 16], credential: id_of(&issue), task, ..Default::default() };
-    let mut open = Record::new(Who::LocalUid(0), Event::LeaseOpened(lease));
+    let mut open = Record::new(Author::LocalUid(0), Event::LeaseOpened(lease));
     (open.group, issue.group) = (1, 1);
     if let Some(Event::Issued(e)) = &mut issue.event {
         e.lease = vec![1; 16];
@@ -73,7 +73,7 @@ fn a_task_and_a_lease_in_it_open_together() {
     let mut log = Log::new();
     let mut open = log.task(&[]);
     let lease = LeaseOpened { lease: vec![1; 16], credential: vec![2; 16], task: id_of(&open), ..Default::default() };
-    let mut lease = Record::new(Who::LocalUid(0), Event::LeaseOpened(lease));
+    let mut lease = Record::new(Author::LocalUid(0), Event::LeaseOpened(lease));
     (open.group, lease.group) = (1, 1);
     assert!(log.put(vec![open, lease]).iter().all(Result::is_ok));
 }

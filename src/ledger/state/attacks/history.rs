@@ -4,16 +4,16 @@ use super::*;
 
 fn taken(log: &Log) -> Record {
     let taken = SnapshotTaken { seq: log.state.head.as_u64(), position: log.state.position, digest: vec![3; 32] };
-    Record::new(Who::Mayfly("snapshot".into()), Event::SnapshotTaken(taken))
+    Record::new(Author::Mayfly("snapshot".into()), Event::SnapshotTaken(taken))
 }
 
 fn removed(log: &Log, before: u64) -> HistoryRemoved {
-    let chains = vec![ChainEnd { writer: 1, number: before - 1, header: vec![4; 32] }];
+    let chains = vec![WriterHeadRecord { writer: 1, number: before - 1, header: vec![4; 32] }];
     HistoryRemoved { before, seq: log.state.head.as_u64(), bytes: 1, time: log.time.0, chains }
 }
 
 fn put(log: &mut Log, removed: HistoryRemoved) -> Verdict {
-    log.put(vec![Record::new(Who::Mayfly("audit.keep".into()), Event::HistoryRemoved(removed))])[0].clone()
+    log.put(vec![Record::new(Author::Mayfly("audit.keep".into()), Event::HistoryRemoved(removed))])[0].clone()
 }
 
 #[test]

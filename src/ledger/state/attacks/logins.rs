@@ -37,7 +37,7 @@ pub(super) fn login(log: &Log, n: u8, token: &str, change: impl Fn(&mut LoggedIn
     };
     change(&mut login);
     let used = UsedOnce { digest: id_token_used(issuer, token).to_vec(), until: now + 60_000, ..UsedOnce::default() };
-    let record = |event| Record { group: 1, ..Record::new(Who::Person(ada()), event).decided_at(log.state.head) };
+    let record = |event| Record { group: 1, ..Record::new(Author::Person(ada()), event).decided_at(log.state.head) };
     vec![record(Event::UsedOnce(used)), record(Event::LoggedIn(Box::new(login)))]
 }
 
@@ -46,7 +46,7 @@ pub(super) fn id(n: u8) -> CredentialId {
 }
 
 fn revoke(log: &mut Log, target: Target) {
-    let revoked = Revoked { targets: vec![target.to_record()], issued_only: true, ..Default::default() };
+    let revoked = TargetsRevoked { targets: vec![target.to_record()], issued_only: true, ..Default::default() };
     log.put(vec![by_operator(Event::Revoked(revoked))])[0].clone().unwrap();
 }
 
@@ -142,8 +142,10 @@ fn a_login_is_revoked_by_everything_that_it_answers_and_by_its_end() {
 fn a_login_that_is_decided_before_a_revocation_and_comes_after_it_is_void() {
     let mut log = log();
     let late = login(&log, 1, "t", |_| {});
-    let revoked =
-        Revoked { targets: vec![Target::Subject("https://idp.example".into(), "ada".into()).to_record()], ..Default::default() };
+    let revoked = TargetsRevoked {
+        targets: vec![Target::Subject("https://idp.example".into(), "ada".into()).to_record()],
+        ..Default::default()
+    };
     log.put(vec![by_operator(Event::Revoked(revoked))])[0].clone().unwrap();
     assert!(log.put(late)[1].is_err());
     let locked = login(&log, 2, "t2", |_| {});
@@ -182,7 +184,7 @@ fn a_run_is_whole_and_has_nothing_of_a_person() {
     let task = log.opened(&[]);
     let (approval, ask) = asked(&mut log, &task);
     log.put(vec![ask])[0].clone().unwrap();
-    let mut give = given_by(&log, Who::Person(ada()), &approval);
+    let mut give = given_by(&log, Author::Person(ada()), &approval);
     if let Some(Event::ApprovalDecided(e)) = &mut give.event {
         e.login = vec![1; 16];
     }
@@ -211,7 +213,7 @@ fn a_person_has_a_bounded_number_of_logins_and_each_ends_once() {
     }
     let more = login(&log, 99, "one more", |_| {});
     assert_eq!(reason(&log.put(more)[1]), Reason::LimitReached);
-    let out = Record::new(Who::Person(ada()), Event::LoggedOut(LoggedOut { credential: vec![100; 16] }));
+    let out = Record::new(Author::Person(ada()), Event::LoggedOut(LoggedOut { credential: vec![100; 16] }));
     log.put(vec![out.clone()])[0].clone().unwrap();
     assert!(log.state.login_alive(&id(100), log.time).is_err());
     assert_eq!(reason(&log.put(vec![out])[0]), Reason::AlreadyExists);
@@ -223,16 +225,16 @@ fn a_person_approves_with_a_login_that_stands_and_is_their_own() {
     let first = login(&log, 1, "t", |_| {});
     log.put(first);
     let task = log.opened(&[]);
-    let with = |log: &mut Log, who: Identity, credential: Vec<u8>| {
+    let with = |log: &mut Log, who: Principal, credential: Vec<u8>| {
         let (approval, ask) = asked(log, &task);
         log.put(vec![ask])[0].clone().unwrap();
-        let mut give = given_by(log, Who::Person(who), &approval);
+        let mut give = given_by(log, Author::Person(who), &approval);
         if let Some(Event::ApprovalDecided(e)) = &mut give.event {
             e.login = credential;
         }
         log.put(vec![give]).remove(0)
     };
-    let bob = Identity { issuer: "https://idp.example".into(), sub: "bob".into() };
+    let bob = Principal { issuer: "https://idp.example".into(), sub: "bob".into() };
     assert_eq!(reason(&with(&mut log, bob, vec![1; 16])), Reason::NotYours, "it is not his");
     assert_eq!(reason(&with(&mut log, ada(), vec![9; 16])), Reason::CredentialNotActive, "it is not known");
     with(&mut log, ada(), vec![1; 16]).unwrap();

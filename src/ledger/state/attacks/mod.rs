@@ -16,7 +16,7 @@ mod rules;
 mod waits;
 mod waits_random;
 
-use super::super::commit::{ChainHead, Commit, Encoded, pack};
+use super::super::commit::{Commit, EncodedRecord, WriterHead, pack};
 use super::super::record::*;
 use super::tests::{Log, id_of, reason};
 use super::*;
@@ -27,23 +27,23 @@ type Defect<T> = (&'static str, fn(&mut T));
 
 fn generation(number: u32, reset_time: bool) -> Record {
     let begun = GenerationBegun { generation: number, store: vec![2; 16], reset_time, ..Default::default() };
-    Record::new(Who::Mayfly("recovered".into()), Event::GenerationBegun(begun))
+    Record::new(Author::Mayfly("recovered".into()), Event::GenerationBegun(begun))
 }
 
 fn note() -> Record {
-    Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))
+    Record::new(Author::LocalUid(0), Event::Maintained(Maintained::default()))
 }
 
 fn by_operator(event: Event) -> Record {
-    Record::new(Who::LocalUid(0), event)
+    Record::new(Author::LocalUid(0), event)
 }
 
 fn asked(log: &mut Log, task: &[u8]) -> (Vec<u8>, Record) {
     let approval = log.id();
-    let asked = ApprovalAsked {
+    let asked = ApprovalRequested {
         approval: approval.clone(),
         digest: vec![3; 32],
-        of: ApprovalOf::Exchange as i32,
+        of: ApprovalKind::Exchange as i32,
         task: task.to_vec(),
         caller: "spiffe://a.example/agent".into(),
         upstream: "echo".into(),
@@ -58,18 +58,18 @@ fn asked(log: &mut Log, task: &[u8]) -> (Vec<u8>, Record) {
         expires_at: log.time.0 + 60_000,
         ..Default::default()
     };
-    (approval, Record::new(Who::LocalUid(0), Event::ApprovalAsked(asked.into())))
+    (approval, Record::new(Author::LocalUid(0), Event::ApprovalAsked(asked.into())))
 }
 
 fn given(log: &Log, approval: &[u8]) -> Record {
-    given_by(log, Who::Person(ada()), approval)
+    given_by(log, Author::Person(ada()), approval)
 }
 
-fn ada() -> Identity {
-    Identity { issuer: "https://idp.example".into(), sub: "ada".into() }
+fn ada() -> Principal {
+    Principal { issuer: "https://idp.example".into(), sub: "ada".into() }
 }
 
-fn given_by(log: &Log, who: Who, approval: &[u8]) -> Record {
+fn given_by(log: &Log, who: Author, approval: &[u8]) -> Record {
     let given = ApprovalDecided {
         approval: approval.to_vec(),
         given: true,

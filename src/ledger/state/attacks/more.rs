@@ -28,16 +28,16 @@ fn extendable(log: &mut Log, approved: bool) -> Vec<u8> {
 fn more(log: &mut Log, task: &[u8], by: u64) -> (Vec<u8>, Record) {
     let (approval, mut ask) = asked(log, task);
     let known = log.state.tasks.get(&TaskId::from_slice(task).unwrap()).unwrap();
-    let terms = TaskAsked {
+    let terms = RequestedTask {
         owner: known.terms.owners.last().cloned(),
         allowance: Some((*known.terms.allowance).clone()),
         ttl: known.deadline.0 + by - known.terms.opened_at.0,
-        registrations: vec![RegistrationAsked { upstream: "echo".into(), version: 1 }],
+        registrations: vec![RequestedRegistration { upstream: "echo".into(), version: 1 }],
         deadline: known.deadline.0 + by,
         ..Default::default()
     };
     if let Some(Event::ApprovalAsked(e)) = &mut ask.event {
-        (e.of, e.opens, e.terms) = (ApprovalOf::Extension as i32, false, Some(Box::new(terms)));
+        (e.of, e.opens, e.terms) = (ApprovalKind::Extension as i32, false, Some(Box::new(terms)));
         e.digest = digest_of_task(e).to_vec();
     }
     (approval, ask)
@@ -63,7 +63,7 @@ fn extension(log: &Log, task: &[u8], by: u64, approval: &[u8]) -> TaskExtended {
 }
 
 fn extends(log: &mut Log, extended: TaskExtended) -> Verdict {
-    let record = Record::new(Who::SpiffeId(AGENT.into()), Event::TaskExtended(extended)).decided_at(log.state.head);
+    let record = Record::new(Author::SpiffeId(AGENT.into()), Event::TaskExtended(extended)).decided_at(log.state.head);
     log.put(vec![record])[0].clone()
 }
 
@@ -106,7 +106,7 @@ fn more_time_is_for_this_task_this_deadline_and_who_asked_and_once_also_within_a
     let issue = log.issue(&task);
     let used = Record {
         event: issue.event.clone().map(|event| match event {
-            Event::Issued(e) => Event::Issued(Box::new(Issued { approval: approval.clone(), ..*e })),
+            Event::Issued(e) => Event::Issued(Box::new(CredentialIssued { approval: approval.clone(), ..*e })),
             other => other,
         }),
         ..issue
@@ -115,7 +115,7 @@ fn more_time_is_for_this_task_this_deadline_and_who_asked_and_once_also_within_a
     // Two writers use the approval at once.
     let record = |log: &Log| {
         let extended = extension(log, &task, 1_000, &approval);
-        Record::new(Who::SpiffeId(AGENT.into()), Event::TaskExtended(extended)).decided_at(log.state.head)
+        Record::new(Author::SpiffeId(AGENT.into()), Event::TaskExtended(extended)).decided_at(log.state.head)
     };
     let together = grouped(vec![record(&log), record(&log)]);
     assert!(log.put(together).iter().all(|v| reason(v) == Reason::ApprovalNeeded));
@@ -132,7 +132,7 @@ fn what_was_revoked_since_more_time_was_approved_revokes_that() {
     log.revoke(Target::Caller("spiffe://a.example/other".into()), true);
     let other = extendable(&mut log, false);
     let fresh = approved_more(&mut log, &other, 1_000);
-    let set = PolicySet { environment: "dev".into(), version: 2, ..Default::default() };
+    let set = PolicySetUpdated { environment: "dev".into(), version: 2, ..Default::default() };
     log.put(vec![by_operator(Event::PolicySet(set))])[0].clone().unwrap();
     let target = Target::PolicyBelow("dev".into(), 2);
     log.revoke(target, true);
@@ -150,7 +150,7 @@ fn what_was_revoked_since_more_time_was_approved_revokes_that() {
         id
     };
     let approval = approved_more(&mut log, &plain, 1_000);
-    let changed = UpstreamSet { name: "echo".into(), version: 2, ..Default::default() };
+    let changed = UpstreamUpdated { name: "echo".into(), version: 2, ..Default::default() };
     log.put(vec![by_operator(Event::UpstreamSet(changed))])[0].clone().unwrap();
     let extended = TaskExtended { policy_version: 2, ..extension(&log, &plain, 1_000, &approval) };
     assert_eq!(reason(&extends(&mut log, extended)), Reason::DecidedOnOldState, "others may be named now");
@@ -160,7 +160,7 @@ fn what_was_revoked_since_more_time_was_approved_revokes_that() {
 fn more_time_is_asked_for_a_task_as_it_is() {
     let mut log = Log::new();
     let task = extendable(&mut log, false);
-    let changes: [Defect<TaskAsked>; 5] = [
+    let changes: [Defect<RequestedTask>; 5] = [
         ("another reach", |t| t.allowance = None),
         ("another owner", |t| t.owner = Some(ada())),
         ("another purpose", |t| t.purpose = "else".into()),

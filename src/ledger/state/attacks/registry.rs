@@ -3,11 +3,11 @@
 use super::*;
 use crate::upstream::file;
 use crate::upstream::registry::Upstream;
-use mayfly_base::document::Source;
+use mayfly_base::document::SourceFile;
 
 fn upstream(name: &str, change: impl Fn(&mut Upstream)) -> Upstream {
     let text = include_str!("../../../cli/samples/upstreams/echo.toml");
-    let mut upstream = file::parse(&Source::new("echo.toml", text)).unwrap();
+    let mut upstream = file::parse(&SourceFile::new("echo.toml", text)).unwrap();
     upstream.name = name.into();
     upstream.audience = format!("https://{name}.example");
     upstream.target = format!("https://{name}.example");
@@ -15,12 +15,12 @@ fn upstream(name: &str, change: impl Fn(&mut Upstream)) -> Upstream {
     upstream
 }
 
-fn set(version: u64, upstream: &Upstream) -> UpstreamSet {
+fn set(version: u64, upstream: &Upstream) -> UpstreamUpdated {
     let (digest, text) = (upstream.digest().to_vec(), upstream.to_text());
-    UpstreamSet { name: upstream.name.clone(), version, digest, text, ..Default::default() }
+    UpstreamUpdated { name: upstream.name.clone(), version, digest, text, ..Default::default() }
 }
 
-fn put(log: &mut Log, set: UpstreamSet) -> Verdict {
+fn put(log: &mut Log, set: UpstreamUpdated) -> Verdict {
     log.put(vec![by_operator(Event::UpstreamSet(set))])[0].clone()
 }
 
@@ -48,9 +48,9 @@ fn a_target_is_free_again_when_its_upstream_is_retired_and_not_while_it_is_disab
     let first = upstream("a", |_| {});
     put(&mut log, set(1, &first)).unwrap();
     let heir = || set(1, &upstream("b", |u| u.target = "https://a.example".into()));
-    put(&mut log, UpstreamSet { disabled: true, ..set(2, &first) }).unwrap();
+    put(&mut log, UpstreamUpdated { disabled: true, ..set(2, &first) }).unwrap();
     assert!(put(&mut log, heir()).is_err());
-    put(&mut log, UpstreamSet { retired: true, ..set(3, &first) }).unwrap();
+    put(&mut log, UpstreamUpdated { retired: true, ..set(3, &first) }).unwrap();
     put(&mut log, heir()).unwrap();
 }
 
@@ -95,11 +95,13 @@ fn what_an_owner_who_left_answers_for_issues_nothing_until_somebody_takes_over()
 #[test]
 fn narrowing_is_finished_once_for_the_version_that_asked_for_it() {
     let mut log = Log::new();
-    let done = |version| by_operator(Event::Narrowed(Narrowed { what: Narrowing::Upstream as i32, name: "a".into(), version }));
+    let done = |version| {
+        by_operator(Event::Narrowed(NarrowingCompleted { what: NarrowedKind::Upstream as i32, name: "a".into(), version }))
+    };
     put(&mut log, set(1, &upstream("a", |_| {}))).unwrap();
     assert!(log.put(vec![done(1)])[0].is_err(), "nothing was to be looked for");
     let looked = log.state.head.as_u64();
-    put(&mut log, UpstreamSet { looked, ..set(2, &upstream("a", |_| {})) }).unwrap();
+    put(&mut log, UpstreamUpdated { looked, ..set(2, &upstream("a", |_| {})) }).unwrap();
     assert_eq!(log.state.narrowing().len(), 1);
     assert!(log.put(vec![done(1)])[0].is_err());
     log.put(vec![done(2)])[0].clone().unwrap();

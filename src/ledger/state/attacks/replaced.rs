@@ -8,7 +8,7 @@ fn named(record: Record, id: &str) -> Record {
 
 /// An issuance for a request, with an id that belongs to that request.
 fn asked_by(caller: &str, record: Record, id: &str) -> Record {
-    let mut record = record.for_request(Some(Request { caller: caller.into(), id: id.into(), digest: vec![0; 32] }));
+    let mut record = record.for_request(Some(RequestRecord { caller: caller.into(), id: id.into(), digest: vec![0; 32] }));
     if let Some(Event::Issued(e)) = &mut record.event {
         let own = e.credential.as_slice().try_into().unwrap();
         e.credential = id_for(Some(&request_key(caller, id)), own).as_bytes().to_vec();
@@ -30,8 +30,8 @@ fn replacement(log: &mut Log, task: &[u8], first: &[u8]) -> Vec<Record> {
     if let Some(Event::Issued(e)) = &mut issue.event {
         e.replaces = first.to_vec();
     }
-    let released = Released { credential: first.to_vec(), keep_until: 0 };
-    let agent = Who::SpiffeId("spiffe://a.example/agent".into());
+    let released = CredentialReleased { credential: first.to_vec(), keep_until: 0 };
+    let agent = Author::SpiffeId("spiffe://a.example/agent".into());
     let both = [Record::new(agent, Event::Released(released)), issue];
     both.map(|r| Record { group: 1, ..r }).into()
 }
@@ -154,7 +154,7 @@ fn a_request_is_remembered_after_what_it_made_has_ended() {
     log.put(vec![note()]);
     let known = |state: &State| {
         let made = state.credentials.asked(&key);
-        assert!(matches!(made, Some(Asked::Ended(made, _)) if made == id));
+        assert!(matches!(made, Some(AnsweredRequest::Ended(made, _)) if made == id));
         assert!(
             state.knows_request(&key) && state.credentials.of_request(&key).is_none() && state.credentials.get(&id).is_none()
         );

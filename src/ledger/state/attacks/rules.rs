@@ -13,7 +13,7 @@ fn the_rule_of_a_task_that_ended_goes_with_the_last_of_what_was_issued_under_it(
     log.time = log.time.plus(5_000);
     let later = log.issue(&child);
     log.put(vec![later.clone()])[0].clone().unwrap();
-    let closed = TaskClosed { task: task.clone(), outcome: Outcome::Completed as i32, ..Default::default() };
+    let closed = TaskClosed { task: task.clone(), outcome: TaskOutcome::Completed as i32, ..Default::default() };
     log.put(vec![by_operator(Event::TaskClosed(closed))])[0].clone().unwrap();
     let target = Target::Task(TaskId::from_slice(&task).unwrap());
     // Not a moment too early: a verifier whose clock is behind must still find the rule.
@@ -54,7 +54,7 @@ fn a_task_opened_with_a_credential_that_was_shown_ends_with_whoever_that_rests_o
 
 #[test]
 fn whoever_of_the_chain_is_locked_out_gets_no_more_time() {
-    let actor = Identity { issuer: "https://idp.example".into(), sub: "tool-7".into() };
+    let actor = Principal { issuer: "https://idp.example".into(), sub: "tool-7".into() };
     let planner = "spiffe://b.example/planner";
     let shown = Target::Subject(actor.issuer.as_str().into(), actor.sub.as_str().into());
     for locked in [shown, Target::Caller(planner.into()), Target::TrustDomain("b.example".into())] {
@@ -79,7 +79,7 @@ fn whoever_of_the_chain_is_locked_out_gets_no_more_time() {
             by_operator(Event::TaskExtended(extended)).decided_at(log.state.head)
         };
         log.put(vec![more(&log)])[0].clone().unwrap();
-        let lock = Revoked { targets: vec![locked.to_record()], lock_only: true, ..Default::default() };
+        let lock = TargetsRevoked { targets: vec![locked.to_record()], lock_only: true, ..Default::default() };
         log.put(vec![by_operator(Event::Revoked(lock))])[0].clone().unwrap();
         assert_eq!(reason(&log.put(vec![more(&log)])[0]), Reason::Locked, "{locked:?}");
     }

@@ -13,7 +13,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn new(log: &mut Log, change: impl Fn(&mut TaskOpened, &mut ApprovalAsked)) -> Waiting {
+    pub(super) fn new(log: &mut Log, change: impl Fn(&mut TaskOpened, &mut ApprovalRequested)) -> Waiting {
         let (approval, mut ask) = asked(log, &[]);
         let mut opening = log.task(&[]);
         let task = id_of(&opening);
@@ -21,7 +21,7 @@ impl Waiting {
             panic!("no opening")
         };
         opened.approval.clone_from(&approval);
-        (asked.of, asked.opens, asked.task) = (ApprovalOf::Task as i32, false, task.clone());
+        (asked.of, asked.opens, asked.task) = (ApprovalKind::Task as i32, false, task.clone());
         asked.terms = Some(Box::new(shown(opened)));
         asked.digest = digest_of_task(asked).to_vec();
         change(opened, asked);
@@ -34,18 +34,18 @@ impl Waiting {
         waiting
     }
 
-    fn phase(&self, log: &Log) -> Phase {
+    fn phase(&self, log: &Log) -> TaskPhase {
         phase(log, &self.task)
     }
 }
 
-pub(super) fn phase(log: &Log, task: &[u8]) -> Phase {
+pub(super) fn phase(log: &Log, task: &[u8]) -> TaskPhase {
     log.state.tasks.phase(log.state.tasks.get(&TaskId::from_slice(task).unwrap()).unwrap(), log.time)
 }
 
-pub(super) fn shown(opened: &TaskOpened) -> TaskAsked {
-    let registrations = vec![RegistrationAsked { upstream: "echo".into(), version: 1 }];
-    TaskAsked { registrations, ..TaskAsked::opening(opened, &opened.allowance.clone().unwrap_or_default()) }
+pub(super) fn shown(opened: &TaskOpened) -> RequestedTask {
+    let registrations = vec![RequestedRegistration { upstream: "echo".into(), version: 1 }];
+    RequestedTask { registrations, ..RequestedTask::opening(opened, &opened.allowance.clone().unwrap_or_default()) }
 }
 
 pub(super) fn grouped(records: Vec<Record>) -> Vec<Record> {
@@ -53,14 +53,14 @@ pub(super) fn grouped(records: Vec<Record>) -> Vec<Record> {
 }
 
 /// A decision by somebody who saw the approval request.
-pub(super) fn decides(log: &Log, who: Who, approval: &[u8], given: bool) -> Record {
+pub(super) fn decides(log: &Log, who: Author, approval: &[u8], given: bool) -> Record {
     let digest = log.state.approvals[&ApprovalId::from_slice(approval).unwrap()].asked.digest.clone();
     let decided = ApprovalDecided { approval: approval.to_vec(), given, digest, ..Default::default() };
     Record::new(who, Event::ApprovalDecided(decided)).decided_at(log.state.head)
 }
 
 pub(super) fn give(log: &mut Log, approval: &[u8]) -> Verdict {
-    let record = decides(log, Who::Person(ada()), approval, true);
+    let record = decides(log, Author::Person(ada()), approval, true);
     log.put(vec![record])[0].clone()
 }
 
@@ -73,7 +73,7 @@ fn issues(log: &mut Log, task: &[u8]) -> Verdict {
 fn a_task_that_waits_opens_with_its_approval_and_is_over_without() {
     let mut log = Log::new();
     let waiting = Waiting::put(&mut log);
-    assert_eq!(waiting.phase(&log), Phase::PendingApproval);
+    assert_eq!(waiting.phase(&log), TaskPhase::PendingApproval);
     assert_eq!(reason(&issues(&mut log, &waiting.task)), Reason::TaskNotActive);
     let below = log.task(&waiting.task);
     assert_eq!(reason(&log.put(vec![below])[0]), Reason::TaskNotActive, "nothing is opened below it");
@@ -81,9 +81,9 @@ fn a_task_that_waits_opens_with_its_approval_and_is_over_without() {
     issues(&mut log, &waiting.task).unwrap();
     assert_eq!(reason(&give(&mut log, &waiting.approval)), Reason::AlreadyExists);
     let other = Waiting::put(&mut log);
-    let refuse = decides(&log, Who::Person(ada()), &other.approval, false);
+    let refuse = decides(&log, Author::Person(ada()), &other.approval, false);
     log.put(vec![refuse])[0].clone().unwrap();
-    assert_eq!(other.phase(&log), Phase::Over(Outcome::Cancelled));
+    assert_eq!(other.phase(&log), TaskPhase::Over(TaskOutcome::Cancelled));
     assert_eq!(reason(&issues(&mut log, &other.task)), Reason::TaskNotActive);
     assert_eq!(reason(&give(&mut log, &other.approval)), Reason::AlreadyExists);
 }
@@ -92,18 +92,18 @@ fn a_task_that_waits_opens_with_its_approval_and_is_over_without() {
 fn two_who_give_it_at_once_open_it_once() {
     let mut log = Log::new();
     let waiting = Waiting::put(&mut log);
-    let gives = || decides(&log, Who::Person(ada()), &waiting.approval, true);
-    let refuses = decides(&log, Who::Person(ada()), &waiting.approval, false);
+    let gives = || decides(&log, Author::Person(ada()), &waiting.approval, true);
+    let refuses = decides(&log, Author::Person(ada()), &waiting.approval, false);
     let verdicts = log.put(vec![gives(), gives(), refuses]);
     assert!(verdicts[0].is_ok());
     assert!(verdicts[1..].iter().all(|v| reason(v) == Reason::AlreadyExists), "{verdicts:?}");
-    assert_eq!(waiting.phase(&log), Phase::Active);
+    assert_eq!(waiting.phase(&log), TaskPhase::Active);
 }
 
 #[test]
 fn nothing_waits_for_what_nobody_was_asked_or_was_asked_for_less() {
     let mut log = Log::new();
-    type Both = (&'static str, fn(&mut TaskOpened, &mut ApprovalAsked));
+    type Both = (&'static str, fn(&mut TaskOpened, &mut ApprovalRequested));
     let changes: [Both; 13] = [
         ("a wider scope", |o, _| o.allowance.as_mut().unwrap().upstreams[0].scopes.push("write".into())),
         ("any tool", |o, _| o.allowance.as_mut().unwrap().any_tool = true),
@@ -124,7 +124,7 @@ fn nothing_waits_for_what_nobody_was_asked_or_was_asked_for_less() {
         assert!(log.put(waiting.records).iter().all(Result::is_err), "{what}");
     }
     // The digest covers everything that is shown to the approver.
-    let shown: [Defect<ApprovalAsked>; 4] = [
+    let shown: [Defect<ApprovalRequested>; 4] = [
         ("other approvers", |a| a.approvers.push(ada())),
         ("another upstream", |a| a.upstream = "other".into()),
         ("another subject", |a| a.subject = Some(ada())),
@@ -143,7 +143,7 @@ fn nothing_waits_for_what_nobody_was_asked_or_was_asked_for_less() {
     let (other, mut ask) = asked(&mut log, &alone.task);
     if let Some(Event::ApprovalAsked(e)) = &mut ask.event {
         e.terms = log.state.approvals[&ApprovalId::from_slice(&alone.approval).unwrap()].asked.terms.clone();
-        (e.of, e.approval) = (ApprovalOf::Task as i32, other);
+        (e.of, e.approval) = (ApprovalKind::Task as i32, other);
         e.digest = digest_of_task(e).to_vec();
     }
     assert_eq!(reason(&log.put(vec![ask])[0]), Reason::InvalidField);
@@ -152,11 +152,11 @@ fn nothing_waits_for_what_nobody_was_asked_or_was_asked_for_less() {
 #[test]
 fn nobody_opens_it_who_opened_owns_or_may_act_in_it_or_is_not_named() {
     let mut log = Log::new();
-    let by = |log: &mut Log, waiting: &Waiting, who: Who| {
+    let by = |log: &mut Log, waiting: &Waiting, who: Author| {
         let record = decides(log, who, &waiting.approval, true);
         log.put(vec![record])[0].clone()
     };
-    let named = |ids: [&str; 2]| ids.map(|id| Identity { issuer: "a.example".into(), sub: id.into() }).to_vec();
+    let named = |ids: [&str; 2]| ids.map(|id| Principal { issuer: "a.example".into(), sub: id.into() }).to_vec();
     let waiting = Waiting::new(&mut log, |opened, asked| {
         opened.callers = vec!["spiffe://a.example/tools".into()];
         asked.terms = Some(Box::new(shown(opened)));
@@ -166,10 +166,10 @@ fn nobody_opens_it_who_opened_owns_or_may_act_in_it_or_is_not_named() {
     });
     log.put(waiting.records.clone()).into_iter().for_each(Result::unwrap);
     for who in [AGENT, "spiffe://a.example/tools", "spiffe://a.example/nobody"] {
-        assert_eq!(reason(&by(&mut log, &waiting, Who::SpiffeId(who.into()))), Reason::NotYours, "{who}");
+        assert_eq!(reason(&by(&mut log, &waiting, Author::SpiffeId(who.into()))), Reason::NotYours, "{who}");
     }
-    assert_eq!(reason(&by(&mut log, &waiting, Who::LocalUid(0))), Reason::NotYours);
-    by(&mut log, &waiting, Who::Person(ada())).unwrap();
+    assert_eq!(reason(&by(&mut log, &waiting, Author::LocalUid(0))), Reason::NotYours);
+    by(&mut log, &waiting, Author::Person(ada())).unwrap();
     // Opened on behalf of a subject: the subject's own approval does not open the task.
     let hers = Waiting::new(&mut log, |opened, asked| {
         opened.owner = Some(ada());
@@ -177,7 +177,7 @@ fn nobody_opens_it_who_opened_owns_or_may_act_in_it_or_is_not_named() {
         asked.digest = digest_of_task(asked).to_vec();
     });
     log.put(hers.records.clone()).into_iter().for_each(Result::unwrap);
-    assert_eq!(reason(&by(&mut log, &hers, Who::Person(ada()))), Reason::NotYours);
+    assert_eq!(reason(&by(&mut log, &hers, Author::Person(ada()))), Reason::NotYours);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn what_was_revoked_or_changed_since_it_was_asked_for_does_not_open() {
         (
             "the policy",
             |log| {
-                let set = PolicySet { environment: "dev".into(), version: 2, ..Default::default() };
+                let set = PolicySetUpdated { environment: "dev".into(), version: 2, ..Default::default() };
                 log.put(vec![by_operator(Event::PolicySet(set))])[0].clone().unwrap();
             },
             Reason::DecidedOnOldState,
@@ -198,7 +198,7 @@ fn what_was_revoked_or_changed_since_it_was_asked_for_does_not_open() {
         (
             "who may approve",
             |log| {
-                let changed = UpstreamSet { name: "echo".into(), version: 2, ..Default::default() };
+                let changed = UpstreamUpdated { name: "echo".into(), version: 2, ..Default::default() };
                 log.put(vec![by_operator(Event::UpstreamSet(changed))])[0].clone().unwrap();
             },
             Reason::DecidedOnOldState,
@@ -209,7 +209,7 @@ fn what_was_revoked_or_changed_since_it_was_asked_for_does_not_open() {
         let waiting = Waiting::put(&mut log);
         stop(&mut log);
         assert_eq!(reason(&give(&mut log, &waiting.approval)), why, "{what}");
-        assert_eq!(waiting.phase(&log), Phase::PendingApproval, "{what}");
+        assert_eq!(waiting.phase(&log), TaskPhase::PendingApproval, "{what}");
     }
 }
 
@@ -224,13 +224,13 @@ fn nobody_gives_it_late_and_a_task_that_nobody_approved_in_time_is_over() {
     log.time = log.time.plus(29_000);
     log.put(vec![note()]);
     let lapses = || {
-        let closed = TaskClosed { task: waiting.task.clone(), outcome: Outcome::Expired as i32, ..Default::default() };
-        Record::new(Who::Mayfly("approval not given".into()), Event::TaskClosed(closed))
+        let closed = TaskClosed { task: waiting.task.clone(), outcome: TaskOutcome::Expired as i32, ..Default::default() };
+        Record::new(Author::Mayfly("approval not given".into()), Event::TaskClosed(closed))
     };
     assert_eq!(reason(&log.put(vec![lapses()])[0]), Reason::TaskNotActive, "there is time left");
     log.time = log.time.plus(1_000);
     assert_eq!(reason(&give(&mut log, &waiting.approval)), Reason::ApprovalNeeded);
-    assert_eq!(waiting.phase(&log), Phase::Over(Outcome::Expired));
+    assert_eq!(waiting.phase(&log), TaskPhase::Over(TaskOutcome::Expired));
     log.put(vec![lapses()])[0].clone().unwrap();
 }
 
@@ -248,5 +248,5 @@ fn nobody_has_to_show_life_in_a_task_that_waits() {
     log.time = log.time.plus(5_000);
     issues(&mut log, &waiting.task).unwrap();
     log.time = log.time.plus(1);
-    assert_eq!(waiting.phase(&log), Phase::Over(Outcome::Expired), "from then on somebody has");
+    assert_eq!(waiting.phase(&log), TaskPhase::Over(TaskOutcome::Expired), "from then on somebody has");
 }

@@ -45,7 +45,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Give(yes) => {
-                    let record = decides(&log, Who::Person(ada()), &waiting.approval, yes);
+                    let record = decides(&log, Author::Person(ada()), &waiting.approval, yes);
                     let timely = log.time.since(asked_at) < 40_000 && !over;
                     let verdict = log.put(vec![record])[0].clone();
                     if yes {
@@ -70,13 +70,13 @@ proptest! {
                 }
                 Step::SetPolicy => {
                     policy += 1;
-                    let set = PolicySet { environment: "dev".into(), version: policy, ..Default::default() };
+                    let set = PolicySetUpdated { environment: "dev".into(), version: policy, ..Default::default() };
                     log.put(vec![by_operator(Event::PolicySet(set))])[0].clone().unwrap();
                     stopped = true;
                 }
                 Step::Register => {
                     upstream += 1;
-                    let set = UpstreamSet { name: "echo".into(), version: upstream, ..Default::default() };
+                    let set = UpstreamUpdated { name: "echo".into(), version: upstream, ..Default::default() };
                     log.put(vec![by_operator(Event::UpstreamSet(set))])[0].clone().unwrap();
                     stopped = true;
                 }
@@ -85,7 +85,7 @@ proptest! {
                     log.put(vec![note()]);
                 }
                 Step::Cancel => {
-                    let closed = TaskClosed { task: waiting.task.clone(), outcome: Outcome::Cancelled as i32, ..Default::default() };
+                    let closed = TaskClosed { task: waiting.task.clone(), outcome: TaskOutcome::Cancelled as i32, ..Default::default() };
                     over |= log.put(vec![by_operator(Event::TaskClosed(closed))])[0].is_ok();
                 }
             }

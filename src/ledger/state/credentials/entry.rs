@@ -4,8 +4,8 @@ use std::num::NonZeroU64;
 use std::ops::Deref;
 
 use super::super::intern::Slot;
-use super::page::Page;
-use super::{Profile, RequestKey};
+use super::page::CredentialPage;
+use super::{CredentialProfile, RequestKey};
 use crate::state::Credentials;
 use mayfly_base::limits;
 use mayfly_store::Position;
@@ -18,7 +18,7 @@ pub(super) const ENTRY: usize = 56;
 pub(super) const SAVED: usize = 48;
 
 /// The values that an entry is made from.
-pub(super) struct Made {
+pub(super) struct EntryFields {
     pub id: CredentialId,
     /// Whether the credential answers a request; its id then begins with the request's key.
     pub answers: bool,
@@ -34,10 +34,10 @@ pub(super) struct Made {
 /// The first bytes of an id, by which a credential is found. For a credential that answers a request, they are the first bytes of the
 /// request's key. Among a million request keys, two begin alike on one server in 2^56, and a caller can only choose among keys of its own
 /// requests.
-pub(super) type Stem = [u8; 12];
+pub(super) type IdPrefix = [u8; 12];
 
 /// The stem of an id, or of a request's key.
-pub(super) fn stem(of: &[u8; 16]) -> &Stem {
+pub(super) fn id_prefix(of: &[u8; 16]) -> &IdPrefix {
     let (stem, _) = of.split_first_chunk().unwrap_or((&[0; 12], &[]));
     stem
 }
@@ -47,24 +47,24 @@ pub(super) fn stem(of: &[u8; 16]) -> &Stem {
 pub fn id_for(request: Option<&RequestKey>, own: [u8; 16]) -> CredentialId {
     let mut id = own;
     if let Some(key) = request {
-        id[..size_of::<Stem>()].copy_from_slice(stem(key));
+        id[..size_of::<IdPrefix>()].copy_from_slice(id_prefix(key));
     }
     CredentialId::from_bytes(id)
 }
 
 /// Whether an id belongs to that request.
 pub fn is_for(id: &CredentialId, key: &RequestKey) -> bool {
-    stem(id.as_bytes()) == stem(key)
+    id_prefix(id.as_bytes()) == id_prefix(key)
 }
 
 /// A credential in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct CredentialEntry {
     id: [u8; 16],
     task: Slot,
     profile: Slot,
     /// The tool's place in the page's text.
-    pub(super) tool: Span,
+    pub(super) tool: TextRange,
     /// The record's seq, which is never 0, shifted above two flags.
     mark: NonZeroU64,
     /// The expiry, 48 bits; then the high 16 bits of the commit's position.
@@ -74,11 +74,11 @@ pub struct Entry {
     rest: u64,
 }
 
-const _: () = assert!(size_of::<Option<Entry>>() == ENTRY);
+const _: () = assert!(size_of::<Option<CredentialEntry>>() == ENTRY);
 
 /// A range of a page's text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Span {
+pub(super) struct TextRange {
     pub from: u16,
     pub len: u16,
 }
@@ -109,19 +109,19 @@ const fn most(bits: u32) -> u64 {
     (1 << bits) - 1
 }
 
-impl Entry {
-    pub(super) fn new(made: &Made) -> Entry {
+impl CredentialEntry {
+    pub(super) fn new(made: &EntryFields) -> CredentialEntry {
         let (at, end) = (made.at.min(MOST_AT), made.expires_at.0.min(MOST_END));
         let kept_s = made.kept_until.since(made.expires_at).div_ceil(1000).min(most(KEPT));
         let behind = made.seq.as_u64().saturating_sub(made.revision.as_u64()).min(most(BEHIND));
-        Entry {
+        CredentialEntry {
             id: *made.id.as_bytes(),
             mark: NonZeroU64::new(made.seq.as_u64() << FLAGS | if made.answers { ANSWERS } else { 0 }).unwrap_or(NonZeroU64::MIN),
             end: end << 16 | at >> AT_LOW,
             rest: (at & most(AT_LOW)) << (BEHIND + KEPT) | behind << KEPT | kept_s,
             task: made.task,
             profile: made.profile,
-            tool: Span::default(),
+            tool: TextRange::default(),
         }
     }
 
@@ -209,14 +209,14 @@ impl Entry {
     }
 
     /// Decodes the snapshot form. `None`: not a credential.
-    pub(super) fn from_bytes(bytes: &[u8; SAVED]) -> Option<Entry> {
+    pub(super) fn from_bytes(bytes: &[u8; SAVED]) -> Option<CredentialEntry> {
         let mut from = &bytes[..];
         let id = take(&mut from)?;
         let mut word = || take(&mut from).map(u32::from_le_bytes);
         let (task, profile) = (word()?, word()?);
         let mut long = || take(&mut from).map(u64::from_le_bytes);
         let (mark, end, rest) = (NonZeroU64::new(long()?)?, long()?, long()?);
-        Some(Entry { id, mark, end, rest, task, profile, tool: Span::default() })
+        Some(CredentialEntry { id, mark, end, rest, task, profile, tool: TextRange::default() })
     }
 }
 
@@ -228,26 +228,26 @@ fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
 
 /// A credential in memory, together with its page and the shared tables.
 #[derive(Clone, Copy)]
-pub struct Live<'a> {
-    entry: &'a Entry,
-    page: &'a Page,
-    profile: Option<&'a Profile>,
+pub struct LiveCredential<'a> {
+    entry: &'a CredentialEntry,
+    page: &'a CredentialPage,
+    profile: Option<&'a CredentialProfile>,
     caller: &'a str,
 }
 
-impl Deref for Live<'_> {
-    type Target = Entry;
+impl Deref for LiveCredential<'_> {
+    type Target = CredentialEntry;
 
-    fn deref(&self) -> &Entry {
+    fn deref(&self) -> &CredentialEntry {
         self.entry
     }
 }
 
-impl<'a> Live<'a> {
-    pub(super) fn new(of: &'a Credentials, page: &'a Page, entry: &'a Entry) -> Live<'a> {
+impl<'a> LiveCredential<'a> {
+    pub(super) fn new(of: &'a Credentials, page: &'a CredentialPage, entry: &'a CredentialEntry) -> LiveCredential<'a> {
         let profile = of.names.profiles.value(entry.profile);
         let caller = profile.and_then(|p| of.names.callers.value(p.caller)).map_or("", |c| c);
-        Live { entry, page, profile, caller }
+        LiveCredential { entry, page, profile, caller }
     }
 
     /// The caller that it was issued to.
@@ -260,7 +260,7 @@ impl<'a> Live<'a> {
         self.page.text(self.entry.tool)
     }
 
-    pub(super) fn profile(&self) -> Option<&'a Profile> {
+    pub(super) fn profile(&self) -> Option<&'a CredentialProfile> {
         self.profile
     }
 }
@@ -278,13 +278,13 @@ mod tests {
         ) {
             let seq_of = |n| Seq::from_u64(n).unwrap();
             let revision = seq_of(seq.saturating_sub(behind));
-            let made = Made {
+            let made = EntryFields {
                 id: CredentialId::from_bytes(id), answers: flags.1, at, seq: seq_of(seq), revision,
                 expires_at: Millis(end), kept_until: Millis(end + kept_ms), task: places.0, profile: places.1,
             };
-            let mut entry = Entry::new(&made);
+            let mut entry = CredentialEntry::new(&made);
             if flags.0 { entry.release() }
-            let back = Entry::from_bytes(&entry.to_bytes()).unwrap();
+            let back = CredentialEntry::from_bytes(&entry.to_bytes()).unwrap();
             prop_assert_eq!(back, entry);
             prop_assert_eq!((back.id(), back.answers(), back.at()), (made.id, made.answers, made.at));
             prop_assert_eq!((back.seq(), back.task(), back.profile()), (made.seq, made.task, made.profile));
@@ -299,6 +299,6 @@ mod tests {
 
     #[test]
     fn an_empty_place_is_none() {
-        assert_eq!(Entry::from_bytes(&[0; SAVED]), None);
+        assert_eq!(CredentialEntry::from_bytes(&[0; SAVED]), None);
     }
 }

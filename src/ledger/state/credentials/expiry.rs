@@ -2,8 +2,8 @@
 
 use super::super::intern::Slot;
 use super::super::tasks::Tasks;
-use super::seconds::{Page, make_room};
-use super::{Credentials, ENDED, Entry, Past};
+use super::expiry_pages::{ExpiryPage, make_room};
+use super::{CredentialEntry, Credentials, ENDED, ExpiredRequest};
 use mayfly_verify::seq::Millis;
 
 impl Credentials {
@@ -23,7 +23,7 @@ impl Credentials {
         let mut forgotten = 0;
         while forgotten < most / 2 {
             let Some((first, page)) = self.ended.due(now) else { break };
-            self.warm_for(page.iter().map(Past::id));
+            self.warm_for(page.iter().map(ExpiredRequest::id));
             for (slot, past) in (first..).zip(&*page) {
                 self.by_stem.remove(self.hash_of(past.id().as_bytes()), slot | ENDED);
                 self.names.requesters.release(past.requester);
@@ -33,14 +33,14 @@ impl Credentials {
     }
 
     /// Removes an expired credential; its request stays as long as it must be remembered.
-    fn remove(&mut self, slot: Slot, entry: &Entry, now: Millis, tasks: &mut Tasks) {
+    fn remove(&mut self, slot: Slot, entry: &CredentialEntry, now: Millis, tasks: &mut Tasks) {
         let hash = self.hash_of(entry.id().as_bytes());
         let requester = if entry.answers() { self.names.requester_of(entry.profile()) } else { None };
         match requester.filter(|_| entry.kept_until().seconds() >= now.seconds()) {
             Some(requester) => {
                 let past = self.ended.add(entry.kept_until(), |page| {
-                    make_room(page, Vec::<Past>::MOST);
-                    page.push(Past::new(entry.id(), entry.at(), requester));
+                    make_room(page, Vec::<ExpiredRequest>::MOST);
+                    page.push(ExpiredRequest::new(entry.id(), entry.at(), requester));
                 });
                 self.by_stem.replace(hash, slot, past | ENDED);
             }

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::super::Issuance;
 use super::super::tasks::Task;
-use super::{Credentials, Lineage, Live};
-use crate::record::{Ancestor, Identity, Issued, SvidEvidence, TokenEvidence};
-use crate::revocation::{Facts, Sort, Sorts, SvidFacts};
+use super::{Credentials, Lineage, LiveCredential};
+use crate::record::{Ancestor, CredentialIssued, Principal, SvidEvidence, TokenEvidence};
+use crate::revocation::{Facts, SvidFacts, TargetKind, TargetKinds};
 use mayfly_base::limits;
 use mayfly_verify::seq::{CredentialId, Seq, TaskId};
 
@@ -36,7 +36,7 @@ impl Credentials {
     }
 }
 
-impl<'a> Live<'a> {
+impl<'a> LiveCredential<'a> {
     /// The facts of the credential itself that rules match on. [`State::facts`](super::super::State::facts) adds those of the grants it is
     /// based on.
     pub(in crate::state) fn own_facts(&self, task: &'a Task) -> Facts<'a> {
@@ -125,12 +125,12 @@ impl<'a> Live<'a> {
 }
 
 /// The facts of a credential itself, from its record. `path`: the task path, root first, as far as it is known.
-pub fn facts_of_record<'a>(issued: &'a Issued, revision: Seq, path: &[TaskId]) -> Facts<'a> {
-    facts_of(Issuance::whole(issued), revision, path, Sorts::ALL)
+pub fn facts_of_record<'a>(issued: &'a CredentialIssued, revision: Seq, path: &[TaskId]) -> Facts<'a> {
+    facts_of(Issuance::whole(issued), revision, path, TargetKinds::ALL)
 }
 
 /// The facts of a credential that is about to be issued, as far as rules of the sorts `asked` match on them.
-pub(in crate::state) fn facts_of<'a>(issuance: Issuance<'a>, revision: Seq, path: &[TaskId], asked: Sorts) -> Facts<'a> {
+pub(in crate::state) fn facts_of<'a>(issuance: Issuance<'a>, revision: Seq, path: &[TaskId], asked: TargetKinds) -> Facts<'a> {
     let issued = issuance.shared;
     let domain = trust_domain_of(&issued.caller);
     let mut facts = Facts {
@@ -145,14 +145,14 @@ pub(in crate::state) fn facts_of<'a>(issuance: Issuance<'a>, revision: Seq, path
         svid: issued.svid.as_ref().map(|e| svid_facts(domain, e)),
         ..Facts::default()
     };
-    if asked.has(Sort::Task) {
+    if asked.has(TargetKind::Task) {
         facts.tasks = path.to_vec();
         facts.tasks.extend(TaskId::from_slice(&issued.task).filter(|t| !path.contains(t)));
     }
-    if asked.has(Sort::UpstreamScope) {
+    if asked.has(TargetKind::UpstreamScope) {
         facts.scopes = issued.scopes.iter().map(String::as_str).collect();
     }
-    if asked.any_of(Sorts::OF_IDENTITIES) {
+    if asked.any_of(TargetKinds::OF_IDENTITIES) {
         facts.identities.push((domain, &issued.caller));
     }
     let (subject, token) = (issued.subject.as_ref(), issued.subject_token.as_ref());
@@ -171,8 +171,8 @@ pub fn svid_facts<'a>(trust_domain: &'a str, e: &'a SvidEvidence) -> SvidFacts<'
 pub fn add_lineage<'a>(
     facts: &mut Facts<'a>,
     ancestors: &'a [Ancestor],
-    subject: Option<&'a Identity>,
-    actors: &'a [Identity],
+    subject: Option<&'a Principal>,
+    actors: &'a [Principal],
     token: Option<&'a TokenEvidence>,
 ) {
     for a in ancestors {
@@ -193,8 +193,8 @@ mod tests {
     /// Leaving out facts that rules of the asked sorts never match does not change the result for those rules.
     #[test]
     fn what_is_gathered_for_some_sorts_answers_them_as_all_does() {
-        let identity = |sub: &str| Identity { issuer: "https://idp.example".into(), sub: sub.into() };
-        let issued = Issued {
+        let identity = |sub: &str| Principal { issuer: "https://idp.example".into(), sub: sub.into() };
+        let issued = CredentialIssued {
             credential: vec![1; 16],
             task: vec![2; 16],
             caller: "spiffe://a.example/ci/x".into(),
@@ -210,16 +210,16 @@ mod tests {
             actors: vec![identity("bob")],
             ancestors: vec![Ancestor { credential: vec![6; 16], caller: "spiffe://c.example/d".into() }],
             subject_token: Some(TokenEvidence { issuer: "https://idp.example".into(), id: "t".into(), ..Default::default() }),
-            ..Issued::default()
+            ..CredentialIssued::default()
         };
         let path = [TaskId::from_bytes([8; 16])];
         let gathered = |of| facts_of(Issuance::whole(&issued), Seq::ZERO, &path, of);
-        let whole = gathered(Sorts::ALL);
-        assert!(answers(&whole, Sorts::NONE).is_empty());
-        for one in Sort::ALL {
-            assert!(!answers(&whole, Sorts::NONE.with(one)).is_empty(), "{one:?} asks nothing, and shows nothing");
-            for other in Sort::ALL {
-                for of in [Sorts::NONE.with(one).with(other), Sorts::ALL.without(one).without(other)] {
+        let whole = gathered(TargetKinds::ALL);
+        assert!(answers(&whole, TargetKinds::NONE).is_empty());
+        for one in TargetKind::ALL {
+            assert!(!answers(&whole, TargetKinds::NONE.with(one)).is_empty(), "{one:?} asks nothing, and shows nothing");
+            for other in TargetKind::ALL {
+                for of in [TargetKinds::NONE.with(one).with(other), TargetKinds::ALL.without(one).without(other)] {
                     assert_eq!(answers(&gathered(of), of), answers(&whole, of), "{one:?} {other:?}");
                 }
             }

@@ -3,13 +3,13 @@
 //! An entry stays until its credential has expired. An expired credential is refused by its time, not by its absence. The request that it
 //! answered is remembered longer, in less memory (`ended`).
 
-mod ended;
 mod entry;
+mod expired_requests;
 mod expiry;
+mod expiry_pages;
 mod facts;
-mod names;
 mod page;
-mod seconds;
+mod shared_values;
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -17,22 +17,22 @@ use std::hash::BuildHasher;
 use hashbrown::DefaultHashBuilder;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use entry::{Entry, Live, id_for, is_for};
+pub use entry::{CredentialEntry, LiveCredential, id_for, is_for};
 pub(super) use facts::facts_of;
 pub use facts::{add_lineage, facts_of_record, svid_facts, trust_domain_of};
-pub use names::Lineage;
+pub use shared_values::Lineage;
 
 use super::Issuance;
 use super::intern::Slot;
-use ended::Past;
-use entry::{Made, stem};
+use entry::{EntryFields, id_prefix};
+use expired_requests::ExpiredRequest;
+use expiry_pages::{ExpiryPage as _, ExpiryPages};
 use mayfly_base::limits;
 use mayfly_store::Position;
-use mayfly_verify::persistent::Places;
+use mayfly_verify::persistent::SlotIndex;
 use mayfly_verify::seq::{CredentialId, Millis, Seq};
-use names::{NameTables, Profile};
-use page::Page;
-use seconds::{Page as _, Seconds};
+use page::CredentialPage;
+use shared_values::{CredentialProfile, SharedValues};
 
 /// The key of a caller's request: the first 16 bytes of SHA-256 over caller and request id.
 pub type RequestKey = [u8; 16];
@@ -40,37 +40,37 @@ pub type RequestKey = [u8; 16];
 /// All credentials in memory.
 #[derive(Default)]
 pub struct Credentials {
-    slab: Seconds<Page>,
+    slab: ExpiryPages<CredentialPage>,
     /// By the first bytes of the id.
-    by_stem: Places,
+    by_stem: SlotIndex,
     hasher: DefaultHashBuilder,
-    names: NameTables,
-    ended: Seconds<Vec<Past>>,
+    names: SharedValues,
+    ended: ExpiryPages<Vec<ExpiredRequest>>,
 }
 
 /// Marks the slot of an expired credential's request.
 const ENDED: Slot = 1 << 31;
 
 // No slot of a live entry reaches this bit, even if every entry were on a page of its own.
-const _: () = assert!(limits::CREDENTIALS * Page::MOST < ENDED as usize);
+const _: () = assert!(limits::CREDENTIALS * CredentialPage::MOST < ENDED as usize);
 // The slots of requests fit as well: each second has at most one page that is not full.
-const _: () = assert!(limits::REQUEST_IDS + entry::KEPT_AT_MOST_S * Vec::<Past>::MOST < ENDED as usize);
+const _: () = assert!(limits::REQUEST_IDS + entry::KEPT_AT_MOST_S * Vec::<ExpiredRequest>::MOST < ENDED as usize);
 
 /// The result of a request.
 #[derive(Clone, Copy)]
-pub enum Asked<'a> {
+pub enum AnsweredRequest<'a> {
     /// A credential in memory.
-    Live(Live<'a>),
+    Live(LiveCredential<'a>),
     /// A credential that has expired, with the position of its commit.
     Ended(CredentialId, Position),
 }
 
-impl Asked<'_> {
+impl AnsweredRequest<'_> {
     /// The credential's id.
     pub fn id(&self) -> CredentialId {
         match self {
-            Asked::Live(live) => live.id(),
-            Asked::Ended(id, _) => *id,
+            AnsweredRequest::Live(live) => live.id(),
+            AnsweredRequest::Ended(id, _) => *id,
         }
     }
 }
@@ -100,18 +100,18 @@ impl Credentials {
     fn index_all(&mut self) {
         let live = self.slab.iter().map(|(slot, entry)| (slot, entry.id()));
         let ended = self.ended.iter().map(|(slot, past)| (slot | ENDED, past.id()));
-        let mut by_stem = Places::default();
+        let mut by_stem = SlotIndex::default();
         live.chain(ended).for_each(|(slot, id)| by_stem.insert(self.hash_of(id.as_bytes()), slot));
         self.by_stem = by_stem;
     }
 
     /// The lookup hash of an id or a request's key.
     fn hash_of(&self, like: &[u8; 16]) -> u64 {
-        self.hasher.hash_one(stem(like))
+        self.hasher.hash_one(id_prefix(like))
     }
 
     /// The credential with this id, if it is in memory.
-    pub fn get(&self, id: &CredentialId) -> Option<Live<'_>> {
+    pub fn get(&self, id: &CredentialId) -> Option<LiveCredential<'_>> {
         self.at(self.slot_of(id)?)
     }
 
@@ -122,23 +122,23 @@ impl Credentials {
     }
 
     /// The credential that answered this request, if it is in memory.
-    pub fn of_request(&self, key: &RequestKey) -> Option<Live<'_>> {
+    pub fn of_request(&self, key: &RequestKey) -> Option<LiveCredential<'_>> {
         match self.asked(key)? {
-            Asked::Live(live) => Some(live),
-            Asked::Ended(..) => None,
+            AnsweredRequest::Live(live) => Some(live),
+            AnsweredRequest::Ended(..) => None,
         }
     }
 
     /// The result of this request, if it is remembered.
-    pub fn asked(&self, key: &RequestKey) -> Option<Asked<'_>> {
+    pub fn asked(&self, key: &RequestKey) -> Option<AnsweredRequest<'_>> {
         let fits = |slot| match slot & ENDED {
             0 => self.slab.get(slot).is_some_and(|(_, entry)| entry.answers() && is_for(&entry.id(), key)),
             _ => self.ended.get(slot & !ENDED).is_some_and(|(_, past)| is_for(&past.id(), key)),
         };
         let slot = self.by_stem.find(self.hash_of(key), fits)?;
         match slot & ENDED {
-            0 => self.at(slot).map(Asked::Live),
-            _ => self.ended.get(slot & !ENDED).map(|(_, past)| Asked::Ended(past.id(), past.at())),
+            0 => self.at(slot).map(AnsweredRequest::Live),
+            _ => self.ended.get(slot & !ENDED).map(|(_, past)| AnsweredRequest::Ended(past.id(), past.at())),
         }
     }
 
@@ -154,9 +154,9 @@ impl Credentials {
     }
 
     /// The credential at a slot.
-    pub fn at(&self, slot: Slot) -> Option<Live<'_>> {
+    pub fn at(&self, slot: Slot) -> Option<LiveCredential<'_>> {
         let (page, entry) = self.slab.get(slot)?;
-        Some(Live::new(self, page, entry))
+        Some(LiveCredential::new(self, page, entry))
     }
 
     /// All slots are below this; used to walk them in pieces. Many may be empty.
@@ -166,7 +166,7 @@ impl Credentials {
 
     /// The cost of walking all slots: empty ones cost next to nothing.
     pub fn to_walk(&self) -> usize {
-        self.len() + self.places() as usize / Page::MOST
+        self.len() + self.places() as usize / CredentialPage::MOST
     }
 
     /// Number of credentials in memory that have not expired.
@@ -181,7 +181,7 @@ impl Credentials {
 
     /// The expired ones: the requester, the credential's id, and the position of its commit.
     pub fn past(&self) -> impl Iterator<Item = (&str, CredentialId, Position)> {
-        let of = |past: &Past| Some((&**self.names.requesters.value(past.requester)?, past.id(), past.at()));
+        let of = |past: &ExpiredRequest| Some((&**self.names.requesters.value(past.requester)?, past.id(), past.at()));
         self.ended.iter().filter_map(move |(_, past)| of(past))
     }
 
@@ -256,7 +256,7 @@ impl Credentials {
         };
         let profile = self.names.acquire(issuance);
         let (at, seq, revision) = place;
-        let entry = Entry::new(&Made { id, answers, at, seq, revision, expires_at, kept_until, task, profile });
+        let entry = CredentialEntry::new(&EntryFields { id, answers, at, seq, revision, expires_at, kept_until, task, profile });
         let slot = self.slab.add(expires_at, |page| page.push(entry, issuance.tool));
         self.by_stem.insert(self.hash_of(id.as_bytes()), slot);
     }

@@ -4,38 +4,38 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::entry::{ENTRY, Entry, SAVED, Span};
-use super::seconds::{Page as _, make_room};
+use super::entry::{CredentialEntry, ENTRY, SAVED, TextRange};
+use super::expiry_pages::{ExpiryPage as _, make_room};
 use mayfly_base::limits;
 
 /// The text grows in steps of this size.
 const TEXT_STEP: usize = 64;
 
 // A page's text is indexed with 16 bits.
-const _: () = assert!(Page::MOST * limits::NAME_BYTES < 1 << 16);
+const _: () = assert!(CredentialPage::MOST * limits::NAME_BYTES < 1 << 16);
 
 /// Number of recent tools that are compared before a tool's text is added again.
 const RECENT: usize = 4;
 
 /// Credentials that expire in one second (or some of them), in the order in which they were issued.
 #[derive(Clone, Default)]
-pub(super) struct Page {
-    entries: Vec<Entry>,
+pub(super) struct CredentialPage {
+    entries: Vec<CredentialEntry>,
     text: Vec<u8>,
-    recent: [Span; RECENT],
+    recent: [TextRange; RECENT],
 }
 
-impl Page {
-    pub fn text(&self, span: Span) -> &str {
+impl CredentialPage {
+    pub fn text(&self, span: TextRange) -> &str {
         str::from_utf8(self.bytes(span)).unwrap_or_default()
     }
 
-    fn bytes(&self, span: Span) -> &[u8] {
+    fn bytes(&self, span: TextRange) -> &[u8] {
         let (from, len) = (usize::from(span.from), usize::from(span.len));
         self.text.get(from..from + len).unwrap_or_default()
     }
 
-    pub fn push(&mut self, mut entry: Entry, tool: &str) {
+    pub fn push(&mut self, mut entry: CredentialEntry, tool: &str) {
         // The fold refuses longer tools.
         entry.tool = self.name(if tool.len() > limits::NAME_BYTES { "" } else { tool });
         make_room(&mut self.entries, Self::MOST);
@@ -43,11 +43,11 @@ impl Page {
     }
 
     /// The place of a tool in the text; the tool is added unless it is one of the recent ones.
-    fn name(&mut self, tool: &str) -> Span {
+    fn name(&mut self, tool: &str) -> TextRange {
         if let Some(span) = self.recent.iter().find(|span| self.bytes(**span) == tool.as_bytes()) {
             return *span;
         }
-        let span = Span { from: self.text.len() as u16, len: tool.len() as u16 };
+        let span = TextRange { from: self.text.len() as u16, len: tool.len() as u16 };
         if self.text.capacity() < self.text.len() + tool.len() {
             self.text.reserve_exact(TEXT_STEP.max(tool.len()));
         }
@@ -58,17 +58,17 @@ impl Page {
     }
 }
 
-impl super::seconds::Page for Page {
-    type Entry = Entry;
+impl super::expiry_pages::ExpiryPage for CredentialPage {
+    type Entry = CredentialEntry;
 
     /// 6 KiB, which suits the allocator best (measured).
     const MOST: usize = 6 * 1024 / ENTRY;
 
-    fn entries(&self) -> &[Entry] {
+    fn entries(&self) -> &[CredentialEntry] {
         &self.entries
     }
 
-    fn entries_mut(&mut self) -> &mut [Entry] {
+    fn entries_mut(&mut self) -> &mut [CredentialEntry] {
         &mut self.entries
     }
 }
@@ -76,7 +76,7 @@ impl super::seconds::Page for Page {
 /// Same tool as the entry before.
 const SAME: u16 = u16::MAX;
 
-impl Page {
+impl CredentialPage {
     /// The entries, then their tools. Where the text lies in memory is not part of the state.
     fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.entries.len() * (SAVED + 16));
@@ -98,12 +98,12 @@ impl Page {
     }
 
     /// `None`: this is not a page of so many entries.
-    fn from_bytes(bytes: &[u8], count: usize) -> Option<Page> {
+    fn from_bytes(bytes: &[u8], count: usize) -> Option<CredentialPage> {
         let (entries, mut tools) = bytes.split_at_checked(count * SAVED)?;
-        let mut page = Page::default();
+        let mut page = CredentialPage::default();
         let mut before = "";
         for entry in entries.as_chunks::<SAVED>().0 {
-            let entry = Entry::from_bytes(entry)?;
+            let entry = CredentialEntry::from_bytes(entry)?;
             let (len, rest) = tools.split_first_chunk()?;
             tools = rest;
             let len = u16::from_le_bytes(*len);
@@ -125,16 +125,16 @@ impl Serialize for Bytes<'_> {
     }
 }
 
-impl Serialize for Page {
+impl Serialize for CredentialPage {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         (self.entries.len() as u32, Bytes(&self.to_bytes())).serialize(s)
     }
 }
 
-impl<'de> Deserialize<'de> for Page {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Page, D::Error> {
+impl<'de> Deserialize<'de> for CredentialPage {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<CredentialPage, D::Error> {
         let (count, bytes) = <(u32, &'de [u8])>::deserialize(d)?;
-        Page::from_bytes(bytes, count as usize).ok_or_else(|| D::Error::custom("a page of credentials that is none"))
+        CredentialPage::from_bytes(bytes, count as usize).ok_or_else(|| D::Error::custom("a page of credentials that is none"))
     }
 }
 

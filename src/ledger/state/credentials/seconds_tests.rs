@@ -1,11 +1,11 @@
-//! Tests `Seconds` against a map, and the decoding of bad input.
+//! Tests `ExpiryPages` against a map, and the decoding of bad input.
 
 use super::*;
 use proptest::prelude::*;
 
 type Few = Vec<u32>;
 
-impl Page for Few {
+impl ExpiryPage for Few {
     type Entry = u32;
 
     const MOST: usize = 4;
@@ -32,7 +32,7 @@ proptest! {
     fn entries_stay_until_their_second_and_copies_stay_as_they_were(
         ops in prop::collection::vec((0u8..12, 1u64..12, any::<u32>()), 0..1_000)
     ) {
-        let (mut seconds, mut model, mut copies) = (Seconds::<Few>::default(), Model::new(), Vec::new());
+        let (mut seconds, mut model, mut copies) = (ExpiryPages::<Few>::default(), Model::new(), Vec::new());
         let mut places = BTreeMap::new();
         for (op, second, n) in ops {
             match op {
@@ -77,7 +77,7 @@ proptest! {
             prop_assert_eq!(seconds.len(), places.len());
             let bytes = postcard::to_stdvec(&seconds).unwrap();
             prop_assert_eq!(&bytes, &postcard::to_stdvec(&model).unwrap());
-            let back: Seconds<Few> = postcard::from_bytes(&bytes).unwrap();
+            let back: ExpiryPages<Few> = postcard::from_bytes(&bytes).unwrap();
             prop_assert_eq!(back.len(), places.len());
             prop_assert_eq!(postcard::to_stdvec(&back).unwrap(), bytes, "wherever its pages lie");
         }
@@ -86,8 +86,8 @@ proptest! {
 
 #[test]
 fn nothing_is_due_before_its_moment_has_passed_and_places_are_used_again() {
-    let mut seconds = Seconds::<Few>::default();
-    let add = |seconds: &mut Seconds<Few>, n: u32, moment| seconds.add(Millis(moment), |page| page.push(n));
+    let mut seconds = ExpiryPages::<Few>::default();
+    let add = |seconds: &mut ExpiryPages<Few>, n: u32, moment| seconds.add(Millis(moment), |page| page.push(n));
     let places = [(1, 5_000), (2, 3_000), (3, 9_000), (4, 3_999)].map(|(n, moment)| add(&mut seconds, n, moment));
     assert_eq!(places, [0, 4, 8, 5], "what ends in one second lies together");
     assert!(seconds.due(Millis(3_999)).is_none());
@@ -99,12 +99,12 @@ fn nothing_is_due_before_its_moment_has_passed_and_places_are_used_again() {
 #[test]
 fn what_is_no_page_is_refused() {
     let written = |page: usize| postcard::to_stdvec(&Model::from([(7, vec![vec![1; page]])])).unwrap();
-    assert!(postcard::from_bytes::<Seconds<Few>>(&written(4)).is_ok());
+    assert!(postcard::from_bytes::<ExpiryPages<Few>>(&written(4)).is_ok());
     for wrong in [0, 5] {
-        assert!(postcard::from_bytes::<Seconds<Few>>(&written(wrong)).is_err(), "{wrong} entries");
+        assert!(postcard::from_bytes::<ExpiryPages<Few>>(&written(wrong)).is_err(), "{wrong} entries");
     }
     for at in 0..written(4).len() {
-        assert!(postcard::from_bytes::<Seconds<Few>>(&written(4)[..at]).is_err(), "cut at {at}");
+        assert!(postcard::from_bytes::<ExpiryPages<Few>>(&written(4)[..at]).is_err(), "cut at {at}");
     }
 }
 

@@ -1,19 +1,19 @@
 //! Verdicts on approvals: whether one may be asked for and given, and whether it may be used, which is once and only for exactly what it
 //! was given for.
 
-use super::super::tasks::Phase;
-use super::super::{Approval, Decided, Issuance, Login, State, Verdict, trust_domain_of};
-use super::waits::opens_the_same;
-use super::{Pending, malformed, over, policy_in_force, refused_by, stale};
-use crate::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Identity, Record, TaskOpened, Who};
+use super::super::tasks::TaskPhase;
+use super::super::{Approval, ApprovalResult, Issuance, Login, State, Verdict, trust_domain_of};
+use super::task_approval::opens_the_same;
+use super::{GroupEffects, malformed, over, policy_in_force, refused_by, stale};
+use crate::record::{ApprovalDecided, ApprovalKind, ApprovalRequested, Author, Principal, Record, TaskOpened};
 use crate::revocation::Facts;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Reason, Refusal};
 use mayfly_verify::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
 /// The refusal of a second decision about an approval: names the first decision, and what the requester does next.
-fn decided_before(id: &ApprovalId, approval: &Approval, decided: &Decided) -> Refusal {
-    let who = decided.by.as_deref().map_or_else(|| "somebody".to_owned(), Who::name);
+fn decided_before(id: &ApprovalId, approval: &Approval, decided: &ApprovalResult) -> Refusal {
+    let who = decided.by.as_deref().map_or_else(|| "somebody".to_owned(), Author::name);
     let what = if decided.given { "given" } else { "refused" };
     let way_out = match (decided.given, approval.used) {
         (true, true) => "it was used: whoever needs another one sends another request".to_owned(),
@@ -32,24 +32,24 @@ pub(super) fn unusable(id: &ApprovalId, what: &str) -> Refusal {
 }
 
 /// Whether policy names the approvers instead of a registration, as for actions of operators.
-fn by_policy(asked: &ApprovalAsked) -> bool {
-    matches!(asked.of(), ApprovalOf::Change | ApprovalOf::Call)
+fn by_policy(asked: &ApprovalRequested) -> bool {
+    matches!(asked.of(), ApprovalKind::Change | ApprovalKind::Call)
 }
 
 impl State {
-    pub(super) fn may_ask<'a>(&self, e: &'a ApprovalAsked, time: Millis, pending: &mut Pending<'a>) -> Verdict {
+    pub(super) fn may_ask<'a>(&self, e: &'a ApprovalRequested, time: Millis, pending: &mut GroupEffects<'a>) -> Verdict {
         let id = ApprovalId::from_slice(&e.approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
         if self.approvals.contains_key(&id) {
             // An approval asked for again under the same id would be usable a second time.
             return Err(stale(format!("approval {id} exists already")));
         }
-        if e.of() == ApprovalOf::Unspecified || e.digest.len() != 32 {
+        if e.of() == ApprovalKind::Unspecified || e.digest.len() != 32 {
             return Err(malformed("an approval of nothing known, or without the digest of what it binds"));
         }
         let change = e.change.as_ref().and_then(|c| c.event());
         // The change must be the next version: an approval must not undo a change made in the meantime.
         change.as_ref().map_or(Ok(()), |change| self.may_take_effect(change))?;
-        if (e.of() == ApprovalOf::Change) != e.change.as_ref().is_some_and(|c| c.to.is_some()) {
+        if (e.of() == ApprovalKind::Change) != e.change.as_ref().is_some_and(|c| c.to.is_some()) {
             return Err(malformed("an approval of a change that names none, or of something else that names one"));
         }
         self.may_ask_for_task(e, time, pending)?;
@@ -64,7 +64,7 @@ impl State {
         if self.approvals.len() >= limits::APPROVALS {
             return Err(Refusal::limit("approvals", limits::APPROVALS as u64, wait));
         }
-        if e.of() == ApprovalOf::Change {
+        if e.of() == ApprovalKind::Change {
             let waiting = self.approvals.values().filter(|a| a.asked.change.is_some() && a.expires_at() > time).count();
             if waiting >= limits::CHANGES_WAITING {
                 return Err(Refusal::limit("changes_waiting", limits::CHANGES_WAITING as u64, wait));
@@ -99,8 +99,8 @@ impl State {
         }
         let asked = &approval.asked;
         let who = match record.author.as_ref().and_then(|a| a.who.as_ref()) {
-            Some(Who::SpiffeId(sub)) => Identity { issuer: trust_domain_of(sub).to_owned(), sub: sub.clone() },
-            Some(Who::Person(p)) => p.clone(),
+            Some(Author::SpiffeId(sub)) => Principal { issuer: trust_domain_of(sub).to_owned(), sub: sub.clone() },
+            Some(Author::Person(p)) => p.clone(),
             // A peer of the local socket on the server's host does not count as a second person.
             _ => {
                 let no = Refusal::new(Reason::NotYours, "approving takes somebody with a name: a person or an SVID");
@@ -111,7 +111,7 @@ impl State {
         };
         let login = self.login_behind(e, &who, time)?;
         // A registration can also name a person by the SPIFFE ID of their login certificate.
-        let own = login.map(|l| Identity { issuer: trust_domain_of(&l.caller).to_owned(), sub: l.caller.to_string() });
+        let own = login.map(|l| Principal { issuer: trust_domain_of(&l.caller).to_owned(), sub: l.caller.to_string() });
         let mut names = own.iter().chain([&who]);
         let named = by_policy(asked) || names.clone().any(|name| asked.approvers.contains(name));
         if !named {
@@ -123,7 +123,7 @@ impl State {
         if let Some(part) = names.find_map(|name| self.part_in(asked, name)) {
             let no = Refusal::new(Reason::NotYours, format!("{} {part}: somebody else has to give approval {id}", who.sub));
             let others = match asked.of() {
-                ApprovalOf::Change => "another operator whom policy permits ApproveChange",
+                ApprovalKind::Change => "another operator whom policy permits ApproveChange",
                 _ => "another approver of the upstream",
             };
             let way_out =
@@ -140,7 +140,7 @@ impl State {
     }
 
     /// The login that a person decides with, which must be valid and that person's. A person without a login is not known to mayfly.
-    fn login_behind(&self, e: &ApprovalDecided, who: &Identity, time: Millis) -> Result<Option<&Login>, Refusal> {
+    fn login_behind(&self, e: &ApprovalDecided, who: &Principal, time: Millis) -> Result<Option<&Login>, Refusal> {
         if e.login.is_empty() {
             return Ok(None);
         }
@@ -156,7 +156,7 @@ impl State {
     }
 
     /// The person's part in the request, if any.
-    fn part_in(&self, asked: &ApprovalAsked, who: &Identity) -> Option<&'static str> {
+    fn part_in(&self, asked: &ApprovalRequested, who: &Principal) -> Option<&'static str> {
         if asked.caller == who.sub || asked.caller == who.name() {
             return Some("asked for it");
         }
@@ -172,7 +172,7 @@ impl State {
     }
 
     /// The approvers must be those that the registration in effect names, and the bound versions must be those in effect.
-    fn decided_on_now(&self, asked: &ApprovalAsked) -> Verdict {
+    fn decided_on_now(&self, asked: &ApprovalRequested) -> Verdict {
         if by_policy(asked) || asked.upstream.is_empty() {
             return Ok(());
         }
@@ -186,7 +186,14 @@ impl State {
     }
 
     /// Neither the approver nor the requester may be revoked since its view, or locked.
-    fn may_approve(&self, asked: &ApprovalAsked, who: &Identity, login: Option<&Login>, revision: Seq, time: Millis) -> Verdict {
+    fn may_approve(
+        &self,
+        asked: &ApprovalRequested,
+        who: &Principal,
+        login: Option<&Login>,
+        revision: Seq,
+        time: Millis,
+    ) -> Verdict {
         self.of_this_order(revision)?;
         let mut facts = Facts { revision, upstream: &asked.upstream, tool: &asked.tool, ..Facts::default() };
         if let Some(login) = login {
@@ -199,7 +206,7 @@ impl State {
         facts.identities.push((&who.issuer, &who.sub));
         facts.scopes = asked.scopes.iter().map(String::as_str).collect();
         if let Some(task) = TaskId::from_slice(&asked.task).and_then(|id| self.tasks.get(&id)) {
-            if let phase @ Phase::Over(_) = self.tasks.phase(task, time) {
+            if let phase @ TaskPhase::Over(_) = self.tasks.phase(task, time) {
                 return Err(over(&task.terms.id, phase));
             }
             facts.tasks.extend(&task.terms.path);
@@ -220,20 +227,20 @@ impl State {
         issuance: Issuance<'a>,
         revision: Seq,
         time: Millis,
-        pending: &mut Pending<'a>,
+        pending: &mut GroupEffects<'a>,
     ) -> Result<Option<Seq>, Refusal> {
         // Several issuances from one template would be several uses.
         if issuance.mold.is_some() && !issuance.shared.approval.is_empty() {
             return Err(malformed("an approval that several issuances share"));
         }
-        self.approved(issuance, ApprovalOf::Exchange, revision, time, pending)
+        self.approved(issuance, ApprovalKind::Exchange, revision, time, pending)
     }
 
     /// Whether an operator's call may use up its approval. Only the author of the call can, so that nobody else can waste it.
     pub(super) fn may_use_for_call(&self, approval: &[u8], record: &Record, time: Millis) -> Verdict {
         let id = ApprovalId::from_slice(approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
-        let known = self.approvals.get(&id).filter(|a| a.asked.of() == ApprovalOf::Call);
-        let author = record.author.as_ref().and_then(|a| a.who.as_ref()).map(Who::name);
+        let known = self.approvals.get(&id).filter(|a| a.asked.of() == ApprovalKind::Call);
+        let author = record.author.as_ref().and_then(|a| a.who.as_ref()).map(Author::name);
         let own = known.filter(|a| author.as_ref() == Some(&a.asked.caller));
         match own.and_then(|a| a.usable(time)) {
             Some(given) if given <= record.revision() => Ok(()),
@@ -245,10 +252,10 @@ impl State {
     pub(super) fn approved<'a>(
         &'a self,
         issuance: Issuance<'a>,
-        of: ApprovalOf,
+        of: ApprovalKind,
         revision: Seq,
         time: Millis,
-        pending: &mut Pending<'a>,
+        pending: &mut GroupEffects<'a>,
     ) -> Result<Option<Seq>, Refusal> {
         let e = issuance.shared;
         if e.approval.is_empty() {
@@ -272,7 +279,7 @@ impl State {
 }
 
 /// The first field of an issuance that its approval was not given for.
-fn differs(approval: &Approval, issuance: Issuance<'_>, of: ApprovalOf, pending: &Pending<'_>) -> Option<&'static str> {
+fn differs(approval: &Approval, issuance: Issuance<'_>, of: ApprovalKind, pending: &GroupEffects<'_>) -> Option<&'static str> {
     let (a, e) = (&approval.asked, issuance.shared);
     if a.of() != of {
         return Some("kind of thing");

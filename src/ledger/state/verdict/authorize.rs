@@ -1,10 +1,10 @@
 //! Verdicts on authorizations of actions, and on reports of uses.
 
-use super::super::{Issuance, Live, State, Verdict, facts_of};
+use super::super::{Issuance, LiveCredential, State, Verdict, facts_of};
 use super::issue::in_glass;
-use super::{Pending, malformed, refused_by};
-use crate::record::{ApprovalOf, Authorized, Issued, USE_OUTCOMES, UsesReported};
-use crate::revocation::{Facts, Sorts};
+use super::{GroupEffects, malformed, refused_by};
+use crate::record::{ActionAuthorized, ApprovalKind, CredentialIssued, USE_OUTCOMES, UsesReported};
+use crate::revocation::{Facts, TargetKinds};
 use mayfly_base::limits;
 use mayfly_base::refusal::{Reason, Refusal};
 use mayfly_verify::seq::{CredentialId, Millis, Seq};
@@ -13,10 +13,10 @@ impl State {
     /// The verdict on an authorization: that of an issuance, with nothing issued.
     pub(super) fn may_authorize<'a>(
         &'a self,
-        e: &'a Authorized,
+        e: &'a ActionAuthorized,
         revision: Seq,
         time: Millis,
-        pending: &mut Pending<'a>,
+        pending: &mut GroupEffects<'a>,
     ) -> Verdict {
         let decided = e.decided.as_deref().ok_or_else(|| malformed("an authorization of nothing"))?;
         if !decided.credential.is_empty() || !decided.key.is_empty() || !decided.lease.is_empty() {
@@ -29,7 +29,7 @@ impl State {
         self.version_in_force(&decided.environment, decided.policy_version)?;
         self.registration_in_force(decided)?;
         let as_issued = Issuance::whole(decided);
-        let approved = self.approved(as_issued, ApprovalOf::Action, revision, time, pending)?;
+        let approved = self.approved(as_issued, ApprovalKind::Action, revision, time, pending)?;
         let rests_on = approved.map_or(revision, |approved| approved.min(revision));
         self.rules_known_since(rests_on)?;
         self.ancestors_alive(decided, time)?;
@@ -42,7 +42,7 @@ impl State {
         if e.good_until <= time.0 || Millis(e.good_until) > end.plus(limits::CLOCK_SKEW_MS) {
             return Err(Refusal::new(Reason::NoLifeLeft, "the end of the authorization is not within its bounds"));
         }
-        let mut facts = facts_of(as_issued, rests_on, &task.terms.path, Sorts::ALL);
+        let mut facts = facts_of(as_issued, rests_on, &task.terms.path, TargetKinds::ALL);
         facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
         let mut hit = self.rules.blocks(&facts);
         if !e.credential.is_empty() {
@@ -57,17 +57,18 @@ impl State {
     }
 
     /// The presented credential: valid, and of the same caller, upstream and task.
-    fn shown_for(&self, e: &Authorized, decided: &Issued, time: Millis) -> Result<Live<'_>, Refusal> {
+    fn shown_for(&self, e: &ActionAuthorized, decided: &CredentialIssued, time: Millis) -> Result<LiveCredential<'_>, Refusal> {
         let id = CredentialId::from_slice(&e.credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
         self.evidence_alive(&id, time)?;
-        let task = |live: &Live<'_>| self.tasks.at(live.task()).is_some_and(|t| t.terms.id.as_bytes()[..] == *decided.task);
-        let own = |l: &Live<'_>| l.caller() == decided.caller && l.upstream() == decided.upstream && task(l);
+        let task =
+            |live: &LiveCredential<'_>| self.tasks.at(live.task()).is_some_and(|t| t.terms.id.as_bytes()[..] == *decided.task);
+        let own = |l: &LiveCredential<'_>| l.caller() == decided.caller && l.upstream() == decided.upstream && task(l);
         let live = self.credentials.get(&id).filter(own);
         live.ok_or_else(|| malformed("an authorization with a credential of another caller, upstream or task"))
     }
 
     /// Whether an authorization is still valid; checked again when it is asked for once more.
-    pub fn still_authorized(&self, e: &Authorized, revision: Seq, time: Millis) -> Verdict {
+    pub fn still_authorized(&self, e: &ActionAuthorized, revision: Seq, time: Millis) -> Verdict {
         let decided = e.decided.as_deref().ok_or_else(|| malformed("an authorization of nothing"))?;
         if Millis(e.good_until) <= time.max(self.time) {
             return Err(Refusal::new(Reason::NoLifeLeft, "what was authorized was to begin before now"));

@@ -1,10 +1,10 @@
 //! Verdicts on all records other than task openings and issuances.
 
 use super::super::tasks::Task;
-use super::super::{Claims, State, Verdict};
+use super::super::{RegistrationFields, State, Verdict};
 use super::authorize::used;
-use super::{Pending, malformed, stale};
-use crate::record::{BundleSet, Event, HistoryRemoved, HoldRank, Narrowing, Outcome, Record, UpstreamSet, Who};
+use super::{GroupEffects, malformed, stale};
+use crate::record::{Author, BundleUpdated, Event, HistoryRemoved, HoldRank, NarrowedKind, Record, TaskOutcome, UpstreamUpdated};
 use crate::revocation::Target;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Reason, Refusal};
@@ -16,16 +16,16 @@ impl State {
         event: &'a Event,
         record: &Record,
         time: Millis,
-        pending: &mut Pending<'a>,
+        pending: &mut GroupEffects<'a>,
     ) -> Verdict {
         self.not_from_glass(event, record, time)?;
         match event {
             Event::TaskClosed(e) => {
                 self.known_task(&e.task, |t| t.closed.is_none(), "is over already")?;
-                match Outcome::try_from(e.outcome) {
-                    Ok(Outcome::Unspecified) | Err(_) => Err(malformed("an unknown outcome")),
+                match TaskOutcome::try_from(e.outcome) {
+                    Ok(TaskOutcome::Unspecified) | Err(_) => Err(malformed("an unknown outcome")),
                     // A heartbeat that came first in the order was answered: the task is alive.
-                    Ok(Outcome::Expired) => self.known_task(&e.task, |t| time >= t.ends(), "showed life meanwhile"),
+                    Ok(TaskOutcome::Expired) => self.known_task(&e.task, |t| time >= t.ends(), "showed life meanwhile"),
                     Ok(_) => Ok(()),
                 }
             }
@@ -64,7 +64,7 @@ impl State {
             }
             Event::PolicySet(_) | Event::BindingSet(_) | Event::UpstreamSet(_) => self.may_take_effect(event),
             Event::Narrowed(e) => {
-                let what = Narrowing::try_from(e.what);
+                let what = NarrowedKind::try_from(e.what);
                 let open = self.narrowing().into_iter().find(|(w, name, _)| Ok(*w) == what && **name == *e.name);
                 match open {
                     Some((_, _, version)) if version.version == e.version => Ok(()),
@@ -107,7 +107,7 @@ impl State {
 
     /// A registration must be the next version of its name, keep its environment, and have an audience and a target that no other upstream
     /// has: with two registrations of one target, the narrower one would protect nothing.
-    fn may_register(&self, e: &UpstreamSet) -> Verdict {
+    fn may_register(&self, e: &UpstreamUpdated) -> Verdict {
         let now = self.upstreams.get(e.name.as_str());
         if now.is_some_and(|v| v.retired) {
             return Err(Refusal::new(Reason::UpstreamNotActive, format!("upstream {} was retired for good", e.name)));
@@ -116,7 +116,7 @@ impl State {
         if now.is_none() && self.upstreams.len() >= limits::UPSTREAMS {
             return Err(Refusal::limit("upstreams", limits::UPSTREAMS as u64, std::time::Duration::ZERO));
         }
-        let Some(claims) = Claims::of(&e.text).filter(|_| !e.retired) else { return Ok(()) };
+        let Some(claims) = RegistrationFields::of(&e.text).filter(|_| !e.retired) else { return Ok(()) };
         if let Some(before) = now.and_then(|v| v.claims.as_ref())
             && before.environment != claims.environment
         {
@@ -138,7 +138,7 @@ impl State {
         Ok(())
     }
 
-    fn may_release<'a>(&self, credential: &'a [u8], time: Millis, pending: &mut Pending<'a>) -> Verdict {
+    fn may_release<'a>(&self, credential: &'a [u8], time: Millis, pending: &mut GroupEffects<'a>) -> Verdict {
         let id = CredentialId::from_slice(credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
         match self.credentials.get(&id) {
             Some(live) if !live.released() && live.expires_at() > time && !pending.released.contains(&credential) => {
@@ -149,7 +149,7 @@ impl State {
         }
     }
 
-    fn may_note<'a>(&'a self, event: &'a Event, record: &Record, time: Millis, pending: &mut Pending<'a>) -> Verdict {
+    fn may_note<'a>(&'a self, event: &'a Event, record: &Record, time: Millis, pending: &mut GroupEffects<'a>) -> Verdict {
         match event {
             Event::LeaseOpened(e) => {
                 let id = LeaseId::from_slice(&e.lease).ok_or_else(|| malformed("a lease id that is not 16 bytes"))?;
@@ -215,7 +215,7 @@ impl State {
     }
 
     /// Whether a bundle may follow the one in effect, whoever sets it.
-    fn bundle_may_follow(&self, e: &BundleSet) -> Verdict {
+    fn bundle_may_follow(&self, e: &BundleUpdated) -> Verdict {
         let before = self.bundles.get(e.trust_domain.as_str());
         if let Some(seen) = before.and_then(|b| b.sequence)
             && !e.removed
@@ -231,7 +231,7 @@ impl State {
         }
     }
 
-    fn may_set_bundle(&self, e: &BundleSet, record: &Record) -> Verdict {
+    fn may_set_bundle(&self, e: &BundleUpdated, record: &Record) -> Verdict {
         self.bundle_may_follow(e)?;
         let before = self.bundles.get(e.trust_domain.as_str());
         if let Some(before) = before {
@@ -239,7 +239,7 @@ impl State {
             if before.seq > record.revision() {
                 return Err(stale(format!("the bundle of {} changed at seq {}", e.trust_domain, before.seq)));
             }
-            let by_source = matches!(record.author.as_ref().and_then(|a| a.who.as_ref()), Some(Who::Mayfly(_)) | None);
+            let by_source = matches!(record.author.as_ref().and_then(|a| a.who.as_ref()), Some(Author::Mayfly(_)) | None);
             if by_source && before.kept_out.iter().any(|id| !e.kept_out.iter().any(|k| k[..] == id[..])) {
                 return Err(malformed("a root that an operator removed, and that no operator added"));
             }

@@ -1,15 +1,15 @@
 //! The verdict on an issuance.
 
 use super::super::{Issuance, State, Verdict, facts_of};
-use super::{Pending, malformed, refused_by, stale};
-use crate::record::{Identity, Issued, KeyState};
-use crate::revocation::Sorts;
+use super::{GroupEffects, malformed, refused_by, stale};
+use crate::record::{CredentialIssued, KeyState, Principal};
+use crate::revocation::TargetKinds;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Reason, Refusal};
 use mayfly_verify::seq::{CredentialId, LeaseId, Millis, Seq, TaskId};
 
 /// In a break-glass task only its two people act, no approval widens it, and each issuance is marked as break-glass.
-pub(super) fn in_glass(e: &Issued, glass: bool, admitted: impl Fn() -> bool) -> Verdict {
+pub(super) fn in_glass(e: &CredentialIssued, glass: bool, admitted: impl Fn() -> bool) -> Verdict {
     match (glass, e.break_glass) {
         (false, false) => Ok(()),
         (true, true) if !e.approval.is_empty() => {
@@ -27,7 +27,7 @@ impl State {
         issuance: Issuance<'a>,
         revision: Seq,
         time: Millis,
-        pending: &mut Pending<'a>,
+        pending: &mut GroupEffects<'a>,
     ) -> Verdict {
         let e = issuance.shared;
         let id =
@@ -53,7 +53,7 @@ impl State {
         pending.ceilings.credential(self, &e.caller, with_it)?;
         self.ancestors_alive(e, time)?;
         self.may_replace(e, time, pending)?;
-        let (mut tasks, mut owners): (&[TaskId], &[Identity]) = (&[], &[]);
+        let (mut tasks, mut owners): (&[TaskId], &[Principal]) = (&[], &[]);
         let mut own = None;
         let wall = || Err(Refusal::new(Reason::EnvironmentWall, "task and upstream belong to different environments"));
         let end = match pending.tasks.iter().find(|t| t.task == e.task) {
@@ -96,7 +96,7 @@ impl State {
             return Ok(());
         }
         let mut facts = facts_of(issuance, rests_on, tasks, asked);
-        if asked.any_of(Sorts::OF_IDENTITIES) {
+        if asked.any_of(TargetKinds::OF_IDENTITIES) {
             facts.identities.extend(owners.iter().chain(own).map(|o| (o.issuer.as_str(), o.sub.as_str())));
         }
         match self.rules.blocks(&facts) {
@@ -105,7 +105,7 @@ impl State {
         }
     }
 
-    pub(super) fn registration_in_force(&self, e: &Issued) -> Verdict {
+    pub(super) fn registration_in_force(&self, e: &CredentialIssued) -> Verdict {
         let Some(upstream) = self.upstreams.get(e.upstream.as_str()) else {
             return Err(Refusal::new(Reason::NotFound, format!("there is no upstream {}", e.upstream)));
         };
@@ -130,7 +130,7 @@ impl State {
         Ok(())
     }
 
-    fn key_active(&self, e: &Issued) -> Verdict {
+    fn key_active(&self, e: &CredentialIssued) -> Verdict {
         match self.keys.get(e.key.as_str()) {
             Some(key) if key.state == KeyState::Active => Ok(()),
             // Kinds whose credentials another server makes name no key of mayfly.
@@ -139,7 +139,7 @@ impl State {
         }
     }
 
-    fn lease_open(&self, issuance: Issuance<'_>, pending: &Pending<'_>) -> Verdict {
+    fn lease_open(&self, issuance: Issuance<'_>, pending: &GroupEffects<'_>) -> Verdict {
         let (e, credential) = (issuance.shared, issuance.credential);
         if e.lease.is_empty() || pending.leases.iter().any(|l| l.lease == e.lease && l.credential == credential) {
             return Ok(());
@@ -153,7 +153,7 @@ impl State {
 
     /// The replaced credential must be the same caller's, must have been valid until now, and must be given back by an earlier record of
     /// the group: at no place are both valid, and a retry cannot bring back a revoked credential.
-    fn may_replace(&self, e: &Issued, time: Millis, pending: &Pending<'_>) -> Verdict {
+    fn may_replace(&self, e: &CredentialIssued, time: Millis, pending: &GroupEffects<'_>) -> Verdict {
         if e.replaces.is_empty() {
             return Ok(());
         }
@@ -166,7 +166,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn ancestors_alive(&self, e: &Issued, time: Millis) -> Verdict {
+    pub(super) fn ancestors_alive(&self, e: &CredentialIssued, time: Millis) -> Verdict {
         if e.ancestors.len() > limits::ANCESTORS {
             return Err(Refusal::limit("ancestors", limits::ANCESTORS as u64, std::time::Duration::ZERO));
         }

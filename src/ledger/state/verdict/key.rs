@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Judged, Pending, State, Verdict, malformed};
-use crate::record::{Aim, Event, KeyAdded, KeyChanged, KeyPurpose, KeyState};
+use super::{FoldInput, GroupEffects, State, Verdict, malformed};
+use crate::record::{Event, KeyAdded, KeyChanged, KeyPurpose, KeyState, RecordedTarget};
 use mayfly_base::refusal::{Reason, Refusal};
 
 impl State {
-    pub(super) fn may_add_key<'a>(&self, e: &'a KeyAdded, pending: &mut Pending<'a>) -> Verdict {
+    pub(super) fn may_add_key<'a>(&self, e: &'a KeyAdded, pending: &mut GroupEffects<'a>) -> Verdict {
         let purpose = KeyPurpose::try_from(e.purpose).is_ok_and(|p| p != KeyPurpose::Unspecified);
         if !purpose || !matches!(KeyState::try_from(e.state), Ok(KeyState::Next | KeyState::Active)) {
             return Err(malformed("a key of unknown purpose, or in a state that no key begins in"));
@@ -20,7 +20,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn may_change_key(&self, e: &KeyChanged, pending: &mut Pending<'_>) -> Verdict {
+    pub(super) fn may_change_key(&self, e: &KeyChanged, pending: &mut GroupEffects<'_>) -> Verdict {
         pending.activates |= e.state == KeyState::Active as i32;
         self.key_change(&e.key, e.state)
     }
@@ -41,7 +41,7 @@ impl State {
 
     /// At most one active key per purpose and environment once the whole group has taken effect. Otherwise two replicas that create the
     /// first key, or rotate, at once would sign with two keys, and an operator who retires "the" key would leave one active.
-    pub(super) fn one_active<R: Judged>(&self, group: &[R]) -> Verdict {
+    pub(super) fn one_active<R: FoldInput>(&self, group: &[R]) -> Verdict {
         let mut of: BTreeMap<&str, (KeyPurpose, &str, KeyState)> =
             self.keys.iter().map(|(id, k)| (&**id, (k.purpose, &*k.environment, k.state))).collect();
         let compromised = KeyState::Compromised as i32;
@@ -56,8 +56,10 @@ impl State {
                 Event::KeyChanged(e) => vec![change(e.key.as_str(), e.state)],
                 Event::Revoked(e) if !e.lock_only => {
                     let aims = e.targets.iter().filter_map(|t| t.aim.as_ref());
-                    aims.filter_map(|a| if let Aim::SigningKey(k) = a { Some(change(k.as_str(), compromised)) } else { None })
-                        .collect()
+                    aims.filter_map(|a| {
+                        if let RecordedTarget::SigningKey(k) = a { Some(change(k.as_str(), compromised)) } else { None }
+                    })
+                    .collect()
                 }
                 _ => continue,
             };

@@ -2,7 +2,7 @@
 
 use super::super::logins::facts_of_login;
 use super::super::{Login, State, Verdict, serial_of_login};
-use super::{Pending, expired, malformed, refused_by, stale};
+use super::{GroupEffects, expired, malformed, refused_by, stale};
 use crate::commit::sha256;
 use crate::record::{KeyPurpose, KeyState, LoggedIn, LoggedOut};
 use mayfly_base::limits;
@@ -21,7 +21,13 @@ pub fn id_token_used(issuer: &str, id: &str) -> [u8; 32] {
 
 impl State {
     /// A login is a grant. Its ID token must be used up by an earlier record of the same group, and by nothing else.
-    pub(super) fn may_log_in<'a>(&'a self, e: &'a LoggedIn, revision: Seq, time: Millis, pending: &mut Pending<'a>) -> Verdict {
+    pub(super) fn may_log_in<'a>(
+        &'a self,
+        e: &'a LoggedIn,
+        revision: Seq,
+        time: Millis,
+        pending: &mut GroupEffects<'a>,
+    ) -> Verdict {
         let id = CredentialId::from_slice(&e.credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
         if self.logins.contains_key(&id)
             || self.credentials.get(&id).is_some()

@@ -5,31 +5,31 @@
 
 mod approval;
 mod authorize;
+mod break_glass;
 mod change;
-mod due;
-mod glass;
+mod deadline;
 mod issue;
 mod key;
 mod login;
 mod task;
-mod waits;
+mod task_approval;
 
 pub use login::id_token_used;
-pub use waits::digest_of_task;
+pub use task_approval::digest_of_task;
 
 use super::credentials::is_for;
-use super::tasks::{Phase, Task};
-use super::{Asked, Ceilings, Judged, State, Verdict};
+use super::tasks::{Task, TaskPhase};
+use super::{AnsweredRequest, FoldInput, Quotas, State, Verdict};
 use crate::record::{Event, LeaseOpened, TaskOpened};
-use crate::revocation::{Hit, Sort, Target};
+use crate::revocation::{Hit, Target, TargetKind};
 use mayfly_base::limits;
 use mayfly_base::refusal::{Reason, Refusal};
 use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// The additions to the state by the earlier records of the same group, if the group is valid.
-struct Pending<'a> {
+struct GroupEffects<'a> {
     /// The limits that apply.
-    ceilings: &'a Ceilings,
+    ceilings: &'a Quotas,
     /// The group has a single record, the usual case: nothing has to be collected for later records.
     alone: bool,
     tasks: Vec<&'a TaskOpened>,
@@ -50,9 +50,9 @@ struct Pending<'a> {
     glass: bool,
 }
 
-impl<'a> Pending<'a> {
-    fn within(ceilings: &'a Ceilings, alone: bool) -> Pending<'a> {
-        Pending {
+impl<'a> GroupEffects<'a> {
+    fn within(ceilings: &'a Quotas, alone: bool) -> GroupEffects<'a> {
+        GroupEffects {
             ceilings,
             alone,
             tasks: Vec::new(),
@@ -79,12 +79,12 @@ fn malformed(what: &str) -> Refusal {
     Refusal::new(Reason::InvalidField, format!("a record with {what}"))
 }
 
-fn over(task: &TaskId, phase: Phase) -> Refusal {
+fn over(task: &TaskId, phase: TaskPhase) -> Refusal {
     let what = match phase {
-        Phase::PendingApproval => "waits for an approval".to_owned(),
-        Phase::Held => "is held".to_owned(),
-        Phase::Over(outcome) => format!("is over ({})", format!("{outcome:?}").to_lowercase()),
-        Phase::Active => "is active".to_owned(),
+        TaskPhase::PendingApproval => "waits for an approval".to_owned(),
+        TaskPhase::Held => "is held".to_owned(),
+        TaskPhase::Over(outcome) => format!("is over ({})", format!("{outcome:?}").to_lowercase()),
+        TaskPhase::Active => "is active".to_owned(),
     };
     Refusal::new(Reason::TaskNotActive, format!("task {task} {what}"))
 }
@@ -111,13 +111,13 @@ pub fn policy_in_force(state: &State, environment: &str) -> u64 {
 
 impl State {
     /// Whether a group takes effect here. Does not change the state.
-    pub fn verdict<R: Judged>(&self, group: &[R], time: Millis) -> Verdict {
-        self.verdict_within(group, time, &Ceilings::FOLD)
+    pub fn verdict<R: FoldInput>(&self, group: &[R], time: Millis) -> Verdict {
+        self.verdict_within(group, time, &Quotas::FOLD)
     }
 
     /// As [`State::verdict`], for a writer with limits of its own, none above those of the fold.
-    pub fn verdict_within<R: Judged>(&self, group: &[R], time: Millis, ceilings: &Ceilings) -> Verdict {
-        let mut pending = Pending::within(ceilings, group.len() == 1);
+    pub fn verdict_within<R: FoldInput>(&self, group: &[R], time: Millis, ceilings: &Quotas) -> Verdict {
+        let mut pending = GroupEffects::within(ceilings, group.len() == 1);
         for judged in group {
             let record = judged.record();
             self.request_free(judged, &mut pending)?;
@@ -137,7 +137,7 @@ impl State {
 
     /// A request id is bound by the first record of the request. The server answers a retry from that record; if its credential cannot be
     /// returned again, an issuance that names it replaces it, and the request id is bound to the replacement from then on.
-    fn request_free(&self, judged: &impl Judged, pending: &mut Pending<'_>) -> Verdict {
+    fn request_free(&self, judged: &impl FoldInput, pending: &mut GroupEffects<'_>) -> Verdict {
         let replaces = match &judged.record().event {
             Some(Event::Issued(e)) if !e.replaces.is_empty() => Some(&e.replaces[..]),
             _ => None,
@@ -157,11 +157,11 @@ impl State {
         }
         match (self.credentials.asked(&key), replaces) {
             // The request id is counted already, for the replaced credential.
-            (Some(Asked::Live(first)), Some(id)) if first.id().as_bytes()[..] == *id => {
+            (Some(AnsweredRequest::Live(first)), Some(id)) if first.id().as_bytes()[..] == *id => {
                 pending.requests.push(key);
                 return Ok(());
             }
-            (None | Some(Asked::Ended(..)), Some(_)) => {
+            (None | Some(AnsweredRequest::Ended(..)), Some(_)) => {
                 return Err(stale(format!("request_id {:?} stands for no credential", judged.request_id())));
             }
             (Some(_), _) => return reused(),
@@ -214,7 +214,7 @@ impl State {
     /// openings.
     fn usable(&self, task: &Task, time: Millis) -> Verdict {
         match self.tasks.phase(task, time) {
-            Phase::Active => {}
+            TaskPhase::Active => {}
             phase => return Err(over(&task.terms.id, phase)),
         }
         match self.revoked_by(task) {
@@ -231,7 +231,8 @@ impl State {
                 return Some((t.terms.id, hit));
             }
             // Rules on tasks and credentials are common, other sorts are rare: usually nothing has to be checked.
-            let asked = |sort: Sort| sort != Sort::Task && (sort != Sort::Credential || t.terms.ancestor.is_some());
+            let asked =
+                |sort: TargetKind| sort != TargetKind::Task && (sort != TargetKind::Credential || t.terms.ancestor.is_some());
             if self.rules.newer(t.terms.revision).any(asked)
                 && let facts = self.opening(&t.terms)
                 && let Some(hit) = self.rules.covers(&facts)

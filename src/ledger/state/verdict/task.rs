@@ -1,9 +1,9 @@
 //! Verdicts on task openings, and on heartbeats, holds and extensions of open tasks.
 
+use super::super::task_spec::counted_bytes;
 use super::super::tasks::Task;
-use super::super::terms::counted_bytes;
 use super::super::{State, Verdict, add_lineage, svid_facts, trust_domain_of};
-use super::{Pending, malformed, policy_in_force, refused_by, stale};
+use super::{GroupEffects, malformed, policy_in_force, refused_by, stale};
 use crate::record::{Allowance, TaskOpened};
 use crate::revocation::Facts;
 use mayfly_base::limits;
@@ -11,7 +11,13 @@ use mayfly_base::refusal::{Reason, Refusal};
 use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 impl State {
-    pub(super) fn may_open<'a>(&'a self, e: &'a TaskOpened, revision: Seq, time: Millis, pending: &mut Pending<'a>) -> Verdict {
+    pub(super) fn may_open<'a>(
+        &'a self,
+        e: &'a TaskOpened,
+        revision: Seq,
+        time: Millis,
+        pending: &mut GroupEffects<'a>,
+    ) -> Verdict {
         let id = TaskId::from_slice(&e.task).ok_or_else(|| malformed("a task id that is not 16 bytes"))?;
         self.timely(e.opened_at, revision, time)?;
         if self.tasks.get(&id).is_some() || pending.tasks.iter().any(|t| t.task == e.task) {

@@ -6,7 +6,7 @@ use data_encoding::HEXLOWER;
 
 /// The parts of a compact JWS.
 #[derive(Clone, Debug)]
-pub struct Compact<'a> {
+pub struct CompactJws<'a> {
     /// The decoded header, JSON.
     pub header: Vec<u8>,
     /// The payload in base64url.
@@ -19,7 +19,7 @@ pub struct Compact<'a> {
 
 /// Why a text is not a compact JWS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NotCompact {
+pub enum CompactJwsDefect {
     /// A wrong number of dots, as in a JWS in JSON serialization.
     #[error("a compact JWS has three parts with a dot between them")]
     Parts,
@@ -28,13 +28,13 @@ pub enum NotCompact {
     Header,
 }
 
-impl Compact<'_> {
+impl CompactJws<'_> {
     /// Splits a token.
-    pub fn split(token: &str) -> Result<Compact<'_>, NotCompact> {
-        let (signed, signature) = token.rsplit_once('.').ok_or(NotCompact::Parts)?;
-        let (header, payload) = signed.split_once('.').filter(|(_, p)| !p.contains('.')).ok_or(NotCompact::Parts)?;
-        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| NotCompact::Header)?;
-        Ok(Compact { header, payload, signature, signed })
+    pub fn split(token: &str) -> Result<CompactJws<'_>, CompactJwsDefect> {
+        let (signed, signature) = token.rsplit_once('.').ok_or(CompactJwsDefect::Parts)?;
+        let (header, payload) = signed.split_once('.').filter(|(_, p)| !p.contains('.')).ok_or(CompactJwsDefect::Parts)?;
+        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| CompactJwsDefect::Header)?;
+        Ok(CompactJws { header, payload, signature, signed })
     }
 
     /// The decoded payload; `None` where it is not base64url without padding.

@@ -2,12 +2,13 @@
 //!
 //! Pure: no files, sockets, clocks or randomness.
 //! - [`spiffe_id`]: SPIFFE IDs. A form that is not canonical is refused.
-//! - [`bundle`], [`jwks`], [`anchor`], [`written`]: trust bundles. Bundles of different domains are never pooled.
+//! - [`bundle`], [`jwks`], [`anchor`], [`bundle_document`]: trust bundles. Bundles of different domains are never pooled.
 //! - [`svid`] = [`profile`] (the content of the certificates) + [`path`] (their signatures).
 //! - [`jws`] and [`jwk`]: the parts of signed tokens, and external public keys.
 
 pub mod anchor;
 pub mod bundle;
+pub mod bundle_document;
 pub mod caller;
 mod id_defect;
 pub mod json;
@@ -18,7 +19,6 @@ pub mod path;
 pub mod profile;
 pub mod spiffe_id;
 pub mod svid;
-pub mod written;
 
 /// SHA-256, the digest used for all identifiers here.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -62,7 +62,7 @@ pub enum Purpose {
 
 /// A valid path.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Path {
+pub struct CertificatePath {
     /// The anchor at its end.
     pub anchor: AnchorId,
     /// SHA-256 of the SubjectPublicKeyInfo of the certificate that signed the leaf.
@@ -107,7 +107,7 @@ pub fn build(
     roots: &Roots,
     at: Millis,
     purpose: Purpose,
-) -> Result<Path, PathDefect> {
+) -> Result<CertificatePath, PathDefect> {
     let end_entity = EndEntityCert::try_from(leaf).map_err(defect)?;
     let usage = match purpose {
         Purpose::Client => KeyUsage::client_auth(),
@@ -131,7 +131,7 @@ pub fn build(
     describe(&path, roots)
 }
 
-fn describe(path: &VerifiedPath<'_>, roots: &Roots) -> Result<Path, PathDefect> {
+fn describe(path: &VerifiedPath<'_>, roots: &Roots) -> Result<CertificatePath, PathDefect> {
     let facts = roots.facts_of(path.anchor()).ok_or(PathDefect::UnknownAuthority)?;
     let mut issuing_key = None;
     let mut issuers_not_after = facts.not_after;
@@ -140,7 +140,7 @@ fn describe(path: &VerifiedPath<'_>, roots: &Roots) -> Result<Path, PathDefect> 
         let not_after = profile::not_after(&issuer.der()).ok_or(PathDefect::Malformed)?;
         issuers_not_after = issuers_not_after.min(not_after);
     }
-    Ok(Path { anchor: facts.id, issuing_key: issuing_key.unwrap_or(facts.key), issuers_not_after })
+    Ok(CertificatePath { anchor: facts.id, issuing_key: issuing_key.unwrap_or(facts.key), issuers_not_after })
 }
 
 fn unix(at: Millis) -> UnixTime {

@@ -13,7 +13,7 @@ use crate::seq::Millis;
 
 /// The content of a chain whose certificates satisfy the profile. Nobody has vouched for it yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Profile {
+pub struct SvidProfile {
     /// The leaf's SPIFFE ID.
     pub id: SpiffeId,
     /// The leaf's serial number: big endian, 1 to 20 bytes, without the zero byte that DER puts before a high bit.
@@ -25,7 +25,7 @@ pub struct Profile {
 }
 
 /// Checks the size limits, then the leaf, then each further certificate of the chain.
-pub fn check(chain: &PeerChain) -> Result<Profile, SvidDefect> {
+pub fn check(chain: &PeerChain) -> Result<SvidProfile, SvidDefect> {
     let (leaf, intermediates) = chain.certificates().split_first().ok_or(SvidDefect::EmptyChain)?;
     if chain.certificates().len() > limits::CHAIN_CERTIFICATES {
         return Err(SvidDefect::ChainTooLong);
@@ -40,7 +40,7 @@ pub fn check(chain: &PeerChain) -> Result<Profile, SvidDefect> {
     signers.iter().try_for_each(check_signer)?;
     check_subjects(&signers)?;
     let (not_before, not_after) = validity(&leaf);
-    Ok(Profile { id, serial: serial(&leaf)?, not_before, not_after })
+    Ok(SvidProfile { id, serial: serial(&leaf)?, not_before, not_after })
 }
 
 /// Whether the leaf has a DNS name. Many gRPC clients refuse a server certificate without one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::pages::Counted;
+use super::paged_vec::CountedIter;
 use crate::seq::Millis;
 
 /// Entries per chunk: 4 KB of slots.
@@ -85,13 +85,13 @@ impl<T: Serialize> Serialize for Calendar<T> {
         impl<T: Serialize> Serialize for Second<'_, T> {
             fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
                 let len = self.0.iter().map(|piece| piece.len()).sum();
-                s.collect_seq(Counted(len, self.0.iter().flat_map(|piece| piece.iter())))
+                s.collect_seq(CountedIter(len, self.0.iter().flat_map(|piece| piece.iter())))
             }
         }
 
         // A second without items may remain until the next look-up. It is not serialized.
         let some = || self.seconds.iter().filter(|(_, pieces)| pieces.iter().any(|piece| !piece.is_empty()));
-        s.collect_map(Counted(some().count(), some().map(|(second, pieces)| (second, Second(pieces)))))
+        s.collect_map(CountedIter(some().count(), some().map(|(second, pieces)| (second, Second(pieces)))))
     }
 }
 

@@ -7,7 +7,7 @@ use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, Equivalent, HashTable};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::pages::Counted;
+use super::paged_vec::CountedIter;
 
 /// Number of shards. A clone copies one pointer per shard; the first change of a shard afterwards copies the pointers to its leaves.
 const SHARDS: usize = 256;
@@ -17,22 +17,22 @@ const SHARDS: usize = 256;
 const LEAF: usize = 24;
 
 /// A hash map that is copied, grown and shrunk leaf by leaf, so that no change takes long, however large the map is.
-pub struct Map<K, V> {
+pub struct PersistentMap<K, V> {
     /// Empty as long as there is no entry.
     shards: Vec<Arc<Shard<K, V>>>,
     hasher: DefaultHashBuilder,
     len: usize,
 }
 
-impl<K, V> Default for Map<K, V> {
+impl<K, V> Default for PersistentMap<K, V> {
     fn default() -> Self {
-        Map { shards: Vec::new(), hasher: DefaultHashBuilder::default(), len: 0 }
+        PersistentMap { shards: Vec::new(), hasher: DefaultHashBuilder::default(), len: 0 }
     }
 }
 
-impl<K, V> Clone for Map<K, V> {
+impl<K, V> Clone for PersistentMap<K, V> {
     fn clone(&self) -> Self {
-        Map { shards: self.shards.clone(), hasher: self.hasher.clone(), len: self.len }
+        PersistentMap { shards: self.shards.clone(), hasher: self.hasher.clone(), len: self.len }
     }
 }
 
@@ -117,7 +117,7 @@ impl<K: Hash + Clone, V: Clone> Shard<K, V> {
     }
 }
 
-impl<K, V> Map<K, V> {
+impl<K, V> PersistentMap<K, V> {
     /// The number of entries.
     pub fn len(&self) -> usize {
         self.len
@@ -145,7 +145,7 @@ impl<K, V> Map<K, V> {
     }
 }
 
-impl<K: Hash + Eq, V> Map<K, V> {
+impl<K: Hash + Eq, V> PersistentMap<K, V> {
     /// The value of a key.
     pub fn get<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<&V> {
         if self.len == 0 {
@@ -172,7 +172,7 @@ fn own<'a, K, V, Q: Equivalent<K> + ?Sized>(
     Some(Arc::make_mut(shard))
 }
 
-impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
+impl<K: Hash + Eq + Clone, V: Clone> PersistentMap<K, V> {
     /// The mutable value of a key.
     pub fn value_mut<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> Option<&mut V> {
         let hash = self.hasher.hash_one(key);
@@ -230,23 +230,23 @@ impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
 }
 
 /// Serialized in the order of the keys, so that equal content gives equal bytes.
-impl<K: Serialize + Ord, V: Serialize> Serialize for Map<K, V> {
+impl<K: Serialize + Ord, V: Serialize> Serialize for PersistentMap<K, V> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let mut all: Vec<(&K, &V)> = self.iter().collect();
         all.sort_unstable_by(|a, b| a.0.cmp(b.0));
-        s.collect_seq(Counted(all.len(), all.into_iter()))
+        s.collect_seq(CountedIter(all.len(), all.into_iter()))
     }
 }
 
-impl<'de, K: Deserialize<'de> + Hash + Eq + Clone, V: Deserialize<'de> + Clone> Deserialize<'de> for Map<K, V> {
+impl<'de, K: Deserialize<'de> + Hash + Eq + Clone, V: Deserialize<'de> + Clone> Deserialize<'de> for PersistentMap<K, V> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         Ok(Vec::<(K, V)>::deserialize(d)?.into_iter().collect())
     }
 }
 
-impl<K: Hash + Eq + Clone, V: Clone> FromIterator<(K, V)> for Map<K, V> {
+impl<K: Hash + Eq + Clone, V: Clone> FromIterator<(K, V)> for PersistentMap<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
-        let mut map = Map::default();
+        let mut map = PersistentMap::default();
         for (key, value) in entries {
             map.insert(key, value);
         }
@@ -266,7 +266,7 @@ mod tests {
         fn it_is_a_map_and_its_copies_stay_as_they_were(
             ops in prop::collection::vec((0u8..5, 0u16..600, any::<u32>()), 0..2_000)
         ) {
-            let (mut map, mut model) = (Map::default(), BTreeMap::new());
+            let (mut map, mut model) = (PersistentMap::default(), BTreeMap::new());
             let mut copies = Vec::new();
             for (op, key, value) in ops {
                 match op {
@@ -283,7 +283,7 @@ mod tests {
             for (map, model) in copies {
                 let bytes = postcard::to_stdvec(&map).unwrap();
                 prop_assert_eq!(&bytes, &postcard::to_stdvec(&model.into_iter().collect::<Vec<_>>()).unwrap());
-                let back: Map<u16, u32> = postcard::from_bytes(&bytes).unwrap();
+                let back: PersistentMap<u16, u32> = postcard::from_bytes(&bytes).unwrap();
                 prop_assert_eq!(postcard::to_stdvec(&back).unwrap(), bytes);
             }
         }
@@ -297,7 +297,7 @@ mod tests {
         fn it_is_a_map_while_many_come_and_go(
             ops in prop::collection::vec((0u8..4, 0u32..20_000, 0u32..12_000), 1..10)
         ) {
-            let (mut map, mut model) = (Map::default(), BTreeMap::new());
+            let (mut map, mut model) = (PersistentMap::default(), BTreeMap::new());
             let mut copies = Vec::new();
             for (op, from, many) in ops {
                 for key in from..from + many {
@@ -320,8 +320,8 @@ mod tests {
     }
 
     /// The number of leaves of the first map that the second one does not share, and the number of their entries.
-    fn apart(one: &Map<u32, u32>, other: &Map<u32, u32>) -> (usize, usize) {
-        let leaves = |map: &Map<u32, u32>| map.shards.iter().flat_map(|s| s.leaves.clone()).collect::<Vec<_>>();
+    fn apart(one: &PersistentMap<u32, u32>, other: &PersistentMap<u32, u32>) -> (usize, usize) {
+        let leaves = |map: &PersistentMap<u32, u32>| map.shards.iter().flat_map(|s| s.leaves.clone()).collect::<Vec<_>>();
         let others: std::collections::HashSet<_> = leaves(other).iter().map(Arc::as_ptr).collect();
         let own: Vec<_> = leaves(one).into_iter().filter(|leaf| !others.contains(&Arc::as_ptr(leaf))).collect();
         (own.len(), own.iter().map(|leaf| leaf.len()).sum())
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_change_copies_a_leaf_however_much_there_is() {
-        let mut map: Map<u32, u32> = (0..300_000).map(|n| (n, n)).collect();
+        let mut map: PersistentMap<u32, u32> = (0..300_000).map(|n| (n, n)).collect();
         for n in (0..300_000).step_by(2_500) {
             let copy = map.clone();
             map.remove(&n);
@@ -344,8 +344,8 @@ mod tests {
 
     #[test]
     fn leaves_are_neither_full_nor_empty_and_go_with_what_was_in_them() {
-        let mut map = Map::default();
-        let leaves = |map: &Map<u32, u32>| map.shards.iter().map(|s| s.leaves.len()).sum::<usize>();
+        let mut map = PersistentMap::default();
+        let leaves = |map: &PersistentMap<u32, u32>| map.shards.iter().map(|s| s.leaves.len()).sum::<usize>();
         for n in 0..100_000u32 {
             map.insert(n, n);
             if n > 50_000 && n % 1_000 == 0 {

@@ -5,10 +5,10 @@
 
 mod calendar;
 mod map;
-mod pages;
-mod places;
+mod paged_vec;
+mod slot_index;
 
 pub use calendar::Calendar;
-pub use map::Map;
-pub use pages::Pages;
-pub use places::{Places, Slot};
+pub use map::PersistentMap;
+pub use paged_vec::PagedVec;
+pub use slot_index::{Slot, SlotIndex};

@@ -1,6 +1,6 @@
 //! The facts about a credential or grant that revocation rules match. Every target can be matched with these facts.
 
-use super::sort::{Sort, Sorts};
+use super::target_kind::{TargetKind, TargetKinds};
 use crate::seq::{CredentialId, Seq, TaskId};
 
 /// The SVID that a credential or grant depends on.
@@ -57,9 +57,9 @@ pub enum Probe<'a> {
     Credential(CredentialId),
     Task(TaskId),
     /// A sort whose targets are one name.
-    Name(Sort, &'a str),
+    Name(TargetKind, &'a str),
     /// A sort whose targets are two names.
-    Pair(Sort, &'a str, &'a str),
+    Pair(TargetKind, &'a str, &'a str),
     TrustAnchor(&'a [u8]),
     /// An environment and the version of its policy set.
     Policy(&'a str, u64),
@@ -69,22 +69,22 @@ pub enum Probe<'a> {
 
 impl Probe<'_> {
     /// The sort of the targets that match.
-    pub const fn sort(&self) -> Sort {
+    pub const fn sort(&self) -> TargetKind {
         match self {
-            Probe::Credential(_) => Sort::Credential,
-            Probe::Task(_) => Sort::Task,
+            Probe::Credential(_) => TargetKind::Credential,
+            Probe::Task(_) => TargetKind::Task,
             Probe::Name(sort, _) | Probe::Pair(sort, ..) => *sort,
-            Probe::TrustAnchor(_) => Sort::TrustAnchor,
-            Probe::Policy(..) => Sort::PolicyBelow,
-            Probe::Svid(..) => Sort::Svid,
-            Probe::Everything => Sort::Everything,
+            Probe::TrustAnchor(_) => TargetKind::TrustAnchor,
+            Probe::Policy(..) => TargetKind::PolicyBelow,
+            Probe::Svid(..) => TargetKind::Svid,
+            Probe::Everything => TargetKind::Everything,
         }
     }
 }
 
 impl<'a> Facts<'a> {
     /// Asks every question of these sorts that the facts give, until `ask` returns `true`. The rule of the signing key is asked first.
-    pub fn each(&self, of: Sorts, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
+    pub fn each(&self, of: TargetKinds, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
         if of.is_empty() {
             return false;
         }
@@ -93,18 +93,18 @@ impl<'a> Facts<'a> {
     }
 
     /// The questions of this grant alone, without those that it depends on.
-    fn own(&self, of: Sorts, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
-        (!self.key.is_empty() && ask(Probe::Name(Sort::SigningKey, self.key)))
+    fn own(&self, of: TargetKinds, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
+        (!self.key.is_empty() && ask(Probe::Name(TargetKind::SigningKey, self.key)))
             || ask(Probe::Everything)
             || self.credentials.iter().any(|id| ask(Probe::Credential(*id)))
             || self.tasks.iter().any(|id| ask(Probe::Task(*id)))
-            || (of.any_of(Sorts::OF_IDENTITIES) && self.different().any(|(issuer, sub)| identity(issuer, sub, ask)))
+            || (of.any_of(TargetKinds::OF_IDENTITIES) && self.different().any(|(issuer, sub)| identity(issuer, sub, ask)))
             || self.svid.is_some_and(|s| {
                 ask(Probe::TrustAnchor(s.anchor))
-                    || ask(Probe::Name(Sort::TrustDomain, s.trust_domain))
+                    || ask(Probe::Name(TargetKind::TrustDomain, s.trust_domain))
                     || ask(Probe::Svid(s.trust_domain, s.issuing_key, s.serial))
             })
-            || self.subject_token.is_some_and(|(issuer, id)| ask(Probe::Pair(Sort::SubjectToken, issuer, id)))
+            || self.subject_token.is_some_and(|(issuer, id)| ask(Probe::Pair(TargetKind::SubjectToken, issuer, id)))
             || self.resource(ask)
     }
 
@@ -117,25 +117,26 @@ impl<'a> Facts<'a> {
 
     fn resource(&self, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
         (!self.upstream.is_empty()
-            && (ask(Probe::Name(Sort::Upstream, self.upstream))
-                || self.scopes.iter().any(|s| ask(Probe::Pair(Sort::UpstreamScope, self.upstream, s)))))
-            || (!self.binding.is_empty() && ask(Probe::Name(Sort::Binding, self.binding)))
-            || (!self.tool.is_empty() && ask(Probe::Name(Sort::Tool, self.tool)))
+            && (ask(Probe::Name(TargetKind::Upstream, self.upstream))
+                || self.scopes.iter().any(|s| ask(Probe::Pair(TargetKind::UpstreamScope, self.upstream, s)))))
+            || (!self.binding.is_empty() && ask(Probe::Name(TargetKind::Binding, self.binding)))
+            || (!self.tool.is_empty() && ask(Probe::Name(TargetKind::Tool, self.tool)))
             || (!self.environment.is_empty()
-                && (ask(Probe::Name(Sort::Environment, self.environment)) || ask(Probe::Policy(self.environment, self.policy))))
+                && (ask(Probe::Name(TargetKind::Environment, self.environment))
+                    || ask(Probe::Policy(self.environment, self.policy))))
     }
 }
 
 /// A SPIFFE ID also matches caller, prefix and trust domain rules. A prefix matches whole segments only.
 fn identity<'a>(issuer: &'a str, sub: &'a str, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
-    if !issuer.is_empty() && ask(Probe::Pair(Sort::Subject, issuer, sub)) {
+    if !issuer.is_empty() && ask(Probe::Pair(TargetKind::Subject, issuer, sub)) {
         return true;
     }
     const SCHEME: &str = "spiffe://";
     let Some(rest) = sub.strip_prefix(SCHEME) else { return false };
     let domain_end = rest.find('/').unwrap_or(rest.len());
-    ask(Probe::Name(Sort::TrustDomain, &rest[..domain_end]))
-        || ask(Probe::Name(Sort::Caller, sub))
-        || rest.match_indices('/').any(|(at, _)| ask(Probe::Name(Sort::Prefix, &sub[..SCHEME.len() + at])))
-        || ask(Probe::Name(Sort::Prefix, sub))
+    ask(Probe::Name(TargetKind::TrustDomain, &rest[..domain_end]))
+        || ask(Probe::Name(TargetKind::Caller, sub))
+        || rest.match_indices('/').any(|(at, _)| ask(Probe::Name(TargetKind::Prefix, &sub[..SCHEME.len() + at])))
+        || ask(Probe::Name(TargetKind::Prefix, sub))
 }

@@ -8,11 +8,11 @@
 
 use std::collections::BTreeSet;
 
+use super::bloom_filter::{ProbeHashes, RevocationFilter};
 use super::event::{FeedEvent, FeedSnapshot};
 use super::facts::{Facts, Probe};
-use super::marks::{Asked, Marks};
 use super::rules::{Hit, Rules};
-use super::sort::Sort;
+use super::target_kind::TargetKind;
 use crate::limits;
 use crate::seq::{Millis, Seq, TaskId};
 
@@ -30,7 +30,7 @@ pub struct Moment {
 
 /// A credential's lifetime according to its claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Life {
+pub struct Lifetime {
     /// `iat`.
     pub issued_at: Millis,
     /// `exp`.
@@ -152,7 +152,7 @@ pub struct Follower {
     rules: Rules,
     held: BTreeSet<TaskId>,
     /// The marks of the rules and holds.
-    marks: Marks,
+    marks: RevocationFilter,
     applied: Seq,
     whole: bool,
     /// The next stream begins with a snapshot, because the feed no longer has the missed events.
@@ -170,14 +170,14 @@ pub struct Follower {
 
 /// A snapshot whose parts may still be arriving. The follower keeps deciding with its present state until the snapshot is whole.
 #[derive(Clone, Default)]
-pub struct Building {
+pub struct PartialSnapshot {
     seq: Seq,
     rules: Rules,
     held: BTreeSet<TaskId>,
-    marks: Marks,
+    marks: RevocationFilter,
 }
 
-impl Building {
+impl PartialSnapshot {
     /// Adds one part, or the whole snapshot.
     pub fn add(&mut self, part: &FeedSnapshot) {
         self.seq = part.seq;
@@ -267,14 +267,14 @@ impl Follower {
 
     /// Begins with a whole snapshot. A snapshot older than the applied state is refused and ends the trust in this generation.
     pub fn begin(&mut self, snapshot: &FeedSnapshot) -> Result<(), Missed> {
-        let mut whole = Building::default();
+        let mut whole = PartialSnapshot::default();
         whole.add(snapshot);
         self.begin_with(whole)
     }
 
     /// The same with a snapshot whose parts arrived one by one.
-    pub fn begin_with(&mut self, snapshot: Building) -> Result<(), Missed> {
-        let Building { seq, rules, held, marks } = snapshot;
+    pub fn begin_with(&mut self, snapshot: PartialSnapshot) -> Result<(), Missed> {
+        let PartialSnapshot { seq, rules, held, marks } = snapshot;
         // The next stream tells the server what was seen, so that the server can judge it.
         self.must_begin = false;
         if seq < self.applied {
@@ -367,7 +367,7 @@ impl Follower {
     }
 
     fn mark_anew(&mut self) {
-        self.marks = Marks::default();
+        self.marks = RevocationFilter::default();
         self.rules.entries().iter().for_each(|(target, entry)| self.marks.revoked(target, entry.revoked));
         self.held.iter().for_each(|task| self.marks.held(*task));
     }
@@ -428,7 +428,7 @@ impl Follower {
     ///
     /// The revision in the facts is claimed by the token itself. It may be relied on only because the rule of the signing key is checked
     /// first.
-    pub fn check(&self, facts: &Facts<'_>, life: Life, now: Moment) -> Result<(), FollowerRefusal> {
+    pub fn check(&self, facts: &Facts<'_>, life: Lifetime, now: Moment) -> Result<(), FollowerRefusal> {
         if let Some(seq) = self.key_revoked(facts.key) {
             return Err(FollowerRefusal::Key(seq));
         }
@@ -444,7 +444,7 @@ impl Follower {
 
     /// The result of [`check`](Follower::check) for a credential that nothing [`touches`](Follower::touches): the follower's knowledge is
     /// complete and the credential has not expired.
-    pub fn lives(&self, life: Life, now: Moment) -> Result<(), FollowerRefusal> {
+    pub fn lives(&self, life: Lifetime, now: Moment) -> Result<(), FollowerRefusal> {
         self.fresh(now)?;
         let ttl = life.expires_at.since(life.issued_at);
         if ttl > limits::CREDENTIAL_TTL_MS {
@@ -462,7 +462,7 @@ impl Follower {
 
     /// Whether a rule or hold may apply to a credential, including the rule of its signing key. `false` is certain and costs a few
     /// nanoseconds per question; after `true`, [`check`](Follower::check) gives the answer.
-    pub fn touches(&self, asked: &Asked) -> bool {
+    pub fn touches(&self, asked: &ProbeHashes) -> bool {
         self.marks.touch(asked)
     }
 
@@ -472,7 +472,7 @@ impl Follower {
     }
 
     fn key_revoked(&self, kid: &str) -> Option<Seq> {
-        self.rules.found(&Probe::Name(Sort::SigningKey, kid)).map(|entry| entry.revoked)
+        self.rules.found(&Probe::Name(TargetKind::SigningKey, kid)).map(|entry| entry.revoked)
     }
 }
 

@@ -19,7 +19,7 @@ fn rule(n: u64, target: Target, drop_after: Option<Millis>) -> FeedEvent {
     FeedEvent::Rule { seq: seq(n), targets: vec![target], drop_after, locks: false }
 }
 
-const LIFE: Life = Life { issued_at: Millis(1_000), expires_at: Millis(300_000) };
+const LIFE: Lifetime = Lifetime { issued_at: Millis(1_000), expires_at: Millis(300_000) };
 
 fn following() -> Follower {
     let mut follower = Follower::new();
@@ -111,7 +111,7 @@ fn a_follower_that_begins_anew_decides_by_what_it_knew_until_the_snapshot_is_who
     follower.resync();
     assert_eq!(follower.resumes_after(), None);
     let revoked = Facts { revision: seq(5), tool: "t", ..Facts::default() };
-    let mut whole = Building::default();
+    let mut whole = PartialSnapshot::default();
     let many = |from: u64| {
         let target = |n| Target::Credential(crate::seq::CredentialId::from_bytes(u128::to_be_bytes(n)));
         (0..1_000).map(|n| (target(u128::from(from + n)), seq(6), None)).collect()
@@ -159,9 +159,9 @@ fn key_rules_come_first_ignore_the_revision_and_are_never_dropped() {
 #[test]
 fn a_life_beyond_the_longest_or_not_begun_is_refused() {
     let follower = following();
-    let long = Life { issued_at: Millis(1_000), expires_at: Millis(1_001 + limits::CREDENTIAL_TTL_MS) };
+    let long = Lifetime { issued_at: Millis(1_000), expires_at: Millis(1_001 + limits::CREDENTIAL_TTL_MS) };
     assert!(matches!(follower.check(&Facts::default(), long, at(1_000)), Err(FollowerRefusal::LifeTooLong(_))));
-    let later = Life { issued_at: Millis(31_001), expires_at: Millis(60_000) };
+    let later = Lifetime { issued_at: Millis(31_001), expires_at: Millis(60_000) };
     assert!(matches!(follower.check(&Facts::default(), later, at(1_000)), Err(FollowerRefusal::NotYet(_))));
     assert!(matches!(follower.check(&Facts::default(), LIFE, at(300_000)), Err(FollowerRefusal::Stale(_))));
 }

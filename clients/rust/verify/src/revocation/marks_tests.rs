@@ -3,13 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::revocation::follower::{Follower, FollowerRefusal, Heartbeat, Life, Moment};
+use crate::revocation::follower::{Follower, FollowerRefusal, Heartbeat, Lifetime, Moment};
 use crate::revocation::target::one_of_each;
 use crate::revocation::{FeedEvent, FeedSnapshot, SvidFacts};
 use crate::seq::{CredentialId, Millis, TaskId};
 
 const NOW: Moment = Moment { wall: Millis(1_000_000), steady: 1_000 };
-const LIFE: Life = Life { issued_at: Millis(1_000_000), expires_at: Millis(1_300_000) };
+const LIFE: Lifetime = Lifetime { issued_at: Millis(1_000_000), expires_at: Millis(1_300_000) };
 
 fn seq(n: u64) -> Seq {
     Seq::from_u64(n).unwrap()
@@ -156,7 +156,7 @@ impl World {
     }
 
     /// The quick check as [`Checker`](crate::check::Checker) does it.
-    fn quick(&self, asked: &Asked, facts: &Facts<'_>, life: Life) -> Result<(), FollowerRefusal> {
+    fn quick(&self, asked: &ProbeHashes, facts: &Facts<'_>, life: Lifetime) -> Result<(), FollowerRefusal> {
         if self.follower.touches(asked) {
             self.follower.check(facts, life, self.now)
         } else {
@@ -171,14 +171,14 @@ proptest! {
     fn the_quick_way_and_the_plain_way_agree(steps in steps()) {
         let mut world = World::new();
         // Computed when a token is first seen and then reused.
-        let mut known: Vec<(Says, Asked)> = Vec::new();
+        let mut known: Vec<(Says, ProbeHashes)> = Vec::new();
         for step in steps {
             world.take(&step);
             if let Step::Check(says) = step {
                 let asked = with(&says, |facts| facts.asked());
                 known.push((says, asked));
             }
-            let life = Life { expires_at: world.now.wall.plus(1_000), ..LIFE };
+            let life = Lifetime { expires_at: world.now.wall.plus(1_000), ..LIFE };
             for (says, asked) in &known {
                 with(says, |facts| {
                     prop_assert_eq!(world.quick(asked, facts, life), world.follower.check(facts, life, world.now));
@@ -199,7 +199,7 @@ proptest! {
         prop_assert_eq!(world.follower.rules(), 0);
         // A few ended rules stay marked and are checked by name.
         prop_assert_eq!(world.follower.touches(&facts.asked()), rules <= 64 + rules / 4);
-        prop_assert_eq!(world.quick(&facts.asked(), &facts, Life { expires_at: world.now.wall.plus(1), ..LIFE }), Ok(()));
+        prop_assert_eq!(world.quick(&facts.asked(), &facts, Lifetime { expires_at: world.now.wall.plus(1), ..LIFE }), Ok(()));
     }
 }
 
@@ -230,7 +230,7 @@ fn every_target_marks_what_answers_it_and_nothing_else() {
 fn every_target_marks(facts: &Facts<'_>) {
     let everything = one_of_each().into_iter().find(|t| *t == Target::Everything).unwrap();
     for target in one_of_each() {
-        let mut marks = Marks::default();
+        let mut marks = RevocationFilter::default();
         marks.revoked(&target, seq(9));
         assert!(marks.touch(&facts.asked()), "{target}");
         assert_eq!(marks.touch(&Facts::default().asked()), target == everything, "{target}");
@@ -242,10 +242,10 @@ fn every_target_marks(facts: &Facts<'_>) {
 #[test]
 fn no_revision_is_above_a_revoked_key_or_a_hold() {
     let facts = Facts { revision: Seq::LAST, key: "k1", tasks: vec![TaskId::from_bytes([2; 16])], ..Facts::default() };
-    let mut marks = Marks::default();
+    let mut marks = RevocationFilter::default();
     marks.revoked(&Target::SigningKey("k1".into()), seq(1));
     assert!(marks.touch(&facts.asked()));
-    let mut marks = Marks::default();
+    let mut marks = RevocationFilter::default();
     marks.held(TaskId::from_bytes([2; 16]));
     assert!(marks.touch(&facts.asked()));
 }

@@ -1,20 +1,20 @@
 //! Revocation: targets, the rules that revocations create, and the follower that applies them.
 
+mod bloom_filter;
 pub mod event;
 pub mod facts;
 pub mod follower;
-mod marks;
 pub mod record;
+mod rule_table;
 pub mod rules;
-pub mod sort;
-mod table;
 pub mod target;
-mod written;
+pub mod target_kind;
+mod target_text;
 
+pub use bloom_filter::ProbeHashes;
 pub use event::{FeedEvent, FeedSnapshot};
 pub use facts::{Facts, Probe, SvidFacts};
-pub use follower::{ChainHead, Follower, FollowerRefusal, Heartbeat, Life, Moment, RolledBack};
-pub use marks::Asked;
-pub use rules::{Entry, Hit, Rules};
-pub use sort::{Sort, Sorts};
+pub use follower::{ChainHead, Follower, FollowerRefusal, Heartbeat, Lifetime, Moment, RolledBack};
+pub use rules::{Hit, RevocationEntry, Rules};
 pub use target::Target;
+pub use target_kind::{TargetKind, TargetKinds};

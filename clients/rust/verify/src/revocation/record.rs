@@ -9,7 +9,7 @@ use crate::identity::spiffe_id::SpiffeId;
 
 /// An identity: issuer and subject. A SPIFFE ID is in `sub`, with its trust domain as issuer.
 #[derive(Clone, PartialEq, Eq, Hash, Message, serde::Serialize, serde::Deserialize)]
-pub struct Identity {
+pub struct Principal {
     /// Issuer: a URL, or the trust domain of a SPIFFE ID.
     #[prost(string, tag = "1")]
     pub issuer: String,
@@ -18,17 +18,17 @@ pub struct Identity {
     pub sub: String,
 }
 
-impl Identity {
+impl Principal {
     /// The identity of a workload.
-    pub fn workload(id: &SpiffeId) -> Identity {
-        Identity { issuer: id.trust_domain().to_owned(), sub: id.as_str().to_owned() }
+    pub fn workload(id: &SpiffeId) -> Principal {
+        Principal { issuer: id.trust_domain().to_owned(), sub: id.as_str().to_owned() }
     }
 
     /// The identity of a caller: the person who signed in, else the workload.
-    pub fn of(caller: &Caller) -> Identity {
+    pub fn of(caller: &Caller) -> Principal {
         match caller.person() {
-            Some(person) => Identity { issuer: person.issuer.to_string(), sub: person.subject.to_string() },
-            None => Identity::workload(caller.id()),
+            Some(person) => Principal { issuer: person.issuer.to_string(), sub: person.subject.to_string() },
+            None => Principal::workload(caller.id()),
         }
     }
 
@@ -51,13 +51,13 @@ impl Identity {
 #[derive(Clone, PartialEq, Message)]
 pub struct TargetRecord {
     /// Exactly one of the kinds of target.
-    #[prost(oneof = "Aim", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
-    pub aim: Option<Aim>,
+    #[prost(oneof = "RecordedTarget", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
+    pub aim: Option<RecordedTarget>,
 }
 
 /// The kinds of target.
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub enum Aim {
+pub enum RecordedTarget {
     /// A credential and everything that depends on it.
     #[prost(bytes = "vec", tag = "1")]
     Credential(Vec<u8>),
@@ -78,13 +78,13 @@ pub enum Aim {
     TrustAnchor(Vec<u8>),
     /// An identity by issuer and subject.
     #[prost(message, tag = "7")]
-    Subject(Identity),
+    Subject(Principal),
     /// An upstream.
     #[prost(string, tag = "8")]
     Upstream(String),
     /// One scope of an upstream: `issuer` is the upstream, `sub` the scope.
     #[prost(message, tag = "9")]
-    UpstreamScope(Identity),
+    UpstreamScope(Principal),
     /// A binding.
     #[prost(string, tag = "10")]
     Binding(String),
@@ -105,7 +105,7 @@ pub enum Aim {
     Svid(SvidTarget),
     /// A subject token: its issuer, and its id as `sub`.
     #[prost(message, tag = "16")]
-    SubjectToken(Identity),
+    SubjectToken(Principal),
     /// Everything.
     #[prost(bool, tag = "17")]
     Everything(bool),

@@ -5,10 +5,10 @@
 //! grant until it is lifted.
 
 use super::facts::{Facts, Probe};
-use super::sort::{SORTS, Sort, Sorts};
-pub use super::table::Entry;
-use super::table::Table;
+pub use super::rule_table::RevocationEntry;
+use super::rule_table::RuleTable;
 use super::target::Target;
+use super::target_kind::{SORTS, TargetKind, TargetKinds};
 use crate::limits;
 use crate::persistent::Calendar;
 use crate::seq::{Millis, Seq};
@@ -27,7 +27,7 @@ pub struct Hit {
 /// All rules in force.
 #[derive(Clone, Default)]
 pub struct Rules {
-    table: Table,
+    table: RuleTable,
     /// The newest revocation of each sort. A decision that has seen it needs no look-up for this sort.
     newest: [Seq; SORTS],
     locks: [usize; SORTS],
@@ -40,7 +40,7 @@ impl Rules {
     /// Adds a revocation or a lock. `until` bounds the revocation; the rule of a signing key is kept for ever.
     pub fn add(&mut self, target: &Target, revoked: Option<Seq>, lock: Option<Seq>, until: Millis) {
         let sort = target.sort();
-        let until = if sort == Sort::SigningKey { Millis(u64::MAX) } else { until };
+        let until = if sort == TargetKind::SigningKey { Millis(u64::MAX) } else { until };
         let entry = self.table.slot(target);
         let was_locked = entry.lock.is_some();
         entry.revoked = entry.revoked.max(revoked.unwrap_or(Seq::ZERO));
@@ -72,12 +72,12 @@ impl Rules {
     }
 
     /// The entry for exactly this target.
-    pub fn get(&self, target: &Target) -> Option<Entry> {
+    pub fn get(&self, target: &Target) -> Option<RevocationEntry> {
         self.table.get(target)
     }
 
     /// The entry that matches a question, regardless of the revision.
-    pub(super) fn found(&self, probe: &Probe<'_>) -> Option<Entry> {
+    pub(super) fn found(&self, probe: &Probe<'_>) -> Option<RevocationEntry> {
         self.table.probe(probe, Seq::ZERO)
     }
 
@@ -93,11 +93,11 @@ impl Rules {
 
     fn covered(&self, facts: &Facts<'_>, fits: impl Fn(Seq) -> bool) -> Option<Hit> {
         let mut hit = None;
-        let asked: Sorts = self.newer(facts.revision).collect();
-        facts.each(asked.with(Sort::SigningKey), &mut |probe| {
+        let asked: TargetKinds = self.newer(facts.revision).collect();
+        facts.each(asked.with(TargetKind::SigningKey), &mut |probe| {
             let sort = probe.sort();
             if let Some(entry) = self.table.probe(&probe, facts.revision) {
-                let covered = sort == Sort::SigningKey || facts.revision < entry.revoked;
+                let covered = sort == TargetKind::SigningKey || facts.revision < entry.revoked;
                 if covered && entry.revoked > Seq::ZERO && fits(entry.revoked) {
                     hit = Some(Hit { target: self.table.target_of(&probe, facts.revision), seq: entry.revoked, lock: false });
                     return true;
@@ -109,9 +109,9 @@ impl Rules {
     }
 
     /// The sorts of rules that can block a grant of this revision. Facts that only other sorts match need not be collected.
-    pub fn may_block(&self, revision: Seq) -> Sorts {
-        let bites = |sort: &Sort| self.locks[*sort as usize] > 0 || self.newest[*sort as usize] > revision;
-        Sort::ALL.into_iter().filter(bites).fold(self.table.evidence(), Sorts::with)
+    pub fn may_block(&self, revision: Seq) -> TargetKinds {
+        let bites = |sort: &TargetKind| self.locks[*sort as usize] > 0 || self.newest[*sort as usize] > revision;
+        TargetKind::ALL.into_iter().filter(bites).fold(self.table.evidence(), TargetKinds::with)
     }
 
     /// The rule that blocks a new grant with these facts, if there is one: it is covered, depends on revoked evidence, or is locked.
@@ -122,10 +122,10 @@ impl Rules {
     /// The rule that shuts out an operator, if there is one. A rule over everything or over an environment blocks grants, but not the
     /// operators who resolve the incident.
     pub fn shuts_out(&self, facts: &Facts<'_>) -> Option<Hit> {
-        self.blocked(facts, self.may_block(facts.revision).without(Sort::Everything).without(Sort::Environment))
+        self.blocked(facts, self.may_block(facts.revision).without(TargetKind::Everything).without(TargetKind::Environment))
     }
 
-    fn blocked(&self, facts: &Facts<'_>, asked: Sorts) -> Option<Hit> {
+    fn blocked(&self, facts: &Facts<'_>, asked: TargetKinds) -> Option<Hit> {
         let mut hit = None;
         facts.each(asked, &mut |probe| {
             let Some(entry) = self.table.probe(&probe, facts.revision) else { return false };
@@ -148,7 +148,7 @@ impl Rules {
             dropped += 1;
             if let Some(entry) = self.get(&target).filter(|e| e.until < now && e.lock.is_none()) {
                 // The fold itself knows that a task or a credential is over and grants nothing on it, with or without the rule.
-                if !matches!(target.sort(), Sort::Task | Sort::Credential) {
+                if !matches!(target.sort(), TargetKind::Task | TargetKind::Credential) {
                     self.dropped = self.dropped.max(entry.revoked);
                 }
                 self.table.remove(&target);
@@ -158,8 +158,8 @@ impl Rules {
     }
 
     /// The sorts with a revocation after a view.
-    pub fn newer(&self, revision: Seq) -> impl Iterator<Item = Sort> {
-        Sort::ALL.into_iter().filter(move |sort| self.newest[*sort as usize] > revision)
+    pub fn newer(&self, revision: Seq) -> impl Iterator<Item = TargetKind> {
+        TargetKind::ALL.into_iter().filter(move |sort| self.newest[*sort as usize] > revision)
     }
 
     /// The number of locks.
@@ -178,7 +178,7 @@ impl Rules {
     }
 
     /// All entries, ordered by target: the same log gives the same order on every replica.
-    pub fn entries(&self) -> Vec<(Target, Entry)> {
+    pub fn entries(&self) -> Vec<(Target, RevocationEntry)> {
         self.table.entries()
     }
 
@@ -204,7 +204,7 @@ impl Rules {
     }
 
     /// Rules from [`entries`](Rules::entries), [`ends`](Rules::ends) and [`dropped`](Rules::dropped).
-    pub fn from_parts(entries: Vec<(Target, Entry)>, ends: Calendar<Target>, dropped: Seq) -> Rules {
+    pub fn from_parts(entries: Vec<(Target, RevocationEntry)>, ends: Calendar<Target>, dropped: Seq) -> Rules {
         let mut rules = Rules::default();
         for (target, e) in entries {
             rules.add(&target, (e.revoked > Seq::ZERO).then_some(e.revoked), e.lock, e.until);

@@ -76,7 +76,7 @@ fn where_no_rule_may_block_none_does_whatever_it_aims_at() {
                 assert!(!blocked || rules.may_block(revision).has(target.sort()), "{target} {revoked:?} {lock:?} {revision:?}");
                 // Decided before the revocation, or locked: the rule must block, so that the test can fail. A policy version cannot be
                 // locked.
-                let locked = lock.is_some() && target.sort() != Sort::PolicyBelow;
+                let locked = lock.is_some() && target.sort() != TargetKind::PolicyBelow;
                 let covered = revoked.is_some() && revision < seq(10);
                 assert!(blocked || !(locked || covered), "{target} {revoked:?} {lock:?} {revision:?}");
                 bit += usize::from(blocked);

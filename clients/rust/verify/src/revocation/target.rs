@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::Probe;
-use super::record::{Aim, Identity, PolicyBelow, SvidTarget, TargetRecord};
-use super::sort::Sort;
+use super::record::{PolicyBelow, Principal, RecordedTarget, SvidTarget, TargetRecord};
+use super::target_kind::TargetKind;
 use crate::limits;
 use crate::seq::{CredentialId, TaskId};
 
@@ -70,31 +70,31 @@ fn hash(what: &'static str, bytes: &[u8]) -> Result<[u8; 32], BadTarget> {
     bytes.try_into().map_err(|_| bad(format!("a {what} is 32 bytes of SHA-256, this one is {}", bytes.len())))
 }
 
-fn pair(what: &'static str, p: &Identity) -> Result<(Box<str>, Box<str>), BadTarget> {
+fn pair(what: &'static str, p: &Principal) -> Result<(Box<str>, Box<str>), BadTarget> {
     Ok((name(what, &p.issuer)?, name(what, &p.sub)?))
 }
 
 impl Target {
     /// The target's sort.
-    pub const fn sort(&self) -> Sort {
+    pub const fn sort(&self) -> TargetKind {
         match self {
-            Target::Credential(_) => Sort::Credential,
-            Target::Task(_) => Sort::Task,
-            Target::Caller(_) => Sort::Caller,
-            Target::Prefix(_) => Sort::Prefix,
-            Target::TrustDomain(_) => Sort::TrustDomain,
-            Target::TrustAnchor(_) => Sort::TrustAnchor,
-            Target::Subject(..) => Sort::Subject,
-            Target::Upstream(_) => Sort::Upstream,
-            Target::UpstreamScope(..) => Sort::UpstreamScope,
-            Target::Binding(_) => Sort::Binding,
-            Target::Tool(_) => Sort::Tool,
-            Target::Environment(_) => Sort::Environment,
-            Target::PolicyBelow(..) => Sort::PolicyBelow,
-            Target::SigningKey(_) => Sort::SigningKey,
-            Target::Svid(..) => Sort::Svid,
-            Target::SubjectToken(..) => Sort::SubjectToken,
-            Target::Everything => Sort::Everything,
+            Target::Credential(_) => TargetKind::Credential,
+            Target::Task(_) => TargetKind::Task,
+            Target::Caller(_) => TargetKind::Caller,
+            Target::Prefix(_) => TargetKind::Prefix,
+            Target::TrustDomain(_) => TargetKind::TrustDomain,
+            Target::TrustAnchor(_) => TargetKind::TrustAnchor,
+            Target::Subject(..) => TargetKind::Subject,
+            Target::Upstream(_) => TargetKind::Upstream,
+            Target::UpstreamScope(..) => TargetKind::UpstreamScope,
+            Target::Binding(_) => TargetKind::Binding,
+            Target::Tool(_) => TargetKind::Tool,
+            Target::Environment(_) => TargetKind::Environment,
+            Target::PolicyBelow(..) => TargetKind::PolicyBelow,
+            Target::SigningKey(_) => TargetKind::SigningKey,
+            Target::Svid(..) => TargetKind::Svid,
+            Target::SubjectToken(..) => TargetKind::SubjectToken,
+            Target::Everything => TargetKind::Everything,
         }
     }
 
@@ -124,54 +124,56 @@ impl Target {
     pub fn from_record(record: &TargetRecord) -> Result<Target, BadTarget> {
         let aim = record.aim.as_ref().ok_or_else(|| bad("a target of a sort that this version does not know"))?;
         Ok(match aim {
-            Aim::Credential(id) => {
+            RecordedTarget::Credential(id) => {
                 Target::Credential(CredentialId::from_slice(id).ok_or_else(|| bad("a credential id is 16 bytes"))?)
             }
-            Aim::Task(id) => Target::Task(TaskId::from_slice(id).ok_or_else(|| bad("a task id is 16 bytes"))?),
-            Aim::Caller(id) => Target::Caller(spiffe(id)?),
-            Aim::Prefix(id) => Target::Prefix(spiffe(id)?),
-            Aim::TrustDomain(td) => Target::TrustDomain(trust_domain(td)?),
-            Aim::TrustAnchor(h) => Target::TrustAnchor(hash("trust anchor", h)?),
-            Aim::Subject(p) => pair("subject", p).map(|(i, s)| Target::Subject(i, s))?,
-            Aim::Upstream(n) => Target::Upstream(name("upstream", n)?),
-            Aim::UpstreamScope(p) => pair("scope", p).map(|(u, s)| Target::UpstreamScope(u, s))?,
-            Aim::Binding(n) => Target::Binding(name("binding", n)?),
-            Aim::Tool(n) => Target::Tool(name("tool", n)?),
-            Aim::Environment(n) => Target::Environment(name("environment", n)?),
-            Aim::PolicyBelow(p) => Target::PolicyBelow(name("environment", &p.environment)?, p.version),
-            Aim::SigningKey(n) => Target::SigningKey(name("signing key", n)?),
-            Aim::Svid(s) => {
+            RecordedTarget::Task(id) => Target::Task(TaskId::from_slice(id).ok_or_else(|| bad("a task id is 16 bytes"))?),
+            RecordedTarget::Caller(id) => Target::Caller(spiffe(id)?),
+            RecordedTarget::Prefix(id) => Target::Prefix(spiffe(id)?),
+            RecordedTarget::TrustDomain(td) => Target::TrustDomain(trust_domain(td)?),
+            RecordedTarget::TrustAnchor(h) => Target::TrustAnchor(hash("trust anchor", h)?),
+            RecordedTarget::Subject(p) => pair("subject", p).map(|(i, s)| Target::Subject(i, s))?,
+            RecordedTarget::Upstream(n) => Target::Upstream(name("upstream", n)?),
+            RecordedTarget::UpstreamScope(p) => pair("scope", p).map(|(u, s)| Target::UpstreamScope(u, s))?,
+            RecordedTarget::Binding(n) => Target::Binding(name("binding", n)?),
+            RecordedTarget::Tool(n) => Target::Tool(name("tool", n)?),
+            RecordedTarget::Environment(n) => Target::Environment(name("environment", n)?),
+            RecordedTarget::PolicyBelow(p) => Target::PolicyBelow(name("environment", &p.environment)?, p.version),
+            RecordedTarget::SigningKey(n) => Target::SigningKey(name("signing key", n)?),
+            RecordedTarget::Svid(s) => {
                 Target::Svid(trust_domain(&s.trust_domain)?, hash("issuing key", &s.issuing_key)?, serial(&s.serial)?)
             }
-            Aim::SubjectToken(p) => pair("subject token", p).map(|(i, s)| Target::SubjectToken(i, s))?,
-            Aim::Everything(true) => Target::Everything,
-            Aim::Everything(false) => return Err(bad("everything is true or not a target")),
+            RecordedTarget::SubjectToken(p) => pair("subject token", p).map(|(i, s)| Target::SubjectToken(i, s))?,
+            RecordedTarget::Everything(true) => Target::Everything,
+            RecordedTarget::Everything(false) => return Err(bad("everything is true or not a target")),
         })
     }
 
     /// The persisted form.
     pub fn to_record(&self) -> TargetRecord {
-        let two = |a: &str, b: &str| Identity { issuer: a.to_owned(), sub: b.to_owned() };
+        let two = |a: &str, b: &str| Principal { issuer: a.to_owned(), sub: b.to_owned() };
         let aim = match self {
-            Target::Credential(id) => Aim::Credential(id.as_bytes().to_vec()),
-            Target::Task(id) => Aim::Task(id.as_bytes().to_vec()),
-            Target::Caller(id) => Aim::Caller(id.to_string()),
-            Target::Prefix(id) => Aim::Prefix(id.to_string()),
-            Target::TrustDomain(td) => Aim::TrustDomain(td.to_string()),
-            Target::TrustAnchor(h) => Aim::TrustAnchor(h.to_vec()),
-            Target::Subject(i, s) => Aim::Subject(two(i, s)),
-            Target::Upstream(n) => Aim::Upstream(n.to_string()),
-            Target::UpstreamScope(u, s) => Aim::UpstreamScope(two(u, s)),
-            Target::Binding(n) => Aim::Binding(n.to_string()),
-            Target::Tool(n) => Aim::Tool(n.to_string()),
-            Target::Environment(n) => Aim::Environment(n.to_string()),
-            Target::PolicyBelow(e, v) => Aim::PolicyBelow(PolicyBelow { environment: e.to_string(), version: *v }),
-            Target::SigningKey(n) => Aim::SigningKey(n.to_string()),
-            Target::Svid(td, key, serial) => {
-                Aim::Svid(SvidTarget { trust_domain: td.to_string(), issuing_key: key.to_vec(), serial: serial.to_vec() })
-            }
-            Target::SubjectToken(i, s) => Aim::SubjectToken(two(i, s)),
-            Target::Everything => Aim::Everything(true),
+            Target::Credential(id) => RecordedTarget::Credential(id.as_bytes().to_vec()),
+            Target::Task(id) => RecordedTarget::Task(id.as_bytes().to_vec()),
+            Target::Caller(id) => RecordedTarget::Caller(id.to_string()),
+            Target::Prefix(id) => RecordedTarget::Prefix(id.to_string()),
+            Target::TrustDomain(td) => RecordedTarget::TrustDomain(td.to_string()),
+            Target::TrustAnchor(h) => RecordedTarget::TrustAnchor(h.to_vec()),
+            Target::Subject(i, s) => RecordedTarget::Subject(two(i, s)),
+            Target::Upstream(n) => RecordedTarget::Upstream(n.to_string()),
+            Target::UpstreamScope(u, s) => RecordedTarget::UpstreamScope(two(u, s)),
+            Target::Binding(n) => RecordedTarget::Binding(n.to_string()),
+            Target::Tool(n) => RecordedTarget::Tool(n.to_string()),
+            Target::Environment(n) => RecordedTarget::Environment(n.to_string()),
+            Target::PolicyBelow(e, v) => RecordedTarget::PolicyBelow(PolicyBelow { environment: e.to_string(), version: *v }),
+            Target::SigningKey(n) => RecordedTarget::SigningKey(n.to_string()),
+            Target::Svid(td, key, serial) => RecordedTarget::Svid(SvidTarget {
+                trust_domain: td.to_string(),
+                issuing_key: key.to_vec(),
+                serial: serial.to_vec(),
+            }),
+            Target::SubjectToken(i, s) => RecordedTarget::SubjectToken(two(i, s)),
+            Target::Everything => RecordedTarget::Everything(true),
         };
         TargetRecord { aim: Some(aim) }
     }

@@ -15,7 +15,7 @@ use crate::seq::{CredentialId, Seq, TaskId};
 pub struct Claims {
     /// The issuer, a URL.
     pub iss: String,
-    /// The subject. Meaningful only together with [`Own::sub_iss`].
+    /// The subject. Meaningful only together with [`MayflyClaims::sub_iss`].
     pub sub: String,
     /// The audience.
     pub aud: String,
@@ -43,7 +43,7 @@ pub struct Claims {
     pub cnf: Option<Cnf>,
     /// mayfly's own claims.
     #[serde(rename = "https://mayfly.dev/claims")]
-    pub own: Own,
+    pub own: MayflyClaims,
 }
 
 /// An actor, and the actors before it.
@@ -71,7 +71,7 @@ pub struct Cnf {
 
 /// mayfly's own claims.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Own {
+pub struct MayflyClaims {
     /// Version of these claims.
     pub v: u32,
     /// The decision revision. A revocation with a higher sequence number covers the token.

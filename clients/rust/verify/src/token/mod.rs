@@ -6,8 +6,13 @@ mod claims;
 mod vectors;
 mod verify;
 
-pub use claims::{Act, AncestorClaim, Claims, Cnf, GroundClaim, Own, OwnerClaim, SubjectTokenClaim, SvidClaim, TaskClaim};
-pub use verify::{BadJwks, Expect, Jwks, Possession, TokenDefect, authentic, fits, peek_kid, signed, signed_by, verify};
+pub use claims::{
+    Act, AncestorClaim, Claims, Cnf, GroundClaim, MayflyClaims, OwnerClaim, SubjectTokenClaim, SvidClaim, TaskClaim,
+};
+pub use verify::{
+    BadJwks, Jwks, Possession, TokenDefect, TokenRequirements, authentic, check_claims, peek_kid, signed_by, verify,
+    verify_signature,
+};
 
 /// The collision-resistant name of mayfly's own claims (RFC 7519, section 4.2).
 pub const OWN_CLAIMS: &str = "https://mayfly.dev/claims";

@@ -8,8 +8,8 @@ use super::verify::signature_alone;
 use super::*;
 use crate::seq::Millis;
 
-fn expect() -> Expect<'static> {
-    Expect {
+fn expect() -> TokenRequirements<'static> {
+    TokenRequirements {
         issuer: "https://mayfly.example/dev",
         audience: "https://echo.example",
         now: Millis(1_700_000_005_999),

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::{Claims, ES256, OWN_VERSION, TYP};
 use crate::identity::json;
 use crate::identity::jwk;
-use crate::identity::jws::Compact;
+use crate::identity::jws::CompactJws;
 use crate::limits;
 use crate::seq::Millis;
 
@@ -83,7 +83,7 @@ pub enum Possession<'a> {
 
 /// The requirements on a token.
 #[derive(Clone, Copy, Debug)]
-pub struct Expect<'a> {
+pub struct TokenRequirements<'a> {
     /// The expected `iss`.
     pub issuer: &'a str,
     /// The expected `aud`.
@@ -191,11 +191,11 @@ fn malformed(what: impl ToString) -> TokenDefect {
     TokenDefect::Malformed(what.to_string())
 }
 
-fn split(token: &str) -> Result<(Header, Compact<'_>), TokenDefect> {
+fn split(token: &str) -> Result<(Header, CompactJws<'_>), TokenDefect> {
     if token.len() > limits::TOKEN_BYTES {
         return Err(TokenDefect::TooLong);
     }
-    let parts = Compact::split(token).map_err(malformed)?;
+    let parts = CompactJws::split(token).map_err(malformed)?;
     let header = json::parse(&parts.header).and_then(serde_json::from_value).map_err(|e| malformed(format!("header: {e}")))?;
     Ok((header, parts))
 }
@@ -212,22 +212,26 @@ pub fn peek_kid(token: &str) -> Option<String> {
 pub fn verify(
     token: &str,
     keys: &Jwks,
-    expect: &Expect<'_>,
+    expect: &TokenRequirements<'_>,
     key_revoked: impl FnOnce(&str) -> bool,
 ) -> Result<(Claims, String), TokenDefect> {
-    let (claims, kid) = signed(token, keys, key_revoked)?;
-    fits(&claims, expect)?;
+    let (claims, kid) = verify_signature(token, keys, key_revoked)?;
+    check_claims(&claims, expect)?;
     Ok((claims, kid))
 }
 
 /// Verifies only that one of these keys signed the token, and returns its claims. Time and audience are not checked.
 pub fn authentic(token: &str, keys: &Jwks) -> Result<(Claims, String), TokenDefect> {
-    signed(token, keys, |_| false)
+    verify_signature(token, keys, |_| false)
 }
 
 /// The part of [`verify`] whose result stays valid as long as the keys stay the same: key rule, header, signature, and parsing of the
 /// claims.
-pub fn signed(token: &str, keys: &Jwks, key_revoked: impl FnOnce(&str) -> bool) -> Result<(Claims, String), TokenDefect> {
+pub fn verify_signature(
+    token: &str,
+    keys: &Jwks,
+    key_revoked: impl FnOnce(&str) -> bool,
+) -> Result<(Claims, String), TokenDefect> {
     let (header, parts) = split(token)?;
     let kid = header.kid.clone().unwrap_or_default();
     if key_revoked(&kid) {
@@ -246,7 +250,7 @@ pub fn signed_by(token: &str, keys: &Jwks) -> Option<String> {
 }
 
 /// The payload, after header and signature were verified. `typ`: the expected type, `None` to skip the check.
-fn signed_payload(header: Header, parts: &Compact<'_>, keys: &Jwks, typ: Option<&str>) -> Result<Vec<u8>, TokenDefect> {
+fn signed_payload(header: Header, parts: &CompactJws<'_>, keys: &Jwks, typ: Option<&str>) -> Result<Vec<u8>, TokenDefect> {
     let Header { alg, typ: found, kid, other } = header;
     let (alg, kid) = (alg.unwrap_or_default(), kid.unwrap_or_default());
     if alg != ES256 {
@@ -276,7 +280,7 @@ fn read(payload: &[u8]) -> Result<Claims, TokenDefect> {
 }
 
 /// The part of [`verify`] whose result may change at any time: issuer, audience, lifetime and key binding.
-pub fn fits(claims: &Claims, expect: &Expect<'_>) -> Result<(), TokenDefect> {
+pub fn check_claims(claims: &Claims, expect: &TokenRequirements<'_>) -> Result<(), TokenDefect> {
     if claims.own.v > OWN_VERSION {
         return Err(TokenDefect::Newer(claims.own.v));
     }

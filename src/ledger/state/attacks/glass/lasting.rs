@@ -5,13 +5,13 @@ use super::*;
 /// Each of the two people of a break-glass task is refused every lasting change, and may revoke.
 #[test]
 fn whoever_acts_in_one_changes_nothing_that_lasts_and_takes_away() {
-    let policy = |version| Event::PolicySet(PolicySet { environment: "prod".into(), version, ..Default::default() });
-    let binding = || Event::BindingSet(BindingSet { name: "b".into(), version: 1, ..Default::default() });
+    let policy = |version| Event::PolicySet(PolicySetUpdated { environment: "prod".into(), version, ..Default::default() });
+    let binding = || Event::BindingSet(BindingUpdated { name: "b".into(), version: 1, ..Default::default() });
     let leaves = || Event::OwnerLeft(OwnerLeft { owner: "o".into(), ..Default::default() });
     let upstream = Target::Upstream("wiki".into());
     let aims = |lock_only| {
         let targets = vec![upstream.to_record()];
-        Event::Revoked(Revoked { targets, lock_only, reason: "r".into(), ..Default::default() })
+        Event::Revoked(TargetsRevoked { targets, lock_only, reason: "r".into(), ..Default::default() })
     };
     let lifts = || Event::LockLifted(LockLifted { targets: vec![upstream.to_record()], ..Default::default() });
     for who in [ADA, BEN] {

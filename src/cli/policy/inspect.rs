@@ -1,0 +1,238 @@
+//! Inspects a policy set: its files, its errors, and its decisions.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::files::{PolicyFileArgs, SetSource};
+use crate::args;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::out::Format;
+use crate::show::policy::{DecisionDiffView, DecisionExplanationView, PolicyDiffView, PolicySetView, PolicyValidationView};
+use crate::{CommandContext, server::ApiClient};
+use mayfly_base::atomic_file::{AtomicFile, SHARED};
+use mayfly_base::limits;
+use mayfly_base::system::System;
+use mayfly_policy::unpermitted_actions;
+use mayfly_proto::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
+
+/// Arguments of `mayfly policy show`.
+#[derive(Args)]
+pub struct ShowPolicyArgs {
+    /// Environment of the policy set
+    #[arg(value_name = "ENVIRONMENT")]
+    environment: String,
+    /// Show the shadow policy set
+    #[arg(long)]
+    audited: bool,
+    /// Show an earlier version
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    version: Option<u64>,
+    /// Write the files of the set to this directory, which must not contain them yet
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+}
+
+/// Arguments of `mayfly policy validate`.
+#[derive(Args)]
+pub struct ValidatePolicyArgs {
+    #[command(flatten)]
+    source: SetSource,
+    /// Also check against the server: what its registry lacks for this environment, and which changes need a second operator
+    #[arg(long, value_name = "NAME", required_unless_present = "roles")]
+    environment: Option<String>,
+}
+
+/// Arguments of `mayfly policy diff`.
+#[derive(Args)]
+pub struct DiffArgs {
+    /// Environment of the policy set
+    #[arg(value_name = "ENVIRONMENT")]
+    environment: String,
+    #[command(flatten)]
+    source: SetSource,
+    /// Start of the decisions: a time, or a duration before now; at most the newest 2,000 decisions are used
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = args::when)]
+    since: args::When,
+}
+
+/// Arguments of `mayfly policy explain`.
+#[derive(Args)]
+pub struct ExplainPolicyArgs {
+    /// Environment of the policy set
+    #[arg(value_name = "ENVIRONMENT")]
+    environment: String,
+    #[command(flatten)]
+    source: SetSource,
+    /// SPIFFE ID of the caller
+    #[arg(long, value_name = "ID")]
+    caller: String,
+    /// Action, as policies name it
+    #[arg(long, value_name = "NAME", default_value = "Exchange")]
+    action: String,
+    /// Upstream of the request; actions of operators have none
+    #[arg(long, value_name = "NAME")]
+    upstream: Option<String>,
+    /// Scope; can be repeated
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// Tool of the request
+    #[arg(long, value_name = "NAME")]
+    tool: Option<String>,
+    /// Purpose of the request
+    #[arg(long, value_name = "TEXT")]
+    purpose: Option<String>,
+    /// File with the tool's arguments, JSON; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    arguments: Option<PathBuf>,
+    /// Kind of credential [default: the first kind of the upstream]
+    #[arg(long, value_parser = args::kind())]
+    kind: Option<pb::CredentialKind>,
+    /// Requested lifetime [default: the upstream's default]
+    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    ttl: Option<Duration>,
+    /// Approver of the request; can be repeated
+    #[arg(long = "approved-by", value_name = "ID")]
+    approvals: Vec<String>,
+    /// Kind of the object that an operator's action applies to
+    #[arg(long, value_name = "KIND")]
+    target_kind: Option<String>,
+    /// Name of the object that an operator's action applies to
+    #[arg(long, value_name = "NAME", requires = "target_kind")]
+    target: Option<String>,
+}
+
+/// Prints the policy set of an environment.
+pub async fn show(args: ShowPolicyArgs, run: &CommandContext) -> Result<Exit, CliError> {
+    let server = &run.server().await?;
+    let mode = if args.audited { pb::PolicyMode::Audit } else { pb::PolicyMode::Enforce };
+    let request = pb::GetPolicyRequest { environment: args.environment, mode: mode.into(), version: args.version };
+    let answer = server.call(request, |c, q| async move { PolicyServiceClient::new(c).get_policy(q).await }).await?;
+    let policy = answer.policy.ok_or_else(|| CliError::ours("the server answered without the policy set"))?;
+    if let Some(directory) = &args.to {
+        write(directory, policy.files.as_ref(), &run.system)?;
+        run.out.say(format_args!("its files are in {}", directory.display()));
+    }
+    let policy = PolicySetView::from(policy);
+    match run.out.format() {
+        // In the text formats the files are printed as they are; a file in one field on one line would be unreadable.
+        Format::Table | Format::Wide => {
+            run.out.one(&policy.without_texts())?;
+            for file in &policy.files {
+                run.out.text("")?;
+                run.out.text(&format!("# ---- {}", file.name))?;
+                file.text.lines().try_for_each(|line| run.out.text(line))?;
+            }
+        }
+        _ => run.out.one(&policy)?,
+    }
+    Ok(Exit::Ok)
+}
+
+/// Writes files that do not exist yet. The server supplies the file names, so names that lead out of the directory are refused.
+fn write(directory: &std::path::Path, files: Option<&pb::PolicyFiles>, system: &System) -> Result<(), CliError> {
+    let cannot = |path: &std::path::Path, e: std::io::Error| CliError::Local(format!("{}: {e}", path.display()));
+    std::fs::create_dir_all(directory).map_err(|e| cannot(directory, e))?;
+    for file in files.into_iter().flat_map(|f| f.policies.iter().chain(&f.roles)) {
+        if file.name.contains('/') || file.name.starts_with('.') {
+            return Err(CliError::Local(format!("a policy file named {:?} is not written", file.name)));
+        }
+        let path = directory.join(&file.name);
+        let written = AtomicFile::begin(&path, SHARED, system).and_then(|mut new| {
+            new.write(file.text.as_bytes())?;
+            new.name_new()
+        });
+        written.map_err(|e| cannot(&path, e))?;
+    }
+    Ok(())
+}
+
+/// Validates a policy set.
+pub async fn validate(args: ValidatePolicyArgs, run: &CommandContext) -> Result<Exit, CliError> {
+    let PolicyFileArgs { files, roles } = &args.source.files;
+    if !files.is_empty() && roles.is_some() {
+        let set = args.source.files.compiled()?;
+        set.warnings().iter().for_each(|warning| run.out.say(format_args!("warning: {warning}")));
+        if args.environment.is_none() {
+            // Whether the environment has other operators, or only one over the local socket, is known to its server alone.
+            if let Some(warning) = unpermitted_actions::complaint(set.nobody_may(), "where it takes effect") {
+                run.out.say(format_args!("warning: {warning}"));
+            }
+            run.out.one(&PolicyValidationView { policies: set.ids().to_vec(), ..PolicyValidationView::default() })?;
+            return Ok(Exit::Ok);
+        }
+    }
+    let Some(environment) = args.environment else {
+        return Err(CliError::Usage(
+            "name the policies: PATH... --roles FILE, or --environment NAME to ask the server".to_owned(),
+        ));
+    };
+    let server = run.server().await?;
+    let request = pb::ValidatePolicyRequest { environment, set: Some(args.source.needed()?) };
+    let answer = server.call(request, |c, q| async move { PolicyServiceClient::new(c).validate_policy(q).await }).await?;
+    let checked = PolicyValidationView::from(answer);
+    for wrong in &checked.violations {
+        run.out.say(wrong);
+    }
+    for warning in &checked.warnings {
+        run.out.say(format_args!("warning: {warning}"));
+    }
+    if !checked.governs.is_empty() {
+        run.out.say(format_args!("it takes a second operator, since it changes {}", checked.governs.join(", ")));
+    }
+    run.out.one(&checked)?;
+    Ok(if checked.violations.is_empty() { Exit::Ok } else { Exit::Findings })
+}
+
+/// Decides recorded requests again with another set.
+pub async fn diff(args: DiffArgs, run: &CommandContext) -> Result<Exit, CliError> {
+    let server = run.server().await?;
+    let since = args.since.past(run.system.wall());
+    let request = pb::DiffPolicyRequest {
+        environment: args.environment,
+        set: Some(args.source.needed()?),
+        since: Some(args::timestamp(since)),
+    };
+    let answer = server.call(request, |c, q| async move { PolicyServiceClient::new(c).diff_policy(q).await }).await?;
+    let whole = PolicyDiffView::from(answer);
+    run.out.say(format_args!(
+        "of {} decisions {} would be refused that were permitted, {} permitted that were refused; of {} nothing can be said",
+        whole.decisions, whole.newly_refused, whole.newly_permitted, whole.undetermined
+    ));
+    if let Some(reached) = &whole.reached {
+        run.out
+            .say(format_args!("only the newest decisions were decided again, back to {reached}; older ones were not looked at"));
+    }
+    let rows: &[DecisionDiffView] = &whole.samples;
+    run.out.one_with_rows(&whole, rows)?;
+    Ok(if whole.newly_refused + whole.newly_permitted == 0 { Exit::Ok } else { Exit::Findings })
+}
+
+/// Explains the decision of a set on a request.
+pub async fn explain(args: ExplainPolicyArgs, run: &CommandContext) -> Result<Exit, CliError> {
+    let server: ApiClient = run.server().await?;
+    let arguments = args.arguments.as_ref().map(|path| args::read_text(path, limits::ARGUMENTS_BYTES)).transpose()?;
+    let situation = pb::Situation {
+        caller: args.caller,
+        action: args.action,
+        upstream: args.upstream.unwrap_or_default(),
+        purpose: args.purpose.unwrap_or_default(),
+        tool: args.tool.unwrap_or_default(),
+        arguments_json: arguments.map_or_else(String::new, |text| text.to_string()),
+        kind: args.kind.unwrap_or_default().into(),
+        scopes: args.scopes,
+        ttl: args.ttl.map(args::wire_duration),
+        approvals: args.approvals,
+        target_kind: args.target_kind.unwrap_or_default(),
+        target: args.target.unwrap_or_default(),
+    };
+    let set = args.source.on_the_wire()?;
+    let request = pb::ExplainPolicyRequest { environment: args.environment, set, situation: Some(situation) };
+    let answer = server.call(request, |c, q| async move { PolicyServiceClient::new(c).explain_policy(q).await }).await?;
+    let explained = DecisionExplanationView::from(answer);
+    run.out.say(&explained.text);
+    run.out.one(&explained)?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,239 @@
+//! `[metrics]`, `[traces]` and `[log]`: the data that the server reports about its calls, and the receivers of the data.
+
+use std::path::{Path, PathBuf};
+
+use tracing_subscriber::EnvFilter;
+
+use super::export::Collector;
+use super::form::{KeyDefault, ValueForm};
+use super::keys::{ConfigKey, key};
+use super::values::Values;
+use mayfly_base::document::nearest;
+use mayfly_base::document::url::WebUrl;
+use mayfly_base::limits;
+
+pub(super) const OTLP: ConfigKey = key(
+    "traces.otlp",
+    ValueForm::Name,
+    KeyDefault::Absent("no traces"),
+    "Where traces go: an OpenTelemetry collector, `https://HOST/v1/traces`, or http on this host. docs/traces.md says what they tell.",
+);
+pub(super) const CA: ConfigKey =
+    key("traces.ca", ValueForm::Path, KeyDefault::Absent("those of the system"), "The roots that vouch for that collector, PEM.");
+pub(super) const RATIO: ConfigKey = key(
+    "traces.ratio",
+    ValueForm::Ratio,
+    KeyDefault::Is("0.01"),
+    "Of calls whose callers name no trace, this part is traced. A caller's own `traceparent` counts before it.",
+);
+pub(super) const PER_SECOND: ConfigKey = key(
+    "traces.per_second",
+    ValueForm::Number(1, limits::TRACES_PER_SECOND as u64),
+    KeyDefault::Is("100"),
+    "Most calls a second that are traced because their callers say so, and as many of the others. Beyond, they are counted.",
+);
+pub(super) const FORMAT: ConfigKey = key(
+    "log.format",
+    ValueForm::Name,
+    KeyDefault::Absent("`text` on a terminal, else `json`"),
+    "Log lines on stderr: `json`, an object each, or `text`. `--log` overrides it.",
+);
+pub(super) const LEVEL: ConfigKey = key(
+    "log.level",
+    ValueForm::Text("`error`, `warn`, `info`, `debug` or `trace`, also for one module"),
+    KeyDefault::Is("\"info\""),
+    "Which log lines are written, like `info` or `info,mayfly_api=debug`. The variable `MAYFLY_LOG` counts before it.",
+);
+pub(super) const CALLS: ConfigKey = key(
+    "log.calls",
+    ValueForm::Flag,
+    KeyDefault::Is("false"),
+    "A line for each call and each exchange on a stream, with its ids, status and reason. Each costs a few allocations and a write to stderr.",
+);
+
+pub(super) const METRICS_TLS: ConfigKey = key(
+    "metrics.tls",
+    ValueForm::Flag,
+    KeyDefault::Is("false"),
+    "`listen.metrics` speaks HTTPS, with the certificate of the public listener. Beyond this host it takes this, or a token, or both.",
+);
+pub(super) const METRICS_TOKEN: ConfigKey = key(
+    "metrics.token_file",
+    ValueForm::Path,
+    KeyDefault::Absent("no token"),
+    "The bearer token that a scraper of `listen.metrics` has to send: at least 16 visible ASCII characters in a file that others may not read. Read again when it changes.",
+);
+
+/// `[metrics]`: how access to `listen.metrics` is restricted.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct MetricsConfig {
+    /// Whether the listener uses HTTPS.
+    pub tls: bool,
+    /// The file of the bearer token that a scraper must send.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Reads `[metrics]`. Metrics have names of upstreams, webhooks and trust domains, so a listener on an address that is not loopback must
+/// require a token, HTTPS, or both.
+pub(super) fn metrics(
+    values: &Values,
+    base: &Path,
+    conflict: &mut impl FnMut(&'static str, &str, &str),
+) -> Option<MetricsConfig> {
+    const LISTEN: &str = "listen.metrics";
+    let metrics = MetricsConfig { tls: values.flag(METRICS_TLS.path)?, token_file: values.path(METRICS_TOKEN.path, base) };
+    match values.address(LISTEN) {
+        None => {
+            for (key, set) in [(METRICS_TLS.path, metrics.tls), (METRICS_TOKEN.path, metrics.token_file.is_some())] {
+                if set {
+                    conflict(key, &format!("{key} is set, and listen.metrics is not"), "set listen.metrics, or leave this out");
+                }
+            }
+        }
+        Some(address) if !address.ip().is_loopback() && metrics == MetricsConfig::default() => {
+            let what =
+                format!("listen.metrics is {address}, no loopback address, and has neither metrics.tls nor metrics.token_file");
+            let remedy = "set metrics.tls = true (HTTPS) or metrics.token_file = PATH (a bearer token), or both; or listen on 127.0.0.1:PORT or \
+                          [::1]:PORT";
+            conflict(LISTEN, &what, remedy);
+        }
+        Some(_) => {}
+    }
+    Some(metrics)
+}
+
+/// `[traces]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceConfig {
+    /// The collector of the traces.
+    pub to: Collector,
+    /// The number of traced calls per million calls whose callers send no trace context.
+    pub per_million: u64,
+    /// Most traced calls per second.
+    pub per_second: u64,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// `None`: chosen by the kind of stderr.
+    pub format: Option<LogFormat>,
+    /// The filter of log lines.
+    pub level: String,
+    /// Whether each call has a line.
+    pub calls: bool,
+}
+
+/// The levels of log lines.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Checks one part of a filter: `LEVEL` or `MODULE=LEVEL`. `EnvFilter` takes a word that is no level as the name of a module and then writes
+/// no other line, so a mistyped level would silence the log.
+fn directive(part: &str) -> Result<(), String> {
+    let (module, level) = match part.rsplit_once('=') {
+        Some((module, level)) => (Some(module.trim()), level.trim()),
+        None => (None, part),
+    };
+    let own = module.map(|module| module.split(['[', ':']).next().unwrap_or_default());
+    if !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+        let near = nearest(&level.to_ascii_lowercase(), LEVELS).map(|near| format!("; did you mean {near}?"));
+        return Err(format!("{level:?} is no level ({}){}", LEVELS.join(", "), near.unwrap_or_default()));
+    }
+    match own {
+        None => Ok(()),
+        Some(own) if !own.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) => {
+            Err(format!("{own:?} is no name of a module: parts are separated by commas"))
+        }
+        Some(own) if own != "mayfly" && nearest(own, ["mayfly"]).is_some() => {
+            Err(format!("no module is called {own:?}; did you mean mayfly?"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// A filter of log lines, or the error in its text. Lines of sled are left out: its important problems are returned as errors, and it logs
+/// its self-test as an error.
+pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
+    if text.trim().is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    parts.iter().try_for_each(|part| directive(part))?;
+    EnvFilter::try_new(format!("sled=off,{}", parts.join(","))).map_err(|e| format!("{text:?} is not one: {e}"))
+}
+
+/// The settings of traces, if `traces.otlp` is set.
+pub(super) fn traces(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<TraceConfig> {
+    let ca = values.path(CA.path, base);
+    let Some(text) = values.text(OTLP.path) else {
+        if ca.is_some() {
+            conflict(CA.path, "traces.ca is set, and traces.otlp is not", "it is for that alone: leave it out");
+        }
+        return None;
+    };
+    let Some(url) = WebUrl::parse(&text) else {
+        let what = "traces.otlp is not of the form https://HOST/v1/traces (http on this host only)";
+        conflict(OTLP.path, what, "write it in that form");
+        return None;
+    };
+    let (per_million, per_second) = (values.number(RATIO.path)?, values.number(PER_SECOND.path)?);
+    Some(TraceConfig { to: Collector { url, ca }, per_million, per_second })
+}
+
+pub(super) fn log(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<LogConfig> {
+    let format = match values.text(FORMAT.path).as_deref() {
+        None => None,
+        Some("json") => Some(LogFormat::Json),
+        Some("text") => Some(LogFormat::Text),
+        Some(other) => {
+            conflict(FORMAT.path, &format!("log.format is {other:?}"), "json or text");
+            None
+        }
+    };
+    let level = values.text(LEVEL.path)?;
+    if let Err(problem) = log_filter(&level) {
+        conflict(
+            LEVEL.path,
+            &format!("log.level: {problem}"),
+            "a level like info, or levels of modules like info,mayfly_api=debug",
+        );
+    }
+    Some(LogConfig { format, level, calls: values.flag(CALLS.path)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_level_is_refused_and_the_nearest_one_is_named() {
+        for right in ["info", "WARN", "off", "info,mayfly_api=debug", "warn, h2=info,mayfly[call]=trace", "mayfly=debug"] {
+            assert!(log_filter(right).is_ok(), "{right}");
+        }
+        for (wrong, said) in [
+            ("warning", "did you mean warn?"),
+            ("verbose", "is no level"),
+            ("warn,debgu", "did you mean debug?"),
+            ("info;debug", "is no level"),
+            ("é", "is no level"),
+            ("mayfly", "is no level"),
+            ("mayfly=", "is no level"),
+            ("mayfly=warning", "did you mean warn?"),
+            ("info;mayfly=debug", "separated by commas"),
+            ("mayfyl=debug", "did you mean mayfly?"),
+            (" ", "is empty"),
+        ] {
+            let no = log_filter(wrong).unwrap_err();
+            assert!(no.contains(said), "{wrong}: {no}");
+        }
+    }
+}

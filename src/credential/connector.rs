@@ -1,0 +1,128 @@
+//! The interface of a credential kind that an upstream makes.
+//!
+//! Everything made upstream has a lease that is durable before the upstream is asked (design, section 7), so that a crash leaves a lease to
+//! clean up and never an orphan. [`upstream::lease`](crate::lease) drives the interface; a kind only makes, undoes and checks.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::{CredentialKind, CredentialMaterial};
+use mayfly_ledger::record;
+use mayfly_ledger::state::Lease;
+use mayfly_verify::seq::{CredentialId, LeaseId, Millis};
+
+/// A boxed future returned by a kind.
+pub type ConnectorFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The order to make a credential.
+pub struct MintOrder<'a> {
+    /// The credential's id.
+    pub credential: CredentialId,
+    /// The lease's id.
+    pub lease: LeaseId,
+    /// The lease's handle, as returned by [`UpstreamConnector::name`]. Empty during the call of `name`.
+    pub handle: &'a str,
+    /// The issuance record: caller, upstream, scopes, details, expiry. Its key is empty.
+    pub issued: &'a record::CredentialIssued,
+    /// The upstream's audience.
+    pub audience: &'a str,
+    /// The upstream's base URL.
+    pub base_url: &'a str,
+}
+
+/// The credential to be made, identified before it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamHandle {
+    /// The identifier that undoing needs, without a secret: a role's name, a tag. It must find the credential even if the upstream's answer
+    /// was lost, so it is derived from the order's ids and never returned by the upstream.
+    pub handle: String,
+    /// When the credential ends by itself at the upstream; 0 if it never does.
+    pub ends_at: Millis,
+}
+
+/// A credential that was made.
+pub struct UpstreamCredential {
+    /// The credential.
+    pub answer: CredentialMaterial,
+    /// The credential cannot be revoked before its expiry. Allowed only where the registration consents.
+    pub irrevocable: bool,
+}
+
+/// Why a credential was not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MakeError {
+    /// The upstream refused: nothing was made, and nothing will be.
+    #[error("the upstream refused: {0}")]
+    Refused(String),
+    /// The upstream gave no answer: a credential may have been made.
+    #[error("the upstream did not answer: {0}")]
+    Unknown(String),
+}
+
+/// Why an undo or a check failed. The credential may still exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UndoError(pub String);
+
+/// The answer to a repeat of the request.
+pub enum RepeatResponse {
+    /// The same credential: it is derived, or the upstream returned it again.
+    Same(UpstreamCredential),
+    /// The upstream cannot return the credential again: it is to be undone and another one issued.
+    Replace,
+}
+
+/// A kind whose credential an upstream makes.
+///
+/// - Only [`make`](Remote::make) makes something. It may have made the credential even if its future is dropped.
+/// - [`undo`](Remote::undo) may be called at any time, repeatedly, for credentials that were never made, and by several replicas at once.
+/// - After `undo` succeeded and [`settles_ms`](Remote::settles_ms) have passed since `make` ended, nothing can appear under the handle.
+/// - Errors hold no secret: they are listed and logged.
+pub trait UpstreamConnector: Send + Sync + 'static {
+    /// The kind.
+    fn kind(&self) -> CredentialKind;
+
+    /// Identifies the credential that will be made. Refuses an order that the upstream cannot express.
+    fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError>;
+
+    /// Makes the credential. Bounded by `limits::LEASE_MAKE_MS`.
+    fn make<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<UpstreamCredential, MakeError>>;
+
+    /// Undoes the credential. Afterwards it opens nothing, and sessions that it opened are ended.
+    fn undo<'a>(&'a self, id: LeaseId, lease: &'a Lease) -> ConnectorFuture<'a, Result<(), UndoError>>;
+
+    /// Whether the credential no longer exists. A lease closes only after `true`.
+    fn is_gone<'a>(&'a self, id: LeaseId, lease: &'a Lease) -> ConnectorFuture<'a, Result<bool, UndoError>>;
+
+    /// How long after giving up on `make` its request may still take effect upstream, in milliseconds.
+    fn settles_ms(&self) -> u64;
+
+    /// The answer to a repeat of the request, for a live credential.
+    fn again<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<RepeatResponse, MakeError>>;
+}
+
+/// The remote kinds that the server supports.
+#[derive(Clone, Default)]
+pub struct UpstreamConnectors {
+    by_kind: BTreeMap<CredentialKind, Arc<dyn UpstreamConnector>>,
+}
+
+impl UpstreamConnectors {
+    /// Adds a kind, replacing an earlier implementation of the same kind.
+    pub fn with(mut self, remote: Arc<dyn UpstreamConnector>) -> UpstreamConnectors {
+        self.by_kind.insert(remote.kind(), remote);
+        self
+    }
+
+    /// Whether there is no remote kind.
+    pub fn is_empty(&self) -> bool {
+        self.by_kind.is_empty()
+    }
+
+    /// The implementation of a kind.
+    pub fn of(&self, kind: CredentialKind) -> Option<&Arc<dyn UpstreamConnector>> {
+        self.by_kind.get(&kind)
+    }
+}
