@@ -13,9 +13,9 @@ use mayfly::ledger::commit::EncodedRecord;
 use mayfly::ledger::record::{
     Allowance, AllowedUpstream, Author, Event, Principal, Record, RequestRecord, TaskClosed, TaskOpened, TaskOutcome,
 };
-use mayfly::ledger::snapshot;
+use mayfly::ledger::recovery::snapshot;
 use mayfly::ledger::state::id_for;
-use mayfly::ledger::template::{IssuanceFields, IssuanceRequest, RecordTemplate};
+use mayfly::ledger::writer::template::{IssuanceFields, IssuanceRequest, RecordTemplate};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::policy::exchange_request::{ExchangeRequest, TaskRequest};
 use mayfly::seq::{CredentialId, Millis, TaskId};

@@ -9,7 +9,7 @@ use mayfly::exchange::{BegunExchange, DecisionCache};
 use mayfly::identity::caller::Caller;
 use mayfly::ledger::commit::{EncodedRecord, WriterHead, pack};
 use mayfly::ledger::state::id_for;
-use mayfly::ledger::template::IssuanceRequest;
+use mayfly::ledger::writer::template::IssuanceRequest;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::policy::decide::BatchDecision;
 use mayfly::policy::exchange_request::ExchangeRequest;

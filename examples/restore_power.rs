@@ -85,7 +85,7 @@ fn check(world: &Path, data: &str, expect: &Path) -> Result<(), Error> {
                     matches!(record.event, Some(Event::Maintained(ref m)) if m.what.contains(" x") || m.what.ends_with(' ')),
                 );
             }
-            place = mayfly::ledger::log_reader::LogCursor { position: step.position + 1, seq: step.last };
+            place = mayfly::ledger::reader::log_reader::LogCursor { position: step.position + 1, seq: step.last };
         }
     }
     let whole = found == NOTES && ledger.durable().generation() == 2;

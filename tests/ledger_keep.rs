@@ -7,12 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly::ledger::history::{LogEnd, ScanEnd};
-use mayfly::ledger::history_query::CancelFlag;
-use mayfly::ledger::open::load;
+use mayfly::ledger::reader::history::{LogEnd, ScanEnd};
+use mayfly::ledger::reader::history_query::CancelFlag;
 use mayfly::ledger::record::{Author, Event, Maintained, Record, TargetsRevoked};
-use mayfly::ledger::retention::RetentionLimit;
-use mayfly::ledger::{Ledger, LedgerSettings, ProposalKind, StartError, recover, snapshot};
+use mayfly::ledger::recovery::open::load;
+use mayfly::ledger::recovery::retention::RetentionLimit;
+use mayfly::ledger::{Ledger, LedgerSettings, ProposalKind, StartError, recovery::recover, recovery::snapshot};
 use mayfly::limits;
 use mayfly::revocation::{Rules, Target};
 use mayfly::seq::{Millis, Seq};
@@ -181,7 +181,7 @@ fn what_was_not_exported_stays() {
     let exported = 150u64;
     let seq = Seq::start_of(1).as_u64() + exported;
     let place = [exported.to_be_bytes(), seq.to_be_bytes()].concat();
-    ledger.store().put(mayfly::ledger::retention::EXPORTED, &place, Precondition::Any).unwrap();
+    ledger.store().put(mayfly::ledger::recovery::retention::EXPORTED, &place, Precondition::Any).unwrap();
     for _ in 0..200 {
         kept.write(&ledger, 2);
         std::thread::sleep(Duration::from_millis(10));

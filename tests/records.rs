@@ -18,7 +18,7 @@ use bytes::Bytes;
 use mayfly::identity::spiffe_id::SpiffeId;
 use mayfly::ledger::commit::{Commit, EncodedRecord, Header, WriterHead, pack};
 use mayfly::ledger::record::{Author, CredentialIssued, Event, Principal, Record};
-use mayfly::ledger::template::{IssuanceFields, IssuanceRequest, RecordTemplate};
+use mayfly::ledger::writer::template::{IssuanceFields, IssuanceRequest, RecordTemplate};
 use mayfly::seq::{CredentialId, Millis, Seq};
 use prost::Message;
 

@@ -1,6 +1,6 @@
 //! The rules of the house, as tests. Each says what to do about what it finds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 #[path = "tidy/commands.rs"]
@@ -141,9 +141,9 @@ const READS_FILES: &[&str] = &[
     "src/cli/ci/token.rs",
     "clients/rust/src/svid.rs",
     // The server's own files, in its data directory.
-    "src/ledger/snapshot.rs",
+    "src/ledger/recovery/snapshot.rs",
     "src/ledger/tree/stored.rs",
-    "src/ledger/index/segment.rs",
+    "src/ledger/reader/index/segment.rs",
     "src/store/files.rs",
     "src/authority/backup.rs",
     // A directory.
@@ -251,6 +251,25 @@ fn names_are_those_of_the_house() {
     let paths =
         files.iter().flat_map(|f| f.path.split(['/', '.']).filter(|part| bad(part)).map(|_| f.path.clone()).collect::<Vec<_>>());
     none(paths.collect(), "a file or folder is named for what it holds");
+}
+
+/// Names that the published client shares with the server: its users read them as `mayfly_client::Error`.
+const SHARED_NAMES: &[&str] = &["Cli", "Error", "Refusal", "Settings"];
+
+#[test]
+fn a_public_type_name_exists_once() {
+    let files = files();
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in shipped(&files) {
+        for line in file.text.lines() {
+            let public =
+                ["pub struct ", "pub enum ", "pub trait ", "pub type "].iter().find_map(|kind| line.trim().strip_prefix(kind));
+            let name = public.map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned());
+            name.into_iter().for_each(|name| places.entry(name).or_default().push(file.path.clone()));
+        }
+    }
+    let twice = places.iter().filter(|(name, at)| at.len() > 1 && !SHARED_NAMES.contains(&name.as_str()));
+    none(twice.map(|(name, at)| format!("{name}: {}", at.join(", "))).collect(), "give all but one of them a name of its own");
 }
 
 #[test]

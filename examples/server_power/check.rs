@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mayfly::cli::dev::{DevSettings, DevWorld, ServerProcess};
-use mayfly::ledger::open::load;
+use mayfly::ledger::recovery::open::load;
 use mayfly::seq::Millis;
 use mayfly::serve::client;
 use mayfly::server::RunningServer;

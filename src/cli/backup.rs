@@ -17,7 +17,7 @@ use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::file_path::directory_of;
 use mayfly_base::system::System;
 use mayfly_ledger::backup::BackupFile;
-use mayfly_ledger::recover::Recovered;
+use mayfly_ledger::recovery::recover::Recovered;
 use mayfly_proto::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
 use mayfly_server::restore::{RestoreOptions, restore};
 use mayfly_verify::seq::Seq;

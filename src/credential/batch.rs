@@ -17,7 +17,7 @@ use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault, Refusal};
 use mayfly_ledger::commit::{EncodedRecord, sha256};
 use mayfly_ledger::record::{Event, Record};
-use mayfly_ledger::template::{IssuanceFields, RecordTemplate};
+use mayfly_ledger::writer::template::{IssuanceFields, RecordTemplate};
 use mayfly_policy::grant::{IndividualGrant, SharedGrant};
 use mayfly_verify::seq::{CredentialId, Millis};
 

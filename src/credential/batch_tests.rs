@@ -10,7 +10,7 @@ use super::{CredentialMaterial, IssuedCredential};
 use mayfly_ledger::Receipt;
 use mayfly_ledger::record::{Event, RequestRecord};
 use mayfly_ledger::state::FoldInput;
-use mayfly_ledger::template::IssuanceRequest;
+use mayfly_ledger::writer::template::IssuanceRequest;
 use mayfly_policy::grant::{GrantParts, IndividualGrant, IndividualTerms, SharedGrant};
 use mayfly_verify::seq::{CredentialId, Millis, Seq};
 

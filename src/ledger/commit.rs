@@ -7,10 +7,10 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use prost::Message;
 
-pub use super::encoded::EncodedRecord;
-use super::packed::{MOLDED, PackedCommit, records_of};
-pub use super::packed::{pack, pack_into};
 use super::record::Record;
+pub use super::writer::encoded::EncodedRecord;
+use super::writer::packed::{MOLDED, PackedCommit, records_of};
+pub use super::writer::packed::{pack, pack_into};
 use mayfly_verify::seq::Millis;
 
 /// SHA-256.
@@ -231,7 +231,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::record::{Author, CredentialIssued, Event, Maintained};
-    use super::super::template::{IssuanceFields, IssuanceRequest, RecordTemplate};
+    use super::super::writer::template::{IssuanceFields, IssuanceRequest, RecordTemplate};
     use super::*;
     use mayfly_verify::seq::CredentialId;
 

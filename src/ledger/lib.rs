@@ -1,15 +1,13 @@
 //! The ledger: one ordered log of records is the source of truth, and all state in memory is a fold over that log.
 //!
-//! - [`record`]: the record types, that is, the events with their audit context.
-//! - [`commit`]: how a batch of records is written, chained and hashed.
+//! - [`record`]: the record types, that is, the events with their audit context. [`commit`]: how a batch of records is written, chained and
+//!   hashed.
 //! - [`state`]: the fold and its verdicts. Pure: no IO, no clock.
-//! - `queue`, `writer`: from a proposal to a [`Receipt`], with one durable append per batch.
-//! - `view`: the state that a decision is made on.
-//! - [`history`]: records read back from the store.
-//! - [`search`], [`log_reader`], [`index`]: find records in the history and follow the log. [`tree`]: proofs about the log.
-//! - [`retention`]: the retention of old records.
-//! - [`open`], [`snapshot`], [`recover`]: build a state from a store, and recover when a store is refused. [`backup`]: copies of the ledger
-//!   kept elsewhere.
+//! - [`writer`]: from a proposal to a [`Receipt`], with one durable append per batch.
+//! - [`reader`]: the state that a decision is made on, records read back from the store, searches, readers that follow the log.
+//! - [`recovery`]: builds a state from a store, keeps snapshots, removes old records, and recovers when a store is refused.
+//! - [`backup`]: copies of the ledger kept elsewhere. [`tree`]: proofs about the log.
+//! - [`upstream`]: registrations and what they bound. [`revocation`]: targets, rules, and what a revocation reaches.
 //!
 //! Failure analysis. The state in memory is ahead of the disk by the batch that is being appended. An answer waits until the durable head
 //! has passed everything that the answer was made from ([`Ledger::settled`]), so a crash cannot take back anything that left the process.
@@ -18,43 +16,16 @@
 #![forbid(unsafe_code)]
 
 pub mod backup;
-mod checkpointing;
 pub mod clock;
 pub mod commit;
-mod commit_loop;
-mod commit_scan;
-mod derived;
-mod durable_summary;
-mod encoded;
-mod group_commit;
-pub mod history;
-pub mod history_query;
-pub mod index;
-mod load;
-pub mod log_reader;
-pub mod open;
-mod packed;
-mod proposal_queue;
-mod propose;
-mod receipt;
+pub mod reader;
 pub mod record;
-pub mod recover;
-mod reopen;
-mod restore;
-pub mod retention;
+pub mod recovery;
 pub mod revocation;
-pub mod rollback_check;
-mod salvage;
-pub mod search;
-pub mod snapshot;
-mod stall;
 pub mod state;
-pub mod template;
 pub mod tree;
 pub mod upstream;
-mod verify;
-mod view;
-mod writer_stats;
+pub mod writer;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -64,27 +35,27 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-pub use commit_loop::{Batch, CommittedRecord};
-pub use durable_summary::{lower_thread_priority, mark_background_thread};
-pub use open::{LedgerSettings, StartError};
-pub use proposal_queue::ProposalKind;
-pub use propose::{PendingReceipt, PendingReceipts, PreparedProposal};
-use receipt::IssuedIds;
-pub use receipt::Receipt;
+pub use reader::view::View;
+pub use recovery::open::{LedgerSettings, StartError};
 pub use state::{Quotas, State};
-pub use view::View;
-pub use writer_stats::{LongestCommit, WRITES_US, WriteHistogram};
+pub use writer::commit_loop::{Batch, CommittedRecord};
+pub use writer::durable_summary::{lower_thread_priority, mark_background_thread};
+pub use writer::proposal_queue::ProposalKind;
+pub use writer::propose::{PendingReceipt, PendingReceipts, PreparedProposal};
+use writer::receipt::IssuedIds;
+pub use writer::receipt::Receipt;
+pub use writer::writer_stats::{LongestCommit, WRITES_US, WriteHistogram};
 
 use clock::GuardedClock;
-use durable_summary::DurableSummary;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_base::system::System;
 use mayfly_store::Store;
 use mayfly_verify::seq::{CredentialId, Millis, Seq};
-use proposal_queue::ProposalQueue;
 use record::Record;
-use writer_stats::WriterStats;
+use writer::durable_summary::DurableSummary;
+use writer::proposal_queue::ProposalQueue;
+use writer::writer_stats::WriterStats;
 
 /// How much room the disk has, as the store's reserve sees it.
 pub use mayfly_store::reserve::DiskSpace;
@@ -149,7 +120,7 @@ struct Inner {
     commits: AtomicU64,
     pauses: WriterStats,
     /// The commit that the writer is working on.
-    under_way: stall::CommitInProgress,
+    under_way: writer::stall::CommitInProgress,
     /// The position of the newest snapshot, and its last seq.
     snapshot_at: AtomicU64,
     snapshot_seq: AtomicU64,
@@ -162,7 +133,7 @@ struct Inner {
     /// Commits from this position on are not removed, because a backup needs them; `u64::MAX` when no backup is being made.
     pinned: AtomicU64,
     /// Data derived from the history: the tree and the index.
-    derived: derived::DerivedData,
+    derived: reader::derived::DerivedData,
     /// Set at shutdown; background threads end as soon as they can.
     stopping: AtomicBool,
 }
@@ -260,7 +231,7 @@ impl Ledger {
     /// Why grants are refused now, if they are.
     pub fn stopped(&self) -> Option<Refusal> {
         let broken = self.inner.broken_why().map(|why| Refusal::new(Reason::NotReady, why));
-        let stalled = || self.inner.under_way.is_stalled().then(|| stall::stall_refusal(self.inner.under_way.age_us()));
+        let stalled = || self.inner.under_way.is_stalled().then(|| writer::stall::stall_refusal(self.inner.under_way.age_us()));
         broken.or_else(stalled).or_else(|| self.inner.stopped.read().clone())
     }
 

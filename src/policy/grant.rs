@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mayfly_ledger::record::{Author, CredentialIssued, Principal, RequestRecord, TaskOpened};
 use mayfly_ledger::state::{RequestKey, SupportingGrant, TaskSpec, request_key};
-use mayfly_ledger::template::IssuanceRequest;
+use mayfly_ledger::writer::template::IssuanceRequest;
 use mayfly_verify::seq::{Seq, TaskId};
 
 /// Permission to mint one credential. Every bound is applied and every claim is settled, except the id and the claims that the kind adds.

@@ -21,7 +21,7 @@ use mayfly_base::document::{Diagnostic, with_key};
 use mayfly_base::system::System;
 use mayfly_config::config::{Config, ConfigFinding, FindingSubject, SealingKeySource, Severity, validate_with};
 use mayfly_config::workload_api::AgentMessage;
-use mayfly_ledger::open::load;
+use mayfly_ledger::recovery::open::load;
 use mayfly_ledger::{StartError, State};
 use mayfly_store::StoreError;
 use mayfly_verify::seq::Millis;

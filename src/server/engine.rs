@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use mayfly_base::system::System;
 use mayfly_config::config::{Config, StoreEngine};
-use mayfly_ledger::open::damage;
+use mayfly_ledger::recovery::open::damage;
 use mayfly_ledger::{Opener, StartError};
 use mayfly_store::memory::MemoryStore;
 use mayfly_store::options::StoreOptions;

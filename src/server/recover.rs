@@ -16,8 +16,8 @@ use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::file_path::{beside, directory_of};
 use mayfly_base::system::System;
 use mayfly_config::config::Config;
-use mayfly_ledger::recover::{RecoverError, Recovered, recover as copy};
-use mayfly_ledger::snapshot;
+use mayfly_ledger::recovery::recover::{RecoverError, Recovered, recover as copy};
+use mayfly_ledger::recovery::snapshot;
 use mayfly_store::{Store, StoreError};
 use mayfly_verify::seq::{Millis, Seq};
 

@@ -11,7 +11,7 @@ use mayfly::ledger::record::{
     Author, BundleUpdated, Event, KeyAdded, KeyChanged, KeyPurpose, KeyState, LockLifted, Maintained, Record, RequestRecord,
     TargetsRevoked,
 };
-use mayfly::ledger::{Ledger, LedgerSettings, ProposalKind, Quotas, StartError, recover};
+use mayfly::ledger::{Ledger, LedgerSettings, ProposalKind, Quotas, StartError, recovery::recover};
 use mayfly::refusal::{Error, Reason};
 use mayfly::revocation::{Rules, Target};
 use mayfly::seq::{Millis, Seq};
@@ -71,7 +71,7 @@ fn what_was_acknowledged_is_there_after_a_restart_and_the_state_is_the_same() {
         ledger.stop();
     }
     let store = RedbStore::open(&dir.path().join("data"), &options()).unwrap();
-    let loaded = mayfly::ledger::open::load(&store, None).unwrap();
+    let loaded = mayfly::ledger::recovery::open::load(&store, None).unwrap();
     assert_eq!(loaded.state.digest().unwrap(), digests[2]);
     assert_eq!(loaded.state.rules.len(), 3);
 }
@@ -126,25 +126,25 @@ fn a_snapshot_shortens_the_start_only_when_the_log_vouches_for_it() {
     drop(ledger);
 
     let store = RedbStore::open(&dir.path().join("data"), &options()).unwrap();
-    let loaded = mayfly::ledger::open::load(&store, Some(&snapshots)).unwrap();
+    let loaded = mayfly::ledger::recovery::open::load(&store, Some(&snapshots)).unwrap();
     assert!(loaded.from.is_some(), "it began with the snapshot");
     assert_eq!(loaded.state.digest().unwrap(), digest);
 
     // No record vouches for a snapshot with a changed state.
-    let newest = mayfly::ledger::snapshot::list(&snapshots).unwrap()[0].clone();
-    let (mut state, _) = mayfly::ledger::snapshot::read(&newest).unwrap();
-    for path in mayfly::ledger::snapshot::list(&snapshots).unwrap() {
+    let newest = mayfly::ledger::recovery::snapshot::list(&snapshots).unwrap()[0].clone();
+    let (mut state, _) = mayfly::ledger::recovery::snapshot::read(&newest).unwrap();
+    for path in mayfly::ledger::recovery::snapshot::list(&snapshots).unwrap() {
         std::fs::remove_file(path).unwrap();
     }
     state.rules.add(&Target::Everything, None, None, Millis(0));
-    mayfly::ledger::snapshot::write(&snapshots, &state).unwrap();
-    let loaded = mayfly::ledger::open::load(&store, Some(&snapshots)).unwrap();
+    mayfly::ledger::recovery::snapshot::write(&snapshots, &state).unwrap();
+    let loaded = mayfly::ledger::recovery::open::load(&store, Some(&snapshots)).unwrap();
     assert_eq!((loaded.from, loaded.state.digest().unwrap()), (None, digest));
 
     // A snapshot that has seen more than the store holds: an older store was put back.
     state.position = store.head().unwrap() + 5;
-    mayfly::ledger::snapshot::write(&snapshots, &state).unwrap();
-    let refused = mayfly::ledger::open::load(&store, Some(&snapshots)).err().unwrap();
+    mayfly::ledger::recovery::snapshot::write(&snapshots, &state).unwrap();
+    let refused = mayfly::ledger::recovery::open::load(&store, Some(&snapshots)).err().unwrap();
     assert!(matches!(refused, StartError::Behind { .. }), "{refused}");
     assert!(refused.to_string().contains("mayfly server recover --after"));
 }
@@ -169,7 +169,7 @@ fn what_is_folded_again_is_judged_as_it_was_when_it_was_written() {
     ledger.stop();
     drop(ledger);
     let store = RedbStore::open(&dir.path().join("data"), &options()).unwrap();
-    assert_eq!(mayfly::ledger::open::load(&store, None).unwrap().state.digest().unwrap(), digest);
+    assert_eq!(mayfly::ledger::recovery::open::load(&store, None).unwrap().state.digest().unwrap(), digest);
 }
 
 /// A store whose next append fails on command.
@@ -310,7 +310,7 @@ fn recovery_keeps_what_can_be_trusted_revokes_all_of_it_and_takes_locks_over() {
     let new = RedbStore::open(&fresh.path().join("data"), &options()).unwrap();
     let done = recover::recover(&old, &new, None, (kept, Seq::ZERO), Millis(1_800_000_000_000), false).unwrap();
     assert_eq!((done.generation, done.kept, done.left, done.locks, done.named), (2, kept, 4, 1, 1));
-    let state = mayfly::ledger::open::load(&new, None).unwrap().state;
+    let state = mayfly::ledger::recovery::open::load(&new, None).unwrap().state;
     assert_eq!(state.head.generation(), 2);
     for tool in ["kept", "lost"] {
         assert!(state.rules.get(&Target::Tool(tool.into())).is_some_and(|e| e.lock.is_some()), "{tool} stays locked");
@@ -371,7 +371,7 @@ fn recovery_ages_keys_and_shuts_out_whom_lost_trust_would_let_in() {
     let old = RedbStore::open(&dir.path().join("data"), &options()).unwrap();
     let new = RedbStore::open(&fresh.path().join("data"), &options()).unwrap();
     recover::recover(&old, &new, None, (kept, Seq::start_of(6)), Millis(1_800_000_000_000), false).unwrap();
-    let state = mayfly::ledger::open::load(&new, None).unwrap().state;
+    let state = mayfly::ledger::recovery::open::load(&new, None).unwrap().state;
     assert_eq!(state.head.generation(), 7, "above what a snapshot has seen");
     let states = ["removed", "retired", "used"].map(|key| state.keys[key].state);
     assert_eq!(states, [KeyState::Removed, KeyState::Retired, KeyState::Active]);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use mayfly::cli::dev::{DevEngine, DevSettings, DevWorld};
-use mayfly::ledger::recover::RecoverError;
+use mayfly::ledger::recovery::recover::RecoverError;
 use mayfly::server::recover::{NotRecovered, recover};
 use mayfly::store::Store;
 use mayfly::store::redb::{self, StoreOptions};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use mayfly::ledger::ProposalKind;
-use mayfly::ledger::history_query::HistoryReadStats;
+use mayfly::ledger::reader::history_query::HistoryReadStats;
 use mayfly::ledger::record::{
     Author, Event, PolicySetUpdated, Record, RecordedTarget, RequestsRefused, TargetRecord, TargetsRevoked,
 };

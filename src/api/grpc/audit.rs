@@ -14,7 +14,7 @@ use mayfly_authority::authority::Authority;
 use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Refusal};
-use mayfly_ledger::history::HistoryRecord;
+use mayfly_ledger::reader::history::HistoryRecord;
 use mayfly_ledger::record::AuditReadKind;
 use mayfly_policy::{admin, exchange_request};
 use mayfly_proto::mayfly::v1 as pb;

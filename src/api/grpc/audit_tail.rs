@@ -24,8 +24,8 @@ use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Refusal};
 use mayfly_identity::caller::Operator;
+use mayfly_ledger::reader::search::HistoryFilter;
 use mayfly_ledger::record::{AuditReadKind, Record};
-use mayfly_ledger::search::HistoryFilter;
 use mayfly_ledger::stopping;
 use mayfly_policy::admin;
 use mayfly_proto::mayfly::v1 as pb;
@@ -111,7 +111,7 @@ impl Tail {
         }
     }
 
-    async fn tell(&self, step: mayfly_ledger::log_reader::LogCommit) -> TailControl {
+    async fn tell(&self, step: mayfly_ledger::reader::log_reader::LogCommit) -> TailControl {
         let matches = match step.matches(&self.filter) {
             Ok(matches) => matches,
             Err(fault) => return ControlFlow::Break(Some(Error::Fault(fault))),

@@ -23,7 +23,7 @@ use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_identity::caller::Operator;
 use mayfly_ledger::Batch;
-use mayfly_ledger::history::{HistoryRecord, ScanEnd};
+use mayfly_ledger::reader::history::{HistoryRecord, ScanEnd};
 use mayfly_ledger::record::{CredentialIssued, Event, Record};
 use mayfly_ledger::revocation::{Rules, Target};
 use mayfly_ledger::state::{LiveCredential, State, Task};

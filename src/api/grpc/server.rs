@@ -16,7 +16,7 @@ use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
 use mayfly_base::refusal::Error;
 use mayfly_ledger::State;
-use mayfly_ledger::open::writer_number;
+use mayfly_ledger::recovery::open::writer_number;
 use mayfly_ledger::revocation::Target;
 use mayfly_ledger::state::TaskPhase;
 use mayfly_ledger::upstream::findings::UpstreamFinding;

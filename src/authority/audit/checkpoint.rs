@@ -17,7 +17,7 @@ use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_credential::keyring::jwks_of;
 use mayfly_ledger::commit::Hash;
-use mayfly_ledger::history::ScanEnd;
+use mayfly_ledger::reader::history::ScanEnd;
 use mayfly_ledger::record::KeyPurpose;
 use mayfly_ledger::tree::stored::ProofError;
 use mayfly_store::Precondition;

@@ -10,10 +10,10 @@ use crate::audit::proof::write::ExportWriter;
 use crate::authority::Authority;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
-use mayfly_ledger::history::ScanEnd;
-use mayfly_ledger::index::IndexQuery;
-use mayfly_ledger::log_reader::{LogCommit, LogCursor};
-use mayfly_ledger::search::HistoryFilter;
+use mayfly_ledger::reader::history::ScanEnd;
+use mayfly_ledger::reader::index::IndexQuery;
+use mayfly_ledger::reader::log_reader::{LogCommit, LogCursor};
+use mayfly_ledger::reader::search::HistoryFilter;
 use mayfly_ledger::tree::proof::Node;
 use mayfly_verify::seq::Seq;
 

@@ -20,10 +20,10 @@ pub use verify::LedgerVerification;
 use crate::authority::Authority;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
-use mayfly_ledger::history::ScanEnd;
-use mayfly_ledger::history_query::CancelFlag;
-use mayfly_ledger::log_reader::{LogCommit, LogCursor};
-use mayfly_ledger::search::{HistoryFilter, SearchCursor, SearchPage};
+use mayfly_ledger::reader::history::ScanEnd;
+use mayfly_ledger::reader::history_query::CancelFlag;
+use mayfly_ledger::reader::log_reader::{LogCommit, LogCursor};
+use mayfly_ledger::reader::search::{HistoryFilter, SearchCursor, SearchPage};
 use mayfly_store::Position;
 use mayfly_verify::seq::Seq;
 

@@ -7,9 +7,9 @@ use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault, Refusal};
 use mayfly_ledger::Ledger;
 use mayfly_ledger::commit::{EncodedCommit, Hash, WriterHead, sha256};
-use mayfly_ledger::history::ScanEnd;
-use mayfly_ledger::history_query::CancelFlag;
-use mayfly_ledger::log_reader::{LogCursor, last_seq_of};
+use mayfly_ledger::reader::history::ScanEnd;
+use mayfly_ledger::reader::history_query::CancelFlag;
+use mayfly_ledger::reader::log_reader::{LogCursor, last_seq_of};
 use mayfly_verify::seq::{Millis, Seq};
 
 /// The result of a verification.

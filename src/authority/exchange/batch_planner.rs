@@ -16,7 +16,7 @@ use mayfly_identity::caller::Caller;
 use mayfly_ledger::View;
 use mayfly_ledger::commit::EncodedRecord;
 use mayfly_ledger::state::request_key;
-use mayfly_ledger::template::{IssuanceRequest, RecordTemplate};
+use mayfly_ledger::writer::template::{IssuanceRequest, RecordTemplate};
 use mayfly_policy::catalog::CompiledCatalog;
 use mayfly_policy::decide::{BatchDecision, ReusableDecision, SharedDecision};
 use mayfly_policy::exchange_request::{ExchangeRequest, TaskChoice};

@@ -1,6 +1,6 @@
 //! Looks up issued credentials: by id, by a token or the rest of one, or by a token's digest.
 //!
-//! Live credentials are in memory. Ended credentials are searched in history by the index of names ([`mayfly_ledger::history_query`]). If the index
+//! Live credentials are in memory. Ended credentials are searched in history by the index of names ([`mayfly_ledger::reader::history_query`]). If the index
 //! does not cover all of history yet, the answer says so and makes no claim.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,11 +20,11 @@ use mayfly_credential::jwt::{Jwks, authentic, peek_kid, signed_by};
 use mayfly_credential::keyring::jwk;
 use mayfly_credential::reference::{PREFIX, ReferenceToken};
 use mayfly_ledger::commit::sha256;
-use mayfly_ledger::history::HistoryRecord;
-use mayfly_ledger::history_query::{CancelFlag, HistoryQuery};
-use mayfly_ledger::log_reader::LogCursor;
+use mayfly_ledger::reader::history::HistoryRecord;
+use mayfly_ledger::reader::history_query::{CancelFlag, HistoryQuery};
+use mayfly_ledger::reader::log_reader::LogCursor;
+use mayfly_ledger::reader::search::HistoryFilter;
 use mayfly_ledger::record::{CredentialIssued, Event, KeyPurpose, KeyState, NameKind, Record, main_objects};
-use mayfly_ledger::search::HistoryFilter;
 use mayfly_verify::seq::{CredentialId, Seq, TaskId};
 
 /// An issuance, with the ids of its task path as far as they are known, root first.

@@ -21,7 +21,7 @@ use crate::people::approvals::needs_approval;
 use mayfly_credential::kind::{CredentialKind, mint_local};
 use mayfly_credential::{IssuedCredential, MintedCredential};
 use mayfly_identity::caller::Caller;
-use mayfly_ledger::template::RecordTemplate;
+use mayfly_ledger::writer::template::RecordTemplate;
 
 pub use batch_planner::DecisionCache;
 use batch_planner::{BatchPlanner, PlannedGrant, RequestLookup, UnsignedBatch};

@@ -16,13 +16,13 @@ use crate::revocation::revoke_excess::{
 use mayfly_base::document::{Diagnostic, SourceFile};
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_identity::caller::Operator;
-use mayfly_ledger::history::HistoryRecord;
+use mayfly_ledger::reader::history::HistoryRecord;
+use mayfly_ledger::reader::search::HistoryFilter;
 use mayfly_ledger::record::{
     Author, Event, NameKind, NarrowedKind, PolicySetUpdated as SetRecord, ProposedChange, ProposedChangeRecord as Recorded,
     main_objects,
 };
 use mayfly_ledger::revocation::Target;
-use mayfly_ledger::search::HistoryFilter;
 use mayfly_ledger::state::{DocumentVersion, State};
 use mayfly_policy::decide::{PolicyComparison, reads_records};
 use mayfly_policy::set::files;

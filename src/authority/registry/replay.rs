@@ -13,13 +13,13 @@ use mayfly_base::limits;
 use mayfly_base::refusal::Error;
 use mayfly_identity::spiffe_id::SpiffeId;
 use mayfly_ledger::Ledger;
-use mayfly_ledger::history::{HistoryRecord, ScanEnd};
-use mayfly_ledger::history_query::HistoryQuery;
+use mayfly_ledger::reader::history::{HistoryRecord, ScanEnd};
+use mayfly_ledger::reader::history_query::HistoryQuery;
+use mayfly_ledger::reader::search::HistoryFilter;
 use mayfly_ledger::record::{
     Author, CredentialIssued, Event, NameKind, Principal, RequestsRefused, SubjectClaims, TaskOpened, UpstreamUpdated,
     main_objects,
 };
-use mayfly_ledger::search::HistoryFilter;
 use mayfly_ledger::state::TaskSpec as TaskTerms;
 use mayfly_ledger::upstream::registry::{Kind, Upstream};
 use mayfly_policy::PolicySet;

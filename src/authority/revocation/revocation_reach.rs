@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use crate::authority::Authority;
 use mayfly_base::limits;
 use mayfly_base::refusal::Error;
-use mayfly_ledger::history_query::HistoryQuery;
+use mayfly_ledger::reader::history_query::HistoryQuery;
+use mayfly_ledger::reader::search::HistoryFilter;
 use mayfly_ledger::record::{CredentialIssued, Event, LeaseClosed, LeaseEnd, NameKind, main_objects};
 use mayfly_ledger::revocation::{Facts, Rules, Target};
-use mayfly_ledger::search::HistoryFilter;
 use mayfly_ledger::state::State;
 use mayfly_verify::seq::{LeaseId, Millis, Seq, TaskId};
 

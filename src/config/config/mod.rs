@@ -37,7 +37,7 @@ use mayfly_base::bounded_file;
 use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::document::{Diagnostic, SourceFile};
 use mayfly_base::limits;
-pub use mayfly_ledger::retention::RetentionLimit;
+pub use mayfly_ledger::recovery::retention::RetentionLimit;
 
 /// An error in the configuration.
 pub type ConfigError = Diagnostic;

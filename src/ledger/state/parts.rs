@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::commit::WriterHead;
-use crate::log_reader::LogCursor;
+use crate::reader::log_reader::LogCursor;
 use crate::record::{ApprovalRequested, Author, HistoryRemoved, KeyPurpose, KeyState, SnapshotTaken, WriterHeadRecord};
 use crate::upstream::registry::Upstream;
 use mayfly_store::Position;

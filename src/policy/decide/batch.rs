@@ -17,7 +17,7 @@ use mayfly_base::refusal::Error;
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::View;
 use mayfly_ledger::revocation::TargetKind;
-use mayfly_ledger::template::IssuanceRequest;
+use mayfly_ledger::writer::template::IssuanceRequest;
 
 /// The common decision of several exchanges of one caller on one view.
 pub struct BatchDecision<'a> {

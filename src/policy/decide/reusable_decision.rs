@@ -20,7 +20,7 @@ use mayfly_base::trace::CallTrace;
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::View;
 use mayfly_ledger::revocation::{TargetKind, TargetKinds};
-use mayfly_ledger::template::IssuanceRequest;
+use mayfly_ledger::writer::template::IssuanceRequest;
 use mayfly_verify::seq::{Millis, Seq};
 
 /// A decision that later exchanges of the same kind may reuse.

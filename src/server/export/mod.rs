@@ -24,9 +24,9 @@ use mayfly_base::limits;
 use mayfly_base::refusal::Fault;
 use mayfly_base::system::{Stopwatch, System};
 use mayfly_config::config::ExportDestination;
-use mayfly_ledger::log_reader::{LogCommit, LogCursor};
-use mayfly_ledger::retention::{EXPORTED, export_position};
-use mayfly_ledger::search::HistoryFilter;
+use mayfly_ledger::reader::log_reader::{LogCommit, LogCursor};
+use mayfly_ledger::reader::search::HistoryFilter;
+use mayfly_ledger::recovery::retention::{EXPORTED, export_position};
 use mayfly_store::Precondition;
 use mayfly_verify::seq::Millis;
 
@@ -213,7 +213,7 @@ impl Run {
 /// The records of a commit.
 fn records_of_commit(step: &LogCommit) -> Result<Vec<ExportRecord>, Fault> {
     let all = step.matches(&HistoryFilter::default())?;
-    let one = |one: mayfly_ledger::search::Match| {
+    let one = |one: mayfly_ledger::reader::search::Match| {
         let told = readable(&one.past.record, one.past.at);
         let json = serde_json::json!({
             "seq": one.past.seq.as_u64(), "at": told.at, "event": told.event, "author": told.author, "body": told.body,

@@ -6,8 +6,8 @@ use mayfly_authority::authority::Authority;
 use mayfly_authority::webhook::DeadLetter;
 use mayfly_base::limits;
 use mayfly_base::refusal::Fault;
-use mayfly_ledger::log_reader::LogCursor;
-use mayfly_ledger::retention::parse_follower_position;
+use mayfly_ledger::reader::log_reader::LogCursor;
+use mayfly_ledger::recovery::retention::parse_follower_position;
 use mayfly_store::Precondition;
 use mayfly_verify::seq::Seq;
 

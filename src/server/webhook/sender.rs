@@ -17,9 +17,9 @@ use mayfly_authority::webhook::{DeadLetter, WebhookEvent, is_of, may_be_event, w
 use mayfly_base::limits;
 use mayfly_base::refusal::Fault;
 use mayfly_base::system::Stopwatch;
-use mayfly_ledger::log_reader::{LogCommit, LogCursor};
+use mayfly_ledger::reader::log_reader::{LogCommit, LogCursor};
+use mayfly_ledger::reader::search::{HistoryFilter, Match};
 use mayfly_ledger::record::{Author, Event};
-use mayfly_ledger::search::{HistoryFilter, Match};
 use mayfly_store::StoreId;
 use mayfly_verify::seq::{Millis, Seq};
 

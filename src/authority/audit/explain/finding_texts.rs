@@ -3,8 +3,8 @@
 use super::{ExplainFinding, GrantExplanation, UnreadHistory, body};
 use crate::exchange::lookup::FoundIssuance;
 use mayfly_ledger::State;
-use mayfly_ledger::history::HistoryRecord;
-use mayfly_ledger::history_query::QueryGap;
+use mayfly_ledger::reader::history::HistoryRecord;
+use mayfly_ledger::reader::history_query::QueryGap;
 use mayfly_ledger::record::{CredentialIssued, Event, Principal, Record, TokenEvidence};
 use mayfly_ledger::revocation::Hit;
 use mayfly_ledger::state::{LiveCredential, TaskPhase, trust_domain_of};

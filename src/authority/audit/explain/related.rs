@@ -4,11 +4,11 @@ use super::UnreadHistory;
 use crate::authority::Authority;
 use mayfly_base::limits;
 use mayfly_base::refusal::Error;
-use mayfly_ledger::history::HistoryRecord;
-use mayfly_ledger::history_query::HistoryQuery;
+use mayfly_ledger::reader::history::HistoryRecord;
+use mayfly_ledger::reader::history_query::HistoryQuery;
+use mayfly_ledger::reader::search::HistoryFilter;
 use mayfly_ledger::record::{CredentialIssued, Event, NameKind, Record, main_objects};
 use mayfly_ledger::revocation::{Facts, Rules, Target, TargetKinds};
-use mayfly_ledger::search::HistoryFilter;
 use mayfly_ledger::state::{SupportingGrant, facts_of_record};
 use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 

@@ -9,8 +9,8 @@ use super::line::{
 use crate::audit::explain::body;
 use mayfly_base::refusal::Fault;
 use mayfly_ledger::commit::{Hash, root_hash};
-use mayfly_ledger::log_reader::LogCommit;
-use mayfly_ledger::search::Match;
+use mayfly_ledger::reader::log_reader::LogCommit;
+use mayfly_ledger::reader::search::Match;
 use mayfly_ledger::tree::proof::{Node, cover};
 
 /// Writes one export. Its output must be written unchanged, since the statement at the end contains the SHA-256 of all lines before.
