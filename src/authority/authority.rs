@@ -17,7 +17,7 @@ use crate::metrics::EventCounters;
 use crate::metrics::calls::CallMetrics;
 use crate::metrics::exchanges::ExchangeMetrics;
 use crate::metrics::handshakes::HandshakeMetrics;
-use crate::people::attestation::JobLoginCache;
+use crate::people::attestation::CiLoginCache;
 use crate::people::oidc_issuers::Issuers;
 use crate::revocation::feed::{Feed, Followers};
 use crate::source_health::{SourceHealth, SourceKind, SourceState};
@@ -29,7 +29,7 @@ use mayfly_base::refusal::Fault;
 use mayfly_base::system::System;
 use mayfly_base::trace::{self, Tracer};
 use mayfly_credential::keyring::{Keyring, Sealer};
-use mayfly_credential::lease::{ConnectorSettings, LeaseManager, ReplicaLedger};
+use mayfly_credential::lease::{ConnectorSettings, LeaseDriver, ReplicaLedger};
 use mayfly_credential::status_list::StatusListAllocator;
 use mayfly_identity::bundle::Bundles;
 use mayfly_ledger::record::{Event, Record, RecordedTarget};
@@ -60,7 +60,7 @@ pub struct Authority {
     /// Allocates indices in status lists.
     pub status: StatusListAllocator,
     /// The leases: creates and removes objects at upstreams.
-    pub leases: Arc<LeaseManager<ReplicaLedger>>,
+    pub leases: Arc<LeaseDriver<ReplicaLedger>>,
     /// Coalesces heartbeats.
     pub heartbeats: Heartbeats,
     /// The feed of revocation events.
@@ -84,7 +84,7 @@ pub struct Authority {
     /// The refusals, counted for the audit log.
     pub refusals: RefusalLog,
     /// The latest logins of jobs, for jobs that did not receive the answer.
-    pub(crate) attested: JobLoginCache,
+    pub(crate) attested: CiLoginCache,
     /// The uses that servers of upstreams report.
     pub uses: UseReports,
     /// The open connections.
@@ -212,7 +212,7 @@ impl Authority {
         let began = (parts.system.wall(), parts.system.steady());
         let over = Arc::new(ReplicaLedger::new(ledger.clone(), parts.system.clone()));
         let tracer = Tracer::new(parts.traced, parts.system.clone());
-        let leases = LeaseManager::new(over, parts.elsewhere, parts.system.clone());
+        let leases = LeaseDriver::new(over, parts.elsewhere, parts.system.clone());
         let authority = Arc::new(Authority {
             ledger,
             catalog: Catalog::new(&parts.decider.issuer),
@@ -235,7 +235,7 @@ impl Authority {
             single_operator: parts.single_operator,
             own: OnceLock::new(),
             refusals: RefusalLog::default(),
-            attested: JobLoginCache::default(),
+            attested: CiLoginCache::default(),
             uses: UseReports::default(),
             peers: ConnectionCounter::default(),
             commits: broadcast::Sender::new(limits::WATCH_LAG),

@@ -22,7 +22,7 @@ use mayfly_store::{Position, StoreError};
 use mayfly_verify::seq::Seq;
 
 /// A backup in progress. Its methods block and return its bytes in order.
-pub struct BackupJob {
+pub struct BackupRun {
     authority: Arc<Authority>,
     about: BackupHeader,
     /// `None` before the backup begins and after it ended.
@@ -51,7 +51,7 @@ fn failed(error: &StoreError) -> Error {
 
 impl Authority {
     /// Begins a backup of everything that is durable now. The snapshot that replaces removed history is open when this returns.
-    pub async fn backup(self: &Arc<Self>) -> Result<BackupJob, Error> {
+    pub async fn backup(self: &Arc<Self>) -> Result<BackupRun, Error> {
         let busy = || Refusal::limit("backups", 1, Duration::from_secs(10)).way_out("wait until the other backup is whole");
         let pinned = self.ledger.pin().ok_or_else(busy)?;
         // Only records that vouch for a snapshot up to this point are in the backup.
@@ -63,7 +63,7 @@ impl Authority {
     }
 }
 
-fn opened(authority: &Arc<Authority>, pinned: HistoryPin, end: LogCursor, taken: &[SnapshotRef]) -> Result<BackupJob, Error> {
+fn opened(authority: &Arc<Authority>, pinned: HistoryPin, end: LogCursor, taken: &[SnapshotRef]) -> Result<BackupRun, Error> {
     let store = authority.ledger.store();
     let LogCursor { position: first, seq: before } = pinned.oldest;
     let snapshot = match first {
@@ -86,7 +86,7 @@ fn opened(authority: &Arc<Authority>, pinned: HistoryPin, end: LogCursor, taken:
         snapshot: seq,
     };
     let (authority, stage) = (authority.clone(), Stage::Begin);
-    Ok(BackupJob { authority, about, writer: None, stage, snapshot: file, names, next: first, _pinned: pinned })
+    Ok(BackupRun { authority, about, writer: None, stage, snapshot: file, names, next: first, _pinned: pinned })
 }
 
 /// Opens the snapshot that replaces the removed beginning of the log; without it the backup could not be restored.
@@ -103,7 +103,7 @@ fn snapshot(authority: &Authority, taken: &[SnapshotRef], first: Position) -> Re
     Ok((seq, file))
 }
 
-impl BackupJob {
+impl BackupRun {
     /// The description of the backup.
     pub fn about(&self) -> &BackupHeader {
         &self.about

@@ -172,17 +172,17 @@ impl Stopwatch {
 
 /// A point in time by the machine's clock, and how long ago it was. For reporting only, never for decisions.
 #[derive(Clone, Copy, Debug)]
-pub struct WallInstant {
+pub struct SpanTime {
     ns: u64,
     watch: Stopwatch,
 }
 
-impl WallInstant {
+impl SpanTime {
     /// The present.
     #[allow(clippy::disallowed_methods, reason = "this is the one place where the machine's clock is told")]
-    pub fn now() -> WallInstant {
+    pub fn now() -> SpanTime {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        WallInstant { ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX), watch: Stopwatch::start() }
+        SpanTime { ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX), watch: Stopwatch::start() }
     }
 
     /// The point in time, nanoseconds since 1970.

@@ -36,12 +36,12 @@ const JWK_THUMBPRINT: u8 = 2;
 pub struct ExchangeDecoder {
     /// The bytes that `begins` was read from.
     bytes: Vec<u8>,
-    begins: Option<CommonFields>,
+    begins: Option<DecodedFields>,
 }
 
 /// The fields up to [`TTL`].
 #[derive(Clone)]
-struct CommonFields {
+struct DecodedFields {
     task: TaskId,
     upstream: Arc<str>,
     scopes: Arc<[String]>,
@@ -90,7 +90,7 @@ pub fn read(message: &[u8]) -> Option<ExchangeRequest> {
     own(message, fields, begins)
 }
 
-fn begins(fields: &mut Fields<'_>) -> Option<CommonFields> {
+fn begins(fields: &mut Fields<'_>) -> Option<DecodedFields> {
     let task = fields.text(TASK_ID)?.parse().ok()?;
     let upstream = name(fields.text(UPSTREAM)?)?;
     let mut scopes = Vec::with_capacity(1);
@@ -118,11 +118,11 @@ fn begins(fields: &mut Fields<'_>) -> Option<CommonFields> {
         }
     };
     let scopes = scopes.into_iter().map(str::to_owned).collect();
-    Some(CommonFields { task, upstream: upstream.into(), scopes, kind, ttl_ms })
+    Some(DecodedFields { task, upstream: upstream.into(), scopes, kind, ttl_ms })
 }
 
 /// Reads the fields after [`TTL`] and completes the request.
-fn own(message: &[u8], mut fields: Fields<'_>, begins: CommonFields) -> Option<ExchangeRequest> {
+fn own(message: &[u8], mut fields: Fields<'_>, begins: DecodedFields) -> Option<ExchangeRequest> {
     let tool = checked("tool", fields.text(TOOL)?, limits::NAME_BYTES).ok()?;
     let purpose = checked("purpose", fields.text(PURPOSE)?, limits::PURPOSE_BYTES).ok()?;
     let arguments = match fields.delimited(ARGUMENTS)? {
@@ -137,7 +137,7 @@ fn own(message: &[u8], mut fields: Fields<'_>, begins: CommonFields) -> Option<E
         thumbprint => RequestedKeyBinding::Thumbprint(digest(Fields::of(thumbprint), JWK_THUMBPRINT)?),
     };
     fields.end()?;
-    let CommonFields { task, upstream, scopes, kind, ttl_ms } = begins;
+    let DecodedFields { task, upstream, scopes, kind, ttl_ms } = begins;
     let named = !request_id.is_empty();
     Some(ExchangeRequest {
         task: TaskChoice::Named(task),

@@ -14,7 +14,7 @@ use super::action::{Action, WorkloadAction};
 use super::exchange_request;
 use super::question::UsageCounts;
 use super::simulation::{
-    SimulatedJob, SimulatedPerson, SimulatedRequest, SimulatedSubject, SimulatedTask, SimulatedUse, SimulationOutcome,
+    SimulatedPerson, SimulatedRequest, SimulatedRun, SimulatedSubject, SimulatedTask, SimulatedUse, SimulationOutcome,
 };
 use mayfly_base::document::{Diagnostic, Document, Field, Section, SourceFile};
 use mayfly_base::limits;
@@ -241,11 +241,11 @@ fn person(section: &Section<'_>, now: Millis) -> Option<SimulatedPerson> {
     })
 }
 
-fn attested(section: &Section<'_>) -> Option<SimulatedJob> {
+fn attested(section: &Section<'_>) -> Option<SimulatedRun> {
     let (issuer, id) = pair(section)?;
     let rule = section.optional("rule").and_then(|f| f.name()).unwrap_or_default();
     let claims = section.optional("claims").map(|f| texts(&f)).unwrap_or_default();
-    Some(SimulatedJob { issuer, rule, id, claims })
+    Some(SimulatedRun { issuer, rule, id, claims })
 }
 
 fn used(section: &Section<'_>) -> SimulatedUse {

@@ -58,7 +58,7 @@ impl SimulatedPerson {
 
 /// A job of a situation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SimulatedJob {
+pub struct SimulatedRun {
     /// The issuer's URL.
     pub issuer: String,
     /// The attestation rule that admits the job.
@@ -138,7 +138,7 @@ pub struct SimulatedRequest {
     /// The person behind the caller.
     pub person: Option<SimulatedPerson>,
     /// The job that signs in.
-    pub job: Option<SimulatedJob>,
+    pub job: Option<SimulatedRun>,
     /// Counters.
     pub counts: UsageCounts,
     /// The people who approved the request.

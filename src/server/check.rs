@@ -7,7 +7,7 @@
 //!
 //! If the store is in use by the server that runs on this very configuration (it answers at its socket, or at one of its ports under its
 //! identity), the checks report what a reload or a restart of that server would find. A port that this server has is free for its restart. A
-//! store or a port of another process is an error. What cannot be checked while the server runs is listed ([`Checked::unchecked`]).
+//! store or a port of another process is an error. What cannot be checked while the server runs is listed ([`ConfigCheck::unchecked`]).
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -82,7 +82,7 @@ pub fn for_reload(config: &Config, authority: &Authority) -> Vec<String> {
 
 /// The result of checking a configuration.
 #[derive(Default)]
-pub struct Checked {
+pub struct ConfigCheck {
     /// Everything that a start would refuse, or that a reload or a restart would refuse if a server runs on the configuration.
     pub findings: Vec<ConfigFinding>,
     /// Whether a server runs on the configuration.
@@ -92,7 +92,7 @@ pub struct Checked {
 }
 
 /// Checks what a start would open and bind, and the contents of all files.
-pub fn for_validation(config: &Config, system: &System) -> Checked {
+pub fn for_validation(config: &Config, system: &System) -> ConfigCheck {
     let mut look = StartChecker { config, system, running: false, at_socket: false, found: Vec::new(), unchecked: Vec::new() };
     let known = look.store();
     look.listeners();
@@ -101,7 +101,7 @@ pub fn for_validation(config: &Config, system: &System) -> Checked {
     look.found
         .retain(|own| !found.iter().any(|f| f.complaint.what.starts_with("seal.") && own.complaint.what.starts_with("seal.")));
     found.append(&mut look.found);
-    Checked { findings: downgrade_imported(found, known), running: look.running, unchecked: look.unchecked }
+    ConfigCheck { findings: downgrade_imported(found, known), running: look.running, unchecked: look.unchecked }
 }
 
 struct StartChecker<'c> {

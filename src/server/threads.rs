@@ -72,8 +72,7 @@ pub(super) fn spawn(config: &Config, bound: BoundListeners, served: ServiceInput
         Gate::new(role, bounds, pool, stopping.clone(), system.clone()).refusals_in(refused)
     };
     let workers = config.server.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    // As many threads as there are workers: they use only idle CPU time, and clients that reconnect after a restart are admitted on all
-    // cores.
+    // One per worker: they use only idle CPU time, and clients that reconnect after a restart are admitted on all cores.
     let handshakes = Arc::new(Handshakes::start(workers)?);
     // Lists of operators have a separate thread, as the calls of operators do.
     let lists = Arc::new(LongCalls::start("mayfly-lists", workers.div_ceil(LIST_THREADS_SHARE))?);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::check::{self, Checked};
+use super::check::{self, ConfigCheck};
 use mayfly_base::document::Diagnostic;
 use mayfly_base::system::System;
 use mayfly_config::config::{Config, ConfigFinding, FindingSubject, Severity};
@@ -25,9 +25,9 @@ pub fn validate_config(
     environment: impl IntoIterator<Item = (String, String)>,
     system: &System,
 ) -> ValidationReport {
-    let Checked { findings, running, unchecked } = match Config::load(path, environment) {
+    let ConfigCheck { findings, running, unchecked } = match Config::load(path, environment) {
         Ok(config) => check::for_validation(&config, system),
-        Err(wrong) => Checked { findings: wrong.into_iter().map(error).collect(), ..Checked::default() },
+        Err(wrong) => ConfigCheck { findings: wrong.into_iter().map(error).collect(), ..ConfigCheck::default() },
     };
     let starts = findings.iter().all(|f| f.severity != Severity::Error);
     ValidationReport { findings, starts, running, unchecked }

@@ -13,7 +13,7 @@ use super::super::status::status;
 use super::request_checks;
 use mayfly_authority::admission::operator_calls;
 use mayfly_authority::authority::Authority;
-use mayfly_authority::backup::BackupJob;
+use mayfly_authority::backup::BackupRun;
 use mayfly_authority::tasks::Actor;
 use mayfly_base::document::terminal_text::{cut, stripped};
 use mayfly_base::limits;
@@ -101,7 +101,7 @@ impl BackupRecorder {
 }
 
 /// Sends the backup. Returns whether it was sent completely.
-fn run(a: &Arc<Authority>, operator: &Asker, mut backup: BackupJob, to: &mpsc::Sender<BackupPiece>, runtime: &Handle) -> bool {
+fn run(a: &Arc<Authority>, operator: &Asker, mut backup: BackupRun, to: &mpsc::Sender<BackupPiece>, runtime: &Handle) -> bool {
     loop {
         let piece = match still_admitted(a, operator, runtime).and_then(|()| backup.piece()) {
             Ok(None) => return true,

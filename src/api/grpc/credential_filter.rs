@@ -28,7 +28,7 @@ pub struct CredentialCriteria {
 }
 
 /// The attributes that are compared first: cheap to get, and the same for credentials in memory and in records.
-struct CommonAttributes<'a> {
+struct CredentialAttributes<'a> {
     caller: &'a str,
     upstream: &'a str,
     environment: &'a str,
@@ -78,7 +78,7 @@ impl CredentialCriteria {
         self.environment.as_deref()
     }
 
-    fn outside(&self, o: &CommonAttributes<'_>) -> bool {
+    fn outside(&self, o: &CredentialAttributes<'_>) -> bool {
         let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|w| w == value);
         is(&self.caller, o.caller)
             && is(&self.upstream, o.upstream)
@@ -95,7 +95,7 @@ impl CredentialCriteria {
     /// Whether a credential in memory matches, regardless of its state.
     pub fn fits(&self, state: &State, live: &LiveCredential<'_>) -> bool {
         let Some(task) = state.tasks.at(live.task()) else { return false };
-        let outside = CommonAttributes {
+        let outside = CredentialAttributes {
             caller: live.caller(),
             upstream: live.upstream(),
             environment: live.environment(),
@@ -108,13 +108,13 @@ impl CredentialCriteria {
     /// Whether a person's login matches, regardless of its state.
     pub fn fits_login(&self, login: &Login) -> bool {
         let (caller, environment) = (&*login.caller, &*login.environment);
-        let outside = CommonAttributes { caller, upstream: "", environment, kind: Kind::X509.tag(), path: &[] };
+        let outside = CredentialAttributes { caller, upstream: "", environment, kind: Kind::X509.tag(), path: &[] };
         self.outside(&outside) && (self.covered_by.is_none() || self.covered(&login.facts()))
     }
 
     /// Whether a credential known by its record matches, regardless of its state.
     pub fn fits_record(&self, issued: &CredentialIssued, revision: Seq, path: &[TaskId]) -> bool {
-        let outside = CommonAttributes {
+        let outside = CredentialAttributes {
             caller: &issued.caller,
             upstream: &issued.upstream,
             environment: &issued.environment,

@@ -1,7 +1,7 @@
 //! Attestation of jobs and pods with a token of the platform that runs them. `logins` issues the certificate.
 //!
 //! Some platforms give a job only one token. So that a lost answer does not end the job, the same token with the same key gets the same
-//! certificate again within `limits::ATTEST_REPEAT_MS` ([`JobLoginCache`]).
+//! certificate again within `limits::ATTEST_REPEAT_MS` ([`CiLoginCache`]).
 
 use moka::sync::Cache;
 
@@ -17,7 +17,7 @@ use mayfly_ledger::record::{Attestation, Author};
 use mayfly_verify::seq::Millis;
 
 /// The latest logins of jobs by token and key. They are in memory only: after a restart a used token stays used.
-pub struct JobLoginCache(Cache<[u8; 32], CachedLogin>);
+pub struct CiLoginCache(Cache<[u8; 32], CachedLogin>);
 
 #[derive(Clone)]
 struct CachedLogin {
@@ -26,9 +26,9 @@ struct CachedLogin {
     signed_in: LoginResult,
 }
 
-impl Default for JobLoginCache {
-    fn default() -> JobLoginCache {
-        JobLoginCache(Cache::new(limits::ATTEST_REPEATS))
+impl Default for CiLoginCache {
+    fn default() -> CiLoginCache {
+        CiLoginCache(Cache::new(limits::ATTEST_REPEATS))
     }
 }
 

@@ -231,9 +231,8 @@ pub fn plan(
         let no = Refusal::limit("bundle_authorities", limits::BUNDLE_AUTHORITIES as u64, std::time::Duration::ZERO);
         return Err(Error::Refusal(no.way_out("remove the trust domain and add it anew, with the roots that it has now")));
     }
-    let document =
-        BundleDocument { sequence, refresh_hint_s: hint, anchors: anchors.values().collect(), jwt: jwt.iter().collect() };
-    let document = document.to_text();
+    let (all, keys) = (anchors.values().collect(), jwt.iter().collect());
+    let document = BundleDocument { sequence, refresh_hint_s: hint, anchors: all, jwt: keys }.to_text();
     let after = match removed {
         true => None,
         false => Some(Bundle::from_jwks(domain.clone(), document.as_bytes()).map_err(|d| Refusal::field("bundle", d))?),

@@ -11,7 +11,7 @@ use super::span::{Span, SpanAttribute, SpanKind, SpanValue};
 use super::tracer::Tracer;
 use crate::limits;
 use crate::refusal::{Code, Error};
-use crate::system::WallInstant;
+use crate::system::SpanTime;
 
 /// gRPC's CANCELLED: the status of a call that was dropped without an end.
 const CANCELLED: i32 = 1;
@@ -55,7 +55,7 @@ pub struct RecordedCall {
     path: Cow<'static, str>,
     /// The span is one of several exchanges of a call.
     one_of: bool,
-    began: WallInstant,
+    began: SpanTime,
     start_ns: u64,
     about: Mutex<CallDetails>,
 }
@@ -82,7 +82,7 @@ pub(super) struct CallStart {
 
 impl RecordedCall {
     pub(super) fn new(tracer: &Arc<Tracer>, begin: CallStart) -> Arc<RecordedCall> {
-        let began = WallInstant::now();
+        let began = SpanTime::now();
         let CallStart { trace, parent, sampled, path, one_of, ago_ns } = begin;
         let start_ns = began.ns().saturating_sub(ago_ns);
         let (id, about) = (tracer.new_span(), Mutex::default());

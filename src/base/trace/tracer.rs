@@ -11,7 +11,7 @@ use super::queue::SpanQueue;
 use super::rate::CallRateLimit;
 use super::span::{Span, SpanAttribute, SpanKind};
 use crate::limits;
-use crate::system::{Stopwatch, System, WallInstant};
+use crate::system::{SpanTime, Stopwatch, System};
 
 /// The tracing settings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -202,7 +202,7 @@ impl Tracer {
     /// Begins a trace of mayfly's own work that calls another server, if it is sampled.
     pub fn own(self: &Arc<Tracer>, name: &'static str) -> Option<RootSpan> {
         let trace = self.draw()?;
-        let began = WallInstant::now();
+        let began = SpanTime::now();
         let (id, start_ns) = (self.new_span(), began.ns());
         let span = Span { trace, id, name: name.into(), kind: SpanKind::Client, start_ns, ..Span::default() };
         Some(RootSpan { tracer: self.clone(), span, began })
@@ -213,7 +213,7 @@ impl Tracer {
 pub struct RootSpan {
     tracer: Arc<Tracer>,
     span: Span,
-    began: WallInstant,
+    began: SpanTime,
 }
 
 impl RootSpan {

@@ -24,7 +24,7 @@ use mayfly_api::attest::{AttestIssuer, AttestMethods, AttestRequest};
 use mayfly_api::people::LoginAnswer;
 use mayfly_base::limits;
 use mayfly_config::https::HttpsClient;
-use token::{JobToken, TokenSource};
+use token::{CiToken, TokenSource};
 
 /// The subcommands of `mayfly ci`.
 #[derive(Subcommand)]
@@ -102,7 +102,7 @@ async fn attested(
         false => ways.audience.clone(),
     };
     let name = issuer.name.clone();
-    let JobToken(token) = given.token(&audience, run).await?;
+    let CiToken(token) = given.token(&audience, run).await?;
     let ask = AttestRequest { token: token.to_string(), csr: STANDARD.encode(&fresh.csr), rule: args.rule.clone() };
     let body = Zeroizing::new(serde_json::to_string(&ask).map_err(CliError::ours)?);
     let url = at(&public);

@@ -18,7 +18,7 @@ use mayfly_base::limits;
 use mayfly_config::https::HttpsClient;
 
 /// A token.
-pub(super) struct JobToken(pub Zeroizing<String>);
+pub(super) struct CiToken(pub Zeroizing<String>);
 
 /// The source of a token.
 pub(super) enum TokenSource {
@@ -78,14 +78,14 @@ impl TokenSource {
     }
 
     /// Gets the token, for this audience if the platform lets a job choose one.
-    pub async fn token(self, audience: &str, run: &CommandContext) -> Result<JobToken, CliError> {
+    pub async fn token(self, audience: &str, run: &CommandContext) -> Result<CiToken, CliError> {
         let text = match self {
             TokenSource::File(path) => args::read_text(&path, limits::OIDC_TOKEN_BYTES)?,
             TokenSource::Gitlab(token) => token,
             TokenSource::Github { url, bearer } => github(&url, &bearer, audience, run).await?,
             TokenSource::Buildkite => buildkite(audience).await?,
         };
-        Ok(JobToken(Zeroizing::new(text.trim().to_owned())))
+        Ok(CiToken(Zeroizing::new(text.trim().to_owned())))
     }
 }
 

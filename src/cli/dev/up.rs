@@ -242,12 +242,17 @@ fn print_next_steps(
 }
 
 /// Whether the command line uses this world by default: the default context file names it, or there was none and it was written now. A file
-/// with other content belongs to the user and is kept.
+/// that differs in the address alone is of an earlier start of this world and is written anew. A file with other content belongs to the user
+/// and is kept.
 fn known_by_default(world: &DevWorld, addresses: &Addresses) -> bool {
     let Some(path) = default_path() else { return false };
     let text = world.context_text("operator/you", addresses.admin);
+    let other_lines =
+        |text: &str| text.lines().filter(|line| !line.starts_with("address")).map(str::to_owned).collect::<Vec<_>>();
     match bounded_file::read_text(&path, limits::CONTEXT_FILE_BYTES) {
-        Ok(found) => *found == text,
+        Ok(found) if *found == text => true,
+        Ok(found) if other_lines(&found) == other_lines(&text) => write_private(&path, text.as_bytes()).is_ok(),
+        Ok(_) => false,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let made = path.parent().is_some_and(|dir| super::files::private_dir(dir).is_ok());
             made && write_private(&path, text.as_bytes()).is_ok()

@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use super::{LeaseLedger, LeaseManager, LeaseStatus, standing};
+use super::{LeaseDriver, LeaseLedger, LeaseStatus, standing};
 use mayfly_base::refusal::Error;
 use mayfly_ledger::state::{Lease, State};
 use mayfly_verify::seq::LeaseId;
@@ -24,7 +24,7 @@ pub struct ListedLease {
     pub next_in_ms: u64,
 }
 
-impl<D: LeaseLedger> LeaseManager<D> {
+impl<D: LeaseLedger> LeaseDriver<D> {
     /// Up to `most` leases after the given one, ordered by id, with the progress of undoing.
     pub async fn list(&self, after: Option<LeaseId>, most: usize) -> Result<Vec<ListedLease>, Error> {
         let now = self.durable.now();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::worker_queue::{CreationGuard, CreationResult};
-use super::{LeaseLedger, LeaseManager, brief};
+use super::{LeaseDriver, LeaseLedger, brief};
 use crate::connector::{MakeError, MintOrder, UpstreamConnector, UpstreamCredential, UpstreamHandle};
 use crate::kind::{CredentialKind, records, summary};
 use crate::minted::OutcomeReporter;
@@ -30,7 +30,7 @@ pub(super) fn failed(kind: CredentialKind, why: &str) -> Error {
     Error::Refusal(no.retry(Duration::from_secs(1)))
 }
 
-impl<D: LeaseLedger> LeaseManager<D> {
+impl<D: LeaseLedger> LeaseDriver<D> {
     /// Makes a credential of a kind that an upstream makes. The lease is durable before the upstream is asked. `group`: the number that
     /// ties the credential's records together.
     ///

@@ -194,7 +194,7 @@ pub struct ConnectorSettings {
 }
 
 /// Makes credentials under leases, and undoes leases.
-pub struct LeaseManager<D> {
+pub struct LeaseDriver<D> {
     durable: Arc<D>,
     elsewhere: ConnectorSettings,
     system: System,
@@ -204,9 +204,9 @@ pub struct LeaseManager<D> {
     undoing: Arc<ConcurrencyLimiter>,
 }
 
-impl<D: LeaseLedger> LeaseManager<D> {
+impl<D: LeaseLedger> LeaseDriver<D> {
     /// Creates the leases of a process. There is one instance per process.
-    pub fn new(durable: Arc<D>, elsewhere: ConnectorSettings, system: System) -> Arc<LeaseManager<D>> {
+    pub fn new(durable: Arc<D>, elsewhere: ConnectorSettings, system: System) -> Arc<LeaseDriver<D>> {
         let most = |name, places| ConcurrencyLimit { name, places };
         let places = elsewhere.places;
         let making = ConcurrencyLimiter::new(
@@ -217,7 +217,7 @@ impl<D: LeaseLedger> LeaseManager<D> {
             most("leases_undoing", places.undoing),
             most("leases_undoing_per_upstream", places.undoing_per_upstream),
         );
-        Arc::new(LeaseManager { durable, elsewhere, system, desk: Arc::default(), inbox: EventQueue::default(), making, undoing })
+        Arc::new(LeaseDriver { durable, elsewhere, system, desk: Arc::default(), inbox: EventQueue::default(), making, undoing })
     }
 
     /// Time limits.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::make::{failed, fitting};
-use super::{LeaseLedger, LeaseManager};
+use super::{LeaseDriver, LeaseLedger};
 use crate::connector::{MintOrder, RepeatResponse};
 use crate::kind::{CredentialKind, RemintInput, summary};
 use crate::minted::OutcomeReporter;
@@ -12,7 +12,7 @@ use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_ledger::record::Event;
 use mayfly_verify::seq::{CredentialId, LeaseId};
 
-impl<D: LeaseLedger> LeaseManager<D> {
+impl<D: LeaseLedger> LeaseDriver<D> {
     /// Obtains a record's credential from its upstream again. `None` where the upstream cannot return it, so that another credential must
     /// replace it. The result has no records to commit. The caller must check that the credential is live, before and after, since the
     /// upstream may take long.

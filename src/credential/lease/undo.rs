@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::listing::page;
 use super::schedule::LeaseDependencies;
 use super::worker_queue::{CreationResult, LeaseCheck, NextStep, UndoRequest};
-use super::{LeaseLedger, LeaseManager, LeaseStatus, UndoCause, brief, closed, standing};
+use super::{LeaseDriver, LeaseLedger, LeaseStatus, UndoCause, brief, closed, standing};
 use crate::CredentialKind;
 use crate::connector::{ConnectorFuture, UndoError, UpstreamConnector};
 use mayfly_base::limits;
@@ -32,7 +32,7 @@ enum UndoResult {
     Watch(u64),
 }
 
-impl<D: LeaseLedger> LeaseManager<D> {
+impl<D: LeaseLedger> LeaseDriver<D> {
     /// Undoes leases until the future is dropped; whatever is unfinished is left to the next start. A failed attempt is logged and retried.
     /// While the ledger cannot be written nothing is undone, because a revocation that is not durable may be lost; that is logged once.
     pub async fn run(self: Arc<Self>) {

@@ -198,7 +198,7 @@ pub struct AttestationRule {
 
 /// A job that a rule admits.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AttestedJob<'a> {
+pub struct AttestedRun<'a> {
     /// The rule.
     pub rule: &'a AttestationRule,
     /// The value of the id claim.
@@ -286,13 +286,13 @@ pub fn attested<'a>(
     rules: &'a [AttestationRule],
     asked: Option<&str>,
     claims: &Map<String, Value>,
-) -> Result<AttestedJob<'a>, AttestationError> {
+) -> Result<AttestedRun<'a>, AttestationError> {
     let jobs = issuer.jobs.as_ref().ok_or(AttestationError::Issuer)?;
     let id = claim(claims, &jobs.id_claim).ok_or_else(|| AttestationError::Id(jobs.id_claim.clone()))?;
     let mut refused = Vec::new();
     for rule in rules.iter().filter(|r| r.issuer == issuer.name && asked.is_none_or(|asked| asked == r.name)) {
         match rule.refuses(jobs.platform, claims) {
-            None => return Ok(AttestedJob { rule, id, claims: told(jobs, rule, claims) }),
+            None => return Ok(AttestedRun { rule, id, claims: told(jobs, rule, claims) }),
             Some(why) if refused.len() < limits::ATTEST_RULES_TOLD => refused.push(why),
             Some(_) => {}
         }

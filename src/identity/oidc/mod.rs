@@ -17,7 +17,7 @@ use super::jws::CompactJws;
 use mayfly_base::limits;
 use mayfly_verify::seq::Millis;
 
-pub use attestation::{AttestationError, AttestationProfile, AttestationRule, AttestedJob, Platform};
+pub use attestation::{AttestationError, AttestationProfile, AttestationRule, AttestedRun, Platform};
 pub use defect::OidcDefect;
 pub use keys::IssuerKeys;
 

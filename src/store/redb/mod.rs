@@ -9,9 +9,9 @@
 //! own and are flushed in two phases. A file is small enough to be scanned after a crash; a larger one records with each change what the
 //! scan would find (quick-repair).
 
-mod backend;
 mod open;
 mod reading;
+mod reserved_file;
 mod rotation;
 mod segments;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ::redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, WriteTransaction};
 use parking_lot::{Condvar, Mutex};
 
-use super::backend::ReserveBackend;
+use super::reserved_file::ReservedFile;
 use super::rotation::{NextSegment, Rotation};
 use super::segments::{self, SegmentFile, Segments};
 use super::{ABOUT, COMMITS, Ends, Flush, NAMED, RedbStore, Writer, engine, gap, transact};
@@ -127,7 +127,7 @@ impl Opening {
     fn adopt(self, main: File, path: &Path, options: &StoreOptions, lock: DirectoryLock) -> Result<RedbStore, StoreError> {
         let shown = path.display().to_string();
         files::from_disk(&main, path)?;
-        let disk = ReserveBackend::new(main, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
+        let disk = ReservedFile::new(main, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
         let mut store = guarded("opening", || {
             let db = builder(options.cache_bytes).create_with_backend(disk).map_err(|e| of_open(&shown, e))?;
             self.store(db, Some(path.to_owned()), &shown, options)
@@ -186,7 +186,7 @@ impl SegmentOpener {
         let shown = path.display().to_string();
         let file = files::open_private(path)?.ok_or_else(|| StoreError::Failed(format!("there is no {shown}")))?;
         files::from_disk(&file, path)?;
-        let disk = ReserveBackend::new(file, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
+        let disk = ReservedFile::new(file, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
         let db = builder(self.cache_bytes).create_with_backend(disk).map_err(|e| of_open(&shown, e))?;
         let (found, _) = identity(&db, &shown)?;
         if found != self.id {
@@ -209,7 +209,7 @@ impl SegmentOpener {
         let (file, aside) = files::begin_file(&dir.join(NEXT))?;
         let shown = aside.display().to_string();
         let synced = file.try_clone().map_err(|e| files::failed("sharing", &aside, &e))?;
-        let disk = ReserveBackend::new(file, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
+        let disk = ReservedFile::new(file, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
         let create = || builder(self.cache_bytes).create_with_backend(disk).map_err(|e| of_open(&shown, e));
         let database = guarded("making", create)?;
         write_tables(&database, self.id, false)?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::super::{ConnectorSettings, LeaseConcurrency, LeaseLedger, LeaseManager, LeaseStatus, LeaseTiming, standing};
+use super::super::{ConnectorSettings, LeaseConcurrency, LeaseDriver, LeaseLedger, LeaseStatus, LeaseTiming, standing};
 use super::account::{dropped, gone, login, made};
 use super::server::{Server, call};
 use crate::connector::{
@@ -69,7 +69,7 @@ pub struct Disk {
     pub log: Mutex<TestLog>,
     /// How often the state was read.
     pub reads: AtomicU64,
-    follows: OnceLock<Weak<LeaseManager<Disk>>>,
+    follows: OnceLock<Weak<LeaseDriver<Disk>>>,
     life: Life,
     system: System,
 }
@@ -156,7 +156,7 @@ impl Accounts {
 /// A process. Dropping it loses everything that it holds in memory.
 pub struct Process {
     pub disk: Arc<Disk>,
-    pub leases: Arc<LeaseManager<Disk>>,
+    pub leases: Arc<LeaseDriver<Disk>>,
     pub life: Life,
 }
 
@@ -168,7 +168,7 @@ impl Process {
         let (reads, follows) = (AtomicU64::default(), OnceLock::new());
         let disk = Arc::new(Disk { log: Mutex::new(log), reads, follows, life: life.clone(), system: system.clone() });
         let accounts = Accounts::at(server, life.clone());
-        let leases = LeaseManager::new(disk.clone(), elsewhere(UpstreamConnectors::default().with(accounts), TIMING), system);
+        let leases = LeaseDriver::new(disk.clone(), elsewhere(UpstreamConnectors::default().with(accounts), TIMING), system);
         disk.follows.set(Arc::downgrade(&leases)).unwrap_or_else(|_| panic!("set once"));
         Process { disk, leases, life }
     }

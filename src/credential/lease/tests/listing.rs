@@ -34,7 +34,7 @@ async fn pauses_grow_and_a_retry_does_not_wait() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
     let slow = LeaseTiming { retry_min_ms: 60_000, retry_max_ms: 600_000, ..TIMING };
     let leases =
-        LeaseManager::new(process.disk.clone(), elsewhere(process.leases.elsewhere.remotes.clone(), slow), System::real());
+        LeaseDriver::new(process.disk.clone(), elsewhere(process.leases.elsewhere.remotes.clone(), slow), System::real());
     process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
     server.shared.lock().wrong = [("DROP", vec![Wrong::Refuses; 2])].into();
     process.disk.commit(vec![revoke(Target::Everything)]).await.map_err(|e| e.to_string()).unwrap();
@@ -55,7 +55,7 @@ async fn pauses_grow_and_a_retry_does_not_wait() {
 #[tokio::test]
 async fn a_kind_that_nobody_serves_is_refused_and_its_leases_are_listed() {
     let (_, process) = fresh(Life::of(u64::MAX)).await;
-    let bare = LeaseManager::new(process.disk.clone(), elsewhere(UpstreamConnectors::default(), TIMING), System::real());
+    let bare = LeaseDriver::new(process.disk.clone(), elsewhere(UpstreamConnectors::default(), TIMING), System::real());
     assert_eq!(reason(bare.mint(process.grant(), 1).await), Reason::NotServed);
     assert_eq!(open_leases(&process), 0);
     process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
@@ -70,7 +70,7 @@ async fn as_many_are_made_at_once_as_is_set() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
     let places = LeaseConcurrency { making_per_upstream: 1, ..LeaseConcurrency::default() };
     let elsewhere = ConnectorSettings { places, ..elsewhere(process.leases.elsewhere.remotes.clone(), TIMING) };
-    let leases = LeaseManager::new(process.disk.clone(), elsewhere, System::real());
+    let leases = LeaseDriver::new(process.disk.clone(), elsewhere, System::real());
     server.shared.lock().wrong = [("MAKE", vec![Wrong::IsSlow])].into();
     let both = tokio::join!(leases.mint(process.grant(), 1), leases.mint(process.grant(), 2));
     let no = match both {

@@ -15,14 +15,14 @@ use crate::files::is_full;
 use crate::reserve::Reserve;
 
 #[derive(Debug)]
-pub(super) struct ReserveBackend {
+pub(super) struct ReservedFile {
     file: FileBackend,
     reserve: Option<Arc<Reserve>>,
 }
 
-impl ReserveBackend {
-    pub(super) fn new(file: File, reserve: Option<Arc<Reserve>>) -> Result<ReserveBackend, DatabaseError> {
-        Ok(ReserveBackend { file: FileBackend::new(file)?, reserve })
+impl ReservedFile {
+    pub(super) fn new(file: File, reserve: Option<Arc<Reserve>>) -> Result<ReservedFile, DatabaseError> {
+        Ok(ReservedFile { file: FileBackend::new(file)?, reserve })
     }
 
     /// Writing the same bytes at the same offset again is harmless, whatever part of them was written before.
@@ -36,7 +36,7 @@ impl ReserveBackend {
     }
 }
 
-impl StorageBackend for ReserveBackend {
+impl StorageBackend for ReservedFile {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
