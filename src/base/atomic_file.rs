@@ -250,7 +250,7 @@ mod tests {
             let name = format!("out.{mark}.partial");
             match n {
                 0 => symlink(at("out.partial"), at(&name)).unwrap(),
-                1 => rustix::fs::mkfifoat(CWD, &at(&name), rustix::fs::Mode::RUSR).unwrap(),
+                1 => rustix::fs::mkfifoat(CWD, at(&name), rustix::fs::Mode::RUSR).unwrap(),
                 _ => fs::create_dir(at(&name)).unwrap(),
             }
             kept.push(name);

@@ -28,7 +28,7 @@ fn folder() -> tempfile::TempDir {
     for (name, text) in [("svid.pem", svid.chain_pem()), ("key.pem", svid.key_pem()), ("bundle.pem", root.pem())] {
         fs::write(folder.path().join(name), text).unwrap();
     }
-    rustix::fs::mkfifoat(rustix::fs::CWD, &folder.path().join("fifo"), rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, folder.path().join("fifo"), rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
     folder
 }
 
@@ -107,7 +107,7 @@ fn a_written_file_is_private_and_follows_and_replaces_nothing_else() {
     for name in ["out.partial", "folder", "fifo"] {
         match name {
             "folder" => fs::create_dir(at(name)).unwrap(),
-            "fifo" => rustix::fs::mkfifoat(rustix::fs::CWD, &at(name), rustix::fs::Mode::from_raw_mode(0o600)).unwrap(),
+            "fifo" => rustix::fs::mkfifoat(rustix::fs::CWD, at(name), rustix::fs::Mode::from_raw_mode(0o600)).unwrap(),
             _ => {}
         }
         let ran = stage.run(&format!("audit export --out {name}"));
