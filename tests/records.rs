@@ -104,8 +104,8 @@ fn there_is_a_sample_of_every_event_author_and_target() {
     let on_wire = |path: &[u64]| -> BTreeSet<u64> { records.iter().flat_map(|r| tags_at(r, path)).collect() };
     let events: BTreeSet<u64> = on_wire(&[]).into_iter().filter(|t| *t >= 10).collect();
     assert_eq!(events, tags(source, "Event"));
-    assert_eq!(on_wire(&[1]), tags(source, "Who"));
-    let aims = tags(include_str!("../clients/rust/verify/src/revocation/record.rs"), "Aim");
+    assert_eq!(on_wire(&[1]), tags(source, "Author"));
+    let aims = tags(include_str!("../clients/rust/verify/src/revocation/record.rs"), "RecordedTarget");
     assert_eq!(on_wire(&[30, 1]), aims, "targets of a revocation");
 }
 

@@ -2,13 +2,13 @@
 use mayfly::admission::Admitted;
 use mayfly::authority::Authority;
 use mayfly::policy::admin;
-use mayfly::revoke::{Locking, Revocation};
+use mayfly::revoke::{LockRequest, RevocationRequest};
 
-fn revoke(authority: &Authority, looks: &Admitted<admin::Observe>, ask: &Revocation) {
+fn revoke(authority: &Authority, looks: &Admitted<admin::Observe>, ask: &RevocationRequest) {
     let _ = authority.revoke(looks, None, ask);
 }
 
-fn lock(authority: &Authority, revokes: &Admitted<admin::Revoke>, ask: &Locking) {
+fn lock(authority: &Authority, revokes: &Admitted<admin::Revoke>, ask: &LockRequest) {
     let _ = authority.lock(revokes, ask);
 }
 

@@ -1,11 +1,11 @@
 //! What was minted is no answer: only `reveal` with a receipt of the ledger makes one.
-use mayfly::credential::{Answer, Issued, Minted};
+use mayfly::credential::{CredentialMaterial, IssuedCredential, MintedCredential};
 
-fn hand_out(minted: Minted) -> Issued {
+fn hand_out(minted: MintedCredential) -> IssuedCredential {
     minted
 }
 
-fn peek(minted: Minted) -> Answer {
+fn peek(minted: MintedCredential) -> CredentialMaterial {
     minted.answer
 }
 

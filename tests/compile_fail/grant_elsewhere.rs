@@ -1,11 +1,11 @@
 //! Only policy makes a grant.
-use mayfly::policy::grant::{Grant, Parts};
+use mayfly::policy::grant::{Grant, GrantParts};
 
-fn forge(parts: Parts) -> Grant {
+fn forge(parts: GrantParts) -> Grant {
     Grant::new(parts)
 }
 
-fn also(parts: Parts) -> Grant {
+fn also(parts: GrantParts) -> Grant {
     Grant { parts }
 }
 

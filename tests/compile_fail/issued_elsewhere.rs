@@ -1,12 +1,12 @@
-//! Nothing but `Minted::reveal` makes what an answer is made of, and it is made once.
-use mayfly::credential::{Answer, Issued, Summary};
+//! Nothing but `MintedCredential::reveal` makes what an answer is made of, and it is made once.
+use mayfly::credential::{CredentialMaterial, CredentialSummary, IssuedCredential};
 use mayfly::seq::Seq;
 
-fn forge(summary: Summary, answer: Answer) -> Issued {
-    Issued { seq: Seq::ZERO, summary, answer }
+fn forge(summary: CredentialSummary, answer: CredentialMaterial) -> IssuedCredential {
+    IssuedCredential { seq: Seq::ZERO, summary, answer }
 }
 
-fn copy(issued: &Issued) -> Issued {
+fn copy(issued: &IssuedCredential) -> IssuedCredential {
     issued.clone()
 }
 

@@ -1,8 +1,8 @@
 //! Only a credential kind mints, from a grant.
-use mayfly::credential::{Answer, Minted, Summary};
+use mayfly::credential::{CredentialMaterial, CredentialSummary, MintedCredential};
 
-fn forge(summary: Summary, answer: Answer) -> Minted {
-    Minted { records: Vec::new(), summary, answer, lapse: todo!() }
+fn forge(summary: CredentialSummary, answer: CredentialMaterial) -> MintedCredential {
+    MintedCredential { records: Vec::new(), summary, answer, lapse: todo!() }
 }
 
 fn main() {}

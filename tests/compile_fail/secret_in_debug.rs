@@ -1,14 +1,14 @@
 //! Nothing that holds a secret can be printed.
-use mayfly::credential::keyring::{Keyring, NewKey, OwnKey};
-use mayfly::credential::{Answer, Issued, Minted};
+use mayfly::credential::keyring::{Keyring, NewKey, LoadedKey};
+use mayfly::credential::{CredentialMaterial, IssuedCredential, MintedCredential};
 
-fn print(answer: &Answer, issued: &Issued, minted: &Minted) {
+fn print(answer: &CredentialMaterial, issued: &IssuedCredential, minted: &MintedCredential) {
     println!("{answer:?}");
     println!("{issued:?}");
     println!("{minted:?}");
 }
 
-fn keys(ring: &Keyring, own: &OwnKey, new: &NewKey) {
+fn keys(ring: &Keyring, own: &LoadedKey, new: &NewKey) {
     println!("{ring:?}");
     println!("{own:?}");
     println!("{new:?}");
