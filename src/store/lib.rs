@@ -1,6 +1,6 @@
 //! The interface of storage engines: commits appended durably and in order, and a few named values.
 //!
-//! One test suite (`tests/store.rs`) runs against every engine. To add an engine: one folder here, one line in the suite.
+//! One test suite (`tests/store/contract.rs`) runs against every engine. To add an engine: one folder here, one line in the suite.
 #![forbid(unsafe_code)]
 
 pub mod closed;

@@ -1,4 +1,4 @@
-//! The storage engines, as the suite of `tests/store.rs` creates and opens them.
+//! The storage engines, as the suite of `tests/store/contract.rs` creates and opens them.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,8 +1,10 @@
 //! The ledger on a real engine: from a proposal to a receipt, through restarts, failures and recovery.
 
 mod at_once;
+mod failing;
 #[path = "../kit/join.rs"]
 mod join;
+mod keep;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,14 +1,12 @@
 //! Policy sets: what is refused at compile time, what Cedar answers, and the text that a record keeps.
 
-mod policy_kit;
-
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::kit::{Case, ROLES, compile, id, said};
 use mayfly::document::SourceFile;
 use mayfly::policy::action::{Action, OperatorAction, WorkloadAction};
 use mayfly::policy::{PolicySet, PolicyVerdict, SCHEMA, attributes, sample, unpermitted_actions};
 use mayfly::upstream::file;
-use policy_kit::{Case, ROLES, compile, id, said};
 
 const EXCHANGE: Action = Action::Work(WorkloadAction::Exchange);
 
@@ -249,7 +247,7 @@ fn the_text_of_a_record_gives_the_same_set() {
 
 #[test]
 fn a_stored_set_of_this_version_still_reads() {
-    let text = include_str!("samples/policy_set.v1.json").trim_end();
+    let text = include_str!("../samples/policy_set.v1.json").trim_end();
     let set = PolicySet::from_text(text).unwrap_or_else(|wrong| panic!("{}", said(&wrong)));
     assert_eq!(set.to_text(), text);
     let digest: String = set.digest().iter().map(|b| format!("{b:02x}")).collect();
@@ -333,7 +331,7 @@ fn leaves(schema: &serde_json::Value, shape: &serde_json::Value, path: &str, out
 
 #[test]
 fn every_attribute_is_documented() {
-    let docs = include_str!("../docs/policy.md");
+    let docs = include_str!("../../docs/policy.md");
     for fact in attributes::all() {
         assert!(docs.contains(&format!("`{}`", fact.path)), "docs/policy.md lacks {}", fact.path);
     }

@@ -1,11 +1,9 @@
 //! Random policy sets and random sequences of requests. Cached verdicts, and verdicts of Cedar over a slice of the policies, equal those
 //! over all policies and all attributes.
 
-mod policy_kit;
-
+use crate::kit::{Case, compile, id};
 use mayfly::policy::{Action, VerdictCache, WorkloadAction};
 use mayfly::upstream::registry::Kind;
-use policy_kit::{Case, compile, id};
 use proptest::prelude::*;
 
 const EXCHANGE: Action = Action::Work(WorkloadAction::Exchange);

@@ -10,14 +10,7 @@ use mayfly::store::redb::{RedbStore, StoreOptions};
 use mayfly::store::{Precondition, Store, StoreError, StoreId};
 use redb::StorageBackend;
 
-#[path = "kit/dice.rs"]
-mod dice;
-#[path = "kit/faulty.rs"]
-mod faulty;
-#[path = "kit/torn_disk.rs"]
-#[allow(dead_code, reason = "shared with other suites")]
-mod torn_disk;
-use faulty::{Fault, FaultyStore};
+use crate::faulty::{Fault, FaultyStore};
 
 fn options() -> StoreOptions {
     StoreOptions { reserve_bytes: 0, ..StoreOptions::new([9; 16]) }

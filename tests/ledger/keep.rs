@@ -1,6 +1,5 @@
 //! `audit.keep` on a real engine: the oldest commits are removed, and everything that needs the log works without them.
 
-#[path = "ledger_keep/tree.rs"]
 mod tree;
 
 use std::path::Path;

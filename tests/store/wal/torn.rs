@@ -7,10 +7,10 @@ use mayfly::store::StoreError;
 use mayfly::store::redb::{RedbStore, StoreOptions};
 use mayfly::store::wal::{Medium, WalStore};
 
+use super::{BLOCK, FILES};
 use crate::dice::{Dice, setting};
 use crate::torn_disk::TornDisk;
 use crate::torn_model::{Model, Tally, make_some};
-use crate::{BLOCK, FILES};
 
 /// Successive crashes of one machine: each tears what the previous one left.
 const CRASHES_PER_MACHINE: u64 = 25;

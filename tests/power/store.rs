@@ -4,10 +4,7 @@
 //! `MAYFLY_IMAGES` sets the number of images (default 120), `MAYFLY_CREATION_IMAGES` that of images before the first acknowledgement
 //! (default 30), `MAYFLY_SEED` the seed.
 
-#[path = "power/runner.rs"]
-mod runner;
-
-use runner::{Images, Outcome};
+use crate::runner::{self, Images, Outcome};
 
 fn power_fails(engine: &str, images: &Images, outcome: &Outcome) {
     if !runner::possible() {

@@ -4,10 +4,9 @@
 //! `MAYFLY_IMAGES` sets the number of images (default 16; `./test --long` takes 300), `MAYFLY_CREATION_IMAGES` the number of images
 //! during the very first start (default 6), `MAYFLY_SEED` the seed.
 
-#[path = "power/runner.rs"]
-mod runner;
-
 use std::process::Command;
+
+use crate::runner;
 
 #[test]
 fn a_whole_server_survives_a_power_failure() {

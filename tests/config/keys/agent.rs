@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{WHOLE, parse, parse_with};
+use super::{WHOLE, parse, parse_with};
 
 /// The sample without files of certificates: the agent gives them.
 fn by_agent(section: &str) -> String {

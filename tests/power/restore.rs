@@ -3,10 +3,9 @@
 //! `MAYFLY_CREATION_IMAGES` sets the number of images during the restore (default 60), `MAYFLY_IMAGES` that of images after it was reported
 //! as done (default 10), `MAYFLY_SEED` the seed.
 
-#[path = "power/runner.rs"]
-mod runner;
-
 use std::process::Command;
+
+use crate::runner;
 
 #[test]
 fn power_that_fails_in_the_middle_of_a_restore_leaves_nothing_or_the_whole() {

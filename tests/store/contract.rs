@@ -12,12 +12,9 @@ use mayfly::store::sled::SledStore;
 use mayfly::store::wal::WalStore;
 use mayfly::store::{Precondition, Store, StoreError, StoredCommit};
 
-#[path = "kit/engines.rs"]
-mod engines;
-#[path = "store/removal.rs"]
 mod removal;
 
-use engines::{Engine, Kept, Memory};
+use crate::engines::{Engine, Kept, Memory};
 use removal::*;
 
 macro_rules! suite {

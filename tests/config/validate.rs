@@ -55,7 +55,7 @@ impl Host {
         for file in ["policy.cedar", "roles.toml", "upstreams/echo.toml", "upstreams/repos.toml", "upstreams/tickets.toml"] {
             fs::copy(samples.join(file), host.path(file)).unwrap();
         }
-        host.write("mayfly.toml", include_str!("samples/mayfly.toml"));
+        host.write("mayfly.toml", include_str!("../samples/mayfly.toml"));
         host.write("bundle.pem", &host.ca.pem());
         host.secret("seal.key", "0123456789abcdef0123456789abcdeF");
         host.svid(&["mayfly.example.org"], &["spiffe://dev.mayfly.internal/mayfly"], 2040);

@@ -11,9 +11,7 @@ use mayfly::store::reserve::DiskSpace;
 use mayfly::store::sled::SledStore;
 use mayfly::store::{Store, StoreError};
 
-#[path = "kit/small_disk.rs"]
-mod small_disk;
-use small_disk::{Filler, on_a_small_disk};
+use crate::small_disk::{Filler, on_a_small_disk};
 
 const MIB: u64 = 1 << 20;
 

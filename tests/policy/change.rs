@@ -1,14 +1,12 @@
 //! Changes of a policy set: which of them affect who governs, and the report of a table of tests.
 
-mod policy_kit;
-
+use crate::kit::{Case, ROLES, compile, said};
 use mayfly::document::SourceFile;
 use mayfly::policy::PolicySet;
 use mayfly::policy::policy_tests::{self, ExpectedOutcome};
 use mayfly::policy::simulation::SimulationOutcome;
 use mayfly::seq::Millis;
 use mayfly::upstream::registry::Upstream;
-use policy_kit::{Case, ROLES, compile, said};
 
 const BASE: &str = r#"
 @id("work") permit (principal in Role::"a", action in Action::"Work", resource);
@@ -210,7 +208,7 @@ fn a_test_expects_an_approval_where_one_of_those_named_would_do() {
     let nobody = Upstream { approvers: Vec::new(), ..upstream(&case) };
     let outcome = tests[0].situation.outcome(&set, "dev", Some(&nobody));
     assert_eq!(outcome, SimulationOutcome::Deny(vec!["ask".into()]), "nobody could give it");
-    let id = policy_kit::id("spiffe://td/agent/b");
+    let id = crate::kit::id("spiffe://td/agent/b");
     let some = Upstream { approvers: vec![mayfly::upstream::registry::Approver::SpiffeId(id)], ..upstream(&case) };
     let outcome = tests[0].situation.outcome(&set, "dev", Some(&some));
     assert_eq!(outcome, SimulationOutcome::Approval(vec!["spiffe://td/agent/b".into()]));
@@ -223,7 +221,7 @@ fn a_test_expects_an_approval_of_a_task_too() {
 @id("yes") permit (principal, action in Action::"Work", resource);
 @id("ask") forbid (principal, action in Action::"Work", resource) unless { context.approvals.count >= 1 };
 "#;
-    let id = policy_kit::id("spiffe://td/agent/b");
+    let id = crate::kit::id("spiffe://td/agent/b");
     let approvers = vec![mayfly::upstream::registry::Approver::SpiffeId(id)];
     let upstream = Upstream { approvers, ..upstream(&Case::new(mayfly::policy::Action::ALL[0])) };
     for (action, glass, expect) in [

@@ -7,17 +7,10 @@ use mayfly::store::redb::{self, RedbStore, StoreOptions};
 use mayfly::store::wal::{Medium, WalStore};
 use mayfly::store::{Precondition, Store, StoreError, StoreId};
 
-#[path = "../kit/dice.rs"]
-mod dice;
 mod torn;
-#[path = "../kit/torn_disk.rs"]
-#[allow(dead_code, reason = "shared with other suites")]
-mod torn_disk;
-#[path = "../kit/torn_model.rs"]
-mod torn_model;
 
-use dice::{Dice, setting};
-use torn_disk::TornDisk;
+use crate::dice::{Dice, setting};
+use crate::torn_disk::TornDisk;
 
 const FILES: usize = 3;
 const BLOCK: usize = 4096;

@@ -7,14 +7,11 @@ use mayfly::store::options::StoreOptions;
 use mayfly::store::sled::SledStore;
 use mayfly::store::{Precondition, Store, StoreError};
 
-#[path = "kit/dice.rs"]
-mod dice;
-
 fn open(dir: &Path) -> Result<SledStore, StoreError> {
     SledStore::open(dir, &StoreOptions { reserve_bytes: 0, ..StoreOptions::new([9; 16]) })
 }
 
-const TEST: &str = "after_a_failed_sync_or_write_nothing_is_taken_until_opened_again";
+const TEST: &str = "sled_failing::after_a_failed_sync_or_write_nothing_is_taken_until_opened_again";
 
 /// A change has three syncs and writes, of the log and of the head; each of them fails once.
 #[test]

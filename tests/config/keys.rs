@@ -1,6 +1,5 @@
 //! The configuration: what a file may say, and what overrides it.
 
-#[path = "config/agent.rs"]
 mod agent;
 
 use std::fs;
@@ -13,7 +12,7 @@ use mayfly::sources::config::keys::{self, KEYS};
 use mayfly::sources::config::{Config, IssuerKeySource, RetentionLimit, SealingKeySource, StoreEngine, reference};
 use mayfly::upstream::lease::{LeaseConcurrency, LeaseTiming};
 
-const WHOLE: &str = include_str!("samples/mayfly.toml");
+const WHOLE: &str = include_str!("../samples/mayfly.toml");
 
 fn parse_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
     let environment: Vec<(String, String)> = environment.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();

@@ -4,16 +4,9 @@
 
 use mayfly::store::redb::{RedbStore, StoreOptions};
 
-#[path = "kit/dice.rs"]
-mod dice;
-#[path = "kit/torn_disk.rs"]
-#[allow(dead_code, reason = "shared with other suites")]
-mod torn_disk;
-#[path = "kit/torn_model.rs"]
-mod torn_model;
-use dice::{Dice, setting};
-use torn_disk::TornDisk;
-use torn_model::{Model, Tally, make_some};
+use crate::dice::{Dice, setting};
+use crate::torn_disk::TornDisk;
+use crate::torn_model::{Model, Tally, make_some};
 
 /// Successive crashes of one disk: each tears what the previous one left.
 const CRASHES_PER_DISK: u64 = 25;

@@ -1,11 +1,9 @@
 //! A cached verdict equals Cedar's verdict: for every attribute, for every way of reading it, and for random sets and requests.
 
-mod policy_kit;
-
+use crate::kit::{Case, compile, id};
 use mayfly::policy::action::{Action, OperatorAction, WorkloadAction};
 use mayfly::policy::{PolicySet, VerdictCache, attributes, verdict_cache};
 use mayfly::upstream::registry::{BlastRadius, Kind, Privilege, RegisteredScope};
-use policy_kit::{Case, compile, id};
 
 const EXCHANGE: Action = Action::Work(WorkloadAction::Exchange);
 const REVOKE: Action = Action::Admin(OperatorAction::Revoke);

@@ -13,9 +13,9 @@ use mayfly::store::{Store, StoreId};
 use mayfly::system::System;
 use parking_lot::Mutex;
 
-#[path = "kit/faulty.rs"]
+#[path = "../kit/faulty.rs"]
 mod faulty;
-use faulty::{Fault, FaultyStore};
+use self::faulty::{Fault, FaultyStore};
 
 type Faulty = FaultyStore<MemoryStore>;
 

@@ -1,0 +1,7 @@
+//! Policy: sets of policies and what they permit, the cache of verdicts, changes of sets, and random sets against Cedar.
+
+mod cache;
+mod change;
+mod kit;
+mod random;
+mod set;

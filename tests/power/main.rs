@@ -1,0 +1,6 @@
+//! Images of a disk at a moment of power failure: of the store alone, of a whole server, and of a restore.
+
+mod restore;
+mod runner;
+mod server;
+mod store;
