@@ -31,7 +31,7 @@ fn five(top: &Path) -> Vec<u8> {
 fn flipped_bytes_never_end_the_thread_that_opens_or_reads() {
     let top = tempfile::tempdir().unwrap();
     let good = five(top.path());
-    let mut dice = dice::Dice::new(1);
+    let mut dice = crate::dice::Dice::new(1);
     let used: Vec<usize> = (0..good.len()).filter(|i| good[i / 512 * 512..(i / 512 + 1) * 512].iter().any(|b| *b != 0)).collect();
     let (mut refused, mut unread, mut whole) = (0, 0, 0);
     for _ in 0..150 {
@@ -39,7 +39,7 @@ fn flipped_bytes_never_end_the_thread_that_opens_or_reads() {
         for _ in 0..=dice.below(3) {
             bad[used[dice.below(used.len() as u64) as usize]] ^= 1 << dice.below(8);
         }
-        let Ok(store) = RedbStore::with_backend(torn_disk::TornDisk::holding(bad), &options()) else {
+        let Ok(store) = RedbStore::with_backend(crate::torn_disk::TornDisk::holding(bad), &options()) else {
             refused += 1;
             continue;
         };
@@ -57,7 +57,7 @@ fn flipped_bytes_never_end_the_thread_that_opens_or_reads() {
 /// A disk that fails in one way on command.
 #[derive(Clone, Debug)]
 struct Failing {
-    disk: torn_disk::TornDisk,
+    disk: crate::torn_disk::TornDisk,
     how: Arc<AtomicU8>,
 }
 
@@ -93,7 +93,7 @@ impl StorageBackend for Failing {
 #[test]
 fn after_a_failed_append_nothing_is_taken_until_opened_again() {
     for how in [FULL, NO_SYNC] {
-        let disk = torn_disk::TornDisk::new();
+        let disk = crate::torn_disk::TornDisk::new();
         let failing = Failing { disk: disk.clone(), how: Arc::new(AtomicU8::new(WELL)) };
         let store = RedbStore::with_backend(failing.clone(), &options()).unwrap();
         store.append(1, b"one").unwrap();
@@ -115,7 +115,7 @@ fn after_a_failed_append_nothing_is_taken_until_opened_again() {
         stopped(store.delete("a", Precondition::Any));
         assert_eq!(store.head().unwrap(), 1);
         drop(store);
-        let store = RedbStore::with_backend(disk.crash(&mut dice::Dice::new(1)), &options()).unwrap();
+        let store = RedbStore::with_backend(disk.crash(&mut crate::dice::Dice::new(1)), &options()).unwrap();
         let head = store.head().unwrap();
         assert!(head == 1 || head == 2);
         assert_eq!(&store.read(1, 1).unwrap()[0].bytes[..], b"one");

@@ -21,22 +21,22 @@ fn options() -> StoreOptions {
 
 #[test]
 fn revocations_stay_durable_on_a_full_ext4() {
-    on_a_small_disk("revocations_stay_durable_on_a_full_ext4", "ext4", 96, |disk| story(disk, redb_behind_a_log));
+    on_a_small_disk("full::revocations_stay_durable_on_a_full_ext4", "ext4", 96, |disk| story(disk, redb_behind_a_log));
 }
 
 #[test]
 fn revocations_stay_durable_on_a_full_tmpfs() {
-    on_a_small_disk("revocations_stay_durable_on_a_full_tmpfs", "tmpfs", 96, |disk| story(disk, redb_behind_a_log));
+    on_a_small_disk("full::revocations_stay_durable_on_a_full_tmpfs", "tmpfs", 96, |disk| story(disk, redb_behind_a_log));
 }
 
 #[test]
 fn with_sled_they_do_on_a_full_ext4() {
-    on_a_small_disk("with_sled_they_do_on_a_full_ext4", "ext4", 96, |disk| story(disk, sled));
+    on_a_small_disk("full::with_sled_they_do_on_a_full_ext4", "ext4", 96, |disk| story(disk, sled));
 }
 
 #[test]
 fn with_sled_they_do_on_a_full_tmpfs() {
-    on_a_small_disk("with_sled_they_do_on_a_full_tmpfs", "tmpfs", 96, |disk| story(disk, sled));
+    on_a_small_disk("full::with_sled_they_do_on_a_full_tmpfs", "tmpfs", 96, |disk| story(disk, sled));
 }
 
 type Open = fn(&Path) -> Box<dyn Store>;

@@ -90,7 +90,7 @@ fn flipped_bytes_never_end_the_thread_that_opens_or_reads() {
     let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()).collect();
     files.push(dir.join("ledger.head"));
     let good: Vec<_> = files.iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
-    let mut dice = dice::Dice::new(1);
+    let mut dice = crate::dice::Dice::new(1);
     let (mut refused, mut unread, mut whole) = (0, 0, 0);
     for _ in 0..150 {
         for entry in std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()) {
