@@ -2,14 +2,12 @@
 
 mod contract;
 #[path = "../kit/dice.rs"]
-#[allow(dead_code, reason = "shared with other suites")]
 mod dice;
 #[path = "../kit/engines.rs"]
 #[allow(dead_code, reason = "shared with other suites")]
 mod engines;
 mod failing;
 #[path = "../kit/faulty.rs"]
-#[allow(dead_code, reason = "shared with other suites")]
 mod faulty;
 mod full;
 mod redb;

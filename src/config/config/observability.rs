@@ -136,6 +136,39 @@ pub struct LogConfig {
 /// The levels of log lines.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
+/// The crates of mayfly, which are the targets of its log lines. `mayfly` stands for all of them, and for the line of each call.
+const OWN: [&str; 13] = [
+    "mayfly",
+    "mayfly_api",
+    "mayfly_authority",
+    "mayfly_base",
+    "mayfly_cli",
+    "mayfly_client",
+    "mayfly_config",
+    "mayfly_credential",
+    "mayfly_identity",
+    "mayfly_ledger",
+    "mayfly_policy",
+    "mayfly_server",
+    "mayfly_store",
+];
+
+/// A part of a filter that names a module as it was called when mayfly was one crate (`mayfly::serve=debug`), with the crate in which that
+/// module is now.
+fn with_crate(part: &str) -> String {
+    let Some(rest) = part.strip_prefix("mayfly::").filter(|rest| !rest.starts_with("call")) else { return part.to_owned() };
+    let end = rest.find(['[', '=']).unwrap_or(rest.len());
+    let own = match rest[..end].split(':').next().unwrap_or_default() {
+        "serve" => "api",
+        "sources" => "config",
+        "upstream" | "revocation" => "ledger",
+        "trace" | "system" | "document" => "base",
+        same @ ("cli" | "credential" | "identity" | "ledger" | "policy" | "server" | "store") => same,
+        _ => "authority",
+    };
+    format!("mayfly_{own}{}", &rest[end..])
+}
+
 /// Checks one part of a filter: `LEVEL` or `MODULE=LEVEL`. `EnvFilter` takes a word that is no level as the name of a module and then writes
 /// no other line, so a mistyped level would silence the log.
 fn directive(part: &str) -> Result<(), String> {
@@ -153,10 +186,11 @@ fn directive(part: &str) -> Result<(), String> {
         Some(own) if !own.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) => {
             Err(format!("{own:?} is no name of a module: parts are separated by commas"))
         }
-        Some(own) if own != "mayfly" && nearest(own, ["mayfly"]).is_some() => {
-            Err(format!("no module is called {own:?}; did you mean mayfly?"))
-        }
-        Some(_) => Ok(()),
+        Some(own) if OWN.contains(&own) => Ok(()),
+        Some(own) => match nearest(own, OWN) {
+            Some(near) => Err(format!("no module is called {own:?}; did you mean {near}?")),
+            None => Ok(()),
+        },
     }
 }
 
@@ -166,7 +200,7 @@ pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
     if text.trim().is_empty() {
         return Err("it is empty".to_owned());
     }
-    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let parts: Vec<String> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(with_crate).collect();
     parts.iter().try_for_each(|part| directive(part))?;
     EnvFilter::try_new(format!("sled=off,{}", parts.join(","))).map_err(|e| format!("{text:?} is not one: {e}"))
 }
@@ -218,6 +252,11 @@ mod tests {
     fn a_mistyped_level_is_refused_and_the_nearest_one_is_named() {
         for right in ["info", "WARN", "off", "info,mayfly_api=debug", "warn, h2=info,mayfly[call]=trace", "mayfly=debug"] {
             assert!(log_filter(right).is_ok(), "{right}");
+        }
+        for (former, now) in
+            [("mayfly::serve=debug", "mayfly_api=debug"), ("mayfly::ledger::writer=trace", "mayfly_ledger=trace")]
+        {
+            assert!(log_filter(former).unwrap().to_string().contains(now), "{former}");
         }
         for (wrong, said) in [
             ("warning", "did you mean warn?"),
