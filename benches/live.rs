@@ -39,8 +39,8 @@ fn resident() -> f64 {
     statm.split(' ').nth(1).unwrap().parse::<f64>().unwrap() * 4096.0
 }
 
-/// A task's mold: what its issuances share.
-fn mold(house: &House, caller: &Caller, task: TaskId) -> Arc<RecordTemplate> {
+/// A task's template: what its issuances share.
+fn template(house: &House, caller: &Caller, task: TaskId) -> Arc<RecordTemplate> {
     Arc::new(RecordTemplate::new(shared(house, caller, task)).unwrap())
 }
 
@@ -71,11 +71,11 @@ fn shared(house: &House, caller: &Caller, task: TaskId) -> Record {
     record
 }
 
-fn issuance(mold: &Arc<RecordTemplate>, n: u64) -> EncodedRecord {
-    issuance_of("spiffe://a.example/agent/a", mold, n)
+fn issuance(template: &Arc<RecordTemplate>, n: u64) -> EncodedRecord {
+    issuance_of("spiffe://a.example/agent/a", template, n)
 }
 
-fn issuance_of(caller: &str, mold: &Arc<RecordTemplate>, n: u64) -> EncodedRecord {
+fn issuance_of(caller: &str, template: &Arc<RecordTemplate>, n: u64) -> EncodedRecord {
     let mut id = [0; 16];
     id.copy_from_slice(&mayfly::ledger::commit::sha256(&n.to_be_bytes())[..16]);
     let name = format!("{n:x}");
@@ -90,7 +90,7 @@ fn issuance_of(caller: &str, mold: &Arc<RecordTemplate>, n: u64) -> EncodedRecor
         status: (1, n as u32),
         token_digest: &[2; 32],
     };
-    EncodedRecord::cast(mold, &own, &mut bytes::BytesMut::new()).unwrap()
+    EncodedRecord::from_template(template, &own, &mut bytes::BytesMut::new()).unwrap()
 }
 
 /// The longest of many steps, and all together.
@@ -115,11 +115,11 @@ impl Steps {
     }
 }
 
-fn grow(state: &mut State, molds: &[Arc<RecordTemplate>], many: u64, now: Millis) {
+fn grow(state: &mut State, templates: &[Arc<RecordTemplate>], many: u64, now: Millis) {
     let mut steps = Steps::default();
     for from in (0..many).step_by(COMMIT as usize) {
         let records: Vec<EncodedRecord> =
-            (from..many.min(from + COMMIT)).map(|n| issuance(&molds[(n / OF_A_TASK) as usize], n)).collect();
+            (from..many.min(from + COMMIT)).map(|n| issuance(&templates[(n / OF_A_TASK) as usize], n)).collect();
         steps.step(|| fold_commit(state, &records, now));
     }
     steps.print("fold: verdict and effect", many);
@@ -225,7 +225,7 @@ fn go_on(house: &House, seconds: u64) {
     let (mut copy, mut begun) = (None, 0);
     for second in 0..seconds {
         let now = begin.plus(second * 1_000);
-        let molds = of_all.each_ref().map(|(caller, record, ttl)| {
+        let templates = of_all.each_ref().map(|(caller, record, ttl)| {
             let mut record = record.clone().decided_at(state.head);
             let Some(Event::Issued(e)) = &mut record.event else { panic!("an issuance") };
             e.issued_at = now.0;
@@ -237,8 +237,8 @@ fn go_on(house: &House, seconds: u64) {
             let now = now.plus((n - from) * 1_000 / each_second);
             let mut records: Vec<EncodedRecord> = (n..until.min(n + COMMIT))
                 .map(|n| {
-                    let (caller, mold) = &molds[(n / 32 % 4) as usize];
-                    issuance_of(caller, mold, n)
+                    let (caller, template) = &templates[(n / 32 % 4) as usize];
+                    issuance_of(caller, template, n)
                 })
                 .collect();
             n += records.len() as u64;
@@ -287,11 +287,11 @@ fn main() {
         all
     });
     println!("{:34} {:8.0} bytes each, with their records", "tasks", (resident() - before_tasks) / tasks.len() as f64);
-    let molds: Vec<Arc<RecordTemplate>> = tasks.iter().map(|task| mold(&house, &caller, *task)).collect();
+    let templates: Vec<Arc<RecordTemplate>> = tasks.iter().map(|task| template(&house, &caller, *task)).collect();
     let mut state = house.authority.ledger.peek(Clone::clone);
     let now = house.authority.ledger.view().now();
     let before = resident();
-    grow(&mut state, &molds, many, now);
+    grow(&mut state, &templates, many, now);
     println!("{:34} {:8.1} bytes each", "credentials", (resident() - before) / many as f64);
 
     let mut frozen = Steps::default();

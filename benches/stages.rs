@@ -171,7 +171,7 @@ fn answers(c: &mut Criterion, house: &House, caller: &Caller, task: &str) {
 fn of_commit(c: &mut Criterion, records: &[EncodedRecord], house: &House) {
     let mut group = c.benchmark_group("a commit of 256");
     group.throughput(Throughput::Elements(COMMIT as u64)).sample_size(20);
-    group.bench_function("pack: tree, molds, bytes", |b| {
+    group.bench_function("pack: tree, templates, bytes", |b| {
         b.iter(|| pack(1, WriterHead::START, Millis(1), black_box(records).iter()))
     });
     let state = house.authority.ledger.peek(Clone::clone);

@@ -194,7 +194,7 @@ fn a_commit_is_written_as_its_sample_and_continues_its_chain() {
 }
 
 #[test]
-fn a_commit_with_molds_is_written_as_its_sample() {
+fn a_commit_with_templates_is_written_as_its_sample() {
     let after = WriterHead { number: 6, hash: [0x5e; 32], time: Millis(1_700_000_000_000) };
     let caller = "spiffe://prod.example/agent/a";
     let issued = CredentialIssued {
@@ -203,9 +203,9 @@ fn a_commit_with_molds_is_written_as_its_sample() {
         caller: caller.into(),
         ..CredentialIssued::default()
     };
-    let mold =
+    let template =
         Record::new(Author::SpiffeId(caller.into()), Event::Issued(Box::new(issued))).decided_at(Seq::from_u64(9).unwrap());
-    let mold = Arc::new(RecordTemplate::new(mold).unwrap());
+    let template = Arc::new(RecordTemplate::new(template).unwrap());
     let cast = |n: u8| {
         let (name, digest) = (format!("request-{n}"), [n; 32]);
         let request = IssuanceRequest::new(caller, &name, &digest);
@@ -219,11 +219,11 @@ fn a_commit_with_molds_is_written_as_its_sample() {
             status: (77, 1000 + u32::from(n)),
             token_digest: &[0xd0 + n; 32],
         };
-        EncodedRecord::cast(&mold, &own, &mut bytes::BytesMut::new()).unwrap()
+        EncodedRecord::from_template(&template, &own, &mut bytes::BytesMut::new()).unwrap()
     };
     let other = EncodedRecord::new(samples::all().remove(0).1).unwrap();
     let (bytes, head) = pack(3, after, Millis(1_700_000_000_123), [cast(1), other, cast(2)].iter());
-    let kept = stored("v4/commit-molds.hex", &bytes);
+    let kept = stored("v4/commit-templates.hex", &bytes);
     assert_eq!(to_text(&kept), to_text(&bytes), "a tag, a type or a hash changed");
     let commit = Commit::from_bytes(&Bytes::from(kept.clone())).unwrap();
     assert_eq!(commit.continues(after).unwrap(), head);

@@ -210,7 +210,7 @@ fn the_pure_parts_know_no_files_sockets_or_tasks() {
     let found = lines(&code, |line| {
         ["tokio::", "std::fs", "std::net", "std::env", "std::thread::spawn"].iter().any(|c| line.contains(c))
     });
-    none(found, "values in, values out: what reads, sends or waits belongs to sources, serve, server or the ledger's writer");
+    none(found, "values in, values out: what reads, sends or waits belongs to config, api, server or the ledger's writer");
 }
 
 #[test]
@@ -273,6 +273,28 @@ fn a_public_type_name_exists_once() {
     // A macro declares a type whose name begins with `$`.
     let twice = places.iter().filter(|(name, at)| at.len() > 1 && !name.is_empty() && !SHARED_NAMES.contains(&name.as_str()));
     none(twice.map(|(name, at)| format!("{name}: {}", at.join(", "))).collect(), "give all but one of them a name of its own");
+}
+
+#[test]
+fn only_the_code_that_verifies_tokens_makes_subjects() {
+    let code: Vec<File> = shipped(&files()).into_iter().filter(|f| f.path != "src/authority/exchange/subjects.rs").collect();
+    let made = lines(&code, |line| line.contains("VerifiedSubject::new(") || line.contains("VerifiedSubject {"));
+    let declared =
+        |line: &String| line.contains("pub struct") || line.contains("impl ") || line.contains("src/policy/subject.rs");
+    none(made.into_iter().filter(|line| !declared(line)).collect(), "verify the token in `authority::exchange::subjects`");
+}
+
+#[test]
+fn seams_for_tests_are_not_in_the_program() {
+    let files = files();
+    let manifests =
+        files.iter().filter(|f| f.path.starts_with("src/") && f.path.ends_with("Cargo.toml") || f.path == "Cargo.toml");
+    let shipped = manifests.flat_map(|f| {
+        let dependencies = f.text.split("\n[").filter(|section| section.starts_with("dependencies]"));
+        let lines = dependencies.flat_map(|section| section.lines().filter(|line| line.contains("testing")));
+        lines.map(|line| format!("{}: {line}", f.path)).collect::<Vec<_>>()
+    });
+    none(shipped.collect(), "the feature `testing` belongs to [dev-dependencies]");
 }
 
 #[test]

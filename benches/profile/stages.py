@@ -15,17 +15,17 @@ import sys
 # In the order of the table in docs/performance.md. A thread's name, a stage, and what its frames are called.
 STAGES = [
     ("mayfly-workload", "signature (ES256, of a digest)", r"EcdsaKeyPair::sign|ECDSA_do_sign|pkey_ec_sign"),
-    ("mayfly-workload", "TLS, what goes to it put together, and its reads and writes in the kernel", r"rustls|api::gather|poll_write_vectored|poll_read|writev|recv|sock_"),
+    ("mayfly-workload", "TLS, what goes to it put together, and its reads and writes in the kernel", r"rustls|api::write_coalescing|poll_write_vectored|poll_read|writev|recv|sock_"),
     ("mayfly-workload", "waiting for sockets and for each other, in the kernel", r"epoll_wait|futex|schedule|Context::park|eventfd|mio::"),
-    ("mayfly-workload", "admission: a request read and checked, the digest of all that was asked", r"policy::plain|policy::wanted|grpc::sent|StreamExchangeRequest|ExchangeRequest"),
+    ("mayfly-workload", "admission: a request read and checked, the digest of all that was asked", r"policy::fast_decode|policy::exchange_request|grpc::raw_request|StreamExchangeRequest|ExchangeRequest"),
     ("mayfly-workload", "task and policy", r"policy::|cedar"),
-    ("mayfly-workload", "claims, base64, record; hashing both", r"credential::|ledger::mold|ledger::record|ledger::commit|ledger::encoded|exchange::.*make|data_encoding|base64"),
-    ("mayfly-workload", "answer: reveal and encode, wiping", r"grpc::told|stream::tell|grpc::stream::Answers|zeroize|ExchangeResponse"),
-    ("mayfly-workload", "the caller, still let in; the request's name, and whether it was seen; a round, put together", r"grpc::round|exchange::|identity::|grpc::line|ledger::(queue|view|Ledger)|grpc::stream|grpc::unary"),
+    ("mayfly-workload", "claims, base64, record; hashing both", r"credential::|ledger::record|ledger::commit|ledger::writer::(?:template|encoded)|exchange::.*make|data_encoding|base64"),
+    ("mayfly-workload", "answer: reveal and encode, wiping", r"grpc::fast_encode|grpc::stream::Answers|zeroize|ExchangeResponse"),
+    ("mayfly-workload", "the caller, still let in; the request's name, and whether it was seen; a round, put together", r"grpc::exchange_batch|exchange::|identity::|grpc::unary_batcher|ledger::(?:writer::proposal_queue|reader::view|Ledger)|grpc::stream|grpc::unary"),
     ("mayfly-workload", "tokio, HTTP/2, tonic", r"tokio|h2::|hyper|tonic|tower|api::connection|api::listener"),
     ("ledger-writer", "writer: the log's write and flush, in the kernel", r"store::"),
-    ("ledger-writer", "writer: verdict and effect (fold)", r"ledger::state|Head::apply|ledger::persistent|verify::"),
-    ("ledger-writer", "writer: tree, molds and bytes of a commit", r"ledger::(commit|packed|mold|encoded|tree)"),
+    ("ledger-writer", "writer: verdict and effect (fold)", r"ledger::state|WriterHead::apply|verify::"),
+    ("ledger-writer", "writer: tree, templates and bytes of a commit", r"ledger::(?:commit|tree|writer::(?:packed|template|encoded))"),
 ]
 # What a thread does that no frame said.
 THREADS = [

@@ -2,7 +2,7 @@
 //!
 //! HTTP/2 lets a peer send requests without reading answers: its receive window stays at 0, and every answer waits in the server. Each
 //! answer is therefore counted for its caller and its listener until its last byte has been sent, and an answer that waits too long ends
-//! its connection ([`ConnectionActivity`](super::table::Activity)).
+//! its connection ([`ConnectionActivity`](super::connection_table::ConnectionActivity)).
 
 use std::pin::Pin;
 use std::sync::Arc;

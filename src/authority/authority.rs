@@ -1,6 +1,6 @@
 //! The shared state of one replica: the ledger, the policies and registrations compiled from it, and everything that decisions use.
 //!
-//! The operations (`exchange`, `tasks`, `revoke`, …) are methods of [`Authority`], which `serve` calls.
+//! The operations (`exchange`, `tasks`, `revoke`, …) are methods of [`Authority`], which `mayfly_api` calls.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,6 +1,6 @@
 //! Every limit of the product: a name, a number, a unit, and the source of the number.
 //!
-//! The configuration (`sources::config`) exposes the values that an operator may want to change, with these constants as defaults and upper
+//! The configuration (`mayfly_config::config`) exposes the values that an operator may want to change, with these constants as defaults and upper
 //! bounds. Limits of the ledger and its store are in `limits/store.rs`, of tokens of other issuers in `limits/oidc.rs`, of reported uses
 //! and authorized actions in `limits/uses.rs`, of the SPIFFE Workload API in `limits/workload_api.rs`, of memory that peers can make the
 //! listeners hold in `limits/serving.rs`, of traces in `limits/trace.rs`, and of log lines in `limits/log.rs`.

@@ -5,7 +5,7 @@
 //!
 //! - `world`: the server and its configuration. `load`: the requests. `run`: the counters.
 //! - `issuing`: `mayfly bench` itself. Each scenario has a file beside it.
-//! - `witness`: detects whether the machine's cores stood still during the run.
+//! - `stall_monitor`: detects whether the machine's cores stood still during the run.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "a load generator measures: its time is the thing itself")]
 

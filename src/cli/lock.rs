@@ -55,10 +55,11 @@ pub struct ListLocksArgs {
 /// Arguments of `mayfly lock lift`.
 #[derive(Args)]
 pub struct LiftArgs {
-    /// Sequence numbers of the records that made the locks; SEQ:INDEX selects the lock of one target, as printed by `lock list -o name`. Each
-    /// is lifted by itself: if one fails, the others are lifted all the same, and the exit code is that of the first failure
-    #[arg(value_name = "SEQ[:INDEX]", value_parser = lock_name, required = true)]
-    locks: Vec<LockName>,
+    /// Sequence numbers of the records that made the locks; SEQ:INDEX selects the lock of one target. An argument may hold several, separated
+    /// by white space, as printed by `lock list -o name`. Each is lifted by itself: if one fails, the others are lifted all the same, and the
+    /// exit code is that of the first failure
+    #[arg(value_name = "SEQ[:INDEX]", value_parser = lock_names, required = true)]
+    locks: Vec<LockNames>,
     /// Lift only the lock of the record's target with this index; with several records, name SEQ:INDEX instead
     #[arg(long, value_name = "N")]
     index: Option<u32>,
@@ -84,6 +85,19 @@ impl fmt::Display for LockName {
             Some(index) => write!(f, "{}:{index}", self.seq),
             None => write!(f, "{}", self.seq),
         }
+    }
+}
+
+/// The locks of one argument.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct LockNames(Vec<LockName>);
+
+/// Parses the names of locks between white space; there is at least one.
+fn lock_names(text: &str) -> Result<LockNames, String> {
+    let names = text.split_whitespace().map(lock_name).collect::<Result<Vec<_>, _>>()?;
+    match names.is_empty() {
+        true => lock_name(text).map(|name| LockNames(vec![name])),
+        false => Ok(LockNames(names)),
     }
 }
 
@@ -142,7 +156,8 @@ async fn show(args: ListLocksArgs, run: &CommandContext) -> Result<Exit, CliErro
 }
 
 async fn lift(args: LiftArgs, run: &CommandContext) -> Result<Exit, CliError> {
-    let locks = named(&args.locks, args.index)?;
+    let locks: Vec<LockName> = args.locks.iter().flat_map(|names| &names.0).copied().collect();
+    let locks = named(&locks, args.index)?;
     let server = run.server().await?;
     if let [lock] = locks.as_slice() {
         let lifted = lift_one(*lock, &args, run.request_id(&args.request_id), &server, run).await?;
@@ -166,7 +181,7 @@ async fn lift(args: LiftArgs, run: &CommandContext) -> Result<Exit, CliError> {
     if exit == Exit::Ok { shown.map(|()| exit) } else { Ok(exit) }
 }
 
-/// The locks to lift, each once: `lock list -o name | cut -d: -f1` prints the number of a record for each of its targets.
+/// The locks to lift, each once.
 fn named(locks: &[LockName], index: Option<u32>) -> Result<Vec<LockName>, CliError> {
     let mut seen = BTreeSet::new();
     let mut locks: Vec<LockName> = locks.iter().copied().filter(|lock| seen.insert(*lock)).collect();

@@ -96,7 +96,7 @@ pub struct TlsClock(pub System);
 
 impl std::fmt::Debug for TlsClock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Time")
+        f.write_str("TlsClock")
     }
 }
 

@@ -21,7 +21,7 @@ use mayfly_ledger::writer::template::{IssuanceFields, RecordTemplate};
 use mayfly_policy::grant::{IndividualGrant, SharedGrant};
 use mayfly_verify::seq::{CredentialId, Millis};
 
-/// How the tokens of a series are made.
+/// How the tokens of a batch are made.
 enum TokenTemplate {
     Signed(Box<TokenPrefix>),
     Derived,
@@ -30,15 +30,15 @@ enum TokenTemplate {
 /// The common part of several credentials, prepared so that each credential adds only its individual part.
 pub struct BatchSigner {
     grants: Arc<SharedGrant>,
-    /// A weak reference, so that a series kept for later batches does not keep a key that was removed meanwhile.
+    /// A weak reference, so that a signer kept for later batches does not keep a key that was removed meanwhile.
     key: Weak<LoadedKey>,
     tokens: TokenTemplate,
-    mold: Arc<RecordTemplate>,
+    template: Arc<RecordTemplate>,
     /// The common summary; each credential adds its id.
     summary: CredentialSummary,
 }
 
-/// A batch that mints credentials of a series.
+/// The signing of one batch by a [`BatchSigner`].
 pub struct SigningSession {
     series: Arc<BatchSigner>,
     key: Arc<LoadedKey>,
@@ -47,7 +47,7 @@ pub struct SigningSession {
 }
 
 impl BatchSigner {
-    /// Prepares a series of a kind that mayfly signs or derives itself.
+    /// Prepares the common part for a kind that mayfly signs or derives itself.
     ///
     /// Refused: NOT_SERVED, NOT_READY where there is no active key, NO_LIFE_LEFT below a second.
     pub fn new(grants: Arc<SharedGrant>, keyring: &Keyring) -> Result<BatchSigner, Error> {
@@ -69,19 +69,19 @@ impl BatchSigner {
         let nobody = CredentialId::from_bytes([0; 16]);
         let summary = summary(&draft, nobody, kind, parts.revision, Novelty::New, false)?;
         let record = Record::new(parts.author.clone(), Event::Issued(draft)).decided_at(parts.revision);
-        let mold =
+        let template =
             RecordTemplate::new(record).ok_or_else(|| Fault::new("what grants have in common holds something of one's own"))?;
-        Ok(BatchSigner { key: Arc::downgrade(&key), tokens, mold: Arc::new(mold), summary, grants })
+        Ok(BatchSigner { key: Arc::downgrade(&key), tokens, template: Arc::new(template), summary, grants })
     }
 
     /// The common part of the records.
-    pub fn mold(&self) -> &Arc<RecordTemplate> {
-        &self.mold
+    pub fn template(&self) -> &Arc<RecordTemplate> {
+        &self.template
     }
 }
 
 impl SigningSession {
-    /// Starts a batch of this series; `None` where its key was removed. The credentials share the batch by an `Rc`, whose count no other
+    /// Starts the signing of a batch; `None` where the key was removed. The credentials share the session by an `Rc`, whose count no other
     /// thread changes.
     pub fn of(series: Arc<BatchSigner>) -> Option<Rc<SigningSession>> {
         let key = series.key.upgrade()?;
@@ -120,7 +120,7 @@ impl SigningSession {
             status: (place.list, place.index),
             token_digest: &digest,
         };
-        let record = EncodedRecord::cast(&series.mold, &own, &mut self.room.borrow_mut())
+        let record = EncodedRecord::from_template(&series.template, &own, &mut self.room.borrow_mut())
             .ok_or_else(|| Refusal::limit("record_bytes", limits::RECORD_BYTES as u64, std::time::Duration::ZERO))?;
         Ok((record, UnsignedCredential { of: self.clone(), id, token }))
     }

@@ -1,4 +1,4 @@
-//! Tests that minting in a series gives the same results as minting one by one.
+//! Tests that minting in a batch gives the same results as minting one by one.
 
 use std::sync::Arc;
 

@@ -86,7 +86,7 @@ pub enum Novelty {
 pub struct CredentialSummary {
     /// The credential's id.
     pub credential: CredentialId,
-    /// The rest of the description. The credentials of one series share it.
+    /// The rest of the description. The credentials of one batch share it.
     pub about: Arc<CredentialDetails>,
 }
 
@@ -103,7 +103,7 @@ pub struct CredentialDetails {
     pub expires_at: Millis,
     /// The end that no renewal may exceed.
     pub renewable_until: Millis,
-    /// The bound that set the expiry, by the persisted number of `policy::Bound`.
+    /// The bound that set the expiry, by the persisted number of `policy::lifetime::LifetimeBound`.
     pub bound: u32,
     /// The scopes.
     pub scopes: Vec<String>,
@@ -187,7 +187,7 @@ impl MintedCredential {
     }
 
     /// Takes the records to commit as one group. Only the first call returns them. Empty for a credential that was issued before or made in
-    /// a series.
+    /// a batch.
     pub fn records(&mut self) -> Vec<Record> {
         self.lapse.proposed = true;
         std::mem::take(&mut self.records)

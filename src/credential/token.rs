@@ -7,7 +7,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 /// A token. Its secret part is wiped on drop.
 pub struct IssuedToken {
-    /// The common beginning of the tokens of a series.
+    /// The common beginning of the tokens of a batch.
     shared: Option<Arc<str>>,
     own: String,
     /// Offset in `own` at which the secret part begins.

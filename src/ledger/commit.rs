@@ -9,7 +9,7 @@ use prost::Message;
 
 use super::record::Record;
 pub use super::writer::encoded::EncodedRecord;
-use super::writer::packed::{MOLDED, PackedCommit, records_of};
+use super::writer::packed::{PackedCommit, TEMPLATED, records_of};
 pub use super::writer::packed::{pack, pack_into};
 use mayfly_verify::seq::Millis;
 
@@ -80,7 +80,7 @@ pub struct Commit {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadCommit {
     /// Written by a newer version.
-    #[error("format {0} is newer than this version of mayfly reads ({MOLDED})")]
+    #[error("format {0} is newer than this version of mayfly reads ({TEMPLATED})")]
     Newer(u32),
     /// The bytes are not in the form that a writer writes.
     #[error("{0}")]
@@ -155,7 +155,7 @@ impl EncodedCommit {
         let packed = PackedCommit::decode(bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
         let header_bytes = packed.header.clone();
         let header = Header::decode(header_bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
-        if header.format > MOLDED {
+        if header.format > TEMPLATED {
             return Err(BadCommit::Newer(header.format));
         }
         if header.format == 0 || header.encoded_len() != header_bytes.len() || packed.encoded_len() != bytes.len() {
@@ -286,15 +286,15 @@ mod tests {
     }
 
     /// Issuances of two record templates, one after the other, with records of other kinds between them.
-    fn molded() -> Vec<EncodedRecord> {
-        let mold = |upstream: &str| {
+    fn templated() -> Vec<EncodedRecord> {
+        let template = |upstream: &str| {
             let issued =
                 CredentialIssued { upstream: upstream.into(), scopes: vec!["read".into()], ..CredentialIssued::default() };
             let record = Record::new(Author::SpiffeId("spiffe://a.example/b".into()), Event::Issued(Box::new(issued)));
             Arc::new(RecordTemplate::new(record).unwrap())
         };
-        let (one, other) = (mold("one"), mold("other"));
-        let cast = |mold: &Arc<RecordTemplate>, n: u8| {
+        let (one, other) = (template("one"), template("other"));
+        let filled = |template: &Arc<RecordTemplate>, n: u8| {
             let (name, digest) = (format!("r{n}"), [n; 32]);
             let request = IssuanceRequest::new("spiffe://a.example/b", &name, &digest);
             let own = IssuanceFields {
@@ -307,14 +307,14 @@ mod tests {
                 status: (1, u32::from(n)),
                 token_digest: &[n; 32],
             };
-            EncodedRecord::cast(mold, &own, &mut bytes::BytesMut::new()).unwrap()
+            EncodedRecord::from_template(template, &own, &mut bytes::BytesMut::new()).unwrap()
         };
-        vec![record(1), cast(&one, 1), cast(&other, 2), cast(&one, 3), record(2), cast(&other, 4)]
+        vec![record(1), filled(&one, 1), filled(&other, 2), filled(&one, 3), record(2), filled(&other, 4)]
     }
 
     #[test]
-    fn what_shares_a_mold_reads_back_whole_and_every_flipped_bit_is_refused_or_breaks_the_chain() {
-        let all = molded();
+    fn what_shares_a_template_reads_back_whole_and_every_flipped_bit_is_refused_or_breaks_the_chain() {
+        let all = templated();
         let plain: Vec<EncodedRecord> = all.iter().map(|e| EncodedRecord::new((*e.whole().unwrap()).clone()).unwrap()).collect();
         let (bytes, head) = pack(1, WriterHead::START, Millis(5), all.iter());
         let (longer, _) = pack(1, WriterHead::START, Millis(5), plain.iter());
@@ -340,19 +340,19 @@ mod tests {
 
     #[test]
     fn a_commit_does_not_grow_beyond_its_bound_when_it_is_read() {
-        let (bytes, _) = pack(1, WriterHead::START, Millis(5), molded().iter());
+        let (bytes, _) = pack(1, WriterHead::START, Millis(5), templated().iter());
         let packed = PackedCommit::decode(&bytes[..]).unwrap();
         let mut large = packed.clone();
-        large.molds[0].pieces[4] = vec![0; 400_000].into();
-        let of_it = large.entries.iter().find(|e| e.mold == 1).unwrap().clone();
+        large.templates[0].pieces[4] = vec![0; 400_000].into();
+        let of_it = large.entries.iter().find(|e| e.template == 1).unwrap().clone();
         large.entries = vec![of_it; 30];
         let refused = Commit::from_bytes(&large.encode_to_vec().into()).unwrap_err().to_string();
         assert_eq!(refused, "more records than a commit holds");
         for (change, why) in [
-            ((|p| p.molds[0].pieces.truncate(4)) as fn(&mut PackedCommit), "a mold of another number of pieces"),
+            ((|p| p.templates[0].pieces.truncate(4)) as fn(&mut PackedCommit), "a template of another number of pieces"),
             (|p| p.entries[1].own.truncate(3), "a record of another number of pieces"),
-            (|p| p.entries[1].mold = 9, "a record of a mold that is not there"),
-            (|p| p.entries[1].whole = vec![1].into(), "a record that is whole and of a mold"),
+            (|p| p.entries[1].template = 9, "a record of a template that is not there"),
+            (|p| p.entries[1].whole = vec![1].into(), "a record that is whole and of a template"),
             (|p| p.entries[0].own.push(Bytes::new()), "a whole record with pieces"),
             (|p| p.records.push(vec![1].into()), "records of format 1 in a commit of format 2"),
         ] {
@@ -361,9 +361,9 @@ mod tests {
             assert_eq!(Commit::from_bytes(&bad.encode_to_vec().into()).unwrap_err().to_string(), why);
         }
         let mut plain = PackedCommit::decode(self::packed(1)).unwrap();
-        plain.molds = packed.molds;
+        plain.templates = packed.templates;
         let refused = Commit::from_bytes(&plain.encode_to_vec().into()).unwrap_err().to_string();
-        assert_eq!(refused, "molds in a commit of format 1");
+        assert_eq!(refused, "templates in a commit of format 1");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Slices: the policies that can apply to a caller and a resource. Cedar evaluates every policy that it is given; of two hundred policies,
 //! a caller's roles and the resource typically leave a few.
 //!
-//! Cedar itself selects the slice by evaluating the stems of all policies of the action. The slice is cached under the attributes that the
-//! stems read. The Cedar entities of caller and resource are cached as well, under all attributes that the action's policies read of them.
-//! A policy is left out only if its stem is false without an error. Such a policy is false itself, so it contributes neither a reason nor
+//! Cedar itself selects the slice by evaluating the scope conditions of all policies of the action. The slice is cached under the attributes that
+//! these conditions read. The Cedar entities of caller and resource are cached as well, under all attributes that the action's policies read of them.
+//! A policy is left out only if its scope conditions are false without an error. Such a policy is false itself, so it contributes neither a reason nor
 //! an error to the verdict.
 
 use std::sync::Arc;
@@ -25,9 +25,9 @@ pub(super) struct ActionPolicies {
     pub reads: AttributeReads,
     held: Vec<AnalyzedPolicy>,
     whole: Arc<PolicySlice>,
-    stems: ScopeConditions,
-    /// The attributes of caller and resource that the stems read. Stems read no other attributes.
-    stem_reads: Vec<AttributeRead>,
+    scopes: ScopeConditions,
+    /// The attributes of caller and resource that the scopes read. Stems read no other attributes.
+    scope_reads: Vec<AttributeRead>,
 }
 
 /// A policy and the attributes that it reads.
@@ -60,17 +60,17 @@ impl PolicySlice {
 impl ActionPolicies {
     /// A part made of the policies of an action.
     pub fn new<'p>(action: Entity, policies: impl Iterator<Item = &'p Policy>) -> Result<ActionPolicies, String> {
-        let (mut held, mut stems) = (Vec::new(), ScopeConditions::default());
+        let (mut held, mut scopes) = (Vec::new(), ScopeConditions::default());
         for policy in policies {
             let (id, tree, mut reads) =
                 (policy.id().clone(), policy.to_pst().map_err(|e| e.to_string())?, AttributeReads::default());
             reads.add(tree.body());
-            stems.add(&id, tree.body());
+            scopes.add(&id, tree.body());
             held.push(AnalyzedPolicy { id, policy: policy.clone(), reads });
         }
         let (whole, reads) = PolicySlice::of(held.iter())?;
-        let (stem_reads, _) = stems.reads.split();
-        Ok(ActionPolicies { action, reads, held, whole: Arc::new(whole), stems, stem_reads })
+        let (scope_reads, _) = scopes.reads.split();
+        Ok(ActionPolicies { action, reads, held, whole: Arc::new(whole), scopes, scope_reads })
     }
 
     /// Evaluates all policies of the part.
@@ -86,11 +86,11 @@ impl ActionPolicies {
         Ok(PreparedSlice { slice, sides })
     }
 
-    /// The policies whose stem holds or fails with an error, and the policies without a stem.
+    /// The policies whose scope conditions hold or fail with an error, and the policies without scope conditions.
     fn slice(&self, types: &SchemaTypes, case: &ResolvedQuestion<'_>) -> Result<PolicySlice, String> {
-        let sides = sides(types, &self.action, &self.stem_reads, case, None)?;
-        let kept = satisfied_policies(&EvaluationInput { policies: &self.stems.policies, sides: &sides, context: &[] }, case)?;
-        let of = self.held.iter().filter(|held| kept.contains(&held.id) || self.stems.without.contains(&held.id));
+        let sides = sides(types, &self.action, &self.scope_reads, case, None)?;
+        let kept = satisfied_policies(&EvaluationInput { policies: &self.scopes.policies, sides: &sides, context: &[] }, case)?;
+        let of = self.held.iter().filter(|held| kept.contains(&held.id) || self.scopes.without.contains(&held.id));
         PolicySlice::of(of).map(|(slice, _)| slice)
     }
 }
@@ -111,9 +111,9 @@ type Key = Box<[u8]>;
 
 /// The slice cache of one set.
 pub(super) struct SliceCache {
-    /// By the attributes that the stems read.
+    /// By the attributes that the scopes read.
     slices: Cache<Key, Arc<PolicySlice>>,
-    /// By the names of caller and resource and all attributes of them that the part reads, which include those of its stems and of every
+    /// By the names of caller and resource and all attributes of them that the part reads, which include those of its scopes and of every
     /// slice.
     ready: Cache<Key, Arc<PreparedSlice>>,
 }
@@ -170,7 +170,7 @@ impl SliceCache {
     }
 
     fn slice(&self, types: &SchemaTypes, part: &ActionPolicies, case: &ResolvedQuestion<'_>) -> Result<Arc<PolicySlice>, String> {
-        let key = key(part.stem_reads.iter(), case);
+        let key = key(part.scope_reads.iter(), case);
         if key.len() > limits::VERDICT_KEY_BYTES {
             // A slice with so long a key would not be cached, and computing the slice costs as much as it saves.
             return Ok(part.whole.clone());

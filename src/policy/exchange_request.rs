@@ -120,7 +120,7 @@ pub struct ApprovalDetails {
 
 impl std::fmt::Debug for ApprovalDetails {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Asking").field("wait_ms", &self.wait_ms).field("action", &self.action).finish_non_exhaustive()
+        f.debug_struct("ApprovalDetails").field("wait_ms", &self.wait_ms).field("action", &self.action).finish_non_exhaustive()
     }
 }
 

@@ -1,4 +1,4 @@
-//! A fast decoder for the most common form of `ExchangeRequest`: it reads a [`ExchangeRequest`] directly from the message's bytes.
+//! A fast decoder for the most common form of `pb::ExchangeRequest`: it reads a [`ExchangeRequest`] directly from the message's bytes.
 //!
 //! The reader takes only messages that are well formed and encoded exactly as prost would encode them. For every other message it returns
 //! `None`, and the caller uses prost and [`ExchangeRequest::take`]; those alone define what is accepted and which error is returned. Because the

@@ -1,5 +1,5 @@
 //! The roles and environments of callers: a TOML file that maps roles and environments to SPIFFE IDs and to prefixes of whole path
-//! segments. The file also holds the break-glass rights ([`rights`](super::rights)).
+//! segments. The file also holds the break-glass rights ([`break_glass_rights`](super::break_glass_rights)).
 //!
 //! ```toml
 //! [role.agent]

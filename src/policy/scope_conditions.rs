@@ -1,8 +1,8 @@
-//! The stem of a policy: its head, and its first conditions as long as they concern only the caller's roles and the resource.
+//! The scope conditions of a policy: its head, and its first conditions as long as they concern only the caller's roles and the resource.
 //!
-//! Cedar evaluates `head && first && second …` from the left and stops at the first condition that is false or fails. A policy with a false
-//! stem is therefore false without an error, whatever conditions follow. A stem reads nothing of the context, so one evaluation serves many
-//! requests.
+//! Cedar evaluates `head && first && second …` from the left and stops at the first condition that is false or fails. A policy whose
+//! scope conditions are false is therefore false without an error, whatever conditions follow. Scope conditions read nothing of the context,
+//! so one evaluation serves many requests.
 
 use std::sync::Arc;
 
@@ -11,21 +11,22 @@ use cedar_policy::pst::{BinaryOp, Clause, Effect, Expr, Policy, StaticPolicy, Te
 
 use super::attribute_reads::AttributeReads;
 
-/// The stems of some policies, and the attributes that they read.
+/// The scope conditions of some policies, and the attributes that they read.
 #[derive(Default)]
 pub(super) struct ScopeConditions {
-    /// Each stem has its policy's id. All stems are permits, so that Cedar reports every stem that holds and not only those that forbid.
+    /// The scope conditions of each policy, as a policy with its id. All are permits, so that Cedar reports each that holds and not only those
+    /// that forbid.
     pub policies: cedar_policy::PolicySet,
     pub reads: AttributeReads,
-    /// Policies without a stem. These are always evaluated.
+    /// Policies without scope conditions. These are always evaluated.
     pub without: Vec<PolicyId>,
 }
 
 impl ScopeConditions {
-    /// Adds the stem of a policy.
+    /// Adds the scope conditions of a policy.
     pub fn add(&mut self, id: &PolicyId, body: &Template) {
-        let added = stem(body).and_then(|(stem, reads)| {
-            self.policies.add(cedar_policy::Policy::from_pst(stem).ok()?).ok()?;
+        let added = scope_conditions(body).and_then(|(conditions, reads)| {
+            self.policies.add(cedar_policy::Policy::from_pst(conditions).ok()?).ok()?;
             Some(reads)
         });
         match added {
@@ -36,20 +37,20 @@ impl ScopeConditions {
 }
 
 /// `None` where the policy is not understood, for example because its head has a slot.
-fn stem(body: &Template) -> Option<(Policy, AttributeReads)> {
+fn scope_conditions(body: &Template) -> Option<(Policy, AttributeReads)> {
     let (id, principal, action, resource) = (body.id.clone(), body.principal.clone(), body.action.clone(), body.resource.clone());
-    let mut stem = Template::new(id, Effect::Permit, principal, action, resource);
+    let mut template = Template::new(id, Effect::Permit, principal, action, resource);
     let mut reads = AttributeReads::default();
-    reads.add(&stem);
+    reads.add(&template);
     for expr in conditions(body) {
         let own = AttributeReads::of(&expr);
         if !own.understood() || !own.paths().all(|(path, _)| same_for_many(path)) {
             break;
         }
         reads.join(&own);
-        stem.try_add_clause(Clause::When(expr)).ok()?;
+        template.try_add_clause(Clause::When(expr)).ok()?;
     }
-    Some((Policy::Static(StaticPolicy::try_from(stem).ok()?), reads))
+    Some((Policy::Static(StaticPolicy::try_from(template).ok()?), reads))
 }
 
 /// Whether many requests share the value of this attribute. The caller's own name is accepted in heads only; as a condition it would give

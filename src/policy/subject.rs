@@ -38,7 +38,7 @@ pub struct UnverifiedToken {
 
 impl std::fmt::Debug for UnverifiedToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SentToken").field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("UnverifiedToken").field("kind", &self.kind).finish_non_exhaustive()
     }
 }
 
@@ -120,6 +120,8 @@ pub struct VerifiedSubject {
 }
 
 impl VerifiedSubject {
+    /// The subject of a token that was verified. Only `authority::exchange::subjects`, which verifies the tokens of all kinds, calls this; a
+    /// rule in `tests/tidy.rs` holds that.
     pub fn new(parts: SubjectParts) -> VerifiedSubject {
         VerifiedSubject { parts }
     }

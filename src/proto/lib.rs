@@ -1,5 +1,5 @@
-//! The wire contract: the code that `build.rs` generates from `proto/mayfly/v1`. Nothing here is written by hand, and nothing below `serve`
-//! imports it.
+//! The wire contract: the code that `build.rs` generates from `proto/mayfly/v1`. Only
+//! [`protobuf`] is written by hand.
 //!
 //! A field that is marked `debug_redact` in the protos (a token, a password, arguments in clear) shows as `<redacted>` in `Debug`.
 #![forbid(unsafe_code)]

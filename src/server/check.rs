@@ -210,7 +210,7 @@ impl StartChecker<'_> {
             }
         }
         if self.running {
-            self.unchecked.push("the store and the ledger in it, which the running server has open".to_owned());
+            self.unchecked.push("the store and the ledger in it, which the running server has open, and whether seal.key_file is their sealing key".to_owned());
         }
         // The running server has imported these files; changes of the files are compared or followed.
         ImportState { policies: true, bundles: true }

@@ -2,7 +2,7 @@
 //!
 //! - [`mod@start`]: opens, checks and binds everything, or fails with one reason and the command that repairs it ([`start_problem`]).
 //! - [`engine`], [`sealer`], [`import`]: the store, the sealing of stored values, and the import of files at a first start.
-//! - `own`, `bundles`: the server's own SVID and the trust bundles at the start; `follow`: their changes.
+//! - `server_identity`, `bundles`: the server's own SVID and the trust bundles at the start; `renewal`: their changes.
 //! - `threads`, `upkeep`: the work while the server runs. `reload`: the changes on SIGHUP.
 //! - [`check`]: the checks of a configuration, shared by the start, the reload and `validate`.
 //! - [`run`], [`recover`], [`restore`], [`healthcheck`], [`validate`]: the commands `mayfly server …`.

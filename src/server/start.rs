@@ -40,7 +40,7 @@ pub fn start(config: &Config, system: &System) -> Result<RunningServer, StartPro
 }
 
 /// As [`start`], with credential kinds whose credentials are made at upstreams, and their times and places as
-/// [`elsewhere`](super::elsewhere) returns them.
+/// [`connector_settings`](super::connector_settings) returns them.
 pub fn start_with(config: &Config, system: &System, elsewhere: ConnectorSettings) -> Result<RunningServer, StartProblem> {
     start_given(config, system, elsewhere, None)
 }

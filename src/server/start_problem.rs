@@ -1,4 +1,4 @@
-//! Why a server does not start. Each reason lists commands that fix it and can be typed as shown (`mend`).
+//! Why a server does not start. Each reason lists commands that fix it and can be typed as shown (`start_remedies`).
 
 use std::fmt;
 use std::io;

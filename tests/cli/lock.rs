@@ -60,6 +60,10 @@ fn one_lock_is_answered_as_before_and_a_given_request_id_serves_for_several() {
     stage.run("lock lift 80 83:2 --reason back --request-id mine").ok();
     let ids: Vec<String> = asked.lock().unwrap().iter().map(|q| q.request_id.clone()).collect();
     assert_eq!((ids[0].as_str(), &ids[2..]), ("mine", &["mine-80".to_owned(), "mine-83:2".to_owned()][..]));
+    // A list of `-o name` in quotes, as a shell gives it.
+    asked.lock().unwrap().clear();
+    assert!(stage.command(&["lock", "lift", "80\n 83:2\n", "--reason", "back"]).status().unwrap().success());
+    assert_eq!(asked.lock().unwrap().iter().map(|q| (q.seq, q.index)).collect::<Vec<_>>(), [(80, None), (83, Some(2))]);
     for wrong in ["lock lift --reason x", "lock lift 80 x --reason x", "lock lift 80 83 --index 0 --reason x"] {
         assert_eq!(stage.run(wrong).exit, 2, "{wrong}");
     }

@@ -5,8 +5,4 @@ fn forge(parts: GrantParts) -> Grant {
     Grant::new(parts)
 }
 
-fn also(parts: GrantParts) -> Grant {
-    Grant { parts }
-}
-
 fn main() {}

@@ -1,4 +1,4 @@
-//! The contract of engines: one test for each clause in `store/mod.rs`, run for each engine.
+//! The contract of engines: one test for each clause in `src/store/lib.rs`, run for each engine.
 
 #![allow(clippy::disallowed_methods, reason = "a test measures how long it waited")]
 

@@ -75,7 +75,8 @@ fn every_file_that_a_page_names_exists() {
             files.iter().any(|f| f.path == path || f.path.starts_with(&format!("{path}/")))
         };
         let starts = ["src/", "tests/", "docs/", "proto/", "benches/", "fuzz/", "examples/", ".ci/"];
-        for (line, text) in quoted(&page.text).into_iter().filter(|(_, t)| starts.iter().any(|s| t.starts_with(s))) {
+        let source = |t: &str| t.contains('/') && t.ends_with(".rs") && !t.contains("://");
+        for (line, text) in quoted(&page.text).into_iter().filter(|(_, t)| source(t) || starts.iter().any(|s| t.starts_with(s))) {
             let path = text.split("::").next().unwrap_or_default();
             if !path.contains([' ', '*', '{', '<', '…']) && !there(path) {
                 missing.push(format!("{}:{line}: {text}", page.path));

@@ -59,7 +59,7 @@ pub fn layer(layers: &[&[&str]], module: &str) -> Option<usize> {
     found.filter(|(_, name)| named(name)).max_by_key(|(_, name)| name.len()).map(|(n, _)| n)
 }
 
-/// A module by its file in a crate: `src/ledger/lib.rs` is `ledger`.
+/// A module by its file in a crate: `clients/rust/src/exchange.rs` is `exchange`.
 pub fn module_of(root: &str, path: &str) -> String {
     path.trim_start_matches(root).trim_end_matches(".rs").trim_end_matches("/mod").to_owned()
 }

@@ -13,19 +13,19 @@ mayfly-workload
 \t    aaaaaaaaaaaa __memmove_avx
 \t    aaaaaaaaaaaa ecp_nistz256_ord_sqr_montx
 \t    aaaaaaaaaaaa aws_lc_rs::ec::key_pair::EcdsaKeyPair::sign_digest
-\t    aaaaaaaaaaaa mayfly::credential::series::Unfinished::finish
+\t    aaaaaaaaaaaa mayfly_credential::batch::UnsignedCredential::finish
 
 mayfly-workload 
-\t    aaaaaaaaaaaa mayfly::policy::plain::own
-\t    aaaaaaaaaaaa mayfly::serve::grpc::round::begin
+\t    aaaaaaaaaaaa mayfly_policy::fast_decode::own
+\t    aaaaaaaaaaaa mayfly_api::grpc::exchange_batch::begin
 
 ledger-writer 
-\t    aaaaaaaaaaaa mayfly::ledger::writer::serve
+\t    aaaaaaaaaaaa mayfly_ledger::writer::commit_loop::serve
 
 ledger-writer 
 \t    aaaaaaaaaaaa iomap_dio_rw
-\t    aaaaaaaaaaaa <mayfly::store::wal::Ahead<S> as mayfly::store::Store>::append
-\t    aaaaaaaaaaaa mayfly::ledger::writer::serve
+\t    aaaaaaaaaaaa <mayfly_store::wal::WalStore<S> as mayfly_store::Store>::append
+\t    aaaaaaaaaaaa mayfly_ledger::writer::commit_loop::serve
 ";
 
 /// The rows of what the profile says of these samples: a stage, and what it took.

@@ -1,4 +1,4 @@
-//! The answer of an exchange. It can be made from a [`credential::Issued`](mayfly_credential::Issued) only.
+//! The answer of an exchange. It can be made from a [`IssuedCredential`] only.
 
 use super::super::wire::timestamp;
 use mayfly_credential::minted::CredentialDetails;

@@ -1,4 +1,4 @@
-//! `UnaryExchange`, the most frequent call, answered without tonic's preparations for a stream of messages, which cost a tenth of the CPU of a
+//! `Exchange`, the most frequent call, answered without tonic's preparations for a stream of messages, which cost a tenth of the CPU of a
 //! unary issuance.
 //!
 //! Only calls with exactly one uncompressed message are answered here. All other calls, including malformed ones, are passed to tonic

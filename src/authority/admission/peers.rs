@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use mayfly_identity::anchor::AnchorId;
 
-/// Counts open connections. Listeners [`enter`](Peers::enter) each.
+/// Counts open connections. Listeners [`enter`](ConnectionCounter::enter) each.
 #[derive(Clone, Default)]
 pub struct ConnectionCounter(Arc<Mutex<HashMap<AnchorId, u64>>>);
 

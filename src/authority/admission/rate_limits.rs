@@ -1,7 +1,7 @@
 //! Rate limits of one caller's changes other than issuances: a token bucket per caller and act, by the monotonic clock.
 //!
 //! Ending credentials and tasks has no rate limit. Each can be ended only once, so the limits on what a caller may have
-//! ([`Ceilings`](mayfly_ledger::Ceilings)) bound the ends too, and a caller that issues fast can end as fast. Holding and resuming can be
+//! ([`Quotas`](mayfly_ledger::Quotas)) bound the ends too, and a caller that issues fast can end as fast. Holding and resuming can be
 //! repeated forever, and each is sent to every follower.
 
 use std::num::NonZeroU32;

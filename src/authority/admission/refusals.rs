@@ -33,7 +33,7 @@ struct Counter {
 
 impl RefusalCounters {
     /// Counts `times` refusals of a caller. Returns how many of them get a record each; the others are only counted. The counts of the
-    /// previous minute must be taken out first, with [`over`](Counters::over).
+    /// previous minute must be taken out first, with [`over`](RefusalCounters::over).
     pub fn take(&mut self, caller: &str, reason: Reason, now: Millis, times: usize) -> usize {
         let counter = self.counter(caller, reason);
         let recorded = times.min((limits::REFUSALS_RECORDED - counter.recorded) as usize);

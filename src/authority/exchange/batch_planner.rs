@@ -75,7 +75,7 @@ pub(super) struct BatchPlanner<'a> {
     /// The shared decision used last.
     series: Option<(SharedDecision<'a>, Rc<SigningSession>)>,
     /// The record templates of all shared decisions.
-    molds: Vec<Arc<RecordTemplate>>,
+    templates: Vec<Arc<RecordTemplate>>,
     /// Repeats were searched for before deciding.
     looked: bool,
 }
@@ -146,7 +146,7 @@ impl<'a> BatchPlanner<'a> {
             caller,
             lately,
             series: None,
-            molds: Vec::new(),
+            templates: Vec::new(),
             looked: !lately.all_new.load(Relaxed),
         }
     }
@@ -229,15 +229,15 @@ impl<'a> BatchPlanner<'a> {
 
     /// The record templates of the batch. The batch keeps them until its end, so that its own thread frees them, where the allocator has
     /// their memory at hand, and not the writer.
-    pub fn into_molds(self) -> Vec<Arc<RecordTemplate>> {
-        self.molds
+    pub fn into_templates(self) -> Vec<Arc<RecordTemplate>> {
+        self.templates
     }
 
     /// Continues a shared decision of an earlier batch.
     fn follow(&mut self, want: &ExchangeRequest) -> Option<(SharedDecision<'a>, Rc<SigningSession>)> {
         let CachedDecision { decision, series } =
             self.lately.find(want, |one| one.holds(self.view, self.compiled, self.caller))?;
-        self.molds.push(series.mold().clone());
+        self.templates.push(series.template().clone());
         Some((SharedDecision::Lasting(decision), SigningSession::of(series)?))
     }
 
@@ -246,7 +246,7 @@ impl<'a> BatchPlanner<'a> {
         let shared = authority.decider.shared(self.view, self.compiled, self.caller, want)?;
         let Some(shared) = shared.filter(|shared| made_here(shared.grants().kind())) else { return Ok(None) };
         let series = Arc::new(BatchSigner::new(shared.grants().clone(), &authority.keyring)?);
-        self.molds.push(series.mold().clone());
+        self.templates.push(series.template().clone());
         let alike = shared.lasting(self.view, self.compiled, self.caller);
         if let SharedDecision::Lasting(decision) = &alike {
             self.lately.keep(CachedDecision { decision: decision.clone(), series: series.clone() });

@@ -71,7 +71,7 @@ pub struct ExchangeBatch {
     proposed: PendingReceipts,
     /// Counts the exchanges as in progress until all are answered.
     _minting: InFlightGuard,
-    _molds: Vec<Arc<RecordTemplate>>,
+    _templates: Vec<Arc<RecordTemplate>>,
 }
 
 /// The ledger's answers to the proposals of a batch.
@@ -186,7 +186,7 @@ impl Authority {
                 Err(no) => Err(no),
             });
         }
-        let molds = together.into_molds();
+        let templates = together.into_templates();
         let (series, proposed) = self.ledger.ready_each(ProposalKind::Grant, in_series.records);
         ready.extend(series);
         let mut all = |with: &dyn Fn() -> Result<BegunExchange, Error>| {
@@ -204,7 +204,7 @@ impl Authority {
                 }
             }
         }
-        ExchangeBatch { begun, proposed, _minting: minting, _molds: molds }
+        ExchangeBatch { begun, proposed, _minting: minting, _templates: templates }
     }
 
     /// Whether deciding took so long that the decision has to be repeated.

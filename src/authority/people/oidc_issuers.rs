@@ -1,4 +1,4 @@
-//! The OIDC issuers of the configuration, each with the keys that it published last. `sources::oidc` fetches the keys.
+//! The OIDC issuers of the configuration, each with the keys that it published last. `mayfly_config::oidc` fetches the keys.
 //!
 //! An unknown key id triggers another fetch, at a bounded rate. All callers whose token needs the key wait briefly for that one fetch, and
 //! are otherwise told to try again, so that a newly published key fails no login. A key id that a fetch did not find is remembered for a

@@ -39,7 +39,7 @@ impl Eq for CallTrace {}
 
 impl fmt::Debug for CallTrace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Traced")
+        f.write_str("CallTrace")
     }
 }
 

@@ -35,7 +35,7 @@ impl DevEngine {
 /// The loopback ports of the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ports {
-    /// Free ports, new at each start, as `Running::addresses` reports them.
+    /// Free ports, new at each start, as `RunningServer::addresses` reports them.
     Free,
     /// The given port for workloads, and the next two ports for operators and for the public listener.
     From(u16),

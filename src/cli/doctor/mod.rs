@@ -1,7 +1,7 @@
 //! `mayfly doctor`: diagnoses the connection to a server, or a server on this host, and names a remedy for each problem. It changes
 //! nothing.
 //!
-//! - `ours`: the client's SVID and the bundle. `server`: the connection and the server's own status. `host`: a server's configuration and
+//! - `client_identity`: the client's SVID and the bundle. `server`: the connection and the server's own status. `host`: a server's configuration and
 //!   store.
 
 mod client_identity;

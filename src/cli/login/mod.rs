@@ -2,7 +2,7 @@
 //! that uses it.
 //!
 //! - `provider`: requests an ID token from the OIDC provider, with a browser (RFC 8252) or a device code (RFC 8628).
-//! - `loopback`: the redirect listener for the browser. `kept`: the files of a login.
+//! - `loopback`: the redirect listener for the browser. `files`: the files of a login.
 
 mod files;
 mod loopback;

@@ -1,7 +1,7 @@
 //! `mayfly policy`: shows, validates, tests, compares and changes the policy sets that decide requests.
 //!
 //! - `files`: selects a policy set, from local files or from the server.
-//! - `set`: changes the set in effect or the shadow set. `test`: runs a table of tests. `look`: validates, compares and explains.
+//! - `set`: changes the set in effect or the shadow set. `test`: runs a table of tests. `inspect`: validates, compares and explains.
 
 mod files;
 mod inspect;

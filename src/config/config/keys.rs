@@ -271,7 +271,7 @@ pub const KEYS: &[ConfigKey] = &[
         "ledger.snapshot_every",
         Number(16, l::SNAPSHOT_EVERY_COMMITS),
         Ceiling,
-        "Commits between two snapshots of the state, unless 500,000 records are fewer. A start folds what came after the newest.",
+        "Commits between two snapshots of the state. A million records also take one. A start folds the commits after the newest snapshot.",
     ),
     key("ledger.skew", Duration(1000, 5 * MINUTE), Is("\"30s\""), "How far clocks may differ before issuing stops."),
     key("ledger.view_max_age", Duration(1000, MINUTE), Is("\"10s\""), "The oldest view that may be decided on."),

@@ -137,11 +137,12 @@ pub struct LogConfig {
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// The crates of mayfly, which are the targets of its log lines. `mayfly` stands for all of them, and for the line of each call.
-const OWN: [&str; 13] = [
+const OWN: [&str; 16] = [
     "mayfly",
     "mayfly_api",
     "mayfly_authority",
     "mayfly_base",
+    "mayfly_bench",
     "mayfly_cli",
     "mayfly_client",
     "mayfly_config",
@@ -149,24 +150,32 @@ const OWN: [&str; 13] = [
     "mayfly_identity",
     "mayfly_ledger",
     "mayfly_policy",
+    "mayfly_proto",
     "mayfly_server",
     "mayfly_store",
+    "mayfly_verify",
 ];
 
 /// A part of a filter that names a module as it was called when mayfly was one crate (`mayfly::serve=debug`), with the crate in which that
-/// module is now.
-fn with_crate(part: &str) -> String {
-    let Some(rest) = part.strip_prefix("mayfly::").filter(|rest| !rest.starts_with("call")) else { return part.to_owned() };
+/// module is now. The line of each call has the target `mayfly::call`.
+fn with_crate(part: &str) -> Result<String, String> {
+    let Some(rest) = part.strip_prefix("mayfly::") else { return Ok(part.to_owned()) };
     let end = rest.find(['[', '=']).unwrap_or(rest.len());
-    let own = match rest[..end].split(':').next().unwrap_or_default() {
+    let module = rest[..end].split(':').next().unwrap_or_default();
+    let own = match module {
+        "call" => return Ok(part.to_owned()),
         "serve" => "api",
         "sources" => "config",
-        "upstream" | "revocation" => "ledger",
-        "trace" | "system" | "document" => "base",
+        "sealing" => "store",
+        "upstream" => "credential",
+        "revocation" => "ledger",
+        "bounded_file" | "document" | "limits" | "log_queue" | "refusal" | "system" | "trace" | "whole_file" => "base",
+        "approvals" | "audit" | "audit_reads" | "authority" | "break_glass" | "feed" | "heartbeats" | "keys" | "tasks"
+        | "uses" => "authority",
         same @ ("cli" | "credential" | "identity" | "ledger" | "policy" | "server" | "store") => same,
-        _ => "authority",
+        _ => return Err(format!("no module is called {:?}; the crates are {}", format!("mayfly::{module}"), OWN.join(", "))),
     };
-    format!("mayfly_{own}{}", &rest[end..])
+    Ok(format!("mayfly_{own}{}", &rest[end..]))
 }
 
 /// Checks one part of a filter: `LEVEL` or `MODULE=LEVEL`. `EnvFilter` takes a word that is no level as the name of a module and then writes
@@ -200,7 +209,7 @@ pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
     if text.trim().is_empty() {
         return Err("it is empty".to_owned());
     }
-    let parts: Vec<String> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(with_crate).collect();
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(with_crate).collect::<Result<Vec<_>, _>>()?;
     parts.iter().try_for_each(|part| directive(part))?;
     EnvFilter::try_new(format!("sled=off,{}", parts.join(","))).map_err(|e| format!("{text:?} is not one: {e}"))
 }
@@ -264,6 +273,9 @@ mod tests {
             ("warn,debgu", "did you mean debug?"),
             ("info;debug", "is no level"),
             ("é", "is no level"),
+            ("mayfly::legder=debug", "no module is called \"mayfly::legder\""),
+            ("mayfly::calls=debug", "no module is called \"mayfly::calls\""),
+            ("mayfly_apo=debug", "did you mean mayfly_api?"),
             ("mayfly", "is no level"),
             ("mayfly=", "is no level"),
             ("mayfly=warning", "did you mean warn?"),

@@ -61,7 +61,7 @@ pub fn header(kid: &str) -> String {
     text
 }
 
-/// The common beginning of the tokens of a series, encoded and hashed once.
+/// The common beginning of the tokens of a batch, encoded and hashed once.
 pub(super) struct TokenPrefix {
     /// Header and claims in base64url, up to a multiple of three bytes of claims.
     text: Arc<str>,

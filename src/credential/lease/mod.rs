@@ -15,7 +15,7 @@
 //!   a lease is undone whose issuance may have been proposed, its credential is revoked in the ledger. The issuance is then either already
 //!   there and revoked, or arrives later and is void. A live credential that opens nothing cannot exist.
 //! - *A request that arrives late.* The upstream may carry out `make` after mayfly gave up on it, even after an undo that found nothing. A
-//!   lease whose `make` was not answered therefore closes only once [`settles_ms`](crate::remote::Remote::settles_ms) have
+//!   lease whose `make` was not answered therefore closes only once [`settles_ms`](crate::connector::UpstreamConnector::settles_ms) have
 //!   passed and it was undone and checked after that.
 //! - *The same lease undone twice, by two replicas or across a restart.* Undoing is idempotent; the second attempt to close the lease
 //!   learns that it is closed.

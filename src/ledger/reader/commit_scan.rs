@@ -16,7 +16,7 @@ use crate::reader::log_reader::LogCursor;
 use crate::reader::search::before_of;
 use crate::record::{IssuanceNames, Record, RecordName, issuance_names, names};
 use crate::state::seq_after;
-use crate::writer::packed::{ENTRY, ENTRY_MOLD, ENTRY_OWN, ENTRY_WHOLE, HEADER, MOLD, PIECE, RECORD};
+use crate::writer::packed::{ENTRY, ENTRY_OWN, ENTRY_TEMPLATE, ENTRY_WHOLE, HEADER, PIECE, RECORD, TEMPLATE};
 use crate::writer::template::{OWN_PIECES, PIECES, join};
 use mayfly_base::refusal::Fault;
 use mayfly_proto::protobuf::Fields;
@@ -66,13 +66,15 @@ impl ScannedCommit {
         bytes: &Bytes,
         seqs: impl FnOnce(&Header, &Record) -> (Seq, Seq),
     ) -> Result<ScannedCommit, BadCommit> {
-        let (mut header_bytes, mut molds, mut first) = (&[][..], Vec::new(), None);
+        let (mut header_bytes, mut templates, mut first) = (&[][..], Vec::new(), None);
         each(bytes, |tag, value| {
             match (tag, value) {
                 (HEADER, Value::Bytes(header)) => header_bytes = header,
-                (MOLD, Value::Bytes(mold)) => molds.push(pieces(mold, PIECE)?),
+                (TEMPLATE, Value::Bytes(template)) => templates.push(pieces(template, PIECE)?),
                 (RECORD, Value::Bytes(record)) if first.is_none() => first = Some(decoded(record)?),
-                (ENTRY, Value::Bytes(entry)) if first.is_none() => first = Some(decoded(&whole(&molds, &Entry::of(entry)?)?)?),
+                (ENTRY, Value::Bytes(entry)) if first.is_none() => {
+                    first = Some(decoded(&whole(&templates, &Entry::of(entry)?)?)?)
+                }
                 _ => {}
             }
             Ok(())
@@ -86,20 +88,20 @@ impl ScannedCommit {
     /// Whether any record of the commit is wanted. Issuances of one template are tested once, so `wanted` must not look at fields that are
     /// one issuance's own ([`crate::writer::template::IssuanceFields`]).
     pub fn any(&self, wanted: impl Fn(&Record) -> bool) -> Result<bool, BadCommit> {
-        let (mut molds, mut seen, mut found) = (Vec::new(), Vec::new(), false);
+        let (mut templates, mut seen, mut found) = (Vec::new(), Vec::new(), false);
         each(&self.packed, |tag, value| {
             match (tag, value) {
                 _ if found => {}
-                (MOLD, Value::Bytes(mold)) => {
-                    molds.push(pieces(mold, PIECE)?);
+                (TEMPLATE, Value::Bytes(template)) => {
+                    templates.push(pieces(template, PIECE)?);
                     seen.push(false);
                 }
                 (RECORD, Value::Bytes(record)) => found = wanted(&decoded(record)?),
                 (ENTRY, Value::Bytes(entry)) => {
                     let entry = Entry::of(entry)?;
-                    let seen = entry.mold.checked_sub(1).and_then(|at| seen.get_mut(at));
+                    let seen = entry.template.checked_sub(1).and_then(|at| seen.get_mut(at));
                     if !seen.is_some_and(|seen| std::mem::replace(seen, true)) {
-                        found = wanted(&decoded(&whole(&molds, &entry)?)?);
+                        found = wanted(&decoded(&whole(&templates, &entry)?)?);
                     }
                 }
                 _ => {}
@@ -111,25 +113,25 @@ impl ScannedCommit {
 
     /// Calls `see` with every name in the commit's records; a name may come more than once.
     pub fn names(&self, see: &mut dyn FnMut(RecordName<'_>)) -> Result<(), BadCommit> {
-        let (mut molds, mut seen) = (Vec::new(), Vec::new());
+        let (mut templates, mut seen) = (Vec::new(), Vec::new());
         let all = |record: &[u8], see: &mut dyn FnMut(RecordName<'_>)| {
             names(&decoded(record)?, &mut |sort, name| see(RecordName::Text(sort, name)));
             Ok(())
         };
         each(&self.packed, |tag, value| match (tag, value) {
-            (MOLD, Value::Bytes(mold)) => {
-                molds.push(pieces(mold, PIECE)?);
+            (TEMPLATE, Value::Bytes(template)) => {
+                templates.push(pieces(template, PIECE)?);
                 seen.push(false);
                 Ok(())
             }
             (RECORD, Value::Bytes(record)) => all(record, see),
             (ENTRY, Value::Bytes(entry)) => {
                 let entry = Entry::of(entry)?;
-                let seen = entry.mold.checked_sub(1).and_then(|at| seen.get_mut(at));
+                let seen = entry.template.checked_sub(1).and_then(|at| seen.get_mut(at));
                 match (own(&entry), seen) {
                     (Some(own), Some(true)) => issuance_names(&own, see),
                     (_, seen) => {
-                        all(&whole(&molds, &entry)?, see)?;
+                        all(&whole(&templates, &entry)?, see)?;
                         if let Some(seen) = seen {
                             *seen = true;
                         }
@@ -214,17 +216,17 @@ impl<'a, const N: usize> PiecesOf<'a, N> {
 struct Entry<'a> {
     whole: &'a [u8],
     /// The number of the record's template, from 1.
-    mold: usize,
+    template: usize,
     own: PiecesOf<'a, OWN_PIECES>,
 }
 
 impl<'a> Entry<'a> {
     fn of(message: &'a [u8]) -> Result<Entry<'a>, BadCommit> {
-        let mut entry = Entry { whole: &[], mold: 0, own: PiecesOf::default() };
+        let mut entry = Entry { whole: &[], template: 0, own: PiecesOf::default() };
         each(message, |tag, value| {
             match (tag, value) {
                 (ENTRY_WHOLE, Value::Bytes(whole)) => entry.whole = whole,
-                (ENTRY_MOLD, Value::Number(mold)) => entry.mold = usize::try_from(mold).unwrap_or(usize::MAX),
+                (ENTRY_TEMPLATE, Value::Number(template)) => entry.template = usize::try_from(template).unwrap_or(usize::MAX),
                 (ENTRY_OWN, Value::Bytes(piece)) => entry.own.push(piece)?,
                 _ => {}
             }
@@ -235,20 +237,20 @@ impl<'a> Entry<'a> {
 }
 
 /// The complete bytes of one record.
-fn whole<'a>(molds: &[[&'a [u8]; PIECES]], entry: &Entry<'a>) -> Result<Cow<'a, [u8]>, BadCommit> {
-    let Some(at) = entry.mold.checked_sub(1) else { return Ok(entry.whole.into()) };
-    let mold = molds.get(at).ok_or_else(|| malformed("a record of a mold that is not there"))?;
+fn whole<'a>(templates: &[[&'a [u8]; PIECES]], entry: &Entry<'a>) -> Result<Cow<'a, [u8]>, BadCommit> {
+    let Some(at) = entry.template.checked_sub(1) else { return Ok(entry.whole.into()) };
+    let template = templates.get(at).ok_or_else(|| malformed("a record of a template that is not there"))?;
     if entry.own.count != OWN_PIECES {
         return Err(malformed("a record of another number of pieces"));
     }
     let mut bytes = Vec::new();
-    join(mold, &entry.own.all, &mut bytes);
+    join(template, &entry.own.all, &mut bytes);
     Ok(bytes.into())
 }
 
 /// The names that one issuance has in addition to its template's; `None` when the bytes are not in the form that a writer writes.
 fn own<'a>(entry: &Entry<'a>) -> Option<IssuanceNames<'a>> {
-    // The keys of field 20 of `Record` and of field 32 of `Issued` with its length, as prost encodes them.
+    // The keys of field 20 of `Record` and of field 32 of `CredentialIssued` with its length, as prost encodes them.
     const ISSUED: [u8; 2] = [0xa2, 0x01];
     const TOKEN_DIGEST: [u8; 3] = [0x82, 0x02, 32];
     let PiecesOf { all: [first, second, _, fourth], count: OWN_PIECES } = entry.own else { return None };
@@ -288,7 +290,7 @@ mod tests {
 
     type Seen = BTreeSet<(String, String)>;
 
-    fn cast(mold: &Arc<RecordTemplate>, n: u8) -> EncodedRecord {
+    fn filled(template: &Arc<RecordTemplate>, n: u8) -> EncodedRecord {
         let (name, digest) = (format!("request-{n}"), [n; 32]);
         let own = IssuanceFields {
             credential: CredentialId::from_bytes([n; 16]),
@@ -300,10 +302,10 @@ mod tests {
             status: (u64::from(n) * 100, u32::from(n)),
             token_digest: &[0x40 ^ n; 32],
         };
-        EncodedRecord::cast(mold, &own, &mut bytes::BytesMut::new()).unwrap()
+        EncodedRecord::from_template(template, &own, &mut bytes::BytesMut::new()).unwrap()
     }
 
-    fn mold(upstream: &str) -> Arc<RecordTemplate> {
+    fn template(upstream: &str) -> Arc<RecordTemplate> {
         let issued = CredentialIssued {
             upstream: upstream.into(),
             task: vec![9; 16],
@@ -325,14 +327,14 @@ mod tests {
 
     #[test]
     fn it_names_what_the_whole_records_name() {
-        let (one, other) = (mold("mail"), mold("git"));
+        let (one, other) = (template("mail"), template("git"));
         let key = |n: u32| {
             let event = Event::KeyChanged(KeyChanged { key: format!("key-{n}"), ..Default::default() });
             EncodedRecord::new(Record::new(Author::LocalUid(n), event)).unwrap()
         };
-        let molded = |n: u8| cast(if n.is_multiple_of(4) { &one } else { &other }, n);
+        let templated = |n: u8| filled(if n.is_multiple_of(4) { &one } else { &other }, n);
         let mut all = vec![key(1), key(2)];
-        all.extend((1..80).map(molded));
+        all.extend((1..80).map(templated));
         all.push(key(3));
         for records in [&all[..2], &all[2..], &all[..], &all[5..6], &all[81..]] {
             let bytes = Bytes::from(pack(1, WriterHead::START, Millis(5), records.iter()).0);
@@ -357,10 +359,10 @@ mod tests {
 
     #[test]
     fn of_issuances_that_are_alike_one_is_asked_about_and_says_what_each_would() {
-        let (one, other) = (mold("mail"), mold("git"));
+        let (one, other) = (template("mail"), template("git"));
         let event = Event::KeyChanged(KeyChanged { key: "key".into(), ..Default::default() });
         let mut all = vec![EncodedRecord::new(Record::new(Author::LocalUid(1), event)).unwrap()];
-        all.extend((1..80).map(|n| cast(if n % 4 == 0 { &one } else { &other }, n)));
+        all.extend((1..80).map(|n| filled(if n % 4 == 0 { &one } else { &other }, n)));
         let of = |record: &Record, name: &str| matches!(&record.event, Some(Event::Issued(e)) if e.upstream == name);
         for records in [&all[..], &all[1..4], &all[..1]] {
             let bytes = Bytes::from(pack(1, WriterHead::START, Millis(5), records.iter()).0);
@@ -380,7 +382,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_commit_are_refused() {
-        let records: Vec<EncodedRecord> = (1..4).map(|n| cast(&mold("mail"), n)).collect();
+        let records: Vec<EncodedRecord> = (1..4).map(|n| filled(&template("mail"), n)).collect();
         let bytes = pack(1, WriterHead::START, Millis(5), records.iter()).0;
         for end in 0..bytes.len() {
             let cut = Bytes::copy_from_slice(&bytes[..end]);

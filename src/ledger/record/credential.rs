@@ -112,7 +112,7 @@ pub struct CredentialIssued {
     /// No renewal of this line of credentials lasts beyond this.
     #[prost(uint64, tag = "17")]
     pub renewable_until: u64,
-    /// The bound that set the expiry, by the persisted number of `policy::Bound`.
+    /// The bound that set the expiry, by the persisted number of `policy::lifetime::LifetimeBound`.
     #[prost(uint32, tag = "18")]
     pub bound: u32,
     /// The SVID that the grant is based on.

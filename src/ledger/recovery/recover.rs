@@ -159,7 +159,8 @@ fn go_on(
     // Unreadable commits belonged to some generation, too.
     let used = used.max(u8::from(lost.commits > 0));
     let generation = used.checked_add(1).ok_or(RecoverError::NoGeneration)?;
-    let (left, locks, everything_locked) = (lost.commits, lost.locks.len(), lost.locks.contains_key(&Target::Everything));
+    let (left, locks, everything_locked) =
+        (lost.commits, lost.locks.len(), matches!(lost.locks.get(&Target::Everything), Some(None)));
     let (snapshot, taken) = base.snapshot.unzip();
     let mut vouching = Vec::new();
     // The record that vouched for the snapshot may be among the commits left behind, so it is written again.

@@ -47,9 +47,12 @@ impl FoldInput for EncodedRecord {
     fn issuance<'a>(&'a self, event: &'a CredentialIssued) -> Issuance<'a> {
         match self.own() {
             None => Issuance::whole(event),
-            Some(own) => {
-                Issuance { shared: event, credential: own.credential().as_bytes(), tool: own.tool(), mold: Some(self.record()) }
-            }
+            Some(own) => Issuance {
+                shared: event,
+                credential: own.credential().as_bytes(),
+                tool: own.tool(),
+                template: Some(self.record()),
+            },
         }
     }
 
@@ -80,12 +83,12 @@ pub struct Issuance<'a> {
     /// The tool that the credential serves for.
     pub(super) tool: &'a str,
     /// The template that `shared` belongs to, if any: the same pointer means the same values.
-    pub(super) mold: Option<&'a Arc<Record>>,
+    pub(super) template: Option<&'a Arc<Record>>,
 }
 
 impl<'a> Issuance<'a> {
     /// The view of a complete record.
     pub(in crate::state) fn whole(e: &'a CredentialIssued) -> Issuance<'a> {
-        Issuance { shared: e, credential: &e.credential, tool: &e.tool, mold: None }
+        Issuance { shared: e, credential: &e.credential, tool: &e.tool, template: None }
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! - [`proof`]: roots, paths, proofs, and their verification. Pure.
 //! - [`frontier`]: the right edge, from which a tree grows.
-//! - [`stored`]: the tree in files. `kept`: the frontier that remains when the beginning of the log was removed.
+//! - [`stored`]: the tree in files. `retained_frontier`: the frontier that remains when the beginning of the log was removed.
 
 pub mod frontier;
 pub mod proof;

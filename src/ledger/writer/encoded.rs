@@ -30,7 +30,7 @@ pub struct EncodedRecord {
 #[derive(Clone, Debug)]
 pub(crate) enum RecordEncoding {
     Whole(Arc<Record>, Bytes),
-    Cast(Arc<RecordTemplate>, TemplatedRecord),
+    Templated(Arc<RecordTemplate>, TemplatedRecord),
 }
 
 thread_local! {
@@ -53,16 +53,16 @@ impl EncodedRecord {
 
     /// Encodes an issuance that shares most of its fields with others through a record template. `room`: the buffer that holds the previous
     /// issuance's own bytes.
-    pub fn cast(mold: &Arc<RecordTemplate>, own: &IssuanceFields<'_>, room: &mut BytesMut) -> Option<EncodedRecord> {
-        let cast = mold.cast(own, room);
+    pub fn from_template(template: &Arc<RecordTemplate>, own: &IssuanceFields<'_>, room: &mut BytesMut) -> Option<EncodedRecord> {
+        let templated = template.fill(own, room);
         let (length, leaf) = JOINED.with_borrow_mut(|bytes| {
             bytes.clear();
             bytes.push(LEAF);
-            join(mold.pieces(), &cast.pieces(), bytes);
+            join(template.pieces(), &templated.pieces(), bytes);
             hashed(bytes)
         })?;
         Some(EncodedRecord {
-            what: RecordEncoding::Cast(mold.clone(), cast),
+            what: RecordEncoding::Templated(template.clone(), templated),
             leaf,
             request: own.request.as_ref().map(IssuanceRequest::key),
             length,
@@ -73,7 +73,7 @@ impl EncodedRecord {
     pub(crate) fn record(&self) -> &Arc<Record> {
         match &self.what {
             RecordEncoding::Whole(record, _) => record,
-            RecordEncoding::Cast(mold, _) => mold.record(),
+            RecordEncoding::Templated(template, _) => template.record(),
         }
     }
 
@@ -81,7 +81,7 @@ impl EncodedRecord {
     pub(crate) fn own(&self) -> Option<&TemplatedRecord> {
         match &self.what {
             RecordEncoding::Whole(..) => None,
-            RecordEncoding::Cast(_, cast) => Some(cast),
+            RecordEncoding::Templated(_, templated) => Some(templated),
         }
     }
 
@@ -89,7 +89,7 @@ impl EncodedRecord {
     pub fn whole(&self) -> Result<Arc<Record>, BadRecord> {
         match &self.what {
             RecordEncoding::Whole(record, _) => Ok(record.clone()),
-            RecordEncoding::Cast(..) => Record::from_bytes(&self.bytes()).map(Arc::new),
+            RecordEncoding::Templated(..) => Record::from_bytes(&self.bytes()).map(Arc::new),
         }
     }
 
@@ -102,9 +102,9 @@ impl EncodedRecord {
     pub fn bytes(&self) -> Bytes {
         match &self.what {
             RecordEncoding::Whole(_, bytes) => bytes.clone(),
-            RecordEncoding::Cast(mold, cast) => {
+            RecordEncoding::Templated(template, templated) => {
                 let mut bytes = Vec::with_capacity(self.length);
-                join(mold.pieces(), &cast.pieces(), &mut bytes);
+                join(template.pieces(), &templated.pieces(), &mut bytes);
                 bytes.into()
             }
         }

@@ -15,7 +15,7 @@ use mayfly_verify::seq::Millis;
 /// The formats of commits: records one after the other, and records whose shared fields are written once per commit. A higher format
 /// prevents the start.
 pub(crate) const PLAIN: u32 = 1;
-pub(crate) const MOLDED: u32 = 2;
+pub(crate) const TEMPLATED: u32 = 2;
 
 /// A commit as stored. Tags are frozen.
 #[derive(Clone, PartialEq, Message)]
@@ -27,7 +27,7 @@ pub(crate) struct PackedCommit {
     pub records: Vec<Bytes>,
     /// Format 2: the record templates.
     #[prost(message, repeated, tag = "3")]
-    pub molds: Vec<PackedTemplate>,
+    pub templates: Vec<PackedTemplate>,
     /// Format 2: the records.
     #[prost(message, repeated, tag = "4")]
     pub entries: Vec<PackedRecord>,
@@ -46,18 +46,18 @@ pub(crate) struct PackedRecord {
     #[prost(bytes = "bytes", tag = "1")]
     pub whole: Bytes,
     #[prost(uint32, tag = "2")]
-    pub mold: u32,
+    pub template: u32,
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub own: Vec<Bytes>,
 }
 
 pub(crate) const HEADER: u32 = 1;
 pub(crate) const RECORD: u32 = 2;
-pub(crate) const MOLD: u32 = 3;
+pub(crate) const TEMPLATE: u32 = 3;
 pub(crate) const ENTRY: u32 = 4;
 pub(crate) const PIECE: u32 = 1;
 pub(crate) const ENTRY_WHOLE: u32 = 1;
-pub(crate) const ENTRY_MOLD: u32 = 2;
+pub(crate) const ENTRY_TEMPLATE: u32 = 2;
 pub(crate) const ENTRY_OWN: u32 = 3;
 
 /// Packs records into the next commit of a writer's chain; returns the commit's bytes and the chain head after it.
@@ -83,20 +83,20 @@ pub fn pack_into<'a>(
     records: impl Iterator<Item = &'a EncodedRecord> + Clone,
 ) -> WriterHead {
     let leaves: Vec<Hash> = records.clone().map(|r| r.leaf).collect();
-    let mut molds = TemplateTable::default();
+    let mut templates = TemplateTable::default();
     let (mut wholes, mut own) = (0, 0);
     for record in records.clone() {
         match &record.what {
             RecordEncoding::Whole(_, bytes) => wholes += message_len(RECORD, bytes.len()) + ENTRY_HEAD,
-            RecordEncoding::Cast(mold, cast) => {
-                molds.place(mold);
-                own += cast.pieces().iter().map(|p| p.len()).sum::<usize>() + ENTRY_HEAD;
+            RecordEncoding::Templated(template, templated) => {
+                templates.place(template);
+                own += templated.pieces().iter().map(|p| p.len()).sum::<usize>() + ENTRY_HEAD;
             }
         }
     }
-    let molded = !molds.all.is_empty();
+    let templated = !templates.all.is_empty();
     let header = Header {
-        format: if molded { MOLDED } else { PLAIN },
+        format: if templated { TEMPLATED } else { PLAIN },
         writer,
         number: after.number + 1,
         time: time.0,
@@ -107,24 +107,24 @@ pub fn pack_into<'a>(
     let header = header.encode_to_vec();
     let head = WriterHead { number: after.number + 1, hash: sha256(&header), time };
     // The bytes are those that prost writes for a `PackedCommit`, but without building one: each byte is copied once.
-    bytes.reserve(header.len() + ENTRY_HEAD + molds.length() + wholes + own);
+    bytes.reserve(header.len() + ENTRY_HEAD + templates.length() + wholes + own);
     message(HEADER, &header, bytes);
-    for mold in &molds.all {
-        begin(MOLD, mold.pieces().iter().map(|p| message_len(PIECE, p.len())).sum(), bytes);
-        mold.pieces().iter().for_each(|piece| message(PIECE, piece, bytes));
+    for template in &templates.all {
+        begin(TEMPLATE, template.pieces().iter().map(|p| message_len(PIECE, p.len())).sum(), bytes);
+        template.pieces().iter().for_each(|piece| message(PIECE, piece, bytes));
     }
     for record in records {
         match &record.what {
-            RecordEncoding::Whole(_, whole) if !molded => message(RECORD, whole, bytes),
+            RecordEncoding::Whole(_, whole) if !templated => message(RECORD, whole, bytes),
             RecordEncoding::Whole(_, whole) => {
                 begin(ENTRY, message_len(ENTRY_WHOLE, whole.len()), bytes);
                 message(ENTRY_WHOLE, whole, bytes);
             }
-            RecordEncoding::Cast(mold, cast) => {
-                let (place, own) = (molds.place(mold), cast.pieces());
+            RecordEncoding::Templated(template, templated) => {
+                let (place, own) = (templates.place(template), templated.pieces());
                 let length = own.iter().map(|p| message_len(ENTRY_OWN, p.len())).sum::<usize>();
-                begin(ENTRY, number_len(ENTRY_MOLD, place) + length, bytes);
-                number(ENTRY_MOLD, place, bytes);
+                begin(ENTRY, number_len(ENTRY_TEMPLATE, place) + length, bytes);
+                number(ENTRY_TEMPLATE, place, bytes);
                 own.iter().for_each(|piece| message(ENTRY_OWN, piece, bytes));
             }
         }
@@ -149,10 +149,10 @@ struct TemplateTable<'a> {
 
 impl<'a> TemplateTable<'a> {
     /// The number of a template, from 1. Records of one template mostly follow each other.
-    fn place(&mut self, mold: &'a Arc<RecordTemplate>) -> u64 {
-        let known = self.all.iter().rposition(|known| Arc::ptr_eq(known, mold));
+    fn place(&mut self, template: &'a Arc<RecordTemplate>) -> u64 {
+        let known = self.all.iter().rposition(|known| Arc::ptr_eq(known, template));
         let place = known.unwrap_or_else(|| {
-            self.all.push(mold);
+            self.all.push(template);
             self.all.len() - 1
         });
         place as u64 + 1
@@ -169,31 +169,32 @@ impl<'a> TemplateTable<'a> {
 pub(crate) fn records_of(packed: PackedCommit, format: u32) -> Result<Vec<Bytes>, BadCommit> {
     let bad = |what: &str| BadCommit::Malformed(what.to_owned());
     if format == PLAIN {
-        let plain = packed.molds.is_empty() && packed.entries.is_empty();
-        return if plain { Ok(packed.records) } else { Err(bad("molds in a commit of format 1")) };
+        let plain = packed.templates.is_empty() && packed.entries.is_empty();
+        return if plain { Ok(packed.records) } else { Err(bad("templates in a commit of format 1")) };
     }
     if !packed.records.is_empty() {
         return Err(bad("records of format 1 in a commit of format 2"));
     }
-    let molds: Option<Vec<[Bytes; PIECES]>> = packed.molds.into_iter().map(|m| m.pieces.try_into().ok()).collect();
-    let molds = molds.ok_or_else(|| bad("a mold of another number of pieces"))?;
+    let templates: Option<Vec<[Bytes; PIECES]>> = packed.templates.into_iter().map(|m| m.pieces.try_into().ok()).collect();
+    let templates = templates.ok_or_else(|| bad("a template of another number of pieces"))?;
     let mut total = 0;
     let each = packed.entries.into_iter().map(|entry| {
-        if entry.mold == 0 {
+        if entry.template == 0 {
             return if entry.own.is_empty() { Ok(entry.whole) } else { Err(bad("a whole record with pieces")) };
         }
-        let mold = molds.get(entry.mold as usize - 1).ok_or_else(|| bad("a record of a mold that is not there"))?;
+        let template =
+            templates.get(entry.template as usize - 1).ok_or_else(|| bad("a record of a template that is not there"))?;
         let own: [Bytes; OWN_PIECES] = entry.own.try_into().map_err(|_| bad("a record of another number of pieces"))?;
         if !entry.whole.is_empty() {
-            return Err(bad("a record that is whole and of a mold"));
+            return Err(bad("a record that is whole and of a template"));
         }
-        let length = mold.iter().chain(&own).map(Bytes::len).sum::<usize>();
+        let length = template.iter().chain(&own).map(Bytes::len).sum::<usize>();
         total += length;
         if total > limits::COMMIT_BYTES {
             return Err(bad("more records than a commit holds"));
         }
         let mut bytes = Vec::with_capacity(length);
-        join(mold, &own.each_ref().map(|piece| &piece[..]), &mut bytes);
+        join(template, &own.each_ref().map(|piece| &piece[..]), &mut bytes);
         Ok(bytes.into())
     });
     each.collect()

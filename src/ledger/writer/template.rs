@@ -218,7 +218,7 @@ impl RecordTemplate {
     }
 
     /// Encodes one issuance's own fields into `room`, behind those of the previous issuance.
-    pub(crate) fn cast(&self, own: &IssuanceFields<'_>, room: &mut BytesMut) -> TemplatedRecord {
+    pub(crate) fn fill(&self, own: &IssuanceFields<'_>, room: &mut BytesMut) -> TemplatedRecord {
         let [_, shared @ ..] = &self.pieces;
         let arguments: &[u8] = own.arguments.map_or(&[], |a| a);
         let issued = shared.iter().map(Vec::len).sum::<usize>()
@@ -330,7 +330,7 @@ mod tests {
             let author = Author::SpiffeId(issued.caller.clone());
             let revision = Seq::from_u64(revision).unwrap_or(Seq::ZERO);
             let asked = id.as_deref().map(|id| IssuanceRequest::new(&issued.caller, id, &[8; 32]));
-            let mold = RecordTemplate::new(Record::new(author.clone(), Event::Issued(Box::new(issued.clone()))).decided_at(revision)).unwrap();
+            let template = RecordTemplate::new(Record::new(author.clone(), Event::Issued(Box::new(issued.clone()))).decided_at(revision)).unwrap();
             let credential = CredentialId::from_bytes([3; 16]);
             let own = IssuanceFields {
                 credential, request: asked, trace: trace.as_ref().map_or(&[], |t| t), tool: &tool, purpose: &purpose, arguments: arguments.as_ref(),
@@ -344,17 +344,17 @@ mod tests {
             let request = asked.as_ref().map(|a| RequestRecord { caller: String::new(), id: a.id.to_owned(), digest: a.digest.to_vec() });
             let whole = Record::new(author, Event::Issued(Box::new(whole))).decided_at(revision).for_request(request);
             let whole = Record { trace: trace.map_or_else(Vec::new, |t| t.to_vec()), ..whole };
-            let cast = mold.cast(&own, &mut BytesMut::new());
+            let templated = template.fill(&own, &mut BytesMut::new());
             let mut joined = Vec::new();
-            join(mold.pieces(), &cast.pieces(), &mut joined);
+            join(template.pieces(), &templated.pieces(), &mut joined);
             prop_assert_eq!(joined, whole.encode_to_vec());
-            prop_assert_eq!(cast.tool(), tool);
-            prop_assert_eq!(cast.request_id(), asked.map_or("", |a| a.id));
+            prop_assert_eq!(templated.tool(), tool);
+            prop_assert_eq!(templated.request_id(), asked.map_or("", |a| a.id));
         }
     }
 
     #[test]
-    fn what_has_something_of_its_own_is_no_mold() {
+    fn what_has_fields_of_its_own_is_no_template() {
         let plain = || CredentialIssued { caller: "spiffe://a/b".into(), ..CredentialIssued::default() };
         let record = |e: CredentialIssued| Record::new(Author::SpiffeId("spiffe://a/b".into()), Event::Issued(Box::new(e)));
         assert!(RecordTemplate::new(record(plain())).is_some());

@@ -1,6 +1,6 @@
 //! sled 0.34, made safe: on its own it loses acknowledged data at a power failure. Four measures are needed, and no three of them suffice:
 //!
-//! - sled must not have `sync_file_range` (`filter.rs`), so that its flush is an fsync;
+//! - sled must not have `sync_file_range` (`seccomp_filter.rs`), so that its flush is an fsync;
 //! - no row is larger than `limits::SLED_ROW_BYTES` (`rows.rs`), and a store with anything in `blobs/` is refused, because sled never syncs
 //!   those files;
 //! - all files and directories are synced before anything is acknowledged, and an unfinished snapshot is removed (`open.rs`);

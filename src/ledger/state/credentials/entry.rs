@@ -36,10 +36,10 @@ pub(super) struct EntryFields {
 /// requests.
 pub(super) type IdPrefix = [u8; 12];
 
-/// The stem of an id, or of a request's key.
+/// The first bytes of an id, or of a request's key.
 pub(super) fn id_prefix(of: &[u8; 16]) -> &IdPrefix {
-    let (stem, _) = of.split_first_chunk().unwrap_or((&[0; 12], &[]));
-    stem
+    let (prefix, _) = of.split_first_chunk().unwrap_or((&[0; 12], &[]));
+    prefix
 }
 
 /// The id for a credential that answers this request, if any, so that one table finds the credential by id or by request. `own`: random

@@ -1,7 +1,7 @@
 //! Live credentials: a slab of small entries whose names are shared.
 //!
 //! An entry stays until its credential has expired. An expired credential is refused by its time, not by its absence. The request that it
-//! answered is remembered longer, in less memory (`ended`).
+//! answered is remembered longer, in less memory (`expired_requests`).
 
 mod entry;
 mod expired_requests;

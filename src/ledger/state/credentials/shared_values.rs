@@ -128,11 +128,11 @@ pub(super) struct SharedValues {
     pub used: BTreeMap<Box<str>, Millis>,
     /// Recently used record templates with their profile's slot, so that profiles need not even be compared. A cache only.
     #[serde(skip)]
-    molds: Vec<(Arc<Record>, Slot)>,
+    templates: Vec<(Arc<Record>, Slot)>,
 }
 
 /// Number of cached templates: one for each connection that is busy at once.
-const MOLDS: usize = 8;
+const TEMPLATES: usize = 8;
 
 impl SharedValues {
     /// A copy for writing a snapshot.
@@ -142,7 +142,7 @@ impl SharedValues {
             requesters: self.requesters.frozen(),
             profiles: self.profiles.frozen(),
             used: self.used.clone(),
-            molds: Vec::new(),
+            templates: Vec::new(),
         }
     }
 
@@ -155,7 +155,7 @@ impl SharedValues {
 
     /// The slot of an issuance's profile.
     pub fn acquire(&mut self, issuance: Issuance<'_>) -> Slot {
-        let known = issuance.mold.and_then(|mold| self.molds.iter().find(|(known, ..)| Arc::ptr_eq(known, mold)));
+        let known = issuance.template.and_then(|template| self.templates.iter().find(|(known, ..)| Arc::ptr_eq(known, template)));
         if let Some(&(_, profile)) = known
             && let Some(caller) = self.profiles.again(profile).map(|p| p.caller)
         {
@@ -164,11 +164,11 @@ impl SharedValues {
         }
         let caller = self.callers.acquire(issuance.shared.caller.as_str());
         let profile = self.profiles.acquire(&BorrowedProfile(issuance.shared, caller));
-        if let Some(mold) = issuance.mold {
-            if self.molds.len() >= MOLDS {
-                self.molds.remove(0);
+        if let Some(template) = issuance.template {
+            if self.templates.len() >= TEMPLATES {
+                self.templates.remove(0);
             }
-            self.molds.push((mold.clone(), profile));
+            self.templates.push((template.clone(), profile));
         }
         profile
     }
@@ -180,7 +180,7 @@ impl SharedValues {
         }
         if let Some(gone) = self.profiles.release(profile) {
             // The slot may be reused soon.
-            self.molds.clear();
+            self.templates.clear();
             match self.used.get_mut(&gone.upstream) {
                 Some(at) => *at = now,
                 None => drop(self.used.insert(gone.upstream.clone(), now)),

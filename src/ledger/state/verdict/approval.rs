@@ -230,7 +230,7 @@ impl State {
         pending: &mut GroupEffects<'a>,
     ) -> Result<Option<Seq>, Refusal> {
         // Several issuances from one template would be several uses.
-        if issuance.mold.is_some() && !issuance.shared.approval.is_empty() {
+        if issuance.template.is_some() && !issuance.shared.approval.is_empty() {
             return Err(malformed("an approval that several issuances share"));
         }
         self.approved(issuance, ApprovalKind::Exchange, revision, time, pending)

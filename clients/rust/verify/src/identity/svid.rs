@@ -92,7 +92,7 @@ pub struct Evidence {
 /// A SPIFFE ID that a trust bundle vouched for. Only [`verify`] and [`verify_server`] construct one.
 ///
 /// ```compile_fail,E0451
-/// use mayfly::identity::svid::VerifiedSvid;
+/// use mayfly_verify::identity::svid::VerifiedSvid;
 /// let forged = VerifiedSvid { id: "spiffe://example.org/admin".parse().unwrap(), evidence: todo!() };
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
