@@ -284,6 +284,13 @@ fn only_the_code_that_verifies_tokens_makes_subjects() {
     none(made.into_iter().filter(|line| !declared(line)).collect(), "verify the token in `authority::exchange::subjects`");
 }
 
+/// The type itself stands in `begun.rs`, and a server takes its default.
+#[test]
+fn only_tests_choose_the_path_of_exchanges() {
+    let code: Vec<File> = shipped(&files()).into_iter().filter(|f| f.path != "src/authority/exchange/begun.rs").collect();
+    none(lines(&code, |line| line.contains("ExchangePath::Plain")), "a server takes `ExchangePath::default()`");
+}
+
 #[test]
 fn seams_for_tests_are_not_in_the_program() {
     let files = files();

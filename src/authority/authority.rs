@@ -13,6 +13,7 @@ use crate::admission::rate_limits::{CallerRates, RateLimits};
 use crate::admission::refusals::RefusalLog;
 use crate::audit::audit_reads::AuditReads;
 use crate::audit::use_reports::UseReports;
+use crate::exchange::ExchangePath;
 use crate::metrics::EventCounters;
 use crate::metrics::calls::CallMetrics;
 use crate::metrics::exchanges::ExchangeMetrics;
@@ -77,6 +78,8 @@ pub struct Authority {
     pub own: OnceLock<Arc<OwnSvid>>,
     /// The configured bounds. A reload of the configuration replaces them.
     pub bounds: ArcSwap<AuthorityLimits>,
+    /// Which code answers exchanges.
+    pub exchange_path: ExchangePath,
     /// The admission queue, which bounds the load.
     pub intake: Arc<AdmissionQueue>,
     /// The rates of a caller's changes other than issuances. A reload of the configuration replaces them.
@@ -162,6 +165,8 @@ pub struct AuthorityParts {
     pub elsewhere: ConnectorSettings,
     /// The tracing that the operator configured.
     pub traced: trace::TracerSettings,
+    /// Which code answers exchanges; a server leaves it at its default.
+    pub exchange_path: ExchangePath,
 }
 
 /// The bounds of one replica besides those of its ledger ([`Ledger::ceilings`]); at most those of `limits.rs`.
@@ -227,6 +232,7 @@ impl Authority {
             heartbeats: Heartbeats::default(),
             feed,
             followers: Followers::new(parts.feed_max_age_ms, (parts.bounds.followers, parts.bounds.followers_per_caller)),
+            exchange_path: parts.exchange_path,
             intake: AdmissionQueue::new(parts.bounds.deciding),
             rates: ArcSwap::from_pointee(RateLimits::new(parts.bounds.rates, parts.system.clone())),
             bounds: ArcSwap::from_pointee(parts.bounds),

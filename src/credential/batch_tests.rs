@@ -1,4 +1,5 @@
 //! Tests that minting in a batch gives the same results as minting one by one.
+#![cfg(feature = "fast")]
 
 use std::sync::Arc;
 

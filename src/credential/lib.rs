@@ -10,6 +10,7 @@
 //! - [`keyring`]: the keys that sign and derive. [`status_list`]: allocation of indexes in status lists.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "fast")]
 pub mod batch;
 #[cfg(test)]
 mod batch_tests;

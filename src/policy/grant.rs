@@ -76,6 +76,7 @@ pub struct IndividualGrant<'a> {
 }
 
 impl SharedGrant {
+    #[cfg(feature = "fast")]
     pub(crate) fn new(parts: GrantParts) -> SharedGrant {
         SharedGrant { parts }
     }
@@ -108,6 +109,7 @@ impl<'a> IndividualGrant<'a> {
 }
 
 impl<'a> IndividualGrant<'a> {
+    #[cfg(feature = "fast")]
     pub(crate) fn new(own: IndividualTerms<'a>) -> IndividualGrant<'a> {
         IndividualGrant { own }
     }

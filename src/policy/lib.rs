@@ -29,6 +29,7 @@ pub mod decide;
 mod digest;
 mod dual_control;
 pub mod exchange_request;
+#[cfg(feature = "fast")]
 pub mod fast_decode;
 mod field_checks;
 mod governance;

@@ -18,6 +18,7 @@ use super::{Addresses, RunningServer, bundles, config_mapping, engine, import, s
 use mayfly_api::tls::public_config;
 use mayfly_api::unix;
 use mayfly_authority::authority::{Authority, AuthorityParts};
+use mayfly_authority::exchange::ExchangePath;
 use mayfly_authority::people::oidc_issuers::Issuers;
 use mayfly_authority::trust::keys;
 use mayfly_authority::trust::own_domain::OwnDomain;
@@ -210,6 +211,7 @@ fn authority(config: &Config, system: &System, elsewhere: ConnectorSettings) -> 
         bounds: config_mapping::bounds(config),
         elsewhere,
         traced: config_mapping::trace_settings(config),
+        exchange_path: ExchangePath::default(),
     };
     let opened = ledger.clone();
     Authority::new(ledger, parts).inspect_err(|_| opened.stop()).map_err(StartFailure::Keys)

@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use mayfly::authority::{Authority, AuthorityLimits, AuthorityParts};
 use mayfly::credential::keyring::{Sealer, generate};
 use mayfly::document::SourceFile;
+use mayfly::exchange::ExchangePath;
 use mayfly::identity::bundle::{Bundle, Bundles};
 use mayfly::identity::caller::Caller;
 use mayfly::identity::jwk::Algorithm;
@@ -164,7 +165,24 @@ pub fn house_with_index(dir: &std::path::Path, index_block: usize) -> House {
     build(in_memory(), ConnectorSettings::default(), AuthorityLimits::default(), settings, (false, None))
 }
 
+/// A house whose exchanges are answered by this code.
+pub fn house_by(path: ExchangePath) -> House {
+    let (elsewhere, bounds) = (ConnectorSettings::default(), AuthorityLimits::default());
+    build_by(path, in_memory(), elsewhere, bounds, LedgerSettings::default(), (false, None))
+}
+
 fn build(
+    opener: Opener,
+    elsewhere: ConnectorSettings,
+    bounds: AuthorityLimits,
+    settings: LedgerSettings,
+    of: (bool, Option<Vec<String>>),
+) -> House {
+    build_by(ExchangePath::default(), opener, elsewhere, bounds, settings, of)
+}
+
+fn build_by(
+    exchange_path: ExchangePath,
     opener: Opener,
     elsewhere: ConnectorSettings,
     bounds: AuthorityLimits,
@@ -196,6 +214,7 @@ fn build(
         bounds,
         elsewhere,
         traced: Default::default(),
+        exchange_path,
     };
     let authority = Authority::new(ledger, parts).unwrap();
     import(&authority, &system);

@@ -8,6 +8,8 @@ mod approval;
 mod audit;
 mod audit_prove;
 mod audit_search;
+#[cfg(feature = "fast")]
+mod both_paths;
 mod credential;
 #[path = "../kit/dice.rs"]
 mod dice;

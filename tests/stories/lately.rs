@@ -83,6 +83,7 @@ async fn policy(house: &House, version: u64, more: &str) {
 }
 
 #[test]
+#[cfg_attr(not(feature = "fast"), ignore = "a property of the fast path")]
 fn a_round_shares_what_the_one_before_it_decided_for_some_milliseconds() {
     let house = house();
     runtime().block_on(async {
@@ -201,6 +202,7 @@ impl Dice {
 const TOOLS: [&str; 3] = ["one", "two", "three"];
 
 #[test]
+#[cfg_attr(not(feature = "fast"), ignore = "a property of the fast path")]
 fn whatever_happens_between_rounds_each_is_told_what_it_is_told_by_itself() {
     let mut shared = 0;
     for seed in 1..=24u64 {

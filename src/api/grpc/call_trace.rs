@@ -7,7 +7,7 @@ use tonic::Status;
 use tonic_types::StatusExt as _;
 
 use super::super::peer::Peer;
-use super::stream;
+use super::exchange::STREAM_EXCHANGE;
 use mayfly_base::system::Stopwatch;
 use mayfly_base::trace::{CallTrace, Tracer};
 
@@ -23,7 +23,8 @@ fn traceparent(headers: &HeaderMap) -> Option<&[u8]> {
 /// Begins the trace of a call that was read.
 pub(super) fn begin_trace<B>(tracer: &Arc<Tracer>, peer: &Peer, call: &Request<B>, read: Stopwatch) -> CallTrace {
     let (parent, path) = (traceparent(call.headers()), call.uri().path());
-    let traced = if path == stream::PATH { tracer.stream(parent, stream::PATH, read) } else { tracer.call(parent, path, read) };
+    let traced =
+        if path == STREAM_EXCHANGE { tracer.stream(parent, STREAM_EXCHANGE, read) } else { tracer.call(parent, path, read) };
     traced.note(|| vec![("mayfly.caller", peer_name(peer).into())]);
     traced
 }
@@ -43,7 +44,7 @@ pub fn end_trace_by_headers(traced: &CallTrace, path: &str, headers: &HeaderMap)
         return;
     }
     match Status::from_header_map(headers) {
-        None if path == stream::PATH => {}
+        None if path == STREAM_EXCHANGE => {}
         None => traced.end(0, ""),
         Some(status) => end_trace(traced, &status),
     }

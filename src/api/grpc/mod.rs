@@ -13,7 +13,6 @@ mod audit_search;
 mod audit_tail;
 mod authorize;
 mod backup;
-mod batch;
 mod binding;
 pub mod break_glass;
 mod call_approval;
@@ -21,36 +20,30 @@ mod call_trace;
 pub mod credential;
 mod credential_filter;
 mod credential_watch;
-mod exchange_batch;
-mod fast_encode;
-mod issued;
+mod exchange;
 pub mod key;
 pub mod lease;
 mod page;
 pub mod policy;
-mod raw_request;
 mod request_checks;
 pub mod revocation;
 mod revocation_watch;
 mod routes;
 pub mod server;
-mod stream;
 pub mod task;
 pub mod token;
 pub mod trust_domain;
-mod unary;
-mod unary_batcher;
 pub mod upstream;
 mod use_report;
 mod webhook;
 
-pub use batch::PATH as BATCH_EXCHANGE;
 pub use call_trace::end_trace_by_headers;
-pub use fast_encode::AnswerEncoder;
+#[cfg(feature = "fast")]
+pub use exchange::fast::AnswerEncoder;
+pub use exchange::{BATCH_EXCHANGE, EXCHANGE};
 pub use routes::{
     CallArrival, ConnectionServices, PendingCall, Services, admin_routes, answers_of, streams_messages, workload_routes,
 };
-pub use unary::PATH as EXCHANGE;
 
 /// Counts of what was hit.
 fn hits_to_pb(hits: &RevocationHits) -> pb::Hits {

@@ -23,6 +23,9 @@ use super::approval::ApprovalApi;
 use super::audit::AuditApi;
 use super::break_glass::BreakGlassApi;
 use super::credential::CredentialApi;
+#[cfg(feature = "fast")]
+use super::exchange::fast::{self, UnaryBatcher, UnaryExchange};
+use super::exchange::{EXCHANGE, STREAM_EXCHANGE};
 use super::key::KeyApi;
 use super::policy::PolicyApi;
 use super::revocation::RevocationApi;
@@ -30,9 +33,8 @@ use super::server::ServerApi;
 use super::task::TaskApi;
 use super::token::TokenApi;
 use super::trust_domain::TrustDomainApi;
-use super::unary_batcher::UnaryBatcher;
 use super::upstream::UpstreamApi;
-use super::{batch, call_approval, call_trace, stream, unary};
+use super::{call_approval, call_trace};
 use mayfly_authority::admission::admission_queue::Ticket;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::metrics::calls::CountedCall;
@@ -93,16 +95,21 @@ struct OnConnection {
     /// The resources that the connection holds: unread answers, calls in progress.
     activity: Arc<ConnectionActivity>,
     /// Batches the connection's single exchanges; `None` for a peer that may not exchange.
-    line: Option<Arc<UnaryBatcher>>,
+    #[cfg(feature = "fast")]
+    batcher: Option<Arc<UnaryBatcher>>,
 }
 
 /// The pending answer of one call.
 #[allow(clippy::large_enum_variant, reason = "nearly all are exchanges; a box would cost each an allocation")]
 pub enum PendingCall<B: HttpBody> {
     /// A single exchange, as nearly all calls are.
-    Exchange(unary::UnaryExchange<B>),
+    #[cfg(feature = "fast")]
+    Exchange(UnaryExchange<B>),
     /// Boxed: otherwise the router's future would enlarge the future of every call.
     Other(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+    /// Never made: without the fast path, no variant names the body.
+    #[cfg(not(feature = "fast"))]
+    Unused(std::marker::PhantomData<fn() -> B>, std::convert::Infallible),
 }
 
 impl<B> Future for PendingCall<B>
@@ -114,8 +121,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<Body>> {
         match self.get_mut() {
+            #[cfg(feature = "fast")]
             PendingCall::Exchange(exchange) => Pin::new(exchange).poll(cx),
             PendingCall::Other(other) => other.as_mut().poll(cx),
+            #[cfg(not(feature = "fast"))]
+            PendingCall::Unused(_, never) => match *never {},
         }
     }
 }
@@ -129,9 +139,15 @@ impl Services {
 
     /// The services for one connection of this peer.
     pub fn on_connection(self, peer: Peer, activity: Arc<ConnectionActivity>) -> ConnectionServices {
+        #[cfg(feature = "fast")]
         let caller = peer::caller_of(Some(&peer)).ok();
-        let line = caller.map(|caller| UnaryBatcher::new(self.own.0.clone(), caller));
-        ConnectionServices(Arc::new(OnConnection { services: self, peer, activity, line }))
+        ConnectionServices(Arc::new(OnConnection {
+            #[cfg(feature = "fast")]
+            batcher: caller.map(|caller| UnaryBatcher::new(self.own.0.clone(), caller)),
+            services: self,
+            peer,
+            activity,
+        }))
     }
 
     async fn answer<B>(self, peer: Peer, mut call: Request<B>, traced: CallTrace) -> Response<Body>
@@ -140,11 +156,9 @@ impl Services {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
     {
         call.extensions_mut().insert(peer.clone());
-        if call.uri().path() == stream::PATH {
-            return stream::exchange(&self.own, call, traced).await;
-        }
-        if call.uri().path() == batch::PATH {
-            return traced.scope(batch::exchange(&self.own, call)).await;
+        #[cfg(feature = "fast")]
+        if self.own.0.exchange_path.is_fast() && fast::answers(call.uri().path()) {
+            return fast::answer(&self.own, call, traced).await;
         }
         if let Peer::Admin(_) | Peer::Local(_) = &peer {
             let authority = self.own.0.clone();
@@ -173,7 +187,7 @@ impl Services {
 impl ConnectionServices {
     /// Admits a call that was just read. Called when the call is read, since calls that wait for their first poll have to be counted.
     pub fn arrived<B>(&self, call: &Request<B>) -> CallArrival {
-        let one = call.uri().path() == unary::PATH;
+        let one = self.takes_fast_path(call);
         CallArrival { read: Stopwatch::start(), taken: one.then(|| self.authority().intake.take(1)) }
     }
 
@@ -193,10 +207,12 @@ impl ConnectionServices {
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
     {
-        if call.uri().path() == unary::PATH {
+        #[cfg(feature = "fast")]
+        if self.takes_fast_path(&call) {
             self.activity().exchanged();
-            return PendingCall::Exchange(unary::UnaryExchange::new(self.clone(), call, arrived, traced.clone()));
+            return PendingCall::Exchange(UnaryExchange::new(self.clone(), call, arrived, traced.clone()));
         }
+        let _ = arrived;
         let activity = self.activity();
         let admitted = activity.share().may_answer(0).and_then(|()| activity.call());
         let under_way = match admitted {
@@ -228,11 +244,18 @@ impl ConnectionServices {
         &self.0.peer
     }
 
-    pub(super) fn line(&self) -> Option<&Arc<UnaryBatcher>> {
-        self.0.line.as_ref()
+    /// Whether a call is a single exchange that the fast path answers.
+    fn takes_fast_path<B>(&self, call: &Request<B>) -> bool {
+        call.uri().path() == EXCHANGE && self.authority().exchange_path.is_fast()
+    }
+
+    #[cfg(feature = "fast")]
+    pub(super) fn batcher(&self) -> Option<&Arc<UnaryBatcher>> {
+        self.0.batcher.as_ref()
     }
 
     /// The server of the token service.
+    #[cfg(feature = "fast")]
     pub(super) fn tokens(&self) -> TokenServiceServer<TokenApi> {
         self.0.services.tokens.clone()
     }
@@ -251,7 +274,7 @@ fn stopped() -> tonic::Status {
 
 /// Whether a call of this path sends a stream of messages.
 pub fn streams_messages(path: &str) -> bool {
-    path == stream::PATH || path.ends_with("/ServerReflectionInfo")
+    path == STREAM_EXCHANGE || path.ends_with("/ServerReflectionInfo")
 }
 
 /// Whether a call of this path is answered with a stream of messages.

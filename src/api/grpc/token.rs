@@ -2,22 +2,21 @@
 
 use std::sync::Arc;
 
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::super::peer::{self, Peer};
-use super::super::status::{problem, status};
+use super::super::status::status;
 use super::super::wire;
-use super::fast_encode::{AnswerEncoder, EncodedResult};
-use super::issued::issued_to_pb;
-use super::raw_request::{RawBatch, RawRequest};
-use super::request_checks;
-use super::{authorize, exchange_batch, note};
+use super::exchange::answer::{issued_to_pb, result_to_pb};
+use super::exchange::{ReceivedRequest, batch, exchange_one, stream};
+use super::{authorize, note, request_checks};
 use mayfly_authority::admission::admission_queue::Ticket;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::exchange::introspect::IntrospectionCaller;
 use mayfly_authority::metrics::exchanges::ExchangeOutcome;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Error, Reason, Refusal};
+use mayfly_base::refusal::{Error, Refusal};
 use mayfly_base::system::Stopwatch;
 use mayfly_base::trace;
 use mayfly_credential::{CredentialKind, IssuedCredential};
@@ -34,19 +33,15 @@ use mayfly_verify::seq::CredentialId;
 pub struct TokenApi(pub Arc<Authority>);
 
 impl TokenApi {
-    pub(super) async fn one(authority: &Authority, caller: &Caller, ask: pb::ExchangeRequest) -> Result<pb::Issued, Error> {
-        let want =
-            ExchangeRequest::from_pb(ask).inspect_err(|_| authority.exchange_metrics.count_stray(ExchangeOutcome::Refused))?;
-        let want = ExchangeRequest { traced: trace::current(), ..want };
-        let end = authority.exchange(caller, &want).await;
-        exchange_batch::recorded_answer(authority, caller, Some(&want), end)
-    }
-
-    /// Admits a batch and answers it.
-    pub(super) async fn answer_batch(&self, request: Request<RawBatch>) -> Result<Vec<EncodedResult>, Status> {
-        let caller = peer::caller(&request)?;
-        let taken = self.take_in(&caller, request.get_ref().exchanges.iter().map(RawRequest::upstream))?;
-        taken.run(self.batch(&caller, request.into_inner())).await.map_err(status)
+    /// Admits a batch and answers it: the result of each exchange, in the order of the requests.
+    pub(super) async fn answer_batch<R: ReceivedRequest>(
+        &self,
+        caller: &Caller,
+        exchanges: Vec<R>,
+        all_or_nothing: bool,
+    ) -> Result<Vec<Result<IssuedCredential, Error>>, Status> {
+        let taken = self.take_in(caller, exchanges.iter().map(R::upstream))?;
+        taken.run(self.batch(caller, exchanges, all_or_nothing)).await.map_err(status)
     }
 
     /// Admits exchanges with these upstreams, if there is time for them.
@@ -60,27 +55,26 @@ impl TokenApi {
         taken.map_err(Error::Refusal).inspect_err(|no| note(&self.0, caller, no, "exchange", "")).map_err(status)
     }
 
-    async fn batch(&self, caller: &Caller, ask: RawBatch) -> Result<Vec<EncodedResult>, Error> {
-        let mut patterns = AnswerEncoder::default();
-        let mut told = |end: Result<IssuedCredential, Error>| match end {
-            Ok(issued) => patterns.result(issued),
-            Err(no) => EncodedResult::Whole(Box::new(refused(problem(no)))),
-        };
-        let count = ask.exchanges.len();
+    async fn batch<R: ReceivedRequest>(
+        &self,
+        caller: &Caller,
+        exchanges: Vec<R>,
+        all_or_nothing: bool,
+    ) -> Result<Vec<Result<IssuedCredential, Error>>, Error> {
+        let count = exchanges.len();
         if count == 0 || count > limits::BATCH {
             return Err(Error::Refusal(Refusal::field("exchanges", format!("1 to {} of them, not {count}", limits::BATCH))));
         }
-        let authority = &self.0;
-        if !ask.all_or_nothing {
-            return Ok(exchange_batch::exchange_each(authority, caller, ask.exchanges).await.into_iter().map(told).collect());
+        if !all_or_nothing {
+            return Ok(batch::exchange_each(&self.0, caller, exchanges).await);
         }
-        self.all_or_none(caller, ask.exchanges).await.map(|all| all.into_iter().map(|issued| told(Ok(issued))).collect())
+        Ok(self.all_or_none(caller, exchanges).await?.into_iter().map(Ok).collect())
     }
 
     /// Issues all exchanges of a batch or none. The first refusal is that of the batch and names its exchange.
-    async fn all_or_none(&self, caller: &Caller, asks: Vec<RawRequest>) -> Result<Vec<IssuedCredential>, Error> {
+    async fn all_or_none(&self, caller: &Caller, asks: Vec<impl ReceivedRequest>) -> Result<Vec<IssuedCredential>, Error> {
         let (authority, call, count) = (&self.0, trace::current(), asks.len());
-        let asked: Vec<_> = asks.into_iter().map(RawRequest::want).collect();
+        let asked: Vec<_> = asks.into_iter().map(ReceivedRequest::check).collect();
         let malformed = asked.iter().enumerate().find_map(|(n, want)| Some((n, want.as_ref().err()?.1.clone())));
         let known: Vec<ExchangeRequest> =
             asked.into_iter().flatten().map(|want| ExchangeRequest { traced: call.clone(), ..*want }).collect();
@@ -97,7 +91,7 @@ impl TokenApi {
         wants.iter().for_each(|want| authority.exchange_metrics.count(&want.upstream, &end));
         outcome.map_err(|(n, no)| {
             if let Some(want) = wants.get(n) {
-                exchange_batch::refused(authority, caller, want, &no);
+                batch::refused(authority, caller, want, &no);
             }
             no.of_part(&item(n))
         })
@@ -116,38 +110,36 @@ pub(super) fn task_of(want: &ExchangeRequest) -> String {
     }
 }
 
-fn refused(problem: pb::Problem) -> pb::ExchangeResult {
-    pb::ExchangeResult { result: Some(pb::exchange_result::Result::Problem(problem)) }
-}
-
 #[tonic::async_trait]
 impl TokenService for TokenApi {
+    // A listener answers these three methods by the fast path, where there is one (`exchange/fast`).
     async fn exchange(&self, request: Request<pb::ExchangeRequest>) -> Result<Response<pb::ExchangeResponse>, Status> {
         let caller = peer::caller(&request)?;
         let taken = self.take_in(&caller, std::iter::once(request.get_ref().upstream.as_str()))?;
-        let issued = taken.run(TokenApi::one(&self.0, &caller, request.into_inner())).await.map_err(status)?;
-        Ok(Response::new(pb::ExchangeResponse { issued: Some(issued) }))
+        let one = exchange_one(&self.0, &caller, (request.into_inner(), trace::current()), std::future::pending);
+        let issued = taken.run(one).await.map_err(status)?;
+        Ok(Response::new(pb::ExchangeResponse { issued: Some(issued_to_pb(issued)) }))
     }
 
-    // Listeners do not use this implementation: `batch::exchange` answers there.
     async fn batch_exchange(
         &self,
         request: Request<pb::BatchExchangeRequest>,
     ) -> Result<Response<pb::BatchExchangeResponse>, Status> {
-        let results = self.answer_batch(request.map(RawBatch::from)).await?.into_iter().map(EncodedResult::into_pb).collect();
+        let caller = peer::caller(&request)?;
+        let pb::BatchExchangeRequest { exchanges, all_or_nothing } = request.into_inner();
+        let results = self.answer_batch(&caller, exchanges, all_or_nothing).await?.into_iter().map(result_to_pb).collect();
         Ok(Response::new(pb::BatchExchangeResponse { results }))
     }
 
-    // Listeners do not use this implementation: `stream::exchange` answers there.
-    type StreamExchangeStream =
-        std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::StreamExchangeResponse, Status>> + Send>>;
+    type StreamExchangeStream = ReceiverStream<Result<pb::StreamExchangeResponse, Status>>;
 
     async fn stream_exchange(
         &self,
         request: Request<Streaming<pb::StreamExchangeRequest>>,
     ) -> Result<Response<Self::StreamExchangeStream>, Status> {
-        peer::caller(&request)?;
-        Err(status(Error::Refusal(Refusal::new(Reason::NotServed, "a stream is answered by the listener that it is on"))))
+        let caller = peer::caller(&request)?;
+        let answers = stream::answer(self.0.clone(), caller, request.into_inner(), trace::current());
+        Ok(Response::new(ReceiverStream::new(answers)))
     }
 
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {

@@ -27,7 +27,9 @@ use mayfly_base::refusal::Fault;
 use mayfly_ledger::record::CredentialIssued;
 use mayfly_ledger::state::SupportingGrant;
 use mayfly_policy::grant::TaskPath;
-use mayfly_verify::seq::{CredentialId, Seq};
+#[cfg(feature = "fast")]
+use mayfly_verify::seq::CredentialId;
+use mayfly_verify::seq::Seq;
 
 /// The content of a token.
 pub struct TokenContent<'a> {
@@ -62,6 +64,7 @@ pub fn header(kid: &str) -> String {
 }
 
 /// The common beginning of the tokens of a batch, encoded and hashed once.
+#[cfg(feature = "fast")]
 pub(super) struct TokenPrefix {
     /// Header and claims in base64url, up to a multiple of three bytes of claims.
     text: Arc<str>,
@@ -71,6 +74,7 @@ pub(super) struct TokenPrefix {
     hash: digest::Context,
 }
 
+#[cfg(feature = "fast")]
 impl TokenPrefix {
     /// The common beginning of all tokens that differ from `told` in tool, arguments and id only.
     pub(super) fn new(key: &LoadedKey, told: &TokenContent<'_>) -> Result<TokenPrefix, Fault> {

@@ -5,26 +5,26 @@
 mod approval;
 mod approval_requirement;
 mod authorize;
-mod batch;
 mod break_glass;
 mod caller;
 mod credential_draft;
 mod extension;
+#[cfg(feature = "fast")]
+mod fast;
 mod redecide;
 mod reported_use;
-mod reusable_decision;
 mod subject;
 mod task;
 mod task_context;
 
 pub use authorize::plain as plain_action;
-pub use batch::BatchDecision;
 pub use break_glass::BreakGlassRequest;
 pub use caller::{caller_facts, svid_of};
 pub use extension::ExtensionDecision;
+#[cfg(feature = "fast")]
+pub use fast::{BatchDecision, ReusableDecision, SharedDecision};
 pub use redecide::{CredentialSnapshot, PolicyComparison, reads_records, still_permits};
 pub use reported_use::ReportedUse;
-pub use reusable_decision::{ReusableDecision, SharedDecision};
 pub use task::{TaskOpenDecision, TaskOpenMode};
 
 use std::sync::Arc;
@@ -92,6 +92,7 @@ struct ExchangeDecision<'a> {
     approval: Option<UsableApproval>,
     now: Millis,
     /// The sorts of revocation rules that may block a decision on this view.
+    #[cfg_attr(not(feature = "fast"), allow(dead_code, reason = "only decisions that are reused are checked by it"))]
     may_block: TargetKinds,
 }
 

@@ -135,6 +135,7 @@ impl TaskContext {
     }
 
     /// Whether an open task is still active for this caller, with the same terms and the same deadline.
+    #[cfg(feature = "fast")]
     pub fn unchanged(&self, state: &State, now: Millis, caller: &str) -> bool {
         let TaskOrigin::Open(terms) = &self.about else { return false };
         state.tasks.get(&self.id).is_some_and(|task| {
@@ -240,6 +241,7 @@ impl TaskContext {
     }
 
     /// The task path.
+    #[cfg(feature = "fast")]
     pub fn path(&self) -> TaskPath {
         match &self.about {
             TaskOrigin::Open(terms) => TaskPath::Open(terms.clone()),

@@ -10,9 +10,9 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{Codec, EncodeBuf, Encoder};
 
-use super::super::status::problem;
-use super::issued::issued_to_pb;
-use super::raw_request::{BatchDecoder, RawBatch};
+use super::super::super::super::status::problem;
+use super::super::answer::{about_to_pb, issued_to_pb, result_to_pb};
+use super::decode::{BatchDecoder, RawBatch};
 use mayfly_base::refusal::Error;
 use mayfly_credential::minted::CredentialDetails;
 use mayfly_credential::{CredentialMaterial, IssuedCredential, IssuedToken};
@@ -56,7 +56,7 @@ impl AnswerTemplate {
             scheme: scheme.to_string(),
             base_url: base_url.to_string(),
         };
-        let all = super::issued::about_to_pb(about);
+        let all = about_to_pb(about);
         let after = pb::Issued {
             decision_revision: all.decision_revision,
             renewable_until: all.renewable_until,
@@ -125,11 +125,12 @@ impl AnswerEncoder {
         }
     }
 
-    /// The result of a granted exchange of a batch.
-    pub fn result(&mut self, issued: IssuedCredential) -> EncodedResult {
-        match self.one(issued) {
-            Ok(one) => EncodedResult::One(one),
-            Err(issued) => EncodedResult::Whole(Box::new(whole_result(*issued))),
+    /// The result of one exchange of a batch.
+    pub fn result(&mut self, end: Result<IssuedCredential, Error>) -> EncodedResult {
+        match end.map(|issued| self.one(issued)) {
+            Ok(Ok(one)) => EncodedResult::One(one),
+            Ok(Err(issued)) => EncodedResult::Whole(Box::new(result_to_pb(Ok(*issued)))),
+            Err(no) => EncodedResult::Whole(Box::new(result_to_pb(Err(no)))),
         }
     }
 
@@ -197,24 +198,12 @@ pub fn prefixed(message: &impl Message, out: &mut Vec<u8>) {
     message.encode_raw(out);
 }
 
-fn whole_result(issued: IssuedCredential) -> pb::ExchangeResult {
-    pb::ExchangeResult { result: Some(pb::exchange_result::Result::Issued(issued_to_pb(issued))) }
-}
-
 fn whole(request_id: String, issued: IssuedCredential) -> pb::StreamExchangeResponse {
     let result = Some(pb::stream_exchange_response::Result::Issued(issued_to_pb(issued)));
     pb::StreamExchangeResponse { request_id, result }
 }
 
 impl EncodedResult {
-    /// The protobuf message.
-    pub fn into_pb(self) -> pb::ExchangeResult {
-        match self {
-            EncodedResult::Whole(whole) => *whole,
-            EncodedResult::One(one) => whole_result(one.issued),
-        }
-    }
-
     fn length(&self) -> usize {
         match self {
             EncodedResult::Whole(whole) => whole.encoded_len(),
@@ -368,12 +357,12 @@ mod tests {
                 let expected = pb::ExchangeResponse { issued: Some(issued_to_pb(again())) }.encode_to_vec();
                 let expected = [&[0][..], &(expected.len() as u32).to_be_bytes(), &expected].concat();
                 assert_eq!((&answer_of(again())[..], &patterns.answer(again())[..]), (&*expected, &*expected));
-                let problem = pb::Problem { message: "no".into(), ..pb::Problem::default() };
-                let problem = pb::ExchangeResult { result: Some(pb::exchange_result::Result::Problem(problem)) };
-                let results = vec![whole_result(again()), problem.clone(), whole_result(again())];
+                let no = || Error::Refusal(Refusal::field("tool", "is too long"));
+                let problem = result_to_pb(Err(no()));
+                let results = vec![result_to_pb(Ok(again())), problem.clone(), result_to_pb(Ok(again()))];
                 let expected = pb::BatchExchangeResponse { results }.encode_to_vec();
                 let mut out = Vec::new();
-                for told in [patterns.result(again()), EncodedResult::Whole(Box::new(problem)), patterns.result(again())] {
+                for told in [patterns.result(Ok(again())), patterns.result(Err(no())), patterns.result(Ok(again()))] {
                     told.write(&mut out);
                 }
                 assert_eq!(out, expected);

@@ -1,4 +1,4 @@
-//! BatchExchange: served as tonic's generated code does, except that the request is decoded and its results are encoded by mayfly's own
+//! `BatchExchange`: served as tonic's generated code does, except that the request is decoded and its results are encoded by mayfly's own
 //! codec.
 
 use std::pin::Pin;
@@ -8,13 +8,11 @@ use tonic::body::Body;
 use tonic::server::{Grpc, UnaryService};
 use tonic::{Request, Response, Status};
 
-use super::fast_encode::{BatchCodec, EncodedResult};
-use super::raw_request::RawBatch;
-use super::token::TokenApi;
+use super::super::super::super::peer;
+use super::super::super::token::TokenApi;
+use super::decode::RawBatch;
+use super::encode::{AnswerEncoder, BatchCodec, EncodedResult};
 use mayfly_base::limits;
-
-/// The path of the method.
-pub const PATH: &str = "/mayfly.v1.TokenService/BatchExchange";
 
 struct Method(TokenApi);
 
@@ -24,7 +22,13 @@ impl UnaryService<RawBatch> for Method {
 
     fn call(&mut self, request: Request<RawBatch>) -> Self::Future {
         let own = self.0.clone();
-        Box::pin(async move { own.answer_batch(request).await.map(Response::new) })
+        Box::pin(async move {
+            let caller = peer::caller(&request)?;
+            let RawBatch { exchanges, all_or_nothing } = request.into_inner();
+            let ends = own.answer_batch(&caller, exchanges, all_or_nothing).await?;
+            let mut patterns = AnswerEncoder::default();
+            Ok(Response::new(ends.into_iter().map(|end| patterns.result(end)).collect()))
+        })
     }
 }
 

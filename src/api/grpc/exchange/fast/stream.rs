@@ -1,4 +1,4 @@
-//! StreamExchange: a bounded number of concurrent exchanges, answered in any order.
+//! `StreamExchange`: requests that arrive together are decided as one batch, and answers that are ready together are sent in one frame.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,14 +14,13 @@ use tonic::body::Body;
 use tonic::server::{Grpc, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::super::call_handler::codec_refusal;
-use super::super::peer;
-use super::super::status::status;
-use super::call_trace::end_trace;
-use super::exchange_batch;
-use super::fast_encode::{AnswerEncoder, SharedRefusal};
-use super::raw_request::{RawRequest, StreamCodec};
-use super::token::TokenApi;
+use super::super::super::super::peer;
+use super::super::super::call_trace::end_trace;
+use super::super::super::token::TokenApi;
+use super::super::stream::{count_latency, exchange_of, trace_of};
+use super::super::{ReceivedRequest, batch as exchange_batch};
+use super::decode::{RawRequest, StreamCodec};
+use super::encode::{AnswerEncoder, SharedRefusal};
 use mayfly_authority::authority::Authority;
 use mayfly_authority::exchange::DecisionCache;
 use mayfly_base::limits;
@@ -89,9 +88,6 @@ impl HttpBody for Answers {
     }
 }
 
-/// The path of the method.
-pub const PATH: &str = "/mayfly.v1.TokenService/StreamExchange";
-
 /// Receives the batches of a call that tonic accepted.
 struct Method<'a>(&'a TokenApi, &'a mut Option<mpsc::Receiver<Batch>>, CallTrace);
 
@@ -127,7 +123,7 @@ where
 /// The caller of a stream, and the recent decisions for it.
 struct Sender {
     caller: Caller,
-    lately: DecisionCache,
+    cache: DecisionCache,
 }
 
 /// Answers the requests of a stream until the stream ends.
@@ -138,7 +134,7 @@ fn answer(
     traced: CallTrace,
 ) -> mpsc::Receiver<Batch> {
     let (answers, batches) = mpsc::channel(authority.bounds.load().stream_in_flight);
-    tokio::spawn(drive(authority, Arc::new(Sender { caller, lately: DecisionCache::default() }), (asks, traced), answers));
+    tokio::spawn(drive(authority, Arc::new(Sender { caller, cache: DecisionCache::default() }), (asks, traced), answers));
     batches
 }
 
@@ -156,7 +152,7 @@ async fn drive(
             message = asks.message() => message,
             () = answers.closed() => return,
         };
-        let (mut round, mut held) = (Vec::with_capacity(limits::STREAM_ROUND), Vec::with_capacity(limits::STREAM_ROUND));
+        let (mut asked, mut held) = (Vec::with_capacity(limits::STREAM_ROUND), Vec::with_capacity(limits::STREAM_ROUND));
         let (mut next, read) = (Some((message, place)), Stopwatch::start());
         let most = authority.intake.round(limits::STREAM_ROUND);
         // Requests that arrived together are decided together: a task for each would cost as much as its decision.
@@ -164,28 +160,28 @@ async fn drive(
             let Some((message, place)) = next.take() else { break None };
             match exchange_of(message) {
                 Ok(ask) => {
-                    round.push(ask);
+                    asked.push(ask);
                     held.push(place);
                 }
                 Err(over) => break Some(over),
             }
-            if round.len() < most
+            if asked.len() < most
                 && let Ok(place) = places.clone().try_acquire_owned()
             {
                 next = next_if_ready(&mut asks).await.map(|message| (message, place));
             }
         };
-        if !round.is_empty() {
-            match authority.intake.take(round.len()) {
+        if !asked.is_empty() {
+            match authority.intake.take(asked.len()) {
                 Ok(taken) => {
-                    let round = (round, traced.clone(), read);
-                    let all = answer_all(authority.clone(), sender.clone(), round, held, answers.clone());
+                    let asked = (asked, traced.clone(), read);
+                    let all = answer_all(authority.clone(), sender.clone(), asked, held, answers.clone());
                     // Boxed, since a spawned future is copied several times.
                     drop(tokio::spawn(taken.run(Box::pin(all))));
                 }
                 Err(no) => {
-                    authority.intake.refused(round.len(), read);
-                    let refused = refuse_overloaded(&authority, &sender.caller, round, held, &no);
+                    authority.intake.refused(asked.len(), read);
+                    let refused = refuse_overloaded(&authority, &sender.caller, asked, held, &no);
                     let _ = answers.send(refused).await;
                 }
             }
@@ -226,21 +222,6 @@ async fn next_if_ready(asks: &mut Streaming<Option<RawRequest>>) -> Option<Messa
     .await
 }
 
-/// The exchange in a message, or the end of the stream with its status.
-fn exchange_of(message: Message) -> Result<RawRequest, Option<Status>> {
-    let field = |field, what| Err(Some(status(Error::Refusal(Refusal::field(field, what)))));
-    match message {
-        Ok(Some(Some(ask))) if ask.request_id().is_empty() => {
-            field("exchange.request_id", "is missing: on a stream the answer is found by it")
-        }
-        Ok(Some(Some(ask))) => Ok(ask),
-        Ok(Some(None)) => field("ask", "is missing, or of a sort that this version does not know"),
-        Ok(None) => Err(None),
-        // The caller went away, or sent a malformed message.
-        Err(said) => Err(Some(codec_refusal(&said).unwrap_or(said))),
-    }
-}
-
 /// Answers each exchange when it is ready: a slow exchange does not delay the others.
 async fn answer_all(
     authority: Arc<Authority>,
@@ -249,18 +230,14 @@ async fn answer_all(
     places: Vec<OwnedSemaphorePermit>,
     answers: mpsc::Sender<Batch>,
 ) {
-    let (count, Sender { caller, lately }) = (asks.len(), &*sender);
-    let traced = |ask| {
-        let traced = authority.tracer.on_stream(&stream, PATH, read);
-        traced.note(|| vec![("mayfly.caller", caller.id().as_str().into())]);
-        (ask, traced)
-    };
-    let (mut wants, parts, mut round) = exchange_batch::begin(&authority, (caller, lately), asks.into_iter().map(traced), count);
-    let mut answers_of = authority.answers(&mut round).await;
+    let (count, Sender { caller, cache }) = (asks.len(), &*sender);
+    let traced = |ask| (ask, trace_of(&authority, caller, &stream, read));
+    let (mut wants, parts, mut begun) = exchange_batch::begin(&authority, (caller, cache), asks.into_iter().map(traced), count);
+    let mut answers_of = authority.answers(&mut begun).await;
     let (mut batch, mut patterns) = (Batch::default(), AnswerEncoder::default());
     for (place, (asked, part)) in places.into_iter().zip(wants.iter_mut().zip(parts)) {
         // The exchanges are committed in order, so an exchange that is not ready is followed by none that is.
-        match exchange_batch::end((&authority, lately), part, asked, &mut answers_of).await {
+        match exchange_batch::end((&authority, cache), part, asked, &mut answers_of).await {
             Some(end) => {
                 append_answer(&authority, caller, &mut patterns, asked, end, &mut batch.messages);
                 batch.places.push(place);
@@ -276,17 +253,9 @@ async fn answer_all(
             }
         }
     }
-    drop(round);
+    drop(begun);
     count_latency(&authority, read, batch.places.len());
     let _ = answers.send(batch).await;
-}
-
-/// Counts the latency of the exchanges of a batch, from reading to answering. A stream as a whole has no latency.
-fn count_latency(authority: &Authority, read: Stopwatch, exchanges: usize) {
-    if exchanges > 0 {
-        let metrics = &authority.call_metrics;
-        metrics.took(metrics.method(PATH), read.us(), exchanges as u64);
-    }
 }
 
 async fn answer_slowly(

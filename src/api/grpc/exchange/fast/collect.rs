@@ -10,9 +10,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::exchange_batch;
-use super::fast_encode::{AnswerEncoder, answer_of};
-use super::raw_request::RawRequest;
+use super::super::batch as exchange_batch;
+use super::decode::RawRequest;
+use super::encode::{AnswerEncoder, answer_of};
 use mayfly_authority::admission::admission_queue::Ticket;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::exchange::DecisionCache;
@@ -23,10 +23,10 @@ use mayfly_identity::caller::Caller;
 use mayfly_policy::exchange_request::ExchangeRequest;
 
 /// The queue of one connection. The connection's limit of concurrent calls bounds it.
-pub(super) struct UnaryBatcher {
+pub(in super::super::super) struct UnaryBatcher {
     authority: Arc<Authority>,
     caller: Caller,
-    lately: DecisionCache,
+    cache: DecisionCache,
     waiting: Mutex<Vec<Waiting>>,
 }
 
@@ -47,11 +47,11 @@ pub(super) enum Reply {
 
 impl UnaryBatcher {
     pub fn new(authority: Arc<Authority>, caller: Caller) -> Arc<UnaryBatcher> {
-        Arc::new(UnaryBatcher { authority, caller, lately: DecisionCache::default(), waiting: Mutex::default() })
+        Arc::new(UnaryBatcher { authority, caller, cache: DecisionCache::default(), waiting: Mutex::default() })
     }
 
     /// Puts one call into the queue. If the returned receiver is dropped before the batch begins, the call is skipped.
-    pub fn enter(self: &Arc<UnaryBatcher>, ask: RawRequest, taken: Ticket, traced: CallTrace) -> oneshot::Receiver<Reply> {
+    pub(super) fn enter(self: &Arc<UnaryBatcher>, ask: RawRequest, taken: Ticket, traced: CallTrace) -> oneshot::Receiver<Reply> {
         let (reply, said) = oneshot::channel();
         let first = {
             let mut waiting = self.waiting.lock();
@@ -65,7 +65,7 @@ impl UnaryBatcher {
     }
 
     /// Answers an exchange that has to wait.
-    pub async fn slowly(self: Arc<UnaryBatcher>, want: Box<ExchangeRequest>) -> Result<Bytes, Error> {
+    pub(super) async fn slowly(self: Arc<UnaryBatcher>, want: Box<ExchangeRequest>) -> Result<Bytes, Error> {
         let end = want.traced.clone().scope(self.authority.exchange(&self.caller, &want)).await;
         exchange_batch::record_outcome(&self.authority, &self.caller, Some(&want), end).map(answer_of)
     }
@@ -82,12 +82,12 @@ impl UnaryBatcher {
         let most = self.authority.intake.round(limits::STREAM_ROUND);
         while all.len() > most {
             let rest = all.split_off(most);
-            drop(tokio::spawn(self.clone().round(std::mem::replace(&mut all, rest))));
+            drop(tokio::spawn(self.clone().answer_batch(std::mem::replace(&mut all, rest))));
         }
-        self.round(all).await;
+        self.answer_batch(all).await;
     }
 
-    async fn round(self: Arc<UnaryBatcher>, all: Vec<Waiting>) {
+    async fn answer_batch(self: Arc<UnaryBatcher>, all: Vec<Waiting>) {
         let (mut asks, mut replies, mut together) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()), None);
         for Waiting { ask, taken, traced, reply } in all {
             asks.push((ask, traced));
@@ -102,12 +102,12 @@ impl UnaryBatcher {
     async fn decide(&self, asks: Vec<(RawRequest, CallTrace)>, replies: Vec<oneshot::Sender<Reply>>) {
         let (authority, caller) = (&self.authority, &self.caller);
         let count = asks.len();
-        let (wants, parts, mut round) = exchange_batch::begin(authority, (caller, &self.lately), asks.into_iter(), count);
-        let mut answers = authority.answers(&mut round).await;
+        let (wants, parts, mut begun) = exchange_batch::begin(authority, (caller, &self.cache), asks.into_iter(), count);
+        let mut answers = authority.answers(&mut begun).await;
         let mut patterns = AnswerEncoder::default();
         for (reply, (asked, part)) in replies.into_iter().zip(wants.into_iter().zip(parts)) {
             // The answers become ready in the order of the queue: if one is not ready, none after it is.
-            let said = match (exchange_batch::end((authority, &self.lately), part, &asked, &mut answers).await, asked) {
+            let said = match (exchange_batch::end((authority, &self.cache), part, &asked, &mut answers).await, asked) {
                 (Some(end), asked) => {
                     Reply::Over(exchange_batch::record_outcome(authority, caller, asked.as_deref().ok(), end).map(|issued| {
                         // The answer to a batch of one shares nothing, so it bypasses the pattern.
@@ -115,10 +115,10 @@ impl UnaryBatcher {
                     }))
                 }
                 (None, Ok(want)) => Reply::Slow(want),
-                (None, Err(_)) => Reply::Over(Err(Fault::new("a round with what nobody asked").into())),
+                (None, Err(_)) => Reply::Over(Err(Fault::new("a batch has an answer to no request").into())),
             };
             let _ = reply.send(said);
         }
-        drop(round);
+        drop(begun);
     }
 }

@@ -1,4 +1,4 @@
-//! A caller's exchange request as received: decoded at once by the fast decoder, as nearly all requests are, or by prost.
+//! Requests as received: decoded at once by the fast decoder, as nearly all are, or by prost.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic_prost::ProstEncoder;
 
+use super::super::{CheckedRequest, ReceivedRequest};
 use mayfly_authority::admission::admission_queue::AdmissionQueue;
 use mayfly_base::limits;
 use mayfly_base::refusal::Refusal;
@@ -36,24 +37,6 @@ impl RawRequest {
         }
     }
 
-    /// The request id; empty if there is none.
-    pub fn request_id(&self) -> &str {
-        match self {
-            RawRequest::Plain(want) => want.request_id.as_deref().unwrap_or_default(),
-            RawRequest::Unread(message) => fast_decode::names(message).map_or("", |(_, request_id)| request_id),
-            RawRequest::Other(ask) => &ask.request_id,
-        }
-    }
-
-    /// The upstream's name.
-    pub fn upstream(&self) -> &str {
-        match self {
-            RawRequest::Plain(want) => &want.upstream,
-            RawRequest::Unread(message) => fast_decode::names(message).map_or("", |(upstream, _)| upstream),
-            RawRequest::Other(ask) => &ask.upstream,
-        }
-    }
-
     /// The open task that the request names.
     pub fn task(&self) -> Option<TaskId> {
         match self {
@@ -68,22 +51,36 @@ impl RawRequest {
             },
         }
     }
+}
 
-    /// The checked request; if it is malformed, the request id and the refusal.
-    pub fn want(self) -> Result<Box<ExchangeRequest>, Box<(String, Refusal)>> {
+impl ReceivedRequest for RawRequest {
+    fn request_id(&self) -> &str {
+        match self {
+            RawRequest::Plain(want) => want.request_id.as_deref().unwrap_or_default(),
+            RawRequest::Unread(message) => fast_decode::names(message).map_or("", |(_, request_id)| request_id),
+            RawRequest::Other(ask) => &ask.request_id,
+        }
+    }
+
+    fn upstream(&self) -> &str {
+        match self {
+            RawRequest::Plain(want) => &want.upstream,
+            RawRequest::Unread(message) => fast_decode::names(message).map_or("", |(upstream, _)| upstream),
+            RawRequest::Other(ask) => &ask.upstream,
+        }
+    }
+
+    fn check(self) -> CheckedRequest {
         match self {
             RawRequest::Plain(want) => Ok(want),
             RawRequest::Unread(message) => match RawRequest::read(&message) {
-                Some(sent) => sent.want(),
+                Some(sent) => sent.check(),
                 None => {
                     let request_id = fast_decode::names(&message).map_or("", |(_, request_id)| request_id);
                     Err(Box::new((request_id.to_owned(), Refusal::field("exchange", "is no ExchangeRequest"))))
                 }
             },
-            RawRequest::Other(mut ask) => match ExchangeRequest::take(&mut ask) {
-                Ok(want) => Ok(Box::new(want)),
-                Err(no) => Err(Box::new((ask.request_id, no))),
-            },
+            RawRequest::Other(ask) => ask.check(),
         }
     }
 }
@@ -185,6 +182,7 @@ impl RawBatch {
     }
 }
 
+/// The same batch as prost decodes it.
 impl From<pb::BatchExchangeRequest> for RawBatch {
     fn from(ask: pb::BatchExchangeRequest) -> RawBatch {
         RawBatch { exchanges: ask.exchanges.into_iter().map(RawRequest::from).collect(), all_or_nothing: ask.all_or_nothing }
@@ -238,10 +236,8 @@ mod tests {
         }
     }
 
-    type Read = Result<Box<ExchangeRequest>, Box<(String, Refusal)>>;
-
-    fn wants(all: impl IntoIterator<Item = RawRequest>) -> Vec<Read> {
-        all.into_iter().map(RawRequest::want).collect()
+    fn wants(all: impl IntoIterator<Item = RawRequest>) -> Vec<CheckedRequest> {
+        all.into_iter().map(RawRequest::check).collect()
     }
 
     #[test]
@@ -289,7 +285,7 @@ mod tests {
         assert!(decoder.plain(&message(&inline)).is_none(), "as always");
         // Truncated in the part that was not decoded.
         let cut = RawRequest::Unread([&ask(1, false).encode_to_vec()[..], &[0x0a, 9]].concat().into());
-        let (request_id, no) = *cut.want().unwrap_err();
+        let (request_id, no) = *cut.check().unwrap_err();
         assert_eq!((&*request_id, no.field), ("1", Some("exchange")));
         drop(crowd);
         assert!(matches!(decoder.plain(&message(&ask(1, false))), Some(RawRequest::Plain(_))));

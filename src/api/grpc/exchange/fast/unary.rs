@@ -21,22 +21,19 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service as _;
 
-use super::super::connection_table::ConnectionActivity;
-use super::super::peer::{self, Peer};
-use super::super::status::status;
-use super::fast_encode::PREFIX;
-use super::raw_request::RawRequest;
-use super::routes::{CallArrival, ConnectionServices};
-use super::unary_batcher::Reply;
+use super::super::super::super::connection_table::ConnectionActivity;
+use super::super::super::super::peer::{self, Peer};
+use super::super::super::super::status::status;
+use super::super::super::routes::{CallArrival, ConnectionServices};
+use super::collect::Reply;
+use super::decode::RawRequest;
+use super::encode::PREFIX;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::metrics::exchanges::ExchangeOutcome;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault, Refusal};
 use mayfly_base::system::Stopwatch;
 use mayfly_base::trace::CallTrace;
-
-/// The path of the method.
-pub const PATH: &str = "/mayfly.v1.TokenService/Exchange";
 
 /// One call. The future is written by hand: it is moved a few times before its first poll, and as an async function it has 4 KB.
 pub struct UnaryExchange<B: HttpBody> {
@@ -96,7 +93,12 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
 {
     /// A call of this method, batched with others of its connection.
-    pub(super) fn new(calls: ConnectionServices, call: Request<B>, arrived: CallArrival, traced: CallTrace) -> UnaryExchange<B> {
+    pub(in super::super::super) fn new(
+        calls: ConnectionServices,
+        call: Request<B>,
+        arrived: CallArrival,
+        traced: CallTrace,
+    ) -> UnaryExchange<B> {
         let (parts, body) = call.into_parts();
         UnaryExchange { calls, traced, state: State::Reads(Reading { parts, body, only: None, came: VecDeque::new(), arrived }) }
     }
@@ -134,24 +136,24 @@ where
                 answer
             })));
         };
-        match calls.line() {
-            Some(line) => ControlFlow::Continue(State::Waits(line.enter(ask, taken, std::mem::take(&mut self.traced)))),
+        match calls.batcher() {
+            Some(batcher) => ControlFlow::Continue(State::Waits(batcher.enter(ask, taken, std::mem::take(&mut self.traced)))),
             None => {
                 let no = peer::caller_of(Some(calls.peer())).err();
-                ControlFlow::Break(no.unwrap_or_else(|| fault("a caller without a line")).into_http())
+                ControlFlow::Break(no.unwrap_or_else(|| fault("a caller without a queue")).into_http())
             }
         }
     }
 
     /// Handles the result of the batch.
     fn heard(&self, said: Option<Reply>) -> ControlFlow<Response<Body>, State<B>> {
-        match (said, self.calls.line()) {
+        match (said, self.calls.batcher()) {
             (Some(Reply::Over(end)), _) => ControlFlow::Break(unary_response(end, self.calls.activity())),
-            (Some(Reply::Slow(want)), Some(line)) => {
-                let (slowly, activity) = (line.clone().slowly(want), self.calls.activity().clone());
+            (Some(Reply::Slow(want)), Some(batcher)) => {
+                let (slowly, activity) = (batcher.clone().slowly(want), self.calls.activity().clone());
                 ControlFlow::Continue(State::Other(Box::pin(async move { unary_response(slowly.await, &activity) })))
             }
-            (Some(Reply::Slow(_)) | None, _) => ControlFlow::Break(fault("a round ended without an answer").into_http()),
+            (Some(Reply::Slow(_)) | None, _) => ControlFlow::Break(fault("a batch ended without an answer").into_http()),
         }
     }
 }

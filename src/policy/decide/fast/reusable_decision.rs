@@ -8,9 +8,9 @@ use std::sync::{Arc, Weak};
 
 use smol_str::SmolStr;
 
+use super::super::task_context::{TaskContext, tool_within};
+use super::super::{Decider, ExchangeDecision};
 use super::batch::{BatchDecision, own_grant};
-use super::task_context::{TaskContext, tool_within};
-use super::{Decider, ExchangeDecision};
 use crate::catalog::CompiledCatalog;
 use crate::exchange_request::ExchangeRequest;
 use crate::grant::{IndividualGrant, SharedGrant};

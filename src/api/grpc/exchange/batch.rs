@@ -1,11 +1,8 @@
 //! Exchanges of one caller that arrived together: they are decided on one view, proposed at once, and answered individually.
 
-use super::issued::issued_to_pb;
-use super::note;
-use super::raw_request::RawRequest;
-use super::token::task_of;
+use super::{ReceivedRequest, note, task_of};
 use mayfly_authority::authority::Authority;
-use mayfly_authority::exchange::batch::join_all;
+use mayfly_authority::exchange::all_or_nothing::join_all;
 use mayfly_authority::exchange::{BatchReceipts, BegunExchange, DecisionCache, ExchangeBatch, PendingExchange, trace_attributes};
 use mayfly_authority::metrics::exchanges::ExchangeOutcome;
 use mayfly_base::refusal::{Error, Fault};
@@ -13,7 +10,6 @@ use mayfly_base::trace::{self, CallTrace};
 use mayfly_credential::IssuedCredential;
 use mayfly_identity::caller::Caller;
 use mayfly_policy::exchange_request::ExchangeRequest;
-use mayfly_proto::mayfly::v1 as pb;
 
 /// The progress of one exchange.
 pub(super) enum ExchangeProgress {
@@ -31,13 +27,13 @@ pub(super) type DecodedRequest = Result<Box<ExchangeRequest>, String>;
 /// Begins all exchanges, in their order. A malformed request is refused at once.
 pub(super) fn begin(
     authority: &Authority,
-    (caller, lately): (&Caller, &DecisionCache),
-    asks: impl Iterator<Item = (RawRequest, CallTrace)>,
+    (caller, cache): (&Caller, &DecisionCache),
+    asks: impl Iterator<Item = (impl ReceivedRequest, CallTrace)>,
     count: usize,
 ) -> (Vec<DecodedRequest>, Vec<ExchangeProgress>, ExchangeBatch) {
     let (mut wants, mut parts) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for (ask, traced) in asks {
-        match ask.want() {
+        match ask.check() {
             Ok(mut want) => {
                 traced.since_its_begin("turn");
                 want.traced = traced;
@@ -53,9 +49,9 @@ pub(super) fn begin(
             }
         }
     }
-    let mut round = authority.begin_all(caller, wants.iter().flatten().map(|want| &**want), lately);
+    let mut batch = authority.begin_all(caller, wants.iter().flatten().map(|want| &**want), cache);
     let begun = parts.iter_mut().zip(&wants).filter_map(|(part, want)| Some((part, want.as_ref().ok()?)));
-    for ((part, want), begun) in begun.zip(std::mem::take(&mut round.begun)) {
+    for ((part, want), begun) in begun.zip(std::mem::take(&mut batch.begun)) {
         *part = match begun {
             Ok(BegunExchange::UnderWay(one)) => {
                 want.traced.waits("durable");
@@ -65,12 +61,12 @@ pub(super) fn begin(
             Err(no) => ExchangeProgress::Over(Err(no)),
         };
     }
-    (wants, parts, round)
+    (wants, parts, batch)
 }
 
 /// The result of the next exchange, in their order. `None`: the exchange has to be decided again separately.
 pub(super) async fn end(
-    (authority, lately): (&Authority, &DecisionCache),
+    (authority, cache): (&Authority, &DecisionCache),
     part: ExchangeProgress,
     asked: &DecodedRequest,
     answers: &mut BatchReceipts,
@@ -80,9 +76,9 @@ pub(super) async fn end(
         ExchangeProgress::Waits => None,
         ExchangeProgress::UnderWay(one) => {
             // Nearly all exchanges are answered already; large values are kept out of the future.
-            let end = if one.in_round() { one.reveal(answers.take_next()) } else { authority.finish_of(one, answers).await };
+            let end = if one.in_batch() { one.reveal(answers.take_next()) } else { authority.finish_of(one, answers).await };
             if let Err(no) = &end {
-                lately.refused(no);
+                cache.refused(no);
             }
             if let Ok(want) = asked {
                 want.traced.waited(|| end.as_ref().map(|one| ("mayfly.seq", one.seq().as_u64().into())).into_iter().collect());
@@ -90,16 +86,6 @@ pub(super) async fn end(
             Some(end).filter(|end| !end.as_ref().is_err_and(Authority::takes_another_look))
         }
     }
-}
-
-/// The answer to the caller. The refusal of a well-formed request is recorded.
-pub(super) fn recorded_answer(
-    authority: &Authority,
-    caller: &Caller,
-    want: Option<&ExchangeRequest>,
-    end: Result<IssuedCredential, Error>,
-) -> Result<pb::Issued, Error> {
-    record_outcome(authority, caller, want, end).map(issued_to_pb)
 }
 
 /// Records the refusal of a well-formed request.
@@ -123,7 +109,7 @@ pub(super) fn record_outcome(
 }
 
 /// Records that an exchange was refused, or logs why it failed.
-pub(super) fn refused(authority: &Authority, caller: &Caller, want: &ExchangeRequest, no: &Error) {
+pub(in super::super) fn refused(authority: &Authority, caller: &Caller, want: &ExchangeRequest, no: &Error) {
     want.traced.within(|| note(authority, caller, no, &want.upstream, &task_of(want)));
     failed(caller, want, no);
 }
@@ -140,28 +126,28 @@ fn failed(caller: &Caller, want: &ExchangeRequest, no: &Error) {
 }
 
 /// The results of all exchanges, in the order of the requests.
-pub(super) async fn exchange_each(
+pub(in super::super) async fn exchange_each(
     authority: &Authority,
     caller: &Caller,
-    asks: Vec<RawRequest>,
+    asks: Vec<impl ReceivedRequest>,
 ) -> Vec<Result<IssuedCredential, Error>> {
     let (count, call) = (asks.len(), trace::current());
     let asks = asks.into_iter().map(|ask| (ask, call.one_of()));
-    let lately = DecisionCache::default();
-    let (wants, parts, mut round) = begin(authority, (caller, &lately), asks, count);
-    let mut answers = authority.answers(&mut round).await;
+    let cache = DecisionCache::default();
+    let (wants, parts, mut batch) = begin(authority, (caller, &cache), asks, count);
+    let mut answers = authority.answers(&mut batch).await;
     let (mut ends, mut later) = (Vec::with_capacity(parts.len()), Vec::new());
     for (n, (want, part)) in wants.into_iter().zip(parts).enumerate() {
-        match (end((authority, &lately), part, &want, &mut answers).await, want) {
+        match (end((authority, &cache), part, &want, &mut answers).await, want) {
             (Some(end), want) => ends.push(Some(record_outcome(authority, caller, want.as_deref().ok(), end))),
             (None, Ok(want)) => {
                 ends.push(None);
                 later.push((n, want));
             }
-            (None, Err(_)) => ends.push(Some(Err(Fault::new("a round with what nobody asked").into()))),
+            (None, Err(_)) => ends.push(Some(Err(Fault::new("a batch has an answer to no request").into()))),
         }
     }
-    drop(round); // no commit waits for what takes its time
+    drop(batch); // no commit waits for what takes its time
     let each = later.into_iter().map(|(n, want)| async move {
         let end = want.traced.clone().scope(authority.exchange(caller, &want)).await;
         (n, record_outcome(authority, caller, Some(&want), end))

@@ -1,6 +1,8 @@
 //! The answer of an exchange. It can be made from a [`IssuedCredential`] only.
 
-use super::super::wire::timestamp;
+use super::super::super::status::problem;
+use super::super::super::wire::timestamp;
+use mayfly_base::refusal::Error;
 use mayfly_credential::minted::CredentialDetails;
 use mayfly_credential::{CredentialMaterial, CredentialSummary, IssuedCredential, Novelty};
 use mayfly_proto::mayfly::v1 as pb;
@@ -14,6 +16,17 @@ pub fn issued_to_pb(issued: IssuedCredential) -> pb::Issued {
         credential_id: credential.to_text(),
         seq: seq.as_u64(),
         ..about_to_pb(&about)
+    }
+}
+
+/// The result of one exchange of a batch.
+pub fn result_to_pb(end: Result<IssuedCredential, Error>) -> pb::ExchangeResult {
+    use pb::exchange_result::Result as Outcome;
+    pb::ExchangeResult {
+        result: Some(match end {
+            Ok(issued) => Outcome::Issued(issued_to_pb(issued)),
+            Err(no) => Outcome::Problem(problem(no)),
+        }),
     }
 }
 

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use super::task_context::{TaskContext, tool_within};
-use super::{Decider, ExchangeDecision, credential_draft::binding_of, parts};
+use super::super::task_context::{TaskContext, tool_within};
+use super::super::{Decider, ExchangeDecision, credential_draft::binding_of, parts};
 use crate::action::{Action, WorkloadAction};
 use crate::catalog::CompiledCatalog;
 use crate::exchange_request::{ExchangeRequest, TaskChoice};

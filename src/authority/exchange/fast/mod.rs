@@ -1,5 +1,8 @@
-//! Batches: exchanges that were begun at once. Those that differ only in request-specific fields share one decision and one record
-//! template.
+//! The fast way to begin a batch: exchanges that differ only in request-specific fields share one decision and one record template, and all
+//! of the batch are signed after their records were handed to the writer.
+//!
+//! In: the requests of one caller that arrived together. Out: the same answers and records as from deciding each by itself, which
+//! `tests/services/both_paths.rs` compares. The rest of the crate does not need this folder: the feature `fast` leaves it out.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,24 +10,25 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::{Granted, lost_to_concurrent_repeat, made_here, trace_attributes};
+use super::steps::{lost_to_concurrent_repeat, made_here};
+use super::{BegunExchange, ExchangeBatch, Granted, PendingExchange, trace_attributes};
 use crate::authority::Authority;
+use crate::people::approvals::needs_approval;
 use mayfly_base::limits;
 use mayfly_base::refusal::Error;
 use mayfly_credential::batch::{BatchSigner, SigningSession, UnsignedCredential};
 use mayfly_identity::caller::Caller;
-use mayfly_ledger::View;
 use mayfly_ledger::commit::EncodedRecord;
 use mayfly_ledger::state::request_key;
 use mayfly_ledger::writer::template::{IssuanceRequest, RecordTemplate};
+use mayfly_ledger::{ProposalKind, View};
 use mayfly_policy::catalog::CompiledCatalog;
 use mayfly_policy::decide::{BatchDecision, ReusableDecision, SharedDecision};
 use mayfly_policy::exchange_request::{ExchangeRequest, TaskChoice};
 
-/// The decision cache of one connection, which recent batches leave for the following ones. It can be dropped at any time without losing
-/// more than time.
+/// The decisions that recent batches of a connection leave for the following ones.
 #[derive(Default)]
-pub struct DecisionCache {
+pub(super) struct CachedDecisions {
     decided: Mutex<Vec<CachedDecision>>,
     /// The last batch contained no repeats. While this is set, the state is not searched for request ids first: that costs cache misses,
     /// and the fold checks them in any case. A new connection starts with the search, since a caller repeats requests after losing a
@@ -35,10 +39,10 @@ pub struct DecisionCache {
 #[derive(Clone)]
 struct CachedDecision {
     decision: Arc<ReusableDecision>,
-    series: Arc<BatchSigner>,
+    signer: Arc<BatchSigner>,
 }
 
-impl DecisionCache {
+impl CachedDecisions {
     /// A cached decision that applies to this request and is still in effect. One that is not is dropped.
     fn find(&self, want: &ExchangeRequest, holds: impl Fn(&ReusableDecision) -> bool) -> Option<CachedDecision> {
         let found = self.decided.lock().iter().find(|kept| kept.decision.serves(want)).cloned()?;
@@ -71,9 +75,9 @@ pub(super) struct BatchPlanner<'a> {
     view: &'a View,
     compiled: &'a Arc<CompiledCatalog>,
     caller: &'a Caller,
-    lately: &'a DecisionCache,
+    cache: &'a CachedDecisions,
     /// The shared decision used last.
-    series: Option<(SharedDecision<'a>, Rc<SigningSession>)>,
+    shared: Option<(SharedDecision<'a>, Rc<SigningSession>)>,
     /// The record templates of all shared decisions.
     templates: Vec<Arc<RecordTemplate>>,
     /// Repeats were searched for before deciding.
@@ -92,9 +96,9 @@ pub(super) enum RequestLookup<'a> {
 #[allow(clippy::large_enum_variant, reason = "a single exchange comes to one; a box would cost it an allocation")]
 pub(super) enum PlannedGrant {
     /// The exchange shares a decision, and its record is in the [`UnsignedBatch`].
-    Series,
+    Shared,
     /// The exchange was decided and made individually.
-    Alone(Granted),
+    Single(Granted),
 }
 
 /// The exchanges that share decisions: their records are proposed at once, and they are signed after that.
@@ -131,23 +135,86 @@ impl CeilingChecks {
     }
 }
 
+impl Authority {
+    /// Begins a batch of one caller: all exchanges are decided on one view and proposed at once. `cache`: the decision cache of the
+    /// connection.
+    pub(super) fn begin_batch<'a>(
+        &self,
+        caller: &Caller,
+        wants: impl Iterator<Item = &'a ExchangeRequest> + Clone,
+        cache: &CachedDecisions,
+    ) -> ExchangeBatch {
+        let count = wants.clone().count();
+        let minting = self.ledger.minting(count);
+        let (mut ready, mut begun) = (Vec::new(), Vec::with_capacity(count));
+        let mut unsigned = UnsignedBatch::with_room(count);
+        let stands = self.still_stands(caller);
+        let view = self.ledger.view();
+        let compiled = self.catalog.now();
+        let mut planner = BatchPlanner::new(self, &view, &compiled, caller, cache);
+        let mut rest = wants.clone();
+        let looks = planner.look(wants.clone());
+        for (want, look) in wants.zip(looks) {
+            rest.next();
+            let granted = stands.clone().and(look).and_then(|look| match look {
+                RequestLookup::Seen => Ok(None),
+                RequestLookup::New(_) if want.sent_token().is_some() => Ok(None),
+                RequestLookup::New(request) => planner.grant((begun.len(), want), request, rest.clone(), &mut unsigned).map(Some),
+            });
+            // A repeat gets its earlier answer, whatever the decision is now.
+            let granted = granted.or_else(|no| if stands.is_ok() && planner.was_asked(want) { Ok(None) } else { Err(no) });
+            begun.push(match granted {
+                Ok(Some(PlannedGrant::Single(Granted::Local(its, one)))) => {
+                    ready.push(its);
+                    Ok(BegunExchange::UnderWay(one))
+                }
+                Ok(Some(PlannedGrant::Shared)) => Ok(BegunExchange::UnderWay(PendingExchange { minted: None, proposed: None })),
+                Ok(None | Some(PlannedGrant::Single(Granted::Upstream(_)))) => Ok(BegunExchange::Waits),
+                Err(no) if needs_approval(&no) => Ok(BegunExchange::Waits),
+                Err(no) => Err(no),
+            });
+        }
+        let templates = planner.into_templates();
+        let (shared, proposed) = self.ledger.ready_each(ProposalKind::Grant, unsigned.records);
+        ready.extend(shared);
+        let mut all = |with: &dyn Fn() -> Result<BegunExchange, Error>| {
+            begun.iter_mut().filter(|one| matches!(one, Ok(BegunExchange::UnderWay(_)))).for_each(|one| *one = with());
+        };
+        if self.too_old(&view) {
+            all(&|| Ok(BegunExchange::Waits));
+        } else if let Err(no) = self.ledger.propose_ready(ready) {
+            all(&|| Err(Error::Refusal(no.clone())));
+        } else {
+            // Signing takes most of the time and evicts all else from the core's caches, so it comes last; the writer does not wait for it.
+            for (n, want, one) in unsigned.unfinished {
+                if let Some(Ok(BegunExchange::UnderWay(under_way))) = begun.get_mut(n) {
+                    under_way.minted = Some(want.traced.span("mint").of(one.finish()));
+                }
+            }
+        }
+        let mut batch = ExchangeBatch::new(begun, proposed, minting);
+        batch._templates = templates;
+        batch
+    }
+}
+
 impl<'a> BatchPlanner<'a> {
     pub fn new(
         authority: &'a Authority,
         view: &'a View,
         compiled: &'a Arc<CompiledCatalog>,
         caller: &'a Caller,
-        lately: &'a DecisionCache,
+        cache: &'a CachedDecisions,
     ) -> BatchPlanner<'a> {
         BatchPlanner {
             authority,
             view,
             compiled,
             caller,
-            lately,
-            series: None,
+            cache,
+            shared: None,
             templates: Vec::new(),
-            looked: !lately.all_new.load(Relaxed),
+            looked: !cache.all_new.load(Relaxed),
         }
     }
 
@@ -161,28 +228,28 @@ impl<'a> BatchPlanner<'a> {
         out: &mut UnsignedBatch<'a>,
     ) -> Result<PlannedGrant, Error> {
         let (authority, caller) = (self.authority, self.caller);
-        let fits = |series: &(SharedDecision<'a>, Rc<SigningSession>)| series.0.serves(want);
-        if !self.series.as_ref().is_some_and(fits) {
-            if let Some(series) = self.follow(want) {
-                self.series = Some(series);
+        let fits = |shared: &(SharedDecision<'a>, Rc<SigningSession>)| shared.0.serves(want);
+        if !self.shared.as_ref().is_some_and(fits) {
+            if let Some(shared) = self.follow(want) {
+                self.shared = Some(shared);
             } else if rest.by_ref().take(AHEAD).any(|other| BatchDecision::possible(want, other)) {
                 // A request that cannot share a decision is refused below like any other.
-                self.series = self.begin(want)?;
+                self.shared = self.begin(want)?;
             }
         }
-        if let Some((shared, series)) = self.series.as_ref().filter(|series| fits(series)) {
+        if let Some((shared, session)) = self.shared.as_ref().filter(|shared| fits(shared)) {
             let mut part = want.traced.span("decide");
             if let Some(own) = part.of(shared.grant(&authority.decider, caller, want, request))? {
                 part.note(|| trace_attributes::decided(shared.grants().parts()));
                 drop(part);
                 let id = authority.new_credential_id(request.map(|r| r.key()));
-                let (record, unfinished) = series.next(own, id, &authority.status, self.view.now())?;
+                let (record, unfinished) = session.next(own, id, &authority.status, self.view.now())?;
                 out.records.push(record);
                 out.unfinished.push((place, want, unfinished));
-                return Ok(PlannedGrant::Series);
+                return Ok(PlannedGrant::Shared);
             }
         }
-        authority.make(self.view, self.compiled, caller, want).map(PlannedGrant::Alone)
+        authority.make(self.view, self.compiled, caller, want).map(PlannedGrant::Single)
     }
 
     /// Searches the state for repeats and checks the ceilings, in one read: the entries are in no CPU cache, and searching for all of them
@@ -211,7 +278,7 @@ impl<'a> BatchPlanner<'a> {
             (looks, seen)
         });
         if looked {
-            self.lately.all_new.store(!seen, Relaxed);
+            self.cache.all_new.store(!seen, Relaxed);
         }
         looks
     }
@@ -222,7 +289,7 @@ impl<'a> BatchPlanner<'a> {
         let key = request_key(self.caller.id().as_str(), id);
         let asked = self.view.read(|state| state.knows_request(&key));
         if asked {
-            self.lately.all_new.store(false, Relaxed);
+            self.cache.all_new.store(false, Relaxed);
         }
         asked
     }
@@ -235,22 +302,22 @@ impl<'a> BatchPlanner<'a> {
 
     /// Continues a shared decision of an earlier batch.
     fn follow(&mut self, want: &ExchangeRequest) -> Option<(SharedDecision<'a>, Rc<SigningSession>)> {
-        let CachedDecision { decision, series } =
-            self.lately.find(want, |one| one.holds(self.view, self.compiled, self.caller))?;
-        self.templates.push(series.template().clone());
-        Some((SharedDecision::Lasting(decision), SigningSession::of(series)?))
+        let CachedDecision { decision, signer } =
+            self.cache.find(want, |one| one.holds(self.view, self.compiled, self.caller))?;
+        self.templates.push(signer.template().clone());
+        Some((SharedDecision::Lasting(decision), SigningSession::of(signer)?))
     }
 
     fn begin(&mut self, want: &'a ExchangeRequest) -> Result<Option<(SharedDecision<'a>, Rc<SigningSession>)>, Error> {
         let authority = self.authority;
         let shared = authority.decider.shared(self.view, self.compiled, self.caller, want)?;
         let Some(shared) = shared.filter(|shared| made_here(shared.grants().kind())) else { return Ok(None) };
-        let series = Arc::new(BatchSigner::new(shared.grants().clone(), &authority.keyring)?);
-        self.templates.push(series.template().clone());
+        let signer = Arc::new(BatchSigner::new(shared.grants().clone(), &authority.keyring)?);
+        self.templates.push(signer.template().clone());
         let alike = shared.lasting(self.view, self.compiled, self.caller);
         if let SharedDecision::Lasting(decision) = &alike {
-            self.lately.keep(CachedDecision { decision: decision.clone(), series: series.clone() });
+            self.cache.keep(CachedDecision { decision: decision.clone(), signer: signer.clone() });
         }
-        Ok(SigningSession::of(series).map(|making| (alike, making)))
+        Ok(SigningSession::of(signer).map(|session| (alike, session)))
     }
 }

@@ -1,0 +1,153 @@
+//! The steps of an exchange, of which the ways to exchange are built: the look-up of repeats and room, the decision, minting, and the
+//! refusals of an exchange that has to be tried again.
+
+use std::time::Duration;
+
+use super::{Granted, PendingExchange, trace_attributes};
+use crate::authority::Authority;
+use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
+use mayfly_base::trace::CallTrace;
+use mayfly_credential::MintedCredential;
+use mayfly_credential::kind::{CredentialKind, mint_local};
+use mayfly_identity::caller::Caller;
+use mayfly_ledger::state::request_key;
+use mayfly_ledger::{ProposalKind, State, View};
+use mayfly_policy::catalog::CompiledCatalog;
+use mayfly_policy::decide::decided_on_stale_state;
+use mayfly_policy::exchange_request::{ExchangeRequest, TaskChoice};
+use mayfly_policy::grant::Grant;
+
+impl Authority {
+    /// Whether deciding took so long that the decision has to be repeated.
+    pub(super) fn too_old(&self, view: &View) -> bool {
+        self.system.wall().since(view.now()) > self.bounds.load().view_max_age_ms
+    }
+
+    /// Decides and, for a kind that mayfly makes, makes the credential and its records. Does not wait. `None`: a repeat.
+    pub(super) fn grant(
+        &self,
+        view: &View,
+        compiled: &CompiledCatalog,
+        caller: &Caller,
+        want: &ExchangeRequest,
+    ) -> Result<Option<Granted>, Error> {
+        let key = want.request_id.as_ref().map(|id| request_key(caller.id().as_str(), id));
+        let seen = view.read(|state| match key.filter(|key| state.knows_request(key)) {
+            Some(_) => Ok(true),
+            None => self.room(state, caller, want).map(|()| false),
+        });
+        if seen? { Ok(None) } else { self.make(view, compiled, caller, want).map(Some) }
+    }
+
+    pub(super) fn grant_unseen(
+        &self,
+        view: &View,
+        compiled: &CompiledCatalog,
+        caller: &Caller,
+        want: &ExchangeRequest,
+    ) -> Result<Granted, Error> {
+        view.read(|state| self.room(state, caller, want))?;
+        self.make(view, compiled, caller, want)
+    }
+
+    pub(super) fn make(
+        &self,
+        view: &View,
+        compiled: &CompiledCatalog,
+        caller: &Caller,
+        want: &ExchangeRequest,
+    ) -> Result<Granted, Error> {
+        let grant = self.decide(view, compiled, caller, want)?; // a refusal names the rule and the way out
+        if !made_here(grant.kind()) {
+            return Ok(Granted::Upstream(Box::new(grant)));
+        }
+        let minted = want.traced.span("mint").of(self.mint_here(grant, view));
+        let mut minted = minted?; // must not be revealed yet
+        let (ready, proposed) = self.ledger.ready_for(ProposalKind::Grant, minted.records(), want.traced.id())?;
+        Ok(Granted::Local(ready, PendingExchange { minted: Some(Ok(minted)), proposed: Some(proposed) }))
+    }
+
+    /// Checks that the configured ceilings leave room, so that nothing is signed in vain. The writer's verdict is authoritative.
+    pub(super) fn room(&self, state: &State, caller: &Caller, want: &ExchangeRequest) -> Result<(), Error> {
+        let (own, ceilings) = (caller.id().as_str(), self.ledger.ceilings());
+        ceilings.credential(state, own, 0)?;
+        if want.request_id.is_some() {
+            ceilings.request_id(state, own, 0)?;
+        }
+        if matches!(want.task, TaskChoice::Inline(_)) {
+            ceilings.task(state, own, (0, 0))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn decide(
+        &self,
+        view: &View,
+        compiled: &CompiledCatalog,
+        caller: &Caller,
+        want: &ExchangeRequest,
+    ) -> Result<Grant, Error> {
+        let mut part = want.traced.span("decide");
+        let grant = part.of(self.decider.exchange(view, compiled, caller, want, || self.system.id16()))?;
+        part.note(|| trace_attributes::decided(grant.parts()));
+        Ok(grant)
+    }
+
+    pub(super) fn mint_here(&self, grant: Grant, view: &View) -> Result<MintedCredential, Error> {
+        let group = self.ledger.new_group();
+        let id = self.new_credential_id(grant.request_key());
+        mint_local(grant, id, group, &self.keyring, &self.status, view.now())
+    }
+
+    /// Makes the credential at its upstream, under a lease; it must not be revealed yet. Dropping it removes it at the upstream.
+    pub(super) async fn mint_elsewhere(&self, grant: Grant, gone: impl Future<Output = ()>) -> Result<MintedCredential, Error> {
+        let mut part = CallTrace::part("upstream").of_another();
+        part.note(|| trace_attributes::upstream(grant.parts()));
+        let minted = tokio::select! {
+            minted = self.leases.mint(grant, self.ledger.new_group()) => minted,
+            () = gone => Err(Error::Refusal(Refusal::new(Reason::NotReady, "the caller went away while it was made"))),
+        };
+        part.of(minted)
+    }
+
+    /// Checks that this server makes the granted kind at upstreams.
+    pub(super) fn makes(&self, grant: &Grant) -> Result<(), Error> {
+        let kind =
+            CredentialKind::from_number(grant.kind()).ok_or_else(|| Fault::new("a grant of an unknown credential kind"))?;
+        self.leases.maker(kind).map(|_| ()).map_err(Error::Refusal)
+    }
+}
+
+/// An unknown kind is left to `mint_local`, which returns the error.
+pub(super) fn made_here(kind: u32) -> bool {
+    CredentialKind::from_number(kind).is_none_or(CredentialKind::made_here)
+}
+
+pub(super) fn late() -> Error {
+    let no = Refusal::new(Reason::DecidedOnOldState, "deciding took longer than a view may be old");
+    Error::Refusal(no.retry(Duration::from_secs(1)))
+}
+
+pub(super) fn reused(request_id: &str) -> Error {
+    Error::Refusal(
+        Refusal::new(Reason::RequestIdReused, format!("request_id {request_id:?} was used before for another request"))
+            .way_out("a new request takes a new request_id"),
+    )
+}
+
+/// The refusal of a repeat that lost against a concurrent repeat of the same request. The caller did nothing wrong and may try again.
+pub(super) fn beaten() -> Error {
+    let no = Refusal::new(Reason::DecidedOnOldState, "the same request was sent more than once at a time, and another was first");
+    Error::Refusal(no.retry(Duration::from_millis(100)))
+}
+
+/// Whether a concurrent call with the same request was first: the request id is bound, or the credential to be replaced is gone.
+pub(super) fn lost_to_concurrent_repeat(no: &Error, replaces: bool) -> bool {
+    matches!(no, Error::Refusal(r) if r.reason == Reason::RequestIdReused || (replaces && r.reason == Reason::CredentialNotActive))
+}
+
+/// Whether another attempt gives the answer: the decision used a version that is no longer in effect, or a concurrent call with the same
+/// request was first.
+pub(super) fn should_retry(no: &Error, replaces: bool) -> bool {
+    decided_on_stale_state(no) || lost_to_concurrent_repeat(no, replaces)
+}
