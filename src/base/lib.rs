@@ -2,7 +2,7 @@
 //!
 //! - [`limits`]: every number that bounds something, with its source. [`refusal`]: the closed list of reasons that a caller is refused for.
 //! - [`system`]: time and randomness, which come in as values. [`document`]: files that people write, with errors that name the place.
-//! - [`trace`]: spans of calls. [`log_queue`]: the queue of log lines to stderr.
+//! - [`trace`]: spans of calls. [`log_queue`]: the queue of log lines to stderr. [`plural`]: counts in sentences.
 //!
 //! Nothing here knows records, requests or connections. A limit is a line in `limits`, a refusal reason a line in `refusal`.
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ pub mod document;
 pub mod file_path;
 pub mod limits;
 pub mod log_queue;
+pub mod plural;
 pub mod refusal;
 pub mod system;
 pub mod trace;

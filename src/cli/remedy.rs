@@ -80,7 +80,10 @@ fn way_out(reason: Reason) -> &'static str {
         Reason::WiderThanParent => {
             "the parent's owner can open a wider task: `mayfly task open`; see the parent with `mayfly task show TASK`"
         }
-        Reason::NotFound => "see who you are with `mayfly whoami`",
+        Reason::NotFound => {
+            "check the spelling; list the objects that you may see with the command of their kind, such as `mayfly task list`; `mayfly whoami` \
+             shows the environments that you operate"
+        }
         Reason::AlreadyExists => "you can: choose another name",
         Reason::TaskNotActive => "see it with `mayfly task show TASK`; open another with `mayfly task open`",
         Reason::CredentialNotActive => "see it with `mayfly credential show CREDENTIAL`; get another with `mayfly get UPSTREAM`",

@@ -127,7 +127,7 @@ fn print_revocation(run: &CommandContext, revoked: &RevocationView, locks: &[Str
     let would = if revoked.seq.is_some() { "are" } else { "would be" };
     match locks {
         [] if revoked.issued_only => run.out.say("new grants are not blocked: --issued-only"),
-        [] => run.out.say("new grants are not blocked by a lock: what was named cannot be granted anew by itself"),
+        [] => run.out.say("new grants are not blocked: no lock can be put on targets of these kinds (`mayfly lock add --help` lists the kinds that can be locked)"),
         locks => run.out.say(format_args!("new grants for {} {would} blocked too, {until}", locks.join(" "))),
     }
 }

@@ -7,6 +7,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, WatchArgs};
 use super::show::status::StatusView;
+use mayfly_base::plural::counted;
 use mayfly_proto::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
 
 /// Arguments of `mayfly status`.
@@ -33,7 +34,7 @@ pub async fn run(args: StatusArgs, run: &CommandContext) -> Result<Exit, CliErro
     }
     if status.counts.leases_failing > 0 {
         let n = status.counts.leases_failing;
-        run.out.say(format_args!("{n} leases could not be undone yet: mayfly lease list --state pending"));
+        run.out.say(format_args!("{} could not be undone yet: mayfly lease list --state pending", counted(n, "lease")));
     }
     Ok(Exit::Ok)
 }

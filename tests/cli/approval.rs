@@ -55,6 +55,36 @@ fn what_is_approved_is_what_was_shown() {
 }
 
 #[test]
+fn a_change_is_named_with_what_it_changes_and_why() {
+    let change = |governs: &[&str], because: &str, environment: &str| pb::Approval {
+        of: pb::ApprovalOf::Change.into(),
+        governs: governs.iter().map(|part| (*part).to_owned()).collect(),
+        asked_because: because.into(),
+        environment: environment.into(),
+        arguments_json: String::new(),
+        ..waiting()
+    };
+    for (approval, said) in [
+        (
+            change(&["policy operators", "roles"], "two on call", "prod"),
+            "asks to change policy operators, roles in prod: two on call",
+        ),
+        (change(&[], "", "prod"), "asks to change the policy, an upstream or a binding in prod; no reason was given"),
+        (change(&[], "", ""), "asks to change the trust bundles; no reason was given"),
+    ] {
+        let (shown, decided) = (approval.clone(), approval);
+        let stage = Stage::new();
+        stage.double.on(move |_: pb::GetApprovalRequest| Ok(pb::GetApprovalResponse { approval: Some(shown.clone()) }));
+        stage.double.on(move |_: pb::DecideApprovalRequest| {
+            Ok(pb::DecideApprovalResponse { approval: Some(decided.clone()), hits: None })
+        });
+        let ran = stage.run(&format!("approval give {ID} --reason agreed"));
+        assert_eq!(ran.exit, 0, "{ran:?}");
+        assert!(ran.stderr.contains(&format!("spiffe://example.org/agent {said}")), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn whoever_noted_a_digest_decides_about_that_one() {
     let (stage, seen) = stage();
     let ran = stage.run(&format!("approval refuse {ID} --reason no --request-sha256 {}", "ab".repeat(32)));

@@ -178,7 +178,7 @@ fn decisions_that_would_differ_are_findings() {
     let ran = stage.run("policy diff dev policy --since 2h");
     assert_eq!(ran.exit, 10, "{ran:?}");
     assert!(ran.stdout.contains("forbidden by x") && !ran.stdout.contains('\u{1b}'), "{}", ran.stdout);
-    assert!(ran.stderr.contains("of 5 decisions 1 would be refused"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("5 recorded requests decided again: 1 permitted before would be refused, 0 refused before"), "{}", ran.stderr);
     assert_eq!(stage.run("policy diff prod policy").exit, 0);
 }
 

@@ -1,7 +1,7 @@
 //! Searching and following records.
 
 use mayfly::ledger::ProposalKind;
-use mayfly::ledger::record::{Author, Event, Maintained, Record, RequestsRefused};
+use mayfly::ledger::record::{Author, EVENT_NAMES, Event, Maintained, Record, RequestsRefused};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::audit_service_server::AuditService;
 use mayfly::refusal::Reason;
@@ -194,4 +194,16 @@ fn readers_are_bounded_and_a_place_is_free_again_when_one_goes() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     ok(begin());
+}
+
+/// The page of the audit explains each event that `audit search --event` takes.
+#[test]
+fn every_event_is_explained() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/audit.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    for event in EVENT_NAMES {
+        let name = format!("`{event}`");
+        assert!(rows.iter().any(|row| row.split(" | ").next().unwrap().contains(&name)), "docs/audit.md does not explain {name}");
+    }
 }

@@ -14,6 +14,7 @@ use mayfly_authority::authority::Authority;
 use mayfly_authority::source_health::{SourceKind, SourceState};
 use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
+use mayfly_base::plural::{counted, one_or};
 use mayfly_base::refusal::Error;
 use mayfly_ledger::State;
 use mayfly_ledger::recovery::open::writer_number;
@@ -185,9 +186,10 @@ impl ServerApi {
         let beyond = self.0.followers.beyond();
         if let Some(one) = beyond.first() {
             warnings.push(format!(
-                "{} followers have seen more of the ledger than this server has (follower {} of {}: seq {}; this server stood at {}): an older \
+                "{} {} seen more of the ledger than this server has (follower {} of {}: seq {}; this server stood at {}): an older \
                  copy of the data directory was started, and revocations are missing: put the newest one back, or mayfly server recover",
-                beyond.len(),
+                counted(beyond.len(), "follower"),
+                one_or(beyond.len(), "has", "have"),
                 one.name,
                 one.who.name(),
                 one.seen,
@@ -197,7 +199,9 @@ impl ServerApi {
         let unreviewed =
             self.0.ledger.peek(|s| s.glasses.iter().filter(|(_, g)| sees.has(&g.environment) && g.unreviewed(s.time)).count());
         if unreviewed > 0 {
-            warnings.push(format!("{unreviewed} break-glass tasks are not reviewed: mayfly report unreviewed"));
+            let are = one_or(unreviewed, "is", "are");
+            let tasks = counted(unreviewed, "break-glass task");
+            warnings.push(format!("{tasks} {are} not reviewed: mayfly report unreviewed"));
         }
         let (removed, head) = self.0.ledger.peek(|s| (s.removed.before, s.position));
         let unindexed = self.0.ledger.unindexed(removed, head);
@@ -208,7 +212,9 @@ impl ServerApi {
         }
         let cut = self.0.exported.lock().as_ref().map_or(0, |exported| exported.cut);
         if cut > 0 {
-            warnings.push(format!("{cut} records were too large for the audit export; only their seq and event were exported"));
+            let (records, were) = (counted(cut, "record"), one_or(cut, "was", "were"));
+            let their = one_or(cut, "its", "their");
+            warnings.push(format!("{records} {were} too large for the audit export; only {their} seq and event were exported"));
         }
         let hooks = self.0.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default();
         warnings.extend(hooks.iter().filter(|hook| webhook::concerns(hook, sees)).filter_map(troubled));
@@ -308,7 +314,10 @@ fn troubled(hook: &mayfly_authority::webhook::WebhookStatus) -> Option<String> {
     match (&hook.since, hook.dead) {
         (Some(since), _) => Some(format!("webhook {name}: events are not taken since {since}: {}", hook.problem)),
         (None, 0) => None,
-        (None, dead) => Some(format!("webhook {name}: {dead} events were given up: mayfly webhook list -o json")),
+        (None, dead) => {
+            let (events, were) = (counted(dead, "event"), one_or(dead, "was", "were"));
+            Some(format!("webhook {name}: {events} {were} given up: mayfly webhook list -o json"))
+        }
     }
 }
 

@@ -105,7 +105,8 @@ pub async fn verify(args: &VerifyArgs, run: &CommandContext) -> Result<Exit, Cli
         return Ok(Exit::Findings);
     }
     if keys.is_empty() {
-        run.out.say("it is one whole; who signed it was not looked at: give --key, and whoever made it up is found out");
+        run.out
+            .say("the export is internally consistent; its signature was not checked: pass --key FILE to verify who signed it");
         return Ok(Exit::Partly);
     }
     Ok(Exit::Ok)

@@ -82,7 +82,7 @@ fn check_store(path: &Path, config: &Config, run: &CommandContext, found: &mut C
         StoreCondition::InUse => running(path, run, found),
         StoreCondition::Sound { behind_ms: 0 } => {
             found.ok("sealing key", "it is the store's");
-            found.push("server", State::Problem, "it does not run: its store is open to nobody", start);
+            found.push("server", State::Problem, "it does not run: no process has its store open", start);
         }
         StoreCondition::Sound { behind_ms } => {
             found.ok("sealing key", "it is the store's");

@@ -9,6 +9,7 @@ use super::super::server::ApiClient;
 use super::super::show::status::StatusView;
 use super::super::show::whoami::Whoami;
 use super::CheckResults;
+use mayfly_base::plural::{counted, one_or};
 use mayfly_base::refusal::Reason;
 use mayfly_proto::mayfly::v1::{
     self as pb, server_service_client::ServerServiceClient, token_service_client::TokenServiceClient,
@@ -88,7 +89,8 @@ async fn status(server: &ApiClient, found: &mut CheckResults) {
 /// Reports that all sources of the server can be read. A source that cannot be read is among the server's warnings.
 fn sources(status: &StatusView, found: &mut CheckResults) {
     if !status.sources.is_empty() && status.sources.iter().all(|source| source.problem.is_empty()) {
-        found.ok("sources", format!("{} files and services that the server reads again can be read", status.sources.len()));
+        let sources = counted(status.sources.len(), "source");
+        found.ok("sources", format!("{sources} (files and services that the server reads again) can be read"));
     }
 }
 
@@ -134,18 +136,19 @@ fn issuing(status: &StatusView, found: &mut CheckResults) {
         );
     }
     if status.counts.followers_beyond > 0 {
-        let what =
-            format!("{} followers have seen more than this server has: it runs on an older copy", status.counts.followers_beyond);
+        let (n, have) = (status.counts.followers_beyond, one_or(status.counts.followers_beyond, "has", "have"));
+        let what = format!("{} {have} seen more than this server has: it runs on an older copy", counted(n, "follower"));
         found.problem("rolled back", what, "put the newest data directory back, or run: mayfly server recover");
     }
     if status.counts.stale_followers > 0 {
-        let what = format!("{} followers were not heard of for too long", status.counts.stale_followers);
+        let (n, were) = (status.counts.stale_followers, one_or(status.counts.stale_followers, "was", "were"));
+        let what = format!("{} {were} not heard of for too long", counted(n, "follower"));
         found.warning("followers", what, "who they are: mayfly follower list");
     }
     if status.counts.leases_failing > 0 {
         found.warning(
             "leases",
-            format!("{} cannot be undone", status.counts.leases_failing),
+            format!("{} cannot be undone", counted(status.counts.leases_failing, "lease")),
             "what the upstream says: mayfly lease list --state pending",
         );
     }

@@ -14,6 +14,7 @@ use crate::show::policy::{DecisionDiffView, DecisionExplanationView, PolicyDiffV
 use crate::{CommandContext, server::ApiClient};
 use mayfly_base::atomic_file::{AtomicFile, SHARED};
 use mayfly_base::limits;
+use mayfly_base::plural::counted;
 use mayfly_base::system::System;
 use mayfly_policy::unpermitted_actions;
 use mayfly_proto::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
@@ -198,8 +199,11 @@ pub async fn diff(args: DiffArgs, run: &CommandContext) -> Result<Exit, CliError
     let answer = server.call(request, |c, q| async move { PolicyServiceClient::new(c).diff_policy(q).await }).await?;
     let whole = PolicyDiffView::from(answer);
     run.out.say(format_args!(
-        "of {} decisions {} would be refused that were permitted, {} permitted that were refused; of {} nothing can be said",
-        whole.decisions, whole.newly_refused, whole.newly_permitted, whole.undetermined
+        "{} decided again: {} permitted before would be refused, {} refused before would be permitted, {} cannot be decided again",
+        counted(whole.decisions, "recorded request"),
+        whole.newly_refused,
+        whole.newly_permitted,
+        whole.undetermined
     ));
     if let Some(reached) = &whole.reached {
         run.out

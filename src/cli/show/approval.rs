@@ -153,16 +153,16 @@ impl ApprovalView {
             return format!("{} asks to call {}: {}", AuthorView::text(self.caller.as_ref()), self.tool, self.purpose);
         }
         if self.of == "change" && self.environment.is_empty() {
-            return format!(
-                "{} asks to change who is trusted: {}",
-                AuthorView::text(self.caller.as_ref()),
-                or_dash(Some(&self.asked_because))
-            );
+            let caller = AuthorView::text(self.caller.as_ref());
+            return format!("{caller} asks to change the trust bundles{}", self.reason_given());
         }
         if self.of == "change" || !self.asked_because.is_empty() {
             let caller = AuthorView::text(self.caller.as_ref());
-            let because = or_dash(Some(&self.asked_because));
-            return format!("{caller} asks to change what decides in {}: {because}", self.environment);
+            let what = match self.governs.as_slice() {
+                [] => "the policy, an upstream or a binding".to_owned(),
+                parts => parts.join(", "),
+            };
+            return format!("{caller} asks to change {what} in {}{}", self.environment, self.reason_given());
         }
         let tool = if self.tool.is_empty() { String::new() } else { format!(" for tool {}", self.tool) };
         let caller = AuthorView::text(self.caller.as_ref());
@@ -172,6 +172,14 @@ impl ApprovalView {
         }
         let scopes = self.scopes.join(", ");
         format!("{caller} asks for {scopes} of {} in {}{tool}: {}", self.upstream, self.environment, self.purpose)
+    }
+
+    /// The end of a sentence: the reason that the caller gave, or that the caller gave none.
+    fn reason_given(&self) -> String {
+        match self.asked_because.as_str() {
+            "" => "; no reason was given".to_owned(),
+            reason => format!(": {reason}"),
+        }
     }
 }
 

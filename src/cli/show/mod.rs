@@ -25,6 +25,7 @@ pub mod whoami;
 
 use serde::Serialize;
 
+use mayfly_base::plural::{counted, one_or};
 use mayfly_proto::mayfly::v1 as pb;
 
 /// A time as RFC 3339 with as many digits as it has; `None` if it is absent or invalid.
@@ -151,21 +152,25 @@ impl From<Option<pb::Hits>> for HitsView {
 impl HitsView {
     /// The text for people.
     pub fn text(&self) -> String {
-        let most = if self.overlapping { "at most " } else { "" };
-        let (credentials, tasks) = (many(self.credentials, "credential"), many(self.tasks, "task"));
-        format!("{most}{credentials}, {tasks}, {}", many(self.callers, "caller"))
+        let counts = [(self.credentials, "credential"), (self.tasks, "task"), (self.callers, "caller")];
+        // "At most 0" says no more than 0.
+        let first = counts.iter().position(|(n, _)| *n > 0).filter(|_| self.overlapping);
+        let text = |(at, (n, noun)): (usize, (u64, &str))| {
+            format!("{}{}", if first == Some(at) { "at most " } else { "" }, counted(n, noun))
+        };
+        counts.into_iter().enumerate().map(text).collect::<Vec<_>>().join(", ")
     }
 
     /// The text of what is refused from now on, and which tasks end. The callers are named as holders of the credentials; they are not
     /// refused themselves.
     pub fn refused(&self) -> String {
-        let most = if self.overlapping { "at most " } else { "" };
-        let verb = if self.credentials == 1 { "is" } else { "are" };
+        let most = if self.overlapping && self.credentials > 0 { "at most " } else { "" };
+        let verb = one_or(self.credentials, "is", "are");
         let whose = match self.credentials {
             0 => String::new(),
-            _ => format!(", of {}", many(self.callers, "caller")),
+            _ => format!(", of {}", counted(self.callers, "caller")),
         };
-        format!("{most}{} {verb} refused from now on{whose}; {}", many(self.credentials, "credential"), self.ends(false))
+        format!("{most}{} {verb} refused from now on{whose}; {}", counted(self.credentials, "credential"), self.ends(false))
     }
 
     /// The text of how many tasks end or would end.
@@ -178,14 +183,10 @@ impl HitsView {
         };
         match (ended, left) {
             (0, _) => format!("no task {}", if would { "would end" } else { "ends" }),
-            (_, 0) => format!(
-                "{} {verb}: nothing is granted in {} any more",
-                many(ended, "task"),
-                if ended == 1 { "it" } else { "them" }
-            ),
-            _ => {
-                format!("{} {verb}, {} {}", many(ended, "task"), many(left, "other"), if left == 1 { "goes on" } else { "go on" })
+            (_, 0) => {
+                format!("{} {verb}: nothing is granted in {} any more", counted(ended, "task"), one_or(ended, "it", "them"))
             }
+            _ => format!("{} {verb}, {} {}", counted(ended, "task"), counted(left, "other"), one_or(left, "goes on", "go on")),
         }
     }
 
@@ -193,10 +194,6 @@ impl HitsView {
     pub fn cells(&self) -> [String; 3] {
         [self.credentials, self.tasks, self.callers].map(|n| n.to_string())
     }
-}
-
-fn many(n: u64, one: &str) -> String {
-    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
 
 /// A target: its kind and its values.
@@ -236,6 +233,16 @@ mod tests {
         assert_eq!(at(i64::MAX, 0), None);
         assert_eq!(time(None), None);
         assert_eq!(ms(Some(prost_types::Duration { seconds: -1, nanos: -500_000_000 })), Some(-1500));
+    }
+
+    #[test]
+    fn an_upper_bound_of_nothing_is_nothing() {
+        let hits = |credentials, tasks, callers| HitsView { credentials, tasks, callers, overlapping: true, tasks_ended: 0 };
+        assert_eq!(hits(3, 1, 2).text(), "at most 3 credentials, 1 task, 2 callers");
+        assert_eq!(hits(0, 2, 0).text(), "0 credentials, at most 2 tasks, 0 callers");
+        assert_eq!(hits(0, 0, 0).text(), "0 credentials, 0 tasks, 0 callers");
+        assert!(hits(0, 0, 0).refused().starts_with("0 credentials are refused from now on"), "{}", hits(0, 0, 0).refused());
+        assert!(hits(1, 1, 1).refused().starts_with("at most 1 credential is refused"), "{}", hits(1, 1, 1).refused());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{hex, ms, some_seq, time};
 use crate::out::Printable;
+use mayfly_authority::admission::admission_queue::REFUSED_WITHIN_US;
 use mayfly_proto::mayfly::v1 as pb;
 
 /// The status of the server.
@@ -92,7 +93,31 @@ impl From<pb::IdentityStatus> for ServerIdentityView {
 pub struct LoadView {
     pub waiting: u64,
     pub decision_us: f64,
-    pub refused: Vec<u64>,
+    /// Exchanges that were refused since the server's start because they would have waited too long.
+    pub refused_total: u64,
+    /// The same exchanges, by the time from when they were read to their refusal; classes with none are left out.
+    pub refused_within: Vec<RefusedWithinView>,
+}
+
+/// Exchanges that were refused for overload within one class of time.
+#[derive(Serialize, Debug, PartialEq)]
+pub struct RefusedWithinView {
+    /// The end of the class in milliseconds; none for the last class, which has no end.
+    pub at_most_ms: Option<f64>,
+    pub count: u64,
+}
+
+impl From<pb::LoadStatus> for LoadView {
+    fn from(l: pb::LoadStatus) -> LoadView {
+        let ends = REFUSED_WITHIN_US.iter().map(|us| Some(*us as f64 / 1000.0)).chain(std::iter::repeat(None));
+        let classes = ends.zip(&l.refused).map(|(at_most_ms, count)| RefusedWithinView { at_most_ms, count: *count });
+        LoadView {
+            waiting: l.waiting,
+            decision_us: l.decision_ns as f64 / 1000.0,
+            refused_total: l.refused.iter().sum(),
+            refused_within: classes.filter(|class| class.count > 0).collect(),
+        }
+    }
 }
 
 /// The ledger and its store.
@@ -186,7 +211,7 @@ impl From<pb::GetStatusResponse> for StatusView {
                 store_bytes: d.store_bytes,
             }),
             counts: s.counts.unwrap_or_default().into(),
-            load: s.load.map(|l| LoadView { waiting: l.waiting, decision_us: l.decision_ns as f64 / 1000.0, refused: l.refused }),
+            load: s.load.map(LoadView::from),
             warnings: s.warnings,
             sources: s.sources.into_iter().map(SourceView::from).collect(),
             refused_handshakes: s
@@ -249,5 +274,19 @@ impl From<pb::Counts> for ObjectCountsView {
 impl Printable for StatusView {
     fn name(&self) -> String {
         if self.issuing { "issuing".to_owned() } else { self.not_issuing_reason.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_for_overload_name_their_class_of_time() {
+        let load =
+            LoadView::from(pb::LoadStatus { waiting: 1, decision_ns: 2_500, refused: vec![0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 3] });
+        assert_eq!((load.decision_us, load.refused_total), (2.5, 5));
+        let within = |at_most_ms, count| RefusedWithinView { at_most_ms, count };
+        assert_eq!(load.refused_within, [within(Some(0.5), 2), within(None, 3)]);
     }
 }

@@ -12,6 +12,7 @@ use super::load::{TourLoad, exchange, token_of};
 use super::{Narrator, TourError, echo};
 use crate::dev::{DevWorld, ServerProcess, TRUST_DOMAIN};
 use mayfly_api::client;
+use mayfly_base::plural::{counted, one_or};
 use mayfly_base::system::System;
 use mayfly_client::verifier::{Settings, Verifier};
 use mayfly_proto::mayfly::v1 as pb;
@@ -134,7 +135,9 @@ impl Tour {
         let timeout = prost_types::Duration::try_from(PATIENCE).ok();
         let ask = pb::WaitForRevocationRequest { seq, timeout };
         let answer = RevocationServiceClient::new(self.operator.clone()).wait_for_revocation(ask).await?.into_inner();
-        if answer.applied { Ok(()) } else { Err(format!("{} followers have not applied seq {seq}", answer.behind_count).into()) }
+        let behind = answer.behind_count;
+        let (followers, have) = (counted(behind, "follower"), one_or(behind, "has", "have"));
+        if answer.applied { Ok(()) } else { Err(format!("{followers} {have} not applied seq {seq}").into()) }
     }
 
     async fn issue(&self, teller: &mut Narrator) -> Result<String, TourError> {

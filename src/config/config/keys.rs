@@ -151,7 +151,7 @@ pub const KEYS: &[ConfigKey] = &[
         "oidc_issuers.max_life",
         Duration(1000, l::OIDC_TOKEN_LIFE_MS),
         Is("\"1h\""),
-        "A token whose `exp` is later after its `iat` than this is refused.",
+        "The longest lifetime of a token: one whose `exp` is later than `iat` plus this duration is refused.",
     ),
     key(
         "oidc_issuers.scopes_claim",

@@ -63,7 +63,7 @@ defects! {
     /// `nbf` or `iat` is in the future.
     NotYetValid => "not_yet_valid", "nbf and iat have come";
     /// The lifetime is longer than the issuer's configuration allows, or not positive.
-    LivesTooLong => "lives_too_long", "exp is after iat, by at most the issuer's max_life";
+    LivesTooLong => "lives_too_long", "exp lies after iat, at most the max_life of the issuer's configuration (default 1h) later";
     /// No `sub`, or a `sub` that cannot be recorded.
     Sub => "sub", "sub is text of 1 to 1024 bytes without control characters (limit OIDC_SUB_BYTES)";
     /// `sub` is a SPIFFE ID. OIDC issuers cannot vouch for SPIFFE IDs.

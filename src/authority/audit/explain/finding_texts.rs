@@ -2,6 +2,7 @@
 
 use super::{ExplainFinding, GrantExplanation, UnreadHistory, body};
 use crate::exchange::lookup::FoundIssuance;
+use mayfly_base::plural::{counted, one_or};
 use mayfly_ledger::State;
 use mayfly_ledger::reader::history::HistoryRecord;
 use mayfly_ledger::reader::history_query::QueryGap;
@@ -235,7 +236,7 @@ pub(super) fn of_task(state: &State, id: TaskId, records: &[HistoryRecord], now:
     };
     let state_of = ExplainFinding { subject: "task", text: now_is.clone(), permits: good, seq: terms.seq };
     findings.push(state_of);
-    let issued = format!("{} credentials were issued in it", task.issued);
+    let issued = format!("{} {} issued in it", counted(task.issued, "credential"), one_or(task.issued, "was", "were"));
     findings.push(permits("credentials", issued, Seq::ZERO));
     let holders = std::iter::once(&*terms.opener).chain(terms.callers.iter().map(|c| &**c)).map(str::to_owned).collect();
     Some(GrantExplanation {

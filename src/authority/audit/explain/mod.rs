@@ -10,6 +10,7 @@ mod related;
 use crate::authority::Authority;
 use crate::exchange::lookup::{FoundIssuance, not_kept, path_to};
 use mayfly_base::limits;
+use mayfly_base::plural::counted;
 use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_ledger::reader::history::HistoryRecord;
 use mayfly_ledger::reader::history_query::QueryGap;
@@ -304,8 +305,10 @@ impl Authority {
         if records.is_empty() {
             return Err(not_found(what, what, seen.removed));
         }
-        let mut explained =
-            GrantExplanation { summary: format!("{} records name {what}", records.len()), ..GrantExplanation::default() };
+        let mut explained = GrantExplanation {
+            summary: format!("{} with {what}", counted(records.len(), "record")),
+            ..GrantExplanation::default()
+        };
         explained.findings = records.iter().map(finding_texts::of_one).collect();
         explained.findings.extend(finding_texts::reach(seen));
         explained.records = records;

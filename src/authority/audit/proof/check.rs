@@ -87,6 +87,9 @@ struct OpenCommit {
     misread: Option<(u64, u64)>,
 }
 
+/// The error for a record whose bytes are as signed, but whose readable fields (`at`, `event`, `author`, `body`) were changed.
+const MISREAD: &str = "the readable fields of this record differ from its signed bytes: the fields were changed";
+
 /// A verification in progress.
 pub struct ExportVerifier {
     line: u64,
@@ -330,7 +333,7 @@ impl ExportVerifier {
         digest.copy_from_slice(self.hash.clone().finish().as_ref());
         if said != statement(&begin.origin, checkpoint.size, &checkpoint.root, &counts, &digest) {
             return Err(match self.misread {
-                Some((line, seq)) => ExportError { line, seq: Some(seq), what: "what it says for people is not what its bytes say".into() },
+                Some((line, seq)) => ExportError { line, seq: Some(seq), what: MISREAD.into() },
                 None => self.wrong(format!(
                     "it is not what the server's statement is about: records were turned into hashes, or a line was changed; {} records \
                      are told, the statement says: {}",

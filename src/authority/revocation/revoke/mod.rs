@@ -12,6 +12,7 @@ use crate::authority::Authority;
 use crate::tasks::IdempotencyKey;
 use hits::HitCounter;
 use mayfly_base::limits;
+use mayfly_base::plural::counted;
 use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::ProposalKind;
@@ -226,22 +227,19 @@ pub(crate) fn confirm_needed(hits: &RevocationHits, confirm: RevocationConfirmat
         _ => "more than one needs a confirmation".to_owned(),
     };
     Error::Refusal(
-        Refusal::new(
-            Reason::ConfirmNeeded,
-            format!(
-                "this would revoke {} live credentials of {} callers in {} tasks; {asked}; nothing was revoked",
-                hits.credentials, hits.callers, hits.tasks
-            ),
-        )
-        .way_out(format!("--confirm {}, or --confirm all", hits.credentials)),
+        Refusal::new(Reason::ConfirmNeeded, format!("this would revoke {}; {asked}; nothing was revoked", counts_of(hits)))
+            .way_out(format!("--confirm {}, or --confirm all", hits.credentials)),
     )
 }
 
+/// The numbers of what a revocation covers, in words.
+fn counts_of(hits: &RevocationHits) -> String {
+    let (callers, tasks) = (counted(hits.callers, "caller"), counted(hits.tasks, "task"));
+    format!("{} of {callers} in {tasks}", counted(hits.credentials, "live credential"))
+}
+
 fn all_confirmed(hits: &RevocationHits) -> Error {
-    let what = format!(
-        "this would revoke everything: {} live credentials of {} callers in {} tasks; nothing was revoked",
-        hits.credentials, hits.callers, hits.tasks
-    );
+    let what = format!("this would revoke everything: {}; nothing was revoked", counts_of(hits));
     Error::Refusal(Refusal::new(Reason::ConfirmNeeded, what).by(EVERYTHING).way_out("--confirm all, whatever the number is"))
 }
 
