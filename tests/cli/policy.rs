@@ -107,7 +107,10 @@ fn a_set_is_checked_here_or_by_the_server() {
     assert_eq!(ran.exit, 10, "{ran:?}");
     assert!(ran.stderr.contains("policy.cedar:3:1: no such attribute"), "{}", ran.stderr);
     assert!(ran.stderr.contains("takes a second operator, since it changes role operator"), "{}", ran.stderr);
-    assert_eq!(stage.run("policy validate policy").exit, 2);
+    assert_eq!(stage.run("policy validate policy").exit, 2, "checked here, with the roles beside it");
+    assert_eq!(stage.run("policy validate policy/policy.cedar").exit, 2, "neither roles nor a server");
+    fs::write(stage.folder.path().join("policy/policy.cedar"), POLICY).unwrap();
+    stage.run("policy validate policy").ok();
 }
 
 #[test]
@@ -148,6 +151,16 @@ fn a_set_is_put_in_force_with_what_differs_and_what_it_revokes() {
     stage.run("policy set dev policy --audit --reason watch --confirm 12").ok();
     let sent = seen.lock().unwrap().pop().unwrap();
     assert_eq!((sent.read_version, sent.mode()), (0, pb::PolicyMode::Audit));
+    let Some(pb::policy_source::From::Files(files)) = sent.set.unwrap().from else { panic!("files") };
+    assert_eq!(files.roles.unwrap().text, ROLES, "what `policy show --to` writes is what `policy set` reads");
+    stage.run("policy set dev policy/policy.cedar --reason test --confirm 12").ok();
+    let sent = seen.lock().unwrap().pop().unwrap();
+    let Some(pb::policy_source::From::Files(files)) = sent.set.unwrap().from else { panic!("files") };
+    assert_eq!(files.roles, None, "a file says nothing of roles");
+    fs::create_dir(stage.folder.path().join("other")).unwrap();
+    fs::write(stage.folder.path().join("other/roles.toml"), ROLES).unwrap();
+    let ran = stage.run("policy set dev policy other --reason test");
+    assert!(ran.exit == 2 && ran.stderr.contains("policy/roles.toml, other/roles.toml"), "{ran:?}");
     stage.run("policy mode dev enforce --reason seen --confirm 12").ok();
     let sent = seen.lock().unwrap().pop().unwrap();
     assert_eq!(sent.set.unwrap().from, Some(pb::policy_source::From::Audited(true)));
@@ -178,7 +191,11 @@ fn decisions_that_would_differ_are_findings() {
     let ran = stage.run("policy diff dev policy --since 2h");
     assert_eq!(ran.exit, 10, "{ran:?}");
     assert!(ran.stdout.contains("forbidden by x") && !ran.stdout.contains('\u{1b}'), "{}", ran.stdout);
-    assert!(ran.stderr.contains("5 recorded requests decided again: 1 permitted before would be refused, 0 refused before"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("5 recorded requests decided again: 1 permitted before would be refused, 0 refused before"),
+        "{}",
+        ran.stderr
+    );
     assert_eq!(stage.run("policy diff prod policy").exit, 0);
 }
 
@@ -200,7 +217,8 @@ fn a_request_is_explained_and_a_set_is_shown_and_written() {
         assert!(shown.contains(&format!("\n\n# ---- {}\n{}", file.0, file.1.lines().next().unwrap())), "{shown}");
     }
     assert!(!shown.contains("\\n"), "{shown}");
-    stage.run("policy show dev --to out").ok();
+    let ran = stage.run("policy show dev --to out");
+    assert!(ran.exit == 0 && ran.stderr.contains("mayfly policy set dev out --reason TEXT"), "{ran:?}");
     assert_eq!(fs::read_to_string(stage.folder.path().join("out/policy.cedar")).unwrap(), POLICY);
     assert_eq!(stage.run("policy show dev --to out").exit, 1, "nothing is written over");
     stage.double.on(|_: pb::GetPolicyRequest| {

@@ -17,7 +17,7 @@ pub struct PolicyFileArgs {
     /// Cedar policies: files, or directories whose `*.cedar` files are read
     #[arg(value_name = "PATH")]
     pub files: Vec<PathBuf>,
-    /// Roles and environments of identities, TOML [default: the roles in effect]
+    /// Roles and environments of identities, TOML [default: `roles.toml` in a directory PATH, else the roles in effect]
     #[arg(long, value_name = "FILE", requires = "files")]
     pub roles: Option<PathBuf>,
 }
@@ -40,15 +40,37 @@ pub fn complaints(all: &[Diagnostic]) -> CliError {
     CliError::Usage(all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
+/// The name of the roles file in a directory that holds a whole policy set, as `policy show --to` writes it.
+const ROLES: &str = "roles.toml";
+
 fn wire_file(source: SourceFile) -> pb::PolicyFile {
     pb::PolicyFile { name: source.file, text: source.text }
 }
 
 impl PolicyFileArgs {
+    /// The roles file: the named one, or `roles.toml` in one of the directories. `None`: the roles in effect stay.
+    pub fn roles_file(&self) -> Result<Option<PathBuf>, CliError> {
+        if self.roles.is_some() {
+            return Ok(self.roles.clone());
+        }
+        let found: Vec<PathBuf> = self.files.iter().map(|path| path.join(ROLES)).filter(|path| path.is_file()).collect();
+        match found.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some(one.clone())),
+            several => {
+                let names = several.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+                Err(CliError::Usage(format!(
+                    "a policy set has one roles file, and there are {names}; name one with --roles FILE"
+                )))
+            }
+        }
+    }
+
     /// Reads the files.
     pub fn read(&self) -> Result<(Vec<SourceFile>, Option<SourceFile>), CliError> {
+        let roles = self.roles_file()?;
         let policies = policy_files::cedar(&self.files).map_err(|wrong| complaints(&wrong))?;
-        let roles = self.roles.as_ref().map(|path| policy_files::roles(path)).transpose();
+        let roles = roles.as_deref().map(policy_files::roles).transpose();
         Ok((policies, roles.map_err(|wrong| complaints(&[wrong]))?))
     }
 
@@ -56,7 +78,10 @@ impl PolicyFileArgs {
     pub fn compiled(&self) -> Result<PolicySet, CliError> {
         match self.read()? {
             (policies, Some(roles)) => PolicySet::compile(policies, roles).map_err(|wrong| complaints(&wrong)),
-            (_, None) => Err(CliError::Usage("--roles FILE is needed to check policies without a server".to_owned())),
+            (_, None) => Err(CliError::Usage(
+                "to check policies without a server, name the roles: --roles FILE, or a directory PATH that holds roles.toml"
+                    .to_owned(),
+            )),
         }
     }
 }

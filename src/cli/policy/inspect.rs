@@ -13,6 +13,7 @@ use crate::out::Format;
 use crate::show::policy::{DecisionDiffView, DecisionExplanationView, PolicyDiffView, PolicySetView, PolicyValidationView};
 use crate::{CommandContext, server::ApiClient};
 use mayfly_base::atomic_file::{AtomicFile, SHARED};
+use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::limits;
 use mayfly_base::plural::counted;
 use mayfly_base::system::System;
@@ -42,7 +43,7 @@ pub struct ValidatePolicyArgs {
     #[command(flatten)]
     source: SetSource,
     /// Also check against the server: what its registry lacks for this environment, and which changes need a second operator
-    #[arg(long, value_name = "NAME", required_unless_present = "roles")]
+    #[arg(long, value_name = "NAME")]
     environment: Option<String>,
 }
 
@@ -114,7 +115,12 @@ pub async fn show(args: ShowPolicyArgs, run: &CommandContext) -> Result<Exit, Cl
     let policy = answer.policy.ok_or_else(|| CliError::ours("the server answered without the policy set"))?;
     if let Some(directory) = &args.to {
         write(directory, policy.files.as_ref(), &run.system)?;
-        run.out.say(format_args!("its files are in {}", directory.display()));
+        let quoted = shell_quoted(directory);
+        run.out.say(format_args!(
+            "its files are in {}; to put them in effect once they are changed: mayfly policy set {} {quoted} --reason TEXT",
+            directory.display(),
+            policy.environment
+        ));
     }
     let policy = PolicySetView::from(policy);
     match run.out.format() {
@@ -153,7 +159,8 @@ fn write(directory: &std::path::Path, files: Option<&pb::PolicyFiles>, system: &
 /// Validates a policy set.
 pub async fn validate(args: ValidatePolicyArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let PolicyFileArgs { files, roles } = &args.source.files;
-    if !files.is_empty() && roles.is_some() {
+    let offline = args.environment.is_none() && args.source.files.roles_file()?.is_some();
+    if !files.is_empty() && (roles.is_some() || offline) {
         let set = args.source.files.compiled()?;
         set.warnings().iter().for_each(|warning| run.out.say(format_args!("warning: {warning}")));
         if args.environment.is_none() {
@@ -167,7 +174,9 @@ pub async fn validate(args: ValidatePolicyArgs, run: &CommandContext) -> Result<
     }
     let Some(environment) = args.environment else {
         return Err(CliError::Usage(
-            "name the policies: PATH... --roles FILE, or --environment NAME to ask the server".to_owned(),
+            "name the policies with their roles: PATH... --roles FILE, or a directory with roles.toml; or name --environment NAME to ask the \
+             server"
+                .to_owned(),
         ));
     };
     let server = run.server().await?;

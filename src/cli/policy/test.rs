@@ -80,15 +80,16 @@ fn outcome(
     Ok(test.situation.outcome(set, environment, upstream.map(|u| &**u)))
 }
 
-/// Fetches the set in effect. Policies from local files replace its policies if any are given.
+/// Fetches the set in effect. Local files, if any are given, replace its policies, and its roles if they hold any.
 async fn fetched(server: &ApiClient, args: &TestPolicyArgs) -> Result<PolicySet, CliError> {
     let Some(environment) = &args.environment else {
         return Err(CliError::Usage("--environment NAME says whose roles or policies are tested".to_owned()));
     };
     let set = fetch_set(server, environment, pb::PolicyMode::Enforce).await?;
     let set = set.ok_or_else(|| CliError::Usage(format!("environment {environment} has no policy set")))?;
-    let (own, roles) = sources(set.files.as_ref());
-    let policies = if args.files.files.is_empty() { own } else { args.files.read()?.0 };
+    let (own, in_effect) = sources(set.files.as_ref());
+    let (policies, roles) = if args.files.files.is_empty() { (own, None) } else { args.files.read()? };
+    let roles = roles.unwrap_or(in_effect);
     PolicySet::compile(policies, roles).map_err(|wrong| complaints(&wrong))
 }
 
