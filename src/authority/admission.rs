@@ -14,6 +14,7 @@ use std::marker::PhantomData;
 use crate::admission::operator_calls::{ApprovalMode, OperatorCall};
 use crate::admission::operators::OperatorScope;
 use crate::authority::Authority;
+use mayfly_base::document::nearest;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_identity::caller::{Caller, Operator};
@@ -158,11 +159,10 @@ impl Authority {
         let compiled = self.catalog.now();
         let mut concerned = compiled.environments().filter(|(name, _)| act.environment.is_none_or(|e| e == *name)).peekable();
         if concerned.peek().is_none() {
-            let what = act.environment.map_or_else(
-                || "no environment has a policy set that names operators".to_owned(),
-                |name| format!("there is no environment {name} with a policy set that names operators"),
-            );
-            return Err(Error::Refusal(Refusal::new(Reason::DeniedByPolicy, what).by("policy")));
+            return Err(Error::Refusal(match act.environment {
+                None => no_policy_set(),
+                Some(asked) => self.unknown_environment::<A>(caller, act, asked),
+            }));
         }
         let mut waits = None;
         for environment in concerned {
@@ -208,11 +208,24 @@ impl Authority {
             (true, None, Some(no)) => Err(no),
             // The local socket can also read the state of a server that has no policy set.
             (true, None, None) if matches!(operator, Operator::LocalUid(_)) => Ok(OperatorScope::new(who, None)),
-            (true, None, None) => {
-                let what = "no environment has a policy set that names operators";
-                Err(Error::Refusal(Refusal::new(Reason::DeniedByPolicy, what).by("policy")))
-            }
+            (true, None, None) => Err(Error::Refusal(no_policy_set())),
         }
+    }
+
+    /// The refusal for an environment without a policy set: NOT_FOUND with the environments in which this operator is permitted the action,
+    /// so that a mistyped name is noticed. An operator who is permitted it nowhere learns no names.
+    fn unknown_environment<A: OperatorActionType>(&self, caller: &Caller, act: &OperatorContext<'_>, asked: &str) -> Refusal {
+        let compiled = self.catalog.now();
+        let permitted = |(name, policy): (&str, &EnvironmentPolicy)| {
+            let act = OperatorContext { environment: Some(name), ..*act };
+            self.permitted::<A>(caller, &act, (name, policy)).is_ok()
+        };
+        let names: Vec<&str> = compiled.environments().filter(|one| permitted(*one)).map(|(name, _)| name).collect();
+        if names.is_empty() {
+            let what = format!("there is no environment {asked} in which {} is an operator", caller.id());
+            return Refusal::new(Reason::DeniedByPolicy, what).by("policy").way_out("mayfly whoami shows who you are");
+        }
+        no_environment(asked, &names)
     }
 
     /// The checks that apply whatever policy says: the operator is admitted, and an operator in break-glass stays within its bounds.
@@ -285,6 +298,20 @@ impl Authority {
         set.reads(Action::Admin(action)).reads_approvals()
             && (with(&[]) || set.people_named().iter().any(|name| with(&[name.as_str()])))
     }
+}
+
+/// The refusal for a name that no environment with a policy set has. `known` are the names that the caller may see.
+pub(crate) fn no_environment(asked: &str, known: &[&str]) -> Refusal {
+    let near = nearest(asked, known.iter().copied()).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+    let way_out = match known {
+        [] => "mayfly status shows the environments of this server".to_owned(),
+        known => format!("name one of: {}", known.join(", ")),
+    };
+    Refusal::new(Reason::NotFound, format!("there is no environment {asked} with a policy set{near}")).way_out(way_out)
+}
+
+fn no_policy_set() -> Refusal {
+    Refusal::new(Reason::DeniedByPolicy, "no environment has a policy set that names operators").by("policy")
 }
 
 /// The refusal of an action that needs two operators and was requested over the local socket.

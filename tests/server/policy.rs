@@ -272,7 +272,14 @@ async fn a_set_is_checked_before_anybody_relies_on_it() {
     let no = rig.put(&|_| "permit (principal".to_owned()).await.unwrap_err();
     assert_eq!(reason(&no), "INVALID_FIELD");
     let request = pb::ValidatePolicyRequest { environment: "elsewhere".into(), set: Some(rig.changed(&|t| t).await) };
-    assert_eq!(reason(&rig.policies("operator/you").await.validate_policy(request).await.unwrap_err()), "DENIED_BY_POLICY");
+    let no = rig.policies("operator/you").await.validate_policy(request.clone()).await.unwrap_err();
+    assert_eq!(reason(&no), "NOT_FOUND");
+    assert!(no.message().contains("there is no environment elsewhere"), "{no:?}");
+    assert_eq!(no.get_error_details().error_info().unwrap().metadata["way_out"], "name one of: dev", "the known names are told");
+    // Somebody who operates nothing learns no names.
+    let no = rig.policies("agent/demo").await.validate_policy(request).await.unwrap_err();
+    let told = format!("{no:?} {:?}", no.get_error_details());
+    assert!(reason(&no) != "NOT_FOUND" && !told.contains("name one of"), "{told}");
 }
 
 const OPERATORS: &str = "action in Action::\"Admin\"";

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::admission::no_environment;
 use crate::authority::Authority;
 use crate::exchange::lookup::not_kept;
 use crate::registry::changes::{ApprovalRequest, ChangePermission};
@@ -101,10 +102,6 @@ impl PolicyVersion {
     }
 }
 
-fn nowhere(environment: &str) -> Error {
-    Error::Refusal(Refusal::new(Reason::NotFound, format!("environment {environment} has no policy set")))
-}
-
 /// A complaint as a field error: its place in the files, and the error.
 fn place(c: &Diagnostic) -> (String, String) {
     let place = match (c.line, c.column) {
@@ -121,6 +118,16 @@ fn wrong(complaints: Vec<Diagnostic>) -> Error {
 }
 
 impl Authority {
+    /// The refusal for an environment without a policy set. Policy decides about operators with an SVID in environments that have one, so
+    /// an operator who gets here for another environment came over the local socket and may see all names.
+    fn nowhere(&self, environment: &str) -> Error {
+        let compiled = self.catalog.now();
+        Error::Refusal(match compiled.policy(environment) {
+            Some(_) => Refusal::new(Reason::NotFound, format!("environment {environment} has no policy set")),
+            None => no_environment(environment, &compiled.environments().map(|(name, _)| name).collect::<Vec<_>>()),
+        })
+    }
+
     /// A version of a policy set. `None`: the version in effect.
     pub async fn policy_version(&self, environment: &str, audit: bool, number: Option<u64>) -> Result<PolicyVersion, Error> {
         let in_force = self.ledger.settled(|s| table(s, audit).get(environment).cloned()).await?;
@@ -132,7 +139,7 @@ impl Authority {
                 let what = format!("environment {environment} has no shadow policy set");
                 Err(Error::Refusal(Refusal::new(Reason::NotFound, what)))
             }
-            (_, None) => Err(nowhere(environment)),
+            (_, None) => Err(self.nowhere(environment)),
         }
     }
 
@@ -168,7 +175,7 @@ impl Authority {
     /// from the threads that answer.
     pub async fn policy_from(&self, environment: &str, from: &PolicySetSource) -> Result<(Arc<PolicySet>, Option<u64>), Error> {
         let compiled = self.catalog.now();
-        let now = compiled.policy(environment).ok_or_else(|| nowhere(environment))?;
+        let now = compiled.policy(environment).ok_or_else(|| self.nowhere(environment))?;
         let (policies, roles) = match from {
             PolicySetSource::InForce => return Ok((now.set.clone(), Some(now.version))),
             PolicySetSource::Audited => {
@@ -327,7 +334,7 @@ impl Authority {
     /// The authoritative version of a set; it may be one that removed the set.
     async fn policy_in_place(&self, environment: &str, audit: bool) -> Result<PolicyVersion, Error> {
         let found = self.ledger.settled(|s| table(s, audit).get(environment).map(|v| PolicyVersion::of(v))).await?;
-        found.ok_or_else(|| nowhere(environment))
+        found.ok_or_else(|| self.nowhere(environment))
     }
 
     /// The revocation that a policy set causes when it takes effect: a search of all live credentials of its environment. The compiled set
