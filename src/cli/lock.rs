@@ -104,7 +104,12 @@ fn lock_names(text: &str) -> Result<LockNames, String> {
 /// Parses `35184372088843` or `35184372088843:0`.
 fn lock_name(text: &str) -> Result<LockName, String> {
     let (seq, index) = text.split_once(':').map_or((text, None), |(seq, index)| (seq, Some(index)));
-    let wrong = || format!("{text:?} is no lock: expected a sequence number, or SEQ:INDEX as `mayfly lock list -o name` prints");
+    let wrong = || {
+        format!(
+            "{text:?} names no lock: expected SEQ or SEQ:INDEX, with the number of the record that made the lock, like 35184372088843 or \
+             35184372088843:0; `mayfly lock list -o name` prints them"
+        )
+    };
     let seq = seq.parse().map_err(|_| wrong())?;
     let index = index.map(|index| index.parse().map_err(|_| wrong())).transpose()?;
     Ok(LockName { seq, index })

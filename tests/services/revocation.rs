@@ -85,6 +85,10 @@ fn every_target_revokes_and_locks_by_its_default() {
     }
 }
 
+fn way_out(no: &tonic::Status) -> String {
+    no.get_details_error_info().unwrap().metadata["way_out"].clone()
+}
+
 #[test]
 fn what_is_registered_here_by_name_and_is_not_there_is_refused_with_the_nearest_name() {
     let w = world();
@@ -107,9 +111,14 @@ fn what_is_registered_here_by_name_and_is_not_there_is_refused_with_the_nearest_
         for message in [plain, ahead] {
             let no = refused(w.run(service(&w).revoke(ask(&ROOT, message))), Reason::NotFound);
             assert!(no.message().contains(text), "{target}: {no:?}");
+            assert!(way_out(&no).contains("--force revokes"), "{target}: {no:?}");
         }
         let radius = pb::BlastRadiusRequest { targets: vec![target_to_pb(&target)], most: 0 };
-        refused(w.run(service(&w).blast_radius(ask(&ROOT, radius))), Reason::NotFound);
+        let no = refused(w.run(service(&w).blast_radius(ask(&ROOT, radius))), Reason::NotFound);
+        assert!(
+            way_out(&no).contains("shows those there are") && !way_out(&no).contains("--force"),
+            "it has no such flag: {no:?}"
+        );
         if target.sort().locks() {
             let lock = pb::AddLockRequest { targets: vec![target_to_pb(&target)], reason: "a test".into(), ..Default::default() };
             refused(w.run(service(&w).add_lock(ask(&ROOT, lock))), Reason::NotFound);

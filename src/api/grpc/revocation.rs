@@ -92,7 +92,7 @@ impl RevocationApi {
                 Refusal::field("most", format!("is {n}: 1 to {}, or 0 for {}", limits::BLAST_NAMES, limits::BLAST_NAMES_DEFAULT))
             })?,
         };
-        self.0.known(&targets, false).await?;
+        self.0.known(&targets).await?;
         let radius = self.0.blast_radius(&targets).await?;
         let sorts = [
             (AffectedKind::Upstream, pb::BlastOf::Upstream),
@@ -120,7 +120,7 @@ impl RevocationApi {
         self.0.scope::<admin::Observe>(operator)?;
         let targets = targets("targets", &ask.targets)?;
         self.0.admit_to_targets::<admin::Observe>(operator, &targets).await?;
-        self.0.known(&targets, ask.force).await?;
+        self.0.known_or_forced(&targets, ask.force).await?;
         let (hits, each) = self.0.hits(&targets).await?;
         let locks = targets.iter().filter(|t| t.sort().locks() && !ask.issued_only);
         let locks = locks.map(|t| wire::lock_to_pb(Seq::ZERO, lock_index(t), t, None)).collect();

@@ -22,10 +22,25 @@ pub struct SvidArgs {
     #[arg(value_name = "NAME")]
     name: String,
     /// DNS name in the SVID, for a workload that serves TLS; can be repeated
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = dns_name)]
     dns: Vec<String>,
     #[command(flatten)]
     at: DirArgs,
+}
+
+/// Parses a DNS name of a certificate (RFC 1123, with underscores; `*` may be the first label).
+fn dns_name(text: &str) -> Result<String, String> {
+    let word = |label: &str| label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let label = |label: &str| (1..=63).contains(&label.len()) && word(label) && !label.starts_with('-') && !label.ends_with('-');
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let right = (1..=253).contains(&text.len()) && name.split('.').all(label) && text.parse::<std::net::IpAddr>().is_err();
+    if right {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{text:?} is no DNS name: expected labels of 1 to 63 letters, digits, hyphens or underscores between dots, like notes.internal; no IP \
+         address, port or URL"
+    ))
 }
 
 /// The files of an SVID, as JSON output.
@@ -105,4 +120,36 @@ fn write_env(world: &DevWorld, made: &CreatedSvid, name: &str, address: std::net
     let text: String = variables.iter().map(|(name, value)| format!("{name}={}\n", quoted(value))).collect();
     write_private(&path, text.as_bytes())?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dns_name_is_one_that_a_certificate_can_have() {
+        let (label, long) = ("a".repeat(63), "a.".repeat(126) + "aa");
+        for right in ["localhost", "notes.internal", "a-1.b_2.example", "*.example.org", label.as_str()] {
+            assert_eq!(dns_name(right).as_deref(), Ok(right));
+        }
+        for wrong in [
+            "",
+            "bad host",
+            "a..b",
+            ".a",
+            "a.",
+            "-a",
+            "a-",
+            "*",
+            "b.*",
+            "127.0.0.1",
+            "::1",
+            "a:80",
+            "http://a",
+            "bücher",
+            long.as_str(),
+        ] {
+            assert!(dns_name(wrong).unwrap_err().contains("is no DNS name: expected labels"), "{wrong}");
+        }
+    }
 }

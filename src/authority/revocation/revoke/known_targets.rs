@@ -32,17 +32,27 @@ impl Names<'_> {
 }
 
 fn unknown(what: String, list: &str) -> Refusal {
-    let way_out = format!("{list} shows those there are; --force revokes or locks it all the same");
-    Refusal::new(Reason::NotFound, format!("{what}; nothing was done")).way_out(way_out)
+    Refusal::new(Reason::NotFound, format!("{what}; nothing was done")).way_out(format!("{list} shows those there are"))
 }
 
 impl Authority {
     /// Refuses targets that have to be registered here and are not known, unless forced. Callers, SPIFFE ID prefixes, subjects and tools
     /// may appear later, and credentials, tasks, SVIDs and subject tokens may have ended: such targets are never refused.
-    pub async fn known(&self, targets: &[Target], force: bool) -> Result<(), Error> {
+    pub async fn known_or_forced(&self, targets: &[Target], force: bool) -> Result<(), Error> {
         if force {
             return Ok(());
         }
+        self.known(targets).await.map_err(|error| match error {
+            Error::Refusal(mut no) => {
+                let list = no.way_out.take().map(|list| format!("{list}; ")).unwrap_or_default();
+                Error::Refusal(no.way_out(format!("{list}--force revokes or locks it all the same")))
+            }
+            fault => fault,
+        })
+    }
+
+    /// Like [`Authority::known_or_forced`], for a question that changes nothing: there is nothing to force.
+    pub async fn known(&self, targets: &[Target]) -> Result<(), Error> {
         let compiled = self.catalog.now();
         let own_domain = self.own_domain.as_ref().map(|own| own.trust_domain.as_str());
         let all_known = |state: &State| targets.iter().try_for_each(|target| known(state, &compiled, own_domain, target));

@@ -106,7 +106,7 @@ impl Authority {
         if let Some(done) = self.done_before(&operator.who(), &ask.targets, &ask.named).await? {
             return Ok(done);
         }
-        self.known(&ask.targets, ask.force).await?;
+        self.known_or_forced(&ask.targets, ask.force).await?;
         // A revocation of everything also locks everybody out, which no number of credentials expresses.
         if ask.targets.contains(&Target::Everything) && ask.confirm != RevocationConfirmation::All {
             let (hits, _) = self.hits(&ask.targets).await?;
@@ -139,7 +139,7 @@ impl Authority {
         if let Some(done) = self.done_before(&operator.who(), &ask.targets, &ask.named).await? {
             return Ok(done);
         }
-        self.known(&ask.targets, ask.force).await?;
+        self.known_or_forced(&ask.targets, ask.force).await?;
         let locked = TargetsRevoked { lock_only: true, ..self.revoked(&ask.targets, &ask.reason) };
         let seq = self.change(operator.who(), ProposalKind::Revoke, Event::Revoked(locked), &ask.named).await?;
         let (hits, each) = self.hits(&ask.targets).await?;
