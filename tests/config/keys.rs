@@ -243,6 +243,7 @@ fn an_oidc_issuer_has_its_defaults_and_its_mistakes_are_named() {
             "lacks oidc_issuers[0].rights[0].scopes",
         ),
         ("uses", "audiance = \"x\"\nuses", "did you mean audience?"),
+        ("[[oidc_issuers]]", "[oidc_issuers]", "write [[oidc_issuers]] in double brackets"),
         (
             "uses",
             "uses = [\"subject\"]\n[[oidc_issuers]]\nname = \"idp\"\nissuer = \"https://b.example\"\nenvironments = [\"dev\"]\nuses",

@@ -109,7 +109,7 @@ One binary. Every command and flag explains itself: `mayfly help COMMAND`. `mayf
 `mayfly completions SHELL` completions. This page is written from the commands; `MAYFLY_WRITE_DOCS=1 cargo test --test tidy command_line`
 writes it anew.
 
-- Data goes to stdout, words go to stderr. `-o table|wide|json|yaml|name` is the form of the data; `--watch` gives a line of JSON for each change.
+- Data goes to stdout, words go to stderr. `-o table|wide|json|yaml|name|csv` is the form of the data; `--watch` gives a line of JSON for each change.
 - Which server, and who we are, comes from flags, `MAYFLY_…` variables or `~/.config/mayfly/config.toml`, in this order.
 - A token is read from stdin and written to a pipe or a file, never taken from the command line nor shown on a terminal unasked.
 - Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 not authenticated, 5 denied, 6 upstream failed, 7 partly done, 8 try again, 9 approval

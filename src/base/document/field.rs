@@ -205,7 +205,13 @@ impl<'d> Field<'d> {
     /// The values of a list of at most `max` entries.
     pub fn list(&self, max: usize) -> Option<Vec<Field<'d>>> {
         let Some(list) = self.value.get_ref().as_array() else {
-            return self.wrong_kind("give a list in [ ]");
+            return match self.is_section() {
+                true => self.wrong(
+                    "is one section",
+                    format!("give a list: write [[{}]] in double brackets for each section, or values in [ ]", self.path),
+                ),
+                false => self.wrong_kind("give a list in [ ]"),
+            };
         };
         if list.len() > max {
             return self.wrong(format!("has {} values", list.len()), format!("at most {max}"));

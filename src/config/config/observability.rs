@@ -40,7 +40,7 @@ pub(super) const FORMAT: ConfigKey = key(
 );
 pub(super) const LEVEL: ConfigKey = key(
     "log.level",
-    ValueForm::Text("`error`, `warn`, `info`, `debug` or `trace`, also for one module"),
+    ValueForm::Text("`off`, `error`, `warn`, `info`, `debug` or `trace`, also for one module"),
     KeyDefault::Is("\"info\""),
     "Which log lines are written, like `info` or `info,mayfly_api=debug`. The variable `MAYFLY_LOG` counts before it.",
 );
