@@ -152,7 +152,19 @@ fn locks_are_lifted_one_by_one_and_revoking_is_for_operators_with_a_reason() {
     let locks = ok(w.run(service(&w).list_locks(ask(&ROOT, pb::ListLocksRequest::default())))).locks;
     assert_eq!(locks.len(), 1);
     assert_ne!(locks[0].index, first.index);
-    refused(w.run(service(&w).lift_lock(ask(&ROOT, lift(Some(first.index))))), Reason::NotFound);
+    let no = refused(w.run(service(&w).lift_lock(ask(&ROOT, lift(Some(first.index))))), Reason::NotFound);
+    assert_eq!(way_out(&no), "mayfly lock list shows those there are");
+    // A newer lock takes the place of an older one: whoever has the older number is told the newer one.
+    let newer = revoke(&w, &both);
+    for index in [None, Some(first.index)] {
+        let no = refused(w.run(service(&w).lift_lock(ask(&ROOT, lift(index)))), Reason::NotFound);
+        assert!(no.message().contains(&format!("by the newer lock {}", newer.seq)), "{no:?}");
+        let names = newer.locks.iter().filter(|lock| index.is_none_or(|index| index == lock.index));
+        let names: Vec<String> = names.map(|lock| format!("{}:{}", lock.seq, lock.index)).collect();
+        let said = way_out(&no);
+        assert!(said.starts_with("mayfly lock lift ") && said.ends_with(" --reason TEXT"), "{said}");
+        assert!(names.iter().all(|name| said.contains(name)) && said.split_whitespace().count() == names.len() + 5, "{said}");
+    }
     bad(w.run(service(&w).revoke(ask(&ROOT, pb::RevokeRequest { reason: " ".into(), ..request(&both) }))), "reason");
     bad(w.run(service(&w).revoke(ask(&ROOT, request(&[])))), "targets");
     let many = vec![Target::Everything; limits::TARGETS + 1];

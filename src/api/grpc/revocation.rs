@@ -21,7 +21,9 @@ use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_identity::caller::Operator;
+use mayfly_ledger::State;
 use mayfly_ledger::commit::sha256;
+use mayfly_ledger::record::Event;
 use mayfly_ledger::revocation::{RevocationEntry, Target};
 use mayfly_policy::{admin, exchange_request};
 use mayfly_proto::mayfly::v1 as pb;
@@ -186,9 +188,7 @@ impl RevocationApi {
         let (lifted, remaining): (Vec<Target>, Vec<Target>) =
             all.into_iter().partition(|t| ask.index.is_none_or(|index| index == lock_index(t)));
         if lifted.is_empty() {
-            return Err(Error::Refusal(
-                Refusal::new(Reason::NotFound, format!("there is no such lock of seq {seq}")).way_out("mayfly lock list"),
-            ));
+            return Err(self.no_such_lock(operator, seq, ask.index).await);
         }
         let reason = why(&ask.reason)?;
         let admitted = self.0.admit_to_targets::<admin::Lock>(operator, &lifted).await?;
@@ -199,6 +199,30 @@ impl RevocationApi {
             lifted: lifted.iter().map(|t| lock_to_pb(seq, t, &made)).collect(),
             remaining: remaining.iter().map(|t| lock_to_pb(seq, t, &made)).collect(),
         })
+    }
+
+    /// The refusal for a lock that is not in force. A newer lock of the same target takes the place of an older one; it is named if this
+    /// operator may see it.
+    async fn no_such_lock(&self, operator: &Operator, seq: Seq, index: Option<u32>) -> Error {
+        let made = self.0.made([seq]).await;
+        let targets: Vec<Target> = match made.get(&seq).and_then(|origin| origin.record.event.as_ref()) {
+            Some(Event::Revoked(revoked)) => revoked.targets.iter().filter_map(|t| Target::from_record(t).ok()).collect(),
+            _ => Vec::new(),
+        };
+        let locked: Vec<Target> = targets.into_iter().filter(|t| index.is_none_or(|index| index == lock_index(t))).collect();
+        let newer = |s: &State| locked.iter().filter_map(|t| Some((s.rules.get(t)?.lock?, t.clone()))).collect::<Vec<_>>();
+        let newer: Vec<(Seq, Target)> = match (self.0.ledger.settled(newer).await, self.0.scope::<admin::Observe>(operator)) {
+            (Ok(newer), Ok(scope)) => newer.into_iter().filter(|(_, t)| self.0.sees_target(&scope, t)).collect(),
+            _ => Vec::new(),
+        };
+        let none = format!("there is no such lock of seq {seq}");
+        if newer.is_empty() {
+            return Error::Refusal(Refusal::new(Reason::NotFound, none).way_out("mayfly lock list shows those there are"));
+        }
+        let by: Vec<String> = newer.iter().map(|(seq, t)| format!("{t} is locked by the newer lock {seq}")).collect();
+        let names: Vec<String> = newer.iter().map(|(seq, t)| format!("{seq}:{}", lock_index(t))).collect();
+        let no = Refusal::new(Reason::NotFound, format!("{none} any more: {}", by.join(", ")));
+        Error::Refusal(no.way_out(format!("mayfly lock lift {} --reason TEXT", names.join(" "))))
     }
 
     /// The rules in effect by sequence number, newest first, each with its targets.
