@@ -205,15 +205,27 @@ impl StartChecker<'_> {
                     "mend that file; the server goes on with what it read before".to_owned(),
                 );
             }
-            Answers::NotAsked(_) | Answers::No => {
-                self.refused("store.path", StartFailure::Ledger(StoreError::InUse(what).into()))
-            }
+            Answers::NotAsked(_) | Answers::No => self.held_by_another(what),
         }
         if self.running {
             self.unchecked.push("the store and the ledger in it, which the running server has open, and whether seal.key_file is their sealing key".to_owned());
         }
         // The running server has imported these files; changes of the files are compared or followed.
         ImportState { policies: true, bundles: true }
+    }
+
+    /// Reports a store that is open in a process which was not recognized. That process may be the server of this configuration all the same,
+    /// so the remedies do not end it.
+    fn held_by_another(&mut self, what: String) {
+        let problem = StartProblem::new(StartFailure::Ledger(StoreError::InUse(what).into()), self.config);
+        let text = problem.to_string();
+        let what = text.lines().next().unwrap_or_default().trim().to_owned();
+        let who = problem.remedies().first().map(|remedy| format!("{remedy}; ")).unwrap_or_default();
+        let remedy = format!(
+            "{who}a running server is recognized at listen.admin_socket or at an unchanged port of [listen] only: if it is the server of this \
+             file, keep one of them as it was for the check"
+        );
+        self.push("store.path", Severity::Error, what, remedy);
     }
 
     /// Whether some process listens at the port of the workload listener.

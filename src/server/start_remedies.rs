@@ -173,7 +173,9 @@ impl RemedyPaths {
             _ => Remedy::new("who has the port", format!("ss -ltnp 'sport = :{port}'")),
         };
         let command = format!("mayfly server validate --config {}", self.config);
-        vec![first, Remedy::new(format!("or name another one under {key}, and look whether all is well"), command)]
+        let name = key.strip_prefix("listen.").unwrap_or(key);
+        let what = format!("or write another port to {name} under [listen] in {}, and look whether all is well", self.config);
+        vec![first, Remedy::new(what, command)]
     }
 
     fn refused(&self, no: &Error) -> Vec<Remedy> {

@@ -147,6 +147,47 @@ fn several_dev_up_at_once_start_one_server_and_leave_a_world_that_starts_again()
     assert!(home.mayfly(&["dev", "down", "--purge"]).status.success());
 }
 
+/// Ends the dev server of a directory, also when the test fails.
+struct Ends<'h>(&'h Home, &'h str);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.mayfly(&["dev", "down", "--dir", self.1]);
+    }
+}
+
+/// A dev server that exists keeps its ports, and is not started with others in silence. Printed commands name a directory of its own.
+#[test]
+fn a_port_is_for_a_new_dev_server_and_commands_name_the_directory() {
+    let home = Home(tempfile::tempdir().unwrap());
+    let dir = home.0.path().join("a world");
+    let dir = dir.to_str().unwrap();
+    let up = |port: &str| home.mayfly(&["dev", "up", "--detach", "--dir", dir, "--port", port]);
+    let first = up("0");
+    let _ends = Ends(&home, dir);
+    assert!(first.status.success(), "{}", told(&first));
+    assert!(told(&first).contains(&format!("mayfly dev svid mcp/notes --dir '{dir}'")), "{}", told(&first));
+    for _ in 0..2 {
+        let refused = up("7443");
+        assert_eq!(refused.status.code(), Some(2), "{}", told(&refused));
+        for part in [
+            "--port is for a new one",
+            &format!("mayfly dev up --dir '{dir}'"),
+            "edit workload, admin and public under [listen]",
+            &format!("mayfly dev down --purge --dir '{dir}' && mayfly dev up --port 7443 --dir '{dir}'"),
+        ] {
+            assert!(told(&refused).contains(part), "{part} in {}", told(&refused));
+        }
+        // While it runs and when it has ended.
+        assert!(home.mayfly(&["dev", "down", "--dir", dir]).status.success());
+    }
+    let again = up("0");
+    assert!(again.status.success(), "the port that it has: {}", told(&again));
+    let reset = home.mayfly(&["dev", "reset", "--dir", dir]);
+    assert!(told(&reset).contains(&format!("to start anew: mayfly dev up --dir '{dir}'")), "{}", told(&reset));
+    assert!(home.mayfly(&["dev", "down", "--purge", "--dir", dir]).status.success());
+}
+
 /// A CA under which SVIDs were issued and a ledger was begun cannot be made anew without the ledger: `dev up` says so, and `dev reset` does both.
 #[test]
 fn reset_replaces_a_ca_that_is_missing_or_damaged_and_no_other() {

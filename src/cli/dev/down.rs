@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::up::ServerLock;
 use super::world::{DevWorld, DevWorldError, is_world};
-use super::{DirArgs, no_dir};
+use super::{DirArgs, dir_flag, no_dir};
 use crate::context::default_path;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -44,13 +44,14 @@ pub(super) fn reset(args: &ResetArgs, out: Out) -> Result<Exit, CliError> {
         let failed = |e| CliError::Local(format!("{} could not be removed: {e}", data.display()));
         std::fs::remove_dir_all(&data).map_err(failed)?;
         down.purged = true;
-        out.say("mayfly: its ledger is gone; to start anew: mayfly dev up");
+        out.say(format_args!("mayfly: its ledger is gone; to start anew: mayfly dev up{}", dir_flag(&dir)));
     }
     if down.state != "none" && DevWorld::mend_ca(&dir)? {
         down.ca_replaced = true;
-        out.say(
-            "mayfly: its CA was missing or damaged and is replaced, with bundle.pem; the SVIDs are issued anew by: mayfly dev up",
-        );
+        out.say(format_args!(
+            "mayfly: its CA was missing or damaged and is replaced, with bundle.pem; the SVIDs are issued anew by: mayfly dev up{}",
+            dir_flag(&dir)
+        ));
     }
     if !matches!(out.format(), Format::Table | Format::Wide) {
         out.one(&down)?;
@@ -120,7 +121,7 @@ fn end(dir: &Path) -> Result<bool, String> {
         return Ok(false);
     }
     let path = ServerLock::path(dir);
-    let pid = bounded_file::read_text(&path, limits::CONTEXT_FILE_BYTES).map_err(|e| format!("{}: {e}", path.display()))?;
+    let pid = bounded_file::read_text(&path, limits::PID_FILE_BYTES).map_err(|e| format!("{}: {e}", path.display()))?;
     let pid: i32 = pid.trim().parse().map_err(|_| format!("{} holds no process id; try again", path.display()))?;
     let known = Pid::from_raw(pid).ok_or_else(|| format!("{} holds no process id; try again", path.display()))?;
     kill_process(known, Signal::TERM).map_err(|e| format!("process {pid} could not be told to end: {e}"))?;

@@ -9,7 +9,7 @@ mod svid;
 mod up;
 mod world;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -20,6 +20,7 @@ pub use world::{DevWorld, DevWorldError, SERVER, SvidPaths, TRUST_DOMAIN, WORKLO
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
+use mayfly_base::document::remedy::shell_quoted;
 
 /// The subcommands for the dev server.
 #[derive(Subcommand)]
@@ -46,10 +47,22 @@ pub struct DirArgs {
 impl DirArgs {
     /// The directory. An XDG folder that is not absolute is ignored (XDG basedir spec).
     fn dir(&self) -> Option<PathBuf> {
-        let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-        let state = || folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
-        self.dir.clone().or_else(|| state().map(|s| s.join("mayfly/dev")))
+        self.dir.clone().or_else(default_dir)
     }
+}
+
+fn default_dir() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let state = folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
+    state.map(|state| state.join("mayfly/dev"))
+}
+
+/// The end of a printed `mayfly dev` command: ` --dir DIR`, or nothing for the world in the default directory.
+fn dir_flag(dir: &Path) -> String {
+    let same = |default: PathBuf| {
+        default == dir || default.canonicalize().is_ok_and(|default| dir.canonicalize().is_ok_and(|dir| default == dir))
+    };
+    if default_dir().is_some_and(same) { String::new() } else { format!(" --dir {}", shell_quoted(dir)) }
 }
 
 /// Runs the command on a thread of its own: a server creates its own runtimes, which cannot start inside another runtime.

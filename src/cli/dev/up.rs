@@ -16,15 +16,17 @@ use serde::Serialize;
 use super::child::end_of;
 use super::files::write_private;
 use super::settings::{DevEngine, DevSettings, Ports};
-use super::world::{DevWorld, DevWorldError, StartLock};
-use super::{DirArgs, no_dir};
+use super::world::{DevWorld, DevWorldError, StartLock, is_world};
+use super::{DirArgs, dir_flag, no_dir};
 use crate::context::default_path;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::out::{Format, Out, Printable};
 use mayfly_base::bounded_file;
+use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::limits;
 use mayfly_base::system::System;
+use mayfly_config::config::Config;
 use mayfly_server::{Addresses, run, telemetry};
 
 /// The first port of the dev server.
@@ -44,9 +46,9 @@ pub struct UpArgs {
     #[arg(long, value_enum, default_value_t)]
     engine: DevEngine,
     /// First of three loopback ports of a new dev server, whose issuer is https://localhost with the third port; 0 picks free ports at each
-    /// start, and the issuer is then only a name
-    #[arg(long, value_name = "PORT", default_value_t = PORT)]
-    port: u16,
+    /// start, and the issuer is then only a name. A dev server that exists keeps its ports [default: 7443]
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
     /// The world was created by the process that starts this one, which holds the lock on starting it
     #[arg(long, hide = true, conflicts_with = "detach")]
     created: bool,
@@ -59,12 +61,33 @@ pub(super) fn run(args: &UpArgs, out: Out) -> Result<Exit, CliError> {
         return foreground(&DevWorld::open(&dir)?, None, out);
     }
     let starting = starting(&dir, out)?;
+    if let Some(port) = args.port.filter(|_| is_world(&dir)) {
+        refuse_other_port(&dir, port)?;
+    }
     if ServerLock::take(&dir)?.is_none() {
         return report_running(&DevWorld::open(&dir)?, out);
     }
     let world = DevWorld::create(&dir, &settings(args))?;
     // In the background the lock is held until the server answers; in the foreground until the server holds its own lock.
     if args.detach { background(&world, out) } else { foreground(&world, Some(starting), out) }
+}
+
+/// Refuses a port that a dev server which exists does not have: its configuration is written once and belongs to the user from then on.
+fn refuse_other_port(dir: &Path, port: u16) -> Result<(), CliError> {
+    let file = dir.join("mayfly.toml");
+    // A configuration that cannot be read is reported by the start.
+    let Ok(config) = Config::load(&file, []) else { return Ok(()) };
+    let own = match config.listen.workload.port() {
+        own if own == port => return Ok(()),
+        0 => "picks free ports at each start".to_owned(),
+        own => format!("has {own} as its first port"),
+    };
+    let (shown, file, flag) = (dir.display(), shell_quoted(&file), dir_flag(dir));
+    Err(CliError::Usage(format!(
+        "--port {port}: the dev server of {shown} exists and {own}; --port is for a new one\n  to start it as it is: mayfly dev up{flag}\n  to give \
+         it other ports: edit workload, admin and public under [listen], and the port in issuer under [server], in {file}\n  to begin anew \
+         without its ledger: mayfly dev down --purge{flag} && mayfly dev up --port {port}{flag}"
+    )))
 }
 
 /// Waits for the lock on creating and starting the world.
@@ -88,7 +111,10 @@ fn starting(dir: &Path, out: Out) -> Result<StartLock, DevWorldError> {
 }
 
 fn settings(args: &UpArgs) -> DevSettings {
-    let ports = if args.port == 0 { Ports::Free } else { Ports::From(args.port) };
+    let ports = match args.port.unwrap_or(PORT) {
+        0 => Ports::Free,
+        first => Ports::From(first),
+    };
     DevSettings { engine: args.engine, ports, ..DevSettings::default() }
 }
 
@@ -212,7 +238,7 @@ fn print_next_steps(
         public: addresses.public,
         operator_config: world.write_context("operator/you", addresses.admin)?,
         agent_config: world.write_context("agent/demo", addresses.workload)?,
-        found_by_default: known_by_default(world, addresses),
+        found_by_default: write_default_context(world, addresses),
         log: log.map(Path::to_owned),
     };
     out.say(format_args!("mayfly dev: serving {} from {}", super::TRUST_DOMAIN, world.dir().display()));
@@ -234,17 +260,18 @@ fn print_next_steps(
     out.say("  mayfly credential list");
     // Without --issued-only the sample workload would be locked until an operator lifts the lock.
     out.say(format_args!("  mayfly revoke --caller {} --issued-only --reason \"done\"", DevWorld::id("agent/demo")));
-    out.say("  mayfly dev svid mcp/notes        # an SVID for a workload of your own");
+    let dir = dir_flag(world.dir());
+    out.say(format_args!("  mayfly dev svid mcp/notes{dir}        # an SVID for a workload of your own"));
     if let Some(log) = log {
-        out.say(format_args!("\nlog: {}\nto end it: mayfly dev down --dir {}", log.display(), world.dir().display()));
+        out.say(format_args!("\nlog: {}\nto end it: mayfly dev down --dir {}", log.display(), shell_quoted(world.dir())));
     }
     Ok(())
 }
 
-/// Whether the command line uses this world by default: the default context file names it, or there was none and it was written now. A file
-/// that differs in the address alone is of an earlier start of this world and is written anew. A file with other content belongs to the user
-/// and is kept.
-fn known_by_default(world: &DevWorld, addresses: &Addresses) -> bool {
+/// Writes the default context file, so that the command line uses this world by default, and returns whether it does. A file that is missing
+/// is made; one that differs in the address alone is of an earlier start of this world and is written anew; one with other content belongs to
+/// the user and is kept.
+fn write_default_context(world: &DevWorld, addresses: &Addresses) -> bool {
     let Some(path) = default_path() else { return false };
     let text = world.context_text("operator/you", addresses.admin);
     let other_lines =

@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 
 use super::ca::DevCa;
 use super::child::ServerProcess;
+use super::dir_flag;
 use super::files::{private_dir, read, write_once, write_private};
 use super::settings::{DevSettings, config_text};
 use crate::context::ContextFile;
@@ -64,10 +65,18 @@ pub enum DevWorldError {
     #[error("{} is not empty and no dev world\n  name another one: mayfly dev up --dir DIR", .0.display())]
     NotOurs(PathBuf),
     /// A certificate or key could not be made or read.
-    #[error("the dev CA: {0}\n  to make it anew, with an empty ledger: mayfly dev reset")]
+    #[error("the dev CA: {0}\n  to make it anew, with an empty ledger: mayfly dev reset, with the --dir of this dev server")]
     Ca(String),
+    /// The CA in the directory of a world cannot be used.
+    #[error("the dev CA: {what}\n  to make it anew, with an empty ledger: mayfly dev reset{}", dir_flag(dir))]
+    CaOf {
+        /// The directory.
+        dir: PathBuf,
+        /// The error.
+        what: String,
+    },
     /// A file of the world has unexpected content.
-    #[error("{0}\n  to make all of it anew: mayfly dev down --purge")]
+    #[error("{0}\n  to make all of it anew: mayfly dev down --purge, with the --dir of this dev server")]
     Spoilt(String),
     /// The server ended before it answered.
     #[error("the server ended before it answered\n{0}")]
@@ -111,7 +120,7 @@ impl DevWorld {
         let dir = dir.canonicalize().map_err(|error| DevWorldError::Io { what: "finding", path: dir.to_owned(), error })?;
         refuse_foreign_dir(&dir)?;
         write_once(&dir.join(MARKER), MARKER_TEXT.as_bytes())?;
-        let ca = DevCa::open(&dir, TRUST_DOMAIN, &settings.system)?;
+        let ca = ca_of(&dir, &settings.system)?;
         let world = DevWorld { dir, ca, life_ms: settings.svid_life_ms, system: settings.system.clone() };
         world.furnish(settings)?;
         world.renew()?;
@@ -128,7 +137,7 @@ impl DevWorld {
     pub fn open(dir: &Path) -> Result<DevWorld, DevWorldError> {
         let dir = dir.canonicalize().map_err(|error| DevWorldError::Io { what: "finding", path: dir.to_owned(), error })?;
         let settings = DevSettings::default();
-        let ca = DevCa::open(&dir, TRUST_DOMAIN, &settings.system)?;
+        let ca = ca_of(&dir, &settings.system)?;
         Ok(DevWorld { dir, ca, life_ms: settings.svid_life_ms, system: settings.system })
     }
 
@@ -317,6 +326,14 @@ impl DevWorld {
     pub fn addresses(dir: &Path) -> Option<Addresses> {
         serde_json::from_str(&read(&DevWorld::ready_file(dir)).ok()?).ok()
     }
+}
+
+/// Opens the CA in the directory of a world. Its errors name that directory.
+fn ca_of(dir: &Path, system: &System) -> Result<DevCa, DevWorldError> {
+    DevCa::open(dir, TRUST_DOMAIN, system).map_err(|error| match error {
+        DevWorldError::Ca(what) => DevWorldError::CaOf { dir: dir.to_owned(), what },
+        other => other,
+    })
 }
 
 /// The names that an interrupted or concurrent `dev up` may have created in a directory before the marker.
