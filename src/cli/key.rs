@@ -9,6 +9,7 @@ use super::confirm::{self, ConfirmArgs};
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
+use super::several;
 use super::show::key::{KeyRemovalView, KeyRotationView, KeyView};
 use super::show::some_seq;
 use super::wait::{self, WaitArgs};
@@ -69,7 +70,9 @@ pub struct RotateArgs {
 /// Arguments of `mayfly key retire`.
 #[derive(Args)]
 pub struct RetireArgs {
-    /// Key ids; an argument may hold several, separated by white space, as printed by `key list -o name`
+    /// Key ids; an argument may hold several, separated by white space, as printed by `key list -o name`. Each key has a request of its own: if
+    /// one fails, the others are done all the same, and the exit code is that of the first failure. With several keys, the id of each is
+    /// appended to --request-id
     #[arg(value_name = "KEY_ID", required = true)]
     keys: Vec<String>,
     /// Reason, recorded in the audit log
@@ -105,8 +108,8 @@ pub async fn run(command: KeyCommand, run: &CommandContext) -> Result<Exit, CliE
     match command {
         KeyCommand::List(args) => show(args, run, &server).await,
         KeyCommand::Rotate(args) => rotate(args, run, &server).await,
-        KeyCommand::Retire(args) => each(&args, run, |key| retire(&args, key, run, &server)).await,
-        KeyCommand::Compromise(args) => each(&args.key, run, |key| compromise(&args, key, run, &server)).await,
+        KeyCommand::Retire(args) => of_each(&args, run, |key, id| retire(&args, key, id, run, &server)).await,
+        KeyCommand::Compromise(args) => of_each(&args.key, run, |key, id| compromise(&args, key, id, run, &server)).await,
         KeyCommand::Jwks(args) => {
             let of = match (args.issuer, args.environment) {
                 (Some(issuer), _) => Of::Issuer(issuer),
@@ -167,37 +170,30 @@ fn keys(arguments: &[String]) -> Result<Vec<String>, CliError> {
     }
 }
 
-/// Applies an action to each key. A failure does not stop the others: in an incident, an already removed key must not delay the rest. The
-/// exit code is that of the first failure.
-async fn each<W: Future<Output = Result<Exit, CliError>>>(
+/// Applies an action to each key, in a request of its own.
+async fn of_each<W: Future<Output = Result<(), CliError>>>(
     args: &RetireArgs,
     run: &CommandContext,
-    mut one: impl FnMut(String) -> W,
+    one: impl FnMut(String, String) -> W,
 ) -> Result<Exit, CliError> {
     let keys = keys(&args.keys)?;
-    if keys.len() > 1 && args.confirm.request_id.is_some() {
-        return Err(CliError::Usage("--request-id names one request: name one key with it".to_owned()));
-    }
-    let mut ended = Ok(Exit::Ok);
-    for key in keys {
-        let well = matches!(ended, Ok(Exit::Ok));
-        match one(key.clone()).await {
-            done if well => ended = done,
-            // The first failure is returned as the error of the command and printed at the end.
-            Err(error) => run.out.say(format_args!("{key}: {}", error.words(false).trim_end())),
-            Ok(_) => {}
-        }
-    }
-    ended
+    let (_, exit) = several::each(run, &args.confirm.request_id, keys, |key| format!("key {key}:"), one).await?;
+    Ok(exit)
 }
 
-async fn retire(args: &RetireArgs, key: String, run: &CommandContext, server: &ApiClient) -> Result<Exit, CliError> {
+async fn retire(
+    args: &RetireArgs,
+    key: String,
+    request_id: String,
+    run: &CommandContext,
+    server: &ApiClient,
+) -> Result<(), CliError> {
     let request = &pb::RetireKeyRequest {
         key_id: key.clone(),
         reason: args.reason.clone().unwrap_or_else(|| "dry run".to_owned()),
         dry_run: false,
         confirmation: None,
-        request_id: run.request_id(&args.confirm.request_id),
+        request_id,
     };
     let ask = |dry_run, confirmation| async move {
         let request = pb::RetireKeyRequest { dry_run, confirmation, ..request.clone() };
@@ -213,18 +209,23 @@ async fn retire(args: &RetireArgs, key: String, run: &CommandContext, server: &A
         replacement: None,
         followers: None,
     };
-    run.out.one(&gone)?;
-    Ok(Exit::Ok)
+    run.out.one(&gone)
 }
 
-async fn compromise(args: &CompromiseArgs, key: String, run: &CommandContext, server: &ApiClient) -> Result<Exit, CliError> {
+async fn compromise(
+    args: &CompromiseArgs,
+    key: String,
+    request_id: String,
+    run: &CommandContext,
+    server: &ApiClient,
+) -> Result<(), CliError> {
     let CompromiseArgs { key: args, wait } = args;
     let request = &pb::CompromiseKeyRequest {
         key_id: key.clone(),
         reason: args.reason.clone().unwrap_or_else(|| "dry run".to_owned()),
         dry_run: false,
         confirmation: None,
-        request_id: run.request_id(&args.confirm.request_id),
+        request_id,
     };
     let ask = |dry_run, confirmation| async move {
         let request = pb::CompromiseKeyRequest { dry_run, confirmation, ..request.clone() };
@@ -249,6 +250,5 @@ async fn compromise(args: &CompromiseArgs, key: String, run: &CommandContext, se
         followers,
     };
     run.out.one(&gone)?;
-    wait::print_result(&run.out, wait, answer.seq, gone.followers.as_ref())?;
-    Ok(Exit::Ok)
+    wait::print_result(&run.out, wait, answer.seq, gone.followers.as_ref())
 }

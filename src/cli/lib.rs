@@ -3,7 +3,7 @@
 //! - [`context`], [`connect`], [`server`]: which server to call, the connection, and calls with deadlines.
 //! - [`args`], [`targets`]: parsing of arguments. [`out`], [`show`]: output.
 //! - [`exit`], [`error`], [`remedy`]: exit codes and error texts.
-//! - [`confirm`], [`wait`], [`list`]: behaviour that several commands share.
+//! - [`confirm`], [`wait`], [`list`], [`several`]: behaviour that several commands share.
 #![forbid(unsafe_code)]
 
 pub mod approval;
@@ -44,6 +44,7 @@ pub mod revoke;
 pub mod rules;
 pub mod server;
 pub mod serving;
+pub mod several;
 pub mod show;
 pub mod status;
 pub mod subject;

@@ -10,6 +10,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
 use super::server::ApiClient;
+use super::several;
 use super::show::HitsView;
 use super::show::revocation::{AddedLocksView, LiftedLocksView, LockView};
 use super::targets::LockableArgs;
@@ -164,22 +165,13 @@ async fn lift(args: LiftArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let locks: Vec<LockName> = args.locks.iter().flat_map(|names| &names.0).copied().collect();
     let locks = named(&locks, args.index)?;
     let server = run.server().await?;
-    if let [lock] = locks.as_slice() {
-        let lifted = lift_one(*lock, &args, run.request_id(&args.request_id), &server, run).await?;
+    let single = locks.len() == 1;
+    let failed = |lock: &str| format!("the lock {lock} was not lifted:");
+    let one = |lock, request_id| lift_one(lock, &args, request_id, &server, run);
+    let (mut all, exit) = several::each(run, &args.request_id, locks, failed, one).await?;
+    if let Some(lifted) = all.pop_if(|_| single) {
         run.out.one_with_rows(&lifted, &lifted.lifted)?;
         return Ok(Exit::Ok);
-    }
-    let (mut all, mut exit) = (Vec::new(), Exit::Ok);
-    for lock in locks {
-        let request_id = args.request_id.as_ref().map(|id| format!("{id}-{lock}"));
-        match lift_one(lock, &args, run.request_id(&request_id), &server, run).await {
-            Ok(lifted) => all.push(lifted),
-            Err(error) => {
-                run.out.say(format_args!("the lock {lock} was not lifted:"));
-                run.out.fail(&error);
-                exit = if exit == Exit::Ok { error.exit() } else { exit };
-            }
-        }
     }
     let shown = run.out.list_with_rows(all, |lifted| lifted.lifted);
     // A closed stdout does not hide that a lock was not lifted.

@@ -134,10 +134,11 @@ fn keys_change_by_what_was_typed() {
 #[test]
 fn several_keys_are_given_up_by_one_command_as_a_list_prints_them() {
     let stage = Stage::new();
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let keeps = asked.clone();
+    let (asked, ids) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    let (keeps, requests) = (asked.clone(), ids.clone());
     stage.double.on(move |q: pb::CompromiseKeyRequest| {
         keeps.lock().unwrap().push(q.key_id.clone());
+        requests.lock().unwrap().push(q.request_id.clone());
         match q.key_id.as_str() {
             "gone" => Err(tonic::Status::not_found("there is no key gone")),
             _ => Ok(pb::CompromiseKeyResponse { seq: 90, hits: hits(1, 1, 1), replacement: None }),
@@ -155,6 +156,10 @@ fn several_keys_are_given_up_by_one_command_as_a_list_prints_them() {
     let (with_one_gone, keys) = compromise(&["gone\nk2"]);
     assert_eq!((with_one_gone.exit, keys), (3, vec!["gone".to_owned(), "k2".to_owned()]), "the rest is given up all the same");
     assert!(with_one_gone.stderr.contains("gone"), "{}", with_one_gone.stderr);
+    ids.lock().unwrap().clear();
+    assert_eq!(compromise(&["k1", "k2", "--request-id", "mine"]).0.exit, 0);
+    assert_eq!(compromise(&["k1", "--request-id", "mine"]).0.exit, 0);
+    assert_eq!(*ids.lock().unwrap(), ["mine-k1", "mine-k2", "mine"], "an id belongs to one request");
     let (none, keys) = compromise(&["\n"]);
     assert_eq!((none.exit, keys.len()), (2, 0), "{}", none.stderr);
 }
