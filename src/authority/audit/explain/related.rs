@@ -99,6 +99,17 @@ impl ExplainScope {
         }
     }
 
+    /// Removes the beginnings of generations before the object: a generation revokes what was issued before it, and the object came later.
+    fn drop_earlier_generations(&self, records: &mut Vec<HistoryRecord>) {
+        let opens = |past: &HistoryRecord| matches!(&past.record.event, Some(Event::TaskOpened(e)) if self.is_about(&e.task));
+        let began = match self.from {
+            Seq::ZERO => records.iter().find(|past| opens(past)).map(|past| past.seq),
+            from => Some(from),
+        };
+        let Some(began) = began else { return };
+        records.retain(|past| past.seq > began || !matches!(&past.record.event, Some(Event::GenerationBegun(_))));
+    }
+
     /// The facts that revocation rules are matched against.
     fn facts(&self) -> Option<Facts<'_>> {
         match &self.credential {
@@ -168,6 +179,7 @@ impl ExplainScope {
         }
         records.sort_by_key(|past| past.seq);
         records.dedup_by_key(|past| past.seq);
+        self.drop_earlier_generations(&mut records);
         whole &= self.path.is_empty() || look.unseen().is_none();
         let asked = |past: &HistoryRecord| matches!(&past.record.event, Some(Event::ApprovalAsked(_) | Event::LeaseOpened(_)));
         whole &= !self.path.is_empty() || records.iter().any(asked);
@@ -204,5 +216,34 @@ impl Authority {
             Ok((records, seen))
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mayfly_ledger::record::{Author, GenerationBegun, TaskOpened};
+
+    use super::*;
+
+    fn past(seq: u64, event: Event) -> HistoryRecord {
+        let record = Record::new(Author::Mayfly("test".into()), event);
+        HistoryRecord { seq: Seq::from_u64(seq).unwrap(), at: Millis(0), position: seq, record }
+    }
+
+    /// A restore revoked what came before it. Of an object of the new generation it says nothing.
+    #[test]
+    fn a_generation_that_began_before_the_object_is_no_part_of_its_story() {
+        let id = TaskId::from_bytes([7; 16]);
+        let begun = |seq, generation| past(seq, Event::GenerationBegun(GenerationBegun { generation, ..Default::default() }));
+        let opened = past(20, Event::TaskOpened(Box::new(TaskOpened { task: id.as_bytes().to_vec(), ..Default::default() })));
+        for from in [Seq::ZERO, Seq::from_u64(20).unwrap()] {
+            let mut records = vec![begun(10, 2), opened.clone(), begun(30, 3)];
+            ExplainScope { path: vec![id], from, ..ExplainScope::default() }.drop_earlier_generations(&mut records);
+            assert_eq!(records.iter().map(|past| past.seq.as_u64()).collect::<Vec<_>>(), [20, 30]);
+        }
+        // Without the beginning of the object nothing is left out.
+        let mut records = vec![begun(10, 2)];
+        ExplainScope { path: vec![id], ..ExplainScope::default() }.drop_earlier_generations(&mut records);
+        assert_eq!(records.len(), 1);
     }
 }
