@@ -36,5 +36,10 @@ pub async fn run(args: StatusArgs, run: &CommandContext) -> Result<Exit, CliErro
         let n = status.counts.leases_failing;
         run.out.say(format_args!("{} could not be undone yet: mayfly lease list --state pending", counted(n, "lease")));
     }
+    if status.counts.rules > 0 && status.counts.credentials > 0 {
+        run.out.say(
+            "counts: credentials and callers include what was revoked and has not expired; mayfly credential list leaves it out",
+        );
+    }
     Ok(Exit::Ok)
 }

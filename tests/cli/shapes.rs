@@ -25,8 +25,8 @@ fn tasks_as_a_table() {
     let stage = tasks();
     assert_eq!(
         stage.run("task list").ok(),
-        "TASK                             STATE   LIVE  DEADLINE              OWNER                            PURPOSE\n\
-         task_baaaaaaaaaaaaaaaaaaaaaaaaa  active  2     2026-11-20T09:00:00Z  spiffe://example.org/ci/nightly  nightly \\u{1b}[31mdeploy\\u{202e}\n"
+        "TASK                             STATE   UNEXPIRED  DEADLINE              OWNER                            PURPOSE\n\
+         task_baaaaaaaaaaaaaaaaaaaaaaaaa  active  2          2026-11-20T09:00:00Z  spiffe://example.org/ci/nightly  nightly \\u{1b}[31mdeploy\\u{202e}\n"
     );
     let wide = stage.run("task list -o wide").ok();
     assert!(
@@ -271,7 +271,7 @@ fn the_server_and_ourselves() {
     let stage = Stage::new();
     stage.double.on(|_: pb::GetStatusRequest| {
         let issuing = pb::Issuing { issuing: false, reason: "DISK_RESERVE".to_owned(), message: "the disk is full".to_owned() };
-        let counts = pb::Counts { credentials: 9, leases_failing: 2, ..pb::Counts::default() };
+        let counts = pb::Counts { credentials: 9, rules: 1, leases_failing: 2, ..pb::Counts::default() };
         Ok(pb::GetStatusResponse {
             version: "0.1.0".to_owned(),
             issuing: Some(issuing),
@@ -282,6 +282,7 @@ fn the_server_and_ourselves() {
     let ran = stage.run("status -o json");
     assert!(ran.stderr.contains("it does not issue: the disk is full [DISK_RESERVE]"), "{}", ran.stderr);
     assert!(ran.stderr.contains("2 leases could not be undone yet"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("include what was revoked and has not expired"), "{}", ran.stderr);
     let json = ran.json();
     assert_eq!((&json["issuing"], &json["counts"]["credentials"], &json["disk"]), (&json!(false), &json!(9), &Value::Null));
     stage.double.on(|_: pb::WhoamiRequest| {

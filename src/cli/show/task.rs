@@ -122,7 +122,7 @@ impl Printable for TaskView {
 }
 
 impl Row for TaskView {
-    const COLUMNS: &'static [&'static str] = &["TASK", "STATE", "LIVE", "DEADLINE", "OWNER", "PURPOSE"];
+    const COLUMNS: &'static [&'static str] = &["TASK", "STATE", "UNEXPIRED", "DEADLINE", "OWNER", "PURPOSE"];
     const WIDE: &'static [&'static str] = &["UPSTREAMS", "ENVIRONMENT", "PARENT", "HEARTBEAT DUE", "SEQ"];
 
     fn cells(&self) -> Vec<String> {

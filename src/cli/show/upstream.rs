@@ -136,7 +136,7 @@ impl Row for UpstreamView {
         "APPROVERS",
         "MAX TTL MS",
         "EXPIRES",
-        "LIVE",
+        "UNEXPIRED",
         "LAST USED",
         "VERSION",
         "SEQ",
