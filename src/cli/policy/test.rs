@@ -86,7 +86,9 @@ async fn fetched(server: &ApiClient, args: &TestPolicyArgs) -> Result<PolicySet,
         return Err(CliError::Usage("--environment NAME says whose roles or policies are tested".to_owned()));
     };
     let set = fetch_set(server, environment, pb::PolicyMode::Enforce).await?;
-    let set = set.ok_or_else(|| CliError::Usage(format!("environment {environment} has no policy set")))?;
+    let set = set.ok_or_else(|| {
+        CliError::Usage(format!("environment {environment} has no policy set; `mayfly status` shows the environments"))
+    })?;
     let (own, in_effect) = sources(set.files.as_ref());
     let (policies, roles) = if args.files.files.is_empty() { (own, None) } else { args.files.read()? };
     let roles = roles.unwrap_or(in_effect);
