@@ -55,9 +55,13 @@ fn details(no: &Refusal) -> ErrorDetails {
     details
 }
 
-/// RESOURCE_EXHAUSTED always has a retry delay.
+/// The delay after which a repeat may succeed; RESOURCE_EXHAUSTED has one by default. A limit of size has a delay of zero, and none is sent:
+/// the same request can never succeed, and a client that follows RetryInfo would repeat it at once.
 fn retry_after(no: &Refusal) -> Option<Duration> {
-    no.retry_after.or((no.reason.code() == Code::ResourceExhausted).then_some(Duration::from_secs(1)))
+    match no.retry_after {
+        Some(after) => Some(after).filter(|after| !after.is_zero()),
+        None => (no.reason.code() == Code::ResourceExhausted).then_some(Duration::from_secs(1)),
+    }
 }
 
 /// The refusal with texts that fit into the headers that carry them. A message may repeat what the caller sent. The same bounds hold for the
@@ -163,6 +167,14 @@ mod tests {
             let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
             assert!(size < 16 * 1024, "{size}");
         }
+    }
+
+    #[test]
+    fn a_limit_of_size_has_no_delay_after_which_a_repeat_could_succeed() {
+        let no = |after| Error::Refusal(Refusal::limit("request_bytes", 1, after));
+        assert!(status(no(Duration::ZERO)).get_details_retry_info().is_none());
+        assert!(problem(no(Duration::ZERO)).retry_after.is_none());
+        assert!(status(no(Duration::from_secs(2))).get_details_retry_info().is_some());
     }
 
     #[test]

@@ -150,6 +150,7 @@ pub fn check(path: &Path, shared: bool) -> Result<(), SocketError> {
     if mode & open != 0 {
         return Err(SocketError::OpenDirectory { dir: dir.to_owned(), mode, closed: closed(shared) });
     }
+    access(dir, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from).map_err(failed("binding"))?;
     let meta = match fs::symlink_metadata(path) {
         Ok(meta) => meta,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

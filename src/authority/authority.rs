@@ -98,6 +98,8 @@ pub struct Authority {
     pub ending: tokio::sync::watch::Sender<bool>,
     /// Bounds the concurrent queries that read history.
     pub questions: Arc<Semaphore>,
+    /// Bounds the concurrent compilations of policy sets for callers.
+    pub(crate) compilations: Arc<Semaphore>,
     /// The progress of the continuous export, if there is one.
     pub exported: parking_lot::Mutex<Option<ExportProgress>>,
     /// The counters of metrics.
@@ -247,6 +249,7 @@ impl Authority {
             commits: broadcast::Sender::new(limits::WATCH_LAG),
             ending: tokio::sync::watch::Sender::new(false),
             questions: Arc::new(Semaphore::new(limits::HISTORY_QUESTIONS)),
+            compilations: Arc::new(Semaphore::new(limits::POLICY_COMPILATIONS)),
             exported: parking_lot::Mutex::new(None),
             counted: EventCounters::default(),
             tracer,

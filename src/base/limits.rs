@@ -143,6 +143,14 @@ pub const POLICY_BRACKETS: usize = 16;
 /// Most levels of operators and brackets in an expression of a policy; a chain of `||` has a level for each. Cedar's evaluator uses some
 /// 35 KB of stack for a level in a debug build: all levels fit into a tenth of `POLICY_STACK_BYTES`.
 pub const POLICY_DEPTH: usize = 128;
+/// Most `if` within each other in a policy. Cedar's validator checks a branch several times, so its time doubles with each: 22 of them take
+/// 90 ms and 40 would take half a year (measured up to 24, release build). A table of decisions is several policies.
+pub const POLICY_IFS: usize = 8;
+/// Most policy sets that callers have compiled at once. Each takes a core for as long as it is compiled, up to seconds for a set of
+/// `POLICY_BYTES` with thousands of policies, also after its caller went away; the other cores decide.
+pub const POLICY_COMPILATIONS: usize = 1;
+/// Longest wait for one's turn to have a policy set compiled, milliseconds: half of the command line's deadline of 10 s.
+pub const POLICY_COMPILATION_WAIT_MS: u64 = 5_000;
 /// Stack on which policies are compiled, and evaluated where a thread's own stack is too small, bytes. Cedar's parser uses 60 KB for a bracket in a debug build and 7 KB for an operator (measured).
 /// The pages that are not used take no memory.
 pub const POLICY_STACK_BYTES: usize = 64 * 1024 * 1024;

@@ -19,6 +19,8 @@ pub struct GovernanceRules {
     policies: BTreeMap<String, String>,
     /// The members of each role that those policies name.
     roles: BTreeMap<String, Vec<String>>,
+    /// The members of each environment, if one of those policies reads the environment of a caller.
+    environments: BTreeMap<String, Vec<String>>,
     /// The break-glass rights, by name.
     rights: BTreeMap<String, String>,
 }
@@ -26,8 +28,12 @@ pub struct GovernanceRules {
 impl GovernanceRules {
     pub(super) fn of(policies: &PolicySet, roles: &Roles) -> GovernanceRules {
         let mut own = GovernanceRules::default();
-        let mut named = BTreeSet::new();
+        let (mut named, mut reads) = (BTreeSet::new(), AttributeReads::default());
         for policy in policies.policies().filter(|p| governs(p)) {
+            match policy.to_pst() {
+                Ok(tree) => reads.add(tree.body()),
+                Err(_) => reads = AttributeReads::of_everything(),
+            }
             // A policy that cannot be written as JSON is compared by its text.
             let text = policy.to_json().map_or_else(|_| policy.to_string(), |json| json.to_string());
             own.policies.insert(policy.id().to_string(), text);
@@ -35,16 +41,24 @@ impl GovernanceRules {
             named.extend(policy.entity_literals().into_iter().filter(of_roles).map(|uid| uid.id().unescaped().to_owned()));
         }
         own.rights = roles.rights().iter().map(|(name, rights)| (name.clone(), rights.text())).collect();
+        if !reads.understood() {
+            named.extend(roles.names().iter().cloned());
+        }
+        if reads.may_read("principal.environment") {
+            let members = |name: &String| (name.clone(), roles.members_of_environment(name));
+            own.environments = roles.environments().iter().map(members).collect();
+        }
         own.roles = named.into_iter().map(|role| (role.clone(), roles.members(&role))).collect();
         own
     }
 
-    /// The names of the policies, roles and break-glass rights that differ.
+    /// The names of the policies, roles, environments and break-glass rights that differ.
     pub fn differences(&self, other: &GovernanceRules) -> Vec<String> {
         let policies = differing(&self.policies, &other.policies).map(|id| format!("policy {id}"));
         let roles = differing(&self.roles, &other.roles).map(|role| format!("role {role}"));
         let rights = differing(&self.rights, &other.rights).map(|name| format!("break-glass {name}"));
-        policies.chain(roles).chain(rights).collect()
+        let environments = differing(&self.environments, &other.environments).map(|name| format!("environment {name}"));
+        policies.chain(roles).chain(environments).chain(rights).collect()
     }
 }
 

@@ -67,7 +67,11 @@ pub(super) fn complaint(source: &SourceFile) -> Option<Diagnostic> {
             (b'(' | b'[' | b'{', _) if open > limits::POLICY_BRACKETS => {
                 return too_deep(at, format!("more than {} brackets within each other", limits::POLICY_BRACKETS));
             }
-            (b'(' | b'[' | b'{', _) => groups.push(Group::default()),
+            (b'(' | b'[' | b'{', _) => {
+                // `a["b"]["c"]` is a chain, like `a.b.c`: the brackets of each index close again, and the levels stay.
+                group.others += usize::from(byte == b'[');
+                groups.push(Group::default());
+            }
             (b')' | b']' | b'}', _) if open > 1 => {
                 let depth = groups.pop().map_or(0, |group| group.depth());
                 if let Some(outer) = groups.last_mut() {
@@ -82,6 +86,9 @@ pub(super) fn complaint(source: &SourceFile) -> Option<Diagnostic> {
             (_, b"if") => group.ifs += 1,
             (b'.' | b'!' | b'+' | b'-' | b'*', _) => group.others += 1,
             _ => {}
+        }
+        if groups.iter().map(|group| group.ifs).sum::<usize>() > limits::POLICY_IFS {
+            return too_deep(at, format!("more than {} times `if` within each other", limits::POLICY_IFS));
         }
         let deepest = groups.iter().map(Group::depth).sum::<usize>();
         if deepest > limits::POLICY_DEPTH {
@@ -136,6 +143,11 @@ mod tests {
             "true && ".repeat(20_000) + "true",
             "1 + ".repeat(300) + "1 == 1",
             format!("context{} == 1", ".a".repeat(20_000)),
+            format!("context{} == 1", "[\"a\"]".repeat(20_000)),
+            format!("context{} == 1", "[\"a\"].b".repeat(70)),
+            "if true then ".repeat(9) + "true" + &" else true".repeat(9),
+            "if (".repeat(9) + "true" + &") then true else true".repeat(9),
+            "(if true then ".repeat(9) + "true" + &" else true)".repeat(9),
             "if true then ".repeat(200) + "true" + &" else true".repeat(200),
             "!".repeat(200) + "true",
             // Within a string that ends, and after a comment.
@@ -150,6 +162,8 @@ mod tests {
             vec!["context.tool == \"a\" && context.environment.name == \"b\""; 100].join(" || "),
             format!("\"{}\" == context.tool // {}", "(".repeat(500), "((".repeat(500)),
             nested("(", 14, ")"),
+            vec!["(if true then context.tool == \"a\" else false)"; 50].join(" && "),
+            "if true then ".repeat(8) + "true" + &" else true".repeat(8),
         ] {
             assert!(!refused(&wide), "{}", wide.get(..60).unwrap_or(&wide));
         }

@@ -135,9 +135,18 @@ impl Roles {
     /// The members of a role: ids, and prefixes with `/*` appended, sorted.
     pub fn members(&self, role: &str) -> Vec<String> {
         let Some(number) = self.names.iter().position(|n| n == role) else { return Vec::new() };
-        let with = |(_, found): &(&String, &Found)| found.roles.contains(&number);
-        let exact = self.exact.iter().filter(with).map(|(id, _)| id.clone());
-        let under = self.under.iter().filter(with).map(|(prefix, _)| format!("{prefix}/*"));
+        self.members_with(|found| found.roles.contains(&number))
+    }
+
+    /// The members of an environment, in the same form.
+    pub fn members_of_environment(&self, environment: &str) -> Vec<String> {
+        let Some(number) = self.environments.iter().position(|n| n == environment) else { return Vec::new() };
+        self.members_with(|found| found.environment == Some(number))
+    }
+
+    fn members_with(&self, with: impl Fn(&Found) -> bool) -> Vec<String> {
+        let exact = self.exact.iter().filter(|(_, found)| with(found)).map(|(id, _)| id.clone());
+        let under = self.under.iter().filter(|(_, found)| with(found)).map(|(prefix, _)| format!("{prefix}/*"));
         let mut members: Vec<String> = exact.chain(under).collect();
         members.sort_unstable();
         members

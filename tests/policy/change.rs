@@ -55,6 +55,15 @@ fn what_governs_is_whoever_operates_and_approves_and_what_takes_approval() {
     assert_eq!(governs(BASE, &more), ["role b"]);
     let others = ROLES.replace("under = ['spiffe://td/agent']", "under = ['spiffe://td/agent', 'spiffe://td/more']");
     assert!(governs(BASE, &others).is_empty(), "who works is not who operates");
+    // Who belongs to an environment, where a policy that governs reads the environment of a caller.
+    let moved = format!("{ROLES}\n[environment.ops]\nids = ['spiffe://td/agent/z']\n");
+    assert!(governs(BASE, &moved).is_empty());
+    for condition in ["principal has environment && principal.environment == \"ops\"", "!(principal has environment)"] {
+        let by_environment =
+            format!("{BASE}@id(\"e\") permit (principal, action == Action::\"Approve\", resource) when {{ {condition} }};");
+        let before = set(&by_environment, ROLES).governing();
+        assert_eq!(before.differences(&set(&by_environment, &moved).governing()), ["environment ops"], "{condition}");
+    }
 }
 
 fn upstream(case: &Case) -> Upstream {

@@ -241,6 +241,25 @@ fn down_touches_nothing_that_is_no_dev_world() {
 }
 
 #[test]
+fn a_number_that_is_no_process_ends_nobody() {
+    let home = Home(tempfile::tempdir().unwrap());
+    DevWorld::create(&home.dir(), &DevSettings::default()).unwrap();
+    let lock = fs::File::create(home.dir().join("mayfly.pid")).unwrap();
+    lock.lock().unwrap();
+    for number in ["-1", "0", "1", "-4711", "none", ""] {
+        fs::write(home.dir().join("mayfly.pid"), number).unwrap();
+        let down = home.mayfly(&["dev", "down"]);
+        assert_eq!(down.status.code(), Some(1), "{number}: {}", told(&down));
+        assert!(told(&down).contains("holds no process id"), "{number}: {}", told(&down));
+    }
+    drop(lock);
+    // Looking whether a server runs leaves the file as it is.
+    fs::write(home.dir().join("mayfly.pid"), "4711").unwrap();
+    assert!(home.mayfly(&["dev", "down"]).status.success());
+    assert_eq!(fs::read_to_string(home.dir().join("mayfly.pid")).unwrap(), "4711");
+}
+
+#[test]
 fn a_stale_number_ends_nobody() {
     let home = Home(tempfile::tempdir().unwrap());
     DevWorld::create(&home.dir(), &DevSettings::default()).unwrap();

@@ -124,6 +124,11 @@ fn a_batch_of_all_or_nothing_is_refused_with_the_status_of_the_exchange_that_was
     let unknown = refused(pb::ExchangeRequest { upstream: "nowhere".into(), ..exchange(&task, "two") });
     assert_eq!(unknown.fields, ["exchanges[1]"], "{unknown:?}");
     assert!(unknown.reason != "INVALID_FIELD" && !unknown.reason.is_empty(), "{unknown:?}");
+    let twice = refused(exchange(&task, "one"));
+    assert_eq!(
+        (twice.reason.as_str(), twice.fields.as_slice()),
+        ("INVALID_FIELD", ["exchanges[1].request_id".to_owned()].as_slice())
+    );
     // Nothing was issued: the names of the requests are free.
     let exchanges = vec![exchange(&task, "one"), exchange(&task, "two"), exchange(&task, "three")];
     let batch = pb::BatchExchangeRequest { exchanges, all_or_nothing: true };

@@ -9,7 +9,7 @@ use super::super::peer::{self, Peer};
 use super::super::status::status;
 use super::super::wire;
 use super::exchange::answer::{issued_to_pb, result_to_pb};
-use super::exchange::{ReceivedRequest, batch, exchange_one, stream};
+use super::exchange::{CheckedRequest, ReceivedRequest, batch, exchange_one, stream};
 use super::{authorize, note, request_checks};
 use mayfly_authority::admission::admission_queue::Ticket;
 use mayfly_authority::authority::Authority;
@@ -76,6 +76,7 @@ impl TokenApi {
         let (authority, call, count) = (&self.0, trace::current(), asks.len());
         let asked: Vec<_> = asks.into_iter().map(ReceivedRequest::check).collect();
         let malformed = asked.iter().enumerate().find_map(|(n, want)| Some((n, want.as_ref().err()?.1.clone())));
+        let malformed = malformed.or_else(|| repeated_id(&asked));
         let known: Vec<ExchangeRequest> =
             asked.into_iter().flatten().map(|want| ExchangeRequest { traced: call.clone(), ..*want }).collect();
         if let Some((n, no)) = malformed {
@@ -96,6 +97,16 @@ impl TokenApi {
             no.of_part(&item(n))
         })
     }
+}
+
+/// The first exchange that has the request id of an exchange before it. They could not be issued as one.
+fn repeated_id(asked: &[CheckedRequest]) -> Option<(usize, Refusal)> {
+    let ids: Vec<Option<&str>> = asked.iter().map(|want| want.as_ref().ok()?.request_id.as_deref()).collect();
+    ids.iter().enumerate().find_map(|(n, id)| {
+        let first = ids.iter().position(|other| id.is_some() && other == id).filter(|first| *first < n)?;
+        let what = format!("is that of exchanges[{first}] as well; each exchange of a batch has one of its own");
+        Some((n, Refusal::field("request_id", what)))
+    })
 }
 
 /// The name of an exchange of a batch in the request.

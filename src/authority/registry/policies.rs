@@ -5,6 +5,7 @@
 //! [`crate::registry::changes`]).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::admission::no_environment;
 use crate::authority::Authority;
@@ -15,6 +16,7 @@ use crate::revocation::revoke_excess::{
     CausedRevocation, ChangeEffect, ChangeOptions, ExcessJudge, ExcessSearch, ExcessVerdict, NarrowingChange,
 };
 use mayfly_base::document::{Diagnostic, SourceFile};
+use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_identity::caller::Operator;
 use mayfly_ledger::reader::history::HistoryRecord;
@@ -196,18 +198,31 @@ impl Authority {
                 (policies.clone(), in_force.1)
             }
         };
-        let compiled = tokio::task::spawn_blocking(move || PolicySet::compile(policies, roles)).await;
-        let set = compiled.map_err(|e| Fault::new(format!("compiling policies: {e}")))?.map_err(wrong)?;
+        let set = self.one_compilation(move || PolicySet::compile(policies, roles)).await?.map_err(wrong)?;
         Ok((Arc::new(set), None))
+    }
+
+    /// Compiles on a thread that may block. Few are under way at once, also of callers that went away: the permit is held until the thread
+    /// is done.
+    async fn one_compilation<T: Send + 'static>(&self, compile: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+        let wait = Duration::from_millis(limits::POLICY_COMPILATION_WAIT_MS);
+        let busy = || Refusal::limit("policy_compilations", limits::POLICY_COMPILATIONS as u64, Duration::from_secs(1));
+        let permit = match tokio::time::timeout(wait, self.compilations.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) | Err(_) => return Err(busy().into()),
+        };
+        let compiled = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            compile()
+        });
+        Ok(compiled.await.map_err(|e| Fault::new(format!("compiling policies: {e}")))?)
     }
 
     async fn recorded_set(&self, text: String) -> Result<Arc<PolicySet>, Error> {
         if let Some(known) = self.catalog.known(&mayfly_base::document::sha256(text.as_bytes())) {
             return Ok(known);
         }
-        let compiled = tokio::task::spawn_blocking(move || PolicySet::from_text(&text)).await;
-        let compiled = compiled.map_err(|e| Fault::new(format!("compiling policies: {e}")))?;
-        Ok(Arc::new(compiled.map_err(wrong)?))
+        Ok(Arc::new(self.one_compilation(move || PolicySet::from_text(&text)).await?.map_err(wrong)?))
     }
 
     /// The parts of a set that need a second operator before it takes effect.

@@ -10,6 +10,7 @@ use crate::CommandContext;
 use crate::error::{CliError, ServerError};
 use crate::exit::Exit;
 use mayfly_base::atomic_file::{AtomicFile, PRIVATE, may_be_replaced};
+use mayfly_base::document::remedy::shell_quoted;
 use mayfly_proto::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 use mayfly_verify::seq::Seq;
 
@@ -102,7 +103,7 @@ async fn write(
     }
     to.end()?;
     if let Some(path) = out {
-        run.out.say(format_args!("written to {0}; mayfly audit verify {0} checks it", path.display()));
+        run.out.say(format_args!("written to {}; mayfly audit verify {} checks it", path.display(), shell_quoted(path)));
     }
     Ok(Exit::Ok)
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
-use super::up::ServerLock;
+use super::locks::{ServerLock, StartLock};
 use super::world::{DevWorld, DevWorldError, is_world};
 use super::{DirArgs, dir_flag, no_dir};
 use crate::context::default_path;
@@ -38,7 +38,11 @@ pub struct ResetArgs {
 /// missing or damaged is replaced: no ledger trusts the former one any more.
 pub(super) fn reset(args: &ResetArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
-    let mut down = down(&dir, false, out)?;
+    let mut down = down(&dir, out)?;
+    let _lock = match down.state {
+        "none" => None,
+        _ => Some(stopped_for_good(&dir, out)?),
+    };
     let data = dir.join("data");
     if down.state != "none" && data.exists() {
         let failed = |e| CliError::Local(format!("{} could not be removed: {e}", data.display()));
@@ -81,7 +85,13 @@ impl Printable for Down {
 /// Runs the command.
 pub(super) fn run(args: &DownArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
-    let down = down(&dir, args.purge, out)?;
+    let mut down = down(&dir, out)?;
+    if args.purge && down.state != "none" {
+        let _lock = stopped_for_good(&dir, out)?;
+        purge(&dir)?;
+        down.purged = true;
+        out.say(format_args!("mayfly: {} is gone", dir.display()));
+    }
     // The text output suffices for people.
     if !matches!(out.format(), Format::Table | Format::Wide) {
         out.one(&down)?;
@@ -89,7 +99,7 @@ pub(super) fn run(args: &DownArgs, out: Out) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-fn down(dir: &Path, and_purge: bool, out: Out) -> Result<Down, CliError> {
+fn down(dir: &Path, out: Out) -> Result<Down, CliError> {
     let mut down = Down { dir: dir.to_owned(), state: "none", purged: false, ca_replaced: false };
     if !is_world(dir) {
         let none = format!("there is no dev world in {}", dir.display());
@@ -106,29 +116,33 @@ fn down(dir: &Path, and_purge: bool, out: Out) -> Result<Down, CliError> {
         down.state = "not_running";
         out.say("mayfly: the dev server was not running");
     }
-    if and_purge {
-        purge(dir)?;
-        down.purged = true;
-        out.say(format_args!("mayfly: {} is gone", dir.display()));
-    }
     Ok(down)
+}
+
+/// Keeps every other command from starting a server in a world until the lock is dropped, and ends a server that was started meanwhile.
+fn stopped_for_good(dir: &Path, out: Out) -> Result<StartLock, CliError> {
+    let lock = StartLock::wait(dir, out)?;
+    end(dir).map_err(CliError::Local)?;
+    Ok(lock)
 }
 
 /// Ends the process that holds the lock. `false` if there is none.
 fn end(dir: &Path) -> Result<bool, String> {
-    let free = || ServerLock::take(dir).map(|lock| lock.is_some()).map_err(|no: DevWorldError| no.to_string());
-    if free()? {
+    let held = || ServerLock::is_held(dir).map_err(|no: DevWorldError| no.to_string());
+    if !held()? {
         return Ok(false);
     }
     let path = ServerLock::path(dir);
-    let pid = bounded_file::read_text(&path, limits::PID_FILE_BYTES).map_err(|e| format!("{}: {e}", path.display()))?;
-    let pid: i32 = pid.trim().parse().map_err(|_| format!("{} holds no process id; try again", path.display()))?;
-    let known = Pid::from_raw(pid).ok_or_else(|| format!("{} holds no process id; try again", path.display()))?;
+    let text = bounded_file::read_text(&path, limits::PID_FILE_BYTES).map_err(|e| format!("{}: {e}", path.display()))?;
+    // A number below 2 names no server, but all processes or a group of them.
+    let pid = text.trim().parse().ok().filter(|pid: &i32| *pid > 1);
+    let known = pid.and_then(Pid::from_raw).ok_or_else(|| format!("{} holds no process id; try again", path.display()))?;
+    let pid = known.as_raw_nonzero();
     kill_process(known, Signal::TERM).map_err(|e| format!("process {pid} could not be told to end: {e}"))?;
     let pause = Duration::from_millis(50);
     for _ in 0..(limits::SHUTDOWN_MS + 5_000) / 50 {
         std::thread::sleep(pause);
-        if free()? {
+        if !held()? {
             return Ok(true);
         }
     }

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::world::DevWorldError;
 use mayfly_base::bounded_file;
 use mayfly_base::limits;
+use mayfly_base::system::System;
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> DevWorldError {
     let path = path.to_owned();
@@ -21,18 +22,19 @@ pub(super) fn private_dir(path: &Path) -> Result<(), DevWorldError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("making", path))
 }
 
-/// Writes a file with mode 0600: to a temporary file that is then renamed, so that a reader gets either the old or the new content.
+/// The end of a temporary file's name.
+pub(super) const TEMPORARY: &str = ".new";
+
+/// Writes a file with mode 0600: to a temporary file that is then renamed, so that a reader gets either the old or the new content. The
+/// temporary name is random: the server, `dev up` and `dev svid` may write the same file at the same time. Unlike
+/// [`atomic_file`](mayfly_base::atomic_file), it does not wait for the disk: a dev world can be made anew.
 pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), DevWorldError> {
     let mut aside = path.as_os_str().to_owned();
-    aside.push(".new");
+    aside.push(format!(".{}{TEMPORARY}", data_encoding::HEXLOWER.encode(&System::real().random16())));
     let aside = Path::new(&aside);
-    match fs::remove_file(aside) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed("removing", aside)(e)),
-        _ => {}
-    }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside).map_err(failed("making", aside))?;
-    file.write_all(bytes).map_err(failed("writing", aside))?;
-    fs::rename(aside, path).map_err(failed("naming", path))
+    let written = file.write_all(bytes).map_err(failed("writing", aside));
+    written.and_then(|()| fs::rename(aside, path).map_err(failed("naming", path))).inspect_err(|_| drop(fs::remove_file(aside)))
 }
 
 /// Writes a private file, unless it exists.

@@ -4,6 +4,7 @@ mod ca;
 mod child;
 mod down;
 mod files;
+mod locks;
 mod settings;
 mod svid;
 mod up;

@@ -1,7 +1,6 @@
 //! The command `mayfly dev up`.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Seek, Write};
+use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
@@ -32,7 +31,7 @@ use mayfly_server::{Addresses, run, telemetry};
 /// The first port of the dev server.
 const PORT: u16 = 7443;
 /// The longest wait for a server in the background.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Arguments of `mayfly dev up`.
 #[derive(Args)]
@@ -58,18 +57,18 @@ pub struct UpArgs {
 pub(super) fn run(args: &UpArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
     if args.created {
-        return foreground(&DevWorld::open(&dir)?, None, out);
+        return serve_in_background(&DevWorld::open(&dir)?, out);
     }
-    let starting = starting(&dir, out)?;
+    let starting = StartLock::wait(&dir, out)?;
     if let Some(port) = args.port.filter(|_| is_world(&dir)) {
         refuse_other_port(&dir, port)?;
     }
-    if ServerLock::take(&dir)?.is_none() {
+    if ServerLock::is_held(&dir)? {
         return report_running(&DevWorld::open(&dir)?, out);
     }
     let world = DevWorld::create(&dir, &settings(args))?;
     // In the background the lock is held until the server answers; in the foreground until the server holds its own lock.
-    if args.detach { background(&world, out) } else { foreground(&world, Some(starting), out) }
+    if args.detach { background(&world, out) } else { foreground(&world, starting, out) }
 }
 
 /// Refuses a port that a dev server which exists does not have: its configuration is written once and belongs to the user from then on.
@@ -90,26 +89,6 @@ fn refuse_other_port(dir: &Path, port: u16) -> Result<(), CliError> {
     )))
 }
 
-/// Waits for the lock on creating and starting the world.
-fn starting(dir: &Path, out: Out) -> Result<StartLock, DevWorldError> {
-    let began = System::real();
-    let mut told = false;
-    // The other `dev up` ends within its own patience.
-    while began.steady() < 2 * u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX) {
-        if let Some(starting) = StartLock::take(dir)? {
-            return Ok(starting);
-        }
-        if !std::mem::replace(&mut told, true) {
-            out.say(format_args!(
-                "mayfly: another `mayfly dev up` is starting the dev world of {}: waiting for it",
-                dir.display()
-            ));
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Err(DevWorldError::Busy(dir.to_owned()))
-}
-
 fn settings(args: &UpArgs) -> DevSettings {
     let ports = match args.port.unwrap_or(PORT) {
         0 => Ports::Free,
@@ -118,24 +97,36 @@ fn settings(args: &UpArgs) -> DevSettings {
     DevSettings { engine: args.engine, ports, ..DevSettings::default() }
 }
 
-fn foreground(world: &DevWorld, starting: Option<StartLock>, out: Out) -> Result<Exit, CliError> {
+fn foreground(world: &DevWorld, starting: StartLock, out: Out) -> Result<Exit, CliError> {
     let Some(_lock) = ServerLock::take(world.dir())? else {
         return report_running(world, out);
     };
     drop(starting);
+    serve(world, |addresses| {
+        if let Err(error) = print_next_steps(world, addresses, "started", None, out) {
+            out.fail(&error);
+        }
+    })
+}
+
+/// Serves as the process that `dev up --detach` started. That process prints the next steps and writes the context files, and this one does
+/// neither.
+fn serve_in_background(world: &DevWorld, out: Out) -> Result<Exit, CliError> {
+    let Some(_lock) = ServerLock::take(world.dir())? else {
+        return report_running(world, out);
+    };
+    serve(world, |_| {})
+}
+
+fn serve(world: &DevWorld, on_start: impl FnOnce(&Addresses)) -> Result<Exit, CliError> {
     // Logging starts before the server does, so that the renewal of SVIDs never waits for a reader of stderr either.
     telemetry::begin();
     let ready = DevWorld::ready_file(world.dir());
     let config = world.config();
     std::thread::scope(|scope| {
         let (stop, stopped) = mpsc::channel::<()>();
-        let renewed = world;
-        scope.spawn(move || keep_renewed(renewed, &stopped));
-        let ended = run::run_without_environment(&config, Some(&ready), |addresses| {
-            if let Err(error) = print_next_steps(renewed, addresses, "started", None, out) {
-                out.fail(&error);
-            }
-        });
+        scope.spawn(move || keep_renewed(world, &stopped));
+        let ended = run::run_without_environment(&config, Some(&ready), on_start);
         drop(stop);
         ended.map(|()| Exit::Ok).map_err(CliError::from)
     })
@@ -285,37 +276,5 @@ fn write_default_context(world: &DevWorld, addresses: &Addresses) -> bool {
             made && write_private(&path, text.as_bytes()).is_ok()
         }
         Err(_) => false,
-    }
-}
-
-/// A lock held for as long as the dev server runs, so that `dev down` ends the process that holds it, and never another process with the
-/// same id.
-pub(super) struct ServerLock {
-    _file: File,
-}
-
-impl ServerLock {
-    /// The path of the lock file.
-    pub fn path(dir: &Path) -> PathBuf {
-        dir.join("mayfly.pid")
-    }
-
-    /// Takes the lock and writes the process id; `None` if a server holds the lock.
-    pub fn take(dir: &Path) -> Result<Option<ServerLock>, DevWorldError> {
-        let path = ServerLock::path(dir);
-        let io = |what| {
-            let path = path.clone();
-            move |error| DevWorldError::Io { what, path, error }
-        };
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let mut file = open.map_err(io("opening"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(io("locking")(error)),
-        }
-        let write = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-        write.map_err(io("writing"))?;
-        Ok(Some(ServerLock { _file: file }))
     }
 }

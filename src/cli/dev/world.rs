@@ -1,10 +1,8 @@
 //! A trust domain in a directory: a CA, SVIDs, a server's configuration, sample policies and upstreams. `dev up`, `try`, `bench` and the
 //! tests start it.
 
-use std::fs::TryLockError;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +14,8 @@ use tonic::transport::Channel;
 use super::ca::DevCa;
 use super::child::ServerProcess;
 use super::dir_flag;
-use super::files::{private_dir, read, write_once, write_private};
+use super::files::{TEMPORARY, private_dir, read, write_once, write_private};
+use super::locks::{ServerLock, StartLock};
 use super::settings::{DevSettings, config_text};
 use crate::context::ContextFile;
 use mayfly_api::{client, tls};
@@ -336,42 +335,21 @@ fn ca_of(dir: &Path, system: &System) -> Result<DevCa, DevWorldError> {
     })
 }
 
-/// The names that an interrupted or concurrent `dev up` may have created in a directory before the marker.
-const BEFORE_THE_MARKER: &[&str] = &[StartLock::NAME, "mayfly.pid", ".mayfly-dev.new"];
+/// Whether an interrupted or concurrent `dev up` may have created a file of this name before the marker.
+fn is_before_the_marker(name: &str) -> bool {
+    let marker = name.strip_prefix(MARKER).and_then(|rest| rest.strip_suffix(TEMPORARY));
+    [StartLock::NAME, ServerLock::NAME].contains(&name) || marker.is_some_and(|random| random.starts_with('.'))
+}
 
 /// Refuses a directory with files of somebody else.
-fn refuse_foreign_dir(dir: &Path) -> Result<(), DevWorldError> {
+pub(super) fn refuse_foreign_dir(dir: &Path) -> Result<(), DevWorldError> {
     let foreign = |entry: io::Result<std::fs::DirEntry>| {
-        entry.is_ok_and(|entry| !BEFORE_THE_MARKER.iter().any(|name| entry.file_name() == *name))
+        entry.is_ok_and(|entry| !entry.file_name().to_str().is_some_and(is_before_the_marker))
     };
     match !is_world(dir) && std::fs::read_dir(dir).is_ok_and(|mut entries| entries.any(foreign)) {
         // Another `dev up` may have written the marker while the names were read.
         true if !is_world(dir) => Err(DevWorldError::NotOurs(dir.to_owned())),
         _ => Ok(()),
-    }
-}
-
-/// A lock on a world that is being created or started. Concurrent `dev up` wait for it: two of them would each make a CA, and the
-/// certificates of one would not match the root of the other.
-pub(super) struct StartLock {
-    _file: std::fs::File,
-}
-
-impl StartLock {
-    const NAME: &str = "mayfly.starting";
-
-    /// Creates the directory and takes the lock, unless another process holds it. `None` if one does.
-    pub fn take(dir: &Path) -> Result<Option<StartLock>, DevWorldError> {
-        private_dir(dir)?;
-        refuse_foreign_dir(dir)?;
-        let path = dir.join(StartLock::NAME);
-        let open = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = open.map_err(|error| DevWorldError::Io { what: "opening", path: path.clone(), error })?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(StartLock { _file: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(DevWorldError::Io { what: "locking", path, error }),
-        }
     }
 }
 

@@ -142,10 +142,18 @@ pub async fn show(args: ShowPolicyArgs, run: &CommandContext) -> Result<Exit, Cl
 fn write(directory: &std::path::Path, files: Option<&pb::PolicyFiles>, system: &System) -> Result<(), CliError> {
     let cannot = |path: &std::path::Path, e: std::io::Error| CliError::Local(format!("{}: {e}", path.display()));
     std::fs::create_dir_all(directory).map_err(|e| cannot(directory, e))?;
-    for file in files.into_iter().flat_map(|f| f.policies.iter().chain(&f.roles)) {
+    let all = || files.into_iter().flat_map(|f| f.policies.iter().chain(&f.roles));
+    // Checked before anything is written, so that a refused command leaves no part of the set.
+    for file in all() {
         if file.name.contains('/') || file.name.starts_with('.') {
             return Err(CliError::Local(format!("a policy file named {:?} is not written", file.name)));
         }
+        let path = directory.join(&file.name);
+        if path.symlink_metadata().is_ok() {
+            return Err(cannot(&path, std::io::ErrorKind::AlreadyExists.into()));
+        }
+    }
+    for file in all() {
         let path = directory.join(&file.name);
         let written = AtomicFile::begin(&path, SHARED, system).and_then(|mut new| {
             new.write(file.text.as_bytes())?;
