@@ -95,6 +95,8 @@ pub struct LoadView {
     pub decision_us: f64,
     /// Exchanges that were refused since the server's start because they would have waited too long.
     pub refused_total: u64,
+    /// The same exchanges as counts only, in the order of the classes of `refused_within`, also those with none.
+    pub refused: Vec<u64>,
     /// The same exchanges, by the time from when they were read to their refusal; classes with none are left out.
     pub refused_within: Vec<RefusedWithinView>,
 }
@@ -116,6 +118,7 @@ impl From<pb::LoadStatus> for LoadView {
             decision_us: l.decision_ns as f64 / 1000.0,
             refused_total: l.refused.iter().sum(),
             refused_within: classes.filter(|class| class.count > 0).collect(),
+            refused: l.refused,
         }
     }
 }
