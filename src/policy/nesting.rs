@@ -69,7 +69,7 @@ pub(super) fn complaint(source: &SourceFile) -> Option<Diagnostic> {
             }
             (b'(' | b'[' | b'{', _) => {
                 // `a["b"]["c"]` is a chain, like `a.b.c`: the brackets of each index close again, and the levels stay.
-                group.others += usize::from(byte == b'[');
+                group.others += usize::from(*byte == b'[');
                 groups.push(Group::default());
             }
             (b')' | b']' | b'}', _) if open > 1 => {

@@ -28,8 +28,8 @@ fn open(path: &Path) -> Result<File, DevWorldError> {
 
 /// Whether a path still names this file. The file of a world that was removed meanwhile is not the file of the world that is made next.
 fn is_at(file: &File, path: &Path) -> bool {
-    let same = |own: std::fs::Metadata, there: std::fs::Metadata| (own.dev(), own.ino()) == (there.dev(), there.ino());
-    matches!((file.metadata(), std::fs::symlink_metadata(path)), (Ok(own), Ok(there)) if same(own, there))
+    let same = |own: &std::fs::Metadata, there: &std::fs::Metadata| (own.dev(), own.ino()) == (there.dev(), there.ino());
+    matches!((file.metadata(), std::fs::symlink_metadata(path)), (Ok(own), Ok(there)) if same(&own, &there))
 }
 
 /// A lock on a world that is being created, started, emptied or removed. Concurrent `dev up` wait for it: two of them would each make a CA,

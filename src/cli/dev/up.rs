@@ -14,8 +14,9 @@ use serde::Serialize;
 
 use super::child::end_of;
 use super::files::write_private;
+use super::locks::{ServerLock, StartLock};
 use super::settings::{DevEngine, DevSettings, Ports};
-use super::world::{DevWorld, DevWorldError, StartLock, is_world};
+use super::world::{DevWorld, DevWorldError, is_world};
 use super::{DirArgs, dir_flag, no_dir};
 use crate::context::default_path;
 use crate::error::CliError;
