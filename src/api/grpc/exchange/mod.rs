@@ -68,6 +68,7 @@ pub(super) async fn exchange_one<F: Future<Output = ()> + Send>(
 ) -> Result<IssuedCredential, Error> {
     match ask.check() {
         Ok(mut want) => {
+            traced.since_its_begin("turn");
             want.traced = traced.clone();
             let end = traced.scope(authority.exchange_unless(caller, &want, gone)).await;
             batch::record_outcome(authority, caller, Some(&want), end)
