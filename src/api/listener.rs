@@ -214,7 +214,7 @@ impl Gate {
 
     fn full(&self) {
         if self.counts.full.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
-            tracing::warn!(listener = self.role.as_str(), "all connections are taken; new ones are closed");
+            tracing::warn!(listener = self.role.as_str(), "the limit of connections is reached; new connections are closed");
         }
     }
 
@@ -275,7 +275,7 @@ impl Gate {
                 tracing::warn!(
                     listener = self.role.as_str(),
                     unread,
-                    "connections were ended: their peers do not read the answers"
+                    "connections were closed because their peers do not read the answers"
                 );
             }
         }
@@ -288,7 +288,7 @@ impl Gate {
         {
             return;
         }
-        tracing::error!(listener = self.role.as_str(), %error, "no connection could be accepted");
+        tracing::error!(listener = self.role.as_str(), %error, "accepting a connection failed");
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 

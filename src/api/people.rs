@@ -122,7 +122,7 @@ async fn crl(State(published): State<Published>, Path(key): Path<String>) -> Res
         }
         Ok(None) => missing(),
         Err(no) => {
-            tracing::error!(%no, key, "no CRL could be given");
+            tracing::error!(%no, key, "the CRL could not be served");
             try_again()
         }
     }
@@ -234,7 +234,7 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
 /// The response for a refusal with its reason; for a fault without the fault's text.
 pub(super) fn refusal_response(no: &Error) -> Response {
     let Error::Refusal(no) = no else {
-        tracing::error!(%no, "somebody could not sign in");
+        tracing::error!(%no, "a sign-in failed with a fault");
         let body = LoginRefused { message: "a fault of the server, which is in its log".to_owned(), ..LoginRefused::default() };
         return json(StatusCode::INTERNAL_SERVER_ERROR, &body);
     };

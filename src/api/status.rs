@@ -25,7 +25,7 @@ static FAULTS: AtomicU64 = AtomicU64::new(1);
 fn note(fault: &Fault) -> String {
     let number = FAULTS.fetch_add(1, Ordering::Relaxed);
     let trace_id = trace::current().text();
-    tracing::error!(number, %fault, trace_id, "a fault of mayfly's");
+    tracing::error!(number, %fault, trace_id, "an internal error of mayfly");
     format!("{FAULT}; its log says more under fault {number}")
 }
 

@@ -130,7 +130,11 @@ impl Authority {
         let id = who.name();
         let (held, all) = self.ledger.peek(|s| (s.rules_by_caller.get(id.as_str()).copied().unwrap_or(0), s.rules.len()));
         if all >= self.bounds.load().rules {
-            tracing::error!(rules = all, caller = %id, "no more rules by callers' own acts: what they end lives until its own end");
+            tracing::error!(
+                rules = all,
+                caller = %id,
+                "the limit of revocation rules is reached: what callers end themselves stays valid until it expires"
+            );
             return Err(Error::Refusal(Refusal::limit("rules", self.bounds.load().rules as u64, Duration::from_secs(60))));
         }
         if held as usize >= self.bounds.load().rules_per_caller {
@@ -242,7 +246,7 @@ impl Authority {
         };
         let record = Record::new(Author::Mayfly(cause.to_owned()), Event::TaskClosed(closed));
         if let Err(no) = self.ledger.propose(ProposalKind::Revoke, vec![record]) {
-            tracing::error!(task_id = %id, cause, %no, "a task that is over could not be closed yet");
+            tracing::error!(task_id = %id, cause, %no, "a task that ended by time could not be closed yet");
         }
     }
 }

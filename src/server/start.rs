@@ -248,7 +248,11 @@ async fn import_policies(config: &Config, authority: &Authority) -> Result<(), S
     for records in groups {
         authority.ledger.commit(ProposalKind::Change, records).await.map_err(refused("the policies and registrations"))?;
     }
-    tracing::info!(environments = missing.join(","), upstreams = loaded.upstreams.len(), "policies and registrations taken in");
+    tracing::info!(
+        environments = missing.join(","),
+        upstreams = loaded.upstreams.len(),
+        "policies and registrations were imported into the ledger"
+    );
     Ok(())
 }
 

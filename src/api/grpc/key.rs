@@ -203,7 +203,10 @@ impl KeyApi {
         let KeyRemovalResult { seq, hits, replacement } = self.0.compromise_key(&admitted, &going).await?;
         // The revocation rule is durable. Removing the root from the bundle comes second, and is retried within a minute.
         if let Err(error) = self.0.tend_own_bundle().await {
-            tracing::error!(%error, "the bundle of our own trust domain could not follow a key that was compromised");
+            tracing::error!(
+                %error,
+                "a compromised root could not be removed from the own trust domain's bundle yet; it is retried within a minute"
+            );
         }
         let replacement = match replacement {
             Some(id) => self.show(&id).await?,

@@ -344,7 +344,7 @@ fn reflection(routes: Routes) -> Routes {
         }
         (v1, v1alpha) => {
             let error = v1.err().or(v1alpha.err()).map(|e| e.to_string()).unwrap_or_default();
-            tracing::error!(error, "no reflection");
+            tracing::error!(error, "gRPC reflection could not be set up and is not served");
             routes
         }
     }

@@ -182,7 +182,7 @@ impl Authority {
         let Some(Event::AuditRead(read)) = &record.event else { return };
         self.audit_reads.unrecorded.fetch_add(read.reads.max(1), Relaxed);
         let (reader, asked, reads) = (record.author_text(), read.asked.join("; "), read.reads);
-        tracing::warn!(reader, asked, reads, why, "the audit was read, and the ledger takes no record of it");
+        tracing::warn!(reader, asked, reads, why, "the audit log was read, and the ledger accepts no record of the read");
     }
 
     /// Whether the ledger accepts records of reads and backups: the remaining space of a full disk is reserved for revocations.

@@ -307,7 +307,7 @@ impl Authority {
         let (name, store) = (value_name(id), self.ledger.store());
         let gone = tokio::task::spawn_blocking(move || store.delete(&name, Precondition::Any)).await;
         if !matches!(gone, Ok(Ok(()))) {
-            tracing::error!(%id, "the arguments of an approval that nobody needs could not be deleted yet");
+            tracing::error!(%id, "the stored arguments of a decided or expired approval could not be deleted yet");
         }
     }
 

@@ -69,7 +69,12 @@ impl Authority {
             let opens = record(Event::TaskOpened(opened)).for_request(request_of(&author.name(), named));
             match self.ledger.commit(ProposalKind::Grant, vec![opens, record(Event::BreakGlass(step))]).await {
                 Ok(_) => {
-                    tracing::warn!(task = %id, rights = ask.rights, who = %who.name(), "break-glass was asked for");
+                    tracing::warn!(
+                        task = %id,
+                        rights = ask.rights,
+                        who = %who.name(),
+                        "a break-glass task was requested and waits for a second person"
+                    );
                     return Ok(id);
                 }
                 Err(no) if again < TRIES && decided_on_stale_state(&no) => self.ledger.settled(|_| ()).await?,
@@ -85,7 +90,7 @@ impl Authority {
         let decide =
             |view: &_, glass: &_| self.decider.join_glass(view, &self.catalog.now(), (caller, &who), (id, glass), reason);
         self.step_glass(ProposalKind::Grant, caller, id, named, decide).await?;
-        tracing::warn!(task = %id, who = %who.name(), "break-glass is open");
+        tracing::warn!(task = %id, who = %who.name(), "a break-glass task is open");
         Ok(())
     }
 

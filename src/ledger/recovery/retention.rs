@@ -84,7 +84,7 @@ impl Ledger {
                 let _ = self.inner.keeper.set(thread.thread().clone());
                 self.inner.keep(thread);
             }
-            Err(error) => tracing::error!(%error, "history stays as it is: no thread"),
+            Err(error) => tracing::error!(%error, "old commits are not removed: the retention thread could not be started"),
         }
     }
 }
@@ -135,7 +135,7 @@ impl Keeper {
             let more = self.round().unwrap_or_else(|why| {
                 let why = why.to_string();
                 if said != why {
-                    tracing::warn!(%why, "old history could not be removed; it is tried again");
+                    tracing::warn!(%why, "old commits could not be removed; it is retried");
                     said = why;
                 }
                 false

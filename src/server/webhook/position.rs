@@ -50,7 +50,12 @@ pub(super) fn begin(authority: &Authority, name: &str) -> Result<WebhookPosition
     let malformed = |e| Fault::new(format!("how far webhook {name} is cannot be read: {e}"));
     let rest: Rest = serde_json::from_slice(rest).map_err(malformed)?;
     let at = authority.ledger.resume(place.seq)?.unwrap_or_else(|oldest| {
-        tracing::error!(webhook = name, after = %place.seq, until = %oldest.seq, "records were removed that it was never told of");
+        tracing::error!(
+            webhook = name,
+            after = %place.seq,
+            until = %oldest.seq,
+            "records were removed before their events were sent to this webhook"
+        );
         oldest
     });
     let done = Seq::from_u64(rest.done).unwrap_or(at.seq).max(at.seq).min(end.seq.max(at.seq));
