@@ -196,7 +196,7 @@ pub(super) fn key_of(csr: &str) -> Result<Csr, Refusal> {
 async fn signed_in(authority: &Authority, client: &PublicClient, body: &[u8]) -> Result<LoginResult, Error> {
     let (_, _place) = acquire_login_place(authority, client)?;
     let ask: LoginRequest = serde_json::from_slice(body)
-        .map_err(|_| Refusal::field("body", "is not JSON with id_token and csr, both texts, and nothing else"))?;
+        .map_err(|_| Refusal::field("body", "must be a JSON object with the strings id_token and csr and no other member"))?;
     let key = key_of(&ask.csr)?;
     let token = verified(authority, &ask.id_token).await?;
     authority.sign_in(&token, &key).await
@@ -204,7 +204,7 @@ async fn signed_in(authority: &Authority, client: &PublicClient, body: &[u8]) ->
 
 /// Verifies an ID token of a provider that is configured for login. No claim is trusted before this check.
 async fn verified(authority: &Authority, token: &str) -> Result<LoginToken, Error> {
-    let no = |what: String| Error::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the ID token is not taken: {what}")));
+    let no = |what: String| Error::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the ID token is refused: {what}")));
     if !may_be_id_token(token) {
         return Err(no("its typ is not that of an ID token".to_owned()));
     }

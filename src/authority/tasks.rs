@@ -46,7 +46,7 @@ pub(crate) fn request_of(who: &str, named: &IdempotencyKey) -> Option<RequestRec
 fn reused(id: &str) -> Error {
     Error::Refusal(
         Refusal::new(Reason::RequestIdReused, format!("request_id {id:?} was used before for another request"))
-            .way_out("a new request takes a new request_id"),
+            .way_out("use a new request_id for a new request"),
     )
 }
 
@@ -79,7 +79,7 @@ impl Authority {
             });
             Some((own, task.terms.environment.to_string()))
         });
-        let none = || Error::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} that you may steer")));
+        let none = || Error::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} that you may control")));
         match actor {
             Actor::Workload(caller) => {
                 self.still_stands(caller)?;
@@ -191,7 +191,7 @@ impl Authority {
         match self.change(who, ProposalKind::Change, Event::TaskResumed(resumed), named).await {
             Err(Error::Refusal(no)) if no.reason == Reason::TaskNotActive && self.ledger.settled(held_above).await? => {
                 let no = Refusal::new(Reason::NotYours, format!("task {id} is held by policy or an operator"));
-                Err(Error::Refusal(no.way_out(format!("an operator can: mayfly task resume {id} --reason TEXT"))))
+                Err(Error::Refusal(no.way_out(format!("an operator can resume it: mayfly task resume {id} --reason TEXT"))))
             }
             done => done,
         }

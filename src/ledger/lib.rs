@@ -313,7 +313,7 @@ pub fn stopping() -> Refusal {
 }
 
 fn not_written(what: &str) -> Refusal {
-    Refusal::new(Reason::NotReady, what).way_out("an operator looks at: mayfly status").retry(Duration::from_secs(1))
+    Refusal::new(Reason::NotReady, what).way_out("an operator has to check: mayfly status").retry(Duration::from_secs(1))
 }
 
 /// A guard that counts grants under way.

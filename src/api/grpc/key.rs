@@ -126,7 +126,7 @@ impl KeyApi {
                 (Some(_), Some(_)) => {
                     return Err(Error::Refusal(Refusal::field(
                         "environment",
-                        "is not that of the issuer; one of them is enough",
+                        "differs from the issuer's environment; give one of the two",
                     )));
                 }
                 // One key for all environments.

@@ -269,7 +269,7 @@ fn is_for_operators(path: &str) -> bool {
 }
 
 fn stopped() -> tonic::Status {
-    status(Error::Refusal(Refusal::new(Reason::NotReady, "the server stops")))
+    status(Error::Refusal(Refusal::new(Reason::NotReady, "the server is stopping")))
 }
 
 /// Whether a call of this path sends a stream of messages.

@@ -42,8 +42,8 @@ impl PresentedCredential {
 
 /// The refusal of a token that is invalid or that the caller may not know of; both get the same answer.
 fn not_active() -> Error {
-    let no = Refusal::new(Reason::CredentialNotActive, "the token is no good one of an upstream whose server you are");
-    Error::Refusal(no.way_out("whoever showed it asks for another one"))
+    let no = Refusal::new(Reason::CredentialNotActive, "the token is not a valid credential for an upstream that you serve");
+    Error::Refusal(no.way_out("the client that presented the token has to get a new credential"))
 }
 
 impl Authority {

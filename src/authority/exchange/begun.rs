@@ -109,7 +109,7 @@ impl PendingExchange {
     /// The result of the exchange, given the ledger's answer.
     pub fn reveal(self, receipt: Result<Receipt, Error>) -> Result<IssuedCredential, Error> {
         let receipt = receipt?;
-        let minted = self.minted.unwrap_or_else(|| Err(Fault::new("a credential that nobody finished").into()))?;
+        let minted = self.minted.unwrap_or_else(|| Err(Fault::new("a credential that was never signed").into()))?;
         Ok(minted.reveal(receipt)?)
     }
 }

@@ -43,7 +43,7 @@ impl FoundIssuance {
     pub fn issued(&self) -> Result<&CredentialIssued, Fault> {
         match &self.record.event {
             Some(Event::Issued(issued)) => Ok(issued),
-            _ => Err(Fault::new("an issuance that is none")),
+            _ => Err(Fault::new("an issuance record without an issuance")),
         }
     }
 }
@@ -279,7 +279,7 @@ impl Authority {
 /// The refusal to call a token forged that may have been issued and lost with the records of an earlier generation.
 fn possibly_lost(what: String) -> Error {
     let no = Refusal::new(Reason::Compacted, what);
-    Error::Refusal(no.way_out("whatever it is, it is refused: all that was issued before is revoked"))
+    Error::Refusal(no.way_out("nothing has to be done: every token issued before this generation is revoked and is refused"))
 }
 
 /// The path to a task, root first, as far as its records are kept.

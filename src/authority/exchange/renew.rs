@@ -31,8 +31,10 @@ impl Authority {
         let of_task = self.ledger.peek(|s| s.tasks.get(&task)?.terms.behalf.as_ref()?.token.clone());
         if old.subject.is_some() || old.subject_token != of_task {
             // The subject's rights came from the subject token, which is not presented again.
-            let no =
-                Refusal::new(Reason::NoLifeLeft, format!("credential {id} was issued on somebody's behalf and is not renewed"));
+            let no = Refusal::new(
+                Reason::NoLifeLeft,
+                format!("credential {id} was issued on behalf of a subject and cannot be renewed"),
+            );
             return Err(Error::Refusal(no.way_out("exchange the subject token again")));
         }
         let (request_id, digest) = request.map_or((None, [0; 32]), |(id, digest)| (Some(id), digest));

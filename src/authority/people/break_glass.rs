@@ -27,14 +27,14 @@ const TRIES: usize = 2;
 /// A person or workload with an SVID, and the identity under which it acts.
 fn somebody(actor: &Actor) -> Result<(&Caller, Principal), Error> {
     actor.caller().zip(identity(actor)).ok_or_else(|| {
-        let no = Refusal::new(Reason::NotYours, "break-glass takes somebody with a name; the local socket counts as nobody");
-        Error::Refusal(no.by("two people").way_out("ask over a listener, with an SVID"))
+        let no = Refusal::new(Reason::NotYours, "break-glass needs a caller with an identity; the local socket has none");
+        Error::Refusal(no.by("two people").way_out("call a listener over mTLS, with an SVID"))
     })
 }
 
 fn none(id: TaskId) -> Error {
-    let no = Refusal::new(Reason::NotFound, format!("there is no break-glass task {id} that you may know of"));
-    Error::Refusal(no.way_out("mayfly break-glass list shows those there are"))
+    let no = Refusal::new(Reason::NotFound, format!("there is no break-glass task {id} that you may see"));
+    Error::Refusal(no.way_out("mayfly break-glass list shows the tasks that you may see"))
 }
 
 impl Authority {

@@ -257,7 +257,8 @@ impl Authority {
             let version = self.would_be(&set, who);
             return Ok(RegistrationChangeResult { upstream: new, version, hits, beyond });
         }
-        let (upstream, version) = self.standing_of(&new.name).await?.ok_or_else(|| Fault::new("a registration that is gone"))?;
+        let (upstream, version) =
+            self.standing_of(&new.name).await?.ok_or_else(|| Fault::new("a registration that no longer exists"))?;
         Ok(RegistrationChangeResult { upstream, version, hits, beyond })
     }
 

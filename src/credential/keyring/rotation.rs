@@ -159,7 +159,7 @@ pub fn rotate(
         let name = purpose_name(purpose);
         return Err(Refusal::new(
             Reason::KeyState,
-            format!("a rotation of {name} in {environment} is under way: {next} follows"),
+            format!("a rotation of {name} in {environment} is in progress: key {next} becomes active next"),
         ));
     }
     if line.held >= limits::KEYS {

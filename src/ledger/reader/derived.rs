@@ -114,7 +114,7 @@ impl Ledger {
     pub fn tree<T>(&self, read: impl FnOnce(&MerkleTree) -> T) -> Result<T, Fault> {
         match &*self.inner.derived.tree.lock() {
             Ok(tree) => Ok(read(tree)),
-            Err(why) => Err(Fault::new(format!("there is no tree over the history: {why}"))),
+            Err(why) => Err(Fault::new(format!("the Merkle tree over the history is not available: {why}"))),
         }
     }
 

@@ -44,7 +44,7 @@ impl Decider {
         let now = view.now();
         let registered = self.registered(compiled, &held.upstream)?;
         let upstream = &registered.upstream;
-        let caller = SpiffeId::parse(&held.caller).map_err(|_| Fault::new("a credential of nobody"))?;
+        let caller = SpiffeId::parse(&held.caller).map_err(|_| Fault::new("a credential without a caller"))?;
         let policy = compiled
             .policy(&upstream.environment)
             .filter(|policy| policy.set.environment_of(&caller) == Some(&upstream.environment))

@@ -145,9 +145,9 @@ pub(super) fn active(registered: &RegisteredUpstream, now: Millis) -> Result<(),
         return Err(Error::Refusal(
             Refusal::new(
                 Reason::UpstreamNotActive,
-                format!("the owner of {name}, {}, has left, and nobody has taken over", registered.upstream.owner),
+                format!("the owner of {name}, {}, has left, and the upstream has no new owner", registered.upstream.owner),
             )
-            .way_out("an operator gives it an owner: mayfly upstream change FILE"),
+            .way_out("an operator can name a new owner: mayfly upstream change FILE"),
         ));
     }
     if registered.upstream.expires <= now {
