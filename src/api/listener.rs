@@ -1,8 +1,8 @@
 //! Accepts connections within limits.
 //!
-//! - Handshakes in progress have separate places (`PendingHandshakes`). Beyond them, new sockets wait in the kernel's backlog, where they cost
-//!   nothing, and a peer that keeps the server waiting loses its place to them. Clients that reconnect after a restart therefore get in one
-//!   after the other, and sockets that send nothing keep nobody out.
+//! - Handshakes in progress have separate places (`PendingHandshakes`). Beyond them, new sockets wait in the kernel's backlog, where they
+//!   cost nothing, and a peer that keeps the server waiting loses its place to them. Clients that reconnect after a restart therefore get
+//!   in one after the other, and sockets that send nothing keep nobody out.
 //! - Open connections are shared fairly among their holders ([`ConnectionTable`]): when all places are taken, the holder with the most
 //!   connections loses one. If nobody holds more than the new peer, the new connection is closed, so that the peer can try another replica
 //!   instead of waiting.

@@ -104,7 +104,7 @@ pub(super) async fn of_token(run: &CommandContext, server: &ApiClient, by: By) -
     let credential_id = found.credential.map(|c| c.credential_id).filter(|id| !id.is_empty());
     let Some(id) = credential_id.filter(|_| standing != pb::TokenStanding::Forged) else {
         return Err(CliError::Usage(format!(
-            "no record issued this token, so no credential can be revoked; its key is compromised: use `mayfly key compromise {} --reason TEXT`",
+            "no record issued this token, so there is nothing to revoke; its key is compromised: use `mayfly key compromise {} --reason TEXT`",
             found.signing_key
         )));
     };

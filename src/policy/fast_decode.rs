@@ -1,8 +1,8 @@
 //! A fast decoder for the most common form of `pb::ExchangeRequest`: it reads a [`ExchangeRequest`] directly from the message's bytes.
 //!
 //! The reader takes only messages that are well formed and encoded exactly as prost would encode them. For every other message it returns
-//! `None`, and the caller uses prost and [`ExchangeRequest::take`]; those alone define what is accepted and which error is returned. Because the
-//! encoding is prost's own, the request digest is the digest of the received bytes.
+//! `None`, and the caller uses prost and [`ExchangeRequest::take`]; those alone define what is accepted and which error is returned.
+//! Because the encoding is prost's own, the request digest is the digest of the received bytes.
 
 use std::sync::Arc;
 

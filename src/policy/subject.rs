@@ -120,8 +120,8 @@ pub struct VerifiedSubject {
 }
 
 impl VerifiedSubject {
-    /// The subject of a token that was verified. Only `authority::exchange::subjects`, which verifies the tokens of all kinds, calls this; a
-    /// rule in `tests/tidy.rs` holds that.
+    /// The subject of a token that was verified. Only `authority::exchange::subjects`, which verifies the tokens of all kinds, calls this;
+    /// a rule in `tests/tidy.rs` holds that.
     pub fn new(parts: SubjectParts) -> VerifiedSubject {
         VerifiedSubject { parts }
     }

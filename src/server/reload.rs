@@ -1,9 +1,9 @@
 //! SIGHUP: reads the configuration again and applies the changes that a running server can apply.
 //!
 //! First the whole configuration is checked, as `mayfly server validate` does. If it has an error, nothing of it is applied: the previous
-//! configuration stays in effect, and the log names the errors. `mayfly_config::config::changes` lists the keys that a reload applies; the log
-//! names the other changed keys, which take effect at the next start. Files of certificates, keys and bundles are read again at once, as
-//! they are every few seconds anyway.
+//! configuration stays in effect, and the log names the errors. `mayfly_config::config::changes` lists the keys that a reload applies; the
+//! log names the other changed keys, which take effect at the next start. Files of certificates, keys and bundles are read again at once,
+//! as they are every few seconds anyway.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};

@@ -222,7 +222,8 @@ impl FollowerState {
                 // The last message of an agent that does not answer any more says nothing about the present bundle.
                 Ok(None) if away => {}
                 Ok(None) if old.is_none() => {
-                    let problem = "the agent gives no bundle of it: its members are not admitted until the server's entry federates with it";
+                    let problem =
+                        "the agent gives no bundle of it: its members are refused until the server's entry federates with it";
                     if self.health.unreadable(kind, name, &self.place, problem, self.system.shown()) {
                         tracing::warn!(
                             place = %self.place,

@@ -46,7 +46,8 @@ pub fn start_with(config: &Config, system: &System, elsewhere: ConnectorSettings
     start_given(config, system, elsewhere, None)
 }
 
-/// As [`start_with`], with the agent's message if the caller waited for it ([`server_identity::from_agent`]); otherwise this call waits for it.
+/// As [`start_with`], with the agent's message if the caller waited for it ([`server_identity::from_agent`]); otherwise this call waits for
+/// it.
 pub(super) fn start_given(
     config: &Config,
     system: &System,

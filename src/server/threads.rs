@@ -162,8 +162,8 @@ pub(super) fn spawn(config: &Config, bound: BoundListeners, served: ServiceInput
     Ok((vec![operators, main], counts))
 }
 
-/// The gate of the metrics listener, with places that no other listener uses. Anybody may connect there, so its handshakes do not run on the
-/// thread that answers operators' calls.
+/// The gate of the metrics listener, with places that no other listener uses. Anybody may connect there, so its handshakes do not run on
+/// the thread that answers operators' calls.
 fn metrics_gate(authority: &Authority, stopping: &Stopping, handshakes: Arc<Handshakes>) -> Gate {
     let bounds = ListenerLimits { connections: METRICS_CONNECTIONS, handshakes: METRICS_CONNECTIONS, streams: 1 };
     let pool = Pool::new(ShareLimits::PUBLIC);

@@ -1,9 +1,9 @@
 //! Operators' calls that need a second person, because policy forbids them to one operator alone (`context.approvals`) or because they
 //! change what governs.
 //!
-//! A change of policy, bindings, registrations or trust takes effect with its approval ([`crate::registry::changes`]). Every other call has to be
-//! sent again after the approval, and uses it up: an approval is for one exact request of one operator. Calls that an incident needs never
-//! wait.
+//! A change of policy, bindings, registrations or trust takes effect with its approval ([`crate::registry::changes`]). Every other call has
+//! to be sent again after the approval, and uses it up: an approval is for one exact request of one operator. Calls that an incident needs
+//! never wait.
 
 use std::sync::Arc;
 

@@ -126,8 +126,8 @@ impl AuditReads {
 }
 
 impl Authority {
-    /// Notes a read of the audit. Its record is durable when this call returns, if the ledger accepts records. `asked` is the question, which
-    /// never contains a token. The result says whether the read has a record of its own.
+    /// Notes a read of the audit. Its record is durable when this call returns, if the ledger accepts records. `asked` is the question,
+    /// which never contains a token. The result says whether the read has a record of its own.
     pub async fn audit_read(&self, who: &Author, of: AuditReadKind, asked: &str, returned: u64) -> bool {
         let asked = cut(&stripped(asked), limits::AUDIT_ASKED_BYTES);
         let (mut due, own) = self.audit_reads.note((who, of), &asked, returned, self.system.wall());

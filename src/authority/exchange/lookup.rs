@@ -1,7 +1,7 @@
 //! Looks up issued credentials: by id, by a token or the rest of one, or by a token's digest.
 //!
-//! Live credentials are in memory. Ended credentials are searched in history by the index of names ([`mayfly_ledger::reader::history_query`]). If the index
-//! does not cover all of history yet, the answer says so and makes no claim.
+//! Live credentials are in memory. Ended credentials are searched in history by the index of names
+//! ([`mayfly_ledger::reader::history_query`]). If the index does not cover all of history yet, the answer says so and makes no claim.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -205,8 +205,8 @@ impl Authority {
         Ok(Some(TokenStatus::Forged { key }))
     }
 
-    /// Whether a key may have made tokens whose records were lost in a recovery. A key that is active since this generation began was not used
-    /// before; of a retired key this is not known.
+    /// Whether a key may have made tokens whose records were lost in a recovery. A key that is active since this generation began was not
+    /// used before; of a retired key this is not known.
     fn in_use_before_this_generation(&self, key: &str) -> bool {
         let begun = Seq::start_of(self.ledger.durable().generation());
         let since = self.ledger.peek(|s| s.keys.get(key).filter(|k| k.state == KeyState::Active).map(|k| k.seq));

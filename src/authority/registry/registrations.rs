@@ -1,6 +1,7 @@
 //! Operators' changes of upstream registrations: registering, changing, disabling, retiring, and owners who leave.
 //!
-//! A version that is narrower than the one before revokes what it refuses, in the same group of records (see [`crate::revocation::revoke_excess`]).
+//! A version that is narrower than the one before revokes what it refuses, in the same group of records (see
+//! [`crate::revocation::revoke_excess`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -86,8 +87,8 @@ impl Authority {
     /// Registers an upstream, or puts a new version of its registration in effect. `read`: the version that the change is based on, 0 for
     /// none.
     ///
-    /// A version that grants more than the one before needs a second operator (see [`mayfly_ledger::upstream::widening`]), and so does a change for
-    /// which policy requires an approval.
+    /// A version that grants more than the one before needs a second operator (see [`mayfly_ledger::upstream::widening`]), and so does a
+    /// change for which policy requires an approval.
     pub async fn set_upstream(
         &self,
         operator: &Operator,

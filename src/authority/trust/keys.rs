@@ -162,8 +162,8 @@ impl Authority {
         Ok(KeyRemovalResult { seq: Some(seq), hits, replacement: if replace { replacement(&keys, &going.key) } else { None } })
     }
 
-    /// The records of a replacement for a compromised key. Empty if it cannot be made: the revocation does not wait for it, and [`run_key_maintenance`]
-    /// tries again.
+    /// The records of a replacement for a compromised key. Empty if it cannot be made: the revocation does not wait for it, and
+    /// [`run_key_maintenance`] tries again.
     async fn following(&self, keys: &KeyTable, going: &str, who: &Author) -> Vec<Record> {
         let mut after = keys.clone();
         let Some(key) = after.get_mut(going).filter(|k| k.state == KeyState::Active) else { return Vec::new() };

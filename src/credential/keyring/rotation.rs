@@ -69,7 +69,8 @@ impl RotationPlan {
         self.make.is_none() && self.change.is_empty()
     }
 
-    /// The records of the plan as one group, which takes effect as a whole or not at all. `made`: the stored key for [`RotationPlan::make`].
+    /// The records of the plan as one group, which takes effect as a whole or not at all. `made`: the stored key for
+    /// [`RotationPlan::make`].
     pub fn records(self, made: Option<KeyAdded>, author: &Author, group: u32) -> Vec<Record> {
         let changes = self.change.into_iter().map(|(key, state, reason)| changed(&key, state, reason));
         grouped(changes.chain(made.map(Event::KeyAdded)).collect(), author, group)

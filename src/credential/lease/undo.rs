@@ -124,7 +124,8 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         Ok(UndoPass { wait, full })
     }
 
-    /// Processes the news since the last call. The first time, and after the event queue overflowed, it reads all leases from the state instead.
+    /// Processes the news since the last call. The first time, and after the event queue overflowed, it reads all leases from the state
+    /// instead.
     async fn take_in(&self) -> Result<(), Error> {
         let news = self.inbox.take();
         if news.read_again {

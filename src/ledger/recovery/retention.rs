@@ -112,7 +112,8 @@ impl Ledger {
         Some(HistoryPin { inner: self.inner.clone(), oldest })
     }
 
-    /// The first of these snapshots that covers all commits before `before` and whose file has the right digest: its seq and the file's path.
+    /// The first of these snapshots that covers all commits before `before` and whose file has the right digest: its seq and the file's
+    /// path.
     pub fn sound_snapshot(&self, taken: &[SnapshotRef], before: Position) -> Option<(Seq, std::path::PathBuf)> {
         let dir = self.inner.settings.snapshots.as_ref()?;
         let mut found = taken.iter().filter(|t| t.position + 1 >= before).map(|t| (t, snapshot::path(dir, t.seq)));

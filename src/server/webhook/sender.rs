@@ -154,9 +154,9 @@ impl WebhookSender {
         told.then_some((event, id))
     }
 
-    /// The numbers that the author of a revocation or a lock was told. The count ends a moment after the record is durable, so the event waits
-    /// for it. The event has no numbers if nobody counted, or if the server was restarted since: counting here would read the whole state on a
-    /// thread of low priority.
+    /// The numbers that the author of a revocation or a lock was told. The count ends a moment after the record is durable, so the event
+    /// waits for it. The event has no numbers if nobody counted, or if the server was restarted since: counting here would read the whole
+    /// state on a thread of low priority.
     fn hits(&self, authority: &Authority, one: &Match) -> Option<RevocationHits> {
         if !matches!(one.past.record.event, Some(Event::Revoked(_))) {
             return None;

@@ -28,8 +28,8 @@ use segment_builder::SegmentBuilder;
 
 /// The fingerprint of a name. It is not secret, and two names may share one; then a block is read needlessly.
 ///
-/// Names of revocation targets ([`main_objects::RULE`]) are sorted together at the beginning: the query which revocation covers a credential asks
-/// for about twenty of them.
+/// Names of revocation targets ([`main_objects::RULE`]) are sorted together at the beginning: the query which revocation covers a
+/// credential asks for about twenty of them.
 pub fn fingerprint(name: &str) -> u32 {
     let mut digest = [0; 32];
     if name.starts_with(main_objects::RULE) {
@@ -269,7 +269,8 @@ impl HistoryIndex {
         Ok(())
     }
 
-    /// Begins to write a finished segment: searches still use it in memory until [`HistoryIndex::sealed`]. Returns the directory for its file.
+    /// Begins to write a finished segment: searches still use it in memory until [`HistoryIndex::sealed`]. Returns the directory for its
+    /// file.
     pub fn seal(&mut self, built: Arc<SegmentBuilder>) -> Option<PathBuf> {
         self.sealing = Some(built);
         self.dir.clone()

@@ -4,8 +4,8 @@
 //! [`collect`] makes one batch of the single exchanges that arrive together on a connection, [`stream`] and [`batch_codec`] answer the two
 //! other methods, and [`encode`] encodes the fields that consecutive answers share once.
 //!
-//! In: a call that the parent folder could answer as well. Out: the same bytes. Nothing outside of this folder may depend on it, except where
-//! `routes.rs` chooses it.
+//! In: a call that the parent folder could answer as well. Out: the same bytes. Nothing outside of this folder may depend on it, except
+//! where `routes.rs` chooses it.
 
 mod batch_codec;
 mod collect;
