@@ -197,7 +197,7 @@ impl Authority {
         }
     }
 
-    /// Commits one change of a request with an id. A repeat gets the sequence number of the first.
+    /// Commits one event for a caller, idempotently: a repeat of the request gets the sequence number of the first commit.
     pub(crate) async fn change(
         &self,
         who: Author,

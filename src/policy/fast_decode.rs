@@ -39,7 +39,7 @@ pub struct ExchangeDecoder {
     begins: Option<DecodedFields>,
 }
 
-/// The fields up to [`TTL`].
+/// The decoded fields of an `ExchangeRequest` whose field numbers are at most [`TTL`], the fields that consecutive requests mostly share.
 #[derive(Clone)]
 struct DecodedFields {
     task: TaskId,

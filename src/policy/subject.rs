@@ -86,7 +86,7 @@ impl RequestedSubject {
 pub struct SubjectCredential {
     /// The credential's id.
     pub id: CredentialId,
-    /// The credential and its ancestors, the first of the line first.
+    /// The credential and its ancestors, the first credential of the renewal chain first.
     pub line: Vec<Ancestor>,
     /// The credential's task.
     pub task: TaskId,

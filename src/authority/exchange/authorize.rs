@@ -1,5 +1,5 @@
-//! Authorization of one action, such as a tool call: the decision of an exchange with nothing issued. The decision is counted, and durable
-//! before it is answered.
+//! Authorization of one action, such as a tool call: the same decision as for an exchange, without issuing a credential. The decision
+//! is counted (`context.counts.authorized_in_task`), and its record is durable before the caller is answered.
 
 use crate::authority::Authority;
 use crate::people::approvals::needs_approval;
