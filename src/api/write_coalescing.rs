@@ -266,7 +266,7 @@ mod tests {
             let connection = async {
                 for n in 0..100u8 {
                     io.write_all(&[n; 3]).await.unwrap();
-                    // As h2 flushes after each frame.
+                    // h2 flushes after each frame, too.
                     io.flush().await.unwrap();
                 }
                 std::future::poll_fn(|cx| {

@@ -193,7 +193,7 @@ struct Validated {
     /// A server is running on this configuration.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     running: bool,
-    /// What was not checked, since that server runs.
+    /// The checks that were left out because the server of this configuration runs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_checked: Vec<String>,
     findings: Vec<Found>,

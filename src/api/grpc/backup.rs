@@ -121,7 +121,8 @@ fn run(a: &Arc<Authority>, operator: &Asker, mut backup: BackupRun, to: &mpsc::S
     }
 }
 
-/// Somebody who does not read would hold up what is due to go.
+/// Sends a piece to the client. `false` after `BACKUP_STALL_MS` without progress: a client that does not read must not delay the
+/// removal of old commits.
 fn sent(piece: BackupPiece, to: &mpsc::Sender<BackupPiece>, runtime: &Handle) -> bool {
     runtime.block_on(to.send_timeout(piece, Duration::from_millis(limits::BACKUP_STALL_MS))).is_ok()
 }

@@ -136,7 +136,7 @@ impl KeyApi {
                 }
             };
         let ahead_ms = match &ask.publish_ahead {
-            // 0 means at once here, although `duration` elsewhere refuses 0.
+            // 0 means at once. `exchange_request::duration` refuses 0, so it is handled separately.
             Some(d) if d.seconds == 0 && d.nanos == 0 => Some(0),
             other => exchange_request::duration("publish_ahead", other.as_ref())?,
         };

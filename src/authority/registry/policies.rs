@@ -83,7 +83,7 @@ pub struct PolicyVersion {
 pub struct PolicyChangeResult {
     /// The version in effect; for a dry run, the version that would be.
     pub version: PolicyVersion,
-    /// The numbers of what was revoked, or would be.
+    /// The counts of the objects that the change revoked, or for a dry run would revoke.
     pub hits: RevocationHits,
     /// How many of the revoked credentials the set would not have refused.
     pub beyond: u64,

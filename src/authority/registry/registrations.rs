@@ -48,7 +48,7 @@ pub struct RegistrationChangeResult {
     pub upstream: Arc<Upstream>,
     /// The version in effect; for a dry run, the version that would be.
     pub version: Arc<DocumentVersion>,
-    /// The numbers of what was revoked, or would be.
+    /// The counts of the objects that the change revoked, or for a dry run would revoke.
     pub hits: RevocationHits,
     /// How many of the revoked credentials the new version would not have refused.
     pub beyond: u64,
@@ -72,7 +72,7 @@ pub struct OwnerDepartureResult {
     pub seq: Option<Seq>,
     /// The names of the upstreams for which nothing is issued now.
     pub upstreams: Vec<String>,
-    /// The numbers of what was revoked, or would be.
+    /// The counts of the objects that the change revoked, or for a dry run would revoke.
     pub hits: RevocationHits,
 }
 
@@ -263,7 +263,7 @@ impl Authority {
         Ok(RegistrationChangeResult { upstream, version, hits, beyond })
     }
 
-    /// What a version of a registration takes back.
+    /// The credentials and rights that a new version of a registration revokes.
     fn upstream_takes(
         &self,
         old: Option<&(Arc<Upstream>, Arc<DocumentVersion>)>,

@@ -144,7 +144,7 @@ impl Ledger {
 /// The state of the background thread.
 struct Deriver {
     inner: Arc<Inner>,
-    /// Where the tree goes on; `None`: the tree is still to be opened.
+    /// The place in the log from which the tree is extended; `None`: the tree is still to be opened.
     place: Option<LogCursor>,
     /// A missing part of the index that is being built, and where that part ends.
     hole: Option<(SegmentBuilder, Position)>,

@@ -98,7 +98,7 @@ impl Decider {
     }
 }
 
-/// Checks the fields that an action needs although an exchange checks them elsewhere.
+/// Checks the fields that an action needs. For an exchange, other code checks them.
 pub fn plain(want: &ExchangeRequest) -> Result<(), Refusal> {
     match want.scopes.is_empty() {
         true => Err(Refusal::field("scopes", "is missing: say which scopes the action needs")),
