@@ -208,7 +208,7 @@ async fn verified(authority: &Authority, token: &str) -> Result<LoginToken, Erro
     if !may_be_id_token(token) {
         return Err(no("its typ is not that of an ID token".to_owned()));
     }
-    let iss = peek_issuer(token).ok_or_else(|| no("it is no JWS in compact form".to_owned()))?;
+    let iss = peek_issuer(token).ok_or_else(|| no("it is not a JWS in compact form".to_owned()))?;
     let known = authority.oidc.find(&iss).filter(|known| known.issuer.serves(IssuerUse::Login));
     let Some(audience) = known.as_ref().and_then(|known| known.issuer.audience.as_deref()) else {
         return Err(no("its issuer logs nobody in here".to_owned()));
