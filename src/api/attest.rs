@@ -77,14 +77,15 @@ pub(super) async fn attest(
 
 async fn attested(authority: &Authority, client: &PublicClient, body: &[u8]) -> Result<LoginResult, Error> {
     let (own, _place) = acquire_login_place(authority, client)?;
-    let ask: AttestRequest = serde_json::from_slice(body)
-        .map_err(|_| Refusal::field("body", "is not JSON with token and csr, perhaps rule, all texts, and nothing else"))?;
+    let ask: AttestRequest = serde_json::from_slice(body).map_err(|_| {
+        Refusal::field("body", "must be a JSON object with the strings token and csr, optionally rule, and no other member")
+    })?;
     let key = key_of(&ask.csr)?;
-    let no = |what: String| Error::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the token is not taken: {what}")));
-    let iss = peek_issuer(&ask.token).ok_or_else(|| no("it is no JWS in compact form".to_owned()))?;
+    let no = |what: String| Error::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the token is refused: {what}")));
+    let iss = peek_issuer(&ask.token).ok_or_else(|| no("it is not a JWS in compact form".to_owned()))?;
     let known = authority.oidc.find(&iss).filter(|known| known.issuer.serves(IssuerUse::Attest));
     let Some(jobs) = known.as_ref().and_then(|known| known.issuer.jobs.as_ref()) else {
-        return Err(no("its issuer lets no jobs in here".to_owned()));
+        return Err(no("its issuer is not configured for CI jobs or pods".to_owned()));
     };
     let thumbprint = key.nonce();
     let audience = own.audience(jobs.key_bound.then_some(thumbprint.as_str()));

@@ -39,10 +39,10 @@ fn parse(value: &[u8]) -> Option<Duration> {
 
 /// The answer to a call whose deadline has passed. Proposals that the call already made to the ledger are still decided there.
 pub(super) fn deadline_passed(within: Duration) -> Refusal {
-    let what = format!("the deadline of this call, {within:?}, has passed; what it asked for may have been done all the same");
-    Refusal::new(Reason::DeadlineExceeded, what)
-        .by(HEADER)
-        .way_out("look before you repeat it; with the same request_id a repeat is answered with what the first one did")
+    let what = format!("the deadline of this call, {within:?}, has passed; the request may have been carried out all the same");
+    Refusal::new(Reason::DeadlineExceeded, what).by(HEADER).way_out(
+        "check first whether the request took effect; a repeat with the same request_id gets the result of the first call",
+    )
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ impl Handshakes {
             let thread = Some(gettid());
             let lower = |now: i32| setpriority_process(thread, (now + limits::HANDSHAKE_NICE).min(LEAST));
             if let Err(error) = getpriority_process(thread).and_then(lower) {
-                tracing::warn!(%error, "handshakes have the priority of everything else");
+                tracing::warn!(%error, "the priority of a handshake thread could not be lowered");
             }
         });
         Ok(Handshakes(Some(builder.build()?)))

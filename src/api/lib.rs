@@ -1,9 +1,10 @@
 //! The listeners: TLS and the services behind it.
 //!
 //! - [`tls`], [`peer`]: the identity of the peer. [`status`], [`call_handler`]: errors as gRPC statuses, and the answering of calls.
-//! - [`listener`]: accepting within limits. [`connection`]: one connection from its first frame to its end. [`connection_end`]: when it ends.
-//! - `pending_handshakes`, [`connection_table`]: the places of handshakes and of connections. [`shares`], `metered_body`, `unread_answers`, `public_body`: limits on the memory
-//!   that a peer can occupy. [`long_calls`]: threads for lists.
+//! - [`listener`]: accepting within limits. [`connection`]: one connection from its first frame to its end. [`connection_end`]: when it
+//!   ends.
+//! - `pending_handshakes`, [`connection_table`]: the places of handshakes and of connections. [`shares`], `metered_body`, `unread_answers`,
+//!   `public_body`: limits on the memory that a peer can occupy. [`long_calls`]: threads for lists.
 //! - [`unix`]: the operators' local socket. [`public`]: HTTPS for unauthenticated clients. [`grpc`]: the services.
 #![forbid(unsafe_code)]
 

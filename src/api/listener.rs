@@ -1,8 +1,8 @@
 //! Accepts connections within limits.
 //!
-//! - Handshakes in progress have separate places (`PendingHandshakes`). Beyond them, new sockets wait in the kernel's backlog, where they cost
-//!   nothing, and a peer that keeps the server waiting loses its place to them. Clients that reconnect after a restart therefore get in one
-//!   after the other, and sockets that send nothing keep nobody out.
+//! - Handshakes in progress have separate places (`PendingHandshakes`). Beyond them, new sockets wait in the kernel's backlog, where they
+//!   cost nothing, and a peer that keeps the server waiting loses its place to them. Clients that reconnect after a restart therefore get
+//!   in one after the other, and sockets that send nothing keep nobody out.
 //! - Open connections are shared fairly among their holders ([`ConnectionTable`]): when all places are taken, the holder with the most
 //!   connections loses one. If nobody holds more than the new peer, the new connection is closed, so that the peer can try another replica
 //!   instead of waiting.
@@ -214,7 +214,7 @@ impl Gate {
 
     fn full(&self) {
         if self.counts.full.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
-            tracing::warn!(listener = self.role.as_str(), "all connections are taken; new ones are closed");
+            tracing::warn!(listener = self.role.as_str(), "the limit of connections is reached; new connections are closed");
         }
     }
 
@@ -275,7 +275,7 @@ impl Gate {
                 tracing::warn!(
                     listener = self.role.as_str(),
                     unread,
-                    "connections were ended: their peers do not read the answers"
+                    "connections were closed because their peers do not read the answers"
                 );
             }
         }
@@ -288,7 +288,7 @@ impl Gate {
         {
             return;
         }
-        tracing::error!(listener = self.role.as_str(), %error, "no connection could be accepted");
+        tracing::error!(listener = self.role.as_str(), %error, "accepting a connection failed");
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 

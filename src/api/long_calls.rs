@@ -1,4 +1,4 @@
-//! Threads for calls that may examine much data: lists, searches, counts. All other calls run elsewhere and do not wait for these.
+//! Threads for calls that may examine much data: lists, searches, counts. All other calls run on other threads and do not wait for these.
 
 use std::io;
 

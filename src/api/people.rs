@@ -122,7 +122,7 @@ async fn crl(State(published): State<Published>, Path(key): Path<String>) -> Res
         }
         Ok(None) => missing(),
         Err(no) => {
-            tracing::error!(%no, key, "no CRL could be given");
+            tracing::error!(%no, key, "the CRL could not be served");
             try_again()
         }
     }
@@ -196,7 +196,7 @@ pub(super) fn key_of(csr: &str) -> Result<Csr, Refusal> {
 async fn signed_in(authority: &Authority, client: &PublicClient, body: &[u8]) -> Result<LoginResult, Error> {
     let (_, _place) = acquire_login_place(authority, client)?;
     let ask: LoginRequest = serde_json::from_slice(body)
-        .map_err(|_| Refusal::field("body", "is not JSON with id_token and csr, both texts, and nothing else"))?;
+        .map_err(|_| Refusal::field("body", "must be a JSON object with the strings id_token and csr and no other member"))?;
     let key = key_of(&ask.csr)?;
     let token = verified(authority, &ask.id_token).await?;
     authority.sign_in(&token, &key).await
@@ -204,11 +204,11 @@ async fn signed_in(authority: &Authority, client: &PublicClient, body: &[u8]) ->
 
 /// Verifies an ID token of a provider that is configured for login. No claim is trusted before this check.
 async fn verified(authority: &Authority, token: &str) -> Result<LoginToken, Error> {
-    let no = |what: String| Error::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the ID token is not taken: {what}")));
+    let no = |what: String| Error::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the ID token is refused: {what}")));
     if !may_be_id_token(token) {
         return Err(no("its typ is not that of an ID token".to_owned()));
     }
-    let iss = peek_issuer(token).ok_or_else(|| no("it is no JWS in compact form".to_owned()))?;
+    let iss = peek_issuer(token).ok_or_else(|| no("it is not a JWS in compact form".to_owned()))?;
     let known = authority.oidc.find(&iss).filter(|known| known.issuer.serves(IssuerUse::Login));
     let Some(audience) = known.as_ref().and_then(|known| known.issuer.audience.as_deref()) else {
         return Err(no("its issuer logs nobody in here".to_owned()));
@@ -234,7 +234,7 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
 /// The response for a refusal with its reason; for a fault without the fault's text.
 pub(super) fn refusal_response(no: &Error) -> Response {
     let Error::Refusal(no) = no else {
-        tracing::error!(%no, "somebody could not sign in");
+        tracing::error!(%no, "a sign-in failed with a fault");
         let body = LoginRefused { message: "a fault of the server, which is in its log".to_owned(), ..LoginRefused::default() };
         return json(StatusCode::INTERNAL_SERVER_ERROR, &body);
     };

@@ -25,7 +25,7 @@ static FAULTS: AtomicU64 = AtomicU64::new(1);
 fn note(fault: &Fault) -> String {
     let number = FAULTS.fetch_add(1, Ordering::Relaxed);
     let trace_id = trace::current().text();
-    tracing::error!(number, %fault, trace_id, "a fault of mayfly's");
+    tracing::error!(number, %fault, trace_id, "an internal error of mayfly");
     format!("{FAULT}; its log says more under fault {number}")
 }
 
@@ -55,8 +55,8 @@ fn details(no: &Refusal) -> ErrorDetails {
     details
 }
 
-/// The delay after which a repeat may succeed; RESOURCE_EXHAUSTED has one by default. A limit of size has a delay of zero, and none is sent:
-/// the same request can never succeed, and a client that follows RetryInfo would repeat it at once.
+/// The delay after which a repeat may succeed; RESOURCE_EXHAUSTED has one by default. A limit of size has a delay of zero, and none is
+/// sent: the same request can never succeed, and a client that follows RetryInfo would repeat it at once.
 fn retry_after(no: &Refusal) -> Option<Duration> {
     match no.retry_after {
         Some(after) => Some(after).filter(|after| !after.is_zero()),
@@ -64,8 +64,8 @@ fn retry_after(no: &Refusal) -> Option<Duration> {
     }
 }
 
-/// The refusal with texts that fit into the headers that carry them. A message may repeat what the caller sent. The same bounds hold for the
-/// problems of single items: the answer to a batch has up to `BATCH` of them, and clients read messages of 4 MiB.
+/// The refusal with texts that fit into the headers that carry them. A message may repeat what the caller sent. The same bounds hold for
+/// the problems of single items: the answer to a batch has up to `BATCH` of them, and clients read messages of 4 MiB.
 fn bounded(mut no: Refusal) -> Refusal {
     let short = |text: &mut String, most| {
         if text.len() > most {

@@ -185,7 +185,7 @@ pub async fn serve(gate: Gate, socket: Listening, services: Services) {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "no connection of the admin socket could be accepted");
+                tracing::error!(%error, "accepting a connection on the admin socket failed");
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         }

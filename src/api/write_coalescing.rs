@@ -2,8 +2,8 @@
 //!
 //! A commit answers many calls at once, and each answer wakes its connection. Polling the connection at every wake would cost a pass
 //! through HTTP/2, a TLS record and a system call per answer: a third of the CPU of a unary issuance. A connection that is woken therefore
-//! first lets all tasks that are ready run ([`in_turn`]), and its output is held until it is flushed ([`CoalescedOutput`]). A turn is what tokio's
-//! `yield_now` provides: the connection runs when no other task is ready, and after 61 other tasks at the latest.
+//! first lets all tasks that are ready run ([`in_turn`]), and its output is held until it is flushed ([`CoalescedOutput`]). A turn is what
+//! tokio's `yield_now` provides: the connection runs when no other task is ready, and after 61 other tasks at the latest.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -266,7 +266,7 @@ mod tests {
             let connection = async {
                 for n in 0..100u8 {
                     io.write_all(&[n; 3]).await.unwrap();
-                    // As h2 flushes after each frame.
+                    // h2 flushes after each frame, too.
                     io.flush().await.unwrap();
                 }
                 std::future::poll_fn(|cx| {

@@ -117,7 +117,7 @@ impl Authority {
             false => Err(Error::Refusal(
                 Refusal::new(Reason::DeniedByPolicy, format!("local uid {uid} is not among admin.uids"))
                     .by("admin.uids")
-                    .way_out("whoever owns the configuration adds it there"),
+                    .way_out("the owner of the configuration can add it to admin.uids"),
             )),
         }
     }
@@ -276,7 +276,7 @@ impl Authority {
         Err(Error::Refusal(
             Refusal::new(Reason::DeniedByPolicy, what)
                 .by(format!("policy set {} of {name}", policy.version))
-                .way_out(way_out.unwrap_or_else(|| "whoever owns the policy set names its operators there".to_owned())),
+                .way_out(way_out.unwrap_or_else(|| "the owner of the policy set can add operators to the roles file".to_owned())),
         ))
     }
 }
@@ -319,10 +319,10 @@ pub(crate) fn not_over_the_socket(why: &str) -> Error {
     Error::Refusal(
         Refusal::new(
             Reason::NotYours,
-            format!("this takes two operators, each with an SVID; the local socket counts as neither: {why}"),
+            format!("this change needs two operators, each with an SVID; a caller of the local socket counts as neither: {why}"),
         )
         .by("two people")
-        .way_out("ask over the admin listener, or, where there is one operator only, set admin.single_operator"),
+        .way_out("call the admin listener, or, if there is only one operator, set admin.single_operator"),
     )
 }
 
@@ -330,7 +330,8 @@ pub(crate) fn not_over_the_socket(why: &str) -> Error {
 pub(crate) fn in_break_glass(caller: &Caller, task: TaskId, what: &str) -> Error {
     let no = Refusal::new(Reason::NotYours, format!("{} acts in break-glass task {task}: {what}", caller.id()));
     Error::Refusal(
-        no.by("break-glass").way_out(format!("another operator does it, or you after: mayfly break-glass close {task}")),
+        no.by("break-glass")
+            .way_out(format!("ask another operator, or end the break-glass task first: mayfly break-glass close {task}")),
     )
 }
 

@@ -52,7 +52,7 @@ fn failed(error: &StoreError) -> Error {
 impl Authority {
     /// Begins a backup of everything that is durable now. The snapshot that replaces removed history is open when this returns.
     pub async fn backup(self: &Arc<Self>) -> Result<BackupRun, Error> {
-        let busy = || Refusal::limit("backups", 1, Duration::from_secs(10)).way_out("wait until the other backup is whole");
+        let busy = || Refusal::limit("backups", 1, Duration::from_secs(10)).way_out("wait until the other backup is complete");
         let pinned = self.ledger.pin().ok_or_else(busy)?;
         // Only records that vouch for a snapshot up to this point are in the backup.
         let look = |s: &State| (LogCursor { position: s.position, seq: s.head }, s.vouched().copied().collect::<Vec<_>>());
@@ -92,11 +92,9 @@ fn opened(authority: &Arc<Authority>, pinned: HistoryPin, end: LogCursor, taken:
 /// Opens the snapshot that replaces the removed beginning of the log; without it the backup could not be restored.
 fn snapshot(authority: &Authority, taken: &[SnapshotRef], first: Position) -> Result<(Seq, File), Error> {
     let none = || {
-        let no = Refusal::new(
-            Reason::NotReady,
-            "the snapshots that stand for what was removed are not whole: a backup could not be restored",
-        );
-        no.way_out("an operator looks at the data directory: snapshots/")
+        let no =
+            Refusal::new(Reason::NotReady, "no complete snapshot covers the removed commits, so a backup could not be restored");
+        no.way_out("an operator has to inspect snapshots/ in the data directory")
     };
     let (seq, path) = authority.ledger.sound_snapshot(taken, first).ok_or_else(none)?;
     let file = File::open(&path).map_err(|e| Fault::new(format!("{}: {e}", path.display())))?;

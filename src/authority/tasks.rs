@@ -46,7 +46,7 @@ pub(crate) fn request_of(who: &str, named: &IdempotencyKey) -> Option<RequestRec
 fn reused(id: &str) -> Error {
     Error::Refusal(
         Refusal::new(Reason::RequestIdReused, format!("request_id {id:?} was used before for another request"))
-            .way_out("a new request takes a new request_id"),
+            .way_out("use a new request_id for a new request"),
     )
 }
 
@@ -79,7 +79,7 @@ impl Authority {
             });
             Some((own, task.terms.environment.to_string()))
         });
-        let none = || Error::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} that you may steer")));
+        let none = || Error::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} that you may control")));
         match actor {
             Actor::Workload(caller) => {
                 self.still_stands(caller)?;
@@ -130,7 +130,11 @@ impl Authority {
         let id = who.name();
         let (held, all) = self.ledger.peek(|s| (s.rules_by_caller.get(id.as_str()).copied().unwrap_or(0), s.rules.len()));
         if all >= self.bounds.load().rules {
-            tracing::error!(rules = all, caller = %id, "no more rules by callers' own acts: what they end lives until its own end");
+            tracing::error!(
+                rules = all,
+                caller = %id,
+                "the limit of revocation rules is reached: what callers end themselves stays valid until it expires"
+            );
             return Err(Error::Refusal(Refusal::limit("rules", self.bounds.load().rules as u64, Duration::from_secs(60))));
         }
         if held as usize >= self.bounds.load().rules_per_caller {
@@ -187,13 +191,13 @@ impl Authority {
         match self.change(who, ProposalKind::Change, Event::TaskResumed(resumed), named).await {
             Err(Error::Refusal(no)) if no.reason == Reason::TaskNotActive && self.ledger.settled(held_above).await? => {
                 let no = Refusal::new(Reason::NotYours, format!("task {id} is held by policy or an operator"));
-                Err(Error::Refusal(no.way_out(format!("an operator can: mayfly task resume {id} --reason TEXT"))))
+                Err(Error::Refusal(no.way_out(format!("an operator can resume it: mayfly task resume {id} --reason TEXT"))))
             }
             done => done,
         }
     }
 
-    /// Commits one change of a request with an id. A repeat gets the sequence number of the first.
+    /// Commits one event for a caller, idempotently: a repeat of the request gets the sequence number of the first commit.
     pub(crate) async fn change(
         &self,
         who: Author,
@@ -242,7 +246,7 @@ impl Authority {
         };
         let record = Record::new(Author::Mayfly(cause.to_owned()), Event::TaskClosed(closed));
         if let Err(no) = self.ledger.propose(ProposalKind::Revoke, vec![record]) {
-            tracing::error!(task_id = %id, cause, %no, "a task that is over could not be closed yet");
+            tracing::error!(task_id = %id, cause, %no, "a task that ended by time could not be closed yet");
         }
     }
 }

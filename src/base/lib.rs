@@ -1,4 +1,4 @@
-//! What every crate of the server stands on.
+//! Basic parts that every crate of the server uses.
 //!
 //! - [`limits`]: every number that bounds something, with its source. [`refusal`]: the closed list of reasons that a caller is refused for.
 //! - [`system`]: time and randomness, which come in as values. [`document`]: files that people write, with errors that name the place.

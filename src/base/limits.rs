@@ -1,9 +1,9 @@
 //! Every limit of the product: a name, a number, a unit, and the source of the number.
 //!
-//! The configuration (`mayfly_config::config`) exposes the values that an operator may want to change, with these constants as defaults and upper
-//! bounds. Limits of the ledger and its store are in `limits/store.rs`, of tokens of other issuers in `limits/oidc.rs`, of reported uses
-//! and authorized actions in `limits/uses.rs`, of the SPIFFE Workload API in `limits/workload_api.rs`, of memory that peers can make the
-//! listeners hold in `limits/serving.rs`, of traces in `limits/trace.rs`, and of log lines in `limits/log.rs`.
+//! The configuration (`mayfly_config::config`) exposes the values that an operator may want to change, with these constants as defaults and
+//! upper bounds. Limits of the ledger and its store are in `limits/store.rs`, of tokens of other issuers in `limits/oidc.rs`, of reported
+//! uses and authorized actions in `limits/uses.rs`, of the SPIFFE Workload API in `limits/workload_api.rs`, of memory that peers can make
+//! the listeners hold in `limits/serving.rs`, of traces in `limits/trace.rs`, and of log lines in `limits/log.rs`.
 
 mod break_glass;
 mod leases;
@@ -151,8 +151,8 @@ pub const POLICY_IFS: usize = 8;
 pub const POLICY_COMPILATIONS: usize = 1;
 /// Longest wait for one's turn to have a policy set compiled, milliseconds: half of the command line's deadline of 10 s.
 pub const POLICY_COMPILATION_WAIT_MS: u64 = 5_000;
-/// Stack on which policies are compiled, and evaluated where a thread's own stack is too small, bytes. Cedar's parser uses 60 KB for a bracket in a debug build and 7 KB for an operator (measured).
-/// The pages that are not used take no memory.
+/// Stack on which policies are compiled, and evaluated where a thread's own stack is too small, bytes. Cedar's parser uses 60 KB for a
+/// bracket in a debug build and 7 KB for an operator (measured). The pages that are not used take no memory.
 pub const POLICY_STACK_BYTES: usize = 64 * 1024 * 1024;
 /// Largest policy set, bytes of Cedar text. About 1,000 policies: 20 ms to parse and 12 ms to validate (measured with 50).
 pub const POLICY_BYTES: usize = 256 * 1024;

@@ -145,10 +145,11 @@ fn percent(text: &str) -> Result<f64, String> {
 
 /// Runs the measurement on a thread of its own, since it creates its own runtime.
 pub fn run(args: &BenchArgs, out: Out) -> Result<Exit, CliError> {
-    signals::listen().map_err(|error| CliError::Local(format!("no figure: signals are not heard: {error}")))?;
+    signals::listen()
+        .map_err(|error| CliError::Local(format!("no result: the signal handler could not be installed: {error}")))?;
     let ended = std::thread::scope(|scope| scope.spawn(|| measure(args, out)).join());
     let ended = ended.unwrap_or_else(|_| Err("it ended by a panic".into()));
-    ended.map_err(|error| CliError::Local(format!("no figure: {error}")))?;
+    ended.map_err(|error| CliError::Local(format!("no result: {error}")))?;
     Ok(Exit::Ok)
 }
 

@@ -147,8 +147,8 @@ pub fn read_regular(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, CliEr
     bounded_file::read(path, max).map_err(unreadable(path))
 }
 
-/// Reads a document of at most `max` bytes that a command works on: a file, the pipe of `<(command)`, or stdin for `-`. The content is wiped
-/// from memory when it is dropped.
+/// Reads a document of at most `max` bytes that a command works on: a file, the pipe of `<(command)`, or stdin for `-`. The content is
+/// wiped from memory when it is dropped.
 pub fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, CliError> {
     if path != Path::new("-") {
         return bounded_file::read_named(path, max).map_err(unreadable(path));

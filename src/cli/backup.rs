@@ -29,8 +29,8 @@ pub struct BackupArgs {
     /// Write the ledger and its sealed values to this file, complete and read back; the sealing key is not included
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
-    /// Read a backup from end to end and print what it contains, without calling a server; its seal, which shows that it belongs to a server,
-    /// is not checked: use `restore --check`
+    /// Read a backup from end to end and print what it contains, without calling a server; its seal, which shows that it belongs to a
+    /// server, is not checked: use `restore --check`
     #[arg(long, value_name = "FILE")]
     verify: Option<PathBuf>,
 }

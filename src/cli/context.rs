@@ -201,7 +201,7 @@ impl ServerTarget {
         };
         let id = identity.server_id.as_ref().or(file.server_id.as_ref()).ok_or_else(|| {
             CliError::Usage(format!(
-                "{address} is called by mTLS, which needs --server-id (or MAYFLY_SERVER_ID): who the server has to be"
+                "{address} is called by mTLS, which needs the server's SPIFFE ID: --server-id or MAYFLY_SERVER_ID"
             ))
         })?;
         let server_id = id.parse().map_err(|e| CliError::Usage(format!("--server-id {id:?}: {e}")))?;

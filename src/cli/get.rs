@@ -242,7 +242,7 @@ impl Form {
             Form::Plain => issued.answer.plain(),
             Form::Json => None,
             Form::Header => match issued.answer.header() {
-                None => return Err(CliError::Usage(format!("a credential of kind {} goes into no header", issued.kind))),
+                None => return Err(CliError::Usage(format!("a credential of kind {} cannot be sent in a header", issued.kind))),
                 text => text,
             },
         };

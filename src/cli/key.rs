@@ -70,9 +70,9 @@ pub struct RotateArgs {
 /// Arguments of `mayfly key retire`.
 #[derive(Args)]
 pub struct RetireArgs {
-    /// Key ids; an argument may hold several, separated by white space, as printed by `key list -o name`. Each key has a request of its own: if
-    /// one fails, the others are done all the same, and the exit code is that of the first failure. With several keys, the id of each is
-    /// appended to --request-id
+    /// Key ids; an argument may hold several, separated by white space, as printed by `key list -o name`. Each key has a request of its
+    /// own: if one fails, the others are done all the same, and the exit code is that of the first failure. With several keys, the id of
+    /// each is appended to --request-id
     #[arg(value_name = "KEY_ID", required = true)]
     keys: Vec<String>,
     /// Reason, recorded in the audit log

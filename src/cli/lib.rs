@@ -279,7 +279,7 @@ pub fn main<B: BenchCommand>(words: impl IntoIterator<Item = OsString>) -> ExitC
         Ok(runtime) => {
             runtime.block_on(Box::pin(dispatch(cli.command, &run)) as Pin<Box<dyn Future<Output = Result<Exit, CliError>>>>)
         }
-        Err(e) => Err(CliError::Local(format!("the runtime: {e}"))),
+        Err(e) => Err(CliError::Local(format!("the runtime could not be started: {e}"))),
     };
     let code = match ended {
         Ok(exit) => exit.into(),

@@ -56,9 +56,9 @@ pub struct ListLocksArgs {
 /// Arguments of `mayfly lock lift`.
 #[derive(Args)]
 pub struct LiftArgs {
-    /// Sequence numbers of the records that made the locks; SEQ:INDEX selects the lock of one target. An argument may hold several, separated
-    /// by white space, as printed by `lock list -o name`. Each is lifted by itself: if one fails, the others are lifted all the same, and the
-    /// exit code is that of the first failure
+    /// Sequence numbers of the records that made the locks; SEQ:INDEX selects the lock of one target. An argument may hold several,
+    /// separated by white space, as printed by `lock list -o name`. Each is lifted by itself: if one fails, the others are lifted all the
+    /// same, and the exit code is that of the first failure
     #[arg(value_name = "SEQ[:INDEX]", value_parser = lock_names, required = true)]
     locks: Vec<LockNames>,
     /// Lift only the lock of the record's target with this index; with several records, name SEQ:INDEX instead

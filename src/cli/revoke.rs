@@ -93,7 +93,7 @@ pub(super) fn from_stdin(value: &str) -> Result<By, CliError> {
     match value {
         "-" => Ok(By::Token(token::from_stdin()?.to_string())),
         _ => Err(CliError::Usage(
-            "--token takes only `-`: a token is read from stdin, for a command line is read by others".to_owned(),
+            "--token takes only `-`: a token is read from stdin, since other users can read the command line".to_owned(),
         )),
     }
 }
@@ -104,7 +104,7 @@ pub(super) async fn of_token(run: &CommandContext, server: &ApiClient, by: By) -
     let credential_id = found.credential.map(|c| c.credential_id).filter(|id| !id.is_empty());
     let Some(id) = credential_id.filter(|_| standing != pb::TokenStanding::Forged) else {
         return Err(CliError::Usage(format!(
-            "no record issued this token, so there is no credential to revoke; the key that signed it is in other hands: use `mayfly key compromise {} --reason TEXT`",
+            "no record issued this token, so there is nothing to revoke; its key is compromised: use `mayfly key compromise {} --reason TEXT`",
             found.signing_key
         )));
     };

@@ -43,6 +43,6 @@ pub async fn run(command: RulesCommand, run: &CommandContext) -> Result<Exit, Cl
 pub fn at_most_one(mut targets: Vec<pb::Target>) -> Result<Option<pb::Target>, CliError> {
     match targets.len() {
         0 | 1 => Ok(targets.pop()),
-        _ => Err(CliError::Usage("name one target to list what is exactly for it, or none".to_owned())),
+        _ => Err(CliError::Usage("name one target to list the rules for exactly that target, or none".to_owned())),
     }
 }

@@ -128,7 +128,7 @@ fn here(command: ServerCommand, out: Out) -> Result<Exit, CliError> {
         ServerCommand::Recover(args) => recovered(&args, out),
         ServerCommand::Restore(args) => backup::restored(&args, out),
         // `backup` calls a running server, as most commands do, and is handled with those.
-        ServerCommand::Backup(_) => Err(CliError::ours("a backup is taken elsewhere")),
+        ServerCommand::Backup(_) => Err(CliError::ours("backup is not a command of a server process")),
     }
 }
 
@@ -140,7 +140,7 @@ fn lines(out: Out, text: &str) -> Result<(), CliError> {
 
 fn healthy(args: &HealthArgs, out: Out) -> Result<Exit, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| CliError::Local(format!("a runtime: {e}")))?;
+    let runtime = runtime.map_err(|e| CliError::Local(format!("the runtime could not be started: {e}")))?;
     let asked = runtime.block_on(healthcheck::ask(&args.config, &args.service, &System::real()));
     asked.map_err(|not| CliError::Local(not.to_string()))?;
     match out.format() {
@@ -193,7 +193,7 @@ struct Validated {
     /// A server is running on this configuration.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     running: bool,
-    /// What was not checked, since that server runs.
+    /// The checks that were left out because the server of this configuration runs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_checked: Vec<String>,
     findings: Vec<Found>,

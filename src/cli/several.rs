@@ -8,8 +8,8 @@ use super::exit::Exit;
 
 /// Applies an action to each object, with the request id for it, and returns the results and the exit code: that of the first failure.
 ///
-/// - A failure does not stop the others: in an incident, an object that is gone already must not delay the rest. It is printed at once, below
-///   the line of `failed`. Of a single object, the failure is the error of the command.
+/// - A failure does not stop the others: in an incident, an object that is gone already must not delay the rest. It is printed at once,
+///   below the line of `failed`. Of a single object, the failure is the error of the command.
 /// - A request id belongs to one request: with several objects, the name of each is appended to the given id.
 pub async fn each<T: Display, R, W: Future<Output = Result<R, CliError>>>(
     run: &CommandContext,

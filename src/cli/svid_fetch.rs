@@ -94,8 +94,9 @@ async fn follow(agent: &Endpoint, args: &FetchArgs, run: &CommandContext) -> Res
 
 fn write(answer: X509SvidResponse, args: &FetchArgs, system: &System) -> Result<Written, CliError> {
     let mut found = answer.svids.into_iter().filter(|svid| args.id.as_ref().is_none_or(|id| *id == svid.spiffe_id));
-    let svid =
-        found.next().ok_or_else(|| CliError::Local("the agent has no such SVID for us: look at its entries".to_owned()))?;
+    let svid = found
+        .next()
+        .ok_or_else(|| CliError::Local("the agent has no such SVID for this process: check the agent's entries".to_owned()))?;
     let key_der = Zeroizing::new(svid.x509_svid_key.to_vec());
     let (chain, bundle) = (pems(&svid.x509_svid)?, pems(&svid.bundle)?);
     let key = Zeroizing::new(pem("PRIVATE KEY", &key_der));
@@ -115,7 +116,7 @@ fn write(answer: X509SvidResponse, args: &FetchArgs, system: &System) -> Result<
 }
 
 fn wrong(what: &dyn std::fmt::Display) -> CliError {
-    CliError::Local(format!("what the agent gave us is no X.509-SVID: {what}"))
+    CliError::Local(format!("the agent's answer is not a valid X.509-SVID: {what}"))
 }
 
 /// Converts one or more concatenated DER certificates to PEM.

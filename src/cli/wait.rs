@@ -71,7 +71,9 @@ pub fn print_result(out: &Out, args: &WaitArgs, seq: u64, applied: Option<&Propa
     if count == 0 {
         let what =
             "mayfly refuses it, and was started not long ago: a follower of before may not be back, and would not be told of";
-        return Err(CliError::Partly(format!("{what}; ask for the same with a longer --timeout than {after}")));
+        return Err(CliError::Partly(format!("{what}; repeat the command with a --timeout longer than {after}")));
     }
-    Err(CliError::Partly(format!("mayfly refuses it, and {count} of its followers had not applied {seq} within {after}")))
+    Err(CliError::Partly(format!(
+        "the server refuses it already, but {count} of its followers had not applied {seq} within {after}"
+    )))
 }

@@ -30,8 +30,8 @@ impl FileProblem {
     }
 }
 
-/// Refuses a secret that other users may read or replace. A file of the server's own user must be readable by that user alone. A file of another
-/// user, such as a Secret that a kubelet mounts, may be readable by a group, through which the server reads it, and by nobody else.
+/// Refuses a secret that other users may read or replace. A file of the server's own user must be readable by that user alone. A file of
+/// another user, such as a Secret that a kubelet mounts, may be readable by a group, through which the server reads it, and by nobody else.
 pub(super) fn closed_to_others(path: &Path) -> Result<(), FileProblem> {
     let found = std::fs::metadata(path).map_err(|e| FileProblem::new(path, e, &format!("ls -l {}", shell_quoted(path))))?;
     let ours = found.uid() == rustix::process::geteuid().as_raw();

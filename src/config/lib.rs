@@ -1,5 +1,5 @@
-//! What comes from outside the process: the configuration, the files that it names, files of certificates, keys and bundles, what the agent of
-//! this host gives (the SPIFFE Workload API), and what others publish.
+//! What comes from outside the process: the configuration, the files that it names, files of certificates, keys and bundles, what the agent
+//! of this host gives (the SPIFFE Workload API), and what others publish.
 #![forbid(unsafe_code)]
 
 pub mod bundles;

@@ -47,7 +47,7 @@ async fn refresh_issuer_keys(known: &IssuerState, configured: &OidcIssuer, (heal
         let pause = match fetch(configured, system).await {
             Ok(keys) => {
                 if health.readable(kind, name, &place) {
-                    tracing::info!(issuer = known.issuer.name, "the keys of the issuer are at hand again");
+                    tracing::info!(issuer = known.issuer.name, "the keys of the issuer were fetched again");
                 }
                 known.end(Some(keys), system);
                 match configured.keys {
@@ -58,7 +58,11 @@ async fn refresh_issuer_keys(known: &IssuerState, configured: &OidcIssuer, (heal
             Err(why) => {
                 // The fetch is repeated; the same problem is logged once.
                 if health.unreadable(kind, name, &place, &why, system.shown()) {
-                    tracing::error!(issuer = known.issuer.name, %why, "no keys could be fetched; those at hand stay for an hour");
+                    tracing::error!(
+                        issuer = known.issuer.name,
+                        %why,
+                        "the issuer's keys could not be fetched; cached keys stay in use for an hour"
+                    );
                 }
                 known.end(None, system);
                 limits::OIDC_RETRY_MS

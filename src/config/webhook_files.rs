@@ -1,4 +1,4 @@
-//! What signs webhooks, from its file.
+//! Reads the signing secrets of webhooks from their file.
 
 use std::path::Path;
 
@@ -8,10 +8,11 @@ use super::files::{FileProblem, closed_to_others, read};
 use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::limits;
 
-/// What a secret begins with (Standard Webhooks).
+/// The prefix of a secret (Standard Webhooks).
 const PREFIX: &str = "whsec_";
 
-/// What signs: one secret, or two while they change. Read at each attempt, so that a change takes effect at once.
+/// The signing secrets: one, or two during a change of secrets. The file is read for each delivery attempt, so a change takes effect at
+/// once.
 pub fn secrets(path: &Path) -> Result<Vec<Zeroizing<Vec<u8>>>, FileProblem> {
     let made = format!("(umask 077; printf 'whsec_%s\\n' \"$(openssl rand -base64 32)\" > {})", shell_quoted(path));
     let wrong = |what: &str| Err(FileProblem::new(path, what, &format!("to make one: {made}")));

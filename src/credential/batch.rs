@@ -69,8 +69,8 @@ impl BatchSigner {
         let nobody = CredentialId::from_bytes([0; 16]);
         let summary = summary(&draft, nobody, kind, parts.revision, Novelty::New, false)?;
         let record = Record::new(parts.author.clone(), Event::Issued(draft)).decided_at(parts.revision);
-        let template =
-            RecordTemplate::new(record).ok_or_else(|| Fault::new("what grants have in common holds something of one's own"))?;
+        let template = RecordTemplate::new(record)
+            .ok_or_else(|| Fault::new("the common part of a batch contains a field of a single issuance"))?;
         Ok(BatchSigner { key: Arc::downgrade(&key), tokens, template: Arc::new(template), summary, grants })
     }
 

@@ -77,8 +77,10 @@ pub enum RepeatResponse {
 /// A kind whose credential an upstream makes.
 ///
 /// - Only [`make`](UpstreamConnector::make) makes something. It may have made the credential even if its future is dropped.
-/// - [`undo`](UpstreamConnector::undo) may be called at any time, repeatedly, for credentials that were never made, and by several replicas at once.
-/// - After `undo` succeeded and [`settles_ms`](UpstreamConnector::settles_ms) have passed since `make` ended, nothing can appear under the handle.
+/// - [`undo`](UpstreamConnector::undo) may be called at any time, repeatedly, for credentials that were never made, and by several replicas
+///   at once.
+/// - After `undo` succeeded and [`settles_ms`](UpstreamConnector::settles_ms) have passed since `make` ended, nothing can appear under the
+///   handle.
 /// - Errors hold no secret: they are listed and logged.
 pub trait UpstreamConnector: Send + Sync + 'static {
     /// The kind.

@@ -182,7 +182,7 @@ pub(super) fn key_for(kind: CredentialKind, parts: &GrantParts, keyring: &Keyrin
         _ => not_served(kind, "are not made by this version"),
     })?;
     if Millis(parts.draft.expires_at).seconds() <= Millis(parts.draft.issued_at).seconds() {
-        return Err(Error::Refusal(Refusal::new(Reason::NoLifeLeft, "less than a second of life is left")));
+        return Err(Error::Refusal(Refusal::new(Reason::NoLifeLeft, "less than a second of lifetime is left")));
     }
     if kind == CredentialKind::Jwt && parts.algorithm != ES256 {
         return Err(not_served(kind, "are signed with ES256 only"));
@@ -280,19 +280,25 @@ pub struct RemintInput<'a> {
 ///
 /// Refused: NOT_SERVED, KEY_STATE where its key was removed, DECIDED_ON_OLD_STATE where audience or issuer have changed.
 pub fn remake_local(past: &RemintInput<'_>, keyring: &Keyring) -> Result<MintedCredential, Error> {
-    let Some(Event::Issued(issued)) = &past.record.event else { return Err(Fault::new("no issuance to make again").into()) };
+    let Some(Event::Issued(issued)) = &past.record.event else { return Err(Fault::new("no issuance to recreate").into()) };
     let kind = kind_of(issued.kind)?;
     let MintLocation::Here(purpose) = kind.line().maker else { return Err(not_served(kind, "are made at their upstream")) };
     let id = CredentialId::from_slice(&issued.credential).ok_or_else(|| Fault::new("an issuance without a credential id"))?;
     let key = keyring.get(purpose, &issued.key).ok_or_else(|| {
-        Error::Refusal(Refusal::new(Reason::KeyState, format!("key {} is gone, and only it can make {id} again", issued.key)))
+        Error::Refusal(Refusal::new(
+            Reason::KeyState,
+            format!("key {} no longer exists, and only that key can recreate {id}", issued.key),
+        ))
     })?;
     let RemintInput { path, grounds, audience, issuer, .. } = *past;
     let told = TokenContent { issued, revision: past.record.revision(), path, grounds, audience, issuer };
     let (token, digest) = make(kind, &key, id, &told)?;
     if digest != issued.token_digest {
         // Only values outside the record can differ: the registration's audience or the issuer's name.
-        let no = Refusal::new(Reason::DecidedOnOldState, format!("{id} cannot be made again: audience or issuer changed since"));
+        let no = Refusal::new(
+            Reason::DecidedOnOldState,
+            format!("{id} cannot be recreated: its audience or issuer has changed since"),
+        );
         return Err(Error::Refusal(no.way_out("ask with a new request_id")));
     }
     let answer = bearer(token, issued, past.base_url.into());

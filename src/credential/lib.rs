@@ -1,8 +1,8 @@
 //! Credentials: from a [`Grant`](mayfly_policy::grant::Grant) to a credential that can be handed out, and from a token back to its claims.
 //!
 //! - [`kind`]: the table of kinds, and minting of the kinds that mayfly makes itself. To add a kind: one file, and one line in the table.
-//! - [`minted`]: a credential before its commit. A receipt of the ledger turns it into [`IssuedCredential`], the only value that an answer is made
-//!   of.
+//! - [`minted`]: a credential before its commit. A receipt of the ledger turns it into [`IssuedCredential`], the only value that an answer
+//!   is made of.
 //! - [`jwt`], [`mod@reference`]: kinds that mayfly makes itself. [`connector`]: the interface of kinds that an upstream makes.
 //! - [`batch`]: minting a batch whose common part is made once.
 //! - [`token`]: a bearer token in memory.

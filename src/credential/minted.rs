@@ -197,7 +197,11 @@ impl MintedCredential {
     /// where the receipt is for another credential.
     pub fn reveal(self, receipt: Receipt) -> Result<IssuedCredential, Fault> {
         if receipt.issued() != Some(self.summary.credential) {
-            return Err(Fault::new(format!("the receipt at seq {} is not that of {}", receipt.seq(), self.summary.credential)));
+            return Err(Fault::new(format!(
+                "the receipt at seq {} does not belong to credential {}",
+                receipt.seq(),
+                self.summary.credential
+            )));
         }
         self.lapse.settle();
         Ok(IssuedCredential { seq: receipt.seq(), summary: self.summary, answer: self.answer })

@@ -112,7 +112,7 @@ impl StatusListAllocator {
                 open.lists.remove(&end);
             }
             if open.counter >> COUNTER_BITS != 0 {
-                return Err(Fault::new("status lists were not told of a new record for 2,048 lists"));
+                return Err(Fault::new("status lists were assigned 2,048 list numbers without seeing a new record"));
             }
             let number = open.base.as_u64() << COUNTER_BITS | open.counter;
             open.counter += 1;

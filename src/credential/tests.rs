@@ -131,14 +131,14 @@ fn nobody_is_answered_by_the_receipt_of_another_credential() {
     let (ring, _store) = keyring(&mut log);
     let mint = || mint_local(grant(plain(1, T0, log.state.head)), id(1), 1, &ring, &status(), T0).ok().unwrap();
     let refused = |receipt| mint().reveal(receipt).err().unwrap().to_string();
-    assert!(refused(Receipt::of_test(id(2))).contains("is not that of"));
-    assert!(refused(Receipt::for_test(log.state.head, &[])).contains("is not that of"));
+    assert!(refused(Receipt::of_test(id(2))).contains("does not belong to"));
+    assert!(refused(Receipt::for_test(log.state.head, &[])).contains("does not belong to"));
     let records = [mint().records().remove(0), mint_local_of(&log, &ring, 3)];
     let both = Receipt::for_test(log.state.head, &records);
-    assert!(refused(both.of(1)).contains("is not that of"), "of a group each has its own");
+    assert!(refused(both.of(1)).contains("does not belong to"), "of a group each has its own");
     assert_eq!(both.issued(), Some(id(3)));
     assert!(mint().reveal(both.of(0)).is_ok());
-    assert!(refused(both.of(2)).contains("is not that of"));
+    assert!(refused(both.of(2)).contains("does not belong to"));
 }
 
 fn mint_local_of(log: &TestLog, ring: &super::keyring::Keyring, n: u8) -> Record {

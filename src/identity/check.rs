@@ -36,7 +36,7 @@ pub struct SvidReport {
     /// The leaf's notAfter, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_after: Option<String>,
-    /// How long the whole chain is valid, RFC 3339; only where it is accepted.
+    /// The end of the validity of the whole chain, RFC 3339; only if the chain is accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_until: Option<String>,
     /// The anchor at which the path ends.
@@ -47,7 +47,7 @@ pub struct SvidReport {
     pub issuing_key: Option<String>,
     /// The time of the check, RFC 3339.
     pub at: String,
-    /// Accepted properties that may cause problems elsewhere.
+    /// Accepted properties that may cause problems with other software.
     pub warnings: Vec<String>,
 }
 

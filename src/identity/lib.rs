@@ -1,7 +1,7 @@
 //! Caller identity: SPIFFE IDs, trust bundles, and the one function that turns a certificate chain into a [`svid::VerifiedSvid`].
 //!
-//! Pure: no files, sockets, clocks or randomness. `mayfly_config` reads files, and `mayfly_api::tls` holds the TLS session. The parts that clients
-//! also need are in [`mayfly_verify::identity`] and re-exported here.
+//! Pure: no files, sockets, clocks or randomness. `mayfly_config` reads files, and `mayfly_api::tls` holds the TLS session. The parts that
+//! clients also need are in [`mayfly_verify::identity`] and re-exported here.
 //! - [`spiffe_id`]: SPIFFE IDs. A form that is not canonical is refused.
 //! - [`bundle`], [`jwks`], [`anchor`], [`bundle_document`]: trust bundles. Bundles of different domains are never pooled.
 //! - [`svid`] = [`profile`] (the content of the certificates) + [`path`] (their signatures).

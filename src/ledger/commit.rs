@@ -93,7 +93,7 @@ pub enum BadCommit {
     Chain {
         /// The writer.
         writer: u32,
-        /// The number found.
+        /// The number of the commit that was found.
         found: u64,
         /// The number of the commit that should precede it.
         expected_after: u64,

@@ -313,7 +313,7 @@ pub fn stopping() -> Refusal {
 }
 
 fn not_written(what: &str) -> Refusal {
-    Refusal::new(Reason::NotReady, what).way_out("an operator looks at: mayfly status").retry(Duration::from_secs(1))
+    Refusal::new(Reason::NotReady, what).way_out("an operator has to check: mayfly status").retry(Duration::from_secs(1))
 }
 
 /// A guard that counts grants under way.
@@ -364,8 +364,8 @@ impl Inner {
         let mut stopped = self.stopped.write();
         if stopped.as_ref().map(|r| r.reason) != verdict.as_ref().err().map(|r| r.reason) {
             match &verdict {
-                Ok(()) => tracing::warn!("grants are made again"),
-                Err(no) => tracing::error!(reason = no.reason.as_str(), why = %no, "nothing is granted"),
+                Ok(()) => tracing::warn!("credentials are issued again"),
+                Err(no) => tracing::error!(reason = no.reason.as_str(), why = %no, "issuing is stopped"),
             }
             *stopped = verdict.as_ref().err().cloned();
         }
@@ -393,7 +393,7 @@ impl Inner {
         if let Some(reserve) = self.store().reserve()
             && let Err(error) = reserve.restore()
         {
-            tracing::warn!(%error, "the disk reserve could not be taken again");
+            tracing::warn!(%error, "the disk reserve could not be restored");
         }
         let ledger = self.look().time;
         let room = self.room();

@@ -1,10 +1,10 @@
 //! Slices: the policies that can apply to a caller and a resource. Cedar evaluates every policy that it is given; of two hundred policies,
 //! a caller's roles and the resource typically leave a few.
 //!
-//! Cedar itself selects the slice by evaluating the scope conditions of all policies of the action. The slice is cached under the attributes that
-//! these conditions read. The Cedar entities of caller and resource are cached as well, under all attributes that the action's policies read of them.
-//! A policy is left out only if its scope conditions are false without an error. Such a policy is false itself, so it contributes neither a reason nor
-//! an error to the verdict.
+//! Cedar itself selects the slice by evaluating the scope conditions of all policies of the action. The slice is cached under the
+//! attributes that these conditions read. The Cedar entities of caller and resource are cached as well, under all attributes that the
+//! action's policies read of them. A policy is left out only if its scope conditions are false without an error. Such a policy is false
+//! itself, so it contributes neither a reason nor an error to the verdict.
 
 use std::sync::Arc;
 

@@ -235,7 +235,7 @@ impl Catalog {
             }
         }
         for fault in &after.faults {
-            tracing::error!(%fault, "what the ledger holds could not be compiled");
+            tracing::error!(%fault, "a policy set, registration or binding of the ledger could not be compiled");
         }
         self.now.store(Arc::new(after));
     }

@@ -124,14 +124,14 @@ impl std::fmt::Debug for ApprovalDetails {
     }
 }
 
-/// The credential that is renewed, and the bounds of its line.
+/// The credential that is renewed, and the bounds of its renewal chain.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RenewedCredential {
     /// The credential.
     pub id: CredentialId,
-    /// The first credential of the line.
+    /// The first credential of the renewal chain.
     pub line: Ancestor,
-    /// The end that no renewal may exceed, fixed when the first credential of the line was issued.
+    /// The latest expiry of any renewal, fixed when the first credential of the renewal chain was issued.
     pub until: Millis,
     /// The credential used up an approval. An approval serves once.
     pub approval: bool,

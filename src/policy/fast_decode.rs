@@ -1,8 +1,8 @@
 //! A fast decoder for the most common form of `pb::ExchangeRequest`: it reads a [`ExchangeRequest`] directly from the message's bytes.
 //!
 //! The reader takes only messages that are well formed and encoded exactly as prost would encode them. For every other message it returns
-//! `None`, and the caller uses prost and [`ExchangeRequest::take`]; those alone define what is accepted and which error is returned. Because the
-//! encoding is prost's own, the request digest is the digest of the received bytes.
+//! `None`, and the caller uses prost and [`ExchangeRequest::take`]; those alone define what is accepted and which error is returned.
+//! Because the encoding is prost's own, the request digest is the digest of the received bytes.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub struct ExchangeDecoder {
     begins: Option<DecodedFields>,
 }
 
-/// The fields up to [`TTL`].
+/// The decoded fields of an `ExchangeRequest` whose field numbers are at most [`TTL`], the fields that consecutive requests mostly share.
 #[derive(Clone)]
 struct DecodedFields {
     task: TaskId,

@@ -2,16 +2,17 @@
 //! go out. Nothing here writes to the ledger.
 //!
 //! - [`set`]: a policy set, validated at construction, with its text form for records.
-//! - [`question`]: the question that Cedar is asked. [`attributes`]: the table of all attributes, used by the request, the cache key and the
-//!   analysis.
+//! - [`question`]: the question that Cedar is asked. [`attributes`]: the table of all attributes, used by the request, the cache key and
+//!   the analysis.
 //! - [`cedar`]: evaluation by Cedar. [`attribute_reads`]: which attributes a set reads. [`verdict_cache`]: the verdict cache.
-//! - `scope_conditions` and `applicable_policies`: selecting the policies that can apply to a caller and a resource, so that Cedar evaluates only those.
-//! - [`subject`]: the subject that a caller acts on behalf of. [`break_glass_rights`]: break-glass rights. [`exchange_request`]: a caller's request, checked in
-//!   form. [`fast_decode`]: a fast decoder that reads the same request from its bytes.
-//! - [`GovernanceRules`]: the part of a set that says who operates and approves. [`simulation`]: a hypothetical request, as written in a test.
-//!   [`shadow`]: differences between the shadow policy and the policy in force. [`policy_tests`]: tests of a policy set.
-//! - `dual_control`: who could give an approval that a policy demands of an operator. [`person`]: the person behind a caller. [`grant`]: the result
-//!   of a decision. [`sample`]: fifty policies for benchmarks.
+//! - `scope_conditions` and `applicable_policies`: selecting the policies that can apply to a caller and a resource, so that Cedar
+//!   evaluates only those.
+//! - [`subject`]: the subject that a caller acts on behalf of. [`break_glass_rights`]: break-glass rights. [`exchange_request`]: a caller's
+//!   request, checked in form. [`fast_decode`]: a fast decoder that reads the same request from its bytes.
+//! - [`GovernanceRules`]: the part of a set that says who operates and approves. [`simulation`]: a hypothetical request, as written in a
+//!   test. [`shadow`]: differences between the shadow policy and the policy in force. [`policy_tests`]: tests of a policy set.
+//! - `dual_control`: who could give an approval that a policy demands of an operator. [`person`]: the person behind a caller. [`grant`]:
+//!   the result of a decision. [`sample`]: fifty policies for benchmarks.
 //!
 //! Cedar's verdict does not cover revocation rules, locks, environment walls, task state, bounds and approvals: these are evaluated on
 //! every grant (design, section 6).

@@ -26,7 +26,7 @@ pub enum LifetimeBound {
     Approval = 9,
     /// The end of the break-glass task.
     BreakGlass = 10,
-    /// The renewal bound, fixed when the first credential of the line was issued.
+    /// The latest expiry of any renewal, fixed when the first credential of the renewal chain was issued.
     Renewal = 11,
     /// The longest lifetime that this server issues.
     Server = 12,

@@ -1,7 +1,7 @@
 //! Bounds the depth of the expressions in a policy's text, before the text is parsed.
 //!
-//! Cedar's parser, validator and evaluator call themselves for each level of an expression. A text of some hundred bytes could therefore use up
-//! a thread's stack, which ends the process.
+//! Cedar's parser, validator and evaluator call themselves for each level of an expression. A text of some hundred bytes could therefore
+//! use up a thread's stack, which ends the process.
 
 use mayfly_base::document::{Diagnostic, SourceFile};
 use mayfly_base::limits;

@@ -30,7 +30,7 @@ pub fn sign_in_hint(
     }
     if behind.nobody() {
         let what = "policy reads who signed in, and nobody signed in for this SVID: mayfly login";
-        return Some(format!("{what}; or whoever owns the policy set changes it"));
+        return Some(format!("{what}; or the owner of the policy set can change it"));
     }
     let permitted = permits(&behind.signed_in_again(now))?;
     let named = if forbid.is_empty() { permitted.join(", ") } else { forbid.join(", ") };

@@ -1,8 +1,8 @@
 //! The scope conditions of a policy: its head, and its first conditions as long as they concern only the caller's roles and the resource.
 //!
 //! Cedar evaluates `head && first && second …` from the left and stops at the first condition that is false or fails. A policy whose
-//! scope conditions are false is therefore false without an error, whatever conditions follow. Scope conditions read nothing of the context,
-//! so one evaluation serves many requests.
+//! scope conditions are false is therefore false without an error, whatever conditions follow. Scope conditions read nothing of the
+//! context, so one evaluation serves many requests.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use super::attribute_reads::AttributeReads;
 /// The scope conditions of some policies, and the attributes that they read.
 #[derive(Default)]
 pub(super) struct ScopeConditions {
-    /// The scope conditions of each policy, as a policy with its id. All are permits, so that Cedar reports each that holds and not only those
-    /// that forbid.
+    /// The scope conditions of each policy, as a policy with its id. All are permits, so that Cedar reports each that holds and not only
+    /// those that forbid.
     pub policies: cedar_policy::PolicySet,
     pub reads: AttributeReads,
     /// Policies without scope conditions. These are always evaluated.

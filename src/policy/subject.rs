@@ -86,7 +86,7 @@ impl RequestedSubject {
 pub struct SubjectCredential {
     /// The credential's id.
     pub id: CredentialId,
-    /// The credential and its ancestors, the first of the line first.
+    /// The credential and its ancestors, the first credential of the renewal chain first.
     pub line: Vec<Ancestor>,
     /// The credential's task.
     pub task: TaskId,
@@ -120,8 +120,8 @@ pub struct VerifiedSubject {
 }
 
 impl VerifiedSubject {
-    /// The subject of a token that was verified. Only `authority::exchange::subjects`, which verifies the tokens of all kinds, calls this; a
-    /// rule in `tests/tidy.rs` holds that.
+    /// The subject of a token that was verified. Only `authority::exchange::subjects`, which verifies the tokens of all kinds, calls this;
+    /// a rule in `tests/tidy.rs` holds that.
     pub fn new(parts: SubjectParts) -> VerifiedSubject {
         VerifiedSubject { parts }
     }

@@ -45,8 +45,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The root of the repository. This script makes the code of `src/proto`; and, until the doubles of the tests are a crate of their own, what
-/// tests of the root package include.
+/// The root of the repository. This script makes the code of `src/proto`; and, until the doubles of the tests are a crate of their own,
+/// what tests of the root package include.
 fn top() -> Result<PathBuf, Box<dyn Error>> {
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let top = here.ancestors().find(|folder| folder.join("proto/mayfly/v1").is_dir());

@@ -30,7 +30,10 @@ pub(super) async fn import_bundles(
         let configured = matches!(source, Some(TrustBundleSource::File | TrustBundleSource::WorkloadApi));
         if configured && !config.bundles.iter().any(|b| *b.trust_domain == **domain) {
             // Removing a trust domain from the configuration means that its members are no longer admitted.
-            tracing::warn!(trust_domain = %domain, "it is no longer configured: what it vouched for is revoked");
+            tracing::warn!(
+                trust_domain = %domain,
+                "the trust domain is no longer configured: its bundle is removed, and credentials that depend on it are revoked"
+            );
             let Ok(domain) = TrustDomain::parse(domain) else { continue };
             authority.no_longer_named(&domain).await.map_err(refused(&format!("the removal of {domain}")))?;
         }
@@ -38,7 +41,10 @@ pub(super) async fn import_bundles(
     let ours = config.own_domain.as_ref().map(|own| own.trust_domain.as_str());
     for (domain, bundle) in known.iter().filter(|(domain, _)| Some(&***domain) != ours) {
         if !bundle.removed && TrustBundleSource::from_text(&bundle.source) == Some(TrustBundleSource::Own) {
-            tracing::warn!(trust_domain = %domain, "it is no longer our own trust domain: whoever signed in is out");
+            tracing::warn!(
+                trust_domain = %domain,
+                "the trust domain is no longer the server's own: its bundle is removed, and its logins are revoked"
+            );
             let Ok(domain) = TrustDomain::parse(domain) else { continue };
             authority.no_longer_named(&domain).await.map_err(refused(&format!("the removal of {domain}")))?;
         }
@@ -46,7 +52,9 @@ pub(super) async fn import_bundles(
     let held = match files.read() {
         Ok(held) => held,
         Err(wrong) if config.bundles.iter().all(|b| known.contains_key(b.trust_domain.as_str())) => {
-            wrong.iter().for_each(|problem| tracing::error!(%problem, "the bundle in force stays"));
+            wrong.iter().for_each(
+                |problem| tracing::error!(%problem, "a trust bundle could not be read; the current trust bundle stays in effect"),
+            );
             Vec::new()
         }
         Err(wrong) => return Err(StartFailure::Files(wrong)),
@@ -69,9 +77,15 @@ fn agent_bundles(config: &Config, given: &AgentMessage) -> Vec<(Arc<Bundle>, Tru
         match given.bundle(&domain, None) {
             Ok(bundle) if given.names(&domain) => found.push((bundle, TrustBundleSource::WorkloadApi, place.clone())),
             Ok(_) => {
-                tracing::warn!(%place, trust_domain = %domain, "no bundle is given: nobody of it can call; federate with it in our entry");
+                tracing::warn!(
+                    %place,
+                    trust_domain = %domain,
+                    "no bundle from the SPIFFE agent: members are not admitted until the server's entry federates with this trust domain"
+                );
             }
-            Err(defect) => tracing::error!(%place, trust_domain = %domain, %defect, "the bundle cannot be taken in"),
+            Err(defect) => {
+                tracing::error!(%place, trust_domain = %domain, %defect, "the bundle from the SPIFFE agent is refused")
+            }
         }
     }
     found

@@ -2,12 +2,12 @@
 //! refuse the same configurations.
 //!
 //! - Content of files: [`files`], with severities adjusted to what the ledger contains already ([`downgrade_imported`]).
-//! - Resources that a start opens and binds: [`for_validation`] opens the same (the store with its sealing key, the ledger in it, the socket,
-//!   the ports) and releases them again. A start keeps them.
+//! - Resources that a start opens and binds: [`for_validation`] opens the same (the store with its sealing key, the ledger in it, the
+//!   socket, the ports) and releases them again. A start keeps them.
 //!
 //! If the store is in use by the server that runs on this very configuration (it answers at its socket, or at one of its ports under its
-//! identity), the checks report what a reload or a restart of that server would find. A port that this server has is free for its restart. A
-//! store or a port of another process is an error. What cannot be checked while the server runs is listed ([`ConfigCheck::unchecked`]).
+//! identity), the checks report what a reload or a restart of that server would find. A port that this server has is free for its restart.
+//! A store or a port of another process is an error. What cannot be checked while the server runs is listed ([`ConfigCheck::unchecked`]).
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -214,8 +214,8 @@ impl StartChecker<'_> {
         ImportState { policies: true, bundles: true }
     }
 
-    /// Reports a store that is open in a process which was not recognized. That process may be the server of this configuration all the same,
-    /// so the remedies do not end it.
+    /// Reports a store that is open in a process which was not recognized. That process may be the server of this configuration all the
+    /// same, so the remedies do not end it.
     fn held_by_another(&mut self, what: String) {
         let problem = StartProblem::new(StartFailure::Ledger(StoreError::InUse(what).into()), self.config);
         let text = problem.to_string();

@@ -6,9 +6,9 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 /// kernel the server must still be able to revoke.
 pub fn harden() {
     if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
-        tracing::warn!(%error, "core dumps could not be forbidden");
+        tracing::warn!(%error, "core dumps could not be disabled");
     }
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "this process can still be read by others of the same user");
+        tracing::warn!(%error, "other processes of the same user can still read this process's memory");
     }
 }

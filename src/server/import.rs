@@ -36,8 +36,8 @@ pub fn differences(state: &State, loaded: &PolicyFileContents, environments: &[S
     found
 }
 
-/// The differences between the ledger and the files that a configuration names, read now. None if the files cannot be read, which the health of
-/// the sources tells.
+/// The differences between the ledger and the files that a configuration names, read now. None if the files cannot be read, which the
+/// health of the sources tells.
 pub fn drift(authority: &Authority, config: &Config) -> Vec<String> {
     let loaded = policy_files::load(&config.policy);
     let (place, read) = match &loaded {

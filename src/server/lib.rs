@@ -141,7 +141,7 @@ impl RunningServer {
         self.authority.ending.send_replace(true);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!("a thread of the server ended by a panic");
+                tracing::error!("a thread of the server panicked");
             }
         }
         let mut outlets = self.outlets.lock();

@@ -58,13 +58,13 @@ impl MetricsAccess {
             match read {
                 Ok(token) => {
                     if current.swap(Arc::new(token)).as_ref() != &token {
-                        tracing::info!("scrapers of the metrics show another token from now on");
+                        tracing::info!("the bearer token for metrics was changed");
                     }
                     authority.source_health.readable(kind, "", &place);
                 }
                 Err(problem) => {
                     if authority.source_health.unreadable(kind, "", &place, &problem.to_string(), authority.system.shown()) {
-                        tracing::error!(%problem, "the token of the metrics that was read before stays");
+                        tracing::error!(%problem, "the bearer token for metrics could not be read; the previous token stays in effect");
                     }
                 }
             }
@@ -83,7 +83,7 @@ struct MetricsState {
 pub(super) async fn serve(gate: Gate, listener: std::net::TcpListener, authority: Arc<Authority>, closed: MetricsAccess) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "the listener for metrics"),
+        Err(error) => return tracing::error!(%error, "the metrics listener could not be started"),
     };
     let told = MetricsState { authority, token: closed.token.map(|(_, token)| token) };
     let (router, tls) = (Router::new().fallback(answer).with_state(told), closed.tls);
@@ -137,7 +137,7 @@ async fn answer(State(told): State<MetricsState>, request: Request) -> Response 
             response
         }
         Err(fault) => {
-            tracing::error!(%fault, "metrics could not be told");
+            tracing::error!(%fault, "the metrics could not be rendered");
             said(StatusCode::INTERNAL_SERVER_ERROR, "")
         }
     }

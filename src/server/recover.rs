@@ -24,7 +24,7 @@ use mayfly_verify::seq::{Millis, Seq};
 /// The result of a recovery.
 #[derive(Debug)]
 pub struct RecoveryResult {
-    /// What was copied.
+    /// The outcome of the recovery: what the new store holds, and what was left behind.
     pub recovered: Recovered,
     /// The new data directory.
     pub data: PathBuf,

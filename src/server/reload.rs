@@ -1,9 +1,9 @@
 //! SIGHUP: reads the configuration again and applies the changes that a running server can apply.
 //!
 //! First the whole configuration is checked, as `mayfly server validate` does. If it has an error, nothing of it is applied: the previous
-//! configuration stays in effect, and the log names the errors. `mayfly_config::config::changes` lists the keys that a reload applies; the log
-//! names the other changed keys, which take effect at the next start. Files of certificates, keys and bundles are read again at once, as
-//! they are every few seconds anyway.
+//! configuration stays in effect, and the log names the errors. `mayfly_config::config::changes` lists the keys that a reload applies; the
+//! log names the other changed keys, which take effect at the next start. Files of certificates, keys and bundles are read again at once,
+//! as they are every few seconds anyway.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -103,18 +103,21 @@ impl Reloader {
             Err(problems) => {
                 for problem in &problems {
                     let problem = one_line(problem);
-                    tracing::error!(problem, "the configuration was read again and is wrong");
+                    tracing::error!(problem, "the new configuration has an error");
                 }
-                tracing::error!(problems = problems.len(), "nothing of it was taken; the configuration in force stays");
+                tracing::error!(
+                    problems = problems.len(),
+                    "no part of the new configuration was applied; the previous configuration stays in effect"
+                );
             }
             Ok(Reloaded { taken, restart, failed }) => {
                 for what in &failed {
-                    tracing::error!(what, "it is valid and could not be put in force");
+                    tracing::error!(what, "a part of the new configuration is valid but could not be applied");
                 }
                 if !restart.is_empty() {
-                    tracing::warn!(keys = restart.join(","), "these are different and need a restart");
+                    tracing::warn!(keys = restart.join(","), "changed keys take effect only after a restart");
                 }
-                tracing::warn!(changed = taken.join(","), needs_restart = restart.join(","), "the configuration was read again");
+                tracing::warn!(changed = taken.join(","), needs_restart = restart.join(","), "the configuration was reloaded");
             }
         }
     }

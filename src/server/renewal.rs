@@ -65,7 +65,7 @@ fn renew(pair: &TlsIdentity, svid: &OwnSvid, now: Millis) {
 
 fn trouble(problem: &str, svid: &OwnSvid, now: Millis) {
     if svid.trouble(problem, now) {
-        tracing::error!(%problem, "the certificate in use stays");
+        tracing::error!(%problem, "the server's SVID could not be renewed; the current SVID stays in use");
     }
 }
 
@@ -90,7 +90,7 @@ impl SourceReporter {
             }
             Err(problem) => {
                 self.health.unreadable(kind, "", place, &problem.to_string(), self.system.shown());
-                tracing::error!(%problem, "the certificate in use stays");
+                tracing::error!(%problem, "the public listener's certificate could not be reloaded; the current certificate stays in use");
             }
         }
     }
@@ -203,7 +203,7 @@ impl FollowerState {
         if self.svid.source() == TrustBundleSource::WorkloadApi {
             trouble(&problem, &self.svid, now);
         } else if self.away.lock().as_ref() != Some(&no) {
-            tracing::warn!(problem, "the bundles in force stay");
+            tracing::warn!(problem, "the SPIFFE agent gave no update; the current trust bundles stay in effect");
         }
         *self.away.lock() = Some(no);
     }
@@ -222,9 +222,14 @@ impl FollowerState {
                 // The last message of an agent that does not answer any more says nothing about the present bundle.
                 Ok(None) if away => {}
                 Ok(None) if old.is_none() => {
-                    let problem = "the agent gives no bundle of it, so nobody of it is accepted: federate with it in our entry";
+                    let problem =
+                        "the agent gives no bundle of it: its members are refused until the server's entry federates with it";
                     if self.health.unreadable(kind, name, &self.place, problem, self.system.shown()) {
-                        tracing::warn!(place = %self.place, trust_domain = %domain, "the agent gives no bundle of it");
+                        tracing::warn!(
+                            place = %self.place,
+                            trust_domain = %domain,
+                            "the SPIFFE agent gives no bundle of this trust domain"
+                        );
                     }
                 }
                 Ok(None) => drop(self.health.readable(kind, name, &self.place)),
@@ -238,7 +243,12 @@ impl FollowerState {
                 }
                 Err(problem) => {
                     if self.health.unreadable(kind, name, &self.place, &problem, self.system.shown()) {
-                        tracing::error!(place = %self.place, trust_domain = %domain, %problem, "the bundle in force stays");
+                        tracing::error!(
+                            place = %self.place,
+                            trust_domain = %domain,
+                            %problem,
+                            "the new trust bundle is not used; the current trust bundle stays in effect"
+                        );
                     }
                 }
             }

@@ -121,7 +121,7 @@ fn serve(
         }
     });
     let Some(given) = agent else {
-        tracing::info!("stopped while it waited for the agent");
+        tracing::info!("stopped while waiting for the SPIFFE agent");
         return Ok(());
     };
     let given = given.map_err(|why| StartProblem::new(why, config))?;
@@ -142,13 +142,15 @@ fn serve(
         let patience = Duration::from_millis(limits::SHUTDOWN_LAST_MS);
         match waiting.block_on(async { tokio::time::timeout(patience, signals.stop()).await }) {
             Ok(()) => tracing::warn!("stopped at once"),
-            Err(_) => tracing::error!("stopped without waiting any longer: something stands still; nothing acknowledged is lost"),
+            Err(_) => tracing::error!(
+                "stopped without waiting any longer because a part of the server hangs; no acknowledged record is lost"
+            ),
         }
         log_queue::flush();
         std::process::exit(1);
     });
     if let Err(error) = impatient {
-        tracing::warn!(%error, "a second signal is not heard");
+        tracing::warn!(%error, "the handler for a second stop signal could not be started");
     }
     running.stop();
     tracing::info!("stopped");
@@ -191,7 +193,7 @@ fn wait(runtime: &Runtime, signals: &mut Signals, running: &RunningServer, reloa
             (Event::Reload, Some(reload)) => drop(reload.send(())),
             // A server that no longer answers at one of its listeners is useless: its supervisor starts another.
             (Event::Look, _) if !running.is_whole() => {
-                tracing::error!("a thread of the server ended, which is a fault of mayfly: the server stops");
+                tracing::error!("a thread of the server ended unexpectedly, which is a bug in mayfly: the server stops");
                 return Err(());
             }
             (Event::Look, _) => {}

@@ -46,7 +46,8 @@ pub fn start_with(config: &Config, system: &System, elsewhere: ConnectorSettings
     start_given(config, system, elsewhere, None)
 }
 
-/// As [`start_with`], with the agent's message if the caller waited for it ([`server_identity::from_agent`]); otherwise this call waits for it.
+/// As [`start_with`], with the agent's message if the caller waited for it ([`server_identity::from_agent`]); otherwise this call waits for
+/// it.
 pub(super) fn start_given(
     config: &Config,
     system: &System,
@@ -248,7 +249,11 @@ async fn import_policies(config: &Config, authority: &Authority) -> Result<(), S
     for records in groups {
         authority.ledger.commit(ProposalKind::Change, records).await.map_err(refused("the policies and registrations"))?;
     }
-    tracing::info!(environments = missing.join(","), upstreams = loaded.upstreams.len(), "policies and registrations taken in");
+    tracing::info!(
+        environments = missing.join(","),
+        upstreams = loaded.upstreams.len(),
+        "policies and registrations were imported into the ledger"
+    );
     Ok(())
 }
 

@@ -39,7 +39,7 @@ fn panicked(info: &PanicHookInfo<'_>) {
         _ => "RUST_BACKTRACE=1 shows it".to_owned(),
     };
     if tracing::enabled!(tracing::Level::ERROR) {
-        tracing::error!(thread, at, panic = message, backtrace, "a thread panicked, which is a fault of mayfly");
+        tracing::error!(thread, at, panic = message, backtrace, "a thread panicked, which is a bug in mayfly");
     } else {
         log_queue::write(format!("thread {thread} panicked at {at}: {message}\n{backtrace}\n").as_bytes());
     }
@@ -80,7 +80,7 @@ pub fn init(format: Option<Format>, level: &str) {
         let _ = FILTER.set(set);
     }
     if let Some(problem) = wrong {
-        tracing::warn!(problem, "MAYFLY_LOG is not a filter of log lines, so log.level counts");
+        tracing::warn!(problem, "MAYFLY_LOG is not a valid log filter and is ignored; log.level applies");
     }
 }
 

@@ -106,14 +106,14 @@ pub(super) fn spawn(config: &Config, bound: BoundListeners, served: ServiceInput
         let over_tls = async {
             match tokio::net::TcpListener::from_std(admin) {
                 Ok(listener) => serve_mtls(admin_gate, listener, operators).await,
-                Err(error) => tracing::error!(%error, "the admin listener"),
+                Err(error) => tracing::error!(%error, "the admin listener could not be started"),
             }
         };
         let local = async {
             if let Some(socket) = socket {
                 match socket.into_async() {
                     Ok(listener) => unix::serve(socket_gate, listener, services).await,
-                    Err(error) => tracing::error!(%error, "the admin socket"),
+                    Err(error) => tracing::error!(%error, "the admin socket could not be opened"),
                 }
             }
         };
@@ -132,13 +132,13 @@ pub(super) fn spawn(config: &Config, bound: BoundListeners, served: ServiceInput
         let workload = async {
             match tokio::net::TcpListener::from_std(bound.workload) {
                 Ok(listener) => serve_mtls(workload_gate, listener, workloads).await,
-                Err(error) => tracing::error!(%error, "the workload listener"),
+                Err(error) => tracing::error!(%error, "the workload listener could not be started"),
             }
         };
         let everybody = async {
             match tokio::net::TcpListener::from_std(bound.public) {
                 Ok(listener) => public::serve(public_gate, listener, tls, public::router(published)).await,
-                Err(error) => tracing::error!(%error, "the public listener"),
+                Err(error) => tracing::error!(%error, "the public listener could not be started"),
             }
         };
         // The background work has its own task, so that connections are accepted while it waits for a stalled disk.
@@ -156,14 +156,14 @@ pub(super) fn spawn(config: &Config, bound: BoundListeners, served: ServiceInput
             }
         };
         if upkept.is_err() {
-            tracing::error!("what keeps the server current ended by a panic");
+            tracing::error!("the maintenance loop of the server panicked");
         }
     })?;
     Ok((vec![operators, main], counts))
 }
 
-/// The gate of the metrics listener, with places that no other listener uses. Anybody may connect there, so its handshakes do not run on the
-/// thread that answers operators' calls.
+/// The gate of the metrics listener, with places that no other listener uses. Anybody may connect there, so its handshakes do not run on
+/// the thread that answers operators' calls.
 fn metrics_gate(authority: &Authority, stopping: &Stopping, handshakes: Arc<Handshakes>) -> Gate {
     let bounds = ListenerLimits { connections: METRICS_CONNECTIONS, handshakes: METRICS_CONNECTIONS, streams: 1 };
     let pool = Pool::new(ShareLimits::PUBLIC);

@@ -90,7 +90,9 @@ impl Upkeep {
         let found_bundle = move |found| match found {
             // A full queue means that the ledger is behind; the next poll finds the same bundle again.
             BundleFilePoll::Proposal(proposal) => drop(tell.try_send(BundleUpdate::of_file(proposal))),
-            BundleFilePoll::Problem(problem) => tracing::error!(%problem, "a bundle cannot be read; the one in force stays"),
+            BundleFilePoll::Problem(problem) => {
+                tracing::error!(%problem, "a trust bundle cannot be read; the current trust bundle stays in effect")
+            }
         };
         let in_force = authority.bundles.clone();
         let bundle_watch = bundles.watch(polls(), in_force, (found_bundle, |all: &BundleFiles| health_of_sources.bundles(all)));
@@ -151,7 +153,7 @@ async fn record_bundles(authority: &Authority, mut told: mpsc::Receiver<BundleUp
                 let problem = format!("the bundle that was found is not taken in: {why}");
                 sources.unreadable(SourceKind::Bundle, &domain, &place, &problem, authority.system.shown());
                 if said.insert(domain, why.clone()).as_ref() != Some(&why) {
-                    tracing::error!(%place, %why, "the bundle in force stays");
+                    tracing::error!(%place, %why, "the new trust bundle was refused; the current trust bundle stays in effect");
                 }
             }
         }
@@ -275,7 +277,7 @@ async fn counts_written(authority: &Authority) {
         authority.write_counted(authority.system.wall());
         authority.write_audit_reads();
         for (listener, clause, left_out) in authority.refused_handshakes.left_out(authority.system.steady()) {
-            tracing::warn!(listener, clause, left_out, "more handshakes were refused in a minute than have a line of their own");
+            tracing::warn!(listener, clause, left_out, "more handshakes were refused in a minute than are logged individually");
         }
     }
 }
@@ -301,7 +303,7 @@ async fn silent_ended(authority: &Authority, silent: &HeartbeatDeadlines) {
                 Ok(()) => suspended += slept,
                 // No task is ended for missing heartbeats that the server could not accept; the record is tried again in the next second.
                 Err(no) => {
-                    tracing::error!(%no, "one interval more for every heartbeat could not be written");
+                    tracing::error!(%no, "the extension of all heartbeat deadlines by one interval could not be written");
                     continue;
                 }
             }
@@ -349,17 +351,17 @@ async fn registry_due(authority: &Authority) {
     loop {
         tick.tick().await;
         if let Err(no) = authority.sweep_arguments(false).await {
-            tracing::error!(%no, "arguments that nobody needs could not be looked for");
+            tracing::error!(%no, "stored arguments of decided or expired approvals could not be listed for deletion");
         }
         if let Err(no) = authority.finish_narrowings().await {
-            tracing::error!(%no, "what a change would refuse could not be revoked yet");
+            tracing::error!(%no, "credentials that a change of policy or registration refuses could not be revoked yet");
         }
         authority.tell_due();
         let now = authority.system.wall();
         if told.is_none_or(|told| now.since(told) >= TOLD_EVERY_MS) {
             told = Some(now);
             for (upstream, finding) in authority.stopping_soon() {
-                tracing::warn!(upstream, finding = finding.text, "an upstream needs somebody");
+                tracing::warn!(upstream, finding = finding.text, "an upstream needs attention");
             }
         }
     }
@@ -378,7 +380,7 @@ async fn drift(authority: &Arc<Authority>, followed: &ReloadChannels) {
         if **authority.drift.load() != found {
             tracing::warn!(
                 differences = found.len(),
-                "the files of policies and registrations differ otherwise from the ledger, which counts"
+                "the differences between the ledger and the files of policies and registrations have changed; the ledger is authoritative"
             );
             authority.drift.store(Arc::new(found));
         }

@@ -15,7 +15,7 @@ pub struct ValidationReport {
     pub starts: bool,
     /// Whether a server runs on the configuration.
     pub running: bool,
-    /// What was not checked, since that server runs.
+    /// The checks that were left out because the server of this configuration runs.
     pub unchecked: Vec<String>,
 }
 

@@ -65,7 +65,7 @@ pub enum StoreError {
         /// The limit, in its unit.
         bound: usize,
     },
-    /// The store is open elsewhere: in another process, or a second time in this one.
+    /// The store is already open, in another process or in this one.
     #[error("{0} is in use: another server has it open")]
     InUse(String),
     /// The data is not a store of mayfly, or was written by a newer version. Nothing in it was changed.

@@ -119,7 +119,7 @@ impl Reserve {
             return false;
         }
         if inner.held >= self.want {
-            tracing::warn!(reserve = %self.path.display(), "the disk is full: the ledger goes on with its reserve");
+            tracing::warn!(reserve = %self.path.display(), "the disk is full: the ledger uses its disk reserve");
         }
         inner.held = keep;
         inner.looked = None;

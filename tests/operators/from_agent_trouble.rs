@@ -25,7 +25,7 @@ fn a_start_waits_as_long_as_it_was_told_and_then_says_what_mends_it() {
     by_agent(&two.world, &format!("unix:{}", socket.display()), "start_timeout = \"1s\"\n");
     let (code, said) = refused(&two.world);
     assert_eq!(code, 8, "{said}");
-    for part in ["no connection", "the agent is waited for", "ls -l", "mayfly server validate"] {
+    for part in ["no connection", "waiting for the SPIFFE agent", "ls -l", "mayfly server validate"] {
         assert!(said.contains(part), "{part} is not in:\n{said}");
     }
     let agent = Agent::begin(two.dir.path());

@@ -245,7 +245,7 @@ async fn a_digest_shows_nobody_what_is_to_be_approved() {
         .await
         .unwrap_err();
     assert_eq!(reason(&no), "INVALID_FIELD");
-    assert!(no.message().contains("people see arguments, not digests"), "{}", no.message());
+    assert!(no.message().contains("approvers are shown the arguments, not their digest"), "{}", no.message());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,7 +118,7 @@ async fn a_call_ends_at_its_deadline_and_a_repeat_gets_what_the_ledger_had_taken
     let no = call(&to, EXCHANGE, &["300m"], &exchange("once")).await.unwrap_err();
     let took = clock.steady() - began;
     assert_eq!((no.code(), reason(&no).as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"), "{no:?}");
-    assert!(no.message().contains("may have been done") && took >= 300, "{took} ms {no:?}");
+    assert!(no.message().contains("may have been carried out") && took >= 300, "{took} ms {no:?}");
     hold.set(false);
     // On the same connection, which continues to serve.
     let answer = call(&to, EXCHANGE, &["60S"], &exchange("once")).await.unwrap();

@@ -151,7 +151,7 @@ async fn sighup_reads_the_configuration_again_and_the_log_says_what_came_of_it()
     let said = |what: &str| fs::read_to_string(&log).unwrap().matches(what).count();
     until("it serves", || DevWorld::addresses(world.dir()).is_some()).await;
     kill_process(pid, Signal::HUP).unwrap();
-    until("nothing changed", || said("the configuration was read again") == 1).await;
+    until("nothing changed", || said("the configuration was reloaded") == 1).await;
     let good = fs::read_to_string(world.config()).unwrap();
     add(&world, "[limits]\ntasks_per_caller = 1\n[log]\nlevel = \"debug\"\n[feed]\nmax_age = \"20s\"");
     kill_process(pid, Signal::HUP).unwrap();
@@ -168,7 +168,7 @@ async fn sighup_reads_the_configuration_again_and_the_log_says_what_came_of_it()
     until("debug lines come", || said("\"DEBUG\"") > 0).await;
     fs::write(world.config(), good + "\n[limits]\ntasks_per_caller = \"many\"\n").unwrap();
     kill_process(pid, Signal::HUP).unwrap();
-    until("it was refused", || said("nothing of it was taken") == 1).await;
+    until("it was refused", || said("no part of the new configuration was applied") == 1).await;
     assert_eq!(reason(&open_task(channel, None).await.unwrap_err()), "LIMIT_REACHED", "what was in force is in force");
     kill_process(pid, Signal::TERM).unwrap();
     let ended = (0..1000).find_map(|_| {

@@ -116,7 +116,7 @@ fn what_is_registered_here_by_name_and_is_not_there_is_refused_with_the_nearest_
         let radius = pb::BlastRadiusRequest { targets: vec![target_to_pb(&target)], most: 0 };
         let no = refused(w.run(service(&w).blast_radius(ask(&ROOT, radius))), Reason::NotFound);
         assert!(
-            way_out(&no).contains("shows those there are") && !way_out(&no).contains("--force"),
+            way_out(&no).contains("shows the known names") && !way_out(&no).contains("--force"),
             "it has no such flag: {no:?}"
         );
         if target.sort().locks() {
@@ -153,7 +153,7 @@ fn locks_are_lifted_one_by_one_and_revoking_is_for_operators_with_a_reason() {
     assert_eq!(locks.len(), 1);
     assert_ne!(locks[0].index, first.index);
     let no = refused(w.run(service(&w).lift_lock(ask(&ROOT, lift(Some(first.index))))), Reason::NotFound);
-    assert_eq!(way_out(&no), "mayfly lock list shows those there are");
+    assert_eq!(way_out(&no), "mayfly lock list shows the existing locks");
     // A newer lock takes the place of an older one: whoever has the older number is told the newer one.
     let newer = revoke(&w, &both);
     for index in [None, Some(first.index)] {

@@ -148,7 +148,7 @@ fn what_is_forged_or_for_somebody_else_is_refused_as_a_bad_subject_token() {
                 sent(SubjectTokenKind::Oidc, other.token(&json!({"alg": "ES256", "kid": "k1"}), &claims(&house, IDP))),
                 "the issuer's key",
             ),
-            (with(&|c| c["iss"] = "https://other.example".into()), "none that this server is configured with"),
+            (with(&|c| c["iss"] = "https://other.example".into()), "is not configured on this server"),
             (with(&|c| c["aud"] = json!([REPOS])), "aud is one text"),
             (with(&|c| c["aud"] = json!([REPOS, "x"])), "several audiences"),
             (with(&|c| c["aud"] = "https://tickets.dev.mayfly.internal".into()), "for somebody else"),

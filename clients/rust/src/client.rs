@@ -102,7 +102,7 @@ impl Mayfly {
             self.inner.background.ended().await;
         };
         if tokio::time::timeout(limits::CLOSE, closing).await.is_err() {
-            tracing::warn!("not everything was given back in time; it ends by itself");
+            tracing::warn!("the remaining credentials could not be given back in time; they stay valid until they expire");
         }
     }
 
@@ -245,7 +245,7 @@ impl Inner {
         let (says, hears) = oneshot::channel();
         self.background.begin(async move {
             if let Err(Err(no)) = says.send(give_back(&calls, &live).await) {
-                tracing::warn!(credential_id = live.id, %no, "a credential could not be given back; it ends by itself");
+                tracing::warn!(credential_id = live.id, %no, "a credential could not be given back; it stays valid until it expires");
             }
         });
         hears

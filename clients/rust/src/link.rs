@@ -67,7 +67,9 @@ async fn renew(way: ServerAddress, channel: Arc<ArcSwap<Channel>>, mut changes: 
                     says.send_modify(|n| *n += 1);
                     break;
                 }
-                Err(problem) => tracing::warn!(%problem, "no connection with the new SVID yet"),
+                Err(problem) => {
+                    tracing::warn!(%problem, "no connection could be made with the new SVID yet; the old connection stays in use")
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(AGAIN) => {}

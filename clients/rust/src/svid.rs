@@ -114,7 +114,7 @@ impl Files {
             match self.read().await {
                 Ok(None) => {}
                 Ok(Some(current)) => held.set(current),
-                Err(problem) => tracing::warn!(problem, "the SVID could not be read again; the old one stays in use"),
+                Err(problem) => tracing::warn!(problem, "the SVID could not be reloaded; the old SVID stays in use"),
             }
         }
     }

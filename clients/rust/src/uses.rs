@@ -89,7 +89,7 @@ impl UseReporter {
 fn lose(lost: &AtomicU64, count: u32) {
     let before = lost.fetch_add(u64::from(count), Ordering::Relaxed);
     if before == 0 {
-        tracing::warn!("use reports are lost: too many wait, or mayfly does not answer them");
+        tracing::warn!("use reports were dropped: the queue is full, or the server does not answer");
     }
 }
 
@@ -168,14 +168,14 @@ impl Reporter {
                         Some(problem) if problem.reason == "LIMIT_REACHED" => self.gather(key, count, last),
                         // A workload that is not a server of the upstream gets this answer. Reporting was worth a try and nothing depends
                         // on it.
-                        Some(problem) => tracing::debug!(reason = problem.reason, "a use report was not taken"),
+                        Some(problem) => tracing::debug!(reason = problem.reason, "the server refused a use report"),
                         None => {}
                     }
                 }
                 true
             }
             Ok(Err(status)) => {
-                tracing::debug!(code = ?status.code(), "use reports were not taken");
+                tracing::debug!(code = ?status.code(), "the server refused a batch of use reports");
                 let uncounted = never_sent(&status) || Error::from(status).refusal().is_some_and(|r| !r.reason.is_empty());
                 self.back(all, uncounted)
             }

@@ -132,7 +132,7 @@ impl Verifier {
                 );
             }
             if let Err(status) = ended {
-                tracing::warn!(code = ?status.code(), message = status.message(), "the feed of revocations ended; it is followed again");
+                tracing::warn!(code = ?status.code(), message = status.message(), "the revocation feed ended; reconnecting");
             }
             if self.applied() > before {
                 pause = pauses();
@@ -194,7 +194,7 @@ impl Verifier {
                 Err(Status::data_loss(format!("the server runs on an older copy of its ledger: {why}")))
             }
             Err(old @ Missed::Old { .. }) => {
-                tracing::debug!(%old, "a message of the feed was not taken");
+                tracing::debug!(%old, "a message of the revocation feed is outdated and was ignored");
                 Ok(())
             }
             Err(lost) => Err(Status::data_loss(lost.to_string())),

@@ -43,7 +43,7 @@ async fn keep(socket: PathBuf, domain: TrustDomain, held: SvidSource, mut stream
             Err(_) => {}
             Ok(Ok(Some(message))) => match current(&message, &domain) {
                 Ok(current) => held.set(current),
-                Err(problem) => tracing::warn!(problem, "the Workload API sent no SVID to use; the old one stays in use"),
+                Err(problem) => tracing::warn!(problem, "the Workload API sent no usable SVID; the old SVID stays in use"),
             },
             Ok(ended) => {
                 tracing::debug!(?ended, "the stream of the Workload API ended");

@@ -86,7 +86,8 @@ impl ApprovalApi {
     async fn decide(&self, actor: &Actor, ask: &pb::DecideApprovalRequest) -> Result<pb::DecideApprovalResponse, Error> {
         let id: ApprovalId = exchange_request::id("approval_id", &ask.approval_id)?;
         let digest = ask.request_sha256.as_ref().try_into();
-        let digest = digest.map_err(|_| Refusal::field("request_sha256", "is the digest of what was shown, 32 bytes"))?;
+        let digest = digest
+            .map_err(|_| Refusal::field("request_sha256", "must be the 32-byte digest of the request as it was displayed"))?;
         let given = match pb::ApprovalDecision::try_from(ask.decision) {
             Ok(pb::ApprovalDecision::Give) => true,
             Ok(pb::ApprovalDecision::Refuse) => false,
@@ -141,7 +142,7 @@ impl Watch {
             let batch = match batch {
                 Ok(batch) => batch,
                 Err(RecvError::Lagged(_)) => {
-                    let no = Refusal::new(Reason::LimitReached, "this stream cannot keep up");
+                    let no = Refusal::new(Reason::LimitReached, "the client reads this stream too slowly");
                     return drop(self.to.send(Err(status(Error::Refusal(no)))).await);
                 }
                 Err(RecvError::Closed) => return,

@@ -26,7 +26,10 @@ pub struct AuditApi(pub Arc<Authority>);
 impl AuditApi {
     fn of(&self, actor: &Actor, ask: &pb::ExplainRequest) -> Result<ExplainTarget, Error> {
         use mayfly_proto::mayfly::v1::explain_request::Of as Named;
-        let of = ask.of.as_ref().ok_or_else(|| Refusal::field("of", "is missing: name what is to be explained"))?;
+        let of = ask
+            .of
+            .as_ref()
+            .ok_or_else(|| Refusal::field("of", "is missing: name the credential, request, task or record to explain"))?;
         Ok(match of {
             Named::CredentialId(id) => ExplainTarget::Credential(exchange_request::id("credential_id", id)?),
             Named::TaskId(id) => ExplainTarget::Task(exchange_request::id("task_id", id)?),

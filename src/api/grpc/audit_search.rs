@@ -57,7 +57,7 @@ pub fn filter(asked: Option<&pb::RecordFilter>) -> Result<(HistoryFilter, Option
     Ok((HistoryFilter { since, until, seq, names }, Some(f.environment.clone()).filter(|e| !e.is_empty())))
 }
 
-/// One page.
+/// Searches for one page of records.
 pub async fn search(a: &Authority, actor: &Actor, ask: &pb::SearchRecordsRequest) -> Result<pb::SearchRecordsResponse, Error> {
     let (filter, environment) = filter(ask.filter.as_ref())?;
     let scope = a.scope_of::<admin::ReadAudit>(request_checks::operator(actor)?, environment.as_deref())?;
@@ -78,7 +78,7 @@ pub async fn search(a: &Authority, actor: &Actor, ask: &pb::SearchRecordsRequest
         let (position, record) = (one.past.position, match_to_pb(&one));
         bytes += record.encoded_len();
         if bytes > limits::SEARCH_PAGE_BYTES && !records.is_empty() {
-            // Its commit is looked at again: what was told of it stands after this one.
+            // The next page reads this commit again: the records of the commit that this page has already come after this record.
             let last_of = found.ends.iter().find(|(at, _)| *at == position).map(|(_, seq)| *seq);
             let before: Option<Seq> = records.last().and_then(|r: &pb::Record| Seq::from_u64(r.seq));
             if let (Some(seq), Some(before)) = (last_of, before) {
@@ -100,7 +100,7 @@ pub async fn search(a: &Authority, actor: &Actor, ask: &pb::SearchRecordsRequest
     })
 }
 
-/// As the wire has it.
+/// The protobuf form of a match.
 pub fn match_to_pb(one: &Match) -> pb::Record {
     pb::Record { group: one.group.as_u64(), ..record_to_pb(&one.past) }
 }
@@ -110,7 +110,7 @@ fn token(of: &str, turn: SearchCursor) -> String {
     data_encoding::BASE64URL_NOPAD.encode(text.as_bytes())
 }
 
-/// A token of the same request. One that somebody made up leads to wrong seqs or to nothing, in the answer to whoever made it up.
+/// Parses a page token of the same request. A forged token gives wrong results only to the caller that sends it.
 fn turn(of: &str, token: &str) -> Option<SearchCursor> {
     let text = String::from_utf8(data_encoding::BASE64URL_NOPAD.decode(token.as_bytes()).ok()?).ok()?;
     let mut parts = text.strip_prefix(of)?.strip_prefix(':')?.split(':');

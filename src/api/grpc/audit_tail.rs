@@ -142,5 +142,5 @@ fn to_result(goes: TailControl) -> Result<(), Option<Error>> {
 
 fn lagged() -> Error {
     let no = Refusal::limit("tail_lag", limits::TAIL_LAG, Duration::from_secs(1));
-    Error::Refusal(no.way_out("read faster, or filter more; go on with resume_after"))
+    Error::Refusal(no.way_out("read faster, or narrow the filter; continue with resume_after"))
 }

@@ -51,7 +51,7 @@ pub(super) async fn authorize(
             match given.as_str() {
                 "" => *given = own,
                 same if same == own => {}
-                _ => return Err(Error::Refusal(Refusal::field(field, "is another one than the token's; leave it out"))),
+                _ => return Err(Error::Refusal(Refusal::field(field, "differs from the token's; leave it out"))),
             }
         }
     }

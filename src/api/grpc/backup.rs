@@ -56,7 +56,7 @@ pub async fn begin(a: &Arc<Authority>, actor: &Actor, ask: &pb::BackupRequest) -
     let to = stripped(&exchange_request::text("to", &cut(&ask.to, limits::NAME_BYTES), limits::NAME_BYTES)?);
     let backup = a.backup().await?;
     let head = backup.about().seq;
-    tracing::info!(seq = %head, by = who.name(), to, "a backup is being made");
+    tracing::info!(seq = %head, by = who.name(), to, "a backup has begun");
     // The record is written before the first piece is sent, so that an incomplete backup is recorded, too.
     let noted = BackupRecorder { who, to, head: head.as_u64() };
     noted.write(a, false).await;
@@ -94,7 +94,7 @@ impl BackupRecorder {
                 head = self.head,
                 whole,
                 why,
-                "a backup is taken, and the ledger takes no record of it"
+                "a backup was made, and the ledger accepts no record of it"
             );
         }
     }
@@ -121,7 +121,8 @@ fn run(a: &Arc<Authority>, operator: &Asker, mut backup: BackupRun, to: &mpsc::S
     }
 }
 
-/// Somebody who does not read would hold up what is due to go.
+/// Sends a piece to the client. `false` after `BACKUP_STALL_MS` without progress: a client that does not read must not delay the
+/// removal of old commits.
 fn sent(piece: BackupPiece, to: &mpsc::Sender<BackupPiece>, runtime: &Handle) -> bool {
     runtime.block_on(to.send_timeout(piece, Duration::from_millis(limits::BACKUP_STALL_MS))).is_ok()
 }

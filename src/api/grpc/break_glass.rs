@@ -34,7 +34,7 @@ impl BreakGlassApi {
                 self.0.open_glass(actor, &ask, &named).await?
             }
             Some(pb::open_break_glass_request::Open::TaskId(_)) if ttl_ms.is_some() => {
-                return Err(Refusal::field("ttl", "was settled when it was opened; leave it out").into());
+                return Err(Refusal::field("ttl", "was fixed when the task was opened; leave it out").into());
             }
             Some(pb::open_break_glass_request::Open::TaskId(id)) => {
                 let id: TaskId = exchange_request::id("task_id", id)?;
@@ -62,7 +62,7 @@ impl BreakGlassApi {
     async fn review(&self, actor: &Actor, ask: &pb::ReviewBreakGlassRequest) -> Result<pb::BreakGlass, Error> {
         let id: TaskId = exchange_request::id("task_id", &ask.task_id)?;
         if ask.review.is_empty() {
-            return Err(Refusal::field("review", "is missing: say what was found, for the audit").into());
+            return Err(Refusal::field("review", "is missing: state the findings, for the audit log").into());
         }
         let text = exchange_request::text("review", &ask.review, limits::PURPOSE_BYTES)?;
         let named = super::token::idempotency_key_of(&ask.request_id, ask)?;

@@ -100,8 +100,8 @@ async fn missed(authority: &Authority, after: Seq) -> Result<Vec<HistoryRecord>,
         ScanEnd::Bound(seq) | ScanEnd::Removed(seq) => seq <= after,
     };
     if recovered || !whole {
-        let no = Refusal::new(Reason::Compacted, format!("what happened after seq {after} is more than a stream goes back"));
-        return Err(Error::Refusal(no.way_out("list the credentials, then watch from now on")));
+        let no = Refusal::new(Reason::Compacted, format!("more records follow seq {after} than a stream can resume over"));
+        return Err(Error::Refusal(no.way_out("list the credentials, then start a new watch without resume_after")));
     }
     records.reverse();
     Ok(records)
@@ -275,5 +275,5 @@ impl Watch {
 
 fn lagged() -> Error {
     let no = Refusal::limit("watch_lag", limits::WATCH_LAG as u64, Duration::from_secs(1));
-    Error::Refusal(no.way_out("read faster, or filter more; go on with resume_after"))
+    Error::Refusal(no.way_out("read faster, or narrow the filter; continue with resume_after"))
 }

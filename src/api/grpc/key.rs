@@ -126,7 +126,7 @@ impl KeyApi {
                 (Some(_), Some(_)) => {
                     return Err(Error::Refusal(Refusal::field(
                         "environment",
-                        "is not that of the issuer; one of them is enough",
+                        "differs from the issuer's environment; give one of the two",
                     )));
                 }
                 // One key for all environments.
@@ -136,7 +136,7 @@ impl KeyApi {
                 }
             };
         let ahead_ms = match &ask.publish_ahead {
-            // 0 means at once here, although `duration` elsewhere refuses 0.
+            // 0 means at once. `exchange_request::duration` refuses 0, so it is handled separately.
             Some(d) if d.seconds == 0 && d.nanos == 0 => Some(0),
             other => exchange_request::duration("publish_ahead", other.as_ref())?,
         };
@@ -203,7 +203,10 @@ impl KeyApi {
         let KeyRemovalResult { seq, hits, replacement } = self.0.compromise_key(&admitted, &going).await?;
         // The revocation rule is durable. Removing the root from the bundle comes second, and is retried within a minute.
         if let Err(error) = self.0.tend_own_bundle().await {
-            tracing::error!(%error, "the bundle of our own trust domain could not follow a key that was compromised");
+            tracing::error!(
+                %error,
+                "a compromised root could not be removed from the own trust domain's bundle yet; it is retried within a minute"
+            );
         }
         let replacement = match replacement {
             Some(id) => self.show(&id).await?,

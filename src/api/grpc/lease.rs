@@ -27,14 +27,14 @@ pub async fn list(a: &Authority, actor: &Actor, ask: pb::ListLeasesRequest) -> R
         _ => {
             return Err(Error::Refusal(Refusal::field(
                 "state",
-                "must be LIVE or PENDING: what was undone or given up is in the audit",
+                "must be LIVE or PENDING; leases that were undone or given up are in the audit log",
             )));
         }
     };
     let size = PageRequest::from(ask.page_size, "")?.size();
     let mut after: Option<LeaseId> = match ask.page_token.as_str() {
         "" => None,
-        token => Some(token.parse().map_err(|_| Refusal::field("page_token", "is not one that a page before gave"))?),
+        token => Some(token.parse().map_err(|_| Refusal::field("page_token", "is not a token returned by an earlier page"))?),
     };
     let (mut leases, mut looked) = (Vec::new(), 0);
     while leases.len() < size && looked < limits::LIST_WALK {

@@ -29,7 +29,7 @@ impl PageRequest {
         };
         let before = match token {
             "" => None,
-            token => Some(token.parse().map_err(|_| Refusal::field("page_token", "is not one that a page before gave"))?),
+            token => Some(token.parse().map_err(|_| Refusal::field("page_token", "is not a token returned by an earlier page"))?),
         };
         Ok(PageRequest { size, before })
     }
@@ -225,7 +225,7 @@ pub fn same_request(request: &impl Paged) -> String {
 
 /// The refusal for a token that was issued for another request.
 pub fn foreign_token() -> Refusal {
-    Refusal::field("page_token", "is not one that a page before of the same request gave")
+    Refusal::field("page_token", "is not a token returned by an earlier page of the same request")
 }
 
 /// A request for a page of a list.

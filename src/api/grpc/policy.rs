@@ -57,7 +57,7 @@ fn from(set: Option<&pb::PolicySource>) -> Result<Option<PolicySetSource>, Refus
         Some(From::Audited(true)) => Some(PolicySetSource::Audited),
         Some(From::InForce(true)) => Some(PolicySetSource::InForce),
         Some(From::Audited(false) | From::InForce(false)) => {
-            return Err(Refusal::field("set", "is false: say true, or name another one"));
+            return Err(Refusal::field("set", "must be true where it is set; or name the set in another way"));
         }
     })
 }

@@ -40,7 +40,7 @@ pub fn caller<T>(authority: &Authority, request: &Request<T>, rpc: &'static str)
 /// The reason of a change: 1 to 512 bytes.
 pub fn reason(value: &str) -> Result<String, Refusal> {
     if value.is_empty() {
-        return Err(Refusal::field("reason", "is missing: say why, for the audit"));
+        return Err(Refusal::field("reason", "is missing: give the reason, for the audit log"));
     }
     exchange_request::text("reason", value, limits::PURPOSE_BYTES)
 }

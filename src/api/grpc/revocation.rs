@@ -48,7 +48,7 @@ fn targets(field: &'static str, all: &[pb::Target]) -> Result<Vec<Target>, Refus
 
 fn why(text: &str) -> Result<String, Refusal> {
     if text.trim().is_empty() {
-        return Err(Refusal::field("reason", "is missing: say why, the audit keeps it"));
+        return Err(Refusal::field("reason", "is missing: give the reason, for the audit log"));
     }
     exchange_request::text("reason", text, limits::PURPOSE_BYTES)
 }
@@ -217,7 +217,7 @@ impl RevocationApi {
         };
         let none = format!("there is no such lock of seq {seq}");
         if newer.is_empty() {
-            return Error::Refusal(Refusal::new(Reason::NotFound, none).way_out("mayfly lock list shows those there are"));
+            return Error::Refusal(Refusal::new(Reason::NotFound, none).way_out("mayfly lock list shows the existing locks"));
         }
         let by: Vec<String> = newer.iter().map(|(seq, t)| format!("{t} is locked by the newer lock {seq}")).collect();
         let names: Vec<String> = newer.iter().map(|(seq, t)| format!("{seq}:{}", lock_index(t))).collect();

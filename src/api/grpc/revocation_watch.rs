@@ -169,7 +169,7 @@ fn ends_seen(seen: &pb::SeenHead) -> Result<Vec<SeenWriterHead>, Refusal> {
         let writer = head.writer.parse().ok()?;
         Some(SeenWriterHead { writer, commit: head.commit, hash: head.header_sha256[..].try_into().ok()? })
     };
-    let bad = || Refusal::field("seen.heads", "each has a writer's number and a SHA-256 of 32 bytes, as heartbeats carry them");
+    let bad = || Refusal::field("seen.heads", "each head must have a writer number and a 32-byte SHA-256, as in a heartbeat");
     seen.heads.iter().map(|head| one(head).ok_or_else(bad)).collect()
 }
 
@@ -227,7 +227,7 @@ impl FeedStream {
         let sent = if whole { seq } else { Seq::ZERO };
         let message = pb::WatchRevocationsResponse { seq: seq.as_u64(), previous_seq: previous.as_u64(), event: Some(event) };
         if !self.authority.followers.sent(&self.registered, sent, self.authority.system.wall()) {
-            let no = Refusal::new(Reason::NotReady, "a newer stream of this follower took over");
+            let no = Refusal::new(Reason::NotReady, "a newer stream of this follower replaced this stream");
             return Err(Some(Error::Refusal(no)));
         }
         self.out.send(Ok(message)).await.map_err(|_| None)

@@ -269,7 +269,7 @@ fn is_for_operators(path: &str) -> bool {
 }
 
 fn stopped() -> tonic::Status {
-    status(Error::Refusal(Refusal::new(Reason::NotReady, "the server stops")))
+    status(Error::Refusal(Refusal::new(Reason::NotReady, "the server is stopping")))
 }
 
 /// Whether a call of this path sends a stream of messages.
@@ -344,7 +344,7 @@ fn reflection(routes: Routes) -> Routes {
         }
         (v1, v1alpha) => {
             let error = v1.err().or(v1alpha.err()).map(|e| e.to_string()).unwrap_or_default();
-            tracing::error!(error, "no reflection");
+            tracing::error!(error, "gRPC reflection could not be set up and is not served");
             routes
         }
     }

@@ -69,7 +69,7 @@ pub fn binding_from_pb(given: &pb::Binding) -> Result<Binding, Refusal> {
         scopes: names("binding.scopes", &given.scopes)?,
     };
     if binding.any_tool && !binding.tools.is_empty() {
-        return Err(Refusal::field("binding.any_tool", "is set beside tools: leave one of them out"));
+        return Err(Refusal::field("binding.any_tool", "is set, and tools is set too: leave one of them out"));
     }
     if !binding.scopes.is_empty() && binding.ids.is_empty() && binding.under.is_empty() {
         return Err(Refusal::field("binding.callers", "is missing: name workloads here or under callers_under"));

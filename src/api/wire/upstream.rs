@@ -148,7 +148,7 @@ fn approver(approver: &pb::Approver) -> Result<Value, Refusal> {
             put(&mut person, "subject", p.sub.clone());
             Ok(Value::from(person))
         }
-        None => Err(Refusal::field("upstream.approvers", "one of them is nobody: give spiffe_id or person")),
+        None => Err(Refusal::field("upstream.approvers", "has an empty entry: give spiffe_id or person")),
     }
 }
 

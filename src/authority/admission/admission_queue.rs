@@ -76,7 +76,7 @@ impl AdmissionQueue {
         if wait_us > limits::INTAKE_WAIT_MS * 1_000 {
             let retry = Duration::from_millis(2 * limits::INTAKE_WAIT_MS);
             return Err(Refusal::limit("intake_wait_ms", limits::INTAKE_WAIT_MS, retry)
-                .way_out("other replicas may have time; ask the operator for more cores or replicas when this lasts"));
+                .way_out("try another replica; if the overload lasts, the operator has to add cores or replicas"));
         }
         taken.crowded = wait_us > limits::INTAKE_CROWD_US;
         Ok(taken)

@@ -1,9 +1,9 @@
 //! Operators' calls that need a second person, because policy forbids them to one operator alone (`context.approvals`) or because they
 //! change what governs.
 //!
-//! A change of policy, bindings, registrations or trust takes effect with its approval ([`crate::registry::changes`]). Every other call has to be
-//! sent again after the approval, and uses it up: an approval is for one exact request of one operator. Calls that an incident needs never
-//! wait.
+//! A change of policy, bindings, registrations or trust takes effect with its approval ([`crate::registry::changes`]). Every other call has
+//! to be sent again after the approval, and uses it up: an approval is for one exact request of one operator. Calls that an incident needs
+//! never wait.
 
 use std::sync::Arc;
 
@@ -221,7 +221,7 @@ impl Authority {
             return Ok(call);
         }
         let Some((id, until, Some(decided))) = self.ledger.settled(usable).await? else { return Ok(call) };
-        let by = decided.by.as_deref().cloned().ok_or_else(|| Fault::new("an approval that nobody gave"))?;
+        let by = decided.by.as_deref().cloned().ok_or_else(|| Fault::new("an approval without an approver"))?;
         // A revocation since the approval was given also revokes the approval.
         let approver = identity_of(&by);
         let hit = self.ledger.settled(|s| {
@@ -242,7 +242,7 @@ impl Authority {
 
     /// Requests another operator's approval for a call; the same request shares one approval. Returns the refusal that says so.
     pub async fn ask_for_call(&self, caller: &Caller, call: &OperatorCall) -> Error {
-        let Some(asks) = call.asks.lock().clone() else { return Error::Fault(Fault::new("a call that waits for nothing")) };
+        let Some(asks) = call.asks.lock().clone() else { return Error::Fault(Fault::new("a call that needs no approval")) };
         match self.asked_for_call(caller, call, &asks).await {
             Ok(id) => {
                 let what = format!("another operator has to approve this call first: {}", asks.why);

@@ -126,8 +126,8 @@ impl AuditReads {
 }
 
 impl Authority {
-    /// Notes a read of the audit. Its record is durable when this call returns, if the ledger accepts records. `asked` is the question, which
-    /// never contains a token. The result says whether the read has a record of its own.
+    /// Notes a read of the audit. Its record is durable when this call returns, if the ledger accepts records. `asked` is the question,
+    /// which never contains a token. The result says whether the read has a record of its own.
     pub async fn audit_read(&self, who: &Author, of: AuditReadKind, asked: &str, returned: u64) -> bool {
         let asked = cut(&stripped(asked), limits::AUDIT_ASKED_BYTES);
         let (mut due, own) = self.audit_reads.note((who, of), &asked, returned, self.system.wall());
@@ -182,7 +182,7 @@ impl Authority {
         let Some(Event::AuditRead(read)) = &record.event else { return };
         self.audit_reads.unrecorded.fetch_add(read.reads.max(1), Relaxed);
         let (reader, asked, reads) = (record.author_text(), read.asked.join("; "), read.reads);
-        tracing::warn!(reader, asked, reads, why, "the audit was read, and the ledger takes no record of it");
+        tracing::warn!(reader, asked, reads, why, "the audit log was read, and the ledger accepts no record of the read");
     }
 
     /// Whether the ledger accepts records of reads and backups: the remaining space of a full disk is reserved for revocations.

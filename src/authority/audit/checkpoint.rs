@@ -107,7 +107,10 @@ impl Authority {
         match same {
             true => Ok(*next != last),
             false if generation(&last) < generation(next) => {
-                tracing::warn!(size = last.size, "a recovery left behind what the newest checkpoint stands for");
+                tracing::warn!(
+                    size = last.size,
+                    "a recovery discarded commits that the newest checkpoint covers; the next checkpoint does not extend it"
+                );
                 Ok(true)
             }
             false => {

@@ -19,7 +19,8 @@ use mayfly_verify::seq::Millis;
 type BatchedMint = (usize, usize, MintedCredential);
 
 impl Authority {
-    /// Exchanges a batch in one group of records and one commit. A refusal comes with the index of the exchange that caused it.
+    /// Issues all credentials of a batch in one group of records and one commit, or none. A refusal names the index of the exchange that
+    /// caused it.
     pub async fn exchange_all(
         &self,
         caller: &Caller,

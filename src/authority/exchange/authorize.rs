@@ -1,5 +1,5 @@
-//! Authorization of one action, such as a tool call: the decision of an exchange with nothing issued. The decision is counted, and durable
-//! before it is answered.
+//! Authorization of one action, such as a tool call: the same decision as for an exchange, without issuing a credential. The decision
+//! is counted (`context.counts.authorized_in_task`), and its record is durable before the caller is answered.
 
 use crate::authority::Authority;
 use crate::people::approvals::needs_approval;
@@ -42,8 +42,8 @@ impl PresentedCredential {
 
 /// The refusal of a token that is invalid or that the caller may not know of; both get the same answer.
 fn not_active() -> Error {
-    let no = Refusal::new(Reason::CredentialNotActive, "the token is no good one of an upstream whose server you are");
-    Error::Refusal(no.way_out("whoever showed it asks for another one"))
+    let no = Refusal::new(Reason::CredentialNotActive, "the token is not a valid credential for an upstream that you serve");
+    Error::Refusal(no.way_out("the client that presented the token has to get a new credential"))
 }
 
 impl Authority {

@@ -17,13 +17,13 @@ use mayfly_ledger::writer::template::RecordTemplate;
 use mayfly_ledger::{InFlightGuard, PendingReceipt, PendingReceipts, Receipt, stopping};
 use mayfly_policy::exchange_request::ExchangeRequest;
 
-/// Which code answers exchanges. The answers and the records are the same.
+/// The code path that answers exchanges. The answers and the records are the same on both paths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ExchangePath {
     /// The code that shares work among the exchanges of a batch, where this build has it. A server always uses it.
     #[default]
     Fast,
-    /// Each exchange by itself. Only tests choose it, to compare the two.
+    /// The code that answers each exchange by itself. Only tests choose it, to compare the two paths.
     Plain,
 }
 
@@ -75,7 +75,7 @@ pub struct ExchangeBatch {
     proposed: PendingReceipts,
     /// Counts the exchanges as in progress until all are answered.
     _minting: InFlightGuard,
-    /// Freed here, where the allocator has their memory at hand, and not by the writer.
+    /// Kept so that this thread frees them: freeing memory is cheap on the thread that allocated it, and the writer is spared the work.
     #[cfg(feature = "fast")]
     pub(super) _templates: Vec<Arc<RecordTemplate>>,
 }
@@ -109,7 +109,7 @@ impl PendingExchange {
     /// The result of the exchange, given the ledger's answer.
     pub fn reveal(self, receipt: Result<Receipt, Error>) -> Result<IssuedCredential, Error> {
         let receipt = receipt?;
-        let minted = self.minted.unwrap_or_else(|| Err(Fault::new("a credential that nobody finished").into()))?;
+        let minted = self.minted.unwrap_or_else(|| Err(Fault::new("a credential that was never signed").into()))?;
         Ok(minted.reveal(receipt)?)
     }
 }

@@ -1,7 +1,7 @@
 //! Looks up issued credentials: by id, by a token or the rest of one, or by a token's digest.
 //!
-//! Live credentials are in memory. Ended credentials are searched in history by the index of names ([`mayfly_ledger::reader::history_query`]). If the index
-//! does not cover all of history yet, the answer says so and makes no claim.
+//! Live credentials are in memory. Ended credentials are searched in history by the index of names
+//! ([`mayfly_ledger::reader::history_query`]). If the index does not cover all of history yet, the answer says so and makes no claim.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ impl FoundIssuance {
     pub fn issued(&self) -> Result<&CredentialIssued, Fault> {
         match &self.record.event {
             Some(Event::Issued(issued)) => Ok(issued),
-            _ => Err(Fault::new("an issuance that is none")),
+            _ => Err(Fault::new("an issuance record without an issuance")),
         }
     }
 }
@@ -205,8 +205,8 @@ impl Authority {
         Ok(Some(TokenStatus::Forged { key }))
     }
 
-    /// Whether a key may have made tokens whose records were lost in a recovery. A key that is active since this generation began was not used
-    /// before; of a retired key this is not known.
+    /// Whether a key may have made tokens whose records were lost in a recovery. A key that is active since this generation began was not
+    /// used before; of a retired key this is not known.
     fn in_use_before_this_generation(&self, key: &str) -> bool {
         let begun = Seq::start_of(self.ledger.durable().generation());
         let since = self.ledger.peek(|s| s.keys.get(key).filter(|k| k.state == KeyState::Active).map(|k| k.seq));
@@ -279,7 +279,7 @@ impl Authority {
 /// The refusal to call a token forged that may have been issued and lost with the records of an earlier generation.
 fn possibly_lost(what: String) -> Error {
     let no = Refusal::new(Reason::Compacted, what);
-    Error::Refusal(no.way_out("whatever it is, it is refused: all that was issued before is revoked"))
+    Error::Refusal(no.way_out("nothing has to be done: every token issued before this generation is revoked and is refused"))
 }
 
 /// The path to a task, root first, as far as its records are kept.

@@ -1,4 +1,4 @@
-//! Renewals: a new decision for the same line of credentials.
+//! Renewals: a new decision, and a new credential in the renewal chain of an earlier one.
 
 use crate::authority::Authority;
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
@@ -13,7 +13,7 @@ use mayfly_verify::seq::{CredentialId, Millis};
 
 impl Authority {
     /// Renews a credential: a new decision, whose expiry never exceeds the bound fixed at the first issuance. The first credential of the
-    /// line becomes an ancestor.
+    /// renewal chain becomes an ancestor.
     pub async fn renew(
         &self,
         caller: &Caller,
@@ -31,8 +31,10 @@ impl Authority {
         let of_task = self.ledger.peek(|s| s.tasks.get(&task)?.terms.behalf.as_ref()?.token.clone());
         if old.subject.is_some() || old.subject_token != of_task {
             // The subject's rights came from the subject token, which is not presented again.
-            let no =
-                Refusal::new(Reason::NoLifeLeft, format!("credential {id} was issued on somebody's behalf and is not renewed"));
+            let no = Refusal::new(
+                Reason::NoLifeLeft,
+                format!("credential {id} was issued on behalf of a subject and cannot be renewed"),
+            );
             return Err(Error::Refusal(no.way_out("exchange the subject token again")));
         }
         let (request_id, digest) = request.map_or((None, [0; 32]), |(id, digest)| (Some(id), digest));
@@ -93,7 +95,7 @@ fn life_asked_for(old: &Issuance) -> Option<u64> {
     (old.bound != LifetimeBound::Upstream as u32).then(|| old.expires_at.saturating_sub(old.issued_at).div_ceil(1_000) * 1_000)
 }
 
-/// The first credential of a line: the one being renewed, or the one that it renews itself. Other ancestors come after it.
+/// The first credential of a renewal chain: the credential being renewed or, if that is a renewal itself, the first of its ancestors.
 fn first_of_line(old: &Issuance) -> Ancestor {
     let itself = || Ancestor { credential: old.credential.clone(), caller: old.caller.clone() };
     let first = old.ancestors.first().filter(|_| !old.renews.is_empty());

@@ -105,7 +105,7 @@ impl Authority {
         part.note(|| trace_attributes::upstream(grant.parts()));
         let minted = tokio::select! {
             minted = self.leases.mint(grant, self.ledger.new_group()) => minted,
-            () = gone => Err(Error::Refusal(Refusal::new(Reason::NotReady, "the caller went away while it was made"))),
+            () = gone => Err(Error::Refusal(Refusal::new(Reason::NotReady, "the caller disconnected before the credential was made"))),
         };
         part.of(minted)
     }
@@ -124,20 +124,20 @@ pub(super) fn made_here(kind: u32) -> bool {
 }
 
 pub(super) fn late() -> Error {
-    let no = Refusal::new(Reason::DecidedOnOldState, "deciding took longer than a view may be old");
+    let no = Refusal::new(Reason::DecidedOnOldState, "the decision took longer than the maximum age of a view");
     Error::Refusal(no.retry(Duration::from_secs(1)))
 }
 
 pub(super) fn reused(request_id: &str) -> Error {
     Error::Refusal(
         Refusal::new(Reason::RequestIdReused, format!("request_id {request_id:?} was used before for another request"))
-            .way_out("a new request takes a new request_id"),
+            .way_out("use a new request_id for a new request"),
     )
 }
 
 /// The refusal of a repeat that lost against a concurrent repeat of the same request. The caller did nothing wrong and may try again.
 pub(super) fn beaten() -> Error {
-    let no = Refusal::new(Reason::DecidedOnOldState, "the same request was sent more than once at a time, and another was first");
+    let no = Refusal::new(Reason::DecidedOnOldState, "a concurrent call with the same request was decided first");
     Error::Refusal(no.retry(Duration::from_millis(100)))
 }
 

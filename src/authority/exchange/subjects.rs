@@ -130,8 +130,8 @@ impl Authority {
         let taken = self.oidc.verify(token, &[&aud.text]).await;
         let (issuer, verified) = taken.map_err(|not| match not.retry() {
             Some(wait) => {
-                let no =
-                    Refusal::new(Reason::NotReady, format!("{FIELD}: {not}")).way_out("an operator looks at the server's log");
+                let no = Refusal::new(Reason::NotReady, format!("{FIELD}: {not}"))
+                    .way_out("an operator has to look at the server's log");
                 Error::Refusal(no.retry(wait))
             }
             None => bad(not),

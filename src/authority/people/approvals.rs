@@ -261,7 +261,7 @@ impl Authority {
                 Err(Error::Refusal(
                     Refusal::new(Reason::DeniedByPolicy, format!("Approve: {verdict} (policy version {})", policy.version))
                         .by(format!("policy set {} of {}", policy.version, asked.environment))
-                        .way_out(way_out.unwrap_or_else(|| "whoever owns the policy set names who may approve".to_owned())),
+                        .way_out(way_out.unwrap_or_else(|| "the owner of the policy set decides who may approve".to_owned())),
                 ))
             }
         }
@@ -307,7 +307,7 @@ impl Authority {
         let (name, store) = (value_name(id), self.ledger.store());
         let gone = tokio::task::spawn_blocking(move || store.delete(&name, Precondition::Any)).await;
         if !matches!(gone, Ok(Ok(()))) {
-            tracing::error!(%id, "the arguments of an approval that nobody needs could not be deleted yet");
+            tracing::error!(%id, "the stored arguments of a decided or expired approval could not be deleted yet");
         }
     }
 
@@ -346,7 +346,7 @@ fn shown(want: &ExchangeRequest) -> Result<Option<&str>, Error> {
         (Some(_), Some(json)) => Ok(Some(json)),
         (Some(_), None) => Err(Error::Refusal(Refusal::field(
             "arguments",
-            "somebody has to approve this, and people see arguments, not digests: send arguments.json",
+            "this exchange needs an approval, and approvers are shown the arguments, not their digest: send arguments.json",
         ))),
     }
 }

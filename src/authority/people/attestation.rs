@@ -58,8 +58,9 @@ impl Authority {
             let what = format!("no rule lets this job of {} in", issuer.name);
             let no = |rule: String| Refusal::new(Reason::NotYours, what.clone()).by(rule);
             self.refused(&issuer.issuer, &no(format!("attestation: {why}")), &format!("attest {}", token.sub), "");
-            no("attestation".into())
-                .way_out("whoever owns the configuration has [[attestation]]; the audit says what did not fit")
+            no("attestation".into()).way_out(
+                "the owner of the configuration can change [[attestation]]; the audit log says which condition did not match",
+            )
         })?;
         let domain = &own.trust_domain;
         let spiffe_id = attested_id(domain, &token.provider, &found.id, &found.rule.name)?;

@@ -27,14 +27,14 @@ const TRIES: usize = 2;
 /// A person or workload with an SVID, and the identity under which it acts.
 fn somebody(actor: &Actor) -> Result<(&Caller, Principal), Error> {
     actor.caller().zip(identity(actor)).ok_or_else(|| {
-        let no = Refusal::new(Reason::NotYours, "break-glass takes somebody with a name; the local socket counts as nobody");
-        Error::Refusal(no.by("two people").way_out("ask over a listener, with an SVID"))
+        let no = Refusal::new(Reason::NotYours, "break-glass needs a caller with an identity; the local socket has none");
+        Error::Refusal(no.by("two people").way_out("call a listener over mTLS, with an SVID"))
     })
 }
 
 fn none(id: TaskId) -> Error {
-    let no = Refusal::new(Reason::NotFound, format!("there is no break-glass task {id} that you may know of"));
-    Error::Refusal(no.way_out("mayfly break-glass list shows those there are"))
+    let no = Refusal::new(Reason::NotFound, format!("there is no break-glass task {id} that you may see"));
+    Error::Refusal(no.way_out("mayfly break-glass list shows the tasks that you may see"))
 }
 
 impl Authority {
@@ -69,7 +69,12 @@ impl Authority {
             let opens = record(Event::TaskOpened(opened)).for_request(request_of(&author.name(), named));
             match self.ledger.commit(ProposalKind::Grant, vec![opens, record(Event::BreakGlass(step))]).await {
                 Ok(_) => {
-                    tracing::warn!(task = %id, rights = ask.rights, who = %who.name(), "break-glass was asked for");
+                    tracing::warn!(
+                        task = %id,
+                        rights = ask.rights,
+                        who = %who.name(),
+                        "a break-glass task was requested and waits for a second person"
+                    );
                     return Ok(id);
                 }
                 Err(no) if again < TRIES && decided_on_stale_state(&no) => self.ledger.settled(|_| ()).await?,
@@ -85,7 +90,7 @@ impl Authority {
         let decide =
             |view: &_, glass: &_| self.decider.join_glass(view, &self.catalog.now(), (caller, &who), (id, glass), reason);
         self.step_glass(ProposalKind::Grant, caller, id, named, decide).await?;
-        tracing::warn!(task = %id, who = %who.name(), "break-glass is open");
+        tracing::warn!(task = %id, who = %who.name(), "a break-glass task is open");
         Ok(())
     }
 

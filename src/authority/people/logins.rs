@@ -192,7 +192,7 @@ impl Authority {
         };
         let no = Refusal::new(Reason::DeniedByPolicy, what).by("policy SignIn");
         Err(Error::Refusal(
-            no.way_out("whoever owns the policy set permits the action SignIn; docs/people.md and docs/ci.md have examples"),
+            no.way_out("the owner of the policy set can permit the action SignIn; docs/people.md and docs/ci.md have examples"),
         ))
     }
 

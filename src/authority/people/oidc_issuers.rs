@@ -21,13 +21,13 @@ use mayfly_identity::oidc::{self, Issuer, IssuerKeys, OidcDefect, OidcTokenRequi
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TokenRejection {
     /// The configuration names no such issuer.
-    #[error("its issuer {0:?} is none that this server is configured with")]
+    #[error("its issuer {0:?} is not configured on this server")]
     UnknownIssuer(String),
     /// The token violates a clause.
     #[error("{0}")]
     Defect(#[from] OidcDefect),
     /// The issuer's keys could not be fetched, or are too old.
-    #[error("the keys of issuer {0} are not at hand: it could not be reached")]
+    #[error("the keys of issuer {0} are not available: the issuer could not be reached")]
     NoKeys(String),
     /// The token's key is unknown, and the issuer's keys are fetched again after this many milliseconds.
     #[error("its key is not among those of issuer {0} that were fetched just now; they are fetched again in {1} ms")]

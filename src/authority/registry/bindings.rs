@@ -27,7 +27,7 @@ pub struct BindingChangeResult {
     pub version: u64,
     /// The record; `None` for a dry run.
     pub seq: Option<Seq>,
-    /// The numbers of what was revoked, or would be.
+    /// The counts of the objects that the change revoked, or for a dry run would revoke.
     pub hits: RevocationHits,
     /// How many of the revoked credentials the new version would still cover.
     pub beyond: u64,

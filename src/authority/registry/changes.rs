@@ -170,7 +170,7 @@ impl Authority {
         terms: &ChangeOptions,
     ) -> Result<ChangeEffect, Error> {
         let change = undecided(asked, decision)?;
-        let (kind, name, action) = about(change).ok_or_else(|| Fault::new("a change of nothing known"))?;
+        let (kind, name, action) = about(change).ok_or_else(|| Fault::new("a change of an unknown kind"))?;
         let act = OperatorContext {
             environment: place_of(asked),
             target_kind: Some(kind),
@@ -190,7 +190,7 @@ impl Authority {
             Some(ProposedChange::Binding(set)) => self.asked_binding_takes(set).await?,
             Some(ProposedChange::Upstream(set)) => self.asked_upstream_takes(set).await?,
             Some(ProposedChange::Bundle(set)) => return self.let_bundle_through(&who, (asked, set), (decision, caller)).await,
-            None => return Err(Error::Fault(Fault::new("a change of nothing known"))),
+            None => return Err(Error::Fault(Fault::new("a change of an unknown kind"))),
         };
         let decided = given(decision, caller);
         let event = |_: Seq| Event::ApprovalDecided(decided.clone());
@@ -209,7 +209,7 @@ impl Authority {
             ApprovalKind::Call => ("call", asked.tool.as_str()),
             _ => {
                 let (kind, name, _) =
-                    about(undecided(asked, decision)?).ok_or_else(|| Fault::new("a change of nothing known"))?;
+                    about(undecided(asked, decision)?).ok_or_else(|| Fault::new("a change of an unknown kind"))?;
                 (kind, name)
             }
         };
@@ -246,7 +246,7 @@ impl Authority {
     ) -> Result<(), Error> {
         let gone = |what: String| {
             let no = Refusal::new(Reason::DeniedByPolicy, what);
-            Error::Refusal(no.way_out("whoever owns the policy set names its operators there"))
+            Error::Refusal(no.way_out("the owner of the policy set can add operators to the roles file"))
         };
         // A request over the local socket never leads to an approval.
         let nobody = || {

@@ -1,7 +1,7 @@
 //! What operators register and change: upstreams, bindings, policy sets; a change that grants more takes two operators ([`changes`]).
 //!
-//! In come texts and operators' requests, out go records. What a registration, a binding or a set means is defined in the ledger and in policy.
-//! A kind of thing that operators change is a file here and a line in [`changes`].
+//! In come texts and operators' requests, out go records. What a registration, a binding or a set means is defined in the ledger and in
+//! policy. A kind of thing that operators change is a file here and a line in [`changes`].
 
 pub mod bindings;
 pub mod changes;

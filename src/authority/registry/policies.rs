@@ -1,8 +1,8 @@
 //! Operators' changes of policy sets: the set in effect, and the shadow set.
 //!
-//! Credentials that a new set refuses and the previous one permitted are revoked with the change (see [`crate::revocation::revoke_excess`]). Changes of what
-//! governs (see [`mayfly_policy::GovernanceRules`]), and changes for which policy requires an approval, need another operator first (see
-//! [`crate::registry::changes`]).
+//! Credentials that a new set refuses and the previous one permitted are revoked with the change (see
+//! [`crate::revocation::revoke_excess`]). Changes of what governs (see [`mayfly_policy::GovernanceRules`]), and changes for which policy
+//! requires an approval, need another operator first (see [`crate::registry::changes`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,7 +83,7 @@ pub struct PolicyVersion {
 pub struct PolicyChangeResult {
     /// The version in effect; for a dry run, the version that would be.
     pub version: PolicyVersion,
-    /// The numbers of what was revoked, or would be.
+    /// The counts of the objects that the change revoked, or for a dry run would revoke.
     pub hits: RevocationHits,
     /// How many of the revoked credentials the set would not have refused.
     pub beyond: u64,
@@ -254,8 +254,8 @@ impl Authority {
         all
     }
 
-    /// Whether a set may replace the one in effect: it must leave somebody who may change policy, revoke and lock in the environment, if the
-    /// set in effect does. Otherwise no operator could undo the change, and only `admin.single_operator` and a restart would help.
+    /// Whether a set may replace the one in effect: it must leave somebody who may change policy, revoke and lock in the environment, if
+    /// the set in effect does. Otherwise no operator could undo the change, and only `admin.single_operator` and a restart would help.
     pub fn stays_attended(&self, environment: &str, new: &PolicySet) -> Result<(), Error> {
         let compiled = self.catalog.now();
         let before = compiled.policy(environment).map_or(&[][..], |now| now.set.nobody_may());

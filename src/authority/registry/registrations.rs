@@ -1,6 +1,7 @@
 //! Operators' changes of upstream registrations: registering, changing, disabling, retiring, and owners who leave.
 //!
-//! A version that is narrower than the one before revokes what it refuses, in the same group of records (see [`crate::revocation::revoke_excess`]).
+//! A version that is narrower than the one before revokes what it refuses, in the same group of records (see
+//! [`crate::revocation::revoke_excess`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,7 +48,7 @@ pub struct RegistrationChangeResult {
     pub upstream: Arc<Upstream>,
     /// The version in effect; for a dry run, the version that would be.
     pub version: Arc<DocumentVersion>,
-    /// The numbers of what was revoked, or would be.
+    /// The counts of the objects that the change revoked, or for a dry run would revoke.
     pub hits: RevocationHits,
     /// How many of the revoked credentials the new version would not have refused.
     pub beyond: u64,
@@ -71,7 +72,7 @@ pub struct OwnerDepartureResult {
     pub seq: Option<Seq>,
     /// The names of the upstreams for which nothing is issued now.
     pub upstreams: Vec<String>,
-    /// The numbers of what was revoked, or would be.
+    /// The counts of the objects that the change revoked, or for a dry run would revoke.
     pub hits: RevocationHits,
 }
 
@@ -86,8 +87,8 @@ impl Authority {
     /// Registers an upstream, or puts a new version of its registration in effect. `read`: the version that the change is based on, 0 for
     /// none.
     ///
-    /// A version that grants more than the one before needs a second operator (see [`mayfly_ledger::upstream::widening`]), and so does a change for
-    /// which policy requires an approval.
+    /// A version that grants more than the one before needs a second operator (see [`mayfly_ledger::upstream::widening`]), and so does a
+    /// change for which policy requires an approval.
     pub async fn set_upstream(
         &self,
         operator: &Operator,
@@ -257,11 +258,12 @@ impl Authority {
             let version = self.would_be(&set, who);
             return Ok(RegistrationChangeResult { upstream: new, version, hits, beyond });
         }
-        let (upstream, version) = self.standing_of(&new.name).await?.ok_or_else(|| Fault::new("a registration that is gone"))?;
+        let (upstream, version) =
+            self.standing_of(&new.name).await?.ok_or_else(|| Fault::new("a registration that no longer exists"))?;
         Ok(RegistrationChangeResult { upstream, version, hits, beyond })
     }
 
-    /// What a version of a registration takes back.
+    /// The credentials and rights that a new version of a registration revokes.
     fn upstream_takes(
         &self,
         old: Option<&(Arc<Upstream>, Arc<DocumentVersion>)>,

@@ -34,7 +34,7 @@ pub struct RuleOrigin {
     pub record: Arc<Record>,
     /// The time of its commit.
     pub at: Millis,
-    /// The numbers of what it hit, if they were counted.
+    /// The counts of the objects that the revocation hit, if they were counted.
     pub hits: Option<RevocationHits>,
 }
 

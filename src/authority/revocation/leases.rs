@@ -35,7 +35,9 @@ impl Authority {
         if !matches!(listed.standing, LeaseStatus::ToUndo(_)) {
             let no = Refusal::field(
                 "lease_id",
-                format!("{id} is a live credential's or being made: only what is to be undone can be given up"),
+                format!(
+                    "lease {id} belongs to a credential that is live or being made; only a lease that is to be undone can be given up"
+                ),
             );
             return Err(Error::Refusal(no.way_out(format!("mayfly revoke --credential {}", listed.lease.credential))));
         }

@@ -61,7 +61,7 @@ impl Heartbeats {
         match known.map(|said| said.map(|written| *written)) {
             Ok(Ok(Some(true))) => Ok(()),
             _ => Err(Error::Refusal(
-                Refusal::new(Reason::NotReady, "the sign of life could not be written").retry(Duration::from_secs(1)),
+                Refusal::new(Reason::NotReady, "the heartbeat could not be written").retry(Duration::from_secs(1)),
             )),
         }
     }

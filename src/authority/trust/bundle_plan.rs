@@ -229,7 +229,7 @@ pub fn plan(
     }
     if anchors.len() + jwt.len() > limits::BUNDLE_AUTHORITIES || kept_out.len() > limits::BUNDLE_AUTHORITIES {
         let no = Refusal::limit("bundle_authorities", limits::BUNDLE_AUTHORITIES as u64, std::time::Duration::ZERO);
-        return Err(Error::Refusal(no.way_out("remove the trust domain and add it anew, with the roots that it has now")));
+        return Err(Error::Refusal(no.way_out("remove the trust domain and add it again with its current roots")));
     }
     let (all, keys) = (anchors.values().collect(), jwt.iter().collect());
     let document = BundleDocument { sequence, refresh_hint_s: hint, anchors: all, jwt: keys }.to_text();
@@ -258,7 +258,7 @@ fn may_follow(seen: Option<u64>, bundle: &Bundle) -> Result<(), Refusal> {
 
 fn unknown(domain: &TrustDomain) -> Error {
     let no = Refusal::new(Reason::NotFound, format!("there is no trust domain {domain}"));
-    Error::Refusal(no.way_out("mayfly bundle add makes one known by its roots"))
+    Error::Refusal(no.way_out("add the trust domain with its roots: mayfly bundle add"))
 }
 
 /// The targets that cover everything that would be refused from now on. A root that another domain also has continues to vouch there, so

@@ -162,8 +162,8 @@ impl Authority {
         Ok(KeyRemovalResult { seq: Some(seq), hits, replacement: if replace { replacement(&keys, &going.key) } else { None } })
     }
 
-    /// The records of a replacement for a compromised key. Empty if it cannot be made: the revocation does not wait for it, and [`run_key_maintenance`]
-    /// tries again.
+    /// The records of a replacement for a compromised key. Empty if it cannot be made: the revocation does not wait for it, and
+    /// [`run_key_maintenance`] tries again.
     async fn following(&self, keys: &KeyTable, going: &str, who: &Author) -> Vec<Record> {
         let mut after = keys.clone();
         let Some(key) = after.get_mut(going).filter(|k| k.state == KeyState::Active) else { return Vec::new() };
@@ -173,7 +173,7 @@ impl Authority {
         match self.carry_out(plan, purpose, &environment, who).await {
             Ok(records) => records,
             Err(no) => {
-                tracing::error!(%no, key = going, "no key could be made in place of one that was compromised");
+                tracing::error!(%no, key = going, "no replacement could be made for a compromised key");
                 Vec::new()
             }
         }
@@ -215,8 +215,8 @@ impl Authority {
         });
         match done.await {
             Ok(Ok(())) => {}
-            Ok(Err(fault)) => tracing::error!(%fault, "a key that is gone could not be deleted"),
-            Err(error) => tracing::error!(%error, "a key that is gone could not be deleted"),
+            Ok(Err(fault)) => tracing::error!(%fault, "the private part of a removed key could not be deleted from the store"),
+            Err(error) => tracing::error!(%error, "the private part of a removed key could not be deleted from the store"),
         }
     }
 
@@ -248,23 +248,23 @@ pub async fn run_key_maintenance(authority: &Authority) {
     for (environment, _) in compiled.environments().filter(|(name, _)| authority.decider.serves(name)) {
         for purpose in PURPOSES {
             if let Err(error) = authority.tend_line(purpose, environment).await {
-                tracing::error!(%error, environment, purpose = keyring::purpose_name(purpose), "keys could not be tended");
+                tracing::error!(%error, environment, purpose = keyring::purpose_name(purpose), "key rotation failed");
             }
         }
     }
     // Keys of no environment: those of the ledger, and of the server's own trust domain.
     if let Err(error) = authority.tend_line(KeyPurpose::Checkpoint, "").await {
-        tracing::error!(%error, "the key of checkpoints could not be tended");
+        tracing::error!(%error, "rotation of the checkpoint key failed");
     }
     if authority.own_domain.is_some()
         && let Err(error) = authority.tend_line(KeyPurpose::X509Ca, "").await
     {
-        tracing::error!(%error, "the key of our own CA could not be tended");
+        tracing::error!(%error, "rotation of the own CA's key failed");
     }
     authority.shred_keys().await;
     drop(_one);
     if let Err(error) = authority.tend_own_bundle().await {
-        tracing::error!(%error, "the bundle of our own trust domain could not be brought in line with its keys");
+        tracing::error!(%error, "the bundle of the own trust domain could not be updated with its keys");
     }
 }
 

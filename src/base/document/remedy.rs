@@ -8,7 +8,7 @@ use std::path::Path;
 pub struct Remedy {
     /// What the command does, in words.
     pub what: String,
-    /// The command line.
+    /// The command to run.
     pub command: String,
 }
 

@@ -79,8 +79,8 @@ pub const METRIC_UPSTREAMS: usize = 200;
 pub const CONFIG_FILE_BYTES: usize = 1024 * 1024;
 /// Largest configuration file of the command line, bytes: it has a dozen keys.
 pub const CONTEXT_FILE_BYTES: usize = 64 * 1024;
-/// Largest file with the process id of a dev server, bytes: a process id of Linux has at most 7 digits (PID_MAX_LIMIT is 2^22, proc(5)), and a
-/// line break, with room.
+/// Largest file with the process id of a dev server, bytes: a process id of Linux has at most 7 digits (PID_MAX_LIMIT is 2^22, proc(5)),
+/// and a line break, with room.
 pub const PID_FILE_BYTES: usize = 32;
 /// Names of a directory among which a writer looks for temporary files that killed writers of the same path left. A directory of exports or
 /// backups has some hundred names; in one with more than 10,000, such as a shared `/tmp`, a temporary file may stay.

@@ -30,6 +30,6 @@ pub const WEBHOOK_SECRET_FILE_BYTES: usize = 512;
 pub const WEBHOOK_SECRET_MIN_BYTES: usize = 24;
 /// Longest secret, bytes. Standard Webhooks: 24 to 64.
 pub const WEBHOOK_SECRET_BYTES: usize = 64;
-/// Age of a revocation or lock up to which its event waits for the number of what was hit, milliseconds. Counting a million credentials takes
-/// half of it (`LIST_WALK` at a time); after it the event has no number.
+/// Age of a revocation or lock up to which its event waits for the number of what was hit, milliseconds. Counting a million credentials
+/// takes half of it (`LIST_WALK` at a time); after it the event has no number.
 pub const WEBHOOK_HITS_MS: u64 = 1_000;

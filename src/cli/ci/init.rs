@@ -93,10 +93,9 @@ pub async fn run(args: InitArgs, run: &CommandContext) -> Result<Exit, CliError>
     let settings = run.settings()?;
     let address =
         settings.address.clone().ok_or_else(|| CliError::Usage("which server? give --address or MAYFLY_ADDRESS".to_owned()))?;
-    let server_id = settings
-        .server_id
-        .as_ref()
-        .ok_or_else(|| CliError::Usage("who has the server to be? give --server-id or MAYFLY_SERVER_ID".to_owned()))?;
+    let server_id = settings.server_id.as_ref().ok_or_else(|| {
+        CliError::Usage("which SPIFFE ID does the server have? give --server-id or MAYFLY_SERVER_ID".to_owned())
+    })?;
     let (public, server) = args.public.listener(&settings, run)?;
     let ways: AttestMethods = super::ways(&server, &public).await?;
     if !ways.issuers.iter().any(|issuer| issuer.platform == args.platform) {

@@ -140,11 +140,13 @@ fn choose<'a>(ways: &'a AttestMethods, named: Option<&str>, platform: Option<&st
     match (fit.as_slice(), platform) {
         ([one], _) => Ok(one),
         ([], Some(platform)) => Err(CliError::Usage(format!(
-            "this is a job of {platform}, of which the server takes no tokens; it takes {}",
+            "this is a job of {platform}, whose tokens the server does not accept; it accepts {}",
             names(&all)
         ))),
-        ([], None) => Err(CliError::Usage("this server lets no jobs in ([[oidc_issuers]], uses attest)".to_owned())),
-        (several, _) => Err(CliError::Usage(format!("whose token is it? give --issuer: one of {}", names(several)))),
+        ([], None) => {
+            Err(CliError::Usage("this server accepts no tokens of CI jobs ([[oidc_issuers]] with uses attest)".to_owned()))
+        }
+        (several, _) => Err(CliError::Usage(format!("which issuer signed the token? give --issuer: one of {}", names(several)))),
     }
 }
 

@@ -31,14 +31,15 @@ pub(super) struct DevCa {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// The files of the CA in the directory of a world: the certificate, its key, and the trust bundle, which begins as a copy of the certificate.
+/// The files of the CA in the directory of a world: the certificate, its key, and the trust bundle, which begins as a copy of the
+/// certificate.
 const CERTIFICATE: &str = "ca.pem";
 const KEY: &str = "ca.key";
 const BUNDLE: &str = "bundle.pem";
 
 impl DevCa {
-    /// Opens the CA in a directory; creates it in a new world. A CA that is missing from a world that has a bundle is not replaced: the bundle
-    /// and the ledger trust the former one.
+    /// Opens the CA in a directory; creates it in a new world. A CA that is missing from a world that has a bundle is not replaced: the
+    /// bundle and the ledger trust the former one.
     pub fn open(dir: &Path, trust_domain: &str, system: &System) -> Result<DevCa, DevWorldError> {
         let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
         match (certificate.exists(), key.exists()) {
@@ -63,8 +64,8 @@ impl DevCa {
         Ok(DevCa { pem, issuer })
     }
 
-    /// Replaces the CA and the bundle of a world without a ledger, unless they can be used: the files are there, they belong together, and the
-    /// bundle has the certificate. Returns whether they were replaced.
+    /// Replaces the CA and the bundle of a world without a ledger, unless they can be used: the files are there, they belong together, and
+    /// the bundle has the certificate. Returns whether they were replaced.
     pub fn mend(dir: &Path, trust_domain: &str, system: &System) -> Result<bool, DevWorldError> {
         if DevCa::is_usable(dir, trust_domain) {
             return Ok(false);

@@ -32,8 +32,8 @@ pub enum DevCommand {
     Down(down::DownArgs),
     /// Create an SVID of the dev trust domain for a workload; it is renewed like the sample SVIDs
     Svid(svid::SvidArgs),
-    /// Stop the dev server and delete its ledger: tasks, credentials, locks and policy changes; the CA, SVIDs and files are kept, a missing or
-    /// damaged CA is replaced
+    /// Stop the dev server and delete its ledger: tasks, credentials, locks and policy changes; the CA, SVIDs and files are kept, a missing
+    /// or damaged CA is replaced
     Reset(down::ResetArgs),
 }
 

@@ -260,9 +260,9 @@ fn print_next_steps(
     Ok(())
 }
 
-/// Writes the default context file, so that the command line uses this world by default, and returns whether it does. A file that is missing
-/// is made; one that differs in the address alone is of an earlier start of this world and is written anew; one with other content belongs to
-/// the user and is kept.
+/// Writes the default context file, so that the command line uses this world by default, and returns whether it does. A file that is
+/// missing is made; one that differs in the address alone is of an earlier start of this world and is written anew; one with other content
+/// belongs to the user and is kept.
 fn write_default_context(world: &DevWorld, addresses: &Addresses) -> bool {
     let Some(path) = default_path() else { return false };
     let text = world.context_text("operator/you", addresses.admin);

@@ -126,8 +126,8 @@ impl DevWorld {
         Ok(world)
     }
 
-    /// Replaces the CA of a world whose ledger is gone, if the CA is missing or damaged. Returns whether it was replaced. The SVIDs are issued
-    /// anew when the world is started.
+    /// Replaces the CA of a world whose ledger is gone, if the CA is missing or damaged. Returns whether it was replaced. The SVIDs are
+    /// issued anew when the world is started.
     pub(super) fn mend_ca(dir: &Path) -> Result<bool, DevWorldError> {
         DevCa::mend(dir, TRUST_DOMAIN, &System::real())
     }

@@ -1,8 +1,8 @@
 //! `mayfly doctor`: diagnoses the connection to a server, or a server on this host, and names a remedy for each problem. It changes
 //! nothing.
 //!
-//! - `client_identity`: the client's SVID and the bundle. `server`: the connection and the server's own status. `host`: a server's configuration and
-//!   store.
+//! - `client_identity`: the client's SVID and the bundle. `server`: the connection and the server's own status. `host`: a server's
+//!   configuration and store.
 
 mod client_identity;
 mod host;

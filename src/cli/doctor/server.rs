@@ -59,7 +59,7 @@ fn admitted(who: &Whoami, target: &ServerTarget, found: &mut CheckResults) {
         found.problem("policy", format!("a lock keeps us from new grants: {}", lock.why()), mend);
     }
     if !found.has("policy") && who.roles.is_empty() && !who.operator {
-        let mend = "whoever owns the policy names us in its roles: mayfly policy show ENVIRONMENT";
+        let mend = "the owner of the policy set can add this caller to the roles file: mayfly policy show ENVIRONMENT";
         found.warning("policy", "no policy gives us a role: nothing is granted to us", mend);
     } else if !found.has("policy") {
         found.ok("policy", format!("roles: {}", if who.roles.is_empty() { "operator".to_owned() } else { who.roles.join(", ") }));

@@ -315,7 +315,7 @@ async fn open(server: &ApiClient, injected: &[Injected], args: &ExecArgs, run: &
             Reason::ApprovalNeeded.as_str(),
             "the task needs an approval first".to_owned(),
             String::new(),
-            format!("have it opened and approved, then give it: mayfly task open; mayfly exec --task {}", task.task_id),
+            format!("open the task and have it approved, then name it: mayfly task open; mayfly exec --task {}", task.task_id),
         )),
         _ => Ok(task.task_id),
     }

@@ -36,7 +36,8 @@ enum Callback {
 impl Loopback {
     /// Binds a port on an IP address, not a name, so that no name resolution can lead elsewhere (RFC 8252, section 8.3).
     pub async fn bind() -> Result<Loopback, CliError> {
-        let failed = |e: std::io::Error| CliError::Local(format!("no port of this machine for the browser: {e}"));
+        let failed =
+            |e: std::io::Error| CliError::Local(format!("no local port could be opened for the browser's redirect: {e}"));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
         Ok(Loopback { listener, port })

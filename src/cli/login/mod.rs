@@ -161,7 +161,7 @@ pub async fn login(args: LoginArgs, run: &CommandContext) -> Result<Exit, CliErr
     kept.prepare(&run.system)?;
     if args.device && !ways.device {
         return Err(CliError::Usage(
-            "this server takes no device logins (own_domain.device_login); leave --device out".to_owned(),
+            "this server does not allow device logins (own_domain.device_login); leave --device out".to_owned(),
         ));
     }
     let client = HttpsClient::new(args.provider_ca.as_deref(), &run.system).map_err(|e| CliError::Usage(e.to_string()))?;
@@ -209,7 +209,7 @@ pub async fn logout(run: &CommandContext) -> Result<Exit, CliError> {
     if let Err(error) = told {
         run.out.fail(&error);
         return Err(CliError::Partly(
-            "the key is deleted here; the server was not told, so the login ends by its time".to_owned(),
+            "the key was deleted on this machine; the server could not be reached, so the login ends when it expires".to_owned(),
         ));
     }
     run.out.say("signed out");
@@ -244,7 +244,7 @@ fn choose<'a>(ways: &'a LoginMethods, named: Option<&str>) -> Result<&'a LoginPr
     let names = || ways.providers.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
     match (named, ways.providers.as_slice()) {
         (_, []) => {
-            Err(CliError::Usage("this server has no provider that logs people in ([[oidc_issuers]], uses login)".to_owned()))
+            Err(CliError::Usage("this server has no identity provider for logins ([[oidc_issuers]] with uses login)".to_owned()))
         }
         (None, [one]) => Ok(one),
         (None, _) => Err(CliError::Usage(format!("which provider? give --provider: one of {}", names()))),
@@ -262,7 +262,7 @@ pub(super) fn unreachable(address: &str, error: &dyn std::fmt::Display) -> CliEr
 /// Decodes the server's answer, or its error.
 pub(super) fn answer<T: serde::de::DeserializeOwned>(said: &HttpsResponse) -> Result<T, CliError> {
     if said.status.is_success() {
-        return serde_json::from_slice(&said.body).map_err(|_| CliError::Local("the server's answer makes no sense".to_owned()));
+        return serde_json::from_slice(&said.body).map_err(|_| CliError::Local("the server's answer is malformed".to_owned()));
     }
     match serde_json::from_slice::<LoginRefused>(&said.body) {
         Ok(no) => Err(CliError::of_reason(&no.reason, no.message, no.rule, no.way_out)),
@@ -275,7 +275,7 @@ impl LoginFiles {
     fn credential(&self) -> Result<Option<String>, CliError> {
         let Some(serial) = self.serial()? else { return Ok(None) };
         let id = mayfly_ledger::state::login_of_serial(&serial)
-            .ok_or_else(|| CliError::Local("a login with a long serial".to_owned()))?;
+            .ok_or_else(|| CliError::Local("the serial number of the login's certificate is too long".to_owned()))?;
         Ok(Some(id.to_string()))
     }
 }

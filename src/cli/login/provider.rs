@@ -112,7 +112,7 @@ impl IdTokenRequest<'_> {
             return Err(refused(&error, &why));
         }
         let text = |name: &str| document.get(name).and_then(Value::as_str).filter(|t| t.len() <= limits::SPIFFE_ID_BYTES);
-        let nonsense = || CliError::Local("the provider's answer to a device makes no sense".to_owned());
+        let nonsense = || CliError::Local("the provider's answer to the device authorization request is malformed".to_owned());
         let device_code = Zeroizing::new(text("device_code").ok_or_else(nonsense)?.to_owned());
         let (user_code, uri) = (text("user_code").ok_or_else(nonsense)?, text("verification_uri").ok_or_else(nonsense)?);
         let uri = text("verification_uri_complete").unwrap_or(uri);

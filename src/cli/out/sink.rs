@@ -23,7 +23,7 @@ impl SecretSink {
         match to {
             Some(path) => match fs::symlink_metadata(&path) {
                 Ok(found) if !found.is_file() => Err(CliError::Usage(format!(
-                    "--to {}: there is something that is no regular file; name a file, or use a pipe",
+                    "--to {}: the path exists and is not a regular file; name a file, or use a pipe",
                     path.display()
                 ))),
                 _ => Ok(SecretSink::File(path)),
@@ -41,9 +41,7 @@ impl SecretSink {
             SecretSink::Stdout => {
                 let mut stdout = io::stdout().lock();
                 stdout.write_all(secret).and_then(|()| stdout.flush()).map_err(|e| match e.kind() {
-                    io::ErrorKind::BrokenPipe => {
-                        CliError::Local("stdout: nobody reads it; the credential was not handed over".to_owned())
-                    }
+                    io::ErrorKind::BrokenPipe => CliError::Local("stdout is closed; the credential was not written".to_owned()),
                     _ => CliError::Local(format!("stdout: {e}")),
                 })
             }

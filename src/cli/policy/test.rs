@@ -83,7 +83,7 @@ fn outcome(
 /// Fetches the set in effect. Local files, if any are given, replace its policies, and its roles if they hold any.
 async fn fetched(server: &ApiClient, args: &TestPolicyArgs) -> Result<PolicySet, CliError> {
     let Some(environment) = &args.environment else {
-        return Err(CliError::Usage("--environment NAME says whose roles or policies are tested".to_owned()));
+        return Err(CliError::Usage("give --environment NAME: the environment whose roles or policies are tested".to_owned()));
     };
     let set = fetch_set(server, environment, pb::PolicyMode::Enforce).await?;
     let set = set.ok_or_else(|| {
@@ -109,5 +109,5 @@ async fn registered(server: &ApiClient) -> Result<Registry, CliError> {
             break;
         }
     }
-    Registry::new(all).map_err(|_| CliError::ours("registrations of the server that clash"))
+    Registry::new(all).map_err(|_| CliError::ours("the server returned registrations that contradict each other"))
 }

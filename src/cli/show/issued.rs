@@ -126,7 +126,7 @@ impl IssuedAnswerView {
             },
             Wire::StaticSecret(s) => {
                 let text = std::str::from_utf8(&s.value);
-                let text = text.map_err(|_| CliError::ours("the secret is no text, which this command cannot hand over"))?;
+                let text = text.map_err(|_| CliError::ours("the secret is not text, so this command cannot output it"))?;
                 IssuedAnswerView::StaticSecret { value: SecretText::new(text.to_owned()) }
             }
         })

@@ -81,7 +81,7 @@ impl RuleEntry {
         };
         let Some(jobs) = &known.issuer.jobs else {
             return Some((
-                format!("{name} is for issuer {issuer}, whose tokens are not taken for jobs"),
+                format!("{name} is for issuer {issuer}, which is not configured for CI jobs or pods"),
                 "uses = [\"attest\"] there".to_owned(),
             ));
         };

@@ -304,8 +304,8 @@ impl Config {
         self.lines.get(key).copied().unwrap_or(0)
     }
 
-    /// The line of a key of a list, like `webhooks.ca`, in the section at this place; the line of the section if it does not set the key; 0 if
-    /// the file does not have the section.
+    /// The line of a key of a list, like `webhooks.ca`, in the section at this place; the line of the section if it does not set the key; 0
+    /// if the file does not have the section.
     pub fn line_in_list(&self, key: &'static str, place: usize) -> usize {
         let section = key.split('.').next().unwrap_or(key);
         let line = self.list_lines.get(&(key, place)).or_else(|| self.list_lines.get(&(section, place)));

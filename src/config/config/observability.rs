@@ -178,8 +178,8 @@ fn with_crate(part: &str) -> Result<String, String> {
     Ok(format!("mayfly_{own}{}", &rest[end..]))
 }
 
-/// Checks one part of a filter: `LEVEL` or `MODULE=LEVEL`. `EnvFilter` takes a word that is no level as the name of a module and then writes
-/// no other line, so a mistyped level would silence the log.
+/// Checks one part of a filter: `LEVEL` or `MODULE=LEVEL`. `EnvFilter` takes a word that is no level as the name of a module and then
+/// writes no other line, so a mistyped level would silence the log.
 fn directive(part: &str) -> Result<(), String> {
     let (module, level) = match part.rsplit_once('=') {
         Some((module, level)) => (Some(module.trim()), level.trim()),

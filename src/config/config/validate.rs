@@ -311,8 +311,8 @@ impl ConfigValidator<'_> {
         self.error(key, format!("{}: {}", complaint.file, complaint.what), complaint.remedy);
     }
 
-    /// Reports environments that nobody could operate. Without the socket nobody could ever change that, since files are imported at a first
-    /// start only; the uids of the socket may revoke and lock, and with `admin.single_operator` they may change every policy.
+    /// Reports environments that nobody could operate. Without the socket nobody could ever change that, since files are imported at a
+    /// first start only; the uids of the socket may revoke and lock, and with `admin.single_operator` they may change every policy.
     fn attended(&mut self, policy: &PolicySet) {
         let socket = self.config.listen.admin_socket.is_some();
         if socket && self.config.single_operator {

@@ -79,8 +79,8 @@ impl Values {
         if complaints.is_empty() { Ok(all) } else { Err(complaints) }
     }
 
-    /// The required keys that are not set, by the line of their section; 0 if the file does not have the section. The list of bundles counts
-    /// as one key.
+    /// The required keys that are not set, by the line of their section; 0 if the file does not have the section. The list of bundles
+    /// counts as one key.
     pub fn missing(&self) -> BTreeMap<usize, Vec<&'static str>> {
         let required = KEYS.iter().filter(|k| k.default == KeyDefault::Required && !is_list(k.parts().0));
         let mut missing: BTreeMap<usize, Vec<&str>> = BTreeMap::new();

@@ -227,7 +227,12 @@ impl Streams {
             }
             JwtStreamEvent::Begun(Err(status)) | JwtStreamEvent::Said(Err(status)) => {
                 let pause = self.pauses.next().unwrap_or(Duration::from_millis(limits::WORKLOAD_API_RETRY_MAX_MS));
-                tracing::info!(agent = %self.endpoint, problem = status.message(), ?pause, "no JWT bundles: those in force stay");
+                tracing::info!(
+                    agent = %self.endpoint,
+                    problem = status.message(),
+                    ?pause,
+                    "the agent sent no JWT bundles; the current JWT bundles stay in use"
+                );
                 self.jwt = Jwt::coming(&self.endpoint, pause);
             }
         }
@@ -287,7 +292,7 @@ pub async fn wait_for_first_message(
                 return Err(no);
             }
             if last.as_ref() != Some(&no) {
-                tracing::warn!(problem = %no, seconds = patience.as_secs(), "the agent is waited for");
+                tracing::warn!(problem = %no, seconds = patience.as_secs(), "waiting for the SPIFFE agent");
             }
             last = Some(no);
         }

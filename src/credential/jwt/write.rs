@@ -11,7 +11,7 @@ use mayfly_ledger::state::{SupportingGrant, facts_of_record, trust_domain_of};
 use mayfly_verify::seq::{CredentialId, Millis, TaskId};
 
 fn inexpressible(what: &str) -> Fault {
-    Fault::new(format!("a grant reached the minting of a token with {what}"))
+    Fault::new(format!("a token cannot be minted for a grant with {what}"))
 }
 
 /// Writes all claims. Order and form are fixed, because a retry must give the same bytes.

@@ -69,7 +69,8 @@ impl RotationPlan {
         self.make.is_none() && self.change.is_empty()
     }
 
-    /// The records of the plan as one group, which takes effect as a whole or not at all. `made`: the stored key for [`RotationPlan::make`].
+    /// The records of the plan as one group, which takes effect as a whole or not at all. `made`: the stored key for
+    /// [`RotationPlan::make`].
     pub fn records(self, made: Option<KeyAdded>, author: &Author, group: u32) -> Vec<Record> {
         let changes = self.change.into_iter().map(|(key, state, reason)| changed(&key, state, reason));
         grouped(changes.chain(made.map(Event::KeyAdded)).collect(), author, group)
@@ -159,7 +160,7 @@ pub fn rotate(
         let name = purpose_name(purpose);
         return Err(Refusal::new(
             Reason::KeyState,
-            format!("a rotation of {name} in {environment} is under way: {next} follows"),
+            format!("a rotation of {name} in {environment} is in progress: key {next} becomes active next"),
         ));
     }
     if line.held >= limits::KEYS {

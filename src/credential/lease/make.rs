@@ -77,7 +77,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         self.durable.commit(vec![Record::new(parts.author.clone(), Event::LeaseOpened(opened))]).await?;
         let took = self.system.steady().saturating_sub(began);
         if took.saturating_add(self.timing().make_ms) >= self.timing().left_ms {
-            let no = Refusal::new(Reason::NotReady, format!("the ledger took {took} ms for a lease"));
+            let no = Refusal::new(Reason::NotReady, format!("the ledger took {took} ms to commit the lease, which is too long"));
             return Err(Error::Refusal(no.retry(Duration::from_secs(1))));
         }
         Ok(())

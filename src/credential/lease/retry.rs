@@ -19,15 +19,20 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     ///
     /// Refused: NOT_SERVED, UPSTREAM_FAILED, LIMIT_REACHED, and CREDENTIAL_NOT_ACTIVE where the lease is closed already.
     pub async fn again(&self, past: &RemintInput<'_>) -> Result<Option<MintedCredential>, Error> {
-        let Some(Event::Issued(issued)) = &past.record.event else { return Err(Fault::new("no issuance to give again").into()) };
+        let Some(Event::Issued(issued)) = &past.record.event else {
+            return Err(Fault::new("no issuance to return again").into());
+        };
         let kind =
             CredentialKind::from_number(issued.kind).ok_or_else(|| Fault::new("a record of an unknown credential kind"))?;
         let remote = self.maker(kind)?;
         let ids = (CredentialId::from_slice(&issued.credential), LeaseId::from_slice(&issued.lease));
         let (Some(credential), Some(lease)) = ids else { return Err(Fault::new("a record without credential or lease").into()) };
         let open = self.durable.settled(|s| s.leases.get(&lease).cloned()).await?.ok_or_else(|| {
-            Refusal::new(Reason::CredentialNotActive, format!("what stood for {credential} at {} is given up", issued.upstream))
-                .way_out("ask with a new request_id")
+            Refusal::new(
+                Reason::CredentialNotActive,
+                format!("the object of {credential} at upstream {} was given up", issued.upstream),
+            )
+            .way_out("ask with a new request_id")
         })?;
         let _place = self.making.enter(&issued.upstream)?;
         let (audience, base_url) = (past.audience, past.base_url);

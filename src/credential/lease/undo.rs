@@ -47,7 +47,10 @@ impl<D: LeaseLedger> LeaseDriver<D> {
                 Err(no) => {
                     let why = no.to_string();
                     if said != why {
-                        tracing::warn!(why, "leases could not be looked at; nothing is undone until they can");
+                        tracing::warn!(
+                            why,
+                            "leases could not be inspected; no credential is undone at its upstream until they can be"
+                        );
                         said = why;
                     }
                     // The news that was discarded with the state may have been the only trace of a lease.
@@ -121,7 +124,8 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         Ok(UndoPass { wait, full })
     }
 
-    /// Processes the news since the last call. The first time, and after the event queue overflowed, it reads all leases from the state instead.
+    /// Processes the news since the last call. The first time, and after the event queue overflowed, it reads all leases from the state
+    /// instead.
     async fn take_in(&self) -> Result<(), Error> {
         let news = self.inbox.take();
         if news.read_again {
@@ -171,7 +175,13 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             Ok(UndoResult::Closed) => self.desk.forget(id),
             Ok(UndoResult::Watch(ms)) => self.desk.later(id, &lease.upstream, self.system.steady().saturating_add(ms)),
             Err(why) => {
-                tracing::warn!(lease = %id, upstream = %lease.upstream, handle = %lease.handle, %why, "not undone yet");
+                tracing::warn!(
+                    lease = %id,
+                    upstream = %lease.upstream,
+                    handle = %lease.handle,
+                    %why,
+                    "a credential could not be undone at its upstream yet"
+                );
                 self.desk.failed(id, &lease.upstream, brief(&why), self.system.steady(), self.timing());
             }
         }

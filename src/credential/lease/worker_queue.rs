@@ -155,7 +155,7 @@ impl WorkerQueue {
         self.inner.lock().agenda.undo(id, upstream, steady);
     }
 
-    /// Removes a lease that was closed here or elsewhere.
+    /// Removes a lease that was closed, by this replica or by another one.
     pub fn forget(&self, lease: LeaseId) {
         self.inner.lock().forget(lease);
     }

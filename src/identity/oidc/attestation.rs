@@ -211,13 +211,13 @@ pub struct AttestedRun<'a> {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AttestationError {
     /// The issuer's tokens are not accepted for jobs.
-    #[error("its issuer's tokens are not taken for jobs")]
+    #[error("its issuer is not configured for CI jobs or pods")]
     Issuer,
     /// The id claim is missing.
     #[error("it has no {0} that is a short text or a number")]
     Id(String),
     /// No rule admits the job; the texts say why, rule by rule.
-    #[error("no rule of [[attestation]] is for it{}", .0.iter().map(|why| format!("; {why}")).collect::<String>())]
+    #[error("no rule of [[attestation]] matches the token{}", .0.iter().map(|why| format!("; {why}")).collect::<String>())]
     Rules(Vec<String>),
 }
 

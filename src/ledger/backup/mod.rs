@@ -4,10 +4,10 @@
 //! - `write`: produces the pieces of a backup as a server sends them. `read`: verifies the whole file before anything in it is used, then
 //!   reads it like a store.
 //!
-//! The file begins with [`MAGIC`]. Pieces follow, each with a type byte, a length of four bytes, and the content. `BackupHeader` comes first, in
-//! JSON, then pieces of the snapshot, named values (two bytes of length, name, value), commits (eight bytes of position, then the commit as
-//! stored), and last `BackupTrailer`, in JSON, with the SHA-256 of all bytes before it. The digest is also sealed with the store's sealing key: an
-//! attacker who can write to the backup storage can truncate or forge a backup, and a restore detects it.
+//! The file begins with [`MAGIC`]. Pieces follow, each with a type byte, a length of four bytes, and the content. `BackupHeader` comes
+//! first, in JSON, then pieces of the snapshot, named values (two bytes of length, name, value), commits (eight bytes of position, then the
+//! commit as stored), and last `BackupTrailer`, in JSON, with the SHA-256 of all bytes before it. The digest is also sealed with the
+//! store's sealing key: an attacker who can write to the backup storage can truncate or forge a backup, and a restore detects it.
 
 mod read;
 mod write;

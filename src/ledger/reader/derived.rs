@@ -101,7 +101,9 @@ impl Ledger {
                 let _ = self.inner.derived.thread.set(thread.thread().clone());
                 self.inner.keep(thread);
             }
-            Err(error) => tracing::error!(%error, "there is no tree over the history: no thread"),
+            Err(error) => {
+                tracing::error!(%error, "the Merkle tree over the history is not built: its thread could not be started")
+            }
         }
     }
 
@@ -112,7 +114,7 @@ impl Ledger {
     pub fn tree<T>(&self, read: impl FnOnce(&MerkleTree) -> T) -> Result<T, Fault> {
         match &*self.inner.derived.tree.lock() {
             Ok(tree) => Ok(read(tree)),
-            Err(why) => Err(Fault::new(format!("there is no tree over the history: {why}"))),
+            Err(why) => Err(Fault::new(format!("the Merkle tree over the history is not available: {why}"))),
         }
     }
 
@@ -129,7 +131,7 @@ impl Ledger {
     /// Wakes the thread to extend the tree at once; if a proof found the tree damaged, the tree is rebuilt.
     pub fn tend_tree(&self, damaged: Option<&ProofError>) {
         if let Some(ProofError::Damaged(what)) = damaged {
-            tracing::warn!(what, "the tree over history is damaged and is built again");
+            tracing::warn!(what, "the Merkle tree over the history is damaged and is rebuilt");
             self.inner.derived.rebuild.store(true, Ordering::Relaxed);
             *self.inner.derived.tree.lock() = Err("it is being built again".to_owned());
         }
@@ -142,7 +144,7 @@ impl Ledger {
 /// The state of the background thread.
 struct Deriver {
     inner: Arc<Inner>,
-    /// Where the tree goes on; `None`: the tree is still to be opened.
+    /// The place in the log from which the tree is extended; `None`: the tree is still to be opened.
     place: Option<LogCursor>,
     /// A missing part of the index that is being built, and where that part ends.
     hole: Option<(SegmentBuilder, Position)>,
@@ -160,7 +162,7 @@ impl Deriver {
             let watch = Stopwatch::start();
             let more = self.round().unwrap_or_else(|why| {
                 if self.said != why {
-                    tracing::warn!(why, "the tree over history does not grow; it is tried again");
+                    tracing::warn!(why, "the Merkle tree over the history could not be extended; it is retried");
                     self.said = why;
                 }
                 false
@@ -181,7 +183,7 @@ impl Deriver {
         if let Ok(tree) = &mut *self.inner.derived.tree.lock()
             && let Err(error) = tree.flush()
         {
-            tracing::warn!(%error, "the newest part of the tree over history is built again at the next start");
+            tracing::warn!(%error, "the newest part of the Merkle tree could not be written; the next start rebuilds it");
         }
     }
 
@@ -196,7 +198,7 @@ impl Deriver {
             && let (Some(dir), Some(tail)) = (dir, tail)
             && let Err(error) = tail.segment(Some(&dir))
         {
-            tracing::warn!(%error, "the newest part of the index of history is made again at the next start");
+            tracing::warn!(%error, "the newest part of the history index could not be written; the next start rebuilds it");
         }
     }
 
@@ -285,7 +287,7 @@ impl Deriver {
             if let Some(newest) = found.newest()
                 && !self.is_ours(newest.end().position - 1, newest.leaf())?
             {
-                tracing::warn!("the index beside the store is not that of this ledger; it is made again");
+                tracing::warn!("the history index beside the store belongs to another ledger and is rebuilt");
                 found.clear();
             }
             found.resume(self.inner.settings.index_block);
@@ -380,7 +382,7 @@ impl Deriver {
         let mut tree = MerkleTree::open(dir.as_deref(), &base.frontier).map_err(cannot)?;
         let newest = tree.node((0, tree.size().saturating_sub(1))).unwrap_or_default();
         if tree.size() > base.frontier.size() && !self.is_ours(tree.size(), newest)? {
-            tracing::warn!("the tree beside the store is not that of this ledger; it is built again");
+            tracing::warn!("the Merkle tree beside the store belongs to another ledger and is rebuilt");
             tree = anew(dir.as_deref(), &base.frontier).map_err(cannot)?;
         }
         if tree.size() == base.frontier.size() {

@@ -71,7 +71,7 @@ impl Ledger {
     pub fn records_at(&self, position: Position) -> Result<Vec<Record>, Error> {
         let removed = self.peek(|s| (position < s.removed.before).then_some(s.removed.seq));
         if let Some((_, why)) = removed.and_then(|seq| ScanEnd::Removed(seq).short()) {
-            let no = Refusal::new(Reason::Compacted, format!("what it made is in a record that is gone: {why}"));
+            let no = Refusal::new(Reason::Compacted, format!("the record needed for the answer was removed: {why}"));
             return Err(Error::Refusal(no.way_out("an exported audit log may have it: mayfly audit search")));
         }
         let entries = self.inner.store().read(position, 1).map_err(|e| Fault::new(format!("reading commit {position}: {e}")))?;

@@ -127,14 +127,14 @@ impl HistoryQuery {
                 );
                 let no = Refusal::new(Reason::NotReady, why).by("history_index");
                 let wait = Duration::from_millis(limits::INDEX_ASK_AGAIN_MS);
-                Err(no.way_out("you can: run it again; `mayfly status` says how far the index is").retry(wait).into())
+                Err(no.way_out("run the query again; `mayfly status` shows the progress of the index").retry(wait).into())
             }
             Some(QueryGap::TooMuch { before }) => {
                 let why = format!(
                     "{what} was not found in the newest records that may name it; those before seq {before} were not read"
                 );
                 Err(Refusal::new(Reason::Compacted, why)
-                    .way_out("an operator looks through all with: mayfly audit search")
+                    .way_out("an operator can search the whole log: mayfly audit search")
                     .into())
             }
         }
@@ -215,7 +215,7 @@ impl HistoryQuery {
     /// Refused when the caller no longer waits; the refusal's text is then never read.
     pub fn waited_for(&self) -> Result<(), Error> {
         match self.stop.stopped() {
-            true => Err(Refusal::new(Reason::DeadlineExceeded, "nobody waits for the answer any more").into()),
+            true => Err(Refusal::new(Reason::DeadlineExceeded, "the caller no longer waits for the answer").into()),
             false => Ok(()),
         }
     }

@@ -109,7 +109,7 @@ pub struct CredentialIssued {
     /// When the credential expires: `exp`.
     #[prost(uint64, tag = "16")]
     pub expires_at: u64,
-    /// No renewal of this line of credentials lasts beyond this.
+    /// The latest expiry of any renewal of this credential, in milliseconds.
     #[prost(uint64, tag = "17")]
     pub renewable_until: u64,
     /// The bound that set the expiry, by the persisted number of `policy::lifetime::LifetimeBound`.

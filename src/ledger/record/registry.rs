@@ -350,7 +350,7 @@ pub struct HistoryRemoved {
 /// The store moved to another engine, or was exported.
 #[derive(Clone, PartialEq, Message)]
 pub struct Maintained {
-    /// What was done.
+    /// The maintenance that was done, in words.
     #[prost(string, tag = "1")]
     pub what: String,
 }

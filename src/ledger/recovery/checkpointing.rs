@@ -51,7 +51,7 @@ impl Inner {
         match spawned {
             Ok(thread) => self.keep(thread),
             Err(error) => {
-                tracing::error!(%error, "no thread for the snapshot");
+                tracing::error!(%error, "the snapshot was not written: its thread could not be started");
                 *busy = false;
             }
         }
@@ -70,7 +70,7 @@ fn take(inner: &Arc<Inner>, dir: &Path, state: State) {
     let digest = match snapshot::write(dir, &state) {
         Ok(digest) => digest,
         Err(error) => {
-            return tracing::error!(%error, "the snapshot was not written; start will fold more of the log");
+            return tracing::error!(%error, "the snapshot was not written; the next start folds more of the log");
         }
     };
     let taken = SnapshotTaken { seq: state.head.as_u64(), position: state.position, digest: digest.to_vec() };
@@ -81,7 +81,7 @@ fn take(inner: &Arc<Inner>, dir: &Path, state: State) {
     // older ones.
     let proposed = ledger.propose(ProposalKind::Note, vec![record]).map(|proposed| proposed.answer.blocking_recv());
     if !matches!(proposed, Ok(Ok(Ok(_)))) {
-        return tracing::warn!("the snapshot has no record in the ledger, and counts for nothing");
+        return tracing::warn!("the snapshot's record could not be written to the ledger; the snapshot is not used");
     }
     let stay = inner.standing().snapshots.iter().flatten().map(|taken| taken.seq).collect::<Vec<_>>();
     if let Err(error) = snapshot::prune(dir, &stay) {

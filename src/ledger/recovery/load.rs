@@ -103,7 +103,7 @@ pub fn load(store: &dyn Store, snapshots: Option<&PathBuf>) -> Result<LoadedStat
     let mut loaded = None;
     for path in snapshots.map(|d| snapshot::list(d).unwrap_or_default()).unwrap_or_default() {
         let Ok((state, digest)) = snapshot::read(&path) else {
-            tracing::warn!(path = %path.display(), "not a snapshot of this version; passed over");
+            tracing::warn!(path = %path.display(), "a file is not a snapshot of this version and is skipped");
             continue;
         };
         let (from, seq, heads) = (state.position, state.head, state.writers.clone());
@@ -125,7 +125,7 @@ pub fn load(store: &dyn Store, snapshots: Option<&PathBuf>) -> Result<LoadedStat
             loaded = Some(LoadedState { state, from: Some(from), seq, heads });
             break;
         }
-        tracing::warn!(path = %path.display(), "no record in the log vouches for this snapshot; passed over");
+        tracing::warn!(path = %path.display(), "a snapshot has no matching record in the log and is skipped");
     }
     if loaded.is_none() && oldest <= 1 {
         match (fold(store, State::default(), 1, None), ahead) {

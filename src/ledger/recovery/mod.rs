@@ -1,7 +1,7 @@
 //! A state from a store: start, snapshots, verification, the removal of old records, and recovery when a store is refused.
 //!
-//! In comes a store, out goes a state with its head, or the reason for which the store is not used. An acknowledged record is never left out
-//! silently.
+//! In comes a store, out goes a state with its head, or the reason for which the store is not used. An acknowledged record is never left
+//! out silently.
 
 pub(crate) mod checkpointing;
 pub(crate) mod load;

@@ -48,7 +48,11 @@ pub(crate) fn reopen_store(inner: &Arc<Inner>) -> Result<(), StartError> {
     inner.durable.store(head.as_u64(), Ordering::Release);
     inner.durable_watch.send_replace(head);
     for batch in unheard {
-        tracing::warn!(seq = %batch.head, records = batch.records.len(), "what was appended when the store failed is there");
+        tracing::warn!(
+            seq = %batch.head,
+            records = batch.records.len(),
+            "a batch that was being appended when the store failed is in the store"
+        );
         inner.tell(&batch);
     }
     *inner.broken.write() = None;

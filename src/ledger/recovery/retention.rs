@@ -84,7 +84,7 @@ impl Ledger {
                 let _ = self.inner.keeper.set(thread.thread().clone());
                 self.inner.keep(thread);
             }
-            Err(error) => tracing::error!(%error, "history stays as it is: no thread"),
+            Err(error) => tracing::error!(%error, "old commits are not removed: the retention thread could not be started"),
         }
     }
 }
@@ -112,7 +112,8 @@ impl Ledger {
         Some(HistoryPin { inner: self.inner.clone(), oldest })
     }
 
-    /// The first of these snapshots that covers all commits before `before` and whose file has the right digest: its seq and the file's path.
+    /// The first of these snapshots that covers all commits before `before` and whose file has the right digest: its seq and the file's
+    /// path.
     pub fn sound_snapshot(&self, taken: &[SnapshotRef], before: Position) -> Option<(Seq, std::path::PathBuf)> {
         let dir = self.inner.settings.snapshots.as_ref()?;
         let mut found = taken.iter().filter(|t| t.position + 1 >= before).map(|t| (t, snapshot::path(dir, t.seq)));
@@ -135,7 +136,7 @@ impl Keeper {
             let more = self.round().unwrap_or_else(|why| {
                 let why = why.to_string();
                 if said != why {
-                    tracing::warn!(%why, "old history could not be removed; it is tried again");
+                    tracing::warn!(%why, "old commits could not be removed; it is retried");
                     said = why;
                 }
                 false

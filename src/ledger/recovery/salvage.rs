@@ -34,8 +34,8 @@ pub(crate) struct SalvagedFacts {
     bundles: BTreeMap<String, BundleUpdated>,
 }
 
-/// A lost reason with its author, who is unproven as everything in a lost commit, so it is not the author of the new record. A reason that an
-/// earlier recovery wrote names the author already.
+/// A lost reason with its author, who is unproven as everything in a lost commit, so it is not the author of the new record. A reason that
+/// an earlier recovery wrote names the author already.
 fn cause(reason: &str, author: Option<&Author>) -> String {
     match author {
         None | Some(Author::Mayfly(_)) => reason.to_owned(),

@@ -43,14 +43,17 @@ impl Ledger {
                 Ok(true) => inner.verified.store(EVERYTHING, Ordering::Relaxed),
                 Ok(false) => {}
                 Err(what) => {
-                    tracing::error!(%what, "the history is damaged; no grants until it was recovered");
+                    tracing::error!(
+                        %what,
+                        "the history is damaged; issuing is stopped until an operator recovers it (mayfly server recover)"
+                    );
                     *inner.damaged.write() = Some(what);
                 }
             }
         });
         match started {
             Ok(thread) => self.inner.keep(thread),
-            Err(error) => tracing::error!(%error, "the history is not verified: no thread"),
+            Err(error) => tracing::error!(%error, "the history is not verified: the verification thread could not be started"),
         }
     }
 }

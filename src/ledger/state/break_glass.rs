@@ -22,7 +22,7 @@ pub struct BreakGlassPerson {
     pub caller: Box<str>,
     /// The reason, in the person's words.
     pub reason: Box<str>,
-    /// The time of the step.
+    /// The time at which the person opened, joined or reviewed the task.
     pub at: Millis,
     /// The decision revision: opening and joining are grants.
     pub revision: Seq,

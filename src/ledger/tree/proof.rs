@@ -11,11 +11,11 @@ pub type Node = (u32, u64);
 /// The longest possible proof, in hashes: a path on each side in a tree of 2^63 leaves.
 pub const LONGEST: usize = 2 * 63;
 
-/// The smallest list of complete subtrees that together cover the leaves from `from` to `to`, in order.
+/// The smallest list of complete subtrees that cover the leaves from `from` to `to`, in order.
 pub fn cover(mut from: u64, to: u64) -> Vec<Node> {
     let mut nodes = Vec::new();
     while from < to {
-        // As large as the alignment of the place allows, and as fits.
+        // The largest subtree that is aligned at this position and ends at `to` or before.
         let aligned = if from == 0 { 63 } else { from.trailing_zeros() };
         let fits = 63 - (to - from).leading_zeros();
         let level = aligned.min(fits);

@@ -76,7 +76,7 @@ impl MerkleTree {
             Ok(_) => MerkleTree::anew(dir, base),
             Err(error) if error.kind() == io::ErrorKind::NotFound => MerkleTree::anew(dir, base),
             Err(error) => {
-                tracing::warn!(%error, "the tree over history is built again");
+                tracing::warn!(%error, "the Merkle tree over the history could not be loaded and is rebuilt");
                 MerkleTree::anew(dir, base)
             }
         }

@@ -103,7 +103,7 @@ pub(crate) fn run(inner: &Arc<Inner>) {
             inner.look_around();
         }
         if inner.under_way.ends() {
-            tracing::warn!("the writer goes on");
+            tracing::warn!("the stalled write has ended; the writer continues");
         }
     }
 }
@@ -258,7 +258,7 @@ fn tell(answers: Vec<PendingAnswer>, position: u64, time: Millis) {
 
 fn fail(inner: &Arc<Inner>, answers: Vec<PendingAnswer>, error: &StoreError) {
     let why = format!("the ledger could not be written: {error}");
-    tracing::error!(%error, "append failed; nothing is issued until the store was opened again");
+    tracing::error!(%error, "append failed; issuing is stopped until the store is reopened");
     inner.break_with(&why);
     // Whether the records are in the store is unknown until the store was opened again: the caller retries with the same request id.
     let no = Error::Refusal(not_written(&why));
@@ -268,9 +268,9 @@ fn fail(inner: &Arc<Inner>, answers: Vec<PendingAnswer>, error: &StoreError) {
 /// Opens the store again after a failure and folds the state anew.
 fn reopen(inner: &Arc<Inner>) {
     match reopen::reopen_store(inner) {
-        Ok(()) => tracing::warn!("the store was opened again; serving"),
+        Ok(()) => tracing::warn!("the store was reopened; issuing continues"),
         Err(error) => {
-            tracing::error!(%error, "the store could not be opened again");
+            tracing::error!(%error, "the store could not be reopened");
             let what = error.to_string();
             inner.break_with(&format!("the store could not be opened again: {}", what.lines().next().unwrap_or_default()));
             std::thread::sleep(Duration::from_millis(limits::REOPEN_PAUSE_MS));

@@ -69,7 +69,8 @@ impl Inner {
         self.standing.load()
     }
 
-    /// Records that every live credential was issued at or after that position: in this frozen state, or after it.
+    /// Raises [`Inner::alive_since`] to the position of the oldest commit of this frozen state with an issuance that is still alive. Later
+    /// commits have higher positions, so the bound holds for them as well.
     pub(crate) fn note_alive(&self, frozen: &State) {
         self.alive_since.fetch_max(frozen.oldest_alive(), Ordering::AcqRel);
     }

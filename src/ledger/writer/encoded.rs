@@ -1,4 +1,4 @@
-//! A record together with its encoded bytes and leaf hash, made once by the thread that proposes the record.
+//! A record with its encoded bytes and its leaf hash, made once by the thread that proposes the record.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(crate) enum RecordEncoding {
 }
 
 thread_local! {
-    /// Buffer in which a record is put together to be hashed. Records contain no secret.
+    /// Buffer in which a record is encoded to be hashed. Records contain no secret.
     static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 

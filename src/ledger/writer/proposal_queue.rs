@@ -35,7 +35,7 @@ pub enum ProposalKind {
 pub(crate) enum RecordGroup {
     /// One record, as nearly all groups are: needs no list.
     One([EncodedRecord; 1]),
-    /// Several.
+    /// Several records.
     Several(Vec<EncodedRecord>),
 }
 

@@ -20,8 +20,8 @@ pub struct PreparedProposal(Proposal);
 /// A group that was proposed and is not answered yet.
 pub struct PendingReceipt {
     pub(crate) answer: oneshot::Receiver<ProposalResult>,
-    /// Keeps the records until the proposing thread frees them, where the allocator has them at hand, so that the writer does not free
-    /// them.
+    /// Keeps the records alive until the proposing thread drops them: freeing memory is cheap on the thread that allocated it, and the
+    /// writer is spared the work.
     _records: (Option<Arc<Record>>, Vec<Arc<Record>>),
 }
 

@@ -94,7 +94,7 @@ impl Inner {
         let Some((answers, first)) = self.under_way.look() else { return };
         let no = stall_refusal(self.under_way.age_us());
         if first {
-            tracing::error!(why = %no, "the writer is held up; nothing is taken until it goes on");
+            tracing::error!(why = %no, "the writer is stalled in a commit; proposals are refused until it continues");
         }
         for answer in answers {
             answer.refuse(&Error::Refusal(no.clone()));

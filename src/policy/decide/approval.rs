@@ -103,7 +103,7 @@ impl Decider {
             Error::Refusal(no) => no.rule.clone().unwrap_or_default(),
             Error::Fault(_) => String::new(),
         };
-        let no = Refusal::new(Reason::ApprovalNeeded, "somebody has to approve this first").by(rule);
+        let no = Refusal::new(Reason::ApprovalNeeded, "the request needs an approval first").by(rule);
         Err(Error::Refusal(match known {
             ApprovalProgress::Waits(id) => no.approval(id.to_string()),
             _ => no,
@@ -190,7 +190,8 @@ fn approvers(upstream: &Upstream, own: bool, opening: Option<&ApprovalRequiremen
 }
 
 fn nobody(upstream: &str) -> Error {
-    let what = format!("somebody has to approve the exchange for {upstream} and the task that it opens, and nobody may do both");
+    let what =
+        format!("both the exchange for {upstream} and the task that it opens need an approval, and nobody may approve both");
     Error::Refusal(Refusal::new(Reason::DeniedByPolicy, what).way_out("open the task first: mayfly task open"))
 }
 

@@ -43,7 +43,7 @@ pub(super) struct ApprovalRequirement {
 impl ApprovalRequirement {
     /// The refusal of a caller that has no approval yet.
     pub fn needed(&self) -> Refusal {
-        Refusal::new(Reason::ApprovalNeeded, "somebody has to approve this first").by(self.rule.clone())
+        Refusal::new(Reason::ApprovalNeeded, "the request needs an approval first").by(self.rule.clone())
     }
 }
 
@@ -136,7 +136,7 @@ impl Decider {
                 // No approval would change the verdict.
                 Some(no) if wants.len() == 1 || !all.is_empty() => no,
                 _ => {
-                    let what = format!("somebody has to approve this, and nobody is named as approver by all of {}", names());
+                    let what = format!("the request needs an approval, and nobody is named as approver by all of {}", names());
                     Refusal::new(Reason::DeniedByPolicy, what).way_out("open one task for each")
                 }
             }));

@@ -44,7 +44,7 @@ impl Decider {
         let now = view.now();
         let registered = self.registered(compiled, &held.upstream)?;
         let upstream = &registered.upstream;
-        let caller = SpiffeId::parse(&held.caller).map_err(|_| Fault::new("a credential of nobody"))?;
+        let caller = SpiffeId::parse(&held.caller).map_err(|_| Fault::new("a credential without a caller"))?;
         let policy = compiled
             .policy(&upstream.environment)
             .filter(|policy| policy.set.environment_of(&caller) == Some(&upstream.environment))
@@ -98,7 +98,7 @@ impl Decider {
     }
 }
 
-/// Checks the fields that an action needs although an exchange checks them elsewhere.
+/// Checks the fields that an action needs. For an exchange, other code checks them.
 pub fn plain(want: &ExchangeRequest) -> Result<(), Refusal> {
     match want.scopes.is_empty() {
         true => Err(Refusal::field("scopes", "is missing: say which scopes the action needs")),

@@ -59,7 +59,8 @@ fn names(list: &[Principal], who: &Principal, caller: &str) -> bool {
 fn not_named(name: &str) -> Error {
     let what = format!("there is no break-glass {name} that you may open");
     Error::Refusal(
-        Refusal::new(Reason::NotFound, what).way_out("whoever owns the policy set names it, and who may, under [break_glass]"),
+        Refusal::new(Reason::NotFound, what)
+            .way_out("the owner of the policy set defines the rights and who may open them under [break_glass]"),
     )
 }
 
@@ -93,7 +94,9 @@ fn now<'a>(
     found.ok_or_else(|| {
         let what = format!("policy no longer names break-glass {} in {}", glass.rights, glass.environment);
         let no = Refusal::new(Reason::DeniedByPolicy, what).by(format!("break_glass.{}", glass.rights));
-        Error::Refusal(no.way_out("whoever owns the policy set puts it back under [break_glass], with its reviewers"))
+        Error::Refusal(
+            no.way_out("the owner of the policy set has to restore the rights and their reviewers under [break_glass]"),
+        )
     })
 }
 
@@ -107,7 +110,7 @@ pub(super) fn check_rights(
     let Some(BreakGlassContext { rights: name, who }) = place.glass.as_deref() else { return Ok(()) };
     let no = |what: String| {
         let no = Refusal::new(Reason::DeniedByPolicy, what).by(format!("break_glass.{name}"));
-        Err(Error::Refusal(no.way_out("whoever owns the policy set names what break-glass gives, and to whom")))
+        Err(Error::Refusal(no.way_out("the owner of the policy set defines the rights of break-glass and who gets them")))
     };
     let mut all = policy.set.rights(&upstream.environment);
     let Some((_, rights)) = all.find(|(of, _)| **of == **name) else {
@@ -133,7 +136,7 @@ pub(super) fn check_participants(view: &View, parent: TaskId, caller: &Caller, c
             .map(str::to_owned)
     });
     match other {
-        Some(other) => Err(denied(Reason::NotYours, format!("{other} is none of those who opened break-glass"))),
+        Some(other) => Err(denied(Reason::NotYours, format!("{other} is not one of the two people of the break-glass task"))),
         None => Ok(()),
     }
 }
@@ -241,7 +244,9 @@ impl Decider {
         let Some(place) = place else { return Err(denied(Reason::NotFound, format!("there is no break-glass task {id}"))) };
         if *place.allowance() != allowance || !first.is_some_and(|first| names(&rights.open, &first.who, &first.caller)) {
             let what = format!("what break-glass {} gives, or to whom, changed since task {id} was opened", glass.rights);
-            return Err(Error::Refusal(Refusal::new(Reason::DeniedByPolicy, what).way_out("close it, and open another one")));
+            return Err(Error::Refusal(
+                Refusal::new(Reason::DeniedByPolicy, what).way_out("close the task, and open another one"),
+            ));
         }
         self.may_open(compiled, policy, &opening(caller, &place, &terms.purpose, view.now()))?;
         Ok(BreakGlassStepTaken {
@@ -267,7 +272,7 @@ impl Decider {
         if !names(&rights.review, who, caller.id().as_str()) {
             let what = format!("there is no break-glass task {id} that you may review");
             let no = Refusal::new(Reason::NotFound, what);
-            return Err(Error::Refusal(no.way_out("whoever owns the policy set names reviewers under [break_glass]")));
+            return Err(Error::Refusal(no.way_out("the owner of the policy set names reviewers under [break_glass]")));
         }
         not_blocked(view, caller, "reviewing break-glass")?;
         Ok(BreakGlassStepTaken {

@@ -123,11 +123,11 @@ impl Decider {
     }
 }
 
-/// The credentials that this one depends on: the line that it renews, the logins of people who opened its tasks, and the caller's own SVID,
-/// newest last.
-fn ancestors(caller: &Caller, line: Option<&RenewedCredential>, place: &TaskContext) -> Vec<Ancestor> {
+/// The credentials that this one depends on: the first of its renewal chain, the logins of people who opened its tasks, and the caller's
+/// own SVID, newest last.
+fn ancestors(caller: &Caller, renewed: Option<&RenewedCredential>, place: &TaskContext) -> Vec<Ancestor> {
     let shown = caller.ancestor().map(|id| Ancestor { credential: id.as_bytes().to_vec(), caller: caller.id().to_string() });
-    let mut all: Vec<Ancestor> = line.into_iter().map(|r| r.line.clone()).collect();
+    let mut all: Vec<Ancestor> = renewed.into_iter().map(|r| r.line.clone()).collect();
     for one in place.behind().iter().cloned().chain(shown) {
         if !all.contains(&one) {
             all.push(one);
@@ -145,9 +145,9 @@ pub(super) fn active(registered: &RegisteredUpstream, now: Millis) -> Result<(),
         return Err(Error::Refusal(
             Refusal::new(
                 Reason::UpstreamNotActive,
-                format!("the owner of {name}, {}, has left, and nobody has taken over", registered.upstream.owner),
+                format!("the owner of {name}, {}, has left, and the upstream has no new owner", registered.upstream.owner),
             )
-            .way_out("an operator gives it an owner: mayfly upstream change FILE"),
+            .way_out("an operator can name a new owner: mayfly upstream change FILE"),
         ));
     }
     if registered.upstream.expires <= now {

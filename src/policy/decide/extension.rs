@@ -80,7 +80,7 @@ impl Decider {
         approval: ApprovalId,
     ) -> Result<ApprovalRequested, Error> {
         let extending = self.extending(view, compiled, caller, id, deadline)?;
-        let none = || Error::Refusal(Refusal::new(Reason::DecidedOnOldState, "nobody has to approve this any more"));
+        let none = || Error::Refusal(Refusal::new(Reason::DecidedOnOldState, "the extension no longer needs an approval"));
         let extending = extending.ok_or_else(none)?;
         let asked = extension_asked(caller, &extending.place, extending.demand.as_ref().ok_or_else(none)?, deadline);
         let expires_at = view.now().plus(limits::APPROVAL_TTL_DEFAULT_MS).min(extending.place.deadline).0;
@@ -102,8 +102,8 @@ impl Decider {
     ) -> Result<Option<PendingExtension<'a>>, Error> {
         let place = named(view, caller, id)?;
         if place.glass.is_some() && deadline > place.deadline {
-            let no = Refusal::new(Reason::NoLifeLeft, format!("task {id} is break-glass, which is not extended"));
-            return Err(Error::Refusal(no.way_out("close it, have it reviewed, and open another one")));
+            let no = Refusal::new(Reason::NoLifeLeft, format!("task {id} is a break-glass task, which cannot be extended"));
+            return Err(Error::Refusal(no.way_out("close the task, have it reviewed, and open another one")));
         }
         if deadline == place.deadline {
             return Ok(None);

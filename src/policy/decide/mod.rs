@@ -211,7 +211,7 @@ impl Decider {
         let policy = self.inside_wall(compiled, caller, &upstream.environment)?;
         active(registered, now)?;
         if let Some(behalf) = want.behalf.as_deref() {
-            let subject = behalf.subject().ok_or_else(|| Fault::new("a subject token that nobody has looked at"))?;
+            let subject = behalf.subject().ok_or_else(|| Fault::new("a subject token that was not verified"))?;
             subject::check_subject(subject, caller, want, policy, &upstream.environment)?;
         }
         let open = match &want.task {
@@ -274,7 +274,7 @@ impl Decider {
         compiled.upstream(name).ok_or_else(|| {
             Error::Refusal(
                 Refusal::new(Reason::NotFound, format!("there is no upstream {name}"))
-                    .way_out("an operator registers it; mayfly upstream list shows those there are"),
+                    .way_out("an operator can register it; mayfly upstream list shows the registered upstreams"),
             )
         })
     }
@@ -291,7 +291,7 @@ impl Decider {
         }
         let what = format!("environment {environment} is not in server.environments: this server does not serve it");
         let no = Refusal::new(Reason::EnvironmentWall, what).by("server.environments");
-        Err(Error::Refusal(no.way_out("whoever owns the configuration adds it to server.environments and restarts the server")))
+        Err(Error::Refusal(no.way_out("the owner of the configuration can add it to server.environments and restart the server")))
     }
 
     /// The environment wall: caller and upstream must belong to the same environment, whatever a policy says.
@@ -312,7 +312,7 @@ impl Decider {
             }
             None => Err(Error::Refusal(
                 Refusal::new(Reason::EnvironmentWall, format!("{} belongs to no environment", caller.id()))
-                    .way_out("an operator adds it to an environment in the roles file"),
+                    .way_out("an operator can add it to an environment in the roles file"),
             )),
         }
     }
@@ -430,7 +430,7 @@ impl Decider {
         Err(Error::Refusal(
             Refusal::new(Reason::DeniedByPolicy, format!("{action}: {what} (policy version {})", policy.version))
                 .by(rule)
-                .way_out("whoever owns the policy set changes it"),
+                .way_out("the owner of the policy set can change it"),
         ))
     }
 }

@@ -98,7 +98,7 @@ pub(super) fn bounded(subject: &VerifiedSubject, caller: &Caller) -> Result<(), 
         // An issuance record names one presented credential, and the fold checks that one.
         Some(_) if caller.ancestor().is_some() => Err(Error::Refusal(Refusal::field(
             FIELD,
-            "is a credential of mayfly's, and so is the caller's own SVID: one of them can be shown at a time",
+            "is a mayfly credential, and so is the caller's own SVID: only one mayfly credential can be presented in a request",
         ))),
         _ => Ok(()),
     }
@@ -114,7 +114,8 @@ pub(super) fn within_rights(subject: &VerifiedSubject, upstream: &Upstream, scop
     };
     let no = Refusal::new(Reason::WiderThanParent, format!("{} has no right to {what}", subject.identity().name()));
     Err(Error::Refusal(
-        no.by("the subject's rights").way_out("its issuer gives the right; the configuration says which claim holds it"),
+        no.by("the subject's rights")
+            .way_out("the subject's issuer grants the right; the configuration names the claim that holds it"),
     ))
 }
 

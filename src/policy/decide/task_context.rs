@@ -345,7 +345,7 @@ fn named_in(state: &State, now: Millis, caller: &Caller, id: TaskId) -> Result<T
     let task: &Task = task.ok_or_else(|| {
         Error::Refusal(
             Refusal::new(Reason::NotFound, format!("there is no task {id} in which {} may act", caller.id()))
-                .way_out("whoever opened the task names its callers; mayfly task list shows yours"),
+                .way_out("the task's opener names its callers; mayfly task list shows your tasks"),
         )
     })?;
     match state.tasks.phase(task, now) {

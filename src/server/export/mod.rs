@@ -112,9 +112,11 @@ impl Drop for Exporter {
                 std::thread::sleep(Duration::from_millis(limits::EXPORT_LOOK_MS / 10));
             }
             match thread.is_finished() {
-                true if thread.join().is_err() => tracing::error!("the export ended by a panic"),
+                true if thread.join().is_err() => tracing::error!("the thread of the export panicked"),
                 true => {}
-                false => tracing::error!("the export stands still and is not waited for"),
+                false => tracing::error!(
+                    "the export did not stop in time and is abandoned; the next start exports its last records again"
+                ),
             }
         }
     }
@@ -144,7 +146,7 @@ impl Run {
             }
             Err(fault) => {
                 if told.problem != fault.what {
-                    tracing::error!(%fault, "the audit is not exported; it is tried again, and history stays until it is");
+                    tracing::error!(%fault, "the audit export failed; it is retried, and old commits are kept until they are exported");
                     told.problem.clone_from(&fault.what);
                 }
                 // A batch that was handed over in part is handed over again.
@@ -184,7 +186,7 @@ impl Run {
         self.noted = export_position(&*authority.ledger.store()).map_err(failed)?;
         let Some(noted) = self.noted else { return Ok(authority.ledger.ends().0) };
         Ok(authority.ledger.resume(noted.seq)?.unwrap_or_else(|oldest| {
-            tracing::error!(after = %noted.seq, until = %oldest.seq, "records were removed that were never exported");
+            tracing::error!(after = %noted.seq, until = %oldest.seq, "records were removed before they were exported");
             oldest
         }))
     }
@@ -205,7 +207,7 @@ impl Run {
             && self.at != self.noted
             && let Err(fault) = self.note(authority)
         {
-            tracing::warn!(%fault, "the newest lines of the export are written again at the next start");
+            tracing::warn!(%fault, "the position of the export could not be stored; the next start exports the newest records again");
         }
     }
 }

@@ -60,7 +60,7 @@ impl Drop for SpanSender {
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             if thread.join().is_err() {
-                tracing::error!("telling traces ended by a panic");
+                tracing::error!("the thread that exports traces panicked");
             }
         }
     }
@@ -163,13 +163,16 @@ impl Run {
         }
         let lost = counts.unreachable.load(Relaxed) + counts.full.load(Relaxed);
         if lost > 0 {
-            tracing::warn!(lost, "spans that no collector took since the server started");
+            tracing::warn!(
+                lost,
+                "spans were dropped because no collector accepted them; the number counts from the server's start"
+            );
         }
     }
 
     fn goes_on(&self) {
         if self.tracer.queue().counts().failing.swap(false, Relaxed) {
-            tracing::info!("the collector takes traces again");
+            tracing::info!("the collector accepts traces again");
         }
     }
 
@@ -177,7 +180,7 @@ impl Run {
     fn fails(&self, problem: &str) {
         if !self.tracer.queue().counts().failing.swap(true, Relaxed) {
             let to = self.to.url.shown();
-            tracing::warn!(to, problem, "the collector does not take traces; issuing goes on");
+            tracing::warn!(to, problem, "the collector does not accept traces; issuing is not affected");
         }
     }
 

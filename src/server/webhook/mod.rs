@@ -106,7 +106,7 @@ impl Webhooks {
         }
         for teller in tellers {
             if teller.thread.join().is_err() {
-                tracing::error!(webhook = teller.hook.of.name, "a webhook ended by a panic");
+                tracing::error!(webhook = teller.hook.of.name, "the thread of a webhook panicked");
             }
         }
     }

@@ -39,7 +39,7 @@ pub(crate) fn value_name(name: &str) -> String {
 
 /// The stored position of a webhook; a new webhook begins after the newest commit. The position is durable when this returns.
 pub(super) fn begin(authority: &Authority, name: &str) -> Result<WebhookPosition, Fault> {
-    let failed = |e| Fault::new(format!("reading how far webhook {name} is: {e}"));
+    let failed = |e| Fault::new(format!("reading the position of webhook {name}: {e}"));
     let bytes = authority.ledger.store().named(&value_name(name)).map_err(failed)?;
     let (_, end) = authority.ledger.ends();
     let Some((place, rest)) = bytes.as_deref().and_then(parse_follower_position) else {
@@ -47,10 +47,15 @@ pub(super) fn begin(authority: &Authority, name: &str) -> Result<WebhookPosition
         kept.keep(authority, name)?;
         return Ok(kept);
     };
-    let malformed = |e| Fault::new(format!("how far webhook {name} is cannot be read: {e}"));
+    let malformed = |e| Fault::new(format!("the stored position of webhook {name} is malformed: {e}"));
     let rest: Rest = serde_json::from_slice(rest).map_err(malformed)?;
     let at = authority.ledger.resume(place.seq)?.unwrap_or_else(|oldest| {
-        tracing::error!(webhook = name, after = %place.seq, until = %oldest.seq, "records were removed that it was never told of");
+        tracing::error!(
+            webhook = name,
+            after = %place.seq,
+            until = %oldest.seq,
+            "records were removed before their events were sent to this webhook"
+        );
         oldest
     });
     let done = Seq::from_u64(rest.done).unwrap_or(at.seq).max(at.seq).min(end.seq.max(at.seq));
@@ -64,7 +69,7 @@ impl WebhookPosition {
         let rest = serde_json::to_vec(&rest).map_err(|e| Fault::new(e.to_string()))?;
         let bytes = [&self.at.to_bytes()[..], &rest].concat();
         let put = authority.ledger.store().put(&value_name(name), &bytes, Precondition::Any);
-        put.map_err(|e| Fault::new(format!("writing how far webhook {name} is: {e}")))
+        put.map_err(|e| Fault::new(format!("writing the position of webhook {name}: {e}")))
     }
 
     /// Records an event that was given up.

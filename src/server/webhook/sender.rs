@@ -71,7 +71,7 @@ impl WebhookSender {
                     more
                 }
                 Err(fault) => {
-                    tracing::error!(webhook = self.hook.of.name, %fault, "events are not told; it is tried again");
+                    tracing::error!(webhook = self.hook.of.name, %fault, "events of a webhook could not be prepared; it is retried");
                     self.tell_standing(|s| s.problem = fault.what);
                     false
                 }
@@ -83,7 +83,11 @@ impl WebhookSender {
         if let Some(authority) = authority.upgrade()
             && let Err(fault) = self.note(&authority, true)
         {
-            tracing::warn!(webhook = self.hook.of.name, %fault, "the newest events are told again after the next start");
+            tracing::warn!(
+                webhook = self.hook.of.name,
+                %fault,
+                "the position of a webhook could not be stored; the next start sends the newest events again"
+            );
         }
     }
 
@@ -120,7 +124,13 @@ impl WebhookSender {
                     Fate::Taken => self.tell_standing(|s| s.delivered += 1),
                     Fate::GivenUp(problem) => {
                         let (kind, now) = (event.kind.to_owned(), self.hook.system.wall());
-                        tracing::error!(webhook = self.hook.of.name, event = kind, id, problem, "an event was given up");
+                        tracing::error!(
+                            webhook = self.hook.of.name,
+                            event = kind,
+                            id,
+                            problem,
+                            "delivery of an event was given up"
+                        );
                         self.kept.give_up(DeadLetter { id, kind, seq: seq.as_u64(), at: now.0, problem });
                     }
                 }
@@ -144,9 +154,9 @@ impl WebhookSender {
         told.then_some((event, id))
     }
 
-    /// The numbers that the author of a revocation or a lock was told. The count ends a moment after the record is durable, so the event waits
-    /// for it. The event has no numbers if nobody counted, or if the server was restarted since: counting here would read the whole state on a
-    /// thread of low priority.
+    /// The numbers that the author of a revocation or a lock was told. The count ends a moment after the record is durable, so the event
+    /// waits for it. The event has no numbers if nobody counted, or if the server was restarted since: counting here would read the whole
+    /// state on a thread of low priority.
     fn hits(&self, authority: &Authority, one: &Match) -> Option<RevocationHits> {
         if !matches!(one.past.record.event, Some(Event::Revoked(_))) {
             return None;
@@ -198,7 +208,7 @@ impl WebhookSender {
                 }
                 Err(problem) => {
                     if failing != problem {
-                        tracing::warn!(webhook = hook.of.name, problem, "an event is not taken; it is tried again");
+                        tracing::warn!(webhook = hook.of.name, problem, "the receiver did not accept an event; it is retried");
                     }
                     let now = hook.system.wall();
                     self.tell_standing(|s| {

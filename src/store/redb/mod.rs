@@ -233,7 +233,7 @@ impl Store for RedbStore {
         drop(writer);
         // Nothing waits for the freed space, and a failure here does no harm.
         if let Some(Err(error)) = going.map(PendingDeletion::give_back) {
-            tracing::warn!(%error, "the room of commits that were removed is given back at the next start");
+            tracing::warn!(%error, "the disk space of removed commits could not be freed; the next start frees it");
         }
         Ok(oldest)
     }

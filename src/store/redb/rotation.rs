@@ -73,7 +73,7 @@ impl Rotation {
 
     /// Nothing is lost: the newest file is used further, and creation is retried when that much more is in it.
     fn later(&mut self, newest: &SegmentFile, error: &StoreError) {
-        tracing::warn!(%error, "the next file of commits could not be made; the newest one goes on");
+        tracing::warn!(%error, "the next segment file could not be created; the newest segment file stays in use");
         self.at = newest.filled().saturating_add(self.enough);
     }
 }

@@ -215,7 +215,7 @@ impl State {
                 Ok(())
             });
             if let Err(e) = closed {
-                tracing::warn!(error = %e, "the store was not closed as it should");
+                tracing::warn!(error = %e, "the store could not be closed cleanly");
             }
         }
     }

@@ -328,7 +328,7 @@ impl Drop for SledStore {
             Ok(())
         });
         if let Err(e) = closed {
-            tracing::warn!(error = %e, "the store was not closed as it should");
+            tracing::warn!(error = %e, "the store could not be closed cleanly");
         }
     }
 }

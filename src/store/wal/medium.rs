@@ -74,7 +74,7 @@ pub(super) fn open(dir: &Path, n: usize) -> Result<Box<dyn Medium>, StoreError> 
     };
     files::from_disk(&file, &path)?;
     if let Err(error) = past_the_cache(&file) {
-        tracing::debug!(path = %path.display(), %error, "written through the page cache");
+        tracing::debug!(path = %path.display(), %error, "direct I/O is not available; the log is written through the page cache");
     }
     Ok(Box::new(file))
 }

@@ -80,7 +80,7 @@ impl WalState {
     /// Syncs the head file; called by a thread that is otherwise idle.
     fn sync_beside(&self) {
         if let Some(Err(error)) = self.beside.as_ref().map(|(file, _)| file.sync()) {
-            tracing::error!(%error, "the file beside the log that says what was acknowledged");
+            tracing::error!(%error, "the head file beside the write-ahead log could not be synced");
             self.stop(&error);
         }
     }
@@ -214,7 +214,12 @@ pub(super) fn start<S: Store>(engine: Arc<S>, shared: Arc<WalState>) -> Result<J
             match done {
                 Ok(()) => gone = shared.tail.moved(last),
                 Err(error) => {
-                    tracing::error!(%error, first, last, "commits could not be moved from the log; they are durable in it");
+                    tracing::error!(
+                        %error,
+                        first,
+                        last,
+                        "commits could not be moved from the write-ahead log to the store; they are durable in the log"
+                    );
                     state.stopped.get_or_insert_with(|| error.to_string());
                     state.failure = Some(error);
                 }

@@ -233,7 +233,7 @@ class Connection:
                     pass
                 attempt = 0
             except errors.MayflyError as wrong:
-                log.warning("no connection with the new SVID yet: %s", wrong)
+                log.warning("no connection could be made with the new SVID yet; the old connection stays in use: %s", wrong)
                 attempt = min(attempt + 1, 6)
                 await asyncio.sleep(0.1 * 2**attempt)
                 self._changed.set()

@@ -47,7 +47,8 @@ impl Protect {
         if let Some(Refused::Rule(FollowerRefusal::NotWhole | FollowerRefusal::RolledBack(_) | FollowerRefusal::Stale(_))) =
             refused
         {
-            let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, "revocations are not known here now\n".to_owned());
+            let text = "the revocation state of this server is not current; try again\n";
+            let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, text.to_owned());
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             return answer;
         }

@@ -102,7 +102,7 @@ fn follower() -> Follower {
     follower
 }
 
-/// Prints the nanoseconds per check: the best round over all tokens.
+/// Prints the nanoseconds per check: the fastest pass over all tokens.
 fn measure(what: &str, tokens: usize, mut check: impl FnMut(usize) -> bool) {
     let round = |check: &mut dyn FnMut(usize) -> bool| {
         let begun = Instant::now();

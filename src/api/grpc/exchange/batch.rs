@@ -1,4 +1,4 @@
-//! Exchanges of one caller that arrived together: they are decided on one view, proposed at once, and answered individually.
+//! A batch of exchanges of one caller: the exchanges are decided on one view, proposed at once, and answered individually.
 
 use super::{ReceivedRequest, note, task_of};
 use mayfly_authority::authority::Authority;

@@ -1,12 +1,12 @@
 //! The exchange over gRPC: `Exchange`, `BatchExchange` and `StreamExchange`.
 //!
-//! A message of the proto comes in, is checked ([`ReceivedRequest`]), decided by [`mayfly_authority::exchange`], and answered with a message
-//! of the proto. [`batch`] has the steps that the exchanges of a batch share with a single one, [`stream`] the stream, and
+//! A message of the proto comes in, is checked ([`ReceivedRequest`]), decided by [`mayfly_authority::exchange`], and answered with a
+//! message of the proto. [`batch`] has the steps that the exchanges of a batch share with a single one, [`stream`] the stream, and
 //! [`answer`] the answer, which is made of an [`IssuedCredential`] only. The service itself is `token.rs` beside this folder.
 //!
-//! `fast/` answers the same calls with less CPU time: it reads requests without prost, decides requests that arrive together as one batch,
-//! and encodes what answers have in common once. It must change no answer and no record, which `tests/services/both_paths.rs` checks; the
-//! feature `fast` leaves it out.
+//! `fast/` answers the same calls with less CPU time: it reads requests without prost, decides requests that arrive at the same time as one
+//! batch, and encodes what answers have in common once. It must change no answer and no record, which `tests/services/both_paths.rs`
+//! checks; the feature `fast` leaves it out.
 
 pub(super) mod answer;
 pub(super) mod batch;

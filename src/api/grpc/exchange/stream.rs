@@ -73,7 +73,8 @@ async fn drive(
     }
 }
 
-/// The exchange in a message, or the end of the stream with its status. `Ok(Some(None))`: a message without a field that this version knows.
+/// The exchange in a message, or the end of the stream with its status. `Ok(Some(None))`: a message without a field that this version
+/// knows.
 pub(super) fn exchange_of<R: ReceivedRequest>(message: Result<Option<Option<R>>, Status>) -> Result<R, Option<Status>> {
     let field = |field, what| Err(Some(status(Error::Refusal(Refusal::field(field, what)))));
     match message {

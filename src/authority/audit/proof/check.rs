@@ -39,7 +39,7 @@ pub struct ExportError {
 pub struct VerifiedExport {
     /// The requested filter.
     pub filter: serde_json::Map<String, serde_json::Value>,
-    /// The numbers of what it contains.
+    /// The counts of the commits and records in the export.
     pub counts: ExportCounts,
     /// The checkpoint that the proofs lead to.
     pub checkpoint: Checkpoint,

@@ -91,7 +91,7 @@ pub struct ExportedRecord {
 pub struct ExportFooter {
     /// The checkpoint that the proofs lead to: a signed note.
     pub checkpoint: String,
-    /// The numbers of what was exported, and the claim that it is complete: a signed note.
+    /// The counts of the exported records, and the claim that the export is complete: a signed note.
     pub statement: String,
     /// The proof that the checkpoint extends an older one, if one was requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]

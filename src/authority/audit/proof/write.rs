@@ -85,7 +85,7 @@ impl ExportWriter {
         self.line(&ExportLine::Leaves(OmittedRange { from, to, nodes }))
     }
 
-    /// The numbers of what was exported and the SHA-256 of all lines, for the statement; `to` is the last commit.
+    /// The counts of the exported records and the SHA-256 of all lines, for the statement; `to` is the last commit.
     pub fn sum(&self, to: u64) -> (ExportCounts, Hash) {
         let mut digest = [0; 32];
         digest.copy_from_slice(self.hash.clone().finish().as_ref());

@@ -1,7 +1,7 @@
 //! The fast way to begin a batch: exchanges that differ only in request-specific fields share one decision and one record template, and all
 //! of the batch are signed after their records were handed to the writer.
 //!
-//! In: the requests of one caller that arrived together. Out: the same answers and records as from deciding each by itself, which
+//! In: the requests of one batch of one caller. Out: the same answers and records as from deciding each by itself, which
 //! `tests/services/both_paths.rs` compares. The rest of the crate does not need this folder: the feature `fast` leaves it out.
 
 use std::rc::Rc;
@@ -294,8 +294,8 @@ impl<'a> BatchPlanner<'a> {
         asked
     }
 
-    /// The record templates of the batch. The batch keeps them until its end, so that its own thread frees them, where the allocator has
-    /// their memory at hand, and not the writer.
+    /// The record templates of the batch. The batch keeps them until its end, so that its own thread frees them: freeing memory is
+    /// cheap on the thread that allocated it, and the writer is spared the work.
     pub fn into_templates(self) -> Vec<Arc<RecordTemplate>> {
         self.templates
     }

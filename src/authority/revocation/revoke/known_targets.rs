@@ -32,7 +32,7 @@ impl Names<'_> {
 }
 
 fn unknown(what: String, list: &str) -> Refusal {
-    Refusal::new(Reason::NotFound, format!("{what}; nothing was done")).way_out(format!("{list} shows those there are"))
+    Refusal::new(Reason::NotFound, format!("{what}; nothing was done")).way_out(format!("{list} shows the known names"))
 }
 
 impl Authority {

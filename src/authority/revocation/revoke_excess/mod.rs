@@ -96,9 +96,9 @@ pub(crate) struct NarrowingChange<'a> {
 /// The effect of a change, done or simulated.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ChangeEffect {
-    /// What was revoked, or would be.
+    /// The counts of the objects that the change revoked, or for a dry run would revoke.
     pub hits: RevocationHits,
-    /// How many of those would still be permitted.
+    /// How many of the revoked credentials would still be permitted.
     pub beyond: u64,
 }
 

@@ -32,7 +32,7 @@ struct Tally {
 pub(crate) struct ExcessCredentials {
     /// Number of credentials that would be refused.
     pub count: u64,
-    /// Those of them that no target of the change covers.
+    /// Number of credentials that would be refused and that no target of the change covers.
     pub uncovered: u64,
     alike: BTreeMap<CredentialAttributes, Tally>,
     /// All credentials were visited, and their attributes were kept.
@@ -90,8 +90,8 @@ impl ExcessCredentials {
         }
     }
 
-    /// Targets that cover what was found beyond what `others` cover: the credentials individually if they are few; else shared attributes
-    /// that no credential which may stay has; else `coarse`, which covers the others, too.
+    /// Targets that cover the found credentials which `others` do not cover: the credentials individually if they are few; else shared
+    /// attributes that no credential which may stay has; else `coarse`, which covers the others, too.
     pub fn targets(&self, others: Vec<Target>, among: NarrowedKind, coarse: Target) -> Vec<Target> {
         let fine = if self.whole { self.fine(others, among) } else { None };
         fine.unwrap_or_else(|| vec![coarse])

@@ -107,9 +107,9 @@ impl OwnDomain {
 
 /// The refusal if this server is the CA of no trust domain.
 pub fn not_configured() -> Refusal {
-    Refusal::new(Reason::NotServed, "this server has no trust domain of its own, so nobody signs in to it")
+    Refusal::new(Reason::NotServed, "this server has no trust domain of its own, so nobody can sign in")
         .by("own_domain.trust_domain")
-        .way_out("whoever owns the configuration sets own_domain.trust_domain")
+        .way_out("the owner of the configuration can set own_domain.trust_domain")
 }
 
 /// The login behind an SVID.

@@ -80,7 +80,7 @@ async fn open(process: &Process, task: [u8; 16], parent: &[u8], deadline_ms: u64
     put(process, Event::TaskOpened(opened.into())).await;
 }
 
-/// Runs rounds until an account no longer exists.
+/// Runs the undo worker until an account no longer exists at the upstream.
 async fn until_gone(server: &Server, process: &Process, name: &str) {
     let began = System::real().steady();
     while server.alive().contains(name) {

@@ -28,8 +28,8 @@ use segment_builder::SegmentBuilder;
 
 /// The fingerprint of a name. It is not secret, and two names may share one; then a block is read needlessly.
 ///
-/// Names of revocation targets ([`main_objects::RULE`]) are sorted together at the beginning: the query which revocation covers a credential asks
-/// for about twenty of them.
+/// Names of revocation targets ([`main_objects::RULE`]) are sorted together at the beginning: the query which revocation covers a
+/// credential asks for about twenty of them.
 pub fn fingerprint(name: &str) -> u32 {
     let mut digest = [0; 32];
     if name.starts_with(main_objects::RULE) {
@@ -202,7 +202,9 @@ impl HistoryIndex {
             }
             match IndexSegment::load(&path) {
                 Ok(segment) => drop(index.segments.insert(segment.from().position, segment)),
-                Err(error) => tracing::warn!(path = %path.display(), %error, "a part of the index of history is made again"),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a segment of the history index could not be loaded and is rebuilt")
+                }
             }
         }
         Ok(index)
@@ -215,7 +217,7 @@ impl HistoryIndex {
         };
         match SegmentBuilder::resume(newest, block_bytes) {
             Ok(tail) => self.tail = Some(tail),
-            Err(error) => tracing::warn!(%error, "the newest part of the index of history is made again"),
+            Err(error) => tracing::warn!(%error, "the newest segment of the history index could not be read and is rebuilt"),
         }
         // The file stays until a fuller segment replaces it; both begin at the same place, so both have the same name.
         let first = *first;
@@ -267,7 +269,8 @@ impl HistoryIndex {
         Ok(())
     }
 
-    /// Begins to write a finished segment: searches still use it in memory until [`HistoryIndex::sealed`]. Returns the directory for its file.
+    /// Begins to write a finished segment: searches still use it in memory until [`HistoryIndex::sealed`]. Returns the directory for its
+    /// file.
     pub fn seal(&mut self, built: Arc<SegmentBuilder>) -> Option<PathBuf> {
         self.sealing = Some(built);
         self.dir.clone()
@@ -373,7 +376,7 @@ impl HistoryIndex {
             match self.masks(found.segment.0, &asked.names) {
                 Ok(masks) => asked.segment = Some((found.segment, masks)),
                 Err(error) => {
-                    tracing::warn!(%error, "a part of the index of history is damaged and is made again");
+                    tracing::warn!(%error, "a segment of the history index is damaged and is rebuilt");
                     self.segments.remove(&found.segment.0).into_iter().for_each(IndexSegment::remove);
                     return None;
                 }

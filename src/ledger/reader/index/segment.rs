@@ -229,7 +229,7 @@ impl IndexSegment {
         if let Entries::File { path, .. } = self.entries
             && let Err(error) = fs::remove_file(&path)
         {
-            tracing::warn!(path = %path.display(), %error, "a part of the index of history could not be removed");
+            tracing::warn!(path = %path.display(), %error, "a segment of the history index could not be deleted");
         }
     }
 

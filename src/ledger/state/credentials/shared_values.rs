@@ -23,7 +23,7 @@ pub struct Lineage {
     pub actors: Vec<Principal>,
     /// The subject token.
     pub subject_token: Option<TokenEvidence>,
-    /// The credential renews another one: the first of its ancestors is the first of its line.
+    /// The credential renews another one: the first of its ancestors is the first of the renewal chain.
     pub renewal: bool,
 }
 

@@ -103,10 +103,10 @@ impl State {
             Some(Author::Person(p)) => p.clone(),
             // A peer of the local socket on the server's host does not count as a second person.
             _ => {
-                let no = Refusal::new(Reason::NotYours, "approving takes somebody with a name: a person or an SVID");
+                let no = Refusal::new(Reason::NotYours, "approving needs a caller with an identity: a person or an SVID");
                 return Err(no
                     .by("two people")
-                    .way_out("sign in as a person: mayfly login; or ask over a listener, with an SVID"));
+                    .way_out("sign in as a person: mayfly login; or call a listener over mTLS, with an SVID"));
             }
         };
         let login = self.login_behind(e, &who, time)?;
@@ -121,7 +121,7 @@ impl State {
             return Err(no.by("approvers of the registration").way_out(way_out));
         }
         if let Some(part) = names.find_map(|name| self.part_in(asked, name)) {
-            let no = Refusal::new(Reason::NotYours, format!("{} {part}: somebody else has to give approval {id}", who.sub));
+            let no = Refusal::new(Reason::NotYours, format!("{} {part}: another person has to give approval {id}", who.sub));
             let others = match asked.of() {
                 ApprovalKind::Change => "another operator whom policy permits ApproveChange",
                 _ => "another approver of the upstream",
@@ -147,11 +147,11 @@ impl State {
         let id = CredentialId::from_slice(&e.login).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
         let login = self.login_alive(&id, time)?;
         if login.job.is_some() {
-            return Err(Refusal::new(Reason::NotYours, format!("{} is a job: approving takes a person", login.caller)));
+            return Err(Refusal::new(Reason::NotYours, format!("{} is a CI job: only a person may approve", login.caller)));
         }
         match login.person == *who {
             true => Ok(Some(login)),
-            false => Err(Refusal::new(Reason::NotYours, format!("login {id} is somebody else's"))),
+            false => Err(Refusal::new(Reason::NotYours, format!("login {id} belongs to another person"))),
         }
     }
 
@@ -212,7 +212,7 @@ impl State {
             facts.tasks.extend(&task.terms.path);
             facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
         } else if !asked.task.is_empty() {
-            return Err(Refusal::new(Reason::NotFound, "the task that it was asked in is gone"));
+            return Err(Refusal::new(Reason::NotFound, "the task in which the approval was requested no longer exists"));
         }
         match self.rules.blocks(&facts) {
             Some(hit) => Err(refused_by(&hit, "approving")),

@@ -40,7 +40,7 @@ impl State {
         in_glass(decided, task.terms.break_glass, || task.admits(&decided.caller))?;
         let end = Millis(decided.expires_at).min(task.deadline).min(time.plus(limits::AUTHORIZATION_MS));
         if e.good_until <= time.0 || Millis(e.good_until) > end.plus(limits::CLOCK_SKEW_MS) {
-            return Err(Refusal::new(Reason::NoLifeLeft, "the end of the authorization is not within its bounds"));
+            return Err(Refusal::new(Reason::NoLifeLeft, "the expiry of the authorization is not within its bounds"));
         }
         let mut facts = facts_of(as_issued, rests_on, &task.terms.path, TargetKinds::ALL);
         facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
@@ -71,7 +71,7 @@ impl State {
     pub fn still_authorized(&self, e: &ActionAuthorized, revision: Seq, time: Millis) -> Verdict {
         let decided = e.decided.as_deref().ok_or_else(|| malformed("an authorization of nothing"))?;
         if Millis(e.good_until) <= time.max(self.time) {
-            return Err(Refusal::new(Reason::NoLifeLeft, "what was authorized was to begin before now"));
+            return Err(Refusal::new(Reason::NoLifeLeft, "the time by which the authorized action had to begin has passed"));
         }
         let task = self.active_task(&decided.task, time)?;
         if !e.credential.is_empty() {

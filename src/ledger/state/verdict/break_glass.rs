@@ -21,7 +21,7 @@ fn somebody(record: &Record) -> Result<Principal, Refusal> {
     match record.author.as_ref().and_then(|a| a.who.as_ref()) {
         Some(Author::SpiffeId(sub)) => Ok(Principal { issuer: trust_domain_of(sub).to_owned(), sub: sub.clone() }),
         Some(Author::Person(person)) => Ok(person.clone()),
-        _ => Err(Refusal::new(Reason::NotYours, "break-glass takes somebody with a name: a person or an SVID")),
+        _ => Err(Refusal::new(Reason::NotYours, "break-glass needs a caller with an identity: a person or an SVID")),
     }
 }
 
@@ -83,10 +83,10 @@ impl State {
             return match e.break_glass {
                 true if !plain => Err(malformed("break-glass with callers, an approval or a heartbeat of its own")),
                 true if Millis(e.max_deadline) > longest => {
-                    Err(Refusal::new(Reason::NoLifeLeft, "break-glass takes an hour at most"))
+                    Err(Refusal::new(Reason::NoLifeLeft, "a break-glass task lasts an hour at most"))
                 }
                 true if Millis(e.deadline) > Millis(e.opened_at).plus(limits::BREAK_GLASS_JOIN_MS) => {
-                    Err(Refusal::new(Reason::NoLifeLeft, "break-glass would wait too long for its second person"))
+                    Err(Refusal::new(Reason::NoLifeLeft, "the break-glass task would wait too long for its second person"))
                 }
                 _ => Ok(()),
             };
@@ -98,7 +98,9 @@ impl State {
         }
         let Some(parent) = glass else { return Ok(()) };
         match std::iter::once(&e.opener).chain(&e.callers).find(|c| !parent.admits(c)) {
-            Some(other) => Err(Refusal::new(Reason::NotYours, format!("{other} is none of those who opened break-glass"))),
+            Some(other) => {
+                Err(Refusal::new(Reason::NotYours, format!("{other} is not one of the two people of the break-glass task")))
+            }
             None => Ok(()),
         }
     }
@@ -142,7 +144,7 @@ impl State {
         let login = self.login_alive(&id, time)?;
         match login.person == *who && *login.caller == *e.caller {
             true => Ok(()),
-            false => Err(Refusal::new(Reason::NotYours, format!("login {id} is somebody else's"))),
+            false => Err(Refusal::new(Reason::NotYours, format!("login {id} belongs to another person"))),
         }
     }
 
@@ -194,7 +196,7 @@ impl State {
     ) -> Verdict {
         let Some(first) = glass.people.first() else { return Err(none(id)) };
         if glass.joined() {
-            return Err(Refusal::new(Reason::AlreadyExists, format!("break-glass task {id} has its two people")));
+            return Err(Refusal::new(Reason::AlreadyExists, format!("break-glass task {id} already has its two people")));
         }
         if glass.over(time) || self.tasks.get(id).is_none_or(|t| t.closed.is_some()) {
             return Err(Refusal::new(Reason::TaskNotActive, format!("break-glass task {id} is over: nobody joined in time")));
@@ -203,8 +205,10 @@ impl State {
             return Err(malformed("somebody who joins in another one's name"));
         }
         if glass.is_of(who, &e.caller) {
-            let no =
-                Refusal::new(Reason::NotYours, format!("{} opened break-glass task {id}: somebody else has to join", who.name()));
+            let no = Refusal::new(
+                Reason::NotYours,
+                format!("{} opened break-glass task {id}: another person has to join", who.name()),
+            );
             return Err(no.by("two people"));
         }
         for (who, caller) in [(&first.who, &*first.caller), (who, &*e.caller)] {
@@ -248,7 +252,7 @@ impl State {
         if !glass.over(time) {
             return Err(Refusal::new(
                 Reason::TaskNotActive,
-                format!("break-glass task {id} is not over: it is reviewed afterwards"),
+                format!("break-glass task {id} has not ended yet: it can be reviewed only afterwards"),
             ));
         }
         if glass.review.is_some() {

@@ -181,7 +181,7 @@ impl State {
                     pending.used_once.push(&e.digest);
                     Ok(())
                 }
-                _ => Err(Refusal::new(Reason::EvidenceRevoked, "it may be used once and was used before")),
+                _ => Err(Refusal::new(Reason::EvidenceRevoked, "this evidence may be used only once and was used before")),
             },
             Event::GenerationBegun(e) => {
                 // Generation numbers may be skipped: a store that was restored continues above all numbers that were seen from it.
@@ -221,7 +221,10 @@ impl State {
             && !e.removed
             && e.sequence.is_none_or(|s| s < seen)
         {
-            return Err(Refusal::field("spiffe_sequence", format!("it may not go below {seen} or go missing, once seen")));
+            return Err(Refusal::field(
+                "spiffe_sequence",
+                format!("must not be lower than {seen}, which was seen before, and must not be missing"),
+            ));
         }
         // The change waited for a second person, who was shown its difference from that bundle and from no other.
         let in_force = before.map_or(0, |b| b.seq.as_u64());

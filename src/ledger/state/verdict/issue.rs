@@ -16,7 +16,9 @@ pub(super) fn in_glass(e: &CredentialIssued, glass: bool, admitted: impl Fn() ->
             Err(Refusal::new(Reason::OutsideTask, "an approval gives nothing beyond what break-glass was opened for"))
         }
         (true, true) if admitted() => Ok(()),
-        (true, true) => Err(Refusal::new(Reason::NotYours, format!("{} is none of those who opened it", e.caller))),
+        (true, true) => {
+            Err(Refusal::new(Reason::NotYours, format!("{} is not one of the two people of the break-glass task", e.caller)))
+        }
         (true, false) | (false, true) => Err(malformed("an issuance that does not say whether it happens in break-glass")),
     }
 }

@@ -84,7 +84,7 @@ impl State {
     pub(super) fn may_log_out(&self, e: &LoggedOut) -> Verdict {
         match CredentialId::from_slice(&e.credential).and_then(|id| self.logins.get(&id)) {
             Some(login) if login.ended_at.is_none() => Ok(()),
-            Some(login) => Err(Refusal::new(Reason::AlreadyExists, format!("login {} was given back already", login.id))),
+            Some(login) => Err(Refusal::new(Reason::AlreadyExists, format!("login {} was ended already", login.id))),
             None => Err(Refusal::new(Reason::NotFound, "there is no such login")),
         }
     }

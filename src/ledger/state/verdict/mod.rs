@@ -98,10 +98,12 @@ pub fn refused_by(hit: &Hit, what: &str) -> Refusal {
     } else {
         Reason::Revoked
     };
-    let verb = if hit.lock { "blocks new grants" } else { "was revoked" };
-    let no = Refusal::new(reason, format!("{what} is refused: {} {verb} at seq {}", hit.target, hit.seq))
-        .by(format!("seq {}", hit.seq));
-    if hit.lock { no.way_out(format!("an operator lifts it: mayfly lock lift {} --reason TEXT", hit.seq)) } else { no }
+    let why = match hit.lock {
+        true => format!("the lock on {} at seq {} blocks new grants", hit.target, hit.seq),
+        false => format!("{} was revoked at seq {}", hit.target, hit.seq),
+    };
+    let no = Refusal::new(reason, format!("{what} is refused: {why}")).by(format!("seq {}", hit.seq));
+    if hit.lock { no.way_out(format!("an operator can lift the lock: mayfly lock lift {} --reason TEXT", hit.seq)) } else { no }
 }
 
 /// The version of an environment's policy set in effect, 0 if it has none.

@@ -118,7 +118,7 @@ impl State {
         }
         let waits = |t: &&Task| t.pending && t.closed.is_none();
         let task = TaskId::from_slice(&asked.task).and_then(|id| self.tasks.get(&id)).filter(waits);
-        let task = task.ok_or_else(|| Refusal::new(Reason::TaskNotActive, "the task does not wait any more"))?;
+        let task = task.ok_or_else(|| Refusal::new(Reason::TaskNotActive, "the task no longer waits for an approval"))?;
         self.version_in_force(&task.terms.environment, task.terms.policy)?;
         let opening = self.rules.blocks(&self.opening(&task.terms));
         match opening.or_else(|| self.revoked_by(task).map(|(_, hit)| hit)) {
@@ -138,7 +138,7 @@ impl State {
         self.timely(e.decided_at, revision, time)?;
         let task = self.active_task(&e.task, time)?;
         if task.terms.break_glass {
-            return Err(Refusal::new(Reason::NoLifeLeft, "break-glass is not extended"));
+            return Err(Refusal::new(Reason::NoLifeLeft, "a break-glass task cannot be extended"));
         }
         self.version_in_force(&task.terms.environment, e.policy_version)?;
         let parent = self.tasks.upwards(task).nth(1).map_or(Millis(u64::MAX), |p| p.deadline);
@@ -165,7 +165,7 @@ impl State {
             return match &task.approved {
                 Some(first) if Millis(e.deadline) > task.deadline => Err(Refusal::new(
                     Reason::ApprovalNeeded,
-                    format!("task {} was opened with approval {}: more time takes another one", task.terms.id, first.id),
+                    format!("task {} was opened with approval {}: extending it needs another approval", task.terms.id, first.id),
                 )),
                 _ => Ok(revision),
             };

@@ -115,8 +115,8 @@ pub(super) fn own_grant<'w>(
 }
 
 impl Decider {
-    /// Decides the common part of several exchanges of one view, with `want` as their representative. [`BatchDecision::grant`] then gives each
-    /// exchange its grant, or says that the exchange must be decided separately.
+    /// Decides the common part of several exchanges of one view, with `want` as their representative. [`BatchDecision::grant`] then gives
+    /// each exchange its grant, or says that the exchange must be decided separately.
     ///
     /// `None` where every exchange must be decided separately, for example because an approval is for a single request.
     pub fn shared<'a>(

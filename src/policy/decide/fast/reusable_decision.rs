@@ -1,4 +1,4 @@
-//! Reuses the common decision of one batch for exchanges of the same kind in the batches right behind it.
+//! Reuses the common decision of one batch for exchanges of the same kind in the following batches of the connection.
 //!
 //! The reuse serves speed only. A grant states in its record which view it was decided on. The fold compares that view with the versions in
 //! effect at the record's place in the order, and a verifier compares it with later revocations. A decision that is reused for too long is

@@ -102,7 +102,7 @@ pub struct MayflyClaims {
     /// The subject token that the credential depends on.
     #[serde(default)]
     pub subject_token: Option<SubjectTokenClaim>,
-    /// The credentials that this one depends on, the first of its line first.
+    /// The credentials that this one depends on, the first credential of its renewal chain first.
     #[serde(default)]
     pub ancestors: Vec<AncestorClaim>,
     /// The SVID that the credential depends on.
@@ -132,7 +132,7 @@ pub struct GroundClaim {
     /// The grant's scopes, separated by spaces.
     #[serde(default)]
     pub scope: String,
-    /// The grant's binding.
+    /// The name of the registry binding that permitted the grant; empty if none did.
     #[serde(default)]
     pub binding: String,
     /// The grant's tool.

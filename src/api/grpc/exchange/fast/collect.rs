@@ -1,8 +1,8 @@
 //! Batching of single exchanges of one connection: exchanges that arrive at the same time are decided as one batch, as those of a stream
 //! are. Their common parts are decided, encoded and written to the log once.
 //!
-//! A call puts its request into its connection's queue. The first call in the queue has the queue served after all tasks that are ready
-//! have run, which is at once if there are none.
+//! A call puts its request into its connection's queue. The first call in an empty queue schedules the processing of the queue for
+//! the moment when all tasks that are ready have run, which is at once if there are none.
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
 //! The fast path of the exchange.
 //!
 //! [`decode`] reads requests in prost's own encoding without prost and leaves every other form to prost. [`unary`] answers `Exchange`,
-//! [`collect`] makes one batch of the single exchanges that arrive together on a connection, [`stream`] and [`batch_codec`] answer the two
-//! other methods, and [`encode`] encodes the fields that consecutive answers share once.
+//! [`collect`] makes one batch of the single exchanges that arrive at the same time on a connection, [`stream`] and [`batch_codec`] answer
+//! the two other methods, and [`encode`] encodes the fields that consecutive answers share once.
 //!
-//! In: a call that the parent folder could answer as well. Out: the same bytes. Nothing outside of this folder may depend on it, except where
-//! `routes.rs` chooses it.
+//! In: a call that the parent folder could answer as well. Out: the same bytes. Nothing outside of this folder may depend on it, except
+//! where `routes.rs` chooses it.
 
 mod batch_codec;
 mod collect;

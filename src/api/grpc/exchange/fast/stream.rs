@@ -1,4 +1,4 @@
-//! `StreamExchange`: requests that arrive together are decided as one batch, and answers that are ready together are sent in one frame.
+//! `StreamExchange`: requests that arrive at the same time are decided as one batch, and all answers that are ready are sent in one frame.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -34,7 +34,7 @@ use mayfly_proto::mayfly::v1 as pb;
 
 type Message = Result<Option<Option<RawRequest>>, Status>;
 
-/// Answers that are sent together.
+/// Answers that are sent in one frame.
 #[derive(Default)]
 struct Batch {
     /// Encoded messages, each with its prefix.
@@ -45,7 +45,7 @@ struct Batch {
     over: Option<Status>,
 }
 
-/// The answer body of a stream: all answers that are ready together are sent in one frame, already encoded.
+/// The answer body of a stream: all answers that are ready at one poll are sent in one frame, already encoded.
 struct Answers {
     batches: mpsc::Receiver<Batch>,
     over: Option<Status>,
@@ -155,7 +155,7 @@ async fn drive(
         let (mut asked, mut held) = (Vec::with_capacity(limits::STREAM_ROUND), Vec::with_capacity(limits::STREAM_ROUND));
         let (mut next, read) = (Some((message, place)), Stopwatch::start());
         let most = authority.intake.round(limits::STREAM_ROUND);
-        // Requests that arrived together are decided together: a task for each would cost as much as its decision.
+        // Requests that arrived at the same time are decided as one batch: a task for each would cost as much as its decision.
         let over = loop {
             let Some((message, place)) = next.take() else { break None };
             match exchange_of(message) {
