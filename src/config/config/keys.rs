@@ -200,7 +200,7 @@ pub const KEYS: &[ConfigKey] = &[
         "oidc_issuers.platform",
         Text("`github`, `gitlab`, `buildkite`, `kubernetes`, `other`"),
         Absent("none; `attest` needs it"),
-        "The platform that runs the jobs. It determines which claims are ids and which events may start a job. See docs/ci.md.",
+        "The platform that runs the jobs. The platform determines which claims are ids and which events may start a job. See docs/ci.md.",
     ),
     key(
         "oidc_issuers.id_claim",
@@ -413,13 +413,13 @@ pub const KEYS: &[ConfigKey] = &[
         "own_domain.trust_domain",
         TrustDomain,
         Absent("nobody signs in"),
-        "The trust domain whose CA is the server itself: people and jobs that sign in get SVIDs of this trust domain. It must not have a section `[[bundles]]`. See docs/people.md and docs/ci.md.",
+        "The trust domain whose CA is the server itself: people and jobs that sign in get SVIDs of this trust domain. This trust domain must not have a section `[[bundles]]`. See docs/people.md and docs/ci.md.",
     ),
     key(
         "own_domain.login_ttl",
         Duration(l::LOGIN_TTL_MIN_MS, l::LOGIN_TTL_MS),
         Ceiling,
-        "The longest lifetime of a person's SVID. It is never longer than `svid.max_ttl`.",
+        "The longest lifetime of a person's SVID, and never longer than `svid.max_ttl`.",
     ),
     key(
         "own_domain.device_login",
