@@ -254,7 +254,7 @@ pub const KEYS: &[ConfigKey] = &[
         "limits.task_bytes",
         Size(MIB, l::TASK_BYTES),
         Ceiling,
-        "Memory for the terms of all tasks, counting what exceeds 1 KiB per task. A task counts until 10 minutes after its end.",
+        "Memory for the terms of all tasks, not counting the first 1 KiB of each task. A task counts until 10 minutes after its end.",
     ),
     key(
         "limits.task_bytes_per_caller",
