@@ -109,8 +109,8 @@ mayfly is one binary. `mayfly help COMMAND` describes a command and its flags, `
 `mayfly completions SHELL` prints shell completions. This page is generated from the help texts of the commands:
 `MAYFLY_WRITE_DOCS=1 cargo test --test tidy command_line` writes it again.
 
-- Commands write data to stdout and messages to stderr. `-o table|wide|json|yaml|name|csv` selects the format of the data; `--watch` prints a
-  line of JSON for each change.
+- Commands write data to stdout and messages to stderr. `-o table|wide|json|yaml|name|csv` selects the format of the data; `--watch` prints
+  a line of JSON for each change.
 - The address of the server and the identity of the caller come from flags, `MAYFLY_…` variables or `~/.config/mayfly/config.toml`, in this
   order.
 - Commands read a token from stdin and write it to a pipe or a file. No command accepts a token as an argument, and none shows a token on a
