@@ -15,22 +15,22 @@ import sys
 # In the order of the table in docs/performance.md. A thread's name, a stage, and what its frames are called.
 STAGES = [
     ("mayfly-workload", "signature (ES256, of a digest)", r"EcdsaKeyPair::sign|ECDSA_do_sign|pkey_ec_sign"),
-    ("mayfly-workload", "TLS, what goes to it put together, and its reads and writes in the kernel", r"rustls|api::write_coalescing|poll_write_vectored|poll_read|writev|recv|sock_"),
-    ("mayfly-workload", "waiting for sockets and for each other, in the kernel", r"epoll_wait|futex|schedule|Context::park|eventfd|mio::"),
-    ("mayfly-workload", "admission: a request read and checked, the digest of all that was asked", r"policy::fast_decode|policy::exchange_request|grpc::raw_request|StreamExchangeRequest|ExchangeRequest"),
+    ("mayfly-workload", "TLS: assembling the output, and reads and writes in the kernel", r"rustls|api::write_coalescing|poll_write_vectored|poll_read|writev|recv|sock_"),
+    ("mayfly-workload", "waiting for sockets and for other threads, in the kernel", r"epoll_wait|futex|schedule|Context::park|eventfd|mio::"),
+    ("mayfly-workload", "admission: reading and checking a request, and the digest of its fields", r"policy::fast_decode|policy::exchange_request|grpc::exchange::fast::decode|StreamExchangeRequest|ExchangeRequest"),
     ("mayfly-workload", "task and policy", r"policy::|cedar"),
     ("mayfly-workload", "claims, base64, record; hashing both", r"credential::|ledger::record|ledger::commit|ledger::writer::(?:template|encoded)|exchange::.*make|data_encoding|base64"),
-    ("mayfly-workload", "answer: reveal and encode, wiping", r"grpc::fast_encode|grpc::stream::Answers|zeroize|ExchangeResponse"),
-    ("mayfly-workload", "the caller, still let in; the request's name, and whether it was seen; a round, put together", r"grpc::exchange_batch|exchange::|identity::|grpc::unary_batcher|ledger::(?:writer::proposal_queue|reader::view|Ledger)|grpc::stream|grpc::unary"),
+    ("mayfly-workload", "answer: reveal and encode, wiping", r"grpc::exchange::fast::encode|grpc::exchange::fast::stream::Answers|zeroize|ExchangeResponse"),
+    ("mayfly-workload", "checking that the caller is still admitted; the lookup of the request id; assembling a batch", r"grpc::exchange|exchange::|identity::|ledger::(?:writer::proposal_queue|reader::view|Ledger)"),
     ("mayfly-workload", "tokio, HTTP/2, tonic", r"tokio|h2::|hyper|tonic|tower|api::connection|api::listener"),
     ("ledger-writer", "writer: the log's write and flush, in the kernel", r"store::"),
     ("ledger-writer", "writer: verdict and effect (fold)", r"ledger::state|WriterHead::apply|verify::"),
-    ("ledger-writer", "writer: tree, templates and bytes of a commit", r"ledger::(?:commit|tree|writer::(?:packed|template|encoded))"),
+    ("ledger-writer", "writer: Merkle tree, record templates and bytes of a commit", r"ledger::(?:commit|tree|writer::(?:packed|template|encoded))"),
 ]
 # What a thread does that no frame said.
 THREADS = [
-    ("mayfly-workload", "of these threads, with a stack that was cut off"),
-    ("ledger-writer", "writer: the line, answers, what is freed"),
+    ("mayfly-workload", "samples of the threads above with a truncated stack"),
+    ("ledger-writer", "writer: queue, answers, freeing memory"),
     ("store-", "moving to redb, on a thread of its own"),
     ("ledger-derive", "index of history, on a thread of low priority"),
     ("", "all other threads"),

@@ -97,7 +97,7 @@ pub struct MtlsAcceptor {
 }
 
 impl MtlsAcceptor {
-    /// `max_ttl_ms` is `svid_max_ttl`.
+    /// `max_ttl_ms` is `svid.max_ttl`.
     pub fn new(own: CurrentCertificate, bundles: CurrentBundles, system: System, max_ttl_ms: u64) -> MtlsAcceptor {
         MtlsAcceptor { provider: provider(), own, bundles, system, max_ttl_ms }
     }

@@ -113,8 +113,8 @@ pub struct IssuingArgs {
     /// Credentials per task
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     per_task: u32,
-    /// Percentage of issued credentials that an operator revokes, each in a call of its own as soon as it is answered; each task is then
-    /// also completed by its caller once all its exchanges are answered [default: none, and tasks stay open]
+    /// Percentage of issued credentials that an operator revokes, one call per credential, as soon as the exchange is answered; the caller
+    /// then also completes each task once all its exchanges are answered [default: none, and tasks stay open]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     endings: Option<f64>,
     /// Number of policies in the policy set
@@ -130,10 +130,10 @@ pub struct IssuingArgs {
     /// Run every row of the table of targets in turn, each for --seconds and on --engine, and print each value beside its target
     #[arg(long, conflicts_with_all = ["mode", "kind", "concurrency", "connections", "rate", "per_task", "endings", "policies", "uncached", "workers", "running", "dir"])]
     table: bool,
-    /// Address of a server that is already running, with the bench world's directory as --dir
+    /// Address of a server that is already running; --dir is then the directory of its files
     #[arg(long, requires = "dir")]
     running: Option<SocketAddr>,
-    /// Directory of the bench world [default: a temporary directory that is removed]
+    /// Directory for the files of the benchmark's server: CA, SVIDs, configuration, store [default: a temporary directory that is removed]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }

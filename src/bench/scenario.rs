@@ -102,7 +102,7 @@ pub struct SoakArgs {
     /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
     pub engine: DevEngine,
-    /// Directory of the bench world [default: a temporary directory that is removed]
+    /// Directory for the files of the benchmark's server: CA, SVIDs, configuration, store [default: a temporary directory that is removed]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
@@ -122,7 +122,7 @@ pub struct LiveArgs {
     /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
     pub engine: DevEngine,
-    /// Directory of the bench world [default: a temporary directory that is removed]
+    /// Directory for the files of the benchmark's server: CA, SVIDs, configuration, store [default: a temporary directory that is removed]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
@@ -136,7 +136,7 @@ pub struct IncidentArgs {
     /// Storage engine of the server
     #[arg(long, value_enum, default_value = "redb")]
     pub engine: DevEngine,
-    /// Directory of the bench world [default: a temporary directory that is removed]
+    /// Directory for the files of the benchmark's server: CA, SVIDs, configuration, store [default: a temporary directory that is removed]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }

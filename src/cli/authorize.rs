@@ -22,7 +22,8 @@ pub struct AuthorizeArgs {
     /// Task [default: the task of --token]
     #[arg(long, value_name = "TASK", env = "MAYFLY_TASK", hide_env_values = true, value_parser = args::task_id, required_unless_present = "token")]
     task: Option<String>,
-    /// File with a token presented to this caller as a server of the token's upstream; `-` is stdin [default: ask for this caller itself]
+    /// File with a token that was presented to this workload, a server of the token's upstream: check the rights of the token's holder;
+    /// `-` is stdin [default: check the rights of this caller]
     #[arg(long, value_name = "FILE")]
     token: Option<PathBuf>,
     /// Scope that the action needs; can be repeated

@@ -27,10 +27,10 @@ pub enum BindingCommand {
     List(ListBindingsArgs),
     /// Show a binding
     Show(ShowBindingArgs),
-    /// Replace a binding; a narrower version takes effect at once and revokes what it no longer covers, a wider one needs the approval of
-    /// another operator
+    /// Replace a binding; a narrower version takes effect at once and revokes the credentials that it no longer covers, a wider version
+    /// needs the approval of another operator
     Change(BindingFileArgs),
-    /// Remove tools, scopes or callers from a binding at once, and revoke what it no longer covers
+    /// Remove tools, scopes or callers from a binding at once, and revoke the credentials that it no longer covers
     Narrow(NarrowArgs),
     /// Remove a binding and revoke everything issued under it
     Remove(RemoveBindingArgs),

@@ -24,9 +24,10 @@ pub enum BundleCommand {
     List(ListArgs),
     /// Add roots to a trust domain; an unknown trust domain is created
     Add(AddBundleArgs),
-    /// Replace the bundle of a trust domain; roots missing from the new bundle are removed and what they vouched for is revoked
+    /// Replace the bundle of a trust domain; roots missing from the new bundle are removed, and credentials issued for SVIDs of these roots
+    /// are revoked
     Set(SetBundleArgs),
-    /// Remove a root or a whole trust domain, and revoke what it vouched for
+    /// Remove a root or a whole trust domain, and revoke the credentials issued for its SVIDs
     Remove(RemoveBundleArgs),
 }
 

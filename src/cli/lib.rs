@@ -92,7 +92,7 @@ pub struct Cli<B: BenchCommand> {
 const AFTER_HELP: &str = "\
 Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 not authenticated, 5 denied, 6 upstream failed, 7 partly done, 8 try again, \
 9 approval needed, 10 findings.
-Data goes to stdout, words to stderr.";
+Data goes to stdout, messages to stderr.";
 
 /// The options of every command.
 #[derive(Args, Clone)]

@@ -274,8 +274,8 @@ defects! {
     Expired => "expired", "exp has not come (JWT-SVID 3.3)";
     /// `nbf` or `iat` is in the future.
     NotYetValid => "not_yet_valid", "nbf and iat have come (RFC 7519, 4.1.5 and 4.1.6)";
-    /// The remaining lifetime exceeds the configured `svid_max_ttl`.
-    LivesTooLong => "lives_too_long", "an SVID has at most svid_max_ttl of life left (mayfly, identity)";
+    /// The remaining lifetime exceeds the configured `svid.max_ttl`.
+    LivesTooLong => "lives_too_long", "an SVID has at most svid.max_ttl of life left (mayfly, identity)";
 }
 
 impl fmt::Display for JwtSvidDefect {

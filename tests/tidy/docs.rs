@@ -105,17 +105,20 @@ fn the_configuration_page_and_the_others_are_linked_from_the_readme() {
 fn command_line() -> String {
     let mut page = "# The command line
 
-One binary. Every command and flag explains itself: `mayfly help COMMAND`. `mayfly man --dir FOLDER` writes manual pages, and
-`mayfly completions SHELL` completions. This page is written from the commands; `MAYFLY_WRITE_DOCS=1 cargo test --test tidy command_line`
-writes it anew.
+mayfly is one binary. `mayfly help COMMAND` describes a command and its flags, `mayfly man --dir FOLDER` writes manual pages, and
+`mayfly completions SHELL` prints shell completions. This page is generated from the help texts of the commands:
+`MAYFLY_WRITE_DOCS=1 cargo test --test tidy command_line` writes it again.
 
-- Data goes to stdout, words go to stderr. `-o table|wide|json|yaml|name|csv` is the form of the data; `--watch` gives a line of JSON for each change.
-- Which server, and who we are, comes from flags, `MAYFLY_…` variables or `~/.config/mayfly/config.toml`, in this order.
-- A token is read from stdin and written to a pipe or a file, never taken from the command line nor shown on a terminal unasked.
+- Commands write data to stdout and messages to stderr. `-o table|wide|json|yaml|name|csv` selects the format of the data; `--watch` prints
+  a line of JSON for each change.
+- The address of the server and the identity of the caller come from flags, `MAYFLY_…` variables or `~/.config/mayfly/config.toml`, in this
+  order.
+- Commands read a token from stdin and write it to a pipe or a file. No command accepts a token as an argument, and none shows a token on a
+  terminal unless a flag asks for it.
 - Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 not authenticated, 5 denied, 6 upstream failed, 7 partly done, 8 try again, 9 approval
   needed, 10 findings.
 
-| command | does |
+| command | description |
 |---|---|
 "
     .to_owned();

@@ -17,7 +17,7 @@ mayfly-workload
 
 mayfly-workload 
 \t    aaaaaaaaaaaa mayfly_policy::fast_decode::own
-\t    aaaaaaaaaaaa mayfly_api::grpc::exchange_batch::begin
+\t    aaaaaaaaaaaa mayfly_api::grpc::exchange::batch::begin
 
 ledger-writer 
 \t    aaaaaaaaaaaa mayfly_ledger::writer::commit_loop::serve
@@ -50,7 +50,7 @@ fn rows(samples: &str) -> Vec<(String, f64)> {
 #[test]
 fn a_sample_is_of_the_innermost_stage_that_it_has() {
     let rows = rows(SAMPLES);
-    for begins in ["signature", "admission", "writer: the line", "writer: the log"] {
+    for begins in ["signature", "admission", "writer: queue", "writer: the log"] {
         let (_, took) = rows.iter().find(|(stage, _)| stage.starts_with(begins)).unwrap();
         assert!((took - 5.0).abs() < f64::EPSILON, "{begins}: {took} µs, where a fourth of 20 is right");
     }

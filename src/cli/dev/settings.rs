@@ -12,12 +12,12 @@ pub const SVID_LIFE_MS: u64 = 3600 * 1000;
 /// The storage engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub enum DevEngine {
-    /// redb, in the world's directory
+    /// redb, in the directory of the server's files
     #[default]
     Redb,
-    /// sled, in the world's directory
+    /// sled, in the directory of the server's files
     Sled,
-    /// In memory; everything is gone when the process ends
+    /// In memory; all data is lost when the process ends
     Memory,
 }
 

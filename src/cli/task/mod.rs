@@ -35,7 +35,7 @@ pub enum TaskCommand {
     Hold(hold::HoldArgs),
     /// Resume a held task
     Resume(hold::ResumeArgs),
-    /// Send a heartbeat, which tells that the work goes on
+    /// Send a heartbeat, which keeps a task with heartbeats open
     Heartbeat(heartbeat::TaskHeartbeatArgs),
     /// Complete a task whose work is done, with its child tasks
     Complete(end::EndArgs),

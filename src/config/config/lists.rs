@@ -8,13 +8,13 @@ pub const LISTS: &[(&str, &str)] = &[
     ("bundles", "One section per trust domain, at least one. `MAYFLY_BUNDLES` replaces all of them."),
     (
         "oidc_issuers",
-        "One section per OIDC issuer whose tokens are taken; docs/delegation.md says for what. No variable sets them.",
+        "One section per OIDC issuer whose tokens are accepted: of people (docs/people.md), of CI jobs (docs/ci.md), and subject tokens (docs/delegation.md). No variable sets these sections.",
     ),
     (
         "attestation",
-        "One section per rule on which CI jobs and pods are let in; the first that is for a job counts. docs/ci.md. No variable sets them.",
+        "One section per rule that admits CI jobs and pods; the first rule that matches a job is applied. See docs/ci.md. No variable sets these sections.",
     ),
-    ("webhooks", "One section per receiver, at most 8; docs/webhooks.md. No variable sets them."),
+    ("webhooks", "One section per receiver, at most 8. See docs/webhooks.md. No variable sets these sections."),
 ];
 
 /// Whether a section is a list.

@@ -16,52 +16,56 @@ pub(super) const OTLP: ConfigKey = key(
     "traces.otlp",
     ValueForm::Name,
     KeyDefault::Absent("no traces"),
-    "Where traces go: an OpenTelemetry collector, `https://HOST/v1/traces`, or http on this host. docs/traces.md says what they tell.",
+    "The OpenTelemetry collector that gets traces: `https://HOST/v1/traces`, or http on this host. docs/traces.md describes the traces.",
 );
-pub(super) const CA: ConfigKey =
-    key("traces.ca", ValueForm::Path, KeyDefault::Absent("those of the system"), "The roots that vouch for that collector, PEM.");
+pub(super) const CA: ConfigKey = key(
+    "traces.ca",
+    ValueForm::Path,
+    KeyDefault::Absent("those of the system"),
+    "The root certificates for the certificate of the traces' collector, PEM.",
+);
 pub(super) const RATIO: ConfigKey = key(
     "traces.ratio",
     ValueForm::Ratio,
     KeyDefault::Is("0.01"),
-    "Of calls whose callers name no trace, this part is traced. A caller's own `traceparent` counts before it.",
+    "The share of calls without a `traceparent` that is traced. For a call with a `traceparent`, its sampled flag decides instead.",
 );
 pub(super) const PER_SECOND: ConfigKey = key(
     "traces.per_second",
     ValueForm::Number(1, limits::TRACES_PER_SECOND as u64),
     KeyDefault::Is("100"),
-    "Most calls a second that are traced because their callers say so, and as many of the others. Beyond, they are counted.",
+    "The maximum number of calls per second that are traced because of their `traceparent`; the same maximum applies separately to sampled calls. Calls beyond it are counted and not traced.",
 );
 pub(super) const FORMAT: ConfigKey = key(
     "log.format",
     ValueForm::Name,
     KeyDefault::Absent("`text` on a terminal, else `json`"),
-    "Log lines on stderr: `json`, an object each, or `text`. `--log` overrides it.",
+    "The format of log lines on stderr: `json` (one object per line) or `text`. `--log` overrides this key.",
 );
 pub(super) const LEVEL: ConfigKey = key(
     "log.level",
     ValueForm::Text("`off`, `error`, `warn`, `info`, `debug` or `trace`, also for one module"),
     KeyDefault::Is("\"info\""),
-    "Which log lines are written, like `info` or `info,mayfly_api=debug`. The variable `MAYFLY_LOG` counts before it.",
+    "The levels of the log lines that are written, like `info` or `info,mayfly_api=debug`. The variable `MAYFLY_LOG` overrides this key.",
 );
 pub(super) const CALLS: ConfigKey = key(
     "log.calls",
     ValueForm::Flag,
     KeyDefault::Is("false"),
-    "A line for each call and each exchange on a stream, with its ids, status and reason. Each costs a few allocations and a write to stderr.",
+    "Whether the server logs a line for each call and each exchange on a stream, with ids, status and reason. Each line costs a few allocations and a write to stderr.",
 );
 
 pub(super) const METRICS_TLS: ConfigKey = key(
     "metrics.tls",
     ValueForm::Flag,
     KeyDefault::Is("false"),
-    "`listen.metrics` speaks HTTPS, with the certificate of the public listener. Beyond this host it takes this, or a token, or both.",
+    "Whether `listen.metrics` uses HTTPS, with the certificate of the public listener. An address that is not loopback requires this key, `metrics.token_file` or both.",
 );
 pub(super) const METRICS_TOKEN: ConfigKey = key(
     "metrics.token_file",
     ValueForm::Path,
     KeyDefault::Absent("no token"),
-    "The bearer token that a scraper of `listen.metrics` has to send: at least 16 visible ASCII characters in a file that others may not read. Read again when it changes.",
+    "The file of the bearer token that a scraper of `listen.metrics` must send: at least 16 visible ASCII characters, not readable by other users. The server reads the file again when it changes.",
 );
 
 /// `[metrics]`: how access to `listen.metrics` is restricted.

@@ -13,7 +13,7 @@ pub fn reference() -> String {
             Some((_, about)) => out.push_str(&format!("\n## [[{section}]]\n\n{about}\n\n")),
             None => out.push_str(&format!("\n## [{section}]\n\n")),
         }
-        out.push_str("| key | value | default | variable | taken at |\n|---|---|---|---|---|\n");
+        out.push_str("| key | value | default | variable | in effect after |\n|---|---|---|---|---|\n");
         for key in KEYS.iter().filter(|k| k.parts().0 == section) {
             out.push_str(&row(key));
         }
@@ -64,20 +64,22 @@ fn form(form: ValueForm) -> String {
 
 const HEAD: &str = "# Configuration
 
-One TOML file, `mayfly.toml`. An environment variable overrides its key; lists are separated by commas. `mayfly server validate` checks
-the file, everything that it names, and all that a start opens and binds, without starting.
+The configuration is one TOML file, `mayfly.toml`. An environment variable overrides its key; items of a list are separated by commas.
+`mayfly server validate` checks the file, the files that it names, and everything that a start opens and binds, without starting.
 
-A running server reads the file again on SIGHUP (`systemctl reload mayfly`). The column \"taken at\" says of each key whether a change takes
-effect then or with the next start. A file that is wrong changes nothing, and the log says what was taken and what waits for a restart
-([operations](operations.md#changing-the-configuration)). Certificates, keys, bundles, and the files that sections name are read again in any case.
+A running server reads the file again on SIGHUP (`systemctl reload mayfly`). The column \"in effect after\" says for each key whether a change
+takes effect with that reload or with the next start. If the file has an error, nothing changes. The log names the keys whose new values are
+in effect and the keys that need a restart ([operations](operations.md#changing-the-configuration)). A reload also reads certificates, keys,
+bundles, and the files that sections name.
 
-An unknown key is an error, and so is a variable that begins like a section (`MAYFLY_STORE_…`) and names no key. Paths begin at the
+An unknown key is an error, and so is a variable that begins like a section (`MAYFLY_STORE_…`) and names no key. Relative paths begin at the
 directory of the file. Durations are written like `500ms`, `30s`, `5m`, `1h30m` or `7d`, sizes like `64KiB`, `64MiB` or `1GiB`, both in
-quotes. Limits can be lowered, never raised above what is given here; `src/base/limits.rs` says where each number comes from.
+quotes. No limit can be set above the maximum in the column \"value\"; `src/base/limits.rs` and the files under `src/base/limits` have the
+source of each number.
 
-A refusal with `LIMIT_REACHED` names the limit. Some limits are fixed and have no key. `history_questions`: at most 2 questions that read history
-(`explain`, `audit search`, `policy diff` and the like) run at once; a third waits for half a second and is refused then. A question ends, and its place
-is free, when its caller disconnects. `readers`: at most 16 calls of `audit tail` and `audit export`.
+A refusal with `LIMIT_REACHED` names the limit. Some limits are fixed and have no key. `history_questions`: at most 2 queries that read
+history (`explain`, `audit search`, `policy diff` and the like) run at once; a third query waits for half a second and is then refused. A
+query ends, and frees its place, when its caller disconnects. `readers`: at most 16 calls of `audit tail` and `audit export` run at once.
 
-This page is written from the table of keys in `src/config/config/keys.rs`; a test compares them.
+This page is generated from the table of keys in `src/config/config/keys.rs`; a test compares the two.
 ";

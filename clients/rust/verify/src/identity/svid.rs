@@ -246,7 +246,7 @@ defects! {
     /// The time is after notAfter.
     Expired => "expired", "notAfter has not passed (RFC 5280, 4.1.2.5)";
     /// The remaining lifetime exceeds the configured `svid_max_ttl`.
-    LivesTooLong => "lives_too_long", "an SVID has at most svid_max_ttl of life left (mayfly, identity)";
+    LivesTooLong => "lives_too_long", "an SVID has at most svid.max_ttl of life left (mayfly, identity)";
 }
 
 impl PathDefect {
