@@ -266,19 +266,31 @@ fn show(issued: &pb::Issued) -> String {
 
 /// Runs a story on both paths and compares what was answered and recorded.
 fn same(order: Order, story: impl Fn(&mut Side)) {
-    let [fast, plain] = [ExchangePath::Fast, ExchangePath::Plain].map(|path| {
+    let mut sides = [ExchangePath::Fast, ExchangePath::Plain].map(|path| {
         let mut side = Side::new(path, order);
         story(&mut side);
         side.w.pass(1);
-        (side.records(), side.log)
+        side
     });
-    for (fast, plain) in [(&fast.1, &plain.1), (&fast.0, &plain.0)] {
-        assert!(fast.lines().count() > 1);
-        for (n, (a, b)) in fast.lines().zip(plain.lines()).enumerate() {
-            assert_eq!(a, b, "line {n}");
+    equal(&sides[0].log, &sides[1].log);
+    // Refusals are recorded in the background.
+    let mut records = sides.each_mut().map(Side::records);
+    for _ in 0..250 {
+        if records[0] == records[1] {
+            break;
         }
-        assert_eq!(fast.lines().count(), plain.lines().count());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        records = sides.each_mut().map(Side::records);
     }
+    equal(&records[0], &records[1]);
+}
+
+fn equal(fast: &str, plain: &str) {
+    assert!(fast.lines().count() > 1);
+    for (n, (a, b)) in fast.lines().zip(plain.lines()).enumerate() {
+        assert_eq!(a, b, "line {n}");
+    }
+    assert_eq!(fast.lines().count(), plain.lines().count());
 }
 
 fn in_task(task: &str, request_id: &str) -> pb::ExchangeRequest {
