@@ -64,6 +64,9 @@ const words = (result: unknown): string => (result as { content: { text: string 
 
 /** Calls tools without pause while the server's SVID rotates under it. */
 async function callsWhileRotating(client: Client, folder: string, meta?: Record<string, string>): Promise<number> {
+  // The server may have taken seconds to start, so its SVID begins to age only now; it looks at the files every two seconds.
+  world.mint('mcp/echo', folder, 10);
+  await sleep(2_300);
   let go = true;
   let calls = 0;
   const call = async () => {
@@ -108,7 +111,7 @@ function mcpClient(t: TestContext): Client {
 
 test('over stdio, the task in _meta', { timeout: 60_000 }, async (t) => {
   const folder = join(world.folder, 'stdio');
-  const { svid, key } = world.mint('mcp/echo', folder, 10);
+  const { svid, key } = world.mint('mcp/echo', folder, 60);
   const env = { PATH: process.env['PATH']!, ...world.env('mcp/echo'), MAYFLY_SVID: svid, MAYFLY_KEY: key };
   const client = mcpClient(t);
   await client.connect(new StdioClientTransport({ command: process.execPath, args: [example('stdio')], env, stderr: 'inherit' }));
@@ -141,7 +144,7 @@ test('over stdio, the task in MAYFLY_TASK', { timeout: 30_000 }, async (t) => {
 
 test('over HTTP, the task of the credential that is shown', { timeout: 60_000 }, async (t) => {
   const folder = join(world.folder, 'http');
-  const { svid, key } = world.mint('mcp/echo', folder, 10);
+  const { svid, key } = world.mint('mcp/echo', folder, 60);
   const env = { ...process.env, ...world.env('mcp/echo'), MAYFLY_SVID: svid, MAYFLY_KEY: key, ECHO_ISSUER: world.issuer };
   const server: ChildProcess = spawn(process.execPath, [example('http')], { env, stdio: ['ignore', 'pipe', 'inherit'] });
   try {
