@@ -10,6 +10,10 @@ pub mod refusals;
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::admission::operator_calls::{ApprovalMode, OperatorCall};
 use crate::admission::operators::OperatorScope;
@@ -312,6 +316,18 @@ pub(crate) fn no_environment(asked: &str, known: &[&str]) -> Refusal {
 
 fn no_policy_set() -> Refusal {
     Refusal::new(Reason::DeniedByPolicy, "no environment has a policy set that names operators").by("policy")
+}
+
+/// Waits for one of a few permits for work that holds a core; after `wait_ms` it is refused by this limit.
+pub(crate) async fn permit_within(
+    permits: &Arc<Semaphore>,
+    wait_ms: u64,
+    (limit, bound): (&'static str, usize),
+) -> Result<OwnedSemaphorePermit, Error> {
+    match tokio::time::timeout(Duration::from_millis(wait_ms), permits.clone().acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(_)) | Err(_) => Err(Refusal::limit(limit, bound as u64, Duration::from_secs(1)).into()),
+    }
 }
 
 /// The refusal of an action that needs two operators and was requested over the local socket.

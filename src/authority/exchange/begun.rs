@@ -146,8 +146,11 @@ impl Authority {
             return Ok(BegunExchange::Waits); // the keys of its issuer may have to be fetched
         }
         let view = self.ledger.view(); // everything up to sequence number r
+        if self.seen(&view, caller, want)?.is_some() {
+            return Ok(BegunExchange::Waits);
+        }
         match self.grant(&view, &self.catalog.now(), caller, want) {
-            Ok(Some(Granted::Local(ready, one))) if !self.too_old(&view) => {
+            Ok(Granted::Local(ready, one)) if !self.too_old(&view) => {
                 self.ledger.propose_ready(vec![ready])?;
                 Ok(BegunExchange::UnderWay(one))
             }

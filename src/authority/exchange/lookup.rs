@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::admission::permit_within;
 use crate::authority::Authority;
 use crate::revocation::feed::RuleOrigin;
 use mayfly_base::limits;
@@ -65,12 +65,7 @@ pub enum TokenStatus {
 impl Authority {
     /// Waits for one of the few permits for queries that hold a core. The wait is short, since each query ends within a second.
     pub(crate) async fn one_question(&self) -> Result<OwnedSemaphorePermit, Error> {
-        let wait = Duration::from_millis(limits::HISTORY_QUESTION_WAIT_MS);
-        let busy = || Refusal::limit("history_questions", limits::HISTORY_QUESTIONS as u64, Duration::from_secs(1));
-        match tokio::time::timeout(wait, self.questions.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(busy().into()),
-        }
+        permit_within(&self.questions, limits::HISTORY_QUESTION_WAIT_MS, ("history_questions", limits::HISTORY_QUESTIONS)).await
     }
 
     /// Runs one query on history on a thread that may block. If the returned future is dropped, the query stops and its permit is released.

@@ -94,7 +94,7 @@ impl Authority {
             }
             let want = known.as_ref().unwrap_or(want);
             let under_way = self.ledger.minting(1);
-            let granted = match self.grant_unseen(&view, &self.catalog.now(), caller, want) {
+            let granted = match self.grant(&view, &self.catalog.now(), caller, want) {
                 Err(no) if needs_approval(&no) && want.renews.is_none() => {
                     drop(under_way); // no commit waits for people
                     self.approved(&view, (caller, want), no, &mut waited).await?;

@@ -10,7 +10,6 @@ use mayfly_base::trace::CallTrace;
 use mayfly_credential::MintedCredential;
 use mayfly_credential::kind::{CredentialKind, mint_local};
 use mayfly_identity::caller::Caller;
-use mayfly_ledger::state::request_key;
 use mayfly_ledger::{ProposalKind, State, View};
 use mayfly_policy::catalog::CompiledCatalog;
 use mayfly_policy::decide::decided_on_stale_state;
@@ -23,23 +22,8 @@ impl Authority {
         self.system.wall().since(view.now()) > self.bounds.load().view_max_age_ms
     }
 
-    /// Decides and, for a kind that mayfly makes, makes the credential and its records. Does not wait. `None`: a repeat.
+    /// Decides a request that is no repeat and, for a kind that mayfly makes, makes the credential and its records. Does not wait.
     pub(super) fn grant(
-        &self,
-        view: &View,
-        compiled: &CompiledCatalog,
-        caller: &Caller,
-        want: &ExchangeRequest,
-    ) -> Result<Option<Granted>, Error> {
-        let key = want.request_id.as_ref().map(|id| request_key(caller.id().as_str(), id));
-        let seen = view.read(|state| match key.filter(|key| state.knows_request(key)) {
-            Some(_) => Ok(true),
-            None => self.room(state, caller, want).map(|()| false),
-        });
-        if seen? { Ok(None) } else { self.make(view, compiled, caller, want).map(Some) }
-    }
-
-    pub(super) fn grant_unseen(
         &self,
         view: &View,
         compiled: &CompiledCatalog,

@@ -5,9 +5,8 @@
 //! requires an approval, need another operator first (see [`crate::registry::changes`]).
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::admission::no_environment;
+use crate::admission::{no_environment, permit_within};
 use crate::authority::Authority;
 use crate::exchange::lookup::not_kept;
 use crate::registry::changes::{ApprovalRequest, ChangePermission};
@@ -205,12 +204,12 @@ impl Authority {
     /// Compiles on a thread that may block. Few are under way at once, also of callers that went away: the permit is held until the thread
     /// is done.
     async fn one_compilation<T: Send + 'static>(&self, compile: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-        let wait = Duration::from_millis(limits::POLICY_COMPILATION_WAIT_MS);
-        let busy = || Refusal::limit("policy_compilations", limits::POLICY_COMPILATIONS as u64, Duration::from_secs(1));
-        let permit = match tokio::time::timeout(wait, self.compilations.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => permit,
-            Ok(Err(_)) | Err(_) => return Err(busy().into()),
-        };
+        let permit = permit_within(
+            &self.compilations,
+            limits::POLICY_COMPILATION_WAIT_MS,
+            ("policy_compilations", limits::POLICY_COMPILATIONS),
+        )
+        .await?;
         let compiled = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             compile()

@@ -40,12 +40,7 @@ async fn drive(
 ) {
     let places = Arc::new(Semaphore::new(authority.bounds.load().stream_in_flight));
     loop {
-        // At the limit nothing more is read: HTTP/2 flow control holds the caller back.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let message = tokio::select! {
-            message = asks.message() => message,
-            () = answers.closed() => return,
-        };
+        let Some((message, place)) = next_message(&places, &mut asks, answers.closed()).await else { return };
         let read = Stopwatch::start();
         let ask = message.map(|message| message.map(|m| m.ask.map(|pb::stream_exchange_request::Ask::Exchange(ask)| ask)));
         let ask = match exchange_of(ask) {
@@ -70,6 +65,20 @@ async fn drive(
                 let _ = answers.send(Ok(response(ask.request_id, Err(Error::Refusal(no))))).await;
             }
         }
+    }
+}
+
+/// The next message of a stream, once there is a place for its answer; `None` if the caller is gone. At the limit of places nothing is read, and
+/// HTTP/2 flow control holds the caller back.
+pub(super) async fn next_message<T>(
+    places: &Arc<Semaphore>,
+    asks: &mut Streaming<T>,
+    gone: impl Future<Output = ()>,
+) -> Option<(Result<Option<T>, Status>, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.ok()?;
+    tokio::select! {
+        message = asks.message() => Some((message, place)),
+        () = gone => None,
     }
 }
 

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::super::super::super::peer;
 use super::super::super::call_trace::end_trace;
 use super::super::super::token::TokenApi;
-use super::super::stream::{count_latency, exchange_of, trace_of};
+use super::super::stream::{count_latency, exchange_of, next_message, trace_of};
 use super::super::{ReceivedRequest, batch as exchange_batch};
 use super::decode::{RawRequest, StreamCodec};
 use super::encode::{AnswerEncoder, SharedRefusal};
@@ -146,14 +146,9 @@ async fn drive(
 ) {
     let places = Arc::new(Semaphore::new(authority.bounds.load().stream_in_flight));
     loop {
-        // At the limit nothing more is read: HTTP/2 flow control holds the caller back.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let message = tokio::select! {
-            message = asks.message() => message,
-            () = answers.closed() => return,
-        };
+        let Some(first) = next_message(&places, &mut asks, answers.closed()).await else { return };
         let (mut asked, mut held) = (Vec::with_capacity(limits::STREAM_ROUND), Vec::with_capacity(limits::STREAM_ROUND));
-        let (mut next, read) = (Some((message, place)), Stopwatch::start());
+        let (mut next, read) = (Some(first), Stopwatch::start());
         let most = authority.intake.round(limits::STREAM_ROUND);
         // Requests that arrived at the same time are decided as one batch: a task for each would cost as much as its decision.
         let over = loop {
