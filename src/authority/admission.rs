@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::admission::operator_calls::{ApprovalMode, OperatorCall};
-use crate::admission::operators::OperatorScope;
+use crate::admission::operators::{NamedTarget, OperatorScope};
 use crate::authority::Authority;
 use mayfly_base::document::nearest;
 use mayfly_base::limits;
@@ -180,6 +180,15 @@ impl Authority {
 
     /// The environments in which an operator is permitted an action. Refused if there are none.
     pub fn scope<A: OperatorActionType>(&self, operator: &Operator) -> Result<OperatorScope<A>, Error> {
+        self.scope_about(operator, None)
+    }
+
+    /// Like [`Authority::scope`], for an action on a target that policy may read.
+    pub(crate) fn scope_about<A: OperatorActionType>(
+        &self,
+        operator: &Operator,
+        about: Option<&NamedTarget>,
+    ) -> Result<OperatorScope<A>, Error> {
         let who = match operator {
             Operator::LocalUid(uid) => self.admit_uid::<A>(*uid)?.who,
             Operator::Svid(caller) => {
@@ -190,7 +199,7 @@ impl Authority {
         let (compiled, now) = (self.catalog.now(), self.system.wall());
         let (mut environments, mut waits, mut refused) = (BTreeSet::new(), None, None);
         for (name, policy) in compiled.environments() {
-            let act = OperatorContext { environment: Some(name), now, ..OperatorContext::default() };
+            let act = NamedTarget::within(about, OperatorContext { environment: Some(name), now, ..OperatorContext::default() });
             let asked = match operator {
                 Operator::LocalUid(_) => self.one_is_enough(A::ACTION, &act).map(|()| None),
                 Operator::Svid(caller) => self.permitted::<A>(caller, &act, (name, policy)),

@@ -106,7 +106,8 @@ pub(super) fn complaint(source: &SourceFile) -> Option<Diagnostic> {
 fn token(text: &[u8]) -> usize {
     let while_ = |is: fn(&u8) -> bool| text.iter().take_while(|byte| is(byte)).count();
     match text {
-        [b'/', b'/', ..] => while_(|byte| *byte != b'\n'),
+        // Cedar ends a comment at a carriage return as well.
+        [b'/', b'/', ..] => while_(|byte| !matches!(byte, b'\n' | b'\r')),
         [b'"', rest @ ..] => {
             let mut escaped = false;
             let end = rest.iter().position(|byte| {
@@ -152,6 +153,7 @@ mod tests {
             "!".repeat(200) + "true",
             // Within a string that ends, and after a comment.
             format!("\"\\\"\" == \"\" || // \" (\n {}true", "true || ".repeat(300)),
+            format!("true // a\r{}true", "|| true ".repeat(300)),
             "true } when { ".repeat(300) + "true",
         ] {
             assert!(refused(&deep), "{}", deep.get(..60).unwrap_or(&deep));

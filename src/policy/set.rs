@@ -69,6 +69,12 @@ pub fn files(recorded: &str) -> Result<(Vec<SourceFile>, SourceFile), String> {
     Ok((recorded.policies, recorded.roles))
 }
 
+/// Runs code that calls itself for each level of a policy: Cedar's parser, validator and conversions use much more stack for a level than its
+/// evaluator does, and a recorded set has no bound on its levels.
+fn on_a_large_stack<T>(run: impl FnOnce() -> T) -> T {
+    stacker::grow(limits::POLICY_STACK_BYTES, run)
+}
+
 impl PolicySet {
     /// Compiles policy files (in this order) and a roles file. The error lists everything that is wrong with them.
     pub fn compile(policies: Vec<SourceFile>, roles: SourceFile) -> Result<PolicySet, Vec<Diagnostic>> {
@@ -91,8 +97,7 @@ impl PolicySet {
         if !deep.is_empty() {
             return Err(deep);
         }
-        // Cedar's parser and validator use much more stack for each level than its evaluator does.
-        stacker::grow(limits::POLICY_STACK_BYTES, || PolicySet::build(set, recorded))
+        on_a_large_stack(|| PolicySet::build(set, recorded))
     }
 
     fn build(set: RecordedText, recorded: bool) -> Result<PolicySet, Vec<Diagnostic>> {
@@ -184,8 +189,10 @@ impl PolicySet {
             (Ok(one), Ok(two)) => one == two,
             _ => p.to_string() == o.to_string(),
         };
-        let kept = self.policies.policies().filter(|p| other.policies.policy(p.id()).is_some_and(|o| same(p, o)));
-        kept.map(|p| p.id().to_string()).collect()
+        on_a_large_stack(|| {
+            let kept = self.policies.policies().filter(|p| other.policies.policy(p.id()).is_some_and(|o| same(p, o)));
+            kept.map(|p| p.id().to_string()).collect()
+        })
     }
 
     /// Ids of the policies that can permit an action.
@@ -216,7 +223,7 @@ impl PolicySet {
 
     /// The governing part of the set.
     pub fn governing(&self) -> GovernanceRules {
-        GovernanceRules::of(&self.policies, &self.roles)
+        on_a_large_stack(|| GovernanceRules::of(&self.policies, &self.roles))
     }
 
     /// Valid but suspicious constructs: policies that can never apply, texts that look alike.
@@ -268,7 +275,7 @@ impl PolicySet {
     /// Whether an operator named by a policy, through a role or by SPIFFE ID, is this id or covers this id; with `exact` unset, also
     /// whether an operator is below this prefix.
     pub fn operators_at(&self, id: &str, exact: bool) -> bool {
-        let named = self.operators.get_or_init(|| super::governance::operators(&self.policies, &self.roles));
+        let named = self.operators.get_or_init(|| on_a_large_stack(|| super::governance::operators(&self.policies, &self.roles)));
         named.iter().any(|member| match member.strip_suffix("/*") {
             Some(under) => within(id, under) || (!exact && within(under, id)),
             None => member == id || (!exact && within(member, id)),

@@ -32,6 +32,7 @@ mod people_owner;
 mod people_rig;
 mod policy;
 mod policy_rig;
+mod policy_targets;
 #[path = "../kit/ports.rs"]
 mod ports;
 mod problems;

@@ -25,7 +25,7 @@ use mayfly_ledger::State;
 use mayfly_ledger::commit::sha256;
 use mayfly_ledger::record::Event;
 use mayfly_ledger::revocation::{RevocationEntry, Target};
-use mayfly_policy::{admin, exchange_request};
+use mayfly_policy::{OperatorActionType, admin, exchange_request};
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::revocation_service_server::RevocationService;
 use mayfly_verify::seq::Seq;
@@ -134,8 +134,7 @@ impl RevocationApi {
         if ask.dry_run {
             return self.would_revoke(operator, ask).await;
         }
-        self.0.scope::<admin::Revoke>(operator)?;
-        let targets = targets("targets", &ask.targets)?;
+        let targets = self.targets_for::<admin::Revoke>(operator, &ask.targets)?;
         let admitted = self.0.admit_to_targets::<admin::Revoke>(operator, &targets).await?;
         let lock = match ask.issued_only || !targets.iter().any(|t| t.sort().locks()) {
             true => None,
@@ -160,8 +159,7 @@ impl RevocationApi {
     }
 
     async fn do_lock(&self, operator: &Operator, ask: &pb::AddLockRequest) -> Result<pb::AddLockResponse, Error> {
-        self.0.scope::<admin::Lock>(operator)?;
-        let targets = targets("targets", &ask.targets)?;
+        let targets = self.targets_for::<admin::Lock>(operator, &ask.targets)?;
         let admitted = self.0.admit_to_targets::<admin::Lock>(operator, &targets).await?;
         let reason = why(&ask.reason)?;
         let named = idempotency_key_of(&ask.request_id, ask)?;
@@ -171,8 +169,12 @@ impl RevocationApi {
         Ok(pb::AddLockResponse { seq: done.seq.as_u64(), locks, hits: Some(super::hits_to_pb(&done.hits)) })
     }
 
+    /// The targets of a request. Somebody who is permitted the action nowhere does not learn what is wrong with them.
+    fn targets_for<A: OperatorActionType>(&self, operator: &Operator, sent: &[pb::Target]) -> Result<Vec<Target>, Error> {
+        targets("targets", sent).or_else(|no| self.0.scope::<A>(operator).and(Err(no.into())))
+    }
+
     async fn do_lift(&self, operator: &Operator, ask: &pb::LiftLockRequest) -> Result<pb::LiftLockResponse, Error> {
-        let scope = self.0.scope::<admin::Lock>(operator)?;
         let seq = wire::seq("seq", ask.seq)?;
         let named = idempotency_key_of(&ask.request_id, ask)?;
         let all = self
@@ -180,18 +182,25 @@ impl RevocationApi {
             .ledger
             .settled(|s| s.rules.entries().into_iter().filter(|(_, e)| e.lock == Some(seq)).map(|(t, _)| t).collect::<Vec<_>>())
             .await?;
-        if let Some(before) = self.0.remembered(&scope.who().name(), &named).await? {
+        let (lifted, remaining): (Vec<Target>, Vec<Target>) =
+            all.iter().cloned().partition(|t| ask.index.is_none_or(|index| index == lock_index(t)));
+        let admitted = match lifted.is_empty() {
+            true => None,
+            false => Some(self.0.admit_to_targets::<admin::Lock>(operator, &lifted).await?),
+        };
+        let who = match &admitted {
+            Some(admitted) => admitted.who(),
+            None => self.0.scope::<admin::Lock>(operator)?.who(),
+        };
+        if let Some(before) = self.0.remembered(&who.name(), &named).await? {
             let made = self.0.made([seq]).await;
             let remaining = all.iter().map(|t| lock_to_pb(seq, t, &made)).collect();
             return Ok(pb::LiftLockResponse { seq: before.seq.as_u64(), lifted: Vec::new(), remaining });
         }
-        let (lifted, remaining): (Vec<Target>, Vec<Target>) =
-            all.into_iter().partition(|t| ask.index.is_none_or(|index| index == lock_index(t)));
-        if lifted.is_empty() {
+        let Some(admitted) = admitted else {
             return Err(self.no_such_lock(operator, seq, ask.index).await);
-        }
+        };
         let reason = why(&ask.reason)?;
-        let admitted = self.0.admit_to_targets::<admin::Lock>(operator, &lifted).await?;
         let done = self.0.lift(&admitted, &lifted, &reason, &named).await?;
         let made = self.0.made([seq]).await;
         Ok(pb::LiftLockResponse {

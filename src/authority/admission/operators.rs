@@ -12,7 +12,7 @@ use mayfly_identity::spiffe_id::SpiffeId;
 use mayfly_ledger::record::{Author, Event, NameKind, Record, TargetRecord, names};
 use mayfly_ledger::revocation::Target;
 use mayfly_policy::catalog::CompiledCatalog;
-use mayfly_policy::{OperatorActionType, admin};
+use mayfly_policy::{OperatorActionType, OperatorContext, admin};
 use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, TaskId};
 
 /// The environments that an object belongs to.
@@ -47,6 +47,30 @@ impl Environments {
                 these.extend(more);
                 Environments::Of(these)
             }
+        }
+    }
+}
+
+/// The kind and the name of a target, as policy reads them: `context.target_kind` and `context.target`.
+pub(crate) struct NamedTarget {
+    kind: &'static str,
+    name: String,
+}
+
+impl NamedTarget {
+    fn of(target: &Target) -> NamedTarget {
+        let text = target.to_string();
+        let name = text.split_once(':').map_or("", |(_, name)| name).to_owned();
+        NamedTarget { kind: target.sort().word(), name }
+    }
+
+    /// The context of an action on this target, if there is one. A target without a name, like everything, has a kind only.
+    pub(crate) fn within<'a>(about: Option<&'a NamedTarget>, act: OperatorContext<'a>) -> OperatorContext<'a> {
+        match about {
+            Some(NamedTarget { kind, name }) => {
+                OperatorContext { target_kind: Some(kind), target: Some(name.as_str()).filter(|name| !name.is_empty()), ..act }
+            }
+            None => act,
         }
     }
 }
@@ -106,13 +130,27 @@ impl Authority {
         operator: &Operator,
         environments: &Environments,
     ) -> Result<Admitted<A>, Error> {
-        let Environments::Of(names) = environments else { return self.admit(operator, None) };
+        self.admit_about(operator, environments, None)
+    }
+
+    /// Like [`Authority::admit_in`], for an action on a target that policy may read.
+    fn admit_about<A: OperatorActionType>(
+        &self,
+        operator: &Operator,
+        environments: &Environments,
+        about: Option<&NamedTarget>,
+    ) -> Result<Admitted<A>, Error> {
+        let admit = |environment| {
+            let act = OperatorContext { environment, now: self.system.wall(), ..OperatorContext::default() };
+            self.admit_to(operator, &NamedTarget::within(about, act))
+        };
+        let Environments::Of(names) = environments else { return admit(None) };
         let mut last = None;
         for name in names {
-            last = Some(self.admit(operator, Some(name))?);
+            last = Some(admit(Some(name.as_str()))?);
         }
         // An empty set is treated like all environments.
-        last.map_or_else(|| self.admit(operator, None), Ok)
+        last.map_or_else(|| admit(None), Ok)
     }
 
     /// Whether an operator may see an object of these environments.
@@ -142,30 +180,31 @@ impl Authority {
         operator: &Operator,
         targets: &[Target],
     ) -> Result<Admitted<A>, Error> {
-        // An operator who is permitted the action nowhere triggers no search.
-        self.scope::<A>(operator)?;
-        let (mut all, mut ended) = (Environments::Server, Vec::new());
-        for target in targets {
-            match (self.environments_of_target(target), target) {
-                (Some(environments), _) => all = all.and(environments),
-                (None, Target::Credential(id)) => ended.push(*id),
-                (None, _) => all = Environments::Every,
-            }
+        let named: Vec<NamedTarget> = targets.iter().map(NamedTarget::of).collect();
+        // An operator who is permitted the action on a target nowhere triggers no search.
+        for about in &named {
+            self.scope_about::<A>(operator, Some(about))?;
         }
-        if !ended.is_empty() {
-            // An operator of every environment does not wait for a search of history, where ended objects are.
-            if let Ok(admitted) = self.admit::<A>(operator, None) {
-                return Ok(admitted);
-            }
-            for id in ended {
-                let found = self.issuance(id).await.ok().flatten();
-                all = match found {
-                    Some(found) => all.and(Environments::one(&found.issued()?.environment)),
-                    None => Environments::Every,
-                };
-            }
+        let mut admitted = None;
+        for (target, about) in targets.iter().zip(&named) {
+            let environments = match (self.environments_of_target(target), target) {
+                (Some(environments), _) => environments,
+                (None, Target::Credential(id)) => {
+                    // An operator of every environment does not wait for a search of history, where ended objects are.
+                    if let Ok(everywhere) = self.admit_about::<A>(operator, &Environments::Every, Some(about)) {
+                        admitted = Some(everywhere);
+                        continue;
+                    }
+                    match self.issuance(*id).await.ok().flatten() {
+                        Some(found) => Environments::one(&found.issued()?.environment),
+                        None => Environments::Every,
+                    }
+                }
+                (None, _) => Environments::Every,
+            };
+            admitted = Some(self.admit_about(operator, &environments, Some(about))?);
         }
-        self.admit_in(operator, &all)
+        admitted.map_or_else(|| self.admit(operator, None), Ok)
     }
 
     /// The part of a list that an operator may see. `None`: all of it, or all of the requested environment.

@@ -2,7 +2,10 @@
 //!
 //! [`Authority::exchange_unless`] is the whole of it: *check, look up, decide, mint, propose, sign, reveal*. `steps.rs` holds the steps.
 //! `begun.rs` begins several exchanges of one caller at once with the same steps, and `all_or_nothing.rs` issues a batch as one. `fast/`
-//! begins a batch with less CPU time; it gives the same answers and the same records, and the feature `fast` leaves it out.
+//! begins a batch with less CPU time and gives the same answers and the same records. A server begins nearly all exchanges by `fast/`, and
+//! [`Authority::exchange_unless`] answers repeats, kinds that upstreams make, waits for approvals, and retries; a build without the feature
+//! `fast` has no `fast/` and answers everything by it. A check of every exchange therefore belongs in what both use: the decision
+//! ([`mayfly_policy::decide`]) or `still_stands`.
 //!
 //! Credentials that mayfly makes itself and credentials that an upstream makes go the same way; the grant's kind tells which it is. The
 //! latter are made under a lease ([`mayfly_credential::lease`]).

@@ -15,7 +15,10 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::out::{Format, Out, Printable};
 use mayfly_base::bounded_file;
+use mayfly_base::document::remedy::shell_quoted;
+use mayfly_base::file_path::beside;
 use mayfly_base::limits;
+use mayfly_base::system::System;
 
 /// Arguments of `mayfly dev down`.
 #[derive(Args)]
@@ -39,18 +42,18 @@ pub struct ResetArgs {
 pub(super) fn reset(args: &ResetArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
     let mut down = down(&dir, out)?;
-    let _lock = match down.state {
+    let lock = match down.state {
         "none" => None,
-        _ => Some(stopped_for_good(&dir, out)?),
+        _ => stopped_for_good(&dir, out)?,
     };
     let data = dir.join("data");
-    if down.state != "none" && data.exists() {
+    if lock.is_some() && data.exists() {
         let failed = |e| CliError::Local(format!("{} could not be removed: {e}", data.display()));
         std::fs::remove_dir_all(&data).map_err(failed)?;
         down.purged = true;
         out.say(format_args!("mayfly: its ledger is gone; to start anew: mayfly dev up{}", dir_flag(&dir)));
     }
-    if down.state != "none" && DevWorld::mend_ca(&dir)? {
+    if lock.is_some() && DevWorld::mend_ca(&dir)? {
         down.ca_replaced = true;
         out.say(format_args!(
             "mayfly: its CA was missing or damaged and is replaced, with bundle.pem; the SVIDs are issued anew by: mayfly dev up{}",
@@ -87,8 +90,9 @@ pub(super) fn run(args: &DownArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
     let mut down = down(&dir, out)?;
     if args.purge && down.state != "none" {
-        let _lock = stopped_for_good(&dir, out)?;
-        purge(&dir)?;
+        if let Some(_lock) = stopped_for_good(&dir, out)? {
+            purge(&dir)?;
+        }
         down.purged = true;
         out.say(format_args!("mayfly: {} is gone", dir.display()));
     }
@@ -120,9 +124,12 @@ fn down(dir: &Path, out: Out) -> Result<Down, CliError> {
 }
 
 /// Keeps every other command from starting a server in a world until the lock is dropped, and ends a server that was started meanwhile.
-fn stopped_for_good(dir: &Path, out: Out) -> Result<StartLock, CliError> {
-    let lock = StartLock::wait(dir, out)?;
-    end(dir).map_err(CliError::Local)?;
+/// `None` if the world was removed meanwhile.
+fn stopped_for_good(dir: &Path, out: Out) -> Result<Option<StartLock>, CliError> {
+    let lock = StartLock::wait_for_existing(dir, out)?;
+    if lock.is_some() {
+        end(dir).map_err(CliError::Local)?;
+    }
     Ok(lock)
 }
 
@@ -157,7 +164,13 @@ fn purge(dir: &Path) -> Result<(), CliError> {
     {
         let _ = std::fs::remove_file(&path);
     }
-    let failed =
-        |e| CliError::Local(format!("{} could not be removed: {e}\n  to remove it: rm -r {}", dir.display(), dir.display()));
-    std::fs::remove_dir_all(dir).map_err(failed)
+    let failed = |e| CliError::Local(format!("{} could not be removed: {e}", dir.display()));
+    // Renamed first: a command that is killed in the middle leaves no part of a world under its name, and no command waits in it. A mount
+    // point cannot be renamed.
+    let real = dir.canonicalize().map_err(failed)?;
+    let aside = beside(&real, format!("{}.removed", data_encoding::HEXLOWER.encode(&System::real().random16())));
+    let gone = if std::fs::rename(&real, &aside).is_ok() { aside } else { real };
+    std::fs::remove_dir_all(&gone).map_err(|e| {
+        CliError::Local(format!("{} could not be removed: {e}\n  to remove it: rm -r {}", gone.display(), shell_quoted(&gone)))
+    })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::files::private_dir;
 use super::up::PATIENCE;
-use super::world::{DevWorldError, refuse_foreign_dir};
+use super::world::{DevWorldError, is_world, refuse_foreign_dir};
 use crate::out::Out;
 use mayfly_base::system::System;
 
@@ -42,12 +42,13 @@ impl StartLock {
     /// The name of the lock file.
     pub const NAME: &str = "mayfly.starting";
 
-    /// Creates the directory and takes the lock, unless another process holds it. `None` if one does.
+    /// Takes the lock, unless another process holds it. `None` if one does, or if the directory was removed meanwhile.
     fn take(dir: &Path) -> Result<Option<StartLock>, DevWorldError> {
-        private_dir(dir)?;
-        refuse_foreign_dir(dir)?;
         let path = dir.join(StartLock::NAME);
-        let file = open(&path)?;
+        let file = match open(&path) {
+            Err(DevWorldError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
         match file.try_lock() {
             Ok(()) if is_at(&file, &path) => Ok(Some(StartLock { _file: file })),
             Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
@@ -55,14 +56,37 @@ impl StartLock {
         }
     }
 
-    /// Waits for the lock.
+    /// Waits for the lock on a world that is to be created or started; its directory is created.
     pub fn wait(dir: &Path, out: Out) -> Result<StartLock, DevWorldError> {
+        StartLock::wait_while(dir, out, || {
+            private_dir(dir)?;
+            refuse_foreign_dir(dir)?;
+            Ok(true)
+        })?
+        .ok_or_else(|| DevWorldError::Busy(dir.to_owned()))
+    }
+
+    /// Waits for the lock on a world that is to be emptied or removed; `None` if it is gone.
+    pub fn wait_for_existing(dir: &Path, out: Out) -> Result<Option<StartLock>, DevWorldError> {
+        let lock = StartLock::wait_while(dir, out, || Ok(is_world(dir)))?;
+        // Another command may have removed the world before the lock was taken.
+        Ok(lock.filter(|_| is_world(dir)))
+    }
+
+    fn wait_while(
+        dir: &Path,
+        out: Out,
+        goes_on: impl Fn() -> Result<bool, DevWorldError>,
+    ) -> Result<Option<StartLock>, DevWorldError> {
         let began = System::real();
         let mut told = false;
         // The other command ends within its own patience.
         while began.steady() < 2 * u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX) {
+            if !goes_on()? {
+                return Ok(None);
+            }
             if let Some(lock) = StartLock::take(dir)? {
-                return Ok(lock);
+                return Ok(Some(lock));
             }
             if !std::mem::replace(&mut told, true) {
                 out.say(format_args!(
@@ -95,7 +119,11 @@ impl ServerLock {
     pub fn is_held(dir: &Path) -> Result<bool, DevWorldError> {
         let path = ServerLock::path(dir);
         // A shared lock: several commands may look at once.
-        match open(&path)?.try_lock_shared() {
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            file => file.map_err(failed("opening", &path))?,
+        };
+        match file.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(error)) => Err(failed("locking", &path)(error)),

@@ -53,7 +53,9 @@ impl PolicyFileArgs {
         if self.roles.is_some() {
             return Ok(self.roles.clone());
         }
-        let found: Vec<PathBuf> = self.files.iter().map(|path| path.join(ROLES)).filter(|path| path.is_file()).collect();
+        // Something of that name that is no file, or leads nowhere, is reported when it is read.
+        let found: Vec<PathBuf> =
+            self.files.iter().map(|path| path.join(ROLES)).filter(|path| path.symlink_metadata().is_ok()).collect();
         match found.as_slice() {
             [] => Ok(None),
             [one] => Ok(Some(one.clone())),

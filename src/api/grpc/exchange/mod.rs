@@ -6,7 +6,7 @@
 //!
 //! `fast/` answers the same calls with less CPU time: it reads requests without prost, decides requests that arrive at the same time as one
 //! batch, and encodes what answers have in common once. It must change no answer and no record, which `tests/services/both_paths.rs`
-//! checks; the feature `fast` leaves it out.
+//! checks. A listener uses it wherever it is built (`routes.rs`); a build without the feature `fast` does not have it.
 
 pub(super) mod answer;
 pub(super) mod batch;

@@ -2,7 +2,8 @@
 //! of the batch are signed after their records were handed to the writer.
 //!
 //! In: the requests of one batch of one caller. Out: the same answers and records as from deciding each by itself, which
-//! `tests/services/both_paths.rs` compares. The rest of the crate does not need this folder: the feature `fast` leaves it out.
+//! `tests/services/both_paths.rs` compares. The rest of the crate does not need this folder: a build without the feature
+//! `fast` does not have it.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -35,20 +35,39 @@ impl<'a> BatchDecision<'a> {
     /// Whether two exchanges can share a decision: both are in the same open task, neither is a renewal, a replacement or on behalf of a
     /// subject, the common fields are equal, and the same individual fields are present.
     pub fn possible(a: &ExchangeRequest, b: &ExchangeRequest) -> bool {
-        let plain = |w: &ExchangeRequest| {
-            matches!(w.task, TaskChoice::Named(_)) && w.renews.is_none() && w.replaces.is_none() && w.behalf.is_none()
+        // Every field is named, so that a new field is compared here or is left out on purpose.
+        let ExchangeRequest {
+            task: TaskChoice::Named(task),
+            upstream,
+            scopes,
+            kind,
+            ttl_ms,
+            tool,
+            purpose: _,
+            arguments,
+            request_id: _,
+            digest: _,
+            key,
+            binding,
+            renews: None,
+            replaces: None,
+            asking: _,
+            behalf: None,
+            traced: _,
+        } = a
+        else {
+            return false;
         };
-        let (TaskChoice::Named(one), TaskChoice::Named(other)) = (&a.task, &b.task) else { return false };
-        plain(a)
-            && plain(b)
-            && one == other
-            && a.upstream == b.upstream
-            && a.scopes == b.scopes
-            && (a.kind, a.ttl_ms) == (b.kind, b.ttl_ms)
-            && a.key == b.key
-            && a.tool.is_empty() == b.tool.is_empty()
-            && a.arguments.is_some() == b.arguments.is_some()
-            && a.binding == b.binding
+        let among_new = b.renews.is_none() && b.replaces.is_none() && b.behalf.is_none();
+        among_new
+            && matches!(&b.task, TaskChoice::Named(other) if task == other)
+            && *upstream == b.upstream
+            && *scopes == b.scopes
+            && (*kind, *ttl_ms) == (b.kind, b.ttl_ms)
+            && *key == b.key
+            && tool.is_empty() == b.tool.is_empty()
+            && arguments.is_some() == b.arguments.is_some()
+            && *binding == b.binding
     }
 
     /// Whether this exchange may share the decision.
