@@ -22,7 +22,7 @@ pub mod lease;
 pub mod minted;
 pub mod reference;
 pub mod status_list;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, debug_assertions, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
 mod tests;

@@ -217,7 +217,7 @@ pub struct IssuedCredential {
 
 impl IssuedCredential {
     /// Constructs an issued credential without a ledger, for tests of later steps.
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(any(test, debug_assertions, feature = "testing"))]
     pub fn for_test(seq: Seq, summary: CredentialSummary, answer: CredentialMaterial) -> IssuedCredential {
         IssuedCredential { seq, summary, answer }
     }

@@ -92,7 +92,7 @@ impl SharedGrant {
     }
 }
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, debug_assertions, feature = "testing"))]
 impl SharedGrant {
     /// Constructs a shared grant without a decision, for tests of later steps.
     pub fn for_test(parts: GrantParts) -> SharedGrant {
@@ -100,7 +100,7 @@ impl SharedGrant {
     }
 }
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, debug_assertions, feature = "testing"))]
 impl<'a> IndividualGrant<'a> {
     /// Constructs a grant without a decision, for tests of later steps.
     pub fn for_test(own: IndividualTerms<'a>) -> IndividualGrant<'a> {
@@ -178,7 +178,7 @@ impl Grant {
     }
 
     /// Constructs a grant without a decision, for tests of later steps.
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(any(test, debug_assertions, feature = "testing"))]
     pub fn for_test(parts: GrantParts) -> Grant {
         Grant { parts }
     }

@@ -119,7 +119,8 @@ impl ServerLock {
     pub fn is_held(dir: &Path) -> Result<bool, DevWorldError> {
         let path = ServerLock::path(dir);
         // A shared lock: several commands may look at once.
-        let file = match File::open(&path) {
+        // Written as well, so that opening a pipe does not wait for a writer.
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             file => file.map_err(failed("opening", &path))?,
         };

@@ -7,7 +7,7 @@ pub use mayfly_verify::revocation::*;
 pub use event::{event_of, snapshot_of};
 
 /// All facts that rules of these sorts match on, as text.
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, debug_assertions, feature = "testing"))]
 pub fn answers(facts: &Facts<'_>, of: TargetKinds) -> std::collections::BTreeSet<String> {
     let mut out = std::collections::BTreeSet::new();
     facts.each(of, &mut |probe| {

@@ -91,13 +91,13 @@ impl Receipt {
     }
 
     /// A receipt made without a ledger, for tests.
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(any(test, debug_assertions, feature = "testing"))]
     pub fn for_test(first: Seq, records: &[Record]) -> Receipt {
         Receipt::new(first, IssuedIds::Each(records.iter().map(issued_by).collect()), 1, Millis(0))
     }
 
     /// The receipt of an issuance, for tests.
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(any(test, debug_assertions, feature = "testing"))]
     pub fn of_test(issued: CredentialId) -> Receipt {
         Receipt::new(Seq::ZERO, IssuedIds::One(Some(issued)), 1, Millis(0))
     }
