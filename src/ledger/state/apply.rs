@@ -8,8 +8,8 @@ use super::{
     RemovedHistory, RequestKey, SnapshotRef, State, hash_of,
 };
 use crate::record::{
-    ApprovalRequested, Author, BundleUpdated, DeadlineReached, Event, GenerationBegun, HoldRank, KeyAdded, KeyPurpose, KeyState,
-    LeaseOpened, NarrowedKind, NarrowingCompleted, OwnerLeft, Record, TargetsRevoked, TaskClosed, TaskOutcome,
+    ApprovalRequested, Author, BundleUpdated, DeadlineReached, DocumentFields, DocumentTable, Event, GenerationBegun, HoldRank,
+    KeyAdded, KeyPurpose, KeyState, LeaseOpened, NarrowingCompleted, OwnerLeft, Record, TargetsRevoked, TaskClosed, TaskOutcome,
 };
 use crate::revocation::{Rules, Target};
 use mayfly_base::limits;
@@ -96,38 +96,10 @@ impl State {
     /// `by`: the author of the change.
     pub(super) fn apply_registry(&mut self, event: &Event, record: &Record, by: Option<Box<Author>>) {
         let (seq, at) = (self.head, self.time);
-        let version = |version: u64, digest: &[u8], text: &str, active: bool, looked: u64| DocumentVersion {
-            version,
-            digest: hash_of(digest),
-            text: text.into(),
-            active,
-            retired: false,
-            seq,
-            at,
-            by: by.clone(),
-            claims: None,
-            owner_left: false,
-            due_told: false,
-            narrows: Seq::from_u64(looked).filter(|s| *s > Seq::ZERO),
-        };
+        if let Some(document) = event.document() {
+            return self.put_document(&document, by);
+        }
         match event {
-            Event::PolicySet(e) => {
-                let table = if e.audit_only { &mut self.audit_policies } else { &mut self.policies };
-                // An empty text removes the shadow policy set.
-                let there = !e.text.is_empty() || !e.audit_only;
-                table.insert(e.environment.as_str().into(), Arc::new(version(e.version, &e.digest, &e.text, there, e.looked)));
-            }
-            Event::UpstreamSet(e) => {
-                let version = version(e.version, &e.digest, &e.text, !e.disabled && !e.retired, e.looked);
-                let claims = RegistrationFields::of(&e.text);
-                let owner_left = claims.as_ref().is_some_and(|c| self.owners_left.contains_key(&c.owner));
-                let version = DocumentVersion { retired: e.retired, claims, owner_left, ..version };
-                self.upstreams.insert(e.name.as_str().into(), Arc::new(version));
-            }
-            Event::BindingSet(e) => {
-                self.bindings
-                    .insert(e.name.as_str().into(), Arc::new(version(e.version, &e.digest, &e.text, !e.pending, e.looked)));
-            }
             Event::OwnerLeft(e) => self.owner_left(e, at),
             Event::Narrowed(e) => {
                 if let Some(version) = self.version_mut(e) {
@@ -184,6 +156,20 @@ impl State {
         }
     }
 
+    fn put_document(&mut self, document: &DocumentFields<'_>, by: Option<Box<Author>>) {
+        let claims = match document.table {
+            DocumentTable::Upstreams => RegistrationFields::of(document.text),
+            _ => None,
+        };
+        let version = DocumentVersion {
+            owner_left: claims.as_ref().is_some_and(|c| self.owners_left.contains_key(&c.owner)),
+            claims,
+            narrows: Seq::from_u64(document.looked).filter(|s| *s > Seq::ZERO),
+            ..DocumentVersion::of(document, (self.head, self.time), by)
+        };
+        self.documents_mut(document.table).insert(document.name.into(), Arc::new(version));
+    }
+
     fn fell_due(&mut self, e: &DeadlineReached) {
         if let Some(approval) = ApprovalId::from_slice(&e.id).and_then(|id| self.approvals.get_mut(&id)) {
             approval.due_told = true;
@@ -194,13 +180,8 @@ impl State {
     }
 
     fn version_mut(&mut self, e: &NarrowingCompleted) -> Option<&mut Arc<DocumentVersion>> {
-        let found = match NarrowedKind::try_from(e.what) {
-            Ok(NarrowedKind::Policy) => self.policies.get_mut(e.name.as_str()),
-            Ok(NarrowedKind::Upstream) => self.upstreams.get_mut(e.name.as_str()),
-            Ok(NarrowedKind::Binding) => self.bindings.get_mut(e.name.as_str()),
-            Ok(NarrowedKind::Unspecified) | Err(_) => None,
-        };
-        found.filter(|v| v.version == e.version)
+        let table = DocumentTable::narrowed(e.what)?;
+        self.documents_mut(table).get_mut(e.name.as_str()).filter(|v| v.version == e.version)
     }
 
     /// Upstreams of an owner who left issue nothing until another owner takes over, or the owner returns.

@@ -48,12 +48,12 @@ pub use verdict::refused_by;
 pub use verdict::{digest_of_task, expired, id_token_used, policy_in_force};
 
 use super::commit::{BadCommit, Commit, WriterHead};
-use super::record::{Event, KeyPurpose, KeyState, NarrowedKind, Record};
+use super::record::{DocumentTable, Event, KeyPurpose, KeyState, NarrowedKind, Record};
+use mayfly_verify::persistent::{Calendar, PersistentMap};
 use crate::revocation::{RevocationEntry, Rules, Target};
 use mayfly_base::limits;
 use mayfly_base::refusal::Refusal;
 use mayfly_store::Position;
-use mayfly_verify::persistent::{Calendar, PersistentMap};
 use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
 
 /// All state in memory.
@@ -297,18 +297,32 @@ impl State {
         self.snapshot.iter().chain(&self.snapshot_before)
     }
 
+    /// The documents of a table, by name.
+    pub fn documents(&self, table: DocumentTable) -> &BTreeMap<Box<str>, Arc<DocumentVersion>> {
+        match table {
+            DocumentTable::Policies => &self.policies,
+            DocumentTable::ShadowPolicies => &self.audit_policies,
+            DocumentTable::Upstreams => &self.upstreams,
+            DocumentTable::Bindings => &self.bindings,
+        }
+    }
+
+    fn documents_mut(&mut self, table: DocumentTable) -> &mut BTreeMap<Box<str>, Arc<DocumentVersion>> {
+        match table {
+            DocumentTable::Policies => &mut self.policies,
+            DocumentTable::ShadowPolicies => &mut self.audit_policies,
+            DocumentTable::Upstreams => &mut self.upstreams,
+            DocumentTable::Bindings => &mut self.bindings,
+        }
+    }
+
     /// Versions that may be narrower than the one before, for which no record says yet that everything they would refuse is revoked.
     pub fn narrowing(&self) -> Vec<(NarrowedKind, Box<str>, Arc<DocumentVersion>)> {
-        let tables = [
-            (NarrowedKind::Policy, &self.policies),
-            (NarrowedKind::Upstream, &self.upstreams),
-            (NarrowedKind::Binding, &self.bindings),
-        ];
-        let open = |(what, table): (NarrowedKind, &'_ BTreeMap<Box<str>, Arc<DocumentVersion>>)| {
-            let open = table.iter().filter(|(_, v)| v.narrows.is_some());
-            open.map(|(name, v)| (what, name.clone(), v.clone())).collect::<Vec<_>>()
+        let open = |(kind, table): (NarrowedKind, DocumentTable)| {
+            let open = self.documents(table).iter().filter(|(_, v)| v.narrows.is_some());
+            open.map(move |(name, v)| (kind, name.clone(), v.clone()))
         };
-        tables.into_iter().flat_map(open).collect()
+        DocumentTable::NARROWABLE.into_iter().flat_map(open).collect()
     }
 
     /// The active key for a purpose in an environment.
