@@ -9,7 +9,6 @@ use super::request_checks::{self, refused};
 use mayfly_authority::authority::Authority;
 use mayfly_authority::registry::policies::{PolicyChangeRequest, PolicySetSource};
 use mayfly_authority::registry::replay::PolicyReplay;
-use mayfly_authority::revocation::revoke_excess::ChangeOptions;
 use mayfly_authority::tasks::Actor;
 use mayfly_base::document::SourceFile;
 use mayfly_base::limits;
@@ -210,17 +209,13 @@ impl PolicyApi {
             read: ask.read_version,
             reason: request_checks::reason(&ask.reason)?,
         };
-        let terms = ChangeOptions {
-            dry_run: ask.dry_run,
-            confirm: request_checks::confirm(ask.confirmation.as_ref()),
-            named: super::token::idempotency_key_of(&ask.request_id, ask)?,
-        };
+        let terms = request_checks::change_options(ask, ask.dry_run, ask.confirmation.as_ref(), &ask.request_id)?;
         let set = self.0.set_policy(request_checks::operator(actor)?, &setting, &terms).await?;
         Ok(pb::SetPolicyResponse {
             policy: Some(wire::policy_to_pb(&setting.environment, setting.audit, &set.version)?),
             hits: Some(super::hits_to_pb(&set.hits)),
             beyond: set.beyond,
-            governs: set.governs,
+            governs: set.why,
         })
     }
 }

@@ -49,11 +49,11 @@ pub use verdict::{digest_of_task, expired, id_token_used, policy_in_force};
 
 use super::commit::{BadCommit, Commit, WriterHead};
 use super::record::{DocumentTable, Event, KeyPurpose, KeyState, NarrowedKind, Record};
-use mayfly_verify::persistent::{Calendar, PersistentMap};
 use crate::revocation::{RevocationEntry, Rules, Target};
 use mayfly_base::limits;
 use mayfly_base::refusal::Refusal;
 use mayfly_store::Position;
+use mayfly_verify::persistent::{Calendar, PersistentMap};
 use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
 
 /// All state in memory.
