@@ -27,7 +27,7 @@ pub use mayfly_proto::protobuf;
 pub use mayfly_server as server;
 pub use mayfly_store as store;
 pub use mayfly_store::sealing;
-pub use mayfly_verify::{persistent, seq};
+pub use mayfly_verify::seq;
 
 /// Upstreams, and the leases of what stands at them.
 pub mod upstream {

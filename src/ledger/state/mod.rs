@@ -49,11 +49,11 @@ pub use verdict::{digest_of_task, expired, id_token_used, policy_in_force};
 
 use super::commit::{BadCommit, Commit, WriterHead};
 use super::record::{DocumentTable, Event, KeyPurpose, KeyState, NarrowedKind, Record};
-use crate::revocation::{RevocationEntry, Rules, Target};
+use crate::persistent::{Calendar, PersistentMap};
+use crate::revocation::{RevocationEntry, SharedRules, Target};
 use mayfly_base::limits;
 use mayfly_base::refusal::Refusal;
 use mayfly_store::Position;
-use mayfly_verify::persistent::{Calendar, PersistentMap};
 use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
 
 /// All state in memory.
@@ -77,7 +77,7 @@ pub struct State {
     pub credentials: Credentials,
     /// Revocation rules and locks.
     #[serde(with = "rules_as_entries")]
-    pub rules: Rules,
+    pub rules: SharedRules,
     /// The policy set in effect, by environment.
     pub policies: BTreeMap<Box<str>, Arc<DocumentVersion>>,
     /// The shadow policy set, by environment.
@@ -139,16 +139,16 @@ enum ExpiringEntry {
 }
 
 mod rules_as_entries {
-    use super::{Calendar, RevocationEntry, Rules, Seq, Target};
+    use super::{Calendar, RevocationEntry, Seq, SharedRules, Target};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub fn serialize<S: Serializer>(rules: &Rules, s: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(rules: &SharedRules, s: S) -> Result<S::Ok, S::Error> {
         (rules.entries(), rules.ends(), rules.dropped()).serialize(s)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Rules, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<SharedRules, D::Error> {
         let (entries, ends, dropped) = <(Vec<(Target, RevocationEntry)>, Calendar<Target>, Seq)>::deserialize(d)?;
-        Ok(Rules::from_parts(entries, ends, dropped))
+        Ok(SharedRules::from_parts(entries, ends, dropped))
     }
 }
 

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::intern::{Interner, Slot};
 use super::tasks::{Task, TaskSpec};
 use super::{State, add_lineage, facts_of_record, svid_facts, trust_domain_of};
+use crate::persistent::PersistentMap;
 use crate::record::{CredentialIssued, Principal};
 use crate::revocation::{Facts, SvidFacts};
-use mayfly_verify::persistent::PersistentMap;
 use mayfly_verify::seq::{CredentialId, Seq, TaskId};
 
 /// The SVID of another grant.
