@@ -227,7 +227,7 @@ impl Authority {
     /// The checks that apply whatever policy says: the operator is admitted, and an operator in break-glass stays within its bounds.
     fn may_act_at_all<A: OperatorActionType>(&self, caller: &Caller) -> Result<(), Error> {
         self.let_in(caller, "this operator")?;
-        match self.acts_in_glass(caller).filter(|_| !allowed_in_break_glass(A::ACTION)) {
+        match self.acts_in_break_glass(caller).filter(|_| !allowed_in_break_glass(A::ACTION)) {
             Some(task) => Err(in_break_glass(
                 caller,
                 task,
@@ -245,7 +245,7 @@ impl Authority {
         (name, policy): (&str, &EnvironmentPolicy),
     ) -> Result<Option<String>, Error> {
         let behind = CallerPerson::of(caller);
-        let break_glass = self.acts_in_glass(caller).is_some();
+        let break_glass = self.acts_in_break_glass(caller).is_some();
         let call = OperatorCall::current();
         let approver = call.as_ref().and_then(|call| call.approved_by());
         let people: &[&str] = &approver.into_iter().collect::<Vec<_>>();

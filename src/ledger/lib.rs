@@ -357,7 +357,7 @@ impl Inner {
     }
 
     fn room(&self) -> DiskSpace {
-        self.store().reserve().map_or(DiskSpace::Plenty, |r| r.tend(self.system.steady()))
+        self.store().reserve().map_or(DiskSpace::Plenty, |r| r.maintain(self.system.steady()))
     }
 
     /// Whether grants may be written now.

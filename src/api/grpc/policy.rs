@@ -129,7 +129,7 @@ impl PolicyApi {
         self.0.admit::<admin::Observe>(request_checks::operator(actor)?, Some(&environment))?;
         let from = from(ask.set.as_ref())?.ok_or_else(|| Refusal::field("set", "is missing: the set to check"))?;
         let checked = self.0.policy_from(&environment, &from).await;
-        let set = match checked.and_then(|(set, _)| self.0.stays_attended(&environment, &set).map(|()| set)) {
+        let set = match checked.and_then(|(set, _)| self.0.keeps_operators(&environment, &set).map(|()| set)) {
             Ok(set) => set,
             Err(Error::Refusal(no)) if no.wrong().next().is_some() => {
                 let violations = no.wrong().map(|(field, what)| wire::violation(field, what)).collect();

@@ -213,7 +213,7 @@ impl Authority {
 
     /// Whether a set may replace the one in effect: it must leave somebody who may change policy, revoke and lock in the environment, if
     /// the set in effect does. Otherwise no operator could undo the change, and only `admin.single_operator` and a restart would help.
-    pub fn stays_attended(&self, environment: &str, new: &PolicySet) -> Result<(), Error> {
+    pub fn keeps_operators(&self, environment: &str, new: &PolicySet) -> Result<(), Error> {
         let compiled = self.catalog.now();
         let before = compiled.policy(environment).map_or(&[][..], |now| now.set.nobody_may());
         let lost: Vec<OperatorAction> = new.nobody_may().iter().filter(|admin| !before.contains(admin)).copied().collect();
@@ -261,7 +261,7 @@ impl Authority {
         };
         let governs = match (&setting.from, new) {
             (Some(from), Some(new)) if !audit => {
-                self.stays_attended(environment, &new)?;
+                self.keeps_operators(environment, &new)?;
                 let governs = self.governs(environment, from, &new);
                 // The compiled set is kept, so that it is not compiled again when it takes effect.
                 self.catalog.prepare(new);
@@ -299,7 +299,7 @@ impl ManagedDocument for PolicySetUpdated {
             return Ok(CausedRevocation::Nothing);
         }
         let new = authority.recorded_set(&self.text).await?;
-        authority.stays_attended(&self.environment, &new)?;
+        authority.keeps_operators(&self.environment, &new)?;
         let old = authority.catalog.now().policy(&self.environment).map(|p| p.set.clone());
         authority.catalog.prepare(new.clone());
         Ok(CausedRevocation::Found(authority.look_of_policy(&self.environment, old, new), Vec::new()))

@@ -253,7 +253,7 @@ impl Namer<'_> {
                 self.upstream(&e.upstream);
             }
             Event::LeaseClosed(e) => self.lease(&e.lease),
-            Event::BreakGlass(e) => self.glass(e),
+            Event::BreakGlass(e) => self.break_glass(e),
             Event::LoggedIn(e) => self.logged_in(e),
             Event::LoggedOut(e) => self.credential(&e.credential),
             Event::FellDue(e) => self.due(e),

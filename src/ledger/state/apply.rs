@@ -38,7 +38,7 @@ impl State {
             Event::TaskOpened(e) => {
                 if let Some(id) = TaskId::from_slice(&e.task) {
                     self.tasks.open(e, id, seq, record.revision(), self.time);
-                    self.open_glass(e, record);
+                    self.open_break_glass(e, record);
                     self.descends(&e.ancestor, Millis(e.max_deadline));
                     for ancestor in &e.ancestors {
                         self.descends(&ancestor.credential, Millis(e.max_deadline));
@@ -135,7 +135,7 @@ impl State {
                 }
             }
             Event::ApprovalDecided(e) => self.decide(e, record),
-            Event::BreakGlass(e) => self.glass_step(e, record),
+            Event::BreakGlass(e) => self.break_glass_step(e, record),
             Event::FellDue(e) => self.fell_due(e),
             Event::UsedOnce(e) => {
                 if let Some(approval) = ApprovalId::from_slice(&e.approval).and_then(|id| self.approvals.get_mut(&id)) {
@@ -212,7 +212,7 @@ impl State {
         self.credentials = super::Credentials::default();
         self.tasks = super::Tasks::default();
         self.approvals.clear();
-        self.glasses.void(self.time, self.head);
+        self.break_glass_tasks.void(self.time, self.head);
         self.requests.clear();
         self.descent.clear();
         self.grounds = super::SupportingGrants::default();
@@ -236,7 +236,7 @@ impl State {
         self.credentials.add(issuance, id, request.is_some(), (self.position, self.head, record.revision()), task);
         self.tasks.count_issued(task, Millis(e.expires_at));
         self.issued += 1;
-        self.glasses.uses += u64::from(e.break_glass);
+        self.break_glass_tasks.uses += u64::from(e.break_glass);
         for ancestor in &e.ancestors {
             self.descends(&ancestor.credential, Millis(e.expires_at));
         }
@@ -253,7 +253,7 @@ impl State {
         let outcome = TaskOutcome::try_from(e.outcome).unwrap_or(TaskOutcome::Revoked);
         task.closed = Some(TaskClosure { outcome, reason: e.reason.as_str().into(), at: now, seq, by: author(record) });
         let issued = task.issued_under > 0;
-        self.glasses.ended(&id, now, seq);
+        self.break_glass_tasks.ended(&id, now, seq);
         // Nothing is issued under the task any more, so the rule only concerns what was issued. It is not dropped before the last view that
         // could precede it.
         let until = Millis(e.keep_until).max(Rules::outlasting(task.ends_under.max(now)));
@@ -303,7 +303,7 @@ impl State {
             task.closed =
                 Some(TaskClosure { outcome: TaskOutcome::Revoked, reason: reason.into(), at: now, seq, by: author(record) });
             self.tasks.closed(*id, now);
-            self.glasses.ended(id, now, seq);
+            self.break_glass_tasks.ended(id, now, seq);
         }
     }
 

@@ -97,7 +97,7 @@ pub struct State {
     /// Approvals.
     pub approvals: BTreeMap<ApprovalId, Approval>,
     /// Break-glass tasks: open ones, those not reviewed yet, and the newest reviewed ones.
-    pub glasses: BreakGlassTasks,
+    pub break_glass_tasks: BreakGlassTasks,
     /// Single-use ids that were used, and until when they are remembered.
     pub used_once: PersistentMap<[u8; 32], Millis>,
     /// Remembered requests whose result is not a credential.
@@ -192,7 +192,7 @@ impl State {
             keys: self.keys.clone(),
             leases: self.leases.clone(),
             approvals: self.approvals.clone(),
-            glasses: self.glasses.clone(),
+            break_glass_tasks: self.break_glass_tasks.clone(),
             used_once: self.used_once.clone(),
             requests: self.requests.clone(),
             descent: self.descent.clone(),

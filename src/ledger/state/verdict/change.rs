@@ -20,7 +20,7 @@ impl State {
         time: Millis,
         pending: &mut GroupEffects<'a>,
     ) -> Verdict {
-        self.not_from_glass(event, record, time)?;
+        self.outside_break_glass(event, record, time)?;
         match event {
             Event::TaskClosed(e) => {
                 self.known_task(&e.task, |t| t.closed.is_none(), "is over already")?;
